@@ -71,7 +71,7 @@ class Summary:
             text = f"no clear difference from {name}{instead}"
         else:
             order = "worse" if pair.better == other.arm else "better"
-            text = f"surely {order} than {name}, by {points(pair.difference).lstrip('+')}"
+            text = f"clearly {order} than {name}, by {points(pair.difference).lstrip('+')}"
         return [f"{'the tuned model:':{WIDTH}} {text}"]
 
 

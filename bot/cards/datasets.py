@@ -363,8 +363,9 @@ def _findings(report: Report) -> list[CardBlock]:
 def _finding(group: Group) -> str:
     first = group.parts[0]
     text = f"{line_ranges(first.lines[:1]).capitalize()} {first.text}." if first.lines else first.text
-    like_it = f" {pluralize(group.rows - 1, 'more row')} like it."
-    others = like_it if group.rows > 1 and first.lines else ""
+    have = "has" if group.rows == 2 else "have"
+    same = f" {pluralize(group.rows - 1, 'more row')} {have} the same problem."
+    others = same if group.rows > 1 and first.lines else ""
     if len(text) > MOST_OF_A_FINDING:  # cut after the last sentence that fits, else after the last list item
         end, comma = (text.rfind(stop, 0, MOST_OF_A_FINDING) for stop in (". ", ", "))
         part = f"{text[:comma]}, …" if comma > 0 else cut(text, MOST_OF_A_FINDING)

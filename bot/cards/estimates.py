@@ -252,7 +252,7 @@ def _main_numbers(summary: EstimateSummary) -> list[tuple[str, str]]:
     saves = ("Saves", f"{less}{_until(estimate)}{unsure}")
     if a_month.expected <= 0:
         more = about_usd(-a_month.expected, -a_month.high, -a_month.low, per="a month")
-        saves = ("Costs more", more if a_month.expected else "nothing, and saves nothing")
+        saves = ("Costs more", more) if a_month.expected else ("Saves", "nothing")
     if estimate.payback_months is None:
         # If the loss alone decides, the one-off cost would be one number too many.
         is_asked = a_month.expected > 0 or not summary.verdict.facts.is_for_money

@@ -9,7 +9,7 @@ from bot.cards.blocks import Block, Message, Note, Text, actions, button, code, 
 from bot.cards.forms import modal, required_text_input
 from bot.cards.general import text_message
 from bot.cards.plans import plan_title
-from bot.cards.words import at_most
+from bot.cards.words import at_most, capitalize
 from bot.rules.permissions import WORDS_NEEDED
 from bot.rules.plans import Plan
 from storage.jobs import InterventionChoice, InterventionDecision
@@ -46,11 +46,12 @@ def card(run: Run, plan: Plan, decisions: Sequence[InterventionDecision], note: 
     """The question with its buttons. The run's `error` is our own mrkdwn."""
     headline = f"Run {run.id} needs a decision: {plan_title(plan)}"
     why = run.error or ""
+    reserved = f"{capitalize(at_most(plan.maximum_micros))} stays reserved. " if plan.maximum_micros else ""
     return Message.titled(
         headline,
         Text(why),
         Text(
-            f"{at_most(plan.maximum_micros).capitalize()} stays reserved. Check {escape(run.provider)}'s list of jobs "
+            f"{reserved}Check {escape(run.provider)}'s list of jobs "
             f"for one with `finetune_key` {run.key}, then decide."
         ),
         Text("\n".join(map(_line, decisions))) if decisions else None,

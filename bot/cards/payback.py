@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from decimal import Decimal
 
-from bot.cards.words import about_usd
+from bot.cards.words import about_usd, capitalize
 from bot.rules.forecast import LIKELY, Outlook, Swing
 from bot.rules.payback import LEAST_HOURS, enough_volume, is_against_today
 from bot.rules.reasons import Pays
@@ -122,7 +122,7 @@ def _expected(estimate: Estimate, outlook: Outlook | None) -> str:
         return f"It saves nothing: {which} costs {both} a month, and so would the tuned model."
     worse = f" and {usd(-errors)} in wrong answers" if errors < 0 else ""
     return (
-        f"It would cost more than it saves: {which} costs {usd(before) if before else 'nothing'} a month, "
+        f"{capitalize(which)} costs {usd(before) if before else 'nothing'} a month, "
         f"the tuned model would cost {usd(after)}{worse}. {_needed(estimate, outlook)}"
     )
 

@@ -287,8 +287,8 @@ def _short_saving(plan: Plan) -> tuple[str, str]:
         return "Each month", f"{today} → {about_usd(from_micros(after))}, if it is good enough"
     saved = foreseen.saving_micros
     if saved <= 0:
-        more = f"{about_usd(from_micros(-saved))} a month" if saved else "nothing, and saves nothing"
-        return "Costs more", more
+        more = f"{about_usd(from_micros(-saved))} a month"
+        return ("Costs more", more) if saved else ("Saves", "nothing")
     until = f" until {plan.advised.saves_until}" if plan.advised and plan.advised.saves_until else ""
     condition = payback_condition(is_good=False, is_time_said=foreseen.is_time_said)
     return "Saves", f"{about_usd(from_micros(saved))} a month{until}{condition}"

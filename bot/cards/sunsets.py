@@ -158,7 +158,9 @@ def _facts(sunset: Sunset) -> list[tuple[str, str]]:
 
 def _cost(retuned: EstimateSummary) -> str:
     training, estimate = retuned.training, retuned.estimate
-    once = f"{at_most(to_micros(training.usd.high))} once" if training else "training price unknown"
+    once = "training price unknown"
+    if training:
+        once = f"{at_most(to_micros(training.usd.high))} once" if training.usd.high else "free to train"
     if estimate is None:
         return once
     monthly = estimate.monthly_after.total

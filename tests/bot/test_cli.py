@@ -110,9 +110,7 @@ def test_a_check_counts_first_then_goes_rule_by_rule_with_the_cure_once(tmp_path
     assert "\nFound: 3 worth a look" in said
     assert "Duplicate, 5 rows" in said and said.count("Delete the copies") == 1
     assert "each of lines 61, 65 repeats line 6" in said
-    assert "tokens of every epoch go to copies" in said and "$" not in said, (
-        "no trainer by the token has its key"
-    )
+    assert "tokens per epoch are copies" in said and "$" not in said, "no trainer by the token has its key"
 
 
 def test_copies_have_a_price_where_a_trainer_by_the_token_has_its_key(
@@ -127,7 +125,7 @@ def test_copies_have_a_price_where_a_trainer_by_the_token_has_its_key(
     )
     tokens = json.loads(finetune("check", "copies.csv", "--quick", "--json").stdout)["duplicate_tokens"]
     said = finetune("check", "copies.csv", "--quick").stdout
-    assert f"{tokens:,} tokens of every epoch go to copies: ${tokens * 20 / 1e6:.2f} on acme/small" in said
+    assert f"{tokens:,} tokens per epoch are copies, ${tokens * 20 / 1e6:.2f} on acme/small" in said
 
 
 def test_settings_that_are_wrong_stop_no_check(tmp_path: Path) -> None:
@@ -193,7 +191,7 @@ def test_the_next_version_says_what_changed() -> None:
     result = finetune("check", SECOND, "--against", TICKETS, "--quick")
     assert result.exit_code == 0
     lines = {" ".join(line.split()) for line in result.stdout.splitlines()}
-    assert {"Added: 59 rows", "Removed: 15 rows", "Labelled otherwise: 8 rows"} <= lines
+    assert {"Added: 59 rows", "Removed: 15 rows", "Relabelled: 8 rows"} <= lines
     diff = json.loads(finetune("check", SECOND, "--against", TICKETS, "--quick", "--json").stdout)["diff"]
     assert (diff["added"], diff["removed"], diff["relabelled"]) == (59, 15, 8)
 
@@ -243,7 +241,7 @@ def test_a_test_set_of_ones_own_may_not_be_asked_in_the_file(tmp_path: Path) -> 
 def test_a_fix_beside_a_test_set_leaves_out_what_the_test_asks(tmp_path: Path) -> None:
     (tmp_path / "test.csv").write_text("text,label\n" + "\n".join(TICKETS.read_text().splitlines()[3:5]))
     result = finetune("check", TICKETS, "--holdout", "test.csv", "--quick", "--fix", "fixed.csv")
-    assert "2 × asks what the test asks: lines 4, 5" in result.stdout
+    assert "2 × same question as a held-out row: lines 4, 5" in result.stdout
     again = finetune("check", "fixed.csv", "--holdout", "test.csv", "--quick", "--json")
     assert "overlap" not in {one["code"] for one in json.loads(again.stdout)["findings"]}
 
@@ -343,7 +341,7 @@ def test_an_estimate_for_people_shows_the_same_figure() -> None:
     result = finetune("estimate", TICKETS, "--current", "gpt-4o", "--volume", "10M", "--why")
     assert result.exit_code == 0
     assert "$25" in result.stdout
-    assert "What this rests on" in result.stdout
+    assert "Assumptions" in result.stdout
     assert "`" not in result.stdout
 
 

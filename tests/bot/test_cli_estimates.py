@@ -130,7 +130,7 @@ def test_fifteen_lines_decide_and_why_gives_the_rest() -> None:
     assert len(short.splitlines()) <= 15
     assert short.splitlines()[-1].endswith("add --why.") and "--why" not in whole
     assert whole.startswith(short[: short.index("Every reason")])
-    for part in ("What this rests on", "What moves the net value", "Prices: "):
+    for part in ("Assumptions", "What moves the net value", "Prices: "):
         assert part in whole and part not in short
 
 
@@ -146,7 +146,7 @@ def test_the_verdict_comes_first_for_people() -> None:
         "Worth measuring: it would save about $27 a month until 2027-01-14 if it is good enough"
     )
     assert lines[2].startswith("support_tickets on local/smollm2-135m, 10M input tokens")
-    for part in ("Compared with", "Pays back", "Net over 12 months", "What moves the net value"):
+    for part in ("Compared with", "Pays back", "Net value over 12 months", "What moves the net value"):
         assert part in result.stdout
 
 
@@ -200,7 +200,7 @@ def test_a_model_that_has_ended_is_no_go() -> None:
     said = finetune(
         "estimate", TICKETS, "--current", "gpt-4o", "--volume", "1M", "--target", "gpt-4.1-nano", "--why"
     )
-    for word in ("Saves a month", "Back within", "Net over", "What moves"):
+    for word in ("Saves a month", "Pays back within", "Net value over", "What moves"):
         assert word not in said.stdout
 
 
@@ -218,7 +218,7 @@ def test_a_hole_in_the_price_list_is_said_with_the_place_to_fill_it() -> None:
         (
             "crusoe/llama-3.1-8b",
             "training $0.40 per 1M tokens, its machine $5.50 an hour, tokens free (Crusoe's price page, "
-            "2026-09-20); the vendor's own figure is asked before approval",
+            "2026-09-20); confirmed with the vendor before approval",
         ),
         (
             "crusoe/qwen3.5-9b",
@@ -242,7 +242,7 @@ def test_todays_bill_is_shown_where_the_price_of_a_training_is_missing() -> None
 
 def test_measuring_on_a_machine_by_the_hour_is_in_what_a_run_costs() -> None:
     told = finetune("estimate", TICKETS, "--target", "crusoe/llama-3.1-8b").stdout
-    assert "about $2.80, $2.75 of it for its machine while it is measured" in told
+    assert "about $2.80, of which $2.75 for its machine during measuring" in told
 
 
 def test_what_the_judge_of_a_free_run_takes_is_in_what_it_costs(
@@ -268,15 +268,17 @@ def test_what_the_judge_of_a_free_run_takes_is_in_what_it_costs(
     told = finetune("estimate", rows, *asked, "--why").stdout
     assert answer["training_usd"] == 0 and answer["evaluation_usd"] == answer["one_off_usd"] > 0.1
     cost = f"${answer['evaluation_usd']:.2f}"
-    for line in (f"Costs once: about {cost}", f"a run costs about {cost}", f"Measuring it, once: {cost}"):
+    for line in (f"One-off cost: about {cost}", f"a run costs about {cost}", f"Measuring, one-off: {cost}"):
         assert line in " ".join(told.split()), line
-    assert "nothing but your" not in told
+    assert "only your" not in told
 
 
 def test_what_it_costs_once_is_shown_where_that_never_comes_back() -> None:
     asked = ("--volume", "5M", "--target", "gpt-4.1-mini", "--task", "quality", "--hours", "40")
     told = " ".join(finetune("estimate", TICKETS, "--current", "gpt-4o", *asked).stdout.split())
-    assert "Pays back: never" in told and "Costs once: about $3,000, people and labels included" in told
+    assert (
+        "Pays back: never" in told and "One-off cost: about $3,000, including staff time and labels" in told
+    )
 
 
 def test_what_saves_more_than_a_quarter_of_an_hour_costs_is_not_called_too_little() -> None:
@@ -307,7 +309,7 @@ def test_the_next_step_is_a_command_of_the_terminal() -> None:
     said, answer = finetune(*asked, "--why").stdout, estimated("--volume", "10M")
     step = f"Measure the free models (finetune baseline {TICKETS} --rungs classical,encoder); it takes a few seconds."
     assert step in said and answer["verdict"]["next_step"] == step
-    assert "how many hours of work will this take? give --hours." in said.lower()
+    assert "how many hours of work will this take? add --hours." in said.lower()
     assert "/finetune" not in said and "/finetune" not in str(answer)
     assert {one["weighs"] for one in answer["verdict"]["reasons"]} == {True, False}
 
@@ -349,7 +351,7 @@ def test_today_s_model_saves_only_until_it_ends() -> None:
     asked = ("--current", "gpt-4o", "--target", "local/smollm2-135m", "--volume", "10B")
     text = finetune("estimate", TICKETS, *asked, "--why").stdout
     assert "a month until 2027-01-14" in text
-    assert "From 2027-01-14 on: saves $1,093 a month against gpt-6-luna, the successor of gpt-4o" in text
+    assert "From 2027-01-14: saves $1,093 a month, compared with gpt-6-luna, the successor of gpt-4o" in text
 
 
 def test_an_own_machine_says_how_many_it_takes_or_why_that_is_not_known(tmp_path: Path) -> None:

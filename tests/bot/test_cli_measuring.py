@@ -296,7 +296,7 @@ def test_a_provider_in_endless_trouble_is_given_up_on_and_what_came_is_kept(tmp_
 def test_the_advice_is_in_the_terminal_s_words(tmp_path: Path) -> None:
     found = measured(tickets(tmp_path, 200), "--rungs", "classical,encoder")
     texts = " ".join(one["text"] for one in found["verdict"]["reasons"])
-    assert "No model can be asked here: put a provider's key where the bot runs" in texts
+    assert "No model can be asked here: set a provider's key where the bot runs" in texts
     assert "/finetune" not in texts and "=" not in texts and "`" not in texts
 
 
@@ -391,7 +391,7 @@ def test_rows_in_three_languages_are_measured_and_the_encoder_s_is_said(tmp_path
             writer.writerow([f"{words[label][number % 3]} {case}", label])
     found, text = measured(path, "--rungs", "classical"), finetune("baseline", path, "--rungs", "encoder")
     assert found["rungs"][0]["score"] > 0.9
-    assert "made for English" in text.stdout and "[encoder] in finetune.toml" in text.stdout
+    assert "is for English" in text.stdout and "[encoder] in finetune.toml" in text.stdout
 
 
 def test_one_class_is_refused(tmp_path: Path) -> None:
@@ -419,7 +419,7 @@ def test_a_point_has_no_price_where_the_curve_can_not_tell_whether_rows_bring_an
     assert (found["gain"]["told"], found["usd_per_point"]) == (False, None)
     said = finetune("curve", nothing_to_learn, "--label-usd", "$0.50").stdout
     assert "no measurable gain expected" in said
-    assert "What a point more costs in labels can't be told" in said
+    assert "The cost of a further point is unknown" in said
     refused = finetune("curve", TICKETS, "--label-usd", "-1")
     assert refused.exit_code == 2 and "dollars for one label" in refused.stderr
 
@@ -466,8 +466,10 @@ def test_a_judge_that_only_talks_is_told_and_shared_words_count(tmp_path: Path) 
         settings(company)
         arguments = (file, "--model", "acme/large", "--rungs", "zero", "--judge", "acme/large")
         found, text = measured(*arguments), finetune("baseline", *arguments)
-    assert "no verdict" in found["judge"]["failed"] and "its own answers" in found["judge"]["warning"]
-    assert "So the score is F1, which only measures shared words." in text.stdout
+    assert (
+        "no readable verdict" in found["judge"]["failed"] and "its own answers" in found["judge"]["warning"]
+    )
+    assert "The score is F1 instead, which only counts shared words." in text.stdout
 
 
 def test_a_judge_for_labels_or_without_a_key_is_refused(tmp_path: Path) -> None:

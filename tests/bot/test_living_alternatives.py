@@ -135,7 +135,7 @@ def test_forms_offer_the_cheap_one_of_each_provider_with_a_key(
     models = evaluations.choices(world.service.context, ANA.id, PRIVATE.id).models
     assert set(LUNA) <= set(models)
     world.slack.command(ANA.id, PRIVATE.id, "/finetune estimate")
-    assert "None yet? openai/gpt-6-luna is the cheapest here that may do." in world.form(ANA)
+    assert "None yet? openai/gpt-6-luna is the cheapest likely candidate." in world.form(ANA)
 
 
 def test_an_estimate_says_what_today_s_requests_would_cost_with_it(world: World) -> None:

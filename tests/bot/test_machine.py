@@ -37,7 +37,7 @@ from trainers.providers import ProviderRow
 from trainers.sizing.hardware import read_gpu
 from trainers.sizing.training_time import CALIBRATION_FILE
 
-GUESS = "A guess by the model's size"
+GUESS = "Guessed from the model's size"
 TICKETS = Path(__file__).parents[2] / "examples" / "support_tickets.csv"
 MISTRAL = "mistralai/Mistral-7B-Instruct-v0.3"
 
@@ -121,7 +121,7 @@ def test_what_does_not_fit_is_a_warning_that_approvers_read(tmp_path: Path, repo
     assert found.memory is not None
     assert found.memory.startswith("does not fit, about ")
     (warning,) = _warnings(found)
-    assert "is not enough: the training takes about " in warning
+    assert "is not enough: the training needs about " in warning
 
 
 def test_what_would_fit_in_4_bits_is_said_and_fits_once_it_is_asked_for(
@@ -130,7 +130,7 @@ def test_what_would_fit_in_4_bits_is_said_and_fits_once_it_is_asked_for(
     monkeypatch.setattr(hardware, "this_machine", lambda: read_gpu("16"))
     small = settings(tmp_path, MISTRAL)
     (warning,) = _warnings(estimated(small, report))
-    said = re.search(r"With `quantization=nf4` it takes about ([0-9.]+) GB, which fits\.$", warning)
+    said = re.search(r"With `quantization=nf4` it needs about ([0-9.]+) GB, which fits\.$", warning)
     assert said is not None, warning
     packed = estimated(small, report, quantization="nf4")
     assert packed.memory is not None
@@ -226,9 +226,9 @@ def test_a_guessed_time_grows_with_the_model_and_shrinks_with_the_machine(
     assert expected_minutes(on_gpu) < on_cpu[1] / 10
     assert on_gpu.minutes is not None
     assert float(on_gpu.minutes.high / on_gpu.minutes.low) == pytest.approx(9)
-    facts = estimate_details.escaped_facts(estimate_details._once(on_gpu))
+    facts = estimate_details.escaped_facts(estimate_details._one_off_facts(on_gpu))
     said = dict(facts.pairs)["Training takes"]
-    assert said.endswith("a guess by the model's size; `finetune calibrate` measures it")
+    assert said.endswith("guessed from the model's size; `finetune calibrate` measures it")
 
 
 def test_a_time_is_not_known_where_the_base_or_the_machine_is_not(
@@ -239,8 +239,8 @@ def test_a_time_is_not_known_where_the_base_or_the_machine_is_not(
     monkeypatch.setattr(hardware, "this_machine", lambda: read_gpu("24"))
     for found in (unheard, estimated(settings(tmp_path), report)):
         assert found.minutes is None
-        assert dict(estimate_details._once(found))["Training takes"].startswith(
-            "not known; `tokens_per_second`"
+        assert dict(estimate_details._one_off_facts(found))["Training takes"].startswith(
+            "unknown; set `tokens_per_second`"
         )
         assert prediction_of(found).seconds is None
         assert estimate_json(found, TICKETS)["training_minutes"] is None
@@ -253,7 +253,7 @@ def test_a_persons_word_on_the_speed_wins_over_what_was_measured(tmp_path: Path,
         estimated(settings(tmp_path, more=f"tokens_per_second = {speed}"), report) for speed in (10, 1000)
     )
     assert expected_minutes(slow) > 20 * expected_minutes(fast)
-    assert why(fast).startswith("By tokens_per_second in finetune.toml")
+    assert why(fast).startswith("From tokens_per_second in finetune.toml")
 
 
 def test_a_persons_word_on_the_speed_leaves_no_training_time_unknown(tmp_path: Path, report: Report) -> None:
@@ -302,11 +302,11 @@ def test_a_guessed_time_is_called_one_in_the_plan_and_other_plans_keep_their_byt
     foreseen = replace(Prediction("current=gpt-4o"), is_speed_guessed=True)
     plan = replace(made.plan(), predicted=foreseen)
     assert plan_from_json(canonical_json(plan)) == plan
-    assert "a guess by the model's size" in plans._takes(plan)
+    assert "guessed from the model's size" in plans._takes(plan)
     assert "guess" not in canonical_json(replace(plan, predicted=Prediction("current=gpt-4o")))
     unknown = replace(plan, seconds_low=None, seconds_high=None)
     assert plan_from_json(canonical_json(unknown)) == unknown
-    assert plans._takes(unknown).startswith("not known")
+    assert plans._takes(unknown).startswith("unknown")
 
 
 def why(found: EstimateResult) -> str:
@@ -323,7 +323,7 @@ def test_the_plan_card_says_what_trains_it_and_in_how_many_bits_where_not_as_usu
     usual = made.plan()
     other = replace(usual, hyperparameters=(("engine", "unsloth"), ("n_epochs", 2), ("quantization", "nf4")))
     plain = replace(usual, hyperparameters=(("engine", "builtin"), ("n_epochs", 2), ("quantization", "none")))
-    assert plans._model(other) == f"{plans._model(usual)}, trained by unsloth, the base in nf4, epochs 2"
+    assert plans._model(other) == f"{plans._model(usual)}, engine unsloth, base in nf4, epochs 2"
     assert plans._model(plain) == f"{plans._model(usual)}, epochs 2"
 
 
@@ -355,7 +355,7 @@ def test_more_than_one_machine_can_answer_takes_several_and_their_dollars(
     assert f"about {count} machines like yours" in _reasons(free)
     given = replace(ready, providers=tuple(_paid(row, usd=0) for row in ready.providers))
     told = make_estimate(given, "tickets", report, asked, date(2026, 11, 25))
-    assert isinstance(told, EstimateResult) and "what one costs is not given" not in _reasons(told)
+    assert isinstance(told, EstimateResult) and "whose price is not given" not in _reasons(told)
     little = replace(asked, volume=1_000_000)
     one = make_estimate(ready, "tickets", report, little, date(2026, 11, 25))
     assert isinstance(one, EstimateResult) and one.estimate is not None and one.estimate.machines == 1
@@ -392,5 +392,5 @@ def test_a_guessed_training_time_is_not_called_unknown_beside_its_minutes(
     assert found.minutes is not None
     said = next(because_text(one.because) for one in found.verdict.reasons if one.rule == "machine")
     assert said.startswith(
-        "The speed of your own machine is not measured: how long training takes is only guessed"
+        "The speed of your own machine is not measured, so the training time is only a guess"
     )

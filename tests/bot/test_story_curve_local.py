@@ -94,6 +94,6 @@ def test_a_machine_that_is_paid_by_the_hour_asks_first(make_world: MakeWorld, se
     world.until(lambda: measurement(world).reserved_micros, "its price")
     world.send()
     assert measurement(world).state == "asked" and jobs(served) == []
-    assert "Train 3 times for" in world.said("Train 3 times for")
+    assert "Train 3 models for" in world.said("Train 3 models for")
     plan = json.loads(measurement(world).plan)
     assert measurement(world).reserved_micros == sum(size["training_micros"] for size in plan["sizes"])

@@ -84,7 +84,7 @@ def test_three_trainings_are_agreed_to_and_make_one_curve(world: World) -> None:
     asked = until_asked(world)
     assert asked.state == "asked" and world.jobs() == 0
     assert world.store.committed(asked.month) == asked.reserved_micros > 0
-    card = world.said("Train 3 times for")
+    card = world.said("Train 3 models for")
     assert "10 rows" in card and "21 rows" in card and "42 rows" in card and TARGET in card
     world.click(BEN, tuned_learning_curves.TRAIN)
     done = until(world, "done")
@@ -96,7 +96,7 @@ def test_three_trainings_are_agreed_to_and_make_one_curve(world: World) -> None:
     only_three_jobs(world)
     assert 0 < (done.actual_micros or 0) <= done.reserved_micros
     assert world.store.committed(done.month) == done.actual_micros
-    result = world.said("Learning curve m1: tickets", "classical model", "Each size was trained once")
+    result = world.said("Learning curve m1: tickets", "classical model", "Each size was trained only once")
     assert TARGET in result and "curve.png" in world.files()
     assert len(world.cards()) == 1, "the result takes the place of the card"
     assert f"<@{ANA.id}> m1 is done" in world.said("curve.png")
@@ -142,7 +142,7 @@ def test_a_done_run_has_trained_the_largest_size(world: World) -> None:
     world.until_state("done")
     jobs, asked = world.jobs(), world.company.count(CHAT)
     agreed(world)
-    assert progress(world).to_train == 2 and "trained before, by run 1" in world.said("Train 2 times")
+    assert progress(world).to_train == 2 and "trained already by run 1" in world.said("Train 2 models")
     done = until(world, "done")
     assert world.jobs() == jobs + 2 and world.company.count(CHAT) == asked + 2 * HELD
     assert [one.rows for one in Curve.from_json(str(done.result)).points] == SIZES

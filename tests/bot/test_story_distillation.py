@@ -138,7 +138,7 @@ def test_contradictions_with_people_are_shown_and_people_stay_right(teacher: Wor
     after = _report(teacher.dataset())
     assert after.diff is not None and (after.diff.added, after.diff.relabelled) == (12, 0)
     wrong = sum(not line.endswith("refund") for line in known if line.rpartition(",")[0] in both)
-    assert f"on {5 - wrong} of 5 questions that both labelled" in teacher.said("labelled by acme/acme-small")
+    assert f"on {5 - wrong} of 5 questions labelled by both" in teacher.said("labelled by acme/acme-small")
     teacher.click(DORA, "contradictions")
     assert "People: *billing*; acme/acme-small: *refund*" in teacher.form(DORA)
 
@@ -160,7 +160,7 @@ def test_what_it_declines_is_left_out_and_counted(teacher: World) -> None:
 @pytest.mark.parametrize(
     ("is_error", "parts"),
     [
-        (False, ("0 rows labelled by", "*Left out*\n30 rows", "No version was made")),
+        (False, ("0 rows labelled by", "*Left out*\n30 rows", "no new version was made")),
         (True, ("Measurement m2 failed", "refused (HTTP 400)")),
     ],
     ids=["by words", "by an error"],

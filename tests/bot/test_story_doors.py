@@ -52,7 +52,7 @@ def test_a_form_that_slack_opens_no_more_says_to_type_it_again(
     world.slack.command(ANA.id, TICKETS.id, "/finetune upload")
     world.until(lambda: world.slack.ephemerals(ANA.id), "why no form came")
     late = words_of(world.slack.ephemerals(ANA.id)[-1])
-    assert "Slack's three seconds were over" in late and "Type it again: `/finetune upload`" in late
+    assert "within Slack's limit of three seconds" in late and "Type it again: `/finetune upload`" in late
     world.slack.global_shortcut(ANA.id, "upload_training_data")
     world.until(lambda: len(world.dms()) == 1, "why no form came")
     assert "Click it again" in world.dms()[0]
@@ -78,14 +78,14 @@ def test_a_name_of_signs_alone_is_refused_in_the_form(world: World) -> None:
 def test_the_home_shows_what_waits_for_whom(world: World) -> None:
     assert "Two ways to begin" in _home(world, BEN.id)
     world.start()
-    assert "acme-small" in _home(world, BEN.id).split("Under way")[0]
+    assert "acme-small" in _home(world, BEN.id).split("In progress")[0]
     for other in (ANA, DORA):
         home = _home(world, other.id)
-        assert "Nothing waits for you" in home and "waits for approval" in home.split("Under way")[1]
+        assert "Nothing is waiting for you" in home and "waiting for approval" in home.split("In progress")[1]
     world.approve()
     world.until_state("training")
     home = _home(world, BEN.id)
-    assert "Nothing waits" in home and "training" in home and "$20" in home
+    assert "Nothing is waiting" in home and "training" in home and "$20" in home
 
 
 def shown(world: World, user: str) -> str:
@@ -249,10 +249,10 @@ def test_a_file_in_a_channel_is_left_alone(world: World) -> None:
     ("line", "answer"),
     [
         ("/finetune", "/finetune upload"),
-        ("/finetune help", "Nothing costs money before somebody has agreed"),
+        ("/finetune help", "Nothing costs money until somebody has agreed"),
         ("/finetune datasets", "No datasets yet"),
         ("/finetune status", "Nothing is running"),
-        ("/finetune runs", "There is no run yet: `/finetune start DATASET`"),
+        ("/finetune runs", "There are no runs yet. `/finetune start DATASET`"),
         ("/finetune status 7", "There is no run 7"),
         ("/finetune results 7", "There is no run 7"),
         ("/finetune cancel", "Which run?"),

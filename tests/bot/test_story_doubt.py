@@ -85,7 +85,7 @@ def test_two_approvers_say_it_was_never_started_and_it_is_looked_for_before_it_i
     world.pass_time(SETTLE_S)
     world.tick(5)
     assert world.run().state == "needs_human" and world.jobs() == 0, "one word is not enough"
-    assert world.said(f"<@{BEN.id}> says that it was never started", "One more approver has to say so")
+    assert world.said(f"<@{BEN.id}> says that it never started", "One more approver has to confirm this")
     decide(world, CLEO, "doubt_retry")
     assert world.run().state == "creating" and world.jobs() == 0
     world.tick(3)
@@ -133,7 +133,7 @@ def test_a_job_that_is_not_there_is_not_taken_over_and_may_be_named_anew(
 ) -> None:
     in_doubt(world)
     decide(world, BEN, "doubt_adopt", job=job)
-    said = world.said("Not carried out", why)
+    said = world.said("Not done", why)
     assert world.run().state == "needs_human" and "<!channel>" not in said
     decide(world, BEN, "doubt_adopt", job=hidden_job(world))
     assert world.run().state == "training"
@@ -165,7 +165,7 @@ def test_where_the_company_keeps_no_keys_a_run_is_not_given_the_job_of_another_o
     in_doubt(world, 2)
     decide(world, BEN, "doubt_adopt", job=str(first))
     decide(world, CLEO, "doubt_adopt", job=str(first))
-    assert world.said("Not carried out", f"job {first} is that of run 1")
+    assert world.said("Not done", f"job {first} is that of run 1")
     assert world.run(2).state == "needs_human" and world.run(2).job_id is None
 
 
@@ -194,7 +194,7 @@ def test_given_up_where_the_company_takes_no_key_the_run_still_ends(world: World
     world.company.key = "sk-another"
     decide(world, BEN, "doubt_retry")
     decide(world, CLEO, "doubt_retry")
-    assert world.said("Not carried out", "the job can't be looked for")
+    assert world.said("Not done", "the job can't be looked for")
     decide(world, BEN, "doubt_give_up")
     decide(world, CLEO, "doubt_give_up")
     assert world.run().state == "cancelled" and world.said("could not be seen")
@@ -237,12 +237,12 @@ def test_a_job_without_our_key_is_taken_over_where_it_is_what_was_approved_and_e
     settings = stored.request["method"]["supervised"]["hyperparameters"]
     planned, settings["n_epochs"] = settings["n_epochs"], 50
     decide(world, BEN, "doubt_adopt", job=job)
-    assert world.said("Not carried out", f"its n_epochs is 50, where the plan says {planned}")
+    assert world.said("Not done", f"its n_epochs is 50, where the plan says {planned}")
     settings["n_epochs"] = planned
     world.company.service.files["file-evil"] = StoredFile("file-evil", "x.jsonl", b"x", "fine-tune", 0.0)
     ours, stored.request["training_file"] = stored.request["training_file"], "file-evil"
     decide(world, BEN, "doubt_adopt", job=job)
-    assert world.said("Not carried out", "can't be seen to train on the plan's rows")
+    assert world.said("Not done", "can't be seen to train on the plan's rows")
     assert world.run().state == "needs_human"
     stored.request["training_file"] = ours
     decide(world, BEN, "doubt_adopt", job=job)

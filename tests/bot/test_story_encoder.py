@@ -98,7 +98,7 @@ def test_an_encoder_is_approved_trained_measured_and_deployed(own: World, traine
     told = world.said("Result of run 1.")
     assert "the free classical model" in told and "its base" not in told
     world.click(ANA, results.DETAILS)
-    assert "the classical model learnt from the same training rows" in world.form(ANA)
+    assert "the classical model was trained on the same training rows" in world.form(ANA)
     assert world.type("/finetune promote tickets-1 because=it says how sure it is", user=BEN) == ""
     world.until(lambda: world.store.promotions.standing("tickets").carried_at, "the trainer to know")
     _ask(world, trainer.served)

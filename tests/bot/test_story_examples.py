@@ -60,7 +60,7 @@ def test_the_number_of_examples_is_chosen_on_training_rows(priced: World) -> Non
     assert "a number of examples from 1 to 50, or auto" in refused.errors["shots"]
     assert world.slack.submit_modal(ANA.id, {**answers, "shots": "auto"}).closed
     until_asked(world)
-    assert world.said("Examples", "0, 5, 10 or 20, by training rows")
+    assert world.said("Examples", "0, 5, 10 or 20, chosen on training rows")
     world.click(BEN, evaluations.MEASURE)
     world.company.slow_s = 0.05
     world.until(lambda: any(arm.answered for arm in progress(world).shot_arms), "answers")

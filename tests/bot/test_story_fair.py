@@ -82,7 +82,7 @@ def test_a_tuned_model_is_judged_by_the_judge_of_the_newest_measurement(faq: Wor
     assert f"judged by acme/{JUDGE}" in card
     shown = details(faq)
     assert f"Judged by acme/{JUDGE}, agreement with people not measured yet" in shown
-    assert "Side by side the judge finds" in shown and "acceptable to the judge" in shown
+    assert "Side by side, the judge prefers" in shown and "acceptable to the judge" in shown
     assert run.actual_micros == faq.ledger()["settle"]
 
 
@@ -120,7 +120,7 @@ def test_a_judge_that_contradicts_itself_decides_nothing_side_by_side(faq: World
     trained(faq, f"{START_FAQ} judge=acme/{JUDGE}")
     judge = result_of(faq).judge
     assert judge and judge.pair and judge.pair.count(None) > 0 == judge.pair.count("first")
-    assert "said nothing that held in both orders" in details(faq)
+    assert "its verdict changed with the order" in details(faq)
 
 
 def test_a_judge_that_cannot_be_asked_is_said_and_words_are_compared(faq: World) -> None:
@@ -232,7 +232,7 @@ def test_a_label_below_the_floor_takes_a_reason(make_world: MakeWorld) -> None:
     world.approve()
     world.until_state("done")
     said = world.type("/finetune promote tickets-1", user=BEN)
-    assert "Labels shown to be below the floor of 90%" in said and "refund 0 of" in said
+    assert "Labels clearly below the minimum of 90%" in said and "refund 0 of" in said
     world.type("/finetune promote tickets-1 because=refunds go to people anyway", user=BEN)
     world.send()
     (entry,) = [one for one in world.store.audit.entries("run 1") if one.action == "promote"]

@@ -46,16 +46,16 @@ def test_from_the_plan_to_the_bill(make_world: MakeWorld, api: str) -> None:
     world = hosted(make_world, api)
     world.start()
     hour = "$8.00" if api == "fireworks" else f"${PRICES[api]}"
-    asked = world.said("Run 1", "Its model")
+    asked = world.said("Run 1", "The tuned model:")
     assert f"{hour} an hour while it runs" in asked and "at most $20.00 a day" in asked, asked
     assert company(world).machines == []
     world.approve()
     world.until_state("evaluating")
     world.until(lambda: company(world).running, "a machine")
-    assert f"is being started at Acme Tuning, {hour} an hour" in world.said("Run 1", "Its model is being")
+    assert f"is starting at Acme Tuning, {hour} an hour" in world.said("Run 1", "Its model is being")
     world.until_state("done")
     assert len(company(world).machines) == 1
-    assert "Running by the hour" in world.type("/finetune status")
+    assert "Billed by the hour" in world.type("/finetune status")
 
     world.click(ANA, "try_model")
     assert world.slack.submit_modal(ANA.id, {"text": "where is my refund?"}).closed
@@ -104,8 +104,8 @@ def test_nobody_asks_it_and_it_is_stopped(make_world: MakeWorld) -> None:
     world.pass_time(IDLE_S)
     until_stopped(world)
     assert company(world).running == []
-    assert "Nobody asked it for 30 minutes" in world.said("tickets-1 is stopped")
-    assert "Running model of run 1" in world.type("/finetune budget")
+    assert "Nobody used it for 30 minutes" in world.said("tickets-1 is stopped")
+    assert "Running the model of run 1" in world.type("/finetune budget")
 
 
 def test_what_is_kept_runs_until_a_limit_of_the_day(make_world: MakeWorld) -> None:
@@ -171,11 +171,11 @@ def test_the_price_of_now_is_what_people_approve_and_a_higher_one_starts_nothing
 ) -> None:
     world = hosted(make_world, price="3.00")
     world.start()
-    assert "$5.50 an hour" in world.said("Run 1", "Its model")
+    assert "$5.50 an hour" in world.said("Run 1", "The tuned model:")
     company(world).usd_per_hour = Decimal("7.25")
     world.approve()
     lost = world.until(lambda: [text for text in world.dms() if "waits" in text], "word of it")
-    assert "asks more for an hour than was approved" in lost[0] and company(world).machines == []
+    assert "charges more per hour than was approved" in lost[0] and company(world).machines == []
     assert "It asks $7.25 an hour now" in world.said("tickets-1 is stopped")
     world.click(BEN, "start_deployment")
     world.until_state("done")
@@ -191,7 +191,7 @@ def test_one_that_never_gets_ready_is_stopped_said_and_booked(make_world: MakeWo
     until_stopped(world)
     card = world.said("tickets-1 is stopped", "not ready within half an hour")
     assert f"${company(world).bill}" in card and company(world).running == []
-    world.until(lambda: "measuring goes on from where it was" in world.dms()[-1], "word of it")
+    world.until(lambda: "continue measuring" in world.dms()[-1], "word of it")
     assert world.run().state == "evaluating" and company(world).bill > Decimal("2.7")
     world.pass_time(LOST_S)
     world.until_state("failed")
@@ -258,7 +258,7 @@ def test_an_adapter_that_expired_under_its_machine_ends_the_run_and_the_machine(
     world.start_approved()
     world.until_state("failed")
     told = world.said("Run 1 failed")
-    assert "does not answer for the model: it may have expired there. Train it again" in told
+    assert "doesn't answer for the model, which may have expired there. Train it again" in told
     assert world.run().actual_micros == world.ledger()["settle"] + world.store.deployments.of_runs(1)
     until_stopped(world)
     assert company(world).running == [] and len(company(world).machines) == 1
@@ -309,7 +309,7 @@ def test_what_was_stopped_and_still_runs_is_stopped_again(make_world: MakeWorld)
     world.pass_time(1000)
     maintain(world.service.context)
     world.send()
-    assert company(world).running == [] and "still ran at Acme Tuning" in "\n".join(world.texts(PRIVATE))
+    assert company(world).running == [] and "still runs at Acme Tuning" in "\n".join(world.texts(PRIVATE))
 
 
 @pytest.mark.parametrize("api", ["crusoe", "fireworks", "together"])

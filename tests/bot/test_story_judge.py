@@ -178,7 +178,7 @@ def test_the_price_said_before_holds_and_a_repeat_is_free(world: World) -> None:
 def test_without_a_judge_the_card_says_what_f1_measures(world: World) -> None:
     judged(world, LINE.split(" judge=")[0])
     assert ladder_of(world).rungs[0].scoring == "f1"
-    assert "F1 measures only the words" in world.said("Measurement m1:")
+    assert "F1 only counts words" in world.said("Measurement m1:")
     assert asked_of_judge(world) == [] and progress_of(world).judge is None
 
 
@@ -188,8 +188,8 @@ def test_a_judge_that_talks_nonsense_decides_nothing_and_that_is_said(world: Wor
     )
     judged(world)
     assert {rung.scoring for rung in ladder_of(world).rungs} == {"f1"}
-    said = world.said("Measurement m1:", "do not count")
-    assert "gave no verdict that could be read" in said and "So the score is F1" in said
+    said = world.said("Measurement m1:", "were not used")
+    assert "gave no readable verdict" in said and "The score is F1 instead" in said
     assert not [one for one in asked_of_judge(world) if one[0]["content"] == BETTER], "no money after bad"
 
 
@@ -209,7 +209,7 @@ def test_a_few_answers_without_a_verdict_count_as_not_acceptable(world: World) -
     judge = progress_of(world).judge
     assert judge and judge.failed is None and judge.unread in (1, 2)
     assert ladder_of(world).rungs[1].score == 1 - 1 / held(world)
-    assert "no verdict that could be read, and count as not acceptable" in details(world)
+    assert "no readable verdict and count as not acceptable" in details(world)
 
 
 def test_a_judge_that_goes_by_the_place_has_no_verdict_on_pairs(world: World) -> None:
@@ -222,7 +222,7 @@ def test_a_judge_that_goes_by_the_place_has_no_verdict_on_pairs(world: World) ->
     judge = progress_of(world).judge
     assert judge and judge.pair and judge.pair.count("first") == judge.pair.count("second") == 0
     assert judge.pair.count(None) > 0
-    assert "nothing that held in both orders" in details(world)
+    assert "its verdict changed with the order" in details(world)
 
 
 def test_a_judge_that_is_closed_midway_leaves_the_score_to_f1(world: World) -> None:
@@ -233,7 +233,7 @@ def test_a_judge_that_is_closed_midway_leaves_the_score_to_f1(world: World) -> N
     world.company.fail(CHAT, gone, times=999)
     until(world, "done")
     assert {rung.scoring for rung in ladder_of(world).rungs} == {"f1"}
-    assert "do not count" in world.said("Measurement m1:", "So the score is F1")
+    assert "were not used" in world.said("Measurement m1:", "The score is F1 instead")
 
 
 @pytest.mark.parametrize("ticks", [pytest.param(1, marks=pytest.mark.slow), 3])
@@ -315,9 +315,9 @@ def test_a_judge_of_its_own_answers_is_warned_of_before_and_after(world: World) 
         verdict(messages) if messages[0]["content"] in (ACCEPTABLE, BETTER) else answered(model, messages)
     )
     agreed(world, LINE.replace(JUDGE, MODEL))
-    assert "tend to prefer their own" in world.said("Measure 2 alternatives")
+    assert "tend to prefer" in world.said("Measure 2 alternatives")
     until(world, "done")
-    assert "judges its own answers too" in details(world)
+    assert "also judges its own answers" in details(world)
 
 
 def test_the_form_takes_a_judge_too(world: World) -> None:

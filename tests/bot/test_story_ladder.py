@@ -85,7 +85,7 @@ def test_the_classical_rung_alone_is_free_and_starts_at_once(world: World) -> No
     assert ladder.n == HELD and ladder.rungs[0].score == 1.0
     assert measurement(world).actual_micros == 0 and world.company.count(CHAT) == 0
     card = world.said("Measurement m1", "classical", "100.0%")
-    assert "test rows" in card
+    assert "held-out rows" in card
     world.until_file("report-m1.html")
     assert len(world.cards()) == 1, "the result takes the place of the card"
     assert f"<@{ANA.id}> m1 is done" in world.said("ladder.png", "report-m1.html")
@@ -381,7 +381,7 @@ def test_cancelled_midway_the_answers_so_far_are_paid_and_kept(priced: World) ->
     assert f"*Cost*\n{charge(cancelled.actual_micros or 0)}" in card and "Cost so far" not in card
     assert "was cancelled" in world.type("/finetune cancel m1")
     _climbed(world, number=2)
-    assert world.company.count(CHAT) == 3 * HELD, "the same again asks only the rest"
+    assert world.company.count(CHAT) == 3 * HELD, "Measuring again asks only the remaining questions"
 
 
 def test_stopped_for_its_cost_questions_under_way_count_with_the_most_that_they_can_cost(
@@ -475,7 +475,7 @@ def test_empty_answers_and_labels_that_nobody_says_are_told(priced: World) -> No
     assert rung.empty == HELD / 3 and rung.unread == 0 and rung.score == pytest.approx(1 / 3)
     assert ladder_of(world).never_answered == ("refund", "shipping")
     assert world.said("were empty and count as wrong")
-    assert "never answered by any of them: `refund`, `shipping`" in details(world)
+    assert "no alternative ever answered: `refund`, `shipping`" in details(world)
 
 
 def test_a_model_that_is_not_there_is_left_out_and_the_others_go_on(make_world: MakeWorld) -> None:

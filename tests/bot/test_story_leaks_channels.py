@@ -83,13 +83,13 @@ def test_a_file_goes_to_a_channel_by_the_word_of_its_members_alone(world: World)
 
 
 def test_a_file_of_a_message_stays_that_channel_s(make_world: MakeWorld) -> None:
-    """attack 19: the same bytes under “Report in #other” went to a provider that the rule forbids."""
+    """attack 19: the same bytes under “Channel for the report #other” went to a provider that the rule forbids."""
     world = make_world(Rules(more=HR_STAYS))
     world.slack.upload(DORA.id, world.file("tickets.csv", tickets_csv()), channel=HR.id)
     message = world.slack.messages(HR.id)[-1]
     world.slack.message_shortcut(DORA.id, HR.id, message.ts, "use_as_training_data")
     form = world.slack.view(DORA.id)
-    assert form is not None and "Report in" not in json.dumps(list(form.blocks))
+    assert form is not None and "Channel for the report" not in json.dumps(list(form.blocks))
     assert world.fill_upload(DORA, {}).closed
     settled(world)
     assert (world.dataset().channel, world.dataset().source_channels) == (HR.id, {HR.id})

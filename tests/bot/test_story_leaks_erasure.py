@@ -94,7 +94,7 @@ def test_a_deleted_dataset_leaves_no_byte_of_its_rows_in_the_data_folder(used: W
     assert used.left_at_company() == [] and behind_the_alias(used) is None
     assert used.company.service.deleted_models == {model}
     said = used.said("was deleted", "1 run", "1 measurement")
-    assert "What was posted in Slack stays" in said and "7 nights" in said
+    assert "Messages posted in Slack" in said and "7 nights" in said
     assert "the record of the job stays there" in said
     actions = [(one.who, one.action) for one in used.store.audit.entries("dataset 1")]
     assert actions[-2:] == [(BEN.id, "delete"), ("finetune", "deleted")]
@@ -237,7 +237,7 @@ def test_the_terminal_deletes_it_while_the_bot_is_stopped(used: World) -> None:
 def test_what_stands_in_the_way_is_named_with_its_cure(world: World) -> None:
     world.start()
     said = world.type("/finetune delete tickets", user=BEN)
-    assert "run 1 waits for approval" in said and "/finetune cancel 1" in said
+    assert "run 1 is waiting for approval" in said and "/finetune cancel 1" in said
     assert "no dataset" in world.type("/finetune delete nothing", user=BEN)
     assert "should be a day" in world.type("/finetune delete tickets before=yesterday", user=BEN)
 

@@ -52,7 +52,7 @@ def test_a_row_of_a_csv_leaves_with_its_copies_and_every_other_row_stays(world: 
     )
     assert nothing_left(world)
     assert [one.version for one in world.store.datasets.all()] == [3]
-    said = world.said("2 rows of version 2 were taken out in the terminal")
+    said = world.said("2 rows of version 2 were deleted in the terminal")
     assert "quux" not in said
     entries = [one for one in world.store.audit.entries(f"dataset {after.id}") if one.who == "terminal"]
     assert [(one.action, one.detail) for one in entries] == [
@@ -72,7 +72,7 @@ def test_both_parts_stay_the_same_but_for_the_row(world: World, side: str) -> No
         assert part(world, after, each) == [one for one in rows if one != row], each
     assert report_of(after).system == report_of(before).system is not None
     said = world.said("1 row of version 1 was taken out")
-    assert ("don't compare" in said) == (side == "holdout")
+    assert ("can't be compared" in said) == (side == "holdout")
 
 
 def test_a_row_of_an_xlsx_leaves(world: World) -> None:
@@ -102,7 +102,7 @@ def test_the_model_in_use_goes_where_it_learnt_from_the_row(make_world: MakeWorl
     asked: list[str] = []
     assert behind_the_alias(world) == model
     assert "is gone" in taken_out(world, 2, lambda question: not asked.append(question))
-    assert "tickets-1 is in use and goes too" in asked[0] and "1 version, 1 run" in asked[0]
+    assert "tickets-1 is in use and is deleted too" in asked[0] and "1 version, 1 run" in asked[0]
     assert world.company.service.deleted_models == {model} and behind_the_alias(world) is None
     assert nothing_left(world) and world.left_at_company() == []
     assert world.store.promotions.standing("tickets") is None
@@ -114,7 +114,7 @@ def test_what_stands_in_the_way_of_taking_rows_out_is_named(world: World) -> Non
     assert "10 is the minimum" in taken_out(world, 2, also=range(3, 60))
     assert "no dataset" in taken_out(world, 2, of="others")
     world.start(START)
-    assert "run 1 waits for approval" in taken_out(world, 2)
+    assert "run 1 is waiting for approval" in taken_out(world, 2)
     world.type("/finetune cancel 1")
     world.until_state("cancelled")
     assert "Nothing was deleted" in taken_out(world, 2, lambda asked: False)

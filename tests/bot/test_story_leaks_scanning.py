@@ -84,7 +84,7 @@ def test_after_masking_and_uploading_again_no_address_leaves(far: World, prompts
 
     assert far.upload_and_check(with_an_address_in_each_row(MASK)).version == 2
     far.send()
-    assert "with personal data or a secret" in far.said("dropped out of the test")
+    assert "personal data or a secret" in far.said("replaced, because of personal data")
     far.start()
     far.approve()
     far.until_state("done")
@@ -113,12 +113,12 @@ def test_a_measurement_that_was_agreed_to_before_asks_nothing_unseen(far: World,
 def test_a_version_from_before_is_looked_through_at_its_next_use(far: World) -> None:
     dataset = from_before(far, "write to jo@example.com", "where is it")
 
-    assert "looked through" in far.type(START)
+    assert "being scanned" in far.type(START)
     looked_through(far)
 
     assert "personal data" in far.type(START)
     far.send()
-    assert "1 row of what would leave holds an e-mail address" in far.said("holds personal data")
+    assert "1 row to be sent contains an e-mail address" in far.said("contains personal data")
     assert far.store.runs.newest() == [] and far.store.waivers.of(dataset.id) is None
 
 
@@ -133,9 +133,9 @@ def test_who_waives_sees_what_is_held_out_beside_what_the_file_holds(far: World)
     far.type(START)
     far.send()
 
-    card = far.said("holds personal data")
+    card = far.said("contains personal data")
     assert "line 3 holds an e-mail address" in card.lower()
-    assert "1 row of what would leave holds what looks like a bank account" in card
+    assert "1 row to be sent contains what looks like a bank account" in card
 
 
 def test_a_clean_version_from_before_leaves_once_it_was_looked_through(far: World) -> None:

@@ -203,11 +203,11 @@ def test_another_document_makes_other_questions(make_world: MakeWorld) -> None:
 @pytest.mark.parametrize(
     ("content", "said"),
     [
-        (b"\xff\xfe\x00binary", "no plain text in UTF-8"),
-        (b"  \n ", "no text in it"),
-        (pdf(""), "it may be a scan"),
+        (b"\xff\xfe\x00binary", "not plain text in UTF-8"),
+        (b"  \n ", "It is empty"),
+        (pdf(""), "It may be a scan"),
         (pdf("secret", trailer=LOCKED), "locked with a password"),
-        (pdf("a page", pages=2_001), "It has 2,001 pages, and 2,000 are read"),
+        (pdf("a page", pages=2_001), "It has 2,001 pages; the limit is 2,000"),
         (b"Sign in with AKIA" + b"IOSFODNN7EXAMPLX to see the orders.", "Withdraw that secret"),
     ],
 )

@@ -36,18 +36,18 @@ def test_status_and_home_show_measurements_and_what_came_of_them(make_world: Mak
     world.seed_dataset()
     assert "Nothing is running" in world.type("/finetune status")
     world.type("/finetune baseline tickets models=acme/acme-small rungs=zero")
-    assert "*Measurement m1*, alternatives on tickets: is getting its questions ready" in world.type(
+    assert "*Measurement m1*, alternatives on tickets: preparing its questions" in world.type(
         "/finetune status"
     )
     world.until(lambda: world.store.measurements.get(1).reserved_micros, "its price", seconds=30)
     said = world.type("/finetune status")
-    assert "1 measurement open" in said and "waits for a yes, under 1 cent" in said
-    assert "waits for a yes" in home(world)
+    assert "Open: 1 measurement" in said and "waiting for confirmation, under 1 cent" in said
+    assert "waiting for confirmation" in home(world)
     world.slack.press(ANA.id, evaluations.MEASURE, home=True)
-    assert "is under way, 0% done, time left not known yet" in world.type("/finetune status")
+    assert "running, 0% done, time left unknown yet" in world.type("/finetune status")
     until(world, "done", 1)
     for said in (world.type("/finetune status"), home(world)):
-        assert "*Measurement m1*, alternatives on tickets: no measured option reaches your 85% bar" in said
+        assert "*Measurement m1*, alternatives on tickets: no measured alternative meets your 85% bar" in said
         assert "open" not in said.split("Measurement")[0]
     assert world.type("/finetune status m1") == world.type("/finetune results m1")
 

@@ -78,8 +78,8 @@ def test_a_job_that_ends_before_it_is_paused_is_done(world: World) -> None:
 def test_what_cannot_be_paused_or_resumed_says_why(world: World) -> None:
     assert "There is no run 1" in world.type("/finetune pause 1")
     world.start(user=CLEO)
-    assert "Only training can be paused, and run 1 waits for approval" in world.type("/finetune pause 1")
-    assert "Run 1 is not paused: it waits for approval" in world.type("/finetune resume 1")
+    assert "Only training can be paused, and run 1 is waiting for approval" in world.type("/finetune pause 1")
+    assert "Run 1 is not paused: it is waiting for approval" in world.type("/finetune resume 1")
     world.approve()
     world.until_state("training")
     assert "Acme Tuning can't pause a training. `/finetune cancel 1` would end it." in world.type(

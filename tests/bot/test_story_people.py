@@ -65,11 +65,11 @@ def test_people_who_agree_with_the_judge_lend_it_their_trust(world: World) -> No
         "kshot acme/acme-small"
     }
     said = world.said("10 choices of 1 person")
-    assert "10 for ten examples" in said and "κ can't be worked out" in said
+    assert "10 for ten examples" in said and "κ can't be calculated" in said
     assert "Which answer is better?" not in "\n".join(
         text for text in world.texts() if "finds the" not in text
     ), "after ten there is a rest"
-    assert "not known: all 10 labels say the same thing" in world.said("Measurement m1:", "Judged by")
+    assert "unknown, because all 10 choices are the same" in world.said("Measurement m1:", "Judged by")
 
 
 def test_people_who_disagree_with_the_judge_are_heard(world: World) -> None:
@@ -83,12 +83,12 @@ def test_people_who_disagree_with_the_judge_are_heard(world: World) -> None:
         judge_pair(world, BEN, next(turn))
     assert len(world.store.preferences.of(1)) == 20
     card = world.said("Measurement m1. κ")
-    assert "20 choices of 2 people" in card and "Where two people judged the same pair" in card
-    assert "agree on 10 of 10: κ = 1.00" in card
-    assert "κ = " in world.said("Measurement m1:", f"Judged by acme/{JUDGE}", "on 20 human labels")
+    assert "20 choices of 2 people" in card and "Pairs that two people judged" in card
+    assert "agree on 10 of 10, κ = 1.00" in card
+    assert "κ = " in world.said("Measurement m1:", f"Judged by acme/{JUDGE}", "on 20 human choices")
     assert "don't trust this judge" in world.said("Measurement m1:", "Judged by")
     assert len([text for text in world.texts() if "Measurement m1. κ" in text]) == 1
-    assert "on 20 human labels" in world.type("/finetune results m1")
+    assert "on 20 human choices" in world.type("/finetune results m1")
 
 
 def test_a_pair_is_judged_once_and_by_whom_it_is_for(world: World) -> None:

@@ -99,7 +99,7 @@ def test_an_approver_who_left_the_group_before_the_create_voids_the_approval(mak
     said = world.said("The approval of run 1 is void", f"<@{CLEO.id}> may not approve any more", "line ")
     assert "is free again" in said and world.has_button("approve_plan")
     assert any("is void" in text for text in world.dms(ANA))
-    assert "voided its approval" in world.type("/finetune audit 1")
+    assert "withdrew its approval" in world.type("/finetune audit 1")
     world.slack.regroup(APPROVERS_GROUP, (BEN.id, CLEO.id))
     assert "was voided, for good" in world.answer_to_click(CLEO, "approve_plan")
     world.approve()
@@ -229,9 +229,9 @@ def test_a_create_that_got_lost_is_not_repeated_once_its_approval_lapsed(make_wo
 def test_a_plan_expires_when_the_policy_says_and_reminds_before_it(make_world: MakeWorld) -> None:
     world = make_world(Rules(more="[policy]\nexpires_h = 48\nremind_h = [12, 2]"))
     world.start()
-    assert world.said("expires after 48 hours")
+    assert world.said("Expires after 48 hours")
     world.tick(3)
-    reminders = lambda: [text for text in world.texts() if "waits for approval and expires in" in text]  # noqa: E731
+    reminders = lambda: [text for text in world.texts() if "waiting for approval and expires in" in text]  # noqa: E731
     world.pass_time(35 * HOUR)
     world.tick(2)
     assert reminders() == []
@@ -276,7 +276,7 @@ def test_data_that_a_hard_rule_keeps_goes_nowhere_else(make_world: MakeWorld) ->
 def test_what_no_rule_covers_stays_on_this_machine(make_world: MakeWorld) -> None:
     world = make_world(Rules(more=rule("hard", "any", more='datasets = ["letters*"]'), company_is_far=True))
     world.seed_dataset()
-    assert "No rule under [[policy.data]]" in world.type(START)
+    assert "no rule under [[policy.data]]" in world.type(START)
     world.seed_dataset(called="letters-2")
     world.start(START.replace("tickets", "letters-2"))
 
@@ -287,9 +287,9 @@ def test_a_soft_rule_is_set_aside_by_a_reason_that_is_recorded_and_shown(make_wo
     assert "because=" in world.type(START)
     assert "at least 3 words" in world.type(f"{START} because=ok")
     world.start(f"{START} because=the customers agreed, ticket <!channel> 12")
-    card = world.said("Run 1: train", "Set aside because: the customers agreed")
+    card = world.said("Run 1: train", "Overridden because: the customers agreed")
     assert "<!channel>" not in card
-    assert "set a rule about data aside" in world.type("/finetune audit 1")
+    assert "overrode a data rule" in world.type("/finetune audit 1")
     world.restart()
     world.approve()
     world.until_state("training")
@@ -334,7 +334,7 @@ def test_the_form_of_a_measurement_takes_the_reason_where_a_rule_is_soft(make_wo
     )
     assert world.slack.submit_modal(ANA.id, {**answers, "because": "the customers agreed, ticket 12"}).closed
     world.send()
-    assert world.said("m1: ", "Set aside because: the customers agreed, ticket 12")
+    assert world.said("m1: ", "Overridden because: the customers agreed, ticket 12")
 
 
 def test_a_measurement_asks_the_same_rules(make_world: MakeWorld) -> None:
@@ -345,7 +345,7 @@ def test_a_measurement_asks_the_same_rules(make_world: MakeWorld) -> None:
     reason = "because=the customers agreed, ticket 12"
     assert world.type(f"/finetune baseline tickets {ACME} rungs=zero {reason} prompt=Sort this.") == ""
     world.send()
-    assert world.said("m1: ", "Set aside because: the customers agreed, ticket 12")
+    assert world.said("m1: ", "Overridden because: the customers agreed, ticket 12")
     until_asked(world)
     world.rules.more = rule("hard", "local") + PRICES
     world.restart()
@@ -373,7 +373,7 @@ def test_each_person_sees_what_they_may_do_here_and_who_may_do_the_rest(world: W
     assert "shared with another organisation" in world.type("/finetune rights", user=BEN)
 
 
-# Forms ask when they are sent, and a run that waits for approval can't be paused anyone who asks (test_story_pause.py).
+# Forms ask when they are sent, and a run that waits for approval can't be paused whoever asks (test_story_pause.py).
 ASKED_LATER = ("upload", "knowledge", "pause", "resume")
 
 

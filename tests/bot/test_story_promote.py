@@ -70,8 +70,8 @@ def test_a_model_that_is_shown_to_be_better_is_put_to_work(world: World) -> None
     assert in_use(world) == "tickets-1"
     card = world.said("tickets-1 is in use for tickets", f"<@{BEN.id}> deployed it.")
     assert "100.0% (82–100%) on 18 held-out rows" in card and "Against the untuned base" in card
-    assert "Programs have to be changed" in card and f"`{provider_model(world, 'tickets-1')}`" in card
-    assert "nothing to roll back to" in card
+    assert "Change your programs" in card and f"`{provider_model(world, 'tickets-1')}`" in card
+    assert "Roll back" not in card
     (entry,) = [one for one in world.store.audit.entries("run 1") if one.action == "promote"]
     assert entry.who == BEN.id and "tickets-1 for tickets: 100.0%" in entry.detail
     assert "deployed its model" in world.type("/finetune audit 1")
@@ -117,9 +117,9 @@ def test_a_model_no_better_than_the_one_in_use_takes_a_reason(world: World) -> N
 def test_a_model_that_was_never_measured_takes_a_reason(world: World) -> None:
     world.start_approved()
     world.until_state("evaluating")
-    assert "never measured" in world.type("/finetune promote tickets-1", user=BEN)
+    assert "not been measured" in world.type("/finetune promote tickets-1", user=BEN)
     promote(world, why=WHY)
-    assert "It was never measured on held-out rows." in world.said("tickets-1 is in use")
+    assert "It has not been measured on held-out rows." in world.said("tickets-1 is in use")
 
 
 def test_what_is_not_there_is_said(world: World) -> None:
@@ -239,10 +239,10 @@ def test_a_card_in_another_channel_is_pointed_to(world: World) -> None:
 def test_the_trainer_s_alias_moves_with_it(world: World) -> None:
     with_aliases(world, 2)
     promote(world)
-    assert "as soon as the trainer has been told" in world.said("tickets-1 is in use")
+    assert "as soon as the trainer knows" in world.said("tickets-1 is in use")
     world.tick()
     assert behind_the_alias(world) == provider_model(world, "tickets-1")
-    assert "`team/tickets` get it; none has to be changed" in world.said("tickets-1 is in use")
+    assert "now get it, without a change" in world.said("tickets-1 is in use")
     promote(world, "tickets-2", WHY)
     world.tick()
     assert behind_the_alias(world) == provider_model(world, "tickets-2")
@@ -262,12 +262,12 @@ def test_a_trainer_that_is_unwell_is_told_later(world: World, fault: object) -> 
     world.company.fail(PUT, fault, times=2)  # type: ignore[arg-type]
     promote(world)
     world.tick()
-    assert "could not be told yet; it is tried again" in world.said("tickets-1 is in use")
+    assert "can't be reached yet; trying again" in world.said("tickets-1 is in use")
     world.until(lambda: world.store.promotions.standing("tickets").carried_at, "the trainer to know")
     world.send()
     assert behind_the_alias(world) == provider_model(world, "tickets-1")
     card = world.said("tickets-1 is in use")
-    assert "none has to be changed" in card and "could not be told yet" not in card
+    assert "without a change" in card and "can't be reached yet" not in card
 
 
 def test_a_rollback_before_the_trainer_was_told_is_what_it_is_told(world: World) -> None:
@@ -302,7 +302,7 @@ def test_an_alias_that_was_changed_there_is_set_again_and_said(world: World) -> 
     maintain(world.service.context)
     world.tick()
     assert behind_the_alias(world) == provider_model(world, "tickets-1")
-    assert world.said("`team/tickets` stood for", "It is set to `tickets-1` again")
+    assert world.said("`team/tickets` pointed to", "It now points to `tickets-1` again")
     told = len(world.texts())
     maintain(world.service.context)
     world.tick()
@@ -316,8 +316,8 @@ def test_a_hosted_model_leaves_the_alias_of_our_own_trainer_and_says_so(world: W
     world.store.database.change("UPDATE models SET provider = 'openai' WHERE name = 'tickets-2'")
     promote(world, "tickets-2", WHY)
     card = world.said("tickets-2 is in use")
-    assert "Programs have to be changed" in card
-    assert "`team/tickets` at Acme Tuning goes on standing for `tickets-1`." in card
+    assert "Change your programs" in card
+    assert "`team/tickets` at Acme Tuning still points to `tickets-1`." in card
     world.tick(2)
     assert behind_the_alias(world) == provider_model(world, "tickets-1")
 
@@ -372,7 +372,7 @@ def test_a_trainer_that_refuses_is_said_on_the_card_and_asked_again(world: World
     world.company.service.jobs, jobs = {}, world.company.service.jobs
     world.tick()
     card = world.said("tickets-1 is in use")
-    assert "could not be told yet; it is tried again" in card and "HTTP 404" in card
+    assert "can't be reached yet; trying again" in card and "HTTP 404" in card
     world.company.service.models, world.company.service.jobs = kept, jobs
     world.pass_time(alias_sync.REFUSED_S)
     world.tick()

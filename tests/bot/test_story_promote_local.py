@@ -51,14 +51,12 @@ def test_a_name_is_set_once_the_trainer_is_up_again(
         stopped(served)
         assert world.type("/finetune promote tickets-1 because=it shows how this works", user=BEN) == ""
         world.tick(2)
-        assert "could not be told yet; it is tried again" in world.said("tickets-1 is in use for tickets")
+        assert "can't be reached yet; trying again" in world.said("tickets-1 is in use for tickets")
         served = started(folder, tiny_model_dir, port)
         world.pass_time(120)
         world.until(lambda: world.store.promotions.standing("tickets").carried_at, "the trainer to know")
         world.send()
-        assert "`team/tickets` get it; none has to be changed" in world.said(
-            "tickets-1 is in use for tickets"
-        )
+        assert "now get it, without a change" in world.said("tickets-1 is in use for tickets")
         _ask(world, served)
         _count_calls(world, served, 1)
         stopped(served)

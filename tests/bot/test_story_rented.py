@@ -56,7 +56,7 @@ def test_the_whole_road_ends_with_the_bill_of_who_rents_and_nothing_running(
     assert "$2.50 to $15.00)" in world.estimate_details()  # five minutes of $0.50, in which it loads, to 30
     world.start(START)
     card = world.said("train tiny on tickets for up to $15.00")
-    assert "It rents t4-small at Hugging Face for $30.00 an hour, and 30 minutes at most." in card
+    assert "It rents t4-small from Hugging Face at $30.00 an hour for at most 30 minutes." in card
     assert not peer.jobs, "nothing starts before an approval"
     world.approve()
     world.until(lambda: world.run().state == "done", "the run to be done", seconds=300)

@@ -70,7 +70,7 @@ def test_a_killed_bot_restored_from_before_its_job_takes_it_over(
     assert (world.run().state, world.run().job_id) == ("training", next(iter(world.company.service.jobs)))
     assert world.jobs() == 1 and world.company.count(f"POST {JOBS}") == 1
     assert set(world.ledger()) == {"reserve"}
-    assert "Finetune put it back from a backup" in world.type("/finetune audit 1")
+    assert "Finetune restored it from a backup" in world.type("/finetune audit 1")
 
 
 def test_a_list_that_lags_behind_a_restore_makes_no_second_job(world: World) -> None:

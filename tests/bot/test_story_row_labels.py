@@ -109,7 +109,7 @@ def test_doubted_rows_become_a_version_with_its_diff(doubted: World) -> None:
     )
     assert after.holdout_sha256 == before.holdout_sha256, "the test stays as it is, to the last byte"
     assert (after.system, after.n_train) == (before.system, before.n_train)
-    doubted.said(f"tickets (version 2): {rows} labelled otherwise")
+    doubted.said(f"tickets (version 2): {rows} relabelled")
     card = doubted.said(f"{rows} rows labelled by 1 person")
     assert f"{rows} changed" in card and "tickets (version 2)" in card
 
@@ -238,13 +238,13 @@ def test_a_command_that_cannot_be_carried_out_says_why(doubted: World, line: str
 
 
 def test_a_second_batch_waits_for_the_first(doubted: World) -> None:
-    assert "being labelled already" in doubted.answer_to_click(ANA, "label_doubted")
+    assert "already being labelled" in doubted.answer_to_click(ANA, "label_doubted")
     doubted.type("/finetune label tickets 5", user=ANA)
     assert "Which label" in doubted.form(ANA), "the command opens the next row of the open batch"
     doubted.slack.close_modal(ANA.id)
     doubted.click(ANA, "labels_discard")
     doubted.send()
-    doubted.said("were discarded by")
+    doubted.said("discarded the rows")
     doubted.type("/finetune label tickets 5", user=ANA)
     assert len(doubted.store.labellings.rows(open_batch(doubted))) == 5
 

@@ -70,7 +70,7 @@ def test_sealed_rows_are_in_no_prompt_until_a_promotion_opens_them(make_world: M
     heard, report = listen(world), _report(sealed_dataset(world))
     sealed = _questions(world, report.sealed_sha256)
     assert len(sealed) == report.n_sealed > 20
-    assert f"{report.n_sealed} rows" in world.said("Sealed for a promotion")
+    assert f"{report.n_sealed} rows" in world.said("Sealed until a promotion")
     assert world.type("/finetune baseline tickets models=acme/acme-small rungs=zero,kshot") == ""
     until_asked(world)
     world.click(ANA, evaluations.MEASURE)

@@ -35,7 +35,10 @@ def test_a_run_that_stops_early_trains_on_the_rest_and_a_pause_is_told(
         card = world.plan_details()
         stop = plan_from_json(world.run().plan).stopping
         assert stop is not None
-        assert f"{stop.n_fitted} to train on, {stop.n_validation} to tell when to stop (after 2 looks" in card
+        assert (
+            f"{stop.n_fitted} to train on, {stop.n_validation} to decide when to stop (after 2 validations"
+            in card
+        )
         world.approve()
         world.until_state("training")
         job = client.fine_tuning.jobs.retrieve(str(world.run().job_id))

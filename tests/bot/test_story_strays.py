@@ -71,7 +71,7 @@ def test_a_job_that_no_run_knows_goes_on_and_is_said_once_with_what_a_person_can
     sweep(world)
     sweep(world)
     assert live(world) == ["ftjob-1", "ftjob-2"]
-    said = [text for text in world.texts(PUBLIC) if "no run here knows it" in text]
+    said = [text for text in world.texts(PUBLIC) if "belongs to no run here" in text]
     assert len(said) == 1 and "ftjob-2" in said[0] and "run 8" in said[0] and "Cancel it there" in said[0]
 
 
@@ -84,7 +84,7 @@ def test_a_job_that_two_rows_of_one_trainer_list_is_said_once(make_world: Callab
     world.until_state("training")
     copy_of_job(world, finetune_key="ft-of-another", run="8")
     sweep(world)
-    assert len([text for text in world.texts(PUBLIC) if "no run here knows it" in text]) == 1
+    assert len([text for text in world.texts(PUBLIC) if "belongs to no run here" in text]) == 1
 
 
 def test_a_run_that_a_restored_backup_believes_unapproved_takes_its_job_over(world: World) -> None:
@@ -123,11 +123,11 @@ def test_a_job_of_a_cancelled_run_is_cancelled_there_that_of_a_failed_one_is_sai
     store = trains.store
     store.runs.move(trains.run(), "failed", now=trains.clock)
     sweep(trains)
-    assert live(trains) == ["ftjob-1"] and trains.said("Run 1 is over, and its job still runs")
+    assert live(trains) == ["ftjob-1"] and trains.said("Run 1 is over, but its job is still running")
     store.runs.move(trains.run(), "cancelled", now=trains.clock)
     copy_of_job(trains)
     sweep(trains)
-    assert live(trains) == [] and trains.said("Run 1 was cancelled, and its job still ran", "ftjob-2")
+    assert live(trains) == [] and trains.said("Run 1 was cancelled, but its job was still running", "ftjob-2")
 
 
 def test_a_company_that_is_away_stops_no_look(trains: World) -> None:

@@ -84,7 +84,7 @@ def test_the_team_re_tunes_elsewhere_before_gpt_4o_ends_by_buttons_alone(make_wo
 
     (card,) = look(world)
     assert "gpt-4o ends in 25 days, on 2027-01-14" in card and "OpenAI" in card
-    assert "Costs now" in card and "about $270 a month" in card
+    assert "Current cost" in card and "about $270 a month" in card
     assert "Its successor, gpt-6-luna" in card
     assert f"Re-tuned, {TARGET}" in card and "measured on the same" in card
 
@@ -165,7 +165,7 @@ def test_a_base_that_is_planned_and_one_in_use_are_told_to_their_channel(world: 
     maintain(world.service.context)
     world.send()
     card = world.said("tickets-1, in use for tickets, was trained on it")
-    assert "No model that stays can be trained here" in card
+    assert "No lasting model can be trained here" in card
     assert "the base of tickets-1, in use for tickets: ends in" in world.type("/finetune status")
 
 

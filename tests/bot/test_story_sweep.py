@@ -49,7 +49,8 @@ def test_one_plan_one_budget_and_one_job_are_made_of_a_sweep(
         assert (swept.arms, swept.usd_per_hour) == (4, "2")
         assert f"{swept.n_fitted} to train on, {swept.n_validation} of the training rows to choose by" in card
         assert (
-            f"lora_r 2 or 4, learning_rate 1e-3 or 0.01: 4 arms, at most {swept.steps} steps in all" in card
+            f"lora_r 2 or 4, learning_rate 1e-3 or 0.01: 4 trials, at most {swept.steps} steps in total"
+            in card
         )
         assert swept.steps == halving_steps([-(-swept.n_fitted // 8)] * 4)
         assert not {"lora_r", "learning_rate", "lora_alpha"} & set(dict(plan.hyperparameters))

@@ -57,7 +57,7 @@ def test_a_good_answer_is_preferred_to_one_that_was_not(world: World) -> None:
     world.slack.click(ANA.id, PRIVATE.id, ts, "answer_good")
     world.hears(ANA, before)
     said = str(world.slack.ephemerals(ANA.id)[-1].text)
-    assert "2 preference pairs so far; 10 are the least" in said and "/finetune pairs" not in said
+    assert "2 preference pairs so far; training needs 10" in said and "/finetune pairs" not in said
 
 
 def test_a_better_answer_differs_and_holds_no_secret(world: World) -> None:

@@ -62,7 +62,7 @@ def test_the_whole_road_by_clicks_ends_with_the_vendors_bill_and_nothing_running
     world.type("/finetune estimate tickets current=gpt-4o volume=10B target=acme/acme-small")
     assert "training $5,000.00 per 1M tokens, its machine $8.00 an hour" in world.estimate_details()
     world.start(START.replace("100M", "10B"))
-    assert "$8.00 an hour while it runs" in world.said("Run 1", "Its model")
+    assert "$8.00 an hour while it runs" in world.said("Run 1", "The tuned model:")
     world.approve()
     world.until_state("done")
     world.click(BEN, "put_to_work")
@@ -123,7 +123,7 @@ def test_the_vendors_own_estimate_is_waited_for_and_names_its_price(make_world: 
     world.start()
     world.until(lambda: world.run().tries, "the estimate")
     world.send()
-    assert "acme itself expects about $81 for the training" in world.said("Run 1", "Cost now")
+    assert "acme's own estimate for the training is about $81" in world.said("Run 1", "Cost")
     assert company(world).ledger.files == company(world).ledger.jobs == 0
 
 
@@ -169,13 +169,15 @@ def test_the_vendors_own_estimate_stands_beside_ours_and_the_bill_beside_both(ma
     world = estimating(make_world)
     assert world.upload_and_check(tickets_csv()).state == "ready"
     world.start(START)
-    world.until(lambda: "itself expects" in "".join(world.texts()), "the vendor's estimate")
+    world.until(
+        lambda: "'s own estimate for the training is" in "".join(world.texts()), "the vendor's estimate"
+    )
     (sent,) = (seen.body["file"] for seen in world.company.requests if "file" in seen.body)
     rows = [json.loads(line) for line in sent[1].splitlines()]
     words = {word for row in rows for word in row["messages"][0]["content"].split()}
     assert words == {"the"}, "no row leaves before the approval"
     assert company(world).ledger.jobs == company(world).ledger.files == 0
-    asked = world.said("Run 1", "itself expects")
+    asked = world.said("Run 1", "'s own estimate for the training is")
     world.approve()
     world.until_state("done")
     ledger = company(world).ledger
@@ -193,7 +195,7 @@ def test_an_estimate_that_does_not_come_is_told_and_hinders_nobody(make_world: M
     world.start()
     world.pass_time(PATIENCE_S)
     world.tick(2)
-    assert "acme names no price" in world.said("Run 1", "Cost now")
+    assert "acme gives no price" in world.said("Run 1", "Cost")
     world.approve()
     world.until_state("done")
     assert "itself" not in world.said("Result of run 1")
@@ -230,7 +232,9 @@ def by_catalogue(make_world: MakeWorld, **switches: Any) -> tuple[World, Crusoe]
 def test_a_catalogue_a_lost_create_and_a_model_that_is_registered_late(make_world: MakeWorld) -> None:
     world, service = by_catalogue(make_world)
     world.start(START)
-    world.until(lambda: "itself expects" in "".join(world.texts()), "the vendor's estimate")
+    world.until(
+        lambda: "'s own estimate for the training is" in "".join(world.texts()), "the vendor's estimate"
+    )
     world.company.fail(world.create_route, COMMIT_THEN_RESET)  # the job is there, its answer is not
     world.approve()
     world.until(lambda: any("registers the model" in text for text in world.texts()), "the registering")
@@ -261,4 +265,6 @@ def test_a_training_whose_tokens_nobody_names_is_not_free(make_world: MakeWorld)
     world.until_state("done")
     planned = Decimal(5000) * plan_from_json(world.run().plan).training_tokens / 1_000_000
     assert world.ledger()["settle"] >= to_micros(planned) > 0
-    assert "the tokens are those planned, as the vendor names none" in world.said("Result of run 1")
+    assert "calculated from the planned tokens, since the vendor reports none" in world.said(
+        "Result of run 1"
+    )

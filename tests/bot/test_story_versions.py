@@ -47,7 +47,7 @@ def test_the_thread_says_what_changed(world: World) -> None:
     world.upload_and_check(tickets_csv())
     assert not [text for text in world.texts() if "removed" in text]
     world.upload_and_check(second_csv())
-    world.said("tickets (version 2): 30 added, 4 removed, 3 labelled otherwise")
+    world.said("tickets (version 2): 30 added, 4 removed, 3 relabelled")
     assert len(world.cards()) == 2, "the diff stands in the second card's thread"
 
 

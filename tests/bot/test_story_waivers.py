@@ -50,7 +50,7 @@ def test_personal_data_stays_until_somebody_says_why_it_may_leave(far: World) ->
     assert "personal data" in answer and "Acme Tuning" in answer and "on this machine" in answer
     assert far.store.runs.newest() == []
     far.send()
-    card = far.said("holds personal data")
+    card = far.said("contains personal data")
     assert "Each of lines 3, 4 holds an e-mail address" in card and "example.com" not in card
     _waive(far)
     said = far.said("may leave for a vendor")
@@ -68,7 +68,7 @@ def test_a_cluster_is_not_this_machine_until_the_settings_say_whose_it_is(
     world = make_world(Rules(more=ON_RAY.format("")))
     _ready(world, with_addresses(tickets_csv()))
     answer = world.type(START_ON_RAY)
-    assert "leaves for the Ray cluster at http://ray-head:8265 only once an approver" in answer
+    assert "can go to the Ray cluster at http://ray-head:8265 only after an approver" in answer
     assert world.store.runs.newest() == []
 
 
@@ -84,7 +84,7 @@ def test_data_that_no_rule_covers_does_not_go_to_a_cluster(make_world: Callable[
     rule = '[[policy.data]]\nname = "other"\nchannels = ["C0OTHER"]\nproviders = ["local"]\n'
     world = make_world(Rules(more=ON_RAY.format("") + rule))
     _ready(world, tickets_csv())
-    assert "so it doesn't go to local" in world.type(START_ON_RAY)
+    assert "was not sent to local" in world.type(START_ON_RAY)
 
 
 def test_a_waived_dataset_is_trained_there(far: World) -> None:
@@ -126,7 +126,7 @@ def test_asking_again_and_again_posts_one_card(far: World) -> None:
     for _ in range(3):
         far.type(START)
     far.send()
-    assert len([text for text in far.texts() if "holds personal data" in text]) == 1
+    assert len([text for text in far.texts() if "contains personal data" in text]) == 1
 
 
 def test_the_first_word_stands(far: World) -> None:

@@ -21,7 +21,7 @@ def test_from_a_file_to_a_better_model(world: World) -> None:
 
     assert world.type(START) == ""
     world.send()
-    asked = world.said("Run 1", "$0.04", "Budget left", "One approver is needed")
+    asked = world.said("Run 1", "$0.04", "Budget left", "Needs one approver")
     assert "$20" in asked and DORA.id in asked and ANA.id in asked
 
     assert "somebody else has to approve it" in world.answer_to_click(DORA, "approve_plan")
@@ -47,7 +47,7 @@ def test_from_a_file_to_a_better_model(world: World) -> None:
 
 
 def _check_the_end(world: World, reserved: int) -> None:
-    result = world.said("Result of run 1", "its base, prompted", "100.0%")
+    result = world.said("Result of run 1", "the prompted base model", "100.0%")
     assert "estimated" in result and "Deploy" in result
     (parent,) = [one for one in world.slack.messages(PRIVATE.id) if "Result of run 1" in words_of(one)]
     replies = [one for one in world.slack.messages(PRIVATE.id) if one.thread_ts == parent.ts]

@@ -90,7 +90,7 @@ def concluded(plan: LadderPlan, folder: Path, judge_says: str, **other: str) -> 
 def test_too_many_missing_verdicts_leave_the_score_to_shared_words(plan: LadderPlan, tmp_path: Path) -> None:
     found = concluded(plan, tmp_path, "Who knows?")
     assert found.ladder.rungs[0].scoring == "f1"
-    assert found.judge and "no verdict that could be read on 20 of 20" in str(found.judge.failed)
+    assert found.judge and "no readable verdict on 20 of 20" in str(found.judge.failed)
     readable = concluded(plan, tmp_path, "NO")
     assert readable.ladder.rungs[0].scoring == "judge" and readable.judge and readable.judge.failed is None
 

@@ -289,7 +289,7 @@ PREDICTED = Prediction(
 NOT_DECIDED = PlanVerdict(
     kind="unknown",
     rule="today's model",
-    reason="gpt-4o, today's model, was not measured on these rows: it, or a cheaper one, may be good enough. "
+    reason="gpt-4o, today's model, was not measured on these rows; it or a cheaper model may be good enough. "
     "Measure gpt-4o: `/finetune baseline tickets models=openai/gpt-4o`.",
     bar=0.85,
     best=BestCandidate("the prompt with ten examples on openai/gpt-4o-mini", 0.79, 0.729, 0.851, "misses"),
@@ -397,21 +397,21 @@ GO = Advice(
     "go",
     "",
     "Go: the tuned model is good enough, and it pays.",
-    "Deploy the tuned model, and keep today's at hand until it has proved itself.",
+    "Deploy the tuned model, and keep today's available until it has proved itself.",
 )
 COMPARE = Advice(
     "unknown",
     "today's model",
-    "Not decided yet. gpt-4o, today's model, was not measured on these rows: it, or a cheaper one, may be good enough.",
+    "Not decided yet. gpt-4o, today's model, was not measured on these rows; it or a cheaper model may be good enough.",
     "Measure gpt-4o and a cheap model beside it: `/finetune baseline tickets models=openai/gpt-4o`.",
-    "gpt-4o, today's model, was not measured on these rows: it, or a cheaper one, may be good enough.",
+    "gpt-4o, today's model, was not measured on these rows; it or a cheaper model may be good enough.",
 )
 ALONE = Advice(
     "unknown",
     "measure",
-    "Not decided yet. No cheaper way has been measured on your data yet: prompts, examples, retrieval.",
-    "Measure the classical model (`/finetune baseline tickets rungs=classical`): free, and done in seconds.",
-    "No cheaper way has been measured on your data yet: prompts, examples, retrieval.",
+    "Not decided yet. No cheaper alternative (prompts, examples, retrieval) has been measured on your data yet.",
+    "Measure the classical model (`/finetune baseline tickets rungs=classical`): free.",
+    "No cheaper alternative (prompts, examples, retrieval) has been measured on your data yet.",
 )
 MISSES = Advice(
     "no_go",
@@ -425,7 +425,7 @@ CHEAPER = Advice(
     "cheaper rung",
     "Not now. The classical model meets the bar of 85%: 95.0% right (91–97%) on 200 held-out rows, at no "
     "charge per request. It needs no training.",
-    "Use the classical model. If that is not good enough, raise the bar (bar=) and ask again.",
+    "Use the classical model. If that is not good enough for you, raise the bar (bar=) and estimate again.",
     "The classical model meets the bar of 85%: 95.0% right (91–97%) on 200 held-out rows, free. "
     "It needs no training.",
 )

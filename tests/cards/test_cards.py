@@ -16,7 +16,7 @@ import pytest
 from slack_sdk.models.blocks import Block
 from slack_sdk.models.views import View
 
-from bot.cards import calibration, datasets
+from bot.cards import calibration, datasets, interventions, plans
 from bot.slack.commands import help_list
 from demo.slack_emulator.blocks import complaints, view_complaints
 from tests.cards import label_cards, made, measured
@@ -152,11 +152,17 @@ def test_what_mends_the_rows_comes_before_an_estimate() -> None:
     ]
 
 
+def test_a_free_run_has_no_money_to_speak_of_while_a_person_decides() -> None:
+    run, plan = made.run("needs_human"), made.free_plan()
+    assert "charge" not in interventions.card(run, plan, ()).body()["blocks"][2]["text"]["text"]
+    assert "charge" not in plans.voided_card(run, plan, "a rule changed", "run 7").text
+
+
 def test_what_costs_nothing_pays_back_at_once_and_has_no_least_volume() -> None:
     said = "\n".join(texts(messages()["estimate-free-machine"].blocks))
     assert "*Pays back*\nat once" in said and "only your machine's time" in said
     details = "\n".join(texts(views()["estimate-details-free"]["blocks"]))
-    assert "no charge for 109k tokens" in details and "Pays from" not in details
+    assert "no charge for 109k tokens" in details and "Break-even volume" not in details
 
 
 def test_the_help_and_its_list_name_every_command() -> None:

@@ -59,14 +59,14 @@ def test_a_card_reads_as_in_slack() -> None:
     table = Table([("model", "right"), ("small", "70%")], "Scores", otherwise=(Text("never shown"),))
     reader = read(
         Headline("Ready"),
-        Facts([("Asked for by", "<@U1>")]),
+        Facts([("Requested by", "<@U1>")]),
         table,
         actions(button("Go", "go", "1")),
         Lines(["• one", "• *two*, `finetune check`"]),
         Note("See <https://a.b/c|the plan>, by <!date^1^{time}|14:03 UTC>."),
     )
     assert reader.text == (
-        "Title Title below Part Ready Asked for byAna Reyes Scoresmodelrightsmall70% onetwo, finetune check "
+        "Title Title below Part Ready Requested byAna Reyes Scoresmodelrightsmall70% onetwo, finetune check "
         "See the plan, by 14:03 UTC."
     )
     assert ("a", {"href": "https://a.b/c"}) in reader.tags

@@ -111,7 +111,7 @@ CARD: list[Json] = [
     {"type": "header", "text": plain("Ana asks to tune tickets")},
     {
         "type": "section",
-        "fields": [{"type": "mrkdwn", "text": "*Cost now*\n$25"}, {"type": "mrkdwn", "text": "*Rows*\n812"}],
+        "fields": [{"type": "mrkdwn", "text": "*Cost*\n$25"}, {"type": "mrkdwn", "text": "*Rows*\n812"}],
     },
     {"type": "context", "elements": [{"type": "mrkdwn", "text": "Run 7 · waits for Ben"}]},
     {

@@ -20,7 +20,7 @@ pytestmark = pytest.mark.e2e
 
 TICKETS_CSV = Path(__file__).parents[2] / "examples" / "support_tickets.csv"
 ROWS = 300  # a third is held out, and asked three times in prompts of thousands of letters
-MEASURED = "only differences above about"  # stands on the card of a measurement alone
+MEASURED = "differences below about"  # stands on the card of a measurement alone
 STAGES = "›"
 CLASSIFICATION = TASK_KINDS["classification"]
 PLAN = "current=gpt-4o volume=100M target=local/smollm2-135m"
@@ -70,7 +70,7 @@ def cancel_a_measurement(scene: Scene) -> None:
     page.wait_for("Measurement m1 is under way")
     page.click("Cancel", inside="Measurement m1")
     scene.shot("measurement-cancel")
-    assert "kept and paid" in page.confirm("Let it go on")
+    assert "kept and paid" in page.confirm("Keep it running")
     page.click("Cancel", inside="Measurement m1")
     page.confirm("Cancel it")
     page.wait_for("Cancelled by @Ana Reyes")
@@ -83,11 +83,11 @@ def measure_by_the_form(scene: Scene) -> None:
     page.type("/finetune baseline")
     page.wait_for_modal("Measure alternatives")
     assert page.ticked("Alternatives to measure") == 5
-    page.fill({"Models to ask": "local/smollm2-135m", "Good enough from": "good"})
+    page.fill({"Models to ask": "local/smollm2-135m", "Quality bar": "good"})
     scene.shot("baseline-form")
     page.submit()
     assert "like 90%" in page.complaints()[0]
-    page.fill({"Good enough from": "80%", "What should the model get better at?": CLASSIFICATION})
+    page.fill({"Quality bar": "80%", "What should the model get better at?": CLASSIFICATION})
     page.submit()
     page.wait_for_no_modal()
     page.wait_for("Measurement m2 is under way")
@@ -100,7 +100,7 @@ def measure_by_the_form(scene: Scene) -> None:
     page.click("Details", inside=MEASURED)
     page.wait_for_modal("Measurement m2")
     scene.shot("ladder-details")
-    assert "Measuring cost nothing" in page.close_modal()
+    assert "Measuring cost only" in page.close_modal()
     page.open_thread(MEASURED)
     page.wait_for("m2 is done")
     scene.shot("ladder-thread")
@@ -112,7 +112,7 @@ def estimate(scene: Scene) -> None:
     page = scene.page
     page.type(f"/finetune estimate tickets {PLAN}")
     page.wait_for("Share in the channel")
-    assert "measured ways" in page.read("Share in the channel")
+    assert "measured alternatives" in page.read("Share in the channel")
     scene.shot("estimate")
     page.click("Details", inside="Share in the channel")
     page.wait_for_modal("Details of the estimate")
@@ -133,13 +133,13 @@ def estimate(scene: Scene) -> None:
 
 def ask_for_approval(scene: Scene) -> None:
     scene.page.type(f"/finetune start tickets {PLAN} epochs=1")
-    scene.page.wait_for("One approver is needed")
+    scene.page.wait_for("Needs one approver")
     scene.shot("approval-card")
 
 
 def refuse_own_approval(scene: Scene) -> None:
     page = scene.page
-    page.click("Approve", inside="One approver is needed")
+    page.click("Approve", inside="Needs one approver")
     page.wait_for("You requested this run, so somebody else has to approve it.")
     scene.shot("own-approval-refused")
     page.act_as(BEN.real_name)
@@ -148,9 +148,9 @@ def refuse_own_approval(scene: Scene) -> None:
 
 def approve(scene: Scene) -> None:
     page = scene.page
-    page.show("One approver is needed")
+    page.show("Needs one approver")
     scene.shot("approval-card-as-ben")
-    page.click("Approve", inside="One approver is needed")
+    page.click("Approve", inside="Needs one approver")
     page.wait_for_modal("Approve this plan")
     page.fill({"Why should it be trained all the same?": "It is a test, and costs nothing"})
     scene.shot("approval-form")

@@ -672,7 +672,7 @@ def test_a_loss_at_any_volume_is_a_no() -> None:
     verdict = advise(costing(replace(ARTICLE, now=nano)))
     assert verdict.kind == "no_go"
     assert verdict.headline == (
-        "Not now. It would cost more than it saves: today's model costs $1.00 a month, the tuned model would cost "
+        "Not now. Today's model costs $1.00 a month, the tuned model would cost "
         "$2.00. "
         "No volume changes that."
     )
