@@ -131,7 +131,7 @@ def no_doubted_rows(dataset: str) -> str:
 
 def no_new_rows(filename: str, sensitive: int = 0) -> str:
     """`sensitive` rows were left out because they may not leave this machine."""
-    text = f"{escape(shorten(filename))} has no new rows: the dataset already has these or very similar questions."
+    text = f"There are no new rows in {escape(shorten(filename))}: the dataset has these or very similar questions."
     if sensitive:
         text += f" {pluralize(sensitive, 'row')} with personal data or a secret may not be sent to a vendor."
     return text

@@ -263,8 +263,8 @@ def test_a_persons_word_on_the_speed_leaves_no_training_time_unknown(tmp_path: P
         estimated(load(tmp_path, text), report, "local/box")
         for text in (f"[trainer]\n{elsewhere}", elsewhere.partition("\n")[2])
     )
-    assert "how long training takes" not in _reasons(said)
-    assert "how long training takes" in _reasons(unsaid)
+    assert "training time is only a guess" not in _reasons(said)
+    assert "training time is only a guess" in _reasons(unsaid)
 
 
 def test_no_maximum_of_a_paid_run_comes_from_a_guess(tmp_path: Path, report: Report) -> None:

@@ -58,7 +58,7 @@ def test_a_quorum_of_two_needs_two_people(make_world: MakeWorld) -> None:
     world.start()
     world.approve()
     world.send()
-    assert f"Approved so far by <@{BEN.id}>" in world.said("2 approvers are needed")
+    assert f"Approved so far by <@{BEN.id}>" in world.said("Needs 2 approvers")
     assert "You have approved this plan already" in world.answer_to_click(BEN, "approve_plan")
     assert "uploaded this data" in world.answer_to_click(DORA, "approve_plan")
     world.tick(2)

@@ -45,7 +45,7 @@ def test_a_file_in_order_has_plots_and_no_list(world: World) -> None:
 
 def test_a_private_channel_gets_the_cleaned_file_in_the_thread(world: World) -> None:
     world.upload_and_check(flawed_csv())
-    assert "comes into the card's thread" in world.answer_to_click(CLEO, "post_cleaned")
+    assert "appear in the card's thread" in world.answer_to_click(CLEO, "post_cleaned")
     world.until(lambda: CLEANED in world.files(), "the cleaned file")
     assert world.posted(CLEANED).splitlines() == tickets_csv().splitlines()
     message = _with_file(world, CLEANED)

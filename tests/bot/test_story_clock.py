@@ -69,4 +69,4 @@ def test_a_clock_put_back_lets_messages_go_on(world: World) -> None:
     world.put_by = -6 * HOUR
     world.type("/finetune freeze the clock looks odd", user=BEN)
     world.send()
-    assert world.said("Frozen by")
+    assert world.said("Spending frozen by")

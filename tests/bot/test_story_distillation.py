@@ -43,7 +43,7 @@ def give_rows(world: World, content: str, *, accepts: bool = True) -> dict[str, 
     """Fill in the form; what stands under its fields."""
     world.slack.command(ANA.id, PRIVATE.id, DISTIL)
     answers: dict[str, Any] = {"file": world.put_file("new.csv", content, ANA)}
-    if accepts and "Read them first" in world.form(ANA):
+    if accepts and "Read them before" in world.form(ANA):
         answers["terms"] = ["yes"]
     return dict(world.slack.submit_modal(ANA.id, answers).errors)
 
@@ -86,7 +86,7 @@ def test_its_labels_are_trained_on_and_never_tested_with(teacher: World) -> None
 def test_a_model_that_was_not_measured_or_misses_the_bar_labels_nothing(make_world: MakeWorld) -> None:
     world = make_world(Rules(more=PRICES, company=f'outputs_terms = "{TERMS}"'))
     world.upload_and_check(tickets_csv(90))
-    assert "was not measured" in world.type(DISTIL)
+    assert "has not been measured" in world.type(DISTIL)
     world.type(f"/finetune baseline tickets {ACME} rungs=zero")
     until_asked(world)
     world.click(ANA, evaluations.MEASURE)
@@ -97,7 +97,7 @@ def test_a_model_that_was_not_measured_or_misses_the_bar_labels_nothing(make_wor
 
 def test_terms_are_shown_and_accepted_once(teacher: World) -> None:
     teacher.slack.command(ANA.id, PRIVATE.id, DISTIL)
-    assert f"<{TERMS}|its terms>" in teacher.form(ANA)
+    assert f"<{TERMS}|" in teacher.form(ANA)
     teacher.slack.close_modal(ANA.id)
     assert give_rows(teacher, unlabelled_csv(), accepts=False)
     teacher.slack.close_modal(ANA.id)
@@ -108,7 +108,7 @@ def test_terms_are_shown_and_accepted_once(teacher: World) -> None:
     agree(teacher)
     until_over(teacher)
     teacher.slack.command(ANA.id, PRIVATE.id, DISTIL)
-    assert "its terms" not in teacher.form(ANA)
+    assert f"<{TERMS}|" not in teacher.form(ANA)
 
 
 def test_a_provider_whose_terms_nobody_knows_is_not_asked(teacher: World) -> None:

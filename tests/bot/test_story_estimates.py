@@ -121,7 +121,7 @@ def result_of(run: Run) -> RunResult:
 def test_what_a_person_says_changes_the_sums(seeded: World) -> None:
     plain = seeded.type(ASKED)
     said = seeded.type(f"{ASKED} hours=20 rate=90 labels=500 label_usd=0.5 wrong_usd=2 retrain=6")
-    assert "people and labels" not in plain
+    assert "staff time and labels" not in plain
     assert "about $2,050, including staff time and labels" in said  # 20 hours at $90 and 500 labels at $0.50
     assert "staff time and labels $2,050" in (shown := seeded.estimate_details()) and "upkeep" in shown
 

@@ -131,7 +131,7 @@ def test_a_judge_that_cannot_be_asked_is_said_and_words_are_compared(faq: World)
     trained(faq, f"{START_FAQ} judge=acme/{JUDGE}")
     result = result_of(faq)
     assert result.ladder and result.ladder.scoring == "f1" and result.judge and result.judge.failed
-    assert f"The verdicts of acme/{JUDGE} do not count" in faq.said("Result of run 1")
+    assert f"The verdicts of acme/{JUDGE} were not used" in faq.said("Result of run 1")
 
 
 def test_a_restart_in_the_middle_asks_the_judge_nothing_twice(faq: World) -> None:

@@ -42,14 +42,18 @@ def test_an_approved_run_waits_and_its_card_says_who_froze_and_why(world: World)
     freeze(world)
     world.tick(8)
     assert (world.run().state, world.jobs(), world.left_at_company()) == ("approved", 0, [])
-    card = world.said("Run 1 is approved", f"Waits: frozen by <@{BEN.id}>", "the bill looks odd")
-    assert "It goes on by itself" in card
-    assert f"Frozen by <@{BEN.id}>" in world.said("One run waits", "what already trains goes on")
+    card = world.said(
+        "Run 1 is approved", f"Waiting: spending was frozen by <@{BEN.id}>", "the bill looks odd"
+    )
+    assert "It continues after" in card
+    assert f"Spending frozen by <@{BEN.id}>" in world.said(
+        "One run is waiting", "Trainings in progress continue"
+    )
     unfreeze(world, BEN, CLEO)
     world.until_state("training")
     assert world.jobs() == 1
     world.send()
-    assert "Waits: frozen" not in world.said("Run 1 is training")
+    assert "Waiting: spending" not in world.said("Run 1 is training")
 
 
 def test_a_run_approved_in_a_freeze_keeps_its_money_and_waits(world: World) -> None:
@@ -57,7 +61,7 @@ def test_a_run_approved_in_a_freeze_keeps_its_money_and_waits(world: World) -> N
     world.start_approved()
     world.tick(8)
     assert world.run().state == "approved" and world.jobs() == 0 and world.ledger()["reserve"] > 0
-    assert world.said("Run 1 is approved", f"Waits: frozen by <@{BEN.id}>")
+    assert world.said("Run 1 is approved", f"Waiting: spending was frozen by <@{BEN.id}>")
     unfreeze(world, CLEO, BEN)
     world.until_state("done")
     assert world.jobs() == 1
@@ -153,19 +157,19 @@ def test_a_second_freeze_says_who_froze_before(world: World) -> None:
 def test_it_outlives_a_restart_and_is_told_where_it_was_typed(world: World) -> None:
     world.type("/finetune freeze audit", user=BEN, channel=PUBLIC)
     world.send()
-    assert world.said(f"Frozen by <@{BEN.id}>", "audit", channel=PUBLIC) and world.texts() == []
+    assert world.said(f"Spending frozen by <@{BEN.id}>", "audit", channel=PUBLIC) and world.texts() == []
     world.restart()
     world.start_approved()
     world.tick(8)
     assert world.jobs() == 0
-    assert f"Frozen by <@{BEN.id}>" in world.type("/finetune status")
+    assert f"Spending frozen by <@{BEN.id}>" in world.type("/finetune status")
 
 
 def test_who_alone_is_named_reads_the_cure(make_world: MakeWorld) -> None:
     world = make_world(Rules(approvers=(BEN.id,)))
     freeze(world)
     unfreeze(world, BEN)
-    assert world.said("nobody else is named: add an approver under [people]")
+    assert world.said("but there is none. Add one under [people]")
     assert "Nobody else is named" in world.type("/finetune unfreeze", user=BEN)
 
 

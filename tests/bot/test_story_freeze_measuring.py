@@ -31,7 +31,7 @@ def test_a_ladder_that_is_agreed_to_in_a_freeze_asks_nobody_until_it_ends(world:
     world.click(BEN, evaluations.MEASURE)
     world.tick(8)
     assert measurement(world).state == "running" and world.company.count(CHAT) == 0
-    assert world.said("m1", f"Waits: frozen by <@{BEN.id}>", "the bill looks odd")
+    assert world.said("m1", f"Waiting: spending was frozen by <@{BEN.id}>", "the bill looks odd")
     unfreeze(world, BEN, CLEO)
     until(world, "done")
     assert world.company.count(CHAT) > 0
@@ -58,7 +58,7 @@ def test_a_ladder_that_is_under_way_asks_nothing_more_until_the_freeze_ends(worl
     asked = world.company.count(CHAT)
     world.tick(8)
     assert world.company.count(CHAT) == asked < 2 * 18
-    assert world.said("m1", f"Waits: frozen by <@{BEN.id}>")
+    assert world.said("m1", f"Waiting: spending was frozen by <@{BEN.id}>")
     unfreeze(world, BEN, CLEO)
     until(world, "done")
     assert world.company.count(CHAT) == 2 * 18, "what was under way is kept and not asked again"
@@ -72,7 +72,7 @@ def test_a_curve_ends_the_training_it_is_at_and_waits_before_the_next(world: Wor
     world.until(lambda: progress(world).sizes[0].state == "evaluating", "the training to end")
     world.tick(8)
     assert progress(world).sizes[0].state == "evaluating" and world.company.count(CHAT) == 0
-    assert world.said("m1", f"Waits: frozen by <@{BEN.id}>")
+    assert world.said("m1", f"Waiting: spending was frozen by <@{BEN.id}>")
     unfreeze(world, BEN, CLEO)
     world.until(lambda: progress(world).at == 1, "the first size to be done")
     freeze(world)

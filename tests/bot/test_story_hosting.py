@@ -52,7 +52,7 @@ def test_from_the_plan_to_the_bill(make_world: MakeWorld, api: str) -> None:
     world.approve()
     world.until_state("evaluating")
     world.until(lambda: company(world).running, "a machine")
-    assert f"is starting at Acme Tuning, {hour} an hour" in world.said("Run 1", "Its model is being")
+    assert f"is starting at Acme Tuning, {hour} an hour" in world.said("Run 1", "Its model is starting")
     world.until_state("done")
     assert len(company(world).machines) == 1
     assert "Billed by the hour" in world.type("/finetune status")
@@ -71,7 +71,7 @@ def test_from_the_plan_to_the_bill(make_world: MakeWorld, api: str) -> None:
     trained = world.ledger()["settle"]
     in_all = trained + world.store.deployments.of_runs(1)
     assert world.run().actual_micros == in_all and usd_micros(in_all) in card
-    assert "answers only while it runs" in world.type("/finetune try tickets-1 where is my refund?")
+    assert "is not running at" in world.type("/finetune try tickets-1 where is my refund?")
 
 
 def test_the_terminal_lists_what_runs_and_for_whom(make_world: MakeWorld) -> None:
@@ -122,7 +122,7 @@ def test_what_is_kept_runs_until_a_limit_of_the_day(make_world: MakeWorld) -> No
         world.tick(3)
     until_stopped(world)
     assert company(world).running == []
-    card = world.said("tickets-1 is stopped", "a day is used up")
+    card = world.said("tickets-1 is stopped", "daily limit")
     assert f"${company(world).bill}" in card
 
 

@@ -110,7 +110,7 @@ def test_a_command_that_killed_its_bot_before_or_after_its_effect_is_done_once(
     boot_again(world)
     assert world.store.freezes.current().reason == "the bill looks odd"
     assert [one.action for one in world.store.audit.entries("freeze 1")] == ["freeze"]
-    assert len([text for text in world.texts() if "Frozen by" in text]) == 1
+    assert len([text for text in world.texts() if "Spending frozen by" in text]) == 1
     assert not any("frozen already" in words_of(one) for one in world.slack.ephemerals(BEN.id))
     assert world.store.inbox.waiting() == []
 
@@ -196,7 +196,7 @@ def test_over_a_socket_it_is_done_once_whoever_comes_first(world: World, when: s
         assert run_bolt_app(world.service.app, envelope).status == 200
     world.tick(2)
     assert [one.action for one in world.store.audit.entries()] == ["freeze"]
-    assert len([text for text in world.texts() if "Frozen by" in text]) == 1
+    assert len([text for text in world.texts() if "Spending frozen by" in text]) == 1
 
 
 def test_a_command_s_answer_reaches_who_typed_it_after_the_kill(world: World) -> None:

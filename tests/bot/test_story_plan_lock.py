@@ -26,7 +26,7 @@ def test_a_new_plan_takes_the_place_of_the_one_that_waits_and_is_linked_from_its
     world.start()
     world.start(AGAIN, user=CLEO)
     assert [one.state for one in world.store.runs.newest()] == ["awaiting_approval", "cancelled"]
-    assert world.said("Run 1 withdrawn", "Replaced by run 2", f"which <@{CLEO.id}> asked for")
+    assert world.said("Run 1 withdrawn", "Replaced by run 2", f"requested by <@{CLEO.id}>")
     assert world.said("Run 2: train", "It replaces run 1", "Earlier approvals no longer count")
     assert any("Replaced by run 2" in text for text in world.dms(ANA))
     world.tick(2)

@@ -77,7 +77,7 @@ def test_dear_plans_take_two_and_the_dearest_none(make_world: MakeWorld) -> None
     world = make_world(Rules())
     without_quorum(world, tiers(("0.01", 1), ("1", 2)))
     world.start()
-    assert world.said("2 approvers are needed")
+    assert world.said("Needs 2 approvers")
     world.approve()
     world.tick(2)
     assert world.run().state == "awaiting_approval" and world.ledger() == {}

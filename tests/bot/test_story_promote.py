@@ -337,7 +337,7 @@ def test_a_hosted_model_that_is_gone_takes_a_reason(world: World) -> None:
     assert "Its provider no longer has it" in world.type("/finetune promote tickets-1", user=BEN)
     promote(world, why="because=their list is wrong today")
     assert in_use(world) == "tickets-1"
-    assert "gone from its provider" in world.type("/finetune models")
+    assert "no longer at its provider" in world.type("/finetune models")
 
 
 def test_a_model_that_our_trainer_has_no_more_is_refused_whatever_the_reason(world: World) -> None:

@@ -47,8 +47,8 @@ def test_a_run_is_told_on_one_page(world: World, tmp_path: Path) -> None:
         ANA.real_name,
         f"{BEN.real_name} approved it",
         "Prices, read on 20",
-        "What it cost",
-        "Label by label",
+        "Cost and expected saving",
+        "By label",
         "Tuned right",
         "posted",
     ):

@@ -146,11 +146,11 @@ def test_two_people_on_the_same_rows_agree_or_not(doubted: World) -> None:
         press(doubted, BEN, "label_change")
     doubted.send()
     card = doubted.said("Two people agree")
-    assert f"on {rows - 1} of {rows} pairs" in card
+    assert f"{rows - 1} of {rows} pairs" in card
     make_version(doubted)
     diff = _report(doubted.dataset()).diff
     assert diff is not None and diff.relabelled == rows - 1, "where people disagree, nothing is done"
-    assert "1 left aside" in doubted.said("labelled by 2 people")
+    assert "1 skipped" in doubted.said("labelled by 2 people")
 
 
 def test_rows_without_labels_are_trained_on_and_never_tested_with(world: World) -> None:
@@ -182,7 +182,7 @@ def test_what_the_dataset_asks_already_is_not_asked_of_people(world: World) -> N
     assert world.slack.submit_modal(DORA.id, {"count": "9", "file": file}).accepted
     world.until(lambda: world.store.labellings.under_way("tickets") is None, "the refusal")
     world.send()
-    assert "No row of same.csv is new" in str(world.slack.ephemerals(DORA.id)[-1].text)
+    assert "There are no new rows in same.csv" in str(world.slack.ephemerals(DORA.id)[-1].text)
 
 
 def test_a_newer_version_that_came_meanwhile_keeps_its_rows(doubted: World) -> None:

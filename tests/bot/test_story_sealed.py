@@ -128,7 +128,7 @@ def test_a_model_that_is_no_better_on_sealed_rows_is_not_deployed(make_world: Ma
     assert world.type(f"/finetune promote tickets-1 {WHY}", user=BEN) == ""
     world.send()
     assert in_use(world) == "tickets-1"
-    assert "opened 1 time before" in world.said("tickets-1 is in use for tickets", "On sealed rows")
+    assert "already opened 1 time" in world.said("tickets-1 is in use for tickets", "On sealed rows")
 
 
 @pytest.mark.parametrize("wrong", [False, True])

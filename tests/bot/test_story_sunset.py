@@ -86,7 +86,7 @@ def test_the_team_re_tunes_elsewhere_before_gpt_4o_ends_by_buttons_alone(make_wo
     assert "gpt-4o ends in 25 days, on 2027-01-14" in card and "OpenAI" in card
     assert "Current cost" in card and "about $270 a month" in card
     assert "Its successor, gpt-6-luna" in card
-    assert f"Re-tuned, {TARGET}" in card and "measured on the same" in card
+    assert f"Retrained on {TARGET}" in card and "measured on the same" in card
 
     world.click(ANA, "measure_dataset")
     answers = {"dataset": "tickets", "models": [f"openai/{GPT_4O}"], "rungs": ["zero"]}
@@ -156,7 +156,7 @@ def test_a_base_that_is_planned_and_one_in_use_are_told_to_their_channel(world: 
     world.company.service.shutdowns = {"acme-small": "2026-09-20"}
     maintain(world.service.context)
     world.send()
-    assert "Run 1 on tickets is to train it" in world.said("acme-small ends in 19 days")
+    assert "Run 1 on tickets plans to train it" in world.said("acme-small ends in 19 days")
     world.approve(BEN)
     world.until_state("done", run.id)
     world.click(BEN, "put_to_work")
@@ -178,7 +178,7 @@ def test_a_model_that_vanished_is_told_the_same_night(world: World) -> None:
     assert look(world) == []
     service.models = service.models[:-1]
     (card,) = look(world, world.clock + DAY)
-    assert "acme-large is gone from Acme Tuning" in card
+    assert "acme-large is no longer offered by Acme Tuning" in card
     world.restart()
     assert len(look(world, world.clock + DAY)) == 1
 

@@ -47,7 +47,10 @@ def test_one_plan_one_budget_and_one_job_are_made_of_a_sweep(
         swept = plan.swept
         assert swept is not None
         assert (swept.arms, swept.usd_per_hour) == (4, "2")
-        assert f"{swept.n_fitted} to train on, {swept.n_validation} of the training rows to choose by" in card
+        assert (
+            f"{swept.n_fitted} to train on, {swept.n_validation} training rows to choose the best trial"
+            in card
+        )
         assert (
             f"lora_r 2 or 4, learning_rate 1e-3 or 0.01: 4 trials, at most {swept.steps} steps in total"
             in card
@@ -74,7 +77,7 @@ def test_a_sweep_costs_as_many_trainings_as_its_formula_says(make_world: MakeWor
     alone, swept = (details_of(world, line) for line in (asked, f"{asked} {SWEEP}"))
     once, four = (float(said.partition("k tokens")[0].rsplit(" ", 1)[1]) for said in (alone, swept))
     assert four == pytest.approx(2 * once, abs=0.2)
-    assert "tokens of 4 arms, by halving" in swept
+    assert "tokens of 4 trials, stopped by halving" in swept
 
 
 def details_of(world: World, line: str) -> str:
@@ -84,7 +87,7 @@ def details_of(world: World, line: str) -> str:
 
 def test_who_cannot_sweep_says_so_before_there_is_a_plan(world: World) -> None:
     world.seed_dataset()
-    assert "`sweep=` needs our own trainer, and Acme Tuning trains one set" in world.type(f"{START} {SWEEP}")
+    assert "`sweep=` needs our own trainer; Acme Tuning trains one set" in world.type(f"{START} {SWEEP}")
     assert "can't be swept" in world.type(f"{START} sweep=colour:1,2")
     assert world.store.runs.newest(1) == []
 
@@ -125,5 +128,5 @@ def test_a_real_sweep_ends_with_its_table_in_the_thread_of_the_result(
         assert [arm.outcome for arm in found.arms].count("won") == 1
         plan = plan_from_json(world.run().plan)
         assert plan.swept is not None and found.steps == plan.swept.steps
-        table = world.said("Sweep on tickets: 4 arms")
+        table = world.said("Sweep on tickets: 4 trials")
         assert "★" in table and "stopped after rung 1" in table

@@ -183,7 +183,7 @@ def test_the_vendors_own_estimate_stands_beside_ours_and_the_bill_beside_both(ma
     ledger = company(world).ledger
     assert (ledger.jobs, ledger.live, ledger.files) == (1, 0, 0)
     result = world.said("Result of run 1")
-    assert f"${ledger.usd}" in result and "acme itself: $" in result and "estimated $" in result, (
+    assert f"${ledger.usd}" in result and "acme's own estimate: $" in result and "estimated $" in result, (
         asked,
         result,
     )
@@ -244,7 +244,7 @@ def test_a_catalogue_a_lost_create_and_a_model_that_is_registered_late(make_worl
     assert job.request["model"] == f"model-{MODEL}" and sent["batch_size"] == 16 and "lora_rank" in sent
     assert not service.files
     result = world.said("Result of run 1")
-    assert "acme itself: $" in result and service.billed_usd == 21
+    assert "acme's own estimate: $" in result and service.billed_usd == 21
     assert from_micros(int(world.run().actual_micros or 0)) >= service.billed_usd
 
 

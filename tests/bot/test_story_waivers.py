@@ -53,7 +53,7 @@ def test_personal_data_stays_until_somebody_says_why_it_may_leave(far: World) ->
     card = far.said("contains personal data")
     assert "Each of lines 3, 4 holds an e-mail address" in card and "example.com" not in card
     _waive(far)
-    said = far.said("may leave for a vendor")
+    said = far.said("may be sent to vendors")
     assert f"<@{CLEO.id}>" in said and "LEGAL-12" in said and not far.has_button("record_waiver")
     assert far.type(START) == ""
     assert far.newest_run().state == "awaiting_approval"

@@ -120,7 +120,7 @@ def approve(scene: Scene) -> None:
     page.act_as(BEN.real_name)
     page.click("Approve", inside="approver is needed")
     page.wait_for_modal("Approve this plan")
-    page.fill({"Why should it be trained all the same?": "It is a test, and costs nothing"})
+    page.fill({"Why should it be trained anyway?": "It is a test, and costs nothing"})
     scene.shot("approve-form")
     page.submit()
     page.wait_for_no_modal()

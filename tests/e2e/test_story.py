@@ -67,10 +67,10 @@ def upload(scene: Scene) -> None:
 def cancel_a_measurement(scene: Scene) -> None:
     page = scene.page
     page.type("/finetune baseline tickets")
-    page.wait_for("Measurement m1 is under way")
+    page.wait_for("Measurement m1 is running")
     page.click("Cancel", inside="Measurement m1")
     scene.shot("measurement-cancel")
-    assert "kept and paid" in page.confirm("Keep it running")
+    assert "are kept" in page.confirm("Keep it running")
     page.click("Cancel", inside="Measurement m1")
     page.confirm("Cancel it")
     page.wait_for("Cancelled by @Ana Reyes")
@@ -152,7 +152,7 @@ def approve(scene: Scene) -> None:
     scene.shot("approval-card-as-ben")
     page.click("Approve", inside="Needs one approver")
     page.wait_for_modal("Approve this plan")
-    page.fill({"Why should it be trained all the same?": "It is a test, and costs nothing"})
+    page.fill({"Why should it be trained anyway?": "It is a test, and costs nothing"})
     scene.shot("approval-form")
     page.submit()
     page.wait_for_no_modal()

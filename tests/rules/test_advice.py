@@ -690,7 +690,7 @@ def test_a_payback_of_eighteen_years_is_a_no_that_says_from_which_volume_it_is_n
         in drawn.headline
     )
     enough = advise(replace(seen(*ALL_MISS), outlook=UNLIKELY))
-    assert "It would pay back" not in enough.headline
+    assert "it would pay back" not in enough.headline
 
 
 def test_a_payback_after_the_models_end_is_a_no() -> None:
