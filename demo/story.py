@@ -245,7 +245,7 @@ def _wait_for_result(
         bot.check_alive()
         if is_trained(story.folder):
             timeline.mark("training")
-        return _find(workspace, "Result of run", " failed: ", " was cancelled: ", "needs a person")
+        return _find(workspace, "Result of run", " failed: ", " was cancelled: ", "needs a decision")
 
     card = transcript.until(look, "the result", seconds=RUN_PATIENCE_S)
     if "Result of run" not in card.text:

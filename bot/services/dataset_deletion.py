@@ -321,7 +321,7 @@ def _in_the_way(
 ) -> str | None:
     run = next((run for run in runs if run.state in (*OPEN_RUN_STATES, "needs_human")), None)
     if run and run.state == "needs_human":
-        return f"run {run.id} needs a person: decide on its card what becomes of it."
+        return f"run {run.id} needs a decision: make it on its card."
     if run:
         return f"run {run.id} {STATE_TEXTS[run.state]}. `/finetune cancel {run.id}` ends it."
     measurement = next(

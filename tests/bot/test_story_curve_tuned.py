@@ -133,7 +133,7 @@ def test_the_card_says_which_size_is_trained(world: World) -> None:
     assert world.said("Learning curve m1: size 2 of 3")
     card = json.dumps(list(world.with_button(evaluations.CANCEL).blocks))
     assert (
-        "10 rows: trained and measured" in card and "21 rows: training" in card and "42 rows: waits" in card
+        "10 rows: trained and measured" in card and "21 rows: training" in card and "42 rows: waiting" in card
     )
 
 

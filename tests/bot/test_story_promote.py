@@ -101,7 +101,7 @@ def test_a_model_no_better_than_the_one_in_use_takes_a_reason(world: World) -> N
     trained(world, 2)
     promote(world)
     said = world.type("/finetune promote tickets-2", user=BEN)
-    assert "not shown to be better than tickets-1: +0.0 points" in said and "because=" in said
+    assert "not clearly better than tickets-1: +0.0 points" in said and "because=" in said
     assert "at least 3 words" in world.type("/finetune promote tickets-2 because=newer", user=BEN)
     assert in_use(world) == "tickets-1"
     promote(world, "tickets-2", WHY)
@@ -356,7 +356,7 @@ def test_a_model_in_use_that_is_gone_is_said_once_and_one_that_is_gone_is_not_ro
     lose(world, "tickets-2")
     maintain(world.service.context)
     world.send()
-    lost = [one for one in world.texts() if "`tickets-2`, in use for `tickets`, is gone" in one]
+    lost = [one for one in world.texts() if "`tickets-2`, in use for `tickets`, no longer exists" in one]
     assert len(lost) == 1
     lose(world, "tickets-1")
     assert "`tickets-1`, which was in use before, is gone" in world.type(
@@ -448,7 +448,7 @@ def test_a_model_of_a_later_version_is_held_against_the_one_in_use_on_the_rows_o
     world.approve()
     world.until_state("done", 2)
     said = world.type("/finetune promote tickets-2", user=BEN)
-    assert "worse than tickets-1" in said or "not shown to be better than tickets-1" in said
+    assert "worse than tickets-1" in said or "not clearly better than tickets-1" in said
     promote(world, "tickets-2", WHY)
     assert second.version == 2
     assert "rows that both answered" in world.said("tickets-2 is in use", "Against tickets-1")

@@ -118,7 +118,7 @@ def test_a_model_that_is_no_better_on_sealed_rows_is_not_deployed(make_world: Ma
     open_sealed(world, 1)
     assert in_use(world) is None
     said = world.said("the sealed rows were opened", "`tickets-1` was not deployed")
-    assert f"<@{BEN.id}>" in said and "not shown to be better than" in said and "because=" in said
+    assert f"<@{BEN.id}>" in said and "not clearly better than" in said and "because=" in said
 
     world.type("/finetune promote tickets-1", user=BEN)
     world.send()
