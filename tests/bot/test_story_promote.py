@@ -123,8 +123,8 @@ def test_a_model_that_was_never_measured_takes_a_reason(world: World) -> None:
 
 
 def test_what_is_not_there_is_said(world: World) -> None:
-    assert "no tuned model yet" in world.type("/finetune promote tickets-1", user=BEN)
-    assert "no tuned model yet" in world.type("/finetune models")
+    assert "no tuned models yet" in world.type("/finetune promote tickets-1", user=BEN)
+    assert "no tuned models yet" in world.type("/finetune models")
     trained(world)
     assert "Did you mean `tickets-1`?" in world.type("/finetune promote tickets-7", user=BEN)
     assert "No model is in use for `tickets`" in world.type("/finetune rollback tickets", user=BEN)

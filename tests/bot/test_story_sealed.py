@@ -122,7 +122,7 @@ def test_a_model_that_is_no_better_on_sealed_rows_is_not_deployed(make_world: Ma
 
     world.type("/finetune promote tickets-1", user=BEN)
     world.send()
-    assert world.said("m2: These rows were opened 1 time before", "upload a version with new rows")
+    assert world.said("m2: These rows were already opened 1 time", "upload a version with new rows")
     world.until(lambda: world.store.measurements.get(2).state == "done", "m2", seconds=60)
     world.send()
     assert world.type(f"/finetune promote tickets-1 {WHY}", user=BEN) == ""
