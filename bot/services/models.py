@@ -107,7 +107,7 @@ def find(context: AppContext, name: str, texts: Collection[str]) -> Model | Refu
         return _deleted(context, existing_model) or existing_model
     names = [model.name for model in models]
     if not names:
-        return Refusal("There is no tuned model yet: `/finetune start DATASET` makes one.")
+        return Refusal("There are no tuned models yet. `/finetune start DATASET` trains one.")
     if name in texts:
         return Refusal(
             f"`{name}` is a dataset, and no model is in use for it. `/finetune promote MODEL` deploys one: there "

@@ -257,7 +257,7 @@ def test_a_file_in_a_channel_is_left_alone(world: World) -> None:
         ("/finetune results 7", "There is no run 7"),
         ("/finetune cancel", "Which run?"),
         ("/finetune cancel 7", "There is no run 7"),
-        ("/finetune try tickets-1 hello", "There is no tuned model yet"),
+        ("/finetune try tickets-1 hello", "There are no tuned models yet"),
         ("/finetune try", "Which model"),
         ("/finetune estimate", "There is no dataset to estimate yet"),
         ("/finetune estimate tickets", "There is no dataset"),

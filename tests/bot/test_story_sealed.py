@@ -236,4 +236,4 @@ def test_questions_that_are_sealed_are_not_asked_of_people(make_world: MakeWorld
     assert world.slack.submit_modal(DORA.id, {"count": "9", "file": file}).accepted
     world.until(lambda: world.store.labellings.under_way("tickets") is None, "the refusal")
     world.send()
-    assert "No row of same.csv is new" in str(world.slack.ephemerals(DORA.id)[-1].text)
+    assert "There are no new rows in same.csv" in str(world.slack.ephemerals(DORA.id)[-1].text)
