@@ -190,7 +190,7 @@ def test_a_mention_is_a_command_that_is_answered_to_who_typed_it(world: World) -
     assert "/finetune upload" in mention(world, "")
     assert "tickets" in mention(world, "datasets")
     assert "I don't know `what`" in mention(world, "what can you do?")
-    assert "Type `/finetune upload` with the slash" in mention(world, "upload")
+    assert "type it with the slash: `/finetune upload`" in mention(world, "upload")
 
 
 def test_a_mention_in_a_thread_is_answered_there(world: World) -> None:
