@@ -71,7 +71,7 @@ def test_both_parts_stay_the_same_but_for_the_row(world: World, side: str) -> No
     for each, rows in parts.items():
         assert part(world, after, each) == [one for one in rows if one != row], each
     assert report_of(after).system == report_of(before).system is not None
-    said = world.said("1 row of version 1 was taken out")
+    said = world.said("1 row of version 1 was deleted")
     assert ("can't be compared" in said) == (side == "holdout")
 
 
@@ -133,7 +133,7 @@ def test_a_kill_before_it_is_recorded_leaves_nothing_that_stays(world: World) ->
     command = [sys.executable, "-m", "bot", "forget", "tickets", "--row", "2"]
     pipe = subprocess.PIPE
     with subprocess.Popen(command, cwd=world.folder, stdin=pipe, stdout=pipe) as asking:
-        assert asking.stdout and b"Take 1 row" in asking.stdout.read(100)
+        assert asking.stdout and b"Permanently delete 1 row" in asking.stdout.read(100)
         asking.kill()
     world.boot()
     assert rewritten(world) and world.store.datasets.all() == [before]

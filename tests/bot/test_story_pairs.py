@@ -75,7 +75,7 @@ def test_pairs_are_checked_planned_sent_trained_and_measured(takes_pairs: World)
     assert "trains on both answers" in world.said("tickets is ready", "method=dpo")
     assert (report.n_train, report.n_holdout, report.pairs and report.pairs.pairs) == (42, 18, 60)
     world.start(f"{START} method=dpo beta=0.2")
-    assert "by the method dpo" in world.plan_details()
+    assert "method dpo" in world.plan_details()
     plan = plan_from_json(world.run().plan)
     assert (plan.method, plan.train_sha256, dict(plan.hyperparameters)["beta"]) == (
         "dpo",
