@@ -34,7 +34,7 @@ def test_a_run_by_grpo_is_planned_and_sent_with_its_method(
         world.upload_and_check(tickets_csv(400))
         assert world.type(f"{GRPO} {OPTIONS}") == ""
         world.send()
-        assert "by the method grpo, learning rate 0.0005" in world.plan_details()
+        assert "method grpo, learning rate 0.0005" in world.plan_details()
         plan = plan_from_json(world.run().plan)
         assert plan.method == "grpo"
         world.approve()
