@@ -29,7 +29,7 @@ if TYPE_CHECKING:  # the terminal declares its options with these types, and sho
 
 ASKED_RUNGS: tuple[RungName, ...] = ("classical", "encoder", "zero", "kshot", "retrieval")
 NAMED_RUNGS: tuple[RungName, ...] = ("classical", "encoder", "zero", "optimised", "kshot", "retrieval")
-OTHER_NAMES: Mapping[str, RungName] = {
+SWEEP_ALIASES: Mapping[str, RungName] = {
     "zeroshot": "zero",
     "optimized": "optimised",
     "fewshot": "kshot",
@@ -148,7 +148,7 @@ def read_rungs(text: str) -> tuple[RungName, ...] | Misread:
     chosen = set()
     for word in filter(None, text.lower().split(",")):
         letters = re.sub(r"[-_]", "", word)
-        rung = next((rung for rung in NAMED_RUNGS if rung == letters), OTHER_NAMES.get(letters))
+        rung = next((rung for rung in NAMED_RUNGS if rung == letters), SWEEP_ALIASES.get(letters))
         if rung is None:
             return _no_such("rung", word, NAMED_RUNGS)
         chosen.add(rung)

@@ -10,18 +10,18 @@ from typing import Annotated
 
 from bot.rules.permissions import (
     BUILT_IN,
+    DEFAULT_PROMOTION_LIMITS,
     GROUP,
     RULES,
     USER,
-    USUAL_LIMITS,
     Approvers,
     DataRule,
-    Named,
+    NamedPeople,
     Policy,
     PromotionLimits,
     Rule,
     Tier,
-    usual_rules,
+    default_rules,
 )
 from bot.toml_file import TomlFile
 from trainers.typed_tables import Key, Limits
@@ -55,12 +55,12 @@ class PolicyTable:
     ) = None
     tiers: tuple[Tier, ...] = ()
     data: tuple[DataRule, ...] = ()
-    promotion: PromotionLimits = USUAL_LIMITS
+    promotion: PromotionLimits = DEFAULT_PROMOTION_LIMITS
 
 
 def policy_of(people: PeopleTable, table: PolicyTable, providers: Collection[str], file: TomlFile) -> Policy:
     """`providers`: the names of those that there are. `file` gets the mistakes."""
-    approvers = Named(
+    approvers = NamedPeople(
         frozenset(people.approvers or ()),
         frozenset(people.approver_groups or ()),
         where=next(
@@ -77,10 +77,10 @@ def policy_of(people: PeopleTable, table: PolicyTable, providers: Collection[str
         text = "and [[policy.tiers]] both say how many approvers it takes; take one out."
         file.note(text, "people", "quorum")
     where = file.place("people", "quorum") if people.quorum else BUILT_IN
-    has_limits = table.promotion != USUAL_LIMITS
+    has_limits = table.promotion != DEFAULT_PROMOTION_LIMITS
     limits_place = file.place("policy", "promotion") if has_limits else BUILT_IN
     policy = Policy(
-        who=usual_rules(approvers) if table.who is None else _who(table.who, approvers, file),
+        who=default_rules(approvers) if table.who is None else _who(table.who, approvers, file),
         tiers=tiers or (Tier(None, people.quorum or 1, where),),
         data=tuple(_data(row, number, providers, file) for number, row in enumerate(table.data)),
         expires_s=table.expires_h * 3600.0,
@@ -91,15 +91,17 @@ def policy_of(people: PeopleTable, table: PolicyTable, providers: Collection[str
     return policy
 
 
-def _who(who: Mapping[Rule, tuple[str, ...]], approvers: Named, file: TomlFile) -> Mapping[Rule, Named]:
+def _who(
+    who: Mapping[Rule, tuple[str, ...]], approvers: NamedPeople, file: TomlFile
+) -> Mapping[Rule, NamedPeople]:
     """What is not named here nobody may."""
-    nobody = Named(where=f"{file.place('policy', 'who')} names nobody for it")
+    nobody = NamedPeople(where=f"{file.place('policy', 'who')} names nobody for it")
     rules = {rule: _named(rule, who[rule], approvers, file) if rule in who else nobody for rule in RULES}
     # A file from before `bar` was a right of its own: it came with measuring.
     return rules if "bar" in who else {**rules, "bar": rules["measure"]}
 
 
-def _named(rule: Rule, names: tuple[str, ...], approvers: Named, file: TomlFile) -> Named:
+def _named(rule: Rule, names: tuple[str, ...], approvers: NamedPeople, file: TomlFile) -> NamedPeople:
     path = ("policy", "who", rule)
     for name in names:
         if name not in WORDS and not USER.fullmatch(name) and not GROUP.fullmatch(name):
@@ -108,7 +110,7 @@ def _named(rule: Rule, names: tuple[str, ...], approvers: Named, file: TomlFile)
             file.note(f"names {name!r}, which is no id of a user or group and no word; {cure}", *path)
     if rule not in ("cancel", "delete") and "requester" in names:
         file.note("names 'requester', whom only `cancel` and `delete` know; take it out.", *path)
-    named = Named(
+    named = NamedPeople(
         users=frozenset(name for name in names if USER.fullmatch(name)),
         groups=frozenset(name for name in names if GROUP.fullmatch(name)),
         anyone="anyone" in names,

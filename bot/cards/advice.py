@@ -63,7 +63,7 @@ def reason_text(verdict: Verdict, reason: Reason, spelling: Spelling = SLACK) ->
     """The reason with the step that would settle it. The deciding reason gets no step here, since the card shows it as
     the next step, nor does a gap, whose sentence names the step."""
     text = because_text(reason.because, spelling)
-    if reason.step is None or reason is verdict.deciding or isinstance(reason.because, reasons.Gap):
+    if reason.step is None or reason is verdict.deciding or isinstance(reason.because, reasons.PriceGap):
         return text
     return f"{text} {todo_text(reason.step.todo, spelling)}"
 
@@ -133,7 +133,7 @@ def todo_text(todo: Todo, spelling: Spelling = SLACK) -> str:
             return _measure(todo, spelling)
         case reasons.SetUp():
             return _set_up(todo, spelling)
-        case reasons.Use():
+        case reasons.UseCandidate():
             name = candidate_name(todo.arm)
             if todo.instead_of_worse:
                 return f"Use {name}, and look at the rows that the tuned model got wrong."

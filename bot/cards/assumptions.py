@@ -9,7 +9,7 @@ from bot.cards.candidates import alternative_name, why_alternative
 from bot.cards.words import capitalize
 from bot.rules.bills import CACHEABLE_PROMPT, Rates, is_cached, machines_needed
 from bot.rules.roi import Inputs, evaluations_usd
-from bot.rules.units import HOURS_PER_MONTH, duration, tokens
+from bot.rules.units import HOURS_PER_MONTH, format_months, format_tokens
 from trainers.money import rate, usd
 
 
@@ -30,7 +30,7 @@ def assumptions(inputs: Inputs) -> tuple[Assumption, ...]:
     listed = (
         Assumption(
             "volume",
-            f"{tokens(inputs.monthly_input_tokens)} input tokens a month, ±{spread}",
+            f"{format_tokens(inputs.monthly_input_tokens)} input tokens a month, ±{spread}",
             f"You gave the figure; the ±{spread} is our assumption, not a measurement. Change it with --volume.",
         ),
         _output(inputs),
@@ -136,7 +136,7 @@ def _alternative(inputs: Inputs) -> Assumption:
 
 
 def _successor(inputs: Inputs) -> Assumption | None:
-    rates = inputs.held_against
+    rates = inputs.alternative_rates
     if rates.ends is None:
         return None
     name = f"once {rates.model} has ended"
@@ -283,9 +283,10 @@ def _training(inputs: Inputs) -> Assumption:
     counted = "The tokens of one pass over the training rows are counted exactly."
     if training.is_estimated:
         counted = "Estimated with the tokenizer o200k_base, since this model's own is not available here."
+    about = "about " if training.is_estimated else ""
     return Assumption(
         "training",
-        f"{runs} of {training.epochs} × {'about ' if training.is_estimated else ''}{tokens(training.tokens)} tokens",
+        f"{runs} of {training.epochs} × {about}{format_tokens(training.tokens)} tokens",
         f"{counted} Each further run costs the same again (--runs).",
     )
 
@@ -311,7 +312,8 @@ def _minutes(inputs: Inputs) -> Assumption | None:
             "measures it, except for a base in 4 or 8 bits."
         )
     expected, low, high = (
-        duration(amount / 60 / HOURS_PER_MONTH) for amount in (minutes.expected, minutes.low, minutes.high)
+        format_months(amount / 60 / HOURS_PER_MONTH)
+        for amount in (minutes.expected, minutes.low, minutes.high)
     )
     return Assumption(
         "training time",

@@ -11,7 +11,7 @@ from bot.cards.payback import payback_condition, share_of_draws
 from bot.cards.words import duration, money, multiple, percent, pluralize, ratio_text, shorten
 from bot.rules.calibration import Actual, Quantity, RunningError
 from bot.rules.plans import Plan
-from bot.rules.units import duration as months
+from bot.rules.units import format_months
 from bot.values.runs import RunResult
 from trainers.money import usd
 
@@ -97,7 +97,7 @@ def _forecast(plan: Plan, result: RunResult) -> list[CardBlock]:
         return []
     lines = []
     if foreseen.p_payback is not None and foreseen.target_months is not None:
-        within = months(Decimal(foreseen.target_months))
+        within = format_months(Decimal(foreseen.target_months))
         rests_on = payback_condition(is_good=False, is_time_said=foreseen.is_time_said)
         lines.append(
             f"Expected: pays back within {within} in {share_of_draws(foreseen.p_payback)}{rests_on}."

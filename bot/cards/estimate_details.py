@@ -28,13 +28,13 @@ from bot.cards.prices import vendor_prices
 from bot.cards.reasons import unknown_successor
 from bot.cards.words import SLACK, Spelling, planned_time, shorten
 from bot.rules.advice import Verdict
-from bot.rules.alternatives import Alternative, OfferedModel
+from bot.rules.alternatives import Alternative, UnmeasuredModel
 from bot.rules.bills import MonthlyCost
 from bot.rules.facts import Evidence
 from bot.rules.forecast import LIKELY, Outlook
 from bot.rules.payback import enough_volume
 from bot.rules.roi import Estimate, Inputs, Range, Training
-from bot.rules.units import HOURS_PER_MONTH, duration, tokens
+from bot.rules.units import HOURS_PER_MONTH, format_months, format_tokens
 from trainers.dataset import Report
 from trainers.money import usd
 from trainers.pricing import PriceRow
@@ -82,7 +82,7 @@ class EstimateSummary:
     memory: str | None = None
     sweep_note: str = ""
     is_guess: bool = False
-    offered: OfferedModel | None = None
+    offered: UnmeasuredModel | None = None
     measuring_usd: Decimal = ZERO
     machine_usd: Decimal = ZERO
     asks_vendor: bool = False
@@ -177,7 +177,7 @@ def _one_off_facts(summary: EstimateSummary) -> list[tuple[str, str]]:
         pairs.append(("Break-even volume", "none: each token costs as much or more"))
     elif enough:
         likely = f" (in {LIKELY:.0%} of simulations)" if summary.outlook else ""
-        pairs.append(("Break-even volume", f"{tokens(enough)} input tokens a month{likely}"))
+        pairs.append(("Break-even volume", f"{format_tokens(enough)} input tokens a month{likely}"))
     return pairs
 
 
@@ -200,7 +200,7 @@ def payback_text(months: Decimal | None) -> str:
     if not months:
         return "at once"
     is_soon = months * HOURS_PER_MONTH < 24
-    return "within a day" if is_soon else f"in {duration(months)}"
+    return "within a day" if is_soon else f"in {format_months(months)}"
 
 
 def payback_range_text(outlook: Outlook | None) -> str:
@@ -208,8 +208,8 @@ def payback_range_text(outlook: Outlook | None) -> str:
     if outlook is None or outlook.payback_months.p5 is None:
         return ""
     early, late = outlook.payback_months.p5, outlook.payback_months.p95
-    soon = duration(early) if early else "at once"
-    return f" ({soon} to {'never' if late is None else duration(late)})" if early != late else ""
+    soon = format_months(early) if early else "at once"
+    return f" ({soon} to {'never' if late is None else format_months(late)})" if early != late else ""
 
 
 def _bills(summary: EstimateSummary, estimate: Estimate) -> list[tuple[str, ...]]:
@@ -237,7 +237,7 @@ def _training(summary: EstimateSummary) -> str:
         return "unknown"
     cost = _range(training.usd) if training.usd.high else "no charge"
     in_runs = f" in {training.runs} runs" if training.runs > 1 else ""
-    count = f"{'about ' if training.is_estimated else ''}{tokens(training.billed_tokens)}"
+    count = f"{'about ' if training.is_estimated else ''}{format_tokens(training.billed_tokens)}"
     text = f"{cost} for {count} tokens{summary.sweep_note}{in_runs}"
     estimate = summary.estimate
     work = estimate.people_usd + estimate.labels_usd if estimate else ZERO
@@ -289,15 +289,15 @@ def _chances(summary: EstimateSummary) -> list[tuple[str, str]]:
     rests_on = payback_condition(is_good=summary.evidence.is_good, is_time_said=outlook.is_time_said)
     is_free = summary.estimate is not None and not summary.estimate.one_off_usd
     end = hours_caveat(
-        outlook.bearable_hours, f"paid back within {duration(outlook.target_months)} " if is_free else ""
+        outlook.bearable_hours, f"paid back within {format_months(outlook.target_months)} " if is_free else ""
     )
     within = f"in {share_of_draws(outlook.p_payback, outlook.draws)}{rests_on}{end}"
-    label = "Saves money" if is_free else f"Pays back within {duration(outlook.target_months)}"
+    label = "Saves money" if is_free else f"Pays back within {format_months(outlook.target_months)}"
     pairs = [(label, within)]
     npv = outlook.npv
     if npv.p5 is None or npv.p50 is None or npv.p95 is None:
         return pairs
-    over = duration(outlook.horizon_months)
+    over = format_months(outlook.horizon_months)
     return [*pairs, (f"Net value over {over}", f"{usd(npv.p50)} ({usd(npv.p5)} to {usd(npv.p95)})")]
 
 
@@ -322,7 +322,7 @@ def _basis(summary: EstimateSummary, spelling: Spelling) -> list[CardBlock]:
     """What moves the result most, and the assumptions with their reasons."""
     blocks: list[CardBlock] = []
     if summary.outlook and summary.outlook.tornado:
-        over = duration(summary.outlook.horizon_months)
+        over = format_months(summary.outlook.horizon_months)
         swings = [
             f"• {swing.name}: {usd(swing.at_low)} at {swing.low_value}, {usd(swing.at_high)} at {swing.high_value}"
             for swing in summary.outlook.tornado

@@ -42,7 +42,6 @@ from bot.rules.advice import Verdict
 from bot.rules.plans import VerdictKind
 from bot.rules.reasons import (
     FillGap,
-    Gap,
     HoldOut,
     HoldOutAtLeast,
     LabelFirst,
@@ -50,11 +49,12 @@ from bot.rules.reasons import (
     LabelRows,
     Measure,
     PinDown,
+    PriceGap,
     Todo,
-    Use,
+    UseCandidate,
 )
 from bot.rules.roi import USD_PER_HOUR, Estimate
-from bot.rules.units import tokens
+from bot.rules.units import format_tokens
 from bot.values.runs import Refusal
 from trainers.model_list import without_effort
 from trainers.money import usd
@@ -169,7 +169,7 @@ def _next_button(summary: EstimateSummary, number: int, encoder: str | None) -> 
     if verdict.kind == "go":
         return None if is_trained else button("Start", START, str(number), style="primary")
     step = verdict.deciding.step
-    if step and encoder and isinstance(step.todo, Use) and step.todo.arm.rung == "encoder":
+    if step and encoder and isinstance(step.todo, UseCandidate) and step.todo.arm.rung == "encoder":
         return encoder_button(summary.name, encoder)
     named = _named_step(step.todo) if step else None
     if named:
@@ -302,7 +302,7 @@ def _headline(summary: EstimateSummary, target: str) -> str:
         go = "use the tuned model" if is_trained else f"train {what}"
         return f"Go: {go}{_saving_clause(';', estimate, is_good=summary.evidence.is_good)}"
     because = verdict.deciding.because
-    if isinstance(because, Gap) and because.missing.of == "today":
+    if isinstance(because, PriceGap) and because.missing.of == "today":
         return "Undecided: add today's model and the monthly volume"
     if summary.evidence.ladder is None and summary.evidence.trained is None:
         return f"Worth measuring{_saving_clause(':', estimate, is_good=False) or ': the saving is still unknown'}"
@@ -331,7 +331,7 @@ def verdict_summary(kind: VerdictKind, rule: str) -> str:
 
 def _subject(summary: EstimateSummary, target: str) -> str:
     estimate = summary.estimate
-    volume = f", {tokens(estimate.monthly_input_tokens)} input tokens a month" if estimate else ""
+    volume = f", {format_tokens(estimate.monthly_input_tokens)} input tokens a month" if estimate else ""
     other = summary.alternative if other_bill(summary) and not hides_savings(summary) else None
     against = f", compared with {escape(shorten(alternative_name(other), 60))}" if other else ""
     return f"{escape(shorten(summary.name))} on {escape(shorten(target, 60))}{volume}{against}"

@@ -55,7 +55,7 @@ from bot.cards.words import (
     shorten,
 )
 from bot.rules.advice import Verdict
-from bot.rules.alternatives import dominated, is_cheaper
+from bot.rules.alternatives import find_dominated, is_cheaper
 from trainers.evaluation.results import Candidate, Ladder, Pair, Retrieval, Rung, Standing
 
 ESTIMATE, DETAILS = "estimate_after_ladder", "measurement_details"
@@ -354,7 +354,7 @@ def _never_answered(ladder: Ladder) -> list[str]:
 
 
 def _left_out_of_plot(ladder: Ladder) -> list[str]:
-    worse = [_short_name(rung.arm, 30) for rung in dominated(ladder)]
+    worse = [_short_name(rung.arm, 30) for rung in find_dominated(ladder)]
     if not worse:
         return []
     names = escape(listed(worse, SHOWN_LABELS, "; "))

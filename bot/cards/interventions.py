@@ -10,7 +10,7 @@ from bot.cards.forms import modal, required_text_input
 from bot.cards.general import text_message
 from bot.cards.plans import plan_title
 from bot.cards.words import at_most, capitalize
-from bot.rules.permissions import WORDS_NEEDED
+from bot.rules.permissions import VOTES_NEEDED
 from bot.rules.plans import Plan
 from storage.jobs import InterventionChoice, InterventionDecision
 from storage.records import Run
@@ -92,7 +92,7 @@ def parse_metadata(private: str) -> tuple[InterventionChoice, int]:
 
 def _line(decision: InterventionDecision, *, waits: bool = True) -> str:
     job = f" {escape(decision.job_id)}" if decision.job_id else ""
-    is_first = waits and decision.outcome is None and WORDS_NEEDED[decision.choice] > 1
+    is_first = waits and decision.outcome is None and VOTES_NEEDED[decision.choice] > 1
     wants = " One more approver has to confirm this." if is_first else ""
     void = f" Not done: {decision.outcome}" if decision.outcome else ""
     return f"• <@{decision.person}> {SAYS[decision.choice]}{job}: {escape(decision.reason)}.{wants}{void}"

@@ -75,7 +75,7 @@ def bias_warning(judge: str | None, models: Sequence[str]) -> str | None:
     """A warning if the judge judges answers of its own or of models of its family; else None."""
     if judge is None:
         return None
-    kin = judge_agreement.relatives(judge, models)
+    kin = judge_agreement.find_relatives(judge, models)
     if judge in kin:
         return f"{judge} also judges its own answers, which models tend to prefer. Another judge would be fairer."
     family = (

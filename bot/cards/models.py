@@ -40,7 +40,7 @@ from bot.cards.words import (
     shorten,
 )
 from bot.rules.facts import Looks
-from bot.rules.promotion import ModelComparison, Objection, Proof, alias_for
+from bot.rules.promotion import ModelComparison, Objection, PromotionEvidence, alias_for
 from storage.actuals import ActualMonth
 from storage.promotions import Promotion
 from storage.records import Ask, Measurement, Model
@@ -75,7 +75,7 @@ class PromotionSummary:
 
     promotion: Promotion
     model: Model
-    proof: Proof
+    proof: PromotionEvidence
     before: str | None
     earlier: str | None
     provider: str
@@ -134,7 +134,7 @@ def opened_before(times: int) -> str:
     )
 
 
-def promotion_refusal(model: Model, proof: Proof, doubts: Sequence[Objection]) -> str:
+def promotion_refusal(model: Model, proof: PromotionEvidence, doubts: Sequence[Objection]) -> str:
     """The objections, a line for each, and how to deploy the model anyway."""
     against = "\n".join(f"• {_objection_text(proof, doubt)}" for doubt in doubts)
     return (
@@ -143,7 +143,7 @@ def promotion_refusal(model: Model, proof: Proof, doubts: Sequence[Objection]) -
     )
 
 
-def proof_in_numbers(proof: Proof) -> str:
+def proof_in_numbers(proof: PromotionEvidence) -> str:
     """The proof and the limits that it was judged by, on one line for the audit log."""
     limits = f"margin {100 * proof.limits.margin:g} points"
     if proof.limits.floor is not None:
@@ -310,7 +310,7 @@ def _in_use(summary: PromotionSummary) -> list[CardBlock]:
     return [*blocks, actions(back, details)]
 
 
-def _objection_text(proof: Proof, doubt: Objection) -> str:
+def _objection_text(proof: PromotionEvidence, doubt: Objection) -> str:
     match doubt:
         case "gone":
             return "Its provider no longer has it."

@@ -7,9 +7,9 @@ from decimal import Decimal
 from bot.cards.words import about_usd, capitalize
 from bot.rules.forecast import LIKELY, Outlook, Swing
 from bot.rules.payback import LEAST_HOURS, enough_volume, is_against_today
-from bot.rules.reasons import Pays
+from bot.rules.reasons import Payback
 from bot.rules.roi import Estimate
-from bot.rules.units import HOURS_PER_MONTH, duration, tokens
+from bot.rules.units import HOURS_PER_MONTH, format_months, format_tokens
 from trainers.money import usd
 
 
@@ -29,7 +29,7 @@ def hours_text(hours: Decimal) -> str:
     """'4.2 hours', '35 minutes'."""
     if hours >= 10:
         return f"{hours:,.0f} hours"
-    return f"{hours:.2g} hours" if hours >= 2 else duration(hours / HOURS_PER_MONTH)
+    return f"{hours:.2g} hours" if hours >= 2 else format_months(hours / HOURS_PER_MONTH)
 
 
 def monthly_saving_text(estimate: Estimate) -> str:
@@ -57,11 +57,11 @@ def swing_text(swing: Swing) -> str:
     )
 
 
-def pays_text(pays: Pays) -> str:
+def pays_text(pays: Payback) -> str:
     estimate, outlook = pays.estimate, pays.outlook
     chance = "" if outlook is None else f" {_chance(pays, outlook)}"
     text = f"{_expected(estimate, outlook)}{chance}"
-    target = duration(estimate.payback_target_months)
+    target = format_months(estimate.payback_target_months)
     match pays.but:
         case "":
             return text
@@ -71,11 +71,11 @@ def pays_text(pays: Pays) -> str:
             is_more = enough is not None and enough > estimate.monthly_input_tokens
             if estimate.payback_months is None:
                 return text
-            late = f"It pays back in {duration(estimate.payback_months)}; the target is {target}."
+            late = f"It pays back in {format_months(estimate.payback_months)}; the target is {target}."
             late = f"{late} It saves {monthly_saving_text(estimate)}.{chance}"
             return f"{late} {_needed(estimate, outlook)}" if is_more else late
         case "loses later":
-            over = duration(estimate.horizon_months)
+            over = format_months(estimate.horizon_months)
             return f"Over {over} it loses {usd(pays.amount)} (median), because the alternative gets cheaper. {text}"
         case "too little at stake":
             least = f"{hours_text(LEAST_HOURS)} of staff time"
@@ -88,7 +88,7 @@ def pays_text(pays: Pays) -> str:
                 f"{hours_text(pays.amount)} of it, payback within {target} would no longer be likely. {text}"
             )
         case "model ends before":
-            return f"{text} The model ends before that, in {duration(pays.amount)}."
+            return f"{text} The model ends before that, in {format_months(pays.amount)}."
         case "longer than a year":
             return f"{text} That is longer than a year. {_needed(estimate, None)}"
         case "longer than the target":
@@ -97,7 +97,7 @@ def pays_text(pays: Pays) -> str:
 
 def _expected(estimate: Estimate, outlook: Outlook | None) -> str:
     if estimate.payback_months is not None:
-        back = f"in {duration(estimate.payback_months)}" if estimate.payback_months else "at once"
+        back = f"in {format_months(estimate.payback_months)}" if estimate.payback_months else "at once"
         return f"It saves {monthly_saving_text(estimate)} and pays back {back}."
     saves = f"It saves {usd(estimate.saving_month)} a month"
     if estimate.saving_month > 0 and estimate.succession:
@@ -109,7 +109,7 @@ def _expected(estimate: Estimate, outlook: Outlook | None) -> str:
         takes_over = "" if estimate.succession.saving_month is None else f" and {successor} replaces it"
         return f"{saves}, too little to pay back before {model} ends on {ends}{takes_over}."
     if estimate.saving_month > 0 and estimate.months_left is not None:
-        once, left = usd(estimate.one_off_usd), duration(estimate.months_left)
+        once, left = usd(estimate.one_off_usd), format_months(estimate.months_left)
         return (
             f"{saves}, which does not pay back the one-off {once} in the {left} that the model has left. "
             f"{_needed(estimate, outlook)}"
@@ -127,14 +127,14 @@ def _expected(estimate: Estimate, outlook: Outlook | None) -> str:
     )
 
 
-def _chance(pays: Pays, outlook: Outlook) -> str:
+def _chance(pays: Payback, outlook: Outlook) -> str:
     """How likely it pays back; for a run that costs nothing, how likely it saves money at all."""
     rests_on = payback_condition(is_good=pays.is_good, is_time_said=outlook.is_time_said)
     happens = "saves money"
     if pays.estimate.one_off_usd:
         happens = f"pays back within {duration(outlook.target_months)}"
     spread = _spread(outlook) if pays.estimate.one_off_usd else ""
-    return f"It {happens} in {share_of_draws(outlook.p_payback, outlook.draws)}{rests_on}{spread}."
+    return f"It {happens} in {format_months(outlook.p_payback, outlook.draws)}{rests_on}{spread}."
 
 
 def _spread(outlook: Outlook) -> str:
@@ -142,8 +142,10 @@ def _spread(outlook: Outlook) -> str:
     if early is None or early == late:
         return ""
     if not early:
-        return "" if late is None else f"; 95% pay back within {duration(late)}"
-    return f"; 90% lie between {duration(early)} and {'never' if late is None else duration(late)}"
+        return "" if late is None else f"; 95% pay back within {format_months(late)}"
+    return (
+        f"; 90% lie between {format_months(early)} and {'never' if late is None else format_months(late)}"
+    )
 
 
 def alternative_in_short(estimate: Estimate) -> str:
@@ -155,5 +157,5 @@ def _needed(estimate: Estimate, outlook: Outlook | None) -> str:
     if enough is None:
         return "No volume changes that."
     likely = f" in {LIKELY:.0%} of simulations" if outlook else ""
-    target = duration(estimate.payback_target_months)
-    return f"From {tokens(enough)} input tokens a month, it would pay back within {target}{likely}."
+    target = format_months(estimate.payback_target_months)
+    return f"From {format_tokens(enough)} input tokens a month, it would pay back within {target}{likely}."

@@ -17,7 +17,7 @@ from bot.rules.permissions import (
     PlainBecause,
     PromotionLimits,
     TooDear,
-    rule_of,
+    governing_rule,
 )
 from trainers.money import usd_micros
 
@@ -110,7 +110,7 @@ def who_may(no: NotNamed) -> str:
             f"Slack didn't say who is in the group {', '.join(no.unknown)}, so nothing was done. Try again in a "
             "minute. If that doesn't help, the app lacks usergroups:read or the group no longer exists."
         )
-    rule = rule_of(no.action)
+    rule = governing_rule(no.action)
     requester = (
         "the person who uploaded all of it" if no.action == "delete" else "the person who requested it"
     )

@@ -43,8 +43,15 @@ from bot.cards.words import (
     shorten,
 )
 from bot.rules.budgets import Budget
-from bot.rules.plans import BestCandidate, Plan, PlanVerdict, Unswept, describe_sweep, unusual_hyperparameters
-from bot.rules.units import duration
+from bot.rules.plans import (
+    BestCandidate,
+    Plan,
+    PlanVerdict,
+    SweepConflict,
+    describe_sweep,
+    unusual_hyperparameters,
+)
+from bot.rules.units import format_months
 from bot.values.runs import Progress
 from storage.records import Approval, Run, RunState
 from trainers.methods import option_of
@@ -376,7 +383,7 @@ def _forecast(plan: Plan) -> list[tuple[str, str]]:
     hours = foreseen.advised.bearable_hours if foreseen.advised else ""
     end = hours_caveat(Decimal(hours)) if hours else ""
     likely = f"in {share_of_draws(foreseen.p_payback)}{rests_on}{end}"
-    return [(f"Pays back within {duration(months)}", likely), *alternative_bill(plan)]
+    return [(f"Pays back within {format_months(months)}", likely), *alternative_bill(plan)]
 
 
 def _exact_cost(plan: Plan) -> str:
@@ -471,7 +478,7 @@ def price_rise_text(approved: Rental, now: Rental) -> str:
     )
 
 
-def unswept_text(unswept: Unswept, title: str) -> str:
+def unswept_text(unswept: SweepConflict, title: str) -> str:
     """Why a sweep is refused. `title` is the provider's."""
     match unswept.why:
         case "one set a job":

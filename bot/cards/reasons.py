@@ -39,13 +39,13 @@ PLAIN: Mapping[PlainReason, str] = {
 def because_text(because: Because, spelling: Spelling = SLACK) -> str:
     if isinstance(because, str):
         return PLAIN[because]
-    if isinstance(because, reasons.OfModel):
+    if isinstance(because, reasons.ModelReason):
         return _of_model(because)
-    if isinstance(because, reasons.OfMeasurement):
+    if isinstance(because, reasons.MeasurementReason):
         return _of_measurement(because, spelling)
-    if isinstance(because, reasons.OfTask):
+    if isinstance(because, reasons.TaskReason):
         return _of_task(because)
-    if isinstance(because, reasons.OfRows):
+    if isinstance(because, reasons.RowReason):
         return _of_rows(because)
     return _of_money(because, spelling)
 
@@ -65,10 +65,10 @@ def unknown_successor(successor: str | None) -> str:
     return f"the price of its successor {successor} is unknown" if successor else "no successor is known"
 
 
-def _of_model(because: reasons.OfModel) -> str:
+def _of_model(because: reasons.ModelReason) -> str:
     """Reasons about the model to train, today's model, and the machine."""
     match because:
-        case reasons.Told():
+        case reasons.QuotedSentence():
             return because.text
         case reasons.MemoryShortage():
             return shortage_text(because)
@@ -81,7 +81,7 @@ def _of_model(because: reasons.OfModel) -> str:
         case reasons.MachinesUnpriced():
             count = f"{because.machines:,}"
             return f"This volume needs about {count} machines like yours, whose price is not given."
-        case reasons.Ends():
+        case reasons.AlternativeEnds():
             succession = because.succession
             ends, saving = f"{succession.model} ends on {succession.ends}", succession.saving_month
             successor = succession.successor
@@ -95,7 +95,7 @@ def _of_model(because: reasons.OfModel) -> str:
     assert_never(because)
 
 
-def _of_measurement(because: reasons.OfMeasurement, spelling: Spelling) -> str:
+def _of_measurement(because: reasons.MeasurementReason, spelling: Spelling) -> str:
     match because:
         case reasons.NotTrainedYet():
             rows = pluralize(because.n_holdout, "held-out row")
@@ -113,21 +113,21 @@ def _of_measurement(because: reasons.OfMeasurement, spelling: Spelling) -> str:
             return f"Not measured yet: {', '.join(LONG_NAMES[rung] for rung in because.rungs)}."
         case reasons.TodayNotMeasured(model):
             return f"{model}, today's model, was not measured on these rows; it or a cheaper model may be good enough."
-        case reasons.TooClose():
+        case reasons.TooCloseToBar():
             close = [f"{candidate_name(rung.arm)} has {score_text(rung)}" for rung in because.rungs]
             return f"Too close to the bar of {share_text(because.bar)} to call: {listed(close, SHOWN_RUNGS, '; ')}."
-        case reasons.WaysMiss():
+        case reasons.AllMissBar():
             return _ways_miss(because)
-        case reasons.TunedStands(rung):
+        case reasons.TunedScore(rung):
             score, bar = score_text(rung), share_text(because.bar)
             if rung.standing == "meets":
                 return f"The tuned model meets the bar of {bar}: {score}, {price_in_sentence(rung.usd_per_1000)}."
             if rung.standing == "misses":
                 return f"The tuned model misses the bar of {bar}: {score}."
             return f"The tuned model is too close to the bar of {bar} to call: {score}."
-        case reasons.BesideBest():
+        case reasons.TunedVersusBest():
             return _beside_best(because)
-        case reasons.Unread():
+        case reasons.UnreadableAnswers():
             unread = [f"{candidate_name(rung.arm)}, {rung.unread:,} of {rung.n:,}" for rung in because.rungs]
             clearer = f" A clearer prompt ({spelling.option('prompt')}) may help more than training."
             shown = listed(unread, SHOWN_RUNGS, "; ")
@@ -164,7 +164,7 @@ def _meets_bar(meets: reasons.MeetsBar) -> str:
             return f"{text} Whether a tuned model would cost less is unknown."
 
 
-def _ways_miss(ways: reasons.WaysMiss) -> str:
+def _ways_miss(ways: reasons.AllMissBar) -> str:
     all_miss = "The only measured alternative misses"
     if ways.measured > 1:
         all_miss = f"All {ways.measured} measured alternatives miss"
@@ -178,7 +178,7 @@ def _ways_miss(ways: reasons.WaysMiss) -> str:
     )
 
 
-def _beside_best(beside: reasons.BesideBest) -> str:
+def _beside_best(beside: reasons.TunedVersusBest) -> str:
     name = candidate_name(beside.best.arm)
     scores = f"{share_text(beside.tuned.score)} against {share_text(beside.best.score)}"
     match beside.tuned_is:
@@ -199,7 +199,7 @@ def _beside_best(beside: reasons.BesideBest) -> str:
             )
 
 
-def _of_task(because: reasons.OfTask) -> str:
+def _of_task(because: reasons.TaskReason) -> str:
     """Reasons about what the model should get better at."""
     match because:
         case reasons.RetrievalMissed(rung):
@@ -227,7 +227,7 @@ def _of_task(because: reasons.OfTask) -> str:
     assert_never(because)
 
 
-def _of_rows(because: reasons.OfRows) -> str:
+def _of_rows(because: reasons.RowReason) -> str:
     match because:
         case reasons.OneLabel():
             return f"All {because.rows:,} rows have the same label, so there is nothing to learn."
@@ -302,9 +302,9 @@ def _wrong_labels(wrong: reasons.WrongLabels) -> str:
             return f"{text} Measured on such labels, even a perfect model would miss the bar of {bar}."
 
 
-def _of_money(because: reasons.OfMoney, spelling: Spelling) -> str:
+def _of_money(because: reasons.MoneyReason, spelling: Spelling) -> str:
     match because:
-        case reasons.Gap():
+        case reasons.PriceGap():
             free = "A run costs only your own machine's time. " if because.is_free else ""
             return f"{free}{missing_price_text(because.missing, spelling)}"
         case reasons.PriceOfBetter(estimate, aim):
@@ -313,7 +313,7 @@ def _of_money(because: reasons.OfMoney, spelling: Spelling) -> str:
                 f"The tuned model {'costs' if more else 'saves'} {amount} a month{more} compared with "
                 f"{alternative_in_short(estimate)}. Your aim is {aim}, so this doesn't decide."
             )
-        case reasons.Pays():
+        case reasons.Payback():
             return pays_text(because)
         case reasons.OnlyWay():
             only = f"But only the tuned model clearly meets the bar of {share_text(because.bar)}."

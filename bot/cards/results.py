@@ -52,8 +52,7 @@ from bot.cards.words import (
 from bot.cards.words import share_text as bar_percent
 from bot.rules.facts import is_silent
 from bot.rules.plans import Plan, format_value
-from bot.rules.units import HOURS_PER_MONTH
-from bot.rules.units import duration as in_months
+from bot.rules.units import HOURS_PER_MONTH, format_months
 from bot.values.runs import ChangedRow, RunResult
 from storage.records import Run
 from trainers.evaluation.results import Ladder, Rung, Scoring, Standing
@@ -315,7 +314,7 @@ def _back(plan: Plan, result: RunResult, saved: int) -> str:
     if not spent:
         return f"; nothing was spent{ignored}"
     is_soon = months * HOURS_PER_MONTH < 24
-    return f"; pays back {'within a day' if is_soon else 'in ' + in_months(months)}{ignored}"
+    return f"; pays back {'within a day' if is_soon else 'in ' + format_months(months)}{ignored}"
 
 
 def _right(result: RunResult) -> str:

@@ -26,7 +26,7 @@ from bot.charts.style import (
     save_figure,
     shorten_name,
 )
-from bot.rules.alternatives import dominated
+from bot.rules.alternatives import find_dominated
 from trainers.evaluation.results import Ladder, Rung, Scoring, Standing
 from trainers.evaluation.statistics import Comparison, Confusion, label_scores, mistakes
 
@@ -123,7 +123,7 @@ class _Scale:
 def _shown(ladder: Ladder) -> Sequence[Rung]:
     """Returns the rungs that somebody might choose: all, or the cheapest that meets the bar and the best of the
     others."""
-    left_out = dominated(ladder)
+    left_out = find_dominated(ladder)
     worthy = [rung for rung in ladder.rungs if rung not in left_out]
     ranked = sorted(worthy, key=lambda rung: (rung.arm != ladder.cheapest, -rung.score))
     rungs = ranked[:MOST_POINTS]
@@ -145,7 +145,7 @@ def _points(ladder: Ladder, rungs: Sequence[Rung], scale: _Scale) -> list[_Point
 
 
 def _note(ladder: Ladder) -> str:
-    worse = len(dominated(ladder))
+    worse = len(find_dominated(ladder))
     count = len(ladder.rungs) - worse
     more = f", the best {MOST_POINTS} of {count}" if count > MOST_POINTS else ""
     more += f"; {worse} worse at no lower price not shown" if worse else ""

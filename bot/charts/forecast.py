@@ -24,7 +24,7 @@ from bot.charts.style import (
     spread_apart,
 )
 from bot.rules.forecast import Month, Outlook, Swing
-from bot.rules.units import duration
+from bot.rules.units import format_months
 
 MOST_BARS = 12
 CASH_FLOW_FILE, SENSITIVITY_FILE = "cumulative-cost.png", "tornado.png"
@@ -60,7 +60,7 @@ def payback_title(months: Sequence[Month]) -> str:
     at = break_even(months)
     if at is not None:
         return f"Pays back after {at:.1f} months at the median" if at >= 0.05 else "Pays back at once"
-    over = duration(months[-1].month)
+    over = format_months(months[-1].month)
     return (
         f"Not paid back within {over} at the median" if months[-1].p50 < 0 else "Saves from the first day on"
     )
@@ -69,7 +69,7 @@ def payback_title(months: Sequence[Month]) -> str:
 def cash_flow_note(outlook: Outlook) -> str:
     begun = outlook.months[0]
     is_free = not (begun.p5 or begun.p95)
-    does = "Saves money" if is_free else f"Back within {duration(outlook.target_months)}"
+    does = "Saves money" if is_free else f"Back within {format_months(outlook.target_months)}"
     timed = payback_condition(is_good=True, is_time_said=outlook.is_time_said)
     return f"{does} in {share_of_draws(outlook.p_payback, outlook.draws)}{timed}"
 
@@ -125,7 +125,7 @@ def draw_sensitivity(outlook: Outlook, path: Path) -> Path | None:
     swings = [swing for swing in outlook.tornado if swing.width][:MOST_BARS]
     if not swings:
         return None
-    title = f"What the net value over {duration(outlook.horizon_months)} hangs on"
+    title = f"What the net value over {format_months(outlook.horizon_months)} hangs on"
     middle = float(outlook.expected) if outlook.expected is not None else None
     note = f"Line: {dollars(middle)}, all as expected" if middle is not None else ""
     drawn, axes = figure(title, "net value, USD", "", note=note, size=(WIDE, 0.62 * len(swings) + 1.5))

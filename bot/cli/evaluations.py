@@ -30,7 +30,7 @@ from bot.rules.budgets import max_evaluation_micros
 from bot.rules.data_policy import needs_waiver
 from bot.rules.estimate_inputs import Question
 from bot.rules.facts import Evidence
-from bot.rules.permissions import has_words
+from bot.rules.permissions import has_enough_words
 from bot.services import candidates, evaluation_engine, evaluation_worker, judge_worker, judgements
 from bot.services.candidates import Candidate
 from bot.services.dataset_worker import SEED
@@ -216,7 +216,7 @@ def _check_waiver(
             'may: --waive "the customers agreed, ticket LEGAL-12". That word is kept beside the answers. Models of '
             "your own trainer (local/…) need none."
         )
-    if not has_words(wanted.waive):
+    if not has_enough_words(wanted.waive):
         return Refusal(reason_too_short())
     session.store.audit.add(
         at=time.time(),

@@ -23,7 +23,7 @@ from bot.rules.permissions import (
     RULES,
     Action,
     Caller,
-    Named,
+    NamedPeople,
     Policy,
     Request,
     rule_verdicts,
@@ -348,7 +348,7 @@ def policy_json(policy: Policy) -> dict[str, Any]:
     }
 
 
-def _people(named: Named) -> list[str]:
+def _people(named: NamedPeople) -> list[str]:
     return [
         *(["any full member"] if named.anyone else []),
         *(["who asked for it"] if named.requester else []),

@@ -12,26 +12,26 @@ from decimal import Decimal
 
 from bot.rules.facts import NOT_YET_ROWS, Evidence, Facts
 from bot.rules.fit import (
-    about_holdout,
-    about_labels,
-    about_more_rows,
-    about_rows,
-    about_task,
-    about_wrong_labels,
+    holdout_reasons,
+    label_reasons,
+    more_rows_reasons,
+    row_reasons,
+    task_reasons,
+    wrong_label_reasons,
 )
-from bot.rules.payback import about_money
+from bot.rules.payback import money_reasons
 from bot.rules.plans import VerdictKind
-from bot.rules.quality import about_alternatives, about_tuned
+from bot.rules.quality import alternative_reasons, tuned_reasons
 from bot.rules.reasons import (
+    AlternativeEnds,
     Because,
-    Ends,
     MachinesUnpriced,
     Measure,
     OneLabel,
+    QuotedSentence,
     Reason,
     SpeedUnknown,
     Step,
-    Told,
     answer_step,
     labelling_step,
 )
@@ -79,50 +79,50 @@ def advise(facts: Facts) -> Verdict:
         more = labelling_step(NOT_YET_ROWS, "add rows of other labels")
         one_label = (Reason("one label", "no_go", OneLabel(facts.rows), step=more),)
     reasons = (
-        *_about_target(facts),
+        *_target_reasons(facts),
         *one_label,
-        *about_wrong_labels(facts),
-        *about_alternatives(facts),
-        *about_tuned(facts),
-        *about_task(facts),
-        *about_rows(facts),
-        *about_labels(facts),
-        *about_holdout(facts),
-        *about_more_rows(facts),
-        *about_machine(facts),
+        *wrong_label_reasons(facts),
+        *alternative_reasons(facts),
+        *tuned_reasons(facts),
+        *task_reasons(facts),
+        *row_reasons(facts),
+        *label_reasons(facts),
+        *holdout_reasons(facts),
+        *more_rows_reasons(facts),
+        *_machine_reasons(facts),
     )
-    against = _weighing(reasons, "no_go")
+    against = _weighing_reasons(reasons, "no_go")
     if against:
         return Verdict("no_go", reasons, against[0], facts, withholds_saving=True)
-    reasons = (*reasons, *about_successor(facts), *about_money(facts))
-    against = _weighing(reasons, "no_go")
+    reasons = (*reasons, *_successor_reasons(facts), *money_reasons(facts))
+    against = _weighing_reasons(reasons, "no_go")
     if against:
         return Verdict("no_go", reasons, against[0], facts)
-    undecided = _weighing(reasons, "unknown")
+    undecided = _weighing_reasons(reasons, "unknown")
     if undecided:
         settle = min(undecided, key=lambda reason: reason.step.cost if reason.step else Decimal("Infinity"))
         return Verdict("unknown", reasons, settle, facts)
-    return Verdict("go", reasons, _weighing(reasons, "go")[0], facts)
+    return Verdict("go", reasons, _weighing_reasons(reasons, "go")[0], facts)
 
 
-def _weighing(reasons: tuple[Reason, ...], kind: VerdictKind) -> list[Reason]:
+def _weighing_reasons(reasons: tuple[Reason, ...], kind: VerdictKind) -> list[Reason]:
     return [reason for reason in reasons if reason.weighs and reason.kind == kind]
 
 
-def _about_target(facts: Facts) -> tuple[Reason, ...]:
+def _target_reasons(facts: Facts) -> tuple[Reason, ...]:
     other = Step("choose another target")
     sentences = facts.target.reasons
     if facts.target.level == "refuse":
-        first: Because = Told(sentences[0]) if sentences else "target ended"
-        rest = (Reason("end date", "no_go", Told(text)) for text in sentences[1:])
+        first: Because = QuotedSentence(sentences[0]) if sentences else "target ended"
+        rest = (Reason("end date", "no_go", QuotedSentence(text)) for text in sentences[1:])
         return (Reason("end date", "no_go", first, step=other), *rest)
     if facts.estimate and facts.estimate.months_left == 0:
         return (Reason("end date", "no_go", "target ended", step=other),)
     notes = (*sentences, facts.target.way_out)
-    return tuple(Reason("end date", "unknown", Told(text), weighs=False) for text in notes if text)
+    return tuple(Reason("end date", "unknown", QuotedSentence(text), weighs=False) for text in notes if text)
 
 
-def about_machine(facts: Facts) -> tuple[Reason, ...]:
+def _machine_reasons(facts: Facts) -> tuple[Reason, ...]:
     """Memory, speed and price of a machine of one's own. A model that was trained has fitted into the memory."""
     machine, is_trained = facts.machine, facts.evidence.trained is not None
     if machine is None:
@@ -143,7 +143,7 @@ def about_machine(facts: Facts) -> tuple[Reason, ...]:
     return tuple(reasons)
 
 
-def about_successor(facts: Facts) -> tuple[Reason, ...]:
+def _successor_reasons(facts: Facts) -> tuple[Reason, ...]:
     """The model that the saving is held against ends, and another one takes its place. Weighed while nobody has
     measured the successor: before training, since it may do without; afterwards only where it costs less than the
     tuned model."""
@@ -153,11 +153,11 @@ def about_successor(facts: Facts) -> tuple[Reason, ...]:
     succession = estimate.succession
     models = {rung.arm.model for rung in facts.evidence.alternatives if rung.arm.model}
     is_measured = str(succession.successor) in models | {model.partition("/")[2] for model in models}
-    because = Ends(succession, is_measured)
+    because = AlternativeEnds(succession, is_measured)
     if succession.saving_month is None or is_measured:
         return (Reason("successor", "unknown", because, weighs=False),)
     weighs = facts.evidence.trained is None or succession.saving_month < 0
     seller = facts.full_current.partition("/")[0] if facts.full_current else None
     name = f"{seller}/{succession.successor}" if seller else str(succession.successor)
-    step = facts.measuring(Measure("successor", facts.dataset, models=(name,)))
+    step = facts.measure_step(Measure("successor", facts.dataset, models=(name,)))
     return (Reason("successor", "unknown", because, weighs=weighs, step=step),)

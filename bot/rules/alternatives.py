@@ -25,7 +25,7 @@ def is_cheaper(rung: Rung, other: Rung) -> bool:
     return price is not None and other_price is not None and price < other_price
 
 
-def asking_usd(rung: Rung, times: int = 1) -> Decimal | None:
+def cost_to_repeat_usd(rung: Rung, times: int = 1) -> Decimal | None:
     """USD to ask a rung once more on its rows, with prompts `times` as long."""
     return None if rung.usd_per_1000 is None else rung.usd_per_1000 * rung.n * times / 1000
 
@@ -41,7 +41,7 @@ def might_meet(rung: Rung, bar: float) -> bool:
     return bool(rung.standing == "misses" and rung.unread and rung.score + rung.unread / rung.n >= bar)
 
 
-def as_evidence(rungs: Iterable[Rung], bar: float) -> list[Rung]:
+def exclude_misread(rungs: Iterable[Rung], bar: float) -> list[Rung]:
     """Returns those whose score says how good they are: an answer that could not be read shows a bad prompt or model,
     and not that rows are needed."""
     return [rung for rung in rungs if not might_meet(rung, bar)]
@@ -55,7 +55,7 @@ def is_shown_better(rung: Rung, other: Rung, ladder: Ladder | None) -> bool:
     return rung.low > other.high
 
 
-def dominated(ladder: Ladder) -> tuple[Rung, ...]:
+def find_dominated(ladder: Ladder) -> tuple[Rung, ...]:
     """Returns those that another is shown to beat, at no more cost and no slower: nobody would choose them."""
 
     def beats(other: Rung, rung: Rung) -> bool:
@@ -111,7 +111,7 @@ class MeasuredCandidates:
 
 
 @dataclass(frozen=True)
-class OfferedModel:
+class UnmeasuredModel:
     """A model that nobody has measured yet, and what today's requests would cost with it."""
 
     name: str
@@ -141,7 +141,7 @@ class Alternative:
     rung: Rung | None = None
 
 
-def choose(
+def choose_alternative(
     today: CurrentModel, measured: MeasuredCandidates, rates: Rates | None, use: MonthlyUse
 ) -> Alternative:
     """`rates` are those of the cheapest measured rung that meets the bar. Today's model stays where it costs
@@ -153,7 +153,7 @@ def choose(
     elif not measured.rungs:
         why = "nothing measured"
     if rung is not None and rates is not None:
-        tokens = tokens_of(rung, use.own)
+        tokens = measured_tokens(rung, use.own)
         usd = _monthly_usd(tokens, rates, use)
         misses = today.rung is not None and today.rung.standing == "misses"
         if misses or usd <= todays_usd:
@@ -162,7 +162,7 @@ def choose(
     return Alternative(today.tokens, today.rates, why, todays_usd, measured, today.rung)
 
 
-def tokens_of(rung: Rung, own: Fraction) -> Tokens:
+def measured_tokens(rung: Rung, own: Fraction) -> Tokens:
     """Its measured tokens. What retrieval looks up differs in each request: of that no beginning is shared."""
     shared = 0
     if rung.arm.rung in ("zero", "optimised", "kshot"):

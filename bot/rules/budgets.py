@@ -91,7 +91,7 @@ def actual_micros(
         trained = from_micros(billed_micros)
     answered = ((base_row, base), (tuned_row, tuned))
     amounts = (
-        _usd(row, tokens.prompt_tokens, tokens.completion_tokens) for row, tokens in answered if tokens
+        _tokens_usd(row, tokens.prompt_tokens, tokens.completion_tokens) for row, tokens in answered if tokens
     )
     return to_micros(trained + sum(amounts, Decimal(0)))
 
@@ -102,13 +102,13 @@ def seconds_since_creation(job: Job, events: Sequence[Event], *, are_all: bool) 
     stopped before it began had none."""
     # By the trainer's clock, which may differ from ours.
     end = float(job.finished_at or max([job.created_at, *(event.created_at for event in events)]))
-    start = _start(events) if are_all else None
+    start = _training_start(events) if are_all else None
     has_queued = any(event.tells("queued") for event in events)
     if start is None and are_all and has_queued and job.status != "succeeded":
         return 0.0
     if start is None:
         start = job.created_at if job.is_final else min([end, *(event.created_at for event in events)])
-    return max(0.0, end - start - _paused(events, start, end, was_paused=False))
+    return max(0.0, end - start - _paused_seconds(events, start, end, was_paused=False))
 
 
 def seconds_since_poll(
@@ -119,10 +119,10 @@ def seconds_since_poll(
     if job.status == "paused" and was_paused and not is_resumed:
         return 0.0
     end = min(float(job.finished_at or now), now)
-    return max(0.0, end - looked - _paused(events, looked, end, was_paused=was_paused and is_resumed))
+    return max(0.0, end - looked - _paused_seconds(events, looked, end, was_paused=was_paused and is_resumed))
 
 
-def _start(events: Sequence[Event]) -> float | None:
+def _training_start(events: Sequence[Event]) -> float | None:
     """Returns when it left the queue, by the first event after those about waiting; None if it has not, or nobody
     says."""
     oldest_first = list(reversed(events))
@@ -131,7 +131,7 @@ def _start(events: Sequence[Event]) -> float | None:
     return float(begun[0].created_at) if begun else None
 
 
-def _paused(events: Sequence[Event], start: float, end: float, *, was_paused: bool) -> float:
+def _paused_seconds(events: Sequence[Event], start: float, end: float, *, was_paused: bool) -> float:
     seconds, since = 0.0, start if was_paused else None
     for event in reversed(events):
         at = min(max(float(event.created_at), start), end)
@@ -165,7 +165,9 @@ def max_evaluation_micros(
     for arm, questions in arms.items():
         price = prices.get(arm.model or "")
         if price is not None:
-            dollars += _most(price, questions, counted, max_tokens + thinking_tokens(arm.model in thinking))
+            dollars += _max_usd(
+                price, questions, counted, max_tokens + thinking_tokens(arm.model in thinking)
+            )
     return to_micros(dollars)
 
 
@@ -184,7 +186,7 @@ def paid_questions(
 def spent_micros(prices: Mapping[str, PriceRow], answers: Mapping[str, AnswerTotals]) -> int:
     """Returns what the answers of each model have cost."""
     dollars = (
-        _usd(prices[model], tokens.prompt_tokens, tokens.completion_tokens)
+        _tokens_usd(prices[model], tokens.prompt_tokens, tokens.completion_tokens)
         for model, tokens in answers.items()
     )
     return to_micros(sum(dollars, Decimal(0)))
@@ -194,24 +196,24 @@ def max_judge_micros(
     price: PriceRow, questions: ArmQuestions, names: Collection[str], max_tokens: int
 ) -> int:
     """The same as `max_evaluation_micros` for the one model that judges answers."""
-    return to_micros(_most(price, questions, set(names), max_tokens))
+    return to_micros(_max_usd(price, questions, set(names), max_tokens))
 
 
 def question_micros(price: PriceRow, sent: int, answered: int) -> int:
     """The price of one question, by tokens that are sent and that come back; 0 where a machine is paid by the hour."""
-    return 0 if price.usd_per_hour is not None else to_micros(_usd(price, sent, answered))
+    return 0 if price.usd_per_hour is not None else to_micros(_tokens_usd(price, sent, answered))
 
 
-def _most(price: PriceRow, questions: ArmQuestions, counted: set[str], max_tokens: int) -> Decimal:
+def _max_usd(price: PriceRow, questions: ArmQuestions, counted: set[str], max_tokens: int) -> Decimal:
     dollars = Decimal(0)
     for key, tokens in zip(questions.keys, questions.tokens, strict=True):
         if key not in counted:
             counted.add(key)
-            dollars += _usd(price, tokens, max_tokens)
+            dollars += _tokens_usd(price, tokens, max_tokens)
     return dollars
 
 
-def _usd(price: PriceRow, sent: int, answered: int) -> Decimal:
+def _tokens_usd(price: PriceRow, sent: int, answered: int) -> Decimal:
     return (
         (price.price.input or Decimal(0)) * sent + (price.price.output or Decimal(0)) * answered
     ) / MILLION
@@ -248,7 +250,7 @@ EXPECTED_S = 30 * 60
 # While a run is measured: what it takes at most until it is ready, and in all.
 READY_WITHIN_S = 30 * 60
 MEASURED_WITHIN_S = 2 * 3600
-USUAL_IDLE_S = 30 * 60  # where the vendor has no idle stop of its own
+DEFAULT_IDLE_S = 30 * 60  # where the vendor has no idle stop of its own
 MOST_STARTS = 2  # for one measurement: a machine that dies under it is started once more by itself
 
 StopReason = Literal[
@@ -290,10 +292,10 @@ class Hosting:
         return self._of(MEASURED_WITHIN_S)
 
     def _of(self, seconds: int) -> int:
-        return min(micros_of(self.micros_per_hour, seconds), self.day_micros)
+        return min(hourly_micros(self.micros_per_hour, seconds), self.day_micros)
 
 
-def micros_of(micros_per_hour: int, seconds: float) -> int:
+def hourly_micros(micros_per_hour: int, seconds: float) -> int:
     return to_micros(Decimal(micros_per_hour) * round(seconds * 1000) / 3_600_000_000_000)
 
 
@@ -304,8 +306,8 @@ class DeploymentFacts:
 
     is_ready: bool
     is_kept: bool
-    is_wanted: bool
-    is_over: bool
+    is_measuring: bool
+    is_run_over: bool
     is_deleted: bool
     is_frozen: bool
     age_s: float
@@ -327,9 +329,9 @@ def stop_reason(facts: DeploymentFacts) -> StopReason | None:
         return "day"
     if not facts.is_ready and facts.age_s >= READY_WITHIN_S:
         return "not ready"
-    if facts.is_wanted:
+    if facts.is_measuring:
         return "measured too long" if facts.age_s >= MEASURED_WITHIN_S else None
-    if facts.is_over:
+    if facts.is_run_over:
         return "run over"
     if facts.is_frozen:
         return "frozen"

@@ -119,29 +119,29 @@ def running_error(actuals: Iterable[Actual]) -> tuple[RunningError, ...]:
 
 
 @dataclass(frozen=True)
-class Use:
+class CallTotals:
     """Calls that were answered, and their tokens."""
 
     calls: int = 0
     prompt_tokens: int = 0
     completion_tokens: int = 0
 
-    def with_more(self, calls: int, prompt_tokens: int, completion_tokens: int) -> Use:
-        return Use(
+    def plus(self, calls: int, prompt_tokens: int, completion_tokens: int) -> CallTotals:
+        return CallTotals(
             self.calls + calls,
             self.prompt_tokens + prompt_tokens,
             self.completion_tokens + completion_tokens,
         )
 
 
-def own_usd(use: Use, rates: Rates, asking: Traffic, share: Decimal) -> Decimal:
+def tuned_calls_usd(use: CallTotals, rates: Rates, asking: Traffic, share: Decimal) -> Decimal:
     """What the calls cost. A machine of our own is kept up for `share` of the month, or paid by use, as in the
     estimate; nothing is sent in batches, for a batch names no alias."""
     tokens = Tokens(max(use.calls, 1), use.prompt_tokens, use.completion_tokens)
-    return bill(tokens, rates, Fraction(use.calls), _in_part(asking, share)).total
+    return bill(tokens, rates, Fraction(use.calls), _traffic_for(asking, share)).total
 
 
-def alternative_usd(use: Use, inputs: Inputs, share: Decimal) -> Decimal:
+def alternative_usd(use: CallTotals, inputs: Inputs, share: Decimal) -> Decimal:
     """What the best alternative would have cost for the same calls. Its prompts are longer or shorter than the tuned
     model's by as much as they were when both answered the held-out rows."""
     tuned = inputs.tuned_tokens or inputs.usage.tuned
@@ -155,10 +155,12 @@ def alternative_usd(use: Use, inputs: Inputs, share: Decimal) -> Decimal:
         ),
         shared=min(prompt, round(Fraction(other.shared, other.requests) * use.calls)),
     )
-    return bill(tokens, inputs.held_against, Fraction(use.calls), _in_part(inputs.asking, share)).total
+    return bill(
+        tokens, inputs.alternative_rates, Fraction(use.calls), _traffic_for(inputs.asking, share)
+    ).total
 
 
-def _in_part(asking: Traffic, share: Decimal) -> Traffic:
+def _traffic_for(asking: Traffic, share: Decimal) -> Traffic:
     return replace(asking, hosting_hours=asking.hosting_hours * share, batch_share=Decimal(0))
 
 

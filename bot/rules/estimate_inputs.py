@@ -106,10 +106,10 @@ MONITORING_USD = Figure("dollars a month for monitoring", "50", _NONE, Decimal(1
 SERVING_SPEED = Figure("tokens a second", "5000", _CENT, Decimal(100_000_000))
 UTILISATION = Figure("a share of its time that the machine is busy", "20%", _CENT, Decimal(1))
 RUNS = Figure("a number of runs", "2", Decimal(1), Decimal(100), is_whole=True)
-USUAL_BUSY = Decimal("0.2")
+DEFAULT_BUSY = Decimal("0.2")
 
 
-def absurd(question: Question) -> Misread | None:
+def find_implausible_figure(question: Question) -> Misread | None:
     """What is wrong with the first figure that cannot be, from whatever place the question came."""
     figures = (
         (PEOPLE_HOURS, question.people_hours),

@@ -8,7 +8,7 @@ from decimal import Decimal
 from typing import Literal
 
 from bot.rules.forecast import Outlook
-from bot.rules.permissions import USUAL_LIMITS
+from bot.rules.permissions import DEFAULT_PROMOTION_LIMITS
 from bot.rules.prices import MissingPrice
 from bot.rules.reasons import SET_UP_MINUTES, Measure, MemoryShortage, SetUp, Step
 from bot.rules.roi import Estimate
@@ -61,7 +61,7 @@ class RowFaults:
 NO_FAULTS = RowFaults()
 
 
-def row_faults(report: Report) -> RowFaults:
+def count_row_faults(report: Report) -> RowFaults:
     """Returns the faults that a check found. Where it could not tell how many labels are wrong, none is doubted. A
     label that contradicts another is one of those that are wrong."""
     copies = sum(finding.count for finding in report.findings if finding.code == DUPLICATE.code)
@@ -102,7 +102,7 @@ class Evidence:
     ladder: Ladder | None = None
     tuned: Rung | None = None
     curve: Curve | None = None
-    margin: float = USUAL_LIMITS.margin
+    margin: float = DEFAULT_PROMOTION_LIMITS.margin
     judge: str | None = None
     own: str | None = None
 
@@ -148,7 +148,7 @@ class Looks:
         return self.count >= SPENT_LOOKS
 
 
-def looks_at(holdout: str, rows: int, counts: Mapping[str, int], sizes: Mapping[str, int]) -> Looks:
+def count_looks(holdout: str, rows: int, counts: Mapping[str, int], sizes: Mapping[str, int]) -> Looks:
     """`counts`: looks by holdout, of all versions of a dataset; `sizes`: the rows of each. A later holdout contains the
     earlier ones, so a look at one of 100 rows is half a look at one of 200."""
     if not rows:
@@ -202,7 +202,7 @@ class Facts:
     keyless: tuple[tuple[str, str], ...] = ()
     has_models: bool = True
 
-    def measuring(self, measure: Measure, usd: Decimal | None = None) -> Step:
+    def measure_step(self, measure: Measure, usd: Decimal | None = None) -> Step:
         """Returns the step or, if it can't be done here, what has to be set up before it."""
         if measure.rungs and set(measure.rungs) <= set(FREE_RUNGS):
             return Step(measure, usd)

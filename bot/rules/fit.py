@@ -6,7 +6,7 @@ from __future__ import annotations
 from decimal import ROUND_CEILING, Decimal
 from typing import Literal
 
-from bot.rules.alternatives import as_evidence, might_meet
+from bot.rules.alternatives import exclude_misread, might_meet
 from bot.rules.facts import (
     ENOUGH_ROWS,
     FASTER,
@@ -41,35 +41,35 @@ from bot.rules.reasons import (
 from trainers.evaluation.results import Rung
 
 
-def about_task(facts: Facts) -> tuple[Reason, ...]:
+def task_reasons(facts: Facts) -> tuple[Reason, ...]:
     """The article's good and bad reasons. What was measured to be good is no longer a bad idea."""
     match facts.task_kind:
         case "knowledge":
-            return (_about_knowledge(facts),)
+            return (_knowledge_reason(facts),)
         case "reasoning":
             if facts.evidence.is_good:
                 return (Reason("reasoning", "unknown", "reasoning was measured", weighs=False),)
             stronger = Step(Measure("stronger base", facts.dataset), usd=None)
             return (Reason("reasoning", "no_go", "reasoning is not taught", step=stronger),)
         case "style" | "format" as kind:
-            best = _best(_prompted(facts.evidence))
+            best = _best(_prompted_rungs(facts.evidence))
             if best is None:
                 return ()
             is_good = best.score >= STYLE_PROMPTED
             reached = StyleReached(kind, best.score)
             return (Reason("style", "go" if is_good else "unknown", reached, weighs=is_good),)
         case "classification" | "quality" if facts.has_own_classes:
-            best = _best(as_evidence(_prompted(facts.evidence), facts.evidence.bar))
+            best = _best(exclude_misread(_prompted_rungs(facts.evidence), facts.evidence.bar))
             if best is None or best.standing != "misses":
                 return ()
             return (Reason("own classes", "go", OwnClasses(best.score)),)
         case "latency":
-            return _about_speed(facts.evidence)
+            return _speed_reasons(facts.evidence)
         case "classification" | "extraction" | "quality" | "cost" | None:
             return ()  # a narrow task, to be distilled: said where a dearer model meets the bar
 
 
-def _about_knowledge(facts: Facts) -> Reason:
+def _knowledge_reason(facts: Facts) -> Reason:
     retrieval = [rung for rung in facts.evidence.alternatives if rung.arm.rung == "retrieval"]
     best = _best(retrieval)
     missed = best is not None and all(
@@ -83,8 +83,8 @@ def _about_knowledge(facts: Facts) -> Reason:
     return Reason("knowledge", "no_go", "facts are looked up", step=Step(look_up, usd=None))
 
 
-def _about_speed(evidence: Evidence) -> tuple[Reason, ...]:
-    fastest = min(_prompted(evidence), key=lambda rung: rung.p95_s, default=None)
+def _speed_reasons(evidence: Evidence) -> tuple[Reason, ...]:
+    fastest = min(_prompted_rungs(evidence), key=lambda rung: rung.p95_s, default=None)
     if fastest is None:
         return ()
     free = max(
@@ -100,7 +100,7 @@ def _best(rungs: list[Rung]) -> Rung | None:
     return max(rungs, key=lambda rung: rung.score, default=None)
 
 
-def _prompted(evidence: Evidence) -> list[Rung]:
+def _prompted_rungs(evidence: Evidence) -> list[Rung]:
     return [rung for rung in evidence.alternatives if not rung.arm.is_free]
 
 
@@ -110,7 +110,7 @@ Z2 = Decimal("2.7055")  # the square of the normal's 95% point: Wilson's one-sid
 MISLEADING = 0.05
 
 
-def about_rows(facts: Facts) -> tuple[Reason, ...]:
+def row_reasons(facts: Facts) -> tuple[Reason, ...]:
     """Are there enough different questions? Copies of a row are no more data."""
     if facts.questions >= ENOUGH_ROWS:
         return (Reason("rows", "go", RowCount(facts.rows, facts.questions, "enough")),)
@@ -125,7 +125,7 @@ def about_rows(facts: Facts) -> tuple[Reason, ...]:
     few_of_a_label = facts.has_own_classes and facts.has_few_of_a_label
     # A good reason: a style or format that prompting nearly reaches, or own classes that prompting misses.
     has_good_reason = any(
-        reason.kind == "go" and reason.rule in ("style", "own classes") for reason in about_task(facts)
+        reason.kind == "go" and reason.rule in ("style", "own classes") for reason in task_reasons(facts)
     )
     if has_good_reason and not few_of_a_label:
         return (Reason("rows", "go", RowCount(facts.rows, facts.questions, "enough for the task")),)
@@ -133,32 +133,32 @@ def about_rows(facts: Facts) -> tuple[Reason, ...]:
     if facts.task_kind is None:
         step = answer_step("say the task")
     elif few_of_a_label:
-        step = _label_more(facts)
+        step = _label_more_step(facts)
     else:
         lacking = ENOUGH_ROWS - facts.questions
         step = labelling_step(lacking, LabelRows(lacking))
     return (Reason("rows", "unknown", try_it, step=step),)
 
 
-def about_labels(facts: Facts) -> tuple[Reason, ...]:
+def label_reasons(facts: Facts) -> tuple[Reason, ...]:
     """Labels with few rows. Not weighed: a rare label holds nobody back from the others, but it won't be learnt."""
     if not facts.has_few_of_a_label and not facts.lacking:
         return ()
     rare = RareLabels(len(facts.lacking) or None, facts.smallest_label)
-    return (Reason("labels", "unknown", rare, weighs=False, step=_label_more(facts)),)
+    return (Reason("labels", "unknown", rare, weighs=False, step=_label_more_step(facts)),)
 
 
-def _label_more(facts: Facts) -> Step:
+def _label_more_step(facts: Facts) -> Step:
     if facts.lacking:
         return labelling_step(sum(lacks for _, lacks in facts.lacking), LabelMore(facts.lacking))
     wanted = max(FEW_PER_LABEL - (facts.smallest_label or 0), 1)
     return labelling_step(wanted, LabelMore((), wanted))
 
 
-def about_holdout(facts: Facts) -> tuple[Reason, ...]:
+def holdout_reasons(facts: Facts) -> tuple[Reason, ...]:
     """Before anything is measured: could this holdout show anything? Afterwards the intervals say it."""
     n, bar, evidence = facts.n_holdout, facts.evidence.bar, facts.evidence
-    needed = least_holdout(bar)
+    needed = min_holdout_rows(bar)
     if needed is None:
         lower = answer_step("lower the bar")
         return (Reason("bar", "unknown", BarUnprovable(bar), not evidence.is_good, lower),)
@@ -172,7 +172,7 @@ def about_holdout(facts: Facts) -> tuple[Reason, ...]:
     return ()
 
 
-def least_holdout(bar: float) -> int | None:
+def min_holdout_rows(bar: float) -> int | None:
     """Rows that, all right, claim `bar` by Wilson's one-sided 95% bound n / (n + z²); None: none do."""
     share = Decimal(str(bar))
     if share >= 1:
@@ -180,7 +180,7 @@ def least_holdout(bar: float) -> int | None:
     return int((Z2 * max(share, Decimal(0)) / (1 - share)).to_integral_value(ROUND_CEILING))
 
 
-def about_more_rows(facts: Facts) -> tuple[Reason, ...]:
+def more_rows_reasons(facts: Facts) -> tuple[Reason, ...]:
     """What the learning curve says: whether labelling alone would get there."""
     curve, evidence = facts.evidence.curve, facts.evidence
     if curve is None or evidence.is_good:
@@ -196,7 +196,7 @@ def about_more_rows(facts: Facts) -> tuple[Reason, ...]:
     return (Reason("more rows", "unknown", more, weighs=False, step=step),)
 
 
-def about_wrong_labels(facts: Facts) -> tuple[Reason, ...]:
+def wrong_label_reasons(facts: Facts) -> tuple[Reason, ...]:
     """A no where so many look wrong that a model which is always right would still miss the bar. What was measured to
     meet it has shown that most of them are right."""
     share, bar, faults = facts.wrong_share, facts.evidence.bar, facts.faults

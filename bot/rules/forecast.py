@@ -22,11 +22,11 @@ from bot.rules.roi import (
     evaluations_usd,
     net_value,
     people_usd,
-    phases,
+    saving_phases,
     target_months,
     wrong_answers_usd,
 )
-from bot.rules.units import tokens
+from bot.rules.units import format_tokens
 from trainers.money import usd
 
 
@@ -51,18 +51,18 @@ LOW, HIGH = Decimal("0.05"), Decimal("0.95")
 # Work that people plan takes three quarters to twice as long (our habit, not a measurement).
 LABOUR = Range(Decimal("0.75"), Decimal(1), Decimal(2))
 # Where nobody said how long people work on it: from nothing to a week.
-UNSAID_HOURS = Decimal(40)
+UNKNOWN_HOURS = Decimal(40)
 
 
 def rank_swings(inputs: Inputs, gaps: tuple[Decimal, Decimal] | None) -> tuple[Swing, ...]:
     """`gaps`: the 5% and 95% point of the difference in quality, where it is measured and worth something."""
     swings = (
-        _volume(inputs),
-        _people(inputs),
-        _price_fall(inputs),
-        _runs(inputs),
-        _training_time(inputs),
-        _quality(inputs, gaps),
+        _volume_swing(inputs),
+        _people_swing(inputs),
+        _price_fall_swing(inputs),
+        _runs_swing(inputs),
+        _training_time_swing(inputs),
+        _quality_swing(inputs, gaps),
     )
     moving = [swing for swing in swings if swing and swing.width]
     return tuple(sorted(moving, key=lambda swing: -swing.width)[:MAX_SWINGS])
@@ -78,25 +78,25 @@ def quantile(between: Range, p: Decimal) -> Decimal:
     return between.high - ((1 - p) * width * (between.high - between.expected)).sqrt()
 
 
-def _volume(inputs: Inputs) -> Swing:
+def _volume_swing(inputs: Inputs) -> Swing:
     """Takes the points of a lognormal with its median at the figure that was said."""
     up = 1 + inputs.volume_spread
     low, high = (
         replace(inputs, monthly_input_tokens=round(inputs.monthly_input_tokens * factor))
         for factor in (1 / up, up)
     )
-    least, most = (f"{tokens(inputs.monthly_input_tokens)} tokens a month" for inputs in (low, high))
-    return _swing("volume", least, most, low, high)
+    least, most = (f"{format_tokens(inputs.monthly_input_tokens)} tokens a month" for inputs in (low, high))
+    return _make_swing("volume", least, most, low, high)
 
 
-def _people(inputs: Inputs) -> Swing:
+def _people_swing(inputs: Inputs) -> Swing:
     hours = inputs.people_hours
     if hours is None:
-        low_hours, high_hours, unsaid = Decimal(0), UNSAID_HOURS, " (not given)"
+        low_hours, high_hours, unsaid = Decimal(0), UNKNOWN_HOURS, " (not given)"
     else:
         low_hours, high_hours, unsaid = (*(hours * quantile(LABOUR, p) for p in (LOW, HIGH)), "")
     an_hour = usd(inputs.people_usd_per_hour)
-    return _swing(
+    return _make_swing(
         "staff time",
         f"{low_hours:.3g} hours{unsaid}",
         f"{high_hours:.3g} hours at {an_hour}",
@@ -105,9 +105,9 @@ def _people(inputs: Inputs) -> Swing:
     )
 
 
-def _price_fall(inputs: Inputs) -> Swing:
+def _price_fall_swing(inputs: Inputs) -> Swing:
     low, high = (quantile(inputs.price_fall, p) for p in (LOW, HIGH))
-    return _swing(
+    return _make_swing(
         "price of the alternative",
         f"{low:.0%} cheaper a year",
         f"{high:.0%} cheaper a year",
@@ -116,13 +116,13 @@ def _price_fall(inputs: Inputs) -> Swing:
     )
 
 
-def _runs(inputs: Inputs) -> Swing:
+def _runs_swing(inputs: Inputs) -> Swing:
     """From the planned runs to those at the 95% point of how many are done again."""
     planned = inputs.training.runs
     more = extra_runs(planned, min(inputs.run_fails, Decimal("0.99")), HIGH)
     again = replace(inputs, training=replace(inputs.training, runs=planned + more))
     few, many = (f"{count} run{'' if count == 1 else 's'}" for count in (planned, planned + more))
-    return _swing("training runs", few, many, inputs, again)
+    return _make_swing("training runs", few, many, inputs, again)
 
 
 def extra_runs(planned: int, fails: Decimal, p: Decimal) -> int:
@@ -137,12 +137,12 @@ def extra_runs(planned: int, fails: Decimal, p: Decimal) -> int:
     return more
 
 
-def _training_time(inputs: Inputs) -> Swing | None:
+def _training_time_swing(inputs: Inputs) -> Swing | None:
     minutes = inputs.training.minutes
     if minutes is None or not inputs.training.usd_per_hour:
         return None
     low, high = (quantile(minutes, p) for p in (LOW, HIGH))
-    return _swing(
+    return _make_swing(
         "training time",
         f"{low:.0f} minutes",
         f"{high:.0f} minutes",
@@ -151,7 +151,7 @@ def _training_time(inputs: Inputs) -> Swing | None:
     )
 
 
-def _quality(inputs: Inputs, gaps: tuple[Decimal, Decimal] | None) -> Swing | None:
+def _quality_swing(inputs: Inputs, gaps: tuple[Decimal, Decimal] | None) -> Swing | None:
     if inputs.quality is None or gaps is None:
         return None
     rows, ends = inputs.quality.rows, []
@@ -159,10 +159,10 @@ def _quality(inputs: Inputs, gaps: tuple[Decimal, Decimal] | None) -> Swing | No
         gained, lost = max(gap, Decimal(0)) * rows, max(-gap, Decimal(0)) * rows
         ends.append(replace(inputs, quality=replace(inputs.quality, gained=gained, lost=lost)))
     worst, best = (f"{gap * 100:+.1f} points" for gap in gaps)
-    return _swing("quality", worst, best, ends[0], ends[1])
+    return _make_swing("quality", worst, best, ends[0], ends[1])
 
 
-def _swing(name: str, low_value: str, high_value: str, low: Inputs, high: Inputs) -> Swing:
+def _make_swing(name: str, low_value: str, high_value: str, low: Inputs, high: Inputs) -> Swing:
     return Swing(name, low_value, high_value, round(net_value(low), 2), round(net_value(high), 2))
 
 
@@ -248,19 +248,19 @@ class InputDraws:
 def simulate(inputs: Inputs, seed: int = SEED, draws: int = DRAWS) -> Outlook:
     import numpy as np
 
-    drawn, target = _draw(inputs, seed, draws), target_months(inputs)
+    drawn, target = _draw_inputs(inputs, seed, draws), target_months(inputs)
 
     # A run that must be done again is paid and evaluated again.
     planned = float(inputs.labels * inputs.usd_per_label + evaluations_usd(inputs)) + drawn.training
     again = drawn.training / inputs.training.runs + float(inputs.evaluation_usd)
     spent = planned + again * drawn.runs + float(people_usd(inputs)) * drawn.labour
 
-    savings = _savings(inputs, drawn, Decimal(max(LOOKS_AHEAD_MONTHS, inputs.horizon_months)))
-    payback = _payback(spent, savings, inputs.months_known)
-    counted = _savings(inputs, drawn, inputs.horizon)
+    savings = _monthly_savings(inputs, drawn, Decimal(max(LOOKS_AHEAD_MONTHS, inputs.horizon_months)))
+    payback = _payback_months(spent, savings, inputs.months_known)
+    counted = _monthly_savings(inputs, drawn, inputs.horizon)
     discount = (1 + float(inputs.discount)) ** (np.arange(1, counted.shape[1] + 1) / 12)
 
-    first = phases(inputs)[0].flow  # a month at today's prices
+    first = saving_phases(inputs)[0].flow  # a month at today's prices
     by_volume = float(first.falling + first.steady) + float(wrong_answers_usd(inputs)) * drawn.gap
 
     gaps = None
@@ -277,15 +277,15 @@ def simulate(inputs: Inputs, seed: int = SEED, draws: int = DRAWS) -> Outlook:
         saving_month=_quantiles(drawn.volume * by_volume + float(first.fixed)),
         npv=_quantiles((counted / discount).sum(axis=1) - spent),
         tornado=rank_swings(inputs, gaps) if inputs.horizon else (),
-        months=_band(spent, counted, inputs.horizon),
+        months=_cumulative_band(spent, counted, inputs.horizon),
         expected=round(net_value(inputs), 2),
         is_time_said=inputs.people_hours is not None,
         bearable_hours=_bearable_hours(inputs, drawn, spent, savings, target),
-        likely_from=_likely_from(inputs, drawn, spent, target),
+        likely_from=_likely_volume(inputs, drawn, spent, target),
     )
 
 
-def _draw(inputs: Inputs, seed: int, draws: int) -> InputDraws:
+def _draw_inputs(inputs: Inputs, seed: int, draws: int) -> InputDraws:
     import numpy as np
 
     volume, labour, fall, runs, training, share, better = (
@@ -299,7 +299,7 @@ def _draw(inputs: Inputs, seed: int, draws: int) -> InputDraws:
         fall=_triangular(fall, inputs.price_fall, draws),
         runs=(runs.geometric(1 - fails, (inputs.training.runs, draws)) - 1.0).sum(axis=0),
         training=_triangular(training, inputs.training.usd, draws),
-        gap=_gap(inputs.quality, share, better, draws),
+        gap=_draw_gap(inputs.quality, share, better, draws),
     )
 
 
@@ -310,7 +310,7 @@ def _triangular(rng: np.random.Generator, between: Range, draws: int) -> Draws:
     return rng.triangular(low, expected, high, draws) if low < high else np.full(draws, expected)
 
 
-def _gap(
+def _draw_gap(
     quality: Quality | None, share: np.random.Generator, better: np.random.Generator, draws: int
 ) -> Draws:
     """Paired: on the same rows only those count that one model got right and the other wrong. Their share is a
@@ -324,14 +324,14 @@ def _gap(
     return split * (2 * better.beta(gained + 0.5, lost + 0.5, draws) - 1)
 
 
-def _savings(inputs: Inputs, drawn: InputDraws, horizon: Decimal) -> Draws:
+def _monthly_savings(inputs: Inputs, drawn: InputDraws, horizon: Decimal) -> Draws:
     """A row a draw, a column a month, each month at the price that the alternative has by then."""
     import numpy as np
 
     spans = months_to(horizon)
     stored = np.exp(np.log(np.maximum(1 - drawn.fall, 1e-12))[:, None] * (np.arange(1, len(spans) + 1) / 12))
     saved = np.zeros_like(stored)
-    for place, phase in enumerate(phases(inputs)):
+    for place, phase in enumerate(saving_phases(inputs)):
         share = np.array([float(phase.within(begin, end)) for begin, end in spans])
         # As in roi.py: against a successor, which nobody measured, errors count only where they cost.
         counts_errors = inputs.quality is not None and (place == 0 or inputs.quality.gap < 0)
@@ -342,7 +342,7 @@ def _savings(inputs: Inputs, drawn: InputDraws, horizon: Decimal) -> Draws:
     return saved
 
 
-def _payback(spent: Draws, savings: Draws, months_known: Decimal | None) -> Draws:
+def _payback_months(spent: Draws, savings: Draws, months_known: Decimal | None) -> Draws:
     """Months until what was spent has come back, inf for never: not before the model is gone, nor in our sight."""
     import numpy as np
 
@@ -366,13 +366,13 @@ def _bearable_hours(
 
     if inputs.people_hours is not None or not inputs.people_usd_per_hour or not target:
         return None
-    left = _back_by(savings, float(target)) - spent
+    left = _most_saved_by(savings, float(target)) - spent
     hours = left / (float(inputs.people_usd_per_hour) * drawn.labour)
     value = float(np.quantile(hours, 1 - LIKELY, method="inverted_cdf"))
     return _decimal(value, 2) if value > 0 else None
 
 
-def _back_by(savings: Draws, months: float) -> Draws:
+def _most_saved_by(savings: Draws, months: float) -> Draws:
     """Returns the most that has come back at any time within `months`."""
     import numpy as np
 
@@ -384,7 +384,7 @@ def _back_by(savings: Draws, months: float) -> Draws:
     return np.maximum(most, so_far[:, full_months] + (months - full_months) * savings[:, full_months])
 
 
-def _likely_from(inputs: Inputs, drawn: InputDraws, spent: Draws, target: Decimal) -> int | None:
+def _likely_volume(inputs: Inputs, drawn: InputDraws, spent: Draws, target: Decimal) -> int | None:
     """The volume, in input tokens a month, from which on LIKELY of the draws pay back in time. Each draw does so from a
     volume of its own on: what is saved so far is a straight line over volume."""
     import numpy as np
@@ -393,21 +393,21 @@ def _likely_from(inputs: Inputs, drawn: InputDraws, spent: Draws, target: Decima
         return None
     volume, weights = max(inputs.monthly_input_tokens, A_MILLION), month_weights(target)
     some, horizon = replace(inputs, monthly_input_tokens=volume), Decimal(len(weights))
-    stages, last = phases(some), np.array([float(weight) for weight in weights])
+    stages, last = saving_phases(some), np.array([float(weight) for weight in weights])
     fixed = np.array(
         [
             float(sum((stage.within(begin, end) * stage.flow.fixed for stage in stages), Decimal(0)))
             for begin, end in months_to(horizon)
         ]
     )
-    by_volume = ((_savings(some, drawn, horizon) - fixed) * last).cumsum(axis=1)
+    by_volume = ((_monthly_savings(some, drawn, horizon) - fixed) * last).cumsum(axis=1)
     needed = np.maximum(spent[:, None] - (fixed * last).cumsum(), 0.0)
     times = np.divide(needed, by_volume, out=np.full_like(needed, np.inf), where=by_volume > 0).min(axis=1)
     enough = float(np.quantile(times, LIKELY, method="inverted_cdf"))
     return math.ceil(enough * volume) if math.isfinite(enough) else None
 
 
-def _band(spent: Draws, counted: Draws, horizon: Decimal) -> tuple[Month, ...]:
+def _cumulative_band(spent: Draws, counted: Draws, horizon: Decimal) -> tuple[Month, ...]:
     """The net cumulative USD after each month; the last one may be a part of a month."""
     import numpy as np
 

@@ -20,7 +20,7 @@ MAX_UNREAD = 0.1  # of an arm's answers; with more, its score would say how the 
 MIN_LABELS = 10
 TRUSTED_FROM = 0.4  # Cohen's κ; Landis and Koch 1977, doi.org/10.2307/2529310, call it moderate from there on
 # Families whose models go by several first words.
-_ALSO: Mapping[str, str] = {
+_FAMILY_ALIASES: Mapping[str, str] = {
     "chatgpt": "gpt",
     "o": "gpt",
     "davinci": "gpt",
@@ -39,10 +39,10 @@ def model_family(model: str) -> str:
     name = model.removeprefix("ft:").rsplit("/", 1)[-1].removeprefix("ft:").removeprefix("Meta-").lower()
     match = re.match(r"[a-z]+", name)
     word = match[0] if match else name
-    return _ALSO.get(word, word)
+    return _FAMILY_ALIASES.get(word, word)
 
 
-def relatives(judge: str, models: Iterable[str]) -> tuple[str, ...]:
+def find_relatives(judge: str, models: Iterable[str]) -> tuple[str, ...]:
     """The models of the judge's family, itself included: it finds their answers better than people do (Panickssery and
     others 2024, arxiv.org/abs/2404.13076)."""
     return tuple(model for model in dict.fromkeys(models) if model_family(model) == model_family(judge))

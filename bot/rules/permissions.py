@@ -54,16 +54,16 @@ USER, GROUP = re.compile(r"[UW][A-Z0-9]{1,20}"), re.compile(r"S[A-Z0-9]{1,20}")
 CHANNEL, WORDS = re.compile(r"[CGD][A-Z0-9]{1,20}"), re.compile(r"(?s).*\S.*")
 ChannelId = Annotated[str, CHANNEL]
 Approvers = Annotated[int, Limits(ge=1, le=20)]
-USUAL_EXPIRY_S = 24 * 3600.0
-USUAL_REMINDERS_S = (4 * 3600.0,)
+DEFAULT_EXPIRY_S = 24 * 3600.0
+DEFAULT_REMINDERS_S = (4 * 3600.0,)
 
 
-def _unless_any(providers: frozenset[str]) -> frozenset[str] | None:
+def _any_to_none(providers: frozenset[str]) -> frozenset[str] | None:
     return None if "any" in providers else providers
 
 
 @dataclass(frozen=True)
-class Named:
+class NamedPeople:
     """Whom a rule names: ids of users and of user groups; `anyone` is every full member, `requester` who asked for
     the run or measurement that it is about, or uploaded the data. `where` is the rule's place in the file."""
 
@@ -117,7 +117,7 @@ class DataRule:
     level: Level = "hard"
     providers: Annotated[
         frozenset[str] | None,
-        Key(by=_unless_any, required='where such data may go, like ["local"]; ["any"] is all'),
+        Key(by=_any_to_none, required='where such data may go, like ["local"]; ["any"] is all'),
     ] = None
     channels: Annotated[frozenset[ChannelId] | None, Key(wants='ids of channels, like ["C123"]')] = None
     datasets: tuple[str, ...] | None = None
@@ -137,14 +137,14 @@ class DataRule:
         return self.providers is None or provider in self.providers
 
 
-NOBODY = Named()
-ANYONE = Named(anyone=True)
+NOBODY = NamedPeople()
+ANYONE = NamedPeople(anyone=True)
 
 
-def usual_rules(approvers: Named) -> Mapping[Rule, Named]:
+def default_rules(approvers: NamedPeople) -> Mapping[Rule, NamedPeople]:
     """Returns the rules where finetune.toml has no [policy.who]: every full member takes part, `approvers` decide about
     money."""
-    requester_too = Named(approvers.users, approvers.groups, requester=True, where=approvers.where)
+    requester_too = NamedPeople(approvers.users, approvers.groups, requester=True, where=approvers.where)
     return {
         **dict.fromkeys(("read", "upload", "estimate", "measure", "bar", "start", "try"), ANYONE),
         **dict.fromkeys(("approve", "freeze", "waive", "promote"), approvers),
@@ -171,7 +171,7 @@ class PromotionLimits:
     where: Annotated[str, OWN] = BUILT_IN
 
 
-USUAL_LIMITS = PromotionLimits()
+DEFAULT_PROMOTION_LIMITS = PromotionLimits()
 
 
 @dataclass(frozen=True)
@@ -179,16 +179,16 @@ class Policy:
     """`tiers` from cheap to dear, at least one. Times in seconds: how long a plan waits for its approvals, and how
     long before that time's end approvers are reminded."""
 
-    who: Mapping[Rule, Named] = field(default_factory=dict)
+    who: Mapping[Rule, NamedPeople] = field(default_factory=dict)
     tiers: tuple[Tier, ...] = (Tier(None, 1),)
     data: tuple[DataRule, ...] = ()
-    expires_s: float = USUAL_EXPIRY_S
-    remind_s: tuple[float, ...] = USUAL_REMINDERS_S
-    promotion: PromotionLimits = USUAL_LIMITS
+    expires_s: float = DEFAULT_EXPIRY_S
+    remind_s: tuple[float, ...] = DEFAULT_REMINDERS_S
+    promotion: PromotionLimits = DEFAULT_PROMOTION_LIMITS
 
-    def named(self, action: Action) -> Named:
+    def named(self, action: Action) -> NamedPeople:
         """Returns nobody where no rule speaks of it."""
-        return self.who.get(rule_of(action), NOBODY)
+        return self.who.get(governing_rule(action), NOBODY)
 
     def tier(self, maximum_micros: int) -> Tier | None:
         """Returns the cheapest tier that the plan fits into, None if it is dearer than every tier."""
@@ -198,7 +198,7 @@ class Policy:
         return next(fits, None)
 
 
-def rule_of(action: Action) -> Rule:
+def governing_rule(action: Action) -> Rule:
     """Raises KeyError for what no rule can speak of."""
     if action in RULES:
         return action
@@ -240,7 +240,7 @@ class Request:
 NO_REQUEST = Request("", "", 0.0)
 
 
-def has_words(reason: str) -> bool:
+def has_enough_words(reason: str) -> bool:
     """Returns whether it has a few words with letters in them."""
     words = [word for word in reason.split() if any(letter.isalpha() for letter in word)]
     return len(words) >= MIN_WORDS
@@ -259,17 +259,17 @@ def reminder_due(request: Request, now: float, policy: Policy) -> float | None:
 # What creates again may pay twice, what frees the money may let it be spent twice: four eyes. A job that is named is
 # compared with the plan where it runs, so one person's word is enough. The person who asked for the run has
 # none (see `may`).
-WORDS_NEEDED: dict[InterventionChoice, int] = {"retry": 2, "adopt": 1, "give_up": 2}
+VOTES_NEEDED: dict[InterventionChoice, int] = {"retry": 2, "adopt": 1, "give_up": 2}
 
 
-def decisive_words(
+def find_deciding_votes(
     words: Sequence[InterventionDecision], approvers: Collection[str]
 ) -> list[InterventionDecision]:
     """The decisions for one choice that are enough to carry it out; empty where none is. Only people who may still
     decide now count; of several choices the one that somebody decided for last."""
     for choice in dict.fromkeys(word.choice for word in reversed(words)):
         counted = [word for word in words if word.choice == choice and word.person in approvers]
-        if len({word.person for word in counted}) >= WORDS_NEEDED[choice]:
+        if len({word.person for word in counted}) >= VOTES_NEEDED[choice]:
             return counted
     return []
 
@@ -308,7 +308,7 @@ class Rules:
             sorted(group for group in self.policy.named(action).groups if self.members.get(group) is None)
         )
 
-    def entitled(self, action: Action, people: Collection[str]) -> list[str]:
+    def filter_entitled(self, action: Action, people: Collection[str]) -> list[str]:
         """Returns those of `people`, each once, who are named for it now."""
         anyone = self.policy.named(action).anyone
         named = self.named(action)
@@ -338,7 +338,7 @@ class NotNamed:
     whom the rule names can't for another reason."""
 
     action: Action
-    rule: Named
+    rule: NamedPeople
     others: tuple[str, ...]
     unknown: tuple[str, ...]
     is_one_out: bool = False
@@ -395,17 +395,17 @@ def may(asking: Caller, action: Action, request: Request = NO_REQUEST) -> RuleVe
 def has_quorum(approved_by: Collection[str], rules: Rules, maximum_micros: int) -> bool:
     """Whether enough people approved. Only those who may still approve now count."""
     tier = rules.policy.tier(maximum_micros)
-    return tier is not None and len(rules.entitled("approve", approved_by)) >= tier.approvers
+    return tier is not None and len(rules.filter_entitled("approve", approved_by)) >= tier.approvers
 
 
 def may_unfreeze(against: Collection[str], rules: Rules) -> bool:
     """A freeze ends by the word of two different people. Only those who may still end it now count."""
-    return len(rules.entitled("unfreeze", against)) >= UNFREEZERS
+    return len(rules.filter_entitled("unfreeze", against)) >= UNFREEZERS
 
 
 def rule_verdicts(asking: Caller, action: Action, request: Request = NO_REQUEST) -> Iterator[RuleVerdict]:
     """Yields what each rule says, in the order in which they are asked; all of them have to say yes."""
-    yield _membership(asking.person)
+    yield _membership_verdict(asking.person)
     if asking.channel is not None:
         if asking.channel.is_shared is None:
             yield RuleVerdict(False, OWN_CHANNELS, "channel unknown")
@@ -414,9 +414,9 @@ def rule_verdicts(asking: Caller, action: Action, request: Request = NO_REQUEST)
         else:
             yield RuleVerdict(True, OWN_CHANNELS, "own channel")
     if action in ("approve", "waive", "resolve") and asking.person:
-        yield _four_eyes(asking.person, action, request)
+        yield _four_eyes_verdict(asking.person, action, request)
     if asking.person:
-        yield _named(asking.person, action, request, asking.rules)
+        yield _named_verdict(asking.person, action, request, asking.rules)
     if action in ("start", "approve"):
         policy, maximum = asking.rules.policy, request.maximum_micros
         tier, dearest = policy.tier(maximum), policy.tiers[-1]
@@ -429,7 +429,7 @@ def rule_verdicts(asking: Caller, action: Action, request: Request = NO_REQUEST)
         yield RuleVerdict(True, limits.where, limits)
 
 
-def _membership(person: Person | None) -> RuleVerdict:
+def _membership_verdict(person: Person | None) -> RuleVerdict:
     if person is None:
         return RuleVerdict(False, FULL_MEMBERS, "nobody known")
     if person.is_bot:
@@ -443,7 +443,7 @@ def _membership(person: Person | None) -> RuleVerdict:
     return RuleVerdict(True, FULL_MEMBERS, "a full member")
 
 
-def _four_eyes(person: Person, action: Action, request: Request) -> RuleVerdict:
+def _four_eyes_verdict(person: Person, action: Action, request: Request) -> RuleVerdict:
     if person.id == request.requester and not (action == "waive" and person.id == request.uploader):
         return RuleVerdict(False, FOUR_EYES, OwnRequest(action, "asked for"))
     if person.id == request.uploader:
@@ -451,7 +451,7 @@ def _four_eyes(person: Person, action: Action, request: Request) -> RuleVerdict:
     return RuleVerdict(True, FOUR_EYES, "another's request")
 
 
-def _named(person: Person, action: Action, request: Request, rules: Rules) -> RuleVerdict:
+def _named_verdict(person: Person, action: Action, request: Request, rules: Rules) -> RuleVerdict:
     named = rules.policy.named(action)
     if named.requester and person.id == request.requester:
         return RuleVerdict(True, named.where, "uploaded it" if action == "delete" else "asked for it")
@@ -460,10 +460,10 @@ def _named(person: Person, action: Action, request: Request, rules: Rules) -> Ru
     if person.id in rules.named(action):
         return RuleVerdict(True, named.where, "named")
     but = {request.uploader} if action == "waive" else ()
-    return RuleVerdict(False, named.where, not_named(action, rules, but=but))
+    return RuleVerdict(False, named.where, explain_not_named(action, rules, but=but))
 
 
-def not_named(action: Action, rules: Rules, *, but: Collection[str] = ()) -> NotNamed:
+def explain_not_named(action: Action, rules: Rules, *, but: Collection[str] = ()) -> NotNamed:
     """Returns why others may not. `but`: people who can't for another reason."""
     named, others = rules.policy.named(action), sorted(rules.named(action) - set(but))
     return NotNamed(action, named, tuple(others), rules.unknown(action), is_one_out=bool(named.users and but))

@@ -181,7 +181,7 @@ class Plan:
     hosting: Hosting | None = None
 
     @property
-    def kept_back(self) -> EarlyStopping | SweepPlan | None:
+    def validation_split(self) -> EarlyStopping | SweepPlan | None:
         """Which training rows are not trained on but validated with."""
         return self.stopping or self.swept
 
@@ -247,7 +247,7 @@ def plan_from_json(text: str) -> Plan:
     return from_object(Plan, json.loads(text))
 
 
-PLANNED = ("n_epochs", "batch_size", "lora_r", "lora_alpha", "lora_dropout", "learning_rate")
+PLANNED_NAMES = ("n_epochs", "batch_size", "lora_r", "lora_alpha", "lora_dropout", "learning_rate")
 
 
 def hyperparameters_for(
@@ -270,7 +270,7 @@ def hyperparameters_for(
         return tuple(sorted({"n_epochs": hosted_epochs_for(n_train), **values}.items()))
     fixed = {name: value for name, value in values.items() if value != "auto" and name in specs(method)}
     resolved = asdict(resolve(method, fixed, Basis(n_train, rate, method)))
-    own = (*PLANNED, *(specs(method).keys() - specs().keys()))
+    own = (*PLANNED_NAMES, *(specs(method).keys() - specs().keys()))
     planned = {name: resolved[name] for name in own if name in specs(method)}
     if rate is None:
         planned.pop("learning_rate", None)
@@ -297,15 +297,15 @@ def ascii_name(dataset: str) -> str:
     return f"{rest or 'dataset'}-{hashlib.sha256(dataset.encode()).hexdigest()[:8]}"
 
 
-EXAMPLE = "sweep=lora_r:8,16;learning_rate:0.0005,0.001"
+SWEEP_EXAMPLE = "sweep=lora_r:8,16;learning_rate:0.0005,0.001"
 # Of what a sweep may vary, the numbers that people choose; a plan costs one number of epochs.
-NAMES = tuple(
+SWEEP_NAMES = tuple(
     spec.name
     for spec in methods.options().values()
     if spec.declared.sweeps and spec.is_number and spec.name != "n_epochs"
 )
-OTHER_NAMES: Mapping[str, str] = {
-    other: name for name in NAMES for other in methods.SWEEPABLE[name].declared.other_names
+SWEEP_ALIASES: Mapping[str, str] = {
+    other: name for name in SWEEP_NAMES for other in methods.SWEEPABLE[name].declared.other_names
 }
 
 
@@ -314,16 +314,18 @@ def parse_sweep(text: str) -> Sweep | Misread:
     entries: list[tuple[str, tuple[Value, ...]]] = []
     for part in filter(None, text.lower().split(";")):
         name, colon, values = part.partition(":")
-        known_name = OTHER_NAMES.get(name, name)
-        if known_name not in NAMES:
-            near = difflib.get_close_matches(name, [*NAMES, *OTHER_NAMES], n=1, cutoff=0.6)
+        known_name = SWEEP_ALIASES.get(name, name)
+        if known_name not in SWEEP_NAMES:
+            near = difflib.get_close_matches(name, [*SWEEP_NAMES, *SWEEP_ALIASES], n=1, cutoff=0.6)
             hint = f" Did you mean {near[0]}?" if near else ""
-            return Misread(f"“{name[:40]}” can't be swept.{hint} Those that can: {', '.join(NAMES)}.")
+            return Misread(f"“{name[:40]}” can't be swept.{hint} Those that can: {', '.join(SWEEP_NAMES)}.")
         numbers = [methods.parse_number(number) for number in filter(None, values.split(","))]
         if not colon or any(number is None for number in numbers):
-            return Misread(f"I can't read “{part[:60]}”. Write it like {EXAMPLE}.")
+            return Misread(f"I can't read “{part[:60]}”. Write it like {SWEEP_EXAMPLE}.")
         if known_name in dict(entries):
-            return Misread(f"“{known_name}” stands there twice. Write all its values once, like {EXAMPLE}.")
+            return Misread(
+                f"“{known_name}” stands there twice. Write all its values once, like {SWEEP_EXAMPLE}."
+            )
         entries.append((known_name, tuple(number for number in numbers if number is not None)))
     problem = methods.sweep_problem(tuple(entries))
     return Misread(problem[0]) if problem else tuple(entries)
@@ -356,31 +358,31 @@ def arm_count_text(sweep: Sweep) -> str:
 
 
 @dataclass(frozen=True)
-class Unswept:
+class SweepConflict:
     """Why something can't be swept. `name`: the method, the engine, or the option that is given twice."""
 
     why: Literal["one set a job", "method", "engine", "given twice", "patience"]
     name: str = ""
 
 
-def find_unswept(question: Question, *, can_sweep: bool) -> Unswept | None:
+def find_sweep_conflict(question: Question, *, can_sweep: bool) -> SweepConflict | None:
     """What keeps the question's sweep from being run. `can_sweep`: its target can run one."""
     if not question.sweep:
         return None
     if not can_sweep:
-        return Unswept("one set a job")
+        return SweepConflict("one set a job")
     if not methods.METHODS[question.method].is_plain:
-        return Unswept("method", question.method)
+        return SweepConflict("method", question.method)
     engine = question.chosen.get("engine", methods.BUILTIN)
     if engine != methods.BUILTIN:
-        return Unswept("engine", str(engine))
+        return SweepConflict("engine", str(engine))
     twice = next((name for name, _ in question.sweep if name in question.chosen), None)
     if twice:
-        return Unswept("given twice", methods.option_of(twice))
-    return Unswept("patience") if question.patience is not None else None
+        return SweepConflict("given twice", methods.option_of(twice))
+    return SweepConflict("patience") if question.patience is not None else None
 
 
-def without_swept(
+def drop_swept(
     chosen: Mapping[str, Hyperparameter], sweep: Sweep, fixed: Mapping[str, Hyperparameter]
 ) -> dict[str, Hyperparameter]:
     """The single values beside a sweep. lora_alpha follows lora_r, twice as large, unless it is `fixed`."""

@@ -20,7 +20,7 @@ class MissingPrice:
     row: PriceRow | None = None
 
 
-def rates_of(row: PriceRow) -> Rates | MissingPrice:
+def rates_from_row(row: PriceRow) -> Rates | MissingPrice:
     price = row.price
     if price.input is None or price.output is None:
         return MissingPrice("token", row)
@@ -42,7 +42,9 @@ def rates_of(row: PriceRow) -> Rates | MissingPrice:
     )
 
 
-def training_of(row: PriceRow, tokens: int, epochs: int, minutes: Range | None) -> Training | MissingPrice:
+def training_from_row(
+    row: PriceRow, tokens: int, epochs: int, minutes: Range | None
+) -> Training | MissingPrice:
     """`tokens` of one epoch; `minutes` where the speed is known, and not only guessed where an hour costs money: but of
     a rented machine, which is ended in time, a guess will do."""
     if row.rental is not None:

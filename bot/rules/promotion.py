@@ -10,7 +10,7 @@ from decimal import Decimal
 from statistics import NormalDist, fmean, stdev
 from typing import Literal
 
-from bot.rules.permissions import USUAL_LIMITS, PromotionLimits
+from bot.rules.permissions import DEFAULT_PROMOTION_LIMITS, PromotionLimits
 from bot.rules.plans import ascii_name
 from trainers.evaluation.results import Rung
 from trainers.evaluation.statistics import (
@@ -88,7 +88,7 @@ class LabelRecall:
 
 
 @dataclass(frozen=True)
-class Proof:
+class PromotionEvidence:
     """What is known of a model. `rung` None: it was never measured. `best`: against the best that was measured on the
     same held-out rows without it. `used` is the model in use now, `against_used` None where the two did not answer the
     same rows. `no_go`: the verdict of its run, where that was no. `limits` are the policy's; `low` labels are shown to
@@ -100,7 +100,7 @@ class Proof:
     against_used: ModelComparison | None = None
     no_go: str | None = None
     is_gone: bool = False
-    limits: PromotionLimits = USUAL_LIMITS
+    limits: PromotionLimits = DEFAULT_PROMOTION_LIMITS
     low: tuple[LabelRecall, ...] = ()
     worse: tuple[LabelLoss, ...] = ()
 
@@ -119,7 +119,7 @@ def best_comparison(comparisons: Iterable[ModelComparison], margin: float) -> Mo
     return next(iter(ranked), None)
 
 
-def below_floor(labels: Iterable[LabelRecall], limits: PromotionLimits) -> tuple[LabelRecall, ...]:
+def labels_below_floor(labels: Iterable[LabelRecall], limits: PromotionLimits) -> tuple[LabelRecall, ...]:
     """The labels with enough rows whose one-sided 95% bound is below the floor, the lowest first."""
     floor = limits.floor
     if floor is None:
@@ -154,7 +154,7 @@ def compare_models(
     return ModelComparison(other, fmean(other_scores), middle, likely.low, likely.high, n, usd, other_usd)
 
 
-def objections(proof: Proof) -> tuple[Objection, ...]:
+def find_objections(proof: PromotionEvidence) -> tuple[Objection, ...]:
     """What speaks against using it; empty where the model is shown to be better, or cheaper and not worse."""
     names: list[Objection] = []
     margin = proof.limits.margin

@@ -8,9 +8,9 @@ from dataclasses import replace
 from decimal import Decimal
 
 from bot.rules.alternatives import (
-    as_evidence,
-    asking_usd,
     cheapest,
+    cost_to_repeat_usd,
+    exclude_misread,
     is_cheaper,
     is_no_dearer,
     is_shown_better,
@@ -19,7 +19,7 @@ from bot.rules.alternatives import (
 from bot.rules.facts import FASTER, Evidence, Facts, is_silent
 from bot.rules.promotion import compare_models
 from bot.rules.reasons import (
-    BesideBest,
+    AllMissBar,
     HoldOut,
     LabelFirst,
     Measure,
@@ -33,11 +33,11 @@ from bot.rules.reasons import (
     Step,
     TodayNotMeasured,
     Todo,
-    TooClose,
-    TunedStands,
-    Unread,
-    Use,
-    WaysMiss,
+    TooCloseToBar,
+    TunedScore,
+    TunedVersusBest,
+    UnreadableAnswers,
+    UseCandidate,
     WritePrice,
     answer_step,
     labelling_step,
@@ -50,11 +50,11 @@ MOST_NAMED = 3  # models in a command
 PROMPTED: tuple[RungName, ...] = ("zero", "kshot", "retrieval")
 
 
-def about_alternatives(facts: Facts) -> tuple[Reason, ...]:
+def alternative_reasons(facts: Facts) -> tuple[Reason, ...]:
     """Never silent: what is not measured is the first thing to say."""
     evidence = facts.evidence
     if evidence.ladder is None:
-        step = facts.measuring(Measure("prompts", facts.dataset, models=facts.to_measure))
+        step = facts.measure_step(Measure("prompts", facts.dataset, models=facts.to_measure))
         if facts.smallest_label is not None:
             step = Step(Measure("free", facts.dataset, FREE_RUNGS))
         return (Reason("measure", "unknown", "nothing measured", step=step),)
@@ -62,34 +62,40 @@ def about_alternatives(facts: Facts) -> tuple[Reason, ...]:
         models = tuple(dict.fromkeys(rung.arm.model for rung in evidence.ladder.rungs if rung.arm.model))
         again = Measure("again", facts.dataset, () if models else FREE_RUNGS, models[:MOST_NAMED])
         other_bar = OtherBar(evidence.ladder.bar, evidence.bar)
-        return (Reason("bar", "unknown", other_bar, step=facts.measuring(again, Decimal(0))),)
+        return (Reason("bar", "unknown", other_bar, step=facts.measure_step(again, Decimal(0))),)
     notes = _notes(evidence, evidence.ladder)
     enough = cheapest([rung for rung in evidence.alternatives if rung.standing == "meets"])
     if enough is None:
-        return (*_missing(facts), *_undecided(facts, None), *_missed(evidence), *_todays(facts), *notes)
-    met = _met(enough, facts)
+        return (
+            *_unmeasured_reasons(facts),
+            *_undecided_reasons(facts, None),
+            *_all_missed_reasons(evidence),
+            *_today_reasons(facts),
+            *notes,
+        )
+    met = _bar_met_reason(enough, facts)
     if met.kind == "no_go":
         return (met, *notes)
-    return (met, *_missing(facts), *_undecided(facts, enough), *notes)
+    return (met, *_unmeasured_reasons(facts), *_undecided_reasons(facts, enough), *notes)
 
 
-def about_tuned(facts: Facts) -> tuple[Reason, ...]:
+def tuned_reasons(facts: Facts) -> tuple[Reason, ...]:
     evidence, tuned = facts.evidence, facts.evidence.trained
     if tuned is None:
         return (Reason("quality", "unknown", NotTrainedYet(facts.n_holdout), weighs=False),)
     if evidence.is_stale:
         return ()  # to be judged again with the others
     if is_silent(tuned):
-        again = Step("see why it does not answer", asking_usd(tuned))
+        again = Step("see why it does not answer", cost_to_repeat_usd(tuned))
         return (Reason("tuned", "unknown", NoAnswer(tuned), step=again),)
-    standing = _standing(tuned, evidence)
-    if _price_win(evidence):
+    standing = _tuned_score_reason(tuned, evidence)
+    if _price_win_reason(evidence):
         # it is not worse than what is shown to meet the bar, so whether it meets it too need not be known
         return (replace(standing, weighs=standing.kind != "unknown"),)
-    return (standing, *_beside_best(tuned, evidence))
+    return (standing, *_versus_best_reasons(tuned, evidence))
 
 
-def replaces(rung: Rung, facts: Facts) -> bool | None:
+def is_worth_replacing(rung: Rung, facts: Facts) -> bool | None:
     """Would a tuned model be worth having where `rung` is good enough: cheaper, or faster where speed counts? None: not
     known. What costs nothing cannot be undercut, and what runs on any machine at once cannot be outrun."""
     if rung.arm.is_free:
@@ -117,21 +123,21 @@ def is_worth_being_better(rung: Rung, facts: Facts) -> bool:
     )
 
 
-def _met(rung: Rung, facts: Facts) -> Reason:
+def _bar_met_reason(rung: Rung, facts: Facts) -> Reason:
     bar, is_for_speed = facts.evidence.bar, facts.task_kind == "latency"
     if is_worth_being_better(rung, facts):
         is_the_aim = facts.task_kind == "quality" or facts.estimate is None
         worth = None if is_the_aim or facts.estimate is None else facts.estimate.errors_avoided_usd
         return Reason("fewer errors", "go", MeetsBar(rung, bar, "is right more often", worth))
-    match replaces(rung, facts):
+    match is_worth_replacing(rung, facts):
         case True if is_for_speed:
             return Reason("distil", "go", MeetsBar(rung, bar, "is faster"))
         case True:
-            won = _price_win(facts.evidence)
+            won = _price_win_reason(facts.evidence)
             return won or Reason("distil", "go", MeetsBar(rung, bar, "is cheaper"))
         case False:
             not_needed = MeetsBar(rung, bar, "is not needed")
-            return Reason("cheaper rung", "no_go", not_needed, step=Step(Use(rung.arm)))
+            return Reason("cheaper rung", "no_go", not_needed, step=Step(UseCandidate(rung.arm)))
         case None if is_for_speed:
             start = Step("measure speed by a run", facts.run_usd)
             return Reason("latency", "unknown", MeetsBar(rung, bar, "may be faster"), step=start)
@@ -141,7 +147,7 @@ def _met(rung: Rung, facts: Facts) -> Reason:
             return Reason("cheaper rung", "unknown", may_be, step=answer_step(todo))
 
 
-def _missing(facts: Facts) -> tuple[Reason, ...]:
+def _unmeasured_reasons(facts: Facts) -> tuple[Reason, ...]:
     """The ways that nobody tried: a fine-tune is never advised over one of them."""
     arms = [rung.arm for rung in facts.evidence.alternatives]
     measured = {facts.evidence.own, *(arm.rung for arm in arms), *("kshot" for arm in arms if arm.shots == 0)}
@@ -160,22 +166,22 @@ def _missing(facts: Facts) -> tuple[Reason, ...]:
         # Ten examples make a prompt at most eleven times as long.
         more = MOST_NEAREST if first == ("retrieval",) else SHOTS
         is_longer = prompted.arm.rung == "zero" and first != ("zero",)
-        usd = asking_usd(prompted, more + 1 if is_longer else 1)
+        usd = cost_to_repeat_usd(prompted, more + 1 if is_longer else 1)
         models = (prompted.arm.model,) if prompted.arm.model else models
     measure = Measure("rung", facts.dataset, first, models, usd)
-    return (Reason("measure", "unknown", NotMeasured(missing), step=facts.measuring(measure, usd)),)
+    return (Reason("measure", "unknown", NotMeasured(missing), step=facts.measure_step(measure, usd)),)
 
 
-def _todays(facts: Facts) -> tuple[Reason, ...]:
+def _today_reasons(facts: Facts) -> tuple[Reason, ...]:
     """Today's model, which is to be replaced, is an alternative too."""
     if facts.is_today_measured or facts.current is None:
         return ()
-    step = facts.measuring(Measure("today", facts.dataset, models=facts.to_measure, today=facts.current))
+    step = facts.measure_step(Measure("today", facts.dataset, models=facts.to_measure, today=facts.current))
     weighs = not facts.evidence.is_good
     return (Reason("today's model", "unknown", TodayNotMeasured(facts.current), weighs=weighs, step=step),)
 
 
-def _undecided(facts: Facts, enough: Rung | None) -> tuple[Reason, ...]:
+def _undecided_reasons(facts: Facts, enough: Rung | None) -> tuple[Reason, ...]:
     """Rungs that may yet meet the bar for less than `enough` costs. Nobody needs to know once the tuned model
     meets it and costs no more than they do."""
     evidence, tuned = facts.evidence, facts.evidence.trained
@@ -187,11 +193,11 @@ def _undecided(facts: Facts, enough: Rung | None) -> tuple[Reason, ...]:
     if not undecided:
         return ()
     is_settled = bool(tuned and evidence.is_good and all(is_no_dearer(tuned, rung) for rung in undecided))
-    close = TooClose(undecided, evidence.bar)
-    return (Reason("undecided", "unknown", close, not is_settled, _hold_out(undecided)),)
+    close = TooCloseToBar(undecided, evidence.bar)
+    return (Reason("undecided", "unknown", close, not is_settled, _hold_out_step(undecided)),)
 
 
-def _hold_out(undecided: Sequence[Rung]) -> Step:
+def _hold_out_step(undecided: Sequence[Rung]) -> Step:
     """The step with the fewest rows that would settle one of them."""
     needed = [(rung.rows_to_decide, rung) for rung in undecided if rung.rows_to_decide is not None]
     if not needed:
@@ -201,17 +207,17 @@ def _hold_out(undecided: Sequence[Rung]) -> Step:
     return labelling_step(rows, HoldOut(rows, rung.arm))
 
 
-def _missed(evidence: Evidence) -> tuple[Reason, ...]:
-    readable = as_evidence(evidence.alternatives, evidence.bar)
+def _all_missed_reasons(evidence: Evidence) -> tuple[Reason, ...]:
+    readable = exclude_misread(evidence.alternatives, evidence.bar)
     if not readable or any(rung.standing != "misses" for rung in evidence.alternatives):
         return ()
     best = max(readable, key=lambda rung: rung.score)
-    missed = WaysMiss(len(readable), len(evidence.alternatives), best, evidence.bar)
+    missed = AllMissBar(len(readable), len(evidence.alternatives), best, evidence.bar)
     return (Reason("alternatives", "go", missed),)
 
 
-def _standing(tuned: Rung, evidence: Evidence) -> Reason:
-    stands = TunedStands(tuned, evidence.bar)
+def _tuned_score_reason(tuned: Rung, evidence: Evidence) -> Reason:
+    stands = TunedScore(tuned, evidence.bar)
     match tuned.standing:
         case "meets":
             return Reason("tuned", "go", stands)
@@ -221,10 +227,10 @@ def _standing(tuned: Rung, evidence: Evidence) -> Reason:
                 step = Step(LabelFirst(tuple(need.label for need in evidence.curve.needs)))
             return Reason("tuned", "no_go", stands, step=step)
         case "undecided":
-            return Reason("tuned", "unknown", stands, step=_hold_out([tuned]))
+            return Reason("tuned", "unknown", stands, step=_hold_out_step([tuned]))
 
 
-def _price_win(evidence: Evidence) -> Reason | None:
+def _price_win_reason(evidence: Evidence) -> Reason | None:
     """The tuned model is cheaper than the best alternative, which meets the bar, and shown not to be worse within the
     margin. Compared row by row, where both were scored alike on as many rows."""
     best, tuned = max(evidence.alternatives, key=lambda rung: rung.score, default=None), evidence.trained
@@ -237,22 +243,24 @@ def _price_win(evidence: Evidence) -> Reason | None:
     if not comparison.is_cheaper or not comparison.is_not_worse(evidence.margin):
         return None
     low, margin = comparison.low, evidence.margin
-    return Reason("not worse", "go", BesideBest(tuned, best, "not worse and cheaper", low=low, margin=margin))
+    return Reason(
+        "not worse", "go", TunedVersusBest(tuned, best, "not worse and cheaper", low=low, margin=margin)
+    )
 
 
-def _beside_best(tuned: Rung, evidence: Evidence) -> tuple[Reason, ...]:
+def _versus_best_reasons(tuned: Rung, evidence: Evidence) -> tuple[Reason, ...]:
     """The tuned model against the best alternative. A no where the better one costs no more and is not much slower."""
     best = max(evidence.alternatives, key=lambda rung: rung.score, default=None)
     if best is None or best.n != tuned.n or is_shown_better(tuned, best, evidence.ladder):
         return ()
     if not is_shown_better(best, tuned, evidence.ladder):
         gap = evidence.ladder.detectable_gap if evidence.ladder else None
-        unclear = BesideBest(tuned, best, "not shown to be better", gap)
+        unclear = TunedVersusBest(tuned, best, "not shown to be better", gap)
         return (Reason("not better", "unknown", unclear, weighs=False),)
     if is_no_dearer(best, tuned) and best.p95_s < FASTER * tuned.p95_s:
-        worse = BesideBest(tuned, best, "worse and costs as much")
-        return (Reason("worse", "no_go", worse, step=Step(Use(best.arm, instead_of_worse=True))),)
-    return (Reason("not better", "unknown", BesideBest(tuned, best, "worse"), weighs=False),)
+        worse = TunedVersusBest(tuned, best, "worse and costs as much")
+        return (Reason("worse", "no_go", worse, step=Step(UseCandidate(best.arm, instead_of_worse=True))),)
+    return (Reason("not better", "unknown", TunedVersusBest(tuned, best, "worse"), weighs=False),)
 
 
 def _notes(evidence: Evidence, ladder: Ladder) -> tuple[Reason, ...]:
@@ -265,9 +273,9 @@ def _notes(evidence: Evidence, ladder: Ladder) -> tuple[Reason, ...]:
     prompted = [rung for rung in evidence.alternatives if not rung.arm.is_free]
     if hopeful and len(hopeful) == len(prompted) and not evidence.is_good:
         clearer = Step("clearer prompt", usd=None)
-        notes.append(Reason("unread", "unknown", Unread(hopeful, is_settled=False), step=clearer))
+        notes.append(Reason("unread", "unknown", UnreadableAnswers(hopeful, is_settled=False), step=clearer))
     elif hopeful:
-        notes.append(Reason("unread", "unknown", Unread(hopeful, is_settled=True), weighs=False))
+        notes.append(Reason("unread", "unknown", UnreadableAnswers(hopeful, is_settled=True), weighs=False))
 
     if ladder.never_answered:
         labels = NeverAnswered(tuple(ladder.never_answered))

@@ -31,7 +31,7 @@ PlainReason = Literal[
 
 
 @dataclass(frozen=True)
-class Told:
+class QuotedSentence:
     """A sentence from outside the rules: of a list of models, or of the memory plan."""
 
     text: str
@@ -60,7 +60,7 @@ class MachinesUnpriced:
 
 
 @dataclass(frozen=True)
-class Ends:
+class AlternativeEnds:
     """The model that the saving is held against ends."""
 
     succession: Succession
@@ -111,13 +111,13 @@ class TodayNotMeasured:
 
 
 @dataclass(frozen=True)
-class TooClose:
+class TooCloseToBar:
     rungs: tuple[Rung, ...]
     bar: float
 
 
 @dataclass(frozen=True)
-class WaysMiss:
+class AllMissBar:
     """All `measured` miss the bar; so many of them, `missing`, would also if the answers that could not be read were
     right. `best` of those."""
 
@@ -128,13 +128,13 @@ class WaysMiss:
 
 
 @dataclass(frozen=True)
-class TunedStands:
+class TunedScore:
     rung: Rung
     bar: float
 
 
 @dataclass(frozen=True)
-class BesideBest:
+class TunedVersusBest:
     """`gap`: the share from which the holdout shows differences. `low`: the lower end of the difference's interval,
     above minus the policy's `margin` where the tuned model is not worse."""
 
@@ -147,7 +147,7 @@ class BesideBest:
 
 
 @dataclass(frozen=True)
-class Unread:
+class UnreadableAnswers:
     """`is_settled`: other answers were read, or the tuned model is good."""
 
     rungs: tuple[Rung, ...]
@@ -240,7 +240,7 @@ class WrongLabels:
 
 
 @dataclass(frozen=True)
-class Gap:
+class PriceGap:
     """`is_free`: a run costs nothing but the machine's time."""
 
     missing: MissingPrice
@@ -254,7 +254,7 @@ class PriceOfBetter:
 
 
 @dataclass(frozen=True)
-class Pays:
+class Payback:
     """`outlook` None: nothing was simulated. `amount` is what `but` is about: USD lost, the hours of people's time that
     end the likelihood, or the months that the model has left."""
 
@@ -276,31 +276,31 @@ class Pays:
 
 @dataclass(frozen=True)
 class OnlyWay:
-    money: Pays
+    money: Payback
     bar: float
 
 
-OfModel = Told | MemoryShortage | SpeedUnknown | MachinesUnpriced | Ends
-OfMeasurement = (
+ModelReason = QuotedSentence | MemoryShortage | SpeedUnknown | MachinesUnpriced | AlternativeEnds
+MeasurementReason = (
     NotTrainedYet
     | NoAnswer
     | OtherBar
     | MeetsBar
     | NotMeasured
     | TodayNotMeasured
-    | TooClose
-    | WaysMiss
-    | TunedStands
-    | BesideBest
-    | Unread
+    | TooCloseToBar
+    | AllMissBar
+    | TunedScore
+    | TunedVersusBest
+    | UnreadableAnswers
     | NeverAnswered
 )
-OfTask = RetrievalMissed | StyleReached | OwnClasses | Speeds
-OfRows = (
+TaskReason = RetrievalMissed | StyleReached | OwnClasses | Speeds
+RowReason = (
     OneLabel | RowCount | RareLabels | BarUnprovable | HoldoutTooSmall | HoldoutSmall | MoreRows | WrongLabels
 )
-OfMoney = Gap | PriceOfBetter | Pays | OnlyWay
-Because = PlainReason | OfModel | OfMeasurement | OfTask | OfRows | OfMoney
+MoneyReason = PriceGap | PriceOfBetter | Payback | OnlyWay
+Because = PlainReason | ModelReason | MeasurementReason | TaskReason | RowReason | MoneyReason
 
 PlainTodo = Literal[
     "calibrate",
@@ -366,7 +366,7 @@ class SetUp:
 
 
 @dataclass(frozen=True)
-class Use:
+class UseCandidate:
     arm: Candidate
     instead_of_worse: bool = False
 
@@ -426,7 +426,7 @@ Todo = (
     PlainTodo
     | Measure
     | SetUp
-    | Use
+    | UseCandidate
     | WritePrice
     | HoldOut
     | HoldOutAtLeast

@@ -203,14 +203,14 @@ class Inputs:
         return Decimal(max(0, (day - self.today).days) * 24) / HOURS_PER_MONTH
 
     @property
-    def held_against(self) -> Rates:
+    def alternative_rates(self) -> Rates:
         return self.alternative.rates if self.alternative else self.now
 
     @property
     def months_known(self) -> Decimal | None:
         """Months until the tuned model is gone, or until nobody knows any more what it is held against; None: no
         end."""
-        rates = self.held_against
+        rates = self.alternative_rates
         while rates.ends and rates.then:
             rates = rates.then
         ends = (self.months_left, None if rates.ends is None else self.months_to(rates.ends))
@@ -275,9 +275,9 @@ class Estimate:
 
 def estimate(inputs: Inputs) -> Estimate:
     """The whole sum. 10M tokens at $2.50 per 1M are $25."""
-    monthly, one_off = flow(inputs), one_off_usd(inputs)
+    monthly, one_off = monthly_flow(inputs), one_off_usd(inputs)
     target = target_months(inputs)
-    saving, stages = monthly.saving(), phases(inputs)
+    saving, stages = monthly.saving(), saving_phases(inputs)
     # Saving is a straight line over volume: its ends are at the ends of the volume.
     low, high = sorted(monthly.at_volume(1 + sign * inputs.volume_spread) for sign in (-1, 1))
     bearable_hours = None
@@ -295,9 +295,9 @@ def estimate(inputs: Inputs) -> Estimate:
         labels_usd=inputs.labels * inputs.usd_per_label,
         one_off_usd=one_off,
         monthly_before=bill(inputs.usage.today, inputs.now, inputs.requests, inputs.asking),
-        monthly_alternative=_alternative(inputs, inputs.held_against),
-        monthly_after=_after(inputs),
-        errors_avoided_usd=_errors(inputs),
+        monthly_alternative=_alternative_bill(inputs, inputs.alternative_rates),
+        monthly_after=_tuned_bill(inputs),
+        errors_avoided_usd=_errors_avoided_usd(inputs),
         saving_month=saving,
         saving_month_range=Range(low, saving, high),
         payback_months=payback_months(one_off, stages) if inputs.months_left != 0 else None,
@@ -336,17 +336,17 @@ def target_months(inputs: Inputs) -> Decimal:
 
 def net_value(inputs: Inputs) -> Decimal:
     """The net present value over the horizon."""
-    savings = monthly_savings(phases(inputs), inputs.price_fall.expected, inputs.horizon)
+    savings = monthly_savings(saving_phases(inputs), inputs.price_fall.expected, inputs.horizon)
     return net_present_value(one_off_usd(inputs), savings, inputs.discount)
 
 
-def phases(inputs: Inputs) -> tuple[Phase, ...]:
+def saving_phases(inputs: Inputs) -> tuple[Phase, ...]:
     """The saving against one model after the other: each until it ends, then against its successor. What a successor
     gets right nobody has measured: better answers count no longer, worse ones do."""
     phases: list[Phase] = []
-    start, rates = ZERO, inputs.held_against
+    start, rates = ZERO, inputs.alternative_rates
     while True:
-        saved = flow(inputs, rates)
+        saved = monthly_flow(inputs, rates)
         if phases:
             saved = replace(saved, errors=min(saved.errors, ZERO))
         end = None if rates.ends is None else max(start, inputs.months_to(rates.ends))
@@ -356,24 +356,24 @@ def phases(inputs: Inputs) -> tuple[Phase, ...]:
         start, rates = end, rates.then
 
 
-def flow(inputs: Inputs, rates: Rates | None = None) -> Flow:
+def monthly_flow(inputs: Inputs, rates: Rates | None = None) -> Flow:
     """A month's saving against a model at `rates`, by default against the alternative. Bills are straight lines over
     volume, so what is left at none is fixed. Machines come one by one, but between none and this volume their cost
     is taken to rise evenly."""
-    rates = rates or inputs.held_against
+    rates = rates or inputs.alternative_rates
     idle = replace(inputs, monthly_input_tokens=0)
-    other, other_idle = _alternative(inputs, rates), _alternative(idle, rates)
-    tuned, tuned_idle = _after(inputs), _after(idle)
+    other, other_idle = _alternative_bill(inputs, rates), _alternative_bill(idle, rates)
+    tuned, tuned_idle = _tuned_bill(inputs), _tuned_bill(idle)
     falling = ZERO if rates.usd_per_hour else other.input + other.output
     return Flow(
         falling=falling,
         steady=other.total - other_idle.total - falling - (tuned.total - tuned_idle.total),
-        errors=_errors(inputs),
+        errors=_errors_avoided_usd(inputs),
         fixed=other_idle.total - tuned_idle.total,
     )
 
 
-def _alternative(inputs: Inputs, rates: Rates) -> MonthlyCost:
+def _alternative_bill(inputs: Inputs, rates: Rates) -> MonthlyCost:
     tokens = inputs.alternative.tokens if inputs.alternative else inputs.usage.today
     return bill(tokens, rates, inputs.requests, inputs.asking)
 
@@ -382,7 +382,7 @@ def _tuned_tokens(inputs: Inputs) -> Tokens:
     return inputs.tuned_tokens or inputs.usage.tuned
 
 
-def _after(inputs: Inputs) -> MonthlyCost:
+def _tuned_bill(inputs: Inputs) -> MonthlyCost:
     """The bill of the same requests with the tuned model's prompt, and its upkeep."""
     cost = bill(_tuned_tokens(inputs), inputs.tuned, inputs.requests, inputs.asking)
     return replace(cost, upkeep=inputs.monitoring_usd + retraining_usd(inputs))
@@ -394,7 +394,7 @@ def retraining_usd(inputs: Inputs) -> Decimal:
     return (inputs.training.usd.expected + evaluations_usd(inputs)) / inputs.retrain_months
 
 
-def _errors(inputs: Inputs) -> Decimal:
+def _errors_avoided_usd(inputs: Inputs) -> Decimal:
     """USD a month that avoided errors are worth, below 0 where the tuned model is worse."""
     return inputs.quality.gap * wrong_answers_usd(inputs) if inputs.quality else ZERO
 
@@ -408,7 +408,7 @@ def wrong_answers_usd(inputs: Inputs) -> Decimal:
 
 
 def _succession(inputs: Inputs, stages: Sequence[Phase]) -> Succession | None:
-    rates, left = inputs.held_against, inputs.months_left
+    rates, left = inputs.alternative_rates, inputs.months_left
     ahead = Decimal(inputs.horizon_months)
     ahead = ahead if left is None else min(ahead, left)
     if rates.ends is None or inputs.months_to(rates.ends) >= ahead:
@@ -423,7 +423,7 @@ def _break_even(inputs: Inputs, one_off: Decimal, within_months: Decimal) -> int
     volume = max(inputs.monthly_input_tokens, int(MILLION))
     spans = [
         (phase.within(ZERO, within_months), phase.flow)
-        for phase in phases(replace(inputs, monthly_input_tokens=volume))
+        for phase in saving_phases(replace(inputs, monthly_input_tokens=volume))
     ]
     by_volume = sum((months * saved.by_volume for months, saved in spans), ZERO)
     if by_volume <= 0:

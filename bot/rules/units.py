@@ -50,7 +50,7 @@ def parse_volume(text: str) -> int | Misread:
         return _misread(f"{_shown(text)} is not a whole number of tokens.")
     if number > LARGEST_VOLUME:
         return Misread(
-            f"{_shown(text)} is outside of what can be: {tokens(LARGEST_VOLUME)} tokens a month at most."
+            f"{_shown(text)} is outside of what can be: {format_tokens(LARGEST_VOLUME)} tokens a month at most."
         )
     return int(number)
 
@@ -61,7 +61,7 @@ def _misread(problem: str) -> Misread:
     )
 
 
-def tokens(count: int) -> str:
+def format_tokens(count: int) -> str:
     """Short, to about three digits: 950, 12.3k, 3.62M, 10M, 728M, 2.5B."""
     if abs(count) < 1000:
         return str(count)
@@ -72,7 +72,7 @@ def tokens(count: int) -> str:
     return str(count)
 
 
-def duration(months: Decimal) -> str:
+def format_months(months: Decimal) -> str:
     """A length of time in the unit that fits: 47 minutes, 5 hours, 33 days, 7.2 months, 18 years."""
     hours = months * HOURS_PER_MONTH
     if hours < 1:

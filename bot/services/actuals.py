@@ -17,9 +17,9 @@ from bot.context import AppContext
 from bot.rules import calibration as rules
 from bot.rules import units
 from bot.rules.bills import Rates, Traffic
-from bot.rules.calibration import Use
+from bot.rules.calibration import CallTotals
 from bot.rules.plans import plan_from_json
-from bot.rules.prices import rates_of
+from bot.rules.prices import rates_from_row
 from bot.rules.promotion import alias_for
 from bot.services import datasets, estimate_requests, estimates, evidence
 from bot.services.estimate_inputs import measured_alternatives
@@ -43,7 +43,7 @@ def update(context: AppContext, trainer: Trainer, promotion: Promotion, model: M
     if uses is None:
         return
     this_month = (model.name, units.month_of(context.clock()))
-    for (name, month), use in {this_month: Use(), **uses}.items():
+    for (name, month), use in {this_month: CallTotals(), **uses}.items():
         before = context.store.actuals.get(promotion.dataset, name, month)
         counted = (before.calls, before.prompt_tokens, before.completion_tokens) if before else None
         is_of_today = before is not None and units.day_of(before.at) == today
@@ -53,7 +53,7 @@ def update(context: AppContext, trainer: Trainer, promotion: Promotion, model: M
 
 def _uses(
     context: AppContext, trainer: Trainer, dataset: str, since: date
-) -> Mapping[tuple[str, str], Use] | None:
+) -> Mapping[tuple[str, str], CallTotals] | None:
     """Returns the use by our model's name and month; None where the trainer doesn't count."""
     days = trainer.alias_usage(alias_for(dataset), since)
     if days is None:
@@ -63,15 +63,15 @@ def _uses(
         for model in context.store.models()
         if model.provider == trainer.provider.name
     }
-    uses: defaultdict[tuple[str, str], Use] = defaultdict(Use)
+    uses: defaultdict[tuple[str, str], CallTotals] = defaultdict(CallTotals)
     for day in days:
         if day.model in names:
             place = names[day.model], day.day[:7]
-            uses[place] = uses[place].with_more(day.calls, day.prompt_tokens, day.completion_tokens)
+            uses[place] = uses[place].plus(day.calls, day.prompt_tokens, day.completion_tokens)
     return uses
 
 
-def _month(context: AppContext, dataset: str, name: str, month: str, use: Use) -> ActualMonth:
+def _month(context: AppContext, dataset: str, name: str, month: str, use: CallTotals) -> ActualMonth:
     now = context.clock()
     counted = ActualMonth(
         dataset=dataset,
@@ -90,9 +90,9 @@ def _month(context: AppContext, dataset: str, name: str, month: str, use: Use) -
         return counted
     spans = [(each.at, each.ended_at or now) for each in context.store.promotions.of(dataset, name)]
     share, inputs = rules.share_of_month(month, spans), result.inputs
-    tuned: Rates | object = inputs.tuned if inputs else rates_of(result.prices[0])
+    tuned: Rates | object = inputs.tuned if inputs else rates_from_row(result.prices[0])
     if isinstance(tuned, Rates):
-        usd = rules.own_usd(use, tuned, inputs.asking if inputs else Traffic(), share)
+        usd = rules.tuned_calls_usd(use, tuned, inputs.asking if inputs else Traffic(), share)
         counted = replace(counted, micros=to_micros(usd))
     if inputs and result.alternative:
         usd = rules.alternative_usd(use, inputs, share)

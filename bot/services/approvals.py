@@ -18,10 +18,10 @@ from bot.rules.permissions import (
     Caller,
     Request,
     Rules,
+    explain_not_named,
+    has_enough_words,
     has_quorum,
-    has_words,
     is_expired,
-    not_named,
     reminder_due,
 )
 from bot.rules.plans import Plan, plan_from_json, plan_hash
@@ -57,7 +57,7 @@ def approve(context: AppContext, hash_in_button: str, person: str, reason: str =
             return waiting
         run, plan = waiting
         why = " ".join(reason.split())
-        if not plan.is_advised and not has_words(why):
+        if not plan.is_advised and not has_enough_words(why):
             says = too_few_words("it should be trained all the same", "quality counts here, not cost")
             return Refusal(f"Its verdict is not go: {says[:1].lower()}{says[1:]}")
         refusal = _not_counted(context, run, plan, person, caller.rules)
@@ -260,7 +260,9 @@ def _not_counted(context: AppContext, run: Run, plan: Plan, person: str, rules: 
         and len({*decided, person}) >= plans.approvals_needed(context, plan)
         and rules.unknown("approve")
     ):
-        return Refusal(who_may(not_named("approve", rules)))  # whether the others still may is not known
+        return Refusal(
+            who_may(explain_not_named("approve", rules))
+        )  # whether the others still may is not known
     most = plan.maximum_micros
     refusal = budgets.refusal(context, run.channel, run.requester, most) if is_last else None
     if refusal:
@@ -352,13 +354,13 @@ def revalidate(context: AppContext, run: Run) -> Unsure | LapsedApprovals | Forb
         most = usd_micros(rules.policy.tiers[-1].up_to_micros or 0)
         text = f"no run may cost more than {most} any more ({rules.policy.tiers[-1].where})"
         return LapsedApprovals(approvers, text)
-    named = rules.entitled("approve", approvers)
+    named = rules.filter_entitled("approve", approvers)
     members = {name: context.directory.person(name) for name in named}
     names = [name for name, person in members.items() if person is not None and person.is_member]
     if len(names) >= tier.approvers:
         return None
     if rules.unknown("approve"):
-        return Unsure(who_may(not_named("approve", rules)))
+        return Unsure(who_may(explain_not_named("approve", rules)))
     if None in members.values():
         return Unsure("Slack didn't say whether the approvers are still members, so nothing is created yet.")
     gone = tuple(approver for approver in approvers if approver not in names)

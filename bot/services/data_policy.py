@@ -11,7 +11,7 @@ from bot.cards.blocks import code, escape, sentence
 from bot.context import AppContext
 from bot.rules import data_policy as rules
 from bot.rules.data_policy import PERSONAL_DATA, EgressDecision
-from bot.rules.permissions import Data, Request, has_words
+from bot.rules.permissions import Data, Request, has_enough_words
 from bot.rules.plans import Plan
 from bot.services import authorization, datasets
 from bot.values.runs import Refusal
@@ -49,7 +49,7 @@ def decide_egress(
     context: AppContext, dataset: Dataset, report: Report, rows: Sequence[ProviderRow], reason: str | None
 ) -> EgressPermission | Refusal:
     """Decides whether the dataset may go to all providers in `rows`."""
-    if reason and not has_words(reason):
+    if reason and not has_enough_words(reason):
         return Refusal(f"`because=`: {views.reason_too_short()}", "because")
     notes, overridden = list[str](), list[str]()
     for row in rows:
@@ -183,7 +183,7 @@ def record_waiver(context: AppContext, dataset_id: int, person: str, reason: str
     dataset = may_record_waiver(context, dataset_id, person)
     if isinstance(dataset, Refusal):
         return dataset
-    if not has_words(reason):
+    if not has_enough_words(reason):
         return Refusal(views.reason_too_short())
     now, why = context.clock(), " ".join(reason.split())
     with context.store.transaction():

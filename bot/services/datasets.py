@@ -23,7 +23,7 @@ from bot.command_options import dataset_name, is_dataset_name, parse_sealed
 from bot.context import AppContext, CoreContext, FetchLater
 from bot.rules import data_policy
 from bot.rules.budgets import duplicate_cost
-from bot.rules.facts import Looks, TaskKind, looks_at
+from bot.rules.facts import Looks, TaskKind, count_looks
 from bot.rules.units import Misread
 from bot.services import authorization, notifications
 from bot.services.dataset_worker import SEED, Inspection, inspect
@@ -375,7 +375,7 @@ def looks_of(context: CoreContext, dataset: str, report: Report) -> Looks:
     reports = filter(None, map(report_of, versions))
     sizes = {str(each.holdout_sha256): each.n_holdout for each in reports}
     counts = context.store.looks([version.id for version in versions])
-    return looks_at(str(report.holdout_sha256), report.n_holdout, counts, sizes)
+    return count_looks(str(report.holdout_sha256), report.n_holdout, counts, sizes)
 
 
 def looks_at_run(context: CoreContext, run: Run) -> Looks | None:

@@ -307,8 +307,8 @@ def _reason(context: AppContext, record: DeploymentRecord) -> StopReason | None:
     facts = DeploymentFacts(
         is_ready=record.state == "ready",
         is_kept=record.kept_by is not None,
-        is_wanted=run.state == "evaluating",
-        is_over=run.state in END_STATES and run.updated_at > record.created_at,
+        is_measuring=run.state == "evaluating",
+        is_run_over=run.state in END_STATES and run.updated_at > record.created_at,
         is_deleted=dataset is None or dataset.forgotten_at is not None,
         is_frozen=store.freezes.current() is not None,
         age_s=context.waits.since(record.created_at),

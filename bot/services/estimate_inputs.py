@@ -9,13 +9,13 @@ from datetime import date
 from decimal import Decimal
 
 from bot.rules import plans
-from bot.rules.alternatives import CurrentModel, MeasuredCandidates, MonthlyUse, cheapest, choose
+from bot.rules.alternatives import CurrentModel, MeasuredCandidates, MonthlyUse, cheapest, choose_alternative
 from bot.rules.bills import MILLION, ZERO, Rates, Speed, Tokens, Traffic
-from bot.rules.budgets import USUAL_IDLE_S, Hosting
-from bot.rules.estimate_inputs import USUAL_BUSY, Question
+from bot.rules.budgets import DEFAULT_IDLE_S, Hosting
+from bot.rules.estimate_inputs import DEFAULT_BUSY, Question
 from bot.rules.facts import Evidence
 from bot.rules.plans import hyperparameters_for
-from bot.rules.prices import MissingPrice, evaluation_usd, rates_of, training_of
+from bot.rules.prices import MissingPrice, evaluation_usd, rates_from_row, training_from_row
 from bot.rules.roi import USD_PER_HOUR, Inputs, Quality, Range, Training, Usage, retraining_usd
 from bot.rules.units import HOURS_PER_MONTH
 from bot.services.candidates import Candidate
@@ -76,7 +76,7 @@ def inputs_of(
     prompted = measured_alternatives(evidence).prompted(question.current or "")
     speed = None
     if question.serving_speed is not None:
-        speed = Speed(question.serving_speed, question.utilisation or USUAL_BUSY)
+        speed = Speed(question.serving_speed, question.utilisation or DEFAULT_BUSY)
     hours = HOURS_PER_MONTH if question.hosting_hours is None else question.hosting_hours
     without = Inputs(
         monthly_input_tokens=priced.volume,
@@ -98,9 +98,9 @@ def inputs_of(
     )
     current = CurrentModel(without.usage.today, without.now, prompted)
     use = MonthlyUse(without.requests, without.usage.own, without.asking)
-    held_against = choose(current, measured_alternatives(evidence), priced.cheapest, use)
-    quality = _quality(evidence.trained, held_against.rung, question.wrong_usd)
-    return replace(without, alternative=held_against, quality=quality)
+    alternative = choose_alternative(current, measured_alternatives(evidence), priced.cheapest, use)
+    quality = _quality(evidence.trained, alternative.rung, question.wrong_usd)
+    return replace(without, alternative=alternative, quality=quality)
 
 
 def once_trained(inputs: Inputs) -> Inputs:
@@ -209,7 +209,7 @@ def hosting_of(settings: Settings, target: Target) -> Hosting | None:
     if price is None:
         return None
     day = to_micros(settings.budget.hosting_usd_per_day)
-    return Hosting(to_micros(price), row.idle_stop_s or USUAL_IDLE_S, day, row.scales_to_zero)
+    return Hosting(to_micros(price), row.idle_stop_s or DEFAULT_IDLE_S, day, row.scales_to_zero)
 
 
 def _with_hosting(cost: RunCost, hosting: Hosting | None) -> RunCost:
@@ -271,7 +271,7 @@ def _hyperparameters(
         method=question.method,
     )
     fixed = {**({} if target.model.is_encoder else target.row.defaults), **question.chosen}
-    single = plans.without_swept(dict(chosen), question.sweep, fixed)
+    single = plans.drop_swept(dict(chosen), question.sweep, fixed)
     return tuple(sorted(fit(provider, sent_hyperparameters(provider, single)).items()))
 
 
@@ -331,8 +331,8 @@ def _cost(
     Our own machine's hours are in the training already; a vendor bills both models' answers.
     """
     is_open = time and time.is_guess and tuned.usd_per_hour and tuned.rental is None
-    training = training_of(tuned, tokens, epochs, time.minutes if time and not is_open else None)
-    rates_tuned, rates_base = rates_of(tuned), rates_of(base)
+    training = training_from_row(tuned, tokens, epochs, time.minutes if time and not is_open else None)
+    rates_tuned, rates_base = rates_from_row(tuned), rates_from_row(base)
     if isinstance(training, MissingPrice):
         return training
     if time:
@@ -365,7 +365,7 @@ def with_successors(settings: Settings, rates: Rates, today: date, before: Seque
     if rates.ends is None or rates.successor is None or rates.successor in before:
         return rates
     row = prompted_price(rates.successor, settings.providers, settings.prices, today)
-    then = None if isinstance(row, UnknownPrice) else rates_of(row)
+    then = None if isinstance(row, UnknownPrice) else rates_from_row(row)
     if not isinstance(then, Rates):
         return rates
     return replace(rates, then=with_successors(settings, then, today, (*before, rates.successor)))
@@ -413,7 +413,7 @@ def rung_rates(rung: Rung | None, listed: PriceRow | None) -> Rates | None:
     """Returns the listed rates or, if the list no longer has the model, the measured cost of a request."""
     if rung is None:
         return None
-    rates = rates_of(listed) if listed else None
+    rates = rates_from_row(listed) if listed else None
     if isinstance(rates, Rates):
         return rates
     if rung.arm.model is None:

@@ -14,12 +14,12 @@ from bot.cards.estimate_details import EstimateSummary
 from bot.cards.plans import unswept_text
 from bot.rules import plans
 from bot.rules.advice import advise
-from bot.rules.alternatives import OfferedModel
+from bot.rules.alternatives import UnmeasuredModel
 from bot.rules.bills import ZERO, MonthlyCost, Rates, bill
-from bot.rules.estimate_inputs import USUAL_BUSY, Question, absurd
-from bot.rules.facts import FEW_PER_LABEL, NOTHING_MEASURED, Evidence, Facts, OwnMachine, row_faults
+from bot.rules.estimate_inputs import DEFAULT_BUSY, Question, find_implausible_figure
+from bot.rules.facts import FEW_PER_LABEL, NOTHING_MEASURED, Evidence, Facts, OwnMachine, count_row_faults
 from bot.rules.forecast import Outlook, simulate
-from bot.rules.prices import MissingPrice, rates_of
+from bot.rules.prices import MissingPrice, rates_from_row
 from bot.rules.roi import Estimate, Inputs, Training, estimate
 from bot.rules.units import HOURS_PER_MONTH
 from bot.services.candidates import (
@@ -182,7 +182,7 @@ def _as_today(
 ) -> Inputs | None:
     """Returns the inputs of a model that costs as much as today's, for what can be said without the tuned one's
     price."""
-    rates = rates_of(now) if now and question.volume else None
+    rates = rates_from_row(now) if now and question.volume else None
     if not isinstance(rates, Rates):
         return None
     free = Training(0, 1, usd_per_million=ZERO)
@@ -216,19 +216,19 @@ def _unfit(name: str, report: Report, question: Question, target: Target) -> Ref
 def monthly_cost(settings: Settings, inputs: Inputs, model: str, today: date) -> MonthlyCost | None:
     """Returns what today's requests would cost with another model, with as many tokens; None: nobody knows."""
     row = prompted_price(model, settings.providers, settings.prices, today)
-    rates = None if isinstance(row, UnknownPrice) or row.has_ended(today) else rates_of(row)
+    rates = None if isinstance(row, UnknownPrice) or row.has_ended(today) else rates_from_row(row)
     return (
         bill(inputs.usage.today, rates, inputs.requests, inputs.asking) if isinstance(rates, Rates) else None
     )
 
 
-def _offered(settings: Settings, facts: Facts, inputs: Inputs | None, today: date) -> OfferedModel | None:
+def _offered(settings: Settings, facts: Facts, inputs: Inputs | None, today: date) -> UnmeasuredModel | None:
     others = facts.to_measure[1:] if facts.full_current else facts.to_measure
     if inputs is None or facts.current is None or not others:
         return None
     is_measured = any(rung.arm.model == others[0] for rung in facts.evidence.rungs)
     monthly = None if is_measured else monthly_cost(settings, inputs, others[0], today)
-    return OfferedModel(others[0], monthly) if monthly else None
+    return UnmeasuredModel(others[0], monthly) if monthly else None
 
 
 def refusal(settings: Settings, question: Question, today: date) -> Refusal | None:
@@ -242,7 +242,7 @@ def refusal(settings: Settings, question: Question, today: date) -> Refusal | No
 
 def _target(settings: Settings, question: Question) -> Target | Refusal:
     """Returns the target, if the question makes sense and the target can do what is asked of it."""
-    misread = absurd(question)
+    misread = find_implausible_figure(question)
     if misread:
         return Refusal(misread.sentence)
     target = find_target(settings.providers, question.target)
@@ -252,7 +252,7 @@ def _target(settings: Settings, question: Question) -> Target | Refusal:
     refusal = _not_for_its_kind(question, target)
     if refusal:
         return refusal
-    unswept = plans.find_unswept(question, can_sweep=target.row.provider.can("sweep"))
+    unswept = plans.find_sweep_conflict(question, can_sweep=target.row.provider.can("sweep"))
     if unswept:
         return Refusal(unswept_text(unswept, target.row.title), "sweep")
     return _unsupported(question, target) or target
@@ -354,7 +354,7 @@ def _sums(request: _Request, effort: TrainingNeeds, evidence: Evidence) -> _Sums
 def _with_capacity(settings: Settings, question: Question, rates: Rates) -> Rates:
     if not rates.on_own_machine:
         return rates
-    busy = question.utilisation or USUAL_BUSY
+    busy = question.utilisation or DEFAULT_BUSY
     return replace(rates, capacity=capacity_of(settings, rates.model, busy))
 
 
@@ -363,7 +363,7 @@ def _own_machine(request: _Request, effort: TrainingNeeds, sums: _Sums) -> OwnMa
     if effort.tuned.usd_per_hour is None:
         return None
     training = None if isinstance(effort.cost, MissingPrice) else effort.cost.training
-    capacity = capacity_of(request.settings, request.target.name, USUAL_BUSY)
+    capacity = capacity_of(request.settings, request.target.name, DEFAULT_BUSY)
     estimate, room = sums.estimate, effort.room
     return OwnMachine(
         too_large=room.shortage if room and room.shortage and room.shortage.is_certain else None,
@@ -393,7 +393,7 @@ def _facts(request: _Request, effort: TrainingNeeds, sums: _Sums, evidence: Evid
         few_labels=tuple((label.label, label.rows) for label in report.labels if label.rows < FEW_PER_LABEL),
         n_labels=len(report.labels) or None,
         current=current,
-        faults=row_faults(report),
+        faults=count_row_faults(report),
         full_current=full_name(settings, current),
         to_measure=with_a_cheap_one(settings, current, today, reachable or ()),
         machine=_own_machine(request, effort, sums),
@@ -423,7 +423,7 @@ def _priced(
         return cost
     if now is None or question.volume is None:
         return MissingPrice("today")
-    rates_now, rates_tuned = rates_of(now), rates_of(tuned)
+    rates_now, rates_tuned = rates_from_row(now), rates_from_row(tuned)
     if isinstance(rates_now, MissingPrice):
         return rates_now
     if isinstance(rates_tuned, MissingPrice):

@@ -11,17 +11,17 @@ from pathlib import Path
 
 from bot.cards.candidates import arm_name
 from bot.context import AppContext
-from bot.rules.estimate_inputs import USUAL_BUSY
+from bot.rules.estimate_inputs import DEFAULT_BUSY
 from bot.rules.facts import Evidence, TaskKind, task_kind
 from bot.rules.judge_agreement import HumanAgreement
 from bot.rules.plans import Plan, plan_from_json
 from bot.rules.promotion import (
     LabelRecall,
     ModelComparison,
-    Proof,
-    below_floor,
+    PromotionEvidence,
     best_comparison,
     compare_models,
+    labels_below_floor,
 )
 from bot.services import datasets, measurements
 from bot.services.estimate_inputs import ENCODER_RUNG
@@ -145,7 +145,9 @@ def tuned_rung(context: AppContext, run: Run) -> Rung | None:
     return beside.rung("tuned")[0] if beside else None
 
 
-def promotion_proof(context: AppContext, model: Model, used: Model | None, run: Run | None = None) -> Proof:
+def promotion_proof(
+    context: AppContext, model: Model, used: Model | None, run: Run | None = None
+) -> PromotionEvidence:
     """Returns what speaks for and against using a model. `used`: the model that it replaces. `run`: the model's own
     run, as it will be once it is stored."""
     stored, plan = _run(context, model)
@@ -155,7 +157,7 @@ def promotion_proof(context: AppContext, model: Model, used: Model | None, run: 
     rung, limits = tuned_rung(context, run), context.settings.policy.promotion
     held = [*_others(context, run, plan, rung), *_better_siblings(context, model, plan, rung)] if rung else []
     labels = (LabelRecall(label.label, label.rows, label.tuned) for label in result.labels) if result else ()
-    return Proof(
+    return PromotionEvidence(
         rung=rung,
         best=best_comparison(held, limits.margin),
         used=used.name if used else None,
@@ -163,7 +165,7 @@ def promotion_proof(context: AppContext, model: Model, used: Model | None, run: 
         no_go=advice.headline if advice and advice.kind == "no_go" else None,
         is_gone=model.gone_at is not None,
         limits=limits,
-        low=below_floor(labels, limits),
+        low=labels_below_floor(labels, limits),
         worse=result.worse_labels if result else (),
     )
 
@@ -225,7 +227,7 @@ def request_usd(context: AppContext, provider: str, model: str, usd: Decimal | N
     model_row = row.model(model) if row else None
     if usd is None or model_row is None or model_row.usd_per_hour is None:
         return usd
-    return usd / USUAL_BUSY
+    return usd / DEFAULT_BUSY
 
 
 def _better_siblings(context: AppContext, model: Model, plan: Plan, rung: Rung) -> Iterator[ModelComparison]:

@@ -54,7 +54,7 @@ def unfreeze(context: AppContext, person: str, channel: str) -> Freeze | Refusal
             )
         context.audit(person, "unfreeze", f"freeze {standing.id}")
         if may_unfreeze(against, rules):
-            by = rules.entitled("unfreeze", against)
+            by = rules.filter_entitled("unfreeze", against)
             runs, measured = _held(context)
             context.store.freezes.lift(standing, now=now)
             context.audit("finetune", "unfrozen", f"freeze {standing.id}", " ".join(by))

@@ -6,7 +6,7 @@ from __future__ import annotations
 from bot.cards.blocks import escape
 from bot.cards.runs import STATE_TEXTS
 from bot.context import AppContext
-from bot.rules.permissions import decisive_words
+from bot.rules.permissions import find_deciding_votes
 from bot.rules.plans import Plan, plan_from_json
 from bot.services import authorization, notifications, plans, run_states, runs
 from bot.services.provider_jobs import limits_of
@@ -100,10 +100,10 @@ def _enough(context: AppContext, run: Run) -> list[InterventionDecision]:
     waiting = (word for word in context.store.interventions.of(run) if word.outcome is None)
     decisions = [word for word in waiting if word.person not in its_own]
     people = [word.person for word in decisions]
-    if not decisive_words(decisions, people):
+    if not find_deciding_votes(decisions, people):
         return []
-    words = decisive_words(
-        decisions, authorization.current_rules(context, "resolve").entitled("resolve", people)
+    words = find_deciding_votes(
+        decisions, authorization.current_rules(context, "resolve").filter_entitled("resolve", people)
     )
     if not words:
         context.store.runs.move(run, run.state, now=context.clock(), next_at=context.clock() + LOOK_AGAIN_S)
@@ -161,7 +161,7 @@ def _unlike(trainer: Trainer, run: Run, plan: Plan, job: Job) -> str | None:
         if seen != value:
             theirs = escape(str(seen))
             return f"{name} its {escape(setting)} is {theirs}, where the plan says {escape(str(value))}."
-    sha256 = plan.kept_back.fitted_sha256 if plan.kept_back else plan.train_sha256
+    sha256 = plan.validation_split.fitted_sha256 if plan.validation_split else plan.train_sha256
     file = job.training_file
     if file is None or (file != run.file_id and not trainer.has_content(file, sha256)):
         return f"{name} it can't be seen to train on the plan's rows."

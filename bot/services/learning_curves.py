@@ -331,7 +331,7 @@ def _by_a_run(
     for run in context.store.runs.done():
         other = plan_from_json(run.plan)
         trained = (other.train_sha256, other.provider, other.base_model, other.hyperparameters, other.seed)
-        if run.model in names and trained == wanted and other.kept_back is None:
+        if run.model in names and trained == wanted and other.validation_split is None:
             return names[run.model], f"run {run.id}"
     return None
 

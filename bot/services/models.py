@@ -22,7 +22,7 @@ from bot.rules import units
 from bot.rules.budgets import question_micros
 from bot.rules.facts import Looks
 from bot.rules.plans import Plan, plan_from_json
-from bot.rules.promotion import Proof, compare_models, objections
+from bot.rules.promotion import PromotionEvidence, compare_models, find_objections
 from bot.services import authorization, budgets, data_policy, datasets, deployments, evidence, freeze_scope
 from bot.values.runs import Refusal
 from storage.promotions import Promotion
@@ -268,7 +268,7 @@ def all_in_use(context: AppContext, names: Collection[str]) -> Sequence[ModelEnt
     ]
 
 
-def proof_of(context: AppContext, promotion: Promotion) -> Proof:
+def proof_of(context: AppContext, promotion: Promotion) -> PromotionEvidence:
     """Compares a promoted model with the one it replaced. This may read two files of held-out rows, so call it before a
     transaction."""
     before = _name(context, promotion.instead_of)
@@ -277,7 +277,7 @@ def proof_of(context: AppContext, promotion: Promotion) -> Proof:
     )
 
 
-def card_values(context: AppContext, promotion: Promotion, proof: Proof) -> PromotionSummary:
+def card_values(context: AppContext, promotion: Promotion, proof: PromotionEvidence) -> PromotionSummary:
     model = model_of(context, promotion)
     before, earlier = (_name(context, number) for number in (promotion.instead_of, promotion.returns_to))
     return PromotionSummary(
@@ -327,7 +327,7 @@ def _looks(context: AppContext, model: Model) -> Looks | None:
     return datasets.looks_at_run(context, run) if run else None
 
 
-def show_card(context: AppContext, promotion: Promotion, proof: Proof) -> None:
+def show_card(context: AppContext, promotion: Promotion, proof: PromotionEvidence) -> None:
     """Posts or edits the promotion's card."""
     card = views.promotion_card(card_values(context, promotion, proof))
     context.show(card_name(promotion), promotion.channel, card, concerns=promotion.person)
@@ -340,10 +340,10 @@ def card_name(promotion: Promotion) -> str:
 def may_be_offered(context: AppContext, run: Run) -> bool:
     """Returns whether nothing speaks against the run's model and it is not in use."""
     proof = proof_of_run(context, run)
-    return proof is not None and not objections(proof)
+    return proof is not None and not find_objections(proof)
 
 
-def proof_of_run(context: AppContext, run: Run) -> Proof | None:
+def proof_of_run(context: AppContext, run: Run) -> PromotionEvidence | None:
     """Returns what speaks for and against using the run's model; None where it has none, or it is in use."""
     model = context.store.model(run.model or "")
     if run.result is None or model is None or model.state == "promoted":

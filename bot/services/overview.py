@@ -85,7 +85,9 @@ def _waiting_for(context: AppContext, summaries: Sequence[RunSummary], person: s
         if summary.run.state == "awaiting_approval"
         and person not in (summary.run.requester, summary.plan.uploaded_by)
     ]
-    is_named = waiting and authorization.current_rules(context, "approve").entitled("approve", [person])
+    is_named = waiting and authorization.current_rules(context, "approve").filter_entitled(
+        "approve", [person]
+    )
     return waiting if is_named else []
 
 

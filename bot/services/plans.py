@@ -25,7 +25,7 @@ from bot.command_parser import parse_question
 from bot.context import AppContext
 from bot.rules.budgets import Budget
 from bot.rules.estimate_inputs import NO_JUDGE
-from bot.rules.permissions import Caller, Request, not_named
+from bot.rules.permissions import Caller, Request, explain_not_named
 from bot.rules.plans import (
     Destination,
     EarlyStopping,
@@ -350,7 +350,7 @@ def _nobody_to_approve(context: AppContext, plan: Plan) -> Refusal | None:
         )
     return Refusal(
         f"It takes {tier.approvers} approvers who neither asked nor uploaded the data, and there are {len(others)}: "
-        f"{who_may(not_named('approve', rules, but=but))} The bot's operator names more in "
+        f"{who_may(explain_not_named('approve', rules, but=but))} The bot's operator names more in "
         "finetune.toml, [people]."
     )
 

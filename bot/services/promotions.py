@@ -16,9 +16,9 @@ from bot.cards.models import PromotionSummary
 from bot.cards.permissions import too_few_words
 from bot.context import AppContext
 from bot.rules import promotion as rules
-from bot.rules.permissions import has_words
+from bot.rules.permissions import has_enough_words
 from bot.rules.plans import plan_from_json
-from bot.rules.promotion import Proof
+from bot.rules.promotion import PromotionEvidence
 from bot.services import authorization, evidence, models, runs, sealed_tests
 from bot.values.evaluations import LadderPlan
 from bot.values.runs import Refusal
@@ -37,9 +37,9 @@ class DecidedPromotion:
     run: Run
     person: str
     because: str | None
-    proof: Proof
+    proof: PromotionEvidence
     instead_of: Promotion | None
-    ended: Proof | None
+    ended: PromotionEvidence | None
 
 
 def promote(
@@ -166,7 +166,9 @@ def _record(context: AppContext, decided: DecidedPromotion) -> PromotionSummary 
         return _announce(context, promotion, decided.proof, decided.ended)
 
 
-def _not_to_be_used(context: AppContext, model: Model, proof: Proof, because: str | None) -> Refusal | None:
+def _not_to_be_used(
+    context: AppContext, model: Model, proof: PromotionEvidence, because: str | None
+) -> Refusal | None:
     """Returns why the model may not be used. One that our own trainer doesn't have any more can't be, whatever the
     reason."""
     if proof.is_gone and models.has_alias(context, model):
@@ -175,10 +177,10 @@ def _not_to_be_used(context: AppContext, model: Model, proof: Proof, because: st
             f"{code(model.name)} is gone from {provider}. Train it again, or "
             "choose another: `/finetune models` lists all."
         )
-    if because is not None and not has_words(because):
+    if because is not None and not has_enough_words(because):
         why = too_few_words("this model should be used", "half the price at the same quality")
         return Refusal(f"`because=`: {why}", "because")
-    names = rules.objections(proof)
+    names = rules.find_objections(proof)
     return Refusal(views.promotion_refusal(model, proof, names)) if names and not because else None
 
 
@@ -217,7 +219,7 @@ def _roll_back(
 
 
 def _announce(
-    context: AppContext, promotion: Promotion, proof: Proof, ended: Proof | None
+    context: AppContext, promotion: Promotion, proof: PromotionEvidence, ended: PromotionEvidence | None
 ) -> PromotionSummary:
     """Records and posts the promotion. The card of the one before, whose proof is `ended`, says that it is over."""
     seen = models.card_values(context, promotion, proof)

@@ -379,7 +379,7 @@ def delete_unneeded_uploads(context: AppContext) -> None:
 def uploads_of_run(run: Run) -> set[str]:
     """Returns the files that its job reads."""
     plan = plan_from_json(run.plan)
-    stopping = plan.kept_back
+    stopping = plan.validation_split
     return {stopping.fitted_sha256, stopping.validation_sha256} if stopping else {plan.train_sha256}
 
 

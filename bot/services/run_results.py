@@ -27,7 +27,7 @@ from bot.rules.budgets import actual_micros, is_paid_by_token
 from bot.rules.estimate_inputs import NO_JUDGE
 from bot.rules.facts import Evidence
 from bot.rules.plans import plan_from_json
-from bot.rules.promotion import objections
+from bot.rules.promotion import find_objections
 from bot.rules.reasons import Measure
 from bot.services import (
     authorization,
@@ -394,7 +394,7 @@ def _finish(step: ResultStep, judged: Judged, arms: tuple[SweepArm, ...]) -> Non
     context.store.runs.keep_answers(judged.answers)  # the model's proof below is read from them
     # what is to be said is gathered before the write lock is taken
     proof = models.proof_of_run(context, replace(run, result=result.to_json()))
-    may_be_used = proof is not None and not objections(proof)
+    may_be_used = proof is not None and not find_objections(proof)
     if proof and proof.best and proof.best.wins_by_price(proof.limits.margin):
         # what it is cheaper and not worse than, where that is what speaks for it
         result = replace(result, not_worse=proof.best, margin=proof.limits.margin)

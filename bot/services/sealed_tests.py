@@ -18,7 +18,7 @@ from bot.cards.words import pluralize
 from bot.context import AppContext
 from bot.rules.facts import Evidence
 from bot.rules.plans import plan_from_json
-from bot.rules.promotion import ModelComparison, Proof, best_comparison, compare_models
+from bot.rules.promotion import ModelComparison, PromotionEvidence, best_comparison, compare_models
 from bot.services import data_policy, datasets, deployments, evidence, measurements, models
 from bot.services.candidates import LineUp
 from bot.values.evaluations import LadderPlan
@@ -71,8 +71,8 @@ def ask(
 
 
 def proof_of(
-    context: AppContext, model: Model, used: Model | None, ladder: Ladder, on_holdout: Proof
-) -> Proof:
+    context: AppContext, model: Model, used: Model | None, ladder: Ladder, on_holdout: PromotionEvidence
+) -> PromotionEvidence:
     """Returns the proof by the sealed rows alone; what does not hang on rows is that of the holdout."""
     rungs = {rung.arm: rung for rung in ladder.rungs}
     own, theirs = rungs.pop(_arm(model), None), rungs.pop(_arm(used), None) if used else None

@@ -61,10 +61,10 @@ class RunJob:
 
     @property
     def files(self) -> JobFiles:
-        kept_back = self.plan.kept_back
-        if kept_back is None:
+        validation_split = self.plan.validation_split
+        if validation_split is None:
             return JobFiles(self.plan.train_sha256)
-        return JobFiles(kept_back.fitted_sha256, kept_back.validation_sha256)
+        return JobFiles(validation_split.fitted_sha256, validation_split.validation_sha256)
 
     def is_agreed(self) -> bool:
         """Returns whether the approvals still cover it. If not, the run waits for approval again, after a check that an

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from bot.rules.permissions import RULES, Data, Named, Policy
+from bot.rules.permissions import RULES, Data, NamedPeople, Policy
 from bot.settings import Settings, SettingsProblems, load_settings
 
 HOUR = 3600.0
@@ -92,7 +92,7 @@ def test_without_a_policy_it_is_as_ever(tmp_path: Path) -> None:
     assert policy.named("cancel").requester and policy.named("delete").requester
     assert [(one.up_to_micros, one.approvers) for one in policy.tiers] == [(None, 2)]
     assert (policy.expires_s, policy.remind_s, policy.data) == (24 * HOUR, (4 * HOUR,), ())
-    assert read(tmp_path, "").policy.named("approve") == Named()
+    assert read(tmp_path, "").policy.named("approve") == NamedPeople()
 
 
 def test_every_mistake_is_said_at_once_with_line_field_and_cure(tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from bot.rules.alternatives import (
     CurrentModel,
     MeasuredCandidates,
     MonthlyUse,
-    choose,
+    choose_alternative,
 )
 from bot.rules.bills import Rates
 from bot.rules.budgets import Budget
@@ -228,7 +228,7 @@ def _alternative(asked: Inputs, now: Rates, evidence: Evidence) -> Alternative:
     if rung is not None and rung.arm.model is not None:
         rates = Rates(rung.arm.model, Decimal("0.4"), Decimal("1.6"), "genai-prices 0.2.3")
     use = MonthlyUse(asked.requests, asked.usage.own, asked.asking)
-    return choose(today, measured, rates, use)
+    return choose_alternative(today, measured, rates, use)
 
 
 def priced(rates: Rates, kind: Literal["prompted", "tuned"]) -> PriceRow:

@@ -10,7 +10,7 @@ from bot.cards.blocks import Headline, Message
 from bot.cards.models import ModelEntry, PromotionSummary
 from bot.rules.facts import Looks
 from bot.rules.permissions import PromotionLimits
-from bot.rules.promotion import LabelRecall, ModelComparison, Proof, objections
+from bot.rules.promotion import LabelRecall, ModelComparison, PromotionEvidence, find_objections
 from storage.actuals import ActualMonth
 from storage.promotions import Promotion
 from storage.records import Model
@@ -36,22 +36,22 @@ STANDING = Promotion(
     trouble=None,
 )
 RUNG = measured.rung("tuned", "local/tickets-7", 190)
-PROVEN = Proof(
+PROVEN = PromotionEvidence(
     RUNG,
     ModelComparison("ten examples, openai/gpt-4o-mini", 0.79, 0.16, 0.1, 0.22, 200),
     "tickets-3",
     ModelComparison("tickets-3", 0.9, 0.05, 0.01, 0.09, 160),
 )
-NOT_WORSE = Proof(
+NOT_WORSE = PromotionEvidence(
     RUNG, made.NOT_WORSE, "tickets-3", replace(made.NOT_WORSE, other="tickets-3"), worse=made.LOSSES
 )
-LOW = Proof(
+LOW = PromotionEvidence(
     RUNG,
     replace(made.NOT_WORSE, low=-0.044),
     limits=PromotionLimits(floor=0.6),
     low=(LabelRecall("refund", 24, 8), LabelRecall("lost_parcel", 18, 7)),
 )
-DOUBTED = Proof(
+DOUBTED = PromotionEvidence(
     RUNG,
     ModelComparison("classical", 0.955, -0.005, -0.04, 0.03, 200),
     "tickets-3",
@@ -91,7 +91,9 @@ def cards() -> dict[str, Message]:
         "promoted-not-carried": models.promotion_card(replace(SEEN, promotion=busy)),
         "promoted-all-the-same": models.promotion_card(replace(SEEN, promotion=because, proof=DOUBTED)),
         "promoted-first": models.promotion_card(
-            replace(SEEN, promotion=first, before=None, earlier=None, proof=Proof(RUNG, PROVEN.best))
+            replace(
+                SEEN, promotion=first, before=None, earlier=None, proof=PromotionEvidence(RUNG, PROVEN.best)
+            )
         ),
         "promoted-looked-at": models.promotion_card(replace(SEEN, promotion=carried, looks=Looks(27, 200))),
         "promoted-by-sealed": models.promotion_card(
@@ -100,7 +102,9 @@ def cards() -> dict[str, Message]:
         "sealed-begun": models.sealed_test_begun(measured.measurement()),
         "promotion-details": _details(ACTUALS, Looks(3, 200)),
         "promotion-details-hosted": _details(NOT_COUNTED, Looks(26, 200)),
-        "promoted-unmeasured": models.promotion_card(replace(SEEN, promotion=because, proof=Proof(None))),
+        "promoted-unmeasured": models.promotion_card(
+            replace(SEEN, promotion=because, proof=PromotionEvidence(None))
+        ),
         "promoted-hosted": models.promotion_card(
             replace(
                 SEEN, model=hosted, has_alias=False, provider="OpenAI", left=("this machine", "tickets-3")
@@ -108,14 +112,14 @@ def cards() -> dict[str, Message]:
         ),
         "promoted-not-worse": models.promotion_card(replace(SEEN, promotion=carried, proof=NOT_WORSE)),
         "promotion-refused-floor": general.text_message(
-            models.promotion_refusal(MODEL, LOW, objections(LOW))
+            models.promotion_refusal(MODEL, LOW, find_objections(LOW))
         ),
         "promoted-before": models.promotion_card(
             replace(SEEN, promotion=replace(carried, ended_at=NOW + 90))
         ),
         "rolled-back": models.promotion_card(replace(SEEN, promotion=back, before="tickets-8", earlier=None)),
         "promotion-refused": general.text_message(
-            models.promotion_refusal(MODEL, DOUBTED, objections(DOUBTED))
+            models.promotion_refusal(MODEL, DOUBTED, find_objections(DOUBTED))
         ),
         "promotion-elsewhere": general.text_message(models.card_location(SEEN)),
         "promoted-lost": models.model_lost(MODEL, "tickets", "OpenAI"),

@@ -10,7 +10,7 @@ from bot.cards import estimates, status, sunsets
 from bot.cards.blocks import Message
 from bot.cards.status import Status
 from bot.cards.sunsets import Sunset
-from bot.rules.alternatives import OfferedModel
+from bot.rules.alternatives import UnmeasuredModel
 from bot.rules.bills import MonthlyCost
 from bot.rules.facts import Evidence
 from bot.values.sunsets import ModelUse
@@ -26,7 +26,7 @@ PLANNED = replace(
 )
 LOCAL = ModelUse("target", "", "local/smollm2-135m", said_by="the weights are on your own machine")
 CLASSICAL = Evidence(ladder=measured.ladder())
-OFFERED = OfferedModel("openai/gpt-6-luna", MonthlyCost(Decimal("10.00"), Decimal("0.19"), Decimal(0)))
+OFFERED = UnmeasuredModel("openai/gpt-6-luna", MonthlyCost(Decimal("10.00"), Decimal("0.19"), Decimal(0)))
 
 
 def sunset(use: ModelUse = GPT_4O) -> Sunset:

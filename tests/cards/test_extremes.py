@@ -40,8 +40,8 @@ from bot.cards.models import ModelEntry
 from bot.cards.status import LadderSummary, Status
 from bot.rules.budgets import Budget
 from bot.rules.prices import MissingPrice
-from bot.rules.promotion import ModelComparison, Proof, objections
-from bot.rules.reasons import FillGap, Reason, Step, Told
+from bot.rules.promotion import ModelComparison, PromotionEvidence, find_objections
+from bot.rules.reasons import FillGap, QuotedSentence, Reason, Step
 from bot.values.evaluations import ArmProgress, LadderProgress
 from bot.values.runs import Advice, ChangedRow
 from storage.records import AuditEntry
@@ -202,7 +202,7 @@ def _estimated(text: str) -> made.EstimateSummary:
     costly = replace(made.GPT_4O, model=text[:300], input=Decimal(10**6), said_by=text[:300])
     asked = made.estimated(volume=10**12, now=costly, name=text, training=replace(made.HOSTED, tokens=10**12))
     step = Step(FillGap(_missing(text[:900])))
-    reasons = tuple(Reason("rows", "unknown", Told(text[:900]), step=step) for _ in range(12))
+    reasons = tuple(Reason("rows", "unknown", QuotedSentence(text[:900]), step=step) for _ in range(12))
     return replace(asked, verdict=replace(asked.verdict, kind="no_go", reasons=reasons, deciding=reasons[0]))
 
 
@@ -265,7 +265,7 @@ def _advice(text: str) -> Advice:
 
 def _promoted(text: str) -> dict[str, Any]:
     held = ModelComparison(text, 0.5, 0.1, -0.1, 0.3, 200)
-    proof = Proof(promotion_cards.RUNG, held, text[:60], held, text, is_gone=True)
+    proof = PromotionEvidence(promotion_cards.RUNG, held, text[:60], held, text, is_gone=True)
     promotion = replace(promotion_cards.STANDING, reason=text[:500], trouble=text)
     seen = replace(
         promotion_cards.SEEN, promotion=promotion, proof=proof, provider=text, left=(text, text[:60])
@@ -275,7 +275,7 @@ def _promoted(text: str) -> dict[str, Any]:
     return {
         "promoted": models.promotion_card(seen),
         "promoted, hosted": models.promotion_card(replace(seen, has_alias=False)),
-        "not promoted": general.text_message(models.promotion_refusal(model, proof, objections(proof))),
+        "not promoted": general.text_message(models.promotion_refusal(model, proof, find_objections(proof))),
         "models": models.listing([shelved] * 200),
         "models in use": status.card(Status([], [], [], in_use=[shelved] * 200)),
         "lost": models.model_lost(model, "tickets", text),

@@ -230,7 +230,7 @@ GUARDS = (
     Guard(
         "a quorum of those who may still approve",
         RULES,
-        'len(rules.entitled("approve", approved_by)) >= tier.approvers',
+        'len(rules.filter_entitled("approve", approved_by)) >= tier.approvers',
         "len(set(approved_by)) >= tier.approvers",
         f"{DECIDING}::test_a_quorum_counts_people_who_may_still_approve",
     ),
@@ -287,7 +287,7 @@ GUARDS = (
     Guard(
         "a reason where the verdict is not go",
         APPROVING,
-        "        if not plan.is_advised and not has_words(why):",
+        "        if not plan.is_advised and not has_enough_words(why):",
         "        if False:",
         f"{APPROVAL}::test_no_reason_is_no_approval_however_it_is_sent",
     ),

@@ -9,14 +9,14 @@ from decimal import Decimal
 import pytest
 
 from bot.rules.bills import Rates, Speed, Tokens, Traffic
-from bot.rules.calibration import Use, alternative_usd, own_usd, share_of_month
-from bot.rules.facts import SPENT_LOOKS, looks_at
+from bot.rules.calibration import CallTotals, alternative_usd, share_of_month, tuned_calls_usd
+from bot.rules.facts import SPENT_LOOKS, count_looks
 from bot.rules.roi import Inputs, Training, Usage
 
 GPT_4O = Rates("gpt-4o", Decimal("2.50"), Decimal("10.00"), "a list")
 VENDOR = Rates("openai/tuned", Decimal("0.20"), Decimal("0.80"), "a list")
 OWN = Rates("local/tiny", Decimal(0), Decimal(0), "you", usd_per_hour=Decimal(2), on_own_machine=True)
-USE = Use(1000, 200_000, 5_000)
+USE = CallTotals(1000, 200_000, 5_000)
 # Today's prompt has 300 tokens where the tuned model's has 100; both answer with 5.
 INPUTS = Inputs(
     monthly_input_tokens=1_000_000,
@@ -48,7 +48,7 @@ ALL, HALF = Decimal(1), Decimal("0.5")
 def test_the_calls_cost_what_the_estimate_s_rules_say(
     rates: Rates, asking: Traffic, share: Decimal, usd: str
 ) -> None:
-    assert own_usd(USE, rates, asking, share) == pytest.approx(Decimal(usd), rel=Decimal("0.00001"))
+    assert tuned_calls_usd(USE, rates, asking, share) == pytest.approx(Decimal(usd), rel=Decimal("0.00001"))
 
 
 def test_the_alternative_reads_its_own_longer_prompt() -> None:
@@ -59,8 +59,12 @@ def test_the_alternative_reads_its_own_longer_prompt() -> None:
 
 
 def test_no_calls_cost_nothing_but_the_machine() -> None:
-    assert own_usd(Use(), VENDOR, Traffic(), ALL) == 0 == alternative_usd(Use(), INPUTS, ALL)
-    assert own_usd(Use(), OWN, Traffic(), HALF) == 730
+    assert (
+        tuned_calls_usd(CallTotals(), VENDOR, Traffic(), ALL)
+        == 0
+        == alternative_usd(CallTotals(), INPUTS, ALL)
+    )
+    assert tuned_calls_usd(CallTotals(), OWN, Traffic(), HALF) == 730
 
 
 def moment(text: str) -> float:
@@ -82,8 +86,8 @@ def test_the_share_of_a_month_in_use(month: str, spans: list[tuple[str, str]], s
 
 def test_looks_at_an_earlier_holdout_count_for_the_rows_that_stay() -> None:
     counts, sizes = {"one": 8, "two": 3}, {"one": 100, "two": 200}
-    assert looks_at("one", 100, {"one": 8}, sizes).count == 8
-    assert looks_at("two", 200, counts, sizes).count == 7  # 3, and 8 at half of the rows
-    assert looks_at("three", 0, counts, sizes).count == 0
-    spent = looks_at("one", 100, {"one": SPENT_LOOKS}, sizes)
-    assert spent.are_spent and not looks_at("two", 200, {"one": SPENT_LOOKS}, sizes).are_spent
+    assert count_looks("one", 100, {"one": 8}, sizes).count == 8
+    assert count_looks("two", 200, counts, sizes).count == 7  # 3, and 8 at half of the rows
+    assert count_looks("three", 0, counts, sizes).count == 0
+    spent = count_looks("one", 100, {"one": SPENT_LOOKS}, sizes)
+    assert spent.are_spent and not count_looks("two", 200, {"one": SPENT_LOOKS}, sizes).are_spent

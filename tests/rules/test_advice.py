@@ -16,7 +16,7 @@ from bot.cards.payback import share_of_draws
 from bot.rules import advice as verdicts
 from bot.rules.bills import Rates
 from bot.rules.facts import TASK_KINDS, Evidence, Facts, TaskKind
-from bot.rules.fit import least_holdout
+from bot.rules.fit import min_holdout_rows
 from bot.rules.forecast import Quantiles, rank_swings, simulate
 from bot.rules.plans import VerdictKind
 from bot.rules.prices import MissingPrice
@@ -766,7 +766,7 @@ def test_a_label_with_hardly_a_row_is_said(smallest: int | None, is_said: bool) 
     ("bar", "rows"), [(0.85, 16), (0.9, 25), (0.5, 3), (0.0, 0), (0.999, 2703), (1.0, None)]
 )
 def test_the_least_holdout_that_can_claim_a_bar(bar: float, rows: int | None) -> None:
-    assert least_holdout(bar) == rows
+    assert min_holdout_rows(bar) == rows
 
 
 def test_a_small_holdout_is_said_to_show_only_large_differences() -> None:

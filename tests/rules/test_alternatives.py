@@ -7,7 +7,14 @@ from decimal import Decimal
 from fractions import Fraction
 
 from bot.cards.candidates import alternative_name, alternative_text
-from bot.rules.alternatives import CurrentModel, MeasuredCandidates, MonthlyUse, choose, dominated, tokens_of
+from bot.rules.alternatives import (
+    CurrentModel,
+    MeasuredCandidates,
+    MonthlyUse,
+    choose_alternative,
+    find_dominated,
+    measured_tokens,
+)
 from bot.rules.bills import Rates, Tokens, Traffic
 from tests.rules.evidence import ladder
 from trainers.evaluation.results import Candidate, Pair, Rung, RungName, Standing
@@ -48,18 +55,18 @@ def rung(
 def test_what_is_worse_dearer_and_no_faster_is_dominated_by_what_it_is_told_apart_from() -> None:
     free = rung("encoder", "meets")
     worse = replace(rung("zero", "misses", "0.20", "openai/m"), low=0.5, high=0.6, p95_s=0.9)
-    assert dominated(ladder(free, worse)) == (worse,)
+    assert find_dominated(ladder(free, worse)) == (worse,)
     close = replace(worse, low=0.8, high=0.9)
     faster, unpriced = replace(worse, p95_s=0.1), replace(worse, usd_per_1000=None)
     for other in (close, faster, unpriced):
-        assert dominated(ladder(free, other)) == ()
+        assert find_dominated(ladder(free, other)) == ()
     # the paired test, where it was made, sees what intervals don't
     pair = Pair(free.arm, close.arm, 0.1, 0.02, 0.18, 0.01)
-    assert dominated(replace(ladder(free, close), pairs=(pair,))) == (close,)
+    assert find_dominated(replace(ladder(free, close), pairs=(pair,))) == (close,)
 
 
 def test_nothing_measured_is_held_against_today_s_model_and_says_so() -> None:
-    found = choose(TODAY, MeasuredCandidates((), 0.85), None, USE)
+    found = choose_alternative(TODAY, MeasuredCandidates((), 0.85), None, USE)
     assert (alternative_name(found), found.rung) == ("today's model, gpt-4o", None)
     assert "nothing else has been measured" in alternative_text(found)
 
@@ -72,7 +79,7 @@ def test_the_cheapest_measured_rung_that_meets_the_bar_is_it() -> None:
     )
     measured = MeasuredCandidates(rungs, 0.85)
     assert measured.cheapest == rungs[1]
-    found = choose(TODAY, measured, FREE, USE)
+    found = choose_alternative(TODAY, measured, FREE, USE)
     assert (alternative_name(found), found.rung) == (CLASSICAL, rungs[1])
     assert "90.0% right" in alternative_text(found)
     assert "bar of 85%" in alternative_text(found)
@@ -82,7 +89,7 @@ def test_where_none_can_be_said_to_meet_the_bar_it_is_today_s_model() -> None:
     measured = MeasuredCandidates(
         (rung("classical", "undecided"), rung("zero", "misses", "0.2", "openai/m")), 0.85
     )
-    found = choose(TODAY, measured, None, USE)
+    found = choose_alternative(TODAY, measured, None, USE)
     assert alternative_name(found) == "today's model, gpt-4o"
     assert "no measured alternative clearly meets the bar of 85%" in alternative_text(found)
 
@@ -90,23 +97,25 @@ def test_where_none_can_be_said_to_meet_the_bar_it_is_today_s_model() -> None:
 def test_a_rung_that_costs_more_than_today_s_model_is_no_alternative_unless_that_misses_the_bar() -> None:
     dear = rung("kshot", "meets", "9", "openai/big", prompt=200 * 2000)
     rates = Rates("openai/big", Decimal(5), Decimal(10), "a list")
-    kept = choose(TODAY, MeasuredCandidates((dear,), 0.85), rates, USE)
+    kept = choose_alternative(TODAY, MeasuredCandidates((dear,), 0.85), rates, USE)
     assert alternative_name(kept) == "today's model, gpt-4o"
     assert "costs less than the prompt with ten examples on openai/big" in alternative_text(kept)
     missed = replace(TODAY, rung=rung("zero", "misses", "2.6", "openai/gpt-4o"))
-    assert choose(missed, MeasuredCandidates((dear,), 0.85), rates, USE).rung == dear
+    assert choose_alternative(missed, MeasuredCandidates((dear,), 0.85), rates, USE).rung == dear
 
 
 def test_a_ladder_by_another_bar_says_nothing() -> None:
     measured = MeasuredCandidates((rung("classical", "meets"),), 0.95, other_bar=0.85)
     assert measured.cheapest is None
-    assert "judged by a bar of 85%, not 95%" in alternative_text(choose(TODAY, measured, None, USE))
+    assert "judged by a bar of 85%, not 95%" in alternative_text(
+        choose_alternative(TODAY, measured, None, USE)
+    )
 
 
 def test_a_rung_without_a_price_is_said() -> None:
     measured = MeasuredCandidates((rung("zero", "meets", None, "x/y"),), 0.85)
     assert measured.cheapest is None
-    assert "their price is unknown" in alternative_text(choose(TODAY, measured, None, USE))
+    assert "their price is unknown" in alternative_text(choose_alternative(TODAY, measured, None, USE))
 
 
 def test_today_s_model_is_found_by_its_name_with_or_without_the_seller() -> None:
@@ -119,5 +128,5 @@ def test_today_s_model_is_found_by_its_name_with_or_without_the_seller() -> None
 def test_what_is_looked_up_is_no_repeated_beginning() -> None:
     own = Fraction(50)
     kshot, retrieval = (rung(name, "meets", "1", "x/y", prompt=200 * 2000) for name in ("kshot", "retrieval"))
-    assert tokens_of(kshot, own) == Tokens(200, 400_000, 200, shared=200 * 1950)
-    assert tokens_of(retrieval, own).shared == 0
+    assert measured_tokens(kshot, own) == Tokens(200, 400_000, 200, shared=200 * 1950)
+    assert measured_tokens(retrieval, own).shared == 0

@@ -4,7 +4,7 @@ from decimal import Decimal
 
 import pytest
 
-from bot.rules.units import Misread, duration, parse_volume, tokens
+from bot.rules.units import Misread, format_months, format_tokens, parse_volume
 
 
 @pytest.mark.parametrize(
@@ -96,7 +96,7 @@ def test_a_long_or_odd_text_is_shown_short_and_harmless() -> None:
     ],
 )
 def test_tokens_are_shown_short(count: int, text: str) -> None:
-    assert tokens(count) == text
+    assert format_tokens(count) == text
 
 
 @pytest.mark.parametrize(
@@ -114,4 +114,4 @@ def test_tokens_are_shown_short(count: int, text: str) -> None:
     ],
 )
 def test_a_length_of_time_is_in_the_unit_that_fits(months: str, text: str) -> None:
-    assert duration(Decimal(months)) == text
+    assert format_months(Decimal(months)) == text

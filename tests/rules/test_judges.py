@@ -7,7 +7,7 @@ from typing import Literal
 
 import pytest
 
-from bot.rules.judge_agreement import is_unreadable, model_family, relatives, summarize_labels
+from bot.rules.judge_agreement import find_relatives, is_unreadable, model_family, summarize_labels
 
 Choice = Literal["first", "second", "tie"]
 
@@ -40,9 +40,11 @@ def test_a_model_s_family_is_how_its_name_begins(model: str, name: str) -> None:
 
 def test_a_judge_is_warned_of_its_own_and_its_relatives_answers() -> None:
     judge = "openai/gpt-4o"
-    assert relatives(judge, [judge, "local/smollm2-135m"]) == (judge,)
-    assert relatives(judge, ["azure/gpt-4o-mini"]) == ("azure/gpt-4o-mini",)
-    assert relatives(judge, ["local/smollm2-135m", "anthropic/claude-x"]) == relatives(judge, []) == ()
+    assert find_relatives(judge, [judge, "local/smollm2-135m"]) == (judge,)
+    assert find_relatives(judge, ["azure/gpt-4o-mini"]) == ("azure/gpt-4o-mini",)
+    assert (
+        find_relatives(judge, ["local/smollm2-135m", "anthropic/claude-x"]) == find_relatives(judge, []) == ()
+    )
 
 
 @pytest.mark.parametrize(

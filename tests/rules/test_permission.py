@@ -14,25 +14,25 @@ from bot.rules.permissions import (
     Action,
     Caller,
     Channel,
-    Named,
+    NamedPeople,
     Person,
     Policy,
     Request,
     Rules,
     Tier,
+    default_rules,
     has_quorum,
     is_expired,
     may,
     may_unfreeze,
     reminder_due,
     rule_verdicts,
-    usual_rules,
 )
 
 HOUR = 3600.0
 REQUEST = Request(requester="U_ASKS", uploader="U_DATA", asked_at=1000.0)
-NAMED = Named(users=frozenset({"U_BOSS", "U_LEAD", "U_ASKS", "U_DATA"}))
-POLICY = Policy(who=usual_rules(NAMED))
+NAMED = NamedPeople(users=frozenset({"U_BOSS", "U_LEAD", "U_ASKS", "U_DATA"}))
+POLICY = Policy(who=default_rules(NAMED))
 BOSS = Person("U_BOSS")
 NO_MEMBERS = (
     None,
@@ -89,7 +89,7 @@ def test_without_a_policy_members_take_part_and_approvers_decide(
 @pytest.mark.parametrize("action", ACTIONS)
 @pytest.mark.parametrize("person", NO_MEMBERS)
 def test_whoever_is_no_full_member_may_nothing(person: Person | None, action: Action) -> None:
-    everybody = Policy(who=dict.fromkeys(RULES, Named(anyone=True)))
+    everybody = Policy(who=dict.fromkeys(RULES, NamedPeople(anyone=True)))
     assert said(person, action, everybody) is not None
 
 
@@ -103,7 +103,9 @@ def test_in_a_channel_shared_with_others_or_unknown_nobody_may_anything(action: 
 def test_what_no_rule_names_nobody_may() -> None:
     for action in ACTIONS:
         assert "Nobody may" in str(said(BOSS, action, Policy(who={})))
-    assert "[policy.who] upload" in str(said(BOSS, "upload", Policy(who={"upload": Named(where="line 3")})))
+    assert "[policy.who] upload" in str(
+        said(BOSS, "upload", Policy(who={"upload": NamedPeople(where="line 3")}))
+    )
 
 
 def test_an_action_that_has_no_rule_is_not_allowed() -> None:
@@ -112,7 +114,7 @@ def test_an_action_that_has_no_rule_is_not_allowed() -> None:
 
 
 def test_without_approvers_the_way_out_is_said() -> None:
-    nobody = Policy(who=usual_rules(Named()))
+    nobody = Policy(who=default_rules(NamedPeople()))
     for person, action in itertools.product(("U_BOSS", ""), ("approve", "reject", "freeze")):
         assert "finetune.toml, [people]" in str(said(Person(person), cast(Action, action), nobody))
 
@@ -120,19 +122,19 @@ def test_without_approvers_the_way_out_is_said() -> None:
 def test_the_requester_and_the_uploader_are_told_why() -> None:
     assert "You requested this run" in str(said(Person("U_ASKS"), "approve"))
     assert "You uploaded this data" in str(said(Person("U_DATA"), "approve"))
-    only_boss = Policy(who=usual_rules(Named(users=frozenset({"U_BOSS"}))))
+    only_boss = Policy(who=default_rules(NamedPeople(users=frozenset({"U_BOSS"}))))
     assert "somebody else has to approve it" in str(said(Person("U_ASKS"), "approve", only_boss))
 
 
 def test_who_may_waive_is_named_without_who_brought_the_data() -> None:
-    two = Policy(who=usual_rules(Named(users=frozenset({"U_BOSS", "U_DATA"}))))
+    two = Policy(who=default_rules(NamedPeople(users=frozenset({"U_BOSS", "U_DATA"}))))
     assert said(Person("U_OTHER"), "waive", two) == "Only an approver may do that: <@U_BOSS>."
-    alone = Policy(who=usual_rules(Named(users=frozenset({"U_DATA"}))))
+    alone = Policy(who=default_rules(NamedPeople(users=frozenset({"U_DATA"}))))
     assert "add approvers in finetune.toml, [people]" in str(said(Person("U_OTHER"), "waive", alone))
 
 
 def test_a_groups_members_may_and_an_unknown_group_lets_nobody_new_in() -> None:
-    policy = Policy(who={"approve": Named(users=frozenset({"U_BOSS"}), groups=frozenset({"S1"}))})
+    policy = Policy(who={"approve": NamedPeople(users=frozenset({"U_BOSS"}), groups=frozenset({"S1"}))})
     assert said(Person("U_IN"), "approve", policy, members={"S1": frozenset({"U_IN"})}) is None
     assert "Only an approver" in str(said(Person("U_IN"), "approve", policy, members={"S1": frozenset()}))
     assert "Try again" in str(said(Person("U_IN"), "approve", policy, members={"S1": None}))
@@ -180,7 +182,7 @@ def test_two_people_who_may_still_say_so_end_a_freeze() -> None:
 
 
 def test_the_rule_that_decides_is_named_with_its_line() -> None:
-    policy = Policy(who={"start": Named(users=frozenset({"U_BOSS"}), where="finetune.toml, line 9")})
+    policy = Policy(who={"start": NamedPeople(users=frozenset({"U_BOSS"}), where="finetune.toml, line 9")})
     asking = Caller(Person("U_OTHER"), Rules(policy), Channel("C1", False))
     *before, last = rule_verdicts(asking, "start", REQUEST)
     assert [one.is_allowed for one in before] == [True, True, False] and last.is_allowed

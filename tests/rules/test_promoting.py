@@ -13,12 +13,12 @@ from bot.rules.promotion import (
     LabelRecall,
     ModelComparison,
     Objection,
-    Proof,
+    PromotionEvidence,
     alias_for,
-    below_floor,
     best_comparison,
     compare_models,
-    objections,
+    find_objections,
+    labels_below_floor,
 )
 from tests.cards import measured
 from trainers.evaluation.statistics import compare
@@ -30,7 +30,7 @@ EQUAL = ModelComparison("the untuned base", 0.7, 0.0, -0.1, 0.1, 200)
 WORSE = ModelComparison("the untuned base", 0.9, -0.2, -0.3, -0.1, 200)
 CLOSE = ModelComparison("gpt-4o", 0.955, -0.005, -0.012, 0.004, 1000, Decimal("0.03"), Decimal("0.12"))
 FREE = ModelComparison("classical", 0.95, 0.0, -0.01, 0.01, 1000, Decimal("0.03"), Decimal(0))
-SOUND = Proof(RUNG, BETTER)
+SOUND = PromotionEvidence(RUNG, BETTER)
 
 
 @pytest.mark.parametrize(
@@ -38,8 +38,8 @@ SOUND = Proof(RUNG, BETTER)
     [
         (SOUND, ()),
         (replace(SOUND, used="tickets-3", against_used=BETTER), ()),
-        (Proof(None), ("unmeasured",)),
-        (Proof(RUNG), ("nothing_beside",)),
+        (PromotionEvidence(None), ("unmeasured",)),
+        (PromotionEvidence(RUNG), ("nothing_beside",)),
         (replace(SOUND, best=EQUAL), ("not_better",)),
         (replace(SOUND, best=WORSE), ("not_better",)),
         (replace(SOUND, no_go="Not now."), ("no_go",)),
@@ -54,15 +54,15 @@ SOUND = Proof(RUNG, BETTER)
         (replace(SOUND, best=CLOSE, limits=PromotionLimits(margin=0.01)), ("not_better",)),
         (replace(SOUND, best=CLOSE, limits=PromotionLimits(margin=0.0)), ("not_better",)),
         (replace(SOUND, low=(LabelRecall("refund", 20, 5),)), ("below_floor",)),
-        (Proof(None, no_go="Not now.", is_gone=True), ("gone", "no_go", "unmeasured")),
+        (PromotionEvidence(None, no_go="Not now.", is_gone=True), ("gone", "no_go", "unmeasured")),
     ],
 )
-def test_what_speaks_against_a_model(proof: Proof, found: tuple[Objection, ...]) -> None:
-    assert objections(proof) == found
+def test_what_speaks_against_a_model(proof: PromotionEvidence, found: tuple[Objection, ...]) -> None:
+    assert find_objections(proof) == found
 
 
 def test_an_interval_that_touches_zero_shows_nothing() -> None:
-    assert objections(replace(SOUND, best=replace(BETTER, low=0.0))) == ("not_better",)
+    assert find_objections(replace(SOUND, best=replace(BETTER, low=0.0))) == ("not_better",)
 
 
 def test_right_and_wrong_has_newcombe_s_interval() -> None:
@@ -117,5 +117,5 @@ def test_only_a_label_that_is_shown_to_be_low_is_below_the_floor() -> None:
         LabelRecall("invoice", 9, 0),
         LabelRecall("login", 20, 2),
     ]
-    assert [label.label for label in below_floor(labels, limits)] == ["login", "refund"]
-    assert below_floor(labels, PromotionLimits()) == ()
+    assert [label.label for label in labels_below_floor(labels, limits)] == ["login", "refund"]
+    assert labels_below_floor(labels, PromotionLimits()) == ()

@@ -5,7 +5,7 @@ from decimal import Decimal
 import pytest
 
 from bot.rules import estimate_inputs
-from bot.rules.estimate_inputs import Figure, Question, absurd
+from bot.rules.estimate_inputs import Figure, Question, find_implausible_figure
 from bot.rules.units import Misread
 
 
@@ -55,14 +55,14 @@ def test_what_cannot_be_is_answered_with_a_sentence(figure: Figure, text: str, s
 
 
 def test_an_absurd_figure_is_found_however_it_came_in() -> None:
-    assert absurd(Question()) is None
-    assert absurd(Question(people_hours=Decimal(0), runs=1)) is None
+    assert find_implausible_figure(Question()) is None
+    assert find_implausible_figure(Question(people_hours=Decimal(0), runs=1)) is None
     for wrong in (
         Question(people_hours=Decimal(-1)),
         Question(prompt_tokens=0),
         Question(batch_share=Decimal(2)),
         Question(wrong_usd=Decimal("-0.5")),
     ):
-        found = absurd(wrong)
+        found = find_implausible_figure(wrong)
         assert found is not None
         assert "can't be" in found.sentence

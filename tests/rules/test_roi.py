@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from bot.cards.prices import missing_price_text
 from bot.rules.bills import Rates, Speed, Tokens, Traffic, bill, month_weights, net_present_value
-from bot.rules.prices import MissingPrice, evaluation_usd, rates_of, training_of
+from bot.rules.prices import MissingPrice, evaluation_usd, rates_from_row, training_from_row
 from bot.rules.roi import Inputs, Quality, Range, Training, Usage, estimate
 from bot.rules.units import HOURS_PER_MONTH
 from trainers.pricing import PriceRow
@@ -214,10 +214,10 @@ def test_training_without_one_price_is_a_fault(prices: dict[str, Decimal]) -> No
 
 def test_an_unknown_price_is_a_gap_that_says_where_to_put_it() -> None:
     row = PriceRow("nebius/some/model", "tuned", Price(None, None, None, None), "docs")
-    for gap in (rates_of(row), training_of(row, 1, 1, None)):
+    for gap in (rates_from_row(row), training_from_row(row, 1, 1, None)):
         assert isinstance(gap, MissingPrice)
         assert '[providers.nebius.models."some/model"]' in missing_price_text(gap)
-    prompted = rates_of(replace(row, kind="prompted", model="own/x"))
+    prompted = rates_from_row(replace(row, kind="prompted", model="own/x"))
     assert isinstance(prompted, MissingPrice)
     assert 'add input and output to finetune.toml under [prices."own/x"]' in missing_price_text(prompted)
 
@@ -226,11 +226,11 @@ def test_a_machine_of_our_own_is_paid_by_the_hour() -> None:
     zero = Decimal(0)
     row = PriceRow("local/m", "tuned", Price(None, zero, zero, zero), "us", usd_per_hour=Decimal(2))
     minutes = Range.exactly(Decimal(30))
-    training = training_of(row, 100, 2, minutes)
+    training = training_from_row(row, 100, 2, minutes)
     assert isinstance(training, Training)
     assert (training.usd, training.billed_tokens) == (Range.exactly(Decimal(1)), 200)
-    assert isinstance(training_of(row, 100, 2, None), MissingPrice)
-    rates = rates_of(row)
+    assert isinstance(training_from_row(row, 100, 2, None), MissingPrice)
+    rates = rates_from_row(row)
     assert isinstance(rates, Rates)
     assert rates.usd_per_hour == 2
 

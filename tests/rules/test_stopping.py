@@ -12,15 +12,15 @@ from bot.rules.budgets import (
     READY_WITHIN_S,
     DeploymentFacts,
     Hosting,
-    micros_of,
+    hourly_micros,
     stop_reason,
 )
 
 RUNS = DeploymentFacts(
     is_ready=True,
     is_kept=False,
-    is_wanted=False,
-    is_over=False,
+    is_measuring=False,
+    is_run_over=False,
     is_deleted=False,
     is_frozen=False,
     age_s=600,
@@ -40,18 +40,18 @@ RUNS = DeploymentFacts(
         ({}, None),
         ({"idle_s": 1800}, "idle"),
         ({"idle_s": 1800, "is_kept": True}, None),
-        ({"idle_s": 1800, "is_wanted": True}, None),
+        ({"idle_s": 1800, "is_measuring": True}, None),
         ({"is_frozen": True}, "frozen"),
         ({"is_frozen": True, "is_kept": True}, "frozen"),
-        ({"is_frozen": True, "is_wanted": True}, None),
+        ({"is_frozen": True, "is_measuring": True}, None),
         ({"budget_left": -1, "is_kept": True}, "budget"),
-        ({"budget_left": -1, "is_wanted": True}, None),
-        ({"day_micros": 20_000_000, "is_wanted": True}, "day"),
+        ({"budget_left": -1, "is_measuring": True}, None),
+        ({"day_micros": 20_000_000, "is_measuring": True}, "day"),
         ({"all_day_micros": 20_000_000, "is_kept": True}, "day"),
-        ({"is_ready": False, "age_s": READY_WITHIN_S, "is_wanted": True}, "not ready"),
-        ({"age_s": MEASURED_WITHIN_S, "is_wanted": True}, "measured too long"),
+        ({"is_ready": False, "age_s": READY_WITHIN_S, "is_measuring": True}, "not ready"),
+        ({"age_s": MEASURED_WITHIN_S, "is_measuring": True}, "measured too long"),
         ({"age_s": MEASURED_WITHIN_S, "is_kept": True}, None),
-        ({"is_over": True}, "run over"),
+        ({"is_run_over": True}, "run over"),
         ({"is_deleted": True, "is_kept": True}, "deleted"),
     ],
     ids=str,
@@ -61,8 +61,8 @@ def test_what_stops_it(differs: dict[str, Any], reason: str | None) -> None:
 
 
 def test_an_hour_by_the_second_is_the_hour() -> None:
-    assert micros_of(5_500_000, 3600) == 5_500_000
-    assert micros_of(5_500_000, 1) == 1528  # a part of a micro-dollar is one more
+    assert hourly_micros(5_500_000, 3600) == 5_500_000
+    assert hourly_micros(5_500_000, 1) == 1528  # a part of a micro-dollar is one more
 
 
 def test_no_measurement_is_planned_above_the_days_most() -> None:

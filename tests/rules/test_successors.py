@@ -13,7 +13,7 @@ from bot.cards.advice import todo_text
 from bot.cards.assumptions import assumptions
 from bot.cards.payback import monthly_saving_text
 from bot.cards.reasons import because_text
-from bot.rules.advice import about_successor
+from bot.rules.advice import _successor_reasons
 from bot.rules.bills import ZERO, Flow, Phase, Rates, payback_months
 from bot.rules.forecast import simulate
 from bot.rules.roi import Inputs, Quality, Range, Succession, Training, Usage, estimate, net_value
@@ -145,7 +145,7 @@ def test_a_successor_that_nobody_measured_keeps_it_open(
     facts = seen(*ALL_MISS, *measured, target=OK)
     made = replace(estimate(INPUTS), succession=Succession("gpt-4o", GONE, "gpt-6-luna", Decimal(saving)))
     facts = replace(facts, estimate=made, full_current="openai/gpt-4o", outlook=None)
-    (reason,) = about_successor(facts)
+    (reason,) = _successor_reasons(facts)
     assert (reason.weighs, reason.kind) == (weighs, "unknown") and because_text(reason.because).endswith(said)
     if weighs:
         assert advise(facts).kind != "go"
@@ -154,7 +154,7 @@ def test_a_successor_that_nobody_measured_keeps_it_open(
 
 def test_an_unknown_successor_is_said_and_decides_nothing() -> None:
     made = replace(estimate(INPUTS), succession=Succession("gpt-4o", GONE, None, None))
-    (reason,) = about_successor(
+    (reason,) = _successor_reasons(
         replace(seen(*ALL_MISS), estimate=made, evidence=replace(seen().evidence, ladder=ladder()))
     )
     assert not reason.weighs

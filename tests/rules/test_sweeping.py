@@ -6,7 +6,14 @@ import pytest
 
 from bot.command_parser import parse_question
 from bot.rules.estimate_inputs import Question
-from bot.rules.plans import Unswept, describe_sweep, find_unswept, format_sweep, parse_sweep, without_swept
+from bot.rules.plans import (
+    SweepConflict,
+    describe_sweep,
+    drop_swept,
+    find_sweep_conflict,
+    format_sweep,
+    parse_sweep,
+)
 from bot.rules.units import Misread
 from bot.values.runs import Refusal
 from trainers.hyperparameters import Sweep, full_trainings_of
@@ -59,22 +66,22 @@ def test_what_is_no_sweep_is_answered_with_what_was_meant(text: str, said: str) 
 
 def test_only_our_own_trainer_sweeps_by_its_own_engine_and_without_patience() -> None:
     asked = Question(sweep=SWEEP)
-    assert find_unswept(asked, can_sweep=True) is None
-    assert find_unswept(asked, can_sweep=False) == Unswept("one set a job")
+    assert find_sweep_conflict(asked, can_sweep=True) is None
+    assert find_sweep_conflict(asked, can_sweep=False) == SweepConflict("one set a job")
     for other, unswept in (
-        ({"hyperparameters": (("engine", "unsloth"),)}, Unswept("engine", "unsloth")),
-        ({"patience": 2}, Unswept("patience")),
-        ({"hyperparameters": (("lora_r", 8),)}, Unswept("given twice", "lora_r")),
+        ({"hyperparameters": (("engine", "unsloth"),)}, SweepConflict("engine", "unsloth")),
+        ({"patience": 2}, SweepConflict("patience")),
+        ({"hyperparameters": (("lora_r", 8),)}, SweepConflict("given twice", "lora_r")),
     ):
-        assert find_unswept(Question(sweep=SWEEP, **other), can_sweep=True) == unswept  # type: ignore[arg-type]
-    assert find_unswept(Question(), can_sweep=False) is None
+        assert find_sweep_conflict(Question(sweep=SWEEP, **other), can_sweep=True) == unswept  # type: ignore[arg-type]
+    assert find_sweep_conflict(Question(), can_sweep=False) is None
 
 
 def test_what_is_swept_gives_way_and_lora_alpha_follows_the_rank_unless_it_is_set() -> None:
     chosen = {"n_epochs": 2, "lora_r": 16, "lora_alpha": 32, "learning_rate": 1e-3}
-    assert without_swept(chosen, SWEEP, {}) == {"n_epochs": 2}
-    assert without_swept(chosen, SWEEP, {"lora_alpha": 32}) == {"n_epochs": 2, "lora_alpha": 32}
-    assert without_swept(chosen, (), {}) == chosen
+    assert drop_swept(chosen, SWEEP, {}) == {"n_epochs": 2}
+    assert drop_swept(chosen, SWEEP, {"lora_alpha": 32}) == {"n_epochs": 2, "lora_alpha": 32}
+    assert drop_swept(chosen, (), {}) == chosen
 
 
 def test_it_is_said_in_words_and_counted_in_courses() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from bot.rules.data_policy import PERSONAL_DATA, needs_waiver
-from bot.rules.permissions import has_words
+from bot.rules.permissions import has_enough_words
 from trainers.dataset.sensitive_data import PERSONAL
 
 
@@ -44,4 +44,4 @@ def test_the_code_is_the_one_that_the_check_finds() -> None:
     ],
 )
 def test_a_reason_is_a_few_words(reason: str, is_refused: bool) -> None:
-    assert has_words(reason) != is_refused
+    assert has_enough_words(reason) != is_refused

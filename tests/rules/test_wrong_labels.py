@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from bot.rules.facts import Evidence, RowFaults, row_faults
+from bot.rules.facts import Evidence, RowFaults, count_row_faults
 from bot.rules.plans import VerdictKind
 from tests.rules.evidence import ALL_MISS, FACTS, ladder, outlook, rung
 from tests.rules.worded import advise
@@ -30,7 +30,7 @@ def test_copies_and_contradictions_are_told_by_the_check(tmp_path: Path) -> None
     said = ("late", "late", "late", "refund")
     file = sheet(tmp_path, [(f"Where is parcel {i}?", label) for i in range(30) for label in said])
     report = check_file(file, "rows", Columns("text", "label"), None, 1)
-    assert row_faults(report) == RowFaults(copies=60, contradicting=30)
+    assert count_row_faults(report) == RowFaults(copies=60, contradicting=30)
 
 
 @pytest.mark.parametrize(("share", "kind"), [(0.0, "go"), (0.08, "unknown"), (0.3, "no_go")])
@@ -45,7 +45,7 @@ def test_labels_that_are_made_wrong_stop_a_go(tmp_path: Path, share: float, kind
         label = drawn.choice([one for one in topics if one != topic]) if drawn.random() < share else topic
         rows.append((text, label))
     report = check_file(sheet(tmp_path, rows), "rows", Columns("text", "label"), None, 1, deep=True)
-    verdict = advise(replace(MEASURED, rows=report.rows, faults=row_faults(report)))
+    verdict = advise(replace(MEASURED, rows=report.rows, faults=count_row_faults(report)))
     assert verdict.kind == kind, verdict
     assert kind == "go" or verdict.rule == "wrong labels"
 
@@ -56,9 +56,9 @@ def test_a_contradiction_is_one_of_the_labels_that_are_wrong(tmp_path: Path) -> 
     )
     report = check_file(file, "rows", Columns("text", "label"), None, 1)
     told = LabelErrors(judged=60, listed=18, expected=12.0, wrong=0.6, agreed=0.6, is_told=True)
-    assert row_faults(replace(report, label_errors=told)) == RowFaults(contradicting=30, doubted=6)
-    assert row_faults(replace(report, label_errors=replace(told, wrong=0.4))).doubted == 0
-    assert row_faults(replace(report, label_errors=replace(told, is_told=False))).doubted == 0
+    assert count_row_faults(replace(report, label_errors=told)) == RowFaults(contradicting=30, doubted=6)
+    assert count_row_faults(replace(report, label_errors=replace(told, wrong=0.4))).doubted == 0
+    assert count_row_faults(replace(report, label_errors=replace(told, is_told=False))).doubted == 0
 
 
 @pytest.mark.parametrize(
