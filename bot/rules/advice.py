@@ -1,8 +1,8 @@
-"""The verdict on a fine-tune: go, no-go, or what to find out next, from what was measured, the data, the
-hardware and the money. Pure; each reason has its numbers, and its words are in bot/cards/reasons.py.
+"""The verdict on a fine-tune: go, no-go, or what to find out next. It follows from the measurements, the data, the
+hardware and the money. Pure: reasons carry numbers, and bot/cards/reasons.py has their sentences.
 
-Go needs every rung measured and the saving likely. Before training it means "train it": the run measures the tuned
-model on the same rows, and nothing is switched before that.
+"Go" requires that every rung was measured and that a saving is likely. Before training it means "train it": the run
+then measures the tuned model on the same rows, and nothing is deployed before that.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from decimal import Decimal
 
-from bot.rules.facts import NOT_YET_ROWS, Evidence, Facts
+from bot.rules.facts import NOT_YET_ROWS, Facts
 from bot.rules.fit import (
     holdout_reasons,
     label_reasons,
@@ -36,14 +36,13 @@ from bot.rules.reasons import (
     labelling_step,
 )
 
-__all__ = ["Evidence", "Facts", "Reason", "Step", "Verdict", "VerdictKind", "advise"]
 KINDS: tuple[VerdictKind, ...] = ("go", "no_go", "unknown")
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """`deciding` is the reason that decides. `withholds_saving`: none is shown beside a verdict that is against the
-    tuned model whatever it would save."""
+    """`deciding` is the reason that settled the verdict. `withholds_saving` is true if the verdict is against the tuned
+    model whatever it would save, so that no saving is shown beside it."""
 
     kind: VerdictKind
     reasons: tuple[Reason, ...]
@@ -57,8 +56,8 @@ class Verdict:
 
     @property
     def main_reasons(self) -> tuple[Reason, ...]:
-        """The strongest reason for, against and open: the one that decides, else the first that weighs. What was
-        measured of the tuned model goes before what others miss."""
+        """The strongest reason of each kind: the deciding one, or else the first that weighs. A measured score of the
+        tuned model comes before everything else that speaks for it."""
 
         def strength(reason: Reason) -> tuple[bool, bool, bool]:
             is_tuned = reason.rule == "tuned" and reason.kind == "go"
@@ -69,10 +68,10 @@ class Verdict:
 
 
 def advise(facts: Facts) -> Verdict:
-    """Says no where one reason that weighs says no, unknown where one is open, else go.
+    """Returns no-go if any weighing reason says no, unknown if one is open, and go otherwise.
 
-    Money comes last, and only where nothing else says no: what a model would save counts for nothing where it may
-    not, or need not, be used.
+    Money is considered last, and only if nothing else says no: the saving of a model that must not or need not be used
+    is irrelevant.
     """
     one_label: tuple[Reason, ...] = ()
     if facts.n_labels == 1:
@@ -123,7 +122,7 @@ def _target_reasons(facts: Facts) -> tuple[Reason, ...]:
 
 
 def _machine_reasons(facts: Facts) -> tuple[Reason, ...]:
-    """Memory, speed and price of a machine of one's own. A model that was trained has fitted into the memory."""
+    """Memory, speed and price of the team's own machine. Memory is no question once the model has been trained."""
     machine, is_trained = facts.machine, facts.evidence.trained is not None
     if machine is None:
         return ()
@@ -144,9 +143,11 @@ def _machine_reasons(facts: Facts) -> tuple[Reason, ...]:
 
 
 def _successor_reasons(facts: Facts) -> tuple[Reason, ...]:
-    """The model that the saving is held against ends, and another one takes its place. Weighed while nobody has
-    measured the successor: before training, since it may do without; afterwards only where it costs less than the
-    tuned model."""
+    """The model that the saving is compared with will be shut down and replaced by a successor.
+
+    This weighs until the successor has been measured: before training, because the successor may make it unnecessary;
+    after training, only if the successor costs less than the tuned model.
+    """
     estimate = facts.estimate
     if estimate is None or estimate.succession is None:
         return ()

@@ -1,5 +1,5 @@
-"""Which measured candidate a fine-tune is held against, what one costs beside another, and which of them count as
-evidence. Judges none of them."""
+"""Which measured candidate a fine-tune is compared with, how candidates compare in cost, and which of them count as
+evidence. Doesn't judge whether they are good enough."""
 
 from __future__ import annotations
 
@@ -15,40 +15,40 @@ from trainers.evaluation.results import Ladder, Rung
 
 
 def cheapest(rungs: Sequence[Rung]) -> Rung | None:
-    """Returns the first of equal ones; one without a price is the last choice."""
+    """Returns the first of equally cheap ones. A rung without a known price is returned only if none has one."""
     return min(rungs, key=lambda rung: (rung.usd_per_1000 is None, rung.usd_per_1000 or 0), default=None)
 
 
 def is_cheaper(rung: Rung, other: Rung) -> bool:
-    """False as well where a price is not known."""
+    """False if either price is unknown."""
     price, other_price = rung.usd_per_1000, other.usd_per_1000
     return price is not None and other_price is not None and price < other_price
 
 
 def cost_to_repeat_usd(rung: Rung, times: int = 1) -> Decimal | None:
-    """USD to ask a rung once more on its rows, with prompts `times` as long."""
+    """Returns the USD to measure a rung again on the same rows, with prompts `times` as long; None if unknown."""
     return None if rung.usd_per_1000 is None else rung.usd_per_1000 * rung.n * times / 1000
 
 
 def is_no_dearer(rung: Rung, other: Rung) -> bool:
-    """False as well where a price is not known."""
+    """False if either price is unknown."""
     price, other_price = rung.usd_per_1000, other.usd_per_1000
     return price is not None and other_price is not None and price <= other_price
 
 
 def might_meet(rung: Rung, bar: float) -> bool:
-    """Whether it misses, and would not if the answers that could not be read were right."""
+    """True if the rung misses the bar, but would reach it if all its unreadable answers were right."""
     return bool(rung.standing == "misses" and rung.unread and rung.score + rung.unread / rung.n >= bar)
 
 
 def exclude_misread(rungs: Iterable[Rung], bar: float) -> list[Rung]:
-    """Returns those whose score says how good they are: an answer that could not be read shows a bad prompt or model,
-    and not that rows are needed."""
+    """Returns the rungs whose score can be trusted. Where unreadable answers might have reached the bar, the prompt or
+    the model is at fault, and more rows would not help."""
     return [rung for rung in rungs if not might_meet(rung, bar)]
 
 
 def is_shown_better(rung: Rung, other: Rung, ladder: Ladder | None) -> bool:
-    """By the paired test where it was made, else by intervals that don't overlap."""
+    """Uses the paired test if the ladder has one for these two, and otherwise asks for intervals that don't overlap."""
     for pair in ladder.pairs if ladder else ():
         if {pair.better, pair.worse} == {rung.arm, other.arm}:
             return pair.is_told_apart and pair.better == rung.arm
@@ -56,7 +56,7 @@ def is_shown_better(rung: Rung, other: Rung, ladder: Ladder | None) -> bool:
 
 
 def find_dominated(ladder: Ladder) -> tuple[Rung, ...]:
-    """Returns those that another is shown to beat, at no more cost and no slower: nobody would choose them."""
+    """Returns the rungs that nobody would choose: another one is shown to be better, costs no more and is as fast."""
 
     def beats(other: Rung, rung: Rung) -> bool:
         is_as_fast = other.p95_s <= rung.p95_s
@@ -67,7 +67,7 @@ def find_dominated(ladder: Ladder) -> tuple[Rung, ...]:
 
 @dataclass(frozen=True)
 class MonthlyUse:
-    """`requests` a month. A request has `own` tokens of its own; the rest of a prompt is the same each time."""
+    """`requests` per month. Each has `own` prompt tokens of its own; the rest of the prompt is always the same."""
 
     requests: Fraction
     own: Fraction
@@ -76,7 +76,7 @@ class MonthlyUse:
 
 @dataclass(frozen=True)
 class CurrentModel:
-    """The model that is asked today. `rung` where its prompt alone was measured."""
+    """The model in use today. `rung` is its measurement with the prompt alone, None if there is none."""
 
     tokens: Tokens
     rates: Rates
@@ -85,8 +85,7 @@ class CurrentModel:
 
 @dataclass(frozen=True)
 class MeasuredCandidates:
-    """What was measured. `other_bar`: the rungs were judged by that one, so none of them is known to be good by
-    `bar`."""
+    """`other_bar` is set if the rungs were judged by a bar other than `bar`: none of them then counts as good."""
 
     rungs: Sequence[Rung]
     bar: float
@@ -98,11 +97,11 @@ class MeasuredCandidates:
 
     @property
     def cheapest(self) -> Rung | None:
-        """The cheapest of the good ones with a price."""
+        """The cheapest good rung with a known price."""
         return cheapest([rung for rung in self.good if rung.usd_per_1000 is not None])
 
     def prompted(self, current: str) -> Rung | None:
-        """How today's model does with its prompt alone; 'gpt-4o' is 'openai/gpt-4o' too."""
+        """Returns the rung of today's model with its prompt alone; 'gpt-4o' also matches 'openai/gpt-4o'."""
         for rung in self.rungs:
             model = rung.arm.model
             if rung.arm.rung == "zero" and model and current in (model, model.partition("/")[2] or model):
@@ -112,7 +111,7 @@ class MeasuredCandidates:
 
 @dataclass(frozen=True)
 class UnmeasuredModel:
-    """A model that nobody has measured yet, and what today's requests would cost with it."""
+    """A model that has not been measured yet, and the monthly cost of today's requests with it."""
 
     name: str
     monthly: MonthlyCost
@@ -130,8 +129,8 @@ Why = Literal[
 
 @dataclass(frozen=True)
 class Alternative:
-    """Today's model, but where it is the "cheapest that meets the bar" of those `measured`. `rung` is how well it does
-    on the held-out rows, None where nobody measured."""
+    """What a fine-tune's saving is compared with: today's model, or the cheapest measured candidate that meets the bar
+    (`why` says which). `rung` is its score on the held-out rows, None if it was not measured."""
 
     tokens: Tokens
     rates: Rates
@@ -144,8 +143,8 @@ class Alternative:
 def choose_alternative(
     today: CurrentModel, measured: MeasuredCandidates, rates: Rates | None, use: MonthlyUse
 ) -> Alternative:
-    """`rates` are those of the cheapest measured rung that meets the bar. Today's model stays where it costs
-    less and nobody has measured that it misses the bar: a saving against something dearer would be none."""
+    """`rates` are those of `measured.cheapest`. Today's model stays the alternative if it costs less and was not shown
+    to miss the bar: compared with something dearer, the saving would not be real."""
     rung, todays_usd = measured.cheapest, _monthly_usd(today.tokens, today.rates, use)
     why: Why = "price unknown" if measured.good else "nothing meets the bar"
     if measured.other_bar is not None:
@@ -163,7 +162,7 @@ def choose_alternative(
 
 
 def measured_tokens(rung: Rung, own: Fraction) -> Tokens:
-    """Its measured tokens. What retrieval looks up differs in each request: of that no beginning is shared."""
+    """Returns the rung's measured tokens. With retrieval no beginning is shared, since each request has other texts."""
     shared = 0
     if rung.arm.rung in ("zero", "optimised", "kshot"):
         shared = max(0, rung.prompt_tokens - math.ceil(own * rung.n))

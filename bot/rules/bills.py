@@ -1,8 +1,8 @@
-"""What asking a model costs a month (measured tokens, cached beginnings, batches, repeats, the machine), and what a
-stream of monthly savings is worth today, with a falling price of the alternative.
+"""What asking a model costs per month (measured tokens, cached prompt beginnings, batches, retries, the machine), and
+what a stream of monthly savings is worth today while the alternative's price falls.
 
-Knows no training and no saving against another model (roi.py). Money in USD, months of 730 hours. Tokens are whole
-sums over measured requests and the sums run in fractions, so a bill is rounded once, at its end.
+The cost of training and the comparison of two models are in roi.py. Money is in USD, a month has 730 hours. Tokens are
+whole sums over measured requests and are multiplied as fractions, so that a bill is rounded only once, at the end.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ from bot.rules.units import HOURS_PER_MONTH
 
 MILLION = Decimal(1_000_000)
 ZERO, ONE = Decimal(0), Decimal(1)
-# From this length on OpenAI and others bill a repeated beginning of a prompt at a lower price.
+# OpenAI and others bill a repeated beginning of a prompt at a lower price if it has at least this many tokens.
 CACHEABLE_PROMPT = 1024
 
 
 @dataclass(frozen=True)
 class Tokens:
-    """The tokens of `requests` measured requests, summed. `shared` tokens of the prompts are the same beginning
-    each time."""
+    """Token counts summed over `requests` measured requests. `shared` of the prompt tokens belong to a beginning that
+    all prompts have in common."""
 
     requests: int
     prompt: int
@@ -34,7 +34,9 @@ class Tokens:
 
     def __post_init__(self) -> None:
         if self.requests < 1 or min(self.prompt, self.output, self.shared) < 0 or self.shared > self.prompt:
-            raise ValueError(f"tokens of at least one request, and no fewer than none: {self}")
+            raise ValueError(
+                f"tokens need at least one request and no negative or larger shared count: {self}"
+            )
 
     @property
     def is_cacheable(self) -> bool:
@@ -43,7 +45,8 @@ class Tokens:
 
 @dataclass(frozen=True)
 class Capacity:
-    """What one machine can answer: tokens a second that it reads and writes, while it is `busy` (0 to 1)."""
+    """Throughput of one machine: tokens per second that it `reads` and `writes`, while it is busy. It is busy for a
+    share `busy` (0 to 1) of the time."""
 
     reads: Decimal
     writes: Decimal
@@ -52,12 +55,13 @@ class Capacity:
 
 @dataclass(frozen=True)
 class Rates:
-    """What a model costs to ask: USD per 1M tokens, per request beside them, and per hour for a machine of our own.
+    """What it costs to ask a model: USD per 1M tokens, USD per request on top, and USD per hour if it needs a machine.
 
-    `cached_input` is None where the list has no such price; `batch_discount` 0.5 halves what can wait a day. `ends` is
-    the first day without an answer; from then on `then` is asked, None where its `successor` or its price is unknown.
-    `on_own_machine`: no vendor charges for it; `capacity` of that machine, where it was measured. `idle_window_s`: so
-    long after a request the machine costs nothing until the next one; None: it costs the same.
+    `cached_input` is None if the price list has no such price. A `batch_discount` of 0.5 halves the price of requests
+    that can wait a day. `ends` is the first day on which the model no longer answers; `then` are the rates of the model
+    asked from that day on, None if the `successor` or its price is unknown. `on_own_machine` is true if no vendor
+    charges for it; `capacity` is that machine's, if measured. A machine that stops by itself is paid for until
+    `idle_window_s` seconds after the last request; None means that it is paid for all the time.
     """
 
     model: str
@@ -85,12 +89,13 @@ class Rates:
             self.usd_per_request,
         )
         if min(amounts) < 0:
-            raise ValueError(f"a price is not negative: {self}")
+            raise ValueError(f"a price can't be negative: {self}")
 
 
 @dataclass(frozen=True)
 class Speed:
-    """A machine that is paid by use: it makes `tokens_per_second` while busy, `busy` (0 to 1) of its time."""
+    """A machine that is paid by use: it handles `tokens_per_second` while busy, and is busy for a share `busy` (0 to 1)
+    of the time."""
 
     tokens_per_second: Decimal
     busy: Decimal
@@ -101,10 +106,11 @@ class Speed:
 
 @dataclass(frozen=True)
 class Traffic:
-    """How requests are sent, whichever model answers them. `retries` 0.02: two in a hundred are sent twice.
+    """How requests are sent, whichever model answers them. `retries` of 0.02 means that two in a hundred are sent
+    twice.
 
-    `batch_share` of the requests can wait for a batch. A machine of our own is kept up for `hosting_hours` a
-    month, or paid by use where its `speed` is known.
+    A share `batch_share` (0 to 1) of the requests can wait for a batch. The team's own machine runs for `hosting_hours`
+    a month, or is paid by use if its `speed` is given.
     """
 
     retries: Decimal = ZERO
@@ -115,7 +121,8 @@ class Traffic:
 
 @dataclass(frozen=True)
 class MonthlyCost:
-    """`requests`: what each request costs beside its tokens, like a look-up. `upkeep`: retraining, monitoring."""
+    """USD per month. `requests` are charges per request on top of tokens, such as a look-up; `upkeep` is retraining and
+    monitoring."""
 
     input: Decimal
     output: Decimal
@@ -129,7 +136,7 @@ class MonthlyCost:
 
 
 def bill(tokens: Tokens, rates: Rates, requests: Fraction, asking: Traffic) -> MonthlyCost:
-    """The bill of `requests` a month, each with the measured mean of tokens."""
+    """Returns the cost of `requests` per month, each with the measured mean number of tokens."""
     sent = requests * (1 + Fraction(asking.retries))
     times_measured = sent / tokens.requests
     batched = Fraction(asking.batch_share) if rates.batch_discount else Fraction(0)
@@ -149,7 +156,7 @@ def is_cached(tokens: Tokens, rates: Rates) -> bool:
 
 
 def _prompt_price(tokens: Tokens, rates: Rates) -> Fraction:
-    """Prompt tokens times their price per 1M, the shared beginning at the cached price."""
+    """Returns the prompt tokens times their price per 1M tokens, with the shared beginning at the cached price."""
     if rates.cached_input is None or not is_cached(tokens, rates):
         return tokens.prompt * Fraction(rates.input)
     full, cached = Fraction(rates.input), Fraction(rates.cached_input)
@@ -157,7 +164,8 @@ def _prompt_price(tokens: Tokens, rates: Rates) -> Fraction:
 
 
 def machines_needed(tokens: Tokens, rates: Rates, requests: Fraction, asking: Traffic) -> int | None:
-    """How many of our machines answer so many `requests` a month. None: a vendor serves it, or no speed is known."""
+    """Returns how many of the team's machines it takes to answer `requests` per month; None if a vendor serves the
+    model or no speed is known."""
     capacity, hours = rates.capacity, asking.hosting_hours
     if asking.speed:
         speed, busy = asking.speed.tokens_per_second, asking.speed.busy
@@ -172,12 +180,12 @@ def machines_needed(tokens: Tokens, rates: Rates, requests: Fraction, asking: Tr
 
 
 def _hosting(tokens: Tokens, rates: Rates, requests: Fraction, asking: Traffic) -> Decimal:
-    """USD a month: by use where somebody said the speed of the machine, else for as many machines as it takes, kept
-    up."""
+    """Returns USD per month: by use if the machine's speed is given, and otherwise for the hours that the required
+    machines are up."""
     if asking.speed is None or not rates.usd_per_hour:
         count = machines_needed(tokens, rates, requests, asking) or 1
         hours = asking.hosting_hours
-        if rates.idle_window_s is not None:  # at most a window for each request
+        if rates.idle_window_s is not None:  # each request keeps the machine up for one window at most
             hours = min(hours, _usd(requests * rates.idle_window_s / 3600))
         return rates.usd_per_hour * hours * count
     n_tokens = requests * (1 + Fraction(asking.retries)) / tokens.requests * (tokens.prompt + tokens.output)
@@ -190,10 +198,11 @@ def _usd(amount: Fraction) -> Decimal:
 
 @dataclass(frozen=True)
 class Flow:
-    """A month's saving, by what it hangs on.
+    """A month's saving in USD, split by what it depends on.
 
-    With the volume grow `falling` (what the alternative's tokens cost: its price may fall), `steady` (all else,
-    saved minus spent) and `errors` (worth of wrong answers avoided). `fixed`: saved minus spent at any volume.
+    Three parts are proportional to the volume: `falling` (the cost of the alternative's tokens, whose price may fall),
+    `errors` (the value of wrong answers avoided) and `steady` (everything else, saved minus spent). `fixed` is saved
+    minus spent at any volume.
     """
 
     falling: Decimal
@@ -206,7 +215,7 @@ class Flow:
         return self.falling + self.steady + self.errors
 
     def saving(self, amount: Decimal = ONE) -> Decimal:
-        """The saving with `amount` (0 to 1) of the alternative's price left."""
+        """Returns the saving when the alternative's price has fallen to `amount` (0 to 1) of today's."""
         return self.falling * amount + self.steady + self.errors + self.fixed
 
     def at_volume(self, factor: Decimal) -> Decimal:
@@ -215,31 +224,32 @@ class Flow:
 
 @dataclass(frozen=True)
 class Phase:
-    """Months `start` to `end` from today, None: on and on. In each of them `flow` is saved."""
+    """The time from month `start` to month `end`, counted from today, in which `flow` is saved each month. `end` is
+    None if it never ends."""
 
     start: Decimal
     end: Decimal | None
     flow: Flow
 
     def within(self, begin: Decimal, end: Decimal) -> Decimal:
-        """Months of it between `begin` and `end`."""
+        """Returns how many months of the phase lie between `begin` and `end`."""
         last = end if self.end is None else min(end, self.end)
         return max(Decimal(0), last - max(begin, self.start))
 
 
 def month_weights(horizon: Decimal) -> tuple[Decimal, ...]:
-    """1 for each whole month of the horizon, and what is left for its last one: 2.4 gives 1, 1, 0.4."""
+    """Returns 1 for each whole month of the horizon and the remainder for its last one: 2.4 gives 1, 1, 0.4."""
     count = int(horizon.to_integral_value(ROUND_CEILING))
     return tuple(min(ONE, horizon - month) for month in range(count))
 
 
 def months_to(horizon: Decimal) -> tuple[tuple[Decimal, Decimal], ...]:
-    """Beginning and end of each month: 2.4 gives (0, 1), (1, 2), (2, 2.4)."""
+    """Returns the beginning and end of each month: 2.4 gives (0, 1), (1, 2), (2, 2.4)."""
     return tuple((Decimal(i), i + weight) for i, weight in enumerate(month_weights(horizon)))
 
 
 def monthly_savings(phases: Sequence[Phase], fall_a_year: Decimal, horizon: Decimal) -> tuple[Decimal, ...]:
-    """The savings of month 1, 2, …: the alternative's price falls by `fall_a_year` (0 to 1) every twelve months."""
+    """Returns the savings of months 1, 2, …, while the alternative's price falls by `fall_a_year` (0 to 1) per year."""
     return tuple(
         sum(
             (
@@ -253,7 +263,7 @@ def monthly_savings(phases: Sequence[Phase], fall_a_year: Decimal, horizon: Deci
 
 
 def payback_months(one_off: Decimal, phases: Sequence[Phase]) -> Decimal | None:
-    """Months until `one_off` has come back; None where it never does while it is known what is saved."""
+    """Returns the months until `one_off` is recovered; None if it never is within the phases."""
     left = one_off
     for phase in phases:
         saving = phase.flow.saving()

@@ -1,5 +1,5 @@
-"""The month's limits; what runs and measurements cost at most and cost in the end; what a tuned model costs while it is
-deployed, and when a deployment is stopped. Micro-dollars and seconds."""
+"""The month's budgets; the maximum and the actual cost of runs and measurements; what a deployed model costs, and when
+its deployment is stopped. Money is in micro-dollars, time in seconds."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ Kind = Literal["team", "channel", "person"]
 
 @dataclass(frozen=True)
 class Budget:
-    """The budget of one calendar month, UTC. `committed` is spent and reserved together. `id` is of the channel or
-    person whose limit it is; '' is the team's."""
+    """The budget of one calendar month in UTC. `committed_micros` is spent and reserved money together. `id` is the id
+    of the channel or person that the limit is for; '' for the team."""
 
     limit_micros: int
     committed_micros: int
@@ -37,7 +37,7 @@ class Budget:
 
     @property
     def whose(self) -> str:
-        """Its name in the store: 'team', 'channel C1', 'person U1'."""
+        """The budget's name in the store: 'team', 'channel C1', 'person U1'."""
         return f"{self.kind} {self.id}".strip()
 
     @property
@@ -45,7 +45,7 @@ class Budget:
         return self.limit_micros - self.committed_micros
 
     def warnings(self) -> tuple[int, ...]:
-        """The percents that are reached, of those at which people are warned."""
+        """The warning thresholds, in percent, that have been reached."""
         if not self.limit_micros:
             return ()
         return tuple(
@@ -55,17 +55,17 @@ class Budget:
         )
 
     def fits(self, asked_micros: int) -> bool:
-        """What costs nothing always fits."""
+        """True if the amount is left. An amount of 0 always fits, even if the budget is overdrawn."""
         return asked_micros <= max(self.left_micros, 0)
 
 
 def tightest(budgets: Sequence[Budget]) -> Budget:
-    """The one with the least left; of equals the first."""
+    """Returns the budget with the least left; the first one if several are equal."""
     return min(budgets, key=lambda budget: budget.left_micros)
 
 
 def is_paid_by_token(prices: PriceList) -> bool:
-    """Returns whether the training is paid by its tokens, and not by the hour or not at all."""
+    """True if training is paid by the token, and false if it is paid by the hour or is free."""
     row = prices.rows[0]
     return row.rental is None and row.usd_per_hour is None and bool(row.price.training)
 
@@ -78,9 +78,12 @@ def actual_micros(
     tuned: AnswerTotals | None = None,
     billed_micros: int | None = None,
 ) -> int:
-    """What a run has cost. `prices` begin with the tuned model's row and the base model's. A machine of our own is paid
-    by the hour that it trained; a rented one by the `seconds` that it ran; a vendor by trained tokens, unless it said
-    itself what it billed for the training, and by both models' answers to the holdout."""
+    """Returns what a run has cost.
+
+    `prices` start with the rows of the tuned model and of the base model. A rented machine is paid for the `seconds`
+    that it ran, and the team's own machine for the hours that it trained. A vendor is paid for trained tokens (or
+    `billed_micros`, if it reported what it charged) and for both models' answers to the holdout.
+    """
     tuned_row, base_row = prices.rows[0], prices.rows[1]
     if tuned_row.rental is not None:
         return to_micros(tuned_row.rental.usd(round(seconds)))
@@ -97,10 +100,13 @@ def actual_micros(
 
 
 def seconds_since_creation(job: Job, events: Sequence[Event], *, are_all: bool) -> float:
-    """Seconds that a job has trained, without its pauses. `events` are newest first, `are_all` from the first one on.
-    Of a job that has ended and doesn't say when it began all its time counts: more rather than less. One that was
-    stopped before it began had none."""
-    # By the trainer's clock, which may differ from ours.
+    """Returns how long a job has trained, without pauses. `events` are newest first; `are_all` is true if they reach
+    back to the job's first event.
+
+    If a finished job doesn't show when training began, all the time since its creation counts: overcharging the budget
+    is safer than undercharging. A job that was stopped while it was queued has trained for 0 seconds.
+    """
+    # All times are by the trainer's clock, which may differ from ours.
     end = float(job.finished_at or max([job.created_at, *(event.created_at for event in events)]))
     start = _training_start(events) if are_all else None
     has_queued = any(event.tells("queued") for event in events)
@@ -114,7 +120,8 @@ def seconds_since_creation(job: Job, events: Sequence[Event], *, are_all: bool) 
 def seconds_since_poll(
     job: Job, events: Sequence[Event], looked: float, now: float, *, was_paused: bool
 ) -> float:
-    """Seconds that a job has trained since we `looked` last, when it was running or paused."""
+    """Returns how long a job has trained since it was last polled at `looked`. `was_paused` says whether it was paused
+    then, rather than running."""
     is_resumed = any(event.tells("resumed") for event in events)
     if job.status == "paused" and was_paused and not is_resumed:
         return 0.0
@@ -123,8 +130,8 @@ def seconds_since_poll(
 
 
 def _training_start(events: Sequence[Event]) -> float | None:
-    """Returns when it left the queue, by the first event after those about waiting; None if it has not, or nobody
-    says."""
+    """Returns when the job left the queue: the time of the first event after the last "queued" one. None if there is
+    no such event."""
     oldest_first = list(reversed(events))
     waited = [place for place, event in enumerate(oldest_first) if event.tells("queued")]
     begun = oldest_first[waited[-1] + 1 :] if waited else []
@@ -143,7 +150,7 @@ def _paused_seconds(events: Sequence[Event], start: float, end: float, *, was_pa
 
 
 class ArmQuestions(Protocol):
-    """One arm's questions: the keys of their answers, and how many tokens each prompt has at most."""
+    """A candidate's questions: the keys of their answers, and the maximum number of tokens of each prompt."""
 
     @property
     def keys(self) -> tuple[str, ...]: ...
@@ -159,8 +166,9 @@ def max_evaluation_micros(
     max_tokens: int,
     thinking: Collection[str],
 ) -> int:
-    """The most that the unanswered questions can cost: each answered with `max_tokens`, and with all that models
-    which are `thinking` may think before. A question that two arms share is asked once."""
+    """Returns the maximum cost of the questions that have no stored answer yet. `names` are the keys of the answers in
+    the store. Each answer is counted with `max_tokens`, plus the most that a model in `thinking` may reason before it.
+    A question that two candidates share is asked and counted once."""
     dollars, counted = Decimal(0), set(names)
     for arm, questions in arms.items():
         price = prices.get(arm.model or "")
@@ -174,8 +182,7 @@ def max_evaluation_micros(
 def paid_questions(
     prices: Mapping[str, PriceRow], keys: Mapping[Candidate, Sequence[str]]
 ) -> Mapping[str, frozenset[str]]:
-    """Returns the keys of what each model is asked, of those that have a price. A question that two arms share is
-    one."""
+    """Returns the answer keys of each model that has a price. A question that two candidates share is counted once."""
     by_model: dict[str, frozenset[str]] = {}
     for candidate, its_keys in keys.items():
         if candidate.model is not None and candidate.model in prices:
@@ -184,7 +191,7 @@ def paid_questions(
 
 
 def spent_micros(prices: Mapping[str, PriceRow], answers: Mapping[str, AnswerTotals]) -> int:
-    """Returns what the answers of each model have cost."""
+    """Returns what all these answers have cost."""
     dollars = (
         _tokens_usd(prices[model], tokens.prompt_tokens, tokens.completion_tokens)
         for model, tokens in answers.items()
@@ -195,12 +202,12 @@ def spent_micros(prices: Mapping[str, PriceRow], answers: Mapping[str, AnswerTot
 def max_judge_micros(
     price: PriceRow, questions: ArmQuestions, names: Collection[str], max_tokens: int
 ) -> int:
-    """The same as `max_evaluation_micros` for the one model that judges answers."""
+    """Like `max_evaluation_micros`, for the model that judges answers."""
     return to_micros(_max_usd(price, questions, set(names), max_tokens))
 
 
 def question_micros(price: PriceRow, sent: int, answered: int) -> int:
-    """The price of one question, by tokens that are sent and that come back; 0 where a machine is paid by the hour."""
+    """Returns the price of one question by its prompt and answer tokens; 0 if the machine is paid by the hour."""
     return 0 if price.usd_per_hour is not None else to_micros(_tokens_usd(price, sent, answered))
 
 
@@ -221,8 +228,8 @@ def _tokens_usd(price: PriceRow, sent: int, answered: int) -> Decimal:
 
 @dataclass(frozen=True)
 class DuplicateCost:
-    """What copies cost in one epoch: `usd` at `target`, 'provider/model'; both None where no provider charges by the
-    token."""
+    """What training on duplicate rows costs per epoch: `usd` at `target` ('provider/model'). Both are None if no
+    provider charges by the token."""
 
     tokens: int
     target: str | None = None
@@ -230,7 +237,8 @@ class DuplicateCost:
 
 
 def duplicate_cost(tokens: int, rows: Sequence[ProviderRow], today: date) -> DuplicateCost | None:
-    """The cost of copies at the cheapest model that still trains, of the providers in `rows`; None without copies."""
+    """Returns the cost of `tokens` of duplicates at the cheapest trainable model of the providers in `rows`; None
+    without duplicates."""
     if tokens <= 0:
         return None
     prices = [
@@ -245,13 +253,13 @@ def duplicate_cost(tokens: int, rows: Sequence[ProviderRow], today: date) -> Dup
     return DuplicateCost(tokens, target, price * tokens / MILLION)
 
 
-# Deployments of adapters were ready in under 6 minutes; then the held-out rows are asked, and somebody decides.
+# Deployments of adapters were ready in under 6 minutes; the rest is for measuring and for somebody to decide.
 EXPECTED_S = 30 * 60
-# While a run is measured: what it takes at most until it is ready, and in all.
+# Time limits while a run is measured: until the machine is ready, and in total.
 READY_WITHIN_S = 30 * 60
 MEASURED_WITHIN_S = 2 * 3600
-DEFAULT_IDLE_S = 30 * 60  # where the vendor has no idle stop of its own
-MOST_STARTS = 2  # for one measurement: a machine that dies under it is started once more by itself
+DEFAULT_IDLE_S = 30 * 60  # used if the vendor doesn't stop idle machines itself
+MOST_STARTS = 2  # per measurement: if the machine dies, it is restarted once
 
 StopReason = Literal[
     "asked",
@@ -273,8 +281,8 @@ StopReason = Literal[
 
 @dataclass(frozen=True)
 class Hosting:
-    """How a plan's model answers: on a machine that costs `micros_per_hour` until it is stopped, `idle_stop_s` after
-    the last question, and `day_micros` a day at most. `scales_to_zero`: it costs nothing while nobody asks."""
+    """The machine on which a plan's model will answer. It costs `micros_per_hour`, at most `day_micros` per day, until
+    it is stopped `idle_stop_s` after the last question. `scales_to_zero` is true if it is free while idle."""
 
     micros_per_hour: int
     idle_stop_s: int
@@ -283,15 +291,15 @@ class Hosting:
 
     @property
     def expected_micros(self) -> int:
-        """Of measuring the run, and of the time until somebody decides."""
-        return self._of(EXPECTED_S)
+        """The expected cost of measuring the run and of waiting until somebody decides."""
+        return self._cost(EXPECTED_S)
 
     @property
     def most_micros(self) -> int:
-        """Until the run is measured."""
-        return self._of(MEASURED_WITHIN_S)
+        """The maximum cost until the run is measured."""
+        return self._cost(MEASURED_WITHIN_S)
 
-    def _of(self, seconds: int) -> int:
+    def _cost(self, seconds: int) -> int:
         return min(hourly_micros(self.micros_per_hour, seconds), self.day_micros)
 
 
@@ -301,8 +309,9 @@ def hourly_micros(micros_per_hour: int, seconds: float) -> int:
 
 @dataclass(frozen=True)
 class DeploymentFacts:
-    """A deployment now. `idle_s` since its last question, `age_s` since it was started. `is_wanted`: a run is measured
-    through it, which has reserved its money. `day_micros`: what it has cost today, and all deployments together."""
+    """The state of a deployment now. `age_s` is the time since its start, `idle_s` since its last question.
+    `is_measuring` is true while a run is measured on it, which has reserved the money; `is_run_over` if its run has
+    failed or was cancelled. `day_micros` is its cost today, `all_day_micros` that of all deployments together."""
 
     is_ready: bool
     is_kept: bool
@@ -321,8 +330,8 @@ class DeploymentFacts:
 
 
 def stop_reason(facts: DeploymentFacts) -> StopReason | None:
-    """Returns why it is stopped now, None if it may run on. A freeze and the month's budget leave a measurement its
-    end."""
+    """Returns why the deployment has to be stopped now; None if it may continue. A freeze or an exhausted budget
+    doesn't interrupt a measurement."""
     if facts.is_deleted:
         return "deleted"
     if facts.day_micros >= facts.day_limit or facts.all_day_micros >= facts.all_day_limit:

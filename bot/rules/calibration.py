@@ -1,8 +1,8 @@
-"""How good our estimates have been: what a run came to beside what was estimated, and the error over all runs; what a
-month's calls of a model in use cost, and what the alternative would have cost for them, by the estimate's bills.
+"""How accurate our estimates have been: a run's actual figures beside the estimated ones, and the error over all runs.
+Also what a month's calls to a model in use cost, and what the alternative would have cost for the same calls.
 
-Values only; the sentences are in bot/cards/calibration.py. A ratio of 1 is a right estimate, 2 means it took twice as
-much. A factor says how far off it was either way: 2 is twice as much or half as much.
+Values only; the sentences are in bot/cards/calibration.py. A ratio of 1 is an exact estimate, a ratio of 2 means that
+the actual was twice the estimate. A factor is the error in either direction: 2 is twice or half the estimate.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ FEW_RUNS = 5
 
 @dataclass(frozen=True)
 class Actual:
-    """What was estimated for a run and what came, in the quantity's unit; `quality` is a share right, predicted and
-    measured."""
+    """An estimate for a run and the actual figure, in the unit of the quantity. `quality` is the share of right
+    answers."""
 
     run: int
     quantity: Quantity
@@ -37,21 +37,23 @@ class Actual:
     def __post_init__(self) -> None:
         for amount in (self.estimated, self.actual):
             if not amount.is_finite() or amount < 0:
-                raise ValueError(f"run {self.run}: {self.quantity} are finite and not negative, not {amount}")
+                raise ValueError(
+                    f"run {self.run}: {self.quantity} must be finite and not negative, not {amount}"
+                )
 
     @property
     def is_free(self) -> bool:
-        """Nothing was estimated and nothing came: right, and no measure of anything."""
+        """True if both are 0: the estimate was right, but says nothing about accuracy."""
         return not self.estimated and not self.actual
 
     @property
     def ratio(self) -> Decimal | None:
-        """Actual by estimated; None where nothing was estimated."""
+        """The actual divided by the estimate; None if the estimate was 0."""
         return self.actual / self.estimated if self.estimated else None
 
     @property
     def factor(self) -> Decimal | None:
-        """The larger of the two over the smaller, 1 or more; None where one of them is 0."""
+        """The larger of the two divided by the smaller, so 1 or more; None if one of them is 0."""
         if not self.estimated or not self.actual:
             return None
         return max(self.actual, self.estimated) / min(self.actual, self.estimated)
@@ -59,11 +61,10 @@ class Actual:
 
 @dataclass(frozen=True)
 class RunningError:
-    """Over `runs` runs whose estimate and actual are both above 0.
+    """The error over the `runs` runs whose estimate and actual are both above 0.
 
-    `typical_factor` is the geometric mean of their factors, to six decimals; None without such a run. Left out
-    are `free` runs (nothing estimated, nothing came) and `one_sided` ones: nothing was estimated and something
-    came, or the other way round.
+    `typical_factor` is the geometric mean of their factors, rounded to six decimals; None if there is no such run. Left
+    out are `free` runs, where both figures are 0, and `one_sided` runs, where only one of them is.
     """
 
     quantity: Quantity
@@ -74,7 +75,7 @@ class RunningError:
 
     @property
     def is_early(self) -> bool:
-        """So few runs that the next one may change it."""
+        """True if there are so few runs that the next one may change the figure."""
         return self.runs < FEW_RUNS
 
 
@@ -86,7 +87,8 @@ def run_actuals(
     seconds: tuple[float, float] | None = None,
     quality: tuple[float, float] | None = None,
 ) -> tuple[Actual, ...]:
-    """Every argument is (estimated, actual), None where one of the two is not known. `micros` in micro-dollars."""
+    """Returns a value for each argument given. Each is a pair (estimated, actual), None if one of the two is unknown.
+    `micros` are micro-dollars."""
     pairs: list[Actual] = []
     if tokens is not None:
         pairs.append(Actual(run, "tokens", Decimal(tokens[0]), Decimal(tokens[1])))
@@ -101,7 +103,7 @@ def run_actuals(
 
 
 def running_error(actuals: Iterable[Actual]) -> tuple[RunningError, ...]:
-    """One for each quantity that there is a pair of, in the order of QUANTITIES."""
+    """Returns one error for each quantity that has a pair, in the order of QUANTITIES."""
     by_quantity: dict[Quantity, list[Actual]] = {quantity: [] for quantity in QUANTITIES}
     for actual in actuals:
         by_quantity[actual.quantity].append(actual)
@@ -120,7 +122,7 @@ def running_error(actuals: Iterable[Actual]) -> tuple[RunningError, ...]:
 
 @dataclass(frozen=True)
 class CallTotals:
-    """Calls that were answered, and their tokens."""
+    """Answered calls and their tokens."""
 
     calls: int = 0
     prompt_tokens: int = 0
@@ -135,15 +137,15 @@ class CallTotals:
 
 
 def tuned_calls_usd(use: CallTotals, rates: Rates, asking: Traffic, share: Decimal) -> Decimal:
-    """What the calls cost. A machine of our own is kept up for `share` of the month, or paid by use, as in the
-    estimate; nothing is sent in batches, for a batch names no alias."""
+    """Returns what the calls to the tuned model cost. As in the estimate, the team's own machine is up for a `share`
+    (0 to 1) of the month or is paid by use. Batches are not considered, because a batch can't call an alias."""
     tokens = Tokens(max(use.calls, 1), use.prompt_tokens, use.completion_tokens)
     return bill(tokens, rates, Fraction(use.calls), _traffic_for(asking, share)).total
 
 
 def alternative_usd(use: CallTotals, inputs: Inputs, share: Decimal) -> Decimal:
-    """What the best alternative would have cost for the same calls. Its prompts are longer or shorter than the tuned
-    model's by as much as they were when both answered the held-out rows."""
+    """Returns what the best alternative would have cost for the same calls. Token counts are scaled by the ratio
+    between the two models that was measured on the held-out rows."""
     tuned = inputs.tuned_tokens or inputs.usage.tuned
     other = inputs.alternative.tokens if inputs.alternative else inputs.usage.today
     prompt = round(use.prompt_tokens * _ratio(other.prompt, other.requests, tuned.prompt, tuned.requests))
@@ -169,7 +171,8 @@ def _ratio(other: int, other_requests: int, tuned: int, tuned_requests: int) -> 
 
 
 def share_of_month(month: str, spans: list[tuple[float, float]]) -> Decimal:
-    """The share of a month ('2026-11') that lies within these spans, in unix seconds; no two of them overlap."""
+    """Returns the share (0 to 1) of a month like '2026-11' that lies within `spans`, which are unix seconds and don't
+    overlap."""
     year, number = map(int, month.split("-"))
     start = datetime(year, number, 1, tzinfo=UTC).timestamp()
     end = datetime(year + number // 12, number % 12 + 1, 1, tzinfo=UTC).timestamp()

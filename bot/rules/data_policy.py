@@ -1,10 +1,10 @@
 """Where a dataset may go and who may see its rows: egress to a provider, waivers for personal data, visibility in
 channels. Pure.
 
-Every rule that covers the data has to allow a provider; the strictest no decides. Once there are rules, data that no
-rule covers stays on this machine; where rows came from several channels, those of each have to be covered. Personal
-data needs a waiver as well. A dataset belongs to a channel: where that is private, the dataset doesn't exist for
-anybody else.
+Every rule that covers the data has to allow the provider; the strictest refusal decides. If there are any rules, data
+that none of them covers stays on this machine; the rows of each channel that they came from have to be covered.
+Personal data needs a waiver as well. A dataset belongs to a channel: if that channel is private, the dataset is
+invisible to everybody outside it.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ NoDelivery = Literal["not in the channel", "others read here"]
 
 @dataclass(frozen=True)
 class EgressDecision:
-    """Whether data may go to a provider. `refused` None: it may. `against` are the rules that don't let it go there,
-    the one that decides first: where it may, soft ones were set aside by a reason. `where` is the place of the rule
-    that decided; '' where none had a say."""
+    """Whether data may go to a provider; `refused` is None if it may. `against` are the rules that don't allow the
+    provider, the deciding one first; if the data may go all the same, a reason overrode the soft ones. `where` is the
+    deciding rule's place in the settings, '' if no rule applied."""
 
     refused: Literal["no rule", "hard rule", "soft rule"] | None = None
     against: tuple[DataRule, ...] = ()
@@ -34,16 +34,16 @@ class EgressDecision:
 
     @property
     def overridden(self) -> tuple[str, ...]:
-        """The names of the rules that the reason sets aside."""
+        """The names of the soft rules that the reason overrides."""
         return () if self.refused else tuple(rule.name for rule in self.against if rule.level == "soft")
 
 
 def decide_egress(
     policy: Policy, data: Data, provider: str, *, stays_here: bool, reason: str | None
 ) -> EgressDecision:
-    """`stays_here`: the provider is on this machine. `reason`: why soft rules should not hold."""
+    """`stays_here` is true if the provider is on this machine. `reason` is a person's reason to override soft rules."""
     covering = [rule for rule in policy.data if rule.covers(data)]
-    # Rows of one channel don't leave by a rule about another's.
+    # A rule about one channel's rows must not let the rows of another channel leave.
     by_channel = [replace(data, channels=frozenset({channel})) for channel in data.channels]
     is_covered = all(any(rule.covers(rows) for rule in policy.data) for rows in by_channel)
     if policy.data and not stays_here and not is_covered:
@@ -61,15 +61,15 @@ def decide_egress(
 
 
 def needs_waiver(codes: Collection[str], *, stays_here: bool) -> bool:
-    """Whether it takes somebody's recorded reason. `codes` of a report's findings; `stays_here`: it goes to our own
-    trainer on this machine and no further."""
+    """True if sending the data takes somebody's recorded reason. `codes` are those of the report's findings;
+    `stays_here` is true if the data only goes to our own trainer on this machine."""
     return PERSONAL_DATA in codes and not stays_here
 
 
 @dataclass(frozen=True)
 class DatasetChannel:
-    """The channel that a dataset belongs to, and whether the person who asks is in it, as Slack said just now.
-    None: it didn't tell, which never counts as a yes."""
+    """The channel that a dataset belongs to, and whether the caller is a member, as just looked up in Slack. None means
+    that Slack gave no answer, which never counts as a yes."""
 
     channel: str
     is_private: bool | None
@@ -77,27 +77,28 @@ class DatasetChannel:
 
 
 def may_use(home: DatasetChannel) -> bool:
-    """Whether that person may know of its datasets: their states, figures and models."""
+    """True if the caller may know about its datasets: their states, figures and models."""
     return home.is_private is False or home.is_member is True
 
 
 def may_post(home: DatasetChannel, channel: str) -> bool:
-    """Whether cards about its datasets may stand in `channel`."""
+    """True if cards about its datasets may be posted in `channel`."""
     return home.is_private is False or channel == home.channel
 
 
 def may_show_rows(
     owner: str, sources: Collection[str], channel: str, *, is_private: bool | None, is_shared: bool | None
 ) -> bool:
-    """Whether customers' words may be posted in `channel`, which is private and shared with another organisation or
-    not: only in the channel that the dataset belongs to, and only where all its rows came from there."""
+    """True if rows, which may quote customers, may be posted in `channel`: it has to be the private channel that the
+    dataset (`owner`) and all its rows (`sources`) belong to, and must not be shared with another organisation."""
     return channel == owner and set(sources) == {owner} and is_private is True and is_shared is False
 
 
 def choose_row_delivery(
     home: DatasetChannel, person: str, uploader: str, *, in_thread: bool
 ) -> RowDelivery | NoDelivery:
-    """Where a file of rows goes when `person` asks for it: into the thread of its card, to them alone, or nowhere."""
+    """Returns where a file of rows is posted when `person` asks for it: in the card's thread, in a direct message, or
+    why nowhere."""
     if not may_use(home):
         return "not in the channel"
     if in_thread:

@@ -1,5 +1,5 @@
-"""What a person asks of an estimate, and the figures that only a person can give, each read from text within
-its bounds."""
+"""The question that an estimate answers, and the figures that only a person can give, parsed from text and checked
+against their bounds."""
 
 from __future__ import annotations
 
@@ -17,15 +17,20 @@ NO_JUDGE = "none"
 
 @dataclass(frozen=True)
 class Question:
-    """`volume` is input tokens a month. None: not said, and assumptions.py says what is taken instead.
+    """What a person asked for. None means not given; bot/cards/assumptions.py lists the values used instead.
 
-    `people_rate` USD an hour; `label_count` rows that must still be labelled, at `label_usd` each; `wrong_usd`
-    what one wrong answer costs; a training every `retrain_months`; a machine is up for `hosting_hours` a month,
-    or paid by use with `serving_speed` tokens a second while busy; either is busy `utilisation` (0 to 1) of its time;
-    `prompt_tokens` of one request today; `batch_share` (0 to 1) of the requests can wait for a batch;
-    `monitoring_usd` a month; `runs` until one is good enough; `patience`: stop a training early after so many
-    validations without improvement; `hyperparameters` that a person chose, sorted by name; `sweep`: those with several
-    values each, every combination an arm of one training; `judge`: the model that judges free text, NO_JUDGE for none.
+    - `current` is today's model, `volume` its input tokens per month, `prompt_tokens` those of one request.
+    - `target` is the model to train, 'provider/model'.
+    - `people_hours` of work cost `people_rate` USD per hour; `label_count` rows still to be labelled cost `label_usd`
+      each; one wrong answer costs `wrong_usd`; monitoring costs `monitoring_usd` per month.
+    - It takes `runs` until one is good enough, and training is repeated every `retrain_months`.
+    - The serving machine is up for `hosting_hours` per month, or is paid by use at `serving_speed` tokens per second
+      while busy. It is busy for a share `utilisation` (0 to 1) of its time.
+    - A share `batch_share` (0 to 1) of the requests can wait for a batch.
+    - Training stops early after `patience` validations without improvement.
+    - `hyperparameters` are those that the person chose, sorted by name; those in `sweep` have several values each, and
+      every combination is one arm of the same training.
+    - `judge` is the model that judges free text, NO_JUDGE for none.
     """
 
     current: str | None = None
@@ -58,7 +63,7 @@ class Question:
 
 @dataclass(frozen=True)
 class Figure:
-    """A number that people give. `what` completes "I can't read … as"; the bounds are included."""
+    """A number that people type. `what` completes the sentence "I can't read … as"; the bounds are inclusive."""
 
     what: str
     example: str
@@ -67,24 +72,22 @@ class Figure:
     is_whole: bool = False
 
     def read(self, text: str) -> Decimal | Misread:
-        """Reads '12', '$1,500', '0.5', '20%' (0.2)."""
+        """Parses text like '12', '$1,500', '0.5' or '20%' (which is 0.2)."""
         clean = text.strip().removeprefix("$").strip()
         shown = clean[:40] or "nothing"
         match = _NUMBER.fullmatch(clean)
         if match is None:
             return Misread(f"I can't read “{shown}” as {self.what}. Write a number like {self.example}.")
         value = Decimal(match["number"].replace(",", "")) / (100 if match["percent"] else 1)
-        return self._refused(value, shown) or value
+        return self.check(value, shown) or value
 
-    def refused(self, value: Decimal | int | None) -> Misread | None:
-        return None if value is None else self._refused(Decimal(value), f"{value}")
-
-    def _refused(self, value: Decimal, shown: str) -> Misread | None:
+    def check(self, value: Decimal, shown: str) -> Misread | None:
+        """Returns what is wrong with the value, None if it is acceptable. `shown` is how the person wrote it."""
         if not self.least <= value <= self.most:
             between = f"{self.least.normalize():,f} to {self.most.normalize():,f}"
-            return Misread(f"“{shown}” can't be {self.what}: it is a number from {between}.")
+            return Misread(f"“{shown}” can't be {self.what}. Write a number from {between}.")
         if self.is_whole and value != int(value):
-            return Misread(f"“{shown}” can't be {self.what}: it is a whole number, like {self.example}.")
+            return Misread(f"“{shown}” can't be {self.what}. Write a whole number like {self.example}.")
         return None
 
 
@@ -110,7 +113,8 @@ DEFAULT_BUSY = Decimal("0.2")
 
 
 def find_implausible_figure(question: Question) -> Misread | None:
-    """What is wrong with the first figure that cannot be, from whatever place the question came."""
+    """Returns what is wrong with the first figure that is out of bounds, None if all are fine. Every question is
+    checked, since not all figures come through `Figure.read`."""
     figures = (
         (PEOPLE_HOURS, question.people_hours),
         (PEOPLE_RATE, question.people_rate),
@@ -126,4 +130,7 @@ def find_implausible_figure(question: Question) -> Misread | None:
         (UTILISATION, question.utilisation),
         (RUNS, question.runs),
     )
-    return next((misread for figure, value in figures if (misread := figure.refused(value))), None)
+    given = ((figure, value) for figure, value in figures if value is not None)
+    return next(
+        (misread for figure, value in given if (misread := figure.check(Decimal(value), f"{value}"))), None
+    )

@@ -1,4 +1,5 @@
-"""What the advice rests on: facts, faults of the data, kinds of task, and the thresholds with their sources."""
+"""The facts that the advice is based on: measurements, faults of the data, kinds of task, and the thresholds with their
+sources."""
 
 from __future__ import annotations
 
@@ -35,15 +36,15 @@ TASK_KINDS: Mapping[TaskKind, str] = {
 
 
 def task_kind(word: str) -> TaskKind | None:
-    """Returns what a person typed as a kind, None if it is none of them."""
+    """Parses a kind of task that a person typed; None if it is unknown."""
     return next((name for name in TASK_KINDS if name == word.strip().lower()), None)
 
 
 @dataclass(frozen=True)
 class RowFaults:
-    """What the check of a file found that weighs in the verdict, in rows: `copies` ask and answer what an earlier row
-    does, `contradicting` ones ask the same and answer otherwise. About `doubted` more have a wrong label, by the
-    estimate of the check."""
+    """Findings of the data check that weigh in the verdict, in rows. `copies` repeat the question and the answer of an
+    earlier row, `contradicting` rows repeat its question with another answer. About `doubted` further rows have a wrong
+    label, as the check estimates."""
 
     copies: int = 0
     contradicting: int = 0
@@ -62,8 +63,8 @@ NO_FAULTS = RowFaults()
 
 
 def count_row_faults(report: Report) -> RowFaults:
-    """Returns the faults that a check found. Where it could not tell how many labels are wrong, none is doubted. A
-    label that contradicts another is one of those that are wrong."""
+    """Returns the faults in a report. `doubted` is 0 if the check couldn't estimate the number of wrong labels;
+    contradicting rows are part of that estimate, so they are subtracted."""
     copies = sum(finding.count for finding in report.findings if finding.code == DUPLICATE.code)
     contradicting = sum(finding.count for finding in report.findings if finding.code == CONTRADICTION.code)
     errors = report.label_errors
@@ -71,31 +72,32 @@ def count_row_faults(report: Report) -> RowFaults:
     return RowFaults(copies, contradicting, max(wrong - contradicting, 0))
 
 
-# The article's ladder: below 200 labelled rows not yet; fine-tune when all else misses and there are 1,000.
+# Of the article that this app's rules started from (docs/deciding.md): below 200 labelled rows it is too early;
+# fine-tune if everything else misses the bar and there are 1,000 rows.
 NOT_YET_ROWS, ENOUGH_ROWS = 200, 1000
-# The article: a style or format that prompting reaches 80% of the time is a good reason.
+# Of the same article: a style or format that prompting gets right 80% of the time is a good reason to fine-tune.
 STYLE_PROMPTED = 0.80
-# On banking77 10 rows a label gave 73% right, all rows (39 to 187 a label) 91%: 10 are few, fewer hopeless.
+# On banking77, 10 rows per label gave 73% right and all rows (39 to 187 per label) 91%: 10 are few, fewer are hopeless.
 FEW_PER_LABEL = 10
-# 91 of 100 is the least that claims 85%, and McNemar's test sees only gaps of 10 points and more.
+# With 100 rows, 91 right answers are needed to claim 85%, and McNemar's test detects only gaps of 10 points or more.
 SMALL_HOLDOUT = 100
-# Without a simulation: a model seldom stays the best choice for longer than a year.
+# Used without a simulation: a model seldom stays the best choice for longer than a year.
 LONGEST_PAYBACK_MONTHS = 12
-# Our own: a model that leaves more than half of the rows without any answer was not measured.
+# Our own choice: a model that leaves more than half of the rows unanswered counts as not measured.
 SILENT_SHARE = 0.5
 # The best of 25 equally good candidates scores 1.97 standard errors too high on average (the largest of 25 normal
-# draws): half the 95% interval. Choosing by each score in turn spends a holdout faster still (Dwork and others, "The
-# reusable holdout", Science 2015).
+# draws), which is half the 95% interval. Choosing by each score in turn spends a holdout even faster (Dwork and others,
+# "The reusable holdout", Science 2015).
 SPENT_LOOKS = 25
-# Our own: for speed's sake a tuned model answers at least twice as fast (p95).
+# Our own choice: a model tuned for speed has to answer at least twice as fast (p95).
 FASTER = 2
 
 
 @dataclass(frozen=True)
 class Evidence:
-    """What was measured on the frozen holdout; None: not yet. `bar` is the share right that is good enough, `margin` by
-    how much a cheaper model may be worse. `judge`: the model whose verdicts the ladder's scores are. `own`: the rung
-    that is the very model to be trained, and so no alternative to it."""
+    """What was measured on the frozen holdout; None means not yet. `bar` is the share of right answers that is good
+    enough, `margin` how much worse a cheaper model may be. `judge` is the model whose verdicts the ladder's scores are.
+    `own` is the rung of the very model to be trained, which is no alternative to it."""
 
     bar: float = DEFAULT_QUALITY_THRESHOLD
     task_kind: TaskKind | None = None
@@ -112,23 +114,23 @@ class Evidence:
 
     @property
     def alternatives(self) -> tuple[Rung, ...]:
-        """The alternatives to fine-tuning that answered, in climbing order."""
+        """The alternatives to fine-tuning that answered, in the ladder's order."""
         return tuple(rung for rung in self.rungs if rung.arm.rung != "tuned" and not is_silent(rung))
 
     @property
     def trained(self) -> Rung | None:
-        """The tuned model, where it was measured; the best one of a ladder that holds several."""
+        """The measured tuned model, None if there is none. If the ladder has several, the best of them."""
         own = [rung for rung in self.rungs if rung.arm.rung == "tuned"]
         return self.tuned or max(own, key=lambda rung: rung.score, default=None)
 
     @property
     def is_stale(self) -> bool:
-        """Whether the rungs were judged by another bar."""
+        """True if the rungs were judged by another bar than today's."""
         return self.ladder is not None and self.ladder.bar != self.bar
 
     @property
     def is_good(self) -> bool:
-        """Whether the tuned model was measured and may be said to meet the bar."""
+        """True if the tuned model was measured and is shown to meet the bar."""
         tuned = self.trained
         return bool(tuned and tuned.standing == "meets" and not is_silent(tuned) and not self.is_stale)
 
@@ -138,7 +140,8 @@ NOTHING_MEASURED = Evidence()
 
 @dataclass(frozen=True)
 class Looks:
-    """How often people saw scores on these `rows`, held out now; of rows that came later the average."""
+    """How often people have seen scores on the `rows` of the current holdout, averaged over rows that were added at
+    different times."""
 
     count: int
     rows: int
@@ -149,8 +152,8 @@ class Looks:
 
 
 def count_looks(holdout: str, rows: int, counts: Mapping[str, int], sizes: Mapping[str, int]) -> Looks:
-    """`counts`: looks by holdout, of all versions of a dataset; `sizes`: the rows of each. A later holdout contains the
-    earlier ones, so a look at one of 100 rows is half a look at one of 200."""
+    """`counts` are the looks at each holdout of all versions of a dataset, `sizes` the rows of each holdout. A later
+    holdout contains the earlier ones, so a look at an earlier one with 100 rows is half a look at one with 200."""
     if not rows:
         return Looks(0, 0)
     weighed = sum(
@@ -161,8 +164,8 @@ def count_looks(holdout: str, rows: int, counts: Mapping[str, int], sizes: Mappi
 
 @dataclass(frozen=True)
 class OwnMachine:
-    """What a model on a machine of one's own asks of it. `too_large`: why its training doesn't fit. `machines` serve
-    the volume; None: no volume or no speed is known."""
+    """What is known about running a model on the team's own machine. `too_large` says why its training doesn't fit,
+    None if it does. It takes `machines` to serve the volume; None if the volume or the speed is unknown."""
 
     too_large: MemoryShortage | None
     knows_training_time: bool
@@ -173,14 +176,20 @@ class OwnMachine:
 
 @dataclass(frozen=True)
 class Facts:
-    """`dataset` is its name, for commands. `smallest_label` is the rows of the rarest label, None for free text;
-    `few_labels` are labels with the rows that each has, `n_labels` how many there are. `estimate` is None, and
-    `missing` says why, where today's bill or the tuned model's price is not known; `run_usd`, of a training and
-    its measuring, may be known all the same. `current` is the model that is asked today, as
-    somebody typed it, `full_current` as a ladder calls it. `to_measure` are it and a cheap one of the same provider,
-    by names 'provider/model'; both are known only where one of our providers has it. `keyless` are providers without
-    a key here, each with the variable that would hold it; `has_models`: there are models that a measurement asks
-    where it names none."""
+    """Everything that the rules look at.
+
+    - `dataset` is the dataset's name, used in commands.
+    - `smallest_label` is the number of rows of the rarest label, None for free text. `few_labels` are labels with their
+      numbers of rows; `n_labels` is the number of labels.
+    - `estimate` is None if today's bill or the tuned model's price is unknown; `missing` then says which. `run_usd`,
+      the
+      price of training and measuring, may still be known.
+    - `current` is today's model as somebody typed it, and `full_current` is its name in a ladder. `to_measure` are
+      today's model and a cheap one of the same provider, as 'provider/model'. These two are known only if one of the
+      configured providers offers the model.
+    - `keyless` are the providers without a key here, each with the environment variable for it. `has_models` is true if
+      a measurement without `models=` has any model to ask.
+    """
 
     dataset: str
     rows: int
@@ -203,7 +212,7 @@ class Facts:
     has_models: bool = True
 
     def measure_step(self, measure: Measure, usd: Decimal | None = None) -> Step:
-        """Returns the step or, if it can't be done here, what has to be set up before it."""
+        """Returns the step for a measurement, or a step to set it up first if a key or a model is missing."""
         if measure.rungs and set(measure.rungs) <= set(FREE_RUNGS):
             return Step(measure, usd)
         sellers = {model.partition("/")[0] for model in measure.models}
@@ -215,20 +224,20 @@ class Facts:
 
     @property
     def questions(self) -> int:
-        """How many questions differ: a copy teaches nothing that its row has not taught."""
+        """The number of different questions: a copy adds nothing to learn."""
         return self.rows - self.faults.repeated
 
     @property
     def wrong_share(self) -> float:
-        """The share of labels that look wrong, or of which one of two must be. 0 for free text, which may well be put
-        in two ways."""
+        """The share of labels that look wrong or contradict another row. 0 for free text, where two different answers
+        may both be right."""
         if self.smallest_label is None or not self.rows:
             return 0.0
         return self.faults.wrong / self.rows
 
     @property
     def task_kind(self) -> TaskKind | None:
-        """As the team said; where it said nothing, labelled rows are for sorting into own categories."""
+        """The kind that the team set. If it set none, data with labels is a classification."""
         kind = self.evidence.task_kind
         return "classification" if kind is None and self.smallest_label is not None else kind
 
@@ -240,19 +249,19 @@ class Facts:
 
     @property
     def is_for_money(self) -> bool:
-        """False where better or faster answers are the aim: then what they cost is a price, and no reason."""
+        """False if better or faster answers are the aim: their cost is then no reason for or against."""
         return self.task_kind not in ("quality", "latency")
 
     @property
     def is_today_measured(self) -> bool:
-        """True as well where nobody said what is asked today. 'gpt-4o' is 'openai/gpt-4o'."""
+        """True also if nobody named today's model. 'gpt-4o' also matches 'openai/gpt-4o'."""
         models = {rung.arm.model for rung in self.evidence.alternatives if rung.arm.model}
         names = models | {model.partition("/")[2] for model in models}
         return self.current is None or self.current in names or self.full_current in models
 
     @property
     def lacking(self) -> tuple[tuple[str, int], ...]:
-        """Labels with fewer rows than FEW_PER_LABEL and how many each lacks, the rarest first."""
+        """The labels with fewer rows than FEW_PER_LABEL and the number that each lacks, the rarest label first."""
         lacks = [(label, FEW_PER_LABEL - rows) for label, rows in self.few_labels if rows < FEW_PER_LABEL]
         return tuple(sorted(lacks, key=lambda lack: (-lack[1], lack[0])))
 

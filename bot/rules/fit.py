@@ -1,5 +1,5 @@
-"""Does the task suit a fine-tune, and is there enough usable data for it: rows, rows of each label, held-out rows,
-labels that are probably wrong, and what more rows would bring? Pure."""
+"""The rules on the task and the data. Does the task suit a fine-tune? Are there enough rows, rows per label and
+held-out rows, how many labels look wrong, and would more rows help? Pure."""
 
 from __future__ import annotations
 
@@ -42,7 +42,8 @@ from trainers.evaluation.results import Rung
 
 
 def task_reasons(facts: Facts) -> tuple[Reason, ...]:
-    """The article's good and bad reasons. What was measured to be good is no longer a bad idea."""
+    """Some tasks are good and some are bad reasons to fine-tune. A tuned model that was measured to be good overrules
+    the bad ones."""
     match facts.task_kind:
         case "knowledge":
             return (_knowledge_reason(facts),)
@@ -66,7 +67,7 @@ def task_reasons(facts: Facts) -> tuple[Reason, ...]:
         case "latency":
             return _speed_reasons(facts.evidence)
         case "classification" | "extraction" | "quality" | "cost" | None:
-            return ()  # a narrow task, to be distilled: said where a dearer model meets the bar
+            return ()  # quality.py covers these, if a dearer model meets the bar and could be distilled
 
 
 def _knowledge_reason(facts: Facts) -> Reason:
@@ -104,14 +105,14 @@ def _prompted_rungs(evidence: Evidence) -> list[Rung]:
     return [rung for rung in evidence.alternatives if not rung.arm.is_free]
 
 
-Z2 = Decimal("2.7055")  # the square of the normal's 95% point: Wilson's one-sided bound
-# Northcutt, Athalye and Mueller, Pervasive Label Errors in Test Sets, 2021: with 5% (CIFAR-10) or 6% (ImageNet) more
-# wrong labels in a test set the worse of two models comes out ahead.
+Z2 = Decimal("2.7055")  # the square of the normal distribution's 95% point, for Wilson's one-sided bound
+# Northcutt, Athalye and Mueller, "Pervasive Label Errors in Test Sets", 2021: with 5% (CIFAR-10) or 6% (ImageNet) more
+# wrong labels in the test set, the worse of two models comes out ahead.
 MISLEADING = 0.05
 
 
 def row_reasons(facts: Facts) -> tuple[Reason, ...]:
-    """Are there enough different questions? Copies of a row are no more data."""
+    """Are there enough different questions? Copies of a row don't count."""
     if facts.questions >= ENOUGH_ROWS:
         return (Reason("rows", "go", RowCount(facts.rows, facts.questions, "enough")),)
     if facts.evidence.is_good:
@@ -123,7 +124,7 @@ def row_reasons(facts: Facts) -> tuple[Reason, ...]:
         collect = labelling_step(NOT_YET_ROWS - facts.questions, "collect rows")
         return (Reason("rows", "no_go", too_few, step=collect),)
     few_of_a_label = facts.has_own_classes and facts.has_few_of_a_label
-    # A good reason: a style or format that prompting nearly reaches, or own classes that prompting misses.
+    # Fewer rows are enough for a style that prompting nearly reaches and for classes of the team's own that it misses.
     has_good_reason = any(
         reason.kind == "go" and reason.rule in ("style", "own classes") for reason in task_reasons(facts)
     )
@@ -141,7 +142,7 @@ def row_reasons(facts: Facts) -> tuple[Reason, ...]:
 
 
 def label_reasons(facts: Facts) -> tuple[Reason, ...]:
-    """Labels with few rows. Not weighed: a rare label holds nobody back from the others, but it won't be learnt."""
+    """Points out labels with few rows. This doesn't weigh: they won't be learnt, but all others will."""
     if not facts.has_few_of_a_label and not facts.lacking:
         return ()
     rare = RareLabels(len(facts.lacking) or None, facts.smallest_label)
@@ -151,12 +152,13 @@ def label_reasons(facts: Facts) -> tuple[Reason, ...]:
 def _label_more_step(facts: Facts) -> Step:
     if facts.lacking:
         return labelling_step(sum(lacks for _, lacks in facts.lacking), LabelMore(facts.lacking))
-    wanted = max(FEW_PER_LABEL - (facts.smallest_label or 0), 1)
-    return labelling_step(wanted, LabelMore((), wanted))
+    lacking = max(FEW_PER_LABEL - (facts.smallest_label or 0), 1)
+    return labelling_step(lacking, LabelMore((), lacking))
 
 
 def holdout_reasons(facts: Facts) -> tuple[Reason, ...]:
-    """Before anything is measured: could this holdout show anything? Afterwards the intervals say it."""
+    """Is the holdout large enough to show that a model meets the bar? This weighs only until something was measured:
+    then the scores' intervals show it."""
     n, bar, evidence = facts.n_holdout, facts.evidence.bar, facts.evidence
     needed = min_holdout_rows(bar)
     if needed is None:
@@ -173,7 +175,8 @@ def holdout_reasons(facts: Facts) -> tuple[Reason, ...]:
 
 
 def min_holdout_rows(bar: float) -> int | None:
-    """Rows that, all right, claim `bar` by Wilson's one-sided 95% bound n / (n + z²); None: none do."""
+    """Returns the fewest rows that show `bar` to be met if all answers are right, by Wilson's one-sided 95% bound
+    n / (n + z²); None if no number does."""
     share = Decimal(str(bar))
     if share >= 1:
         return None
@@ -181,7 +184,7 @@ def min_holdout_rows(bar: float) -> int | None:
 
 
 def more_rows_reasons(facts: Facts) -> tuple[Reason, ...]:
-    """What the learning curve says: whether labelling alone would get there."""
+    """Would labelling more rows alone reach the bar, according to the learning curve?"""
     curve, evidence = facts.evidence.curve, facts.evidence
     if curve is None or evidence.is_good:
         return ()
@@ -197,8 +200,8 @@ def more_rows_reasons(facts: Facts) -> tuple[Reason, ...]:
 
 
 def wrong_label_reasons(facts: Facts) -> tuple[Reason, ...]:
-    """A no where so many look wrong that a model which is always right would still miss the bar. What was measured to
-    meet it has shown that most of them are right."""
+    """Says no if so many labels look wrong that even a perfect model would miss the bar. If the tuned model was
+    measured to meet the bar, most of them must be right."""
     share, bar, faults = facts.wrong_share, facts.evidence.bar, facts.faults
     if share < MISLEADING:
         return ()

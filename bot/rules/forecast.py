@@ -1,10 +1,10 @@
-"""The estimate under uncertainty: 10,000 seeded draws of what nobody knows exactly, as probabilities and ranges, and
-the tornado, which says which uncertain input moves the net value most (exact sums: each input at its own 5% and 95%
-point, all others as expected).
+"""The estimate under uncertainty: probabilities and ranges from 10,000 seeded draws of the uncertain inputs, and the
+tornado, which shows which of them moves the net value most. The tornado is computed exactly, with one input at its 5%
+and 95% point and all others as expected.
 
-Draws are floats, since a probability is no bill; money leaves as Decimal cents. Each input has a stream of random
-numbers of its own, so that changing one input changes no other's draws. Takes a few hundredths of a second. numpy is
-imported at use.
+Draws are floats, because probabilities need no exact cents; money is returned as Decimal, rounded to cents. Each input
+has its own stream of random numbers, so changing one doesn't change the draws of the others. A simulation takes a few
+hundredths of a second. numpy is imported where it is used, because it slows the start.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ from trainers.money import usd
 
 @dataclass(frozen=True)
 class Swing:
-    """One input of the tornado: the net value over the horizon in USD with this input at its own 5% and 95%
-    point and all others as expected. `low_value`, `high_value` say those points in words."""
+    """One input of the tornado. `at_low` and `at_high` are the net value over the horizon, in USD, with this input at
+    its 5% and 95% point and all others as expected; `low_value` and `high_value` describe those points in words."""
 
     name: str
     low_value: str
@@ -48,14 +48,15 @@ class Swing:
 
 MAX_SWINGS = 8
 LOW, HIGH = Decimal("0.05"), Decimal("0.95")
-# Work that people plan takes three quarters to twice as long (our habit, not a measurement).
+# Work takes people 0.75 to 2 times as long as planned (our assumption, not a measurement).
 LABOUR = Range(Decimal("0.75"), Decimal(1), Decimal(2))
-# Where nobody said how long people work on it: from nothing to a week.
+# If nobody said how many hours people will spend: anything from none to a week.
 UNKNOWN_HOURS = Decimal(40)
 
 
 def rank_swings(inputs: Inputs, gaps: tuple[Decimal, Decimal] | None) -> tuple[Swing, ...]:
-    """`gaps`: the 5% and 95% point of the difference in quality, where it is measured and worth something."""
+    """Returns the tornado, the widest swing first. `gaps` are the 5% and 95% points of the difference in quality, None
+    if it was not measured or has no price."""
     swings = (
         _volume_swing(inputs),
         _people_swing(inputs),
@@ -69,7 +70,7 @@ def rank_swings(inputs: Inputs, gaps: tuple[Decimal, Decimal] | None) -> tuple[S
 
 
 def quantile(between: Range, p: Decimal) -> Decimal:
-    """The value below which a share `p` of the triangular distribution lies."""
+    """Returns the value below which a share `p` of the triangular distribution lies."""
     width, rise = between.high - between.low, between.expected - between.low
     if not width:
         return between.expected
@@ -79,7 +80,7 @@ def quantile(between: Range, p: Decimal) -> Decimal:
 
 
 def _volume_swing(inputs: Inputs) -> Swing:
-    """Takes the points of a lognormal with its median at the figure that was said."""
+    """Uses the points of a lognormal distribution whose median is the given volume."""
     up = 1 + inputs.volume_spread
     low, high = (
         replace(inputs, monthly_input_tokens=round(inputs.monthly_input_tokens * factor))
@@ -117,7 +118,7 @@ def _price_fall_swing(inputs: Inputs) -> Swing:
 
 
 def _runs_swing(inputs: Inputs) -> Swing:
-    """From the planned runs to those at the 95% point of how many are done again."""
+    """From the planned number of runs to that plus the 95% point of repeated ones."""
     planned = inputs.training.runs
     more = extra_runs(planned, min(inputs.run_fails, Decimal("0.99")), HIGH)
     again = replace(inputs, training=replace(inputs.training, runs=planned + more))
@@ -126,8 +127,8 @@ def _runs_swing(inputs: Inputs) -> Swing:
 
 
 def extra_runs(planned: int, fails: Decimal, p: Decimal) -> int:
-    """Failures before `planned` runs have succeeded: the least number that `p` of all cases don't exceed (the negative
-    binomial distribution)."""
+    """Returns the number of failures before `planned` runs have succeeded that a share `p` of all cases doesn't exceed
+    (a quantile of the negative binomial distribution)."""
     more, chance = 0, (1 - fails) ** planned
     so_far = chance
     while so_far < p:
@@ -166,13 +167,13 @@ def _make_swing(name: str, low_value: str, high_value: str, low: Inputs, high: I
     return Swing(name, low_value, high_value, round(net_value(low), 2), round(net_value(high), 2))
 
 
-# economics.md: go from P(payback in time) of 0.8 on, no-go up to 0.2.
+# Go if the chance of paying back in time is at least 0.8, no-go if it is 0.2 or less.
 LIKELY, UNLIKELY = 0.8, 0.2
 
 
 @dataclass(frozen=True)
 class Quantiles:
-    """The 5%, 50% and 95% points of the draws. None: never (a payback that no draw at this quantile reaches)."""
+    """The 5%, 50% and 95% points of the draws. None means never: at this quantile the draws don't pay back."""
 
     p5: Decimal | None
     p50: Decimal | None
@@ -181,7 +182,7 @@ class Quantiles:
 
 @dataclass(frozen=True)
 class Month:
-    """Net cumulative USD after `month` months (saved minus spent), by quantile over the draws."""
+    """Cumulative net USD (saved minus spent) after `month` months, by quantile over the draws."""
 
     month: Decimal
     p5: Decimal
@@ -191,16 +192,16 @@ class Month:
 
 @dataclass(frozen=True)
 class Outlook:
-    """The seeded Monte Carlo over an estimate's inputs.
+    """The result of the seeded Monte Carlo simulation over an estimate's inputs. Amounts are in USD.
 
-    `p_payback` is the share of draws that pay back within `target_months`. `npv` is over `horizon_months`,
-    which the provider's end date cuts. `tornado` has the widest swing first, around `expected`: the net value with
-    every input as expected, which is not the median draw where inputs lean to one side. USD throughout.
-
-    `is_time_said`: people's time is counted; else it is taken to be none, and `bearable_hours` of it are the most with
-    which LIKELY of the draws still pay back in time (None where even without any fewer do, and where it is said).
-    `likely_from` is the volume, in input tokens a month, from which on the share that pays back in time is `LIKELY` or
-    more; None where no volume does that.
+    - `p_payback` is the share of draws that pay back within `target_months`.
+    - `npv` is the net present value over `horizon_months`, which end no later than the model does.
+    - `tornado` has the widest swing first. Its centre is `expected`, the net value with every input as expected; that
+      differs from the median draw if inputs are skewed.
+    - `is_time_said` is true if the hours of people's time were given. If not, they count as 0, and `bearable_hours` are
+      the most hours with which a share LIKELY of the draws still pays back in time; None if not even 0 hours do.
+    - `likely_from` is the volume, in input tokens per month, from which on at least a share LIKELY of the draws pays
+      back in time; None if no volume is enough.
     """
 
     draws: int
@@ -226,16 +227,16 @@ if TYPE_CHECKING:
     Draws: TypeAlias = npt.NDArray[np.float64]
 
 SEED, DRAWS = 20261124, 10_000
-# A payback that takes longer counts as never.
+# A longer payback counts as never.
 LOOKS_AHEAD_MONTHS = 60
-A_MILLION = 1_000_000  # tokens a month
-Z95 = 1.6448536269514722  # of a normal distribution 5% lie above
+A_MILLION = 1_000_000  # tokens per month
+Z95 = 1.6448536269514722  # the 95% point of the standard normal distribution
 
 
 @dataclass(frozen=True)
 class InputDraws:
-    """One value a draw. `volume` and `labour` are factors, `fall` a share a year, `runs` are done again,
-    `training` USD of all planned runs, `gap` the difference in quality."""
+    """One value per draw. `volume` and `labour` are factors, `fall` is the share by which the price falls per year,
+    `runs` the number of repeated runs, `training` the USD of all planned runs, `gap` the difference in quality."""
 
     volume: Draws
     labour: Draws
@@ -246,11 +247,12 @@ class InputDraws:
 
 
 def simulate(inputs: Inputs, seed: int = SEED, draws: int = DRAWS) -> Outlook:
+    """Returns the outlook for the inputs; the same seed gives the same result."""
     import numpy as np
 
     drawn, target = _draw_inputs(inputs, seed, draws), target_months(inputs)
 
-    # A run that must be done again is paid and evaluated again.
+    # A repeated run is paid for and evaluated again.
     planned = float(inputs.labels * inputs.usd_per_label + evaluations_usd(inputs)) + drawn.training
     again = drawn.training / inputs.training.runs + float(inputs.evaluation_usd)
     spent = planned + again * drawn.runs + float(people_usd(inputs)) * drawn.labour
@@ -260,7 +262,7 @@ def simulate(inputs: Inputs, seed: int = SEED, draws: int = DRAWS) -> Outlook:
     counted = _monthly_savings(inputs, drawn, inputs.horizon)
     discount = (1 + float(inputs.discount)) ** (np.arange(1, counted.shape[1] + 1) / 12)
 
-    first = saving_phases(inputs)[0].flow  # a month at today's prices
+    first = saving_phases(inputs)[0].flow  # one month at today's prices
     by_volume = float(first.falling + first.steady) + float(wrong_answers_usd(inputs)) * drawn.gap
 
     gaps = None
@@ -313,8 +315,9 @@ def _triangular(rng: np.random.Generator, between: Range, draws: int) -> Draws:
 def _draw_gap(
     quality: Quality | None, share: np.random.Generator, better: np.random.Generator, draws: int
 ) -> Draws:
-    """Paired: on the same rows only those count that one model got right and the other wrong. Their share is a
-    Beta, and how many of them went to the tuned model is another (both with Jeffreys' ½)."""
+    """Draws the difference in quality of two models on the same rows. Only rows that just one of them got right count:
+    their share is drawn from a beta distribution, and the tuned model's part of them from another (both with Jeffreys'
+    prior of ½)."""
     import numpy as np
 
     if quality is None:
@@ -325,7 +328,7 @@ def _draw_gap(
 
 
 def _monthly_savings(inputs: Inputs, drawn: InputDraws, horizon: Decimal) -> Draws:
-    """A row a draw, a column a month, each month at the price that the alternative has by then."""
+    """Returns the savings with one row per draw and one column per month, at the alternative's price in that month."""
     import numpy as np
 
     spans = months_to(horizon)
@@ -333,7 +336,7 @@ def _monthly_savings(inputs: Inputs, drawn: InputDraws, horizon: Decimal) -> Dra
     saved = np.zeros_like(stored)
     for place, phase in enumerate(saving_phases(inputs)):
         share = np.array([float(phase.within(begin, end)) for begin, end in spans])
-        # As in roi.py: against a successor, which nobody measured, errors count only where they cost.
+        # As in roi.py: nobody measured the successor, so the difference in errors counts only if it costs money.
         counts_errors = inputs.quality is not None and (place == 0 or inputs.quality.gap < 0)
         errors = drawn.gap * float(wrong_answers_usd(inputs)) if counts_errors else 0.0
         rest = np.broadcast_to(float(phase.flow.steady) + errors, drawn.volume.shape)
@@ -343,7 +346,8 @@ def _monthly_savings(inputs: Inputs, drawn: InputDraws, horizon: Decimal) -> Dra
 
 
 def _payback_months(spent: Draws, savings: Draws, months_known: Decimal | None) -> Draws:
-    """Months until what was spent has come back, inf for never: not before the model is gone, nor in our sight."""
+    """Returns the months until each draw has recovered what was spent; inf if it doesn't within the simulated months or
+    before the model is gone."""
     import numpy as np
 
     so_far = np.cumsum(savings, axis=1)
@@ -360,8 +364,8 @@ def _payback_months(spent: Draws, savings: Draws, months_known: Decimal | None) 
 def _bearable_hours(
     inputs: Inputs, drawn: InputDraws, spent: Draws, savings: Draws, target: Decimal
 ) -> Decimal | None:
-    """The hours with which LIKELY of the draws have their money back by `target`: what each draw has left by then pays
-    for so many of its own hours."""
+    """Returns the hours of people's time with which a share LIKELY of the draws still pays back by `target`. In each
+    draw, the money left by then pays for a number of hours; this is a quantile of those numbers."""
     import numpy as np
 
     if inputs.people_hours is not None or not inputs.people_usd_per_hour or not target:
@@ -373,7 +377,7 @@ def _bearable_hours(
 
 
 def _most_saved_by(savings: Draws, months: float) -> Draws:
-    """Returns the most that has come back at any time within `months`."""
+    """Returns the largest cumulative saving at any time within `months`."""
     import numpy as np
 
     full_months = int(months)
@@ -385,8 +389,9 @@ def _most_saved_by(savings: Draws, months: float) -> Draws:
 
 
 def _likely_volume(inputs: Inputs, drawn: InputDraws, spent: Draws, target: Decimal) -> int | None:
-    """The volume, in input tokens a month, from which on LIKELY of the draws pay back in time. Each draw does so from a
-    volume of its own on: what is saved so far is a straight line over volume."""
+    """Returns the input tokens per month from which on a share LIKELY of the draws pays back in time. The cumulative
+    saving is linear in the volume, so each draw has a volume from which on it pays back; this is a quantile of those
+    volumes."""
     import numpy as np
 
     if not target:
@@ -408,7 +413,7 @@ def _likely_volume(inputs: Inputs, drawn: InputDraws, spent: Draws, target: Deci
 
 
 def _cumulative_band(spent: Draws, counted: Draws, horizon: Decimal) -> tuple[Month, ...]:
-    """The net cumulative USD after each month; the last one may be a part of a month."""
+    """Returns the cumulative net USD after each month; the last month may be a partial one."""
     import numpy as np
 
     so_far = np.concatenate([-spent[:, None], counted], axis=1).cumsum(axis=1)
@@ -421,8 +426,8 @@ def _cumulative_band(spent: Draws, counted: Draws, horizon: Decimal) -> tuple[Mo
 
 
 def _quantiles(values: Draws, digits: int = 2) -> Quantiles:
-    """The quantiles of `values`, each a drawn value and never one between two: there is none between a payback and
-    never."""
+    """Returns the quantiles of `values`. Each is a drawn value: interpolating between a payback and never (inf) would
+    make no sense."""
     import numpy as np
 
     result = np.quantile(values, (0.05, 0.5, 0.95), method="inverted_cdf")

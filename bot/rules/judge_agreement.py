@@ -1,5 +1,5 @@
-"""May a model judge, and may its verdicts be trusted? Family ties, unreadable verdicts, and its agreement with people
-and theirs with each other. Pure."""
+"""May a model judge answers, and can its verdicts be trusted? Looks at the families of models, at unreadable verdicts,
+and at the agreement of judge and people and of people with each other. Pure."""
 
 from __future__ import annotations
 
@@ -16,10 +16,12 @@ from trainers.evaluation.scores import Choice
 if TYPE_CHECKING:  # storage opens the database's library, which the command line need not load
     from storage.records import Preference
 
-MAX_UNREAD = 0.1  # of an arm's answers; with more, its score would say how the judge talks
+MAX_UNREAD = 0.1  # share of a candidate's answers; beyond it, the score would depend on how the judge writes
 MIN_LABELS = 10
-TRUSTED_FROM = 0.4  # Cohen's κ; Landis and Koch 1977, doi.org/10.2307/2529310, call it moderate from there on
-# Families whose models go by several first words.
+TRUSTED_FROM = (
+    0.4  # Cohen's κ, above which Landis and Koch (1977, doi.org/10.2307/2529310) call agreement moderate
+)
+# First words of model names that differ from the name of their family.
 _FAMILY_ALIASES: Mapping[str, str] = {
     "chatgpt": "gpt",
     "o": "gpt",
@@ -34,8 +36,8 @@ _FAMILY_ALIASES: Mapping[str, str] = {
 
 
 def model_family(model: str) -> str:
-    """'gpt' of 'openai/gpt-4o-mini', 'llama' of 'nebius/meta-llama/Llama-3.1-8B-Instruct': the letters with which
-    the model's own name begins."""
+    """Returns the model's family, which is the first word of its own name: 'gpt' for 'openai/gpt-4o-mini', 'llama' for
+    'nebius/meta-llama/Llama-3.1-8B-Instruct'."""
     name = model.removeprefix("ft:").rsplit("/", 1)[-1].removeprefix("ft:").removeprefix("Meta-").lower()
     match = re.match(r"[a-z]+", name)
     word = match[0] if match else name
@@ -43,13 +45,13 @@ def model_family(model: str) -> str:
 
 
 def find_relatives(judge: str, models: Iterable[str]) -> tuple[str, ...]:
-    """The models of the judge's family, itself included: it finds their answers better than people do (Panickssery and
-    others 2024, arxiv.org/abs/2404.13076)."""
+    """Returns the models of the judge's family, including itself. A judge rates their answers higher than people do
+    (Panickssery and others 2024, arxiv.org/abs/2404.13076)."""
     return tuple(model for model in dict.fromkeys(models) if model_family(model) == model_family(judge))
 
 
 def is_unreadable(unread: int, of: int) -> bool:
-    """Whether so many verdicts on an arm are missing that they can't be its score."""
+    """True if too many of a candidate's verdicts are missing for the others to be its score."""
     return bool(of) and unread > MAX_UNREAD * of
 
 
@@ -58,10 +60,11 @@ SWAPPED: Mapping[Choice, Choice] = {"first": "second", "second": "first", "tie":
 
 @dataclass(frozen=True)
 class HumanAgreement:
-    """`first` and so on count choices for the arm that was measured as the better one, for the other, for neither.
+    """How people compared the answers of two candidates. `first` counts choices for the one that was measured as
+    better, `second` those for the other, `same` those for neither.
 
-    `beside_judge` is over the labels on rows where the judge has a verdict, `between` over rows that two people
-    judged, pair by pair of people; each None below ten.
+    `beside_judge` is the agreement of people and judge on rows where the judge has a verdict, `between` that of people
+    who judged the same row, over all pairs. Each is None below MIN_LABELS.
     """
 
     labels: int
@@ -74,7 +77,7 @@ class HumanAgreement:
 
     @property
     def kappa(self) -> float | None:
-        """Cohen's κ of the judge and people; None where it is not known."""
+        """Cohen's κ of the judge and people; None if unknown."""
         return self.beside_judge.kappa if self.beside_judge else None
 
     @property
@@ -85,7 +88,8 @@ class HumanAgreement:
 def summarize_labels(
     labels: Sequence[Preference], first_arm: str, judged: Mapping[int, Choice | None]
 ) -> HumanAgreement:
-    """`first_arm` is the better arm's key; `judged` the judge's verdicts by row, for that arm or the other."""
+    """`first_arm` is the key of the better candidate; `judged` are the judge's verdicts by row, where "first" means
+    that candidate."""
     choices, beside_judge = [], []
     by_row: dict[int, list[tuple[str, Choice]]] = defaultdict(list)
     for label in labels:
@@ -95,8 +99,7 @@ def summarize_labels(
         if verdict is not None:
             beside_judge.append((verdict, choice))
         by_row[label.row].append((label.person, choice))
-    # Who comes first in a pair is settled by name: kappa is the same with both turned, and must not hang on who was
-    # quicker.
+    # Each pair is sorted by person, so that kappa doesn't depend on who answered first.
     between = [
         (earlier[1], later[1])
         for on_row in by_row.values()

@@ -1,5 +1,5 @@
-"""The rules on money: does it pay back in time, how likely is that, and which input would have to be known better to
-say so?"""
+"""The rules on money: does the fine-tune pay back in time, how likely is that, and which input has to be known better
+to tell?"""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ from bot.rules.reasons import (
 )
 from bot.rules.roi import Estimate
 
-# Our own: reading this, approving and putting to work take somebody so long at least.
+# Our own estimate of the least time that somebody spends on reading the verdict, approving and deploying.
 LEAST_HOURS = Decimal("0.25")
 
 
 def money_reasons(facts: Facts) -> tuple[Reason, ...]:
-    """A saving that is not known is an open question. No reason for a model that has ended, nor where money is not the
-    aim and the costs are not known either."""
+    """An unknown saving is an open question. Returns nothing for a model that has ended, and nothing if money is not
+    the aim and the costs are unknown too."""
     estimate = facts.estimate
     if not facts.is_for_money:
-        # What better or faster answers cost decides nothing: it is left to those who want them.
+        # The cost of better or faster answers doesn't weigh: the people who want them decide whether they are worth it.
         if estimate is None or estimate.months_left == 0:
             return ()
         aim = PriceOfBetter(estimate, "faster answers" if facts.task_kind == "latency" else "better answers")
@@ -42,7 +42,7 @@ def money_reasons(facts: Facts) -> tuple[Reason, ...]:
         gap = PriceGap(missing, is_free=facts.run_usd == 0)
         return (Reason("cost", "unknown", gap, step=answer_step(FillGap(missing))),)
     if estimate.months_left == 0:
-        return ()  # the rule on the end date says it
+        return ()  # the rule on the end date reports it
     if estimate.monthly_input_tokens == 0:
         return (Reason("cost", "no_go", "no volume", step=answer_step("say the volume")),)
     if facts.outlook is not None:
@@ -53,8 +53,8 @@ def money_reasons(facts: Facts) -> tuple[Reason, ...]:
 
 
 def _excuse_only_way(by_money: Reason, facts: Facts) -> Reason:
-    """Opens a no where the tuned model is the only way: where nothing else is shown to meet the bar, what it costs
-    is no reason against the one way that does, until somebody has said what a wrong answer costs."""
+    """Turns a no because of money into an open question if only the tuned model is shown to meet the bar. Its cost is
+    no reason against it until somebody has said what a wrong answer costs."""
     evidence, estimate = facts.evidence, facts.estimate
     others_meet = any(rung.standing == "meets" for rung in evidence.alternatives)
     is_priced = estimate is not None and estimate.errors_avoided_usd != 0
@@ -76,7 +76,7 @@ def _reason_by_chance(estimate: Estimate, outlook: Outlook, facts: Facts) -> Rea
     if outlook.p_payback <= UNLIKELY:
         return Reason(rule, "no_go", replace(pays, but="unlikely"), step=_stay_step(estimate))
     if estimate.bearable_hours is not None and estimate.bearable_hours < LEAST_HOURS:
-        # As expected, not as is likely: it is said of the very saving that is shown.
+        # Uses the expected hours, not the likely ones, because the sentence is about the expected saving on the card.
         little = replace(pays, but="too little at stake")
         return Reason("people's time", "no_go", little, step=_stay_step(estimate))
     if outlook.p_payback >= LIKELY:
@@ -87,8 +87,8 @@ def _reason_by_chance(estimate: Estimate, outlook: Outlook, facts: Facts) -> Rea
 
 
 def _reason_if_likely(rule: str, pays: Payback, outlook: Outlook, dataset: str) -> Reason:
-    """The reason where it pays back in time. That is not yet worth it where the saving is gone soon after, as the
-    alternative's price falls, nor where a week of work that nobody counted would change the answer."""
+    """Returns the reason if the fine-tune is likely to pay back in time. It is still open if the alternative's falling
+    price soon turns the saving into a loss, or if a week of uncounted work would change the answer."""
     net, estimate = outlook.npv.p50, pays.estimate
     hours = estimate.bearable_hours if outlook.bearable_hours is None else outlook.bearable_hours
     if net is not None and net < 0:
@@ -101,7 +101,7 @@ def _reason_if_likely(rule: str, pays: Payback, outlook: Outlook, dataset: str) 
 
 
 def _reason_by_expected_payback(estimate: Estimate, facts: Facts) -> Reason:
-    """The reason where nothing was simulated: how long the expected sum takes to pay back."""
+    """Returns the reason if nothing was simulated, by the expected time to pay back."""
     months, pays = estimate.payback_months, Payback(estimate, None, facts.evidence.is_good)
     if months is None:
         return Reason("cost", "no_go", pays, step=_stay_step(estimate))
@@ -121,10 +121,12 @@ def _stay_step(estimate: Estimate) -> Step:
 
 
 def is_against_today(estimate: Estimate) -> bool:
-    """Whether the saving is against today's model; else it is against the cheapest way that is good enough."""
+    """True if the saving is compared with today's model, and false if with the cheapest candidate that meets the
+    bar."""
     return estimate.monthly_alternative == estimate.monthly_before
 
 
 def enough_volume(estimate: Estimate, outlook: Outlook | None) -> int | None:
-    """Input tokens a month that make it likely to pay back in time; without draws, those that are expected to."""
+    """Returns the input tokens per month that are likely to pay back in time, or without a simulation those that are
+    expected to; None if no volume is enough."""
     return outlook.likely_from if outlook else estimate.break_even_tokens_per_month

@@ -1,8 +1,8 @@
-"""The team's rules as one frozen value, how many approvals a plan needs by them, and `may`, the one function that
+"""The team's rules as one frozen value, the number of approvals that a plan needs, and `may`, the one function that
 every command, button, form and shortcut asks. Pure.
 
-Nobody may, unless a rule says so. Who a person is, who is in a group and whether a channel is shared was looked up
-before; what Slack didn't tell counts as a no. The sentences are in bot/cards/permissions.py.
+Everything is forbidden unless a rule allows it. People, groups and shared channels are looked up before; a failed
+look-up counts as a no. The sentences are in bot/cards/permissions.py.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
 from fnmatch import fnmatchcase
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal, get_args
 
 from bot.rules.units import FEWEST_SEALED, MOST_SEALED
 from trainers.evaluation.results import DEFAULT_QUALITY_THRESHOLD
@@ -40,8 +40,8 @@ Rule = Literal[
 Action = Literal[Rule, "reject", "resolve", "pause", "unfreeze", "rollback"]
 Level = Literal["advisory", "soft", "hard"]
 
-RULES: tuple[Rule, ...] = Rule.__args__  # type: ignore[attr-defined]  # get_args, which mypy can't follow
-# Anyone who may do the one may do the other, which undoes it.
+RULES: tuple[Rule, ...] = get_args(Rule)
+# The right to do something includes the right to undo it.
 GOVERNED_BY: Mapping[Action, Rule] = {
     "reject": "approve",
     "resolve": "approve",
@@ -64,8 +64,8 @@ def _any_to_none(providers: frozenset[str]) -> frozenset[str] | None:
 
 @dataclass(frozen=True)
 class NamedPeople:
-    """Whom a rule names: ids of users and of user groups; `anyone` is every full member, `requester` who asked for
-    the run or measurement that it is about, or uploaded the data. `where` is the rule's place in the file."""
+    """The people that a rule allows: ids of `users` and of user `groups`; `anyone` is every full member; `requester` is
+    the person who asked for the run or measurement, or uploaded the data. `where` is the rule's place in the file."""
 
     users: frozenset[str] = frozenset()
     groups: frozenset[str] = frozenset()
@@ -80,7 +80,7 @@ class NamedPeople:
 
 @dataclass(frozen=True)
 class Tier:
-    """How many approvers a plan needs whose maximum is up to `up_to_micros`; None: whatever it costs."""
+    """The number of approvers for plans with a maximum cost of up to `up_to_micros`; None means any cost."""
 
     up_to_micros: Annotated[
         int | None,
@@ -97,8 +97,8 @@ class Tier:
 
 @dataclass(frozen=True)
 class Data:
-    """What leaves: a dataset's name, the channels that its rows came from, and whether its check found personal
-    data."""
+    """Data that is about to be sent: the dataset's name, the channels that its rows came from, and whether its check
+    found personal data."""
 
     dataset: str
     channels: frozenset[str]
@@ -107,9 +107,8 @@ class Data:
 
 @dataclass(frozen=True)
 class DataRule:
-    """Data for which all that is said here holds may go to `providers` alone. None: not said, so any.
-
-    `name` is the team's word for the rule."""
+    """Data that fits all conditions given here may go only to `providers`. A condition of None fits all data; providers
+    of None are all providers. `name` is the team's name for the rule."""
 
     name: Annotated[
         str, WORDS, Key(required='in your words, like "support stays here": people read it', wants="words")
@@ -142,8 +141,8 @@ ANYONE = NamedPeople(anyone=True)
 
 
 def default_rules(approvers: NamedPeople) -> Mapping[Rule, NamedPeople]:
-    """Returns the rules where finetune.toml has no [policy.who]: every full member takes part, `approvers` decide about
-    money."""
+    """Returns the rules used if finetune.toml has no [policy.who]: every full member may take part, and `approvers`
+    decide about money."""
     requester_too = NamedPeople(approvers.users, approvers.groups, requester=True, where=approvers.where)
     return {
         **dict.fromkeys(("read", "upload", "estimate", "measure", "bar", "start", "try"), ANYONE),
@@ -158,10 +157,12 @@ def _share(percent: float) -> float:
 
 @dataclass(frozen=True)
 class PromotionLimits:
-    """When a tuned model may take another's place, as shares from 0 to 1. One that costs less may be worse by less than
-    `margin`, which its paired interval has to show. No label with `floor_rows` held-out rows or more may be shown to be
-    right less often than `floor`; None: no floor. `bar`: of datasets for which nobody set one. `sealed`: how many
-    rows of an upload are sealed where nobody typed a number; None: none."""
+    """When a tuned model may replace another one; shares are from 0 to 1.
+
+    A cheaper model may be worse by less than `margin`, if its paired interval shows that. No label with at least
+    `floor_rows` held-out rows may be shown to be right less often than `floor`; None means no floor. `bar` applies to
+    datasets without their own. `sealed` is the default number of sealed rows of an upload; None means none.
+    """
 
     margin: Annotated[float, Limits(ge=0, le=20), Key("margin_points", by=_share)] = 0.03
     floor: Annotated[float | None, Limits(gt=0, le=100), Key("floor_percent", by=_share)] = None
@@ -176,8 +177,8 @@ DEFAULT_PROMOTION_LIMITS = PromotionLimits()
 
 @dataclass(frozen=True)
 class Policy:
-    """`tiers` from cheap to dear, at least one. Times in seconds: how long a plan waits for its approvals, and how
-    long before that time's end approvers are reminded."""
+    """`tiers` are sorted from cheap to expensive and not empty. A plan waits `expires_s` seconds for its approvals, and
+    approvers are reminded `remind_s` seconds before the end."""
 
     who: Mapping[Rule, NamedPeople] = field(default_factory=dict)
     tiers: tuple[Tier, ...] = (Tier(None, 1),)
@@ -187,11 +188,11 @@ class Policy:
     promotion: PromotionLimits = DEFAULT_PROMOTION_LIMITS
 
     def named(self, action: Action) -> NamedPeople:
-        """Returns nobody where no rule speaks of it."""
+        """Returns whom the action's rule names; nobody if there is no rule."""
         return self.who.get(governing_rule(action), NOBODY)
 
     def tier(self, maximum_micros: int) -> Tier | None:
-        """Returns the cheapest tier that the plan fits into, None if it is dearer than every tier."""
+        """Returns the cheapest tier that the plan fits into, None if it exceeds every tier."""
         fits = (
             tier for tier in self.tiers if tier.up_to_micros is None or maximum_micros <= tier.up_to_micros
         )
@@ -199,13 +200,13 @@ class Policy:
 
 
 def governing_rule(action: Action) -> Rule:
-    """Raises KeyError for what no rule can speak of."""
+    """Returns the rule that decides about the action. Raises KeyError for an unknown action."""
     if action in RULES:
         return action
     return GOVERNED_BY[action]
 
 
-# How long a measurement waits for a yes to its cost.
+# How long a measurement waits for somebody to confirm its cost.
 VALID_FOR_S = 24 * 3600.0
 UNFREEZERS = 2
 MIN_WORDS = 3
@@ -213,7 +214,7 @@ MIN_WORDS = 3
 
 @dataclass(frozen=True)
 class Person:
-    """A person as Slack describes them now. A stranger is of another organisation, in a shared channel."""
+    """A person as Slack describes them now. A stranger belongs to another organisation and is in a shared channel."""
 
     id: str
     is_bot: bool = False
@@ -228,7 +229,8 @@ class Person:
 
 @dataclass(frozen=True)
 class Request:
-    """What is asked for: `requester` wants the run, `uploader` brought the data, it may cost `maximum_micros`."""
+    """The request that an action is about: `requester` asked for the run, `uploader` uploaded the data, and it costs at
+    most `maximum_micros`."""
 
     requester: str
     uploader: str
@@ -236,12 +238,12 @@ class Request:
     maximum_micros: int = 0
 
 
-# For an act that concerns no single run.
+# For actions that concern no particular run.
 NO_REQUEST = Request("", "", 0.0)
 
 
 def has_enough_words(reason: str) -> bool:
-    """Returns whether it has a few words with letters in them."""
+    """True if the reason has at least MIN_WORDS words that contain a letter."""
     words = [word for word in reason.split() if any(letter.isalpha() for letter in word)]
     return len(words) >= MIN_WORDS
 
@@ -251,22 +253,23 @@ def is_expired(request: Request, now: float, policy: Policy) -> bool:
 
 
 def reminder_due(request: Request, now: float, policy: Policy) -> float | None:
-    """How long before the end (seconds) the reminder stands that is due now: of several that have passed, the last."""
+    """Returns the reminder that is due now, as seconds before the end; the latest one if several are due; None if none
+    is."""
     left = request.asked_at + policy.expires_s - now
     return min((value for value in policy.remind_s if 0 <= left <= value), default=None)
 
 
-# What creates again may pay twice, what frees the money may let it be spent twice: four eyes. A job that is named is
-# compared with the plan where it runs, so one person's word is enough. The person who asked for the run has
-# none (see `may`).
+# "retry" may create and pay for a second job, and "give_up" frees money that may have been spent: both take two people.
+# For "adopt" one is enough, because the named job is compared with the plan at the trainer. The person who asked for
+# the run has no vote (see `may`).
 VOTES_NEEDED: dict[InterventionChoice, int] = {"retry": 2, "adopt": 1, "give_up": 2}
 
 
 def find_deciding_votes(
     words: Sequence[InterventionDecision], approvers: Collection[str]
 ) -> list[InterventionDecision]:
-    """The decisions for one choice that are enough to carry it out; empty where none is. Only people who may still
-    decide now count; of several choices the one that somebody decided for last."""
+    """Returns the votes for one choice if they are enough to carry it out, and an empty list if no choice has enough.
+    Only votes of current `approvers` count. If several choices have enough, the one that was voted for last wins."""
     for choice in dict.fromkeys(word.choice for word in reversed(words)):
         counted = [word for word in words if word.choice == choice and word.person in approvers]
         if len({word.person for word in counted}) >= VOTES_NEEDED[choice]:
@@ -281,8 +284,8 @@ OWN_CHANNELS = f"{BUILT_IN}: channels of the workspace only"
 
 @dataclass(frozen=True)
 class Channel:
-    """The channel in which somebody asks. `is_shared` with another organisation (Slack Connect); None: Slack didn't
-    tell."""
+    """The channel of a request. `is_shared` is true if it is shared with another organisation (Slack Connect), None if
+    Slack gave no answer."""
 
     id: str
     is_shared: bool | None
@@ -290,26 +293,26 @@ class Channel:
 
 @dataclass(frozen=True)
 class Rules:
-    """The policy, with the members of its groups as Slack named them just now; None: it didn't."""
+    """The policy and the current members of its user groups; None for a group whose members Slack didn't return."""
 
     policy: Policy
     members: Mapping[str, frozenset[str] | None] = field(default_factory=dict)
 
     def named(self, action: Action) -> frozenset[str]:
-        """Everybody who is named for it, by id or by a group. The requester comes on top, and everybody where the rule
-        says anyone."""
+        """Returns everybody whom the rule names by id or by group. It doesn't include the requester, or everybody if
+        the rule says anyone."""
         named = self.policy.named(action)
         groups = [self.members.get(group) or frozenset() for group in named.groups]
         return named.users.union(*groups)
 
     def unknown(self, action: Action) -> tuple[str, ...]:
-        """Returns its groups whose members are not known."""
+        """Returns the rule's groups whose members are unknown."""
         return tuple(
             sorted(group for group in self.policy.named(action).groups if self.members.get(group) is None)
         )
 
     def filter_entitled(self, action: Action, people: Collection[str]) -> list[str]:
-        """Returns those of `people`, each once, who are named for it now."""
+        """Returns those of `people` whom the rule names now, without duplicates."""
         anyone = self.policy.named(action).anyone
         named = self.named(action)
         return [person for person in dict.fromkeys(people) if anyone or person in named]
@@ -317,7 +320,7 @@ class Rules:
 
 @dataclass(frozen=True)
 class Caller:
-    """Who asks, where, and by which rules. `channel` None: it is bound to no channel."""
+    """Who asks, where, and which rules apply. `channel` is None if the request isn't bound to a channel."""
 
     person: Person | None
     rules: Rules
@@ -326,7 +329,7 @@ class Caller:
 
 @dataclass(frozen=True)
 class OwnRequest:
-    """Who asked for it, or brought its data, has no say."""
+    """Refused because the caller asked for the run or uploaded its data."""
 
     action: Action
     was: Literal["asked for", "uploaded"]
@@ -334,8 +337,8 @@ class OwnRequest:
 
 @dataclass(frozen=True)
 class NotNamed:
-    """`others` may, whom `rule` names; `unknown` are its groups whose members are not known. `is_one_out`: somebody
-    whom the rule names can't for another reason."""
+    """Refused because `rule` doesn't name the caller. It names `others`; `unknown` are its groups whose members are
+    unknown. `is_one_out` is true if somebody whom the rule names is excluded for another reason."""
 
     action: Action
     rule: NamedPeople
@@ -346,7 +349,7 @@ class NotNamed:
 
 @dataclass(frozen=True)
 class NeedsApprovers:
-    """So many take it, for a run that costs `maximum_micros` at most."""
+    """A run that costs at most `maximum_micros` needs `count` approvers."""
 
     count: int
     maximum_micros: int
@@ -379,53 +382,53 @@ Because = PlainBecause | OwnRequest | NotNamed | NeedsApprovers | TooDear | Prom
 
 @dataclass(frozen=True)
 class RuleVerdict:
-    """What one rule says. `rule` is its place in the file, or that it is built in."""
+    """The verdict of one rule. `rule` is its place in the file, or says that it is built in."""
 
     is_allowed: bool
     rule: str
     because: Because
 
 
-def may(asking: Caller, action: Action, request: Request = NO_REQUEST) -> RuleVerdict | None:
-    """Returns the first no of all rules that are asked, None for yes."""
-    verdicts = rule_verdicts(asking, action, request)
+def may(caller: Caller, action: Action, request: Request = NO_REQUEST) -> RuleVerdict | None:
+    """Returns the verdict of the first rule that refuses, None if all allow it."""
+    verdicts = rule_verdicts(caller, action, request)
     return next((verdict for verdict in verdicts if not verdict.is_allowed), None)
 
 
 def has_quorum(approved_by: Collection[str], rules: Rules, maximum_micros: int) -> bool:
-    """Whether enough people approved. Only those who may still approve now count."""
+    """True if enough people approved. Only people who may still approve now count."""
     tier = rules.policy.tier(maximum_micros)
     return tier is not None and len(rules.filter_entitled("approve", approved_by)) >= tier.approvers
 
 
 def may_unfreeze(against: Collection[str], rules: Rules) -> bool:
-    """A freeze ends by the word of two different people. Only those who may still end it now count."""
+    """True if enough people voted to end a freeze. Only people who may still end it now count."""
     return len(rules.filter_entitled("unfreeze", against)) >= UNFREEZERS
 
 
-def rule_verdicts(asking: Caller, action: Action, request: Request = NO_REQUEST) -> Iterator[RuleVerdict]:
-    """Yields what each rule says, in the order in which they are asked; all of them have to say yes."""
-    yield _membership_verdict(asking.person)
-    if asking.channel is not None:
-        if asking.channel.is_shared is None:
+def rule_verdicts(caller: Caller, action: Action, request: Request = NO_REQUEST) -> Iterator[RuleVerdict]:
+    """Yields the verdict of each rule in turn; the action is allowed if all of them allow it."""
+    yield _membership_verdict(caller.person)
+    if caller.channel is not None:
+        if caller.channel.is_shared is None:
             yield RuleVerdict(False, OWN_CHANNELS, "channel unknown")
-        elif asking.channel.is_shared:
+        elif caller.channel.is_shared:
             yield RuleVerdict(False, OWN_CHANNELS, "shared channel")
         else:
             yield RuleVerdict(True, OWN_CHANNELS, "own channel")
-    if action in ("approve", "waive", "resolve") and asking.person:
-        yield _four_eyes_verdict(asking.person, action, request)
-    if asking.person:
-        yield _named_verdict(asking.person, action, request, asking.rules)
+    if action in ("approve", "waive", "resolve") and caller.person:
+        yield _four_eyes_verdict(caller.person, action, request)
+    if caller.person:
+        yield _named_verdict(caller.person, action, request, caller.rules)
     if action in ("start", "approve"):
-        policy, maximum = asking.rules.policy, request.maximum_micros
+        policy, maximum = caller.rules.policy, request.maximum_micros
         tier, dearest = policy.tier(maximum), policy.tiers[-1]
         if tier is None:
             yield RuleVerdict(False, dearest.where, TooDear(maximum, dearest.up_to_micros or 0))
         else:
             yield RuleVerdict(True, tier.where, NeedsApprovers(tier.approvers, maximum))
     if action == "promote":
-        limits = asking.rules.policy.promotion
+        limits = caller.rules.policy.promotion
         yield RuleVerdict(True, limits.where, limits)
 
 
@@ -464,6 +467,7 @@ def _named_verdict(person: Person, action: Action, request: Request, rules: Rule
 
 
 def explain_not_named(action: Action, rules: Rules, *, but: Collection[str] = ()) -> NotNamed:
-    """Returns why others may not. `but`: people who can't for another reason."""
+    """Returns the refusal for people whom the rule doesn't name. `but` are named people who are excluded for another
+    reason."""
     named, others = rules.policy.named(action), sorted(rules.named(action) - set(but))
     return NotNamed(action, named, tuple(others), rules.unknown(action), is_one_out=bool(named.users and but))

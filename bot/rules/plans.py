@@ -1,6 +1,6 @@
-"""The frozen plan: everything that matters about a training, in one value with one hash; its hyperparameters; and
-hyperparameter sweeps as people type them. People approve the hash; changing a field or a byte of the data makes another
-plan."""
+"""The frozen plan: everything that matters about a training, as one value with one hash. Also its hyperparameters, and
+hyperparameter sweeps as people type them. People approve the hash; changing a field or a byte of the data makes it
+another plan."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ VerdictKind = Literal["go", "no_go", "unknown"]
 
 @dataclass(frozen=True)
 class BestCandidate:
-    """The best that was measured without this training, on the held-out rows: a share from 0 to 1 with its 95% bounds.
-    `standing` None: it was judged by another bar than the plan's."""
+    """The best measured candidate without this training. `score` is its share of right answers on the held-out rows,
+    with its 95% bounds. `standing` is None if it was judged by another bar than the plan's."""
 
     name: str
     score: float
@@ -39,10 +39,11 @@ class BestCandidate:
 
 @dataclass(frozen=True)
 class PlanVerdict:
-    """The verdict that approvers read: `rule` decided it, `reason` is that rule's sentence. `best` None: nothing was
-    measured. `people_micros` and `labels_micros` come on top of what the run costs. `bearable_hours` of people's time
-    are the most with which it is still likely to pay back in time, '' where they were said or no time would do.
-    `saves_until`: the day on which the model that the saving is held against ends, '' where none is known."""
+    """The verdict that approvers read. `rule` is the rule that decided, `reason` its sentence. `best` is None if
+    nothing was measured. `people_micros` and `labels_micros` come on top of the cost of the run. `bearable_hours` are
+    the most hours of people's time with which the plan is still likely to pay back in time, '' if the hours were given
+    or not even 0 hours would do. `saves_until` is the end date of the model that the saving is compared with, '' if
+    none is known."""
 
     kind: VerdictKind
     rule: str
@@ -57,14 +58,16 @@ class PlanVerdict:
 
 @dataclass(frozen=True)
 class Prediction:
-    """What the estimate said when its plan was frozen, for the result to be held against it.
+    """The estimate at the time when the plan was frozen, to compare the result with.
 
-    `asked` is the question, as the options that a person would type. `quality` is a share right, where a model
-    tuned alike was measured before; `p_payback` the chance of paying back within `target_months`. `alternative`
-    is what the saving is held against and its bill in micro-dollars a month. `seconds` of training are those
-    expected. `measured`: what each rung of the ladder scored, by its name. `memory`: whether
-    it fits into the machine that trains it, with the figures. `advised` None: the plan is of a time before it was kept.
-    `is_speed_guessed`: the plan's time is a guess by the model's size.
+    - `asked` is the question, as the options that a person would type.
+    - `quality` is the expected share of right answers, known if a similarly tuned model was measured before.
+    - `p_payback` is the chance to pay back within `target_months`.
+    - `alternative` is the model that the saving is compared with; it costs `alternative_micros` per month.
+    - `seconds` is the expected training time; `is_speed_guessed` is true if it was guessed from the model's size.
+    - `measured` has the score of each rung of the ladder, by name.
+    - `memory` says whether the training fits into its machine's memory, with figures.
+    - `advised` is None for plans older than this field.
     """
 
     asked: str
@@ -82,14 +85,14 @@ class Prediction:
 
     @property
     def is_time_said(self) -> bool:
-        """Whether the question said the hours of people's time."""
+        """True if the question gave the hours of people's time."""
         return any(word.startswith("hours=") for word in self.asked.split())
 
 
 @dataclass(frozen=True)
 class EarlyStopping:
-    """Trained on `fitted_sha256`, `n_fitted` of the training rows, until `patience` validations in a row on the
-    `n_validation` others brought no improvement. Drawn by trainers/dataset/splits.py."""
+    """Training on the `n_fitted` rows of the file `fitted_sha256` stops after `patience` validations in a row without
+    improvement on the `n_validation` other training rows. trainers/dataset/splits.py splits them."""
 
     patience: int
     fitted_sha256: str
@@ -100,9 +103,9 @@ class EarlyStopping:
 
 @dataclass(frozen=True)
 class SweepPlan:
-    """Every combination of `sweep` is an arm, which the loss on `n_validation` of the training rows chooses between;
-    all arms together take `steps` at most. `usd_per_hour` as text: the trainer stops before the plan's most is
-    spent; None on a machine that costs nothing."""
+    """Each combination in `sweep` is an arm; the one with the lowest loss on `n_validation` of the training rows wins.
+    All arms together take at most `steps`. `usd_per_hour` is a decimal as text, with which the trainer stops before it
+    exceeds the plan's maximum cost; None on a free machine."""
 
     sweep: Sweep
     fitted_sha256: str
@@ -119,10 +122,14 @@ class SweepPlan:
 
 @dataclass(frozen=True)
 class Destination:
-    """`base_url`: where its data goes, of a trainer that the bot starts the cluster, or ''. `account`: a fingerprint of
-    the key. `weights`: of the base model's files, None where they lie elsewhere. `engine`: which one trains and its
-    version, as 'builtin 0.1.0', None where that is the trainer's business. `catalogue_id`: what the trainer calls the
-    base model, None where that is its name."""
+    """Where and by what a plan is trained.
+
+    - `base_url` is where the data goes; for a trainer that the bot starts itself, its cluster's address or ''.
+    - `account` is a fingerprint of the key.
+    - `weights` is a fingerprint of the base model's files, None if they aren't on this machine.
+    - `engine` is the training engine with its version, like 'builtin 0.1.0'; None if the trainer chooses it.
+    - `catalogue_id` is the trainer's id of the base model, None if it is the model's name.
+    """
 
     base_url: str
     account: str | None
@@ -133,14 +140,19 @@ class Destination:
 
 @dataclass(frozen=True)
 class Plan:
-    """`*_micros` are micro-dollars: expected, and the most it may cost. `hyperparameters` are sorted by name
-    and hold no "auto". `prices` is the price list as JSON. Seconds are a range of the training alone.
-    `current` is the model that the team prompts today, which is priced and not measured. `warnings` are
-    sentences that an approver reads, as about an end date. `predicted` None: the plan is from a time when it was
-    not written down. `stopping` None: trained on all training rows, to the last epoch. `swept` None: by one set of
-    hyperparameters. `overridden`: names of soft rules about data that were set aside, why stands in `warnings`.
-    `destination` None: from a time when it was not written down. `judge`: the model that judges free text. `hosting`:
-    its model answers on a machine by the hour; None: it needs none."""
+    """Everything that a training depends on.
+
+    - `hyperparameters` are sorted by name and contain no "auto".
+    - `prices` is the price list as JSON. `expected_micros` and `maximum_micros` are the costs in micro-dollars.
+    - `seconds_low` and `seconds_high` are the range of the training time alone.
+    - `current` is the model that the team uses today; it is priced, and not measured.
+    - `warnings` are sentences for the approvers, for example about an end date.
+    - `stopping` is None if all epochs are trained on all training rows, `swept` if there is one set of hyperparameters.
+    - `overridden` are the names of soft data rules that somebody overrode; `warnings` has the reason.
+    - `judge` is the model that judges free text.
+    - `hosting` is the hourly machine on which the model will answer, None if it needs none.
+    - `predicted` and `destination` are None for plans older than these fields.
+    """
 
     dataset: str
     dataset_version: int
@@ -182,12 +194,12 @@ class Plan:
 
     @property
     def validation_split(self) -> EarlyStopping | SweepPlan | None:
-        """Which training rows are not trained on but validated with."""
+        """The split of the training rows into rows to train on and rows to validate with; None if there is none."""
         return self.stopping or self.swept
 
     @property
     def model_id(self) -> str:
-        """What a job calls the base model."""
+        """The base model's id in a job."""
         return (self.destination and self.destination.catalogue_id) or self.base_model
 
     @property
@@ -196,27 +208,27 @@ class Plan:
 
     @property
     def withholds_saving(self) -> bool:
-        """Whether no saving is shown: the verdict was against the model, whatever it would save."""
+        """True if the verdict was against the model whatever it would save, so that no saving is shown."""
         advised = self.advised
         return bool(advised and advised.kind == "no_go" and advised.rule not in ("cost", "payback"))
 
     @property
     def is_advised(self) -> bool:
-        """Whether its verdict is go; else anyone who approves it says why. False where no verdict was kept."""
+        """True if the verdict was go. If not, approvers have to give a reason. False if no verdict was stored."""
         return self.advised is not None and self.advised.kind == "go"
 
     def __post_init__(self) -> None:
         chosen = dict(self.hyperparameters)
         if list(self.hyperparameters) != sorted(chosen.items()):
-            raise ValueError(f"a plan's hyperparameters are sorted, each once: {self.hyperparameters}")
+            raise ValueError(f"a plan's hyperparameters must be sorted, each once: {self.hyperparameters}")
         if self.method != "head" and type(chosen.get("n_epochs")) is not int:
-            raise ValueError(f"a plan's n_epochs is a whole number, not {chosen.get('n_epochs')!r}")
+            raise ValueError(f"a plan's n_epochs must be a whole number, not {chosen.get('n_epochs')!r}")
 
 
 def canonical_json(plan: Plan) -> str:
-    """Equal plans give equal bytes: keys sorted, no spaces; money is whole micro-dollars.
+    """Returns the plan as JSON, with sorted keys and no spaces, so that equal plans give equal bytes.
 
-    What an older plan lacks is left out, so that it keeps its hash."""
+    Newer fields are left out while they have their default, so that older plans keep their hashes."""
     fields = asdict(plan)
     for name in ("predicted", "stopping", "swept", "destination", "judge", "hosting"):
         if fields[name] is None:
@@ -239,7 +251,7 @@ def plan_hash(plan: Plan) -> str:
 
 
 def plan_key(hash_of_plan: str) -> str:
-    """Returns our name for the job at the trainer: the same plan always has the same."""
+    """Returns our name for the plan's job at the trainer, which is always the same for the same plan."""
     return f"ft-{hash_of_plan[:24]}"
 
 
@@ -259,12 +271,12 @@ def hyperparameters_for(
     rate: float | None = None,
     method: MethodName = "supervised",
 ) -> tuple[tuple[str, Hyperparameter], ...]:
-    """What a plan starts with, resolved by trainers/methods.py; a hosted service gets the epochs and what was chosen.
+    """Returns a plan's hyperparameters, sorted by name.
 
-    `rate`: the learning rate by the base's size and the method; None leaves it to the trainer, who goes by the base
-    that it has. What only the method has is planned too, as that decides what its training takes.
-    `defaults` are the provider's row's and win over ours; what a person has `chosen` wins over all.
-    """
+    A trainer that takes LoRA parameters gets those in PLANNED_NAMES and those that only the method has (they affect
+    time and memory), resolved by trainers/methods.py. A hosted service gets the number of epochs and the values chosen.
+    `chosen` values take precedence over the provider's `defaults`, and these over ours. `rate` is the learning rate for
+    the base model's size and the method; None leaves it to the trainer, which knows the base model."""
     values = {**defaults, **chosen}
     if not takes_lora:
         return tuple(sorted({"n_epochs": hosted_epochs_for(n_train), **values}.items()))
@@ -278,7 +290,7 @@ def hyperparameters_for(
 
 
 def unusual_hyperparameters(plan: Plan) -> tuple[tuple[str, Hyperparameter], ...]:
-    """The hyperparameters that a person or the settings chose otherwise than the rules would."""
+    """Returns the hyperparameters that a person or the settings set to something other than the default."""
     chosen = dict(plan.hyperparameters)
     rank = {name: value for name, value in chosen.items() if name == "lora_r" and value != "auto"}
     takes_lora = bool(chosen.keys() - {"n_epochs", "batch_size"})
@@ -289,8 +301,8 @@ def unusual_hyperparameters(plan: Plan) -> tuple[tuple[str, Hyperparameter], ...
 
 
 def ascii_name(dataset: str) -> str:
-    """Returns a dataset's name for a trainer: suffixes and aliases are ASCII there. A name in another script keeps what
-    is ASCII in it, with a hash that tells it from others."""
+    """Returns a dataset's name for use in suffixes and aliases at a trainer, which have to be ASCII. A name in another
+    script keeps its ASCII characters and gets a hash that makes it unique."""
     if dataset.isascii():
         return dataset
     rest = re.sub("[^a-z0-9]+", "-", dataset).strip("-")[:31]
@@ -298,7 +310,7 @@ def ascii_name(dataset: str) -> str:
 
 
 SWEEP_EXAMPLE = "sweep=lora_r:8,16;learning_rate:0.0005,0.001"
-# Of what a sweep may vary, the numbers that people choose; a plan costs one number of epochs.
+# The numeric hyperparameters that a sweep may vary. Not the epochs: the cost of a plan is for one number of epochs.
 SWEEP_NAMES = tuple(
     spec.name
     for spec in methods.options().values()
@@ -310,7 +322,7 @@ SWEEP_ALIASES: Mapping[str, str] = {
 
 
 def parse_sweep(text: str) -> Sweep | Misread:
-    """Reads 'lora_r:8,16;learning_rate:5e-4,1e-3'."""
+    """Parses text like 'lora_r:8,16;learning_rate:5e-4,1e-3'."""
     entries: list[tuple[str, tuple[Value, ...]]] = []
     for part in filter(None, text.lower().split(";")):
         name, colon, values = part.partition(":")
@@ -318,13 +330,13 @@ def parse_sweep(text: str) -> Sweep | Misread:
         if known_name not in SWEEP_NAMES:
             near = difflib.get_close_matches(name, [*SWEEP_NAMES, *SWEEP_ALIASES], n=1, cutoff=0.6)
             hint = f" Did you mean {near[0]}?" if near else ""
-            return Misread(f"“{name[:40]}” can't be swept.{hint} Those that can: {', '.join(SWEEP_NAMES)}.")
+            return Misread(f"“{name[:40]}” can't be swept.{hint} These can: {', '.join(SWEEP_NAMES)}.")
         numbers = [methods.parse_number(number) for number in filter(None, values.split(","))]
         if not colon or any(number is None for number in numbers):
             return Misread(f"I can't read “{part[:60]}”. Write it like {SWEEP_EXAMPLE}.")
         if known_name in dict(entries):
             return Misread(
-                f"“{known_name}” stands there twice. Write all its values once, like {SWEEP_EXAMPLE}."
+                f"“{known_name}” is given twice. Write all its values together, like {SWEEP_EXAMPLE}."
             )
         entries.append((known_name, tuple(number for number in numbers if number is not None)))
     problem = methods.sweep_problem(tuple(entries))
@@ -332,17 +344,18 @@ def parse_sweep(text: str) -> Sweep | Misread:
 
 
 def format_sweep(sweep: Sweep) -> str:
-    """Returns what `parse_sweep` reads as this sweep again."""
+    """Returns the sweep as text that `parse_sweep` reads."""
     return ";".join(f"{name}:{','.join(map(str, values))}" for name, values in sweep)
 
 
 def describe_sweep(sweep: Sweep) -> str:
-    """'lora_r 8 or 16, learning_rate 5e-4 or 1e-3'."""
+    """Returns text like 'lora_r 8 or 16, learning_rate 5e-4 or 1e-3'."""
     return ", ".join(f"{name} {' or '.join(map(format_value, values))}" for name, values in sweep)
 
 
 def format_value(value: Value) -> str:
-    """A number with three digits, small ones by their power: '0.1', '5e-4'. Text that is no number stays as it is."""
+    """Formats a number with three digits, small ones with an exponent: '0.1', '5e-4'. Other text is returned as it
+    is."""
     try:
         amount = float(value)
     except ValueError:
@@ -359,14 +372,15 @@ def arm_count_text(sweep: Sweep) -> str:
 
 @dataclass(frozen=True)
 class SweepConflict:
-    """Why something can't be swept. `name`: the method, the engine, or the option that is given twice."""
+    """Why a sweep is not possible. `name` is the method, the engine, or the option that is given twice."""
 
     why: Literal["one set a job", "method", "engine", "given twice", "patience"]
     name: str = ""
 
 
 def find_sweep_conflict(question: Question, *, can_sweep: bool) -> SweepConflict | None:
-    """What keeps the question's sweep from being run. `can_sweep`: its target can run one."""
+    """Returns why the question's sweep is not possible, None if it is. `can_sweep` says whether its target can run
+    one."""
     if not question.sweep:
         return None
     if not can_sweep:
@@ -385,7 +399,8 @@ def find_sweep_conflict(question: Question, *, can_sweep: bool) -> SweepConflict
 def drop_swept(
     chosen: Mapping[str, Hyperparameter], sweep: Sweep, fixed: Mapping[str, Hyperparameter]
 ) -> dict[str, Hyperparameter]:
-    """The single values beside a sweep. lora_alpha follows lora_r, twice as large, unless it is `fixed`."""
+    """Returns the hyperparameters that are not swept. If lora_r is swept, lora_alpha is left out too, because it is set
+    to twice lora_r, unless somebody set it (`fixed`)."""
     swept = {name for name, _ in sweep}
     if "lora_r" in swept and "lora_alpha" not in fixed:
         swept.add("lora_alpha")

@@ -1,4 +1,4 @@
-"""From a row of the price list to what an estimate needs, or which price is missing."""
+"""Turns a row of the price list into the values that an estimate needs, or says which price is missing."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from trainers.pricing import PriceRow
 
 @dataclass(frozen=True)
 class MissingPrice:
-    """What a sum needs and nobody has said: of `row`, the price of a token, of training, of an hour of its machine, or
-    how long training by the hour takes; or which model is asked today, and how much."""
+    """A value that a sum needs and that is unknown. Of `row`: the price of a "token", of "training" or of "hosting" by
+    the hour, or the "hours" of a training that is paid by the hour. "today" is today's model and its volume."""
 
     of: Literal["token", "training", "hours", "today", "hosting"]
     row: PriceRow | None = None
@@ -45,8 +45,10 @@ def rates_from_row(row: PriceRow) -> Rates | MissingPrice:
 def training_from_row(
     row: PriceRow, tokens: int, epochs: int, minutes: Range | None
 ) -> Training | MissingPrice:
-    """`tokens` of one epoch; `minutes` where the speed is known, and not only guessed where an hour costs money: but of
-    a rented machine, which is ended in time, a guess will do."""
+    """Returns the training's tokens, time and price. `tokens` are those of one epoch.
+
+    `minutes` is None if the speed is unknown. If the team's own machine costs money, the speed has to be measured; for
+    a rented machine, which is stopped in time, a guess is enough."""
     if row.rental is not None:
         return Training(tokens, epochs, usd_per_hour=row.rental.usd_per_hour, minutes=minutes)
     if row.usd_per_hour is not None:
@@ -59,14 +61,15 @@ def training_from_row(
 
 
 def evaluation_usd(holdout: Usage, base: Rates, tuned: Rates) -> Decimal:
-    """USD to ask both arms once on every held-out row: the base with the long prompt, the tuned with the short."""
+    """Returns the USD to ask both models once about every held-out row: the base model with the long prompt and the
+    tuned model with the short one."""
     asked_base = holdout.prompt_before * base.input + holdout.output * base.output
     asked_tuned = holdout.prompt_after * tuned.input + holdout.output * tuned.output
     return (asked_base + asked_tuned) / MILLION
 
 
 def missing_keys(row: PriceRow) -> tuple[str, ...]:
-    """The keys of finetune.toml that a sum needs and nobody has given."""
+    """Returns the keys that have to be added to finetune.toml before the row can be priced."""
     price = row.price
     needed = [("input", price.input), ("output", price.output)]
     if row.kind == "tuned" and row.usd_per_hour is None:

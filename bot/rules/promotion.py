@@ -1,5 +1,5 @@
-"""Is a model shown to be better than the one it would replace, or cheaper and not worse, and what speaks against using
-it? Forbids nothing: an objection asks a person for a reason."""
+"""Is a model shown to be better than the one it would replace, or cheaper and not worse, and what are the objections to
+using it? Forbids nothing: an objection only means that a person has to give a reason."""
 
 from __future__ import annotations
 
@@ -35,14 +35,14 @@ Objection = Literal[
 
 ALIASES = "team/"
 TWO_SIDED_95 = NormalDist().inv_cdf(0.975)
-ONE_SIDED_95 = 0.9  # the level of the two-sided interval with that end
+ONE_SIDED_95 = 0.9  # level of a two-sided interval whose ends are one-sided 95% bounds
 
 
 @dataclass(frozen=True)
 class ModelComparison:
-    """A model's answers held against another's to the same rows: the other's `score`, and the `difference` that the
-    model makes, with its 95% interval, on `rows`. `other` is plain text. `usd` and `other_usd`: what 1,000 requests to
-    each cost; None: not known."""
+    """A model's answers compared with another model's to the same rows. `other` is the other model's name in plain text
+    and `score` its score; `difference` is how much better the model is, with its 95% interval from `low` to `high`.
+    `usd` and `other_usd` are the costs of 1,000 requests to each; None if unknown."""
 
     other: str
     score: float
@@ -59,7 +59,7 @@ class ModelComparison:
 
     @property
     def is_cheaper(self) -> bool:
-        """False as well where a price is not known."""
+        """False if either price is unknown."""
         return self.usd is not None and self.other_usd is not None and self.usd < self.other_usd
 
     @property
@@ -67,11 +67,11 @@ class ModelComparison:
         return self.high < 0
 
     def is_not_worse(self, margin: float) -> bool:
-        """Non-inferiority: the lower end of the two-sided 95% interval is above the margin (ICH E9, 3.3.2)."""
+        """Tests non-inferiority: the lower end of the two-sided 95% interval is above -margin (ICH E9, 3.3.2)."""
         return self.low > -margin
 
     def wins_by_price(self, margin: float) -> bool:
-        """Not shown to be better, but cheaper and not worse."""
+        """True if the model is not shown to be better, but is cheaper and not worse."""
         return not self.is_better and self.is_cheaper and self.is_not_worse(margin)
 
     def is_enough(self, margin: float) -> bool:
@@ -80,7 +80,7 @@ class ModelComparison:
 
 @dataclass(frozen=True)
 class LabelRecall:
-    """Of the held-out `rows` with this label, `right` were answered right."""
+    """Of the `rows` held-out rows with this label, `right` were answered correctly."""
 
     label: str
     rows: int
@@ -89,10 +89,16 @@ class LabelRecall:
 
 @dataclass(frozen=True)
 class PromotionEvidence:
-    """What is known of a model. `rung` None: it was never measured. `best`: against the best that was measured on the
-    same held-out rows without it. `used` is the model in use now, `against_used` None where the two did not answer the
-    same rows. `no_go`: the verdict of its run, where that was no. `limits` are the policy's; `low` labels are shown to
-    be below its floor, `worse` ones to be right less often than before."""
+    """What is known about a model that may be promoted.
+
+    - `rung` is its measurement, None if it was never measured.
+    - `best` compares it with the best other candidate on the same held-out rows.
+    - `used` is the model in use now; `against_used` is None if the two did not answer the same rows.
+    - `no_go` is the verdict of its run, if that was a no.
+    - `is_gone` is true if the model no longer answers.
+    - `low` labels are shown to be below the floor in the policy's `limits`, `worse` labels to be right less often than
+      with the model in use.
+    """
 
     rung: Rung | None
     best: ModelComparison | None = None
@@ -106,13 +112,16 @@ class PromotionEvidence:
 
 
 def alias_for(dataset: str) -> str:
-    """What programs call to get the model that is in use for a dataset."""
+    """Returns the name that programs call to get the model in use for a dataset."""
     return f"{ALIASES}{ascii_name(dataset)}"
 
 
 def best_comparison(comparisons: Iterable[ModelComparison], margin: float) -> ModelComparison | None:
-    """The one with the best of the others. Where the model is not shown to be better than that, one that it can't
-    replace goes first: who is cheaper than the best may still be dearer than the second."""
+    """Returns the comparison with the best of the other candidates, None without any.
+
+    If the model isn't shown to be better than that one, a comparison in which it can't replace the other goes first: a
+    model that is cheaper than the best candidate may still cost more than the second best.
+    """
     ranked = sorted(comparisons, key=lambda comparison: comparison.score, reverse=True)
     if ranked and not ranked[0].is_better:
         ranked.sort(key=lambda comparison: comparison.is_enough(margin))
@@ -120,7 +129,7 @@ def best_comparison(comparisons: Iterable[ModelComparison], margin: float) -> Mo
 
 
 def labels_below_floor(labels: Iterable[LabelRecall], limits: PromotionLimits) -> tuple[LabelRecall, ...]:
-    """The labels with enough rows whose one-sided 95% bound is below the floor, the lowest first."""
+    """Returns the labels with enough rows whose one-sided 95% upper bound is below the floor, the lowest first."""
     floor = limits.floor
     if floor is None:
         return ()
@@ -136,8 +145,11 @@ def compare_models(
     usd: Decimal | None = None,
     other_usd: Decimal | None = None,
 ) -> ModelComparison:
-    """Compares row by row; both are in the holdout's order. Newcombe's interval where rows are right or wrong, or
-    few, else the normal one of the mean of the differences. ValueError where they are not of the same rows."""
+    """Compares two models row by row; both scores are in the holdout's order.
+
+    The interval is Newcombe's if every row is either right or wrong, one for few rows if there are few, and otherwise
+    the normal interval of the mean difference. Raises ValueError if the numbers of rows differ.
+    """
     pairs = list(zip(scores, other_scores, strict=True))
     differences = [score - other_score for score, other_score in pairs]
     middle, n = fmean(differences), len(differences)
@@ -155,7 +167,7 @@ def compare_models(
 
 
 def find_objections(proof: PromotionEvidence) -> tuple[Objection, ...]:
-    """What speaks against using it; empty where the model is shown to be better, or cheaper and not worse."""
+    """Returns the objections to using the model; none if it is shown to be better, or cheaper and not worse."""
     names: list[Objection] = []
     margin = proof.limits.margin
     if proof.is_gone:

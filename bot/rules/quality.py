@@ -1,5 +1,5 @@
-"""The rules on quality: does a cheaper way meet the bar, was every way measured, is the tuned model good
-enough?"""
+"""The rules on quality: does a cheaper candidate meet the bar, was every candidate measured, and is the tuned model
+good enough?"""
 
 from __future__ import annotations
 
@@ -44,14 +44,14 @@ from bot.rules.reasons import (
 )
 from trainers.evaluation.results import FREE_RUNGS, Ladder, Rung, RungName
 
-SHOTS, MOST_NEAREST = 10, 20  # examples in a k-shot prompt, and rows that retrieval puts in at most
-SHOWN = 3  # silent models
-MOST_NAMED = 3  # models in a command
+SHOTS, MOST_NEAREST = 10, 20  # examples in a k-shot prompt, and the most rows that retrieval adds to a prompt
+SHOWN = 3  # models without answers that are listed
+MOST_NAMED = 3  # models named in a command
 PROMPTED: tuple[RungName, ...] = ("zero", "kshot", "retrieval")
 
 
 def alternative_reasons(facts: Facts) -> tuple[Reason, ...]:
-    """Never silent: what is not measured is the first thing to say."""
+    """Judges the alternatives to fine-tuning. Never empty: if nothing was measured, that is the first reason."""
     evidence = facts.evidence
     if evidence.ladder is None:
         step = facts.measure_step(Measure("prompts", facts.dataset, models=facts.to_measure))
@@ -84,20 +84,20 @@ def tuned_reasons(facts: Facts) -> tuple[Reason, ...]:
     if tuned is None:
         return (Reason("quality", "unknown", NotTrainedYet(facts.n_holdout), weighs=False),)
     if evidence.is_stale:
-        return ()  # to be judged again with the others
+        return ()  # alternative_reasons asks to measure everything again
     if is_silent(tuned):
         again = Step("see why it does not answer", cost_to_repeat_usd(tuned))
         return (Reason("tuned", "unknown", NoAnswer(tuned), step=again),)
     standing = _tuned_score_reason(tuned, evidence)
     if _price_win_reason(evidence):
-        # it is not worse than what is shown to meet the bar, so whether it meets it too need not be known
+        # It is not worse than a candidate that is shown to meet the bar, so it need not be shown to meet it as well.
         return (replace(standing, weighs=standing.kind != "unknown"),)
     return (standing, *_versus_best_reasons(tuned, evidence))
 
 
 def is_worth_replacing(rung: Rung, facts: Facts) -> bool | None:
-    """Would a tuned model be worth having where `rung` is good enough: cheaper, or faster where speed counts? None: not
-    known. What costs nothing cannot be undercut, and what runs on any machine at once cannot be outrun."""
+    """Returns whether a tuned model is worth having although `rung` is good enough: because it is cheaper, or faster if
+    speed is the aim. None if unknown. A free rung can't be undercut, nor outrun, since it answers at once."""
     if rung.arm.is_free:
         return False
     tuned, kind, estimate = facts.evidence.trained, facts.task_kind, facts.estimate
@@ -113,8 +113,8 @@ def is_worth_replacing(rung: Rung, facts: Facts) -> bool | None:
 
 
 def is_worth_being_better(rung: Rung, facts: Facts) -> bool:
-    """Is the tuned model shown to be right more often than `rung`, which is good enough, and does that count: as the
-    aim, or as what wrong answers cost?"""
+    """True if the tuned model is shown to be right more often than `rung`, and that matters: because quality is the
+    aim, or because the wrong answers avoided are worth more than they cost."""
     tuned, estimate = facts.evidence.trained, facts.estimate
     if tuned is None or not facts.evidence.is_good or not is_shown_better(tuned, rung, facts.evidence.ladder):
         return False
@@ -148,7 +148,7 @@ def _bar_met_reason(rung: Rung, facts: Facts) -> Reason:
 
 
 def _unmeasured_reasons(facts: Facts) -> tuple[Reason, ...]:
-    """The ways that nobody tried: a fine-tune is never advised over one of them."""
+    """Lists the rungs that nobody measured: a fine-tune is never advised before they are."""
     arms = [rung.arm for rung in facts.evidence.alternatives]
     measured = {facts.evidence.own, *(arm.rung for arm in arms), *("kshot" for arm in arms if arm.shots == 0)}
     free = FREE_RUNGS if facts.smallest_label is not None else ()
@@ -163,7 +163,7 @@ def _unmeasured_reasons(facts: Facts) -> tuple[Reason, ...]:
     if first[0] in FREE_RUNGS:
         models, usd = (), Decimal(0)
     elif prompted is not None:
-        # Ten examples make a prompt at most eleven times as long.
+        # With ten examples, a prompt is at most eleven times as long.
         more = MOST_NEAREST if first == ("retrieval",) else SHOTS
         is_longer = prompted.arm.rung == "zero" and first != ("zero",)
         usd = cost_to_repeat_usd(prompted, more + 1 if is_longer else 1)
@@ -173,7 +173,7 @@ def _unmeasured_reasons(facts: Facts) -> tuple[Reason, ...]:
 
 
 def _today_reasons(facts: Facts) -> tuple[Reason, ...]:
-    """Today's model, which is to be replaced, is an alternative too."""
+    """Asks to measure today's model, which is an alternative too."""
     if facts.is_today_measured or facts.current is None:
         return ()
     step = facts.measure_step(Measure("today", facts.dataset, models=facts.to_measure, today=facts.current))
@@ -182,8 +182,8 @@ def _today_reasons(facts: Facts) -> tuple[Reason, ...]:
 
 
 def _undecided_reasons(facts: Facts, enough: Rung | None) -> tuple[Reason, ...]:
-    """Rungs that may yet meet the bar for less than `enough` costs. Nobody needs to know once the tuned model
-    meets it and costs no more than they do."""
+    """Lists rungs that may still be shown to meet the bar for less than `enough` costs. This doesn't weigh once the
+    tuned model meets the bar and costs no more than they do."""
     evidence, tuned = facts.evidence, facts.evidence.trained
     undecided = tuple(
         rung
@@ -198,7 +198,7 @@ def _undecided_reasons(facts: Facts, enough: Rung | None) -> tuple[Reason, ...]:
 
 
 def _hold_out_step(undecided: Sequence[Rung]) -> Step:
-    """The step with the fewest rows that would settle one of them."""
+    """Returns the step that settles one of the rungs with the fewest additional rows."""
     needed = [(rung.rows_to_decide, rung) for rung in undecided if rung.rows_to_decide is not None]
     if not needed:
         most = max(rung.n for rung in undecided)
@@ -231,8 +231,8 @@ def _tuned_score_reason(tuned: Rung, evidence: Evidence) -> Reason:
 
 
 def _price_win_reason(evidence: Evidence) -> Reason | None:
-    """The tuned model is cheaper than the best alternative, which meets the bar, and shown not to be worse within the
-    margin. Compared row by row, where both were scored alike on as many rows."""
+    """Returns a reason if the best alternative meets the bar, and the tuned model is cheaper and shown to be no worse
+    within the margin. They are compared row by row, so both have to be scored in the same way on the same rows."""
     best, tuned = max(evidence.alternatives, key=lambda rung: rung.score, default=None), evidence.trained
     if best is None or tuned is None or best.standing != "meets" or tuned.standing == "misses":
         return None
@@ -249,7 +249,8 @@ def _price_win_reason(evidence: Evidence) -> Reason | None:
 
 
 def _versus_best_reasons(tuned: Rung, evidence: Evidence) -> tuple[Reason, ...]:
-    """The tuned model against the best alternative. A no where the better one costs no more and is not much slower."""
+    """Compares the tuned model with the best alternative. Says no if the alternative is better, costs no more and isn't
+    much slower."""
     best = max(evidence.alternatives, key=lambda rung: rung.score, default=None)
     if best is None or best.n != tuned.n or is_shown_better(tuned, best, evidence.ladder):
         return ()
@@ -264,11 +265,11 @@ def _versus_best_reasons(tuned: Rung, evidence: Evidence) -> tuple[Reason, ...]:
 
 
 def _notes(evidence: Evidence, ladder: Ladder) -> tuple[Reason, ...]:
-    """Rungs without answers, with answers that could not be read, and labels that nobody ever answered."""
+    """Points out rungs without answers, rungs with unreadable answers, and labels that no rung ever answered."""
     silent = [rung for rung in evidence.rungs if is_silent(rung) and rung.arm.rung != "tuned"]
     notes = [Reason("no answer", "unknown", NoAnswer(rung), weighs=False) for rung in silent[:SHOWN]]
 
-    # Rungs that would reach the bar if what could not be read were right.
+    # Rungs that would reach the bar if their unreadable answers were right.
     hopeful = tuple(rung for rung in evidence.alternatives if might_meet(rung, evidence.bar))
     prompted = [rung for rung in evidence.alternatives if not rung.arm.is_free]
     if hopeful and len(hopeful) == len(prompted) and not evidence.is_good:

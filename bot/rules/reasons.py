@@ -1,5 +1,5 @@
-"""Reasons for and against a fine-tune, and the steps that would settle them: codes with their numbers. The sentences
-are in bot/cards/reasons.py and advice.py, and nothing is decided by them."""
+"""Reasons for and against a fine-tune, and the steps that would settle them, as values with their numbers. The
+sentences are in bot/cards/reasons.py and bot/cards/advice.py; no decision depends on them."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from bot.rules.prices import MissingPrice
 from bot.rules.roi import USD_PER_HOUR, Estimate, Succession
 from trainers.evaluation.results import Candidate, Prediction, Rung, RungName
 
-# What a step costs is only for ranking steps: our own guesses of the minutes, at the estimate's USD_PER_HOUR.
+# Our own guesses of people's minutes, priced at USD_PER_HOUR. They only serve to rank steps.
 LABEL_MINUTES, SAY_MINUTES = Decimal("0.5"), Decimal(1)
-# 1,000 rows of 2,000 tokens at $2.50 per 1M: what asking a large model may cost where no price is known.
+# 1,000 rows of 2,000 tokens at $2.50 per 1M tokens: the assumed cost of asking a large model if the price is unknown.
 UNPRICED_USD = Decimal(5)
 SET_UP_MINUTES = Decimal(30)
 
@@ -32,15 +32,15 @@ PlainReason = Literal[
 
 @dataclass(frozen=True)
 class QuotedSentence:
-    """A sentence from outside the rules: of a list of models, or of the memory plan."""
+    """A sentence from elsewhere: from the list of models or from the memory plan."""
 
     text: str
 
 
 @dataclass(frozen=True)
 class MemoryShortage:
-    """The training takes `needed` bytes of the machine's memory, which it has not, or has only if the estimate is
-    right. `in_4_bits`: the bytes that it would take then, where they would do."""
+    """The training takes `needed` bytes, which is more than the machine's memory, or may be if not `is_certain`.
+    `in_4_bits` are the bytes that it would take in 4 bits, None if that wouldn't fit either."""
 
     machine: str
     needed: int
@@ -61,7 +61,7 @@ class MachinesUnpriced:
 
 @dataclass(frozen=True)
 class AlternativeEnds:
-    """The model that the saving is held against ends."""
+    """The model that the saving is compared with will be shut down."""
 
     succession: Succession
     is_measured: bool
@@ -90,7 +90,8 @@ class OtherBar:
 
 @dataclass(frozen=True)
 class MeetsBar:
-    """`worth_usd` a month: what fewer errors save; None where they are the aim."""
+    """A rung meets the bar; `tuned` says how the tuned model compares. `worth_usd` is the value per month of fewer
+    errors, None if they are the aim themselves."""
 
     rung: Rung
     bar: float
@@ -118,8 +119,8 @@ class TooCloseToBar:
 
 @dataclass(frozen=True)
 class AllMissBar:
-    """All `measured` miss the bar; so many of them, `missing`, would also if the answers that could not be read were
-    right. `best` of those."""
+    """All `measured` alternatives miss the bar. `missing` of them would even if all unreadable answers were right;
+    `best` is the best of those."""
 
     missing: int
     measured: int
@@ -135,8 +136,8 @@ class TunedScore:
 
 @dataclass(frozen=True)
 class TunedVersusBest:
-    """`gap`: the share from which the holdout shows differences. `low`: the lower end of the difference's interval,
-    above minus the policy's `margin` where the tuned model is not worse."""
+    """The tuned model beside the best alternative. `gap` is the smallest difference that the holdout can show. `low` is
+    the lower end of the difference's interval; it is above -`margin` if the tuned model is "not worse"."""
 
     tuned: Rung
     best: Rung
@@ -148,7 +149,7 @@ class TunedVersusBest:
 
 @dataclass(frozen=True)
 class UnreadableAnswers:
-    """`is_settled`: other answers were read, or the tuned model is good."""
+    """`is_settled` is true if other models' answers were readable, or if the tuned model is good."""
 
     rungs: tuple[Rung, ...]
     is_settled: bool
@@ -172,14 +173,14 @@ class StyleReached:
 
 @dataclass(frozen=True)
 class OwnClasses:
-    """`share`: what the best prompt gets right."""
+    """`share` is what the best prompt gets right."""
 
     share: float
 
 
 @dataclass(frozen=True)
 class Speeds:
-    """Seconds within which 95 of 100 answers come. `free`: the better of the free ways that were measured."""
+    """Seconds within which 95 of 100 answers arrive. `free` is the best measured free rung."""
 
     prompted: float
     free: Rung | None
@@ -197,7 +198,7 @@ class RowCount:
 
 @dataclass(frozen=True)
 class RareLabels:
-    """`labels` None: which they are is not known."""
+    """`labels` is the number of rare labels, None if unknown; `rarest` is the number of rows of the rarest one."""
 
     labels: int | None
     rarest: int | None
@@ -222,7 +223,8 @@ class HoldoutSmall:
 
 @dataclass(frozen=True)
 class MoreRows:
-    """`points_per_100` None: it can't be told. `reached`: the first size that is predicted to meet the bar."""
+    """`points_per_100` is the gain from 100 more rows, None if unclear. `reached` is the first size predicted to meet
+    the bar."""
 
     rung: RungName
     points_per_100: float | None
@@ -241,7 +243,7 @@ class WrongLabels:
 
 @dataclass(frozen=True)
 class PriceGap:
-    """`is_free`: a run costs nothing but the machine's time."""
+    """`is_free` is true if a run costs nothing but the machine's time."""
 
     missing: MissingPrice
     is_free: bool
@@ -255,8 +257,8 @@ class PriceOfBetter:
 
 @dataclass(frozen=True)
 class Payback:
-    """`outlook` None: nothing was simulated. `amount` is what `but` is about: USD lost, the hours of people's time that
-    end the likelihood, or the months that the model has left."""
+    """`outlook` is None if nothing was simulated. `amount` belongs to `but`: the USD lost, the hours of people's time
+    beyond which it is no longer likely, or the months that the model has left."""
 
     estimate: Estimate
     outlook: Outlook | None
@@ -327,7 +329,8 @@ PlainTodo = Literal[
 
 @dataclass(frozen=True)
 class Measure:
-    """A measurement by one command. Without `rungs` all of them. `usd` None: the command says its price first."""
+    """A measurement that one command starts. No `rungs` means all of them. `usd` is None if unknown; the command then
+    shows its price first."""
 
     what: Literal[
         "successor",
@@ -353,13 +356,14 @@ class Measure:
 
     @property
     def is_command(self) -> bool:
-        """Whether the command is all that it takes: neither documents first, nor a model that somebody has to name."""
+        """True if the command is all that it takes. The other two need documents, or somebody who names a model."""
         return self.what not in ("knowledge", "stronger base")
 
 
 @dataclass(frozen=True)
 class SetUp:
-    """What a measurement lacks here: the variables of `keys`; where there are none, a provider or a model to ask."""
+    """What a measurement lacks here: the environment variables in `keys`, or, if that is empty, a provider or a model
+    to ask."""
 
     measure: Measure
     keys: tuple[str, ...] = ()
@@ -378,7 +382,7 @@ class WritePrice:
 
 @dataclass(frozen=True)
 class HoldOut:
-    """`arm`: what so many rows would decide on; None: nothing says how many would."""
+    """`arm` is the candidate that this many rows would decide on; None if the number is unknown."""
 
     rows: int
     arm: Candidate | None
@@ -402,7 +406,7 @@ class LabelRows:
 
 @dataclass(frozen=True)
 class LabelMore:
-    """Rows that each label lacks; `rarest`: of the rarest one, where which it is is not known."""
+    """The rows that each label lacks, or, if the labels are unknown, the rows that the rarest one lacks (`rarest`)."""
 
     lacking: tuple[tuple[str, int], ...]
     rarest: int = 0
@@ -410,7 +414,8 @@ class LabelMore:
 
 @dataclass(frozen=True)
 class PinDown:
-    """An input of the estimate; `swing` None where it matters alone."""
+    """An input of the estimate that has to be known better. `swing` is its swing in the tornado, None if there is
+    none."""
 
     name: str
     dataset: str
@@ -440,7 +445,7 @@ Todo = (
 
 @dataclass(frozen=True)
 class Step:
-    """Something to do that may settle an open question. `usd` None: its price is not known."""
+    """Something to do that may settle an open question. `usd` is None if its price is unknown."""
 
     todo: Todo
     usd: Decimal | None = Decimal(0)
@@ -448,15 +453,15 @@ class Step:
 
     @property
     def cost(self) -> Decimal:
-        """USD with people's time, only for ranking steps."""
+        """USD including people's time, only used to rank steps."""
         usd = UNPRICED_USD if self.usd is None else self.usd
         return usd + self.minutes * USD_PER_HOUR / 60
 
 
 @dataclass(frozen=True)
 class Reason:
-    """`rule` is a word for the rule; `kind` is what it argues for. One that does not weigh is said and leaves the
-    verdict alone. `step` would settle it."""
+    """`rule` is a word for the rule, `kind` the verdict that it argues for. A reason that doesn't weigh is shown, but
+    doesn't change the verdict. `step` would settle it."""
 
     rule: str
     kind: VerdictKind

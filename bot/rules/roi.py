@@ -1,9 +1,8 @@
-"""What a fine-tune costs, what it saves a month, and when it pays back: exact sums over measured tokens.
+"""What a fine-tune costs, what it saves per month, and when it pays back: exact sums over measured tokens.
 
-Volume is *input* tokens a month with today's prompt; output comes on top, by the ratio measured in the data. The
-saving is against the cheapest alternative that is good enough (alternatives.py). Reads no price list (prices.py) and
-gives no verdict (advice.py). Money in USD, months of 730 hours.
-"""
+Volume means *input* tokens per month with today's prompt; output tokens are added in the ratio measured in the data.
+The saving is relative to the cheapest alternative that is good enough (alternatives.py). Reads no price list
+(prices.py) and gives no verdict (advice.py). Money is in USD, a month has 730 hours."""
 
 from __future__ import annotations
 
@@ -18,7 +17,9 @@ from bot.rules.bills import (
     MILLION,
     ZERO,
     Flow,
+    MonthlyCost,
     Phase,
+    Rates,
     Tokens,
     Traffic,
     bill,
@@ -27,8 +28,6 @@ from bot.rules.bills import (
     net_present_value,
     payback_months,
 )
-from bot.rules.bills import MonthlyCost as MonthlyCost
-from bot.rules.bills import Rates as Rates
 from bot.rules.units import HOURS_PER_MONTH
 
 USD_PER_HOUR = Decimal(75)
@@ -55,10 +54,10 @@ class Range:
 
 @dataclass(frozen=True)
 class Usage:
-    """Tokens of `requests` measured requests, summed: totals keep the ratios exact.
+    """Tokens summed over `requests` measured requests; totals keep the ratios exact.
 
-    `prompt_before` is today's prompt with the text, `prompt_after` the tuned model's shorter one: what the former
-    has more, each request repeats.
+    `prompt_before` are the tokens of today's prompts, `prompt_after` those of the tuned model's shorter prompts. The
+    difference is the part of today's prompt that is the same in each request.
     """
 
     requests: int
@@ -72,7 +71,7 @@ class Usage:
 
     @staticmethod
     def from_means(requests: int, before: float, after: float, output: float) -> Usage:
-        """Reads means of a request; a mean times its count is whole again."""
+        """Builds the value from mean tokens per request; a mean times its count is a whole number again."""
         return Usage(requests, round(before * requests), round(after * requests), round(output * requests))
 
     @property
@@ -86,17 +85,17 @@ class Usage:
 
     @property
     def own(self) -> Fraction:
-        """Prompt tokens a request that no other request repeats, at most."""
+        """The most prompt tokens per request that other requests don't share."""
         return Fraction(min(self.prompt_before, self.prompt_after), self.requests)
 
 
 @dataclass(frozen=True)
 class Training:
-    """`tokens` of one epoch. Paid by the token or by the hour; exactly one of the two is set.
+    """A training of `tokens` per epoch. It is paid by the token or by the hour; exactly one of the two prices is set.
 
-    `runs` is how many runs are expected until one is good enough. `speed_measured`: the day on which the speed of
-    the machine was measured; None where a person said it, a queue decides, or it `is_guess` by sizes.
-    `is_estimated`: the tokens were counted by another model's tokenizer.
+    `runs` is the expected number of runs until one is good enough. `speed_measured` is the day on which the machine's
+    speed was measured; None if a person gave the time, a queue decides, or the time `is_guess`, made from the model's
+    size. `is_estimated` is true if the tokens were counted with another model's tokenizer.
     """
 
     tokens: int
@@ -130,8 +129,8 @@ class Training:
 
 @dataclass(frozen=True)
 class Quality:
-    """Two models on the same held-out `rows`: sums of what the tuned model did better than the alternative, and
-    worse."""
+    """The tuned model and the alternative on the same held-out `rows`: `gained` and `lost` are the sums of the row
+    scores by which the tuned model is better and worse."""
 
     rows: int
     gained: Decimal
@@ -140,24 +139,26 @@ class Quality:
 
     @property
     def gap(self) -> Decimal:
-        """-1 to 1; above 0 where the tuned model is better."""
+        """The difference in quality from -1 to 1, above 0 if the tuned model is better."""
         return (self.gained - self.lost) / self.rows
 
 
 @dataclass(frozen=True)
 class Inputs:
-    """Everything that an estimate depends on; what has a default is listed by assumptions.py.
+    """Everything that an estimate depends on; bot/cards/assumptions.py lists the fields that have a default.
 
-    `ends`: the first day on which the tuned model is gone. `alternative` None: today's model. `tuned_tokens`
-    where the tuned model was measured. `evaluation_usd` is one run's. `people_hours` None: nobody said. `labels` are
-    those still to be made.
-    Each `retrain_months` the training is paid again. `price_fall` is the share by which the alternative's tokens
-    get cheaper a year, `run_fails` that of runs which must be done again (the outlook reckons with it),
-    `discount` a year. `volume_spread` 0.25 means ±25%.
+    - `ends` is the first day on which the tuned model is gone.
+    - `alternative` is None if the saving is relative to today's model.
+    - `tuned_tokens` is None if the tuned model was not measured.
+    - `evaluation_usd` is the cost of evaluating one run.
+    - `people_hours` is None if not given. `labels` are the rows still to be labelled.
+    - The training is paid again every `retrain_months`.
+    - `price_fall` is the share by which the alternative's token prices fall per year, `discount` the discount rate per
+      year. `run_fails` is the share of runs that have to be repeated; only the outlook uses it.
+    - `volume_spread` of 0.25 means ±25%.
 
-    Where the model that the saving is held against ends, its successor takes its place, with as many tokens and at its
-    own price. Where that is not known nothing is counted from then on.
-    """
+    If the model that the saving is compared with is shut down, its successor replaces it, with the same number of
+    tokens at its own price. If that price is unknown, no savings are counted from then on."""
 
     monthly_input_tokens: int
     usage: Usage
@@ -187,16 +188,16 @@ class Inputs:
     def __post_init__(self) -> None:
         hours = self.people_hours or ZERO
         if min(self.monthly_input_tokens, self.labels) < 0 or min(hours, self.monitoring_usd) < 0:
-            raise ValueError("volume, labels, hours and monitoring are not negative")
+            raise ValueError("volume, labels, hours and monitoring can't be negative")
 
     @property
     def requests(self) -> Fraction:
-        """Requests a month."""
+        """Requests per month."""
         return Fraction(self.monthly_input_tokens * self.usage.requests, self.usage.prompt_before)
 
     @property
     def months_left(self) -> Decimal | None:
-        """Months until the tuned model is gone; None: nobody has said that it will be."""
+        """Months until the tuned model is gone; None if it has no known end."""
         return None if self.ends is None else self.months_to(self.ends)
 
     def months_to(self, day: date) -> Decimal:
@@ -208,8 +209,8 @@ class Inputs:
 
     @property
     def months_known(self) -> Decimal | None:
-        """Months until the tuned model is gone, or until nobody knows any more what it is held against; None: no
-        end."""
+        """Months until the tuned model is gone, or until the model that it is compared with ends without a known
+        successor; None if neither has an end."""
         rates = self.alternative_rates
         while rates.ends and rates.then:
             rates = rates.then
@@ -224,8 +225,8 @@ class Inputs:
 
 @dataclass(frozen=True)
 class Succession:
-    """`model`, which the saving is held against, `ends` before the horizon does. Against its `successor` it is
-    `saving_month` a month; None where its price, or even its name, is not known."""
+    """The model that the saving is compared with `ends` within the horizon. `saving_month` is the monthly saving
+    relative to its `successor`; both are None if unknown."""
 
     model: str
     ends: date
@@ -235,15 +236,19 @@ class Succession:
 
 @dataclass(frozen=True)
 class Estimate:
-    """`training_tokens` over all epochs and runs. `one_off_usd`: training, evaluation, labels and people.
+    """An estimate in expected values; outlooks with chances are in forecast.py.
 
-    `monthly_before` is today's bill, `monthly_alternative` what the saving is held against, and
-    `errors_avoided_usd` what better answers are worth a month: saving = alternative - after + errors avoided.
-    `payback_months` is None where it never comes back, as far as is known. `break_even_tokens_per_month` is the
-    volume that pays back within `payback_target_months` (less where the model ends before); None where no volume does.
-    `bearable_hours` of people's time are the most that still do, None where the hours were said.
-    `npv_usd` is over `horizon_months`. `machines` of our own serve the volume: None where a vendor does, or
-    nobody knows.
+    - `training_tokens` are those of all epochs and runs.
+    - `one_off_usd` is the sum of training, evaluation, labels and people.
+    - `monthly_before` is today's bill, `monthly_alternative` the bill that the saving is relative to, `monthly_after`
+      the tuned model's. saving_month = alternative - after + errors_avoided_usd.
+    - `payback_months` is None if the cost is never recovered, as far as is known.
+    - `break_even_tokens_per_month` is the volume that pays back within `payback_target_months` (which end with the
+      model at the latest); None if no volume does.
+    - `bearable_hours` are the most hours of people's time that still pay back within the target; None if the hours were
+      given.
+    - `npv_usd` is the net present value over `horizon_months`.
+    - `machines` of the team serve the volume; None if a vendor does, or if unknown.
     """
 
     monthly_input_tokens: int
@@ -274,11 +279,11 @@ class Estimate:
 
 
 def estimate(inputs: Inputs) -> Estimate:
-    """The whole sum. 10M tokens at $2.50 per 1M are $25."""
+    """Returns the whole estimate."""
     monthly, one_off = monthly_flow(inputs), one_off_usd(inputs)
     target = target_months(inputs)
     saving, stages = monthly.saving(), saving_phases(inputs)
-    # Saving is a straight line over volume: its ends are at the ends of the volume.
+    # The saving is linear in the volume, so its extremes are at the extremes of the volume.
     low, high = sorted(monthly.at_volume(1 + sign * inputs.volume_spread) for sign in (-1, 1))
     bearable_hours = None
     if inputs.people_hours is None and inputs.people_usd_per_hour:
@@ -314,13 +319,13 @@ def estimate(inputs: Inputs) -> Estimate:
 
 
 def one_off_usd(inputs: Inputs) -> Decimal:
-    """What is spent before anything is saved, C₀: training, evaluation, labels and people."""
+    """Returns what is spent before anything is saved (C₀): training, evaluation, labels and people."""
     labels = inputs.labels * inputs.usd_per_label
     return inputs.training.usd.expected + evaluations_usd(inputs) + labels + people_usd(inputs)
 
 
 def evaluations_usd(inputs: Inputs) -> Decimal:
-    """USD of all evaluations: each run is measured once."""
+    """Returns the cost of all evaluations; each run is measured once."""
     return inputs.evaluation_usd * inputs.training.runs
 
 
@@ -329,20 +334,22 @@ def people_usd(inputs: Inputs) -> Decimal:
 
 
 def target_months(inputs: Inputs) -> Decimal:
-    """Months within which it must pay back: before the model is gone, and while it is known what is saved."""
+    """Returns the months within which the fine-tune has to pay back: the target, or less if the model or the knowledge
+    of the saving ends before."""
     amount, target = inputs.months_known, inputs.payback_target_months
     return target if amount is None else min(target, amount)
 
 
 def net_value(inputs: Inputs) -> Decimal:
-    """The net present value over the horizon."""
+    """Returns the expected net present value over the horizon."""
     savings = monthly_savings(saving_phases(inputs), inputs.price_fall.expected, inputs.horizon)
     return net_present_value(one_off_usd(inputs), savings, inputs.discount)
 
 
 def saving_phases(inputs: Inputs) -> tuple[Phase, ...]:
-    """The saving against one model after the other: each until it ends, then against its successor. What a successor
-    gets right nobody has measured: better answers count no longer, worse ones do."""
+    """Returns the saving relative to the alternative until that ends, then relative to its successor, and so on. Nobody
+    has measured a successor's quality, so from then on an advantage in quality no longer counts, but a disadvantage
+    does."""
     phases: list[Phase] = []
     start, rates = ZERO, inputs.alternative_rates
     while True:
@@ -357,9 +364,9 @@ def saving_phases(inputs: Inputs) -> tuple[Phase, ...]:
 
 
 def monthly_flow(inputs: Inputs, rates: Rates | None = None) -> Flow:
-    """A month's saving against a model at `rates`, by default against the alternative. Bills are straight lines over
-    volume, so what is left at none is fixed. Machines come one by one, but between none and this volume their cost
-    is taken to rise evenly."""
+    """Returns a month's saving relative to a model at `rates`, by default to the alternative. Bills are linear in the
+    volume, so the bill at volume 0 is the fixed part. The number of machines is a step function, but its cost is taken
+    to be linear between 0 and this volume."""
     rates = rates or inputs.alternative_rates
     idle = replace(inputs, monthly_input_tokens=0)
     other, other_idle = _alternative_bill(inputs, rates), _alternative_bill(idle, rates)
@@ -383,7 +390,7 @@ def _tuned_tokens(inputs: Inputs) -> Tokens:
 
 
 def _tuned_bill(inputs: Inputs) -> MonthlyCost:
-    """The bill of the same requests with the tuned model's prompt, and its upkeep."""
+    """Returns the bill for the same requests to the tuned model, with its upkeep."""
     cost = bill(_tuned_tokens(inputs), inputs.tuned, inputs.requests, inputs.asking)
     return replace(cost, upkeep=inputs.monitoring_usd + retraining_usd(inputs))
 
@@ -395,12 +402,12 @@ def retraining_usd(inputs: Inputs) -> Decimal:
 
 
 def _errors_avoided_usd(inputs: Inputs) -> Decimal:
-    """USD a month that avoided errors are worth, below 0 where the tuned model is worse."""
+    """Returns the USD per month that avoided errors are worth; negative if the tuned model is worse."""
     return inputs.quality.gap * wrong_answers_usd(inputs) if inputs.quality else ZERO
 
 
 def wrong_answers_usd(inputs: Inputs) -> Decimal:
-    """USD a month, if every answer were wrong."""
+    """Returns the USD per month that it would cost if every answer were wrong."""
     if inputs.quality is None:
         return ZERO
     requests = Decimal(inputs.requests.numerator) / inputs.requests.denominator
@@ -418,8 +425,8 @@ def _succession(inputs: Inputs, stages: Sequence[Phase]) -> Succession | None:
 
 
 def _break_even(inputs: Inputs, one_off: Decimal, within_months: Decimal) -> int | None:
-    """Input tokens a month from which on it pays back within T = `within_months`: (C₀ + what hosting and upkeep add
-    in T) / (T·Δp). None where no volume does."""
+    """Returns the input tokens per month from which on the cost is recovered within T = `within_months`, None if no
+    volume does: (C₀ + the additional fixed costs in T) / (T · the saving per token)."""
     volume = max(inputs.monthly_input_tokens, int(MILLION))
     spans = [
         (phase.within(ZERO, within_months), phase.flow)

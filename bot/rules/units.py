@@ -1,4 +1,4 @@
-"""Token volumes and lengths of time, parsed from text and formatted, and what a number of rows may be. Knows nothing of
+"""Parses and formats token volumes and lengths of time, and limits the number of sealed rows. Knows nothing about
 prices."""
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from datetime import UTC, date, datetime
 from decimal import Decimal
 
 LARGEST_VOLUME = 10**15
-FEWEST_SEALED, MOST_SEALED = 50, 10_000  # rows; fewer would not tell two models apart
+FEWEST_SEALED, MOST_SEALED = 50, 10_000  # rows; fewer can't tell two models apart
 HOURS_PER_MONTH = Decimal(730)  # 365 days in twelve equal months
 
 _SCALES = {
@@ -35,13 +35,13 @@ _VOLUME = re.compile(
 
 @dataclass(frozen=True)
 class Misread:
-    """`sentence` says what was written and what would be read."""
+    """Text that could not be parsed. `sentence` tells the person what they wrote and what to write instead."""
 
     sentence: str
 
 
 def parse_volume(text: str) -> int | Misread:
-    """Reads tokens a month: '10M', '10m tokens', '2.5B', '300k', '1_000_000', '10 million tokens a month', '0'."""
+    """Parses tokens per month: '10M', '10m tokens', '2.5B', '300k', '1_000_000', '10 million tokens a month', '0'."""
     match = _VOLUME.fullmatch(text.strip().lower())
     if match is None or match["scale"] not in _SCALES:
         return _misread(f"I can't read {_shown(text)} as a volume.")
@@ -50,7 +50,7 @@ def parse_volume(text: str) -> int | Misread:
         return _misread(f"{_shown(text)} is not a whole number of tokens.")
     if number > LARGEST_VOLUME:
         return Misread(
-            f"{_shown(text)} is outside of what can be: {format_tokens(LARGEST_VOLUME)} tokens a month at most."
+            f"{_shown(text)} is too much: write at most {format_tokens(LARGEST_VOLUME)} tokens a month."
         )
     return int(number)
 
@@ -62,7 +62,7 @@ def _misread(problem: str) -> Misread:
 
 
 def format_tokens(count: int) -> str:
-    """Short, to about three digits: 950, 12.3k, 3.62M, 10M, 728M, 2.5B."""
+    """Formats a number of tokens with about three digits: 950, 12.3k, 3.62M, 10M, 728M, 2.5B."""
     if abs(count) < 1000:
         return str(count)
     rounded = Decimal(f"{Decimal(count):.2e}")
@@ -73,7 +73,7 @@ def format_tokens(count: int) -> str:
 
 
 def format_months(months: Decimal) -> str:
-    """A length of time in the unit that fits: 47 minutes, 5 hours, 33 days, 7.2 months, 18 years."""
+    """Formats months in the unit that fits: 47 minutes, 5 hours, 33 days, 7.2 months, 18 years."""
     hours = months * HOURS_PER_MONTH
     if hours < 1:
         return _counted(hours * 60, "minute")
@@ -94,7 +94,7 @@ def _counted(count: Decimal, unit: str) -> str:
 
 
 def _shown(text: str) -> str:
-    """Quoted and short: it may be anything that a person typed."""
+    """Quotes what a person typed, shortened to 40 characters and without unprintable ones."""
     clean = "".join(letter if letter.isprintable() else " " for letter in text.strip())
     return f"“{clean[:40]}…”" if len(clean) > 40 else f"“{clean}”"
 

@@ -63,7 +63,7 @@ def test_what_is_no_volume_is_answered_with_what_is_accepted(text: str) -> None:
 def test_a_volume_outside_of_what_can_be_is_refused(text: str) -> None:
     misread = parse_volume(text)
     assert isinstance(misread, Misread)
-    assert "outside of what can be" in misread.sentence
+    assert "is too much: write at most 1,000T tokens" in misread.sentence
 
 
 def test_half_a_token_is_refused() -> None:

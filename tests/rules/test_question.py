@@ -31,7 +31,7 @@ def test_a_figure_is_read_as_people_write_it(figure: Figure, text: str, value: s
         (
             estimate_inputs.PEOPLE_HOURS,
             "-1",
-            "“-1” can't be hours of people's time: it is a number from 0 to 100,000.",
+            "“-1” can't be hours of people's time. Write a number from 0 to 100,000.",
         ),
         (
             estimate_inputs.PEOPLE_RATE,
@@ -42,7 +42,7 @@ def test_a_figure_is_read_as_people_write_it(figure: Figure, text: str, value: s
         (estimate_inputs.PEOPLE_RATE, "1e9", "I can't read “1e9” as"),
         (estimate_inputs.PEOPLE_RATE, "nan", "I can't read “nan” as"),
         (estimate_inputs.RETRAIN_MONTHS, "0", "from 1 to 120"),
-        (estimate_inputs.RETRAIN_MONTHS, "1.5", "it is a whole number, like 6."),
+        (estimate_inputs.RETRAIN_MONTHS, "1.5", "Write a whole number like 6."),
         (estimate_inputs.BATCH_SHARE, "130%", "from 0 to 1"),
         (estimate_inputs.HOSTING_HOURS, "1000", "from 0 to 744"),
         (estimate_inputs.UTILISATION, "0", "from 0.01 to 1"),
