@@ -130,7 +130,7 @@ def find_implausible_figure(question: Question) -> Misread | None:
         (UTILISATION, question.utilisation),
         (RUNS, question.runs),
     )
-    given = ((figure, value) for figure, value in figures if value is not None)
-    return next(
-        (misread for figure, value in given if (misread := figure.check(Decimal(value), f"{value}"))), None
-    )
+    for figure, value in figures:
+        if value is not None and (misread := figure.check(Decimal(value), f"{value}")):
+            return misread
+    return None

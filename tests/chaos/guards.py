@@ -429,8 +429,8 @@ GUARDS = (
     Guard(
         "four eyes on a doubt",
         RULES,
-        '    if action in ("approve", "waive", "resolve") and asking.person:',
-        '    if action in ("approve", "waive") and asking.person:',
+        '    if action in ("approve", "waive", "resolve") and caller.person:',
+        '    if action in ("approve", "waive") and caller.person:',
         f"{DOUBT}::test_who_asked_for_a_run_or_brought_its_data_does_not_resolve_its_doubt",
     ),
     Guard(
