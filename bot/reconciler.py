@@ -139,7 +139,7 @@ def tell_ends(context: AppContext) -> None:
     """Tells teams of the ends of models that they rely on, each night and when the bot starts."""
     if not backup.is_night_over(context.checked_at.get("sunsets", 0.0), context.clock()):
         return
-    for use, once in sunsets.due(context):
+    for use, once in sunsets.find_due(context):
         _guarded(partial(sunsets.tell, context, use, once), f"the end of {use.model}")
     context.checked_at["sunsets"] = context.clock()
 

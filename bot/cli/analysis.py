@@ -344,10 +344,10 @@ def sunsets(as_json: bool) -> None:
     from storage.backup import opened_copy
 
     today, settings = utc_today(), load()
-    uses = tuple(ends.configured(settings, today))
+    uses = tuple(ends.list_configured(settings, today))
     if settings.database.exists():
         with reading_the_database(), opened_copy(settings.database) as store:
-            uses = (*ends.uses(store, settings, today), *uses)
+            uses = (*ends.list_uses(store, settings, today), *uses)
     ended = any(use.dataset and use.has_ended(today) for use in uses)
     if as_json:
         show_json(uses_json(uses, today))

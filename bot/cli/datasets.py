@@ -22,12 +22,12 @@ from bot.cli.output import Tone, text_block
 from bot.rules.budgets import duplicate_cost
 from bot.services.dataset_worker import FULL_LIST, SEED
 from bot.services.hardware import (
-    USUAL_ROW_LIMIT,
+    DEFAULT_ROW_LIMIT,
     MemoryHeadroom,
     RowLimit,
     TrainingTime,
-    base_of,
     find_target,
+    local_base,
     memory_headroom_for_pairs,
     row_limit_of,
     row_limit_of_folder,
@@ -69,7 +69,7 @@ class CheckOptions:
 
     deep: bool = False
     presidio: bool = False
-    rows: RowLimit = USUAL_ROW_LIMIT
+    rows: RowLimit = DEFAULT_ROW_LIMIT
     on_progress: Callable[[str], None] = ignore_message
     n_sealed: int = 0
 
@@ -102,7 +102,7 @@ SHOWN_LINES = 20
 def rows_of_target(wanted: str | None, settings: Callable[[], Settings]) -> RowLimit | Refusal:
     """`wanted` is a folder with a model or what `settings` know; None: as long as vendors' newest models take."""
     if wanted is None:
-        return USUAL_ROW_LIMIT
+        return DEFAULT_ROW_LIMIT
     return row_limit_of_folder(Path(wanted)) if Path(wanted).is_dir() else row_limit_of(settings(), wanted)
 
 
@@ -216,7 +216,7 @@ def training_needs(
         base = find_base(target, ask_the_hub=False)
     else:
         offer = find_target(loaded.providers, target)
-        base = None if isinstance(offer, Refusal) else base_of(loaded, offer.row, offer.model)
+        base = None if isinstance(offer, Refusal) else local_base(loaded, offer.row, offer.model)
     if base is None or isinstance(base, Unsized):
         return None
     time = training_time_for_pairs(loaded, base, pairs)

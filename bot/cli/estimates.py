@@ -28,7 +28,7 @@ from bot.rules.payback import enough_volume
 from bot.rules.plans import VerdictKind
 from bot.rules.roi import Estimate
 from bot.services.estimates import EstimateResult, make_estimate
-from bot.services.hardware import find_target, with_rent
+from bot.services.hardware import find_target, with_rental_price
 from bot.settings import Settings
 from bot.values.runs import Refusal
 from trainers.client import find_key
@@ -43,7 +43,7 @@ def estimate(
     settings: Settings, name: str, report: Report, question: Question, evidence: Evidence = NOTHING_MEASURED
 ) -> EstimateResult | Refusal:
     target = find_target(settings.providers, question.target)
-    rented = target if isinstance(target, Refusal) else with_rent(settings, target)
+    rented = target if isinstance(target, Refusal) else with_rental_price(settings, target)
     if isinstance(rented, Refusal):
         return rented
     reachable = {row.name for row in settings.providers if find_key(os.environ, row.provider)}

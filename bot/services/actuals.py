@@ -39,7 +39,7 @@ def update(context: AppContext, trainer: Trainer, promotion: Promotion, model: M
     TrainerError."""
     today = context.today()
     since = (today.replace(day=1) - timedelta(days=1)).replace(day=1)
-    uses = _uses(context, trainer, promotion.dataset, since)
+    uses = _count_calls(context, trainer, promotion.dataset, since)
     if uses is None:
         return
     this_month = (model.name, units.month_of(context.clock()))
@@ -48,10 +48,10 @@ def update(context: AppContext, trainer: Trainer, promotion: Promotion, model: M
         counted = (before.calls, before.prompt_tokens, before.completion_tokens) if before else None
         is_of_today = before is not None and units.day_of(before.at) == today
         if counted != (use.calls, use.prompt_tokens, use.completion_tokens) or not is_of_today:
-            context.store.actuals.keep(_month(context, promotion.dataset, name, month, use))
+            context.store.actuals.keep(_actual_month(context, promotion.dataset, name, month, use))
 
 
-def _uses(
+def _count_calls(
     context: AppContext, trainer: Trainer, dataset: str, since: date
 ) -> Mapping[tuple[str, str], CallTotals] | None:
     """Returns the use by our model's name and month; None where the trainer doesn't count."""
@@ -71,7 +71,7 @@ def _uses(
     return uses
 
 
-def _month(context: AppContext, dataset: str, name: str, month: str, use: CallTotals) -> ActualMonth:
+def _actual_month(context: AppContext, dataset: str, name: str, month: str, use: CallTotals) -> ActualMonth:
     now = context.clock()
     counted = ActualMonth(
         dataset=dataset,
@@ -85,7 +85,7 @@ def _month(context: AppContext, dataset: str, name: str, month: str, use: CallTo
         alternative_micros=None,
         at=now,
     )
-    result = _estimated(context, name)
+    result = _estimate_again(context, name)
     if isinstance(result, Refusal):
         return counted
     spans = [(each.at, each.ended_at or now) for each in context.store.promotions.of(dataset, name)]
@@ -101,7 +101,7 @@ def _month(context: AppContext, dataset: str, name: str, month: str, use: CallTo
     return counted
 
 
-def _estimated(context: AppContext, name: str) -> EstimateResult | Refusal:
+def _estimate_again(context: AppContext, name: str) -> EstimateResult | Refusal:
     """Estimates the model's plan again, with the dataset's evidence and the prices as they are now."""
     model = context.store.model(name)
     run = context.store.runs.get(model.run_id) if model else None

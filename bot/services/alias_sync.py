@@ -70,7 +70,7 @@ def sweep(context: AppContext) -> None:
             for model in ours.values():
                 is_there = model.provider_model in listed or trainer.has_model(model.provider_model)
                 if is_there == (model.gone_at is not None):
-                    _note(context, model, None if is_there else context.clock())
+                    _record_presence(context, model, None if is_there else context.clock())
             if trainer.provider.can("aliases"):
                 there = trainer.aliases()
                 for promotion in context.store.promotions.all_standing():
@@ -96,7 +96,7 @@ def _put_off(context: AppContext, promotion: Promotion, seconds: float, trouble:
             models.show_card(context, noted, proof)
 
 
-def _note(context: AppContext, model: Model, gone_at: float | None) -> None:
+def _record_presence(context: AppContext, model: Model, gone_at: float | None) -> None:
     with context.store.transaction():
         if not context.store.model_gone(model, gone_at):
             return

@@ -6,7 +6,7 @@ from __future__ import annotations
 import logging
 from dataclasses import dataclass, replace
 
-from bot.cards import plans as replacing_views
+from bot.cards import plans as plan_views
 from bot.cards.blocks import escape
 from bot.cards.permissions import too_few_words, who_may
 from bot.cards.runs import STATE_TEXTS
@@ -50,9 +50,9 @@ log = logging.getLogger(__name__)
 def approve(context: AppContext, hash_in_button: str, person: str, reason: str = "") -> Run | Refusal:
     """Records a person's yes. With enough of them, the money is reserved and the run handed over in the same
     transaction."""
-    caller = _asking(context, hash_in_button, person)
+    caller = _look_up_approver(context, hash_in_button, person)
     with context.store.transaction():
-        waiting = _waiting(context, hash_in_button, caller)
+        waiting = _find_approvable(context, hash_in_button, caller)
         if isinstance(waiting, Refusal):
             return waiting
         run, plan = waiting
@@ -60,7 +60,7 @@ def approve(context: AppContext, hash_in_button: str, person: str, reason: str =
         if not plan.is_advised and not has_enough_words(why):
             says = too_few_words("it should be trained all the same", "quality counts here, not cost")
             return Refusal(f"Its verdict is not go: {says[:1].lower()}{says[1:]}")
-        refusal = _not_counted(context, run, plan, person, caller.rules)
+        refusal = _uncounted_refusal(context, run, plan, person, caller.rules)
         if refusal:
             return refusal
 
@@ -71,35 +71,37 @@ def approve(context: AppContext, hash_in_button: str, person: str, reason: str =
         if not is_last:
             plans.show_request(context, run, plan)
             return run
-        return _hand_over(context, run, plan) or Refusal(_too_late(context, context.store.runs.get(run.id)))
+        return _hand_over(context, run, plan) or Refusal(
+            _too_late_text(context, context.store.runs.get(run.id))
+        )
 
 
 def needs_reason(context: AppContext, hash_in_button: str, person: str) -> tuple[Run, Plan] | Refusal | None:
     """Returns the run and plan that this person may approve by giving a reason, None if its verdict is go, so that a
     click is enough."""
-    caller = _asking(context, hash_in_button, person)
-    waiting = _waiting(context, hash_in_button, caller)
+    caller = _look_up_approver(context, hash_in_button, person)
+    waiting = _find_approvable(context, hash_in_button, caller)
     if isinstance(waiting, Refusal):
         return waiting
     run, plan = waiting
     if plan.is_advised:
         return None
-    return _not_counted(context, run, plan, person, caller.rules) or waiting
+    return _uncounted_refusal(context, run, plan, person, caller.rules) or waiting
 
 
-def _asking(context: AppContext, hash_in_button: str, person: str) -> Caller:
+def _look_up_approver(context: AppContext, hash_in_button: str, person: str) -> Caller:
     """Looks up the person in Slack. Call it before a transaction."""
     run = context.store.runs.by_plan(hash_in_button)
     return authorization.look_up(context, person, "approve", run.channel if run else None)
 
 
-def _waiting(context: AppContext, hash_in_button: str, caller: Caller) -> tuple[Run, Plan] | Refusal:
+def _find_approvable(context: AppContext, hash_in_button: str, caller: Caller) -> tuple[Run, Plan] | Refusal:
     """Returns the run and plan if the caller may approve it now."""
     now, run = context.clock(), context.store.runs.by_plan(hash_in_button)
     if run is None or run.state != "awaiting_approval":
-        return Refusal(_too_late(context, run))
+        return Refusal(_too_late_text(context, run))
     plan = plan_from_json(run.plan)
-    request = _request(run, plan)
+    request = _approval_request(run, plan)
     refusal = authorization.refusal_for(caller, "approve", request)
     if refusal:
         return refusal
@@ -119,23 +121,25 @@ def _waiting(context: AppContext, hash_in_button: str, caller: Caller) -> tuple[
 def may_reject(context: AppContext, hash_in_button: str, person: str) -> Refusal | None:
     run = context.store.runs.by_plan(hash_in_button)
     if run is None or run.state != "awaiting_approval":
-        return Refusal(_too_late(context, run))
-    return authorization.refusal(context, person, "reject", request=_request(run, plan_from_json(run.plan)))
+        return Refusal(_too_late_text(context, run))
+    return authorization.refusal(
+        context, person, "reject", request=_approval_request(run, plan_from_json(run.plan))
+    )
 
 
 def reject(context: AppContext, hash_in_button: str, person: str, reason: str) -> Run | Refusal:
     refusal = may_reject(context, hash_in_button, person)
     run = context.store.runs.by_plan(hash_in_button)
     if refusal or run is None:
-        return refusal or Refusal(_too_late(context, run))
+        return refusal or Refusal(_too_late_text(context, run))
     now = context.clock()
     with context.store.transaction():
         moved = context.store.runs.move(run, "rejected", now=now, error=reason)
         if moved is None:
-            return Refusal(_too_late(context, context.store.runs.get(run.id)))
+            return Refusal(_too_late_text(context, context.store.runs.get(run.id)))
         context.store.runs.decide(moved, person, "reject", reason=reason, now=now)
         context.audit(person, "reject", f"run {run.id}", reason)
-        _show_decision(context, moved, replacing_views.rejected_by(person, reason))
+        _show_decision(context, moved, plan_views.rejected_by(person, reason))
     return moved
 
 
@@ -145,14 +149,14 @@ def expire_or_wait(context: AppContext, run: Run) -> None:
     plan = plan_from_json(run.plan)
     if run.cancel_asked_by:
         _close(context, run, "cancelled", f"Withdrawn by <@{run.cancel_asked_by}>.")
-    elif is_expired(_request(run, plan), now, context.settings.policy):
+    elif is_expired(_approval_request(run, plan), now, context.settings.policy):
         hours = pluralize(round(context.settings.policy.expires_s / 3600), "hour")
         _close(context, run, "expired", f"Nobody decided within {hours}.")
-    elif run.tries == 0 and (refusal := _refused_by_trainer(context, run)):
+    elif run.tries == 0 and (refusal := _trainer_refusal(context, run)):
         _close(context, run, "cancelled", f"Withdrawn before anybody spent time on it: {escape(refusal)}")
     elif run.tries == 0:
         _ask_vendor(context, run, plan)
-    elif _is_enough_by_now(context, run, plan):
+    elif _has_enough_approvals(context, run, plan):
         # As with the last approver's click. If money or the rules about data say no, it waits until it expires.
         with context.store.transaction():
             forbidden = data_policy.plan_refusal(context, plan)
@@ -162,7 +166,7 @@ def expire_or_wait(context: AppContext, run: Run) -> None:
                 _hand_over(context, run, plan)
     else:
         _remind(context, run, plan)
-        if run.tries > 1 or _has_plots(context, run, plan):
+        if run.tries > 1 or _put_plots(context, run, plan):
             context.store.runs.move(run, run.state, now=now, tries=2, next_at=now + LOOK_FOR_EXPIRY_S)
 
 
@@ -183,7 +187,7 @@ def _ask_vendor(context: AppContext, run: Run, plan: Plan) -> None:
                 plans.show_request(context, moved, plan)
 
 
-def _is_enough_by_now(context: AppContext, run: Run, plan: Plan) -> bool:
+def _has_enough_approvals(context: AppContext, run: Run, plan: Plan) -> bool:
     """Returns whether the approvals suffice: the rules may ask for fewer than at the last one, and nobody can approve
     twice."""
     approvers = [approval.person for approval in context.store.runs.standing(run.id)]
@@ -192,14 +196,14 @@ def _is_enough_by_now(context: AppContext, run: Run, plan: Plan) -> bool:
     )
 
 
-def _request(run: Run, plan: Plan) -> Request:
+def _approval_request(run: Run, plan: Plan) -> Request:
     """Returns what the rules judge. The time to approve begins again when approvals were voided."""
-    return replace(plans.request_of(plan), asked_at=run.state_since)
+    return replace(plans.approval_request(plan), asked_at=run.state_since)
 
 
 def _remind(context: AppContext, run: Run, plan: Plan) -> None:
     """Reminds the approvers in the channel some hours before the plan expires, each time once, restarts or not."""
-    request, policy = _request(run, plan), context.settings.policy
+    request, policy = _approval_request(run, plan), context.settings.policy
     due = reminder_due(request, context.clock(), policy)
     if due is None or context.store.outbox.was_put(f"reminder {run.id} {due:.0f}"):
         return
@@ -209,13 +213,13 @@ def _remind(context: AppContext, run: Run, plan: Plan) -> None:
     whom += [f"<!subteam^{group}>" for group in sorted(named.groups)]
     left = request.asked_at + policy.expires_s - context.clock()
     name = notifications.link_to(context, run)
-    message = replacing_views.reminder(
+    message = plan_views.reminder(
         name, plan, plans.approvals_needed(context, plan) - len(approvals), left, whom
     )
     context.post(run.channel, message.letter(), dedupe=f"reminder {run.id} {due:.0f}")
 
 
-def _has_plots(context: AppContext, run: Run, plan: Plan) -> bool:
+def _put_plots(context: AppContext, run: Run, plan: Plan) -> bool:
     """Puts the estimate's plots into the card's thread. Returns False while a worker draws them."""
     dataset = context.store.datasets.get(run.dataset_id)
     report, outlook = datasets.report_of(dataset), None
@@ -232,7 +236,7 @@ def _has_plots(context: AppContext, run: Run, plan: Plan) -> bool:
     return True
 
 
-def _refused_by_trainer(context: AppContext, run: Run) -> str | None:
+def _trainer_refusal(context: AppContext, run: Run) -> str | None:
     """Returns the trainer's refusal if it can be had for free. A trainer that is down now may be up when it is
     needed."""
     row, trainer = context.settings.provider(run.provider), context.trainers.get(run.provider)
@@ -248,10 +252,12 @@ def _refused_by_trainer(context: AppContext, run: Run) -> str | None:
         return None
     if refusal or row is None:
         return str(refusal) if refusal else None
-    return plans.closed_to_us(context, row)
+    return plans.closed_to_us_text(context, row)
 
 
-def _not_counted(context: AppContext, run: Run, plan: Plan, person: str, rules: Rules) -> Refusal | None:
+def _uncounted_refusal(
+    context: AppContext, run: Run, plan: Plan, person: str, rules: Rules
+) -> Refusal | None:
     """Returns why this person's yes would not count, or would not start the run."""
     decided = [approval.person for approval in context.store.runs.standing(run.id)]
     is_last = has_quorum([*decided, person], rules, plan.maximum_micros)
@@ -284,7 +290,7 @@ def _hand_over(context: AppContext, run: Run, plan: Plan) -> Run | None:
     if moved:
         context.store.runs.book(moved, "reserve", plan.maximum_micros, month=units.month_of(now), now=now)
         notifications.show_progress(context, moved)
-        tell_decision(context, moved, replacing_views.approved_by(context.store.runs.standing(run.id)))
+        tell_decision(context, moved, plan_views.approved_by(context.store.runs.standing(run.id)))
     return moved
 
 
@@ -293,20 +299,18 @@ def _show_decision(context: AppContext, run: Run, sentence: str) -> None:
     notifications.show_plan(
         context,
         run,
-        replacing_views.decided_card(
-            run, plan, budgets.tightest(context, run.channel, run.requester), sentence
-        ),
+        plan_views.decided_card(run, plan, budgets.tightest(context, run.channel, run.requester), sentence),
     )
     tell_decision(context, run, sentence)
 
 
 def tell_decision(context: AppContext, run: Run, sentence: str) -> None:
     """Tells the requester, whom the edit of the card does not notify."""
-    title = escape(replacing_views.plan_title(plan_from_json(run.plan)))
+    title = escape(plan_views.plan_title(plan_from_json(run.plan)))
     text = f"Your {notifications.link_to(context, run)} ({title}) {STATE_TEXTS[run.state]}. {sentence}"
     if run.state == "expired":
         text = f"{text} `/finetune start` makes a new plan."
-    notifications.to_requester(context, run, text, once=f"decision {run.id}")
+    notifications.tell_requester(context, run, text, once=f"decision {run.id}")
 
 
 def _close(context: AppContext, run: Run, state: notifications.ClosedState, text: str) -> None:
@@ -318,12 +322,12 @@ def _close(context: AppContext, run: Run, state: notifications.ClosedState, text
             _show_decision(context, moved, text)
 
 
-def _too_late(context: AppContext, run: Run | None) -> str:
+def _too_late_text(context: AppContext, run: Run | None) -> str:
     if run is None:
         return "There is no such plan any more. `/finetune start` makes a new one."
     by = context.store.replacements.by(run.id)
     if by is not None:
-        return replacing_views.superseded_refusal(run.id, by)
+        return plan_views.superseded_refusal(run.id, by)
     return f"Run {run.id} has moved on: it {STATE_TEXTS[run.state]}."
 
 
@@ -385,8 +389,6 @@ def void_approvals(context: AppContext, run: Run, lapsed: LapsedApprovals) -> No
         context.store.runs.unreserve(moved)
         context.audit("finetune", "void", f"run {run.id}", lapsed.reason)
         plans.show_request(context, moved, plan)  # its card asks again
-        message = replacing_views.voided_card(
-            moved, plan, lapsed.reason, notifications.link_to(context, moved)
-        )
+        message = plan_views.voided_card(moved, plan, lapsed.reason, notifications.link_to(context, moved))
         context.post(run.channel, message.letter(), dedupe=f"void {run.id} {now}")
-        notifications.to_requester(context, moved, message.text, once=f"void dm {run.id} {now}")
+        notifications.tell_requester(context, moved, message.text, once=f"void dm {run.id} {now}")

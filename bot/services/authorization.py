@@ -33,7 +33,7 @@ from storage.records import Dataset, Measurement, Run
 
 PARALLEL_LOOKUPS = 8
 # Who else is named counts for these, not only who asks.
-COUNTED: tuple[Action, ...] = ("approve", "resolve", "unfreeze")
+DEPENDS_ON_OTHERS: tuple[Action, ...] = ("approve", "resolve", "unfreeze")
 Row = TypeVar("Row", Run, Measurement)
 PARALLEL_MEMBERSHIP_LOOKUPS = 16
 LOOK_UP_S = 1.2  # an ack has to come within three seconds, and the person was looked up before
@@ -63,7 +63,7 @@ def is_certain(caller: Caller) -> bool:
 
 
 def look_up(context: AppContext, person: str, action: Action, channel: str | None = None) -> Caller:
-    return _look_up(context, person, channel, _wanted(context.settings.policy, action, person))
+    return _look_up(context, person, channel, _groups_to_look_up(context.settings.policy, action, person))
 
 
 def rights(context: AppContext, person: str, channel: str) -> Sequence[tuple[Rule, str | None]] | Refusal:
@@ -85,13 +85,13 @@ def _look_up(context: AppContext, person: str, channel: str | None, groups: Sequ
     """Looks everything up at once: one look-up may take a second, and the ack has to come within three."""
     with ThreadPoolExecutor(PARALLEL_LOOKUPS) as pool:
         who = pool.submit(context.directory.person, person)
-        where = pool.submit(_channel, context, channel) if channel else None
+        where = pool.submit(_describe_channel, context, channel) if channel else None
         members = dict(zip(groups, pool.map(context.directory.members, groups), strict=True))
         rules = Rules(context.settings.policy, members)
         return Caller(who.result(), rules, where.result() if where else None)
 
 
-def unreachable(context: AppContext, channel: str, *, by_others: bool = False) -> Refusal | None:
+def channel_refusal(context: AppContext, channel: str, *, by_others: bool = False) -> Refusal | None:
     """Returns why cards can't be shown in a channel. `by_others`: people besides the one who asks must see them."""
     if by_others and channel.startswith("D"):
         return Refusal(
@@ -105,20 +105,20 @@ def unreachable(context: AppContext, channel: str, *, by_others: bool = False) -
 
 def current_rules(context: AppContext, action: Action) -> Rules:
     """Returns the rules with the members of their groups as they are now."""
-    groups = _wanted(context.settings.policy, action)
+    groups = _groups_to_look_up(context.settings.policy, action)
     with ThreadPoolExecutor(PARALLEL_LOOKUPS) as pool:
         members = dict(zip(groups, pool.map(context.directory.members, groups), strict=True))
     return Rules(context.settings.policy, members)
 
 
-def _wanted(policy: Policy, action: Action, person: str | None = None) -> list[str]:
+def _groups_to_look_up(policy: Policy, action: Action, person: str | None = None) -> list[str]:
     """Returns the groups to look up: none if `person` clearly may without them."""
     named = policy.named(action)
     is_clear = person is not None and (named.anyone or person in named.users)
-    return [] if is_clear and action not in COUNTED else sorted(named.groups)
+    return [] if is_clear and action not in DEPENDS_ON_OTHERS else sorted(named.groups)
 
 
-def _channel(context: AppContext, channel: str) -> Channel:
+def _describe_channel(context: AppContext, channel: str) -> Channel:
     """A conversation with the bot alone (D…) has no others in it."""
     return Channel(channel, False if channel.startswith("D") else context.directory.is_shared(channel))
 
@@ -174,7 +174,7 @@ def dataset_homes(
     unasked = {owner: DatasetChannel(owner, None, owner == here or None) for owner in owners}
     pool = ThreadPoolExecutor(PARALLEL_MEMBERSHIP_LOOKUPS)
     wanted = [owner for owner in owners if owner != here and not _is_direct(owner)]
-    future_by_owner = {owner: pool.submit(_looked_up, context, owner, person) for owner in wanted}
+    future_by_owner = {owner: pool.submit(_look_up_home, context, owner, person) for owner in wanted}
     done, _ = wait(future_by_owner.values(), timeout=LOOK_UP_S)
     pool.shutdown(wait=False, cancel_futures=True)
     return unasked | {owner: future.result() for owner, future in future_by_owner.items() if future in done}
@@ -199,7 +199,7 @@ def row_delivery(context: AppContext, dataset: Dataset, person: str) -> RowDeliv
     return rules.choose_row_delivery(home, person, dataset.uploaded_by, in_thread=in_thread)
 
 
-def _looked_up(context: AppContext, owner: str, person: str) -> DatasetChannel:
+def _look_up_home(context: AppContext, owner: str, person: str) -> DatasetChannel:
     is_private = context.directory.is_private(owner)
     return DatasetChannel(
         owner, is_private, None if is_private is False else context.directory.is_member(person, owner)

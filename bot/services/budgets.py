@@ -28,8 +28,8 @@ def all_budgets(context: AppContext, channel: str, person: str) -> tuple[Budget,
     """Returns every budget that a run or measurement has to fit into, the team's first."""
     limits = context.settings.budget
     own = (
-        _own(context, "channel", channel, limits.of_channel(channel)),
-        _own(context, "person", person, limits.of_person(person)),
+        _own_budget(context, "channel", channel, limits.of_channel(channel)),
+        _own_budget(context, "person", person, limits.of_person(person)),
     )
     return (team_budget(context), *(budget for budget in own if budget is not None))
 
@@ -62,12 +62,12 @@ def budgets_in_use(context: AppContext) -> tuple[Budget, ...]:
     held = context.store.ledger.commitments(units.month_of(context.clock()))
     channels = sorted({commitment.channel for commitment in held})
     people = sorted({commitment.person for commitment in held})
-    own = [_own(context, "channel", channel, limits.of_channel(channel)) for channel in channels]
-    own += [_own(context, "person", person, limits.of_person(person)) for person in people]
+    own = [_own_budget(context, "channel", channel, limits.of_channel(channel)) for channel in channels]
+    own += [_own_budget(context, "person", person, limits.of_person(person)) for person in people]
     return (team_budget(context), *(budget for budget in own if budget is not None))
 
 
-def _own(
+def _own_budget(
     context: AppContext, kind: Literal["channel", "person"], name: str, limit: Decimal | None
 ) -> Budget | None:
     if limit is None:
@@ -80,7 +80,10 @@ def month_for(context: AppContext, person: str, channel: str) -> views.Month:
     """Returns this month, UTC, with the limits that concern the person and the channel. It has all amounts, but no name
     of a dataset that the person may not know of."""
     _, *own = all_budgets(context, channel, person)
-    month, names = _month(context, tuple(own)), authorization.visible_datasets(context, person, channel)
+    month, names = (
+        _month_summary(context, tuple(own)),
+        authorization.visible_datasets(context, person, channel),
+    )
     visible = [
         commitment if commitment.dataset in names else replace(commitment, dataset="")
         for commitment in month.commitments
@@ -101,16 +104,16 @@ def warn(context: AppContext) -> None:
             new = [percent for percent in passed if ledger.warn(month, percent, budget.whose, now=now)]
             if new:
                 percent = max(new)
-                figures, subject = _month(context), f"budget {units.month_of(now)}"
+                figures, subject = _month_summary(context), f"budget {units.month_of(now)}"
                 whose = "" if budget.kind == "team" else f" of {budget.whose}"
                 context.audit("finetune", "budget warning", subject, f"{percent}%{whose}")
                 message, once = views.warning(figures, budget, percent), f"{subject} {percent}{whose}"
-                draft = _draft(context, figures, budget, message, once)
+                draft = _warning_draft(context, figures, budget, message, once)
                 if draft:
                     context.store.outbox.put(draft, now=now)
 
 
-def _draft(
+def _warning_draft(
     context: AppContext, month: views.Month, budget: Budget, message: Message, once: str
 ) -> Draft | None:
     """Returns the warning: to the channel or person whose budget it is; for the team's, to the fallback channel or else
@@ -127,7 +130,7 @@ def _draft(
             return Draft(kind="post", channel=channel, body=body, dedupe=once) if channel else None
 
 
-def _month(context: AppContext, own: tuple[Budget, ...] = ()) -> views.Month:
+def _month_summary(context: AppContext, own: tuple[Budget, ...] = ()) -> views.Month:
     now = context.clock()
     name = datetime.fromtimestamp(now, UTC).strftime("%B %Y")
     return views.Month(name, team_budget(context), context.store.ledger.commitments(units.month_of(now)), own)

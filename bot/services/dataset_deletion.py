@@ -27,7 +27,7 @@ from bot.rules.plans import plan_from_json
 from bot.rules.promotion import alias_for
 from bot.services import authorization, datasets, models, provider_jobs
 from bot.services.dataset_worker import FULL_LIST, SEED, Inspection, inspect
-from bot.services.hardware import usual_row_limit
+from bot.services.hardware import default_row_limit
 from bot.values.learning_curves import TunedCurvePlan, TunedCurveProgress, plan_of
 from bot.values.requests import Delete
 from bot.values.runs import Refusal
@@ -176,7 +176,7 @@ def _inspected(
     context: CoreContext, path: Path, name: str, previous: Previous, system: str | None
 ) -> Inspection:
     """Checks the file as an upload is. The rows contain `system` already; models trained on them are asked with it."""
-    limit, settings = usual_row_limit(context.settings), context.settings
+    limit, settings = default_row_limit(context.settings), context.settings
     inspection = inspect(
         path,
         name,

@@ -27,7 +27,7 @@ from bot.rules.facts import Looks, TaskKind, count_looks
 from bot.rules.units import Misread
 from bot.services import authorization, notifications
 from bot.services.dataset_worker import SEED, Inspection, inspect
-from bot.services.hardware import usual_row_limit
+from bot.services.hardware import default_row_limit
 from bot.values.runs import Refusal
 from bot.worker_pool import WorkerStopped
 from storage.datasets import NewDataset
@@ -389,7 +389,7 @@ def _check(context: AppContext, dataset: Dataset) -> None:
     """Checks a file. A version waits until the one before it is ready or refused."""
     if any(dataset.state in ("received", "checking") for dataset in _earlier(context, dataset)):
         return
-    limit = usual_row_limit(context.settings)
+    limit = default_row_limit(context.settings)
     try:
         inspection = context.workers.poll(
             f"check {dataset.id}",

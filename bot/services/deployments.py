@@ -39,11 +39,11 @@ from trainers.providers import ProviderRow
 PREFIX = "ft-run"  # of our names, by which the sweep knows them
 LOOK_S, READY_LOOK_S, TROUBLE_S = 5.0, 20.0, 10.0
 SHOWN_EVERY_S = 300.0
-MOST_TRIES = 3
-DOUBTS = 3  # refused questions to a model that the vendor shows as running
+MAX_TRIES = 3
+MAX_DOUBTS = 3  # refused questions to a model that the vendor shows as running
 LOST_S = 24 * 3600.0
 JUST_STOPPED_S = 600.0
-END_STATES = ("failed", "cancelled")
+UNUSABLE_RUN_STATES = ("failed", "cancelled")
 
 log = logging.getLogger(__name__)
 
@@ -89,7 +89,7 @@ def _note_price(context: AppContext, provider: str, base_model: str, price: Deci
         context.settings = replace(context.settings, providers=rows)
 
 
-def serving_of(context: AppContext, run: Run, plan: Plan, planned: Hosting) -> Serving:
+def serving_state(context: AppContext, run: Run, plan: Plan, planned: Hosting) -> Serving:
     """Returns how the model of a run that is measured answers now. Its first machine is started by this, and a second
     one if that ends under it."""
     records = context.store.deployments.of_run(run.id)
@@ -108,18 +108,18 @@ def serving_of(context: AppContext, run: Run, plan: Plan, planned: Hosting) -> S
         _intend(context, run, plan, planned, run.requester)
         return waits
     lost = views.lost_text(_summary(context, newest))
-    notifications.to_requester(
+    notifications.tell_requester(
         context, run, f"Your {notifications.link_to(context, run)} waits. {lost}", once=f"lost {newest.name}"
     )
     return Serving(note=lost, is_given_up=context.clock() - (newest.ended_at or 0.0) > LOST_S)
 
 
-def doubt(context: AppContext, run: Run) -> bool:
+def look_soon(context: AppContext, run: Run) -> bool:
     """Looks at once, since the vendor refuses questions to the run's model. Returns False if it has been looked at so
     often that the model itself must be at fault."""
     records = context.store.deployments.of_run(run.id)
     record = records[0] if records else None
-    if record is None or record.state != "ready" or record.tries >= DOUBTS:
+    if record is None or record.state != "ready" or record.tries >= MAX_DOUBTS:
         return False
     now = context.clock()
     return context.store.deployments.move(record, "ready", now=now, tries=record.tries + 1) is not None
@@ -157,7 +157,7 @@ def _step(context: AppContext, vendor: Deployments, record: DeploymentRecord) ->
     for extra in running[1:]:
         log.error("%s runs twice at %s: %s is stopped", record.name, record.provider, extra.id)
         vendor.stop(extra)
-    first, reason = (running[0] if running else None), _reason(context, record)
+    first, reason = (running[0] if running else None), _find_stop_reason(context, record)
     match record.state:
         case "stopping":
             _stop(context, vendor, record, first)
@@ -167,7 +167,7 @@ def _step(context: AppContext, vendor: Deployments, record: DeploymentRecord) ->
             is_settled = record.sent_at is None or context.waits.since(record.sent_at) >= SETTLE_S
             if not is_settled:
                 _wait(context, record, LOOK_S, record.detail)
-            elif reason or record.tries >= MOST_TRIES:
+            elif reason or record.tries >= MAX_TRIES:
                 _end(context, record, reason or "unknown")
             else:
                 _send(context, vendor, record)
@@ -176,7 +176,7 @@ def _step(context: AppContext, vendor: Deployments, record: DeploymentRecord) ->
             if stopping:
                 _stop(context, vendor, stopping, first)
         case _:
-            _take(context, record, first)
+            _take_status(context, record, first)
 
 
 def _send(context: AppContext, vendor: Deployments, record: DeploymentRecord) -> None:
@@ -211,10 +211,10 @@ def _send(context: AppContext, vendor: Deployments, record: DeploymentRecord) ->
     except Refused as refused:
         _end(context, record, "refused", str(refused))
     else:
-        _take(context, sent, deployment)
+        _take_status(context, sent, deployment)
 
 
-def _take(context: AppContext, record: DeploymentRecord, deployment: Deployment) -> None:
+def _take_status(context: AppContext, record: DeploymentRecord, deployment: Deployment) -> None:
     """Counts what it costs, and shows it once it answers."""
     now, is_ready = context.clock(), record.state == "ready" or deployment.state == "ready"
     changes = {
@@ -297,7 +297,7 @@ def _end(
             _show(context, moved)
 
 
-def _reason(context: AppContext, record: DeploymentRecord) -> StopReason | None:
+def _find_stop_reason(context: AppContext, record: DeploymentRecord) -> StopReason | None:
     """Returns why it is stopped now."""
     now, run = context.clock(), context.store.runs.get(record.run_id or 0)
     if run is None:
@@ -308,7 +308,7 @@ def _reason(context: AppContext, record: DeploymentRecord) -> StopReason | None:
         is_ready=record.state == "ready",
         is_kept=record.kept_by is not None,
         is_measuring=run.state == "evaluating",
-        is_run_over=run.state in END_STATES and run.updated_at > record.created_at,
+        is_run_over=run.state in UNUSABLE_RUN_STATES and run.updated_at > record.created_at,
         is_deleted=dataset is None or dataset.forgotten_at is not None,
         is_frozen=store.freezes.current() is not None,
         age_s=context.waits.since(record.created_at),

@@ -24,9 +24,9 @@ from bot.services.hardware import (
     MemoryHeadroom,
     Target,
     TrainingTime,
-    base_of,
     encoder_needs,
     known_base,
+    local_base,
     memory_headroom,
     rented_training,
     training_time,
@@ -292,7 +292,7 @@ def _on_the_machine(
     if target.row.rental is not None:
         room, minutes = rented_training(settings, target, report, tokens, chosen, sweep, target.row.rental)
         return room, TrainingTime(minutes, is_guess=True)
-    base = base_of(settings, target.row, target.model)
+    base = local_base(settings, target.row, target.model)
     room = memory_headroom(base, report, chosen, sweep) if base else None
     if target.model.usd_per_hour is None:
         return room, TrainingTime(HOSTED_MINUTES)

@@ -31,7 +31,7 @@ from bot.services import authorization, candidates, datasets, estimates, notific
 from bot.services.datasets import CheckedDataset
 from bot.services.estimates import EstimateResult
 from bot.services.evidence import evidence_of
-from bot.services.hardware import find_target, with_rent
+from bot.services.hardware import find_target, with_rental_price
 from bot.values.requests import Estimate
 from bot.values.runs import Refusal
 from storage.records import Draft, KeptEstimate
@@ -209,7 +209,7 @@ def estimate_for(
     target = find_target(context.settings.providers, question.target)
     if isinstance(target, Refusal):
         return target
-    settings = with_rent(context.settings, target)
+    settings = with_rental_price(context.settings, target)
     if isinstance(settings, Refusal):
         return settings
     evidence = evidence_of(context, checked.dataset, checked.report, target, bar=bar, task=task)

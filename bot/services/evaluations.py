@@ -136,7 +136,7 @@ def step(context: AppContext, measurement: Measurement) -> None:
     if measurement.cancel_asked_by:
         measurements.cancel(context, measurement, spent_micros=step.stop())
         return
-    if freeze_scope.on_measurement(context, measurement):
+    if freeze_scope.measurement_freeze(context, measurement):
         # answers under way are kept when they come
         context.llm.drop(step.owner)
         now = context.clock()

@@ -27,8 +27,8 @@ def freeze(context: AppContext, reason: str, person: str, channel: str) -> Freez
                 f"It is frozen already, by <@{standing.person}>. {escape(standing.reason)}".strip()
             )
         context.audit(person, "freeze", f"freeze {freeze.id}", reason)
-        runs, measured = _held(context)
-        _show(context, runs, measured)
+        runs, measured = _find_frozen(context)
+        _show_cards(context, runs, measured)
         context.post(channel, views.frozen_card(freeze, len(runs)).letter(), dedupe=f"freeze {freeze.id}")
     return freeze
 
@@ -55,10 +55,10 @@ def unfreeze(context: AppContext, person: str, channel: str) -> Freeze | Refusal
         context.audit(person, "unfreeze", f"freeze {standing.id}")
         if may_unfreeze(against, rules):
             by = rules.filter_entitled("unfreeze", against)
-            runs, measured = _held(context)
+            runs, measured = _find_frozen(context)
             context.store.freezes.lift(standing, now=now)
             context.audit("finetune", "unfrozen", f"freeze {standing.id}", " ".join(by))
-            _show(context, runs, measured)
+            _show_cards(context, runs, measured)
             card = views.unfrozen_card(standing, by[-UNFREEZERS:])
             for channel_id in dict.fromkeys((channel, standing.channel)):
                 context.post(channel_id, card.letter(), dedupe=f"unfrozen {standing.id} {channel_id}")
@@ -68,16 +68,16 @@ def unfreeze(context: AppContext, person: str, channel: str) -> Freeze | Refusal
     return standing
 
 
-def _held(context: AppContext) -> tuple[list[Run], list[Measurement]]:
-    runs = [run for run in context.store.runs.open() if freeze_scope.on_run(context, run)]
+def _find_frozen(context: AppContext) -> tuple[list[Run], list[Measurement]]:
+    runs = [run for run in context.store.runs.open() if freeze_scope.run_freeze(context, run)]
     return runs, [
         measurement
         for measurement in context.store.measurements.open()
-        if freeze_scope.on_measurement(context, measurement)
+        if freeze_scope.measurement_freeze(context, measurement)
     ]
 
 
-def _show(context: AppContext, runs: list[Run], measured: list[Measurement]) -> None:
+def _show_cards(context: AppContext, runs: list[Run], measured: list[Measurement]) -> None:
     """Updates their cards, which say whether they wait."""
     for run in runs:
         notifications.show_progress(context, run)

@@ -16,11 +16,11 @@ from storage.records import Measurement, Run
 HOLD_S = 10.0
 
 
-def on_run(context: AppContext, run: Run) -> Freeze | None:
+def run_freeze(context: AppContext, run: Run) -> Freeze | None:
     return context.store.freezes.current() if run.state in ("approved", "creating") else None
 
 
-def on_measurement(context: AppContext, measurement: Measurement) -> Freeze | None:
+def measurement_freeze(context: AppContext, measurement: Measurement) -> Freeze | None:
     """Returns the freeze that stops a measurement; None for one that costs and trains nothing."""
     freeze = context.store.freezes.current()
     if freeze is None or measurement.state != "running":
@@ -36,6 +36,6 @@ def on_measurement(context: AppContext, measurement: Measurement) -> Freeze | No
     return freeze if curve.sizes[curve.at].state in stopped else None
 
 
-def on_question(context: AppContext, most_micros: int) -> Freeze | None:
+def question_freeze(context: AppContext, most_micros: int) -> Freeze | None:
     """Returns the freeze that stops a question to a model. What is free goes on."""
     return context.store.freezes.current() if most_micros else None

@@ -58,12 +58,12 @@ from trainers.tokens import O200K, OUR_ROW_TOKENS, Encoding, encoding_of, local_
 from trainers.types import Hyperparameter
 
 MAX_LENGTH = 1024  # our own trainer's, where a plan says nothing else
-METHODS: Mapping[Hyperparameter, Method] = {"none": "lora", "nf4": "qlora", "int8": "8bit"}
-IN_TURN = 7  # tokens that a chat template puts around the instructions
+METHOD_BY_QUANTIZATION: Mapping[Hyperparameter, Method] = {"none": "lora", "nf4": "qlora", "int8": "8bit"}
+TURN_TOKENS = 7  # tokens that a chat template puts around the instructions
 # A measured time is right within 20%; beside another program a training takes twice as long.
-LEAST, MOST = Decimal("0.8"), Decimal(2)
+SHORTEST, LONGEST = Decimal("0.8"), Decimal(2)
 LOADING_MINUTES = 5  # of a rented machine, and its steps on a few rows; a rule of thumb
-GUESS = 3  # a guess is within this factor, either way
+GUESS_FACTOR = 3  # a guess is within this factor, either way
 
 log = logging.getLogger(__name__)
 
@@ -86,7 +86,7 @@ class TrainingTime:
     is_guess: bool = False
 
 
-def base_of(settings: Settings, row: ProviderRow, model: ModelRow) -> Base | None:
+def local_base(settings: Settings, row: ProviderRow, model: ModelRow) -> Base | None:
     """Returns None if it trains elsewhere, or its dimensions are not on this machine."""
     return None if row.cluster or not row.keeps_models_here else known_base(settings, row, model)
 
@@ -115,7 +115,7 @@ def memory_headroom(
     sizes = f"{_count(loaded_parameters(base.architecture))} parameters, {_count(trained)} trained"
     by_itself = " with checkpointing" if done.checkpoints and not work.checkpoints else ""
     shortage = _shortage(memory_fit, _in_4_bits(base, work, machine))
-    return MemoryHeadroom(f"{_memory(memory_fit, by_itself)}; {sizes}", shortage)
+    return MemoryHeadroom(f"{_memory_text(memory_fit, by_itself)}; {sizes}", shortage)
 
 
 def encoder_needs(
@@ -124,9 +124,9 @@ def encoder_needs(
     """Returns whether an encoder fits, if it trains on this machine, and its minutes. `tokens` are one epoch's. A
     training is so short that a bound of three times what was measured elsewhere costs nobody much."""
     mean = tokens / max(report.n_train, 1)
-    work = EncoderWork(report.n_train, mean, len(report.labels), _whole(chosen, "n_epochs", 0))
+    work = EncoderWork(report.n_train, mean, len(report.labels), _whole_number(chosen, "n_epochs", 0))
     expected = Decimal(round(work.seconds, 1)) / 60
-    minutes = Range(expected / GUESS, expected, expected * GUESS)
+    minutes = Range(expected / GUESS_FACTOR, expected, expected * GUESS_FACTOR)
     if not is_here:
         return None, minutes
     machine = this_machine()
@@ -148,7 +148,7 @@ def capacity_of(settings: Settings, name: str, busy: Decimal) -> Capacity | None
     model_row = row.model(model) if row else None
     if model_row and model_row.is_encoder:
         return Capacity(READS_A_SECOND, WRITES_A_SECOND, busy)
-    base = base_of(settings, row, model_row) if row and model_row else None
+    base = local_base(settings, row, model_row) if row and model_row else None
     machine = _calibration(settings) if base else None
     speed = serving_speed(base.architecture, machine) if base and machine else None
     if speed is None:
@@ -162,14 +162,19 @@ def _work(base: Base, report: Report, chosen: Mapping[str, Hyperparameter], swee
         return _work_on_pairs(base, pairs, chosen)
     numbers = {name: [value for value in values if not isinstance(value, str)] for name, values in sweep}
     chosen = {**chosen, **{name: max(values) for name, values in numbers.items() if values}}
-    length = min(report.tokens.rows.max, _whole(chosen, "max_length", MAX_LENGTH), base.architecture.context)
+    length = min(
+        report.tokens.rows.max, _whole_number(chosen, "max_length", MAX_LENGTH), base.architecture.context
+    )
     answer = min(max(1, round(report.tokens.answer_mean)), max(length, 1))
-    samples = _whole(chosen, "samples", 0)
+    samples = _whole_number(chosen, "samples", 0)
     if samples:  # each answer may be as long as allowed, whatever the right one is
-        most = _whole(chosen, "max_new_tokens", answer)
+        most = _whole_number(chosen, "max_new_tokens", answer)
         length, answer = min(length - answer + most, base.architecture.context), most
-    rank, targets = _whole(chosen, "lora_r", Work.rank), str(chosen.get("target_modules", Work.targets))
-    batch = _whole(chosen, "batch_size", 8)
+    rank, targets = (
+        _whole_number(chosen, "lora_r", Work.rank),
+        str(chosen.get("target_modules", Work.targets)),
+    )
+    batch = _whole_number(chosen, "batch_size", 8)
     return Work(_method(chosen), max(length, 1), batch, rank, answer, samples=samples, targets=targets)
 
 
@@ -180,7 +185,7 @@ def _pairs_of(report: Report, chosen: Mapping[str, Hyperparameter]) -> PairsRepo
 
 def _method(chosen: Mapping[str, Hyperparameter]) -> Method:
     """Returns how the base is loaded. "auto" from a provider's defaults in finetune.toml means in full precision."""
-    return METHODS.get(chosen.get("quantization", "none"), "lora")
+    return METHOD_BY_QUANTIZATION.get(chosen.get("quantization", "none"), "lora")
 
 
 def _in_4_bits(base: Base, work: Work, machine: Machine) -> int | None:
@@ -195,7 +200,7 @@ def _in_4_bits(base: Base, work: Work, machine: Machine) -> int | None:
 def memory_headroom_for_pairs(base: Base, pairs: PairsReport) -> MemoryHeadroom:
     """Sizes the longest pair with our own trainer's defaults."""
     memory_fit = fit(base.architecture, _work_on_pairs(base, pairs, {}), this_machine())
-    return MemoryHeadroom(_memory(memory_fit), _shortage(memory_fit))
+    return MemoryHeadroom(_memory_text(memory_fit), _shortage(memory_fit))
 
 
 def training_time_for_pairs(settings: Settings, base: Base, pairs: PairsReport) -> TrainingTime | None:
@@ -204,7 +209,7 @@ def training_time_for_pairs(settings: Settings, base: Base, pairs: PairsReport) 
     if machine is None:
         return None
     taken = pair_seconds(base.architecture, _pair_lengths(base, pairs, pairs.pairs, {}), machine)
-    return None if taken is None else _timed(taken, machine)
+    return None if taken is None else _measured_time(taken, machine)
 
 
 def _pair_lengths(
@@ -214,16 +219,19 @@ def _pair_lengths(
     mean and the 95th percentile."""
     work, longer = _work_on_pairs(base, pairs, chosen), pairs.longer
     mean, padded = (min(value, work.length) for value in (longer.mean, (longer.mean + longer.p95) / 2))
-    epochs = _whole(chosen, "n_epochs", hosted_epochs_for(count))
+    epochs = _whole_number(chosen, "n_epochs", hosted_epochs_for(count))
     return PairLengths(count, mean, padded, work.batch, epochs, work.answer, work.rank)
 
 
 def _work_on_pairs(base: Base, pairs: PairsReport, chosen: Mapping[str, Hyperparameter]) -> Work:
-    most = _whole(chosen, "max_length", MAX_LENGTH)
+    most = _whole_number(chosen, "max_length", MAX_LENGTH)
     length = max(1, min(pairs.longer.max, most, base.architecture.context))
     answer = min(max(1, round(pairs.longer.mean - pairs.prompt.mean)), length)
-    rank, targets = _whole(chosen, "lora_r", Work.rank), str(chosen.get("target_modules", Work.targets))
-    batch = _whole(chosen, "batch_size", batch_for(pairs.pairs))
+    rank, targets = (
+        _whole_number(chosen, "lora_r", Work.rank),
+        str(chosen.get("target_modules", Work.targets)),
+    )
+    batch = _whole_number(chosen, "batch_size", batch_for(pairs.pairs))
     return Work(_method(chosen), length, batch, rank, answer, pairs=True, targets=targets)
 
 
@@ -258,11 +266,15 @@ def training_time(
         timed = replace(machine, word_s=machine.word_s or 0.0, trl_s=machine.trl_s or 0.0)
         taken_s = pair_seconds(base.architecture, lengths, timed)
         assert taken_s is not None  # noqa: S101 - both are there
-        return _guess(taken_s) if is_guess or machine.word_s is None else _timed(taken_s, machine)
+        return (
+            _guessed_time(taken_s) if is_guess or machine.word_s is None else _measured_time(taken_s, machine)
+        )
     done = as_computed(base.architecture, _work(base, report, chosen, sweep), place)
     recomputes = as_trained(base.architecture, done).checkpoints
     arms = [{**chosen, **arm} for arm in combinations(sweep)] if sweep else [chosen]
-    rows = [replace(_rows(report, tokens / report.n_train, arm), recomputes=recomputes) for arm in arms]
+    rows = [
+        replace(_row_lengths(report, tokens / report.n_train, arm), recomputes=recomputes) for arm in arms
+    ]
     courses = [seconds(base.architecture, each, machine) - machine.startup_s for each in rows]
     in_all = sum(courses)
     if sweep:
@@ -272,47 +284,47 @@ def training_time(
         validation_epochs = validations * validation_rows(report.n_train) / report.n_train / 3
         in_all = halving_total(courses) + validation_epochs * epoch_s
     taken_s = machine.startup_s + in_all
-    return _guess(taken_s) if is_guess else _timed(taken_s, machine)
+    return _guessed_time(taken_s) if is_guess else _measured_time(taken_s, machine)
 
 
 def _sample_lengths(report: Report, tokens: int, chosen: Mapping[str, Hyperparameter]) -> PairLengths:
     """Describes what GRPO samples if the model's answers are as long as the right ones."""
-    samples = _whole(chosen, "samples", 1)
+    samples = _whole_number(chosen, "samples", 1)
     mean = tokens / report.n_train / samples
     return PairLengths(
         count=report.n_train,
         longer=mean,
         padded=(mean + report.tokens.rows.max) / 2,
-        batch=_whole(chosen, "batch_size", 8),
-        epochs=_whole(chosen, "n_epochs", 1),
+        batch=_whole_number(chosen, "batch_size", 8),
+        epochs=_whole_number(chosen, "n_epochs", 1),
         answer=min(report.tokens.answer_mean + 1, mean),
-        rank=_whole(chosen, "lora_r", Work.rank),
+        rank=_whole_number(chosen, "lora_r", Work.rank),
         samples=samples,
         has_reference=bool(chosen.get("beta")),
     )
 
 
-def _guess(taken_s: float) -> TrainingTime:
+def _guessed_time(taken_s: float) -> TrainingTime:
     expected = Decimal(round(taken_s, 1)) / 60
-    return TrainingTime(Range(expected / GUESS, expected, expected * GUESS), is_guess=True)
+    return TrainingTime(Range(expected / GUESS_FACTOR, expected, expected * GUESS_FACTOR), is_guess=True)
 
 
-def _timed(taken_s: float, machine: Calibration) -> TrainingTime:
+def _measured_time(taken_s: float, machine: Calibration) -> TrainingTime:
     expected = Decimal(round(taken_s, 1)) / 60
     day = datetime.fromtimestamp(machine.measured_at, UTC).date().isoformat()
-    return TrainingTime(Range(expected * LEAST, expected, expected * MOST), day)
+    return TrainingTime(Range(expected * SHORTEST, expected, expected * LONGEST), day)
 
 
-def _rows(report: Report, mean: float, chosen: Mapping[str, Hyperparameter]) -> RowLengths:
-    shared = tokens_of_system(report.system, O200K) + IN_TURN if report.system else 0
+def _row_lengths(report: Report, mean: float, chosen: Mapping[str, Hyperparameter]) -> RowLengths:
+    shared = tokens_of_system(report.system, O200K) + TURN_TOKENS if report.system else 0
     return RowLengths(
         count=report.n_train,
         tokens=mean,
-        batch=_whole(chosen, "batch_size", 8),
-        epochs=_whole(chosen, "n_epochs", 1),
+        batch=_whole_number(chosen, "batch_size", 8),
+        epochs=_whole_number(chosen, "n_epochs", 1),
         shared=min(shared, mean / 2),
         answer=report.tokens.answer_mean + 1,
-        rank=_whole(chosen, "lora_r", Work.rank),
+        rank=_whole_number(chosen, "lora_r", Work.rank),
     )
 
 
@@ -324,7 +336,7 @@ def _calibration(settings: Settings) -> Calibration | None:
         return None
 
 
-def _memory(fit: Fit, by_itself: str = "") -> str:
+def _memory_text(fit: Fit, by_itself: str = "") -> str:
     about = f"about {fit.needed / 1e9:.1f} of {fit.machine.memory / 1e9:.0f} GB"
     if fit.standing == "fits":
         return f"fits{by_itself}, {about}"
@@ -341,7 +353,7 @@ def _count(parameters: int) -> str:
     return f"{parameters / 1e9:.2f}B" if parameters >= 1e9 else f"{parameters / 1e6:.1f}M"
 
 
-def _whole(chosen: Mapping[str, Hyperparameter], name: str, default: int) -> int:
+def _whole_number(chosen: Mapping[str, Hyperparameter], name: str, default: int) -> int:
     value = chosen.get(name, default)
     return value if isinstance(value, int) and not isinstance(value, bool) else default
 
@@ -391,7 +403,7 @@ def _targets_hint(targets: Sequence[Target]) -> str:
     return "There are " + ", ".join(f"`{target.name}`" for target in targets) + "."
 
 
-def with_rent(settings: Settings, target: Target) -> Settings | Refusal:
+def with_rental_price(settings: Settings, target: Target) -> Settings | Refusal:
     """Returns the settings with the price, as it is now, of a machine that the target rents."""
     renting = settings.trainer.renting
     if not target.row.rents or renting is None:
@@ -442,10 +454,10 @@ class RowLimit:
         return self.encoding if self.encoding.folder else None
 
 
-USUAL_ROW_LIMIT = RowLimit(DEFAULT_LIMITS.max_row_tokens, O200K)
+DEFAULT_ROW_LIMIT = RowLimit(DEFAULT_LIMITS.max_row_tokens, O200K)
 
 
-def usual_row_limit(settings: Settings) -> RowLimit | None:
+def default_row_limit(settings: Settings) -> RowLimit | None:
     """Returns the limit of the model that is trained if nobody names another."""
     target = find_target(settings.providers, None)
     return None if isinstance(target, Refusal) else _limit_of(target, settings.trainer.folders)

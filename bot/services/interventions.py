@@ -9,7 +9,7 @@ from bot.context import AppContext
 from bot.rules.permissions import find_deciding_votes
 from bot.rules.plans import Plan, plan_from_json
 from bot.services import authorization, notifications, plans, run_states, runs
-from bot.services.provider_jobs import limits_of
+from bot.services.provider_jobs import trainer_limits
 from bot.values.runs import Refusal
 from storage.jobs import InterventionChoice, InterventionDecision
 from storage.records import Run, is_due
@@ -29,7 +29,7 @@ def may_decide(context: AppContext, number: int, person: str) -> Run | Refusal:
         return runs.no_such_run(number)
     if run.state != "needs_human":
         return Refusal(f"Run {number} needs nobody's decision any more: it {STATE_TEXTS[run.state]}.")
-    request = plans.request_of(plan_from_json(run.plan))
+    request = plans.approval_request(plan_from_json(run.plan))
     return authorization.refusal(context, person, "resolve", request=request) or run
 
 
@@ -70,19 +70,19 @@ def step(context: AppContext, number: int) -> None:
     run = context.store.runs.get(number)
     if run is None or run.state != "needs_human" or not is_due(run.next_at, context.clock()):
         return
-    words = _enough(context, run)
-    if not words:
+    votes = _find_decision(context, run)
+    if not votes:
         return
     try:
-        trainer, last = context.trainers.get(run.provider), words[-1]
+        trainer, last = context.trainers.get(run.provider), votes[-1]
         if last.choice == "give_up":
-            _give_up(context, run, trainer, words)
+            _give_up(context, run, trainer, votes)
         elif trainer is None:
-            _void(context, run, f"there is no key for {escape(run.provider)} where the bot runs.")
+            _void_votes(context, run, f"there is no key for {escape(run.provider)} where the bot runs.")
         elif last.choice == "adopt":
             _adopt(context, run, trainer, last)
         else:
-            _retry(context, run, trainer, words)
+            _retry(context, run, trainer, votes)
     except TrainerError as trouble:
         context.store.runs.move(
             run, "needs_human", now=context.clock(), next_at=context.clock() + LOOK_AGAIN_S
@@ -92,50 +92,52 @@ def step(context: AppContext, number: int) -> None:
         )
 
 
-def _enough(context: AppContext, run: Run) -> list[InterventionDecision]:
+def _find_decision(context: AppContext, run: Run) -> list[InterventionDecision]:
     """Returns the decisions if enough people who may have decided. Slack is asked who may only if enough have decided
     at all; a no is asked again later."""
     plan = plan_from_json(run.plan)
     its_own = (plan.requester, plan.uploaded_by)  # an older release took their words, too
-    waiting = (word for word in context.store.interventions.of(run) if word.outcome is None)
-    decisions = [word for word in waiting if word.person not in its_own]
-    people = [word.person for word in decisions]
+    waiting = (vote for vote in context.store.interventions.of(run) if vote.outcome is None)
+    decisions = [vote for vote in waiting if vote.person not in its_own]
+    people = [vote.person for vote in decisions]
     if not find_deciding_votes(decisions, people):
         return []
-    words = find_deciding_votes(
+    votes = find_deciding_votes(
         decisions, authorization.current_rules(context, "resolve").filter_entitled("resolve", people)
     )
-    if not words:
+    if not votes:
         context.store.runs.move(run, run.state, now=context.clock(), next_at=context.clock() + LOOK_AGAIN_S)
-    return words
+    return votes
 
 
 def resolve_with_job(context: AppContext, run: Run, job: Job) -> bool:
     """Takes over a job that carries the run's key, without anybody's decision. Returns False if another thread was
     quicker. `run` may also be one that a restored database takes for unapproved."""
-    return _over(context, run, f"Job {escape(job.id)} was found there and is taken over.", job)
+    return _take_over(context, run, f"Job {escape(job.id)} was found there and is taken over.", job)
 
 
-def _adopt(context: AppContext, run: Run, trainer: Trainer, word: InterventionDecision) -> None:
+def _adopt(context: AppContext, run: Run, trainer: Trainer, vote: InterventionDecision) -> None:
     try:
-        job = trainer.job(str(word.job_id))
+        job = trainer.job(str(vote.job_id))
     except Refused as refused:
-        _void(context, run, escape(str(refused)))
+        _void_votes(context, run, escape(str(refused)))
         return
     plan, has_key = plan_from_json(run.plan), job_has_key(job, run.key)
-    problem = _not_its(context, run, plan, job) or (None if has_key else _unlike(trainer, run, plan, job))
+    problem = _mismatch(context, run, plan, job) or (
+        None if has_key else _difference_from_plan(trainer, run, plan, job)
+    )
     if problem:
-        _void(context, run, problem)
+        _void_votes(context, run, problem)
         return
     existing = (
         "It carries our key."
         if has_key
         else "It doesn't carry our key; its settings and its file are the plan's."
     )
-    _over(context, run, f"Job {escape(job.id)} is taken over. {existing}", job)
+    _take_over(context, run, f"Job {escape(job.id)} is taken over. {existing}", job)
 
 
-def _not_its(context: AppContext, run: Run, plan: Plan, job: Job) -> str | None:
+def _mismatch(context: AppContext, run: Run, plan: Plan, job: Job) -> str | None:
     """Returns why this job can't be the run's."""
     name, theirs = f"job {escape(job.id)}", job.metadata.get(METADATA_KEY)
     if theirs not in (None, run.key):
@@ -150,11 +152,11 @@ def _not_its(context: AppContext, run: Run, plan: Plan, job: Job) -> str | None:
     return None
 
 
-def _unlike(trainer: Trainer, run: Run, plan: Plan, job: Job) -> str | None:
+def _difference_from_plan(trainer: Trainer, run: Run, plan: Plan, job: Job) -> str | None:
     """Returns how a job without our key differs from the approved plan. Raises TrainerError if that can't be seen
     now."""
     name = f"job {escape(job.id)} doesn't carry our key, and"
-    planned = sent_hyperparameters(trainer.provider, dict(plan.hyperparameters) | limits_of(plan))
+    planned = sent_hyperparameters(trainer.provider, dict(plan.hyperparameters) | trainer_limits(plan))
     for setting, value in planned.items():
         name_there = trainer.provider.hyperparameter_names.get(setting, setting)
         seen = job.hyperparameters.get(name_there, "not said")
@@ -168,18 +170,20 @@ def _unlike(trainer: Trainer, run: Run, plan: Plan, job: Job) -> str | None:
     return None
 
 
-def _retry(context: AppContext, run: Run, trainer: Trainer, words: list[InterventionDecision]) -> None:
+def _retry(context: AppContext, run: Run, trainer: Trainer, votes: list[InterventionDecision]) -> None:
     try:
-        job = _there(trainer, run)
+        job = _find_job(trainer, run)
     except Refused as refused:
-        _void(context, run, f"the job can't be looked for. {escape(str(refused))}")
+        _void_votes(context, run, f"the job can't be looked for. {escape(str(refused))}")
         return
     if job:
-        _over(
+        _take_over(
             context, run, f"Job {escape(job.id)} was found there and is taken over, not created again.", job
         )
         return
-    text = f"It is tried again, as {_people(words)} decided: looked for during twelve minutes, then created."
+    text = (
+        f"It is tried again, as {_mentions(votes)} decided: looked for during twelve minutes, then created."
+    )
     now = context.clock()
     context.waits.since(now)
     with context.store.transaction():
@@ -189,29 +193,29 @@ def _retry(context: AppContext, run: Run, trainer: Trainer, words: list[Interven
 
 
 def _give_up(
-    context: AppContext, run: Run, trainer: Trainer | None, words: list[InterventionDecision]
+    context: AppContext, run: Run, trainer: Trainer | None, votes: list[InterventionDecision]
 ) -> None:
     job, seen = None, "No job was found there."
     try:
-        job = _there(trainer, run) if trainer else None
+        job = _find_job(trainer, run) if trainer else None
     except Refused as refused:
         seen = f"Whether a job is there could not be seen: {escape(str(refused))}"
     except TrainerError as trouble:
-        if context.clock() - words[-1].at < GIVE_UP_UNSEEN_S:
+        if context.clock() - votes[-1].at < GIVE_UP_UNSEEN_S:
             raise
         seen = f"Whether a job is there could not be seen for an hour: {escape(str(trouble))}"
     if job:
         text = f"Job {escape(job.id)} was found there. It is cancelled now, and what it has cost is settled."
-        _over(context, run, text, job, cancel_asked_by=words[-1].person)
+        _take_over(context, run, text, job, cancel_asked_by=votes[-1].person)
         return
-    text = f"Given up by {_people(words)}. {seen}"
+    text = f"Given up by {_mentions(votes)}. {seen}"
     with context.store.transaction():
         notifications.close_intervention(context, run, context.store.interventions.of(run), text)
         context.store.interventions.conclude(run, "carried out")
         run_states.end(context, run, "cancelled", text)
 
 
-def _there(trainer: Trainer, run: Run) -> Job | None:
+def _find_job(trainer: Trainer, run: Run) -> Job | None:
     """Returns the job with the run's key, else the one whose id we had, unless that is gone."""
     jobs = trainer.find_jobs(run.key)
     if jobs or run.job_id is None:
@@ -224,7 +228,7 @@ def _there(trainer: Trainer, run: Run) -> Job | None:
         raise
 
 
-def _over(
+def _take_over(
     context: AppContext,
     run: Run,
     text: str,
@@ -248,7 +252,7 @@ def _conclude(context: AppContext, before: Run, after: Run, action: str, text: s
     notifications.show_progress(context, after)
 
 
-def _void(context: AppContext, run: Run, why: str) -> None:
+def _void_votes(context: AppContext, run: Run, why: str) -> None:
     """Voids the decisions, which can't be carried out; everybody may decide again."""
     with context.store.transaction():
         context.audit("finetune", "not carried out", f"run {run.id}", why)
@@ -256,5 +260,5 @@ def _void(context: AppContext, run: Run, why: str) -> None:
         notifications.show_intervention(context, run, context.store.interventions.of(run))
 
 
-def _people(words: list[InterventionDecision]) -> str:
-    return " and ".join(f"<@{person}>" for person in dict.fromkeys(word.person for word in words))
+def _mentions(votes: list[InterventionDecision]) -> str:
+    return " and ".join(f"<@{person}>" for person in dict.fromkeys(vote.person for vote in votes))

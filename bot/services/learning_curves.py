@@ -200,7 +200,7 @@ def _tuned_plan(
         prices=PriceList((tuned_price(target.row, target.model),), context.today()).to_json(),
         predict=predict,
         label_usd=None if label_usd is None else f"{label_usd:f}",
-        destination=plans.destination_of(context, target.row, target.model.name),
+        destination=plans.current_destination(context, target.row, target.model.name),
     )
 
 
@@ -224,11 +224,11 @@ def _cannot_train(context: AppContext, checked: CheckedDataset, target: Target) 
             "target",
         )
     if row.name not in context.trainers:
-        return plans.no_key(row)
+        return plans.no_key_refusal(row)
     verdict = model_verdict(row, target.model, context.today())
     if not verdict.may_train:
         return Refusal(" ".join(filter(None, (*verdict.reasons, verdict.way_out))))
-    if closed := plans.closed_to_us(context, row):
+    if closed := plans.closed_to_us_text(context, row):
         return Refusal(closed)
     return datasets.needs_waiver(context, checked.dataset, report, row)
 

@@ -70,7 +70,7 @@ def dataset_to_measure(
 ) -> CheckedDataset | Refusal:
     """Returns the dataset if this person may have it measured, with the outcome in this channel."""
     refusal = authorization.refusal(context, person, "measure", channel)
-    refusal = refusal or authorization.unreachable(context, channel)
+    refusal = refusal or authorization.channel_refusal(context, channel)
     return refusal or datasets.ready(context, dataset, person, channel, is_posted=True)
 
 
@@ -128,7 +128,7 @@ def folder_of(context: AppContext, measurement: Measurement) -> Path:
 
 
 def _message(context: AppContext, measurement: Measurement, why: str) -> Message:
-    message, freeze = _card(context, measurement, why), freeze_scope.on_measurement(context, measurement)
+    message, freeze = _card(context, measurement, why), freeze_scope.measurement_freeze(context, measurement)
     return freeze_cards.add_freeze_notice(message, freeze) if freeze else message
 
 

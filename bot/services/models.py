@@ -60,8 +60,8 @@ def ask(context: AppContext, name: str, text: str, person: str, channel: str) ->
     refusal = data_policy.question_refusal(context, text, run.dataset_id, row) if run else None
     if refusal:
         return refusal
-    most = _most(context, model, price, text)
-    freeze = freeze_scope.on_question(context, most)
+    most = _max_micros(context, model, price, text)
+    freeze = freeze_scope.question_freeze(context, most)
     if freeze:
         return Refusal(freeze_cards.refusal(freeze, "No model that costs money is asked now"))
     now = context.clock()
@@ -83,7 +83,7 @@ def ask(context: AppContext, name: str, text: str, person: str, channel: str) ->
     return ask
 
 
-def of_run(context: AppContext, number: int, person: str, channel: str) -> Model | Refusal:
+def find_of_run(context: AppContext, number: int, person: str, channel: str) -> Model | Refusal:
     """Returns the model of a run, if this person may ask it here."""
     refusal = authorization.refusal(context, person, "try", channel)
     run = context.store.runs.get(number)
@@ -91,7 +91,7 @@ def of_run(context: AppContext, number: int, person: str, channel: str) -> Model
     return refusal or find(context, (run and run.model) or f"run {number}", names)
 
 
-def _deleted(context: AppContext, model: Model) -> Refusal | None:
+def _deleted_refusal(context: AppContext, model: Model) -> Refusal | None:
     run = context.store.runs.get(model.run_id)
     if run is None or context.store.datasets.get(run.dataset_id).forgotten_at is None:
         return None
@@ -104,7 +104,7 @@ def find(context: AppContext, name: str, texts: Collection[str]) -> Model | Refu
     models = context.store.models_of(texts)
     existing_model = next((model for model in models if name in (model.name, model.provider_model)), None)
     if existing_model:
-        return _deleted(context, existing_model) or existing_model
+        return _deleted_refusal(context, existing_model) or existing_model
     names = [model.name for model in models]
     if not names:
         return Refusal("There are no tuned models yet. `/finetune start DATASET` trains one.")
@@ -153,7 +153,7 @@ def step(context: AppContext, ask: Ask) -> None:
 
 def _send(context: AppContext, ask: Ask, question: Question) -> None:
     provider = question.model.partition("/")[0]
-    if freeze_scope.on_question(context, ask.most_micros):
+    if freeze_scope.question_freeze(context, ask.most_micros):
         _fail(context, ask, "it costs money, and everything new is frozen. Ask again later.", 0)
     elif provider not in context.trainers:
         _fail(context, ask, f"there is no key for {provider} where the bot runs.", 0)
@@ -182,14 +182,14 @@ def _wait(context: AppContext, ask: Ask, question: Question) -> None:
 def _question(context: AppContext, model: Model, ask: Ask) -> Question:
     """Builds the question. Its key is its own, so that an answer belongs to nobody else."""
     name, messages = f"{model.provider}/{model.provider_model}", messages_for(context, model, ask.text)
-    most = _cap(context, model)
+    most = _max_tokens(context, model)
     key = key_of(f"ask {ask.id} {name}", messages, most)
     return Question(
         key, name, model.provider_model, messages, most, is_first=True, is_once=ask.most_micros > 0
     )
 
 
-def _cap(context: AppContext, model: Model) -> int:
+def _max_tokens(context: AppContext, model: Model) -> int:
     return MAX_TOKENS + thinking_tokens(context.settings.thinks(f"{model.provider}/{model.provider_model}"))
 
 
@@ -207,12 +207,12 @@ def _plan(context: AppContext, model: Model) -> Plan:
     return plan_from_json(run.plan)
 
 
-def _most(context: AppContext, model: Model, price: PriceRow, text: str) -> int:
+def _max_micros(context: AppContext, model: Model, price: PriceRow, text: str) -> int:
     """Returns the maximum cost in micro-dollars: a token has at least a byte, and a template adds a few to each
     message."""
     messages = messages_for(context, model, text)
     sent = sum(len(message.content.encode()) + TEMPLATE_TOKENS for message in messages)
-    return question_micros(price, sent, _cap(context, model))
+    return question_micros(price, sent, _max_tokens(context, model))
 
 
 def price_of(context: AppContext, model: Model) -> PriceRow | Refusal:
@@ -288,7 +288,7 @@ def card_values(context: AppContext, promotion: Promotion, proof: PromotionEvide
         earlier=earlier,
         provider=context.settings.title_of(model.provider),
         has_alias=has_alias(context, model),
-        left=_left(context, promotion, model),
+        left=_provider_left(context, promotion, model),
         looks=_looks(context, model),
         sealed=_sealed(context, model),
     )
@@ -390,7 +390,7 @@ def model_of(context: AppContext, promotion: Promotion) -> Model:
     return model
 
 
-def _left(context: AppContext, promotion: Promotion, model: Model) -> tuple[str, str] | None:
+def _provider_left(context: AppContext, promotion: Promotion, model: Model) -> tuple[str, str] | None:
     """Returns the newest model before it at another provider, if an alias still points to that."""
     number = promotion.instead_of
     while number is not None:

@@ -81,7 +81,7 @@ def running_errors(context: AppContext) -> tuple[RunningError, ...]:
 
 def actuals_of(run: Run, plan: Plan, result: RunResult) -> tuple[Actual, ...]:
     """Returns a run's actual figures beside the estimated ones; quality only if the plan predicted it."""
-    foreseen, seconds = plan.predicted.quality if plan.predicted else None, _seconds(plan)
+    foreseen, seconds = plan.predicted.quality if plan.predicted else None, _expected_seconds(plan)
     return run_actuals(
         run.id,
         tokens=(plan.training_tokens, result.trained_tokens) if result.trained_tokens else None,
@@ -91,7 +91,7 @@ def actuals_of(run: Run, plan: Plan, result: RunResult) -> tuple[Actual, ...]:
     )
 
 
-def _seconds(plan: Plan) -> float | None:
+def _expected_seconds(plan: Plan) -> float | None:
     """Returns the expected seconds, None if unknown. An older plan has only a range, from half to twice as long, whose
     middle is the geometric mean."""
     if plan.predicted and plan.predicted.seconds is not None:
@@ -121,7 +121,7 @@ def show_plan(context: AppContext, run: Run, message: Message) -> None:
     _show(context, run, f"plan {run.id}", message)
 
 
-def to_requester(context: AppContext, run: Run, text: str, *, once: str) -> None:
+def tell_requester(context: AppContext, run: Run, text: str, *, once: str) -> None:
     body = Message(text).body()
     context.send(Draft("direct", run.channel, body, dedupe=once, person=run.requester))
 
@@ -140,7 +140,7 @@ def show_progress(context: AppContext, run: Run) -> None:
         decided=plan_views.approved_by(approvals) if approvals else "",
         result=context.link(result_card_of(run), "a message below"),
     )
-    freeze = freeze_scope.on_run(context, run)
+    freeze = freeze_scope.run_freeze(context, run)
     message = freeze_cards.add_freeze_notice(message, freeze) if freeze else message
     _show(context, run, card_of(context, run), message, progress=run.state in OPEN_RUN_STATES)
 
@@ -155,7 +155,7 @@ def post_intervention(context: AppContext, run: Run, why: str) -> None:
     show_progress(context, run)
     show_intervention(context, run, ())
     text = views.ended_notice(run, link_to(context, run), why)
-    to_requester(context, run, text, once=f"dm of {_intervention_card(run)}")
+    tell_requester(context, run, text, once=f"dm of {_intervention_card(run)}")
 
 
 def show_intervention(
@@ -182,7 +182,7 @@ def _intervention_card(run: Run) -> str:
 def show_end(context: AppContext, run: Run, why: str) -> None:
     """Shows on its card that the run failed or was cancelled, and tells the requester, whom an edit does not notify."""
     _show(context, run, card_of(context, run), views.ended_card(run, plan_from_json(run.plan), why))
-    to_requester(context, run, views.ended_notice(run, link_to(context, run), why), once=f"end dm {run.id}")
+    tell_requester(context, run, views.ended_notice(run, link_to(context, run), why), once=f"end dm {run.id}")
 
 
 def post_result(

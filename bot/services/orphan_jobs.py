@@ -59,16 +59,16 @@ def _sweep(context: AppContext, provider: str, trainer: Trainer) -> None:
     listed = trainer.jobs_by_key([*runs, *sizes], context.clock() - LOOK_BACK_S)
     for key, jobs in listed.items():
         if key in runs:
-            _of_run(context, trainer, runs[key], jobs)
+            _check_run(context, trainer, runs[key], jobs)
         elif key in sizes:
-            _of_size(context, trainer, sizes[key], jobs)
+            _check_size(context, trainer, sizes[key], jobs)
         else:
-            for job in _live(jobs):
+            for job in _unfinished(jobs):
                 _alert(context, provider, job, key, views.unknown_job(provider, job), None)
 
 
-def _of_run(context: AppContext, trainer: Trainer, run: Run, jobs: Sequence[Job]) -> None:
-    live = _live(jobs)
+def _check_run(context: AppContext, trainer: Trainer, run: Run, jobs: Sequence[Job]) -> None:
+    live = _unfinished(jobs)
     if run.state == "needs_human":
         interventions.resolve_with_job(
             context, run, next((job for job in jobs if job.id == run.job_id), jobs[0])
@@ -79,17 +79,17 @@ def _of_run(context: AppContext, trainer: Trainer, run: Run, jobs: Sequence[Job]
         _cancel_others(context, trainer, f"Run {run.id}", run.channel, run.job_id, live)
     elif run.state not in OPEN_RUN_STATES:
         is_unwanted = run.state == "cancelled"
-        _after_the_end(context, trainer, f"Run {run.id}", run.channel, live, is_unwanted=is_unwanted)
+        _handle_after_end(context, trainer, f"Run {run.id}", run.channel, live, is_unwanted=is_unwanted)
 
 
-def _of_size(context: AppContext, trainer: Trainer, size: SizeJob, jobs: Sequence[Job]) -> None:
-    measurement, live = size.measurement, _live(jobs)
+def _check_size(context: AppContext, trainer: Trainer, size: SizeJob, jobs: Sequence[Job]) -> None:
+    measurement, live = size.measurement, _unfinished(jobs)
     owner = f"Measurement m{measurement.id}"
     if measurement.state == "running" and size.job_id:
         _cancel_others(context, trainer, owner, measurement.channel, size.job_id, live)
     elif measurement.state in ("done", "failed", "cancelled"):
         is_unwanted = measurement.state == "cancelled"
-        _after_the_end(context, trainer, owner, measurement.channel, live, is_unwanted=is_unwanted)
+        _handle_after_end(context, trainer, owner, measurement.channel, live, is_unwanted=is_unwanted)
 
 
 def _take_over(context: AppContext, run: Run, job: Job) -> None:
@@ -112,23 +112,23 @@ def _cancel_others(
     context: AppContext, trainer: Trainer, owner: str, channel: str, ours: str | None, live: Sequence[Job]
 ) -> None:
     for extra in live:
-        if extra.id != ours and _cancelled(trainer, extra):
+        if extra.id != ours and _cancel(trainer, extra):
             provider = trainer.provider.name
             _alert(context, provider, extra, owner, views.duplicate_job(owner, provider, extra), channel)
 
 
-def _after_the_end(
+def _handle_after_end(
     context: AppContext, trainer: Trainer, owner: str, channel: str, live: Sequence[Job], *, is_unwanted: bool
 ) -> None:
     provider = trainer.provider.name
     for job in live:
         if not is_unwanted:
             _alert(context, provider, job, owner, views.job_still_running(owner, provider, job), channel)
-        elif _cancelled(trainer, job):
+        elif _cancel(trainer, job):
             _alert(context, provider, job, owner, views.cancelled_job(owner, provider, job), channel)
 
 
-def _cancelled(trainer: Trainer, job: Job) -> bool:
+def _cancel(trainer: Trainer, job: Job) -> bool:
     """Returns False if the job ended meanwhile."""
     try:
         trainer.cancel(job.id)
@@ -155,5 +155,5 @@ def _alert(
             context.post(where, message.letter(), dedupe=f"stray {account} {job.id}")
 
 
-def _live(jobs: Sequence[Job]) -> list[Job]:
+def _unfinished(jobs: Sequence[Job]) -> list[Job]:
     return [job for job in jobs if not job.is_final]

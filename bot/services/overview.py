@@ -34,12 +34,12 @@ def status(context: AppContext, person: str, channel: str) -> Status:
     names = authorization.visible_datasets(context, person, channel)
     freeze = context.store.freezes.current()
     against = context.store.freezes.against(freeze) if freeze else ()
-    latest, used = _latest(context, names)[:LATEST_RESULTS], models.all_in_use(context, names)
+    latest, used = _latest_results(context, names)[:LATEST_RESULTS], models.all_in_use(context, names)
     today = context.today()
-    uses = [use for use in sunsets.uses(context.store, context.settings, today) if use.dataset in names]
+    uses = [use for use in sunsets.list_uses(context.store, context.settings, today) if use.dataset in names]
     return Status(
         runs.open_runs(context, names),
-        _open(context, names),
+        _open_measurements(context, names),
         latest,
         freeze,
         against,
@@ -56,19 +56,19 @@ def home(context: AppContext, person: str) -> HomeOverview | Refusal:
     if refusal:
         return refusal
     names = authorization.visible_datasets(context, person, None)
-    summaries, measurements = runs.open_runs(context, names), _open(context, names)
-    mine = _waiting_for(context, summaries, person)
+    summaries, measurements = runs.open_runs(context, names), _open_measurements(context, names)
+    mine = _runs_to_approve(context, summaries, person)
     to_confirm = [
         summary
         for summary in measurements
-        if _waits_for_a_yes(summary) and summary.measurement.requested_by == person
+        if _awaits_confirmation(summary) and summary.measurement.requested_by == person
     ]
     rest = [summary for summary in (*summaries, *measurements) if summary not in (*mine, *to_confirm)]
     return HomeOverview(
         mine=mine,
         to_confirm=to_confirm,
         open=rest,
-        recent=_latest(context, names),
+        recent=_latest_results(context, names),
         budget=budgets.team_budget(context),
         in_use=models.all_in_use(context, names),
         links=_links(context, [*mine, *to_confirm, *rest][:LINKED]),
@@ -77,7 +77,7 @@ def home(context: AppContext, person: str) -> HomeOverview | Refusal:
     )
 
 
-def _waiting_for(context: AppContext, summaries: Sequence[RunSummary], person: str) -> list[RunSummary]:
+def _runs_to_approve(context: AppContext, summaries: Sequence[RunSummary], person: str) -> list[RunSummary]:
     """Returns the runs that this person may approve."""
     waiting = [
         summary
@@ -91,7 +91,7 @@ def _waiting_for(context: AppContext, summaries: Sequence[RunSummary], person: s
     return waiting if is_named else []
 
 
-def _waits_for_a_yes(summary: EvaluationSummary) -> bool:
+def _awaits_confirmation(summary: EvaluationSummary) -> bool:
     return not isinstance(summary, CurveSummary) and summary.progress.stage == "asking"
 
 
@@ -119,14 +119,14 @@ def listing(context: AppContext, person: str, channel: str) -> Sequence[DatasetE
     return listed
 
 
-def _open(context: AppContext, names: Collection[str]) -> list[EvaluationSummary]:
+def _open_measurements(context: AppContext, names: Collection[str]) -> list[EvaluationSummary]:
     return [
         _summarize(context, measurement)
         for measurement in authorization.filter_known(context, context.store.measurements.open(), names)
     ]
 
 
-def _latest(context: AppContext, names: Collection[str]) -> list[RunSummary | EvaluationSummary]:
+def _latest_results(context: AppContext, names: Collection[str]) -> list[RunSummary | EvaluationSummary]:
     """Returns runs and measurements that have a result, newest first."""
     done = (
         measurement for measurement in context.store.measurements.newest(runs.SEARCHED) if measurement.result

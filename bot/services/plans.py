@@ -76,10 +76,10 @@ ELIGIBILITY_TIMEOUT_S = 1.5  # a person waits for the answer to their command
 log = logging.getLogger(__name__)
 LEAST_MAXIMUM_USD = Decimal("0.10")
 LOOK_FOR_CARDS_S = 3600.0
-HARDLY_LEARNT = 2  # rows of a label
+RARE_LABEL_ROWS = 2  # rows of a label
 
 
-def keep_rows_back(context: AppContext, plan: Plan, estimated: EstimateResult) -> Plan | Refusal:
+def split_off_validation(context: AppContext, plan: Plan, estimated: EstimateResult) -> Plan | Refusal:
     """Keeps training rows back to choose among a sweep's trials, or to stop early by, where either is asked for. Both
     parts are written into the folder of files; the holdout is not touched."""
     sweep, patience = estimated.question.sweep, estimated.question.patience
@@ -114,7 +114,7 @@ def keep_rows_back(context: AppContext, plan: Plan, estimated: EstimateResult) -
     return replace(plan, swept=SweepPlan(sweep, *parts, halving_steps(courses), usd_per_hour))
 
 
-def destination_of(
+def current_destination(
     context: AppContext, row: ProviderRow, base_model: str, engine: str = BUILTIN
 ) -> Destination:
     """Returns where the plan is carried out. The trainer that we start gets another port each time, so the machine or
@@ -137,7 +137,7 @@ def destination_change(context: AppContext, plan: Plan | TunedCurvePlan) -> str 
     before, row = plan.destination, context.settings.provider(plan.provider)
     if before is None or row is None:
         return None
-    now = destination_of(context, row, plan.base_model, (before.engine or BUILTIN).split()[0])
+    now = current_destination(context, row, plan.base_model, (before.engine or BUILTIN).split()[0])
     name = escape(row.title)
     if before.base_url != now.base_url:
         there, here = (code(name or "this machine") for name in (before.base_url, now.base_url))
@@ -160,11 +160,11 @@ def _engine(context: AppContext, name: str) -> str | None:
     return f"{name} {result}" if result else None
 
 
-def no_key(row: ProviderRow) -> Refusal:
+def no_key_refusal(row: ProviderRow) -> Refusal:
     return Refusal(f"There is no key for {row.title}: set {row.provider.variables} where the bot runs.")
 
 
-def closed_to_us(context: AppContext, row: ProviderRow) -> str | None:
+def closed_to_us_text(context: AppContext, row: ProviderRow) -> str | None:
     """Returns why this account can't train there any more, None if it can or that can't be seen now.
 
     A service that has closed training to newcomers lists jobs and takes uploads as before, and refuses only the create,
@@ -186,7 +186,7 @@ def closed_to_us(context: AppContext, row: ProviderRow) -> str | None:
     )
 
 
-def untrainable(settings: Settings, target: Target) -> str | None:
+def untrainable_text(settings: Settings, target: Target) -> str | None:
     """Returns why our trainer can't train a base on this machine, None if it can."""
     row, model = target.row, target.model
     if model.is_encoder or row.cluster or not row.keeps_models_here:
@@ -204,7 +204,7 @@ def supersede(context: AppContext, former: Run, new: Run, money: Budget) -> None
         context.store.runs.move(former, "cancelled", now=now, error=sentence)
         what = escape(plan_views.plan_title(plan_from_json(former.plan)))
         text = f"Your {notifications.link_to(context, former)} ({what}) was cancelled. {sentence}"
-        notifications.to_requester(context, former, text, once=f"decision {former.id}")
+        notifications.tell_requester(context, former, text, once=f"decision {former.id}")
     context.store.replacements.add(former.id, new.id)
     context.audit(new.requester, "replace", f"run {former.id}", f"run {new.id}")
     show_superseded(context, former.id, sentence, money)
@@ -223,7 +223,7 @@ def may_start(
 ) -> tuple[Caller, CheckedDataset] | Refusal:
     """Returns who asks and the dataset, or the refusals that can be found before Slack's three seconds are over."""
     caller = authorization.look_up(context, person, "start", channel)
-    refusal = authorization.refusal_for(caller, "start") or authorization.unreachable(
+    refusal = authorization.refusal_for(caller, "start") or authorization.channel_refusal(
         context, channel, by_others=True
     )
     if refusal:
@@ -238,14 +238,14 @@ def start(context: AppContext, command: Start, person: str, channel: str) -> Run
     if isinstance(allowed, Refusal):
         return allowed
     caller, checked = allowed
-    unhosted = _not_hosted(context, command)
+    unhosted = _hosting_refusal(context, command)
     if unhosted:
         return unhosted
-    estimated = _estimated(context, checked, command)
+    estimated = _estimate(context, checked, command)
     if isinstance(estimated, Refusal):
         return estimated
     row, judge = estimated.target.row, estimated.judge
-    refusal = _cannot_start(context, estimated)
+    refusal = _start_refusal(context, estimated)
     if refusal:
         return refusal
     readers = [row] if judge is None or judge.row == row else [row, judge.row]
@@ -257,21 +257,21 @@ def start(context: AppContext, command: Start, person: str, channel: str) -> Run
     if isinstance(estimated.cost, MissingPrice):
         return Refusal(f"A run whose cost is unknown can't be approved. {missing_price_text(estimated.cost)}")
     plan = _with_catalogue_id(
-        context, _plan(context, checked, estimated, estimated.cost, person, channel), estimated.target
+        context, _build_plan(context, checked, estimated, estimated.cost, person, channel), estimated.target
     )
     if isinstance(plan, Refusal):
         return plan
-    refusal = authorization.refusal_for(caller, "start", request_of(plan)) or _nobody_to_approve(
+    refusal = authorization.refusal_for(caller, "start", approval_request(plan)) or _approver_refusal(
         context, plan
     )
     if refusal:
         return refusal
-    plan = keep_rows_back(context, plan, estimated)
+    plan = split_off_validation(context, plan, estimated)
     if isinstance(plan, Refusal):
         return plan
     warnings = (*plan.warnings, *permission.notes)
     plan = replace(plan, warnings=warnings, overridden=permission.overridden)
-    return _ask(context, plan, permission)
+    return _submit(context, plan, permission)
 
 
 def start_estimated(context: AppContext, number: int, person: str) -> Run | Refusal:
@@ -285,7 +285,7 @@ def start_estimated(context: AppContext, number: int, person: str) -> Run | Refu
     return start(context, Start(estimate.dataset, question), person, estimate.channel)
 
 
-def _estimated(context: AppContext, checked: CheckedDataset, command: Start) -> EstimateResult | Refusal:
+def _estimate(context: AppContext, checked: CheckedDataset, command: Start) -> EstimateResult | Refusal:
     """Estimates the run. A judge that nobody named is left out where the rows may not go to it."""
     estimated = estimate_requests.estimate_for(context, checked, command.question)
     if isinstance(estimated, Refusal) or estimated.judge is None or command.question.judge:
@@ -298,7 +298,7 @@ def _estimated(context: AppContext, checked: CheckedDataset, command: Start) -> 
     return estimate_requests.estimate_for(context, checked, replace(command.question, judge=NO_JUDGE))
 
 
-def _not_hosted(context: AppContext, command: Start) -> Refusal | None:
+def _hosting_refusal(context: AppContext, command: Start) -> Refusal | None:
     """Asks the vendor, before anybody approves, whether the tuned model can be asked there, and what an hour costs
     now."""
     target = find_target(context.settings.providers, command.question.target)
@@ -309,7 +309,7 @@ def _not_hosted(context: AppContext, command: Start) -> Refusal | None:
     return deployments.refresh_price(context, target.row, target.model.name)
 
 
-def request_of(plan: Plan) -> Request:
+def approval_request(plan: Plan) -> Request:
     return Request(plan.requester, plan.uploaded_by, plan.asked_at, plan.maximum_micros)
 
 
@@ -319,7 +319,7 @@ def approvals_needed(context: AppContext, plan: Plan) -> int:
     return tier.approvers if tier else 0
 
 
-def _cannot_start(context: AppContext, estimated: EstimateResult) -> Refusal | None:
+def _start_refusal(context: AppContext, estimated: EstimateResult) -> Refusal | None:
     verdict = estimated.verdict
     ended = next(
         (reason for reason in verdict.reasons if reason.rule == "end date" and reason.kind == "no_go"), None
@@ -328,12 +328,12 @@ def _cannot_start(context: AppContext, estimated: EstimateResult) -> Refusal | N
         return Refusal(f"{advice.reason_text(verdict, ended)} {advice.next_step(verdict)}")
     row = estimated.target.row
     if row.name not in context.trainers:
-        return no_key(row)
-    closed = closed_to_us(context, row) or untrainable(context.settings, estimated.target)
+        return no_key_refusal(row)
+    closed = closed_to_us_text(context, row) or untrainable_text(context.settings, estimated.target)
     return Refusal(closed) if closed else None
 
 
-def _nobody_to_approve(context: AppContext, plan: Plan) -> Refusal | None:
+def _approver_refusal(context: AppContext, plan: Plan) -> Refusal | None:
     """Refuses a plan that too few people could approve. If Slack doesn't tell who is in a group, it may wait."""
     rules = authorization.current_rules(context, "approve")
     tier = rules.policy.tier(plan.maximum_micros)
@@ -355,7 +355,7 @@ def _nobody_to_approve(context: AppContext, plan: Plan) -> Refusal | None:
     )
 
 
-def _plan(
+def _build_plan(
     context: AppContext,
     checked: CheckedDataset,
     estimated: EstimateResult,
@@ -388,7 +388,7 @@ def _plan(
         prices=PriceList(prices, context.today()).to_json(),
         training_tokens=cost.training.billed_tokens,
         expected_micros=to_micros(cost.training.usd.expected + cost.evaluation_usd),
-        maximum_micros=_maximum(cost, is_rented=estimated.target.row.rents),
+        maximum_micros=_maximum_micros(cost, is_rented=estimated.target.row.rents),
         seconds_low=round(estimated.minutes.low * 60) if estimated.minutes else None,
         seconds_high=round(estimated.minutes.high * 60) if estimated.minutes else None,
         warnings=_warnings(estimated),
@@ -398,7 +398,7 @@ def _plan(
         channel=channel,
         asked_at=context.clock(),
         predicted=estimate_requests.prediction_of(estimated),
-        destination=destination_of(
+        destination=current_destination(
             context,
             estimated.target.row,
             estimated.target.model.name,
@@ -427,7 +427,7 @@ def _with_catalogue_id(context: AppContext, plan: Plan, target: Target) -> Plan 
     return replace(plan, destination=replace(plan.destination, catalogue_id=catalogue_id))
 
 
-def _maximum(cost: RunCost, *, is_rented: bool) -> int:
+def _maximum_micros(cost: RunCost, *, is_rented: bool) -> int:
     """Returns the cost at which a run is stopped, while it trains or is measured, in micro-dollars.
 
     Nobody wants it stopped for a few cents. By the hour it is at least ten cents, as the time is known only roughly; by
@@ -471,16 +471,16 @@ def _rare_labels(estimated: EstimateResult) -> list[str]:
     """A sentence about labels that an encoder will hardly learn."""
     if not estimated.target.model.is_encoder:
         return []
-    rare = [count.label for count in estimated.report.labels if count.rows <= HARDLY_LEARNT]
+    rare = [count.label for count in estimated.report.labels if count.rows <= RARE_LABEL_ROWS]
     if not rare:
         return []
     named = ", ".join(shorten(label) for label in rare[:3])
     more = f" and {len(rare) - 3:,} more" if len(rare) > 3 else ""
     have = "has" if len(rare) == 1 else "have"
-    return [f"{named}{more} {have} {HARDLY_LEARNT} rows or fewer, and will hardly be learnt."]
+    return [f"{named}{more} {have} {RARE_LABEL_ROWS} rows or fewer, and will hardly be learnt."]
 
 
-def _ask(context: AppContext, plan: Plan, permission: EgressPermission) -> Run | Refusal:
+def _submit(context: AppContext, plan: Plan, permission: EgressPermission) -> Run | Refusal:
     now, hash_of_plan = context.clock(), plan_hash(plan)
     with context.store.transaction():
         aim, former = (plan.dataset, plan.provider, plan.base_model), []

@@ -26,7 +26,7 @@ from storage.promotions import NewPromotion, Promotion
 from storage.records import Measurement, Model, Run
 from trainers.evaluation.results import Ladder
 
-MOVED = "Another model was deployed just now; `/finetune models` shows which. Try again if you still want this one."
+OVERTAKEN = "Another model was deployed just now; `/finetune models` shows which. Try again if you still want this one."
 
 
 @dataclass(frozen=True)
@@ -108,7 +108,7 @@ def decide_by_sealed(
         return Refusal(f"{code(model.name)} is in use already.")
     on_holdout = evidence.promotion_proof(context, model, used)
     proof = sealed_tests.proof_of(context, model, used, ladder, on_holdout)
-    refusal = _not_to_be_used(context, model, proof, None)
+    refusal = _promotion_refusal(context, model, proof, None)
     ended = models.proof_of(context, standing) if standing else None
     return refusal or DecidedPromotion(model, run, person, None, on_holdout, standing, ended)
 
@@ -135,7 +135,7 @@ def _promote(
         return Refusal(f"{code(model.name)} is in use for {code(dataset)} already, by <@{standing.person}>.")
     used = _model(context, standing)
     proof = evidence.promotion_proof(context, model, used)
-    refusal = _not_to_be_used(context, model, proof, because)
+    refusal = _promotion_refusal(context, model, proof, because)
     if refusal:
         return refusal
     if not because and sealed_tests.has_sealed_rows(context, run):
@@ -162,11 +162,11 @@ def _record(context: AppContext, decided: DecidedPromotion) -> PromotionSummary 
             return Refusal(freeze_cards.refusal(freeze, "No other model is deployed now"))
         promotion = context.store.promotions.add(new, now=context.clock())
         if promotion is None:
-            return Refusal(MOVED)
+            return Refusal(OVERTAKEN)
         return _announce(context, promotion, decided.proof, decided.ended)
 
 
-def _not_to_be_used(
+def _promotion_refusal(
     context: AppContext, model: Model, proof: PromotionEvidence, because: str | None
 ) -> Refusal | None:
     """Returns why the model may not be used. One that our own trainer doesn't have any more can't be, whatever the
@@ -215,7 +215,7 @@ def _roll_back(
     ended = models.proof_of(context, standing)
     with context.store.transaction():
         promotion = context.store.promotions.add(new, now=context.clock())
-        return Refusal(MOVED) if promotion is None else _announce(context, promotion, proof, ended)
+        return Refusal(OVERTAKEN) if promotion is None else _announce(context, promotion, proof, ended)
 
 
 def _announce(

@@ -34,7 +34,7 @@ SETTLE_S = 12 * 60.0
 LOOK_AGAIN_S = 10.0
 POLL_S = 2.0
 INTERVALS = ((60.0, POLL_S), (600.0, 4.0), (3600.0, 10.0))  # up to an age in seconds, a look every so many
-OLD_S = 20.0
+SLOWEST_POLL_S = 20.0
 MAX_CREATES = 5
 MAX_PAUSE_S = 120.0
 UNSEEN_START_S, UNSEEN_S = 30.0, 600.0  # from then on the trainer is asked what it did meanwhile
@@ -70,7 +70,7 @@ class JobFiles:
 
 
 @dataclass(frozen=True)
-class Ready:
+class UploadedFiles:
     """The ids of these files at the trainer, which has no job yet: it is created now."""
 
     file_id: str
@@ -96,30 +96,30 @@ class JobOwner(Protocol):
         """Returns whether the agreement to it still counts. If not, it was ended or put off."""
         ...
 
-    def intend(self, ready: Ready) -> Self | None:
+    def intend(self, ready: UploadedFiles) -> Self | None:
         """Records that a job may exist from here on. Returns None if a cancel or a freeze came first. Called in a
         transaction."""
         ...
 
-    def spec(self, ready: Ready) -> JobSpec: ...
+    def spec(self, ready: UploadedFiles) -> JobSpec: ...
 
-    def started(self, job: Job) -> None: ...
+    def record_start(self, job: Job) -> None: ...
 
     def wait(self, seconds: float, note: str | None = None) -> None:
         """Takes the next step in so many seconds; `note` is a sentence about a hiccup."""
         ...
 
-    def refused(self, refused: Refused | Changed) -> None:
+    def record_refusal(self, refused: Refused | Changed) -> None:
         """Handles a certain no: nothing was created. Changed: the file is not the approved one."""
         ...
 
-    def stuck(self, why: str) -> None:
+    def report_doubt(self, why: str) -> None:
         """Handles that a job may exist, which can't be seen now. `why` is a sentence, unescaped."""
         ...
 
 
 @dataclass(frozen=True)
-class Later:
+class RetryLater:
     """Look again after so many seconds. `note` is a sentence about a hiccup."""
 
     seconds: float
@@ -134,36 +134,38 @@ def create(owner: JobOwner) -> None:
     ready, may_create = None, is_settled or trainer.provider.can("idempotency")
     record_uploads(owner.context, trainer.provider.name, owner.files.hashes)
     try:
-        job = _find(trainer, attempt.key)
+        job = _find_job(trainer, attempt.key)
         if job is None and may_create and attempt.tries < MAX_CREATES:
             folder, files = owner.context.settings.files, owner.files
             training, held = files.training, files.validation
             sent = trainer.upload(folder / f"{training}.jsonl", training, attempt.key)
-            ready = Ready(sent, trainer.upload(folder / f"{held}.jsonl", held) if held else None)
+            ready = UploadedFiles(sent, trainer.upload(folder / f"{held}.jsonl", held) if held else None)
     except (Refused, Changed) as refused:
         if attempt.is_sent:  # a no to the look is none to the create before it
-            owner.stuck(f"{refused} A job may have been created: look there.")
+            owner.report_doubt(f"{refused} A job may have been created: look there.")
         else:
-            owner.refused(refused)
+            owner.record_refusal(refused)
         return
     except TrainerError as trouble:
         owner.wait(_pause(attempt, trouble), str(trouble))
         return
     if job:
-        owner.started(job)
+        owner.record_start(job)
     elif ready:
         _send(owner, ready)
     elif not may_create:
         owner.wait(LOOK_AGAIN_S)
     else:
-        owner.stuck(f"The trainer was asked {attempt.tries} times to create the job, without a clear answer.")
+        owner.report_doubt(
+            f"The trainer was asked {attempt.tries} times to create the job, without a clear answer."
+        )
 
 
-def hold(owner: JobOwner, seconds: float, note: str | None = None) -> None:
+def look_without_creating(owner: JobOwner, seconds: float, note: str | None = None) -> None:
     """Creates nothing now, but still looks for a job whose create got lost."""
-    job = _look_for(owner)
+    job = _look_for_lost_job(owner)
     if isinstance(job, Job):
-        owner.started(job)
+        owner.record_start(job)
     else:
         owner.wait(seconds, note)
 
@@ -171,10 +173,10 @@ def hold(owner: JobOwner, seconds: float, note: str | None = None) -> None:
 def is_surely_absent(owner: JobOwner) -> bool:
     """Returns whether an uncertain create left no job. A job that is found is taken over; otherwise it gets time to
     appear."""
-    match _look_for(owner):
+    match _look_for_lost_job(owner):
         case Job() as job:
-            owner.started(job)
-        case Later(seconds, note):
+            owner.record_start(job)
+        case RetryLater(seconds, note):
             owner.wait(seconds, note)
         case None:
             return True
@@ -193,14 +195,14 @@ def follow(
     try:
         job = trainer.job(job_id)
         if wish is not None and not job.is_final:
-            job = _moved(trainer, job, wish)
+            job = _carry_out(trainer, job, wish)
         is_at_work = job.status in ("running", "paused")
         if not (job.is_final or (is_at_work and (is_shown or job.status != progress.status))):
-            return job, _progress(progress, job, (), now)
-        busy = _unwatched(trainer, job, progress, now)
-        return job, _progress(progress, job, _newest_events(trainer, job), now, busy)
+            return job, _updated_progress(progress, job, (), now)
+        busy = _unseen_seconds(trainer, job, progress, now)
+        return job, _updated_progress(progress, job, _newest_events(trainer, job), now, busy)
     except Refused as refused:
-        owner.stuck(f"{refused} The job may still cost money: look there.")
+        owner.report_doubt(f"{refused} The job may still cost money: look there.")
     except TrainerError as trouble:
         owner.wait(MAX_PAUSE_S / 8, f"{trouble} The job itself goes on; asking again.")
     return None
@@ -218,11 +220,11 @@ def _newest_events(trainer: Trainer, job: Job) -> tuple[Event, ...]:
 def next_look(now: float, since: float) -> float:
     """Returns when to look again at a job that began at `since`: at the same moments for all jobs of its age, so that
     one list of them is enough."""
-    every = next((every for age, every in INTERVALS if now - since < age), OLD_S)
+    every = next((every for age, every in INTERVALS if now - since < age), SLOWEST_POLL_S)
     return (now // every + 1) * every
 
 
-def _send(owner: JobOwner, ready: Ready) -> None:
+def _send(owner: JobOwner, ready: UploadedFiles) -> None:
     """Sends the one create, after the intent is committed."""
     if not owner.is_agreed():  # sending the files may have taken minutes
         return
@@ -233,26 +235,26 @@ def _send(owner: JobOwner, ready: Ready) -> None:
     try:
         job = owner.trainer.create(intent.spec(ready))
     except Refused as refused:
-        intent.refused(refused)
+        intent.record_refusal(refused)
     except (Uncertain, Nonsense) as doubt:
         log.warning("%s: %s", owner.attempt.key, doubt)
         intent.wait(LOOK_AGAIN_S / 2, str(doubt))
     else:
-        intent.started(job)
+        intent.record_start(job)
 
 
-def _look_for(owner: JobOwner) -> Job | Later | None:
+def _look_for_lost_job(owner: JobOwner) -> Job | RetryLater | None:
     """Returns the job of an uncertain create, None if there certainly is none."""
     attempt = owner.attempt
     try:
-        job = _find(owner.trainer, attempt.key)
+        job = _find_job(owner.trainer, attempt.key)
     except TrainerError as trouble:
-        return Later(_pause(attempt, trouble), str(trouble))
+        return RetryLater(_pause(attempt, trouble), str(trouble))
     is_settled = attempt.waited_s >= SETTLE_S
-    return job or (None if is_settled else Later(LOOK_AGAIN_S))
+    return job or (None if is_settled else RetryLater(LOOK_AGAIN_S))
 
 
-def _find(trainer: Trainer, key: str) -> Job | None:
+def _find_job(trainer: Trainer, key: str) -> Job | None:
     """Returns the oldest job with our key. Others would cost twice, so they are cancelled."""
     jobs = trainer.find_jobs(key)
     for extra in jobs[1:]:
@@ -270,7 +272,7 @@ def _pause(attempt: Attempt, trouble: TrainerError) -> float:
     return min(seconds or 2.0 ** min(attempt.tries + 1, 7), MAX_PAUSE_S)
 
 
-def _unwatched(trainer: Trainer, job: Job, progress: Progress, now: float) -> float | None:
+def _unseen_seconds(trainer: Trainer, job: Job, progress: Progress, now: float) -> float | None:
     """Returns the seconds that a job trained since it was last seen, if that is long ago as the bot was away, or if it
     began and ended between two looks."""
     looked = progress.ran_until
@@ -285,7 +287,7 @@ def _unwatched(trainer: Trainer, job: Job, progress: Progress, now: float) -> fl
     return budgets.seconds_since_poll(job, events, looked, now, was_paused=progress.is_paused)
 
 
-def _moved(trainer: Trainer, job: Job, wish: Wish) -> Job:
+def _carry_out(trainer: Trainer, job: Job, wish: Wish) -> Job:
     """Carries out the wish. A job that ended meanwhile refuses it; its state counts."""
     try:
         match wish:
@@ -302,7 +304,7 @@ def _moved(trainer: Trainer, job: Job, wish: Wish) -> Job:
         return now
 
 
-def _progress(
+def _updated_progress(
     progress: Progress, job: Job, events: tuple[Event, ...], now: float, busy: float | None = None
 ) -> Progress:
     """Adds what the trainer reports to the progress. `busy`: what `_unwatched` returned."""
@@ -323,14 +325,14 @@ def _progress(
     return progress.with_job(job, events, note, now, busy)
 
 
-def spec_of(run: Run, plan: Plan, ready: Ready) -> JobSpec:
+def job_spec(run: Run, plan: Plan, ready: UploadedFiles) -> JobSpec:
     rental = PriceList.from_json(plan.prices).rows[0].rental
     return JobSpec(
         key=run.key,
         model=plan.model_id,
         training_file=ready.file_id,
         validation_file=ready.validation_id,
-        hyperparameters=dict(plan.hyperparameters) | limits_of(plan),
+        hyperparameters=dict(plan.hyperparameters) | trainer_limits(plan),
         sweep=plan.swept.sweep if plan.swept else (),
         seed=plan.seed,
         suffix=plan.suffix,
@@ -339,7 +341,7 @@ def spec_of(run: Run, plan: Plan, ready: Ready) -> JobSpec:
     )
 
 
-def limits_of(plan: Plan) -> dict[str, Hyperparameter]:
+def trainer_limits(plan: Plan) -> dict[str, Hyperparameter]:
     """Returns the trainer's own limits: a sweep that costs money stops where the approved money ends."""
     if plan.stopping:
         return {"patience": plan.stopping.patience}
@@ -358,7 +360,7 @@ def delete_uploads(context: CoreContext, trainer: Trainer, hashes: set[str], own
     """Deletes those of these files that were sent and that no other run or curve needs. Returns the outcome as a
     sentence after a space. `owner` is 'run 3' or 'm3'."""
     sent = hashes & context.store.uploads.at(trainer.provider.name)
-    deleted = _forget(context, trainer, sent, owner)
+    deleted = _delete_unneeded(context, trainer, sent, owner)
     if deleted is None:
         return " The uploaded file could not be deleted there: it is tried again by itself."
     return " The uploaded file was deleted again." if deleted else ""
@@ -367,13 +369,13 @@ def delete_uploads(context: CoreContext, trainer: Trainer, hashes: set[str], own
 def delete_after_job(context: AppContext, trainer: Trainer, run: Run) -> None:
     """Deletes the job's training and validation files. What can't be deleted now is deleted by
     `delete_unneeded_uploads`."""
-    _forget(context, trainer, uploads_of_run(run), f"run {run.id}")
+    _delete_unneeded(context, trainer, uploads_of_run(run), f"run {run.id}")
 
 
 def delete_unneeded_uploads(context: AppContext) -> None:
     """Deletes, every few minutes, files that nothing needs any more, as after a kill or while the trainer was away."""
     for name, trainer in context.trainers.items():
-        _forget(context, trainer, context.store.uploads.at(name), "tidying up")
+        _delete_unneeded(context, trainer, context.store.uploads.at(name), "tidying up")
 
 
 def uploads_of_run(run: Run) -> set[str]:
@@ -383,7 +385,7 @@ def uploads_of_run(run: Run) -> set[str]:
     return {stopping.fitted_sha256, stopping.validation_sha256} if stopping else {plan.train_sha256}
 
 
-def _forget(context: CoreContext, trainer: Trainer, hashes: set[str], owner: str) -> int | None:
+def _delete_unneeded(context: CoreContext, trainer: Trainer, hashes: set[str], owner: str) -> int | None:
     """Returns how many files were deleted, None if the trainer could not be asked."""
     needed: set[str] = set()  # which a job that isn't over may still read there
     for name in context.settings.beside(trainer.provider.name):
@@ -392,7 +394,7 @@ def _forget(context: CoreContext, trainer: Trainer, hashes: set[str], owner: str
                 needed |= uploads_of_run(run)
         for measurement in context.store.measurements.open():
             if f"m{measurement.id}" != owner:
-                needed |= _of_curve(measurement, name)
+                needed |= _uploads_of_curve(measurement, name)
     unneeded, now = hashes - needed, context.clock()
     if not unneeded:
         return 0
@@ -407,7 +409,7 @@ def _forget(context: CoreContext, trainer: Trainer, hashes: set[str], owner: str
     return deleted
 
 
-def _of_curve(measurement: Measurement, provider: str) -> set[str]:
+def _uploads_of_curve(measurement: Measurement, provider: str) -> set[str]:
     plan = plan_of(measurement.plan) if measurement.kind == "curve" else None
     if not isinstance(plan, TunedCurvePlan) or plan.provider != provider:
         return set()

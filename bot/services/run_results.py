@@ -51,7 +51,7 @@ from bot.services.estimate_inputs import without_itself
 from bot.services.evaluation_engine import Answers, Evaluation
 from bot.services.evaluation_worker import max_tokens
 from bot.services.run_judgements import ResultStep
-from bot.services.run_worker import Judged, RunComparison, judge_run
+from bot.services.run_worker import JudgedRun, RunComparison, judge_run
 from bot.values.evaluations import ArmProgress
 from bot.values.runs import Advice, Progress, Refusal, RunResult
 from storage.evaluations import AnswerTotals
@@ -90,7 +90,7 @@ def evaluate(context: AppContext, run: Run) -> None:
         )
         model = code(run.model or "")
         sentence = f"The model is trained and kept as {model}, and was not judged. {escape(str(changed))}"
-        spent = _cost(step, base, tuned) + run_judgements.spent(step)
+        spent = _cost_micros(step, base, tuned) + run_judgements.spent(step)
         run_states.end(context, run, "failed", sentence, actual_micros=spent)
 
 
@@ -152,13 +152,13 @@ def _take_step(step: ResultStep) -> None:
     if not (trainer.provider.can("chat") or plan.hosting):
         _end(step, "failed", f"{run.provider} doesn't serve it, so it could not be measured.")
         return
-    if context.workers.has(_judging(run)):
+    if context.workers.has(_judge_task(run)):
         _judge(step)
         return
     evaluation = _evaluation(step)
     answers = evaluation_engine.collect(context, evaluation, _arms(evaluation, step.progress))
     if plan.hosting and (answers.all_missing or answers.failed):
-        serving = deployments.serving_of(context, run, plan, plan.hosting)
+        serving = deployments.serving_state(context, run, plan, plan.hosting)
         if not serving.is_ready:
             # Its machine starts, or has ended: what waits would be asked in vain.
             context.llm.drop(step.owner)
@@ -174,7 +174,7 @@ def _take_step(step: ResultStep) -> None:
         if replies is not None:
             keys, now = evaluation.keys[CLASSICAL], context.clock()
             evaluation_engine.keep_free(context, CLASSICAL, keys, replies, now, step.owner)
-    cost = _cost(step, *answers.paid.values()) + context.store.deployments.of_runs(run.id)
+    cost = _cost_micros(step, *answers.paid.values()) + context.store.deployments.of_runs(run.id)
     if answers.failed:
         _handle_failure(step, answers)
     elif answers.all_missing and cost > plan.maximum_micros:
@@ -182,7 +182,7 @@ def _take_step(step: ResultStep) -> None:
         limit = f"the plan allows {most} at most, and it has cost {spent}"
         _end_once_idle(step, "failed", f"Measuring was stopped because of its cost: {limit}.")
     else:
-        _go_on(step, evaluation, answers)
+        _ask_missing(step, evaluation, answers)
 
 
 def _handle_failure(step: ResultStep, answers: Answers) -> None:
@@ -191,7 +191,7 @@ def _handle_failure(step: ResultStep, answers: Answers) -> None:
     context, run, plan = step.context, step.run, step.plan
     context.llm.drop(step.owner)
     (failed,) = [arm for arm in answers.arms if arm.failed is not None][:1]
-    if plan.hosting and failed.arm.rung == "tuned" and deployments.doubt(context, run):
+    if plan.hosting and failed.arm.rung == "tuned" and deployments.look_soon(context, run):
         run_states.wait(context, run, LOOK_AGAIN_S, note=answers.failed)
     elif plan.hosting and failed.arm.rung == "zero" and plan.labels:
         progress = replace(step.progress, is_base_unasked=True).to_json()
@@ -203,7 +203,7 @@ def _handle_failure(step: ResultStep, answers: Answers) -> None:
         _end(step, "failed", f"Measuring failed: {escape(str(answers.failed))}")
 
 
-def _go_on(step: ResultStep, evaluation: Evaluation, answers: Answers) -> None:
+def _ask_missing(step: ResultStep, evaluation: Evaluation, answers: Answers) -> None:
     """Asks what has no answer and is not under way, if the rows may go there."""
     context, run, plan = step.context, step.run, step.plan
     against = None
@@ -220,7 +220,7 @@ def _go_on(step: ResultStep, evaluation: Evaluation, answers: Answers) -> None:
             evaluation_engine.ask(context, evaluation, answers.unasked)
         return
     step = replace(step, run=counted)
-    arms, spent = _arms(evaluation, step.progress), _cost(step, *answers.paid.values())
+    arms, spent = _arms(evaluation, step.progress), _cost_micros(step, *answers.paid.values())
     if run_judgements.take_step(step, evaluation, arms, spent):
         _judge(step)
 
@@ -251,7 +251,7 @@ def _save(step: ResultStep, evaluation: Evaluation, answers: Answers, against: U
     return moved
 
 
-def _before(step: ResultStep) -> Literal["base", "classical"]:
+def _base_kind(step: ResultStep) -> Literal["base", "classical"]:
     is_unasked = METHODS[step.plan.method].is_for_encoders or step.progress.is_base_unasked
     return "classical" if is_unasked else "base"
 
@@ -260,7 +260,7 @@ def _evaluation(step: ResultStep) -> Evaluation:
     """Returns the evaluation of the base model, or what stands in its place, and the tuned one, in this order."""
     run, plan = step.run, step.plan
     tuned = tuned_candidate(run.provider, _tuned_model(step))
-    is_classical = _before(step) == "classical"
+    is_classical = _base_kind(step) == "classical"
     asked_models = (
         [tuned] if is_classical else [Candidate("zero", f"{run.provider}/{plan.base_model}"), tuned]
     )
@@ -307,7 +307,7 @@ def _prompt(candidate: Candidate, row: Example, labels: Sequence[str]) -> tuple[
 def _judge(step: ResultStep) -> None:
     """Lets a worker judge the answers. Its arguments are gathered once; after that only its answer is polled."""
     context, run, plan = step.context, step.run, step.plan
-    is_begun, trainer = context.workers.has(_judging(run)), context.trainers[run.provider]
+    is_begun, trainer = context.workers.has(_judge_task(run)), context.trainers[run.provider]
     try:
         job = None if is_begun and not plan.swept else trainer.job(str(run.job_id))
         metrics = trainer.metrics(job) if job and not is_begun else ()
@@ -318,12 +318,12 @@ def _judge(step: ResultStep) -> None:
     except TrainerError as trouble:
         run_states.wait(context, run, LOOK_AGAIN_S, note=str(trouble))
         return
-    judged = context.workers.take(_judging(run)) if is_begun else _begin_judging(step, metrics)
+    judged = context.workers.take(_judge_task(run)) if is_begun else _begin_judging(step, metrics)
     if judged is not None:
         _finish(step, judged, arms)
 
 
-def _begin_judging(step: ResultStep, metrics: Sequence[Metric]) -> Judged | None:
+def _begin_judging(step: ResultStep, metrics: Sequence[Metric]) -> JudgedRun | None:
     context, run, plan = step.context, step.run, step.plan
     evaluation, evidence = _evaluation(step), without_itself(_evidence(step), plan.method)
     replies = evaluation_engine.replies(context, evaluation.keys, _arms(evaluation, step.progress))
@@ -350,17 +350,17 @@ def _begin_judging(step: ResultStep, metrics: Sequence[Metric]) -> Judged | None
     )
     title, now = run.model or "", context.clock()
     return context.workers.poll(
-        _judging(run), judge_run, comparison, metrics, title=title, folder=step.folder, now=now
+        _judge_task(run), judge_run, comparison, metrics, title=title, folder=step.folder, now=now
     )
 
 
-def _judging(run: Run) -> str:
+def _judge_task(run: Run) -> str:
     return f"judge {run.id}"
 
 
-def _finish(step: ResultStep, judged: Judged, arms: tuple[SweepArm, ...]) -> None:
+def _finish(step: ResultStep, judged: JudgedRun, arms: tuple[SweepArm, ...]) -> None:
     context, run, plan, progress = step.context, step.run, step.plan, step.progress
-    settled, hosting = _spent(step), context.store.deployments.of_runs(run.id)
+    settled, hosting = _spent_micros(step), context.store.deployments.of_runs(run.id)
     actual = settled + hosting
     row = context.settings.provider(plan.provider)
     result = RunResult(
@@ -387,7 +387,7 @@ def _finish(step: ResultStep, judged: Judged, arms: tuple[SweepArm, ...]) -> Non
         worse_labels=judged.worse_labels,
         judge=judged.judge,
         agreement=evidence_services.judge_agreement(context, plan) if plan.judge else None,
-        before=_before(step),
+        before=_base_kind(step),
         vendor_micros=progress.vendor.micros if progress.vendor else None,
         is_uncounted=progress.is_uncounted and is_paid_by_token(PriceList.from_json(plan.prices)),
     )
@@ -458,16 +458,16 @@ def _end_once_idle(step: ResultStep, state: notifications.EndState, why: str) ->
 def _end(step: ResultStep, state: notifications.EndState, why: str) -> None:
     """Ends the run without a result; the training and the answers so far have to be paid all the same."""
     sentence = f"The model is trained and kept as {code(step.run.model or '')}. {why}"
-    run_states.end(step.context, step.run, state, sentence, actual_micros=_spent(step))
+    run_states.end(step.context, step.run, state, sentence, actual_micros=_spent_micros(step))
 
 
-def _spent(step: ResultStep) -> int:
+def _spent_micros(step: ResultStep) -> int:
     """Returns micro-dollars. Answers that were stored before this run asked are free."""
     keys, since = _evaluation(step).keys.values(), step.run.state_since
     base, tuned = (step.context.store.answers.totals(theirs, since=since) for theirs in keys)
-    return _cost(step, base, tuned) + run_judgements.spent(step)
+    return _cost_micros(step, base, tuned) + run_judgements.spent(step)
 
 
-def _cost(step: ResultStep, base: AnswerTotals, tuned: AnswerTotals) -> int:
+def _cost_micros(step: ResultStep, base: AnswerTotals, tuned: AnswerTotals) -> int:
     trained = notifications.trained_amounts(step.plan, step.progress)
     return actual_micros(*trained, base, tuned, step.progress.billed_micros)

@@ -39,7 +39,7 @@ def end(
         notifications.show_end(context, moved, why)
 
 
-def needs_human(context: AppContext, run: Run, why: str) -> None:
+def hand_to_people(context: AppContext, run: Run, why: str) -> None:
     """Stops with money in doubt: the reservation stays until people have decided (interventions.py)."""
     now = context.clock()
     with context.store.transaction():

@@ -54,7 +54,7 @@ class RunComparison:
 
 
 @dataclass(frozen=True)
-class Judged:
+class JudgedRun:
     """`answers` are both models' to all rows; everything else counts copies of a row once. `changed`: rows that only
     one model got right, the losses first. `beside`: the tuned model as a rung, and the best alternative."""
 
@@ -76,7 +76,7 @@ class Judged:
 
 def judge_run(
     comparison: RunComparison, metrics: Sequence[Metric], *, title: str, folder: Path, now: float
-) -> Judged:
+) -> JudgedRun:
     """Compares both models on the same rows, and draws loss.png, quality.png and, of labels, confusion.png into
     `folder`. `now` in unix seconds."""
     path, labels = comparison.holdout, comparison.labels
@@ -91,13 +91,13 @@ def judge_run(
     base_matrix, matrix = (_confusion(labels, expected, rows) for rows in (base, tuned))
     if matrix:  # for the report
         evaluation_charts.draw_confusion(matrix, compared, title, folder / "confusion.png")
-    beside = _beside(comparison, holdout, now)
-    all_measured = replace(beside, rungs=(*_alike(comparison, beside), *beside.rung("tuned")))
+    beside = _ladder_beside_best(comparison, holdout, now)
+    all_measured = replace(beside, rungs=(*_comparable(comparison, beside), *beside.rung("tuned")))
     loss_plot.draw_loss_curve(metrics, title, folder / "loss.png")
     evaluation_charts.draw_ladder(all_measured, folder / "quality.png")
-    return Judged(
-        base=_score(base, compared.base_correct, compared.base, base_matrix),
-        tuned=_score(tuned, compared.tuned_correct, compared.tuned, matrix),
+    return JudgedRun(
+        base=_arm_score(base, compared.base_correct, compared.base, base_matrix),
+        tuned=_arm_score(tuned, compared.tuned_correct, compared.tuned, matrix),
         better=compared.gained,
         worse=compared.lost,
         p_value=compared.p,
@@ -106,7 +106,7 @@ def judge_run(
         loss_curve=loss_curve(metrics),
         beside=beside,
         answers=(*base_rows, *tuned_rows),
-        changed=_changed(holdout, base_rows, tuned_rows),
+        changed=_changed_rows(holdout, base_rows, tuned_rows),
         labels=_label_changes(base_matrix, matrix) if base_matrix and matrix else (),
         worse_labels=_worse_labels(expected, base, tuned, beside) if labels else (),
         judge=comparison.judge,
@@ -165,7 +165,7 @@ def _worse_labels(
     return labels_that_lost([row.answer for row in expected], before, [row.correct for row in tuned])
 
 
-def _changed(
+def _changed_rows(
     holdout: Sequence[Example], base: Sequence[AnswerRow], tuned: Sequence[AnswerRow]
 ) -> tuple[ChangedRow, ...]:
     changed = [
@@ -176,7 +176,7 @@ def _changed(
     return tuple(sorted(changed, key=lambda row: row.is_better))
 
 
-def _beside(comparison: RunComparison, holdout: Sequence[Example], now: float) -> Ladder:
+def _ladder_beside_best(comparison: RunComparison, holdout: Sequence[Example], now: float) -> Ladder:
     """Returns the tuned model as a rung, after the best alternative with the same kind of score, and the test of the
     two."""
     from trainers.evaluation import ladder
@@ -194,20 +194,22 @@ def _beside(comparison: RunComparison, holdout: Sequence[Example], now: float) -
         verdicts={comparison.arm: comparison.verdicts[1]} if comparison.verdicts else None,
     )
     (tuned,) = alone.rungs
-    best = max(_alike(comparison, alone), key=lambda rung: rung.score, default=None)
+    best = max(_comparable(comparison, alone), key=lambda rung: rung.score, default=None)
     if best is None:
         return alone
     first, second = (tuned, best) if tuned.score >= best.score else (best, tuned)
     return replace(alone, rungs=(best, tuned), pairs=(ladder.compare_rungs(first, second),))
 
 
-def _alike(comparison: RunComparison, ladder: Ladder) -> list[Rung]:
+def _comparable(comparison: RunComparison, ladder: Ladder) -> list[Rung]:
     """Returns the alternatives that were scored as the ladder's tuned model was, on as many rows."""
     (tuned,) = ladder.rung("tuned")
     return [rung for rung in comparison.alternatives if (rung.scoring, rung.n) == (tuned.scoring, tuned.n)]
 
 
-def _score(rows: Sequence[AnswerRow], correct: int, likely: Interval, matrix: Confusion | None) -> ArmScore:
+def _arm_score(
+    rows: Sequence[AnswerRow], correct: int, likely: Interval, matrix: Confusion | None
+) -> ArmScore:
     from trainers.evaluation.ladder import percentiles
 
     p50_s, p95_s = percentiles([row.seconds for row in rows])

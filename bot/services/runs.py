@@ -60,7 +60,7 @@ def details(context: AppContext, number: int, person: str, channel: str | None) 
 
 def ask_cancel(context: AppContext, number: int, person: str, here: str | None = None) -> str | Refusal:
     """Records the wish; the next tick carries it out at the trainer. `here` as in `_known`."""
-    run = _known(context, number, person, here, "cancel")
+    run = _find_visible(context, number, person, here, "cancel")
     if run is None:
         return no_such_run(number)
     if run.state not in OPEN_RUN_STATES:
@@ -84,33 +84,33 @@ def ask_cancel(context: AppContext, number: int, person: str, here: str | None =
 
 def ask_pause(context: AppContext, number: int, person: str, here: str | None = None) -> str | Refusal:
     """Records the wish; the next look at the job carries it out."""
-    run = _known(context, number, person, here, "pause")
+    run = _find_visible(context, number, person, here, "pause")
     if run is None:
         return no_such_run(number)
     if run.state in OPEN_RUN_STATES and (run.wish == "pause" or (is_paused(run) and run.wish is None)):
         return Refusal(f"Run {number} is paused already. `/finetune resume {number}` lets it go on.")
-    denied = _may_not_pause(context, run, person)
-    return denied or _wish(context, run, "pause", person, f"Pausing run {number} …")
+    denied = _pause_refusal(context, run, person)
+    return denied or _record_wish(context, run, "pause", person, f"Pausing run {number} …")
 
 
 def ask_resume(context: AppContext, number: int, person: str, here: str | None = None) -> str | Refusal:
-    run = _known(context, number, person, here, "pause")
+    run = _find_visible(context, number, person, here, "pause")
     if run is None:
         return no_such_run(number)
     if run.state in OPEN_RUN_STATES and run.wish != "pause" and (run.wish or not is_paused(run)):
         return Refusal(f"Run {number} is not paused: it {STATE_TEXTS[run.state]}.")
-    denied = _may_not_pause(context, run, person)
+    denied = _pause_refusal(context, run, person)
     freeze = context.store.freezes.current()
     if freeze and not denied:
         return Refusal(freeze_cards.refusal(freeze, f"Run {number} stays paused"))
-    return denied or _wish(context, run, "resume", person, f"Run {number} goes on …")
+    return denied or _record_wish(context, run, "resume", person, f"Run {number} goes on …")
 
 
 def is_paused(run: Run) -> bool:
     return run.state == "training" and Progress.from_json(run.progress).is_paused
 
 
-def _may_not_pause(context: AppContext, run: Run, person: str) -> Refusal | None:
+def _pause_refusal(context: AppContext, run: Run, person: str) -> Refusal | None:
     if run.state not in OPEN_RUN_STATES:
         return Refusal(f"Run {run.id} is over already: it {STATE_TEXTS[run.state]}.")
     if run.state not in ("approved", "creating", "training"):
@@ -122,7 +122,7 @@ def _may_not_pause(context: AppContext, run: Run, person: str) -> Refusal | None
     return authorization.refusal(context, person, "pause", request=request)
 
 
-def _wish(context: AppContext, run: Run, wish: Wish, person: str, text: str) -> str | Refusal:
+def _record_wish(context: AppContext, run: Run, wish: Wish, person: str, text: str) -> str | Refusal:
     now = context.clock()
     with context.store.transaction():
         moved = context.store.runs.move(run, run.state, now=now, wish=wish, wished_by=person, next_at=now)
@@ -148,7 +148,9 @@ def may_see(context: AppContext, run: Run, person: str, channel: str | None) -> 
     return authorization.may_use_dataset(context, plan_from_json(run.plan).dataset, person, channel)
 
 
-def _known(context: AppContext, number: int, person: str, here: str | None, action: Action) -> Run | None:
+def _find_visible(
+    context: AppContext, number: int, person: str, here: str | None, action: Action
+) -> Run | None:
     """Returns the run if the person may know of it, or it is open and they may stop it. `here`: the channel where they
     typed its number; None: they pressed a button on its card."""
     run = context.store.runs.get(number)

@@ -40,36 +40,39 @@ VERDICTS = ("go", "unknown", "no_go")  # the best first
 LOOKED_BACK = 20  # estimates and runs of a dataset in which its last question is looked for
 
 
-def uses(store: Store, settings: Settings, today: date) -> list[ModelUse]:
+def list_uses(store: Store, settings: Settings, today: date) -> list[ModelUse]:
     """Returns every model that a dataset relies on. Where a tuned model is in use, what was prompted before is not."""
     standing = store.promotions.all_standing()
     names = dict.fromkeys(dataset.name for dataset in store.datasets.all())
     prompted = [name for name in names if name not in {promotion.dataset for promotion in standing}]
     questions = [(name, _last_question(store, name)) for name in prompted]
     return [
-        *(_in_use(store, settings, promotion) for promotion in standing),
-        *(_planned(settings, run) for run in store.runs.open()),
+        *(_promoted_use(store, settings, promotion) for promotion in standing),
+        *(_planned_use(settings, run) for run in store.runs.open()),
         *(
-            _prompted(settings, ModelUse("today's", name, question.current), today)
+            _with_answering_end(settings, ModelUse("today's", name, question.current), today)
             for name, question in questions
             if question and question.current
         ),
     ]
 
 
-def configured(settings: Settings, today: date) -> list[ModelUse]:
+def list_configured(settings: Settings, today: date) -> list[ModelUse]:
     """Returns the models that the settings name: to be trained, and with a price of their own."""
     rows = [(row, model) for row in settings.providers for model in row.models]
     return [
-        *(_trained(settings, ModelUse("target", "", f"{row.name}/{model.name}")) for row, model in rows),
-        *(_prompted(settings, ModelUse("price", "", row.model), today) for row in settings.prices),
+        *(
+            _with_training_end(settings, ModelUse("target", "", f"{row.name}/{model.name}"))
+            for row, model in rows
+        ),
+        *(_with_answering_end(settings, ModelUse("price", "", row.model), today) for row in settings.prices),
     ]
 
 
-def due(context: AppContext) -> Iterator[tuple[ModelUse, str]]:
+def find_due(context: AppContext) -> Iterator[tuple[ModelUse, str]]:
     """Yields the ends that have to be told now, each with the key of its message."""
     today = context.today()
-    for use in ending(uses(context.store, context.settings, today), today):
+    for use in ending(list_uses(context.store, context.settings, today), today):
         notice = due_notice(use, today)
         once = notice_key(use, notice) if notice is not None else ""
         if once and not context.store.outbox.was_put(once):
@@ -82,15 +85,15 @@ def tell(context: AppContext, use: ModelUse, once: str, gone_from: str | None = 
     report = datasets.report_of(dataset) if dataset else None
     if dataset is None or report is None or context.store.deletions.of(use.dataset):
         return
-    retuned = _retuned(context, CheckedDataset(dataset, report), use)
+    retuned = _best_retraining(context, CheckedDataset(dataset, report), use)
     sunset = Sunset(
         use=use,
         today=context.today(),
         version=dataset.version,
         n_holdout=report.n_holdout,
         gone_from=gone_from,
-        costs_usd=_costs(context.store, use, retuned),
-        successor_usd=_successor_costs(context, use, retuned),
+        costs_usd=_monthly_usd(context.store, use, retuned),
+        successor_usd=_successor_monthly_usd(context, use, retuned),
         retuned=retuned,
         target=retuned.target.name if retuned else None,
     )
@@ -104,7 +107,7 @@ def tell_vanished(context: AppContext, row: ProviderRow, trainer: Trainer, liste
     if not names:
         return
     today = context.today()
-    for use in uses(context.store, context.settings, today):
+    for use in list_uses(context.store, context.settings, today):
         full_name = candidates.full_name(context.settings, use.model) or use.model
         seller, _, name = full_name.partition("/")
         known_as = {name, use.model.removeprefix(f"{seller}/")} & names
@@ -124,25 +127,25 @@ def start(context: AppContext, value: str, person: str) -> Run | Refusal:
     return plans.start(context, Start(name, replace(question, target=target)), person, dataset.channel)
 
 
-def _in_use(store: Store, settings: Settings, promotion: Promotion) -> ModelUse:
+def _promoted_use(store: Store, settings: Settings, promotion: Promotion) -> ModelUse:
     model = store.model(promotion.model)
     plan = _plan_of(store, promotion.model)
     if model is None or plan is None:
         return ModelUse("in use", promotion.dataset, promotion.model, promotion.model)
     name = f"{model.provider}/{plan.base_model}"
-    use = _trained(settings, ModelUse("in use", promotion.dataset, name, promotion.model))
+    use = _with_training_end(settings, ModelUse("in use", promotion.dataset, name, promotion.model))
     row = settings.provider(model.provider)
     day = row.shutdowns.get(model.provider_model.lower()) if row else None
     return replace(use, ends=min(day, use.ends or day)) if day else use
 
 
-def _planned(settings: Settings, run: Run) -> ModelUse:
+def _planned_use(settings: Settings, run: Run) -> ModelUse:
     plan = plan_from_json(run.plan)
     use = ModelUse("planned", plan.dataset, f"{plan.provider}/{plan.base_model}", f"run {run.id}")
-    return _trained(settings, use)
+    return _with_training_end(settings, use)
 
 
-def _trained(settings: Settings, use: ModelUse) -> ModelUse:
+def _with_training_end(settings: Settings, use: ModelUse) -> ModelUse:
     provider, _, name = use.model.partition("/")
     row = settings.provider(provider)
     model = row.model(name) if row else None
@@ -158,7 +161,7 @@ def _trained(settings: Settings, use: ModelUse) -> ModelUse:
     )
 
 
-def _prompted(settings: Settings, use: ModelUse, today: date) -> ModelUse:
+def _with_answering_end(settings: Settings, use: ModelUse, today: date) -> ModelUse:
     price = prompted_price(use.model, settings.providers, settings.prices, today)
     if isinstance(price, PriceRow) and price.ends:
         return replace(use, ends=price.ends, successor=price.successor, said_by=price.ends_said_by)
@@ -192,10 +195,10 @@ def _question_now(context: AppContext, dataset: str) -> Question:
     ended by now."""
     question = _last_question(context.store, dataset) or Question()
     plain = replace(question, method="supervised", hyperparameters=(), sweep=(), patience=None)
-    return replace(plain, current=_living(context, question.current))
+    return replace(plain, current=_surviving_model(context, question.current))
 
 
-def _living(context: AppContext, current: str | None) -> str | None:
+def _surviving_model(context: AppContext, current: str | None) -> str | None:
     settings, today, seen = context.settings, context.today(), set[str]()
     while current and current not in seen:
         seen.add(current)
@@ -208,7 +211,7 @@ def _living(context: AppContext, current: str | None) -> str | None:
     return None
 
 
-def _retuned(context: AppContext, checked: CheckedDataset, use: ModelUse) -> EstimateResult | None:
+def _best_retraining(context: AppContext, checked: CheckedDataset, use: ModelUse) -> EstimateResult | None:
     """Returns the estimate of the best target that stays: by its verdict, then by what it saves, then by what it costs
     to train."""
     settings, question = context.settings, _question_now(context, use.dataset)
@@ -222,7 +225,7 @@ def _retuned(context: AppContext, checked: CheckedDataset, use: ModelUse) -> Est
     results = [
         estimate_requests.estimate_for(context, checked, replace(question, target=target.name))
         for target in targets
-        if plans.untrainable(settings, target) is None
+        if plans.untrainable_text(settings, target) is None
     ]
     priced = [result for result in results if isinstance(result, EstimateResult) and result.training]
     return min(priced, key=_rank, default=None)
@@ -234,7 +237,7 @@ def _rank(result: EstimateResult) -> tuple[int, Decimal, Decimal]:
     return VERDICTS.index(result.verdict.kind), -saving, once
 
 
-def _costs(store: Store, use: ModelUse, retuned: EstimateResult | None) -> Decimal | None:
+def _monthly_usd(store: Store, use: ModelUse, retuned: EstimateResult | None) -> Decimal | None:
     """Returns what the model costs a month, by the last estimate."""
     if use.kind == "today's":
         return retuned.estimate.monthly_before.total if retuned and retuned.estimate else None
@@ -243,7 +246,9 @@ def _costs(store: Store, use: ModelUse, retuned: EstimateResult | None) -> Decim
     return None if micros is None else Decimal(micros) / 1_000_000
 
 
-def _successor_costs(context: AppContext, use: ModelUse, retuned: EstimateResult | None) -> Decimal | None:
+def _successor_monthly_usd(
+    context: AppContext, use: ModelUse, retuned: EstimateResult | None
+) -> Decimal | None:
     """Returns what today's requests would cost with the successor."""
     inputs = retuned.inputs if retuned else None
     if inputs is None or use.successor is None:

@@ -21,8 +21,8 @@ from bot.services import (
     provider_jobs,
 )
 from bot.services.freeze_scope import HOLD_S
-from bot.services.provider_jobs import POLL_S, Attempt, JobFiles, Ready, limits_of, spec_of
-from bot.services.run_states import due_unless_wished, end, needs_human, wait, wait_for_key
+from bot.services.provider_jobs import POLL_S, Attempt, JobFiles, UploadedFiles, job_spec, trainer_limits
+from bot.services.run_states import due_unless_wished, end, hand_to_people, wait, wait_for_key
 from bot.values.runs import Progress
 from storage.records import Model, Run
 from trainers.client import Trainer
@@ -31,9 +31,9 @@ from trainers.money import usd_micros
 from trainers.types import Job, JobSpec
 
 NO_ROOM_S = 60.0
-ALONE = 3  # so few jobs at one provider are asked for by themselves
-MANY = 300
-PAGES = 10  # of a hundred each
+FEW_JOBS = 3  # so few jobs at one provider are asked for by themselves
+MANY_JOBS = 300
+LIST_PAGES = 10  # of a hundred each
 CLOCKS_DIFFER_S = 3600.0
 RUNS_A_WRITE = 50  # so that the write lock is never held for long
 SECONDS_A_CARD = 2.0  # thirty edits a minute for all cards of runs that train
@@ -85,12 +85,12 @@ class RunJob:
                 wait(context, run, HOLD_S, note=reason)
         return False
 
-    def intend(self, ready: Ready) -> RunJob | None:
+    def intend(self, ready: UploadedFiles) -> RunJob | None:
         """Records the intent. The money counts in the month of the create. Sending the file took time, so people may
         have cancelled or frozen since, and the month may have changed."""
         context, run, now = self.context, self.run, self.context.clock()
         latest = context.store.runs.get(run.id)
-        if latest is None or latest.cancel_asked_by or freeze_scope.on_run(context, run):
+        if latest is None or latest.cancel_asked_by or freeze_scope.run_freeze(context, run):
             return None
         if budgets.refusal_in_a_new_month(context, run):
             return None
@@ -100,10 +100,10 @@ class RunJob:
         intent = context.store.runs.move(run, "creating", now=now, **changes)
         return replace(self, run=intent) if intent else None
 
-    def spec(self, ready: Ready) -> JobSpec:
-        return spec_of(self.run, self.plan, ready)
+    def spec(self, ready: UploadedFiles) -> JobSpec:
+        return job_spec(self.run, self.plan, ready)
 
-    def started(self, job: Job) -> None:
+    def record_start(self, job: Job) -> None:
         context, now = self.context, self.context.clock()
         with context.store.transaction():
             moved = context.store.runs.move(
@@ -121,7 +121,7 @@ class RunJob:
     def wait(self, seconds: float, note: str | None = None) -> None:
         wait(self.context, self.run, seconds, note=note)
 
-    def refused(self, refused: Refused | Changed) -> None:
+    def record_refusal(self, refused: Refused | Changed) -> None:
         """Fails the run, and deletes a file that was sent in vain."""
         context, run, file = self.context, self.run, self.delete_uploads()
         if isinstance(refused, Refused) and refused.is_closed_to_us:
@@ -132,8 +132,8 @@ class RunJob:
             return
         end(context, run, "failed", f"{escape(str(refused))}{file} Nothing was started, nothing is owed.")
 
-    def stuck(self, why: str) -> None:
-        needs_human(self.context, self.run, escape(why))
+    def report_doubt(self, why: str) -> None:
+        hand_to_people(self.context, self.run, escape(why))
 
     def delete_uploads(self) -> str:
         """Returns what became of its files there, as a sentence after a space."""
@@ -151,34 +151,36 @@ def create(context: AppContext, run: Run) -> None:
             end(context, run, "failed", f"There is no key for {run.provider} any more; nothing was started.")
         return
     if plan_hash(plan) != run.plan_hash:
-        needs_human(context, run, "The plan was changed after it was approved, so it is not carried out.")
+        hand_to_people(context, run, "The plan was changed after it was approved, so it is not carried out.")
         return
     if other := plans.destination_change(context, plan):
-        _stop_elsewhere(context, run, other)
+        _stop_changed_plan(context, run, other)
         return
     job = RunJob(context, run, trainer)
-    if freeze_scope.on_run(context, run):
-        provider_jobs.hold(job, HOLD_S)
+    if freeze_scope.run_freeze(context, run):
+        provider_jobs.look_without_creating(job, HOLD_S)
         return
     if not job.is_agreed():
         return
-    if run.state == "approved" and _is_dearer(context, run, plan, job):
+    if run.state == "approved" and _stop_if_price_rose(context, run, plan, job):
         return
     if too_dear := budgets.refusal_in_a_new_month(context, run):
-        provider_jobs.hold(job, NO_ROOM_S, f"{too_dear} It starts by itself once there is room.")
+        provider_jobs.look_without_creating(
+            job, NO_ROOM_S, f"{too_dear} It starts by itself once there is room."
+        )
         return
     provider_jobs.create(job)
 
 
-def _is_dearer(context: AppContext, run: Run, plan: Plan, job: RunJob) -> bool:
+def _stop_if_price_rose(context: AppContext, run: Run, plan: Plan, job: RunJob) -> bool:
     """Returns True if nothing is started now: a rented machine costs more than was approved, or nobody says what."""
     try:
         dearer = plans.price_rise(plan)
     except TrainerError as trouble:
-        provider_jobs.hold(job, HOLD_S, str(trouble))
+        provider_jobs.look_without_creating(job, HOLD_S, str(trouble))
         return True
     if dearer:
-        _stop_elsewhere(context, run, dearer)
+        _stop_changed_plan(context, run, dearer)
     return dearer is not None
 
 
@@ -191,29 +193,29 @@ def follow(context: AppContext, run: Run) -> None:
     if run.wish == "resume" and context.store.freezes.current():
         run = replace(run, wish=None)  # the wish stays in the store until it may come true
     before, now = Progress.from_json(run.progress), context.clock()
-    is_shown = now - before.shown_at >= shown_every(context)
+    is_shown = now - before.shown_at >= card_interval(context)
     looked = provider_jobs.follow(
         RunJob(context, run, trainer),
         str(run.job_id),
         before,
-        "cancel" if run.cancel_asked_by or overrun(run) else run.wish,
+        "cancel" if run.cancel_asked_by or overrun_text(run) else run.wish,
         is_shown=is_shown,
     )
     if looked:
-        _take(context, run, *looked, is_shown)
+        _take_status(context, run, *looked, is_shown)
 
 
-def shown_every(context: AppContext) -> float:
+def card_interval(context: AppContext) -> float:
     """Returns the seconds between two edits of a run's card for its numbers alone: Slack takes about 50 edits a minute
     in all."""
     return max(POLL_S, SECONDS_A_CARD * context.store.runs.training())
 
 
-def overrun(run: Run) -> str | None:
+def overrun_text(run: Run) -> str | None:
     """Returns a sentence if training has cost more than was approved. A sweep that the trainer limits stops itself."""
     plan = plan_from_json(run.plan)
     spent = notifications.training_cost(plan, Progress.from_json(run.progress))
-    if spent <= plan.maximum_micros or "max_usd" in limits_of(plan):
+    if spent <= plan.maximum_micros or "max_usd" in trainer_limits(plan):
         return None
     most, cost = usd_micros(plan.maximum_micros), usd_micros(spent)
     cost = "a little more" if cost == most else cost
@@ -234,26 +236,26 @@ def cancel_before_training(context: AppContext, run: Run) -> None:
     end(context, run, "cancelled", why)
 
 
-def _stop_elsewhere(context: AppContext, run: Run, why: str) -> None:
+def _stop_changed_plan(context: AppContext, run: Run, why: str) -> None:
     """Ends a run that would train elsewhere than was approved, or another model. An uncertain create can't be looked
     for from here."""
     if run.state == "creating":
-        needs_human(context, run, f"{why} A job may have been created before that: look there.")
+        hand_to_people(context, run, f"{why} A job may have been created before that: look there.")
         return
     end(context, run, "cancelled", f"{why} So its approval is void, and nothing was started.")
 
 
-def _take(context: AppContext, run: Run, job: Job, progress: Progress, is_shown: bool) -> None:
+def _take_status(context: AppContext, run: Run, job: Job, progress: Progress, is_shown: bool) -> None:
     if job.is_final:
         provider_jobs.delete_after_job(context, context.trainers[run.provider], run)
     match job.status:
         case "succeeded" if job.fine_tuned_model:
-            _trained(context, run, job, progress)
+            _record_model(context, run, job, progress)
         case "failed":
             reason = escape(job.error_message or "the trainer gave no reason")
             spent = notifications.training_cost(plan_from_json(run.plan), progress)
             end(context, run, "failed", f"Training failed: {reason}", actual_micros=spent)
-        case "succeeded" if why := _why_nameless(context, run, progress):
+        case "succeeded" if why := _unnamed_model_text(context, run, progress):
             spent = notifications.training_cost(plan_from_json(run.plan), progress)
             end(context, run, "failed", why, actual_micros=spent)
         case "cancelled":
@@ -263,16 +265,16 @@ def _take(context: AppContext, run: Run, job: Job, progress: Progress, is_shown:
             was_running = before.running_since is not None
             spent = max(reported, notifications.cancelled_cost(plan, progress)) if was_running else reported
             by = f"Cancelled by <@{run.cancel_asked_by}>." if run.cancel_asked_by else None
-            why = by or overrun(run) or "Cancelled on the trainer's side."
+            why = by or overrun_text(run) or "Cancelled on the trainer's side."
             if spent > reported:
                 title = escape(context.settings.title_of(run.provider))
                 why = f"{why} {title} doesn't say what it bills for it: {usd_micros(spent)} is our count."
             end(context, run, "cancelled", why, actual_micros=spent)
         case _:
-            _goes_on(context, run, progress, is_shown)
+            _store_progress(context, run, progress, is_shown)
 
 
-def _why_nameless(context: AppContext, run: Run, progress: Progress) -> str | None:
+def _unnamed_model_text(context: AppContext, run: Run, progress: Progress) -> str | None:
     """Returns why no name is to come for a model that is trained; None while it may be registered still."""
     row, now = context.settings.provider(run.provider), context.clock()
     name = escape(context.settings.title_of(run.provider))
@@ -290,12 +292,12 @@ def _why_nameless(context: AppContext, run: Run, progress: Progress) -> str | No
     )
 
 
-def _goes_on(context: AppContext, run: Run, progress: Progress, is_shown: bool) -> None:
+def _store_progress(context: AppContext, run: Run, progress: Progress, is_shown: bool) -> None:
     """Stores and shows the progress if somebody has to see it or its card is due; otherwise only the next look is
     set."""
     now, before = context.clock(), Progress.from_json(run.progress)
     progress = replace(progress, shown_at=now)
-    too_dear = overrun(replace(run, progress=progress.to_json()))
+    too_dear = overrun_text(replace(run, progress=progress.to_json()))
     is_urgent = bool(too_dear or run.cancel_asked_by or run.wish)
     if not (is_shown or is_urgent or (progress.status, progress.note) != (before.status, before.note)):
         next_at = due_unless_wished(context, run, provider_jobs.next_look(now, run.state_since))
@@ -309,13 +311,13 @@ def _goes_on(context: AppContext, run: Run, progress: Progress, is_shown: bool) 
         moved = context.store.runs.move(
             run, "training", now=now, progress=progress.to_json(), next_at=next_at
         )
-        if moved and too_dear and not overrun(run):  # the next look cancels its job
+        if moved and too_dear and not overrun_text(run):  # the next look cancels its job
             context.audit("finetune", "over maximum", f"run {run.id}", too_dear)
         if moved:
             notifications.show_progress(context, moved)
 
 
-def _trained(context: AppContext, run: Run, job: Job, progress: Progress) -> None:
+def _record_model(context: AppContext, run: Run, job: Job, progress: Progress) -> None:
     """Gives the model its name; whether it is better is measured next."""
     now = context.clock()
     model = Model(
@@ -344,40 +346,42 @@ def runs_to_poll(context: AppContext, runs: Sequence[Run]) -> Sequence[Run]:
     again: so a thousand open jobs are seen at least every 20 s and cost a dozen calls a tick.
     """
     trainer = context.trainers.get(runs[0].provider) if runs else None
-    if trainer is None or len(runs) <= ALONE:
+    if trainer is None or len(runs) <= FEW_JOBS:
         return runs
     oldest = min(run.state_since for run in runs) - CLOCKS_DIFFER_S
     try:
-        listed = trainer.newest_jobs({str(run.job_id) for run in runs}, oldest, PAGES)
+        listed = trainer.newest_jobs({str(run.job_id) for run in runs}, oldest, LIST_PAGES)
     except Refused:
-        return runs[:ALONE]  # a look of its own says what is refused
+        return runs[:FEW_JOBS]  # a look of its own says what is refused
     except TrainerError as trouble:  # the jobs themselves may answer: so each has its turn
         note = f"{trouble} The job itself goes on; asking again."
-        for part in _parts(runs[ALONE:], RUNS_A_WRITE):
+        for part in _batches(runs[FEW_JOBS:], RUNS_A_WRITE):
             with context.store.transaction():
                 for run in part:
                     wait(context, run, provider_jobs.MAX_PAUSE_S / 8, note=note)
-        return runs[:ALONE]
-    every, now = shown_every(context), context.clock()
+        return runs[:FEW_JOBS]
+    every, now = card_interval(context), context.clock()
     looks = [run for run in runs if _needs_poll(run, listed.get(str(run.job_id)), every, now)]
     alone = {run.id for run in looks}
     when = {run.id: provider_jobs.next_look(now, run.state_since) for run in runs if run.id not in alone}
     for next_at in sorted(set(when.values())):
         context.store.runs.put_off([number for number, at in when.items() if at == next_at], next_at)
-    at_once, a_second = (1, ALONE) if len(runs) <= MANY else (0, 1)  # the list of many took a tick's calls
-    for number, later in enumerate(_parts(looks[at_once:], a_second), start=2):
+    at_once, a_second = (
+        (1, FEW_JOBS) if len(runs) <= MANY_JOBS else (0, 1)
+    )  # the list of many took a tick's calls
+    for number, later in enumerate(_batches(looks[at_once:], a_second), start=2):
         context.store.runs.put_off([run.id for run in later], now + number)
     return looks[:at_once]
 
 
-def _needs_poll(run: Run, job: Job | None, shown_every: float, now: float) -> bool:
+def _needs_poll(run: Run, job: Job | None, card_interval: float, now: float) -> bool:
     before = Progress.from_json(run.progress)
-    if job is None or job.is_final or job.status != before.status or now - before.shown_at >= shown_every:
+    if job is None or job.is_final or job.status != before.status or now - before.shown_at >= card_interval:
         return True
     seen = before.with_job(job, (), None, now)
-    return overrun(replace(run, progress=seen.to_json())) is not None
+    return overrun_text(replace(run, progress=seen.to_json())) is not None
 
 
-def _parts(runs: Sequence[Run], size: int) -> Iterator[Sequence[Run]]:
+def _batches(runs: Sequence[Run], size: int) -> Iterator[Sequence[Run]]:
     for start in range(0, len(runs), size):
         yield runs[start : start + size]

@@ -29,7 +29,7 @@ from bot.services.data_policy import Forbidden, Unsure
 from bot.services.evaluation_engine import Evaluation
 from bot.services.freeze_scope import HOLD_S
 from bot.services.measurements import egress_refusal
-from bot.services.provider_jobs import MAX_PAUSE_S, REGISTERED_S, Attempt, JobFiles, Ready
+from bot.services.provider_jobs import MAX_PAUSE_S, REGISTERED_S, Attempt, JobFiles, UploadedFiles
 from bot.services.run_states import lost_key_text
 from bot.values.evaluations import ArmProgress
 from bot.values.learning_curves import PlannedSize, SizeProgress, TunedCurvePlan, TunedCurveProgress, plan_of
@@ -97,17 +97,17 @@ class CurveStep:
                 fail(self, f"{reason}{file} No job was started for {pluralize(self.size.rows, 'row')}.")
         return False
 
-    def intend(self, ready: Ready) -> CurveStep | None:
+    def intend(self, ready: UploadedFiles) -> CurveStep | None:
         now = self.context.clock()
         size = self.size.to("creating", now, tries=self.size.tries + 1, file_id=ready.file_id)
         self.context.waits.since(now)
         latest = self.context.store.measurements.get(self.measurement.id)
         is_cancelled = latest is None or latest.cancel_asked_by is not None
-        if is_cancelled or freeze_scope.on_measurement(self.context, self.measurement):
+        if is_cancelled or freeze_scope.measurement_freeze(self.context, self.measurement):
             return None
         return save_step(self.with_size(size).noted(None))
 
-    def spec(self, ready: Ready) -> JobSpec:
+    def spec(self, ready: UploadedFiles) -> JobSpec:
         return JobSpec(
             key=self.size.key,
             model=self.plan.base_model,
@@ -118,7 +118,7 @@ class CurveStep:
             metadata={"measurement": self.owner},
         )
 
-    def started(self, job: Job) -> None:
+    def record_start(self, job: Job) -> None:
         now, store = self.context.clock(), self.context.store
         subject, detail = f"measurement {self.measurement.id}", f"job {job.id} on {self.size.rows} rows"
         with store.transaction():
@@ -130,16 +130,16 @@ class CurveStep:
         asked."""
         is_given_up = self.is_stopped and self.size.state == "creating"
         if note and is_given_up and self.context.clock() - self.size.since > GIVE_UP_UNSEEN_S:
-            self.stuck(note)
+            self.report_doubt(note)
         else:
             save_step(self.noted(note), seconds=seconds)
 
-    def refused(self, refused: Refused | Changed) -> None:
+    def record_refusal(self, refused: Refused | Changed) -> None:
         file = self.delete_uploads()
         where = f"Training on {pluralize(self.size.rows, 'row')} was refused: {escape(str(refused))}"
         fail(self, f"{where}{file} No job was started for it.")
 
-    def stuck(self, why: str) -> None:
+    def report_doubt(self, why: str) -> None:
         """Looks again until it is seen whether the size at work costs money, a person gives it up, or a day is over. If
         nobody could tell by then, the size's maximum counts as spent."""
         now, most = self.context.clock(), max(self.size.spent_micros, self.planned.most_micros)
@@ -299,8 +299,8 @@ def advance(step: CurveStep) -> None:
                 stop(step)
         case "evaluating" if step.is_stopped:
             evaluate(step)
-        case "waiting" | "creating" if freeze_scope.on_measurement(step.context, step.measurement):
-            provider_jobs.hold(step, HOLD_S)
+        case "waiting" | "creating" if freeze_scope.measurement_freeze(step.context, step.measurement):
+            provider_jobs.look_without_creating(step, HOLD_S)
         case "waiting" if not step.is_agreed():
             pass
         case "waiting" | "creating":  # a job that may be there is looked for before the yes to it
@@ -316,7 +316,7 @@ def advance(step: CurveStep) -> None:
                     spent = spent or round(step.planned.training_micros * training.share_trained)
                 seen = replace(size, training=training, spent_micros=spent, doubted_since=None)
                 _take(step.with_size(seen).noted(training.note), job)
-        case "evaluating" if freeze_scope.on_measurement(step.context, step.measurement):
+        case "evaluating" if freeze_scope.measurement_freeze(step.context, step.measurement):
             step.context.llm.drop(step.owner)  # answers under way are kept when they come
             save_step(step, seconds=HOLD_S)
         case "evaluating":
@@ -329,7 +329,7 @@ def _stop_elsewhere(step: CurveStep, why: str) -> None:
     """Ends a curve that would train elsewhere than was agreed, or another model. An uncertain create can't be looked
     for from here."""
     if step.size.state == "creating":
-        step.stuck(f"{why} A job may have been created before that: look there.")
+        step.report_doubt(f"{why} A job may have been created before that: look there.")
         return
     file = step.delete_uploads()
     fail(step, f"{why}{file} No job was started for {pluralize(step.size.rows, 'row')}. Ask for a new curve.")

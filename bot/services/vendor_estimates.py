@@ -15,7 +15,7 @@ from pathlib import Path
 
 from bot.context import AppContext
 from bot.rules.plans import Plan
-from bot.services.provider_jobs import Ready, delete_uploads, record_uploads, spec_of
+from bot.services.provider_jobs import UploadedFiles, delete_uploads, job_spec, record_uploads
 from bot.values.runs import VendorEstimate
 from storage.records import Run
 from trainers.client import Trainer
@@ -67,7 +67,7 @@ def _ask_with_stand_in(
         record_uploads(context, plan.provider, {sha256})
         file_id = trainer.upload(path, sha256)
     try:
-        answer = trainer.estimate(spec_of(run, plan, Ready(file_id)))
+        answer = trainer.estimate(job_spec(run, plan, UploadedFiles(file_id)))
     except Refused:
         delete_uploads(context, trainer, {sha256}, f"run {run.id}")
         raise

@@ -254,7 +254,7 @@ def _promotion_details(click: Click) -> Form | Refusal:
 
 
 def _try(click: Click) -> Form | Refusal:
-    model = model_services.of_run(click.context, click.number, click.person, click.channel)
+    model = model_services.find_of_run(click.context, click.number, click.person, click.channel)
     return _form(model, lambda model: models.try_form(model.name, click.channel))
 
 

@@ -26,7 +26,7 @@ from bot.services import hardware
 from bot.services.estimate_inputs import RunCost
 from bot.services.estimate_requests import prediction_of
 from bot.services.estimates import EstimateResult, make_estimate
-from bot.services.plans import _warnings, untrainable
+from bot.services.plans import _warnings, untrainable_text
 from bot.settings import PACKAGED_TARGET, Settings, load_settings
 from bot.values.runs import Refusal
 from tests.cards import made
@@ -108,12 +108,12 @@ def test_a_base_that_cannot_be_trained_is_refused_before_there_is_a_plan(
     base.mkdir()
     (base / "config.json").write_text('{"quantization_config": {"quant_method": "gptq"}}')
     found = settings(tmp_path, str(base))
-    said = untrainable(found, estimated(found, report).target)
+    said = untrainable_text(found, estimated(found, report).target)
     assert said is not None
     assert "stored in the format gptq" in said
-    assert untrainable(settings(tmp_path), estimated(settings(tmp_path), report).target) is None
+    assert untrainable_text(settings(tmp_path), estimated(settings(tmp_path), report).target) is None
     hosted = estimated(found, report, "gpt-4.1").target
-    assert untrainable(found, hosted) is None
+    assert untrainable_text(found, hosted) is None
 
 
 def test_what_does_not_fit_is_a_warning_that_approvers_read(tmp_path: Path, report: Report) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from tokenizers import Tokenizer, models, pre_tokenizers
 
-from bot.services.hardware import RowLimit, row_limit_of, row_limit_of_folder, usual_row_limit
+from bot.services.hardware import RowLimit, default_row_limit, row_limit_of, row_limit_of_folder
 from bot.settings import Settings, load_settings
 from bot.values.runs import Refusal
 from trainers.tokens import O200K, Encoding
@@ -39,7 +39,7 @@ def test_a_vendors_model_takes_what_its_row_says(tmp_path: Path) -> None:
 def test_our_own_trainer_leaves_rows_out_beyond_its_bound_and_counts_by_the_models_own_tokenizer(
     folder: Path, tmp_path: Path
 ) -> None:
-    assert usual_row_limit(settings(tmp_path)) == RowLimit(1024, Encoding("small", folder=folder))
+    assert default_row_limit(settings(tmp_path)) == RowLimit(1024, Encoding("small", folder=folder))
 
 
 def test_our_own_trainer_counts_alike_once_it_is_up(folder: Path, tmp_path: Path) -> None:
@@ -47,7 +47,9 @@ def test_our_own_trainer_counts_alike_once_it_is_up(folder: Path, tmp_path: Path
     up = replace(asked, providers=tuple(
         row.at("http://127.0.0.1:8123/v1") if row.is_started_by_us else row for row in asked.providers
     ))  # fmt: skip
-    assert usual_row_limit(up) == usual_row_limit(asked) == RowLimit(1024, Encoding("small", folder=folder))
+    assert (
+        default_row_limit(up) == default_row_limit(asked) == RowLimit(1024, Encoding("small", folder=folder))
+    )
 
 
 @pytest.mark.parametrize(("longest", "tokens"), [(2048, 2048), (100_000, 100_000), (512, 512)])

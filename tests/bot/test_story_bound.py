@@ -168,7 +168,7 @@ def test_weights_that_changed_after_the_plan_are_noticed(make_world: MakeWorld, 
     (folder / "model.safetensors").write_bytes(bytes(3_000_000))
     world = make_world(Rules(more=f'[trainer.models]\ntiny = "{folder}"'))
     context = world.service.context
-    made = plans_services.destination_of(context, context.settings.provider("local"), "tiny")
+    made = plans_services.current_destination(context, context.settings.provider("local"), "tiny")
     plan = replace(
         plans.plan_from_json(world.start().plan), provider="local", base_model="tiny", destination=made
     )
@@ -193,7 +193,7 @@ def test_another_version_of_the_engine_than_was_approved_is_noticed(make_world: 
         / "site-packages"
     )
     (packages / "unsloth-2026.10.9.dist-info").mkdir(parents=True)
-    made = plans_services.destination_of(context, local, "tiny", "unsloth")
+    made = plans_services.current_destination(context, local, "tiny", "unsloth")
     plan = replace(plan, provider="local", base_model="tiny", destination=made)
     assert made.engine == "unsloth 2026.10.9" and plans_services.destination_change(context, plan) is None
     (packages / "unsloth-2026.10.9.dist-info").rename(packages / "unsloth-2026.11.1.dist-info")
@@ -201,7 +201,8 @@ def test_another_version_of_the_engine_than_was_approved_is_noticed(make_world: 
         plans_services.destination_change(context, plan)
     )
     assert (
-        plans_services.destination_of(context, local, "tiny").engine == f"builtin {version('finetune-bot')}"
+        plans_services.current_destination(context, local, "tiny").engine
+        == f"builtin {version('finetune-bot')}"
     )
 
 

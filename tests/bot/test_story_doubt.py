@@ -9,7 +9,7 @@ import pytest
 
 from bot.rules import plans
 from bot.services import interventions
-from bot.services.provider_jobs import MAX_CREATES, SETTLE_S, Ready, spec_of
+from bot.services.provider_jobs import MAX_CREATES, SETTLE_S, UploadedFiles, job_spec
 from bot.values.runs import Refusal
 from demo.people import ANA, BEN
 from demo.workspace import Person
@@ -49,8 +49,8 @@ def hidden_job(world: World) -> str:
     trainer = world.service.context.trainers["acme"]
     plan = plans.plan_from_json(run.plan)
     file = trainer.upload(world.service.settings.files / f"{plan.train_sha256}.jsonl", plan.train_sha256)
-    ready = Ready(file)
-    job = trainer.create(spec_of(run, plan, ready))
+    ready = UploadedFiles(file)
+    job = trainer.create(job_spec(run, plan, ready))
     world.company.service.list_lag_s = 3600
     return job.id
 
@@ -282,7 +282,7 @@ def test_an_extra_job_that_ended_meanwhile_stops_nothing(world: World) -> None:
     plan = plans.plan_from_json(run.plan)
     file = trainer.upload(world.service.settings.files / f"{plan.train_sha256}.jsonl", plan.train_sha256)
     for _ in range(2):
-        trainer.create(spec_of(run, plan, Ready(file)))
+        trainer.create(job_spec(run, plan, UploadedFiles(file)))
     world.company.fail(f"POST {JOBS}/ftjob-2/cancel", COMMIT_THEN_500.__class__(commit=False, status=400))
     world.tick(2)
     assert (world.run().state, world.run().job_id) == ("training", "ftjob-1")

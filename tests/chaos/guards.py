@@ -61,7 +61,7 @@ GUARDS = (
     Guard(
         "look before create",
         JOBS,
-        "        job = _find(trainer, attempt.key)\n        if job is None and may_create",
+        "        job = _find_job(trainer, attempt.key)\n        if job is None and may_create",
         "        job = None\n        if job is None and may_create",
         f"{PROVIDER}::test_a_job_whose_answer_got_lost_is_adopted",
     ),
@@ -309,8 +309,8 @@ GUARDS = (
     Guard(
         "one transaction for look and reservation",
         APPROVING,
-        "    with context.store.transaction():\n        waiting = _waiting(context, hash_in_button, caller)",
-        "    if True:\n        waiting = _waiting(context, hash_in_button, caller)",
+        "    with context.store.transaction():\n        waiting = _find_approvable(context, hash_in_button, caller)",
+        "    if True:\n        waiting = _find_approvable(context, hash_in_button, caller)",
         "tests/bot/test_story_race.py::test_64_approvals_at_once_never_pass_the_budget",
     ),
     Guard(
@@ -337,7 +337,7 @@ GUARDS = (
     Guard(
         "the approved maximum",
         TRAINING,
-        '        "cancel" if run.cancel_asked_by or overrun(run) else run.wish,',
+        '        "cancel" if run.cancel_asked_by or overrun_text(run) else run.wish,',
         '        "cancel" if run.cancel_asked_by else run.wish,',
         "tests/bot/test_story_overrun.py::test_a_job_past_its_maximum_is_cancelled_said_and_settled",
     ),
@@ -352,22 +352,22 @@ GUARDS = (
     Guard(
         "freeze",
         TRAINING,
-        "    if freeze_scope.on_run(context, run):\n        provider_jobs.hold(",
-        "    if False:\n        provider_jobs.hold(",
+        "    if freeze_scope.run_freeze(context, run):\n        provider_jobs.look_without_creating(",
+        "    if False:\n        provider_jobs.look_without_creating(",
         f"{HERE}::test_in_a_freeze_no_file_leaves_for_the_provider",
     ),
     Guard(
         "freeze in the intent's transaction",
         TRAINING,
-        "        if latest is None or latest.cancel_asked_by or freeze_scope.on_run(context, run):",
+        "        if latest is None or latest.cancel_asked_by or freeze_scope.run_freeze(context, run):",
         "        if latest is None or latest.cancel_asked_by:",
         f"{FREEZE}::test_a_freeze_between_the_look_and_the_intent_is_in_time",
     ),
     Guard(
         "cancel in the intent's transaction",
         TRAINING,
-        "        if latest is None or latest.cancel_asked_by or freeze_scope.on_run(context, run):",
-        "        if latest is None or freeze_scope.on_run(context, run):",
+        "        if latest is None or latest.cancel_asked_by or freeze_scope.run_freeze(context, run):",
+        "        if latest is None or freeze_scope.run_freeze(context, run):",
         f"{BOUND}::test_a_cancel_while_the_file_is_sent_leaves_no_job",
     ),
     Guard(
@@ -436,8 +436,8 @@ GUARDS = (
     Guard(
         "a job without our key is compared with the plan",
         "bot/services/interventions.py",
-        "or (None if has_key else _unlike(trainer, run, plan, job))",
-        "",
+        "None if has_key else _difference_from_plan(trainer, run, plan, job)",
+        "None",
         f"{DOUBT}::test_a_job_without_our_key_is_taken_over_where_it_is_what_was_approved_and_else_not",
     ),
     Guard(
