@@ -1,9 +1,8 @@
-"""Tuned models that run at a vendor by the hour, each owned from its start to its end: the intent is committed before a
-machine is asked for, it is looked for before a second one is, and a row stays open until the vendor shows no more of
-it.
+"""Runs tuned models on vendors' machines by the hour, and owns each from its start to its end.
 
-A step is one look at the vendor. Every look counts the time since the one before, so that what is shown and what is in
-the budget is what the vendor bills, to the second of a stop.
+The intent is committed before a machine is requested, a machine is looked for before a second one is requested, and a
+row stays open until the vendor no longer lists the machine. A step polls the vendor once and bills the time since the
+last poll, so that cards and budgets show what the vendor bills, up to the second of a stop.
 """
 
 from __future__ import annotations
@@ -36,11 +35,11 @@ from trainers.errors import Refused, TrainerError, Uncertain
 from trainers.money import to_micros
 from trainers.providers import ProviderRow
 
-PREFIX = "ft-run"  # of our names, by which the sweep knows them
+PREFIX = "ft-run"  # of our deployments' names, by which the sweep recognises them
 LOOK_S, READY_LOOK_S, TROUBLE_S = 5.0, 20.0, 10.0
 SHOWN_EVERY_S = 300.0
 MAX_TRIES = 3
-MAX_DOUBTS = 3  # refused questions to a model that the vendor shows as running
+MAX_DOUBTS = 3  # early polls because of refused questions to a model that the vendor lists as running
 LOST_S = 24 * 3600.0
 JUST_STOPPED_S = 600.0
 UNUSABLE_RUN_STATES = ("failed", "cancelled")
@@ -50,8 +49,8 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Serving:
-    """Whether a run's model answers; else `note` says why not yet, or not before a person starts it again.
-    `is_given_up`: that has been so for a day."""
+    """Whether a run's model answers. If not, `note` says why not yet, or that a person has to start it again;
+    `is_given_up` is true if nobody has done so for a day."""
 
     is_ready: bool = False
     note: str | None = None
@@ -59,13 +58,13 @@ class Serving:
 
 
 def refresh_price(context: AppContext, row: ProviderRow, base_model: str) -> Refusal | None:
-    """Asks the vendor what an hour costs now, before anybody approves it. Returns why a model tuned from this base
-    could not be asked there."""
+    """Refreshes the vendor's price per hour before anybody approves it. Returns a refusal if models tuned from this
+    base can't be deployed there."""
     vendor = context.deployments.get(row.name)
     if vendor is None:
         return Refusal(
-            f"A model that is tuned at {row.title} answers only on a machine by the hour, and its row names no "
-            "`deploy_api` by which one is started. Choose another target.",
+            f"A model tuned at {row.title} answers only on a machine by the hour, and its row in finetune.toml has no "
+            "`deploy_api` to start one. Choose another target.",
             "target",
         )
     try:
@@ -80,7 +79,7 @@ def refresh_price(context: AppContext, row: ProviderRow, base_model: str) -> Ref
 
 
 def _note_price(context: AppContext, provider: str, base_model: str, price: Decimal | None) -> None:
-    """Notes the vendor's price, which holds for every estimate until the bot's next start."""
+    """Puts the vendor's price into the settings, where all estimates use it until the bot's next start."""
     if price is not None:
         rows = tuple(
             row.with_hourly(base_model, price) if row.name == provider else row
@@ -90,8 +89,8 @@ def _note_price(context: AppContext, provider: str, base_model: str, price: Deci
 
 
 def serving_state(context: AppContext, run: Run, plan: Plan, planned: Hosting) -> Serving:
-    """Returns how the model of a run that is measured answers now. Its first machine is started by this, and a second
-    one if that ends under it."""
+    """Returns whether the model of a run that is being measured answers now. Requests its first machine, and a second
+    one if the first died while it was in use."""
     records = context.store.deployments.of_run(run.id)
     newest, title = (records[0] if records else None), context.settings.title_of(plan.provider)
     waits = Serving(note=views.waits_text(title, planned.micros_per_hour))
@@ -115,8 +114,8 @@ def serving_state(context: AppContext, run: Run, plan: Plan, planned: Hosting) -
 
 
 def look_soon(context: AppContext, run: Run) -> bool:
-    """Looks at once, since the vendor refuses questions to the run's model. Returns False if it has been looked at so
-    often that the model itself must be at fault."""
+    """Polls the deployment soon, because the vendor refused a question to the run's model. Returns False if that has
+    happened so often that the model itself must be at fault."""
     records = context.store.deployments.of_run(run.id)
     record = records[0] if records else None
     if record is None or record.state != "ready" or record.tries >= MAX_DOUBTS:
@@ -126,13 +125,13 @@ def look_soon(context: AppContext, run: Run) -> bool:
 
 
 def is_running(context: AppContext, run_id: int) -> bool:
-    """Returns whether the run's model answers now."""
+    """True if the run's model answers now."""
     records = context.store.deployments.of_run(run_id)
     return bool(records) and records[0].state == "ready"
 
 
 def step(context: AppContext, record: DeploymentRecord) -> None:
-    """Takes one step of one deployment, in its vendor's thread."""
+    """Polls one deployment and takes its next step, in the vendor's thread."""
     vendor, latest = context.deployments.get(record.provider), context.store.deployments.get(record.id)
     if latest is None or latest.state == "stopped":
         return
@@ -143,9 +142,9 @@ def step(context: AppContext, record: DeploymentRecord) -> None:
         _step(context, vendor, latest)
     except TrainerError as trouble:
         seconds = trouble.retry_after if isinstance(trouble, Uncertain) else None
-        # However long the vendor wants to be left alone, its machine costs money meanwhile.
+        # Even if the vendor asks for a longer pause: the machine costs money meanwhile.
         seconds = min(max(seconds or 0.0, TROUBLE_S), MAX_PAUSE_S)
-        _wait(context, latest, seconds, f"{trouble} It is tried again.")
+        _wait(context, latest, seconds, f"{trouble} Trying again.")
 
 
 def after_trouble(context: AppContext, record: DeploymentRecord) -> None:
@@ -163,7 +162,7 @@ def _step(context: AppContext, vendor: Deployments, record: DeploymentRecord) ->
             _stop(context, vendor, record, first)
         case _ if first is None and record.billed_until is not None:
             _end(context, record, "gone")
-        case _ if first is None:  # one that was started may appear yet
+        case _ if first is None:  # a machine that was requested may still appear
             is_settled = record.sent_at is None or context.waits.since(record.sent_at) >= SETTLE_S
             if not is_settled:
                 _wait(context, record, LOOK_S, record.detail)
@@ -180,7 +179,7 @@ def _step(context: AppContext, vendor: Deployments, record: DeploymentRecord) ->
 
 
 def _send(context: AppContext, vendor: Deployments, record: DeploymentRecord) -> None:
-    """Sends the one start, after the intent is committed."""
+    """Requests the machine once, after the intent is committed."""
     run = context.store.runs.get(record.run_id or 0)
     model = context.store.model(record.model)
     if run is None or model is None:
@@ -195,10 +194,10 @@ def _send(context: AppContext, vendor: Deployments, record: DeploymentRecord) ->
         _note_price(context, record.provider, base, price)
         hour = record.micros_per_hour if price is None else to_micros(price)
         if hour > record.micros_per_hour:
-            _end(context, record, "dearer", f"It asks {views.an_hour(hour)} now.")
+            _end(context, record, "dearer", f"It now costs {views.an_hour(hour)}.")
             return
         now = context.clock()
-        with context.store.transaction():  # a freeze comes before the intent or after it
+        with context.store.transaction():  # so that a freeze comes either before or after the intent
             if context.store.freezes.current():
                 return
             context.waits.since(now)
@@ -215,7 +214,7 @@ def _send(context: AppContext, vendor: Deployments, record: DeploymentRecord) ->
 
 
 def _take_status(context: AppContext, record: DeploymentRecord, deployment: Deployment) -> None:
-    """Counts what it costs, and shows it once it answers."""
+    """Bills the time since the last poll, stores the vendor's state, and shows it on the card if it is news."""
     now, is_ready = context.clock(), record.state == "ready" or deployment.state == "ready"
     changes = {
         "is_billed": deployment.is_billed,
@@ -238,8 +237,8 @@ def _take_status(context: AppContext, record: DeploymentRecord, deployment: Depl
 def _bill(
     context: AppContext, record: DeploymentRecord, deployment: Deployment | None, until: float
 ) -> DeploymentRecord:
-    """Counts its time, from when the vendor says that it began; that is never before it was asked for here, as some
-    vendors give the year 1 for a time that they don't know."""
+    """Bills the time until `until`, starting from the time that the vendor reports. That can't be before we requested
+    it: some vendors report the year 1 for an unknown time."""
     if record.billed_until is None:
         began = deployment.started_at if deployment else None
         since = (record.sent_at or until) if began is None else max(began, record.created_at)
@@ -263,7 +262,8 @@ def _begin_to_stop(
 def _stop(
     context: AppContext, vendor: Deployments, record: DeploymentRecord, deployment: Deployment | None
 ) -> None:
-    """Stops it, and looks again until nothing is left of it. What was started a moment ago may appear yet."""
+    """Stops the machine and polls until the vendor no longer lists it. A machine that was requested a moment ago may
+    still appear."""
     if deployment is None:
         was_seen = record.billed_until is not None
         if was_seen or record.sent_at is None or context.waits.since(record.sent_at) >= SETTLE_S:
@@ -283,7 +283,8 @@ def _stop(
 def _end(
     context: AppContext, record: DeploymentRecord, reason: StopReason | str | None, detail: str | None = None
 ) -> None:
-    """Records that nothing is left of it. One that ended at the vendor is counted until now, as nobody saw when."""
+    """Records that the machine is gone. One that ended at the vendor is billed until now, since nobody saw when it
+    ended."""
     now = context.clock()
     with context.store.transaction():
         ended_at = record.ended_at or now
@@ -298,7 +299,7 @@ def _end(
 
 
 def _find_stop_reason(context: AppContext, record: DeploymentRecord) -> StopReason | None:
-    """Returns why it is stopped now."""
+    """Returns why the deployment has to be stopped now, None if it may continue."""
     now, run = context.clock(), context.store.runs.get(record.run_id or 0)
     if run is None:
         return "deleted"
@@ -326,7 +327,7 @@ def _find_stop_reason(context: AppContext, record: DeploymentRecord) -> StopReas
 def _intend(
     context: AppContext, run: Run, plan: Plan, planned: Hosting, person: str
 ) -> DeploymentRecord | None:
-    """Records that a machine may run from here on."""
+    """Records that a machine may exist from now on. Returns None if the run already has an open deployment."""
     now, count = context.clock(), len(context.store.deployments.of_run(run.id))
     new = NewDeployment(
         run_id=run.id,
@@ -348,7 +349,7 @@ def _intend(
 
 
 def keep(context: AppContext, number: int, person: str) -> Refusal | None:
-    """Lets it run on without questions, until somebody stops it or a limit does."""
+    """Keeps the machine running even if nobody asks it anything, until somebody or a limit stops it."""
     record = context.store.deployments.get(number)
     refused = _refusal(context, record, person, "promote")
     if record is None or refused:
@@ -356,7 +357,7 @@ def keep(context: AppContext, number: int, person: str) -> Refusal | None:
     now = context.clock()
     with context.store.transaction():
         if not context.store.deployments.keep(record, person, now=now):
-            return Refusal("It is kept already, or being stopped.")
+            return Refusal("It is already kept running, or it is being stopped.")
         _audit(context, record, person, "hosting kept")
         _show(context, context.store.deployments.get(number) or record)
     return None
@@ -368,12 +369,12 @@ def stop(context: AppContext, number: int, person: str) -> Refusal | None:
     if record is None or refused:
         return refused
     if record.state not in ("starting", "ready") or not _begin_to_stop(context, record, "asked", person):
-        return Refusal("It is being stopped, or is stopped already.")
+        return Refusal("It is already stopped, or is being stopped.")
     return None
 
 
 def start_again(context: AppContext, number: int, person: str) -> Refusal | None:
-    """Starts the model of a run whose deployment has ended, at the price of now."""
+    """Starts the model of a run whose deployment has ended, at today's price."""
     record = context.store.deployments.get(number)
     refused = _refusal(context, record, person, "promote")
     run = context.store.runs.get(record.run_id or 0) if record else None
@@ -388,16 +389,16 @@ def start_again(context: AppContext, number: int, person: str) -> Refusal | None
     day = context.today().isoformat()
     if context.store.deployments.of_day(day) >= _day_limit(context):
         return Refusal(
-            "What running models may cost today is used up: `hosting_usd_per_day` under [budget] in finetune.toml."
+            "Today's limit for running models is used up: it is `hosting_usd_per_day` under [budget] in finetune.toml."
         )
     too_dear = budgets.refusal(context, run.channel, person, planned.expected_micros, "model that runs")
     if too_dear:
         return Refusal(too_dear)
-    return None if _intend(context, run, plan, planned, person) else Refusal("It runs already.")
+    return None if _intend(context, run, plan, planned, person) else Refusal("It is already running.")
 
 
 def stop_stray(context: AppContext, value: str, person: str) -> Refusal | None:
-    """Takes over what nobody here started, so that it is stopped."""
+    """Takes over a deployment that nobody here started, so that it gets stopped."""
     provider, _, name = value.partition(" ")
     refused = authorization.refusal(context, person, "freeze")
     if refused:
@@ -410,7 +411,7 @@ def stop_stray(context: AppContext, value: str, person: str) -> Refusal | None:
         record = context.store.deployments.take_over(new, reason="asked", now=now)
         if record:
             _audit(context, record, person, "hosting stopped", name)
-    return None if record else Refusal("It is being stopped, or is stopped already.")
+    return None if record else Refusal("It is already stopped, or is being stopped.")
 
 
 def _refusal(
@@ -424,8 +425,7 @@ def _refusal(
 
 
 def sweep(context: AppContext) -> None:
-    """Compares what each vendor shows with what is open here: what should be gone is stopped, and what nobody here
-    knows is told once."""
+    """Compares each vendor's list with the store: stops machines that should be gone, and reports unknown ones once."""
     for provider, vendor in context.deployments.items():
         try:
             _sweep(context, provider, vendor)
@@ -450,7 +450,7 @@ def _sweep(context: AppContext, provider: str, vendor: Deployments) -> None:
 
 
 def _tell_strays(context: AppContext, provider: str, strays: Sequence[Deployment]) -> None:
-    """Reports them in the fallback channel if one is set, else where the newest request was."""
+    """Reports new strays in the fallback channel if one is set, and otherwise in the newest run's channel."""
     now = context.clock()
     newest = (run.channel for run in context.store.runs.newest(1))
     where = context.settings.slack.fallback_channel or next(newest, None)
@@ -467,7 +467,7 @@ def _tell_strays(context: AppContext, provider: str, strays: Sequence[Deployment
 
 
 def running(store: Store, settings: Settings, now: float) -> list[DeploymentSummary]:
-    """Returns all that is not certainly gone, with what it has cost today."""
+    """Returns all deployments that are not certainly gone, with today's cost."""
     day = units.day_of(now).isoformat()
     return [
         DeploymentSummary(
@@ -480,7 +480,7 @@ def running(store: Store, settings: Settings, now: float) -> list[DeploymentSumm
 
 
 def summaries(context: AppContext, datasets: Collection[str]) -> list[DeploymentSummary]:
-    """Returns what runs now for these datasets."""
+    """Returns the deployments that run for these datasets now."""
     live = []
     for record in context.store.deployments.live():
         run = context.store.runs.get(record.run_id or 0)

@@ -1,8 +1,8 @@
-"""A plan: frozen from an estimate with its destination and the rows it keeps back, posted for the team to decide on
-(approvals.py), and superseded by a newer one.
+"""Makes plans: freezes one from an estimate, with its destination and its validation rows, posts it for the team to
+decide on (approvals.py), and supersedes it by a newer one.
 
-One plan is live for a dataset and target: a new one supersedes those that wait, approved or not. One whose job may
-exist doesn't wait any more: it goes on. The destination is compared again before a job is created.
+Only one plan is live for a dataset and target: a new plan supersedes those that wait, approved or not. A plan whose job
+may already exist is not superseded. The destination is checked again before a job is created.
 """
 
 from __future__ import annotations
@@ -76,29 +76,27 @@ ELIGIBILITY_TIMEOUT_S = 1.5  # a person waits for the answer to their command
 log = logging.getLogger(__name__)
 LEAST_MAXIMUM_USD = Decimal("0.10")
 LOOK_FOR_CARDS_S = 3600.0
-RARE_LABEL_ROWS = 2  # rows of a label
+RARE_LABEL_ROWS = 2  # an encoder hardly learns a label with this many rows or fewer
 
 
 def split_off_validation(context: AppContext, plan: Plan, estimated: EstimateResult) -> Plan | Refusal:
-    """Keeps training rows back to choose among a sweep's trials, or to stop early by, where either is asked for. Both
-    parts are written into the folder of files; the holdout is not touched."""
+    """Sets a part of the training rows aside for validation if the question asks for a sweep or for early stopping.
+    Both parts are written into the folder of files; the holdout is not touched."""
     sweep, patience = estimated.question.sweep, estimated.question.patience
     if not sweep and patience is None:
         return plan
     row, option = estimated.target.row, "sweep" if sweep else "patience"
     if not sweep and not row.provider.can("early_stopping"):
         return Refusal(
-            f"`patience=` needs a trainer that can stop early, which {row.title} can't. Leave it out, or choose a "
+            f"`patience=` needs a trainer that can stop early, and {row.title} can't. Leave it out, or choose a "
             "target that starts with `local/`.",
             option,
         )
     carved = split_validation(context.settings.files, plan.train_sha256, plan.seed)
     if carved is None:
-        keeps = "chooses by a tenth of the training rows, kept back for that, and"
-        keeps = keeps if sweep else "keeps a tenth of the training rows back and"
         return Refusal(
-            f"`{option}=` {keeps} needs {VALIDATION_LEAST_ROWS} or more that differ; `{plan.dataset}` has "
-            f"{plan.n_train}. Leave it out, or add rows.",
+            f"`{option}=` sets a tenth of the training rows aside for validation, so it needs at least "
+            f"{VALIDATION_LEAST_ROWS} different ones; `{plan.dataset}` has {plan.n_train}. Leave it out, or add rows.",
             option,
         )
     parts = (carved.fitted_sha256, carved.validation_sha256, carved.n_fitted, carved.n_validation)
@@ -106,7 +104,7 @@ def split_off_validation(context: AppContext, plan: Plan, estimated: EstimateRes
         return replace(plan, stopping=EarlyStopping(patience, *parts))
     single = dict(plan.hyperparameters)
     trials = [{**single, **chosen} for chosen in combinations(sweep)]
-    courses = [  # steps of each trial's full course
+    courses = [  # the number of steps of each trial's full training
         math.ceil(carved.n_fitted / int(trial["batch_size"])) * int(trial["n_epochs"]) for trial in trials
     ]
     price = round((estimated.training.usd_per_hour if estimated.training else None) or Decimal(0), 6)
@@ -117,8 +115,8 @@ def split_off_validation(context: AppContext, plan: Plan, estimated: EstimateRes
 def current_destination(
     context: AppContext, row: ProviderRow, base_model: str, engine: str = BUILTIN
 ) -> Destination:
-    """Returns where the plan is carried out. The trainer that we start gets another port each time, so the machine or
-    cluster counts instead."""
+    """Returns where the plan would be carried out now. The trainer that we start has another port each time, so the
+    cluster, or '' for this machine, takes the place of its address."""
     trainer = context.trainers.get(row.name)
     own = context.settings.trainer
     places = {**own.models, own.encoder_name: own.encoder} if row.is_started_by_us else {}
@@ -132,8 +130,8 @@ def current_destination(
 
 
 def destination_change(context: AppContext, plan: Plan | TunedCurvePlan) -> str | None:
-    """Returns what differs from the approved destination, as a sentence. A plan of an older release is compared by what
-    it has."""
+    """Returns a sentence about what differs from the approved destination, None if nothing does. Fields that a plan of
+    an older release lacks are not compared."""
     before, row = plan.destination, context.settings.provider(plan.provider)
     if before is None or row is None:
         return None
@@ -141,14 +139,14 @@ def destination_change(context: AppContext, plan: Plan | TunedCurvePlan) -> str 
     name = escape(row.title)
     if before.base_url != now.base_url:
         there, here = (code(name or "this machine") for name in (before.base_url, now.base_url))
-        return f"What trains for {name} was {there} when the plan was made, and is {here} now."
+        return f"The trainer of {name} was at {there} when the plan was made, and is at {here} now."
     if None not in (before.account, now.account) and before.account != now.account:
-        return f"The key for {name} is another than when the plan was made, perhaps of another account."
+        return f"The key for {name} has changed since the plan was made, so it may belong to another account."
     if before.weights is not None and before.weights != now.weights:
-        return f"The files of {code(plan.base_model)} are not those of when the plan was made."
+        return f"The files of {code(plan.base_model)} have changed since the plan was made."
     if before.engine is not None and before.engine != now.engine:
         here = code(now.engine) if now.engine else "not installed"
-        return f"The engine that trains was {code(before.engine)} when the plan was made, and is {here} now."
+        return f"The training engine was {code(before.engine)} when the plan was made, and is {here} now."
     return None
 
 
@@ -165,10 +163,10 @@ def no_key_refusal(row: ProviderRow) -> Refusal:
 
 
 def closed_to_us_text(context: AppContext, row: ProviderRow) -> str | None:
-    """Returns why this account can't train there any more, None if it can or that can't be seen now.
+    """Returns why this account can't train there any more, None if it can or if that can't be checked now.
 
-    A service that has closed training to newcomers lists jobs and takes uploads as before, and refuses only the create,
-    after the approvals. An empty list of jobs shows it earlier.
+    A service that has closed training to newcomers still lists jobs and takes uploads, and refuses only to create the
+    job, which is after the approvals. An empty list of jobs shows it earlier.
     """
     trainer, since = context.trainers.get(row.name), row.closed_to_new
     if trainer is None or since is None or context.today() < since:
@@ -177,17 +175,18 @@ def closed_to_us_text(context: AppContext, row: ProviderRow) -> str | None:
         if trainer.has_jobs(ELIGIBILITY_TIMEOUT_S):
             return None
     except TrainerError as trouble:
-        log.warning("whether %s trains for us is not known: %s", row.name, trouble)
+        log.warning("checking whether %s trains for this account: %s", row.name, trouble)
         return None
     return (
-        f"Since {since} {row.title} trains only for organisations that had trained there before, and the account of "
+        f"Since {since}, {row.title} trains only for organisations that have trained there before, and the account of "
         f"{row.provider.key_env} has no job there. Choose a target that starts with `local/`, or open weights like "
         "`crusoe/llama-3.1-8b`."
     )
 
 
 def untrainable_text(settings: Settings, target: Target) -> str | None:
-    """Returns why our trainer can't train a base on this machine, None if it can."""
+    """Returns why our trainer can't train the target's base model on this machine, None if it can or is not asked
+    to."""
     row, model = target.row, target.model
     if model.is_encoder or row.cluster or not row.keeps_models_here:
         return None
@@ -196,7 +195,8 @@ def untrainable_text(settings: Settings, target: Target) -> str | None:
 
 
 def supersede(context: AppContext, former: Run, new: Run, money: Budget) -> None:
-    """Call it inside the transaction that found it waiting and added the new run."""
+    """Cancels the former run in favour of the new one. Call this in the transaction that found the former run waiting
+    and added the new run."""
     now, sentence = context.clock(), plan_views.superseded_by(new.id, new.requester)
     if former.state == "approved":
         run_states.end(context, former, "cancelled", sentence)
@@ -211,7 +211,7 @@ def supersede(context: AppContext, former: Run, new: Run, money: Budget) -> None
 
 
 def show_superseded(context: AppContext, number: int, text: str, money: Budget) -> None:
-    """Edits the former plan's card, which loses its buttons."""
+    """Edits the former plan's card: it gets the text and loses its buttons."""
     former = context.store.runs.get(number)
     if former is not None:
         card = plan_views.decided_card(former, plan_from_json(former.plan), money, text)
@@ -221,7 +221,7 @@ def show_superseded(context: AppContext, number: int, text: str, money: Budget) 
 def may_start(
     context: AppContext, command: Start, person: str, channel: str
 ) -> tuple[Caller, CheckedDataset] | Refusal:
-    """Returns who asks and the dataset, or the refusals that can be found before Slack's three seconds are over."""
+    """Returns who asks and the dataset, or a refusal. Makes only the checks that fit into Slack's three seconds."""
     caller = authorization.look_up(context, person, "start", channel)
     refusal = authorization.refusal_for(caller, "start") or authorization.channel_refusal(
         context, channel, by_others=True
@@ -233,7 +233,8 @@ def may_start(
 
 
 def start(context: AppContext, command: Start, person: str, channel: str) -> Run | Refusal:
-    """Freezes a plan and asks the channel to approve it. It draws thousands of outlooks, so call it after the ack."""
+    """Freezes a plan and asks the channel to approve it. This simulates thousands of outcomes, so call it after the
+    ack."""
     allowed = may_start(context, command, person, channel)
     if isinstance(allowed, Refusal):
         return allowed
@@ -255,7 +256,7 @@ def start(context: AppContext, command: Start, person: str, channel: str) -> Run
     if isinstance(permission, Refusal):
         return permission
     if isinstance(estimated.cost, MissingPrice):
-        return Refusal(f"A run whose cost is unknown can't be approved. {missing_price_text(estimated.cost)}")
+        return Refusal(f"A run with an unknown cost can't be approved. {missing_price_text(estimated.cost)}")
     plan = _with_catalogue_id(
         context, _build_plan(context, checked, estimated, estimated.cost, person, channel), estimated.target
     )
@@ -275,7 +276,7 @@ def start(context: AppContext, command: Start, person: str, channel: str) -> Run
 
 
 def start_estimated(context: AppContext, number: int, person: str) -> Run | Refusal:
-    """Handles the button on an estimate: starts from its question, in the channel where it was asked."""
+    """Handles the button on an estimate: starts a run from its question, in the channel where it was asked."""
     estimate = estimate_requests.kept_for(context, number, person)
     if isinstance(estimate, Refusal):
         return estimate
@@ -286,7 +287,7 @@ def start_estimated(context: AppContext, number: int, person: str) -> Run | Refu
 
 
 def _estimate(context: AppContext, checked: CheckedDataset, command: Start) -> EstimateResult | Refusal:
-    """Estimates the run. A judge that nobody named is left out where the rows may not go to it."""
+    """Estimates the run. A judge that nobody named is left out if the rows may not be sent to it."""
     estimated = estimate_requests.estimate_for(context, checked, command.question)
     if isinstance(estimated, Refusal) or estimated.judge is None or command.question.judge:
         return estimated
@@ -299,13 +300,13 @@ def _estimate(context: AppContext, checked: CheckedDataset, command: Start) -> E
 
 
 def _hosting_refusal(context: AppContext, command: Start) -> Refusal | None:
-    """Asks the vendor, before anybody approves, whether the tuned model can be asked there, and what an hour costs
-    now."""
+    """Checks with the vendor, before anybody approves, whether the tuned model can be deployed there, and refreshes the
+    price per hour."""
     target = find_target(context.settings.providers, command.question.target)
     if isinstance(target, Refusal) or target.row.name not in context.trainers:
-        return None  # what is wrong is said below
+        return None  # the checks that follow in `start` report what is wrong
     if not target.row.is_hosted or not target.row.provider.can("deploy"):
-        return None  # people deploy it by their own means
+        return None  # people deploy it themselves
     return deployments.refresh_price(context, target.row, target.model.name)
 
 
@@ -314,7 +315,7 @@ def approval_request(plan: Plan) -> Request:
 
 
 def approvals_needed(context: AppContext, plan: Plan) -> int:
-    """Returns how many approvers it takes."""
+    """Returns how many people have to approve the plan."""
     tier = context.settings.policy.tier(plan.maximum_micros)
     return tier.approvers if tier else 0
 
@@ -334,7 +335,8 @@ def _start_refusal(context: AppContext, estimated: EstimateResult) -> Refusal | 
 
 
 def _approver_refusal(context: AppContext, plan: Plan) -> Refusal | None:
-    """Refuses a plan that too few people could approve. If Slack doesn't tell who is in a group, it may wait."""
+    """Refuses a plan that too few people could approve. If Slack doesn't return a group's members, the plan is
+    allowed."""
     rules = authorization.current_rules(context, "approve")
     tier = rules.policy.tier(plan.maximum_micros)
     if tier is None or rules.unknown("approve") or rules.policy.named("approve").anyone:
@@ -345,12 +347,12 @@ def _approver_refusal(context: AppContext, plan: Plan) -> Refusal | None:
         return None
     if not others:
         return Refusal(
-            "Nobody but you or who uploaded the data could approve this, and nobody approves their own: anyone who "
-            "runs the bot names approvers in finetune.toml, [people]."
+            "Only you or the person who uploaded the data could approve this, and nobody may approve their own: the "
+            "bot's operator has to name approvers in finetune.toml, [people]."
         )
     return Refusal(
-        f"It takes {tier.approvers} approvers who neither asked nor uploaded the data, and there are {len(others)}: "
-        f"{who_may(explain_not_named('approve', rules, but=but))} The bot's operator names more in "
+        f"This takes {tier.approvers} approvers besides you and the person who uploaded the data, and there are "
+        f"{len(others)}: {who_may(explain_not_named('approve', rules, but=but))} The bot's operator can name more in "
         "finetune.toml, [people]."
     )
 
@@ -410,7 +412,7 @@ def _build_plan(
 
 
 def _with_catalogue_id(context: AppContext, plan: Plan, target: Target) -> Plan | Refusal:
-    """Asks the trainer once what it calls the base model, and whether it takes the file. The plan keeps the id."""
+    """Adds the trainer's id of the base model to the plan, and checks that the trainer accepts the file."""
     provider, file = target.row.provider, context.settings.files / f"{plan.train_sha256}.jsonl"
     if problem := file_problem(provider, plan.n_train, file.stat().st_size if file.exists() else None):
         return Refusal(
@@ -428,11 +430,11 @@ def _with_catalogue_id(context: AppContext, plan: Plan, target: Target) -> Plan 
 
 
 def _maximum_micros(cost: RunCost, *, is_rented: bool) -> int:
-    """Returns the cost at which a run is stopped, while it trains or is measured, in micro-dollars.
+    """Returns the cost in micro-dollars at which a run is stopped while it trains or is measured.
 
-    Nobody wants it stopped for a few cents. By the hour it is at least ten cents, as the time is known only roughly; by
-    the token as many as another tokenizer may count. Answers count as long as they may be. A rented machine is ended
-    by who rents it out.
+    It leaves some room, since nobody wants a run to be stopped for a few cents. Training by the hour may cost at least
+    ten cents, because its time is known only roughly; training by the token may use as many tokens as another tokenizer
+    would count. Answers count with their maximum length. A rented machine is stopped in time by its vendor.
     """
     most = cost.training.usd.high
     if cost.training.usd_per_hour and not is_rented:
@@ -443,7 +445,8 @@ def _maximum_micros(cost: RunCost, *, is_rented: bool) -> int:
 
 
 def price_rise(plan: Plan) -> str | None:
-    """Returns a sentence if the rented machine of the plan costs more by now. Raises TrainerError."""
+    """Returns a sentence if the plan's rented machine costs more now than when it was approved, None if not. Raises
+    TrainerError if its price can't be read."""
     approved = PriceList.from_json(plan.prices).rows[0].rental
     if approved is None:
         return None
@@ -452,14 +455,16 @@ def price_rise(plan: Plan) -> str | None:
 
 
 def _warnings(estimated: EstimateResult) -> tuple[str, ...]:
-    """Returns what an approver reads beside the figures."""
+    """Returns the sentences that approvers read besides the figures."""
     shortage = estimated.room.shortage if estimated.room else None
     verdict = estimated.verdict
     ends = [advice.reason_text(verdict, reason) for reason in verdict.reasons if reason.rule == "end date"]
     is_half = estimated.report.pairs and not METHODS[estimated.question.method].reads_pairs
-    half = ["Its rows are preference pairs: this trains on the preferred answers alone, method=dpo on both."]
+    half = [
+        "Its rows are preference pairs: this trains only on the preferred answers, `method=dpo` would use both."
+    ]
     judge = estimated.judge
-    judged = [f"{judge.name} judges its free text, and reads the held-out rows for that."] if judge else []
+    judged = [f"{judge.name} judges its free text, for which it reads the held-out rows."] if judge else []
     short = [shortage_text(shortage)] if shortage else []
     rental = estimated.target.row.rental
     minutes = estimated.minutes.expected if estimated.minutes else None
@@ -468,7 +473,7 @@ def _warnings(estimated: EstimateResult) -> tuple[str, ...]:
 
 
 def _rare_labels(estimated: EstimateResult) -> list[str]:
-    """A sentence about labels that an encoder will hardly learn."""
+    """Returns a sentence about labels that an encoder will hardly learn, if there are any."""
     if not estimated.target.model.is_encoder:
         return []
     rare = [count.label for count in estimated.report.labels if count.rows <= RARE_LABEL_ROWS]
@@ -477,22 +482,23 @@ def _rare_labels(estimated: EstimateResult) -> list[str]:
     named = ", ".join(shorten(label) for label in rare[:3])
     more = f" and {len(rare) - 3:,} more" if len(rare) > 3 else ""
     have = "has" if len(rare) == 1 else "have"
-    return [f"{named}{more} {have} {RARE_LABEL_ROWS} rows or fewer, and will hardly be learnt."]
+    return [f"{named}{more} {have} {RARE_LABEL_ROWS} rows or fewer and will hardly be learnt."]
 
 
 def _submit(context: AppContext, plan: Plan, permission: EgressPermission) -> Run | Refusal:
+    """Adds a run for the plan, posts its card, and supersedes plans for the same dataset and target that wait."""
     now, hash_of_plan = context.clock(), plan_hash(plan)
     with context.store.transaction():
         aim, former = (plan.dataset, plan.provider, plan.base_model), []
         for waiting in context.store.runs.open():
             other = plan_from_json(waiting.plan)
-            has_job = waiting.state not in ("awaiting_approval", "approved")  # or one on its way
+            has_job = waiting.state not in ("awaiting_approval", "approved")  # or is about to have one
             if has_job or (other.dataset, other.provider, other.base_model) != aim:
                 continue
             former.append(waiting)
             same = replace(other, asked_at=plan.asked_at, requester=plan.requester, channel=plan.channel)
             if waiting.state == "awaiting_approval" and same == plan:
-                return Refusal(f"The same plan waits for approval already: it is run {waiting.id}.")
+                return Refusal(f"The same plan is already waiting for approval: it is run {waiting.id}.")
         run = context.store.runs.add(
             NewRun(
                 plan_hash=hash_of_plan,
@@ -506,7 +512,7 @@ def _submit(context: AppContext, plan: Plan, permission: EgressPermission) -> Ru
             now=now,
         )
         if run is None:
-            return Refusal("This very plan was posted before; `/finetune runs` shows what became of it.")
+            return Refusal("This same plan was posted before; `/finetune runs` shows its state.")
         context.audit(plan.requester, "ask", f"run {run.id}", hash_of_plan)
         data_policy.record_egress(context, permission, plan.requester, f"run {run.id}")
         for waiting in former:
@@ -516,7 +522,7 @@ def _submit(context: AppContext, plan: Plan, permission: EgressPermission) -> Ru
 
 
 def show_request(context: AppContext, run: Run, plan: Plan) -> None:
-    """Shows the plan's card with the approvals that count, asking for the missing ones."""
+    """Shows the plan's card with the approvals so far, asking for the missing ones."""
     notifications.show_plan(context, run, request_card(context, run, plan))
 
 
@@ -533,7 +539,8 @@ def request_card(context: AppContext, run: Run, plan: Plan) -> Message:
 
 
 def link_superseded(context: AppContext) -> None:
-    """Links the former plan's card to the new one, which has an address once it is posted; tried for an hour."""
+    """Adds links from superseded plans' cards to the new cards, which have an address only once they are posted. Tries
+    for an hour."""
     now = context.clock()
     for replacement in context.store.replacements.unlinked(now - LOOK_FOR_CARDS_S):
         where = context.directory.permalink(replacement.channel, replacement.ts)

@@ -126,7 +126,7 @@ def test_the_same_plan_is_asked_for_once(world: World) -> None:
     world.clock += 43_200 - world.clock % 86_400  # noon: a plan has the day of its prices
     world.start()
     world.pass_time(60)
-    assert "waits for approval already" in world.type(START)
+    assert "is already waiting for approval" in world.type(START)
     world.send()
     assert len(world.store.runs.newest()) == 1 and len(world.texts()) == 1
 
@@ -163,7 +163,7 @@ def test_a_look_up_that_fails_is_a_no(make_world: MakeWorld, method: str) -> Non
 def test_nobody_may_approve_until_somebody_is_named(make_world: MakeWorld) -> None:
     world = make_world(Rules(approvers=()))
     world.seed_dataset()
-    assert "names approvers in finetune.toml" in world.type(START)
+    assert "has to name approvers in finetune.toml" in world.type(START)
     assert world.store.runs.newest() == []
 
 

@@ -132,7 +132,7 @@ def test_an_address_that_changed_after_the_approval_gets_neither_file_nor_job(wo
     world.restart()
     world.tick(3)
     assert world.run().state == "cancelled" and (world.jobs(), world.left_at_company()) == (0, [])
-    assert world.said("What trains for Acme Tuning was", "its approval is void", "makes a new plan")
+    assert world.said("The trainer of Acme Tuning was at", "its approval is void", "makes a new plan")
     assert world.ledger()["settle"] == 0
 
 
@@ -141,7 +141,7 @@ def test_a_plan_whose_key_changed_is_not_approved(world: World, monkeypatch: pyt
     world.company.key = "sk-of-another-account"
     monkeypatch.setenv("ACME_KEY", world.company.key)
     world.restart()
-    assert "The key for Acme Tuning is another" in world.answer_to_click(BEN, "approve_plan")
+    assert "The key for Acme Tuning has changed" in world.answer_to_click(BEN, "approve_plan")
     assert world.run().state == "awaiting_approval" and world.jobs() == 0
 
 
@@ -174,7 +174,7 @@ def test_weights_that_changed_after_the_plan_are_noticed(make_world: MakeWorld, 
     )
     assert plans_services.destination_change(context, plan) is None and made.base_url == ""
     (folder / "model.safetensors").write_bytes(bytes(1_500_000) + b"1" * 1_500_000)
-    assert "The files of `tiny` are not those" in str(plans_services.destination_change(context, plan))
+    assert "The files of `tiny` have changed since" in str(plans_services.destination_change(context, plan))
 
 
 def test_another_version_of_the_engine_than_was_approved_is_noticed(make_world: MakeWorld) -> None:
@@ -210,7 +210,7 @@ def test_an_account_that_never_trained_where_that_is_closed_gets_no_plan(make_wo
     world = make_world(Rules(company="closed_to_new = 2026-05-07"))
     world.seed_dataset()
     said = world.type(START)
-    assert "Since 2026-05-07 Acme Tuning trains only for organisations that had trained there" in said
+    assert "Since 2026-05-07, Acme Tuning trains only for organisations that have trained there" in said
     assert "`local/`" in said and world.store.runs.newest(1) == []
     assert "trains only for organisations" in world.type("/finetune curve tickets target=acme/acme-small")
     assert world.left_at_company() == [] and world.cards() == []

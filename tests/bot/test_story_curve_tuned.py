@@ -339,7 +339,7 @@ def test_a_size_is_not_trained_at_another_address_than_was_agreed(world: World) 
     world.restart()
     failed = until(world, "failed")
     said = world.said("Learning curve m1 failed")
-    assert "What trains for Acme Tuning was" in said and "No job was started for 21 rows" in said
+    assert "The trainer of Acme Tuning was at" in said and "No job was started for 21 rows" in said
     assert world.jobs() == 1 and 0 < (failed.actual_micros or 0) < failed.reserved_micros
 
 

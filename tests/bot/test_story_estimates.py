@@ -306,7 +306,7 @@ def test_start_on_an_estimate_asks_for_the_approval_of_its_plan(world: World) ->
     plan = plan_from_json(world.run(1).plan)
     assert plan.predicted is not None and "hours=3" in plan.predicted.asked
     assert dict(plan.hyperparameters)["n_epochs"] == 2 and plan.requester == ANA.id
-    assert "The same plan waits for approval already" in refusal(world, cards.START)
+    assert "The same plan is already waiting for approval" in refusal(world, cards.START)
 
 
 def test_measure_on_an_estimate_asks_for_the_measurement_of_its_verdict(seeded: World) -> None:

@@ -12,7 +12,7 @@ from click.testing import CliRunner
 from bot.cli import main
 from bot.reconciler import maintain
 from bot.rules.budgets import READY_WITHIN_S
-from bot.services.deployments import LOST_S, MOST_TRIES, READY_LOOK_S
+from bot.services.deployments import LOST_S, MAX_TRIES, READY_LOOK_S
 from bot.services.provider_jobs import SETTLE_S
 from demo.people import ANA, BEN
 from storage.store import read_metrics
@@ -176,7 +176,7 @@ def test_the_price_of_now_is_what_people_approve_and_a_higher_one_starts_nothing
     world.approve()
     lost = world.until(lambda: [text for text in world.dms() if "waits" in text], "word of it")
     assert "charges more per hour than was approved" in lost[0] and company(world).machines == []
-    assert "It asks $7.25 an hour now" in world.said("tickets-1 is stopped")
+    assert "It now costs $7.25 an hour" in world.said("tickets-1 is stopped")
     world.click(BEN, "start_deployment")
     world.until_state("done")
     assert "$7.25 an hour" in world.said("tickets-1 is running")
@@ -346,9 +346,9 @@ def test_a_vendor_that_wants_to_be_left_alone_for_long_is_asked_again_after_a_wh
 
 def test_a_machine_that_appears_after_it_was_given_up_is_stopped_and_booked(make_world: MakeWorld) -> None:
     world = hosted(make_world)
-    world.company.fail(START_CRUSOE, NOTHING_BUT_500, times=MOST_TRIES)
+    world.company.fail(START_CRUSOE, NOTHING_BUT_500, times=MAX_TRIES)
     world.start_approved()
-    for number in range(MOST_TRIES):
+    for number in range(MAX_TRIES):
         world.until(lambda sent=number: world.company.count(START_CRUSOE) > sent, "a start")
         world.tick()
         world.pass_time(SETTLE_S)

@@ -102,6 +102,6 @@ def test_without_a_measured_speed_a_paid_run_cannot_be_approved(
     world = make_world(Rules(more=unmeasured))
     world.seed_dataset()
     said = world.type(LOCAL)
-    assert "A run whose cost is unknown can't be approved." in said
+    assert "A run with an unknown cost can't be approved." in said
     assert "`finetune calibrate` measures this machine" in said
     assert "Training takes" in world.type("/finetune estimate tickets target=local/tiny")

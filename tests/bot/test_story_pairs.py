@@ -116,7 +116,7 @@ def test_a_rejected_answer_that_is_held_out_never_leaves(takes_pairs: World) -> 
 def test_another_method_trains_on_the_preferred_answers_and_says_so(world: World) -> None:
     report = upload(world, pairs_jsonl())
     world.start(START)
-    assert "trains on the preferred answers alone" in world.said("preference pairs", "Cost")
+    assert "trains only on the preferred answers" in world.said("preference pairs", "Cost")
     assert plan_from_json(world.run().plan).train_sha256 == report.train_sha256
     assert REJECTED not in stored(world, report.train_sha256) + stored(world, report.holdout_sha256)
 

@@ -59,7 +59,7 @@ def test_a_run_that_stops_early_trains_on_the_rest_and_a_pause_is_told(
 
 def test_patience_is_refused_where_the_trainer_or_the_rows_cannot_do_it(world: World) -> None:
     world.seed_dataset()
-    assert "needs a trainer that can stop early, which Acme Tuning can't" in world.type(f"{START} patience=2")
+    assert "needs a trainer that can stop early, and Acme Tuning can't" in world.type(f"{START} patience=2")
     assert world.store.runs.newest(1) == []
     assert "should be a whole number from 1 to 20" in world.type(f"{START} patience=0")
 

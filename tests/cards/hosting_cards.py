@@ -55,7 +55,7 @@ def summary(state: Any = "ready", micros: int = 1_375_000, **other: Any) -> Depl
 def cards() -> dict[str, Message]:
     waiting, plan = made.run("awaiting_approval"), replace(made.plan(), hosting=HOSTING)
     to_zero = replace(plan, hosting=Hosting(8_000_000, 1800, 20_000_000, scales_to_zero=True))
-    dearer = {"reason": "dearer", "detail": "It asks $7.25 an hour now."}
+    dearer = {"reason": "dearer", "detail": "It now costs $7.25 an hour."}
     stray = Deployment("1", "ft-run7-0ddba11c-1", "m", "ready", "m", Decimal("5.50"))
     strays = [stray, replace(stray, name="somebody's *own*", usd_per_hour=None)]
     return {
@@ -66,7 +66,7 @@ def cards() -> dict[str, Message]:
         "deployment-ready": deployments.card(summary()),
         "deployment-kept": deployments.card(summary(kept_by=BEN)),
         "deployment-stopping": deployments.card(
-            summary("stopping", reason="asked", detail="stopping it on acme: HTTP 503. It is tried again.")
+            summary("stopping", reason="asked", detail="stopping it on acme: HTTP 503. Trying again.")
         ),
         "deployment-stopped": deployments.card(summary("stopped", reason="idle")),
         "deployment-dearer": deployments.card(
