@@ -1,7 +1,7 @@
-"""What a training takes of this machine: which model is meant, the longest row it takes, memory, and time by measured
-speed (`finetune calibrate`) or a guess.
+"""Finds the target model that a person names, its longest row, and the memory and time that its training takes on this
+machine or on a rented one. Times come from the measured speed (`finetune calibrate`) or are guessed.
 
-Only for models that train here and whose dimensions are known without asking anybody.
+Sizes are known only for models that train here and whose dimensions are known without asking a service.
 """
 
 from __future__ import annotations
@@ -57,20 +57,20 @@ from trainers.sizing.training_time import (
 from trainers.tokens import O200K, OUR_ROW_TOKENS, Encoding, encoding_of, local_encoding, training_limit
 from trainers.types import Hyperparameter
 
-MAX_LENGTH = 1024  # our own trainer's, where a plan says nothing else
+MAX_LENGTH = 1024  # of a row at our own trainer, unless the plan sets it
 METHOD_BY_QUANTIZATION: Mapping[Hyperparameter, Method] = {"none": "lora", "nf4": "qlora", "int8": "8bit"}
-TURN_TOKENS = 7  # tokens that a chat template puts around the instructions
-# A measured time is right within 20%; beside another program a training takes twice as long.
+TURN_TOKENS = 7  # that a chat template puts around the instructions
+# A measured time is accurate within 20%, but training takes twice as long beside another busy program.
 SHORTEST, LONGEST = Decimal("0.8"), Decimal(2)
-LOADING_MINUTES = 5  # of a rented machine, and its steps on a few rows; a rule of thumb
-GUESS_FACTOR = 3  # a guess is within this factor, either way
+LOADING_MINUTES = 5  # of a rented machine before the first step; a rule of thumb
+GUESS_FACTOR = 3  # a guess is right within this factor in either direction
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class MemoryHeadroom:
-    """`line` goes on a card; `warning` is set if it may not fit."""
+    """Whether a training fits into memory. `line` is the text for cards; `shortage` is set if it may not fit."""
 
     line: str
     shortage: MemoryShortage | None
@@ -78,8 +78,8 @@ class MemoryHeadroom:
 
 @dataclass(frozen=True)
 class TrainingTime:
-    """`measured` is the day on which the machine's speed was measured, like 2026-11-25. `is_guess`: it was neither
-    measured nor stated by a person, so no maximum that stops a paid run relies on it."""
+    """`measured` is the day on which the machine's speed was measured, like 2026-11-25. `is_guess` is true if it was
+    neither measured nor given by a person; the maximum cost at which a paid run is stopped must not rely on a guess."""
 
     minutes: Range
     measured: str | None = None
@@ -87,12 +87,13 @@ class TrainingTime:
 
 
 def local_base(settings: Settings, row: ProviderRow, model: ModelRow) -> Base | None:
-    """Returns None if it trains elsewhere, or its dimensions are not on this machine."""
+    """Returns the base model, None if it trains elsewhere or its dimensions are not on this machine."""
     return None if row.cluster or not row.keeps_models_here else known_base(settings, row, model)
 
 
 def known_base(settings: Settings, row: ProviderRow, model: ModelRow) -> Base | None:
-    """Returns the base by its folder or as a preset, wherever it trains. An encoder has its own sizes."""
+    """Returns the base model by its folder or as a preset, wherever it trains; None for encoders, whose sizes are
+    computed differently."""
     if model.is_encoder:
         return None
     place = settings.trainer.models.get(model.name) if row.is_started_by_us else None
@@ -107,7 +108,8 @@ def memory_headroom(
     sweep: Sweep = (),
     machine: Machine | None = None,
 ) -> MemoryHeadroom:
-    """Sizes rows as long as the longest and, for a sweep, its largest values, as one trial trains at a time."""
+    """Returns whether training fits, sized with the longest row and the largest values of a sweep, whose trials train
+    one at a time. `machine` is this one by default."""
     work, machine = _work(base, report, chosen, sweep), machine or this_machine()
     done = as_computed(base.architecture, work, machine)
     memory_fit = fit(base.architecture, done, machine)
@@ -121,8 +123,8 @@ def memory_headroom(
 def encoder_needs(
     model: str, report: Report, tokens: int, chosen: Mapping[str, Hyperparameter], *, is_here: bool
 ) -> tuple[MemoryHeadroom | None, Range]:
-    """Returns whether an encoder fits, if it trains on this machine, and its minutes. `tokens` are one epoch's. A
-    training is so short that a bound of three times what was measured elsewhere costs nobody much."""
+    """Returns whether an encoder's training fits into memory (None if it doesn't train here), and its minutes. `tokens`
+    are those of one epoch. The range is wide, three times a speed measured elsewhere, but trainings are short."""
     mean = tokens / max(report.n_train, 1)
     work = EncoderWork(report.n_train, mean, len(report.labels), _whole_number(chosen, "n_epochs", 0))
     expected = Decimal(round(work.seconds, 1)) / 60
@@ -135,14 +137,14 @@ def encoder_needs(
     most = "up to " if work.may_see_words else ""
     sizes = f"; {_count(PARAMETERS)} parameters, {most}{work.trained:,} trained"
     if model != PACKAGED_TARGET:
-        sizes = ""  # of another encoder they are not known here
+        sizes = ""  # those of other encoders are unknown here
     shortage = None if fits else MemoryShortage(machine.name, work.bytes, True, None)
     return MemoryHeadroom(f"{'fits' if fits else 'does not fit'}, {about}{sizes}", shortage), minutes
 
 
 def capacity_of(settings: Settings, name: str, busy: Decimal) -> Capacity | None:
-    """Returns this machine's capacity with the model 'provider/model', None if its speed was not measured or the model
-    runs elsewhere."""
+    """Returns this machine's capacity with a model named 'provider/model', None if its speed was not measured or the
+    model runs elsewhere."""
     provider, _, model = name.partition("/")
     row = settings.provider(provider)
     model_row = row.model(model) if row else None
@@ -167,7 +169,7 @@ def _work(base: Base, report: Report, chosen: Mapping[str, Hyperparameter], swee
     )
     answer = min(max(1, round(report.tokens.answer_mean)), max(length, 1))
     samples = _whole_number(chosen, "samples", 0)
-    if samples:  # each answer may be as long as allowed, whatever the right one is
+    if samples:  # a sampled answer may be as long as allowed, however short the right one is
         most = _whole_number(chosen, "max_new_tokens", answer)
         length, answer = min(length - answer + most, base.architecture.context), most
     rank, targets = (
@@ -179,17 +181,18 @@ def _work(base: Base, report: Report, chosen: Mapping[str, Hyperparameter], swee
 
 
 def _pairs_of(report: Report, chosen: Mapping[str, Hyperparameter]) -> PairsReport | None:
-    """Returns the pairs that DPO trains on; None where `chosen` are another method's. GRPO has a beta too."""
+    """Returns the pairs that DPO trains on, None if `chosen` belongs to another method. GRPO has a beta too, so
+    `samples` tells them apart."""
     return report.pairs if "beta" in chosen and "samples" not in chosen else None
 
 
 def _method(chosen: Mapping[str, Hyperparameter]) -> Method:
-    """Returns how the base is loaded. "auto" from a provider's defaults in finetune.toml means in full precision."""
+    """Returns how the base model is loaded. "auto", which a provider's defaults may have, means full precision."""
     return METHOD_BY_QUANTIZATION.get(chosen.get("quantization", "none"), "lora")
 
 
 def _in_4_bits(base: Base, work: Work, machine: Machine) -> int | None:
-    """Returns the bytes that it would take in 4 bits, None if that is no cure or is chosen already."""
+    """Returns the bytes that training would take in 4 bits, None if that wouldn't fit either or is already chosen."""
     in_4_bits = as_computed(base.architecture, replace(work, method="qlora"), machine)
     packed = fit(base.architecture, in_4_bits, machine)
     if work.method == "qlora" or packed.standing != "fits":
@@ -204,7 +207,7 @@ def memory_headroom_for_pairs(base: Base, pairs: PairsReport) -> MemoryHeadroom:
 
 
 def training_time_for_pairs(settings: Settings, base: Base, pairs: PairsReport) -> TrainingTime | None:
-    """Returns None if this machine's speed, or TRL's part of it, was not measured."""
+    """Returns the time to train on the pairs, None if this machine's speed, or TRL's on it, was not measured."""
     machine = _calibration(settings)
     if machine is None:
         return None
@@ -215,8 +218,8 @@ def training_time_for_pairs(settings: Settings, base: Base, pairs: PairsReport) 
 def _pair_lengths(
     base: Base, pairs: PairsReport, count: int, chosen: Mapping[str, Hyperparameter]
 ) -> PairLengths:
-    """Describes `count` of the pairs. They are padded to the longest of their batch: assumed to be midway between the
-    mean and the 95th percentile."""
+    """Describes `count` of the pairs. Each is padded to the longest of its batch, which is assumed to be midway between
+    the mean and the 95th percentile."""
     work, longer = _work_on_pairs(base, pairs, chosen), pairs.longer
     mean, padded = (min(value, work.length) for value in (longer.mean, (longer.mean + longer.p95) / 2))
     epochs = _whole_number(chosen, "n_epochs", hosted_epochs_for(count))
@@ -244,11 +247,11 @@ def training_time(
     sweep: Sweep = (),
     rented: Machine | None = None,
 ) -> TrainingTime | None:
-    """Returns the time to train on `tokens` an epoch by the model's own tokenizer; None if nothing is known of the
-    speed.
+    """Returns the time to train on `tokens` per epoch, as counted by the model's own tokenizer; None if nothing is
+    known about the speed.
 
-    It is a guess if this machine's speed was not measured, or the base is loaded in 4 or 8 bits. A sweep counts all
-    trials together, in the rungs of trainers/hyperparameters.py, with each rung's validations.
+    It is a guess if the machine's speed was not measured, or if the base model is loaded in 4 or 8 bits. The time of a
+    sweep is that of all trials in the rungs of trainers/hyperparameters.py, with the validations of each rung.
     """
     measured, place = None if rented else _calibration(settings), rented or this_machine()
     machine = measured or guess_calibration(place)
@@ -262,10 +265,10 @@ def training_time(
             if pairs
             else _sample_lengths(report, tokens, chosen)
         )
-        # TRL's passes over logits are left out where they were not measured.
+        # TRL's passes over the logits count as 0 if they were not measured.
         timed = replace(machine, word_s=machine.word_s or 0.0, trl_s=machine.trl_s or 0.0)
         taken_s = pair_seconds(base.architecture, lengths, timed)
-        assert taken_s is not None  # noqa: S101 - both are there
+        assert taken_s is not None  # noqa: S101 - word_s and trl_s are set
         return (
             _guessed_time(taken_s) if is_guess or machine.word_s is None else _measured_time(taken_s, machine)
         )
@@ -279,7 +282,7 @@ def training_time(
     in_all = sum(courses)
     if sweep:
         epoch_s = max(course / each.epochs for course, each in zip(courses, rows, strict=True))
-        # Each rung ends with a validation of each of its trials: forward alone, a third of training on these rows.
+        # Each rung ends with a validation of all its trials. A forward pass takes a third of the time of training.
         validations = sum(rung.arms for rung in halving_rungs(len(arms)))
         validation_epochs = validations * validation_rows(report.n_train) / report.n_train / 3
         in_all = halving_total(courses) + validation_epochs * epoch_s
@@ -288,7 +291,7 @@ def training_time(
 
 
 def _sample_lengths(report: Report, tokens: int, chosen: Mapping[str, Hyperparameter]) -> PairLengths:
-    """Describes what GRPO samples if the model's answers are as long as the right ones."""
+    """Describes GRPO's samples, assuming that the model's answers are as long as the right ones."""
     samples = _whole_number(chosen, "samples", 1)
     mean = tokens / report.n_train / samples
     return PairLengths(
@@ -369,8 +372,8 @@ class Target:
 
 
 def find_target(providers: Sequence[ProviderRow], wanted: str | None) -> Target | Refusal:
-    """Finds 'local/smollm2-135m', or a bare name that a provider has. Without a name it is the first model of our
-    own."""
+    """Finds a target by a name like 'local/smollm2-135m', or by a bare model name. Without a name it is the first model
+    that can be trained."""
     targets = [Target(row, model) for row in providers if row.trains for model in row.models]
     if wanted is None:
         return targets[0] if targets else Refusal("No model to train is configured.", "target")
@@ -385,12 +388,12 @@ def find_target(providers: Sequence[ProviderRow], wanted: str | None) -> Target 
     )
     if chats:
         return Refusal(
-            f"{chats.title} answers questions and trains nothing. {_targets_hint(targets)}", "target"
+            f"{chats.title} can be asked, but doesn't train models. {_targets_hint(targets)}", "target"
         )
     if slash and provider == RENTED and all(row.name != RENTED for row in providers):
         return Refusal(
-            "Renting a GPU by the minute is not set up here: it takes `hardware` and `image` under `[hf]` in "
-            "finetune.toml, and `HF_TOKEN` (docs/rented-gpu.md).",
+            "Renting a GPU by the minute is not set up here. Add `hardware` and `image` under `[hf]` in finetune.toml, "
+            "and `HF_TOKEN` (docs/rented-gpu.md).",
             "target",
         )
     names = [target.name for target in targets]
@@ -404,14 +407,14 @@ def _targets_hint(targets: Sequence[Target]) -> str:
 
 
 def with_rental_price(settings: Settings, target: Target) -> Settings | Refusal:
-    """Returns the settings with the price, as it is now, of a machine that the target rents."""
+    """Returns the settings with the current price of the machine that the target rents, if it rents one."""
     renting = settings.trainer.renting
     if not target.row.rents or renting is None:
         return settings
     try:
         rental = current_rental(renting.hardware, renting.minutes)
     except TrainerError as trouble:
-        return Refusal(f"{trouble} Without its price nothing is planned.", "target")
+        return Refusal(f"{trouble} Nothing can be planned without the machine's price.", "target")
     rows = (replace(row, rental=rental) if row.rents else row for row in settings.providers)
     return replace(settings, providers=tuple(rows))
 
@@ -425,8 +428,8 @@ def rented_training(
     sweep: Sweep,
     rental: Rental,
 ) -> tuple[MemoryHeadroom | None, Range]:
-    """Returns whether it fits into the rented machine's GPU, and its minutes, which are a guess up to the last one
-    that is paid."""
+    """Returns whether the training fits into the rented machine's GPU (None if unknown), and its minutes, which are
+    guessed and end with the rental."""
     limit, base = Decimal(rental.minutes), known_base(settings, target.row, target.model)
     loading = min(limit, Decimal(LOADING_MINUTES))
     unknown = Range(loading, (loading + limit) / 2, limit)
@@ -443,14 +446,14 @@ def rented_training(
 
 @dataclass(frozen=True)
 class RowLimit:
-    """At most `tokens` a row, as `encoding` counts them."""
+    """A row may have at most `tokens`, as counted by `encoding`."""
 
     tokens: int
     encoding: Encoding
 
     @property
     def own(self) -> Encoding | None:
-        """A tokenizer that is on this machine."""
+        """The encoding if its tokenizer is on this machine, otherwise None."""
         return self.encoding if self.encoding.folder else None
 
 
@@ -458,26 +461,26 @@ DEFAULT_ROW_LIMIT = RowLimit(DEFAULT_LIMITS.max_row_tokens, O200K)
 
 
 def default_row_limit(settings: Settings) -> RowLimit | None:
-    """Returns the limit of the model that is trained if nobody names another."""
+    """Returns the row limit of the default target, None if there is no target."""
     target = find_target(settings.providers, None)
     return None if isinstance(target, Refusal) else _limit_of(target, settings.trainer.folders)
 
 
 def row_limit_of(settings: Settings, wanted: str) -> RowLimit | Refusal:
-    """Returns the limit of a model, named as in `finetune estimate --target`."""
+    """Returns the row limit of a model, named as in `finetune estimate --target`."""
     target = find_target(settings.providers, wanted)
     return target if isinstance(target, Refusal) else _limit_of(target, settings.trainer.folders)
 
 
 def row_limit_of_folder(folder: Path) -> RowLimit | Refusal:
-    """Returns the limit of a model on this machine that need not be configured."""
+    """Returns the row limit of a model in a folder on this machine, which need not be configured."""
     encoding, config = local_encoding(folder), folder / "config.json"
     if encoding.folder is None:
-        return Refusal(f"{folder} has no tokenizer.json, so rows can't be counted as that model counts them.")
+        return Refusal(f"{folder} has no tokenizer.json, so the model's tokens can't be counted.")
     try:
         existing = json.loads(config.read_text(encoding="utf-8")).get("max_position_embeddings")
     except (OSError, ValueError, AttributeError):
-        existing = None  # many a tokenizer lies alone; what our trainer takes holds in any case
+        existing = None  # the folder may have only a tokenizer; our trainer's own limit applies in any case
     takes = existing if isinstance(existing, int) and existing > 0 else OUR_ROW_TOKENS
     return RowLimit(min(takes, OUR_ROW_TOKENS), encoding)
 

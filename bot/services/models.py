@@ -1,7 +1,7 @@
-"""Tuned models by the names that people use: which are in use, their cards, and what they answer to `try`.
+"""Tuned models by the names that people use: finds and lists them, shows their promotion cards, and answers `try`.
 
-A question to a model goes through the engine's threads, before those of measurements, since a person waits. Its maximum
-cost is reserved first; without a clear answer that counts as spent, and nothing is sent a second time.
+A question from a person is sent by the same threads as those of measurements, but before them, because a person waits.
+Its maximum cost is reserved first. Without a clear answer it counts as spent, and the question is not sent again.
 """
 
 from __future__ import annotations
@@ -35,14 +35,14 @@ from trainers.pricing import PriceList, PriceRow, tuned_price
 from trainers.types import Answer, Message
 
 MAX_TOKENS = 300
-TEMPLATE_TOKENS = 16  # that a chat template may put around a message
+TEMPLATE_TOKENS = 16  # that a chat template may add to a message
 PATIENCE_S = 15 * 60
-SHOWN = 40  # more lines no card has room for
+SHOWN = 40  # lines that fit on a card
 
 
 def ask(context: AppContext, name: str, text: str, person: str, channel: str) -> Ask | Refusal:
-    """Records a question with its maximum cost; later ticks answer it. `name`: a model's, or a dataset's for the one in
-    use for it."""
+    """Records a question and reserves its maximum cost; later ticks answer it. `name` is that of a model, or of a
+    dataset, which means the model in use for it."""
     refusal = authorization.refusal(context, person, "try", channel)
     if refusal:
         return refusal
@@ -63,7 +63,7 @@ def ask(context: AppContext, name: str, text: str, person: str, channel: str) ->
     most = _max_micros(context, model, price, text)
     freeze = freeze_scope.question_freeze(context, most)
     if freeze:
-        return Refusal(freeze_cards.refusal(freeze, "No model that costs money is asked now"))
+        return Refusal(freeze_cards.refusal(freeze, "Models that cost money can't be asked now"))
     now = context.clock()
     with context.store.transaction():
         too_dear = budgets.refusal(context, channel, person, most, "question")
@@ -84,7 +84,7 @@ def ask(context: AppContext, name: str, text: str, person: str, channel: str) ->
 
 
 def find_of_run(context: AppContext, number: int, person: str, channel: str) -> Model | Refusal:
-    """Returns the model of a run, if this person may ask it here."""
+    """Returns the model of a run if this person may ask it in this channel."""
     refusal = authorization.refusal(context, person, "try", channel)
     run = context.store.runs.get(number)
     names = authorization.visible_datasets(context, person, channel)
@@ -95,35 +95,31 @@ def _deleted_refusal(context: AppContext, model: Model) -> Refusal | None:
     run = context.store.runs.get(model.run_id)
     if run is None or context.store.datasets.get(run.dataset_id).forgotten_at is None:
         return None
-    return Refusal(f"`{model.name}` was deleted with its dataset. `/finetune models` lists what is there.")
+    return Refusal(f"`{model.name}` was deleted with its dataset. `/finetune models` lists the others.")
 
 
-def find(context: AppContext, name: str, texts: Collection[str]) -> Model | Refusal:
-    """Finds a model by its name. Those of other datasets than `texts`, which the person may know of, are answered as if
-    they didn't exist."""
-    models = context.store.models_of(texts)
+def find(context: AppContext, name: str, datasets: Collection[str]) -> Model | Refusal:
+    """Finds a model by its name. `datasets` are those that the person may know about; models of others are treated as
+    if they didn't exist."""
+    models = context.store.models_of(datasets)
     existing_model = next((model for model in models if name in (model.name, model.provider_model)), None)
     if existing_model:
         return _deleted_refusal(context, existing_model) or existing_model
     names = [model.name for model in models]
     if not names:
         return Refusal("There are no tuned models yet. `/finetune start DATASET` trains one.")
-    if name in texts:
+    existing = "There are " + ", ".join(f"`{existing}`" for existing in names[:10]) + "."
+    if name in datasets:
         return Refusal(
-            f"`{name}` is a dataset, and no model is in use for it. `/finetune promote MODEL` deploys one: there "
-            "are " + ", ".join(f"`{name}`" for name in names[:10]) + "."
+            f"`{name}` is a dataset, and no model is in use for it. `/finetune promote MODEL` deploys one. {existing}"
         )
     near = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
-    hint = (
-        f"Did you mean `{near[0]}`?"
-        if near
-        else "There are " + ", ".join(f"`{name}`" for name in names[:10]) + "."
-    )
+    hint = f"Did you mean `{near[0]}`?" if near else existing
     return Refusal(f"There is no model of that name. {hint}")
 
 
 def step(context: AppContext, ask: Ask) -> None:
-    """Sends the question once; a later tick tells the person the answer."""
+    """Takes one step: sends the question once, and on a later tick gives the person the answer."""
     model = context.store.model(ask.model)
     may_be_owed = ask.most_micros if ask.sent_at else 0
     if model is None:
@@ -144,7 +140,7 @@ def step(context: AppContext, ask: Ask) -> None:
             context.store.tried_answers.add(TriedAnswer(*tried, at=context.clock()))
             _tell(context, ask, views.answer_card(ask, answer), micros)
     elif not ask.is_priced:
-        _fail(context, ask, "the bot was updated before it was asked. Ask again.", 0)
+        _fail(context, ask, "the bot was updated before it was sent. Ask again.", 0)
     elif ask.sent_at is None:
         _send(context, ask, question)
     else:
@@ -154,7 +150,7 @@ def step(context: AppContext, ask: Ask) -> None:
 def _send(context: AppContext, ask: Ask, question: Question) -> None:
     provider = question.model.partition("/")[0]
     if freeze_scope.question_freeze(context, ask.most_micros):
-        _fail(context, ask, "it costs money, and everything new is frozen. Ask again later.", 0)
+        _fail(context, ask, "it costs money, and new spending is frozen. Ask again later.", 0)
     elif provider not in context.trainers:
         _fail(context, ask, f"there is no key for {provider} where the bot runs.", 0)
     else:
@@ -163,24 +159,24 @@ def _send(context: AppContext, ask: Ask, question: Question) -> None:
 
 
 def _wait(context: AppContext, ask: Ask, question: Question) -> None:
-    """Handles a question that was sent, by this process or one that has ended since."""
+    """Handles a question that was sent by this process or by one that has ended since."""
     owner, is_waiting = _owner(ask), context.llm.waiting(_owner(ask)) > 0
     declined = next(iter(context.llm.collect(owner)), None)
     if declined:
         _fail(context, ask, declined.why, ask.most_micros if declined.is_unclear else 0)
     elif is_waiting and context.clock() - ask.created_at > PATIENCE_S and not context.llm.drop(owner):
-        why = context.llm.trouble(question.model.partition("/")[0]) or "others are asked before it."
-        _fail(context, ask, f"{why} It was not asked within 15 minutes. Ask again later.", 0)
+        why = context.llm.trouble(question.model.partition("/")[0]) or "other questions come first."
+        _fail(context, ask, f"{why} It was not sent within 15 minutes. Ask again later.", 0)
     elif is_waiting or context.store.answers.read([question.key]):
         context.llm.wake()
     elif ask.most_micros:
-        _fail(context, ask, "the bot was stopped meanwhile.", ask.most_micros)
+        _fail(context, ask, "the bot was stopped in the meantime.", ask.most_micros)
     else:
         _send(context, ask, question)
 
 
 def _question(context: AppContext, model: Model, ask: Ask) -> Question:
-    """Builds the question. Its key is its own, so that an answer belongs to nobody else."""
+    """Builds the question. Its key includes the ask's id, so that its answer is never shared with another question."""
     name, messages = f"{model.provider}/{model.provider_model}", messages_for(context, model, ask.text)
     most = _max_tokens(context, model)
     key = key_of(f"ask {ask.id} {name}", messages, most)
@@ -194,7 +190,7 @@ def _max_tokens(context: AppContext, model: Model) -> int:
 
 
 def messages_for(context: AppContext, model: Model, text: str) -> tuple[Message, ...]:
-    """Returns the instructions that the model was trained with, then the person's text."""
+    """Returns the instructions that the model was trained with, followed by the person's text."""
     plan = _plan(context, model)
     instructions = [Message("system", plan.system)] if plan.system else []
     return (*instructions, Message("user", text))
@@ -203,12 +199,12 @@ def messages_for(context: AppContext, model: Model, text: str) -> tuple[Message,
 def _plan(context: AppContext, model: Model) -> Plan:
     run = context.store.runs.get(model.run_id)
     if run is None:
-        raise ValueError(f"{model.name} is of no run")
+        raise ValueError(f"{model.name} has no run")
     return plan_from_json(run.plan)
 
 
 def _max_micros(context: AppContext, model: Model, price: PriceRow, text: str) -> int:
-    """Returns the maximum cost in micro-dollars: a token has at least a byte, and a template adds a few to each
+    """Returns the maximum cost in micro-dollars: a token has at least one byte, and a template adds a few to each
     message."""
     messages = messages_for(context, model, text)
     sent = sum(len(message.content.encode()) + TEMPLATE_TOKENS for message in messages)
@@ -216,25 +212,25 @@ def _max_micros(context: AppContext, model: Model, price: PriceRow, text: str) -
 
 
 def price_of(context: AppContext, model: Model) -> PriceRow | Refusal:
-    """Returns the price in the provider's row now; if that is gone, the one in the plan."""
+    """Returns the current price from the provider's row, or the plan's price if the row is gone."""
     plan, row = _plan(context, model), context.settings.provider(model.provider)
     base = row.model(plan.base_model) if row else None
     price = tuned_price(row, base) if row and base else PriceList.from_json(plan.prices).rows[0]
     if price.usd_per_hour is None and None in (price.price.input, price.price.output):
         return Refusal(
-            f"What a question to {model.name} costs is not known: the bot's operator sets `input` and `output` of "
+            f"The price of a question to {model.name} is unknown: the bot's operator can set `input` and `output` of "
             f"{plan.base_model} under [providers.{model.provider}.models] in finetune.toml."
         )
     return price
 
 
 def _fail(context: AppContext, ask: Ask, why: str, micros: int) -> None:
-    """Tells the person why there is no answer. `micros` counts as spent, since it may have been asked and answered all
-    the same."""
+    """Tells the person why there is no answer. `micros` counts as spent, because the question may have been answered
+    all the same."""
     if micros:
         why = (
-            f"{why} Whether it was answered there is not known, so the most that it can have cost counts as spent "
-            f"({usd_micros(micros)}). It is not asked a second time by itself."
+            f"{why} It may have been answered there, so its maximum cost counts as spent ({usd_micros(micros)}). It "
+            "is not sent again automatically."
         )
     with context.store.transaction():
         _tell(context, ask, views.failure_card(ask, why), micros)
@@ -250,7 +246,7 @@ def _owner(ask: Ask) -> str:
 
 
 def listing(context: AppContext, person: str, channel: str) -> Sequence[ModelEntry]:
-    """Returns the tuned models that a person may know of: those in use first, then newest first."""
+    """Returns the tuned models that a person may know about: those in use first, then newest first."""
     standing = {promotion.model: promotion for promotion in context.store.promotions.all_standing()}
     entries = context.store.models_of(authorization.visible_datasets(context, person, channel))
     models = sorted(entries, key=lambda model: model.name not in standing)
@@ -269,8 +265,8 @@ def all_in_use(context: AppContext, names: Collection[str]) -> Sequence[ModelEnt
 
 
 def proof_of(context: AppContext, promotion: Promotion) -> PromotionEvidence:
-    """Compares a promoted model with the one it replaced. This may read two files of held-out rows, so call it before a
-    transaction."""
+    """Returns the comparison of a promoted model with the one it replaced. This may read two files of held-out rows, so
+    call it before a transaction."""
     before = _name(context, promotion.instead_of)
     return evidence.promotion_proof(
         context, model_of(context, promotion), context.store.model(before) if before else None
@@ -295,7 +291,7 @@ def card_values(context: AppContext, promotion: Promotion, proof: PromotionEvide
 
 
 def _sealed(context: AppContext, model: Model) -> SealedProof | None:
-    """Returns what the newest test on sealed rows said of a model."""
+    """Returns the result of the newest test of a model on sealed rows, None if there is none."""
     measurement = context.store.measurements.for_promotion(model.name)
     if measurement is None or measurement.result is None:
         return None
@@ -314,7 +310,7 @@ def _sealed(context: AppContext, model: Model) -> SealedProof | None:
 def promotion_details(
     context: AppContext, number: int, person: str, channel: str
 ) -> Sequence[CardBlock] | Refusal:
-    """Returns what the card of the promotion with that number has no room for."""
+    """Returns the details of a promotion that don't fit on its card."""
     promotion = context.store.promotions.get(number)
     if promotion is None or not authorization.may_use_dataset(context, promotion.dataset, person, channel):
         return Refusal("There is no such promotion. `/finetune models` lists what is in use.")
@@ -338,13 +334,13 @@ def card_name(promotion: Promotion) -> str:
 
 
 def may_be_offered(context: AppContext, run: Run) -> bool:
-    """Returns whether nothing speaks against the run's model and it is not in use."""
+    """True if the run's model is not in use and there are no objections to using it."""
     proof = proof_of_run(context, run)
     return proof is not None and not find_objections(proof)
 
 
 def proof_of_run(context: AppContext, run: Run) -> PromotionEvidence | None:
-    """Returns what speaks for and against using the run's model; None where it has none, or it is in use."""
+    """Returns the evidence for promoting the run's model; None if there is no model, or if it is already in use."""
     model = context.store.model(run.model or "")
     if run.result is None or model is None or model.state == "promoted":
         return None
@@ -354,7 +350,7 @@ def proof_of_run(context: AppContext, run: Run) -> PromotionEvidence | None:
 
 
 def has_alias(context: CoreContext, model: Model) -> bool:
-    """Returns whether its provider has names that can point to another model."""
+    """True if the model's provider supports aliases."""
     row = context.settings.provider(model.provider)
     return row is not None and row.provider.can("aliases")
 
@@ -376,7 +372,7 @@ def _entry(context: AppContext, model: Model, promotion: Promotion | None, is_sh
 
 
 def actuals_of(context: AppContext, model: Model, plan: Plan) -> ModelActuals:
-    """Returns what the model in use for a dataset was asked, beside what its plan expected."""
+    """Returns the monthly use of the model in use for a dataset, with the saving that its plan expected."""
     expected = plan.predicted.saving_micros if plan.predicted and not plan.withholds_saving else None
     months = context.store.actuals.of(plan.dataset) if has_alias(context, model) else []
     provider = context.settings.title_of(model.provider)
@@ -391,7 +387,7 @@ def model_of(context: AppContext, promotion: Promotion) -> Model:
 
 
 def _provider_left(context: AppContext, promotion: Promotion, model: Model) -> tuple[str, str] | None:
-    """Returns the newest model before it at another provider, if an alias still points to that."""
+    """Returns the newest earlier model at another provider whose alias still points to it, as (provider, model)."""
     number = promotion.instead_of
     while number is not None:
         earlier = context.store.promotions.get(number)

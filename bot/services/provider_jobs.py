@@ -1,12 +1,12 @@
-"""The job machine: one job for one key at a trainer, with its files, whether a run or one size of a learning curve owns
-it. It is looked for, created once, followed and cancelled here.
+"""Creates exactly one job per key at a trainer, with its files, and follows and cancels it. The job belongs to a run or
+to one size of a learning curve.
 
-A create whose answer got lost may have cost money already. So the job is looked for by its key first; if there is none,
-a second create waits until the list has had time to show the first. The owner stores the outcome, and the intent, which
-is committed between the look and the create.
+If the answer to a create was lost, a job may exist and cost money. So the job is first looked for by its key; if there
+is none, a second create waits until the trainer's list has had time to show the first. The owner stores the outcome,
+and the intent, which is committed between the look and the create.
 
-A file is named by its sha256, so that it is looked for before it is sent, and found again to be deleted once its job is
-over. It is recorded before it is sent, so that a kill at any moment leaves none behind.
+A file is named by its sha256, so that it is not uploaded twice and can be found and deleted once its job is over. Each
+upload is recorded before it starts, so that a kill at any moment leaves no file behind.
 """
 
 from __future__ import annotations
@@ -29,17 +29,17 @@ from trainers.money import from_micros
 from trainers.pricing import PriceList
 from trainers.types import QUEUED_STATUSES, Event, Hyperparameter, Job, JobSpec
 
-LEAST_SWEEP_USD = Decimal("0.0001")  # that our trainer takes for a ceiling or a price
+LEAST_SWEEP_USD = Decimal("0.0001")  # the smallest limit or price that our trainer accepts
 SETTLE_S = 12 * 60.0
 LOOK_AGAIN_S = 10.0
 POLL_S = 2.0
-INTERVALS = ((60.0, POLL_S), (600.0, 4.0), (3600.0, 10.0))  # up to an age in seconds, a look every so many
+INTERVALS = ((60.0, POLL_S), (600.0, 4.0), (3600.0, 10.0))  # (age up to, seconds between polls)
 SLOWEST_POLL_S = 20.0
 MAX_CREATES = 5
 MAX_PAUSE_S = 120.0
-UNSEEN_START_S, UNSEEN_S = 30.0, 600.0  # from then on the trainer is asked what it did meanwhile
+UNSEEN_START_S, UNSEEN_S = 30.0, 600.0  # after a longer gap between polls, the trainer's events are read
 EVENT_PAGES = 10
-REGISTERED_S = 15 * 60.0  # some vendors name the model only minutes after its job succeeded
+REGISTERED_S = 15 * 60.0  # some vendors name the model only minutes after the job has succeeded
 BEFORE_THE_JOB_ENDS = ("approved", "creating", "training", "needs_human")
 
 Wish = Literal["cancel", "pause", "resume"]
@@ -49,7 +49,8 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Attempt:
-    """How far a create is. `is_sent`: one was sent, `waited_s` seconds ago, the `tries`-th."""
+    """The state of creating a job: whether a create was sent, `waited_s` seconds ago, and how many `tries` there
+    were."""
 
     key: str
     is_sent: bool
@@ -59,7 +60,7 @@ class Attempt:
 
 @dataclass(frozen=True)
 class JobFiles:
-    """The sha256 of the training file, and of the validation file."""
+    """The sha256 of the training file and of the validation file, if there is one."""
 
     training: str
     validation: str | None = None
@@ -71,14 +72,14 @@ class JobFiles:
 
 @dataclass(frozen=True)
 class UploadedFiles:
-    """The ids of these files at the trainer, which has no job yet: it is created now."""
+    """The trainer's ids of the uploaded training file and validation file."""
 
     file_id: str
     validation_id: str | None = None
 
 
 class JobOwner(Protocol):
-    """The owner of a job: a run or one size of a curve. Each method stores its outcome."""
+    """The owner of a job: a run or one size of a curve. Each method stores what it reports."""
 
     @property
     def context(self) -> AppContext: ...
@@ -93,11 +94,11 @@ class JobOwner(Protocol):
     def files(self) -> JobFiles: ...
 
     def is_agreed(self) -> bool:
-        """Returns whether the agreement to it still counts. If not, it was ended or put off."""
+        """True if people's agreement still counts. If not, the owner has been ended or put off."""
         ...
 
     def intend(self, ready: UploadedFiles) -> Self | None:
-        """Records that a job may exist from here on. Returns None if a cancel or a freeze came first. Called in a
+        """Records that a job may exist from now on. Returns None if a cancel or a freeze came first. Called in a
         transaction."""
         ...
 
@@ -106,30 +107,30 @@ class JobOwner(Protocol):
     def record_start(self, job: Job) -> None: ...
 
     def wait(self, seconds: float, note: str | None = None) -> None:
-        """Takes the next step in so many seconds; `note` is a sentence about a hiccup."""
+        """Takes the next step in this many seconds; `note` is a sentence about a problem."""
         ...
 
     def record_refusal(self, refused: Refused | Changed) -> None:
-        """Handles a certain no: nothing was created. Changed: the file is not the approved one."""
+        """Handles that certainly nothing was created. `Changed` means that the file is not the approved one."""
         ...
 
     def report_doubt(self, why: str) -> None:
-        """Handles that a job may exist, which can't be seen now. `why` is a sentence, unescaped."""
+        """Handles that a job may exist, but can't be seen now. `why` is a sentence, unescaped."""
         ...
 
 
 @dataclass(frozen=True)
 class RetryLater:
-    """Look again after so many seconds. `note` is a sentence about a hiccup."""
+    """Try again after this many seconds. `note` is a sentence about a problem."""
 
     seconds: float
     note: str | None = None
 
 
 def create(owner: JobOwner) -> None:
-    """Takes one step of a create: looks for the job and, if there is certainly none, sends its files and creates it."""
+    """Takes one step: looks for the job and, if there is certainly none, uploads its files and creates it."""
     trainer, attempt = owner.trainer, owner.attempt
-    # a create is safe where the trainer honours our key, or an earlier create would show by now
+    # A create is safe if the trainer honours our key, or if an earlier create would be listed by now.
     is_settled = not attempt.is_sent or attempt.waited_s >= SETTLE_S
     ready, may_create = None, is_settled or trainer.provider.can("idempotency")
     record_uploads(owner.context, trainer.provider.name, owner.files.hashes)
@@ -141,8 +142,8 @@ def create(owner: JobOwner) -> None:
             sent = trainer.upload(folder / f"{training}.jsonl", training, attempt.key)
             ready = UploadedFiles(sent, trainer.upload(folder / f"{held}.jsonl", held) if held else None)
     except (Refused, Changed) as refused:
-        if attempt.is_sent:  # a no to the look is none to the create before it
-            owner.report_doubt(f"{refused} A job may have been created: look there.")
+        if attempt.is_sent:  # the trainer refused the look, but may have accepted the create before it
+            owner.report_doubt(f"{refused} A job may have been created; please check at the trainer.")
         else:
             owner.record_refusal(refused)
         return
@@ -157,12 +158,12 @@ def create(owner: JobOwner) -> None:
         owner.wait(LOOK_AGAIN_S)
     else:
         owner.report_doubt(
-            f"The trainer was asked {attempt.tries} times to create the job, without a clear answer."
+            f"The trainer was asked {attempt.tries} times to create the job and gave no clear answer."
         )
 
 
 def look_without_creating(owner: JobOwner, seconds: float, note: str | None = None) -> None:
-    """Creates nothing now, but still looks for a job whose create got lost."""
+    """Creates nothing now, but still looks for a job whose create may have succeeded."""
     job = _look_for_lost_job(owner)
     if isinstance(job, Job):
         owner.record_start(job)
@@ -171,8 +172,8 @@ def look_without_creating(owner: JobOwner, seconds: float, note: str | None = No
 
 
 def is_surely_absent(owner: JobOwner) -> bool:
-    """Returns whether an uncertain create left no job. A job that is found is taken over; otherwise it gets time to
-    appear."""
+    """True if an uncertain create certainly left no job. If there is a job, the owner takes it over; if there might be
+    one, the owner waits."""
     match _look_for_lost_job(owner):
         case Job() as job:
             owner.record_start(job)
@@ -186,10 +187,11 @@ def is_surely_absent(owner: JobOwner) -> bool:
 def follow(
     owner: JobOwner, job_id: str, progress: Progress, wish: Wish | None, *, is_shown: bool = True
 ) -> tuple[Job, Progress] | None:
-    """Carries out `wish` and returns the job with its progress, None if the trainer could not be asked, which the owner
-    has stored.
+    """Carries out `wish` and returns the job with its progress, None if the trainer could not be asked (the owner has
+    stored why).
 
-    `is_shown`: somebody will see it, so its newest events are worth a call; they also are when its status changed.
+    The newest events take another call, so they are read only if the card is going to be updated (`is_shown`), if the
+    status changed, or if the job has ended.
     """
     trainer, now = owner.trainer, owner.context.clock()
     try:
@@ -202,14 +204,14 @@ def follow(
         busy = _unseen_seconds(trainer, job, progress, now)
         return job, _updated_progress(progress, job, _newest_events(trainer, job), now, busy)
     except Refused as refused:
-        owner.report_doubt(f"{refused} The job may still cost money: look there.")
+        owner.report_doubt(f"{refused} The job may still cost money; please check at the trainer.")
     except TrainerError as trouble:
-        owner.wait(MAX_PAUSE_S / 8, f"{trouble} The job itself goes on; asking again.")
+        owner.wait(MAX_PAUSE_S / 8, f"{trouble} The job itself goes on. Trying again.")
     return None
 
 
 def _newest_events(trainer: Trainer, job: Job) -> tuple[Event, ...]:
-    """Returns none where they can't be had or read: the job itself has answered, and its end waits for no words."""
+    """Returns nothing if the events can't be read: the job's own state is known, which is enough to go on."""
     try:
         return trainer.events(job.id, 20)
     except (Refused, Nonsense) as trouble:
@@ -218,17 +220,19 @@ def _newest_events(trainer: Trainer, job: Job) -> tuple[Event, ...]:
 
 
 def next_look(now: float, since: float) -> float:
-    """Returns when to look again at a job that began at `since`: at the same moments for all jobs of its age, so that
-    one list of them is enough."""
+    """Returns when to poll again a job that began at `since`. All jobs of about that age are polled at the same
+    moments, so that one list of jobs is enough for all."""
     every = next((every for age, every in INTERVALS if now - since < age), SLOWEST_POLL_S)
     return (now // every + 1) * every
 
 
 def _send(owner: JobOwner, ready: UploadedFiles) -> None:
-    """Sends the one create, after the intent is committed."""
-    if not owner.is_agreed():  # sending the files may have taken minutes
+    """Sends the create once, after the intent is committed."""
+    if not owner.is_agreed():  # uploading the files may have taken minutes
         return
-    with owner.context.store.transaction():  # a freeze or a cancel comes before the intent or after it
+    with (
+        owner.context.store.transaction()
+    ):  # so that a freeze or a cancel comes either before or after the intent
         intent = owner.intend(ready)
     if intent is None:
         return
@@ -244,7 +248,7 @@ def _send(owner: JobOwner, ready: UploadedFiles) -> None:
 
 
 def _look_for_lost_job(owner: JobOwner) -> Job | RetryLater | None:
-    """Returns the job of an uncertain create, None if there certainly is none."""
+    """Returns the job of an uncertain create, None if there is certainly none."""
     attempt = owner.attempt
     try:
         job = _find_job(owner.trainer, attempt.key)
@@ -255,7 +259,7 @@ def _look_for_lost_job(owner: JobOwner) -> Job | RetryLater | None:
 
 
 def _find_job(trainer: Trainer, key: str) -> Job | None:
-    """Returns the oldest job with our key. Others would cost twice, so they are cancelled."""
+    """Returns the oldest job with our key, and cancels all others, which would cost money twice."""
     jobs = trainer.find_jobs(key)
     for extra in jobs[1:]:
         if not extra.is_final:
@@ -273,8 +277,11 @@ def _pause(attempt: Attempt, trouble: TrainerError) -> float:
 
 
 def _unseen_seconds(trainer: Trainer, job: Job, progress: Progress, now: float) -> float | None:
-    """Returns the seconds that a job trained since it was last seen, if that is long ago as the bot was away, or if it
-    began and ended between two looks."""
+    """Returns how long a job has trained since the last poll, by the trainer's events. None if the last poll was recent
+    enough to count the time ourselves.
+
+    The events are needed if the bot was away for long, or if the job began and ended between two polls.
+    """
     looked = progress.ran_until
     if looked is None or progress.running_since is None:
         if not job.is_final and now - (looked or job.created_at) < UNSEEN_START_S:
@@ -288,7 +295,8 @@ def _unseen_seconds(trainer: Trainer, job: Job, progress: Progress, now: float) 
 
 
 def _carry_out(trainer: Trainer, job: Job, wish: Wish) -> Job:
-    """Carries out the wish. A job that ended meanwhile refuses it; its state counts."""
+    """Carries out the wish and returns the job. If the job has ended meanwhile, the trainer refuses and the wish is
+    void."""
     try:
         match wish:
             case "cancel":
@@ -307,19 +315,19 @@ def _carry_out(trainer: Trainer, job: Job, wish: Wish) -> Job:
 def _updated_progress(
     progress: Progress, job: Job, events: tuple[Event, ...], now: float, busy: float | None = None
 ) -> Progress:
-    """Adds what the trainer reports to the progress. `busy`: what `_unwatched` returned."""
+    """Adds the trainer's report to the progress. `busy` is the result of `_unseen_seconds`."""
     note = None
     if not job.has_known_status:
-        note = f"The trainer calls this state “{job.status}”, which is new to us; it counts as running."
+        note = f"The trainer reports the unknown state “{job.status}”, which counts as running."
     elif job.status == "paused" and progress.is_paused and not events:
         note = progress.note
     elif job.status == "paused":
         why = next(
             (event.message for event in events if event.tells("paused")), "It was paused on the trainer."
         )
-        note = f"{why} It goes on from there once somebody resumes it."
+        note = f"{why} It continues from there once somebody resumes it."
     elif job.status == "succeeded" and job.fine_tuned_model is None:
-        note = "It is trained, and the trainer registers the model now, which may take some minutes."
+        note = "Training is done. The trainer is registering the model, which may take a few minutes."
     elif job.status in QUEUED_STATUSES:
         note = "Waiting for a free place on the trainer."
     return progress.with_job(job, events, note, now, busy)
@@ -342,7 +350,8 @@ def job_spec(run: Run, plan: Plan, ready: UploadedFiles) -> JobSpec:
 
 
 def trainer_limits(plan: Plan) -> dict[str, Hyperparameter]:
-    """Returns the trainer's own limits: a sweep that costs money stops where the approved money ends."""
+    """Returns hyperparameters that make the trainer stop by itself: the patience of early stopping, or the approved
+    maximum cost of a sweep."""
     if plan.stopping:
         return {"patience": plan.stopping.patience}
     most = from_micros(plan.maximum_micros)
@@ -352,42 +361,42 @@ def trainer_limits(plan: Plan) -> dict[str, Hyperparameter]:
 
 
 def record_uploads(context: AppContext, provider: str, hashes: Collection[str]) -> None:
-    """Call it before these files are sent."""
+    """Records uploads. Call this before the files are sent."""
     context.store.uploads.intend(provider, hashes, now=context.clock())
 
 
 def delete_uploads(context: CoreContext, trainer: Trainer, hashes: set[str], owner: str) -> str:
-    """Deletes those of these files that were sent and that no other run or curve needs. Returns the outcome as a
-    sentence after a space. `owner` is 'run 3' or 'm3'."""
+    """Deletes those of the files that were uploaded and that no other run or curve needs. Returns a sentence about the
+    outcome, with a space before it, or ''. `owner` is 'run 3' or 'm3'."""
     sent = hashes & context.store.uploads.at(trainer.provider.name)
     deleted = _delete_unneeded(context, trainer, sent, owner)
     if deleted is None:
-        return " The uploaded file could not be deleted there: it is tried again by itself."
-    return " The uploaded file was deleted again." if deleted else ""
+        return " The uploaded file could not be deleted there yet; the bot will try again."
+    return " The uploaded file was deleted." if deleted else ""
 
 
 def delete_after_job(context: AppContext, trainer: Trainer, run: Run) -> None:
-    """Deletes the job's training and validation files. What can't be deleted now is deleted by
-    `delete_unneeded_uploads`."""
+    """Deletes the job's training and validation files. If that fails, `delete_unneeded_uploads` tries again."""
     _delete_unneeded(context, trainer, uploads_of_run(run), f"run {run.id}")
 
 
 def delete_unneeded_uploads(context: AppContext) -> None:
-    """Deletes, every few minutes, files that nothing needs any more, as after a kill or while the trainer was away."""
+    """Deletes uploads that nothing needs any more, such as those left by a kill or while a trainer was away. Called
+    every few minutes."""
     for name, trainer in context.trainers.items():
         _delete_unneeded(context, trainer, context.store.uploads.at(name), "tidying up")
 
 
 def uploads_of_run(run: Run) -> set[str]:
-    """Returns the files that its job reads."""
+    """Returns the sha256 of the files that the run's job reads."""
     plan = plan_from_json(run.plan)
-    stopping = plan.validation_split
-    return {stopping.fitted_sha256, stopping.validation_sha256} if stopping else {plan.train_sha256}
+    split = plan.validation_split
+    return {split.fitted_sha256, split.validation_sha256} if split else {plan.train_sha256}
 
 
 def _delete_unneeded(context: CoreContext, trainer: Trainer, hashes: set[str], owner: str) -> int | None:
     """Returns how many files were deleted, None if the trainer could not be asked."""
-    needed: set[str] = set()  # which a job that isn't over may still read there
+    needed: set[str] = set()  # files that an unfinished job may still read
     for name in context.settings.beside(trainer.provider.name):
         for run in context.store.runs.at(name):
             if run.state in BEFORE_THE_JOB_ENDS and f"run {run.id}" != owner:

@@ -1,10 +1,10 @@
-"""Measures the base against the tuned model on the holdout: an evaluation of two candidates, judged once all answers
-are there, with the advice that follows. An encoder answers nothing before it is trained, so that it is held against
-the classical model, which costs nothing.
+"""Measures a run's result: compares the base model with the tuned model on the holdout, once both have answered, and
+gives the advice that follows. An untrained encoder can't answer, so a tuned one is compared with the classical model,
+which is free.
 
-The questions, their cache, the reading of labels and the judge of free text are the ladder's, so a base model that a
-ladder has asked is not asked again. Without a judge free text counts as right only if it matches exactly, which the
-result card says.
+Questions, their cache, the parsing of labels and the judge of free text are the ladder's, so answers of the base model
+that a ladder has paid for are reused. Without a judge, free text counts as right only if it matches exactly; the result
+card says so.
 """
 
 from __future__ import annotations
@@ -72,9 +72,10 @@ log = logging.getLogger(__name__)
 
 
 def evaluate(context: AppContext, run: Run) -> None:
-    """Takes one step: counts the answers, asks what is missing, and judges once all are there.
+    """Takes one step: counts the answers, asks the missing questions, and judges once all answers are there.
 
-    While answers come it reads no held-out row and builds no question: with a thousand rows that took a second a tick.
+    While answers arrive it reads no held-out rows and builds no questions, which takes a second per tick for a thousand
+    rows.
     """
     step = ResultStep(context, run, plan_from_json(run.plan))
     try:
@@ -82,21 +83,21 @@ def evaluate(context: AppContext, run: Run) -> None:
     except Changed as changed:
         if context.llm.drop(step.owner):
             return
-        # The held-out rows are not the approved ones. They alone tell which answers were free, so all that came
-        # meanwhile count as paid, also those of another run that asks the same base model.
+        # The held-out rows are not the approved ones. Only the approved rows would show which answers were free, so
+        # all recent answers count as paid, including those of another run that asks the same base model.
         base, tuned = (
             context.store.answers.totals_of(f"{run.provider}/{model}", since=run.state_since)
             for model in (step.plan.base_model, _tuned_model(step))
         )
         model = code(run.model or "")
-        sentence = f"The model is trained and kept as {model}, and was not judged. {escape(str(changed))}"
+        sentence = f"The model was trained and is kept as {model}, but was not judged. {escape(str(changed))}"
         spent = _cost_micros(step, base, tuned) + run_judgements.spent(step)
         run_states.end(context, run, "failed", sentence, actual_micros=spent)
 
 
 def tuned_candidate(provider: str, model: str) -> Candidate:
-    """Returns the candidate; `model` is its name at the provider. It is asked as it was trained, without the list of
-    labels."""
+    """Returns the candidate for a tuned model; `model` is its name at the provider. Its prompts are those of the
+    training, without a list of labels."""
     return Candidate("tuned", f"{provider}/{model}")
 
 
@@ -108,10 +109,10 @@ def questions_of(
     holdout_sha256: str,
     longest_answer: int,
 ) -> tuple[Mapping[Candidate, Sequence[str]], Callable[[frozenset[str]], Sequence[Question]]]:
-    """Returns the keys of each candidate's answers to the held-out rows, in their order, and what builds the questions.
-    A base model ("zero") is told the labels; a tuned one knows them."""
+    """Returns the keys of each candidate's answers, in the order of the held-out rows, and a function that builds the
+    questions for given keys. The prompt of a base model ("zero") lists the labels; a tuned model knows them."""
     files = context.settings.files
-    most = {  # thinking included
+    most = {  # tokens of an answer, including those for thinking
         candidate: max_tokens(labels, longest_answer)
         + thinking_tokens(context.settings.thinks(str(candidate.model)))
         for candidate in candidates
@@ -150,7 +151,7 @@ def _take_step(step: ResultStep) -> None:
         run_states.wait_for_key(context, run)
         return
     if not (trainer.provider.can("chat") or plan.hosting):
-        _end(step, "failed", f"{run.provider} doesn't serve it, so it could not be measured.")
+        _end(step, "failed", f"{run.provider} doesn't serve the model, so it could not be measured.")
         return
     if context.workers.has(_judge_task(run)):
         _judge(step)
@@ -160,10 +161,10 @@ def _take_step(step: ResultStep) -> None:
     if plan.hosting and (answers.all_missing or answers.failed):
         serving = deployments.serving_state(context, run, plan, plan.hosting)
         if not serving.is_ready:
-            # Its machine starts, or has ended: what waits would be asked in vain.
+            # Its machine is not ready or has ended, so waiting questions would fail.
             context.llm.drop(step.owner)
             if serving.is_given_up:
-                _end(step, "failed", "Nobody started it again, so it could not be measured.")
+                _end(step, "failed", "Nobody started the model again, so it could not be measured.")
             else:
                 run_states.wait(context, run, LOOK_AGAIN_S, note=serving.note)
             return
@@ -179,15 +180,15 @@ def _take_step(step: ResultStep) -> None:
         _handle_failure(step, answers)
     elif answers.all_missing and cost > plan.maximum_micros:
         most, spent = usd_micros(plan.maximum_micros), usd_micros(cost)
-        limit = f"the plan allows {most} at most, and it has cost {spent}"
+        limit = f"the plan allows at most {most}, and it has cost {spent}"
         _end_once_idle(step, "failed", f"Measuring was stopped because of its cost: {limit}.")
     else:
         _ask_missing(step, evaluation, answers)
 
 
 def _handle_failure(step: ResultStep, answers: Answers) -> None:
-    """Ends the run, unless the tuned model's machine may be at fault, or its base answers nowhere by the token: then
-    the classical model stands in its place."""
+    """Ends the run, with two exceptions: if the tuned model's machine may be at fault, it is checked first; and if the
+    base model can't be asked by the token, the classical model replaces it."""
     context, run, plan = step.context, step.run, step.plan
     context.llm.drop(step.owner)
     (failed,) = [arm for arm in answers.arms if arm.failed is not None][:1]
@@ -204,7 +205,8 @@ def _handle_failure(step: ResultStep, answers: Answers) -> None:
 
 
 def _ask_missing(step: ResultStep, evaluation: Evaluation, answers: Answers) -> None:
-    """Asks what has no answer and is not under way, if the rows may go there."""
+    """Asks the questions that have no answer and are not under way, if the rows may be sent. Once all answers are
+    there, has them judged."""
     context, run, plan = step.context, step.run, step.plan
     against = None
     if answers.unasked:
@@ -226,7 +228,7 @@ def _ask_missing(step: ResultStep, evaluation: Evaluation, answers: Answers) -> 
 
 
 def _save(step: ResultStep, evaluation: Evaluation, answers: Answers, against: Unsure | None) -> Run | None:
-    """Stores and shows how far it is, and why it waits. Returns None if the run was moved meanwhile."""
+    """Stores and shows the progress, and why the run waits. Returns None if the run was moved meanwhile."""
     context, run, before, judge = step.context, step.run, step.progress, step.judge
     missing = sum(len(keys) for keys in answers.missing.values())
     models = [str(candidate.model) for candidate, keys in answers.missing.items() if keys and candidate.model]
@@ -257,7 +259,8 @@ def _base_kind(step: ResultStep) -> Literal["base", "classical"]:
 
 
 def _evaluation(step: ResultStep) -> Evaluation:
-    """Returns the evaluation of the base model, or what stands in its place, and the tuned one, in this order."""
+    """Returns the evaluation of the base model (or the classical one in its place) and the tuned model, in this
+    order."""
     run, plan = step.run, step.plan
     tuned = tuned_candidate(run.provider, _tuned_model(step))
     is_classical = _base_kind(step) == "classical"
@@ -292,7 +295,7 @@ def _arms(evaluation: Evaluation, progress: Progress) -> list[ArmProgress]:
 def _keys(
     files: Path, holdout_sha256: str, candidate: Candidate, labels: tuple[str, ...], most: int
 ) -> tuple[str, ...]:
-    """Returns the keys of the questions about each held-out row, computed once a process."""
+    """Returns the keys of the questions about each held-out row. Cached, since computing them reads all rows."""
     rows = evaluation_worker.examples(files, holdout_sha256)
     return tuple(
         key_of(str(candidate.model), _prompt(candidate, row, labels), most, prompts.tools_of(row))
@@ -305,7 +308,7 @@ def _prompt(candidate: Candidate, row: Example, labels: Sequence[str]) -> tuple[
 
 
 def _judge(step: ResultStep) -> None:
-    """Lets a worker judge the answers. Its arguments are gathered once; after that only its answer is polled."""
+    """Has a worker judge the answers. Its arguments are gathered once; later steps only poll for its result."""
     context, run, plan = step.context, step.run, step.plan
     is_begun, trainer = context.workers.has(_judge_task(run)), context.trainers[run.provider]
     try:
@@ -392,11 +395,11 @@ def _finish(step: ResultStep, judged: JudgedRun, arms: tuple[SweepArm, ...]) -> 
         is_uncounted=progress.is_uncounted and is_paid_by_token(PriceList.from_json(plan.prices)),
     )
     context.store.runs.keep_answers(judged.answers)  # the model's proof below is read from them
-    # what is to be said is gathered before the write lock is taken
+    # Everything slow is done before the transaction, which holds the write lock.
     proof = models.proof_of_run(context, replace(run, result=result.to_json()))
     may_be_used = proof is not None and not find_objections(proof)
     if proof and proof.best and proof.best.wins_by_price(proof.limits.margin):
-        # what it is cheaper and not worse than, where that is what speaks for it
+        # The model is good because it is cheaper and not worse than this one, so the card has to show it.
         result = replace(result, not_worse=proof.best, margin=proof.limits.margin)
     may_show = authorization.may_show_rows(context, context.store.datasets.get(run.dataset_id), run.channel)
     changed, now = judged.changed if may_show else (), context.clock()
@@ -411,7 +414,8 @@ def _finish(step: ResultStep, judged: JudgedRun, arms: tuple[SweepArm, ...]) -> 
 
 
 def _advice(step: ResultStep, beside: Ladder) -> Advice | None:
-    """Returns None if the question can't be answered any more, as its model or price is gone from the settings."""
+    """Returns the verdict with the measured result, None if it can't be computed any more because the dataset, the
+    model or its price is gone."""
     context, plan = step.context, step.plan
     dataset = context.store.datasets.get(step.run.dataset_id)
     report = datasets.report_of(dataset)
@@ -421,7 +425,7 @@ def _advice(step: ResultStep, beside: Ladder) -> Advice | None:
         context.settings,
         dataset.name,
         report,
-        replace(estimate_requests.question_of(plan), judge=NO_JUDGE),  # it has judged
+        replace(estimate_requests.question_of(plan), judge=NO_JUDGE),  # judging is done, so it costs no more
         context.today(),
         evidence_services.with_run_result(_evidence(step), beside),
         is_trained=True,
@@ -450,19 +454,19 @@ def _tuned_model(step: ResultStep) -> str:
 
 
 def _end_once_idle(step: ResultStep, state: notifications.EndState, why: str) -> None:
-    """Asks nothing more. What is under way has to be paid: it is waited for."""
+    """Asks no more questions, and ends the run once those under way, which have to be paid for, are answered."""
     if not step.context.llm.drop(step.owner):
         _end(step, state, why)
 
 
 def _end(step: ResultStep, state: notifications.EndState, why: str) -> None:
-    """Ends the run without a result; the training and the answers so far have to be paid all the same."""
-    sentence = f"The model is trained and kept as {code(step.run.model or '')}. {why}"
+    """Ends the run without a result. The training and the answers so far are still charged."""
+    sentence = f"The model was trained and is kept as {code(step.run.model or '')}. {why}"
     run_states.end(step.context, step.run, state, sentence, actual_micros=_spent_micros(step))
 
 
 def _spent_micros(step: ResultStep) -> int:
-    """Returns micro-dollars. Answers that were stored before this run asked are free."""
+    """Returns the run's cost without its machine's. Answers that were stored before this run asked are free."""
     keys, since = _evaluation(step).keys.values(), step.run.state_since
     base, tuned = (step.context.store.answers.totals(theirs, since=since) for theirs in keys)
     return _cost_micros(step, base, tuned) + run_judgements.spent(step)

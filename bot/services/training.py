@@ -240,7 +240,7 @@ def _stop_changed_plan(context: AppContext, run: Run, why: str) -> None:
     """Ends a run that would train elsewhere than was approved, or another model. An uncertain create can't be looked
     for from here."""
     if run.state == "creating":
-        hand_to_people(context, run, f"{why} A job may have been created before that: look there.")
+        hand_to_people(context, run, f"{why} A job may have been created before that; please check at the trainer.")
         return
     end(context, run, "cancelled", f"{why} So its approval is void, and nothing was started.")
 
@@ -354,7 +354,7 @@ def runs_to_poll(context: AppContext, runs: Sequence[Run]) -> Sequence[Run]:
     except Refused:
         return runs[:FEW_JOBS]  # a look of its own says what is refused
     except TrainerError as trouble:  # the jobs themselves may answer: so each has its turn
-        note = f"{trouble} The job itself goes on; asking again."
+        note = f"{trouble} The job itself goes on. Trying again."
         for part in _batches(runs[FEW_JOBS:], RUNS_A_WRITE):
             with context.store.transaction():
                 for run in part:

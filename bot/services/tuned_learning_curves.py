@@ -329,7 +329,7 @@ def _stop_elsewhere(step: CurveStep, why: str) -> None:
     """Ends a curve that would train elsewhere than was agreed, or another model. An uncertain create can't be looked
     for from here."""
     if step.size.state == "creating":
-        step.report_doubt(f"{why} A job may have been created before that: look there.")
+        step.report_doubt(f"{why} A job may have been created before that; please check at the trainer.")
         return
     file = step.delete_uploads()
     fail(step, f"{why}{file} No job was started for {pluralize(step.size.rows, 'row')}. Ask for a new curve.")

@@ -83,7 +83,7 @@ def test_rows_go_to_no_other_vendor_than_today_s(settings: Settings) -> None:
 def test_a_row_that_only_answers_is_no_target(settings: Settings) -> None:
     refused = find_target(settings.providers, "groq/openai/gpt-oss-20b")
     assert isinstance(refused, Refusal)
-    assert refused.text.startswith("Groq answers questions and trains nothing. There are `local/")
+    assert refused.text.startswith("Groq can be asked, but doesn't train models. There are `local/")
 
 
 def test_any_model_of_such_a_row_can_be_measured_by_its_name(settings: Settings) -> None:
@@ -121,7 +121,7 @@ def test_a_row_that_only_answers_is_asked_for_no_jobs(make_world: MakeWorld) -> 
     assert world.company.count(f"GET {JOBS}") == before
     assert world.company.count("GET /models") > 0
     world.seed_dataset()
-    assert "Acme Tuning answers questions and trains nothing" in world.type(
+    assert "Acme Tuning can be asked, but doesn't train models" in world.type(
         f"/finetune start tickets target={TARGET}"
     )
 

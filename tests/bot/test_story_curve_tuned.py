@@ -200,7 +200,7 @@ def in_doubt(world: World) -> int:
         world.pass_time(SETTLE_S)
     world.until(lambda: "Looking again" in (progress(world).note or ""), "the doubt")
     world.send()
-    assert f"asked {MAX_CREATES} times" in world.said("Cancel gives it up", "without a clear answer")
+    assert f"asked {MAX_CREATES} times" in world.said("Cancel gives it up", "gave no clear answer")
     return plan.sizes[0].most_micros
 
 
@@ -350,7 +350,7 @@ def test_a_create_in_doubt_is_not_over_because_the_address_changed(world: World)
     until_size(world, 0, "creating")
     world.rules.company_is_far = True
     world.restart()
-    world.until(lambda: "look there" in (progress(world).note or ""), "the doubt")
+    world.until(lambda: "please check at the trainer" in (progress(world).note or ""), "the doubt")
     assert measurement(world).state == "running"
     world.rules.company_is_far = False
     world.restart()

@@ -69,11 +69,11 @@ def test_a_word_that_waits_for_another_asks_slack_for_no_group(make_world: MakeW
 
 def test_the_card_says_what_is_reserved_and_which_key_to_look_for(world: World) -> None:
     in_doubt(world)
-    card = world.said("needs a decision", "without a clear answer", "stays reserved", "finetune_key")
+    card = world.said("needs a decision", "gave no clear answer", "stays reserved", "finetune_key")
     assert world.run().key in card
     for button in ("doubt_retry", "doubt_adopt", "doubt_give_up"):
         assert world.has_button(button)
-    assert "without a clear answer" in world.type("/finetune status 1")
+    assert "gave no clear answer" in world.type("/finetune status 1")
     assert any("needs a decision" in text for text in world.dms())
 
 

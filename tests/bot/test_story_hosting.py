@@ -195,7 +195,7 @@ def test_one_that_never_gets_ready_is_stopped_said_and_booked(make_world: MakeWo
     assert world.run().state == "evaluating" and company(world).bill > Decimal("2.7")
     world.pass_time(LOST_S)
     world.until_state("failed")
-    assert "Nobody started it again" in world.said("Run 1 failed")
+    assert "Nobody started the model again" in world.said("Run 1 failed")
     assert world.run().actual_micros == world.ledger()["settle"] + world.store.deployments.of_runs(1)
 
 

@@ -31,7 +31,7 @@ def test_paused_and_resumed_by_the_card_s_buttons_it_ends_and_the_pause_was_no_t
     world.until(lambda: progress(world).is_paused, "the pause")
     world.send()
     card = world.said("Run 1 is paused", f"Paused by <@{ANA.id}>")
-    assert "It goes on from there once somebody resumes it" in card
+    assert "It continues from there once somebody resumes it" in card
     before = progress(world).train_seconds
     world.pass_time(3600)
     world.tick(2)

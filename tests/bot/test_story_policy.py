@@ -253,8 +253,9 @@ def test_a_plan_expires_when_the_policy_says_and_reminds_before_it(make_world: M
 def test_a_plan_too_few_could_approve_is_not_posted(make_world: MakeWorld) -> None:
     world = make_world(replace(Rules(), approvers=(BEN.id, DORA.id), quorum=2))
     world.seed_dataset(uploaded_by=DORA)
-    assert "This takes 2 approvers besides you and the person who uploaded the data, and there are 1" in world.type(
-        START
+    assert (
+        "This takes 2 approvers besides you and the person who uploaded the data, and there are 1"
+        in world.type(START)
     )
     assert world.store.runs.newest() == []
 

@@ -46,7 +46,7 @@ def test_a_closed_company_is_said_with_the_way_out_and_nothing_stays_there(world
     world.start_approved()
     world.until_state("failed")
     said = world.said("Acme Tuning has closed fine-tuning to your organisation")
-    assert "`local/`" in said and "was deleted again" in said
+    assert "`local/`" in said and "was deleted" in said
     assert world.left_at_company() == [] and world.jobs() == 0
     assert world.ledger()["settle"] == 0
     assert any("has closed fine-tuning" in text for text in world.dms())
@@ -57,7 +57,7 @@ def test_a_file_that_could_not_be_taken_back_is_not_called_deleted(world: World)
     world.company.fail("DELETE /files/file-1", NOTHING_BUT_500, times=5)
     world.start_approved()
     world.until_state("failed")
-    assert "could not be deleted there: it is tried again" in world.said("has closed")
+    assert "could not be deleted there yet; the bot will try again" in world.said("has closed")
 
 
 def test_a_file_that_another_run_needs_is_not_taken_back(world: World) -> None:
@@ -126,7 +126,7 @@ def test_creates_without_a_clear_answer_end_at_a_person_with_the_money_kept(worl
     world.until_state("needs_human")
     assert world.company.count(CREATE) == MAX_CREATES and world.jobs() == 0
     assert set(world.ledger()) == {"reserve"}
-    assert "reserved" in world.said("without a clear answer")
+    assert "reserved" in world.said("gave no clear answer")
 
 
 def test_a_no_to_the_look_after_a_create_in_doubt_keeps_the_money(world: World) -> None:
@@ -161,7 +161,7 @@ def test_an_unknown_status_counts_as_running_and_is_said(world: World) -> None:
     world.company.service.stages = ("queued", "pondering", "pondering", "pondering", "succeeded")
     world.start_approved()
     world.until(lambda: "pondering" in "\n".join(world.texts()), "the note")
-    assert "it counts as running" in world.said("pondering")
+    assert "which counts as running" in world.said("pondering")
     world.until_state("evaluating")
     assert "pondering" not in "\n".join(world.texts())
 
@@ -216,7 +216,7 @@ def test_a_look_that_hangs_is_waited_out(make_world: MakeWorld) -> None:
     world.company.fail(JOB, HANG)
     world.pass_time(60)
     world.tick()
-    assert "no answer in time" in world.said("asking again")
+    assert "no answer in time" in world.said("Trying again")
     world.until_state("evaluating")
 
 

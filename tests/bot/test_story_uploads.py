@@ -79,7 +79,7 @@ def test_a_kill_between_upload_and_create_and_then_a_cancel_leaves_no_file_there
     world.type("/finetune cancel 1")
     world.until_state("cancelled")
     assert world.left_at_company() == []
-    assert "The uploaded file was deleted again" in world.said("nothing was started")
+    assert "The uploaded file was deleted" in world.said("nothing was started")
 
 
 def test_a_plan_replaced_after_its_upload_leaves_no_file_there(world: World) -> None:

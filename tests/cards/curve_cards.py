@@ -49,7 +49,7 @@ def cards() -> dict[str, Message]:
     running, asked = measured.measurement(kind="curve"), measured.measurement("asked", kind="curve")
     waiting = replace(DONE, state="waiting", model=None, answered=0, spent_micros=0)
     fresh = [waiting, replace(TRAINS, state="waiting", training=Progress()), WAITS]
-    hiccup = "openai can't be reached: it did not answer in time. The job itself goes on; asking again."
+    hiccup = "openai can't be reached: it did not answer in time. The job itself goes on. Trying again."
     cancelled = measured.measurement("cancelled", kind="curve")
     failed = measured.measurement("failed", kind="curve")
     over = tuned_learning_curves.closed_card

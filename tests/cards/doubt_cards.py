@@ -12,7 +12,7 @@ from tests.cards import made
 from tests.cards.made import BEN, NOW
 from trainers.types import Job
 
-WHY = "The trainer was asked 5 times to create the job, without a clear answer."
+WHY = "The trainer was asked 5 times to create the job and gave no clear answer."
 YES = InterventionDecision(1, 7, NOW, "retry", None, BEN, "Nothing is listed there since noon", NOW, None)
 VOID = InterventionDecision(
     2, 7, NOW, "adopt", "ftjob-1", BEN, "it is this one", NOW, "job ftjob-1 is that of run 6."

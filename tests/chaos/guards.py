@@ -124,8 +124,8 @@ GUARDS = (
     Guard(
         "a no to the look is no no to the create",
         JOBS,
-        "        if attempt.is_sent:  # a no",
-        "        if False:  # a no",
+        "        if attempt.is_sent:  # the trainer",
+        "        if False:  # the trainer",
         f"{PROVIDER}::test_a_no_to_the_look_after_a_create_in_doubt_keeps_the_money",
     ),
     Guard(

@@ -26,7 +26,7 @@ Approval = tuple[str, str]
 """The plan's hash and the person."""
 
 MEASURED, DATASET = re.compile(r"Result of run (\d+)\b"), re.compile(r" on (tickets\w+)")
-NOT_MEASURED = "is trained and kept as"
+NOT_MEASURED = "was trained and is kept as"
 IN_THE_THREAD = ("Loss by training step", "Quality against price", "Report of run")
 OF_MEASURED = ("is done:", *IN_THE_THREAD)
 QUORUM = 2
