@@ -1,5 +1,5 @@
-"""The team's decision about a plan: yes, no, or expiry; and whether the approvals still hold before a job is
-created."""
+"""The team's decision about a plan: approvals, a rejection, or expiry. Also checks that the approvals still count
+before a job is created."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ log = logging.getLogger(__name__)
 
 
 def approve(context: AppContext, hash_in_button: str, person: str, reason: str = "") -> Run | Refusal:
-    """Records a person's yes. With enough of them, the money is reserved and the run handed over in the same
+    """Records a person's approval. The last one needed also reserves the money and moves the run on, in the same
     transaction."""
     caller = _look_up_approver(context, hash_in_button, person)
     with context.store.transaction():
@@ -59,7 +59,7 @@ def approve(context: AppContext, hash_in_button: str, person: str, reason: str =
         why = " ".join(reason.split())
         if not plan.is_advised and not has_enough_words(why):
             says = too_few_words("it should be trained all the same", "quality counts here, not cost")
-            return Refusal(f"Its verdict is not go: {says[:1].lower()}{says[1:]}")
+            return Refusal(f"The plan's verdict is not go. {says}")
         refusal = _uncounted_refusal(context, run, plan, person, caller.rules)
         if refusal:
             return refusal
@@ -77,8 +77,8 @@ def approve(context: AppContext, hash_in_button: str, person: str, reason: str =
 
 
 def needs_reason(context: AppContext, hash_in_button: str, person: str) -> tuple[Run, Plan] | Refusal | None:
-    """Returns the run and plan that this person may approve by giving a reason, None if its verdict is go, so that a
-    click is enough."""
+    """Returns the run and plan if this person may approve it but has to give a reason, and None if the verdict is go,
+    so that a click is enough."""
     caller = _look_up_approver(context, hash_in_button, person)
     waiting = _find_approvable(context, hash_in_button, caller)
     if isinstance(waiting, Refusal):
@@ -90,7 +90,7 @@ def needs_reason(context: AppContext, hash_in_button: str, person: str) -> tuple
 
 
 def _look_up_approver(context: AppContext, hash_in_button: str, person: str) -> Caller:
-    """Looks up the person in Slack. Call it before a transaction."""
+    """Looks the person up in Slack. Call this before a transaction."""
     run = context.store.runs.by_plan(hash_in_button)
     return authorization.look_up(context, person, "approve", run.channel if run else None)
 
@@ -108,13 +108,17 @@ def _find_approvable(context: AppContext, hash_in_button: str, caller: Caller) -
     if is_expired(request, now, context.settings.policy):
         return Refusal("This plan has expired. `/finetune start` makes a new one.")
     if plan_hash(plan) != hash_in_button:
-        return Refusal("This plan was changed after it was posted, so it can't be approved.")
+        return Refusal(
+            "This plan was changed after it was posted, so it can't be approved. `/finetune start` makes a new one."
+        )
     forbidden = data_policy.plan_refusal(context, plan)
     if forbidden:
         return Refusal(forbidden)
     other = plans.destination_change(context, plan)
     if other:
-        return Refusal(f"{other} `/finetune cancel {run.id}` and `/finetune start` make a new plan.")
+        return Refusal(
+            f"{other} So it can't be approved: `/finetune cancel {run.id}`, then `/finetune start` makes a new plan."
+        )
     return run, plan
 
 
@@ -144,20 +148,20 @@ def reject(context: AppContext, hash_in_button: str, person: str, reason: str) -
 
 
 def expire_or_wait(context: AppContext, run: Run) -> None:
-    """Expires a plan that nobody decided on in time, and closes a withdrawn or impossible one at once."""
+    """Expires a plan that was not decided on in time, and closes a withdrawn or impossible one at once."""
     now = context.clock()
     plan = plan_from_json(run.plan)
     if run.cancel_asked_by:
         _close(context, run, "cancelled", f"Withdrawn by <@{run.cancel_asked_by}>.")
     elif is_expired(_approval_request(run, plan), now, context.settings.policy):
         hours = pluralize(round(context.settings.policy.expires_s / 3600), "hour")
-        _close(context, run, "expired", f"Nobody decided within {hours}.")
+        _close(context, run, "expired", f"It was not approved within {hours}.")
     elif run.tries == 0 and (refusal := _trainer_refusal(context, run)):
         _close(context, run, "cancelled", f"Withdrawn before anybody spent time on it: {escape(refusal)}")
     elif run.tries == 0:
         _ask_vendor(context, run, plan)
     elif _has_enough_approvals(context, run, plan):
-        # As with the last approver's click. If money or the rules about data say no, it waits until it expires.
+        # As after the last approver's click. If the budget or the data rules refuse it, it waits until it expires.
         with context.store.transaction():
             forbidden = data_policy.plan_refusal(context, plan)
             if not forbidden and not budgets.refusal(
@@ -171,7 +175,7 @@ def expire_or_wait(context: AppContext, run: Run) -> None:
 
 
 def _ask_vendor(context: AppContext, run: Run, plan: Plan) -> None:
-    """Puts the vendor's own estimate onto the card. A vendor that would not train for us says so by its refusal."""
+    """Adds the vendor's own estimate to the card. A plan that the vendor refuses is withdrawn."""
     now, answer = context.clock(), vendor_estimates.ask(context, run, plan)
     if isinstance(answer, str):
         _close(context, run, "cancelled", f"Withdrawn before anybody spent time on it: {escape(answer)}")
@@ -188,8 +192,8 @@ def _ask_vendor(context: AppContext, run: Run, plan: Plan) -> None:
 
 
 def _has_enough_approvals(context: AppContext, run: Run, plan: Plan) -> bool:
-    """Returns whether the approvals suffice: the rules may ask for fewer than at the last one, and nobody can approve
-    twice."""
+    """True if the approvals suffice by now: the rules may ask for fewer people than at the last approval, and nobody
+    can approve again."""
     approvers = [approval.person for approval in context.store.runs.standing(run.id)]
     return bool(approvers) and has_quorum(
         approvers, authorization.current_rules(context, "approve"), plan.maximum_micros
@@ -197,15 +201,17 @@ def _has_enough_approvals(context: AppContext, run: Run, plan: Plan) -> bool:
 
 
 def _approval_request(run: Run, plan: Plan) -> Request:
-    """Returns what the rules judge. The time to approve begins again when approvals were voided."""
+    """Returns the request that the rules decide about. Its time to approve restarts when approvals are voided."""
     return replace(plans.approval_request(plan), asked_at=run.state_since)
 
 
 def _remind(context: AppContext, run: Run, plan: Plan) -> None:
-    """Reminds the approvers in the channel some hours before the plan expires, each time once, restarts or not."""
+    """Reminds the approvers in the channel some hours before the plan expires, once for each time in the policy."""
     request, policy = _approval_request(run, plan), context.settings.policy
     due = reminder_due(request, context.clock(), policy)
-    if due is None or context.store.outbox.was_put(f"reminder {run.id} {due:.0f}"):
+    # A plan whose approvals were voided waits again, with reminders of its own.
+    once = f"reminder {run.id} {run.state_since:.0f} {due:.0f}" if due is not None else ""
+    if due is None or context.store.outbox.was_put(once):
         return
     named, approvals = policy.named("approve"), context.store.runs.standing(run.id)
     others = named.users - {run.requester, plan.uploaded_by, *(approval.person for approval in approvals)}
@@ -216,11 +222,11 @@ def _remind(context: AppContext, run: Run, plan: Plan) -> None:
     message = plan_views.reminder(
         name, plan, plans.approvals_needed(context, plan) - len(approvals), left, whom
     )
-    context.post(run.channel, message.letter(), dedupe=f"reminder {run.id} {due:.0f}")
+    context.post(run.channel, message.letter(), dedupe=once)
 
 
 def _put_plots(context: AppContext, run: Run, plan: Plan) -> bool:
-    """Puts the estimate's plots into the card's thread. Returns False while a worker draws them."""
+    """Posts the estimate's plots in the card's thread. Returns False while a worker still draws them."""
     dataset = context.store.datasets.get(run.dataset_id)
     report, outlook = datasets.report_of(dataset), None
     if report:
@@ -237,10 +243,10 @@ def _put_plots(context: AppContext, run: Run, plan: Plan) -> bool:
 
 
 def _trainer_refusal(context: AppContext, run: Run) -> str | None:
-    """Returns the trainer's refusal if it can be had for free. A trainer that is down now may be up when it is
-    needed."""
+    """Returns why the trainer would refuse the run, as far as can be checked for free. A trainer that is down now may
+    be up again when it is needed."""
     row, trainer = context.settings.provider(run.provider), context.trainers.get(run.provider)
-    if trainer is None:  # its key has gone since: said once the plan is approved
+    if trainer is None:  # its key has been removed: reported once the plan is approved
         return None
     plan = plan_from_json(run.plan)
     try:
@@ -258,7 +264,7 @@ def _trainer_refusal(context: AppContext, run: Run) -> str | None:
 def _uncounted_refusal(
     context: AppContext, run: Run, plan: Plan, person: str, rules: Rules
 ) -> Refusal | None:
-    """Returns why this person's yes would not count, or would not start the run."""
+    """Returns why this person's approval would not count or could not start the run."""
     decided = [approval.person for approval in context.store.runs.standing(run.id)]
     is_last = has_quorum([*decided, person], rules, plan.maximum_micros)
     if (
@@ -266,25 +272,24 @@ def _uncounted_refusal(
         and len({*decided, person}) >= plans.approvals_needed(context, plan)
         and rules.unknown("approve")
     ):
-        return Refusal(
-            who_may(explain_not_named("approve", rules))
-        )  # whether the others still may is not known
+        # Slack didn't return a group's members, so the earlier approvers may not be approvers any more.
+        return Refusal(who_may(explain_not_named("approve", rules)))
     most = plan.maximum_micros
     refusal = budgets.refusal(context, run.channel, run.requester, most) if is_last else None
     if refusal:
         return Refusal(refusal)
     if person in decided:
-        return Refusal("You have approved this plan already; it waits for somebody else.")
+        return Refusal("You have already approved this plan; it waits for somebody else.")
     if person in [decision.person for decision in context.store.runs.decisions(run.id)]:
         return Refusal(
-            "Your approval of this plan was voided, for good: somebody else approves it, or "
+            "Your approval of this plan was voided for good. Somebody else can approve it, or "
             f"`/finetune cancel {run.id}` and `/finetune start` make a new plan."
         )
     return None
 
 
 def _hand_over(context: AppContext, run: Run, plan: Plan) -> Run | None:
-    """Marks the run as approved and reserves its money. Returns None if it has moved on."""
+    """Marks the run as approved and reserves its money. Returns None if the run has moved on."""
     now = context.clock()
     moved = context.store.runs.move(run, "approved", now=now, reserved_micros=plan.maximum_micros)
     if moved:
@@ -305,12 +310,13 @@ def _show_decision(context: AppContext, run: Run, sentence: str) -> None:
 
 
 def tell_decision(context: AppContext, run: Run, sentence: str) -> None:
-    """Tells the requester, whom the edit of the card does not notify."""
+    """Tells the requester directly, because editing the card notifies nobody."""
     title = escape(plan_views.plan_title(plan_from_json(run.plan)))
     text = f"Your {notifications.link_to(context, run)} ({title}) {STATE_TEXTS[run.state]}. {sentence}"
     if run.state == "expired":
         text = f"{text} `/finetune start` makes a new plan."
-    notifications.tell_requester(context, run, text, once=f"decision {run.id}")
+    # A plan whose approvals were voided is decided on again, and each decision is told.
+    notifications.tell_requester(context, run, text, once=f"decision {run.id} {run.state_since:.0f}")
 
 
 def _close(context: AppContext, run: Run, state: notifications.ClosedState, text: str) -> None:
@@ -333,17 +339,15 @@ def _too_late_text(context: AppContext, run: Run | None) -> str:
 
 @dataclass(frozen=True)
 class LapsedApprovals:
-    """`people` may not approve any more; `reason` is why the approvals that are left are too few."""
+    """`people` may not approve any more; `reason` says why the remaining approvals are too few."""
 
     people: tuple[str, ...]
     reason: str
 
 
 def revalidate(context: AppContext, run: Run) -> Unsure | LapsedApprovals | Forbidden | None:
-    """Returns why the approvals don't cover the run any more, None if they do.
-
-    Slack and the rules are asked again before a job is created.
-    """
+    """Looks up people and rules again before a job is created. Returns why the approvals don't cover the run any more,
+    None if they do."""
     plan = plan_from_json(run.plan)
     waits = data_policy.unscanned(context, plan.dataset_id, [plan.provider])
     if waits:
@@ -356,7 +360,7 @@ def revalidate(context: AppContext, run: Run) -> Unsure | LapsedApprovals | Forb
     tier = rules.policy.tier(plan.maximum_micros)
     if tier is None:
         most = usd_micros(rules.policy.tiers[-1].up_to_micros or 0)
-        text = f"no run may cost more than {most} any more ({rules.policy.tiers[-1].where})"
+        text = f"runs may now cost at most {most} ({rules.policy.tiers[-1].where})"
         return LapsedApprovals(approvers, text)
     named = rules.filter_entitled("approve", approvers)
     members = {name: context.directory.person(name) for name in named}
@@ -366,10 +370,10 @@ def revalidate(context: AppContext, run: Run) -> Unsure | LapsedApprovals | Forb
     if rules.unknown("approve"):
         return Unsure(who_may(explain_not_named("approve", rules)))
     if None in members.values():
-        return Unsure("Slack didn't say whether the approvers are still members, so nothing is created yet.")
+        return Unsure("Slack didn't confirm that the approvers are still members, so nothing is created yet.")
     gone = tuple(approver for approver in approvers if approver not in names)
     if not gone:
-        return LapsedApprovals((), f"it takes {tier.approvers} approvers by now, and {len(names)} approved")
+        return LapsedApprovals((), f"it now takes {tier.approvers} approvers, and {len(names)} approved")
     where = rules.policy.named("approve").where
     place = "" if where == BUILT_IN else f" ({where})"
     mentions = ", ".join(f"<@{person}>" for person in gone)
@@ -377,7 +381,7 @@ def revalidate(context: AppContext, run: Run) -> Unsure | LapsedApprovals | Forb
 
 
 def void_approvals(context: AppContext, run: Run, lapsed: LapsedApprovals) -> None:
-    """Voids lapsed approvals for good, frees the money, and lets the run wait for approval again. Call it only where
+    """Voids lapsed approvals for good, frees the money, and lets the run wait for approval again. Call this only if
     certainly no job was created."""
     now, plan = context.clock(), plan_from_json(run.plan)
     with context.store.transaction():

@@ -1,4 +1,4 @@
-"""Freezes all new spending at one approver's word; two different approvers lift the freeze."""
+"""Freezes all new spending. One approver is enough to freeze it; two different approvers lift the freeze."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from storage.records import Measurement, Run
 
 
 def freeze(context: AppContext, reason: str, person: str, channel: str) -> Freeze | Refusal:
+    """Freezes new spending and announces it in the channel."""
     refusal = authorization.refusal(context, person, "freeze")
     if refusal:
         return refusal
@@ -22,9 +23,9 @@ def freeze(context: AppContext, reason: str, person: str, channel: str) -> Freez
         if freeze is None:
             standing = context.store.freezes.current()
             if standing is None:
-                return Refusal("The freeze was ended just now; try again.")
+                return Refusal("The freeze was lifted just now; try again.")
             return Refusal(
-                f"It is frozen already, by <@{standing.person}>. {escape(standing.reason)}".strip()
+                f"Spending is already frozen by <@{standing.person}>. {escape(standing.reason)}".strip()
             )
         context.audit(person, "freeze", f"freeze {freeze.id}", reason)
         runs, measured = _find_frozen(context)
@@ -34,7 +35,7 @@ def freeze(context: AppContext, reason: str, person: str, channel: str) -> Freez
 
 
 def unfreeze(context: AppContext, person: str, channel: str) -> Freeze | Refusal:
-    """Records that a person wants the freeze lifted; the second person's word lifts it."""
+    """Records that a person wants the freeze lifted; the second person's vote lifts it."""
     caller = authorization.look_up(context, person, "unfreeze", channel)
     refusal, rules = authorization.refusal_for(caller, "unfreeze"), caller.rules
     if refusal:
@@ -78,7 +79,7 @@ def _find_frozen(context: AppContext) -> tuple[list[Run], list[Measurement]]:
 
 
 def _show_cards(context: AppContext, runs: list[Run], measured: list[Measurement]) -> None:
-    """Updates their cards, which say whether they wait."""
+    """Updates the cards, which say whether the run or measurement waits."""
     for run in runs:
         notifications.show_progress(context, run)
     for measurement in measured:

@@ -1,8 +1,8 @@
-"""What a freeze stops: a run without a job, a paused one, a curve's next training, questions that cost money.
+"""What a freeze stops: runs without a job, paused runs, the next training of a curve, and questions that cost money.
 
-What trains continues, and so does measuring its result. This is asked where something is created, in the transaction of
-its intent, and where its card is made. A promotion and a resume wait for every freeze; a rollback limits damage, so it
-waits for none.
+A job that trains continues, and so does measuring its result. This is checked in the transaction of an intent to create
+something, and when a card is made. A promotion and a resume wait for any freeze; a rollback never waits, because it
+limits damage.
 """
 
 from __future__ import annotations
@@ -17,11 +17,12 @@ HOLD_S = 10.0
 
 
 def run_freeze(context: AppContext, run: Run) -> Freeze | None:
+    """Returns the freeze that stops a run; None once its job exists."""
     return context.store.freezes.current() if run.state in ("approved", "creating") else None
 
 
 def measurement_freeze(context: AppContext, measurement: Measurement) -> Freeze | None:
-    """Returns the freeze that stops a measurement; None for one that costs and trains nothing."""
+    """Returns the freeze that stops a measurement; None if it costs and trains nothing."""
     freeze = context.store.freezes.current()
     if freeze is None or measurement.state != "running":
         return None
@@ -37,5 +38,5 @@ def measurement_freeze(context: AppContext, measurement: Measurement) -> Freeze 
 
 
 def question_freeze(context: AppContext, most_micros: int) -> Freeze | None:
-    """Returns the freeze that stops a question to a model. What is free goes on."""
+    """Returns the freeze that stops a question to a model; None if the question is free."""
     return context.store.freezes.current() if most_micros else None

@@ -1,5 +1,5 @@
-"""A run that needs a person: approvers' decisions are recorded, and a tick carries them out after another look at the
-provider."""
+"""Runs that need a person's decision: records approvers' votes, and carries out a decision at a later tick, after
+looking at the provider once more."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def may_decide(context: AppContext, number: int, person: str) -> Run | Refusal:
     if run is None:
         return runs.no_such_run(number)
     if run.state != "needs_human":
-        return Refusal(f"Run {number} needs nobody's decision any more: it {STATE_TEXTS[run.state]}.")
+        return Refusal(f"Run {number} needs no decision any more: it {STATE_TEXTS[run.state]}.")
     request = plans.approval_request(plan_from_json(run.plan))
     return authorization.refusal(context, person, "resolve", request=request) or run
 
@@ -41,12 +41,12 @@ def decide(
     reason: str,
     job_id: str | None = None,
 ) -> Run | Refusal:
-    """Records a person's decision. Each has one that counts until it is carried out or void."""
+    """Records a person's vote. Each person has one, which counts until it is carried out or voided."""
     reason, job_id = reason.strip(), (job_id or "").strip() or None
     if not reason:
-        return Refusal("Say how you know: it is kept in the audit log.", "reason")
+        return Refusal("Say how you know; the audit log keeps it.", "reason")
     if choice == "adopt" and job_id is None:
-        return Refusal("Which job? Its id is in the provider's list of jobs.", "job")
+        return Refusal("Which job? You find its id in the provider's list of jobs.", "job")
     now, allowed = context.clock(), may_decide(context, number, person)
     if isinstance(allowed, Refusal):
         return allowed
@@ -56,7 +56,7 @@ def decide(
             return Refusal(f"Run {number} moved on just now.")
         if context.store.interventions.decide(run, choice, job_id, person, reason, now=now) is None:
             return Refusal(
-                "You have decided already; it waits for another approver, or is being carried out."
+                "You have already decided. It waits for another approver, or is being carried out."
             )
         detail = f"{job_id}: {reason}" if job_id else reason
         context.audit(person, choice.replace("_", " "), f"run {run.id}", detail)
@@ -66,7 +66,7 @@ def decide(
 
 
 def step(context: AppContext, number: int) -> None:
-    """Carries out what enough people have decided."""
+    """Carries out a decision once enough people have voted for it."""
     run = context.store.runs.get(number)
     if run is None or run.state != "needs_human" or not is_due(run.next_at, context.clock()):
         return
@@ -93,10 +93,10 @@ def step(context: AppContext, number: int) -> None:
 
 
 def _find_decision(context: AppContext, run: Run) -> list[InterventionDecision]:
-    """Returns the decisions if enough people who may have decided. Slack is asked who may only if enough have decided
-    at all; a no is asked again later."""
+    """Returns the votes that decide, an empty list if there are too few. Slack is only asked who may decide if there
+    are enough votes at all; if they turn out to be too few, it is asked again later."""
     plan = plan_from_json(run.plan)
-    its_own = (plan.requester, plan.uploaded_by)  # an older release took their words, too
+    its_own = (plan.requester, plan.uploaded_by)  # an older release accepted their votes, too
     waiting = (vote for vote in context.store.interventions.of(run) if vote.outcome is None)
     decisions = [vote for vote in waiting if vote.person not in its_own]
     people = [vote.person for vote in decisions]
@@ -111,8 +111,8 @@ def _find_decision(context: AppContext, run: Run) -> list[InterventionDecision]:
 
 
 def resolve_with_job(context: AppContext, run: Run, job: Job) -> bool:
-    """Takes over a job that carries the run's key, without anybody's decision. Returns False if another thread was
-    quicker. `run` may also be one that a restored database takes for unapproved."""
+    """Takes over a job that has the run's key, without anybody's decision. Returns False if another thread was
+    faster."""
     return _take_over(context, run, f"Job {escape(job.id)} was found there and is taken over.", job)
 
 
@@ -130,21 +130,21 @@ def _adopt(context: AppContext, run: Run, trainer: Trainer, vote: InterventionDe
         _void_votes(context, run, problem)
         return
     existing = (
-        "It carries our key."
+        "It has our key."
         if has_key
-        else "It doesn't carry our key; its settings and its file are the plan's."
+        else "It doesn't have our key, but its settings and its file are the plan's."
     )
     _take_over(context, run, f"Job {escape(job.id)} is taken over. {existing}", job)
 
 
 def _mismatch(context: AppContext, run: Run, plan: Plan, job: Job) -> str | None:
-    """Returns why this job can't be the run's."""
+    """Returns why this job can't be the run's, None if it can."""
     name, theirs = f"job {escape(job.id)}", job.metadata.get(METADATA_KEY)
     if theirs not in (None, run.key):
-        return f"{name} carries the key of something else that we asked for, {escape(str(theirs))}."
+        return f"{name} has the key of something else that we asked for, {escape(str(theirs))}."
     other = context.store.runs.with_job(job.id)
     if other is not None and other.id != run.id:
-        return f"{name} is that of run {other.id}."
+        return f"{name} belongs to run {other.id}."
     if job.model not in (plan.base_model, plan.model_id):
         return f"{name} trains {escape(job.model)}, and the plan says {escape(plan.base_model)}."
     if job.created_at < run.created_at - CLOCKS_DIFFER_S:
@@ -153,20 +153,20 @@ def _mismatch(context: AppContext, run: Run, plan: Plan, job: Job) -> str | None
 
 
 def _difference_from_plan(trainer: Trainer, run: Run, plan: Plan, job: Job) -> str | None:
-    """Returns how a job without our key differs from the approved plan. Raises TrainerError if that can't be seen
-    now."""
-    name = f"job {escape(job.id)} doesn't carry our key, and"
+    """Returns how a job without our key differs from the approved plan, None if it doesn't. Raises TrainerError if that
+    can't be checked now."""
+    name = f"job {escape(job.id)} doesn't have our key, and"
     planned = sent_hyperparameters(trainer.provider, dict(plan.hyperparameters) | trainer_limits(plan))
     for setting, value in planned.items():
         name_there = trainer.provider.hyperparameter_names.get(setting, setting)
         seen = job.hyperparameters.get(name_there, "not said")
         if seen != value:
             theirs = escape(str(seen))
-            return f"{name} its {escape(setting)} is {theirs}, where the plan says {escape(str(value))}."
+            return f"{name} its {escape(setting)} is {theirs}, but the plan says {escape(str(value))}."
     sha256 = plan.validation_split.fitted_sha256 if plan.validation_split else plan.train_sha256
     file = job.training_file
     if file is None or (file != run.file_id and not trainer.has_content(file, sha256)):
-        return f"{name} it can't be seen to train on the plan's rows."
+        return f"{name} there is no proof that it trains on the plan's rows."
     return None
 
 
@@ -181,9 +181,7 @@ def _retry(context: AppContext, run: Run, trainer: Trainer, votes: list[Interven
             context, run, f"Job {escape(job.id)} was found there and is taken over, not created again.", job
         )
         return
-    text = (
-        f"It is tried again, as {_mentions(votes)} decided: looked for during twelve minutes, then created."
-    )
+    text = f"Trying again, as {_mentions(votes)} decided: the bot looks for the job for 12 minutes, then creates it."
     now = context.clock()
     context.waits.since(now)
     with context.store.transaction():
@@ -196,16 +194,18 @@ def _give_up(
     context: AppContext, run: Run, trainer: Trainer | None, votes: list[InterventionDecision]
 ) -> None:
     job, seen = None, "No job was found there."
+    if trainer is None:
+        seen = f"The bot could not check whether there is a job: it has no key for {escape(run.provider)}."
     try:
         job = _find_job(trainer, run) if trainer else None
     except Refused as refused:
-        seen = f"Whether a job is there could not be seen: {escape(str(refused))}"
+        seen = f"The bot could not check whether there is a job: {escape(str(refused))}"
     except TrainerError as trouble:
         if context.clock() - votes[-1].at < GIVE_UP_UNSEEN_S:
             raise
-        seen = f"Whether a job is there could not be seen for an hour: {escape(str(trouble))}"
+        seen = f"For an hour the bot could not check whether there is a job: {escape(str(trouble))}"
     if job:
-        text = f"Job {escape(job.id)} was found there. It is cancelled now, and what it has cost is settled."
+        text = f"Job {escape(job.id)} was found there. It is being cancelled, and its cost will be booked."
         _take_over(context, run, text, job, cancel_asked_by=votes[-1].person)
         return
     text = f"Given up by {_mentions(votes)}. {seen}"
@@ -216,7 +216,7 @@ def _give_up(
 
 
 def _find_job(trainer: Trainer, run: Run) -> Job | None:
-    """Returns the job with the run's key, else the one whose id we had, unless that is gone."""
+    """Returns the job with the run's key, or else the job whose id is known, None if neither exists."""
     jobs = trainer.find_jobs(run.key)
     if jobs or run.job_id is None:
         return jobs[0] if jobs else None
@@ -253,7 +253,7 @@ def _conclude(context: AppContext, before: Run, after: Run, action: str, text: s
 
 
 def _void_votes(context: AppContext, run: Run, why: str) -> None:
-    """Voids the decisions, which can't be carried out; everybody may decide again."""
+    """Voids the votes, which can't be carried out; everybody may vote again."""
     with context.store.transaction():
         context.audit("finetune", "not carried out", f"run {run.id}", why)
         context.store.interventions.conclude(run, why)

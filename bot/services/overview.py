@@ -78,12 +78,13 @@ def home(context: AppContext, person: str) -> HomeOverview | Refusal:
 
 
 def _runs_to_approve(context: AppContext, summaries: Sequence[RunSummary], person: str) -> list[RunSummary]:
-    """Returns the runs that this person may approve."""
+    """Returns the runs that this person may approve and has not approved yet."""
     waiting = [
         summary
         for summary in summaries
         if summary.run.state == "awaiting_approval"
         and person not in (summary.run.requester, summary.plan.uploaded_by)
+        and person not in [decision.person for decision in context.store.runs.decisions(summary.run.id)]
     ]
     is_named = waiting and authorization.current_rules(context, "approve").filter_entitled(
         "approve", [person]

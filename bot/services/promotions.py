@@ -1,7 +1,8 @@
-"""Puts a tuned model to use for its dataset, and the one before it back. alias_sync.py sets the trainer's alias.
+"""Promotes a tuned model to be the one in use for its dataset, or rolls back to the one before. alias_sync.py sets the
+trainer's alias.
 
-Where its rows have a sealed part, a promotion without a reason waits for that: it is opened first, and decides
-(sealed_tests.py).
+If the dataset has a sealed part, a promotion without a reason waits until the model has been measured on it
+(sealed_tests.py), and that decides.
 """
 
 from __future__ import annotations
@@ -31,7 +32,8 @@ OVERTAKEN = "Another model was deployed just now; `/finetune models` shows which
 
 @dataclass(frozen=True)
 class DecidedPromotion:
-    """A promotion that may be recorded. `ended`: the proof of the promotion `instead_of`, which it replaces."""
+    """A promotion that may be recorded. `instead_of` is the promotion that it replaces, `ended` the evidence for that
+    one."""
 
     model: Model
     run: Run
@@ -45,7 +47,8 @@ class DecidedPromotion:
 def promote(
     context: AppContext, name: str, because: str | None, person: str, channel: str
 ) -> PromotionSummary | Measurement | Refusal:
-    """`because`: why a model is used that is not shown to be better. Returns the sealed test where that decides."""
+    """Promotes a model by name. `because` is the reason to use a model that is not shown to be better. Returns the
+    sealed test if that has to decide first."""
     refusal = authorization.refusal(context, person, "promote", channel)
     if refusal:
         return refusal
@@ -58,7 +61,7 @@ def promote_run(context: AppContext, number: int, person: str) -> PromotionSumma
     run = context.store.runs.get(number)
     model = context.store.model(run.model or "") if run else None
     if run is None or model is None:
-        return Refusal(f"Run {number} has no model. `/finetune models` lists all.")
+        return Refusal(f"Run {number} has no model. `/finetune models` lists all models.")
     refusal = authorization.refusal(context, person, "promote", run.channel)
     if not refusal and not runs.may_see(context, run, person, run.channel):
         refusal = runs.no_such_run(number)
@@ -75,8 +78,8 @@ def roll_back(
     standing = context.store.promotions.standing(dataset)
     if standing is None:
         return Refusal(
-            f"No model is in use for {code(dataset)}, so there is none to roll back. `/finetune models` lists "
-            "all."
+            f"No model is in use for {code(dataset)}, so there is nothing to roll back. `/finetune models` lists all "
+            "models."
         )
     return _roll_back(context, standing, person, because)
 
@@ -95,8 +98,8 @@ def roll_back_from(context: AppContext, number: int, person: str) -> PromotionSu
 def decide_by_sealed(
     context: AppContext, measurement: Measurement, plan: LadderPlan, ladder: Ladder
 ) -> DecidedPromotion | Refusal:
-    """Decides a promotion whose sealed rows are answered. It looks up rights and reads files, so call it before the
-    transaction of `record_sealed`."""
+    """Decides a promotion once its sealed rows are answered. This looks up rights and reads files, so call it before
+    the transaction of `record_sealed`."""
     person, model = measurement.requested_by, context.store.model(plan.promotes or "")
     run = context.store.runs.get(model.run_id) if model else None
     refusal = authorization.refusal(context, person, "promote", measurement.channel)
@@ -105,7 +108,7 @@ def decide_by_sealed(
     standing = context.store.promotions.standing(plan.dataset)
     used = _model(context, standing)
     if used and used.name == model.name:
-        return Refusal(f"{code(model.name)} is in use already.")
+        return Refusal(f"{code(model.name)} is already in use.")
     on_holdout = evidence.promotion_proof(context, model, used)
     proof = sealed_tests.proof_of(context, model, used, ladder, on_holdout)
     refusal = _promotion_refusal(context, model, proof, None)
@@ -114,7 +117,7 @@ def decide_by_sealed(
 
 
 def record_sealed(context: AppContext, measurement: Measurement, decided: DecidedPromotion | Refusal) -> None:
-    """Deploys the model, or says why not. Call it in the transaction that ends the measurement."""
+    """Records the promotion, or tells the requester why not. Call this in the transaction that ends the measurement."""
     result = decided if isinstance(decided, Refusal) else _record(context, decided)
     if isinstance(result, Refusal):
         link = context.link(f"measurement {measurement.id}", f"m{measurement.id}")
@@ -132,7 +135,7 @@ def _promote(
     dataset = plan_from_json(run.plan).dataset
     standing = context.store.promotions.standing(dataset)
     if standing and standing.model == model.name:
-        return Refusal(f"{code(model.name)} is in use for {code(dataset)} already, by <@{standing.person}>.")
+        return Refusal(f"{code(model.name)} is already in use for {code(dataset)}, by <@{standing.person}>.")
     used = _model(context, standing)
     proof = evidence.promotion_proof(context, model, used)
     refusal = _promotion_refusal(context, model, proof, because)
@@ -169,8 +172,8 @@ def _record(context: AppContext, decided: DecidedPromotion) -> PromotionSummary 
 def _promotion_refusal(
     context: AppContext, model: Model, proof: PromotionEvidence, because: str | None
 ) -> Refusal | None:
-    """Returns why the model may not be used. One that our own trainer doesn't have any more can't be, whatever the
-    reason."""
+    """Returns why the model may not be used, None if it may. A model that its trainer doesn't have any more can't be
+    used, whatever reason is given."""
     if proof.is_gone and models.has_alias(context, model):
         provider = escape(context.settings.title_of(model.provider))
         return Refusal(
@@ -221,7 +224,8 @@ def _roll_back(
 def _announce(
     context: AppContext, promotion: Promotion, proof: PromotionEvidence, ended: PromotionEvidence | None
 ) -> PromotionSummary:
-    """Records and posts the promotion. The card of the one before, whose proof is `ended`, says that it is over."""
+    """Audits and posts the promotion. The card of the one before, whose evidence is `ended`, then says that it is
+    over."""
     seen = models.card_values(context, promotion, proof)
     before = context.store.promotions.get(promotion.instead_of) if promotion.instead_of else None
     _audit(context, seen, before)
@@ -233,7 +237,7 @@ def _announce(
 
 
 def _audit(context: AppContext, seen: PromotionSummary, before: Promotion | None) -> None:
-    """Audits it on the run of the model that comes into use, and on that of the one that goes."""
+    """Audits the promotion on the run of its model, and on the run of the model that it replaces."""
     promotion = seen.promotion
     reason = f". Because: {promotion.reason}" if promotion.reason else ""
     instead = f" instead of {before.model}" if before else ""

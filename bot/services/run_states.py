@@ -1,4 +1,4 @@
-"""How a run waits, fails, ends or comes to need a person: each in one transaction with what people are told."""
+"""Moves a run to waiting, to an end, or to people's decision, each in one transaction with the messages about it."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from storage.records import Run
 
 
 def wait_for_key(context: AppContext, run: Run) -> None:
-    """Waits for the provider's key. The job exists, so the run is not given up."""
+    """Waits for the provider's key. A job may exist, so the run is not ended."""
     wait(context, run, MAX_PAUSE_S / 2, note=lost_key_text(context, run.provider))
 
 
 def lost_key_text(context: AppContext, provider: str) -> str:
-    """Says that a provider's key is gone, and where to put it."""
+    """Returns a sentence about a missing key, with where to set it."""
     row = context.settings.provider(provider)
     where = f"Set {row.provider.variables} where the bot runs" if row else "Put it back into finetune.toml"
     return f"There is no key for {provider} any more. {where}."
@@ -25,8 +25,8 @@ def lost_key_text(context: AppContext, provider: str) -> str:
 def end(
     context: AppContext, run: Run, state: notifications.EndState, why: str, *, actual_micros: int = 0
 ) -> None:
-    """Ends a run without a result: the reservation is settled with what was spent, what its model
-    has cost by the hour apart: that has rows of its own."""
+    """Ends a run without a result, and settles the reservation with what was spent. The hourly cost of its model is not
+    part of `actual_micros`, because deployments have rows of their own in the ledger."""
     now, hosting = context.clock(), context.store.deployments.of_runs(run.id)
     with context.store.transaction():
         in_all = actual_micros + hosting
@@ -34,13 +34,14 @@ def end(
         if moved is None:
             return
         context.store.runs.book(moved, "settle", actual_micros, month=units.month_of(now), now=now)
-        # a trainer's own words about a failure may quote a row: the log can't be deleted, `runs.error` can
+        # A trainer's message about a failure may quote a row. `runs.error` can be deleted, the audit log can't.
         context.audit("finetune", state, f"run {run.id}", "" if state == "failed" else why)
         notifications.show_end(context, moved, why)
 
 
 def hand_to_people(context: AppContext, run: Run, why: str) -> None:
-    """Stops with money in doubt: the reservation stays until people have decided (interventions.py)."""
+    """Stops the run while it is unclear whether money is being spent. The reservation stays until people have decided
+    (interventions.py)."""
     now = context.clock()
     with context.store.transaction():
         moved = context.store.runs.move(run, "needs_human", now=now, error=why)
@@ -60,6 +61,6 @@ def wait(context: AppContext, run: Run, seconds: float, *, note: str | None = No
 
 
 def due_unless_wished(context: AppContext, run: Run, next_at: float) -> float:
-    """Returns when the next step is due: at once if somebody wished something while the provider was asked."""
+    """Returns `next_at`, or the run's own due time if somebody changed it (by a wish) while the provider was asked."""
     latest = context.store.runs.get(run.id)
     return next_at if latest is None or latest.next_at == run.next_at else latest.next_at

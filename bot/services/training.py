@@ -1,5 +1,5 @@
-"""From an approved plan to a trained model: looks for a job, records the intent, creates once, follows the job. One
-list a provider tells which of many jobs need a look."""
+"""Takes a run from its approved plan to a trained model: looks for the job, records the intent, creates the job once
+and follows it. If there are many jobs at a provider, one list shows which of them have to be polled."""
 
 from __future__ import annotations
 
@@ -31,19 +31,19 @@ from trainers.money import usd_micros
 from trainers.types import Job, JobSpec
 
 NO_ROOM_S = 60.0
-FEW_JOBS = 3  # so few jobs at one provider are asked for by themselves
+FEW_JOBS = 3  # up to this many jobs at one provider are polled one by one
 MANY_JOBS = 300
-LIST_PAGES = 10  # of a hundred each
+LIST_PAGES = 10  # of a hundred jobs each
 CLOCKS_DIFFER_S = 3600.0
 RUNS_A_WRITE = 50  # so that the write lock is never held for long
-SECONDS_A_CARD = 2.0  # thirty edits a minute for all cards of runs that train
+SECONDS_A_CARD = 2.0  # so that the cards of all training runs get thirty edits a minute together
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class RunJob:
-    """The job of a run, as provider_jobs.py needs it."""
+    """A run as the owner of its job (see JobOwner)."""
 
     context: AppContext
     run: Run
@@ -67,15 +67,15 @@ class RunJob:
         return JobFiles(validation_split.fitted_sha256, validation_split.validation_sha256)
 
     def is_agreed(self) -> bool:
-        """Returns whether the approvals still cover it. If not, the run waits for approval again, after a check that an
-        uncertain create left no job."""
+        """True if the approvals still cover the run. If not, the run waits for approval again or ends, after checking
+        that an uncertain create left no job."""
         context, run = self.context, self.run
         lost = approvals.revalidate(context, run)
         if lost is None:
             return True
         if run.state == "creating" and not provider_jobs.is_surely_absent(self):
             return False
-        self.delete_uploads()  # no file stays where it may end here
+        self.delete_uploads()  # the run may end here, and no file must be left behind
         match lost:
             case approvals.LapsedApprovals():
                 approvals.void_approvals(context, run, lost)
@@ -86,8 +86,8 @@ class RunJob:
         return False
 
     def intend(self, ready: UploadedFiles) -> RunJob | None:
-        """Records the intent. The money counts in the month of the create. Sending the file took time, so people may
-        have cancelled or frozen since, and the month may have changed."""
+        """Records the intent, and moves the reservation to the month of the create. Uploading the file took time, so
+        the run may have been cancelled or frozen since, and the month may have changed."""
         context, run, now = self.context, self.run, self.context.clock()
         latest = context.store.runs.get(run.id)
         if latest is None or latest.cancel_asked_by or freeze_scope.run_freeze(context, run):
@@ -122,7 +122,7 @@ class RunJob:
         wait(self.context, self.run, seconds, note=note)
 
     def record_refusal(self, refused: Refused | Changed) -> None:
-        """Fails the run, and deletes a file that was sent in vain."""
+        """Fails the run, and deletes files that were uploaded for it."""
         context, run, file = self.context, self.run, self.delete_uploads()
         if isinstance(refused, Refused) and refused.is_closed_to_us:
             title = escape(context.settings.title_of(run.provider))
@@ -130,13 +130,13 @@ class RunJob:
             way_out = "Choose a target that starts with `local/`, or open weights like `crusoe/llama-3.1-8b`."
             end(context, run, "failed", f"{closed}{file} {way_out}")
             return
-        end(context, run, "failed", f"{escape(str(refused))}{file} Nothing was started, nothing is owed.")
+        end(context, run, "failed", f"{escape(str(refused))}{file} Nothing was started and nothing is owed.")
 
     def report_doubt(self, why: str) -> None:
         hand_to_people(self.context, self.run, escape(why))
 
     def delete_uploads(self) -> str:
-        """Returns what became of its files there, as a sentence after a space."""
+        """Deletes the run's files at the trainer. Returns a sentence about the outcome, with a space before it."""
         owner = f"run {self.run.id}"
         return provider_jobs.delete_uploads(self.context, self.trainer, self.files.hashes, owner)
 
@@ -145,7 +145,7 @@ def create(context: AppContext, run: Run) -> None:
     """Takes one step of an approved or creating run."""
     trainer, plan = context.trainers.get(run.provider), plan_from_json(run.plan)
     if trainer is None:
-        if run.state == "creating":  # a job may be there
+        if run.state == "creating":  # a job may exist
             wait_for_key(context, run)
         else:
             end(context, run, "failed", f"There is no key for {run.provider} any more; nothing was started.")
@@ -166,14 +166,15 @@ def create(context: AppContext, run: Run) -> None:
         return
     if too_dear := budgets.refusal_in_a_new_month(context, run):
         provider_jobs.look_without_creating(
-            job, NO_ROOM_S, f"{too_dear} It starts by itself once there is room."
+            job, NO_ROOM_S, f"{too_dear} It starts automatically once the budget allows it."
         )
         return
     provider_jobs.create(job)
 
 
 def _stop_if_price_rose(context: AppContext, run: Run, plan: Plan, job: RunJob) -> bool:
-    """Returns True if nothing is started now: a rented machine costs more than was approved, or nobody says what."""
+    """Returns True if nothing can be started now, because the rented machine costs more than was approved or its price
+    is unknown."""
     try:
         dearer = plans.price_rise(plan)
     except TrainerError as trouble:
@@ -185,13 +186,13 @@ def _stop_if_price_rose(context: AppContext, run: Run, plan: Plan, job: RunJob) 
 
 
 def follow(context: AppContext, run: Run) -> None:
-    """Looks once at a job that trains."""
+    """Polls the job of a training run once."""
     trainer = context.trainers.get(run.provider)
     if trainer is None:
         wait_for_key(context, run)
         return
     if run.wish == "resume" and context.store.freezes.current():
-        run = replace(run, wish=None)  # the wish stays in the store until it may come true
+        run = replace(run, wish=None)  # the store keeps the wish until the freeze is lifted
     before, now = Progress.from_json(run.progress), context.clock()
     is_shown = now - before.shown_at >= card_interval(context)
     looked = provider_jobs.follow(
@@ -206,24 +207,26 @@ def follow(context: AppContext, run: Run) -> None:
 
 
 def card_interval(context: AppContext) -> float:
-    """Returns the seconds between two edits of a run's card for its numbers alone: Slack takes about 50 edits a minute
-    in all."""
+    """Returns the seconds between two edits of a run's card if only its numbers change: Slack allows about 50 edits a
+    minute in total."""
     return max(POLL_S, SECONDS_A_CARD * context.store.runs.training())
 
 
 def overrun_text(run: Run) -> str | None:
-    """Returns a sentence if training has cost more than was approved. A sweep that the trainer limits stops itself."""
+    """Returns a sentence if training has cost more than was approved, None if not. A sweep that the trainer limits
+    stops by itself."""
     plan = plan_from_json(run.plan)
     spent = notifications.training_cost(plan, Progress.from_json(run.progress))
     if spent <= plan.maximum_micros or "max_usd" in trainer_limits(plan):
         return None
     most, cost = usd_micros(plan.maximum_micros), usd_micros(spent)
     cost = "a little more" if cost == most else cost
-    return f"Stopped because of its cost: the plan allows {most} at most, and the training had cost {cost}."
+    return f"Stopped because of its cost: the plan allows at most {most}, and the training had cost {cost}."
 
 
 def cancel_before_training(context: AppContext, run: Run) -> None:
-    """Cancels a run without a job. After an uncertain create the job is looked for first; `follow` then cancels it."""
+    """Cancels a run that has no job yet. After an uncertain create the job is looked for first; if there is one,
+    `follow` cancels it."""
     trainer = context.trainers.get(run.provider)
     if run.state == "creating":
         if trainer is None:
@@ -232,20 +235,23 @@ def cancel_before_training(context: AppContext, run: Run) -> None:
         if not provider_jobs.is_surely_absent(RunJob(context, run, trainer)):
             return
     file = RunJob(context, run, trainer).delete_uploads() if trainer else ""
-    why = f"Cancelled by <@{run.cancel_asked_by}>; nothing was started, nothing is owed.{file}"
+    why = f"Cancelled by <@{run.cancel_asked_by}>; nothing was started and nothing is owed.{file}"
     end(context, run, "cancelled", why)
 
 
 def _stop_changed_plan(context: AppContext, run: Run, why: str) -> None:
-    """Ends a run that would train elsewhere than was approved, or another model. An uncertain create can't be looked
-    for from here."""
+    """Ends a run because its destination or price has changed since the approval. If a create is uncertain, people have
+    to decide, because the job can't be looked for at another destination."""
     if run.state == "creating":
-        hand_to_people(context, run, f"{why} A job may have been created before that; please check at the trainer.")
+        hand_to_people(
+            context, run, f"{why} A job may have been created before that; please check at the trainer."
+        )
         return
-    end(context, run, "cancelled", f"{why} So its approval is void, and nothing was started.")
+    end(context, run, "cancelled", f"{why} So its approval is void and nothing was started.")
 
 
 def _take_status(context: AppContext, run: Run, job: Job, progress: Progress, is_shown: bool) -> None:
+    """Moves the run on if its job has ended, and otherwise stores the progress."""
     if job.is_final:
         provider_jobs.delete_after_job(context, context.trainers[run.provider], run)
     match job.status:
@@ -260,7 +266,7 @@ def _take_status(context: AppContext, run: Run, job: Job, progress: Progress, is
             end(context, run, "failed", why, actual_micros=spent)
         case "cancelled":
             plan, before = plan_from_json(run.plan), Progress.from_json(run.progress)
-            # At least what was reported before: the trainer's clock may be behind ours.
+            # At least the cost reported before, because the trainer's clock may be behind ours.
             reported = max(notifications.training_cost(plan, each) for each in (progress, before))
             was_running = before.running_since is not None
             spent = max(reported, notifications.cancelled_cost(plan, progress)) if was_running else reported
@@ -268,33 +274,33 @@ def _take_status(context: AppContext, run: Run, job: Job, progress: Progress, is
             why = by or overrun_text(run) or "Cancelled on the trainer's side."
             if spent > reported:
                 title = escape(context.settings.title_of(run.provider))
-                why = f"{why} {title} doesn't say what it bills for it: {usd_micros(spent)} is our count."
+                why = f"{why} {title} doesn't report what it bills; we count {usd_micros(spent)}."
             end(context, run, "cancelled", why, actual_micros=spent)
         case _:
             _store_progress(context, run, progress, is_shown)
 
 
 def _unnamed_model_text(context: AppContext, run: Run, progress: Progress) -> str | None:
-    """Returns why no name is to come for a model that is trained; None while it may be registered still."""
+    """Returns why a trained model will get no name; None while the vendor may still register it."""
     row, now = context.settings.provider(run.provider), context.clock()
     name = escape(context.settings.title_of(run.provider))
     if row and row.serving in ("download", "on_request"):
         on_request = " or ask them to serve it" if row.serving == "on_request" else ""
         return (
-            f"It is trained, but {name} gives it no name to ask it by, so it could not be measured. Its weights lie "
-            f"there, as result files of its last checkpoint: download them and serve them yourselves{on_request}."
+            f"The model was trained, but {name} doesn't serve it, so it could not be measured. Its weights are there "
+            f"as result files of the last checkpoint: download them and serve them yourselves{on_request}."
         )
     if now - (progress.succeeded_at or now) < provider_jobs.REGISTERED_S:
         return None
     return (
-        f"It is trained, but {name} gave it no name within {provider_jobs.REGISTERED_S / 60:.0f} minutes, so it could "
-        f"not be measured. What the training cost is booked. Ask {name} about job {escape(str(run.job_id))}."
+        f"The model was trained, but {name} gave it no name within {provider_jobs.REGISTERED_S / 60:.0f} minutes, so "
+        f"it could not be measured. The cost of the training is booked. Ask {name} about job "
+        f"{escape(str(run.job_id))}."
     )
 
 
 def _store_progress(context: AppContext, run: Run, progress: Progress, is_shown: bool) -> None:
-    """Stores and shows the progress if somebody has to see it or its card is due; otherwise only the next look is
-    set."""
+    """Stores and shows the progress if it is urgent or the card is due; otherwise only schedules the next poll."""
     now, before = context.clock(), Progress.from_json(run.progress)
     progress = replace(progress, shown_at=now)
     too_dear = overrun_text(replace(run, progress=progress.to_json()))
@@ -311,14 +317,14 @@ def _store_progress(context: AppContext, run: Run, progress: Progress, is_shown:
         moved = context.store.runs.move(
             run, "training", now=now, progress=progress.to_json(), next_at=next_at
         )
-        if moved and too_dear and not overrun_text(run):  # the next look cancels its job
+        if moved and too_dear and not overrun_text(run):  # the next poll cancels the job
             context.audit("finetune", "over maximum", f"run {run.id}", too_dear)
         if moved:
             notifications.show_progress(context, moved)
 
 
 def _record_model(context: AppContext, run: Run, job: Job, progress: Progress) -> None:
-    """Gives the model its name; whether it is better is measured next."""
+    """Names and stores the model, and moves the run on to measuring it."""
     now = context.clock()
     model = Model(
         name=f"{plan_from_json(run.plan).dataset}-{run.id}",
@@ -339,12 +345,11 @@ def _record_model(context: AppContext, run: Run, job: Job, progress: Progress) -
 
 
 def runs_to_poll(context: AppContext, runs: Sequence[Run]) -> Sequence[Run]:
-    """Returns those of these runs, which train at one provider, that need a look of their own now; the others are put
-    off.
+    """Returns the training runs that have to be polled now, and puts the others off. All are at one provider.
 
-    A page of the provider's list shows for a hundred jobs which have ended or moved, cost too much, or are to be shown
-    again: so a thousand open jobs are seen at least every 20 s and cost a dozen calls a tick.
-    """
+    A page of the provider's list shows for a hundred jobs which of them have ended, changed their status, cost too
+    much, or have a card that is due. So a thousand jobs are checked at least every 20 seconds with a dozen calls per
+    tick."""
     trainer = context.trainers.get(runs[0].provider) if runs else None
     if trainer is None or len(runs) <= FEW_JOBS:
         return runs
@@ -352,8 +357,8 @@ def runs_to_poll(context: AppContext, runs: Sequence[Run]) -> Sequence[Run]:
     try:
         listed = trainer.newest_jobs({str(run.job_id) for run in runs}, oldest, LIST_PAGES)
     except Refused:
-        return runs[:FEW_JOBS]  # a look of its own says what is refused
-    except TrainerError as trouble:  # the jobs themselves may answer: so each has its turn
+        return runs[:FEW_JOBS]  # polling them one by one shows what is refused
+    except TrainerError as trouble:  # single jobs may still answer, so each gets its turn
         note = f"{trouble} The job itself goes on. Trying again."
         for part in _batches(runs[FEW_JOBS:], RUNS_A_WRITE):
             with context.store.transaction():
@@ -366,9 +371,8 @@ def runs_to_poll(context: AppContext, runs: Sequence[Run]) -> Sequence[Run]:
     when = {run.id: provider_jobs.next_look(now, run.state_since) for run in runs if run.id not in alone}
     for next_at in sorted(set(when.values())):
         context.store.runs.put_off([number for number, at in when.items() if at == next_at], next_at)
-    at_once, a_second = (
-        (1, FEW_JOBS) if len(runs) <= MANY_JOBS else (0, 1)
-    )  # the list of many took a tick's calls
+    # With many jobs, the list alone has taken a tick's share of calls.
+    at_once, a_second = (1, FEW_JOBS) if len(runs) <= MANY_JOBS else (0, 1)
     for number, later in enumerate(_batches(looks[at_once:], a_second), start=2):
         context.store.runs.put_off([run.id for run in later], now + number)
     return looks[:at_once]

@@ -59,7 +59,7 @@ def test_a_quorum_of_two_needs_two_people(make_world: MakeWorld) -> None:
     world.approve()
     world.send()
     assert f"Approved so far by <@{BEN.id}>" in world.said("Needs 2 approvers")
-    assert "You have approved this plan already" in world.answer_to_click(BEN, "approve_plan")
+    assert "You have already approved this plan" in world.answer_to_click(BEN, "approve_plan")
     assert "uploaded this data" in world.answer_to_click(DORA, "approve_plan")
     world.tick(2)
     assert world.run().state == "awaiting_approval" and world.ledger() == {}
@@ -76,7 +76,7 @@ def test_a_plan_expires_after_a_day(world: World) -> None:
     assert "expired" in world.answer_to_click(BEN, "approve_plan")
     world.tick()
     assert world.run().state == "expired" and not world.has_button("approve_plan")
-    assert world.said("Nobody decided within 24 hours")
+    assert world.said("It was not approved within 24 hours")
     said = world.type("/finetune status 1")
     assert "makes a new plan" in said and "reserved" not in said, "nothing was reserved"
     (told,) = [text for text in world.dms() if "expired" in text]
@@ -279,7 +279,7 @@ def test_no_reason_is_no_approval_however_it_is_sent(world: World) -> None:
     run, context = world.start(), world.service.context
     for reason in ("", " ", "ok", "1 2 3"):
         refused = approvals.approve(context, run.plan_hash, BEN.id, reason)
-        assert isinstance(refused, Refusal) and "Its verdict is not go" in refused.text
+        assert isinstance(refused, Refusal) and "verdict is not go" in refused.text
     assert world.store.runs.decisions(1) == []
 
 

@@ -78,7 +78,7 @@ def test_a_cancelled_training_whose_bill_nobody_says_is_not_booked_as_free(world
     world.until_state("cancelled")
     all_of_it = math.ceil(plan.training_tokens * Decimal(world.rules.training))  # the stand-in says no step
     assert world.ledger()["settle"] == world.run().actual_micros == all_of_it
-    said = world.said("Acme Tuning doesn't say what it bills for it")
+    said = world.said("Acme Tuning doesn't report what it bills")
     assert f"It has cost {usd_micros(all_of_it)}; the rest" in said
 
 

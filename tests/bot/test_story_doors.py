@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 
 import pytest
 
@@ -11,7 +12,7 @@ from demo.slack_emulator import broken, cut_off, refused, too_many
 from demo.slack_emulator.faults import Fault
 from demo.workspace import wait_until
 from tests.bot.props import tickets_csv
-from tests.bot.world import CLEO, DORA, PRIVATE, TARGET, WHY, World, words_of
+from tests.bot.world import CLEO, DORA, PRIVATE, TARGET, WHY, Rules, World, words_of
 
 
 def _home(world: World, user: str) -> str:
@@ -86,6 +87,14 @@ def test_the_home_shows_what_waits_for_whom(world: World) -> None:
     world.until_state("training")
     home = _home(world, BEN.id)
     assert "Nothing is waiting" in home and "training" in home and "$20" in home
+
+
+def test_a_plan_that_somebody_approved_waits_only_for_others(make_world: Callable[[Rules], World]) -> None:
+    world = make_world(Rules(quorum=2))
+    world.start()
+    world.approve(BEN)
+    assert "Nothing waits for you" in _home(world, BEN.id)
+    assert "approve_plan" in _home(world, CLEO.id)
 
 
 def shown(world: World, user: str) -> str:

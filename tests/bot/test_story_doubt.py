@@ -94,7 +94,7 @@ def test_two_approvers_say_it_was_never_started_and_it_is_looked_for_before_it_i
     world.until_state("done")
     assert world.jobs() == 1 and set(world.ledger()) == {"reserve", "settle"}
     assert [(BEN.id, "retry"), (CLEO.id, "retry"), ("finetune", "tried again")] == acts(world)[-6:-3]
-    assert world.said("It is tried again", f"<@{BEN.id}> and <@{CLEO.id}>")
+    assert world.said("Trying again", f"<@{BEN.id}> and <@{CLEO.id}>")
     assert world.said("Result of run 1")
 
 
@@ -122,7 +122,7 @@ def test_a_named_job_is_checked_there_and_followed(world: World) -> None:
     job = hidden_job(world)
     decide(world, BEN, "doubt_adopt", job=job)
     assert (world.run().state, world.run().job_id) == ("training", job)
-    assert world.said(f"Job {job} is taken over", "It carries our key")
+    assert world.said(f"Job {job} is taken over", "It has our key")
     world.until_state("done")
     assert world.jobs() == 1 and world.company.count(CREATE) == MAX_CREATES + 1  # the hidden one
 
@@ -145,7 +145,7 @@ def test_the_job_of_another_run_or_another_model_is_not_taken_over(world: World)
     first = hidden_job(world)
     service.jobs[first].request["metadata"]["finetune_key"] = "ft-another"
     decide(world, BEN, "doubt_adopt", job=first)
-    assert world.said("carries the key of something else")
+    assert world.said("has the key of something else")
     service.jobs[first].request["metadata"].clear()
     service.jobs[first].request["model"] = "acme-huge"
     decide(world, BEN, "doubt_adopt", job=first)
@@ -165,7 +165,7 @@ def test_where_the_company_keeps_no_keys_a_run_is_not_given_the_job_of_another_o
     in_doubt(world, 2)
     decide(world, BEN, "doubt_adopt", job=str(first))
     decide(world, CLEO, "doubt_adopt", job=str(first))
-    assert world.said("Not done", f"job {first} is that of run 1")
+    assert world.said("Not done", f"job {first} belongs to run 1")
     assert world.run(2).state == "needs_human" and world.run(2).job_id is None
 
 
@@ -177,6 +177,18 @@ def test_given_up_by_two_the_money_is_free_again(world: World) -> None:
     assert world.run().state == "cancelled" and world.ledger()["settle"] == 0
     assert world.said("Given up by", "No job was found there")
     assert world.said("Run 1 was cancelled") and any("Given up" in text for text in world.dms())
+
+
+def test_given_up_without_a_key_nobody_is_told_that_there_is_no_job(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    in_doubt(world)
+    monkeypatch.delenv("ACME_KEY")
+    world.restart()
+    decide(world, BEN, "doubt_give_up")
+    decide(world, CLEO, "doubt_give_up")
+    assert world.run().state == "cancelled"
+    assert "No job was found" not in world.said("Given up by", "could not check whether there is a job")
 
 
 def test_given_up_a_job_that_is_there_is_cancelled_and_what_it_cost_is_settled(world: World) -> None:
@@ -237,12 +249,12 @@ def test_a_job_without_our_key_is_taken_over_where_it_is_what_was_approved_and_e
     settings = stored.request["method"]["supervised"]["hyperparameters"]
     planned, settings["n_epochs"] = settings["n_epochs"], 50
     decide(world, BEN, "doubt_adopt", job=job)
-    assert world.said("Not done", f"its n_epochs is 50, where the plan says {planned}")
+    assert world.said("Not done", f"its n_epochs is 50, but the plan says {planned}")
     settings["n_epochs"] = planned
     world.company.service.files["file-evil"] = StoredFile("file-evil", "x.jsonl", b"x", "fine-tune", 0.0)
     ours, stored.request["training_file"] = stored.request["training_file"], "file-evil"
     decide(world, BEN, "doubt_adopt", job=job)
-    assert world.said("Not done", "can't be seen to train on the plan's rows")
+    assert world.said("Not done", "there is no proof that it trains on the plan's rows")
     assert world.run().state == "needs_human"
     stored.request["training_file"] = ours
     decide(world, BEN, "doubt_adopt", job=job)

@@ -151,7 +151,7 @@ def test_only_approvers_freeze_and_unfreeze(world: World, person: Person, word: 
 def test_a_second_freeze_says_who_froze_before(world: World) -> None:
     freeze(world, "<!channel> audit")
     answer = world.type("/finetune freeze again", user=CLEO)
-    assert f"frozen already, by <@{BEN.id}>" in answer and "audit" in answer and "<!channel>" not in answer
+    assert f"already frozen by <@{BEN.id}>" in answer and "audit" in answer and "<!channel>" not in answer
 
 
 def test_it_outlives_a_restart_and_is_told_where_it_was_typed(world: World) -> None:

@@ -111,7 +111,7 @@ def test_a_command_that_killed_its_bot_before_or_after_its_effect_is_done_once(
     assert world.store.freezes.current().reason == "the bill looks odd"
     assert [one.action for one in world.store.audit.entries("freeze 1")] == ["freeze"]
     assert len([text for text in world.texts() if "Spending frozen by" in text]) == 1
-    assert not any("frozen already" in words_of(one) for one in world.slack.ephemerals(BEN.id))
+    assert not any("already frozen" in words_of(one) for one in world.slack.ephemerals(BEN.id))
     assert world.store.inbox.waiting() == []
 
 

@@ -40,7 +40,7 @@ def test_a_job_past_its_maximum_is_cancelled_said_and_settled(training: World) -
     run = world.until_state("cancelled")
     most, cost = usd_micros(plan.maximum_micros), usd_micros(run.actual_micros or 0)
     said = world.said("Stopped because of its cost")
-    assert f"the plan allows {most} at most, and the training had cost" in said and cost in said
+    assert f"the plan allows at most {most}, and the training had cost" in said and cost in said
     assert world.ledger()["settle"] == run.actual_micros
     assert plan.maximum_micros < (run.actual_micros or 0) < plan.maximum_micros + 110_000
     assert any("Stopped because of its cost" in text for text in world.dms())

@@ -101,7 +101,7 @@ def test_an_approver_who_left_the_group_before_the_create_voids_the_approval(mak
     assert any("is void" in text for text in world.dms(ANA))
     assert "withdrew its approval" in world.type("/finetune audit 1")
     world.slack.regroup(APPROVERS_GROUP, (BEN.id, CLEO.id))
-    assert "was voided, for good" in world.answer_to_click(CLEO, "approve_plan")
+    assert "was voided for good" in world.answer_to_click(CLEO, "approve_plan")
     world.approve()
     world.until_state("training")
     assert world.jobs() == 1 and world.company.count(CREATE) == 1
@@ -147,6 +147,28 @@ def test_a_voided_plan_waits_as_long_as_a_new_one(make_world: MakeWorld) -> None
     assert world.jobs() == 1
 
 
+def test_the_second_decision_on_a_voided_plan_is_told_and_reminded_of_like_the_first(
+    make_world: MakeWorld,
+) -> None:
+    world = make_world(BY_GROUP)
+    reminders = lambda: [text for text in world.texts() if "waits for approval and expires in" in text]  # noqa: E731
+    world.start()
+    world.pass_time(21 * HOUR)
+    world.tick(2)
+    assert len(reminders()) == 1
+    world.approve(CLEO)
+    world.slack.regroup(APPROVERS_GROUP, (BEN.id,))
+    world.tick(2)
+    assert world.run().state == "awaiting_approval" and world.said("is void")
+    world.pass_time(21 * HOUR)
+    world.tick(2)
+    assert len(reminders()) == 2
+    world.pass_time(4 * HOUR)
+    world.tick(2)
+    assert world.run().state == "expired"
+    assert any("expired" in text for text in world.dms(ANA))
+
+
 def test_a_config_that_asks_for_more_approvers_meanwhile_voids_nobody_but_waits(world: World) -> None:
     world.start()
     freeze(world)
@@ -157,7 +179,7 @@ def test_a_config_that_asks_for_more_approvers_meanwhile_voids_nobody_but_waits(
         unfreeze(world, person)
     world.tick(2)
     assert world.run().state == "awaiting_approval" and world.jobs() == 0 and world.ledger() == {}
-    assert world.said("The approval of run 1 is void", "it takes 2 approvers by now, and 1 approved")
+    assert world.said("The approval of run 1 is void", "it now takes 2 approvers, and 1 approved")
     world.approve(CLEO)
     world.until_state("training")
     assert world.jobs() == 1
@@ -247,7 +269,7 @@ def test_a_plan_expires_when_the_policy_says_and_reminds_before_it(make_world: M
     assert len(reminders()) == 2 and "2 hours" in reminders()[-1]
     world.pass_time(2 * HOUR)
     world.tick()
-    assert world.run().state == "expired" and world.said("Nobody decided within 48 hours")
+    assert world.run().state == "expired" and world.said("It was not approved within 48 hours")
 
 
 def test_a_plan_too_few_could_approve_is_not_posted(make_world: MakeWorld) -> None:

@@ -130,7 +130,7 @@ def test_what_is_not_there_is_said(world: World) -> None:
     assert "No model is in use for `tickets`" in world.type("/finetune rollback tickets", user=BEN)
     assert "There is no dataset `tikets`" in world.type("/finetune rollback tikets", user=BEN)
     promote(world)
-    assert "in use for `tickets` already" in world.type("/finetune promote tickets-1", user=BEN)
+    assert "already in use for `tickets`" in world.type("/finetune promote tickets-1", user=BEN)
     assert "the first model in use for `tickets`" in world.type("/finetune rollback tickets", user=BEN)
 
 
@@ -404,7 +404,7 @@ def test_the_result_offers_what_is_shown_to_be_better_and_the_button_puts_it_to_
     world.click(BEN, "put_to_work")
     world.send()
     assert in_use(world) == "tickets-1"
-    assert "in use for `tickets` already" in world.answer_to_click(BEN, "put_to_work")
+    assert "already in use for `tickets`" in world.answer_to_click(BEN, "put_to_work")
     trained_again = len([one for one in world.slack.messages(PRIVATE.id) if "put_to_work" in str(one.blocks)])
     world.start(f"{START} epochs=9")
     world.approve()

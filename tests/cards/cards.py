@@ -376,7 +376,7 @@ def _plans() -> dict[str, Message]:
             plans.superseded_by(8, BEN, "https://example.com/p1"),
         ),
         "plan-expired": plans.decided_card(
-            made.run("expired"), made.free_plan(), made.NO_BUDGET, "Nobody decided within 24 hours."
+            made.run("expired"), made.free_plan(), made.NO_BUDGET, "It was not approved within 24 hours."
         ),
     }
 

@@ -15,7 +15,7 @@ from trainers.types import Job
 WHY = "The trainer was asked 5 times to create the job and gave no clear answer."
 YES = InterventionDecision(1, 7, NOW, "retry", None, BEN, "Nothing is listed there since noon", NOW, None)
 VOID = InterventionDecision(
-    2, 7, NOW, "adopt", "ftjob-1", BEN, "it is this one", NOW, "job ftjob-1 is that of run 6."
+    2, 7, NOW, "adopt", "ftjob-1", BEN, "it is this one", NOW, "job ftjob-1 belongs to run 6."
 )
 STRAY = Job("ftjob-9", "running", "gpt-4.1-mini", int(NOW), metadata={"run": "8", "plan": "abc"})
 
