@@ -29,13 +29,17 @@ def status_line(freeze: Freeze, against: Sequence[str]) -> str:
     return f"*Spending frozen by <@{freeze.person}>*{_because(freeze)} Nothing new starts.{so_far}"
 
 
-def unfreeze_requested(person: str, others: Collection[str]) -> Message:
-    """The first of two approvers wants to lift the freeze; `others` can be the second."""
+def unfreeze_requested(person: str, others: Collection[str] | None) -> Message:
+    """The first of two votes. `others` can cast the second, None means every full member."""
+    return text_message(f"<@{person}> wants to lift the freeze. {one_more_vote_text(others)}")
+
+
+def one_more_vote_text(others: Collection[str] | None) -> str:
+    if others is None:
+        return "One more person has to type `/finetune unfreeze`: every full member may."
     whom = ", ".join(f"<@{name}>" for name in sorted(others)[:10])
     who = f": {whom}." if whom else ", but there is none. Add one under [people] in finetune.toml."
-    return text_message(
-        f"<@{person}> wants to lift the freeze. One more approver has to type `/finetune unfreeze`{who}"
-    )
+    return f"One more approver has to type `/finetune unfreeze`{who}"
 
 
 def unfrozen_card(freeze: Freeze, by: Sequence[str]) -> Message:

@@ -47,12 +47,10 @@ def unfreeze(context: AppContext, person: str, channel: str) -> Freeze | Refusal
             return Refusal("Nothing is frozen.")
         is_new = context.store.freezes.speak_against(standing, person, now=now)
         against = context.store.freezes.against(standing)
+        named = rules.named("unfreeze") - {person, *against}
+        others = None if rules.policy.named("unfreeze").anyone else named
         if not is_new and not may_unfreeze(against, rules):
-            others = ", ".join(f"<@{name}>" for name in sorted(rules.named("unfreeze") - {person})[:10])
-            cure = "Nobody else is named: add an approver under [people] in finetune.toml."
-            return Refusal(
-                f"You have said so already; it takes another approver{f': {others}' if others else '. ' + cure}"
-            )
+            return Refusal(f"You have already voted for that. {views.one_more_vote_text(others)}")
         context.audit(person, "unfreeze", f"freeze {standing.id}")
         if may_unfreeze(against, rules):
             by = rules.filter_entitled("unfreeze", against)
@@ -64,7 +62,7 @@ def unfreeze(context: AppContext, person: str, channel: str) -> Freeze | Refusal
             for channel_id in dict.fromkeys((channel, standing.channel)):
                 context.post(channel_id, card.letter(), dedupe=f"unfrozen {standing.id} {channel_id}")
         else:
-            message = views.unfreeze_requested(person, rules.named("unfreeze") - {person, *against})
+            message = views.unfreeze_requested(person, others)
             context.post(channel, message.letter(), dedupe=f"unfreeze {standing.id} {person}")
     return standing
 

@@ -116,7 +116,7 @@ def test_one_word_is_said_and_the_second_person_s_carries_it_out(world: World) -
     unfreeze(world, BEN)  # who froze may be one of the two
     said = world.said(f"<@{BEN.id}> wants to lift the freeze")
     assert f"<@{CLEO.id}>" in said and f"<@{BEN.id}>, " not in said
-    assert "You have said so already" in world.type("/finetune unfreeze", user=BEN)
+    assert "You have already voted for that" in world.type("/finetune unfreeze", user=BEN)
     assert world.store.freezes.current()
     assert "one more approver is needed" in world.type("/finetune status")
     unfreeze(world, CLEO)
@@ -170,7 +170,15 @@ def test_who_alone_is_named_reads_the_cure(make_world: MakeWorld) -> None:
     freeze(world)
     unfreeze(world, BEN)
     assert world.said("but there is none. Add one under [people]")
-    assert "Nobody else is named" in world.type("/finetune unfreeze", user=BEN)
+    assert "nobody else is named" in world.type("/finetune unfreeze", user=BEN)
+
+
+def test_where_anyone_may_lift_it_nobody_is_told_to_name_approvers(make_world: MakeWorld) -> None:
+    world = make_world(Rules(more='[policy.who]\nfreeze = ["anyone"]'))
+    freeze(world)
+    unfreeze(world, BEN)
+    assert world.said("wants to lift the freeze", "every full member may")
+    assert "every full member may" in world.type("/finetune unfreeze", user=BEN)
 
 
 def test_a_held_run_can_be_cancelled(world: World) -> None:
