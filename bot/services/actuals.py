@@ -1,7 +1,7 @@
-"""What models in use are asked, month by month, as their trainers count it, and what that costs and saves.
+"""Counts the calls to models in use, month by month, as their trainers report them, with their cost and saving.
 
-Every few minutes the counts of this month and the last are read; a month's dollars are worked out again when its calls
-or the day have changed, by the prices and the evidence as they are then.
+The counts of this month and the last are read every few minutes. A month's dollars are computed again if its calls or
+the day have changed, with the prices and the evidence of that moment.
 """
 
 from __future__ import annotations
@@ -31,11 +31,11 @@ from storage.records import Model
 from trainers.client import Trainer
 from trainers.money import to_micros
 
-ANY_VOLUME = 1_000_000  # of a plan without one: what is measured here takes its place
+ANY_VOLUME = 1_000_000  # for plans without a volume; it doesn't matter, since the counted calls replace it
 
 
 def update(context: AppContext, trainer: Trainer, promotion: Promotion, model: Model) -> None:
-    """Brings the months of a dataset up to date. `promotion` stands and is of `model`, at this trainer. Raises
+    """Updates the months of a dataset. `promotion` is current, and its `model` is at this trainer. Raises
     TrainerError."""
     today = context.today()
     since = (today.replace(day=1) - timedelta(days=1)).replace(day=1)
@@ -54,7 +54,7 @@ def update(context: AppContext, trainer: Trainer, promotion: Promotion, model: M
 def _count_calls(
     context: AppContext, trainer: Trainer, dataset: str, since: date
 ) -> Mapping[tuple[str, str], CallTotals] | None:
-    """Returns the use by our model's name and month; None where the trainer doesn't count."""
+    """Returns the calls by our model's name and month; None if the trainer doesn't count them."""
     days = trainer.alias_usage(alias_for(dataset), since)
     if days is None:
         return None
@@ -102,7 +102,7 @@ def _actual_month(context: AppContext, dataset: str, name: str, month: str, use:
 
 
 def _estimate_again(context: AppContext, name: str) -> EstimateResult | Refusal:
-    """Estimates the model's plan again, with the dataset's evidence and the prices as they are now."""
+    """Estimates the model's plan again, with the dataset's current evidence and prices."""
     model = context.store.model(name)
     run = context.store.runs.get(model.run_id) if model else None
     version = context.store.datasets.get(run.dataset_id) if run else None
@@ -122,6 +122,6 @@ def _estimate_again(context: AppContext, name: str) -> EstimateResult | Refusal:
     question = replace(question, volume=question.volume or ANY_VOLUME)
     result, best = estimate(question, evidence=measured), measured_alternatives(measured).cheapest
     if isinstance(result, Ended) and best and best.arm.model:
-        # today's model of then is no more: held against the best that lives
+        # The model that was in use at the time of the plan has ended, so the best living alternative replaces it.
         return estimate(replace(question, current=best.arm.model), evidence=measured)
     return result

@@ -1,8 +1,8 @@
-"""Sets the alias that programs call to the model in use, at its trainer, and checks every few minutes that it still
-points there.
+"""Points the alias that programs call to the model in use, at its trainer, and checks every few minutes that it still
+does.
 
-Our database is changed first (promotions.py). An alias is set by one PUT that may be sent twice, so the next tick makes
-up for a kill before or after it.
+Our database is changed first (promotions.py). An alias is set by one PUT, which is safe to repeat, so the next tick
+makes up for a kill before or after it.
 """
 
 from __future__ import annotations
@@ -53,19 +53,19 @@ def provider_of(context: AppContext, promotion: Promotion) -> str:
 
 def after_trouble(context: AppContext, promotion: Promotion) -> None:
     context.store.promotions.put_off(
-        promotion, context.clock() + MAX_PAUSE_S, "something in the bot went wrong."
+        promotion, context.clock() + MAX_PAUSE_S, "something went wrong in the bot."
     )
 
 
 def sweep(context: AppContext) -> None:
-    """Checks which models are gone from their providers, and whether each alias points to the model in use, and reads
-    how much it is called."""
+    """Checks which models are gone from their providers and whether each alias points to the model in use, and counts
+    the calls to it."""
     for name, trainer in context.trainers.items():
         ours = {model.name: model for model in context.store.models() if model.provider == name}
         if not ours:
             continue
         try:
-            # One list of models. One that is not in it is asked for by its name, since a list may leave some out.
+            # A list may be incomplete, so a model that is not in it is looked up by its name.
             listed = {model.id for model in trainer.models()}
             for model in ours.values():
                 is_there = model.provider_model in listed or trainer.has_model(model.provider_model)
@@ -84,11 +84,11 @@ def sweep(context: AppContext) -> None:
                     if promotion.model in ours and promotion.carried_at is not None:
                         actuals.update(context, trainer, promotion, ours[promotion.model])
         except TrainerError as trouble:
-            log.info("looking after models in use: %s", trouble)
+            log.info("checking models in use: %s", trouble)
 
 
 def _put_off(context: AppContext, promotion: Promotion, seconds: float, trouble: str) -> None:
-    """Tries again later. The promotion's card says why, once for each reason."""
+    """Postpones setting the alias. The promotion's card shows the reason."""
     proof = models.proof_of(context, promotion)
     with context.store.transaction():
         noted = context.store.promotions.put_off(promotion, context.clock() + seconds, trouble)

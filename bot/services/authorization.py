@@ -1,7 +1,7 @@
-"""Decides what a person may do here, and which datasets they may know of and see rows of.
+"""Decides what a person may do, which datasets they may know about, and where rows may be shown.
 
-People and channels are looked up in Slack at every question, nothing is cached; the decisions are in bot/rules. Anyone
-who acts in a channel is in it, so Slack is not asked about the datasets of that channel.
+People and channels are looked up in Slack every time, and nothing is cached; the decisions are in bot/rules. Anyone who
+acts in a channel is a member, so that is not looked up for the datasets of that channel.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from bot.values.runs import Refusal
 from storage.records import Dataset, Measurement, Run
 
 PARALLEL_LOOKUPS = 8
-# Who else is named counts for these, not only who asks.
+# These depend on everybody whom the rule names, so its groups are always looked up.
 DEPENDS_ON_OTHERS: tuple[Action, ...] = ("approve", "resolve", "unfreeze")
 Row = TypeVar("Row", Run, Measurement)
 PARALLEL_MEMBERSHIP_LOOKUPS = 16
@@ -46,18 +46,18 @@ def refusal(
     channel: str | None = None,
     request: Request = NO_REQUEST,
 ) -> Refusal | None:
-    """Returns None if the person may do it."""
+    """Looks the person up in Slack. Returns why they may not do it, None if they may."""
     return refusal_for(look_up(context, person, action, channel), action, request)
 
 
 def refusal_for(caller: Caller, action: Action, request: Request = NO_REQUEST) -> Refusal | None:
-    """As `refusal`, for somebody who was looked up before: a transaction must not wait for Slack."""
+    """Like `refusal`, for somebody who was already looked up: a transaction must not wait for Slack."""
     denied = permissions.may(caller, action, request)
     return Refusal(verdict_text(denied.because)) if denied else None
 
 
 def is_certain(caller: Caller) -> bool:
-    """Returns whether Slack answered every look-up. Only then is a no final."""
+    """True if Slack answered every look-up. Only then is a refusal final."""
     channel_is_known = caller.channel is None or caller.channel.is_shared is not None
     return caller.person is not None and channel_is_known and None not in caller.rules.members.values()
 
@@ -67,9 +67,10 @@ def look_up(context: AppContext, person: str, action: Action, channel: str | Non
 
 
 def rights(context: AppContext, person: str, channel: str) -> Sequence[tuple[Rule, str | None]] | Refusal:
-    """Returns the policy's verdict on each right, or the reason alone if everything is denied for one reason.
+    """Returns each right with the reason why it is denied, None if it is granted. Returns a refusal if all are denied
+    for the same reason.
 
-    The verdicts are about no particular run or dataset, so they leave out who requested it and what it costs.
+    No particular run or dataset is meant, so rules about the requester and the cost are not considered.
     """
     policy = context.settings.policy
     groups = sorted({group for rule in RULES for group in policy.named(rule).groups})
@@ -82,7 +83,7 @@ def rights(context: AppContext, person: str, channel: str) -> Sequence[tuple[Rul
 
 
 def _look_up(context: AppContext, person: str, channel: str | None, groups: Sequence[str]) -> Caller:
-    """Looks everything up at once: one look-up may take a second, and the ack has to come within three."""
+    """Looks everything up in parallel: a look-up may take a second, and the ack has to come within three."""
     with ThreadPoolExecutor(PARALLEL_LOOKUPS) as pool:
         who = pool.submit(context.directory.person, person)
         where = pool.submit(_describe_channel, context, channel) if channel else None
@@ -92,11 +93,12 @@ def _look_up(context: AppContext, person: str, channel: str | None, groups: Sequ
 
 
 def channel_refusal(context: AppContext, channel: str, *, by_others: bool = False) -> Refusal | None:
-    """Returns why cards can't be shown in a channel. `by_others`: people besides the one who asks must see them."""
+    """Returns why cards can't be posted in a channel, None if they can. `by_others` says that other people have to see
+    them, too."""
     if by_others and channel.startswith("D"):
         return Refusal(
-            "Type this in a channel where approvers are, with me in it (`/invite @Finetune`): here nobody else would "
-            "see the plan."
+            "Nobody else would see the plan here. Type this in a channel that approvers and I are in (`/invite "
+            "@Finetune`)."
         )
     if context.settings.slack.fallback_channel or context.directory.takes_posts(channel) is not False:
         return None
@@ -104,7 +106,7 @@ def channel_refusal(context: AppContext, channel: str, *, by_others: bool = Fals
 
 
 def current_rules(context: AppContext, action: Action) -> Rules:
-    """Returns the rules with the members of their groups as they are now."""
+    """Returns the rules with the current members of the groups that decide about the action."""
     groups = _groups_to_look_up(context.settings.policy, action)
     with ThreadPoolExecutor(PARALLEL_LOOKUPS) as pool:
         members = dict(zip(groups, pool.map(context.directory.members, groups), strict=True))
@@ -112,41 +114,41 @@ def current_rules(context: AppContext, action: Action) -> Rules:
 
 
 def _groups_to_look_up(policy: Policy, action: Action, person: str | None = None) -> list[str]:
-    """Returns the groups to look up: none if `person` clearly may without them."""
+    """Returns the groups to look up; none if `person` is allowed without them."""
     named = policy.named(action)
     is_clear = person is not None and (named.anyone or person in named.users)
     return [] if is_clear and action not in DEPENDS_ON_OTHERS else sorted(named.groups)
 
 
 def _describe_channel(context: AppContext, channel: str) -> Channel:
-    """A conversation with the bot alone (D…) has no others in it."""
+    """Looks up whether the channel is shared. A direct conversation with the bot (D…) never is."""
     return Channel(channel, False if channel.startswith("D") else context.directory.is_shared(channel))
 
 
 def visible_datasets(context: AppContext, person: str, here: str | None) -> frozenset[str]:
-    """Returns the names of the datasets that a person may know of, asking in the channel `here`; None: in no
-    channel."""
+    """Returns the names of the datasets that a person may know about. `here` is the channel in which they ask, None if
+    in no channel."""
     owners = context.store.datasets.owners()
     home_by_owner = dataset_homes(context, set(owners.values()), person, here)
     return frozenset(name for name, owner in owners.items() if rules.may_use(home_by_owner[owner]))
 
 
 def may_use_dataset(context: AppContext, dataset: str, person: str, here: str | None) -> bool:
-    """Returns whether there is a dataset of this name, as far as this person may know."""
+    """True if there is a dataset of this name and the person may know about it."""
     owner = context.store.datasets.owners().get(dataset)
     return owner is not None and rules.may_use(dataset_home(context, owner, person, here))
 
 
 def filter_known(context: AppContext, rows: Iterable[Row], names: Collection[str]) -> Iterator[Row]:
-    """Yields the rows whose dataset is among `names`, those that the person may know of."""
+    """Yields the runs or measurements whose dataset is in `names`."""
     return (row for row in rows if context.store.datasets.get(row.dataset_id).name in names)
 
 
 def dataset_refusal(
     context: AppContext, dataset: str, person: str, here: str, *, is_posted: bool = False
 ) -> Refusal | None:
-    """Returns why a person can't use a dataset in the channel `here`. The text is the same whether they may not know of
-    it or there is none. `is_posted`: the outcome is posted in that channel."""
+    """Returns why a person can't use a dataset in the channel `here`, None if they can. The text is the same whether
+    the dataset is hidden from them or doesn't exist. `is_posted` says that the outcome is posted in that channel."""
     owners = context.store.datasets.owners()
     owner = owners.get(dataset)
     if owner == here:
@@ -157,8 +159,8 @@ def dataset_refusal(
         return Refusal(no_such_dataset(dataset, names))
     if is_posted and not rules.may_post(home_by_owner[owner], here):
         return Refusal(
-            f"{code(dataset)} belongs to <#{owner}>, which is private: ask there, so that what comes of it stays among "
-            "its members."
+            f"{code(dataset)} belongs to <#{owner}>, which is private. Ask there, so that the results stay among its "
+            "members."
         )
     return None
 
@@ -170,7 +172,7 @@ def dataset_home(context: AppContext, owner: str, person: str, here: str | None)
 def dataset_homes(
     context: AppContext, owners: Collection[str], person: str, here: str | None
 ) -> Mapping[str, DatasetChannel]:
-    """Looks up all channels at once. What Slack doesn't answer in time counts as unknown."""
+    """Looks up all channels in parallel. Without an answer in time, a channel's facts count as unknown."""
     unasked = {owner: DatasetChannel(owner, None, owner == here or None) for owner in owners}
     pool = ThreadPoolExecutor(PARALLEL_MEMBERSHIP_LOOKUPS)
     wanted = [owner for owner in owners if owner != here and not _is_direct(owner)]
@@ -181,7 +183,7 @@ def dataset_homes(
 
 
 def may_show_rows(context: AppContext, dataset: Dataset, channel: str) -> bool:
-    """Returns whether customers' words may be posted in `channel`."""
+    """True if the dataset's rows, which may quote customers, may be posted in `channel`."""
     is_direct = _is_direct(channel)
     return rules.may_show_rows(
         dataset.owner,
@@ -193,7 +195,7 @@ def may_show_rows(context: AppContext, dataset: Dataset, channel: str) -> bool:
 
 
 def row_delivery(context: AppContext, dataset: Dataset, person: str) -> RowDelivery | NoDelivery:
-    """Returns where customers' words of a dataset may be shown when this person asks for them."""
+    """Returns where rows of a dataset may be shown when this person asks for them."""
     home = dataset_home(context, dataset.owner, person, here=None)
     in_thread = may_show_rows(context, dataset, dataset.channel)
     return rules.choose_row_delivery(home, person, dataset.uploaded_by, in_thread=in_thread)
@@ -207,6 +209,5 @@ def _look_up_home(context: AppContext, owner: str, person: str) -> DatasetChanne
 
 
 def _is_direct(channel: str) -> bool:
-    """Returns whether this is the conversation with the bot, which nobody else is in, and which it may not ask Slack
-    about."""
+    """True for a direct conversation with the bot, which has no other members and about which Slack can't be asked."""
     return channel.startswith("D")

@@ -1,5 +1,5 @@
-"""The month's budgets of the team, channels and people: their limits, what is reserved and spent, and a warning, once a
-month each, as they are used up."""
+"""The monthly budgets of the team, channels and people: their limits, what is reserved and spent, and warnings as they
+are used up, each once a month."""
 
 from __future__ import annotations
 
@@ -41,13 +41,13 @@ def tightest(context: AppContext, channel: str, person: str) -> Budget:
 def refusal(
     context: AppContext, channel: str, person: str, asked_micros: int, what: str = "run"
 ) -> str | None:
-    """Returns why so much may not be spent now, None if it fits."""
-    budget = tightest(context, channel, person)  # what fits there fits everywhere
+    """Returns why this amount may not be spent now, None if it fits."""
+    budget = tightest(context, channel, person)  # an amount that fits into this one fits into all
     return None if budget.fits(asked_micros) else views.budget_refusal(budget, asked_micros, what)
 
 
 def refusal_in_a_new_month(context: AppContext, run: Run) -> str | None:
-    """Returns why a run that was approved in an earlier month may not be created in this one, None if it may."""
+    """Returns why a run that was approved in an earlier month doesn't fit into this month's budget, None if it does."""
     if context.store.runs.reserved_in(run) in (None, units.month_of(context.clock())):
         return None
     why = refusal(context, run.channel, run.requester, run.reserved_micros)
@@ -77,8 +77,8 @@ def _own_budget(
 
 
 def month_for(context: AppContext, person: str, channel: str) -> views.Month:
-    """Returns this month, UTC, with the limits that concern the person and the channel. It has all amounts, but no name
-    of a dataset that the person may not know of."""
+    """Returns this month (UTC) with the limits of the person and the channel. It has all amounts, but not the names of
+    datasets that the person may not know about."""
     _, *own = all_budgets(context, channel, person)
     month, names = (
         _month_summary(context, tuple(own)),
@@ -92,8 +92,8 @@ def month_for(context: AppContext, person: str, channel: str) -> views.Month:
 
 
 def warn(context: AppContext) -> None:
-    """Warns of each budget that is being used up. If several thresholds were passed at once, only the highest is
-    posted, and no lower one later."""
+    """Posts a warning for each budget that has passed a threshold. If it passed several at once, only the highest is
+    posted, and the lower ones never are."""
     now, ledger = context.clock(), context.store.ledger
     month = units.month_of(now)
     for budget in budgets_in_use(context):
@@ -116,8 +116,8 @@ def warn(context: AppContext) -> None:
 def _warning_draft(
     context: AppContext, month: views.Month, budget: Budget, message: Message, once: str
 ) -> Draft | None:
-    """Returns the warning: to the channel or person whose budget it is; for the team's, to the fallback channel or else
-    where the newest request was."""
+    """Returns the warning, addressed to the channel or person whose budget it is. The team's goes to the fallback
+    channel or to the channel of the newest commitment; None if there is neither."""
     body, newest = message.letter(), next((commitment.channel for commitment in month.commitments), None)
     match budget.kind:
         case "channel":

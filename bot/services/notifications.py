@@ -1,8 +1,7 @@
-"""What a run tells people: messages for the outbox, written in the transaction of what they report.
+"""Writes a run's messages into the outbox, in the transaction of the change that they report.
 
-A run has one card, from the question whether to train to its end, which is edited in place. An edit notifies nobody, so
-the result is a message of its own, and the requester is told directly of a decision or an end without a result.
-"""
+A run has one card from its plan to its end, which is edited in place. An edit notifies nobody, so the result is a
+message of its own, and a decision or an end without a result is also sent to the requester directly."""
 
 from __future__ import annotations
 
@@ -29,7 +28,7 @@ from storage.jobs import InterventionDecision
 from storage.records import OPEN_RUN_STATES, Draft, OutboxKind, Run
 from trainers.pricing import PriceList
 
-NEWEST_RUNS = 100  # a bound to what is read before somebody gets an answer
+NEWEST_RUNS = 100  # read for the accuracy of estimates; a limit, since a person waits for the answer
 
 EndState = Literal["failed", "cancelled"]
 ClosedState = Literal["expired", "cancelled"]
@@ -44,8 +43,8 @@ def tell_person(
     *,
     thread_ts: str | None = None,
 ) -> None:
-    """Sends a message that only this person sees, directly if `channel` is ''. `thread_ts`: of a message in whose
-    thread it stands. A second one with the same `once` is not sent."""
+    """Sends a message that only this person sees: in the channel, or directly if `channel` is ''. `thread_ts` is the
+    thread that it belongs to. Another message with the same `once` is not sent."""
     body = {**message.letter(), "thread_ts": thread_ts} if thread_ts else message.letter()
     kind: OutboxKind = "ephemeral" if channel else "direct"
     context.send(Draft(kind, channel, body, dedupe=once, person=person))
@@ -61,7 +60,8 @@ def put_files(
     comment: str = "",
     concerns: str | None = None,
 ) -> None:
-    """Puts files with their titles into a card's thread, in one message; the comment alone if there are none."""
+    """Posts files with their titles in a card's thread, in one message with the comment. Without files it posts the
+    comment alone."""
     if not files and not comment:
         return
     body = files_body(files, comment) if files else text_message(comment).body()
@@ -71,7 +71,7 @@ def put_files(
 
 
 def running_errors(context: AppContext) -> tuple[RunningError, ...]:
-    """Returns how far off our estimates have been."""
+    """Returns how accurate the estimates of the newest runs have been."""
     done = ((run, run.result) for run in context.store.runs.done(limit=NEWEST_RUNS))
     results = ((run, RunResult.from_json(result)) for run, result in done if result)
     return running_error(
@@ -80,7 +80,7 @@ def running_errors(context: AppContext) -> tuple[RunningError, ...]:
 
 
 def actuals_of(run: Run, plan: Plan, result: RunResult) -> tuple[Actual, ...]:
-    """Returns a run's actual figures beside the estimated ones; quality only if the plan predicted it."""
+    """Returns a run's actual figures with the estimated ones; quality only if the plan predicted it."""
     foreseen, seconds = plan.predicted.quality if plan.predicted else None, _expected_seconds(plan)
     return run_actuals(
         run.id,
@@ -92,8 +92,8 @@ def actuals_of(run: Run, plan: Plan, result: RunResult) -> tuple[Actual, ...]:
 
 
 def _expected_seconds(plan: Plan) -> float | None:
-    """Returns the expected seconds, None if unknown. An older plan has only a range, from half to twice as long, whose
-    middle is the geometric mean."""
+    """Returns the expected seconds, None if unknown. An older plan has only a range, from half to twice the expected
+    time, so the geometric mean is its middle."""
     if plan.predicted and plan.predicted.seconds is not None:
         return plan.predicted.seconds
     if plan.seconds_low is None or plan.seconds_high is None:
@@ -116,7 +116,7 @@ def result_card_of(run: Run) -> str:
 
 
 def show_plan(context: AppContext, run: Run, message: Message) -> None:
-    """Posts the run's card with the plan, or edits it: once decided, it shows who decided what in place of its
+    """Posts or edits the card with the plan. Once the plan is decided on, the card shows the decision in place of its
     buttons."""
     _show(context, run, f"plan {run.id}", message)
 
@@ -127,7 +127,7 @@ def tell_requester(context: AppContext, run: Run, text: str, *, once: str) -> No
 
 
 def show_progress(context: AppContext, run: Run) -> None:
-    """Edits the run's card, which shows from the approval on how far the run is."""
+    """Edits the run's card, which shows the progress from the approval on."""
     plan, approvals = plan_from_json(run.plan), context.store.runs.standing(run.id)
     known_so_far = Progress.from_json(run.progress)
     message = views.card(
@@ -151,7 +151,7 @@ def can_pause(context: AppContext, run: Run) -> bool:
 
 
 def post_intervention(context: AppContext, run: Run, why: str) -> None:
-    """Asks for a person's decision, by a card of its own with buttons."""
+    """Asks for people's decision on a separate card with buttons."""
     show_progress(context, run)
     show_intervention(context, run, ())
     text = views.ended_notice(run, link_to(context, run), why)
@@ -168,7 +168,7 @@ def show_intervention(
 def close_intervention(
     context: AppContext, run: Run, words: Sequence[InterventionDecision], outcome: str
 ) -> None:
-    """Closes that card, if one was posted. `run` as it was while uncertain."""
+    """Closes that card if it was posted. `run` is the run as it was while it needed a decision."""
     card = _intervention_card(run)
     if context.store.outbox.card(card) or context.store.outbox.is_waiting(card):
         message = doubt_views.settled_card(run, plan_from_json(run.plan), words, outcome)
@@ -180,7 +180,7 @@ def _intervention_card(run: Run) -> str:
 
 
 def show_end(context: AppContext, run: Run, why: str) -> None:
-    """Shows on its card that the run failed or was cancelled, and tells the requester, whom an edit does not notify."""
+    """Shows on the card that the run failed or was cancelled, and tells the requester directly."""
     _show(context, run, card_of(context, run), views.ended_card(run, plan_from_json(run.plan), why))
     tell_requester(context, run, views.ended_notice(run, link_to(context, run), why), once=f"end dm {run.id}")
 
@@ -194,7 +194,7 @@ def post_result(
     *,
     may_be_used: bool = False,
 ) -> None:
-    """Posts the result card; in its thread the trials of a sweep, and the rows that changed for members."""
+    """Posts the result card, and in its thread the trials of a sweep and the changed rows."""
     card, name = result_card_of(run), context.link(card_of(context, run), f"Run {run.id}")
     live = context.store.deployments.of_run(run.id)[:1] if plan.hosting else []
     machine = next((context.link(f"deployment {each.id}", "its card") for each in live), None)
@@ -213,20 +213,21 @@ def post_result(
 
 
 def training_cost(plan: Plan, progress: Progress) -> int:
-    """Returns the micro-dollars of a run that ended before its model was measured."""
+    """Returns the cost of a training in micro-dollars, without measuring."""
     return actual_micros(*trained_amounts(plan, progress), billed_micros=progress.billed_micros)
 
 
 def trained_amounts(plan: Plan, progress: Progress) -> tuple[PriceList, float, int]:
-    """Returns the prices, seconds and tokens of a run's training. Where nobody counted the tokens of one that
-    succeeded, those of the plan are owed, not none."""
+    """Returns the prices, seconds and tokens of a run's training. If nobody counted the tokens of a training that
+    succeeded, the plan's are used, so that it doesn't count as free."""
     tokens = plan.training_tokens if progress.is_uncounted else progress.trained_tokens
     return PriceList.from_json(plan.prices), progress.train_seconds, tokens
 
 
 def cancelled_cost(plan: Plan, progress: Progress) -> int:
-    """Returns the micro-dollars of a training that was cancelled under way. Where a vendor says neither its tokens nor
-    a bill, the share that was done counts, or all where it doesn't say that: more rather than less."""
+    """Returns the cost in micro-dollars of a training that was cancelled while it ran. If the vendor reports neither
+    tokens nor a bill, the plan's tokens count by the share that was done, or in full if that is unknown too:
+    overcharging the budget is safer than undercharging."""
     if progress.trained_tokens:
         return training_cost(plan, progress)
     tokens = round(plan.training_tokens * progress.share_trained)

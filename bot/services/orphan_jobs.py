@@ -1,8 +1,8 @@
-"""Compares every job at a provider that has one of our keys with what the store knows, every few minutes, so that none
-runs twice or unseen.
+"""Compares all jobs at a provider that have one of our keys with the store, every few minutes, so that no job runs
+twice or unnoticed.
 
-A run on its way looks for its own job at each step (provider_jobs.py). This looks from the other side: for a second job
-that appeared late, and for one that a restored backup doesn't know.
+A run that is being created looks for its own job at each step (provider_jobs.py). This looks from the other side: for a
+second job that appeared late, and for one that a restored backup doesn't know.
 """
 
 from __future__ import annotations
@@ -31,14 +31,14 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class SizeJob:
-    """One size of a tuned model's curve, whose job has a key of its own."""
+    """One size of a tuned model's learning curve, whose job has a key of its own."""
 
     measurement: Measurement
     job_id: str | None
 
 
 def sweep(context: AppContext) -> None:
-    """Reads one list of jobs a provider. A provider that can't be asked is asked again next time."""
+    """Reads one list of jobs per provider. A provider that can't be reached is tried again next time."""
     for name, trainer in context.trainers.items():
         if trainer.provider.only_chats:
             continue
@@ -93,8 +93,8 @@ def _check_size(context: AppContext, trainer: Trainer, size: SizeJob, jobs: Sequ
 
 
 def _take_over(context: AppContext, run: Run, job: Job) -> None:
-    """Adopts a job with the key of an unapproved run. Only approved ones get a job, so the database was restored from
-    before the approval."""
+    """Adopts a job with the key of an unapproved run. Only approved runs get a job, so the database must have been
+    restored from a backup made before the approval."""
     now, plan = context.clock(), plan_from_json(run.plan)
     text = f"It was started before a backup was restored: job {escape(job.id)} was found and is taken over."
     changes = {"job_id": job.id, "reserved_micros": plan.maximum_micros}
@@ -129,7 +129,7 @@ def _handle_after_end(
 
 
 def _cancel(trainer: Trainer, job: Job) -> bool:
-    """Returns False if the job ended meanwhile."""
+    """Cancels the job. Returns False if it has ended meanwhile."""
     try:
         trainer.cancel(job.id)
     except Refused as refused:
@@ -141,7 +141,7 @@ def _cancel(trainer: Trainer, job: Job) -> bool:
 def _alert(
     context: AppContext, provider: str, job: Job, about: str, message: Message, channel: str | None
 ) -> None:
-    """Reports a job once: in the fallback channel if one is set, else where its owner or the newest request is."""
+    """Reports a job once: in the fallback channel if one is set, or else in its owner's or the newest run's channel."""
     now = context.clock()
     account = context.settings.beside(provider)[0]  # two rows of one trainer list the same jobs
     newest = (run.channel for run in context.store.runs.newest(1))

@@ -1,4 +1,4 @@
-"""What people see at a glance: the App Home, the status, each dataset's best candidate."""
+"""Gathers the overviews: the status, the App Home, and the list of datasets with the best candidate of each."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from trainers.evaluation.results import Curve, Ladder
 
 LATEST_MEASUREMENTS = 15
 LATEST_RESULTS = 6
-SHOWN_DATASETS = 40  # more lines no card has room for
+SHOWN_DATASETS = 40  # lines that fit on a card
 
 
 def status(context: AppContext, person: str, channel: str) -> Status:
@@ -97,15 +97,15 @@ def _awaits_confirmation(summary: EvaluationSummary) -> bool:
 
 
 def _links(context: AppContext, summaries: Sequence[RunSummary | EvaluationSummary]) -> dict[str, str]:
-    """Returns links to the cards, as far as Slack gives them."""
+    """Returns the links to the cards that Slack has a link for."""
     cards = {name: context.store.outbox.card(name) for name in map(card_name, summaries)}
     links = {name: context.directory.permalink(card.channel, card.ts) for name, card in cards.items() if card}
     return {name: link for name, link in links.items() if link}
 
 
 def listing(context: AppContext, person: str, channel: str) -> Sequence[DatasetEntry]:
-    """Returns every version that a person may know of, newest first. The newest usable one of a name has what was
-    measured."""
+    """Returns every dataset version that a person may know about, newest first. The newest usable version of a name
+    comes with its best candidate and its looks."""
     seen: set[str] = set()
     listed: list[DatasetEntry] = []
     for dataset in datasets.listing(context, person, channel):

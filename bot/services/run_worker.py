@@ -1,5 +1,5 @@
-"""What a run computes in a worker process once both models have answered: base against tuned, row by row and label by
-label, the tuned model as a rung beside the best alternative, and the plots. No model is asked."""
+"""Computes a run's result in a worker process once both models have answered: the base model against the tuned one, row
+by row and label by label, the tuned model as a rung beside the best alternative, and the plots. Asks no model."""
 
 from __future__ import annotations
 
@@ -34,9 +34,9 @@ CURVE_POINTS = 20  # of a loss curve
 
 @dataclass(frozen=True)
 class RunComparison:
-    """The `base` and the `tuned` model's replies to the rows of `holdout`, in its order, and the `alternatives` that
-    were measured on the same rows. `arm` is the tuned model by the name that people use; `labels` is empty for free
-    text. `verdicts` are a judge's on the base's and on the tuned model's replies; None: none that count."""
+    """The replies of the `base` and the `tuned` model to the rows of `holdout`, in its order, and the `alternatives`
+    that were measured on the same rows. `arm` is the tuned model under the name that people use; `labels` is empty for
+    free text. `verdicts` are a judge's verdicts on both models' replies, None if there are none that count."""
 
     run_id: int
     arm: Candidate
@@ -55,8 +55,9 @@ class RunComparison:
 
 @dataclass(frozen=True)
 class JudgedRun:
-    """`answers` are both models' to all rows; everything else counts copies of a row once. `changed`: rows that only
-    one model got right, the losses first. `beside`: the tuned model as a rung, and the best alternative."""
+    """`answers` are both models' answers to all rows; everything else counts copies of a row once. `changed` are the
+    rows that only one model got right, the losses first. `beside` is a ladder of the tuned model and the best
+    alternative."""
 
     base: ArmScore
     tuned: ArmScore
@@ -77,8 +78,8 @@ class JudgedRun:
 def judge_run(
     comparison: RunComparison, metrics: Sequence[Metric], *, title: str, folder: Path, now: float
 ) -> JudgedRun:
-    """Compares both models on the same rows, and draws loss.png, quality.png and, of labels, confusion.png into
-    `folder`. `now` in unix seconds."""
+    """Compares both models on the same rows, and draws loss.png, quality.png and (for labels) confusion.png into
+    `folder`. `now` is in unix seconds."""
     path, labels = comparison.holdout, comparison.labels
     holdout = examples(path.parent, path.stem)
     verdicts = comparison.verdicts or (None, None)
@@ -89,7 +90,7 @@ def judge_run(
     compared = compare([row.correct for row in base], [row.correct for row in tuned])
     folder.mkdir(parents=True, exist_ok=True)
     base_matrix, matrix = (_confusion(labels, expected, rows) for rows in (base, tuned))
-    if matrix:  # for the report
+    if matrix:
         evaluation_charts.draw_confusion(matrix, compared, title, folder / "confusion.png")
     beside = _ladder_beside_best(comparison, holdout, now)
     all_measured = replace(beside, rungs=(*_comparable(comparison, beside), *beside.rung("tuned")))
@@ -143,7 +144,7 @@ def _answer_rows(
 def _confusion(
     labels: Sequence[str], holdout: Sequence[Example], rows: Sequence[AnswerRow]
 ) -> Confusion | None:
-    """Returns None for free text."""
+    """Returns the confusion matrix of the answers, None for free text."""
     if not labels:
         return None
     return confusion([row.answer for row in holdout], [as_label(row.text, labels) for row in rows])
@@ -157,7 +158,8 @@ def _label_changes(base: Confusion, tuned: Confusion) -> tuple[LabelChange, ...]
 def _worse_labels(
     expected: Sequence[Example], base: Sequence[AnswerRow], tuned: Sequence[AnswerRow], beside: Ladder
 ) -> tuple[LabelLoss, ...]:
-    """Compares with the best alternative, or with the base where that is as good."""
+    """Returns the labels on which the tuned model is worse than the best alternative, or than the base model if that is
+    better."""
     before = [row.correct for row in base]
     best = next((rung for rung in beside.rungs if rung.arm.rung != "tuned"), None)
     if best and best.score >= sum(before) / len(before):
@@ -177,8 +179,7 @@ def _changed_rows(
 
 
 def _ladder_beside_best(comparison: RunComparison, holdout: Sequence[Example], now: float) -> Ladder:
-    """Returns the tuned model as a rung, after the best alternative with the same kind of score, and the test of the
-    two."""
+    """Returns a ladder of the best comparable alternative and the tuned model, with the paired test of the two."""
     from trainers.evaluation import ladder
 
     alone = ladder.build_ladder(
@@ -202,7 +203,7 @@ def _ladder_beside_best(comparison: RunComparison, holdout: Sequence[Example], n
 
 
 def _comparable(comparison: RunComparison, ladder: Ladder) -> list[Rung]:
-    """Returns the alternatives that were scored as the ladder's tuned model was, on as many rows."""
+    """Returns the alternatives that were scored in the same way as the tuned model, on the same number of rows."""
     (tuned,) = ladder.rung("tuned")
     return [rung for rung in comparison.alternatives if (rung.scoring, rung.n) == (tuned.scoring, tuned.n)]
 
@@ -227,7 +228,8 @@ def _arm_score(
 
 
 def loss_curve(metrics: Sequence[Metric], most: int = CURVE_POINTS) -> tuple[tuple[int, float], ...]:
-    """Returns the last step and the mean training loss of at most `most` stretches of equal length."""
+    """Divides the training into at most `most` stretches of equal length, and returns the last step and the mean
+    training loss of each."""
     trained = [(m.step, m.train_loss) for m in metrics if m.train_loss is not None]
     stretch = max(-(-len(trained) // most), 1)
     parts = [trained[at : at + stretch] for at in range(0, len(trained), stretch)]

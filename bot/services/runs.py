@@ -1,4 +1,5 @@
-"""What people ask about runs: lists, one run, its audit history, and their wishes to cancel, pause or resume."""
+"""Answers people's questions about runs (lists, one run, its audit history), and records their wishes to cancel, pause
+or resume."""
 
 from __future__ import annotations
 
@@ -21,7 +22,7 @@ LATEST, SEARCHED = 15, 200
 
 
 def open_runs(context: AppContext, names: Collection[str]) -> list[RunSummary]:
-    """Returns the open runs on these datasets, which the person may know of."""
+    """Returns the open runs on these datasets."""
     return [
         _summarize(context, run)
         for run in authorization.filter_known(context, context.store.runs.open(), names)
@@ -45,8 +46,8 @@ def summarize(context: AppContext, number: int, person: str, channel: str | None
 
 
 def details(context: AppContext, number: int, person: str, channel: str | None) -> RunSummary | Refusal:
-    """As `summarize`, with how good the estimates were, and without reading the files that tell whether its model may
-    be used."""
+    """Returns the run with the accuracy of its estimates. Unlike `summarize` it reads no files, which are needed to
+    tell whether the model may be promoted."""
     run = context.store.runs.get(number)
     if run is None or not may_see(context, run, person, channel):
         return no_such_run(number)
@@ -59,7 +60,7 @@ def details(context: AppContext, number: int, person: str, channel: str | None) 
 
 
 def ask_cancel(context: AppContext, number: int, person: str, here: str | None = None) -> str | Refusal:
-    """Records the wish; the next tick carries it out at the trainer. `here` as in `_known`."""
+    """Records the wish; the next tick carries it out at the trainer. `here` is as in `_find_visible`."""
     run = _find_visible(context, number, person, here, "cancel")
     if run is None:
         return no_such_run(number)
@@ -72,7 +73,7 @@ def ask_cancel(context: AppContext, number: int, person: str, here: str | None =
         return refusal
     if run.cancel_asked_by:
         return Refusal(
-            f"<@{run.cancel_asked_by}> has asked for that already: run {number} is being cancelled."
+            f"<@{run.cancel_asked_by}> has already asked for that: run {number} is being cancelled."
         )
     now = context.clock()
     with context.store.transaction():
@@ -83,12 +84,12 @@ def ask_cancel(context: AppContext, number: int, person: str, here: str | None =
 
 
 def ask_pause(context: AppContext, number: int, person: str, here: str | None = None) -> str | Refusal:
-    """Records the wish; the next look at the job carries it out."""
+    """Records the wish; the next poll of the job carries it out."""
     run = _find_visible(context, number, person, here, "pause")
     if run is None:
         return no_such_run(number)
     if run.state in OPEN_RUN_STATES and (run.wish == "pause" or (is_paused(run) and run.wish is None)):
-        return Refusal(f"Run {number} is paused already. `/finetune resume {number}` lets it go on.")
+        return Refusal(f"Run {number} is already paused. `/finetune resume {number}` continues it.")
     denied = _pause_refusal(context, run, person)
     return denied or _record_wish(context, run, "pause", person, f"Pausing run {number} …")
 
@@ -151,8 +152,8 @@ def may_see(context: AppContext, run: Run, person: str, channel: str | None) -> 
 def _find_visible(
     context: AppContext, number: int, person: str, here: str | None, action: Action
 ) -> Run | None:
-    """Returns the run if the person may know of it, or it is open and they may stop it. `here`: the channel where they
-    typed its number; None: they pressed a button on its card."""
+    """Returns the run if the person may know about it, or if it is open and they may stop it. `here` is the channel in
+    which they typed its number, None if they pressed a button on its card."""
     run = context.store.runs.get(number)
     if run is None or here in (None, run.channel) or may_see(context, run, person, here):
         return run
@@ -165,7 +166,7 @@ def _find_visible(
 
 
 def no_such_run(number: int) -> Refusal:
-    return Refusal(f"There is no run {number}. `/finetune runs` lists them.")
+    return Refusal(f"There is no run {number}. `/finetune runs` lists all runs.")
 
 
 def audit_history(context: AppContext, number: int, person: str, channel: str) -> History | Refusal:

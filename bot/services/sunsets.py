@@ -1,8 +1,8 @@
-"""Tells a team in time that a model which it relies on ends: what that means in dollars, and a plan to train the same
-dataset where a model stays, which a button puts before the approvers.
+"""Warns a team in time that a model which it relies on will be shut down: what that means in dollars, and the best
+target to train the same dataset on instead, with a button that asks the team to approve a plan.
 
-What is in use, planned or prompted today is read from the store at each look, and what was told is known by its key in
-the outbox: so a kill, or a week without the bot, neither repeats a message nor loses one.
+The models in use, planned or prompted are read from the store each time, and a sent warning is known by its key in the
+outbox. So a kill, or a week without the bot, neither repeats a warning nor loses one.
 """
 
 from __future__ import annotations
@@ -37,11 +37,12 @@ from trainers.pricing import PriceRow, prompted_price, retirement_of, said_by
 from trainers.providers import ProviderRow
 
 VERDICTS = ("go", "unknown", "no_go")  # the best first
-LOOKED_BACK = 20  # estimates and runs of a dataset in which its last question is looked for
+LOOKED_BACK = 20  # the newest estimates and runs of a dataset that are searched for its last question
 
 
 def list_uses(store: Store, settings: Settings, today: date) -> list[ModelUse]:
-    """Returns every model that a dataset relies on. Where a tuned model is in use, what was prompted before is not."""
+    """Returns every model that a dataset relies on. If a tuned model is in use, the model prompted before is left
+    out."""
     standing = store.promotions.all_standing()
     names = dict.fromkeys(dataset.name for dataset in store.datasets.all())
     prompted = [name for name in names if name not in {promotion.dataset for promotion in standing}]
@@ -58,7 +59,7 @@ def list_uses(store: Store, settings: Settings, today: date) -> list[ModelUse]:
 
 
 def list_configured(settings: Settings, today: date) -> list[ModelUse]:
-    """Returns the models that the settings name: to be trained, and with a price of their own."""
+    """Returns the models in the settings: the targets, and those with a price of their own."""
     rows = [(row, model) for row in settings.providers for model in row.models]
     return [
         *(
@@ -70,7 +71,7 @@ def list_configured(settings: Settings, today: date) -> list[ModelUse]:
 
 
 def find_due(context: AppContext) -> Iterator[tuple[ModelUse, str]]:
-    """Yields the ends that have to be told now, each with the key of its message."""
+    """Yields the models whose end has to be announced now, each with the key of its message."""
     today = context.today()
     for use in ending(list_uses(context.store, context.settings, today), today):
         notice = due_notice(use, today)
@@ -80,7 +81,7 @@ def find_due(context: AppContext) -> Iterator[tuple[ModelUse, str]]:
 
 
 def tell(context: AppContext, use: ModelUse, once: str, gone_from: str | None = None) -> None:
-    """Posts the card in the dataset's channel. `gone_from`: the provider that lists the model no more."""
+    """Posts the warning in the dataset's channel. `gone_from` is the provider that doesn't list the model any more."""
     dataset = context.store.datasets.newest(use.dataset)
     report = datasets.report_of(dataset) if dataset else None
     if dataset is None or report is None or context.store.deletions.of(use.dataset):
@@ -101,8 +102,8 @@ def tell(context: AppContext, use: ModelUse, once: str, gone_from: str | None = 
 
 
 def tell_vanished(context: AppContext, row: ProviderRow, trainer: Trainer, listed: Collection[str]) -> None:
-    """Tells of models that the provider had when it was last asked, and has no more. Of those in use alias_sync tells,
-    which looks more often. Call it before what is `listed` is stored."""
+    """Warns about models that the provider listed last time and doesn't have any more. Models in use are left to
+    alias_sync, which checks more often. Call this before `listed` is stored."""
     names = models_listed_before(context.settings.data, row.name) - set(listed)
     if not names:
         return
@@ -117,8 +118,8 @@ def tell_vanished(context: AppContext, row: ProviderRow, trainer: Trainer, liste
 
 
 def start(context: AppContext, value: str, person: str) -> Run | Refusal:
-    """Handles a button whose value is the dataset and the target: freezes a plan as `start` does, from what was last
-    asked about the dataset."""
+    """Handles the card's button, whose value is the dataset and the target: freezes a plan from the last question about
+    the dataset."""
     name, _, target = value.partition(" ")
     dataset = context.store.datasets.newest(name)
     if dataset is None:
@@ -177,8 +178,8 @@ def _plan_of(store: Store, name: str | None) -> Plan | None:
 
 
 def _last_question(store: Store, dataset: str) -> Question | None:
-    """Returns what was last asked about a dataset, by an estimate or a plan; one that names today's model goes before
-    those that don't."""
+    """Returns the last question about a dataset, from an estimate or a plan. One that names today's model is preferred
+    to newer ones that don't."""
     versions = [version.id for version in store.datasets.versions(dataset)]
     plans_made = [plan_from_json(run.plan) for run in store.runs.on(versions)[:LOOKED_BACK]]
     answers = [(plan.asked_at, estimate_requests.question_of(plan)) for plan in plans_made]
@@ -191,8 +192,8 @@ def _last_question(store: Store, dataset: str) -> Question | None:
 
 
 def _question_now(context: AppContext, dataset: str) -> Question:
-    """Returns what was last asked, without what only its target could do. The successor stands in for a model that has
-    ended by now."""
+    """Returns the last question without the options that depend on its target. A model that has ended by now is
+    replaced by its successor."""
     question = _last_question(context.store, dataset) or Question()
     plain = replace(question, method="supervised", hyperparameters=(), sweep=(), patience=None)
     return replace(plain, current=_surviving_model(context, question.current))
@@ -212,8 +213,8 @@ def _surviving_model(context: AppContext, current: str | None) -> str | None:
 
 
 def _best_retraining(context: AppContext, checked: CheckedDataset, use: ModelUse) -> EstimateResult | None:
-    """Returns the estimate of the best target that stays: by its verdict, then by what it saves, then by what it costs
-    to train."""
+    """Returns the estimate for the best target that isn't going to be shut down: by its verdict, then by the saving,
+    then by the cost of training."""
     settings, question = context.settings, _question_now(context, use.dataset)
     targets = [
         Target(row, model)
@@ -238,7 +239,7 @@ def _rank(result: EstimateResult) -> tuple[int, Decimal, Decimal]:
 
 
 def _monthly_usd(store: Store, use: ModelUse, retuned: EstimateResult | None) -> Decimal | None:
-    """Returns what the model costs a month, by the last estimate."""
+    """Returns what the model costs per month, according to the last estimate; None if unknown."""
     if use.kind == "today's":
         return retuned.estimate.monthly_before.total if retuned and retuned.estimate else None
     plan = _plan_of(store, use.name)
@@ -249,7 +250,7 @@ def _monthly_usd(store: Store, use: ModelUse, retuned: EstimateResult | None) ->
 def _successor_monthly_usd(
     context: AppContext, use: ModelUse, retuned: EstimateResult | None
 ) -> Decimal | None:
-    """Returns what today's requests would cost with the successor."""
+    """Returns what today's requests would cost per month with the successor; None if unknown."""
     inputs = retuned.inputs if retuned else None
     if inputs is None or use.successor is None:
         return None

@@ -43,7 +43,7 @@ def test_only_the_requester_and_approvers_may_cancel(world: World) -> None:
 def test_who_cancels_first_is_named(world: World) -> None:
     world.start()
     assert "Cancelling" in world.type("/finetune cancel 1")
-    assert f"<@{ANA.id}> has asked for that already" in world.type("/finetune cancel 1", user=BEN)
+    assert f"<@{ANA.id}> has already asked for that" in world.type("/finetune cancel 1", user=BEN)
     world.tick()
     assert world.said(f"Withdrawn by <@{ANA.id}>")
 

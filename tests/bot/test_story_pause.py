@@ -98,7 +98,7 @@ def test_only_the_requester_and_approvers_pause_and_nobody_twice(world: World) -
     world.until_state("training")
     assert "Only an approver" in world.type("/finetune pause 1", user=ANA)
     assert "Pausing" in world.type("/finetune pause 1", user=CLEO)
-    assert "is paused already" in world.type("/finetune pause 1", user=CLEO)
+    assert "is already paused" in world.type("/finetune pause 1", user=CLEO)
     assert "goes on" in world.type("/finetune resume 1", user=CLEO)  # before the first wish was carried out
     world.tick(3)
     assert not progress(world).is_paused and world.run().wish is None
