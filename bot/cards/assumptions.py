@@ -49,7 +49,7 @@ def assumptions(inputs: Inputs) -> tuple[Assumption, ...]:
         _batch(inputs),
         Assumption(
             "repeated requests",
-            f"{inputs.asking.retries:.0%}",
+            f"{inputs.traffic.retries:.0%}",
             "The same for every model, so it hardly changes the saving.",
         ),
         _hosting(inputs),
@@ -140,7 +140,7 @@ def _successor(inputs: Inputs) -> Assumption | None:
     if rates.ends is None:
         return None
     name = f"once {rates.model} has ended"
-    if rates.then is None:
+    if rates.after_end is None:
         unknown = "no successor is known"
         if rates.successor:
             unknown = f"the price of its successor {rates.successor} is unknown"
@@ -149,10 +149,10 @@ def _successor(inputs: Inputs) -> Assumption | None:
             f"no saving is counted from {rates.ends}, because {unknown}",
             'Set `successor`, and the price of that model, in finetune.toml under [prices."MODEL"].',
         )
-    then = rates.then
+    after_end = rates.after_end
     return Assumption(
         name,
-        f"{then.model} from {rates.ends}: input {rate(then.input)}, output {rate(then.output)}",
+        f"{after_end.model} from {rates.ends}: input {rate(after_end.input)}, output {rate(after_end.output)}",
         "Its maker names it as the successor. It is counted with the same number of tokens; its quality is not "
         'measured. To name another one, set `successor` in finetune.toml under [prices."MODEL"].',
     )
@@ -195,7 +195,7 @@ def _caching(inputs: Inputs) -> Assumption:
 
 
 def _batch(inputs: Inputs) -> Assumption:
-    share = inputs.asking.batch_share
+    share = inputs.traffic.batch_share
     why = "Some vendors charge less for requests that can wait a day. Set their share with --batch."
     if not share:
         return Assumption("batches", "none", why)
@@ -215,12 +215,12 @@ def _is_hosted(inputs: Inputs) -> bool:
 
 
 def _hosting(inputs: Inputs) -> Assumption | None:
-    hourly, asking = inputs.tuned.usd_per_hour, inputs.asking
-    if hourly and asking.speed:
-        value = f"{rate(round(asking.speed.usd_per_million(hourly), 2))}, by use"
+    hourly, traffic = inputs.tuned.usd_per_hour, inputs.traffic
+    if hourly and traffic.speed:
+        value = f"{rate(round(traffic.speed.usd_per_million(hourly), 2))}, by use"
         why = (
-            f"{usd(hourly)} an hour at {asking.speed.tokens_per_second:,f} tokens a second, busy "
-            f"{asking.speed.busy:.0%} of the time, as you gave it (--serving-speed, --utilisation)."
+            f"{usd(hourly)} an hour at {traffic.speed.tokens_per_second:,f} tokens a second, busy "
+            f"{traffic.speed.busy:.0%} of the time, as you gave it (--serving-speed, --utilisation)."
         )
     elif hourly and inputs.tuned.idle_window_s is not None:
         value = f"{usd(hourly)} an hour while it is in use"
@@ -229,7 +229,7 @@ def _hosting(inputs: Inputs) -> Assumption | None:
             "Each question is counted as keeping it up for that long."
         )
     elif hourly:
-        value = f"{usd(hourly)} an hour for {asking.hosting_hours:.0f} hours a month"
+        value = f"{usd(hourly)} an hour for {traffic.hosting_hours:.0f} hours a month"
         machine, setting, count = "A running machine", "usd_per_hour", ""
         if _is_hosted(inputs):
             machine, setting = "The vendor's machine", "serving_usd_per_hour"
@@ -240,12 +240,12 @@ def _hosting(inputs: Inputs) -> Assumption | None:
         )
     elif inputs.training.usd_per_hour is not None:
         value = "your own machine, counted as free"
-        unused = "; without it, the speed that you gave has no effect" if asking.speed else ""
+        unused = "; without it, the speed that you gave has no effect" if traffic.speed else ""
         why = (
             "Electricity, purchase and maintenance are not counted. Set usd_per_hour of the model in finetune.toml"
             f"{unused}."
         )
-    elif asking.speed:
+    elif traffic.speed:
         value = "none"
         why = "It is paid per token, so the machine speed that you gave has no effect."
     else:
@@ -258,7 +258,7 @@ def machines_assumption(inputs: Inputs) -> Assumption | None:
     if not inputs.tuned.on_own_machine:
         return None
     tokens_of, capacity = inputs.tuned_tokens or inputs.usage.tuned, inputs.tuned.capacity
-    count = machines_needed(tokens_of, inputs.tuned, inputs.requests, inputs.asking)
+    count = machines_needed(tokens_of, inputs.tuned, inputs.requests, inputs.traffic)
     if count is None:
         return Assumption(
             "machines",
@@ -266,7 +266,7 @@ def machines_assumption(inputs: Inputs) -> Assumption | None:
             "The speed of this machine is not measured. Run `finetune calibrate` on it, or add --serving-speed.",
         )
     value = f"{count:,} of this kind"
-    if inputs.asking.speed or capacity is None:
+    if inputs.traffic.speed or capacity is None:
         return Assumption("machines", value, "From the speed that you gave (--serving-speed, --utilisation).")
     return Assumption(
         "machines",

@@ -71,7 +71,7 @@ class MonthlyUse:
 
     requests: Fraction
     own: Fraction
-    asking: Traffic
+    traffic: Traffic
 
 
 @dataclass(frozen=True)
@@ -170,4 +170,4 @@ def measured_tokens(rung: Rung, own: Fraction) -> Tokens:
 
 
 def _monthly_usd(tokens: Tokens, rates: Rates, use: MonthlyUse) -> Decimal:
-    return bill(tokens, rates, use.requests, use.asking).total
+    return bill(tokens, rates, use.requests, use.traffic).total

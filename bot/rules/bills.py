@@ -58,11 +58,10 @@ class Rates:
     """What it costs to ask a model: USD per 1M tokens, USD per request on top, and USD per hour if it needs a machine.
 
     `cached_input` is None if the price list has no such price. A `batch_discount` of 0.5 halves the price of requests
-    that can wait a day. `ends` is the first day on which the model no longer answers; `then` are the rates of the model
-    asked from that day on, None if the `successor` or its price is unknown. `on_own_machine` is true if no vendor
+    that can wait a day. `ends` is the first day on which the model no longer answers; `after_end` are the rates of the
+    model asked from that day on, None if the `successor` or its price is unknown. `on_own_machine` is true if no vendor
     charges for it; `capacity` is that machine's, if measured. A machine that stops by itself is paid for until
-    `idle_window_s` seconds after the last request; None means that it is paid for all the time.
-    """
+    `idle_window_s` seconds after the last request; None means that it is paid for all the time."""
 
     model: str
     input: Decimal
@@ -75,7 +74,7 @@ class Rates:
     usd_per_request: Decimal = ZERO
     ends: date | None = None
     successor: str | None = None
-    then: Rates | None = None
+    after_end: Rates | None = None
     on_own_machine: bool = False
     capacity: Capacity | None = None
     idle_window_s: int | None = None
@@ -135,18 +134,18 @@ class MonthlyCost:
         return self.input + self.output + self.hosting + self.requests + self.upkeep
 
 
-def bill(tokens: Tokens, rates: Rates, requests: Fraction, asking: Traffic) -> MonthlyCost:
+def bill(tokens: Tokens, rates: Rates, requests: Fraction, traffic: Traffic) -> MonthlyCost:
     """Returns the cost of `requests` per month, each with the measured mean number of tokens."""
-    sent = requests * (1 + Fraction(asking.retries))
+    sent = requests * (1 + Fraction(traffic.retries))
     times_measured = sent / tokens.requests
-    batched = Fraction(asking.batch_share) if rates.batch_discount else Fraction(0)
+    batched = Fraction(traffic.batch_share) if rates.batch_discount else Fraction(0)
     later = batched * (1 - Fraction(rates.batch_discount))
     prompts = later * tokens.prompt * Fraction(rates.input) + (1 - batched) * _prompt_price(tokens, rates)
     answers = (later + 1 - batched) * tokens.output * Fraction(rates.output)
     return MonthlyCost(
         input=_usd(times_measured * prompts / 1_000_000),
         output=_usd(times_measured * answers / 1_000_000),
-        hosting=_hosting(tokens, rates, requests, asking),
+        hosting=_hosting(tokens, rates, requests, traffic),
         requests=_usd(sent * Fraction(rates.usd_per_request)),
     )
 
@@ -163,33 +162,33 @@ def _prompt_price(tokens: Tokens, rates: Rates) -> Fraction:
     return (tokens.prompt - tokens.shared) * full + tokens.shared * cached
 
 
-def machines_needed(tokens: Tokens, rates: Rates, requests: Fraction, asking: Traffic) -> int | None:
+def machines_needed(tokens: Tokens, rates: Rates, requests: Fraction, traffic: Traffic) -> int | None:
     """Returns how many of the team's machines it takes to answer `requests` per month; None if a vendor serves the
     model or no speed is known."""
-    capacity, hours = rates.capacity, asking.hosting_hours
-    if asking.speed:
-        speed, busy = asking.speed.tokens_per_second, asking.speed.busy
+    capacity, hours = rates.capacity, traffic.hosting_hours
+    if traffic.speed:
+        speed, busy = traffic.speed.tokens_per_second, traffic.speed.busy
         capacity, hours = Capacity(speed, speed, busy), HOURS_PER_MONTH
     if not rates.on_own_machine or capacity is None or not hours:
         return None
-    times_measured = requests * (1 + Fraction(asking.retries)) / tokens.requests
+    times_measured = requests * (1 + Fraction(traffic.retries)) / tokens.requests
     work_s = times_measured * (
         tokens.prompt / Fraction(capacity.reads) + tokens.output / Fraction(capacity.writes)
     )
     return max(1, math.ceil(work_s / (Fraction(hours) * 3600 * Fraction(capacity.busy))))
 
 
-def _hosting(tokens: Tokens, rates: Rates, requests: Fraction, asking: Traffic) -> Decimal:
+def _hosting(tokens: Tokens, rates: Rates, requests: Fraction, traffic: Traffic) -> Decimal:
     """Returns USD per month: by use if the machine's speed is given, and otherwise for the hours that the required
     machines are up."""
-    if asking.speed is None or not rates.usd_per_hour:
-        count = machines_needed(tokens, rates, requests, asking) or 1
-        hours = asking.hosting_hours
+    if traffic.speed is None or not rates.usd_per_hour:
+        count = machines_needed(tokens, rates, requests, traffic) or 1
+        hours = traffic.hosting_hours
         if rates.idle_window_s is not None:  # each request keeps the machine up for one window at most
             hours = min(hours, _usd(requests * rates.idle_window_s / 3600))
         return rates.usd_per_hour * hours * count
-    n_tokens = requests * (1 + Fraction(asking.retries)) / tokens.requests * (tokens.prompt + tokens.output)
-    return _usd(n_tokens * Fraction(asking.speed.usd_per_million(rates.usd_per_hour)) / 1_000_000)
+    n_tokens = requests * (1 + Fraction(traffic.retries)) / tokens.requests * (tokens.prompt + tokens.output)
+    return _usd(n_tokens * Fraction(traffic.speed.usd_per_million(rates.usd_per_hour)) / 1_000_000)
 
 
 def _usd(amount: Fraction) -> Decimal:

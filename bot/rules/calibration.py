@@ -136,11 +136,11 @@ class CallTotals:
         )
 
 
-def tuned_calls_usd(use: CallTotals, rates: Rates, asking: Traffic, share: Decimal) -> Decimal:
+def tuned_calls_usd(use: CallTotals, rates: Rates, traffic: Traffic, share: Decimal) -> Decimal:
     """Returns what the calls to the tuned model cost. As in the estimate, the team's own machine is up for a `share`
     (0 to 1) of the month or is paid by use. Batches are not considered, because a batch can't call an alias."""
     tokens = Tokens(max(use.calls, 1), use.prompt_tokens, use.completion_tokens)
-    return bill(tokens, rates, Fraction(use.calls), _traffic_for(asking, share)).total
+    return bill(tokens, rates, Fraction(use.calls), _traffic_for(traffic, share)).total
 
 
 def alternative_usd(use: CallTotals, inputs: Inputs, share: Decimal) -> Decimal:
@@ -158,12 +158,12 @@ def alternative_usd(use: CallTotals, inputs: Inputs, share: Decimal) -> Decimal:
         shared=min(prompt, round(Fraction(other.shared, other.requests) * use.calls)),
     )
     return bill(
-        tokens, inputs.alternative_rates, Fraction(use.calls), _traffic_for(inputs.asking, share)
+        tokens, inputs.alternative_rates, Fraction(use.calls), _traffic_for(inputs.traffic, share)
     ).total
 
 
-def _traffic_for(asking: Traffic, share: Decimal) -> Traffic:
-    return replace(asking, hosting_hours=asking.hosting_hours * share, batch_share=Decimal(0))
+def _traffic_for(traffic: Traffic, share: Decimal) -> Traffic:
+    return replace(traffic, hosting_hours=traffic.hosting_hours * share, batch_share=Decimal(0))
 
 
 def _ratio(other: int, other_requests: int, tuned: int, tuned_requests: int) -> Fraction:

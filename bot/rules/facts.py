@@ -97,7 +97,7 @@ FASTER = 2
 class Evidence:
     """What was measured on the frozen holdout; None means not yet. `bar` is the share of right answers that is good
     enough, `margin` how much worse a cheaper model may be. `judge` is the model whose verdicts the ladder's scores are.
-    `own` is the rung of the very model to be trained, which is no alternative to it."""
+    `own_rung` is the rung of the very model to be trained, which is no alternative to it."""
 
     bar: float = DEFAULT_QUALITY_THRESHOLD
     task_kind: TaskKind | None = None
@@ -106,7 +106,7 @@ class Evidence:
     curve: Curve | None = None
     margin: float = DEFAULT_PROMOTION_LIMITS.margin
     judge: str | None = None
-    own: str | None = None
+    own_rung: str | None = None
 
     @property
     def rungs(self) -> tuple[Rung, ...]:
@@ -187,7 +187,8 @@ class Facts:
     - `current` is today's model as somebody typed it, and `full_current` is its name in a ladder. `to_measure` are
       today's model and a cheap one of the same provider, as 'provider/model'. These two are known only if one of the
       configured providers offers the model.
-    - `keyless` are the providers without a key here, each with the environment variable for it. `has_models` is true if
+    - `providers_without_key` are the providers without a key here, each with the environment variable for it.
+      `has_models` is true if
       a measurement without `models=` has any model to ask.
     """
 
@@ -208,7 +209,7 @@ class Facts:
     to_measure: tuple[str, ...] = ()
     machine: OwnMachine | None = None
     faults: RowFaults = NO_FAULTS
-    keyless: tuple[tuple[str, str], ...] = ()
+    providers_without_key: tuple[tuple[str, str], ...] = ()
     has_models: bool = True
 
     def measure_step(self, measure: Measure, usd: Decimal | None = None) -> Step:
@@ -216,7 +217,7 @@ class Facts:
         if measure.rungs and set(measure.rungs) <= set(FREE_RUNGS):
             return Step(measure, usd)
         sellers = {model.partition("/")[0] for model in measure.models}
-        keys = tuple(key for seller, key in self.keyless if seller in sellers)
+        keys = tuple(key for seller, key in self.providers_without_key if seller in sellers)
         is_nameless = not measure.models and (measure.is_of_today or not self.has_models)
         if keys or is_nameless:
             return Step(SetUp(measure, keys), usd=None, minutes=SET_UP_MINUTES)

@@ -150,7 +150,11 @@ def _bar_met_reason(rung: Rung, facts: Facts) -> Reason:
 def _unmeasured_reasons(facts: Facts) -> tuple[Reason, ...]:
     """Lists the rungs that nobody measured: a fine-tune is never advised before they are."""
     arms = [rung.arm for rung in facts.evidence.alternatives]
-    measured = {facts.evidence.own, *(arm.rung for arm in arms), *("kshot" for arm in arms if arm.shots == 0)}
+    measured = {
+        facts.evidence.own_rung,
+        *(arm.rung for arm in arms),
+        *("kshot" for arm in arms if arm.shots == 0),
+    }
     free = FREE_RUNGS if facts.smallest_label is not None else ()
     missing = tuple(rung for rung in (*free, *PROMPTED) if rung not in measured)
     if not missing:

@@ -169,7 +169,7 @@ class Inputs:
     ends: date | None = None
     alternative: Alternative | None = None
     tuned_tokens: Tokens | None = None
-    asking: Traffic = ONE_BY_ONE
+    traffic: Traffic = ONE_BY_ONE
     evaluation_usd: Decimal = ZERO
     people_hours: Decimal | None = None
     people_usd_per_hour: Decimal = USD_PER_HOUR
@@ -212,8 +212,8 @@ class Inputs:
         """Months until the tuned model is gone, or until the model that it is compared with ends without a known
         successor; None if neither has an end."""
         rates = self.alternative_rates
-        while rates.ends and rates.then:
-            rates = rates.then
+        while rates.ends and rates.after_end:
+            rates = rates.after_end
         ends = (self.months_left, None if rates.ends is None else self.months_to(rates.ends))
         return min((end for end in ends if end is not None), default=None)
 
@@ -299,7 +299,7 @@ def estimate(inputs: Inputs) -> Estimate:
         people_usd=people_usd(inputs),
         labels_usd=inputs.labels * inputs.usd_per_label,
         one_off_usd=one_off,
-        monthly_before=bill(inputs.usage.today, inputs.now, inputs.requests, inputs.asking),
+        monthly_before=bill(inputs.usage.today, inputs.now, inputs.requests, inputs.traffic),
         monthly_alternative=_alternative_bill(inputs, inputs.alternative_rates),
         monthly_after=_tuned_bill(inputs),
         errors_avoided_usd=_errors_avoided_usd(inputs),
@@ -313,7 +313,7 @@ def estimate(inputs: Inputs) -> Estimate:
         horizon_months=inputs.horizon,
         bearable_hours=bearable_hours,
         succession=_succession(inputs, stages),
-        machines=machines_needed(_tuned_tokens(inputs), inputs.tuned, inputs.requests, inputs.asking),
+        machines=machines_needed(_tuned_tokens(inputs), inputs.tuned, inputs.requests, inputs.traffic),
         on_own_machine=inputs.tuned.on_own_machine,
     )
 
@@ -358,9 +358,9 @@ def saving_phases(inputs: Inputs) -> tuple[Phase, ...]:
             saved = replace(saved, errors=min(saved.errors, ZERO))
         end = None if rates.ends is None else max(start, inputs.months_to(rates.ends))
         phases.append(Phase(start, end, saved))
-        if end is None or rates.then is None:
+        if end is None or rates.after_end is None:
             return tuple(phases)
-        start, rates = end, rates.then
+        start, rates = end, rates.after_end
 
 
 def monthly_flow(inputs: Inputs, rates: Rates | None = None) -> Flow:
@@ -382,7 +382,7 @@ def monthly_flow(inputs: Inputs, rates: Rates | None = None) -> Flow:
 
 def _alternative_bill(inputs: Inputs, rates: Rates) -> MonthlyCost:
     tokens = inputs.alternative.tokens if inputs.alternative else inputs.usage.today
-    return bill(tokens, rates, inputs.requests, inputs.asking)
+    return bill(tokens, rates, inputs.requests, inputs.traffic)
 
 
 def _tuned_tokens(inputs: Inputs) -> Tokens:
@@ -391,7 +391,7 @@ def _tuned_tokens(inputs: Inputs) -> Tokens:
 
 def _tuned_bill(inputs: Inputs) -> MonthlyCost:
     """Returns the bill for the same requests to the tuned model, with its upkeep."""
-    cost = bill(_tuned_tokens(inputs), inputs.tuned, inputs.requests, inputs.asking)
+    cost = bill(_tuned_tokens(inputs), inputs.tuned, inputs.requests, inputs.traffic)
     return replace(cost, upkeep=inputs.monitoring_usd + retraining_usd(inputs))
 
 

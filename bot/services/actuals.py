@@ -92,7 +92,7 @@ def _actual_month(context: AppContext, dataset: str, name: str, month: str, use:
     share, inputs = rules.share_of_month(month, spans), result.inputs
     tuned: Rates | object = inputs.tuned if inputs else rates_from_row(result.prices[0])
     if isinstance(tuned, Rates):
-        usd = rules.tuned_calls_usd(use, tuned, inputs.asking if inputs else Traffic(), share)
+        usd = rules.tuned_calls_usd(use, tuned, inputs.traffic if inputs else Traffic(), share)
         counted = replace(counted, micros=to_micros(usd))
     if inputs and result.alternative:
         usd = rules.alternative_usd(use, inputs, share)

@@ -87,7 +87,7 @@ def inputs_of(
         today=today,
         ends=ends,
         tuned_tokens=_tuned_tokens(report, evidence.trained),
-        asking=Traffic(batch_share=question.batch_share or ZERO, hosting_hours=hours, speed=speed),
+        traffic=Traffic(batch_share=question.batch_share or ZERO, hosting_hours=hours, speed=speed),
         evaluation_usd=priced.evaluation_usd,
         people_hours=question.people_hours,
         people_usd_per_hour=USD_PER_HOUR if question.people_rate is None else question.people_rate,
@@ -97,7 +97,7 @@ def inputs_of(
         monitoring_usd=question.monitoring_usd or ZERO,
     )
     current = CurrentModel(without.usage.today, without.now, prompted)
-    use = MonthlyUse(without.requests, without.usage.own, without.asking)
+    use = MonthlyUse(without.requests, without.usage.own, without.traffic)
     alternative = choose_alternative(current, measured_alternatives(evidence), priced.cheapest, use)
     quality = _quality(evidence.trained, alternative.rung, question.wrong_usd)
     return replace(without, alternative=alternative, quality=quality)
@@ -365,10 +365,10 @@ def with_successors(settings: Settings, rates: Rates, today: date, before: Seque
     if rates.ends is None or rates.successor is None or rates.successor in before:
         return rates
     row = prompted_price(rates.successor, settings.providers, settings.prices, today)
-    then = None if isinstance(row, UnknownPrice) else rates_from_row(row)
-    if not isinstance(then, Rates):
+    after_end = None if isinstance(row, UnknownPrice) else rates_from_row(row)
+    if not isinstance(after_end, Rates):
         return rates
-    return replace(rates, then=with_successors(settings, then, today, (*before, rates.successor)))
+    return replace(rates, after_end=with_successors(settings, after_end, today, (*before, rates.successor)))
 
 
 def without_ended_models(settings: Settings, evidence: Evidence, today: date) -> Evidence:
@@ -393,7 +393,7 @@ def without_itself(evidence: Evidence, method: MethodName) -> Evidence:
     itself."""
     if method != "head":
         return evidence
-    evidence, ladder = replace(evidence, own=ENCODER_RUNG), evidence.ladder
+    evidence, ladder = replace(evidence, own_rung=ENCODER_RUNG), evidence.ladder
     if ladder is None:
         return evidence
     return _with_rungs(evidence, ladder, [rung for rung in ladder.rungs if rung.arm.rung != ENCODER_RUNG])

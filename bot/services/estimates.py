@@ -218,7 +218,7 @@ def monthly_cost(settings: Settings, inputs: Inputs, model: str, today: date) ->
     row = prompted_price(model, settings.providers, settings.prices, today)
     rates = None if isinstance(row, UnknownPrice) or row.has_ended(today) else rates_from_row(row)
     return (
-        bill(inputs.usage.today, rates, inputs.requests, inputs.asking) if isinstance(rates, Rates) else None
+        bill(inputs.usage.today, rates, inputs.requests, inputs.traffic) if isinstance(rates, Rates) else None
     )
 
 
@@ -397,7 +397,7 @@ def _facts(request: _Request, effort: TrainingNeeds, sums: _Sums, evidence: Evid
         full_current=full_name(settings, current),
         to_measure=with_a_cheap_one(settings, current, today, reachable or ()),
         machine=_own_machine(request, effort, sums),
-        keyless=() if reachable is None else keyless(settings, reachable),
+        providers_without_key=() if reachable is None else keyless(settings, reachable),
         has_models=reachable is None or bool(own_models(settings, reachable)),
     )
 

@@ -182,7 +182,7 @@ def _estimates() -> dict[str, Message]:
     cases["estimate-start"] = made.estimated(**missed, people_hours=Decimal(4))
     cases["estimate-hours-unsaid"] = made.estimated(**missed)
     cases["estimate-today-unmeasured"] = made.estimated(**missed, people_hours=Decimal(4), about=TODAY)
-    keyless = {**TODAY, "keyless": (("openai", "OPENAI_API_KEY"),)}
+    keyless = {**TODAY, "providers_without_key": (("openai", "OPENAI_API_KEY"),)}
     cases["estimate-without-key"] = made.estimated(**missed, people_hours=Decimal(4), about=keyless)
     cases |= _at_a_vendor()
     return {

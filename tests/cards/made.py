@@ -169,7 +169,7 @@ def unclear_report() -> Report:
 
 # A model that ends within the horizon, and its far cheaper successor.
 CHEAP = replace(GPT_4O, model="gpt-6-luna", input=Decimal("0.05"), output=Decimal("0.40"))
-ENDING = replace(GPT_4O, ends=date(2027, 1, 14), successor=CHEAP.model, then=CHEAP)
+ENDING = replace(GPT_4O, ends=date(2027, 1, 14), successor=CHEAP.model, after_end=CHEAP)
 
 
 def estimated(
@@ -227,7 +227,7 @@ def _alternative(asked: Inputs, now: Rates, evidence: Evidence) -> Alternative:
     rung, rates = measured.cheapest, Rates("classical", Decimal(0), Decimal(0), "no vendor")
     if rung is not None and rung.arm.model is not None:
         rates = Rates(rung.arm.model, Decimal("0.4"), Decimal("1.6"), "genai-prices 0.2.3")
-    use = MonthlyUse(asked.requests, asked.usage.own, asked.asking)
+    use = MonthlyUse(asked.requests, asked.usage.own, asked.traffic)
     return choose_alternative(today, measured, rates, use)
 
 

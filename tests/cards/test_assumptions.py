@@ -80,12 +80,12 @@ def test_the_alternatives_price_falls_unless_no_vendor_sets_it() -> None:
 
 
 def test_what_a_person_said_is_shown_as_said() -> None:
-    asking = Traffic(batch_share=Decimal("0.3"), speed=Speed(Decimal(5000), Decimal("0.2")))
+    traffic = Traffic(batch_share=Decimal("0.3"), speed=Speed(Decimal(5000), Decimal("0.2")))
     said = replace(
         ARTICLE,
         tuned=replace(ARTICLE.tuned, usd_per_hour=Decimal(2)),
         now=replace(ARTICLE.now, batch_discount=Decimal("0.5")),
-        asking=asking,
+        traffic=traffic,
         labels=500,
         usd_per_label=Decimal("0.10"),
         retrain_months=6,
@@ -123,8 +123,8 @@ def test_the_time_is_a_range_with_its_origin() -> None:
 
 
 def test_a_speed_that_changes_nothing_is_said_to() -> None:
-    asking = Traffic(speed=Speed(Decimal(5000), Decimal("0.2")))
-    vendor = replace(ARTICLE, asking=asking)
+    traffic = Traffic(speed=Speed(Decimal(5000), Decimal("0.2")))
+    vendor = replace(ARTICLE, traffic=traffic)
     assert named(vendor)["hosting"].startswith("none | It is paid per token")
     free = replace(vendor, training=Training(1, 1, usd_per_hour=Decimal(0)))
     assert named(free)["hosting"].endswith("without it, the speed that you gave has no effect.")

@@ -30,7 +30,7 @@ ALL, HALF = Decimal(1), Decimal("0.5")
 
 
 @pytest.mark.parametrize(
-    ("rates", "asking", "share", "usd"),
+    ("rates", "traffic", "share", "usd"),
     [
         (VENDOR, Traffic(), ALL, "0.044"),  # 0.2 x $0.20 + 0.005 x $0.80
         (VENDOR, Traffic(batch_share=ALL), HALF, "0.044"),  # by the token, whatever the share
@@ -46,9 +46,9 @@ ALL, HALF = Decimal(1), Decimal("0.5")
     ids=["vendor", "no batches", "a machine all month", "half a month", "by use"],
 )
 def test_the_calls_cost_what_the_estimate_s_rules_say(
-    rates: Rates, asking: Traffic, share: Decimal, usd: str
+    rates: Rates, traffic: Traffic, share: Decimal, usd: str
 ) -> None:
-    assert tuned_calls_usd(USE, rates, asking, share) == pytest.approx(Decimal(usd), rel=Decimal("0.00001"))
+    assert tuned_calls_usd(USE, rates, traffic, share) == pytest.approx(Decimal(usd), rel=Decimal("0.00001"))
 
 
 def test_the_alternative_reads_its_own_longer_prompt() -> None:

@@ -476,7 +476,7 @@ def test_a_measurement_for_which_there_is_no_key_is_no_next_step_where_another_o
     keyless = {
         "current": "gpt-4o",
         "to_measure": ("openai/gpt-4o",),
-        "keyless": (("openai", "OPENAI_API_KEY"),),
+        "providers_without_key": (("openai", "OPENAI_API_KEY"),),
     }
     alone = advise(seen(*ALL_MISS, **keyless))
     assert alone.rule == "today's model" and alone.next_step == (

@@ -82,7 +82,7 @@ def team(*rungs: Rung, sums: Inputs | None = HIGH, pairs: tuple[Pair, ...] = (),
 def ending(successor: Rates | None) -> Rates:
     """Today's model, which ends in seven weeks."""
     named = "gpt-5-nano" if successor else None
-    return replace(ARTICLE.now, ends=date(2027, 1, 14), successor=named, then=successor)
+    return replace(ARTICLE.now, ends=date(2027, 1, 14), successor=named, after_end=successor)
 
 
 def instead(one: Rung) -> tuple[Rung, ...]:

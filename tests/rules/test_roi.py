@@ -348,9 +348,9 @@ def test_what_today_s_prompt_has_more_than_the_tuned_one_is_its_repeated_beginni
 
 
 def test_a_batch_halves_the_share_that_can_wait_where_the_list_says_so() -> None:
-    tokens, asking = Tokens(1, 1000, 100), Traffic(batch_share=Decimal("0.5"))
-    assert bill(tokens, GPT_4O, REQUESTS, asking).total == Decimal("3.50")
-    halved = bill(tokens, replace(GPT_4O, batch_discount=Decimal("0.5")), REQUESTS, asking)
+    tokens, traffic = Tokens(1, 1000, 100), Traffic(batch_share=Decimal("0.5"))
+    assert bill(tokens, GPT_4O, REQUESTS, traffic).total == Decimal("3.50")
+    halved = bill(tokens, replace(GPT_4O, batch_discount=Decimal("0.5")), REQUESTS, traffic)
     assert (halved.input, halved.output) == (Decimal("1.875"), Decimal("0.75"))
 
 
@@ -366,14 +366,14 @@ def test_a_machine_of_5000_tokens_a_second_that_is_busy_a_fifth_of_its_time_cost
     speed = Speed(Decimal(5000), Decimal("0.2"))
     assert round(speed.usd_per_million(Decimal(2)), 2) == Decimal("0.56")
     hosted = replace(FREE, usd_per_hour=Decimal(2))
-    made = estimate(replace(ARTICLE, tuned=hosted, asking=Traffic(speed=speed)))
+    made = estimate(replace(ARTICLE, tuned=hosted, traffic=Traffic(speed=speed)))
     assert round(made.monthly_after.hosting, 2) == Decimal("5.56")  # 10M tokens
     assert made.monthly_after.hosting == made.monthly_after.total
 
 
 def test_fewer_hours_of_a_machine_cost_less() -> None:
     hosted = replace(FREE, usd_per_hour=Decimal(2))
-    made = estimate(replace(ARTICLE, tuned=hosted, asking=Traffic(hosting_hours=Decimal(176))))
+    made = estimate(replace(ARTICLE, tuned=hosted, traffic=Traffic(hosting_hours=Decimal(176))))
     assert made.monthly_after.hosting == 352
 
 

@@ -24,7 +24,7 @@ from trainers.evaluation.results import Candidate, Rung
 
 TODAY, GONE = date(2026, 11, 27), date(2027, 1, 14)
 LUNA = Rates("gpt-6-luna", Decimal("0.10"), ZERO, "a list")
-GPT_4O = Rates("gpt-4o", Decimal("2.50"), ZERO, "a list", ends=GONE, successor="gpt-6-luna", then=LUNA)
+GPT_4O = Rates("gpt-4o", Decimal("2.50"), ZERO, "a list", ends=GONE, successor="gpt-6-luna", after_end=LUNA)
 MACHINE = Rates("local/m", ZERO, ZERO, "a list", on_own_machine=True)
 FREE = Training(tokens=1_000_000, epochs=1, usd_per_million=ZERO)
 INPUTS = Inputs(
@@ -47,7 +47,7 @@ def test_the_ended_model_s_savings_stop_on_its_day_and_its_successor_s_begin() -
 
 
 def test_without_a_price_of_the_successor_nothing_counts_from_that_day_on() -> None:
-    cut = replace(INPUTS, now=replace(GPT_4O, then=None))
+    cut = replace(INPUTS, now=replace(GPT_4O, after_end=None))
     made = estimate(cut)
     assert round(made.npv_usd, 6) == round(25_000 * MONTHS, 6)
     assert made.horizon_months == MONTHS == made.payback_target_months
@@ -66,10 +66,10 @@ def test_an_end_beyond_the_horizon_is_not_spoken_of() -> None:
 
 def test_a_successor_may_end_too() -> None:
     last = replace(LUNA, input=Decimal("0.05"))
-    between = replace(LUNA, ends=date(2027, 4, 1), successor="gpt-7", then=last)
+    between = replace(LUNA, ends=date(2027, 4, 1), successor="gpt-7", after_end=last)
     until = Decimal(125 * 24) / 730
     expected = 25_000 * MONTHS + 1_000 * (until - MONTHS) + 500 * (12 - until)
-    assert round(net_value(replace(INPUTS, now=replace(GPT_4O, then=between))), 6) == round(expected, 6)
+    assert round(net_value(replace(INPUTS, now=replace(GPT_4O, after_end=between))), 6) == round(expected, 6)
 
 
 def test_the_draws_know_of_the_end() -> None:
@@ -80,7 +80,7 @@ def test_the_draws_know_of_the_end() -> None:
 
 def test_what_costs_more_than_the_end_leaves_never_comes_back() -> None:
     dear = Training(tokens=1_000_000, epochs=1, usd_per_million=Decimal(60_000))
-    gone = replace(INPUTS, training=dear, now=replace(GPT_4O, then=None))
+    gone = replace(INPUTS, training=dear, now=replace(GPT_4O, after_end=None))
     assert estimate(gone).payback_months is None and simulate(gone).p_payback == 0
     followed = estimate(replace(gone, now=GPT_4O)).payback_months
     assert followed is not None and round(followed, 4) == round(MONTHS + (60_000 - 25_000 * MONTHS) / 1000, 4)
@@ -117,7 +117,7 @@ def test_the_assumption_names_the_successor_and_its_price() -> None:
     assert said.value.startswith("gpt-6-luna from 2027-01-14: input $0.10")
     (cut,) = [
         one
-        for one in assumptions(replace(INPUTS, now=replace(GPT_4O, then=None)))
+        for one in assumptions(replace(INPUTS, now=replace(GPT_4O, after_end=None)))
         if one.name == "once gpt-4o has ended"
     ]
     assert (
