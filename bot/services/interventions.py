@@ -10,7 +10,7 @@ from bot.rules.permissions import find_deciding_votes
 from bot.rules.plans import Plan, plan_from_json
 from bot.services import authorization, notifications, plans, run_states, runs
 from bot.services.provider_jobs import trainer_limits
-from bot.values.runs import Refusal
+from bot.values.runs import Progress, Refusal
 from storage.jobs import InterventionChoice, InterventionDecision
 from storage.records import Run, is_due
 from trainers.client import Trainer
@@ -236,8 +236,13 @@ def _take_over(
     *,
     cancel_asked_by: str | None = None,
 ) -> bool:
-    now = context.clock()
-    changes = {"job_id": job.id, "error": None, "progress": None, "cancel_asked_by": cancel_asked_by}
+    now, progress = context.clock(), Progress(vendor=Progress.from_json(run.progress).vendor)
+    changes = {
+        "job_id": job.id,
+        "error": None,
+        "progress": progress.to_json(),
+        "cancel_asked_by": cancel_asked_by,
+    }
     with context.store.transaction():
         moved = context.store.runs.move(run, "training", now=now, **changes)
         if moved:

@@ -10,7 +10,7 @@ import pytest
 from bot.rules import plans
 from bot.services import interventions
 from bot.services.provider_jobs import MAX_CREATES, SETTLE_S, UploadedFiles, job_spec
-from bot.values.runs import Refusal
+from bot.values.runs import Progress, Refusal, VendorEstimate
 from demo.people import ANA, BEN
 from demo.workspace import Person
 from tests.bot.world import APPROVERS_GROUP, CLEO, DORA, EVE, GUS, JOBS, Rules, World
@@ -167,6 +167,17 @@ def test_where_the_company_keeps_no_keys_a_run_is_not_given_the_job_of_another_o
     decide(world, CLEO, "doubt_adopt", job=str(first))
     assert world.said("Not done", f"job {first} belongs to run 1")
     assert world.run(2).state == "needs_human" and world.run(2).job_id is None
+
+
+def test_a_job_that_is_taken_over_keeps_what_the_vendor_estimated(world: World) -> None:
+    in_doubt(world)
+    progress = Progress(vendor=VendorEstimate(4_000_000)).to_json()
+    world.store.runs.move(world.run(), "needs_human", now=world.clock, progress=progress)
+    job = hidden_job(world)
+    world.company.service.jobs[job].request["metadata"].clear()
+    decide(world, BEN, "doubt_adopt", job=job)
+    taken = Progress.from_json(world.until_state("training").progress)
+    assert taken.vendor == VendorEstimate(4_000_000)
 
 
 def test_given_up_by_two_the_money_is_free_again(world: World) -> None:
