@@ -8,6 +8,7 @@ makes up for a kill before or after it.
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterable, Mapping
 
 from bot.cards import models as views
 from bot.context import AppContext
@@ -15,6 +16,7 @@ from bot.rules.promotion import alias_for
 from bot.services import actuals, models
 from storage.promotions import Promotion
 from storage.records import Model
+from trainers.client import Trainer
 from trainers.errors import Refused, TrainerError
 
 REFUSED_S = 600.0
@@ -65,26 +67,38 @@ def sweep(context: AppContext) -> None:
         if not ours:
             continue
         try:
-            # A list may be incomplete, so a model that is not in it is looked up by its name.
-            listed = {model.id for model in trainer.models()}
-            for model in ours.values():
-                is_there = model.provider_model in listed or trainer.has_model(model.provider_model)
-                if is_there == (model.gone_at is not None):
-                    _record_presence(context, model, None if is_there else context.clock())
+            _check_models(context, trainer, ours.values())
             if trainer.provider.can("aliases"):
-                there = trainer.aliases()
-                for promotion in context.store.promotions.all_standing():
-                    used = ours.get(promotion.model)
-                    if used is None or promotion.carried_at is None or used.gone_at is not None:
-                        continue
-                    result = there.get(alias_for(promotion.dataset))
-                    if result != used.provider_model:
-                        _set_again(context, promotion, used, result)
-                for promotion in context.store.promotions.all_standing():
-                    if promotion.model in ours and promotion.carried_at is not None:
-                        actuals.update(context, trainer, promotion, ours[promotion.model])
+                _check_aliases(context, trainer, ours)
+                _count_calls(context, trainer, ours)
         except TrainerError as trouble:
             log.info("checking models in use: %s", trouble)
+
+
+def _check_models(context: AppContext, trainer: Trainer, ours: Iterable[Model]) -> None:
+    listed = {model.id for model in trainer.models()}
+    for model in ours:
+        # A list may be incomplete, so a model that is not in it is looked up by its name.
+        is_there = model.provider_model in listed or trainer.has_model(model.provider_model)
+        if is_there == (model.gone_at is not None):
+            _record_presence(context, model, None if is_there else context.clock())
+
+
+def _check_aliases(context: AppContext, trainer: Trainer, ours: Mapping[str, Model]) -> None:
+    there = trainer.aliases()
+    for promotion in context.store.promotions.all_standing():
+        used = ours.get(promotion.model)
+        if used is None or promotion.carried_at is None or used.gone_at is not None:
+            continue
+        target = there.get(alias_for(promotion.dataset))
+        if target != used.provider_model:
+            _set_again(context, promotion, used, target)
+
+
+def _count_calls(context: AppContext, trainer: Trainer, ours: Mapping[str, Model]) -> None:
+    for promotion in context.store.promotions.all_standing():
+        if promotion.model in ours and promotion.carried_at is not None:
+            actuals.update(context, trainer, promotion, ours[promotion.model])
 
 
 def _put_off(context: AppContext, promotion: Promotion, seconds: float, trouble: str) -> None:
@@ -111,16 +125,16 @@ def _record_presence(context: AppContext, model: Model, gone_at: float | None) -
                 context.post(promotion.channel, message.letter(), dedupe=once)
 
 
-def _set_again(context: AppContext, promotion: Promotion, model: Model, result: str | None) -> None:
+def _set_again(context: AppContext, promotion: Promotion, model: Model, target: str | None) -> None:
     proof = models.proof_of(context, promotion)
     with context.store.transaction():
         noted = context.store.promotions.sync_again(promotion)
         if noted is None:
             return
-        detail = f"{alias_for(promotion.dataset)} stood for {result or 'nothing'}"
+        detail = f"{alias_for(promotion.dataset)} stood for {target or 'nothing'}"
         context.audit("finetune", "strayed", f"run {model.run_id}", detail)
         message = views.alias_mismatch(
-            promotion.dataset, model, result, context.settings.title_of(model.provider)
+            promotion.dataset, model, target, context.settings.title_of(model.provider)
         )
         once = f"strayed {promotion.id} {context.clock():.0f}"
         context.post(promotion.channel, message.letter(), dedupe=once)

@@ -54,10 +54,10 @@ def ask(context: AppContext, name: str, text: str, person: str, channel: str) ->
     price = price_of(context, model)
     if isinstance(price, Refusal):
         return price
-    run, row = context.store.runs.get(model.run_id), context.settings.provider(model.provider)
-    if _plan(context, model).hosting and not deployments.is_running(context, model.run_id):
+    plan, row = _plan(context, model), context.settings.provider(model.provider)
+    if plan.hosting and not deployments.is_running(context, model.run_id):
         return Refusal(stopped_refusal(model.name, context.settings.title_of(model.provider)))
-    refusal = data_policy.question_refusal(context, text, run.dataset_id, row) if run else None
+    refusal = data_policy.question_refusal(context, text, plan.dataset_id, row)
     if refusal:
         return refusal
     most = _max_micros(context, model, price, text)
@@ -69,15 +69,7 @@ def ask(context: AppContext, name: str, text: str, person: str, channel: str) ->
         too_dear = budgets.refusal(context, channel, person, most, "question")
         if too_dear:
             return Refusal(too_dear)
-        new = NewAsk(
-            person,
-            channel,
-            model.name,
-            _plan(context, model).dataset,
-            text,
-            units.month_of(now),
-            most,
-        )
+        new = NewAsk(person, channel, model.name, plan.dataset, text, units.month_of(now), most)
         ask = context.store.questions.add(new, now=now)
         context.audit(person, "try", f"model {model.name}", f"up to {usd_micros(most)}" if most else "")
     return ask

@@ -103,7 +103,7 @@ def test_one_person_counts_once(world: World) -> None:
     decide(world, BEN, "doubt_retry")
     world.click(BEN, "doubt_retry")
     sent = world.slack.submit_modal(BEN.id, {"reason": "again"})
-    assert "decided already" in sent.errors["reason"]
+    assert "already decided" in sent.errors["reason"]
     assert world.run().state == "needs_human"
 
 
@@ -220,7 +220,7 @@ def test_given_up_where_the_company_takes_no_key_the_run_still_ends(world: World
     assert world.said("Not done", "the job can't be looked for")
     decide(world, BEN, "doubt_give_up")
     decide(world, CLEO, "doubt_give_up")
-    assert world.run().state == "cancelled" and world.said("could not be seen")
+    assert world.run().state == "cancelled" and world.said("could not check whether there is a job")
 
 
 def test_a_company_that_is_away_is_looked_at_again_before_anything_is_given_up(world: World) -> None:
