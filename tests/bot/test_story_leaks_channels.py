@@ -252,7 +252,7 @@ def test_a_member_who_is_on_a_later_page_is_found(world: World, monkeypatch: pyt
 def test_a_member_is_sent_to_the_channel_where_its_cards_belong(world: World, line: str) -> None:
     world.seed_dataset(channel=HR)
     texts = world.texts(OWN)
-    assert f"belongs to <#{HR.id}>, which is private: ask there" in world.type(line, user=BEN, channel=OWN)
+    assert f"belongs to <#{HR.id}>, which is private. Ask there" in world.type(line, user=BEN, channel=OWN)
     world.tick(2)
     assert world.texts(OWN) == texts and world.store.runs.newest(1) == []
 
@@ -264,7 +264,7 @@ def test_an_estimate_of_a_private_channel_is_not_shared_in_another(world: World)
     )
     card = world.slack.ephemerals(BEN.id)[-1]
     world.slack.click(BEN.id, OWN.id, card.ts, estimates.SHARE)
-    wait_until(lambda: "ask there" in words_of(world.slack.ephemerals(BEN.id)[-1]), "the answer")
+    wait_until(lambda: "Ask there" in words_of(world.slack.ephemerals(BEN.id)[-1]), "the answer")
     world.tick(3)
     assert not any("tickets" in text for text in world.texts(OWN))
 

@@ -47,7 +47,7 @@ def test_a_plan_is_not_asked_for_where_nobody_else_sees_it(world: World) -> None
     world.seed_dataset()
     alone = Channel(world.slack.dm(ANA.id), "dm", (ANA.id,))
     said = world.type(START, channel=alone)
-    assert "in a channel where approvers are" in said and "/invite @Finetune" in said
+    assert "in a channel that approvers and I are in" in said and "/invite @Finetune" in said
     assert world.store.runs.newest(1) == []
 
 

@@ -237,7 +237,7 @@ def test_a_catalogue_a_lost_create_and_a_model_that_is_registered_late(make_worl
     )
     world.company.fail(world.create_route, COMMIT_THEN_RESET)  # the job is there, its answer is not
     world.approve()
-    world.until(lambda: any("registers the model" in text for text in world.texts()), "the registering")
+    world.until(lambda: any("registering the model" in text for text in world.texts()), "the registering")
     world.until_state("done")
     (job,) = service.jobs.values()
     sent = job.request["method"]["supervised"]["hyperparameters"]
@@ -251,7 +251,7 @@ def test_a_catalogue_a_lost_create_and_a_model_that_is_registered_late(make_worl
 def test_a_model_that_is_never_named_ends_the_run_with_its_cost(make_world: MakeWorld) -> None:
     world, service = by_catalogue(make_world, registering=10**6)
     world.start_approved()
-    world.until(lambda: any("registers the model" in text for text in world.texts()), "the registering")
+    world.until(lambda: any("registering the model" in text for text in world.texts()), "the registering")
     world.pass_time(REGISTERED_S)
     world.until_state("failed")
     assert "gave it no name within 15 minutes" in world.said("failed")
