@@ -194,7 +194,7 @@ def _named_step(todo: Todo) -> tuple[str, str] | None:
             return "Upload more rows", UPLOAD_AGAIN
         case "correct rows":
             return "Upload a corrected file", UPLOAD_AGAIN
-        case FillGap() if todo.missing.of == "today":
+        case FillGap() if todo.missing.what == "today":
             return ANSWERS["say model and volume"], ANSWER
         case PinDown() if todo.name in PINNED:
             return PINNED[todo.name], ANSWER
@@ -302,7 +302,7 @@ def _headline(summary: EstimateSummary, target: str) -> str:
         go = "use the tuned model" if is_trained else f"train {what}"
         return f"Go: {go}{_saving_clause(';', estimate, is_good=summary.evidence.is_good)}"
     because = verdict.deciding.because
-    if isinstance(because, PriceGap) and because.missing.of == "today":
+    if isinstance(because, PriceGap) and because.missing.what == "today":
         return "Undecided: add today's model and the monthly volume"
     if summary.evidence.ladder is None and summary.evidence.trained is None:
         return f"Worth measuring{_saving_clause(':', estimate, is_good=False) or ': the saving is still unknown'}"

@@ -62,7 +62,7 @@ def pays_text(pays: Payback) -> str:
     chance = "" if outlook is None else f" {_chance(pays, outlook)}"
     text = f"{_expected(estimate, outlook)}{chance}"
     target = format_months(estimate.payback_target_months)
-    match pays.but:
+    match pays.caveat:
         case "":
             return text
         case "unlikely":

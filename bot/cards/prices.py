@@ -126,13 +126,13 @@ def missing_price_text(missing: MissingPrice, spelling: Spelling = SLACK) -> str
     if row is None:
         current, volume = spelling.option("current"), spelling.option("volume")
         return f"Whether it saves money is unknown. Add {current} (today's model) and {volume}."
-    if missing.of == "hours":
+    if missing.what == "hours":
         return (
             f"Training on {row.model} is paid by the hour, but its speed is not measured. `finetune calibrate` "
             "measures this machine (without quantization); for another machine, set `tokens_per_second` in "
             "finetune.toml under [trainer]."
         )
-    if missing.of == "hosting":
+    if missing.what == "hosting":
         return f"The hourly price of a machine for {row.model} is unknown: {where_to_add(row)}"
-    what = f"training on {row.model}" if missing.of == "training" else f"a token of {row.model}"
+    what = f"training on {row.model}" if missing.what == "training" else f"a token of {row.model}"
     return f"The price of {what} is unknown: {where_to_add(row)}"

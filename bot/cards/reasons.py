@@ -265,7 +265,7 @@ def _row_count(count: reasons.RowCount) -> str:
     if count.questions != count.rows:
         question = "1 question" if count.questions == 1 else f"{count.questions:,} different questions"
         rows = f"{question} in {count.rows:,} rows"
-    match count.are:
+    match count.standing:
         case "enough":
             return f"{rows} are enough to fine-tune with."
         case "few, and it is good":

@@ -30,7 +30,7 @@ def cost_to_repeat_usd(rung: Rung, times: int = 1) -> Decimal | None:
     return None if rung.usd_per_1000 is None else rung.usd_per_1000 * rung.n * times / 1000
 
 
-def is_no_dearer(rung: Rung, other: Rung) -> bool:
+def costs_no_more(rung: Rung, other: Rung) -> bool:
     """False if either price is unknown."""
     price, other_price = rung.usd_per_1000, other.usd_per_1000
     return price is not None and other_price is not None and price <= other_price
@@ -60,7 +60,7 @@ def find_dominated(ladder: Ladder) -> tuple[Rung, ...]:
 
     def beats(other: Rung, rung: Rung) -> bool:
         is_as_fast = other.p95_s <= rung.p95_s
-        return is_as_fast and is_no_dearer(other, rung) and is_shown_better(other, rung, ladder)
+        return is_as_fast and costs_no_more(other, rung) and is_shown_better(other, rung, ladder)
 
     return tuple(rung for rung in ladder.rungs if any(beats(other, rung) for other in ladder.rungs))
 

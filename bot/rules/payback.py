@@ -74,10 +74,10 @@ def _reason_by_chance(estimate: Estimate, outlook: Outlook, facts: Facts) -> Rea
     rule = "cost" if estimate.payback_months is None else "payback"
     pays = Payback(estimate, outlook, facts.evidence.is_good)
     if outlook.p_payback <= UNLIKELY:
-        return Reason(rule, "no_go", replace(pays, but="unlikely"), step=_stay_step(estimate))
+        return Reason(rule, "no_go", replace(pays, caveat="unlikely"), step=_stay_step(estimate))
     if estimate.bearable_hours is not None and estimate.bearable_hours < LEAST_HOURS:
         # Uses the expected hours, not the likely ones, because the sentence is about the expected saving on the card.
-        little = replace(pays, but="too little at stake")
+        little = replace(pays, caveat="too little at stake")
         return Reason("people's time", "no_go", little, step=_stay_step(estimate))
     if outlook.p_payback >= LIKELY:
         return _reason_if_likely(rule, pays, outlook, facts.dataset)
@@ -93,10 +93,10 @@ def _reason_if_likely(rule: str, pays: Payback, outlook: Outlook, dataset: str) 
     hours = estimate.bearable_hours if outlook.bearable_hours is None else outlook.bearable_hours
     if net is not None and net < 0:
         look = answer_step(PinDown("price of the alternative", dataset))
-        return Reason("net value", "unknown", replace(pays, but="loses later", amount=-net), step=look)
+        return Reason("net value", "unknown", replace(pays, caveat="loses later", amount=-net), step=look)
     if hours is None or hours >= UNKNOWN_HOURS:
         return Reason(rule, "go", pays)
-    unsaid = replace(pays, but="hours are not said", amount=hours)
+    unsaid = replace(pays, caveat="hours are not said", amount=hours)
     return Reason("people's time", "unknown", unsaid, step=answer_step("say the hours"))
 
 
@@ -106,12 +106,12 @@ def _reason_by_expected_payback(estimate: Estimate, facts: Facts) -> Reason:
     if months is None:
         return Reason("cost", "no_go", pays, step=_stay_step(estimate))
     if estimate.months_left is not None and months > estimate.months_left:
-        too_late = replace(pays, but="model ends before", amount=estimate.months_left)
+        too_late = replace(pays, caveat="model ends before", amount=estimate.months_left)
         return Reason("payback", "no_go", too_late, step=Step("stay"))
     if months > LONGEST_PAYBACK_MONTHS:
-        return Reason("payback", "no_go", replace(pays, but="longer than a year"), step=Step("stay"))
+        return Reason("payback", "no_go", replace(pays, caveat="longer than a year"), step=Step("stay"))
     if months > estimate.payback_target_months:
-        longer = replace(pays, but="longer than the target")
+        longer = replace(pays, caveat="longer than the target")
         return Reason("payback", "unknown", longer, step=answer_step(PinDown("volume", facts.dataset)))
     return Reason("payback", "go", pays)
 

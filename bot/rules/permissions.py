@@ -462,12 +462,14 @@ def _named_verdict(person: Person, action: Action, request: Request, rules: Rule
         return RuleVerdict(True, named.where, "any full member")
     if person.id in rules.named(action):
         return RuleVerdict(True, named.where, "named")
-    but = {request.uploader} if action == "waive" else ()
-    return RuleVerdict(False, named.where, explain_not_named(action, rules, but=but))
+    excluded = {request.uploader} if action == "waive" else ()
+    return RuleVerdict(False, named.where, explain_not_named(action, rules, excluded=excluded))
 
 
-def explain_not_named(action: Action, rules: Rules, *, but: Collection[str] = ()) -> NotNamed:
-    """Returns the refusal for people whom the rule doesn't name. `but` are named people who are excluded for another
+def explain_not_named(action: Action, rules: Rules, *, excluded: Collection[str] = ()) -> NotNamed:
+    """Returns the refusal for people whom the rule doesn't name. `excluded` are named people who may not for another
     reason."""
-    named, others = rules.policy.named(action), sorted(rules.named(action) - set(but))
-    return NotNamed(action, named, tuple(others), rules.unknown(action), is_one_out=bool(named.users and but))
+    named, others = rules.policy.named(action), sorted(rules.named(action) - set(excluded))
+    return NotNamed(
+        action, named, tuple(others), rules.unknown(action), is_one_out=bool(named.users and excluded)
+    )

@@ -16,7 +16,7 @@ class MissingPrice:
     """A value that a sum needs and that is unknown. Of `row`: the price of a "token", of "training" or of "hosting" by
     the hour, or the "hours" of a training that is paid by the hour. "today" is today's model and its volume."""
 
-    of: Literal["token", "training", "hours", "today", "hosting"]
+    what: Literal["token", "training", "hours", "today", "hosting"]
     row: PriceRow | None = None
 
 

@@ -10,9 +10,9 @@ from decimal import Decimal
 from bot.rules.alternatives import (
     cheapest,
     cost_to_repeat_usd,
+    costs_no_more,
     exclude_misread,
     is_cheaper,
-    is_no_dearer,
     is_shown_better,
     might_meet,
 )
@@ -196,7 +196,7 @@ def _undecided_reasons(facts: Facts, enough: Rung | None) -> tuple[Reason, ...]:
     )
     if not undecided:
         return ()
-    is_settled = bool(tuned and evidence.is_good and all(is_no_dearer(tuned, rung) for rung in undecided))
+    is_settled = bool(tuned and evidence.is_good and all(costs_no_more(tuned, rung) for rung in undecided))
     close = TooCloseToBar(undecided, evidence.bar)
     return (Reason("undecided", "unknown", close, not is_settled, _hold_out_step(undecided)),)
 
@@ -262,7 +262,7 @@ def _versus_best_reasons(tuned: Rung, evidence: Evidence) -> tuple[Reason, ...]:
         gap = evidence.ladder.detectable_gap if evidence.ladder else None
         unclear = TunedVersusBest(tuned, best, "not shown to be better", gap)
         return (Reason("not better", "unknown", unclear, weighs=False),)
-    if is_no_dearer(best, tuned) and best.p95_s < FASTER * tuned.p95_s:
+    if costs_no_more(best, tuned) and best.p95_s < FASTER * tuned.p95_s:
         worse = TunedVersusBest(tuned, best, "worse and costs as much")
         return (Reason("worse", "no_go", worse, step=Step(UseCandidate(best.arm, instead_of_worse=True))),)
     return (Reason("not better", "unknown", TunedVersusBest(tuned, best, "worse"), weighs=False),)

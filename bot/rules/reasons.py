@@ -191,7 +191,7 @@ class Speeds:
 class RowCount:
     rows: int
     questions: int
-    are: Literal["enough", "few, and it is good", "too few", "enough for the task", "worth a try"]
+    standing: Literal["enough", "few, and it is good", "too few", "enough for the task", "worth a try"]
     is_style: bool = False
     few_of_a_label: bool = False
 
@@ -257,13 +257,13 @@ class PriceOfBetter:
 
 @dataclass(frozen=True)
 class Payback:
-    """`outlook` is None if nothing was simulated. `amount` belongs to `but`: the USD lost, the hours of people's time
-    beyond which it is no longer likely, or the months that the model has left."""
+    """`outlook` is None if nothing was simulated. `amount` belongs to `caveat`: the USD lost, the hours of people's
+    time beyond which it is no longer likely, or the months that the model has left."""
 
     estimate: Estimate
     outlook: Outlook | None
     is_good: bool
-    but: Literal[
+    caveat: Literal[
         "",
         "unlikely",
         "loses later",

@@ -341,8 +341,8 @@ def _approver_refusal(context: AppContext, plan: Plan) -> Refusal | None:
     tier = rules.policy.tier(plan.maximum_micros)
     if tier is None or rules.unknown("approve") or rules.policy.named("approve").anyone:
         return None
-    but = {plan.requester, plan.uploaded_by}
-    others = rules.named("approve") - but
+    excluded = {plan.requester, plan.uploaded_by}
+    others = rules.named("approve") - excluded
     if len(others) >= tier.approvers:
         return None
     if not others:
@@ -352,8 +352,8 @@ def _approver_refusal(context: AppContext, plan: Plan) -> Refusal | None:
         )
     return Refusal(
         f"This takes {tier.approvers} approvers besides you and the person who uploaded the data, and there are "
-        f"{len(others)}: {who_may(explain_not_named('approve', rules, but=but))} The bot's operator can name more in "
-        "finetune.toml, [people]."
+        f"{len(others)}: {who_may(explain_not_named('approve', rules, excluded=excluded))} The bot's operator can "
+        "name more in finetune.toml, [people]."
     )
 
 
