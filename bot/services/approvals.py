@@ -370,7 +370,7 @@ def revalidate(context: AppContext, run: Run) -> Unsure | LapsedApprovals | Forb
     if rules.unknown("approve"):
         return Unsure(who_may(explain_not_named("approve", rules)))
     if None in members.values():
-        return Unsure("Slack didn't confirm that the approvers are still members, so nothing is created yet.")
+        return Unsure("Slack didn't say whether the approvers are still members, so nothing is created yet.")
     gone = tuple(approver for approver in approvers if approver not in names)
     if not gone:
         return LapsedApprovals((), f"it now takes {tier.approvers} approvers, and {len(names)} approved")
