@@ -229,8 +229,8 @@ def _fetch_dataset(context: AppContext, dataset: Dataset) -> None:
 
 
 def _step_dataset(context: AppContext, dataset: Dataset) -> None:
-    after_trouble = partial(datasets.after_trouble, context, dataset)
-    _guarded(partial(datasets.step, context, dataset), f"dataset {dataset.id}", after_trouble)
+    handle_step_failure = partial(datasets.handle_step_failure, context, dataset)
+    _guarded(partial(datasets.step, context, dataset), f"dataset {dataset.id}", handle_step_failure)
 
 
 def _fetch_document(context: AppContext, document: Document) -> None:
@@ -239,8 +239,8 @@ def _fetch_document(context: AppContext, document: Document) -> None:
 
 
 def _step_document(context: AppContext, document: Document) -> None:
-    after_trouble = partial(documents.after_trouble, context, document)
-    _guarded(partial(documents.step, context, document), f"document {document.id}", after_trouble)
+    handle_step_failure = partial(documents.handle_step_failure, context, document)
+    _guarded(partial(documents.step, context, document), f"document {document.id}", handle_step_failure)
 
 
 def _fetch_rows(context: AppContext, labelling: Labelling) -> None:
@@ -249,16 +249,18 @@ def _fetch_rows(context: AppContext, labelling: Labelling) -> None:
 
 
 def _step_labelling(context: AppContext, labelling: Labelling) -> None:
-    after_trouble = partial(row_labels.after_trouble, context, labelling)
+    handle_step_failure = partial(row_labels.handle_step_failure, context, labelling)
     kind = distillations if labelling.teacher else row_labels
-    _guarded(partial(kind.step, context, labelling), f"labelling {labelling.id}", after_trouble)
+    _guarded(partial(kind.step, context, labelling), f"labelling {labelling.id}", handle_step_failure)
 
 
 def _forget(context: AppContext, now: float) -> None:
     for forgotten in context.store.deletions.open(now):
-        after_trouble = partial(dataset_deletion.after_trouble, context, forgotten)
+        handle_step_failure = partial(dataset_deletion.handle_step_failure, context, forgotten)
         _guarded(
-            partial(dataset_deletion.step, context, forgotten), f"forgetting {forgotten.id}", after_trouble
+            partial(dataset_deletion.step, context, forgotten),
+            f"forgetting {forgotten.id}",
+            handle_step_failure,
         )
 
 
@@ -336,8 +338,8 @@ def _provider_of_run(context: AppContext, number: int) -> str:
 
 def _measure(context: AppContext, measurement: Measurement) -> None:
     kind = learning_curves if measurement.kind == "curve" else evaluations
-    after_trouble = partial(kind.after_trouble, context, measurement)
-    _guarded(partial(kind.step, context, measurement), f"measurement {measurement.id}", after_trouble)
+    handle_step_failure = partial(kind.handle_step_failure, context, measurement)
+    _guarded(partial(kind.step, context, measurement), f"measurement {measurement.id}", handle_step_failure)
 
 
 def _step_if_unmoved(context: AppContext, run: Run) -> None:
@@ -352,13 +354,13 @@ def _step(context: AppContext, run: Run) -> None:
 
 
 def _carry(context: AppContext, promotion: Promotion) -> None:
-    after_trouble = partial(alias_sync.after_trouble, context, promotion)
-    _guarded(partial(alias_sync.step, context, promotion), f"promotion {promotion.id}", after_trouble)
+    handle_step_failure = partial(alias_sync.handle_step_failure, context, promotion)
+    _guarded(partial(alias_sync.step, context, promotion), f"promotion {promotion.id}", handle_step_failure)
 
 
 def _host(context: AppContext, record: DeploymentRecord) -> None:
-    after_trouble = partial(deployments.after_trouble, context, record)
-    _guarded(partial(deployments.step, context, record), f"deployment {record.id}", after_trouble)
+    handle_step_failure = partial(deployments.handle_step_failure, context, record)
+    _guarded(partial(deployments.step, context, record), f"deployment {record.id}", handle_step_failure)
 
 
 def maintain(context: AppContext) -> None:
@@ -394,7 +396,9 @@ def step(context: AppContext, run: Run) -> None:
             assert_never(run.state)
 
 
-def _guarded(work: Callable[[], None], what: str, after_trouble: Callable[[], None] | None = None) -> None:
+def _guarded(
+    work: Callable[[], None], what: str, handle_step_failure: Callable[[], None] | None = None
+) -> None:
     """Runs work at the tick's one boundary: a fault of the bot's own is logged with its subject, and the tick goes
     on."""
     process_health.mark_step()
@@ -403,9 +407,9 @@ def _guarded(work: Callable[[], None], what: str, after_trouble: Callable[[], No
             work()
         except Exception:
             log.exception("%s: its step failed", what)
-            if after_trouble:
+            if handle_step_failure:
                 try:
-                    after_trouble()
+                    handle_step_failure()
                 except Exception:
                     log.exception("%s: even putting it off failed", what)
 

@@ -304,7 +304,7 @@ def _sure(plan: LadderPlan, progress: LadderProgress) -> Block:
 
 def _arms(progress: LadderProgress, *, is_over: bool = False) -> list[CardBlock]:
     """A line for each candidate in progress, and counts of those done and waiting. `is_over`: the measurement ended."""
-    done = [arm for arm in progress.arms if not arm.failed and arm.is_whole]
+    done = [arm for arm in progress.arms if not arm.failed and arm.is_complete]
     waits = [arm for arm in progress.arms if _status(arm) == "pending"]
     open_ones = [arm for arm in progress.arms if _status(arm) == "in_progress"]
     more = len(open_ones) - SHOWN_OPEN
@@ -338,7 +338,7 @@ def _steps(progress: LadderProgress) -> list[CardBlock]:
 def _status(progress: ArmProgress) -> TaskStatus:
     if progress.failed:
         return "error"
-    if progress.is_whole:
+    if progress.is_complete:
         return "complete"
     return "in_progress" if progress.answered or progress.declined else "pending"
 

@@ -25,7 +25,7 @@ from bot.cards.blocks import (
 from bot.cards.estimate_details import EstimateSummary
 from bot.cards.estimates import verdict_summary
 from bot.cards.words import about_usd, at_most, pluralize, shorten
-from bot.values.sunsets import ModelUse, UseKind, ending
+from bot.values.sunsets import ModelUse, UseKind, ending_soon
 from trainers.money import to_micros
 
 RETUNE = "retune_elsewhere"
@@ -95,7 +95,7 @@ def listing(uses: Sequence[ModelUse], today: date) -> Message:
     ]
     with_an_end = [use for use in uses if use.ends]
     title = f"{len(with_an_end):,} of {pluralize(len(uses), 'model')} have a known end date"
-    soon = [line(use, today) for use in ending((use for use in uses if use.dataset), today)]
+    soon = [line(use, today) for use in ending_soon((use for use in uses if use.dataset), today)]
     return Message.titled(title, Lines(soon) if soon else None, Table(rows, "Ends of models"))
 
 

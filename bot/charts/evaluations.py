@@ -21,7 +21,7 @@ from bot.charts.style import (
     Figure,
     dollars,
     figure,
-    letters_may_lack,
+    ignore_missing_glyphs,
     percent_axis,
     save_figure,
     shorten_name,
@@ -203,7 +203,7 @@ def _label(drawn: Figure, axes: Axes, points: Sequence[_Point]) -> None:
     The layout is fixed first: from then on a pixel stays where it is.
     """
     ranked = sorted(points, key=lambda point: (not point.is_cheapest, -point.rung.score))
-    with letters_may_lack():
+    with ignore_missing_glyphs():
         drawn.draw_without_rendering()
     drawn.set_layout_engine("none")
     _key(drawn, ranked)

@@ -97,13 +97,13 @@ def save_figure(drawn: Figure, path: Path) -> Path:
     """Written aside first: a worker that outlived its bot may draw the same plot while it is being sent."""
     path.parent.mkdir(parents=True, exist_ok=True)
     aside = path.with_name(f".{os.getpid()}-{path.name}")
-    with letters_may_lack():
+    with ignore_missing_glyphs():
         drawn.savefig(aside, bbox_inches="tight", pad_inches=0.15)
     return aside.replace(path)
 
 
 @contextmanager
-def letters_may_lack() -> Iterator[None]:
+def ignore_missing_glyphs() -> Iterator[None]:
     """A name in a script that both fonts lack shows boxes; its message is all that would be lost."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Glyph .* missing from font", category=UserWarning)

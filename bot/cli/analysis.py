@@ -286,7 +286,7 @@ def estimate(
 ) -> None:
     """What training on FILE would cost and save, how likely it pays back, and what is still unknown."""
     from bot.cli import datasets, estimates
-    from bot.values.runs import Ended
+    from bot.values.runs import ModelEnded
 
     rows = file or dataset
     if rows is None:
@@ -301,7 +301,7 @@ def estimate(
         show(datasets.report_parts(report), "bad", err=True)
         refuse(f"{rows} has to be fixed before it can be estimated.")
     estimated = estimates.estimate(settings, rows.stem, report, build_question(question), evidence)
-    if isinstance(estimated, Ended):
+    if isinstance(estimated, ModelEnded):
         refuse(estimated.text, EXIT_BLOCKED)
     estimated = unless_refused(estimated)
     if as_json:

@@ -64,12 +64,12 @@ def delete_rows(
                 f"{dataset} is being deleted already. Start the bot, which ends that, and look again."
             )
         try:
-            new = dataset_deletion.without_rows(context, dataset, lines)
+            new = dataset_deletion.rewrite_without_rows(context, dataset, lines)
             if isinstance(new, Refusal):
                 return new
             if not confirm(views.row_deletion_question(scope, new.before.version, new.rows, new.held)):
                 return Refusal("Nothing was deleted.")
-            deletion = dataset_deletion.take_out(context, new, PERSON)
+            deletion = dataset_deletion.commit_rewrite(context, new, PERSON)
             if isinstance(deletion, Refusal):
                 return deletion
             return _carry_out(context, deletion.id, f"Each earlier version of {dataset}")

@@ -38,7 +38,7 @@ from bot.services.estimates import EstimateResult, make_estimate
 from bot.services.evaluation_engine import Evaluation
 from bot.services.evaluation_worker import ArmKeys
 from bot.services.judge_worker import JudgeAnswers, Questions, Texts
-from bot.services.prompt_search import too_few
+from bot.services.prompt_search import too_few_rows_refusal
 from bot.settings import Settings
 from bot.values.evaluations import ArmProgress, CurvePlan, JudgeProgress, LadderPlan, SearchProgress
 from bot.values.requests import Baseline
@@ -118,7 +118,7 @@ def evaluate(
         failed = [arm.failed for arm in arms if arm.failed is not None]
         if len(failed) == len(plan.arms):
             return Refusal(" ".join(dict.fromkeys(failed)))
-        by_candidate = evaluation_engine.replies(session, evaluation_worker.only_keys(keys), arms)
+        by_candidate = evaluation_engine.replies(session, evaluation_worker.keys_by_candidate(keys), arms)
         replies = {arm: by_candidate[arm] for arm in plan.arms if arm in by_candidate}
         verdicts = _run_judge(session, plan, _texts(replies))
     conclusion = judge_worker.conclude(plan, replies, verdicts, rows.files, questions, time.time())
@@ -180,10 +180,10 @@ def _plan(session: LlmSession, wanted: EvaluationRequest, rows: EvaluationRows) 
     line_up = candidates.line_up(session.settings, session.trainers, command, report, today, spelling)
     if isinstance(line_up, Refusal):
         return line_up
-    few = too_few(report.n_train) if wanted.optimise else None
+    few = too_few_rows_refusal(report.n_train) if wanted.optimise else None
     if few:
         return few
-    refusal = _check_waiver(session, wanted, rows, line_up.everybody)
+    refusal = _check_waiver(session, wanted, rows, line_up.all_models)
     if refusal:
         return refusal
     return line_up.plan(
@@ -266,7 +266,7 @@ def _answer_free(
         replies = evaluation_worker.free_answers(candidate, plan, session.files, session.folder, SEED)
         if isinstance(replies, Refusal):
             return ArmProgress(candidate, of, failed=replies.text)
-        evaluation_engine.keep_free(session, candidate, keys.keys, replies, time.time())
+        evaluation_engine.store_free_answers(session, candidate, keys.keys, replies, time.time())
     return ArmProgress(candidate, of, answered=of)
 
 
@@ -282,12 +282,12 @@ def _max_judge_micros(
     is_all_answered = all(key in answered for keys in keys.values() for key in keys.keys)
     if plan.search is None and not plan.chooses_shots and is_all_answered:
         arms = [ArmProgress(candidate, len(keys.keys)) for candidate, keys in keys.items()]
-        replies = evaluation_engine.replies(session, evaluation_worker.only_keys(keys), arms)
+        replies = evaluation_engine.replies(session, evaluation_worker.keys_by_candidate(keys), arms)
         texts = _texts(replies)
-        first = judge_worker.ask_acceptable(plan, texts, session.files, session.folder)
+        first = judge_worker.write_acceptable_questions(plan, texts, session.files, session.folder)
         if first.wanted <= session.store.answers.answered(first.priced.keys):
             verdicts = judgements.judge_answers(session, plan, first, None, JudgeProgress())
-            second = judge_worker.ask_better(plan, texts, verdicts, session.files, session.folder)
+            second = judge_worker.write_better_questions(plan, texts, verdicts, session.files, session.folder)
             return _missing_micros(session, plan, second)
     return judge_worker.max_micros(plan, judge_worker.longest_questions(plan, session.files), ())
 
@@ -297,13 +297,13 @@ def _run_judge(session: LlmSession, plan: LadderPlan, texts: Texts) -> JudgeAnsw
     if plan.judge is None:
         return None
     agreed = judge_worker.max_micros(plan, judge_worker.longest_questions(plan, session.files), ())
-    first = judge_worker.ask_acceptable(plan, texts, session.files, session.folder)
+    first = judge_worker.write_acceptable_questions(plan, texts, session.files, session.folder)
     cost = _missing_micros(session, plan, first)
     failed = _ask_judge(session, plan, first, judge_worker.ACCEPTABLE, is_too_dear=cost > agreed)
     verdicts = judgements.judge_answers(session, plan, first, None, JudgeProgress(failed=failed))
     if failed:
         return verdicts
-    second = judge_worker.ask_better(plan, texts, verdicts, session.files, session.folder)
+    second = judge_worker.write_better_questions(plan, texts, verdicts, session.files, session.folder)
     cost += _missing_micros(session, plan, second)
     unpaired = _ask_judge(session, plan, second, judge_worker.BETTER, is_too_dear=cost > agreed)
     return judgements.judge_answers(session, plan, first, second, JudgeProgress(unpaired=unpaired))

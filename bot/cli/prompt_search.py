@@ -61,7 +61,9 @@ def search(session: LlmSession, plan: LadderPlan) -> SearchedPlan:
 
 def choose_shots(session: LlmSession, plan: LadderPlan) -> LadderPlan:
     """Returns the plan with as many examples as do best on training rows. Raises AnswerTimeout."""
-    names = evaluation_worker.only_keys(few_shot_worker.prepare(plan, session.files, session.folder, SEED))
+    names = evaluation_worker.keys_by_candidate(
+        few_shot_worker.prepare(plan, session.files, session.folder, SEED)
+    )
     questions = partial(evaluation_worker.read_questions, session.folder / few_shot_worker.FOLDER, plan)
     arms = until_answered(session, Evaluation(OWNER, names, questions), "answered to choose examples")
     replies = evaluation_engine.replies(session, names, arms)
@@ -80,7 +82,7 @@ def max_micros(session: LlmSession, plan: LadderPlan) -> int | Refusal:
     if plan.search is None:
         return 0
     replay = worker.replay(plan, {}, session.files, session.folder, SEED)
-    refusal = prompt_search.too_little(plan.search, replay)
+    refusal = prompt_search.budget_refusal(plan.search, replay)
     if refusal:
         return Refusal(refusal)
     return worker.max_micros(plan)

@@ -24,7 +24,7 @@ from bot.rules.promotion import alias_for
 from bot.services import datasets, estimate_requests, estimates, evidence
 from bot.services.estimate_inputs import measured_alternatives
 from bot.services.estimates import EstimateResult
-from bot.values.runs import Ended, Refusal
+from bot.values.runs import ModelEnded, Refusal
 from storage.actuals import ActualMonth
 from storage.promotions import Promotion
 from storage.records import Model
@@ -110,7 +110,7 @@ def _estimate_again(context: AppContext, name: str) -> EstimateResult | Refusal:
     if run is None or version is None or report is None:
         return Refusal("Its dataset was deleted.")
     question = estimate_requests.question_of(plan_from_json(run.plan))
-    measured = evidence.evidence_of(context, version, report, None)
+    measured = evidence.load_evidence(context, version, report, None)
     estimate = partial(
         estimates.make_estimate,
         context.settings,
@@ -121,7 +121,7 @@ def _estimate_again(context: AppContext, name: str) -> EstimateResult | Refusal:
     )
     question = replace(question, volume=question.volume or ANY_VOLUME)
     result, best = estimate(question, evidence=measured), measured_alternatives(measured).cheapest
-    if isinstance(result, Ended) and best and best.arm.model:
+    if isinstance(result, ModelEnded) and best and best.arm.model:
         # The model that was in use at the time of the plan has ended, so the best living alternative replaces it.
         return estimate(replace(question, current=best.arm.model), evidence=measured)
     return result

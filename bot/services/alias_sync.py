@@ -53,7 +53,7 @@ def provider_of(context: AppContext, promotion: Promotion) -> str:
     return models.model_of(context, promotion).provider
 
 
-def after_trouble(context: AppContext, promotion: Promotion) -> None:
+def handle_step_failure(context: AppContext, promotion: Promotion) -> None:
     context.store.promotions.put_off(
         promotion, context.clock() + MAX_PAUSE_S, "something went wrong in the bot."
     )

@@ -16,7 +16,7 @@ from bot.rules.estimate_inputs import NO_JUDGE, Question
 from bot.settings import Settings
 from bot.values.evaluations import LadderPlan, SearchPlan
 from bot.values.requests import Baseline
-from bot.values.runs import Ended, Refusal
+from bot.values.runs import ModelEnded, Refusal
 from trainers.chat_parameters import split_effort
 from trainers.dataset import Report
 from trainers.evaluation.results import FREE_RUNGS, RungName
@@ -58,7 +58,7 @@ class LineUp:
     writer: Candidate | None = None
 
     @property
-    def everybody(self) -> tuple[Candidate, ...]:
+    def all_models(self) -> tuple[Candidate, ...]:
         """All models that rows are sent to."""
         more = [model for model in (self.judge, self.writer) if model and model not in self.models]
         return (*self.models, *(model for at, model in enumerate(more) if model not in more[:at]))
@@ -94,10 +94,10 @@ class LineUp:
             prompt=prompt,
             bar=bar,
             documents=documents,
-            prices=PriceList(tuple(model.price for model in self.everybody), today).to_json(),
+            prices=PriceList(tuple(model.price for model in self.all_models), today).to_json(),
             withheld_from=withheld_from,
             judge=self.judge.name if self.judge else None,
-            thinking=tuple(model.name for model in self.everybody if model.thinks),
+            thinking=tuple(model.name for model in self.all_models if model.thinks),
             search=SearchPlan(first, writer, to_micros(optimise)) if optimise else None,
             optimised=optimised,
             chooses_shots=chooses_shots,
@@ -157,7 +157,7 @@ def find_judge(
     return replace(judge, about="judge") if isinstance(judge, Refusal) else judge
 
 
-def judge_of_runs(
+def find_run_judge(
     settings: Settings,
     reachable: Collection[str] | None,
     question: Question,
@@ -181,10 +181,12 @@ def is_free(rungs: Collection[RungName]) -> bool:
     return bool(rungs) and set(rungs) <= set(FREE_RUNGS)
 
 
-def ended(price: PriceRow, wanted: str, about: str | None = None) -> Ended:
+def refuse_ended_model(price: PriceRow, wanted: str, about: str | None = None) -> ModelEnded:
     """Refuses a model that has ended; `price` is its row."""
     instead = f"Its maker names {code(price.successor)} instead." if price.successor else "Choose another."
-    return Ended(f"{code(wanted[:80])} ended on {price.ends}: it does not answer any more. {instead}", about)
+    return ModelEnded(
+        f"{code(wanted[:80])} ended on {price.ends}: it does not answer any more. {instead}", about
+    )
 
 
 def own_models(settings: Settings, reachable: Collection[str]) -> tuple[str, ...]:
@@ -194,7 +196,7 @@ def own_models(settings: Settings, reachable: Collection[str]) -> tuple[str, ...
     return tuple(f"{OWN}/{model.name}" for model in row.models if not model.is_encoder)
 
 
-def keyless(settings: Settings, reachable: Collection[str]) -> tuple[tuple[str, str], ...]:
+def providers_without_key(settings: Settings, reachable: Collection[str]) -> tuple[tuple[str, str], ...]:
     """Returns the providers that can't be asked here, each with the variable that its key goes into."""
     rows = (row for row in settings.providers if row.name not in reachable)
     return tuple((row.name, row.provider.variables) for row in rows if row.provider.variables)
@@ -206,7 +208,7 @@ def full_name(settings: Settings, current: str | None) -> str | None:
     return None if place is None or isinstance(place, Refusal) else f"{place[0].name}/{place[1]}"
 
 
-def with_a_cheap_one(
+def suggest_models(
     settings: Settings, current: str | None, today: date, reachable: Collection[str] = ()
 ) -> tuple[str, ...]:
     """Returns today's model by its full name, and the cheapest capable one if that costs less, for `models=`. Rows go
@@ -349,7 +351,7 @@ def _candidate(
     if model and model.has_ended(today) and isinstance(price, UnknownPrice):
         price = tuned_price(row, model)
     if isinstance(price, PriceRow) and price.has_ended(today):
-        return ended(price, wanted)
+        return refuse_ended_model(price, wanted)
     if isinstance(price, UnknownPrice):
         near = f" Did you mean {' or '.join(map(code, price.nearest[:3]))}?" if price.nearest else ""
         safe = "".join(letter for letter in name if letter.isprintable() and letter not in '`<>&"')[:80]

@@ -60,7 +60,9 @@ class RewrittenDataset:
     held: int
 
 
-def without_rows(context: CoreContext, dataset: str, lines: Collection[int]) -> RewrittenDataset | Refusal:
+def rewrite_without_rows(
+    context: CoreContext, dataset: str, lines: Collection[int]
+) -> RewrittenDataset | Refusal:
     """Writes the newest usable version without the rows that ask the same questions as the rows at these lines of its
     file."""
     before = context.store.datasets.newest(dataset)
@@ -229,7 +231,7 @@ def record(
         )
 
 
-def take_out(context: CoreContext, new: RewrittenDataset, person: str) -> DatasetDeletion | Refusal:
+def commit_rewrite(context: CoreContext, new: RewrittenDataset, person: str) -> DatasetDeletion | Refusal:
     """Records the version without the rows and deletes those before it, all or nothing. A model in use that was trained
     on one of them ends too, since no newer one can be trained before the rows are gone."""
     name = new.before.name
@@ -299,7 +301,7 @@ def step(context: CoreContext, deletion: DatasetDeletion) -> None:
         _delete(context, deletion)
 
 
-def after_trouble(context: CoreContext, deletion: DatasetDeletion) -> None:
+def handle_step_failure(context: CoreContext, deletion: DatasetDeletion) -> None:
     context.store.deletions.later(deletion, next_at=context.clock() + AGAIN_S)
 
 

@@ -153,7 +153,7 @@ def receive(context: AppContext, upload: Upload) -> Dataset | Refusal:
     return dataset
 
 
-def add_written(
+def add_generated_version(
     context: AppContext, new: NewDataset, sha256: str, *, action: str, detail: str
 ) -> Dataset | None:
     """Records a version whose file the bot itself wrote; the ticks check it as they check an upload. Returns None where
@@ -248,12 +248,12 @@ def step(context: AppContext, dataset: Dataset) -> None:
         _check(context, dataset)
 
 
-def after_trouble(context: AppContext, dataset: Dataset) -> None:
+def handle_step_failure(context: AppContext, dataset: Dataset) -> None:
     """Tries a step again that stopped with a fault of the bot's own; after a few times the person is told."""
     _again_or_refuse(context, dataset, f"something in the bot went wrong. {logs.sorry()}", CHECK_TRIES)
 
 
-def listing(context: AppContext, person: str, here: str | None) -> Sequence[Dataset]:
+def list_visible(context: AppContext, person: str, here: str | None) -> Sequence[Dataset]:
     """Returns the datasets that a person may know of, newest first."""
     names = authorization.visible_datasets(context, person, here)
     return [dataset for dataset in context.store.datasets.all() if dataset.name in names]
@@ -261,11 +261,11 @@ def listing(context: AppContext, person: str, here: str | None) -> Sequence[Data
 
 def usable_names(context: AppContext, person: str, here: str) -> list[str]:
     """Returns the names that a form offers: the datasets that a person may use, newest first."""
-    usable = (dataset.name for dataset in listing(context, person, here) if report_of(dataset))
+    usable = (dataset.name for dataset in list_visible(context, person, here) if report_of(dataset))
     return list(dict.fromkeys(usable))
 
 
-def ready(
+def load_usable(
     context: AppContext, name: str, person: str, here: str, *, is_posted: bool = False
 ) -> CheckedDataset | Refusal:
     """Returns the newest usable version of a name for a person who asks in the channel `here`, or why there is none.

@@ -147,7 +147,7 @@ def step(context: AppContext, record: DeploymentRecord) -> None:
         _wait(context, latest, seconds, f"{trouble} Trying again.")
 
 
-def after_trouble(context: AppContext, record: DeploymentRecord) -> None:
+def handle_step_failure(context: AppContext, record: DeploymentRecord) -> None:
     _wait(context, record, TROUBLE_S, None)
 
 

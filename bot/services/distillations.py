@@ -131,7 +131,9 @@ def conclude(step: LadderStep) -> None:
     context, plan, keys = step.context, step.plan, step.keys()
     if keys is None:
         return
-    answers = evaluation_engine.replies(context, evaluation_worker.only_keys(keys), step.progress.arms)
+    answers = evaluation_engine.replies(
+        context, evaluation_worker.keys_by_candidate(keys), step.progress.arms
+    )
     rows = context.workers.poll(
         f"taught {step.owner}",
         row_labels_worker.read_teacher,
@@ -270,7 +272,7 @@ def _prepare(context: AppContext, labelling: Labelling) -> None:
             presidio=context.settings.presidio,
         )
     except WorkerStopped as stopped:
-        row_labels.again_or_fail(context, labelling, f"Reading them {stopped}.")
+        row_labels.retry_or_fail(context, labelling, f"Reading them {stopped}.")
         return
     if isinstance(questions, Refusal):
         row_labels.fail(context, labelling, questions.text)

@@ -39,7 +39,7 @@ def may_upload(context: AppContext, dataset: str, person: str, channel: str) -> 
     Documents come from the dataset's own channel, as its rows do: the rules about data go by that channel, and nobody
     else puts words into its prompts.
     """
-    checked = datasets.ready(context, dataset, person, channel, is_posted=True)
+    checked = datasets.load_usable(context, dataset, person, channel, is_posted=True)
     if isinstance(checked, Refusal):
         return checked
     owner = checked.dataset.owner
@@ -103,7 +103,7 @@ def step(context: AppContext, document: Document) -> None:
                 _show(context, moved, views.document_ready(moved))
 
 
-def after_trouble(context: AppContext, document: Document) -> None:
+def handle_step_failure(context: AppContext, document: Document) -> None:
     _again_or_refuse(context, document, f"something in the bot went wrong. {logs.sorry()}")
 
 

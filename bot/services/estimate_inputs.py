@@ -52,7 +52,7 @@ ENCODER_RUNG: str = "encoder"  # of the ladder: what the method head trains
 
 
 @dataclass(frozen=True)
-class Priced:
+class EstimatePrices:
     """`volume` is input tokens a month, `training` one run's. `cheapest`: the rates of the cheapest measured rung that
     meets the bar, if there is one."""
 
@@ -70,8 +70,13 @@ def measured_alternatives(evidence: Evidence) -> MeasuredCandidates:
     return MeasuredCandidates(evidence.alternatives, evidence.bar, other)
 
 
-def inputs_of(
-    question: Question, report: Report, evidence: Evidence, priced: Priced, ends: date | None, today: date
+def build_inputs(
+    question: Question,
+    report: Report,
+    evidence: Evidence,
+    priced: EstimatePrices,
+    ends: date | None,
+    today: date,
 ) -> Inputs:
     prompted = measured_alternatives(evidence).prompted(question.current or "")
     speed = None
@@ -103,7 +108,7 @@ def inputs_of(
     return replace(without, alternative=alternative, quality=quality)
 
 
-def once_trained(inputs: Inputs) -> Inputs:
+def without_sunk_costs(inputs: Inputs) -> Inputs:
     """Returns the inputs of a run that is over: what was spent doesn't come back, but what each retraining will cost
     counts."""
     again = inputs.monitoring_usd + retraining_usd(inputs)
@@ -198,11 +203,11 @@ def training_needs(
         is_estimated = pairs is not None or is_assumed
         cost = replace(cost, training=replace(cost.training, is_estimated=is_estimated))
         cost = _with_judge(cost, report, judge) if judge else cost
-        cost = _with_hosting(cost, hosting_of(settings, target))
+        cost = _with_hosting(cost, find_hosting(settings, target))
     return TrainingNeeds(chosen, tuned, base, room, time, cost)
 
 
-def hosting_of(settings: Settings, target: Target) -> Hosting | None:
+def find_hosting(settings: Settings, target: Target) -> Hosting | None:
     """Returns None if the bot starts no machine for the tuned model, or nobody knows what an hour of it costs."""
     row = target.row
     price = row.hourly(target.model.name) if row.is_hosted and row.provider.can("deploy") else None
@@ -388,7 +393,7 @@ def without_ended_models(settings: Settings, evidence: Evidence, today: date) ->
     )
 
 
-def without_itself(evidence: Evidence, method: MethodName) -> Evidence:
+def without_trained_rung(evidence: Evidence, method: MethodName) -> Evidence:
     """Removes the ladder's encoder, frozen and with a head, where it is what is to be trained: it is no alternative to
     itself."""
     if method != "head":

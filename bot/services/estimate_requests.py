@@ -30,7 +30,7 @@ from bot.rules.plans import BestCandidate, Plan, PlanVerdict, Prediction
 from bot.services import authorization, candidates, datasets, estimates, notifications
 from bot.services.datasets import CheckedDataset
 from bot.services.estimates import EstimateResult
-from bot.services.evidence import evidence_of
+from bot.services.evidence import load_evidence
 from bot.services.hardware import find_target, with_rental_price
 from bot.values.requests import Estimate
 from bot.values.runs import Refusal
@@ -50,7 +50,7 @@ def may_ask(context: AppContext, command: Estimate, person: str, channel: str) -
     refusal = authorization.refusal(context, person, "estimate", channel)
     if refusal:
         return refusal
-    checked = datasets.ready(context, command.dataset, person, channel)
+    checked = datasets.load_usable(context, command.dataset, person, channel)
     if isinstance(checked, Refusal):
         return checked
     refusal = datasets.bar_refusal(context, command.dataset, command.bar, person, channel)
@@ -63,7 +63,7 @@ def answer(context: AppContext, command: Estimate, person: str, channel: str) ->
 
     Its thousands of draws take over a second at a cold start, so call it after the ack.
     """
-    checked = datasets.ready(context, command.dataset, person, channel)
+    checked = datasets.load_usable(context, command.dataset, person, channel)
     if isinstance(checked, Refusal):  # it has changed since it was asked
         notifications.tell_person(context, None, person, channel, general.text_message(checked.text))
         return
@@ -89,7 +89,7 @@ def _card(context: AppContext, result: EstimateResult, number: int, shared_by: s
     return views.card(result, result.target.name, number=number, shared_by=shared_by, encoder=encoder)
 
 
-def choices(context: AppContext, person: str, channel: str) -> EstimateChoices:
+def form_choices(context: AppContext, person: str, channel: str) -> EstimateChoices:
     """Returns what the form offers."""
     day = context.today()
     targets = [
@@ -121,13 +121,13 @@ def share(context: AppContext, number: int, person: str) -> str | Refusal:
     return "It comes into the channel in a moment, with its plots in the thread."
 
 
-def remake(context: AppContext, number: int, person: str) -> EstimateResult | Refusal:
+def recompute(context: AppContext, number: int, person: str) -> EstimateResult | Refusal:
     """Makes a stored estimate again for the person who clicked on its card."""
-    estimate = kept_for(context, number, person)
+    estimate = load_estimate_for(context, number, person)
     return estimate if isinstance(estimate, Refusal) else _again(context, replace(estimate, person=person))
 
 
-def kept_for(context: AppContext, number: int, person: str) -> KeptEstimate | Refusal:
+def load_estimate_for(context: AppContext, number: int, person: str) -> KeptEstimate | Refusal:
     """Returns what a person asked, if this one may see its answer."""
     estimate = context.store.estimates.get(number)
     if estimate is None:
@@ -137,7 +137,7 @@ def kept_for(context: AppContext, number: int, person: str) -> KeptEstimate | Re
     return refusal or estimate
 
 
-def no_longer_next(dataset: str) -> Refusal:
+def outdated_step_refusal(dataset: str) -> Refusal:
     """Refuses the step that a button on an estimate's card offered."""
     return Refusal(
         "This is no longer the next step: more is known by now. "
@@ -145,9 +145,9 @@ def no_longer_next(dataset: str) -> Refusal:
     )
 
 
-def asked_before(context: AppContext, number: int, person: str) -> AskedEstimate | Refusal:
+def load_asked_estimate(context: AppContext, number: int, person: str) -> AskedEstimate | Refusal:
     """Returns what an estimate was asked about, for one that changes it."""
-    estimate = kept_for(context, number, person)
+    estimate = load_estimate_for(context, number, person)
     if isinstance(estimate, Refusal):
         return estimate
     typed = dict(word.split("=", 1) for word in estimate.asked.split())
@@ -212,7 +212,7 @@ def estimate_for(
     settings = with_rental_price(context.settings, target)
     if isinstance(settings, Refusal):
         return settings
-    evidence = evidence_of(context, checked.dataset, checked.report, target, bar=bar, task=task)
+    evidence = load_evidence(context, checked.dataset, checked.report, target, bar=bar, task=task)
     day = context.today()
     return estimates.make_estimate(
         settings,
@@ -280,7 +280,9 @@ def _best(evidence: Evidence) -> BestCandidate | None:
 
 
 def _again(context: AppContext, estimate: KeptEstimate) -> EstimateResult | Refusal:
-    checked = datasets.ready(context, estimate.dataset, estimate.person, estimate.channel, is_posted=True)
+    checked = datasets.load_usable(
+        context, estimate.dataset, estimate.person, estimate.channel, is_posted=True
+    )
     if isinstance(checked, Refusal):
         return checked
     question = parse_question(estimate.asked)

@@ -24,26 +24,26 @@ from bot.rules.roi import Estimate, Inputs, Training, estimate
 from bot.rules.units import HOURS_PER_MONTH
 from bot.services.candidates import (
     Candidate,
-    ended,
+    find_run_judge,
     full_name,
-    judge_of_runs,
-    keyless,
     own_models,
-    with_a_cheap_one,
+    providers_without_key,
+    refuse_ended_model,
+    suggest_models,
 )
 from bot.services.estimate_inputs import (
-    Priced,
+    EstimatePrices,
     RunCost,
     TrainingNeeds,
-    inputs_of,
+    build_inputs,
     measured_alternatives,
-    once_trained,
     rung_price,
     rung_rates,
     training_needs,
     with_successors,
     without_ended_models,
-    without_itself,
+    without_sunk_costs,
+    without_trained_rung,
 )
 from bot.services.hardware import MemoryHeadroom, Target, capacity_of, find_target
 from bot.settings import Settings
@@ -136,10 +136,10 @@ def make_estimate(
     now = _unfit(name, report, question, target) or _price_today(settings, question, today)
     if isinstance(now, Refusal):
         return now
-    judge = judge_of_runs(settings, reachable, question, evidence.judge, report, today)
+    judge = find_run_judge(settings, reachable, question, evidence.judge, report, today)
     if isinstance(judge, Refusal):
         return judge
-    evidence = without_itself(without_ended_models(settings, evidence, today), question.method)
+    evidence = without_trained_rung(without_ended_models(settings, evidence, today), question.method)
     effort = training_needs(settings, target, report, question, today, judge)
     request = _Request(settings, name, report, question, target, now, today, is_trained, reachable)
     sums = _sums(request, effort, evidence)
@@ -186,8 +186,8 @@ def _as_today(
     if not isinstance(rates, Rates):
         return None
     free = Training(0, 1, usd_per_million=ZERO)
-    priced = Priced(question.volume or 0, rates, rates, free, ZERO, None)
-    return inputs_of(question, report, evidence, priced, None, today)
+    priced = EstimatePrices(question.volume or 0, rates, rates, free, ZERO, None)
+    return build_inputs(question, report, evidence, priced, None, today)
 
 
 def _unfit(name: str, report: Report, question: Question, target: Target) -> Refusal | None:
@@ -347,8 +347,8 @@ def _sums(request: _Request, effort: TrainingNeeds, evidence: Evidence) -> _Sums
         tuned=_with_capacity(settings, question, priced.tuned),
         cheapest=_with_capacity(settings, question, other) if other else None,
     )
-    inputs = inputs_of(question, request.report, evidence, priced, request.target.model.ends, today)
-    return _Sums(once_trained(inputs) if request.is_trained else inputs, listed)
+    inputs = build_inputs(question, request.report, evidence, priced, request.target.model.ends, today)
+    return _Sums(without_sunk_costs(inputs) if request.is_trained else inputs, listed)
 
 
 def _with_capacity(settings: Settings, question: Question, rates: Rates) -> Rates:
@@ -395,9 +395,9 @@ def _facts(request: _Request, effort: TrainingNeeds, sums: _Sums, evidence: Evid
         current=current,
         faults=count_row_faults(report),
         full_current=full_name(settings, current),
-        to_measure=with_a_cheap_one(settings, current, today, reachable or ()),
+        to_measure=suggest_models(settings, current, today, reachable or ()),
         machine=_own_machine(request, effort, sums),
-        providers_without_key=() if reachable is None else keyless(settings, reachable),
+        providers_without_key=() if reachable is None else providers_without_key(settings, reachable),
         has_models=reachable is None or bool(own_models(settings, reachable)),
     )
 
@@ -408,7 +408,7 @@ def _price_today(settings: Settings, question: Question, today: date) -> PriceRo
     row = prompted_price(question.current, settings.providers, settings.prices, today)
     if isinstance(row, UnknownPrice):
         return Refusal(row.sentence, "current")
-    return ended(row, question.current, "current") if row.has_ended(today) else row
+    return refuse_ended_model(row, question.current, "current") if row.has_ended(today) else row
 
 
 def _priced(
@@ -417,7 +417,7 @@ def _priced(
     now: PriceRow | None,
     tuned: PriceRow,
     cheapest: Rates | None,
-) -> Priced | MissingPrice:
+) -> EstimatePrices | MissingPrice:
     """Returns every price that the sums need, or the first that is missing."""
     if isinstance(cost, MissingPrice):
         return cost
@@ -428,4 +428,6 @@ def _priced(
         return rates_now
     if isinstance(rates_tuned, MissingPrice):
         return rates_tuned
-    return Priced(question.volume, rates_now, rates_tuned, cost.training, cost.evaluation_usd, cheapest)
+    return EstimatePrices(
+        question.volume, rates_now, rates_tuned, cost.training, cost.evaluation_usd, cheapest
+    )

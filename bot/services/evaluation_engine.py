@@ -118,7 +118,7 @@ def count(
     return replace(arm, answered=there, declined=silent, failed=failed, why_declined=why)
 
 
-def keep_free(
+def store_free_answers(
     context: Asking,
     candidate: Candidate,
     keys: Sequence[str],

@@ -60,7 +60,7 @@ class LadderStep:
 
     def evaluation(self, keys: Mapping[Candidate, ArmKeys]) -> Evaluation:
         questions = partial(evaluation_worker.read_questions, self.folder, self.plan)
-        return Evaluation(self.owner, evaluation_worker.only_keys(keys), questions)
+        return Evaluation(self.owner, evaluation_worker.keys_by_candidate(keys), questions)
 
     def ask(self, evaluation: Evaluation, keys: frozenset[str]) -> None:
         """Asks these questions if the rows may leave. A ladder whose rows are not scanned yet waits for that."""
@@ -125,7 +125,7 @@ class LadderStep:
         return micros
 
     def _spent_on(self, keys: Mapping[Candidate, ArmKeys], since: float, unanswered: frozenset[str]) -> int:
-        prices, names = self.plan.price_of, evaluation_worker.only_keys(keys)
+        prices, names = self.plan.price_of, evaluation_worker.keys_by_candidate(keys)
         settled = frozenset(key for arm in names.values() for key in arm) - unanswered
         most = evaluation_worker.max_tokens(self.plan.labels, self.plan.longest_answer)
         micros = evaluation_engine.spent(self.context, prices, names, since)

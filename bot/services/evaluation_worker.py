@@ -128,16 +128,16 @@ def _read_keys(path: Path, _written_at: int) -> Mapping[Candidate, ArmKeys]:
     }
 
 
-def only_keys(keys: Mapping[Candidate, ArmKeys]) -> Mapping[Candidate, tuple[str, ...]]:
+def keys_by_candidate(keys: Mapping[Candidate, ArmKeys]) -> Mapping[Candidate, tuple[str, ...]]:
     return {candidate: keys.keys for candidate, keys in keys.items()}
 
 
 def read_questions(folder: Path, plan: LadderPlan, wanted: frozenset[str]) -> list[Question]:
     """Returns the questions whose keys are wanted, candidate by candidate."""
-    return questions_in(folder / PROMPTS, plan, wanted, max_tokens(plan.labels, plan.longest_answer))
+    return read_questions_file(folder / PROMPTS, plan, wanted, max_tokens(plan.labels, plan.longest_answer))
 
 
-def questions_in(path: Path, plan: LadderPlan, wanted: frozenset[str], longest: int) -> list[Question]:
+def read_questions_file(path: Path, plan: LadderPlan, wanted: frozenset[str], longest: int) -> list[Question]:
     """Returns questions that `write_prompts` wrote. `longest`: the maximum tokens of an answer, without thinking."""
     questions = []
     with path.open(encoding="utf-8") as file:

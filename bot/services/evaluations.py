@@ -70,7 +70,7 @@ def ask(context: AppContext, command: Baseline, person: str, channel: str) -> Me
     if isinstance(planned, Refusal):
         return planned
     plan, permission = planned
-    if same := measurements.under_way(context, plan.to_json()):
+    if same := measurements.find_open_duplicate(context, plan.to_json()):
         return Refusal(f"This very measurement is under way already: it is m{same.id}.")
     with context.store.transaction():
         datasets.change_settings(
@@ -96,20 +96,20 @@ def ask_after_run(context: AppContext, number: int, person: str) -> Measurement 
 def ask_after_estimate(context: AppContext, number: int, person: str) -> Measurement | Refusal:
     """Handles the button on an estimate: measures what the verdict wants by now, as what the card offered may have been
     measured since."""
-    estimate = estimate_requests.kept_for(context, number, person)
+    estimate = estimate_requests.load_estimate_for(context, number, person)
     if isinstance(estimate, Refusal):
         return estimate
-    result = estimate_requests.remake(context, number, person)
+    result = estimate_requests.recompute(context, number, person)
     if isinstance(result, Refusal):
         return result
     step = result.verdict.deciding.step
     todo = step.todo if step else None
     if not isinstance(todo, Measure) or not todo.is_command:
-        return estimate_requests.no_longer_next(estimate.dataset)
+        return estimate_requests.outdated_step_refusal(estimate.dataset)
     return ask(context, Baseline(todo.dataset, todo.models, todo.rungs), person, estimate.channel)
 
 
-def choices(context: AppContext, person: str, channel: str) -> BaselineChoices:
+def form_choices(context: AppContext, person: str, channel: str) -> BaselineChoices:
     """Returns what the form offers: models whose key is set."""
     today = context.today()
     rows = [row for row in context.settings.providers if row.name in context.trainers]
@@ -167,9 +167,9 @@ def step(context: AppContext, measurement: Measurement) -> None:
             _judge(step)
 
 
-def after_trouble(context: AppContext, measurement: Measurement) -> None:
+def handle_step_failure(context: AppContext, measurement: Measurement) -> None:
     """Tries a step again that stopped with a fault of the bot's own; after a few times people are told."""
-    measurements.again_or_fail(context, measurement, step_of(context, measurement).stop)
+    measurements.retry_or_fail(context, measurement, step_of(context, measurement).stop)
 
 
 def _prepare(step: LadderStep) -> None:
@@ -196,7 +196,7 @@ def _prepare(step: LadderStep) -> None:
         replay = prompt_search.first_replay(step)
         if replay is None:
             return
-        if too_little := prompt_search.too_little(plan.search, replay):
+        if too_little := prompt_search.budget_refusal(plan.search, replay):
             measurements.end(context, step.measurement, "failed", too_little)
             return
         most += prompt_search_worker.max_micros(plan)
@@ -255,7 +255,9 @@ def _with_free_answers(step: LadderStep, evaluation: Evaluation, answers: Answer
             failed[candidate] = replies.text
         elif replies is not None:
             keys = evaluation.keys[candidate]
-            evaluation_engine.keep_free(context, candidate, keys, replies, context.clock(), evaluation.owner)
+            evaluation_engine.store_free_answers(
+                context, candidate, keys, replies, context.clock(), evaluation.owner
+            )
     arms = (replace(arm, failed=failed.get(arm.arm, arm.failed)) for arm in step.progress.arms)
     return step.with_progress(replace(step.progress, arms=tuple(arms)))
 
@@ -287,7 +289,7 @@ def _judge(step: LadderStep) -> None:
         f"judge {step.owner}",
         judge_worker.conclude,
         plan,
-        evaluation_engine.replies(context, evaluation_worker.only_keys(keys), progress.arms),
+        evaluation_engine.replies(context, evaluation_worker.keys_by_candidate(keys), progress.arms),
         from_judge,
         context.settings.files,
         step.folder,
@@ -330,11 +332,11 @@ def _plan(
     )
     if isinstance(line_up, Refusal):
         return line_up
-    few = prompt_search.too_few(report.n_train) if command.optimise else None
+    few = prompt_search.too_few_rows_refusal(report.n_train) if command.optimise else None
     if few:
         return few
     permission = data_policy.decide_egress(
-        context, dataset, report, [model.row for model in line_up.everybody], command.because
+        context, dataset, report, [model.row for model in line_up.all_models], command.because
     )
     if isinstance(permission, Refusal):
         return permission

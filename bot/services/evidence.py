@@ -40,7 +40,7 @@ RIGHT_OR_WRONG = ("label", "judge", "calls")  # scores of 1 and 0, as the answer
 SIBLINGS = 10  # the best of them: one that is worse than these can't be the best that a model is held against
 
 
-def evidence_of(
+def load_evidence(
     context: AppContext,
     dataset: Dataset,
     report: Report,
@@ -121,7 +121,7 @@ def judge_agreement(context: AppContext, plan: Plan) -> HumanAgreement | None:
     return measurements.preferences_of(context, judged) if judged else None
 
 
-def alternatives_of(evidence: Evidence, judge: str | None) -> tuple[Rung, ...]:
+def comparable_alternatives(evidence: Evidence, judge: str | None) -> tuple[Rung, ...]:
     """Returns the alternatives whose scores can be held against a model's that this judge has judged."""
     return evidence.alternatives if evidence.judge in (None, judge) else ()
 
@@ -201,7 +201,7 @@ def _others(context: AppContext, run: Run, plan: Plan, tuned: Rung) -> Iterator[
     report = datasets.report_of(dataset)
     if report is None or report.holdout_sha256 != plan.holdout_sha256:
         return
-    for rung in alternatives_of(evidence_of(context, dataset, report, None), plan.judge):
+    for rung in comparable_alternatives(load_evidence(context, dataset, report, None), plan.judge):
         if plan.method == "head" and rung.arm.rung == ENCODER_RUNG:
             continue  # the same model, measured before it was trained
         if (rung.scoring, rung.n) == (tuned.scoring, tuned.n):

@@ -36,7 +36,7 @@ def take_step(step: LadderStep) -> None:
     context, plan, progress, keys = step.context, step.plan, step.progress, keys_of(step)
     if keys is None:
         return
-    names = evaluation_worker.only_keys(keys)
+    names = evaluation_worker.keys_by_candidate(keys)
     questions = partial(evaluation_worker.read_questions, step.folder / few_shot_worker.FOLDER, plan)
     evaluation = Evaluation(step.owner, names, questions)
     answers = evaluation_engine.collect(context, evaluation, progress.shot_arms)

@@ -126,7 +126,7 @@ def _max_tokens(plan: LadderPlan) -> int:
     return MAX_TOKENS + plan.room(str(plan.judge))
 
 
-def ask_acceptable(plan: LadderPlan, texts: Texts, files: Path, folder: Path) -> Questions:
+def write_acceptable_questions(plan: LadderPlan, texts: Texts, files: Path, folder: Path) -> Questions:
     """Writes one question about each answer that isn't empty into `folder`. Calls of tools are compared, and not
     judged."""
     rows = examples(files, plan.holdout_sha256)
@@ -140,7 +140,7 @@ def ask_acceptable(plan: LadderPlan, texts: Texts, files: Path, folder: Path) ->
     return _written(folder, ACCEPTABLE, plan, prompts_of)
 
 
-def ask_better(
+def write_better_questions(
     plan: LadderPlan, texts: Texts, from_judge: JudgeAnswers, files: Path, folder: Path
 ) -> Questions:
     """Writes the comparisons of the two candidates with most acceptable answers, row by row and in both orders; none if

@@ -143,7 +143,7 @@ def too_dear(plan: LadderPlan, consulted: Consulted, spent: int, most: int) -> s
 
 def evaluation_of(owner: str, plan: LadderPlan, questions: Questions, prompts: Path) -> Evaluation:
     """Returns the evaluation of these questions, which were written into `prompts`."""
-    read = partial(evaluation_worker.questions_in, prompts, plan, longest=judge_worker.MAX_TOKENS)
+    read = partial(evaluation_worker.read_questions_file, prompts, plan, longest=judge_worker.MAX_TOKENS)
     return Evaluation(owner, {judge_worker.candidate_of(plan): sorted(questions.wanted)}, read)
 
 
@@ -171,7 +171,7 @@ def _consultation(step: LadderStep, judge: JudgeProgress) -> Consultation | None
     keys = step.keys()
     if keys is None:
         return None
-    names = evaluation_worker.only_keys(keys)
+    names = evaluation_worker.keys_by_candidate(keys)
     return Consultation(step.owner, step.plan, step.folder, names, step.progress.arms, judge)
 
 
@@ -190,12 +190,12 @@ def _asked(context: AppContext, consultation: Consultation) -> Sequence[Question
         so_far = (read_judge_answers(context, plan, folder, judge),) if name == BETTER else ()
         return context.workers.poll(work, write, plan, texts, *so_far, context.settings.files, folder)
 
-    first = written(ACCEPTABLE, judge_worker.ask_acceptable)
+    first = written(ACCEPTABLE, judge_worker.write_acceptable_questions)
     if first is None:
         return None
     if first.wanted - context.store.answers.answered(first.priced.keys) - set(judge.declined):
         return [first]
-    second = written(BETTER, judge_worker.ask_better)
+    second = written(BETTER, judge_worker.write_better_questions)
     return None if second is None else [first, second]
 
 

@@ -39,9 +39,9 @@ from bot.values.learning_curves import (
     SizeProgress,
     TunedCurvePlan,
     TunedCurveProgress,
+    curve_sizes,
     key_of,
     plan_of,
-    sizes_of,
 )
 from bot.values.requests import Curve
 from bot.values.runs import Refusal
@@ -74,7 +74,7 @@ def ask(context: AppContext, command: Curve, person: str, channel: str) -> Measu
         )
     if isinstance(permission, Refusal):
         return permission
-    if same := measurements.under_way(context, plan.to_json()):
+    if same := measurements.find_open_duplicate(context, plan.to_json()):
         return Refusal(f"This very curve is being measured already: it is m{same.id}.")
     state: MeasurementState = "running" if isinstance(plan, CurvePlan) else "asked"
     new = NewMeasurement("curve", checked.dataset.id, channel, person, plan.to_json(), state)
@@ -103,11 +103,11 @@ def step(context: AppContext, measurement: Measurement) -> None:
                 _put_plot(context, measurement, judged.curve, judged.plot)
 
 
-def after_trouble(context: AppContext, measurement: Measurement) -> None:
+def handle_step_failure(context: AppContext, measurement: Measurement) -> None:
     """Tries a step again that stopped with a fault of the bot's own; after a few times people are told."""
     is_tuned = isinstance(plan_of(measurement.plan), TunedCurvePlan)
     spent = TunedCurveProgress.from_json(measurement.progress).spent_micros if is_tuned else 0
-    measurements.again_or_fail(context, measurement, lambda: spent)
+    measurements.retry_or_fail(context, measurement, lambda: spent)
 
 
 def _put_plot(context: AppContext, measurement: Measurement, curve: MeasuredCurve, plot: Path | None) -> None:
@@ -174,7 +174,7 @@ def _tuned_plan(
     if refusal:
         return refusal
     planned: list[PlannedSize] = []
-    for rows in sizes_of(report.n_train):
+    for rows in curve_sizes(report.n_train):
         estimate = _estimated(context, checked, target, rows)
         if isinstance(estimate, Refusal):
             return estimate

@@ -71,10 +71,10 @@ def dataset_to_measure(
     """Returns the dataset if this person may have it measured, with the outcome in this channel."""
     refusal = authorization.refusal(context, person, "measure", channel)
     refusal = refusal or authorization.channel_refusal(context, channel)
-    return refusal or datasets.ready(context, dataset, person, channel, is_posted=True)
+    return refusal or datasets.load_usable(context, dataset, person, channel, is_posted=True)
 
 
-def under_way(context: AppContext, plan: str) -> Measurement | None:
+def find_open_duplicate(context: AppContext, plan: str) -> Measurement | None:
     """Returns an open measurement with the same plan, as JSON."""
     return next((other for other in context.store.measurements.open() if other.plan == plan), None)
 
@@ -305,7 +305,7 @@ def end(
             context.send(Draft("direct", moved.channel, body, dedupe=f"end of {subject}", person=who))
 
 
-def again_or_fail(context: AppContext, measurement: Measurement, spent_micros: Callable[[], int]) -> None:
+def retry_or_fail(context: AppContext, measurement: Measurement, spent_micros: Callable[[], int]) -> None:
     """Tries a step again that stopped with a fault of the bot's own; after a few times it ends, and has cost
     `spent_micros`."""
     now = context.clock()

@@ -21,7 +21,7 @@ from bot.services import evidence as evidence_services
 from bot.values.evaluations import CurvePlan, LadderPlan, LadderProgress
 from bot.values.learning_curves import TunedCurveProgress, plan_of
 from bot.values.runs import Refusal
-from bot.values.sunsets import ending
+from bot.values.sunsets import ending_soon
 from storage.records import Measurement
 from trainers.evaluation.results import Curve, Ladder
 
@@ -44,7 +44,7 @@ def status(context: AppContext, person: str, channel: str) -> Status:
         freeze,
         against,
         used,
-        ending(uses, today),
+        ending_soon(uses, today),
         today,
         deployments.summaries(context, names),
     )
@@ -108,12 +108,12 @@ def listing(context: AppContext, person: str, channel: str) -> Sequence[DatasetE
     comes with its best candidate and its looks."""
     seen: set[str] = set()
     listed: list[DatasetEntry] = []
-    for dataset in datasets.listing(context, person, channel):
+    for dataset in datasets.list_visible(context, person, channel):
         report, best, looks = datasets.report_of(dataset), None, None
         is_newest = report is not None and dataset.name not in seen
         seen |= {dataset.name} if is_newest else set()
         if report and is_newest and len(listed) < SHOWN_DATASETS:
-            evidence = evidence_services.evidence_of(context, dataset, report, None)
+            evidence = evidence_services.load_evidence(context, dataset, report, None)
             best = Best(evidence_services.best_rung(evidence), evidence.bar)
             looks = datasets.looks_of(context, dataset.name, report)
         listed.append(DatasetEntry(dataset, report, best, looks))

@@ -51,7 +51,7 @@ from bot.services import (
 from bot.services.data_policy import EgressPermission
 from bot.services.dataset_worker import SEED
 from bot.services.datasets import CheckedDataset
-from bot.services.estimate_inputs import OTHER_TOKENIZER, RunCost, hosting_of
+from bot.services.estimate_inputs import OTHER_TOKENIZER, RunCost, find_hosting
 from bot.services.estimates import EstimateResult
 from bot.services.hardware import Target, find_target
 from bot.services.provider_jobs import LEAST_SWEEP_USD
@@ -228,7 +228,7 @@ def may_start(
     )
     if refusal:
         return refusal
-    checked = datasets.ready(context, command.dataset, person, channel, is_posted=True)
+    checked = datasets.load_usable(context, command.dataset, person, channel, is_posted=True)
     return checked if isinstance(checked, Refusal) else (caller, checked)
 
 
@@ -277,12 +277,12 @@ def start(context: AppContext, command: Start, person: str, channel: str) -> Run
 
 def start_estimated(context: AppContext, number: int, person: str) -> Run | Refusal:
     """Handles the button on an estimate: starts a run from its question, in the channel where it was asked."""
-    estimate = estimate_requests.kept_for(context, number, person)
+    estimate = estimate_requests.load_estimate_for(context, number, person)
     if isinstance(estimate, Refusal):
         return estimate
     question = parse_question(estimate.asked)
     if isinstance(question, Refusal):
-        return estimate_requests.no_longer_next(estimate.dataset)
+        return estimate_requests.outdated_step_refusal(estimate.dataset)
     return start(context, Start(estimate.dataset, question), person, estimate.channel)
 
 
@@ -407,7 +407,7 @@ def _build_plan(
             str(estimated.question.chosen.get("engine", BUILTIN)),
         ),
         judge=estimated.judge.name if estimated.judge else None,
-        hosting=hosting_of(context.settings, estimated.target),
+        hosting=find_hosting(context.settings, estimated.target),
     )
 
 

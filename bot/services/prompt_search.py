@@ -45,7 +45,7 @@ class _Search:
         return f"search {self.ladder.owner}"
 
 
-def too_few(rows: int) -> Refusal | None:
+def too_few_rows_refusal(rows: int) -> Refusal | None:
     """Refuses a search on so few training rows."""
     if rows >= LEAST_ROWS:
         return None
@@ -62,7 +62,7 @@ def first_replay(step: LadderStep) -> Replay | None:
     return replay or _begin(search, ())
 
 
-def too_little(budget: SearchPlan, replay: Replay) -> str | None:
+def budget_refusal(budget: SearchPlan, replay: Replay) -> str | None:
     """Returns why this budget can't even compare the prompt that is there with one other, or why there is nothing to
     compare them on; None if it can."""
     if not replay.open:

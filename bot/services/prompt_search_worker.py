@@ -162,7 +162,7 @@ def read_replay(folder: Path) -> Replay | None:
 
 def read_questions(folder: Path, plan: LadderPlan, replay: Replay, wanted: frozenset[str]) -> list[Question]:
     """Returns the open questions whose keys are wanted."""
-    return evaluation_worker.questions_in(folder / QUESTIONS, plan, wanted, replay.max_tokens)
+    return evaluation_worker.read_questions_file(folder / QUESTIONS, plan, wanted, replay.max_tokens)
 
 
 def candidate_of(plan: LadderPlan) -> Candidate:

@@ -26,7 +26,7 @@ from bot.context import AppContext, FetchLater
 from bot.services import authorization, datasets, notifications, row_labels_worker
 from bot.services.datasets import CheckedDataset
 from bot.services.row_labels_worker import DatasetParts, LabelledText, QuestionFile, VersionFile
-from bot.values.row_labels import MOST_ROWS, USUAL_ROWS, BatchOutcome, settle
+from bot.values.row_labels import MOST_ROWS, USUAL_ROWS, BatchOutcome, tally_answers
 from bot.values.runs import Refusal
 from bot.worker_pool import WorkerStopped
 from storage.datasets import NewDataset
@@ -140,8 +140,8 @@ def step(context: AppContext, labelling: Labelling) -> None:
             pass  # it waits for people, or is over
 
 
-def after_trouble(context: AppContext, labelling: Labelling) -> None:
-    again_or_fail(context, labelling, f"Something in the bot went wrong. {logs.sorry()}")
+def handle_step_failure(context: AppContext, labelling: Labelling) -> None:
+    retry_or_fail(context, labelling, f"Something in the bot went wrong. {logs.sorry()}")
 
 
 def outcome_of(context: AppContext, labelling: Labelling) -> BatchOutcome:
@@ -151,11 +151,11 @@ def outcome_of(context: AppContext, labelling: Labelling) -> BatchOutcome:
         rows = [row for row in rows if row.given is None]
         places = {row.place for row in rows}
         labels = [label for label in labels if label.place in places]
-    return settle(rows, labels)
+    return tally_answers(rows, labels)
 
 
 def _may_label(context: AppContext, name: str, person: str, channel: str) -> CheckedDataset | Refusal:
-    checked = datasets.ready(context, name, person, channel)
+    checked = datasets.load_usable(context, name, person, channel)
     if isinstance(checked, Refusal):
         return checked
     return not_allowed(context, checked.dataset, person) or only_labels(checked) or checked
@@ -238,7 +238,7 @@ def _fetch(context: AppContext, labelling: Labelling) -> None:
     try:
         file = context.files.fetch(str(labelling.source), context.settings.files, DEFAULT_LIMITS.max_bytes)
     except FetchLater as trouble:
-        again_or_fail(context, labelling, f"{trouble}.")
+        retry_or_fail(context, labelling, f"{trouble}.")
         return
     if isinstance(file, Refusal):
         fail(context, labelling, file.text)
@@ -269,7 +269,7 @@ def _choose(context: AppContext, labelling: Labelling) -> None:
             context.settings.encoder,
         )
     except WorkerStopped as stopped:
-        again_or_fail(context, labelling, f"Choosing them {stopped}.")
+        retry_or_fail(context, labelling, f"Choosing them {stopped}.")
         return
     if choice is None:
         return
@@ -322,7 +322,7 @@ def _close(context: AppContext, labelling: Labelling) -> None:
             f"labels {labelling.id} {before.id}", row_labels_worker.write_version, file, changed, new
         )
     except WorkerStopped as stopped:
-        again_or_fail(context, labelling, f"Writing the new version {stopped}.")
+        retry_or_fail(context, labelling, f"Writing the new version {stopped}.")
         return
     if written is not None:
         _finish(context, labelling, outcome, (before, written.sha256, written.columns))
@@ -386,7 +386,7 @@ def _add_version(
     )
     who = labelling.teacher or f"{outcome.people} people"
     detail = f"labels of {who}: {outcome.changes} rows differ"
-    return datasets.add_written(context, new, sha256, action="add labels", detail=detail)
+    return datasets.add_generated_version(context, new, sha256, action="add labels", detail=detail)
 
 
 def parts_of(context: AppContext, report: Report) -> DatasetParts:
@@ -394,7 +394,7 @@ def parts_of(context: AppContext, report: Report) -> DatasetParts:
     return DatasetParts(context.settings.files, train, holdout, report.sealed_sha256)
 
 
-def again_or_fail(context: AppContext, labelling: Labelling, trouble: str) -> None:
+def retry_or_fail(context: AppContext, labelling: Labelling, trouble: str) -> None:
     now = context.clock()
     if labelling.tries + 1 >= TRIES:
         fail(context, labelling, f"{trouble} It was tried {TRIES} times.")

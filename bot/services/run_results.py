@@ -47,7 +47,7 @@ from bot.services import (
 from bot.services import evidence as evidence_services
 from bot.services.data_policy import Forbidden, Unsure
 from bot.services.dataset_worker import SEED
-from bot.services.estimate_inputs import without_itself
+from bot.services.estimate_inputs import without_trained_rung
 from bot.services.evaluation_engine import Answers, Evaluation
 from bot.services.evaluation_worker import max_tokens
 from bot.services.run_judgements import ResultStep
@@ -174,7 +174,7 @@ def _take_step(step: ResultStep) -> None:
         )
         if replies is not None:
             keys, now = evaluation.keys[CLASSICAL], context.clock()
-            evaluation_engine.keep_free(context, CLASSICAL, keys, replies, now, step.owner)
+            evaluation_engine.store_free_answers(context, CLASSICAL, keys, replies, now, step.owner)
     cost = _cost_micros(step, *answers.paid.values()) + context.store.deployments.of_runs(run.id)
     if answers.failed:
         _handle_failure(step, answers)
@@ -328,7 +328,7 @@ def _judge(step: ResultStep) -> None:
 
 def _begin_judging(step: ResultStep, metrics: Sequence[Metric]) -> JudgedRun | None:
     context, run, plan = step.context, step.run, step.plan
-    evaluation, evidence = _evaluation(step), without_itself(_evidence(step), plan.method)
+    evaluation, evidence = _evaluation(step), without_trained_rung(_evidence(step), plan.method)
     replies = evaluation_engine.replies(context, evaluation.keys, _arms(evaluation, step.progress))
     (base_arm, base), (tuned_arm, tuned) = replies.items()
     from_judge, verdicts, judge = run_judgements.judge_answers(step), None, None
@@ -347,7 +347,7 @@ def _begin_judging(step: ResultStep, metrics: Sequence[Metric]) -> JudgedRun | N
         dataset=plan.dataset,
         version=plan.dataset_version,
         holdout=context.settings.files / f"{plan.holdout_sha256}.jsonl",
-        alternatives=evidence_services.alternatives_of(evidence, plan.judge if verdicts else None),
+        alternatives=evidence_services.comparable_alternatives(evidence, plan.judge if verdicts else None),
         judge=judge,
         verdicts=(verdicts[base_arm], verdicts[tuned_arm]) if verdicts else None,
     )
@@ -445,7 +445,7 @@ def _advice(step: ResultStep, beside: Ladder) -> Advice | None:
 def _evidence(step: ResultStep) -> Evidence:
     dataset = step.context.store.datasets.get(step.run.dataset_id)
     report = datasets.report_of(dataset)
-    return evidence_services.evidence_of(step.context, dataset, report, None) if report else Evidence()
+    return evidence_services.load_evidence(step.context, dataset, report, None) if report else Evidence()
 
 
 def _tuned_model(step: ResultStep) -> str:

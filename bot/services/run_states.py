@@ -52,7 +52,7 @@ def hand_to_people(context: AppContext, run: Run, why: str) -> None:
 
 def wait(context: AppContext, run: Run, seconds: float, *, note: str | None = None) -> None:
     before = Progress.from_json(run.progress)
-    now, progress = context.clock(), before.unseen(note).to_json()
+    now, progress = context.clock(), before.with_unseen_job(note).to_json()
     with context.store.transaction():
         next_at = due_unless_wished(context, run, now + seconds)
         moved = context.store.runs.move(run, run.state, now=now, next_at=next_at, progress=progress)

@@ -52,7 +52,7 @@ def ask(
     plan = _plan(context, model, run, used, version, report)
     if isinstance(plan, Refusal):
         return plan
-    if same := measurements.under_way(context, plan.to_json()):
+    if same := measurements.find_open_duplicate(context, plan.to_json()):
         return Refusal(f"The sealed rows are being answered already: m{same.id} decides.")
     rows = [context.settings.provider(name.partition("/")[0]) for name in plan.price_of]
     permission = data_policy.decide_egress(context, version, report, [row for row in rows if row], None)
@@ -105,7 +105,7 @@ def _plan(
 ) -> LadderPlan | Refusal:
     """Plans a ladder on the sealed rows, like the one that measured the best alternative. Where nothing was measured
     the untuned base is that."""
-    measured = evidence.evidence_of(context, version, report, None)
+    measured = evidence.load_evidence(context, version, report, None)
     before, best = _best_alternative(context, measured, version, report)
     trained = plan_from_json(run.plan)
     rest = best or Candidate("zero", f"{run.provider}/{trained.base_model}")

@@ -27,7 +27,7 @@ from bot.services.hardware import Target
 from bot.settings import Settings, models_listed_before
 from bot.values.requests import Start
 from bot.values.runs import Refusal
-from bot.values.sunsets import ModelUse, due_notice, ending, notice_key, stays
+from bot.values.sunsets import ModelUse, due_notice, ending_soon, is_lasting_target, notice_key
 from storage.promotions import Promotion
 from storage.records import Run
 from storage.store import Store
@@ -73,7 +73,7 @@ def list_configured(settings: Settings, today: date) -> list[ModelUse]:
 def find_due(context: AppContext) -> Iterator[tuple[ModelUse, str]]:
     """Yields the models whose end has to be announced now, each with the key of its message."""
     today = context.today()
-    for use in ending(list_uses(context.store, context.settings, today), today):
+    for use in ending_soon(list_uses(context.store, context.settings, today), today):
         notice = due_notice(use, today)
         once = notice_key(use, notice) if notice is not None else ""
         if once and not context.store.outbox.was_put(once):
@@ -221,7 +221,7 @@ def _best_retraining(context: AppContext, checked: CheckedDataset, use: ModelUse
         for row in settings.providers
         if row.name in context.trainers
         for model in row.models
-        if stays(row, model, context.today()) and use.model != f"{row.name}/{model.name}"
+        if is_lasting_target(row, model, context.today()) and use.model != f"{row.name}/{model.name}"
     ]
     results = [
         estimate_requests.estimate_for(context, checked, replace(question, target=target.name))

@@ -69,7 +69,7 @@ def may_judge(context: AppContext, number: int, person: str) -> TriedAnswer | Re
 
 def make_pairs(context: AppContext, name: str, person: str, channel: str) -> Dataset | Refusal:
     """Makes the pairs a dataset of their own, or its next version; it is checked as an upload is."""
-    checked = datasets.ready(context, name, person, channel)
+    checked = datasets.load_usable(context, name, person, channel)
     if isinstance(checked, Refusal):
         return checked
     owner = checked.dataset.owner
@@ -89,7 +89,7 @@ def make_pairs(context: AppContext, name: str, person: str, channel: str) -> Dat
     new = NewDataset(title, owner, person, f"{title}.jsonl", source="")
     with context.store.transaction():
         detail = f"{len(pairs)} pairs of verdicts on models of {name}"
-        added = datasets.add_written(context, new, sha256, action="make pairs", detail=detail)
+        added = datasets.add_generated_version(context, new, sha256, action="make pairs", detail=detail)
     return added or taken
 
 

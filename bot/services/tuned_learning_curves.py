@@ -68,7 +68,7 @@ class CurveStep:
     @property
     def is_stopped(self) -> bool:
         """By a person, or because it costs more than was agreed."""
-        return self.measurement.cancel_asked_by is not None or self.progress.is_too_dear
+        return self.measurement.cancel_asked_by is not None or self.progress.is_over_agreed_cost
 
     @property
     def trainer(self) -> Trainer:

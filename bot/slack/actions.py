@@ -227,13 +227,13 @@ def _plan_details(click: Click) -> Form | Refusal:
 
 
 def _estimate_details(click: Click) -> Form | Refusal:
-    result = estimate_requests.remake(click.context, click.number, click.person)
+    result = estimate_requests.recompute(click.context, click.number, click.person)
     return result if isinstance(result, Refusal) else estimates.details_form(result, result.target.name)
 
 
 def _answer_estimate(click: Click) -> Form | Refusal:
     """Opens the form with what the estimate's card was asked, for what it lacks."""
-    before = estimate_requests.asked_before(click.context, click.number, click.person)
+    before = estimate_requests.load_asked_estimate(click.context, click.number, click.person)
     return _form(before, lambda estimate: estimate_form(click.call, estimate.dataset, estimate))
 
 

@@ -177,7 +177,7 @@ def baseline_form(call: Call, dataset: str | None = None) -> Form | Refusal:
     refusal = authorization.refusal(call.context, call.person, "read", call.channel)
     if refusal:
         return refusal
-    choices = evaluations.choices(call.context, call.person, call.channel)
+    choices = evaluations.form_choices(call.context, call.person, call.channel)
     if not choices.datasets:
         return Refusal("There is no dataset to measure on yet: `/finetune upload` makes the first one.")
     return evaluation_cards.form(call.channel, replace(choices, dataset=dataset) if dataset else choices)
@@ -275,7 +275,7 @@ def estimate_form(
     refusal = authorization.refusal(call.context, call.person, "read", call.channel)
     if refusal:
         return refusal
-    choices = estimate_requests.choices(call.context, call.person, call.channel)
+    choices = estimate_requests.form_choices(call.context, call.person, call.channel)
     if not choices.datasets:
         return Refusal("There is no dataset to estimate yet: `/finetune upload` makes the first one.")
     chosen = dataset if dataset in choices.datasets else None

@@ -157,7 +157,7 @@ def _estimate_request(answers: Answers) -> Estimate | Refusal:
     others: dict[str, str] = {}
     number = next((word for word in answers.words[1:] if word.isdigit()), None)
     if number is not None:
-        before = estimate_requests.asked_before(answers.context, int(number), answers.person)
+        before = estimate_requests.load_asked_estimate(answers.context, int(number), answers.person)
         if isinstance(before, Refusal):
             return before
         others = {name: value for name, value in before.typed.items() if name not in estimates.FIELDS}

@@ -108,7 +108,7 @@ class ArmProgress:
     work: float = 1.0
 
     @property
-    def is_whole(self) -> bool:
+    def is_complete(self) -> bool:
         return self.failed is not None or self.answered + len(self.declined) >= self.of
 
 

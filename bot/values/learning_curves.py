@@ -142,7 +142,7 @@ class TunedCurveProgress(JsonValue):
         return sum(size.spent_micros for size in self.sizes)
 
     @property
-    def is_too_dear(self) -> bool:
+    def is_over_agreed_cost(self) -> bool:
         return self.spent_micros > self.most_micros
 
     @property
@@ -164,6 +164,6 @@ class TunedCurveProgress(JsonValue):
         )
 
 
-def sizes_of(rows: int) -> Sequence[int]:
+def curve_sizes(rows: int) -> Sequence[int]:
     """Returns a quarter, half and all of the rows."""
     return (rows // 4, rows // 2, rows)

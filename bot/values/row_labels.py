@@ -39,7 +39,7 @@ class BatchOutcome:
     between: Agreement | None
 
 
-def settle(rows: Sequence[LabellingRow], answers: Sequence[RowLabel]) -> BatchOutcome:
+def tally_answers(rows: Sequence[LabellingRow], answers: Sequence[RowLabel]) -> BatchOutcome:
     by_row: dict[int, list[tuple[str, str]]] = defaultdict(list)
     for answer in answers:
         by_row[answer.place].append((answer.person, DROPPED if answer.label is None else answer.label))

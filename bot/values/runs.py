@@ -26,7 +26,7 @@ class Refusal:
 
 
 @dataclass(frozen=True)
-class Ended(Refusal):
+class ModelEnded(Refusal):
     """The model that was named does not answer any more."""
 
 
@@ -131,7 +131,7 @@ class Progress(JsonValue):
             billed_seconds=job.billed_seconds,
         )
 
-    def unseen(self, note: str | None) -> Progress:
+    def with_unseen_job(self, note: str | None) -> Progress:
         """Notes that it could not be looked at: whatever the trainer says next is news."""
         return replace(self, note=note, status="")
 

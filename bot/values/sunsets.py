@@ -48,13 +48,13 @@ def notice_key(use: ModelUse, notice: int) -> str:
     return f"sunset {use.kind} {use.dataset} {use.name or ''} {use.model} {use.ends} {notice}"
 
 
-def ending(uses: Iterable[ModelUse], today: date) -> tuple[ModelUse, ...]:
+def ending_soon(uses: Iterable[ModelUse], today: date) -> tuple[ModelUse, ...]:
     """Returns those that end within the longest notice, the nearest end first."""
     near = [use for use in uses if due_notice(use, today) is not None]
     return tuple(sorted(near, key=lambda use: (use.ends or today, use.dataset, use.kind)))
 
 
-def stays(row: ProviderRow, model: ModelRow, today: date) -> bool:
+def is_lasting_target(row: ProviderRow, model: ModelRow, today: date) -> bool:
     """Returns whether a model can be trained there now, and asked for long enough."""
     is_open = (
         row.trains and row.provider.can("chat") and (row.closed_to_new is None or today < row.closed_to_new)

@@ -13,7 +13,7 @@ import pytest
 from bot.cards.words import SLACK
 from bot.reconciler import maintain
 from bot.services import evaluations
-from bot.services.candidates import LineUp, line_up, with_a_cheap_one
+from bot.services.candidates import LineUp, line_up, suggest_models
 from bot.services.hardware import find_target
 from bot.settings import Settings, load_settings
 from bot.values.requests import Baseline
@@ -42,20 +42,20 @@ def with_ends(settings: Settings, provider: str, ends: dict[str, date]) -> Setti
 
 
 def test_the_cheapest_living_capable_model_is_measured_beside_today_s(settings: Settings) -> None:
-    assert with_a_cheap_one(settings, "gpt-4o", TODAY) == ("openai/gpt-4o", *LUNA)
-    assert with_a_cheap_one(settings, "openai/gpt-5.6-sol", TODAY) == ("openai/gpt-5.6-sol", *LUNA)
+    assert suggest_models(settings, "gpt-4o", TODAY) == ("openai/gpt-4o", *LUNA)
+    assert suggest_models(settings, "openai/gpt-5.6-sol", TODAY) == ("openai/gpt-5.6-sol", *LUNA)
 
 
 def test_once_it_has_ended_the_next_one_is_taken(settings: Settings) -> None:
     ended = with_ends(settings, "openai", {"gpt-6-luna": date(2026, 12, 1)})
-    _, cheap, _ = with_a_cheap_one(ended, "gpt-4o", TODAY)
+    _, cheap, _ = suggest_models(ended, "gpt-4o", TODAY)
     assert cheap == "openai/gpt-5.6-luna"
     both = with_ends(settings, "openai", {"gpt-6-luna": TODAY, "gpt-5.6-luna": TODAY})
-    assert with_a_cheap_one(both, "gpt-4o", TODAY)[1] == "openai/gpt-6-sol"
+    assert suggest_models(both, "gpt-4o", TODAY)[1] == "openai/gpt-6-sol"
 
 
 def test_what_is_cheapest_already_has_none_beside_it(settings: Settings) -> None:
-    assert with_a_cheap_one(settings, "gpt-6-luna", TODAY) == ("openai/gpt-6-luna",)
+    assert suggest_models(settings, "gpt-6-luna", TODAY) == ("openai/gpt-6-luna",)
 
 
 @pytest.mark.parametrize(
@@ -71,12 +71,12 @@ def test_what_is_cheapest_already_has_none_beside_it(settings: Settings) -> None
 def test_where_nobody_said_today_s_model_any_with_a_key_is_taken(
     settings: Settings, reachable: tuple[str, ...], names: tuple[str, ...]
 ) -> None:
-    assert with_a_cheap_one(settings, None, TODAY, reachable) == names
-    assert with_a_cheap_one(settings, "a-model-of-nobody", TODAY, reachable) == names
+    assert suggest_models(settings, None, TODAY, reachable) == names
+    assert suggest_models(settings, "a-model-of-nobody", TODAY, reachable) == names
 
 
 def test_rows_go_to_no_other_vendor_than_today_s(settings: Settings) -> None:
-    models = with_a_cheap_one(settings, "claude-sonnet-4-5", TODAY, ("openai", "anthropic"))
+    models = suggest_models(settings, "claude-sonnet-4-5", TODAY, ("openai", "anthropic"))
     assert models == ("anthropic/claude-sonnet-4-5", "anthropic/claude-sonnet-5-5")
 
 
@@ -132,7 +132,7 @@ def test_forms_offer_the_cheap_one_of_each_provider_with_a_key(
     monkeypatch.setenv("OPENAI_API_KEY", "sk-nobody")
     world = make_world(Rules())
     world.seed_dataset()
-    models = evaluations.choices(world.service.context, ANA.id, PRIVATE.id).models
+    models = evaluations.form_choices(world.service.context, ANA.id, PRIVATE.id).models
     assert set(LUNA) <= set(models)
     world.slack.command(ANA.id, PRIVATE.id, "/finetune estimate")
     assert "None yet? openai/gpt-6-luna is the cheapest likely candidate." in world.form(ANA)

@@ -225,7 +225,7 @@ def test_a_model_that_has_ended_is_offered_by_no_form_and_asked_by_no_ladder(mak
     gone = "ended on 2026-10-23: it does not answer any more. Its maker names `gpt-5.6-terra` instead."
     assert gone in world.type("/finetune estimate tickets current=o4-mini volume=100M")
     assert "ended on 2020-01-31" in world.type("/finetune baseline tickets models=acme/acme-old")
-    assert "acme-old" not in str(estimate_requests.choices(world.service.context, ANA.id, PRIVATE.id))
+    assert "acme-old" not in str(estimate_requests.form_choices(world.service.context, ANA.id, PRIVATE.id))
     assert "acme-old" not in str(evaluations_services.choices(world.service.context, ANA.id, PRIVATE.id))
     assert "ended 2020-01-31" in world.type("/finetune prices")
 

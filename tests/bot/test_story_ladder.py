@@ -16,7 +16,7 @@ from bot.rules import units
 from bot.services import datasets, evaluation_worker, measurements
 from bot.services.data_policy import Forbidden
 from bot.services.datasets import CheckedDataset
-from bot.services.evidence import evidence_of
+from bot.services.evidence import load_evidence
 from bot.values.evaluations import LadderProgress
 from demo.people import ANA, BEN
 from demo.workspace import wait_until
@@ -128,7 +128,7 @@ def test_a_free_rung_that_is_measured_later_joins_the_paid_ones(priced: World) -
     dataset = world.store.datasets.get(1)
     report = datasets.report_of(dataset)
     assert report is not None
-    ladder = evidence_of(world.service.context, dataset, report, None).ladder
+    ladder = load_evidence(world.service.context, dataset, report, None).ladder
     assert ladder is not None and [rung.score for rung in ladder.rungs[:2]] == [1.0, 1.0]
     assert [rung.arm.rung for rung in ladder.rungs] == ["classical", "encoder", "zero"]
 
@@ -547,16 +547,16 @@ def test_a_base_model_that_the_ladder_asked_is_not_asked_again_for_a_run(priced:
 def test_an_estimate_rests_on_what_was_measured(priced: World) -> None:
     world = priced
     _climbed(world)
-    checked = datasets.ready(world.service.context, "tickets", ANA.id, PRIVATE.id)
+    checked = datasets.load_usable(world.service.context, "tickets", ANA.id, PRIVATE.id)
     assert isinstance(checked, CheckedDataset) and checked.report
-    found = evidence_of(world.service.context, checked.dataset, checked.report, None)
+    found = load_evidence(world.service.context, checked.dataset, checked.report, None)
     assert found.ladder == ladder_of(world) and found.tuned is None and found.bar == 0.85
     world.type("/finetune baseline tickets rungs=classical")
     until(world, "done", 2)
-    assert evidence_of(world.service.context, checked.dataset, checked.report, None).ladder == found.ladder
+    assert load_evidence(world.service.context, checked.dataset, checked.report, None).ladder == found.ladder
     world.start_approved()
     world.until_state("done")
-    found = evidence_of(world.service.context, checked.dataset, checked.report, None)
+    found = load_evidence(world.service.context, checked.dataset, checked.report, None)
     assert found.tuned and found.tuned.score == 1.0 and found.tuned.arm.rung == "tuned"
     assert found.tuned.standing == "meets"  # 18 of 18: the one-sided bound is 0.869
     assert world.type(f"/finetune estimate tickets current=gpt-4o volume=100M target={TARGET}")

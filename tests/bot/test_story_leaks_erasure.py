@@ -113,7 +113,7 @@ def test_no_card_offers_a_model_that_was_deleted_with_its_dataset(used: World) -
     assert "was deleted with its dataset" in used.type("/finetune try tickets-1 where is it?")
     waived = data_policy.may_record_waiver(used.service.context, 1, BEN.id)
     assert isinstance(waived, Refusal) and "was deleted" in waived.text
-    kept = estimate_requests.remake(used.service.context, 1, BEN.id)
+    kept = estimate_requests.recompute(used.service.context, 1, BEN.id)
     assert isinstance(kept, Refusal) and "or its dataset was deleted" in kept.text
 
 

@@ -149,9 +149,9 @@ def test_a_kill_after_it_is_recorded_is_made_good_and_takes_no_other_row(world: 
     world.stop()
     store = Store(settings.database)
     room = DeletionContext(settings, store, {})
-    new = dataset_deletion.without_rows(room, "tickets", [2])
+    new = dataset_deletion.rewrite_without_rows(room, "tickets", [2])
     assert isinstance(new, dataset_deletion.RewrittenDataset)
-    assert not isinstance(dataset_deletion.take_out(room, new, "terminal"), Refusal)
+    assert not isinstance(dataset_deletion.commit_rewrite(room, new, "terminal"), Refusal)
     store.close()  # and killed here, before a file was moved
     again = delete_rows(settings, "tickets", [2], lambda asked: True)
     assert isinstance(again, Refusal) and "being deleted already" in again.text

@@ -15,7 +15,7 @@ import pytest
 from bot.cards import evaluation_results, evaluations
 from bot.services import datasets, evaluation_worker, prompt_search
 from bot.services.datasets import CheckedDataset
-from bot.services.evidence import evidence_of
+from bot.services.evidence import load_evidence
 from bot.values.evaluations import LadderPlan, LadderProgress, SearchProgress
 from demo.people import ANA, BEN
 from demo.workspace import wait_until
@@ -194,9 +194,9 @@ def _is_kept_with_the_dataset(world: World) -> None:
     until(world, "done", 2)
     assert rung_of(world, "optimised", 2) == rung_of(world, "optimised", 1)
     assert world.company.count(CHAT) == before + 2 * len(held_out(world)), "only ten examples and retrieval"
-    checked = datasets.ready(world.service.context, "tickets", ANA.id, None)
+    checked = datasets.load_usable(world.service.context, "tickets", ANA.id, None)
     assert isinstance(checked, CheckedDataset) and checked.report
-    rungs = evidence_of(world.service.context, checked.dataset, checked.report, None).alternatives
+    rungs = load_evidence(world.service.context, checked.dataset, checked.report, None).alternatives
     assert "optimised" in {rung.arm.rung for rung in rungs}
 
 

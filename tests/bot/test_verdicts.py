@@ -50,7 +50,7 @@ def texts(zero: str = "bad", shots: str = "good") -> dict[Candidate, list[str]]:
 def test_silence_is_not_asked_about_and_the_same_answer_once(plan: LadderPlan, tmp_path: Path) -> None:
     said = texts()
     said[ZERO][0], said[ZERO][1] = " ", said[SHOTS][1]
-    asked = judge_worker.ask_acceptable(plan, said, tmp_path, tmp_path)
+    asked = judge_worker.write_acceptable_questions(plan, said, tmp_path, tmp_path)
     assert asked.keys[ZERO][0] is None and asked.keys[ZERO][1] == asked.keys[SHOTS][1]
     assert len(asked.wanted) == 2 * ROWS - 2
     assert judge_worker.read_questions(tmp_path, judge_worker.ACCEPTABLE) == asked
@@ -60,9 +60,9 @@ def test_what_is_asked_never_costs_more_than_was_said_before(plan: LadderPlan, t
     said = texts(zero="word " * 240, shots="other " * 240)
     worst = judge_worker.longest_questions(plan, tmp_path)
     assert len(worst.keys) == len(set(worst.keys)) == 4 * ROWS
-    first = judge_worker.ask_acceptable(plan, said, tmp_path, tmp_path)
+    first = judge_worker.write_acceptable_questions(plan, said, tmp_path, tmp_path)
     heard = JudgeAnswers(JUDGE, dict.fromkeys(first.wanted, "YES"), first, None)
-    second = judge_worker.ask_better(plan, said, heard, tmp_path, tmp_path)
+    second = judge_worker.write_better_questions(plan, said, heard, tmp_path, tmp_path)
     assert sum(worst.tokens) >= sum(first.priced.tokens) + sum(second.priced.tokens)
 
 
@@ -70,10 +70,10 @@ def test_the_two_with_most_acceptable_answers_are_compared_in_both_orders(
     plan: LadderPlan, tmp_path: Path
 ) -> None:
     said = texts() | {Candidate("retrieval", "local/a"): ["awful"] * ROWS}
-    first = judge_worker.ask_acceptable(plan, said, tmp_path, tmp_path)
+    first = judge_worker.write_acceptable_questions(plan, said, tmp_path, tmp_path)
     yes = {key for arm in (SHOTS, ZERO) for key in first.keys[arm][: 9 if arm == ZERO else 15] if key}
     said_by_judge = {key: "YES" if key in yes else "NO" for key in first.wanted}
-    second = judge_worker.ask_better(
+    second = judge_worker.write_better_questions(
         plan, said, JudgeAnswers(JUDGE, said_by_judge, first, None), tmp_path, tmp_path
     )
     assert second.pair == (SHOTS, ZERO) and len(second.wanted) == 2 * ROWS
@@ -81,7 +81,7 @@ def test_the_two_with_most_acceptable_answers_are_compared_in_both_orders(
 
 def concluded(plan: LadderPlan, folder: Path, judge_says: str, **other: str) -> judge_worker.Conclusion:
     said = texts()
-    first = judge_worker.ask_acceptable(plan, said, folder, folder)
+    first = judge_worker.write_acceptable_questions(plan, said, folder, folder)
     heard = JudgeAnswers(JUDGE, dict.fromkeys(first.wanted, judge_says), first, None, other.get("failed"))
     replies = {arm: [Reply(one, 10, 3, 0.1) for one in each] for arm, each in said.items()}
     return judge_worker.conclude(plan, replies, heard, folder, folder, 5.0)
@@ -154,4 +154,4 @@ def test_who_answered_all_has_not_failed_whatever_became_of_it_since(plan: Ladde
 def test_a_declined_question_that_another_got_answered_counts_once(plan: LadderPlan) -> None:
     before = ArmProgress(judge_worker.candidate_of(plan), 3, declined=("a",))
     arm = evaluation_engine.count(before, ("a", "b", "c"), frozenset("ab"), [])
-    assert arm.answered == 2 and arm.declined == () and not arm.is_whole
+    assert arm.answered == 2 and arm.declined == () and not arm.is_complete

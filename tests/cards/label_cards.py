@@ -8,7 +8,7 @@ from bot.cards import distillations, row_labels
 from bot.cards.blocks import Message
 from bot.cards.distillations import Contradictions
 from bot.cards.row_labels import RowToLabel
-from bot.values.row_labels import settle
+from bot.values.row_labels import tally_answers
 from storage.records import Labelling, LabellingRow, RowLabel
 from tests.cards import made, measured
 from tests.cards.made import ANA, BEN, NOW
@@ -67,18 +67,18 @@ def cards() -> dict[str, Message]:
         for person, labels in ((ANA, first), (BEN, other))
         for place, label in enumerate(labels)
     ]
-    half = settle(ROWS, both)
-    through = settle(
+    half = tally_answers(ROWS, both)
+    through = tally_answers(
         ROWS, [*answers(17), *[RowLabel(1, place, ANA, "refund", NOW) for place in (17, 18, 19)]]
     )
     unlabelled = labelling(id=2, source="F1", filename="new.csv", left_out=1_204)
     next_version = made.dataset(version=2, state="checking")
-    same = settle(ROWS, answers(3, label="refund"))
+    same = tally_answers(ROWS, answers(3, label="refund"))
     return {
-        "labels-open": row_labels.open_card(labelling(), settle(ROWS, [])),
+        "labels-open": row_labels.open_card(labelling(), tally_answers(ROWS, [])),
         "labels-half": row_labels.open_card(labelling(), half),
         "labels-all": row_labels.open_card(labelling(), through),
-        "labels-of-a-file": row_labels.open_card(unlabelled, settle(NEW_ROWS, [])),
+        "labels-of-a-file": row_labels.open_card(unlabelled, tally_answers(NEW_ROWS, [])),
         "labels-closing": row_labels.closing_card(labelling("closing")),
         "labels-done": row_labels.done_card(labelling("done"), through, next_version),
         "labels-done-disputed": row_labels.done_card(labelling("done"), half, next_version),

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from bot.values.row_labels import BatchOutcome, settle
+from bot.values.row_labels import BatchOutcome, tally_answers
 from storage.records import LabellingRow, RowLabel
 
 ROWS = [
@@ -17,7 +17,7 @@ ROWS = [
 
 
 def outcome(*answers: tuple[int, str, str | None]) -> BatchOutcome:
-    return settle(ROWS, [RowLabel(1, place, person, label, 0.0) for place, person, label in answers])
+    return tally_answers(ROWS, [RowLabel(1, place, person, label, 0.0) for place, person, label in answers])
 
 
 def test_without_answers_nothing_changes() -> None:

@@ -7,7 +7,7 @@ from datetime import date, timedelta
 
 import pytest
 
-from bot.values.sunsets import ModelUse, due_notice, ending, notice_key, stays
+from bot.values.sunsets import ModelUse, due_notice, ending_soon, is_lasting_target, notice_key
 from trainers.providers import load_providers
 
 TODAY = date(2026, 12, 20)
@@ -24,12 +24,12 @@ def test_of_the_notices_the_nearest_counts(days: int, notice: int | None) -> Non
 
 def test_without_an_end_nothing_is_told() -> None:
     assert due_notice(replace(USE, ends=None), TODAY) is None
-    assert ending([replace(USE, ends=None)], TODAY) == ()
+    assert ending_soon([replace(USE, ends=None)], TODAY) == ()
 
 
 def test_the_nearest_end_comes_first() -> None:
     later, far = replace(USE, ends=date(2027, 3, 1)), replace(USE, ends=date(2028, 1, 1))
-    assert ending([later, far, USE], TODAY) == (USE, later)
+    assert ending_soon([later, far, USE], TODAY) == (USE, later)
 
 
 def test_a_notice_is_another_one_for_another_day_dataset_and_notice() -> None:
@@ -55,4 +55,4 @@ def test_a_target_stays_where_it_trains_serves_and_lives(target: str, day: date,
     provider, _, name = target.partition("/")
     row = next(row for row in load_providers() if row.name == provider)
     model = row.model(name)
-    assert model is not None and stays(row, model, day) is does
+    assert model is not None and is_lasting_target(row, model, day) is does
