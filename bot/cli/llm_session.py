@@ -91,7 +91,7 @@ def until_answered(
         answers = evaluation_engine.collect(session, evaluation, arms)
         arms, missing = list(answers.arms), answers.all_missing
         of = len({key for candidate in answers.missing for key in evaluation.keys[candidate]})
-        settled, troubles = of - len(missing), evaluation_engine.troubles(session, models)
+        settled, troubles = of - len(missing), evaluation_engine.waiting_reasons(session, models)
         session.say(" ".join(filter(None, [f"{settled:,} of {of:,} {what}.", troubles])))
         if not missing:
             return answers.arms

@@ -143,15 +143,15 @@ def ask(context: Asking, evaluation: Evaluation, keys: frozenset[str]) -> None:
     context.llm.wake()
 
 
-def troubles(context: Asking, models: Iterable[str]) -> str | None:
+def waiting_reasons(context: Asking, models: Iterable[str]) -> str | None:
     """Returns why questions to these models wait now, as sentences."""
     sentences = (context.llm.trouble(name) for name in sorted({_provider(model) for model in models}))
     return " ".join(filter(None, sentences)) or None
 
 
-def note(context: Asking, models: Iterable[str]) -> str | None:
+def waiting_note(context: Asking, models: Iterable[str]) -> str | None:
     """Returns what a card says while questions to these models wait."""
-    sentences = troubles(context, models)
+    sentences = waiting_reasons(context, models)
     return f"{sentences} Measuring goes on by itself." if sentences else None
 
 

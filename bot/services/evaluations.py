@@ -227,7 +227,7 @@ def _measure(step: LadderStep) -> None:
         progress,
         arms=answers.arms,
         spent_micros=spent + progress.before_measuring_micros,
-        note=evaluation_engine.note(context, models),
+        note=evaluation_engine.waiting_note(context, models),
     ).paced(context.clock())
     step = step.with_progress(now_known)
     if now_known.spent_micros > now_known.most_micros:

@@ -42,7 +42,7 @@ def take_step(step: LadderStep) -> None:
     answers = evaluation_engine.collect(context, evaluation, progress.shot_arms)
     spent = evaluation_engine.spent(context, plan.price_of, names, progress.started_at or 0.0)
     models = [str(arm.model) for arm, missing in answers.missing.items() if missing]
-    note = evaluation_engine.note(context, models)
+    note = evaluation_engine.waiting_note(context, models)
     step = step.with_progress(
         replace(progress, shot_arms=answers.arms, shots_micros=spent, spent_micros=spent, note=note)
     )

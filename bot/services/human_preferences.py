@@ -72,7 +72,7 @@ def _opened(context: AppContext, number: int, person: str) -> tuple[Measurement,
     if refusal:
         return refusal
     if measurement is None or measurement.state != "done":
-        return measurements.too_late(number, measurement)
+        return measurements.state_refusal(number, measurement)
     if not authorization.may_show_rows(
         context, context.store.datasets.get(measurement.dataset_id), measurement.channel
     ):

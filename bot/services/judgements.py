@@ -55,7 +55,7 @@ def take_step(step: LadderStep) -> None:
     if isinstance(against, Forbidden):
         trouble = against.reason
     judge = how_far(consulted, plan, has_pair=sum(arm.failed is None for arm in progress.arms) > 1)
-    note = evaluation_engine.note(context, [str(plan.judge)]) if missing else None
+    note = evaluation_engine.waiting_note(context, [str(plan.judge)]) if missing else None
     now_known = replace(progress, judge=judge, spent_micros=spent, note=note)
     if trouble:
         # Without verdicts on single answers none counts; without the second ones only the comparison is missing.

@@ -199,7 +199,7 @@ def agree(context: AppContext, number: int, person: str) -> Measurement | Refusa
     with context.store.transaction():
         measurement = context.store.measurements.get(number)
         if measurement is None or measurement.state != "asked":
-            return too_late(number, measurement)
+            return state_refusal(number, measurement)
         progress = progress_of(measurement)
         if progress.stage != "asking":
             return Refusal(f"What m{number} costs is still being counted; its card says it in a moment.")
@@ -209,7 +209,7 @@ def agree(context: AppContext, number: int, person: str) -> Measurement | Refusa
             return Refusal(dear)  # its money was reserved in a month that is over
         moved = _begin(context, measurement, progress.begun(now, person), now)
         if moved is None:
-            return too_late(number, context.store.measurements.get(number))
+            return state_refusal(number, context.store.measurements.get(number))
         context.audit(person, "agree", subject, f"up to {usd_micros(progress.most_micros)}")
     return moved
 
@@ -322,7 +322,7 @@ def current_card(context: AppContext, number: int, person: str, channel: str) ->
     """Returns its result, or how far it is."""
     measurement = _known(context, number, person, channel)
     if measurement is None:
-        return too_late(number, None)
+        return state_refusal(number, None)
     if measurement.result is None:
         return _message(context, measurement, measurement.error or "")
     return result_card(context, measurement, measurement.result)
@@ -332,7 +332,7 @@ def details(context: AppContext, number: int, person: str, channel: str) -> Sequ
     """Returns what the card of its result has no room for."""
     measurement = _known(context, number, person, channel)
     if measurement is None or measurement.result is None:
-        return too_late(number, measurement)
+        return state_refusal(number, measurement)
     if measurement.kind == "curve":
         return curve_views.details(Curve.from_json(measurement.result), _label_usd(measurement))
     plan, progress = LadderPlan.from_json(measurement.plan), LadderProgress.from_json(measurement.progress)
@@ -447,17 +447,17 @@ def ask_cancel(context: AppContext, number: int, person: str, here: str | None =
     pressed a button on its card."""
     measurement = context.store.measurements.get(number)
     if measurement is None:
-        return too_late(number, None)
+        return state_refusal(number, None)
     dataset = context.store.datasets.get(measurement.dataset_id)
     is_known = here in (None, measurement.channel) or authorization.may_use_dataset(
         context, dataset.name, person, here
     )
     if measurement.state not in OPEN:
-        return too_late(number, measurement if is_known else None)
+        return state_refusal(number, measurement if is_known else None)
     request = Request(measurement.requested_by, dataset.uploaded_by, measurement.created_at)
     refusal = authorization.refusal(context, person, "cancel", request=request)
     if refusal:
-        return refusal if is_known else too_late(number, None)
+        return refusal if is_known else state_refusal(number, None)
     if measurement.cancel_asked_by:
         first = measurement.cancel_asked_by
         return Refusal(f"<@{first}> has asked for that already: m{number} is being cancelled.")
@@ -490,7 +490,7 @@ def providers(measurement: Measurement) -> set[str]:
     return {plan.provider} if isinstance(plan, TunedCurvePlan) else set()
 
 
-def too_late(number: int, measurement: Measurement | None) -> Refusal:
+def state_refusal(number: int, measurement: Measurement | None) -> Refusal:
     if measurement is None:
         return Refusal(f"There is no measurement m{number}. `/finetune baseline DATASET` makes one.")
     states = {"asked": "waits", "running": "is under way", "done": "is done", "failed": "failed"}

@@ -194,7 +194,7 @@ def _provider(replay: Replay) -> str:
 
 def _save(search: _Search, counted: SearchProgress) -> None:
     models = [] if counted.is_over else [search.budget.model, search.budget.writer]
-    note = evaluation_engine.note(search.context, models)
+    note = evaluation_engine.waiting_note(search.context, models)
     progress = replace(search.ladder.progress, search=counted, note=note)
     progress = replace(progress, spent_micros=progress.before_measuring_micros)
     search.ladder.with_progress(progress).save()

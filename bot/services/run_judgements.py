@@ -74,7 +74,7 @@ def take_step(step: ResultStep, evaluation: Evaluation, arms: list[ArmProgress],
     judge = judgements.how_far(consulted, of_judge, has_pair=True)
     if trouble:
         judge = replace(judge, failed=trouble) if consulted.is_first else replace(judge, unpaired=trouble)
-    note = waits or (None if trouble else evaluation_engine.note(context, [plan.judge]))
+    note = waits or (None if trouble else evaluation_engine.waiting_note(context, [plan.judge]))
     answers, now = len(evaluation.all_keys), context.clock()
     progress = replace(
         step.progress,

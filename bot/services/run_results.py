@@ -232,7 +232,7 @@ def _save(step: ResultStep, evaluation: Evaluation, answers: Answers, against: U
     context, run, before, judge = step.context, step.run, step.progress, step.judge
     missing = sum(len(keys) for keys in answers.missing.values())
     models = [str(candidate.model) for candidate, keys in answers.missing.items() if keys and candidate.model]
-    waits = before.note if before.judge and not missing else evaluation_engine.note(context, models)
+    waits = before.note if before.judge and not missing else evaluation_engine.waiting_note(context, models)
     progress = replace(
         before,
         evaluated=len(evaluation.all_keys) - missing + judge.answered,

@@ -277,7 +277,7 @@ def evaluate(step: CurveStep) -> None:
         if not context.llm.drop(step.owner):
             fail(step, against.reason)
     elif missing:
-        save_step(step.noted(evaluation_engine.note(context, [str(candidate.model)])))
+        save_step(step.noted(evaluation_engine.waiting_note(context, [str(candidate.model)])))
         evaluation_engine.ask(context, evaluation, answers.unasked if against is None else frozenset())
     else:
         save_step(step.with_size(step.size.to("done", context.clock())).noted(None))
