@@ -212,7 +212,7 @@ def reconcile(context: AppContext) -> None:
     for wish in context.store.cleanings.waiting():
         _guarded(partial(clean_copies.step, context, wish), f"cleaning {wish.id}")
     _guarded(partial(clean_copies.tidy, context), "cleaned files")
-    if any(reports.waiting(context)):  # the names of people are asked of Slack
+    if any(reports.find_unreported(context)):  # the names of people are asked of Slack
         context.threads.begin("reports", partial(_guarded, partial(reports.step, context), "reports"))
     for estimate in context.store.estimates.wanted():
         _guarded(partial(estimate_requests.step, context, estimate), f"estimate {estimate.id}")

@@ -319,7 +319,7 @@ def change_settings(
         context.audit(person, "bar", f"dataset {dataset.id}", f"{bar_share(before)} to {bar_share(bar)}")
 
 
-def sealed_in_vain(context: AppContext, name: str) -> str:
+def sealed_of_refused_version(context: AppContext, name: str) -> str:
     """Returns how many rows of the newest version were to be sealed, as typed, where its file was refused."""
     newest = context.store.datasets.newest(name)
     return f"{newest.sealed}" if newest and newest.sealed and newest.state == "refused" else ""

@@ -48,7 +48,7 @@ def may_upload(context: AppContext, dataset: str, person: str, channel: str) -> 
     return None
 
 
-def usable(context: AppContext, dataset: str) -> list[Document]:
+def list_usable(context: AppContext, dataset: str) -> list[Document]:
     """Returns the documents that retrieval reads, one for each file name."""
     return context.store.documents.ready(dataset)
 

@@ -54,7 +54,7 @@ def run_report(store: Store, number: int) -> RunReport | Refusal:
     )
 
 
-def waiting(context: AppContext) -> tuple[Run | None, Measurement | None]:
+def find_unreported(context: AppContext) -> tuple[Run | None, Measurement | None]:
     """Returns the oldest run and the oldest measurement that have a result and no report yet."""
     since = context.clock() - DAY_S
     return context.store.runs.unreported(since), context.store.measurements.unreported(since)
@@ -62,7 +62,7 @@ def waiting(context: AppContext) -> tuple[Run | None, Measurement | None]:
 
 def step(context: AppContext) -> None:
     """Puts the reports that wait once a worker has written them."""
-    run, measurement = waiting(context)
+    run, measurement = find_unreported(context)
     if run:
         gather = partial(run_report, context.store, run.id)
         if (page := _page(context, f"run-{run.id}", gather, _folder(context, run))) is not None:

@@ -214,7 +214,7 @@ def _choose_columns(click: Click) -> Form | Refusal:
 
 
 def _upload_again(click: Click) -> Form:
-    sealed = dataset_services.sealed_in_vain(click.context, click.value)
+    sealed = dataset_services.sealed_of_refused_version(click.context, click.value)
     return datasets.upload_modal(click.channel, name=click.value, sealed=sealed)
 
 

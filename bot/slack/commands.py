@@ -231,7 +231,7 @@ def add_document(call: Call, dataset: str) -> Reply:
     refusal = documents.may_upload(call.context, dataset, call.person, call.channel)
     if refusal:
         return refusal
-    return document_cards.document_form(call.channel, dataset, documents.usable(call.context, dataset))
+    return document_cards.document_form(call.channel, dataset, documents.list_usable(call.context, dataset))
 
 
 @finetune.command(
