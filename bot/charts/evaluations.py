@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bot.cards.candidates import short_name
-from bot.charts.label_layout import Box, Label, place
+from bot.charts.label_layout import Box, Label, place_labels
 from bot.charts.style import (
     BLUE,
     GRID,
@@ -225,7 +225,7 @@ def _label(drawn: Figure, axes: Axes, points: Sequence[_Point]) -> None:
     labels = [Label(x, y, s.width, s.height * 1.1) for (x, y), s in zip(at, sizes, strict=True)]
     frame = axes.get_window_extent()
     room = Box(frame.x0, frame.y0, frame.x1, frame.y1)
-    placed = place(labels, _obstacles(axes, points, room), room)
+    placed = place_labels(labels, _obstacles(axes, points, room), room)
     back = axes.transData.inverted()
     for text, label, box in zip(texts, labels, placed, strict=True):
         text.set_position(back.transform((box.left, box.middle[1])))

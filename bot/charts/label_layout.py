@@ -43,7 +43,7 @@ class Label:
     height: float
 
 
-def place(labels: Sequence[Label], obstacles: Sequence[Box], room: Box) -> list[Box]:
+def place_labels(labels: Sequence[Label], obstacles: Sequence[Box], room: Box) -> list[Box]:
     """Returns a box for each label, in their order: as near to its point as it gets without covering a label or an
     obstacle."""
     taken, placed = list(obstacles), list[Box]()

@@ -13,7 +13,7 @@ from bot.charts import curves as loss_plot
 from bot.charts import datasets, forecast
 from bot.charts import evaluations as confusion_plot
 from bot.charts.forecast import break_even, cash_flow_note, payback_title
-from bot.charts.label_layout import Box, Label, place
+from bot.charts.label_layout import Box, Label, place_labels
 from bot.charts.style import dollars, percent, shorten_name, spread_apart
 from bot.services.run_worker import loss_curve
 from tests.cards import curve_cards, made, measured
@@ -197,7 +197,7 @@ def test_labels_at_lines_ends_keep_apart_and_stay_inside() -> None:
 def test_no_label_covers_another_or_a_point() -> None:
     crowd = [Label(100 + 3 * n, 100 + n, 60, 10) for n in range(8)]
     points = [Box(label.x - 5, label.y - 5, label.x + 5, label.y + 5) for label in crowd]
-    placed = place(crowd, points, Box(0, 0, 400, 300))
+    placed = place_labels(crowd, points, Box(0, 0, 400, 300))
     for at, box in enumerate(placed):
         assert not any(box.overlap(other) for other in [*points, *placed[:at]])
 
