@@ -1,7 +1,7 @@
 """Values → PNG. Drawn in worker processes only: matplotlib is imported in style.py, at use.
 
-style.py           the figure, its colours, labels that keep apart, saving
-label_layout.py    where a label hides nothing
+style.py           the figure, its colours and fonts, formatting of numbers, saving
+label_layout.py    places labels so that they cover nothing
 evaluations.py     quality against dollars per 1,000 requests; expected labels against answers
 curves.py          quality against rows; loss by training step
 datasets.py        rows per label, tokens per row

@@ -1,4 +1,4 @@
-"""Quality by number of rows with the fitted learning curve, and loss by training step."""
+"""Charts of learning: quality by number of rows with the fitted curve, and loss by training step."""
 
 from __future__ import annotations
 
@@ -26,7 +26,8 @@ STEPS = 120
 
 
 def draw_learning_curve(curve: Curve, path: Path, beside: Curve | None = None) -> Path | None:
-    """Returns None with fewer than two sizes. `beside`: another candidate's curve, drawn paler and without a band."""
+    """Draws a learning curve. `beside` is another candidate's curve, drawn paler and without a band. Returns None with
+    fewer than two sizes."""
     if len(curve.points) < 2:
         return None
     whose = SHORT_NAMES[curve.arm.rung]
@@ -63,7 +64,7 @@ def _draw_beside(axes: Axes, curve: Curve, beside: Curve) -> None:
 
 
 def _draw_fit(axes: Axes, curve: Curve, colour: str) -> None:
-    """Draws the fitted curve, solid where it was measured, dashed beyond."""
+    """Draws the fitted curve, solid within the measured sizes and dashed beyond."""
     first, last = curve.points[0].rows, curve.points[-1].rows
     end = max([last, *(prediction.rows for prediction in curve.predicted)])
     for start, stop, style in ((first, last, "-"), (last, end, "--")):
@@ -73,18 +74,15 @@ def _draw_fit(axes: Axes, curve: Curve, colour: str) -> None:
 
 
 def _draw_band(axes: Axes, curve: Curve) -> None:
-    """Draws the predictions' intervals as a band that opens at the last measured size."""
+    """Draws the predictions' intervals as a band that starts at the last measured size."""
     if not curve.predicted:
         return
     last = curve.points[-1]
-    seen = (last.rows, _fitted(curve, last.rows), _fitted(curve, last.rows))
-    ends = [
-        seen,
-        *(
-            (prediction.rows, prediction.low, prediction.high)
-            for prediction in curve.predicted
-            if prediction.rows > last.rows
-        ),
+    ends = [(last.rows, _fitted(curve, last.rows), _fitted(curve, last.rows))]
+    ends += [
+        (prediction.rows, prediction.low, prediction.high)
+        for prediction in curve.predicted
+        if prediction.rows > last.rows
     ]
     rows, lows, highs = zip(*ends, strict=True)
     axes.fill_between(rows, lows, highs, color=RED, alpha=0.12, linewidth=0)
@@ -111,7 +109,7 @@ def _ticks(axes: Axes, curve: Curve) -> None:
 
 
 def _sizes(curve: Curve) -> list[int]:
-    """Returns the sizes to mark, from the largest down, without those that would touch a neighbour."""
+    """Returns the sizes to mark on the axis, from the largest down, without those whose label would touch another."""
     sizes = {*(point.rows for point in curve.points), *(prediction.rows for prediction in curve.predicted)}
     least = (max(sizes) / min(sizes)) ** 0.09
     values: list[int] = []
@@ -154,7 +152,7 @@ def _label_ends(axes: Axes, curve: Curve) -> None:
 
 
 def draw_loss_curve(metrics: Sequence[Metric], title: str, path: Path) -> Path | None:
-    """Draws training loss by step, smoothed over a few steps, and the validation loss. Returns None with fewer than two
+    """Draws the training loss by step, raw and smoothed, and the validation loss. Returns None with fewer than two
     steps."""
     trained = [(m.step, m.train_loss) for m in metrics if m.train_loss is not None]
     if len(trained) < 2:
@@ -178,7 +176,8 @@ def draw_loss_curve(metrics: Sequence[Metric], title: str, path: Path) -> Path |
 
 
 def _smoothed(points: Sequence[tuple[int, float]]) -> tuple[list[int], list[float]]:
-    """Returns the steps, and the mean of each with as many neighbours on either side, fewer towards the ends."""
+    """Returns the steps, and for each the mean of its loss and the same number of neighbours on both sides; fewer
+    towards the ends."""
     losses, widest = [loss for _, loss in points], max(1, len(points) // 40)
     means = []
     for i in range(len(losses)):

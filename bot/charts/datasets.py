@@ -12,16 +12,17 @@ from trainers.dataset import LabelCount
 MOST_BARS = 40
 RARE = 10
 BARS = 40
-# A limit this many times beyond the longest row would squeeze the rows to nothing: it is said in words.
+# A limit further away than this many times the longest row would squeeze the bars, so only the title mentions it.
 FAR = 3
 
 
 def draw_label_counts(label_counts: Sequence[LabelCount], path: Path) -> Path | None:
-    """Draws the most frequent label on top. Of more than 40 labels the middle is left out, and the title says so."""
+    """Draws rows per label, the most frequent label on top. With more than 40 labels those in the middle are left out,
+    and the title says so. Returns None without labels."""
     if not label_counts:
         return None
     ordered = sorted(label_counts, key=lambda count: -count.rows)
-    half = MOST_BARS // 2  # of both ends: the rare labels are those that need work
+    half = MOST_BARS // 2  # from each end, because the rare labels are those that need work
     shown = ordered if len(ordered) <= MOST_BARS else [*ordered[:half], *ordered[-half:]]
     drawn, axes = figure(_label_title(ordered, len(shown)), "rows", "", size=(WIDE, 0.28 * len(shown) + 1.3))
     heights = range(len(shown))
@@ -61,8 +62,8 @@ def _colour(count: LabelCount) -> str:
 
 
 def draw_row_lengths(counts: Sequence[int], limit: int | None, path: Path) -> Path | None:
-    """Draws a histogram of tokens per row; `limit` is the longest row that the model takes. Returns None without
-    rows."""
+    """Draws a histogram of tokens per row. `limit` is the length of the longest row that the model takes. Returns None
+    without rows."""
     if not counts:
         return None
     longest, over = max(counts), sum(1 for count in counts if limit is not None and count > limit)
@@ -101,7 +102,7 @@ def _length_title(rows: int, limit: int | None, over: int) -> str:
 
 
 def _edges(least: int, longest: int) -> list[float]:
-    """Returns edges at whole tokens; rows that are all of one length get one bar."""
+    """Returns the edges of the bars, between whole tokens. Rows that all have the same length get one bar."""
     width = max(-(-(longest - least + 1) // BARS), 1)
     bars = -(-(longest - least + 1) // width)
     return [least - 0.5 + width * at for at in range(bars + 1)]

@@ -47,9 +47,9 @@ MEASURED: Mapping[Scoring, str] = {
     "f1": "token F1",
     "judge": "judged right",
 }
-# The axis in its own units: free rungs stand in a column of their own, since no log scale has a zero.
+# Positions on the axis, in its own units: free rungs get a column of their own, since a log scale has no zero.
 FREE_AT, PAID_FROM, PAID_TO, UNKNOWN_AT = 0.0, 1.7, 5.5, 6.8
-# Rungs of one price stand this far apart; free ones may take their whole column.
+# Rungs with the same price are drawn this far apart; free ones may use their whole column.
 BESIDE, BESIDE_FREE, FREE_COLUMN = 0.1, 0.4, 1.3
 MOST_LABELS = 40
 LISTED = 20
@@ -67,7 +67,7 @@ class _Point:
 
 
 def draw_ladder(ladder: Ladder, path: Path) -> Path | None:
-    """Draws the best 16 rungs at most. Returns None if nothing was measured."""
+    """Draws the score of each rung against its price, at most the best 16. Returns None if nothing was measured."""
     rungs = _shown(ladder)
     if not rungs:
         return None
@@ -121,8 +121,8 @@ class _Scale:
 
 
 def _shown(ladder: Ladder) -> Sequence[Rung]:
-    """Returns the rungs that somebody might choose: all, or the cheapest that meets the bar and the best of the
-    others."""
+    """Returns the rungs to draw: those that no other rung beats in every respect, or of too many the cheapest that
+    meets the bar and the best of the others."""
     left_out = find_dominated(ladder)
     worthy = [rung for rung in ladder.rungs if rung not in left_out]
     ranked = sorted(worthy, key=lambda rung: (rung.arm != ladder.cheapest, -rung.score))
@@ -131,7 +131,7 @@ def _shown(ladder: Ladder) -> Sequence[Rung]:
 
 
 def _points(ladder: Ladder, rungs: Sequence[Rung], scale: _Scale) -> list[_Point]:
-    """Puts rungs of the same price side by side, so that their intervals can be seen."""
+    """Places rungs with the same price side by side, so that their intervals don't hide each other."""
     points: list[_Point] = []
     for x in sorted({round(scale.at(rung), 1) for rung in rungs}):
         here = [rung for rung in rungs if round(scale.at(rung), 1) == x]
@@ -198,9 +198,9 @@ def _axes(axes: Axes, ladder: Ladder, rungs: Sequence[Rung], scale: _Scale) -> N
 
 
 def _label(drawn: Figure, axes: Axes, points: Sequence[_Point]) -> None:
-    """Numbers the points, and names them below the plot, where names can be read however close the points are.
+    """Numbers the points, and lists their names below the plot, where they stay readable however close the points are.
 
-    The layout is fixed first: from then on a pixel stays where it is.
+    The layout is fixed first, so that positions in pixels don't change any more.
     """
     ranked = sorted(points, key=lambda point: (not point.is_cheapest, -point.rung.score))
     with ignore_missing_glyphs():
@@ -229,7 +229,7 @@ def _label(drawn: Figure, axes: Axes, points: Sequence[_Point]) -> None:
     back = axes.transData.inverted()
     for text, label, box in zip(texts, labels, placed, strict=True):
         text.set_position(back.transform((box.left, box.middle[1])))
-        _lead(axes, label, box)
+        _draw_leader(axes, label, box)
 
 
 def _name(point: _Point, longest: int) -> str:
@@ -242,7 +242,7 @@ def _ink(point: _Point) -> str:
 
 
 def _key(drawn: Figure, ranked: Sequence[_Point]) -> None:
-    """Lists the names below the plot, the best first, in one column or two."""
+    """Lists the names and the meaning of the markers below the plot, in one column or two."""
     columns = 1 if len(ranked) < TWO_COLUMNS_FROM else 2
     lines = -(-len(ranked) // columns)
     for at, point in enumerate(ranked):
@@ -272,7 +272,7 @@ def _key(drawn: Figure, ranked: Sequence[_Point]) -> None:
 
 
 def _obstacles(axes: Axes, points: Sequence[_Point], room: Box) -> list[Box]:
-    """Returns the bar's line, the dots and their intervals: a label on them can't be read."""
+    """Returns what labels must not cover: the bar's line, the points and their intervals."""
     (dashed,) = [line for line in axes.get_lines() if line.get_linestyle() == "--"]
     _, y = axes.transData.transform((0, dashed.get_ydata()[0]))
     obstacles = [Box(room.left, y - 2, room.right, y + 2)]
@@ -285,8 +285,8 @@ def _obstacles(axes: Axes, points: Sequence[_Point], room: Box) -> list[Box]:
     return obstacles
 
 
-def _lead(axes: Axes, label: Label, box: Box) -> None:
-    """Draws a thin line to a label that could not stay beside its point."""
+def _draw_leader(axes: Axes, label: Label, box: Box) -> None:
+    """Draws a thin line from a point to its label if they are far apart."""
     x, y = min(max(label.x, box.left), box.right), box.middle[1]
     if math.hypot(x - label.x, y - label.y) < 2.2 * label.height:
         return
@@ -296,10 +296,11 @@ def _lead(axes: Axes, label: Label, box: Box) -> None:
 
 
 def draw_confusion(matrix: Confusion, compared: Comparison, title: str, path: Path) -> Path:
-    """Draws expected labels by row against the tuned model's answers by column, right ones blue, wrong ones red. With
-    too many labels for a square it draws what is confused most and the labels that are found least."""
+    """Draws a matrix of expected labels by row and the tuned model's answers by column, right ones blue, wrong ones
+    red. If there are too many labels for a matrix, draws the most frequent mistakes and the labels with the lowest
+    recall."""
     if len(matrix.labels) > MOST_LABELS:
-        return _draw_worst(matrix, compared, title, path)
+        return _draw_worst_labels(matrix, compared, title, path)
     columns = matrix.columns if any(row[-1] for row in matrix.counts) else matrix.labels
     counts = [row[: len(columns)] for row in matrix.counts]
     size = max(4.5, 0.45 * len(columns) + 2.5)
@@ -325,7 +326,7 @@ def draw_confusion(matrix: Confusion, compared: Comparison, title: str, path: Pa
     return save_figure(drawn, path)
 
 
-def _draw_worst(matrix: Confusion, compared: Comparison, title: str, path: Path) -> Path:
+def _draw_worst_labels(matrix: Confusion, compared: Comparison, title: str, path: Path) -> Path:
     pairs = mistakes(matrix)[:LISTED]
     scores = sorted(
         label_scores(matrix), key=lambda score: (score.recall or 0.0, -score.expected, score.label)
@@ -344,7 +345,7 @@ def _draw_worst(matrix: Confusion, compared: Comparison, title: str, path: Path)
     left.xaxis.get_major_locator().set_params(integer=True)
     right = drawn.add_subplot(halves[1])
     right.set_xlabel("of its rows right", color=SOFT)
-    right.set_ylabel("labels that are found least", color=SOFT)
+    right.set_ylabel("labels least often right", color=SOFT)
     names = [f"{shorten_name(score.label)} ({score.correct:,} of {score.expected:,})" for score in scores]
     _bars(right, names, [score.recall or 0.0 for score in scores], BLUE)
     percent_axis(right.xaxis)
@@ -362,7 +363,8 @@ def _bars(axes: Axes, names: Sequence[str], values: Sequence[float], colour: str
 
 
 def _shade(is_right: bool, share: float) -> tuple[float, ...]:
-    """Returns white to blue on the diagonal, white to vermilion off it; a wrong row is never too pale to be seen."""
+    """Returns the colour of a cell: white to blue on the diagonal, white to vermilion off it, where even a single row
+    must be visible."""
     from matplotlib.colors import to_rgb
 
     depth = share if is_right or not share else min(0.15 + share, 1.0)

@@ -31,7 +31,8 @@ CASH_FLOW_FILE, SENSITIVITY_FILE = "cumulative-cost.png", "tornado.png"
 
 
 def draw_cash_flow(outlook: Outlook, path: Path) -> Path | None:
-    """Returns None if the outlook has fewer than two months, as the provider ends the model before."""
+    """Draws savings minus spending, month by month. Returns None if the outlook has fewer than two months, because the
+    provider shuts the model down before."""
     months = sorted(outlook.months, key=lambda month: month.month)
     if len(months) < 2:
         return None
@@ -57,6 +58,7 @@ def draw_cash_flow(outlook: Outlook, path: Path) -> Path | None:
 
 
 def payback_title(months: Sequence[Month]) -> str:
+    """Returns the chart's title, which says when the median draw pays back."""
     at = break_even(months)
     if at is not None:
         return f"Pays back after {at:.1f} months at the median" if at >= 0.05 else "Pays back at once"
@@ -75,7 +77,8 @@ def cash_flow_note(outlook: Outlook) -> str:
 
 
 def break_even(months: Sequence[Month]) -> float | None:
-    """Returns the month in which the median draw reaches zero for good, None if it is never below or never above."""
+    """Returns the month in which the median draw reaches zero for good, None if it never does, or is never below
+    zero."""
     crossing = None
     for before, after in pairwise(months):
         if before.p50 < 0 <= after.p50:
@@ -120,14 +123,14 @@ def _label_ends(axes: Axes, last: Month) -> None:
 
 
 def draw_sensitivity(outlook: Outlook, path: Path) -> Path | None:
-    """Draws one bar an input, from the net value at its 5% to that at its 95%, the widest on top. Returns None if no
-    input changes anything."""
+    """Draws one bar for each input, from the net value at the input's 5th percentile to that at its 95th, the widest on
+    top. Returns None if no input changes the net value."""
     swings = [swing for swing in outlook.tornado if swing.width][:MOST_BARS]
     if not swings:
         return None
-    title = f"What the net value over {format_months(outlook.horizon_months)} hangs on"
+    title = f"What the net value over {format_months(outlook.horizon_months)} depends on"
     middle = float(outlook.expected) if outlook.expected is not None else None
-    note = f"Line: {dollars(middle)}, all as expected" if middle is not None else ""
+    note = f"Line: {dollars(middle)}, if everything is as expected" if middle is not None else ""
     drawn, axes = figure(title, "net value, USD", "", note=note, size=(WIDE, 0.62 * len(swings) + 1.5))
     for height, swing in enumerate(swings):
         _draw_swing(axes, height, swing, middle)
@@ -143,8 +146,8 @@ def draw_sensitivity(outlook: Outlook, path: Path) -> Path | None:
 
 
 def _draw_swing(axes: Axes, height: int, swing: Swing, middle: float | None) -> None:
-    """Draws hatched red below the expected value, blue above it. The input's two values are written above the bar, the
-    worse first."""
+    """Draws one bar, hatched red below the expected value and blue above it, with the input's two values above it, the
+    worse one first."""
     (low, low_said), (high, high_said) = sorted(
         [(float(swing.at_low), swing.low_value), (float(swing.at_high), swing.high_value)]
     )
@@ -164,7 +167,8 @@ def _draw_swing(axes: Axes, height: int, swing: Swing, middle: float | None) -> 
 
 
 def draw_forecast(outlook: Outlook, folder: Path) -> tuple[Path, ...]:
-    """Draws in a worker process, and returns what is for the thread; the tornado beside it is for the report."""
+    """Draws both charts into `folder`, in a worker process. Returns the one for the thread; the other is for the report
+    only."""
     draw_sensitivity(outlook, folder / SENSITIVITY_FILE)
     cash_flow = draw_cash_flow(outlook, folder / CASH_FLOW_FILE)
     return (cash_flow,) if cash_flow else ()

@@ -1,4 +1,5 @@
-"""Places labels so that they hide nothing: beside their point, or further away. Pure geometry, in pixels."""
+"""Places labels so that they cover nothing: beside their point if possible, else further away. Pure geometry, in
+pixels."""
 
 from __future__ import annotations
 
@@ -6,9 +7,9 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-REACHES = (1.0, 1.8, 2.8, 4.0, 5.5, 7.5, 10.0, 13.0)
-DIRECTIONS = (0, 180, 35, -35, 145, -145, 70, -70, 110, -110)
-OUTSIDE, BENDING = 4.0, 0.02
+REACHES = (1.0, 1.8, 2.8, 4.0, 5.5, 7.5, 10.0, 13.0)  # distances to try, in heights of the label
+DIRECTIONS = (0, 180, 35, -35, 145, -145, 70, -70, 110, -110)  # in degrees
+OUTSIDE, BENDING = 4.0, 0.02  # costs of a pixel outside the chart, and of a pixel of distance
 
 
 @dataclass(frozen=True)
@@ -19,7 +20,7 @@ class Box:
     top: float
 
     def overlap(self, other: Box) -> float:
-        """Returns square pixels."""
+        """Returns the area that both boxes cover, in square pixels."""
         wide = min(self.right, other.right) - max(self.left, other.left)
         high = min(self.top, other.top) - max(self.bottom, other.bottom)
         return wide * high if wide > 0 and high > 0 else 0.0
@@ -35,7 +36,7 @@ class Box:
 
 @dataclass(frozen=True)
 class Label:
-    """A text of this size for the point at x, y."""
+    """The size of a text, and the point that it belongs to."""
 
     x: float
     y: float
@@ -44,8 +45,8 @@ class Label:
 
 
 def place_labels(labels: Sequence[Label], obstacles: Sequence[Box], room: Box) -> list[Box]:
-    """Returns a box for each label, in their order: as near to its point as it gets without covering a label or an
-    obstacle."""
+    """Returns a box for each label, in their order: as close to its point as possible without covering another label or
+    an obstacle, and inside `room`."""
     taken, placed = list(obstacles), list[Box]()
     for label in labels:
         box = min(_candidates(label), key=lambda box: _cost(box, label, taken, room))
@@ -65,7 +66,7 @@ def _candidates(label: Label) -> Iterator[Box]:
 
 
 def _cost(box: Box, label: Label, taken: Sequence[Box], room: Box) -> float:
-    """Counts covered pixels first, then the distance from the point."""
+    """Returns a cost that counts covered pixels most, then the distance from the point."""
     hidden = sum(box.overlap(other) for other in taken)
     outside = (box.area - box.overlap(room)) * OUTSIDE
     x = min(max(label.x, box.left), box.right)

@@ -1,8 +1,8 @@
-"""What every chart shares: the figure, its colours and letters, shortened names, labels kept apart, axes, saving. Knows
-no data.
+"""What all charts share: the figure, its colours and fonts, shortened names, spacing of labels, axes, saving. Knows
+nothing of the data.
 
-A thread in Slack shows a picture about 360 pixels wide, half of what ours have: letters are large enough for that.
-Nothing is told by colour alone: marks and lines differ as well.
+Slack shows a picture in a thread about 360 pixels wide, half the width of ours, so the fonts are large enough for that.
+Nothing is shown by colour alone: markers and line styles differ as well.
 """
 
 from __future__ import annotations
@@ -20,19 +20,19 @@ from typing import Any
 
 from bot.cards.blocks import display_width
 
-# Blue and vermilion of Okabe and Ito, which colour-blind people tell apart; https://jfly.uni-koeln.de/color/
+# Blue and vermilion of Okabe and Ito, which colour-blind people can distinguish; https://jfly.uni-koeln.de/color/
 INK, SOFT, GRID, BLUE, RED = "#1f2933", "#6b7785", "#e3e8ec", "#0072b2", "#d55e00"
 LONGEST_NAME = 28
 WIDE, HIGH = 5.4, 3.5
 TITLE_SIZE, TEXT_SIZE = 13, 11
-TITLE_COLUMNS, NOTE_COLUMNS = 52, 62  # that fit on a line
+TITLE_COLUMNS, NOTE_COLUMNS = 52, 62  # characters that fit on a line
 # DejaVu Sans comes with matplotlib: Latin, Greek, Cyrillic, Hebrew, Arabic. The other has Chinese, Japanese and Korean.
 FAMILIES, EASTERN = ["DejaVu Sans", "Droid Sans Fallback"], "DroidSansFallback.ttf"
 
-# Behind letters that stand on lines and bars.
+# The background of text that is drawn over lines and bars.
 PAPER = {"facecolor": "white", "edgecolor": "none", "alpha": 0.8, "pad": 0.8}
 
-# matplotlib carries no types.
+# matplotlib has no type annotations.
 Figure = Any
 Axes = Any
 Text = Any
@@ -41,8 +41,9 @@ Text = Any
 def figure(
     title: str, x: str, y: str, *, note: str = "", size: tuple[float, float] = (WIDE, HIGH)
 ) -> tuple[Figure, Axes]:
-    """`size` in inches. The title and the note below it may hold any text; the axes' names are our own."""
-    from matplotlib import figure as figures  # pyplot would bring windows, and would hold each figure
+    """Returns an empty chart. `size` is in inches; `note` is a line below the title. Both may be any text, while the
+    axes' names `x` and `y` must be our own, since their dollars are not escaped."""
+    from matplotlib import figure as figures  # pyplot would need a display, and keep every figure in memory
 
     _use_fonts()
     drawn = figures.Figure(figsize=size, dpi=130, layout="constrained")
@@ -50,7 +51,7 @@ def figure(
     wider = size[0] / WIDE
     heading = escape_dollars(_wrap(title, round(TITLE_COLUMNS * wider)))
     below = escape_dollars(_wrap(note, round(NOTE_COLUMNS * wider))) if note else ""
-    # empty lines of the title are the room that the layout leaves for the note, which is in other letters
+    # the layout knows only the title, so empty lines below it make room for the note, which has another font
     room = "\n" * len(below.splitlines())
     drawn.suptitle(heading + room, x=0.01, ha="left", color=INK, fontsize=TITLE_SIZE, fontweight="bold")
     drawn.text(
@@ -77,7 +78,7 @@ def _use_fonts() -> None:
     if FAMILIES[-1] not in fontManager.get_font_names():
         with as_file(files("bot.resources").joinpath(EASTERN)) as path:
             fontManager.addfont(path)
-        # it has one weight: bold text is drawn in it too, instead of being warned about
+        # The font has a single weight. Registering it as bold too avoids a warning for each bold text.
         fontManager.ttflist.append(replace(fontManager.ttflist[-1], weight=700))
     matplotlib.rcParams.update({"font.family": FAMILIES, "font.size": TEXT_SIZE})
 
@@ -94,7 +95,7 @@ def _wrap(text: str, columns: int) -> str:
 
 
 def save_figure(drawn: Figure, path: Path) -> Path:
-    """Written aside first: a worker that outlived its bot may draw the same plot while it is being sent."""
+    """Saves the figure atomically: a worker that outlived its bot may draw the same plot while it is being sent."""
     path.parent.mkdir(parents=True, exist_ok=True)
     aside = path.with_name(f".{os.getpid()}-{path.name}")
     with ignore_missing_glyphs():
@@ -104,37 +105,35 @@ def save_figure(drawn: Figure, path: Path) -> Path:
 
 @contextmanager
 def ignore_missing_glyphs() -> Iterator[None]:
-    """A name in a script that both fonts lack shows boxes; its message is all that would be lost."""
+    """Silences warnings about a name in a script that both fonts lack: its letters are drawn as boxes."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Glyph .* missing from font", category=UserWarning)
         yield
 
 
 def shorten_name(text: str, longest: int = LONGEST_NAME) -> str:
-    """Cuts the middle out of a name of more than `longest` columns, as the end often tells names apart."""
+    """Shortens a name to `longest` columns by cutting out its middle, because names often differ at the end."""
     clean = " ".join("".join(" " if unicodedata.category(c)[0] == "C" else c for c in text).split())
     if display_width(clean) <= longest:
         return escape_dollars(clean)
-    start, end = _as_wide_as(clean, longest // 2), _as_wide_as(clean[::-1], longest // 2 - 1)[::-1]
+    start, end = _cut_to_width(clean, longest // 2), _cut_to_width(clean[::-1], longest // 2 - 1)[::-1]
     return escape_dollars(f"{start}…{end}")
 
 
-def _as_wide_as(text: str, columns: int) -> str:
+def _cut_to_width(text: str, columns: int) -> str:
     while display_width(text) > columns:
         text = text[:-1]
     return text
 
 
 def escape_dollars(text: str) -> str:
-    """Escapes dollars, once: matplotlib reads a pair of them as mathematics."""
+    """Escapes dollar signs that are not escaped yet: matplotlib reads a pair of them as a formula."""
     return text.replace(r"\$", "$").replace("$", r"\$")
 
 
 def spread_apart(heights: Sequence[float], least: float, low: float, high: float) -> list[float]:
-    """Moves heights as little as it takes to keep `least` between neighbours, within low and high.
-
-    If there are too many for that, they share the space evenly.
-    """
+    """Moves heights apart so that neighbours differ by at least `least`, within `low` and `high`. If there are too many
+    for that, they share the space evenly."""
     if not heights:
         return []
     order = sorted(range(len(heights)), key=lambda i: heights[i])
@@ -151,7 +150,7 @@ def spread_apart(heights: Sequence[float], least: float, low: float, high: float
 
 
 def percent_axis(axis: Axes) -> None:
-    """Formats an axis of shares, without marks beyond 0% and 100%."""
+    """Formats an axis of shares as percentages, without tick labels beyond 0% and 100%."""
     from matplotlib.ticker import FuncFormatter, MaxNLocator
 
     axis.set_major_locator(MaxNLocator(nbins=7, steps=[1, 2, 5, 10]))
@@ -166,7 +165,7 @@ def dollars(amount: float) -> str:
     """Formats an amount for an axis: $0.02, $1.50, $250, $3k, $1.2M; a loss has its sign before the dollar."""
     sign, size = ("−" if amount < 0 else ""), abs(amount)
     for scale, letter in ((1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "k")):
-        if size >= scale:
+        if size >= 0.9995 * scale:  # what three digits round up to the next scale: $1M, not $1e+03k
             return escape_dollars(f"{sign}${size / scale:.3g}{letter}")
     if size >= 10 or size == 0:
         return escape_dollars(f"{sign}${size:.0f}")

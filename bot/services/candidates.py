@@ -31,7 +31,7 @@ OWN = "local"
 
 @dataclass(frozen=True)
 class Candidate:
-    """A model to ask. `price.model` is its full name 'provider/model'."""
+    """A model to ask, its provider's row and its price. `price.model` is the full name, 'provider/model'."""
 
     row: ProviderRow
     price: PriceRow
@@ -42,14 +42,14 @@ class Candidate:
 
     @property
     def thinks(self) -> bool:
-        """Whether it generates thinking tokens, which are paid, before its answer."""
+        """True if it generates thinking tokens before its answer, which are billed too."""
         return self.row.thinks(self.name.split("/", 1)[1])
 
 
 @dataclass(frozen=True)
 class LineUp:
-    """What a ladder compares: the models, each way of asking them, the model that judges free text, the one that writes
-    better prompts, and the encoder."""
+    """What a ladder compares: `models`, and in `arms` each way of asking them. `judge` scores free text, `writer`
+    proposes better prompts."""
 
     models: tuple[Candidate, ...]
     arms: tuple[MeasuredCandidate, ...]
@@ -59,9 +59,12 @@ class LineUp:
 
     @property
     def all_models(self) -> tuple[Candidate, ...]:
-        """All models that rows are sent to."""
-        more = [model for model in (self.judge, self.writer) if model and model not in self.models]
-        return (*self.models, *(model for at, model in enumerate(more) if model not in more[:at]))
+        """Every model that rows are sent to, once."""
+        models = list(self.models)
+        for model in (self.judge, self.writer):
+            if model and model not in models:
+                models.append(model)
+        return tuple(models)
 
     def plan(
         self,
@@ -78,8 +81,8 @@ class LineUp:
         optimised: str | None = None,
         chooses_shots: bool = False,
     ) -> LadderPlan:
-        """`optimise`: dollars for a search for a better prompt for the first model, which writes it where no other
-        does."""
+        """`optimise` is the budget in USD of a search for a better prompt for the first model; without a `writer` that
+        model also writes the prompts."""
         first = self.models[0].name if self.models else ""
         writer = self.writer.name if self.writer else first
         return LadderPlan(
@@ -116,20 +119,22 @@ def line_up(
     *,
     has_prompt: bool = False,
 ) -> LineUp | Refusal:
-    """Returns what the command asks to compare. `reachable`: the names of providers with a key. `has_prompt`: the
-    dataset has an optimised prompt."""
+    """Returns the comparison that the command asks for. `reachable` are the names of the providers with a key;
+    `has_prompt` is True if the dataset already has an optimised prompt."""
     models: tuple[Candidate, ...] | Refusal = ()
     if not is_free(command.rungs) or command.optimise:
-        models = _find(settings, reachable, command.models, today)
+        models = _find_candidates(settings, reachable, command.models, today)
     if isinstance(models, Refusal):
         return models
-    rungs = _rungs_of(command, spelling, has_prompt=has_prompt)
+    if command.optimise and not models:
+        return _no_model(spelling)
+    rungs = _choose_rungs(command, spelling, has_prompt=has_prompt)
     if isinstance(rungs, Refusal):
         return rungs
-    arms = _arms_of(rungs, report, models, spelling, command.shots or None)
+    arms = _build_arms(rungs, report, models, spelling, command.shots or None)
     if isinstance(arms, Refusal):
         return arms
-    writer = _candidate(settings, reachable, command.writer, today) if command.writer else None
+    writer = _find_candidate(settings, reachable, command.writer, today) if command.writer else None
     if isinstance(writer, Refusal):
         return replace(writer, about="writer")
     judge = find_judge(settings, reachable, command.judge, report, today, spelling)
@@ -144,16 +149,17 @@ def find_judge(
     today: date,
     spelling: Spelling = SLACK,
 ) -> Candidate | Refusal | None:
-    """Returns the model that is to judge free text, None if none is wanted."""
+    """Returns the model that judges free text, None if the person named none."""
     if wanted is None:
         return None
     if report.task == "labels":
         option = spelling.option("judge")
         return Refusal(
-            f"Labels need no judge: an answer is the label or it is not. Leave `{option}` out; it is for free text.",
+            f"Labels need no judge: an answer either is the label or is not. Leave out `{option}`, which is for free "
+            "text.",
             "judge",
         )
-    judge = _candidate(settings, reachable, wanted, today)
+    judge = _find_candidate(settings, reachable, wanted, today)
     return replace(judge, about="judge") if isinstance(judge, Refusal) else judge
 
 
@@ -165,8 +171,8 @@ def find_run_judge(
     report: Report,
     today: date,
 ) -> Candidate | Refusal | None:
-    """Returns the model that is to judge a tuned model: the one that is asked for, else the `usual` one where it can
-    still be asked."""
+    """Returns the judge of a tuned model's free text: the one that the question names, else the `usual` one if it can
+    still be asked. None: no judge."""
     if question.judge == NO_JUDGE:
         return None
     names = [row.name for row in settings.providers] if reachable is None else reachable
@@ -177,19 +183,24 @@ def find_run_judge(
 
 
 def is_free(rungs: Collection[RungName]) -> bool:
-    """Whether these rungs ask no model. Without any, all are meant."""
+    """True if these rungs ask no model. No rungs at all means every rung."""
     return bool(rungs) and set(rungs) <= set(FREE_RUNGS)
 
 
 def refuse_ended_model(price: PriceRow, wanted: str, about: str | None = None) -> ModelEnded:
-    """Refuses a model that has ended; `price` is its row."""
-    instead = f"Its maker names {code(price.successor)} instead." if price.successor else "Choose another."
+    """Returns the refusal of a model that its vendor has shut down; `price` is its row."""
+    instead = (
+        f"Its maker recommends {code(price.successor)} instead."
+        if price.successor
+        else "Choose another model."
+    )
     return ModelEnded(
-        f"{code(wanted[:80])} ended on {price.ends}: it does not answer any more. {instead}", about
+        f"{code(wanted[:80])} was shut down on {price.ends} and no longer answers. {instead}", about
     )
 
 
 def own_models(settings: Settings, reachable: Collection[str]) -> tuple[str, ...]:
+    """Returns the full names of the chat models that our own trainer serves."""
     row = settings.provider(OWN)
     if row is None or OWN not in reachable:
         return ()
@@ -197,37 +208,42 @@ def own_models(settings: Settings, reachable: Collection[str]) -> tuple[str, ...
 
 
 def providers_without_key(settings: Settings, reachable: Collection[str]) -> tuple[tuple[str, str], ...]:
-    """Returns the providers that can't be asked here, each with the variable that its key goes into."""
+    """Returns (provider, environment variables for its key) for each provider that has no key here."""
     rows = (row for row in settings.providers if row.name not in reachable)
     return tuple((row.name, row.provider.variables) for row in rows if row.provider.variables)
 
 
 def full_name(settings: Settings, current: str | None) -> str | None:
-    """Returns 'openai/gpt-4o-2024-08-06' for 'gpt-4o', as a ladder names it, None if no provider has it."""
-    place = _placed(settings, (), current) if current else None
+    """Returns a model's name as a ladder stores it, 'openai/gpt-4o-2024-08-06' for 'gpt-4o'; None if no provider has
+    it."""
+    place = _find_provider(settings, (), current) if current else None
     return None if place is None or isinstance(place, Refusal) else f"{place[0].name}/{place[1]}"
 
 
 def suggest_models(
     settings: Settings, current: str | None, today: date, reachable: Collection[str] = ()
 ) -> tuple[str, ...]:
-    """Returns today's model by its full name, and the cheapest capable one if that costs less, for `models=`. Rows go
-    to no other vendor than today's, unless nobody said one that we can ask: then to a `reachable` one."""
-    place = _placed(settings, (), current) if current else None
+    """Returns the models to measure next, by their full names, as values for `models=`: today's model and, if it costs
+    less, the cheapest capable one of the same vendor, so that rows go to no vendor that has not seen them. Without a
+    known `current` model: the cheapest capable one of the `reachable` providers."""
+    place = _find_provider(settings, (), current) if current else None
     if current is None or place is None or isinstance(place, Refusal):
         cheap = cheapest_capable(settings, reachable, today)
         return at_each_effort(cheap.model) if cheap else ()
     row = place[0]
-    todays = current.removeprefix(f"{row.name}/")
+    # the name as it was typed, not the dated one that an alias stands for: people recognise it
+    provider, _, bare = current.partition("/")
+    todays = bare if provider.lower() == row.name else current
     paid, cheap = price_of(settings, row, todays, today), cheapest_capable(settings, (row.name,), today)
-    if cheap is None or isinstance(paid, UnknownPrice) or _cost(paid) <= _cost(cheap):
+    if cheap is None or isinstance(paid, UnknownPrice) or _price_rank(paid) <= _price_rank(cheap):
         return (f"{row.name}/{todays}",)
     return (f"{row.name}/{todays}", *at_each_effort(cheap.model))
 
 
 def cheapest_capable(settings: Settings, sellers: Collection[str], today: date) -> PriceRow | None:
-    """Returns the cheapest model of these providers that its maker names as another one's successor, or that can be
-    tuned, and that does not end soon. Models on machines of our own are not meant: they have no price a token."""
+    """Returns the cheapest model of these providers that is capable, and is not shut down soon. A model counts as
+    capable if its maker names it as another one's successor, or if it can be tuned. Models without a price per token,
+    such as those on our own machines, are left out."""
     rows = [row for row in settings.providers if row.name in sellers and row.name != OWN]
     named = [(row, model.name) for row in rows for model in living_successors(row.name, today)]
     tuned = [(row, model.aliases[0] if model.aliases else model.name) for row in rows for model in row.models]
@@ -238,24 +254,24 @@ def cheapest_capable(settings: Settings, sellers: Collection[str], today: date) 
         if isinstance(price, PriceRow) and price.usd_per_hour is None and price.price.input is not None
         if price.ends is None or price.ends - today > NEAR_THE_END
     ]
-    return min(living, key=_cost, default=None)
+    return min(living, key=_price_rank, default=None)
 
 
-def _cost(price: PriceRow) -> tuple[Decimal, ...]:
-    """Ranks a price by input first: prompts are longer than answers here. What has no price comes last."""
+def _price_rank(price: PriceRow) -> tuple[Decimal, ...]:
+    """Ranks by the price of input first, since prompts are longer than answers here. An unknown price ranks last."""
     parts = (price.price.input, price.price.output)
     return tuple(Decimal("Infinity") if part is None else part for part in parts)
 
 
 def at_each_effort(name: str) -> tuple[str, ...]:
-    """Returns the model as it is asked here, without thinking, and at a low effort as well, if it takes both."""
+    """Returns the model's name, and its name at low thinking effort too if it can think."""
     at_low = f"{name}{AT_LOW_EFFORT}"
     return (name, at_low) if split_effort(at_low)[1] else (name,)
 
 
 def price_of(settings: Settings, row: ProviderRow, name: str, today: date) -> PriceRow | UnknownPrice:
-    """Looks the price up by the full name, then by the name that price lists use. Our own machines charge nothing for a
-    request."""
+    """Looks up the price of asking a model, by its full name, then by the name that price lists use. A request to one
+    of our own machines costs nothing."""
     full, model = f"{row.name}/{name}", row.model(name) or row.on_its_machine(without_effort(name))
     if model and (row.name == OWN or model.usd_per_hour is not None):
         return tuned_price(row, model)
@@ -270,43 +286,49 @@ def price_of(settings: Settings, row: ProviderRow, name: str, today: date) -> Pr
     return price_row
 
 
-def _find(
+def _find_candidates(
     settings: Settings, reachable: Collection[str], names: Sequence[str], today: date
 ) -> tuple[Candidate, ...] | Refusal:
-    """Returns the models with these names, or the base models of our own trainer if there are no names."""
+    """Returns the models with these names; without names, the base models of our own trainer."""
     candidates_by_name: dict[str, Candidate] = {}
     for name in names or own_models(settings, reachable):
-        candidate = _candidate(settings, reachable, name, today)
+        candidate = _find_candidate(settings, reachable, name, today)
         if isinstance(candidate, Refusal):
             return candidate
         candidates_by_name[candidate.name] = candidate
     return tuple(candidates_by_name.values())
 
 
-def _rungs_of(command: Baseline, spelling: Spelling, *, has_prompt: bool) -> tuple[RungName, ...] | Refusal:
-    """Returns the rungs. An optimised prompt is held against the one that is there, and measured once it is found."""
+def _choose_rungs(
+    command: Baseline, spelling: Spelling, *, has_prompt: bool
+) -> tuple[RungName, ...] | Refusal:
+    """Returns the rungs to measure. A search for a better prompt compares it with the plain one, so that is included;
+    the search adds the optimised one once it has found it."""
     rungs = command.rungs or tuple(rung for rung in NAMED_RUNGS if has_prompt or rung != "optimised")
     if command.optimise:
         return tuple(rung for rung in NAMED_RUNGS if rung in {*rungs, "zero"} - {"optimised"})
     if "optimised" in rungs and not has_prompt:
         option = spelling.option("optimise", "2")
-        return Refusal(f"This dataset has no optimised prompt yet: `{option}` looks for one, for up to $2.")
+        return Refusal(
+            f"This dataset has no optimised prompt yet: `{option}` searches for one, for up to $2."
+        )
     return rungs
 
 
-def _arms_of(
+def _build_arms(
     rungs: Sequence[RungName],
     report: Report,
     models: Sequence[Candidate],
     spelling: Spelling,
     shots: int | None,
 ) -> tuple[MeasuredCandidate, ...] | Refusal:
-    """Returns the candidates rung by rung. The free rungs need labels; the others need a model."""
+    """Returns the candidates, rung by rung. The free rungs need labels; the others need a model."""
     has_labels = report.task == "labels"
     if is_free(rungs) and not has_labels:
         names = " and ".join(rungs)
         return Refusal(
-            f"What needs no model to ask ({names}) sorts into labels, and this dataset's answers are free text."
+            f"{names[:1].upper()}{names[1:]} can only choose between labels, and this dataset's answers are free text. "
+            "Measure a rung that asks a model, like `zero`."
         )
     arms: list[MeasuredCandidate] = []
     for rung in rungs:
@@ -315,26 +337,29 @@ def _arms_of(
         else:
             count = shots if rung == "kshot" else None
             arms += [MeasuredCandidate(rung, model.name, count) for model in models]
-    if not arms:
-        return Refusal(
-            f"There is no model to ask: name some, like `{spelling.option('models', 'openai/gpt-4o-mini')}`, or put "
-            "models of your own under [trainer.models] in finetune.toml."
-        )
-    return tuple(arms)
+    return tuple(arms) or _no_model(spelling)
+
+
+def _no_model(spelling: Spelling) -> Refusal:
+    return Refusal(
+        f"There is no model to ask: name some, like `{spelling.option('models', 'openai/gpt-4o-mini')}`, or put "
+        "models of your own under [trainer.models] in finetune.toml."
+    )
 
 
 def encoder_target(settings: Settings, reachable: Collection[str]) -> str | None:
-    """Returns what is trained where the rung encoder is to be used."""
+    """Returns the full name of the first encoder that can be trained here, None if there is none. It is what to train
+    when the rung `encoder` wins."""
     rows = [row for row in settings.providers if row.name in reachable]
     return next(
         (f"{row.name}/{model.name}" for row in rows for model in row.models if model.is_encoder), None
     )
 
 
-def _candidate(
+def _find_candidate(
     settings: Settings, reachable: Collection[str], wanted: str, today: date
 ) -> Candidate | Refusal:
-    place = _placed(settings, reachable, wanted)
+    place = _find_provider(settings, reachable, wanted)
     if isinstance(place, Refusal):
         return place
     row, name = place
@@ -346,7 +371,7 @@ def _candidate(
     price, model = price_of(settings, row, name, today), row.model(name)
     if model and model.is_encoder:
         return Refusal(
-            f"{code(wanted[:80])} is an encoder, which answers no prompt: leave it out. The rung `encoder` measures it."
+            f"{code(wanted[:80])} is an encoder, which can't be prompted. Leave it out: the rung `encoder` measures it."
         )
     if model and model.has_ended(today) and isinstance(price, UnknownPrice):
         price = tuned_price(row, model)
@@ -356,15 +381,18 @@ def _candidate(
         near = f" Did you mean {' or '.join(map(code, price.nearest[:3]))}?" if price.nearest else ""
         safe = "".join(letter for letter in name if letter.isprintable() and letter not in '`<>&"')[:80]
         return Refusal(
-            f"I know no price for {code(wanted[:80])}, and nothing is asked whose cost is unknown.{near} "
+            f"I know no price for {code(wanted[:80])}, and I ask no model whose cost is unknown.{near} "
             f'If the name is right, put its price into finetune.toml under `[prices."{row.name}/{safe}"]`, '
             'as `input = "…"` and `output = "…"` in USD per 1M tokens.'
         )
     return Candidate(row, replace(price, model=f"{row.name}/{name}"))
 
 
-def _placed(settings: Settings, reachable: Collection[str], wanted: str) -> tuple[ProviderRow, str] | Refusal:
-    """Returns the provider, and the model's name there."""
+def _find_provider(
+    settings: Settings, reachable: Collection[str], wanted: str
+) -> tuple[ProviderRow, str] | Refusal:
+    """Returns the provider of a model, and the model's name there. A name without a provider goes to a `reachable` one
+    if several have it."""
     rows = settings.providers
     provider, slash, bare = wanted.partition("/")
     row = settings.provider(provider.lower()) if slash else None
@@ -373,28 +401,28 @@ def _placed(settings: Settings, reachable: Collection[str], wanted: str) -> tupl
         offers = [(row, model.name) for row in rows if (model := row.model(wanted))]
         offers += [(row, wanted) for row in rows if find_listed(bare, row.name) and not row.model(wanted)]
         if not offers:
-            return _unknown(rows, wanted)
+            return _unknown_model(rows, wanted)
         return min(offers, key=lambda offer: offer[0].name not in reachable)
     model_row = row.model(bare)
     if model_row is None and (row.name == OWN or not bare):
-        return _unknown(rows, wanted)
+        return _unknown_model(rows, wanted)
     return row, (model_row.name if model_row and bare in model_row.aliases else bare)
 
 
-def _unknown(rows: Sequence[ProviderRow], wanted: str) -> Refusal:
+def _unknown_model(rows: Sequence[ProviderRow], wanted: str) -> Refusal:
     names = [f"{row.name}/{model.name}" for row in rows for model in row.models if not model.is_encoder]
     near = difflib.get_close_matches(wanted, names, n=2, cutoff=0.5)
     either = " or ".join(code(name) for name in near)
-    there = ", ".join(code(f"{row.name}/…") for row in rows)
-    hint = f"Did you mean {either}?" if near else f"A model is named with its provider: {there}."
+    prefixes = ", ".join(code(f"{row.name}/…") for row in rows)
+    hint = f"Did you mean {either}?" if near else f"Put the provider before the name: {prefixes}."
     return Refusal(f"I know no model {code(wanted[:80])}. {hint}")
 
 
 def look_up_prices(context: AppContext, names: Sequence[str]) -> list[PriceRow | UnknownPrice]:
-    """Returns the prices of asking these models. Without names: our own prices, then each configured model untuned and
-    tuned, first of the providers that can be asked here."""
+    """Returns the prices of asking these models. Without names: the prices from finetune.toml, then each configured
+    model untuned and tuned, those of providers with a key first."""
     if names:
-        return [_price_named(context, name) for name in names]
+        return [_look_up_price(context, name) for name in names]
     rows: list[PriceRow | UnknownPrice] = list(context.settings.prices)
     today = context.today()
     for provider in sorted(context.settings.providers, key=lambda row: row.name not in context.trainers):
@@ -405,7 +433,7 @@ def look_up_prices(context: AppContext, names: Sequence[str]) -> list[PriceRow |
     return rows
 
 
-def _price_named(context: AppContext, name: str) -> PriceRow | UnknownPrice:
+def _look_up_price(context: AppContext, name: str) -> PriceRow | UnknownPrice:
     provider, slash, bare = name.partition("/")
     row = context.settings.provider(provider) if slash else None
     if row is not None:

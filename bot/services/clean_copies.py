@@ -1,8 +1,8 @@
-"""Writes a cleaned copy of a dataset's file for a person: the click is recorded, a later tick writes and posts the
+"""Writes a cleaned copy of a dataset's file for a person: the click is recorded, and later ticks write and post the
 copy.
 
-The copy holds customers' words, so it is named by its content and deleted once it is sent. Where it may go is decided
-again when it is posted, as the channel may have been opened since.
+The copy holds customers' words, so it is deleted once it is sent. Where it may go is decided again when it is posted,
+because the channel may have become public since.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def request(context: AppContext, dataset_id: int, person: str) -> str | Refusal:
 
 
 def step(context: AppContext, cleaning: Cleaning) -> None:
-    """Lets a worker process write the copy, then posts it or tells the person why not."""
+    """Has a worker process write the copy, then posts it or tells the person why not."""
     dataset = context.store.datasets.get(cleaning.dataset_id)
     try:
         written = context.workers.poll(
@@ -58,7 +58,7 @@ def step(context: AppContext, cleaning: Cleaning) -> None:
     except WorkerStopped as stopped:
         written = NotCleaned(f"Writing it {stopped}.")
     except Exception as error:
-        # the cleaner met something that it should have answered with a sentence; the wish must not hang
+        # a fault of the cleaner, which must not leave the request waiting forever
         log.exception("cleaning dataset %s", dataset.id)
         written = NotCleaned(f"Writing it stopped with {type(error).__name__}. {logs.sorry()}")
     if written is not None:
@@ -66,8 +66,8 @@ def step(context: AppContext, cleaning: Cleaning) -> None:
 
 
 def write(path: Path, name: str, columns: Columns, out: Path) -> Cleaned | NotCleaned:
-    """Writes the copy at `out`, in a worker, then names it by its sha256. A file that a killed worker left half written
-    is deleted first."""
+    """Writes the copy at `out`, in a worker, then renames it to its sha256. Deletes a file that a killed worker left
+    half written first."""
     out.parent.mkdir(exist_ok=True)
     out.unlink(missing_ok=True)
     written = clean(path, name, columns, out)
@@ -79,7 +79,7 @@ def write(path: Path, name: str, columns: Columns, out: Path) -> Cleaned | NotCl
 
 
 def tidy(context: AppContext) -> None:
-    """Deletes cleaned files that were sent or can't be, unless one is being written."""
+    """Deletes cleaned files that are not waiting to be sent. Does nothing while one is being written."""
     if context.store.cleanings.waiting():
         return
     still_to_send = context.store.outbox.files()
@@ -126,6 +126,7 @@ def _tell(context: AppContext, cleaning: Cleaning, dataset: Dataset, text: str) 
 
 
 def _place(context: AppContext, dataset: Dataset, person: str) -> RowDelivery | Refusal:
+    """Returns where the copy may be posted, or why it may not be posted at all."""
     refusal = authorization.refusal(context, person, "read", dataset.channel)
     if refusal:
         return refusal

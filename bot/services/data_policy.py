@@ -1,5 +1,5 @@
-"""Decides whether data may go to a provider, by waivers for personal data and the rules of [[policy.data]], and records
-waivers."""
+"""Decides whether a dataset may be sent to a provider, by the waivers for personal data and the rules of
+[[policy.data]], and records waivers."""
 
 from __future__ import annotations
 
@@ -23,22 +23,23 @@ from trainers.providers import ProviderRow
 
 @dataclass(frozen=True)
 class Unsure:
-    """Slack, or a scan, didn't tell enough; nothing is created until it does."""
+    """Whether it is allowed can't be told yet, because Slack didn't answer or a scan is missing. Nothing is sent until
+    then."""
 
     reason: str
 
 
 @dataclass(frozen=True)
 class Forbidden:
-    """The data may not go to that provider any more: no approval helps, so the run is over."""
+    """It is no longer allowed, and no approval can change that: the run or measurement ends."""
 
     reason: str
 
 
 @dataclass(frozen=True)
 class EgressPermission:
-    """The data may go. `notes` are for the card, as plain text; `overridden` are the names of rules that `reason`
-    overrides."""
+    """The dataset may be sent. `notes` are for the card, as plain text; `overridden` are the names of the rules that
+    `reason` overrides."""
 
     notes: tuple[str, ...] = ()
     overridden: tuple[str, ...] = ()
@@ -48,39 +49,42 @@ class EgressPermission:
 def decide_egress(
     context: AppContext, dataset: Dataset, report: Report, rows: Sequence[ProviderRow], reason: str | None
 ) -> EgressPermission | Refusal:
-    """Decides whether the dataset may go to all providers in `rows`."""
+    """Decides whether the dataset may be sent to all providers in `rows`. `reason` is a person's reason to override
+    soft rules."""
     if reason and not has_enough_words(reason):
         return Refusal(f"`because=`: {views.reason_too_short()}", "because")
     notes, overridden = list[str](), list[str]()
     for row in rows:
         refusal = datasets.needs_waiver(context, dataset, report, row)
-        ruled, data = _ruling(context, dataset, report, row, reason)
-        if refusal or ruled.refused:
-            return refusal or Refusal(sentence(views.egress_refusal(ruled, data, row.name)))
-        rules_aside = views.egress_notes(ruled, row.name, reason)
-        notes += [*rules_aside, *([f"It trains on {row.title}."] if row.cluster and not row.rents else [])]
-        overridden += ruled.overridden
+        decision, data = _decide(context, dataset, report, row, reason)
+        if refusal or decision.refused:
+            return refusal or Refusal(sentence(views.egress_refusal(decision, data, row.name)))
+        notes += views.egress_notes(decision, row.name, reason)
+        if row.cluster and not row.rents:
+            notes.append(f"It trains on {row.title}.")
+        overridden += decision.overridden
     return EgressPermission(
         tuple(dict.fromkeys(notes)), tuple(dict.fromkeys(overridden)), " ".join((reason or "").split())
     )
 
 
 def secret_refusal(text: str, name: str) -> Refusal | None:
-    """Returns why a text that a person typed is sent to no model, None if it may be. `name` says what the text is."""
+    """Returns why a text that a person typed may not be sent to any model, None if it may. `name` names the text in the
+    sentence, like 'Your question'."""
     secret = next((fault.text for fault in faults_in(text) if fault.rule == SECRET), None)
     if secret is None:
         return None
     return Refusal(
-        f"{name} {secret}, so it is sent to no model. Take it out, and withdraw it where it was issued: it is in Slack "
-        "by now."
+        f"{name} {secret}, so it is not sent to any model. Remove the secret, and revoke it where it was issued, "
+        "because Slack has it by now."
     )
 
 
 def question_refusal(
     context: AppContext, text: str, dataset_id: int, row: ProviderRow | None
 ) -> Refusal | None:
-    """Returns why a question that a person typed may not go to the provider of a model that was trained on that
-    dataset."""
+    """Returns why a question that a person typed may not be sent to the provider of a model trained on this dataset,
+    None if it may."""
     refusal = secret_refusal(text, "Your question")
     personal = next((fault.text for fault in faults_in(text) if fault.rule == PERSONAL), None)
     stays_here = row is not None and row.stays_here
@@ -88,21 +92,22 @@ def question_refusal(
         return refusal
     vendor = escape(row.title) if row else "this provider"
     return Refusal(
-        f"Your question {personal}, and no approver has recorded why personal data of this dataset may leave for "
-        f"{vendor}. Write a placeholder in its place."
+        f"Your question {personal}, and no approver has recorded a waiver that lets personal data of this dataset go "
+        f"to {vendor}. Write a placeholder instead."
     )
 
 
 def plan_refusal(context: AppContext, plan: Plan) -> str | None:
-    """Returns why a plan's data may not go, by the rules as they are now, None if it may. A rule that was overridden
-    when the plan was made stays so."""
+    """Returns why a plan's data may not be sent by today's rules, None if it may. Rules that were overridden when the
+    plan was made stay overridden."""
     return dataset_refusal(context, plan.dataset_id, [plan.provider], plan.overridden)
 
 
 def egress_now(
     context: AppContext, dataset_id: int, providers: Collection[str], overridden: Collection[str]
 ) -> Unsure | Forbidden | None:
-    """Returns None if a dataset may go to these providers, by a scan of its bytes and by the rules as they are now."""
+    """Returns why a dataset may not be sent to these providers now, by the scans of its files and today's rules; None
+    if it may. `overridden` are the names of rules that a person overrode."""
     waits = unscanned(context, dataset_id, providers)
     if waits:
         return Unsure(waits)
@@ -111,7 +116,7 @@ def egress_now(
 
 
 def unscanned(context: AppContext, dataset_id: int, providers: Collection[str]) -> str | None:
-    """Returns why it has to wait for a scan of the bytes that would leave, None once there was one."""
+    """Returns why the dataset has to wait for a scan before it may leave, None if it need not wait."""
     dataset = context.store.datasets.get(dataset_id)
     report = datasets.report_of(dataset)
     leaves = any(row.name in providers and not row.stays_here for row in context.settings.providers)
@@ -123,41 +128,45 @@ def unscanned(context: AppContext, dataset_id: int, providers: Collection[str]) 
 def dataset_refusal(
     context: AppContext, dataset_id: int, providers: Collection[str], overridden: Collection[str]
 ) -> str | None:
-    """Returns why a dataset may not go to these providers, None if it may: by what was found in its bytes, then by the
-    rules. `overridden`: those that a person overrode."""
+    """Returns why a dataset may not be sent to these providers, by what was found in its files and then by the rules;
+    None if it may. `overridden` are the names of rules that a person overrode."""
     dataset = context.store.datasets.get(dataset_id)
     report = datasets.report_of(dataset)
     if report is None:
-        return None  # that there is no key, no file, is said elsewhere
+        return None  # other checks report that the dataset or a key is missing
     rows = [row for row in context.settings.providers if row.name in providers]
     waivers = [datasets.needs_waiver(context, dataset, report, row) for row in rows]
     missing = next(filter(None, waivers), None)
     if missing:
         return missing.text
     for row in rows:
-        ruled, data = _ruling(context, dataset, report, row, None)
-        aside, _ = _ruling(context, dataset, report, row, "as recorded")
-        if ruled.refused and (aside.refused or not set(aside.overridden) <= set(overridden)):
-            return sentence(views.egress_refusal(ruled, data, row.name))
+        decision, data = _decide(context, dataset, report, row, None)
+        # with a reason, only hard rules refuse, and `overridden` names the soft rules that it would have to override
+        with_reason, _ = _decide(context, dataset, report, row, "as recorded")
+        is_overridden = not with_reason.refused and set(with_reason.overridden) <= set(overridden)
+        if decision.refused and not is_overridden:
+            return sentence(views.egress_refusal(decision, data, row.name))
     return None
 
 
 def overridden_rules(context: AppContext, subject: str) -> tuple[str, ...]:
-    """Returns the names of the rules that were overridden for this subject of the audit log."""
+    """Returns the names of the rules that were overridden for a subject of the audit log, like 'measurement 7'."""
     details = [entry.detail for entry in context.store.audit.entries(subject) if entry.action == "override"]
     names = [rule.name for rule in context.settings.policy.data]
     return tuple(name for name in names if any(detail.startswith(f"{name}: ") for detail in details))
 
 
 def record_egress(context: AppContext, permission: EgressPermission, person: str, subject: str) -> None:
-    """Writes the overridden rules into the audit log. Call it in the transaction of what it lets go."""
+    """Writes the overridden rules into the audit log. Call it in the transaction that records the run or
+    measurement."""
     for name in permission.overridden:
         context.audit(person, "override", subject, f"{name}: {permission.reason}")
 
 
-def _ruling(
+def _decide(
     context: AppContext, dataset: Dataset, report: Report, row: ProviderRow, reason: str | None
 ) -> tuple[EgressDecision, Data]:
+    """Applies the rules about data to one provider. Returns the decision and the data as the rules see it."""
     is_personal = PERSONAL_DATA in datasets.codes_of(context, report)
     data = Data(dataset.name, dataset.source_channels, is_personal)
     here, policy = row.stays_here, context.settings.policy
@@ -165,21 +174,21 @@ def _ruling(
 
 
 def may_record_waiver(context: AppContext, dataset_id: int, person: str) -> Dataset | Refusal:
-    """Returns the dataset that the form is about, or why this person can't waive."""
+    """Returns the dataset that the form is about, or why this person can't record a waiver for it."""
     dataset = context.store.datasets.get(dataset_id)
     request = Request("", dataset.uploaded_by, dataset.created_at)
     refusal = authorization.refusal(context, person, "waive", dataset.channel, request)
     if refusal:
         return refusal
     if dataset.forgotten_at is not None:
-        return Refusal(f"{code(dataset.name)} was deleted, so nothing is to be waived for it any more.")
+        return Refusal(f"{code(dataset.name)} was deleted, so it no longer needs a waiver.")
     waiver = context.store.waivers.of(dataset.id)
-    return Refusal(_stands(dataset, waiver)) if waiver else dataset
+    return Refusal(_recorded_already(dataset, waiver)) if waiver else dataset
 
 
 def record_waiver(context: AppContext, dataset_id: int, person: str, reason: str) -> Waiver | Refusal:
-    """Records an approver's waiver, once and for good for this version, with a row in the audit log; the card then says
-    who and why."""
+    """Records an approver's waiver, which is final for this version, and its audit row. The card then shows who gave it
+    and why."""
     dataset = may_record_waiver(context, dataset_id, person)
     if isinstance(dataset, Refusal):
         return dataset
@@ -189,7 +198,7 @@ def record_waiver(context: AppContext, dataset_id: int, person: str, reason: str
     with context.store.transaction():
         waiver = context.store.waivers.add(dataset.id, person, why, now=now)
         if waiver is None:
-            return Refusal(_stands(dataset, context.store.waivers.of(dataset.id)))
+            return Refusal(_recorded_already(dataset, context.store.waivers.of(dataset.id)))
         context.audit(person, "waive", f"dataset {dataset.id}", why)
         body = views.waiver_recorded_card(dataset, waiver).body()
         card = views.card_name(dataset)
@@ -197,6 +206,6 @@ def record_waiver(context: AppContext, dataset_id: int, person: str, reason: str
     return waiver
 
 
-def _stands(dataset: Dataset, waiver: Waiver | None) -> str:
+def _recorded_already(dataset: Dataset, waiver: Waiver | None) -> str:
     by = f" by <@{waiver.person}>" if waiver else ""
-    return f"A waiver for {code(dataset.title)} was recorded{by} already; it stands as it is."
+    return f"A waiver for {code(dataset.title)} was already recorded{by}; it can't be changed."

@@ -1,9 +1,11 @@
-"""Deletes a dataset, or some of its rows by a new version without them.
+"""Deletes a dataset, or some of its rows by adding a version without them.
 
-A deletion is recorded at the click and carried out by ticks: first the database, in one transaction with the list of
-what lies elsewhere, then files, trainers and freed bytes. The next tick makes up for a kill at any line. The new
-version's files are written in a folder of their own and moved to the others once the version is recorded; the next try
-or the retention's sweep deletes what a kill leaves before that.
+A deletion is recorded at the click and carried out by ticks: first in the database, in one transaction that also lists
+the copies elsewhere, then files, copies at trainers, and the freed bytes of the database. After a kill the next tick
+goes on.
+
+A version without some rows is written into a folder of its own. Its files are moved to the others once the version is
+recorded; until then the next attempt, or the nightly retention, deletes what a kill leaves behind.
 """
 
 from __future__ import annotations
@@ -46,13 +48,14 @@ RETENTION = "finetune"
 RUN_MESSAGES = ("run", "plan", "result", "doubt", "decision", "reminder", "void", "end", "dm", "changed")
 MEASUREMENT_MESSAGES = ("measurement", "measured", "pair", "agreement")
 AGAIN_S = 300.0
-GIVE_UP_S = 24 * 3600.0  # a trainer that is away for longer is named in the answer
+GIVE_UP_S = 24 * 3600.0  # a trainer that can't be reached for longer is named in the outcome
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class RewrittenDataset:
-    """`before` without some rows, checked as `inspected`. `rows` were taken out, `held` of them held out."""
+    """The version `before` without `rows` rows, `held` of which were held out. `inspected` is the check of what
+    remains."""
 
     before: Dataset
     inspected: Inspection
@@ -63,25 +66,26 @@ class RewrittenDataset:
 def rewrite_without_rows(
     context: CoreContext, dataset: str, lines: Collection[int]
 ) -> RewrittenDataset | Refusal:
-    """Writes the newest usable version without the rows that ask the same questions as the rows at these lines of its
-    file."""
+    """Writes the newest usable version again, without the rows that ask the same questions as the rows at these lines
+    of its file."""
     before = context.store.datasets.newest(dataset)
     report = datasets.report_of(before) if before else None
     if before is None or report is None:
-        return Refusal(f"{code(dataset)} has no version that can be used, so no row can be taken out of it.")
+        return Refusal(f"{code(dataset)} has no usable version, so no row can be deleted from it.")
     every_key = _keys_by_line(context, before)
     key_by_line = {line: every_key[line] for line in lines if line in every_key}
     unknown = ", ".join(str(line) for line in sorted(set(lines) - key_by_line.keys()))
     if unknown:
         return Refusal(
-            f"No row of {code(before.name)}, version {before.version}, begins in line {unknown}. Lines are those of "
-            f"{before.filename}, as its card and `finetune check` name them."
+            f"No row of {code(before.name)}, version {before.version}, begins at line {unknown}. Use the line numbers "
+            f"of {before.filename}, as its card and `finetune check` show them."
         )
-    return _rewritten(context, before, report, frozenset(key_by_line.values()))
+    return _rewrite(context, before, report, frozenset(key_by_line.values()))
 
 
 def add_version(context: CoreContext, new: RewrittenDataset, person: str) -> Dataset:
-    """Records the new version as ready, since it was checked. Call it in the transaction that records the deletion."""
+    """Records the new version as ready, since it is checked already. Call it in the transaction that records the
+    deletion."""
     now, before, report = context.clock(), new.before, new.inspected.report
     values = NewDataset(before.name, before.owner, before.uploaded_by, report.name, source="")
     received = context.store.datasets.receive(values, now=now)
@@ -93,13 +97,13 @@ def add_version(context: CoreContext, new: RewrittenDataset, person: str) -> Dat
     detail = f"{rows}, of version {before.version}: version {added.version} has the others"
     context.audit(person, "take out rows", f"dataset {added.id}", detail)
     datasets.show(context, added, dataset_views.checked_card(added, report))
-    datasets.put_findings(context, added, report)
-    datasets.put_beside(context, added, dataset_views.rows_deleted_notice(before.version, new.rows, new.held))
+    datasets.post_findings(context, added, report)
+    datasets.post_in_thread(context, added, dataset_views.rows_deleted_notice(before.version, new.rows, new.held))
     return added
 
 
-def settle_version(context: CoreContext, dataset: str) -> None:
-    """Moves the files of a recorded new version to the others."""
+def move_rewritten_files(context: CoreContext, dataset: str) -> None:
+    """Moves the files of a new version that is recorded to those of the other datasets."""
     folder, newest = _folder(context, dataset), context.store.datasets.newest(dataset)
     report = datasets.report_of(newest) if newest else None
     parts = [f"{sha256}.jsonl" for sha256 in report.stored] if report else []
@@ -110,12 +114,13 @@ def settle_version(context: CoreContext, dataset: str) -> None:
 
 
 def discard_rewrite(context: CoreContext, dataset: str) -> None:
+    """Deletes the folder of a new version that will not be recorded, or whose files were moved."""
     if _folder(context, dataset).exists():
         shutil.rmtree(_folder(context, dataset))
 
 
 def tidy_rewrites(context: CoreContext) -> None:
-    """Deletes what a kill left before its new version was recorded."""
+    """Deletes the folders of new versions that a kill kept from being recorded."""
     for folder in (context.settings.data / "rewritten").glob("*"):
         if not context.store.deletions.of(folder.name):
             discard_rewrite(context, folder.name)
@@ -126,16 +131,17 @@ def _folder(context: CoreContext, dataset: str) -> Path:
 
 
 def _keys_by_line(context: CoreContext, version: Dataset) -> dict[int, bytes]:
-    """Returns what each row of the version's file asks."""
+    """Returns the question's key for each line of the version's file at which a row begins."""
     columns = Columns(version.text_column, version.label_column)
     path = context.settings.files / str(version.sha256)
     reading = read(path, version.filename, columns=columns, limits=FULL_LIST)
     return {example.line: question_key(example) for example in reading.examples}
 
 
-def _rewritten(
+def _rewrite(
     context: CoreContext, before: Dataset, report: Report, keys: frozenset[bytes]
 ) -> RewrittenDataset | Refusal:
+    """Writes and checks the version without the questions in `keys`."""
     discard_rewrite(context, before.name)
     folder = _folder(context, before.name)
     folder.mkdir(parents=True, exist_ok=True)
@@ -145,7 +151,7 @@ def _rewritten(
         parts.append(folder / f"{store_without(folder, sha256, keys)}.jsonl")
     joined = folder / "joined"
     with joined.open("wb") as file:
-        if report.pairs:  # whose rejected answers are in none of the two parts
+        if report.pairs:  # the parts lack the rejected answers, so the lines of the original file are copied
             keys_by_line = _keys_by_line(context, before)
             with opened(context.settings.files / str(before.sha256), FULL_LIST) as source:
                 source.file.seek(0)
@@ -157,27 +163,28 @@ def _rewritten(
     opened_before = datasets.is_opened(context, before.name, report)
     sealed = parts[2] if report.sealed_sha256 else None
     previous = Previous(parts[0], parts[1], sealed=sealed, is_opened=opened_before)
-    inspection = _inspected(context, joined, f"{before.name}.jsonl", previous, report.system)
+    inspection = _inspect(context, joined, f"{before.name}.jsonl", previous, report.system)
     new = inspection.report
     if new.blocked:
         worst = next(finding for finding in new.findings if finding.blocks)
         return Refusal(
-            f"Without these rows {code(before.name)} can't be used: {worst.message} Delete it as a whole, or upload a "
-            "file without them first."
+            f"Without these rows {code(before.name)} can't be used: {worst.message} Delete the whole dataset, or "
+            "upload a file without them first."
         )
     if not new.n_holdout:
         return Refusal(
-            f"Without these rows {code(before.name)} has no row left to test with. Upload more first."
+            f"Without these rows {code(before.name)} has no test rows left. Upload more rows first."
         )
     joined.rename(joined.with_name(new.source_sha256))
     held = report.n_holdout + report.n_sealed - new.n_holdout - new.n_sealed
     return RewrittenDataset(before, inspection, report.n_train - new.n_train + held, held)
 
 
-def _inspected(
+def _inspect(
     context: CoreContext, path: Path, name: str, previous: Previous, system: str | None
 ) -> Inspection:
-    """Checks the file as an upload is. The rows contain `system` already; models trained on them are asked with it."""
+    """Checks the file like an upload. Its rows already contain the instructions `system`; the report keeps them, since
+    models trained on these rows are asked with them."""
     limit, settings = default_row_limit(context.settings), context.settings
     inspection = inspect(
         path,
@@ -196,21 +203,21 @@ def _inspected(
 
 
 def may_ask(context: AppContext, command: Delete, person: str, channel: str) -> DeletionScope | Refusal:
-    """Returns what would be deleted, or why this person may not delete it, or what prevents it."""
-    versions = authorization.dataset_refusal(context, command.dataset, person, channel) or chosen_versions(
-        context, command
-    )
+    """Returns what would be deleted, or why this person can't delete it now."""
+    refusal = authorization.dataset_refusal(context, command.dataset, person, channel)
+    versions = refusal or chosen_versions(context, command)
     if isinstance(versions, Refusal):
         return versions
     is_theirs = all(version.uploaded_by == person for version in versions)
     request = Request(person if is_theirs else "", person, versions[0].created_at)
     refusal = authorization.refusal(context, person, "delete", channel, request)
-    if not refusal and _standing(context, versions):
+    if not refusal and _standing_promotion(context, versions):
         refusal = authorization.refusal(context, person, "promote", channel)
     return refusal or scope_of(context, command.dataset, versions)
 
 
 def ask(context: AppContext, command: Delete, person: str, channel: str) -> DatasetDeletion | Refusal:
+    """Records the request of a person; the ticks delete."""
     refusal = may_ask(context, command, person, channel)
     return refusal if isinstance(refusal, Refusal) else record(context, command, person, channel)
 
@@ -218,7 +225,7 @@ def ask(context: AppContext, command: Delete, person: str, channel: str) -> Data
 def record(
     context: CoreContext, command: Delete, person: str, channel: str | None
 ) -> DatasetDeletion | Refusal:
-    """Records the request of a person who may make it."""
+    """Records the request of a person whose right to make it was checked."""
     versions = chosen_versions(context, command)
     if isinstance(versions, Refusal):
         return versions
@@ -226,37 +233,38 @@ def record(
         scope = scope_of(context, command.dataset, versions)
         if isinstance(scope, Refusal):
             return scope
-        return _recorded(context, scope, versions, person, channel) or Refusal(
-            f"{code(command.dataset)} is being deleted already."
+        return _record(context, scope, versions, person, channel) or Refusal(
+            f"{code(command.dataset)} is already being deleted."
         )
 
 
 def commit_rewrite(context: CoreContext, new: RewrittenDataset, person: str) -> DatasetDeletion | Refusal:
-    """Records the version without the rows and deletes those before it, all or nothing. A model in use that was trained
-    on one of them ends too, since no newer one can be trained before the rows are gone."""
+    """Records the version without the rows and deletes all earlier versions, in one transaction. A model in use that
+    was trained on one of them is deleted too: the rows have to go before a newer model can be trained."""
     name = new.before.name
     with context.store.transaction():
         versions = context.store.datasets.versions(name)
         scope = scope_of(context, name, versions)
         if isinstance(scope, Refusal):
             return scope
-        deletion = _recorded(context, replace(scope, is_whole=False), versions, person, None)
+        deletion = _record(context, replace(scope, is_whole=False), versions, person, None)
         if deletion is None:
-            return Refusal(f"{code(name)} is being deleted already.")
+            return Refusal(f"{code(name)} is already being deleted.")
         add_version(context, new, person)
         _erase(context, deletion, takes_used=True)
     return deletion
 
 
 def expire(context: CoreContext, version: Dataset) -> None:
-    """Deletes a refused file after its retention."""
+    """Records the deletion of a refused file whose retention is over."""
     with context.store.transaction():
         scope = scope_of(context, version.name, [version])
         if isinstance(scope, DeletionScope):
-            _recorded(context, scope, [version], RETENTION, None)
+            _record(context, scope, [version], RETENTION, None)
 
 
 def find_scope(context: CoreContext, command: Delete) -> DeletionScope | Refusal:
+    """Returns what the command would delete, or why that can't be deleted now."""
     versions = chosen_versions(context, command)
     return versions if isinstance(versions, Refusal) else scope_of(context, command.dataset, versions)
 
@@ -276,12 +284,12 @@ def chosen_versions(context: CoreContext, command: Delete) -> Sequence[Dataset] 
 def scope_of(
     context: CoreContext, dataset: str, versions: Sequence[Dataset], *, takes_used: bool = False
 ) -> DeletionScope | Refusal:
-    """Returns what is deleted with these versions, or why they can't be now, with the cure. `takes_used`: a model in
-    use goes too, though newer versions stay."""
-    ids, standing = {version.id for version in versions}, _standing(context, versions)
+    """Returns what is deleted with these versions, or why they can't be deleted now and what to do about it. With
+    `takes_used` a model in use that was trained on them may be deleted even though newer versions stay."""
+    ids, standing = {version.id for version in versions}, _standing_promotion(context, versions)
     is_whole = {version.id for version in context.store.datasets.versions(dataset)} <= ids
     runs, measurements = context.store.runs.on(ids), context.store.measurements.on(ids)
-    why = _in_the_way(versions, runs, measurements, context.store.labellings.on(ids))
+    why = _find_obstacle(versions, runs, measurements, context.store.labellings.on(ids))
     if is_whole and context.store.documents.being_read(dataset):
         why = why or "a document is still being read. Try again in a minute."
     if standing and not is_whole and not takes_used:
@@ -295,6 +303,7 @@ def scope_of(
 
 
 def step(context: CoreContext, deletion: DatasetDeletion) -> None:
+    """Takes a deletion one step further."""
     if deletion.state == "asked":
         _erase(context, deletion)
     else:
@@ -305,9 +314,10 @@ def handle_step_failure(context: CoreContext, deletion: DatasetDeletion) -> None
     context.store.deletions.later(deletion, next_at=context.clock() + AGAIN_S)
 
 
-def _recorded(
+def _record(
     context: CoreContext, scope: DeletionScope, versions: Sequence[Dataset], person: str, channel: str | None
 ) -> DatasetDeletion | None:
+    """Records a deletion, None if the dataset is already being deleted. Call it in a transaction."""
     now, ids = context.clock(), [version.id for version in versions]
     deletion = context.store.deletions.ask(scope.dataset, ids, person=person, channel=channel, now=now)
     if deletion:
@@ -315,42 +325,42 @@ def _recorded(
     return deletion
 
 
-def _in_the_way(
+def _find_obstacle(
     versions: Sequence[Dataset],
     runs: Sequence[Run],
     measurements: Sequence[Measurement],
     labellings: Sequence[Labelling],
 ) -> str | None:
+    """Returns what has to end before these versions can be deleted, as a sentence, None if nothing has to."""
     run = next((run for run in runs if run.state in (*OPEN_RUN_STATES, "needs_human")), None)
     if run and run.state == "needs_human":
-        return f"run {run.id} needs a decision: make it on its card."
+        return f"run {run.id} is waiting for a decision. Decide on its card first."
     if run:
         return f"run {run.id} {STATE_TEXTS[run.state]}. `/finetune cancel {run.id}` ends it."
-    measurement = next(
-        (measurement for measurement in measurements if measurement.state in ("asked", "running")), None
-    )
+    measurement = next((each for each in measurements if each.state in ("asked", "running")), None)
     if measurement:
-        return f"m{measurement.id} measures on it. `/finetune cancel m{measurement.id}` ends it."
+        return f"m{measurement.id} is using it. `/finetune cancel m{measurement.id}` ends that measurement."
     if any(version.state in ("received", "checking") for version in versions):
         return "a file is still being checked. Try again in a minute."
-    # A file that came after the deletion would belong to nothing, and stay.
+    # A file that is fetched or written after the deletion would belong to no dataset, and never be deleted.
     if any(labelling.state in ("received", "choosing", "closing") for labelling in labellings):
-        return "rows to label, or their labels, are being read or written. Try again in a minute."
+        return "a batch of rows to label is being read or written. Try again in a minute."
     return None
 
 
 def _erase(context: CoreContext, deletion: DatasetDeletion, *, takes_used: bool = False) -> None:
-    """Erases everything in the database, and lists everything that lies elsewhere."""
+    """Erases everything in the database, and lists all files and copies elsewhere for `_delete`."""
     store, ids = context.store, set(deletion.datasets)
     with store.transaction():
         versions = [store.datasets.get(dataset) for dataset in deletion.datasets]
         scope = scope_of(context, deletion.dataset, versions, takes_used=takes_used)
-        if isinstance(scope, Refusal):  # something began since it was asked for
+        if isinstance(scope, Refusal):  # a run, measurement or labelling began since the request
             store.deletions.end(deletion)
-            _say(context, deletion, versions, dataset_views.not_deleted_card(deletion.dataset, scope.text))
+            message = dataset_views.not_deleted_card(deletion.dataset, scope.text)
+            _post_outcome(context, deletion, versions, message)
             return
         runs, measurements = store.runs.on(ids), store.measurements.on(ids)
-        standing = _standing(context, versions)
+        standing = _standing_promotion(context, versions)
         is_whole = scope.is_whole and deletion.person != RETENTION
         estimates = store.estimates.newest(deletion.dataset) if is_whole else []
 
@@ -360,7 +370,7 @@ def _erase(context: CoreContext, deletion: DatasetDeletion, *, takes_used: bool 
         paths += [f"plots/estimate-{estimate.id}" for estimate in estimates]
         paths += [f"plots/{kind}-{run.id}" for run in runs for kind in ("run", "plan")]
         paths += [f"measurements/m{measurement.id}" for measurement in measurements]
-        elsewhere = [*_models(context, runs, standing), *_curves(measurements)]
+        elsewhere = [*_copies_of_runs(context, runs, standing), *_copies_of_curves(measurements)]
         store.deletions.begin(deletion, paths, files, elsewhere)
         if standing:
             store.promotions.end(standing, now=context.clock())
@@ -368,7 +378,7 @@ def _erase(context: CoreContext, deletion: DatasetDeletion, *, takes_used: bool 
             name, channel = models.card_name(standing), standing.channel
             store.outbox.show(name, channel, card, now=context.clock(), concerns=standing.person)
 
-        # Every name that messages about them have: of their cards and threads, and by which they are put once.
+        # Every key of messages about them: the names of their cards and threads, and the keys for posting once.
         about = [f"{kind} {version}" for version in ids for kind in ("dataset", "waiver")]
         about += [f"{kind} {run.id}" for run in runs for kind in RUN_MESSAGES]
         about += [f"{kind} {measurement.id}" for measurement in measurements for kind in MEASUREMENT_MESSAGES]
@@ -380,7 +390,9 @@ def _erase(context: CoreContext, deletion: DatasetDeletion, *, takes_used: bool 
 
 
 def _delete(context: CoreContext, deletion: DatasetDeletion) -> None:
-    settle_version(context, deletion.dataset)
+    """Deletes the files and the copies at trainers, wipes the freed bytes, then posts the outcome. If a trainer can't
+    be reached, tries again later."""
+    move_rewritten_files(context, deletion.dataset)
     for path in deletion.paths:
         place = context.settings.data / path
         if place.is_dir():
@@ -401,7 +413,7 @@ def _delete(context: CoreContext, deletion: DatasetDeletion) -> None:
         provider_jobs.delete_uploads(context, trainer, set(deletion.files), f"forgetting {deletion.id}")
         if set(deletion.files) & context.store.uploads.at(trainer.provider.name):
             left.append(
-                f"uploaded files at {trainer.provider.name} are looked for until they are surely gone"
+                f"uploaded files at {trainer.provider.name}: deleting them is retried until they are gone"
             )
     if not context.store.deletions.wipe():
         context.store.deletions.later(deletion, next_at=context.clock() + 1)
@@ -418,11 +430,11 @@ def _delete(context: CoreContext, deletion: DatasetDeletion) -> None:
         if not context.store.deletions.end(deletion):
             return
         context.audit("finetune", "deleted", f"dataset {max(ids)}", f"{scope.title}: {scope.with_it}")
-        _say(context, deletion, versions, message)
+        _post_outcome(context, deletion, versions, message)
 
 
 def _delete_there(context: CoreContext, copy: RemoteCopy) -> TrainerError | str | None:
-    """Deletes a copy at its trainer. Returns why it is still there, None if it is gone."""
+    """Deletes a copy at its trainer. Returns why something of it is still there, None if everything is gone."""
     trainer = context.trainers.get(copy.provider)
     if trainer is None:
         return f"there is no key for {copy.provider} where the bot runs"
@@ -439,25 +451,28 @@ def _delete_there(context: CoreContext, copy: RemoteCopy) -> TrainerError | str 
     return "the record of the job stays there, which this trainer can't delete" if has_record else None
 
 
-def _say(
+def _post_outcome(
     context: CoreContext, deletion: DatasetDeletion, versions: Sequence[Dataset], message: Message
 ) -> None:
-    """Posts in the dataset's channel. A refused file is deleted silently: its card announced it."""
+    """Posts the outcome in the dataset's channel. A refused file is deleted silently, as its card announced."""
     if deletion.person != RETENTION:
         once = f"forgetting {deletion.id}"
         draft = Draft(kind="post", channel=versions[0].owner, body=message.letter(), dedupe=once)
         context.store.outbox.put(draft, now=context.clock())
 
 
-def _standing(context: CoreContext, versions: Sequence[Dataset]) -> Promotion | None:
-    """Returns the promotion that stands of a model trained on one of these versions."""
+def _standing_promotion(context: CoreContext, versions: Sequence[Dataset]) -> Promotion | None:
+    """Returns the current promotion if its model was trained on one of these versions, else None."""
     standing = context.store.promotions.standing(versions[0].name)
     model = context.store.model(standing.model) if standing else None
     run = context.store.runs.get(model.run_id) if model else None
     return standing if run and run.dataset_id in {version.id for version in versions} else None
 
 
-def _models(context: CoreContext, runs: Sequence[Run], standing: Promotion | None) -> list[RemoteCopy]:
+def _copies_of_runs(
+    context: CoreContext, runs: Sequence[Run], standing: Promotion | None
+) -> list[RemoteCopy]:
+    """Returns the jobs and models of these runs at their trainers."""
     copies = []
     for run in runs:
         model = context.store.model(run.model or "")
@@ -474,7 +489,8 @@ def _models(context: CoreContext, runs: Sequence[Run], standing: Promotion | Non
     return copies
 
 
-def _curves(measurements: Sequence[Measurement]) -> list[RemoteCopy]:
+def _copies_of_curves(measurements: Sequence[Measurement]) -> list[RemoteCopy]:
+    """Returns the jobs and models that learning curves created at their trainers."""
     copies = []
     for measurement in measurements:
         plan = plan_of(measurement.plan) if measurement.kind == "curve" else None

@@ -1,4 +1,4 @@
-"""Checks a file and draws what the check saw. Runs in a worker process: matplotlib is imported there only."""
+"""Checks a file and draws its charts. Runs in a worker process, the only place where matplotlib is imported."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from trainers.dataset.versions import Previous
 from trainers.tokens import Encoding
 
 FULL_LIST = Limits(listed=500)
-SEED = 20261124  # of the split into training and test rows, and of what is drawn from them
+SEED = 20261124  # for the split into training and test rows, and for everything that is drawn from them
 
 
 @dataclass(frozen=True)
@@ -38,11 +38,11 @@ def inspect(
     local_models: Mapping[str, Path],
     n_sealed: int = 0,
 ) -> Inspection:
-    """Checks a file in both stages, writes its parts into `files`, scans them if it can be used, and draws lengths.png
+    """Checks a file in both stages. If it can be used, writes its parts into `files`, scans them, and draws lengths.png
     and labels.png into `drawings`.
 
-    `longest`: tokens of the longest row that the model takes; longer ones are a finding. `lengths_by`: that model's own
-    tokenizer, if this machine has it.
+    `longest` is the number of tokens in the longest row that the model takes; longer rows are a finding. `lengths_by`
+    is that model's own tokenizer, None if this machine doesn't have it.
     """
     limits = FULL_LIST if longest is None else replace(FULL_LIST, max_row_tokens=longest)
     report = check_file(
@@ -63,7 +63,7 @@ def inspect(
         return Inspection(report, ())
     scans = tuple(scan_file(files / f"{sha256}.jsonl", presidio=presidio) for sha256 in report.stored)
     tokens = [tokens for tokens, rows in report.token_lengths for _ in range(rows)]
-    # a label that one row has may be a customer's sentence in the wrong column
+    # a label that only one row has may be a customer's sentence in the wrong column, so it is not drawn
     shared = [count for count in report.labels if count.rows > 1]
     plots = (
         datasets.draw_row_lengths(tokens, longest, drawings / "lengths.png"),

@@ -1,7 +1,7 @@
-"""Datasets: an upload is recorded at once; the ticks fetch it, check it, split it, and scan it for personal data.
+"""Datasets. An upload is recorded at once; the ticks fetch it, check it, split it, and scan it for personal data.
 
-The files of a dataset are scanned as they are written, before they first leave. A check does that for a new version.
-Older versions, and all of them when the patterns change, are scanned in a worker at their next use.
+Every file of a dataset is scanned before it first leaves this machine. The check scans a new version's files. The files
+of older versions, and all files after the patterns have changed, are scanned in a worker when they are next used.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ SAMPLE_ROWS = 3
 
 
 def scans_of(context: AppContext, report: Report) -> tuple[Scan, ...] | None:
-    """Returns the scans of its files, None while one is missing, which a tick then makes."""
+    """Returns the scans of a dataset's files. If one is missing, returns None and requests it from the next tick."""
     by = scanner_name(presidio=context.settings.presidio)
     scans = list[Scan]()
     is_missing = False
@@ -68,23 +68,23 @@ def store_scans(context: CoreContext, scans: Iterable[Scan]) -> None:
 
 
 def scan_file(context: AppContext, sha256: str, by: str) -> None:
-    """Scans one file that waits for it."""
+    """Scans one file whose scan was requested from the scanner `by`."""
     presidio = context.settings.presidio
     path = context.settings.files / f"{sha256}.jsonl"
     if by != scanner_name(presidio=presidio) or not path.exists():
-        # It was wanted before a change of the settings, or its version is gone.
+        # The settings have changed since the request, or the version was deleted.
         context.store.scans.drop(sha256)
         return
     try:
         scan = context.workers.poll(f"scan {sha256}", scan_file_sensitive_data, path, presidio=presidio)
     except WorkerStopped:
-        log.exception("looking through %s", path.name)
-        context.store.scans.drop(sha256)  # the next use asks for it again
+        log.exception("scanning %s", path.name)
+        context.store.scans.drop(sha256)  # the next use requests it again
         return
     if scan is None:
         return
     if scan.sha256 != sha256:
-        log.error("%s is not the file that was written: it is not trusted", path.name)
+        log.error("%s has changed since it was written, so its scan is discarded", path.name)
         context.store.scans.drop(sha256)
         return
     store_scans(context, [scan])
@@ -92,9 +92,11 @@ def scan_file(context: AppContext, sha256: str, by: str) -> None:
 
 @dataclass(frozen=True)
 class Upload:
-    """What a person entered in the form. Columns without a name are detected. `sealed`: how many rows, as typed.
+    """What a person entered in the form. Columns that are None are detected. `sealed` is the number of rows to seal, as
+    typed.
 
-    The dataset belongs to `channel` and is reported there. `here`: where the person acted, '' for no channel.
+    The dataset belongs to `channel`, where its card is posted. `here` is the channel in which the person acted, '' if
+    there was none.
     """
 
     name: str
@@ -125,9 +127,8 @@ def receive(context: AppContext, upload: Upload) -> Dataset | Refusal:
     sealed = parse_sealed(upload.sealed or f"{context.settings.policy.promotion.sealed or 0}")
     if isinstance(sealed, Misread):
         return Refusal(sealed.sentence, "sealed")
-    refusal = authorization.refusal(context, upload.person, "upload", upload.channel) or _not_in_it(
-        context, upload
-    )
+    refusal = authorization.refusal(context, upload.person, "upload", upload.channel)
+    refusal = refusal or _membership_refusal(context, upload)
     if refusal:
         return refusal
     now = context.clock()
@@ -147,7 +148,7 @@ def receive(context: AppContext, upload: Upload) -> Dataset | Refusal:
             now=now,
         )
         if dataset is None:
-            return Refusal(_taken(context, name, upload.channel))
+            return Refusal(_name_taken(context, name, upload.channel))
         context.audit(upload.person, "upload", f"dataset {dataset.id}")
         show(context, dataset, views.received_card(dataset))
     return dataset
@@ -156,8 +157,8 @@ def receive(context: AppContext, upload: Upload) -> Dataset | Refusal:
 def add_generated_version(
     context: AppContext, new: NewDataset, sha256: str, *, action: str, detail: str
 ) -> Dataset | None:
-    """Records a version whose file the bot itself wrote; the ticks check it as they check an upload. Returns None where
-    the name belongs to another channel. Call it in a transaction."""
+    """Records a version whose file the bot itself wrote; the ticks check it like an upload. Returns None if the name
+    belongs to another channel. Call it in a transaction."""
     now = context.clock()
     received = context.store.datasets.receive(new, now=now)
     added = received and context.store.datasets.move(received, "checking", now=now, sha256=sha256)
@@ -167,8 +168,8 @@ def add_generated_version(
     return added
 
 
-def _not_in_it(context: AppContext, upload: Upload) -> Refusal | None:
-    """Refuses a person who uploads to a channel that they are not a member of."""
+def _membership_refusal(context: AppContext, upload: Upload) -> Refusal | None:
+    """Refuses an upload to a channel that the person is not a member of."""
     is_in = upload.channel == upload.here or context.directory.is_member(upload.person, upload.channel)
     if is_in:
         return None
@@ -179,19 +180,20 @@ def _not_in_it(context: AppContext, upload: Upload) -> Refusal | None:
     return Refusal(text, "channel")
 
 
-def _taken(context: AppContext, name: str, channel: str) -> str:
+def _name_taken(context: AppContext, name: str, channel: str) -> str:
     if context.store.datasets.owners().get(name) == channel:
         return (
-            f"This channel has a dataset {code(name)} already. To add a version to it, type exactly that name; for "
-            "another dataset, type another one."
+            f"This channel already has a dataset {code(name)}. To add a version to it, type exactly that name; for a "
+            "new dataset, type another name."
         )
-    return f"Another channel has a dataset {code(name)} already, so this one needs another name: type one."
+    return f"Another channel already has a dataset {code(name)}. Type another name for this one."
 
 
 def may_choose_columns(
     context: AppContext, dataset_id: int, person: str
 ) -> tuple[Dataset, Report, Sequence[Sequence[str]]] | Refusal:
-    """Returns a version that waits for its columns, its report, and its first rows where the person uploaded them."""
+    """Returns a version that waits for people to choose its columns, its report, and its first rows if this person
+    uploaded them; or why its columns can't be chosen."""
     dataset = context.store.datasets.get(dataset_id)
     refusal = authorization.refusal(context, person, "upload", dataset.channel)
     if refusal:
@@ -199,7 +201,7 @@ def may_choose_columns(
     path = context.settings.files / str(dataset.sha256)
     report = Report.from_json(dataset.report) if dataset.report else None
     if dataset.state != "refused" or report is None or not views.has_choices(report):
-        return Refusal(f"The columns of {code(dataset.title)} were chosen already.")
+        return Refusal(f"The columns of {code(dataset.title)} were already chosen.")
     if dataset.sha256 is None or not path.exists():
         return Refusal("The file was deleted. Upload it again, and name the columns in the form.")
     return dataset, report, first_records(path, SAMPLE_ROWS) if person == dataset.uploaded_by else ()
@@ -208,7 +210,7 @@ def may_choose_columns(
 def choose_columns(
     context: AppContext, dataset_id: int, text: str | None, label: str | None, person: str
 ) -> Dataset | Refusal:
-    """Checks a version again by the columns that a person chose. None: the one that was found stays."""
+    """Has a version checked again with the columns that a person chose. None keeps the column that was found."""
     allowed = may_choose_columns(context, dataset_id, person)
     if isinstance(allowed, Refusal):
         return allowed
@@ -218,7 +220,7 @@ def choose_columns(
     with context.store.transaction():
         moved = context.store.datasets.move(dataset, "checking", now=now, **columns, **again)
         if moved is None:
-            return Refusal(f"The columns of {code(dataset.title)} were chosen already.")
+            return Refusal(f"The columns of {code(dataset.title)} were already chosen.")
         context.audit(person, "choose columns", f"dataset {moved.id}")
         show(context, moved, views.received_card(moved))
     return moved
@@ -230,7 +232,7 @@ def step(context: AppContext, dataset: Dataset) -> None:
         try:
             file = context.files.fetch(dataset.source, context.settings.files, DEFAULT_LIMITS.max_bytes)
         except FetchLater as trouble:
-            _again_or_refuse(context, dataset, str(trouble), FETCH_TRIES)
+            _retry_or_refuse(context, dataset, str(trouble), FETCH_TRIES)
             return
         if isinstance(file, Refusal):
             _refuse(context, dataset, file.text)
@@ -249,8 +251,8 @@ def step(context: AppContext, dataset: Dataset) -> None:
 
 
 def handle_step_failure(context: AppContext, dataset: Dataset) -> None:
-    """Tries a step again that stopped with a fault of the bot's own; after a few times the person is told."""
-    _again_or_refuse(context, dataset, f"something in the bot went wrong. {logs.sorry()}", CHECK_TRIES)
+    """Repeats a step that stopped with an error of the bot; after a few attempts the file is refused."""
+    _retry_or_refuse(context, dataset, f"something in the bot went wrong. {logs.sorry()}", CHECK_TRIES)
 
 
 def list_visible(context: AppContext, person: str, here: str | None) -> Sequence[Dataset]:
@@ -268,8 +270,8 @@ def usable_names(context: AppContext, person: str, here: str) -> list[str]:
 def load_usable(
     context: AppContext, name: str, person: str, here: str, *, is_posted: bool = False
 ) -> CheckedDataset | Refusal:
-    """Returns the newest usable version of a name for a person who asks in the channel `here`, or why there is none.
-    `is_posted`: the outcome is posted in that channel."""
+    """Returns the newest usable version of a dataset for a person in the channel `here`, or why there is none.
+    `is_posted` is True if the outcome will be posted in that channel."""
     refusal = authorization.dataset_refusal(context, name, person, here, is_posted=is_posted)
     dataset = context.store.datasets.newest(name)
     if refusal or dataset is None:
@@ -292,7 +294,7 @@ def load_usable(
 def bar_refusal(
     context: AppContext, name: str, bar: float | None, person: str, channel: str
 ) -> Refusal | None:
-    """Returns why a person may not change a dataset's quality bar, None if they may or it stays as it is."""
+    """Returns why a person may not set this quality bar, None if they may, or it is the current one."""
     if bar is None or bar == bar_of(context, name):
         return None
     refusal = authorization.refusal(context, person, "bar", channel)
@@ -308,7 +310,8 @@ def change_settings(
     task: TaskKind | None = None,
     prompt: str | None = None,
 ) -> None:
-    """Stores what is not None; another bar is written into the audit log. Call it in a transaction."""
+    """Stores the settings that are not None; a change of the bar is written into the audit log. Call it in a
+    transaction."""
     if (bar, task, prompt) == (None, None, None):
         return
     now, before = context.clock(), bar_of(context, dataset.name)
@@ -320,20 +323,21 @@ def change_settings(
 
 
 def sealed_of_refused_version(context: AppContext, name: str) -> str:
-    """Returns how many rows of the newest version were to be sealed, as typed, where its file was refused."""
+    """Returns, as text, how many rows were to be sealed in the newest version if its file was refused, so that the form
+    can suggest that number again. '' if there is none."""
     newest = context.store.datasets.newest(name)
     return f"{newest.sealed}" if newest and newest.sealed and newest.state == "refused" else ""
 
 
 def bar_of(context: AppContext, name: str) -> float:
-    """Returns the bar that is set for a dataset, else the policy's usual one."""
-    wanted = context.store.dataset_settings.get(name)
-    return (wanted.bar if wanted else None) or context.settings.policy.promotion.bar
+    """Returns the dataset's quality bar, the policy's default if it has none of its own."""
+    settings = context.store.dataset_settings.get(name)
+    return (settings.bar if settings else None) or context.settings.policy.promotion.bar
 
 
 def needs_waiver(context: AppContext, dataset: Dataset, report: Report, row: ProviderRow) -> Refusal | None:
-    """Returns why this data may not leave for this trainer yet. The card that asks an approver for a waiver is posted
-    with it, in the dataset's channel, once an hour at most."""
+    """Returns why the dataset may not be sent to this provider without a waiver, None if it may. If a waiver would
+    help, also posts the card that asks an approver for one in the dataset's channel, at most once an hour."""
     if row.stays_here:
         return None
     scans = scans_of(context, report)
@@ -354,23 +358,24 @@ def needs_waiver(context: AppContext, dataset: Dataset, report: Report, row: Pro
 
 
 def codes_of(context: AppContext, report: Report) -> frozenset[str]:
-    """Returns the codes of what was found in the file and in the scans of its files that exist."""
+    """Returns the codes of everything that the check and the finished scans found."""
     names = frozenset(finding.code for finding in report.findings)
     return names.union(*(scan.codes for scan in scans_of(context, report) or ()))
 
 
 def report_of(dataset: Dataset) -> Report | None:
+    """Returns the report of a version that can be used, else None."""
     return Report.from_json(dataset.report) if dataset.report and dataset.state == "ready" else None
 
 
 def longest_answer(context: CoreContext, dataset_id: int) -> int:
-    """Returns its tokens; 0 where the dataset was deleted."""
+    """Returns the tokens of the version's longest answer, 0 if it was deleted."""
     report = report_of(context.store.datasets.get(dataset_id))
     return report.tokens.answer_most if report else 0
 
 
 def looks_of(context: CoreContext, dataset: str, report: Report) -> Looks:
-    """Returns how often somebody saw scores on the rows that are held out in a version with this report."""
+    """Returns how often people have seen scores on the held-out rows of the version with this report."""
     versions = context.store.datasets.versions(dataset)
     reports = filter(None, map(report_of, versions))
     sizes = {str(each.holdout_sha256): each.n_holdout for each in reports}
@@ -379,14 +384,15 @@ def looks_of(context: CoreContext, dataset: str, report: Report) -> Looks:
 
 
 def looks_at_run(context: CoreContext, run: Run) -> Looks | None:
-    """Returns the looks at the rows that a run was measured on; None where its dataset was deleted."""
+    """Returns how often people have seen scores on the rows that a run was measured on, None if its dataset was
+    deleted."""
     version = context.store.datasets.get(run.dataset_id)
     report = report_of(version)
     return looks_of(context, version.name, report) if report else None
 
 
 def _check(context: AppContext, dataset: Dataset) -> None:
-    """Checks a file. A version waits until the one before it is ready or refused."""
+    """Checks a file. A version waits until all earlier ones are ready or refused."""
     if any(dataset.state in ("received", "checking") for dataset in _earlier(context, dataset)):
         return
     limit = default_row_limit(context.settings)
@@ -408,12 +414,12 @@ def _check(context: AppContext, dataset: Dataset) -> None:
             n_sealed=dataset.sealed,
         )
     except WorkerStopped as stopped:
-        _again_or_refuse(context, dataset, f"checking it {stopped}", CHECK_TRIES)
+        _retry_or_refuse(context, dataset, f"checking it {stopped}", CHECK_TRIES)
         return
     except Exception as error:
-        # the checker met something that it should have answered with a finding; the file must not hang
+        # a fault of the checker, which must not leave the file in this state forever
         log.exception("checking dataset %s", dataset.id)
-        _again_or_refuse(context, dataset, f"checking it stopped with {type(error).__name__}", CHECK_TRIES)
+        _retry_or_refuse(context, dataset, f"checking it stopped with {type(error).__name__}", CHECK_TRIES)
         return
     if inspection is not None:
         _finish(context, dataset, inspection)
@@ -441,14 +447,14 @@ def _previous(context: AppContext, dataset: Dataset) -> Previous | None:
 
 
 def is_opened(context: CoreContext, name: str, report: Report) -> bool:
-    """Returns whether the sealed part was measured on, with an outcome that people saw."""
+    """True if people have seen scores on the sealed part."""
     versions = [version.id for version in context.store.datasets.versions(name)]
     return bool(context.store.looks(versions).get(str(report.sealed_sha256)))
 
 
 def _finish(context: AppContext, dataset: Dataset, inspected: Inspection) -> None:
     now, report = context.clock(), inspected.report
-    listed = _listed(context, dataset, report)
+    listed = _write_findings(context, dataset, report)
     refusal = views.refusal_sentence(report) if report.blocked else None
     with context.store.transaction():
         moved = context.store.datasets.move(
@@ -460,22 +466,23 @@ def _finish(context: AppContext, dataset: Dataset, inspected: Inspection) -> Non
         context.audit("finetune", moved.state, f"dataset {moved.id}")
         show(context, moved, views.checked_card(moved, report, days=context.settings.retention.refused))
         if report.diff and not report.blocked:
-            put_beside(context, moved, views.version_changes(moved, report.diff, report.n_holdout))
-        _put_files(context, moved, (*listed, *inspected.plots))
+            post_in_thread(context, moved, views.version_changes(moved, report.diff, report.n_holdout))
+        _post_files(context, moved, (*listed, *inspected.plots))
 
 
-def put_findings(context: CoreContext, dataset: Dataset, report: Report) -> None:
-    """Puts the list of findings, which the version's card mentions, into its thread."""
-    _put_files(context, dataset, _listed(context, dataset, report))
+def post_findings(context: CoreContext, dataset: Dataset, report: Report) -> None:
+    """Posts the list of findings, which the version's card mentions, in its thread."""
+    _post_files(context, dataset, _write_findings(context, dataset, report))
 
 
-def _listed(context: CoreContext, dataset: Dataset, report: Report) -> tuple[Path, ...]:
-    """Writes every finding into a file if the card has no room for all: lines and cures, no customers' words."""
+def _write_findings(context: CoreContext, dataset: Dataset, report: Report) -> tuple[Path, ...]:
+    """Writes all findings into a file, without customers' words, if the card has no room for them. Returns the file if
+    it wrote one."""
     if not findings.need_file(report.findings):
         return ()
-    within_reach = [row for row in context.settings.providers if row.name in context.trainers]
+    reachable = [row for row in context.settings.providers if row.name in context.trainers]
     today = datetime.fromtimestamp(context.clock(), UTC).date()
-    waste = duplicate_cost(report.duplicate_tokens, within_reach, today)
+    waste = duplicate_cost(report.duplicate_tokens, reachable, today)
     path = _folder(context, dataset) / "findings.txt"
     path.parent.mkdir(parents=True, exist_ok=True)
     text = terminal_text(views.full_report(report, waste, most=None, shows_labels=False).parts)
@@ -484,12 +491,12 @@ def _listed(context: CoreContext, dataset: Dataset, report: Report) -> tuple[Pat
 
 
 def _folder(context: CoreContext, dataset: Dataset) -> Path:
-    """Returns the folder of what is drawn and listed of a dataset."""
+    """Returns the folder of a version's plots and list of findings."""
     return context.settings.data / "plots" / f"dataset-{dataset.id}"
 
 
-def put_beside(context: CoreContext, dataset: Dataset, message: Message) -> None:
-    """Posts what changed since the version before, in the card's thread."""
+def post_in_thread(context: CoreContext, dataset: Dataset, message: Message) -> None:
+    """Posts once, in the card's thread, what changed since the previous version."""
     card = f"dataset {dataset.id}"
     draft = Draft(
         kind="post",
@@ -502,19 +509,19 @@ def put_beside(context: CoreContext, dataset: Dataset, message: Message) -> None
     context.store.outbox.put(draft, now=context.clock())
 
 
-def _put_files(context: CoreContext, dataset: Dataset, files: Sequence[Path]) -> None:
-    """Puts the files into the card's thread, in one message."""
+def _post_files(context: CoreContext, dataset: Dataset, files: Sequence[Path]) -> None:
+    """Posts the files in the card's thread, in one message."""
     card = f"dataset {dataset.id}"
     titled = [(path, findings.file_title(path.stem, dataset.title)) for path in files]
     once, who = f"files of {card}", dataset.uploaded_by
     notifications.put_files(context, card, dataset.channel, titled, once=once, concerns=who)
 
 
-def _again_or_refuse(context: AppContext, dataset: Dataset, trouble: str, most: int) -> None:
-    """Tries again later; after `most` tries the file is refused with the reason."""
+def _retry_or_refuse(context: AppContext, dataset: Dataset, trouble: str, most: int) -> None:
+    """Tries again later; after `most` attempts the file is refused with the reason."""
     now = context.clock()
     if dataset.tries + 1 >= most:
-        _refuse(context, dataset, f"Gave up after {most} tries: {trouble}.")
+        _refuse(context, dataset, f"Gave up after {most} attempts: {trouble}.")
         return
     context.store.datasets.move(
         dataset, dataset.state, now=now, tries=dataset.tries + 1, next_at=now + min(2**dataset.tries, 120)
@@ -531,5 +538,6 @@ def _refuse(context: AppContext, dataset: Dataset, why: str) -> None:
 
 
 def show(context: CoreContext, dataset: Dataset, message: Message) -> None:
+    """Posts the dataset's card, or edits it."""
     card, now = f"dataset {dataset.id}", context.clock()
     context.store.outbox.show(card, dataset.channel, message.body(), now=now, concerns=dataset.uploaded_by)

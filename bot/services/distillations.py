@@ -1,13 +1,14 @@
-"""Distillation: a model that meets the bar on the test labels rows for training.
+"""Distillation: a model that meets the bar on the test rows labels other rows for training.
 
-The rows are a labelling (services/row_labels.py) whose answers come from a model. What it costs, the agreement to it,
-asking and cancelling are a measurement's, with the rows in the holdout's place: each is asked with the prompt that was
-measured, and paid once. Where it is over, its labels become the dataset's next version; none joins the test.
+The rows are a labelling (services/row_labels.py) whose answers come from a model, the teacher. Asking it is a
+measurement with the rows in the holdout's place, so that pricing, agreeing, asking and cancelling are shared. Each row
+is asked with the prompt that was measured, and paid for once. The teacher's labels become the dataset's next version;
+none of the rows joins the test.
 
 | labelling | measurement | |
 | --- | --- | --- |
-| received, choosing | | the file is fetched; a worker leaves out what may not be asked |
-| open | asked, running | a person agrees to the cost; the model is asked |
+| received, choosing | | the file is fetched; a worker leaves out rows that the teacher may not see |
+| open | asked, running | a person agrees to the cost; the teacher is asked |
 | closing, done | done | the next version is written |
 """
 
@@ -50,7 +51,7 @@ ACCEPT = "accept terms"
 
 @dataclass(frozen=True)
 class RowsToTeach:
-    """What a person entered in the form. `accepts`: the provider's terms."""
+    """What a person entered in the form. `accepts` is True if they accept the provider's terms."""
 
     dataset: str
     teacher: str
@@ -63,8 +64,8 @@ class RowsToTeach:
 
 @dataclass(frozen=True)
 class Teacher:
-    """A model that may label: `plan` asks it as it was measured, at today's prices. `terms`: the address of those that
-    nobody has accepted yet."""
+    """A model that may label. `plan` asks it as it was measured, at today's prices. `terms` is the address of the
+    provider's terms that somebody must accept first, None if they are accepted or there are none."""
 
     row: ProviderRow
     rung: Rung
@@ -76,49 +77,52 @@ class Teacher:
 def ask(context: AppContext, dataset: str, teacher: str, person: str, channel: str) -> Block | Refusal:
     """Returns the form that asks for the rows."""
     checked = _may_distil(context, dataset, person, channel)
-    measured = checked if isinstance(checked, Refusal) else _teacher(context, checked, teacher)
-    if isinstance(measured, Refusal):
-        return measured
-    terms = (measured.row.title, measured.terms) if measured.terms else None
-    return views.form(channel, dataset, measured.rung, measured.plan.bar, terms)
-
-
-def receive(context: AppContext, wanted: RowsToTeach) -> Labelling | Refusal:
-    """Records the rows to label, and who accepted the terms of the teacher's provider."""
-    checked = _may_distil(context, wanted.dataset, wanted.person, wanted.channel)
     if isinstance(checked, Refusal):
         return checked
-    teacher = _teacher(context, checked, wanted.teacher)
+    found = _find_teacher(context, checked, teacher)
+    if isinstance(found, Refusal):
+        return found
+    terms = (found.row.title, found.terms) if found.terms else None
+    return views.form(channel, dataset, found.rung, found.plan.bar, terms)
+
+
+def receive(context: AppContext, request: RowsToTeach) -> Labelling | Refusal:
+    """Records the rows to label, and who accepted the terms of the teacher's provider."""
+    checked = _may_distil(context, request.dataset, request.person, request.channel)
+    if isinstance(checked, Refusal):
+        return checked
+    teacher = _find_teacher(context, checked, request.teacher)
     if isinstance(teacher, Refusal):
         return teacher
-    if teacher.terms and not wanted.accepts:
+    if teacher.terms and not request.accepts:
         return Refusal(views.terms_not_accepted(teacher.row.title), "terms")
     now, dataset = context.clock(), checked.dataset
     new = NewLabelling(
         dataset.name,
         dataset.id,
-        wanted.channel,
-        wanted.person,
+        request.channel,
+        request.person,
         0,
-        wanted.file_id,
-        wanted.filename,
+        request.file_id,
+        request.filename,
         str(teacher.rung.arm.model),
     )
     with context.store.transaction():
         labelling = context.store.labellings.add(new, now=now)
         if labelling is None:
             return Refusal(row_label_views.under_way(dataset))
-        context.audit(wanted.person, "distil", f"dataset {dataset.id}", str(labelling.teacher))
+        context.audit(request.person, "distil", f"dataset {dataset.id}", str(labelling.teacher))
         if teacher.terms:
-            context.audit(wanted.person, ACCEPT, _subject(teacher.row), teacher.terms)
+            context.audit(request.person, ACCEPT, _subject(teacher.row), teacher.terms)
     return labelling
 
 
 def step(context: AppContext, labelling: Labelling) -> None:
+    """Takes a teacher's labelling one step further."""
     match labelling.state:
         case "choosing":
             _prepare(context, labelling)
-        case "open":  # it ends with its measurement, whose card says why
+        case "open":  # ends if its measurement does; that one's card says why
             measurement = context.store.measurements.get(labelling.measurement_id or 0)
             if measurement is None or measurement.state in ("failed", "cancelled"):
                 context.store.labellings.move(labelling, "cancelled", now=context.clock())
@@ -127,7 +131,7 @@ def step(context: AppContext, labelling: Labelling) -> None:
 
 
 def conclude(step: LadderStep) -> None:
-    """Ends the measurement once the teacher has answered; its labels are then written into the next version."""
+    """Ends the measurement once the teacher has answered. Later ticks write its labels into the next version."""
     context, plan, keys = step.context, step.plan, step.keys()
     if keys is None:
         return
@@ -152,15 +156,13 @@ def conclude(step: LadderStep) -> None:
         labelling = context.store.labellings.get(plan.teaches or 0)
         if moved is None or labelling is None or labelling.state != "open":
             return
-        labelled = [row for row in rows if row.label is not None]
-        for place, row in enumerate(labelled):
-            likely = str(row.label)
-            context.store.labellings.add_rows(
-                [LabellingRow(labelling.id, place, row.key, row.text, row.given, likely)]
-            )
-            context.store.labellings.answer(
-                RowLabel(labelling.id, place, str(labelling.teacher), likely, now)
-            )
+        labelled = [(row, row.label) for row in rows if row.label is not None]
+        context.store.labellings.add_rows(
+            LabellingRow(labelling.id, place, row.key, row.text, row.given, label)
+            for place, (row, label) in enumerate(labelled)
+        )
+        for place, (_, label) in enumerate(labelled):
+            context.store.labellings.answer(RowLabel(labelling.id, place, str(labelling.teacher), label, now))
         left_out = labelling.left_out + len(rows) - len(labelled)
         context.store.labellings.move(
             labelling, "closing", now=now, closed_by=labelling.person, left_out=left_out, tries=0, next_at=0
@@ -170,11 +172,11 @@ def conclude(step: LadderStep) -> None:
 
 
 def contradictions(context: AppContext, number: int, person: str) -> Block | Refusal:
-    """Returns the form with the questions to which teacher and people gave different labels."""
+    """Returns the form with the questions that the teacher and people labelled differently."""
     labelling = context.store.labellings.get(number)
     if labelling is None:
         return Refusal("These rows were deleted with their dataset.")
-    refusal = row_labels.not_allowed(context, context.store.datasets.get(labelling.dataset_id), person)
+    refusal = row_labels.labelling_refusal(context, context.store.datasets.get(labelling.dataset_id), person)
     return refusal or views.contradictions_form(
         str(labelling.teacher), row_labels.contradictions_of(context, labelling)
     )
@@ -185,11 +187,12 @@ def _may_distil(context: AppContext, dataset: str, person: str, channel: str) ->
     if isinstance(checked, Refusal):
         return checked
     refusal = authorization.refusal(context, person, "upload", checked.dataset.owner)
-    return refusal or row_labels.only_labels(checked) or checked
+    return refusal or row_labels.free_text_refusal(checked) or checked
 
 
-def _teacher(context: AppContext, checked: CheckedDataset, name: str) -> Teacher | Refusal:
-    """Returns the model by its best rung on this test, where that meets the bar, or why it may not label."""
+def _find_teacher(context: AppContext, checked: CheckedDataset, name: str) -> Teacher | Refusal:
+    """Returns the model with its best rung on this holdout, or why it may not label: it was not measured, misses the
+    bar, may not see the rows, or its provider's terms forbid it."""
     dataset, report = checked.dataset, checked.report
     command = Baseline(dataset.name, models=(name,))
     line_up = candidates.line_up(context.settings, context.trainers, command, report, context.today())
@@ -197,7 +200,7 @@ def _teacher(context: AppContext, checked: CheckedDataset, name: str) -> Teacher
         return line_up
     model = line_up.models[0]
     bar = datasets.bar_of(context, dataset.name)
-    measured = _measured(context, dataset.name, str(report.holdout_sha256), model.name, bar)
+    measured = _best_rung(context, dataset.name, str(report.holdout_sha256), model.name, bar)
     if measured is None:
         return Refusal(views.not_measured(model.name, dataset.name))
     before, rung = measured
@@ -222,10 +225,11 @@ def _teacher(context: AppContext, checked: CheckedDataset, name: str) -> Teacher
     return Teacher(model.row, rung, plan, _open_terms(context, model.row), permission)
 
 
-def _measured(
+def _best_rung(
     context: AppContext, dataset: str, holdout: str, model: str, bar: float
 ) -> tuple[LadderPlan, Rung] | None:
-    """Returns the model's best rung in the newest measurement of it on this test, with what it was asked by."""
+    """Returns the model's best rung in its newest measurement on this holdout, with that measurement's plan. None if it
+    was not measured."""
     versions = tuple(version.id for version in context.store.datasets.versions(dataset))
     for measurement in context.store.measurements.done(versions, "ladder"):
         ladder = Ladder.from_json(measurement.result) if measurement.result else None
@@ -238,7 +242,7 @@ def _measured(
 
 
 def _open_terms(context: AppContext, row: ProviderRow) -> str | None:
-    """Returns the address of terms that nobody has accepted as they are."""
+    """Returns the address of the provider's terms if nobody has accepted these yet, else None."""
     accepted = {
         entry.detail for entry in context.store.audit.entries(_subject(row)) if entry.action == ACCEPT
     }
@@ -250,12 +254,13 @@ def _subject(row: ProviderRow) -> str:
 
 
 def _prepare(context: AppContext, labelling: Labelling) -> None:
+    """Has a worker write the questions for the teacher, then opens the labelling with a measurement that asks them."""
     dataset = context.store.datasets.get(labelling.dataset_id)
     report = datasets.report_of(dataset)
     if report is None:
         row_labels.fail(context, labelling, "That version was deleted.")
         return
-    teacher = _teacher(context, CheckedDataset(dataset, report), str(labelling.teacher))
+    teacher = _find_teacher(context, CheckedDataset(dataset, report), str(labelling.teacher))
     if isinstance(teacher, Refusal):
         row_labels.fail(context, labelling, teacher.text)
         return

@@ -1,5 +1,5 @@
-"""Documents that a team gives as knowledge beside a dataset: an upload is recorded at once; the ticks fetch it, and
-have it read in a worker, which has it converted in a process with little memory and time."""
+"""Documents that retrieval searches, uploaded for a dataset. An upload is recorded at once; the ticks fetch it and have
+a worker read it, which converts it in a child process with limits on memory and time."""
 
 from __future__ import annotations
 
@@ -34,26 +34,28 @@ class DocumentUpload:
 
 
 def may_upload(context: AppContext, dataset: str, person: str, channel: str) -> Refusal | None:
-    """Returns why documents can't be given here. It is asked before the form opens, and when it is sent.
+    """Returns why documents can't be uploaded for this dataset here, None if they can. Checked before the form opens,
+    and again when it is submitted.
 
-    Documents come from the dataset's own channel, as its rows do: the rules about data go by that channel, and nobody
-    else puts words into its prompts.
+    Documents must come from the dataset's own channel: the rules about data go by that channel, and people outside it
+    must not be able to put text into the dataset's prompts.
     """
     checked = datasets.load_usable(context, dataset, person, channel, is_posted=True)
     if isinstance(checked, Refusal):
         return checked
     owner = checked.dataset.owner
     if owner != channel:
-        return Refusal(f"{code(dataset)} belongs to <#{owner}>: give documents for it there.")
+        return Refusal(f"{code(dataset)} belongs to <#{owner}>: upload its documents there.")
     return None
 
 
 def list_usable(context: AppContext, dataset: str) -> list[Document]:
-    """Returns the documents that retrieval reads, one for each file name."""
+    """Returns the documents that retrieval searches, the newest one of each file name."""
     return context.store.documents.ready(dataset)
 
 
 def receive(context: AppContext, upload: DocumentUpload) -> Document | Refusal:
+    """Records an upload and posts its card in the channel; the ticks do the rest."""
     refusal = authorization.refusal(context, upload.person, "upload", upload.channel)
     refusal = refusal or may_upload(context, upload.dataset, upload.person, upload.channel)
     if refusal:
@@ -72,7 +74,7 @@ def receive(context: AppContext, upload: DocumentUpload) -> Document | Refusal:
 
 
 def step(context: AppContext, document: Document) -> None:
-    """Fetches a document, then counts its passages. The file is stored under its sha256."""
+    """Takes a document one step further: fetches its file, which is stored under its sha256, then has it read."""
     if document.sha256 is None:
         try:
             file = context.files.fetch(document.source, context.settings.files, MAX_BYTES)
@@ -89,7 +91,7 @@ def step(context: AppContext, document: Document) -> None:
         passages = context.workers.poll(
             f"document {document.id}",
             retrieval_worker.read_passages,
-            (context.settings.files / document.sha256),
+            context.settings.files / document.sha256,
         )
         if passages is None:
             return

@@ -1,4 +1,4 @@
-"""Gathers the inputs of an estimate from a question, a report, prices and evidence: tokens, the cost and time of
+"""Works out the inputs of an estimate from a question, a report, prices and evidence: tokens, the cost and duration of
 training, the prices of today's model and its successors. Asks no trainer."""
 
 from __future__ import annotations
@@ -44,17 +44,17 @@ from trainers.providers import fit
 from trainers.tokens import encoding_of
 from trainers.types import Hyperparameter
 
-OTHER_TOKENIZER = 1.25  # times as many tokens: what a model counts that has another than ours
+OTHER_TOKENIZER = 1.25  # another model's tokenizer may count up to this many times as many tokens as ours
 HOSTED_MINUTES = Range(Decimal(10), Decimal(30), Decimal(120))
 START_UP_S = 20
-JUDGE_INSTRUCTIONS = 150  # tokens around the texts that a judge reads
-ENCODER_RUNG: str = "encoder"  # of the ladder: what the method head trains
+JUDGE_INSTRUCTIONS = 150  # tokens of the prompt around the texts that a judge reads
+ENCODER_RUNG: str = "encoder"  # the rung that is the same model as the method `head` trains
 
 
 @dataclass(frozen=True)
 class EstimatePrices:
-    """`volume` is input tokens a month, `training` one run's. `cheapest`: the rates of the cheapest measured rung that
-    meets the bar, if there is one."""
+    """The prices that an estimate needs. `volume` is in input tokens per month; `training` is for one run. `cheapest`
+    are the rates of the cheapest measured rung that meets the bar, None if there is none."""
 
     volume: int
     now: Rates
@@ -65,7 +65,8 @@ class EstimatePrices:
 
 
 def measured_alternatives(evidence: Evidence) -> MeasuredCandidates:
-    """Returns what was measured. A ladder that was judged by another bar says nothing about this one."""
+    """Returns the measured alternatives, with the bar that the ladder was judged by if it differs from today's: its
+    verdicts then say nothing about today's bar."""
     other = evidence.ladder.bar if evidence.ladder and evidence.is_stale else None
     return MeasuredCandidates(evidence.alternatives, evidence.bar, other)
 
@@ -78,6 +79,8 @@ def build_inputs(
     ends: date | None,
     today: date,
 ) -> Inputs:
+    """Returns the inputs of an estimate. `ends` is the day on which the target's vendor shuts it down, None if no day
+    is known."""
     prompted = measured_alternatives(evidence).prompted(question.current or "")
     speed = None
     if question.serving_speed is not None:
@@ -109,8 +112,8 @@ def build_inputs(
 
 
 def without_sunk_costs(inputs: Inputs) -> Inputs:
-    """Returns the inputs of a run that is over: what was spent doesn't come back, but what each retraining will cost
-    counts."""
+    """Returns the inputs for a run that is over: money that is already spent no longer counts, future retrainings
+    do."""
     again = inputs.monitoring_usd + retraining_usd(inputs)
     free = Training(inputs.training.tokens, inputs.training.epochs, usd_per_million=ZERO)
     spent = replace(inputs, training=free, evaluation_usd=ZERO, people_hours=ZERO, labels=0)
@@ -118,7 +121,8 @@ def without_sunk_costs(inputs: Inputs) -> Inputs:
 
 
 def _usage(report: Report, question: Question, prompted: Rung | None) -> Usage:
-    """Takes today's prompt as a person stated it, else as measured on the holdout, else as the examples suggest."""
+    """Returns the tokens of today's requests. The length of the prompt is the one that a person stated, else the one
+    measured on the holdout, else the one that the dataset's rows suggest."""
     counted = report.tokens
     before, output = counted.prompted_mean, counted.answer_mean
     if prompted is not None:
@@ -136,7 +140,8 @@ def _tuned_tokens(report: Report, trained: Rung | None) -> Tokens:
 
 
 def _quality(trained: Rung | None, other: Rung | None, usd_per_wrong: Decimal | None) -> Quality | None:
-    """Compares the two only if both answered the same rows and a wrong answer has a price."""
+    """Compares the answers of the tuned model and the alternative. None unless both answered the same rows and a wrong
+    answer has a price."""
     if trained is None or other is None or not usd_per_wrong or not 0 < trained.n == other.n:
         return None
     gaps = [
@@ -149,8 +154,8 @@ def _quality(trained: Rung | None, other: Rung | None, usd_per_wrong: Decimal | 
 
 @dataclass(frozen=True)
 class RunCost:
-    """What one run costs: the training, and both models' answers to the held-out rows, expected and at most. They
-    include `machine_usd`, the expected hours of a machine that answers for the tuned model."""
+    """What one run costs: the training, and the evaluation of base and tuned model on the held-out rows, expected and
+    at most. The evaluation includes `machine_usd`, the expected hours of a machine that serves the tuned model."""
 
     training: Training
     evaluation_usd: Decimal
@@ -160,7 +165,8 @@ class RunCost:
 
 @dataclass(frozen=True)
 class TrainingNeeds:
-    """What training this target on these rows takes, and the prices of asking its models. `time` None: nobody knows."""
+    """What training a target on a dataset takes, and the prices of asking the tuned model and its base. `time` is None
+    if it can't be estimated; `room` is None if the model trains elsewhere."""
 
     hyperparameters: tuple[tuple[str, Hyperparameter], ...]
     tuned: PriceRow
@@ -180,25 +186,27 @@ def training_needs(
 ) -> TrainingNeeds:
     tuned = tuned_price(target.row, target.model)
     base = _base_price(settings, target, tuned, today)
-    tuned = replace(tuned, batch_discount=base.batch_discount)  # a vendor's batches take tuned models, too
+    tuned = replace(
+        tuned, batch_discount=base.batch_discount
+    )  # a vendor's batch discount covers tuned models too
     chosen = _hyperparameters(settings, target, report, question)
-    # of one epoch, by the model's own tokenizer if it is on this machine
+    # tokens of one epoch, counted by the model's own tokenizer if it is on this machine
     is_here = target.row.is_started_by_us or target.row.name == "local"
     counted_here = dict(report.trained_tokens) if is_here else {}
     pairs = report.pairs if METHODS[question.method].reads_pairs else None
-    if pairs:  # of which both answers are read, each after the prompt
+    if pairs:  # the prompt is read twice, once with each answer
         tokens = round(2 * pairs.longer.mean * report.n_train)
     else:
         tokens = counted_here.get(target.model.name, report.tokens.train)
-        tokens *= int(dict(chosen).get("samples", 1))  # GRPO learns from so many answers to each question
-    room, time = _on_the_machine(settings, target, report, tokens, chosen, question.sweep)
+        tokens *= int(dict(chosen).get("samples", 1))  # GRPO learns from this many answers to each question
+    room, time = _memory_and_time(settings, target, report, tokens, chosen, question.sweep)
     thinks = target.row.thinks(target.model.name)
     labels = [label.label for label in report.labels]
     answer = max_tokens(labels, report.tokens.answer_most) + chat_parameters.thinking_tokens(thinks)
-    of_all = round(tokens * full_trainings_of(question.sweep))
-    cost = _cost(report, of_all, tuned, base, _epochs(chosen), time, answer)
+    all_tokens = round(tokens * full_trainings_of(question.sweep))
+    cost = _run_cost(report, all_tokens, tuned, base, _epochs(chosen), time, answer)
     if isinstance(cost, RunCost):
-        # by another model's tokenizer, if its own is neither here nor one that vendors publish
+        # a guess if the model's own tokenizer is neither on this machine nor published by its vendor
         is_assumed = target.model.name not in counted_here and encoding_of(target.model.name).assumed
         is_estimated = pairs is not None or is_assumed
         cost = replace(cost, training=replace(cost.training, is_estimated=is_estimated))
@@ -208,7 +216,8 @@ def training_needs(
 
 
 def find_hosting(settings: Settings, target: Target) -> Hosting | None:
-    """Returns None if the bot starts no machine for the tuned model, or nobody knows what an hour of it costs."""
+    """Returns the terms of the machine that serves the tuned model. None if the bot starts no machine for it, or an
+    hour of it has no known price."""
     row = target.row
     price = row.hourly(target.model.name) if row.is_hosted and row.provider.can("deploy") else None
     if price is None:
@@ -243,8 +252,9 @@ def _with_judge(cost: RunCost, report: Report, judge: Candidate) -> RunCost:
 
 
 def _judge_usd(judge: Candidate, rows: int, question: float, answer: float) -> Decimal:
-    """USD for verdicts on both models' answers of `answer` tokens: each alone, then the two in both orders. `question`:
-    its tokens, with the right answer."""
+    """Returns the USD for judging both models' answers to `rows` questions: each answer alone, then the two compared in
+    both orders. `question` is the tokens of a question with its right answer, `answer` those of a model's answer."""
+    # four questions a row: two with one answer, two with both
     read = 4 * (JUDGE_INSTRUCTIONS + question) + 6 * answer
     written = 4 * (MAX_TOKENS_VERDICT + chat_parameters.thinking_tokens(judge.thinks))
     price = judge.price.price
@@ -252,8 +262,8 @@ def _judge_usd(judge: Candidate, rows: int, question: float, answer: float) -> D
     return rows * a_row / MILLION
 
 
-def _rate(settings: Settings, target: Target, method: MethodName) -> float | None:
-    """Returns None if the base isn't known here, or a hosted service has a learning rate of its own."""
+def _learning_rate(settings: Settings, target: Target, method: MethodName) -> float | None:
+    """Returns None if the base isn't known here, or the hosted service chooses the learning rate."""
     if METHODS[method].is_for_encoders:
         return ENCODER_RATE
     is_ours = target.row.provider.can("sweep")
@@ -272,7 +282,7 @@ def _hyperparameters(
         question.chosen,
         takes_lora=provider.can("extra_hyperparameters"),
         defaults={} if target.model.is_encoder else target.row.defaults,
-        rate=_rate(settings, target, question.method),
+        rate=_learning_rate(settings, target, question.method),
         method=question.method,
     )
     fixed = {**({} if target.model.is_encoder else target.row.defaults), **question.chosen}
@@ -280,7 +290,7 @@ def _hyperparameters(
     return tuple(sorted(fit(provider, sent_hyperparameters(provider, single)).items()))
 
 
-def _on_the_machine(
+def _memory_and_time(
     settings: Settings,
     target: Target,
     report: Report,
@@ -288,7 +298,8 @@ def _on_the_machine(
     hyperparameters: tuple[tuple[str, Hyperparameter], ...],
     sweep: Sweep,
 ) -> tuple[MemoryHeadroom | None, TrainingTime | None]:
-    """Returns memory and time; `tokens` are one epoch's. A speed that a person states wins over a measured one."""
+    """Returns the memory headroom and the duration of a training; `tokens` are one epoch's. A speed from the settings
+    takes precedence over a measured one."""
     chosen = dict(hyperparameters)
     if target.model.is_encoder:
         is_here = target.row.cluster is None and target.row.keeps_models_here
@@ -302,19 +313,19 @@ def _on_the_machine(
     if target.model.usd_per_hour is None:
         return room, TrainingTime(HOSTED_MINUTES)
     if settings.trainer.tokens_per_second:
-        in_all = round(tokens * full_trainings_of(sweep)) * _epochs(hyperparameters)
-        seconds = Decimal(in_all) / settings.trainer.tokens_per_second + START_UP_S
+        total = round(tokens * full_trainings_of(sweep)) * _epochs(hyperparameters)
+        seconds = Decimal(total) / settings.trainer.tokens_per_second + START_UP_S
         return room, TrainingTime(Range(seconds / 120, seconds / 60, seconds / 30))  # half to twice as long
     return room, training_time(settings, base, report, tokens, chosen, sweep) if base else None
 
 
 def _epochs(hyperparameters: tuple[tuple[str, Hyperparameter], ...]) -> int:
-    """Returns the passes over the rows; an encoder that stays as it is has read them once."""
+    """Returns the passes over the rows: one for the method `head`, whose encoder stays frozen."""
     return int(dict(hyperparameters).get("n_epochs", 1))
 
 
 def _base_price(settings: Settings, target: Target, tuned: PriceRow, today: date) -> PriceRow:
-    """Returns the price of asking the untuned model; if no list has it, the tuned one's, which is higher."""
+    """Returns the price of asking the untuned model; if no list has one, the tuned model's, which is higher."""
     if tuned.usd_per_hour is not None:
         return tuned
     name = target.model.base_name or target.model.name
@@ -322,7 +333,7 @@ def _base_price(settings: Settings, target: Target, tuned: PriceRow, today: date
     return tuned if isinstance(row, UnknownPrice) else row
 
 
-def _cost(
+def _run_cost(
     report: Report,
     tokens: int,
     tuned: PriceRow,
@@ -331,12 +342,14 @@ def _cost(
     time: TrainingTime | None,
     answer: int,
 ) -> RunCost | MissingPrice:
-    """Returns the cost of one run. `tokens`: of an epoch in all trials of a sweep; `answer`: the longest answer's.
+    """Returns the cost of one run. `tokens` are those of one epoch, summed over all trials of a sweep; `answer` is the
+    longest answer's tokens.
 
-    Our own machine's hours are in the training already; a vendor bills both models' answers.
+    A vendor bills both models' answers. On our own machine they cost nothing beyond its hours of training.
     """
-    is_open = time and time.is_guess and tuned.usd_per_hour and tuned.rental is None
-    training = training_from_row(tuned, tokens, epochs, time.minutes if time and not is_open else None)
+    # a guessed duration is too uncertain to turn into dollars, unless the machine is rented
+    is_unpriced = time and time.is_guess and tuned.usd_per_hour and tuned.rental is None
+    training = training_from_row(tuned, tokens, epochs, time.minutes if time and not is_unpriced else None)
     rates_tuned, rates_base = rates_from_row(tuned), rates_from_row(base)
     if isinstance(training, MissingPrice):
         return training
@@ -352,13 +365,14 @@ def _cost(
     before, after = counted.prompted_mean, counted.prompt_mean
     usage = Usage.from_means(rows, before, after, counted.answer_mean)
     amount = evaluation_usd(usage, rates_base, rates_tuned)
-    # prompts may be a quarter longer than ours, if another tokenizer counts
+    # the vendor's tokenizer may count more tokens than ours
     longest = Usage.from_means(rows, before * OTHER_TOKENIZER, after * OTHER_TOKENIZER, answer)
     most = evaluation_usd(longest, rates_base, rates_tuned)
     return RunCost(training, amount, max(amount, most))
 
 
 def rung_price(settings: Settings, rung: Rung | None, today: date) -> PriceRow | None:
+    """Returns today's list price of the model that a rung asks, None if it asks no model or no list has it."""
     if rung is None or rung.arm.model is None:
         return None
     row = prompted_price(rung.arm.model, settings.providers, settings.prices, today)
@@ -366,7 +380,7 @@ def rung_price(settings: Settings, rung: Rung | None, today: date) -> PriceRow |
 
 
 def with_successors(settings: Settings, rates: Rates, today: date, before: Sequence[str] = ()) -> Rates:
-    """Adds the price of the model's successor, and of that one's, as far as they are known."""
+    """Adds the price of the model's successor, and of that one's successor, as far as they are known."""
     if rates.ends is None or rates.successor is None or rates.successor in before:
         return rates
     row = prompted_price(rates.successor, settings.providers, settings.prices, today)
@@ -377,7 +391,7 @@ def with_successors(settings: Settings, rates: Rates, today: date, before: Seque
 
 
 def without_ended_models(settings: Settings, evidence: Evidence, today: date) -> Evidence:
-    """Removes what was measured of models that have ended since: nobody can use them any more."""
+    """Removes rungs of models that were shut down since they were measured: nobody can use them any more."""
     ladder = evidence.ladder
     if ladder is None:
         return evidence
@@ -394,7 +408,7 @@ def without_ended_models(settings: Settings, evidence: Evidence, today: date) ->
 
 
 def without_trained_rung(evidence: Evidence, method: MethodName) -> Evidence:
-    """Removes the ladder's encoder, frozen and with a head, where it is what is to be trained: it is no alternative to
+    """Removes the rung `encoder` if the method is `head`: both train the same model, which is no alternative to
     itself."""
     if method != "head":
         return evidence
@@ -415,7 +429,7 @@ def _with_rungs(evidence: Evidence, ladder: Ladder, rungs: Sequence[Rung]) -> Ev
 
 
 def rung_rates(rung: Rung | None, listed: PriceRow | None) -> Rates | None:
-    """Returns the listed rates or, if the list no longer has the model, the measured cost of a request."""
+    """Returns a rung's list price; if no list has its model any more, the measured cost of a request."""
     if rung is None:
         return None
     rates = rates_from_row(listed) if listed else None
@@ -423,7 +437,7 @@ def rung_rates(rung: Rung | None, listed: PriceRow | None) -> Rates | None:
         return rates
     if rung.arm.model is None:
         return Rates(
-            rung.arm.rung, ZERO, ZERO, "no vendor: it runs on any machine, whose time is not counted"
+            rung.arm.rung, ZERO, ZERO, "no vendor: it runs on any machine, and its time is not counted"
         )
     a_request = (rung.usd_per_1000 or ZERO) / 1000
     return Rates(rung.arm.model, ZERO, ZERO, "the measurement", usd_per_request=a_request)

@@ -1,8 +1,8 @@
-"""Estimates that people ask for. A mistake in the question is answered at once; the estimate follows as a message for
-them alone, and can be shared in the channel later.
+"""Estimates that people ask for. A mistake in the question is answered at once; the estimate follows in a message that
+only they see, and can be shared in the channel later.
 
-An ephemeral message can't carry files, so the plots come with the shared message. Only the question is stored: the
-estimate is computed again from what is known when it is shared.
+An ephemeral message can't carry files, so the plots come with the shared message. Only the question is stored: when the
+estimate is shared, it is computed again from what is known by then.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ GONE = Refusal(
 
 
 def may_ask(context: AppContext, command: Estimate, person: str, channel: str) -> Refusal | None:
-    """Returns the refusals that can be found before Slack's three seconds are over."""
+    """Returns the refusal if there is one that can be found within the three seconds that Slack waits."""
     refusal = authorization.refusal(context, person, "estimate", channel)
     if refusal:
         return refusal
@@ -58,13 +58,13 @@ def may_ask(context: AppContext, command: Estimate, person: str, channel: str) -
 
 
 def answer(context: AppContext, command: Estimate, person: str, channel: str) -> None:
-    """Computes what training would cost and save, and sends it to the person. A bar or a kind of task is stored with
-    the dataset.
+    """Computes what training would cost and save, and sends it to the person. Stores the command's bar and kind of task
+    with the dataset.
 
     Its thousands of draws take over a second at a cold start, so call it after the ack.
     """
     checked = datasets.load_usable(context, command.dataset, person, channel)
-    if isinstance(checked, Refusal):  # it has changed since it was asked
+    if isinstance(checked, Refusal):  # the dataset has changed since `may_ask`
         notifications.tell_person(context, None, person, channel, general.text_message(checked.text))
         return
     result = estimate_for(context, checked, command.question, bar=command.bar, task=command.task)
@@ -90,7 +90,7 @@ def _card(context: AppContext, result: EstimateResult, number: int, shared_by: s
 
 
 def form_choices(context: AppContext, person: str, channel: str) -> EstimateChoices:
-    """Returns what the form offers."""
+    """Returns the choices that the form offers."""
     day = context.today()
     targets = [
         f"{row.name}/{model.name}"
@@ -104,7 +104,7 @@ def form_choices(context: AppContext, person: str, channel: str) -> EstimateChoi
 
 
 def share(context: AppContext, number: int, person: str) -> str | Refusal:
-    """Records the wish to share. Returns the text for the person who clicked."""
+    """Records the request to share; a tick posts the estimate. Returns the text for the person who clicked."""
     estimate = context.store.estimates.get(number)
     refusal = authorization.refusal(context, person, "estimate", estimate.channel if estimate else None)
     if estimate and not refusal:
@@ -115,20 +115,22 @@ def share(context: AppContext, number: int, person: str) -> str | Refusal:
         return refusal
     with context.store.transaction():
         if not context.store.estimates.share(number):
-            shared = "This estimate is shared already. `/finetune estimate` makes a new one."
+            shared = "This estimate was shared already. `/finetune estimate` makes a new one."
             return Refusal(shared) if estimate else GONE
         context.audit(person, "share", f"estimate {number}")
-    return "It comes into the channel in a moment, with its plots in the thread."
+    return "The estimate will appear in the channel in a moment, with its plots in the thread."
 
 
 def recompute(context: AppContext, number: int, person: str) -> EstimateResult | Refusal:
-    """Makes a stored estimate again for the person who clicked on its card."""
+    """Computes a stored estimate again for the person who clicked on its card."""
     estimate = load_estimate_for(context, number, person)
-    return estimate if isinstance(estimate, Refusal) else _again(context, replace(estimate, person=person))
+    return (
+        estimate if isinstance(estimate, Refusal) else _recompute(context, replace(estimate, person=person))
+    )
 
 
 def load_estimate_for(context: AppContext, number: int, person: str) -> KeptEstimate | Refusal:
-    """Returns what a person asked, if this one may see its answer."""
+    """Returns the stored question of an estimate, or why this person may not see its answer."""
     estimate = context.store.estimates.get(number)
     if estimate is None:
         return GONE
@@ -138,15 +140,15 @@ def load_estimate_for(context: AppContext, number: int, person: str) -> KeptEsti
 
 
 def outdated_step_refusal(dataset: str) -> Refusal:
-    """Refuses the step that a button on an estimate's card offered."""
+    """Refuses a button on an estimate's card whose step is out of date."""
     return Refusal(
-        "This is no longer the next step: more is known by now. "
+        "This is no longer the next step, because more has been measured since. "
         f"`/finetune estimate {dataset}` says what comes next."
     )
 
 
 def load_asked_estimate(context: AppContext, number: int, person: str) -> AskedEstimate | Refusal:
-    """Returns what an estimate was asked about, for one that changes it."""
+    """Returns the values of a stored question, to fill in a form that changes them."""
     estimate = load_estimate_for(context, number, person)
     if isinstance(estimate, Refusal):
         return estimate
@@ -155,8 +157,8 @@ def load_asked_estimate(context: AppContext, number: int, person: str) -> AskedE
 
 
 def step(context: AppContext, estimate: KeptEstimate) -> None:
-    """Lets a worker process draw a shared estimate's plots, then posts it with the plots in the thread."""
-    result = _again(context, estimate)
+    """Has a worker process draw the plots of a shared estimate, then posts it with the plots in its thread."""
+    result = _recompute(context, estimate)
     if isinstance(result, Refusal):
         with context.store.transaction():
             if context.store.estimates.shared(estimate.id):
@@ -180,19 +182,19 @@ def step(context: AppContext, estimate: KeptEstimate) -> None:
 def draw_outlook(
     context: AppContext, key: str, outlook: Outlook | None, folder: Path
 ) -> Sequence[Path] | None:
-    """Returns None while a worker draws. A fault of the drawing holds up no message."""
+    """Returns the plots, None while a worker draws them."""
     if outlook is None:
         return ()
     try:
         return context.workers.poll(f"draw {key}", drawing.draw_forecast, outlook, folder)
     except Exception:
-        # a fault of the drawing; what it would show stands in the card in words
+        # the card says in words what the plots would show, so it is posted without them
         log.exception("drawing the plots of %s", key)
         return ()
 
 
 def put_plots(context: AppContext, channel: str, card: str, plots: Sequence[Path], dataset: str) -> None:
-    """Puts the plots into the card's thread, in one message."""
+    """Posts the plots in the card's thread, in one message."""
     files = [(path, views.alt_text(path.stem, dataset)) for path in plots]
     notifications.put_files(context, card, channel, files, once=f"plots of {card}")
 
@@ -205,7 +207,8 @@ def estimate_for(
     bar: float | None = None,
     task: TaskKind | None = None,
 ) -> EstimateResult | Refusal:
-    """Makes an estimate. `bar` and `task` None: as they are set for the dataset."""
+    """Makes an estimate from everything that was measured on the dataset. `bar` and `task` default to the dataset's own
+    settings."""
     target = find_target(context.settings.providers, question.target)
     if isinstance(target, Refusal):
         return target
@@ -226,7 +229,8 @@ def estimate_for(
 
 
 def question_of(plan: Plan) -> Question:
-    """Returns the question that the plan answered."""
+    """Returns the question of the estimate that a plan was made from. A plan without one gives a question with its
+    target and epochs."""
     question = parse_question(plan.predicted.asked) if plan.predicted else None
     if isinstance(question, Question):
         return question
@@ -236,7 +240,7 @@ def question_of(plan: Plan) -> Question:
 
 
 def prediction_of(result: EstimateResult) -> Prediction:
-    """Returns the predictions that the plan stores, to compare them with what happens."""
+    """Returns the predictions that a plan stores, to be compared with the actual outcome."""
     sums, outlook, other, tuned = result.estimate, result.outlook, result.alternative, result.evidence.tuned
     return Prediction(
         asked=format_question(result.question),
@@ -250,19 +254,19 @@ def prediction_of(result: EstimateResult) -> Prediction:
         is_speed_guessed=result.is_guess,
         memory=result.memory,
         measured=tuple((rung_name(rung.arm), round(rung.score, 6)) for rung in result.evidence.rungs),
-        advised=_advised(result),
+        advised=_verdict(result),
     )
 
 
-def _advised(result: EstimateResult) -> PlanVerdict:
-    """Returns the verdict as the plan freezes it, so that it can't change after approvers have read it."""
+def _verdict(result: EstimateResult) -> PlanVerdict:
+    """Returns the verdict to be frozen in the plan, so that it can't change after approvers have read it."""
     verdict, sums, outlook = result.verdict, result.estimate, result.outlook
     return PlanVerdict(
         kind=verdict.kind,
         rule=verdict.rule,
         reason=because_text(verdict.deciding.because),
         bar=result.evidence.bar,
-        best=_best(result.evidence),
+        best=_best_alternative(result.evidence),
         people_micros=to_micros(sums.people_usd) if sums else 0,
         labels_micros=to_micros(sums.labels_usd) if sums else 0,
         bearable_hours=f"{outlook.bearable_hours:f}" if outlook and outlook.bearable_hours else "",
@@ -270,7 +274,7 @@ def _advised(result: EstimateResult) -> PlanVerdict:
     )
 
 
-def _best(evidence: Evidence) -> BestCandidate | None:
+def _best_alternative(evidence: Evidence) -> BestCandidate | None:
     best = max(evidence.alternatives, key=lambda rung: rung.score, default=None)
     if best is None:
         return None
@@ -279,7 +283,7 @@ def _best(evidence: Evidence) -> BestCandidate | None:
     return BestCandidate(rung_name(best.arm), score, low, high, standing)
 
 
-def _again(context: AppContext, estimate: KeptEstimate) -> EstimateResult | Refusal:
+def _recompute(context: AppContext, estimate: KeptEstimate) -> EstimateResult | Refusal:
     checked = datasets.load_usable(
         context, estimate.dataset, estimate.person, estimate.channel, is_posted=True
     )
@@ -287,5 +291,8 @@ def _again(context: AppContext, estimate: KeptEstimate) -> EstimateResult | Refu
         return checked
     question = parse_question(estimate.asked)
     if isinstance(question, Refusal):
-        return Refusal(f"The estimate of `{estimate.dataset}` can't be made again. Ask for it again.")
+        return Refusal(
+            f"The stored question about `{estimate.dataset}` can't be read any more. "
+            f"`/finetune estimate {estimate.dataset}` makes a new estimate."
+        )
     return estimate_for(context, checked, question)

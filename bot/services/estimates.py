@@ -1,5 +1,5 @@
-"""Gathers what an estimate needs (report, prices, the target's row) and lets the pure rules decide. Slack
-and the terminal use it alike: no store, no trainer."""
+"""Makes an estimate: gathers prices, evidence and hardware, and lets the pure rules decide. Touches neither the store
+nor a trainer, so that Slack and the terminal share it."""
 
 from __future__ import annotations
 
@@ -56,15 +56,18 @@ from trainers.pricing import PriceRow, UnknownPrice, prompted_price
 from trainers.providers import file_problem, find_misfit, model_verdict
 from trainers.types import Hyperparameter
 
-# An estimate, its details and the plan after it ask the same: ten thousand draws each time.
+# An estimate, its details and its plan each need the same ten thousand draws.
 _simulate = lru_cache(maxsize=32)(simulate)
 
 
 @dataclass(frozen=True, kw_only=True)
 class EstimateResult(EstimateSummary):
-    """An estimate with all that it rests on. `current`: the price of today's model. `cost` of one run, or the price
-    that nobody told us. `room`: in this machine's memory, for a model that trains here. `judge` of the tuned model's
-    free text."""
+    """An estimate with everything it is based on.
+
+    `current` is the price of today's model. `cost` is that of one run, or the price that is missing to compute it.
+    `room` is the memory headroom on this machine, None if the model trains elsewhere. `judge` scores the tuned model's
+    free text.
+    """
 
     question: Question
     target: Target
@@ -77,7 +80,8 @@ class EstimateResult(EstimateSummary):
 
 @dataclass(frozen=True)
 class _Request:
-    """What is asked of a dataset, `question` as it is meant for the `target`, and the price of today's model."""
+    """The inputs of one call of `make_estimate`. `question` has the target's defaults filled in; `current` is the price
+    of today's model."""
 
     settings: Settings
     name: str
@@ -92,8 +96,8 @@ class _Request:
 
 @dataclass(frozen=True)
 class _Sums:
-    """What it brings; `inputs` is the first thing that is missing where that can't be said. `listed`: the price of
-    the cheapest alternative that was measured."""
+    """Costs and savings. `inputs` is the first missing price if they can't be computed. `listed` is the list price of
+    the cheapest measured alternative."""
 
     inputs: Inputs | MissingPrice
     listed: PriceRow | None
@@ -124,45 +128,45 @@ def make_estimate(
 ) -> EstimateResult | Refusal:
     """Takes a few hundredths of a second, and over a second at a cold start.
 
-    `is_trained`: the run is over, so that what it took is spent either way and only what is to come counts.
-    `reachable`: the names of providers with a key, which a next step may ask; None: all.
+    `is_trained` is True if the run is over: its costs are sunk, so only future costs count. `reachable` are the names
+    of the providers with a key, which a next step may suggest; None means all.
     """
-    target = _target(settings, question)
+    target = _find_target(settings, question)
     if isinstance(target, Refusal):
         return target
     if target.row.rents and target.row.rental is None and not is_trained:
-        return Refusal(f"What a machine for {code(target.name)} costs was not asked.", "target")
-    question = for_target(question, target)
-    now = _unfit(name, report, question, target) or _price_today(settings, question, today)
+        return Refusal(f"The hourly price of a machine for {code(target.name)} is not known.", "target")
+    question = with_target_defaults(question, target)
+    now = _unsuitable_rows(name, report, question, target) or _current_price(settings, question, today)
     if isinstance(now, Refusal):
         return now
     judge = find_run_judge(settings, reachable, question, evidence.judge, report, today)
     if isinstance(judge, Refusal):
         return judge
     evidence = without_trained_rung(without_ended_models(settings, evidence, today), question.method)
-    effort = training_needs(settings, target, report, question, today, judge)
+    needs = training_needs(settings, target, report, question, today, judge)
     request = _Request(settings, name, report, question, target, now, today, is_trained, reachable)
-    sums = _sums(request, effort, evidence)
-    facts = _facts(request, effort, sums, evidence)
+    sums = _calculate(request, needs, evidence)
+    facts = _gather_facts(request, needs, sums, evidence)
     verdict = advise(facts)
-    inputs = sums.known or _as_today(question, report, evidence, now, today)
-    cost, runs = (effort.cost if isinstance(effort.cost, RunCost) else None), question.runs or 1
+    inputs = sums.known or _inputs_at_current_price(question, report, evidence, now, today)
+    cost, runs = (needs.cost if isinstance(needs.cost, RunCost) else None), question.runs or 1
     return EstimateResult(
         name=name,
         report=report,
         question=question,
         target=target,
-        hyperparameters=effort.hyperparameters,
-        prices=tuple(row for row in (effort.tuned, effort.base, now, sums.listed) if row),
+        hyperparameters=needs.hyperparameters,
+        prices=tuple(row for row in (needs.tuned, needs.base, now, sums.listed) if row),
         current=now,
-        cost=effort.cost,
+        cost=needs.cost,
         training=replace(cost.training, runs=runs) if cost else None,
         measuring_usd=cost.evaluation_usd * runs if cost else ZERO,
         machine_usd=cost.machine_usd * runs if cost else ZERO,
-        minutes=effort.time.minutes if effort.time else None,
-        is_guess=effort.time is not None and effort.time.is_guess,
-        room=effort.room,
-        memory=effort.room.line if effort.room else None,
+        minutes=needs.time.minutes if needs.time else None,
+        is_guess=needs.time is not None and needs.time.is_guess,
+        room=needs.room,
+        memory=needs.room.line if needs.room else None,
         sweep_note=plans.arm_count_text(question.sweep),
         asks_vendor=target.row.provider.can("estimate"),
         estimate=sums.estimate,
@@ -172,16 +176,16 @@ def make_estimate(
         inputs=sums.known,
         verdict=verdict,
         judge=judge,
-        offered=_offered(settings, facts, inputs, today),
+        offered=_unmeasured_model(settings, facts, inputs, today),
         today=estimate(inputs).monthly_before if inputs else None,
     )
 
 
-def _as_today(
+def _inputs_at_current_price(
     question: Question, report: Report, evidence: Evidence, now: PriceRow | None, today: date
 ) -> Inputs | None:
-    """Returns the inputs of a model that costs as much as today's, for what can be said without the tuned one's
-    price."""
+    """Returns inputs with today's price in place of the tuned model's unknown one: enough for today's bill. None if
+    today's price or volume is unknown too."""
     rates = rates_from_row(now) if now and question.volume else None
     if not isinstance(rates, Rates):
         return None
@@ -190,13 +194,13 @@ def _as_today(
     return build_inputs(question, report, evidence, priced, None, today)
 
 
-def _unfit(name: str, report: Report, question: Question, target: Target) -> Refusal | None:
-    """Refuses a method or a kind of model that the rows don't suit."""
+def _unsuitable_rows(name: str, report: Report, question: Question, target: Target) -> Refusal | None:
+    """Refuses rows that the method or the kind of model can't learn from."""
     if METHODS[question.method].reads_pairs and report.pairs is None:
         return Refusal(
             f"`method={question.method}` learns from preference pairs, and the rows of `{name}` have one answer each. "
-            'Upload JSONL with two answers a line, `{"input": {"messages": […]}, "preferred_output": […], '
-            '"non_preferred_output": […]}`, or leave `method=` out.',
+            'Upload JSONL with two answers per line, `{"input": {"messages": […]}, "preferred_output": […], '
+            '"non_preferred_output": […]}`, or leave out `method=`.',
             "method",
         )
     if problem := file_problem(target.row.provider, report.n_train):
@@ -206,15 +210,16 @@ def _unfit(name: str, report: Report, question: Question, target: Target) -> Ref
         )
     if target.model.is_encoder and report.task != "labels":
         return Refusal(
-            f"An encoder learns labels, and the answers of {code(name)} are free text, or more than {MAX_LABELS} "
-            "different ones. Choose a chat model as the target.",
+            f"An encoder learns labels, but the answers of {code(name)} are free text or more than {MAX_LABELS} "
+            "different labels. Choose a chat model as the target.",
             "target",
         )
     return None
 
 
 def monthly_cost(settings: Settings, inputs: Inputs, model: str, today: date) -> MonthlyCost | None:
-    """Returns what today's requests would cost with another model, with as many tokens; None: nobody knows."""
+    """Returns what today's requests would cost with `model` at the same number of tokens, None if its price is
+    unknown."""
     row = prompted_price(model, settings.providers, settings.prices, today)
     rates = None if isinstance(row, UnknownPrice) or row.has_ended(today) else rates_from_row(row)
     return (
@@ -222,7 +227,11 @@ def monthly_cost(settings: Settings, inputs: Inputs, model: str, today: date) ->
     )
 
 
-def _offered(settings: Settings, facts: Facts, inputs: Inputs | None, today: date) -> UnmeasuredModel | None:
+def _unmeasured_model(
+    settings: Settings, facts: Facts, inputs: Inputs | None, today: date
+) -> UnmeasuredModel | None:
+    """Returns the cheapest capable model other than today's with its monthly bill, None if it was measured already or
+    its bill is unknown."""
     others = facts.to_measure[1:] if facts.full_current else facts.to_measure
     if inputs is None or facts.current is None or not others:
         return None
@@ -232,24 +241,24 @@ def _offered(settings: Settings, facts: Facts, inputs: Inputs | None, today: dat
 
 
 def refusal(settings: Settings, question: Question, today: date) -> Refusal | None:
-    """Returns why `make_estimate` would refuse, without its sums."""
-    target = _target(settings, question)
+    """Returns why `make_estimate` would refuse the question, without computing anything."""
+    target = _find_target(settings, question)
     if isinstance(target, Refusal):
         return target
-    price = _price_today(settings, question, today)
+    price = _current_price(settings, question, today)
     return price if isinstance(price, Refusal) else None
 
 
-def _target(settings: Settings, question: Question) -> Target | Refusal:
-    """Returns the target, if the question makes sense and the target can do what is asked of it."""
+def _find_target(settings: Settings, question: Question) -> Target | Refusal:
+    """Returns the question's target, or why the question makes no sense or the target can't do it."""
     misread = find_implausible_figure(question)
     if misread:
         return Refusal(misread.sentence)
     target = find_target(settings.providers, question.target)
     if isinstance(target, Refusal):
         return target
-    question = for_target(question, target)
-    refusal = _not_for_its_kind(question, target)
+    question = with_target_defaults(question, target)
+    refusal = _wrong_kind_of_model(question, target)
     if refusal:
         return refusal
     unswept = plans.find_sweep_conflict(question, can_sweep=target.row.provider.can("sweep"))
@@ -258,86 +267,85 @@ def _target(settings: Settings, question: Question) -> Target | Refusal:
     return _unsupported(question, target) or target
 
 
-def for_target(question: Question, target: Target) -> Question:
-    """Returns the question as the target takes it: an encoder gets a head unless a method is named."""
-    is_usual = target.model.is_encoder and question.method == "supervised"
-    return replace(question, method="head") if is_usual else question
+def with_target_defaults(question: Question, target: Target) -> Question:
+    """Returns the question with the target's default method: an encoder is trained by `head` unless a method is
+    named."""
+    is_default = target.model.is_encoder and question.method == "supervised"
+    return replace(question, method="head") if is_default else question
 
 
-def _not_for_its_kind(question: Question, target: Target) -> Refusal | None:
+def _wrong_kind_of_model(question: Question, target: Target) -> Refusal | None:
     """Refuses to train an encoder as a chat model, or the other way round."""
     method, name = METHODS[question.method], code(target.name)
     if method.is_for_encoders != target.model.is_encoder:
-        wants = "is an encoder, which learns labels" if target.model.is_encoder else "is no encoder"
-        cure = (
-            "Leave `method=` out"
-            if target.model.is_encoder
-            else "Leave it out, or choose an encoder as the target"
-        )
-        return Refusal(f"{name} {wants}: `method={method.name}` can't train it. {cure}.", "method")
+        kind, cure = "is not an encoder", "Leave it out, or choose an encoder as the target"
+        if target.model.is_encoder:
+            kind, cure = "is an encoder, which learns labels", "Leave out `method=`"
+        return Refusal(f"{name} {kind}: `method={method.name}` can't train it. {cure}.", "method")
     if not method.is_for_encoders:
         return None
     others = [option_of(option) for option in question.chosen if option not in specs(method.name)]
-    others += [name for name in ("patience", "sweep") if getattr(question, name)]
+    others += [option for option in ("patience", "sweep") if getattr(question, option)]
     if not others:
         return None
     takes = "`, `".join(f"{option_of(option)}=" for option in specs("full"))
     return Refusal(
-        f"`{others[0]}=` means nothing for {name} by `method={method.name}`: leave it out. `method=full` trains all of "
-        f"it, with `{takes}`.",
+        f"`{others[0]}=` has no effect on {name} with `method={method.name}`: leave it out. `method=full` trains the "
+        f"whole encoder, and takes `{takes}`.",
         others[0],
     )
 
 
 def _unsupported(question: Question, target: Target) -> Refusal | None:
-    """Refuses what the target's trainer can't do. One on another machine says so itself when the job is created."""
+    """Refuses what the target's trainer can't do. A trainer of ours on another machine refuses the rest when the job is
+    created."""
     row = target.row
     method = METHODS[question.method]
     if method.reads_pairs and not row.provider.can("dpo"):
         return Refusal(
-            f"`method={method.name}` needs a trainer that takes preference pairs, and {row.title} takes none. Leave it "
+            f"`method={method.name}` needs a trainer that takes preference pairs, which {row.title} does not. Leave it "
             "out, or choose a target that starts with `local/`.",
             "method",
         )
     if not (method.is_plain or method.reads_pairs or row.provider.can("sweep")):
         return Refusal(
-            f"`method={method.name}` needs our own trainer, and {row.title} trains by its own means. Leave it out, or "
+            f"`method={method.name}` needs our own trainer, and {row.title} has its own way to train. Leave it out, or "
             "choose a target that starts with `local/`.",
             "method",
         )
     engine = question.chosen.get("engine", BUILTIN)
     if engine not in method.engines:
         return Refusal(
-            f"`engine={engine}` can't train by `method={method.name}`. Leave `engine=` out, or `method=`.",
+            f"`engine={engine}` can't train with `method={method.name}`. Leave out one of the two.",
             "engine",
         )
     extra = [option_of(name) for name in question.chosen if name not in PLAIN_HYPERPARAMETERS]
     if extra and not row.provider.can("extra_hyperparameters"):
         return Refusal(
-            f"{row.title} trains by its own means: leave `{extra[0]}=` out, or choose a model of our trainer.",
+            f"{row.title} does not take `{extra[0]}=`: leave it out, or choose a model of our own trainer.",
             extra[0],
         )
     misfit = find_misfit(row.provider, question.chosen)
     if misfit:
         name = option_of(misfit.name)
         takes = f"takes {misfit.allowed} for `{name}=`" if misfit.allowed else f"doesn't take `{name}=`"
-        cure = "choose a value there, or leave it out" if misfit.allowed else "leave it out"
+        cure = "choose one of those, or leave it out" if misfit.allowed else "leave it out"
         return Refusal(f"{row.title} {takes}: {cure}.", name)
     quantization = question.chosen.get("quantization", "none")
     if quantization != "none" and row.is_started_by_us and find_spec("bitsandbytes") is None:
         return Refusal(
-            f"`quantization={quantization}` needs the package bitsandbytes beside our trainer: the bot's operator "
-            "installs it with `pip install '.[quantized]'` in a checkout. Or leave it out.",
+            f"`quantization={quantization}` needs the package bitsandbytes beside our trainer. Leave it out, or ask "
+            "the bot's operator to run `pip install '.[quantized]'` in a checkout.",
             "quantization",
         )
     return None
 
 
-def _sums(request: _Request, effort: TrainingNeeds, evidence: Evidence) -> _Sums:
+def _calculate(request: _Request, needs: TrainingNeeds, evidence: Evidence) -> _Sums:
     settings, question, today = request.settings, request.question, request.today
     rung = measured_alternatives(evidence).cheapest
     listed = rung_price(settings, rung, today)
-    priced = _priced(question, effort.cost, request.current, effort.tuned, rung_rates(rung, listed))
+    priced = _gather_prices(question, needs.cost, request.current, needs.tuned, rung_rates(rung, listed))
     if isinstance(priced, MissingPrice):
         return _Sums(priced, listed)
     other = with_successors(settings, priced.cheapest, today) if priced.cheapest else None
@@ -358,13 +366,13 @@ def _with_capacity(settings: Settings, question: Question, rates: Rates) -> Rate
     return replace(rates, capacity=capacity_of(settings, rates.model, busy))
 
 
-def _own_machine(request: _Request, effort: TrainingNeeds, sums: _Sums) -> OwnMachine | None:
-    """Returns None if a vendor trains and serves it."""
-    if effort.tuned.usd_per_hour is None:
+def _own_machine(request: _Request, needs: TrainingNeeds, sums: _Sums) -> OwnMachine | None:
+    """Returns what is known of our own machine for this model, None if a vendor trains and serves it."""
+    if needs.tuned.usd_per_hour is None:
         return None
-    training = None if isinstance(effort.cost, MissingPrice) else effort.cost.training
+    training = None if isinstance(needs.cost, MissingPrice) else needs.cost.training
     capacity = capacity_of(request.settings, request.target.name, DEFAULT_BUSY)
-    estimate, room = sums.estimate, effort.room
+    estimate, room = sums.estimate, needs.room
     return OwnMachine(
         too_large=room.shortage if room and room.shortage and room.shortage.is_certain else None,
         knows_training_time=bool(training and training.minutes and not training.is_guess),
@@ -374,9 +382,9 @@ def _own_machine(request: _Request, effort: TrainingNeeds, sums: _Sums) -> OwnMa
     )
 
 
-def _facts(request: _Request, effort: TrainingNeeds, sums: _Sums, evidence: Evidence) -> Facts:
+def _gather_facts(request: _Request, needs: TrainingNeeds, sums: _Sums, evidence: Evidence) -> Facts:
     settings, report, target, reachable = request.settings, request.report, request.target, request.reachable
-    current, today, cost = request.question.current, request.today, effort.cost
+    current, today, cost = request.question.current, request.today, needs.cost
     months = sums.estimate.payback_months if sums.estimate else None
     days = float(months * HOURS_PER_MONTH / 24) if months is not None else None
     return Facts(
@@ -396,13 +404,14 @@ def _facts(request: _Request, effort: TrainingNeeds, sums: _Sums, evidence: Evid
         faults=count_row_faults(report),
         full_current=full_name(settings, current),
         to_measure=suggest_models(settings, current, today, reachable or ()),
-        machine=_own_machine(request, effort, sums),
+        machine=_own_machine(request, needs, sums),
         providers_without_key=() if reachable is None else providers_without_key(settings, reachable),
         has_models=reachable is None or bool(own_models(settings, reachable)),
     )
 
 
-def _price_today(settings: Settings, question: Question, today: date) -> PriceRow | Refusal | None:
+def _current_price(settings: Settings, question: Question, today: date) -> PriceRow | Refusal | None:
+    """Returns the price of today's model, None if the question names none."""
     if question.current is None:
         return None
     row = prompted_price(question.current, settings.providers, settings.prices, today)
@@ -411,14 +420,14 @@ def _price_today(settings: Settings, question: Question, today: date) -> PriceRo
     return refuse_ended_model(row, question.current, "current") if row.has_ended(today) else row
 
 
-def _priced(
+def _gather_prices(
     question: Question,
     cost: RunCost | MissingPrice,
     now: PriceRow | None,
     tuned: PriceRow,
     cheapest: Rates | None,
 ) -> EstimatePrices | MissingPrice:
-    """Returns every price that the sums need, or the first that is missing."""
+    """Returns every price that the estimate needs, or the first that is missing."""
     if isinstance(cost, MissingPrice):
         return cost
     if now is None or question.volume is None:

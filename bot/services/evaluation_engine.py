@@ -1,8 +1,9 @@
-"""The evaluation engine: candidates answer the same questions, each paid once, through the cache of answers.
+"""The evaluation engine: all candidates answer the same questions, and no question is paid for twice, because answers
+are cached.
 
-An evaluation continues from wherever it was stopped: an answer is stored under its question's key, so a step counts
-what is there, asks what is missing and not under way, and books what has come. The ladder, its judge, a run's result, a
-tuned model's curve and the terminal all use it.
+An evaluation can be stopped and resumed anywhere. An answer is stored under its question's key, so a step counts the
+stored answers, asks the missing ones that are not under way, and books what they cost. The ladder, its judge, a run's
+result, a tuned model's curve and the terminal all use it.
 """
 
 from __future__ import annotations
@@ -22,11 +23,11 @@ from trainers.evaluation.results import NO_ANSWER, Candidate, Reply
 from trainers.evaluation.scores import without_thoughts
 from trainers.pricing import PriceRow
 
-SURELY_DECLINED = 5  # so many refusals and not one answer: the model itself can't be asked
+SURELY_DECLINED = 5  # with this many questions declined and none answered, the model itself can't be asked
 
 
-class Asking(Protocol):
-    """The part of a context that the engine needs; the terminal's session has it too."""
+class EngineContext(Protocol):
+    """The part of an `AppContext` that the engine needs; the terminal's session provides it too."""
 
     @property
     def store(self) -> Store: ...
@@ -37,8 +38,8 @@ class Asking(Protocol):
 
 @dataclass(frozen=True)
 class Evaluation:
-    """`owner` is 'm3' or 'run 3'. `keys`: those of each candidate's answers, in the rows' order. `questions` builds the
-    questions of given keys. Answers that came before `since` (unix seconds) are free."""
+    """`owner` is 'm3' or 'run 3'. `keys` are the keys of each candidate's answers, in the order of the rows.
+    `questions` builds the questions with given keys. Answers from before `since` (unix seconds) are free."""
 
     owner: str
     keys: Mapping[Candidate, Sequence[str]]
@@ -52,9 +53,9 @@ class Evaluation:
 
 @dataclass(frozen=True)
 class Answers:
-    """How far an evaluation is. `paid`: the tokens of each candidate's answers. `missing`: for each candidate that has
-    not failed, the questions that were neither answered nor declined. `unasked`: those of models that neither wait nor
-    are under way."""
+    """How far an evaluation is. `paid` are the tokens of each candidate's answers. `missing` are, for each candidate
+    that has not failed, the questions that were neither answered nor declined. `unasked` are the missing ones that can
+    be asked now: they need a model, and are neither queued nor under way."""
 
     arms: tuple[ArmProgress, ...]
     paid: Mapping[Candidate, AnswerTotals]
@@ -67,12 +68,13 @@ class Answers:
 
     @property
     def failed(self) -> str | None:
-        """Why the first candidate that failed can't be asked."""
+        """Why the first of the failed candidates can't be asked, None if none has failed."""
         return next((arm.failed for arm in self.arms if arm.failed is not None), None)
 
 
-def collect(context: Asking, evaluation: Evaluation, before: Sequence[ArmProgress]) -> Answers:
-    """Returns what has come since `before`. What was declined is reported once, so the caller has to store the result.
+def collect(context: EngineContext, evaluation: Evaluation, before: Sequence[ArmProgress]) -> Answers:
+    """Returns the answers so far, given the progress `before`. The client reports each declined question only once, so
+    the caller has to store the result.
 
     Answers are counted, not read: reading a thousand rows took most of a tick.
     """
@@ -81,28 +83,29 @@ def collect(context: Asking, evaluation: Evaluation, before: Sequence[ArmProgres
     for candidate, keys in evaluation.keys.items():
         if candidate.model:
             by_provider.setdefault(_provider(candidate.model), set()).update(keys)
-    # looked at before the answers are: one that comes in between is not asked for again
-    looked = (context.llm.idle(name, frozenset(keys)) for name, keys in by_provider.items())
-    idle = frozenset[str]().union(*looked)
-    looks = {
+    # before counting the answers: one that arrives in between must not be asked for again
+    idle = frozenset[str]().union(
+        *(context.llm.idle(name, frozenset(keys)) for name, keys in by_provider.items())
+    )
+    counted = {
         candidate: context.store.answers.count(keys, since=evaluation.since)
         for candidate, keys in evaluation.keys.items()
     }
-    arms = tuple(count(arm, evaluation.keys[arm.arm], looks[arm.arm][0], declined) for arm in before)
+    arms = tuple(count(arm, evaluation.keys[arm.arm], counted[arm.arm][0], declined) for arm in before)
     missing = {
-        arm.arm: frozenset(evaluation.keys[arm.arm]) - looks[arm.arm][0] - set(arm.declined)
+        arm.arm: frozenset(evaluation.keys[arm.arm]) - counted[arm.arm][0] - set(arm.declined)
         for arm in arms
         if arm.failed is None
     }
     of_models = (keys for candidate, keys in missing.items() if candidate.model)
     unasked = idle & frozenset[str]().union(*of_models)
-    return Answers(arms, {candidate: paid for candidate, (_, paid) in looks.items()}, missing, unasked)
+    return Answers(arms, {candidate: paid for candidate, (_, paid) in counted.items()}, missing, unasked)
 
 
 def count(
     arm: ArmProgress, keys: Sequence[str], answered: AbstractSet[str], declined: Sequence[Declined]
 ) -> ArmProgress:
-    """Returns a candidate's progress: what was answered, what was declined, and whether it can go on at all."""
+    """Returns a candidate's progress: what was answered, what was declined, and whether the candidate has failed."""
     if arm.failed is not None:
         return arm
     ours = [refusal for refusal in declined if refusal.model == arm.arm.model]
@@ -111,7 +114,7 @@ def count(
     there = sum(key in answered for key in keys)
     failed = next((refusal.why for refusal in ours if refusal.of_model), None)
     if there and set(keys) - set(silent) <= answered:
-        failed = None  # all that it was to say is there, whatever became of the model since
+        failed = None  # every answer is there, so it doesn't matter that the model can't be asked any more
     if failed is None and silent and not there and len(silent) >= min(SURELY_DECLINED, len(set(keys))):
         failed = next((refusal.why for refusal in ours), "It declined every question.")
     why = arm.why_declined or next((refusal.why for refusal in ours if refusal.key in silent), None)
@@ -119,14 +122,14 @@ def count(
 
 
 def store_free_answers(
-    context: Asking,
+    context: EngineContext,
     candidate: Candidate,
     keys: Sequence[str],
     replies: Sequence[Reply],
     now: float,
     owner: str | None = None,
 ) -> None:
-    """Stores the answers of a candidate that asks no model beside the models'."""
+    """Stores the answers of a candidate that asks no model, in the same cache as the models' answers."""
     rows = [
         CachedAnswer(key, candidate.rung, reply.text, 0, 0, reply.seconds, now)
         for key, reply in zip(keys, replies, strict=True)
@@ -134,8 +137,8 @@ def store_free_answers(
     context.store.answers.keep(rows, owner)
 
 
-def ask(context: Asking, evaluation: Evaluation, keys: frozenset[str]) -> None:
-    """Asks these questions, the `unasked` ones of the answers."""
+def ask(context: EngineContext, evaluation: Evaluation, keys: frozenset[str]) -> None:
+    """Asks the questions with these keys, which must be among the `unasked` ones."""
     questions = evaluation.questions(keys) if keys else ()
     for provider in sorted({_provider(question.model) for question in questions}):
         theirs = [question for question in questions if _provider(question.model) == provider]
@@ -143,36 +146,35 @@ def ask(context: Asking, evaluation: Evaluation, keys: frozenset[str]) -> None:
     context.llm.wake()
 
 
-def waiting_reasons(context: Asking, models: Iterable[str]) -> str | None:
-    """Returns why questions to these models wait now, as sentences."""
+def waiting_reasons(context: EngineContext, models: Iterable[str]) -> str | None:
+    """Returns why questions to these models are waiting, as sentences, None if they are not."""
     sentences = (context.llm.trouble(name) for name in sorted({_provider(model) for model in models}))
     return " ".join(filter(None, sentences)) or None
 
 
-def waiting_note(context: Asking, models: Iterable[str]) -> str | None:
-    """Returns what a card says while questions to these models wait."""
+def waiting_note(context: EngineContext, models: Iterable[str]) -> str | None:
+    """Returns the note for a card while questions to these models are waiting, None if they are not."""
     sentences = waiting_reasons(context, models)
-    return f"{sentences} Measuring goes on by itself." if sentences else None
+    return f"{sentences} Measuring resumes automatically." if sentences else None
 
 
 def replies(
-    context: Asking, keys: Mapping[Candidate, Sequence[str]], arms: Collection[ArmProgress]
+    context: EngineContext, keys: Mapping[Candidate, Sequence[str]], arms: Collection[ArmProgress]
 ) -> dict[Candidate, list[Reply]]:
-    """Returns the replies of the candidates that have not failed. A question that was declined counts as an empty
-    answer."""
+    """Returns the replies of the candidates that have not failed. A declined question has an empty answer."""
     measured = [arm.arm for arm in arms if arm.failed is None]
     cached = context.store.answers.read([key for candidate in measured for key in keys[candidate]])
     return {candidate: [_reply(cached.get(key)) for key in keys[candidate]] for candidate in measured}
 
 
 def spent(
-    context: Asking,
+    context: EngineContext,
     prices: Mapping[str, PriceRow],
     keys: Mapping[Candidate, Sequence[str]],
     since: float,
 ) -> int:
-    """Returns the micro-dollars of the answers that came `since` then. A question that two candidates share is paid
-    once."""
+    """Returns the cost in micro-dollars of the answers that arrived `since` then. A question that two candidates share
+    is counted once."""
     totals = context.store.answers.totals
     by_model = paid_questions(prices, keys)
     return spent_micros(

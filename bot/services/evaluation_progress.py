@@ -1,5 +1,5 @@
-"""A step of a ladder: the questions of its candidates and of its judge, which a worker writes and the engine asks,
-their cost, and what is stored and shown of it."""
+"""One step of a ladder: writing the questions in a worker, asking them through the engine, adding up their cost,
+storing and showing the progress."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from trainers.evaluation.results import Candidate
 
 @dataclass(frozen=True)
 class LadderStep:
-    """An open ladder at a tick. `measurement` is as it was last stored; `plan` and `progress` are up to date."""
+    """An open ladder at a tick. `measurement` is the stored row; `plan` and `progress` are up to date."""
 
     context: AppContext
     measurement: Measurement
@@ -48,14 +48,14 @@ class LadderStep:
         return replace(self, progress=progress)
 
     def keys(self) -> Mapping[Candidate, ArmKeys] | None:
-        """Returns None while the questions are being written, also again if the folder was lost: the same plan gives
-        the same questions."""
+        """Returns the keys of each candidate's questions, None while a worker writes them. If the folder was lost they
+        are written again: the same plan gives the same questions."""
         is_at_work = self.context.workers.has(f"prepare {self.owner}")
         keys = None if is_at_work else evaluation_worker.read_keys(self.folder)
         return keys or self._write_questions(f"prepare {self.owner}")
 
     def rewritten_keys(self) -> Mapping[Candidate, ArmKeys] | None:
-        """Writes the questions of a plan that was added to, None while a worker is at it."""
+        """Writes the questions of a plan that has changed. Returns their keys, None while a worker writes them."""
         return self._write_questions(f"prepare {self.owner} again")
 
     def evaluation(self, keys: Mapping[Candidate, ArmKeys]) -> Evaluation:
@@ -63,7 +63,7 @@ class LadderStep:
         return Evaluation(self.owner, evaluation_worker.keys_by_candidate(keys), questions)
 
     def ask(self, evaluation: Evaluation, keys: frozenset[str]) -> None:
-        """Asks these questions if the rows may leave. A ladder whose rows are not scanned yet waits for that."""
+        """Asks these questions if the rows may leave. If that is unknown, as before a scan, asks nothing for now."""
         match measurements.egress_refusal(self.context, self.measurement):
             case None:
                 evaluation_engine.ask(self.context, evaluation, keys)
@@ -73,7 +73,7 @@ class LadderStep:
                 pass
 
     def save(self) -> None:
-        """Stores the progress, and the plan with what was added to it, and shows them, if there is anything new."""
+        """Stores the progress and the plan, and updates the card, if anything has changed."""
         stored = step_of(self.context, self.measurement)
         if (self.plan, self.progress) == (stored.plan, stored.progress):
             return
@@ -87,16 +87,17 @@ class LadderStep:
                 measurements.show(self.context, moved)
 
     def fail(self, why: str) -> None:
-        """Ends it without a result; what was asked is paid."""
+        """Ends the ladder without a result; questions that were asked are booked."""
         measurements.end(self.context, self.measurement, "failed", why, actual_micros=self.stop())
 
     def stop(self) -> int:
-        """Asks nothing more. Returns the cost, including the questions under way, which will be answered and paid."""
+        """Stops asking. Returns the cost in micro-dollars, including questions under way, which will still be
+        billed."""
         return self.spent(self.context.llm.drop(self.owner))
 
     def spent(self, under_way: frozenset[str] = frozenset()) -> int:
-        """Returns micro-dollars, the answers of the judge and of a search included. Questions that are `under_way` will
-        be answered and paid: they count with their maximum."""
+        """Returns the cost in micro-dollars, including the judge's answers and those of a search. Questions that are
+        `under_way` will still be billed, so they count with their maximum."""
         context, plan, progress = self.context, self.plan, self.progress
         keys, since = evaluation_worker.read_keys(self.folder), progress.started_at
         if keys is None or since is None:
@@ -137,6 +138,6 @@ class LadderStep:
 
 
 def step_of(context: AppContext, measurement: Measurement) -> LadderStep:
-    """Returns the step of a ladder as it was last stored."""
+    """Returns the step of a ladder with its stored plan and progress."""
     plan, progress = LadderPlan.from_json(measurement.plan), LadderProgress.from_json(measurement.progress)
     return LadderStep(context, measurement, plan, progress)

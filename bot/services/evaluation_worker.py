@@ -1,5 +1,5 @@
-"""What evaluations, runs and learning curves compute in a worker process: prompts, the free rungs' answers, scores,
-plots. Heavy libraries are imported at use; no model is asked."""
+"""The work of evaluations, runs and learning curves that is done in worker processes: prompts, the answers of free
+rungs, scores, plots. Heavy libraries are imported at use; no model is asked."""
 
 from __future__ import annotations
 
@@ -34,17 +34,17 @@ SHOTS = 10
 MAX_TOKENS_VERDICT = 24
 LEAST_TOKENS_TEXT, MOST_TOKENS_TEXT = 256, 2_048
 LEAST_TOKENS_LABEL, ROOM_AROUND_LABEL = 16, 8
-ASSUMED_SHARE = 0.15  # how far off a count by a tokenizer that is not the model's own may be
-VENDORS_WORK = 100.0  # as a short prompt to our own model
-CURVE_POINTS = 20  # of a loss curve
+ASSUMED_SHARE = 0.15  # how far off a token count may be if it is not made by the model's own tokenizer
+VENDORS_WORK = 100.0  # as much as a short prompt to our own model
 KEYS, PROMPTS, VECTORS = "keys.json", "prompts.jsonl", "vectors.npz"
 
 
 @dataclass(frozen=True)
 class ArmKeys:
-    """One candidate's questions in the holdout's order: the keys of their answers, and the tokens of their prompts
-    (rounded up if the model's tokenizer is not known; 0 for a candidate that asks no model). `work`: how long an answer
-    takes beside other candidates', see `_work`. `retrieval`: what retrieval looks up. `failed`: why there are none."""
+    """One candidate's questions in the order of the holdout: the keys of their answers, and the tokens of their
+    prompts, which are rounded up if the model's tokenizer is unknown, and 0 if no model is asked. `work` is how long an
+    answer takes relative to other candidates' (see `_work`). `retrieval` describes what the prompts retrieve. `failed`
+    says why there are no questions."""
 
     keys: tuple[str, ...]
     tokens: tuple[int, ...]
@@ -55,7 +55,8 @@ class ArmKeys:
 
 @dataclass(frozen=True)
 class JudgedCurve:
-    """`beside`: the classical rung's curve, of a tuned model's; None if there are too many rows for it to be quick."""
+    """A curve and its plot. `beside` is the classical model's curve on the same rows, drawn beside a tuned model's;
+    None for other curves, and if there are too many rows to compute it quickly."""
 
     curve: Curve
     plot: Path | None
@@ -93,7 +94,7 @@ def keys_of_arms(
     tools: Sequence[str],
     seed: int,
 ) -> dict[Candidate, ArmKeys]:
-    """Returns the keys of these candidates' answers. `tools`: those of each row."""
+    """Returns the keys of these candidates' answers. `tools` are the tools that each row offers."""
     return {arm: _keys(arm, plan, messages.get(arm), tools, seed) for arm in arms}
 
 
@@ -104,23 +105,24 @@ def write_arms(
     tools: Sequence[str],
     folder: Path,
 ) -> Mapping[Candidate, ArmKeys]:
-    """Writes the prompts of candidates and the keys of their answers, as they are read again."""
+    """Writes the prompts of candidates and the keys of their answers for `read_keys` and `read_questions`."""
     folder.mkdir(parents=True, exist_ok=True)
     write_prompts(folder / PROMPTS, _with_keys(plan, messages, tools))
     lines = [{"arm": asdict(arm), **asdict(keys)} for arm, keys in keys.items()]
-    replace_lines(folder / KEYS, [json.dumps(line) for line in lines])  # last: where it is, the rest is too
+    replace_lines(
+        folder / KEYS, [json.dumps(line) for line in lines]
+    )  # last: its presence means all is written
     return keys
 
 
 def read_keys(folder: Path) -> Mapping[Candidate, ArmKeys] | None:
-    """Returns what `prepare` wrote, None if it has not finished."""
+    """Returns the keys that `prepare` wrote, None if it has not finished."""
     path = folder / KEYS
     return _read_keys(path, path.stat().st_mtime_ns) if path.exists() else None
 
 
-@lru_cache(maxsize=16)
+@lru_cache(maxsize=16)  # an open ladder needs its keys at each tick
 def _read_keys(path: Path, _written_at: int) -> Mapping[Candidate, ArmKeys]:
-    """Reads the keys once a process, as an open ladder needs them at each tick."""
     lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
     return {
         Candidate(**line["arm"]): from_object(ArmKeys, {name: line[name] for name in line if name != "arm"})
@@ -138,7 +140,7 @@ def read_questions(folder: Path, plan: LadderPlan, wanted: frozenset[str]) -> li
 
 
 def read_questions_file(path: Path, plan: LadderPlan, wanted: frozenset[str], longest: int) -> list[Question]:
-    """Returns questions that `write_prompts` wrote. `longest`: the maximum tokens of an answer, without thinking."""
+    """Returns questions that `write_prompts` wrote. `longest` is the maximum tokens of an answer without thinking."""
     questions = []
     with path.open(encoding="utf-8") as file:
         for line in file:
@@ -153,13 +155,16 @@ def read_questions_file(path: Path, plan: LadderPlan, wanted: frozenset[str], lo
 
 
 def max_tokens(labels: Sequence[str], longest: int) -> int:
-    """Returns the cap on an answer's tokens, without thinking: of a label the longest, at two bytes a token, and some
-    words around it, for who never stops is paid and waited for up to here. A text may be as long as the dataset's
-    `longest`, in tokens, of which another tokenizer makes a quarter more: JSON that is cut off is none."""
+    """Returns the cap on an answer's tokens without thinking, because a model that never stops is billed and waited for
+    until the cap.
+
+    Labels get room for the longest one, at two bytes per token, with a few words around it. Free text gets the tokens
+    of the dataset's `longest` answer, plus a quarter for other tokenizers: JSON that is cut off is worthless.
+    """
     if not labels:
         return min(max(LEAST_TOKENS_TEXT, longest * 5 // 4), MOST_TOKENS_TEXT)
-    longest = max(len(label.encode()) for label in labels)
-    return max(LEAST_TOKENS_LABEL, ROOM_AROUND_LABEL + longest // 2)
+    longest_bytes = max(len(label.encode()) for label in labels)
+    return max(LEAST_TOKENS_LABEL, ROOM_AROUND_LABEL + longest_bytes // 2)
 
 
 def classical_answers(plan: LadderPlan | Plan, files: Path, seed: int) -> tuple[Reply, ...]:
@@ -172,7 +177,8 @@ def classical_answers(plan: LadderPlan | Plan, files: Path, seed: int) -> tuple[
 def free_answers(
     arm: Candidate, plan: LadderPlan, files: Path, folder: Path, seed: int
 ) -> tuple[Reply, ...] | Refusal:
-    """Returns a free rung's answers to the holdout, or why its encoder can't be used. `folder`: that of `prepare`."""
+    """Returns a free rung's answers to the holdout, or why its encoder can't be used. `folder` is the one that
+    `prepare` wrote into."""
     from trainers.encoders import classifier
 
     if arm.rung == "classical":
@@ -190,8 +196,8 @@ def free_answers(
 
 
 def right_answers(texts: Sequence[str], holdout: Sequence[Example], labels: Sequence[str]) -> list[bool]:
-    """Returns whether each answer is right in full: each field of JSON, each call of a tool, or the exact text where
-    only shared words are counted."""
+    """Returns for each answer whether it is completely right: every field of JSON, every tool call, or the exact text
+    for answers that are otherwise scored by shared words."""
     rows, scoring = zip(holdout, texts, strict=True), scoring_of(holdout, "labels" if labels else "free_text")
     if scoring == "f1":
         return [
@@ -209,8 +215,8 @@ def judge_ladder(
     now: float,
     verdicts: Mapping[Candidate, Sequence[float]] | None = None,
 ) -> Ladder:
-    """Scores the replies and draws ladder.png into `folder`. `now` in unix seconds; `verdicts` are a judge's on each
-    answer, between 0 and 1."""
+    """Scores the replies and draws ladder.png into `folder`. `now` is in unix seconds; `verdicts` are a judge's scores
+    of each answer, from 0 to 1."""
     from bot.charts import evaluations as drawing
     from trainers.evaluation.ladder import build_ladder
 
@@ -237,7 +243,8 @@ def judge_ladder(
 
 
 def _weights(plan: LadderPlan, arms: Sequence[Candidate]) -> tuple[str, ...]:
-    """Returns whose weights lie here, each with its licence; hosted models have terms in place of one."""
+    """Returns 'name: licence' for each model whose weights are on this machine; hosted models have terms of use
+    instead."""
     licences: dict[str, str | None] = {}
     if plan.encoder and any(arm.rung in ("encoder", "retrieval") for arm in arms):
         licences[plan.encoder] = find_encoder(plan.encoder).licence
@@ -270,7 +277,7 @@ def classical_curve_of(plan: CurvePlan | TunedCurvePlan, files: Path, seed: int)
 
 
 def examples(files: Path, sha256: str) -> tuple[Example, ...]:
-    """Returns the rows of a part of a dataset. Raises Changed if the file isn't the one that was approved."""
+    """Returns the rows of one part of a dataset. Raises Changed if the file no longer has this hash."""
     path = files / f"{sha256}.jsonl"
     payloads.check_sha256(path, sha256)
     return read(path, path.name).examples
@@ -301,7 +308,7 @@ def _prompts(
         case "tuned":
             return [prompts.as_trained(row) for row in holdout]
         case "classical" | "encoder" | "retrieval":
-            raise ValueError(f"the rung {arm.rung} asks no model by a prompt")
+            raise ValueError(f"the rung {arm.rung} has no prompts")
 
 
 def _keys(
@@ -311,7 +318,7 @@ def _keys(
     tools: Sequence[str],
     seed: int,
 ) -> ArmKeys:
-    """`tools`: those that each held-out row offers."""
+    """Returns one candidate's keys. `tools` are the tools that each held-out row offers."""
     if messages is None or arm.model is None:
         rows = len(tools)
         if arm.rung == "encoder":
@@ -330,15 +337,15 @@ def _keys(
 def _count_beside(
     messages: Sequence[tuple[Message, ...]], tools: Sequence[str], encoding: Encoding
 ) -> list[int]:
-    """Counts what each question has beside its texts: tools, and the calls before it."""
+    """Returns for each question the tokens that are not in its texts: the tools, and earlier tool calls."""
     rows = zip(messages, tools, strict=True)
     beside = [offer + "".join(turn.extra for turn in prompt) for prompt, offer in rows]
     return count_texts(beside, encoding) if any(beside) else [0] * len(beside)
 
 
 def _work(model: str, messages: Sequence[tuple[Message, ...]], tokens: Sequence[int], cap: int) -> float:
-    """Returns the tokens that our own model reads and writes for an answer: what all prompts begin with is read once,
-    and one that is written takes as long as two that are read. A vendor answers long prompts as fast as short ones."""
+    """Returns how long our own model takes for an answer, in tokens that it reads; writing one takes as long as reading
+    two. The beginning that all prompts share is read only once. A vendor answers long prompts as fast as short ones."""
     if not model.startswith("local/"):
         return VENDORS_WORK
     texts = ["\n".join(message.content for message in prompt) for prompt in messages]
@@ -357,8 +364,8 @@ def classical_keys(train_sha256: str, holdout_sha256: str, rows: int, seed: int)
 
 
 def _encoder_keys(plan: LadderPlan, rows: int, seed: int) -> tuple[str, ...]:
-    """Returns the keys of the encoder's answers; of one that can't be found, by its name, as it gives its reason
-    later."""
+    """Returns the keys of the encoder's answers. An encoder that can't be found still gets keys, from its name: the
+    reason is reported when it is asked to answer."""
     try:
         name = find_encoder(plan.encoder).sha256
     except EncoderError:
@@ -379,7 +386,7 @@ def _with_keys(
 
 
 def write_prompts(path: Path, questions: Iterable[tuple[str, str, tuple[Message, ...], str]]) -> None:
-    """Writes each question with the key of its answer, its model, 'provider/model', and the tools that it offers."""
+    """Writes questions, each as (key of its answer, 'provider/model', messages, tools)."""
     replace_lines(
         path,
         (
@@ -390,7 +397,7 @@ def write_prompts(path: Path, questions: Iterable[tuple[str, str, tuple[Message,
 
 
 def replace_lines(path: Path, lines: Iterable[str]) -> None:
-    """Replaces the file atomically."""
+    """Replaces the file's content atomically."""
     partial = path.with_name(f"{path.name}.{os.getpid()}")
     with partial.open("w", encoding="utf-8") as file:
         file.writelines(line + "\n" for line in lines)
@@ -398,10 +405,10 @@ def replace_lines(path: Path, lines: Iterable[str]) -> None:
 
 
 def write_sizes(plan: TunedCurvePlan, files: Path) -> tuple[str, ...]:
-    """Writes a file for each size into `files` and returns their sha256. The same plan gives the same files.
+    """Writes a training file for each size into `files` and returns their sha256. The same plan gives the same files.
 
-    Every larger one contains the smaller, each label in its share. The largest is the training file itself, so that a
-    run on all rows has trained this size.
+    Each file contains the smaller ones, and has the labels in their original proportions. The largest is the training
+    file itself, so that a run on all rows counts as having trained this size.
     """
     from trainers.evaluation.learning_curves import nested
 
@@ -415,8 +422,8 @@ def write_sizes(plan: TunedCurvePlan, files: Path) -> tuple[str, ...]:
 def judge_tuned_curve(
     plan: TunedCurvePlan, texts: Sequence[Sequence[str]], files: Path, folder: Path, seed: int
 ) -> JudgedCurve:
-    """Scores each size's answers and draws the curve. `texts`: what the model of each size answered to each held-out
-    row."""
+    """Scores each size's answers and draws the curve. `texts` are the answers of each size's model to the held-out
+    rows."""
     from bot.charts import curves as drawing
     from trainers.evaluation.learning_curves import MOST_ROWS, curve_of, needs_of
 

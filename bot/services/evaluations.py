@@ -1,16 +1,16 @@
-"""Alternatives to fine-tuning, measured on the frozen holdout: a person asks, agrees to the cost, and the
-ticks run it.
+"""Measures alternatives to fine-tuning on the frozen holdout: a person asks and agrees to the cost, and the ticks do
+the rest.
 
 | state, stage | what happens |
 | --- | --- |
-| asked, preparing | a worker writes the prompts; from then on it is known what they cost |
-| asked, pricing | free text: what the judge would cost beside them (judgements.py) |
-| asked, asking | a card waits for a person's yes to the cost |
-| running, choosing | how many examples a prompt gets, if that was asked for (few_shot.py) |
-| running, searching | a better prompt is looked for, if that was asked for (prompt_search.py) |
-| running, measuring | the engine asks what has no answer in the store |
+| asked, preparing | a worker writes the prompts, which determine the cost |
+| asked, pricing | for free text: the judge's cost is added (judgements.py) |
+| asked, asking | a card waits for a person to agree to the cost |
+| running, choosing | the number of examples in a prompt is chosen, if requested (few_shot.py) |
+| running, searching | a better prompt is searched for, if requested (prompt_search.py) |
+| running, measuring | the engine asks every question that has no stored answer |
 | running, consulting | the judge is asked in the same way |
-| running, judging | a worker counts and draws |
+| running, judging | a worker scores the answers and draws the chart |
 """
 
 from __future__ import annotations
@@ -70,9 +70,9 @@ def ask(context: AppContext, command: Baseline, person: str, channel: str) -> Me
     if isinstance(planned, Refusal):
         return planned
     plan, permission = planned
-    if same := measurements.find_open_duplicate(context, plan.to_json()):
-        return Refusal(f"This very measurement is under way already: it is m{same.id}.")
     with context.store.transaction():
+        if same := measurements.find_open_duplicate(context, plan.to_json()):
+            return Refusal(f"The same measurement is under way already: m{same.id}.")
         datasets.change_settings(
             context, checked.dataset, person, bar=command.bar, task=command.task, prompt=command.prompt
         )
@@ -81,21 +81,21 @@ def ask(context: AppContext, command: Baseline, person: str, channel: str) -> Me
 
 
 def ask_after_run(context: AppContext, number: int, person: str) -> Measurement | Refusal:
-    """Handles the button on a run's result: measures what its model should be compared with."""
+    """Handles the button on a run's result: measures the models that its own should be compared with."""
     run = context.store.runs.get(number)
     result = RunResult.from_json(run.result) if run and run.result else None
     models = result.advice.measure if result and result.advice else ()
     if run is None or not models:
         return Refusal(
-            f"Run {number} lacks no comparison. `/finetune baseline DATASET` measures what you name."
+            f"No comparison is missing for run {number}. `/finetune baseline DATASET` measures the models you name."
         )
     command = Baseline(context.store.datasets.get(run.dataset_id).name, models=models)
     return ask(context, command, person, run.channel)
 
 
 def ask_after_estimate(context: AppContext, number: int, person: str) -> Measurement | Refusal:
-    """Handles the button on an estimate: measures what the verdict wants by now, as what the card offered may have been
-    measured since."""
+    """Handles the button on an estimate's card: measures what the verdict asks for now, since what the card offered may
+    have been measured in the meantime."""
     estimate = estimate_requests.load_estimate_for(context, number, person)
     if isinstance(estimate, Refusal):
         return estimate
@@ -110,7 +110,7 @@ def ask_after_estimate(context: AppContext, number: int, person: str) -> Measure
 
 
 def form_choices(context: AppContext, person: str, channel: str) -> BaselineChoices:
-    """Returns what the form offers: models whose key is set."""
+    """Returns the choices that the form offers; its models are those of providers with a key."""
     today = context.today()
     rows = [row for row in context.settings.providers if row.name in context.trainers]
     names = [
@@ -137,8 +137,7 @@ def step(context: AppContext, measurement: Measurement) -> None:
         measurements.cancel(context, measurement, spent_micros=step.stop())
         return
     if freeze_scope.measurement_freeze(context, measurement):
-        # answers under way are kept when they come
-        context.llm.drop(step.owner)
+        context.llm.drop(step.owner)  # answers to questions under way are still stored
         now = context.clock()
         context.store.measurements.move(measurement, measurement.state, now=now, next_at=now + HOLD_S)
         return
@@ -168,21 +167,22 @@ def step(context: AppContext, measurement: Measurement) -> None:
 
 
 def handle_step_failure(context: AppContext, measurement: Measurement) -> None:
-    """Tries a step again that stopped with a fault of the bot's own; after a few times people are told."""
+    """Repeats a step that stopped with an error of the bot; after a few attempts the measurement fails."""
     measurements.retry_or_fail(context, measurement, step_of(context, measurement).stop)
 
 
 def _prepare(step: LadderStep) -> None:
-    """Writes the prompts: only then is it known what they cost, and which answers are there already."""
+    """Writes the prompts, computes the maximum cost of those without a stored answer, and asks people to agree to
+    it."""
     context, plan, keys = step.context, step.plan, step.keys()
     if keys is None:
         return
     evaluation = step.evaluation(keys)
-    fresh = [
-        ArmProgress(candidate, len(keys.keys), failed=keys.failed, work=keys.work)
-        for candidate, keys in keys.items()
+    arms = [
+        ArmProgress(candidate, len(its.keys), failed=its.failed, work=its.work)
+        for candidate, its in keys.items()
     ]
-    answers = evaluation_engine.collect(context, evaluation, fresh)
+    answers = evaluation_engine.collect(context, evaluation, arms)
     answered = frozenset(evaluation.all_keys) - answers.all_missing
     most = max_evaluation_micros(
         plan.price_of,
@@ -202,7 +202,7 @@ def _prepare(step: LadderStep) -> None:
         most += prompt_search_worker.max_micros(plan)
         progress = replace(progress, most_micros=most, search=SearchProgress())
     if plan.chooses_shots:
-        tried = few_shot.keys_of(step)
+        tried = few_shot.read_or_write_keys(step)
         if tried is None:
             return
         most += few_shot.most_micros(context, plan, tried)
@@ -215,7 +215,7 @@ def _prepare(step: LadderStep) -> None:
 
 
 def _measure(step: LadderStep) -> None:
-    """Asks what is missing; once every candidate is through, or has failed, the ladder is judged."""
+    """Asks the questions without an answer; once every candidate is done or has failed, the ladder is judged."""
     context, progress, keys = step.context, step.progress, step.keys()
     if keys is None:
         return
@@ -223,27 +223,27 @@ def _measure(step: LadderStep) -> None:
     answers = evaluation_engine.collect(context, evaluation, progress.arms)
     spent = evaluation_engine.spent(context, step.plan.price_of, evaluation.keys, progress.started_at or 0.0)
     models = [str(arm.model) for arm, keys in answers.missing.items() if arm.model and keys]
-    now_known = replace(
+    updated = replace(
         progress,
         arms=answers.arms,
         spent_micros=spent + progress.before_measuring_micros,
         note=evaluation_engine.waiting_note(context, models),
     ).paced(context.clock())
-    step = step.with_progress(now_known)
-    if now_known.spent_micros > now_known.most_micros:
-        agreed = usd_micros(now_known.most_micros)
-        step.fail(f"The answers cost more than the {agreed} that were agreed, so it was stopped.")
+    step = step.with_progress(updated)
+    if updated.spent_micros > updated.most_micros:
+        agreed = usd_micros(updated.most_micros)
+        step.fail(f"It was stopped because its answers cost more than was agreed ({agreed}).")
     elif not answers.all_missing:
-        _measured(step)
+        _end_measuring(step)
     else:
-        step = _with_free_answers(step, evaluation, answers)
+        step = _store_free_answers(step, evaluation, answers)
         step.save()
         step.ask(evaluation, answers.unasked)
 
 
-def _with_free_answers(step: LadderStep, evaluation: Evaluation, answers: Answers) -> LadderStep:
-    """Stores the answers of the free candidates beside the models'. One that can't answer is left out, with the
-    reason."""
+def _store_free_answers(step: LadderStep, evaluation: Evaluation, answers: Answers) -> LadderStep:
+    """Has workers compute the answers of the free candidates, and stores them. One that can't answer is left out with
+    the reason."""
     context, plan = step.context, step.plan
     failed: dict[MeasuredCandidate, str] = {}
     for candidate in (candidate for candidate in FREE if answers.missing.get(candidate)):
@@ -262,12 +262,12 @@ def _with_free_answers(step: LadderStep, evaluation: Evaluation, answers: Answer
     return step.with_progress(replace(step.progress, arms=tuple(arms)))
 
 
-def _measured(step: LadderStep) -> None:
+def _end_measuring(step: LadderStep) -> None:
     context, progress = step.context, step.progress
     if all(arm.failed is not None for arm in progress.arms):
         if context.llm.drop(step.owner):
             step.save()
-            return  # what is under way may be refused like the rest, or be paid: it is waited for
+            return  # questions under way may still be answered and billed, so wait for them
         why = " ".join(dict.fromkeys(escape(str(arm.failed)) for arm in progress.arms))
         measurements.end(context, step.measurement, "failed", why, actual_micros=progress.spent_micros)
         return
@@ -282,7 +282,7 @@ def _judge(step: LadderStep) -> None:
     from_judge = None
     if progress.judge:
         from_judge = judgements.read_judge_answers(context, plan, step.folder, progress.judge)
-    if from_judge and from_judge.acceptable is None and from_judge.failed is None:  # its folder was lost
+    if from_judge and from_judge.acceptable is None and from_judge.failed is None:  # the folder was lost
         step.with_progress(replace(progress, stage="consulting")).save()
         return
     conclusion = context.workers.poll(
@@ -300,7 +300,7 @@ def _judge(step: LadderStep) -> None:
 
 
 def _finish(step: LadderStep, concluded: Conclusion) -> None:
-    """Ends it with its result; one on sealed rows decides a promotion in the same transaction."""
+    """Ends the measurement with its result; one on sealed rows decides a promotion in the same transaction."""
     context, measurement, plan, progress = step.context, step.measurement, step.plan, step.progress
     judge = concluded.judge
     if progress.judge and judge:
@@ -340,19 +340,19 @@ def _plan(
     )
     if isinstance(permission, Refusal):
         return permission
-    wanted = context.store.dataset_settings.get(dataset.name)
-    prompt = command.prompt or (wanted.prompt if wanted else None)
+    settings = context.store.dataset_settings.get(dataset.name)
+    prompt = command.prompt or (settings.prompt if settings else None)
     refusal = data_policy.secret_refusal(prompt or "", "The prompt")
     if refusal:
         return replace(refusal, about="prompt")
     texts, waiver = context.store.documents.ready(dataset.name), context.store.waivers.of(dataset.id)
     documents = tuple(str(text.sha256) for text in texts)
-    # who waived it could not know of documents that were given later
+    # a waiver can't cover documents that were added after it
     may_leave = not texts or (waiver is not None and all(text.created_at <= waiver.at for text in texts))
-    # a model on this machine may repeat a passage to its judge, wherever that is
-    all_leaves = line_up.judge is not None and not line_up.judge.row.stays_here
-    elsewhere = (model.name for model in line_up.models if all_leaves or not model.row.stays_here)
-    withheld_from = () if may_leave else tuple(elsewhere)
+    # a judge elsewhere reads the answers, and even a model on this machine may repeat a passage in its answer
+    is_judged_elsewhere = line_up.judge is not None and not line_up.judge.row.stays_here
+    leaking = (model.name for model in line_up.models if is_judged_elsewhere or not model.row.stays_here)
+    withheld_from = () if may_leave else tuple(leaking)
     plan = line_up.plan(
         dataset.name,
         dataset.version,

@@ -1,4 +1,4 @@
-"""What was measured about a dataset and about a tuned model, for estimates, advice and promotions. It only reads."""
+"""Loads what was measured on a dataset and of a tuned model, for estimates, advice and promotions. Writes nothing."""
 
 from __future__ import annotations
 
@@ -36,8 +36,8 @@ from trainers.evaluation.results import CLASSICAL, RUNG_NAMES, Candidate, Curve,
 from trainers.methods import METHODS
 from trainers.pricing import PriceList
 
-RIGHT_OR_WRONG = ("label", "judge", "calls")  # scores of 1 and 0, as the answers of a run are kept
-SIBLINGS = 10  # the best of them: one that is worse than these can't be the best that a model is held against
+RIGHT_OR_WRONG = ("label", "judge", "calls")  # every score is 1 or 0, as for the stored answers of a run
+SIBLINGS = 10  # only the best other models are compared: a worse one can't be the strongest rival
 
 
 def load_evidence(
@@ -49,8 +49,8 @@ def load_evidence(
     bar: float | None = None,
     task: TaskKind | None = None,
 ) -> Evidence:
-    """Returns the evidence on a dataset. `target`: the tuned model is one of this base model; None: of any. `bar` and
-    `task` None: as they are set."""
+    """Returns the evidence on a dataset. The tuned model is the newest one that was trained on `target`, or on any base
+    model if `target` is None. `bar` and `task` default to the dataset's settings."""
     wanted = context.store.dataset_settings.get(dataset.name)
     limits = context.settings.policy.promotion
     bar = bar or (wanted.bar if wanted else None) or limits.bar
@@ -73,28 +73,29 @@ def load_evidence(
 
 
 def with_run_result(evidence: Evidence, beside: Ladder) -> Evidence:
-    """Adds a run's own result to the ladder. The test of the two counts if that rung is still the same."""
+    """Adds a run's result. Its comparison of the tuned model with the best alternative is used if the ladder still has
+    that alternative with the same scores."""
     ladder, (tuned,) = evidence.ladder, beside.rung("tuned")
     others = [rung for rung in beside.rungs if rung is not tuned]
     same = [(rung.arm, rung.scores) for rung in ladder.rungs] if ladder else []
     if ladder and others and (others[0].arm, others[0].scores) in same:
         ladder = replace(ladder, pairs=(*ladder.pairs, *beside.pairs))
     if beside.bar != evidence.bar:
-        # It was chosen before it was measured, so it is judged alone.
+        # Judged without a correction for having picked the best of several: it was chosen before it was measured.
         (tuned,) = judge_rungs((tuned,), evidence.bar)
     return replace(evidence, ladder=ladder, tuned=tuned)
 
 
 def best_rung(evidence: Evidence) -> Rung | None:
-    """Returns the best of the ladder and the tuned model, by the bar as it is now."""
+    """Returns the rung with the highest score, the tuned model's included, judged by today's bar."""
     rungs = rejudge_ladder(evidence.ladder, evidence.bar).rungs if evidence.ladder else ()
     tuned = [evidence.tuned] if evidence.tuned else []
     return max([*rungs, *tuned], key=lambda rung: rung.score, default=None)
 
 
 def _ladder(context: AppContext, versions: tuple[int, ...], holdout: str) -> tuple[Ladder, str | None] | None:
-    """Returns the newest ladder on which models were asked, and its judge, with the free rungs that it lacks from
-    other ones: these are measured by themselves, in seconds."""
+    """Returns the newest ladder that asked models, and its judge. Free rungs that it lacks are added from other
+    ladders, because people measure those alone: they take a few seconds."""
     done = context.store.measurements.done(versions, "ladder")
     ladders = [(Ladder.from_json(each.result), measurements.judge_of(each)) for each in done if each.result]
     fitting = [(ladder, judge) for ladder, judge in ladders if ladder.holdout_sha256 == holdout]
@@ -113,8 +114,8 @@ def _ladder(context: AppContext, versions: tuple[int, ...], holdout: str) -> tup
 
 
 def judge_agreement(context: AppContext, plan: Plan) -> HumanAgreement | None:
-    """Returns how far people agreed with the plan's judge, by the newest measurement that it judged; None without
-    any."""
+    """Returns how far people agreed with the plan's judge in the newest measurement that it judged, None if it judged
+    none."""
     versions = tuple(version.id for version in context.store.datasets.versions(plan.dataset))
     done = context.store.measurements.done(versions, "ladder")
     judged = next((each for each in done if measurements.judge_of(each) == plan.judge), None)
@@ -122,7 +123,7 @@ def judge_agreement(context: AppContext, plan: Plan) -> HumanAgreement | None:
 
 
 def comparable_alternatives(evidence: Evidence, judge: str | None) -> tuple[Rung, ...]:
-    """Returns the alternatives whose scores can be held against a model's that this judge has judged."""
+    """Returns the alternatives whose scores can be compared with those of a model that `judge` scored."""
     return evidence.alternatives if evidence.judge in (None, judge) else ()
 
 
@@ -138,7 +139,7 @@ def _newest_run(
 
 
 def tuned_rung(context: AppContext, run: Run) -> Rung | None:
-    """Returns what a run measured of its model, None if it has no result or its dataset was deleted."""
+    """Returns the score of a run's model, None if the run has no result or its dataset was deleted."""
     if run.result is None or context.store.datasets.get(run.dataset_id).forgotten_at is not None:
         return None
     beside = RunResult.from_json(run.result).ladder
@@ -148,20 +149,25 @@ def tuned_rung(context: AppContext, run: Run) -> Rung | None:
 def promotion_proof(
     context: AppContext, model: Model, used: Model | None, run: Run | None = None
 ) -> PromotionEvidence:
-    """Returns what speaks for and against using a model. `used`: the model that it replaces. `run`: the model's own
-    run, as it will be once it is stored."""
+    """Returns what speaks for and against using a model. `used` is the model that it would replace. `run` is the
+    model's own run if it is newer than the stored one."""
     stored, plan = _run(context, model)
     run = run or stored
     result = RunResult.from_json(run.result) if run.result else None
     advice = result.advice if result else None
     rung, limits = tuned_rung(context, run), context.settings.policy.promotion
-    held = [*_others(context, run, plan, rung), *_better_siblings(context, model, plan, rung)] if rung else []
+    compared = []
+    if rung:
+        compared = [
+            *_compare_with_untuned(context, run, plan, rung),
+            *_find_better_models(context, model, plan, rung),
+        ]
     labels = (LabelRecall(label.label, label.rows, label.tuned) for label in result.labels) if result else ()
     return PromotionEvidence(
         rung=rung,
-        best=best_comparison(held, limits.margin),
+        best=best_comparison(compared, limits.margin),
         used=used.name if used else None,
-        against_used=_against(context, plan, rung, used) if rung and used else None,
+        against_used=_compare_with_model(context, plan, rung, used) if rung and used else None,
         no_go=advice.headline if advice and advice.kind == "no_go" else None,
         is_gone=model.gone_at is not None,
         limits=limits,
@@ -171,7 +177,7 @@ def promotion_proof(
 
 
 def measured_score(context: AppContext, model: Model) -> tuple[Plan, Rung | None]:
-    """Returns the plan of the model's run, and its score, without any comparison."""
+    """Returns the plan of the model's run, and the model's score, None if there is none."""
     run, plan = _run(context, model)
     return plan, tuned_rung(context, run)
 
@@ -183,8 +189,11 @@ def _run(context: AppContext, model: Model) -> tuple[Run, Plan]:
     return run, plan_from_json(run.plan)
 
 
-def _others(context: AppContext, run: Run, plan: Plan, tuned: Rung) -> Iterator[ModelComparison]:
-    """Yields comparisons with what else answered the same rows, scored in the same way, without tuning."""
+def _compare_with_untuned(
+    context: AppContext, run: Run, plan: Plan, tuned: Rung
+) -> Iterator[ModelComparison]:
+    """Yields comparisons with the untuned base and with each alternative that answered the same rows and was scored in
+    the same way."""
     base: Sequence[AnswerRow] = context.store.runs.answers(run.id, "base")
     if len(base) != tuned.n:
         base = at((place for place in _judged_rows(context, plan).places if place < len(base)), base)
@@ -203,7 +212,7 @@ def _others(context: AppContext, run: Run, plan: Plan, tuned: Rung) -> Iterator[
         return
     for rung in comparable_alternatives(load_evidence(context, dataset, report, None), plan.judge):
         if plan.method == "head" and rung.arm.rung == ENCODER_RUNG:
-            continue  # the same model, measured before it was trained
+            continue  # this rung is the same model as the tuned one
         if (rung.scoring, rung.n) == (tuned.scoring, tuned.n):
             provider, _, name = (rung.arm.model or "").partition("/")
             other_usd = request_usd(context, provider, name, rung.usd_per_1000)
@@ -211,7 +220,7 @@ def _others(context: AppContext, run: Run, plan: Plan, tuned: Rung) -> Iterator[
 
 
 def _base_usd(plan: Plan, answers: Sequence[AnswerRow]) -> Decimal | None:
-    """Returns what 1,000 requests to the untuned base cost, by its answers."""
+    """Returns the USD of 1,000 requests to the untuned base, computed from its answers."""
     arm = Candidate("zero", f"{plan.provider}/{plan.base_model}")
     replies = [
         Reply(answer.text, answer.prompt_tokens, answer.completion_tokens, answer.seconds, answer.came_at)
@@ -221,8 +230,8 @@ def _base_usd(plan: Plan, answers: Sequence[AnswerRow]) -> Decimal | None:
 
 
 def request_usd(context: AppContext, provider: str, model: str, usd: Decimal | None) -> Decimal | None:
-    """Returns what 1,000 requests cost in use. A machine that is paid by the hour answers for a part of its time only,
-    while it was measured without a pause."""
+    """Returns the USD of 1,000 requests in production, given `usd` as it was measured. A machine that is billed by the
+    hour is busy during a measurement, but in production it idles for part of the hours that it costs."""
     row = context.settings.provider(provider)
     model_row = row.model(model) if row else None
     if usd is None or model_row is None or model_row.usd_per_hour is None:
@@ -230,18 +239,19 @@ def request_usd(context: AppContext, provider: str, model: str, usd: Decimal | N
     return usd / DEFAULT_BUSY
 
 
-def _better_siblings(context: AppContext, model: Model, plan: Plan, rung: Rung) -> Iterator[ModelComparison]:
-    """Yields comparisons with tuned models that are shown to be better than this one: of two equal ones, either may be
-    used."""
+def _find_better_models(
+    context: AppContext, model: Model, plan: Plan, rung: Rung
+) -> Iterator[ModelComparison]:
+    """Yields comparisons with the tuned models that are shown to be better than this one."""
     for other in context.store.best_models(plan.holdout_sha256, SIBLINGS, but=model.name):
-        held = _against(context, plan, rung, other)
-        if held and held.is_worse:
-            yield held
+        compared = _compare_with_model(context, plan, rung, other)
+        if compared and compared.is_worse:
+            yield compared
 
 
-def _against(context: AppContext, plan: Plan, rung: Rung, used: Model) -> ModelComparison | None:
-    """Compares two models on the rows that both answered: a later version's holdout contains that of the one before.
-    Returns None without any."""
+def _compare_with_model(context: AppContext, plan: Plan, rung: Rung, used: Model) -> ModelComparison | None:
+    """Compares two tuned models on the rows that both answered; the holdout of a later version contains the earlier
+    one's. Returns None if they have no rows in common or were scored differently."""
     other_plan, other = measured_score(context, used)
     if other is None or other.scoring != rung.scoring:
         return None
@@ -253,7 +263,7 @@ def _against(context: AppContext, plan: Plan, rung: Rung, used: Model) -> ModelC
     )
     if other_plan.holdout_sha256 == plan.holdout_sha256:
         return compare_models(used.name, rung.scores, other.scores, *prices) if rung.n == other.n else None
-    mine, theirs = _questions(context, plan, rung), _questions(context, other_plan, other)
+    mine, theirs = _row_keys(context, plan, rung), _row_keys(context, other_plan, other)
     places = {question: place for place, question in enumerate(theirs)}
     common = [(place, places[question]) for place, question in enumerate(mine) if question in places]
     if not common:
@@ -266,15 +276,15 @@ def _against(context: AppContext, plan: Plan, rung: Rung, used: Model) -> ModelC
     )
 
 
-def _questions(context: AppContext, plan: Plan, rung: Rung) -> tuple[bytes, ...]:
-    """Returns a hash of each held-out row, in the order of the scores; nothing if its file is gone."""
+def _row_keys(context: AppContext, plan: Plan, rung: Rung) -> tuple[bytes, ...]:
+    """Returns a hash of each held-out row, in the order of the scores. Empty if the file is gone."""
     keys = _judged_rows(context, plan).keys
     return keys if len(keys) == rung.n else ()
 
 
 @dataclass(frozen=True)
 class _JudgedRows:
-    """The held-out rows without copies: their places in the file, and a hash of each question and answer."""
+    """The held-out rows without copies: their positions in the file, and a hash of each question with its answer."""
 
     places: tuple[int, ...] = ()
     keys: tuple[bytes, ...] = ()
@@ -282,12 +292,13 @@ class _JudgedRows:
 
 def _judged_rows(context: AppContext, plan: Plan) -> _JudgedRows:
     path = context.settings.files / f"{plan.holdout_sha256}.jsonl"
-    return _read(path) if path.is_file() else _JudgedRows()
+    return _read_judged_rows(path) if path.is_file() else _JudgedRows()
 
 
+# A file's name is the hash of its content, so it never has to be read again. Only hashes of its rows are cached, so
+# that no customer's words stay in memory.
 @lru_cache(maxsize=16)
-def _read(holdout: Path) -> _JudgedRows:
-    """Reads a file once: its name is its content's hash. Returns hashes, so that no customer's words stay in memory."""
+def _read_judged_rows(holdout: Path) -> _JudgedRows:
     rows = read(holdout, holdout.name).examples
     places = tuple(without_copies(rows))
     texts = (f"{row.prompt[-1].content}\0{row.answer}" for row in at(places, rows))

@@ -1,5 +1,5 @@
-"""How many examples a prompt gets, before a ladder is measured: each number is tried on training rows by the engine,
-and the best one becomes the ladder's candidate. A kill loses nothing, for all answers are stored."""
+"""Chooses how many examples a prompt gets, before a ladder is measured: the engine tries each number on training rows,
+and the best one becomes the ladder's candidate. A kill loses nothing, because all answers are stored."""
 
 from __future__ import annotations
 
@@ -10,30 +10,30 @@ from functools import partial
 from bot.rules.budgets import max_evaluation_micros
 from bot.services import evaluation_engine, evaluation_worker, few_shot_worker
 from bot.services.dataset_worker import SEED
-from bot.services.evaluation_engine import Asking, Evaluation
+from bot.services.evaluation_engine import EngineContext, Evaluation
 from bot.services.evaluation_progress import LadderStep
 from bot.services.evaluation_worker import ArmKeys
 from bot.values.evaluations import ArmProgress, LadderPlan
 from trainers.evaluation.results import Candidate
 
 
-def keys_of(step: LadderStep) -> Mapping[Candidate, ArmKeys] | None:
-    """Returns the questions with each number of examples, None while a worker writes them."""
+def read_or_write_keys(step: LadderStep) -> Mapping[Candidate, ArmKeys] | None:
+    """Returns the keys of the questions with each number of examples, None while a worker writes them."""
     work, workers, files = f"shots {step.owner}", step.context.workers, step.context.settings.files
     keys = None if workers.has(work) else evaluation_worker.read_keys(step.folder / few_shot_worker.FOLDER)
     return keys or workers.poll(work, few_shot_worker.prepare, step.plan, files, step.folder, SEED)
 
 
-def most_micros(context: Asking, plan: LadderPlan, keys: Mapping[Candidate, ArmKeys]) -> int:
-    """Returns the most that the questions without an answer cost."""
+def most_micros(context: EngineContext, plan: LadderPlan, keys: Mapping[Candidate, ArmKeys]) -> int:
+    """Returns the maximum cost in micro-dollars of the questions without an answer."""
     answered = context.store.answers.answered([key for each in keys.values() for key in each.keys])
     most = evaluation_worker.max_tokens(plan.labels, plan.longest_answer)
     return max_evaluation_micros(plan.price_of, keys, answered, most, plan.thinking)
 
 
 def take_step(step: LadderStep) -> None:
-    """Asks what is missing; once nothing is, the best number of examples is measured."""
-    context, plan, progress, keys = step.context, step.plan, step.progress, keys_of(step)
+    """Asks the questions without an answer; once there are none, the best number of examples goes into the ladder."""
+    context, plan, progress, keys = step.context, step.plan, step.progress, read_or_write_keys(step)
     if keys is None:
         return
     names = evaluation_worker.keys_by_candidate(keys)

@@ -1,5 +1,5 @@
-"""How many examples a prompt gets, chosen on training rows: the questions with each number, and which number did
-best. Runs in a worker process, and in the terminal; asks no model."""
+"""The work of choosing how many examples a prompt gets: writes the questions with each number, and scores the answers.
+Runs in a worker process and in the terminal; asks no model."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ MOST_ROWS = 40
 
 
 def prepare(plan: LadderPlan, files: Path, folder: Path, seed: int) -> Mapping[Candidate, ArmKeys]:
-    """Writes questions about some training rows into a folder of their own, with examples out of the others."""
+    """Writes questions about some training rows into a folder of their own, with examples from the other rows."""
     rows, others = _parts(examples(files, plan.train_sha256), seed)
     shots_of = {count: prompts.balanced_shots(others, count, seed) for count in TRIED}
     messages = {
@@ -40,7 +40,7 @@ def prepare(plan: LadderPlan, files: Path, folder: Path, seed: int) -> Mapping[C
 def choose(
     plan: LadderPlan, replies: Mapping[Candidate, Sequence[Reply]], files: Path, seed: int
 ) -> tuple[ShotsTried, ...]:
-    """Returns how good each number of examples is, by the ladder's own scoring; free text counts shared words."""
+    """Returns the score of each number of examples, computed as the ladder does without a judge."""
     rows, _ = _parts(examples(files, plan.train_sha256), seed)
     scoring = scoring_of(rows, plan.task)
     return tuple(
@@ -58,8 +58,9 @@ def choose(
 
 
 def with_shots(plan: LadderPlan, tried: Sequence[ShotsTried]) -> LadderPlan:
-    """Returns the plan with the best number of examples for each model, the smallest of equal ones. Where that is none,
-    the prompt alone stands for both. A model that could not be asked gets the usual ten."""
+    """Returns the plan with the best number of examples for each model, the smallest of equally good ones. If no
+    examples are best, the prompt alone replaces both candidates. A model that could not be asked keeps the usual
+    ten."""
     best: dict[str | None, ShotsTried] = {}
     for each in tried:
         before = best.get(each.arm.model)
@@ -76,7 +77,7 @@ def with_shots(plan: LadderPlan, tried: Sequence[ShotsTried]) -> LadderPlan:
 
 
 def _parts(train: Sequence[Example], seed: int) -> tuple[tuple[Example, ...], tuple[Example, ...]]:
-    """Returns the rows that are asked, and those that examples are drawn from: no question is in both."""
+    """Returns the rows to ask about and the rows to draw examples from. No question is in both."""
     drawn = list({question_key(row): row for row in train}.values())
     random.Random(seed).shuffle(drawn)  # noqa: S311
     count = min(MOST_ROWS, len(drawn) // 2)

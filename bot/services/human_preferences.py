@@ -1,8 +1,8 @@
-"""People compare the two best candidates' answers, pair by pair, in the thread of the result, without seeing whose
-answer is whose.
+"""Lets people compare the answers of the two best candidates, pair by pair, in the thread of the result, without seeing
+which candidate gave which answer.
 
 The answers hold customers' words, so they are shown only in the dataset's own channel, if that is private. Each person
-has cards of their own, so that nobody sees an answer's place or another's choice before their own.
+gets their own cards, so that nobody sees somebody else's choice, or the order of their answers, before choosing.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ AT_ONCE = 10
 
 
 def ask(context: AppContext, number: int, person: str) -> str | Refusal:
-    """Posts this person's next pair in the thread of the result; one that waits there already stays."""
-    opened = _opened(context, number, person)
+    """Posts this person's next pair in the thread of the result, unless it is there already."""
+    opened = _load_pairs(context, number, person)
     if isinstance(opened, Refusal):
         return opened
     measurement, pairs = opened
     with context.store.transaction():
-        rows = _left(context, measurement, pairs, person)
+        rows = _remaining_pairs(context, measurement, pairs, person)
         if not rows:
             return f"You have judged all {pluralize(len(pairs.rows), 'pair')} of m{number}. Thank you."
         _post(context, measurement, pairs, rows, person)
@@ -37,19 +37,20 @@ def ask(context: AppContext, number: int, person: str) -> str | Refusal:
 
 
 def choose(context: AppContext, key: str, choice: Choice, person: str) -> Refusal | None:
-    """Records a choice, once. The card then shows it, and the next pair follows until ten are judged."""
+    """Records a choice, once, and shows it on the card. The next pair follows, with a pause after every ten. `key` is
+    'measurement row person'."""
     number, row, whose = key.split(" ")
     if whose != person:
         return Refusal(
             f"This pair is for <@{whose}>. Press “{views.JUDGE_SOME_WORDS}” on the result for pairs of your own."
         )
-    opened = _opened(context, int(number), person)
+    opened = _load_pairs(context, int(number), person)
     if isinstance(opened, Refusal):
         return opened
     measurement, pairs = opened
     pair = next((people for people in pairs.rows if people.row == int(row)), None)
     if pair is None:
-        return Refusal("This pair is not among those of the measurement any more.")
+        return Refusal("This pair no longer belongs to the measurement.")
     with context.store.transaction():
         now, arms = context.clock(), (pairs.first_arm.key, pairs.second_arm.key)
         first, second = arms[::-1] if _is_turned(measurement, pair, person) else arms
@@ -59,14 +60,16 @@ def choose(context: AppContext, key: str, choice: Choice, person: str) -> Refusa
         message = views.choice_card(pair.question, *_shown(measurement, pair, person), choice, person)
         card = _card(measurement, pair, person)
         context.show(card, measurement.channel, message, private=True)
-        rows = _left(context, measurement, pairs, person)
+        rows = _remaining_pairs(context, measurement, pairs, person)
         if rows and (len(pairs.rows) - len(rows)) % AT_ONCE:
             _post(context, measurement, pairs, rows, person)
-        _tell(context, measurement, pairs)
+        _show_agreement(context, measurement, pairs)
     return None
 
 
-def _opened(context: AppContext, number: int, person: str) -> tuple[Measurement, PairsForPeople] | Refusal:
+def _load_pairs(
+    context: AppContext, number: int, person: str
+) -> tuple[Measurement, PairsForPeople] | Refusal:
     measurement = context.store.measurements.get(number)
     refusal = authorization.refusal(context, person, "measure", measurement.channel if measurement else None)
     if refusal:
@@ -78,18 +81,18 @@ def _opened(context: AppContext, number: int, person: str) -> tuple[Measurement,
     ):
         return Refusal(
             "The answers may hold customers' words, so they are shown only in the channel that the dataset belongs to, "
-            "and only where that is private."
+            "and only if that is private."
         )
     pairs = measurements.pairs_for_people(context, measurement)
     if pairs is None or not pairs.rows:
         return Refusal(
-            f"m{number} has no two answers that differ on this machine any more. Measure again: answers that are "
-            "known cost nothing."
+            f"The answers of m{number} are no longer on this machine, or no two of them differ. Measure again: stored "
+            "answers cost nothing."
         )
     return measurement, pairs
 
 
-def _left(
+def _remaining_pairs(
     context: AppContext, measurement: Measurement, pairs: PairsForPeople, person: str
 ) -> list[PairForPeople]:
     done = {
@@ -117,8 +120,8 @@ def _post(
     context.show(card, measurement.channel, message, thread=thread, private=True)
 
 
-def _tell(context: AppContext, measurement: Measurement, pairs: PairsForPeople) -> None:
-    """Shows the agreement from ten labels on, also on the result's own card."""
+def _show_agreement(context: AppContext, measurement: Measurement, pairs: PairsForPeople) -> None:
+    """From ten choices on, shows the agreement on a card of its own and on the result's card."""
     agreement = measurements.preferences_of(context, measurement)
     if agreement.labels < MIN_LABELS or measurement.result is None:
         return
@@ -138,8 +141,7 @@ def _shown(measurement: Measurement, pair: PairForPeople, person: str) -> tuple[
 
 
 def _is_turned(measurement: Measurement, pair: PairForPeople, person: str) -> bool:
-    """Returns whether this person sees the better candidate's answer second: drawn by a hash, so that it is the same
-    every time."""
+    """True if this person sees the better candidate's answer second. A hash decides, so that it stays the same."""
     drawn = hashlib.sha256(f"{measurement.id} {pair.row} {person}".encode()).digest()
     return drawn[0] % 2 == 1
 

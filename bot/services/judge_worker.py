@@ -1,8 +1,8 @@
-"""A model as judge of free text: the questions it is asked, and what its answers amount to. Runs in worker processes,
-and in the terminal; asks no model.
+"""A model as judge of free text: writes its questions, and turns its answers into scores. Runs in worker processes and
+in the terminal; asks no model.
 
-First each answer is judged alone: is it acceptable, given the one in the data? Then the two best candidates' answers
-are compared, in both orders.
+First each answer is judged alone: is it acceptable, given the right answer in the data? Then the answers of the two
+best candidates are compared, in both orders.
 """
 
 from __future__ import annotations
@@ -29,13 +29,13 @@ from bot.values.evaluations import JudgedPair, JudgeProgress, LadderPlan
 from trainers.dataset import Example
 from trainers.evaluation import prompts
 from trainers.evaluation.judge_agreement import consolidate
-from trainers.evaluation.results import Candidate, Ladder, Reply
+from trainers.evaluation.results import Candidate, Ladder, Reply, Rung
 from trainers.evaluation.scores import Choice, is_right_call, read_calls, read_choice, read_yes
 from trainers.json_values import JsonValue
 from trainers.tokens import count_prompts, encoding_of
 from trainers.types import Message
 
-MAX_TOKENS = MAX_TOKENS_VERDICT  # of a verdict: one word, and some politeness
+MAX_TOKENS = MAX_TOKENS_VERDICT  # a verdict is one word, with some politeness around it
 ACCEPTABLE, BETTER = "acceptable", "better"
 FOR_PEOPLE = "pairs.json"
 MOST_PAIRS = 30
@@ -46,8 +46,11 @@ Texts = Mapping[Candidate, Sequence[str]]
 
 @dataclass(frozen=True)
 class Questions:
-    """The keys of the judge's questions in the holdout's order, for each candidate, or for both orders of a `pair`.
-    None: not asked, as silence is never acceptable, and two equal answers are no choice."""
+    """The keys of the judge's questions in the order of the holdout, for each candidate, or for both orders of a
+    `pair`. A key is None if the answer is obvious: an empty answer is not acceptable, and two equal answers are a tie.
+
+    `priced` are the distinct questions with their tokens. `why_not` says why there are none.
+    """
 
     keys: Mapping[Candidate, tuple[str | None, ...]]
     priced: ArmKeys
@@ -64,7 +67,8 @@ class Questions:
 
 @dataclass(frozen=True)
 class JudgeAnswers:
-    """What the judge `model` answered, by question. `failed`: why it can't be asked at all."""
+    """The answers of the judge `model`: `texts` by the keys of its questions. `failed` says why it can't be asked at
+    all, `unpaired` why the best two candidates were not compared."""
 
     model: str
     texts: Mapping[str, str]
@@ -76,7 +80,7 @@ class JudgeAnswers:
 
 @dataclass(frozen=True)
 class Conclusion:
-    """`judge` is None if there is none."""
+    """The scored ladder, and the outcome of its judge, None without one."""
 
     ladder: Ladder
     judge: JudgeProgress | None = None
@@ -84,7 +88,7 @@ class Conclusion:
 
 @dataclass(frozen=True)
 class PairForPeople:
-    """Two candidates' answers to one row, the better one's first; people see them in a drawn order."""
+    """Two candidates' answers to one row, the better candidate's first; people see them in random order."""
 
     row: int
     question: str
@@ -100,11 +104,11 @@ class PairsForPeople(JsonValue):
 
 
 def longest_questions(plan: LadderPlan, files: Path) -> ArmKeys:
-    """Returns the sizes of all questions before an answer is known: each as long as an answer can be, no two alike. The
-    keys belong to no question."""
+    """Returns the sizes of all questions in the worst case, before any answer is known: every answer is as long as the
+    cap allows, and no two are equal. The keys are placeholders."""
     rows, longest = examples(files, plan.holdout_sha256), max_tokens((), plan.longest_answer)
     alone = _tokens(plan, [prompts.acceptable_prompt(row, "") for row in rows], longest)
-    arms = len(plan.arms) + (plan.search is not None)  # a search brings one more
+    arms = len(plan.arms) + (plan.search is not None)  # a search adds a candidate
     tokens = [*alone] * arms
     if arms > 1:
         tokens += [*_tokens(plan, [prompts.better_prompt(row, "", "") for row in rows], 2 * longest)] * 2
@@ -112,13 +116,13 @@ def longest_questions(plan: LadderPlan, files: Path) -> ArmKeys:
 
 
 def candidate_of(plan: LadderPlan) -> Candidate:
-    """Returns the judge as a candidate: a model that is asked without examples."""
+    """Returns the judge as a candidate of the evaluation engine, asked without examples."""
     return Candidate("zero", plan.judge)
 
 
 def max_micros(plan: LadderPlan, priced: ArmKeys, names: Collection[str]) -> int:
-    """Returns the maximum cost in micro-dollars of these questions without those in `names`: each verdict with thinking
-    before it."""
+    """Returns the maximum cost in micro-dollars of the questions that are not in `names`, with thinking before each
+    verdict."""
     return max_judge_micros(plan.price_of[str(plan.judge)], priced, names, _max_tokens(plan))
 
 
@@ -127,8 +131,8 @@ def _max_tokens(plan: LadderPlan) -> int:
 
 
 def write_acceptable_questions(plan: LadderPlan, texts: Texts, files: Path, folder: Path) -> Questions:
-    """Writes one question about each answer that isn't empty into `folder`. Calls of tools are compared, and not
-    judged."""
+    """Writes a question about each answer that isn't empty into `folder`. Tool calls need no judge: they are compared
+    with the right ones."""
     rows = examples(files, plan.holdout_sha256)
     prompts_of = {
         arm: [
@@ -137,31 +141,30 @@ def write_acceptable_questions(plan: LadderPlan, texts: Texts, files: Path, fold
         ]
         for arm, theirs in texts.items()
     }
-    return _written(folder, ACCEPTABLE, plan, prompts_of)
+    return _write_questions(folder, ACCEPTABLE, plan, prompts_of)
 
 
 def write_better_questions(
     plan: LadderPlan, texts: Texts, from_judge: JudgeAnswers, files: Path, folder: Path
 ) -> Questions:
-    """Writes the comparisons of the two candidates with most acceptable answers, row by row and in both orders; none if
-    the verdicts so far can't count."""
-    held = examples(files, plan.holdout_sha256)
-    values, judged = _values(texts, from_judge, held)
+    """Writes the comparisons of the two candidates with the most acceptable answers, row by row and in both orders.
+    Writes none if the verdicts so far don't count."""
+    holdout = examples(files, plan.holdout_sha256)
+    values, judged = _values(texts, from_judge, holdout)
     best = sorted(values, key=lambda arm: -sum(values[arm]))[:2]
     if judged.failed or len(best) < 2:
-        return _written(folder, BETTER, plan, {}, judged.failed)
+        return _write_questions(folder, BETTER, plan, {}, judged.failed)
     first, second = best
-    rows = zip(held, texts[first], texts[second], strict=True)
     prompts_of: dict[Candidate, list[tuple[Message, ...] | None]] = {first: [], second: []}
-    for row, first_text, second_text in rows:
-        is_open = _without_asking(row, first_text, second_text) is None
+    for row, first_text, second_text in zip(holdout, texts[first], texts[second], strict=True):
+        is_open = _obvious_choice(row, first_text, second_text) is None
         prompts_of[first].append(prompts.better_prompt(row, first_text, second_text) if is_open else None)
         prompts_of[second].append(prompts.better_prompt(row, second_text, first_text) if is_open else None)
-    return _written(folder, BETTER, plan, prompts_of)
+    return _write_questions(folder, BETTER, plan, prompts_of)
 
 
 def read_questions(folder: Path, name: str) -> Questions | None:
-    """Returns the questions that were written, None if they were not, or not completely."""
+    """Returns the questions that were written, None if they are not all written yet."""
     path = folder / f"{name}.json"
     if not path.exists():
         return None
@@ -179,8 +182,8 @@ def conclude(
     folder: Path,
     now: float,
 ) -> Conclusion:
-    """Returns the ladder, scored by the judge's verdicts if they count. Pairs for people are written beside the plot if
-    answers are free text. `now` in unix seconds."""
+    """Returns the ladder, scored by the judge's verdicts if they count. For free text, also writes pairs of answers for
+    people to compare into `folder`. `now` is in unix seconds."""
     texts = {arm: [reply.text for reply in theirs] for arm, theirs in replies.items()}
     rows = examples(files, plan.holdout_sha256)
     verdicts, judged = verdicts_of(texts, from_judge, rows) if from_judge else (None, None)
@@ -193,7 +196,7 @@ def conclude(
 def verdicts_of(
     texts: Texts, from_judge: JudgeAnswers, rows: Sequence[Example]
 ) -> tuple[Mapping[Candidate, Sequence[float]] | None, JudgeProgress]:
-    """Returns a verdict on each answer, None where they can't count, and what became of the judge."""
+    """Returns a verdict from 0 to 1 on each answer, None if the verdicts don't count, and the outcome of the judge."""
     values, judged = _values(texts, from_judge, rows)
     if judged.failed:
         return None, judged
@@ -203,17 +206,18 @@ def verdicts_of(
 def write_for_people(
     folder: Path, plan: LadderPlan, ladder: Ladder, texts: Texts, judged: JudgedPair | None, files: Path
 ) -> None:
-    """Writes rows on which the two best differ, drawn by their own hash, those with a verdict of the judge first."""
-    ranked = sorted(ladder.rungs, key=lambda rung: -rung.score)
-    if len(ranked) < 2 or ranked[0].scoring not in FREE_TEXT:
+    """Writes rows on which the two best candidates' answers differ. They are drawn at random, but the same way each
+    time; rows on which the judge has a verdict come first."""
+    best = best_two(ladder.rungs)
+    if len(best) < 2 or best[0].scoring not in FREE_TEXT:
         return
-    first, second = (judged.first, judged.second) if judged else (ranked[0].arm, ranked[1].arm)
+    first, second = (judged.first, judged.second) if judged else (best[0].arm, best[1].arm)
     rows = examples(files, plan.holdout_sha256)
     differ = [
-        at for at, row in enumerate(rows) if _without_asking(row, texts[first][at], texts[second][at]) is None
+        at for at, row in enumerate(rows) if _obvious_choice(row, texts[first][at], texts[second][at]) is None
     ]
-    unsure = {at for at in differ if judged and judged.choices[at] is None}
-    drawn = sorted(differ, key=lambda at: (at in unsure, _draw(plan, at)))
+    undecided = {at for at in differ if judged and judged.choices[at] is None}
+    drawn = sorted(differ, key=lambda at: (at in undecided, _row_hash(plan, at)))
     shown = [
         PairForPeople(at, prompts.question_of(rows[at]), texts[first][at], texts[second][at])
         for at in drawn[:MOST_PAIRS]
@@ -221,6 +225,11 @@ def write_for_people(
     evaluation_worker.replace_lines(
         folder / FOR_PEOPLE, [PairsForPeople(first, second, tuple(shown)).to_json()]
     )
+
+
+def best_two(rungs: Sequence[Rung]) -> Sequence[Rung]:
+    """Returns the two rungs with the highest scores, whose answers people compare if no judge has compared two."""
+    return sorted(rungs, key=lambda rung: -rung.score)[:2]
 
 
 def read_for_people(folder: Path) -> PairsForPeople | None:
@@ -233,8 +242,8 @@ def read_for_people(folder: Path) -> PairsForPeople | None:
 def _values(
     texts: Texts, from_judge: JudgeAnswers, rows: Sequence[Example]
 ) -> tuple[dict[Candidate, list[float]], JudgeProgress]:
-    """Returns 1 for acceptable, 0 for not and for no verdict; and why the verdicts can't count if too many are
-    missing."""
+    """Returns a value for each answer: 1 if it is acceptable, 0 if it is not or has no readable verdict. The progress
+    says why the verdicts don't count if too many are missing."""
     if from_judge.failed or from_judge.acceptable is None:
         return {}, JudgeProgress(failed=from_judge.failed or "It was never asked.")
     values: dict[Candidate, list[float]] = {}
@@ -266,11 +275,12 @@ def _pair(texts: Texts, from_judge: JudgeAnswers, rows: Sequence[Example]) -> Ju
     for at, (row, first_text, second_text) in enumerate(answers):
         keys = questions.keys[first][at], questions.keys[second][at]
         choice, swapped = (read_choice(from_judge.texts.get(key, "")) if key else None for key in keys)
-        choices.append(_without_asking(row, first_text, second_text) or consolidate(choice, swapped))
+        choices.append(_obvious_choice(row, first_text, second_text) or consolidate(choice, swapped))
     return JudgedPair(first, second, tuple(choices))
 
 
-def _without_asking(row: Example, first: str, second: str) -> Choice | None:
+def _obvious_choice(row: Example, first: str, second: str) -> Choice | None:
+    """Returns the better of two answers if no judge is needed: for tool calls, equal answers and empty ones."""
     first_text, second_text = first.strip(), second.strip()
     if read_calls(row.answer) is not None:
         is_first, is_second = (is_right_call(row.answer, text) for text in (first, second))
@@ -280,18 +290,18 @@ def _without_asking(row: Example, first: str, second: str) -> Choice | None:
     return None if first_text and second_text else "first" if first_text else "second"
 
 
-def _draw(plan: LadderPlan, row: int) -> str:
+def _row_hash(plan: LadderPlan, row: int) -> str:
     return hashlib.sha256(f"{plan.holdout_sha256} {row}".encode()).hexdigest()
 
 
-def _written(
+def _write_questions(
     folder: Path,
     name: str,
     plan: LadderPlan,
     questions_by_candidate: Mapping[Candidate, Sequence[tuple[Message, ...] | None]],
     why_not: str | None = None,
 ) -> Questions:
-    """Writes the questions. The same answers give the same questions; one that two candidates share is asked and paid
+    """Writes the questions. The same answers give the same questions; one that two candidates share is asked only
     once."""
     judge = str(plan.judge)
     keys = {
@@ -311,15 +321,14 @@ def _written(
     )
     named = [{"arm": asdict(arm), "keys": theirs} for arm, theirs in keys.items()]
     record = {"keys": named, "priced": [priced.keys, priced.tokens], "why_not": why_not}
-    evaluation_worker.replace_lines(
-        folder / f"{name}.json", [json.dumps(record)]
-    )  # last: where it is, the rest is too
+    # last: its presence means that all is written
+    evaluation_worker.replace_lines(folder / f"{name}.json", [json.dumps(record)])
     return Questions(keys, priced, why_not)
 
 
 def _tokens(plan: LadderPlan, messages: Sequence[tuple[Message, ...]], more: int) -> tuple[int, ...]:
-    """Returns each prompt's tokens, with `more` tokens of answers in it; rounded up if the judge's tokenizer isn't
-    known."""
+    """Returns each prompt's tokens, including `more` tokens of answers; rounded up if the judge's tokenizer is
+    unknown."""
     encoding = encoding_of(str(plan.judge).split("/", 1)[1])
     factor = 1 + ASSUMED_SHARE * encoding.assumed
     return tuple(int((count + more) * factor) + 1 for count in count_prompts(messages, encoding))

@@ -1,7 +1,7 @@
-"""Free text judged by a model: its questions go through the engine like the candidates'.
+"""Has a model judge free text. Its questions go through the evaluation engine, like the candidates'.
 
-It is asked first whether each answer is acceptable, then which of the best two candidates' answers is better, in both
-orders. If it can't be asked, or would cost more than was agreed, the score is the one without a judge.
+The judge is asked first whether each answer is acceptable, then which of the best two candidates' answers is better, in
+both orders. If it can't be asked, or would cost more than was agreed, the answers are scored without a judge.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from pathlib import Path
 from bot.context import AppContext
 from bot.services import evaluation_engine, evaluation_worker, judge_worker, measurements
 from bot.services.data_policy import Forbidden
-from bot.services.evaluation_engine import Answers, Asking, Evaluation
+from bot.services.evaluation_engine import Answers, EngineContext, Evaluation
 from bot.services.evaluation_progress import LadderStep
 from bot.services.evaluation_worker import ArmKeys
 from bot.services.judge_worker import ACCEPTABLE, BETTER, JudgeAnswers, Questions
@@ -24,13 +24,14 @@ from trainers.money import usd_micros
 
 
 def judge_maximum(step: LadderStep) -> int | None:
-    """Returns the judge's maximum cost in micro-dollars, None while that is computed. Until all answers are there, each
-    counts as long as an answer can be; what was judged before is free. A search brings one candidate more."""
+    """Returns the judge's maximum cost in micro-dollars, None while a worker computes it. If all answers are stored
+    already, the real questions are priced, and those with a stored verdict are free. Otherwise every answer counts as
+    long as the cap allows."""
     context, plan = step.context, step.plan
     is_final = plan.search is None and not plan.chooses_shots
     if is_final and all(arm.answered == arm.of for arm in step.progress.arms):
         consultation = _consultation(step, JudgeProgress())
-        questions = _asked(context, consultation) if consultation else None
+        questions = _open_questions(context, consultation) if consultation else None
         if questions is None:
             return None
         if len(questions) == 2:
@@ -43,38 +44,38 @@ def judge_maximum(step: LadderStep) -> int | None:
 
 
 def take_step(step: LadderStep) -> None:
-    """Asks what is missing; once nothing is, the ladder can be judged."""
+    """Asks the judge the questions without an answer; once there are none, the ladder can be judged."""
     context, plan, progress = step.context, step.plan, step.progress
     consultation = _consultation(step, progress.judge or JudgeProgress())
     consulted = consult(context, consultation) if consultation else None
     if consultation is None or consulted is None:
         return
     missing, spent = consulted.answers.all_missing, step.spent()
-    trouble = consulted.answers.failed or too_dear(plan, consulted, spent, progress.most_micros)
+    trouble = consulted.answers.failed or cost_problem(plan, consulted, spent, progress.most_micros)
     against = measurements.egress_refusal(context, step.measurement) if missing else None
     if isinstance(against, Forbidden):
         trouble = against.reason
-    judge = how_far(consulted, plan, has_pair=sum(arm.failed is None for arm in progress.arms) > 1)
+    judge = count_progress(consulted, plan, has_pair=sum(arm.failed is None for arm in progress.arms) > 1)
     note = evaluation_engine.waiting_note(context, [str(plan.judge)]) if missing else None
-    now_known = replace(progress, judge=judge, spent_micros=spent, note=note)
+    updated = replace(progress, judge=judge, spent_micros=spent, note=note)
     if trouble:
-        # Without verdicts on single answers none counts; without the second ones only the comparison is missing.
+        # Without the verdicts on single answers nothing counts; later only the comparison of the best two is lost.
         judge = replace(judge, failed=trouble) if consulted.is_first else replace(judge, unpaired=trouble)
-        spent = step.with_progress(now_known).stop()
-        ended = replace(now_known, stage="judging", judge=judge, spent_micros=spent, note=None)
+        spent = step.with_progress(updated).stop()
+        ended = replace(updated, stage="judging", judge=judge, spent_micros=spent, note=None)
         step.with_progress(ended).save()
     elif consulted.is_complete:
-        step.with_progress(replace(now_known, stage="judging")).save()
+        step.with_progress(replace(updated, stage="judging")).save()
     else:
-        step.with_progress(now_known).save()
+        step.with_progress(updated).save()
         if against is None:
             consulted.ask(context)
 
 
 @dataclass(frozen=True)
 class Consultation:
-    """What a judge is to say something about: the `arms`, whose answers are there, in the store by `keys`. `owner` is
-    'm3' or 'run 3'; the judge's questions are written into `folder`. `judge`: how far it was."""
+    """What a judge has to judge: the answers of the `arms`, stored under `keys`. `owner` is 'm3' or 'run 3'. The
+    judge's questions are written into `folder`. `judge` is its progress so far."""
 
     owner: str
     plan: LadderPlan
@@ -86,7 +87,8 @@ class Consultation:
 
 @dataclass(frozen=True)
 class Consulted:
-    """How far the judge is. `questions`: the ones about each answer and, once those are answered, the comparisons."""
+    """How far the judge is. `questions` has the questions about single answers and, once those are answered, the
+    comparisons of the best two candidates."""
 
     judge: JudgeProgress
     questions: Sequence[Questions]
@@ -95,20 +97,21 @@ class Consulted:
 
     @property
     def is_first(self) -> bool:
+        """True while single answers are judged."""
         return len(self.questions) == 1
 
     @property
     def is_complete(self) -> bool:
         return not self.answers.all_missing and not self.is_first
 
-    def ask(self, context: Asking) -> None:
+    def ask(self, context: EngineContext) -> None:
         evaluation_engine.ask(context, self.evaluation, self.answers.unasked)
 
 
 def consult(context: AppContext, consultation: Consultation) -> Consulted | None:
-    """Counts what the judge has answered. Returns None while a worker writes its questions."""
+    """Counts the judge's answers. Returns None while a worker writes its questions."""
     plan, judge = consultation.plan, consultation.judge
-    questions = _asked(context, consultation)
+    questions = _open_questions(context, consultation)
     if questions is None:
         return None
     prompts = consultation.folder / f"{ACCEPTABLE if len(questions) == 1 else BETTER}.jsonl"
@@ -123,45 +126,49 @@ def consult(context: AppContext, consultation: Consultation) -> Consulted | None
     return Consulted(judge, questions, evaluation, answers)
 
 
-def spent_micros(context: Asking, plan: LadderPlan, folder: Path, since: float) -> int:
-    """Returns what the judge's answers have cost that came `since` then, in micro-dollars."""
+def spent_micros(context: EngineContext, plan: LadderPlan, folder: Path, since: float) -> int:
+    """Returns the cost in micro-dollars of the judge's answers that arrived `since` then."""
     judge = judge_worker.candidate_of(plan)
     questions = filter(None, (judge_worker.read_questions(folder, name) for name in (ACCEPTABLE, BETTER)))
     keys = sorted({key for each in questions for key in each.priced.keys})
     return evaluation_engine.spent(context, plan.price_of, {judge: keys}, since)
 
 
-def too_dear(plan: LadderPlan, consulted: Consulted, spent: int, most: int) -> str | None:
-    """Returns why it would cost too much: answers may be longer in the judge's tokens than in their model's."""
+def cost_problem(plan: LadderPlan, consulted: Consulted, spent: int, most: int) -> str | None:
+    """Returns a sentence if the judge could cost more than `most` micro-dollars, of which `spent` are spent, else None.
+    It can happen despite the agreed maximum, because answers may have more tokens by the judge's tokenizer than by
+    their model's."""
     questions, missing = consulted.questions[-1], consulted.answers.all_missing
     if not missing:
         return None
     if spent + judge_worker.max_micros(plan, questions.priced, questions.wanted - missing) <= most:
         return None
-    return f"Asking {plan.judge} could cost more than the {usd_micros(most)} that were agreed."
+    return f"Asking {plan.judge} could cost more than was agreed ({usd_micros(most)})."
 
 
 def evaluation_of(owner: str, plan: LadderPlan, questions: Questions, prompts: Path) -> Evaluation:
-    """Returns the evaluation of these questions, which were written into `prompts`."""
+    """Returns the evaluation of these questions, whose prompts are in the file `prompts`."""
     read = partial(evaluation_worker.read_questions_file, prompts, plan, longest=judge_worker.MAX_TOKENS)
     return Evaluation(owner, {judge_worker.candidate_of(plan): sorted(questions.wanted)}, read)
 
 
 def judge_answers(
-    context: Asking,
+    context: EngineContext,
     plan: LadderPlan,
     acceptable: Questions | None,
     better: Questions | None,
     judge: JudgeProgress,
 ) -> JudgeAnswers:
-    """Returns everything that the judge has answered so far."""
+    """Returns all of the judge's answers so far."""
     keys = [key for questions in (acceptable, better) if questions for key in questions.priced.keys]
     texts = {key: answer.text for key, answer in context.store.answers.read(keys).items()}
     return JudgeAnswers(str(plan.judge), texts, acceptable, better, judge.failed, judge.unpaired)
 
 
-def read_judge_answers(context: Asking, plan: LadderPlan, folder: Path, judge: JudgeProgress) -> JudgeAnswers:
-    """As `judge_answers`, with the questions in `folder`."""
+def read_judge_answers(
+    context: EngineContext, plan: LadderPlan, folder: Path, judge: JudgeProgress
+) -> JudgeAnswers:
+    """Returns the same as `judge_answers`, for the questions in `folder`."""
     acceptable, better = (judge_worker.read_questions(folder, name) for name in (ACCEPTABLE, BETTER))
     return judge_answers(context, plan, acceptable, better, judge)
 
@@ -175,12 +182,12 @@ def _consultation(step: LadderStep, judge: JudgeProgress) -> Consultation | None
     return Consultation(step.owner, step.plan, step.folder, names, step.progress.arms, judge)
 
 
-def _asked(context: AppContext, consultation: Consultation) -> Sequence[Questions] | None:
-    """Returns the judge's questions that can be written: the second ones once every single answer is judged or
-    declined. Returns None while a worker writes them."""
+def _open_questions(context: AppContext, consultation: Consultation) -> Sequence[Questions] | None:
+    """Returns the judge's questions so far: those about single answers and, once all of them are answered or declined,
+    the comparisons. Returns None while a worker writes them."""
     plan, folder, judge = consultation.plan, consultation.folder, consultation.judge
 
-    def written(name: str, write: Callable[..., Questions]) -> Questions | None:
+    def read_or_write(name: str, write: Callable[..., Questions]) -> Questions | None:
         work = f"{name} {consultation.owner}"
         questions = None if context.workers.has(work) else judge_worker.read_questions(folder, name)
         if questions:
@@ -190,17 +197,18 @@ def _asked(context: AppContext, consultation: Consultation) -> Sequence[Question
         so_far = (read_judge_answers(context, plan, folder, judge),) if name == BETTER else ()
         return context.workers.poll(work, write, plan, texts, *so_far, context.settings.files, folder)
 
-    first = written(ACCEPTABLE, judge_worker.write_acceptable_questions)
+    first = read_or_write(ACCEPTABLE, judge_worker.write_acceptable_questions)
     if first is None:
         return None
     if first.wanted - context.store.answers.answered(first.priced.keys) - set(judge.declined):
         return [first]
-    second = written(BETTER, judge_worker.write_better_questions)
+    second = read_or_write(BETTER, judge_worker.write_better_questions)
     return None if second is None else [first, second]
 
 
-def how_far(consulted: Consulted, plan: LadderPlan, *, has_pair: bool) -> JudgeProgress:
-    """Returns how many questions are answered. The number of comparisons isn't known at first."""
+def count_progress(consulted: Consulted, plan: LadderPlan, *, has_pair: bool) -> JudgeProgress:
+    """Returns the judge's progress. `has_pair` is True if two candidates will be compared; how many comparisons that
+    takes is at first only known as a maximum."""
     judge, first = consulted.judge, len(consulted.questions[0].wanted)
     if consulted.is_first:
         return replace(judge, of=first + 2 * plan.n_holdout * has_pair)

@@ -1,5 +1,5 @@
-"""Learning curves, which show whether more data is worth it: the classical one, which is free and quick, and a tuned
-model's, which costs money and is agreed to first."""
+"""Learning curves, which show whether more data is worth it: the classical model's, which is free and quick, and a
+tuned model's, whose cost a person has to agree to first."""
 
 from __future__ import annotations
 
@@ -54,12 +54,13 @@ from trainers.money import to_micros
 from trainers.pricing import PriceList, tuned_price
 from trainers.providers import model_verdict
 
-# Rows drawn for a part may be longer than the rest, and a tokenizer that is not the model's own may count fewer.
-UNEVEN = Decimal("1.25")
+# The rows of a part may be longer than average, and the model's own tokenizer may count more tokens than ours.
+TOKEN_MARGIN = Decimal("1.25")
 FEWEST_ROWS = 12
 
 
 def ask(context: AppContext, command: Curve, person: str, channel: str) -> Measurement | Refusal:
+    """Records the curve to measure and posts its card in the channel; the ticks do the rest."""
     checked = measurements.dataset_to_measure(context, command.dataset, person, channel)
     if isinstance(checked, Refusal):
         return checked
@@ -74,14 +75,16 @@ def ask(context: AppContext, command: Curve, person: str, channel: str) -> Measu
         )
     if isinstance(permission, Refusal):
         return permission
-    if same := measurements.find_open_duplicate(context, plan.to_json()):
-        return Refusal(f"This very curve is being measured already: it is m{same.id}.")
     state: MeasurementState = "running" if isinstance(plan, CurvePlan) else "asked"
     new = NewMeasurement("curve", checked.dataset.id, channel, person, plan.to_json(), state)
-    return measurements.add(context, new, permission, action="curve")
+    with context.store.transaction():
+        if same := measurements.find_open_duplicate(context, new.plan):
+            return Refusal(f"The same curve is being measured already: m{same.id}.")
+        return measurements.add(context, new, permission, action="curve")
 
 
 def step(context: AppContext, measurement: Measurement) -> None:
+    """Takes an open curve one step further."""
     plan = plan_of(measurement.plan)
     if isinstance(plan, TunedCurvePlan):
         _step_tuned(context, measurement, plan)
@@ -104,14 +107,14 @@ def step(context: AppContext, measurement: Measurement) -> None:
 
 
 def handle_step_failure(context: AppContext, measurement: Measurement) -> None:
-    """Tries a step again that stopped with a fault of the bot's own; after a few times people are told."""
+    """Repeats a step that stopped with an error of the bot; after a few attempts the measurement fails."""
     is_tuned = isinstance(plan_of(measurement.plan), TunedCurvePlan)
     spent = TunedCurveProgress.from_json(measurement.progress).spent_micros if is_tuned else 0
     measurements.retry_or_fail(context, measurement, lambda: spent)
 
 
 def _put_plot(context: AppContext, measurement: Measurement, curve: MeasuredCurve, plot: Path | None) -> None:
-    """Puts the plot into the card's thread, with the words that notify who asked for it."""
+    """Posts the plot in the card's thread, with a comment that notifies the person who asked for the curve."""
     comment = views.finished_notice(measurement, curve)
     plots = [(plot, views.alt_text(curve))] if plot else []
     notifications.put_files(
@@ -130,10 +133,10 @@ def _plan(
 ) -> CurvePlan | TunedCurvePlan | Refusal:
     dataset, report = checked.dataset, checked.report
     if report.task != "labels":
-        return Refusal("A curve is drawn for labels, and this dataset's answers are free text.")
+        return Refusal("Learning curves need labels, and this dataset's answers are free text.")
     if report.n_train < FEWEST_ROWS or not report.n_holdout:
         return Refusal(
-            f"`{dataset.name}` has {report.n_train} rows to train on; a curve needs {FEWEST_ROWS} at least."
+            f"`{dataset.name}` has {report.n_train} rows to train on; a curve needs at least {FEWEST_ROWS}."
         )
     usual = (round(1.5 * report.n_train), 2 * report.n_train, 4 * report.n_train)
     predict = command.predict or usual
@@ -151,7 +154,7 @@ def _plan(
 
 
 def _label_usd(context: AppContext, dataset: str) -> Decimal | None:
-    """Returns the price of a label as somebody stated it last in an estimate."""
+    """Returns the price of a label that somebody stated last in an estimate, None if nobody has."""
     for estimate in context.store.estimates.newest(dataset):
         question = parse_question(estimate.asked)
         if isinstance(question, Question) and question.label_usd is not None:
@@ -166,21 +169,21 @@ def _tuned_plan(
     predict: tuple[int, ...],
     label_usd: Decimal | None,
 ) -> TunedCurvePlan | Refusal:
-    """Plans a curve of the model `wanted`. The dataset has labels and a holdout."""
+    """Plans a curve of the model `wanted`, for a dataset with labels and a holdout."""
     report, target = checked.report, find_target(context.settings.providers, wanted)
     if isinstance(target, Refusal):
         return target
-    refusal = _cannot_train(context, checked, target)
+    refusal = _training_refusal(context, checked, target)
     if refusal:
         return refusal
     planned: list[PlannedSize] = []
     for rows in curve_sizes(report.n_train):
-        estimate = _estimated(context, checked, target, rows)
+        estimate = _estimate_size(context, checked, target, rows)
         if isinstance(estimate, Refusal):
             return estimate
         if isinstance(estimate.cost, MissingPrice):
             return Refusal(
-                f"A training whose cost is unknown can't be agreed to. {missing_price_text(estimate.cost)}"
+                f"The cost of training is unknown, so nobody can agree to it. {missing_price_text(estimate.cost)}"
             )
         training = to_micros(estimate.cost.training.usd.high)
         planned.append(
@@ -204,23 +207,23 @@ def _tuned_plan(
     )
 
 
-def _cannot_train(context: AppContext, checked: CheckedDataset, target: Target) -> Refusal | None:
+def _training_refusal(context: AppContext, checked: CheckedDataset, target: Target) -> Refusal | None:
+    """Returns why a curve of this target can't be trained on the dataset, None if it can."""
     row, report = target.row, checked.report
     if report.n_train < FEWEST_TUNED_ROWS:
         return Refusal(
-            f"`{checked.dataset.name}` has {report.n_train} rows to train on; a curve of a tuned model needs "
-            f"{FEWEST_TUNED_ROWS} at least, since trainers ask for 10 and it trains on a quarter too."
+            f"`{checked.dataset.name}` has {report.n_train} rows to train on; a curve of a tuned model needs at least "
+            f"{FEWEST_TUNED_ROWS}, since its first training uses a quarter of them and trainers ask for 10."
         )
     if not row.provider.can("chat") or row.is_hosted:
         return Refusal(
-            f"{row.title} gives a tuned model no name to ask it by, or a machine by the hour for each, so its curve "
-            "can't be measured. "
+            f"{row.title} can't serve a curve's models: it has no chat, or only machines by the hour. "
             "Choose a target that starts with `local/`, or another trainer."
         )
     if row.rents:
         return Refusal(
-            f"A curve trains several times, and {row.title} rents a machine for each. Choose a target that starts with "
-            "`local/`.",
+            f"A curve trains several times, and {row.title} rents a machine for each training. Choose a target that "
+            "starts with `local/`.",
             "target",
         )
     if row.name not in context.trainers:
@@ -233,30 +236,31 @@ def _cannot_train(context: AppContext, checked: CheckedDataset, target: Target) 
     return datasets.needs_waiver(context, checked.dataset, report, row)
 
 
-def _estimated(
+def _estimate_size(
     context: AppContext, checked: CheckedDataset, target: Target, rows: int
 ) -> EstimateResult | Refusal:
-    """Estimates a run on that many of the rows, with its hyperparameters."""
+    """Estimates a run on this many of the rows, with its hyperparameters."""
     report = checked.report
     part = replace(
         report,
         n_train=rows,
-        tokens=replace(report.tokens, train=_part(report.tokens.train, rows, report.n_train)),
+        tokens=replace(report.tokens, train=_most_tokens(report.tokens.train, rows, report.n_train)),
         trained_tokens=tuple(
-            (name, _part(tokens, rows, report.n_train)) for name, tokens in report.trained_tokens
+            (name, _most_tokens(tokens, rows, report.n_train)) for name, tokens in report.trained_tokens
         ),
     )
     question = Question(target=target.name)
     return estimates.make_estimate(context.settings, checked.dataset.name, part, question, context.today())
 
 
-def _part(tokens: int, rows: int, of: int) -> int:
-    return int(UNEVEN * tokens * rows / of) + 1
+def _most_tokens(tokens: int, rows: int, of: int) -> int:
+    """Returns the most tokens that `rows` of the `of` rows may have, which have `tokens` in total."""
+    return int(TOKEN_MARGIN * tokens * rows / of) + 1
 
 
 def _asking_micros(report: Report, estimate: EstimateResult) -> int:
-    """Returns the maximum cost of asking the model every held-out row; nothing on a machine that is paid by the
-    hour."""
+    """Returns the maximum cost, in micro-dollars, of asking the model every held-out row; 0 on a machine that is billed
+    by the hour."""
     tuned, target = estimate.prices[0], estimate.target
     if tuned.usd_per_hour is not None:
         return 0
@@ -264,12 +268,11 @@ def _asking_micros(report: Report, estimate: EstimateResult) -> int:
     most = max_tokens(labels, report.tokens.answer_most) + thinking_tokens(
         target.row.thinks(target.model.name)
     )
-    sent = UNEVEN * Decimal(report.tokens.prompt_mean) * (tuned.price.input or 0)
+    sent = TOKEN_MARGIN * Decimal(report.tokens.prompt_mean) * (tuned.price.input or 0)
     return to_micros(report.n_holdout * (sent + most * (tuned.price.output or 0)) / MILLION)
 
 
 def _step_tuned(context: AppContext, measurement: Measurement, plan: TunedCurvePlan) -> None:
-    """Takes an open curve of a tuned model one step further."""
     progress = TunedCurveProgress.from_json(measurement.progress)
     match progress.stage:
         case "preparing" | "asking" | "judging" if measurement.cancel_asked_by:
@@ -292,6 +295,8 @@ def _step_tuned(context: AppContext, measurement: Measurement, plan: TunedCurveP
 
 
 def _prepare(context: AppContext, measurement: Measurement, plan: TunedCurvePlan) -> None:
+    """Writes the training files, computes the maximum cost of what is not trained and answered yet, and asks people to
+    agree to it."""
     hashes = context.workers.poll(
         f"sizes m{measurement.id}", evaluation_worker.write_sizes, plan, context.settings.files
     )
@@ -299,7 +304,7 @@ def _prepare(context: AppContext, measurement: Measurement, plan: TunedCurvePlan
         return
     sizes, most_micros = list[SizeProgress](), 0
     for planned, sha256 in zip(plan.sizes, hashes, strict=True):
-        size = _size(context, measurement, plan, planned, sha256)
+        size = _start_size(context, measurement, plan, planned, sha256)
         sizes.append(size)
         if size.model is None:
             most_micros += planned.most_micros
@@ -310,22 +315,24 @@ def _prepare(context: AppContext, measurement: Measurement, plan: TunedCurvePlan
     measurements.settle_cost(context, measurement, TunedCurveProgress("asking", tuple(sizes), most_micros))
 
 
-def _size(
+def _start_size(
     context: AppContext, measurement: Measurement, plan: TunedCurvePlan, planned: PlannedSize, sha256: str
 ) -> SizeProgress:
-    """Plans one size. What was trained before, on the same rows in the same way, is not trained again."""
+    """Returns the progress of a size at its start. A model that was trained earlier on the same rows in the same way is
+    reused."""
     fresh = SizeProgress(planned.rows, sha256, key_of(measurement.id, plan, sha256))
-    trained = _by_a_run(context, plan, planned, sha256) or _by_a_curve(context, plan, planned, sha256)
+    trained = _trained_by_run(context, plan, planned, sha256)
+    trained = trained or _trained_by_curve(context, plan, planned, sha256)
     if trained is None:
         return fresh
     model, from_before = trained
     return fresh.to("evaluating", context.clock(), model=model, from_before=from_before)
 
 
-def _by_a_run(
+def _trained_by_run(
     context: AppContext, plan: TunedCurvePlan, planned: PlannedSize, sha256: str
 ) -> tuple[str, str] | None:
-    """Returns the name at the provider of a model that a run trained alike, and which run."""
+    """Returns the provider's name of a model that a run trained in the same way, and the run; None if there is none."""
     names = {model.name: model.provider_model for model in context.store.models()}
     wanted = (sha256, plan.provider, plan.base_model, planned.hyperparameters, plan.seed)
     for run in context.store.runs.done():
@@ -336,10 +343,11 @@ def _by_a_run(
     return None
 
 
-def _by_a_curve(
+def _trained_by_curve(
     context: AppContext, plan: TunedCurvePlan, planned: PlannedSize, sha256: str
 ) -> tuple[str, str] | None:
-    """Returns the model of an earlier curve, whatever became of that, unless its model answered nothing."""
+    """Returns the provider's name of a model that an earlier curve trained in the same way, and the run or measurement
+    that trained it; None if there is none. A failed curve's model counts only if it has answered something."""
     for measurement in context.store.measurements.newest(200):
         other = plan_of(measurement.plan) if measurement.kind == "curve" else None
         if not isinstance(other, TunedCurvePlan):

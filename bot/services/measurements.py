@@ -1,5 +1,5 @@
-"""What evaluations and learning curves share: the agreement to their cost, their cards, their end, cancelling, and what
-people ask about them."""
+"""What evaluations and learning curves have in common: agreeing to the cost, cards, cancelling and ending, and answers
+to people's questions about them."""
 
 from __future__ import annotations
 
@@ -45,22 +45,27 @@ MeasurementProgress = LadderProgress | TunedCurveProgress
 
 
 def pairs_for_people(context: AppContext, measurement: Measurement) -> PairsForPeople | None:
-    """Returns what people can compare, None if there is nothing or its folder was lost."""
+    """Returns the pairs of answers that people can compare, None if there are none or their folder was lost."""
     return judge_worker.read_for_people(folder_of(context, measurement))
 
 
 def preferences_of(context: AppContext, measurement: Measurement) -> HumanAgreement:
+    """Returns how people chose between the answers of the two best candidates, and how far the judge agrees."""
     labels = context.store.preferences.of(measurement.id)
     judge = LadderProgress.from_json(measurement.progress).judge
     pair = judge.pair if judge else None
-    better = pair.first.key if pair else labels[0].first_arm if labels else ""
+    if pair:
+        better = pair.first.key
+    else:  # each person sees the two in an order of their own, so the first label says nothing about which is better
+        rungs = Ladder.from_json(measurement.result).rungs if measurement.result else ()
+        better = judge_worker.best_two(rungs)[0].arm.key if rungs else ""
     return judge_agreement_rules.summarize_labels(
         labels, better, dict(enumerate(pair.choices)) if pair else {}
     )
 
 
 def progress_of(measurement: Measurement) -> MeasurementProgress:
-    """Returns the progress of a measurement that has a price."""
+    """Returns the progress of a ladder or of a tuned model's curve; a classical curve has none."""
     kind = LadderProgress if measurement.kind == "ladder" else TunedCurveProgress
     return kind.from_json(measurement.progress)
 
@@ -68,14 +73,14 @@ def progress_of(measurement: Measurement) -> MeasurementProgress:
 def dataset_to_measure(
     context: AppContext, dataset: str, person: str, channel: str
 ) -> CheckedDataset | Refusal:
-    """Returns the dataset if this person may have it measured, with the outcome in this channel."""
+    """Returns the dataset if this person may have it measured, with the result posted in this channel."""
     refusal = authorization.refusal(context, person, "measure", channel)
     refusal = refusal or authorization.channel_refusal(context, channel)
     return refusal or datasets.load_usable(context, dataset, person, channel, is_posted=True)
 
 
 def find_open_duplicate(context: AppContext, plan: str) -> Measurement | None:
-    """Returns an open measurement with the same plan, as JSON."""
+    """Returns an open measurement with the same plan (as JSON). Call it in the transaction that adds the new one."""
     return next((other for other in context.store.measurements.open() if other.plan == plan), None)
 
 
@@ -86,7 +91,7 @@ def add(
     *,
     action: Literal["measure", "curve"],
 ) -> Measurement:
-    """Records a measurement and posts its card, with the rules about data that were overridden or advise against it;
+    """Records a measurement and posts its card, with notes about data rules that were overridden or advise against it;
     the ticks do the rest."""
     now = context.clock()
     with context.store.transaction():
@@ -117,13 +122,14 @@ def card_of(measurement: Measurement) -> str:
 
 
 def result_card_of(context: AppContext, measurement: Measurement) -> str:
-    """Returns the name of the card with the result: the same. Older versions posted a second one."""
+    """Returns the name of the card with the result: the measurement's own, unless an older version of the bot posted a
+    second one."""
     second = f"measured {measurement.id}"
     return second if context.store.outbox.card(second) else card_of(measurement)
 
 
 def folder_of(context: AppContext, measurement: Measurement) -> Path:
-    """Returns the folder of its prompts, its plots, and the pairs that people may compare."""
+    """Returns the folder with its prompts, its plots, and the pairs of answers for people."""
     return context.settings.data / "measurements" / f"m{measurement.id}"
 
 
@@ -134,16 +140,16 @@ def _message(context: AppContext, measurement: Measurement, why: str) -> Message
 
 def _card(context: AppContext, measurement: Measurement, why: str) -> Message:
     if measurement.kind == "curve":
-        return _curve(context, measurement, why)
+        return _curve_card(context, measurement, why)
     plan, progress = LadderPlan.from_json(measurement.plan), LadderProgress.from_json(measurement.progress)
     if measurement.state not in OPEN:
         return views.closed_card(measurement, plan, progress, why)
     if progress.stage == "asking":
-        return views.request_card(measurement, plan, progress, _left(context, measurement))
+        return views.request_card(measurement, plan, progress, _remaining_budget(context, measurement))
     return views.progress_card(measurement, plan, progress, context.clock())
 
 
-def _curve(context: AppContext, measurement: Measurement, why: str) -> Message:
+def _curve_card(context: AppContext, measurement: Measurement, why: str) -> Message:
     plan, is_open = plan_of(measurement.plan), measurement.state in OPEN
     if isinstance(plan, TunedCurvePlan):
         progress = TunedCurveProgress.from_json(measurement.progress)
@@ -152,7 +158,8 @@ def _curve(context: AppContext, measurement: Measurement, why: str) -> Message:
         if progress.stage == "preparing":
             return curve_views.progress_card(plan.title, plan.target)
         if progress.stage == "asking":
-            return tuned_curve_views.request_card(measurement, plan, progress, _left(context, measurement))
+            left = _remaining_budget(context, measurement)
+            return tuned_curve_views.request_card(measurement, plan, progress, left)
         return tuned_curve_views.progress_card(measurement, plan, progress)
     if is_open:
         return curve_views.progress_card(plan.title)
@@ -161,16 +168,16 @@ def _curve(context: AppContext, measurement: Measurement, why: str) -> Message:
     return result_card(context, measurement, measurement.result)
 
 
-def _left(context: AppContext, measurement: Measurement) -> Budget:
+def _remaining_budget(context: AppContext, measurement: Measurement) -> Budget:
     return budgets.tightest(context, measurement.channel, measurement.requested_by)
 
 
 def settle_cost(context: AppContext, measurement: Measurement, progress: MeasurementProgress) -> None:
-    """Decides once the maximum cost is known: it is reserved and a person asked for agreement, or refused, or begun if
-    it is free."""
+    """Goes on once the maximum cost is known: a free measurement begins; any other fails if the budget refuses it, else
+    reserves the money and waits for a person to agree."""
     now, most = context.clock(), progress.most_micros
-    with context.store.transaction():  # an approval in between would pass the budget
-        refusal = _too_dear(context, measurement, most)
+    with context.store.transaction():  # so that no approval can spend the same money in between
+        refusal = _budget_refusal(context, measurement, most)
         if refusal:
             end(context, measurement, "failed", refusal)
         elif most:
@@ -191,8 +198,8 @@ def settle_cost(context: AppContext, measurement: Measurement, progress: Measure
 
 
 def agree(context: AppContext, number: int, person: str) -> Measurement | Refusal:
-    """Begins a measurement after a person's agreement to its cost. The money was reserved when it was asked for."""
-    refusal = _may_agree(context, number, person)
+    """Begins a measurement after a person agreed to its cost, which was reserved when the card asked."""
+    refusal = _agreement_refusal(context, number, person)
     if refusal:
         return refusal
     now, subject = context.clock(), f"measurement {number}"
@@ -202,11 +209,13 @@ def agree(context: AppContext, number: int, person: str) -> Measurement | Refusa
             return state_refusal(number, measurement)
         progress = progress_of(measurement)
         if progress.stage != "asking":
-            return Refusal(f"What m{number} costs is still being counted; its card says it in a moment.")
-        if units.month_of(now) != measurement.month and (
-            dear := _too_dear(context, measurement, progress.most_micros)
+            return Refusal(
+                f"The cost of m{number} is still being computed; its card will show it in a moment."
+            )
+        if units.month_of(now) != measurement.month and (  # it was reserved in a month that is over
+            over_budget := _budget_refusal(context, measurement, progress.most_micros)
         ):
-            return Refusal(dear)  # its money was reserved in a month that is over
+            return Refusal(over_budget)
         moved = _begin(context, measurement, progress.begun(now, person), now)
         if moved is None:
             return state_refusal(number, context.store.measurements.get(number))
@@ -215,7 +224,7 @@ def agree(context: AppContext, number: int, person: str) -> Measurement | Refusa
 
 
 def expire_or_wait(context: AppContext, measurement: Measurement) -> None:
-    """Waits for somebody's agreement to the cost, for 24 hours."""
+    """Waits for somebody to agree to the cost, for 24 hours."""
     now = context.clock()
     if now - measurement.created_at > VALID_FOR_S:
         end(context, measurement, "cancelled", "Nobody agreed to its cost within 24 hours.")
@@ -223,15 +232,15 @@ def expire_or_wait(context: AppContext, measurement: Measurement) -> None:
         context.store.measurements.move(measurement, "asked", now=now, next_at=now + LOOK_FOR_EXPIRY_S)
 
 
-def _too_dear(context: AppContext, measurement: Measurement, most: int) -> str | None:
-    """Returns why so much may not be spent, with the cure."""
+def _budget_refusal(context: AppContext, measurement: Measurement, most: int) -> str | None:
+    """Returns why `most` micro-dollars may not be spent on this measurement, and what to do about it."""
     limit = to_micros(context.settings.budget.measurement_usd)
     if most > limit:
         is_ladder = measurement.kind == "ladder"
         cheaper = "Name fewer models or rungs (`rungs=zero`)" if is_ladder else "Choose a cheaper model"
         return (
-            f"It could cost up to {usd_micros(most)}, and one measurement may cost {usd_micros(limit)}. {cheaper}, "
-            "or raise `measurement_usd` under [budget] in finetune.toml."
+            f"It could cost up to {usd_micros(most)}, and the limit for one measurement is {usd_micros(limit)}. "
+            f"{cheaper}, or raise `measurement_usd` under [budget] in finetune.toml."
         )
     return budgets.refusal(context, measurement.channel, measurement.requested_by, most, "measurement")
 
@@ -239,7 +248,7 @@ def _too_dear(context: AppContext, measurement: Measurement, most: int) -> str |
 def _begin(
     context: AppContext, measurement: Measurement, started: MeasurementProgress, now: float
 ) -> Measurement | None:
-    """Starts a measurement. Call it inside a transaction."""
+    """Starts a measurement, None if another thread moved it first. Call it inside a transaction."""
     moved = context.store.measurements.move(
         measurement,
         "running",
@@ -254,7 +263,7 @@ def _begin(
 
 
 def cancel(context: AppContext, measurement: Measurement, *, spent_micros: int = 0, reason: str = "") -> None:
-    """Ends it as somebody wished. `reason` may hold mrkdwn."""
+    """Ends a measurement that a person asked to cancel. `reason` may hold mrkdwn."""
     by = f"Cancelled by <@{measurement.cancel_asked_by}>."
     end(context, measurement, "cancelled", f"{by} {reason}".strip(), actual_micros=spent_micros)
 
@@ -267,8 +276,8 @@ def finish(
     spent_micros: int,
     progress: str | None = None,
 ) -> Measurement | None:
-    """Ends it with a result, which takes the place of its card; `result` and `progress` are JSON. Returns None if
-    another thread was quicker. Call it inside a transaction."""
+    """Ends a measurement with a result, which replaces its card; `result` and `progress` are JSON. Returns None if
+    another thread ended it first. Call it inside a transaction."""
     now, changes = context.clock(), {} if progress is None else {"progress": progress}
     moved = context.store.measurements.move(
         measurement, "done", now=now, result=result, actual_micros=spent_micros, **changes
@@ -288,7 +297,8 @@ def end(
     *,
     actual_micros: int = 0,
 ) -> None:
-    """Ends it without a result: the reservation is freed, less what was spent. `why` may hold mrkdwn."""
+    """Ends a measurement without a result, and releases the reserved money that was not spent. `why` may hold
+    mrkdwn."""
     now = context.clock()
     with context.store.transaction():
         moved = context.store.measurements.move(
@@ -299,18 +309,18 @@ def end(
         subject = f"measurement {moved.id}"
         context.audit("finetune", state, subject, why)
         show(context, moved, why)
-        if state == "failed":  # an edit notifies nobody
+        if state == "failed":  # Slack notifies nobody of an edited card
             name = context.link(card_of(moved), f"measurement m{moved.id}")
             body, who = text_message(f"Your {name} failed. {why}").body(), moved.requested_by
             context.send(Draft("direct", moved.channel, body, dedupe=f"end of {subject}", person=who))
 
 
 def retry_or_fail(context: AppContext, measurement: Measurement, spent_micros: Callable[[], int]) -> None:
-    """Tries a step again that stopped with a fault of the bot's own; after a few times it ends, and has cost
-    `spent_micros`."""
+    """Repeats a step that stopped with an error of the bot. After a few attempts the measurement fails, with
+    `spent_micros()` as its cost."""
     now = context.clock()
     if measurement.tries + 1 >= FAULTS:
-        why = f"Something in the bot went wrong while measuring, several times. {logs.sorry()}"
+        why = f"The bot ran into an error while measuring, {FAULTS} times in a row. {logs.sorry()}"
         end(context, measurement, "failed", why, actual_micros=spent_micros())
         return
     context.store.measurements.move(
@@ -319,8 +329,8 @@ def retry_or_fail(context: AppContext, measurement: Measurement, spent_micros: C
 
 
 def current_card(context: AppContext, number: int, person: str, channel: str) -> Message | Refusal:
-    """Returns its result, or how far it is."""
-    measurement = _known(context, number, person, channel)
+    """Returns the card of a measurement's result, or of its progress."""
+    measurement = _visible_measurement(context, number, person, channel)
     if measurement is None:
         return state_refusal(number, None)
     if measurement.result is None:
@@ -329,8 +339,8 @@ def current_card(context: AppContext, number: int, person: str, channel: str) ->
 
 
 def details(context: AppContext, number: int, person: str, channel: str) -> Sequence[CardBlock] | Refusal:
-    """Returns what the card of its result has no room for."""
-    measurement = _known(context, number, person, channel)
+    """Returns the details that the card of a result has no room for."""
+    measurement = _visible_measurement(context, number, person, channel)
     if measurement is None or measurement.result is None:
         return state_refusal(number, measurement)
     if measurement.kind == "curve":
@@ -351,9 +361,9 @@ def details(context: AppContext, number: int, person: str, channel: str) -> Sequ
             *views.shots_notes(progress.shots),
             *views.left_out(progress.arms),
             *views.declined(progress.arms),
-            *_about_knowledge(plan),
+            *_withheld_notes(plan),
             *([] if may_show else [prompt_views.KEPT_FROM_HERE]),
-            *_looks(context, measurement, ladder),
+            *_looks_notes(context, measurement, ladder),
         ],
     )
     return (*blocks, *prompt) if may_show else blocks
@@ -366,8 +376,8 @@ def _judge_notes(
     return judge_agreement.judge_notes(plan.judge, models, judge, ladder.scoring, people)
 
 
-def _looks(context: AppContext, measurement: Measurement, ladder: Ladder) -> list[str]:
-    """Says how often the rows were looked at, while they are those that are held out."""
+def _looks_notes(context: AppContext, measurement: Measurement, ladder: Ladder) -> list[str]:
+    """Says how often people have seen scores on these rows. Nothing if other rows are held out by now."""
     version = context.store.datasets.get(measurement.dataset_id)
     report = datasets.report_of(version)
     if report is None or report.holdout_sha256 != ladder.holdout_sha256:
@@ -375,8 +385,8 @@ def _looks(context: AppContext, measurement: Measurement, ladder: Ladder) -> lis
     return [looks_sentence(datasets.looks_of(context, version.name, report))]
 
 
-def _known(context: AppContext, number: int, person: str, channel: str) -> Measurement | None:
-    """Returns the measurement if the person may know of it."""
+def _visible_measurement(context: AppContext, number: int, person: str, channel: str) -> Measurement | None:
+    """Returns the measurement, None if there is none or this person may not know of it."""
     measurement = context.store.measurements.get(number)
     if measurement is None:
         return None
@@ -385,7 +395,7 @@ def _known(context: AppContext, number: int, person: str, channel: str) -> Measu
 
 
 def judge_of(measurement: Measurement) -> str | None:
-    """Returns the model whose verdicts are the scores of this ladder, None if there is none."""
+    """Returns the model whose verdicts are the scores of this ladder, None if it was scored without a judge."""
     judge = LadderProgress.from_json(measurement.progress).judge
     return LadderPlan.from_json(measurement.plan).judge if judge and judge.failed is None else None
 
@@ -393,18 +403,18 @@ def judge_of(measurement: Measurement) -> str | None:
 def result_card(
     context: AppContext, measurement: Measurement, result: str, *, for_people: bool | None = None
 ) -> Message:
-    """Returns the card of a result, given as JSON. `for_people`: its answers may be shown in its channel; None: look
-    that up."""
+    """Returns the card of a result, given as JSON. `for_people` is True if answers may be shown in its channel; None
+    looks that up."""
     if measurement.kind == "curve":
         curve = Curve.from_json(result)
-        wanted, beside = context.store.dataset_settings.get(curve.dataset), None
+        settings, beside = context.store.dataset_settings.get(curve.dataset), None
         if isinstance(plan_of(measurement.plan), TunedCurvePlan):
             beside = TunedCurveProgress.from_json(measurement.progress).classical
         return curve_views.card(
             curve,
             number=measurement.id,
             label_usd=_label_usd(measurement),
-            bar=wanted.bar if wanted else None,
+            bar=settings.bar if settings else None,
             beside=beside,
         )
     plan, progress = LadderPlan.from_json(measurement.plan), LadderProgress.from_json(measurement.progress)
@@ -432,19 +442,19 @@ def _label_usd(measurement: Measurement) -> Decimal | None:
     return Decimal(plan.label_usd) if plan.label_usd else None
 
 
-def _about_knowledge(plan: LadderPlan) -> list[str]:
+def _withheld_notes(plan: LadderPlan) -> list[str]:
     if not plan.documents or not plan.withheld_from or not any(arm.rung == "retrieval" for arm in plan.arms):
         return []
     whom = ", ".join(plan.withheld_from)
     return [
-        f"Passages with personal data were kept from {whom}: nobody has waived it for this dataset since "
-        "its documents were given."
+        f"Passages with personal data were kept from {whom}: nobody has recorded a waiver for this dataset since "
+        "its documents were added."
     ]
 
 
 def ask_cancel(context: AppContext, number: int, person: str, here: str | None = None) -> str | Refusal:
-    """Records the wish; the next tick carries it out. `here`: the channel where they typed its number; None: they
-    pressed a button on its card."""
+    """Records the request to cancel; the next tick carries it out. `here` is the channel where the person typed the
+    number, None if they pressed a button on the card."""
     measurement = context.store.measurements.get(number)
     if measurement is None:
         return state_refusal(number, None)
@@ -460,7 +470,7 @@ def ask_cancel(context: AppContext, number: int, person: str, here: str | None =
         return refusal if is_known else state_refusal(number, None)
     if measurement.cancel_asked_by:
         first = measurement.cancel_asked_by
-        return Refusal(f"<@{first}> has asked for that already: m{number} is being cancelled.")
+        return Refusal(f"m{number} is already being cancelled, as <@{first}> asked.")
     now = context.clock()
     with context.store.transaction():
         moved = context.store.measurements.move(
@@ -468,22 +478,22 @@ def ask_cancel(context: AppContext, number: int, person: str, here: str | None =
         )
         if moved:
             context.audit(person, "cancel", f"measurement {number}")
-    return f"Cancelling m{number} …" if moved else Refusal(f"m{number} moved on just now; try again.")
+    return f"Cancelling m{number} …" if moved else Refusal(f"m{number} changed just now; try again.")
 
 
-def _may_agree(context: AppContext, number: int, person: str) -> Refusal | None:
+def _agreement_refusal(context: AppContext, number: int, person: str) -> Refusal | None:
     """Returns why this person can't agree to the cost, None if they can."""
     measurement = context.store.measurements.get(number)
     refused = authorization.refusal(context, person, "measure", measurement.channel if measurement else None)
     if refused or measurement is None:
         return refused
-    aside = data_policy.overridden_rules(context, f"measurement {number}")
-    refusal = data_policy.dataset_refusal(context, measurement.dataset_id, providers(measurement), aside)
+    overridden = data_policy.overridden_rules(context, f"measurement {number}")
+    refusal = data_policy.dataset_refusal(context, measurement.dataset_id, providers(measurement), overridden)
     return Refusal(refusal) if refusal else None
 
 
 def providers(measurement: Measurement) -> set[str]:
-    """Returns the providers that its data goes to."""
+    """Returns the names of the providers that its rows are sent to."""
     if measurement.kind == "ladder":
         return {name.split("/", 1)[0] for name in LadderPlan.from_json(measurement.plan).price_of}
     plan = plan_of(measurement.plan)
@@ -491,14 +501,16 @@ def providers(measurement: Measurement) -> set[str]:
 
 
 def state_refusal(number: int, measurement: Measurement | None) -> Refusal:
+    """Refuses a request that does not fit the measurement's state. None: there is no such measurement."""
     if measurement is None:
         return Refusal(f"There is no measurement m{number}. `/finetune baseline DATASET` makes one.")
-    states = {"asked": "waits", "running": "is under way", "done": "is done", "failed": "failed"}
+    states = {"asked": "has not begun", "running": "is under way", "done": "is done", "failed": "failed"}
     why = f": {measurement.error}" if measurement.error else "."
     return Refusal(f"m{number} {states.get(measurement.state, 'was cancelled')}{why}")
 
 
 def egress_refusal(context: AppContext, measurement: Measurement) -> Unsure | Forbidden | None:
-    """Returns None if its rows may go to its providers, by what was found in them and by the rules as they are now."""
-    aside = data_policy.overridden_rules(context, f"measurement {measurement.id}")
-    return data_policy.egress_now(context, measurement.dataset_id, providers(measurement), aside)
+    """Returns why the measurement's rows may not go to its providers now, by what was found in them and by today's
+    rules; None if they may."""
+    overridden = data_policy.overridden_rules(context, f"measurement {measurement.id}")
+    return data_policy.egress_now(context, measurement.dataset_id, providers(measurement), overridden)

@@ -1,8 +1,8 @@
-"""The search for a better prompt, before a ladder is measured: a worker goes as far as the answers in the store reach,
-the engine asks what is missing, and so on until the search is over or its budget is.
+"""The search for a better prompt, before a ladder is measured: a worker replays the search as far as the stored answers
+reach, the engine asks the questions that are missing, and so on until the search ends or its budget is used up.
 
-Nothing is remembered between two steps but answers: a kill at any line loses nothing, and what was answered is not paid
-again. What the search brings becomes one more candidate of the ladder's plan.
+Only answers are kept between two steps, so a kill at any line loses nothing, and no answer is paid for twice. The best
+prompt becomes one more candidate of the ladder.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ BUDGET_USED = "Its budget was used up."
 
 @dataclass(frozen=True)
 class _Search:
-    """A ladder whose search goes on, with its progress so far."""
+    """The search of an open ladder, with its progress so far."""
 
     ladder: LadderStep
     budget: SearchPlan
@@ -46,7 +46,7 @@ class _Search:
 
 
 def too_few_rows_refusal(rows: int) -> Refusal | None:
-    """Refuses a search on so few training rows."""
+    """Refuses a search if there are too few training rows."""
     if rows >= LEAST_ROWS:
         return None
     few = f"Optimising a prompt takes at least {LEAST_ROWS} training rows, and there are {rows}."
@@ -54,17 +54,17 @@ def too_few_rows_refusal(rows: int) -> Refusal | None:
 
 
 def first_replay(step: LadderStep) -> Replay | None:
-    """Returns the search before any answer, for its price; None while a worker is at it."""
+    """Returns the search before any answer, to price it; None while a worker computes it."""
     search = _search(step.with_progress(LadderProgress()))
     if search is None:
         return None
     replay = None if step.context.workers.has(search.work) else worker.read_replay(step.folder)
-    return replay or _begin(search, ())
+    return replay or _replay(search, ())
 
 
 def budget_refusal(budget: SearchPlan, replay: Replay) -> str | None:
-    """Returns why this budget can't even compare the prompt that is there with one other, or why there is nothing to
-    compare them on; None if it can."""
+    """Returns why the search can't start: there are too few rows to compare prompts on, or the budget doesn't even
+    cover comparing the current prompt with one other. None if it can."""
     if not replay.open:
         return (
             f"Optimising a prompt takes at least {LEAST_ROWS} training rows that ask different questions and call no "
@@ -75,12 +75,12 @@ def budget_refusal(budget: SearchPlan, replay: Replay) -> str | None:
         return None
     return (
         f"{usd_micros(budget.most_micros)} is too little to optimise the prompt for {code(budget.model)}: comparing it "
-        f"with one other could cost {usd_micros(least)}. Allow more."
+        f"with one other could cost {usd_micros(least)}. Raise the budget to at least that."
     )
 
 
 def latest_prompt(context: AppContext, dataset: str) -> str | None:
-    """Returns the optimised prompt of the newest measurement that has one."""
+    """Returns the optimised prompt of the newest measurement that has one, None if none has."""
     versions = tuple(version.id for version in context.store.datasets.versions(dataset))
     done = context.store.measurements.done(versions, "ladder")
     plans = (LadderPlan.from_json(measurement.plan) for measurement in done)
@@ -88,16 +88,17 @@ def latest_prompt(context: AppContext, dataset: str) -> str | None:
 
 
 def take_step(step: LadderStep) -> None:
-    """Asks what the search needs next; once it is over, the ladder is measured with what it brought."""
+    """Asks the questions that the search needs next; once it is over, the ladder is measured with the prompt it
+    found."""
     search, workers = _search(step), step.context.workers
     if search is None or search.progress.is_over:
         _measure(step)
     elif workers.has(search.work):
-        workers.take(search.work)  # it is in the folder, where the next step reads it
+        workers.take(search.work)  # the result is in the folder too, where the next step reads it
     elif (replay := worker.read_replay(step.folder)) is None:
-        _begin(search, ())
+        _replay(search, ())
     else:
-        _go_on(search, replay)
+        _ask_or_replay(search, replay)
 
 
 def _search(step: LadderStep) -> _Search | None:
@@ -106,7 +107,8 @@ def _search(step: LadderStep) -> _Search | None:
     return _Search(step, step.plan.search, step.progress.search or SearchProgress())
 
 
-def _go_on(search: _Search, replay: Replay) -> None:
+def _ask_or_replay(search: _Search, replay: Replay) -> None:
+    """Asks the replay's open questions; once all are answered, starts the next replay."""
     ladder = search.ladder
     questions = partial(worker.read_questions, ladder.folder, ladder.plan, replay)
     evaluation = Evaluation(ladder.owner, {replay.candidate: replay.open}, questions)
@@ -118,7 +120,7 @@ def _go_on(search: _Search, replay: Replay) -> None:
         _save(search, replace(progress, ended=answers.failed, is_over=True))
     elif not answers.all_missing:
         _save(search, progress)
-        _begin(replace(search, progress=progress), replay.all_keys)
+        _replay(replace(search, progress=progress), replay.all_keys)
     elif not answers.unasked or _provider(replay) not in search.context.trainers:
         _save(search, progress)
     else:
@@ -126,37 +128,37 @@ def _go_on(search: _Search, replay: Replay) -> None:
 
 
 def _ask(search: _Search, replay: Replay, evaluation: Evaluation, answers: Answers) -> None:
-    """Asks the unasked questions, if they may leave and can't cost more than the budget. What a kill may have had paid
-    twice counts as spent."""
+    """Asks the unasked questions, if the rows may leave and the budget covers their maximum cost. Questions that a kill
+    may have cut off while they were under way count as spent, because they may have been billed."""
     against = measurements.egress_refusal(search.context, search.ladder.measurement)
     if isinstance(against, Forbidden):
         search.ladder.fail(against.reason)
         return
     progress = search.progress
-    if len(replay.all_keys) <= progress.asked:
+    if len(replay.all_keys) <= progress.asked:  # these questions were asked once before, and lost
         lost = _under_way_at_most(search, replay, answers.unasked)
         progress = replace(progress, lost_micros=progress.lost_micros + lost)
     spent = progress.spent_micros + progress.lost_micros
     if not replay.stays_within(search.budget.most_micros, spent, answers.all_missing):
         _save(search, replace(progress, ended=BUDGET_USED, is_over=True))
     elif against is None:
-        # first written, then asked: after a kill those under way count as paid
+        # stored before asking, so that questions under way count as billed after a kill
         _save(search, replace(progress, asked=len(replay.all_keys)))
         evaluation_engine.ask(search.context, evaluation, answers.unasked)
 
 
 def _under_way_at_most(search: _Search, replay: Replay, unasked: Collection[str]) -> int:
-    """Returns what the questions that a kill may have cut off cost at most: no more are under way at a time than the
-    provider's `callers`."""
+    """Returns the maximum cost in micro-dollars of the questions that a kill may have cut off. No more than the
+    provider's `callers` are under way at a time."""
     row = search.context.settings.provider(_provider(replay))
     dearest = sorted((replay.most_micros({key}) for key in unasked), reverse=True)
     return sum(dearest[: row.callers if row else None])
 
 
 def _measure(step: LadderStep) -> None:
-    """Adds the prompt to the ladder, if it is better, and measures it like the others."""
+    """Adds a candidate with the new prompt to the ladder, if the prompt is better, and starts measuring."""
     if step.context.llm.drop(step.owner):
-        return  # what is under way is paid: it is waited for
+        return  # questions under way will be billed, so wait for them
     search, arms, candidate = step.progress.search, step.progress.arms, worker.candidate_of(step.plan)
     if search and search.is_better:
         step = replace(step, plan=worker.with_prompt(step.plan, search.prompt))
@@ -167,8 +169,9 @@ def _measure(step: LadderStep) -> None:
     step.with_progress(replace(step.progress, stage="measuring", arms=arms, note=None)).save()
 
 
-def _begin(search: _Search, keys: tuple[str, ...]) -> Replay | None:
-    """Lets a worker go as far as the answers to these questions reach; to one that was declined the answer is empty."""
+def _replay(search: _Search, keys: tuple[str, ...]) -> Replay | None:
+    """Has a worker replay the search with the answers to these questions, None while it is at work. A declined question
+    has an empty answer."""
     answers, ladder = search.context.store.answers.read(keys), search.ladder
     texts = dict.fromkeys(search.progress.declined, "") | {
         key: answer.text for key, answer in answers.items()

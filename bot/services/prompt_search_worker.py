@@ -1,5 +1,5 @@
-"""What a search for a better prompt computes in a worker process, and in the terminal: how far it comes with the
-answers that are there, what it would ask next, and what that costs at most. Asks no model."""
+"""Replays a search for a better prompt as far as the stored answers reach: what it would ask next, and what that costs
+at most. Runs in a worker process and in the terminal; asks no model."""
 
 from __future__ import annotations
 
@@ -22,18 +22,18 @@ from trainers.json_values import JsonValue
 from trainers.tokens import count_prompts, encoding_of
 
 QUESTIONS, REPLAY = "search.jsonl", "replay.jsonl"
-MAX_TOKENS_PROMPT = 2_000  # what comes before a new prompt included
+MAX_TOKENS_PROMPT = 2_000  # for a new prompt and the text that the model writes before it
 
 
 @dataclass(frozen=True)
 class Replay(JsonValue):
-    """How far a search comes with the answers that are there.
+    """How far a search gets with the stored answers.
 
-    `keys`: all its questions so far to the model, `written`: those to the model that writes prompts; `open`: those
-    without an answer, all to `model`, each of which may take `max_tokens` (thinking aside) and cost the `micros` at its
-    place; none: the search is over. `start_share` and `share`: how good the prompts
-    `start` and `prompt`, the best so far, are on `rows` training rows. `holdout_micros`: the most that the dearest
-    prompt so far would cost on the held-out rows.
+    `keys` are the keys of all its questions so far to the model, `written` of those to the model that writes prompts.
+    `open` are the ones without an answer, all of them to `model`; if there are none, the search is over. Each may take
+    `max_tokens` (not counting thinking) and cost the `micros` at the same position. `start_share` and `share` are the
+    scores, on `rows` training rows, of the prompt at the `start` and of the best `prompt` so far. `holdout_micros` is
+    the maximum cost of the held-out rows with the longest prompt so far.
     """
 
     keys: tuple[str, ...]
@@ -60,11 +60,11 @@ class Replay(JsonValue):
 
     @property
     def candidate(self) -> Candidate:
-        """The model whose answers are open."""
+        """The model that the open questions go to."""
         return Candidate("optimised", self.model)
 
     def keys_of(self, search: SearchPlan) -> Mapping[Candidate, tuple[str, ...]]:
-        """Returns the keys of all its questions by who is asked."""
+        """Returns the keys of all questions, by the model that is asked."""
         if search.model == search.writer:
             return {Candidate("optimised", search.model): self.all_keys}
         return {
@@ -73,12 +73,12 @@ class Replay(JsonValue):
         }
 
     def stays_within(self, budget_micros: int, spent_micros: int, keys: Collection[str]) -> bool:
-        """Whether these of its open questions, and the held-out rows after them, can be asked: at their most they don't
-        cost more than is left. gepa looks at its own limit between iterations only, and overshoots it."""
+        """True if the budget covers the maximum cost of these open questions and of the held-out rows after them.
+        gepa's own limit is no help: it is checked only between iterations, and overshot."""
         return spent_micros + self.most_micros(keys) + self.holdout_micros <= budget_micros
 
     def progress(self, before: SearchProgress) -> SearchProgress:
-        """How far the search is; what was asked and spent stays as it was `before`."""
+        """Returns the search's progress; what was asked and spent is taken over from `before`."""
         return replace(
             before,
             answered=len(self.all_keys) - len(self.open),
@@ -91,14 +91,14 @@ class Replay(JsonValue):
         )
 
     def most_micros(self, keys: Collection[str]) -> int:
-        """The most that those of its open questions can cost."""
+        """Returns the maximum cost of these open questions."""
         return sum(micros for key, micros in zip(self.open, self.micros, strict=True) if key in keys)
 
 
 @dataclass
 class _StoredAnswers:
-    """Answers a search's questions to a model by the `texts` that are there. `open` are those of the step that can't go
-    on. An answer takes `max_tokens` at most, thinking aside."""
+    """Answers a search's questions to a model from the stored `texts`, by key. `open` are the questions without an
+    answer, at which the search stops. An answer takes at most `max_tokens`, plus `room` for thinking."""
 
     model: str
     max_tokens: int
@@ -118,8 +118,8 @@ class _StoredAnswers:
 
 
 def replay(plan: LadderPlan, texts: Mapping[str, str], files: Path, folder: Path, seed: int) -> Replay:
-    """Goes as far as `texts`, the answers by their keys, reach, and writes into `folder` what is to be asked next. No
-    held-out row takes part: they only tell what asking them would cost."""
+    """Replays the search as far as `texts`, the answers by key, reach, and writes the questions to ask next into
+    `folder`. The held-out rows take no part in the search; only the cost of asking about them is computed."""
     budget = plan.search
     assert budget is not None  # noqa: S101 - without one there is nothing to replay
     model = _StoredAnswers(
@@ -129,7 +129,7 @@ def replay(plan: LadderPlan, texts: Mapping[str, str], files: Path, folder: Path
     task = _task(files, plan.train_sha256, plan.prompt, plan.labels, seed)
     search = PromptSearch(task, model.ask, writer.ask)
     if task.is_enough:
-        with suppress(Unanswered):  # both know what is missing
+        with suppress(Unanswered):  # `model` and `writer` hold the questions that are missing
             search.run(seed)
     waits = writer if writer.open else model
     result = Replay(
@@ -150,12 +150,14 @@ def replay(plan: LadderPlan, texts: Mapping[str, str], files: Path, folder: Path
     questions = ((key, waits.model, prompt, "") for key, prompt in waits.open.items())
     folder.mkdir(parents=True, exist_ok=True)
     evaluation_worker.write_prompts(folder / QUESTIONS, questions)
-    evaluation_worker.replace_lines(folder / REPLAY, [result.to_json()])  # last: the questions are there too
+    evaluation_worker.replace_lines(
+        folder / REPLAY, [result.to_json()]
+    )  # last: its presence means all is written
     return result
 
 
 def read_replay(folder: Path) -> Replay | None:
-    """Returns what `replay` wrote last, None if there is none."""
+    """Returns the last replay that was written, None if there is none."""
     path = folder / REPLAY
     return Replay.from_json(path.read_text(encoding="utf-8")) if path.exists() else None
 
@@ -166,12 +168,12 @@ def read_questions(folder: Path, plan: LadderPlan, replay: Replay, wanted: froze
 
 
 def candidate_of(plan: LadderPlan) -> Candidate:
-    """Returns the model as it is asked with the prompt that is looked for."""
+    """Returns the candidate that asks the model with the prompt that the search finds."""
     return Candidate("optimised", plan.search.model if plan.search else None)
 
 
 def max_micros(plan: LadderPlan) -> int:
-    """Returns the most that the plan's search can cost: nothing where no model in it charges by the token."""
+    """Returns the maximum cost of the plan's search in micro-dollars: 0 if no model in it charges by the token."""
     if plan.search is None:
         return 0
     prices = [plan.price_of[name].price for name in (plan.search.model, plan.search.writer)]
@@ -179,15 +181,14 @@ def max_micros(plan: LadderPlan) -> int:
 
 
 def with_prompt(plan: LadderPlan, prompt: str) -> LadderPlan:
-    """Returns the plan with this prompt as one more candidate."""
+    """Returns the plan with one more candidate, which uses this prompt."""
     return replace(plan, arms=(*plan.arms, candidate_of(plan)), optimised=prompt)
 
 
-@lru_cache(maxsize=1)
+@lru_cache(maxsize=1)  # a search is replayed some hundred times
 def _task(
     files: Path, train_sha256: str, prompt: str | None, labels: tuple[str, ...], seed: int
 ) -> SearchTask:
-    """Reads the training rows once a process: there is a replay for each of some hundred steps."""
     return search_task(prompt, examples(files, train_sha256), labels, seed)
 
 
@@ -197,7 +198,7 @@ def _holdout(files: Path, sha256: str) -> tuple[Example, ...]:
 
 
 def _micros(plan: LadderPlan, model: str, prompts: Sequence[Prompt], most: int) -> tuple[int, ...]:
-    """Returns what each question can cost."""
+    """Returns the maximum cost of each question in micro-dollars."""
     price, cap = plan.price_of[model], most + plan.room(model)
     counts = _tokens(model, prompts)
     return tuple(max_judge_micros(price, ArmKeys(("",), (count,)), (), cap) for count in counts)

@@ -1,5 +1,5 @@
-"""A run or a measurement as one page for those who were not in the channel, written in a worker process. Held-out rows
-are never on it."""
+"""Writes a run or a measurement as one HTML page for people outside the channel, in a worker process. The page never
+shows held-out rows."""
 
 from __future__ import annotations
 
@@ -23,13 +23,14 @@ _PERSON = re.compile(r"<@([A-Z0-9]+)>")
 
 @dataclass(frozen=True)
 class MeasurementReport:
-    """What was measured on held-out rows."""
+    """A measurement with its ladder."""
 
     measurement: Measurement
     ladder: Ladder
 
     @property
     def people(self) -> frozenset[str]:
+        """The Slack ids of the people on the page."""
         return frozenset({self.measurement.requested_by})
 
     def html(self, plots: Path, name_of: Callable[[str], str]) -> str:
@@ -41,7 +42,8 @@ class MeasurementReport:
 
 @dataclass(frozen=True)
 class RunReport:
-    """`ladder`: the newest measurement on the same held-out rows, with the tuned model."""
+    """A run with its result. `ladder` is the newest measurement on the same held-out rows, with the tuned model
+    added."""
 
     run: Run
     plan: Plan
@@ -53,7 +55,7 @@ class RunReport:
 
     @property
     def people(self) -> frozenset[str]:
-        """The ids in Slack of everybody who is on the page."""
+        """The Slack ids of the people on the page."""
         texts = [entry.detail or "" for entry in self.history]
         people = {self.run.requester, self.plan.uploaded_by, *_PERSON.findall(" ".join(texts))}
         return frozenset(
@@ -79,7 +81,7 @@ class RunReport:
             )
 
     def _draw_ladder(self, plots: Path, path: Path) -> Path | None:
-        """Returns the result's own drawing if nothing else was measured, else a new one."""
+        """Returns the result's own chart if nothing else was measured, else a new one. None without a ladder."""
         before = plots / f"run-{self.run.id}" / "quality.png"
         if self.ladder is None:
             return None
@@ -89,8 +91,8 @@ class RunReport:
 
 
 def write(report: RunReport | MeasurementReport, plots: Path, names: Mapping[str, str], out: Path) -> Path:
-    """Writes the page, in a worker process. `names` of people by their ids in Slack."""
+    """Writes the page, in a worker process. `names` are people's names by their Slack ids."""
     out.parent.mkdir(parents=True, exist_ok=True)
-    new = out.with_suffix(".new")  # an earlier one may be on its way to Slack
+    new = out.with_suffix(".new")  # replaced atomically: an earlier page may be on its way to Slack
     new.write_text(report.html(plots, lambda person: names.get(person, person)), encoding="utf-8")
     return new.replace(out)

@@ -1,5 +1,5 @@
 """The report of a run or a measurement: gathered from the store, written in a worker process (report_worker.py), and
-put with the charts into the thread of the result, once."""
+posted once, with the charts, in the thread of the result."""
 
 from __future__ import annotations
 
@@ -28,6 +28,7 @@ log = logging.getLogger(__name__)
 
 
 def measurement_report(store: Store, number: int) -> MeasurementReport | Refusal:
+    """Gathers the report of a measurement of alternatives; a learning curve has none."""
     measurement = store.measurements.get(number)
     if measurement is None or measurement.kind != "ladder":
         return Refusal(f"There is no measurement m{number} of alternatives.")
@@ -37,6 +38,7 @@ def measurement_report(store: Store, number: int) -> MeasurementReport | Refusal
 
 
 def run_report(store: Store, number: int) -> RunReport | Refusal:
+    """Gathers the report of a run."""
     run = store.runs.get(number)
     if run is None:
         return Refusal(f"There is no run {number}.")
@@ -55,32 +57,33 @@ def run_report(store: Store, number: int) -> RunReport | Refusal:
 
 
 def find_unreported(context: AppContext) -> tuple[Run | None, Measurement | None]:
-    """Returns the oldest run and the oldest measurement that have a result and no report yet."""
+    """Returns the oldest run and the oldest measurement of the last day that have a result and no report yet."""
     since = context.clock() - DAY_S
     return context.store.runs.unreported(since), context.store.measurements.unreported(since)
 
 
 def step(context: AppContext) -> None:
-    """Puts the reports that wait once a worker has written them."""
+    """Has a worker write the reports that are missing, and posts them once they are written."""
     run, measurement = find_unreported(context)
     if run:
         gather = partial(run_report, context.store, run.id)
-        if (page := _page(context, f"run-{run.id}", gather, _folder(context, run))) is not None:
-            _put_run(context, run, page)
+        if (pages := _write_page(context, f"run-{run.id}", gather, _folder(context, run))) is not None:
+            _post_run(context, run, pages)
     if measurement:
         gather_other = partial(measurement_report, context.store, measurement.id)
         folder = measurements.folder_of(context, measurement)
-        if (page := _page(context, f"m{measurement.id}", gather_other, folder)) is not None:
-            _put_measurement(context, measurement, page)
+        if (pages := _write_page(context, f"m{measurement.id}", gather_other, folder)) is not None:
+            _post_measurement(context, measurement, pages)
 
 
-def _page(
+def _write_page(
     context: AppContext,
     name: str,
     gather: Callable[[], RunReport | MeasurementReport | Refusal],
     folder: Path,
 ) -> list[Path] | None:
-    """Returns None while a worker writes it, nothing if that failed: no fault of the page holds up its message."""
+    """Returns the page that a worker wrote, None while it is at work. Returns no page if writing it failed, so that the
+    message with the charts is posted without it."""
     key = f"report {name}"
     try:
         if context.workers.has(key):
@@ -93,7 +96,7 @@ def _page(
             plots, out = context.settings.data / "plots", folder / f"report-{name}.html"
             path = context.workers.poll(key, write, report, plots, names, out)
     except Exception:
-        # whatever it is, `finetune report` in a terminal shows it again
+        # `finetune report` in a terminal shows the same error again
         log.exception("writing the report of %s", name)
         return []
     return None if path is None else [path]
@@ -103,27 +106,29 @@ def _folder(context: AppContext, run: Run) -> Path:
     return context.settings.data / "plots" / f"run-{run.id}"
 
 
-def _put_run(context: AppContext, run: Run, page: Sequence[Path]) -> None:
+def _post_run(context: AppContext, run: Run, pages: Sequence[Path]) -> None:
     plan = plan_from_json(run.plan)
     plots = (_folder(context, run) / f"{stem}.png" for stem in ("loss", "quality"))
     files = [(path, result_cards.alt_text(path.stem, plan)) for path in plots if path.exists()]
-    files += [(path, cards.run_title(run, plan)) for path in page]
-    comment = cards.run_notice(run, has_page=bool(page))
+    files += [(path, cards.run_title(run, plan)) for path in pages]
+    comment = cards.run_notice(run, has_page=bool(pages))
     card = notifications.result_card_of(run)
     with context.store.transaction():
         once = f"report of run {run.id}"
         notifications.put_files(
             context, card, run.channel, files, once=once, comment=comment, concerns=run.requester
         )
-        notifications.show_progress(context, run)  # its card links to the result, which is posted by now
+        notifications.show_progress(
+            context, run
+        )  # the run's card links to the result, which is posted by now
 
 
-def _put_measurement(context: AppContext, measurement: Measurement, page: Sequence[Path]) -> None:
+def _post_measurement(context: AppContext, measurement: Measurement, pages: Sequence[Path]) -> None:
     ladder = Ladder.from_json(measurement.result or "")
     plot = measurements.folder_of(context, measurement) / "ladder.png"
     files = [(plot, evaluation_results.alt_text(ladder.dataset))] if plot.exists() else []
-    files += [(path, cards.measurement_title(measurement, ladder)) for path in page]
-    comment = cards.measurement_notice(measurement, ladder, has_page=bool(page))
+    files += [(path, cards.measurement_title(measurement, ladder)) for path in pages]
+    comment = cards.measurement_notice(measurement, ladder, has_page=bool(pages))
     notifications.put_files(
         context,
         measurements.result_card_of(context, measurement),
@@ -136,7 +141,8 @@ def _put_measurement(context: AppContext, measurement: Measurement, page: Sequen
 
 
 def _everything_measured(store: Store, run: Run, plan: Plan, result: RunResult) -> Ladder | None:
-    """Returns the newest measurement on the same held-out rows, with the tuned model, judged by the result's bar."""
+    """Returns the newest measurement on the same held-out rows with the tuned model added, judged by the result's bar.
+    Without a measurement: the result's own ladder, None if it has none."""
     beside = result.ladder
     if beside is None:
         return None

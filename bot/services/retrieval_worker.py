@@ -1,5 +1,5 @@
-"""What retrieval computes in a worker process: whether a document can be used, and what is looked up for each held-out
-row. No model is asked."""
+"""The work of retrieval that is done in worker processes: checks whether a document can be used, and looks up passages
+or examples for each held-out row. No model is asked."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from trainers.evaluation.retrieval import Nearest, nearest_examples, nearest_pas
 
 
 def read_passages(path: Path) -> int | Refusal:
-    """Returns how many passages a document has, or why it can't be used. The text of one that can be is stored."""
+    """Returns the number of passages of a document, or why it can't be used. Stores its text if it can."""
     text = read_document(path)
     if isinstance(text, Unreadable):
         return Refusal(why_unreadable(text))
@@ -36,9 +36,9 @@ def read_passages(path: Path) -> int | Refusal:
 def look_up(
     plan: LadderPlan, train: Sequence[Example], holdout: Sequence[Example], files: Path, vectors: Path
 ) -> Mapping[Candidate, Nearest]:
-    """Returns what each retrieval candidate is shown; it is looked up once for all that may see the same. A text is
-    read once: its vector is written to the file `vectors`, for the encoder's rung and for when this is called again, as
-    the prompts of a plan that was added to are. Raises EncoderError if the encoder can't be used."""
+    """Returns the passages or examples that each retrieval candidate is shown; they are looked up once for all
+    candidates that may see the same. The texts' vectors are stored in the file `vectors`, for the rung `encoder` and
+    for later calls, as when a candidate is added to the plan. Raises EncoderError if the encoder can't be used."""
     arms = [arm for arm in plan.arms if arm.rung == "retrieval"]
     if not arms:
         return {}
@@ -59,14 +59,14 @@ def look_up(
 
 def _passages_in(path: Path) -> tuple[str, ...]:
     text = read_document(path)
-    if isinstance(text, Unreadable):  # it was read when it was uploaded
+    if isinstance(text, Unreadable):  # impossible, since it was readable when it was uploaded
         raise ValueError(f"reading the document {path.name}: {text.trouble}")
     return passages_of(text)
 
 
 def _visible(arm: Candidate, plan: LadderPlan, passages: Sequence[str]) -> tuple[str, ...]:
-    """Returns the passages that may be sent: no personal data to a vendor without a waiver, and no secret anywhere,
-    even if only newer patterns recognise it."""
+    """Returns the passages that a candidate may be shown: none with a secret, which newer patterns may recognise in an
+    old document, and none with personal data if the model is in `withheld_from`."""
     withheld = arm.model in plan.withheld_from
     return tuple(
         passage

@@ -1,14 +1,14 @@
-"""Rows that people label in Slack: a batch is recorded at once, the ticks choose its rows; each answer is a row in the
-store the moment it is clicked, and the answers become the dataset's next version.
+"""Rows that people label in Slack. A batch is recorded at once, and the ticks choose its rows; each answer is stored at
+the click, and all answers together become the dataset's next version.
 
 | state | what happens |
 | --- | --- |
-| received | the file with rows without labels is fetched |
-| choosing | a worker chooses the rows that would teach most, or whose label is doubted |
+| received | the file of unlabelled rows is fetched |
+| choosing | a worker chooses the rows that teach most, or whose label is in doubt |
 | open | people answer, each in a form that only they see |
-| closing | a worker writes the next version's file; it is checked as an upload is |
+| closing | a worker writes the next version's file, which is checked like an upload |
 
-Rows hold customers' words: only those may answer who may see the dataset's rows (rules/data_policy.py).
+Rows hold customers' words, so only people who may see the dataset's rows may answer (rules/data_policy.py).
 """
 
 from __future__ import annotations
@@ -41,7 +41,8 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class RowsToLabel:
-    """What a person asked for. `file_id`: of rows without labels; None: doubted training rows."""
+    """A request for a batch of `count` rows: from the file `file_id` of unlabelled rows or, if that is None, training
+    rows whose label is in doubt."""
 
     dataset: str
     channel: str
@@ -54,8 +55,8 @@ class RowsToLabel:
 def ask(
     context: AppContext, dataset: str, count: int | None, person: str, channel: str
 ) -> Block | str | Refusal:
-    """Answers the command: the next row of the batch that is open, a new batch of doubted rows, or, without a number,
-    the form that asks for rows."""
+    """Answers the command. If a batch is open, returns the form with its next row. Otherwise begins a batch of `count`
+    doubted rows or, without a count, returns the form that asks which rows to label."""
     checked = _may_label(context, dataset, person, channel)
     if isinstance(checked, Refusal):
         return checked
@@ -68,28 +69,35 @@ def ask(
 
 
 def begin_doubted(context: AppContext, dataset_id: int, person: str) -> str | Refusal:
-    """Handles the button on a dataset's card."""
+    """Handles the button on a dataset's card: begins a batch of doubted rows."""
     dataset = context.store.datasets.get(dataset_id)
     return begin(context, RowsToLabel(dataset.name, dataset.channel, person, USUAL_ROWS))
 
 
-def begin(context: AppContext, wanted: RowsToLabel) -> str | Refusal:
-    checked = _may_label(context, wanted.dataset, wanted.person, wanted.channel)
+def begin(context: AppContext, request: RowsToLabel) -> str | Refusal:
+    """Records a batch; the ticks choose its rows. Returns the text for the person who asked."""
+    checked = _may_label(context, request.dataset, request.person, request.channel)
     if isinstance(checked, Refusal):
         return checked
-    if not 1 <= wanted.count <= MOST_ROWS:
+    if not 1 <= request.count <= MOST_ROWS:
         return Refusal(f"A batch has 1 to {MOST_ROWS} rows.", "count")
     now, dataset = context.clock(), checked.dataset
     new = NewLabelling(
-        dataset.name, dataset.id, dataset.owner, wanted.person, wanted.count, wanted.file_id, wanted.filename
+        dataset.name,
+        dataset.id,
+        dataset.owner,
+        request.person,
+        request.count,
+        request.file_id,
+        request.filename,
     )
     with context.store.transaction():
         labelling = context.store.labellings.add(new, now=now)
         if labelling is None:
             return Refusal(views.under_way(dataset))
-        detail = f"up to {wanted.count} rows{' of a file without labels' if wanted.file_id else ''}"
-        context.audit(wanted.person, "label", f"dataset {labelling.dataset_id}", detail)
-    return views.started(dataset.name, wanted.count)
+        detail = f"up to {request.count} rows{' of a file without labels' if request.file_id else ''}"
+        context.audit(request.person, "label", f"dataset {labelling.dataset_id}", detail)
+    return views.started(dataset.name, request.count)
 
 
 def next_row(context: AppContext, number: int, person: str) -> Block | Refusal:
@@ -99,15 +107,15 @@ def next_row(context: AppContext, number: int, person: str) -> Block | Refusal:
 
 
 def answer(context: AppContext, button: str, value: str, person: str) -> Block | Refusal:
-    """Records an answer and returns the form with the next row. `value`: the batch, the row's place, and of a label out
-    of the list its place among the dataset's."""
+    """Records an answer and returns the form with the next row. `value` has the number of the batch, the row's place
+    and, for a label picked from the list, its index among the dataset's labels."""
     number, place, *chosen = map(int, value.split())
     labelling = _may_answer(context, number, person)
     if isinstance(labelling, Refusal):
         return labelling
     row = next((row for row in context.store.labellings.rows(labelling) if row.place == place), None)
     if row is None:
-        return Refusal("This row is not among those to label any more.")
+        return Refusal("This row no longer needs a label.")
     by_button = {views.KEEP: row.given, views.CHANGE: row.likely, views.DROP: None}
     label = _labels(context, labelling)[chosen[0]] if chosen else by_button[button]
     with context.store.transaction():
@@ -137,7 +145,7 @@ def step(context: AppContext, labelling: Labelling) -> None:
         case "closing":
             _close(context, labelling)
         case _:
-            pass  # it waits for people, or is over
+            pass  # it is waiting for people, or is over
 
 
 def handle_step_failure(context: AppContext, labelling: Labelling) -> None:
@@ -145,7 +153,7 @@ def handle_step_failure(context: AppContext, labelling: Labelling) -> None:
 
 
 def outcome_of(context: AppContext, labelling: Labelling) -> BatchOutcome:
-    """Returns what comes of the answers. A teacher's don't count where people have labelled the question."""
+    """Returns the tally of the answers. A teacher's answer doesn't count if people have labelled the same question."""
     rows, labels = context.store.labellings.rows(labelling), context.store.labellings.labels(labelling)
     if labelling.teacher:
         rows = [row for row in rows if row.given is None]
@@ -158,18 +166,19 @@ def _may_label(context: AppContext, name: str, person: str, channel: str) -> Che
     checked = datasets.load_usable(context, name, person, channel)
     if isinstance(checked, Refusal):
         return checked
-    return not_allowed(context, checked.dataset, person) or only_labels(checked) or checked
+    refusal = labelling_refusal(context, checked.dataset, person) or free_text_refusal(checked)
+    return refusal or checked
 
 
-def only_labels(checked: CheckedDataset) -> Refusal | None:
-    """Refuses a dataset whose answers are free text."""
+def free_text_refusal(checked: CheckedDataset) -> Refusal | None:
+    """Refuses a dataset whose answers are free text, None if they are labels."""
     if checked.report.task == "labels" and not checked.report.pairs:
         return None
     name = code(checked.dataset.name)
-    return Refusal(f"{name} has answers in free text: only rows with one label each are labelled here.")
+    return Refusal(f"{name} has free-text answers: only rows with one label each can be labelled here.")
 
 
-def not_allowed(context: AppContext, dataset: Dataset, person: str) -> Refusal | None:
+def labelling_refusal(context: AppContext, dataset: Dataset, person: str) -> Refusal | None:
     """Returns why this person may not label the dataset's rows, None if they may."""
     refusal = authorization.refusal(context, person, "upload", dataset.owner)
     if refusal:
@@ -184,7 +193,7 @@ def _may_answer(context: AppContext, number: int, person: str) -> Labelling | Re
     labelling = context.store.labellings.get(number)
     if labelling is None or labelling.state != "open" or labelling.teacher:
         return _not_open(labelling)
-    return not_allowed(context, context.store.datasets.get(labelling.dataset_id), person) or labelling
+    return labelling_refusal(context, context.store.datasets.get(labelling.dataset_id), person) or labelling
 
 
 def _not_open(labelling: Labelling | None) -> Refusal:
@@ -290,8 +299,8 @@ def _choose(context: AppContext, labelling: Labelling) -> None:
 
 
 def _close(context: AppContext, labelling: Labelling) -> None:
-    """Writes the answers into the newest version, once no version is being checked: none may lose what the other
-    brings."""
+    """Writes the answers into the newest version. Waits while a version is being checked, whose changes would be lost
+    otherwise."""
     versions = context.store.datasets.versions(labelling.dataset)
     before = context.store.datasets.newest(labelling.dataset)
     report = datasets.report_of(before) if before else None
@@ -340,7 +349,7 @@ def _finish(
             before, sha256, columns = written
             newest = context.store.datasets.newest(labelling.dataset)
             if newest is None or newest.id != before.id:
-                # Another version came meanwhile: the answers are written into that one.
+                # A newer version was added meanwhile: the next tick writes the answers into that one.
                 if all(each.sha256 != sha256 for each in context.store.datasets.all()):
                     (context.settings.files / sha256).unlink(missing_ok=True)
                 return
@@ -397,7 +406,7 @@ def parts_of(context: AppContext, report: Report) -> DatasetParts:
 def retry_or_fail(context: AppContext, labelling: Labelling, trouble: str) -> None:
     now = context.clock()
     if labelling.tries + 1 >= TRIES:
-        fail(context, labelling, f"{trouble} It was tried {TRIES} times.")
+        fail(context, labelling, f"{trouble} Gave up after {TRIES} attempts.")
         return
     pause = min(2**labelling.tries, 120)
     context.store.labellings.move(
@@ -406,7 +415,8 @@ def retry_or_fail(context: AppContext, labelling: Labelling, trouble: str) -> No
 
 
 def fail(context: AppContext, labelling: Labelling, why: str) -> None:
-    """Ends a batch that can't go on. One with answers goes back to those who can try again: nothing is lost."""
+    """Ends a batch that can't continue. If people have answered it, it is opened again instead, so that no answer is
+    lost."""
     now = context.clock()
     with context.store.transaction():
         if labelling.state == "closing" and labelling.teacher is None:

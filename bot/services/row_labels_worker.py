@@ -1,5 +1,5 @@
-"""What labelling computes in a worker process: which rows to label, and the next version's file with people's
-answers."""
+"""The work of labelling that is done in worker processes: choosing the rows to label, and writing the next version's
+file with the answers."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ from trainers.evaluation.scores import read_label
 from trainers.types import Message
 
 TEXT, LABEL = "text", "label"
-UNKNOWN = "?"  # a chat has to have an answer
+UNKNOWN = "?"  # stands for the answer that is not known yet, since a chat must have one
 
 
 @dataclass(frozen=True)
 class QuestionFile:
-    """A file of rows without labels. `column`: where the dataset has its texts, if it is a table."""
+    """A file of unlabelled rows. `column` is the dataset's text column if it is a table, else None."""
 
     path: Path
     name: str
@@ -63,7 +63,7 @@ class DatasetParts:
 
 @dataclass(frozen=True)
 class RowChoice:
-    """`left_out` lines of the file have no text, or ask what the dataset asks."""
+    """The rows to label. `left_out` lines of the file have no text, or repeat a question of the dataset."""
 
     rows: tuple[ChosenRow, ...]
     left_out: int = 0
@@ -71,8 +71,8 @@ class RowChoice:
 
 @dataclass(frozen=True)
 class VersionFile:
-    """A version's file as it was uploaded or written. `system`: the instructions that a check put before its rows, as
-    it does with a table's."""
+    """A version's file, as it was uploaded or written. `system` are the instructions that the check puts before a
+    table's rows, None for files of chats."""
 
     files: Path
     sha256: str
@@ -89,7 +89,7 @@ class WrittenFile:
 
 @dataclass(frozen=True)
 class LabelledText:
-    """A new row. `teacher`: the model that labelled it; None: people did."""
+    """A new row. `teacher` is the model that labelled it, None if people did."""
 
     text: str
     label: str
@@ -98,7 +98,8 @@ class LabelledText:
 
 @dataclass(frozen=True)
 class TeacherQuestions:
-    """A file of chats, of which `sensitive` rows were left out beside `left_out` lines."""
+    """A file of chats for a teacher to answer. `left_out` lines were left out, `sensitive` of them for personal data or
+    a secret."""
 
     sha256: str
     rows: int
@@ -108,7 +109,8 @@ class TeacherQuestions:
 
 @dataclass(frozen=True)
 class TaughtRow:
-    """`given`: people's label of the same question; `label`: the teacher's, None where its answer is no label."""
+    """A row with people's label of the same question (`given`) and the teacher's (`label`); None if there is none, or
+    the teacher's answer is not one of the labels."""
 
     key: str
     text: str
@@ -119,7 +121,7 @@ class TaughtRow:
 def choose(
     dataset: str, parts: DatasetParts, file: QuestionFile | None, count: int, encoder: str
 ) -> RowChoice | Refusal:
-    """Chooses rows to label: of the file, or without one among the training rows whose label is doubted."""
+    """Chooses rows to label, from the file or, without one, from the training rows whose label is in doubt."""
     try:
         if file is None:
             rows = choose_doubted(parts.train, count, SEED, load_encoder(encoder))
@@ -139,9 +141,9 @@ def choose(
 def write_questions(
     parts: DatasetParts, file: QuestionFile, *, leaves: bool, presidio: bool
 ) -> TeacherQuestions | Refusal:
-    """Writes the file's rows as chats for a teacher to answer: those that may be added to the training rows, and those
-    that ask what a training row asks, with that row's label, for comparison. `leaves`: the teacher is elsewhere, so
-    rows with personal data or a secret are left out."""
+    """Writes the file's rows as chats for a teacher to answer. New questions can become training rows; questions that a
+    training row asks too are included with its label, for comparison. With `leaves` the teacher runs elsewhere, so rows
+    with personal data or a secret are left out."""
     questions = read_questions(file.path, file.name, file.column)
     if isinstance(questions, str):
         return Refusal(questions)
@@ -164,7 +166,7 @@ def write_questions(
 def read_teacher(
     files: Path, sha256: str, labels: Sequence[str], replies: Sequence[Reply]
 ) -> tuple[TaughtRow, ...]:
-    """Reads what a teacher answered to the rows that `write_questions` wrote."""
+    """Reads a teacher's answers to the rows that `write_questions` wrote."""
     rows = examples(files, sha256)
     return tuple(
         TaughtRow(
@@ -180,10 +182,12 @@ def read_teacher(
 def write_version(
     before: VersionFile, decided: Mapping[str, str | None], added: Sequence[LabelledText]
 ) -> WrittenFile:
-    """Writes the file of the next version: the rows of the one before with what was `decided` (the label, or None to
-    drop it, by question_key in hexadecimal), then those that are `added`. A table becomes JSON objects with a text and
-    a label, without the instructions that a check puts before them; all else becomes chats. The same answers give the
-    same bytes."""
+    """Writes the next version's file: the rows of the version `before` with the `decided` labels, then the `added`
+    rows. `decided` maps a row's question_key, in hexadecimal, to its label, or to None to drop the row.
+
+    A table becomes JSON objects with a text and a label, without the instructions that a check puts before them;
+    anything else becomes chats. The same answers give the same bytes.
+    """
     path = before.files / before.sha256
     reading = read(path, before.name, columns=before.columns, limits=FULL_LIST)
     rows = [changed for row in reading.examples if (changed := _changed(row, decided)) is not None]
@@ -200,7 +204,7 @@ def write_version(
 
 def _changed(row: Example, decided: Mapping[str, str | None]) -> Example | None:
     key, plain = question_key(row).hex(), replace(row, row=None)
-    # A row with an id beside its messages is a plain one, too; one with tools or weights stays as it came.
+    # A row with tools or weights is left as it is, but one that only has an id beside its messages can be changed.
     if key not in decided or (row.row is not None and row.row != chat_row(plain)):
         return row
     label = decided[key]
@@ -224,13 +228,13 @@ def _as_chat(row: LabelledText, system: str) -> Example:
 
 
 def _chat_line(row: LabelledText, system: str) -> bytes:
-    """A key beside the messages names the teacher; no trainer reads it."""
+    """Returns the row as a line of JSON. A teacher is named beside the messages, where trainers ignore it."""
     chat = chat_row(_as_chat(row, system))
     return orjson.dumps({**orjson.loads(chat), "teacher": row.teacher}) if row.teacher else chat
 
 
 def store_lines(folder: Path, lines: Iterable[bytes]) -> str:
-    """Writes lines into a file that is named by its sha256, as an upload is."""
+    """Writes lines into a file that is named by its sha256, as uploads are. Returns the sha256."""
     digest = hashlib.sha256()
     descriptor, name = tempfile.mkstemp(dir=folder, prefix="written-", suffix=".tmp")
     with os.fdopen(descriptor, "wb") as file:

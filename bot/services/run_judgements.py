@@ -1,7 +1,7 @@
-"""A tuned model's free text, judged beside its base's in the run's own step: by the same judge, the same questions and
-the same engine as the alternatives of a measurement.
+"""Has a model judge a tuned model's free text and its base's, as part of the run: with the same judge, questions and
+engine as the alternatives of a measurement.
 
-Where the judge can't be asked, may not read the rows, or would cost more than the plan allows, the score is the one
+If the judge can't be asked, may not read the rows, or would cost more than the plan allows, the answers are scored
 without a judge, and the result says why.
 """
 
@@ -25,7 +25,7 @@ from trainers.pricing import PriceList
 
 @dataclass(frozen=True)
 class ResultStep:
-    """A run whose model is measured, at a tick."""
+    """A run whose tuned model is being evaluated, at a tick."""
 
     context: AppContext
     run: Run
@@ -45,33 +45,33 @@ class ResultStep:
 
     @property
     def folder(self) -> Path:
-        """The folder of its plots and of the judge's questions, which goes when its dataset is deleted."""
+        """The folder of the run's plots and of the judge's questions. It is deleted with the dataset."""
         return self.context.settings.data / "plots" / f"run-{self.run.id}"
 
 
 def take_step(step: ResultStep, evaluation: Evaluation, arms: list[ArmProgress], spent_micros: int) -> bool:
-    """Asks the judge what has no verdict, once both models have answered. Returns whether nothing is left to ask it.
-    `spent_micros`: by training and answers."""
+    """Asks the judge the questions without a verdict, once both models have answered. Returns True once nothing is left
+    to ask. `spent_micros` is the cost of the training and the answers."""
     context, run, plan, judge = step.context, step.run, step.plan, step.judge
     if plan.judge is None:
         return True
     if judge.failed or judge.unpaired:
-        return not context.llm.drop(step.owner)  # what is under way has to be paid: it is waited for
-    of_judge = _ladder_plan(step, tuple(evaluation.keys))
-    consultation = Consultation(step.owner, of_judge, step.folder / "judge", evaluation.keys, arms, judge)
+        return not context.llm.drop(step.owner)  # questions under way will be billed, so wait for them
+    ladder_plan = _ladder_plan(step, tuple(evaluation.keys))
+    consultation = Consultation(step.owner, ladder_plan, step.folder / "judge", evaluation.keys, arms, judge)
     consulted = judgements.consult(context, consultation)
     if consulted is None or consulted.is_complete:
         return consulted is not None
-    # The rows have to be scanned before it is known whether the judge may read them.
-    waits = data_policy.unscanned(context, run.dataset_id, [plan.judge.partition("/")[0]])
+    provider = plan.judge.partition("/")[0]
+    # The rows must be scanned before it is known whether the judge may read them.
+    waits = data_policy.unscanned(context, run.dataset_id, [provider])
     so_far = spent_micros + spent(step)
-    trouble = consulted.answers.failed or judgements.too_dear(
-        of_judge, consulted, so_far, plan.maximum_micros
+    trouble = consulted.answers.failed or judgements.cost_problem(
+        ladder_plan, consulted, so_far, plan.maximum_micros
     )
     if trouble is None and waits is None:
-        provider = plan.judge.partition("/")[0]
         trouble = data_policy.dataset_refusal(context, run.dataset_id, [provider], plan.overridden)
-    judge = judgements.how_far(consulted, of_judge, has_pair=True)
+    judge = judgements.count_progress(consulted, ladder_plan, has_pair=True)
     if trouble:
         judge = replace(judge, failed=trouble) if consulted.is_first else replace(judge, unpaired=trouble)
     note = waits or (None if trouble else evaluation_engine.waiting_note(context, [plan.judge]))
@@ -96,23 +96,23 @@ def take_step(step: ResultStep, evaluation: Evaluation, arms: list[ArmProgress],
 
 
 def spent(step: ResultStep) -> int:
-    """Returns what the judge has cost in micro-dollars."""
+    """Returns the judge's cost in micro-dollars."""
     if step.plan.judge is None:
         return 0
-    of_judge, since = _ladder_plan(step, ()), step.run.state_since
-    return judgements.spent_micros(step.context, of_judge, step.folder / "judge", since)
+    folder, since = step.folder / "judge", step.run.state_since
+    return judgements.spent_micros(step.context, _ladder_plan(step, ()), folder, since)
 
 
 def judge_answers(step: ResultStep) -> JudgeAnswers | None:
     """Returns the judge's answers, None if there is no judge."""
     if step.plan.judge is None:
         return None
-    of_judge = _ladder_plan(step, ())
-    return judgements.read_judge_answers(step.context, of_judge, step.folder / "judge", step.judge)
+    folder = step.folder / "judge"
+    return judgements.read_judge_answers(step.context, _ladder_plan(step, ()), folder, step.judge)
 
 
 def _ladder_plan(step: ResultStep, arms: tuple[Candidate, ...]) -> LadderPlan:
-    """Returns what a judge's questions rest on, as for a measurement of these two."""
+    """Returns the plan that the judge's questions are made from, as if a measurement compared these candidates."""
     plan, judge = step.plan, str(step.plan.judge)
     listed = PriceList.from_json(plan.prices)
     price = next(price for price in reversed(listed.rows) if price.model == judge)

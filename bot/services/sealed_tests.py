@@ -1,8 +1,8 @@
-"""The sealed rows of a dataset, opened once: at a promotion the model, the one in use and the best alternative answer
-them, and that decides.
+"""The final test of a promotion: the model, the one in use and the best alternative answer the dataset's sealed rows,
+and the result decides.
 
-It is a ladder on the sealed part: its cost is agreed to, answers are stored, a kill loses nothing. promotions.py asks
-for it and records what comes of it.
+It is a ladder on the sealed part, so a person agrees to its cost, answers are stored, and a kill loses nothing.
+promotions.py asks for it and records its outcome.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from trainers.pricing import PriceList
 
 
 def has_sealed_rows(context: AppContext, run: Run) -> bool:
-    """Returns whether the version that a run trained on has a sealed part."""
+    """True if the version that a run trained on has a sealed part."""
     report = datasets.report_of(context.store.datasets.get(run.dataset_id))
     return report is not None and report.sealed_sha256 is not None
 
@@ -39,7 +39,7 @@ def has_sealed_rows(context: AppContext, run: Run) -> bool:
 def ask(
     context: AppContext, model: Model, run: Run, used: Model | None, person: str
 ) -> Measurement | Refusal:
-    """Records that the sealed rows are to be opened for this model; the ticks do the rest."""
+    """Records the request to open the sealed rows for this model; the ticks do the rest. `used` is the model in use."""
     version = context.store.datasets.get(run.dataset_id)
     report = datasets.report_of(version)
     if report is None:
@@ -52,8 +52,6 @@ def ask(
     plan = _plan(context, model, run, used, version, report)
     if isinstance(plan, Refusal):
         return plan
-    if same := measurements.find_open_duplicate(context, plan.to_json()):
-        return Refusal(f"The sealed rows are being answered already: m{same.id} decides.")
     rows = [context.settings.provider(name.partition("/")[0]) for name in plan.price_of]
     permission = data_policy.decide_egress(context, version, report, [row for row in rows if row], None)
     if isinstance(permission, Refusal):
@@ -63,6 +61,8 @@ def ask(
     if before:
         permission = replace(permission, notes=(*permission.notes, opened_before(before)))
     with context.store.transaction():
+        if same := measurements.find_open_duplicate(context, new.plan):
+            return Refusal(f"The sealed rows are being measured already: m{same.id} decides.")
         measurement = measurements.add(context, new, permission, action="measure")
         detail = f"{plan.n_holdout} sealed rows of {plan.title} for {model.name} by m{measurement.id}"
         opened = f", opened {pluralize(before, 'time')} before" if before else ""
@@ -73,25 +73,26 @@ def ask(
 def proof_of(
     context: AppContext, model: Model, used: Model | None, ladder: Ladder, on_holdout: PromotionEvidence
 ) -> PromotionEvidence:
-    """Returns the proof by the sealed rows alone; what does not hang on rows is that of the holdout."""
+    """Returns the proof with the scores and comparisons on the sealed rows in place of those on the holdout."""
     rungs = {rung.arm: rung for rung in ladder.rungs}
     own, theirs = rungs.pop(_arm(model), None), rungs.pop(_arm(used), None) if used else None
     if own is None:
         return replace(on_holdout, rung=None, best=None, against_used=None)
-    others = [_held_against(context, arm_name(rung.arm), own, rung) for rung in rungs.values()]
+    others = [_compare(context, arm_name(rung.arm), own, rung) for rung in rungs.values()]
     return replace(
         on_holdout,
         rung=own,
         best=best_comparison(others, on_holdout.limits.margin),
-        against_used=_held_against(context, used.name, own, theirs) if used and theirs else None,
+        against_used=_compare(context, used.name, own, theirs) if used and theirs else None,
     )
 
 
-def _held_against(context: AppContext, name: str, rung: Rung, other: Rung) -> ModelComparison:
+def _compare(context: AppContext, name: str, rung: Rung, other: Rung) -> ModelComparison:
     return compare_models(name, rung.scores, other.scores, _usd(context, rung), _usd(context, other))
 
 
 def _usd(context: AppContext, rung: Rung) -> Decimal | None:
+    """Returns the USD of 1,000 requests in production."""
     provider, _, model = (rung.arm.model or "").partition("/")
     return evidence.request_usd(context, provider, model, rung.usd_per_1000)
 
@@ -103,12 +104,12 @@ def _arm(model: Model) -> Candidate:
 def _plan(
     context: AppContext, model: Model, run: Run, used: Model | None, version: Dataset, report: Report
 ) -> LadderPlan | Refusal:
-    """Plans a ladder on the sealed rows, like the one that measured the best alternative. Where nothing was measured
-    the untuned base is that."""
+    """Plans a ladder on the sealed rows with the settings of the one that measured the best alternative. If nothing was
+    measured, the untuned base takes the alternative's place."""
     measured = evidence.load_evidence(context, version, report, None)
     before, best = _best_alternative(context, measured, version, report)
     trained = plan_from_json(run.plan)
-    rest = best or Candidate("zero", f"{run.provider}/{trained.base_model}")
+    alternative = best or Candidate("zero", f"{run.provider}/{trained.base_model}")
     like = before or LineUp((), (), "").plan(
         version.name,
         version.version,
@@ -118,11 +119,11 @@ def _plan(
         bar=measured.bar,
     )
     tuned = [each for each in (used, model) if each and each.gone_at is None]
-    stay = {rest.model, like.judge}
-    prices = [row for row in PriceList.from_json(like.prices).rows if row.model in stay]
+    asked = {alternative.model, like.judge}
+    prices = [row for row in PriceList.from_json(like.prices).rows if row.model in asked]
     if best is None:
-        # A plan's prices begin with the tuned model's row and the base model's.
-        prices.append(replace(PriceList.from_json(trained.prices).rows[1], model=str(rest.model)))
+        # the first two prices of a run's plan are the tuned model's and the base model's
+        prices.append(replace(PriceList.from_json(trained.prices).rows[1], model=str(alternative.model)))
     for each in tuned:
         price = models.price_of(context, each)
         if isinstance(price, Refusal):
@@ -130,9 +131,11 @@ def _plan(
         prices.append(replace(price, model=str(_arm(each).model)))
     return replace(
         like,
+        version=version.version,
+        bar=measured.bar,
         holdout_sha256=str(report.sealed_sha256),
         n_holdout=report.n_sealed,
-        arms=(rest, *map(_arm, tuned)),
+        arms=(alternative, *map(_arm, tuned)),
         prices=PriceList(tuple(prices), context.today()).to_json(),
         thinking=tuple(row.model for row in prices if context.settings.thinks(row.model)),
         search=None,
@@ -143,7 +146,8 @@ def _plan(
 def _best_alternative(
     context: AppContext, measured: Evidence, version: Dataset, report: Report
 ) -> tuple[LadderPlan | None, Candidate | None]:
-    """Returns the plan that measured the best alternative on this version's holdout, and that alternative."""
+    """Returns the plan that measured the best alternative on this version's holdout, and that alternative; (None, None)
+    if nothing was measured."""
     best = max(measured.alternatives, key=lambda rung: rung.score, default=None)
     versions = tuple(each.id for each in context.store.datasets.versions(version.name))
     for measurement in context.store.measurements.done(versions, "ladder"):

@@ -1,7 +1,7 @@
-"""Verdicts on what models answered to `try`, and the preference pairs that they make.
+"""Verdicts on answers to `/finetune try`, and the preference pairs made from them.
 
-Who asked says whether the answer was good, and of one that was not what would have been better. A better answer before
-the one that was not good is a pair; so is an answer that was found good before one to the same question that was not.
+The person who asked says whether the answer was good or, if it was not, writes a better one. A pair is an answer that
+was not good with a better one that somebody wrote, or with another answer to the same question that was good.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def mark_good(context: AppContext, number: int, person: str) -> str | Refusal:
 
 
 def correct(context: AppContext, number: int, person: str, better: str) -> str | Refusal:
-    """Records that an answer was not good, with a better one."""
+    """Records that an answer was not good, and the better one that the person wrote."""
     tried = may_judge(context, number, person)
     if isinstance(tried, Refusal):
         return tried
@@ -56,19 +56,18 @@ def correct(context: AppContext, number: int, person: str, better: str) -> str |
 
 
 def may_judge(context: AppContext, number: int, person: str) -> TriedAnswer | Refusal:
+    """Returns the answer, or why this person can't judge it."""
     refusal = authorization.refusal(context, person, "try")
     tried = context.store.tried_answers.get(number)
     if refusal:
         return refusal
     if tried is None or tried.person != person:
-        return Refusal(
-            "This answer is no longer stored. Ask the model again, and judge what it answers then."
-        )
+        return Refusal("This answer is no longer stored. Ask the model again, and judge its new answer.")
     return tried
 
 
 def make_pairs(context: AppContext, name: str, person: str, channel: str) -> Dataset | Refusal:
-    """Makes the pairs a dataset of their own, or its next version; it is checked as an upload is."""
+    """Makes the pairs a new dataset, or the next version of one; it is checked like an upload."""
     checked = datasets.load_usable(context, name, person, channel)
     if isinstance(checked, Refusal):
         return checked
@@ -82,7 +81,9 @@ def make_pairs(context: AppContext, name: str, person: str, channel: str) -> Dat
     title = dataset_name(f"{name}-pairs")
     if isinstance(title, Misread):
         return Refusal(title.sentence)
-    taken = Refusal(f"Another channel has a dataset {code(title)} already, so the pairs have no name.")
+    taken = Refusal(
+        f"Another channel already has a dataset {code(title)}, which is the name that the pairs would get."
+    )
     if context.store.datasets.owners().get(title, owner) != owner:
         return taken
     sha256 = store_lines(context.settings.files, map(orjson.dumps, pairs))
@@ -94,7 +95,8 @@ def make_pairs(context: AppContext, name: str, person: str, channel: str) -> Dat
 
 
 def _pairs(context: AppContext, dataset: str) -> list[dict[str, Any]]:
-    """Pairs each answer that was not good with each to the same question that was found better, in OpenAI's form."""
+    """Returns rows in OpenAI's format of preference pairs: each answer that was not good with each better one to the
+    same question."""
     by_question: dict[str, list[TriedAnswer]] = defaultdict(list)
     for tried in context.store.tried_answers.judged(dataset):
         by_question[normalised(tried.question)].append(tried)

@@ -1,8 +1,8 @@
-"""One size of a tuned model's learning curve: its job is created once and followed, then its model answers
-the holdout. Checks before each that the consent still holds.
+"""One size of a tuned model's learning curve: its job is created once and followed, then its model answers the holdout.
+The agreement to the cost is checked again before each of these.
 
-waiting → creating → training → evaluating → done, each written down before the next begins. A size that was trained
-before begins with evaluating."""
+waiting → creating → training → evaluating → done, each stored before the next begins. A size that was trained earlier
+begins with evaluating."""
 
 from __future__ import annotations
 
@@ -44,12 +44,12 @@ from trainers.types import Job, JobSpec
 
 DOUBT_S = 24 * 3600.0
 DOUBT_LOOK_S = 600.0
-GIVE_UP_UNSEEN_S = 3600.0  # a stopped curve waits so long for a provider that can't be looked at
+GIVE_UP_UNSEEN_S = 3600.0  # how long a stopped curve waits for a provider that can't be reached
 
 
 @dataclass(frozen=True)
 class CurveStep:
-    """`size` is at work. `progress` is up to date in this step; `measurement` is as it was last stored."""
+    """A curve and the `size` at work, at a tick. `measurement` is the stored row; `progress` is up to date."""
 
     context: AppContext
     measurement: Measurement
@@ -67,7 +67,7 @@ class CurveStep:
 
     @property
     def is_stopped(self) -> bool:
-        """By a person, or because it costs more than was agreed."""
+        """True if a person cancelled the curve, or it has cost more than was agreed."""
         return self.measurement.cancel_asked_by is not None or self.progress.is_over_agreed_cost
 
     @property
@@ -85,12 +85,13 @@ class CurveStep:
         return JobFiles(self.size.sha256)
 
     def is_agreed(self) -> bool:
-        """Returns whether the agreement still counts. If not, the curve ends, or waits for Slack."""
+        """True if the agreement to the cost still counts. If it doesn't, the curve fails; if that can't be checked now,
+        it waits."""
         match consent_refusal(self):
             case None:
                 return True
             case data_policy.Unsure(reason):
-                self.delete_uploads()  # no file stays where it may end here
+                self.delete_uploads()  # the curve may fail here, and must leave no file behind
                 self.wait(MAX_PAUSE_S / 8, reason)
             case data_policy.Forbidden(reason):
                 file = self.delete_uploads()
@@ -98,6 +99,7 @@ class CurveStep:
         return False
 
     def intend(self, ready: UploadedFiles) -> CurveStep | None:
+        """Stores that the job is about to be created. None if the curve was cancelled, frozen or moved meanwhile."""
         now = self.context.clock()
         size = self.size.to("creating", now, tries=self.size.tries + 1, file_id=ready.file_id)
         self.context.waits.since(now)
@@ -105,7 +107,7 @@ class CurveStep:
         is_cancelled = latest is None or latest.cancel_asked_by is not None
         if is_cancelled or freeze_scope.measurement_freeze(self.context, self.measurement):
             return None
-        return save_step(self.with_size(size).noted(None))
+        return save_step(self.with_size(size).with_note(None))
 
     def spec(self, ready: UploadedFiles) -> JobSpec:
         return JobSpec(
@@ -122,17 +124,17 @@ class CurveStep:
         now, store = self.context.clock(), self.context.store
         subject, detail = f"measurement {self.measurement.id}", f"job {job.id} on {self.size.rows} rows"
         with store.transaction():
-            if save_step(self.with_size(self.size.to("training", now, job_id=job.id)).noted(None)):
+            if save_step(self.with_size(self.size.to("training", now, job_id=job.id)).with_note(None)):
                 self.context.audit("finetune", "started", subject, detail)
 
     def wait(self, seconds: float, note: str | None = None) -> None:
-        """Takes the next step in so many seconds. A stopped curve doesn't wait forever for a provider that can't be
-        asked."""
+        """Takes the next step in this many seconds. A stopped curve doesn't wait forever for a provider that can't be
+        reached."""
         is_given_up = self.is_stopped and self.size.state == "creating"
         if note and is_given_up and self.context.clock() - self.size.since > GIVE_UP_UNSEEN_S:
             self.report_doubt(note)
         else:
-            save_step(self.noted(note), seconds=seconds)
+            save_step(self.with_note(note), seconds=seconds)
 
     def record_refusal(self, refused: Refused | Changed) -> None:
         file = self.delete_uploads()
@@ -140,13 +142,13 @@ class CurveStep:
         fail(self, f"{where}{file} No job was started for it.")
 
     def report_doubt(self, why: str) -> None:
-        """Looks again until it is seen whether the size at work costs money, a person gives it up, or a day is over. If
-        nobody could tell by then, the size's maximum counts as spent."""
+        """Handles a size whose job may or may not exist. Looks for the job again until its existence is clear, a person
+        cancels, or a day has passed; then the size's maximum counts as spent."""
         now, most = self.context.clock(), max(self.size.spent_micros, self.planned.most_micros)
         since = self.size.doubted_since or now
         if self.is_stopped or now - since > DOUBT_S:
             step = self.with_size(replace(self.size, spent_micros=most))
-            doubt = "Whether a job ran there stayed in doubt: the most that it could cost counts as spent."
+            doubt = "A job may have run there, so the maximum that it could cost counts as spent."
             text, spent = f"{escape(why)} {doubt}", step.progress.spent_micros
             if self.measurement.cancel_asked_by is None:
                 fail(step, text)
@@ -154,36 +156,39 @@ class CurveStep:
                 measurements.cancel(self.context, self.measurement, spent_micros=spent, reason=text)
             return
         note = (
-            f"{why} Looking again every ten minutes, for a day. Cancel gives it up; where nobody can tell by then, "
-            f"{usd_micros(most)} count as spent, the most that it could cost."
+            f"{why} Checking again every ten minutes, for a day or until somebody cancels. If it is still unclear "
+            f"then, {usd_micros(most)} will count as spent, the maximum that the job could cost."
         )
-        save_step(self.with_size(replace(self.size, doubted_since=since)).noted(note), seconds=DOUBT_LOOK_S)
+        save_step(
+            self.with_size(replace(self.size, doubted_since=since)).with_note(note), seconds=DOUBT_LOOK_S
+        )
 
     def delete_uploads(self) -> str:
-        """Returns what became of its file there, as a sentence after a space."""
+        """Deletes the size's file at the provider. Returns the outcome as a sentence after a space."""
         return provider_jobs.delete_uploads(self.context, self.trainer, self.files.hashes, self.owner)
 
     def with_size(self, size: SizeProgress) -> CurveStep:
         return replace(self, size=size, progress=self.progress.with_size(size))
 
-    def noted(self, note: str | None) -> CurveStep:
+    def with_note(self, note: str | None) -> CurveStep:
         return replace(self, progress=replace(self.progress, note=note))
 
     def spent(self, training: Progress, tokens: AnswerTotals | None = None) -> int:
-        """Returns the micro-dollars of the size at work. One that was trained before has no training to pay."""
+        """Returns the cost of the size at work in micro-dollars: its training, unless it was trained earlier, and its
+        answers."""
         prices = PriceList.from_json(self.plan.prices)
         (tuned,) = prices.rows
         both = replace(prices, rows=(tuned, tuned))
         trained = (both, training.train_seconds, training.trained_tokens)
         spent = actual_micros(*trained, tuned=tokens, billed_micros=training.billed_micros)
-        # where nobody counted what it trained, what was planned for it is owed, not nothing
+        # if the trainer reports neither tokens nor a bill, the planned cost is booked rather than nothing
         is_unknown = training.is_uncounted and is_paid_by_token(both)
         return spent + self.planned.training_micros if is_unknown else spent
 
 
 def save_step(step: CurveStep, *, seconds: float = 0.0) -> CurveStep | None:
-    """Stores the step, and shows it if there is anything new; the next one is in so many seconds. Returns None if
-    another thread was quicker."""
+    """Stores the step, and updates the card if anything changed. The next step follows in this many seconds. Returns
+    None if another thread moved the measurement first."""
     context, before = step.context, step.measurement
     now = context.clock()
     with context.store.transaction():
@@ -198,12 +203,12 @@ def save_step(step: CurveStep, *, seconds: float = 0.0) -> CurveStep | None:
 
 
 def stop(step: CurveStep) -> None:
-    """Ends a stopped curve when nothing goes on at the trainer."""
+    """Ends a stopped curve. Call it once nothing of it is running at the trainer."""
     measurement, progress = step.measurement, step.progress
     if measurement.cancel_asked_by:
         measurements.cancel(step.context, measurement, spent_micros=progress.spent_micros)
     else:
-        fail(step, f"It has cost more than the {usd_micros(progress.most_micros)} that were agreed.")
+        fail(step, f"It has cost more than was agreed ({usd_micros(progress.most_micros)}).")
 
 
 def fail(step: CurveStep, why: str) -> None:
@@ -212,27 +217,29 @@ def fail(step: CurveStep, why: str) -> None:
 
 
 def consent_refusal(step: CurveStep) -> Unsure | Forbidden | None:
-    """Returns why the agreement doesn't count any more, by Slack and the rules as they are now, None if it does. It is
-    that of the person who agreed to the cost or, if it was free, who asked for it."""
+    """Returns why the agreement no longer counts, by Slack and today's rules; None if it does. The agreement is that of
+    the person who agreed to the cost or, if there was none, who asked for the curve."""
     context, measurement = step.context, step.measurement
-    speaks_against = egress_refusal(context, measurement)
-    if speaks_against:
-        return speaks_against
+    egress_problem = egress_refusal(context, measurement)
+    if egress_problem:
+        return egress_problem
     person = step.progress.agreed_by or measurement.requested_by
     caller = authorization.look_up(context, person, "measure", measurement.channel)
     if authorization.refusal_for(caller, "measure") is None:
         return None
     if not authorization.is_certain(caller):
-        return Unsure("Slack didn't say whether the person who agreed still may, so no job is created yet.")
+        return Unsure(
+            "No job is created yet, because Slack didn't say whether the person who agreed is still allowed to."
+        )
     where = context.settings.policy.named("measure").where
     place = "" if where == BUILT_IN else f" ({where})"
-    return Forbidden(f"<@{person}>, whose yes it goes by, may not measure here any more{place}.")
+    return Forbidden(f"<@{person}>, who agreed to this, may not measure here any more{place}.")
 
 
 def evaluation_of(
     context: AppContext, measurement: Measurement, plan: TunedCurvePlan, model: str
 ) -> Evaluation:
-    """Returns the evaluation of one size's model, which answers every held-out row as a run's tuned model does. `model`
+    """Returns the evaluation in which one size's model answers every held-out row, as a run's tuned model does. `model`
     is its name at the provider."""
     candidate = run_results.tuned_candidate(plan.provider, model)
     keys, questions = run_results.questions_of(
@@ -246,7 +253,7 @@ def evaluation_of(
 
 
 def texts_of(context: AppContext, measurement: Measurement, plan: TunedCurvePlan, model: str) -> list[str]:
-    """Returns its answer to each held-out row, '' where a question was declined."""
+    """Returns the model's answer to each held-out row, '' if the question was declined."""
     evaluation = evaluation_of(context, measurement, plan, model)
     arms = [ArmProgress(candidate, len(keys)) for candidate, keys in evaluation.keys.items()]
     (replies,) = evaluation_engine.replies(context, evaluation.keys, arms).values()
@@ -254,7 +261,8 @@ def texts_of(context: AppContext, measurement: Measurement, plan: TunedCurvePlan
 
 
 def evaluate(step: CurveStep) -> None:
-    """Asks what is missing. Questions under way have to be paid, so they are waited for, whatever happens."""
+    """Asks the questions without an answer. Questions under way will be billed, so even a curve that ends waits for
+    them."""
     context, measurement = step.context, step.measurement
     evaluation = evaluation_of(context, measurement, step.plan, str(step.size.model))
     evaluation = replace(evaluation, since=step.progress.started_at)
@@ -277,16 +285,16 @@ def evaluate(step: CurveStep) -> None:
         if not context.llm.drop(step.owner):
             fail(step, against.reason)
     elif missing:
-        save_step(step.noted(evaluation_engine.waiting_note(context, [str(candidate.model)])))
+        save_step(step.with_note(evaluation_engine.waiting_note(context, [str(candidate.model)])))
         evaluation_engine.ask(context, evaluation, answers.unasked if against is None else frozenset())
     else:
-        save_step(step.with_size(step.size.to("done", context.clock())).noted(None))
+        save_step(step.with_size(step.size.to("done", context.clock())).with_note(None))
 
 
 def advance(step: CurveStep) -> None:
     """Takes one step of the size at work."""
     if step.plan.provider not in step.context.trainers:
-        save_step(step.noted(lost_key_text(step.context, step.plan.provider)), seconds=MAX_PAUSE_S / 2)
+        save_step(step.with_note(lost_key_text(step.context, step.plan.provider)), seconds=MAX_PAUSE_S / 2)
         return
     match step.size.state:
         case "waiting" if step.is_stopped:
@@ -294,7 +302,7 @@ def advance(step: CurveStep) -> None:
         case "waiting" | "creating" if other := plans.destination_change(step.context, step.plan):
             _stop_elsewhere(step, other)
         case "creating" if step.is_stopped:
-            # a job that is found is cancelled by the next step
+            # if a job is found, the next step cancels it
             if provider_jobs.is_surely_absent(step):
                 stop(step)
         case "evaluating" if step.is_stopped:
@@ -303,7 +311,7 @@ def advance(step: CurveStep) -> None:
             provider_jobs.look_without_creating(step, HOLD_S)
         case "waiting" if not step.is_agreed():
             pass
-        case "waiting" | "creating":  # a job that may be there is looked for before the yes to it
+        case "waiting" | "creating":  # looks for an existing job, then checks the agreement again
             provider_jobs.create(step)
         case "training":
             size, wish = step.size, "cancel" if step.is_stopped else None
@@ -312,12 +320,12 @@ def advance(step: CurveStep) -> None:
                 job, training = looked
                 spent = step.spent(training)
                 if job.status == "cancelled" and size.training.running_since is not None:
-                    # As of a run: a vendor that says no cost of it will hardly give it away.
+                    # As for a run: if the vendor reports no cost, assume that it bills the share that was trained.
                     spent = spent or round(step.planned.training_micros * training.share_trained)
                 seen = replace(size, training=training, spent_micros=spent, doubted_since=None)
-                _take(step.with_size(seen).noted(training.note), job)
+                _take_status(step.with_size(seen).with_note(training.note), job)
         case "evaluating" if freeze_scope.measurement_freeze(step.context, step.measurement):
-            step.context.llm.drop(step.owner)  # answers under way are kept when they come
+            step.context.llm.drop(step.owner)  # answers to questions under way are still stored
             save_step(step, seconds=HOLD_S)
         case "evaluating":
             evaluate(step)
@@ -326,17 +334,17 @@ def advance(step: CurveStep) -> None:
 
 
 def _stop_elsewhere(step: CurveStep, why: str) -> None:
-    """Ends a curve that would train elsewhere than was agreed, or another model. An uncertain create can't be looked
-    for from here."""
+    """Ends a curve whose training would now go elsewhere than agreed, or to another model. A job that may have been
+    created at the old place can't be looked up from here."""
     if step.size.state == "creating":
-        step.report_doubt(f"{why} A job may have been created before that; please check at the trainer.")
+        step.report_doubt(f"{why} A job may have been created there before that. Please check.")
         return
     file = step.delete_uploads()
     fail(step, f"{why}{file} No job was started for {pluralize(step.size.rows, 'row')}. Ask for a new curve.")
 
 
-def _take(step: CurveStep, job: Job) -> None:
-    """Takes over the job's status. The model is only measured, so its file is deleted as soon as its job is over."""
+def _take_status(step: CurveStep, job: Job) -> None:
+    """Takes over the job's status. Its training file is deleted as soon as the job is over."""
     now = step.context.clock()
     is_nameless = job.status == "succeeded" and job.fine_tuned_model is None
     if not job.is_final or (is_nameless and now - (job.finished_at or step.size.since) < REGISTERED_S):
@@ -349,7 +357,7 @@ def _take(step: CurveStep, job: Job) -> None:
             step.with_size(step.size.to("evaluating", step.context.clock(), model=job.fine_tuned_model))
         )
     elif job.status == "succeeded":
-        fail(step, f"{trained} gave a model without a name to ask it by.")
+        fail(step, f"{trained} succeeded, but the trainer gave its model no name to ask it by.")
     elif job.status == "failed":
         fail(step, f"{trained} failed: {escape(job.error_message or 'the trainer gave no reason')}")
     elif step.is_stopped:
@@ -359,8 +367,8 @@ def _take(step: CurveStep, job: Job) -> None:
 
 
 def curve_in_doubt(measurement: Measurement, now: float) -> str | None:
-    """The progress of a curve after a restore. It trains a model a size, one after the other: of those not begun in the
-    backup, any may have its job."""
+    """Returns the progress, as JSON, of a curve in a restored backup; None if it is no running curve of a tuned model.
+    Any size that had no job in the backup may have one by now, so all of them count as an uncertain create."""
     if measurement.state != "running" or measurement.kind != "curve" or not measurement.progress:
         return None
     if not isinstance(plan_of(measurement.plan), TunedCurvePlan):

@@ -1,7 +1,7 @@
 """Asks a vendor what a job would cost there, once its plan is posted, so that approvers see its figure beside ours.
 
-Before an approval no row may leave. A vendor prices tokens, not words: what it is sent for this is a file of as many
-rows and tokens, made of one word, which is deleted again.
+No row may leave before the approval. Since a vendor prices tokens and not their meaning, it gets a stand-in: a file
+with as many rows and tokens that repeats one word. The file is deleted afterwards.
 """
 
 from __future__ import annotations
@@ -25,21 +25,22 @@ from trainers.tokens import count_chat
 from trainers.types import JobEstimate, Message
 
 AGAIN_S, PATIENCE_S = 5.0, 90.0
-MOST_TOKENS = 50_000_000  # a file of 200 MB
-NO_CREDIT = (402, 403)
+MOST_TOKENS = 50_000_000  # a stand-in file of 200 MB
+NO_CREDIT = (402, 403)  # statuses with which a vendor refuses an account that can't pay
 SHORTEST = (Message("user", "the"), Message("assistant", "the"))
 
 log = logging.getLogger(__name__)
 
 
 def ask(context: AppContext, run: Run, plan: Plan) -> VendorEstimate | str | None:
-    """Returns the vendor's figure, None if it is to be asked again in a moment, or why it would not train for us."""
+    """Returns the vendor's estimate, None if it has to be asked again in `AGAIN_S`, or as a text why the vendor would
+    not train for this account."""
     trainer = context.trainers.get(run.provider)
     tokens = plan.training_tokens // int(dict(plan.hyperparameters).get("n_epochs", 1))
     if trainer is None or not trainer.provider.can("estimate"):
         return VendorEstimate()
     if plan.method != "supervised" or tokens > MOST_TOKENS:
-        return VendorEstimate(why="the file for it would be too large" if tokens > MOST_TOKENS else "")
+        return VendorEstimate(why="the file to ask with would be too large" if tokens > MOST_TOKENS else "")
     try:
         answer = _ask_with_stand_in(context, trainer, run, plan, tokens)
     except Refused as refused:
@@ -51,13 +52,14 @@ def ask(context: AppContext, run: Run, plan: Plan) -> VendorEstimate | str | Non
     if answer.usd is not None:
         return VendorEstimate(to_micros(answer.usd), is_affordable=answer.is_affordable)
     is_late = context.clock() - run.state_since > PATIENCE_S
-    return VendorEstimate(why=answer.why or "it is not ready") if is_late else None
+    return VendorEstimate(why=answer.why or "it was not ready in time") if is_late else None
 
 
 def _ask_with_stand_in(
     context: AppContext, trainer: Trainer, run: Run, plan: Plan, tokens: int
 ) -> JobEstimate:
-    """Sends a file of as many tokens. One that the vendor still checks stays there for the next time."""
+    """Uploads the stand-in and asks for its price. While the vendor is still checking the file it stays there for the
+    next attempt; `delete_unneeded_uploads` deletes it if there is none."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "tokens.jsonl"
         with path.open("w", encoding="utf-8") as file:
@@ -77,7 +79,8 @@ def _ask_with_stand_in(
 
 
 def stand_in_rows(rows: int, tokens: int) -> Iterator[str]:
-    """Yields `rows` chats as lines, with `tokens` in all, unless even chats of two words have more."""
+    """Yields `rows` chats as lines of JSON, with `tokens` tokens in total, or more if even chats of two words exceed
+    that."""
     least = count_chat([SHORTEST]).total[0]
     mean, more = divmod(tokens, rows)
     for number in range(rows):

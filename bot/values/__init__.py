@@ -1,2 +1,1 @@
-"""Frozen values that every layer reads: what runs, evaluations and learning curves were asked to do, how far
-they are and what came out."""
+"""Frozen values that every layer reads: the plans, progress and results of runs, evaluations and learning curves."""

@@ -1,4 +1,4 @@
-"""What an evaluation was asked to do and how far it is: frozen values, stored as JSON."""
+"""The plan and the progress of an evaluation: frozen values, stored as JSON."""
 
 from __future__ import annotations
 
@@ -20,8 +20,9 @@ Stage = Literal[
 
 @dataclass(frozen=True)
 class SearchPlan:
-    """A better prompt is looked for, for `model`, 'provider/model', and written by the model `writer`. It may cost
-    `most_micros`, measuring the prompt on the held-out rows included."""
+    """A search for a better prompt for `model`, with prompts proposed by the model `writer` (names are
+    'provider/model'). It may cost `most_micros` micro-dollars, including the measurement of the new prompt on the
+    held-out rows."""
 
     model: str
     writer: str
@@ -30,15 +31,20 @@ class SearchPlan:
 
 @dataclass(frozen=True)
 class LadderPlan(JsonValue):
-    """Everything that a ladder rests on. `labels` is empty for free text; `documents` are the sha256 of texts
-    given as knowledge; `prices` (a PriceList as JSON) has a row for each model that is asked, by its name
-    'provider/model'. Passages with personal data are `withheld_from` models on other machines without a waiver.
-    `judge` is the model, by such a name, that judges free text. Those that are `thinking` before they answer get
-    room for it. `teaches`: the number of the labelling whose rows the one candidate labels: they stand in the holdout's
-    place, and nothing is measured. `optimised` is the prompt of the candidates with that rung: from an earlier
-    measurement, or, once the `search` is over, what it brought. `chooses_shots`: on training rows first. `promotes`:
-    the tuned model that is deployed if it is the better one; then the rows are the sealed ones. `encoder`: which one,
-    where that rung is measured. `longest_answer`: the tokens of the dataset's longest."""
+    """Everything that a ladder depends on. Models are named 'provider/model'.
+
+    `labels` is empty for free text. `documents` are the sha256 of texts for retrieval. `prices` is a PriceList as JSON
+    with a row for each model that is asked. `withheld_from` are the models that see no passage with personal data,
+    because they run elsewhere and there is no waiver. `judge` is the model that scores free text. `thinking` are the
+    models that think before they answer, and need room for it.
+
+    `teaches` is the number of a labelling: the only candidate then labels that batch's rows, which take the holdout's
+    place, and nothing is scored. `optimised` is the prompt of the rung `optimised`: from an earlier measurement, or the
+    one that `search` has found. With `chooses_shots` the number of examples is chosen on training rows first.
+    `promotes` is the tuned model that is deployed if it turns out better; the rows are then the sealed ones. `encoder`
+    is the one that the rungs `encoder` and `retrieval` use. `longest_answer` is the tokens of the dataset's longest
+    answer.
+    """
 
     dataset: str
     version: int
@@ -64,7 +70,7 @@ class LadderPlan(JsonValue):
     longest_answer: int = 0
 
     def room(self, model: str) -> int:
-        """Tokens that an answer of this model, 'provider/model', may take on top of its longest text."""
+        """Tokens that this model may spend on thinking, on top of its longest answer."""
         return thinking_tokens(model in self.thinking)
 
     @property
@@ -78,7 +84,8 @@ class LadderPlan(JsonValue):
 
 @dataclass(frozen=True)
 class CurvePlan(JsonValue):
-    """`label_usd` is what one labelled row costs, as text, where somebody has said so."""
+    """The plan of a classical model's learning curve. `predict` are the numbers of rows to extrapolate to. `label_usd`
+    is the price of one labelled row as text, None if nobody has stated it."""
 
     dataset: str
     version: int
@@ -94,10 +101,9 @@ class CurvePlan(JsonValue):
 
 @dataclass(frozen=True)
 class ArmProgress:
-    """`answered` of `of` rows have a reply; `declined` are the keys of questions that get none: they count as
-    empty answers, and `why_declined` is what the provider said of the first. `failed` says why an arm is left out.
-    `work` is how long one of its answers takes beside those of the other arms; only the ratios count.
-    """
+    """How far one candidate is: `answered` of `of` rows have a reply. `declined` are the keys of questions that the
+    provider refuses to answer, which count as empty answers; `why_declined` is its reason for the first. `failed` says
+    why the candidate is left out. `work` is how long one of its answers takes relative to other candidates'."""
 
     arm: Candidate
     of: int
@@ -114,8 +120,8 @@ class ArmProgress:
 
 @dataclass(frozen=True)
 class JudgedPair:
-    """The two best arms, row by row of the holdout: whose answer the judge finds better. None where it said
-    something else once the two answers had changed places, or nothing that could be read."""
+    """The judge's choice between the answers of the two best candidates, for each held-out row. None if it chose
+    differently when the two answers were swapped, or if its verdict could not be read."""
 
     first: Candidate
     second: Candidate
@@ -127,11 +133,9 @@ class JudgedPair:
 
 @dataclass(frozen=True)
 class JudgeProgress:
-    """How far the model that judges is: `answered` of about `of` questions; `declined` are keys of those that get
-    no answer. `failed` says why its verdicts decide nothing, `unpaired` why the best two were not compared.
-
-    Once it is through, `unread` of `judged` answers have no verdict that could be read.
-    """
+    """How far the judge is: `answered` of about `of` questions. `declined` are the keys of questions that its provider
+    refuses to answer. `failed` says why its verdicts don't count, `unpaired` why the best two candidates were not
+    compared. When it is done, `unread` of the `judged` answers have no readable verdict."""
 
     of: int = 0
     answered: int = 0
@@ -145,7 +149,7 @@ class JudgeProgress:
 
 @dataclass(frozen=True)
 class ShotsTried:
-    """How good a prompt with so many examples is on `rows` training rows, from 0 to 1."""
+    """The score, from 0 to 1, that a prompt with the candidate's number of examples reached on `rows` training rows."""
 
     arm: Candidate
     share: float
@@ -154,12 +158,12 @@ class ShotsTried:
 
 @dataclass(frozen=True)
 class SearchProgress:
-    """How far the search for a better prompt is: `answered` questions, `tried` prompts. `start_share` and `share`: how
-    good `start` and `prompt`, the best so far, are on `rows` training rows, from 0 to 1.
+    """How far the search for a better prompt is: `answered` questions, `tried` prompts. `start_share` and `share` are
+    the scores of `start` and of `prompt`, the best so far, on `rows` training rows, from 0 to 1.
 
-    `asked` of its questions were asked by now. Where a restart forgot that some were under way, those may have been
-    paid: `lost_micros`, which count against its budget. `declined` are keys of questions that get no answer. `ended`
-    says why it stopped before it was through.
+    `asked` is the number of questions asked so far. If a restart lost questions that were under way, they may have been
+    billed: `lost_micros` is their maximum, and counts against the budget. `declined` are the keys of questions that the
+    provider refuses to answer. `ended` says why the search stopped early.
     """
 
     answered: int = 0
@@ -183,10 +187,13 @@ class SearchProgress:
 
 @dataclass(frozen=True)
 class LadderProgress(JsonValue):
-    """`asking` waits for a person's yes to `most_micros`. `note` is a sentence about a hiccup or a wait.
-    `spent_micros` is what the answers so far have cost. `judge` is None before a model is asked to judge. The pace is
-    taken from `paced_at`, when the first answers were there and `paced_work` was done: before that a model loads, and
-    answers from earlier measurements cost no time."""
+    """How far a ladder is. In the stage `asking` it waits for a person to agree to `most_micros`. `spent_micros` is the
+    cost of the answers so far. `note` is a sentence about a delay. `judge` is None until a judge is asked.
+
+    The pace is measured from `paced_at`, when `paced_work` had been done: the time before the first new answers is
+    left out, since a model loads then, and answers from earlier measurements take no time. `shots_micros` is the cost
+    of choosing the number of examples.
+    """
 
     stage: Stage = "preparing"
     arms: tuple[ArmProgress, ...] = ()
@@ -212,7 +219,7 @@ class LadderProgress(JsonValue):
 
     @property
     def share(self) -> float:
-        """How much of the work is done, 0 to 1."""
+        """The share of the work that is done, from 0 to 1."""
         return self._done / self._work if self._work else 0.0
 
     @property
@@ -225,7 +232,7 @@ class LadderProgress(JsonValue):
         return sum((arm.answered + len(arm.declined)) * arm.work for arm in arms)
 
     def begun(self, now: float, _by: str | None = None) -> LadderProgress:
-        """Returns the progress at its start, once its cost is agreed to or there is none."""
+        """Returns the progress of a ladder that starts now. A tuned curve's progress also stores who agreed."""
         begun = replace(self, started_at=now)
         return replace(begun, stage="choosing") if self.shot_arms else begun.after_shots()
 
@@ -235,17 +242,17 @@ class LadderProgress(JsonValue):
 
     @property
     def before_measuring_micros(self) -> int:
-        """What choosing examples and looking for a prompt have cost."""
+        """The cost of choosing the number of examples and of the prompt search."""
         return self.shots_micros + (self.search.spent_micros if self.search else 0)
 
     def paced(self, now: float) -> LadderProgress:
-        """Notes when the pace begins, once there are answers."""
+        """Returns the progress with the start of the pace, once there are answers."""
         if self.paced_at is not None or not self._done:
             return self
         return replace(self, paced_at=now, paced_work=self._done)
 
     def seconds_left(self, now: float) -> float | None:
-        """Returns the seconds left by the pace so far, None if nothing has come since it began."""
+        """Returns the seconds left at the pace so far, None if no answer has come since it began."""
         since = self._done - self.paced_work
         if self.paced_at is None or since <= 0:
             return None

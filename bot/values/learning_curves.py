@@ -1,5 +1,4 @@
-"""A tuned model's learning curve: how many rows are trained on, and how far it is. Frozen values, stored as
-JSON."""
+"""The plan and the progress of a tuned model's learning curve: frozen values, stored as JSON."""
 
 from __future__ import annotations
 
@@ -23,7 +22,8 @@ FEWEST_TUNED_ROWS = 40  # a quarter of them are the 10 that trainers ask for
 
 @dataclass(frozen=True)
 class PlannedSize:
-    """So many training rows, and what training on them and asking the model cost at most, in micro-dollars."""
+    """One point of a curve: a training on `rows` rows, and the maximum cost of that training and of asking its model,
+    in micro-dollars."""
 
     rows: int
     hyperparameters: tuple[tuple[str, Hyperparameter], ...]
@@ -37,8 +37,9 @@ class PlannedSize:
 
 @dataclass(frozen=True)
 class TunedCurvePlan(JsonValue):
-    """`sizes` grow, and the last one is all rows. `prices`: a PriceList as JSON, of the tuned model alone.
-    `label_usd` is what one labelled row costs, as text, where somebody has said so. `destination` None: as in Plan."""
+    """The plan of a curve. `sizes` grow, and the last one has all rows. `prices` is a PriceList as JSON with the tuned
+    model alone. `label_usd` is the price of one labelled row as text, None if nobody has stated it. `destination` is
+    None in plans that were stored before it was recorded."""
 
     dataset: str
     version: int
@@ -68,7 +69,7 @@ class TunedCurvePlan(JsonValue):
         return Candidate("tuned", self.target)
 
     def to_json(self) -> str:
-        """Leaves out what an older plan lacks, so that its jobs keep their keys."""
+        """Leaves out fields that plans of older versions lack: the keys of their jobs are hashes of this text."""
         fields = asdict(self)
         if self.destination is None:
             del fields["destination"]
@@ -84,18 +85,19 @@ def plan_of(text: str) -> CurvePlan | TunedCurvePlan:
 
 
 def key_of(number: int, plan: TunedCurvePlan, sha256: str) -> str:
-    """Our name for the job that trains this file in measurement `number`: always the same, and no other job's."""
+    """Returns our key for the job that trains this file in measurement `number`: always the same, and unique to it."""
     text = json.dumps([number, plan.to_json(), sha256])
     return f"ft-{hashlib.sha256(text.encode()).hexdigest()[:24]}"
 
 
 @dataclass(frozen=True)
 class SizeProgress:
-    """One size on its way. `since`: unix seconds of the state, `tries` of creating its job. `model` is its name at
-    the provider; `from_before` says where it was trained, where that was before this measurement. `doubted_since`:
-    nobody can tell since then whether its job is there.
+    """How far one size is. `since` is when its state began, in unix seconds; `tries` counts attempts to create its job.
+    `model` is its name at the provider. `from_before` names the run or measurement that trained it earlier, None if
+    this measurement trains it. `doubted_since` is when it became uncertain whether its job exists.
 
-    `answered` held-out rows have an answer, `declined` are keys of questions that get none: they count as wrong.
+    `answered` held-out rows have an answer. `declined` are the keys of questions that the provider refuses to answer,
+    which count as wrong.
     """
 
     rows: int
@@ -120,9 +122,9 @@ class SizeProgress:
 
 @dataclass(frozen=True)
 class TunedCurveProgress(JsonValue):
-    """`asking` waits for a person's yes to `most_micros`, which `agreed_by` gave. `started_at`: unix seconds; answers
-    of before are free. `note` is a sentence about a hiccup or a wait. `beside` is the classical rung's Curve as JSON,
-    once judged."""
+    """How far a curve is. In the stage `asking` it waits for a person, later `agreed_by`, to agree to `most_micros`.
+    Answers from before `started_at` (unix seconds) are free. `note` is a sentence about a delay. `beside` is the
+    classical model's Curve as JSON, None until the curve is judged."""
 
     stage: Stage = "preparing"
     sizes: tuple[SizeProgress, ...] = ()
@@ -134,7 +136,7 @@ class TunedCurveProgress(JsonValue):
 
     @property
     def at(self) -> int | None:
-        """Which size is at work; None once all are done."""
+        """The index of the size at work, None once all are done."""
         return next((at for at, progress in enumerate(self.sizes) if progress.state != "done"), None)
 
     @property
@@ -147,6 +149,7 @@ class TunedCurveProgress(JsonValue):
 
     @property
     def to_train(self) -> int:
+        """The number of sizes that this measurement trains itself."""
         return sum(size.from_before is None for size in self.sizes)
 
     @property
@@ -154,16 +157,16 @@ class TunedCurveProgress(JsonValue):
         return Curve.from_json(self.beside) if self.beside else None
 
     def begun(self, now: float, by: str | None = None) -> TunedCurveProgress:
-        """Returns the progress at its start, once `by` has agreed to its cost or there is none."""
+        """Returns the progress of a curve that starts now; `by` agreed to its cost, None if it is free."""
         return replace(self, stage="training", started_at=now, agreed_by=by)
 
     def with_size(self, size: SizeProgress) -> TunedCurveProgress:
-        """Puts a size in the place of the one with as many rows."""
+        """Replaces the size that has the same number of rows."""
         return replace(
             self, sizes=tuple(size if progress.rows == size.rows else progress for progress in self.sizes)
         )
 
 
 def curve_sizes(rows: int) -> Sequence[int]:
-    """Returns a quarter, half and all of the rows."""
+    """Returns the sizes of a curve: a quarter, half and all of the rows."""
     return (rows // 4, rows // 2, rows)

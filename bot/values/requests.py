@@ -1,4 +1,4 @@
-"""What people ask the services for, where it takes more than a name or a number."""
+"""Requests that people make to the services, one class for each that takes more than a name or a number."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from trainers.evaluation.results import RungName
 
 @dataclass(frozen=True)
 class Estimate:
-    """`bar` and `task` None: as they are set for the dataset."""
+    """`bar` and `task` default to the dataset's settings."""
 
     dataset: str
     question: Question
@@ -23,7 +23,7 @@ class Estimate:
 
 @dataclass(frozen=True)
 class Start:
-    """`because`: why a soft rule about data does not apply; the same in the classes below."""
+    """`because` is the reason to override a soft rule about data, here and in the classes below."""
 
     dataset: str
     question: Question
@@ -32,10 +32,13 @@ class Start:
 
 @dataclass(frozen=True)
 class Baseline:
-    """Empty `models`: the bot's own trainer's. Empty `rungs`: all that fit. `bar` and `task` None: as they are set for
-    the dataset. `judge` None: no model judges. `shots`: examples in a prompt; 0: as many
-    as do best on training rows, None: ten. `optimise`: dollars for a search for a better prompt,
-    by the model `writer`; None: by the first of the models."""
+    """A measurement of candidates. Without `models` those of the bot's own trainer are asked, without `rungs` every
+    rung that fits is measured. `bar` and `task` default to the dataset's settings. `judge` None: no model judges.
+
+    `shots` is the number of examples in a prompt: None for ten, 0 for the number that does best on training rows.
+    `optimise` is the budget in USD of a search for a better prompt, which the model `writer` proposes; without a writer
+    the first of the models does.
+    """
 
     dataset: str
     models: tuple[str, ...] = ()
@@ -52,8 +55,9 @@ class Baseline:
 
 @dataclass(frozen=True)
 class Curve:
-    """`target`: the model whose learning curve is wanted; None: the classical model's, which is free. `predict`:
-    numbers of rows to extend the curve to; empty: the usual ones. `label_usd` None: as it was said last."""
+    """A learning curve of the model `target`, or of the classical model, which is free, if that is None. `predict` are
+    the numbers of rows to extrapolate to; empty means the usual ones. `label_usd` defaults to the last one that
+    somebody stated."""
 
     dataset: str
     target: str | None
@@ -64,7 +68,7 @@ class Curve:
 
 @dataclass(frozen=True)
 class Delete:
-    """All versions, or those that were uploaded before a day (UTC)."""
+    """Delete all versions of a dataset, or those that were uploaded before a day (UTC)."""
 
     dataset: str
     before: date | None = None

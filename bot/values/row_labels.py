@@ -1,5 +1,4 @@
-"""What comes of people's answers to a batch of rows: the label of each row, what changes, and how far two people agree.
-Pure."""
+"""Tallies people's answers to a batch of rows: the label of each row, what changes, and how far people agree. Pure."""
 
 from __future__ import annotations
 
@@ -14,17 +13,18 @@ from trainers.evaluation.judge_agreement import Agreement, agreement
 if TYPE_CHECKING:  # storage opens the database's library, which the command line need not load
     from storage.records import LabellingRow, RowLabel
 
-DROPPED = ""  # no label is empty
-USUAL_ROWS, MOST_ROWS = 20, 200
-"""Of a batch: an hour's work at most."""
+DROPPED = ""  # can't be mistaken for a label: no label is empty
+USUAL_ROWS, MOST_ROWS = 20, 200  # rows in a batch: an hour of work at most
 
 
 @dataclass(frozen=True)
 class BatchOutcome:
-    """`answered` of `rows` rows have an answer. `decided`: the label of each row that more people gave than any other,
-    None where it is to be dropped; on the `disputed` ones no answer has a majority, so nothing is done with them.
-    `stay` rows keep the label that they had. `changes`: rows of the next version that differ. `between` compares the
-    people who answered the same rows, pair by pair; None where no row has two answers."""
+    """`answered` of `rows` rows have an answer. `decided` maps each row's place to the label that most people gave, or
+    to None if most want to drop the row. The `disputed` rows have no majority and are left alone.
+
+    `stay` rows keep the label they had; `changed`, `added` and `dropped` rows make up the `changes` of the next
+    version. `between` compares people who answered the same rows, pair by pair; it is None if no row has two answers.
+    """
 
     rows: int
     answered: int
@@ -62,13 +62,13 @@ def tally_answers(rows: Sequence[LabellingRow], answers: Sequence[RowLabel]) -> 
 
 
 def _majority(labels: Sequence[str]) -> str | None:
-    """Returns the label that most gave; None where two were before equally often."""
+    """Returns the most frequent label, None if two are equally frequent."""
     counts = Counter(labels).most_common(2)
     return counts[0][0] if len(counts) == 1 or counts[0][1] > counts[1][1] else None
 
 
 def _between(answers: Sequence[Sequence[tuple[str, str]]]) -> Agreement | None:
-    """Who comes first in a pair is settled by name, as in rules/judge_agreement.py."""
+    """Compares the answers of each two people on a row, ordered by name as in rules/judge_agreement.py."""
     pairs = [
         (earlier[1], later[1]) for of_row in answers for earlier, later in combinations(sorted(of_row), 2)
     ]

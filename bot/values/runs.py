@@ -1,4 +1,4 @@
-"""What the services hand to the cards about runs: frozen values, stored as JSON where they must last."""
+"""Values about runs that the services hand to the cards; those that must last are stored as JSON."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from trainers.types import Event, Job, SweepArm
 
 @dataclass(frozen=True)
 class Refusal:
-    """An expected no, as sentences for the person who asked. `about` is the option that it is about, if one."""
+    """Why a request is refused, in sentences for the person who asked. `about` is the option at fault, if it is one."""
 
     text: str
     about: str | None = None
@@ -27,13 +27,13 @@ class Refusal:
 
 @dataclass(frozen=True)
 class ModelEnded(Refusal):
-    """The model that was named does not answer any more."""
+    """The model that was named has been shut down."""
 
 
 @dataclass(frozen=True)
 class VendorEstimate(JsonValue):
-    """What the vendor itself expects the training to cost. `micros` None: it was not told, and `why` says why, empty
-    where such a vendor tells nothing beforehand. `is_affordable`: the account there has the credit for it."""
+    """The vendor's own estimate of the training's cost. `micros` is None if it gave none: `why` then says why, and is
+    empty if this vendor never gives one. `is_affordable` is True if the account there has enough credit."""
 
     micros: int | None = None
     is_affordable: bool = True
@@ -42,15 +42,16 @@ class VendorEstimate(JsonValue):
 
 @dataclass(frozen=True)
 class Progress(JsonValue):
-    """How far a run is. Losses in nats per supervised token; times in unix seconds.
+    """How far a run is. Losses are in nats per supervised token, times in unix seconds.
 
-    `running_since` and `ran_until` bound the time on the machine, `note` is a sentence about a hiccup. `status` is the
-    trainer's word when it was last seen; `shown_at`: when the card last got these numbers. `declined` are keys of
-    questions about held-out rows that get no answer. `judge` None: no model was asked to judge yet. `percent` of the
-    training is done, where the trainer counts no steps; `billed_micros`: what it says that the training cost;
-    `succeeded_at`: when the job was first seen to have succeeded. `is_base_unasked`: the base model answers nowhere by
-    the token. `vendor`: its own estimate, which was asked before the approval. `billed_seconds`: of a machine
-    that is rented, by who rents it out.
+    `running_since` and `ran_until` bound the time on the machine. `note` is a sentence about a delay. `status` is the
+    trainer's last word for the job. `shown_at` is when the card last got these numbers. `percent` is the progress of
+    training if the trainer counts no steps. `succeeded_at` is when the job was first seen to have succeeded.
+    `billed_micros` is the cost that the trainer reports; `billed_seconds` are those of a rented machine, as its vendor
+    bills them. `vendor` is the vendor's estimate from before the approval.
+
+    `declined` are the keys of questions about held-out rows that the provider refuses to answer. `judge` is None until
+    a judge is asked. `is_base_unasked` is True if no provider serves the base model by the token.
     """
 
     step: int = 0
@@ -86,32 +87,32 @@ class Progress(JsonValue):
 
     @property
     def share_trained(self) -> Decimal:
-        """0 to 1; 1 where the trainer doesn't say how far it is."""
+        """From 0 to 1; 1 if the trainer doesn't say how far it is."""
         if self.total_steps:
             return min(Decimal(self.step) / self.total_steps, Decimal(1))
         return Decimal(1) if self.percent is None else Decimal(self.percent) / 100
 
     @property
     def is_uncounted(self) -> bool:
-        """Returns whether it succeeded, and its trainer says neither how many tokens it trained nor what it billed."""
+        """True if the job succeeded, but its trainer reports neither the tokens it trained nor what it billed."""
         return bool(self.succeeded_at) and not self.trained_tokens and self.billed_micros is None
 
     def with_job(
         self, job: Job, events: tuple[Event, ...], note: str | None, now: float, busy: float | None = None
     ) -> Progress:
-        """Adds what the trainer says now to what was known. `busy`: seconds on the machine since it was last seen,
-        where nobody watched."""
+        """Returns the progress with the trainer's latest news. `busy` is the seconds on the machine since the job was
+        last seen, if the bot wasn't watching; None: it was running all the time unless paused."""
         newest = next((event.data for event in events if "train_loss" in event.data), {})
         validated = next((event.data for event in events if "valid_loss" in event.data), {})
         runs = job.status == "running" or job.is_final
-        # Its clock may differ from ours: it ended no earlier than when it was last seen, and no later than now.
+        # The trainer's clock may differ from ours: the end can't be before we last saw the job running, nor after now.
         ended_at = now if job.finished_at is None else float(job.finished_at)
         ran_until = min(max(ended_at, self.ran_until or 0.0), now)
         since = self.running_since or (now if runs else None)
         if busy is not None:
             since = ran_until - self.train_seconds - busy
         elif self.is_paused and since is not None and self.ran_until is not None:
-            since += now - self.ran_until  # a pause is no time on the machine
+            since += now - self.ran_until  # time in a pause doesn't count
         return replace(
             self,
             step=job.trained_steps or _whole(newest.get("step")) or self.step,
@@ -132,7 +133,8 @@ class Progress(JsonValue):
         )
 
     def with_unseen_job(self, note: str | None) -> Progress:
-        """Notes that it could not be looked at: whatever the trainer says next is news."""
+        """Returns the progress when the trainer can't be reached. The status is emptied so that its next answer counts
+        as news."""
         return replace(self, note=note, status="")
 
 
@@ -146,10 +148,8 @@ def _whole(value: object) -> int:
 
 @dataclass(frozen=True)
 class ArmScore:
-    """One arm on the frozen holdout: `low`, `high` are Wilson's 95% bounds of the share correct.
-
-    `unlisted` counts answers that are none of the labels; 0 for free text.
-    """
+    """One model's result on the frozen holdout. `low` and `high` are Wilson's 95% bounds of the share correct.
+    `unlisted` counts answers that are not one of the labels; it is 0 for free text."""
 
     correct: int
     n: int
@@ -168,8 +168,8 @@ class ArmScore:
 
 @dataclass(frozen=True)
 class Advice:
-    """The verdict that follows from a result; `rule` is the one that decided, '' where all agree, and `reason` what it
-    said. `measure`: models that the next step is to measure, and that can be asked here."""
+    """The verdict on a result. `rule` is the rule that decided, '' if all agree; `reason` is its reason. `measure` are
+    the models to measure next, if that is the next step and they can be asked here."""
 
     kind: VerdictKind
     rule: str
@@ -191,24 +191,24 @@ class LabelChange:
 
 @dataclass(frozen=True)
 class RunResult(JsonValue):
-    """Base against tuned on the same rows, and the actual beside the estimate.
+    """The base model against the tuned one on the same rows, and the actual cost beside the estimate.
 
-    `better` and `worse` count rows that only the tuned or only the base model got right; `p_value` is the
-    exact McNemar test's; `gain_low`, `gain_high` bound the paired difference of shares (95%).
-    Money is in micro-dollars, `usd_per_hour` machines included. `loss_curve`: (step, training loss), at most
-    20 points, each the mean of the steps since the one before.
+    `base` is the untuned model. An encoder can't answer untuned: `before` is then "classical", and `base` is the score
+    of the classical model. `better` and `worse` count rows that only the tuned or only the base model got right.
+    `p_value` is that of the exact McNemar test; `gain_low` and `gain_high` are 95% bounds of the paired difference of
+    shares. `loss_curve` has at most 20 points (step, training loss), each the mean of the steps since the previous one.
+    `labels` is empty for free text.
 
-    `beside` is a Ladder as JSON: the tuned model as a rung, beside the best alternative that was measured on the
-    same rows, and the test of the two; None in a result of before there were any. `advice` follows from it.
-    `arms` of a sweep, one of which is the tuned model. `at_once`: so many questions were under way at a time, at most;
-    an answer that is asked for alone comes sooner. None: a result of before that was written down. `labels` are empty
-    for free text, and for such an older result. `worse_labels` are told to be right less often than with the best
-    alternative. `not_worse`: than which model it is shown to be cheaper and, within `margin`, not worse. `judge`: what
-    became of the model that judges free text, and how far people agreed with it by then; None without one. `before`:
-    what stands in the place of `base`, which an encoder has not: untuned it answers nothing, and the classical model
-    that needs no encoder answers instead. `hosting_micros`: of the actual, what the tuned model's machine had cost by
-    then. `vendor_micros`: what the vendor itself expected the training to cost. `is_uncounted`: it named no tokens that
-    it trained, so those of the plan are paid.
+    Money is in micro-dollars and includes machines that are billed by the hour. `hosting_micros` is the part of the
+    actual cost that the tuned model's machine had caused by then; `vendor_micros` is the vendor's estimate of the
+    training. `is_uncounted` is True if the trainer reported no trained tokens: the planned ones are booked instead.
+
+    `beside` is a Ladder as JSON: the tuned model, the best alternative measured on the same rows, and the test of the
+    two. `advice` follows from it. `worse_labels` are significantly less often right than with the best alternative.
+    `not_worse` is the model than which this one is shown to be cheaper and, within `margin`, not worse. `judge` is the
+    outcome of the judge of free text and `agreement` how far people agreed with it by then; both are None without one.
+    `arms` are the trials of a sweep, one of which is the tuned model. `at_once` is the maximum number of questions
+    under way at a time, on which the latencies depend. Fields with a default are missing in results of older versions.
     """
 
     base: ArmScore
@@ -246,7 +246,7 @@ class RunResult(JsonValue):
 
     @property
     def quality(self) -> float:
-        """The share right; for free text the tuned model's score by the ladder's measure, where there is one."""
+        """The tuned model's share of right answers; its score on the ladder if there is one, as free text needs."""
         ladder = self.ladder
         return ladder.rung("tuned")[0].score if ladder else self.tuned.share
 
@@ -257,7 +257,8 @@ class RunResult(JsonValue):
 
 @dataclass(frozen=True)
 class ChangedRow:
-    """A held-out row that one arm got right and the other wrong. Customers' words: private channels only."""
+    """A held-out row that one model got right and the other wrong. Holds customers' words: for private channels
+    only."""
 
     text: str
     expected: str

@@ -1,4 +1,4 @@
-"""When a team is told that a model which it relies on ends, and which targets stay. Pure."""
+"""When to warn a team that a model it relies on will be shut down, and which targets will last. Pure."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ from typing import Literal
 
 from trainers.providers import ModelRow, ProviderRow, model_verdict
 
-# Days before the end, and the day itself: each is told once, and of those that were missed only the nearest.
+# Days before the end on which people are warned, once each. Of the warnings that were missed only the latest is sent.
 NOTICES = (0, 7, 30, 90)
-# A model that is trained now should outlive the notices of its own end, and pay back before.
-STAYS = timedelta(days=180)
+# A model that is trained now should pay back, and not need a warning of its own soon.
+LASTING = timedelta(days=180)
 UseKind = Literal["in use", "planned", "today's", "target", "price"]
 
 
 @dataclass(frozen=True)
 class ModelUse:
-    """A model that a dataset relies on, or that the settings name. `model` is the base of what is in use or planned,
-    else as people type it; `name` that of the tuned model, or of the run. `ends`: the first day without an answer, None
-    where none is known."""
+    """A model that a dataset relies on, or that the settings name. For a model in use or planned, `model` is its base
+    and `name` is the tuned model or the run; otherwise `model` is the name as people type it. `ends` is the first day
+    on which it no longer answers, None if no day is known."""
 
     kind: UseKind
     dataset: str
@@ -38,26 +38,27 @@ class ModelUse:
 
 
 def due_notice(use: ModelUse, today: date) -> int | None:
-    """Returns which of the notices it is time for, None where the end is far or not known."""
+    """Returns the notice that is due, as days before the end; None if the end is far away or unknown."""
     days = use.days_left(today)
     return None if days is None else next((notice for notice in NOTICES if days <= notice), None)
 
 
 def notice_key(use: ModelUse, notice: int) -> str:
-    """Names a notice, so that it is told once. An end that was put off is told again."""
+    """Returns the key by which a notice is sent only once. If the end is postponed the key changes, and it is sent
+    again."""
     return f"sunset {use.kind} {use.dataset} {use.name or ''} {use.model} {use.ends} {notice}"
 
 
 def ending_soon(uses: Iterable[ModelUse], today: date) -> tuple[ModelUse, ...]:
-    """Returns those that end within the longest notice, the nearest end first."""
+    """Returns the models that end within the longest notice period, the nearest end first."""
     near = [use for use in uses if due_notice(use, today) is not None]
     return tuple(sorted(near, key=lambda use: (use.ends or today, use.dataset, use.kind)))
 
 
 def is_lasting_target(row: ProviderRow, model: ModelRow, today: date) -> bool:
-    """Returns whether a model can be trained there now, and asked for long enough."""
+    """True if a model can be trained there now, and will then answer for at least `LASTING`."""
     is_open = (
         row.trains and row.provider.can("chat") and (row.closed_to_new is None or today < row.closed_to_new)
     )
-    lasts = model.ends is None or model.ends - today >= STAYS
+    lasts = model.ends is None or model.ends - today >= LASTING
     return is_open and lasts and model_verdict(row, model, today).level == "ok"

@@ -370,7 +370,7 @@ def test_a_model_that_has_ended_is_nobody_s_today_s_model() -> None:
     result = finetune("estimate", TICKETS, "--current", "o4-mini", "--volume", "10B", "--json")
     assert result.exit_code == 1 and not result.stdout
     assert result.stderr == (
-        "o4-mini ended on 2026-10-23: it does not answer any more. Its maker names gpt-5.6-terra instead.\n"
+        "o4-mini was shut down on 2026-10-23 and no longer answers. Its maker recommends gpt-5.6-terra instead.\n"
     )
 
 

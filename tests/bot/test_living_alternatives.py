@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import date
+from decimal import Decimal
 from pathlib import Path
 
 import pytest
@@ -44,6 +45,7 @@ def with_ends(settings: Settings, provider: str, ends: dict[str, date]) -> Setti
 def test_the_cheapest_living_capable_model_is_measured_beside_today_s(settings: Settings) -> None:
     assert suggest_models(settings, "gpt-4o", TODAY) == ("openai/gpt-4o", *LUNA)
     assert suggest_models(settings, "openai/gpt-5.6-sol", TODAY) == ("openai/gpt-5.6-sol", *LUNA)
+    assert suggest_models(settings, "OpenAI/gpt-4o", TODAY) == ("openai/gpt-4o", *LUNA)
 
 
 def test_once_it_has_ended_the_next_one_is_taken(settings: Settings) -> None:
@@ -78,6 +80,12 @@ def test_where_nobody_said_today_s_model_any_with_a_key_is_taken(
 def test_rows_go_to_no_other_vendor_than_today_s(settings: Settings) -> None:
     models = suggest_models(settings, "claude-sonnet-4-5", TODAY, ("openai", "anthropic"))
     assert models == ("anthropic/claude-sonnet-4-5", "anthropic/claude-sonnet-5-5")
+
+
+def test_a_prompt_is_optimised_only_for_a_model_that_can_be_asked(settings: Settings) -> None:
+    command = Baseline("tickets", optimise=Decimal(2))
+    refused = line_up(settings, ("openai",), command, made.report(), TODAY, SLACK)
+    assert isinstance(refused, Refusal) and "no model to ask" in refused.text
 
 
 def test_a_row_that_only_answers_is_no_target(settings: Settings) -> None:

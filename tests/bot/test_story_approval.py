@@ -219,7 +219,7 @@ def test_the_bits_of_the_base_are_part_of_the_plan_that_is_approved(world: World
 
 def test_bits_are_refused_for_a_service_that_trains_by_its_own_means(world: World) -> None:
     world.seed_dataset()
-    assert "trains by its own means: leave `quantization=` out" in world.type(f"{START} quantization=nf4")
+    assert "does not take `quantization=`: leave it out" in world.type(f"{START} quantization=nf4")
     assert world.jobs() == 0
 
 
@@ -236,7 +236,7 @@ def test_another_engine_can_stop_early(world: World) -> None:
 
 def test_an_engine_is_refused_for_a_service_that_trains_by_its_own_means(world: World) -> None:
     world.seed_dataset()
-    assert "trains by its own means: leave `engine=` out" in world.type(f"{START} engine=unsloth")
+    assert "does not take `engine=`: leave it out" in world.type(f"{START} engine=unsloth")
     assert world.jobs() == 0
 
 

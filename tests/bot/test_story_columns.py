@@ -47,7 +47,7 @@ def test_columns_are_chosen_once(world: World) -> None:
     world.click(BEN, CHOOSE)
     assert world.slack.submit_modal(DORA.id, {"label": "topic"}).closed
     late = world.slack.submit_modal(BEN.id, {"label": "category"})
-    assert "were chosen already" in late.errors["label"]
+    assert "were already chosen" in late.errors["label"]
     world.until(lambda: world.dataset().state == "ready", "the check")
     assert world.dataset().label_column == "topic"
 

@@ -194,10 +194,10 @@ def test_the_estimate_sizes_an_encoder_and_not_a_chat_model(own: World) -> None:
     ("more", "sentence"),
     [
         ("method=dpo", "is an encoder, which learns labels: `method=dpo` can't train it"),
-        ("epochs=3", "`epochs=` means nothing for"),
+        ("epochs=3", "`epochs=` has no effect on"),
         ("method=head lora_r=8", "it belongs to method=supervised"),
-        ("patience=2", "`patience=` means nothing for"),
-        ("sweep=lora_r:8,16", "`sweep=` means nothing for"),
+        ("patience=2", "`patience=` has no effect on"),
+        ("sweep=lora_r:8,16", "`sweep=` has no effect on"),
     ],
 )
 def test_what_is_for_chat_models_is_refused(own: World, more: str, sentence: str) -> None:
@@ -206,7 +206,7 @@ def test_what_is_for_chat_models_is_refused(own: World, more: str, sentence: str
 
 def test_an_encoder_s_method_is_refused_for_a_chat_model(own: World) -> None:
     told = own.type("/finetune start tickets target=local/smollm2-135m method=full")
-    assert "is no encoder: `method=full` can't train it" in told
+    assert "is not an encoder: `method=full` can't train it" in told
 
 
 def test_free_text_is_no_work_for_an_encoder(own: World) -> None:
@@ -215,9 +215,9 @@ def test_free_text_is_no_work_for_an_encoder(own: World) -> None:
     own.until(lambda: own.store.datasets.newest("poems").state != "checking", "the check")
     own.until(lambda: own.store.datasets.newest("poems").state in ("ready", "refused"), "the check")
     told = own.type("/finetune start poems target=local/minilm-encoder")
-    assert "An encoder learns labels, and the answers of `poems` are free text" in told
+    assert "An encoder learns labels, but the answers of `poems` are free text" in told
 
 
 def test_a_ladder_asks_no_encoder_by_a_prompt(own: World) -> None:
     told = own.type("/finetune baseline tickets models=local/minilm-encoder")
-    assert "is an encoder, which answers no prompt" in told
+    assert "is an encoder, which can't be prompted" in told

@@ -222,11 +222,11 @@ def test_a_model_that_has_ended_is_offered_by_no_form_and_asked_by_no_ladder(mak
     )
     world = make_world(Rules(more=ended))
     world.seed_dataset()
-    gone = "ended on 2026-10-23: it does not answer any more. Its maker names `gpt-5.6-terra` instead."
+    gone = "was shut down on 2026-10-23 and no longer answers. Its maker recommends `gpt-5.6-terra` instead."
     assert gone in world.type("/finetune estimate tickets current=o4-mini volume=100M")
-    assert "ended on 2020-01-31" in world.type("/finetune baseline tickets models=acme/acme-old")
+    assert "was shut down on 2020-01-31" in world.type("/finetune baseline tickets models=acme/acme-old")
     assert "acme-old" not in str(estimate_requests.form_choices(world.service.context, ANA.id, PRIVATE.id))
-    assert "acme-old" not in str(evaluations_services.choices(world.service.context, ANA.id, PRIVATE.id))
+    assert "acme-old" not in str(evaluations_services.form_choices(world.service.context, ANA.id, PRIVATE.id))
     assert "ended 2020-01-31" in world.type("/finetune prices")
 
 
@@ -355,7 +355,7 @@ def test_an_estimate_that_is_gone_says_so(seeded: World) -> None:
 
 def test_an_estimate_is_shared_with_its_payback_curve(seeded: World) -> None:
     seeded.type(ASKED)
-    assert "comes into the channel" in share(seeded)
+    assert "will appear in the channel" in share(seeded)
     seeded.until(lambda: set(seeded.files()) >= PLOTS, "the plots", seconds=30)
     card = seeded.said(f"shared by <@{ANA.id}>")
     assert "*Saves*" in card and "Details" in card and "Share in the channel" not in card

@@ -253,7 +253,7 @@ def test_what_is_too_dear_is_refused_with_the_cure(make_world: MakeWorld) -> Non
     world.type(f"/finetune baseline tickets {ACME}")
     failed = until(world, "failed")
     assert failed.actual_micros == 0 and world.company.count(CHAT) == 0
-    assert "measurement_usd" in world.said("one measurement may cost")
+    assert "measurement_usd" in world.said("the limit for one measurement is")
     assert world.store.committed(measurement_month(world)) == 0
 
 
@@ -361,7 +361,7 @@ def test_misuse_is_answered_with_what_would_work(world: World, line: str, said: 
 def test_the_same_while_it_is_under_way_is_not_measured_twice(priced: World) -> None:
     world = priced
     world.type(f"/finetune baseline tickets {ACME}")
-    assert "under way already: it is m1" in world.type(f"/finetune baseline tickets {ACME}")
+    assert "under way already: m1" in world.type(f"/finetune baseline tickets {ACME}")
 
 
 def test_cancelled_midway_the_answers_so_far_are_paid_and_kept(priced: World) -> None:
@@ -396,7 +396,7 @@ def test_stopped_for_its_cost_questions_under_way_count_with_the_most_that_they_
     agreed = replace(known, most_micros=1).to_json()
     world.store.measurements.move(running, "running", now=world.clock, progress=agreed)
     failed = until(world, "failed")
-    assert world.said("The answers cost more than")
+    assert world.said("its answers cost more than")
     replies = world.store.database.rows("SELECT * FROM replies")
     answered = sum(0.8 * one["prompt_tokens"] + 3.2 * one["completion_tokens"] for one in replies)
     assert replies and (failed.actual_micros or 0) > answered + 1
@@ -426,8 +426,8 @@ def test_a_limit_of_an_hour_is_said_and_waited_out(priced: World) -> None:
     wait = Fault(commit=False, status=429, code="rate_limit_exceeded", headers=(("Retry-After", "3600"),))
     world.company.fail(CHAT, wait, times=99)
     _agreed(world)
-    world.until(lambda: "Measuring goes on by itself" in "\n".join(world.texts()), "the note")
-    assert "in 3600 s" in world.said("Measuring goes on by itself")
+    world.until(lambda: "Measuring resumes automatically" in "\n".join(world.texts()), "the note")
+    assert "in 3600 s" in world.said("Measuring resumes automatically")
     world.tick(2)
     seen = world.company.count(CHAT)
     world.tick(5)
@@ -436,7 +436,7 @@ def test_a_limit_of_an_hour_is_said_and_waited_out(priced: World) -> None:
     world.pass_time(3600)
     until(world, "done")
     assert world.company.count(CHAT) == seen + 3 * HELD
-    assert not any("goes on by itself" in card for card in world.cards())
+    assert not any("resumes automatically" in card for card in world.cards())
 
 
 def test_a_provider_that_hangs_holds_up_nothing_else(priced: World) -> None:
@@ -528,7 +528,7 @@ def test_a_key_that_is_taken_away_is_waited_for(priced: World, monkeypatch: pyte
         patch.delenv("ACME_KEY")
         world.restart()
         world.tick(2)
-        assert "There is no key for acme" in world.said("goes on by itself")
+        assert "There is no key for acme" in world.said("resumes automatically")
     world.restart()
     until(world, "done")
     assert len(ladder_of(world).rungs) == 5

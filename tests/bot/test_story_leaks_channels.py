@@ -48,7 +48,7 @@ def test_a_stranger_s_file_of_the_same_name_is_no_version_of_another_channel_s_d
     of_hr(world)
     before = world.texts(PUBLIC)
     sent = world.upload("tickets.csv", tickets_csv(30), user=ANA, called="", channel=PUBLIC)
-    assert "Another channel has a dataset `tickets`" in sent.errors["name"]
+    assert "Another channel already has a dataset `tickets`" in sent.errors["name"]
     world.tick(2)
     assert [(one.version, one.channel) for one in world.store.datasets.all()] == [(1, HR.id)]
     assert world.texts(PUBLIC) == before, "no label of #hr"
@@ -334,7 +334,7 @@ def test_an_approver_outside_stops_what_is_open_by_its_number(make_world: MakeWo
 def test_documents_come_from_the_dataset_s_own_channel(world: World) -> None:
     """Rules about data go by the dataset's channels: a document of #hr would have left by a rule about #general."""
     world.seed_dataset(channel=PUBLIC)
-    assert "give documents for it there" in world.type("/finetune knowledge tickets", user=DORA, channel=HR)
+    assert "upload its documents there" in world.type("/finetune knowledge tickets", user=DORA, channel=HR)
     assert world.slack.view(DORA.id) is None
     world.slack.command(DORA.id, PUBLIC.id, "/finetune knowledge tickets")
     assert world.fill_upload(DORA, {"file": world.put_file("faq.md", "A refund takes five days.")}).closed

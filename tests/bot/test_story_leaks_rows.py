@@ -110,7 +110,7 @@ def test_the_model_in_use_goes_where_it_learnt_from_the_row(make_world: MakeWorl
 
 def test_what_stands_in_the_way_of_taking_rows_out_is_named(world: World) -> None:
     world.upload_and_check(BILLING)
-    assert "No row of `tickets`, version 1, begins in line 1, 99" in taken_out(world, 1, also=(2, 99))
+    assert "No row of `tickets`, version 1, begins at line 1, 99" in taken_out(world, 1, also=(2, 99))
     assert "10 is the minimum" in taken_out(world, 2, also=range(3, 60))
     assert "no dataset" in taken_out(world, 2, of="others")
     world.start(START)

@@ -75,7 +75,7 @@ def test_what_a_method_cannot_is_said_before_there_is_a_plan(world: World) -> No
     swept = world.type(f"{OWN} sweep=lora_r:2,4")
     assert "`method=grpo` can't sweep" in swept
     by_another = world.type(f"{OWN} engine=unsloth")
-    assert "`engine=unsloth` can't train by `method=grpo`" in by_another
+    assert "`engine=unsloth` can't train with `method=grpo`" in by_another
     assert world.store.runs.newest(1) == []
 
 

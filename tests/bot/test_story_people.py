@@ -113,3 +113,15 @@ def test_no_customer_s_words_are_shown_in_a_public_channel(world: World) -> None
     buttons = json.dumps([list(one.blocks) for one in world.slack.messages(PUBLIC.id)])
     assert judge_agreement.JUDGE_SOME not in buttons
     assert "goes out" not in "\n".join(world.texts(PUBLIC))
+
+
+@pytest.mark.parametrize("user", [ANA, BEN])
+def test_without_a_judge_choices_count_for_the_model_that_was_chosen(world: World, user: Any) -> None:
+    assert world.type(LINE.replace(f" judge=acme/{JUDGE}", "")) == ""
+    until_asked(world)
+    world.click(BEN, evaluations.MEASURE)
+    until(world, "done")
+    press(world, user)
+    for _ in range(10):
+        judge_pair(world, user, fairly)
+    assert "10 for ten examples" in world.said("10 choices of 1 person")

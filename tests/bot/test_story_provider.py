@@ -224,7 +224,7 @@ def test_measuring_goes_on_after_a_hiccup(world: World) -> None:
     world.company.fail("POST /chat/completions", BUSY)
     world.company.fail("POST /chat/completions", NOTHING_BUT_500)
     world.start_approved()
-    world.until(lambda: "Measuring goes on" in "\n".join(world.texts()), "the note")
+    world.until(lambda: "Measuring resumes" in "\n".join(world.texts()), "the note")
     answers = world.store.runs.answers
     world.until(lambda: len(answers(1, "tuned")) == len(answers(1, "base")) == 18, "all answers")
     # 36 answers, each paid for once, and the two requests that failed

@@ -11,12 +11,13 @@ from bot.context import AppContext, Directory
 from bot.rules import units
 from bot.rules.permissions import Person
 from bot.rules.plans import Plan, canonical_json, plan_from_json, plan_hash, plan_key
-from bot.services import approvals, measurements
+from bot.services import approvals, evaluations, measurements
 from bot.values.evaluations import LadderProgress
+from bot.values.requests import Baseline
 from bot.values.runs import Refusal
 from demo.people import ANA, BEN
 from storage.evaluations import NewMeasurement
-from storage.records import Run
+from storage.records import Measurement, Run
 from storage.runs import NewRun
 from tests.bot.test_story_ladder import ACME, PRICES, until_asked
 from tests.bot.world import CLEO, PRIVATE, WHY, Rules, World
@@ -153,3 +154,19 @@ def test_64_measurements_priced_at_once_never_pass_the_budget(make_world: MakeWo
     states = [world.store.measurements.get(one.id).state for one in added]
     assert (states.count("asked"), states.count("failed")) == (fits, THREADS - fits)
     assert world.store.committed(units.month_of(world.clock)) == progress.most_micros * (fits + 1)
+
+
+def test_one_measurement_asked_for_by_many_at_once_is_recorded_once(make_world: MakeWorld) -> None:
+    world = make_world(Rules(more=PRICES))
+    world.seed_dataset()
+    context, answers = racing(world), list[Measurement | Refusal]()
+    command = Baseline("tickets", models=("acme/acme-small",), rungs=("zero",))
+
+    def ask(number: int) -> None:
+        answers.append(evaluations.ask(context, command, (BEN, CLEO)[number % 2].id, PRIVATE.id))
+        world.store.database.leave()
+
+    at_once(16, ask)
+    assert [one.id for one in answers if isinstance(one, Measurement)] == [1]
+    assert all("under way already: m1" in one.text for one in answers if isinstance(one, Refusal))
+    assert len(world.store.measurements.open()) == 1

@@ -10,6 +10,7 @@ from bot.cards import evaluations, findings, models
 from bot.cards.datasets import UPLOAD_AGAIN
 from bot.services import dataset_deletion
 from bot.services.dataset_deletion import RewrittenDataset
+from bot.values.evaluations import LadderPlan
 from bot.values.runs import Refusal
 from demo.people import ANA, BEN
 from demo.workspace import Submission
@@ -81,8 +82,10 @@ def test_sealed_rows_are_in_no_prompt_until_a_promotion_opens_them(make_world: M
     held = report.n_holdout
     assert f"The {held} held-out rows were looked at twice." in details(world)
 
+    world.store.dataset_settings.set("tickets", by=BEN.id, now=world.clock, bar=0.6)
     said = world.type("/finetune promote tickets-1", user=BEN)
     assert "The sealed rows decide: measurement m2" in said and in_use(world) is None
+    assert LadderPlan.from_json(world.store.measurements.get(2).plan).bar == 0.6, "the bar as it is now"
     assert "m2 decides" in world.type("/finetune promote tickets-1", user=BEN)
     open_sealed(world, 2)
     assert in_use(world) == "tickets-1"

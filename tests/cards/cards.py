@@ -223,7 +223,7 @@ def _at_a_vendor() -> dict[str, made.EstimateSummary]:
 def _measuring() -> dict[str, Message]:
     plan, running = measured.plan(), measured.measurement()
     asked, own = measured.measurement("asked"), measured.plan(prompt="Sort this.", documents=("a", "b"))
-    waits = measured.half_way(note="openai asks us to wait a minute. Measuring goes on by itself.")
+    waits = measured.half_way(note="openai asks us to wait a minute. Measuring resumes automatically.")
     again = "The models were out of reach for an hour."
     return {
         "measure-asked": evaluations.request_card(asked, own, measured.asking(), made.BUDGET),

@@ -169,7 +169,16 @@ def test_the_break_even_is_where_the_median_crosses_zero_for_the_last_time() -> 
 
 @pytest.mark.parametrize(
     ("amount", "said"),
-    [(0, "$0"), (0.00001, "$0.00001"), (0.02, "$0.02"), (250, "$250"), (3_000, "$3k"), (-1.2e6, "−$1.2M")],
+    [
+        (0, "$0"),
+        (0.00001, "$0.00001"),
+        (0.02, "$0.02"),
+        (250, "$250"),
+        (999.7, "$1k"),
+        (3_000, "$3k"),
+        (999_700, "$1M"),
+        (-1.2e6, "−$1.2M"),
+    ],
 )
 def test_dollars_on_an_axis(amount: float, said: str) -> None:
     assert dollars(amount) == said.replace("$", r"\$")
