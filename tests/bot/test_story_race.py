@@ -48,6 +48,12 @@ class Remembered:
     def is_shared(self, channel: str) -> bool | None:
         return False
 
+    def is_member(self, user_id: str, channel: str) -> bool:
+        return True
+
+    def takes_posts(self, channel: str) -> bool:
+        return True
+
     def permalink(self, channel: str, ts: str) -> str | None:
         return None
 
