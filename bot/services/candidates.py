@@ -325,10 +325,9 @@ def _build_arms(
     """Returns the candidates, rung by rung. The free rungs need labels; the others need a model."""
     has_labels = report.task == "labels"
     if is_free(rungs) and not has_labels:
-        names = " and ".join(rungs)
         return Refusal(
-            f"{names[:1].upper()}{names[1:]} can only choose between labels, and this dataset's answers are free text. "
-            "Measure a rung that asks a model, like `zero`."
+            f"`{spelling.option('rungs', ','.join(rungs))}` can only choose between labels, and this dataset's answers "
+            "are free text. Measure a rung that asks a model, like `zero`."
         )
     arms: list[MeasuredCandidate] = []
     for rung in rungs:
