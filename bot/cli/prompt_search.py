@@ -40,7 +40,7 @@ def search(session: LlmSession, plan: LadderPlan) -> SearchedPlan:
     files, folder = session.files, session.folder
     replay = worker.replay(plan, {}, files, folder, SEED)
     while True:
-        spent = evaluation_engine.spent(session, plan.price_of, replay.keys_of(plan.search), since)
+        spent = evaluation_engine.spent_micros(session, plan.price_of, replay.keys_of(plan.search), since)
         missing = set(replay.open) - session.store.answers.answered(replay.open)
         if not replay.open:
             return _conclude(plan, replay, spent)

@@ -132,7 +132,7 @@ def step(context: AppContext, labelling: Labelling) -> None:
 
 def conclude(step: LadderStep) -> None:
     """Ends the measurement once the teacher has answered. Later ticks write its labels into the next version."""
-    context, plan, keys = step.context, step.plan, step.keys()
+    context, plan, keys = step.context, step.plan, step.load_keys()
     if keys is None:
         return
     answers = evaluation_engine.replies(

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from typing import Protocol
 
 from bot.llm_client import Declined, LlmClient, Question
-from bot.rules.budgets import paid_questions, spent_micros
+from bot.rules import budgets
 from bot.values.evaluations import ArmProgress
 from storage.evaluations import AnswerTotals
 from storage.records import CachedAnswer
@@ -167,7 +167,7 @@ def replies(
     return {candidate: [_reply(cached.get(key)) for key in keys[candidate]] for candidate in measured}
 
 
-def spent(
+def spent_micros(
     context: EngineContext,
     prices: Mapping[str, PriceRow],
     keys: Mapping[Candidate, Sequence[str]],
@@ -176,8 +176,8 @@ def spent(
     """Returns the cost in micro-dollars of the answers that arrived `since` then. A question that two candidates share
     is counted once."""
     totals = context.store.answers.totals
-    by_model = paid_questions(prices, keys)
-    return spent_micros(
+    by_model = budgets.paid_questions(prices, keys)
+    return budgets.spent_micros(
         prices, {model: totals(sorted(theirs), since=since) for model, theirs in by_model.items()}
     )
 

@@ -47,14 +47,14 @@ class LadderStep:
     def with_progress(self, progress: LadderProgress) -> LadderStep:
         return replace(self, progress=progress)
 
-    def keys(self) -> Mapping[Candidate, ArmKeys] | None:
+    def load_keys(self) -> Mapping[Candidate, ArmKeys] | None:
         """Returns the keys of each candidate's questions, None while a worker writes them. If the folder was lost they
         are written again: the same plan gives the same questions."""
         is_at_work = self.context.workers.has(f"prepare {self.owner}")
         keys = None if is_at_work else evaluation_worker.read_keys(self.folder)
         return keys or self._write_questions(f"prepare {self.owner}")
 
-    def rewritten_keys(self) -> Mapping[Candidate, ArmKeys] | None:
+    def rewrite_keys(self) -> Mapping[Candidate, ArmKeys] | None:
         """Writes the questions of a plan that has changed. Returns their keys, None while a worker writes them."""
         return self._write_questions(f"prepare {self.owner} again")
 
@@ -74,7 +74,7 @@ class LadderStep:
 
     def save(self) -> None:
         """Stores the progress and the plan, and updates the card, if anything has changed."""
-        stored = step_of(self.context, self.measurement)
+        stored = load_step(self.context, self.measurement)
         if (self.plan, self.progress) == (stored.plan, stored.progress):
             return
         changes = {"progress": self.progress.to_json()}
@@ -93,9 +93,9 @@ class LadderStep:
     def stop(self) -> int:
         """Stops asking. Returns the cost in micro-dollars, including questions under way, which will still be
         billed."""
-        return self.spent(self.context.llm.drop(self.owner))
+        return self.spent_micros(self.context.llm.drop(self.owner))
 
-    def spent(self, under_way: frozenset[str] = frozenset()) -> int:
+    def spent_micros(self, under_way: frozenset[str] = frozenset()) -> int:
         """Returns the cost in micro-dollars, including the judge's answers and those of a search. Questions that are
         `under_way` will still be billed, so they count with their maximum."""
         context, plan, progress = self.context, self.plan, self.progress
@@ -107,7 +107,7 @@ class LadderStep:
         replay = prompt_search_worker.read_replay(self.folder)
         if plan.search and replay:
             searched = replay.keys_of(plan.search)
-            micros += evaluation_engine.spent(context, plan.price_of, searched, since)
+            micros += evaluation_engine.spent_micros(context, plan.price_of, searched, since)
             micros += replay.most_micros(unanswered)
         elif progress.search:
             micros += progress.search.spent_micros
@@ -121,7 +121,9 @@ class LadderStep:
             if questions is None:
                 continue
             judge = judge_worker.candidate_of(plan)
-            micros += evaluation_engine.spent(context, plan.price_of, {judge: questions.priced.keys}, since)
+            micros += evaluation_engine.spent_micros(
+                context, plan.price_of, {judge: questions.priced.keys}, since
+            )
             micros += judge_worker.max_micros(plan, questions.priced, questions.wanted - unanswered)
         return micros
 
@@ -129,7 +131,7 @@ class LadderStep:
         prices, names = self.plan.price_of, evaluation_worker.keys_by_candidate(keys)
         settled = frozenset(key for arm in names.values() for key in arm) - unanswered
         most = evaluation_worker.max_tokens(self.plan.labels, self.plan.longest_answer)
-        micros = evaluation_engine.spent(self.context, prices, names, since)
+        micros = evaluation_engine.spent_micros(self.context, prices, names, since)
         return micros + max_evaluation_micros(prices, keys, settled, most, self.plan.thinking)
 
     def _write_questions(self, work: str) -> Mapping[Candidate, ArmKeys] | None:
@@ -137,7 +139,7 @@ class LadderStep:
         return self.context.workers.poll(work, evaluation_worker.prepare, self.plan, files, self.folder, SEED)
 
 
-def step_of(context: AppContext, measurement: Measurement) -> LadderStep:
+def load_step(context: AppContext, measurement: Measurement) -> LadderStep:
     """Returns the step of a ladder with its stored plan and progress."""
     plan, progress = LadderPlan.from_json(measurement.plan), LadderProgress.from_json(measurement.progress)
     return LadderStep(context, measurement, plan, progress)

@@ -43,7 +43,7 @@ from bot.services.data_policy import EgressPermission
 from bot.services.dataset_worker import SEED
 from bot.services.datasets import CheckedDataset
 from bot.services.evaluation_engine import Answers, Evaluation
-from bot.services.evaluation_progress import LadderStep, step_of
+from bot.services.evaluation_progress import LadderStep, load_step
 from bot.services.freeze_scope import HOLD_S
 from bot.services.judge_worker import Conclusion
 from bot.values.evaluations import ArmProgress, LadderPlan, LadderProgress, SearchProgress, Stage
@@ -132,7 +132,7 @@ def form_choices(context: AppContext, person: str, channel: str) -> BaselineChoi
 
 def step(context: AppContext, measurement: Measurement) -> None:
     """Takes an open ladder one step further."""
-    step = step_of(context, measurement)
+    step = load_step(context, measurement)
     if measurement.cancel_asked_by:
         measurements.cancel(context, measurement, spent_micros=step.stop())
         return
@@ -168,13 +168,13 @@ def step(context: AppContext, measurement: Measurement) -> None:
 
 def handle_step_failure(context: AppContext, measurement: Measurement) -> None:
     """Repeats a step that stopped with an error of the bot; after a few attempts the measurement fails."""
-    measurements.retry_or_fail(context, measurement, step_of(context, measurement).stop)
+    measurements.retry_or_fail(context, measurement, load_step(context, measurement).stop)
 
 
 def _prepare(step: LadderStep) -> None:
     """Writes the prompts, computes the maximum cost of those without a stored answer, and asks people to agree to
     it."""
-    context, plan, keys = step.context, step.plan, step.keys()
+    context, plan, keys = step.context, step.plan, step.load_keys()
     if keys is None:
         return
     evaluation = step.evaluation(keys)
@@ -202,7 +202,7 @@ def _prepare(step: LadderStep) -> None:
         most += prompt_search_worker.max_micros(plan)
         progress = replace(progress, most_micros=most, search=SearchProgress())
     if plan.chooses_shots:
-        tried = few_shot.read_or_write_keys(step)
+        tried = few_shot.load_keys(step)
         if tried is None:
             return
         most += few_shot.most_micros(context, plan, tried)
@@ -216,12 +216,14 @@ def _prepare(step: LadderStep) -> None:
 
 def _measure(step: LadderStep) -> None:
     """Asks the questions without an answer; once every candidate is done or has failed, the ladder is judged."""
-    context, progress, keys = step.context, step.progress, step.keys()
+    context, progress, keys = step.context, step.progress, step.load_keys()
     if keys is None:
         return
     evaluation = step.evaluation(keys)
     answers = evaluation_engine.collect(context, evaluation, progress.arms)
-    spent = evaluation_engine.spent(context, step.plan.price_of, evaluation.keys, progress.started_at or 0.0)
+    spent = evaluation_engine.spent_micros(
+        context, step.plan.price_of, evaluation.keys, progress.started_at or 0.0
+    )
     models = [str(arm.model) for arm, keys in answers.missing.items() if arm.model and keys]
     updated = replace(
         progress,
@@ -276,7 +278,7 @@ def _end_measuring(step: LadderStep) -> None:
 
 
 def _judge(step: LadderStep) -> None:
-    context, plan, progress, keys = step.context, step.plan, step.progress, step.keys()
+    context, plan, progress, keys = step.context, step.plan, step.progress, step.load_keys()
     if keys is None:
         return
     from_judge = None

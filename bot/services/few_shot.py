@@ -17,7 +17,7 @@ from bot.values.evaluations import ArmProgress, LadderPlan
 from trainers.evaluation.results import Candidate
 
 
-def read_or_write_keys(step: LadderStep) -> Mapping[Candidate, ArmKeys] | None:
+def load_keys(step: LadderStep) -> Mapping[Candidate, ArmKeys] | None:
     """Returns the keys of the questions with each number of examples, None while a worker writes them."""
     work, workers, files = f"shots {step.owner}", step.context.workers, step.context.settings.files
     keys = None if workers.has(work) else evaluation_worker.read_keys(step.folder / few_shot_worker.FOLDER)
@@ -33,14 +33,14 @@ def most_micros(context: EngineContext, plan: LadderPlan, keys: Mapping[Candidat
 
 def take_step(step: LadderStep) -> None:
     """Asks the questions without an answer; once there are none, the best number of examples goes into the ladder."""
-    context, plan, progress, keys = step.context, step.plan, step.progress, read_or_write_keys(step)
+    context, plan, progress, keys = step.context, step.plan, step.progress, load_keys(step)
     if keys is None:
         return
     names = evaluation_worker.keys_by_candidate(keys)
     questions = partial(evaluation_worker.read_questions, step.folder / few_shot_worker.FOLDER, plan)
     evaluation = Evaluation(step.owner, names, questions)
     answers = evaluation_engine.collect(context, evaluation, progress.shot_arms)
-    spent = evaluation_engine.spent(context, plan.price_of, names, progress.started_at or 0.0)
+    spent = evaluation_engine.spent_micros(context, plan.price_of, names, progress.started_at or 0.0)
     models = [str(arm.model) for arm, missing in answers.missing.items() if missing]
     note = evaluation_engine.waiting_note(context, models)
     step = step.with_progress(
@@ -62,7 +62,7 @@ def _choose(step: LadderStep, names: Mapping[Candidate, tuple[str, ...]]) -> Non
     if shots is None:
         return
     chosen = replace(step, plan=few_shot_worker.with_shots(plan, shots))
-    keys = chosen.rewritten_keys()
+    keys = chosen.rewrite_keys()
     if keys is None:
         return
     before = {arm.arm: arm for arm in progress.arms}

@@ -50,7 +50,7 @@ def take_step(step: LadderStep) -> None:
     consulted = consult(context, consultation) if consultation else None
     if consultation is None or consulted is None:
         return
-    missing, spent = consulted.answers.all_missing, step.spent()
+    missing, spent = consulted.answers.all_missing, step.spent_micros()
     trouble = consulted.answers.failed or cost_problem(plan, consulted, spent, progress.most_micros)
     against = measurements.egress_refusal(context, step.measurement) if missing else None
     if isinstance(against, Forbidden):
@@ -86,7 +86,7 @@ class Consultation:
 
 
 @dataclass(frozen=True)
-class Consulted:
+class ConsultationProgress:
     """How far the judge is. `questions` has the questions about single answers and, once those are answered, the
     comparisons of the best two candidates."""
 
@@ -108,7 +108,7 @@ class Consulted:
         evaluation_engine.ask(context, self.evaluation, self.answers.unasked)
 
 
-def consult(context: AppContext, consultation: Consultation) -> Consulted | None:
+def consult(context: AppContext, consultation: Consultation) -> ConsultationProgress | None:
     """Counts the judge's answers. Returns None while a worker writes its questions."""
     plan, judge = consultation.plan, consultation.judge
     questions = _open_questions(context, consultation)
@@ -123,7 +123,7 @@ def consult(context: AppContext, consultation: Consultation) -> Consulted | None
     (arm,) = answers.arms
     declined = tuple(dict.fromkeys((*judge.declined, *arm.declined)))
     judge = replace(judge, answered=arm.answered + len(arm.declined), declined=declined)
-    return Consulted(judge, questions, evaluation, answers)
+    return ConsultationProgress(judge, questions, evaluation, answers)
 
 
 def spent_micros(context: EngineContext, plan: LadderPlan, folder: Path, since: float) -> int:
@@ -131,10 +131,10 @@ def spent_micros(context: EngineContext, plan: LadderPlan, folder: Path, since: 
     judge = judge_worker.candidate_of(plan)
     questions = filter(None, (judge_worker.read_questions(folder, name) for name in (ACCEPTABLE, BETTER)))
     keys = sorted({key for each in questions for key in each.priced.keys})
-    return evaluation_engine.spent(context, plan.price_of, {judge: keys}, since)
+    return evaluation_engine.spent_micros(context, plan.price_of, {judge: keys}, since)
 
 
-def cost_problem(plan: LadderPlan, consulted: Consulted, spent: int, most: int) -> str | None:
+def cost_problem(plan: LadderPlan, consulted: ConsultationProgress, spent: int, most: int) -> str | None:
     """Returns a sentence if the judge could cost more than `most` micro-dollars, of which `spent` are spent, else None.
     It can happen despite the agreed maximum, because answers may have more tokens by the judge's tokenizer than by
     their model's."""
@@ -175,7 +175,7 @@ def read_judge_answers(
 
 def _consultation(step: LadderStep, judge: JudgeProgress) -> Consultation | None:
     """Returns None while a worker writes the candidates' questions."""
-    keys = step.keys()
+    keys = step.load_keys()
     if keys is None:
         return None
     names = evaluation_worker.keys_by_candidate(keys)
@@ -206,7 +206,7 @@ def _open_questions(context: AppContext, consultation: Consultation) -> Sequence
     return None if second is None else [first, second]
 
 
-def count_progress(consulted: Consulted, plan: LadderPlan, *, has_pair: bool) -> JudgeProgress:
+def count_progress(consulted: ConsultationProgress, plan: LadderPlan, *, has_pair: bool) -> JudgeProgress:
     """Returns the judge's progress. `has_pair` is True if two candidates will be compared; how many comparisons that
     takes is at first only known as a maximum."""
     judge, first = consulted.judge, len(consulted.questions[0].wanted)

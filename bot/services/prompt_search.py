@@ -162,7 +162,7 @@ def _measure(step: LadderStep) -> None:
     search, arms, candidate = step.progress.search, step.progress.arms, worker.candidate_of(step.plan)
     if search and search.is_better:
         step = replace(step, plan=worker.with_prompt(step.plan, search.prompt))
-        keys = step.rewritten_keys()
+        keys = step.rewrite_keys()
         if keys is None:
             return
         arms = (*arms, ArmProgress(candidate, len(keys[candidate].keys), work=keys[candidate].work))
@@ -186,7 +186,7 @@ def _count(search: _Search, replay: Replay, answers: Answers) -> SearchProgress:
     return replace(
         replay.progress(search.progress),
         answered=len(replay.all_keys) - len(answers.all_missing),
-        spent_micros=evaluation_engine.spent(search.context, search.ladder.plan.price_of, keys, since),
+        spent_micros=evaluation_engine.spent_micros(search.context, search.ladder.plan.price_of, keys, since),
         declined=tuple(dict.fromkeys((*search.progress.declined, *arm.declined))),
     )
 

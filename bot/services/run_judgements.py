@@ -49,7 +49,7 @@ class ResultStep:
         return self.context.settings.data / "plots" / f"run-{self.run.id}"
 
 
-def take_step(step: ResultStep, evaluation: Evaluation, arms: list[ArmProgress], spent_micros: int) -> bool:
+def take_step(step: ResultStep, evaluation: Evaluation, arms: list[ArmProgress], run_micros: int) -> bool:
     """Asks the judge the questions without a verdict, once both models have answered. Returns True once nothing is left
     to ask. `spent_micros` is the cost of the training and the answers."""
     context, run, plan, judge = step.context, step.run, step.plan, step.judge
@@ -65,7 +65,7 @@ def take_step(step: ResultStep, evaluation: Evaluation, arms: list[ArmProgress],
     provider = plan.judge.partition("/")[0]
     # The rows must be scanned before it is known whether the judge may read them.
     waits = data_policy.unscanned(context, run.dataset_id, [provider])
-    so_far = spent_micros + spent(step)
+    so_far = run_micros + spent_micros(step)
     trouble = consulted.answers.failed or judgements.cost_problem(
         ladder_plan, consulted, so_far, plan.maximum_micros
     )
@@ -95,7 +95,7 @@ def take_step(step: ResultStep, evaluation: Evaluation, arms: list[ArmProgress],
     return False
 
 
-def spent(step: ResultStep) -> int:
+def spent_micros(step: ResultStep) -> int:
     """Returns the judge's cost in micro-dollars."""
     if step.plan.judge is None:
         return 0

@@ -91,7 +91,7 @@ def evaluate(context: AppContext, run: Run) -> None:
         )
         model = code(run.model or "")
         sentence = f"The model was trained and is kept as {model}, but was not judged. {escape(str(changed))}"
-        spent = _cost_micros(step, base, tuned) + run_judgements.spent(step)
+        spent = _cost_micros(step, base, tuned) + run_judgements.spent_micros(step)
         run_states.end(context, run, "failed", sentence, actual_micros=spent)
 
 
@@ -469,7 +469,7 @@ def _spent_micros(step: ResultStep) -> int:
     """Returns the run's cost without its machine's. Answers that were stored before this run asked are free."""
     keys, since = _evaluation(step).keys.values(), step.run.state_since
     base, tuned = (step.context.store.answers.totals(theirs, since=since) for theirs in keys)
-    return _cost_micros(step, base, tuned) + run_judgements.spent(step)
+    return _cost_micros(step, base, tuned) + run_judgements.spent_micros(step)
 
 
 def _cost_micros(step: ResultStep, base: AnswerTotals, tuned: AnswerTotals) -> int:

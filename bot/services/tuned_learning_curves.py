@@ -173,7 +173,7 @@ class CurveStep:
     def with_note(self, note: str | None) -> CurveStep:
         return replace(self, progress=replace(self.progress, note=note))
 
-    def spent(self, training: Progress, tokens: AnswerTotals | None = None) -> int:
+    def spent_micros(self, training: Progress, tokens: AnswerTotals | None = None) -> int:
         """Returns the cost of the size at work in micro-dollars: its training, unless it was trained earlier, and its
         answers."""
         prices = PriceList.from_json(self.plan.prices)
@@ -270,7 +270,7 @@ def evaluate(step: CurveStep) -> None:
     before = ArmProgress(candidate, len(keys), declined=step.size.declined)
     answers = evaluation_engine.collect(context, evaluation, [before])
     (arm,) = answers.arms
-    spent = step.spent(step.size.training, answers.paid[candidate])
+    spent = step.spent_micros(step.size.training, answers.paid[candidate])
     step = step.with_size(
         replace(step.size, answered=arm.answered, declined=arm.declined, spent_micros=spent)
     )
@@ -318,7 +318,7 @@ def advance(step: CurveStep) -> None:
             looked = provider_jobs.follow(step, str(size.job_id), size.training, wish)  # type: ignore[arg-type]
             if looked:
                 job, training = looked
-                spent = step.spent(training)
+                spent = step.spent_micros(training)
                 if job.status == "cancelled" and size.training.running_since is not None:
                     # As for a run: if the vendor reports no cost, assume that it bills the share that was trained.
                     spent = spent or round(step.planned.training_micros * training.share_trained)
