@@ -277,16 +277,16 @@ def _hyperparameters(
     settings: Settings, target: Target, report: Report, question: Question
 ) -> tuple[tuple[str, Hyperparameter], ...]:
     provider = target.row.provider
+    defaults = {} if target.model.is_encoder else target.row.defaults
     chosen = hyperparameters_for(
         report.n_train,
         question.chosen,
         takes_lora=provider.can("extra_hyperparameters"),
-        defaults={} if target.model.is_encoder else target.row.defaults,
+        defaults=defaults,
         rate=_learning_rate(settings, target, question.method),
         method=question.method,
     )
-    fixed = {**({} if target.model.is_encoder else target.row.defaults), **question.chosen}
-    single = plans.drop_swept(dict(chosen), question.sweep, fixed)
+    single = plans.drop_swept(dict(chosen), question.sweep, {**defaults, **question.chosen})
     return tuple(sorted(fit(provider, sent_hyperparameters(provider, single)).items()))
 
 

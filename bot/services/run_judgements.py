@@ -51,7 +51,7 @@ class ResultStep:
 
 def take_step(step: ResultStep, evaluation: Evaluation, arms: list[ArmProgress], run_micros: int) -> bool:
     """Asks the judge the questions without a verdict, once both models have answered. Returns True once nothing is left
-    to ask. `spent_micros` is the cost of the training and the answers."""
+    to ask. `run_micros` is the cost of the training and of both models' answers."""
     context, run, plan, judge = step.context, step.run, step.plan, step.judge
     if plan.judge is None:
         return True

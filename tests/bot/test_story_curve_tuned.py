@@ -198,9 +198,9 @@ def in_doubt(world: World) -> int:
     for number in range(1, MAX_CREATES + 1):
         world.until(lambda n=number: world.company.count(f"POST {JOBS}") == n, "a create")  # type: ignore[misc]
         world.pass_time(SETTLE_S)
-    world.until(lambda: "Looking again" in (progress(world).note or ""), "the doubt")
+    world.until(lambda: "Checking again" in (progress(world).note or ""), "the doubt")
     world.send()
-    assert f"asked {MAX_CREATES} times" in world.said("Cancel gives it up", "gave no clear answer")
+    assert f"asked {MAX_CREATES} times" in world.said("until somebody cancels", "gave no clear answer")
     return plan.sizes[0].most_micros
 
 
@@ -239,7 +239,7 @@ def test_a_job_that_shows_up_in_a_doubt_is_taken_over(world: World) -> None:
     until_size(world, 0, "creating")
     world.company.fail(f"GET {JOBS}", NOT_AVAILABLE)
     world.pass_time(LOOK_AGAIN_S)
-    world.until(lambda: "Looking again" in (progress(world).note or ""), "the doubt")
+    world.until(lambda: "Checking again" in (progress(world).note or ""), "the doubt")
     world.pass_time(DOUBT_LOOK_S)
     until(world, "done")
     only_three_jobs(world)
