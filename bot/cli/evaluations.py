@@ -285,7 +285,7 @@ def _max_judge_micros(
         replies = evaluation_engine.replies(session, evaluation_worker.keys_by_candidate(keys), arms)
         texts = _texts(replies)
         first = judge_worker.write_acceptable_questions(plan, texts, session.files, session.folder)
-        if first.wanted <= session.store.answers.answered(first.priced.keys):
+        if first.key_set <= session.store.answers.answered(first.priced.keys):
             verdicts = judgements.judge_answers(session, plan, first, None, JudgeProgress())
             second = judge_worker.write_better_questions(plan, texts, verdicts, session.files, session.folder)
             return _missing_micros(session, plan, second)

@@ -124,7 +124,7 @@ class LadderStep:
             micros += evaluation_engine.spent_micros(
                 context, plan.price_of, {judge: questions.priced.keys}, since
             )
-            micros += judge_worker.max_micros(plan, questions.priced, questions.wanted - unanswered)
+            micros += judge_worker.max_micros(plan, questions.priced, questions.key_set - unanswered)
         return micros
 
     def _spent_on(self, keys: Mapping[Candidate, ArmKeys], since: float, unanswered: frozenset[str]) -> int:

@@ -61,7 +61,7 @@ class Questions:
         return tuple(self.keys) if len(self.keys) == 2 else None  # type: ignore[return-value]  # of length two
 
     @property
-    def wanted(self) -> frozenset[str]:
+    def key_set(self) -> frozenset[str]:
         return frozenset(self.priced.keys)
 
 

@@ -116,7 +116,7 @@ def consult(context: AppContext, consultation: Consultation) -> ConsultationProg
         return None
     prompts = consultation.folder / f"{ACCEPTABLE if len(questions) == 1 else BETTER}.jsonl"
     evaluation = evaluation_of(consultation.owner, plan, questions[-1], prompts)
-    wanted, candidate = questions[-1].wanted, judge_worker.candidate_of(plan)
+    wanted, candidate = questions[-1].key_set, judge_worker.candidate_of(plan)
     declined = tuple(key for key in judge.declined if key in wanted)
     before = ArmProgress(candidate, len(wanted), declined=declined)
     answers = evaluation_engine.collect(context, evaluation, [before])
@@ -141,7 +141,7 @@ def cost_problem(plan: LadderPlan, consulted: ConsultationProgress, spent: int, 
     questions, missing = consulted.questions[-1], consulted.answers.all_missing
     if not missing:
         return None
-    if spent + judge_worker.max_micros(plan, questions.priced, questions.wanted - missing) <= most:
+    if spent + judge_worker.max_micros(plan, questions.priced, questions.key_set - missing) <= most:
         return None
     return f"Asking {plan.judge} could cost more than was agreed ({usd_micros(most)})."
 
@@ -149,7 +149,7 @@ def cost_problem(plan: LadderPlan, consulted: ConsultationProgress, spent: int, 
 def evaluation_of(owner: str, plan: LadderPlan, questions: Questions, prompts: Path) -> Evaluation:
     """Returns the evaluation of these questions, whose prompts are in the file `prompts`."""
     read = partial(evaluation_worker.read_questions_file, prompts, plan, longest=judge_worker.MAX_TOKENS)
-    return Evaluation(owner, {judge_worker.candidate_of(plan): sorted(questions.wanted)}, read)
+    return Evaluation(owner, {judge_worker.candidate_of(plan): sorted(questions.key_set)}, read)
 
 
 def judge_answers(
@@ -200,7 +200,7 @@ def _open_questions(context: AppContext, consultation: Consultation) -> Sequence
     first = read_or_write(ACCEPTABLE, judge_worker.write_acceptable_questions)
     if first is None:
         return None
-    if first.wanted - context.store.answers.answered(first.priced.keys) - set(judge.declined):
+    if first.key_set - context.store.answers.answered(first.priced.keys) - set(judge.declined):
         return [first]
     second = read_or_write(BETTER, judge_worker.write_better_questions)
     return None if second is None else [first, second]
@@ -209,7 +209,7 @@ def _open_questions(context: AppContext, consultation: Consultation) -> Sequence
 def count_progress(consulted: ConsultationProgress, plan: LadderPlan, *, has_pair: bool) -> JudgeProgress:
     """Returns the judge's progress. `has_pair` is True if two candidates will be compared; how many comparisons that
     takes is at first only known as a maximum."""
-    judge, first = consulted.judge, len(consulted.questions[0].wanted)
+    judge, first = consulted.judge, len(consulted.questions[0].key_set)
     if consulted.is_first:
         return replace(judge, of=first + 2 * plan.n_holdout * has_pair)
-    return replace(judge, of=first + len(consulted.questions[1].wanted), answered=first + judge.answered)
+    return replace(judge, of=first + len(consulted.questions[1].key_set), answered=first + judge.answered)

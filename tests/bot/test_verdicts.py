@@ -52,7 +52,7 @@ def test_silence_is_not_asked_about_and_the_same_answer_once(plan: LadderPlan, t
     said[ZERO][0], said[ZERO][1] = " ", said[SHOTS][1]
     asked = judge_worker.write_acceptable_questions(plan, said, tmp_path, tmp_path)
     assert asked.keys[ZERO][0] is None and asked.keys[ZERO][1] == asked.keys[SHOTS][1]
-    assert len(asked.wanted) == 2 * ROWS - 2
+    assert len(asked.key_set) == 2 * ROWS - 2
     assert judge_worker.read_questions(tmp_path, judge_worker.ACCEPTABLE) == asked
 
 
@@ -61,7 +61,7 @@ def test_what_is_asked_never_costs_more_than_was_said_before(plan: LadderPlan, t
     worst = judge_worker.longest_questions(plan, tmp_path)
     assert len(worst.keys) == len(set(worst.keys)) == 4 * ROWS
     first = judge_worker.write_acceptable_questions(plan, said, tmp_path, tmp_path)
-    heard = JudgeAnswers(JUDGE, dict.fromkeys(first.wanted, "YES"), first, None)
+    heard = JudgeAnswers(JUDGE, dict.fromkeys(first.key_set, "YES"), first, None)
     second = judge_worker.write_better_questions(plan, said, heard, tmp_path, tmp_path)
     assert sum(worst.tokens) >= sum(first.priced.tokens) + sum(second.priced.tokens)
 
@@ -72,17 +72,17 @@ def test_the_two_with_most_acceptable_answers_are_compared_in_both_orders(
     said = texts() | {Candidate("retrieval", "local/a"): ["awful"] * ROWS}
     first = judge_worker.write_acceptable_questions(plan, said, tmp_path, tmp_path)
     yes = {key for arm in (SHOTS, ZERO) for key in first.keys[arm][: 9 if arm == ZERO else 15] if key}
-    said_by_judge = {key: "YES" if key in yes else "NO" for key in first.wanted}
+    said_by_judge = {key: "YES" if key in yes else "NO" for key in first.key_set}
     second = judge_worker.write_better_questions(
         plan, said, JudgeAnswers(JUDGE, said_by_judge, first, None), tmp_path, tmp_path
     )
-    assert second.pair == (SHOTS, ZERO) and len(second.wanted) == 2 * ROWS
+    assert second.pair == (SHOTS, ZERO) and len(second.key_set) == 2 * ROWS
 
 
 def concluded(plan: LadderPlan, folder: Path, judge_says: str, **other: str) -> judge_worker.Conclusion:
     said = texts()
     first = judge_worker.write_acceptable_questions(plan, said, folder, folder)
-    heard = JudgeAnswers(JUDGE, dict.fromkeys(first.wanted, judge_says), first, None, other.get("failed"))
+    heard = JudgeAnswers(JUDGE, dict.fromkeys(first.key_set, judge_says), first, None, other.get("failed"))
     replies = {arm: [Reply(one, 10, 3, 0.1) for one in each] for arm, each in said.items()}
     return judge_worker.conclude(plan, replies, heard, folder, folder, 5.0)
 
