@@ -67,7 +67,9 @@ def delete_rows(
             new = dataset_deletion.rewrite_without_rows(context, dataset, lines)
             if isinstance(new, Refusal):
                 return new
-            if not confirm(views.row_deletion_question(scope, new.before.version, new.rows, new.held)):
+            if not confirm(
+                views.row_deletion_question(scope, new.before.version, new.rows, new.rows_held_out)
+            ):
                 return Refusal("Nothing was deleted.")
             deletion = dataset_deletion.commit_rewrite(context, new, PERSON)
             if isinstance(deletion, Refusal):

@@ -54,13 +54,13 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class RewrittenDataset:
-    """The version `before` without `rows` rows, `held` of which were held out. `inspected` is the check of what
+    """The version `before` without `rows` rows, `rows_held_out` of which were held out. `inspected` is the check of what
     remains."""
 
     before: Dataset
     inspected: Inspection
     rows: int
-    held: int
+    rows_held_out: int
 
 
 def rewrite_without_rows(
@@ -93,12 +93,14 @@ def add_version(context: CoreContext, new: RewrittenDataset, person: str) -> Dat
     added = context.store.datasets.move(received, "ready", now=now, **changes) if received else None
     assert added is not None  # noqa: S101 - its channel's own name, in this transaction
     datasets.store_scans(context, new.inspected.scans)
-    rows = f"{pluralize(new.rows, 'row')}, {new.held} held out"
+    rows = f"{pluralize(new.rows, 'row')}, {new.rows_held_out} held out"
     detail = f"{rows}, of version {before.version}: version {added.version} has the others"
     context.audit(person, "take out rows", f"dataset {added.id}", detail)
     datasets.show(context, added, dataset_views.checked_card(added, report))
     datasets.post_findings(context, added, report)
-    datasets.post_in_thread(context, added, dataset_views.rows_deleted_notice(before.version, new.rows, new.held))
+    datasets.post_in_thread(
+        context, added, dataset_views.rows_deleted_notice(before.version, new.rows, new.rows_held_out)
+    )
     return added
 
 

@@ -79,11 +79,11 @@ def ask(context: AppContext, dataset: str, teacher: str, person: str, channel: s
     checked = _may_distil(context, dataset, person, channel)
     if isinstance(checked, Refusal):
         return checked
-    found = _find_teacher(context, checked, teacher)
-    if isinstance(found, Refusal):
-        return found
-    terms = (found.row.title, found.terms) if found.terms else None
-    return views.form(channel, dataset, found.rung, found.plan.bar, terms)
+    measured = _find_teacher(context, checked, teacher)
+    if isinstance(measured, Refusal):
+        return measured
+    terms = (measured.row.title, measured.terms) if measured.terms else None
+    return views.form(channel, dataset, measured.rung, measured.plan.bar, terms)
 
 
 def receive(context: AppContext, request: RowsToTeach) -> Labelling | Refusal:

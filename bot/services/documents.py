@@ -79,7 +79,7 @@ def step(context: AppContext, document: Document) -> None:
         try:
             file = context.files.fetch(document.source, context.settings.files, MAX_BYTES)
         except FetchLater as trouble:
-            _again_or_refuse(context, document, str(trouble))
+            _retry_or_refuse(context, document, str(trouble))
             return
         if isinstance(file, Refusal):
             _refuse(context, document, file.text)
@@ -106,13 +106,13 @@ def step(context: AppContext, document: Document) -> None:
 
 
 def handle_step_failure(context: AppContext, document: Document) -> None:
-    _again_or_refuse(context, document, f"something in the bot went wrong. {logs.sorry()}")
+    _retry_or_refuse(context, document, f"something in the bot went wrong. {logs.sorry()}")
 
 
-def _again_or_refuse(context: AppContext, document: Document, trouble: str) -> None:
+def _retry_or_refuse(context: AppContext, document: Document, trouble: str) -> None:
     now = context.clock()
     if document.tries + 1 >= TRIES:
-        _refuse(context, document, f"Gave up after {TRIES} tries: {trouble}.")
+        _refuse(context, document, f"Gave up after {TRIES} attempts: {trouble}.")
         return
     pause = min(2**document.tries, 120)
     context.store.documents.move(document, "received", now=now, tries=document.tries + 1, next_at=now + pause)

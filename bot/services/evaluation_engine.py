@@ -108,16 +108,16 @@ def count(
     """Returns a candidate's progress: what was answered, what was declined, and whether the candidate has failed."""
     if arm.failed is not None:
         return arm
-    ours = [refusal for refusal in declined if refusal.model == arm.arm.model]
-    refused = {refusal.key for refusal in ours if not refusal.of_model} & set(keys)
+    refusals = [refusal for refusal in declined if refusal.model == arm.arm.model]
+    refused = {refusal.key for refusal in refusals if not refusal.of_model} & set(keys)
     silent = tuple(key for key in dict.fromkeys((*arm.declined, *sorted(refused))) if key not in answered)
     there = sum(key in answered for key in keys)
-    failed = next((refusal.why for refusal in ours if refusal.of_model), None)
+    failed = next((refusal.why for refusal in refusals if refusal.of_model), None)
     if there and set(keys) - set(silent) <= answered:
         failed = None  # every answer is there, so it doesn't matter that the model can't be asked any more
     if failed is None and silent and not there and len(silent) >= min(SURELY_DECLINED, len(set(keys))):
-        failed = next((refusal.why for refusal in ours), "It declined every question.")
-    why = arm.why_declined or next((refusal.why for refusal in ours if refusal.key in silent), None)
+        failed = next((refusal.why for refusal in refusals), "It declined every question.")
+    why = arm.why_declined or next((refusal.why for refusal in refusals if refusal.key in silent), None)
     return replace(arm, answered=there, declined=silent, failed=failed, why_declined=why)
 
 
@@ -141,8 +141,8 @@ def ask(context: EngineContext, evaluation: Evaluation, keys: frozenset[str]) ->
     """Asks the questions with these keys, which must be among the `unasked` ones."""
     questions = evaluation.questions(keys) if keys else ()
     for provider in sorted({_provider(question.model) for question in questions}):
-        theirs = [question for question in questions if _provider(question.model) == provider]
-        context.llm.ask(evaluation.owner, provider, theirs)
+        provider_questions = [question for question in questions if _provider(question.model) == provider]
+        context.llm.ask(evaluation.owner, provider, provider_questions)
     context.llm.wake()
 
 
@@ -178,7 +178,7 @@ def spent_micros(
     totals = context.store.answers.totals
     by_model = budgets.paid_questions(prices, keys)
     return budgets.spent_micros(
-        prices, {model: totals(sorted(theirs), since=since) for model, theirs in by_model.items()}
+        prices, {model: totals(sorted(its_keys), since=since) for model, its_keys in by_model.items()}
     )
 
 

@@ -134,18 +134,18 @@ def keys_by_candidate(keys: Mapping[Candidate, ArmKeys]) -> Mapping[Candidate, t
     return {candidate: keys.keys for candidate, keys in keys.items()}
 
 
-def read_questions(folder: Path, plan: LadderPlan, wanted: frozenset[str]) -> list[Question]:
-    """Returns the questions whose keys are wanted, candidate by candidate."""
-    return read_questions_file(folder / PROMPTS, plan, wanted, max_tokens(plan.labels, plan.longest_answer))
+def read_questions(folder: Path, plan: LadderPlan, keys: frozenset[str]) -> list[Question]:
+    """Returns the questions with these keys, candidate by candidate."""
+    return read_questions_file(folder / PROMPTS, plan, keys, max_tokens(plan.labels, plan.longest_answer))
 
 
-def read_questions_file(path: Path, plan: LadderPlan, wanted: frozenset[str], longest: int) -> list[Question]:
+def read_questions_file(path: Path, plan: LadderPlan, keys: frozenset[str], longest: int) -> list[Question]:
     """Returns questions that `write_prompts` wrote. `longest` is the maximum tokens of an answer without thinking."""
     questions = []
     with path.open(encoding="utf-8") as file:
         for line in file:
             key, model, messages, *tools = json.loads(line)
-            if key in wanted:
+            if key in keys:
                 prompt = tuple(
                     Message(role, content, extra="".join(extra)) for role, content, *extra in messages
                 )

@@ -137,9 +137,9 @@ def write_acceptable_questions(plan: LadderPlan, texts: Texts, files: Path, fold
     prompts_of = {
         arm: [
             prompts.acceptable_prompt(row, text) if text.strip() and read_calls(row.answer) is None else None
-            for row, text in zip(rows, theirs, strict=True)
+            for row, text in zip(rows, answers, strict=True)
         ]
-        for arm, theirs in texts.items()
+        for arm, answers in texts.items()
     }
     return _write_questions(folder, ACCEPTABLE, plan, prompts_of)
 
@@ -184,7 +184,7 @@ def conclude(
 ) -> Conclusion:
     """Returns the ladder, scored by the judge's verdicts if they count. For free text, also writes pairs of answers for
     people to compare into `folder`. `now` is in unix seconds."""
-    texts = {arm: [reply.text for reply in theirs] for arm, theirs in replies.items()}
+    texts = {arm: [reply.text for reply in its_replies] for arm, its_replies in replies.items()}
     rows = examples(files, plan.holdout_sha256)
     verdicts, judged = verdicts_of(texts, from_judge, rows) if from_judge else (None, None)
     ladder = evaluation_worker.judge_ladder(plan, replies, files, folder, now, verdicts)
@@ -305,13 +305,13 @@ def _write_questions(
     once."""
     judge = str(plan.judge)
     keys = {
-        arm: tuple(key_of(judge, prompt, _max_tokens(plan)) if prompt else None for prompt in theirs)
-        for arm, theirs in questions_by_candidate.items()
+        arm: tuple(key_of(judge, prompt, _max_tokens(plan)) if prompt else None for prompt in its_prompts)
+        for arm, its_prompts in questions_by_candidate.items()
     }
     each = {
         key: prompt
-        for arm, theirs in questions_by_candidate.items()
-        for key, prompt in zip(keys[arm], theirs, strict=True)
+        for arm, its_prompts in questions_by_candidate.items()
+        for key, prompt in zip(keys[arm], its_prompts, strict=True)
         if key and prompt
     }
     priced = ArmKeys(tuple(each), _tokens(plan, list(each.values()), 0))
@@ -319,7 +319,7 @@ def _write_questions(
     evaluation_worker.write_prompts(
         folder / f"{name}.jsonl", ((key, judge, prompt, "") for key, prompt in each.items())
     )
-    named = [{"arm": asdict(arm), "keys": theirs} for arm, theirs in keys.items()]
+    named = [{"arm": asdict(arm), "keys": its_keys} for arm, its_keys in keys.items()]
     record = {"keys": named, "priced": [priced.keys, priced.tokens], "why_not": why_not}
     # last: its presence means that all is written
     evaluation_worker.replace_lines(folder / f"{name}.json", [json.dumps(record)])

@@ -51,16 +51,16 @@ def take_step(step: LadderStep) -> None:
     if consultation is None or consulted is None:
         return
     missing, spent = consulted.answers.all_missing, step.spent_micros()
-    trouble = consulted.answers.failed or cost_problem(plan, consulted, spent, progress.most_micros)
-    against = measurements.egress_refusal(context, step.measurement) if missing else None
-    if isinstance(against, Forbidden):
-        trouble = against.reason
+    problem = consulted.answers.failed or cost_problem(plan, consulted, spent, progress.most_micros)
+    egress_problem = measurements.egress_refusal(context, step.measurement) if missing else None
+    if isinstance(egress_problem, Forbidden):
+        problem = egress_problem.reason
     judge = count_progress(consulted, plan, has_pair=sum(arm.failed is None for arm in progress.arms) > 1)
     note = evaluation_engine.waiting_note(context, [str(plan.judge)]) if missing else None
     updated = replace(progress, judge=judge, spent_micros=spent, note=note)
-    if trouble:
+    if problem:
         # Without the verdicts on single answers nothing counts; later only the comparison of the best two is lost.
-        judge = replace(judge, failed=trouble) if consulted.is_first else replace(judge, unpaired=trouble)
+        judge = replace(judge, failed=problem) if consulted.is_first else replace(judge, unpaired=problem)
         spent = step.with_progress(updated).stop()
         ended = replace(updated, stage="judging", judge=judge, spent_micros=spent, note=None)
         step.with_progress(ended).save()
@@ -68,7 +68,7 @@ def take_step(step: LadderStep) -> None:
         step.with_progress(replace(updated, stage="judging")).save()
     else:
         step.with_progress(updated).save()
-        if against is None:
+        if egress_problem is None:
             consulted.ask(context)
 
 

@@ -165,12 +165,12 @@ def _label_usd(context: AppContext, dataset: str) -> Decimal | None:
 def _tuned_plan(
     context: AppContext,
     checked: CheckedDataset,
-    wanted: str,
+    model: str,
     predict: tuple[int, ...],
     label_usd: Decimal | None,
 ) -> TunedCurvePlan | Refusal:
-    """Plans a curve of the model `wanted`, for a dataset with labels and a holdout."""
-    report, target = checked.report, find_target(context.settings.providers, wanted)
+    """Plans a curve of `model`, for a dataset with labels and a holdout."""
+    report, target = checked.report, find_target(context.settings.providers, model)
     if isinstance(target, Refusal):
         return target
     refusal = _training_refusal(context, checked, target)
@@ -334,11 +334,11 @@ def _trained_by_run(
 ) -> tuple[str, str] | None:
     """Returns the provider's name of a model that a run trained in the same way, and the run; None if there is none."""
     names = {model.name: model.provider_model for model in context.store.models()}
-    wanted = (sha256, plan.provider, plan.base_model, planned.hyperparameters, plan.seed)
+    planned_training = (sha256, plan.provider, plan.base_model, planned.hyperparameters, plan.seed)
     for run in context.store.runs.done():
         other = plan_from_json(run.plan)
         trained = (other.train_sha256, other.provider, other.base_model, other.hyperparameters, other.seed)
-        if run.model in names and trained == wanted and other.validation_split is None:
+        if run.model in names and trained == planned_training and other.validation_split is None:
             return names[run.model], f"run {run.id}"
     return None
 
@@ -353,10 +353,10 @@ def _trained_by_curve(
         if not isinstance(other, TunedCurvePlan):
             continue
         same = (other.target, other.seed) == (plan.target, plan.seed)
-        for size, theirs in zip(
+        for size, other_size in zip(
             TunedCurveProgress.from_json(measurement.progress).sizes, other.sizes, strict=False
         ):
-            is_alike = (size.sha256, theirs.hyperparameters) == (sha256, planned.hyperparameters)
+            is_alike = (size.sha256, other_size.hyperparameters) == (sha256, planned.hyperparameters)
             is_usable = size.answered or measurement.state != "failed"
             if same and is_alike and size.model and is_usable:
                 return size.model, size.from_before or f"m{measurement.id}"

@@ -130,9 +130,9 @@ def _ask_or_replay(search: _Search, replay: Replay) -> None:
 def _ask(search: _Search, replay: Replay, evaluation: Evaluation, answers: Answers) -> None:
     """Asks the unasked questions, if the rows may leave and the budget covers their maximum cost. Questions that a kill
     may have cut off while they were under way count as spent, because they may have been billed."""
-    against = measurements.egress_refusal(search.context, search.ladder.measurement)
-    if isinstance(against, Forbidden):
-        search.ladder.fail(against.reason)
+    egress_problem = measurements.egress_refusal(search.context, search.ladder.measurement)
+    if isinstance(egress_problem, Forbidden):
+        search.ladder.fail(egress_problem.reason)
         return
     progress = search.progress
     if len(replay.all_keys) <= progress.asked:  # these questions were asked once before, and lost
@@ -141,7 +141,7 @@ def _ask(search: _Search, replay: Replay, evaluation: Evaluation, answers: Answe
     spent = progress.spent_micros + progress.lost_micros
     if not replay.stays_within(search.budget.most_micros, spent, answers.all_missing):
         _save(search, replace(progress, ended=BUDGET_USED, is_over=True))
-    elif against is None:
+    elif egress_problem is None:
         # stored before asking, so that questions under way count as billed after a kill
         _save(search, replace(progress, asked=len(replay.all_keys)))
         evaluation_engine.ask(search.context, evaluation, answers.unasked)

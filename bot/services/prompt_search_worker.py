@@ -162,9 +162,9 @@ def read_replay(folder: Path) -> Replay | None:
     return Replay.from_json(path.read_text(encoding="utf-8")) if path.exists() else None
 
 
-def read_questions(folder: Path, plan: LadderPlan, replay: Replay, wanted: frozenset[str]) -> list[Question]:
-    """Returns the open questions whose keys are wanted."""
-    return evaluation_worker.read_questions_file(folder / QUESTIONS, plan, wanted, replay.max_tokens)
+def read_questions(folder: Path, plan: LadderPlan, replay: Replay, keys: frozenset[str]) -> list[Question]:
+    """Returns the open questions with these keys."""
+    return evaluation_worker.read_questions_file(folder / QUESTIONS, plan, keys, replay.max_tokens)
 
 
 def candidate_of(plan: LadderPlan) -> Candidate:

@@ -64,17 +64,17 @@ def take_step(step: ResultStep, evaluation: Evaluation, arms: list[ArmProgress],
         return consulted is not None
     provider = plan.judge.partition("/")[0]
     # The rows must be scanned before it is known whether the judge may read them.
-    waits = data_policy.unscanned(context, run.dataset_id, [provider])
+    scan_missing = data_policy.unscanned(context, run.dataset_id, [provider])
     so_far = run_micros + spent_micros(step)
-    trouble = consulted.answers.failed or judgements.cost_problem(
+    problem = consulted.answers.failed or judgements.cost_problem(
         ladder_plan, consulted, so_far, plan.maximum_micros
     )
-    if trouble is None and waits is None:
-        trouble = data_policy.dataset_refusal(context, run.dataset_id, [provider], plan.overridden)
+    if problem is None and scan_missing is None:
+        problem = data_policy.dataset_refusal(context, run.dataset_id, [provider], plan.overridden)
     judge = judgements.count_progress(consulted, ladder_plan, has_pair=True)
-    if trouble:
-        judge = replace(judge, failed=trouble) if consulted.is_first else replace(judge, unpaired=trouble)
-    note = waits or (None if trouble else evaluation_engine.waiting_note(context, [plan.judge]))
+    if problem:
+        judge = replace(judge, failed=problem) if consulted.is_first else replace(judge, unpaired=problem)
+    note = scan_missing or (None if problem else evaluation_engine.waiting_note(context, [plan.judge]))
     answers, now = len(evaluation.all_keys), context.clock()
     progress = replace(
         step.progress,
@@ -90,7 +90,7 @@ def take_step(step: ResultStep, evaluation: Evaluation, arms: list[ArmProgress],
             )
             if moved:
                 notifications.show_progress(context, moved)
-    if trouble is None and waits is None:
+    if problem is None and scan_missing is None:
         consulted.ask(context)
     return False
 

@@ -119,8 +119,8 @@ def _plan(
         bar=measured.bar,
     )
     tuned = [each for each in (used, model) if each and each.gone_at is None]
-    asked = {alternative.model, like.judge}
-    prices = [row for row in PriceList.from_json(like.prices).rows if row.model in asked]
+    models_to_ask = {alternative.model, like.judge}
+    prices = [row for row in PriceList.from_json(like.prices).rows if row.model in models_to_ask]
     if best is None:
         # the first two prices of a run's plan are the tuned model's and the base model's
         prices.append(replace(PriceList.from_json(trained.prices).rows[1], model=str(alternative.model)))

@@ -281,12 +281,12 @@ def evaluate(step: CurveStep) -> None:
     elif arm.failed:
         context.llm.drop(step.owner)
         fail(step, f"Measuring failed: {escape(arm.failed)}")
-    elif missing and isinstance(against := measurements.egress_refusal(context, measurement), Forbidden):
+    elif missing and isinstance(problem := measurements.egress_refusal(context, measurement), Forbidden):
         if not context.llm.drop(step.owner):
-            fail(step, against.reason)
+            fail(step, problem.reason)
     elif missing:
         save_step(step.with_note(evaluation_engine.waiting_note(context, [str(candidate.model)])))
-        evaluation_engine.ask(context, evaluation, answers.unasked if against is None else frozenset())
+        evaluation_engine.ask(context, evaluation, answers.unasked if problem is None else frozenset())
     else:
         save_step(step.with_size(step.size.to("done", context.clock())).with_note(None))
 
