@@ -54,8 +54,8 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class RewrittenDataset:
-    """The version `before` without `rows` rows, `rows_held_out` of which were held out. `inspected` is the check of what
-    remains."""
+    """The version `before` without `rows` rows, `rows_held_out` of which were held out. `inspected` is the check of the
+    remaining rows."""
 
     before: Dataset
     inspected: Inspection
