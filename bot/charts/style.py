@@ -1,8 +1,8 @@
 """What all charts share: the figure, its colours and fonts, shortened names, spacing of labels, axes, saving. Knows
 nothing of the data.
 
-Slack shows a picture in a thread about 360 pixels wide, half the width of ours, so the fonts are large enough for that.
-Nothing is shown by colour alone: markers and line styles differ as well.
+Slack shows a picture in a thread about 360 pixels wide, half the width of our charts, so the fonts are large enough for
+that. Nothing is shown by colour alone: markers and line styles differ as well.
 """
 
 from __future__ import annotations

@@ -297,8 +297,8 @@ def _wrong_kind_of_model(question: Question, target: Target) -> Refusal | None:
 
 
 def _unsupported(question: Question, target: Target) -> Refusal | None:
-    """Refuses what the target's trainer can't do. Our own trainer on another machine
-    refuses the rest when the job is created."""
+    """Refuses what the target's trainer can't do. Our own trainer on another machine refuses the rest when the
+    job is created."""
     row = target.row
     method = METHODS[question.method]
     if method.reads_pairs and not row.provider.can("dpo"):
