@@ -261,8 +261,8 @@ def texts_of(context: AppContext, measurement: Measurement, plan: TunedCurvePlan
 
 
 def evaluate(step: CurveStep) -> None:
-    """Asks the questions without an answer. Questions under way will be billed, so even a curve that ends waits for
-    them."""
+    """Asks the questions without an answer. A curve that is stopped waits for questions under way, which will be
+    billed."""
     context, measurement = step.context, step.measurement
     evaluation = evaluation_of(context, measurement, step.plan, str(step.size.model))
     evaluation = replace(evaluation, since=step.progress.started_at)
