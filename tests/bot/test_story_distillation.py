@@ -121,7 +121,7 @@ def test_a_model_that_has_ended_is_refused_with_its_successor(teacher: World) ->
     teacher.rules.more = f'{PRICES}ends = 2020-01-01\nsuccessor = "acme-large"\n'
     teacher.restart()
     answer = teacher.type(DISTIL)
-    assert "ended on 2020-01-01" in answer and "`acme-large` instead" in answer
+    assert "was shut down on 2020-01-01" in answer and "`acme-large` instead" in answer
 
 
 def test_contradictions_with_people_are_shown_and_people_stay_right(teacher: World) -> None:
