@@ -42,14 +42,14 @@ def draw_learning_curve(curve: Curve, path: Path, beside: Curve | None = None) -
     if beside:
         _draw_beside(axes, curve, beside)
     axes.set_xscale("log")
-    _ticks(axes, curve)
-    axes.set_ylim(*_heights(curve, beside))
+    _set_ticks(axes, curve)
+    axes.set_ylim(*_y_limits(curve, beside))
     percent_axis(axes.yaxis)
     _label_ends(axes, curve)
     return save_figure(drawn, path)
 
 
-def _fitted(curve: Curve, rows: float) -> float:
+def _fitted_score(curve: Curve, rows: float) -> float:
     return 1 / (1 + curve.b * math.pow(rows, -curve.c))
 
 
@@ -70,7 +70,7 @@ def _draw_fit(axes: Axes, curve: Curve, colour: str) -> None:
     for start, stop, style in ((first, last, "-"), (last, end, "--")):
         if stop > start:
             rows = [start * (stop / start) ** (at / STEPS) for at in range(STEPS + 1)]
-            axes.plot(rows, [_fitted(curve, n) for n in rows], style, color=colour, linewidth=1.8)
+            axes.plot(rows, [_fitted_score(curve, n) for n in rows], style, color=colour, linewidth=1.8)
 
 
 def _draw_band(axes: Axes, curve: Curve) -> None:
@@ -78,7 +78,7 @@ def _draw_band(axes: Axes, curve: Curve) -> None:
     if not curve.predicted:
         return
     last = curve.points[-1]
-    ends = [(last.rows, _fitted(curve, last.rows), _fitted(curve, last.rows))]
+    ends = [(last.rows, _fitted_score(curve, last.rows), _fitted_score(curve, last.rows))]
     ends += [
         (prediction.rows, prediction.low, prediction.high)
         for prediction in curve.predicted
@@ -98,17 +98,17 @@ def _draw_band(axes: Axes, curve: Curve) -> None:
         )
 
 
-def _ticks(axes: Axes, curve: Curve) -> None:
+def _set_ticks(axes: Axes, curve: Curve) -> None:
     from matplotlib.ticker import FixedLocator, NullFormatter, NullLocator
 
-    axes.xaxis.set_major_locator(FixedLocator(_sizes(curve)))
+    axes.xaxis.set_major_locator(FixedLocator(_marked_sizes(curve)))
     axes.xaxis.set_major_formatter("{x:,.0f}")
     axes.xaxis.set_minor_locator(NullLocator())
     axes.xaxis.set_minor_formatter(NullFormatter())
     axes.margins(x=0.07)
 
 
-def _sizes(curve: Curve) -> list[int]:
+def _marked_sizes(curve: Curve) -> list[int]:
     """Returns the sizes to mark on the axis, from the largest down, without those whose label would touch another."""
     sizes = {*(point.rows for point in curve.points), *(prediction.rows for prediction in curve.predicted)}
     least = (max(sizes) / min(sizes)) ** 0.09
@@ -119,7 +119,7 @@ def _sizes(curve: Curve) -> list[int]:
     return values
 
 
-def _heights(curve: Curve, beside: Curve | None) -> tuple[float, float]:
+def _y_limits(curve: Curve, beside: Curve | None) -> tuple[float, float]:
     points = (*curve.points, *(beside.points if beside else ()))
     seen = [share for point in points for share in (point.score, *point.draws)]
     seen += [prediction.score for prediction in beside.predicted] if beside else []
@@ -130,7 +130,7 @@ def _heights(curve: Curve, beside: Curve | None) -> tuple[float, float]:
 
 def _label_ends(axes: Axes, curve: Curve) -> None:
     """Labels each prediction above its interval, and the last measured point."""
-    last, shown = curve.points[-1], set(_sizes(curve))
+    last, shown = curve.points[-1], set(_marked_sizes(curve))
     ends = [(last.rows, max((last.score, *last.draws)), last.score, INK)]
     ends += [
         (prediction.rows, prediction.high, prediction.score, RED)
@@ -161,7 +161,7 @@ def draw_loss_curve(metrics: Sequence[Metric], title: str, path: Path) -> Path |
         f"Loss while training {shorten_name(title)}", "training step", "loss, nats per answer token"
     )
     axes.plot([s for s, _ in trained], [loss for _, loss in trained], color=BLUE, alpha=0.25, linewidth=1)
-    steps, means = _smoothed(trained)
+    steps, means = _smooth(trained)
     axes.plot(steps, means, color=BLUE, linewidth=2.4, label=f"training, {means[-1]:.2f} at the end")
     validated = [(m.step, m.valid_loss) for m in metrics if m.valid_loss is not None]
     if validated:
@@ -175,7 +175,7 @@ def draw_loss_curve(metrics: Sequence[Metric], title: str, path: Path) -> Path |
     return save_figure(drawn, path)
 
 
-def _smoothed(points: Sequence[tuple[int, float]]) -> tuple[list[int], list[float]]:
+def _smooth(points: Sequence[tuple[int, float]]) -> tuple[list[int], list[float]]:
     """Returns the steps, and for each the mean of its loss and the same number of neighbours on both sides; fewer
     towards the ends."""
     losses, widest = [loss for _, loss in points], max(1, len(points) // 40)

@@ -68,7 +68,7 @@ def draw_row_lengths(counts: Sequence[int], limit: int | None, path: Path) -> Pa
         return None
     longest, over = max(counts), sum(1 for count in counts if limit is not None and count > limit)
     drawn, axes = figure(_length_title(len(counts), limit, over), "tokens per row", "rows")
-    edges = _edges(min(counts), longest)
+    edges = _bar_edges(min(counts), longest)
     values = [count for count in counts if limit is None or count <= limit]
     cut = [count for count in counts if limit is not None and count > limit]
     axes.hist([values, cut], bins=edges, stacked=True, color=[BLUE, RED])
@@ -101,7 +101,7 @@ def _length_title(rows: int, limit: int | None, over: int) -> str:
     return f"{text}: {over:,} longer than the model's {limit:,}" if over else f"{text}: all within {limit:,}"
 
 
-def _edges(least: int, longest: int) -> list[float]:
+def _bar_edges(least: int, longest: int) -> list[float]:
     """Returns the edges of the bars, between whole tokens. Rows that all have the same length get one bar."""
     width = max(-(-(longest - least + 1) // BARS), 1)
     bars = -(-(longest - least + 1) // width)

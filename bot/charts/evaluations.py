@@ -68,18 +68,18 @@ class _Point:
 
 def draw_ladder(ladder: Ladder, path: Path) -> Path | None:
     """Draws the score of each rung against its price, at most the best 16. Returns None if nothing was measured."""
-    rungs = _shown(ladder)
+    rungs = _choose_rungs(ladder)
     if not rungs:
         return None
     scale = _Scale.over(rungs)
-    points = _points(ladder, rungs, scale)
+    points = _place_points(ladder, rungs, scale)
     measured = MEASURED[rungs[0].scoring]
     title = f"{shorten_name(ladder.dataset)}: quality against price"
     drawn, axes = figure(title, "USD per 1,000 requests", measured, note=_note(ladder), size=(WIDE, TALL))
     for point in points:
         _draw_point(axes, point)
-    _axes(axes, ladder, rungs, scale)
-    _label(drawn, axes, points)
+    _set_up_axes(axes, ladder, rungs, scale)
+    _label_points(drawn, axes, points)
     return save_figure(drawn, path)
 
 
@@ -120,7 +120,7 @@ class _Scale:
         return [(self.of(e), dollars(10.0**e)) for e in exponents[::every] if self.low <= e <= self.high]
 
 
-def _shown(ladder: Ladder) -> Sequence[Rung]:
+def _choose_rungs(ladder: Ladder) -> Sequence[Rung]:
     """Returns the rungs to draw: those that no other rung beats in every respect, or of too many the cheapest that
     meets the bar and the best of the others."""
     left_out = find_dominated(ladder)
@@ -130,7 +130,7 @@ def _shown(ladder: Ladder) -> Sequence[Rung]:
     return [rung for rung in ladder.rungs if rung in rungs]
 
 
-def _points(ladder: Ladder, rungs: Sequence[Rung], scale: _Scale) -> list[_Point]:
+def _place_points(ladder: Ladder, rungs: Sequence[Rung], scale: _Scale) -> list[_Point]:
     """Places rungs with the same price side by side, so that their intervals don't hide each other."""
     points: list[_Point] = []
     for x in sorted({round(scale.at(rung), 1) for rung in rungs}):
@@ -166,7 +166,7 @@ def _draw_point(axes: Axes, point: _Point) -> None:
     )
 
 
-def _axes(axes: Axes, ladder: Ladder, rungs: Sequence[Rung], scale: _Scale) -> None:
+def _set_up_axes(axes: Axes, ladder: Ladder, rungs: Sequence[Rung], scale: _Scale) -> None:
     is_free = any(rung.usd_per_1000 is not None and not rung.usd_per_1000 for rung in rungs)
     is_paid, is_unknown = any(r.usd_per_1000 for r in rungs), any(r.usd_per_1000 is None for r in rungs)
     ticks = [
@@ -197,7 +197,7 @@ def _axes(axes: Axes, ladder: Ladder, rungs: Sequence[Rung], scale: _Scale) -> N
     percent_axis(axes.yaxis)
 
 
-def _label(drawn: Figure, axes: Axes, points: Sequence[_Point]) -> None:
+def _label_points(drawn: Figure, axes: Axes, points: Sequence[_Point]) -> None:
     """Numbers the points, and lists their names below the plot, where they stay readable however close the points are.
 
     The layout is fixed first, so that positions in pixels don't change any more.
@@ -206,7 +206,7 @@ def _label(drawn: Figure, axes: Axes, points: Sequence[_Point]) -> None:
     with ignore_missing_glyphs():
         drawn.draw_without_rendering()
     drawn.set_layout_engine("none")
-    _key(drawn, ranked)
+    _draw_legend(drawn, ranked)
     texts = [
         axes.text(
             point.x,
@@ -215,7 +215,7 @@ def _label(drawn: Figure, axes: Axes, points: Sequence[_Point]) -> None:
             fontsize=NUMBER_SIZE,
             va="center",
             ha="left",
-            color=_ink(point),
+            color=_text_colour(point),
             fontweight="bold" if point.is_cheapest else "normal",
         )
         for number, point in enumerate(ranked, 1)
@@ -237,11 +237,11 @@ def _name(point: _Point, longest: int) -> str:
     return f"{short_name(arm)}, {shorten_name(arm.model, longest)}" if arm.model else short_name(arm)
 
 
-def _ink(point: _Point) -> str:
+def _text_colour(point: _Point) -> str:
     return INK if point.rung.standing == "undecided" else point.colour
 
 
-def _key(drawn: Figure, ranked: Sequence[_Point]) -> None:
+def _draw_legend(drawn: Figure, ranked: Sequence[_Point]) -> None:
     """Lists the names and the meaning of the markers below the plot, in one column or two."""
     columns = 1 if len(ranked) < TWO_COLUMNS_FROM else 2
     lines = -(-len(ranked) // columns)
@@ -253,7 +253,7 @@ def _key(drawn: Figure, ranked: Sequence[_Point]) -> None:
             -(line + 0.7) * A_LINE / TALL,
             f"{at + 1}  {name}",
             va="center",
-            color=_ink(point),
+            color=_text_colour(point),
             fontsize=TEXT_SIZE if columns == 1 else TEXT_SIZE - 2.5,
             fontweight="bold" if point.is_cheapest else "normal",
         )
@@ -307,7 +307,9 @@ def draw_confusion(matrix: Confusion, compared: Comparison, title: str, path: Pa
     text = f"{shorten_name(title)}: {compared.tuned_correct:,} of {compared.n:,} held-out rows right"
     drawn, axes = figure(text, "the tuned model answered", "expected (rows)", size=(size + 1.2, size))
     shares = [[count / max(sum(row), 1) for count in row] for row in counts]
-    axes.imshow([[_shade(x == y, share) for x, share in enumerate(row)] for y, row in enumerate(shares)])
+    axes.imshow(
+        [[_cell_colour(x == y, share) for x, share in enumerate(row)] for y, row in enumerate(shares)]
+    )
     axes.set_xticks(
         range(len(columns)), [shorten_name(column) for column in columns], rotation=40, ha="right"
     )
@@ -336,7 +338,7 @@ def _draw_worst_labels(matrix: Confusion, compared: Comparison, title: str, path
     drawn, left = figure(text, "held-out rows", "expected → answered, most frequent first", size=(13, height))
     halves = drawn.add_gridspec(1, 2)
     left.set_subplotspec(halves[0])
-    _bars(
+    _draw_bars(
         left,
         [f"{shorten_name(pair.expected)} → {shorten_name(pair.answered)}" for pair in pairs],
         [pair.rows for pair in pairs],
@@ -347,13 +349,13 @@ def _draw_worst_labels(matrix: Confusion, compared: Comparison, title: str, path
     right.set_xlabel("of its rows right", color=SOFT)
     right.set_ylabel("labels least often right", color=SOFT)
     names = [f"{shorten_name(score.label)} ({score.correct:,} of {score.expected:,})" for score in scores]
-    _bars(right, names, [score.recall or 0.0 for score in scores], BLUE)
+    _draw_bars(right, names, [score.recall or 0.0 for score in scores], BLUE)
     percent_axis(right.xaxis)
     right.set_xlim(0, 1)
     return save_figure(drawn, path)
 
 
-def _bars(axes: Axes, names: Sequence[str], values: Sequence[float], colour: str) -> None:
+def _draw_bars(axes: Axes, names: Sequence[str], values: Sequence[float], colour: str) -> None:
     axes.barh(range(len(values)), values, color=colour)
     axes.set_yticks(range(len(values)), names, color=INK, fontsize=8)
     axes.invert_yaxis()
@@ -362,7 +364,7 @@ def _bars(axes: Axes, names: Sequence[str], values: Sequence[float], colour: str
     axes.spines[:].set_visible(False)
 
 
-def _shade(is_right: bool, share: float) -> tuple[float, ...]:
+def _cell_colour(is_right: bool, share: float) -> tuple[float, ...]:
     """Returns the colour of a cell: white to blue on the diagonal, white to vermilion off it, where even a single row
     must be visible."""
     from matplotlib.colors import to_rgb

@@ -393,7 +393,7 @@ def looks_at_run(context: CoreContext, run: Run) -> Looks | None:
 
 def _check(context: AppContext, dataset: Dataset) -> None:
     """Checks a file. A version waits until all earlier ones are ready or refused."""
-    if any(dataset.state in ("received", "checking") for dataset in _earlier(context, dataset)):
+    if any(earlier.state in ("received", "checking") for earlier in _earlier_versions(context, dataset)):
         return
     limit = default_row_limit(context.settings)
     try:
@@ -405,7 +405,7 @@ def _check(context: AppContext, dataset: Dataset) -> None:
             Columns(dataset.text_column, dataset.label_column),
             context.settings.files,
             SEED,
-            previous=_previous(context, dataset),
+            previous=_previous_files(context, dataset),
             drawings=_folder(context, dataset),
             longest=limit.tokens if limit else None,
             lengths_by=limit.own if limit else None,
@@ -425,15 +425,16 @@ def _check(context: AppContext, dataset: Dataset) -> None:
         _finish(context, dataset, inspection)
 
 
-def _earlier(context: AppContext, dataset: Dataset) -> list[Dataset]:
+def _earlier_versions(context: AppContext, dataset: Dataset) -> list[Dataset]:
     """Returns the versions before this one, newest first."""
     versions = context.store.datasets.versions(dataset.name)
     return [earlier for earlier in versions if earlier.version < dataset.version]
 
 
-def _previous(context: AppContext, dataset: Dataset) -> Previous | None:
+def _previous_files(context: AppContext, dataset: Dataset) -> Previous | None:
     """Returns the files of the newest usable version before this one."""
-    report = next((report for dataset in _earlier(context, dataset) if (report := report_of(dataset))), None)
+    reports = filter(None, map(report_of, _earlier_versions(context, dataset)))
+    report = next(reports, None)
     if report is None:
         return None
     files = context.settings.files

@@ -77,7 +77,7 @@ def prepare(plan: LadderPlan, files: Path, folder: Path, seed: int) -> Mapping[C
     except EncoderError as error:
         keys = {arm: ArmKeys((), (), failed=str(error)) for arm in plan.arms if arm.rung == "retrieval"}
     messages = {
-        arm: _prompts(arm, plan, train, holdout, nearest.get(arm), seed)
+        arm: _build_prompts(arm, plan, train, holdout, nearest.get(arm), seed)
         for arm in plan.arms
         if arm.model and arm not in keys
     }
@@ -95,7 +95,7 @@ def keys_of_arms(
     seed: int,
 ) -> dict[Candidate, ArmKeys]:
     """Returns the keys of these candidates' answers. `tools` are the tools that each row offers."""
-    return {arm: _keys(arm, plan, messages.get(arm), tools, seed) for arm in arms}
+    return {arm: _arm_keys(arm, plan, messages.get(arm), tools, seed) for arm in arms}
 
 
 def write_arms(
@@ -237,12 +237,12 @@ def judge_ladder(
     judged = replace(
         judged, rungs=tuple(replace(rung, retrieval=looked_up.get(rung.arm)) for rung in judged.rungs)
     )
-    judged = replace(judged, weights=_weights(plan, [rung.arm for rung in judged.rungs]))
+    judged = replace(judged, weights=_local_weights(plan, [rung.arm for rung in judged.rungs]))
     drawing.draw_ladder(judged, folder / "ladder.png")
     return judged
 
 
-def _weights(plan: LadderPlan, arms: Sequence[Candidate]) -> tuple[str, ...]:
+def _local_weights(plan: LadderPlan, arms: Sequence[Candidate]) -> tuple[str, ...]:
     """Returns 'name: licence' for each model whose weights are on this machine; hosted models have terms of use
     instead."""
     licences: dict[str, str | None] = {}
@@ -283,7 +283,7 @@ def examples(files: Path, sha256: str) -> tuple[Example, ...]:
     return read(path, path.name).examples
 
 
-def _prompts(
+def _build_prompts(
     arm: Candidate,
     plan: LadderPlan,
     train: Sequence[Example],
@@ -311,7 +311,7 @@ def _prompts(
             raise ValueError(f"the rung {arm.rung} has no prompts")
 
 
-def _keys(
+def _arm_keys(
     arm: Candidate,
     plan: LadderPlan,
     messages: Sequence[tuple[Message, ...]] | None,
@@ -431,7 +431,10 @@ def judge_tuned_curve(
     largest = [as_label(text, plan.labels) for text in texts[-1]]
     curve = curve_of(
         plan.arm,
-        [_point(plan, size.rows, theirs, holdout) for size, theirs in zip(plan.sizes, texts, strict=True)],
+        [
+            _curve_point(plan, size.rows, theirs, holdout)
+            for size, theirs in zip(plan.sizes, texts, strict=True)
+        ],
         plan.predict,
         rows=len(train),
         held=len(holdout),
@@ -446,7 +449,9 @@ def judge_tuned_curve(
     return JudgedCurve(curve, drawing.draw_learning_curve(curve, folder / "curve.png", beside), beside)
 
 
-def _point(plan: TunedCurvePlan, rows: int, answers: Sequence[str], holdout: Sequence[Example]) -> CurvePoint:
+def _curve_point(
+    plan: TunedCurvePlan, rows: int, answers: Sequence[str], holdout: Sequence[Example]
+) -> CurvePoint:
     right = right_answers(answers, holdout, plan.labels)
     share = sum(right) / len(right)
     return CurvePoint(rows, share, (share,))

@@ -24,7 +24,7 @@ MOST_ROWS = 40
 
 def prepare(plan: LadderPlan, files: Path, folder: Path, seed: int) -> Mapping[Candidate, ArmKeys]:
     """Writes questions about some training rows into a folder of their own, with examples from the other rows."""
-    rows, others = _parts(examples(files, plan.train_sha256), seed)
+    rows, others = _split_rows(examples(files, plan.train_sha256), seed)
     shots_of = {count: prompts.balanced_shots(others, count, seed) for count in TRIED}
     messages = {
         replace(arm, shots=count): [prompts.k_shot(row, plan.labels, plan.prompt, shots) for row in rows]
@@ -41,7 +41,7 @@ def choose(
     plan: LadderPlan, replies: Mapping[Candidate, Sequence[Reply]], files: Path, seed: int
 ) -> tuple[ShotsTried, ...]:
     """Returns the score of each number of examples, computed as the ladder does without a judge."""
-    rows, _ = _parts(examples(files, plan.train_sha256), seed)
+    rows, _ = _split_rows(examples(files, plan.train_sha256), seed)
     scoring = scoring_of(rows, plan.task)
     return tuple(
         ShotsTried(
@@ -76,7 +76,7 @@ def with_shots(plan: LadderPlan, tried: Sequence[ShotsTried]) -> LadderPlan:
     return replace(plan, arms=tuple(dict.fromkeys(map(chosen, plan.arms))), chooses_shots=False)
 
 
-def _parts(train: Sequence[Example], seed: int) -> tuple[tuple[Example, ...], tuple[Example, ...]]:
+def _split_rows(train: Sequence[Example], seed: int) -> tuple[tuple[Example, ...], tuple[Example, ...]]:
     """Returns the rows to ask about and the rows to draw examples from. No question is in both."""
     drawn = list({question_key(row): row for row in train}.values())
     random.Random(seed).shuffle(drawn)  # noqa: S311

@@ -53,12 +53,12 @@ def choose(context: AppContext, key: str, choice: Choice, person: str) -> Refusa
         return Refusal("This pair no longer belongs to the measurement.")
     with context.store.transaction():
         now, arms = context.clock(), (pairs.first_arm.key, pairs.second_arm.key)
-        first, second = arms[::-1] if _is_turned(measurement, pair, person) else arms
+        first, second = arms[::-1] if _is_swapped(measurement, pair, person) else arms
         preference = Preference(measurement.id, pair.row, first, second, person, choice, now)
         if not context.store.preferences.add(preference):
             return Refusal("You have judged this pair already; your first choice stands.")
-        message = views.choice_card(pair.question, *_shown(measurement, pair, person), choice, person)
-        card = _card(measurement, pair, person)
+        message = views.choice_card(pair.question, *_ordered_texts(measurement, pair, person), choice, person)
+        card = _card_name(measurement, pair, person)
         context.show(card, measurement.channel, message, private=True)
         rows = _remaining_pairs(context, measurement, pairs, person)
         if rows and (len(pairs.rows) - len(rows)) % AT_ONCE:
@@ -114,9 +114,9 @@ def _post(
     wanted = min((done // AT_ONCE + 1) * AT_ONCE, len(pairs.rows))
     key = f"{measurement.id} {pair.row} {person}"
     message = views.question_card(
-        key, pair.question, *_shown(measurement, pair, person), done=done, wanted=wanted
+        key, pair.question, *_ordered_texts(measurement, pair, person), done=done, wanted=wanted
     )
-    card, thread = _card(measurement, pair, person), measurements.result_card_of(context, measurement)
+    card, thread = _card_name(measurement, pair, person), measurements.result_card_of(context, measurement)
     context.show(card, measurement.channel, message, thread=thread, private=True)
 
 
@@ -135,16 +135,16 @@ def _show_agreement(context: AppContext, measurement: Measurement, pairs: PairsF
     context.show(result_card, channel, result)
 
 
-def _shown(measurement: Measurement, pair: PairForPeople, person: str) -> tuple[str, str]:
-    turned = _is_turned(measurement, pair, person)
+def _ordered_texts(measurement: Measurement, pair: PairForPeople, person: str) -> tuple[str, str]:
+    turned = _is_swapped(measurement, pair, person)
     return (pair.second, pair.first) if turned else (pair.first, pair.second)
 
 
-def _is_turned(measurement: Measurement, pair: PairForPeople, person: str) -> bool:
+def _is_swapped(measurement: Measurement, pair: PairForPeople, person: str) -> bool:
     """True if this person sees the better candidate's answer second. A hash decides, so that it stays the same."""
     drawn = hashlib.sha256(f"{measurement.id} {pair.row} {person}".encode()).digest()
     return drawn[0] % 2 == 1
 
 
-def _card(measurement: Measurement, pair: PairForPeople, person: str) -> str:
+def _card_name(measurement: Measurement, pair: PairForPeople, person: str) -> str:
     return f"pair {measurement.id} {pair.row} {person}"

@@ -107,11 +107,12 @@ def longest_questions(plan: LadderPlan, files: Path) -> ArmKeys:
     """Returns the sizes of all questions in the worst case, before any answer is known: every answer is as long as the
     cap allows, and no two are equal. The keys are placeholders."""
     rows, longest = examples(files, plan.holdout_sha256), max_tokens((), plan.longest_answer)
-    alone = _tokens(plan, [prompts.acceptable_prompt(row, "") for row in rows], longest)
+    alone = _count_tokens(plan, [prompts.acceptable_prompt(row, "") for row in rows], longest)
     arms = len(plan.arms) + (plan.search is not None)  # a search adds a candidate
     tokens = [*alone] * arms
     if arms > 1:
-        tokens += [*_tokens(plan, [prompts.better_prompt(row, "", "") for row in rows], 2 * longest)] * 2
+        pairs = _count_tokens(plan, [prompts.better_prompt(row, "", "") for row in rows], 2 * longest)
+        tokens += [*pairs, *pairs]  # in both orders
     return ArmKeys(tuple(f"verdict {number}" for number in range(len(tokens))), tuple(tokens))
 
 
@@ -150,7 +151,7 @@ def write_better_questions(
     """Writes the comparisons of the two candidates with the most acceptable answers, row by row and in both orders.
     Writes none if the verdicts so far don't count."""
     holdout = examples(files, plan.holdout_sha256)
-    values, judged = _values(texts, from_judge, holdout)
+    values, judged = _score_answers(texts, from_judge, holdout)
     best = sorted(values, key=lambda arm: -sum(values[arm]))[:2]
     if judged.failed or len(best) < 2:
         return _write_questions(folder, BETTER, plan, {}, judged.failed)
@@ -197,10 +198,10 @@ def verdicts_of(
     texts: Texts, from_judge: JudgeAnswers, rows: Sequence[Example]
 ) -> tuple[Mapping[Candidate, Sequence[float]] | None, JudgeProgress]:
     """Returns a verdict from 0 to 1 on each answer, None if the verdicts don't count, and the outcome of the judge."""
-    values, judged = _values(texts, from_judge, rows)
+    values, judged = _score_answers(texts, from_judge, rows)
     if judged.failed:
         return None, judged
-    return values, replace(judged, pair=_pair(texts, from_judge, rows), unpaired=from_judge.unpaired)
+    return values, replace(judged, pair=_compare_best(texts, from_judge, rows), unpaired=from_judge.unpaired)
 
 
 def write_for_people(
@@ -239,7 +240,7 @@ def read_for_people(folder: Path) -> PairsForPeople | None:
     return PairsForPeople.from_json(path.read_text(encoding="utf-8"))
 
 
-def _values(
+def _score_answers(
     texts: Texts, from_judge: JudgeAnswers, rows: Sequence[Example]
 ) -> tuple[dict[Candidate, list[float]], JudgeProgress]:
     """Returns a value for each answer: 1 if it is acceptable, 0 if it is not or has no readable verdict. The progress
@@ -265,7 +266,7 @@ def _values(
     return values, JudgeProgress(failed=doubt, judged=judged, unread=unread)
 
 
-def _pair(texts: Texts, from_judge: JudgeAnswers, rows: Sequence[Example]) -> JudgedPair | None:
+def _compare_best(texts: Texts, from_judge: JudgeAnswers, rows: Sequence[Example]) -> JudgedPair | None:
     questions = from_judge.better
     if questions is None or questions.pair is None or from_judge.unpaired:
         return None
@@ -314,7 +315,7 @@ def _write_questions(
         for key, prompt in zip(keys[arm], its_prompts, strict=True)
         if key and prompt
     }
-    priced = ArmKeys(tuple(each), _tokens(plan, list(each.values()), 0))
+    priced = ArmKeys(tuple(each), _count_tokens(plan, list(each.values()), 0))
     folder.mkdir(parents=True, exist_ok=True)
     evaluation_worker.write_prompts(
         folder / f"{name}.jsonl", ((key, judge, prompt, "") for key, prompt in each.items())
@@ -326,7 +327,7 @@ def _write_questions(
     return Questions(keys, priced, why_not)
 
 
-def _tokens(plan: LadderPlan, messages: Sequence[tuple[Message, ...]], more: int) -> tuple[int, ...]:
+def _count_tokens(plan: LadderPlan, messages: Sequence[tuple[Message, ...]], more: int) -> tuple[int, ...]:
     """Returns each prompt's tokens, including `more` tokens of answers; rounded up if the judge's tokenizer is
     unknown."""
     encoding = encoding_of(str(plan.judge).split("/", 1)[1])

@@ -55,7 +55,7 @@ def too_few_rows_refusal(rows: int) -> Refusal | None:
 
 def first_replay(step: LadderStep) -> Replay | None:
     """Returns the search before any answer, to price it; None while a worker computes it."""
-    search = _search(step.with_progress(LadderProgress()))
+    search = _load_search(step.with_progress(LadderProgress()))
     if search is None:
         return None
     replay = None if step.context.workers.has(search.work) else worker.read_replay(step.folder)
@@ -90,7 +90,7 @@ def latest_prompt(context: AppContext, dataset: str) -> str | None:
 def take_step(step: LadderStep) -> None:
     """Asks the questions that the search needs next; once it is over, the ladder is measured with the prompt it
     found."""
-    search, workers = _search(step), step.context.workers
+    search, workers = _load_search(step), step.context.workers
     if search is None or search.progress.is_over:
         _measure(step)
     elif workers.has(search.work):
@@ -101,7 +101,7 @@ def take_step(step: LadderStep) -> None:
         _ask_or_replay(search, replay)
 
 
-def _search(step: LadderStep) -> _Search | None:
+def _load_search(step: LadderStep) -> _Search | None:
     if step.plan.search is None:
         return None
     return _Search(step, step.plan.search, step.progress.search or SearchProgress())
@@ -115,7 +115,7 @@ def _ask_or_replay(search: _Search, replay: Replay) -> None:
     declined = tuple(key for key in replay.open if key in search.progress.declined)
     arm = ArmProgress(replay.candidate, len(replay.open), declined=declined)
     answers = evaluation_engine.collect(search.context, evaluation, [arm])
-    progress = _count(search, replay, answers)
+    progress = _update_progress(search, replay, answers)
     if answers.failed or not replay.open:
         _save(search, replace(progress, ended=answers.failed, is_over=True))
     elif not answers.all_missing:
@@ -180,7 +180,7 @@ def _replay(search: _Search, keys: tuple[str, ...]) -> Replay | None:
     return workers.poll(search.work, worker.replay, ladder.plan, texts, files, ladder.folder, SEED)
 
 
-def _count(search: _Search, replay: Replay, answers: Answers) -> SearchProgress:
+def _update_progress(search: _Search, replay: Replay, answers: Answers) -> SearchProgress:
     (arm,) = answers.arms
     since, keys = search.ladder.progress.started_at or 0.0, replay.keys_of(search.budget)
     return replace(

@@ -126,7 +126,7 @@ def replay(plan: LadderPlan, texts: Mapping[str, str], files: Path, folder: Path
         budget.model, max_tokens(plan.labels, plan.longest_answer), plan.room(budget.model), texts
     )
     writer = _StoredAnswers(budget.writer, MAX_TOKENS_PROMPT, plan.room(budget.writer), texts)
-    task = _task(files, plan.train_sha256, plan.prompt, plan.labels, seed)
+    task = _load_task(files, plan.train_sha256, plan.prompt, plan.labels, seed)
     search = PromptSearch(task, model.ask, writer.ask)
     if task.is_enough:
         with suppress(Unanswered):  # `model` and `writer` hold the questions that are missing
@@ -137,7 +137,7 @@ def replay(plan: LadderPlan, texts: Mapping[str, str], files: Path, folder: Path
         written=tuple(writer.keys),
         model=waits.model,
         open=tuple(waits.open),
-        micros=_micros(plan, waits.model, list(waits.open.values()), waits.max_tokens),
+        micros=_max_micros_each(plan, waits.model, list(waits.open.values()), waits.max_tokens),
         max_tokens=waits.max_tokens,
         start=task.start,
         prompt=search.best,
@@ -186,34 +186,34 @@ def with_prompt(plan: LadderPlan, prompt: str) -> LadderPlan:
 
 
 @lru_cache(maxsize=1)  # a search is replayed some hundred times
-def _task(
+def _load_task(
     files: Path, train_sha256: str, prompt: str | None, labels: tuple[str, ...], seed: int
 ) -> SearchTask:
     return search_task(prompt, examples(files, train_sha256), labels, seed)
 
 
 @lru_cache(maxsize=1)
-def _holdout(files: Path, sha256: str) -> tuple[Example, ...]:
+def _load_holdout(files: Path, sha256: str) -> tuple[Example, ...]:
     return examples(files, sha256)
 
 
-def _micros(plan: LadderPlan, model: str, prompts: Sequence[Prompt], most: int) -> tuple[int, ...]:
+def _max_micros_each(plan: LadderPlan, model: str, prompts: Sequence[Prompt], most: int) -> tuple[int, ...]:
     """Returns the maximum cost of each question in micro-dollars."""
     price, cap = plan.price_of[model], most + plan.room(model)
-    counts = _tokens(model, prompts)
+    counts = _count_tokens(model, prompts)
     return tuple(max_judge_micros(price, ArmKeys(("",), (count,)), (), cap) for count in counts)
 
 
 def _holdout_micros(plan: LadderPlan, model: str, search: PromptSearch, files: Path) -> int:
-    holdout = _holdout(files, plan.holdout_sha256)
+    holdout = _load_holdout(files, plan.holdout_sha256)
     tried = search.tried or [search.task.start]
-    lengths = _tokens(model, [zero_shot(holdout[0], plan.labels, prompt) for prompt in tried])
+    lengths = _count_tokens(model, [zero_shot(holdout[0], plan.labels, prompt) for prompt in tried])
     dearest = tried[lengths.index(max(lengths))]
     prompts = [zero_shot(row, plan.labels, dearest) for row in holdout]
-    return sum(_micros(plan, model, prompts, max_tokens(plan.labels, plan.longest_answer)))
+    return sum(_max_micros_each(plan, model, prompts, max_tokens(plan.labels, plan.longest_answer)))
 
 
-def _tokens(model: str, prompts: Sequence[Prompt]) -> list[int]:
+def _count_tokens(model: str, prompts: Sequence[Prompt]) -> list[int]:
     encoding = encoding_of(model.split("/", 1)[1])
     more = 1 + ASSUMED_SHARE * encoding.assumed
     return [int(count * more) + 1 for count in count_prompts(prompts, encoding)]

@@ -103,7 +103,7 @@ def begin(context: AppContext, request: RowsToLabel) -> str | Refusal:
 def next_row(context: AppContext, number: int, person: str) -> Block | Refusal:
     """Returns the form with the next row that this person has not answered."""
     labelling = _may_answer(context, number, person)
-    return labelling if isinstance(labelling, Refusal) else _form(context, labelling, person)
+    return labelling if isinstance(labelling, Refusal) else _next_form(context, labelling, person)
 
 
 def answer(context: AppContext, button: str, value: str, person: str) -> Block | Refusal:
@@ -117,23 +117,23 @@ def answer(context: AppContext, button: str, value: str, person: str) -> Block |
     if row is None:
         return Refusal("This row no longer needs a label.")
     by_button = {views.KEEP: row.given, views.CHANGE: row.likely, views.DROP: None}
-    label = _labels(context, labelling)[chosen[0]] if chosen else by_button[button]
+    label = _label_names(context, labelling)[chosen[0]] if chosen else by_button[button]
     with context.store.transaction():
         current = context.store.labellings.get(number)
         if current is None or current.state != "open":
             return _not_open(current)
         context.store.labellings.answer(RowLabel(number, place, person, label, context.clock()))
         _show(context, current, views.open_card(current, outcome_of(context, current)))
-    return _form(context, labelling, person)
+    return _next_form(context, labelling, person)
 
 
 def close(context: AppContext, number: int, person: str) -> Labelling | Refusal:
     """Ends a batch: its answers become the dataset's next version at a later tick."""
-    return _end(context, number, person, "closing", views.closing_card)
+    return _end_batch(context, number, person, "closing", views.closing_card)
 
 
 def discard(context: AppContext, number: int, person: str) -> Labelling | Refusal:
-    return _end(context, number, person, "cancelled", views.discarded_card)
+    return _end_batch(context, number, person, "cancelled", views.discarded_card)
 
 
 def step(context: AppContext, labelling: Labelling) -> None:
@@ -205,22 +205,22 @@ def _not_open(labelling: Labelling | None) -> Refusal:
     return Refusal(f"These rows of {code(labelling.dataset)} {done}.")
 
 
-def _form(context: AppContext, labelling: Labelling, person: str) -> Block:
+def _next_form(context: AppContext, labelling: Labelling, person: str) -> Block:
     rows = context.store.labellings.rows(labelling)
     mine = {label.place for label in context.store.labellings.labels(labelling) if label.person == person}
     row = next((row for row in rows if row.place not in mine), None)
     if row is None:
         return views.finished_form(labelling, len(rows))
-    return views.row_form(views.RowToLabel(row, _labels(context, labelling), len(mine), len(rows)))
+    return views.row_form(views.RowToLabel(row, _label_names(context, labelling), len(mine), len(rows)))
 
 
-def _labels(context: AppContext, labelling: Labelling) -> tuple[str, ...]:
+def _label_names(context: AppContext, labelling: Labelling) -> tuple[str, ...]:
     """Returns the labels of the version that the rows were chosen for, the most frequent first."""
     report = datasets.report_of(context.store.datasets.get(labelling.dataset_id))
     return tuple(count.label for count in report.labels) if report else ()
 
 
-def _end(
+def _end_batch(
     context: AppContext,
     number: int,
     person: str,

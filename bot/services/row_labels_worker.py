@@ -157,7 +157,8 @@ def write_questions(
         return Refusal(views.no_new_rows(file.name, len(sensitive)))
     system = Counter(row.system for row in train).most_common(1)[0][0]
     chats = [
-        _as_chat(LabelledText(_question(row), labels.get(question_key(row), UNKNOWN)), system) for row in rows
+        _as_chat(LabelledText(_question_text(row), labels.get(question_key(row), UNKNOWN)), system)
+        for row in rows
     ]
     left_out = questions.unread + len(questions.examples) - len(rows)
     return TeacherQuestions(store_chat(parts.files, chats), len(chats), left_out, len(sensitive))
@@ -171,7 +172,7 @@ def read_teacher(
     return tuple(
         TaughtRow(
             question_key(row).hex(),
-            _question(row),
+            _question_text(row),
             None if row.answer == UNKNOWN else row.answer,
             read_label(reply.text, labels) if reply.text.strip() else None,
         )
@@ -190,9 +191,9 @@ def write_version(
     """
     path = before.files / before.sha256
     reading = read(path, before.name, columns=before.columns, limits=FULL_LIST)
-    rows = [changed for row in reading.examples if (changed := _changed(row, decided)) is not None]
+    rows = [changed for row in reading.examples if (changed := _apply_label(row, decided)) is not None]
     if before.system is not None:
-        objects = ({TEXT: _question(row), LABEL: row.answer} for row in rows)
+        objects = ({TEXT: _question_text(row), LABEL: row.answer} for row in rows)
         new = (_as_object(row) for row in added)
         return WrittenFile(
             store_lines(before.files, map(orjson.dumps, (*objects, *new))), Columns(TEXT, LABEL)
@@ -202,7 +203,7 @@ def write_version(
     return WrittenFile(store_lines(before.files, (*map(chat_row, rows), *chats)), Columns())
 
 
-def _changed(row: Example, decided: Mapping[str, str | None]) -> Example | None:
+def _apply_label(row: Example, decided: Mapping[str, str | None]) -> Example | None:
     key, plain = question_key(row).hex(), replace(row, row=None)
     # A row with tools or weights is left as it is, but one that only has an id beside its messages can be changed.
     if key not in decided or (row.row is not None and row.row != chat_row(plain)):
@@ -213,7 +214,7 @@ def _changed(row: Example, decided: Mapping[str, str | None]) -> Example | None:
     return replace(plain, messages=(*row.prompt, replace(row.messages[-1], content=label)))
 
 
-def _question(row: Example) -> str:
+def _question_text(row: Example) -> str:
     return "\n".join(message.content for message in row.prompt if message.role not in INSTRUCTION_ROLES)
 
 

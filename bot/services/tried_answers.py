@@ -34,7 +34,7 @@ def mark_good(context: AppContext, number: int, person: str) -> str | Refusal:
         return tried
     with context.store.transaction():
         context.store.tried_answers.judge(tried, is_good=True)
-    return views.verdict_noted(tried.dataset, len(_pairs(context, tried.dataset)), MINIMUM)
+    return views.verdict_noted(tried.dataset, len(_build_pairs(context, tried.dataset)), MINIMUM)
 
 
 def correct(context: AppContext, number: int, person: str, better: str) -> str | Refusal:
@@ -50,7 +50,7 @@ def correct(context: AppContext, number: int, person: str, better: str) -> str |
         return refusal
     with context.store.transaction():
         context.store.tried_answers.judge(tried, is_good=False, better=text)
-        noted = views.verdict_noted(tried.dataset, len(_pairs(context, tried.dataset)), MINIMUM)
+        noted = views.verdict_noted(tried.dataset, len(_build_pairs(context, tried.dataset)), MINIMUM)
         notifications.tell_person(context, None, person, "", text_message(noted))
     return noted
 
@@ -75,7 +75,7 @@ def make_pairs(context: AppContext, name: str, person: str, channel: str) -> Dat
     refusal = authorization.refusal(context, person, "upload", owner)
     if refusal:
         return refusal
-    pairs = _pairs(context, name)
+    pairs = _build_pairs(context, name)
     if len(pairs) < MINIMUM:
         return Refusal(views.too_few_pairs(name, len(pairs), MINIMUM))
     title = dataset_name(f"{name}-pairs")
@@ -94,7 +94,7 @@ def make_pairs(context: AppContext, name: str, person: str, channel: str) -> Dat
     return added or taken
 
 
-def _pairs(context: AppContext, dataset: str) -> list[dict[str, Any]]:
+def _build_pairs(context: AppContext, dataset: str) -> list[dict[str, Any]]:
     """Returns rows in OpenAI's format of preference pairs: each answer that was not good with each better one to the
     same question."""
     by_question: dict[str, list[TriedAnswer]] = defaultdict(list)
@@ -105,11 +105,11 @@ def _pairs(context: AppContext, dataset: str) -> list[dict[str, Any]]:
         texts = ((tried.better, tried.answer if tried.is_good else None) for tried in answers)
         good = dict.fromkeys(text for both in texts for text in both if text)
         bad = {tried.answer: tried for tried in answers if not tried.is_good and tried.answer not in good}
-        pairs += [_pair(context, tried, text) for tried in bad.values() for text in good]
+        pairs += [_build_pair(context, tried, text) for tried in bad.values() for text in good]
     return pairs
 
 
-def _pair(context: AppContext, tried: TriedAnswer, good: str) -> dict[str, Any]:
+def _build_pair(context: AppContext, tried: TriedAnswer, good: str) -> dict[str, Any]:
     model = context.store.model(tried.model)
     prompt = models.messages_for(context, model, tried.question) if model else ()
     messages = [{"role": message.role, "content": message.content} for message in prompt]
