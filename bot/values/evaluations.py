@@ -29,8 +29,19 @@ class SearchPlan:
     most_micros: int
 
 
+class VersionPlan:
+    """A plan for one version of a dataset."""
+
+    dataset: str
+    version: int
+
+    @property
+    def title(self) -> str:
+        return self.dataset if self.version == 1 else f"{self.dataset} (version {self.version})"
+
+
 @dataclass(frozen=True)
-class LadderPlan(JsonValue):
+class LadderPlan(VersionPlan, JsonValue):
     """Everything that a ladder depends on. Models are named 'provider/model'.
 
     `labels` is empty for free text. `documents` are the sha256 of texts for retrieval. `prices` is a PriceList as JSON
@@ -77,13 +88,9 @@ class LadderPlan(JsonValue):
     def price_of(self) -> Mapping[str, PriceRow]:
         return {row.model: row for row in PriceList.from_json(self.prices).rows}
 
-    @property
-    def title(self) -> str:
-        return self.dataset if self.version == 1 else f"{self.dataset} (version {self.version})"
-
 
 @dataclass(frozen=True)
-class CurvePlan(JsonValue):
+class CurvePlan(VersionPlan, JsonValue):
     """The plan of a classical model's learning curve. `predict` are the numbers of rows to extrapolate to. `label_usd`
     is the price of one labelled row as text, None if nobody has stated it."""
 
@@ -93,10 +100,6 @@ class CurvePlan(JsonValue):
     holdout_sha256: str
     predict: tuple[int, ...]
     label_usd: str | None = None
-
-    @property
-    def title(self) -> str:
-        return self.dataset if self.version == 1 else f"{self.dataset} (version {self.version})"
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
 
 from bot.rules.plans import Destination
-from bot.values.evaluations import CurvePlan
+from bot.values.evaluations import CurvePlan, VersionPlan
 from bot.values.runs import Progress
 from trainers.evaluation.results import Candidate, Curve
 from trainers.json_values import JsonValue, from_object
@@ -36,7 +36,7 @@ class PlannedSize:
 
 
 @dataclass(frozen=True)
-class TunedCurvePlan(JsonValue):
+class TunedCurvePlan(VersionPlan, JsonValue):
     """The plan of a curve. `sizes` grow, and the last one has all rows. `prices` is a PriceList as JSON with the tuned
     model alone. `label_usd` is the price of one labelled row as text, None if nobody has stated it. `destination` is
     None in plans that were stored before it was recorded."""
@@ -55,10 +55,6 @@ class TunedCurvePlan(JsonValue):
     predict: tuple[int, ...]
     label_usd: str | None = None
     destination: Destination | None = None
-
-    @property
-    def title(self) -> str:
-        return self.dataset if self.version == 1 else f"{self.dataset} (version {self.version})"
 
     @property
     def target(self) -> str:
