@@ -100,8 +100,10 @@ class LadderStep:
         `under_way` will still be billed, so they count with their maximum."""
         context, plan, progress = self.context, self.plan, self.progress
         keys, since = evaluation_worker.read_keys(self.folder), progress.started_at
-        if keys is None or since is None:
+        if since is None:
             return 0
+        if keys is None:  # the folder was lost, as on a machine that a backup was restored on
+            return progress.spent_micros
         unanswered = under_way - context.store.answers.answered(sorted(under_way))
         micros = self._spent_on(keys, since, unanswered)
         replay = prompt_search_worker.read_replay(self.folder)

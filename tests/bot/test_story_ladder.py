@@ -3,6 +3,7 @@ Slack."""
 
 from __future__ import annotations
 
+import shutil
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -382,6 +383,19 @@ def test_cancelled_midway_the_answers_so_far_are_paid_and_kept(priced: World) ->
     assert "was cancelled" in world.type("/finetune cancel m1")
     _climbed(world, number=2)
     assert world.company.count(CHAT) == 3 * HELD, "Measuring again asks only the remaining questions"
+
+
+def test_cancelled_without_its_folder_the_answers_so_far_are_paid(priced: World) -> None:
+    world = priced
+    world.company.slow_s = 0.2
+    _agreed(world)
+    world.until(
+        lambda: LadderProgress.from_json(measurement(world).progress).spent_micros > 0, "some answers"
+    )
+    shutil.rmtree(world.service.settings.data / "measurements" / "m1")
+    spent = LadderProgress.from_json(measurement(world).progress).spent_micros
+    world.type("/finetune cancel m1")
+    assert (until(world, "cancelled").actual_micros or 0) >= spent
 
 
 def test_stopped_for_its_cost_questions_under_way_count_with_the_most_that_they_can_cost(
