@@ -124,9 +124,9 @@ def progress_line(plan: TunedCurvePlan, progress: TunedCurveProgress) -> str:
 
 
 def _where(progress: TunedCurveProgress) -> str:
-    if progress.at is None:
+    if progress.current_index is None:
         return "calculating the result"
-    return f"size {progress.at + 1} of {len(progress.sizes)}"
+    return f"size {progress.current_index + 1} of {len(progress.sizes)}"
 
 
 def _sizes(plan: TunedCurvePlan, progress: TunedCurveProgress) -> Lines:

@@ -230,7 +230,7 @@ def _measure(step: LadderStep) -> None:
         arms=answers.arms,
         spent_micros=spent + progress.before_measuring_micros,
         note=evaluation_engine.waiting_note(context, models),
-    ).paced(context.clock())
+    ).start_pace(context.clock())
     step = step.with_progress(updated)
     if updated.spent_micros > updated.most_micros:
         agreed = usd_micros(updated.most_micros)

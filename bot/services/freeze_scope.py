@@ -31,10 +31,10 @@ def measurement_freeze(context: AppContext, measurement: Measurement) -> Freeze 
         is_stopped = ladder.most_micros > 0 and ladder.stage in ("measuring", "consulting")
         return freeze if is_stopped else None
     curve = TunedCurveProgress.from_json(measurement.progress)
-    if not isinstance(plan_of(measurement.plan), TunedCurvePlan) or curve.at is None:
+    if not isinstance(plan_of(measurement.plan), TunedCurvePlan) or curve.current_index is None:
         return None
     stopped = ("waiting", "creating", "evaluating") if curve.most_micros > 0 else ("waiting", "creating")
-    return freeze if curve.sizes[curve.at].state in stopped else None
+    return freeze if curve.sizes[curve.current_index].state in stopped else None
 
 
 def question_freeze(context: AppContext, most_micros: int) -> Freeze | None:

@@ -282,7 +282,7 @@ def _step_tuned(context: AppContext, measurement: Measurement, plan: TunedCurveP
         case "asking":
             measurements.expire_or_wait(context, measurement)
         case "training":
-            at = progress.at
+            at = progress.current_index
             here = CurveStep(context, measurement, plan, progress, progress.sizes[-1 if at is None else at])
             if at is not None:
                 tuned_learning_curves.advance(here)
@@ -326,7 +326,7 @@ def _start_size(
     if trained is None:
         return fresh
     model, from_before = trained
-    return fresh.to("evaluating", context.clock(), model=model, from_before=from_before)
+    return fresh.with_state("evaluating", context.clock(), model=model, from_before=from_before)
 
 
 def _trained_by_run(

@@ -194,7 +194,7 @@ def settle_cost(context: AppContext, measurement: Measurement, progress: Measure
             if moved:
                 show(context, moved)
         else:
-            _begin(context, measurement, progress.begun(now), now)
+            _begin(context, measurement, progress.start(now), now)
 
 
 def agree(context: AppContext, number: int, person: str) -> Measurement | Refusal:
@@ -216,7 +216,7 @@ def agree(context: AppContext, number: int, person: str) -> Measurement | Refusa
             over_budget := _budget_refusal(context, measurement, progress.most_micros)
         ):
             return Refusal(over_budget)
-        moved = _begin(context, measurement, progress.begun(now, person), now)
+        moved = _begin(context, measurement, progress.start(now, person), now)
         if moved is None:
             return state_refusal(number, context.store.measurements.get(number))
         context.audit(person, "agree", subject, f"up to {usd_micros(progress.most_micros)}")

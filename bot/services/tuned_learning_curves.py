@@ -101,7 +101,7 @@ class CurveStep:
     def intend(self, ready: UploadedFiles) -> CurveStep | None:
         """Stores that the job is about to be created. None if the curve was cancelled, frozen or moved meanwhile."""
         now = self.context.clock()
-        size = self.size.to("creating", now, tries=self.size.tries + 1, file_id=ready.file_id)
+        size = self.size.with_state("creating", now, tries=self.size.tries + 1, file_id=ready.file_id)
         self.context.waits.since(now)
         latest = self.context.store.measurements.get(self.measurement.id)
         is_cancelled = latest is None or latest.cancel_asked_by is not None
@@ -124,7 +124,9 @@ class CurveStep:
         now, store = self.context.clock(), self.context.store
         subject, detail = f"measurement {self.measurement.id}", f"job {job.id} on {self.size.rows} rows"
         with store.transaction():
-            if save_step(self.with_size(self.size.to("training", now, job_id=job.id)).with_note(None)):
+            if save_step(
+                self.with_size(self.size.with_state("training", now, job_id=job.id)).with_note(None)
+            ):
                 self.context.audit("finetune", "started", subject, detail)
 
     def wait(self, seconds: float, note: str | None = None) -> None:
@@ -288,7 +290,7 @@ def evaluate(step: CurveStep) -> None:
         save_step(step.with_note(evaluation_engine.waiting_note(context, [str(candidate.model)])))
         evaluation_engine.ask(context, evaluation, answers.unasked if problem is None else frozenset())
     else:
-        save_step(step.with_size(step.size.to("done", context.clock())).with_note(None))
+        save_step(step.with_size(step.size.with_state("done", context.clock())).with_note(None))
 
 
 def advance(step: CurveStep) -> None:
@@ -354,7 +356,9 @@ def _take_status(step: CurveStep, job: Job) -> None:
     trained = f"Training on {pluralize(step.size.rows, 'row')}"
     if job.status == "succeeded" and job.fine_tuned_model:
         save_step(
-            step.with_size(step.size.to("evaluating", step.context.clock(), model=job.fine_tuned_model))
+            step.with_size(
+                step.size.with_state("evaluating", step.context.clock(), model=job.fine_tuned_model)
+            )
         )
     elif job.status == "succeeded":
         fail(step, f"{trained} succeeded, but the trainer gave its model no name to ask it by.")
@@ -376,5 +380,5 @@ def curve_in_doubt(measurement: Measurement, now: float) -> str | None:
     progress = TunedCurveProgress.from_json(measurement.progress)
     for size in progress.sizes:
         if size.state in ("waiting", "creating"):
-            progress = progress.with_size(size.to("creating", now, tries=size.tries))
+            progress = progress.with_size(size.with_state("creating", now, tries=size.tries))
     return progress.to_json()

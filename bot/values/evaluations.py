@@ -234,7 +234,7 @@ class LadderProgress(JsonValue):
         arms = (arm for arm in self.arms if arm.failed is None)
         return sum((arm.answered + len(arm.declined)) * arm.work for arm in arms)
 
-    def begun(self, now: float, _by: str | None = None) -> LadderProgress:
+    def start(self, now: float, _by: str | None = None) -> LadderProgress:
         """Returns the progress of a ladder that starts now. A tuned curve's progress also stores who agreed."""
         begun = replace(self, started_at=now)
         return replace(begun, stage="choosing") if self.shot_arms else begun.after_shots()
@@ -248,7 +248,7 @@ class LadderProgress(JsonValue):
         """The cost of choosing the number of examples and of the prompt search."""
         return self.shots_micros + (self.search.spent_micros if self.search else 0)
 
-    def paced(self, now: float) -> LadderProgress:
+    def start_pace(self, now: float) -> LadderProgress:
         """Returns the progress with the start of the pace, once there are answers."""
         if self.paced_at is not None or not self._done:
             return self

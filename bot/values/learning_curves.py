@@ -112,7 +112,7 @@ class SizeProgress:
     spent_micros: int = 0
     doubted_since: float | None = None
 
-    def to(self, state: SizeState, now: float, **changes: Any) -> SizeProgress:
+    def with_state(self, state: SizeState, now: float, **changes: Any) -> SizeProgress:
         return replace(self, **{"state": state, "since": now, "tries": 0, "doubted_since": None, **changes})
 
 
@@ -131,7 +131,7 @@ class TunedCurveProgress(JsonValue):
     beside: str | None = None
 
     @property
-    def at(self) -> int | None:
+    def current_index(self) -> int | None:
         """The index of the size at work, None once all are done."""
         return next((at for at, progress in enumerate(self.sizes) if progress.state != "done"), None)
 
@@ -152,7 +152,7 @@ class TunedCurveProgress(JsonValue):
     def classical(self) -> Curve | None:
         return Curve.from_json(self.beside) if self.beside else None
 
-    def begun(self, now: float, by: str | None = None) -> TunedCurveProgress:
+    def start(self, now: float, by: str | None = None) -> TunedCurveProgress:
         """Returns the progress of a curve that starts now; `by` agreed to its cost, None if it is free."""
         return replace(self, stage="training", started_at=now, agreed_by=by)
 

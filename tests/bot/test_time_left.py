@@ -24,7 +24,7 @@ def progress(zero: int, near: int) -> LadderProgress:
 
 
 def test_long_prompts_are_still_to_come_when_the_short_ones_are_through() -> None:
-    begun = progress(20, 0).paced(now=50.0)
+    begun = progress(20, 0).start_pace(now=50.0)
     later = LadderProgress(
         "measuring", progress(200, 0).arms, 0, 0, 0.0, paced_at=begun.paced_at, paced_work=2000.0
     )
@@ -35,11 +35,11 @@ def test_long_prompts_are_still_to_come_when_the_short_ones_are_through() -> Non
 
 
 def test_neither_the_loading_of_a_model_nor_earlier_answers_count_as_pace() -> None:
-    assert progress(0, 0).paced(now=90.0).paced_at is None
-    begun = progress(100, 0).paced(now=100.0)
+    assert progress(0, 0).start_pace(now=90.0).paced_at is None
+    begun = progress(100, 0).start_pace(now=100.0)
     assert (begun.paced_at, begun.paced_work) == (100.0, 10_000.0)
     assert begun.seconds_left(now=200.0) is None
-    assert begun.paced(now=300.0) == begun
+    assert begun.start_pace(now=300.0) == begun
 
 
 def test_what_all_prompts_begin_with_is_read_once() -> None:
