@@ -28,8 +28,8 @@ def measurement_freeze(context: AppContext, measurement: Measurement) -> Freeze 
         return None
     if measurement.kind == "ladder":
         ladder = LadderProgress.from_json(measurement.progress)
-        is_stopped = ladder.most_micros > 0 and ladder.stage in ("measuring", "consulting")
-        return freeze if is_stopped else None
+        asks = ladder.stage in ("choosing", "searching", "measuring", "consulting")
+        return freeze if asks and ladder.most_micros > 0 else None
     curve = TunedCurveProgress.from_json(measurement.progress)
     if not isinstance(plan_of(measurement.plan), TunedCurvePlan) or curve.current_index is None:
         return None

@@ -3,6 +3,7 @@ on."""
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 
 import pytest
@@ -35,6 +36,22 @@ def test_a_ladder_that_is_agreed_to_in_a_freeze_asks_nobody_until_it_ends(world:
     unfreeze(world, BEN, CLEO)
     until(world, "done")
     assert world.company.count(CHAT) > 0
+
+
+@pytest.mark.parametrize("option", ["shots=auto", "optimise=$2"])
+def test_examples_and_prompts_are_not_chosen_in_a_freeze(world: World, option: str) -> None:
+    world.seed_dataset()
+    freeze(world)
+    world.type(f"/finetune baseline tickets {ACME} rungs=zero,few {option}")
+    until_asked(world)
+    world.click(BEN, evaluations.MEASURE)
+    for _ in range(20):
+        world.tick()
+        time.sleep(0.05)
+    assert measurement(world).state == "running" and world.company.count(CHAT) == 0
+    assert world.said("m1", f"Waits: frozen by <@{BEN.id}>")
+    unfreeze(world, BEN, CLEO)
+    world.until(lambda: world.company.count(CHAT) > 0, "the first question")
 
 
 def test_what_is_free_is_measured_in_a_freeze(world: World) -> None:
@@ -74,7 +91,7 @@ def test_a_curve_ends_the_training_it_is_at_and_waits_before_the_next(world: Wor
     assert progress(world).sizes[0].state == "evaluating" and world.company.count(CHAT) == 0
     assert world.said("m1", f"Waiting: spending was frozen by <@{BEN.id}>")
     unfreeze(world, BEN, CLEO)
-    world.until(lambda: progress(world).at == 1, "the first size to be done")
+    world.until(lambda: progress(world).current_index == 1, "the first size to be done")
     freeze(world)
     world.tick(8)
     assert progress(world).sizes[1].state == "waiting" and world.jobs() == 1
