@@ -65,7 +65,7 @@ class EstimateResult(EstimateSummary):
     """An estimate with everything it is based on.
 
     `current` is the price of today's model. `cost` is that of one run, or the price that is missing to compute it.
-    `room` is the memory headroom on this machine, None if the model trains elsewhere. `judge` scores the tuned model's
+    `room` is the headroom in the training machine's memory, None at a vendor. `judge` scores the tuned model's
     free text.
     """
 
