@@ -166,7 +166,7 @@ class RunCost:
 @dataclass(frozen=True)
 class TrainingNeeds:
     """What training a target on a dataset takes, and the prices of asking the tuned model and its base. `time` is None
-    if it can't be estimated; `room` is None if the model trains elsewhere."""
+    if it can't be estimated. `room` is the headroom in the training machine's memory, None at a vendor."""
 
     hyperparameters: tuple[tuple[str, Hyperparameter], ...]
     tuned: PriceRow
