@@ -22,8 +22,8 @@ class BatchOutcome:
     """`answered` of `rows` rows have an answer. `decided` maps each row's place to the label that most people gave, or
     to None if most want to drop the row. The `disputed` rows have no majority and are left alone.
 
-    `stay` rows keep the label they had; `changed`, `added` and `dropped` rows make up the `changes` of the next
-    version. `between` compares people who answered the same rows, pair by pair; it is None if no row has two answers.
+    `stay` rows keep the label they had. `changes` rows of the next version differ from this one. `between` compares
+    people who answered the same rows, pair by pair; it is None if no row has two answers.
     """
 
     rows: int
