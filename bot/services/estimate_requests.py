@@ -54,7 +54,7 @@ def may_ask(context: AppContext, command: Estimate, person: str, channel: str) -
     if isinstance(checked, Refusal):
         return checked
     refusal = datasets.bar_refusal(context, command.dataset, command.bar, person, channel)
-    return refusal or estimates.refusal(context.settings, command.question, context.today())
+    return refusal or estimates.question_refusal(context.settings, command.question, context.today())
 
 
 def answer(context: AppContext, command: Estimate, person: str, channel: str) -> None:

@@ -240,7 +240,7 @@ def _unmeasured_model(
     return UnmeasuredModel(others[0], monthly) if monthly else None
 
 
-def refusal(settings: Settings, question: Question, today: date) -> Refusal | None:
+def question_refusal(settings: Settings, question: Question, today: date) -> Refusal | None:
     """Returns why `make_estimate` would refuse the question, without computing anything."""
     target = _find_target(settings, question)
     if isinstance(target, Refusal):

@@ -91,7 +91,9 @@ def collect(context: EngineContext, evaluation: Evaluation, before: Sequence[Arm
         candidate: context.store.answers.count(keys, since=evaluation.since)
         for candidate, keys in evaluation.keys.items()
     }
-    arms = tuple(count(arm, evaluation.keys[arm.arm], counted[arm.arm][0], declined) for arm in before)
+    arms = tuple(
+        update_progress(arm, evaluation.keys[arm.arm], counted[arm.arm][0], declined) for arm in before
+    )
     missing = {
         arm.arm: frozenset(evaluation.keys[arm.arm]) - counted[arm.arm][0] - set(arm.declined)
         for arm in arms
@@ -102,7 +104,7 @@ def collect(context: EngineContext, evaluation: Evaluation, before: Sequence[Arm
     return Answers(arms, {candidate: paid for candidate, (_, paid) in counted.items()}, missing, unasked)
 
 
-def count(
+def update_progress(
     arm: ArmProgress, keys: Sequence[str], answered: AbstractSet[str], declined: Sequence[Declined]
 ) -> ArmProgress:
     """Returns a candidate's progress: what was answered, what was declined, and whether the candidate has failed."""

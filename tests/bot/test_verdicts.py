@@ -134,24 +134,28 @@ def declined(key: str, *, of_model: bool = False) -> Declined:
 def test_a_judge_that_only_declines_or_is_closed_can_t_go_on(plan: LadderPlan) -> None:
     keys = tuple("abcdefgh")
     fresh = ArmProgress(judge_worker.candidate_of(plan), len(keys))
-    four = evaluation_engine.count(fresh, keys, frozenset(), [declined(key) for key in "abcd"])
+    four = evaluation_engine.update_progress(fresh, keys, frozenset(), [declined(key) for key in "abcd"])
     assert four.failed is None and four.answered == 0
     assert set(four.declined) == set("abcd")
-    five = evaluation_engine.count(four, keys, frozenset(), [declined("e")])
+    five = evaluation_engine.update_progress(four, keys, frozenset(), [declined("e")])
     assert five.failed == "It said no." and len(five.declined) == 5
-    most = evaluation_engine.count(fresh, keys, frozenset("a"), [declined(key) for key in "bcdefgh"])
+    most = evaluation_engine.update_progress(
+        fresh, keys, frozenset("a"), [declined(key) for key in "bcdefgh"]
+    )
     assert most.failed is None, "it answers some"
-    closed = evaluation_engine.count(fresh, keys, frozenset("a"), [declined("b", of_model=True)])
+    closed = evaluation_engine.update_progress(fresh, keys, frozenset("a"), [declined("b", of_model=True)])
     assert closed.failed == "It said no."
 
 
 def test_who_answered_all_has_not_failed_whatever_became_of_it_since(plan: LadderPlan) -> None:
     fresh = ArmProgress(judge_worker.candidate_of(plan), 2)
-    arm = evaluation_engine.count(fresh, ("a", "b"), frozenset("ab"), [declined("c", of_model=True)])
+    arm = evaluation_engine.update_progress(
+        fresh, ("a", "b"), frozenset("ab"), [declined("c", of_model=True)]
+    )
     assert arm.failed is None and arm.answered == 2
 
 
 def test_a_declined_question_that_another_got_answered_counts_once(plan: LadderPlan) -> None:
     before = ArmProgress(judge_worker.candidate_of(plan), 3, declined=("a",))
-    arm = evaluation_engine.count(before, ("a", "b", "c"), frozenset("ab"), [])
+    arm = evaluation_engine.update_progress(before, ("a", "b", "c"), frozenset("ab"), [])
     assert arm.answered == 2 and arm.declined == () and not arm.is_complete
