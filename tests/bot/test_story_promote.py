@@ -418,7 +418,7 @@ def test_the_result_measures_what_its_model_should_be_compared_with(make_world: 
     trained(world)
     run = world.run()
     refused = evaluations.ask_after_run(world.service.context, 1, BEN.id)
-    assert run.result and isinstance(refused, Refusal) and "lacks no comparison" in refused.text
+    assert run.result and isinstance(refused, Refusal) and "No comparison is missing" in refused.text
     result = RunResult.from_json(run.result)
     advice = Advice("unknown", "today's model", "", "", "It was not measured.", ("acme/acme-small",))
     result = replace(result, advice=advice)
