@@ -66,7 +66,7 @@ def test_a_better_answer_differs_and_holds_no_secret(world: World) -> None:
     world.slack.click(ANA.id, PRIVATE.id, ts, "answer_not_good")
     assert "differs" in str(world.slack.submit_modal(ANA.id, {"text": " Refund "}).errors)
     secret = "use sk-proj-" + "a1B2" * 12
-    assert "withdraw it" in str(world.slack.submit_modal(ANA.id, {"text": secret}).errors)
+    assert "revoke it" in str(world.slack.submit_modal(ANA.id, {"text": secret}).errors)
     assert world.store.tried_answers.judged("tickets") == []
 
 
