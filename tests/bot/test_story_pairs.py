@@ -124,7 +124,7 @@ def test_another_method_trains_on_the_preferred_answers_and_says_so(world: World
 def test_who_cannot_train_on_pairs_and_rows_that_are_none_are_refused_with_the_cure(world: World) -> None:
     upload(world, pairs_jsonl())
     refused = world.type(f"{START} method=dpo")
-    assert "Acme Tuning takes none" in refused and "`local/`" in refused
+    assert "which Acme Tuning does not" in refused and "`local/`" in refused
     world.seed_dataset(called="chats")
     refused = world.type("/finetune start chats target=local/smollm2-135m method=dpo")
     assert "`chats` have one answer each" in refused and "non_preferred_output" in refused
