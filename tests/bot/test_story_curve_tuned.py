@@ -484,14 +484,14 @@ def test_a_trainer_that_serves_no_model_is_refused(make_world: MakeWorld) -> Non
     mute += '[providers.mute.models.m]\ntraining = "1"\ninput = "1"\noutput = "1"\n'
     world = make_world(Rules(more=mute))
     world.seed_dataset()
-    assert "no name to ask it by" in world.type("/finetune curve tickets target=mute/m")
+    assert "can't serve a curve's models" in world.type("/finetune curve tickets target=mute/m")
     assert "I know no model to train" in world.type("/finetune curve tickets target=mute/nothing")
     assert world.store.measurements.newest() == []
 
 
 def test_few_rows_are_refused(world: World) -> None:
     assert world.upload_and_check(tickets_csv(48)).state == "ready"
-    assert "needs 40 at least" in world.type(CURVE)
+    assert "needs at least 40" in world.type(CURVE)
 
 
 def test_personal_data_needs_a_waiver(make_world: MakeWorld) -> None:
