@@ -18,7 +18,7 @@ from slack_sdk.errors import SlackApiError
 from slack_sdk.web import SlackResponse
 
 from bot.context import AppContext, WaitClock
-from bot.embedded_trainer import EmbeddedTrainer, missing_packages, with_address
+from bot.embedded_trainer import EmbeddedTrainer, missing_packages, with_trainer_address
 from bot.llm_client import LlmClient
 from bot.outbox_sender import NO_ANSWER, PASSING, OutboxSender
 from bot.process_health import Health, Heartbeat
@@ -65,16 +65,16 @@ class Service:
     ) -> None:
         self.store = Store(settings.database)  # first: from here on what is made is for its owner alone
         settings.files.mkdir(parents=True, exist_ok=True)
-        self.embedded = _embedded(settings)
-        self.settings = with_address(settings, self.embedded) if self.embedded else settings
+        self.embedded = _open_embedded_trainer(settings)
+        self.settings = with_trainer_address(settings, self.embedded) if self.embedded else settings
         self.workers = workers or WorkerPool()
         slack = settings.slack
-        posting = _client(slack)
-        signed_in = _signed_in(posting)
+        posting = _slack_client(slack)
+        signed_in = _sign_in(posting)
         steps = (RECONCILE, SEND, HTTP_STEP) if slack.mode == "http" else (RECONCILE, SEND)
         self.heartbeat = Heartbeat(settings.data, steps, settings.service.watchdog_s)
         self.threads = threads(self.store, self.heartbeat)
-        self.context = self._context(posting, signed_in, clock, steady)
+        self.context = self._build_context(posting, signed_in, clock, steady)
         self.llm = self.context.llm
         self.notices = OutboxSender(
             self.store, posting, slack.fallback_channel, blocks=slack.blocks, clock=clock
@@ -93,13 +93,13 @@ class Service:
                 self.heartbeat,
                 lambda: self.connection.is_connected,
                 clock,
-                self._troubles,
+                self._list_troubles,
             )
             if settings.service.health_port
             else None
         )
-        self._listening = ThreadPoolExecutor(LISTENER_THREADS, "listener")
-        self.app = _bolt(slack, self._listening, signed_in)
+        self._listener_threads = ThreadPoolExecutor(LISTENER_THREADS, "listener")
+        self.app = _build_bolt_app(slack, self._listener_threads, signed_in)
         self.homes = Homes(self.context, posting)
         register(self.app, self.context, self.homes, self.watcher.wake)
         self.connection: _Connection = (
@@ -108,7 +108,7 @@ class Service:
             else _HttpConnection(self.app, slack, self.heartbeat)
         )
 
-    def _context(
+    def _build_context(
         self,
         posting: WebClient,
         signed_in: SlackResponse | None,
@@ -129,14 +129,14 @@ class Service:
             llm=LlmClient(self.store, trainers, self.settings.providers, clock, steady),
             threads=self.threads,
             files=SlackFiles(posting, slack.bot_token, hosts),
-            directory=SlackDirectory(_client(slack, LOOK_UP_TIMEOUT_S), signed_in),
+            directory=SlackDirectory(_slack_client(slack, LOOK_UP_TIMEOUT_S), signed_in),
             clock=clock,
             waits=WaitClock(clock, steady),
         )
 
     def _send(self) -> None:
         self.notices.send_due()
-        if person := self.homes.outdated():  # in a thread, where its look-ups hold up no message
+        if person := self.homes.next_outdated():  # in a thread, where its look-ups hold up no message
             self.threads.begin("App Homes", partial(self.homes.redraw, person))
 
     @property
@@ -144,13 +144,13 @@ class Service:
         """Where Slack reaches us, in words."""
         return self.connection.address
 
-    def _troubles(self) -> Mapping[str, str]:
+    def _list_troubles(self) -> Mapping[str, str]:
         """What is wrong and shows in no tick."""
         troubles = dict(self.context.troubles)
         if self.notices.locked_out:
             troubles["token"] = self.notices.locked_out
-        if self.notices.lacks:
-            troubles["scopes"] = f"missing: {', '.join(sorted(self.notices.lacks))}"
+        if self.notices.missing_scopes:
+            troubles["scopes"] = f"missing: {', '.join(sorted(self.notices.missing_scopes))}"
         if self.workers.oldest_s > OLD_TASK_S:
             troubles["workers"] = f"the oldest task is {self.workers.oldest_s:.0f} s old"
         return troubles
@@ -168,7 +168,7 @@ class Service:
     def stop(self) -> None:
         """No new work is taken, the ticks under way end, then the rest closes."""
         self.connection.close()
-        self._listening.shutdown()
+        self._listener_threads.shutdown()
         self.watcher.stop()
         self.heartbeat.stop()
         if self.health:
@@ -204,7 +204,7 @@ def build_deployments(settings: Settings) -> Mapping[str, Deployments]:
     return {name: deployments for name, deployments in opened.items() if deployments}
 
 
-def _embedded(settings: Settings) -> EmbeddedTrainer | None:
+def _open_embedded_trainer(settings: Settings) -> EmbeddedTrainer | None:
     """Our own trainer, unless the settings give the local row an address of its own."""
     if not any(row.is_started_by_us for row in settings.providers):
         return None
@@ -216,18 +216,18 @@ def _embedded(settings: Settings) -> EmbeddedTrainer | None:
     return EmbeddedTrainer(data, trainer.models, trainer.port, trainer.slots, trainer.arguments)
 
 
-def _client(slack: SlackSettings, timeout_s: int = 15) -> WebClient:
+def _slack_client(slack: SlackSettings, timeout_s: int = 15) -> WebClient:
     # retry_handlers=[]: the SDK's own retry of a connection error posts twice
     return WebClient(token=slack.bot_token, base_url=slack.api_url, timeout=timeout_s, retry_handlers=[])
 
 
-def _signed_in(slack: WebClient) -> SlackResponse | None:
+def _sign_in(slack: WebClient) -> SlackResponse | None:
     """Returns None if Slack doesn't answer: what runs is followed all the same, and Slack is asked again when it is
     needed. Raises SlackApiError where it refuses the token."""
     try:
         return slack.auth_test()
     except SlackApiError as error:
-        if not _is_away(error):
+        if not _is_unavailable(error):
             raise
     except NO_ANSWER:
         pass
@@ -235,13 +235,15 @@ def _signed_in(slack: WebClient) -> SlackResponse | None:
     return None
 
 
-def _is_away(error: SlackApiError) -> bool:
+def _is_unavailable(error: SlackApiError) -> bool:
     """Returns whether Slack is unwell, rather than refusing us."""
     return error.response.status_code >= 500 or error.response.get("error") in PASSING
 
 
-def _bolt(slack: SlackSettings, listening: ThreadPoolExecutor, signed_in: SlackResponse | None) -> App:
-    client, is_known = _client(slack), signed_in is not None
+def _build_bolt_app(
+    slack: SlackSettings, listening: ThreadPoolExecutor, signed_in: SlackResponse | None
+) -> App:
+    client, is_known = _slack_client(slack), signed_in is not None
     if signed_in is not None:  # Bolt would ask again, and end the bot where Slack doesn't answer this time
         client.auth_test = lambda **_: signed_in  # type: ignore[method-assign]
     bolts = logging.getLogger("slack_bolt")
@@ -288,7 +290,7 @@ class _SocketConnection(_Connection):
         from slack_bolt.adapter.socket_mode.websocket_client import SocketModeHandler
 
         self.address = "Slack over Socket Mode"
-        self._handler = SocketModeHandler(app, slack.app_token, web_client=_client(slack))
+        self._handler = SocketModeHandler(app, slack.app_token, web_client=_slack_client(slack))
         self._closing = threading.Event()
 
     @property
@@ -308,7 +310,7 @@ class _SocketConnection(_Connection):
         try:
             self._handler.connect()
         except SlackApiError as error:
-            if not _is_away(error):
+            if not _is_unavailable(error):
                 raise
         except NO_ANSWER:
             pass

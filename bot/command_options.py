@@ -150,7 +150,7 @@ def read_rungs(text: str) -> tuple[RungName, ...] | Misread:
         letters = re.sub(r"[-_]", "", word)
         rung = next((rung for rung in NAMED_RUNGS if rung == letters), SWEEP_ALIASES.get(letters))
         if rung is None:
-            return _no_such("rung", word, NAMED_RUNGS)
+            return _unknown_name("rung", word, NAMED_RUNGS)
         chosen.add(rung)
     return tuple(rung for rung in NAMED_RUNGS if rung in chosen)
 
@@ -167,13 +167,13 @@ def read_shots(text: str) -> int | Misread:
 def read_task(text: str) -> TaskKind | Misread:
     from bot.rules.facts import TASK_KINDS, task_kind
 
-    return task_kind(text) or _no_such("task", text, list(TASK_KINDS))
+    return task_kind(text) or _unknown_name("task", text, list(TASK_KINDS))
 
 
 def read_method(text: str) -> MethodName | Misread:
     names: tuple[MethodName, ...] = get_args(MethodName)
     word = OTHER_METHODS.get(text.lower(), text.lower())
-    return next((name for name in names if name == word), None) or _no_such("method", word, names)
+    return next((name for name in names if name == word), None) or _unknown_name("method", word, names)
 
 
 def read_patience(text: str) -> int | Misread:
@@ -190,17 +190,17 @@ def read_names(text: str) -> tuple[str, ...]:
     return tuple(dict.fromkeys(filter(None, re.split(r"[\s,]+", text))))[:MOST_NAMES]
 
 
-def typed_name(word: str) -> str:
+def normalize_name(word: str) -> str:
     """A dataset's name as it is looked up: case doesn't count, nor how a letter is encoded."""
     return unicodedata.normalize("NFKC", word.lower())
 
 
-def _no_such(what: str, word: str, names: Sequence[str]) -> Misread:
+def _unknown_name(what: str, word: str, names: Sequence[str]) -> Misread:
     there = f"{', '.join(names[:-1])} and {names[-1]}"
     return Misread(f"There is no {what} “{shown(word)}”.{did_you_mean(word, names)} Available: {there}.")
 
 
-def _by_rule(read: Callable[[str], object]) -> _Read:
+def _sanitized(read: Callable[[str], object]) -> _Read:
     """A rule's own sentence quotes what was typed as it stands: what Slack would take for markup goes."""
 
     def read_safely(text: str) -> object:
@@ -210,18 +210,18 @@ def _by_rule(read: Callable[[str], object]) -> _Read:
     return read_safely
 
 
-def _figure(figure: Figure) -> TextType:
+def _figure_type(figure: Figure) -> TextType:
     def read(text: str) -> object:
         value = figure.read(text)
         return int(value) if figure.is_whole and isinstance(value, Decimal) else value
 
-    return TextType("number", _by_rule(read))
+    return TextType("number", _sanitized(read))
 
 
 NAME = TextType("name")
 NAMES = TextType("names", read_names)
 REST_NAMES = TextType("names", read_names, takes_rest=True)
-DATASET = TextType("dataset", typed_name, missing="Which dataset? `/finetune datasets` lists them.")
+DATASET = TextType("dataset", normalize_name, missing="Which dataset? `/finetune datasets` lists them.")
 MODEL = TextType("model", missing="Which model? `/finetune models` lists them.")
 RUN = TextType(
     *("run", read_run),
@@ -233,8 +233,8 @@ RUN_OR_MEASUREMENT = TextType("run", read_subject, missing=RUN.missing, hint=RUN
 REST = TextType("text", takes_rest=True)
 PROMPT = TextType("text", missing="Which model, and what should it answer?", takes_rest=True)
 REASON = TextType("reason", lambda text: text[:LONGEST_REASON], takes_rest=True)
-VOLUME = TextType("volume", _by_rule(parse_volume))
-SWEEP = TextType("sweep", _by_rule(parse_sweep))
+VOLUME = TextType("volume", _sanitized(parse_volume))
+SWEEP = TextType("sweep", _sanitized(parse_sweep))
 BAR = TextType("share", read_bar)
 RUNGS = TextType("rungs", read_rungs)
 SHOTS = TextType("number", read_shots)
@@ -243,8 +243,8 @@ PREDICT = TextType("numbers", read_predict)
 PATIENCE = TextType("number", read_patience)
 DAY = TextType("day", read_day)
 COUNT = TextType("number", read_count)
-LABEL_USD = _figure(inputs.LABEL_USD)
-OPTIMISE = _figure(Figure("dollars for optimising a prompt", "2", Decimal("0.01"), Decimal(10_000)))
+LABEL_USD = _figure_type(inputs.LABEL_USD)
+OPTIMISE = _figure_type(Figure("dollars for optimising a prompt", "2", Decimal("0.01"), Decimal(10_000)))
 
 
 @dataclass(frozen=True)
@@ -294,45 +294,50 @@ QUESTION_OPTIONS: Mapping[str, QuestionOption] = {
         ),
         QuestionOption("patience", PATIENCE, "Stop early after so many validations without improvement."),
         QuestionOption(
-            "hours", _figure(inputs.PEOPLE_HOURS), "Hours that people will spend on it, once.", "people_hours"
+            "hours",
+            _figure_type(inputs.PEOPLE_HOURS),
+            "Hours that people will spend on it, once.",
+            "people_hours",
         ),
         QuestionOption(
             "rate",
-            _figure(inputs.PEOPLE_RATE),
+            _figure_type(inputs.PEOPLE_RATE),
             "Dollars for an hour of theirs (75 by default).",
             "people_rate",
         ),
         QuestionOption(
-            "labels", _figure(inputs.LABEL_COUNT), "Rows that must still be labelled.", "label_count"
+            "labels", _figure_type(inputs.LABEL_COUNT), "Rows that must still be labelled.", "label_count"
         ),
         QuestionOption("label_usd", LABEL_USD, "Dollars for one label."),
-        QuestionOption("wrong_usd", _figure(inputs.WRONG_USD), "Dollars that one wrong answer costs."),
+        QuestionOption("wrong_usd", _figure_type(inputs.WRONG_USD), "Dollars that one wrong answer costs."),
         QuestionOption(
-            "prompt_tokens", _figure(inputs.PROMPT_TOKENS), "Tokens of one request to today's model."
+            "prompt_tokens", _figure_type(inputs.PROMPT_TOKENS), "Tokens of one request to today's model."
         ),
         QuestionOption(
             "batch",
-            _figure(inputs.BATCH_SHARE),
+            _figure_type(inputs.BATCH_SHARE),
             "Share of the requests that can wait a day, like 30%.",
             "batch_share",
         ),
-        QuestionOption("runs", _figure(inputs.RUNS), "Training runs until one is good enough."),
+        QuestionOption("runs", _figure_type(inputs.RUNS), "Training runs until one is good enough."),
         QuestionOption(
             "retrain",
-            _figure(inputs.RETRAIN_MONTHS),
+            _figure_type(inputs.RETRAIN_MONTHS),
             "Train again every so many months.",
             "retrain_months",
             alias="retrain_months",
         ),
-        QuestionOption("monitoring_usd", _figure(inputs.MONITORING_USD), "Dollars a month for monitoring."),
         QuestionOption(
-            "hosting_hours", _figure(inputs.HOSTING_HOURS), "Hours a month that your machine is up."
+            "monitoring_usd", _figure_type(inputs.MONITORING_USD), "Dollars a month for monitoring."
         ),
         QuestionOption(
-            "serving_speed", _figure(inputs.SERVING_SPEED), "Tokens a second of a machine paid by use."
+            "hosting_hours", _figure_type(inputs.HOSTING_HOURS), "Hours a month that your machine is up."
         ),
         QuestionOption(
-            "utilisation", _figure(inputs.UTILISATION), "Share of its time that it is busy, like 20%."
+            "serving_speed", _figure_type(inputs.SERVING_SPEED), "Tokens a second of a machine paid by use."
+        ),
+        QuestionOption(
+            "utilisation", _figure_type(inputs.UTILISATION), "Share of its time that it is busy, like 20%."
         ),
         QuestionOption(
             "method",

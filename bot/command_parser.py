@@ -106,15 +106,15 @@ class ParsedCommand:
     values: Mapping[str, Any]
 
 
-def unescaped(text: str) -> str:
+def unescape(text: str) -> str:
     """Returns what the person typed: Slack turns it into `&amp;`, `<http://acme.com|acme.com>`, `<@U1|ben>`,
     `<#C1|general>`."""
-    text = MARKUP.sub(_typed, text)
+    text = MARKUP.sub(_as_typed, text)
     # The ampersand comes last, or "&amp;lt;" would become "<".
     return text.replace("&lt;", "<").replace("&gt;", ">").replace("&amp;", "&")
 
 
-def _typed(markup: re.Match[str]) -> str:
+def _as_typed(markup: re.Match[str]) -> str:
     kind, target, label = markup.group("kind", "target", "label")
     return f"{kind}{label or target}" if kind in ("@", "#") else label or target
 
@@ -137,9 +137,9 @@ def parse(registry: Registry, text: str) -> ParsedCommand | Refusal:
 def parse_line(command: Command, line: str) -> Mapping[str, Any] | Refusal:
     """Parses what stands after the command's name."""
     try:
-        return _values(command, _arguments(command, line))
+        return _parse_arguments(command, _order_arguments(command, line))
     except click.UsageError as error:
-        return _refusal(command, error)
+        return _explain_error(command, error)
 
 
 def parse_form(command: Command, fields: Mapping[str, str | None]) -> Mapping[str, Any] | Refusal:
@@ -149,40 +149,40 @@ def parse_form(command: Command, fields: Mapping[str, str | None]) -> Mapping[st
     ]
     words = [fields.get(argument.name or "") or "" for argument in command.arguments]
     try:
-        return _values(command, [*options, "--", *filter(None, words)])
+        return _parse_arguments(command, [*options, "--", *filter(None, words)])
     except click.BadParameter as error:
         if isinstance(error.param, click.Option):
             return Refusal(error.message, option_key(error.param))
-        return _refusal(command, error)
+        return _explain_error(command, error)
 
 
-def _values(command: Command, arguments: list[str]) -> Mapping[str, Any]:
+def _parse_arguments(command: Command, arguments: list[str]) -> Mapping[str, Any]:
     context = command.make_context(command.name, list(arguments))  # click takes the list apart
     if context.args:
-        raise ExtraWords(context, arguments)
+        raise ExtraWordsError(context, arguments)
     return context.params
 
 
-def _arguments(command: Command, line: str) -> list[str]:
+def _order_arguments(command: Command, line: str) -> list[str]:
     """Orders a line as click reads it: options first, then the arguments, which may begin with a dash."""
     options = []
     for name, option in command.options.items():
         if _takes_rest(option):
             line, rest = _split_off(name, line)
-            options += [] if rest is None else [_option(command, name, unquoted(rest))]
+            options += [] if rest is None else [_format_option(command, name, strip_quotes(rest))]
     if not command.params:
         return ["--", *line.split()]
     before_rest = next((at for at, argument in enumerate(command.arguments) if _takes_rest(argument)), None)
     if before_rest is not None:
         return [*options, "--", *line.split(maxsplit=before_rest)]
-    pairs, names = _pairs(line)
+    pairs, names = _split_pairs(line)
     twice = next((name for name, _ in pairs if [other for other, _ in pairs].count(name) > 1), None)
     if twice in command.options:
         raise click.BadOptionUsage(twice, "stands there twice. Say it once")
-    return [*(_option(command, name, value) for name, value in pairs), *options, "--", *names]
+    return [*(_format_option(command, name, value) for name, value in pairs), *options, "--", *names]
 
 
-def _pairs(line: str) -> tuple[list[tuple[str, str]], list[str]]:
+def _split_pairs(line: str) -> tuple[list[tuple[str, str]], list[str]]:
     """Splits `key=value` words from the others. Spaces around `=`, `,` and `;` and before `%` don't count, nor do the
     case of a key, dashes before it, which Slack makes long, and quotation marks around a word. `--key value` is the
     same, as in a terminal."""
@@ -191,18 +191,18 @@ def _pairs(line: str) -> tuple[list[tuple[str, str]], list[str]]:
     joined = re.sub(r"(?<=\w):\s+(?=[\d.])", ":", re.sub(r"\s*([=,;])\s*", r"\1", line))
     words = _SPACED_VOLUME.sub(r"\1\2", joined).split()
     halves = [word.partition("=") for word in words]
-    pairs = [(name.lower().lstrip("-–—"), unquoted(value)) for name, equals, value in halves if equals]
-    return pairs, [unquoted(word) for word, equals, _ in halves if not equals]
+    pairs = [(name.lower().lstrip("-–—"), strip_quotes(value)) for name, equals, value in halves if equals]
+    return pairs, [strip_quotes(word) for word, equals, _ in halves if not equals]
 
 
-def unquoted(text: str) -> str:
+def strip_quotes(text: str) -> str:
     """Returns what stands within quotation marks, or the text as it is where they are not around all of it."""
     first, last = text[:1], text[-1:]
     is_quoted = len(text) > 2 and _QUOTES.get(first) == last and not {first, last} & set(text[1:-1])
     return text[1:-1] if is_quoted else text
 
 
-def _option(command: Command, name: str, value: str) -> str:
+def _format_option(command: Command, name: str, value: str) -> str:
     if not value and name in command.options:
         raise click.BadOptionUsage(name, "is empty. Like this")
     return f"{_flag(name)}={value}"
@@ -214,7 +214,7 @@ def _split_off(name: str, line: str) -> tuple[str, str | None]:
     return before, rest[0].strip() if rest else None
 
 
-class ExtraWords(click.UsageError):
+class ExtraWordsError(click.UsageError):
     """Words that no argument takes."""
 
     def __init__(self, context: click.Context, arguments: list[str]) -> None:
@@ -222,16 +222,16 @@ class ExtraWords(click.UsageError):
         self.words = arguments[arguments.index("--") + 1 :]
 
 
-def _refusal(command: Command, error: click.UsageError) -> Refusal:
+def _explain_error(command: Command, error: click.UsageError) -> Refusal:
     """Words click's complaint: what was read, what would be right, and how the command is typed."""
     like = f"Like this: `{command.usage}`"
     match error:
-        case ExtraWords() if not command.arguments:
+        case ExtraWordsError() if not command.arguments:
             words = shown(" ".join(error.words))
             return Refusal(
                 f"`{command.name}` takes nothing more, and I read `{words}` after it. {command.instead}"
             )
-        case ExtraWords():
+        case ExtraWordsError():
             read, extra = shown(error.words[0]), " ".join(map(shown, error.words[1:]))
             what = command.arguments[0].type.name
             return Refusal(f"I read `{read}` as the {what} and don't know what to do with `{extra}`. {like}.")
@@ -276,10 +276,10 @@ def format_question(question: Question) -> str:
     if question.method == "supervised":  # the default
         del fields["method"]
     values = {name: fields.get(option.field) for name, option in QUESTION_OPTIONS.items()}
-    return " ".join(f"{name}={_plainly(value)}" for name, value in values.items() if value is not None)
+    return " ".join(f"{name}={_format_value(value)}" for name, value in values.items() if value is not None)
 
 
-def _plainly(value: Decimal | Hyperparameter) -> str:
+def _format_value(value: Decimal | Hyperparameter) -> str:
     return f"{value.normalize():f}" if isinstance(value, Decimal) else str(value)
 
 

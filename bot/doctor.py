@@ -49,7 +49,7 @@ MOST_SKEW_S = 30
 class Finding:
     """`text` describes what is there, or what is wrong with its cure."""
 
-    is_well: bool
+    is_ok: bool
     subject: str
     text: str
 
@@ -71,15 +71,23 @@ def examine() -> list[Finding]:
             settings = load_settings(need_slack=False)
         except SettingsProblems:
             settings = None
-    findings.append(_database(settings))
+    findings.append(_check_database(settings))
     if settings:
-        findings += [*_slack(settings), *_people(settings), *_trainers(settings)]
-        findings += [*_prices(settings, datetime.now(UTC).date()), _encoder(settings), _disk(settings)]
-        findings += [*_private(settings), _bot(settings)]
+        findings += [
+            *_check_slack(settings),
+            *_check_approvers_and_budget(settings),
+            *_check_trainers(settings),
+        ]
+        findings += [
+            *_check_prices(settings, datetime.now(UTC).date()),
+            _check_encoder(settings),
+            _check_disk(settings),
+        ]
+        findings += [*_check_private_files(settings), _check_bot(settings)]
     return findings
 
 
-def _database(settings: Settings | None) -> Finding:
+def _check_database(settings: Settings | None) -> Finding:
     version, is_safe = ".".join(map(str, sqlite_version())), wal_is_safe(sqlite_version())
     journal = "WAL" if is_safe else "DELETE, since WAL can corrupt data in this version"
     if settings and _is_in_wal(settings.database) and not is_safe:
@@ -102,7 +110,7 @@ def _is_in_wal(path: Path) -> bool:
         return False
 
 
-def _slack(settings: Settings) -> Iterator[Finding]:
+def _check_slack(settings: Settings) -> Iterator[Finding]:
     slack = settings.slack
     if not slack.bot_token:
         return
@@ -126,13 +134,13 @@ def _slack(settings: Settings) -> Iterator[Finding]:
         return
     yield Finding(True, "Slack", f"signed in to {answer.get('team')} as {answer.get('user')}")
     headers = {name.lower(): value for name, value in answer.headers.items()}
-    yield _clock(str(headers.get("date", "")), asked_at, time.time())
-    yield _scopes(granted_scopes(answer.headers))
-    yield _blocks(client, slack.blocks)
-    yield from _named(settings.policy, SlackDirectory(client, answer))
+    yield _check_clock(str(headers.get("date", "")), asked_at, time.time())
+    yield _check_scopes(granted_scopes(answer.headers))
+    yield _check_blocks(client, slack.blocks)
+    yield from _check_policy_ids(settings.policy, SlackDirectory(client, answer))
 
 
-def _named(policy: Policy, directory: SlackDirectory) -> Iterator[Finding]:
+def _check_policy_ids(policy: Policy, directory: SlackDirectory) -> Iterator[Finding]:
     """Checks the people and groups that the policy names: if one is a guest or gone, a plan may wait in vain."""
     named = [policy.who[rule] for rule in sorted(policy.who)]
     users = {user for each in named for user in each.users}
@@ -149,7 +157,7 @@ def _named(policy: Policy, directory: SlackDirectory) -> Iterator[Finding]:
         yield Finding(True, "policy", f"users named: {len(users)}, groups: {len(groups)}, all known to Slack")
 
 
-def _clock(text: str, asked_at: float, answered_at: float) -> Finding:
+def _check_clock(text: str, asked_at: float, answered_at: float) -> Finding:
     """Compares our clock with Slack's Date header, which has whole seconds, from between question and answer."""
     try:
         there = parsedate_to_datetime(text).timestamp()
@@ -164,7 +172,7 @@ def _clock(text: str, asked_at: float, answered_at: float) -> Finding:
     return Finding(False, "clock", f"is {skew:.0f} s {way} Slack's: {cure}")
 
 
-def _scopes(names: frozenset[str]) -> Finding:
+def _check_scopes(names: frozenset[str]) -> Finding:
     if not names:
         return Finding(True, "scopes", "not told by this workspace")
     missing = SCOPES - names
@@ -179,7 +187,7 @@ def _scopes(names: frozenset[str]) -> Finding:
     return Finding(True, "scopes", "all granted")
 
 
-def _blocks(client: WebClient, form: Blocks) -> Finding:
+def _check_blocks(client: WebClient, form: Blocks) -> Finding:
     """Lets Slack judge each kind of block that cards are made of, in the form that they are sent in."""
     sample = sample_card()
     blocks = sample.newest if form == "newest" else sample.blocks
@@ -189,7 +197,9 @@ def _blocks(client: WebClient, form: Blocks) -> Finding:
     except SlackApiError as error:
         answer = error.response
         if answer.get("error") == "invalid_blocks":
-            refused = ", ".join(sorted({_kind_at(blocks, fault) for fault in answer.get("errors") or ()}))
+            refused = ", ".join(
+                sorted({_block_type_at(blocks, fault) for fault in answer.get("errors") or ()})
+            )
             cure = f"set {classic}" if form == "newest" else "update the bot"
             return Finding(False, "blocks", f"Slack refuses {refused or 'a card'}: {cure}")
         text = f"not checked, as Slack answers {answer.get('error')}"
@@ -201,13 +211,13 @@ def _blocks(client: WebClient, form: Blocks) -> Finding:
     return Finding(True, "blocks", f"Slack takes all that cards are made of, {form} form")
 
 
-def _kind_at(blocks: Sequence[Block], fault: Mapping[str, Any]) -> str:
+def _block_type_at(blocks: Sequence[Block], fault: Mapping[str, Any]) -> str:
     """Returns the type of the block that a fault's JSON pointer leads to."""
     number = str(fault.get("pointer", "")).removeprefix("/blocks").split("/")[1:2]
     return str(blocks[int(number[0])]["type"]) if number and number[0].isdigit() else "a card"
 
 
-def _people(settings: Settings) -> Iterator[Finding]:
+def _check_approvers_and_budget(settings: Settings) -> Iterator[Finding]:
     named, tiers = settings.policy.named("approve"), settings.policy.tiers
     if named.is_nobody:
         cure = 'name them in finetune.toml: [people] approvers = ["U…"]; until then nothing can be trained'
@@ -226,15 +236,15 @@ def _people(settings: Settings) -> Iterator[Finding]:
     )
 
 
-def _trainers(settings: Settings) -> Iterator[Finding]:
+def _check_trainers(settings: Settings) -> Iterator[Finding]:
     """All at once: one that is not there keeps its asker waiting for some seconds."""
     with ThreadPoolExecutor() as asking:
-        yield from filter(None, asking.map(partial(_trainer, settings), settings.providers))
+        yield from filter(None, asking.map(partial(_check_trainer, settings), settings.providers))
 
 
-def _trainer(settings: Settings, row: ProviderRow) -> Finding | None:
+def _check_trainer(settings: Settings, row: ProviderRow) -> Finding | None:
     if row.is_started_by_us:
-        return _own_trainer(settings)
+        return _check_own_trainer(settings)
     key = find_key(os.environ, row.provider)
     if not key:
         return None
@@ -254,7 +264,7 @@ def _trainer(settings: Settings, row: ProviderRow) -> Finding | None:
     return Finding(True, row.title, f"answers, nothing speaks against training there so far{closing}")
 
 
-def _prices(settings: Settings, today: date) -> Iterator[Finding]:
+def _check_prices(settings: Settings, today: date) -> Iterator[Finding]:
     """Checks the prices and ends that somebody wrote, and those that a training here needs."""
     for own in settings.prices:
         if own.has_ended(today):
@@ -267,7 +277,7 @@ def _prices(settings: Settings, today: date) -> Iterator[Finding]:
                 yield Finding(False, "prices", f"{price.model} has no whole price: {where_to_add(price)}")
 
 
-def _own_trainer(settings: Settings) -> Finding:
+def _check_own_trainer(settings: Settings) -> Finding:
     if missing := missing_packages():
         rows = [row for row in settings.providers if row.trains and not row.is_started_by_us]
         others = [row.title for row in rows if find_key(os.environ, row.provider)]
@@ -283,7 +293,7 @@ def _own_trainer(settings: Settings) -> Finding:
     return Finding(True, "own trainer", f"starts with {', '.join(settings.trainer.models)}")
 
 
-def _encoder(settings: Settings) -> Finding:
+def _check_encoder(settings: Settings) -> Finding:
     if is_of_hub(settings.encoder):
         return Finding(True, "encoder", f"{settings.encoder} of the hub, fetched when it is first measured")
     try:
@@ -293,7 +303,7 @@ def _encoder(settings: Settings) -> Finding:
     return Finding(True, "encoder", f"{files.name}, licence: {files.licence or 'not stated'}")
 
 
-def _disk(settings: Settings) -> Finding:
+def _check_disk(settings: Settings) -> Finding:
     data = settings.data.resolve()
     folder = next(place for place in (data, *data.parents) if place.exists())
     if not os.access(folder, os.W_OK):
@@ -308,15 +318,15 @@ def _disk(settings: Settings) -> Finding:
     )
 
 
-def _private(settings: Settings) -> Iterator[Finding]:
+def _check_private_files(settings: Settings) -> Iterator[Finding]:
     """Checks the permissions of what holds customers' words or secrets."""
     trainer = settings.data / "trainer"
     for path, mode in ((settings.data, 0o700), (Path(".env"), 0o600), (trainer / "trainer.key", 0o600)):
         if path.exists():
-            yield _permissions(path, mode)
+            yield _check_permissions(path, mode)
 
 
-def _permissions(path: Path, mode: int) -> Finding:
+def _check_permissions(path: Path, mode: int) -> Finding:
     result = path.stat()
     if result.st_uid != os.geteuid():
         cure = f"run the bot as its owner, or: chown -R $(id -un) {path}"
@@ -329,7 +339,7 @@ def _permissions(path: Path, mode: int) -> Finding:
     return Finding(True, "permissions", f"{path} is for its owner alone")
 
 
-def _bot(settings: Settings) -> Finding:
+def _check_bot(settings: Settings) -> Finding:
     age = seconds_since_tick(settings.data, time.time())
     if age is None:
         return Finding(True, "bot", "none runs on this data")

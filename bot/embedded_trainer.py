@@ -65,7 +65,7 @@ class EmbeddedTrainer:
 
     def start(self) -> None:
         self.data.mkdir(parents=True, exist_ok=True)
-        self._log = logs.rotating(self.data / "trainer.log")
+        self._log = logs.rotating_handler(self.data / "trainer.log")
         self._child = self._spawn()
         threading.Thread(target=self._keep_alive, name="embedded-trainer", daemon=True).start()
 
@@ -93,7 +93,9 @@ class EmbeddedTrainer:
             if self._stopping.is_set():
                 return
             pause = RESTART_PAUSES_S[min(deaths, len(RESTART_PAUSES_S) - 1)]
-            log.error("the trainer ended with code %s: %s; again in %s s", code, self._last_words(), pause)
+            log.error(
+                "the trainer ended with code %s: %s; again in %s s", code, self._read_last_line(), pause
+            )
             deaths += 1
             self._stopping.wait(pause)
             with self._lock:
@@ -115,11 +117,11 @@ class EmbeddedTrainer:
             stderr=subprocess.STDOUT,
             env={**self.environment, KEY_VARIABLE: self.key},
         )
-        self._reader = threading.Thread(target=self._write_down, args=(child,), daemon=True)
+        self._reader = threading.Thread(target=self._copy_output, args=(child,), daemon=True)
         self._reader.start()
         return child
 
-    def _write_down(self, child: subprocess.Popen[bytes]) -> None:
+    def _copy_output(self, child: subprocess.Popen[bytes]) -> None:
         """Until the child has ended. On a full disk lines are lost (`handle` raises nothing) and the child goes on."""
         assert child.stdout is not None  # noqa: S101 - a pipe
         with child.stdout:
@@ -128,7 +130,7 @@ class EmbeddedTrainer:
                 self._last_line = text.strip() or self._last_line
                 self._log.handle(logging.makeLogRecord({"msg": text}))
 
-    def _last_words(self) -> str:
+    def _read_last_line(self) -> str:
         if self._reader is not None:
             self._reader.join(READ_S)
         return logs.words(self._last_line) if self._last_line else "it said nothing"
@@ -140,7 +142,7 @@ def missing_packages() -> tuple[str, ...]:
     return tuple(name for name in needed if find_spec(name) is None)
 
 
-def with_address(settings: Settings, embedded: EmbeddedTrainer) -> Settings:
+def with_trainer_address(settings: Settings, embedded: EmbeddedTrainer) -> Settings:
     """Puts the trainer's port into its providers' rows."""
     rows = tuple(row.at(embedded.base_url) if row.is_started_by_us else row for row in settings.providers)
     return replace(settings, providers=rows)

@@ -53,7 +53,7 @@ class SlackCheck:
         try:
             answer = self._client(text).auth_test()
         except (SlackApiError, URLError, OSError) as error:
-            return _problem(error, "the token")
+            return _describe_error(error, "the token")
         granted = granted_scopes(answer.headers)
         if granted and (missing := SCOPES - granted):
             return f"The app lacks {', '.join(sorted(missing))}: install it again from manifest.yml."
@@ -66,7 +66,7 @@ class SlackCheck:
         try:
             self._client(text).apps_connections_open(app_token=text)
         except (SlackApiError, URLError, OSError) as error:
-            return _problem(error, "the token")
+            return _describe_error(error, "the token")
         return text, "Socket Mode opens"
 
     def approver(self, text: str) -> tuple[str, str] | Problem:
@@ -81,7 +81,7 @@ class SlackCheck:
                 client.users_lookupByEmail(email=text) if "@" in text else client.users_info(user=text)
             )
         except (SlackApiError, URLError, OSError) as error:
-            return _problem(error, text)
+            return _describe_error(error, text)
         user = answer["user"]
         if user.get("deleted") or user.get("is_bot") or user.get("is_restricted"):
             return f"{text} is a guest, a bot or no longer here, and may not approve."
@@ -95,7 +95,7 @@ class SlackCheck:
                 if name in (channel["id"], channel.get("name")):
                     return str(channel["id"]), f"#{channel.get('name')} ({channel['id']})"
         except (SlackApiError, URLError, OSError) as error:
-            return _problem(error, text)
+            return _describe_error(error, text)
         return (
             f"There is no channel {text} that the bot can see; a private one needs /invite @Finetune first."
         )
@@ -127,7 +127,7 @@ CURES = {
 }
 
 
-def _problem(error: Exception, what: str) -> Problem:
+def _describe_error(error: Exception, what: str) -> Problem:
     if not isinstance(error, SlackApiError):
         return (
             f"Slack could not be reached: {getattr(error, 'reason', error)}. Check the network and try again."
@@ -152,8 +152,8 @@ def manifest_link(manifest: str) -> str:
 
 
 def write_files(folder: Path, answers: Answers) -> None:
-    _write(folder / ".env", _env(answers), 0o600)
-    _write(folder / "finetune.toml", _settings(answers), 0o644)
+    _write(folder / ".env", _env_text(answers), 0o600)
+    _write(folder / "finetune.toml", _settings_text(answers), 0o644)
 
 
 def write_manifest(folder: Path) -> None:
@@ -170,7 +170,7 @@ def _write(path: Path, text: str, mode: int) -> None:
         file.write(text)
 
 
-def _env(answers: Answers) -> str:
+def _env_text(answers: Answers) -> str:
     example = read_resource("env.example").replace("# Copy to .env. Both", "# Both")
     tokens = {"SLACK_BOT_TOKEN=xoxb-…": answers.bot_token, "SLACK_APP_TOKEN=xapp-…": answers.app_token}
     for line, token in tokens.items():
@@ -178,7 +178,7 @@ def _env(answers: Answers) -> str:
     return example
 
 
-def _settings(answers: Answers) -> str:
+def _settings_text(answers: Answers) -> str:
     text = read_resource("finetune.example.toml").replace(
         "# Copy to finetune.toml. Everything", "# Everything"
     )

@@ -28,7 +28,7 @@ from trainers.types import Message
 TIMEOUT_S, ALONGSIDE = 120.0, 16  # with so many under way; more of them wait for each other longer
 MOST_TRIES = 10
 MOST_UNREADABLE = 3  # an answer that can't be read was perhaps paid
-MOST_IN_VAIN = 30  # unreadable answers of a model in a row: none of its questions is asked again
+MOST_UNREADABLE_IN_A_ROW = 30  # unreadable answers of a model in a row: none of its questions is asked again
 FAILING_TOGETHER = 5
 LONGEST_PAUSE_S = 60.0
 LONGEST_LOOK_S = 5.0
@@ -129,7 +129,7 @@ class ProviderQueue:
         self._paused_until = 0.0
         self._trouble: str | None = None
         self._failing: set[str] = set()
-        self._in_vain: Counter[str] = Counter()
+        self._unreadable_in_a_row: Counter[str] = Counter()
         self._pauses = 0
         self._threads = 0
         self._is_closed = False
@@ -137,7 +137,7 @@ class ProviderQueue:
 
     def add(self, owner: str, questions: Sequence[Question]) -> None:
         with self._changed:
-            names = self.at_work()
+            names = self.active_keys()
             for question in questions:
                 if question.key not in names:
                     names.add(question.key)
@@ -158,7 +158,7 @@ class ProviderQueue:
         with self._changed:
             return sum(waiting.owner == owner for waiting in (*self._queue, *self._under_way.values()))
 
-    def at_work(self) -> set[str]:
+    def active_keys(self) -> set[str]:
         """Returns the keys of what waits or is under way."""
         with self._changed:
             return {waiting.question.key for waiting in self._queue} | set(self._under_way)
@@ -185,7 +185,7 @@ class ProviderQueue:
     def _work(self) -> None:
         try:
             while (waiting := self._next()) is not None:
-                self._put(waiting)
+                self._ask(waiting)
         finally:
             self._store.database.leave()
 
@@ -193,7 +193,7 @@ class ProviderQueue:
         """Waits for the first question whose time has come. Returns None if nothing is left, and the thread ends."""
         with self._changed:
             while self._queue and not self._is_closed:
-                waiting = self._due()
+                waiting = self._take_due()
                 if waiting is not None:
                     self._under_way[waiting.question.key] = waiting
                     return waiting
@@ -204,7 +204,7 @@ class ProviderQueue:
             self._changed.notify_all()
             return None
 
-    def _due(self) -> _Waiting | None:
+    def _take_due(self) -> _Waiting | None:
         now = self._steady()
         if now < self._paused_until:
             return None
@@ -214,13 +214,13 @@ class ProviderQueue:
         self._queue.remove(waiting)
         return waiting
 
-    def _put(self, waiting: _Waiting) -> None:
+    def _ask(self, waiting: _Waiting) -> None:
         """Asks one question and stores the outcome. A step may ask what was answered since it looked, so that is
         checked first."""
         question = waiting.question
         try:
             if self._store.answers.read([question.key]):
-                self._forget(waiting)
+                self._remove(waiting)
                 return
             where = (
                 self._store.deployments.use(question.model, now=self._clock())
@@ -241,33 +241,35 @@ class ProviderQueue:
             )
             self._store.answers.keep([reply], waiting.owner)
         except Refused as refused:
-            self._end(waiting, str(refused), of_model=refused.status not in ROW_STATUSES)
+            self._decline_question(waiting, str(refused), of_model=refused.status not in ROW_STATUSES)
         except Uncertain as trouble:
-            self._again(waiting, trouble)
+            self._retry_after_trouble(waiting, trouble)
         except (Nonsense, TrainerError) as nonsense:
-            self._once_more(waiting, str(nonsense))
+            self._retry_unreadable(waiting, str(nonsense))
         except Exception as fault:  # a thread has no caller: anyone who asked has to hear of it
             if self._is_closed:  # its connection was closed under it
-                self._forget(waiting)
+                self._remove(waiting)
                 return
             with logs.referenced():
                 log.exception("asking %s", question.model)
                 why = f"The bot itself failed at it ({type(fault).__name__}). {logs.sorry()}"
-            self._end(waiting, why, of_model=True, is_unclear=True)
+            self._decline_question(waiting, why, of_model=True, is_unclear=True)
         else:
             # An answer that was under way when a pause began does not end the pause.
             with self._changed:
                 self._under_way.pop(waiting.question.key, None)
-                self._in_vain.pop(waiting.question.model, None)
+                self._unreadable_in_a_row.pop(waiting.question.model, None)
                 if self._steady() >= self._paused_until:
                     self._pauses, self._trouble = 0, None
                     self._failing.clear()
 
-    def _forget(self, waiting: _Waiting) -> None:
+    def _remove(self, waiting: _Waiting) -> None:
         with self._changed:
             self._under_way.pop(waiting.question.key, None)
 
-    def _end(self, waiting: _Waiting, why: str, *, of_model: bool, is_unclear: bool = False) -> None:
+    def _decline_question(
+        self, waiting: _Waiting, why: str, *, of_model: bool, is_unclear: bool = False
+    ) -> None:
         """Declines a question. The owner is told before it counts as over. Of other questions to the model only those
         of measurements are dropped, which ask again for what they miss."""
         model = waiting.question.model
@@ -280,11 +282,11 @@ class ProviderQueue:
                 )
                 self._queue = deque(remaining)
 
-    def _again(self, waiting: _Waiting, trouble: Uncertain) -> None:
+    def _retry_after_trouble(self, waiting: _Waiting, trouble: Uncertain) -> None:
         """Handles a provider that limits or fails. A limit, or trouble with question after question, makes all wait;
         else only this question does."""
         if waiting.question.is_once and not trouble.is_rate_limit:
-            self._end(waiting, str(trouble), of_model=False, is_unclear=True)
+            self._decline_question(waiting, str(trouble), of_model=False, is_unclear=True)
             return
         with self._changed:
             now = self._steady()
@@ -294,7 +296,7 @@ class ProviderQueue:
             if pause is None and (trouble.is_rate_limit or len(self._failing) >= FAILING_TOGETHER):
                 pause = self._longer_pause(now)
             if pause is None:
-                self._later(waiting, now)
+                self._retry_later(waiting, now)
                 return
             self._paused_until = max(self._paused_until, now + pause)
             self._under_way.pop(waiting.question.key, None)
@@ -305,25 +307,25 @@ class ProviderQueue:
         self._pauses += now >= self._paused_until
         return min(2.0 ** min(self._pauses, 10), LONGEST_PAUSE_S)
 
-    def _once_more(self, waiting: _Waiting, why: str) -> None:
+    def _retry_unreadable(self, waiting: _Waiting, why: str) -> None:
         """Handles an unreadable answer. If a model gives nothing else, all wait, and after many in a row the model is
         given up."""
         if waiting.question.is_once:
-            self._end(waiting, why, of_model=False, is_unclear=True)
+            self._decline_question(waiting, why, of_model=False, is_unclear=True)
             return
         model = waiting.question.model
         with self._changed:
             now, self._trouble = self._steady(), why
-            self._in_vain[model] += 1
-            if self._in_vain[model] >= MOST_IN_VAIN:
-                self._in_vain.pop(model)
-                self._end(waiting, why, of_model=True)
+            self._unreadable_in_a_row[model] += 1
+            if self._unreadable_in_a_row[model] >= MOST_UNREADABLE_IN_A_ROW:
+                self._unreadable_in_a_row.pop(model)
+                self._decline_question(waiting, why, of_model=True)
                 return
-            if self._in_vain[model] >= FAILING_TOGETHER:
+            if self._unreadable_in_a_row[model] >= FAILING_TOGETHER:
                 self._paused_until = max(self._paused_until, now + self._longer_pause(now))
-            self._later(waiting, now, MOST_UNREADABLE)
+            self._retry_later(waiting, now, MOST_UNREADABLE)
 
-    def _later(self, waiting: _Waiting, now: float, most: int = MOST_TRIES) -> None:
+    def _retry_later(self, waiting: _Waiting, now: float, most: int = MOST_TRIES) -> None:
         """Lets this question alone wait; after too many tries it is given up."""
         waiting.tries += 1
         self._under_way.pop(waiting.question.key, None)
@@ -357,7 +359,7 @@ class LlmClient:
         steady: Callable[[], float] = time.monotonic,
     ) -> None:
         self._declined: dict[str, list[Declined]] = {}
-        self._lanes = {
+        self._queues = {
             row.name: ProviderQueue(store, trainers[row.name], row, clock, steady, self._note_declined)
             for row in providers
             if row.name in trainers
@@ -367,8 +369,8 @@ class LlmClient:
     def ask(self, owner: str, provider: str, questions: Sequence[Question]) -> None:
         """Queues the questions that neither wait nor are under way, for any owner. A provider without a key is not
         asked; `trouble` says so."""
-        if provider in self._lanes:
-            self._lanes[provider].add(owner, questions)
+        if provider in self._queues:
+            self._queues[provider].add(owner, questions)
 
     def collect(self, owner: str) -> Sequence[Declined]:
         """Returns what was declined since the last look."""
@@ -377,35 +379,35 @@ class LlmClient:
 
     def trouble(self, provider: str) -> str | None:
         """Returns why questions to a provider wait now, as a sentence."""
-        lane = self._lanes.get(provider)
+        lane = self._queues.get(provider)
         return lane.trouble() if lane else f"There is no key for {provider} where the bot runs."
 
     def waiting(self, owner: str) -> int:
         """Returns how many of the owner's questions wait or are under way."""
-        return sum(lane.waiting(owner) for lane in self._lanes.values())
+        return sum(lane.waiting(owner) for lane in self._queues.values())
 
     def idle(self, provider: str, keys: frozenset[str]) -> frozenset[str]:
         """Returns those of these questions that neither wait nor are under way, for any owner."""
-        lane = self._lanes.get(provider)
-        return keys - lane.at_work() if lane else keys
+        lane = self._queues.get(provider)
+        return keys - lane.active_keys() if lane else keys
 
     def wake(self) -> None:
         """Makes threads that wait look at the clock again."""
-        for lane in self._lanes.values():
+        for lane in self._queues.values():
             lane.wake()
 
     def drop(self, owner: str) -> frozenset[str]:
         """Drops what waits. Returns the keys of what is under way, which is paid, and stored when it comes."""
-        under_way = [key for lane in self._lanes.values() for key in lane.drop(owner)]
+        under_way = [key for lane in self._queues.values() for key in lane.drop(owner)]
         self.collect(owner)
         return frozenset(under_way)
 
     def close(self) -> None:
         """Begins no further question. Answers under way get a moment; then their connections are closed."""
-        for lane in self._lanes.values():
+        for lane in self._queues.values():
             lane.close()
         until = time.monotonic() + GRACE_S
-        for lane in self._lanes.values():
+        for lane in self._queues.values():
             lane.wait(until)
 
     def _note_declined(self, owner: str, declined: Declined) -> None:

@@ -62,7 +62,7 @@ def set_up(folder: Path, hidden: Collection[str], form: Form | None = None) -> N
     to_stderr = logging.StreamHandler()
     is_text = form == "text" if form else sys.stderr.isatty()
     to_stderr.setFormatter(TextLines(blot) if is_text else JsonLines(blot))
-    to_file = rotating(folder / FILE)
+    to_file = rotating_handler(folder / FILE)
     to_file.setFormatter(JsonLines(blot))
     logging.getLogger().setLevel(logging.INFO)
     quieten()
@@ -71,7 +71,7 @@ def set_up(folder: Path, hidden: Collection[str], form: Form | None = None) -> N
         logging.getLogger().addHandler(handler)
 
 
-def rotating(path: Path) -> RotatingFileHandler:
+def rotating_handler(path: Path) -> RotatingFileHandler:
     """Returns a handler whose files never take more than FILES times FILE_BYTES."""
     return RotatingFileHandler(path, maxBytes=FILE_BYTES, backupCount=FILES - 1, encoding="utf-8")
 

@@ -113,24 +113,24 @@ class Traces:
                     "no right to read messages: one whose answer was lost is sent again (message %s)", item.id
                 )
             return FoundMessage(was_allowed=False)
-        is_it = _has_file(item) if item.kind == "file" else _has_trace(item)
+        is_it = _matches_files(item) if item.kind == "file" else _matches_metadata(item)
         return FoundMessage(
             was_allowed=True, ts=next((str(item["ts"]) for item in result["messages"] if is_it(item)), None)
         )
 
 
-def trace(item: OutboxItem) -> dict[str, Any]:
+def message_metadata(item: OutboxItem) -> dict[str, Any]:
     """Returns the `metadata` of a message. The time distinguishes it from the same number in a database that was begun
     again."""
     return {"event_type": EVENT, "event_payload": {"number": str(item.id), "at": repr(item.created_at)}}
 
 
-def _has_trace(item: OutboxItem) -> Callable[[SlackMessage], bool]:
-    ours = trace(item)["event_payload"]
+def _matches_metadata(item: OutboxItem) -> Callable[[SlackMessage], bool]:
+    ours = message_metadata(item)["event_payload"]
     return lambda message: (message.get("metadata") or {}).get("event_payload") == ours
 
 
-def _has_file(item: OutboxItem) -> Callable[[SlackMessage], bool]:
+def _matches_files(item: OutboxItem) -> Callable[[SlackMessage], bool]:
     """Matches names and sizes, as an upload takes no metadata."""
     uploads = item.body.get("file_uploads") or [item.body]
     ours = {(upload["filename"], Path(upload["file"]).stat().st_size) for upload in uploads}
@@ -140,7 +140,7 @@ def _has_file(item: OutboxItem) -> Callable[[SlackMessage], bool]:
 
 
 @dataclass(frozen=True)
-class _Alone:
+class _LoneFailures:
     """How often a message failed though others got through since its last try, and when that was."""
 
     tries: int
@@ -159,8 +159,8 @@ class MaybePosted(Exception):
 class OutboxSender:
     """`pace` in (0, 1] scales the pauses between messages; below 1 only on a workspace of one's own.
 
-    `lacks`: scopes of manifest.yml that the app was not given. `blocks` "newest" sends a message's newest form if it
-    has one, until Slack refuses it once.
+    `missing_scopes`: scopes of manifest.yml that the app was not given. `blocks` "newest" sends a message's newest
+    form if it has one, until Slack refuses it once.
     """
 
     store: Store
@@ -171,13 +171,13 @@ class OutboxSender:
     clock: Callable[[], float] = time.time
     settle_s: float = SETTLE_S
     locked_out: str | None = None
-    lacks: frozenset[str] = frozenset()
+    missing_scopes: frozenset[str] = frozenset()
     _next_allowed: dict[str, float] = field(default_factory=dict)
     _next_edit: float = 0.0
     _edited_at: dict[str, float] = field(default_factory=dict)
     _uncertain_at: dict[int, float] = field(default_factory=dict)
     _sent_at: float = 0.0
-    _alone: dict[int, _Alone] = field(default_factory=dict)
+    _lone_failures: dict[int, _LoneFailures] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self._traces, self._started = Traces(self.slack), self.clock()
@@ -187,9 +187,9 @@ class OutboxSender:
         """Reads the app's scopes from the headers of an answer."""
         names = granted_scopes(headers)
         lacks = SCOPES - names if names else frozenset[str]()
-        if lacks - self.lacks:
+        if lacks - self.missing_scopes:
             log.error("the app lacks the scopes %s: reinstall it from manifest.yml", ", ".join(sorted(lacks)))
-        self.lacks = lacks
+        self.missing_scopes = lacks
 
     def send_due(self) -> int:
         """Sends what may be sent now and returns how many messages were.
@@ -200,9 +200,9 @@ class OutboxSender:
         posts = [item for item in heads if item.kind != "edit"]
         edits = [item for item in heads if item.kind == "edit"]
         edits.sort(key=lambda item: (item.progress, self._edited_at.get(item.lane, 0.0)))
-        return sum(self._send(item) for item in (*posts, *edits) if self._may_go(item))
+        return sum(self._send(item) for item in (*posts, *edits) if self._may_send_now(item))
 
-    def _may_go(self, item: OutboxItem) -> bool:
+    def _may_send_now(self, item: OutboxItem) -> bool:
         now = self.clock()
         return is_due(self._next_allowed.get(item.lane, 0.0), now) and (
             item.kind != "edit" or is_due(self._next_edit, now)
@@ -210,7 +210,7 @@ class OutboxSender:
 
     def _send(self, item: OutboxItem) -> bool:
         process_health.mark_step()
-        if item.private and self._place(item.channel, item)[0] != item.channel:
+        if item.private and self._find_destination(item.channel, item)[0] != item.channel:
             self._give_up(item, PRIVATE_AND_CLOSED)
             return False
         now = self.clock()
@@ -222,26 +222,26 @@ class OutboxSender:
         else:
             self._next_allowed[item.lane] = now + SECONDS_BETWEEN_POSTS * self.pace
         try:
-            channel, ts = self._deliver_as_it_can_be_shown(item)
+            channel, ts = self._deliver_with_fallback(item)
         except MaybePosted as soon:
-            self._later(item, str(soon), soon.seconds, counts=False)
+            self._retry_later(item, str(soon), soon.seconds, counts=False)
             return False
         except SlackApiError as error:
-            self._answer(item, error)
+            self._handle_error(item, error)
             return False
         except FileNotFoundError as error:
             self._give_up(item, f"its file is gone: {Path(os.fsdecode(error.filename)).name}")
             return False
         except NO_ANSWER as error:
-            self._later(item, f"Slack did not answer: {error}", _backoff(item.tries))
+            self._retry_later(item, f"Slack did not answer: {error}", _backoff(item.tries))
             return False
         self.locked_out = None
         self._sent_at = self.clock()
-        self._forget(item)
+        self._clear_state(item)
         self.store.outbox.sent(item, channel=channel, ts=ts)
         return True
 
-    def _deliver_as_it_can_be_shown(self, item: OutboxItem) -> tuple[str, str | None]:
+    def _deliver_with_fallback(self, item: OutboxItem) -> tuple[str, str | None]:
         """Tries the newest blocks if they are wanted. Refused blocks post nothing, so the classic ones can follow."""
         body = dict(item.body)
         newest = body.pop("newest", None)
@@ -282,27 +282,27 @@ class OutboxSender:
         return str(opened["channel"]["id"])
 
     def _post(self, channel: str, item: OutboxItem) -> tuple[str, str]:
-        channel, thread = self._place(channel, item)
-        if (ts := self._standing(channel, thread, item)) is not None:
+        channel, thread = self._find_destination(channel, item)
+        if (ts := self._find_posted(channel, thread, item)) is not None:
             if item.card:  # an edit may have taken the place of the words that it was sent with
                 self.slack.chat_update(channel=channel, ts=ts, **item.body)
             return channel, ts
-        with self._noting_what_is_unclear(item):
+        with self._marking_uncertain(item):
             posted = self.slack.chat_postMessage(
-                **{**item.body, "channel": channel, "thread_ts": thread, "metadata": trace(item)}
+                **{**item.body, "channel": channel, "thread_ts": thread, "metadata": message_metadata(item)}
             )
         self.note_scopes(posted.headers)
         return str(posted["channel"]), str(posted["ts"])
 
     def _upload(self, channel: str, item: OutboxItem) -> tuple[str, None]:
-        channel, thread = self._place(channel, item)
-        if self._standing(channel, thread, item) is None:
-            with self._noting_what_is_unclear(item):
+        channel, thread = self._find_destination(channel, item)
+        if self._find_posted(channel, thread, item) is None:
+            with self._marking_uncertain(item):
                 self.slack.files_upload_v2(channel=channel, thread_ts=thread, **item.body)
         return channel, None
 
     @contextmanager
-    def _noting_what_is_unclear(self, item: OutboxItem) -> Iterator[None]:
+    def _marking_uncertain(self, item: OutboxItem) -> Iterator[None]:
         try:
             yield
         except SlackApiError as error:
@@ -313,7 +313,7 @@ class OutboxSender:
             self._uncertain_at[item.id] = self.clock()
             raise
 
-    def _standing(self, channel: str, thread: str | None, item: OutboxItem) -> str | None:
+    def _find_posted(self, channel: str, thread: str | None, item: OutboxItem) -> str | None:
         """Returns the ts of a message that is posted already. Raises MaybePosted if that can't be seen yet and might be
         soon."""
         before = self._started if item.id in self._inherited else None
@@ -325,12 +325,12 @@ class OutboxSender:
             raise MaybePosted(since + self.settle_s - self.clock())
         return look.ts
 
-    def _place(self, channel: str, item: OutboxItem) -> tuple[str, str | None]:
+    def _find_destination(self, channel: str, item: OutboxItem) -> tuple[str, str | None]:
         """Returns channel and thread: a reply follows its card, which may be in the fallback channel."""
         card = self.store.outbox.card(item.thread) if item.thread else None
         return (card.channel, card.ts) if card else (channel, item.body.get("thread_ts"))
 
-    def _answer(self, item: OutboxItem, error: SlackApiError) -> None:
+    def _handle_error(self, item: OutboxItem, error: SlackApiError) -> None:
         code = str(error.response.get("error", "")) or f"HTTP {error.response.status_code}"
         if error.response.status_code == 429:
             # the whole lane waits; for edits, all of the app's
@@ -339,14 +339,14 @@ class OutboxSender:
                 self._next_edit = self.clock() + seconds
             else:
                 self._next_allowed[item.lane] = self.clock() + seconds
-            self._later(item, code, seconds, limited=True)
+            self._retry_later(item, code, seconds, limited=True)
         elif code in PASSING or error.response.status_code >= 500:
-            self._later(item, code, _retry_after(error) or _backoff(item.tries))
+            self._retry_later(item, code, _retry_after(error) or _backoff(item.tries))
         elif item.kind == "edit" and code in CARD_IS_GONE:
             self.store.outbox.repost(item, now=self.clock())
         elif code in APP_IS_LOCKED_OUT:
             self.locked_out = code
-            self._later(item, code, 60.0, counts=False)
+            self._retry_later(item, code, 60.0, counts=False)
         elif code == "missing_scope":
             self._wait_for_a_person(item, code, needed=error.response.get("needed"))
         elif item.kind == "ephemeral" and code in {*CHANNEL_IS_CLOSED, "user_not_in_channel"}:
@@ -363,7 +363,7 @@ class OutboxSender:
         else:
             self._give_up(item, code)
 
-    def _later(
+    def _retry_later(
         self, item: OutboxItem, error: str, seconds: float, *, counts: bool = True, limited: bool = False
     ) -> None:
         tries = item.tries + int(counts)
@@ -376,9 +376,9 @@ class OutboxSender:
 
     def _fails_alone(self, item: OutboxItem) -> bool:
         """Returns whether Slack took other messages between its last tries: then the fault is this message's."""
-        before = self._alone.get(item.id, _Alone(0, self.clock()))
+        before = self._lone_failures.get(item.id, _LoneFailures(0, self.clock()))
         tries = before.tries + int(self._sent_at > before.at)
-        self._alone[item.id] = _Alone(tries, self.clock())
+        self._lone_failures[item.id] = _LoneFailures(tries, self.clock())
         return tries >= ALONE_TRIES
 
     def _wait_for_a_person(self, item: OutboxItem, code: str, *, needed: str | None = None) -> None:
@@ -388,19 +388,19 @@ class OutboxSender:
             return
         with self.store.transaction():
             if needed:
-                self._tell_of_scope(item, needed)
+                self._report_missing_scope(item, needed)
             else:
-                self._tell(item, code)
+                self._report_failure(item, code)
             self.store.outbox.later(item, due_at=self.clock() + RETRY_S, error=code)
 
     def _give_up(self, item: OutboxItem, error: str) -> None:
         log.error("message %s of kind %s to %s is given up: %s", item.id, item.kind, item.channel, error)
-        self._forget(item)
+        self._clear_state(item)
         with self.store.transaction():
             self.store.outbox.give_up(item, error=error)
-            self._tell(item, error)
+            self._report_failure(item, error)
 
-    def _tell(self, item: OutboxItem, error: str) -> None:
+    def _report_failure(self, item: OutboxItem, error: str) -> None:
         """Reports the failure once, by another way: in the fallback channel; else to the person whom a channel's
         message concerns, or in the channel that a person's message is about."""
         is_for_a_person = item.person is not None
@@ -416,7 +416,7 @@ class OutboxSender:
         elif item.concerns:
             self._put(Draft("direct", item.channel, body, dedupe=once, person=item.concerns))
 
-    def _tell_of_scope(self, item: OutboxItem, needed: str) -> None:
+    def _report_missing_scope(self, item: OutboxItem, needed: str) -> None:
         """Reports the scope once a day: Slack refuses the app this method everywhere, so no channel and no person is at
         fault."""
         if item.tries == 0:
@@ -430,9 +430,9 @@ class OutboxSender:
     def _put(self, draft: Draft) -> None:
         self.store.outbox.put(draft, now=self.clock())
 
-    def _forget(self, item: OutboxItem) -> None:
+    def _clear_state(self, item: OutboxItem) -> None:
         self._uncertain_at.pop(item.id, None)
-        self._alone.pop(item.id, None)
+        self._lone_failures.pop(item.id, None)
         self._inherited.discard(item.id)
 
 

@@ -58,7 +58,9 @@ class PolicyTable:
     promotion: PromotionLimits = DEFAULT_PROMOTION_LIMITS
 
 
-def policy_of(people: PeopleTable, table: PolicyTable, providers: Collection[str], file: TomlFile) -> Policy:
+def build_policy(
+    people: PeopleTable, table: PolicyTable, providers: Collection[str], file: TomlFile
+) -> Policy:
     """`providers`: the names of those that there are. `file` gets the mistakes."""
     approvers = NamedPeople(
         frozenset(people.approvers or ()),
@@ -72,7 +74,7 @@ def policy_of(people: PeopleTable, table: PolicyTable, providers: Collection[str
             BUILT_IN,
         ),
     )
-    tiers = _tiers(table.tiers, file)
+    tiers = _read_tiers(table.tiers, file)
     if tiers and people.quorum:
         text = "and [[policy.tiers]] both say how many approvers it takes; take one out."
         file.note(text, "people", "quorum")
@@ -80,28 +82,28 @@ def policy_of(people: PeopleTable, table: PolicyTable, providers: Collection[str
     has_limits = table.promotion != DEFAULT_PROMOTION_LIMITS
     limits_place = file.place("policy", "promotion") if has_limits else BUILT_IN
     policy = Policy(
-        who=default_rules(approvers) if table.who is None else _who(table.who, approvers, file),
+        who=default_rules(approvers) if table.who is None else _read_who(table.who, approvers, file),
         tiers=tiers or (Tier(None, people.quorum or 1, where),),
-        data=tuple(_data(row, number, providers, file) for number, row in enumerate(table.data)),
+        data=tuple(_read_data_rule(row, number, providers, file) for number, row in enumerate(table.data)),
         expires_s=table.expires_h * 3600.0,
-        remind_s=_reminders(table, file),
+        remind_s=_read_reminders(table, file),
         promotion=replace(table.promotion, where=limits_place),
     )
     _check_people(policy, file)
     return policy
 
 
-def _who(
+def _read_who(
     who: Mapping[Rule, tuple[str, ...]], approvers: NamedPeople, file: TomlFile
 ) -> Mapping[Rule, NamedPeople]:
     """What is not named here nobody may."""
     nobody = NamedPeople(where=f"{file.place('policy', 'who')} names nobody for it")
-    rules = {rule: _named(rule, who[rule], approvers, file) if rule in who else nobody for rule in RULES}
+    rules = {rule: _read_named(rule, who[rule], approvers, file) if rule in who else nobody for rule in RULES}
     # A file from before `bar` was a right of its own: it came with measuring.
     return rules if "bar" in who else {**rules, "bar": rules["measure"]}
 
 
-def _named(rule: Rule, names: tuple[str, ...], approvers: NamedPeople, file: TomlFile) -> NamedPeople:
+def _read_named(rule: Rule, names: tuple[str, ...], approvers: NamedPeople, file: TomlFile) -> NamedPeople:
     path = ("policy", "who", rule)
     for name in names:
         if name not in WORDS and not USER.fullmatch(name) and not GROUP.fullmatch(name):
@@ -122,7 +124,7 @@ def _named(rule: Rule, names: tuple[str, ...], approvers: NamedPeople, file: Tom
     return replace(named, users=named.users | approvers.users, groups=named.groups | approvers.groups)
 
 
-def _tiers(tiers: tuple[Tier, ...], file: TomlFile) -> tuple[Tier, ...]:
+def _read_tiers(tiers: tuple[Tier, ...], file: TomlFile) -> tuple[Tier, ...]:
     for number, (before, tier) in enumerate(pairwise(tiers), 1):
         path = ("policy", "tiers", number)
         if (tier.up_to_micros or 0) <= (before.up_to_micros or 0):
@@ -136,7 +138,7 @@ def _tiers(tiers: tuple[Tier, ...], file: TomlFile) -> tuple[Tier, ...]:
     )
 
 
-def _reminders(table: PolicyTable, file: TomlFile) -> tuple[float, ...]:
+def _read_reminders(table: PolicyTable, file: TomlFile) -> tuple[float, ...]:
     if table.remind_h is None:
         return tuple(value for value in Policy().remind_s if value < table.expires_h * 3600)
     late = [hour for hour in table.remind_h if hour >= table.expires_h]
@@ -146,7 +148,7 @@ def _reminders(table: PolicyTable, file: TomlFile) -> tuple[float, ...]:
     return tuple(hour * 3600.0 for hour in table.remind_h)
 
 
-def _data(rule: DataRule, number: int, providers: Collection[str], file: TomlFile) -> DataRule:
+def _read_data_rule(rule: DataRule, number: int, providers: Collection[str], file: TomlFile) -> DataRule:
     path = ("policy", "data", number)
     for text in sorted((rule.providers or frozenset()).difference(providers)):
         near = difflib.get_close_matches(text, providers, n=1)

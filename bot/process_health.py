@@ -37,7 +37,7 @@ log = logging.getLogger(__name__)
 HOST = "127.0.0.1"
 TEXT = "text/plain; version=0.0.4; charset=utf-8"  # Prometheus' text format
 PROBE = 1 << 18
-WELL: Mapping[str, Any] = {
+HEALTHY: Mapping[str, Any] = {
     "ticks": "come",
     "slack": "reaches us",
     "database": "answers",
@@ -45,7 +45,7 @@ WELL: Mapping[str, Any] = {
     "disk": "takes writes",
     "troubles": {},
 }
-NAMES_OF_LOOPBACK = ("127.0.0.1", "localhost")
+LOOPBACK_NAMES = ("127.0.0.1", "localhost")
 
 
 def mark_step() -> None:
@@ -90,7 +90,7 @@ class Heartbeat:
 
         return run
 
-    def while_it_runs(self, name: str, work: Callable[[], None]) -> None:
+    def watch_while_running(self, name: str, work: Callable[[], None]) -> None:
         """Watches work with PATIENCE; it isn't missed once it is over."""
         try:
             self.watched(name, work)()
@@ -110,7 +110,7 @@ class Heartbeat:
         return {name: now - last for name, last in list(self._last.items())}
 
     @property
-    def is_well(self) -> bool:
+    def is_healthy(self) -> bool:
         for name, age in self.ages().items():
             patience = 1 if name in self._ticks else PATIENCE
             if self._limit_s and age > self._limit_s * patience:
@@ -129,7 +129,7 @@ class Heartbeat:
         self._file.unlink(missing_ok=True)
 
     def _watch(self) -> None:
-        while self.is_well:
+        while self.is_healthy:
             if self._stopping.wait(min(self._limit_s / 10, 5.0)):
                 return
         text = ", ".join(f"{name} {age:.0f} s ago" for name, age in self.ages().items())
@@ -187,7 +187,7 @@ class Health:
 
     def healthz(self) -> tuple[int, str]:
         """Returns 200 while all is well, else 503, and a line of JSON that says which part isn't."""
-        values: dict[str, Any] = {"ticks": "come" if self._heartbeat.is_well else "hang"}
+        values: dict[str, Any] = {"ticks": "come" if self._heartbeat.is_healthy else "hang"}
         values["tick_age_s"] = {name: round(age, 1) for name, age in self._heartbeat.ages().items()}
         values["slack"] = "reaches us" if self._is_connected() else "doesn't reach us"
         try:
@@ -198,11 +198,11 @@ class Health:
             values["deployments"] = counts.deployments
         except sqlite3.Error as error:
             values["database"] = str(error)
-        values["disk"] = _disk(self._settings.data)
+        values["disk"] = _probe_disk(self._settings.data)
         values["troubles"] = dict(self._troubles())
-        is_well = WELL.items() <= values.items()
-        return (200 if is_well else 503), json.dumps(
-            {"status": "ok" if is_well else "unwell", **values}
+        is_healthy = HEALTHY.items() <= values.items()
+        return (200 if is_healthy else 503), json.dumps(
+            {"status": "ok" if is_healthy else "unwell", **values}
         ) + "\n"
 
     def metrics(self) -> str:
@@ -258,7 +258,7 @@ class Health:
             self._store.database.leave()
 
 
-def _disk(folder: Path) -> str:
+def _probe_disk(folder: Path) -> str:
     """Writes a file: a quota or a read-only file system shows in no figure of free space."""
     try:
         with NamedTemporaryFile(dir=folder, prefix=".probe-") as probe:
@@ -287,7 +287,7 @@ def _handler(health: Health) -> type[BaseHTTPRequestHandler]:
 
         def do_GET(self) -> None:
             # a web page whose name was pointed at this machine has another one
-            if self.headers.get("Host", HOST).rsplit(":", 1)[0] not in NAMES_OF_LOOPBACK:
+            if self.headers.get("Host", HOST).rsplit(":", 1)[0] not in LOOPBACK_NAMES:
                 self._send(403, TEXT, "This answers to loopback's own names only.\n")
                 return
             self._send(*health.answer(self.path.partition("?")[0]))

@@ -51,7 +51,7 @@ class ProviderThreads:
 
     def _run(self, provider: str, work: Callable[[], None]) -> None:
         try:
-            self._heartbeat.while_it_runs(f"provider {provider}", work)
+            self._heartbeat.watch_while_running(f"provider {provider}", work)
         except Exception:
             if not self.is_closing:  # left behind: what it would have written is done by the next process
                 log.exception("what is due at %s", provider)

@@ -58,9 +58,9 @@ log = logging.getLogger(__name__)
 DAY_S = 24 * 3600.0
 TROUBLE_PAUSE_S = 30.0
 LONGEST_S = 10.0  # of a provider's thread, step under way apart
-WITHOUT_A_PROVIDER: tuple[RunState, ...] = ("awaiting_approval",)
-AT_A_PROVIDER: tuple[RunState, ...] = tuple(
-    run_state for run_state in OPEN_RUN_STATES if run_state not in WITHOUT_A_PROVIDER
+STATES_WITHOUT_PROVIDER: tuple[RunState, ...] = ("awaiting_approval",)
+STATES_AT_PROVIDER: tuple[RunState, ...] = tuple(
+    run_state for run_state in OPEN_RUN_STATES if run_state not in STATES_WITHOUT_PROVIDER
 )
 
 
@@ -135,12 +135,12 @@ def fetch_model_ends(context: AppContext) -> None:
         context.checked_at[subject] = context.clock()
 
 
-def tell_ends(context: AppContext) -> None:
+def announce_model_ends(context: AppContext) -> None:
     """Tells teams of the ends of models that they rely on, each night and when the bot starts."""
     if not backup.is_night_over(context.checked_at.get("sunsets", 0.0), context.clock()):
         return
     for use, once in sunsets.find_due(context):
-        _guarded(partial(sunsets.tell, context, use, once), f"the end of {use.model}")
+        _run_guarded(partial(sunsets.tell, context, use, once), f"the end of {use.model}")
     context.checked_at["sunsets"] = context.clock()
 
 
@@ -158,7 +158,7 @@ def apply_retention(context: AppContext) -> None:
     context.store.deletions.erase_late_answers()
     context.store.tried_answers.drop_unjudged(now - settings.scratch * DAY_S if settings.scratch else 0.0)
     dataset_deletion.tidy_rewrites(context)
-    _tidy_measurements(context)
+    _delete_measurement_files(context)
     for path in context.settings.files.glob("cleaned-*"):  # as 0.1.0 named them; none is sent any more
         path.unlink(missing_ok=True)
     for path in (*context.settings.files.glob("incoming-*"), *context.settings.files.glob("*.tmp")):
@@ -166,7 +166,7 @@ def apply_retention(context: AppContext) -> None:
             path.unlink(missing_ok=True)
 
 
-def _tidy_measurements(context: AppContext) -> None:
+def _delete_measurement_files(context: AppContext) -> None:
     """Deletes prompts, which hold whole rows, and vectors, which tell of them, when a measurement is over; what people
     still look at, later."""
     for folder in (context.settings.data / "measurements").glob("m*"):
@@ -199,27 +199,27 @@ def reconcile(context: AppContext) -> None:
         else:
             _step_labelling(context, labelling)
     for sha256, scanner in context.store.scans.wanted():
-        _guarded(partial(datasets.scan_file, context, sha256, scanner), f"the scan of {sha256}")
+        _run_guarded(partial(datasets.scan_file, context, sha256, scanner), f"the scan of {sha256}")
     for measurement in context.store.measurements.due(now):
         if _provider_of(measurement) is None:
-            _measure(context, measurement)
-    for run in context.store.runs.due(now, WITHOUT_A_PROVIDER):
+            _step_measurement(context, measurement)
+    for run in context.store.runs.due(now, STATES_WITHOUT_PROVIDER):
         if not _is_at_its_provider(run):
-            _step(context, run)
-    _guarded(partial(_begin_at_providers, context, now), "what is due at providers")
-    _guarded(partial(plans.link_superseded, context), "links between plans")
-    _guarded(partial(budgets.warn, context), "the budget's warning")
+            _step_run(context, run)
+    _run_guarded(partial(_begin_at_providers, context, now), "what is due at providers")
+    _run_guarded(partial(plans.link_superseded, context), "links between plans")
+    _run_guarded(partial(budgets.warn, context), "the budget's warning")
     for wish in context.store.cleanings.waiting():
-        _guarded(partial(clean_copies.step, context, wish), f"cleaning {wish.id}")
-    _guarded(partial(clean_copies.tidy, context), "cleaned files")
+        _run_guarded(partial(clean_copies.step, context, wish), f"cleaning {wish.id}")
+    _run_guarded(partial(clean_copies.tidy, context), "cleaned files")
     if any(reports.find_unreported(context)):  # the names of people are asked of Slack
-        context.threads.begin("reports", partial(_guarded, partial(reports.step, context), "reports"))
+        context.threads.begin("reports", partial(_run_guarded, partial(reports.step, context), "reports"))
     for estimate in context.store.estimates.wanted():
-        _guarded(partial(estimate_requests.step, context, estimate), f"estimate {estimate.id}")
+        _run_guarded(partial(estimate_requests.step, context, estimate), f"estimate {estimate.id}")
     if context.store.deletions.open(now):  # trainers that don't answer hold up nothing else
-        context.threads.begin("deletions", partial(_forget, context, now))
+        context.threads.begin("deletions", partial(_step_deletions, context, now))
     for ask in context.store.questions.waiting():
-        _guarded(partial(models.step, context, ask), f"ask {ask.id}")
+        _run_guarded(partial(models.step, context, ask), f"ask {ask.id}")
 
 
 def _fetch_dataset(context: AppContext, dataset: Dataset) -> None:
@@ -230,7 +230,7 @@ def _fetch_dataset(context: AppContext, dataset: Dataset) -> None:
 
 def _step_dataset(context: AppContext, dataset: Dataset) -> None:
     handle_step_failure = partial(datasets.handle_step_failure, context, dataset)
-    _guarded(partial(datasets.step, context, dataset), f"dataset {dataset.id}", handle_step_failure)
+    _run_guarded(partial(datasets.step, context, dataset), f"dataset {dataset.id}", handle_step_failure)
 
 
 def _fetch_document(context: AppContext, document: Document) -> None:
@@ -240,7 +240,7 @@ def _fetch_document(context: AppContext, document: Document) -> None:
 
 def _step_document(context: AppContext, document: Document) -> None:
     handle_step_failure = partial(documents.handle_step_failure, context, document)
-    _guarded(partial(documents.step, context, document), f"document {document.id}", handle_step_failure)
+    _run_guarded(partial(documents.step, context, document), f"document {document.id}", handle_step_failure)
 
 
 def _fetch_rows(context: AppContext, labelling: Labelling) -> None:
@@ -251,13 +251,13 @@ def _fetch_rows(context: AppContext, labelling: Labelling) -> None:
 def _step_labelling(context: AppContext, labelling: Labelling) -> None:
     handle_step_failure = partial(row_labels.handle_step_failure, context, labelling)
     kind = distillations if labelling.teacher else row_labels
-    _guarded(partial(kind.step, context, labelling), f"labelling {labelling.id}", handle_step_failure)
+    _run_guarded(partial(kind.step, context, labelling), f"labelling {labelling.id}", handle_step_failure)
 
 
-def _forget(context: AppContext, now: float) -> None:
+def _step_deletions(context: AppContext, now: float) -> None:
     for forgotten in context.store.deletions.open(now):
         handle_step_failure = partial(dataset_deletion.handle_step_failure, context, forgotten)
-        _guarded(
+        _run_guarded(
             partial(dataset_deletion.step, context, forgotten),
             f"forgetting {forgotten.id}",
             handle_step_failure,
@@ -265,21 +265,21 @@ def _forget(context: AppContext, now: float) -> None:
 
 
 def _begin_at_providers(context: AppContext, now: float) -> None:
-    for provider in _with_something_due(context, now):
-        context.threads.begin(provider, partial(at_provider, context, provider))
+    for provider in _find_busy_providers(context, now):
+        context.threads.begin(provider, partial(work_at_provider, context, provider))
 
 
-def at_provider(context: AppContext, provider: str) -> None:
+def work_at_provider(context: AppContext, provider: str) -> None:
     """Does what is due at one provider, in its thread. Wishes come first, and what is left is due at the next tick, so
     that nobody's cancel waits for everything else."""
     until = time.monotonic() + LONGEST_S
-    for work in _due_at(context, provider, context.clock()):
+    for work in _list_work(context, provider, context.clock()):
         if context.threads.is_closing or time.monotonic() > until:
             return
         work()
 
 
-def _due_at(context: AppContext, provider: str, now: float) -> Iterator[Callable[[], None]]:
+def _list_work(context: AppContext, provider: str, now: float) -> Iterator[Callable[[], None]]:
     due = context.store.runs.due(now, OPEN_RUN_STATES)
     runs = [run for run in due if run.provider == provider and _is_at_its_provider(run)]
     wished = [run for run in runs if run.cancel_asked_by or run.wish]
@@ -291,25 +291,27 @@ def _due_at(context: AppContext, provider: str, now: float) -> Iterator[Callable
         yield partial(_step_if_unmoved, context, run)
     for measurement in context.store.measurements.due(now):
         if _provider_of(measurement) == provider:
-            yield partial(_measure, context, measurement)
+            yield partial(_step_measurement, context, measurement)
     for number in context.store.interventions.runs_with_words():
         if _provider_of_run(context, number) == provider:
             yield partial(
-                _guarded, partial(interventions.step, context, number), f"the doubt of run {number}"
+                _run_guarded, partial(interventions.step, context, number), f"the doubt of run {number}"
             )
     for record in context.store.deployments.due(now):
         if record.provider == provider:
-            yield partial(_host, context, record)
+            yield partial(_step_deployment, context, record)
     for promotion in context.store.promotions.to_sync(now):
         if alias_sync.provider_of(context, promotion) == provider:
-            yield partial(_carry, context, promotion)
+            yield partial(_step_promotion, context, promotion)
 
 
-def _with_something_due(context: AppContext, now: float) -> list[str]:
+def _find_busy_providers(context: AppContext, now: float) -> list[str]:
     """Returns the names of providers with something due, also those whose key is gone."""
     store = context.store
-    names = store.runs.providers_due(now, AT_A_PROVIDER)
-    names |= {run.provider for run in store.runs.due(now, WITHOUT_A_PROVIDER) if _is_at_its_provider(run)}
+    names = store.runs.providers_due(now, STATES_AT_PROVIDER)
+    names |= {
+        run.provider for run in store.runs.due(now, STATES_WITHOUT_PROVIDER) if _is_at_its_provider(run)
+    }
     names |= {_provider_of_run(context, number) for number in store.interventions.runs_with_words()}
     names |= {record.provider for record in store.deployments.due(now)}
     names |= {alias_sync.provider_of(context, promotion) for promotion in store.promotions.to_sync(now)}
@@ -336,45 +338,45 @@ def _provider_of_run(context: AppContext, number: int) -> str:
     return run.provider
 
 
-def _measure(context: AppContext, measurement: Measurement) -> None:
+def _step_measurement(context: AppContext, measurement: Measurement) -> None:
     kind = learning_curves if measurement.kind == "curve" else evaluations
     handle_step_failure = partial(kind.handle_step_failure, context, measurement)
-    _guarded(partial(kind.step, context, measurement), f"measurement {measurement.id}", handle_step_failure)
+    _run_guarded(partial(kind.step, context, measurement), f"measurement {measurement.id}", handle_step_failure)
 
 
 def _step_if_unmoved(context: AppContext, run: Run) -> None:
     """Steps the run as it is now: earlier steps may have taken long, and somebody may have wished something."""
     now = context.store.runs.get(run.id)
     if now is not None and now.state == run.state:
-        _step(context, now)
+        _step_run(context, now)
 
 
-def _step(context: AppContext, run: Run) -> None:
-    _guarded(partial(step, context, run), f"run {run.id}", partial(_postpone, context, run))
+def _step_run(context: AppContext, run: Run) -> None:
+    _run_guarded(partial(step, context, run), f"run {run.id}", partial(_postpone, context, run))
 
 
-def _carry(context: AppContext, promotion: Promotion) -> None:
+def _step_promotion(context: AppContext, promotion: Promotion) -> None:
     handle_step_failure = partial(alias_sync.handle_step_failure, context, promotion)
-    _guarded(partial(alias_sync.step, context, promotion), f"promotion {promotion.id}", handle_step_failure)
+    _run_guarded(partial(alias_sync.step, context, promotion), f"promotion {promotion.id}", handle_step_failure)
 
 
-def _host(context: AppContext, record: DeploymentRecord) -> None:
+def _step_deployment(context: AppContext, record: DeploymentRecord) -> None:
     handle_step_failure = partial(deployments.handle_step_failure, context, record)
-    _guarded(partial(deployments.step, context, record), f"deployment {record.id}", handle_step_failure)
+    _run_guarded(partial(deployments.step, context, record), f"deployment {record.id}", handle_step_failure)
 
 
 def maintain(context: AppContext) -> None:
     """Does what may take long and can wait, every few minutes."""
-    _guarded(partial(check_database, context), "the check of the database")
-    _guarded(partial(back_up, context), "the backup")
-    _guarded(partial(shrink_database, context), "shrinking the database")
-    _guarded(partial(fetch_model_ends, context), "when models end")
-    _guarded(partial(tell_ends, context), "models that end")
-    _guarded(partial(apply_retention, context), "what is kept no longer")
-    _guarded(partial(orphan_jobs.sweep, context), "stray jobs")
-    _guarded(partial(deployments.sweep, context), "models that run by the hour")
-    _guarded(partial(provider_jobs.delete_unneeded_uploads, context), "uploaded files")
-    _guarded(partial(alias_sync.sweep, context), "models in use")
+    _run_guarded(partial(check_database, context), "the check of the database")
+    _run_guarded(partial(back_up, context), "the backup")
+    _run_guarded(partial(shrink_database, context), "shrinking the database")
+    _run_guarded(partial(fetch_model_ends, context), "when models end")
+    _run_guarded(partial(announce_model_ends, context), "models that end")
+    _run_guarded(partial(apply_retention, context), "what is kept no longer")
+    _run_guarded(partial(orphan_jobs.sweep, context), "stray jobs")
+    _run_guarded(partial(deployments.sweep, context), "models that run by the hour")
+    _run_guarded(partial(provider_jobs.delete_unneeded_uploads, context), "uploaded files")
+    _run_guarded(partial(alias_sync.sweep, context), "models in use")
 
 
 def step(context: AppContext, run: Run) -> None:
@@ -396,7 +398,7 @@ def step(context: AppContext, run: Run) -> None:
             assert_never(run.state)
 
 
-def _guarded(
+def _run_guarded(
     work: Callable[[], None], what: str, handle_step_failure: Callable[[], None] | None = None
 ) -> None:
     """Runs work at the tick's one boundary: a fault of the bot's own is logged with its subject, and the tick goes

@@ -15,24 +15,24 @@ from datetime import UTC, datetime, timedelta
 from apscheduler.schedulers.background import BackgroundScheduler
 from apscheduler.triggers.interval import IntervalTrigger
 
-LOOK_AFTER_S = 300
+MAINTAIN_EVERY_S = 300
 RECONCILE = "reconcile"
 SEND = "send"
-LOOK_AFTER = "look after"
+MAINTAIN = "look after"
 STEP_S = 1.0  # a clock that is slewed moves by less within a look
 
 
 class Scheduler:
     """Calls `reconcile` and `send` again and again, each never twice at once. `wake` makes both run now.
 
-    `look_after`, which may take long and can wait, is called every five minutes.
+    `maintain`, which may take long and can wait, is called every five minutes.
     """
 
     def __init__(
         self,
         reconcile: Callable[[], None],
         send: Callable[[], None],
-        look_after: Callable[[], None] = lambda: None,
+        maintain: Callable[[], None] = lambda: None,
         *,
         seconds: float = 1.0,
     ) -> None:
@@ -41,32 +41,32 @@ class Scheduler:
         for name, work, every in (
             (RECONCILE, reconcile, seconds),
             (SEND, send, seconds),
-            (LOOK_AFTER, look_after, LOOK_AFTER_S),
+            (MAINTAIN, maintain, MAINTAIN_EVERY_S),
         ):
             self._scheduler.add_job(
                 work,
-                _FromNow(seconds=every, timezone=UTC),
+                _IntervalFromNow(seconds=every, timezone=UTC),
                 id=name,
                 max_instances=1,
                 coalesce=True,
                 misfire_grace_time=None,
                 next_run_time=datetime.now(UTC),
             )
-        self._ends = threading.Event()
-        self._steps = threading.Thread(target=self._watch_clock, name="clock steps", daemon=True)
+        self._stopping = threading.Event()
+        self._clock_watcher = threading.Thread(target=self._watch_clock, name="clock steps", daemon=True)
 
     def start(self) -> None:
         self._scheduler.start()
-        self._steps.start()
+        self._clock_watcher.start()
 
     def wake(self) -> None:
         self._run_now(RECONCILE, SEND)
 
     def stop(self) -> None:
         """Waits for the ticks under way."""
-        self._ends.set()
+        self._stopping.set()
         if self._scheduler.running:
-            self._steps.join()
+            self._clock_watcher.join()
             self._scheduler.shutdown(wait=True)
 
     def _run_now(self, *names: str) -> None:
@@ -74,15 +74,15 @@ class Scheduler:
             self._scheduler.modify_job(name, next_run_time=datetime.now(UTC))
 
     def _watch_clock(self) -> None:
-        before = _offset()
-        while not self._ends.wait(STEP_S):
-            now = _offset()
+        before = _clock_offset()
+        while not self._stopping.wait(STEP_S):
+            now = _clock_offset()
             if now < before - STEP_S:
-                self._run_now(RECONCILE, SEND, LOOK_AFTER)
+                self._run_now(RECONCILE, SEND, MAINTAIN)
             before = now
 
 
-class _FromNow(IntervalTrigger):  # type: ignore[misc]
+class _IntervalFromNow(IntervalTrigger):  # type: ignore[misc]
     """Counts from the present. APScheduler itself lists every missed tick: millions, if a machine without a clock of
     its own is told the date."""
 
@@ -97,6 +97,6 @@ def _is_news(record: logging.LogRecord) -> bool:
     return "maximum number of running instances" not in str(record.msg)
 
 
-def _offset() -> float:
+def _clock_offset() -> float:
     """Returns a number that changes only when somebody sets the machine's clock."""
     return time.time() - time.monotonic()

@@ -16,9 +16,9 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
-from bot.policy_settings import PeopleTable, PolicyTable, policy_of
+from bot.policy_settings import PeopleTable, PolicyTable, build_policy
 from bot.rules.permissions import CHANNEL, USER, Policy
-from bot.toml_file import TomlFile, lines_of
+from bot.toml_file import TomlFile, line_numbers
 from trainers.encoders import DEFAULT_ENCODER
 from trainers.pricing import PriceRow, own_prices
 from trainers.providers import ModelRow, ProviderProblems, ProviderRow, load_providers
@@ -201,7 +201,7 @@ class TrainerSettings:
         return {name: Path(where) for name, where in self.models.items() if Path(where).is_dir()}
 
 
-def _watchdog(seconds: int) -> int:
+def _check_watchdog(seconds: int) -> int:
     if 0 < seconds < LEAST_WATCHDOG_S:
         raise ValueError(seconds)
     return seconds
@@ -215,7 +215,7 @@ class ServiceSettings:
     backups_kept: Annotated[int, Limits(ge=0, le=1000)] = 7
     health_port: Port = 0
     watchdog_s: Annotated[
-        int, Limits(ge=0, le=86_400), Key(by=_watchdog, wants=f"0 (off) or at least {LEAST_WATCHDOG_S}")
+        int, Limits(ge=0, le=86_400), Key(by=_check_watchdog, wants=f"0 (off) or at least {LEAST_WATCHDOG_S}")
     ] = 300
 
 
@@ -335,19 +335,19 @@ def load_settings(
         table.trainer,
         engine=table.serving.engine,
         encoder=table.encoder.model,
-        renting=_renting(table.hf, file),
+        renting=_check_renting(table.hf, file),
     )
     _check_gpus(trainer, file)
     data = path.parent / table.data
-    rows = _rows(lambda tables: load_providers(tables, environment), table.providers, faults)
+    rows = _read_rows(lambda tables: load_providers(tables, environment), table.providers, faults)
     providers = with_announced_ends(_with_own_models(rows, trainer), data)
     settings = Settings(
         data=data,
         slack=_with_tokens(table.slack, environment, file.problems, need_slack=need_slack),
-        policy=policy_of(table.people, table.policy, [row.name for row in providers], file),
+        policy=build_policy(table.people, table.policy, [row.name for row in providers], file),
         trainer=trainer,
         providers=providers,
-        prices=_rows(own_prices, table.prices, faults),
+        prices=_read_rows(own_prices, table.prices, faults),
         budget=table.budget,
         presidio=table.check.presidio,
         encoder=table.encoder.model,
@@ -363,7 +363,7 @@ def load_settings(
     return settings
 
 
-def secrets_of(settings: Settings, environment: Mapping[str, str]) -> tuple[str, ...]:
+def collect_secrets(settings: Settings, environment: Mapping[str, str]) -> tuple[str, ...]:
     """The values of all keys that we hold."""
     slack, rows = settings.slack, settings.providers
     keys = (environment.get(row.provider.key_env or "", "") for row in rows)
@@ -411,12 +411,12 @@ def _check_gpus(trainer: TrainerSettings, file: TomlFile) -> None:
 def _with_own_models(rows: tuple[ProviderRow, ...], trainer: TrainerSettings) -> tuple[ProviderRow, ...]:
     """The trainer that we start offers what [trainer] models names, and each hour costs what it says there. Where [hf]
     is set, what our trainer tunes can be tuned on a rented machine as well."""
-    rows = tuple(_our_own(row, trainer) if row.is_started_by_us else row for row in rows)
+    rows = tuple(_own_trainer_row(row, trainer) if row.is_started_by_us else row for row in rows)
     ours = next((row for row in rows if row.name == "local"), None)
-    return (*rows, _on_rented_machines(ours)) if trainer.renting and ours else rows
+    return (*rows, _rented_row(ours)) if trainer.renting and ours else rows
 
 
-def _renting(table: RentingSettings, file: TomlFile) -> RentingSettings | None:
+def _check_renting(table: RentingSettings, file: TomlFile) -> RentingSettings | None:
     if not table.hardware and not table.image:
         return None
     for name in ("hardware", "image"):
@@ -425,7 +425,7 @@ def _renting(table: RentingSettings, file: TomlFile) -> RentingSettings | None:
     return table
 
 
-def _on_rented_machines(ours: ProviderRow) -> ProviderRow:
+def _rented_row(ours: ProviderRow) -> ProviderRow:
     """The same trainer, which rents a machine for each job of this row and answers with its model itself."""
     provider = replace(ours.provider, name=rentals.PROVIDER, abilities=ours.provider.abilities - {"pause"})
     models = tuple(model for model in ours.models if not model.is_encoder)
@@ -435,7 +435,7 @@ def _on_rented_machines(ours: ProviderRow) -> ProviderRow:
     )
 
 
-def _our_own(row: ProviderRow, trainer: TrainerSettings) -> ProviderRow:
+def _own_trainer_row(row: ProviderRow, trainer: TrainerSettings) -> ProviderRow:
     unpriced = Price(training=None, input=None, cached_input=None, output=None)
     own = [row.model(name) or ModelRow(name=name, price=unpriced) for name in trainer.models]
     models = own or [model for model in row.models if not model.is_encoder]
@@ -443,14 +443,14 @@ def _our_own(row: ProviderRow, trainer: TrainerSettings) -> ProviderRow:
         name = trainer.encoder_name
         named = ModelRow(name=name, price=unpriced, base_name=trainer.encoder, kind="encoder")
         models.append(row.model(name) or named)
-    row = replace(row, models=tuple(_paid_by_the_hour(model, trainer.usd_per_hour) for model in models))
+    row = replace(row, models=tuple(_with_hourly_price(model, trainer.usd_per_hour) for model in models))
     if trainer.cluster is None:
         return row
     title = f"the Ray cluster at {trainer.cluster}"
     return replace(row, title=title, cluster=trainer.cluster, stays_here=trainer.ray_is_ours)
 
 
-def _paid_by_the_hour(model: ModelRow, usd_per_hour: Decimal | None) -> ModelRow:
+def _with_hourly_price(model: ModelRow, usd_per_hour: Decimal | None) -> ModelRow:
     """Where [trainer] says no price, the model's own holds if a person said it; else an hour counts as free."""
     if usd_per_hour is None:
         return model if model.is_hour_said else replace(model, usd_per_hour=Decimal(0))
@@ -458,7 +458,7 @@ def _paid_by_the_hour(model: ModelRow, usd_per_hour: Decimal | None) -> ModelRow
     return replace(model, usd_per_hour=usd_per_hour, source=source, as_of=None, is_hour_said=True)
 
 
-def _rows(
+def _read_rows(
     read: Callable[[Mapping[str, Any]], tuple[T, ...]], tables: Mapping[str, Any], faults: list[Fault]
 ) -> tuple[T, ...]:
     """Reads the rows of providers or prices; none if something is wrong."""
@@ -474,7 +474,7 @@ def _read_toml(path: Path, *, must_exist: bool) -> TomlFile:
     problem = ""
     try:
         text = path.read_text(encoding="utf-8-sig")  # some editors begin a file with a mark
-        return TomlFile(path.name, tomllib.loads(text), lines_of(text), [])
+        return TomlFile(path.name, tomllib.loads(text), line_numbers(text), [])
     except FileNotFoundError:
         if must_exist:
             problem = f"{path} does not exist: FINETUNE_CONFIG should name your settings file."
@@ -494,7 +494,7 @@ def store_model_ends(
     """Replaces all that this provider announced before: it may have put an end off. `listed`: all that it has."""
     day_by_model = {model: day.isoformat() for model, day in sorted(ends.items())}
     ends_by_provider = {
-        **_stored_ends(data),
+        **_load_stored_ends(data),
         provider: {"read_on": today.isoformat(), "models": day_by_model, "listed": sorted(listed)},
     }
     path = data / MODEL_ENDS_FILE
@@ -505,27 +505,27 @@ def store_model_ends(
 
 def models_listed_before(data: Path, provider: str) -> frozenset[str]:
     """Returns what the provider had when it was last asked; nothing where it never was."""
-    return frozenset(_stored_ends(data).get(provider, {}).get("listed", ()))
+    return frozenset(_load_stored_ends(data).get(provider, {}).get("listed", ()))
 
 
 def with_announced_ends(rows: Sequence[ProviderRow], data: Path) -> tuple[ProviderRow, ...]:
-    ends_by_provider = _stored_ends(data)
+    ends_by_provider = _load_stored_ends(data)
     return tuple(
-        row.with_shutdowns(_days(ends_by_provider, row.name)) if row.name in ends_by_provider else row
+        row.with_shutdowns(_read_days(ends_by_provider, row.name)) if row.name in ends_by_provider else row
         for row in rows
     )
 
 
-def _days(ends_by_provider: StoredEnds, provider: str) -> Mapping[str, date]:
+def _read_days(ends_by_provider: StoredEnds, provider: str) -> Mapping[str, date]:
     return {model: date.fromisoformat(day) for model, day in ends_by_provider[provider]["models"].items()}
 
 
-def _stored_ends(data: Path) -> StoredEnds:
+def _load_stored_ends(data: Path) -> StoredEnds:
     """Returns nothing if the file is damaged: our lists hold then, and the next answer replaces it."""
     try:
         ends_by_provider: StoredEnds = json.loads((data / MODEL_ENDS_FILE).read_text(encoding="utf-8"))
         for provider in ends_by_provider:
-            _days(ends_by_provider, provider)
+            _read_days(ends_by_provider, provider)
     except FileNotFoundError:
         return {}
     except (OSError, ValueError, TypeError, LookupError, AttributeError) as error:

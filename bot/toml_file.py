@@ -45,7 +45,7 @@ class TomlFile:
         return value
 
 
-def lines_of(text: str) -> Lines:
+def line_numbers(text: str) -> Lines:
     """`text` is TOML that tomllib takes. Lines count from 1; a table's is that of its header."""
     line_by_path: dict[KeyPath, int] = {}
     rows: dict[KeyPath, int] = {}

@@ -81,10 +81,10 @@ class WorkerPool:
                 self._tasks[key] = _Task(partial(work, *args, **kwargs), time.monotonic())
             elif task.future and task.future.done():
                 del self._tasks[key]
-            self._go_on()
+            self._advance()
         if task is None or task.future is None or not task.future.done():
             return None
-        value: _T = self._value(task)
+        value: _T = self._read_result(task)
         return value
 
     def take(self, key: str) -> Any:
@@ -108,11 +108,11 @@ class WorkerPool:
         for child in self._children:
             child.close()
 
-    def _go_on(self) -> None:
+    def _advance(self) -> None:
         """Ends late tasks and begins waiting ones, in the order in which they were asked for."""
         now = time.monotonic()
         for child in self._children:
-            if child.task and not child.is_up:
+            if child.task and not child.is_started:
                 child.task.begun = now
             elif child.task and now - child.task.begun > self._deadline_s:
                 child.end_late()
@@ -121,7 +121,7 @@ class WorkerPool:
         for task, child in zip(waiting, idle, strict=False):
             child.begin(task, now)
 
-    def _value(self, task: _Task) -> Any:
+    def _read_result(self, task: _Task) -> Any:
         assert task.future is not None  # noqa: S101 - only tasks that are done get here
         try:
             return task.future.result()
@@ -157,7 +157,7 @@ class _Child:
         )
 
     @property
-    def is_up(self) -> bool:
+    def is_started(self) -> bool:
         """Whether the process runs: on a busy machine it may take seconds to start."""
         return self._process.done()
 
@@ -166,10 +166,10 @@ class _Child:
         if future is not None and isinstance(future.exception(), MemoryError):
             self.close()  # what is left of it may be too little for the next one
         try:
-            task.future = self._started().submit(task.work)
+            task.future = self._running_pool().submit(task.work)
         except BrokenProcessPool:  # it was killed while it had nothing to do
             self._pool = None
-            task.future = self._started().submit(task.work)
+            task.future = self._running_pool().submit(task.work)
         task.begun, self._task = now, task
 
     def end_late(self) -> None:
@@ -187,11 +187,11 @@ class _Child:
 
     def _kill(self) -> None:
         """Does nothing while it is just starting, or if it has ended by itself."""
-        if self.is_up and not self._process.exception():
+        if self.is_started and not self._process.exception():
             with suppress(ProcessLookupError):
                 os.kill(self._process.result(), signal.SIGKILL)
 
-    def _started(self) -> ProcessPoolExecutor:
+    def _running_pool(self) -> ProcessPoolExecutor:
         if self._pool is None:
             # spawn: a forked child would inherit locks held by other threads
             spawn = get_context("spawn")

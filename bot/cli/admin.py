@@ -20,10 +20,10 @@ from bot.cli.options import (
     FILE,
     JSON,
     NEW_FILE,
+    exit_on_storage_error,
     load,
-    reading_the_database,
     refuse,
-    unless_refused,
+    value_or_exit,
 )
 from bot.cli.output import Ticker, show, show_json, show_text
 
@@ -48,7 +48,7 @@ def verify(database: Path | None, head: str | None, as_json: bool) -> None:
 
     if head is not None and not re.fullmatch(r"[0-9a-f]{64}", head):
         refuse("--head should be the 64 hexadecimal digits that an earlier check printed.")
-    with reading_the_database():
+    with exit_on_storage_error():
         log = verify_log(database or load().database, head)
     is_broken = isinstance(log, BrokenLog)
     if as_json:
@@ -70,7 +70,7 @@ def export(database: Path | None, run: int | None, form: str) -> None:
     from storage.audit import BrokenLog, read_entries, verify_log
 
     path = database or load().database
-    with reading_the_database():
+    with exit_on_storage_error():
         log = verify_log(path)
         entries = list(read_entries(path, f"run {run}" if run else None))
     click.echo(audit_csv(entries) if form == "csv" else audit_json(entries), nl=form == "json")
@@ -100,7 +100,7 @@ def report(subject: str, out: Path) -> None:
     settings = load()
     name_of = display_names(settings.slack.bot_token, settings.slack.api_url)
     gather = reports.measurement_report if is_measurement else reports.run_report
-    with reading_the_database(), opened_copy(settings.database) as store:
+    with exit_on_storage_error(), opened_copy(settings.database) as store:
         report = gather(store, number)
     if isinstance(report, Refusal):
         refuse(report.text)
@@ -124,7 +124,7 @@ def backup(dest: Path | None, as_json: bool) -> None:
 
     settings = load()
     files = settings.files if dest else None
-    with reading_the_database():
+    with exit_on_storage_error():
         backup = back_up(settings.database, dest or settings.backups, now=time.time(), files=files)
     if as_json:
         show_json(backup_json(backup))
@@ -143,7 +143,7 @@ def restore(file: Path) -> None:
     from storage.backup import restore
 
     settings = load()
-    with reading_the_database():
+    with exit_on_storage_error():
         restored = restore(file, settings.database, settings.files, now=time.time(), in_doubt=curve_in_doubt)
     click.echo(restore_summary(restored, file, settings.files))
 
@@ -191,7 +191,7 @@ def current(dataset: str, database: Path | None) -> None:
     """Print the id of the model in use for DATASET, as its provider knows it; exit code 1 where none is."""
     from storage.promotions import current_model
 
-    with reading_the_database():
+    with exit_on_storage_error():
         model = current_model(database or load().database, dataset.lower())
     if model is None:
         click.echo(f"No model is in use for {dataset}: /finetune promote MODEL deploys one.", err=True)
@@ -214,7 +214,7 @@ def deployments(database: Path | None, as_json: bool) -> None:
     path = database or settings.database
     live = []
     if database or path.exists():
-        with reading_the_database(), opened_copy(path) as store:
+        with exit_on_storage_error(), opened_copy(path) as store:
             live = running(store, settings, now)
     if as_json:
         show_json(deployments_json(live))
@@ -234,7 +234,7 @@ def models(context: click.Context, database: Path | None, as_json: bool) -> None
     from bot.cli.render import models_json, models_text
     from storage.actuals import models_in_use
 
-    with reading_the_database():
+    with exit_on_storage_error():
         in_use = models_in_use(database or load().database)
     show_json(models_json(in_use)) if as_json else show_text(models_text(in_use))
 
@@ -248,7 +248,7 @@ def advise(task: Literal["labels", "texts"], gpu: str | None, free: bool, as_jso
     """Which base model to train for a task: sizes, licences and memory of those known beforehand."""
     from bot.cli import base_advice
 
-    advice = unless_refused(base_advice.advise(task, gpu, free=free))
+    advice = value_or_exit(base_advice.advise(task, gpu, free=free))
     show_json(base_advice.advice_json(advice)) if as_json else show_text(base_advice.advice_text(advice))
 
 
@@ -290,5 +290,5 @@ def forget(dataset: str, before: datetime | None, rows: tuple[int, ...], yes: bo
     except StorageError as error:
         cure = "" if rows else " While the bot runs, /finetune delete in Slack does the same."
         refuse(f"{error}{cure}")
-    outcome = unless_refused(outcome)
+    outcome = value_or_exit(outcome)
     click.echo(outcome)

@@ -18,15 +18,15 @@ from bot.cli.options import (
     FILE,
     JSON,
     NEW_FILE,
+    exit_on_storage_error,
+    limited_memory,
     load,
-    load_beside_a_file,
+    load_for_file,
     load_if_valid,
-    reading_the_database,
     refuse,
     resumable,
-    unless_refused,
     utc_today,
-    within_memory,
+    value_or_exit,
 )
 from bot.cli.output import Ticker, Tone, show, show_json, show_text
 from bot.command_options import (
@@ -77,7 +77,7 @@ if TYPE_CHECKING:
     help="Set about so many rows aside beside the test, for a promotion.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
-@within_memory()
+@limited_memory()
 def check(
     file: Path,
     text: str | None,
@@ -109,7 +109,7 @@ def check(
         refuse("--sealed sets rows of the file aside, and with --holdout all are for training: choose one.")
     if presidio:
         _check_presidio(is_quick=quick)
-    rows = unless_refused(datasets.rows_of_target(target, load_beside_a_file))
+    rows = value_or_exit(datasets.find_row_limit(target, load_for_file))
     with Ticker() as ticker:
         how = datasets.CheckOptions(
             deep=not quick, presidio=presidio, rows=rows, on_progress=ticker, n_sealed=sealed or 0
@@ -118,10 +118,10 @@ def check(
         if against:
             checked = datasets.check_against(against, file, text, label, how)
         elif holdout:
-            checked = datasets.check_beside(holdout, file, text, label, how)
+            checked = datasets.check_with_holdout(holdout, file, text, label, how)
         else:
             checked = datasets.check(file, text, label, how=how)
-    report = unless_refused(checked)
+    report = value_or_exit(checked)
     if report.pairs is not None:
         unknown = "memory and time are not known"
         needs = datasets.training_needs(target, report.pairs, lambda: load_if_valid(unknown))
@@ -134,7 +134,7 @@ def check(
     else:
         show(datasets.report_parts(report, load_if_valid()), datasets.tone_of(report))
     if fix and report.pairs is None:
-        copy = unless_refused(datasets.fix(file, text, label, fix, holdout))
+        copy = value_or_exit(datasets.fix(file, text, label, fix, holdout))
         click.echo(copy if as_json else f"\n{copy}", err=as_json)
     if report.blocked:
         sys.exit(EXIT_BLOCKED)
@@ -188,7 +188,7 @@ def baseline(file: Path, patience: float, bar: float | None, as_json: bool, **qu
     from bot.cli import datasets, evaluations
     from bot.cli import evaluation_results as printed
 
-    settings = load_beside_a_file()
+    settings = load_for_file()
     bar = bar or settings.policy.promotion.bar
     wanted = evaluations.EvaluationRequest(file, bar=bar, patience_s=60 * patience, **question)
     folders = settings.trainer.folders
@@ -197,10 +197,10 @@ def baseline(file: Path, patience: float, bar: float | None, as_json: bool, **qu
         Ticker() as ticker,
         datasets.checked_rows(file, wanted.holdout, wanted.columns, folders, ticker) as evaluation_rows,
     ):
-        rows = _usable(file, evaluation_rows, ticker)
+        rows = _require_usable(file, evaluation_rows, ticker)
         measured = evaluations.evaluate(settings, wanted, rows, ticker)
         ticker.done()
-        measured = unless_refused(measured)
+        measured = value_or_exit(measured)
         if as_json:
             show_json(printed.baseline_json(measured, rows, file))
         else:
@@ -236,21 +236,21 @@ def curve(
 
     columns = Columns(text, label)
     with Ticker() as ticker, datasets.checked_rows(file, holdout, columns, {}, ticker) as rows:
-        curve = evaluations.learning_curve(_usable(file, rows, ticker), file.stem, predict, ticker)
+        curve = evaluations.learning_curve(_require_usable(file, rows, ticker), file.stem, predict, ticker)
         ticker.done()
-        curve = unless_refused(curve)
+        curve = value_or_exit(curve)
         if as_json:
             show_json(printed.curve_json(curve, label_usd))
         else:
             show(printed.curve_parts(curve, file, label_usd))
 
 
-def _usable(file: Path, rows: EvaluationRows | Refusal, ticker: Ticker) -> EvaluationRows:
+def _require_usable(file: Path, rows: EvaluationRows | Refusal, ticker: Ticker) -> EvaluationRows:
     from bot.cli import datasets
 
     ticker.done()
 
-    rows = unless_refused(rows)
+    rows = value_or_exit(rows)
     if rows.report.blocked:
         show(datasets.report_parts(rows.report), "bad", err=True)
         refuse(f"{file} has to be fixed before anything can be measured on it.")
@@ -291,8 +291,8 @@ def estimate(
     rows = file or dataset
     if rows is None:
         raise click.UsageError("Missing argument 'FILE'.")
-    settings = load_beside_a_file()
-    evidence = unless_refused(estimates.read_evidence(baseline, bar, task, settings.policy.promotion.bar))
+    settings = load_for_file()
+    evidence = value_or_exit(estimates.read_evidence(baseline, bar, task, settings.policy.promotion.bar))
     with Ticker() as ticker:
         # Deep: wrong labels weigh, and near copies move the split.
         how = datasets.CheckOptions(deep=True, on_progress=ticker)
@@ -303,7 +303,7 @@ def estimate(
     estimated = estimates.estimate(settings, rows.stem, report, build_question(question), evidence)
     if isinstance(estimated, ModelEnded):
         refuse(estimated.text, EXIT_BLOCKED)
-    estimated = unless_refused(estimated)
+    estimated = value_or_exit(estimated)
     if as_json:
         show_json(estimates.estimate_json(estimated, rows))
     else:
@@ -346,7 +346,7 @@ def sunsets(as_json: bool) -> None:
     today, settings = utc_today(), load()
     uses = tuple(ends.list_configured(settings, today))
     if settings.database.exists():
-        with reading_the_database(), opened_copy(settings.database) as store:
+        with exit_on_storage_error(), opened_copy(settings.database) as store:
             uses = (*ends.list_uses(store, settings, today), *uses)
     ended = any(use.dataset and use.has_ended(today) for use in uses)
     if as_json:
@@ -422,7 +422,7 @@ def plan_memory(
         samples=samples or 0,
         targets=target_modules,
     )
-    planned = unless_refused(hardware.plan_memory(model, work, gpu))
+    planned = value_or_exit(hardware.plan_memory(model, work, gpu))
     if as_json:
         show_json(hardware.memory_json(planned))
     else:
@@ -438,10 +438,10 @@ def calibrate(seconds: float, as_json: bool) -> None:
     """Measure how fast this machine trains, so that estimates of time rest on it. Best while nothing else runs."""
     from bot.cli import hardware
 
-    settings = load_beside_a_file()
+    settings = load_for_file()
     with Ticker() as ticker:
         calibration = hardware.calibrate(settings.data, seconds, ticker)
-    calibration = unless_refused(calibration)
+    calibration = value_or_exit(calibration)
     if as_json:
         click.echo(calibration.to_json())
     else:
@@ -484,8 +484,8 @@ def export(
 
     if importlib.util.find_spec("torch") is None:
         refuse("Exporting needs the extra [local]: pip install '.[local]' in a checkout")
-    settings = load_beside_a_file()
-    source = unless_refused(find_model(settings, model))
+    settings = load_for_file()
+    source = value_or_exit(find_model(settings, model))
     roots = [*data, settings.data / "trainer", settings.data / "terminal-trainer"]
     name = source.name or model
     if "/" in name and not name.startswith("ft:"):

@@ -99,7 +99,7 @@ QUICK_CHECK = CheckOptions()
 SHOWN_LINES = 20
 
 
-def rows_of_target(wanted: str | None, settings: Callable[[], Settings]) -> RowLimit | Refusal:
+def find_row_limit(wanted: str | None, settings: Callable[[], Settings]) -> RowLimit | Refusal:
     """`wanted` is a folder with a model or what `settings` know; None: as long as vendors' newest models take."""
     if wanted is None:
         return DEFAULT_ROW_LIMIT
@@ -134,7 +134,7 @@ def check_against(
         return how.check(file, columns, previous=Previous(train, holdout))
 
 
-def check_beside(
+def check_with_holdout(
     holdout: Path, file: Path, text: str | None, label: str | None, how: CheckOptions
 ) -> Report | Refusal:
     """Every row of `file` is to train on and every row of `holdout` to test with: what do they share?"""
@@ -181,17 +181,17 @@ def fix(
 
 
 # Findings about rows that are split and trained on, and not about pairs that are only looked at.
-OF_CHATS = frozenset(
+CHAT_ONLY_CODES = frozenset(
     {"preference_pairs", "not_yet", "worth_a_try", "enough_rows", "near_duplicate", "near_not_all_compared"}
 )
-HOW = (
+TRAIN_ON_PAIRS = (
     "In Slack `/finetune start NAME method=dpo` trains on them; docs/preferences.md has the request to the trainer's "
     "own API."
 )
 
 
 def pair_findings(report: Report) -> tuple[Finding, ...]:
-    return tuple(finding for finding in report.findings if finding.code not in OF_CHATS)
+    return tuple(finding for finding in report.findings if finding.code not in CHAT_ONLY_CODES)
 
 
 @dataclass(frozen=True)
@@ -228,9 +228,9 @@ def pairs_parts(
 ) -> tuple[CardBlock, ...]:
     findings = pair_findings(report)
     last = "They can't be used until this is fixed." if report.blocked else "They can be used."
-    lines = [f"{last} {HOW}", *([_needs_text(needs)] if needs else [])]
+    lines = [f"{last} {TRAIN_ON_PAIRS}", *([_needs_text(needs)] if needs else [])]
     return (
-        text_block(_head(report, pairs, findings)),
+        text_block(_summarize_pairs(report, pairs, findings)),
         *finding_blocks(findings),
         text_block("\n".join(lines)),
     )
@@ -256,7 +256,7 @@ def pairs_json(report: Report, pairs: PairsReport, needs: TrainingNeeds | None =
     return {**own, **asdict(pairs), "findings": findings}
 
 
-def _head(report: Report, pairs: PairsReport, findings: tuple[Finding, ...]) -> str:
+def _summarize_pairs(report: Report, pairs: PairsReport, findings: tuple[Finding, ...]) -> str:
     prompt, longer, assumed = pairs.prompt, pairs.longer, ", assumed" if report.tokens.assumed else ""
     return "\n".join(
         [
@@ -307,10 +307,10 @@ def checked_rows(
         if holdout is None or report.blocked:
             yield EvaluationRows(report, files)
         else:
-            yield _measured_on(file, holdout, columns, report, files)
+            yield _split_by_holdout(file, holdout, columns, report, files)
 
 
-def _measured_on(
+def _split_by_holdout(
     file: Path, holdout: Path, columns: Columns, report: Report, files: Path
 ) -> EvaluationRows | Refusal:
     """Trained on the whole file, less what the given holdout asks; measured on that holdout."""
@@ -349,10 +349,10 @@ def _measured_on(
         n_train=len(examples),
         n_holdout=len(test.examples),
     )
-    return EvaluationRows(changed, files, len(shared), foreign, _near(examples, test.examples))
+    return EvaluationRows(changed, files, len(shared), foreign, _find_near_rows(examples, test.examples))
 
 
-def _near(examples: Sequence[Example], test: Sequence[Example]) -> tuple[int, ...]:
+def _find_near_rows(examples: Sequence[Example], test: Sequence[Example]) -> tuple[int, ...]:
     """Lines of rows that nearly ask what is held out."""
     both = [*test, *examples]
     near = find_near_copies([question_text(example) for example in both], question_keys(both))

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from bot.app import build_trainers
 from bot.cards import datasets as views
-from bot.embedded_trainer import EmbeddedTrainer, with_address
+from bot.embedded_trainer import EmbeddedTrainer, with_trainer_address
 from bot.services import dataset_deletion
 from bot.settings import Settings
 from bot.values.requests import Delete
@@ -103,7 +103,7 @@ def _open_context(settings: Settings) -> Iterator[DeletionContext]:
     if has_jobs:
         data = settings.data / "trainer"
         embedded = EmbeddedTrainer(data, trainer.models, trainer.port, trainer.slots, trainer.arguments)
-        settings = with_address(settings, embedded)
+        settings = with_trainer_address(settings, embedded)
     try:
         if embedded:
             embedded.start()

@@ -22,7 +22,7 @@ from bot.cli.llm_session import (
     LlmSession,
     ProgressListener,
     open_session,
-    until_answered,
+    wait_for_answers,
 )
 from bot.cli.options import utc_today
 from bot.command_options import ASKED_RUNGS
@@ -93,7 +93,7 @@ def evaluate(
     settings: Settings, wanted: EvaluationRequest, rows: EvaluationRows, say: ProgressListener
 ) -> EvaluationResult | Refusal:
     """Measures the ladder on these rows. `say` hears how far it is. Raises AnswerTimeout."""
-    own, patience_s = _asks_own(wanted), wanted.patience_s
+    own, patience_s = _needs_own_trainer(wanted), wanted.patience_s
     with open_session(settings, rows.files, say, own=own, patience_s=patience_s) as session:
         plan = _plan(session, wanted, rows)
         if isinstance(plan, Refusal):
@@ -114,7 +114,7 @@ def evaluate(
         unread = [ArmProgress(arm, 0, failed=keys.failed) for arm, keys in keys.items() if keys.failed]
         model_keys = {arm: keys.keys for arm, keys in keys.items() if arm.model and not keys.failed}
         evaluation = Evaluation(OWNER, model_keys, partial(evaluation_worker.read_questions, questions, plan))
-        arms = (*free, *unread, *until_answered(session, evaluation))
+        arms = (*free, *unread, *wait_for_answers(session, evaluation))
         failed = [arm.failed for arm in arms if arm.failed is not None]
         if len(failed) == len(plan.arms):
             return Refusal(" ".join(dict.fromkeys(failed)))
@@ -156,7 +156,7 @@ def learning_curve(
         return Refusal(f"{few}.")
 
 
-def _asks_own(wanted: EvaluationRequest) -> bool:
+def _needs_own_trainer(wanted: EvaluationRequest) -> bool:
     """Whether our own trainer is asked, so that it has to run."""
     if any((name or "").startswith("local/") for name in (wanted.judge, wanted.writer)):
         return True
@@ -316,7 +316,7 @@ def _ask_judge(
     if is_too_dear:
         return f"Asking {plan.judge} could cost more than was foreseen."
     evaluation = judgements.evaluation_of(OWNER, plan, questions, session.folder / f"{name}.jsonl")
-    return until_answered(session, evaluation, "verdicts given")[0].failed
+    return wait_for_answers(session, evaluation, "verdicts given")[0].failed
 
 
 def _missing_micros(session: LlmSession, plan: LadderPlan, questions: Questions) -> int:

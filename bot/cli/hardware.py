@@ -45,7 +45,7 @@ METHOD_NAMES = {"lora": "LoRA", "qlora": "QLoRA", "8bit": "LoRA on 8 bits", "ful
 
 
 @dataclass(frozen=True)
-class Planned:
+class MemoryPlan:
     """`work` is what the trainer will do of what was `asked`, and `fit` is of that."""
 
     base: Base
@@ -54,7 +54,7 @@ class Planned:
     fit: Fit
 
     @property
-    def turned_on(self) -> str:
+    def measures_taken(self) -> str:
         """What the trainer does by itself so that it fits; '' where nothing."""
         lines = ["checkpointing"] if self.work.checkpoints and not self.asked.checkpoints else []
         if self.work.batch < self.asked.batch:
@@ -62,7 +62,7 @@ class Planned:
         return " and ".join(lines)
 
 
-def plan_memory(name: str, work: Work, gpu: str | None) -> Planned | Refusal:
+def plan_memory(name: str, work: Work, gpu: str | None) -> MemoryPlan | Refusal:
     """Plans for a GPU by its name or memory; None: for this machine."""
     base = find_base(name)
     if isinstance(base, Unsized):
@@ -91,40 +91,42 @@ def plan_memory(name: str, work: Work, gpu: str | None) -> Planned | Refusal:
         return Refusal(f"I know no GPU '{gpu}'. Say its memory, like --gpu 24, or one of {', '.join(GPUS)}.")
     wanted_work = as_trained(base.architecture, work)
     work = as_computed(base.architecture, wanted_work, machine)
-    return Planned(base, wanted_work, work, fit(base.architecture, work, machine))
+    return MemoryPlan(base, wanted_work, work, fit(base.architecture, work, machine))
 
 
-def headline(planned: Planned) -> str:
+def headline(planned: MemoryPlan) -> str:
     """Whether it fits, in a sentence."""
     fit = planned.fit
     has, needs = _gb(fit.machine.memory), _gb(fit.needed)
     by_itself = (
-        f", with {planned.turned_on}, which the trainer turns on by itself" if planned.turned_on else ""
+        f", with {planned.measures_taken}, which the trainer turns on by itself"
+        if planned.measures_taken
+        else ""
     )
     if fit.standing == "fits":
         return f"It fits on {fit.machine.name}: about {needs} of {has} GB{by_itself}."
     if fit.standing == "tight":
         could_be = "That can be 15% too low."
         return f"It may just fit on {fit.machine.name}: about {needs} of {has} GB{by_itself}. {could_be}"
-    even = f"even with {planned.turned_on} " if planned.turned_on else ""
+    even = f"even with {planned.measures_taken} " if planned.measures_taken else ""
     return f"It does not fit on {fit.machine.name}: {even}it takes about {needs} GB, and there are {has}."
 
 
-def memory_text(planned: Planned) -> str:
+def memory_text(planned: MemoryPlan) -> str:
     model = planned.base.architecture
     at_work = f", {_billions(model.active_parameters)} at work for a token" if model.experts else ""
     trained = _billions(trainable_parameters(model, planned.work))
     parameters = f"{_billions(loaded_parameters(model))} parameters{at_work}; {trained} are trained"
     parts = [subject(planned), "", headline(planned), "", f"  {parameters}", ""]
     parts += [f"  {name:<14} {amount:>10}  {why}" for name, amount, why in _table(planned)]
-    cures = cures_of(planned)
+    cures = list_cures(planned)
     if cures:
         parts += ["", "What would fit", *(f"  {cure}" for cure in cures)]
     parts += ["", *(f"• {note}" for note in _notes(planned))]
     return "\n".join(parts)
 
 
-def memory_json(planned: Planned) -> dict[str, Any]:
+def memory_json(planned: MemoryPlan) -> dict[str, Any]:
     """Bytes, and GB of 10^9 bytes where the key says so."""
     model, fit = planned.base.architecture, planned.fit
     preset = planned.base.preset
@@ -150,14 +152,14 @@ def memory_json(planned: Planned) -> dict[str, Any]:
         "fits": fit.standing,
         "headline": headline(planned),
         "what_would_fit": [
-            {**asdict(cure), "total_gb": round(_needs(planned, cure) / 1e9, 2)} for cure in fit.cures
+            {**asdict(cure), "total_gb": round(_needed_bytes(planned, cure) / 1e9, 2)} for cure in fit.cures
         ],
         "smallest_gpu": smallest_gpu(fit.needed),
         "notes": _notes(planned),
     }
 
 
-def subject(planned: Planned) -> str:
+def subject(planned: MemoryPlan) -> str:
     work = planned.asked
     rank = "" if work.method == "full" else f" of rank {work.rank}"
     checkpoints = ", gradient checkpointing" if work.checkpoints else ""
@@ -170,12 +172,14 @@ def subject(planned: Planned) -> str:
     )
 
 
-def cures_of(planned: Planned) -> list[str]:
+def list_cures(planned: MemoryPlan) -> list[str]:
     """One a line; where nothing would do, what is needed at least."""
     fit = planned.fit
     if fit.standing == "fits":
         return []
-    lines = [f"{_change(planned.work, cure)}: about {_gb(_needs(planned, cure))} GB" for cure in fit.cures]
+    lines = [
+        f"{_change(planned.work, cure)}: about {_gb(_needed_bytes(planned, cure))} GB" for cure in fit.cures
+    ]
     if not lines:
         least = f"At the least it takes {_gb(fit.least)} GB (QLoRA, checkpointing, one short row at a time)."
         lines = [least if planned.work.method != "full" else "LoRA: this trainer's own way, a fraction of it"]
@@ -197,11 +201,11 @@ def _change(before: Work, after: Work) -> str:
     return ", ".join(lines)
 
 
-def _needs(planned: Planned, work: Work) -> int:
+def _needed_bytes(planned: MemoryPlan, work: Work) -> int:
     return fit(planned.base.architecture, work, planned.fit.machine).needed
 
 
-def _table(planned: Planned) -> list[tuple[str, str, str]]:
+def _table(planned: MemoryPlan) -> list[tuple[str, str, str]]:
     work, memory, place = planned.work, planned.fit.memory, planned.fit.machine.place
     has_experts = planned.base.architecture.experts is not None
     tokens = tokens_at_a_time(work, place)
@@ -239,7 +243,7 @@ def _activations_why(work: Work, tokens: int) -> str:
     return f"{tensors}, for {tokens:,} tokens at a time{answers}"
 
 
-def _logits_why(planned: Planned) -> str:
+def _logits_why(planned: MemoryPlan) -> str:
     work, words = planned.work, planned.base.architecture.vocab
     if not work.padded:
         return f"{min(work.answer, work.length)} learnt tokens a row × {words:,} words"
@@ -251,7 +255,7 @@ def _logits_why(planned: Planned) -> str:
     return f"{where} × {words:,} words{tile}, and their gradients"
 
 
-def _notes(planned: Planned) -> list[str]:
+def _notes(planned: MemoryPlan) -> list[str]:
     model, preset = planned.base.architecture, planned.base.preset
     notes = []
     if preset and preset.is_gated:
@@ -280,10 +284,10 @@ def _notes(planned: Planned) -> list[str]:
         notes.append(
             "Its experts are unpacked a layer at a time; activations are always computed again on the way back."
         )
-    elif planned.turned_on:
+    elif planned.measures_taken:
         notes.append(
-            f"As asked, without that, it would take {_gb(_needs(planned, planned.asked))} GB. Computing activations "
-            "again takes about a third longer; a step learns from as many rows."
+            f"As asked, without that, it would take {_gb(_needed_bytes(planned, planned.asked))} GB. Computing "
+            "activations again takes about a third longer; a step learns from as many rows."
         )
     elif planned.work.checkpoints or any(cure.checkpoints for cure in planned.fit.cures):
         notes.append("The builtin engine checkpoints by itself once memory proves too small for one row.")
@@ -335,7 +339,7 @@ def calibrate(data: Path, budget_s: float, on_progress: Callable[[str], None]) -
             text=True,
             env=child_environment(),
         )
-        sentence = _follow(child, on_progress)
+        sentence = _follow_progress(child, on_progress)
         answer.seek(0)
         text = answer.read()
     if child.returncode:
@@ -361,9 +365,12 @@ def calibration_text(calibration: Calibration) -> str:
         f"products of large matrices run at {peaks}.",
         "",
         f"One pass over {EXAMPLE.count:,} rows of {EXAMPLE.tokens:.0f} tokens, if nothing else is running:",
-        *(f"  {name:<14} {duration(seconds(_model(name), EXAMPLE, calibration))}" for name in EXAMPLES),
+        *(
+            f"  {name:<14} {duration(seconds(_example_architecture(name), EXAMPLE, calibration))}"
+            for name in EXAMPLES
+        ),
     ]
-    if speed := serving_speed(_model(EXAMPLES[0]), calibration):
+    if speed := serving_speed(_example_architecture(EXAMPLES[0]), calibration):
         parts += [
             "",
             f"Asked 16 requests at a time (64 tokens in, 8 out), {EXAMPLES[0]} would read {speed[0]:,.0f} and write "
@@ -379,7 +386,7 @@ def calibration_text(calibration: Calibration) -> str:
     return "\n".join(parts)
 
 
-def _follow(child: subprocess.Popen[str], on_progress: Callable[[str], None]) -> str:
+def _follow_progress(child: subprocess.Popen[str], on_progress: Callable[[str], None]) -> str:
     """Tells the child's progress until it ends, and returns its last line that is no progress."""
     last = "it said nothing"
     assert child.stderr is not None  # noqa: S101 - a pipe
@@ -394,7 +401,7 @@ def _follow(child: subprocess.Popen[str], on_progress: Callable[[str], None]) ->
     return last
 
 
-def _model(name: str) -> Architecture:
+def _example_architecture(name: str) -> Architecture:
     preset = find_preset(name)
     assert preset is not None  # noqa: S101 - of presets.toml
     model = read_config(preset.config, name)

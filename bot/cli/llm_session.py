@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Protocol
 
 from bot.app import build_trainers
-from bot.embedded_trainer import EmbeddedTrainer, with_address
+from bot.embedded_trainer import EmbeddedTrainer, with_trainer_address
 from bot.llm_client import LlmClient
 from bot.services import evaluation_engine
 from bot.services.evaluation_engine import Evaluation
@@ -64,7 +64,7 @@ def open_session(
     embedded = None
     if own and settings.trainer.models and any(row.is_started_by_us for row in settings.providers):
         embedded = EmbeddedTrainer(settings.data / "terminal-trainer", settings.trainer.models)
-        settings = with_address(settings, embedded)
+        settings = with_trainer_address(settings, embedded)
     trainers = build_trainers(settings, embedded)
     settings.data.mkdir(mode=0o700, parents=True, exist_ok=True)
     store = Store(settings.data / "terminal.db")
@@ -80,7 +80,7 @@ def open_session(
         store.close()
 
 
-def until_answered(
+def wait_for_answers(
     session: LlmSession, evaluation: Evaluation, what: str = "questions answered"
 ) -> tuple[ArmProgress, ...]:
     """Asks every question until it is answered or declined, or its model can't be asked. Raises AnswerTimeout."""

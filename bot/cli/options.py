@@ -58,13 +58,13 @@ def load(*, need_slack: bool = False) -> Settings:
         refuse("Fix this, then start again; `finetune doctor` checks everything.")
 
 
-def load_beside_a_file() -> Settings:
+def load_for_file() -> Settings:
     """For commands about a file or this machine: with no installation here, neither finetune.toml nor its data, what
     they keep goes into the user's own state folder and not into the folder where they were called."""
-    return _at_home(load())
+    return _with_state_folder(load())
 
 
-def _at_home(settings: Settings) -> Settings:
+def _with_state_folder(settings: Settings) -> Settings:
     is_installed = settings.data.exists() or Path(os.environ.get("FINETUNE_CONFIG", CONFIG_FILE)).exists()
     return settings if is_installed else replace(settings, data=state_folder())
 
@@ -79,7 +79,7 @@ def load_if_valid(without: str = "copies have no price") -> Settings | None:
     """The settings where they only add something. What is wrong with them is printed, with what that means
     (`without`), and stops nothing."""
     try:
-        return _at_home(load_settings(need_slack=False))
+        return _with_state_folder(load_settings(need_slack=False))
     except SettingsProblems as error:
         click.echo(f"The settings can't be used ({error.problems[0]}), so {without}.", err=True)
         return None
@@ -92,7 +92,7 @@ def refuse(sentence: str, code: int = EXIT_UNUSABLE) -> NoReturn:
 
 
 @contextmanager
-def reading_the_database() -> Iterator[None]:
+def exit_on_storage_error() -> Iterator[None]:
     """Where the database is missing, damaged or held by a bot, the sentence that says so ends the program."""
     from storage.database import StorageError
 
@@ -106,7 +106,7 @@ def utc_today() -> date:
     return datetime.now(UTC).date()
 
 
-def unless_refused(value: T | Refusal) -> T:
+def value_or_exit(value: T | Refusal) -> T:
     """Returns the value; exits with the sentence of a refusal."""
     from bot.values.runs import Refusal
 
@@ -116,7 +116,7 @@ def unless_refused(value: T | Refusal) -> T:
 
 
 @contextmanager
-def within_memory() -> Iterator[None]:
+def limited_memory() -> Iterator[None]:
     """For a command that reads a file which anybody may have made: the limit of the bot's own checks."""
     from bot.worker_pool import MEMORY_BYTES, limit_memory
 

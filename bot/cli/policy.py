@@ -87,7 +87,7 @@ def explain(
 
     settings = load()
     request = Request(requester, uploader, 0.0, _micros(cost))
-    asking, assumed = _asking(settings, user, action, channel, groups, offline)
+    asking, assumed = _find_caller(settings, user, action, channel, groups, offline)
     permission = None
     if provider:
         row = settings.provider(provider)
@@ -121,7 +121,7 @@ def _micros(cost: str) -> int:
     return to_micros(amount)
 
 
-def _asking(
+def _find_caller(
     settings: Settings, user: str, action: Action, channel: str, groups: tuple[str, ...], offline: bool
 ) -> tuple[Caller, str]:
     """Who asks, and a sentence on what of it was assumed."""
@@ -136,10 +136,12 @@ def _asking(
         of = f"in {', '.join(groups)}" if groups else "in no user group"
         text = f"Slack was not asked: {user} was taken for a full member of the workspace, {of}."
         return Caller(Person(user), Rules(settings.policy, members), where), text
-    return _look_up(settings, user, wanted, channel)
+    return _look_up_caller(settings, user, wanted, channel)
 
 
-def _look_up(settings: Settings, user: str, groups: frozenset[str], channel: str) -> tuple[Caller, str]:
+def _look_up_caller(
+    settings: Settings, user: str, groups: frozenset[str], channel: str
+) -> tuple[Caller, str]:
     from urllib.error import URLError
 
     from slack_sdk import WebClient

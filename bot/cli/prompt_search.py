@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 
 from bot.cards.prompt_search import progress_text
-from bot.cli.llm_session import OWNER, LlmSession, until_answered
+from bot.cli.llm_session import OWNER, LlmSession, wait_for_answers
 from bot.services import (
     evaluation_engine,
     evaluation_worker,
@@ -49,7 +49,7 @@ def search(session: LlmSession, plan: LadderPlan) -> SearchedPlan:
         questions = partial(worker.read_questions, folder, plan, replay)
         evaluation = Evaluation(OWNER, {replay.candidate: replay.open}, questions)
         so_far = progress_text(replay.progress(SearchProgress()))
-        (arm,) = until_answered(
+        (arm,) = wait_for_answers(
             session, evaluation, f"answered while a better prompt is looked for, {so_far}"
         )
         if arm.failed:
@@ -65,7 +65,7 @@ def choose_shots(session: LlmSession, plan: LadderPlan) -> LadderPlan:
         few_shot_worker.prepare(plan, session.files, session.folder, SEED)
     )
     questions = partial(evaluation_worker.read_questions, session.folder / few_shot_worker.FOLDER, plan)
-    arms = until_answered(session, Evaluation(OWNER, names, questions), "answered to choose examples")
+    arms = wait_for_answers(session, Evaluation(OWNER, names, questions), "answered to choose examples")
     replies = evaluation_engine.replies(session, names, arms)
     return few_shot_worker.with_shots(plan, few_shot_worker.choose(plan, replies, session.files, SEED))
 

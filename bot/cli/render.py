@@ -51,13 +51,13 @@ def audit_summary(log: IntactLog | BrokenLog) -> str:
     if isinstance(log, BrokenLog):
         broken = "the next can't be named."
         if log.entry is not None:
-            subject = _shown(log.entry.subject)
-            broken = f"entry {_shown(log.entry.id)}, {moment(log.entry.at)}, about {subject}."
+            subject = _one_line(log.entry.subject)
+            broken = f"entry {_one_line(log.entry.id)}, {format_time(log.entry.at)}, about {subject}."
         return f"{pluralize(log.before, 'entry', 'entries')} fit, then: {broken}\n{log.why}"
     text = f"{pluralize(log.entries, 'entry', 'entries')}, whole. Head: {log.head}"
     if log.earlier is None:
         return f"{text}\n{UNSEEN_BY_IT}"
-    earlier = f"The earlier head is entry {log.earlier.id} of {moment(log.earlier.at)}"
+    earlier = f"The earlier head is entry {log.earlier.id} of {format_time(log.earlier.at)}"
     return f"{text}\n{earlier}: nothing before it was cut off."
 
 
@@ -71,7 +71,7 @@ def log_json(log: IntactLog | BrokenLog) -> dict[str, Any]:
 
 
 def audit_json(entries: Iterable[AuditEntry]) -> str:
-    return json.dumps([asdict(entry) | {"time": moment(entry.at)} for entry in entries], indent=1)
+    return json.dumps([asdict(entry) | {"time": format_time(entry.at)} for entry in entries], indent=1)
 
 
 def audit_csv(entries: Iterable[AuditEntry]) -> str:
@@ -80,7 +80,9 @@ def audit_csv(entries: Iterable[AuditEntry]) -> str:
     writer = csv.writer(sheet, quoting=csv.QUOTE_ALL)
     writer.writerow([*(field.name for field in fields(AuditEntry)), "time"])
     for entry in entries:
-        writer.writerow([escape_formula(str(value)) for value in (*asdict(entry).values(), moment(entry.at))])
+        writer.writerow(
+            [escape_formula(str(value)) for value in (*asdict(entry).values(), format_time(entry.at))]
+        )
     return sheet.getvalue()
 
 
@@ -91,7 +93,7 @@ def escape_formula(cell: str) -> str:
     return f"'{clean}" if clean.startswith(FORMULA_STARTS) else clean
 
 
-def moment(at: object) -> str:
+def format_time(at: object) -> str:
     """'2026-11-25 14:03:07 UTC'; what is no time, as it stands there."""
     try:
         return datetime.fromtimestamp(float(str(at)), UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
@@ -99,7 +101,7 @@ def moment(at: object) -> str:
         return ascii(at)
 
 
-def _shown(value: object) -> str:
+def _one_line(value: object) -> str:
     """Bytes of any kind, on one line."""
     text = value if isinstance(value, str) else ascii(value)
     return UNSEEN.sub("", text.encode("utf-8", "replace").decode())[:80]
@@ -151,7 +153,7 @@ def restore_summary(restored: Restored, backup: Path, files: Path) -> str:
     if restored.files:
         lines.append(f"{pluralize(restored.files, 'file')} of datasets copied beside it.")
     lines += [f"Not copied, since its content does not fit its name: {name}" for name in restored.spoilt]
-    lines += [*_runs(restored.open), *_missing(restored.open, files)]
+    lines += [*_open_runs_text(restored.open), *_missing_files(restored.open, files)]
     lines.append(
         "Forgotten is what came after the backup: approvals, money booked, messages sent. "
         "A message that waited then may be posted a second time."
@@ -159,7 +161,7 @@ def restore_summary(restored: Restored, backup: Path, files: Path) -> str:
     return "\n".join(lines)
 
 
-def _runs(runs: Sequence[Run]) -> list[str]:
+def _open_runs_text(runs: Sequence[Run]) -> list[str]:
     if not runs:
         return ["No run is open."]
     text = ", ".join(f"run {run.id} {STATE_WORDS[run.state]}" for run in runs)
@@ -167,7 +169,7 @@ def _runs(runs: Sequence[Run]) -> list[str]:
     return [f"{pluralize(len(runs), 'run')} open: {text}. {after}"]
 
 
-def _missing(runs: Sequence[Run], files: Path) -> list[str]:
+def _missing_files(runs: Sequence[Run], files: Path) -> list[str]:
     lines = []
     for run in runs:
         plan = plan_from_json(run.plan)
@@ -301,12 +303,12 @@ def policy_answer_json(answer: PolicyAnswer) -> dict[str, Any]:
 def policy_table(policy: Policy) -> str:
     """Who may what, what it takes, where data may go."""
     who = [
-        f"{rule:<9} {', '.join(_people(policy.named(rule))) or 'nobody'}{_place(policy.named(rule).where)}"
+        f"{rule:<9} {', '.join(_people(policy.named(rule))) or 'nobody'}{_in_brackets(policy.named(rule).where)}"
         for rule in RULES
     ]
     limits = policy.promotion
     promotion = [
-        f"promotion {limits_text(limits)}{_place(limits.where)}",
+        f"promotion {limits_text(limits)}{_in_brackets(limits.where)}",
         f"a quality bar that nobody set is {100 * limits.bar:g}%",
         f"an upload seals {limits.sealed or 'no'} rows for a promotion where nobody types a number",
     ]
@@ -365,7 +367,7 @@ def _plain(text: str) -> str:
 def _approvals(policy: Policy) -> Iterator[str]:
     for tier in policy.tiers:
         most = "any cost" if tier.up_to_micros is None else f"up to {usd_micros(tier.up_to_micros)}"
-        yield f"{most}: {tier.approvers} to approve{_place(tier.where)}"
+        yield f"{most}: {tier.approvers} to approve{_in_brackets(tier.where)}"
     if policy.tiers[-1].up_to_micros is not None:
         yield "above: refused"
     reminders = ", ".join(f"{value / 3600:g} h" for value in policy.remind_s)
@@ -378,10 +380,10 @@ def _data(policy: Policy) -> Iterator[str]:
         yield "data may go to any provider; personal data only with a recorded waiver"
     for rule in policy.data:
         where = "any provider" if rule.providers is None else ", ".join(sorted(rule.providers)) or "nowhere"
-        yield f"{rule.level} “{rule.name}”: to {where}{_place(rule.where)}"
+        yield f"{rule.level} “{rule.name}”: to {where}{_in_brackets(rule.where)}"
     if policy.data:
         yield "data that no rule covers: stays on this machine"
 
 
-def _place(where: str) -> str:
+def _in_brackets(where: str) -> str:
     return f"   ({where})"

@@ -57,8 +57,10 @@ def print_card(parts: Iterable[CardBlock], tone: Tone, stream: TextIO) -> None:
 
 def print_text(text: str, tone: Tone, stream: TextIO) -> None:
     first, *others = text.split("\n")
-    headline = _hanging(Styled(first, style=f"bold {COLOURS[tone]}"))
-    _print([Group(headline, *(_hanging(_coloured(Styled(line))) for line in others))], stream)
+    headline = _with_hanging_indent(Styled(first, style=f"bold {COLOURS[tone]}"))
+    _print(
+        [Group(headline, *(_with_hanging_indent(_colour_beginning(Styled(line))) for line in others))], stream
+    )
 
 
 def _print(paragraphs: Sequence[RenderableType], stream: TextIO) -> None:
@@ -94,9 +96,9 @@ def _renderable(part: CardBlock, colour: str) -> RenderableType | None:
 
 def _lines(lines: Iterable[str], style: str = "") -> Iterator[RenderableType]:
     for line in lines:
-        text = _coloured(_styled(line))
+        text = _colour_beginning(_style_mrkdwn(line))
         text.stylize_before(style)
-        yield _hanging(text)
+        yield _with_hanging_indent(text)
 
 
 def _facts(facts: Facts) -> Grid:
@@ -104,7 +106,7 @@ def _facts(facts: Facts) -> Grid:
     grid.add_column(style="dim", no_wrap=True)
     grid.add_column()
     for name, value in facts.pairs:
-        grid.add_row(f"{plain_text(name)}:", _styled(value))
+        grid.add_row(f"{plain_text(name)}:", _style_mrkdwn(value))
     return grid
 
 
@@ -119,7 +121,7 @@ def _table(table: Table) -> Grid:
     return grid
 
 
-def _hanging(line: Styled) -> RenderableType:
+def _with_hanging_indent(line: Styled) -> RenderableType:
     match = _INDENT.match(line.plain)
     indent = match.end() if match else 0
     if not indent or indent == len(line.plain):
@@ -131,7 +133,7 @@ def _hanging(line: Styled) -> RenderableType:
     return grid
 
 
-def _styled(mrkdwn: str) -> Styled:
+def _style_mrkdwn(mrkdwn: str) -> Styled:
     """Bold and code of mrkdwn as such; the rest of its markup is left out."""
     text, at = Styled(), 0
     for match in _MARKED.finditer(mrkdwn):
@@ -141,7 +143,7 @@ def _styled(mrkdwn: str) -> Styled:
     return text.append(plain_text(mrkdwn[at:]))
 
 
-def _coloured(line: Styled) -> Styled:
+def _colour_beginning(line: Styled) -> Styled:
     for beginning, style in BEGINNINGS.items():
         if line.plain.startswith(beginning):
             line.stylize(style, 0, len(beginning))

@@ -20,7 +20,7 @@ from bot import logs
 from bot.cli.options import EXIT_BLOCKED, JSON, load, refuse
 from bot.cli.output import Ticker, hyperlink, is_styled, show, show_json, text_block
 from bot.embedded_trainer import KEY_VARIABLE
-from bot.settings import SLACK_API, Settings, SettingsProblems, secrets_of
+from bot.settings import SLACK_API, Settings, SettingsProblems, collect_secrets
 from trainers.host import HUB_KEYS, child_environment, restrict_environment, trainer_environment
 
 if TYPE_CHECKING:
@@ -87,7 +87,7 @@ def _set_up_log(settings: Settings) -> None:
     os.umask(0o077)
     try:
         settings.data.mkdir(mode=0o700, parents=True, exist_ok=True)
-        logs.set_up(settings.data, secrets_of(settings, os.environ), form)
+        logs.set_up(settings.data, collect_secrets(settings, os.environ), form)
     except OSError as error:
         refuse(
             f"The log in {settings.data} can't be written: {error}. Make room, or fix the folder's rights."
@@ -199,13 +199,13 @@ def doctor(as_json: bool) -> None:
         ticker("Asking Slack and the trainers")
         findings = examine()
     if as_json:
-        show_json([{"ok": each.is_well, "subject": each.subject, "text": each.text} for each in findings])
+        show_json([{"ok": each.is_ok, "subject": each.subject, "text": each.text} for each in findings])
     else:
         lines = [
-            f"{'ok      ' if each.is_well else 'problem '} {each.subject}: {each.text}" for each in findings
+            f"{'ok      ' if each.is_ok else 'problem '} {each.subject}: {each.text}" for each in findings
         ]
         show([text_block("\n".join(lines))])
-    if not all(finding.is_well for finding in findings):
+    if not all(finding.is_ok for finding in findings):
         sys.exit(EXIT_BLOCKED)
 
 

@@ -99,12 +99,12 @@ def read_click(context: AppContext, body: Mapping[str, Any]) -> Click:
     )
 
 
-def _numbered(work: _ByNumber) -> _ByValue:
+def _with_number(work: _ByNumber) -> _ByValue:
     """Adapts `work`, whose button has a number as its value."""
     return lambda context, value, person: work(context, int(value), person)
 
 
-def _choosing(button: str) -> _ByValue:
+def _choose_by(button: str) -> _ByValue:
     choice = judge_agreement.CHOICES[button]
     return lambda context, value, person: human_preferences.choose(context, value, choice, person)
 
@@ -124,21 +124,21 @@ ANSWERED: Mapping[str, Callable[[AppContext, int, str], str | Refusal]] = {
 # What a click does is seen in the channel: only a refusal goes to who clicked alone.
 SHOWN: Mapping[str, _ByValue] = {
     plans.APPROVE: approvals.approve,
-    estimates.START: _numbered(plan_services.start_estimated),
-    estimates.MEASURE: _numbered(evaluation_services.ask_after_estimate),
+    estimates.START: _with_number(plan_services.start_estimated),
+    estimates.MEASURE: _with_number(evaluation_services.ask_after_estimate),
     **dict.fromkeys((estimates.USE_ENCODER, sunsets.RETUNE), sunset_services.start),
-    evaluations.MEASURE: _numbered(measurements.agree),
-    tuned_curve_cards.TRAIN: _numbered(measurements.agree),
-    models.PROMOTE: _numbered(promotions.promote_run),
-    deployments.KEEP: _numbered(deployment_services.keep),
-    deployments.STOP: _numbered(deployment_services.stop),
-    deployments.START: _numbered(deployment_services.start_again),
+    evaluations.MEASURE: _with_number(measurements.agree),
+    tuned_curve_cards.TRAIN: _with_number(measurements.agree),
+    models.PROMOTE: _with_number(promotions.promote_run),
+    deployments.KEEP: _with_number(deployment_services.keep),
+    deployments.STOP: _with_number(deployment_services.stop),
+    deployments.START: _with_number(deployment_services.start_again),
     deployments.STOP_STRAY: deployment_services.stop_stray,
-    results.MEASURE: _numbered(evaluation_services.ask_after_run),
-    models.ROLLBACK: _numbered(promotions.roll_back_from),
-    row_labels.MAKE_VERSION: _numbered(row_label_services.close),
-    row_labels.DISCARD: _numbered(row_label_services.discard),
-    **{button: _choosing(button) for button in judge_agreement.CHOICES},
+    results.MEASURE: _with_number(evaluation_services.ask_after_run),
+    models.ROLLBACK: _with_number(promotions.roll_back_from),
+    row_labels.MAKE_VERSION: _with_number(row_label_services.close),
+    row_labels.DISCARD: _with_number(row_label_services.discard),
+    **{button: _choose_by(button) for button in judge_agreement.CHOICES},
 }
 
 
@@ -157,7 +157,7 @@ def register(app: App, context: AppContext, homes: Homes, wake: Callable[[], Non
         ack()
         wake()
         if isinstance(result, Refusal):
-            _whisper(click, str(body["trigger_id"]), respond, client, result)
+            _show_refusal(click, str(body["trigger_id"]), respond, client, result)
         if click.is_on_home:
             homes.draw(click.person)
 
@@ -172,7 +172,7 @@ def register(app: App, context: AppContext, homes: Homes, wake: Callable[[], Non
             return
         if isinstance(form, Refusal):
             ack()
-            _whisper(click, trigger, respond, client, form)
+            _show_refusal(click, trigger, respond, client, form)
             return
         if click.is_on_home and form.get("private_metadata"):
             form = {**form, "private_metadata": f"{form['private_metadata']} {home.FORM}"}
@@ -205,7 +205,7 @@ def _approve(click: Click) -> Form | Refusal | None:
 
 def _waive(click: Click) -> Form | Refusal:
     dataset = data_policy_services.may_record_waiver(click.context, click.number, click.person)
-    return _form(dataset, data_policy.form)
+    return _form_or_refusal(dataset, data_policy.form)
 
 
 def _choose_columns(click: Click) -> Form | Refusal:
@@ -234,42 +234,46 @@ def _estimate_details(click: Click) -> Form | Refusal:
 def _answer_estimate(click: Click) -> Form | Refusal:
     """Opens the form with what the estimate's card was asked, for what it lacks."""
     before = estimate_requests.load_asked_estimate(click.context, click.number, click.person)
-    return _form(before, lambda estimate: estimate_form(click.call, estimate.dataset, estimate))
+    return _form_or_refusal(before, lambda estimate: estimate_form(click.call, estimate.dataset, estimate))
 
 
 def _run_details(click: Click) -> Form | Refusal:
     channel = click.channel or None
     result = run_services.details(click.context, click.number, click.person, channel)
-    return _form(result, runs.details_form)
+    return _form_or_refusal(result, runs.details_form)
 
 
 def _measurement_details(click: Click) -> Form | Refusal:
     parts = measurements.details(click.context, click.number, click.person, click.channel)
-    return _form(parts, lambda blocks: general.details_modal(f"Measurement m{click.value}", blocks))
+    return _form_or_refusal(
+        parts, lambda blocks: general.details_modal(f"Measurement m{click.value}", blocks)
+    )
 
 
 def _promotion_details(click: Click) -> Form | Refusal:
     parts = model_services.promotion_details(click.context, click.number, click.person, click.channel)
-    return _form(parts, lambda blocks: general.details_modal("Model in use", blocks))
+    return _form_or_refusal(parts, lambda blocks: general.details_modal("Model in use", blocks))
 
 
 def _try(click: Click) -> Form | Refusal:
     model = model_services.find_of_run(click.context, click.number, click.person, click.channel)
-    return _form(model, lambda model: models.try_form(model.name, click.channel))
+    return _form_or_refusal(model, lambda model: models.try_form(model.name, click.channel))
 
 
 def _better_answer(click: Click) -> Form | Refusal:
     tried = tried_answers.may_judge(click.context, click.number, click.person)
-    return _form(tried, lambda tried: models.better_form(tried.id))
+    return _form_or_refusal(tried, lambda tried: models.better_form(tried.id))
 
 
 def _decide(click: Click) -> Form | Refusal:
     """Rights are asked at the click, and again when the form comes."""
     run = interventions.may_decide(click.context, click.number, click.person)
-    return _form(run, lambda run: intervention_cards.form(intervention_cards.BUTTONS[click.action], run))
+    return _form_or_refusal(
+        run, lambda run: intervention_cards.form(intervention_cards.BUTTONS[click.action], run)
+    )
 
 
-def _form(result: _Value | Refusal, form: Callable[[_Value], Form | Refusal]) -> Form | Refusal:
+def _form_or_refusal(result: _Value | Refusal, form: Callable[[_Value], Form | Refusal]) -> Form | Refusal:
     return result if isinstance(result, Refusal) else form(result)
 
 
@@ -310,7 +314,7 @@ FORMS: Mapping[str, Callable[[Click], Form | Refusal | None]] = {
 }
 
 
-def _whisper(click: Click, trigger: str, respond: Respond, client: WebClient, refusal: Refusal) -> None:
+def _show_refusal(click: Click, trigger: str, respond: Respond, client: WebClient, refusal: Refusal) -> None:
     """Shows a refusal to the person who clicked. The App Home has no place for it, so there it is a form without
     fields."""
     if click.is_on_home:

@@ -53,7 +53,7 @@ from bot.command_options import (
     build_question,
     question_options,
 )
-from bot.command_parser import COMMAND, Command, Registry, parse, unescaped
+from bot.command_parser import COMMAND, Command, Registry, parse, unescape
 from bot.context import AppContext
 from bot.rules.permissions import GOVERNED_BY, Rule
 from bot.services import (
@@ -111,7 +111,7 @@ def register(app: App, context: AppContext, wake: Callable[[], None]) -> None:
     @app.command(COMMAND)
     def listen(ack: Ack, body: dict[str, Any], client: WebClient) -> None:
         call = Call(context, str(body["user_id"]), str(body["channel_id"]))
-        reply = reply_to(call, unescaped(str(body.get("text") or "")))
+        reply = reply_to(call, unescape(str(body.get("text") or "")))
         if isinstance(reply, dict):
             client.views_open(trigger_id=str(body["trigger_id"]), view=reply)
             ack()
@@ -206,7 +206,7 @@ def baseline_form(call: Call, dataset: str | None = None) -> Form | Refusal:
 @click.option("--prompt", type=REST, help="Your instructions, instead of the usual ones; comes last.")
 @click.option("--because", type=REASON, help=BECAUSE)
 def measure_baseline(call: Call, **values: Any) -> Reply:
-    return _refusal_alone(evaluations.ask(call.context, Baseline(**values), call.person, call.channel))
+    return _refusal_or_none(evaluations.ask(call.context, Baseline(**values), call.person, call.channel))
 
 
 @finetune.command(
@@ -220,7 +220,7 @@ def measure_baseline(call: Call, **values: Any) -> Reply:
 @click.option("--predict", type=PREDICT, default=(), help="Numbers of rows to extend the curve to.")
 @click.option("--because", type=REASON, help=BECAUSE)
 def draw_curve(call: Call, **values: Any) -> Reply:
-    return _refusal_alone(learning_curves.ask(call.context, Curve(**values), call.person, call.channel))
+    return _refusal_or_none(learning_curves.ask(call.context, Curve(**values), call.person, call.channel))
 
 
 @finetune.command(
@@ -404,7 +404,7 @@ def show_budget(call: Call) -> Reply:
 )
 @click.argument("reason", type=REASON, default="")
 def start_freeze(call: Call, reason: str) -> Reply:
-    return _refusal_alone(freeze.freeze(call.context, reason, call.person, call.channel))
+    return _refusal_or_none(freeze.freeze(call.context, reason, call.person, call.channel))
 
 
 @finetune.command(
@@ -414,13 +414,13 @@ def start_freeze(call: Call, reason: str) -> Reply:
     instead="Two approvers type it alone.",
 )
 def end_freeze(call: Call) -> Reply:
-    return _refusal_alone(freeze.unfreeze(call.context, call.person, call.channel))
+    return _refusal_or_none(freeze.unfreeze(call.context, call.person, call.channel))
 
 
 @finetune.command("audit", help="who did what to a run, and when", needs=("read",))
 @click.argument("run", type=RUN)
 def show_audit(call: Call, run: int) -> Reply:
-    return _card(runs.audit_history(call.context, run, call.person, call.channel), audits.card)
+    return _card_or_refusal(runs.audit_history(call.context, run, call.person, call.channel), audits.card)
 
 
 @finetune.command(
@@ -442,7 +442,9 @@ def list_models(call: Call) -> Reply:
 @click.argument("model", type=MODEL)
 @click.argument("text", type=PROMPT)
 def try_model(call: Call, model: str, text: str) -> Reply:
-    return _card(models.ask(call.context, model, text, call.person, call.channel), model_cards.pending_card)
+    return _card_or_refusal(
+        models.ask(call.context, model, text, call.person, call.channel), model_cards.pending_card
+    )
 
 
 @finetune.command(
@@ -452,7 +454,7 @@ def try_model(call: Call, model: str, text: str) -> Reply:
 )
 @click.argument("dataset", type=DATASET)
 def make_pairs(call: Call, dataset: str) -> Reply:
-    return _refusal_alone(tried_answers.make_pairs(call.context, dataset, call.person, call.channel))
+    return _refusal_or_none(tried_answers.make_pairs(call.context, dataset, call.person, call.channel))
 
 
 @finetune.command(
@@ -467,7 +469,7 @@ def promote(call: Call, model: str, because: str | None) -> Reply:
     promoted = promotions.promote(call.context, model, because, call.person, call.channel)
     if not isinstance(promoted, model_cards.PromotionSummary | Refusal):
         return model_cards.sealed_test_begun(promoted)
-    return _card(promoted, lambda summary: _location(call, summary))
+    return _card_or_refusal(promoted, lambda summary: _location(call, summary))
 
 
 @finetune.command(
@@ -480,7 +482,7 @@ def promote(call: Call, model: str, because: str | None) -> Reply:
 @click.option("--because", type=REASON, help="Why; shown to the team.")
 def roll_back(call: Call, dataset: str, because: str | None) -> Reply:
     standing = promotions.roll_back(call.context, dataset, because, call.person, call.channel)
-    return _card(standing, lambda summary: _location(call, summary))
+    return _card_or_refusal(standing, lambda summary: _location(call, summary))
 
 
 @finetune.command(
@@ -516,7 +518,7 @@ def show_rights(call: Call) -> Reply:
 def _show_subject(call: Call, subject: Subject) -> Reply:
     if subject.is_measurement:
         return measurements.current_card(call.context, subject.number, call.person, call.channel)
-    return _card(
+    return _card_or_refusal(
         runs.summarize(call.context, subject.number, call.person, call.channel), run_cards.details_card
     )
 
@@ -535,10 +537,10 @@ def _commands_needing(rule: Rule) -> Sequence[str]:
     return [name for name, rules in needs.items() if rule in rules]
 
 
-def _card(result: _Value | Refusal, card: Callable[[_Value], Message | None]) -> Reply:
+def _card_or_refusal(result: _Value | Refusal, card: Callable[[_Value], Message | None]) -> Reply:
     return result if isinstance(result, Refusal) else card(result)
 
 
-def _refusal_alone(result: object) -> Refusal | None:
+def _refusal_or_none(result: object) -> Refusal | None:
     """Returns only a refusal: what was recorded is shown by a message in the channel."""
     return result if isinstance(result, Refusal) else None

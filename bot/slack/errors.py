@@ -13,7 +13,7 @@ from slack_sdk.errors import SlackApiError
 from bot import logs
 from bot.cards import general
 from bot.context import AppContext
-from bot.slack.inbox import DELIVERY, REFERENCE, tell, typed
+from bot.slack.inbox import DELIVERY, REFERENCE, tell, typed_command
 
 TOO_LATE = frozenset({"expired_trigger_id", "trigger_expired"})
 
@@ -39,7 +39,7 @@ def register(app: App, context: AppContext) -> None:
         """Gives the person a sentence and a reference, and the log the traceback."""
         if isinstance(error, SlackApiError) and error.response.get("error") in TOO_LATE:
             log.warning("a form was opened later than Slack takes it: %s", delivery_id(body))
-            tell(context, f"late {delivery_id(body)}", body, general.too_late_notice(typed(body)))
+            tell(context, f"late {delivery_id(body)}", body, general.too_late_notice(typed_command(body)))
             return ack()
         log.error("a listener failed", exc_info=error)
         sentence = (

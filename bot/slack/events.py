@@ -12,7 +12,7 @@ from slack_sdk import WebClient
 from bot.cards import datasets as dataset_views
 from bot.cards import general
 from bot.cards.blocks import Message
-from bot.command_parser import unescaped
+from bot.command_parser import unescape
 from bot.context import AppContext
 from bot.services import notifications
 from bot.slack import commands
@@ -82,7 +82,7 @@ def register(app: App, context: AppContext, homes: Homes, wake: Callable[[], Non
 
 def _reply(call: Call, text: str) -> Message | None:
     """Answers a command that was typed without the slash; None where the answer comes by itself."""
-    typed = re.sub(r"^\s*/?finetune\b", "", unescaped(text), flags=re.IGNORECASE).strip()
+    typed = re.sub(r"^\s*/?finetune\b", "", unescape(text), flags=re.IGNORECASE).strip()
     reply = commands.reply_to(call, typed)
     if isinstance(reply, AfterAck):
         reply.work()

@@ -47,7 +47,7 @@ class SlackFiles:
             raise FetchLater(f"asking Slack about the file: {error}") from error
         size, url = int(info.get("size") or 0), str(info.get("url_private_download") or "")
         if size > most:
-            return Refusal(too_big(size, most))
+            return Refusal(too_big_text(size, most))
         parts = urlsplit(url)
         is_loopback = parts.hostname in ("127.0.0.1", "localhost")
         if not (parts.netloc in self.hosts and (parts.scheme == "https" or is_loopback)):
@@ -77,7 +77,7 @@ class SlackFiles:
             partial.unlink(missing_ok=True)
 
 
-def too_big(size: int, most: int) -> str:
+def too_big_text(size: int, most: int) -> str:
     return (
         f"The file has {size / 1e6:,.0f} MB; the limit is {most / 1e6:,.0f} MB. "
         "Send less: of rows a sample of a few thousand tells as much, of a document the chapters that matter."
@@ -90,7 +90,7 @@ def _save(response: HTTPResponse, partial: Path, name: str, folder: Path, most: 
         while chunk := response.read(CHUNK):
             size += len(chunk)
             if size > most:
-                return Refusal(too_big(size, most))
+                return Refusal(too_big_text(size, most))
             if time.monotonic() > deadline:
                 raise FetchLater(f"downloading '{name}' from Slack took longer than {DEADLINE_S:.0f} s")
             digest.update(chunk)

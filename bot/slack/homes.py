@@ -40,18 +40,18 @@ class Homes:
         if not self._publish(person, overview.home(self._context, person)):
             self._drawn.pop(person, None)
 
-    def outdated(self) -> str | None:
+    def next_outdated(self) -> str | None:
         """Returns whose Home is to be drawn again now, the one that is longest out of date. All that a Home shows is in
         the audit log when it changes."""
         now, newest = self._context.clock(), self._context.store.audit.newest()
         viewers = self._context.store.outbox.homes(now - LOOKED_AT_S)
-        outdated = [person for person in viewers if self._drawn.get(person, -1) < newest]
-        if outdated and not self._is_settling:
+        next_outdated = [person for person in viewers if self._drawn.get(person, -1) < newest]
+        if next_outdated and not self._is_settling:
             self._next_at = max(self._next_at, now + SETTLE_S)
-        self._is_settling = bool(outdated)
-        if not outdated or now < self._next_at:
+        self._is_settling = bool(next_outdated)
+        if not next_outdated or now < self._next_at:
             return None
-        return min(outdated, key=lambda person: self._drawn.get(person, -1))
+        return min(next_outdated, key=lambda person: self._drawn.get(person, -1))
 
     def redraw(self, person: str) -> None:
         self._next_at = self._context.clock() + PAUSE_S

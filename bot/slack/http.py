@@ -97,7 +97,7 @@ def checked_wsgi(app: App, signing_secret: str) -> Wsgi:
 
     def front(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
         if not _is_signed(environ, verifier):
-            return _refused(
+            return _refuse(
                 start_response, "401 Unauthorized", "This address takes Slack's signed requests only."
             )
         logs.begin()
@@ -106,7 +106,7 @@ def checked_wsgi(app: App, signing_secret: str) -> Wsgi:
         except MISSHAPEN as error:
             log.error("a delivery that can't be read", exc_info=error)
             sentence = f"This delivery is not in a form of Slack's. {logs.sorry()}"
-            return _refused(start_response, "400 Bad Request", sentence)
+            return _refuse(start_response, "400 Bad Request", sentence)
         return answer
 
     return front
@@ -127,6 +127,6 @@ def _is_signed(environ: dict[str, Any], verifier: SignatureVerifier) -> bool:
         return False
 
 
-def _refused(start_response: Callable[..., Any], status: str, sentence: str) -> Iterable[bytes]:
+def _refuse(start_response: Callable[..., Any], status: str, sentence: str) -> Iterable[bytes]:
     start_response(status, [("Content-Type", "text/plain; charset=utf-8")])
     return [sentence.encode()]

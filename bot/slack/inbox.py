@@ -18,7 +18,7 @@ from slack_bolt.listener.listener_start_handler import ListenerStartHandler
 from bot import logs
 from bot.cards import general as views
 from bot.cards.blocks import Message
-from bot.command_parser import unescaped
+from bot.command_parser import unescape
 from bot.context import AppContext
 from bot.services import notifications
 
@@ -31,8 +31,8 @@ log = logging.getLogger(__name__)
 
 def register(app: App, context: AppContext) -> None:
     """Records in a listener's thread what it handles, and when it is done."""
-    app.listener_runner.listener_start_handler = _Begins(context)
-    app.listener_runner.listener_completion_handler = _Ends(context)
+    app.listener_runner.listener_start_handler = _MarkBegun(context)
+    app.listener_runner.listener_completion_handler = _MarkEnded(context)
 
 
 def replay(app: App, context: AppContext) -> None:
@@ -41,7 +41,7 @@ def replay(app: App, context: AppContext) -> None:
         is_stale = context.clock() - delivery.at > STALE_S
         if is_stale or delivery.tries >= MOST_TRIES:
             log.warning("%s was cut off and is not carried out any more", delivery.id)
-            tell(context, delivery.id, delivery.body, views.interrupted_notice(typed(delivery.body)))
+            tell(context, delivery.id, delivery.body, views.interrupted_notice(typed_command(delivery.body)))
             context.store.inbox.end(delivery.id)
             continue
         context.store.inbox.tried(delivery.id)
@@ -53,7 +53,7 @@ def replay(app: App, context: AppContext) -> None:
             tell(context, delivery.id, delivery.body, message)
 
 
-class _Begins(ListenerStartHandler):
+class _MarkBegun(ListenerStartHandler):
     def __init__(self, context: AppContext) -> None:
         self._context = context
 
@@ -63,7 +63,7 @@ class _Begins(ListenerStartHandler):
             self._context.store.inbox.begin(delivery)
 
 
-class _Ends(ListenerCompletionHandler):
+class _MarkEnded(ListenerCompletionHandler):
     def __init__(self, context: AppContext) -> None:
         self._context = context
 
@@ -93,6 +93,6 @@ def tell(context: AppContext, delivery: str, body: Mapping[str, Any], message: M
         notifications.tell_person(context, f"cut off: {delivery}", person, where, message)
 
 
-def typed(body: Mapping[str, Any]) -> str | None:
+def typed_command(body: Mapping[str, Any]) -> str | None:
     """Returns the command as it was typed, None if something was clicked."""
-    return f"{body['command']} {unescaped(body.get('text') or '')}".strip() if "command" in body else None
+    return f"{body['command']} {unescape(body.get('text') or '')}".strip() if "command" in body else None

@@ -19,8 +19,8 @@ from bot.cards import interventions as intervention_cards
 from bot.cards import models as model_cards
 from bot.cards import plans as plan_cards
 from bot.cards import row_labels as row_label_cards
-from bot.command_options import ASKED_RUNGS, read_count, typed_name
-from bot.command_parser import parse_form, unquoted
+from bot.command_options import ASKED_RUNGS, normalize_name, read_count
+from bot.command_parser import parse_form, strip_quotes
 from bot.context import AppContext
 from bot.rules.units import Misread
 from bot.services import (
@@ -229,7 +229,7 @@ def _better(answers: Answers) -> Errors:
 
 def _delete(answers: Answers) -> Errors:
     channel, dataset, *before = answers.words
-    if typed_name(unquoted(answers.text("name").strip())) != dataset:
+    if normalize_name(strip_quotes(answers.text("name").strip())) != dataset:
         return {"name": f"Type {dataset} to delete it, or close this form."}
     command = Delete(dataset, date.fromisoformat(before[0]) if before else None)
     return _errors(dataset_deletion.ask(answers.context, command, answers.person, channel), "name")

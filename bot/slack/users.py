@@ -37,13 +37,13 @@ class SlackDirectory:
         self._slack = slack
         self._team_id: str | None = None
         self._address = ""
-        self._note(signed_in)
+        self._remember_workspace(signed_in)
 
     def person(self, user_id: str) -> Person | None:
         """Returns None if Slack doesn't know the person or doesn't answer."""
         if self._team_id is None:
-            self._note(_answer(self._slack.auth_test))
-        answer = _answer(self._slack.users_info, user=user_id) if self._team_id else None
+            self._remember_workspace(_call_slack(self._slack.auth_test))
+        answer = _call_slack(self._slack.users_info, user=user_id) if self._team_id else None
         if answer is None:
             return None
         user = answer["user"]
@@ -61,7 +61,7 @@ class SlackDirectory:
 
     def members(self, group_id: str) -> frozenset[str] | None:
         """Returns the ids of a user group's members, None if unknown."""
-        answer = _answer(self._slack.usergroups_users_list, usergroup=group_id)
+        answer = _call_slack(self._slack.usergroups_users_list, usergroup=group_id)
         return None if answer is None else frozenset(str(user) for user in answer.get("users") or ())
 
     def is_private(self, channel: str) -> bool | None:
@@ -83,7 +83,7 @@ class SlackDirectory:
         """Returns whether a person is in a channel, None if unknown."""
         cursor = ""
         for _ in range(MOST_PAGES):
-            answer = _answer(
+            answer = _call_slack(
                 self._slack.conversations_members, channel=channel, limit=MEMBERS_A_PAGE, cursor=cursor
             )
             if answer is None:
@@ -105,22 +105,22 @@ class SlackDirectory:
         return f"{self._address}archives/{channel}/p{ts.replace('.', '')}" if self._address else None
 
     def _has_any(self, channel: str, *properties: str) -> bool | None:
-        answer = _answer(self._slack.conversations_info, channel=channel)
+        answer = _call_slack(self._slack.conversations_info, channel=channel)
         return None if answer is None else any(answer["channel"].get(name) for name in properties)
 
-    def _note(self, signed_in: Any) -> None:
+    def _remember_workspace(self, signed_in: Any) -> None:
         if signed_in:
             self._team_id = str(signed_in["team_id"])
             self._address = str(signed_in.get("url") or "")
 
 
 def _name(slack: WebClient, user_id: str) -> str:
-    answer = _answer(slack.users_info, user=user_id)
+    answer = _call_slack(slack.users_info, user=user_id)
     user = answer["user"] if answer else {}
     return str(user.get("real_name") or user.get("name") or user_id)
 
 
-def _answer(method: Callable[..., Any], **arguments: Any) -> Any:
+def _call_slack(method: Callable[..., Any], **arguments: Any) -> Any:
     """Returns Slack's answer, None if it refuses or gives none."""
     try:
         return method(**arguments)

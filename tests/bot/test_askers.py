@@ -14,7 +14,15 @@ from pathlib import Path
 
 import pytest
 
-from bot.llm_client import MOST_IN_VAIN, MOST_TRIES, MOST_UNREADABLE, Declined, LlmClient, Question, key_of
+from bot.llm_client import (
+    MOST_TRIES,
+    MOST_UNREADABLE,
+    MOST_UNREADABLE_IN_A_ROW,
+    Declined,
+    LlmClient,
+    Question,
+    key_of,
+)
 from demo.workspace import wait_until
 from storage.records import CachedAnswer
 from storage.store import Store
@@ -251,7 +259,7 @@ def test_a_model_that_only_answers_what_cannot_be_read_is_asked_few_times(bench:
 
     wait_until(look, "the end", seconds=20)
     assert any(one.of_model and "choices" in one.why for one in declined)
-    assert bench.asked() <= MOST_IN_VAIN + 4 * 3, "what waited was not asked any more"
+    assert bench.asked() <= MOST_UNREADABLE_IN_A_ROW + 4 * 3, "what waited was not asked any more"
 
 
 def test_a_refused_row_is_declined_and_the_others_are_answered(bench: Bench) -> None:

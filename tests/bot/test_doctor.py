@@ -14,10 +14,10 @@ from typing import get_args
 import pytest
 
 from bot import embedded_trainer
-from bot.app import _embedded
+from bot.app import _open_embedded_trainer
 from bot.cards.blocks import CardBlock
 from bot.cards.general import sample_card
-from bot.doctor import Finding, _clock, examine
+from bot.doctor import Finding, _check_clock, examine
 from bot.outbox_sender import SCOPES
 from bot.settings import load_settings
 from demo.slack_emulator import SlackEmulator, broken, cut_off, refused
@@ -93,7 +93,7 @@ def test_an_installation_in_order(here: Installation) -> None:
         *("settings", "SQLite", "Slack", "clock", "scopes", "blocks", "policy"),
         *("approvers", "budget", "own trainer", "encoder", "disk", "bot"),
     ]
-    assert all(finding.is_well for what, finding in findings.items() if what != "disk"), findings
+    assert all(finding.is_ok for what, finding in findings.items() if what != "disk"), findings
     assert findings["Slack"].text == "signed in to Emulator as finetune"
     assert findings["scopes"].text == "all granted"
     assert findings["blocks"].text == "Slack takes all that cards are made of, newest form"
@@ -121,13 +121,13 @@ def test_blocks_that_slack_refuses_are_named_with_the_setting_that_falls_back(
     monkeypatch.setitem(emulator_blocks._KNOWN, "data_table", frozenset())
     monkeypatch.setitem(emulator_blocks._KNOWN, "plan", frozenset())
     said = here["blocks"]
-    assert not said.is_well and 'refuses data_table, plan: set blocks = "classic"' in said.text
+    assert not said.is_ok and 'refuses data_table, plan: set blocks = "classic"' in said.text
     here.settings(("[slack]", '[slack]\nblocks = "classic"'))
     assert here["blocks"] == Finding(True, "blocks", "Slack takes all that cards are made of, classic form")
     here.settings()
     here.slack.fail("blocks.validate", refused("unknown_method"))
     unjudged = here["blocks"]
-    assert unjudged.is_well and "unknown_method; where tables" in unjudged.text
+    assert unjudged.is_ok and "unknown_method; where tables" in unjudged.text
 
 
 def test_every_block_is_in_the_sample_that_slack_judges() -> None:
@@ -141,7 +141,7 @@ def test_a_folder_that_cannot_be_written_to_is_a_problem(
     here: Installation, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(os, "access", lambda path, mode: mode != os.W_OK)  # as on a read-only file system
-    assert not here["disk"].is_well and f"{here.folder} can't be written to" in here["disk"].text
+    assert not here["disk"].is_ok and f"{here.folder} can't be written to" in here["disk"].text
 
 
 def test_a_damaged_database_is_a_problem_with_its_cure(here: Installation) -> None:
@@ -151,11 +151,11 @@ def test_a_damaged_database_is_a_problem_with_its_cure(here: Installation) -> No
         store.audit.add(at=1.0, who="U1", action="ask", subject=f"run {number}", detail="x" * 200)
     store.database.change("PRAGMA wal_checkpoint(TRUNCATE)")
     store.close()
-    assert here["SQLite"].is_well
+    assert here["SQLite"].is_ok
     with path.open("r+b") as file:
         file.seek(path.stat().st_size - 6 * 4096)
         file.write(os.urandom(4 * 4096))
-    assert not here["SQLite"].is_well and "finetune restore" in here["SQLite"].text
+    assert not here["SQLite"].is_ok and "finetune restore" in here["SQLite"].text
 
 
 def test_whom_the_policy_names_and_slack_knows_not_is_said(here: Installation) -> None:
@@ -163,7 +163,7 @@ def test_whom_the_policy_names_and_slack_knows_not_is_said(here: Installation) -
     here.slack.become("U0BEN", "guest")
     assert "no full members of this workspace: U0BEN" in here["policy"].text
     here.settings(('["U0BEN"]', '["U0ANA"]'), ('["S1"]', '["S2"]'))
-    assert not here["policy"].is_well and "groups S2: the group is disabled" in here["policy"].text
+    assert not here["policy"].is_ok and "groups S2: the group is disabled" in here["policy"].text
 
 
 def test_it_changes_nothing(here: Installation) -> None:
@@ -180,22 +180,22 @@ def test_it_changes_nothing(here: Installation) -> None:
 def test_every_problem_of_the_settings_is_listed_and_the_rest_still_looked_at(here: Installation) -> None:
     here.settings(("quorum = 2", "quorum = 0"), ('monthly_usd = "200"', "monthly_usd = 2.5"))
     found = [finding for finding in examine() if finding.subject == "settings"]
-    assert [finding.is_well for finding in found] == [False, False]
+    assert [finding.is_ok for finding in found] == [False, False]
     assert "[people] quorum" in found[0].text
-    assert here["SQLite"].is_well
+    assert here["SQLite"].is_ok
 
 
 def test_without_tokens_the_rest_is_still_looked_at(here: Installation) -> None:
     here.environment(SLACK_BOT_TOKEN="")
     assert "SLACK_BOT_TOKEN is not set" in here["settings"].text
-    assert here["approvers"].is_well
+    assert here["approvers"].is_ok
     assert here.slack.calls() == ()
 
 
 def test_a_refused_token_has_its_cure(here: Installation) -> None:
     here.environment(SLACK_BOT_TOKEN="xoxb-canary")
     finding = here["Slack"]
-    assert not finding.is_well
+    assert not finding.is_ok
     assert finding.text == "refuses the bot token: invalid_auth. Copy it again into .env"
     here.slack.fail("auth.test", refused("account_inactive"))
     assert "account_inactive" in here["Slack"].text
@@ -204,14 +204,14 @@ def test_a_refused_token_has_its_cure(here: Installation) -> None:
 def test_a_slack_that_cannot_be_reached_is_said_with_its_address(here: Installation) -> None:
     here.slack.fail("auth.test", cut_off())
     finding = here["Slack"]
-    assert not finding.is_well
+    assert not finding.is_ok
     assert finding.text.startswith(f"could not be reached at {here.slack.door.api_url}")
 
 
 def test_a_broken_slack_is_not_blamed_on_the_token(here: Installation) -> None:
     here.slack.fail("auth.test", broken(503))
     finding = here["Slack"]
-    assert not finding.is_well
+    assert not finding.is_ok
     assert "token" not in finding.text
     assert "HTTP 503" in finding.text
 
@@ -220,7 +220,7 @@ def test_missing_scopes_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     monkeypatch.chdir(tmp_path)
     with SlackEmulator(scopes=SCOPES - {"files:read", "im:write"}) as slack:
         finding = Installation(tmp_path, slack, monkeypatch)["scopes"]
-    assert not finding.is_well
+    assert not finding.is_ok
     assert finding.text == "missing files:read, im:write: reinstall the app from manifest.yml"
 
 
@@ -233,7 +233,7 @@ def test_no_approver_and_no_budget_are_said(here: Installation) -> None:
     here.settings(
         ('approvers = ["U0BEN"]', ""), ('approver_groups = ["S1"]', ""), ('monthly_usd = "200"', "")
     )
-    assert not here["approvers"].is_well
+    assert not here["approvers"].is_ok
     assert '[people] approvers = ["U…"]' in here["approvers"].text
     assert "only runs that cost nothing can start" in here["budget"].text
 
@@ -241,7 +241,7 @@ def test_no_approver_and_no_budget_are_said(here: Installation) -> None:
 def test_a_trainer_without_a_model_is_said(here: Installation) -> None:
     here.settings(("[trainer.models]\ntiny", "[prices.x]\ninput = '1'\noutput = '1'\nsource"))
     finding = here["own trainer"]
-    assert not finding.is_well
+    assert not finding.is_ok
     assert "no base model: [trainer.models] NAME" in finding.text
 
 
@@ -249,18 +249,18 @@ def test_without_the_extra_local_hosted_training_is_well_and_no_trainer_is_start
     here: Installation, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(embedded_trainer, "find_spec", lambda name: None if name == "torch" else name)
-    assert not here["own trainer"].is_well
+    assert not here["own trainer"].is_ok
     assert "torch missing): pip install '.[local]'" in here["own trainer"].text
     here.environment(OPENAI_API_KEY="key")
-    assert here["own trainer"].is_well
+    assert here["own trainer"].is_ok
     assert here["own trainer"].text.endswith("; OpenAI needs none")
-    assert _embedded(load_settings(os.environ, here.folder / "finetune.toml")) is None
+    assert _open_embedded_trainer(load_settings(os.environ, here.folder / "finetune.toml")) is None
 
 
 def test_a_base_that_is_not_there_is_said_as_the_trainer_says_it(here: Installation) -> None:
     here.settings(('"models/tiny"', '".cache/tiny"'))
     finding = here["own trainer"]
-    assert not finding.is_well
+    assert not finding.is_ok
     assert "[trainer.models] tiny: there is no folder .cache/tiny, and it is no hub id" in finding.text
 
 
@@ -270,7 +270,7 @@ def test_a_provider_with_a_key_is_asked_and_one_without_is_not(here: Installatio
         assert "OpenAI" not in [finding.subject for finding in examine()]
         here.environment(OPENAI_API_KEY=company.key)
         finding = here["OpenAI"]
-        assert finding.is_well, finding
+        assert finding.is_ok, finding
         assert finding.text.startswith("answers, nothing speaks against training there so far")
         assert "takes new jobs until 2027-01-06" in finding.text
         assert {seen.route.split()[0] for seen in company.requests} == {"GET"}
@@ -281,11 +281,11 @@ def test_a_provider_s_no_is_said_and_its_key_is_not(here: Installation) -> None:
         here.settings(more=f'[providers.openai]\nbase_url = "{company.url}"\n')
         here.environment(OPENAI_API_KEY="sk-canary")
         finding = here["OpenAI"]
-        assert not finding.is_well
+        assert not finding.is_ok
         assert "canary" not in finding.text
         company.fail("GET /fine_tuning/jobs", NOT_AVAILABLE)
         here.environment(OPENAI_API_KEY=company.key)
-        assert not here["OpenAI"].is_well
+        assert not here["OpenAI"].is_ok
 
 
 def test_a_data_folder_that_is_not_yet_there_is_measured_where_it_will_be(here: Installation) -> None:
@@ -302,14 +302,14 @@ def test_a_data_folder_that_is_not_yet_there_is_measured_where_it_will_be(here: 
 )
 def test_a_clock_that_is_wrong_is_said_with_its_cure(here_s: float, said: str) -> None:
     now = time.time()
-    finding = _clock(formatdate(now, usegmt=True), now + here_s, now + here_s)
-    assert not finding.is_well
+    finding = _check_clock(formatdate(now, usegmt=True), now + here_s, now + here_s)
+    assert not finding.is_ok
     assert re.match(said, finding.text)
 
 
 def test_a_slow_answer_is_no_wrong_clock() -> None:
-    assert _clock(formatdate(1_000_000, usegmt=True), 1_000_000 - 40, 1_000_000 + 40).is_well
-    assert _clock("", 0, 0).text == "Slack sent no time"
+    assert _check_clock(formatdate(1_000_000, usegmt=True), 1_000_000 - 40, 1_000_000 + 40).is_ok
+    assert _check_clock("", 0, 0).text == "Slack sent no time"
 
 
 def test_what_others_may_read_is_said_with_the_command_that_mends_it(here: Installation) -> None:
@@ -317,10 +317,10 @@ def test_what_others_may_read_is_said_with_the_command_that_mends_it(here: Insta
     (here.folder / ".env").chmod(0o644)
     (here.folder / "data").mkdir(mode=0o700)
     found = [finding for finding in examine() if finding.subject == "permissions"]
-    assert [finding.is_well for finding in found] == [True, False]
+    assert [finding.is_ok for finding in found] == [True, False]
     assert found[1].text == "others may use .env (644): chmod 600 .env"
     (here.folder / ".env").chmod(0o600)
-    assert all(finding.is_well for finding in examine() if finding.subject == "permissions")
+    assert all(finding.is_ok for finding in examine() if finding.subject == "permissions")
 
 
 def test_a_bot_that_runs_is_seen_by_its_heartbeat(here: Installation) -> None:
@@ -330,7 +330,7 @@ def test_a_bot_that_runs_is_seen_by_its_heartbeat(here: Installation) -> None:
     assert re.match(r"runs, its last step was \d s ago", here["bot"].text)
     os.utime(beat, (time.time() - 90, time.time() - 90))
     finding = here["bot"]
-    assert not finding.is_well
+    assert not finding.is_ok
     assert re.match(r"runs, but took no step for (89|9\d) s: start it again", finding.text)
 
 
@@ -339,10 +339,10 @@ def test_a_database_in_wal_under_a_version_that_can_corrupt_it_is_a_problem(
     here: Installation, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     Store(here.folder / "data" / "finetune.db").close()
-    assert here["SQLite"].is_well
+    assert here["SQLite"].is_ok
     monkeypatch.setattr("bot.doctor.sqlite_version", lambda: (3, 46, 1))
     finding = here["SQLite"]
-    assert not finding.is_well
+    assert not finding.is_ok
     assert "can corrupt a database in WAL, and this one is" in finding.text
 
 

@@ -174,7 +174,7 @@ def test_a_process_with_more_files_open_than_select_can_number_still_hears(world
 def test_a_door_that_breaks_is_a_tick_that_hangs(make_world: Callable[[Rules], World]) -> None:
     world = make_world(Rules(more="[service]\nwatchdog_s = 60\n"))
     beat = world.service.heartbeat
-    assert beat.is_well
+    assert beat.is_healthy
     door = world.service.connection
     assert door.is_connected
     door._closing.set()
@@ -183,7 +183,7 @@ def test_a_door_that_breaks_is_a_tick_that_hangs(make_world: Callable[[Rules], W
     beat._clock = lambda: time.monotonic() + 61
     for name in (RECONCILE, SEND):
         beat.beat(name)
-    assert not beat.is_well and max(beat.ages(), key=beat.ages().__getitem__) == HTTP_STEP
+    assert not beat.is_healthy and max(beat.ages(), key=beat.ages().__getitem__) == HTTP_STEP
 
 
 def test_a_socket_is_connected_later_where_slack_is_away_and_refused_where_slack_says_no(

@@ -75,7 +75,7 @@ def test_a_long_tick_that_takes_steps_is_no_hang(tmp_path: Path) -> None:
     beat.watched("reconcile", long_tick)()
     assert ages == [40] * 5
     assert beat.ages() == {"reconcile": 0, "send": 200}
-    assert not beat.is_well, "the other one took none"
+    assert not beat.is_healthy, "the other one took none"
     process_health.mark_step()  # outside of a tick it is nobody's
 
 
@@ -88,11 +88,11 @@ def test_a_provider_s_thread_may_send_for_long_but_not_for_ever(tmp_path: Path) 
         for _ in range(2):
             clock.now += 60 * PATIENCE
             beat.beat("reconcile")
-            seen.append(beat.is_well)
+            seen.append(beat.is_healthy)
 
-    beat.while_it_runs("provider acme", long_upload)
+    beat.watch_while_running("provider acme", long_upload)
     assert seen == [True, False]
-    assert beat.is_well
+    assert beat.is_healthy
 
 
 def test_the_steps_of_both_real_ticks_are_marks(world: World) -> None:

@@ -10,7 +10,7 @@ import pytest
 from bot import command_options, command_parser
 from bot.cards import help as help_cards
 from bot.command_options import Subject
-from bot.command_parser import parse_form, unescaped
+from bot.command_parser import parse_form, unescape
 from bot.rules.units import Misread
 from bot.slack import commands
 from bot.slack.commands import finetune
@@ -458,7 +458,7 @@ def test_what_cannot_be_measured_is_said_with_what_can(text: str, said: str) -> 
     ],
 )
 def test_what_slack_escaped_is_read_as_it_was_typed(sent: str, typed: str) -> None:
-    assert unescaped(sent) == typed
+    assert unescape(sent) == typed
 
 
 @pytest.mark.parametrize(

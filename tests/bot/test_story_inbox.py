@@ -134,7 +134,7 @@ def test_a_refusal_whose_bot_was_killed_after_the_ack_reaches_who_clicked(
     """A verdict of go needs no form, so that the budget is asked in the approval's own transaction."""
     world = make_world(Rules(budget="0.01"))
     advised_as(world, "go")
-    with doomed(world, ("bot.slack.actions", "_whisper"), "after the ack"):
+    with doomed(world, ("bot.slack.actions", "_show_refusal"), "after the ack"):
         world.approve()
     assert world.slack.deliveries[-1].acked and world.slack.ephemerals(BEN.id) == ()
     boot_again(world)

@@ -31,7 +31,7 @@ def whole_run_and_the_next_card(world: World) -> None:
 def test_without_im_write_results_and_approval_cards_appear_and_the_scope_is_named(world: World) -> None:
     world.slack.revoke("im:write")
     world.restart()
-    assert world.service.notices.lacks == {"im:write"}, "known from the start"
+    assert world.service.notices.missing_scopes == {"im:write"}, "known from the start"
     whole_run_and_the_next_card(world)
     assert len([text for text in world.texts() if "`im:write`" in text]) == 1
     assert world.jobs() == 1

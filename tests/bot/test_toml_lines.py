@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from bot.toml_file import lines_of
+from bot.toml_file import line_numbers
 
 TEXT = '''# a comment with = and [brackets]
 data = "data"   # and behind a value
@@ -29,7 +29,7 @@ x = { a = 1, b = 2 }'''
 
 
 def test_each_key_and_table_has_its_line() -> None:
-    assert lines_of(TEXT) == {
+    assert line_numbers(TEXT) == {
         ("data",): 2,
         ("policy",): 4,
         ("policy", "expires_h"): 5,
@@ -51,12 +51,12 @@ def test_each_key_and_table_has_its_line() -> None:
 
 def test_brackets_and_signs_in_quotes_are_text() -> None:
     text = "a = '[#='\n\"b = c\".d = \"]]\\\" [\"\ne = '''\n\n'''\nf = 1\n"
-    assert lines_of(text) == {("a",): 1, ("b = c",): 2, ("b = c", "d"): 2, ("e",): 3, ("f",): 6}
+    assert line_numbers(text) == {("a",): 1, ("b = c",): 2, ("b = c", "d"): 2, ("e",): 3, ("f",): 6}
 
 
 def test_the_example_is_read_to_its_end() -> None:
     with open("finetune.example.toml", encoding="utf-8") as file:
         text = file.read()
     lines = text.splitlines()
-    for place, line in lines_of(text).items():
+    for place, line in line_numbers(text).items():
         assert str(place[-1]) in lines[line - 1], place

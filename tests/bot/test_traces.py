@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from bot.outbox_sender import OutboxSender, trace
+from bot.outbox_sender import OutboxSender, message_metadata
 from demo.people import ANA, TICKETS
 from demo.slack_emulator import Fault, SlackEmulator, broken, cut_off, refused, too_many
 from demo.slack_emulator.state import ALL_SCOPES
@@ -93,7 +93,7 @@ def test_a_post_that_slack_shows_only_after_the_look_stands_once(desk: Desk, is_
         desk.notices = successor(desk)
     desk.later(2)
     assert (desk.texts(), desk.store.outbox.waiting()) == ([], 1)
-    desk.notices.slack.chat_postMessage(channel=TICKETS.id, metadata=trace(item), **item.body)
+    desk.notices.slack.chat_postMessage(channel=TICKETS.id, metadata=message_metadata(item), **item.body)
     desk.later(5)
     assert (desk.texts(), desk.store.outbox.waiting()) == (["a"], 0)
     assert len(desk.slack.calls(LOOK)) == 2

@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from bot.cli.options import EXIT_UNUSABLE, within_memory
+from bot.cli.options import EXIT_UNUSABLE, limited_memory
 from bot.services.dataset_worker import inspect
 from bot.worker_pool import MEMORY_BYTES, WorkerPool, WorkerStopped
 from demo.workspace import wait_until
@@ -140,7 +140,7 @@ def test_a_command_on_a_strange_file_has_the_same_limit_and_says_so(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     before = resource.getrlimit(resource.RLIMIT_DATA)
-    with pytest.raises(SystemExit) as ended, within_memory():
+    with pytest.raises(SystemExit) as ended, limited_memory():
         assert resource.getrlimit(resource.RLIMIT_DATA)[0] == MEMORY_BYTES
         raise MemoryError
     assert (ended.value.code, resource.getrlimit(resource.RLIMIT_DATA)) == (EXIT_UNUSABLE, before)

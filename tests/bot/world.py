@@ -195,7 +195,7 @@ class World:
         for _ in range(times):
             reconcile(self.service.context)
             self.send()
-            if person := self.service.homes.outdated():
+            if person := self.service.homes.next_outdated():
                 self.service.homes.redraw(person)
             self.clock += SECONDS_A_TICK
 

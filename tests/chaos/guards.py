@@ -528,7 +528,7 @@ GUARDS = (
     Guard(
         "private words go nowhere else",
         "bot/outbox_sender.py",
-        "        if item.private and self._place(item.channel, item)[0] != item.channel:",
+        "        if item.private and self._find_destination(item.channel, item)[0] != item.channel:",
         "        if False:",
         f"{NOTICES}::test_customers_words_never_follow_a_card_into_the_fallback_channel",
     ),
@@ -750,7 +750,7 @@ GUARDS = (
     Guard(
         "what is given up is told",
         "bot/outbox_sender.py",
-        "            self.store.outbox.give_up(item, error=error)\n            self._tell(item, error)\n",
+        "            self.store.outbox.give_up(item, error=error)\n            self._report_failure(item, error)\n",
         "            self.store.outbox.give_up(item, error=error)\n",
         f"{NOTICES}::test_a_message_that_always_fails_holds_up_no_other_and_is_told",
     ),
@@ -764,8 +764,8 @@ GUARDS = (
     Guard(
         "a hung provider holds up no other",
         "bot/reconciler.py",
-        "        context.threads.begin(provider, partial(at_provider, context, provider))",
-        "        at_provider(context, provider)",
+        "        context.threads.begin(provider, partial(work_at_provider, context, provider))",
+        "        work_at_provider(context, provider)",
         f"{SLOW}::test_runs_of_one_provider_go_on_while_another_hangs",
     ),
     Guard(

@@ -18,7 +18,7 @@ from typing import Any
 
 from bot.app import Service
 from bot.reconciler import maintain, reconcile
-from bot.scheduler import LOOK_AFTER_S
+from bot.scheduler import MAINTAIN_EVERY_S
 from bot.settings import load_settings
 from bot.slack.inbox import replay
 from bot.worker_pool import WorkerPool
@@ -40,7 +40,7 @@ def live(config: str, environment: dict[str, str], born: float, speed: float, la
     service.notices.settle_s = SHOWN_S * speed
     replay(service.app, service.context)
     _in_a_thread(service.notices.send_due, TICK_S)
-    _in_a_thread(lambda: maintain(service.context), LOOK_AFTER_S / speed)
+    _in_a_thread(lambda: maintain(service.context), MAINTAIN_EVERY_S / speed)
     service.connection.open()
     again_and_again(lambda: reconcile(service.context), TICK_S)
 
