@@ -1,4 +1,4 @@
-"""Checks an installation: what works, what doesn't, and the cure. Changes nothing."""
+"""Checks an installation and says how to fix each problem. Changes nothing."""
 
 from __future__ import annotations
 
@@ -23,6 +23,7 @@ from slack_sdk.errors import SlackApiError
 from bot.cards.blocks import Block
 from bot.cards.general import sample_card
 from bot.cards.prices import where_to_add
+from bot.cards.words import pluralize
 from bot.embedded_trainer import missing_packages
 from bot.outbox_sender import SCOPES, granted_scopes
 from bot.process_health import seconds_since_tick
@@ -47,7 +48,7 @@ MOST_SKEW_S = 30
 
 @dataclass(frozen=True)
 class Finding:
-    """`text` describes what is there, or what is wrong with its cure."""
+    """`text` describes what was found: if it is a problem, with its cure."""
 
     is_ok: bool
     subject: str
@@ -55,16 +56,16 @@ class Finding:
 
 
 def examine() -> list[Finding]:
-    """Checks everything that can be, even if the settings have problems."""
+    """Checks as much as possible, even if the settings have problems."""
     findings: list[Finding] = []
     settings: Settings | None
     path = Path(os.environ.get("FINETUNE_CONFIG", CONFIG_FILE))
     if not path.exists():
-        findings.append(Finding(False, "settings", f"there is no {path} here: finetune init writes one"))
+        findings.append(Finding(False, "settings", f"there is no {path} here: finetune init creates one"))
     try:
         settings = load_settings()
         if path.exists():
-            findings.append(Finding(True, "settings", "read, nothing wrong"))
+            findings.append(Finding(True, "settings", "no problems"))
     except SettingsProblems as error:
         findings += [Finding(False, "settings", problem) for problem in error.problems]
         try:
@@ -91,8 +92,13 @@ def _check_database(settings: Settings | None) -> Finding:
     version, is_safe = ".".join(map(str, sqlite_version())), wal_is_safe(sqlite_version())
     journal = "WAL" if is_safe else "DELETE, since WAL can corrupt data in this version"
     if settings and _is_in_wal(settings.database) and not is_safe:
-        cure = "the bot changes that at its next start; keep other programs off the file until then"
-        return Finding(False, "SQLite", f"{version} can corrupt a database in WAL, and this one is: {cure}")
+        cure = "the bot changes that when it next starts; don't open the file with other programs until then"
+        return Finding(
+            False, "SQLite", f"{version} can corrupt a WAL database, and this one uses WAL: {cure}"
+        )
+    if settings and settings.data.exists() and not os.access(settings.data, os.X_OK):
+        text = f"{settings.database} can't be read by this user: run this as the user who runs the bot"
+        return Finding(False, "SQLite", text)
     if settings and settings.database.exists():
         try:
             check_integrity(settings.database)
@@ -102,7 +108,8 @@ def _check_database(settings: Settings | None) -> Finding:
 
 
 def _is_in_wal(path: Path) -> bool:
-    """Reads the file's header (sqlite.org/fileformat2.html, 1.3.3): asking SQLite would leave files beside it."""
+    """Reads the file's header (sqlite.org/fileformat2.html, 1.3.3), as opening it with SQLite would create files
+    beside it."""
     try:
         with path.open("rb") as file:
             return file.read(19)[18:] == b"\x02"
@@ -120,9 +127,7 @@ def _check_slack(settings: Settings) -> Iterator[Finding]:
         answer = client.auth_test()
     except SlackApiError as error:
         if error.response.status_code != 200:
-            text = (
-                f"is unwell: {slack.api_url} answers with HTTP {error.response.status_code}. Try again later"
-            )
+            text = f"{slack.api_url} answers with HTTP {error.response.status_code}. Try again later"
             yield Finding(False, "Slack", text)
             return
         yield Finding(
@@ -141,40 +146,46 @@ def _check_slack(settings: Settings) -> Iterator[Finding]:
 
 
 def _check_policy_ids(policy: Policy, directory: SlackDirectory) -> Iterator[Finding]:
-    """Checks the people and groups that the policy names: if one is a guest or gone, a plan may wait in vain."""
+    """Checks the people and groups that the policy names: a plan can wait in vain for a person who is a guest or
+    gone."""
     named = [policy.who[rule] for rule in sorted(policy.who)]
     users = {user for each in named for user in each.users}
     groups = {group for each in named for group in each.groups}
     wrong = [user for user in sorted(users) if not ((person := directory.person(user)) and person.is_member)]
     gone = [group for group in sorted(groups) if directory.members(group) is None]
     if wrong:
-        cure = "so the rules that name them let nobody do anything; fix them in finetune.toml"
-        yield Finding(False, "policy", f"no full members of this workspace: {', '.join(wrong)}; {cure}")
+        cure = "the rules that name them have no effect; correct the ids in finetune.toml"
+        yield Finding(False, "policy", f"not full members of this workspace: {', '.join(wrong)}; {cure}")
     if gone:
         cure = "the group is disabled, its id is wrong, or the app lacks usergroups:read"
-        yield Finding(False, "policy", f"Slack tells nobody of the groups {', '.join(gone)}: {cure}")
+        yield Finding(False, "policy", f"can't read the members of the groups {', '.join(gone)}: {cure}")
     if not wrong and not gone:
-        yield Finding(True, "policy", f"users named: {len(users)}, groups: {len(groups)}, all known to Slack")
+        yield Finding(
+            True,
+            "policy",
+            f"names {pluralize(len(users), 'user')} and {pluralize(len(groups), 'group')}, all known to Slack",
+        )
 
 
 def _check_clock(text: str, asked_at: float, answered_at: float) -> Finding:
-    """Compares our clock with Slack's Date header, which has whole seconds, from between question and answer."""
+    """Compares this machine's clock with Slack's Date header `text`, which has whole seconds. The request was sent at
+    `asked_at` and answered at `answered_at` (unix seconds)."""
     try:
         there = parsedate_to_datetime(text).timestamp()
     except ValueError:
-        return Finding(True, "clock", "Slack sent no time")
+        return Finding(True, "clock", "not checked, as Slack sent no time")
     behind, ahead = there - answered_at, asked_at - (there + 1)
     skew = max(behind, ahead, 0.0)
     if skew <= MOST_SKEW_S:
         return Finding(True, "clock", "agrees with Slack's")
     way = "behind" if behind > ahead else "ahead of"
-    cure = "let the network set it: timedatectl set-ntp true. Beyond 300 s Slack's requests are refused"
+    cure = "let the network set it: timedatectl set-ntp true. Beyond 300 s, Slack's requests are refused"
     return Finding(False, "clock", f"is {skew:.0f} s {way} Slack's: {cure}")
 
 
 def _check_scopes(names: frozenset[str]) -> Finding:
     if not names:
-        return Finding(True, "scopes", "not told by this workspace")
+        return Finding(True, "scopes", "not checked, as this workspace doesn't report them")
     missing = SCOPES - names
     if missing:
         return Finding(
@@ -182,13 +193,15 @@ def _check_scopes(names: frozenset[str]) -> Finding:
         )
     if names >= {"channels:history", "groups:history", "im:history"}:
         return Finding(
-            True, "scopes", "all granted; a message whose answer gets lost is looked for, not sent again"
+            True,
+            "scopes",
+            "all granted; if Slack's answer to a message is lost, the bot finds the message and doesn't repeat it",
         )
     return Finding(True, "scopes", "all granted")
 
 
 def _check_blocks(client: WebClient, form: Blocks) -> Finding:
-    """Lets Slack judge each kind of block that cards are made of, in the form that they are sent in."""
+    """Lets Slack validate a sample of every kind of block that cards use, in the form in which the bot sends them."""
     sample = sample_card()
     blocks = sample.newest if form == "newest" else sample.blocks
     classic = 'blocks = "classic" in finetune.toml under [slack]'
@@ -203,16 +216,14 @@ def _check_blocks(client: WebClient, form: Blocks) -> Finding:
             cure = f"set {classic}" if form == "newest" else "update the bot"
             return Finding(False, "blocks", f"Slack refuses {refused or 'a card'}: {cure}")
         text = f"not checked, as Slack answers {answer.get('error')}"
-        return Finding(
-            True, "blocks", f"{text}; where tables or charts are missing from cards, set {classic}"
-        )
+        return Finding(True, "blocks", f"{text}; if cards lack their tables or charts, set {classic}")
     except (URLError, OSError) as error:
         return Finding(True, "blocks", f"not checked: {error}")
-    return Finding(True, "blocks", f"Slack takes all that cards are made of, {form} form")
+    return Finding(True, "blocks", f"Slack accepts every block that cards use, in the {form} form")
 
 
 def _block_type_at(blocks: Sequence[Block], fault: Mapping[str, Any]) -> str:
-    """Returns the type of the block that a fault's JSON pointer leads to."""
+    """Returns the type of the block that a fault's JSON pointer names."""
     number = str(fault.get("pointer", "")).removeprefix("/blocks").split("/")[1:2]
     return str(blocks[int(number[0])]["type"]) if number and number[0].isdigit() else "a card"
 
@@ -223,21 +234,25 @@ def _check_approvers_and_budget(settings: Settings) -> Iterator[Finding]:
         cure = 'name them in finetune.toml: [people] approvers = ["U…"]; until then nothing can be trained'
         yield Finding(False, "approvers", f"nobody: {cure}")
     else:
-        count = "any member" if named.anyone else f"{len(named.users) + len(named.groups)} people or groups"
+        count = (
+            "any member"
+            if named.anyone
+            else pluralize(len(named.users) + len(named.groups), "person or group", "people or groups")
+        )
         most = tiers[-1].up_to_micros
-        limit = "" if most is None else f", nothing dearer than {usd_micros(most)}"
+        limit = "" if most is None else f"; runs above {usd_micros(most)} are refused"
         needed = " or ".join(str(value) for value in sorted({tier.approvers for tier in tiers}))
         yield Finding(True, "approvers", f"{count}, {needed} needed for a run{limit}")
     budget = settings.budget.monthly_usd
     yield Finding(
         True,
         "budget",
-        f"${budget} a month" if budget else "none is set: only runs that cost nothing can start",
+        f"${budget} a month" if budget else "none: only runs that cost nothing can start",
     )
 
 
 def _check_trainers(settings: Settings) -> Iterator[Finding]:
-    """All at once: one that is not there keeps its asker waiting for some seconds."""
+    """Asks all trainers at once, as one that doesn't answer takes seconds to time out."""
     with ThreadPoolExecutor() as asking:
         yield from filter(None, asking.map(partial(_check_trainer, settings), settings.providers))
 
@@ -252,29 +267,31 @@ def _check_trainer(settings: Settings, row: ProviderRow) -> Finding | None:
         with open_trainer(row.provider, key) as trainer:
             refused = trainer.probe()
     except TrainerError as error:
-        # nobody has to run one on this machine that only answers
+        # a keyless provider that only answers questions, like Ollama, need not be running
         is_missed = row.trains or row.provider.key_env is not None
         return Finding(False, row.title, str(error)) if is_missed else None
-    # some that only answer list no models for a key
+    # some providers that only answer questions refuse to list their models
     if refused and (row.trains or refused.status in (401, 403)):
         return Finding(False, row.title, str(refused))
     if not row.trains:
-        return Finding(True, row.title, "answers questions; it trains nothing")
-    closing = f"; takes new jobs until {row.closes}" if row.closes else ""
-    return Finding(True, row.title, f"answers, nothing speaks against training there so far{closing}")
+        return Finding(True, row.title, "answers; for asking models only, not for training")
+    closing = f"; accepts new jobs until {row.closes}" if row.closes else ""
+    return Finding(True, row.title, f"answers, and reports nothing that prevents training there{closing}")
 
 
 def _check_prices(settings: Settings, today: date) -> Iterator[Finding]:
-    """Checks the prices and ends that somebody wrote, and those that a training here needs."""
+    """Reports models in finetune.toml that have ended, and models that can be trained but have no complete price."""
     for own in settings.prices:
         if own.has_ended(today):
-            cure = f'correct `ends` in finetune.toml under [prices."{own.model}"], or take the model out'
-            yield Finding(False, "prices", f"{own.model} ended on {own.ends}, by your own word: {cure}")
+            cure = f'correct `ends` under [prices."{own.model}"], or remove the model'
+            yield Finding(False, "prices", f"{own.model} ended on {own.ends}, says finetune.toml: {cure}")
     for row in settings.providers:
         if row.trains and find_key(os.environ, row.provider):
             tuned = [tuned_price(row, model) for model in row.models if not model.has_ended(today)]
             for price in filter(missing_keys, tuned):
-                yield Finding(False, "prices", f"{price.model} has no whole price: {where_to_add(price)}")
+                yield Finding(
+                    False, "prices", f"the price of {price.model} is incomplete: {where_to_add(price)}"
+                )
 
 
 def _check_own_trainer(settings: Settings) -> Finding:
@@ -282,20 +299,24 @@ def _check_own_trainer(settings: Settings) -> Finding:
         rows = [row for row in settings.providers if row.trains and not row.is_started_by_us]
         others = [row.title for row in rows if find_key(os.environ, row.provider)]
         text = f"not installed ({', '.join(missing)} missing): pip install '.[local]' in a checkout"
-        return Finding(bool(others), "own trainer", f"{text}; {others[0]} needs none" if others else text)
+        return Finding(
+            bool(others), "own trainer", f"{text}; not needed to train at {others[0]}" if others else text
+        )
     if not settings.trainer.models:
         return Finding(
             False, "own trainer", 'no base model: [trainer.models] NAME = "folder or hub id" in finetune.toml'
         )
     for name, source in settings.trainer.models.items():
         if why := why_no_base(source):
-            return Finding(False, "own trainer", f"doesn't start: [trainer.models] {name}: {why}")
-    return Finding(True, "own trainer", f"starts with {', '.join(settings.trainer.models)}")
+            return Finding(False, "own trainer", f"can't start: [trainer.models] {name}: {why}")
+    return Finding(True, "own trainer", f"can start, with {', '.join(settings.trainer.models)}")
 
 
 def _check_encoder(settings: Settings) -> Finding:
     if is_of_hub(settings.encoder):
-        return Finding(True, "encoder", f"{settings.encoder} of the hub, fetched when it is first measured")
+        return Finding(
+            True, "encoder", f"{settings.encoder} from the hub, downloaded at the first measurement"
+        )
     try:
         files = find_encoder(settings.encoder)
     except EncoderError as error:
@@ -319,10 +340,11 @@ def _check_disk(settings: Settings) -> Finding:
 
 
 def _check_private_files(settings: Settings) -> Iterator[Finding]:
-    """Checks the permissions of what holds customers' words or secrets."""
+    """Checks the permissions of everything that holds customers' data or secrets."""
     trainer = settings.data / "trainer"
     for path, mode in ((settings.data, 0o700), (Path(".env"), 0o600), (trainer / "trainer.key", 0o600)):
-        if path.exists():
+        # Path.exists raises PermissionError in a folder that this user can't enter
+        if os.access(path.parent, os.X_OK) and path.exists():
             yield _check_permissions(path, mode)
 
 
@@ -330,20 +352,20 @@ def _check_permissions(path: Path, mode: int) -> Finding:
     result = path.stat()
     if result.st_uid != os.geteuid():
         cure = f"run the bot as its owner, or: chown -R $(id -un) {path}"
-        return Finding(
-            False, "permissions", f"{path} belongs to user {result.st_uid}, not to this one: {cure}"
-        )
+        return Finding(False, "permissions", f"{path} belongs to user {result.st_uid}, not to you: {cure}")
     now = stat.S_IMODE(result.st_mode)
     if now & 0o077:
-        return Finding(False, "permissions", f"others may use {path} ({now:o}): chmod {mode:o} {path}")
-    return Finding(True, "permissions", f"{path} is for its owner alone")
+        return Finding(
+            False, "permissions", f"other users can access {path} ({now:o}): chmod {mode:o} {path}"
+        )
+    return Finding(True, "permissions", f"only its owner can access {path}")
 
 
 def _check_bot(settings: Settings) -> Finding:
     age = seconds_since_tick(settings.data, time.time())
     if age is None:
-        return Finding(True, "bot", "none runs on this data")
+        return Finding(True, "bot", "not running")
     if age > LEAST_WATCHDOG_S:
-        cure = "start it again, and see its log for what it was doing"
-        return Finding(False, "bot", f"runs, but took no step for {age:.0f} s: {cure}")
-    return Finding(True, "bot", f"runs, its last step was {age:.0f} s ago")
+        cure = "restart it, and look in its log for what it was doing"
+        return Finding(False, "bot", f"running, but took no step for {age:.0f} s: {cure}")
+    return Finding(True, "bot", f"running, last step {age:.0f} s ago")

@@ -1,4 +1,5 @@
-"""Our own trainer as a child of `finetune run`: started on loopback, restarted when it dies, stopped with the bot."""
+"""Our own trainer as a child process of `finetune run`: started on loopback, restarted when it dies, stopped with the
+bot."""
 
 from __future__ import annotations
 
@@ -20,7 +21,7 @@ from trainers.host import trainer_environment
 
 RESTART_PAUSES_S = (1, 2, 5, 15, 60)
 GRACE_S = 10
-READ_S = 2.0  # a grandchild may hold the pipe open for longer
+READ_S = 2.0  # a grandchild may keep the pipe open for longer
 KEY_VARIABLE = "FINETUNE_TRAINER_KEY"
 
 log = logging.getLogger(__name__)
@@ -28,8 +29,8 @@ log = logging.getLogger(__name__)
 
 @dataclass
 class EmbeddedTrainer:
-    """`models`: name → folder or hub id. `port` 0 takes a free one. `arguments`: more of its command line.
-    `environment`: as it was when this object was made. Its output goes to `data`/trainer.log, which is rotated."""
+    """`models` are folders or hub ids by name. `port` 0 chooses a free port. `arguments` are added to the command line.
+    `environment` is captured when this object is made. The output goes to `data`/trainer.log, which is rotated."""
 
     data: Path
     models: Mapping[str, str]
@@ -54,7 +55,7 @@ class EmbeddedTrainer:
 
     @property
     def key(self) -> str:
-        """Created at first use, readable by us alone."""
+        """The trainer's API key; created at first use in a file that only this user can read."""
         path = self.data / "trainer.key"
         if not path.exists():
             self.data.mkdir(parents=True, exist_ok=True)
@@ -70,7 +71,7 @@ class EmbeddedTrainer:
         threading.Thread(target=self._keep_alive, name="embedded-trainer", daemon=True).start()
 
     def stop(self) -> None:
-        with self._lock:  # no new child is started from here on
+        with self._lock:  # from here on no new child is started
             self._stopping.set()
         if self._child is None:
             return
@@ -94,13 +95,19 @@ class EmbeddedTrainer:
                 return
             pause = RESTART_PAUSES_S[min(deaths, len(RESTART_PAUSES_S) - 1)]
             log.error(
-                "the trainer ended with code %s: %s; again in %s s", code, self._read_last_line(), pause
+                "the trainer ended with code %s: %s; restarting it in %s s",
+                code,
+                self._read_last_line(),
+                pause,
             )
             deaths += 1
             self._stopping.wait(pause)
             with self._lock:
                 if not self._stopping.is_set():
-                    self._child = self._spawn()
+                    try:
+                        self._child = self._spawn()
+                    except OSError as error:  # no process or no memory now: the next round tries again
+                        log.error("the trainer could not be started: %s", error)
 
     def _spawn(self) -> subprocess.Popen[bytes]:
         models = [part for name, where in self.models.items() for part in ("--model", f"{name}={where}")]
@@ -112,8 +119,8 @@ class EmbeddedTrainer:
                 *self.arguments,
                 "--exit-with-parent",
             ],
-            stdin=subprocess.PIPE,  # closed by our death, which ends the child
-            stdout=subprocess.PIPE,  # not the file itself: nobody can rotate what a child holds open
+            stdin=subprocess.PIPE,  # if this process dies, the pipe closes and the child ends
+            stdout=subprocess.PIPE,  # not the log file itself, which could not be rotated while the child has it open
             stderr=subprocess.STDOUT,
             env={**self.environment, KEY_VARIABLE: self.key},
         )
@@ -122,7 +129,8 @@ class EmbeddedTrainer:
         return child
 
     def _copy_output(self, child: subprocess.Popen[bytes]) -> None:
-        """Until the child has ended. On a full disk lines are lost (`handle` raises nothing) and the child goes on."""
+        """Copies the child's output to the log until it ends. On a full disk lines are lost (`handle` raises nothing),
+        and the child goes on."""
         assert child.stdout is not None  # noqa: S101 - a pipe
         with child.stdout:
             for line in child.stdout:
@@ -133,17 +141,17 @@ class EmbeddedTrainer:
     def _read_last_line(self) -> str:
         if self._reader is not None:
             self._reader.join(READ_S)
-        return logs.words(self._last_line) if self._last_line else "it said nothing"
+        return logs.words(self._last_line) if self._last_line else "it printed nothing"
 
 
 def missing_packages() -> tuple[str, ...]:
-    """Returns what our own trainer needs and this installation lacks, which came without the extra 'local' then."""
+    """Returns the packages of the extra 'local' that our own trainer needs and that are not installed."""
     needed = ("torch", "transformers", "peft", "datasets", "starlette", "uvicorn")
     return tuple(name for name in needed if find_spec(name) is None)
 
 
 def with_trainer_address(settings: Settings, embedded: EmbeddedTrainer) -> Settings:
-    """Puts the trainer's port into its providers' rows."""
+    """Returns the settings with the trainer's address in the rows of the providers that it serves."""
     rows = tuple(row.at(embedded.base_url) if row.is_started_by_us else row for row in settings.providers)
     return replace(settings, providers=rows)
 

@@ -96,13 +96,13 @@ def test_an_installation_in_order(here: Installation) -> None:
     assert all(finding.is_ok for what, finding in findings.items() if what != "disk"), findings
     assert findings["Slack"].text == "signed in to Emulator as finetune"
     assert findings["scopes"].text == "all granted"
-    assert findings["blocks"].text == "Slack takes all that cards are made of, newest form"
+    assert findings["blocks"].text == "Slack accepts every block that cards use, in the newest form"
     assert findings["approvers"].text == "2 people or groups, 2 needed for a run"
     assert findings["budget"].text == "$200 a month"
-    assert findings["own trainer"].text == "starts with tiny"
+    assert findings["own trainer"].text == "can start, with tiny"
     assert "journal " in findings["SQLite"].text
     assert findings["clock"].text == "agrees with Slack's"
-    assert findings["bot"].text == "none runs on this data"
+    assert findings["bot"].text == "not running"
 
 
 def test_it_says_that_lost_messages_are_looked_for_where_a_team_gave_the_right(
@@ -112,7 +112,10 @@ def test_it_says_that_lost_messages_are_looked_for_where_a_team_gave_the_right(
     monkeypatch.chdir(tmp_path)
     with SlackEmulator(groups={"S1": ("U0BEN",)}, scopes=ALL_SCOPES | history) as slack:
         said = Installation(tmp_path, slack, monkeypatch)["scopes"].text
-    assert said == "all granted; a message whose answer gets lost is looked for, not sent again"
+    assert (
+        said
+        == "all granted; if Slack's answer to a message is lost, the bot finds the message and doesn't repeat it"
+    )
 
 
 def test_blocks_that_slack_refuses_are_named_with_the_setting_that_falls_back(
@@ -123,11 +126,13 @@ def test_blocks_that_slack_refuses_are_named_with_the_setting_that_falls_back(
     said = here["blocks"]
     assert not said.is_ok and 'refuses data_table, plan: set blocks = "classic"' in said.text
     here.settings(("[slack]", '[slack]\nblocks = "classic"'))
-    assert here["blocks"] == Finding(True, "blocks", "Slack takes all that cards are made of, classic form")
+    assert here["blocks"] == Finding(
+        True, "blocks", "Slack accepts every block that cards use, in the classic form"
+    )
     here.settings()
     here.slack.fail("blocks.validate", refused("unknown_method"))
     unjudged = here["blocks"]
-    assert unjudged.is_ok and "unknown_method; where tables" in unjudged.text
+    assert unjudged.is_ok and "unknown_method; if cards lack their tables" in unjudged.text
 
 
 def test_every_block_is_in_the_sample_that_slack_judges() -> None:
@@ -159,9 +164,9 @@ def test_a_damaged_database_is_a_problem_with_its_cure(here: Installation) -> No
 
 
 def test_whom_the_policy_names_and_slack_knows_not_is_said(here: Installation) -> None:
-    assert here["policy"].text == "users named: 1, groups: 1, all known to Slack"
+    assert here["policy"].text == "names 1 user and 1 group, all known to Slack"
     here.slack.become("U0BEN", "guest")
-    assert "no full members of this workspace: U0BEN" in here["policy"].text
+    assert "not full members of this workspace: U0BEN" in here["policy"].text
     here.settings(('["U0BEN"]', '["U0ANA"]'), ('["S1"]', '["S2"]'))
     assert not here["policy"].is_ok and "groups S2: the group is disabled" in here["policy"].text
 
@@ -253,7 +258,7 @@ def test_without_the_extra_local_hosted_training_is_well_and_no_trainer_is_start
     assert "torch missing): pip install '.[local]'" in here["own trainer"].text
     here.environment(OPENAI_API_KEY="key")
     assert here["own trainer"].is_ok
-    assert here["own trainer"].text.endswith("; OpenAI needs none")
+    assert here["own trainer"].text.endswith("; not needed to train at OpenAI")
     assert _open_embedded_trainer(load_settings(os.environ, here.folder / "finetune.toml")) is None
 
 
@@ -271,8 +276,8 @@ def test_a_provider_with_a_key_is_asked_and_one_without_is_not(here: Installatio
         here.environment(OPENAI_API_KEY=company.key)
         finding = here["OpenAI"]
         assert finding.is_ok, finding
-        assert finding.text.startswith("answers, nothing speaks against training there so far")
-        assert "takes new jobs until 2027-01-06" in finding.text
+        assert finding.text.startswith("answers, and reports nothing that prevents training there")
+        assert "accepts new jobs until 2027-01-06" in finding.text
         assert {seen.route.split()[0] for seen in company.requests} == {"GET"}
 
 
@@ -309,7 +314,7 @@ def test_a_clock_that_is_wrong_is_said_with_its_cure(here_s: float, said: str) -
 
 def test_a_slow_answer_is_no_wrong_clock() -> None:
     assert _check_clock(formatdate(1_000_000, usegmt=True), 1_000_000 - 40, 1_000_000 + 40).is_ok
-    assert _check_clock("", 0, 0).text == "Slack sent no time"
+    assert _check_clock("", 0, 0).text == "not checked, as Slack sent no time"
 
 
 def test_what_others_may_read_is_said_with_the_command_that_mends_it(here: Installation) -> None:
@@ -318,20 +323,37 @@ def test_what_others_may_read_is_said_with_the_command_that_mends_it(here: Insta
     (here.folder / "data").mkdir(mode=0o700)
     found = [finding for finding in examine() if finding.subject == "permissions"]
     assert [finding.is_ok for finding in found] == [True, False]
-    assert found[1].text == "others may use .env (644): chmod 600 .env"
+    assert found[1].text == "other users can access .env (644): chmod 600 .env"
     (here.folder / ".env").chmod(0o600)
     assert all(finding.is_ok for finding in examine() if finding.subject == "permissions")
+
+
+def test_a_data_folder_of_another_user_is_a_problem_and_the_rest_is_checked(
+    here: Installation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (here.folder / "data").mkdir()
+    stat = Path.stat
+
+    def refuse(path: Path, *, follow_symlinks: bool = True) -> os.stat_result:
+        if "data" in path.parts[:-1]:
+            raise PermissionError(13, "Permission denied", str(path))
+        return stat(path, follow_symlinks=follow_symlinks)
+
+    monkeypatch.setattr(Path, "stat", refuse)
+    monkeypatch.setattr(os, "access", lambda path, mode: "data" not in Path(path).parts)
+    assert "can't be read by this user" in here["SQLite"].text
+    assert here["approvers"].is_ok
 
 
 def test_a_bot_that_runs_is_seen_by_its_heartbeat(here: Installation) -> None:
     (here.folder / "data").mkdir()
     beat = here.folder / "data" / "heartbeat"
     beat.write_text(f"{os.getpid()}\n")
-    assert re.match(r"runs, its last step was \d s ago", here["bot"].text)
+    assert re.match(r"running, last step \d s ago", here["bot"].text)
     os.utime(beat, (time.time() - 90, time.time() - 90))
     finding = here["bot"]
     assert not finding.is_ok
-    assert re.match(r"runs, but took no step for (89|9\d) s: start it again", finding.text)
+    assert re.match(r"running, but took no step for (89|9\d) s: restart it", finding.text)
 
 
 @pytest.mark.skipif(not wal_is_safe(sqlite_version()), reason="the journal is never WAL here")
@@ -343,7 +365,7 @@ def test_a_database_in_wal_under_a_version_that_can_corrupt_it_is_a_problem(
     monkeypatch.setattr("bot.doctor.sqlite_version", lambda: (3, 46, 1))
     finding = here["SQLite"]
     assert not finding.is_ok
-    assert "can corrupt a database in WAL, and this one is" in finding.text
+    assert "can corrupt a WAL database, and this one uses WAL" in finding.text
 
 
 def test_the_folders_of_a_new_bot_are_for_its_owner_alone(make_world: Callable[[Rules], World]) -> None:

@@ -97,6 +97,23 @@ def test_after_a_kill_it_is_up_again_at_the_same_address_with_the_same_key(
     assert "the trainer ended with code -9" in caplog.text
 
 
+def test_a_restart_that_the_system_refuses_is_tried_again(
+    trainer: EmbeddedTrainer, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    wait_for(trainer)
+    first, spawn, refusals = child(trainer), trainer._spawn, [BlockingIOError(11, "no more processes")]
+
+    def refuse_once() -> subprocess.Popen[bytes]:
+        if refusals:
+            raise refusals.pop()
+        return spawn()
+
+    monkeypatch.setattr(trainer, "_spawn", refuse_once)
+    os.kill(first, signal.SIGKILL)
+    wait_until(lambda: child(trainer) != first, "the second child")
+    assert "the trainer could not be started" in caplog.text
+
+
 def test_stop_ends_it_for_good(trainer: EmbeddedTrainer) -> None:
     wait_for(trainer)
     pid = child(trainer)
@@ -112,7 +129,7 @@ def test_stop_ends_it_for_good(trainer: EmbeddedTrainer) -> None:
 def test_why_it_ended_is_in_the_log(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     trainer = EmbeddedTrainer(tmp_path / "trainer", {"tiny": str(tmp_path / "nowhere")})
     trainer.start()
-    wait_until(lambda: "again in 1 s" in caplog.text, "the message", seconds=START_S)
+    wait_until(lambda: "restarting it in 1 s" in caplog.text, "the message", seconds=START_S)
     trainer.stop()
     assert re.search(r"ended with code 2: trainer: model tiny: there is no folder \S+nowhere", caplog.text)
 
