@@ -1,4 +1,4 @@
-"""`python -m bot …` is `finetune …`."""
+"""Makes `python -m bot …` the same as `finetune …`."""
 
 from bot.cli import main
 

@@ -1,4 +1,4 @@
-"""The composition root: the only place that builds objects, and the service's life from start to stop."""
+"""The composition root: builds every object of the running app, then starts and stops them."""
 
 from __future__ import annotations
 
@@ -39,9 +39,9 @@ from trainers.deployments.port import Deployments
 from trainers.dialects import open_trainer
 
 GRACE_S = 5.0
-OLD_TASK_S = 3600.0  # of a worker's task, which is ended after half of that
+OLD_TASK_S = 3600.0  # a worker's task is ended after half of this
 CONNECT_AGAIN_S = 10.0
-HTTP_STEP = "door"  # as /healthz names it
+HTTP_STEP = "door"  # its name in /healthz
 LISTENER_THREADS = 32  # Bolt's default of 5 collapses under a few slow listeners
 
 log = logging.getLogger(__name__)
@@ -50,8 +50,9 @@ log = logging.getLogger(__name__)
 class Service:
     """Everything that `finetune run` runs. Build it, `start` it, `stop` it; `app` is the Bolt app.
 
-    Anyone who opens `connection` alone, without `start`, gets no ticks and makes them: `reconcile(service.context)`,
-    `service.notices.send_due()`. `steady` counts seconds that pass, whatever becomes of `clock`.
+    Without `start` there are no ticks: a caller that only opens `connection` makes them itself, with
+    `reconcile(service.context)` and `service.notices.send_due()`. `clock` gives unix seconds; `steady` is a monotonic
+    clock.
     """
 
     def __init__(
@@ -63,7 +64,7 @@ class Service:
         workers: WorkerPool | None = None,
         threads: type[ProviderThreads] = ProviderThreads,
     ) -> None:
-        self.store = Store(settings.database)  # first: from here on what is made is for its owner alone
+        self.store = Store(settings.database)  # first: it sets the umask, so later files are private too
         settings.files.mkdir(parents=True, exist_ok=True)
         self.embedded = _open_embedded_trainer(settings)
         self.settings = with_trainer_address(settings, self.embedded) if self.embedded else settings
@@ -115,7 +116,6 @@ class Service:
         clock: Callable[[], float],
         steady: Callable[[], float] | None,
     ) -> AppContext:
-        """Builds what the services work with."""
         slack = self.settings.slack
         trainers = build_trainers(self.settings, self.embedded)
         steady = steady or (time.monotonic if clock is time.time else clock)
@@ -136,16 +136,16 @@ class Service:
 
     def _send(self) -> None:
         self.notices.send_due()
-        if person := self.homes.next_outdated():  # in a thread, where its look-ups hold up no message
+        if person := self.homes.next_outdated():  # in a thread, so that its look-ups don't delay messages
             self.threads.begin("App Homes", partial(self.homes.redraw, person))
 
     @property
     def address(self) -> str:
-        """Where Slack reaches us, in words."""
+        """Where Slack reaches the app, for people."""
         return self.connection.address
 
     def _list_troubles(self) -> Mapping[str, str]:
-        """What is wrong and shows in no tick."""
+        """Returns problems that the ticks don't show, by subject."""
         troubles = dict(self.context.troubles)
         if self.notices.locked_out:
             troubles["token"] = self.notices.locked_out
@@ -166,7 +166,7 @@ class Service:
         self.connection.open()
 
     def stop(self) -> None:
-        """No new work is taken, the ticks under way end, then the rest closes."""
+        """Takes no new work, waits for the ticks under way, then closes everything."""
         self.connection.close()
         self._listener_threads.shutdown()
         self.watcher.stop()
@@ -186,7 +186,7 @@ class Service:
 
 
 def build_trainers(settings: Settings, embedded: EmbeddedTrainer | None) -> Mapping[str, Trainer]:
-    """A client for every provider whose key is there, or that needs none."""
+    """Opens a client for every provider whose key is set, or that needs none."""
     trainers = {}
     for row in settings.providers:
         key = find_key(os.environ, row.provider)
@@ -198,18 +198,22 @@ def build_trainers(settings: Settings, embedded: EmbeddedTrainer | None) -> Mapp
 
 
 def build_deployments(settings: Settings) -> Mapping[str, Deployments]:
-    """Opens every provider where models run by the hour and whose key is there."""
+    """Opens a client for every provider that runs models by the hour and whose key is set."""
     keys = ((row, find_key(os.environ, row.provider)) for row in settings.providers)
     opened = {row.name: open_deployments(row.provider, key) for row, key in keys if key}
     return {name: deployments for name, deployments in opened.items() if deployments}
 
 
 def _open_embedded_trainer(settings: Settings) -> EmbeddedTrainer | None:
-    """Our own trainer, unless the settings give the local row an address of its own."""
+    """Returns our own trainer, not started yet. None if the settings name another address for it, or if its packages
+    are not installed."""
     if not any(row.is_started_by_us for row in settings.providers):
         return None
     if missing := missing_packages():
-        log.warning("our own trainer isn't started: %s missing, the extra 'local'", ", ".join(missing))
+        log.warning(
+            "not starting our own trainer: the extra 'local' is not installed (%s missing)",
+            ", ".join(missing),
+        )
         return None
     trainer = settings.trainer
     data = settings.data / "trainer"
@@ -222,8 +226,8 @@ def _slack_client(slack: SlackSettings, timeout_s: int = 15) -> WebClient:
 
 
 def _sign_in(slack: WebClient) -> SlackResponse | None:
-    """Returns None if Slack doesn't answer: what runs is followed all the same, and Slack is asked again when it is
-    needed. Raises SlackApiError where it refuses the token."""
+    """Returns Slack's answer to auth.test, None if Slack can't be reached: running jobs are still followed, and Slack
+    is asked again when needed. Raises SlackApiError if Slack refuses the token."""
     try:
         return slack.auth_test()
     except SlackApiError as error:
@@ -231,12 +235,12 @@ def _sign_in(slack: WebClient) -> SlackResponse | None:
             raise
     except NO_ANSWER:
         pass
-    log.error("signing in to Slack: no answer; going on without, and asking again when it is needed")
+    log.error("signing in to Slack: no answer; starting without it, and trying again later")
     return None
 
 
 def _is_unavailable(error: SlackApiError) -> bool:
-    """Returns whether Slack is unwell, rather than refusing us."""
+    """True if Slack is having trouble, rather than refusing the app."""
     return error.response.status_code >= 500 or error.response.get("error") in PASSING
 
 
@@ -244,18 +248,18 @@ def _build_bolt_app(
     slack: SlackSettings, listening: ThreadPoolExecutor, signed_in: SlackResponse | None
 ) -> App:
     client, is_known = _slack_client(slack), signed_in is not None
-    if signed_in is not None:  # Bolt would ask again, and end the bot where Slack doesn't answer this time
+    if signed_in is not None:  # Bolt would call auth.test again, and end the bot if that call fails
         client.auth_test = lambda **_: signed_in  # type: ignore[method-assign]
     bolts = logging.getLogger("slack_bolt")
-    bolts.setLevel(logging.WARNING)  # at INFO it logs rejected bodies, at DEBUG each answer
+    bolts.setLevel(logging.WARNING)  # at INFO it logs rejected bodies, at DEBUG every response
     bolts.addFilter(_is_news)
     return App(
-        name="finetune",  # without it Bolt looks for the caller's file: a quarter of a second
-        logger=bolts,  # without it Bolt's loggers take the root's level
+        name="finetune",  # without it Bolt searches for the caller's file, which takes 0.25 s
+        logger=bolts,  # without it Bolt's loggers take the root logger's level
         client=client,
-        token_verification_enabled=is_known,  # else at the first delivery: Bolt would end the bot
+        token_verification_enabled=is_known,  # while Slack is away, Bolt's own check would end the bot
         signing_secret=slack.signing_secret or "unused in socket mode",
-        request_verification_enabled=False,  # HTTP mode's front does it, before anything is parsed
+        request_verification_enabled=False,  # bot/slack/http.py does it before anything is parsed
         ignoring_self_events_enabled=True,
         listener_executor=listening,
         process_before_response=False,
@@ -263,18 +267,18 @@ def _build_bolt_app(
 
 
 def _is_news(record: logging.LogRecord) -> bool:
-    """Bolt finds SLACK_BOT_TOKEN in the environment by itself, and warns that the client which we give has one."""
+    """Drops Bolt's warning that our client already has a token: Bolt also finds SLACK_BOT_TOKEN in the environment."""
     return record.getMessage() != warning_client_prioritized_and_token_skipped()
 
 
 class _Connection:
-    """How Slack's deliveries come in."""
+    """How Slack's deliveries reach the app."""
 
     address = ""
 
     @property
     def is_connected(self) -> bool:
-        """Whether a delivery would arrive now."""
+        """True if a delivery would arrive now."""
         raise NotImplementedError
 
     def open(self) -> None:
@@ -286,7 +290,7 @@ class _Connection:
 
 class _SocketConnection(_Connection):
     def __init__(self, app: App, slack: SlackSettings) -> None:
-        # this adapter reconnects in 2 s; the builtin one took 55 s
+        # this adapter reconnects in 2 s; Bolt's built-in one took 55 s
         from slack_bolt.adapter.socket_mode.websocket_client import SocketModeHandler
 
         self.address = "Slack over Socket Mode"
@@ -298,7 +302,7 @@ class _SocketConnection(_Connection):
         return bool(self._handler.client.is_connected())
 
     def open(self) -> None:
-        """Where Slack is away it is tried again, while all else goes on: /healthz says that nothing arrives."""
+        """Connects. If Slack can't be reached, keeps trying in the background; /healthz reports it meanwhile."""
         if not self._connects():
             threading.Thread(target=self._connect_later, name="socket", daemon=True).start()
 
@@ -330,7 +334,7 @@ class _HttpConnection(_Connection):
 
         try:
             self._server = new_server(checked_wsgi(app, slack.signing_secret), slack.host, slack.port)
-        except (OSError, ValueError) as error:  # waitress raises the latter for a host without an address
+        except (OSError, ValueError) as error:  # waitress raises ValueError if the host has no address
             taken = f"[slack] host = {slack.host!r}, port = {slack.port}: {error}. Choose others, or free the port."
             raise SettingsProblems((taken,)) from error
         self._make_room = make_room
@@ -347,8 +351,8 @@ class _HttpConnection(_Connection):
         self._thread.start()
 
     def _poll(self) -> None:
-        """As waitress' own `run`, which nobody can end from outside. Should it break, the bot is deaf, and the
-        watchdog ends it."""
+        """Does what waitress' own `run` does, which can't be stopped from outside. If this thread dies, the watchdog
+        ends the process, which would hear nothing more from Slack."""
         while not self._closing.is_set():
             self._watched_poll()
 
@@ -363,8 +367,8 @@ class _HttpConnection(_Connection):
         )
 
     def close(self) -> None:
-        """The requests under way are answered first. The sockets are closed once nobody polls them: a thread that
-        closed them itself took away the pipe by which it was woken, whose number may be another file's by then."""
+        """Answers the requests under way, then closes the sockets. That waits until the polling thread has ended: it is
+        woken through a pipe whose file descriptor, once closed, may already belong to another file."""
         self._server.task_dispatcher.shutdown()
         self._closing.set()
         self._server.pull_trigger()

@@ -1,6 +1,7 @@
-"""The options of commands, as click's types: each reads what a person typed into a value, or says what it would read.
+"""The types of the commands' options and arguments, for click: each turns what a person typed into a value, or explains
+what it expects.
 
-Slack's commands, the forms and the terminal use the same objects. Pure."""
+Slack's commands, the forms and the terminal share these objects. Pure: no I/O."""
 
 from __future__ import annotations
 
@@ -45,10 +46,11 @@ _Read = Callable[[str], object]
 
 
 class TextType(click.ParamType):  # type: ignore[type-arg]  # generic only in newer clicks than we ask for
-    """Reads text by a function that returns the value, or a `Misread` whose sentence does not name the option.
+    """Reads text with `read`, which returns the value or a `Misread`; the caller adds the option's name to its
+    sentence.
 
-    `missing` asks for an argument that nobody typed, `hint` follows the command's usage in an answer about it.
-    `takes_rest`: the value is all that is left of the line, spaces and `=` included."""
+    `missing` is the question to a person who left the argument out. `hint` follows the command's usage when the value
+    can't be read. With `takes_rest` the value is the rest of the line, including spaces and `=`."""
 
     def __init__(
         self, name: str, read: _Read = str, *, missing: str = "", hint: str = "", takes_rest: bool = False
@@ -58,7 +60,7 @@ class TextType(click.ParamType):  # type: ignore[type-arg]  # generic only in ne
         self._read = read
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        # click converts defaults too, which are values already
+        # click also converts defaults, which are already values
         result = self._read(value) if isinstance(value, str) else value
         if isinstance(result, Misread):
             self.fail(result.sentence, param, ctx)
@@ -66,18 +68,19 @@ class TextType(click.ParamType):  # type: ignore[type-arg]  # generic only in ne
 
 
 class HyperparameterType(TextType):
-    """Reads a hyperparameter within its limits (trainers/methods.py), where the method has it."""
+    """Reads a hyperparameter within its limits (trainers/methods.py). Refuses one that the chosen method doesn't
+    have."""
 
     def __init__(self, spec: Spec) -> None:
         super().__init__("|".join(spec.choices) or ("number" if spec.is_number else "text"))
         self._spec = spec
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Hyperparameter:
-        method = ctx.params["method"] if ctx else "supervised"  # read before, for it is eager
+        method = ctx.params["method"] if ctx else "supervised"  # already read: the option is eager
         if self._spec.name not in methods.specs(method):
             others = (name for name in methods.METHODS if self._spec.name in methods.specs(name))
             self.fail(f"it belongs to method={', '.join(others)}.", param, ctx)
-        spec = methods.specs(method)[self._spec.name]  # whose limits may be narrower than another method's
+        spec = methods.specs(method)[self._spec.name]  # limits may differ between methods
         try:
             return spec.parse(str(value))
         except ValueError:
@@ -88,14 +91,14 @@ class HyperparameterType(TextType):
 
 @dataclass(frozen=True)
 class Subject:
-    """What a number stands for: run 7, or measurement m3."""
+    """What a command is about: run 7, or measurement m3."""
 
     number: int
     is_measurement: bool = False
 
 
 def read_subject(text: str) -> Subject | Misread:
-    """7, #7, run-7 and 'run 7' are run 7; m3, M3, #m3 and 'measurement 3' are measurement 3."""
+    """Reads 7, #7, run-7 and 'run 7' as run 7; m3, M3, #m3 and 'measurement 3' as measurement 3."""
     if match := re.fullmatch(r"#?m(?:easurement)?[\s#-]*(\d{1,9})", text.strip().lower()):
         return Subject(int(match[1]), is_measurement=True)
     run = read_run(text)
@@ -105,7 +108,7 @@ def read_subject(text: str) -> Subject | Misread:
 def read_run(text: str) -> int | Misread:
     if match := re.fullmatch(r"(?:run)?[\s#-]*(\d{1,9})", text.strip().lower()):
         return int(match[1])
-    return Misread(f"`{shown(text)}` is not the number of a run. `/finetune runs` lists them.")
+    return Misread(f"`{shown(text)}` is not a run number. `/finetune runs` lists the runs.")
 
 
 def read_count(text: str) -> int | Misread:
@@ -113,7 +116,7 @@ def read_count(text: str) -> int | Misread:
 
     if re.fullmatch(r"\d{1,4}", text) and 1 <= int(text) <= MOST_ROWS:
         return int(text)
-    return Misread(f"“{shown(text)}” should be how many rows, from 1 to {MOST_ROWS}.")
+    return Misread(f"“{shown(text)}” should be a number of rows, from 1 to {MOST_ROWS}.")
 
 
 def read_day(text: str) -> date | Misread:
@@ -124,7 +127,7 @@ def read_day(text: str) -> date | Misread:
 
 
 def read_bar(text: str) -> float | Misread:
-    """A share: '90%', '90' and '0.9' are the same; '0.5%' is half a percent."""
+    """Reads a share in (0, 1): '90%', '90' and '0.9' are all 0.9; '0.5%' is 0.005."""
     match = re.fullmatch(r"([0-9]{0,2}(?:\.[0-9]{1,4})?)\s*(%?)", text)
     number = float(match[1] or 0) if match else 0.0
     share = number / 100 if match and (match[2] or number > 1) else number
@@ -134,7 +137,7 @@ def read_bar(text: str) -> float | Misread:
 
 
 def read_predict(text: str) -> tuple[int, ...] | Misread:
-    """Numbers of rows: '2000,5000'. In growing order, each once."""
+    """Reads numbers of rows, like '2000,5000'. Returns them sorted, without repetitions."""
     words = text.split(",")
     if len(words) > MOST_PREDICTED or not all(re.fullmatch(r"[1-9][0-9]{0,7}", word) for word in words):
         return Misread(
@@ -144,7 +147,7 @@ def read_predict(text: str) -> tuple[int, ...] | Misread:
 
 
 def read_rungs(text: str) -> tuple[RungName, ...] | Misread:
-    """'classical,zero-shot'. In the order of the ladder, each once."""
+    """Reads rungs, like 'classical,zero-shot'. Returns them in the ladder's order, without repetitions."""
     chosen = set()
     for word in filter(None, text.lower().split(",")):
         letters = re.sub(r"[-_]", "", word)
@@ -156,7 +159,7 @@ def read_rungs(text: str) -> tuple[RungName, ...] | Misread:
 
 
 def read_shots(text: str) -> int | Misread:
-    """'20', or 'auto', which is 0."""
+    """Reads a number of examples, like '20'. Returns 0 for 'auto'."""
     if text.lower() == "auto":
         return 0
     if re.fullmatch(r"[0-9]{1,2}", text) and 1 <= int(text) <= MOST_SHOTS:
@@ -180,18 +183,18 @@ def read_patience(text: str) -> int | Misread:
     if re.fullmatch(r"[0-9]{1,2}", text) and 1 <= int(text) <= 20:
         return int(text)
     return Misread(
-        f"“{shown(text)}” should be a whole number from 1 to 20, like 2: the training stops after so many validations "
+        f"“{shown(text)}” should be a whole number from 1 to 20, like 2: training stops after this many validations "
         "without improvement."
     )
 
 
 def read_names(text: str) -> tuple[str, ...]:
-    """Parted by commas or spaces, each once."""
+    """Reads names separated by commas or spaces. Returns at most MOST_NAMES, without repetitions."""
     return tuple(dict.fromkeys(filter(None, re.split(r"[\s,]+", text))))[:MOST_NAMES]
 
 
 def normalize_name(word: str) -> str:
-    """A dataset's name as it is looked up: case doesn't count, nor how a letter is encoded."""
+    """Returns a dataset's name in the form in which it is stored: lower case, Unicode-normalized."""
     return unicodedata.normalize("NFKC", word.lower())
 
 
@@ -201,7 +204,7 @@ def _unknown_name(what: str, word: str, names: Sequence[str]) -> Misread:
 
 
 def _sanitized(read: Callable[[str], object]) -> _Read:
-    """A rule's own sentence quotes what was typed as it stands: what Slack would take for markup goes."""
+    """Wraps a reader of `bot.rules`, whose sentences quote the input verbatim, so that they hold no Slack markup."""
 
     def read_safely(text: str) -> object:
         value = read(text)
@@ -249,8 +252,8 @@ OPTIMISE = _figure_type(Figure("dollars for optimising a prompt", "2", Decimal("
 
 @dataclass(frozen=True)
 class QuestionOption:
-    """One thing that can be said for an estimate and a plan: `key=value` in Slack, `--key value` in the terminal, where
-    `alias` is read as well. `fills` names the field of Question, or the hyperparameter, where it isn't the key."""
+    """An option of estimates and plans: `key=value` in Slack, `--key value` in the terminal, which also accepts
+    `alias`. `fills` is the field of Question, or the hyperparameter, that it sets if that isn't named like the key."""
 
     key: str
     type: TextType
@@ -264,7 +267,7 @@ class QuestionOption:
         return self.fills or self.key
 
     def __call__(self, handler: _Handler) -> _Handler:
-        """Declare it on a command's handler, as click's decorators do."""
+        """Declares the option on a command's handler, like click's own decorators."""
         spellings = [spelling for spelling in (self.key, self.alias) if spelling]
         flags = [f"--{spelling.replace('_', '-')}" for spelling in spellings]
         declare = click.option(
@@ -273,17 +276,17 @@ class QuestionOption:
             type=self.type,
             help=self.help,
             default=self.default,
-            is_eager=self.key == "method",  # by it the hyperparameters are read
+            is_eager=self.key == "method",  # the hyperparameters' types depend on it
         )
         return declare(handler)
 
 
 def _hyperparameter(key: str, spec: Spec) -> QuestionOption:
-    text = f"{spec.declared.help[:1].upper()}{spec.declared.help[1:]}; chosen by rule unless you name one."
+    text = f"{spec.declared.help[:1].upper()}{spec.declared.help[1:]}; chosen by a rule by default."
     return QuestionOption(key, HyperparameterType(spec), text, spec.name)
 
 
-# An option for plans and estimates is a row here, or a hyperparameter of trainers/methods.py.
+# Every option of plans and estimates is a row here, or a hyperparameter of trainers/methods.py.
 QUESTION_OPTIONS: Mapping[str, QuestionOption] = {
     option.key: option
     for option in (
@@ -292,21 +295,21 @@ QUESTION_OPTIONS: Mapping[str, QuestionOption] = {
         QuestionOption(
             "target", NAME, "The model to train, like local/smollm2-135m or gpt-4.1-mini-2025-04-14."
         ),
-        QuestionOption("patience", PATIENCE, "Stop early after so many validations without improvement."),
+        QuestionOption("patience", PATIENCE, "Stop early after this many validations without improvement."),
         QuestionOption(
             "hours",
             _figure_type(inputs.PEOPLE_HOURS),
-            "Hours that people will spend on it, once.",
+            "Hours of people's time that it takes, once.",
             "people_hours",
         ),
         QuestionOption(
             "rate",
             _figure_type(inputs.PEOPLE_RATE),
-            "Dollars for an hour of theirs (75 by default).",
+            "Dollars for an hour of people's time (75 by default).",
             "people_rate",
         ),
         QuestionOption(
-            "labels", _figure_type(inputs.LABEL_COUNT), "Rows that must still be labelled.", "label_count"
+            "labels", _figure_type(inputs.LABEL_COUNT), "Rows that still have to be labelled.", "label_count"
         ),
         QuestionOption("label_usd", LABEL_USD, "Dollars for one label."),
         QuestionOption("wrong_usd", _figure_type(inputs.WRONG_USD), "Dollars that one wrong answer costs."),
@@ -316,14 +319,14 @@ QUESTION_OPTIONS: Mapping[str, QuestionOption] = {
         QuestionOption(
             "batch",
             _figure_type(inputs.BATCH_SHARE),
-            "Share of the requests that can wait a day, like 30%.",
+            "Share of the requests that can wait a day for an answer, like 30%.",
             "batch_share",
         ),
         QuestionOption("runs", _figure_type(inputs.RUNS), "Training runs until one is good enough."),
         QuestionOption(
             "retrain",
             _figure_type(inputs.RETRAIN_MONTHS),
-            "Train again every so many months.",
+            "Months between trainings, if it is trained again regularly.",
             "retrain_months",
             alias="retrain_months",
         ),
@@ -331,13 +334,17 @@ QUESTION_OPTIONS: Mapping[str, QuestionOption] = {
             "monitoring_usd", _figure_type(inputs.MONITORING_USD), "Dollars a month for monitoring."
         ),
         QuestionOption(
-            "hosting_hours", _figure_type(inputs.HOSTING_HOURS), "Hours a month that your machine is up."
+            "hosting_hours", _figure_type(inputs.HOSTING_HOURS), "Hours a month that your machine runs."
         ),
         QuestionOption(
-            "serving_speed", _figure_type(inputs.SERVING_SPEED), "Tokens a second of a machine paid by use."
+            "serving_speed",
+            _figure_type(inputs.SERVING_SPEED),
+            "Tokens per second of a machine that is paid by use.",
         ),
         QuestionOption(
-            "utilisation", _figure_type(inputs.UTILISATION), "Share of its time that it is busy, like 20%."
+            "utilisation",
+            _figure_type(inputs.UTILISATION),
+            "Share of the time that this machine is busy, like 20%.",
         ),
         QuestionOption(
             "method",
@@ -346,13 +353,11 @@ QUESTION_OPTIONS: Mapping[str, QuestionOption] = {
             default="supervised",
         ),
         *(_hyperparameter(key, spec) for key, spec in methods.options().items()),
-        QuestionOption(
-            "sweep", SWEEP, "Values to choose between, like lora_r:8,16;learning_rate:0.0005,0.001."
-        ),
+        QuestionOption("sweep", SWEEP, "Values to try, like lora_r:8,16;learning_rate:0.0005,0.001."),
         QuestionOption(
             "judge",
             NAME,
-            "A model that judges free text (by default that of the newest measurement; none for none).",
+            "A model that judges free text (by default the newest measurement's; none turns it off).",
         ),
     )
 }
@@ -361,7 +366,7 @@ ESTIMATE_KEYS = tuple(key for key in QUESTION_OPTIONS if key != "patience")
 
 
 def question_options(*keys: str) -> Callable[[_Handler], _Handler]:
-    """Declares these options on a handler, which gets them by the names of Question's fields."""
+    """Declares these options on a handler, which receives them under the names of Question's fields."""
 
     def declare(handler: _Handler) -> _Handler:
         for key in reversed(keys):
@@ -372,24 +377,24 @@ def question_options(*keys: str) -> Callable[[_Handler], _Handler]:
 
 
 def option_key(option: click.Option) -> str:
-    """How the option is typed in Slack: `label_usd` of `--label-usd`."""
+    """Returns the option's key in Slack: `label_usd` for `--label-usd`."""
     return option.opts[0].removeprefix("--").replace("-", "_")
 
 
 def build_question(values: Mapping[str, Any]) -> Question:
-    """`values` by the names of Question's fields and of hyperparameters; None: not said."""
+    """`values` are by the names of Question's fields and of hyperparameters; None means that it was not given."""
     fields = {name: value for name, value in values.items() if value is not None}
     chosen = tuple(sorted((name, fields.pop(name)) for name in HYPERPARAMETERS & fields.keys()))
     return Question(**fields, hyperparameters=chosen)
 
 
-# Names, and a person's own words in an answer.
+# Names of datasets, and how answers quote what a person typed.
 
 
 def dataset_name(text: str) -> str | Misread:
-    """A name people can type, out of what they wrote: letters and digits of any script, in lower case.
+    """Turns a text into a name that people can type: letters and digits of any script in lower case, dashes between.
 
-    Different texts may give the same name: `is_dataset_name` tells whether a text is the name itself."""
+    Different texts may give the same name; `is_dataset_name` tells if a text already is its name."""
     folded = unicodedata.normalize("NFKC", text.strip().lower())
     name = re.sub("-+", "-", "".join(letter if _is_in_names(letter) else "-" for letter in folded)).strip("-")
     if not any(letter.isalnum() for letter in name):
@@ -415,19 +420,19 @@ def parse_sealed(text: str) -> int | Misread:
     if word.isdecimal() and len(word) <= 9 and FEWEST_SEALED <= int(word) <= MOST_SEALED:
         return int(word)
     return Misread(
-        f"“{text.strip()[:40]}” is no number of rows to seal: type {FEWEST_SEALED} to {MOST_SEALED:,}, or leave it "
-        f"empty. Fewer than {FEWEST_SEALED} would not tell two models apart."
+        f"“{text.strip()[:40]}” should be a number of rows to seal: type {FEWEST_SEALED} to {MOST_SEALED:,}, or leave "
+        f"it empty. Fewer than {FEWEST_SEALED} would not tell two models apart."
     )
 
 
 def is_dataset_name(text: str) -> bool:
-    """Whether this is a name as it stands. Case doesn't count, nor how accents are encoded (macOS takes file names
-    apart)."""
+    """True if the text is a dataset's name as it stands, ignoring case and how accents are encoded (macOS decomposes
+    them in file names)."""
     return dataset_name(text) == unicodedata.normalize("NFC", text.strip().lower())
 
 
 def _is_in_names(letter: str) -> bool:
-    """Letters, digits, and the marks that many scripts write vowels with."""
+    """True for letters, digits, and the combining marks that many scripts write vowels with."""
     return letter.isalnum() or unicodedata.category(letter).startswith("M")
 
 
@@ -437,9 +442,10 @@ def did_you_mean(word: str, names: Sequence[str]) -> str:
 
 
 def shown(word: str) -> str:
-    """A person's own word, short and without what Slack would read as markup."""
+    """Returns what a person typed for quoting in an answer: shortened, and without Slack markup."""
     return plain(word)[:40]
 
 
 def plain(text: str) -> str:
+    """Removes what Slack would read as markup, and control characters."""
     return "".join(letter for letter in text if letter.isprintable() and letter not in "`<>&")

@@ -1,7 +1,7 @@
-"""Parses what stands after `/finetune`: a command with its values, or an answer that says what was misread.
+"""Parses the text after `/finetune` into a command and its values, or a refusal that says what could not be read.
 
-A command is a click command with a little more. `DATASET key=value …` becomes `--key=value … -- DATASET`, which click
-parses; its complaints are put into words here. Pure; knows neither Slack nor the store.
+Commands are click commands. `DATASET key=value …` is rewritten as `--key=value … -- DATASET`, which click parses; its
+errors are turned into sentences here. Pure: knows neither Slack nor the store.
 """
 
 from __future__ import annotations
@@ -31,24 +31,26 @@ from trainers.types import Hyperparameter
 
 COMMAND = "/finetune"
 MARKUP = re.compile(r"<(?P<kind>[@#!]?)(?P<target>[^<>|]+)(?:\|(?P<label>[^<>]*))?>")
-# "volume=10 million tokens a month", as parse_volume reads it in a form
+# "volume=10 million tokens a month": the spaces would end the value, though parse_volume reads such a text.
 _SPACED_VOLUME = re.compile(
     r"(\bvolume=[\d.,_]+)\s+(thousand|mio|million|bn|billion|trillion|[kmbt])(?=\s|$)"
     r"(?:\s+tokens?)?(?:\s*(?:/|\ba\b|\bper\b)\s*mo(?:nth)?)?(?=\s|$)",
     re.IGNORECASE,
 )
-# What the cards' buttons and people call what a command does.
+# Other words that cards and people use for a command.
 _OTHER_WORDS = {"train": "start", "deploy": "promote", "measure": "baseline"}
 _HELP = ("help", "--help", "-h")
-# Slack makes straight quotation marks curly as they are typed.
+# Slack turns straight quotation marks into curly ones while people type.
 _QUOTES = {'"': '"', "'": "'", "`": "`", "“": "”", "‘": "’", "„": "“"}
 
 
 class Command(click.Command):
-    """`needs`: what the policy must allow; "read" is asked before the handler runs, all else by the service that the
-    handler calls, which knows the run, its cost and who uploaded. `usage`: the arguments and options as the help shows
-    them; left out where the arguments' names say it. `alone` handles the command with nothing after it, where the
-    handler needs more. `instead` answers words after a command that takes none.
+    """A click command with what Slack needs beside it.
+
+    `needs`: what the policy must allow. "read" is checked before the handler runs; everything else by the service that
+    the handler calls, which knows the run, its cost and who uploaded the data. `usage`: arguments and options as the
+    help shows them, None if the arguments' names are enough. `alone` handles the command if nothing follows it.
+    `instead` is the advice to a person who types words after a command that takes none.
     """
 
     def __init__(
@@ -62,7 +64,7 @@ class Command(click.Command):
         callback: Callable[..., Any],
         **click_settings: Any,
     ) -> None:
-        # extra words are answered below, with what the first one was taken for
+        # extra words get an answer below that also says what the first word was taken for
         settings = {"allow_extra_args": True}
         super().__init__(
             name, callback=callback, add_help_option=False, context_settings=settings, **click_settings
@@ -76,13 +78,13 @@ class Command(click.Command):
 
 
 class Registry:
-    """Commands by name, in the order in which they were declared, which is the help's."""
+    """Commands by name, in the order of their declaration, which is also the order of the help."""
 
     def __init__(self) -> None:
         self.commands: dict[str, Command] = {}
 
     def command(self, name: str, **settings: Any) -> Callable[[Callable[..., Any]], Command]:
-        """Declares a handler as the command; its options are declared below this, as for any click command."""
+        """Declares a handler as this command. Decorators for its options go below this one, as with click's own."""
 
         def register(handler: Callable[..., Any]) -> Command:
             self.commands[name] = click.command(name, cls=Command, **settings)(handler)
@@ -99,7 +101,7 @@ class Registry:
 
 @dataclass(frozen=True)
 class ParsedCommand:
-    """`handler` is to be called with `values`, by the names of its parameters."""
+    """`values` are the handler's keyword arguments."""
 
     command: Command
     handler: Callable[..., Any]
@@ -107,10 +109,10 @@ class ParsedCommand:
 
 
 def unescape(text: str) -> str:
-    """Returns what the person typed: Slack turns it into `&amp;`, `<http://acme.com|acme.com>`, `<@U1|ben>`,
+    """Returns the text as the person typed it: Slack sends `&amp;`, `<http://acme.com|acme.com>`, `<@U1|ben>`,
     `<#C1|general>`."""
     text = MARKUP.sub(_as_typed, text)
-    # The ampersand comes last, or "&amp;lt;" would become "<".
+    # The ampersand is last, or "&amp;lt;" would become "<".
     return text.replace("&lt;", "<").replace("&gt;", ">").replace("&amp;", "&")
 
 
@@ -120,13 +122,13 @@ def _as_typed(markup: re.Match[str]) -> str:
 
 
 def parse(registry: Registry, text: str) -> ParsedCommand | Refusal:
-    """Parses what stands after `/finetune`; nothing means `help`, and so does `help` alone after a command."""
+    """Parses the text after `/finetune`. An empty text means `help`; `COMMAND help` means `help COMMAND`."""
     word, line = first_word(text)
     command = registry.named(word or "help")
     if command is None:
         near = did_you_mean(_OTHER_WORDS.get(word.lower(), word.lower()), list(registry.commands))
-        return Refusal(f"I don't know `{shown(word.lower())}`.{near} `{COMMAND} help` lists all.")
-    if line.lower() in _HELP:  # or `freeze help` would stop all spending
+        return Refusal(f"I don't know `{shown(word.lower())}`.{near} `{COMMAND} help` lists all commands.")
+    if line.lower() in _HELP:  # otherwise `freeze help` would stop all spending
         command, line = registry.commands["help"], command.name or ""
     if command.alone and not line:
         return ParsedCommand(command, command.alone, {})
@@ -135,7 +137,7 @@ def parse(registry: Registry, text: str) -> ParsedCommand | Refusal:
 
 
 def parse_line(command: Command, line: str) -> Mapping[str, Any] | Refusal:
-    """Parses what stands after the command's name."""
+    """Parses the text after the command's name."""
     try:
         return _parse_arguments(command, _order_arguments(command, line))
     except click.UsageError as error:
@@ -143,7 +145,7 @@ def parse_line(command: Command, line: str) -> Mapping[str, Any] | Refusal:
 
 
 def parse_form(command: Command, fields: Mapping[str, str | None]) -> Mapping[str, Any] | Refusal:
-    """Parses a form's fields. A refusal names the field that can't be read, so that it is shown below it."""
+    """Parses a form's fields. A refusal names the field that can't be read, so that it appears below that field."""
     options = [
         f"{_flag(name)}={text.strip()}" for name, text in fields.items() if text and name in command.options
     ]
@@ -157,14 +159,15 @@ def parse_form(command: Command, fields: Mapping[str, str | None]) -> Mapping[st
 
 
 def _parse_arguments(command: Command, arguments: list[str]) -> Mapping[str, Any]:
-    context = command.make_context(command.name, list(arguments))  # click takes the list apart
+    context = command.make_context(command.name, list(arguments))  # a copy: click empties the list
     if context.args:
         raise ExtraWordsError(context, arguments)
     return context.params
 
 
 def _order_arguments(command: Command, line: str) -> list[str]:
-    """Orders a line as click reads it: options first, then the arguments, which may begin with a dash."""
+    """Turns a line into click's arguments: options first, then `--` and the positional words, which may start with a
+    dash."""
     options = []
     for name, option in command.options.items():
         if _takes_rest(option):
@@ -178,14 +181,15 @@ def _order_arguments(command: Command, line: str) -> list[str]:
     pairs, names = _split_pairs(line)
     twice = next((name for name, _ in pairs if [other for other, _ in pairs].count(name) > 1), None)
     if twice in command.options:
-        raise click.BadOptionUsage(twice, "stands there twice. Say it once")
+        raise click.BadOptionUsage(twice, "appears twice. Give it once")
     return [*(_format_option(command, name, value) for name, value in pairs), *options, "--", *names]
 
 
 def _split_pairs(line: str) -> tuple[list[tuple[str, str]], list[str]]:
-    """Splits `key=value` words from the others. Spaces around `=`, `,` and `;` and before `%` don't count, nor do the
-    case of a key, dashes before it, which Slack makes long, and quotation marks around a word. `--key value` is the
-    same, as in a terminal."""
+    """Separates `key=value` words from the others.
+
+    Ignores spaces around `=`, `,` and `;` and before `%`, the case of keys, and quotation marks around a word. Accepts
+    `--key value` too, as in a terminal; Slack turns its two dashes into a long one."""
     line = re.sub(r"(?<!\S)(?:--|—|–)(\w+)\s+(?=[^\s=–—-])", r"\1=", line)
     line = re.sub(r"(?<=\d)\s+(?=%(?:\s|$))", "", line)
     joined = re.sub(r"(?<=\w):\s+(?=[\d.])", ":", re.sub(r"\s*([=,;])\s*", r"\1", line))
@@ -196,7 +200,7 @@ def _split_pairs(line: str) -> tuple[list[tuple[str, str]], list[str]]:
 
 
 def strip_quotes(text: str) -> str:
-    """Returns what stands within quotation marks, or the text as it is where they are not around all of it."""
+    """Removes quotation marks if they enclose the whole text."""
     first, last = text[:1], text[-1:]
     is_quoted = len(text) > 2 and _QUOTES.get(first) == last and not {first, last} & set(text[1:-1])
     return text[1:-1] if is_quoted else text
@@ -209,13 +213,13 @@ def _format_option(command: Command, name: str, value: str) -> str:
 
 
 def _split_off(name: str, line: str) -> tuple[str, str | None]:
-    """Returns what stands before `name=`, and everything after it."""
+    """Returns the text before `name=` and everything after it, None if there is no `name=`."""
     before, *rest = re.split(rf"(?:^|(?<=\s)){name}\s*=", line, maxsplit=1, flags=re.IGNORECASE)
     return before, rest[0].strip() if rest else None
 
 
 class ExtraWordsError(click.UsageError):
-    """Words that no argument takes."""
+    """More words than the command has arguments."""
 
     def __init__(self, context: click.Context, arguments: list[str]) -> None:
         super().__init__("extra words", context)
@@ -223,18 +227,18 @@ class ExtraWordsError(click.UsageError):
 
 
 def _explain_error(command: Command, error: click.UsageError) -> Refusal:
-    """Words click's complaint: what was read, what would be right, and how the command is typed."""
+    """Turns click's error into a sentence: what was read, what would be right, and how the command is typed."""
     like = f"Like this: `{command.usage}`"
     match error:
         case ExtraWordsError() if not command.arguments:
             words = shown(" ".join(error.words))
             return Refusal(
-                f"`{command.name}` takes nothing more, and I read `{words}` after it. {command.instead}"
+                f"`{command.name}` takes nothing after it, but I read `{words}`. {command.instead}"
             )
         case ExtraWordsError():
             read, extra = shown(error.words[0]), " ".join(map(shown, error.words[1:]))
             what = command.arguments[0].type.name
-            return Refusal(f"I read `{read}` as the {what} and don't know what to do with `{extra}`. {like}.")
+            return Refusal(f"I took `{read}` for the {what}, and don't know what `{extra}` means. {like}.")
         case click.NoSuchOption():
             name = error.option_name.removeprefix("--").replace("-", "_")
             near = did_you_mean(name, list(command.options))
@@ -265,13 +269,13 @@ def _metavar(argument: click.Argument) -> str:
 
 
 def first_word(text: str) -> tuple[str, str]:
-    """Returns the first word and the rest; a tab or a new line separates them like a space."""
+    """Returns the first word and the rest, separated by any whitespace."""
     word, rest = [*text.split(maxsplit=1), "", ""][:2]
     return word, rest.strip()
 
 
 def format_question(question: Question) -> str:
-    """Returns the options that `parse_question` reads as this question."""
+    """Returns the question as options; `parse_question` reads them back."""
     fields = {**asdict(question), **question.chosen, "sweep": format_sweep(question.sweep) or None}
     if question.method == "supervised":  # the default
         del fields["method"]

@@ -1,5 +1,5 @@
-"""What a service works with: settings, store, trainers, workers, and what only Slack knows. Built in `app`; knows no
-service."""
+"""The context that every service gets: settings, store, trainers, workers, and access to Slack's files and people.
+Built in `app`; imports no service."""
 
 from __future__ import annotations
 
@@ -24,7 +24,8 @@ from trainers.deployments.port import Deployments
 
 
 class WaitClock:
-    """Measures waits by a clock that nobody sets. `clock` gives unix seconds, `steady` seconds that pass."""
+    """Measures how long something has been waiting, even if the system clock is set meanwhile. `clock` gives unix
+    seconds; `steady` is a monotonic clock."""
 
     def __init__(self, clock: Callable[[], float], steady: Callable[[], float]) -> None:
         self._clock = clock
@@ -32,14 +33,15 @@ class WaitClock:
         self._known: dict[float, tuple[float, float]] = {}
 
     def since(self, at: float) -> float:
-        """Returns the seconds since `at` (unix seconds). Call it when a wait begins, and again as it goes on."""
+        """Returns the seconds since `at` (unix seconds). Exact from the first call for this `at`, so call it when a
+        wait begins."""
         now = self._steady()
         before, known_at = self._known.setdefault(at, (max(self._clock() - at, 0.0), now))
         return before + now - known_at
 
 
 class FetchLater(Exception):
-    """A file could not be fetched now and may be later."""
+    """A file can't be fetched now, but may be later."""
 
 
 @dataclass(frozen=True)
@@ -50,10 +52,14 @@ class FetchedFile:
 
 
 class Files(Protocol):
+    """Files that people gave the bot in Slack; bot/slack/files.py."""
+
     def fetch(self, file_id: str, folder: Path, most: int) -> FetchedFile | Refusal: ...
 
 
 class Directory(Protocol):
+    """Look-ups of people, groups and channels in Slack; bot/slack/users.py says what each returns."""
+
     def person(self, user_id: str) -> Person | None: ...
 
     def name(self, user_id: str) -> str: ...
@@ -72,7 +78,7 @@ class Directory(Protocol):
 
 
 class CoreContext(Protocol):
-    """The part of a context that needs no Slack: the terminal has it too."""
+    """The part of the context that needs no Slack, so that the terminal can provide it too."""
 
     @property
     def settings(self) -> Settings: ...
@@ -93,10 +99,10 @@ class CoreContext(Protocol):
 class AppContext:
     """Everything that services need.
 
-    `settings` are replaced when a provider reports that models end (reconciler.py) or what an hour of a machine costs
-    (services/deployments.py), and by nothing else. `trainers` by provider name, only those with a key; `deployments`
-    those of them where models run by the hour. `troubles`: what is wrong with the installation now, by subject, for
-    /healthz. `checked_at`: when that was last checked.
+    `settings` are replaced when a provider announces that models end (reconciler.py) or the price of a machine's hour
+    (services/deployments.py), and by nothing else. `trainers` are by provider name, only for providers with a key;
+    `deployments` are those that run models by the hour. `troubles` are the installation's current problems by subject,
+    for /healthz; `checked_at` says when each subject was last checked (unix seconds).
     """
 
     settings: Settings
@@ -114,7 +120,7 @@ class AppContext:
     checked_at: dict[str, float] = field(default_factory=dict)
 
     def audit(self, who: str, action: str, subject: str, detail: str = "") -> None:
-        """Records in the audit log what a person, or "finetune" itself, did. Call it in the transaction of that."""
+        """Records in the audit log what a person, or "finetune" itself, did. Call it in the same transaction."""
         self.store.audit.add(at=self.clock(), who=who, action=action, subject=subject, detail=detail)
 
     def send(self, draft: Draft) -> None:
@@ -135,7 +141,7 @@ class AppContext:
         private: bool = False,
         progress: bool = False,
     ) -> None:
-        """Posts this card, or edits it where it is posted: see Outbox.show."""
+        """Posts this card, or edits it if it is posted already; see Outbox.show."""
         self.store.outbox.show(
             card,
             channel,
@@ -148,8 +154,8 @@ class AppContext:
         )
 
     def link(self, card: str, text: str) -> str:
-        """Returns `text` as a link to the message of that card, alone while it is not posted or Slack's address is
-        unknown."""
+        """Returns `text` as a link to the card's message. Returns the bare text if the card isn't posted yet or the
+        workspace's address is unknown."""
         posted = self.store.outbox.card(card)
         address = self.directory.permalink(posted.channel, posted.ts) if posted else None
         return f"<{address}|{text}>" if address else text

@@ -1,5 +1,5 @@
-"""A new installation: writes manifest.yml, .env and finetune.toml into a folder and checks each answer with Slack at
-once. What is there already stays as it is. `bot/doctor.py` looks over the result.
+"""Sets up a new installation: checks each answer with Slack, then writes manifest.yml, .env and finetune.toml into a
+folder. Existing files stay as they are. `bot/doctor.py` checks the result.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ Problem = str
 
 @dataclass
 class Answers:
-    """What goes into the files. `approvers` are ids of members."""
+    """The checked answers. `approvers` are ids of workspace members."""
 
     bot_token: str = ""
     app_token: str = ""
@@ -41,7 +41,7 @@ class Answers:
 
 @dataclass
 class SlackCheck:
-    """Asks Slack whether an answer is right. Each check returns what to keep and how to show it, or a problem with its
+    """Checks answers with Slack. Each check returns the value to store and how to show it, or a problem with its
     cure."""
 
     api_url: str
@@ -49,28 +49,28 @@ class SlackCheck:
 
     def bot_token(self, text: str) -> tuple[str, str] | Problem:
         if not BOT_TOKEN.fullmatch(text):
-            return "That is no bot token: it starts with xoxb- and has letters, digits and dashes only."
+            return "That is not a bot token: one starts with xoxb-, and has only letters, digits and dashes."
         try:
             answer = self._client(text).auth_test()
         except (SlackApiError, URLError, OSError) as error:
             return _describe_error(error, "the token")
         granted = granted_scopes(answer.headers)
         if granted and (missing := SCOPES - granted):
-            return f"The app lacks {', '.join(sorted(missing))}: install it again from manifest.yml."
+            return f"The app lacks {', '.join(sorted(missing))}: reinstall it from manifest.yml."
         self.token = text
         return text, f"signed in to {answer.get('team')} as {answer.get('user')}"
 
     def app_token(self, text: str) -> tuple[str, str] | Problem:
         if not APP_TOKEN.fullmatch(text):
-            return "That is no app-level token: it starts with xapp- and has letters, digits and dashes only."
+            return "That is not an app-level token: one starts with xapp-, and has only letters, digits and dashes."
         try:
             self._client(text).apps_connections_open(app_token=text)
         except (SlackApiError, URLError, OSError) as error:
             return _describe_error(error, "the token")
-        return text, "Socket Mode opens"
+        return text, "Socket Mode works"
 
     def approver(self, text: str) -> tuple[str, str] | Problem:
-        """`text`: an e-mail address or a member's id."""
+        """`text` is an e-mail address or a member's id."""
         if "@" not in text and not MEMBER.fullmatch(text):
             return (
                 f"{text!r} is neither an e-mail address nor a member's id (in a profile: ⋮ → Copy member ID)."
@@ -84,11 +84,11 @@ class SlackCheck:
             return _describe_error(error, text)
         user = answer["user"]
         if user.get("deleted") or user.get("is_bot") or user.get("is_restricted"):
-            return f"{text} is a guest, a bot or no longer here, and may not approve."
+            return f"{text} is a guest, a bot or deactivated, and can't be an approver."
         return str(user["id"]), f"{user.get('real_name') or user.get('name')} ({user['id']})"
 
     def channel(self, text: str) -> tuple[str, str] | Problem:
-        """`text`: a channel's name or id."""
+        """`text` is a channel's name or id."""
         name = text.removeprefix("#")
         try:
             for channel in self._channels(name):
@@ -96,9 +96,7 @@ class SlackCheck:
                     return str(channel["id"]), f"#{channel.get('name')} ({channel['id']})"
         except (SlackApiError, URLError, OSError) as error:
             return _describe_error(error, text)
-        return (
-            f"There is no channel {text} that the bot can see; a private one needs /invite @Finetune first."
-        )
+        return f"The bot can't see a channel {text}; in a private one, type /invite @Finetune first."
 
     def _channels(self, name: str) -> Iterator[Any]:
         client = self._client(self.token)
@@ -119,11 +117,11 @@ class SlackCheck:
 
 CURES = {
     "invalid_auth": "Slack doesn't know {what}: copy it again from api.slack.com/apps.",
-    "not_allowed_token_type": "Slack takes another kind of token here than {what}: copy the one that is asked for.",
-    "missing_scope": "The app may not look up {what}: install it again from manifest.yml, or give an id.",
-    "users_not_found": "Slack knows nobody with the address {what}: check it, or give the member's id.",
-    "user_not_found": "Slack knows no member {what}.",
-    "channel_not_found": "Slack shows the bot no channel {what}; a private one needs /invite @Finetune first.",
+    "not_allowed_token_type": "Slack expects another kind of token than {what}: copy the one that is asked for.",
+    "missing_scope": "The app is not allowed to look up {what}: reinstall it from manifest.yml, or give an id.",
+    "users_not_found": "Nobody in this workspace has the address {what}: check it, or give the member's id.",
+    "user_not_found": "There is no member {what} in this workspace.",
+    "channel_not_found": "The bot can't see a channel {what}; in a private one, type /invite @Finetune first.",
 }
 
 
@@ -139,15 +137,18 @@ def _describe_error(error: Exception, what: str) -> Problem:
 
 
 def dollars(text: str) -> tuple[str, str] | Problem:
-    """A budget of dollars and cents."""
+    """Checks a monthly budget in dollars and cents."""
     amount = text.removeprefix("$").replace(",", "")
     if not AMOUNT.fullmatch(amount):
-        return f"{text!r} is no amount of dollars and cents: 200, for instance."
-    return amount, f"${amount} a month" + ("" if Decimal(amount) else ": only runs that cost nothing fit")
+        return f"{text!r} is not an amount of dollars and cents, like 200."
+    return amount, f"${amount} a month" + (
+        "" if Decimal(amount) else ": only runs that cost nothing can start"
+    )
 
 
 def manifest_link(manifest: str) -> str:
-    """Opens Slack's page for a new app with our manifest filled in (docs.slack.dev, "Sharing app manifests")."""
+    """Returns the address of Slack's page for a new app with the manifest filled in (docs.slack.dev, "Sharing app
+    manifests")."""
     return f"https://api.slack.com/apps?new_app=1&manifest_yaml={quote(manifest, safe='')}"
 
 
@@ -161,7 +162,7 @@ def write_manifest(folder: Path) -> None:
 
 
 def _write(path: Path, text: str, mode: int) -> None:
-    """Leaves a file alone that is there."""
+    """Writes a new file; an existing one stays as it is."""
     try:
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
     except FileExistsError:
@@ -192,7 +193,7 @@ def _settings_text(answers: Answers) -> str:
 
 
 def _fill(example: str, line: str, filled: str) -> str:
-    """The example with its first `line` filled in; an example without that line is a bug, not a silent blank."""
+    """Returns the example with its first `line` replaced. Raises ValueError if the example has no such line."""
     if line not in example:
         raise ValueError(f"the example has no line {line!r}")
     return example.replace(line, filled, 1)

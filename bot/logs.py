@@ -1,8 +1,8 @@
-"""Log lines as JSON, each with a reference. The lines of one delivery or one step share a reference, which the user's
-message about its failure names. The values of our keys are blotted out wherever they would appear.
+"""Log lines with references. All lines of one delivery or one step share a reference, and the message that tells a user
+about a failure names it. The values of our keys are redacted.
 
-Lines go to stderr (as text on a terminal, as JSON elsewhere) and as JSON to a file of the data folder, which `finetune
-log REFERENCE` searches.
+Lines go to stderr (text on a terminal, JSON elsewhere) and as JSON to a file in the data folder, which
+`finetune log REFERENCE` searches.
 """
 
 from __future__ import annotations
@@ -31,12 +31,12 @@ _reference: ContextVar[str | None] = ContextVar("_reference", default=None)
 
 
 def reference() -> str:
-    """Returns the reference of what this thread does, a new one if nothing was begun."""
+    """Returns the reference of this thread's current work, or a new one if it has none."""
     return _reference.get() or new_reference()
 
 
 def begin(existing: str | None = None) -> str:
-    """Gives this thread's lines one reference from here on."""
+    """Gives this thread's log lines one reference from here on, and returns it."""
     begun = existing or new_reference()
     _reference.set(begun)
     return begun
@@ -44,6 +44,7 @@ def begin(existing: str | None = None) -> str:
 
 @contextmanager
 def referenced() -> Iterator[str]:
+    """Gives the log lines within the block a reference of their own."""
     token = _reference.set(new_reference())
     try:
         yield reference()
@@ -52,12 +53,13 @@ def referenced() -> Iterator[str]:
 
 
 def sorry() -> str:
-    """Returns the reference as a sentence to append to a user's message."""
+    """Returns "Reference: …", to append to a message about a failure."""
     return f"Reference: {reference()}"
 
 
 def set_up(folder: Path, hidden: Collection[str], form: Form | None = None) -> None:
-    """`hidden`: our keys. `form` None: text on a terminal, else JSON. Raises OSError if the file can't be written."""
+    """`hidden` are the values to redact. `form` None means text on a terminal and JSON elsewhere. Raises OSError if the
+    file can't be written."""
     blot = Redactor(hidden)
     to_stderr = logging.StreamHandler()
     is_text = form == "text" if form else sys.stderr.isatty()
@@ -72,19 +74,19 @@ def set_up(folder: Path, hidden: Collection[str], form: Form | None = None) -> N
 
 
 def rotating_handler(path: Path) -> RotatingFileHandler:
-    """Returns a handler whose files never take more than FILES times FILE_BYTES."""
+    """Returns a handler whose files together take at most FILES times FILE_BYTES."""
     return RotatingFileHandler(path, maxBytes=FILE_BYTES, backupCount=FILES - 1, encoding="utf-8")
 
 
 def quieten() -> None:
-    """Silences libraries that quote what they send and get, also if somebody sets our own log to DEBUG."""
+    """Silences libraries that log what they send and receive, even if our own log is set to DEBUG."""
     for name in CHATTY:
         logging.getLogger(name).setLevel(logging.WARNING)
 
 
 def find(folder: Path, wanted: str) -> Iterator[Mapping[str, Any]]:
-    """Yields the lines of a reference, oldest first, our trainer's after ours. Skips lines that are no JSON: cut off by
-    a kill, or from a program that the trainer started."""
+    """Yields the lines with a reference, oldest first: the bot's, then the trainer's. Skips lines that are not JSON:
+    cut off by a kill, or printed by a program that the trainer started."""
     files = [
         folder / f"{name}{end}"
         for name in (TRAINERS_FILE, FILE)
@@ -98,7 +100,7 @@ def find(folder: Path, wanted: str) -> Iterator[Mapping[str, Any]]:
 
 
 def words(line: str) -> str:
-    """Returns the message of a line of JSON, or the line itself."""
+    """Returns the message in a JSON log line, or the line itself if it is not JSON."""
     return str(_read(line).get("message", line))
 
 

@@ -1,4 +1,4 @@
-"""[people] and [policy] of finetune.toml as one Policy; every mistake is noted with its place and its cure."""
+"""Reads [people] and [policy] of finetune.toml into a Policy. Reports every mistake with its line and its cure."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ class PolicyTable:
 def build_policy(
     people: PeopleTable, table: PolicyTable, providers: Collection[str], file: TomlFile
 ) -> Policy:
-    """`providers`: the names of those that there are. `file` gets the mistakes."""
+    """`providers` are the configured provider names. Mistakes are reported to `file`."""
     approvers = NamedPeople(
         frozenset(people.approvers or ()),
         frozenset(people.approver_groups or ()),
@@ -76,7 +76,7 @@ def build_policy(
     )
     tiers = _read_tiers(table.tiers, file)
     if tiers and people.quorum:
-        text = "and [[policy.tiers]] both say how many approvers it takes; take one out."
+        text = "and [[policy.tiers]] both say how many approvers a run needs; remove one of them."
         file.note(text, "people", "quorum")
     where = file.place("people", "quorum") if people.quorum else BUILT_IN
     has_limits = table.promotion != DEFAULT_PROMOTION_LIMITS
@@ -96,10 +96,10 @@ def build_policy(
 def _read_who(
     who: Mapping[Rule, tuple[str, ...]], approvers: NamedPeople, file: TomlFile
 ) -> Mapping[Rule, NamedPeople]:
-    """What is not named here nobody may."""
+    """Returns who may do what. A rule that [policy.who] leaves out allows nobody."""
     nobody = NamedPeople(where=f"{file.place('policy', 'who')} names nobody for it")
     rules = {rule: _read_named(rule, who[rule], approvers, file) if rule in who else nobody for rule in RULES}
-    # A file from before `bar` was a right of its own: it came with measuring.
+    # In files from before `bar` was a right of its own, it belongs to `measure`.
     return rules if "bar" in who else {**rules, "bar": rules["measure"]}
 
 
@@ -108,10 +108,10 @@ def _read_named(rule: Rule, names: tuple[str, ...], approvers: NamedPeople, file
     for name in names:
         if name not in WORDS and not USER.fullmatch(name) and not GROUP.fullmatch(name):
             near = difflib.get_close_matches(name.lower(), WORDS, n=1)
-            cure = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(WORDS)}, U… and S…."
-            file.note(f"names {name!r}, which is no id of a user or group and no word; {cure}", *path)
+            cure = f"did you mean {near[0]!r}?" if near else f"valid are {', '.join(WORDS)}, U… and S…."
+            file.note(f"names {name!r}, which is not the id of a user or group; {cure}", *path)
     if rule not in ("cancel", "delete") and "requester" in names:
-        file.note("names 'requester', whom only `cancel` and `delete` know; take it out.", *path)
+        file.note("names 'requester', which only `cancel` and `delete` accept; remove it.", *path)
     named = NamedPeople(
         users=frozenset(name for name in names if USER.fullmatch(name)),
         groups=frozenset(name for name in names if GROUP.fullmatch(name)),
@@ -128,10 +128,10 @@ def _read_tiers(tiers: tuple[Tier, ...], file: TomlFile) -> tuple[Tier, ...]:
     for number, (before, tier) in enumerate(pairwise(tiers), 1):
         path = ("policy", "tiers", number)
         if (tier.up_to_micros or 0) <= (before.up_to_micros or 0):
-            text = "is not above the tier before it; order them from cheap to dear."
+            text = "is not above the previous tier; order the tiers from cheap to expensive."
             file.note(text, *path, "up_to_usd")
         if tier.approvers < before.approvers:
-            text = "is fewer than the cheaper tier before it takes; take at least as many."
+            text = "is fewer than the cheaper tier before it needs; ask for at least as many."
             file.note(text, *path, "approvers")
     return tuple(
         replace(tier, where=file.place("policy", "tiers", number)) for number, tier in enumerate(tiers)
@@ -143,7 +143,7 @@ def _read_reminders(table: PolicyTable, file: TomlFile) -> tuple[float, ...]:
         return tuple(value for value in Policy().remind_s if value < table.expires_h * 3600)
     late = [hour for hour in table.remind_h if hour >= table.expires_h]
     if late:
-        text = f"should be hours before the plan expires, below {table.expires_h}, not {late[0]}."
+        text = f"should be hours before the plan expires, fewer than {table.expires_h}, not {late[0]}."
         file.note(text, "policy", "remind_h")
     return tuple(hour * 3600.0 for hour in table.remind_h)
 
@@ -152,13 +152,14 @@ def _read_data_rule(rule: DataRule, number: int, providers: Collection[str], fil
     path = ("policy", "data", number)
     for text in sorted((rule.providers or frozenset()).difference(providers)):
         near = difflib.get_close_matches(text, providers, n=1)
-        hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(sorted(providers))}."
-        file.note(f"names {text!r}, which is no provider; {hint}", *path, "providers")
+        hint = f"did you mean {near[0]!r}?" if near else f"the providers are {', '.join(sorted(providers))}."
+        file.note(f"names {text!r}, which is not a provider; {hint}", *path, "providers")
     return replace(rule, where=file.place(*path))
 
 
 def _check_people(policy: Policy, file: TomlFile) -> None:
-    """Groups may hold anybody; without one, more approvals than people are named would wait for ever."""
+    """Reports a tier that needs more approvers than [people] names: its plans would wait for ever. Groups are not
+    counted, as their members are unknown here."""
     named = policy.named("approve")
     if named.groups or named.anyone or named.is_nobody:
         return
@@ -166,6 +167,6 @@ def _check_people(policy: Policy, file: TomlFile) -> None:
     for tier in policy.tiers:
         if tier.approvers > count:
             file.problems.append(
-                f"{tier.where} asks for {tier.approvers} approvers, and {count} {'is' if count == 1 else 'are'} named; "
-                "name more in [people] approvers, or ask for fewer."
+                f"{tier.where} asks for {tier.approvers} approvers, but only {count} {'is' if count == 1 else 'are'} "
+                "named; name more in [people] approvers, or ask for fewer."
             )

@@ -1,7 +1,8 @@
-"""One thread a provider, and one a file that comes from Slack: what may hang runs beside the tick.
+"""Threads for work that may hang, so that it doesn't hold up the tick: one per provider, and one per file that is
+fetched from Slack.
 
-At most one at a time for a provider or a file, so that two threads never work on one run. What a thread leaves undone
-is due again at a later tick.
+A provider or file has at most one thread at a time, so that two threads never work on the same run. Work that a thread
+leaves undone is due again at a later tick.
 """
 
 from __future__ import annotations
@@ -27,23 +28,23 @@ class ProviderThreads:
 
     @property
     def is_closing(self) -> bool:
-        """Whether nothing new may begin; checked between two steps."""
+        """True if no new step may begin. Long work checks it between two steps."""
         return self._closing.is_set()
 
     def begin(self, provider: str, work: Callable[[], None]) -> None:
-        """Runs `work` in the thread of a provider (or of a file, by a name of its own), unless earlier work for it
-        still goes on."""
+        """Runs `work` in the provider's thread, unless earlier work of that thread is still going on. `provider` may be
+        any name, such as that of a file to fetch."""
         with self._lock:
             if provider in self._busy or self.is_closing:
                 return
-            # a daemon: the end of the process does not wait for a provider
+            # a daemon, so that the process can end while a provider hangs
             thread = threading.Thread(target=self._run, args=(provider, work), name=provider, daemon=True)
-            thread.start()  # first: where the system gives no thread, the next tick tries again
+            thread.start()  # before it counts as busy: if this raises, the next tick tries again
             self._busy[provider] = thread
 
     def close(self, grace_s: float) -> None:
-        """Gives steps under way `grace_s` to end. One that waits for a provider longer is abandoned: it can write
-        nothing once the store is closed, as if the process had been killed at that line."""
+        """Gives the steps under way `grace_s` seconds to end. A step that waits longer for a provider is abandoned: it
+        can't write anything once the store is closed, as if the process had been killed at that line."""
         self._closing.set()
         until = time.monotonic() + grace_s
         for thread in list(self._busy.values()):
@@ -53,8 +54,10 @@ class ProviderThreads:
         try:
             self._heartbeat.watch_while_running(f"provider {provider}", work)
         except Exception:
-            if not self.is_closing:  # left behind: what it would have written is done by the next process
-                log.exception("what is due at %s", provider)
+            if (
+                not self.is_closing
+            ):  # an abandoned step fails on the closed store; the next process repeats it
+                log.exception("working at %s", provider)
         finally:
             self._store.database.leave()
             with self._lock:

@@ -1,7 +1,8 @@
-"""Calls one tick that moves every open thing a step, and one that empties the outbox. State is in SQLite.
+"""Calls the tick that moves every open item one step, and the tick that empties the outbox.
 
-APScheduler's own persistent store lost a job that was killed, so the scheduler stores nothing. It plans by the time of
-day: after the machine's clock is put back it would make no tick until it is as late again, so it is woken then.
+Nothing is stored here: all state is in SQLite, and APScheduler's own persistent store lost a job that was killed.
+APScheduler plans by the system clock, so after the clock is set back it would pause until that time comes again; this
+module notices the change and wakes it.
 """
 
 from __future__ import annotations
@@ -19,14 +20,12 @@ MAINTAIN_EVERY_S = 300
 RECONCILE = "reconcile"
 SEND = "send"
 MAINTAIN = "look after"
-STEP_S = 1.0  # a clock that is slewed moves by less within a look
+STEP_S = 1.0  # between two looks at the clock; a clock that is only slewed changes by less in that time
 
 
 class Scheduler:
-    """Calls `reconcile` and `send` again and again, each never twice at once. `wake` makes both run now.
-
-    `maintain`, which may take long and can wait, is called every five minutes.
-    """
+    """Calls `reconcile` and `send` every `seconds`, and `maintain`, which may take long, every five minutes. None of
+    them runs twice at once. `wake` makes `reconcile` and `send` run now."""
 
     def __init__(
         self,
@@ -83,8 +82,8 @@ class Scheduler:
 
 
 class _IntervalFromNow(IntervalTrigger):  # type: ignore[misc]
-    """Counts from the present. APScheduler itself lists every missed tick: millions, if a machine without a clock of
-    its own is told the date."""
+    """Counts the interval from now. APScheduler's own trigger enumerates every missed tick: millions, if a machine that
+    booted without a clock learns the date."""
 
     def get_next_fire_time(self, previous_fire_time: datetime | None, now: datetime) -> datetime:
         interval: timedelta = self.interval
@@ -92,11 +91,11 @@ class _IntervalFromNow(IntervalTrigger):  # type: ignore[misc]
 
 
 def _is_news(record: logging.LogRecord) -> bool:
-    """A tick that takes longer than a second is no news: the next one is skipped, as it should be. One that hangs is
-    ended by the watchdog."""
+    """Drops APScheduler's warning that a tick is still running when the next is due: skipping the next one is intended,
+    and the watchdog deals with a tick that hangs."""
     return "maximum number of running instances" not in str(record.msg)
 
 
 def _clock_offset() -> float:
-    """Returns a number that changes only when somebody sets the machine's clock."""
+    """Returns a number that changes only when the system clock is set."""
     return time.time() - time.monotonic()

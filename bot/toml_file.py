@@ -1,4 +1,5 @@
-"""A TOML file with the line of each key, so that a mistake can be shown where it stands. Knows no setting."""
+"""A TOML file with the line of each key, so that a mistake can be reported with its line. Knows no particular
+setting."""
 
 from __future__ import annotations
 
@@ -14,7 +15,7 @@ Lines = Mapping[KeyPath, int]
 
 @dataclass(frozen=True)
 class TomlFile:
-    """`problems` collects sentences about its keys."""
+    """`problems` collects sentences about mistakes in the file."""
 
     name: str
     table: Mapping[str, Any]
@@ -22,8 +23,8 @@ class TomlFile:
     problems: list[str]
 
     def place(self, *path: str | int) -> str:
-        """'finetune.toml, line 7: [people] quorum'; of a table or a row of them 'finetune.toml, line 9: [policy.data]'.
-        What isn't in the file stands where its table does."""
+        """Returns where a key is, like 'finetune.toml, line 7: [people] quorum', or a table, like 'finetune.toml, line
+        9: [policy.data]'. A key that is missing has its table's line."""
         is_table = isinstance(self._value(path), Mapping)
         title = title_of(path if is_table else path[:-1])
         key = "" if is_table else str(path[-1])
@@ -32,7 +33,7 @@ class TomlFile:
         return f"{file}: " + " ".join(filter(None, (f"[{title}]" if title else "", key)))
 
     def note(self, text: str, *path: str | int) -> None:
-        """`text` goes on after the place: "should be …"."""
+        """Adds a problem. `text` continues the sentence after the place, like "should be …"."""
         self.problems.append(f"{self.place(*path)} {text}")
 
     def _value(self, path: KeyPath) -> Any:
@@ -46,7 +47,7 @@ class TomlFile:
 
 
 def line_numbers(text: str) -> Lines:
-    """`text` is TOML that tomllib takes. Lines count from 1; a table's is that of its header."""
+    """Returns the line of each key and table of a valid TOML text, counted from 1. A table's line is its header's."""
     line_by_path: dict[KeyPath, int] = {}
     rows: dict[KeyPath, int] = {}
     here: KeyPath = ()
@@ -56,7 +57,7 @@ def line_numbers(text: str) -> Lines:
         try:
             table = tomllib.loads(statement)
         except tomllib.TOMLDecodeError:
-            continue  # a value of several lines, which goes on
+            continue  # inside a value of several lines
         if statement.lstrip().startswith("["):
             here = _header(table, rows)
             line_by_path.setdefault(here, start)
@@ -68,7 +69,7 @@ def line_numbers(text: str) -> Lines:
 
 
 def _header(table: Any, rows: dict[KeyPath, int]) -> KeyPath:
-    """Where a header's table stands: the next row of [[a.b]]; a table below [[a]] belongs to a's newest row."""
+    """Returns the path of a header's table: for [[a.b]] the next row; a table below [[a]] belongs to a's newest row."""
     path: KeyPath = ()
     while table:
         if isinstance(table, list):

@@ -73,15 +73,15 @@ def test_a_wrong_answer_is_asked_for_again_with_its_cure(tmp_path: Path, slack: 
     )
     assert result.exit_code == 0, result.output
     for part in (
-        "That is no bot token",
+        "That is not a bot token",
         "Slack doesn't know the token",
-        "That is no app-level token",
+        "That is not an app-level token",
         "neither an e-mail address nor a member's id",
-        "Slack knows nobody with the address nobody@example.com",
-        "Slack knows no member U0GONE1",
-        "'lots' is no amount",
-        "'-3' is no amount",
-        "There is no channel #no-such-channel",
+        "Nobody in this workspace has the address nobody@example.com",
+        "There is no member U0GONE1",
+        "'lots' is not an amount",
+        "'-3' is not an amount",
+        "The bot can't see a channel #no-such-channel",
     ):
         assert part in result.output
 

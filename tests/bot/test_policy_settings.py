@@ -127,21 +127,21 @@ personal = "yes"
     )
     expected = (
         'line 2: [people] approvers should be ids of users, like ["U123", "U456"], and \'ben\' is none.',
-        "line 3: [people] quorum and [[policy.tiers]] both say how many approvers it takes; take one out.",
+        "line 3: [people] quorum and [[policy.tiers]] both say how many approvers a run needs; remove one of them.",
         "line 5: [policy] expires_h should be a whole number from 1 to 720, not 0.",
-        "line 6: [policy] remind_h should be hours before the plan expires, below 24, not 30.",
+        "line 6: [policy] remind_h should be hours before the plan expires, fewer than 24, not 30.",
         "line 7: [policy] expire is not a setting; did you mean expires_h?",
         "line 9: [policy.who] uplod is not a setting; did you mean upload?",
-        "line 10: [policy.who] start names 'everyone', which is no id",
-        "line 10: [policy.who] start names 'requester', whom only `cancel` and `delete` know; take it out.",
-        "line 11: [policy.who] approve names 'ancyone', which is no id of a user or group and no word; "
+        "line 10: [policy.who] start names 'everyone', which is not the id",
+        "line 10: [policy.who] start names 'requester', which only `cancel` and `delete` accept; remove it.",
+        "line 11: [policy.who] approve names 'ancyone', which is not the id of a user or group; "
         "did you mean 'anyone'?",
         "line 12: [policy.tiers] up_to_usd is missing",
-        "line 16: [policy.tiers] approvers is fewer than the cheaper tier before it takes",
-        "line 18: [policy.tiers] up_to_usd is not above the tier before it",
+        "line 16: [policy.tiers] approvers is fewer than the cheaper tier before it needs",
+        "line 18: [policy.tiers] up_to_usd is not above the previous tier",
         "line 20: [policy.tiers] most is not a setting",
         "line 21: [policy.data] name is missing",
-        "line 22: [policy.data] providers names 'opnai', which is no provider; did you mean 'openai'?",
+        "line 22: [policy.data] providers names 'opnai', which is not a provider; did you mean 'openai'?",
         "line 23: [policy.data] channels should be ids of channels, like [\"C123\"], and '#support' is none.",
         "line 24: [policy.data] level should be one of advisory, soft, hard, not 'strict'.",
         "line 25: [policy.data] personal should be true or false, not 'yes'.",
@@ -154,7 +154,7 @@ personal = "yes"
 def test_a_tier_that_could_never_be_reached_is_a_mistake(tmp_path: Path) -> None:
     text = '[people]\napprovers = ["U1"]\n[[policy.tiers]]\nup_to_usd = "20"\napprovers = 2\n'
     assert problems(tmp_path, text) == (
-        "finetune.toml, line 3: [policy.tiers] asks for 2 approvers, and 1 is named; "
+        "finetune.toml, line 3: [policy.tiers] asks for 2 approvers, but only 1 is named; "
         "name more in [people] approvers, or ask for fewer.",
     )
     assert read(tmp_path, text.replace('["U1"]', '["U1", "U2"]')).policy.tiers[0].approvers == 2
