@@ -1,9 +1,9 @@
 """Asks models in threads, within each provider's limits, so that a provider that hangs never holds up a tick. Each
-answer is stored as it comes.
+answer is stored as soon as it arrives.
 
-A step hands over questions with `ask` and finds their answers in the store at a later tick; `collect` returns what
-ended without an answer. Nothing here must survive a restart: questions without an answer are asked again, and at most
-what was under way is paid twice.
+A step hands over questions with `ask` and finds their answers in the store at a later tick; `collect` returns the
+questions that ended without an answer. Nothing here needs to survive a restart: questions without an answer are asked
+again, and at most those that were under way are paid for twice.
 """
 
 from __future__ import annotations
@@ -25,14 +25,15 @@ from trainers.errors import Nonsense, Refused, TrainerError, Uncertain
 from trainers.providers import ProviderRow
 from trainers.types import Message
 
-TIMEOUT_S, ALONGSIDE = 120.0, 16  # with so many under way; more of them wait for each other longer
+# The timeout is for up to ALONGSIDE requests at a time; with more callers it grows, as they wait for each other.
+TIMEOUT_S, ALONGSIDE = 120.0, 16
 MOST_TRIES = 10
-MOST_UNREADABLE = 3  # an answer that can't be read was perhaps paid
-MOST_UNREADABLE_IN_A_ROW = 30  # unreadable answers of a model in a row: none of its questions is asked again
-FAILING_TOGETHER = 5
+MOST_UNREADABLE = 3  # tries of one question: an unreadable answer may have been paid for
+MOST_UNREADABLE_IN_A_ROW = 30  # of one model, after which its other questions are dropped
+FAILING_TOGETHER = 5  # so many questions in trouble make the whole provider pause
 LONGEST_PAUSE_S = 60.0
 LONGEST_LOOK_S = 5.0
-BUCKET_S = 10  # seconds' worth of requests that may begin at once
+BUCKET_S = 10  # this many seconds' worth of requests may begin at once
 ROW_STATUSES = frozenset({400, 413, 422, 451})
 
 log = logging.getLogger(__name__)
@@ -41,9 +42,9 @@ GRACE_S = 2.0
 
 @dataclass(frozen=True)
 class Question:
-    """`model` is 'provider/model', `at_provider` its name there. `key` names the answer in the store. `max_tokens`
-    includes thinking. `is_first`: a person waits for it. `is_once`: without a clear answer it is not asked a second
-    time, as it may have been paid. `tools` that may be called, as JSON."""
+    """`key` names the answer in the store. `model` is 'provider/model'; `at_provider` is the provider's name for it.
+    `max_tokens` includes thinking tokens. `is_first` puts it before the others, as a person waits for it. `is_once`: if
+    it isn't known to have failed, it is not asked again, as it may have been paid for. `tools` is JSON."""
 
     key: str
     model: str
@@ -57,8 +58,8 @@ class Question:
 
 @dataclass(frozen=True)
 class Declined:
-    """A question that gets no answer. `of_model`: neither will any other to this model. `is_unclear`: it was sent, and
-    may have to be paid."""
+    """A question that gets no answer. `of_model`: no other question to this model will get one either. `is_unclear`: it
+    was sent, and may have to be paid for."""
 
     key: str
     model: str
@@ -77,7 +78,7 @@ class _Waiting:
 
 @dataclass
 class _Bucket:
-    """A token bucket of requests that may begin: `a_minute` flow in, and it holds ten seconds' worth at most."""
+    """A token bucket for requests: refilled at `a_minute`, it holds at most BUCKET_S seconds' worth. None: no limit."""
 
     a_minute: int | None
     now: float
@@ -106,7 +107,7 @@ class _Bucket:
 
 
 class ProviderQueue:
-    """One provider's questions, its threads, and its pauses. Threads end when nothing is left to ask."""
+    """One provider's questions, its threads, and its pauses. The threads end when no question is left."""
 
     def __init__(
         self,
@@ -159,7 +160,7 @@ class ProviderQueue:
             return sum(waiting.owner == owner for waiting in (*self._queue, *self._under_way.values()))
 
     def active_keys(self) -> set[str]:
-        """Returns the keys of what waits or is under way."""
+        """Returns the keys of the questions that are waiting or under way."""
         with self._changed:
             return {waiting.question.key for waiting in self._queue} | set(self._under_way)
 
@@ -178,7 +179,7 @@ class ProviderQueue:
             self._changed.notify_all()
 
     def wait(self, until: float) -> None:
-        """Waits for the threads to end, at most until then (monotonic seconds)."""
+        """Waits for the threads to end, at most `until` (monotonic seconds)."""
         with self._changed:
             self._changed.wait_for(lambda: not self._threads, max(until - time.monotonic(), 0.0))
 
@@ -190,7 +191,7 @@ class ProviderQueue:
             self._store.database.leave()
 
     def _next(self) -> _Waiting | None:
-        """Waits for the first question whose time has come. Returns None if nothing is left, and the thread ends."""
+        """Waits for a question that is due. Returns None if no question is left, so that the thread ends."""
         with self._changed:
             while self._queue and not self._is_closed:
                 waiting = self._take_due()
@@ -215,8 +216,8 @@ class ProviderQueue:
         return waiting
 
     def _ask(self, waiting: _Waiting) -> None:
-        """Asks one question and stores the outcome. A step may ask what was answered since it looked, so that is
-        checked first."""
+        """Asks one question and stores the outcome. First checks the store, as the question may have been answered
+        after the step that asks it looked."""
         question = waiting.question
         try:
             if self._store.answers.read([question.key]):
@@ -246,16 +247,18 @@ class ProviderQueue:
             self._retry_after_trouble(waiting, trouble)
         except (Nonsense, TrainerError) as nonsense:
             self._retry_unreadable(waiting, str(nonsense))
-        except Exception as fault:  # a thread has no caller: anyone who asked has to hear of it
-            if self._is_closed:  # its connection was closed under it
+        except (
+            Exception
+        ) as fault:  # a thread has no caller that would see it, so the question's owner is told
+            if self._is_closed:  # the store's connection was closed during the call
                 self._remove(waiting)
                 return
             with logs.referenced():
                 log.exception("asking %s", question.model)
-                why = f"The bot itself failed at it ({type(fault).__name__}). {logs.sorry()}"
+                why = f"The bot itself failed ({type(fault).__name__}). {logs.sorry()}"
             self._decline_question(waiting, why, of_model=True, is_unclear=True)
         else:
-            # An answer that was under way when a pause began does not end the pause.
+            # An answer to a question from before a pause does not end that pause.
             with self._changed:
                 self._under_way.pop(waiting.question.key, None)
                 self._unreadable_in_a_row.pop(waiting.question.model, None)
@@ -270,8 +273,9 @@ class ProviderQueue:
     def _decline_question(
         self, waiting: _Waiting, why: str, *, of_model: bool, is_unclear: bool = False
     ) -> None:
-        """Declines a question. The owner is told before it counts as over. Of other questions to the model only those
-        of measurements are dropped, which ask again for what they miss."""
+        """Declines a question. Its owner is told before the question stops counting as under way. With `of_model`,
+        other questions to the model are dropped too, except those that a person waits for: measurements ask again for
+        the answers that they miss."""
         model = waiting.question.model
         self._decline(waiting.owner, Declined(waiting.question.key, model, why, of_model, is_unclear))
         with self._changed:
@@ -283,8 +287,8 @@ class ProviderQueue:
                 self._queue = deque(remaining)
 
     def _retry_after_trouble(self, waiting: _Waiting, trouble: Uncertain) -> None:
-        """Handles a provider that limits or fails. A limit, or trouble with question after question, makes all wait;
-        else only this question does."""
+        """Handles a provider that limits us or fails. A limit, or trouble with several questions, pauses the whole
+        provider; otherwise only this question waits."""
         if waiting.question.is_once and not trouble.is_rate_limit:
             self._decline_question(waiting, str(trouble), of_model=False, is_unclear=True)
             return
@@ -303,13 +307,13 @@ class ProviderQueue:
             self._queue.appendleft(waiting)
 
     def _longer_pause(self, now: float) -> float:
-        """Returns twice the pause before; of failures that were under way together only one counts."""
+        """Returns twice the previous pause, in seconds; failures that were under way together count once."""
         self._pauses += now >= self._paused_until
         return min(2.0 ** min(self._pauses, 10), LONGEST_PAUSE_S)
 
     def _retry_unreadable(self, waiting: _Waiting, why: str) -> None:
-        """Handles an unreadable answer. If a model gives nothing else, all wait, and after many in a row the model is
-        given up."""
+        """Handles an unreadable answer. After several in a row from a model the provider pauses, and after many the
+        model is given up."""
         if waiting.question.is_once:
             self._decline_question(waiting, why, of_model=False, is_unclear=True)
             return
@@ -326,7 +330,7 @@ class ProviderQueue:
             self._retry_later(waiting, now, MOST_UNREADABLE)
 
     def _retry_later(self, waiting: _Waiting, now: float, most: int = MOST_TRIES) -> None:
-        """Lets this question alone wait; after too many tries it is given up."""
+        """Puts off this question alone; after too many tries it is declined."""
         waiting.tries += 1
         self._under_way.pop(waiting.question.key, None)
         if waiting.tries >= most:
@@ -340,15 +344,15 @@ class ProviderQueue:
 
 
 def key_of(model: str, messages: Sequence[Message], max_tokens: int, tools: str = "") -> str:
-    """Returns the sha256 of the canonical JSON of a question to a model. One without tools has the key that it had
-    before there were any."""
+    """Returns the sha256 of the canonical JSON of a question to a model. Without tools the key is the same as before
+    tools were added, so that stored answers stay valid."""
     turns = [[each.role, each.content, *([each.extra] if each.extra else [])] for each in messages]
     request = [model, turns, max_tokens, *([tools] if tools else [])]
     return hashlib.sha256(json.dumps(request, ensure_ascii=True).encode()).hexdigest()
 
 
 class LlmClient:
-    """`clock` gives unix seconds, for the dates of answers; `steady` seconds that pass, for pauses and rates."""
+    """`clock` gives unix seconds, for the dates of answers; `steady` is a monotonic clock, for pauses and rates."""
 
     def __init__(
         self,
@@ -367,48 +371,49 @@ class LlmClient:
         self._lock = threading.Lock()
 
     def ask(self, owner: str, provider: str, questions: Sequence[Question]) -> None:
-        """Queues the questions that neither wait nor are under way, for any owner. A provider without a key is not
-        asked; `trouble` says so."""
+        """Queues the questions that are not already waiting or under way for any owner. Does nothing if the provider
+        has no key; `trouble` reports that."""
         if provider in self._queues:
             self._queues[provider].add(owner, questions)
 
     def collect(self, owner: str) -> Sequence[Declined]:
-        """Returns what was declined since the last look."""
+        """Returns the owner's questions that were declined since the last call."""
         with self._lock:
             return self._declined.pop(owner, [])
 
     def trouble(self, provider: str) -> str | None:
-        """Returns why questions to a provider wait now, as a sentence."""
-        lane = self._queues.get(provider)
-        return lane.trouble() if lane else f"There is no key for {provider} where the bot runs."
+        """Returns why questions to a provider are waiting, as a sentence; None if there is no trouble."""
+        queue = self._queues.get(provider)
+        return queue.trouble() if queue else f"There is no key for {provider} where the bot runs."
 
     def waiting(self, owner: str) -> int:
-        """Returns how many of the owner's questions wait or are under way."""
-        return sum(lane.waiting(owner) for lane in self._queues.values())
+        """Returns how many of the owner's questions are waiting or under way."""
+        return sum(queue.waiting(owner) for queue in self._queues.values())
 
     def idle(self, provider: str, keys: frozenset[str]) -> frozenset[str]:
-        """Returns those of these questions that neither wait nor are under way, for any owner."""
-        lane = self._queues.get(provider)
-        return keys - lane.active_keys() if lane else keys
+        """Returns the `keys` of questions that are neither waiting nor under way for any owner."""
+        queue = self._queues.get(provider)
+        return keys - queue.active_keys() if queue else keys
 
     def wake(self) -> None:
-        """Makes threads that wait look at the clock again."""
-        for lane in self._queues.values():
-            lane.wake()
+        """Makes waiting threads look at the clock again."""
+        for queue in self._queues.values():
+            queue.wake()
 
     def drop(self, owner: str) -> frozenset[str]:
-        """Drops what waits. Returns the keys of what is under way, which is paid, and stored when it comes."""
-        under_way = [key for lane in self._queues.values() for key in lane.drop(owner)]
+        """Drops the owner's waiting questions. Returns the keys of those under way, which are paid for, and stored when
+        their answers arrive."""
+        under_way = [key for queue in self._queues.values() for key in queue.drop(owner)]
         self.collect(owner)
         return frozenset(under_way)
 
     def close(self) -> None:
-        """Begins no further question. Answers under way get a moment; then their connections are closed."""
-        for lane in self._queues.values():
-            lane.close()
+        """Asks no further questions, and waits up to GRACE_S seconds for the answers under way."""
+        for queue in self._queues.values():
+            queue.close()
         until = time.monotonic() + GRACE_S
-        for lane in self._queues.values():
-            lane.wait(until)
+        for queue in self._queues.values():
+            queue.wait(until)
 
     def _note_declined(self, owner: str, declined: Declined) -> None:
         with self._lock:

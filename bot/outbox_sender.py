@@ -1,13 +1,13 @@
-"""Sends the outbox to Slack: paced, retried, one card edited in place. The only place that posts.
+"""Sends the outbox to Slack: paces and retries messages, and edits cards in place. Nothing else posts to Slack.
 
-Every error of Slack has one of five outcomes: try later, wait until a person has fixed it (an invitation, a scope),
-post the card again, send it elsewhere, or give up. Somebody is told of the last two by another way. A failed send never
-fails the work that it reports, and holds up no other message for long.
+Every error from Slack has one of five outcomes: try later, wait until a person has fixed the cause (an invitation, a
+scope), post the card again, send the message elsewhere, or give up. The last two are reported to somebody another way.
+A failed send never fails the work that it reports on, and doesn't hold up other messages for long.
 
-Slack has no key that makes a post happen once. So each carries its outbox number as metadata, which nobody sees, and
-after a lost answer it is looked for before it is sent again; a file is recognised by its name and size. That takes the
-right to read the conversation's messages: manifest.yml asks for `im:history`, not for `channels:history` and
-`groups:history`. Without it such a message is sent again.
+Slack has no idempotency key for posts. So each post carries its outbox number as invisible metadata, and after a lost
+answer the sender looks for it before sending again; it recognises a file by name and size. That needs the right to
+read the conversation: manifest.yml asks for `im:history`, but not for `channels:history` and `groups:history`. Without
+the right, such a message is sent again.
 """
 
 from __future__ import annotations
@@ -34,20 +34,20 @@ from storage.records import Draft, OutboxItem, is_due
 from storage.store import Store
 
 EVENT = "finetune_message"
-SKEW_S = 3600.0  # between our clock and Slack's
+SKEW_S = 3600.0  # allowed between our clock and Slack's
 NEWEST = 200
-# Of the first two Slack's reference says that a part of the operation may have succeeded.
+# Slack's reference says of the first two that part of the operation may have succeeded.
 UNCLEAR = frozenset({"internal_error", "fatal_error", "service_unavailable"})
 PASSING = UNCLEAR | {"ratelimited", "rate_limited"}
 
 SlackMessage = Mapping[str, Any]
 log = logging.getLogger(__name__)
 SECONDS_BETWEEN_POSTS = 1.05
-SECONDS_BETWEEN_EDITS = 1.5  # of all cards together: Slack takes about 50 a minute from an app
-LEAST_BETWEEN_EDITS = 0.5  # so that ticks of a second don't halve that
-SETTLE_S = 5.0  # after which Slack has shown, or never will, what a post sent to it
-MAX_TRIES = 320  # about a day of Slack being away
-ALONE_TRIES = 10  # of a message that fails while others get through: about half an hour
+SECONDS_BETWEEN_EDITS = 1.5  # of all cards together: Slack accepts about 50 a minute from an app
+LEAST_BETWEEN_EDITS = 0.5  # after a late edit: with ticks of 1 s the average stays at 1.5 s
+SETTLE_S = 5.0  # if Slack doesn't show a post after this time, it never will
+MAX_TRIES = 320  # lasts about a day while Slack is away
+ALONE_TRIES = 10  # for a message that fails while others get through: about half an hour
 CARD_IS_GONE = frozenset({"message_not_found", "cant_update_message", "edit_window_closed", "is_inactive"})
 CHANNEL_IS_CLOSED = frozenset({"is_archived", "channel_not_found", "not_in_channel", "restricted_action"})
 APP_IS_LOCKED_OUT = frozenset({"account_inactive", "token_revoked", "invalid_auth", "not_authed"})
@@ -75,21 +75,23 @@ PRIVATE_AND_CLOSED = "its private channel is closed"
 
 @dataclass(frozen=True)
 class FoundMessage:
-    """`ts` is that of the message if it is posted already."""
+    """`was_allowed`: the app may read the conversation. `ts` identifies the message if it is posted already."""
 
     was_allowed: bool
     ts: str | None = None
 
 
 class Traces:
+    """Looks in Slack for messages whose answer was lost."""
+
     def __init__(self, slack: WebClient) -> None:
         self._slack = slack
         self._unreadable: set[str] = set()
 
     def find(self, channel: str, thread: str | None, item: OutboxItem) -> FoundMessage:
-        """Looks for the message. Raises SlackApiError if Slack should be asked again later; any other refusal is no
-        reason to hold the message back."""
-        kind = channel[:1]  # C, G or D: each has a right of its own
+        """Looks for the message. Raises SlackApiError if Slack should be asked again later. After any other refusal the
+        message can be sent."""
+        kind = channel[:1]  # C, G or D: each needs its own scope
         if kind in self._unreadable:
             return FoundMessage(was_allowed=False)
         span: dict[str, Any] = {
@@ -110,7 +112,7 @@ class Traces:
             if code == "missing_scope":
                 self._unreadable.add(kind)
                 log.info(
-                    "no right to read messages: one whose answer was lost is sent again (message %s)", item.id
+                    "no right to read messages, so message %s, whose answer was lost, is sent again", item.id
                 )
             return FoundMessage(was_allowed=False)
         is_it = _matches_files(item) if item.kind == "file" else _matches_metadata(item)
@@ -120,8 +122,7 @@ class Traces:
 
 
 def message_metadata(item: OutboxItem) -> dict[str, Any]:
-    """Returns the `metadata` of a message. The time distinguishes it from the same number in a database that was begun
-    again."""
+    """Returns the `metadata` of a message. Its time distinguishes it from the same number in a recreated database."""
     return {"event_type": EVENT, "event_payload": {"number": str(item.id), "at": repr(item.created_at)}}
 
 
@@ -131,7 +132,7 @@ def _matches_metadata(item: OutboxItem) -> Callable[[SlackMessage], bool]:
 
 
 def _matches_files(item: OutboxItem) -> Callable[[SlackMessage], bool]:
-    """Matches names and sizes, as an upload takes no metadata."""
+    """Matches files by name and size, as an upload can't carry metadata."""
     uploads = item.body.get("file_uploads") or [item.body]
     ours = {(upload["filename"], Path(upload["file"]).stat().st_size) for upload in uploads}
     return lambda message: (
@@ -141,26 +142,27 @@ def _matches_files(item: OutboxItem) -> Callable[[SlackMessage], bool]:
 
 @dataclass(frozen=True)
 class _LoneFailures:
-    """How often a message failed though others got through since its last try, and when that was."""
+    """How often a message failed although others got through since its last try, and when it last failed."""
 
     tries: int
     at: float
 
 
 class MaybePosted(Exception):
-    """The message may be posted already; Slack must show it `seconds` from now."""
+    """The message may be posted already; Slack will show it within `seconds`, if ever."""
 
     def __init__(self, seconds: float) -> None:
-        super().__init__("it may stand already: looked for again before it is sent")
+        super().__init__("it may be posted already; looking for it before sending it again")
         self.seconds = seconds
 
 
 @dataclass
 class OutboxSender:
-    """`pace` in (0, 1] scales the pauses between messages; below 1 only on a workspace of one's own.
+    """Sends what is due in the outbox.
 
-    `missing_scopes`: scopes of manifest.yml that the app was not given. `blocks` "newest" sends a message's newest
-    form if it has one, until Slack refuses it once.
+    `pace` in (0, 1] scales the pauses between messages; use less than 1 only with a Slack stand-in. `blocks` "newest"
+    sends a message's newest form if it has one, until Slack refuses it once. `locked_out` is Slack's error code if it
+    refuses the app's token; `missing_scopes` are scopes of manifest.yml that the app was not granted.
     """
 
     store: Store
@@ -184,7 +186,7 @@ class OutboxSender:
         self._inherited = self.store.outbox.waiting_ids()
 
     def note_scopes(self, headers: Mapping[str, str]) -> None:
-        """Reads the app's scopes from the headers of an answer."""
+        """Reads the app's scopes from the headers of one of Slack's answers."""
         names = granted_scopes(headers)
         lacks = SCOPES - names if names else frozenset[str]()
         if lacks - self.missing_scopes:
@@ -192,9 +194,9 @@ class OutboxSender:
         self.missing_scopes = lacks
 
     def send_due(self) -> int:
-        """Sends what may be sent now and returns how many messages were.
+        """Sends every message that may be sent now, and returns how many were sent.
 
-        Edits share one budget: those that report a decision first, then the channel that has waited longest.
+        Edits share one rate limit: those that report a decision go first, then the channel that has waited longest.
         """
         heads = self.store.outbox.due(self.clock())
         posts = [item for item in heads if item.kind != "edit"]
@@ -242,7 +244,7 @@ class OutboxSender:
         return True
 
     def _deliver_with_fallback(self, item: OutboxItem) -> tuple[str, str | None]:
-        """Tries the newest blocks if they are wanted. Refused blocks post nothing, so the classic ones can follow."""
+        """Sends the newest blocks if they are enabled; if Slack refuses them, which posts nothing, the classic ones."""
         body = dict(item.body)
         newest = body.pop("newest", None)
         if newest and self.blocks == "newest":
@@ -252,7 +254,7 @@ class OutboxSender:
                 if error.response.get("error") not in BLOCKS_REFUSED:
                     raise
                 log.warning(
-                    "Slack refused the newest blocks of message %s: classic ones from now on", item.id
+                    "Slack refused the newest blocks of message %s; using classic ones from now on", item.id
                 )
                 self.blocks = "classic"
         return self._deliver(replace(item, body=body))
@@ -277,14 +279,14 @@ class OutboxSender:
                 return self._upload(where, item)
 
     def _direct(self, item: OutboxItem) -> str:
-        """Returns the conversation with a person alone."""
+        """Opens the direct conversation with the item's person and returns its id."""
         opened: Any = self.slack.conversations_open(users=item.person or "")
         return str(opened["channel"]["id"])
 
     def _post(self, channel: str, item: OutboxItem) -> tuple[str, str]:
         channel, thread = self._find_destination(channel, item)
         if (ts := self._find_posted(channel, thread, item)) is not None:
-            if item.card:  # an edit may have taken the place of the words that it was sent with
+            if item.card:  # the card may have changed since it was sent
                 self.slack.chat_update(channel=channel, ts=ts, **item.body)
             return channel, ts
         with self._marking_uncertain(item):
@@ -314,8 +316,7 @@ class OutboxSender:
             raise
 
     def _find_posted(self, channel: str, thread: str | None, item: OutboxItem) -> str | None:
-        """Returns the ts of a message that is posted already. Raises MaybePosted if that can't be seen yet and might be
-        soon."""
+        """Returns the ts of the message if it is posted already. Raises MaybePosted if Slack may not show it yet."""
         before = self._started if item.id in self._inherited else None
         since = self._uncertain_at.get(item.id, before)
         if since is None:
@@ -326,14 +327,14 @@ class OutboxSender:
         return look.ts
 
     def _find_destination(self, channel: str, item: OutboxItem) -> tuple[str, str | None]:
-        """Returns channel and thread: a reply follows its card, which may be in the fallback channel."""
+        """Returns channel and thread: a reply goes where its card is, which may be the fallback channel."""
         card = self.store.outbox.card(item.thread) if item.thread else None
         return (card.channel, card.ts) if card else (channel, item.body.get("thread_ts"))
 
     def _handle_error(self, item: OutboxItem, error: SlackApiError) -> None:
         code = str(error.response.get("error", "")) or f"HTTP {error.response.status_code}"
         if error.response.status_code == 429:
-            # the whole lane waits; for edits, all of the app's
+            # the whole lane waits; after an edit, all edits wait
             seconds = _retry_after(error) or _backoff(item.tries)
             if item.kind == "edit":
                 self._next_edit = self.clock() + seconds
@@ -350,12 +351,15 @@ class OutboxSender:
         elif code == "missing_scope":
             self._wait_for_a_person(item, code, needed=error.response.get("needed"))
         elif item.kind == "ephemeral" and code in {*CHANNEL_IS_CLOSED, "user_not_in_channel"}:
-            self.store.outbox.reroute(item, channel=item.channel, now=self.clock())  # to its person directly
+            self.store.outbox.reroute(item, channel=item.channel, now=self.clock())  # as a direct message
         elif item.private and code in CHANNEL_IS_CLOSED:
             self._give_up(item, PRIVATE_AND_CLOSED)
         elif code in CHANNEL_IS_CLOSED and self.fallback_channel not in (None, item.channel):
             log.warning(
-                "message %s cannot go to %s (%s): sent to the fallback channel", item.id, item.channel, code
+                "message %s can't go to %s (%s); sending it to the fallback channel",
+                item.id,
+                item.channel,
+                code,
             )
             self.store.outbox.reroute(item, channel=str(self.fallback_channel), now=self.clock())
         elif code in CHANNEL_IS_CLOSED:
@@ -375,14 +379,14 @@ class OutboxSender:
         self.store.outbox.later(item, due_at=self.clock() + seconds, error=error, counts=counts)
 
     def _fails_alone(self, item: OutboxItem) -> bool:
-        """Returns whether Slack took other messages between its last tries: then the fault is this message's."""
+        """True if Slack accepted other messages between many of this one's tries, so that the fault is this one's."""
         before = self._lone_failures.get(item.id, _LoneFailures(0, self.clock()))
         tries = before.tries + int(self._sent_at > before.at)
         self._lone_failures[item.id] = _LoneFailures(tries, self.clock())
         return tries >= ALONE_TRIES
 
     def _wait_for_a_person(self, item: OutboxItem, code: str, *, needed: str | None = None) -> None:
-        """Tries again for a day; the lane goes on meanwhile."""
+        """Tries again for a day, while the lane's other messages go on."""
         if item.tries + 1 >= MAX_TRIES:
             self._give_up(item, code)
             return
@@ -401,10 +405,10 @@ class OutboxSender:
             self._report_failure(item, error)
 
     def _report_failure(self, item: OutboxItem, error: str) -> None:
-        """Reports the failure once, by another way: in the fallback channel; else to the person whom a channel's
-        message concerns, or in the channel that a person's message is about."""
+        """Reports the failure once: in the fallback channel if there is one; else a message to a channel is reported to
+        the person whom it concerns, and a message to a person in the channel that it is about."""
         is_for_a_person = item.person is not None
-        about = item.dedupe or item.thread or ""  # by which it goes where its dataset is deleted
+        about = item.dedupe or item.thread or ""  # deleting a dataset finds its messages by this
         once = f"undelivered {item.card or f'{about} {item.id} {item.created_at}'}"
         words = None if item.private or is_for_a_person else str(item.body.get("text") or "")
         place = f"<@{item.person}>" if is_for_a_person else f"<#{item.channel}>"
@@ -417,8 +421,8 @@ class OutboxSender:
             self._put(Draft("direct", item.channel, body, dedupe=once, person=item.concerns))
 
     def _report_missing_scope(self, item: OutboxItem, needed: str) -> None:
-        """Reports the scope once a day: Slack refuses the app this method everywhere, so no channel and no person is at
-        fault."""
+        """Reports a missing scope once a day. Slack refuses the method everywhere, so the report names no channel or
+        person."""
         if item.tries == 0:
             log.error("the app lacks the scope %s: message %s to %s waits", needed, item.id, item.channel)
         channel = self.fallback_channel or item.channel
@@ -437,7 +441,7 @@ class OutboxSender:
 
 
 def granted_scopes(headers: Mapping[str, str]) -> frozenset[str]:
-    """Returns nothing if Slack doesn't tell."""
+    """Returns the scopes in an answer's headers; empty if Slack doesn't report them."""
     named = {name.lower(): str(value) for name, value in headers.items()}.get("x-oauth-scopes", "")
     return frozenset(scope.strip() for scope in named.split(",") if scope.strip())
 

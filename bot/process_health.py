@@ -1,8 +1,8 @@
-"""Shows whether the ticks still come: a mark for each of their steps, the heartbeat file, the watchdog, and `/healthz`
-and `/metrics` on loopback, with counts only, no names and no text.
+"""Shows if the process is healthy: a heartbeat for every step of a tick, a watchdog, and `/healthz` and `/metrics` on
+loopback, which give counts only, no names and no texts.
 
-A tick that hangs forever would leave a process that is up and does nothing. The watchdog ends it, with every thread's
-stack in the log; a supervisor starts it again, and since a kill at any line loses nothing, neither does this.
+A tick that hangs would leave a process that runs but does nothing. The watchdog ends it, after writing every thread's
+stack to the log, so that a supervisor can start it again. As with a kill at any line, nothing is lost.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from trainers.money import from_micros
 
 EXIT_HUNG = 70  # sysexits.h: EX_SOFTWARE
 HEARTBEAT_FILE = "heartbeat"
-PATIENCE = 12  # times the limit, with one provider: it may be sent much over a thin line, and others don't wait for it
+PATIENCE = 12  # times the limit for a provider's thread: an upload may be slow, and nothing else waits for it
 TOUCHED_EVERY_S = 1.0
 
 _mark: ContextVar[Callable[[], None] | None] = ContextVar("_mark", default=None)
@@ -49,14 +49,14 @@ LOOPBACK_NAMES = ("127.0.0.1", "localhost")
 
 
 def mark_step() -> None:
-    """Marks a tick's next step; does nothing outside of a watched tick."""
+    """Records that the current tick began another step. Does nothing outside of a watched tick."""
     mark = _mark.get()
     if mark:
         mark()
 
 
 class Heartbeat:
-    """The marks of the ticks called `names`. `limit_s` 0: no watchdog. Ages are by a clock that nobody sets."""
+    """Records when each tick in `names` last took a step. `limit_s` 0 means no watchdog. `clock` is monotonic."""
 
     def __init__(
         self,
@@ -77,7 +77,7 @@ class Heartbeat:
         self._stopping = threading.Event()
 
     def watched(self, name: str, tick: Callable[[], None]) -> Callable[[], None]:
-        """Returns the tick with a mark at its beginning, at each of its steps and at its end."""
+        """Wraps a tick so that it beats when it begins, at each of its steps, and when it ends."""
 
         def run() -> None:
             token = _mark.set(lambda: self.beat(name))
@@ -91,7 +91,7 @@ class Heartbeat:
         return run
 
     def watch_while_running(self, name: str, work: Callable[[], None]) -> None:
-        """Watches work with PATIENCE; it isn't missed once it is over."""
+        """Runs work under the watchdog, with PATIENCE times the limit."""
         try:
             self.watched(name, work)()
         finally:
@@ -101,11 +101,13 @@ class Heartbeat:
         self._last[name] = now = self._clock()
         if now - self._touched >= TOUCHED_EVERY_S:
             self._touched = now
-            with suppress(OSError):  # the mark itself is in memory: a full disk must not stop the ticks
+            with suppress(
+                OSError
+            ):  # the watchdog reads memory, not the file: a full disk must not stop the ticks
                 os.utime(self._file)
 
     def ages(self) -> dict[str, float]:
-        """Returns the seconds since each tick's last mark."""
+        """Returns the seconds since each tick's last step."""
         now = self._clock()
         return {name: now - last for name, last in list(self._last.items())}
 
@@ -134,8 +136,8 @@ class Heartbeat:
                 return
         text = ", ".join(f"{name} {age:.0f} s ago" for name, age in self.ages().items())
         log.critical(
-            "a tick hangs (last steps: %s; the limit is %.0f s): this process ends, for its supervisor to start it "
-            "again. Where each thread stands follows",
+            "a tick hangs (last steps: %s; the limit is %.0f s): ending this process, so that its supervisor restarts "
+            "it. The stacks of all threads follow",
             text,
             self._limit_s,
         )
@@ -144,12 +146,12 @@ class Heartbeat:
 
 
 def seconds_since_tick(folder: Path, now: float) -> float | None:
-    """Returns the seconds since the heartbeat of a bot that runs on this data, None if none runs. `now` is unix
-    time."""
+    """Returns the seconds since the last heartbeat of the bot that runs on this data folder, None if none runs. `now`
+    is unix time."""
     file = folder / HEARTBEAT_FILE
     try:
         process, touched = int(file.read_text(encoding="utf-8")), file.stat().st_mtime
-        with suppress(PermissionError):  # it lives, as somebody else
+        with suppress(PermissionError):  # the process exists, but belongs to another user
             os.kill(process, 0)
     except (OSError, ValueError):
         return None
@@ -157,8 +159,8 @@ def seconds_since_tick(folder: Path, now: float) -> float | None:
 
 
 class Health:
-    """Answers in threads of its own, so that it can report a tick that hangs. Raises SettingsProblems if the port is
-    taken."""
+    """Serves `/healthz` and `/metrics` in threads of its own, so that it can report a tick that hangs. Raises
+    SettingsProblems if the port is taken."""
 
     def __init__(
         self,
@@ -186,7 +188,7 @@ class Health:
         self._server.server_close()
 
     def healthz(self) -> tuple[int, str]:
-        """Returns 200 while all is well, else 503, and a line of JSON that says which part isn't."""
+        """Returns 200 if everything works, else 503, and a line of JSON that shows which part doesn't."""
         values: dict[str, Any] = {"ticks": "come" if self._heartbeat.is_healthy else "hang"}
         values["tick_age_s"] = {name: round(age, 1) for name, age in self._heartbeat.ages().items()}
         values["slack"] = "reaches us" if self._is_connected() else "doesn't reach us"
@@ -241,7 +243,7 @@ class Health:
         )
 
     def answer(self, path: str) -> tuple[int, str, str]:
-        """Returns status, type and body. The thread that asks ends afterwards, so its connection is closed."""
+        """Returns status, content type and body. Closes this thread's database connection, as the thread ends then."""
         try:
             match path:
                 case "/healthz":
@@ -250,7 +252,7 @@ class Health:
                 case "/metrics":
                     return 200, TEXT, self.metrics()
                 case _:
-                    return 404, TEXT, "Here are /healthz and /metrics.\n"
+                    return 404, TEXT, "Only /healthz and /metrics are served here.\n"
         except sqlite3.Error as error:
             log.error("answering %s: %s", path, error)
             return 503, TEXT, f"The database does not answer: {error}\n"
@@ -259,7 +261,7 @@ class Health:
 
 
 def _probe_disk(folder: Path) -> str:
-    """Writes a file: a quota or a read-only file system shows in no figure of free space."""
+    """Writes a file to see if that works: free space doesn't show a quota or a read-only file system."""
     try:
         with NamedTemporaryFile(dir=folder, prefix=".probe-") as probe:
             probe.write(bytes(PROBE))
@@ -274,7 +276,7 @@ def _gauge(name: str, description: str, values: Iterable[tuple[Mapping[str, str]
     full = f"finetune_{name}"
     lines = []
     for labels, value in values:
-        # The labels are our own: nothing in them needs escaping.
+        # All labels are ours, so that nothing needs escaping.
         pairs = ",".join(f'{label}="{text}"' for label, text in labels.items())
         lines.append(f"{full}{{{pairs}}} {value}" if pairs else f"{full} {value}")
     return "\n".join([f"# HELP {full} {description}", f"# TYPE {full} gauge", *lines, ""])
@@ -286,9 +288,9 @@ def _handler(health: Health) -> type[BaseHTTPRequestHandler]:
         server_version, sys_version = "finetune", ""
 
         def do_GET(self) -> None:
-            # a web page whose name was pointed at this machine has another one
+            # DNS rebinding: a web page whose host name points at this machine sends that name
             if self.headers.get("Host", HOST).rsplit(":", 1)[0] not in LOOPBACK_NAMES:
-                self._send(403, TEXT, "This answers to loopback's own names only.\n")
+                self._send(403, TEXT, "Use 127.0.0.1 or localhost as the host.\n")
                 return
             self._send(*health.answer(self.path.partition("?")[0]))
 

@@ -1,8 +1,9 @@
-"""Runs work that would hold the interpreter (checking a big file, plots, statistics) in processes of its own.
+"""Runs CPU-bound work (checking a big file, plots, statistics) in separate processes, so that it doesn't block this
+one's threads.
 
-A step calls `poll` at every tick: the first call starts the work, a later one returns the answer. What was under way
-when the process died is asked for again. A task that takes too long or too much memory is ended alone: each process has
-one task at a time, so the others go on.
+A step calls `poll` at every tick: the first call starts the work, a later one returns its result. If this process
+dies, the next one asks for the work again. Each worker has one task at a time, so a task that takes too long or too
+much memory is ended without touching the others.
 """
 
 from __future__ import annotations
@@ -33,15 +34,15 @@ MEMORY_BYTES = 6 << 30
 
 
 class WorkerStopped(Exception):
-    """A task that was ended. The message completes a sentence: "checking it …"."""
+    """A task that was ended. The message completes a sentence like "Checking it …"."""
 
 
 def limit_memory(most: int = MEMORY_BYTES) -> int:
-    """Limits this process: beyond it an allocation fails with MemoryError, long before the system ends other processes.
-    Returns the limit before.
+    """Limits this process's memory to `most` bytes, so that an allocation fails with MemoryError before the system
+    starts to kill processes. Returns the previous limit.
 
-    RLIMIT_DATA counts what is allocated. RLIMIT_AS would also count address space that is only reserved, of which
-    numpy's threads take some hundred MB for each core. Only Linux keeps it.
+    RLIMIT_DATA counts memory that is allocated. RLIMIT_AS would also count address space that is only reserved, of
+    which numpy's threads take some hundred MB per core. Only Linux enforces it.
     """
     before, hard = resource.getrlimit(resource.RLIMIT_DATA)
     if sys.platform == "linux":
@@ -52,7 +53,7 @@ def limit_memory(most: int = MEMORY_BYTES) -> int:
 
 @dataclass
 class _Task:
-    """`begun`: when a process took it up; `future` is its answer from then on."""
+    """`asked` and `begun` are monotonic seconds. `future` is None until a process begins the task."""
 
     work: Callable[[], Any]
     asked: float
@@ -62,7 +63,7 @@ class _Task:
 
 
 class WorkerPool:
-    """`size` processes, started at first use; each imports what its work needs, this process does not."""
+    """`size` processes, started at first use. They import what the work needs, so that this process needn't."""
 
     def __init__(
         self, size: int = PROCESSES, *, deadline_s: float = DEADLINE_S, memory: int = MEMORY_BYTES
@@ -73,31 +74,33 @@ class WorkerPool:
         self._lock = threading.Lock()
 
     def poll(self, key: str, work: Callable[_P, _T], *args: _P.args, **kwargs: _P.kwargs) -> _T | None:
-        """Returns None while the work named `key` goes on, and its value once. Raises what the work raised, or
+        """Returns None while the work named `key` goes on, then its value, once. Raises what the work raised, or
         WorkerStopped if it took too long or too much memory."""
         with self._lock:
             task = self._tasks.get(key)
             if task is None:
                 self._tasks[key] = _Task(partial(work, *args, **kwargs), time.monotonic())
-            elif task.future and task.future.done():
+            # Looked up once: a task that ends from here on keeps its value for the next call.
+            is_done = task is not None and task.future is not None and task.future.done()
+            if is_done:
                 del self._tasks[key]
             self._advance()
-        if task is None or task.future is None or not task.future.done():
+        if task is None or not is_done:
             return None
         value: _T = self._read_result(task)
         return value
 
     def take(self, key: str) -> Any:
-        """As `poll`, for work that was begun, whose arguments need not be gathered again."""
+        """Polls work that has already begun, so that its arguments need not be gathered again."""
         return self.poll(key, _never_begun, key)
 
     def has(self, key: str) -> bool:
-        """Returns whether that work goes on, or is done and its value not fetched yet."""
+        """True if that work goes on, or if its value has not been fetched yet."""
         return key in self._tasks
 
     @property
     def oldest_s(self) -> float:
-        """Seconds that the oldest task has been waiting or running; 0 if there is none."""
+        """Seconds for which the oldest task has been waiting or running; 0 if there is none."""
         with self._lock:
             open_since = [
                 task.asked for task in self._tasks.values() if not (task.future and task.future.done())
@@ -109,7 +112,7 @@ class WorkerPool:
             child.close()
 
     def _advance(self) -> None:
-        """Ends late tasks and begins waiting ones, in the order in which they were asked for."""
+        """Ends late tasks and starts waiting ones, in the order in which they were asked for."""
         now = time.monotonic()
         for child in self._children:
             if child.task and not child.is_started:
@@ -122,16 +125,16 @@ class WorkerPool:
             child.begin(task, now)
 
     def _read_result(self, task: _Task) -> Any:
-        assert task.future is not None  # noqa: S101 - only tasks that are done get here
+        assert task.future is not None  # noqa: S101 - only finished tasks get here
         try:
             return task.future.result()
         except MemoryError as error:
-            raise WorkerStopped("needed more memory than it may have") from error
+            raise WorkerStopped("needed more memory than it is allowed") from error
         except BrokenProcessPool as error:
             if task.is_late:
                 minutes = round(self._deadline_s / 60)
                 raise WorkerStopped(f"took longer than {minutes} minutes and was ended") from error
-            raise WorkerStopped("was ended by the system, most likely for its memory") from error
+            raise WorkerStopped("was ended by the system, most likely for lack of memory") from error
 
 
 def _never_begun(key: str) -> None:
@@ -140,7 +143,7 @@ def _never_begun(key: str) -> None:
 
 @dataclass
 class _Child:
-    """One process, which has one task at a time. Started at its first task, and after it was lost."""
+    """One worker process, with one task at a time. It is started for its first task, and again after it was lost."""
 
     memory: int
     _task: _Task | None = None
@@ -149,25 +152,22 @@ class _Child:
 
     @property
     def task(self) -> _Task | None:
-        """The task that it runs."""
-        return (
-            None
-            if self._task is None or self._task.future is None or self._task.future.done()
-            else self._task
-        )
+        """The task that it is running; None if it is idle."""
+        task = self._task
+        return task if task and task.future and not task.future.done() else None
 
     @property
     def is_started(self) -> bool:
-        """Whether the process runs: on a busy machine it may take seconds to start."""
+        """True once the process runs: on a busy machine it may take seconds to start."""
         return self._process.done()
 
     def begin(self, task: _Task, now: float) -> None:
         future = self._task.future if self._task else None
         if future is not None and isinstance(future.exception(), MemoryError):
-            self.close()  # what is left of it may be too little for the next one
+            self.close()  # the memory that it has left may be too little for the next task
         try:
             task.future = self._running_pool().submit(task.work)
-        except BrokenProcessPool:  # it was killed while it had nothing to do
+        except BrokenProcessPool:  # the process was killed while idle
             self._pool = None
             task.future = self._running_pool().submit(task.work)
         task.begun, self._task = now, task
@@ -178,7 +178,7 @@ class _Child:
             self._kill()
 
     def close(self) -> None:
-        """Ends its task, which would otherwise hold up the end of this process."""
+        """Ends the process and its task, which would otherwise delay the end of this process."""
         if self._pool is not None:
             self._pool.shutdown(wait=False, cancel_futures=True)
             self._pool = None
@@ -186,7 +186,7 @@ class _Child:
             self._kill()
 
     def _kill(self) -> None:
-        """Does nothing while it is just starting, or if it has ended by itself."""
+        """Kills the process, unless it is still starting or has already ended."""
         if self.is_started and not self._process.exception():
             with suppress(ProcessLookupError):
                 os.kill(self._process.result(), signal.SIGKILL)

@@ -61,6 +61,26 @@ def test_asking_again_while_it_goes_on_starts_nothing_new(workers: WorkerPool) -
     wait_until(lambda: workers.poll("b", process_id), "the next work, not behind a hundred sleeps")
 
 
+def test_the_value_comes_once_though_the_work_ends_while_it_is_polled(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    workers = WorkerPool()
+    advance = workers._advance
+
+    def advance_until_it_ends() -> None:
+        advance()
+        if future := workers._tasks["a"].future:
+            future.result()
+
+    assert workers.poll("a", sleeps, 0.5) is None
+    with monkeypatch.context() as patch:
+        patch.setattr(workers, "_advance", advance_until_it_ends)
+        value = workers.poll("a", sleeps, 0.5)
+    assert value or workers.poll("a", sleeps, 0.5) == "slept"
+    assert not workers.has("a"), "its value was fetched"
+    workers.close()
+
+
 def test_what_it_raised_is_raised_here_once(workers: WorkerPool) -> None:
     assert workers.poll("a", fails, "no such row") is None
     with pytest.raises(LookupError, match="no such row"):
