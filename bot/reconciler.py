@@ -1,8 +1,8 @@
-"""One tick: reads what is not final and moves each one step, so that a kill at any line loses nothing. Also what runs
-at night, and the retention.
+"""The tick: reads every row whose state is not final and moves it one step, so that a kill at any line loses nothing.
+Also the nightly work and the retention.
 
-What may speak to a provider runs in that provider's own thread (provider_threads.py), and each file comes from Slack in
-a thread of its own; the tick itself waits for none.
+Steps that may talk to a provider run in that provider's own thread (provider_threads.py), and each file is fetched from
+Slack in a thread of its own; the tick itself waits for none of them.
 """
 
 from __future__ import annotations
@@ -16,7 +16,6 @@ from functools import partial
 from typing import assert_never
 
 from bot import logs, process_health
-from bot import settings as settings_bot
 from bot.cards.runs import UNDER_WAY
 from bot.context import AppContext
 from bot.services import (
@@ -45,6 +44,7 @@ from bot.services import (
     sunsets,
     training,
 )
+from bot.settings import store_model_ends, with_announced_ends
 from bot.values.learning_curves import TunedCurvePlan, plan_of
 from storage import backup
 from storage.audit import BrokenLog
@@ -57,7 +57,7 @@ from trainers.errors import TrainerError, Uncertain
 log = logging.getLogger(__name__)
 DAY_S = 24 * 3600.0
 TROUBLE_PAUSE_S = 30.0
-LONGEST_S = 10.0  # of a provider's thread, step under way apart
+LONGEST_S = 10.0  # a provider's thread begins no further step after this time
 STATES_WITHOUT_PROVIDER: tuple[RunState, ...] = ("awaiting_approval",)
 STATES_AT_PROVIDER: tuple[RunState, ...] = tuple(
     run_state for run_state in OPEN_RUN_STATES if run_state not in STATES_WITHOUT_PROVIDER
@@ -65,8 +65,8 @@ STATES_AT_PROVIDER: tuple[RunState, ...] = tuple(
 
 
 def check_database(context: AppContext) -> None:
-    """Checks the database each night, and at each look while it is damaged: a backup reads the tables, not their
-    indexes."""
+    """Checks the database each night, and every time while it is damaged. The backup alone would not find a damaged
+    index, as it reads only the tables."""
     now = context.clock()
     if "database" not in context.troubles and not backup.is_night_over(
         context.checked_at.get("database", 0.0), now
@@ -83,10 +83,10 @@ def check_database(context: AppContext) -> None:
 
 
 def back_up(context: AppContext) -> None:
-    """Makes the nightly backup. One that can't be made is logged, and tried again at the next look."""
+    """Makes the nightly backup. If that fails, logs it and tries again next time."""
     settings, now = context.settings, context.clock()
-    value = settings.service.backups_kept
-    if not value or not backup.is_due(settings.backups, now):
+    kept = settings.service.backups_kept
+    if not kept or not backup.is_due(settings.backups, now):
         return
     try:
         new_backup = backup.back_up(settings.database, settings.backups, now=now)
@@ -96,21 +96,21 @@ def back_up(context: AppContext) -> None:
         return
     context.troubles.pop("backup", None)
     if isinstance(new_backup.audit, BrokenLog):
-        log.error("the audit log was altered, `finetune audit verify` says where: %s", new_backup.audit.why)
-    backup.keep_newest(settings.backups, value)
+        log.error("the audit log was altered; `finetune audit verify` shows where: %s", new_backup.audit.why)
+    backup.keep_newest(settings.backups, kept)
     log.info("the nightly backup is %s", new_backup.path)
 
 
 def shrink_database(context: AppContext) -> None:
     if context.store.database.shrink():
-        log.info("the database gave free pages back to the disk")
+        log.info("the database returned free pages to the disk")
 
 
 def fetch_model_ends(context: AppContext) -> None:
     """Asks providers when their models end, each night and when the bot starts.
 
-    One that doesn't answer is asked again at the next look; what it reported before holds. A withdrawn end holds until
-    the bot's next start.
+    A provider that doesn't answer is asked again next time; what it announced before stays valid until then. An end
+    that a provider withdraws stays in effect until the bot's next start.
     """
     for row in context.settings.providers:
         trainer, subject = context.trainers.get(row.name), f"models of {row.name}"
@@ -119,24 +119,27 @@ def fetch_model_ends(context: AppContext) -> None:
         if trainer is None or is_ours or not backup.is_night_over(asked_at, context.clock()):
             continue
         try:
-            settings, models = context.settings, trainer.models()
+            models = trainer.models()
             ends = {model.id: model.shutdown_date for model in models if model.shutdown_date}
             listed = [model.id for model in models]
             sunsets.tell_vanished(context, row, trainer, listed)
-            settings_bot.store_model_ends(settings.data, row.name, ends, context.today(), listed)
+            store_model_ends(context.settings.data, row.name, ends, context.today(), listed)
+            settings = (
+                context.settings
+            )  # read after the requests: another thread may have replaced it meanwhile
             context.settings = replace(
-                settings, providers=settings_bot.with_announced_ends(settings.providers, settings.data)
+                settings, providers=with_announced_ends(settings.providers, settings.data)
             )
         except Uncertain as trouble:
             log.info("when models of %s end: %s", row.name, trouble)
             continue
         except TrainerError as trouble:
-            log.warning("%s doesn't say when its models end: %s", row.name, trouble)
+            log.warning("%s doesn't report when its models end: %s", row.name, trouble)
         context.checked_at[subject] = context.clock()
 
 
 def announce_model_ends(context: AppContext) -> None:
-    """Tells teams of the ends of models that they rely on, each night and when the bot starts."""
+    """Warns teams of models that they rely on and that will end, each night and when the bot starts."""
     if not backup.is_night_over(context.checked_at.get("sunsets", 0.0), context.clock()):
         return
     for use, once in sunsets.find_due(context):
@@ -145,7 +148,7 @@ def announce_model_ends(context: AppContext) -> None:
 
 
 def apply_retention(context: AppContext) -> None:
-    """Deletes what is over: refused files, prompts, folders of measurements, what a kill left."""
+    """Deletes what is no longer needed: refused files, files of finished measurements, and files that a kill left."""
     now, settings = context.clock(), context.settings.retention
     for version in context.store.datasets.all():
         is_old = version.updated_at < now - settings.refused * DAY_S
@@ -162,13 +165,13 @@ def apply_retention(context: AppContext) -> None:
     for path in context.settings.files.glob("cleaned-*"):  # as 0.1.0 named them; none is sent any more
         path.unlink(missing_ok=True)
     for path in (*context.settings.files.glob("incoming-*"), *context.settings.files.glob("*.tmp")):
-        if path.stat().st_mtime < now - DAY_S:  # a kill left them half written
+        if path.stat().st_mtime < now - DAY_S:  # half written when the process was killed
             path.unlink(missing_ok=True)
 
 
 def _delete_measurement_files(context: AppContext) -> None:
-    """Deletes prompts, which hold whole rows, and vectors, which tell of them, when a measurement is over; what people
-    still look at, later."""
+    """Deletes the prompts of finished measurements, which contain whole rows, and the vectors, which reveal them.
+    Deletes the rest of a measurement's folder, which people may still look at, `scratch_days` later."""
     for folder in (context.settings.data / "measurements").glob("m*"):
         measurement = context.store.measurements.get(int(folder.name[1:]))
         if measurement is None or measurement.state in measurements.OPEN:
@@ -181,7 +184,7 @@ def _delete_measurement_files(context: AppContext) -> None:
 
 
 def reconcile(context: AppContext) -> None:
-    """Does everything that is due, each behind its own guard, so that one fault holds up nothing else."""
+    """Does everything that is due, each step guarded on its own, so that one fault doesn't hold up the rest."""
     now = context.clock()
     for dataset in context.store.datasets.due(now):
         if dataset.state == "received":
@@ -209,21 +212,21 @@ def reconcile(context: AppContext) -> None:
     _run_guarded(partial(_begin_at_providers, context, now), "what is due at providers")
     _run_guarded(partial(plans.link_superseded, context), "links between plans")
     _run_guarded(partial(budgets.warn, context), "the budget's warning")
-    for wish in context.store.cleanings.waiting():
-        _run_guarded(partial(clean_copies.step, context, wish), f"cleaning {wish.id}")
+    for cleaning in context.store.cleanings.waiting():
+        _run_guarded(partial(clean_copies.step, context, cleaning), f"cleaning {cleaning.id}")
     _run_guarded(partial(clean_copies.tidy, context), "cleaned files")
-    if any(reports.find_unreported(context)):  # the names of people are asked of Slack
+    if any(reports.find_unreported(context)):  # in a thread, as people's names are looked up in Slack
         context.threads.begin("reports", partial(_run_guarded, partial(reports.step, context), "reports"))
     for estimate in context.store.estimates.wanted():
         _run_guarded(partial(estimate_requests.step, context, estimate), f"estimate {estimate.id}")
-    if context.store.deletions.open(now):  # trainers that don't answer hold up nothing else
+    if context.store.deletions.open(now):  # in a thread, as a trainer may not answer
         context.threads.begin("deletions", partial(_step_deletions, context, now))
-    for ask in context.store.questions.waiting():
-        _run_guarded(partial(models.step, context, ask), f"ask {ask.id}")
+    for question in context.store.questions.waiting():
+        _run_guarded(partial(models.step, context, question), f"ask {question.id}")
 
 
 def _fetch_dataset(context: AppContext, dataset: Dataset) -> None:
-    # An earlier thread may have fetched it meanwhile.
+    # An earlier thread may have fetched it since this tick read the row.
     if context.store.datasets.get(dataset.id) == dataset:
         _step_dataset(context, dataset)
 
@@ -255,11 +258,11 @@ def _step_labelling(context: AppContext, labelling: Labelling) -> None:
 
 
 def _step_deletions(context: AppContext, now: float) -> None:
-    for forgotten in context.store.deletions.open(now):
-        handle_step_failure = partial(dataset_deletion.handle_step_failure, context, forgotten)
+    for deletion in context.store.deletions.open(now):
+        handle_step_failure = partial(dataset_deletion.handle_step_failure, context, deletion)
         _run_guarded(
-            partial(dataset_deletion.step, context, forgotten),
-            f"forgetting {forgotten.id}",
+            partial(dataset_deletion.step, context, deletion),
+            f"deletion {deletion.id}",
             handle_step_failure,
         )
 
@@ -270,8 +273,8 @@ def _begin_at_providers(context: AppContext, now: float) -> None:
 
 
 def work_at_provider(context: AppContext, provider: str) -> None:
-    """Does what is due at one provider, in its thread. Wishes come first, and what is left is due at the next tick, so
-    that nobody's cancel waits for everything else."""
+    """Does what is due at one provider, in its thread, for up to LONGEST_S; the rest is due at the next tick. People's
+    requests come first, so that a cancel doesn't wait for everything else."""
     until = time.monotonic() + LONGEST_S
     for work in _list_work(context, provider, context.clock()):
         if context.threads.is_closing or time.monotonic() > until:
@@ -282,12 +285,12 @@ def work_at_provider(context: AppContext, provider: str) -> None:
 def _list_work(context: AppContext, provider: str, now: float) -> Iterator[Callable[[], None]]:
     due = context.store.runs.due(now, OPEN_RUN_STATES)
     runs = [run for run in due if run.provider == provider and _is_at_its_provider(run)]
-    wished = [run for run in runs if run.cancel_asked_by or run.wish]
-    train = [run for run in runs if run.state == "training" and run not in wished]
-    others = [run for run in runs if run.state != "training" and run not in wished]
-    for run in (*wished, *others):
+    requested = [run for run in runs if run.cancel_asked_by or run.wish]
+    in_training = [run for run in runs if run.state == "training" and run not in requested]
+    others = [run for run in runs if run.state != "training" and run not in requested]
+    for run in (*requested, *others):
         yield partial(_step_if_unmoved, context, run)
-    for run in training.runs_to_poll(context, train):
+    for run in training.runs_to_poll(context, in_training):
         yield partial(_step_if_unmoved, context, run)
     for measurement in context.store.measurements.due(now):
         if _provider_of(measurement) == provider:
@@ -295,7 +298,7 @@ def _list_work(context: AppContext, provider: str, now: float) -> Iterator[Calla
     for number in context.store.interventions.runs_with_words():
         if _provider_of_run(context, number) == provider:
             yield partial(
-                _run_guarded, partial(interventions.step, context, number), f"the doubt of run {number}"
+                _run_guarded, partial(interventions.step, context, number), f"intervention of run {number}"
             )
     for record in context.store.deployments.due(now):
         if record.provider == provider:
@@ -306,7 +309,7 @@ def _list_work(context: AppContext, provider: str, now: float) -> Iterator[Calla
 
 
 def _find_busy_providers(context: AppContext, now: float) -> list[str]:
-    """Returns the names of providers with something due, also those whose key is gone."""
+    """Returns the names of providers where something is due, including those whose key was removed."""
     store = context.store
     names = store.runs.providers_due(now, STATES_AT_PROVIDER)
     names |= {
@@ -320,13 +323,14 @@ def _find_busy_providers(context: AppContext, now: float) -> list[str]:
 
 
 def _is_at_its_provider(run: Run) -> bool:
-    """Returns whether the step asks the provider. A plan that waits for people asks once, whether the provider may
-    train at all."""
+    """True if the run's step asks the provider. A plan that waits for approval asks once, whether training there is
+    possible at all."""
     return run.state != "awaiting_approval" or run.tries == 0
 
 
 def _provider_of(measurement: Measurement) -> str | None:
-    """Returns None if its step asks no provider: a ladder's questions have threads of their own."""
+    """Returns the provider that the measurement's step asks. None for a ladder, whose questions are asked in other
+    threads (llm_client.py)."""
     plan = plan_of(measurement.plan) if measurement.kind == "curve" else None
     return plan.provider if isinstance(plan, TunedCurvePlan) else None
 
@@ -345,10 +349,10 @@ def _step_measurement(context: AppContext, measurement: Measurement) -> None:
 
 
 def _step_if_unmoved(context: AppContext, run: Run) -> None:
-    """Steps the run as it is now: earlier steps may have taken long, and somebody may have wished something."""
-    now = context.store.runs.get(run.id)
-    if now is not None and now.state == run.state:
-        _step_run(context, now)
+    """Reads the run again before its step: earlier steps may have taken long, and people may have clicked meanwhile."""
+    current = context.store.runs.get(run.id)
+    if current is not None and current.state == run.state:
+        _step_run(context, current)
 
 
 def _step_run(context: AppContext, run: Run) -> None:
@@ -366,13 +370,13 @@ def _step_deployment(context: AppContext, record: DeploymentRecord) -> None:
 
 
 def maintain(context: AppContext) -> None:
-    """Does what may take long and can wait, every few minutes."""
+    """Does the work that may take long and can wait; called every few minutes."""
     _run_guarded(partial(check_database, context), "the check of the database")
     _run_guarded(partial(back_up, context), "the backup")
     _run_guarded(partial(shrink_database, context), "shrinking the database")
     _run_guarded(partial(fetch_model_ends, context), "when models end")
     _run_guarded(partial(announce_model_ends, context), "models that end")
-    _run_guarded(partial(apply_retention, context), "what is kept no longer")
+    _run_guarded(partial(apply_retention, context), "the retention")
     _run_guarded(partial(orphan_jobs.sweep, context), "stray jobs")
     _run_guarded(partial(deployments.sweep, context), "models that run by the hour")
     _run_guarded(partial(provider_jobs.delete_unneeded_uploads, context), "uploaded files")
@@ -380,7 +384,7 @@ def maintain(context: AppContext) -> None:
 
 
 def step(context: AppContext, run: Run) -> None:
-    """Takes one step of one run."""
+    """Moves one run one step."""
     match run.state:
         case "awaiting_approval":
             approvals.expire_or_wait(context, run)
@@ -401,8 +405,8 @@ def step(context: AppContext, run: Run) -> None:
 def _run_guarded(
     work: Callable[[], None], what: str, handle_step_failure: Callable[[], None] | None = None
 ) -> None:
-    """Runs work at the tick's one boundary: a fault of the bot's own is logged with its subject, and the tick goes
-    on."""
+    """The tick's error boundary: logs an exception with its subject (`what`), calls `after_trouble`, and lets the tick
+    go on."""
     process_health.mark_step()
     with logs.referenced():
         try:
@@ -413,13 +417,13 @@ def _run_guarded(
                 try:
                     handle_step_failure()
                 except Exception:
-                    log.exception("%s: even putting it off failed", what)
+                    log.exception("%s: postponing it failed too", what)
 
 
 def _postpone(context: AppContext, run: Run) -> None:
-    """Tries again later, and says so on the card, as it may stay so until somebody fixes the cause."""
+    """Puts the step off, and says so on the run's card, as somebody may have to fix the cause."""
     if run.state in UNDER_WAY:
-        note = f"Something in the bot went wrong at this step; it is tried again. {logs.sorry()}"
+        note = f"Something in the bot went wrong at this step; the bot tries again. {logs.sorry()}"
         run_states.wait(context, run, TROUBLE_PAUSE_S, note=note)
     else:
         context.store.runs.move(

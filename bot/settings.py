@@ -1,5 +1,5 @@
-"""Frozen settings from the environment and finetune.toml; every problem is reported at once, at start. The
-rules of [people] and [policy] are read in `policy_settings`."""
+"""Reads the settings from the environment and finetune.toml into frozen values, and reports all problems at once. The
+rules in [people] and [policy] are read by `policy_settings`."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ from trainers.types import Price
 CONFIG_FILE = "finetune.toml"
 MODEL_ENDS_FILE = "model_ends.json"  # in the data folder: what providers announced
 PACKAGED_TARGET = "minilm-encoder"
-RAY_ADDRESS = "http://127.0.0.1:8265"  # as trainers.local takes it where nobody says
+RAY_ADDRESS = "http://127.0.0.1:8265"  # the default of trainers.local
 SLACK_API = "https://slack.com/api/"
 HOST = "127.0.0.1"
-# A token as Slack makes them; the placeholders of .env.example and what was pasted with another sign are none.
+# The placeholders of .env.example, and tokens that were pasted with extra characters, don't match.
 BOT_TOKEN, APP_TOKEN = re.compile(r"xoxb-[A-Za-z0-9-]+"), re.compile(r"xapp-[A-Za-z0-9-]+")
 SIGNING_SECRET = re.compile(r"[A-Za-z0-9-]+")
-LEAST_WATCHDOG_S = 60  # one request may take 30 s, and a slow one is no hang
-NO_PRESIDIO = "presidio is not installed here; pip install presidio-analyzer does that."
+LEAST_WATCHDOG_S = 60  # a single request may take 30 s, which is slow, but no hang
+NO_PRESIDIO = "presidio is not installed: pip install presidio-analyzer"
 
 Mode = Literal["socket", "http"]
 Blocks = Literal["newest", "classic"]
@@ -61,8 +61,8 @@ def _text_or_none(text: str) -> str | None:
 
 @dataclass(frozen=True)
 class SlackSettings:
-    """`api_url` differs from Slack's only for a workspace on this machine. `host` and `port` are for mode
-    'http'; another host than this machine's own is for containers, behind a proxy that ends TLS."""
+    """`host` and `port` are for mode "http"; a host other than loopback is for containers behind a proxy that
+    terminates TLS. `api_url` is changed only for a Slack stand-in on this machine."""
 
     bot_token: Annotated[str, OWN] = field(default="", repr=False)
     app_token: Annotated[str, OWN] = field(default="", repr=False)
@@ -77,9 +77,9 @@ class SlackSettings:
 
 @dataclass(frozen=True)
 class BudgetSettings:
-    """US dollars a calendar month. Channels and people that are named have limits of their own, the others `per_…`;
-    None: no limit but the team's. `measurement_usd`: the most that one measurement of models may cost;
-    `hosting_usd_per_day`: the most that models which run by the hour may, all together, on a day in UTC."""
+    """Limits in US dollars per calendar month. `channels` and `people` have their own limits, all others `per_…`; None
+    means that only the team's limit applies. `measurement_usd` is the most that one measurement may cost.
+    `hosting_usd_per_day` is the most that all models that run by the hour may cost together in a day (UTC)."""
 
     monthly_usd: Decimal = Decimal(0)
     measurement_usd: Decimal = Decimal(5)
@@ -95,11 +95,9 @@ class BudgetSettings:
 
     @property
     def has_own(self) -> bool:
-        """Whether there are limits beside the team's."""
-        return bool(self.channels or self.people) or (self.per_channel_usd, self.per_person_usd) != (
-            None,
-            None,
-        )
+        """True if there are limits besides the team's."""
+        per_each = (self.per_channel_usd, self.per_person_usd)
+        return bool(self.channels or self.people) or per_each != (None, None)
 
     def of_channel(self, channel: str) -> Decimal | None:
         return self.channels.get(channel, self.per_channel_usd)
@@ -110,9 +108,11 @@ class BudgetSettings:
 
 @dataclass(frozen=True)
 class RentingSettings:
-    """Machines of Hugging Face Jobs, one a training, for targets that start with hf/. `image` has the extra [local].
-    `minutes`: each is ended after so many; `wait_minutes`: it is waited for as long. `namespace` pays, '' is the
-    token's account. `keep_files`: the private repositories of data and results stay."""
+    """[hf]: machines of Hugging Face Jobs, one per training, for targets that start with hf/.
+
+    `image` has the extra [local]. A machine is waited for `wait_minutes` at most, and ended after `minutes`.
+    `namespace` is the account that pays, '' for the token's own. `keep_files` keeps the private repositories with data
+    and results."""
 
     hardware: str = ""
     image: Annotated[
@@ -128,11 +128,13 @@ class RentingSettings:
 
 @dataclass(frozen=True)
 class TrainerSettings:
-    """Our own trainer, started as a child. `models`: name → folder or hub id. `port` 0 takes a free one. None: as many
-    as follow from the rest. `tokens_per_second`: of a training, where a person says it. `ray_is_ours`: somebody said
-    that data may go to all of the cluster's nodes. `ray_shared` and `relay_url` are of 0.1.0: the trainer's log says
-    what replaces them. `engine` is that of [serving], `encoder` the model of [encoder],
-    `renting` what [hf] says.
+    """[trainer]: our own trainer, started as a child process.
+
+    `models` are folders or hub ids by name. `port` 0 chooses a free port. `wanted_slots` and `gpus_per_job` None mean
+    that they follow from the other settings; see `slots` and `gpus`. `tokens_per_second` is a training speed that a
+    person set. `ray_is_ours`: data may go to all of the cluster's nodes. `ray_shared` and `relay_url` are from 0.1.0;
+    the trainer's log says what replaces them. `engine`, `encoder` and `renting` come from [serving], [encoder] and
+    [hf].
     """
 
     models: Annotated[Mapping[str, str], Key(wants='a table of texts, like { name = "folder" }')] = field(
@@ -157,12 +159,12 @@ class TrainerSettings:
 
     @property
     def encoder_name(self) -> str:
-        """What it is called as a target."""
+        """The encoder's name as a target."""
         return PACKAGED_TARGET if self.encoder == DEFAULT_ENCODER else Path(self.encoder).name.lower()
 
     @property
     def slots(self) -> int:
-        """Jobs at a time. Where nobody says, on a cluster as many as the trainer takes by itself."""
+        """Jobs at a time. The defaults on a cluster are those of trainers.local."""
         usual = 1 if self.executor != "ray" else 64 if self.nodes_per_job == 1 else 8
         return self.wanted_slots or usual
 
@@ -172,12 +174,12 @@ class TrainerSettings:
 
     @property
     def cluster(self) -> str | None:
-        """The address of Ray, if its jobs run there."""
+        """The address of the Ray cluster where jobs run; None if they run on this machine."""
         return (self.ray_address or RAY_ADDRESS) if self.executor == "ray" else None
 
     @property
     def arguments(self) -> tuple[str, ...]:
-        """What its command line says of GPUs, of the engine that serves, of the encoder, and of a cluster."""
+        """The trainer's command-line arguments for GPUs, serving engine, encoder, cluster and rented machines."""
         several = ("--nodes-per-job", str(self.nodes_per_job)) if self.nodes_per_job > 1 else ()
         serving = () if self.engine == "builtin" else ("--serving-engine", self.engine)
         encoder = () if self.executor == "ray" else ("--encoder", f"{self.encoder_name}={self.encoder}")
@@ -197,8 +199,8 @@ class TrainerSettings:
 
     @property
     def folders(self) -> Mapping[str, Path]:
-        """Those of the models that lie on this machine."""
-        return {name: Path(where) for name, where in self.models.items() if Path(where).is_dir()}
+        """The models that are folders on this machine, by name."""
+        return {name: Path(source) for name, source in self.models.items() if Path(source).is_dir()}
 
 
 def _check_watchdog(seconds: int) -> int:
@@ -209,8 +211,8 @@ def _check_watchdog(seconds: int) -> int:
 
 @dataclass(frozen=True)
 class ServiceSettings:
-    """How the bot looks after itself. 0 turns each off: `backups_kept` of the nights, the port of /healthz and
-    /metrics, the seconds without a tick's step after which the process ends."""
+    """[service]: nightly backups, the port of /healthz and /metrics, and the seconds after which the watchdog ends a
+    process whose ticks take no step. 0 turns each of them off."""
 
     backups_kept: Annotated[int, Limits(ge=0, le=1000)] = 7
     health_port: Port = 0
@@ -221,7 +223,8 @@ class ServiceSettings:
 
 @dataclass(frozen=True)
 class RetentionSettings:
-    """Days; 0 keeps it. `refused`: a file that its check refused. `scratch`: what a measurement left to look at."""
+    """[retention]: the days after which files are deleted; 0 keeps them. `refused`: files that the check refused.
+    `scratch`: files that a measurement left for people to look at."""
 
     refused: Annotated[int, Limits(ge=0, le=3650), Key("refused_days")] = 1
     scratch: Annotated[int, Limits(ge=0, le=3650), Key("scratch_days")] = 7
@@ -234,7 +237,7 @@ class CheckTable:
 
 @dataclass(frozen=True)
 class EncoderTable:
-    """`model`: a folder, or an id of the hub."""
+    """`model` is a folder or a hub id."""
 
     model: str = DEFAULT_ENCODER
 
@@ -246,7 +249,7 @@ class ServingTable:
 
 @dataclass(frozen=True, kw_only=True)
 class SettingsTable:
-    """finetune.toml as people write it."""
+    """The tables and keys of finetune.toml."""
 
     data: Annotated[str, Key(by=os.path.expanduser)] = "data"
     slack: SlackSettings
@@ -266,7 +269,8 @@ class SettingsTable:
 
 @dataclass(frozen=True)
 class Settings:
-    """`presidio`: checks ask it, too. `encoder`: the one of the ladder's rung of that name."""
+    """All settings. `presidio`: checks of data use presidio too. `encoder` is the model of the ladder's encoder
+    rung."""
 
     data: Path
     slack: SlackSettings
@@ -290,25 +294,26 @@ class Settings:
 
     @property
     def files(self) -> Path:
-        """Uploaded files and what is made of them, each named by its sha256."""
+        """The folder of uploaded files and of files made from them, each named by its sha256."""
         return self.data / "files"
 
     def provider(self, name: str) -> ProviderRow | None:
         return next((row for row in self.providers if row.name == name), None)
 
     def title_of(self, provider: str) -> str:
-        """Returns how people call a provider; one that is configured no more has only its name."""
+        """Returns the provider's name for people. For a provider that is no longer configured, returns `provider`."""
         row = self.provider(provider)
         return row.title if row else provider
 
     def thinks(self, model: str) -> bool:
-        """Whether the model 'provider/model' generates thinking tokens, which are paid, before its answer."""
+        """True if the model 'provider/model' generates thinking tokens, which are billed, before its answer."""
         provider, _, name = model.partition("/")
         row = self.provider(provider)
         return row is not None and row.thinks(name)
 
     def beside(self, name: str) -> tuple[str, ...]:
-        """The providers at this one's address, itself among them: they may share an account, its files and jobs."""
+        """Returns the names of the providers at this one's address, including itself. They may share an account, with
+        its files and jobs."""
         row = self.provider(name)
         if row is None:
             return (name,)
@@ -322,9 +327,9 @@ class Settings:
 def load_settings(
     environment: Mapping[str, str] | None = None, config: Path | None = None, *, need_slack: bool = True
 ) -> Settings:
-    """Read FINETUNE_CONFIG (or finetune.toml here) and the tokens from the environment.
+    """Reads the file FINETUNE_CONFIG (by default finetune.toml here) and the tokens from the environment.
 
-    Raises SettingsProblems with everything that is wrong. Without `need_slack` missing tokens are no problem.
+    Raises SettingsProblems with everything that is wrong. Missing tokens are a problem only with `need_slack`.
     """
     environment = os.environ if environment is None else environment
     path = config or Path(environment.get("FINETUNE_CONFIG", CONFIG_FILE))
@@ -364,10 +369,12 @@ def load_settings(
 
 
 def collect_secrets(settings: Settings, environment: Mapping[str, str]) -> tuple[str, ...]:
-    """The values of all keys that we hold."""
+    """Returns the values of all tokens and keys that the bot holds, for the log to redact."""
     slack, rows = settings.slack, settings.providers
     keys = (environment.get(row.provider.key_env or "", "") for row in rows)
-    return tuple(name for name in (slack.bot_token, slack.app_token, slack.signing_secret, *keys) if name)
+    return tuple(
+        secret for secret in (slack.bot_token, slack.app_token, slack.signing_secret, *keys) if secret
+    )
 
 
 def has_presidio() -> bool:
@@ -384,12 +391,12 @@ def _with_tokens(
     for name, pattern in (("SLACK_BOT_TOKEN", BOT_TOKEN), second) if need_slack else ():
         value, prefix = environment.get(name, ""), pattern.pattern.split("[")[0]
         if not value:
-            problems.append(f"{name} is not set: put it into .env; it is at {where}.")
+            problems.append(f"{name} is not set: put it into .env. You find it at {where}.")
         elif not value.startswith(prefix):
-            problems.append(f"{name} should start with {prefix}: another token was put there; see {where}.")
+            problems.append(f"{name} should start with {prefix}: this is another token. See {where}.")
         elif not pattern.fullmatch(value):
             problems.append(
-                f"{name} is a placeholder or was not copied whole: it has letters, digits and dashes only; see {where}."
+                f"{name} is a placeholder or incomplete: a token has letters, digits and dashes only. See {where}."
             )
     return replace(
         slack,
@@ -402,15 +409,17 @@ def _with_tokens(
 def _check_gpus(trainer: TrainerSettings, file: TomlFile) -> None:
     gpus, nodes = trainer.gpus, trainer.nodes_per_job
     if nodes > 1 and trainer.cluster is None:
-        file.note('needs a cluster: set executor = "ray" too, or leave it out.', "trainer", "nodes_per_job")
+        file.note('needs a cluster: also set executor = "ray", or remove it.', "trainer", "nodes_per_job")
     if gpus % nodes:
-        text = f"can't be divided evenly among {nodes} nodes: it counts all GPUs of a job, {gpus} now."
+        text = (
+            f"can't be divided evenly among {nodes} nodes: it counts all GPUs of a job, which is {gpus} now."
+        )
         file.note(f"{text} Set it to {nodes * (gpus // nodes + 1)}.", "trainer", "gpus_per_job")
 
 
 def _with_own_models(rows: tuple[ProviderRow, ...], trainer: TrainerSettings) -> tuple[ProviderRow, ...]:
-    """The trainer that we start offers what [trainer] models names, and each hour costs what it says there. Where [hf]
-    is set, what our trainer tunes can be tuned on a rented machine as well."""
+    """Gives our own trainer's row the models and the hourly price of [trainer]. If [hf] is set, adds a row that trains
+    the same models on rented machines."""
     rows = tuple(_own_trainer_row(row, trainer) if row.is_started_by_us else row for row in rows)
     ours = next((row for row in rows if row.name == "local"), None)
     return (*rows, _rented_row(ours)) if trainer.renting and ours else rows
@@ -426,7 +435,7 @@ def _check_renting(table: RentingSettings, file: TomlFile) -> RentingSettings | 
 
 
 def _rented_row(ours: ProviderRow) -> ProviderRow:
-    """The same trainer, which rents a machine for each job of this row and answers with its model itself."""
+    """Returns the row `hf`: the same trainer, which rents a machine for each of its jobs and serves the models here."""
     provider = replace(ours.provider, name=rentals.PROVIDER, abilities=ours.provider.abilities - {"pause"})
     models = tuple(model for model in ours.models if not model.is_encoder)
     title, address = f"{rentals.WHO} Jobs", "https://huggingface.co"
@@ -439,7 +448,7 @@ def _own_trainer_row(row: ProviderRow, trainer: TrainerSettings) -> ProviderRow:
     unpriced = Price(training=None, input=None, cached_input=None, output=None)
     own = [row.model(name) or ModelRow(name=name, price=unpriced) for name in trainer.models]
     models = own or [model for model in row.models if not model.is_encoder]
-    if trainer.cluster is None:  # where no encoder is trained
+    if trainer.cluster is None:  # encoders can't be trained on a cluster
         name = trainer.encoder_name
         named = ModelRow(name=name, price=unpriced, base_name=trainer.encoder, kind="encoder")
         models.append(row.model(name) or named)
@@ -451,7 +460,8 @@ def _own_trainer_row(row: ProviderRow, trainer: TrainerSettings) -> ProviderRow:
 
 
 def _with_hourly_price(model: ModelRow, usd_per_hour: Decimal | None) -> ModelRow:
-    """Where [trainer] says no price, the model's own holds if a person said it; else an hour counts as free."""
+    """Returns the model with the hourly price of [trainer]. Without one, a price that a person set for the model holds;
+    otherwise an hour is free."""
     if usd_per_hour is None:
         return model if model.is_hour_said else replace(model, usd_per_hour=Decimal(0))
     source = "usd_per_hour in finetune.toml"
@@ -461,7 +471,7 @@ def _with_hourly_price(model: ModelRow, usd_per_hour: Decimal | None) -> ModelRo
 def _read_rows(
     read: Callable[[Mapping[str, Any]], tuple[T, ...]], tables: Mapping[str, Any], faults: list[Fault]
 ) -> tuple[T, ...]:
-    """Reads the rows of providers or prices; none if something is wrong."""
+    """Reads the rows of providers or prices. Returns none, and adds to `faults`, if something is wrong."""
     try:
         return read(tables)
     except ProviderProblems as error:
@@ -470,10 +480,10 @@ def _read_rows(
 
 
 def _read_toml(path: Path, *, must_exist: bool) -> TomlFile:
-    """Returns an empty file with the problem noted if it can't be read."""
+    """Returns an empty TomlFile with the problem if the file can't be read."""
     problem = ""
     try:
-        text = path.read_text(encoding="utf-8-sig")  # some editors begin a file with a mark
+        text = path.read_text(encoding="utf-8-sig")  # some editors start a file with a byte order mark
         return TomlFile(path.name, tomllib.loads(text), line_numbers(text), [])
     except FileNotFoundError:
         if must_exist:
@@ -485,13 +495,14 @@ def _read_toml(path: Path, *, must_exist: bool) -> TomlFile:
     return TomlFile(path.name, {}, {}, [problem] if problem else [])
 
 
-# When models end, as their providers announced it: kept in the data folder, and laid over our own lists.
+# The ends of models that their providers announced. They are kept in the data folder, and override our own lists.
 
 
 def store_model_ends(
     data: Path, provider: str, ends: Mapping[str, date], today: date, listed: Collection[str] = ()
 ) -> None:
-    """Replaces all that this provider announced before: it may have put an end off. `listed`: all that it has."""
+    """Replaces everything that this provider announced before, as it may have postponed an end. `listed` are the names
+    of all its models."""
     day_by_model = {model: day.isoformat() for model, day in sorted(ends.items())}
     ends_by_provider = {
         **_load_stored_ends(data),
@@ -504,7 +515,7 @@ def store_model_ends(
 
 
 def models_listed_before(data: Path, provider: str) -> frozenset[str]:
-    """Returns what the provider had when it was last asked; nothing where it never was."""
+    """Returns the provider's models when it was last asked; empty if it never was."""
     return frozenset(_load_stored_ends(data).get(provider, {}).get("listed", ()))
 
 
@@ -521,7 +532,7 @@ def _read_days(ends_by_provider: StoredEnds, provider: str) -> Mapping[str, date
 
 
 def _load_stored_ends(data: Path) -> StoredEnds:
-    """Returns nothing if the file is damaged: our lists hold then, and the next answer replaces it."""
+    """Returns {} if the file is missing or damaged: then our own lists hold, until a provider's next answer."""
     try:
         ends_by_provider: StoredEnds = json.loads((data / MODEL_ENDS_FILE).read_text(encoding="utf-8"))
         for provider in ends_by_provider:
@@ -529,6 +540,6 @@ def _load_stored_ends(data: Path) -> StoredEnds:
     except FileNotFoundError:
         return {}
     except (OSError, ValueError, TypeError, LookupError, AttributeError) as error:
-        log.warning("%s can't be read and is left out: %s", data / MODEL_ENDS_FILE, error)
+        log.warning("ignoring %s, which can't be read: %s", data / MODEL_ENDS_FILE, error)
         return {}
     return ends_by_provider

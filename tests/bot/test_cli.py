@@ -252,7 +252,7 @@ def test_presidio_where_it_is_missing_is_refused_with_what_installs_it(
     monkeypatch.setattr("bot.settings.find_spec", lambda _: None)
     result = finetune("check", TICKETS, "--presidio")
     assert result.exit_code == 2
-    assert "presidio is not installed here; pip install presidio-analyzer does that." in result.stderr
+    assert "presidio is not installed: pip install presidio-analyzer" in result.stderr
     both = finetune("check", TICKETS, "--presidio", "--quick")
     assert (both.exit_code, both.stderr) == (
         2,

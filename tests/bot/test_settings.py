@@ -128,11 +128,11 @@ def test_where_jobs_run_is_said_on_the_trainers_command_line(lines: str, wanted:
     [
         (
             "nodes_per_job = 2",
-            'line 2: [trainer] nodes_per_job needs a cluster: set executor = "ray" too, or leave it out.',
+            'line 2: [trainer] nodes_per_job needs a cluster: also set executor = "ray", or remove it.',
         ),
         (
             'executor = "ray"\nnodes_per_job = 2\ngpus_per_job = 3',
-            "line 4: [trainer] gpus_per_job can't be divided evenly among 2 nodes: it counts all GPUs of a job, 3 now. "
+            "line 4: [trainer] gpus_per_job can't be divided evenly among 2 nodes: it counts all GPUs of a job, which is 3 now. "
             "Set it to 4.",
         ),
     ],
@@ -409,8 +409,8 @@ def test_presidio_is_used_where_it_is_wanted_and_its_lack_is_said_at_start(
         assert read(tmp_path, "[check]\npresidio = true").presidio
     else:
         assert only_problem(tmp_path, "[check]\npresidio = true") == (
-            "finetune.toml, line 2: [check] presidio is true, but presidio is not installed here; "
-            "pip install presidio-analyzer does that."
+            "finetune.toml, line 2: [check] presidio is true, but presidio is not installed: "
+            "pip install presidio-analyzer"
         )
     assert "should be true or false" in only_problem(tmp_path, '[check]\npresidio = "yes"')
 
@@ -422,7 +422,7 @@ def test_a_placeholder_is_no_token(token: str) -> None:
     with pytest.raises(SettingsProblems) as raised:
         load_settings({"SLACK_BOT_TOKEN": token, "SLACK_APP_TOKEN": "xapp-1-A0-12345678"})
     (problem,) = raised.value.problems
-    assert problem.startswith("SLACK_BOT_TOKEN is a placeholder or was not copied whole")
+    assert problem.startswith("SLACK_BOT_TOKEN is a placeholder or incomplete")
     assert token not in problem
 
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from decimal import Decimal
 from pathlib import Path
 
 import pytest
@@ -15,6 +17,7 @@ from bot.rules.plans import plan_from_json
 from bot.settings import load_settings
 from tests.bot.world import MODEL, START, TARGET, Rules, World
 from tests.peers.hosted import HTML, NOTHING_BUT_500
+from trainers.types import ModelInfo
 
 MakeWorld = Callable[[Rules], World]
 
@@ -63,6 +66,24 @@ def test_an_end_of_today_s_model_that_no_list_knows_is_heeded(world: World) -> N
     assert f"a month until {day(world, 40)}" in said
     world.pass_time(40 * 86_400)
     assert "no longer answers" in world.type(estimate)
+
+
+def test_a_price_that_comes_while_a_provider_is_asked_for_ends_is_kept(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    context = world.service.context
+    trainer = context.trainers["acme"]
+    list_models = trainer.models
+
+    def models_while_a_price_comes() -> tuple[ModelInfo, ...]:
+        rows = tuple(row.with_hourly(MODEL, Decimal(7)) for row in context.settings.providers)
+        context.settings = replace(context.settings, providers=rows)
+        return list_models()
+
+    monkeypatch.setattr(trainer, "models", models_while_a_price_comes)
+    priced = [row.with_hourly(MODEL, Decimal(7)) for row in context.settings.providers]
+    maintain(context)
+    assert list(context.settings.providers) == priced
 
 
 def test_approvers_read_until_when_a_saving_lasts(world: World) -> None:
