@@ -1,12 +1,13 @@
-"""`finetune …` in the terminal. What the commands compute and print knows no Slack and keeps nothing but paid answers.
+"""`finetune …` in the terminal.
 
-server.py, analysis.py, admin.py,    the commands: their options and what they call
+server.py, analysis.py, admin.py,    the commands: their options, and what they call
 policy.py
-options.py, output.py                what commands share: settings, refusals; printing, progress
+options.py, output.py                shared by the commands: settings and refusals; printing and progress
 render.py, evaluation_results.py     results as text and as JSON
 the others                           what a command computes, named by its subject
 
-A command is imported when it is called, and imports the code that it runs then, so that the program starts quickly.
+A command's module is imported when the command is called, and imports what it needs then, so that the program starts
+quickly.
 """
 
 from __future__ import annotations
@@ -44,13 +45,13 @@ MODULES: Mapping[str, tuple[str, ...]] = {
     ),
     "policy": ("policy",),
 }
-# What --help says of the commands that matter first, in the order of their use; the others are named by their task.
+# The help of `finetune` describes these commands, in the order in which people use them, and lists the others by task.
 FIRST = {
-    "check": "Is this file of labelled examples ready to train on?",
-    "baseline": "How good are cheaper ways? Measures them on held-out rows.",
-    "estimate": "What would training cost and save, and is it worth it?",
-    "init": "Set up the Slack app in a folder; asks for what it needs.",
-    "run": "Run the Slack app, and a trainer beside it.",
+    "check": "Check that a file of labelled examples is ready to train on.",
+    "baseline": "Measure how good cheaper ways are, on held-out rows.",
+    "estimate": "Estimate what training would cost and save.",
+    "init": "Set up the Slack app in a folder, step by step.",
+    "run": "Run the Slack app, with its own trainer.",
 }
 OTHERS = {
     "Before a run": ("curve", "prices", "sunsets", "plan-memory", "calibrate"),
@@ -61,7 +62,7 @@ OTHERS = {
 
 
 class Commands(Mapping[str, click.Command]):
-    """The commands by name. Each is a function of that name in a module of this package."""
+    """The commands by name, imported on access. Each is a function of that name in one of MODULES."""
 
     def __getitem__(self, name: str) -> click.Command:
         module = next((module for module, names in MODULES.items() if name in names), None)
@@ -78,7 +79,7 @@ class Commands(Mapping[str, click.Command]):
 
 
 class CommandsByTask(click.Group):
-    """Its help names commands by task, and imports none of them."""
+    """A group whose help lists the commands by task, without importing them."""
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Start with"):
@@ -94,7 +95,7 @@ class CommandsByTask(click.Group):
 
 
 def _with_flags(command: click.Command, words: Sequence[str]) -> Iterator[str]:
-    """Yields the words of a command line, with `current=gpt-4o`, as it is typed in Slack, as `--current=gpt-4o`."""
+    """Yields the words of a command line, with `current=gpt-4o`, Slack's spelling, turned into `--current=gpt-4o`."""
     options = {flag: option for option in command.params for flag in option.opts if flag.startswith("-")}
     is_value = False
     for word in words:
@@ -107,11 +108,11 @@ def _with_flags(command: click.Command, words: Sequence[str]) -> Iterator[str]:
 @click.group(
     cls=CommandsByTask,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
-    epilog="More on each: finetune COMMAND -h. The whole story on sample data: make demo.",
+    epilog="Help on a command: finetune COMMAND -h. A complete example, in a checkout: make demo.",
 )
 @click.version_option(package_name="finetune-bot")
 def main() -> None:
-    """Decide on evidence whether to fine-tune, as a team in Slack, and train."""
+    """Decide on evidence whether to fine-tune a model, as a team in Slack, and train it."""
     from bot.cli.options import load_dot_env
 
     load_dot_env(Path(".env"))

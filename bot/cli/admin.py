@@ -1,5 +1,5 @@
-"""Commands that look after an installation: audit, report, backup, restore, engines, log, current,
-deployments, models, forget."""
+"""Commands that administer an installation: audit, report, backup, restore, engines, log, current, deployments, models,
+forget."""
 
 from __future__ import annotations
 
@@ -28,21 +28,24 @@ from bot.cli.options import (
 from bot.cli.output import Ticker, show, show_json, show_text
 
 DATABASE = click.option(
-    "--database", type=FILE, help="Another database, such as a backup. Default: the bot's."
+    "--database", type=FILE, help="Read another database, such as a backup. Default: the bot's."
 )
 
 
 @click.group()
 def audit() -> None:
-    """The log of who did what: check that nobody altered it, or hand it out."""
+    """Verify or export the audit log: who did what, and when."""
 
 
 @audit.command()
 @DATABASE
-@click.option("--head", help="The head that an earlier check printed: shows whether the end was cut off.")
+@click.option("--head", help="The head that an earlier check printed, to detect if the end was cut off.")
 @JSON
 def verify(database: Path | None, head: str | None, as_json: bool) -> None:
-    """Follow the chain of hashes from the first entry to the last; exit code 1 where one doesn't fit."""
+    """Verify the log's chain of hashes.
+
+    Exits with 1 if an entry was altered or removed.
+    """
     from bot.cli.render import audit_summary, log_json
     from storage.audit import BrokenLog, verify_log
 
@@ -62,8 +65,10 @@ def verify(database: Path | None, head: str | None, as_json: bool) -> None:
 @audit.command()
 @DATABASE
 @click.option("--run", type=click.IntRange(min=1), help="Only the entries about this run.")
-@click.option("--json", "form", flag_value="json", default="json", help="A list of objects. The default.")
-@click.option("--csv", "form", flag_value="csv", help="For spreadsheets; no cell can act as a formula.")
+@click.option("--json", "form", flag_value="json", default="json", help="As a list of objects (the default).")
+@click.option(
+    "--csv", "form", flag_value="csv", help="As CSV for spreadsheets; no cell can act as a formula."
+)
 def export(database: Path | None, run: int | None, form: str) -> None:
     """Print the entries, oldest first."""
     from bot.cli.render import audit_csv, audit_json, audit_summary
@@ -84,10 +89,9 @@ def export(database: Path | None, run: int | None, form: str) -> None:
     "--out", type=NEW_FILE, default="report.html", show_default=True, help="Where to write the page."
 )
 def report(subject: str, out: Path) -> None:
-    """Write a run (7) or a measurement (m3) as one page without network: evidence, charts, plan, approvals, costs.
+    """Write a report on a run (7) or a measurement (m3): one HTML page with evidence, charts, plan, approvals, costs.
 
-    For those who were not in the channel. Names are looked up in Slack where .env has a token; no held-out row is on
-    the page.
+    The page needs no network and shows no held-out rows. People's names are looked up in Slack if .env has a token.
     """
     from bot.services import reports
     from bot.slack.users import display_names
@@ -95,7 +99,9 @@ def report(subject: str, out: Path) -> None:
     from storage.backup import opened_copy
 
     if not re.fullmatch(r"m?[0-9]{1,9}", subject):
-        refuse(f"{subject!r} is neither a run, as 7, nor a measurement, as m3.")
+        refuse(f"{subject!r} is neither a run, like 7, nor a measurement, like m3.")
+    if not out.parent.is_dir():
+        refuse(f"There is no folder {out.parent} to write {out.name} into.")
     is_measurement, number = subject.startswith("m"), int(subject.removeprefix("m"))
     settings = load()
     name_of = display_names(settings.slack.bot_token, settings.slack.api_url)
@@ -115,9 +121,9 @@ def report(subject: str, out: Path) -> None:
 @click.argument("dest", required=False, type=click.Path(path_type=Path, file_okay=False))
 @JSON
 def backup(dest: Path | None, as_json: bool) -> None:
-    """Copy the database whole, also while the bot runs, into the folder DEST with the files of the datasets.
+    """Back up the database and the datasets' files into the folder DEST. The bot may be running.
 
-    Without DEST into the data folder's backups, the database alone.
+    Without DEST, back up only the database, into the data folder's backups.
     """
     from bot.cli.render import backup_json, backup_summary, is_intact
     from storage.backup import back_up
@@ -137,7 +143,7 @@ def backup(dest: Path | None, as_json: bool) -> None:
 @click.command()
 @click.argument("file", type=FILE)
 def restore(file: Path) -> None:
-    """Put the backup FILE in the place of the database; the bot must be stopped. The replaced one is kept beside it."""
+    """Replace the database by the backup FILE. The bot must be stopped; the old database is kept beside it."""
     from bot.cli.render import restore_summary
     from bot.services.tuned_learning_curves import curve_in_doubt
     from storage.backup import restore
@@ -152,20 +158,20 @@ def restore(file: Path) -> None:
 @click.option("--data", type=click.Path(path_type=Path), help="The trainer's data folder.")
 @click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
 def engines(data: Path | None, arguments: tuple[str, ...]) -> None:
-    """Trainers beside our own (unsloth, axolotl, llamafactory): list, install NAME, remove NAME."""
+    """Manage other training engines (unsloth, axolotl, llamafactory): list, install NAME, remove NAME."""
     wants_help = any(word in ("-h", "--help") for word in arguments)
     folder = data or Path("data/trainer" if wants_help else load().data / "trainer")
     sys.stdout.flush()
-    # Our trainer keeps the engines in its data.
+    # The engines are kept in our trainer's data folder.
     command = [sys.executable, "-m", "trainers.local.engines", "--data", str(folder), *arguments]
     os.execv(sys.executable, command)  # noqa: S606 - no shell
 
 
 @click.command()
 @click.argument("reference")
-@click.option("--json", "as_json", is_flag=True, help="The lines as they are kept.")
+@click.option("--json", "as_json", is_flag=True, help="Print the lines as JSON.")
 def log(reference: str, as_json: bool) -> None:
-    """Show the log's lines with a REFERENCE, as a message in Slack names it; oldest first."""
+    """Print the log's lines about a failure, oldest first. Its message in Slack names the REFERENCE."""
     folder, wanted = load(need_slack=False).data, reference.strip().upper()
     entries = list(logs.find(folder, wanted))
     for line in entries:
@@ -177,8 +183,8 @@ def log(reference: str, as_json: bool) -> None:
                 click.echo(str(line["error"]))
     if not entries:
         click.echo(
-            f"No line in {folder / logs.FILE} has the reference {wanted}. The log keeps the newest "
-            f"{logs.FILES * logs.FILE_BYTES // 1_000_000} MB; what is older is gone.",
+            f"No line in {folder / logs.FILE} has the reference {wanted}. The log keeps only the newest "
+            f"{logs.FILES * logs.FILE_BYTES // 1_000_000} MB.",
             err=True,
         )
         sys.exit(EXIT_BLOCKED)
@@ -188,7 +194,10 @@ def log(reference: str, as_json: bool) -> None:
 @click.argument("dataset")
 @DATABASE
 def current(dataset: str, database: Path | None) -> None:
-    """Print the id of the model in use for DATASET, as its provider knows it; exit code 1 where none is."""
+    """Print the provider's id of the model that is in use for DATASET.
+
+    Exits with 1 if there is none.
+    """
     from storage.promotions import current_model
 
     with exit_on_storage_error():
@@ -203,7 +212,7 @@ def current(dataset: str, database: Path | None) -> None:
 @DATABASE
 @JSON
 def deployments(database: Path | None, as_json: bool) -> None:
-    """Which tuned models run at vendors by the hour: for whom, dollars an hour and today, and since when idle."""
+    """List the tuned models that vendors run by the hour: for whom, their cost per hour and today, and idle time."""
     from bot.cards.deployments import listing
     from bot.cli.render import deployments_json
     from bot.services.deployments import running
@@ -228,7 +237,7 @@ def deployments(database: Path | None, as_json: bool) -> None:
 @JSON
 @click.pass_context
 def models(context: click.Context, database: Path | None, as_json: bool) -> None:
-    """Which model is in use for each dataset, and what it was asked, cost and saved by month."""
+    """List the model in use for each dataset, with its calls, cost and savings by month."""
     if context.invoked_subcommand:
         return
     from bot.cli.render import models_json, models_text
@@ -241,11 +250,14 @@ def models(context: click.Context, database: Path | None, as_json: bool) -> None
 
 @models.command()
 @click.option("--task", type=click.Choice(("labels", "texts")), default="labels", show_default=True)
-@click.option("--gpu", metavar="GB|NAME", help="Like 24 or h100 (by default this machine).")
-@click.option("--free", is_flag=True, help="Only Apache 2.0 and MIT.")
+@click.option("--gpu", metavar="GB|NAME", help="A GPU, like 24 or h100 (by default this machine).")
+@click.option("--free", is_flag=True, help="Only models under Apache 2.0 or MIT.")
 @JSON
 def advise(task: Literal["labels", "texts"], gpu: str | None, free: bool, as_json: bool) -> None:
-    """Which base model to train for a task: sizes, licences and memory of those known beforehand."""
+    """Recommend a base model to train.
+
+    Compares the sizes, licences and memory of the models that finetune knows.
+    """
     from bot.cli import base_advice
 
     advice = value_or_exit(base_advice.advise(task, gpu, free=free))
@@ -264,13 +276,15 @@ def advise(task: Literal["labels", "texts"], gpu: str | None, free: bool, as_jso
     "rows",
     type=click.IntRange(min=1),
     multiple=True,
-    help="Only this line's row of the newest version, and rows that ask the same: older versions go, a new one stays.",
+    help="Only the row at this line of the newest version, and rows that ask the same. The others become a new "
+    "version; all older ones are deleted.",
 )
-@click.option("--yes", is_flag=True, help="Don't ask once more.")
+@click.option("--yes", is_flag=True, help="Don't ask for confirmation.")
 def forget(dataset: str, before: datetime | None, rows: tuple[int, ...], yes: bool) -> None:
-    """Delete DATASET with its files, answers, tuned models and what lies at trainers; the bot must be stopped.
+    """Delete DATASET with its files, answers, tuned models and copies at trainers. The bot must be stopped.
 
-    In Slack, /finetune delete does the same while it runs, but for --row. Costs, approvals and the audit log stay.
+    While it runs, /finetune delete in Slack does the same, except for --row. Costs, approvals and the audit log are
+    kept.
     """
     from bot.cli.deletion import delete_dataset, delete_rows
     from bot.values.requests import Delete
@@ -280,7 +294,7 @@ def forget(dataset: str, before: datetime | None, rows: tuple[int, ...], yes: bo
         return yes or click.confirm(question)
 
     if rows and before:
-        refuse("--row takes rows out of the newest version, --before deletes old versions: choose one.")
+        refuse("--row deletes rows of the newest version, --before deletes old versions: choose one.")
     settings, command = load(need_slack=False), Delete(dataset.lower(), before.date() if before else None)
     try:
         if rows:

@@ -1,4 +1,4 @@
-"""Commands that work on a file or a model without Slack: check, baseline, curve, estimate, prices,
+"""Commands about a file or a model, which need no Slack: check, baseline, curve, estimate, prices, sunsets,
 plan-memory, calibrate, export."""
 
 from __future__ import annotations
@@ -55,26 +55,31 @@ if TYPE_CHECKING:
 
 @click.command()
 @click.argument("file", type=FILE)
-@click.option("--text", help="Column with the text, for a table (by default found by its name).")
+@click.option("--text", help="Column with the text, for a table (by default guessed from its name).")
 @click.option("--label", help="Column with the label, for a table.")
-@click.option("--against", metavar="PREVIOUS", type=FILE, help="An earlier version of FILE: what changed?")
+@click.option("--against", metavar="PREVIOUS", type=FILE, help="Compare FILE with its earlier version.")
 @click.option(
-    "--holdout", metavar="TEST", type=FILE, help="A test set of your own: does FILE ask what it asks?"
+    "--holdout", metavar="TEST", type=FILE, help="Your own test set: finds rows of FILE that ask the same."
 )
 @click.option(
-    "--fix", metavar="OUT", type=NEW_FILE, help="Write a cleaned copy there, without what TEST asks."
+    "--fix",
+    metavar="OUT",
+    type=NEW_FILE,
+    help="Write a cleaned copy to OUT, without rows that TEST asks too.",
 )
 @click.option(
     "--target",
     metavar="MODEL",
-    help="The model to train, or its folder: its longest row and its tokenizer count.",
+    help="The model to train, or its folder: rows are checked against its limits.",
 )
-@click.option("--quick", is_flag=True, help="Don't look for near copies and for labels that look wrong.")
-@click.option("--presidio", is_flag=True, help="Let presidio look for personal data, too (the extra 'pii').")
+@click.option("--quick", is_flag=True, help="Skip the search for near copies and for labels that look wrong.")
+@click.option(
+    "--presidio", is_flag=True, help="Also search for personal data with presidio (the extra 'pii')."
+)
 @click.option(
     "--sealed",
     type=click.IntRange(FEWEST_SEALED, MOST_SEALED),
-    help="Set about so many rows aside beside the test, for a promotion.",
+    help="Set aside about this many rows, besides the test, for a promotion.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
 @limited_memory()
@@ -91,9 +96,9 @@ def check(
     sealed: int | None,
     as_json: bool,
 ) -> None:
-    """Check a file of labelled examples. Exits with 1 when it has a problem to fix.
+    """Check a file of labelled examples, which is never changed.
 
-    The file itself is never changed.
+    Exits with 1 if the file has a problem that must be fixed.
     """
     from bot.cli import datasets
 
@@ -103,10 +108,12 @@ def check(
         refuse(f"There is no folder {fix.parent} to write {fix.name} into.")
     if against and holdout:
         refuse(
-            "--against keeps the test of the earlier version, so --holdout can't name another: choose one."
+            "--against keeps the earlier version's test, so --holdout can't name another one: choose one of them."
         )
     if holdout and sealed:
-        refuse("--sealed sets rows of the file aside, and with --holdout all are for training: choose one.")
+        refuse(
+            "--sealed sets aside rows of the file, but with --holdout all rows are for training: choose one of them."
+        )
     if presidio:
         _check_presidio(is_quick=quick)
     rows = value_or_exit(datasets.find_row_limit(target, load_for_file))
@@ -123,7 +130,7 @@ def check(
             checked = datasets.check(file, text, label, how=how)
     report = value_or_exit(checked)
     if report.pairs is not None:
-        unknown = "memory and time are not known"
+        unknown = "memory and time are unknown"
         needs = datasets.training_needs(target, report.pairs, lambda: load_if_valid(unknown))
         if as_json:
             show_json(datasets.pairs_json(report, report.pairs, needs))
@@ -144,7 +151,7 @@ def _check_presidio(*, is_quick: bool) -> None:
     from bot.settings import NO_PRESIDIO, has_presidio
 
     if is_quick:
-        refuse("--quick leaves out what takes long, presidio too: choose one.")
+        refuse("--quick skips slow checks, and presidio is one: choose one of them.")
     if not has_presidio():
         refuse(f"--presidio: {NO_PRESIDIO}")
 
@@ -153,33 +160,36 @@ def _check_presidio(*, is_quick: bool) -> None:
 @click.argument("file", type=FILE)
 @click.option("--holdout", type=FILE, help="Rows to measure on; without it a part of FILE is set aside.")
 @click.option(
-    "--rungs", type=RUNGS, default=(), help="Of classical,encoder,zero,kshot,retrieval (by default all)."
+    "--rungs",
+    type=RUNGS,
+    default=(),
+    help="Some of classical,encoder,zero,kshot,retrieval (by default all).",
+)
+@click.option("--model", "models", multiple=True, help="A model to ask, like openai/gpt-4o-mini. Repeatable.")
+@click.option(
+    "--judge",
+    help="A model that judges free text, like openai/gpt-4o-mini. Without it, answers are scored by shared words.",
 )
 @click.option(
-    "--model", "models", multiple=True, help="A model to ask, like openai/gpt-4o-mini; may be said again."
-)
-@click.option(
-    "--judge", help="A model that judges free text, like openai/gpt-4o-mini; without it, shared words count."
-)
-@click.option(
-    "--waive", help="Why the file's personal data may leave for a vendor; without it, it stays here."
+    "--waive",
+    help="Your reason why the file's personal data may be sent to a vendor; without one it is not sent.",
 )
 @click.option(
     "--patience",
     type=click.FloatRange(0, min_open=True),
     default=60,
     show_default=True,
-    help="Minutes without any answer after which it gives up; what came is kept.",
+    help="Give up after this many minutes without any answer; answers so far are kept.",
 )
-@click.option("--prompt", help="Your instructions, instead of the usual ones.")
+@click.option("--prompt", help="Your instructions, instead of the default ones.")
 @click.option(
-    "--optimise", type=OPTIMISE, help="Dollars to look for a better prompt with, for the first model, like 2."
+    "--optimise", type=OPTIMISE, help="Dollars to spend on a better prompt for the first model, like 2."
 )
 @click.option(
-    "--shots", type=SHOTS, help="Examples in a prompt, like 20; auto: as many as do best on training rows."
+    "--shots", type=SHOTS, help="Examples in a prompt, like 20; auto tries several numbers on training rows."
 )
 @click.option("--writer", help="The model that writes better prompts (by default the first model).")
-@click.option("--bar", type=BAR, help="The share right that is good enough, like 90%.")
+@click.option("--bar", type=BAR, help="The share of right answers that is good enough, like 90%.")
 @click.option("--text", help="Column with the text, for CSV.")
 @click.option("--label", help="Column with the label, for CSV.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON; `finetune estimate --baseline` reads it.")
@@ -193,6 +203,7 @@ def baseline(file: Path, patience: float, bar: float | None, as_json: bool, **qu
     wanted = evaluations.EvaluationRequest(file, bar=bar, patience_s=60 * patience, **question)
     folders = settings.trainer.folders
     with (
+        exit_on_storage_error(),
         resumable(),
         Ticker() as ticker,
         datasets.checked_rows(file, wanted.holdout, wanted.columns, folders, ticker) as evaluation_rows,
@@ -211,11 +222,16 @@ def baseline(file: Path, patience: float, bar: float | None, as_json: bool, **qu
 @click.command()
 @click.argument("file", type=FILE)
 @click.option("--holdout", type=FILE, help="Rows to measure on; without it a part of FILE is set aside.")
-@click.option("--predict", type=click.IntRange(1), multiple=True, help="Rows to predict the score for.")
+@click.option(
+    "--predict",
+    type=click.IntRange(1),
+    multiple=True,
+    help="Predict the score with this many rows. Repeatable.",
+)
 @click.option(
     "--label-usd",
     type=LABEL_USD,
-    help="What one labelled row costs, like 0.50: what a point costs is printed too.",
+    help="Cost of one labelled row, like 0.50; the cost of a point is printed too.",
 )
 @click.option("--text", help="Column with the text, for CSV.")
 @click.option("--label", help="Column with the label, for CSV.")
@@ -229,7 +245,7 @@ def curve(
     label: str | None,
     as_json: bool,
 ) -> None:
-    """Is more data worth it? The classical model's learning curve, and what more rows would bring."""
+    """Draw the classical model's learning curve, which shows if more labelled rows are worth it."""
     from bot.cli import datasets, evaluations
     from bot.cli import evaluation_results as printed
     from trainers.dataset import Columns
@@ -249,28 +265,31 @@ def _require_usable(file: Path, rows: EvaluationRows | Refusal, ticker: Ticker) 
     from bot.cli import datasets
 
     ticker.done()
-
     rows = value_or_exit(rows)
     if rows.report.blocked:
         show(datasets.report_parts(rows.report), "bad", err=True)
-        refuse(f"{file} has to be fixed before anything can be measured on it.")
+        refuse(f"Fix {file} first; then it can be measured.")
     return rows
 
 
 @click.command()
 @click.argument("file", type=FILE, required=False)
-@click.option("--dataset", type=FILE, hidden=True, help="Of 0.1.0: FILE, by its option.")
+@click.option("--dataset", type=FILE, hidden=True, help="FILE, as 0.1.0 took it.")
 @question_options(*ESTIMATE_KEYS)
 @click.option(
-    "--baseline", type=FILE, help="What `finetune baseline FILE --json` printed: the measured alternatives."
+    "--baseline",
+    type=FILE,
+    help="The measured alternatives, as `finetune baseline FILE --json` printed them.",
 )
 @click.option(
-    "--bar", type=BAR, help="The share right that is good enough, like 90% (by default the baseline's)."
+    "--bar",
+    type=BAR,
+    help="The share of right answers that is good enough, like 90% (by default the baseline's).",
 )
 @click.option("--task", type=TASK, help="The kind of task: classification, extraction, style, knowledge, …")
 @click.option("--text", help="Column with the text, for CSV.")
 @click.option("--label", help="Column with the label, for CSV.")
-@click.option("--why", is_flag=True, help="With every reason, exact sums, and what they rest on.")
+@click.option("--why", is_flag=True, help="Add every reason, exact sums, and their assumptions.")
 @click.option("--json", "as_json", is_flag=True, help="Print the estimate as JSON.")
 def estimate(
     file: Path | None,
@@ -284,7 +303,7 @@ def estimate(
     as_json: bool,
     **question: Any,
 ) -> None:
-    """What training on FILE would cost and save, how likely it pays back, and what is still unknown."""
+    """Estimate what training on FILE would cost and save, how likely it pays back, and what is still unknown."""
     from bot.cli import datasets, estimates
     from bot.values.runs import ModelEnded
 
@@ -294,12 +313,12 @@ def estimate(
     settings = load_for_file()
     evidence = value_or_exit(estimates.read_evidence(baseline, bar, task, settings.policy.promotion.bar))
     with Ticker() as ticker:
-        # Deep: wrong labels weigh, and near copies move the split.
+        # Deep: wrong labels matter to the verdict, and near copies change the split.
         how = datasets.CheckOptions(deep=True, on_progress=ticker)
         report = datasets.check(rows, text, label, settings.trainer.folders, how)
     if report.blocked:
         show(datasets.report_parts(report), "bad", err=True)
-        refuse(f"{rows} has to be fixed before it can be estimated.")
+        refuse(f"Fix {rows} first; then training on it can be estimated.")
     estimated = estimates.estimate(settings, rows.stem, report, build_question(question), evidence)
     if isinstance(estimated, ModelEnded):
         refuse(estimated.text, EXIT_BLOCKED)
@@ -315,9 +334,9 @@ def estimate(
 @click.argument("models", nargs=-1)
 @click.option("--json", "as_json", is_flag=True, help="Print the prices as JSON.")
 def prices(models: tuple[str, ...], as_json: bool) -> None:
-    """What models cost, who says so and since when: of those named, or of all that can be tuned.
+    """List what MODELS cost, with the source and date of each price; by default all models that can be tuned.
 
-    Exits with 1 when a name has no price.
+    Exits with 1 if a model's price is unknown.
     """
     from bot.cli import estimates
     from trainers.pricing import UnknownPrice
@@ -334,9 +353,9 @@ def prices(models: tuple[str, ...], as_json: bool) -> None:
 @click.command()
 @JSON
 def sunsets(as_json: bool) -> None:
-    """When models end, what follows them, and who says so: of all that are in use, planned, prompted today or set.
+    """List when models end, with their successors and sources: all that are in use, planned, prompted or configured.
 
-    Exits with 1 when one that a dataset relies on has ended.
+    Exits with 1 if a model that a dataset relies on has ended.
     """
     from bot.cards.sunsets import listing
     from bot.cli.render import uses_json
@@ -363,31 +382,33 @@ def sunsets(as_json: bool) -> None:
     "--method", type=click.Choice(["lora", "qlora", "8bit", "full"]), default="lora", show_default=True
 )
 @click.option(
-    "--length", type=click.IntRange(16, 131_072), default=1024, show_default=True, help="Tokens a row."
+    "--length", type=click.IntRange(16, 131_072), default=1024, show_default=True, help="Tokens per row."
 )
 @click.option(
-    "--batch", type=click.IntRange(1, 256), default=8, show_default=True, help="Rows or pairs a step."
+    "--batch", type=click.IntRange(1, 256), default=8, show_default=True, help="Rows or pairs per step."
 )
 @click.option("--rank", type=click.IntRange(1, 512), default=16, show_default=True, help="LoRA's r.")
 @click.option(
     "--target-modules",
     default="all-linear",
     show_default=True,
-    help="Layers with LoRA's matrices, like q_proj,v_proj.",
+    help="Layers that get LoRA matrices, like q_proj,v_proj.",
 )
 @click.option(
-    "--answer", type=click.IntRange(1, 131_072), help="Tokens learnt a row (by default a quarter of it)."
+    "--answer",
+    type=click.IntRange(1, 131_072),
+    help="Tokens per row that are learnt (by default a quarter).",
 )
 @click.option(
-    "--pairs", is_flag=True, help="Preference pairs (DPO): --length is a prompt with the longer answer."
+    "--pairs", is_flag=True, help="Preference pairs (DPO): --length counts a prompt with its longer answer."
 )
 @click.option(
     "--samples",
     type=click.IntRange(2, 64),
-    help="Answers sampled to each question (GRPO): --length is a question with the longest.",
+    help="Answers sampled per question (GRPO): --length counts a question with its longest answer.",
 )
-@click.option("--checkpointing", is_flag=True, help="Compute activations again instead of keeping them.")
-@click.option("--gpu", metavar="GB|NAME", help="Like 24 or h100 (by default this machine).")
+@click.option("--checkpointing", is_flag=True, help="Recompute activations instead of storing them.")
+@click.option("--gpu", metavar="GB|NAME", help="A GPU, like 24 or h100 (by default this machine).")
 @click.option("--json", "as_json", is_flag=True, help="Print the plan as JSON, in bytes.")
 def plan_memory(
     model: str,
@@ -403,12 +424,15 @@ def plan_memory(
     gpu: str | None,
     as_json: bool,
 ) -> None:
-    """What training MODEL (a hub id, a short name, a folder) takes in memory, part by part, and whether it fits."""
+    """Show how much memory training MODEL takes, part by part, and if it fits.
+
+    MODEL is a hub id, a short name or a folder. Its weights are not loaded.
+    """
     from bot.cli import hardware
     from trainers.sizing.memory import METHODS, Work
 
     if samples and (pairs or method == "full"):
-        refuse("--samples go with LoRA, and not with --pairs: leave one of them out.")
+        refuse("--samples works with LoRA only, and not with --pairs: leave one of them out.")
     (chosen,) = (name for name in METHODS if name == method)
     learnt = min(answer or max(1, length // 4), length)
     work = Work(
@@ -431,11 +455,15 @@ def plan_memory(
 
 @click.command()
 @click.option(
-    "--seconds", type=click.FloatRange(2, 600), default=28, show_default=True, help="How long, about."
+    "--seconds",
+    type=click.FloatRange(2, 600),
+    default=28,
+    show_default=True,
+    help="About how long to measure.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print what was measured as JSON.")
 def calibrate(seconds: float, as_json: bool) -> None:
-    """Measure how fast this machine trains, so that estimates of time rest on it. Best while nothing else runs."""
+    """Measure how fast this machine trains, for later estimates of time. Best while nothing else runs."""
     from bot.cli import hardware
 
     settings = load_for_file()
@@ -456,21 +484,21 @@ FORMS = "; ".join(f"{row.name}: {row.writes.replace('`', '')}" for row in FORMAT
 @click.argument("model")
 @click.option("--to", type=click.Choice(list(FORMATS)), required=True, help=FORMS)
 @click.option(
-    "--out", type=FOLDER, help="A folder that doesn't exist yet, or is empty. Default: MODEL-FORM, here."
+    "--out", type=FOLDER, help="The folder to write, new or empty. Default: MODEL-FORM in this folder."
 )
 @click.option(
-    "--data", type=FOLDER, multiple=True, help="The data folder of a trainer that was started by hand."
+    "--data", type=FOLDER, multiple=True, help="The data folder of a trainer that you started yourself."
 )
 @click.option(
     "--dtype",
     type=click.Choice(DTYPES),
-    help="Number format of merged and GGUF weights. Default: the base's, in GGUF float16 for bfloat16.",
+    help="Number format of merged and GGUF weights. Default: the base model's; in GGUF, float16 instead of bfloat16.",
 )
 @click.option("--rows", type=FOLDER, help="Chat JSONL to check the export with. Default: the job's own rows.")
-@click.option("--base-id", help="The base model's id on the hub, where it is a folder here.")
-@click.option("--licence", help="The base model's licence, where its folder doesn't say it.")
+@click.option("--base-id", help="The base model's hub id, if it is a folder here.")
+@click.option("--licence", help="The base model's licence, if its folder doesn't name it.")
 @click.option("--repo", help="ORG/NAME to upload to, with --to hub; needs HF_TOKEN.")
-@click.option("--public", is_flag=True, help="Everybody may read the repo.")
+@click.option("--public", is_flag=True, help="Make the repo public.")
 def export(
     model: str,
     to: str,
@@ -479,7 +507,7 @@ def export(
     public: bool,
     **options: Any,
 ) -> None:
-    """Write a tuned model for other programs: MODEL is tickets-7, ft:…, a checkpoint or a job's folder."""
+    """Export a tuned model for other programs. MODEL is tickets-7, ft:…, a checkpoint or a job's folder."""
     from bot.cli.exports import find_model
 
     if importlib.util.find_spec("torch") is None:
@@ -493,7 +521,7 @@ def export(
     out = out or Path(re.sub(r"[^\w.-]+", "-", name) + f"-{to}")
     arguments = [source.model, "--to", to, "--out", str(out), "--tools", str(settings.data / "tools")]
     arguments += [part for root in roots for part in ("--data", str(root))]
-    for option, value in options.items():  # the exporter's own, under the same names
+    for option, value in options.items():  # the exporter has the same options
         arguments += [f"--{option.replace('_', '-')}", str(value)] if value else []
     arguments += ["--public"] * public + ["--facts"] * (source.facts is not None)
     export = subprocess.run(

@@ -1,5 +1,5 @@
-"""Asks models for the terminal and waits for their answers. They are stored in a database of its own, so a repeat
-is free; our own trainer is started for as long as it is needed."""
+"""Asks models on behalf of the terminal's commands and waits for the answers. The terminal has its own database of
+answers, so that a repetition is free. Our own trainer runs for as long as it is needed."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from bot.services import evaluation_engine
 from bot.services.evaluation_engine import Evaluation
 from bot.settings import Settings
 from bot.values.evaluations import ArmProgress
+from storage.database import DatabaseInUse, StorageError
 from storage.store import Store
 from trainers.client import Trainer
 
@@ -26,11 +27,11 @@ PATIENCE_S = 3600.0
 
 
 class AnswerTimeout(Exception):
-    """Nothing was answered for as long as somebody is willing to wait."""
+    """No answer came within the session's patience."""
 
 
 class ProgressListener(Protocol):
-    """Hears how far it is, again and again. `keep` is said once and stays."""
+    """Called with the progress again and again; each text replaces the one before. `keep` prints a line that stays."""
 
     def __call__(self, text: str) -> None: ...
 
@@ -39,8 +40,8 @@ class ProgressListener(Protocol):
 
 @dataclass(frozen=True)
 class LlmSession:
-    """Who can be asked, where answers are kept, and how long nothing may come. `files` has the checked rows; `say`
-    hears how far it is."""
+    """What an evaluation in the terminal works with. `files` is the folder of the checked rows; `say` receives the
+    progress; without any answer for `patience_s` the session gives up."""
 
     settings: Settings
     trainers: Mapping[str, Trainer]
@@ -52,7 +53,7 @@ class LlmSession:
 
     @property
     def folder(self) -> Path:
-        """For the questions that are written."""
+        """The folder for the evaluation's questions."""
         return self.files / "questions"
 
 
@@ -60,14 +61,21 @@ class LlmSession:
 def open_session(
     settings: Settings, files: Path, say: ProgressListener, *, own: bool, patience_s: float
 ) -> Iterator[LlmSession]:
-    """`own`: our own trainer runs for as long as the session is open, where the settings have one."""
+    """With `own`, our own trainer runs while the session is open, if the settings have one. Raises StorageError if the
+    database of answers can't be used."""
     embedded = None
     if own and settings.trainer.models and any(row.is_started_by_us for row in settings.providers):
         embedded = EmbeddedTrainer(settings.data / "terminal-trainer", settings.trainer.models)
         settings = with_trainer_address(settings, embedded)
     trainers = build_trainers(settings, embedded)
     settings.data.mkdir(mode=0o700, parents=True, exist_ok=True)
-    store = Store(settings.data / "terminal.db")
+    database = settings.data / "terminal.db"
+    try:
+        store = Store(database)
+    except DatabaseInUse as error:
+        raise StorageError(
+            f"Another finetune baseline is using {database}: wait until it has finished."
+        ) from error
     llm = LlmClient(store, trainers, settings.providers, time.time)
     try:
         if embedded:
@@ -83,7 +91,7 @@ def open_session(
 def wait_for_answers(
     session: LlmSession, evaluation: Evaluation, what: str = "questions answered"
 ) -> tuple[ArmProgress, ...]:
-    """Asks every question until it is answered or declined, or its model can't be asked. Raises AnswerTimeout."""
+    """Waits until every question is answered or declined, or its model has failed. Raises AnswerTimeout."""
     arms = [ArmProgress(candidate, len(keys)) for candidate, keys in evaluation.keys.items()]
     models = [str(arm.arm.model) for arm in arms]
     most_settled, moved_at = 0, time.monotonic()
@@ -99,8 +107,8 @@ def wait_for_answers(
             most_settled, moved_at = settled, time.monotonic()
         elif time.monotonic() - moved_at > session.patience_s:
             minutes = f"{session.patience_s / 60:.3g}"
-            silence = f"Nothing was answered for {minutes} {'minute' if minutes == '1' else 'minutes'}."
-            go_on = "Answers that came are kept: the same command goes on from there."
+            silence = f"No answer came for {minutes} {'minute' if minutes == '1' else 'minutes'}."
+            go_on = "The answers so far are kept: run the same command to go on from there."
             raise AnswerTimeout(" ".join(filter(None, [silence, troubles, go_on])))
         evaluation_engine.ask(session, evaluation, answers.unasked)
         time.sleep(LOOK_S)

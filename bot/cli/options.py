@@ -1,4 +1,4 @@
-"""What all commands share: kinds of paths, loading the settings, refusals."""
+"""Shared by all commands: types of paths, loading the settings, and refusals."""
 
 from __future__ import annotations
 
@@ -28,11 +28,12 @@ JSON = click.option("--json", "as_json", is_flag=True, help="Print it as JSON.")
 
 
 def load_dot_env(path: Path) -> None:
-    """Loads only names that are ours: the folder may be anybody's, and a PYTHONPATH in it would run their code."""
+    """Loads the variables of .env that are ours. No others: the folder may be anybody's, and a PYTHONPATH in it would
+    run their code."""
     try:
         values = {name: value for name, value in dotenv_values(path).items() if value is not None}
     except (OSError, UnicodeDecodeError) as error:
-        refuse(f"{path} can't be read: {error}. It should be UTF-8 text, and this user's own.")
+        refuse(f"{path} can't be read: {error}. It should be UTF-8 text that belongs to this user.")
     for name, value in values.items():
         if name.startswith(("SLACK_", "FINETUNE_")) or name in (*TRAINER_KEYS, *TRAINER_SETTINGS):
             os.environ.setdefault(name, value)
@@ -43,24 +44,25 @@ def load_dot_env(path: Path) -> None:
         rows = load_settings(need_slack=False).providers
         keys = {key for row in rows for key in (row.provider.key_env, row.provider.account_env) if key}
     except SettingsProblems:
-        return  # said by the command itself, where it needs them
+        return  # a command that needs the settings reports this itself
     os.environ.update({name: values[name] for name in others if name in keys})
     if ignored := sorted(set(others) - keys):
-        click.echo(f"{path}: ignored {', '.join(ignored)}: no setting has that name.", err=True)
+        click.echo(f"{path}: ignoring {', '.join(ignored)}, as no setting has that name.", err=True)
 
 
 def load(*, need_slack: bool = False) -> Settings:
+    """Returns the settings. Prints their problems and exits if there are any."""
     try:
         return load_settings(need_slack=need_slack)
     except SettingsProblems as error:
         for problem in error.problems:
             click.echo(f"• {problem}", err=True)
-        refuse("Fix this, then start again; `finetune doctor` checks everything.")
+        refuse("Fix this, then try again. `finetune doctor` checks everything.")
 
 
 def load_for_file() -> Settings:
-    """For commands about a file or this machine: with no installation here, neither finetune.toml nor its data, what
-    they keep goes into the user's own state folder and not into the folder where they were called."""
+    """Loads the settings for a command about a file or this machine. Without an installation here (neither a settings
+    file nor a data folder) such commands store their data in the user's state folder, not in the current one."""
     return _with_state_folder(load())
 
 
@@ -70,14 +72,14 @@ def _with_state_folder(settings: Settings) -> Settings:
 
 
 def state_folder() -> Path:
-    """By the XDG base directory specification, which has a relative path ignored."""
+    """Returns the user's state folder by the XDG specification, which says to ignore a relative path."""
     base = Path(os.environ.get("XDG_STATE_HOME", ""))
     return (base if base.is_absolute() else Path.home() / ".local" / "state") / "finetune"
 
 
 def load_if_valid(without: str = "copies have no price") -> Settings | None:
-    """The settings where they only add something. What is wrong with them is printed, with what that means
-    (`without`), and stops nothing."""
+    """Returns the settings for a command that also works without them. If they have problems, prints the first one and
+    its consequence (`without`), and returns None."""
     try:
         return _with_state_folder(load_settings(need_slack=False))
     except SettingsProblems as error:
@@ -86,14 +88,14 @@ def load_if_valid(without: str = "copies have no price") -> Settings | None:
 
 
 def refuse(sentence: str, code: int = EXIT_UNUSABLE) -> NoReturn:
-    """Prints the sentence, without the backticks that are for Slack, and exits."""
+    """Prints the sentence, without Slack's backticks, and exits."""
     click.echo(sentence.replace("`", ""), err=True)
     sys.exit(code)
 
 
 @contextmanager
 def exit_on_storage_error() -> Iterator[None]:
-    """Where the database is missing, damaged or held by a bot, the sentence that says so ends the program."""
+    """Exits with a sentence if the database is missing, damaged or in use by a running bot."""
     from storage.database import StorageError
 
     try:
@@ -107,7 +109,7 @@ def utc_today() -> date:
 
 
 def value_or_exit(value: T | Refusal) -> T:
-    """Returns the value; exits with the sentence of a refusal."""
+    """Returns the value. Prints a refusal and exits."""
     from bot.values.runs import Refusal
 
     if isinstance(value, Refusal):
@@ -117,7 +119,7 @@ def value_or_exit(value: T | Refusal) -> T:
 
 @contextmanager
 def limited_memory() -> Iterator[None]:
-    """For a command that reads a file which anybody may have made: the limit of the bot's own checks."""
+    """Limits memory like the bot's own checks do, for a command that reads a file which may be malicious."""
     from bot.worker_pool import MEMORY_BYTES, limit_memory
 
     before = limit_memory()
@@ -125,7 +127,7 @@ def limited_memory() -> Iterator[None]:
         yield
     except MemoryError:
         refuse(
-            f"This took more than {MEMORY_BYTES >> 30} GB of memory and was stopped: check a part of the file."
+            f"This took more than {MEMORY_BYTES >> 30} GB of memory and was stopped. Try a part of the file."
         )
     finally:
         limit_memory(before)
@@ -133,7 +135,7 @@ def limited_memory() -> Iterator[None]:
 
 @contextmanager
 def resumable() -> Iterator[None]:
-    """For work that can go on where it stopped: Ctrl-C says so, and so does a wait that was too long."""
+    """For work that can be resumed: says so on Ctrl-C and after a timeout, and exits."""
     from bot.cli.llm_session import AnswerTimeout
 
     try:
@@ -141,5 +143,7 @@ def resumable() -> Iterator[None]:
     except AnswerTimeout as silence:
         refuse(str(silence))
     except KeyboardInterrupt:
-        click.echo("\nStopped. Answers that came are kept: the same command goes on from there.", err=True)
+        click.echo(
+            "\nStopped. The answers so far are kept: run the same command to go on from there.", err=True
+        )
         sys.exit(EXIT_INTERRUPTED)

@@ -1,5 +1,5 @@
-"""What the commands print, and how far they are. In a pipe, with NO_COLOR and on a dumb terminal it is plain text, the
-same bytes each time; on a terminal rich, which is imported only then, adds colour, tables, wrapped prose and a bar."""
+"""Prints results and progress. In a pipe, with NO_COLOR, or on a dumb terminal the output is plain text, always the
+same bytes. On a terminal rich, which is imported only then, adds colour, tables, wrapping and a progress bar."""
 
 from __future__ import annotations
 
@@ -27,17 +27,17 @@ Tone = Literal["good", "warning", "bad", "plain"]
 
 
 def is_styled(stream: TextIO) -> bool:
-    """NO_COLOR as no-color.org has it: any value but an empty one."""
+    """True if the stream takes colours. NO_COLOR counts unless it is empty, as no-color.org says."""
     return stream.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
 
 
 def hyperlink(address: str, text: str) -> str:
-    """A link in a terminal, by the control sequence that most of them know (OSC 8)."""
+    """Returns a link for terminals, by the control sequence that most of them support (OSC 8)."""
     return f"\033]8;;{address}\033\\{text}\033]8;;\033\\"
 
 
 def show(parts: Sequence[CardBlock], tone: Tone = "plain", *, err: bool = False) -> None:
-    """Prints a card, its headline in the colour of the `tone`."""
+    """Prints a card, with its headline in the colour of `tone`."""
     stream = sys.stderr if err else sys.stdout
     if is_styled(stream):
         from bot.cli.rich_cards import print_card
@@ -48,7 +48,7 @@ def show(parts: Sequence[CardBlock], tone: Tone = "plain", *, err: bool = False)
 
 
 def show_text(text: str, tone: Tone = "plain") -> None:
-    """Prints plain text, its first line in the colour of the `tone`."""
+    """Prints plain text, with its first line in the colour of `tone`."""
     if is_styled(sys.stdout):
         from bot.cli.rich_cards import print_text
 
@@ -62,14 +62,15 @@ def show_json(value: Any) -> None:
 
 
 def text_block(text: str) -> Lines:
-    """Plain text as a part of a card."""
+    """Returns plain text as a block of a card."""
     return Lines([escape(line) for line in text.split("\n")])
 
 
 class Ticker:
-    """How far a command is, on stderr: a bar on a terminal, else a line twice a minute where there is something new.
-    Called with a sentence on how far it is; "20 of 97 questions answered" moves the bar, anything else lets it
-    swing. `done` before anything else is printed: it would stand in the bar's line."""
+    """Shows a command's progress on stderr: a bar on a terminal, otherwise a line at most twice a minute.
+
+    Call it with a sentence. "20 of 97 questions answered" moves the bar; any other text makes it pulse. Call `done`
+    before printing anything else, which would otherwise land on the bar's line."""
 
     def __init__(self) -> None:
         self._last = ""
@@ -100,7 +101,7 @@ class Ticker:
             click.echo(text, err=True)
 
     def done(self) -> None:
-        """Takes the bar away and shows the cursor again; the next call draws a new one."""
+        """Removes the bar and shows the cursor again. The next call draws a new bar."""
         if self._bar:
             self._bar[0].stop()
             self._bar = None
@@ -122,7 +123,7 @@ def _new_bar() -> tuple[Progress, TaskID]:
         TimeElapsedColumn(),
         console=Console(stderr=True, highlight=False, markup=False, emoji=False),
         transient=True,
-        redirect_stdout=False,  # else what goes into a pipe would come out on stderr
+        redirect_stdout=False,  # otherwise output for a pipe would go to stderr
         redirect_stderr=False,
         refresh_per_second=1 / REDRAWN_EVERY_S,
     )

@@ -256,7 +256,7 @@ def test_presidio_where_it_is_missing_is_refused_with_what_installs_it(
     both = finetune("check", TICKETS, "--presidio", "--quick")
     assert (both.exit_code, both.stderr) == (
         2,
-        "--quick leaves out what takes long, presidio too: choose one.\n",
+        "--quick skips slow checks, and presidio is one: choose one of them.\n",
     )
 
 
@@ -363,7 +363,7 @@ def test_what_cannot_be_understood_is_said_with_the_nearest(arguments: list[str]
 def test_a_flawed_file_is_not_estimated() -> None:
     result = finetune("estimate", FLAWED, "--json")
     assert result.exit_code == 2
-    assert "has to be fixed before it can be estimated" in result.stderr
+    assert "first; then training on it can be estimated" in result.stderr
     assert result.stdout == ""
 
 
@@ -530,7 +530,7 @@ def test_of_a_dot_env_only_names_that_are_ours_are_taken(
     )
     result = finetune("prices")
     assert {name: os.environ.get(name) for name in (*ours, *others)} == {**ours, **dict.fromkeys(others)}
-    assert "ignored HTTPS_PROXY, LD_PRELOAD, PYTHONPATH" in result.stderr
+    assert "ignoring HTTPS_PROXY, LD_PRELOAD, PYTHONPATH" in result.stderr
     assert str(tmp_path) not in result.stderr, "names, no values"
 
 

@@ -101,6 +101,16 @@ def test_the_bar_is_the_policy_s_where_nobody_says_one() -> None:
     assert result.stdout.splitlines()[0].startswith("The classical model meets your 40% bar")
 
 
+def test_a_second_baseline_in_the_same_folder_is_refused_while_the_first_goes_on(tmp_path: Path) -> None:
+    folder = tmp_path / "state" / "finetune"
+    folder.mkdir(parents=True)
+    store = Store(folder / "terminal.db")
+    result = finetune("baseline", TICKETS, "--rungs", "classical")
+    store.close()
+    assert result.exit_code == 2
+    assert "Another finetune baseline is using" in result.stderr
+
+
 def test_the_text_gives_the_verdict_first_and_how_labels_were_read() -> None:
     result = finetune("baseline", TICKETS, "--rungs", "classical", "--bar", "40%")
     assert result.stdout.splitlines()[0].startswith("The classical model meets your 40% bar")
@@ -289,8 +299,8 @@ def test_a_provider_in_endless_trouble_is_given_up_on_and_what_came_is_kept(tmp_
         company.fail("POST /chat/completions", NOTHING_BUT_500, times=1000)
         result = finetune(*asked, "--patience", "0.01")
         assert result.exit_code == 2
-        assert "Nothing was answered for 0.01 minutes." in result.stderr and "in trouble" in result.stderr
-        assert "the same command goes on from there" in result.stderr
+        assert "No answer came for 0.01 minutes." in result.stderr and "in trouble" in result.stderr
+        assert "run the same command to go on from there" in result.stderr
 
 
 def test_the_advice_is_in_the_terminal_s_words(tmp_path: Path) -> None:

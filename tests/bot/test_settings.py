@@ -132,8 +132,8 @@ def test_where_jobs_run_is_said_on_the_trainers_command_line(lines: str, wanted:
         ),
         (
             'executor = "ray"\nnodes_per_job = 2\ngpus_per_job = 3',
-            "line 4: [trainer] gpus_per_job can't be divided evenly among 2 nodes: it counts all GPUs of a job, which is 3 now. "
-            "Set it to 4.",
+            "line 4: [trainer] gpus_per_job can't be divided evenly among 2 nodes: it counts all GPUs of a job, "
+            "which is 3 now. Set it to 4.",
         ),
     ],
 )

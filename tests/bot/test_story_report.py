@@ -24,6 +24,12 @@ def write_report(world: World, out: Path, subject: str = "1") -> Result:
     )
 
 
+def test_a_page_for_a_folder_that_is_not_there_is_refused(world: World, tmp_path: Path) -> None:
+    result = write_report(world, tmp_path / "nowhere" / "report.html")
+    assert result.exit_code == 2
+    assert "There is no folder" in result.output
+
+
 def test_a_run_is_told_on_one_page(world: World, tmp_path: Path) -> None:
     world.seed_dataset()
     world.type("/finetune baseline tickets rungs=classical")
