@@ -20,7 +20,7 @@ from slack_sdk.web import SlackResponse
 from bot.context import AppContext, WaitClock
 from bot.embedded_trainer import EmbeddedTrainer, missing_packages, with_trainer_address
 from bot.llm_client import LlmClient
-from bot.outbox_sender import NO_ANSWER, PASSING, OutboxSender
+from bot.outbox_sender import PASSING, OutboxSender
 from bot.process_health import Health, Heartbeat
 from bot.provider_threads import ProviderThreads
 from bot.reconciler import maintain, reconcile
@@ -30,7 +30,7 @@ from bot.slack import register
 from bot.slack.files import SlackFiles
 from bot.slack.homes import Homes
 from bot.slack.inbox import replay
-from bot.slack.users import LOOK_UP_TIMEOUT_S, SlackDirectory
+from bot.slack.users import LOOK_UP_TIMEOUT_S, NO_ANSWER, SlackDirectory
 from bot.worker_pool import WorkerPool
 from storage.store import Store
 from trainers.client import Trainer, find_key

@@ -1,5 +1,5 @@
-"""What `finetune models advise` prints: which of the presets to train for a task, by size, licence and the memory that
-it takes on a machine."""
+"""Computes and prints `finetune models advise`: which known base model to train for a task, by size, licence and the
+memory that training takes on a machine."""
 
 from __future__ import annotations
 
@@ -14,35 +14,35 @@ from trainers.sizing.memory import Method, Work
 
 Task = Literal["labels", "texts"]
 FREE = ("Apache 2.0", "MIT")
-# Rows of a label, and of a reply to a letter. Activations are computed again, so that both ways can be compared.
+# Typical rows: a text with a label, and a letter with its reply. Both checkpoint, so that LoRA and QLoRA compare.
 WORK: Mapping[Task, Work] = {
     "labels": Work("lora", length=256, batch=8, answer=8, checkpoints=True),
     "texts": Work("lora", length=2048, batch=8, answer=512, checkpoints=True),
 }
-# Parameters, a rule of thumb: no card tells how a model does on a team's own rows.
+# Parameters. A rule of thumb, as no model card tells how a model does on a team's own rows.
 FEWEST: Mapping[Task, float] = {"labels": 0.3e9, "texts": 3e9}
 MOST: Mapping[Task, float] = {"labels": 5e9, "texts": 15e9}
-MOST_ON_A_CPU = 2e9  # what is larger takes days there, though its memory may do
+MOST_ON_A_CPU = 2e9  # larger models take days there, even if they fit
 NONE: Mapping[str, str] = {
     "gpu": "name a larger GPU with --gpu",
-    "cpu": "what it needs takes days without a GPU. Name one with --gpu, or rent one (target=hf/NAME)",
+    "cpu": "a model that is large enough takes days without a GPU. Name one with --gpu, or rent one (target=hf/NAME)",
 }
 REASONS = {
-    "labels": "A rule of thumb: labels need no large model. Begin small, and take a larger one if it scores too low.",
+    "labels": "A rule of thumb: labels need no large model. Start small, and try a larger one if it scores too low.",
     "texts": "A rule of thumb: texts need a larger model than labels do. Take the largest up to 15B that fits.",
 }
 
 
 @dataclass(frozen=True)
 class Offer:
-    """`fits` by "lora" and "qlora". Size and licence are those of the model's card, `source`."""
+    """A model, and how it `fits` by "lora" and "qlora". Its size and licence come from the model card at `source`."""
 
     preset: Preset
     fits: Mapping[Method, Fit]
 
     @property
     def method(self) -> Method | None:
-        """The way to train it that fits, in full precision where that does."""
+        """The first method that fits, LoRA before QLoRA; None if neither does."""
         return next((method for method, each in self.fits.items() if each.standing == "fits"), None)
 
     @property
@@ -52,7 +52,7 @@ class Offer:
 
 @dataclass(frozen=True)
 class Advice:
-    """`offers` from the smallest to the largest; `first` is the one to begin with, None where none fits."""
+    """`offers` are ordered from the smallest to the largest. `first` is the recommended one, None if none fits."""
 
     task: Task
     machine: Machine
@@ -61,10 +61,12 @@ class Advice:
 
 
 def advise(task: Task, gpu: str | None, *, free: bool) -> Advice | Refusal:
-    """Advises for a GPU by its name or memory; None: for this machine."""
+    """`gpu` is a name or its memory in GB; None means this machine. `free` leaves only Apache 2.0 and MIT."""
     machine = read_gpu(gpu) if gpu else this_machine()
     if machine is None:
-        return Refusal(f"I know no GPU '{gpu}'. Say its memory, like --gpu 24, or one of {', '.join(GPUS)}.")
+        return Refusal(
+            f"I don't know the GPU '{gpu}'. Give its memory, like --gpu 24, or one of {', '.join(GPUS)}."
+        )
     listed = [preset for preset in presets() if not free or preset.licence in FREE]
     offers = [
         _offer(preset, WORK[task], machine) for preset in sorted(listed, key=lambda each: each.parameters)
@@ -92,10 +94,10 @@ def advice_text(advice: Advice) -> str:
     shown = [offer for offer in advice.offers if offer.method]
     n_larger = len(advice.offers) - len(shown)
     begin = (
-        f"For {advice.task} on {advice.machine.name}, begin with {first.preset.aliases[0]} ({_size(first.preset)}, "
+        f"For {advice.task} on {advice.machine.name}, start with {first.preset.aliases[0]} ({_size(first.preset)}, "
         f"{first.preset.licence}){' in 4 bits (quantization=nf4)' if first.method == 'qlora' else ''}."
         if first
-        else f"For {advice.task} none is advised on {advice.machine.name}: {NONE[kind]}."
+        else f"No model is recommended for {advice.task} on {advice.machine.name}: {NONE[kind]}."
     )
     rows: list[tuple[str, ...]] = [("model", "size", "licence", "context", "LoRA", "QLoRA", "")]
     rows += [_row(offer) for offer in shown or advice.offers]
@@ -107,15 +109,15 @@ def advice_text(advice: Advice) -> str:
     if first:
         name, bits = first.preset.aliases[0], " quantization=nf4" if first.method == "qlora" else ""
         notes.append(
-            f'• Next: under [trainer.models] in finetune.toml put "{name}" = "{first.preset.hub_id}", and ask for '
+            f'• Next: add "{name}" = "{first.preset.hub_id}" under [trainer.models] in finetune.toml, and type '
             f"/finetune estimate DATASET target=local/{name}{bits}"
         )
-    notes += ["• Without a GPU what is larger than 2B takes days, though it fits."] if kind == "cpu" else []
-    notes += [f"• {n_larger} others need more memory; --json has them, too."] if n_larger and shown else []
+    notes += ["• Without a GPU, models larger than 2B take days, even if they fit."] if kind == "cpu" else []
+    notes += [f"• {n_larger} others need more memory; --json lists them too."] if n_larger and shown else []
     notes += [
-        "• LoRA and QLoRA: GB at the peak, with checkpointing; `finetune plan-memory MODEL` shows its parts.",
-        "• Sizes and licences: each model's card, https://huggingface.co/MODEL. Gated: accept its terms there first.",
-        "• How good each is on your rows, only a measurement tells: one run each, on the same held-out rows.",
+        "• LoRA and QLoRA: peak memory in GB, with checkpointing; `finetune plan-memory MODEL` shows its parts.",
+        "• Sizes and licences: from https://huggingface.co/MODEL. Gated models: accept their terms there first.",
+        "• Only a measurement shows how good a model is on your rows: one run each, on the same held-out rows.",
     ]
     return "\n".join([begin, REASONS[advice.task], "", *lines, "", *notes])
 

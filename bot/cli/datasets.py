@@ -1,5 +1,5 @@
-"""What `finetune check` computes and prints, for labelled examples and preference pairs, and the checked rows that
-evaluations use: a file, split, or measured on a holdout of one's own. Keeps nothing but the file that --fix names."""
+"""Computes and prints `finetune check`, for labelled examples and preference pairs. Also prepares the checked rows for
+evaluations: a file that is split, or a file with the user's own holdout. Stores nothing but the file of --fix."""
 
 from __future__ import annotations
 
@@ -63,9 +63,9 @@ from trainers.sizing.architecture import Unsized
 
 @dataclass(frozen=True)
 class CheckOptions:
-    """How a file is checked. `deep`: near copies and labels that look wrong, too. `presidio`: what it finds, too.
-    `rows`: what the model takes that is to be trained. `on_progress` is told how far it is. `n_sealed` rows are set
-    aside beside the test."""
+    """How a file is checked. `deep` adds the slow checks for near copies and for labels that look wrong; `presidio`
+    adds its search for personal data. `rows` is the limit of the model to train. `on_progress` receives the progress as
+    text. `n_sealed` rows are set aside besides the test."""
 
     deep: bool = False
     presidio: bool = False
@@ -78,7 +78,7 @@ class CheckOptions:
         return replace(FULL_LIST, max_row_tokens=self.rows.tokens)
 
     def check(self, file: Path, columns: Columns, out_dir: Path | None = None, **beside: Any) -> Report:
-        """`beside`: what the file is compared with, as `check_file` takes it."""
+        """`beside` are `check_file`'s arguments for what the file is compared with."""
         return check_file(
             file,
             file.name,
@@ -100,7 +100,8 @@ SHOWN_LINES = 20
 
 
 def find_row_limit(wanted: str | None, settings: Callable[[], Settings]) -> RowLimit | Refusal:
-    """`wanted` is a folder with a model or what `settings` know; None: as long as vendors' newest models take."""
+    """Returns the row limit of a model: a folder, or a target that the settings know. For None, the limit of vendors'
+    newest models."""
     if wanted is None:
         return DEFAULT_ROW_LIMIT
     return row_limit_of_folder(Path(wanted)) if Path(wanted).is_dir() else row_limit_of(settings(), wanted)
@@ -113,7 +114,7 @@ def check(
     local_models: Mapping[str, Path] = NO_MODELS,
     how: CheckOptions = QUICK_CHECK,
 ) -> Report:
-    """The split files are made only where a local model's tokens are to be counted in them, and thrown away."""
+    """Checks a file. The split files are written only to count a local model's tokens in them, and then deleted."""
     with tempfile.TemporaryDirectory() as folder:
         out_dir = Path(folder) if local_models else None
         return how.check(file, Columns(text, label), out_dir, local_models=local_models)
@@ -122,14 +123,14 @@ def check(
 def check_against(
     previous: Path, file: Path, text: str | None, label: str | None, how: CheckOptions
 ) -> Report | Refusal:
-    """`file` as the next version of `previous`: its test stays the test, and the report says what changed."""
+    """Checks `file` as the next version of `previous`, which keeps its test; the report says what changed."""
     columns = Columns(text, label)
     with tempfile.TemporaryDirectory() as result:
         folder = Path(result)
         before = check_file(previous, previous.name, columns, folder, SEED, deep=how.deep)
         if before.blocked:
             worst = f"{before.findings[0].message} {before.findings[0].cure}"
-            return Refusal(f"{previous} can't be used, so nothing can be its next version. {worst}")
+            return Refusal(f"{previous} can't be used, so there is nothing to compare with. {worst}")
         train, holdout = (folder / f"{sha}.jsonl" for sha in (before.train_sha256, before.holdout_sha256))
         return how.check(file, columns, previous=Previous(train, holdout))
 
@@ -137,7 +138,7 @@ def check_against(
 def check_with_holdout(
     holdout: Path, file: Path, text: str | None, label: str | None, how: CheckOptions
 ) -> Report | Refusal:
-    """Every row of `file` is to train on and every row of `holdout` to test with: what do they share?"""
+    """Checks `file` with all its rows for training and all rows of `holdout` for testing, and finds what they share."""
     columns = Columns(text, label)
     test = _test_rows(holdout, columns)
     return test if isinstance(test, Refusal) else how.check(file, columns, holdout=test)
@@ -158,8 +159,8 @@ def tone_of(report: Report) -> Tone:
 
 
 def report_parts(report: Report, settings: Settings | None = None) -> tuple[CardBlock, ...]:
-    """The report for a terminal. With `settings` it says what copies cost in dollars, where a trainer by the token
-    has its key here."""
+    """Returns the report for a terminal. With `settings` it includes the cost of training on copies, for trainers that
+    charge by the token and whose key is set."""
     rows = [row for row in (settings.providers if settings else ()) if find_key(os.environ, row.provider)]
     waste = duplicate_cost(report.duplicate_tokens, rows, datetime.now(UTC).date())
     choose = [Text("Name the columns with --text and --label.")] if has_choices(report) else []
@@ -169,7 +170,8 @@ def report_parts(report: Report, settings: Settings | None = None) -> tuple[Card
 def fix(
     file: Path, text: str | None, label: str | None, out: Path, holdout: Path | None = None
 ) -> str | Refusal:
-    """Writes a cleaned copy to `out`, without what `holdout` asks. Returns what was left out and why, as lines."""
+    """Writes a cleaned copy to `out`, without rows that `holdout` asks too. Returns lines that say what was left out
+    and why."""
     columns = Columns(text, label)
     test = _test_rows(holdout, columns) if holdout else ()
     if isinstance(test, Refusal):
@@ -180,13 +182,13 @@ def fix(
     return "\n".join([f"{out}: {cleaned.rows:,} rows", *findings.left_out_lines(cleaned)])
 
 
-# Findings about rows that are split and trained on, and not about pairs that are only looked at.
+# Findings that apply to chats, which are split and trained on, but not to pairs, which are only checked here.
 CHAT_ONLY_CODES = frozenset(
     {"preference_pairs", "not_yet", "worth_a_try", "enough_rows", "near_duplicate", "near_not_all_compared"}
 )
 TRAIN_ON_PAIRS = (
-    "In Slack `/finetune start NAME method=dpo` trains on them; docs/preferences.md has the request to the trainer's "
-    "own API."
+    "In Slack, `/finetune start NAME method=dpo` trains on them; docs/preferences.md shows the request to the "
+    "trainer's API."
 )
 
 
@@ -196,7 +198,7 @@ def pair_findings(report: Report) -> tuple[Finding, ...]:
 
 @dataclass(frozen=True)
 class TrainingNeeds:
-    """What training the pairs on `model` needs of this machine. `time` None: its speed was not measured."""
+    """The memory and time for training the pairs on this machine. `time` is None if its speed was not measured."""
 
     model: str
     room: MemoryHeadroom
@@ -206,8 +208,8 @@ class TrainingNeeds:
 def training_needs(
     target: str | None, pairs: PairsReport, settings: Callable[[], Settings | None]
 ) -> TrainingNeeds | None:
-    """`target` is a folder with a model or what `settings` know. None where it trains elsewhere, or where nothing
-    says how large it is."""
+    """`target` is a model's folder, or a target that the settings know. Returns None if it is trained elsewhere or its
+    size is unknown."""
     loaded = settings() if target else None
     if not target or loaded is None:
         return None
@@ -237,7 +239,7 @@ def pairs_parts(
 
 
 def _needs_text(needs: TrainingNeeds) -> str:
-    time = "finetune calibrate measures how fast this machine is, and then this says how long"
+    time = "time unknown: run finetune calibrate to measure how fast this machine is"
     if needs.time is not None:
         minutes = needs.time.minutes
         least, most = float(minutes.low) * 60, float(minutes.high) * 60
@@ -271,9 +273,9 @@ def _summarize_pairs(report: Report, pairs: PairsReport, findings: tuple[Finding
 
 @dataclass(frozen=True)
 class EvaluationRows:
-    """Checked rows in `files`. `left_out` rows of the file ask what the given holdout asks, and are not trained on.
-    The rows in the lines `near` ask nearly that, and are. `foreign` rows of that holdout have a label that the file
-    does not have: no model can give it."""
+    """Checked rows in the folder `files`. With the user's own holdout: `left_out` rows of the file ask the same as the
+    holdout and are not trained on; rows at the lines `near` ask nearly the same and are trained on; `foreign` rows of
+    the holdout have a label that the file lacks, so that no model can get them right."""
 
     report: Report
     files: Path
@@ -290,7 +292,7 @@ def checked_rows(
     local_models: Mapping[str, Path],
     on_progress: Callable[[str], None] = ignore_message,
 ) -> Iterator[EvaluationRows | Refusal]:
-    """What is written for it is thrown away afterwards. A refusal is about the given holdout."""
+    """Yields the checked rows, in temporary files. Yields a refusal if the given holdout can't be used."""
     with tempfile.TemporaryDirectory() as folder:
         files = Path(folder)
         # Deep, as in Slack: near copies stay on one side.
@@ -313,10 +315,10 @@ def checked_rows(
 def _split_by_holdout(
     file: Path, holdout: Path, columns: Columns, report: Report, files: Path
 ) -> EvaluationRows | Refusal:
-    """Trained on the whole file, less what the given holdout asks; measured on that holdout."""
+    """Returns rows for training on the whole file, except what the holdout asks, and for measuring on the holdout."""
     columns = report.columns if report.format != "chat" else Columns()
     test = read(holdout, holdout.name, columns=columns)
-    # What is held out is sent to models like the rest.
+    # Held-out rows are sent to models too, so they are searched for secrets and personal data.
     sensitive = Findings(SHOWN_LINES)
     check_sensitive(test.examples, sensitive)
     findings = (*test.findings, *sensitive.sorted())
@@ -330,7 +332,7 @@ def _split_by_holdout(
     shared = overlap(train, test.examples)
     examples = [example for example in train if example.line not in shared]
     if not examples:
-        return Refusal(f"{holdout} asks all that {file} asks, so no row is left to learn from.")
+        return Refusal(f"{holdout} asks everything that {file} asks, so no row is left to learn from.")
     foreign = 0
     if report.task == "labels":
         labels = {normalise(count.label) for count in report.labels}
@@ -353,26 +355,28 @@ def _split_by_holdout(
 
 
 def _find_near_rows(examples: Sequence[Example], test: Sequence[Example]) -> tuple[int, ...]:
-    """Lines of rows that nearly ask what is held out."""
+    """Returns the lines of training rows that ask nearly the same as a held-out row."""
     both = [*test, *examples]
     near = find_near_copies([question_text(example) for example in both], question_keys(both))
     return tuple(both[pair.later].line for pair in near.pairs if pair.earlier < len(test) <= pair.later)
 
 
 def holdout_notes(rows: EvaluationRows) -> list[str]:
-    """Sentences on what the holdout meant for the rows."""
+    """Returns sentences on how the user's own holdout affected the rows."""
     lines = []
     if rows.left_out:
+        were = "was" if rows.left_out == 1 else "were"
         lines.append(
-            f"{pluralize(rows.left_out, 'row')} asked what the holdout asks, and stayed out of the learning."
+            f"{pluralize(rows.left_out, 'row')} asked the same as the holdout, and {were} not learnt from."
         )
     if rows.near:
+        were = "was" if len(rows.near) == 1 else "were"
         more = f" and {len(rows.near) - SHOWN_LINES:,} more" if len(rows.near) > SHOWN_LINES else ""
         lines.append(
-            f"{pluralize(len(rows.near), 'row')} nearly asked what the holdout asks, and stayed in the learning, so "
-            f"the scores may look too good: {line_ranges(rows.near[:SHOWN_LINES])}{more}."
+            f"{pluralize(len(rows.near), 'row')} asked nearly the same as the holdout, and {were} learnt from, so "
+            f"the scores may be too good: {line_ranges(rows.near[:SHOWN_LINES])}{more}."
         )
     if rows.foreign:
         foreign, have = pluralize(rows.foreign, "held-out row"), "has" if rows.foreign == 1 else "have"
-        lines.append(f"{foreign} {have} a label that the file does not know, so nobody can be right.")
+        lines.append(f"{foreign} {have} a label that the file does not have, so no answer can be right.")
     return lines

@@ -1,4 +1,4 @@
-"""`finetune forget`: deletes a dataset or rows of it while the bot is stopped; the bot tells the channel later."""
+"""Deletes a dataset, or rows of it, for `finetune forget` while the bot is stopped. The bot tells the channel later."""
 
 from __future__ import annotations
 
@@ -33,14 +33,17 @@ class DeletionContext:
 
 
 def delete_dataset(settings: Settings, command: Delete, confirm: Callable[[str], bool]) -> str | Refusal:
-    """Deletes a dataset and returns what became of it. Raises StorageError, for instance where the bot runs."""
+    """Deletes a dataset and returns the outcome as a sentence. Raises StorageError, for instance if the bot is
+    running."""
     if not settings.database.exists():
         return Refusal(f"There is no database at {settings.database}, so there is nothing to delete.")
     with _open_context(settings) as context:
         scope = dataset_deletion.find_scope(context, command)
         if isinstance(scope, Refusal):
             return scope
-        if not confirm(f"Delete {scope.title} for good: {scope.with_it}, with all that was made of it?"):
+        if not confirm(
+            f"Delete {scope.title} for good: {scope.with_it}, and everything that was made from it?"
+        ):
             return Refusal("Nothing was deleted.")
         deletion = dataset_deletion.record(context, command, PERSON, None)
         if isinstance(deletion, Refusal):
@@ -51,7 +54,7 @@ def delete_dataset(settings: Settings, command: Delete, confirm: Callable[[str],
 def delete_rows(
     settings: Settings, dataset: str, lines: Collection[int], confirm: Callable[[str], bool]
 ) -> str | Refusal:
-    """Deletes the rows at these lines of the newest usable version's file, and all that ask the same. Raises
+    """Deletes the rows at these lines of the newest usable version's file, and all rows that ask the same. Raises
     StorageError."""
     if not settings.database.exists():
         return Refusal(f"There is no database at {settings.database}, so there is nothing to delete.")
@@ -59,9 +62,9 @@ def delete_rows(
         scope = dataset_deletion.find_scope(context, Delete(dataset))
         if isinstance(scope, Refusal):
             return scope
-        if context.store.deletions.of(dataset):  # its line numbers are those of a version that goes
+        if context.store.deletions.of(dataset):  # the line numbers belong to a version that is being deleted
             return Refusal(
-                f"{dataset} is being deleted already. Start the bot, which ends that, and look again."
+                f"{dataset} is already being deleted. Start the bot, which finishes that, and try again."
             )
         try:
             new = dataset_deletion.rewrite_without_rows(context, dataset, lines)
@@ -81,17 +84,17 @@ def delete_rows(
 
 
 def _carry_out(context: DeletionContext, number: int, title: str) -> str:
-    """Carries out deletion `number` and returns how it ended."""
+    """Carries out deletion `number` and returns the outcome as a sentence."""
     until = time.monotonic() + PATIENCE_S
     while waiting := [deletion for deletion in context.store.deletions.open() if deletion.id == number]:
         if time.monotonic() > until:
             return (
-                f"{title} is gone from the data folder. A trainer does not answer: the bot asks it again once it "
-                "runs, and says in the channel what is left there."
+                f"{title} is deleted from the data folder. A trainer does not answer: once the bot runs, it tries "
+                "again, and says in the channel what is left there."
             )
         dataset_deletion.step(context, waiting[0])
         time.sleep(0.2)
-    return f"{title} is gone. Once the bot runs it says so in its channel, with what is left elsewhere."
+    return f"{title} is deleted. Once the bot runs, it says so in the channel, with anything that is left elsewhere."
 
 
 @contextmanager

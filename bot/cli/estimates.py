@@ -1,4 +1,4 @@
-"""What `finetune estimate` and `finetune prices` compute and print, as text and as JSON. No Slack, no store."""
+"""Computes and prints `finetune estimate` and `finetune prices`, as text and as JSON. Uses no Slack and no store."""
 
 from __future__ import annotations
 
@@ -53,8 +53,8 @@ def estimate(
 def read_evidence(
     baseline: Path | None, bar: float | None, task: TaskKind | None, usual_bar: float
 ) -> Evidence | Refusal:
-    """What was measured. Without a `bar`, the one that the baseline was judged by counts, else the policy's usual one;
-    another one judges it again."""
+    """Returns the measured evidence. A `bar` that differs from the baseline's judges the baseline again. Without one,
+    the baseline's bar counts; without a baseline, `usual_bar`."""
     ladder = _read_baseline(baseline) if baseline else None
     if isinstance(ladder, Refusal):
         return ladder
@@ -65,7 +65,7 @@ def read_evidence(
 
 def _read_baseline(file: Path) -> Ladder | Refusal:
     """Reads the `ladder` of what `finetune baseline … --json` printed."""
-    again = "Make it with `finetune baseline FILE --json > baseline.json`."
+    again = "Create it with `finetune baseline FILE --json > baseline.json`."
     try:
         raw = json.loads(file.read_text(encoding="utf-8"))
         return Ladder.from_json(json.dumps(raw["ladder"]))
@@ -74,7 +74,7 @@ def _read_baseline(file: Path) -> Ladder | Refusal:
     except (ValueError, ArithmeticError):
         return Refusal(f"{file} is not valid JSON. {again}")
     except (KeyError, TypeError, AttributeError) as error:
-        return Refusal(f"{file} is not what a baseline prints ({type(error).__name__}: {error}). {again}")
+        return Refusal(f"{file} is not a baseline's output ({type(error).__name__}: {error}). {again}")
 
 
 TONES: Mapping[VerdictKind, Tone] = {"go": "good", "unknown": "warning", "no_go": "bad"}
@@ -83,16 +83,16 @@ TONES: Mapping[VerdictKind, Tone] = {"go": "good", "unknown": "warning", "no_go"
 def estimate_parts(
     estimated: EstimateResult, file: Path, *, is_detailed: bool = False
 ) -> tuple[CardBlock, ...]:
-    """The card; `is_detailed`: with what stands behind its Details in Slack."""
+    """Returns the estimate's card; `is_detailed` adds what Slack shows behind its Details button."""
     spelling = TerminalSpelling(str(file))
     card = estimates.card(estimated, estimated.target.name, spelling=spelling)
     if is_detailed:
         return (*card.parts, *details(estimated, estimated.target.name, spelling))
-    return (*card.parts, Note("Every reason, exact sums, and what they rest on: add --why."))
+    return (*card.parts, Note("Add --why for every reason, exact sums, and their assumptions."))
 
 
 def estimate_json(estimated: EstimateResult, file: Path) -> dict[str, Any]:
-    """Money in dollars; `monthly_before_usd` is the bill for input tokens, output and total stand beside it."""
+    """Money is in dollars. `monthly_before_usd` is the bill for input tokens; output and total have their own keys."""
     estimate, training, minutes = estimated.estimate, estimated.training, estimated.minutes
     current, offered = estimated.current, estimated.offered
     return {
@@ -138,7 +138,7 @@ def estimate_json(estimated: EstimateResult, file: Path) -> dict[str, Any]:
 
 
 def verdict_json(verdict: Verdict, file: str) -> dict[str, Any]:
-    """A reason that does not weigh is said and decides nothing."""
+    """A reason whose `weighs` is false is reported, but did not affect the verdict."""
     spelling = TerminalSpelling(file)
     return {
         "kind": verdict.kind,
@@ -157,8 +157,8 @@ def verdict_json(verdict: Verdict, file: str) -> dict[str, Any]:
 
 
 def prices(settings: Settings, names: Sequence[str]) -> tuple[PriceRow | UnknownPrice, ...]:
-    """The price of each name as it is prompted, and as it is tuned where a provider tunes it. Without names: every
-    model that can be tuned, and the user's own prices."""
+    """Returns each name's price for prompting, and its price for tuning if a provider tunes it. Without names, returns
+    the user's own prices and every model that can be tuned."""
     if not names:
         tuned = [tuned_price(provider, model) for provider in settings.providers for model in provider.models]
         return (*settings.prices, *tuned)
@@ -182,7 +182,8 @@ def prices_parts(rows: Sequence[PriceRow | UnknownPrice]) -> tuple[CardBlock, ..
 
 
 def prices_json(rows: Sequence[PriceRow | UnknownPrice]) -> list[dict[str, Any]]:
-    """USD per 1M tokens. `as_of` is the day of our own list; a library's version is its date."""
+    """Prices are in USD per 1M tokens. `as_of` is the date of our own list; null for prices from a library, whose
+    version is in `source`."""
     return [
         {"model": row.name, "unknown": row.sentence, "nearest": list(row.nearest)}
         if isinstance(row, UnknownPrice)
@@ -215,7 +216,7 @@ def _sums(estimate: Estimate | None) -> dict[str, Any]:
 
 
 def _savings(estimated: EstimateResult) -> dict[str, Any]:
-    """`savings_withheld` says why they are null where the verdict is against the model whatever it would save."""
+    """`savings_withheld` says why the savings are null: the verdict is against the model, whatever it would save."""
     withheld = advice.NO_SAVING if estimated.verdict.withholds_saving else None
     estimate = None if withheld else estimated.estimate
     return {
@@ -234,7 +235,7 @@ def _machines(estimated: EstimateResult) -> dict[str, Any]:
         reason = f"{target.row.title} serves it."
     else:
         machines = machines_assumption(estimated.inputs) if estimated.inputs else None
-        reason = "No volume is known: give --current and --volume."
+        reason = "The volume is unknown: give --current and --volume."
         if machines:
             reason = terminal_sentence(machines.why)
     return {"machines_needed": estimate.machines if estimate else None, "machines_reason": reason}
@@ -324,5 +325,5 @@ def _or_none(amount: Decimal | None) -> float | None:
 
 
 def _number(amount: Decimal) -> float:
-    """Rounds to six digits behind the point. For JSON only, which has no decimals of its own."""
+    """Rounds to six decimal places. For JSON only, which has no decimal type."""
     return float(round(amount, 6))

@@ -1,4 +1,4 @@
-"""What `finetune baseline` and `finetune curve` print, as text and as JSON."""
+"""The output of `finetune baseline` and `finetune curve`, as text and as JSON."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def baseline_parts(measured: EvaluationResult, rows: EvaluationRows, file: Path)
         judge_agreement.judged_models(measured.plan),
         measured.judge,
         ladder.scoring,
-        judge_agreement.NO_LABELS,  # people judge in Slack
+        judge_agreement.NO_LABELS,  # people judge only in Slack
         spelling,
     )
     rows_to_learn = pluralize(rows.report.n_train, "row")
@@ -38,8 +38,8 @@ def baseline_parts(measured: EvaluationResult, rows: EvaluationRows, file: Path)
     if measured.skipped:
         names = ", ".join(LONG_NAMES[rung] for rung in measured.skipped)
         notes.append(
-            f"Not measured: {names}. No model is configured to ask. Name one with --model, like openai/gpt-4o-mini, "
-            "whose key is in .env, or put a base model of your own under [trainer.models] in finetune.toml."
+            f"Not measured: {names}, as no model is configured. Name one with --model, like openai/gpt-4o-mini, whose "
+            "key is in .env, or add a base model under [trainer.models] in finetune.toml."
         )
     notes += [*holdout_notes(rows), *judged[:1], *left_out(measured.arms)]
     is_labelled = bool(ladder.rungs) and ladder.rungs[0].scoring == "label"
@@ -53,14 +53,14 @@ def baseline_parts(measured: EvaluationResult, rows: EvaluationRows, file: Path)
     if measured.estimated.question.current:
         return parts
     estimate = (
-        "To estimate cost and savings: add --json > baseline.json to this command, then run finetune estimate "
+        "To estimate cost and savings, add --json > baseline.json to this command, then run finetune estimate "
         f"{file} --baseline baseline.json --current MODEL --volume TOKENS"
     )
     return (*parts, text_block(estimate))
 
 
 def baseline_json(measured: EvaluationResult, rows: EvaluationRows, file: Path) -> dict[str, Any]:
-    """`ladder` is what `finetune estimate --baseline` reads. Money in dollars."""
+    """Money is in dollars. `finetune estimate --baseline` reads `ladder`."""
     ladder = measured.ladder
     return {
         "dataset": ladder.dataset,
@@ -97,14 +97,14 @@ def baseline_json(measured: EvaluationResult, rows: EvaluationRows, file: Path) 
 
 
 def curve_parts(curve: Curve, file: Path, label_usd: Decimal | None = None) -> tuple[CardBlock, ...]:
-    """`label_usd`: what one labelled row costs."""
+    """`label_usd` is the cost of one labelled row, None if unknown."""
     card = learning_curves.card(curve, label_usd=label_usd)
     return (*card.parts, *learning_curves.details(curve, label_usd, TerminalSpelling(str(file))))
 
 
 def curve_json(curve: Curve, label_usd: Decimal | None = None) -> dict[str, Any]:
-    """`predicted` is the furthest; `predictions` are all. Money in dollars; `usd_per_point` is null where no label's
-    price was said, and where it can't be told that the next rows bring anything."""
+    """`predictions` are by rows, and `predicted` is the last of them. `usd_per_point` is in dollars; null if the price
+    of a label is unknown, or if more rows may bring nothing."""
     a_point = None if label_usd is None else learning_curves.dollars_per_point(curve, label_usd)
     predictions = [
         {"n": prediction.rows, "score": prediction.score, "low": prediction.low, "high": prediction.high}
@@ -129,7 +129,7 @@ def curve_json(curve: Curve, label_usd: Decimal | None = None) -> dict[str, Any]
 
 
 def _search(measured: EvaluationResult) -> dict[str, Any] | None:
-    """`prompt` is null where no better one was found; shares are of `rows` training rows."""
+    """`prompt` is null if no better one was found. The shares are of `rows` training rows."""
     search = measured.search
     if search is None:
         return None
@@ -146,7 +146,7 @@ def _search(measured: EvaluationResult) -> dict[str, Any] | None:
 
 
 def _judge(measured: EvaluationResult) -> dict[str, Any] | None:
-    """`failed` says why its verdicts decide nothing; `pair` counts rows by whose answer it finds better."""
+    """`failed` says why the judge's verdicts don't count; `pair` counts rows by whose answer the judge prefers."""
     judge = measured.judge
     if judge is None:
         return None
@@ -173,8 +173,8 @@ def _judge(measured: EvaluationResult) -> dict[str, Any] | None:
 
 
 def _gain(curve: Curve) -> dict[str, Any] | None:
-    """Points that the furthest size gains on today's score. `next_useful` rows would show a gain where this size
-    can't."""
+    """The gain in points from today's score to that of the largest predicted size. If `told` is false, it may be
+    chance; `next_useful` is the number of rows that would show a gain."""
     far = curve.farthest
     if far is None:
         return None

@@ -1,5 +1,4 @@
-"""What `finetune baseline` and `finetune curve` do: the evaluation without Slack, with a judge model where
-free text needs one."""
+"""Runs the evaluations of `finetune baseline` and `finetune curve`, without Slack; a judge model scores free text."""
 
 from __future__ import annotations
 
@@ -52,8 +51,8 @@ from trainers.money import to_micros, usd_micros
 
 @dataclass(frozen=True)
 class EvaluationRequest:
-    """`holdout` None: a part of `file` is set aside, as the bot does it. `models`: 'provider/model'. `patience_s`: it
-    ends when nothing was answered for so long."""
+    """What to measure. If `holdout` is None, a part of `file` is set aside, as in Slack. `models` are 'provider/model'.
+    The evaluation gives up if no answer comes for `patience_s` seconds."""
 
     file: Path
     holdout: Path | None
@@ -77,8 +76,8 @@ class EvaluationRequest:
 
 @dataclass(frozen=True)
 class EvaluationResult:
-    """`arms`: how far each one came. `judge` is None where there was none. `skipped`: the rungs that
-    were wanted, and that no model is configured for. `search`: how a better prompt was looked for."""
+    """What was measured. `arms` is each candidate's progress. `judge` is None if there was none. `skipped` are the
+    requested rungs for which no model is configured. `search` is the search for a better prompt, if there was one."""
 
     plan: LadderPlan
     ladder: Ladder
@@ -92,7 +91,7 @@ class EvaluationResult:
 def evaluate(
     settings: Settings, wanted: EvaluationRequest, rows: EvaluationRows, say: ProgressListener
 ) -> EvaluationResult | Refusal:
-    """Measures the ladder on these rows. `say` hears how far it is. Raises AnswerTimeout."""
+    """Measures the ladder on these rows. `say` receives the progress. Raises AnswerTimeout."""
     own, patience_s = _needs_own_trainer(wanted), wanted.patience_s
     with open_session(settings, rows.files, say, own=own, patience_s=patience_s) as session:
         plan = _plan(session, wanted, rows)
@@ -138,10 +137,10 @@ def evaluate(
 def learning_curve(
     rows: EvaluationRows, name: str, predict: tuple[int, ...], say: Callable[[str], None]
 ) -> Curve | Refusal:
-    """The classical model's learning curve. `predict`: numbers of rows; none: twice as many as there are."""
+    """Measures the classical model's learning curve. `predict` are numbers of rows; if empty, twice as many as now."""
     report = rows.report
     if report.task != "labels":
-        return Refusal("A curve is drawn for labels, and the answers in this file are free text.")
+        return Refusal("A curve needs labels, but the answers in this file are free text.")
     plan = CurvePlan(
         dataset=name,
         version=1,
@@ -157,7 +156,7 @@ def learning_curve(
 
 
 def _needs_own_trainer(wanted: EvaluationRequest) -> bool:
-    """Whether our own trainer is asked, so that it has to run."""
+    """True if some model is served by our own trainer, which therefore has to run."""
     if any((name or "").startswith("local/") for name in (wanted.judge, wanted.writer)):
         return True
     if candidates.is_free(wanted.rungs) and not wanted.optimise:
@@ -201,7 +200,7 @@ def _plan(session: LlmSession, wanted: EvaluationRequest, rows: EvaluationRows) 
 def _check_waiver(
     session: LlmSession, wanted: EvaluationRequest, rows: EvaluationRows, models: Sequence[Candidate]
 ) -> Refusal | None:
-    """Refuses where personal data would leave for a vendor without somebody's word; a word is recorded."""
+    """Refuses to send personal data to a vendor without a reason. Records a reason in the audit log."""
     report = rows.report
     parts = [rows.files / f"{sha256}.jsonl" for sha256 in (report.train_sha256, report.holdout_sha256)]
     codes = {finding.code for finding in report.findings}.union(
@@ -212,9 +211,9 @@ def _check_waiver(
         return None
     if wanted.waive is None:
         return Refusal(
-            f"{wanted.file} holds personal data, so it leaves for {vendors[0]} only once somebody has said why it "
-            'may: --waive "the customers agreed, ticket LEGAL-12". That word is kept beside the answers. Models of '
-            "your own trainer (local/…) need none."
+            f"{wanted.file} has personal data, which may be sent to {vendors[0]} only with a reason: "
+            '--waive "the customers agreed, ticket LEGAL-12". The reason is recorded with the answers. Models of your '
+            "own trainer (local/…) need none."
         )
     if not has_enough_words(wanted.waive):
         return Refusal(reason_too_short())
@@ -231,7 +230,8 @@ def _check_waiver(
 def _check_cost(
     session: LlmSession, plan: LadderPlan, keys: Mapping[MeasuredCandidate, ArmKeys]
 ) -> Refusal | None:
-    """Refuses where it could cost more than one measurement may; else says the most that it can cost."""
+    """Refuses an evaluation that could cost more than the budget for one measurement. Otherwise prints its maximum
+    cost."""
     answered = session.store.answers.answered([key for keys in keys.values() for key in keys.keys])
     most = max_evaluation_micros(
         plan.price_of,
@@ -248,18 +248,18 @@ def _check_cost(
     limit = to_micros(session.settings.budget.measurement_usd)
     if most > limit:
         return Refusal(
-            f"It could cost up to {usd_micros(most)}, and one measurement may cost {usd_micros(limit)}. Name fewer "
+            f"This could cost up to {usd_micros(most)}, but one measurement may cost {usd_micros(limit)}. Name fewer "
             "models or rungs, or raise `measurement_usd` under [budget] in finetune.toml."
         )
     if most:
-        session.say.keep(f"This costs {usd_micros(most)} at most; answers that were given before are free.")
+        session.say.keep(f"This costs at most {usd_micros(most)}; answers from earlier runs are free.")
     return None
 
 
 def _answer_free(
     session: LlmSession, plan: LadderPlan, candidate: MeasuredCandidate, keys: ArmKeys
 ) -> ArmProgress:
-    """Computes and stores a free candidate's answers, where they are not there yet."""
+    """Computes and stores a free candidate's answers, unless they are stored already."""
     of = len(keys.keys)
     if not set(keys.keys) <= session.store.answers.answered(keys.keys):
         session.say(f"{capitalize(LONG_NAMES[candidate.rung])} learns from the rows.")
@@ -276,7 +276,7 @@ def _max_judge_micros(
     keys: Mapping[MeasuredCandidate, ArmKeys],
     answered: Collection[str],
 ) -> int:
-    """The most that the judge can cost in micro-dollars: what was judged before is free."""
+    """Returns the most that the judge can cost, in micro-dollars. Verdicts from earlier runs are free."""
     if plan.judge is None:
         return 0
     is_all_answered = all(key in answered for keys in keys.values() for key in keys.keys)
@@ -293,7 +293,7 @@ def _max_judge_micros(
 
 
 def _run_judge(session: LlmSession, plan: LadderPlan, texts: Texts) -> JudgeAnswers | None:
-    """Asks the judge and returns its verdicts; None where there is no judge."""
+    """Asks the judge and returns its verdicts; None if there is no judge."""
     if plan.judge is None:
         return None
     agreed = judge_worker.max_micros(plan, judge_worker.longest_questions(plan, session.files), ())
@@ -312,15 +312,15 @@ def _run_judge(session: LlmSession, plan: LadderPlan, texts: Texts) -> JudgeAnsw
 def _ask_judge(
     session: LlmSession, plan: LadderPlan, questions: Questions, name: str, *, is_too_dear: bool
 ) -> str | None:
-    """Asks the judge these questions, which lie in the file of that name. Returns why it could not be asked, if so."""
+    """Asks the judge the questions, which are in the file `name`. Returns why it could not be asked, None if it was."""
     if is_too_dear:
-        return f"Asking {plan.judge} could cost more than was foreseen."
+        return f"Asking {plan.judge} could cost more than was estimated."
     evaluation = judgements.evaluation_of(OWNER, plan, questions, session.folder / f"{name}.jsonl")
     return wait_for_answers(session, evaluation, "verdicts given")[0].failed
 
 
 def _missing_micros(session: LlmSession, plan: LadderPlan, questions: Questions) -> int:
-    """The most that the questions without an answer can cost, in micro-dollars."""
+    """Returns the most that the unanswered questions can cost, in micro-dollars."""
     answered = session.store.answers.answered(questions.priced.keys)
     return judge_worker.max_micros(plan, questions.priced, answered)
 

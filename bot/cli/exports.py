@@ -1,5 +1,5 @@
-"""Finds a tuned model by the name people use: what its trainer calls it, and what its run measured, for the
-model card."""
+"""Finds the tuned model to export by the name that people use: its name at the trainer, and what its run measured, for
+the model card."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ Facts = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class ExportSource:
-    """A model to export. `model` is its name at the trainer, `name` the one that people use, None where there is none.
-    `facts` None: nothing was measured."""
+    """A model to export. `model` is its name at the trainer; `name` is the one that people use, None if it has none.
+    `facts` are for the model card, None if nothing was measured."""
 
     model: str
     name: str | None
@@ -28,7 +28,8 @@ class ExportSource:
 
 
 def find_model(settings: Settings, name: str) -> ExportSource | Refusal:
-    """A name that no run knows is left to the trainer: its ft:… names, checkpoints, and folders of jobs."""
+    """Finds a run's model. Any other name is passed on to the exporter: ft:… names, checkpoints, and folders of
+    jobs."""
     if not settings.database.exists():
         return ExportSource(name, None, None)
     with opened_copy(settings.database) as store:
@@ -67,8 +68,8 @@ def _facts(model: Model, run: Run) -> Facts:
 
 
 def _scores(result: RunResult, plan: Plan) -> tuple[str, Facts, list[Facts]]:
-    """The measure's name, the model's score by it, and the others'. By the ladder's measure where there is one; the
-    untuned base was counted by right answers, so it stands beside them only where the ladder counts those too."""
+    """Returns the measure's name, the model's score, and the scores of the alternatives, by the ladder's measure if
+    there is a ladder. The untuned base was scored by right answers, so it is listed only if the ladder is too."""
     what = f"the untuned base, {plan.base_model}" if result.before == "base" else "the classical model"
     base = _score(what, result.base.share, result.base.low, result.base.high)
     ladder = result.ladder

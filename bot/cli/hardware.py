@@ -1,5 +1,5 @@
-"""What `finetune plan-memory` and `finetune calibrate` print: the memory of a training in parts and what would make
-it fit, without loading weights; and this machine's speed, which a child process measures and estimates then use."""
+"""Computes and prints `finetune plan-memory`, the memory of a training in parts and what would make it fit, without
+loading weights; and `finetune calibrate`, this machine's speed, which a child process measures for later estimates."""
 
 from __future__ import annotations
 
@@ -37,8 +37,8 @@ from trainers.sizing.training_time import (
     serving_speed,
 )
 
-MEASURING = "trainers.local.calibrate"  # the module that is run
-BUSY = 0.5
+MEASURING = "trainers.local.calibrate"  # the module that the child process runs
+BUSY = 0.5  # load per core from which the measurement is called unreliable
 EXAMPLE = RowLengths(count=1000, tokens=64, batch=8, epochs=1, shared=24)
 EXAMPLES = ("smollm2-135m", "llama-3.2-1b", "llama-3.1-8b")
 METHOD_NAMES = {"lora": "LoRA", "qlora": "QLoRA", "8bit": "LoRA on 8 bits", "full": "full fine-tuning"}
@@ -46,7 +46,7 @@ METHOD_NAMES = {"lora": "LoRA", "qlora": "QLoRA", "8bit": "LoRA on 8 bits", "ful
 
 @dataclass(frozen=True)
 class MemoryPlan:
-    """`work` is what the trainer will do of what was `asked`, and `fit` is of that."""
+    """`asked` is the requested training; `work` is how the trainer would do it, and `fit` is how that fits."""
 
     base: Base
     asked: Work
@@ -55,15 +55,15 @@ class MemoryPlan:
 
     @property
     def measures_taken(self) -> str:
-        """What the trainer does by itself so that it fits; '' where nothing."""
+        """What the trainer changes by itself so that the training fits; '' if nothing."""
         lines = ["checkpointing"] if self.work.checkpoints and not self.asked.checkpoints else []
         if self.work.batch < self.asked.batch:
-            lines.append(f"{self.work.batch} of a step's {self.asked.batch} rows at a time")
+            lines.append(f"{self.work.batch} of the {self.asked.batch} rows of a step at a time")
         return " and ".join(lines)
 
 
 def plan_memory(name: str, work: Work, gpu: str | None) -> MemoryPlan | Refusal:
-    """Plans for a GPU by its name or memory; None: for this machine."""
+    """`gpu` is a name or its memory in GB; None means this machine."""
     base = find_base(name)
     if isinstance(base, Unsized):
         return Refusal(base.sentence)
@@ -73,40 +73,40 @@ def plan_memory(name: str, work: Work, gpu: str | None) -> MemoryPlan | Refusal:
     if work.rank > base.architecture.hidden:
         wide = base.architecture.hidden
         return Refusal(
-            f"--rank {work.rank} is wider than {base.name} itself, {wide}: LoRA's matrices are narrow."
+            f"--rank {work.rank} is wider than {base.name} itself ({wide}); LoRA's rank is usually 8 to 64."
         )
     layers = {matrix.name for matrix, _ in base.architecture.matrices}
     absent = set(work.modules or ()) - layers
     if absent:
         return Refusal(
-            f"{base.name} has no layer {', '.join(sorted(absent))}. It has {', '.join(sorted(layers))}; or say "
+            f"{base.name} has no layer {', '.join(sorted(absent))}. Choose among {', '.join(sorted(layers))}, or use "
             "all-linear."
         )
     if work.pairs and work.method == "full":
         return Refusal(
-            "Pairs are trained with LoRA, whose reference is the model without it: choose another --method."
+            "Pairs need LoRA, as their reference model is the base without the adapter: choose another --method."
         )
     machine = read_gpu(gpu) if gpu else this_machine()
     if machine is None:
-        return Refusal(f"I know no GPU '{gpu}'. Say its memory, like --gpu 24, or one of {', '.join(GPUS)}.")
+        return Refusal(
+            f"I don't know the GPU '{gpu}'. Give its memory, like --gpu 24, or one of {', '.join(GPUS)}."
+        )
     wanted_work = as_trained(base.architecture, work)
     work = as_computed(base.architecture, wanted_work, machine)
     return MemoryPlan(base, wanted_work, work, fit(base.architecture, work, machine))
 
 
 def headline(planned: MemoryPlan) -> str:
-    """Whether it fits, in a sentence."""
+    """Returns a sentence that says if the training fits."""
     fit = planned.fit
     has, needs = _gb(fit.machine.memory), _gb(fit.needed)
     by_itself = (
-        f", with {planned.measures_taken}, which the trainer turns on by itself"
-        if planned.measures_taken
-        else ""
+        f", with {planned.measures_taken}, which the trainer does by itself" if planned.measures_taken else ""
     )
     if fit.standing == "fits":
         return f"It fits on {fit.machine.name}: about {needs} of {has} GB{by_itself}."
     if fit.standing == "tight":
-        could_be = "That can be 15% too low."
+        could_be = "The estimate may be 15% too low."
         return f"It may just fit on {fit.machine.name}: about {needs} of {has} GB{by_itself}. {could_be}"
     even = f"even with {planned.measures_taken} " if planned.measures_taken else ""
     return f"It does not fit on {fit.machine.name}: {even}it takes about {needs} GB, and there are {has}."
@@ -114,7 +114,7 @@ def headline(planned: MemoryPlan) -> str:
 
 def memory_text(planned: MemoryPlan) -> str:
     model = planned.base.architecture
-    at_work = f", {_billions(model.active_parameters)} at work for a token" if model.experts else ""
+    at_work = f", {_billions(model.active_parameters)} active per token" if model.experts else ""
     trained = _billions(trainable_parameters(model, planned.work))
     parameters = f"{_billions(loaded_parameters(model))} parameters{at_work}; {trained} are trained"
     parts = [subject(planned), "", headline(planned), "", f"  {parameters}", ""]
@@ -127,7 +127,7 @@ def memory_text(planned: MemoryPlan) -> str:
 
 
 def memory_json(planned: MemoryPlan) -> dict[str, Any]:
-    """Bytes, and GB of 10^9 bytes where the key says so."""
+    """Sizes are in bytes, or in GB of 10^9 bytes if the key says so."""
     model, fit = planned.base.architecture, planned.fit
     preset = planned.base.preset
     return {
@@ -173,7 +173,7 @@ def subject(planned: MemoryPlan) -> str:
 
 
 def list_cures(planned: MemoryPlan) -> list[str]:
-    """One a line; where nothing would do, what is needed at least."""
+    """Returns changes that would make the training fit, one per line; if there are none, the least that it needs."""
     fit = planned.fit
     if fit.standing == "fits":
         return []
@@ -181,10 +181,10 @@ def list_cures(planned: MemoryPlan) -> list[str]:
         f"{_change(planned.work, cure)}: about {_gb(_needed_bytes(planned, cure))} GB" for cure in fit.cures
     ]
     if not lines:
-        least = f"At the least it takes {_gb(fit.least)} GB (QLoRA, checkpointing, one short row at a time)."
-        lines = [least if planned.work.method != "full" else "LoRA: this trainer's own way, a fraction of it"]
+        least = f"It takes at least {_gb(fit.least)} GB (QLoRA, checkpointing, one short row at a time)."
+        lines = [least if planned.work.method != "full" else "LoRA, which takes a fraction of this"]
     enough = smallest_gpu(fit.needed)
-    return [*lines, f"as it is: {'the ' + enough if enough else 'no single GPU that I know; several'}"]
+    return [*lines, f"unchanged: {'the ' + enough if enough else 'no single GPU that I know; several'}"]
 
 
 def _change(before: Work, after: Work) -> str:
@@ -212,14 +212,14 @@ def _table(planned: MemoryPlan) -> list[tuple[str, str, str]]:
     rows = [
         ("weights", memory.weights, _weights_why(work, place.number_bytes, has_experts=has_experts)),
         ("adapter", memory.adapter, f"LoRA's matrices, rank {work.rank}, float32 and a copy to compute with"),
-        ("gradients", memory.gradients, "one number for each that is trained"),
+        ("gradients", memory.gradients, "one number per trained parameter"),
         ("optimizer", memory.optimizer, "Adam's two moments in float32"),
         ("activations", memory.activations, _activations_why(work, tokens)),
         ("logits", memory.logits, _logits_why(planned)),
-        ("overhead", memory.overhead, "what is at work for a moment, and gaps between tensors"),
-        ("the program", memory.process, "Python and PyTorch, before any model"),
+        ("overhead", memory.overhead, "temporary buffers, and gaps between tensors"),
+        ("the program", memory.process, "Python and PyTorch, before any model is loaded"),
         (
-            "together",
+            "total",
             planned.fit.needed,
             f"of {_gb(planned.fit.machine.memory)} GB on {planned.fit.machine.name}",
         ),
@@ -236,7 +236,11 @@ def _weights_why(work: Work, number_bytes: int, *, has_experts: bool) -> str:
 
 
 def _activations_why(work: Work, tokens: int) -> str:
-    tensors = "each layer's input, and one layer whole" if work.checkpoints else "what every layer keeps"
+    tensors = (
+        "each layer's input, and one whole layer"
+        if work.checkpoints
+        else "the tensors that every layer keeps"
+    )
     answers = (
         ", both answers of a pair" if work.pairs else ", all answers to a question" if work.samples else ""
     )
@@ -246,7 +250,7 @@ def _activations_why(work: Work, tokens: int) -> str:
 def _logits_why(planned: MemoryPlan) -> str:
     work, words = planned.work, planned.base.architecture.vocab
     if not work.padded:
-        return f"{min(work.answer, work.length)} learnt tokens a row × {words:,} words"
+        return f"{min(work.answer, work.length)} learnt tokens per row × {words:,} words"
     answers = "both answers" if work.pairs else "all answers"
     where = f"every token of {answers}"
     if planned.fit.machine.place.kind == "gpu":
@@ -263,12 +267,12 @@ def _notes(planned: MemoryPlan) -> list[str]:
     if model.experts and planned.work.method == "8bit":
         packed = base_bytes(model, "qlora", planned.fit.machine.place.number_bytes)
         notes.append(
-            "Its experts, which are no Linear layers, stay as they are in 8 bits: most of its weights. In 4 bits "
-            f"(--method qlora) they are packed too, and all weights take {_gb(packed)} GB."
+            "Its experts, which are most of its weights, are not Linear layers and stay unquantized with 8 bits. With "
+            f"4 bits (--method qlora) they are packed too, and all weights take {_gb(packed)} GB."
         )
     if model.experts and model.experts.computes_all:
         notes.append(
-            "Its class in transformers computes every expert for every token: hence the activations."
+            "Its class in transformers computes every expert for every token, which explains the activations."
         )
     if loaded_parameters(model) < model.parameters:
         notes.append(
@@ -277,34 +281,34 @@ def _notes(planned: MemoryPlan) -> list[str]:
     if planned.work.pairs:
         logits = reference_pass(model, planned.work, planned.fit.machine.place)
         notes.append(
-            "The reference is the model with its adapter off: no second copy of it. Its logits "
-            f"({logits / 1e9:.2f} GB) are gone before those of the way back are there, so they are not added."
+            "The reference is the model with its adapter turned off, not a second copy. Its logits "
+            f"({logits / 1e9:.2f} GB) are freed before the backward pass needs its own, so they are not added."
         )
     if model.experts and planned.work.method == "qlora":
         notes.append(
-            "Its experts are unpacked a layer at a time; activations are always computed again on the way back."
+            "Its experts are unpacked one layer at a time; activations are always recomputed in the backward pass."
         )
     elif planned.measures_taken:
         notes.append(
-            f"As asked, without that, it would take {_gb(_needed_bytes(planned, planned.asked))} GB. Computing "
-            "activations again takes about a third longer; a step learns from as many rows."
+            f"Without these changes it would take {_gb(_needed_bytes(planned, planned.asked))} GB. Recomputing "
+            "activations takes about a third longer; a step learns from the same number of rows."
         )
     elif planned.work.checkpoints or any(cure.checkpoints for cure in planned.fit.cures):
-        notes.append("The builtin engine checkpoints by itself once memory proves too small for one row.")
-    if any(cure == replace(planned.work, batch=cure.batch) for cure in planned.fit.cures):
         notes.append(
-            "Where memory proves too small, the builtin engine computes fewer rows at a time by itself."
+            "The builtin engine turns on checkpointing by itself if memory is too small for one row."
         )
+    if any(cure == replace(planned.work, batch=cure.batch) for cure in planned.fit.cures):
+        notes.append("If memory is too small, the builtin engine computes fewer rows at a time by itself.")
     if planned.work.method == "full":
-        notes.append("This trainer trains LoRA only; full fine-tuning is shown to compare.")
+        notes.append("This trainer trains with LoRA only; full fine-tuning is shown for comparison.")
     if model.counted:
         checked = (
-            f"The layers of the family {model.model_type} were counted in transformers' own class; what they keep is a "
-            "sum, and nobody has measured its peak."
+            f"The layers of the family {model.model_type} were counted in transformers' own class; the memory is "
+            "computed, and its peak was never measured."
         )
     elif model.experts and planned.work.method == "qlora":
         checked = (
-            "Its weights were checked against loaded ones; its peak is a sum, and nobody has measured one."
+            "The size of its weights was checked against loaded ones; its peak is computed, not measured."
         )
     elif planned.fit.machine.place.kind == "gpu":
         checked = (
@@ -325,11 +329,9 @@ def _billions(count: int) -> str:
 
 
 def calibrate(data: Path, budget_s: float, on_progress: Callable[[str], None]) -> Calibration | Refusal:
-    """Measures for about `budget_s` seconds, and stores the result in `data`. `on_progress` is told how far it is."""
+    """Measures for about `budget_s` seconds, and stores the result in `data`. `on_progress` receives the progress."""
     if importlib.util.find_spec("torch") is None:
-        return Refusal(
-            "Measuring needs what training needs, the extra [local]: pip install '.[local]' in a checkout"
-        )
+        return Refusal("Measuring needs the extra [local]: pip install '.[local]' in a checkout")
     command = [sys.executable, "-m", MEASURING, "--seconds", str(budget_s)]
     with tempfile.TemporaryFile("w+") as answer:
         child = subprocess.Popen(
@@ -344,9 +346,9 @@ def calibrate(data: Path, budget_s: float, on_progress: Callable[[str], None]) -
         text = answer.read()
     if child.returncode:
         return Refusal(
-            f"The measuring process ended with code {child.returncode}: {sentence}. Nothing was kept."
+            f"The measuring process ended with code {child.returncode}: {sentence}. Nothing was stored."
         )
-    # By rename: a reader sees the old measurement or the new one.
+    # By rename, so that a reader sees either the old measurement or the new one.
     data.mkdir(mode=0o700, parents=True, exist_ok=True)
     temporary = data / f"{CALIBRATION_FILE}.tmp"
     temporary.write_text(text, encoding="utf-8")
@@ -357,7 +359,7 @@ def calibrate(data: Path, budget_s: float, on_progress: Callable[[str], None]) -
 
 
 def calibration_text(calibration: Calibration) -> str:
-    """What was measured, and what it means for models that people know."""
+    """Returns what was measured, and what it means for a few well-known models."""
     peaks = " and ".join(f"{_rate(speed)} in {name}" for name, speed in calibration.peaks.items())
     parts = [
         f"This machine trains at {_rate(calibration.speed)} in {calibration.number} on "
@@ -373,7 +375,7 @@ def calibration_text(calibration: Calibration) -> str:
     if speed := serving_speed(_example_architecture(EXAMPLES[0]), calibration):
         parts += [
             "",
-            f"Asked 16 requests at a time (64 tokens in, 8 out), {EXAMPLES[0]} would read {speed[0]:,.0f} and write "
+            f"With 16 requests at a time (64 tokens in, 8 out), {EXAMPLES[0]} would read {speed[0]:,.0f} and write "
             f"{speed[1]:,.0f} tokens a second.",
         ]
     if calibration.load > BUSY:
@@ -387,8 +389,8 @@ def calibration_text(calibration: Calibration) -> str:
 
 
 def _follow_progress(child: subprocess.Popen[str], on_progress: Callable[[str], None]) -> str:
-    """Tells the child's progress until it ends, and returns its last line that is no progress."""
-    last = "it said nothing"
+    """Reports the child's progress until it ends. Returns its last line of other output."""
+    last = "it printed nothing"
     assert child.stderr is not None  # noqa: S101 - a pipe
     with child.stderr:
         for line in child.stderr:

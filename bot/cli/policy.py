@@ -1,5 +1,5 @@
-"""`finetune policy check` and `finetune policy explain`: checks the rules in finetune.toml and answers
-questions about them."""
+"""`finetune policy check` and `finetune policy explain`: check the rules in finetune.toml, and answer questions about
+them."""
 
 from __future__ import annotations
 
@@ -27,13 +27,16 @@ ACTIONS = click.Choice(
 
 @click.group()
 def policy() -> None:
-    """Who may do what, how many approve what it costs, which data may go where."""
+    """Check the policy in finetune.toml: who may do what, who approves which cost, which data may go where."""
 
 
 @policy.command()
 @JSON
 def check(as_json: bool) -> None:
-    """List every mistake in finetune.toml, or who may what by it; exit code 2 where something is wrong."""
+    """Print the policy, or every mistake in finetune.toml.
+
+    Exits with 2 if there is a mistake.
+    """
     from bot.cli.render import policy_json, policy_table
 
     settings = load()
@@ -44,24 +47,24 @@ def check(as_json: bool) -> None:
 
 
 @policy.command()
-@click.option("--user", required=True, help="The id of who asks, like U0123456789.")
+@click.option("--user", required=True, help="The id of the person who asks, like U0123456789.")
 @click.option("--action", required=True, type=ACTIONS)
-@click.option("--cost", default="0", help="US dollars that the run may cost at most, like 120.")
-@click.option("--requester", default="", help="Who asked for the run. Default: somebody else.")
+@click.option("--cost", default="0", help="The run's maximum cost in US dollars, like 120.")
+@click.option("--requester", default="", help="Who requested the run. Default: somebody else.")
 @click.option("--uploader", default="", help="Who uploaded its data. Default: somebody else.")
-@click.option("--provider", help="Where its data would go: a provider's name, like openai.")
-@click.option("--channel", default="", help="Where it is asked and the data was uploaded, like C0123456789.")
+@click.option("--provider", help="The provider that would get the data, like openai.")
+@click.option("--channel", default="", help="The channel of the request and of the upload, like C0123456789.")
 @click.option("--dataset", default="", help="The dataset's name, for rules about names.")
-@click.option("--personal", is_flag=True, help="The check of the data found personal data.")
-@click.option("--because", help="A reason that sets soft rules aside.")
+@click.option("--personal", is_flag=True, help="The data contains personal data.")
+@click.option("--because", help="A reason, which overrides soft rules.")
 @click.option(
     "--member-of",
     "groups",
     multiple=True,
-    help="Take the user for one of this group, unasked.",
+    help="Assume that the user is in this group, without asking Slack. Repeatable.",
 )
 @click.option(
-    "--offline", is_flag=True, help="Ask Slack nothing: take the user for a full member in no group."
+    "--offline", is_flag=True, help="Don't ask Slack: assume that the user is a full member in no group."
 )
 @JSON
 def explain(
@@ -79,7 +82,10 @@ def explain(
     offline: bool,
     as_json: bool,
 ) -> None:
-    """Say which rule decides, with its line in the file; exit code 1 where the answer is no."""
+    """Explain which rule decides, with its line in the file.
+
+    Exits with 1 if the answer is no.
+    """
     from bot.cards.data_policy import egress_text
     from bot.cli.render import explain_policy, policy_answer_json, policy_answer_text
     from bot.rules.data_policy import decide_egress
@@ -93,7 +99,7 @@ def explain(
         row = settings.provider(provider)
         if row is None:
             refuse(
-                f"There is no provider {provider}; there are "
+                f"There is no provider {provider}. The providers are "
                 f"{', '.join(provider.name for provider in settings.providers)}."
             )
         data = Data(dataset, frozenset({channel}), personal)
@@ -124,7 +130,7 @@ def _micros(cost: str) -> int:
 def _find_caller(
     settings: Settings, user: str, action: Action, channel: str, groups: tuple[str, ...], offline: bool
 ) -> tuple[Caller, str]:
-    """Who asks, and a sentence on what of it was assumed."""
+    """Returns the caller, and a sentence that says if Slack was asked about them."""
     from bot.rules.permissions import Caller, Channel, Person, Rules
 
     wanted = settings.policy.named(action).groups
@@ -134,7 +140,7 @@ def _find_caller(
         }
         where = Channel(channel, False) if channel else None
         of = f"in {', '.join(groups)}" if groups else "in no user group"
-        text = f"Slack was not asked: {user} was taken for a full member of the workspace, {of}."
+        text = f"Slack was not asked; assumed that {user} is a full member of the workspace, {of}."
         return Caller(Person(user), Rules(settings.policy, members), where), text
     return _look_up_caller(settings, user, wanted, channel)
 
@@ -155,10 +161,8 @@ def _look_up_caller(
     try:
         signed_in = client.auth_test()
     except (SlackApiError, URLError, OSError) as error:
-        refuse(
-            f"Asking Slack at {slack.api_url} who {user} is: {error}. With --offline nothing is asked of it."
-        )
+        refuse(f"Asking Slack at {slack.api_url} who {user} is: {error}. With --offline, Slack is not asked.")
     directory = SlackDirectory(client, signed_in)
     where = Channel(channel, directory.is_shared(channel)) if channel else None
     members = {group: directory.members(group) for group in sorted(groups)}
-    return Caller(directory.person(user), Rules(settings.policy, members), where), "Asked of Slack just now."
+    return Caller(directory.person(user), Rules(settings.policy, members), where), "Slack was asked just now."

@@ -1,5 +1,5 @@
-"""What `finetune baseline FILE --optimise 2` does before it measures: the search for a better prompt, and the choice of
-examples. Answers are kept in the terminal's database, so that the same command goes on where one was stopped."""
+"""The steps of `finetune baseline FILE --optimise 2` before it measures: the search for a better prompt, and the choice
+of the number of examples. Answers are kept in the terminal's database, so that the same command can resume."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ from bot.values.runs import Refusal
 
 @dataclass(frozen=True)
 class SearchedPlan:
-    """The plan with the prompt that was found, if it is better, and how the search went."""
+    """The plan, with the new prompt if it is better, and how the search went."""
 
     plan: LadderPlan
     progress: SearchProgress | None = None
 
 
 def search(session: LlmSession, plan: LadderPlan) -> SearchedPlan:
-    """Looks for a better prompt if the plan has a budget for it. Raises AnswerTimeout."""
+    """Searches for a better prompt if the plan has a budget for it. Raises AnswerTimeout."""
     if plan.search is None:
         return SearchedPlan(plan)
     since, declined = time.time(), dict[str, str]()
@@ -60,7 +60,7 @@ def search(session: LlmSession, plan: LadderPlan) -> SearchedPlan:
 
 
 def choose_shots(session: LlmSession, plan: LadderPlan) -> LadderPlan:
-    """Returns the plan with as many examples as do best on training rows. Raises AnswerTimeout."""
+    """Returns the plan with the number of examples that does best on training rows. Raises AnswerTimeout."""
     names = evaluation_worker.keys_by_candidate(
         few_shot_worker.prepare(plan, session.files, session.folder, SEED)
     )
@@ -71,6 +71,7 @@ def choose_shots(session: LlmSession, plan: LadderPlan) -> LadderPlan:
 
 
 def shots_max_micros(session: LlmSession, plan: LadderPlan) -> int:
+    """Returns the most that choosing the number of examples can cost, in micro-dollars."""
     if not plan.chooses_shots:
         return 0
     keys = few_shot_worker.prepare(plan, session.files, session.folder, SEED)
@@ -78,7 +79,7 @@ def shots_max_micros(session: LlmSession, plan: LadderPlan) -> int:
 
 
 def max_micros(session: LlmSession, plan: LadderPlan) -> int | Refusal:
-    """Returns the most that the search can cost, or why its budget is too little."""
+    """Returns the most that the search can cost in micro-dollars, or a refusal if its budget is too small."""
     if plan.search is None:
         return 0
     replay = worker.replay(plan, {}, session.files, session.folder, SEED)

@@ -1,4 +1,4 @@
-"""Results as text for the terminal, and as JSON: audit log, backups, models and their ends, policy."""
+"""Renders results as text for the terminal and as JSON: audit log, backups, models and their ends, policy."""
 
 from __future__ import annotations
 
@@ -36,33 +36,34 @@ from storage.backup import Backup, Restored
 from storage.records import AuditEntry, Run
 from trainers.money import usd_micros
 
-# What makes a spreadsheet read a cell as a formula, or split it (OWASP, CSV injection); the last four are full-width.
+# Beginnings that make a spreadsheet read a cell as a formula or split it (OWASP, CSV injection); the last four are
+# full-width.
 FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")
-# A terminal obeys some of these; the JSON has them all, escaped.
+# Control characters, some of which a terminal would obey. The JSON has them all, escaped.
 CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]")
 UNSEEN_BY_IT = (
-    "What this can't see by itself: entries cut off at the end, or a chain written again. "
-    "Note the head elsewhere and give it next time: --head HASH."
+    "This alone can't detect entries cut off at the end, or a chain that was rewritten. Keep the head in another place "
+    "and give it next time: --head HASH."
 )
 
 
 def audit_summary(log: IntactLog | BrokenLog) -> str:
-    """For people, on a terminal: nothing out of the log can move its cursor."""
+    """Returns a summary that is safe to print: no text from the log can control the terminal."""
     if isinstance(log, BrokenLog):
-        broken = "the next can't be named."
+        broken = "the next one, which can't be read."
         if log.entry is not None:
             subject = _one_line(log.entry.subject)
             broken = f"entry {_one_line(log.entry.id)}, {format_time(log.entry.at)}, about {subject}."
-        return f"{pluralize(log.before, 'entry', 'entries')} fit, then: {broken}\n{log.why}"
-    text = f"{pluralize(log.entries, 'entry', 'entries')}, whole. Head: {log.head}"
+        return f"The log is broken after {pluralize(log.before, 'intact entry', 'intact entries')}: {broken}\n{log.why}"
+    text = f"{pluralize(log.entries, 'entry', 'entries')}, all intact. Head: {log.head}"
     if log.earlier is None:
         return f"{text}\n{UNSEEN_BY_IT}"
     earlier = f"The earlier head is entry {log.earlier.id} of {format_time(log.earlier.at)}"
-    return f"{text}\n{earlier}: nothing before it was cut off."
+    return f"{text}\n{earlier}: nothing up to it was cut off or rewritten."
 
 
 def log_json(log: IntactLog | BrokenLog) -> dict[str, Any]:
-    """`entries` fit; `broken` is the first that doesn't, null where it can't be read."""
+    """`entries` is the number of intact ones; `broken` is the first broken one, null if it can't be read."""
     if isinstance(log, BrokenLog):
         broken = log.entry and asdict(log.entry)
         return {"intact": False, "entries": log.before, "why": log.why, "broken": broken}
@@ -75,7 +76,7 @@ def audit_json(entries: Iterable[AuditEntry]) -> str:
 
 
 def audit_csv(entries: Iterable[AuditEntry]) -> str:
-    """Every cell quoted, and none that a spreadsheet would take for a formula."""
+    """Returns CSV in which every cell is quoted and no cell can act as a formula."""
     sheet = io.StringIO()
     writer = csv.writer(sheet, quoting=csv.QUOTE_ALL)
     writer.writerow([*(field.name for field in fields(AuditEntry)), "time"])
@@ -87,14 +88,14 @@ def audit_csv(entries: Iterable[AuditEntry]) -> str:
 
 
 def escape_formula(cell: str) -> str:
-    """An apostrophe before it makes a spreadsheet show text as text."""
-    # Half characters are replaced: a file can't take them.
+    """Puts an apostrophe before a cell that looks like a formula, so that spreadsheets show it as text."""
+    # Lone surrogates are replaced, as they can't be encoded.
     clean = CONTROL.sub("", cell.encode("utf-8", "replace").decode())
     return f"'{clean}" if clean.startswith(FORMULA_STARTS) else clean
 
 
 def format_time(at: object) -> str:
-    """'2026-11-25 14:03:07 UTC'; what is no time, as it stands there."""
+    """Returns a time like '2026-11-25 14:03:07 UTC'. A value that is not a time is returned as ASCII text."""
     try:
         return datetime.fromtimestamp(float(str(at)), UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
     except (ValueError, OverflowError, OSError):
@@ -102,37 +103,35 @@ def format_time(at: object) -> str:
 
 
 def _one_line(value: object) -> str:
-    """Bytes of any kind, on one line."""
+    """Returns any value as one line of at most 80 printable characters."""
     text = value if isinstance(value, str) else ascii(value)
     return UNSEEN.sub("", text.encode("utf-8", "replace").decode())[:80]
 
 
-NOT_IN_IT = (
-    "Not in it: settings and .env, models and jobs of our own trainer (DATA/trainer), what can be made again."
+NOT_INCLUDED = (
+    "Not included: settings, .env, our own trainer's data (DATA/trainer), and what can be recreated."
 )
 
 
 def backup_summary(backup: Backup, *, has_files: bool) -> str:
     size = f"{backup.path.stat().st_size / 1e6:,.1f} MB"
     lines = [
-        f"{backup.path}: the database, {size}, read back whole.",
+        f"{backup.path}: the database, {size}, checked.",
         f"Audit log: {audit_summary(backup.audit)}",
     ]
     if has_files:
         files = pluralize(backup.files, "file of datasets", "files of datasets")
-        lines.append(
-            f"{files}, each under its sha256, beside it in files/; {backup.copied:,} of them new there."
-        )
+        lines.append(f"{files}, named by their sha256, beside it in files/; {backup.copied:,} of them new.")
     else:
         lines.append(
-            "The files of datasets stay where they are; give a folder on another disk to take them along."
+            "The datasets' files are not included; name a folder on another disk to back them up too."
         )
-    lines += [f"Left out, since its content no longer fits its name: {name}" for name in backup.spoilt]
-    return "\n".join([*lines, NOT_IN_IT])
+    lines += [f"Left out, as its content no longer matches its name: {name}" for name in backup.spoilt]
+    return "\n".join([*lines, NOT_INCLUDED])
 
 
 def backup_json(backup: Backup) -> dict[str, Any]:
-    """`left_out`: files whose content no longer fits their name."""
+    """`left_out` are files whose content no longer matches their name."""
     return {
         "database": str(backup.path),
         "bytes": backup.path.stat().st_size,
@@ -146,17 +145,17 @@ def backup_json(backup: Backup) -> dict[str, Any]:
 
 def restore_summary(restored: Restored, backup: Path, files: Path) -> str:
     lines = [
-        f"{backup} is the database now. Audit log: {pluralize(restored.audit.entries, 'entry', 'entries')}, whole."
+        f"{backup} is the database now. Audit log: {pluralize(restored.audit.entries, 'entry', 'entries')}, all intact."
     ]
     if restored.kept:
-        lines.append(f"The replaced database lies at {restored.kept}.")
+        lines.append(f"The replaced database is kept at {restored.kept}.")
     if restored.files:
-        lines.append(f"{pluralize(restored.files, 'file')} of datasets copied beside it.")
-    lines += [f"Not copied, since its content does not fit its name: {name}" for name in restored.spoilt]
+        lines.append(f"{pluralize(restored.files, 'file')} of datasets restored.")
+    lines += [f"Not copied, as its content does not match its name: {name}" for name in restored.spoilt]
     lines += [*_open_runs_text(restored.open), *_missing_files(restored.open, files)]
     lines.append(
-        "Forgotten is what came after the backup: approvals, money booked, messages sent. "
-        "A message that waited then may be posted a second time."
+        "Everything after the backup is lost: approvals, spending, sent messages. "
+        "A message that was waiting at the time of the backup may be posted a second time."
     )
     return "\n".join(lines)
 
@@ -165,7 +164,7 @@ def _open_runs_text(runs: Sequence[Run]) -> list[str]:
     if not runs:
         return ["No run is open."]
     text = ", ".join(f"run {run.id} {STATE_WORDS[run.state]}" for run in runs)
-    after = "At its next ticks the bot looks for their jobs by key, and takes over what it finds."
+    after = "When it runs, the bot looks for their jobs and takes them over."
     return [f"{pluralize(len(runs), 'run')} open: {text}. {after}"]
 
 
@@ -178,12 +177,12 @@ def _missing_files(runs: Sequence[Run], files: Path) -> list[str]:
             for name in (plan.train_sha256, plan.holdout_sha256)
             if not (files / f"{name}.jsonl").exists()
         ]
-        lines += [f"Run {run.id} needs {files / name}.jsonl, which is not there." for name in gone]
+        lines += [f"Run {run.id} needs {files / name}.jsonl, which is missing." for name in gone]
     return lines
 
 
 def models_text(in_use: Sequence[ModelInUse]) -> str:
-    """A line for each model in use, and one for each month of its dataset."""
+    """Returns a line for each model in use, and one for each month of its dataset."""
     lines = []
     for model in in_use:
         expected = (
@@ -192,7 +191,7 @@ def models_text(in_use: Sequence[ModelInUse]) -> str:
             else f", planned to save {money(model.expected_micros)} a month"
         )
         lines.append(f"{model.dataset}: {model.model} ({model.provider_model} at {model.provider}){expected}")
-        lines += [f"  {_month_text(month)}" for month in model.months] or ["  no calls are known"]
+        lines += [f"  {_month_text(month)}" for month in model.months] or ["  no calls known"]
     return "\n".join(lines) or "No model is in use: /finetune promote MODEL deploys one."
 
 
@@ -204,7 +203,7 @@ def _month_text(month: ActualMonth) -> str:
 
 
 def models_json(in_use: Sequence[ModelInUse]) -> list[dict[str, Any]]:
-    """Money in micro-dollars."""
+    """Money is in micro-dollars."""
     return [
         {**asdict(model), "months": [{**asdict(m), "saving_micros": m.saving_micros} for m in model.months]}
         for model in in_use
@@ -212,7 +211,7 @@ def models_json(in_use: Sequence[ModelInUse]) -> list[dict[str, Any]]:
 
 
 def deployments_json(running: Sequence[DeploymentSummary]) -> list[dict[str, Any]]:
-    """Money in micro-dollars, times in seconds since 1970."""
+    """Money is in micro-dollars, times are in unix seconds."""
     return [
         {
             "model": each.record.model,
@@ -233,8 +232,8 @@ def deployments_json(running: Sequence[DeploymentSummary]) -> list[dict[str, Any
 
 
 def uses_json(uses: Sequence[ModelUse], today: date) -> list[dict[str, Any]]:
-    """One object a use, in the order of their ends. `use`: in use, planned, today's, target (it can be trained) or
-    price (it has a price of its own in finetune.toml)."""
+    """Returns one object per use, ordered by the models' ends. `use` is in use, planned, today's, target (it can be
+    trained) or price (finetune.toml has a price for it)."""
     return [
         {
             "use": use.kind,
@@ -257,8 +256,8 @@ def is_intact(backup: Backup) -> bool:
 
 @dataclass(frozen=True)
 class PolicyAnswer:
-    """`because` and `place` are of the rule that decides; `rules` are all that were asked: whether each allows it, its
-    place, its reason."""
+    """`because` and `place` are the reason and the place of the rule that decides. `rules` are all that were checked:
+    if the rule allows it, its place, its reason."""
 
     is_allowed: bool
     because: str
@@ -269,7 +268,7 @@ class PolicyAnswer:
 def explain_policy(
     asking: Caller, action: Action, request: Request, permission: tuple[EgressDecision, str] | None
 ) -> PolicyAnswer:
-    """`permission`: what is decided on the data that would go to a provider, and its words."""
+    """`permission` is the decision on sending the data to a provider, and its text; None if no provider is named."""
     verdicts = rule_verdicts(asking, action, request)
     rules = [(verdict.is_allowed, verdict.rule, verdict_text(verdict.because)) for verdict in verdicts]
     if permission:
@@ -277,7 +276,7 @@ def explain_policy(
         place = ruled.where or f"{BUILT_IN}: without [[policy.data]] any provider"
         rules.append((not ruled.refused, place, text))
     written = [rule for rule in rules if not rule[1].startswith(BUILT_IN)]
-    # Of many that say yes, the last one of the file decides.
+    # If all rules say yes, the last one in the file decides.
     is_allowed, place, text = next((rule for rule in rules if not rule[0]), (written or rules)[-1])
     because = f"{_plain(capitalize(text)).rstrip('.')}."
     return PolicyAnswer(
@@ -301,7 +300,7 @@ def policy_answer_json(answer: PolicyAnswer) -> dict[str, Any]:
 
 
 def policy_table(policy: Policy) -> str:
-    """Who may what, what it takes, where data may go."""
+    """Returns who may do what, how many approvals a run needs, and where data may go."""
     who = [
         f"{rule:<9} {', '.join(_people(policy.named(rule))) or 'nobody'}{_in_brackets(policy.named(rule).where)}"
         for rule in RULES
@@ -309,14 +308,14 @@ def policy_table(policy: Policy) -> str:
     limits = policy.promotion
     promotion = [
         f"promotion {limits_text(limits)}{_in_brackets(limits.where)}",
-        f"a quality bar that nobody set is {100 * limits.bar:g}%",
-        f"an upload seals {limits.sealed or 'no'} rows for a promotion where nobody types a number",
+        f"quality bar, unless somebody sets one: {100 * limits.bar:g}%",
+        f"rows that an upload seals for a promotion, unless somebody types a number: {limits.sealed or 'none'}",
     ]
     return "\n".join([*who, "", *_approvals(policy), "", *promotion, "", *_data(policy)])
 
 
 def policy_json(policy: Policy) -> dict[str, Any]:
-    """Without a rule about data, it may go to any provider; personal data then needs a recorded waiver."""
+    """If `data` is empty, data may go to any provider; personal data then needs a recorded waiver."""
     return {
         "who": {
             rule: {"may": _people(policy.named(rule)), "rule": policy.named(rule).where} for rule in RULES
@@ -360,14 +359,14 @@ def _people(named: NamedPeople) -> list[str]:
 
 
 def _plain(text: str) -> str:
-    """The text without backticks and mentions, which are for Slack."""
+    """Removes Slack's backticks and mentions."""
     return text.replace("`", "").replace("<@", "").replace("<#", "").replace(">", "")
 
 
 def _approvals(policy: Policy) -> Iterator[str]:
     for tier in policy.tiers:
         most = "any cost" if tier.up_to_micros is None else f"up to {usd_micros(tier.up_to_micros)}"
-        yield f"{most}: {tier.approvers} to approve{_in_brackets(tier.where)}"
+        yield f"{most}: {pluralize(tier.approvers, 'approver')}{_in_brackets(tier.where)}"
     if policy.tiers[-1].up_to_micros is not None:
         yield "above: refused"
     reminders = ", ".join(f"{value / 3600:g} h" for value in policy.remind_s)

@@ -1,4 +1,4 @@
-"""Cards and text on a terminal, by rich: colours, tables, and prose wrapped to the window under its own indent."""
+"""Renders cards and text on a terminal with rich: colours, tables, and prose wrapped with a hanging indent."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ from bot.cli.output import Tone
 
 WIDEST = 120  # columns; longer lines are hard to read
 COLOURS: Mapping[Tone, str] = {"good": "green", "warning": "yellow", "bad": "red", "plain": ""}
-# How a line begins, and its colour.
+# Beginnings of lines that are coloured.
 BEGINNINGS: Mapping[str, str] = {
     WORDS["blocks"].capitalize(): "bold red",
     WORDS["warns"].capitalize(): "bold yellow",
@@ -46,7 +46,7 @@ BEGINNINGS: Mapping[str, str] = {
     "Next:": "bold",
 }
 _MARKED = re.compile(r"\*([^*\n]+)\*|`([^`\n]+)`")
-# What a wrapped line stands under: the text behind the last gap of a line in columns, or behind its bullet.
+# A wrapped line is indented to the text after the last gap of a line in columns, or after its bullet.
 _INDENT = re.compile(r"(?:.*\S {2,}|\s*)(?:[•→] )?")
 
 
@@ -111,7 +111,7 @@ def _facts(facts: Facts) -> Grid:
 
 
 def _table(table: Table) -> Grid:
-    """The first column stands left, the others right."""
+    """Left-aligns the first column and right-aligns the others."""
     head, *body = table.rows
     grid = Grid(box=box.SIMPLE_HEAD, header_style="bold", pad_edge=False, show_edge=False)
     for at, name in enumerate(head):
@@ -134,7 +134,7 @@ def _with_hanging_indent(line: Styled) -> RenderableType:
 
 
 def _style_mrkdwn(mrkdwn: str) -> Styled:
-    """Bold and code of mrkdwn as such; the rest of its markup is left out."""
+    """Renders mrkdwn's bold and code, and drops its other markup."""
     text, at = Styled(), 0
     for match in _MARKED.finditer(mrkdwn):
         text.append(plain_text(mrkdwn[at : match.start()]))

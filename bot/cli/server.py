@@ -1,5 +1,5 @@
-"""`finetune run`, `trainer`, `init`, `doctor` and `demo`: the processes that stay up, the setting-up of an installation
-and its check."""
+"""`finetune run`, `trainer`, `init`, `doctor` and `demo`: the long-running processes, and setting up and checking an
+installation."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ import sys
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
@@ -23,16 +22,13 @@ from bot.embedded_trainer import KEY_VARIABLE
 from bot.settings import SLACK_API, Settings, SettingsProblems, collect_secrets
 from trainers.host import HUB_KEYS, child_environment, restrict_environment, trainer_environment
 
-if TYPE_CHECKING:
-    pass
-
 LOOK_FOR_SIGNALS_S = 1.0
 
 
 @click.command()
 def run() -> None:
-    """Run the Slack app; without another trainer configured, our own trainer beside it."""
-    gc.disable()  # modules stay: looking through them for garbage takes a fourteenth of the start
+    """Run the Slack app, with our own trainer beside it unless another one is configured."""
+    gc.disable()  # collecting garbage among the modules, which stay, takes 7% of the start
     from slack_sdk.errors import SlackApiError
 
     from bot.app import Service
@@ -51,13 +47,13 @@ def run() -> None:
             f"Slack refuses the bot's token: {error.response.get('error')}. Check SLACK_BOT_TOKEN in .env."
         )
     except OSError as error:
-        refuse(f"The data in {settings.data} can't be used: {error}. Make room, or fix the folder's rights.")
-    restrict_environment(
-        child_environment(*HUB_KEYS)
-    )  # tokens are read: the workers, which parse uploads, get none
-    stops: queue.SimpleQueue[int] = (
-        queue.SimpleQueue()
-    )  # its `put` may interrupt a `get`, Event's `set` no `wait`
+        refuse(
+            f"The data in {settings.data} can't be used: {error}. Free some space, or fix the folder's permissions."
+        )
+    # The tokens have been read by now. The workers, which parse uploads, must not inherit them.
+    restrict_environment(child_environment(*HUB_KEYS))
+    # Not an Event: a signal handler's `set` can deadlock with the `wait` that it interrupts; this `put` can't.
+    stops: queue.SimpleQueue[int] = queue.SimpleQueue()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda number, _: stops.put(number))
     try:
@@ -66,20 +62,20 @@ def run() -> None:
         service.stop()
         refuse(
             f"Slack refuses the app's token: {error.response.get('error')}. Check SLACK_APP_TOKEN in .env: it needs "
-            "the scope connections:write, and Socket Mode has to be on in the app's settings."
+            "the scope connections:write, and Socket Mode must be on in the app's settings."
         )
     click.echo(
         f"finetune is running · {service.address} · data in {settings.data.resolve()} · Ctrl-C stops it"
     )
     stopped_by = 0
-    while not stopped_by:  # a wait without an end sleeps through a signal that comes as it begins
+    while not stopped_by:  # a wait without a timeout would miss a signal that comes just before it
         with suppress(queue.Empty):
             stopped_by = stops.get(timeout=LOOK_FOR_SIGNALS_S)
     service.stop()
 
 
 def _set_up_log(settings: Settings) -> None:
-    """FINETUNE_LOG=json or text says how lines look on stderr, where the terminal should not decide."""
+    """Sets up the log. FINETUNE_LOG=json or text sets the form of the lines on stderr, instead of the terminal."""
     text = os.environ.get("FINETUNE_LOG") or None
     form = next((form for form in logs.FORMS if form == text), None)
     if text and form is None:
@@ -90,7 +86,7 @@ def _set_up_log(settings: Settings) -> None:
         logs.set_up(settings.data, collect_secrets(settings, os.environ), form)
     except OSError as error:
         refuse(
-            f"The log in {settings.data} can't be written: {error}. Make room, or fix the folder's rights."
+            f"The log in {settings.data} can't be written: {error}. Free some space, or fix the folder's permissions."
         )
 
 
@@ -109,49 +105,47 @@ def trainer(arguments: tuple[str, ...]) -> None:
 @click.argument("folder", type=click.Path(path_type=Path, file_okay=False), default=".")
 @click.option("--slack-api", default=SLACK_API, hidden=True)
 def init(folder: Path, slack_api: str) -> None:
-    """Set up an installation in FOLDER: the app, its tokens, who approves, the budget; asked for and checked."""
+    """Set up an installation in FOLDER: asks for the app's tokens, the approvers and the budget, and checks each."""
     from bot.installation import Answers, SlackCheck, dollars, manifest_link, write_files, write_manifest
     from bot.resources import read_resource
 
     existing = [name for name in (".env", "finetune.toml") if (folder / name).exists()]
     if existing:
-        refuse(
-            f"{folder / existing[0]} is there already: change it by hand, or move it away. Check: finetune doctor"
-        )
+        refuse(f"{folder / existing[0]} exists already: edit it, or move it away. finetune doctor checks it.")
     try:
         folder.mkdir(parents=True, exist_ok=True)
         write_manifest(folder)
     except OSError as error:
         refuse(
-            f"{folder} can't be written to: {error.strerror}. Name another folder, or make it this user's own."
+            f"{folder} can't be written to: {error.strerror}. Name another folder, or fix its permissions."
         )
     click.echo(
-        "1. Create the Slack app and install it to your workspace: at https://api.slack.com/apps, Create New"
+        "1. Create the Slack app and install it in your workspace: at https://api.slack.com/apps choose Create"
     )
-    click.echo("   App, From a manifest, paste manifest.yml (written here).")
-    if is_styled(sys.stdout):  # its address holds the whole manifest
+    click.echo("   New App, From a manifest, and paste manifest.yml, which is now in the folder.")
+    if is_styled(sys.stdout):  # the link contains the whole manifest
         click.echo(
-            f"   Or {hyperlink(manifest_link(read_resource('manifest.yml')), 'click here')}: it is filled in."
+            f"   Or {hyperlink(manifest_link(read_resource('manifest.yml')), 'click here')}: the manifest is filled in."
         )
-    click.echo("2. Its tokens. They go into .env, which only you can read.")
+    click.echo("2. Enter its tokens. They are stored in .env, which only you can read.")
     slack = SlackCheck(slack_api)
     bot_token = _ask("Bot User OAuth Token (OAuth & Permissions)", slack.bot_token, is_secret=True)
     app_token = _ask(
         "App-Level Token with connections:write (Basic Information)", slack.app_token, is_secret=True
     )
     click.echo(
-        "3. Who approves what costs money: e-mail addresses or member ids. Nobody approves their own plan."
+        "3. Who approves spending? Give e-mail addresses or member ids. Nobody can approve their own plan."
     )
     approvers = [_ask("First approver", slack.approver)]
-    while another := _ask("Another one (Enter: no more)", slack.approver, is_optional=True):
+    while another := _ask("Another approver (Enter: no more)", slack.approver, is_optional=True):
         approvers.append(another)
-    click.echo("4. Money and messages.")
-    monthly_usd = _ask("Budget a month, in dollars", dollars, default="0")
+    click.echo("4. The budget, and a fallback for messages.")
+    monthly_usd = _ask("Monthly budget in dollars", dollars, default="0")
     channel = _ask(
         "Channel for messages whose own channel is archived (Enter: none)", slack.channel, is_optional=True
     )
     write_files(folder, Answers(bot_token, app_token, tuple(approvers), monthly_usd, channel))
-    click.echo(f"\nWritten to {folder.resolve()}: .env, finetune.toml, manifest.yml. Left to do:")
+    click.echo(f"\nWrote .env, finetune.toml and manifest.yml to {folder.resolve()}. Next:")
     steps = [
         "finetune doctor",
         "finetune run",
@@ -171,7 +165,7 @@ def _ask(
     is_secret: bool = False,
     is_optional: bool = False,
 ) -> str:
-    """Asks until the answer passes its check, and shows what it was taken for. An optional question may stay empty."""
+    """Asks until the answer passes its check, and shows how it was understood. An optional answer may be empty."""
     while True:
         answer: str = click.prompt(
             f"   {question}",
@@ -192,7 +186,10 @@ def _ask(
 @click.command()
 @JSON
 def doctor(as_json: bool) -> None:
-    """Check this installation: settings, tokens, database, trainers, disk; each problem with its cure."""
+    """Check this installation: settings, tokens, database, trainers, disk. Shows how to fix each problem.
+
+    Exits with 1 if there is a problem.
+    """
     from bot.doctor import examine
 
     with Ticker() as ticker:
@@ -212,5 +209,5 @@ def doctor(as_json: bool) -> None:
 @click.command(hidden=True, context_settings={"ignore_unknown_options": True})
 @click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
 def demo(arguments: tuple[str, ...]) -> None:
-    """Say where the demo is now: it left the package in 0.2.0."""
+    """Say where the demo is, which was part of the package until 0.2.0."""
     refuse("The demo is part of the repository, not of the installed package: run `make demo` in a checkout.")

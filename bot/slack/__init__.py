@@ -1,4 +1,4 @@
-"""Where Slack meets the services: short Bolt listeners, look-ups of people, downloads, the error handler."""
+"""Connects Slack to the services: short Bolt listeners, look-ups of people, downloads, the error handler."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from bot.slack.homes import Homes
 
 
 def register(app: App, context: AppContext, homes: Homes, wake: Callable[[], None]) -> None:
-    """Attach every listener. `wake` makes the next tick come now."""
+    """Attaches every listener. `wake` makes the next tick run now."""
     errors.register(app, context)
     inbox.register(app, context)
     commands.register(app, context, wake)

@@ -1,4 +1,4 @@
-"""Buttons on cards. A click is recorded in one transaction, then acked; the answer is for the clicker alone."""
+"""Buttons on cards. A click is recorded in one transaction, then acked. Only the person who clicked sees the answer."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Click:
-    """A button that was pressed, or a list from which something was chosen. `channel`: '' on the App Home."""
+    """A press of a button, or a choice from a list. `channel` is '' on the App Home."""
 
     context: AppContext
     action: str
@@ -100,7 +100,7 @@ def read_click(context: AppContext, body: Mapping[str, Any]) -> Click:
 
 
 def _with_number(work: _ByNumber) -> _ByValue:
-    """Adapts `work`, whose button has a number as its value."""
+    """Adapts `work` to a button whose value is a number."""
     return lambda context, value, person: work(context, int(value), person)
 
 
@@ -109,7 +109,7 @@ def _choose_by(button: str) -> _ByValue:
     return lambda context, value, person: human_preferences.choose(context, value, choice, person)
 
 
-# Buttons whose value is the number of what they are about; who clicked reads the answer.
+# Buttons whose value is the number of a run, dataset and so on. The person who clicked gets the answer.
 ANSWERED: Mapping[str, Callable[[AppContext, int, str], str | Refusal]] = {
     evaluations.CANCEL: measurements.ask_cancel,
     judge_agreement.JUDGE_SOME: human_preferences.ask,
@@ -121,7 +121,7 @@ ANSWERED: Mapping[str, Callable[[AppContext, int, str], str | Refusal]] = {
     runs.PAUSE: run_services.ask_pause,
     runs.RESUME: run_services.ask_resume,
 }
-# What a click does is seen in the channel: only a refusal goes to who clicked alone.
+# Buttons whose effect is visible in the channel. The person who clicked gets only a refusal.
 SHOWN: Mapping[str, _ByValue] = {
     plans.APPROVE: approvals.approve,
     estimates.START: _with_number(plan_services.start_estimated),
@@ -198,7 +198,7 @@ def register(app: App, context: AppContext, homes: Homes, wake: Callable[[], Non
 
 
 def _approve(click: Click) -> Form | Refusal | None:
-    """Opens no form where a click is enough."""
+    """Returns the form for a reason, or None if the click alone is enough."""
     waiting = approvals.needs_reason(click.context, click.value, click.person)
     return plans.approve_modal(*waiting) if isinstance(waiting, tuple) else waiting
 
@@ -232,7 +232,7 @@ def _estimate_details(click: Click) -> Form | Refusal:
 
 
 def _answer_estimate(click: Click) -> Form | Refusal:
-    """Opens the form with what the estimate's card was asked, for what it lacks."""
+    """Returns the estimate's form, filled in with the earlier question, so that the person can add what is missing."""
     before = estimate_requests.load_asked_estimate(click.context, click.number, click.person)
     return _form_or_refusal(before, lambda estimate: estimate_form(click.call, estimate.dataset, estimate))
 
@@ -266,7 +266,7 @@ def _better_answer(click: Click) -> Form | Refusal:
 
 
 def _decide(click: Click) -> Form | Refusal:
-    """Rights are asked at the click, and again when the form comes."""
+    """Checks the right at the click; it is checked again when the form is submitted."""
     run = interventions.may_decide(click.context, click.number, click.person)
     return _form_or_refusal(
         run, lambda run: intervention_cards.form(intervention_cards.BUTTONS[click.action], run)
@@ -277,9 +277,9 @@ def _form_or_refusal(result: _Value | Refusal, form: Callable[[_Value], Form | R
     return result if isinstance(result, Refusal) else form(result)
 
 
-# These forms show figures, so that the right to read is asked first.
+# These forms show figures, so they need the right to read.
 READ = (plans.DETAILS, result_cards.DETAILS, results.DETAILS, models.DETAILS)
-# None: it takes no form, and what the click does is shown.
+# Buttons that open a form. If the function returns None, no form is needed, and SHOWN has the action.
 FORMS: Mapping[str, Callable[[Click], Form | Refusal | None]] = {
     plans.APPROVE: _approve,
     plans.REJECT: lambda click: (
@@ -289,7 +289,7 @@ FORMS: Mapping[str, Callable[[Click], Form | Refusal | None]] = {
     datasets.CHOOSE_COLUMNS: _choose_columns,
     datasets.MEASURE: lambda click: baseline_form(click.call, click.value),
     datasets.UPLOAD_AGAIN: _upload_again,
-    # its value is a dataset's name, or no name where none is meant
+    # the value is a dataset's name, or the name of no dataset if none is meant
     **dict.fromkeys(
         (result_cards.ESTIMATE, datasets.ESTIMATE, help_cards.ESTIMATE),
         lambda click: estimate_form(click.call, click.value),
@@ -315,8 +315,7 @@ FORMS: Mapping[str, Callable[[Click], Form | Refusal | None]] = {
 
 
 def _show_refusal(click: Click, trigger: str, respond: Respond, client: WebClient, refusal: Refusal) -> None:
-    """Shows a refusal to the person who clicked. The App Home has no place for it, so there it is a form without
-    fields."""
+    """Shows a refusal to the person who clicked, in an ephemeral message, or on the App Home in a modal."""
     if click.is_on_home:
         client.views_open(trigger_id=trigger, view=general.notice_modal("Not done", refusal.text))
         return
@@ -324,5 +323,6 @@ def _show_refusal(click: Click, trigger: str, respond: Respond, client: WebClien
 
 
 def _one_of(names: Iterable[str]) -> re.Pattern[str]:
-    """Bolt searches for a pattern anywhere in a button's name: "measure" is in "cancel_measurement"."""
+    """Anchors the pattern, as Bolt searches for it anywhere in a button's name: "measure" is in
+    "cancel_measurement"."""
     return re.compile(f"^({'|'.join(names)})$")

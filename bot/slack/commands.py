@@ -1,7 +1,7 @@
-"""Every `/finetune …`: its options, help, permission and handler in one place, and the listener that runs them.
+"""Every `/finetune …` command: its options, help, permission and handler in one place, and the listener that runs them.
 
-The help, docs/commands.md, the forms and the parser read these declarations, so a new command is its service, its card
-and one function here. Only the person who typed sees the answer.
+The help, docs/commands.md, the forms and the parser read these declarations, so a new command needs a service, a card
+and one function here. Only the person who typed the command sees the answer.
 """
 
 from __future__ import annotations
@@ -87,7 +87,7 @@ BECAUSE = "Why a soft rule about data does not apply here."
 
 @dataclass(frozen=True)
 class Call:
-    """Who typed a command, and where."""
+    """The person who typed a command, and the channel."""
 
     context: AppContext
     person: str
@@ -96,12 +96,12 @@ class Call:
 
 @dataclass(frozen=True)
 class AfterAck:
-    """Work that takes longer than Slack waits for an ack. It posts its answer itself."""
+    """Work that takes longer than Slack waits for an ack. It sends its answer itself."""
 
     work: Callable[[], None]
 
 
-# A dict is a form to open; None: a message in the channel answers.
+# A dict is a form to open. None means that a message in the channel is the answer.
 Reply = Message | str | Refusal | Form | AfterAck | None
 
 finetune = Registry()
@@ -141,11 +141,11 @@ def command_help(command: Command) -> CommandHelp:
 
 
 def help_list() -> Sequence[CommandHelp]:
-    """Returns the commands for the help's list, which does not list itself."""
+    """Returns all commands for the help's list, except `help` itself."""
     return [command_help(command) for command in finetune if command.name != "help"]
 
 
-@finetune.command("help", help="what can be typed; with a command, its options", usage="")
+@finetune.command("help", help="the commands; with a command's name, its options", usage="")
 @click.argument("name", type=REST, required=False)
 def show_help(call: Call, name: str | None) -> Reply:
     command = finetune.named(name) if name else None
@@ -154,7 +154,7 @@ def show_help(call: Call, name: str | None) -> Reply:
 
 @finetune.command(
     "upload",
-    help="upload labelled examples; or choose “Use as training data” in the menu of a message with a file",
+    help="upload labelled examples; or choose “Use as training data” in the menu of a message that has a file",
     needs=("upload",),
     instead="The form asks for the file and its name.",
 )
@@ -173,13 +173,13 @@ def list_datasets(call: Call) -> Reply:
 
 
 def baseline_form(call: Call, dataset: str | None = None) -> Form | Refusal:
-    """Returns the form, or a sentence if it has nothing to choose from. `dataset` is preselected, if it exists."""
+    """Returns the form, or a refusal if there is nothing to choose from. `dataset` is preselected if it exists."""
     refusal = authorization.refusal(call.context, call.person, "read", call.channel)
     if refusal:
         return refusal
     choices = evaluations.form_choices(call.context, call.person, call.channel)
     if not choices.datasets:
-        return Refusal("There is no dataset to measure on yet: `/finetune upload` makes the first one.")
+        return Refusal("There is no dataset to measure on yet: `/finetune upload` adds the first one.")
     return evaluation_cards.form(call.channel, replace(choices, dataset=dataset) if dataset else choices)
 
 
@@ -196,14 +196,16 @@ def baseline_form(call: Call, dataset: str | None = None) -> Form | Refusal:
     "--rungs", type=RUNGS, default=(), help="Some of classical, encoder, zero, optimised, kshot, retrieval."
 )
 @click.option(
-    "--shots", type=SHOTS, help="Examples in a prompt, like 20; auto: as many as do best on training rows."
+    "--shots", type=SHOTS, help="Examples in a prompt, like 20; auto tries several numbers on training rows."
 )
-@click.option("--optimise", type=OPTIMISE, help="Dollars to look for a better prompt with, like $2.")
-@click.option("--writer", type=NAME, help="The model that writes better prompts; the first of the models.")
+@click.option("--optimise", type=OPTIMISE, help="Dollars to spend on a better prompt, like $2.")
+@click.option(
+    "--writer", type=NAME, help="The model that writes better prompts (by default the first of the models)."
+)
 @click.option("--judge", type=NAME, help="A model that judges free text, like openai/gpt-4o-mini.")
-@click.option("--bar", type=BAR, help="The share right that is good enough, like 90%.")
+@click.option("--bar", type=BAR, help="The share of right answers that is good enough, like 90%.")
 @click.option("--task", type=TASK, help="The kind of task, like classification or style.")
-@click.option("--prompt", type=REST, help="Your instructions, instead of the usual ones; comes last.")
+@click.option("--prompt", type=REST, help="Your instructions, instead of the default ones; must come last.")
 @click.option("--because", type=REASON, help=BECAUSE)
 def measure_baseline(call: Call, **values: Any) -> Reply:
     return _refusal_or_none(evaluations.ask(call.context, Baseline(**values), call.person, call.channel))
@@ -211,7 +213,7 @@ def measure_baseline(call: Call, **values: Any) -> Reply:
 
 @finetune.command(
     "curve",
-    help="whether more labelled rows would help, and which",
+    help="find out whether more labelled rows would help, and which",
     needs=("measure",),
     usage="DATASET [target=local/smollm2-135m predict=2000,5000 label_usd=0.5]",
 )
@@ -224,7 +226,7 @@ def draw_curve(call: Call, **values: Any) -> Reply:
 
 
 @finetune.command(
-    "knowledge", help="upload a document that retrieval may look things up in", needs=("read", "upload")
+    "knowledge", help="upload a document for retrieval to look things up in", needs=("read", "upload")
 )
 @click.argument("dataset", type=DATASET)
 def add_document(call: Call, dataset: str) -> Reply:
@@ -236,7 +238,7 @@ def add_document(call: Call, dataset: str) -> Reply:
 
 @finetune.command(
     "label",
-    help="label the rows whose label is doubted, or those of a file whose labels would teach most",
+    help="label rows whose label looks wrong, or the rows of a file that a model would learn most from",
     needs=("read", "upload"),
     usage="DATASET [20]",
 )
@@ -253,7 +255,7 @@ def label_rows(call: Call, dataset: str, count: int | None) -> Reply:
     usage="DATASET teacher=openai/gpt-4o-mini",
 )
 @click.argument("dataset", type=DATASET)
-@click.option("--teacher", type=NAME, help="The model that labels them; it was measured on the test before.")
+@click.option("--teacher", type=NAME, help="The model that labels them; it must have been measured before.")
 def distil(call: Call, dataset: str, teacher: str | None) -> Reply:
     if teacher is None:
         return Refusal("Which model should label the rows? Name it: `teacher=openai/gpt-4o-mini`.")
@@ -271,20 +273,20 @@ def list_prices(call: Call, names: tuple[str, ...]) -> Reply:
 def estimate_form(
     call: Call, dataset: str | None = None, before: AskedEstimate | None = None
 ) -> Form | Refusal:
-    """Returns the form; `dataset` is preselected, if it exists. It is filled in as `before` was asked."""
+    """Returns the form, filled in like the earlier question `before`. `dataset` is preselected if it exists."""
     refusal = authorization.refusal(call.context, call.person, "read", call.channel)
     if refusal:
         return refusal
     choices = estimate_requests.form_choices(call.context, call.person, call.channel)
     if not choices.datasets:
-        return Refusal("There is no dataset to estimate yet: `/finetune upload` makes the first one.")
+        return Refusal("There is no dataset to estimate yet: `/finetune upload` adds the first one.")
     chosen = dataset if dataset in choices.datasets else None
     return estimate_cards.form(call.channel, choices, chosen, before)
 
 
 @finetune.command(
     "estimate",
-    help="what training would cost and save; without anything after it, it opens a form",
+    help="estimate what training would cost and save; alone, it opens a form",
     needs=("estimate",),
     usage="DATASET current=gpt-4o volume=10M target=local/smollm2-135m"
     " [hours=20 rate=90 labels=500 label_usd=0.5 wrong_usd=2 retrain=6 bar=90% task=style quantization=nf4"
@@ -293,8 +295,12 @@ def estimate_form(
 )
 @click.argument("dataset", type=DATASET)
 @question_options(*ESTIMATE_KEYS)
-@click.option("--bar", type=BAR, help="The share right that is good enough, like 90%; kept for the dataset.")
-@click.option("--task", type=TASK, help="The kind of task, like classification or style; kept, too.")
+@click.option(
+    "--bar", type=BAR, help="The share of right answers that is good enough, like 90%; kept for the dataset."
+)
+@click.option(
+    "--task", type=TASK, help="The kind of task, like classification or style; kept for the dataset."
+)
 def estimate(call: Call, **values: Any) -> Reply:
     request = estimate_request(values)
     refusal = estimate_requests.may_ask(call.context, request, call.person, call.channel)
@@ -312,7 +318,7 @@ def estimate_request(values: Mapping[str, Any]) -> Estimate:
 
 @finetune.command(
     "start",
-    help="ask the team to approve a plan and its cost; it starts once they have",
+    help="ask the team to approve a training plan and its cost; the training starts once they have",
     needs=("start",),
     usage="DATASET target=local/smollm2-135m [current=gpt-4o volume=10M epochs=2 engine=unsloth quantization=nf4"
     " sweep=lora_r:8,16;learning_rate:5e-4,1e-3]",
@@ -335,7 +341,7 @@ def _start(call: Call, request: Start) -> None:
 
 @finetune.command(
     "status",
-    help="what is running and what came out; with a number, one run or measurement",
+    help="what is running, and the latest results; with a number, one run or measurement",
     needs=("read",),
     usage="[RUN]",
 )
@@ -388,7 +394,7 @@ def show_results(call: Call, subject: Subject) -> Reply:
 
 @finetune.command(
     "budget",
-    help="the month's money: spent, reserved, left, and by what",
+    help="the month's budget: spent, reserved and left, and what it was spent on",
     needs=("read",),
     instead="It shows the budgets of all channels that you are in.",
 )
@@ -398,7 +404,7 @@ def show_budget(call: Call) -> Reply:
 
 @finetune.command(
     "freeze",
-    help="stop all new spending; what already trains goes on",
+    help="stop all new spending; trainings that are running go on",
     needs=("freeze",),
     usage="[reason]",
 )
@@ -411,7 +417,7 @@ def start_freeze(call: Call, reason: str) -> Reply:
     "unfreeze",
     help="lift the freeze; two approvers have to type it",
     needs=("unfreeze",),
-    instead="Two approvers type it alone.",
+    instead="Two approvers have to type it, without anything after it.",
 )
 def end_freeze(call: Call) -> Reply:
     return _refusal_or_none(freeze.unfreeze(call.context, call.person, call.channel))
@@ -425,7 +431,7 @@ def show_audit(call: Call, run: int) -> Reply:
 
 @finetune.command(
     "models",
-    help="your tuned models, and which one is in use for which dataset",
+    help="the tuned models, and which one is in use for which dataset",
     needs=("read",),
     instead="`/finetune try MODEL TEXT` asks a single model.",
 )
@@ -449,7 +455,7 @@ def try_model(call: Call, model: str, text: str) -> Reply:
 
 @finetune.command(
     "pairs",
-    help="make a dataset of preference pairs out of the verdicts on a dataset's models",
+    help="make a dataset of preference pairs from people's verdicts on a dataset's models",
     needs=("read", "upload"),
 )
 @click.argument("dataset", type=DATASET)
@@ -459,12 +465,12 @@ def make_pairs(call: Call, dataset: str) -> Reply:
 
 @finetune.command(
     "promote",
-    help="deploy a tuned model for its dataset; the one before it is kept",
+    help="deploy a tuned model for its dataset; the previous one is kept for a rollback",
     needs=("promote",),
     usage="MODEL [because=why it should be used anyway]",
 )
 @click.argument("model", type=MODEL)
-@click.option("--because", type=REASON, help="Why a model is used that is not shown to be better.")
+@click.option("--because", type=REASON, help="Why to use a model that is not shown to be better.")
 def promote(call: Call, model: str, because: str | None) -> Reply:
     promoted = promotions.promote(call.context, model, because, call.person, call.channel)
     if not isinstance(promoted, model_cards.PromotionSummary | Refusal):
@@ -524,13 +530,13 @@ def _show_subject(call: Call, subject: Subject) -> Reply:
 
 
 def _location(call: Call, summary: model_cards.PromotionSummary) -> Message | None:
-    """Says where the card is, if it is in the dataset's own channel and not here."""
+    """Returns a message that says where the card is, None if it is in this channel."""
     is_here = summary.promotion.channel == call.channel
     return None if is_here else general.text_message(model_cards.card_location(summary))
 
 
 def _commands_needing(rule: Rule) -> Sequence[str]:
-    """A right also covers what undoes what it allows."""
+    """Returns the commands that a rule governs, including those that undo what it allows."""
     needs = {
         command.name or "": [GOVERNED_BY.get(need, need) for need in command.needs] for command in finetune
     }
@@ -542,5 +548,5 @@ def _card_or_refusal(result: _Value | Refusal, card: Callable[[_Value], Message 
 
 
 def _refusal_or_none(result: object) -> Refusal | None:
-    """Returns only a refusal: what was recorded is shown by a message in the channel."""
+    """Returns only a refusal. Otherwise a message in the channel shows what was recorded."""
     return result if isinstance(result, Refusal) else None

@@ -1,4 +1,4 @@
-"""The one error handler of the Slack layer. It also stores what Slack delivers, and drops what is delivered twice."""
+"""The error handler of the Slack layer, and the middleware that stores each delivery and drops repeated ones."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ log = logging.getLogger(__name__)
 def register(app: App, context: AppContext) -> None:
     @app.middleware
     def once(req: BoltRequest, next: Callable[[], BoltResponse]) -> BoltResponse:
-        """Stores a delivery before it is acked. Slack delivers again what it believes lost; the second one is acked and
-        does nothing."""
+        """Stores a delivery before it is acked. Slack repeats deliveries that it believes lost; a repetition is acked
+        and does nothing."""
         delivery = delivery_id(req.body)
         req.context[REFERENCE] = logs.begin()
         if delivery is None:
@@ -38,28 +38,30 @@ def register(app: App, context: AppContext) -> None:
     def say_sorry(error: Exception, ack: Ack, body: dict[str, Any], respond: Respond) -> BoltResponse:
         """Gives the person a sentence and a reference, and the log the traceback."""
         if isinstance(error, SlackApiError) and error.response.get("error") in TOO_LATE:
-            log.warning("a form was opened later than Slack takes it: %s", delivery_id(body))
+            log.warning("a form was opened too late for Slack: %s", delivery_id(body))
             tell(context, f"late {delivery_id(body)}", body, general.too_late_notice(typed_command(body)))
             return ack()
         log.error("a listener failed", exc_info=error)
+        # A request is recorded before its ack, so only a failure before the ack is known to have changed nothing.
+        unchanged = "" if ack.response is not None else ", and nothing was changed"
         sentence = (
-            "Something in the bot went wrong, and nothing was changed. The bot's operator finds the cause with "
-            f"`finetune log`. {logs.sorry()}"
+            f"Something in the bot went wrong{unchanged}. The bot's operator finds the cause with `finetune log`. "
+            f"{logs.sorry()}"
         )
         if body.get("type") == "view_submission" and ack.response is None:
             return ack(response_action="errors", errors={_first_input(body): sentence})
-        if body.get("type") == "block_actions":  # of which Slack shows no text in an ack
+        if body.get("type") == "block_actions":  # Slack ignores text in the ack of a click
             if body.get("response_url"):
                 respond(text=sentence, response_type="ephemeral", replace_original=False)
             return ack()
-        if ack.response is not None:  # it was acked before it failed, and a second ack says nothing
+        if ack.response is not None:  # it failed after its ack, and a second ack has no effect
             tell(context, f"failed {delivery_id(body)}", body, general.text_message(sentence))
             return ack.response
         return ack(text=sentence, response_type="ephemeral")
 
 
 def delivery_id(body: dict[str, Any]) -> str | None:
-    """Returns an id that only a delivery and its repetition share, None if there is none."""
+    """Returns an id that a delivery shares only with its repetitions, None if it has none."""
     if event_id := body.get("event_id"):
         return f"event {event_id}"
     if trigger := body.get("trigger_id"):
@@ -68,8 +70,7 @@ def delivery_id(body: dict[str, Any]) -> str | None:
 
 
 def _first_input(body: dict[str, Any]) -> str:
-    """Returns the block below which a form shows an error. The form itself may be the fault, so nothing about it is
-    assumed."""
+    """Returns the block below which a form shows an error. Assumes nothing about the form, which may be the cause."""
     view = body.get("view")
     blocks = view.get("blocks") if isinstance(view, dict) else None
     inputs = [block for block in blocks or [] if isinstance(block, dict) and block.get("type") == "input"]

@@ -1,4 +1,4 @@
-"""Shortcuts, mentions, messages and files sent to the bot, and the App Home."""
+"""Shortcuts, mentions, messages and files for the bot, and the App Home."""
 
 from __future__ import annotations
 
@@ -44,7 +44,8 @@ def register(app: App, context: AppContext, homes: Homes, wake: Callable[[], Non
 
     @app.event("app_mention")
     def mention(event: dict[str, Any]) -> None:
-        """A command, answered to who typed it alone: it may be about what others must not know of."""
+        """Runs a command in a mention. Only the person who typed it sees the answer, as others may not be allowed
+        to."""
         person, channel = str(event.get("user") or ""), str(event["channel"])
         text = re.sub(r"<@[A-Z0-9]+(\|[^>]*)?>", "", str(event.get("text") or ""), count=1)
         message = _reply(Call(context, person, channel), text)
@@ -56,7 +57,7 @@ def register(app: App, context: AppContext, homes: Homes, wake: Callable[[], Non
 
     @app.event("message")
     def direct_message(event: dict[str, Any]) -> None:
-        """The same commands in the conversation with the bot. A file there is answered by `file_sent`."""
+        """Runs a command in a direct message to the bot. `file_sent` answers a file there."""
         is_direct = event.get("channel_type") == "im" and not event.get("subtype") and not event.get("bot_id")
         if not is_direct or not event.get("user"):
             return
@@ -68,7 +69,7 @@ def register(app: App, context: AppContext, homes: Homes, wake: Callable[[], Non
 
     @app.event("file_shared")
     def file_sent(event: dict[str, Any]) -> None:
-        """A file in the conversation with the bot; files elsewhere are none of our business."""
+        """Answers a file in a direct message to the bot. Ignores files elsewhere."""
         channel = str(event.get("channel_id") or "")
         if channel.startswith("D"):
             context.post(channel, general.file_hint().body(), dedupe=f"file {event.get('file_id')}")
@@ -81,7 +82,7 @@ def register(app: App, context: AppContext, homes: Homes, wake: Callable[[], Non
 
 
 def _reply(call: Call, text: str) -> Message | None:
-    """Answers a command that was typed without the slash; None where the answer comes by itself."""
+    """Answers a command that was typed without the slash. Returns None if the answer is sent otherwise."""
     typed = re.sub(r"^\s*/?finetune\b", "", unescape(text), flags=re.IGNORECASE).strip()
     reply = commands.reply_to(call, typed)
     if isinstance(reply, AfterAck):

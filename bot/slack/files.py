@@ -1,4 +1,4 @@
-"""Fetches a file that a person gave in Slack: from Slack's own host, bounded, hashed on the way."""
+"""Downloads a file that a person gave the bot: only from Slack's hosts, up to a size, hashing it on the way."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from slack_sdk import WebClient
 from slack_sdk.errors import SlackApiError
 
 from bot.context import FetchedFile, FetchLater
+from bot.slack.users import NO_ANSWER
 from bot.values.runs import Refusal
 
 DEADLINE_S = 120.0
@@ -25,25 +26,25 @@ GONE = frozenset({"file_not_found", "file_deleted", "not_visible", "access_denie
 
 @dataclass(frozen=True)
 class SlackFiles:
-    """`slack` must carry no retry handlers that hide errors; `token` goes to Slack's hosts only."""
+    """`slack` must have no retry handlers, which would hide errors. `token` is sent only to `hosts`."""
 
     slack: WebClient
     token: str
     hosts: frozenset[str]
 
     def fetch(self, file_id: str, folder: Path, most: int) -> FetchedFile | Refusal:
-        """Downloads at most `most` bytes into `folder`, named by their sha256. Raises FetchLater when Slack is
-        unwell."""
+        """Downloads a file of at most `most` bytes into `folder`, named by its sha256. Raises FetchLater if Slack can't
+        be reached or has trouble."""
         try:
             info: Any = self.slack.files_info(file=file_id)["file"]
         except SlackApiError as error:
             code = str(error.response.get("error", ""))
             if code in GONE:
                 return Refusal(
-                    "The file is no longer there, or the app may not see it. Invite the app and upload again."
+                    "The file was deleted, or the app is not allowed to see it. Invite the app and upload it again."
                 )
             raise FetchLater(f"asking Slack about the file: {code or error.response.status_code}") from error
-        except (URLError, OSError) as error:
+        except NO_ANSWER as error:
             raise FetchLater(f"asking Slack about the file: {error}") from error
         size, url = int(info.get("size") or 0), str(info.get("url_private_download") or "")
         if size > most:
@@ -80,7 +81,7 @@ class SlackFiles:
 def too_big_text(size: int, most: int) -> str:
     return (
         f"The file has {size / 1e6:,.0f} MB; the limit is {most / 1e6:,.0f} MB. "
-        "Send less: of rows a sample of a few thousand tells as much, of a document the chapters that matter."
+        "Send less: a sample of a few thousand rows is enough, or the chapters of a document that matter."
     )
 
 

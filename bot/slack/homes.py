@@ -1,23 +1,23 @@
-"""The App Home of each person: drawn when they open it and when they press something there, and drawn again while they
-may be looking at it and something has changed. It is overwritten as a whole, so a redraw that is lost does no harm."""
+"""Each person's App Home: drawn when they open it or press something there, and redrawn while they may be looking at it
+and something has changed. Each draw replaces the whole page, so a lost one does no harm."""
 
 from __future__ import annotations
 
 import logging
 
 from slack_sdk import WebClient
-from slack_sdk.errors import SlackApiError, SlackClientError
 
 from bot.cards import home
 from bot.context import AppContext
 from bot.services import overview
+from bot.slack.users import NO_ANSWER
 from bot.values.runs import Refusal
 
-# Slack doesn't tell who still has it on the screen, and opening it again draws it anyway.
+# How long after opening it a person may be looking: Slack doesn't tell when they leave. Opening it again redraws it.
 LOOKED_AT_S = 12 * 3600.0
-# After a change, so that what follows at once comes along, and the card that is linked to is posted.
+# How long a redraw waits after a change, so that it includes changes that follow, and the linked card is posted.
 SETTLE_S = 3.0
-# Between two redraws: each asks Slack about the channels of all datasets, of which it answers fifty a minute.
+# Between two redraws: each looks up the channels of all datasets, and Slack answers fifty such requests a minute.
 PAUSE_S, AFTER_TROUBLE_S = 5.0, 60.0
 
 log = logging.getLogger(__name__)
@@ -26,7 +26,7 @@ log = logging.getLogger(__name__)
 class Homes:
     def __init__(self, context: AppContext, slack: WebClient) -> None:
         self._context, self._slack = context, slack
-        self._drawn: dict[str, int] = {}  # by person, the newest audit entry that it shows
+        self._drawn: dict[str, int] = {}  # by person, the newest audit entry when their Home was drawn
         self._is_settling, self._next_at = False, 0.0
 
     def open(self, person: str) -> None:
@@ -34,15 +34,14 @@ class Homes:
         self.draw(person)
 
     def draw(self, person: str) -> None:
-        """Draws it as it is now, for a person who waits for that. What they did there is done, whatever Slack answers
-        now: then it is drawn again by itself."""
+        """Draws the Home now, for a person who is waiting for it. If Slack refuses, it is redrawn later."""
         self._drawn[person] = self._context.store.audit.newest()
         if not self._publish(person, overview.home(self._context, person)):
             self._drawn.pop(person, None)
 
     def next_outdated(self) -> str | None:
-        """Returns whose Home is to be drawn again now, the one that is longest out of date. All that a Home shows is in
-        the audit log when it changes."""
+        """Returns the person whose Home should be redrawn now: the one whose Home is the longest out of date. Every
+        change to a Home has an entry in the audit log."""
         now, newest = self._context.clock(), self._context.store.audit.newest()
         viewers = self._context.store.outbox.homes(now - LOOKED_AT_S)
         next_outdated = [person for person in viewers if self._drawn.get(person, -1) < newest]
@@ -57,15 +56,15 @@ class Homes:
         self._next_at = self._context.clock() + PAUSE_S
         self._drawn[person] = self._context.store.audit.newest()
         view = overview.home(self._context, person)
-        if isinstance(view, Refusal):  # also where Slack gave no answer about them: what they see stays
+        if isinstance(view, Refusal):  # perhaps only because Slack's look-up failed, so the old Home stays
             return
         self._publish(person, view)
 
     def _publish(self, person: str, view: home.HomeOverview | Refusal) -> bool:
-        """Returns whether Slack took it."""
+        """Publishes the Home. Returns False if Slack didn't accept it."""
         try:
             self._slack.views_publish(user_id=person, view=home.page(view))
-        except (SlackApiError, SlackClientError, OSError) as trouble:
+        except NO_ANSWER as trouble:
             log.info("drawing an App Home: %s", trouble)
             self._next_at = self._context.clock() + AFTER_TROUBLE_S
             return False

@@ -1,7 +1,7 @@
-"""The server of HTTP mode: it accepts what Slack signed and what can be read, and passes it to Bolt.
+"""The server of HTTP mode: accepts readable requests that Slack signed, and passes them to Bolt.
 
-Anybody may reach it, so what is not signed must cost little: a body is refused by its head, a request has 10 s to
-arrive, and with too many connections the one that has waited longest is closed.
+Anybody may reach it, so unsigned requests must cost little: a request is refused as soon as its headers are read, it
+has 10 s to arrive, and with too many connections the one that has waited longest is closed.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ MAX_BODY = 1024 * 1024
 MAX_HEAD = 64 * 1024
 REQUEST_S = 10
 CONNECTIONS = 200
-# What a body of another shape than Slack's makes Bolt raise; a database that fails is none of these, and stays a 500,
-# after which Slack delivers again.
+# What Bolt raises for a body that is not of Slack's form. A database error is none of these: it stays a 500, after
+# which Slack delivers again.
 MISSHAPEN = (TypeError, AttributeError, LookupError, ValueError, RecursionError)
 
 Wsgi = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]
@@ -38,7 +38,7 @@ class _Unsigned(Error):  # type: ignore[misc]
 
 
 class _Parser(HTTPRequestParser):  # type: ignore[misc]
-    """Waitress stores a body until all of it is there; an unsigned one isn't waited for."""
+    """Refuses a request without a signature at once; waitress itself would wait for its whole body."""
 
     completed: bool
 
@@ -50,8 +50,8 @@ class _Parser(HTTPRequestParser):  # type: ignore[misc]
 
 
 class _Channel(HTTPChannel):  # type: ignore[misc]
-    """Waitress counts each byte as activity; here only a request's beginning counts, so that one that trickles in is
-    closed as well."""
+    """Counts only the beginning of a request as activity, so that a request that trickles in times out as well.
+    Waitress itself counts each byte."""
 
     parser_class = _Parser
     last_activity: float
@@ -74,15 +74,15 @@ def new_server(application: Wsgi, host: str, port: int) -> Any:
         max_request_body_size=MAX_BODY + 1,
         channel_timeout=REQUEST_S,
         cleanup_interval=1,
-        connection_limit=CONNECTIONS + 50,  # beyond it waitress takes no more; `make_room` is earlier
+        connection_limit=CONNECTIONS + 50,  # waitress accepts no more than this; `make_room` acts earlier
     )
     server.channel_class = _Channel
     return server
 
 
 def make_room(server: Any) -> None:
-    """Closes one connection, if there are too many. Call it at each look, which accepts one at most. Those that are
-    being answered stay."""
+    """Closes the connection that has waited longest, if there are too many; never one that is being answered. Call it
+    before each poll, which accepts at most one connection."""
     channels = list(server.active_channels.values())
     if len(channels) > CONNECTIONS:
         waiting = [channel for channel in channels if not channel.requests and not channel.will_close]
@@ -91,8 +91,8 @@ def make_room(server: Any) -> None:
 
 
 def checked_wsgi(app: App, signing_secret: str) -> Wsgi:
-    """Checks the signature before Bolt parses the body, and answers what Bolt can't parse with a sentence and a
-    reference. Bolt alone would parse first, and answer 500."""
+    """Wraps Bolt: checks the signature before Bolt parses the body, and answers what Bolt can't parse with a sentence
+    and a reference. Bolt alone would parse first, and answer 500."""
     handler, verifier = SlackRequestHandler(app), SignatureVerifier(signing_secret)
 
     def front(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
@@ -105,7 +105,7 @@ def checked_wsgi(app: App, signing_secret: str) -> Wsgi:
             answer: Iterable[bytes] = handler(environ, start_response)
         except MISSHAPEN as error:
             log.error("a delivery that can't be read", exc_info=error)
-            sentence = f"This delivery is not in a form of Slack's. {logs.sorry()}"
+            sentence = f"This delivery is not in Slack's format. {logs.sorry()}"
             return _refuse(start_response, "400 Bad Request", sentence)
         return answer
 

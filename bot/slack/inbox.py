@@ -1,7 +1,7 @@
-"""Deliveries from Slack whose process ended before they were handled: the next process handles them.
+"""Handles deliveries from Slack that an earlier process did not finish.
 
-People saw no answer, or Slack's own error; they get theirs now. After an hour nothing is carried out any more, since
-they will have done something else by then: they are told so.
+People saw no answer, or an error from Slack; now they get the answer. After an hour a delivery is not carried out any
+more, as the person will have done something else by then; they are told so.
 """
 
 from __future__ import annotations
@@ -30,24 +30,24 @@ log = logging.getLogger(__name__)
 
 
 def register(app: App, context: AppContext) -> None:
-    """Records in a listener's thread what it handles, and when it is done."""
+    """Records when a listener begins to handle a delivery, and when it is done."""
     app.listener_runner.listener_start_handler = _MarkBegun(context)
     app.listener_runner.listener_completion_handler = _MarkEnded(context)
 
 
 def replay(app: App, context: AppContext) -> None:
-    """Handles what waits. Call it before new deliveries come in."""
+    """Handles the unfinished deliveries. Call it before new ones come in."""
     for delivery in context.store.inbox.waiting():
         is_stale = context.clock() - delivery.at > STALE_S
         if is_stale or delivery.tries >= MOST_TRIES:
-            log.warning("%s was cut off and is not carried out any more", delivery.id)
+            log.warning("%s was interrupted, and is not carried out any more", delivery.id)
             tell(context, delivery.id, delivery.body, views.interrupted_notice(typed_command(delivery.body)))
             context.store.inbox.end(delivery.id)
             continue
         context.store.inbox.tried(delivery.id)
-        log.info("%s was cut off and is handled now", delivery.id)
+        log.info("%s was interrupted, and is handled now", delivery.id)
         response = app.dispatch(BoltRequest(mode="socket_mode", body=dict(delivery.body)))
-        if response.status == 404:  # nobody listens to such a thing
+        if response.status == 404:  # no listener matches it
             context.store.inbox.end(delivery.id)
         elif message := _message(response):
             tell(context, delivery.id, delivery.body, message)
@@ -73,7 +73,7 @@ class _MarkEnded(ListenerCompletionHandler):
 
 
 def _message(response: BoltResponse) -> Message | None:
-    """Returns what the ack would have shown: a command's answer, a form's errors."""
+    """Returns what the ack would have shown: a command's answer, or a form's errors. None if there is neither."""
     try:
         body: Mapping[str, Any] = json.loads(response.body or "{}")
     except ValueError:
@@ -94,5 +94,5 @@ def tell(context: AppContext, delivery: str, body: Mapping[str, Any], message: M
 
 
 def typed_command(body: Mapping[str, Any]) -> str | None:
-    """Returns the command as it was typed, None if something was clicked."""
+    """Returns the command as it was typed, None if the delivery is not a command."""
     return f"{body['command']} {unescape(body.get('text') or '')}".strip() if "command" in body else None

@@ -1,4 +1,4 @@
-"""Forms: an answer is checked at once, and recorded before the form closes."""
+"""Submitted forms: each is checked at once, and recorded before it closes."""
 
 from __future__ import annotations
 
@@ -51,8 +51,8 @@ Errors = dict[str, str]
 
 @dataclass(frozen=True)
 class Answers:
-    """A form that a person sent. `metadata`: what it carries from when it was opened. `values`: what was entered, by
-    block: text, the value of an option, or the id of a conversation."""
+    """A submitted form. `metadata` was set when it was opened. `values` are the entries by block: a text, the value of
+    an option, or the id of a conversation; None if empty."""
 
     context: AppContext
     person: str
@@ -78,7 +78,7 @@ class Answers:
         return self.values.get(block) or ""
 
     def several(self, block: str) -> tuple[str, ...]:
-        """Returns the chosen options, or what was typed instead, split at its commas."""
+        """Returns the chosen options, or the typed text, split at commas."""
         element = next(iter(self.blocks.get(block, {}).values()), {})
         chosen = [str(option["value"]) for option in element.get("selected_options") or []]
         typed = [word.strip() for word in str(element.get("value") or "").split(",")]
@@ -108,7 +108,7 @@ def register(app: App, context: AppContext, homes: Homes, wake: Callable[[], Non
                 return
             ack()
             if form == estimates.ESTIMATE:
-                # it takes longer than Slack waits, so it comes once the form is closed
+                # takes longer than Slack waits for an ack, so it is done after the form has closed
                 request = _estimate_request(answers)
                 if isinstance(request, Estimate):
                     estimate_requests.answer(answers.context, request, answers.person, answers.words[0])
@@ -122,7 +122,7 @@ def register(app: App, context: AppContext, homes: Homes, wake: Callable[[], Non
 
 def _receive(answers: Answers) -> Errors:
     channel, known_file, known_name = (*answers.metadata.split(" ", 2), "", "")[:3]
-    # a file from a channel's message stays that channel's: rules about data go by where it came from
+    # a file from a channel's message belongs to that channel, as rules about data depend on the channel
     is_asked = not known_file or channel.startswith("D")
     upload = Upload(
         name=answers.text("name"),
@@ -153,7 +153,7 @@ def _estimate(answers: Answers) -> Errors:
 
 
 def _estimate_request(answers: Answers) -> Estimate | Refusal:
-    """Options that the form has no field for stay as they were in the estimate that it changes."""
+    """Builds the request. Options without a field in the form keep their values from the estimate that it changes."""
     others: dict[str, str] = {}
     number = next((word for word in answers.words[1:] if word.isdigit()), None)
     if number is not None:
@@ -168,7 +168,7 @@ def _estimate_request(answers: Answers) -> Estimate | Refusal:
 def _measure(answers: Answers) -> Errors:
     several = {field: ",".join(answers.several(field)) for field in ("rungs", "models")}
     if several["rungs"] == ",".join(ASKED_RUNGS):
-        several["rungs"] = ""  # all that fit, an optimised prompt too
+        several["rungs"] = ""  # all rungs that fit, including an optimised prompt
     values = parse_form(commands.measure_baseline, {**answers.values, **several})
     if isinstance(values, Refusal):
         return {values.about or "dataset": values.text}
@@ -242,7 +242,7 @@ def _decide(answers: Answers) -> Errors:
     return _errors_by_field(result, "reason")
 
 
-# What a form asks for is recorded before it closes; what is wrong stands under its field.
+# Each function records what a form asks for, or returns errors, which Slack shows below their fields.
 FORMS: Mapping[str, Callable[[Answers], Errors]] = {
     dataset_cards.UPLOAD: _receive,
     estimates.ESTIMATE: _estimate,
@@ -266,5 +266,5 @@ def _errors(result: object, field: str) -> Errors:
 
 
 def _errors_by_field(result: object, otherwise: str) -> Errors:
-    """Returns the refusal at the field that it is about."""
+    """Returns the refusal below the field that it is about, or below `otherwise`."""
     return _errors(result, (isinstance(result, Refusal) and result.about) or otherwise)

@@ -1,25 +1,29 @@
-"""Looks up people, groups and channels in Slack, every time. A look-up that fails returns None, which never means
-yes."""
+"""Looks up people, groups and channels in Slack, without a cache. A look-up that fails returns None, which callers must
+treat as no."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from functools import cache
+from http.client import HTTPException
 from typing import Any
 from urllib.error import URLError
 
 from slack_sdk import WebClient
-from slack_sdk.errors import SlackApiError
+from slack_sdk.errors import SlackApiError, SlackClientError
 from slack_sdk.web import SlackResponse
 
 from bot.rules.permissions import Person
 
+# What the SDK raises if Slack can't be reached or its answer is cut off.
+NO_ANSWER = (SlackClientError, URLError, OSError, HTTPException)
 LOOK_UP_TIMEOUT_S = 1
 MEMBERS_A_PAGE, MOST_PAGES = 999, 20
 
 
 def display_names(bot_token: str, api_url: str) -> Callable[[str], str]:
-    """Returns a function from a person's id to their name, or to the id if there is no token or Slack doesn't tell."""
+    """Returns a function that gives a person's name for their id, or the id if there is no token or Slack doesn't
+    answer."""
     client = WebClient(bot_token, base_url=api_url, timeout=LOOK_UP_TIMEOUT_S, retry_handlers=[])
 
     @cache
@@ -30,10 +34,10 @@ def display_names(bot_token: str, api_url: str) -> Callable[[str], str]:
 
 
 class SlackDirectory:
-    """Looks up through one client, whose timeout must fit into an ack's three seconds."""
+    """Looks things up with one client, whose timeout must fit into the three seconds of an ack."""
 
     def __init__(self, slack: WebClient, signed_in: SlackResponse | None) -> None:
-        """`signed_in`: the answer to auth.test, None if Slack was away when it was asked."""
+        """`signed_in` is Slack's answer to auth.test, None if Slack couldn't be reached."""
         self._slack = slack
         self._team_id: str | None = None
         self._address = ""
@@ -56,7 +60,7 @@ class SlackDirectory:
         )
 
     def name(self, user_id: str) -> str:
-        """Returns the name to show, the id if Slack doesn't tell."""
+        """Returns the person's name, or the id if Slack doesn't answer."""
         return _name(self._slack, user_id)
 
     def members(self, group_id: str) -> frozenset[str] | None:
@@ -65,22 +69,22 @@ class SlackDirectory:
         return None if answer is None else frozenset(str(user) for user in answer.get("users") or ())
 
     def is_private(self, channel: str) -> bool | None:
-        """Returns whether only its members can read a channel, None if unknown."""
+        """Returns True if only its members can read a channel, None if unknown."""
         return self._has_any(channel, "is_private", "is_im", "is_mpim")
 
     def takes_posts(self, channel: str) -> bool | None:
-        """Returns whether the bot is in a channel, None if unknown."""
+        """Returns True if the bot is in a channel, None if unknown."""
         try:
             info: Any = self._slack.conversations_info(channel=channel)["channel"]
         except SlackApiError as error:
             # a private channel, or other people's direct messages, without the bot
             return False if error.response.get("error") == "channel_not_found" else None
-        except (URLError, OSError):
+        except NO_ANSWER:
             return None
         return True if info.get("is_im") else info.get("is_member")
 
     def is_member(self, person: str, channel: str) -> bool | None:
-        """Returns whether a person is in a channel, None if unknown."""
+        """Returns True if a person is in a channel, None if unknown."""
         cursor = ""
         for _ in range(MOST_PAGES):
             answer = _call_slack(
@@ -96,12 +100,12 @@ class SlackDirectory:
         return None
 
     def is_shared(self, channel: str) -> bool | None:
-        """Returns whether people of another organisation are in a channel, or are invited, None if unknown."""
+        """Returns True if people from another organisation are in a channel or invited to it, None if unknown."""
         return self._has_any(channel, "is_ext_shared", "is_pending_ext_shared", "pending_shared")
 
     def permalink(self, channel: str, ts: str) -> str | None:
-        """Returns a message's address for a browser, None while Slack has not said where the workspace is. It is what
-        chat.getPermalink answers, without a call, so that it can be had in a transaction."""
+        """Returns a message's address for a browser, None while the workspace's address is unknown. Builds the same
+        address as chat.getPermalink without asking Slack, so that it can be used in a transaction."""
         return f"{self._address}archives/{channel}/p{ts.replace('.', '')}" if self._address else None
 
     def _has_any(self, channel: str, *properties: str) -> bool | None:
@@ -121,8 +125,8 @@ def _name(slack: WebClient, user_id: str) -> str:
 
 
 def _call_slack(method: Callable[..., Any], **arguments: Any) -> Any:
-    """Returns Slack's answer, None if it refuses or gives none."""
+    """Returns Slack's answer, None if Slack refuses or doesn't answer."""
     try:
         return method(**arguments)
-    except (SlackApiError, URLError, OSError):
+    except NO_ANSWER:  # a refusal, SlackApiError, is a SlackClientError
         return None

@@ -78,7 +78,7 @@ def test_a_whole_log_is_said_with_its_head_and_what_stays_unseen(database: Path)
     result = finetune("verify")
     assert result.exit_code == 0
     first, second = result.stdout.splitlines()
-    assert first.startswith("3 entries, whole. Head: ")
+    assert first.startswith("3 entries, all intact. Head: ")
     assert "cut off at the end" in second
     again = finetune("verify", "--head", first[-64:])
     assert (again.exit_code, "earlier head is entry 3" in again.stdout) == (0, True)
@@ -88,9 +88,9 @@ def test_a_broken_log_is_exit_code_1_with_the_entry(database: Path) -> None:
     alter(database, "UPDATE audit SET detail = 'Plain', subject = 'run \x1b[2J9' WHERE id = 2")
     result = finetune("verify")
     assert result.exit_code == 1
-    assert "1 entry fit, then: entry 2, 1970-01-01 00:00:02 UTC, about run [2J9." in result.stdout
+    assert "after 1 intact entry: entry 2, 1970-01-01 00:00:02 UTC, about run [2J9." in result.stdout
     assert "altered after it was written" in result.stdout
-    assert "1 entry fit" in finetune("export").stderr, "an export says it, too"
+    assert "after 1 intact entry" in finetune("export").stderr, "an export says it, too"
 
 
 def test_an_unknown_head_is_exit_code_1_and_a_crooked_one_refused(database: Path) -> None:

@@ -202,9 +202,7 @@ def test_rows_that_nearly_ask_what_the_given_holdout_asks_stay_and_are_said(tmp_
     holdout.write_text(f"text,label\n{near} now,refund\nis the shop in town open on Sundays,refund\n")
     arguments = ("baseline", file, "--holdout", holdout, "--rungs", "classical")
     assert measured(*arguments[1:])["rows_nearly_held_out"] == 1
-    assert (
-        "1 row nearly asked what the holdout asks, and stayed in the learning" in finetune(*arguments).stdout
-    )
+    assert "1 row asked nearly the same as the holdout, and was learnt from" in finetune(*arguments).stdout
 
 
 @pytest.mark.parametrize(

@@ -42,7 +42,7 @@ def test_check_says_who_may_what_and_what_nobody_may(policy: Path) -> None:
         "approve   U0BEN, U0CLEO, U0DORA, S0LEADS   (finetune.toml, line 13: [policy.who] approve)",
         "cancel    who asked for it, U0BEN",
         "try       nobody   (finetune.toml, line 10: [policy.who] names nobody for it)",
-        "up to $20.00: 1 to approve   (finetune.toml, line 16: [policy.tiers])",
+        "up to $20.00: 1 approver   (finetune.toml, line 16: [policy.tiers])",
         "above: refused",
         "expires after 48 h, reminders 12 h, 2 h before",
         "hard “support stays here”: to local   (finetune.toml, line 24: [policy.data])",

@@ -15,6 +15,7 @@ from slack_sdk import WebClient
 
 from bot.context import FetchedFile, FetchLater
 from bot.slack.files import SlackFiles
+from bot.slack.users import SlackDirectory
 from bot.values.runs import Refusal
 
 MOST = 1_000
@@ -30,6 +31,7 @@ class Answer:
     url: str = ""
     size: int = 11
     tokens: list[str | None] = field(default_factory=list)
+    is_info_cut: bool = False
 
 
 @contextmanager
@@ -39,8 +41,11 @@ def slack_that(answer: Answer) -> Iterator[SlackFiles]:
             self.rfile.read(int(self.headers.get("Content-Length") or 0))
             url = answer.url or f"http://127.0.0.1:{server.server_port}/file"
             info = {"name": "a.csv", "size": answer.size, "url_private_download": url}
+            cut = (("Content-Length", "500"),) if answer.is_info_cut else ()
             self._send(
-                200, (("Content-Type", "application/json"),), json.dumps({"ok": True, "file": info}).encode()
+                200,
+                (("Content-Type", "application/json"), *cut),
+                json.dumps({"ok": True, "file": info}).encode(),
             )
 
         def do_GET(self) -> None:
@@ -70,6 +75,15 @@ def slack_that(answer: Answer) -> Iterator[SlackFiles]:
         server.server_close()
 
 
+def test_an_answer_of_slack_that_is_cut_off_is_no_answer(tmp_path: Path) -> None:
+    with slack_that(Answer(is_info_cut=True)) as files:
+        with pytest.raises(FetchLater, match="asking Slack about the file"):
+            files.fetch("F1", tmp_path, MOST)
+        directory = SlackDirectory(files.slack, None)
+        assert directory.person("U1") is None
+        assert directory.takes_posts("C1") is None
+
+
 def test_a_file_is_kept_under_its_sha256(tmp_path: Path) -> None:
     with slack_that(Answer()) as files:
         fetched = files.fetch("F1", tmp_path, MOST)
@@ -87,7 +101,7 @@ def test_a_download_that_ends_early_is_no_file(tmp_path: Path) -> None:
 def test_a_file_larger_than_it_was_said_to_be_is_refused(tmp_path: Path) -> None:
     with slack_that(Answer(body=b"x" * 5_000)) as files:
         refusal = files.fetch("F1", tmp_path, MOST)
-    assert isinstance(refusal, Refusal) and "Send less: of rows a sample" in refusal.text
+    assert isinstance(refusal, Refusal) and "Send less: a sample of a few thousand rows" in refusal.text
     assert list(tmp_path.iterdir()) == []
 
 

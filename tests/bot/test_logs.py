@@ -117,6 +117,18 @@ def test_a_button_that_fails_tells_it_to_who_clicked(world: World, monkeypatch: 
     assert REFERENCE.search(said) and "nothing was changed" in said
 
 
+def test_a_click_that_fails_after_its_ack_claims_nothing_about_what_was_changed(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world.start_approved()
+    world.until_state("training")
+    monkeypatch.setattr("bot.cards.general.answer", _broken)
+    said = world.answer_to_click(BEN, "cancel_run")
+    run = world.store.runs.get(1)
+    assert run and run.cancel_asked_by == BEN.id
+    assert REFERENCE.search(said) and "nothing was changed" not in said
+
+
 def test_a_step_that_fails_is_on_the_card_with_its_reference_and_goes_on_once_mended(
     world: World, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -154,7 +154,7 @@ def test_a_kill_after_it_is_recorded_is_made_good_and_takes_no_other_row(world: 
     assert not isinstance(dataset_deletion.commit_rewrite(room, new, "terminal"), Refusal)
     store.close()  # and killed here, before a file was moved
     again = delete_rows(settings, "tickets", [2], lambda asked: True)
-    assert isinstance(again, Refusal) and "being deleted already" in again.text
+    assert isinstance(again, Refusal) and "already being deleted" in again.text
     world.boot()
     maintain(world.service.context)
     world.until(lambda: not world.store.deletions.open(), "the end of it")

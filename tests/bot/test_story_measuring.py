@@ -249,7 +249,7 @@ def test_the_form_says_what_it_can_t_read(world: World) -> None:
 
 
 def test_baseline_alone_without_a_dataset_is_a_sentence(world: World) -> None:
-    assert "`/finetune upload` makes the first one" in world.type("/finetune baseline")
+    assert "`/finetune upload` adds the first one" in world.type("/finetune baseline")
 
 
 def test_prices_are_told_with_their_source(make_world: MakeWorld) -> None:
