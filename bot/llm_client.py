@@ -30,7 +30,7 @@ TIMEOUT_S, ALONGSIDE = 120.0, 16
 MOST_TRIES = 10
 MOST_UNREADABLE = 3  # tries of one question: an unreadable answer may have been paid for
 MOST_UNREADABLE_IN_A_ROW = 30  # of one model, after which its other questions are dropped
-FAILING_TOGETHER = 5  # so many questions in trouble make the whole provider pause
+FAILING_TOGETHER = 5  # this many questions in trouble pause the whole provider
 LONGEST_PAUSE_S = 60.0
 LONGEST_LOOK_S = 5.0
 BUCKET_S = 10  # this many seconds' worth of requests may begin at once
@@ -247,9 +247,7 @@ class ProviderQueue:
             self._retry_after_trouble(waiting, trouble)
         except (Nonsense, TrainerError) as nonsense:
             self._retry_unreadable(waiting, str(nonsense))
-        except (
-            Exception
-        ) as fault:  # a thread has no caller that would see it, so the question's owner is told
+        except Exception as fault:  # no caller would see it: the question's owner has to be told
             if self._is_closed:  # the store's connection was closed during the call
                 self._remove(waiting)
                 return

@@ -1,8 +1,8 @@
-"""Asks pip-audit whether a known vulnerability is in the versions that we run. `make audit`
+"""Asks pip-audit about known vulnerabilities in the versions that we run: those in constraints.txt, and the installed
+torch. `make audit`
 
-What is asked about: the versions of constraints.txt, and the torch that is installed. What is accepted for a while
-stands in audit-exceptions.toml, each with its reason and the day until which it holds. Exit code 0 clean, 1 vulnerable,
-2 not known: where the service could not be asked, nothing passes.
+audit-exceptions.toml lists vulnerabilities that are accepted for a while, each with its reason and its last day. Exit
+codes: 0 clean, 1 vulnerable, 2 unknown, as the service could not be asked.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ CLEAN, VULNERABLE, UNKNOWN = 0, 1, 2
 
 @dataclass(frozen=True)
 class Vulnerability:
-    """`ids`: its own and its aliases, as PYSEC-…, GHSA-…, CVE-…."""
+    """`ids` are its id and its aliases, like PYSEC-…, GHSA-…, CVE-…."""
 
     package: str
     ids: tuple[str, ...]
@@ -35,7 +35,7 @@ class Vulnerability:
 
 @dataclass(frozen=True)
 class Accepted:
-    """An exception. It holds up to and including the day `until`."""
+    """An exception, valid up to and including the day `until`."""
 
     id: str
     reason: str
@@ -43,16 +43,16 @@ class Accepted:
 
 
 def main(pip_audit: str, asked: Sequence[str]) -> int:
-    """`asked`: pinned requirements, ours where none is named."""
+    """`asked` are pinned requirements; if there are none, ours."""
     answer = _ask(pip_audit, asked or [*_pinned(ROOT / "constraints.txt"), *_torch()])
     if isinstance(answer, str):
-        print(f"Nothing is known: pip-audit could not ask about {answer}")
+        print(f"Unknown: pip-audit could not ask about {answer}")
         return UNKNOWN
     return _tell(answer, verdict(found(answer), read_exceptions(EXCEPTIONS.read_text()), date.today()))
 
 
 def found(answer: dict[str, Any]) -> list[Vulnerability]:
-    """Out of pip-audit's JSON."""
+    """Returns the vulnerabilities in pip-audit's JSON."""
     return [
         Vulnerability(each["name"], (bug["id"], *bug["aliases"]), tuple(bug["fix_versions"]))
         for each in answer["dependencies"]
@@ -61,14 +61,14 @@ def found(answer: dict[str, Any]) -> list[Vulnerability]:
 
 
 def unasked(answer: dict[str, Any]) -> list[str]:
-    """What the service has never heard of, or what was left out otherwise: no verdict is no clean one."""
+    """Returns the versions that the service doesn't know or that were skipped: they don't count as clean."""
     return [
         f"{each['name']}: {each['skip_reason']}" for each in answer["dependencies"] if "skip_reason" in each
     ]
 
 
 def read_exceptions(toml: str) -> list[Accepted]:
-    """Raises ValueError where one has no reason or no day."""
+    """Raises ValueError if an exception has no reason or no day."""
     rows = tomllib.loads(toml).get("accepted", [])
     for row in rows:
         if (
@@ -81,19 +81,24 @@ def read_exceptions(toml: str) -> list[Accepted]:
 
 
 def verdict(bugs: Iterable[Vulnerability], accepted: Iterable[Accepted], today: date) -> list[str]:
-    """Sentences about what is wrong: a vulnerability nobody accepted, an exception that ended or excuses nothing."""
-    said, known = [], {one.id: one for one in accepted}
+    """Returns sentences about problems: vulnerabilities that nobody accepted, exceptions that have ended or that match
+    nothing."""
+    problems, exceptions = [], {each.id: each for each in accepted}
     used = set()
     for bug in bugs:
-        excuse = next((known[one] for one in bug.ids if one in known), None)
-        used |= {excuse.id} if excuse else set()
+        exception = next((exceptions[bug_id] for bug_id in bug.ids if bug_id in exceptions), None)
+        used |= {exception.id} if exception else set()
         fixed = f"fixed in {', '.join(bug.fixed_in)}" if bug.fixed_in else "not fixed in any version yet"
-        if excuse is None:
-            said.append(f"{bug.package} has {bug.ids[0]}, {fixed}.")
-        elif excuse.until < today:
-            said.append(f"{bug.package} has {bug.ids[0]}, {fixed}; its exception ended on {excuse.until}.")
-    return said + [
-        f"The exception {one} excuses nothing any more: take it out." for one in known if one not in used
+        if exception is None:
+            problems.append(f"{bug.package} has {bug.ids[0]}, {fixed}.")
+        elif exception.until < today:
+            problems.append(
+                f"{bug.package} has {bug.ids[0]}, {fixed}; its exception ended on {exception.until}."
+            )
+    return problems + [
+        f"The exception {unused} is no longer needed: remove it."
+        for unused in exceptions
+        if unused not in used
     ]
 
 
@@ -101,24 +106,26 @@ def _tell(answer: dict[str, Any], wrong: list[str]) -> int:
     skipped = unasked(answer)
     if skipped and len(skipped) == len(answer["dependencies"]):
         print(
-            f"Nothing is known: the service answered about none of {len(skipped)} versions. The first: {skipped[0]}."
+            f"Unknown: the service answered about none of {len(skipped)} versions. The first: {skipped[0]}."
         )
-        print("A mirror of a package index often has none: run this where the index itself is reached.")
+        print(
+            "A mirror of a package index often lacks this data: run this where the index itself can be reached."
+        )
         return UNKNOWN
-    for sentence in (*wrong, *(f"Not looked at: {one}" for one in skipped)):
+    for sentence in (*wrong, *(f"Not checked: {each}" for each in skipped)):
         print(sentence)
     if wrong:
         return VULNERABLE
     if skipped:
         return UNKNOWN
     print(
-        f"{len(answer['dependencies'])} versions looked at, no vulnerability known beyond the accepted ones."
+        f"{len(answer['dependencies'])} versions checked; no known vulnerabilities except the accepted ones."
     )
     return CLEAN
 
 
 def _ask(pip_audit: str, requirements: Sequence[str]) -> dict[str, Any] | str:
-    """pip-audit's answer, or a sentence's end about why there is none."""
+    """Returns pip-audit's answer, or the end of a sentence that says why there is none."""
     with tempfile.NamedTemporaryFile("w", suffix=".txt") as file:
         file.write("\n".join(requirements))
         file.flush()
@@ -136,7 +143,7 @@ def _ask(pip_audit: str, requirements: Sequence[str]) -> dict[str, Any] | str:
     try:
         answer: dict[str, Any] = json.loads(asked.stdout)
     except ValueError:
-        last = (asked.stderr.strip().splitlines() or ["it said nothing"])[-1]
+        last = (asked.stderr.strip().splitlines() or ["it printed nothing"])[-1]
         return f"{len(requirements)} versions: {last[:400]}"
     return answer
 
@@ -147,7 +154,8 @@ def _pinned(file: Path) -> list[str]:
 
 
 def _torch() -> list[str]:
-    """Each platform has its own build, so it is in no constraints; '2.13.0+cpu' is 2.13.0 to the service."""
+    """Returns the installed torch, which is not in constraints.txt, as each platform has its own build. The service
+    knows '2.13.0+cpu' as 2.13.0."""
     try:
         return [f"torch=={version('torch').partition('+')[0]}"]
     except PackageNotFoundError:

@@ -1,11 +1,11 @@
-"""Writes the hashed locks that installations are made from: the tested versions, each file's sha256. `make lock`
+"""Writes the lock files for installations: the tested versions, with the sha256 of each file. `make lock`
 
     locks/bot.txt        the bot, which trains elsewhere
-    locks/trainer.txt    the bot and its own trainer, with PyTorch's build of the package index
+    locks/trainer.txt    the bot and its own trainer, with PyTorch's build from the package index
 
-pip refuses whatever has another hash: `pip install --require-hashes -r deploy/locks/bot.txt`, then the project itself
-with `--no-deps --no-build-isolation`; what builds it is in the locks too. The versions are those of constraints.txt,
-and of PyTorch the one that is installed.
+Install with `pip install --require-hashes -r deploy/locks/bot.txt`, which refuses any other file, then the project
+itself with `--no-deps --no-build-isolation`; its build requirements are in the locks too. The versions are those of
+constraints.txt, and the installed one of PyTorch.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ def main(uv: str) -> int:
 
 
 def lock(uv: str, to: Path, extras: tuple[str, ...], pins: Path, builds: Path) -> int:
-    """For every platform and Python that the project supports."""
+    """Locks the versions for every platform and Python that the project supports. Returns uv's exit code."""
     command = [uv, "pip", "compile", "pyproject.toml", str(builds), "--output-file", str(to)]
     command += [
         "--universal",

@@ -38,7 +38,7 @@ def test_an_exception_holds_until_its_day_by_any_of_its_names() -> None:
 
 def test_an_exception_that_excuses_nothing_is_to_be_taken_out() -> None:
     assert verdict([], [accepted(TODAY)], TODAY) == [
-        "The exception CVE-2026-9 excuses nothing any more: take it out."
+        "The exception CVE-2026-9 is no longer needed: remove it."
     ]
 
 
@@ -80,4 +80,4 @@ def test_a_service_that_cannot_be_asked_lets_nothing_pass(
 ) -> None:
     program = stand_in(tmp_path, says="", warns="ERROR: Could not connect to the service")
     assert audit.main(program, ["a==1"]) == UNKNOWN
-    assert "Nothing is known" in capsys.readouterr().out
+    assert "Unknown: " in capsys.readouterr().out

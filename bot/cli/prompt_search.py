@@ -50,7 +50,7 @@ def search(session: LlmSession, plan: LadderPlan) -> SearchedPlan:
         evaluation = Evaluation(OWNER, {replay.candidate: replay.open}, questions)
         so_far = progress_text(replay.progress(SearchProgress()))
         (arm,) = wait_for_answers(
-            session, evaluation, f"answered while a better prompt is looked for, {so_far}"
+            session, evaluation, f"answered in the search for a better prompt, {so_far}"
         )
         if arm.failed:
             return _conclude(plan, replay, spent, arm.failed)

@@ -1,7 +1,7 @@
-"""The files that an installation starts from: the app's manifest, examples of settings and of secrets.
+"""The files that an installation starts from: the app's manifest, and examples of settings and of secrets. Also the
+stylesheet of reports, and a font for letters that matplotlib's own font lacks.
 
-In a checkout they are links to the files at the top, so that each exists once; a wheel holds copies. Beside
-them the style of reports, and a font for the charts' letters that matplotlib's own font lacks.
+In a checkout the first three are links to the files at the top of the repository; a wheel contains copies.
 """
 
 from __future__ import annotations

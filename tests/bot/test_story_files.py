@@ -80,7 +80,7 @@ def test_a_file_that_was_deleted_meanwhile_is_said(world: World) -> None:
     world.slack.fail("files.info", refused("file_deleted"), times=None)
     world.upload("tickets.csv", tickets_csv())
     world.tick()
-    assert "upload again" in world.said("no longer there")
+    assert "upload again" in world.said("was deleted")
 
 
 def test_a_missing_scope_can_be_mended_while_the_file_waits(world: World) -> None:
