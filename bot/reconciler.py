@@ -85,8 +85,8 @@ def check_database(context: AppContext) -> None:
 def back_up(context: AppContext) -> None:
     """Makes the nightly backup. If that fails, logs it and tries again next time."""
     settings, now = context.settings, context.clock()
-    kept = settings.service.backups_kept
-    if not kept or not backup.is_due(settings.backups, now):
+    n_backups = settings.service.backups_kept
+    if not n_backups or not backup.is_due(settings.backups, now):
         return
     try:
         new_backup = backup.back_up(settings.database, settings.backups, now=now)
@@ -97,7 +97,7 @@ def back_up(context: AppContext) -> None:
     context.troubles.pop("backup", None)
     if isinstance(new_backup.audit, BrokenLog):
         log.error("the audit log was altered; `finetune audit verify` shows where: %s", new_backup.audit.why)
-    backup.keep_newest(settings.backups, kept)
+    backup.keep_newest(settings.backups, n_backups)
     log.info("the nightly backup is %s", new_backup.path)
 
 

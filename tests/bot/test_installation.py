@@ -97,7 +97,7 @@ def test_an_installation_that_is_there_is_not_overwritten(tmp_path: Path, slack:
     (tmp_path / ".env").write_text("SLACK_BOT_TOKEN=mine\n")
     result = answer(tmp_path, slack)
     assert result.exit_code == 2
-    assert "is there already" in result.output
+    assert "exists already" in result.output
     assert (tmp_path / ".env").read_text() == "SLACK_BOT_TOKEN=mine\n"
     assert not (tmp_path / "finetune.toml").exists()
 
@@ -106,7 +106,7 @@ def test_a_folder_that_cannot_be_written_to_is_said_before_anything_is_asked(tmp
     (tmp_path / "file").write_text("")
     result = CliRunner().invoke(main, ["init", str(tmp_path / "file" / "bot")])
     assert result.exit_code == 2
-    assert result.output.strip().endswith("Name another folder, or make it this user's own.")
+    assert result.output.strip().endswith("Name another folder, or fix its permissions.")
 
 
 @pytest.mark.parametrize(
