@@ -230,7 +230,7 @@ def test_held_out_rows_whose_label_the_file_does_not_know_are_counted(tmp_path: 
     arguments = (file, "--holdout", holdout, "--rungs", "classical")
     assert measured(*arguments)["rows_with_foreign_labels"] == 20
     assert (
-        "20 held-out rows have a label that the file does not know" in finetune("baseline", *arguments).stdout
+        "20 held-out rows have a label that the file does not have" in finetune("baseline", *arguments).stdout
     )
 
 
@@ -277,7 +277,7 @@ def test_the_price_is_said_before_also_where_nobody_watches(tmp_path: Path) -> N
     with Hosted(Service(models=("large",), answer=lambda _, said: "refund")) as company:
         settings(company)
         result = finetune("baseline", file, "--model", "acme/large", "--rungs", "zero")
-    assert result.stderr.startswith("This costs $0.0") and "at most" in result.stderr
+    assert result.stderr.startswith("This costs at most $0.0") and "at most" in result.stderr
     assert " empty." not in result.stdout
 
 
