@@ -52,7 +52,7 @@ from trainers.dataset import (  # noqa: E402
 from trainers.encoders.embedding import load_encoder  # noqa: E402
 from trainers.evaluation.learning_curves import (  # noqa: E402
     classical_curve,
-    nested,
+    stratified_order,
 )
 from trainers.evaluation.retrieval import Library, open_library  # noqa: E402
 from trainers.evaluation.tfidf import classify_holdout, features  # noqa: E402
@@ -109,7 +109,7 @@ def known(is_short: bool) -> int:
     messages = bitext()
     fits &= findings("banking77", test) & findings("bitext", messages[:3_000])
     for (name, rows), many in itertools.product((("banking77", train), ("bitext", messages)), (500, 2_000)):
-        fits &= wrong_labels(name, nested(rows, 1)[:many])
+        fits &= wrong_labels(name, stratified_order(rows, 1)[:many])
     fits &= curves({"banking77": (train, test), "bitext": (messages[:6_000], messages[6_000:])})
     return 0 if fits else 1
 
@@ -241,7 +241,7 @@ def curves(sets: Mapping[str, tuple[Sequence[Example], Sequence[Example]]]) -> b
     errors, inside, told, falsely = [], 0, 0, 0
     for rows, test in sets.values():
         for many, seed in itertools.product((300, 600, 1_000), (0, 1)):
-            order = nested(rows, seed * 7 + 1)
+            order = stratified_order(rows, seed * 7 + 1)
             file, held = order[:many], min(max(200, many // 5), many // 3)
             random.Random(seed).shuffle(file)
             train = file[held:]
@@ -317,7 +317,7 @@ def agrees(found: tuple[int, int]) -> bool:
 
 
 def carry_on(train: Sequence[Example], test: Sequence[Example], actual: float) -> bool:
-    half = nested(train, seed=0)[:5_001]
+    half = stratified_order(train, seed=0)[:5_001]
     started = time.perf_counter()
     curve = classical_curve(half, test, 0, [len(train)])
     took = time.perf_counter() - started

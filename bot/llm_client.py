@@ -21,7 +21,7 @@ from bot import logs
 from storage.records import CachedAnswer
 from storage.store import Store
 from trainers.client import Trainer
-from trainers.errors import Nonsense, Refused, TrainerError, Uncertain
+from trainers.errors import InvalidResponse, Refused, TrainerError, Uncertain
 from trainers.providers import ProviderRow
 from trainers.types import Message
 
@@ -245,7 +245,7 @@ class ProviderQueue:
             self._decline_question(waiting, str(refused), of_model=refused.status not in ROW_STATUSES)
         except Uncertain as trouble:
             self._retry_after_trouble(waiting, trouble)
-        except (Nonsense, TrainerError) as nonsense:
+        except (InvalidResponse, TrainerError) as nonsense:
             self._retry_unreadable(waiting, str(nonsense))
         except Exception as fault:  # no caller would see it: the question's owner has to be told
             if self._is_closed:  # the store's connection was closed during the call

@@ -20,10 +20,10 @@ from bot.policy_settings import PeopleTable, PolicyTable, build_policy
 from bot.rules.permissions import CHANNEL, USER, Policy
 from bot.toml_file import TomlFile, line_numbers
 from trainers.encoders import DEFAULT_ENCODER
-from trainers.pricing import PriceRow, own_prices
+from trainers.pricing import PriceRow, read_own_prices
 from trainers.providers import ModelRow, ProviderProblems, ProviderRow, load_providers
 from trainers.rentals import prices as rentals
-from trainers.typed_tables import OWN, Fault, Key, Limits, read_table
+from trainers.typed_tables import SET_BY_CALLER, Fault, Key, Limits, read_table
 from trainers.types import Price
 
 CONFIG_FILE = "finetune.toml"
@@ -64,9 +64,9 @@ class SlackSettings:
     """`host` and `port` are for mode "http"; a host other than loopback is for containers behind a proxy that
     terminates TLS. `api_url` is changed only for a Slack stand-in on this machine."""
 
-    bot_token: Annotated[str, OWN] = field(default="", repr=False)
-    app_token: Annotated[str, OWN] = field(default="", repr=False)
-    signing_secret: Annotated[str, OWN] = field(default="", repr=False)
+    bot_token: Annotated[str, SET_BY_CALLER] = field(default="", repr=False)
+    app_token: Annotated[str, SET_BY_CALLER] = field(default="", repr=False)
+    signing_secret: Annotated[str, SET_BY_CALLER] = field(default="", repr=False)
     mode: Mode = "socket"
     host: str = HOST
     port: Port = 3000
@@ -153,9 +153,9 @@ class TrainerSettings:
     ray_is_ours: bool = False
     relay_url: str = ""
     storage: str = ""
-    engine: Annotated[str, OWN] = "builtin"
-    encoder: Annotated[str, OWN] = DEFAULT_ENCODER
-    renting: Annotated[RentingSettings | None, OWN] = None
+    engine: Annotated[str, SET_BY_CALLER] = "builtin"
+    encoder: Annotated[str, SET_BY_CALLER] = DEFAULT_ENCODER
+    renting: Annotated[RentingSettings | None, SET_BY_CALLER] = None
 
     @property
     def encoder_name(self) -> str:
@@ -352,7 +352,7 @@ def load_settings(
         policy=build_policy(table.people, table.policy, [row.name for row in providers], file),
         trainer=trainer,
         providers=providers,
-        prices=_read_rows(own_prices, table.prices, faults),
+        prices=_read_rows(read_own_prices, table.prices, faults),
         budget=table.budget,
         presidio=table.check.presidio,
         encoder=table.encoder.model,
@@ -463,9 +463,9 @@ def _with_hourly_price(model: ModelRow, usd_per_hour: Decimal | None) -> ModelRo
     """Returns the model with the hourly price of [trainer]. Without one, a price that a person set for the model holds;
     otherwise an hour is free."""
     if usd_per_hour is None:
-        return model if model.is_hour_said else replace(model, usd_per_hour=Decimal(0))
+        return model if model.is_hourly_price_set else replace(model, usd_per_hour=Decimal(0))
     source = "usd_per_hour in finetune.toml"
-    return replace(model, usd_per_hour=usd_per_hour, source=source, as_of=None, is_hour_said=True)
+    return replace(model, usd_per_hour=usd_per_hour, source=source, as_of=None, is_hourly_price_set=True)
 
 
 def _read_rows(

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 from urllib.error import HTTPError, URLError
 
-from trainers.chat_templates import drops_answers, template_of
+from trainers.chat_templates import drops_answers, read_chat_template
 from trainers.host import child_environment
 from trainers.json_values import from_object
 from trainers.sizing.architecture import UNPACKED, Architecture, Unsized, read_config
@@ -142,7 +142,7 @@ def why_untrainable(source: str) -> str | None:
         )
     if not (folder / "tokenizer_config.json").is_file():
         return None
-    template = template_of(folder)
+    template = read_chat_template(folder)
     if not template:
         return f"The base model {source} has no chat template, so it can't learn. Choose an instruct or chat model."
     if drops_answers(template):

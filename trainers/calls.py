@@ -9,7 +9,7 @@ from email.utils import parsedate_to_datetime
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-from trainers.errors import Nonsense, Refused, TrainerError, Uncertain
+from trainers.errors import InvalidResponse, Refused, TrainerError, Uncertain
 from trainers.providers import is_loopback
 from trainers.types import Provider
 
@@ -31,7 +31,7 @@ def to_trainer_error(error: openai.OpenAIError, action: str, provider: Provider)
         reason = _system_error(error)
         return Uncertain(f"{action}: {reason}; is the trainer running? It should be at {provider.base_url}.")
     if not isinstance(error, openai.APIStatusError):
-        return Nonsense(f"{action}: the answer cannot be read ({error}).")
+        return InvalidResponse(f"{action}: the answer cannot be read ({error}).")
 
     status = error.status_code
     # The trainer's own words, short and on one line; a web page is not quoted.
@@ -44,7 +44,7 @@ def to_trainer_error(error: openai.OpenAIError, action: str, provider: Provider)
         words = words.replace(key, "(the key)")
     text = f": {words[:300].rstrip('. ')}" if words else ""
     if status < 400:
-        return Nonsense(
+        return InvalidResponse(
             f"{action}: answered with a redirect (HTTP {status}). Set base_url to the final address."
         )
     if status in _UNCLEAR or status >= 500:
@@ -122,7 +122,7 @@ def check_key(provider: Provider, key: str) -> str:
     return stripped
 
 
-class Calls:
+class ApiClient:
     """The base of classes that call a trainer. Raises only TrainerError's family.
 
     Repeating is done here, not by the SDK: it would sleep for as long as a Retry-After says inside a tick.
@@ -167,7 +167,7 @@ class Calls:
                 if not _is_transient(error):
                     raise to_trainer_error(error, action, self.provider) from error
             time.sleep(pause)
-        return self._once(action, ask)
+        return self._send_once(action, ask)
 
     def _find(self, action: str, ask: Callable[[], bytes]) -> bytes | None:
         """As `_get`; None where there is no such thing."""
@@ -178,7 +178,7 @@ class Calls:
                 raise
             return None
 
-    def _once(self, action: str, ask: Callable[[], bytes]) -> bytes:
+    def _send_once(self, action: str, ask: Callable[[], bytes]) -> bytes:
         import openai
 
         try:
@@ -186,10 +186,10 @@ class Calls:
         except openai.OpenAIError as error:
             raise to_trainer_error(error, action, self.provider) from error
 
-    def _gone(self, action: str, delete: Callable[[], bytes]) -> None:
+    def _delete_if_present(self, action: str, delete: Callable[[], bytes]) -> None:
         """Deletes something, which may be gone already."""
         try:
-            self._once(action, delete)
+            self._send_once(action, delete)
         except Refused as refusal:
             if not refusal.is_missing:
                 raise

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from trainers.errors import Refused
-from trainers.model_list import AT_LOW_EFFORT, find_listed
+from trainers.model_list import LOW_EFFORT_SUFFIX, find_listed
 
 THINKING_TOKENS = 1_024  # tokens on top of the longest answer; hidden, and paid like an answer's
 CAPS = frozenset({"max_tokens", "max_completion_tokens"})
@@ -49,7 +49,7 @@ def thinks(model: str) -> bool:
 
 def split_effort(model: str) -> tuple[str, bool]:
     """'gpt-6-luna@low' → 'gpt-6-luna', True. A model that can't be asked not to think has no such name."""
-    base = model.removesuffix(AT_LOW_EFFORT)
+    base = model.removesuffix(LOW_EFFORT_SUFFIX)
     return (base, True) if base != model and _takes_none(base) else (model, False)
 
 

@@ -50,7 +50,7 @@ GENERATION = re.compile(r"(\{%-?\s*)(end)?generation(\s*-?%\})")
 END = re.compile(r"\s*(?:<[^<>\s]+>)+")
 
 
-def template_of(folder: Path) -> str:
+def read_chat_template(folder: Path) -> str:
     """Returns the template in a model's folder; empty without one."""
     beside = folder / "chat_template.jinja"
     if beside.is_file():
@@ -66,7 +66,7 @@ def template_of(folder: Path) -> str:
     return ""
 
 
-def options_of(template: str) -> dict[str, Any]:
+def template_variables(template: str) -> dict[str, Any]:
     """Returns the variables that every chat is written with, trained, measured and asked alike. A model that may think
     first is trained and asked without, since the trained answers have no thoughts: by its template's own switch, or
     where that has efforts only, by the least (gpt-oss has no "none")."""
@@ -75,31 +75,33 @@ def options_of(template: str) -> dict[str, Any]:
     return OPTIONS | {"reasoning_effort": "none" if NO_EFFORT.search(template) else "low"}
 
 
-def on_a_fixed_day(template: str) -> str:
+def with_fixed_date(template: str) -> str:
     return STRFTIME_NOW + template if "strftime_now" in template else template
 
 
-def answer_head(template: str, tools: object) -> str:
+def answer_prefix(template: str, tools: object) -> str:
     """Returns what is written behind a question so that gpt-oss answers at once, without thoughts: it has no switch.
     Where tools are offered it has to choose by itself whom it writes to."""
     return FINAL if FINAL in template and not tools else ""
 
 
-def switches_of(template: str) -> dict[str, Any]:
+def thinking_switches(template: str) -> dict[str, Any]:
     """Returns those of the variables that switch thoughts off in this template. Needs jinja2."""
     from jinja2 import meta
 
     read = meta.find_undeclared_variables(_environment().parse(_plain(template)))
     return {
-        name: value for name, value in options_of(template).items() if name in read and name != "date_string"
+        name: value
+        for name, value in template_variables(template).items()
+        if name in read and name != "date_string"
     }
 
 
-def without_thoughts(template: str) -> str:
+def with_thinking_off(template: str) -> str:
     """Returns the template for programs that give it no variables: thoughts are off unless they ask for them."""
     lines = [
         f"{{%- if {name} is not defined %}}{{%- set {name} = {json.dumps(value)} %}}{{%- endif -%}}"
-        for name, value in switches_of(template).items()
+        for name, value in thinking_switches(template).items()
     ]
     return "".join(lines) + template
 
@@ -124,7 +126,7 @@ def drops_answers(template: str) -> bool:
     return after is not None and FIRST not in after
 
 
-def tools_in_words(template: str, tools: Sequence[Mapping[str, Any]]) -> str:
+def describe_tools(template: str, tools: Sequence[Mapping[str, Any]]) -> str:
     """Returns a description of the tools for the system message, where the template lists none; empty where it does."""
     if "tools" in template:
         return ""
@@ -149,15 +151,15 @@ def render(
     names = {"bos_token": "", "eos_token": EOS, "messages": messages, "tools": tools}
     try:
         loaded = environment.from_string(_plain(template))
-        text = str(loaded.render(**names, add_generation_prompt=asks, **options_of(template)))
-        return text + (answer_head(template, tools) if asks else "")
+        text = str(loaded.render(**names, add_generation_prompt=asks, **template_variables(template)))
+        return text + (answer_prefix(template, tools) if asks else "")
     except (TemplateError, TypeError, ValueError, KeyError, AttributeError):
         return None
 
 
 def _plain(template: str) -> str:
     """Some mark what is learnt with a tag of transformers' own."""
-    template = on_a_fixed_day(template)
+    template = with_fixed_date(template)
     return GENERATION.sub(lambda tag: f"{tag[1]}{'endif' if tag[2] else 'if true'}{tag[3]}", template)
 
 

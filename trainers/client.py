@@ -18,9 +18,9 @@ from types import TracebackType
 from typing import TYPE_CHECKING, BinaryIO, TypeVar, cast
 
 from trainers import chat_parameters, payloads
-from trainers.calls import NO_KEY, Calls
+from trainers.calls import NO_KEY, ApiClient
 from trainers.chat_parameters import ChatParameters
-from trainers.errors import Changed, Nonsense, Refused, TrainerError
+from trainers.errors import FileChanged, InvalidResponse, Refused, TrainerError
 from trainers.payloads import METADATA_KEY, Json, is_upload_of, job_body, key_reader, upload_name
 from trainers.types import (
     AliasUsage,
@@ -60,7 +60,7 @@ def find_key(environment: Mapping[str, str], provider: Provider) -> str | None:
     return NO_KEY if provider.key_env is None else environment.get(provider.key_env) or None
 
 
-class Trainer(Calls):
+class Trainer(ApiClient):
     """Every method raises only TrainerError's family. GETs are repeated after a hiccup, POSTs are not. Those on aliases
     are for a trainer with the ability `aliases`."""
 
@@ -90,11 +90,13 @@ class Trainer(Calls):
         rows, _ = payloads.read_list(content, action)
         return {payloads.required(row, "id", action): payloads.required(row, "model", action) for row in rows}
 
-    def point(self, alias: str, model: str) -> None:
+    def set_alias(self, alias: str, model: str) -> None:
         """From now on `alias` stands for `model`. Done twice it is as if done once, so it may be sent again."""
         action = self._action(f"pointing {alias!r} to {model!r}")
         body = {"model": model}
-        content = self._once(action, lambda: self._client.put(f"/aliases/{alias}", body=body, cast_to=bytes))
+        content = self._send_once(
+            action, lambda: self._client.put(f"/aliases/{alias}", body=body, cast_to=bytes)
+        )
         payloads.read_object(content, action)
 
     def alias_usage(self, alias: str, since: date) -> tuple[AliasUsage, ...] | None:
@@ -106,10 +108,10 @@ class Trainer(Calls):
             return None
         return tuple(payloads.alias_usage(row, action) for row in payloads.read_list(content, action)[0])
 
-    def unpoint(self, alias: str) -> None:
+    def delete_alias(self, alias: str) -> None:
         """The name answers no more; one that is gone already is no error."""
         action = self._action(f"taking the name {alias!r} away")
-        self._gone(action, lambda: self._client.delete(f"/aliases/{alias}", cast_to=bytes))
+        self._delete_if_present(action, lambda: self._client.delete(f"/aliases/{alias}", cast_to=bytes))
 
     def probe(self) -> Refused | None:
         """The no that can be had for free, or None: nothing speaks against training here *so far*.
@@ -117,7 +119,7 @@ class Trainer(Calls):
         It sees a wrong key, a wrong address, a key without rights. It cannot see a hosted service that has
         closed training to this organisation: that one lists jobs and takes uploads as ever, and says
         403 training_not_available at `create` only. So `create` is the proof, and its Refused with
-        `is_closed_to_us` obliges the caller to delete what was uploaded.
+        `is_training_unavailable` obliges the caller to delete what was uploaded.
         """
         try:
             if not self.provider.only_chats:
@@ -169,7 +171,7 @@ class Trainer(Calls):
 
     def upload(self, path: Path, sha256: str, key: str | None = None) -> str:
         """The id of the file of this content, which is looked for before it is sent; with a `key` perhaps of a copy for
-        this job alone. Raises Changed where the file at `path` isn't of this content."""
+        this job alone. Raises FileChanged where the file at `path` isn't of this content."""
         action = self._action(f"uploading {path.name!r}")
         size = payloads.file_size(path, action)
         name = upload_name(sha256, key if self.provider.sends_copies else None)
@@ -180,9 +182,9 @@ class Trainer(Calls):
         """Gone afterwards; one that is gone already is no error."""
         action = self._action(f"deleting the file {file_id!r}")
         self._sent.pop(file_id, None)
-        self._gone(action, lambda: self._client.files.with_raw_response.delete(file_id).content)
+        self._delete_if_present(action, lambda: self._client.files.with_raw_response.delete(file_id).content)
 
-    def forget(self, hashes: Collection[str]) -> int:
+    def delete_uploads(self, hashes: Collection[str]) -> int:
         """Delete every file of these contents that we sent; how many there were. One list of files."""
         action = self._action("looking for files to delete")
         ours = [row for row in self._files(action) if is_upload_of(row.get("filename"), hashes)]
@@ -193,24 +195,26 @@ class Trainer(Calls):
     def delete_model(self, name: str) -> None:
         """A tuned model; one that is gone already is no error."""
         action = self._action(f"deleting the model {name!r}")
-        self._gone(action, lambda: self._client.models.with_raw_response.delete(name).content)
+        self._delete_if_present(action, lambda: self._client.models.with_raw_response.delete(name).content)
 
     def delete_job(self, job_id: str) -> None:
         """With its rows and its model, where the trainer has the ability `job_deletion`."""
         action = self._action(f"deleting job {job_id!r}")
-        self._gone(action, lambda: self._client.delete(f"/fine_tuning/jobs/{job_id}", cast_to=bytes))
+        self._delete_if_present(
+            action, lambda: self._client.delete(f"/fine_tuning/jobs/{job_id}", cast_to=bytes)
+        )
 
-    def file_bytes(self, file_id: str) -> bytes:
+    def download_file(self, file_id: str) -> bytes:
         action = self._action(f"downloading the file {file_id!r}")
         return self._get(action, lambda: self._client.files.with_raw_response.content(file_id).content)
 
     def has_content(self, file_id: str, sha256: str) -> bool:
         """False also where the provider hands no content out."""
         try:
-            content = self.file_bytes(file_id)
+            content = self.download_file(file_id)
             sent = content.removeprefix(BOM_UTF8) if self.provider.bom else content
             return hashlib.sha256(sent).hexdigest() == sha256
-        except (Refused, Nonsense):
+        except (Refused, InvalidResponse):
             return False
 
     def find_jobs(self, key: str) -> tuple[Job, ...]:
@@ -252,17 +256,19 @@ class Trainer(Calls):
         request = {"model": spec.model, "training_file": spec.training_file}
         body = {**request, **job_body(self.provider, spec)}
         path = "/fine_tuning/jobs/estimate_price"
-        content = self._once(action, lambda: self._client.post(path, body=body, cast_to=bytes))
+        content = self._send_once(action, lambda: self._client.post(path, body=body, cast_to=bytes))
         return payloads.job_estimate(payloads.read_object(content, action), action)
 
-    def limit_exceeded(self, model: str, hyperparameters: Mapping[str, Hyperparameter]) -> str | None:
+    def describe_exceeded_limit(
+        self, model: str, hyperparameters: Mapping[str, Hyperparameter]
+    ) -> str | None:
         """Why it would refuse to train the model so, as a sentence, where it has the ability `limits`."""
         return None
 
     def create(self, spec: JobSpec) -> Job:
-        """One POST. Refused: nothing was created. Uncertain or Nonsense: perhaps it was; look first."""
+        """One POST. Refused: nothing was created. Uncertain or InvalidResponse: perhaps it was; look first."""
         action = self._action(f"creating the job for {spec.suffix!r}")
-        content = self._once(
+        content = self._send_once(
             action,
             lambda: (
                 self._raw_jobs.create(
@@ -310,7 +316,7 @@ class Trainer(Calls):
                     break
             else:
                 are_all = len(events) < most
-        except (Refused, Nonsense):
+        except (Refused, InvalidResponse):
             are_all = False
         recent = (event for event in events if event.created_at >= since)
         return payloads.newest_first(recent), are_all
@@ -400,7 +406,7 @@ class Trainer(Calls):
         completions = client.chat.completions.with_raw_response
         entries = [payloads.chat_message(message) for message in messages]
         started = time.monotonic()
-        content = self._once(
+        content = self._send_once(
             action,
             lambda: (
                 completions.create(
@@ -421,7 +427,7 @@ class Trainer(Calls):
 
     def _results(self, job: Job) -> tuple[str, list[bytes]]:
         action = self._action(f"reading the results of job {job.id!r}")
-        return action, [self.file_bytes(file) for file in job.result_files]
+        return action, [self.download_file(file) for file in job.result_files]
 
     def _find_file(self, name: str, sha256: str, size: int) -> str | None:
         """A name and a size prove nothing: anyone who has the account's key may have put another file there. So it
@@ -450,13 +456,13 @@ class Trainer(Calls):
         """Looked at before, so that no other bytes leave, and while it is sent, for it may change meanwhile."""
         try:
             with payloads.file_to_send(path, sha256, bom=self.provider.bom) as (file, wanted):
-                content = self._once(action, lambda: self._post_file(name, file))
+                content = self._send_once(action, lambda: self._post_file(name, file))
         except OSError as error:
             raise TrainerError(f"{action}: the file cannot be read: {error.strerror}.") from error
         file_id = payloads.required(payloads.read_object(content, action), "id", action)
         if file.sha256 != wanted:
             self.delete_file(file_id)
-            raise Changed(path.name)
+            raise FileChanged(path.name)
         self._sent[file_id] = sha256
         return file_id
 
@@ -473,7 +479,7 @@ class Trainer(Calls):
     def _change(self, what: str, call: Callable[[], bytes]) -> Job:
         """The job after a change. One POST, never repeated by itself."""
         action = self._action(what)
-        return payloads.read_job(self._once(action, call), action)
+        return payloads.read_job(self._send_once(action, call), action)
 
     def _jobs(self, action: str, filter_by: dict[str, str] | None) -> Iterator[Json]:
         return self._rows(
@@ -486,7 +492,7 @@ class Trainer(Calls):
         )
 
     def _rows(self, action: str, page: Callable[[str | None], bytes]) -> Iterator[Json]:
-        """Every row of every page. A look that cannot be finished is Nonsense, never a short answer."""
+        """Every row of every page. A look that cannot be finished is InvalidResponse, never a short answer."""
         after: str | None = None
         seen: set[str] = set()
         while True:
@@ -496,7 +502,7 @@ class Trainer(Calls):
                 return
             after = payloads.required(rows[-1], "id", action)
             if after in seen or len(seen) * _PAGE >= _MAX_ROWS:
-                raise Nonsense(
+                raise InvalidResponse(
                     f"{action}: the list does not end; it answers with the same page again and again."
                 )
             seen.add(after)

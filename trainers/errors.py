@@ -1,10 +1,10 @@
 """What can go wrong between us and a trainer. Every message can be shown to a user.
 
 TrainerError
-├── Refused      the trainer said no: nothing was created, nothing is owed
-├── Uncertain    no clear answer (timeout, reset, 408/409/429/5xx): look before trying again
-├── Nonsense     an answer came that is not in the API's shape
-└── Changed      one of our files is not the one that was approved: it was not used
+├── Refused          the trainer said no: nothing was created, nothing is owed
+├── Uncertain        no clear answer (timeout, reset, 408/409/429/5xx): look before trying again
+├── InvalidResponse  an answer came that is not in the API's shape
+└── FileChanged      one of our files is not the one that was approved: it was not used
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class Refused(TrainerError):
         return self.status == 404
 
     @property
-    def is_closed_to_us(self) -> bool:
+    def is_training_unavailable(self) -> bool:
         """Whether this organisation may not train here, whatever it sends."""
         return self.code == "training_not_available"
 
@@ -48,14 +48,14 @@ class Uncertain(TrainerError):
         return self.status == 429
 
 
-class Nonsense(TrainerError):
+class InvalidResponse(TrainerError):
     """The answer cannot be read: a proxy's page, a missing field.
 
     After a POST it leaves as much open as Uncertain does: the job may be there, so look before trying again.
     """
 
 
-class Changed(TrainerError):
+class FileChanged(TrainerError):
     """A file that is kept under its sha256 has other bytes by now. `name`: the file's, for people to find it."""
 
     def __init__(self, name: str) -> None:

@@ -141,7 +141,7 @@ def combinations(sweep: Sweep) -> tuple[Mapping[str, Value], ...]:
     return tuple(dict(zip(names, values, strict=True)) for values in products)
 
 
-def full_trainings_of(sweep: Sweep) -> float:
+def count_full_trainings(sweep: Sweep) -> float:
     """Returns how many single trainings all arms take together, by halving; 1 without a sweep."""
     return halving_total([1.0] * len(combinations(sweep))) if sweep else 1.0
 

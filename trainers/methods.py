@@ -28,7 +28,7 @@ from trainers.hyperparameters import (
 )
 from trainers.money import to_micros
 from trainers.tokens import OUR_ROW_TOKENS
-from trainers.typed_tables import WRONG, Key, Limits, Reader, reader_of
+from trainers.typed_tables import INVALID, Key, Limits, Reader, reader_of
 from trainers.types import Hyperparameter
 
 MethodName = Literal["supervised", "dpo", "grpo", "head", "full"]
@@ -57,7 +57,7 @@ Auto = Callable[[Mapping[str, Any], Basis], Any]
 
 
 @dataclass(frozen=True)
-class Declared:
+class Declaration:
     """What a field's type and limits don't say. `option`: its name as people type it, `other_names` are read too; None:
     it is not for people. `auto`: the rule where nothing is given, else the field's default holds. `wants` completes
     "it must be" where type and limits have no words for it. `default_text`: what docs say of the default."""
@@ -130,7 +130,7 @@ class Parameters:
     n_epochs: Annotated[
         int,
         _whole(1, 50),
-        Declared(
+        Declaration(
             "passes over the rows",
             "2",
             option="epochs",
@@ -143,7 +143,7 @@ class Parameters:
     batch_size: Annotated[
         int,
         _whole(1, 256),
-        Declared(
+        Declaration(
             "rows that a step learns from",
             "8",
             option="batch_size",
@@ -155,7 +155,7 @@ class Parameters:
     learning_rate: Annotated[
         float,
         Limits(gt=0, le=1),
-        Declared(
+        Declaration(
             "the highest learning rate",
             "5e-4",
             option="learning_rate",
@@ -168,12 +168,12 @@ class Parameters:
     learning_rate_multiplier: Annotated[
         float | None,
         Limits(gt=0, le=100),
-        Declared("multiplies the rule's learning rate", "0.5", sweeps=True),
+        Declaration("multiplies the rule's learning rate", "0.5", sweeps=True),
     ] = None
     weight_decay: Annotated[
         float,
         Limits(ge=0, le=1),
-        Declared(
+        Declaration(
             "how much each step shrinks the trained weights, times the learning rate (AdamW)",
             "0.01",
             option="weight_decay",
@@ -184,12 +184,12 @@ class Parameters:
     lora_r: Annotated[
         int,
         _whole(1, 512),
-        Declared("rank of LoRA's matrices", "16", option="lora_r", other_names=("r", "rank"), sweeps=True),
+        Declaration("rank of LoRA's matrices", "16", option="lora_r", other_names=("r", "rank"), sweeps=True),
     ] = 16
     lora_alpha: Annotated[
         int,
         _whole(1, 1024),
-        Declared(
+        Declaration(
             "LoRA's scale: what it adds is multiplied by lora_alpha / lora_r",
             "32",
             option="lora_alpha",
@@ -202,7 +202,7 @@ class Parameters:
     lora_dropout: Annotated[
         float,
         Limits(ge=0, lt=1),
-        Declared(
+        Declaration(
             "share of LoRA's inputs that a step leaves out",
             "0.1",
             option="dropout",
@@ -212,7 +212,7 @@ class Parameters:
     ] = 0.0
     target_modules: Annotated[
         ModuleNames,
-        Declared(
+        Declaration(
             "which linear layers get LoRA's matrices",
             "q_proj,v_proj",
             option="target_modules",
@@ -220,39 +220,43 @@ class Parameters:
         ),
     ] = "all-linear"
     max_length: Annotated[
-        int, _whole(16, 131072), Declared("tokens that a row may have", "2048", option="max_length")
+        int, _whole(16, 131072), Declaration("tokens that a row may have", "2048", option="max_length")
     ] = OUR_ROW_TOKENS
     too_long: Annotated[
-        TooLong, Declared("what becomes of rows over max_length", "truncate", option="too_long")
+        TooLong, Declaration("what becomes of rows over max_length", "truncate", option="too_long")
     ] = "leave_out"
     quantization: Annotated[
         Quantization,
-        Declared("the frozen base's bits: nf4 (QLoRA, 4 bits), int8 or none", "nf4", option="quantization"),
+        Declaration(
+            "the frozen base's bits: nf4 (QLoRA, 4 bits), int8 or none", "nf4", option="quantization"
+        ),
     ] = "none"
     eval_steps: Annotated[
         int | None,
         _whole(1, 1_000_000),
-        Declared("validate that often, beside each epoch's end", "50", needs_validation=True),
+        Declaration("validate that often, beside each epoch's end", "50", needs_validation=True),
     ] = None
     patience: Annotated[
         int | None,
         _whole(1, 1000),
-        Declared("stop after so many validations in a row without a lower loss", "2", needs_validation=True),
+        Declaration(
+            "stop after so many validations in a row without a lower loss", "2", needs_validation=True
+        ),
     ] = None
     max_seconds: Annotated[
-        int | None, _whole(1, 31_536_000), Declared("the training is over by then at the latest", "3600")
+        int | None, _whole(1, 31_536_000), Declaration("the training is over by then at the latest", "3600")
     ] = None
     max_usd_micros: Annotated[
         Dollars | None,
-        Declared("the training ends before it has cost so much", "5"),
+        Declaration("the training ends before it has cost so much", "5"),
     ] = None
     usd_per_hour_micros: Annotated[
         Dollars | None,
-        Declared("what an hour of the machine costs", "2.50"),
+        Declaration("what an hour of the machine costs", "2.50"),
     ] = None
     sharding: Annotated[
         Sharding,
-        Declared(
+        Declaration(
             "whether the GPUs of a job divide its base",
             "fsdp",
             wants="'none' or 'fsdp'",
@@ -261,7 +265,7 @@ class Parameters:
     ] = "auto"
     engine: Annotated[
         EngineName,
-        Declared(
+        Declaration(
             "which program trains",
             "unsloth",
             option="engine",
@@ -284,28 +288,28 @@ class DpoParameters(Parameters):
     beta: Annotated[
         float,
         Limits(gt=0, le=2),
-        Declared("how much the training holds on to the reference", "0.1", option="beta"),
+        Declaration("how much the training holds on to the reference", "0.1", option="beta"),
     ] = BETA
 
 
 @dataclass(frozen=True)
 class GrpoParameters(Parameters):
     samples: Annotated[
-        int, _whole(2, 64), Declared("answers that are sampled to each question", "8", option="samples")
+        int, _whole(2, 64), Declaration("answers that are sampled to each question", "8", option="samples")
     ] = 8
     temperature: Annotated[
         float,
         Limits(gt=0, le=2),
-        Declared("how varied the sampled answers are", "1", option="temperature"),
+        Declaration("how varied the sampled answers are", "1", option="temperature"),
     ] = 1.0
     max_new_tokens: Annotated[
         int,
         _whole(1, 4096),
-        Declared("tokens that a sampled answer may have", "64", option="max_new_tokens"),
+        Declaration("tokens that a sampled answer may have", "64", option="max_new_tokens"),
     ] = 128
     reward: Annotated[
         Reward,
-        Declared(
+        Declaration(
             "what a sampled answer is worth: exact, 1 where it is the right one; json, the share of its fields",
             "json",
             option="reward",
@@ -314,7 +318,7 @@ class GrpoParameters(Parameters):
     beta: Annotated[
         float,
         Limits(ge=0, le=2),
-        Declared(
+        Declaration(
             "how much the training holds on to the reference; 0 does without one", "0.04", option="beta"
         ),
     ] = 0.0
@@ -387,7 +391,7 @@ class Spec:
     field: str
     reader: Reader
     default: Any
-    declared: Declared
+    declared: Declaration
 
     @property
     def is_number(self) -> bool:
@@ -409,7 +413,7 @@ class Spec:
     def read(self, value: object) -> Any:
         """The value as `Parameters` holds it. Raises ValueError where it is not what `wants` says."""
         result = self.reader.read(value, (self.name,), [])
-        if result is WRONG:
+        if result is INVALID:
             raise ValueError(f"'{self.name}' is {value!r}; it must be {self.wants}")
         return result
 
@@ -437,26 +441,26 @@ def specs(method: str = "supervised") -> Mapping[str, Spec]:
     for field in fields(parameters):
         reader = reader_of(hints[field.name])
         for declared in reader.notes:
-            if isinstance(declared, Declared):
+            if isinstance(declared, Declaration):
                 name = field.name.removesuffix("_micros")
                 specs_by_name[name] = Spec(name, field.name, reader, field.default, declared)
     takes = METHODS[method].takes
     return specs_by_name if takes is None else {name: specs_by_name[name] for name in sorted(takes)}
 
 
-def every_spec() -> Mapping[str, Spec]:
+def all_specs() -> Mapping[str, Spec]:
     """Of all methods."""
     return {name: spec for method in METHODS for name, spec in specs(method).items()}
 
 
 def options() -> Mapping[str, Spec]:
     """What people can say in `/finetune start` and `estimate`, by the option's name."""
-    return {spec.declared.option: spec for spec in every_spec().values() if spec.declared.option}
+    return {spec.declared.option: spec for spec in all_specs().values() if spec.declared.option}
 
 
-def option_of(name: str) -> str:
+def option_name(name: str) -> str:
     """What people call the hyperparameter `name`."""
-    return every_spec()[name].declared.option or name
+    return all_specs()[name].declared.option or name
 
 
 def resolve(method: str, body: Mapping[str, Any], basis: Basis) -> Parameters:

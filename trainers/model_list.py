@@ -18,7 +18,7 @@ from importlib import resources
 # The part of a name that tells one release of a model from the next.
 RELEASE_SUFFIX = re.compile(r"[-@](latest|\d{8}|\d{4}-\d{2}-\d{2}|\d{3})$")
 # Behind a model's name: it may think a little before it answers, though it need not.
-AT_LOW_EFFORT = "@low"
+LOW_EFFORT_SUFFIX = "@low"
 
 
 @dataclass(frozen=True)
@@ -73,7 +73,7 @@ def find_listed(name: str, seller: str | None = None) -> ListedModel | None:
     return next(rows, None)
 
 
-def living_successors(seller: str, today: date) -> tuple[ListedModel, ...]:
+def available_successors(seller: str, today: date) -> tuple[ListedModel, ...]:
     """Returns what this seller offers to users of models that end, and that has not ended itself: capable by its
     maker's word."""
     models = listed_models().get(seller, {})
@@ -81,6 +81,6 @@ def living_successors(seller: str, today: date) -> tuple[ListedModel, ...]:
     return tuple(models[name] for name in names if name in models and not models[name].has_ended(today))
 
 
-def without_effort(name: str) -> str:
+def strip_effort(name: str) -> str:
     """'openai/gpt-6-luna@low' → 'openai/gpt-6-luna'."""
-    return name.removesuffix(AT_LOW_EFFORT)
+    return name.removesuffix(LOW_EFFORT_SUFFIX)

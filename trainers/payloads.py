@@ -1,5 +1,5 @@
 """Request and response bodies of the fine-tuning API: what is sent to create a job, what is read into our types, and
-checks of files before upload. Sends nothing. A missing id or status raises Nonsense; any other missing field
+checks of files before upload. Sends nothing. A missing id or status raises InvalidResponse; any other missing field
 becomes None."""
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from datetime import UTC, date, datetime
 from decimal import Decimal
 from pathlib import Path
 
-from trainers.errors import Changed, Nonsense, TrainerError
+from trainers.errors import FileChanged, InvalidResponse, TrainerError
 from trainers.hyperparameters import sweep_to_lists
 from trainers.money import is_payable
 from trainers.types import (
@@ -53,9 +53,9 @@ def read_object(content: bytes, action: str) -> Json:
     try:
         value = json.loads(content)
     except (ValueError, RecursionError) as error:
-        raise Nonsense(f"{action}: the answer is not JSON but {excerpt(content)}. {_CURE}") from error
+        raise InvalidResponse(f"{action}: the answer is not JSON but {excerpt(content)}. {_CURE}") from error
     if not isinstance(value, dict):
-        raise Nonsense(f"{action}: the answer is not an object but {excerpt(content)}. {_CURE}")
+        raise InvalidResponse(f"{action}: the answer is not an object but {excerpt(content)}. {_CURE}")
     return value
 
 
@@ -68,7 +68,7 @@ def read_list(content: bytes, action: str) -> tuple[tuple[Json, ...], bool]:
 def rows_under(page: Json, key: str, action: str) -> tuple[Json, ...]:
     rows = page.get(key)
     if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
-        raise Nonsense(f"{action}: the answer has no list of objects under {key!r}. {_CURE}")
+        raise InvalidResponse(f"{action}: the answer has no list of objects under {key!r}. {_CURE}")
     return tuple(rows)
 
 
@@ -151,7 +151,7 @@ def checkpoint(raw: Json, action: str) -> Checkpoint:
     full = _number(figures, "full_valid_loss")
     step = _whole(raw, "step_number")
     if step is None:
-        raise Nonsense(f"{action}: a checkpoint has no 'step_number'. {_CURE}")
+        raise InvalidResponse(f"{action}: a checkpoint has no 'step_number'. {_CURE}")
     return Checkpoint(
         id=required(raw, "id", action),
         step=step,
@@ -175,7 +175,7 @@ def model_info(raw: Json, action: str) -> ModelInfo:
         elif seconds:
             end = datetime.fromtimestamp(seconds, UTC).date()
     except (ValueError, OverflowError, OSError) as error:
-        raise Nonsense(f"{action}: {raw[key]!r} is not a date. {_CURE}") from error
+        raise InvalidResponse(f"{action}: {raw[key]!r} is not a date. {_CURE}") from error
     trains = raw.get("fine_tuning_available")
     is_trainable = trains if isinstance(trains, bool) else None
     return ModelInfo(required(raw, "id", action), end, _text(raw, "model_name"), is_trainable)
@@ -190,7 +190,7 @@ def job_estimate(raw: Json, action: str) -> JobEstimate:
     except ArithmeticError:
         usd = Decimal(-1)
     if isinstance(amount, bool) or not is_payable(usd):
-        raise Nonsense(f"{action}: the answer has no price. {_CURE}")
+        raise InvalidResponse(f"{action}: the answer has no price. {_CURE}")
     return JobEstimate(usd)
 
 
@@ -238,17 +238,17 @@ def alias_usage(raw: Json, action: str) -> AliasUsage:
 def chat_answer(raw: Json, action: str, seconds: float) -> Answer:
     """Reads an answer: its text, then the calls of tools as JSON on a line of their own, as rows of data have them. A
     refusal counts as its text, and `content: null` as an empty one: a model that thought until its tokens were spent
-    sends that. Without token counts nothing can be costed, which raises Nonsense."""
+    sends that. Without token counts nothing can be costed, which raises InvalidResponse."""
     choices = raw.get("choices")
     first = choices[0] if isinstance(choices, list) and choices else None
     message = first.get("message") if isinstance(first, dict) else None
     usage = raw.get("usage")
     if not isinstance(message, dict) or not isinstance(usage, dict):
-        raise Nonsense(f"{action}: the answer lacks 'choices' with a message, or 'usage'. {_CURE}")
+        raise InvalidResponse(f"{action}: the answer lacks 'choices' with a message, or 'usage'. {_CURE}")
     text = message.get("content") if message.get("content") is not None else message.get("refusal") or ""
     prompt, completion = _whole(usage, "prompt_tokens"), _whole(usage, "completion_tokens")
     if not isinstance(text, str) or prompt is None or completion is None:
-        raise Nonsense(
+        raise InvalidResponse(
             f"{action}: the answer's text is none, or it does not say how many tokens it took. {_CURE}"
         )
     calls = message.get("tool_calls") or message.get("function_call")
@@ -262,9 +262,11 @@ def metrics(content: bytes, action: str) -> tuple[Metric, ...]:
     try:
         rows = list(csv.reader(_plain(content, action).splitlines()))
     except csv.Error as error:
-        raise Nonsense(f"{action}: the result file is not CSV ({error}).") from error
+        raise InvalidResponse(f"{action}: the result file is not CSV ({error}).") from error
     if not rows or "step" not in rows[0]:
-        raise Nonsense(f"{action}: the result file has no column 'step' but begins {excerpt(content)}.")
+        raise InvalidResponse(
+            f"{action}: the result file has no column 'step' but begins {excerpt(content)}."
+        )
     metrics = []
     for cells in rows[1:]:
         if not any(cells):
@@ -272,7 +274,7 @@ def metrics(content: bytes, action: str) -> tuple[Metric, ...]:
         row = dict(zip(rows[0], cells, strict=False))
         step = _cell(row, "step", action)
         if step is None:
-            raise Nonsense(f"{action}: a line of the result file has no step: {row}.")
+            raise InvalidResponse(f"{action}: a line of the result file has no step: {row}.")
         metrics.append(
             Metric(
                 step=int(step),
@@ -296,7 +298,7 @@ def sweep_arms(content: bytes, action: str) -> tuple[SweepArm, ...]:
     """Reads the table of a sweep. Columns between 'arm' and 'step' are what was swept."""
     head, *rows = list(csv.reader(content.decode("utf-8-sig", "replace").splitlines()))
     if "step" not in head or any(len(row) != len(head) for row in rows):
-        raise Nonsense(f"{action}: the sweep's table begins {excerpt(content)}, which is not ours.")
+        raise InvalidResponse(f"{action}: the sweep's table begins {excerpt(content)}, which is not ours.")
     swept = head[1 : head.index("step")]
     return tuple(_arm(dict(zip(head, row, strict=True)), swept, action) for row in rows)
 
@@ -304,7 +306,7 @@ def sweep_arms(content: bytes, action: str) -> tuple[SweepArm, ...]:
 def required(raw: Json, key: str, action: str) -> str:
     value = raw.get(key)
     if not isinstance(value, str) or not value:
-        raise Nonsense(f"{action}: the answer has no {key!r}. {_CURE}")
+        raise InvalidResponse(f"{action}: the answer has no {key!r}. {_CURE}")
     return value
 
 
@@ -325,7 +327,9 @@ def _plain(content: bytes, action: str) -> str:
             return text
         return base64.b64decode("".join(text.split()), validate=True).decode("utf-8-sig")
     except (UnicodeDecodeError, binascii.Error) as error:
-        raise Nonsense(f"{action}: the result file is neither CSV nor base64: {excerpt(content)}.") from error
+        raise InvalidResponse(
+            f"{action}: the result file is neither CSV nor base64: {excerpt(content)}."
+        ) from error
 
 
 def _arm(row: Mapping[str, str], swept: Sequence[str], action: str) -> SweepArm:
@@ -352,7 +356,7 @@ def _cell(row: Mapping[str, str], column: str, action: str) -> float | None:
     try:
         value = float(text) if text else math.nan
     except ValueError as error:
-        raise Nonsense(
+        raise InvalidResponse(
             f"{action}: {text[:40]!r} under {column!r} in the result file is no number."
         ) from error
     return value if math.isfinite(value) else None
@@ -380,7 +384,7 @@ def _number(raw: Json, key: str) -> float | None:
     return value
 
 
-def sent_hyperparameters(
+def accepted_hyperparameters(
     provider: Provider, wanted: Mapping[str, Hyperparameter]
 ) -> dict[str, Hyperparameter]:
     """Returns what of `wanted` this provider gets; a plan freezes this, so that people approve what is trained."""
@@ -395,7 +399,7 @@ def sent_hyperparameters(
 def job_body(provider: Provider, spec: JobSpec) -> dict[str, object]:
     """Returns all of the request but model and training_file, in the shape that this provider takes."""
     names = provider.hyperparameter_names
-    sent = sent_hyperparameters(provider, spec.hyperparameters)
+    sent = accepted_hyperparameters(provider, spec.hyperparameters)
     hyperparameters: dict[str, object] = {names.get(key, key): value for key, value in sent.items()}
     if spec.sweep:
         hyperparameters["sweep"] = sweep_to_lists(spec.sweep)
@@ -409,30 +413,30 @@ def job_body(provider: Provider, spec: JobSpec) -> dict[str, object]:
     if provider.can("metadata"):
         body["metadata"] = {**spec.metadata, METADATA_KEY: spec.key}
     if provider.can("suffix"):
-        body["suffix"] = sent_suffix(provider, spec.suffix, spec.key)
+        body["suffix"] = fit_suffix(provider, spec.suffix, spec.key)
     if spec.validation_file:
         body["validation_file"] = spec.validation_file
     return body
 
 
-def sent_suffix(provider: Provider, suffix: str, key: str) -> str:
+def fit_suffix(provider: Provider, suffix: str, key: str) -> str:
     """Returns what the provider takes of a suffix. Where no metadata is kept, it ends in the mark of our key."""
     length, more = provider.suffix_length, provider.suffix_characters
     if more is not None:
         suffix = re.sub(f"[^A-Za-z0-9{re.escape(more)}]", "-", suffix)
     if provider.can("metadata"):
         return suffix[:length]
-    return f"{suffix[: length - MARK_LENGTH - 1]}-{mark_of(key)}"
+    return f"{suffix[: length - MARK_LENGTH - 1]}-{key_mark(key)}"
 
 
-def mark_of(key: str) -> str:
+def key_mark(key: str) -> str:
     """Returns what stands for a job's key where there is little room: in its suffix, and in its file's name."""
     return hashlib.sha256(key.encode()).hexdigest()[:MARK_LENGTH]
 
 
 def upload_name(sha256: str, key: str | None = None) -> str:
     """Returns the name under which a file is sent; with a `key`, of the copy that is sent for this job alone."""
-    return f"{sha256}-{mark_of(key)}.jsonl" if key else f"{sha256}.jsonl"
+    return f"{sha256}-{key_mark(key)}.jsonl" if key else f"{sha256}.jsonl"
 
 
 def is_upload_of(name: object, hashes: Collection[str]) -> bool:
@@ -452,7 +456,7 @@ def key_reader(
 ) -> Callable[[Json], str | None]:
     """Returns a reader of a listed job's key: the one in its metadata, else the one of `keys` that its suffix or its
     training file is marked with."""
-    keys_by_mark = {mark_of(key): key for key in keys}
+    keys_by_mark = {key_mark(key): key for key in keys}
     by_file = marks_of_files or {}
 
     def read(row: Json) -> str | None:
@@ -465,7 +469,7 @@ def key_reader(
 
 
 def job_has_key(job: Job, key: str) -> bool:
-    is_marked = job.suffix is not None and job.suffix.endswith("-" + mark_of(key))
+    is_marked = job.suffix is not None and job.suffix.endswith("-" + key_mark(key))
     return is_marked or job.metadata.get(METADATA_KEY) == key
 
 
@@ -486,16 +490,16 @@ def file_size(path: Path, action: str) -> int:
 
 
 def check_sha256(path: Path, sha256: str) -> None:
-    """Raises Changed where the file has other bytes, and OSError as open() does."""
+    """Raises FileChanged where the file has other bytes, and OSError as open() does."""
     with path.open("rb") as file:
         if hashlib.file_digest(file, "sha256").hexdigest() != sha256:
-            raise Changed(path.name)
+            raise FileChanged(path.name)
 
 
 @contextmanager
 def file_to_send(path: Path, sha256: str, *, bom: bool) -> Iterator[tuple[HashingFile, str]]:
     """Gives the file of these bytes, or a copy that begins with a byte order mark, and the sha256 of what is sent.
-    Raises Changed where it has other bytes, and OSError as open() does."""
+    Raises FileChanged where it has other bytes, and OSError as open() does."""
     if not bom:
         check_sha256(path, sha256)
         with HashingFile(path) as file:
@@ -503,7 +507,7 @@ def file_to_send(path: Path, sha256: str, *, bom: bool) -> Iterator[tuple[Hashin
         return
     content = path.read_bytes()
     if hashlib.sha256(content).hexdigest() != sha256:
-        raise Changed(path.name)
+        raise FileChanged(path.name)
     marked = codecs.BOM_UTF8 + content
     with tempfile.TemporaryFile() as copy:  # without a name, so that no row stays behind
         copy.write(marked)

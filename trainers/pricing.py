@@ -20,7 +20,7 @@ from importlib import metadata
 from typing import TYPE_CHECKING, Annotated, Literal
 
 from trainers.json_values import from_object
-from trainers.model_list import RELEASE_SUFFIX, find_listed, without_effort
+from trainers.model_list import RELEASE_SUFFIX, find_listed, strip_effort
 from trainers.providers import ModelRow, ProviderProblems, ProviderRow
 from trainers.rentals.prices import Rental
 from trainers.typed_tables import Fault, Key, read_table
@@ -42,10 +42,10 @@ class Retirement:
     said_by: str = field(default="", compare=False)
 
 
-def retirement_of(name: str, providers: Sequence[ProviderRow]) -> Retirement | None:
+def find_retirement(name: str, providers: Sequence[ProviderRow]) -> Retirement | None:
     """Returns the end of 'gpt-4o', 'openai/gpt-4o', 'ft:gpt-4o-2024-08-06:acme::x'. A model that another than its maker
     sells ('azure/gpt-4o') ends when the seller says."""
-    seller, slash, bare = without_effort(name.lower()).partition("/")
+    seller, slash, bare = strip_effort(name.lower()).partition("/")
     seller, bare = (seller, bare) if slash else ("", seller)
     bare = bare.split(":")[1] if bare.startswith("ft:") and bare.count(":") else bare
     listed = find_listed(bare, seller or None)
@@ -58,13 +58,15 @@ def retirement_of(name: str, providers: Sequence[ProviderRow]) -> Retirement | N
     for row in rows:
         model = row.model(bare)
         if model and model.ends:
-            return Retirement(model.ends, successor, said_by(model.source or "your settings", model.as_of))
+            return Retirement(
+                model.ends, successor, dated_source(model.source or "your settings", model.as_of)
+            )
     if listed is None or listed.ends is None:
         return None
     return Retirement(listed.ends, successor, listed.said_by)
 
 
-def said_by(source: str, as_of: date | None) -> str:
+def dated_source(source: str, as_of: date | None) -> str:
     return f"{source}, {as_of}" if as_of else source
 
 
@@ -115,7 +117,7 @@ class PriceRow:
 
     @property
     def said_by(self) -> str:
-        return said_by(self.source, self.as_of)
+        return dated_source(self.source, self.as_of)
 
     def has_ended(self, today: date) -> bool:
         return self.ends is not None and today >= self.ends
@@ -159,12 +161,12 @@ class PriceList:
         return PriceList(tuple(rows), date.fromisoformat(raw["read_on"]))
 
 
-def prompted_price(
+def find_prompted_price(
     name: str, providers: Sequence[ProviderRow], own: Sequence[PriceRow], today: date
 ) -> PriceRow | UnknownPrice:
     """Returns what a request costs to 'gpt-4o', 'groq/llama-3.1-8b-instant', 'ft:gpt-4o-2024-08-06:acme::x',
     'local/smollm2-135m'. What a user wrote of a model wins."""
-    full_name, name = name.strip(), without_effort(name.strip())
+    full_name, name = name.strip(), strip_effort(name.strip())
     own_row = next((row for row in own if row.model.lower() == name.lower()), None)
     machines = (f"{p.name}/{m.name}" for p in providers for m in p.models if m.usd_per_hour is not None)
     names = (*(row.model for row in own), *machines)
@@ -173,7 +175,7 @@ def prompted_price(
         row = _from_list(name) or row or _unknown(name, names, today)
     if isinstance(row, UnknownPrice):
         return row
-    end = retirement_of(name, providers)
+    end = find_retirement(name, providers)
     row = row if full_name == name else replace(row, model=full_name)
     if end is None:
         return row
@@ -200,14 +202,14 @@ def tuned_price(provider: ProviderRow, model: ModelRow) -> PriceRow:
         usd_per_hour=model.usd_per_hour,
         rental=provider.rental,
         ends=model.ends,
-        ends_said_by=said_by(model.source or "your settings", model.as_of) if model.ends else None,
+        ends_said_by=dated_source(model.source or "your settings", model.as_of) if model.ends else None,
         is_hosted=provider.is_hosted,
-        hosted_usd_per_hour=provider.hourly(model.name) if provider.is_hosted else None,
+        hosted_usd_per_hour=provider.hourly_price(model.name) if provider.is_hosted else None,
         idle_window_s=provider.idle_stop_s if provider.scales_to_zero else None,
     )
 
 
-def own_prices(tables: Mapping[str, object]) -> tuple[PriceRow, ...]:
+def read_own_prices(tables: Mapping[str, object]) -> tuple[PriceRow, ...]:
     """Reads the user's [prices."MODEL"] tables: input and output in USD per 1M tokens, in quotes.
 
     Raises ProviderProblems with everything that is wrong, not only the first thing.
@@ -218,7 +220,7 @@ def own_prices(tables: Mapping[str, object]) -> tuple[PriceRow, ...]:
         row = read_table(PriceTable, table, faults, ("prices", name))
         price = Price(None, row.input, row.cached_input, row.output)
         ends, successor = row.ends, row.successor
-        by = said_by(row.source, row.as_of) if ends else None
+        by = dated_source(row.source, row.as_of) if ends else None
         rows.append(
             PriceRow(
                 name,
@@ -240,7 +242,7 @@ def _from_rows(name: str, providers: Sequence[ProviderRow]) -> PriceRow | None:
     """Returns the price of a fine-tune by its name, or of a model on a machine of our own."""
     for provider in providers:
         bare = name.removeprefix(provider.name + "/")
-        model = provider.model(bare) or (provider.on_its_machine(bare) if bare != name else None)
+        model = provider.model(bare) or (provider.unlisted_model(bare) if bare != name else None)
         if model and (bare.startswith("ft:") or (bare != name and model.usd_per_hour is not None)):
             return tuned_price(provider, model)
     return None

@@ -15,10 +15,10 @@ from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
 from trainers.chat_parameters import thinks
-from trainers.model_list import find_listed, without_effort
+from trainers.model_list import find_listed, strip_effort
 from trainers.rentals.prices import Rental
-from trainers.typed_tables import OWN, Fault, Key, KeyPath, Limits, read_table, title_of
-from trainers.types import Hyperparameter, Positive, Price, Provider
+from trainers.typed_tables import SET_BY_CALLER, Fault, Key, KeyPath, Limits, read_table, title_of
+from trainers.types import Hyperparameter, PositiveInt, Price, Provider
 
 Table = Mapping[str, Any]
 
@@ -53,13 +53,13 @@ class ModelRow:
 
     `ends`: the first day on which neither the model nor its fine-tunes answer. `context`: tokens of the
     longest training example. `base_name`: the base model as price lists call it. `usd_per_hour`: of a machine
-    of our own; `is_hour_said`: by a person, be it nothing, and not by our own rows. `reasoning`: it thinks in
+    of our own; `is_hourly_price_set`: by a person, be it nothing, and not by our own rows. `reasoning`: it thinks in
     hidden tokens before it answers; None: as its name says. `kind`: an encoder learns labels and writes no text.
     `billions`: of parameters, by which some price a training; None: as its name says.
     `serving_usd_per_hour`: of a machine that answers for the tuned model; None: the provider's.
     """
 
-    name: Annotated[str, OWN]
+    name: Annotated[str, SET_BY_CALLER]
     price: Annotated[Price, Key(is_inline=True)]
     aliases: tuple[str, ...] = ()
     ends: date | None = None
@@ -72,7 +72,7 @@ class ModelRow:
     kind: Literal["chat", "encoder"] = "chat"
     billions: Annotated[float, Limits(gt=0)] | None = None
     serving_usd_per_hour: Decimal | None = None
-    is_hour_said: Annotated[bool, OWN] = False
+    is_hourly_price_set: Annotated[bool, SET_BY_CALLER] = False
 
     @property
     def is_encoder(self) -> bool:
@@ -140,13 +140,13 @@ class ProviderRow:
     closes: date | None = None
     models: Annotated[tuple[ModelRow, ...], Key(reads=Mapping[str, Any])] = ()
     defaults: Hyperparameters = field(default_factory=dict)
-    callers: Positive = CALLERS
-    requests_per_minute: Positive | None = None
+    callers: PositiveInt = CALLERS
+    requests_per_minute: PositiveInt | None = None
     stays_here: bool = False
-    cluster: Annotated[str | None, OWN] = None
-    is_child: Annotated[bool, OWN] = False
+    cluster: Annotated[str | None, SET_BY_CALLER] = None
+    is_child: Annotated[bool, SET_BY_CALLER] = False
     closed_to_new: date | None = None
-    shutdowns: Annotated[Mapping[str, date], OWN] = field(default_factory=dict)
+    shutdowns: Annotated[Mapping[str, date], SET_BY_CALLER] = field(default_factory=dict)
     outputs_terms: Annotated[
         str | None, re.compile("https://.*"), Key(wants="an address that starts with https://")
     ] = None
@@ -154,9 +154,9 @@ class ProviderRow:
     training_by_size: tuple[SizePrice, ...] = ()
     serving: Serving = "included"
     serving_usd_per_hour: Decimal | None = None
-    idle_stop_s: Positive | None = None
-    rents: Annotated[bool, OWN] = False
-    rental: Annotated[Rental | None, OWN] = None
+    idle_stop_s: PositiveInt | None = None
+    rents: Annotated[bool, SET_BY_CALLER] = False
+    rental: Annotated[Rental | None, SET_BY_CALLER] = None
 
     @property
     def name(self) -> str:
@@ -172,13 +172,13 @@ class ProviderRow:
         """Such a machine costs nothing while nobody asks."""
         return self.provider.deploy_api == "fireworks"
 
-    def hourly(self, base_model: str) -> Decimal | None:
+    def hourly_price(self, base_model: str) -> Decimal | None:
         """What a model tuned from this base costs an hour while it is deployed; None: nobody said."""
         model = self.model(base_model)
         own = model.serving_usd_per_hour if model else None
         return self.serving_usd_per_hour if own is None else own
 
-    def with_hourly(self, base_model: str, price: Decimal) -> ProviderRow:
+    def with_hourly_price(self, base_model: str, price: Decimal) -> ProviderRow:
         models = tuple(
             replace(model, serving_usd_per_hour=price) if model.name == base_model else model
             for model in self.models
@@ -213,10 +213,10 @@ class ProviderRow:
 
     def model(self, name: str) -> ModelRow | None:
         """By name, alias, or the name of a fine-tune of it (ft:BASE:…)."""
-        base = without_effort(name.split(":")[1] if name.startswith("ft:") else name)
+        base = strip_effort(name.split(":")[1] if name.startswith("ft:") else name)
         return next((row for row in self.models if base == row.name or base in row.aliases), None)
 
-    def on_its_machine(self, name: str) -> ModelRow | None:
+    def unlisted_model(self, name: str) -> ModelRow | None:
         """A model without a row that it serves on a machine of our own."""
         if self.usd_per_hour is None or not name:
             return None
@@ -299,30 +299,32 @@ MANY = 3  # allowed values, from which on they are no range
 
 
 @dataclass(frozen=True)
-class Misfit:
+class RejectedValue:
     """A hyperparameter that isn't taken as it is. `allowed`: in words, what is; empty where no value is."""
 
     name: str
     allowed: str
 
 
-def find_misfit(provider: Provider, chosen: Mapping[str, Hyperparameter]) -> Misfit | None:
+def find_rejected_value(provider: Provider, chosen: Mapping[str, Hyperparameter]) -> RejectedValue | None:
     """The first that the vendor doesn't take as it is."""
     for name, value in chosen.items():
         allowed = provider.hyperparameter_limits.get(name)
         if allowed == ():
-            return Misfit(name, "")
+            return RejectedValue(name, "")
         if allowed is not None and is_number(value) and _fitted(value, allowed) != value:
             words = f"{allowed[0]:g} to {allowed[-1]:g}"
             if len(allowed) >= MANY:
                 words = ", ".join(f"{number:g}" for number in allowed)
             elif allowed[0] == allowed[-1]:
                 words = f"{allowed[0]:g} alone"
-            return Misfit(name, words)
+            return RejectedValue(name, words)
     return None
 
 
-def fit(provider: Provider, values: Mapping[str, Hyperparameter]) -> dict[str, Hyperparameter]:
+def fit_hyperparameters(
+    provider: Provider, values: Mapping[str, Hyperparameter]
+) -> dict[str, Hyperparameter]:
     """The nearest values that the vendor takes; what it doesn't take at all is left out."""
     limits = provider.hyperparameter_limits
     return {
@@ -432,7 +434,7 @@ def _provider_row(
                 faults,
                 (*path, "models", model),
                 name=model,
-                is_hour_said="usd_per_hour" in own.get("models", {}).get(model, {}),
+                is_hourly_price_set="usd_per_hour" in own.get("models", {}).get(model, {}),
             ),
             row.training_by_size,
         )

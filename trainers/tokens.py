@@ -13,7 +13,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from trainers.chat_templates import EOS, render, rewrites_answers, template_of, tools_in_words
+from trainers.chat_templates import EOS, describe_tools, read_chat_template, render, rewrites_answers
 from trainers.types import Message, Role
 
 if TYPE_CHECKING:
@@ -107,7 +107,7 @@ def count_chat(rows: Iterable[Sequence[Message]], encoding: Encoding = O200K) ->
 
 def splits_chats(encoding: Encoding) -> bool:
     """Says whether our trainer makes a row for each answer of a chat: its model's template rewrites earlier ones."""
-    return encoding.folder is not None and rewrites_answers(template_of(encoding.folder))
+    return encoding.folder is not None and rewrites_answers(read_chat_template(encoding.folder))
 
 
 def count_split(
@@ -228,7 +228,7 @@ class _LocalCounter:
     def load(folder: Path) -> _LocalCounter:
         from tokenizers import Tokenizer
 
-        template, tokenizer = template_of(folder), Tokenizer.from_file(str(folder / "tokenizer.json"))
+        template, tokenizer = read_chat_template(folder), Tokenizer.from_file(str(folder / "tokenizer.json"))
         return _LocalCounter(tokenizer, "<|im_start|>" in template, template)
 
     def texts(self, texts: Sequence[str]) -> list[int]:
@@ -262,7 +262,7 @@ class _LocalCounter:
         row = json.loads(text)
         functions = [{"type": "function", "function": function} for function in row.get("functions", ())]
         tools = row.get("tools") or functions
-        words = tools_in_words(self.template, tools)
+        words = describe_tools(self.template, tools)
         if self.template and words:
             return self.texts([f"\n\n{words}"])[0]
         chat = [{"role": "system", "content": "text"}, {"role": "user", "content": "text"}]

@@ -24,7 +24,7 @@ from trainers.money import is_payable
 T = TypeVar("T")
 # From the table's top: keys, and for the items of a list their numbers from 0.
 KeyPath = tuple[str | int, ...]
-WRONG: Any = object()
+INVALID: Any = object()
 
 
 @dataclass(frozen=True)
@@ -50,8 +50,8 @@ class Limits:
 class Key:
     """What type and limits don't say of a field. `wants` completes "should be". `required` says what a missing key is
     for. `by` makes the field's value of what was read, which is of the type `reads` where that is another; it may raise
-    ValueError. `is_inline`: the fields of this dataclass stand in the table itself. `is_own`: the caller fills
-    it. `is_secret`: what was given is not repeated.
+    ValueError. `is_inline`: the fields of this dataclass stand in the table itself. `is_set_by_caller`: the caller
+    fills it. `is_secret`: what was given is not repeated.
     """
 
     name: str | None = None
@@ -60,11 +60,11 @@ class Key:
     reads: Any = None
     by: Callable[[Any], Any] | None = None
     is_inline: bool = False
-    is_own: bool = False
+    is_set_by_caller: bool = False
     is_secret: bool = False
 
 
-OWN = Key(is_own=True)
+SET_BY_CALLER = Key(is_set_by_caller=True)
 
 
 @dataclass(frozen=True)
@@ -92,7 +92,7 @@ class Fault:
                 return f"should be {self.wants}."
             case "conflict":
                 return self.wants
-        return f"should be {self.wants}" + ("." if self.value is WRONG else f", not {self.value!r}.")
+        return f"should be {self.wants}" + ("." if self.value is INVALID else f", not {self.value!r}.")
 
 
 def title_of(path: KeyPath) -> str:
@@ -136,8 +136,8 @@ def _read_fields(
         raw, path = table.get(key), (*at, key)
         if raw is None and reader.key.required:
             faults.append(Fault(path, "missing", reader.key.required))
-        value = WRONG if raw is None else reader.read(raw, path, faults)
-        if value is not WRONG:
+        value = INVALID if raw is None else reader.read(raw, path, faults)
+        if value is not INVALID:
             values[name] = value
         elif not has_default:
             values[name] = read_table(reader.section, {}, faults, path) if reader.section else None
@@ -152,7 +152,7 @@ def _fields(kind: type[Any]) -> tuple[tuple[str, bool, Reader], ...]:
     return tuple(
         (field.name, (field.default, field.default_factory) != (MISSING, MISSING), readers[field.name])
         for field in fields(kind)
-        if not readers[field.name].key.is_own
+        if not readers[field.name].key.is_set_by_caller
     )
 
 
@@ -162,7 +162,7 @@ def reader_of(hint: Any) -> Reader:
 
 
 class Reader:
-    """Reads one value as `hint` says; WRONG where it is not so, which is among the faults then. `notes`: what was
+    """Reads one value as `hint` says; INVALID where it is not so, which is among the faults then. `notes`: what was
     annotated, the outermost last."""
 
     def __init__(self, hint: Any) -> None:
@@ -195,11 +195,11 @@ class Reader:
         else:
             result = self._scalar(value)
         try:
-            result = self.key.by(result) if self.key.by and result is not WRONG else result
+            result = self.key.by(result) if self.key.by and result is not INVALID else result
         except ValueError:
-            result = WRONG
-        if result is WRONG:
-            faults.append(Fault(path, "value", self.wants(path), WRONG if self.key.is_secret else value))
+            result = INVALID
+        if result is INVALID:
+            faults.append(Fault(path, "value", self.wants(path), INVALID if self.key.is_secret else value))
         return result
 
     def _items(self, values: list[Any], path: KeyPath, faults: list[Fault]) -> list[Any]:
@@ -208,34 +208,34 @@ class Reader:
         for number, value in enumerate(values):
             own: list[Fault] = []
             items.append(reader.read(value, (*path, number), own))
-            is_item = items[-1] is WRONG
+            is_item = items[-1] is INVALID
             faults += [Fault(path, "item", self.wants(path), value, reader.choices)] if is_item else own
-        return [item for item in items if item is not WRONG]
+        return [item for item in items if item is not INVALID]
 
     def _rows(self, table: Mapping[str, Any], path: KeyPath, faults: list[Fault]) -> dict[str, Any]:
         names, rows, result = reader_of(self.arguments[0]), reader_of(self.arguments[1]), {}
         for name, row in table.items():
             place, own = (*path, str(name)), list[Fault]()
-            if names.read(name, place, own) is not WRONG:
+            if names.read(name, place, own) is not INVALID:
                 result[name] = rows.read(row, place, faults)
             elif names.choices:
                 faults.append(Fault(place, "unknown", names=names.choices))
             else:
                 faults.append(Fault(place, "key", own[0].wants))
-        return {name: row for name, row in result.items() if row is not WRONG}
+        return {name: row for name, row in result.items() if row is not INVALID}
 
     def _scalar(self, value: Any) -> Any:
         if self.choices:
-            return value if isinstance(value, str) and value in self.choices else WRONG
+            return value if isinstance(value, str) and value in self.choices else INVALID
         types, convert, _ = _SCALARS.get(self.kind, ((type(value),) if self.kind is Any else (), None, ""))
         if type(value) not in types:
-            return WRONG
+            return INVALID
         try:
             result = convert(value) if convert else value
         except (ValueError, ArithmeticError):
-            return WRONG
+            return INVALID
         is_within = self.limits is None or self.limits.allow(result)
-        return result if is_within and (self.pattern is None or self.pattern.fullmatch(result)) else WRONG
+        return result if is_within and (self.pattern is None or self.pattern.fullmatch(result)) else INVALID
 
     def wants(self, path: KeyPath = ()) -> str:
         """Completes "should be"."""

@@ -10,7 +10,7 @@ from decimal import Decimal
 from typing import Annotated, Any, Literal
 
 from trainers.hyperparameters import Sweep
-from trainers.typed_tables import OWN, Key, Limits
+from trainers.typed_tables import SET_BY_CALLER, Key, Limits
 
 Ability = Literal[
     "metadata",  # a job keeps our metadata; else our key travels at the end of the suffix
@@ -48,7 +48,7 @@ SUFFIX_LENGTH = 64  # OpenAI's most
 LEAST_SUFFIX = 24  # a mark of 16 characters, a dash, and something to read before it
 DeployApi = Literal["crusoe", "fireworks", "together"]
 
-Positive = Annotated[int, Limits(gt=0)]
+PositiveInt = Annotated[int, Limits(gt=0)]
 Address = Annotated[str, re.compile("|https?://.*")]
 ADDRESS = "an address that starts with https:// (or http://)"
 Variable = Annotated[str, re.compile(r"[A-Z_][A-Z0-9_]*")]
@@ -76,7 +76,7 @@ class Provider:
     a byte order mark.
     """
 
-    name: Annotated[str, OWN] = ""
+    name: Annotated[str, SET_BY_CALLER] = ""
     base_url: Annotated[
         Address, Key(required='the address of the API, like "https://gpu-box.example/v1"', wants=ADDRESS)
     ] = ""
@@ -100,7 +100,7 @@ class Provider:
             wants="the name of the environment variable that holds the account or project, like ACME_ACCOUNT"
         ),
     ] = None
-    account: Annotated[str, OWN] = ""
+    account: Annotated[str, SET_BY_CALLER] = ""
     model_lookup: Literal["catalogue"] | None = None
     hyperparameter_names: Mapping[str, str] = field(default_factory=dict)
     hyperparameter_limits: NumberLists = field(default_factory=dict)
@@ -108,8 +108,8 @@ class Provider:
     suffix_characters: str | None = None
     create_extra: Mapping[str, Any] = field(default_factory=dict)
     chat_extra: Mapping[str, Any] = field(default_factory=dict)
-    min_examples: Positive | None = None
-    max_file_bytes: Positive | None = None
+    min_examples: PositiveInt | None = None
+    max_file_bytes: PositiveInt | None = None
     bom: bool = False
 
     @property
@@ -194,7 +194,7 @@ class Event:
     message: str
     data: Mapping[str, object] = field(default_factory=dict)
 
-    def tells(self, state: JobState) -> bool:
+    def announces(self, state: JobState) -> bool:
         return self.data.get("state") == state
 
 

@@ -23,7 +23,7 @@ CHART_POINTS = 20
 MOST_FACTS = 10  # in a section
 NOTHING = "–"
 
-UNSEEN = re.compile(
+INVISIBLE = re.compile(
     r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u00ad\u061c\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb]"
 )
 # Slack has no escape for its markers and doesn't promise that a zero-width space disarms them, so each is replaced by
@@ -169,7 +169,7 @@ class Message:
 
 def escape(text: str) -> str:
     """Makes any text inert inside mrkdwn: no mentions, links, styles, quotes, control or direction characters."""
-    clean = _escape_entities(UNSEEN.sub("", text))
+    clean = _escape_entities(INVISIBLE.sub("", text))
     inert = _LOOSE_UNDERSCORE.sub("ˍ", clean.translate(_LOOKS_LIKE))
     return _QUOTE.sub(r"\1＞", inert)
 
@@ -187,7 +187,7 @@ def code(text: str) -> str:
 
 def code_block(text: str) -> str:
     """Text in a code block, so that it can be copied unchanged."""
-    return f"```\n{_escape_entities(UNSEEN.sub('', text)).replace('```', 'ˋˋˋ')}\n```"
+    return f"```\n{_escape_entities(INVISIBLE.sub('', text)).replace('```', 'ˋˋˋ')}\n```"
 
 
 def quote(text: str, limit: int) -> str:
@@ -212,7 +212,7 @@ def _escape_entities(text: str) -> str:
 
 
 def _one_line(text: str) -> str:
-    return " ".join(UNSEEN.sub("", text).replace("`", "ˋ").split())
+    return " ".join(INVISIBLE.sub("", text).replace("`", "ˋ").split())
 
 
 class Figure(str):
@@ -252,7 +252,11 @@ def confirm(title: str, text: str, yes: str, no: str) -> Block:
 
 
 def plain(text: str, limit: int) -> Block:
-    return {"type": "plain_text", "text": cut(UNSEEN.sub("", text), limit).strip() or NOTHING, "emoji": False}
+    return {
+        "type": "plain_text",
+        "text": cut(INVISIBLE.sub("", text), limit).strip() or NOTHING,
+        "emoji": False,
+    }
 
 
 def slack_blocks(parts: Iterable[CardBlock | Block], *, is_newest: bool = False) -> list[Block]:

@@ -50,7 +50,7 @@ from bot.values.requests import Delete
 from bot.values.row_labels import USUAL_ROWS
 from storage.records import Dataset
 from trainers.dataset import LabelCount, Report
-from trainers.dataset.rows import shown
+from trainers.dataset.rows import to_printable
 from trainers.dataset.slow_checks import LABEL_DOUBTED as DOUBTED
 from trainers.dataset.versions import Diff
 from trainers.evaluation.results import Rung, Standing
@@ -172,7 +172,7 @@ def has_choices(report: Report) -> bool:
 def columns_form(dataset: Dataset, report: Report, records: Sequence[Sequence[str]]) -> Block:
     """Asks for each column that is ambiguous. `records` has the header and the first rows for the person who uploaded
     them, and is empty for others."""
-    rows = [[cut(shown(cell), SAMPLE_CELL) for cell in record[:SAMPLE_COLUMNS]] for record in records]
+    rows = [[cut(to_printable(cell), SAMPLE_CELL) for cell in record[:SAMPLE_COLUMNS]] for record in records]
     width = max(map(len, rows), default=0)
     table = [Table([row + [""] * (width - len(row)) for row in rows])] if rows else []
     fields = [
@@ -332,7 +332,7 @@ def _label_table(counts: Sequence[LabelCount]) -> list[CardBlock]:
     hidden, alone = len(counts) - len(shared), sum(count.rows == 1 for count in counts)
     of_one = f", {'' if alone == hidden else f'{alone:,} of them '}with a single row" if alone else ""
     more = [Note(f"… and {hidden:,} more{of_one}")] if hidden else []
-    rows = [("Label", "Rows"), *((shown(count.label), f"{count.rows:,}") for count in shared)]
+    rows = [("Label", "Rows"), *((to_printable(count.label), f"{count.rows:,}") for count in shared)]
     return [*([Table(rows)] if shared else []), *more]
 
 

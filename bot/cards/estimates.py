@@ -56,7 +56,7 @@ from bot.rules.reasons import (
 from bot.rules.roi import USD_PER_HOUR, Estimate
 from bot.rules.units import format_tokens
 from bot.values.runs import Refusal
-from trainers.model_list import without_effort
+from trainers.model_list import strip_effort
 from trainers.money import usd
 
 SHARE, ESTIMATE, DETAILS = "share_estimate", "estimate", "estimate_details"
@@ -211,7 +211,7 @@ def _measured_names(measure: Measure) -> str:
         return "the free models"
     if measure.rungs:
         return " and ".join(LONG_NAMES[rung] for rung in measure.rungs)
-    models = dict.fromkeys(map(without_effort, measure.models))
+    models = dict.fromkeys(map(strip_effort, measure.models))
     names = [shorten(model.rpartition("/")[2], 24) for model in models]
     return " and ".join(names) or "prompts"
 

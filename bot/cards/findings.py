@@ -14,7 +14,7 @@ from bot.rules.data_policy import NoDelivery, RowDelivery
 from storage.records import Dataset
 from trainers.dataset import Finding, Report, Severity
 from trainers.dataset.checks import MINIMUM
-from trainers.dataset.clean_copy import Cleaned, LeftOut, NotCleaned
+from trainers.dataset.clean_copy import CleanedFile, CleaningRefusal, LeftOutRows
 from trainers.money import usd
 
 WORDS: Mapping[Severity, str] = {"blocks": "must fix", "warns": "worth a look", "tells": "good to know"}
@@ -194,7 +194,7 @@ def cleaning_waits(dataset: Dataset) -> str:
     return f"A cleaned copy of {code(dataset.title)} is already being written for you."
 
 
-def not_cleaned(dataset: Dataset, refused: NotCleaned) -> str:
+def not_cleaned(dataset: Dataset, refused: CleaningRefusal) -> str:
     return f"There is no cleaned copy of {code(dataset.title)}: {escape(refused.reason)}"
 
 
@@ -202,11 +202,11 @@ def cleaned_title(dataset: Dataset) -> str:
     return f"{dataset.title}, cleaned"
 
 
-def cleaned_filename(dataset: Dataset, cleaned: Cleaned) -> str:
+def cleaned_filename(dataset: Dataset, cleaned: CleanedFile) -> str:
     return f"{dataset.name}-cleaned.{cleaned.written_as}"
 
 
-def cleaned_summary(dataset: Dataset, cleaned: Cleaned) -> str:
+def cleaned_summary(dataset: Dataset, cleaned: CleanedFile) -> str:
     """The text beside the file: what was left out and why, what stayed, and what to do with it."""
     lines = [
         f"{code(dataset.title)}, cleaned: {pluralize(cleaned.rows, 'row')}.",
@@ -216,7 +216,7 @@ def cleaned_summary(dataset: Dataset, cleaned: Cleaned) -> str:
     return "\n".join([*lines, next_step])
 
 
-def left_out_lines(cleaned: Cleaned) -> list[str]:
+def left_out_lines(cleaned: CleanedFile) -> list[str]:
     """A sentence for each reason. Line numbers refer to the uploaded file, which stays unchanged."""
     if not cleaned.left_out:
         return ["Nothing had to be left out.", *_contradictions(cleaned)]
@@ -227,14 +227,14 @@ def left_out_lines(cleaned: Cleaned) -> list[str]:
     ]
 
 
-def _reason(reason: LeftOut) -> str:
+def _reason(reason: LeftOutRows) -> str:
     more = reason.count - len(reason.lines)
     rest = f" and {more:,} more" if more > 0 else ""
     words = "same question as a held-out row" if reason.code == "overlap" else describe_code(reason.code)
     return f"• {reason.count:,} × {words}: {line_ranges(reason.lines)}{rest}"
 
 
-def _contradictions(cleaned: Cleaned) -> list[str]:
+def _contradictions(cleaned: CleanedFile) -> list[str]:
     if not cleaned.contradicting:
         return []
     pairs = ", ".join(f"{pair.earlier} and {pair.later}" for pair in cleaned.contradictions[:SHOWN_PAIRS])

@@ -139,7 +139,7 @@ def signed_gain(gain: Gain) -> str:
 def next_size(curve: Curve) -> str | None:
     """Which size would show a gain; None if it is clear already whether more rows help."""
     farthest = curve.farthest
-    if farthest is None or farthest.is_told or farthest.is_hardly_any:
+    if farthest is None or farthest.is_told or farthest.is_negligible:
         return None
     if curve.next_useful is None:
         return (
@@ -154,7 +154,7 @@ def _points(gain: Gain) -> str:
 
 def _is_flat(curve: Curve) -> bool:
     farthest = curve.farthest
-    return farthest.is_hardly_any if farthest else curve.points_per_100 < HARDLY_PER_100
+    return farthest.is_negligible if farthest else curve.points_per_100 < HARDLY_PER_100
 
 
 def _is_told(curve: Curve) -> bool:

@@ -54,7 +54,7 @@ from bot.rules.plans import (
 from bot.rules.units import format_months
 from bot.values.runs import Progress
 from storage.records import Approval, Run, RunState
-from trainers.methods import option_of
+from trainers.methods import option_name
 from trainers.money import from_micros, usd
 from trainers.rentals.prices import WHO, Rental
 
@@ -342,7 +342,7 @@ def _unusual_settings(plan: Plan) -> str:
     if chosen.get("quantization", "none") != "none":
         lines.append(f"base in {chosen['quantization']}")
     lines += [
-        f"{option_of(name)} {value}"
+        f"{option_name(name)} {value}"
         for name, value in unusual_hyperparameters(plan)
         if name not in ("engine", "learning_rate", "quantization")
     ]

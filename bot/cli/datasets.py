@@ -51,7 +51,7 @@ from trainers.dataset import (
     with_system,
 )
 from trainers.dataset.checks import Findings
-from trainers.dataset.clean_copy import NotCleaned, clean
+from trainers.dataset.clean_copy import CleaningRefusal, clean
 from trainers.dataset.near_duplicates import find_near_copies, question_text
 from trainers.dataset.preference_pairs import PairsReport
 from trainers.dataset.rows import ignore_message, question_keys
@@ -177,7 +177,7 @@ def fix(
     if isinstance(test, Refusal):
         return test
     cleaned = clean(file, file.name, columns, out, limits=FULL_LIST, held=question_keys(test))
-    if isinstance(cleaned, NotCleaned):
+    if isinstance(cleaned, CleaningRefusal):
         return Refusal(f"No cleaned copy was written. {cleaned.reason}")
     return "\n".join([f"{out}: {cleaned.rows:,} rows", *findings.left_out_lines(cleaned)])
 

@@ -36,7 +36,7 @@ from trainers.dataset import Report
 from trainers.evaluation.quality_threshold import rejudge_ladder
 from trainers.evaluation.results import Ladder
 from trainers.hyperparameters import sweep_to_lists
-from trainers.pricing import PriceRow, UnknownPrice, prompted_price, tuned_price
+from trainers.pricing import PriceRow, UnknownPrice, find_prompted_price, tuned_price
 
 
 def estimate(
@@ -169,7 +169,7 @@ def prices(settings: Settings, names: Sequence[str]) -> tuple[PriceRow | Unknown
             for provider in settings.providers
         )
         tuned = [tuned_price(provider, model) for provider, model in models if model]
-        prompted = prompted_price(name, settings.providers, settings.prices, utc_today())
+        prompted = find_prompted_price(name, settings.providers, settings.prices, utc_today())
         if isinstance(prompted, UnknownPrice):
             rows += tuned or [prompted]
         else:

@@ -12,7 +12,7 @@ from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any
 
-from bot.cards.blocks import UNSEEN
+from bot.cards.blocks import INVISIBLE
 from bot.cards.deployments import DeploymentSummary
 from bot.cards.permissions import limits_text, verdict_text
 from bot.cards.runs import STATE_WORDS
@@ -105,7 +105,7 @@ def format_time(at: object) -> str:
 def _one_line(value: object) -> str:
     """Returns any value as one line of at most 80 printable characters."""
     text = value if isinstance(value, str) else ascii(value)
-    return UNSEEN.sub("", text.encode("utf-8", "replace").decode())[:80]
+    return INVISIBLE.sub("", text.encode("utf-8", "replace").decode())[:80]
 
 
 NOT_INCLUDED = (

@@ -109,7 +109,7 @@ def seconds_since_creation(job: Job, events: Sequence[Event], *, are_all: bool) 
     # All times are by the trainer's clock, which may differ from ours.
     end = float(job.finished_at or max([job.created_at, *(event.created_at for event in events)]))
     start = _training_start(events) if are_all else None
-    has_queued = any(event.tells("queued") for event in events)
+    has_queued = any(event.announces("queued") for event in events)
     if start is None and are_all and has_queued and job.status != "succeeded":
         return 0.0
     if start is None:
@@ -122,7 +122,7 @@ def seconds_since_poll(
 ) -> float:
     """Returns how long a job has trained since it was last polled at `looked`. `was_paused` says whether it was paused
     then, rather than running."""
-    is_resumed = any(event.tells("resumed") for event in events)
+    is_resumed = any(event.announces("resumed") for event in events)
     if job.status == "paused" and was_paused and not is_resumed:
         return 0.0
     end = min(float(job.finished_at or now), now)
@@ -133,7 +133,7 @@ def _training_start(events: Sequence[Event]) -> float | None:
     """Returns when the job left the queue: the time of the first event after the last "queued" one. None if there is
     no such event."""
     oldest_first = list(reversed(events))
-    waited = [place for place, event in enumerate(oldest_first) if event.tells("queued")]
+    waited = [place for place, event in enumerate(oldest_first) if event.announces("queued")]
     begun = oldest_first[waited[-1] + 1 :] if waited else []
     return float(begun[0].created_at) if begun else None
 
@@ -142,9 +142,9 @@ def _paused_seconds(events: Sequence[Event], start: float, end: float, *, was_pa
     seconds, since = 0.0, start if was_paused else None
     for event in reversed(events):
         at = min(max(float(event.created_at), start), end)
-        if event.tells("resumed") and since is not None:
+        if event.announces("resumed") and since is not None:
             seconds, since = seconds + at - since, None
-        elif event.tells("paused") and since is None and event.created_at >= start:
+        elif event.announces("paused") and since is None and event.created_at >= start:
             since = at
     return seconds if since is None else seconds + end - since
 

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Annotated, Literal, get_args
 from bot.rules.units import FEWEST_SEALED, MOST_SEALED
 from trainers.evaluation.results import DEFAULT_QUALITY_THRESHOLD
 from trainers.money import to_micros
-from trainers.typed_tables import OWN, Key, Limits
+from trainers.typed_tables import SET_BY_CALLER, Key, Limits
 
 if TYPE_CHECKING:  # storage opens the database's library, which the command line need not load
     from storage.jobs import InterventionChoice, InterventionDecision
@@ -92,7 +92,7 @@ class Tier:
         ),
     ]
     approvers: Annotated[Approvers, Key(required="how many it takes, like 1")] = 1
-    where: Annotated[str, OWN] = BUILT_IN
+    where: Annotated[str, SET_BY_CALLER] = BUILT_IN
 
 
 @dataclass(frozen=True)
@@ -121,7 +121,7 @@ class DataRule:
     channels: Annotated[frozenset[ChannelId] | None, Key(wants='ids of channels, like ["C123"]')] = None
     datasets: tuple[str, ...] | None = None
     personal: bool | None = None
-    where: Annotated[str, OWN] = BUILT_IN
+    where: Annotated[str, SET_BY_CALLER] = BUILT_IN
 
     def covers(self, data: Data) -> bool:
         return bool(
@@ -169,7 +169,7 @@ class PromotionLimits:
     floor_rows: Annotated[int, Limits(ge=1, le=1000)] = 10
     bar: Annotated[float, Limits(ge=1, le=100), Key("bar_percent", by=_share)] = DEFAULT_QUALITY_THRESHOLD
     sealed: Annotated[int | None, Limits(ge=FEWEST_SEALED, le=MOST_SEALED), Key("sealed_rows")] = None
-    where: Annotated[str, OWN] = BUILT_IN
+    where: Annotated[str, SET_BY_CALLER] = BUILT_IN
 
 
 DEFAULT_PROMOTION_LIMITS = PromotionLimits()

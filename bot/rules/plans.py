@@ -392,7 +392,7 @@ def find_sweep_conflict(question: Question, *, can_sweep: bool) -> SweepConflict
         return SweepConflict("engine", str(engine))
     twice = next((name for name, _ in question.sweep if name in question.chosen), None)
     if twice:
-        return SweepConflict("given twice", methods.option_of(twice))
+        return SweepConflict("given twice", methods.option_name(twice))
     return SweepConflict("patience") if question.patience is not None else None
 
 

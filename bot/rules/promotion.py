@@ -17,8 +17,8 @@ from trainers.evaluation.statistics import (
     FEWEST_ROWS,
     Interval,
     LabelLoss,
-    interval_of_few,
     paired_interval,
+    small_sample_interval,
     wilson,
 )
 
@@ -159,7 +159,7 @@ def compare_models(
         )
         likely = paired_interval(both, gained, lost, neither)
     elif n < FEWEST_ROWS:
-        likely = interval_of_few(other_scores, scores)
+        likely = small_sample_interval(other_scores, scores)
     else:
         reach = TWO_SIDED_95 * stdev(differences) / math.sqrt(n)
         likely = Interval(middle - reach, middle + reach)

@@ -33,7 +33,7 @@ def step(context: AppContext, promotion: Promotion) -> None:
         _put_off(context, promotion, MAX_PAUSE_S, f"there is no key for {model.provider} where the bot runs.")
         return
     try:
-        trainer.point(alias_for(promotion.dataset), model.provider_model)
+        trainer.set_alias(alias_for(promotion.dataset), model.provider_model)
     except Refused as refused:
         _put_off(context, promotion, REFUSED_S, str(refused))
     except TrainerError as trouble:

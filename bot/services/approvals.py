@@ -252,7 +252,7 @@ def _trainer_refusal(context: AppContext, run: Run) -> str | None:
     try:
         refusal: object = trainer.probe()
         if refusal is None and trainer.provider.can("limits"):
-            refusal = trainer.limit_exceeded(plan.base_model, dict(plan.hyperparameters))
+            refusal = trainer.describe_exceeded_limit(plan.base_model, dict(plan.hyperparameters))
     except TrainerError as trouble:
         log.warning("run %s: %s", run.id, trouble)
         return None

@@ -21,9 +21,9 @@ from trainers.chat_parameters import split_effort
 from trainers.dataset import Report
 from trainers.evaluation.results import FREE_RUNGS, RungName
 from trainers.evaluation.results import Candidate as MeasuredCandidate
-from trainers.model_list import AT_LOW_EFFORT, find_listed, living_successors, without_effort
+from trainers.model_list import LOW_EFFORT_SUFFIX, available_successors, find_listed, strip_effort
 from trainers.money import to_micros
-from trainers.pricing import PriceList, PriceRow, UnknownPrice, prompted_price, tuned_price
+from trainers.pricing import PriceList, PriceRow, UnknownPrice, find_prompted_price, tuned_price
 from trainers.providers import NEAR_THE_END, ProviderRow
 
 OWN = "local"
@@ -245,7 +245,7 @@ def cheapest_capable(settings: Settings, sellers: Collection[str], today: date) 
     capable if its maker names it as another one's successor, or if it can be tuned. Models without a price per token,
     such as those on our own machines, are left out."""
     rows = [row for row in settings.providers if row.name in sellers and row.name != OWN]
-    named = [(row, model.name) for row in rows for model in living_successors(row.name, today)]
+    named = [(row, model.name) for row in rows for model in available_successors(row.name, today)]
     tuned = [(row, model.aliases[0] if model.aliases else model.name) for row in rows for model in row.models]
     prices = [(f"{row.name}/{name}", price_of(settings, row, name, today)) for row, name in (*named, *tuned)]
     living = [
@@ -265,23 +265,23 @@ def _price_rank(price: PriceRow) -> tuple[Decimal, ...]:
 
 def at_each_effort(name: str) -> tuple[str, ...]:
     """Returns the model's name, and its name at low thinking effort too if it can think."""
-    at_low = f"{name}{AT_LOW_EFFORT}"
+    at_low = f"{name}{LOW_EFFORT_SUFFIX}"
     return (name, at_low) if split_effort(at_low)[1] else (name,)
 
 
 def price_of(settings: Settings, row: ProviderRow, name: str, today: date) -> PriceRow | UnknownPrice:
     """Looks up the price of asking a model, by its full name, then by the name that price lists use. A request to one
     of our own machines costs nothing."""
-    full, model = f"{row.name}/{name}", row.model(name) or row.on_its_machine(without_effort(name))
+    full, model = f"{row.name}/{name}", row.model(name) or row.unlisted_model(strip_effort(name))
     if model and (row.name == OWN or model.usd_per_hour is not None):
         return tuned_price(row, model)
     own = settings.prices
-    price_row = prompted_price(full, settings.providers, own, today)
+    price_row = find_prompted_price(full, settings.providers, own, today)
     if isinstance(price_row, UnknownPrice) and (
         model or any(price.model.lower() == name.lower() for price in own)
     ):
-        listed = (model.base_name if model else None) or without_effort(name)
-        by_name = prompted_price(listed, settings.providers, own, today)
+        listed = (model.base_name if model else None) or strip_effort(name)
+        by_name = find_prompted_price(listed, settings.providers, own, today)
         price_row = price_row if isinstance(by_name, UnknownPrice) else by_name
     return price_row
 
@@ -396,7 +396,7 @@ def _find_provider(
     provider, slash, bare = wanted.partition("/")
     row = settings.provider(provider.lower()) if slash else None
     if row is None:
-        bare = without_effort(wanted)
+        bare = strip_effort(wanted)
         offers = [(row, model.name) for row in rows if (model := row.model(wanted))]
         offers += [(row, wanted) for row in rows if find_listed(bare, row.name) and not row.model(wanted)]
         if not offers:
@@ -437,4 +437,4 @@ def _look_up_price(context: AppContext, name: str) -> PriceRow | UnknownPrice:
     row = context.settings.provider(provider) if slash else None
     if row is not None:
         return price_of(context.settings, row, bare, context.today())
-    return prompted_price(name, context.settings.providers, context.settings.prices, context.today())
+    return find_prompted_price(name, context.settings.providers, context.settings.prices, context.today())

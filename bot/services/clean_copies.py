@@ -22,7 +22,7 @@ from bot.values.runs import Refusal
 from bot.worker_pool import WorkerStopped
 from storage.records import Cleaning, Dataset, Draft
 from trainers.dataset import Columns
-from trainers.dataset.clean_copy import Cleaned, NotCleaned, clean
+from trainers.dataset.clean_copy import CleanedFile, CleaningRefusal, clean
 
 log = logging.getLogger(__name__)
 
@@ -56,22 +56,22 @@ def step(context: AppContext, cleaning: Cleaning) -> None:
             _folder(context) / f"writing-{cleaning.id}",
         )
     except WorkerStopped as stopped:
-        written = NotCleaned(f"Writing it {stopped}.")
+        written = CleaningRefusal(f"Writing it {stopped}.")
     except Exception as error:
         # a fault of the cleaner, which must not leave the request waiting forever
         log.exception("cleaning dataset %s", dataset.id)
-        written = NotCleaned(f"Writing it stopped with {type(error).__name__}. {logs.sorry()}")
+        written = CleaningRefusal(f"Writing it stopped with {type(error).__name__}. {logs.sorry()}")
     if written is not None:
         _finish(context, cleaning, dataset, written)
 
 
-def write(path: Path, name: str, columns: Columns, out: Path) -> Cleaned | NotCleaned:
+def write(path: Path, name: str, columns: Columns, out: Path) -> CleanedFile | CleaningRefusal:
     """Writes the copy at `out`, in a worker, then renames it to its sha256. Deletes a file that a killed worker left
     half written first."""
     out.parent.mkdir(exist_ok=True)
     out.unlink(missing_ok=True)
     written = clean(path, name, columns, out)
-    if isinstance(written, NotCleaned):
+    if isinstance(written, CleaningRefusal):
         return written
     with out.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
@@ -92,14 +92,16 @@ def _folder(context: AppContext) -> Path:
     return context.settings.data / "cleaned"
 
 
-def _finish(context: AppContext, cleaning: Cleaning, dataset: Dataset, written: Cleaned | NotCleaned) -> None:
+def _finish(
+    context: AppContext, cleaning: Cleaning, dataset: Dataset, written: CleanedFile | CleaningRefusal
+) -> None:
     place = _place(context, dataset, cleaning.person)
     with context.store.transaction():
         if not context.store.cleanings.done(cleaning):
             return
         if isinstance(place, Refusal):
             _tell(context, cleaning, dataset, place.text)
-        elif isinstance(written, NotCleaned):
+        elif isinstance(written, CleaningRefusal):
             _tell(context, cleaning, dataset, views.not_cleaned(dataset, written))
         else:
             body = {

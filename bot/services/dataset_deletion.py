@@ -38,9 +38,9 @@ from storage.datasets import NewDataset
 from storage.promotions import Promotion
 from storage.records import OPEN_RUN_STATES, Dataset, Draft, Labelling, Measurement, Run
 from trainers.dataset import Columns, Report, read
-from trainers.dataset.conversion import opened
+from trainers.dataset.conversion import open_converted
 from trainers.dataset.rows import question_key
-from trainers.dataset.versions import Previous, store_without
+from trainers.dataset.versions import Previous, store_without_questions
 from trainers.documents import TEXT_ENDING
 from trainers.errors import Refused, TrainerError
 
@@ -150,12 +150,12 @@ def _rewrite(
     parts = []
     for sha256 in filter(None, (report.train_sha256, report.holdout_sha256, report.sealed_sha256)):
         shutil.copyfile(context.settings.files / f"{sha256}.jsonl", folder / f"{sha256}.jsonl")
-        parts.append(folder / f"{store_without(folder, sha256, keys)}.jsonl")
+        parts.append(folder / f"{store_without_questions(folder, sha256, keys)}.jsonl")
     joined = folder / "joined"
     with joined.open("wb") as file:
         if report.pairs:  # the parts lack the rejected answers, so the lines of the original file are copied
             keys_by_line = _keys_by_line(context, before)
-            with opened(context.settings.files / str(before.sha256), FULL_LIST) as source:
+            with open_converted(context.settings.files / str(before.sha256), FULL_LIST) as source:
                 source.file.seek(0)
                 lines = enumerate(source.file, 1)
                 file.writelines(line for number, line in lines if keys_by_line.get(number) not in keys)
@@ -442,7 +442,7 @@ def _delete_there(context: CoreContext, copy: RemoteCopy) -> TrainerError | str 
         return f"there is no key for {copy.provider} where the bot runs"
     try:
         if copy.alias:
-            trainer.unpoint(copy.alias)
+            trainer.delete_alias(copy.alias)
         if copy.job_id and trainer.provider.can("job_deletion"):
             trainer.delete_job(copy.job_id)
         elif copy.model:

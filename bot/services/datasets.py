@@ -33,7 +33,7 @@ from bot.worker_pool import WorkerStopped
 from storage.datasets import NewDataset
 from storage.records import Dataset, Draft, Run
 from trainers.dataset import DEFAULT_LIMITS, Columns, Report
-from trainers.dataset.reader import first_records
+from trainers.dataset.reader import read_first_records
 from trainers.dataset.sensitive_data import Scan, scanner_name
 from trainers.dataset.sensitive_data import scan_file as scan_file_sensitive_data
 from trainers.dataset.versions import Previous
@@ -204,7 +204,7 @@ def may_choose_columns(
         return Refusal(f"The columns of {code(dataset.title)} were already chosen.")
     if dataset.sha256 is None or not path.exists():
         return Refusal("The file was deleted. Upload it again, and name the columns in the form.")
-    return dataset, report, first_records(path, SAMPLE_ROWS) if person == dataset.uploaded_by else ()
+    return dataset, report, read_first_records(path, SAMPLE_ROWS) if person == dataset.uploaded_by else ()
 
 
 def choose_columns(

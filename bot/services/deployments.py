@@ -82,7 +82,7 @@ def _note_price(context: AppContext, provider: str, base_model: str, price: Deci
     """Puts the vendor's price into the settings, where all estimates use it until the bot's next start."""
     if price is not None:
         rows = tuple(
-            row.with_hourly(base_model, price) if row.name == provider else row
+            row.with_hourly_price(base_model, price) if row.name == provider else row
             for row in context.settings.providers
         )
         context.settings = replace(context.settings, providers=rows)
@@ -528,5 +528,5 @@ def _day_limit(context: AppContext) -> int:
 
 def _hour_micros(context: AppContext, plan: Plan) -> int | None:
     row = context.settings.provider(plan.provider)
-    price = row.hourly(plan.base_model) if row else None
+    price = row.hourly_price(plan.base_model) if row else None
     return None if price is None else to_micros(price)

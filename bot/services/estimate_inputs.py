@@ -35,12 +35,12 @@ from bot.settings import Settings
 from trainers import chat_parameters
 from trainers.dataset import Report
 from trainers.evaluation.results import Ladder, Rung
-from trainers.hyperparameters import ENCODER_RATE, Sweep, full_trainings_of, rate_for
+from trainers.hyperparameters import ENCODER_RATE, Sweep, count_full_trainings, rate_for
 from trainers.methods import METHODS, MethodName
 from trainers.money import from_micros, to_micros
-from trainers.payloads import sent_hyperparameters
-from trainers.pricing import PriceRow, UnknownPrice, prompted_price, tuned_price
-from trainers.providers import fit
+from trainers.payloads import accepted_hyperparameters
+from trainers.pricing import PriceRow, UnknownPrice, find_prompted_price, tuned_price
+from trainers.providers import fit_hyperparameters
 from trainers.tokens import encoding_of
 from trainers.types import Hyperparameter
 
@@ -203,7 +203,7 @@ def training_needs(
     thinks = target.row.thinks(target.model.name)
     labels = [label.label for label in report.labels]
     answer = max_tokens(labels, report.tokens.answer_most) + chat_parameters.thinking_tokens(thinks)
-    all_tokens = round(tokens * full_trainings_of(question.sweep))
+    all_tokens = round(tokens * count_full_trainings(question.sweep))
     cost = _run_cost(report, all_tokens, tuned, base, _epochs(chosen), time, answer)
     if isinstance(cost, RunCost):
         # a guess if the model's own tokenizer is neither on this machine nor published by its vendor
@@ -219,7 +219,7 @@ def find_hosting(settings: Settings, target: Target) -> Hosting | None:
     """Returns the terms of the machine that serves the tuned model. None if the bot starts no machine for it, or an
     hour of it has no known price."""
     row = target.row
-    price = row.hourly(target.model.name) if row.is_hosted and row.provider.can("deploy") else None
+    price = row.hourly_price(target.model.name) if row.is_hosted and row.provider.can("deploy") else None
     if price is None:
         return None
     day = to_micros(settings.budget.hosting_usd_per_day)
@@ -287,7 +287,7 @@ def _hyperparameters(
         method=question.method,
     )
     single = plans.drop_swept(dict(chosen), question.sweep, {**defaults, **question.chosen})
-    return tuple(sorted(fit(provider, sent_hyperparameters(provider, single)).items()))
+    return tuple(sorted(fit_hyperparameters(provider, accepted_hyperparameters(provider, single)).items()))
 
 
 def _memory_and_time(
@@ -313,7 +313,7 @@ def _memory_and_time(
     if target.model.usd_per_hour is None:
         return room, TrainingTime(HOSTED_MINUTES)
     if settings.trainer.tokens_per_second:
-        total = round(tokens * full_trainings_of(sweep)) * _epochs(hyperparameters)
+        total = round(tokens * count_full_trainings(sweep)) * _epochs(hyperparameters)
         seconds = Decimal(total) / settings.trainer.tokens_per_second + START_UP_S
         return room, TrainingTime(Range(seconds / 120, seconds / 60, seconds / 30))  # half to twice as long
     return room, training_time(settings, base, report, tokens, chosen, sweep) if base else None
@@ -329,7 +329,7 @@ def _base_price(settings: Settings, target: Target, tuned: PriceRow, today: date
     if tuned.usd_per_hour is not None:
         return tuned
     name = target.model.base_name or target.model.name
-    row = prompted_price(name, settings.providers, settings.prices, today)
+    row = find_prompted_price(name, settings.providers, settings.prices, today)
     return tuned if isinstance(row, UnknownPrice) else row
 
 
@@ -375,7 +375,7 @@ def rung_price(settings: Settings, rung: Rung | None, today: date) -> PriceRow |
     """Returns today's list price of the model that a rung asks, None if it asks no model or no list has it."""
     if rung is None or rung.arm.model is None:
         return None
-    row = prompted_price(rung.arm.model, settings.providers, settings.prices, today)
+    row = find_prompted_price(rung.arm.model, settings.providers, settings.prices, today)
     return None if isinstance(row, UnknownPrice) else row
 
 
@@ -383,7 +383,7 @@ def with_successors(settings: Settings, rates: Rates, today: date, before: Seque
     """Adds the price of the model's successor, and of that one's successor, as far as they are known."""
     if rates.ends is None or rates.successor is None or rates.successor in before:
         return rates
-    row = prompted_price(rates.successor, settings.providers, settings.prices, today)
+    row = find_prompted_price(rates.successor, settings.providers, settings.prices, today)
     after_end = None if isinstance(row, UnknownPrice) else rates_from_row(row)
     if not isinstance(after_end, Rates):
         return rates

@@ -50,10 +50,10 @@ from bot.settings import Settings
 from bot.values.runs import Refusal
 from trainers.dataset import Report
 from trainers.dataset.checks import MAX_LABELS
-from trainers.methods import BUILTIN, METHODS, option_of, specs
+from trainers.methods import BUILTIN, METHODS, option_name, specs
 from trainers.payloads import PLAIN_HYPERPARAMETERS
-from trainers.pricing import PriceRow, UnknownPrice, prompted_price
-from trainers.providers import file_problem, find_misfit, model_verdict
+from trainers.pricing import PriceRow, UnknownPrice, find_prompted_price
+from trainers.providers import file_problem, find_rejected_value, model_verdict
 from trainers.types import Hyperparameter
 
 # An estimate, its details and its plan each need the same ten thousand draws.
@@ -220,7 +220,7 @@ def _unsuitable_rows(name: str, report: Report, question: Question, target: Targ
 def monthly_cost(settings: Settings, inputs: Inputs, model: str, today: date) -> MonthlyCost | None:
     """Returns what today's requests would cost with `model` at the same number of tokens, None if its price is
     unknown."""
-    row = prompted_price(model, settings.providers, settings.prices, today)
+    row = find_prompted_price(model, settings.providers, settings.prices, today)
     rates = None if isinstance(row, UnknownPrice) or row.has_ended(today) else rates_from_row(row)
     return (
         bill(inputs.usage.today, rates, inputs.requests, inputs.traffic) if isinstance(rates, Rates) else None
@@ -284,11 +284,11 @@ def _wrong_kind_of_model(question: Question, target: Target) -> Refusal | None:
         return Refusal(f"{name} {kind}: `method={method.name}` can't train it. {cure}.", "method")
     if not method.is_for_encoders:
         return None
-    others = [option_of(option) for option in question.chosen if option not in specs(method.name)]
+    others = [option_name(option) for option in question.chosen if option not in specs(method.name)]
     others += [option for option in ("patience", "sweep") if getattr(question, option)]
     if not others:
         return None
-    takes = "`, `".join(f"{option_of(option)}=" for option in specs("full"))
+    takes = "`, `".join(f"{option_name(option)}=" for option in specs("full"))
     return Refusal(
         f"`{others[0]}=` has no effect on {name} with `method={method.name}`: leave it out. `method=full` trains the "
         f"whole encoder, and takes `{takes}`.",
@@ -319,15 +319,15 @@ def _unsupported(question: Question, target: Target) -> Refusal | None:
             f"`engine={engine}` can't train with `method={method.name}`. Leave out one of the two.",
             "engine",
         )
-    extra = [option_of(name) for name in question.chosen if name not in PLAIN_HYPERPARAMETERS]
+    extra = [option_name(name) for name in question.chosen if name not in PLAIN_HYPERPARAMETERS]
     if extra and not row.provider.can("extra_hyperparameters"):
         return Refusal(
             f"{row.title} does not take `{extra[0]}=`: leave it out, or choose a model of our own trainer.",
             extra[0],
         )
-    misfit = find_misfit(row.provider, question.chosen)
+    misfit = find_rejected_value(row.provider, question.chosen)
     if misfit:
-        name = option_of(misfit.name)
+        name = option_name(misfit.name)
         takes = f"takes {misfit.allowed} for `{name}=`" if misfit.allowed else f"doesn't take `{name}=`"
         cure = "choose one of those, or leave it out" if misfit.allowed else "leave it out"
         return Refusal(f"{row.title} {takes}: {cure}.", name)
@@ -378,7 +378,7 @@ def _own_machine(request: _Request, needs: TrainingNeeds, sums: _Sums) -> OwnMac
         knows_training_time=bool(training and training.minutes and not training.is_guess),
         knows_serving_speed=request.question.serving_speed is not None or capacity is not None,
         machines=estimate.machines if estimate else None,
-        has_price=request.target.model.is_hour_said,
+        has_price=request.target.model.is_hourly_price_set,
     )
 
 
@@ -414,7 +414,7 @@ def _current_price(settings: Settings, question: Question, today: date) -> Price
     """Returns the price of today's model, None if the question names none."""
     if question.current is None:
         return None
-    row = prompted_price(question.current, settings.providers, settings.prices, today)
+    row = find_prompted_price(question.current, settings.providers, settings.prices, today)
     if isinstance(row, UnknownPrice):
         return Refusal(row.sentence, "current")
     return refuse_ended_model(row, question.current, "current") if row.has_ended(today) else row

@@ -20,7 +20,7 @@ from storage.evaluations import AnswerTotals
 from storage.records import CachedAnswer
 from storage.store import Store
 from trainers.evaluation.results import NO_ANSWER, Candidate, Reply
-from trainers.evaluation.scores import without_thoughts
+from trainers.evaluation.scores import strip_thoughts
 from trainers.pricing import PriceRow
 
 SURELY_DECLINED = 5  # with this many questions declined and none answered, the model itself can't be asked
@@ -191,5 +191,5 @@ def _provider(model: str) -> str:
 def _reply(answer: CachedAnswer | None) -> Reply:
     if answer is None:
         return NO_ANSWER
-    text = without_thoughts(answer.text)
+    text = strip_thoughts(answer.text)
     return Reply(text, answer.prompt_tokens, answer.completion_tokens, answer.seconds, answer.at)

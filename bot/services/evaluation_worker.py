@@ -24,7 +24,7 @@ from trainers.encoders.embedding import EncoderError, StoredVectors, find_encode
 from trainers.evaluation import prompts
 from trainers.evaluation.results import Candidate, Curve, CurvePoint, Ladder, Reply, Retrieval
 from trainers.evaluation.retrieval import Nearest
-from trainers.evaluation.scores import as_label, is_right_call, score, scoring_of, without_thoughts
+from trainers.evaluation.scores import is_right_call, label_or_text, score, scoring_of, strip_thoughts
 from trainers.evaluation.statistics import exact_match
 from trainers.json_values import from_object
 from trainers.tokens import Encoding, count_prompts, count_texts, encoding_of
@@ -201,7 +201,7 @@ def right_answers(texts: Sequence[str], holdout: Sequence[Example], labels: Sequ
     rows, scoring = zip(holdout, texts, strict=True), scoring_of(holdout, "labels" if labels else "free_text")
     if scoring == "f1":
         return [
-            exact_match(without_thoughts(row.answer), text) or is_right_call(row.answer, text)
+            exact_match(strip_thoughts(row.answer), text) or is_right_call(row.answer, text)
             for row, text in rows
         ]
     return [score(scoring, row.answer, text, labels) == 1 for row, text in rows]
@@ -277,7 +277,7 @@ def classical_curve_of(plan: CurvePlan | TunedCurvePlan, files: Path, seed: int)
 
 
 def examples(files: Path, sha256: str) -> tuple[Example, ...]:
-    """Returns the rows of one part of a dataset. Raises Changed if the file no longer has this hash."""
+    """Returns the rows of one part of a dataset. Raises FileChanged if the file no longer has this hash."""
     path = files / f"{sha256}.jsonl"
     payloads.check_sha256(path, sha256)
     return read(path, path.name).examples
@@ -306,7 +306,7 @@ def _build_prompts(
             pairs = zip(holdout, nearest.rows, strict=True)
             return [prompts.k_shot(row, plan.labels, plan.prompt, shots) for row, shots in pairs]
         case "tuned":
-            return [prompts.as_trained(row) for row in holdout]
+            return [prompts.trained_prompt(row) for row in holdout]
         case "classical" | "encoder" | "retrieval":
             raise ValueError(f"the rung {arm.rung} has no prompts")
 
@@ -410,9 +410,9 @@ def write_sizes(plan: TunedCurvePlan, files: Path) -> tuple[str, ...]:
     Each file contains the smaller ones, and has the labels in their original proportions. The largest is the training
     file itself, so that a run on all rows counts as having trained this size.
     """
-    from trainers.evaluation.learning_curves import nested
+    from trainers.evaluation.learning_curves import stratified_order
 
-    order = nested(examples(files, plan.train_sha256), plan.seed)
+    order = stratified_order(examples(files, plan.train_sha256), plan.seed)
     return tuple(
         plan.train_sha256 if size.rows == len(order) else store_chat(files, order[: size.rows])
         for size in plan.sizes
@@ -425,11 +425,11 @@ def judge_tuned_curve(
     """Scores each size's answers and draws the curve. `texts` are the answers of each size's model to the held-out
     rows."""
     from bot.charts import curves as drawing
-    from trainers.evaluation.learning_curves import MOST_ROWS, curve_of, needs_of
+    from trainers.evaluation.learning_curves import MOST_ROWS, build_curve, find_label_needs
 
     train, holdout = examples(files, plan.train_sha256), examples(files, plan.holdout_sha256)
-    largest = [as_label(text, plan.labels) for text in texts[-1]]
-    curve = curve_of(
+    largest = [label_or_text(text, plan.labels) for text in texts[-1]]
+    curve = build_curve(
         plan.arm,
         [
             _curve_point(plan, size.rows, theirs, holdout)
@@ -439,7 +439,7 @@ def judge_tuned_curve(
         rows=len(train),
         held=len(holdout),
         seed=seed,
-        needs=needs_of(train, holdout, largest),
+        needs=find_label_needs(train, holdout, largest),
         dataset=plan.dataset,
         version=plan.version,
         holdout_sha256=plan.holdout_sha256,

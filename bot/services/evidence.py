@@ -29,7 +29,7 @@ from bot.services.hardware import Target
 from bot.values.runs import RunResult
 from storage.records import AnswerRow, Dataset, Model, Run
 from trainers.dataset import Report, read
-from trainers.dataset.rows import at, without_copies
+from trainers.dataset.rows import at, distinct_example_places
 from trainers.evaluation.ladder import usd_per_1000
 from trainers.evaluation.quality_threshold import judge_rungs, rejudge_ladder
 from trainers.evaluation.results import CLASSICAL, RUNG_NAMES, Candidate, Curve, Ladder, Reply, Rung
@@ -300,7 +300,7 @@ def _judged_rows(context: AppContext, plan: Plan) -> _JudgedRows:
 @lru_cache(maxsize=16)
 def _read_judged_rows(holdout: Path) -> _JudgedRows:
     rows = read(holdout, holdout.name).examples
-    places = tuple(without_copies(rows))
+    places = tuple(distinct_example_places(rows))
     texts = (f"{row.prompt[-1].content}\0{row.answer}" for row in at(places, rows))
     keys = tuple(hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest() for text in texts)
     return _JudgedRows(places, keys)

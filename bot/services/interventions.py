@@ -15,7 +15,7 @@ from storage.jobs import InterventionChoice, InterventionDecision
 from storage.records import Run, is_due
 from trainers.client import Trainer
 from trainers.errors import Refused, TrainerError
-from trainers.payloads import METADATA_KEY, job_has_key, sent_hyperparameters
+from trainers.payloads import METADATA_KEY, accepted_hyperparameters, job_has_key
 from trainers.types import Job
 
 LOOK_AGAIN_S = 15.0
@@ -156,7 +156,7 @@ def _difference_from_plan(trainer: Trainer, run: Run, plan: Plan, job: Job) -> s
     """Returns how a job without our key differs from the approved plan, None if it doesn't. Raises TrainerError if that
     can't be checked now."""
     name = f"job {escape(job.id)} doesn't have our key, and"
-    planned = sent_hyperparameters(trainer.provider, dict(plan.hyperparameters) | trainer_limits(plan))
+    planned = accepted_hyperparameters(trainer.provider, dict(plan.hyperparameters) | trainer_limits(plan))
     for setting, value in planned.items():
         name_there = trainer.provider.hyperparameter_names.get(setting, setting)
         seen = job.hyperparameters.get(name_there, "not said")

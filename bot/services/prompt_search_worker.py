@@ -128,7 +128,7 @@ def replay(plan: LadderPlan, texts: Mapping[str, str], files: Path, folder: Path
     writer = _StoredAnswers(budget.writer, MAX_TOKENS_PROMPT, plan.room(budget.writer), texts)
     task = _load_task(files, plan.train_sha256, plan.prompt, plan.labels, seed)
     search = PromptSearch(task, model.ask, writer.ask)
-    if task.is_enough:
+    if task.has_enough_rows:
         with suppress(Unanswered):  # `model` and `writer` hold the questions that are missing
             search.run(seed)
     waits = writer if writer.open else model

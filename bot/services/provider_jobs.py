@@ -24,7 +24,7 @@ from bot.values.learning_curves import TunedCurvePlan, TunedCurveProgress, plan_
 from bot.values.runs import Progress
 from storage.records import Measurement, Run
 from trainers.client import Trainer
-from trainers.errors import Changed, Nonsense, Refused, TrainerError, Uncertain
+from trainers.errors import FileChanged, InvalidResponse, Refused, TrainerError, Uncertain
 from trainers.money import from_micros
 from trainers.pricing import PriceList
 from trainers.types import QUEUED_STATUSES, Event, Hyperparameter, Job, JobSpec
@@ -110,8 +110,8 @@ class JobOwner(Protocol):
         """Takes the next step in this many seconds; `note` is a sentence about a problem."""
         ...
 
-    def record_refusal(self, refused: Refused | Changed) -> None:
-        """Handles that certainly nothing was created. `Changed` means that the file is not the approved one."""
+    def record_refusal(self, refused: Refused | FileChanged) -> None:
+        """Handles that certainly nothing was created. FileChanged: the file is not the approved one."""
         ...
 
     def report_doubt(self, why: str) -> None:
@@ -141,7 +141,7 @@ def create(owner: JobOwner) -> None:
             training, held = files.training, files.validation
             sent = trainer.upload(folder / f"{training}.jsonl", training, attempt.key)
             ready = UploadedFiles(sent, trainer.upload(folder / f"{held}.jsonl", held) if held else None)
-    except (Refused, Changed) as refused:
+    except (Refused, FileChanged) as refused:
         if attempt.is_sent:  # the trainer refused the look, but may have accepted the create before it
             owner.report_doubt(f"{refused} A job may have been created; please check at the trainer.")
         else:
@@ -214,7 +214,7 @@ def _newest_events(trainer: Trainer, job: Job) -> tuple[Event, ...]:
     """Returns nothing if the events can't be read: the job's own state is known, which is enough to go on."""
     try:
         return trainer.events(job.id, 20)
-    except (Refused, Nonsense) as trouble:
+    except (Refused, InvalidResponse) as trouble:
         log.warning("%s", trouble)
         return ()
 
@@ -240,7 +240,7 @@ def _send(owner: JobOwner, ready: UploadedFiles) -> None:
         job = owner.trainer.create(intent.spec(ready))
     except Refused as refused:
         intent.record_refusal(refused)
-    except (Uncertain, Nonsense) as doubt:
+    except (Uncertain, InvalidResponse) as doubt:
         log.warning("%s: %s", owner.attempt.key, doubt)
         intent.wait(LOOK_AGAIN_S / 2, str(doubt))
     else:
@@ -323,7 +323,7 @@ def _updated_progress(
         note = progress.note
     elif job.status == "paused":
         why = next(
-            (event.message for event in events if event.tells("paused")), "It was paused on the trainer."
+            (event.message for event in events if event.announces("paused")), "It was paused on the trainer."
         )
         note = f"{why} It continues from there once somebody resumes it."
     elif job.status == "succeeded" and job.fine_tuned_model is None:
@@ -408,7 +408,7 @@ def _delete_unneeded(context: CoreContext, trainer: Trainer, hashes: set[str], o
     if not unneeded:
         return 0
     try:
-        deleted = trainer.forget(unneeded)
+        deleted = trainer.delete_uploads(unneeded)
     except TrainerError as trouble:
         log.warning("%s: uploaded files stay for now: %s", owner, trouble)
         return None

@@ -20,11 +20,16 @@ from bot.values.runs import Refusal
 from trainers.dataset import Columns, Example, read
 from trainers.dataset.reader import read_questions
 from trainers.dataset.rows import INSTRUCTION_ROLES, question_key
-from trainers.dataset.sensitive_data import sensitive_rows
+from trainers.dataset.sensitive_data import find_sensitive_rows
 from trainers.dataset.splits import chat_row, store_chat
 from trainers.encoders.embedding import EncoderError, load_encoder
 from trainers.evaluation.results import Reply
-from trainers.evaluation.row_choice import ChosenRow, choose_doubted, choose_unlabelled, unasked
+from trainers.evaluation.row_choice import (
+    ChosenRow,
+    choose_doubted,
+    choose_unlabelled,
+    exclude_known_questions,
+)
 from trainers.evaluation.scores import read_label
 from trainers.types import Message
 
@@ -129,7 +134,7 @@ def choose(
         questions = read_questions(file.path, file.name, file.column)
         if isinstance(questions, str):
             return Refusal(questions)
-        fresh = unasked(questions.examples, parts.train, parts.set_aside)
+        fresh = exclude_known_questions(questions.examples, parts.train, parts.set_aside)
         if not fresh:
             return Refusal(views.no_new_rows(file.name))
         rows = choose_unlabelled(fresh, parts.train, count, SEED, load_encoder(encoder))
@@ -150,8 +155,8 @@ def write_questions(
     train = parts.train
     labels = {question_key(row): row.answer.strip() for row in train}
     known_rows = {question_key(row): row for row in questions.examples if question_key(row) in labels}
-    rows = [*unasked(questions.examples, train, parts.set_aside), *known_rows.values()]
-    sensitive = sensitive_rows(rows, presidio=presidio) if leaves else frozenset[int]()
+    rows = [*exclude_known_questions(questions.examples, train, parts.set_aside), *known_rows.values()]
+    sensitive = find_sensitive_rows(rows, presidio=presidio) if leaves else frozenset[int]()
     rows = [row for place, row in enumerate(rows) if place not in sensitive]
     if not any(question_key(row) not in labels for row in rows):
         return Refusal(views.no_new_rows(file.name, len(sensitive)))

@@ -58,7 +58,7 @@ from storage.evaluations import AnswerTotals
 from storage.records import Run
 from trainers.chat_parameters import thinking_tokens
 from trainers.dataset import Example
-from trainers.errors import Changed, Nonsense, Refused, TrainerError
+from trainers.errors import FileChanged, InvalidResponse, Refused, TrainerError
 from trainers.evaluation import prompts
 from trainers.evaluation.results import CLASSICAL, Candidate, Ladder
 from trainers.methods import METHODS
@@ -80,7 +80,7 @@ def evaluate(context: AppContext, run: Run) -> None:
     step = ResultStep(context, run, plan_from_json(run.plan))
     try:
         _take_step(step)
-    except Changed as changed:
+    except FileChanged as changed:
         if context.llm.drop(step.owner):
             return
         # The held-out rows are not the approved ones. Only the approved rows would show which answers were free, so
@@ -304,7 +304,7 @@ def _keys(
 
 
 def _prompt(candidate: Candidate, row: Example, labels: Sequence[str]) -> tuple[Message, ...]:
-    return prompts.zero_shot(row, labels, None) if candidate.rung == "zero" else prompts.as_trained(row)
+    return prompts.zero_shot(row, labels, None) if candidate.rung == "zero" else prompts.trained_prompt(row)
 
 
 def _judge(step: ResultStep) -> None:
@@ -315,7 +315,7 @@ def _judge(step: ResultStep) -> None:
         job = None if is_begun and not plan.swept else trainer.job(str(run.job_id))
         metrics = trainer.metrics(job) if job and not is_begun else ()
         arms = trainer.arms(job) if job and plan.swept else ()
-    except (Refused, Nonsense) as gone:
+    except (Refused, InvalidResponse) as gone:
         log.warning("run %s: its result has no loss curve: %s", run.id, gone)
         metrics, arms = (), ()
     except TrainerError as trouble:

@@ -14,17 +14,17 @@ from bot.values.evaluations import JudgeProgress
 from bot.values.runs import ArmScore, ChangedRow, LabelChange
 from storage.records import AnswerRow, Arm
 from trainers.dataset import Example
-from trainers.dataset.rows import at, without_copies
+from trainers.dataset.rows import at, distinct_example_places
 from trainers.evaluation.results import Candidate, Ladder, Reply, Rung
-from trainers.evaluation.scores import as_label
+from trainers.evaluation.scores import label_or_text
 from trainers.evaluation.statistics import (
     Confusion,
     Interval,
     LabelLoss,
     compare,
     confusion,
+    find_worse_labels,
     label_scores,
-    labels_that_lost,
 )
 from trainers.pricing import PriceRow
 from trainers.types import Metric
@@ -85,7 +85,7 @@ def judge_run(
     verdicts = comparison.verdicts or (None, None)
     base_rows = _answer_rows(comparison, "base", comparison.base, holdout, verdicts[0])
     tuned_rows = _answer_rows(comparison, "tuned", comparison.tuned, holdout, verdicts[1])
-    places = without_copies(holdout)
+    places = distinct_example_places(holdout)
     base, tuned, expected = at(places, base_rows), at(places, tuned_rows), at(places, holdout)
     compared = compare([row.correct for row in base], [row.correct for row in tuned])
     folder.mkdir(parents=True, exist_ok=True)
@@ -147,7 +147,7 @@ def _confusion(
     """Returns the confusion matrix of the answers, None for free text."""
     if not labels:
         return None
-    return confusion([row.answer for row in holdout], [as_label(row.text, labels) for row in rows])
+    return confusion([row.answer for row in holdout], [label_or_text(row.text, labels) for row in rows])
 
 
 def _label_changes(base: Confusion, tuned: Confusion) -> tuple[LabelChange, ...]:
@@ -164,7 +164,7 @@ def _worse_labels(
     best = next((rung for rung in beside.rungs if rung.arm.rung != "tuned"), None)
     if best and best.score >= sum(before) / len(before):
         before = [score == 1 for score in best.scores]
-    return labels_that_lost([row.answer for row in expected], before, [row.correct for row in tuned])
+    return find_worse_labels([row.answer for row in expected], before, [row.correct for row in tuned])
 
 
 def _changed_rows(

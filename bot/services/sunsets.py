@@ -33,7 +33,7 @@ from storage.records import Run
 from storage.store import Store
 from trainers.client import Trainer
 from trainers.model_list import find_listed
-from trainers.pricing import PriceRow, prompted_price, retirement_of, said_by
+from trainers.pricing import PriceRow, dated_source, find_prompted_price, find_retirement
 from trainers.providers import ProviderRow
 
 VERDICTS = ("go", "unknown", "no_go")  # the best first
@@ -152,18 +152,18 @@ def _with_training_end(settings: Settings, use: ModelUse) -> ModelUse:
     model = row.model(name) if row else None
     if row is None or model is None:
         return use
-    end = retirement_of(use.model, settings.providers)
+    end = find_retirement(use.model, settings.providers)
     if end:
         return replace(use, ends=end.day, successor=end.successor, said_by=end.said_by)
     if row.is_started_by_us:
         return replace(use, said_by="the weights are on your own machine")
     return replace(
-        use, said_by=f"{said_by(model.source, model.as_of)}: none is announced" if model.source else None
+        use, said_by=f"{dated_source(model.source, model.as_of)}: none is announced" if model.source else None
     )
 
 
 def _with_answering_end(settings: Settings, use: ModelUse, today: date) -> ModelUse:
-    price = prompted_price(use.model, settings.providers, settings.prices, today)
+    price = find_prompted_price(use.model, settings.providers, settings.prices, today)
     if isinstance(price, PriceRow) and price.ends:
         return replace(use, ends=price.ends, successor=price.successor, said_by=price.ends_said_by)
     listed = find_listed(use.model.rpartition("/")[2])
@@ -203,7 +203,7 @@ def _surviving_model(context: AppContext, current: str | None) -> str | None:
     settings, today, seen = context.settings, context.today(), set[str]()
     while current and current not in seen:
         seen.add(current)
-        price = prompted_price(current, settings.providers, settings.prices, today)
+        price = find_prompted_price(current, settings.providers, settings.prices, today)
         if not isinstance(price, PriceRow):
             return None
         if not price.has_ended(today):

@@ -26,7 +26,7 @@ from bot.services.run_states import due_unless_wished, end, hand_to_people, wait
 from bot.values.runs import Progress
 from storage.records import Model, Run
 from trainers.client import Trainer
-from trainers.errors import Changed, Refused, TrainerError
+from trainers.errors import FileChanged, Refused, TrainerError
 from trainers.money import usd_micros
 from trainers.types import Job, JobSpec
 
@@ -121,10 +121,10 @@ class RunJob:
     def wait(self, seconds: float, note: str | None = None) -> None:
         wait(self.context, self.run, seconds, note=note)
 
-    def record_refusal(self, refused: Refused | Changed) -> None:
+    def record_refusal(self, refused: Refused | FileChanged) -> None:
         """Fails the run, and deletes files that were uploaded for it."""
         context, run, file = self.context, self.run, self.delete_uploads()
-        if isinstance(refused, Refused) and refused.is_closed_to_us:
+        if isinstance(refused, Refused) and refused.is_training_unavailable:
             title = escape(context.settings.title_of(run.provider))
             closed = f"{title} has closed fine-tuning to your organisation."
             way_out = "Choose a target that starts with `local/`, or open weights like `crusoe/llama-3.1-8b`."

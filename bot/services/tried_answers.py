@@ -24,7 +24,7 @@ from storage.datasets import NewDataset
 from storage.questions import TriedAnswer
 from storage.records import Dataset
 from trainers.dataset.checks import MINIMUM
-from trainers.dataset.rows import normalised
+from trainers.dataset.rows import normalise_text
 
 
 def mark_good(context: AppContext, number: int, person: str) -> str | Refusal:
@@ -43,7 +43,7 @@ def correct(context: AppContext, number: int, person: str, better: str) -> str |
     if isinstance(tried, Refusal):
         return tried
     text = better.strip()
-    if normalised(text) in ("", normalised(tried.answer)):
+    if normalise_text(text) in ("", normalise_text(tried.answer)):
         return Refusal("Write an answer that differs from the model's.")
     refusal = data_policy.secret_refusal(text, "Your answer")
     if refusal:
@@ -99,7 +99,7 @@ def _build_pairs(context: AppContext, dataset: str) -> list[dict[str, Any]]:
     same question."""
     by_question: dict[str, list[TriedAnswer]] = defaultdict(list)
     for tried in context.store.tried_answers.judged(dataset):
-        by_question[normalised(tried.question)].append(tried)
+        by_question[normalise_text(tried.question)].append(tried)
     pairs = []
     for answers in by_question.values():
         texts = ((tried.better, tried.answer if tried.is_good else None) for tried in answers)

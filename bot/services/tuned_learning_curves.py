@@ -37,7 +37,7 @@ from bot.values.runs import Progress
 from storage.evaluations import AnswerTotals
 from storage.records import Measurement
 from trainers.client import Trainer
-from trainers.errors import Changed, Refused
+from trainers.errors import FileChanged, Refused
 from trainers.money import usd_micros
 from trainers.pricing import PriceList
 from trainers.types import Job, JobSpec
@@ -138,7 +138,7 @@ class CurveStep:
         else:
             save_step(self.with_note(note), seconds=seconds)
 
-    def record_refusal(self, refused: Refused | Changed) -> None:
+    def record_refusal(self, refused: Refused | FileChanged) -> None:
         file = self.delete_uploads()
         where = f"Training on {pluralize(self.size.rows, 'row')} was refused: {escape(str(refused))}"
         fail(self, f"{where}{file} No job was started for it.")

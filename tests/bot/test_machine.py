@@ -369,7 +369,7 @@ def _paid(row: ProviderRow, usd: int = 2) -> ProviderRow:
     """As somebody says it in finetune.toml."""
     models = row.models if row.name == "local" else ()
     return replace(
-        row, models=tuple(replace(one, usd_per_hour=Decimal(usd), is_hour_said=True) for one in models)
+        row, models=tuple(replace(one, usd_per_hour=Decimal(usd), is_hourly_price_set=True) for one in models)
     )
 
 

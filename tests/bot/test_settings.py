@@ -396,7 +396,7 @@ def test_an_hour_is_free_by_a_person_s_word_or_for_want_of_one(
     row = read(tmp_path, text).provider("local")
     assert row is not None
     first = row.models[0]
-    assert (first.usd_per_hour, first.is_hour_said) == (Decimal(usd), is_said)
+    assert (first.usd_per_hour, first.is_hourly_price_set) == (Decimal(usd), is_said)
 
 
 @pytest.mark.parametrize("there", [True, False])

@@ -14,7 +14,7 @@ from tests.bot.test_story_stopping import sha256
 from tests.bot.world import START, Rules, World
 from tests.local.conftest import tiny_model_dir  # noqa: F401 - a fixture
 from tests.local.served import KEY, served_here, served_process
-from trainers.errors import Nonsense
+from trainers.errors import InvalidResponse
 from trainers.hyperparameters import halving_steps
 from trainers.payloads import is_sweep_table, sweep_arms
 
@@ -102,7 +102,7 @@ def test_the_table_of_arms_is_told_from_a_file_of_steps() -> None:
     assert (first.chosen, first.step, first.total_steps) == ((("lora_r", "8"),), 10, 40)
     assert (first.valid_loss, first.valid_accuracy, first.outcome) == (0.5, 0.75, "stopped after rung 1")
     assert (second.valid_loss, second.outcome) == (None, "out after step 3: a, b")
-    with pytest.raises(Nonsense, match="which is not ours"):
+    with pytest.raises(InvalidResponse, match="which is not ours"):
         sweep_arms(b"arm,colour\r\n1,red\r\n", "reading")
 
 

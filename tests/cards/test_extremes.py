@@ -32,7 +32,7 @@ from bot.cards import (
     status,
     tuned_learning_curves,
 )
-from bot.cards.blocks import UNSEEN, code, escape
+from bot.cards.blocks import INVISIBLE, code, escape
 from bot.cards.datasets import Best, DatasetEntry
 from bot.cards.estimates import EstimateChoices
 from bot.cards.home import HomeOverview
@@ -327,7 +327,7 @@ def test_nothing_from_outside_becomes_markup(name: str) -> None:
 def test_no_direction_or_control_character_is_shown(name: str) -> None:
     card = cards(HOSTILE)[name]
     shown = [card.get("text", ""), *texts([card.get("blocks", []), card.get("newest", [])])]
-    assert [text for text in shown if UNSEEN.search(text)] == []
+    assert [text for text in shown if INVISIBLE.search(text)] == []
 
 
 @pytest.mark.parametrize("name", ["home", "runs", "list"])
@@ -371,7 +371,7 @@ def test_labels_keep_their_underscores_and_lose_nothing_else() -> None:
 def markup_of_others(text: str) -> list[str]:
     """What Slack would make of it that we did not mean: links, mentions of strangers, styles, quotes."""
     found = [tag for tag in re.findall(r"<[^>]*>", text) if tag not in OURS and not OUR_DATE.fullmatch(tag)]
-    found += UNSEEN.findall(text)
+    found += INVISIBLE.findall(text)
     outside = re.sub(r"`[^`\n]+`", "", _without_our_fence(text))
     found += re.findall(r"\*bold\*|\b_i_|~s~|`", outside) + re.findall(r"(?<![^\W_])_i_", outside)
     return found + re.findall(r"^\s*&gt;.*", text, re.MULTILINE)

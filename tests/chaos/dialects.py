@@ -20,7 +20,7 @@ from tests.peers.hosted import Hosted
 from tests.peers.service import StoredJob
 from tests.peers.together import Together
 from tests.peers.vendors import Vendor, VendorJob
-from trainers.payloads import mark_of
+from trainers.payloads import key_mark
 from trainers.types import Dialect
 
 Owner = Callable[[str], dict[str, Any]]
@@ -115,7 +115,7 @@ def owner_in(database: Path) -> Owner:
         with closing(sqlite3.connect(f"file:{database}?mode=ro", uri=True)) as connection:
             runs = connection.execute("SELECT id, key, plan_hash, plan FROM runs").fetchall()
         for number, key, plan_hash, plan in runs:
-            if mark_of(key) == mark:
+            if key_mark(key) == mark:
                 model = f"{json.loads(plan)['suffix']}-{number}"
                 return {"key": key, "plan": plan_hash[:12], "run": str(number), "model": model}
         raise AssertionError(f"a job bears the mark {mark}, which is no run's")

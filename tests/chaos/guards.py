@@ -96,14 +96,14 @@ GUARDS = (
     Guard(
         "a job at Fireworks has an id of our key",
         "trainers/dialects/fireworks.py",
-        '    return f"ft-{payloads.mark_of(key)}"',
+        '    return f"ft-{payloads.key_mark(key)}"',
         '    return "ft-" + __import__("secrets").token_hex(8)',
         f"{DIALECTS}::test_a_second_create_of_the_same_id_gives_the_job_that_is_there",
     ),
     Guard(
         "a job at Together has our mark in its suffix",
         "trainers/dialects/together.py",
-        '            "suffix": payloads.sent_suffix(self.provider, spec.suffix, spec.key),',
+        '            "suffix": payloads.fit_suffix(self.provider, spec.suffix, spec.key),',
         '            "suffix": spec.suffix,',
         f"{DIALECTS}::test_togethers_suffix_holds_our_mark_in_40_characters",
     ),

@@ -25,8 +25,8 @@ from tests.peers.together import Together
 from tests.peers.vendors import Vendor
 from trainers.client import Trainer
 from trainers.dialects import open_trainer
-from trainers.payloads import sent_hyperparameters
-from trainers.providers import fit, load_providers
+from trainers.payloads import accepted_hyperparameters
+from trainers.providers import fit_hyperparameters, load_providers
 from trainers.types import Hyperparameter, Provider
 
 ROOT = Path(__file__).parents[2]
@@ -106,7 +106,13 @@ def _site(name: str, url: str, key: str, model: str, finish_s: float) -> Iterato
     wanted = {**row.defaults, "n_epochs": 1, "batch_size": 4, "lora_r": 4}
     with open_trainer(provider, key) as trainer:
         model = trainer.catalogue_id([model]) or model
-        yield Site(trainer, key, model, fit(provider, sent_hyperparameters(provider, wanted)), finish_s)
+        yield Site(
+            trainer,
+            key,
+            model,
+            fit_hyperparameters(provider, accepted_hyperparameters(provider, wanted)),
+            finish_s,
+        )
 
 
 @contextmanager

@@ -88,7 +88,7 @@ def test_the_same_bytes_are_uploaded_once(site: Site, training_file: Path, file_
 
 
 def test_a_file_comes_back_byte_for_byte(site: Site, training_file: Path, file_id: str) -> None:
-    content = site.trainer.file_bytes(file_id)
+    content = site.trainer.download_file(file_id)
     assert content.removeprefix(BOM_UTF8 if site.provider.bom else b"") == training_file.read_bytes()
 
 
@@ -100,7 +100,7 @@ def test_a_deleted_file_is_missing_and_can_be_sent_again(
     first = upload(site, path)
     site.trainer.delete_file(first)
     with pytest.raises(Refused) as caught:
-        site.trainer.file_bytes(first)
+        site.trainer.download_file(first)
     assert caught.value.is_missing
     site.trainer.delete_file(upload(site, path))
 
@@ -110,8 +110,8 @@ def test_all_copies_of_a_file_are_forgotten(site: Site, tmp_path: Path, training
     path.write_bytes(training_file.read_bytes().replace(b"order", b"letter"))
     sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
     files = {site.trainer.upload(path, sha256, key) for key in (None, "run-1", "run-2")}
-    assert site.trainer.forget({sha256}) == len(files)
-    assert site.trainer.forget({sha256}) == 0
+    assert site.trainer.delete_uploads({sha256}) == len(files)
+    assert site.trainer.delete_uploads({sha256}) == 0
 
 
 def test_an_estimate_creates_nothing(site: Site, file_id: str) -> None:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 Json = dict[str, Any]
 
 MARKUP = "<!channel> <@U1> <http://x|y> *b* `c` &lt;"
-UNSEEN = "a\u202eb\u2066c\x00d\x1be\u200bf"
+INVISIBLE = "a\u202eb\u2066c\x00d\x1be\u200bf"
 TEXTS = (
     *(
         "",
@@ -28,7 +28,7 @@ TEXTS = (
         "1_0",
         "../../etc/passwd",
     ),
-    *(MARKUP, UNSEEN, "'; DROP TABLE runs; --", "=1+1", "%s{0}{a.b}", "x" * 3_001, "é" * 20_000, "\r\n"),
+    *(MARKUP, INVISIBLE, "'; DROP TABLE runs; --", "=1+1", "%s{0}{a.b}", "x" * 3_001, "é" * 20_000, "\r\n"),
 )
 NUMBERS = (0, -1, 1, 2**31, 2**63, -(2**63) - 1, 10**400, 0.5, -0.0, 1e308, float("nan"), float("inf"))
 

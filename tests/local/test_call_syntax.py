@@ -16,7 +16,7 @@ from transformers import PreTrainedTokenizerFast
 from tests.local.conftest import CHATML
 from trainers.local.serving.constraints import CallSyntax, grammar_of_calls, syntax_of
 from trainers.local.serving.values import Tools
-from trainers.local.tool_calls import ToolCall, parse_tool_calls, render_chat, template_of
+from trainers.local.tool_calls import ToolCall, parse_tool_calls, read_chat_template, render_chat
 
 CITY = {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]}
 TOOLS: list[dict[str, Any]] = [
@@ -55,7 +55,7 @@ def test_a_call_in_a_familys_own_syntax_is_read_back(family: str) -> None:
     syntax = syntax_in(template)
     before, after = syntax.around("book")
     text = f'{before}{{"city": "Paris"}}{after}'
-    _, calls = parse_tool_calls(text, template_of(tokenizer_of(template), TOOLS), TOOLS)
+    _, calls = parse_tool_calls(text, read_chat_template(tokenizer_of(template), TOOLS), TOOLS)
     assert [(call.name, json.loads(call.arguments)) for call in calls] == [("book", {"city": "Paris"})]
     assert (syntax.mark, syntax.arguments is not None) == (mark, is_json)
     assert not any(end in after for end in ENDS)
@@ -77,7 +77,7 @@ def test_a_template_without_tools_has_them_described_and_calls_as_text() -> None
     assert f"<|im_start|>assistant\n{made}<|im_end|>" in written
     assert "<|im_start|>user\n<tool_response>\ndone\n</tool_response><|im_end|>" in written
     assert syntax_in(CHATML).around("book") == tuple(made.split('{"city": "Paris"}'))
-    read = parse_tool_calls(f"Yes.{made}", template_of(tokenizer, TOOLS), TOOLS)
+    read = parse_tool_calls(f"Yes.{made}", read_chat_template(tokenizer, TOOLS), TOOLS)
     assert read == ("Yes.", (ToolCall("book", '{"city": "Paris"}'),))
 
 

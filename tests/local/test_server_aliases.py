@@ -76,23 +76,23 @@ def code_of(answer: Any) -> str:
 
 def test_a_name_stands_for_a_model_and_then_for_another(trainer: Trainer, client: openai.OpenAI) -> None:
     first, second = tuned(client), tuned(client)
-    trainer.point("team/tickets", first)
+    trainer.set_alias("team/tickets", first)
     assert trainer.aliases() == {"team/tickets": first}
-    trainer.point("team/tickets", second)
-    trainer.point("team/faq", first)
+    trainer.set_alias("team/tickets", second)
+    trainer.set_alias("team/faq", first)
     assert trainer.aliases() == {"team/faq": first, "team/tickets": second}
 
 
 def test_the_same_once_more_changes_nothing(trainer: Trainer, client: openai.OpenAI, data: Path) -> None:
-    trainer.point("team/tickets", tuned(client))
+    trainer.set_alias("team/tickets", tuned(client))
     before = (data / "aliases.json").stat().st_mtime_ns
-    trainer.point("team/tickets", trainer.aliases()["team/tickets"])
+    trainer.set_alias("team/tickets", trainer.aliases()["team/tickets"])
     assert (data / "aliases.json").stat().st_mtime_ns == before
 
 
 def test_it_is_among_the_models_with_what_it_stands_for(trainer: Trainer, client: openai.OpenAI) -> None:
     model = tuned(client)
-    trainer.point("team/tickets", model)
+    trainer.set_alias("team/tickets", model)
     (alias,) = [one for one in client.models.list() if one.id == "team/tickets"]
     assert alias.owned_by == "local-alias"
     found = client.models.retrieve("team/tickets").model_dump()
@@ -104,7 +104,7 @@ def test_it_is_among_the_models_with_what_it_stands_for(trainer: Trainer, client
 def test_it_outlives_a_restart(data: Path) -> None:
     with served_here(data, MODELS) as before, before.client() as client, our_client(before) as trainer:
         model = tuned(client)
-        trainer.point("team/tickets", model)
+        trainer.set_alias("team/tickets", model)
     with served_here(data, MODELS) as after, our_client(after) as trainer:
         assert trainer.aliases() == {"team/tickets": model}
 
@@ -144,16 +144,16 @@ def test_what_is_no_model_here_is_refused(client: openai.OpenAI, body: Any, stat
 
 def test_our_client_reads_the_refusal(trainer: Trainer) -> None:
     with pytest.raises(Refused, match="no model 'ft:gone' on this trainer") as caught:
-        trainer.point("team/tickets", "ft:gone")
+        trainer.set_alias("team/tickets", "ft:gone")
     assert caught.value.is_missing
 
 
 def test_a_model_in_use_is_not_deleted(trainer: Trainer, client: openai.OpenAI) -> None:
     first, second = tuned(client), tuned(client)
-    trainer.point("team/tickets", f"{first}:ckpt-step-1")
+    trainer.set_alias("team/tickets", f"{first}:ckpt-step-1")
     with pytest.raises(openai.BadRequestError, match="in use: team/tickets stands for it"):
         client.models.delete(first)
-    trainer.point("team/tickets", second)
+    trainer.set_alias("team/tickets", second)
     assert client.models.delete(first).deleted
     assert asked(client, "DELETE", "aliases/team/tickets")[0] == 200
     assert client.models.delete(second).deleted
@@ -176,7 +176,7 @@ def test_a_name_whose_model_was_taken_from_the_disk_says_so(
     trainer: Trainer, client: openai.OpenAI, data: Path
 ) -> None:
     model = tuned(client)
-    trainer.point("team/tickets", model)
+    trainer.set_alias("team/tickets", model)
     for folder in (data / "jobs").iterdir():
         (folder / "MODEL_DELETED").touch()
     with pytest.raises(openai.NotFoundError, match="'team/tickets' stands for 'ft:toy"):
@@ -184,7 +184,7 @@ def test_a_name_whose_model_was_taken_from_the_disk_says_so(
 
 
 def test_a_training_names_its_model_itself(trainer: Trainer, client: openai.OpenAI) -> None:
-    trainer.point("team/tickets", tuned(client))
+    trainer.set_alias("team/tickets", tuned(client))
     with pytest.raises(openai.NotFoundError, match="no model 'team/tickets' here to be fine-tuned"):
         client.fine_tuning.jobs.create(model="team/tickets", training_file=upload(client))
 
@@ -193,7 +193,7 @@ def test_a_chat_with_a_name_is_answered_by_the_model_behind_it(tmp_path: Path, t
     """The real server, the real model."""
     base = f"tiny={tiny_model_dir}"
     with served_process(tmp_path, base) as served, served.client() as client, our_client(served) as trainer:
-        trainer.point("team/tickets", "tiny")
+        trainer.set_alias("team/tickets", "tiny")
         said = {
             name: client.chat.completions.create(
                 model=name,

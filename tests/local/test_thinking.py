@@ -9,7 +9,7 @@ import pytest
 from transformers import AutoTokenizer
 
 from tests.local.families import CHATML_TOKENS, Family, config, make_tokenizer, published, turns
-from trainers.chat_templates import FINAL, render, switches_of, without_thoughts
+from trainers.chat_templates import FINAL, render, thinking_switches, with_thinking_off
 from trainers.local.serving.values import ChatMessage, Request, Sampling, Target
 from trainers.local.serving.vocabulary import Vocabulary
 from trainers.local.training.data import read_rows
@@ -70,8 +70,8 @@ def test_training_serving_and_counting_write_the_same_question_without_thoughts(
 @pytest.mark.parametrize("name", TEMPLATES)
 def test_a_template_that_is_handed_on_is_without_thoughts_by_itself(name: str) -> None:
     template, *_ = TEMPLATES[name]
-    written = render(without_thoughts(template), MESSAGES[:1], asks=True)
+    written = render(with_thinking_off(template), MESSAGES[:1], asks=True)
     assert written == render(template, MESSAGES[:1], asks=True)
-    assert switches_of(template), "it has a switch"
-    assert switches_of(CHATML) == {}
-    assert without_thoughts(CHATML) == CHATML
+    assert thinking_switches(template), "it has a switch"
+    assert thinking_switches(CHATML) == {}
+    assert with_thinking_off(CHATML) == CHATML

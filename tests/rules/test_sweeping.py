@@ -16,7 +16,7 @@ from bot.rules.plans import (
 )
 from bot.rules.units import Misread
 from bot.values.runs import Refusal
-from trainers.hyperparameters import Sweep, full_trainings_of
+from trainers.hyperparameters import Sweep, count_full_trainings
 
 SWEEP: Sweep = (("lora_r", (8, 16)), ("learning_rate", (0.0005, 0.001)))
 
@@ -86,4 +86,4 @@ def test_what_is_swept_gives_way_and_lora_alpha_follows_the_rank_unless_it_is_se
 
 def test_it_is_said_in_words_and_counted_in_courses() -> None:
     assert describe_sweep(SWEEP) == "lora_r 8 or 16, learning_rate 5e-4 or 1e-3"
-    assert (full_trainings_of(SWEEP), full_trainings_of(())) == (2.0, 1.0)
+    assert (count_full_trainings(SWEEP), count_full_trainings(())) == (2.0, 1.0)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from trainers.chat_templates import drops_answers, rewrites_answers, template_of
+from trainers.chat_templates import drops_answers, read_chat_template, rewrites_answers
 
 REWRITING = ("qwen3", "qwen3_5_nothink", "qwen3_6", "gptoss", "deepseekv3", "deepseek_r1_distill", "glm4moe")
 PLAIN = ("qwen2_5", "qwen3_instruct_2507", "llama3_1", "gemma3", "gemma4_v5", "phi3_5", "lfm2", "cohere2")
@@ -41,11 +41,11 @@ def test_of_a_template_that_cannot_be_written_with_nothing_is_known(template: st
 
 
 def test_a_template_is_found_where_it_lies(tmp_path: Path) -> None:
-    assert template_of(tmp_path) == ""
+    assert read_chat_template(tmp_path) == ""
     several = [{"name": "tool_use", "template": "a"}, {"name": "default", "template": "b"}]
     (tmp_path / "tokenizer_config.json").write_text(json.dumps({"chat_template": several}))
-    assert template_of(tmp_path) == "b"
+    assert read_chat_template(tmp_path) == "b"
     (tmp_path / "chat_template.json").write_text(json.dumps({"chat_template": "c"}))
-    assert template_of(tmp_path) == "c"
+    assert read_chat_template(tmp_path) == "c"
     (tmp_path / "chat_template.jinja").write_text("d")
-    assert template_of(tmp_path) == "d"
+    assert read_chat_template(tmp_path) == "d"

@@ -18,12 +18,12 @@ from trainers.dataset import (
     check_file,
     file_checks,
     lists_labels,
-    prompted,
+    prompt_with_labels,
     with_system,
 )
-from trainers.dataset.checks import Findings, Rule, in_order_of_rows, is_short, task_of_counts
+from trainers.dataset.checks import Findings, Rule, is_short, sort_label_counts, task_of_counts
 from trainers.dataset.file_checks import check_size
-from trainers.dataset.rows import normalised, question_key
+from trainers.dataset.rows import normalise_text, question_key
 from trainers.dataset.sensitive_data import check_sensitive, faults_in
 from trainers.dataset.splits import chat_row
 from trainers.types import Message
@@ -186,7 +186,7 @@ def test_the_task_is_labels_when_nearly_all_answers_are_short_and_come_again(
 
 
 def test_labels_are_sorted_most_frequent_first() -> None:
-    counts = in_order_of_rows(Counter(["b", "c", "a", "c", "b"]))
+    counts = sort_label_counts(Counter(["b", "c", "a", "c", "b"]))
 
     assert [(c.label, c.rows) for c in counts] == [("b", 2), ("c", 2), ("a", 1)]
 
@@ -276,8 +276,8 @@ def test_a_million_letters_of_half_a_pattern_hold_nothing(letters: str) -> None:
 
 
 def test_normalised_makes_the_same_of_what_people_call_the_same() -> None:
-    assert normalised(" Ｐrinter\u00a0 DEAD\n") == normalised("printer dead") == "printer dead"
-    assert normalised("STRASSE") == normalised("straße")
+    assert normalise_text(" Ｐrinter\u00a0 DEAD\n") == normalise_text("printer dead") == "printer dead"
+    assert normalise_text("STRASSE") == normalise_text("straße")
 
 
 def test_a_system_prompt_is_put_before_rows_that_have_none() -> None:
@@ -289,13 +289,13 @@ def test_a_system_prompt_is_put_before_rows_that_have_none() -> None:
 
 
 def test_an_untuned_model_is_told_the_labels_and_never_the_answer() -> None:
-    asked = prompted(row(1, "q", "refund", "Sort it."), ["billing", "refund"])
+    asked = prompt_with_labels(row(1, "q", "refund", "Sort it."), ["billing", "refund"])
 
     assert asked == (Message("system", "Sort it.\nLabels:\nbilling\nrefund"), Message("user", "q"))
 
 
 def test_an_untuned_model_without_instructions_gets_some() -> None:
-    asked = prompted(row(1, "q", "refund"), ["billing", "refund"])
+    asked = prompt_with_labels(row(1, "q", "refund"), ["billing", "refund"])
 
     assert asked[0] == Message("system", f"{CLASSIFY}\nLabels:\nbilling\nrefund")
 
@@ -303,7 +303,7 @@ def test_an_untuned_model_without_instructions_gets_some() -> None:
 def test_labels_that_the_team_lists_itself_are_not_listed_twice() -> None:
     told = row(1, "q", "refund", "Answer Billing or refund.")
 
-    assert prompted(told, ["billing", "refund"]) == told.prompt
+    assert prompt_with_labels(told, ["billing", "refund"]) == told.prompt
     assert lists_labels("Answer billing or cancel_order.", ["billing", "cancel_order"])
     assert not lists_labels("Answer billing.", ["billing", "refund"])
     assert not lists_labels("Answer nothing about rebilling.", ["billing"])

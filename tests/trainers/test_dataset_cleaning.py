@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from trainers.dataset import Columns, Limits, read
-from trainers.dataset.clean_copy import Cleaned, Contradiction, LeftOut, NotCleaned, clean
+from trainers.dataset.clean_copy import CleanedFile, CleaningRefusal, Contradiction, LeftOutRows, clean
 
 KEY = "sk-" + "proj4" + "a" * 20
 
@@ -23,9 +23,9 @@ def chat(text: str, answer: str = "a", **more: object) -> bytes:
     return json.dumps({"messages": messages, **more}, ensure_ascii=False).encode()
 
 
-def cleaned(path: Path, limits: Limits | None = None) -> Cleaned:
+def cleaned(path: Path, limits: Limits | None = None) -> CleanedFile:
     done = clean(path, path.name, Columns(), path.with_name("out"), limits=limits or Limits())
-    assert isinstance(done, Cleaned), done
+    assert isinstance(done, CleanedFile), done
     return done
 
 
@@ -49,11 +49,11 @@ def test_jsonl_keeps_the_bytes_of_what_stays_and_says_why_the_rest_went(tmp_path
 
     assert done.out.read_bytes() == b"\n".join([lines[0], lines[5], lines[6], lines[8]]) + b"\n"
     assert done.left_out == (
-        LeftOut("blank_lines", 1, (3,)),
-        LeftOut("duplicate", 1, (2,)),
-        LeftOut("not_json", 1, (4,)),
-        LeftOut("not_utf8", 1, (8,)),
-        LeftOut("secret", 1, (5,)),
+        LeftOutRows("blank_lines", 1, (3,)),
+        LeftOutRows("duplicate", 1, (2,)),
+        LeftOutRows("not_json", 1, (4,)),
+        LeftOutRows("not_utf8", 1, (8,)),
+        LeftOutRows("secret", 1, (5,)),
     )
     assert (done.rows, done.n_left_out, done.written_as, done.converted) == (4, 5, "jsonl", False)
     assert done.contradictions == (Contradiction(1, 7),)
@@ -90,7 +90,7 @@ def test_a_quote_that_is_not_closed_costs_that_record_only(tmp_path: Path) -> No
     done = cleaned(source)
 
     assert done.out.read_bytes() == b"text,label\none,a\nthree,a\nfour,b\n"
-    assert done.left_out == (LeftOut("broken_quotes", 1, (3,)),)
+    assert done.left_out == (LeftOutRows("broken_quotes", 1, (3,)),)
 
 
 def test_what_an_open_quote_swallows_is_counted_as_left_out(tmp_path: Path) -> None:
@@ -100,7 +100,7 @@ def test_what_an_open_quote_swallows_is_counted_as_left_out(tmp_path: Path) -> N
     done = cleaned(source)
 
     assert done.out.read_bytes() == b"text,label\none,a\n"
-    assert done.left_out == (LeftOut("broken_quotes", 3, (3, 4, 5)),)
+    assert done.left_out == (LeftOutRows("broken_quotes", 3, (3, 4, 5)),)
 
 
 def test_a_table_without_a_header_keeps_its_first_row(tmp_path: Path) -> None:
@@ -120,19 +120,19 @@ def test_a_line_over_the_cap_is_left_out_in_both_formats(tmp_path: Path) -> None
     table = tmp_path / "table.csv"
     table.write_text(f"text,label\none,a\n{'x' * 900},b\ntwo,b\n")
 
-    assert cleaned(rows, Limits(max_line_bytes=500)).left_out == (LeftOut("line_too_long", 2, (2, 4)),)
+    assert cleaned(rows, Limits(max_line_bytes=500)).left_out == (LeftOutRows("line_too_long", 2, (2, 4)),)
     (tmp_path / "out").unlink()
     done = cleaned(table, Limits(max_line_bytes=500))
 
     assert done.out.read_text() == "text,label\none,a\ntwo,b\n"
-    assert done.left_out == (LeftOut("line_too_long", 1, (3,)),)
+    assert done.left_out == (LeftOutRows("line_too_long", 1, (3,)),)
 
 
 def test_only_the_first_lines_of_a_reason_are_listed_and_all_are_counted(tmp_path: Path) -> None:
     source = tmp_path / "rows.jsonl"
     source.write_bytes(b"\n".join([chat("same")] * 9))
 
-    assert cleaned(source, Limits(listed=2)).left_out == (LeftOut("duplicate", 8, (2, 3)),)
+    assert cleaned(source, Limits(listed=2)).left_out == (LeftOutRows("duplicate", 8, (2, 3)),)
 
 
 def test_parquet_becomes_jsonl_and_says_so(tmp_path: Path) -> None:
@@ -172,7 +172,7 @@ def test_a_file_without_a_row_that_could_stay_gives_a_sentence_and_no_file(
     source = tmp_path / name
     source.write_bytes(content)
 
-    assert clean(source, name, Columns(), tmp_path / "out") == NotCleaned(said)
+    assert clean(source, name, Columns(), tmp_path / "out") == CleaningRefusal(said)
     assert not (tmp_path / "out").exists()
 
 
@@ -181,10 +181,10 @@ def test_neither_the_file_itself_nor_another_one_is_overwritten(tmp_path: Path) 
     source.write_bytes(chat("q"))
     other.write_bytes(b"precious")
 
-    assert clean(source, "x", Columns(), source) == NotCleaned(
+    assert clean(source, "x", Columns(), source) == CleaningRefusal(
         "'rows.jsonl' exists already; choose another name for the cleaned file."
     )
-    assert isinstance(clean(source, "x", Columns(), other), NotCleaned)
+    assert isinstance(clean(source, "x", Columns(), other), CleaningRefusal)
     assert (source.read_bytes(), other.read_bytes()) == (chat("q"), b"precious")
 
 
@@ -193,7 +193,7 @@ def test_a_secret_in_a_tool_of_a_row_is_left_out_too(tmp_path: Path) -> None:
     tool = {"type": "function", "function": {"name": "pay", "description": f"uses {KEY}"}}
     source.write_bytes(b"\n".join([chat("one", tools=[tool]), chat("two")]))
 
-    assert cleaned(source).left_out == (LeftOut("secret", 1, (1,)),)
+    assert cleaned(source).left_out == (LeftOutRows("secret", 1, (1,)),)
 
 
 def test_a_workbook_becomes_a_csv_and_says_so(tmp_path: Path) -> None:
@@ -243,7 +243,7 @@ def test_preference_pairs_are_not_cleaned(tmp_path: Path) -> None:
 
     done = clean(source, "pairs.jsonl", Columns(), tmp_path / "out")
 
-    assert isinstance(done, NotCleaned) and "preference pairs" in done.reason
+    assert isinstance(done, CleaningRefusal) and "preference pairs" in done.reason
 
 
 LINES = st.lists(
@@ -260,7 +260,7 @@ def test_of_a_table_without_a_header_more_than_one_row_has_to_stay(tmp_path: Pat
     source = tmp_path / "rows.csv"
     source.write_text(";billing\nmy card was charged twice;billing\n")
     done = clean(source, "rows.csv", Columns(), tmp_path / "cleaned.csv")
-    assert isinstance(done, NotCleaned) and "Only one row of 'rows.csv' would stay" in done.reason
+    assert isinstance(done, CleaningRefusal) and "Only one row of 'rows.csv' would stay" in done.reason
     assert not (tmp_path / "cleaned.csv").exists()
 
 
@@ -274,7 +274,7 @@ def test_any_jsonl_becomes_one_that_the_gate_reads_without_a_fault_and_is_stable
     source.write_bytes(b"\n".join(lines))
 
     done = clean(source, "rows", Columns(), folder / "once")
-    if isinstance(done, NotCleaned):
+    if isinstance(done, CleaningRefusal):
         return
     written = done.out.read_bytes()
     reading = read(done.out, "rows")
@@ -284,5 +284,5 @@ def test_any_jsonl_becomes_one_that_the_gate_reads_without_a_fault_and_is_stable
     assert set(written.split(b"\n")) <= {*lines, lines[0].removeprefix(b"\xef\xbb\xbf"), b""}
     assert done.rows + done.n_left_out == source.read_bytes().count(b"\n") + (lines[-1] != b"")
     again = clean(done.out, "rows", Columns(), folder / "twice")
-    assert isinstance(again, Cleaned)
+    assert isinstance(again, CleanedFile)
     assert (again.left_out, again.out.read_bytes()) == ((), written)

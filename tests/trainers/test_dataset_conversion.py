@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from trainers.dataset import Columns, check_file
-from trainers.dataset.clean_copy import Cleaned, clean
+from trainers.dataset.clean_copy import CleanedFile, clean
 from trainers.dataset.reader import Reading, read
 
 ODD = Path(__file__).resolve().parents[2] / "examples" / "odd"
@@ -137,10 +137,10 @@ def test_characters_of_utf8_beside_bytes_that_are_none_are_damage(tmp_path: Path
 
 def test_what_is_cleaned_is_written_in_the_form_that_was_read(tmp_path: Path) -> None:
     done = clean(ODD / "windows_1252.csv", "windows_1252.csv", Columns(), tmp_path / "cleaned.csv")
-    assert isinstance(done, Cleaned) and done.converted and done.rows == 60
+    assert isinstance(done, CleanedFile) and done.converted and done.rows == 60
     assert "café" in (tmp_path / "cleaned.csv").read_text(encoding="utf-8")
     done = clean(ODD / "text_label.jsonl", "text_label.jsonl", Columns(), tmp_path / "objects.csv")
-    assert isinstance(done, Cleaned) and (done.written_as, done.rows) == ("csv", 60)
+    assert isinstance(done, CleanedFile) and (done.written_as, done.rows) == ("csv", 60)
     assert len(read(tmp_path / "objects.csv", "objects.csv").examples) == 60
 
 

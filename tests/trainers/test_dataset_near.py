@@ -15,12 +15,12 @@ from trainers.dataset.checks import Findings
 from trainers.dataset.near_duplicates import (
     NEAR_SIMILARITY,
     NearCopies,
-    check_near,
+    compute_sketches,
     find_near_copies,
     question_text,
+    report_near_pairs,
     shingles,
     similarity,
-    sketches,
 )
 from trainers.dataset.rows import question_key, question_keys
 from trainers.types import Message
@@ -42,7 +42,7 @@ def near_of(texts: list[str]) -> NearCopies:
 
 def findings(texts: list[str], answers: list[str], held: int = 0) -> list[Finding]:
     found = Findings(20)
-    check_near(near_of(texts), list(range(1, len(texts) + 1)), answers, found, held=held)
+    report_near_pairs(near_of(texts), list(range(1, len(texts) + 1)), answers, found, held=held)
     return list(found.sorted())
 
 
@@ -114,7 +114,7 @@ def test_what_the_frozen_holdout_nearly_asks_is_told_with_its_line() -> None:
     found = Findings(20)
     near = near_of(["Where is my parcel now?", "Where is my parcel now", "When does the shop open?"])
 
-    check_near(near, [7, 12, 13], None, found, held=1)
+    report_near_pairs(near, [7, 12, 13], None, found, held=1)
 
     (said,) = found.sorted()
     assert (said.line, said.code) == (12, "near_overlap")
@@ -190,7 +190,7 @@ def test_no_near_copy_is_on_the_other_side_of_a_split(seed: int, count: int) -> 
 @settings(max_examples=100, deadline=None)
 def test_any_text_is_cut_as_if_it_stood_alone(texts: list[str]) -> None:
     assert shingles(texts) == [shingles([text])[0] for text in texts]
-    assert len(sketches(texts)) == len(texts)
+    assert len(compute_sketches(texts)) == len(texts)
 
 
 def test_three_thousand_rows_of_one_template_take_bounded_work_and_memory() -> None:
@@ -198,7 +198,7 @@ def test_three_thousand_rows_of_one_template_take_bounded_work_and_memory() -> N
     texts = [
         f"dear shop where is my order today {' '.join(chance.choices(WORDS, k=3))} {i}" for i in range(3_000)
     ]
-    sketched = sketches(texts)
+    sketched = compute_sketches(texts)
     keys = [question_key(row(1, text)) for text in texts]
     tracemalloc.start()
 
@@ -209,7 +209,7 @@ def test_three_thousand_rows_of_one_template_take_bounded_work_and_memory() -> N
     assert peak < 20_000_000
     assert len(near.pairs) > 100
     found = Findings(20)
-    check_near(near, range(3_000), None, found)
+    report_near_pairs(near, range(3_000), None, found)
     assert ("near_not_all_compared" in {f.code for f in found.sorted()}) is not near.all_compared
 
 
@@ -219,7 +219,7 @@ def test_banking77_has_near_contradictions_beside_its_copies() -> None:
     keys = question_keys(train)
     near = find_near_copies([question_text(e) for e in train], keys)
     found = Findings(1000)
-    check_near(near, [e.line for e in train], [e.answer for e in train], found)
+    report_near_pairs(near, [e.line for e in train], [e.answer for e in train], found)
 
     codes = [f.code for f in found.sorted()]
     assert near.all_compared
@@ -237,7 +237,7 @@ def test_banking77s_official_test_is_nearly_asked_in_train_more_often_than_exact
     near = find_near_copies([question_text(e) for e in both], question_keys(both))
     found = Findings(5000)
 
-    check_near(near, [e.line for e in both], None, found, held=len(test))
+    report_near_pairs(near, [e.line for e in both], None, found, held=len(test))
 
     near_lines = {f.line for f in found.sorted() if f.code == "near_overlap"}
     held = {question_key(e) for e in test}

@@ -11,12 +11,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from trainers.dataset import Columns, Example, Limits
-from trainers.dataset.checks import Finding, Findings, Repeats, is_short
+from trainers.dataset.checks import Finding, Findings, RepeatFinder, is_short
 from trainers.dataset.file_format import Sniffed
-from trainers.dataset.near_duplicates import question_text, sketches
-from trainers.dataset.reader import Progress, conclude, stream
+from trainers.dataset.near_duplicates import compute_sketches, question_text
+from trainers.dataset.reader import Progress, report_counts, stream
 from trainers.dataset.row_facts import Facts, StoredRows, read_facts
-from trainers.dataset.rows import INSTRUCTION_ROLES, Joined, normalise_all, normalised, question_key
+from trainers.dataset.rows import INSTRUCTION_ROLES, Joined, normalise_all, normalise_text, question_key
 from trainers.dataset.sensitive_data import faults_in, faults_of_texts
 from trainers.dataset.splits import chat_row
 from trainers.tokens import O200K, count_chat
@@ -28,7 +28,7 @@ def taken(path: Path, limits: Limits = USUAL) -> tuple[Facts, Findings, StoredRo
     found, progress, facts = Findings(limits.listed), Progress(), Facts(O200K, limits, sketched=True)
     file = path.open("rb")
     read_facts(facts, file, file, Sniffed("jsonl"), Columns(), found, limits, progress)
-    conclude(found, progress)
+    report_counts(found, progress)
     return facts, found, StoredRows(file, facts, limits, None)
 
 
@@ -37,7 +37,7 @@ def same_as_row_by_row(path: Path, limits: Limits = USUAL) -> None:
     with rows.file:
         said, progress = Findings(limits.listed), Progress()
         examples = list(stream(rows.file, Sniffed("jsonl"), Columns(), said, limits, progress))
-        conclude(said, progress)
+        report_counts(said, progress)
         counts = count_chat([example.messages for example in examples])
         assert list(rows) == examples
         assert found.sorted() == said.sorted()
@@ -47,7 +47,7 @@ def same_as_row_by_row(path: Path, limits: Limits = USUAL) -> None:
             counts.prompt,
             counts.answer,
         )
-        asked = sketches(question_text(example) for example in examples)
+        asked = compute_sketches(question_text(example) for example in examples)
         assert facts.take_sketches().tolist() == asked.tolist()
         assert facts.sensitive.sorted() == sensitive(examples, limits)
         assert facts.repeats.sorted() == repeats(examples, limits)
@@ -55,7 +55,7 @@ def same_as_row_by_row(path: Path, limits: Limits = USUAL) -> None:
             e.answer.strip() if is_short(e.answer) else None for e in examples
         ]
         for row, example in enumerate(examples):
-            (again,) = _parsed(rows.written(row), limits)
+            (again,) = _parsed(rows.trained_row(row), limits)
             assert (again.messages, chat_row(again)) == (example.messages, chat_row(example))
 
 
@@ -65,20 +65,20 @@ def sensitive(examples: list[Example], limits: Limits) -> tuple[Finding, ...]:
     for example in examples:
         faults = [fault for message in example.messages for fault in faults_in(message.content)]
         for fault in {fault.text: fault for fault in faults}.values():
-            found.at(example.line, fault)
+            found.add_for_line(example.line, fault)
     return found.sorted()
 
 
 def repeats(examples: list[Example], limits: Limits) -> tuple[Finding, ...]:
     found = Findings(limits.listed)
-    Repeats(found).add_all(
+    RepeatFinder(found).add_all(
         [example.line for example in examples],
         [
-            hash(tuple(normalised(m.content) for m in e.messages if m.role in INSTRUCTION_ROLES))
+            hash(tuple(normalise_text(m.content) for m in e.messages if m.role in INSTRUCTION_ROLES))
             for e in examples
         ],
         [question_key(example) for example in examples],
-        [hash(normalised(example.answer)) for example in examples],
+        [hash(normalise_text(example.answer)) for example in examples],
     )
     return found.sorted()
 
@@ -245,7 +245,7 @@ def test_rows_across_blocks_long_lines_and_windows_ends_keep_their_places(tmp_pa
 def test_many_texts_are_normalised_as_each_alone(texts: list[str]) -> None:
     small = normalise_all(Joined([text.encode() for text in texts]), texts)
 
-    assert small == [normalised(text).encode() for text in texts]
+    assert small == [normalise_text(text).encode() for text in texts]
 
 
 NUMBERS = ["4111 1111 1111 1111", "4", "1", "DE89 3704 0044 0532 0130 00", " ", "-", "\n"]

@@ -13,7 +13,7 @@ import pytest
 from trainers.dataset import Columns, Limits, Report, check_file, read
 from trainers.dataset.checks import Findings
 from trainers.dataset.file_format import Sniffed
-from trainers.dataset.reader import Progress, conclude
+from trainers.dataset.reader import Progress, report_counts
 from trainers.dataset.row_facts import Facts, StoredRows, histogram, read_facts
 from trainers.dataset.versions import Previous
 from trainers.tokens import O200K, training_limit
@@ -25,7 +25,7 @@ def taken(path: Path, limits: Limits = USUAL) -> tuple[Facts, Findings, StoredRo
     found, progress, facts = Findings(limits.listed), Progress(), Facts(O200K, limits)
     file = path.open("rb")
     read_facts(facts, file, file, Sniffed("jsonl"), Columns(), found, limits, progress)
-    conclude(found, progress)
+    report_counts(found, progress)
     return facts, found, StoredRows(file, facts, limits, None)
 
 

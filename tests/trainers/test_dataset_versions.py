@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from trainers.dataset import Example, Split, split, store_chat
 from trainers.dataset.near_duplicates import find_near_copies, question_text
 from trainers.dataset.rows import question_key, question_keys
-from trainers.dataset.versions import Diff, Previous, store_without
+from trainers.dataset.versions import Diff, Previous, store_without_questions
 from trainers.dataset.versions import continue_holdout as parts_of
 from trainers.types import Message
 
@@ -197,12 +197,12 @@ def test_a_part_is_written_again_without_the_rows_of_a_question(tmp_path: Path) 
     sha256 = store_chat(tmp_path, [*twice, *even(3, begin=3)])
     before = (tmp_path / f"{sha256}.jsonl").read_bytes().splitlines()
 
-    smaller = store_without(tmp_path, sha256, {question_key(twice[0])})
+    smaller = store_without_questions(tmp_path, sha256, {question_key(twice[0])})
 
     after = (tmp_path / f"{smaller}.jsonl").read_bytes()
     assert after.splitlines() == before[2:], "the other rows keep their bytes"
     assert hashlib.sha256(after).hexdigest() == smaller
-    assert store_without(tmp_path, smaller, {question_key(twice[0])}) == smaller, (
+    assert store_without_questions(tmp_path, smaller, {question_key(twice[0])}) == smaller, (
         "nothing is left to take out"
     )
 

@@ -15,7 +15,7 @@ from tests.peers.deployments import HostingService
 from tests.peers.hosted import COMMIT_THEN_RESET, HTML, Fault, Hosted
 from trainers.deployments import open_deployments
 from trainers.deployments.port import Deployments
-from trainers.errors import Nonsense, Refused, Uncertain
+from trainers.errors import InvalidResponse, Refused, Uncertain
 from trainers.types import Provider
 
 APIS = ("crusoe", "fireworks", "together")
@@ -116,7 +116,7 @@ def test_what_is_scaled_to_zero_is_not_billed(opened: Open) -> None:
 def test_a_web_page_is_nonsense(opened: Open) -> None:
     _, deployments, hosted = opened("crusoe")
     hosted.fail("GET /selfserve/deployments", HTML)
-    with pytest.raises(Nonsense):
+    with pytest.raises(InvalidResponse):
         deployments.running()
 
 
@@ -140,5 +140,5 @@ def test_the_next_page_is_asked_for_by_the_vendors_own_words(opened: Open) -> No
 def test_a_list_of_something_else_is_nonsense(opened: Open) -> None:
     _, deployments, hosted = opened("fireworks")
     hosted.fail("GET /deployments", Fault(commit=False, status=200, body=b'{"deployments": ["x"]}'))
-    with pytest.raises(Nonsense):
+    with pytest.raises(InvalidResponse):
         deployments.running()

@@ -8,7 +8,14 @@ from decimal import Decimal
 
 import pytest
 
-from trainers.pricing import PriceList, PriceRow, Retirement, own_prices, prompted_price, retirement_of
+from trainers.pricing import (
+    PriceList,
+    PriceRow,
+    Retirement,
+    find_prompted_price,
+    find_retirement,
+    read_own_prices,
+)
 from trainers.providers import ProviderProblems, load_providers
 from trainers.types import Price
 
@@ -34,7 +41,7 @@ PROVIDERS = load_providers()
     ],
 )
 def test_the_end_of_a_model_and_its_successor(name: str, end: Retirement | None) -> None:
-    assert retirement_of(name, PROVIDERS) == end
+    assert find_retirement(name, PROVIDERS) == end
 
 
 def test_what_a_provider_answers_wins_over_our_lists() -> None:
@@ -44,13 +51,13 @@ def test_what_a_provider_answers_wins_over_our_lists() -> None:
         else row
         for row in PROVIDERS
     )
-    assert retirement_of("gpt-4o", rows) == Retirement(date(2027, 3, 1), "gpt-6-luna")
-    assert retirement_of("openai/gpt-6-luna", rows) == Retirement(date(2029, 1, 1))
-    assert retirement_of("groq/gpt-6-luna", rows) is None
+    assert find_retirement("gpt-4o", rows) == Retirement(date(2027, 3, 1), "gpt-6-luna")
+    assert find_retirement("openai/gpt-6-luna", rows) == Retirement(date(2029, 1, 1))
+    assert find_retirement("groq/gpt-6-luna", rows) is None
 
 
 def test_a_price_knows_when_its_model_ends() -> None:
-    row = prompted_price("gpt-4o", PROVIDERS, (), TODAY)
+    row = find_prompted_price("gpt-4o", PROVIDERS, (), TODAY)
     assert isinstance(row, PriceRow)
     assert (row.ends, row.successor, row.has_ended(TODAY)) == (date(2027, 1, 14), "gpt-6-luna", False)
     assert row.has_ended(date(2027, 1, 14))
@@ -60,18 +67,18 @@ def test_a_price_knows_when_its_model_ends() -> None:
 
 def test_a_user_s_own_end_wins() -> None:
     table = {"gpt-4o": {"input": "1", "output": "2", "ends": date(2028, 1, 1), "successor": "ours"}}
-    row = prompted_price("gpt-4o", PROVIDERS, own_prices(table), TODAY)
+    row = find_prompted_price("gpt-4o", PROVIDERS, read_own_prices(table), TODAY)
     assert isinstance(row, PriceRow) and (row.ends, row.successor) == (date(2028, 1, 1), "ours")
 
 
 @pytest.mark.parametrize(("key", "value"), [("ends", "2028-01-01"), ("successor", 5)])
 def test_an_end_that_is_no_day_is_a_problem(key: str, value: object) -> None:
     with pytest.raises(ProviderProblems, match=rf"prices\.m\.{key}: should be"):
-        own_prices({"m": {"input": "1", "output": "2", key: value}})
+        read_own_prices({"m": {"input": "1", "output": "2", key: value}})
 
 
 def test_a_model_that_a_list_calls_deprecated_has_a_note() -> None:
-    row = prompted_price("grok-2-1212", PROVIDERS, (), TODAY)
+    row = find_prompted_price("grok-2-1212", PROVIDERS, (), TODAY)
     assert isinstance(row, PriceRow) and row.note is not None
     assert row.note.startswith("genai-prices calls it deprecated and names no day")
 

@@ -16,9 +16,9 @@ from trainers.evaluation.statistics import (
     confusion,
     detectable_gap,
     exact_match,
+    find_worse_labels,
     holm,
     label_scores,
-    labels_that_lost,
     macro_f1,
     mcnemar_exact,
     mean_interval,
@@ -296,15 +296,15 @@ def test_a_label_that_lost_is_told_apart_from_77_that_wavered() -> None:
     expected = [name for name in names for _ in range(40)]
     before = [row % 40 != 0 for row in range(len(expected))]
     after = [row % 40 != 1 for row in range(len(expected))]
-    assert labels_that_lost(expected, before, after) == ()
+    assert find_worse_labels(expected, before, after) == ()
     lost = {row for row, name in enumerate(expected) if name == "label 7" and row % 40 > 20}
     worse = [is_right and row not in lost for row, is_right in enumerate(after)]
-    (loss,) = labels_that_lost(expected, before, worse)
+    (loss,) = find_worse_labels(expected, before, worse)
     assert (loss.label, loss.rows, loss.before, loss.after) == ("label 7", 40, 39, 20)
     assert loss.p == pytest.approx(77 * mcnemar_exact(20, 1), abs=1e-6)
 
 
 def test_few_rows_of_a_label_show_no_loss() -> None:
-    assert labels_that_lost(["a"] * 4 + ["b"] * 4, [True] * 8, [False] * 4 + [True] * 4) == ()
-    (loss,) = labels_that_lost(["A"] * 10 + ["a"], [True] * 11, [False] * 11)
+    assert find_worse_labels(["a"] * 4 + ["b"] * 4, [True] * 8, [False] * 4 + [True] * 4) == ()
+    (loss,) = find_worse_labels(["A"] * 10 + ["a"], [True] * 11, [False] * 11)
     assert (loss.label, loss.rows, loss.after) == ("A", 11, 0), "two spellings are one label"

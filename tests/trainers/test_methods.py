@@ -10,7 +10,7 @@ import pytest
 from bot.command_parser import parse_question
 from bot.rules.estimate_inputs import Question
 from trainers.local.engines.plan import HONOURED
-from trainers.methods import METHODS, Basis, every_spec, options, resolve, specs
+from trainers.methods import METHODS, Basis, all_specs, options, resolve, specs
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -21,9 +21,9 @@ def test_the_page_of_hyperparameters_is_the_one_that_is_declared() -> None:
     assert page() == written, "run python docs/hyperparameters.py"
 
 
-@pytest.mark.parametrize("name", every_spec())
+@pytest.mark.parametrize("name", all_specs())
 def test_each_example_is_within_its_limits_and_its_help_fits_a_sentence(name: str) -> None:
-    spec = every_spec()[name]
+    spec = all_specs()[name]
     assert spec.parse(spec.declared.example) is not None
     assert not spec.declared.help.endswith("."), "it stands within a sentence"
 
@@ -38,7 +38,7 @@ def test_each_option_can_be_typed_after_start(option: str) -> None:
 
 
 def test_what_engines_honour_is_declared() -> None:
-    assert set(HONOURED) <= {spec.field for spec in every_spec().values()}
+    assert set(HONOURED) <= {spec.field for spec in all_specs().values()}
 
 
 def test_auto_goes_by_the_rules_and_given_values_win() -> None:
@@ -66,13 +66,13 @@ def test_auto_goes_by_the_rules_and_given_values_win() -> None:
     ],
 )
 def test_what_is_not_within_the_limits_is_refused_with_what_it_must_be(name: str, value: object) -> None:
-    spec = every_spec()[name]
+    spec = all_specs()[name]
     with pytest.raises(ValueError, match=f"'{name}' is .*; it must be "):
         spec.read(value)
 
 
 def test_money_is_read_in_dollars_and_kept_in_micro_dollars() -> None:
-    assert [every_spec()["max_usd"].read(value) for value in (2, 2.5, "2.50")] == [
+    assert [all_specs()["max_usd"].read(value) for value in (2, 2.5, "2.50")] == [
         2_000_000,
         2_500_000,
         2_500_000,

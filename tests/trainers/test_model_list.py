@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from trainers.model_list import find_listed, listed_models, living_successors, read_list
-from trainers.pricing import PriceRow, prompted_price
+from trainers.model_list import available_successors, find_listed, listed_models, read_list
+from trainers.pricing import PriceRow, find_prompted_price
 from trainers.providers import load_providers
 
 ROOT = Path(__file__).parents[2]
@@ -123,18 +123,18 @@ def test_each_model_that_we_name_is_listed_with_its_source() -> None:
 
 
 def test_the_shipped_list_tells_a_living_successor() -> None:
-    names = [model.name for model in living_successors("openai", TODAY)]
+    names = [model.name for model in available_successors("openai", TODAY)]
     assert "gpt-6-luna" in names and "gpt-5.2-chat-latest" not in names
-    assert living_successors("nobody", TODAY) == ()
+    assert available_successors("nobody", TODAY) == ()
 
 
 def test_a_price_of_the_list_stands_in_where_the_library_has_none() -> None:
-    row = prompted_price("google/gemini-4-hydrogen", (), (), TODAY)
+    row = find_prompted_price("google/gemini-4-hydrogen", (), (), TODAY)
     assert isinstance(row, PriceRow) and str(row.price.input) == "1.5" and "litellm" in row.source
 
 
 def test_an_effort_is_no_other_model_to_the_lists() -> None:
-    row = prompted_price("openai/gpt-5.4-nano@low", load_providers(), (), TODAY)
+    row = find_prompted_price("openai/gpt-5.4-nano@low", load_providers(), (), TODAY)
     assert isinstance(row, PriceRow)
     assert (row.model, row.ends, row.successor) == ("openai/gpt-5.4-nano@low", date(2027, 4, 1), "gpt-6-luna")
     assert row.ends_said_by and "litellm" in row.ends_said_by

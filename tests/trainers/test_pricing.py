@@ -12,8 +12,8 @@ from trainers.pricing import (
     PriceList,
     PriceRow,
     UnknownPrice,
-    own_prices,
-    prompted_price,
+    find_prompted_price,
+    read_own_prices,
     tuned_price,
 )
 from trainers.providers import ProviderProblems, ProviderRow, load_providers
@@ -28,13 +28,13 @@ def provider(name: str) -> ProviderRow:
 
 
 def known(name: str, own: tuple[PriceRow, ...] = (), today: date = TODAY) -> PriceRow:
-    row = prompted_price(name, PROVIDERS, own, today)
+    row = find_prompted_price(name, PROVIDERS, own, today)
     assert isinstance(row, PriceRow), row
     return row
 
 
 def unknown(name: str) -> UnknownPrice:
-    row = prompted_price(name, PROVIDERS, (), TODAY)
+    row = find_prompted_price(name, PROVIDERS, (), TODAY)
     assert isinstance(row, UnknownPrice), row
     return row
 
@@ -162,7 +162,7 @@ def test_nonsense_has_no_neighbours() -> None:
 
 
 def test_the_users_own_price_wins_over_the_list() -> None:
-    own = own_prices(
+    own = read_own_prices(
         {"gpt-4o": {"input": "2.00", "output": "8.00", "as_of": date(2026, 10, 1), "source": "our contract"}}
     )
     row = known("gpt-4o", own)
@@ -171,13 +171,13 @@ def test_the_users_own_price_wins_over_the_list() -> None:
 
 
 def test_a_price_of_the_users_makes_a_model_known() -> None:
-    own = own_prices({"our-gateway": {"input": "1", "output": "2", "cached_input": "0.1"}})
+    own = read_own_prices({"our-gateway": {"input": "1", "output": "2", "cached_input": "0.1"}})
     assert known("our-gateway", own).price.cached_input == Decimal("0.1")
 
 
 def test_every_problem_of_the_users_prices_is_named_at_once() -> None:
     with pytest.raises(ProviderProblems) as found:
-        own_prices(
+        read_own_prices(
             {
                 "a": {"input": 2.5, "output": "-1", "inptu": "1"},
                 "b": {"input": "cheap", "as_of": "yesterday", "source": 7},

@@ -36,10 +36,10 @@ def test_trainers_ship_and_rows_that_only_answer() -> None:
 
 
 def test_a_model_on_a_machine_of_our_own_needs_no_row_of_its_own() -> None:
-    model = row("ollama").on_its_machine("llama3.2")
+    model = row("ollama").unlisted_model("llama3.2")
     assert model is not None and model.usd_per_hour == 0
     assert row("ollama", '[providers.ollama]\nusd_per_hour = "0.5"').usd_per_hour == Decimal("0.5")
-    assert row("groq").on_its_machine("llama3.2") is None
+    assert row("groq").unlisted_model("llama3.2") is None
 
 
 @pytest.mark.parametrize(

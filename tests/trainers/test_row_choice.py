@@ -9,7 +9,7 @@ import pytest
 
 from trainers.dataset import Example
 from trainers.dataset.reader import Questions, read_questions
-from trainers.evaluation.row_choice import spread, unasked
+from trainers.evaluation.row_choice import choose_diverse, exclude_known_questions
 from trainers.types import Message
 
 
@@ -19,20 +19,20 @@ def row(text: str, label: str = "") -> Example:
 
 def test_the_most_doubtful_row_comes_first_and_its_copies_last() -> None:
     vectors = np.array([[1, 0], [1, 0], [0, 1], [0.6, 0.8]], np.float32)
-    assert spread(vectors, [0.9, 0.8, 0.5, 0.4], 4) == [0, 2, 3, 1]
-    assert spread(vectors, [0.9, 0.8, 0.5, 0.4], 1) == [0]
+    assert choose_diverse(vectors, [0.9, 0.8, 0.5, 0.4], 4) == [0, 2, 3, 1]
+    assert choose_diverse(vectors, [0.9, 0.8, 0.5, 0.4], 1) == [0]
 
 
 def test_where_nothing_is_doubted_rows_are_still_different() -> None:
     vectors = np.array([[1, 0], [1, 0], [0, 1]], np.float32)
-    assert set(spread(vectors, [0.0, 0.0, 0.0], 2)) == {0, 2}
+    assert set(choose_diverse(vectors, [0.0, 0.0, 0.0], 2)) == {0, 2}
 
 
 def test_what_is_asked_already_or_nearly_held_out_is_left_out() -> None:
     held = "My parcel with the blue garden chairs has not arrived for two weeks now"
     near = "My parcel with the blue garden chairs has not arrived for two weeks now."
     questions = [row("Where is it?"), row("WHERE is  it?"), row(near), row("I want my money back")]
-    left = unasked(questions, [row("where is it?", "shipping")], [row(held, "shipping")])
+    left = exclude_known_questions(questions, [row("where is it?", "shipping")], [row(held, "shipping")])
     assert [example.prompt[0].content for example in left] == ["I want my money back"]
 
 

@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trainers.typed_tables import OWN, Fault, Key, Limits, read_table, title_of
+from trainers.typed_tables import SET_BY_CALLER, Fault, Key, Limits, read_table, title_of
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ def halved(count: int) -> int:
 
 @dataclass(frozen=True)
 class Outer:
-    title: Annotated[str, OWN]
+    title: Annotated[str, SET_BY_CALLER]
     prices: Annotated[Prices, Key(is_inline=True)]
     pairs: Annotated[int, Key("count", by=halved, wants="an even number")] = 0
     share: Annotated[float, Limits(gt=0, le=1)] = 0.5

@@ -35,8 +35,8 @@ from trainers.dataset.rows import Format as Format
 from trainers.dataset.rows import Limits as Limits
 from trainers.dataset.rows import Task as Task
 from trainers.dataset.rows import lists_labels as lists_labels
-from trainers.dataset.rows import normalised as normalised
-from trainers.dataset.rows import prompted as prompted
+from trainers.dataset.rows import normalise_text as normalise_text
+from trainers.dataset.rows import prompt_with_labels as prompt_with_labels
 from trainers.dataset.rows import with_system as with_system
 from trainers.dataset.splits import Split as Split
 from trainers.dataset.splits import overlap as overlap

@@ -56,10 +56,10 @@ class Findings:
         self._lines: Counter[Rule] = Counter()
         self._findings: list[Finding] = []
 
-    def about_file(self, rule: Rule, message: str, count: int = 1) -> None:
+    def add_for_file(self, rule: Rule, message: str, count: int = 1) -> None:
         self._findings.append(Finding(None, rule.severity, rule.code, message, rule.cure, count))
 
-    def at(self, line: int, fault: Fault) -> None:
+    def add_for_line(self, line: int, fault: Fault) -> None:
         rule = fault.rule
         self._lines[rule] += 1
         if self._lines[rule] <= self._listed:
@@ -73,10 +73,10 @@ class Findings:
             if rest > 0:
                 message = f"{rest:,} more {'line has' if rest == 1 else 'lines have'} the same fault."
                 unlisted.append(Finding(None, rule.severity, rule.code, message, rule.cure, rest))
-        return in_order([*self._findings, *unlisted])
+        return sort_findings([*self._findings, *unlisted])
 
 
-def in_order(findings: Sequence[Finding]) -> tuple[Finding, ...]:
+def sort_findings(findings: Sequence[Finding]) -> tuple[Finding, ...]:
     """Sorts by severity, then by code (the one that occurs first, first), then by line; those without a line last."""
     first = {code: i for i, code in reversed(list(enumerate(f.code for f in findings)))}
     return tuple(
@@ -110,11 +110,11 @@ def is_short(answer: str) -> bool:
     return len(answer) <= MAX_LABEL_LENGTH and "\n" not in answer
 
 
-def in_order_of_rows(counts: Counter[str]) -> tuple[LabelCount, ...]:
+def sort_label_counts(counts: Counter[str]) -> tuple[LabelCount, ...]:
     return tuple(LabelCount(label, n) for label, n in sorted(counts.items(), key=lambda c: (-c[1], c[0])))
 
 
-class Repeats:
+class RepeatFinder:
     """Finds rows that have the instructions and the question of an earlier row: duplicates where the answer is the same
     too, else contradictions.
 
@@ -158,9 +158,9 @@ class Repeats:
         first, line, answer = self._first[system][key], self._lines[row], self._answers[row]
         lines = self._lines_by_answer.setdefault((system, key), {self._answers[first]: self._lines[first]})
         if answer in lines:
-            self._findings.at(line, Fault(DUPLICATE, f"repeats line {lines[answer]}"))
+            self._findings.add_for_line(line, Fault(DUPLICATE, f"repeats line {lines[answer]}"))
             return True
         text = f"asks the same as line {self._lines[first]} and has another answer"
-        self._findings.at(line, Fault(CONTRADICTION, text))
+        self._findings.add_for_line(line, Fault(CONTRADICTION, text))
         lines[answer] = line
         return False

@@ -18,18 +18,18 @@ from pathlib import Path
 from typing import BinaryIO, Literal
 
 from trainers.dataset.checks import DUPLICATE, Findings
-from trainers.dataset.conversion import opened
+from trainers.dataset.conversion import open_converted
 from trainers.dataset.file_format import Sniffed, blocks
-from trainers.dataset.reader import BLANK_LINES, Progress, accepted, stream
+from trainers.dataset.reader import BLANK_LINES, Progress, accept_file, stream
 from trainers.dataset.rows import (
     DEFAULT_LIMITS,
     Columns,
     Example,
     Joined,
     Limits,
-    normalised,
+    normalise_text,
     question_key,
-    shown,
+    to_printable,
 )
 from trainers.dataset.sensitive_data import SECRET, faults_of_texts
 from trainers.dataset.splits import chat_row
@@ -42,7 +42,7 @@ _ROWS_AT_ONCE = 200
 
 
 @dataclass(frozen=True)
-class LeftOut:
+class LeftOutRows:
     """`code` is the finding's: 'duplicate', 'secret', 'blank_lines', 'not_json' and so on. `lines`: the first."""
 
     code: str
@@ -59,7 +59,7 @@ class Contradiction:
 
 
 @dataclass(frozen=True)
-class Cleaned:
+class CleanedFile:
     """The new file at `out`, which has `rows` rows; `converted`: it has another format than the one that was sent.
 
     `left_out` has the most frequent reason first. `contradictions` are the first of `contradicting` ones. Lines are
@@ -70,7 +70,7 @@ class Cleaned:
     written_as: WrittenAs
     converted: bool
     rows: int
-    left_out: tuple[LeftOut, ...]
+    left_out: tuple[LeftOutRows, ...]
     contradictions: tuple[Contradiction, ...]
     contradicting: int
 
@@ -80,7 +80,7 @@ class Cleaned:
 
 
 @dataclass(frozen=True)
-class NotCleaned:
+class CleaningRefusal:
     """Nothing was written. `reason` is a sentence."""
 
     reason: str
@@ -94,7 +94,7 @@ def clean(
     *,
     limits: Limits = DEFAULT_LIMITS,
     held: Collection[bytes] = (),
-) -> Cleaned | NotCleaned:
+) -> CleanedFile | CleaningRefusal:
     """Writes the cleaned file to `out`. JSONL stays JSONL and a CSV stays a CSV, with its header; XLSX becomes a CSV
     and Parquet JSONL. The same file gives the same bytes.
 
@@ -102,27 +102,29 @@ def clean(
     OSError as open() does.
     """
     if out.exists():
-        return NotCleaned(f"'{shown(out.name)}' exists already; choose another name for the cleaned file.")
+        return CleaningRefusal(
+            f"'{to_printable(out.name)}' exists already; choose another name for the cleaned file."
+        )
     findings, progress = Findings(_LIST_ALL), Progress()
-    with opened(path, limits) as source:
-        file, sniffed = source.file, accepted(source, name, findings, limits)
+    with open_converted(path, limits) as source:
+        file, sniffed = source.file, accept_file(source, name, findings, limits)
         if sniffed is None:
-            return NotCleaned(_worst(findings))
+            return CleaningRefusal(_worst(findings))
         examples = stream(file, sniffed, columns, findings, limits, progress)
         verdict = _judge(examples, findings, frozenset(held))
         if progress.pairs:
-            return NotCleaned(
-                f"'{shown(name)}' holds preference pairs; only rows to train on can be cleaned."
+            return CleaningRefusal(
+                f"'{to_printable(name)}' holds preference pairs; only rows to train on can be cleaned."
             )
         if not verdict.rows:
-            return NotCleaned(_worst(findings))
+            return CleaningRefusal(_worst(findings))
         if len(verdict.rows) == 1 and any(finding.code == NO_HEADER.code for finding in findings.sorted()):
-            return NotCleaned(
-                f"Only one row of '{shown(name)}' would stay, and a table of one row without a header can't be told "
-                "from a header. Put a line such as text,label before it."
+            return CleaningRefusal(
+                f"Only one row of '{to_printable(name)}' would stay, and a table of one row without a header can't be "
+                "told from a header. Put a line such as text,label before it."
             )
         rows = _write(out, _pieces(file, sniffed, columns, limits, progress), verdict)
-    return Cleaned(
+    return CleanedFile(
         out=out,
         written_as="jsonl" if sniffed.kind in ("jsonl", "parquet") else "csv",
         converted=bool(source.notes) or sniffed.kind in ("objects", "xlsx", "parquet"),
@@ -152,11 +154,13 @@ class _Verdict:
         reason = self.reasons.get(piece.first, BLANK_LINES.code)
         self.reasons |= {line: self.reasons.get(line, reason) for line in range(piece.first, piece.last + 1)}
 
-    def left_out(self, listed: int) -> tuple[LeftOut, ...]:
+    def left_out(self, listed: int) -> tuple[LeftOutRows, ...]:
         lines_by_code: dict[str, list[int]] = defaultdict(list)
         for line, code in sorted(self.reasons.items()):
             lines_by_code[code].append(line)
-        reasons = [LeftOut(code, len(lines), tuple(lines[:listed])) for code, lines in lines_by_code.items()]
+        reasons = [
+            LeftOutRows(code, len(lines), tuple(lines[:listed])) for code, lines in lines_by_code.items()
+        ]
         return tuple(sorted(reasons, key=lambda reason: (-reason.count, reason.code)))
 
 
@@ -201,7 +205,7 @@ def _texts(example: Example) -> list[str]:
 
 
 def _digest(text: str) -> bytes:
-    return blake2b(normalised(text).encode(), digest_size=16).digest()
+    return blake2b(normalise_text(text).encode(), digest_size=16).digest()
 
 
 @dataclass(frozen=True, slots=True)

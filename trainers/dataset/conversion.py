@@ -58,7 +58,7 @@ _SHAREGPT_ROLES = {
 
 
 @dataclass(frozen=True)
-class Opened:
+class ConvertedFile:
     """`file` is at its start and has `size` bytes. `notes` say what was done, as sentences."""
 
     file: BinaryIO
@@ -67,11 +67,11 @@ class Opened:
 
     def report(self, findings: Findings) -> None:
         for note in self.notes:
-            findings.about_file(CONVERTED, note)
+            findings.add_for_file(CONVERTED, note)
 
 
 @contextmanager
-def opened(path: Path, limits: Limits) -> Iterator[Opened]:
+def open_converted(path: Path, limits: Limits) -> Iterator[ConvertedFile]:
     """Opens a file to read. A larger file than the limit is left as it is. Raises OSError as open() does."""
     with path.open("rb") as file, tempfile.TemporaryFile() as text, tempfile.TemporaryFile() as rows:
         size, notes = path.stat().st_size, []
@@ -87,7 +87,7 @@ def opened(path: Path, limits: Limits) -> Iterator[Opened]:
                 notes.append(note)
         size = current.seek(0, 2)
         current.seek(0)
-        yield Opened(current, size, tuple(notes))
+        yield ConvertedFile(current, size, tuple(notes))
 
 
 _ENCODING_NAMES = {"utf-16-le": "UTF-16", "utf-16-be": "UTF-16", "cp1252": "Windows-1252"}

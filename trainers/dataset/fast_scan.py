@@ -21,7 +21,7 @@ import msgspec
 from trainers.dataset.checks import Findings
 from trainers.dataset.file_format import blocks
 from trainers.dataset.reader import Progress, parse_line
-from trainers.dataset.rows import INSTRUCTION_ROLES, UNSEEN, Column, Example, Limits, column_of
+from trainers.dataset.rows import INSTRUCTION_ROLES, INVISIBLE, Column, Example, Limits, column_of
 from trainers.types import Message, Role
 
 Roles = tuple[Role, ...]
@@ -29,7 +29,7 @@ Roles = tuple[Role, ...]
 _KEY = re.compile(rb'"[ \t\r]*:')
 _BRACE = b"{"[0]
 _CONTROLS = bytes(1 if byte < 32 else 0 for byte in range(256))
-_UNSEEN, _FIRST = frozenset(UNSEEN), itemgetter(0)
+_UNSEEN, _FIRST = frozenset(INVISIBLE), itemgetter(0)
 
 
 class _PlainMessage(msgspec.Struct, forbid_unknown_fields=True, gc=False):
@@ -227,7 +227,7 @@ def _has_blank(texts: Sequence[str]) -> bool:
     """Says whether a text is blank. A blank one begins with a character that is not seen, as few others do."""
     if not all(texts):
         return True
-    return not _UNSEEN.isdisjoint(map(_FIRST, texts)) and "" in [text.strip(UNSEEN) for text in texts]
+    return not _UNSEEN.isdisjoint(map(_FIRST, texts)) and "" in [text.strip(INVISIBLE) for text in texts]
 
 
 def _groups(chats: Sequence[Sequence[_PlainMessage | Message]], places: Sequence[int]) -> list[Group]:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from trainers.dataset.checks import MINIMUM, Fault, Findings, LabelCount, Rule
 from trainers.dataset.row_facts import Facts
-from trainers.dataset.rows import WITHOUT_UNSEEN, Limits, normalised, shown
+from trainers.dataset.rows import REMOVE_INVISIBLE, Limits, normalise_text, to_printable
 from trainers.tokens import Encoding
 
 TOO_FEW = Rule(
@@ -83,15 +83,15 @@ def check_size(rows: int, findings: Findings, repeated: int = 0) -> None:
     counted = f"{questions:,} different questions in {rows:,} rows" if repeated else f"{rows:,} rows"
     if rows < MINIMUM:
         there = "is 1 usable row" if rows == 1 else f"are {rows} usable rows"
-        findings.about_file(TOO_FEW, f"There {there}; {MINIMUM} is the minimum.", rows)
+        findings.add_for_file(TOO_FEW, f"There {there}; {MINIMUM} is the minimum.", rows)
     elif questions < NOT_YET:
         text = f"{counted} are too few for fine-tuning to pay; from {NOT_YET} on it is worth trying."
-        findings.about_file(NOT_YET_ENOUGH, text, questions)
+        findings.add_for_file(NOT_YET_ENOUGH, text, questions)
     elif questions < ENOUGH:
         text = f"{counted} are enough to try; {ENOUGH:,} or more is the usual advice."
-        findings.about_file(WORTH_A_TRY, text, questions)
+        findings.add_for_file(WORTH_A_TRY, text, questions)
     else:
-        findings.about_file(ENOUGH_ROWS, f"{counted} are enough to fine-tune with.", questions)
+        findings.add_for_file(ENOUGH_ROWS, f"{counted} are enough to fine-tune with.", questions)
 
 
 def check_repeats(file: CheckedFile) -> Findings:
@@ -104,43 +104,43 @@ def check_label_counts(file: CheckedFile) -> Findings:
     if not file.labels:
         return findings
     _check_spread(file.labels, len(file.facts), findings)
-    empty = {place for place, answer in enumerate(file.facts.answers) if normalised(answer) in _NULLS}
+    empty = {place for place, answer in enumerate(file.facts.answers) if normalise_text(answer) in _NULLS}
     for line, place in zip(file.facts.lines, file.facts.labels, strict=True) if empty else ():
         if place in empty:
-            findings.at(line, Fault(NULL_LABEL, "has a label that says that there is none"))
+            findings.add_for_line(line, Fault(NULL_LABEL, "has a label that says that there is none"))
     return findings
 
 
 def _check_spread(counts: Sequence[LabelCount], rows: int, findings: Findings) -> None:
     """Checks how the labels of all `rows` are written and how often each occurs. The most frequent comes first."""
     if len(counts) == 1:
-        findings.about_file(ONE_LABEL, "All rows have the same label.", rows)
+        findings.add_for_file(ONE_LABEL, "All rows have the same label.", rows)
         return
 
     spellings: dict[str, list[LabelCount]] = defaultdict(list)
     for count in counts:
-        spellings[normalised(count.label.translate(WITHOUT_UNSEEN))].append(count)
+        spellings[normalise_text(count.label.translate(REMOVE_INVISIBLE))].append(count)
     alike = [same[0] for same in spellings.values() if len(same) > 1]
     if alike:
         are = "label is" if len(alike) == 1 else "labels are"
         text = f"{len(alike)} {are} written in more than one way{_named(alike)}."
-        findings.about_file(LABELS_ALIKE, text, len(alike))
+        findings.add_for_file(LABELS_ALIKE, text, len(alike))
 
     rare = [count for count in counts if count.rows < FEW_PER_LABEL]
     if rare:
         has = "has" if len(rare) == 1 else "have"
         text = f"{len(rare)} of {len(counts)} labels {has} fewer than {FEW_PER_LABEL} rows{_named(rare)}."
-        findings.about_file(FEW_ROWS_OF_LABEL, text, len(rare))
+        findings.add_for_file(FEW_ROWS_OF_LABEL, text, len(rare))
 
     most, least = counts[0], counts[-1]
     if most.rows >= UNEVEN * least.rows:
         text = f"The most frequent label has {most.rows:,} rows, the rarest {least.rows:,}."
-        findings.about_file(IMBALANCE, text, len(counts))
+        findings.add_for_file(IMBALANCE, text, len(counts))
 
 
 def _named(counts: Sequence[LabelCount]) -> str:
     """Lists up to ten labels. One that occurs once is left out: it may be a customer's sentence in the wrong column."""
-    names = [f"{shown(c.label, 40)} ({c.rows})" for c in counts if c.rows > 1]
+    names = [f"{to_printable(c.label, 40)} ({c.rows})" for c in counts if c.rows > 1]
     more = ", …" if len(names) > 10 else ""
     return f": {', '.join(names[:10])}{more}" if names else ""
 
@@ -156,7 +156,9 @@ def check_lengths(file: CheckedFile) -> Findings:
     if max(file.lengths, default=0) > limit:
         for line, tokens in zip(file.facts.lines, file.lengths, strict=True):
             if tokens > limit:
-                findings.at(line, Fault(LONG_ROW, f"has {tokens:,} tokens{unit}, more than {limit:,}"))
+                findings.add_for_line(
+                    line, Fault(LONG_ROW, f"has {tokens:,} tokens{unit}, more than {limit:,}")
+                )
     return findings
 
 
@@ -166,7 +168,7 @@ def check_instructions(file: CheckedFile) -> Findings:
     if 0 < without < rows:
         have = "row has" if without == 1 else "rows have"
         text = f"{without:,} of {rows:,} {have} no instructions (system message), the others have some."
-        findings.about_file(SOME_WITHOUT_INSTRUCTIONS, text, without)
+        findings.add_for_file(SOME_WITHOUT_INSTRUCTIONS, text, without)
     return findings
 
 
@@ -180,7 +182,7 @@ def check_endings(file: CheckedFile) -> Findings:
     rows = answers[longest]
     if not file.labels and longest >= CUT_OFF_TOKENS and rows >= max(CUT_OFF_ROWS, CUT_OFF_TIMES * others):
         text = f"{rows:,} answers are as long as the longest, {longest:,} tokens: they may be cut off."
-        findings.about_file(CUT_OFF, text, rows)
+        findings.add_for_file(CUT_OFF, text, rows)
     return findings
 
 

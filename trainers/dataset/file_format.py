@@ -200,7 +200,7 @@ def blocks(file: BinaryIO, findings: Findings, limits: Limits) -> Iterator[Block
         first += len(lines)
         start += sum(map(len, lines)) + len(lines)
         if len(rest) > limits.max_line_bytes:
-            findings.at(first, too_long(limits))
+            findings.add_for_line(first, too_long(limits))
             start += len(rest)
             while rest and not rest.endswith(b"\n"):  # the line is never held as a whole
                 rest = file.readline(1 << 20)
@@ -234,7 +234,7 @@ def _within_cap(block: Block, findings: Findings, limits: Limits) -> Iterator[Bl
         if lines:
             yield Block(first, start, lines)
         first, start = first + len(lines), start + sum(map(len, lines)) + len(lines)
-        findings.at(first, too_long(limits))
+        findings.add_for_line(first, too_long(limits))
         first, start, lines = first + 1, start + len(line) + 1, []
     if lines:
         yield Block(first, start, lines)

@@ -19,7 +19,7 @@ import orjson
 
 from trainers.dataset.checks import Fault, Rule
 from trainers.dataset.preference_pairs import Pair, is_pair, parse_pair
-from trainers.dataset.rows import Example, Format, Limits, is_blank, shown
+from trainers.dataset.rows import Example, Format, Limits, is_blank, to_printable
 from trainers.dataset.sensitive_data import faults_in
 from trainers.types import Message, Role
 
@@ -225,8 +225,10 @@ def _parse_preference(line: int, row: dict[str, Any], limits: Limits) -> tuple[F
 def dropped_fault(names: tuple[str, ...]) -> Fault:
     """Reports the keys that are left out of a row that can be used. A name that is long or looks like somebody's
     data is not shown."""
-    harmless = sorted(name for name in names if shown(name) and len(name) <= 40 and not faults_in(name))[:5]
-    named = ", ".join(map(shown, harmless))
+    harmless = sorted(
+        name for name in names if to_printable(name) and len(name) <= 40 and not faults_in(name)
+    )[:5]
+    named = ", ".join(map(to_printable, harmless))
     more = len(names) - len(harmless)
     rest = f" and {more:,} more" if named and more else ""
     has = "a key" if len(names) == 1 else "keys"

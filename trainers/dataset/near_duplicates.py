@@ -38,12 +38,12 @@ _BATCH_BYTES = 200_000  # what stays in a core's cache: a third faster than 2 MB
 _UNSEEN = frozenset({"P", "Z", "C"})
 
 
-def sketches(texts: Iterable[str]) -> Sketches:
+def compute_sketches(texts: Iterable[str]) -> Sketches:
     """Returns each text's MinHash, texts x SKETCH_SIZE. The share of equal places estimates how similar two texts are,
     with a standard error of 0.04 at 0.8. A text without a shingle has NO_SHINGLE everywhere."""
     places = array("I")
     sketch_into(places, texts)
-    return as_sketches(places)
+    return to_sketch_array(places)
 
 
 def sketch_into(places: array[int], texts: Iterable[str]) -> None:
@@ -67,7 +67,7 @@ def sketch_into(places: array[int], texts: Iterable[str]) -> None:
         sketch(batch)
 
 
-def as_sketches(places: array[int]) -> Sketches:
+def to_sketch_array(places: array[int]) -> Sketches:
     import numpy as np
 
     return np.frombuffer(places, dtype=np.uint32).reshape(-1, SKETCH_SIZE)
@@ -216,7 +216,7 @@ def find_near_copies(
         first.setdefault(key, row)
     rows = [first[key] for key in sorted(first)]
     search = _Search(texts, rows)
-    parts = [sketches(texts[row] for row in range(len(texts)))] if sketched is None else sketched
+    parts = [compute_sketches(texts[row] for row in range(len(texts)))] if sketched is None else sketched
     for pairs in _candidates(_bands(parts, rows)):
         search.compare(pairs)
     groups = search.groups()
@@ -228,7 +228,7 @@ def find_near_copies(
     )
 
 
-def check_near(
+def report_near_pairs(
     near: NearCopies,
     lines: Sequence[int],
     answers: Sequence[str | bytes] | None,
@@ -248,10 +248,10 @@ def check_near(
             fault = Fault(NEAR_CONTRADICTION, f"says nearly the same as line {line} and has another answer")
         else:
             fault = Fault(NEAR_DUPLICATE, f"says nearly the same as line {line}")
-        findings.at(lines[pair.later], fault)
+        findings.add_for_line(lines[pair.later], fault)
     if not near.all_compared:
         text = "So many rows look alike that not all of them were compared with each other."
-        findings.about_file(NOT_ALL_COMPARED, text)
+        findings.add_for_file(NOT_ALL_COMPARED, text)
 
 
 @dataclass(frozen=True)

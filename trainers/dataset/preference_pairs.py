@@ -164,7 +164,7 @@ def check_pairs(
             plain += is_plain
             fault = earlier.compare(line, pair)
             if fault is not None:
-                findings.at(line, fault)
+                findings.add_for_line(line, fault)
         # Texts alone are counted, without what a template adds.
         parts = [part for _, pair, _ in chunk for part in (pair.prompt, pair.preferred, pair.other)]
         texts = list(map(_text, parts))
@@ -175,16 +175,16 @@ def check_pairs(
             shared = {fault.text for part in (0, 1) for fault in faults.get(3 * place + part, ())}
             for fault in faults.get(3 * place + 2, ()):
                 if fault.text not in shared:
-                    findings.at(line, fault)
+                    findings.add_for_line(line, fault)
     if not lengths:
         return None
 
     if plain:
         are = "pair is" if plain == 1 else "pairs are"
-        findings.about_file(OTHER_FORM, f"{plain:,} {are} written as prompt, chosen and rejected.", plain)
+        findings.add_for_file(OTHER_FORM, f"{plain:,} {are} written as prompt, chosen and rejected.", plain)
     share = sum(preferred > other for _, preferred, other in lengths) / len(lengths)
     if share > LONGER_SHARE and len(lengths) >= FEW_TO_TELL:
-        findings.about_file(LONGER, f"The preferred answer is the longer one in {share:.0%} of the pairs.")
+        findings.add_for_file(LONGER, f"The preferred answer is the longer one in {share:.0%} of the pairs.")
     return PairsReport(
         pairs=len(lengths),
         prompts=len(earlier.prompts),

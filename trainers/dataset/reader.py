@@ -11,7 +11,7 @@ from typing import Any, BinaryIO
 
 from trainers.dataset import jsonl, table_files, tables
 from trainers.dataset.checks import Fault, Finding, Findings, Rule
-from trainers.dataset.conversion import Opened, opened
+from trainers.dataset.conversion import ConvertedFile, open_converted
 from trainers.dataset.file_format import HEAD_BYTES, Refusal, Sniffed, blocks, megabytes, sniff
 from trainers.dataset.preference_pairs import PREFERENCES
 from trainers.dataset.rows import (
@@ -25,7 +25,7 @@ from trainers.dataset.rows import (
     Format,
     Limits,
     is_blank,
-    shown,
+    to_printable,
 )
 from trainers.types import Message
 
@@ -70,23 +70,23 @@ def read(
     does."""
     findings, progress = Findings(limits.listed), Progress()
     examples: tuple[Example, ...] = ()
-    with opened(path, limits) as source:
-        sniffed = accepted(source, name, findings, limits)
+    with open_converted(path, limits) as source:
+        sniffed = accept_file(source, name, findings, limits)
         if sniffed:
             rows = stream(source.file, sniffed, columns, findings, limits, progress)
-            examples = tuple(capped(rows, findings, limits))
-    conclude(findings, progress)
+            examples = tuple(cap_rows(rows, findings, limits))
+    report_counts(findings, progress)
     return Reading(
-        shown(name), progress.format, examples, findings.sorted(), progress.columns, progress.choices
+        to_printable(name), progress.format, examples, findings.sorted(), progress.columns, progress.choices
     )
 
 
-def accepted(source: Opened, name: str, findings: Findings, limits: Limits) -> Sniffed | None:
+def accept_file(source: ConvertedFile, name: str, findings: Findings, limits: Limits) -> Sniffed | None:
     """Returns what kind of file it is; None where it is refused, which `findings` then says."""
     file, size = source.file, source.size
     if size > limits.max_bytes:
-        text = f"'{shown(name)}' has {megabytes(size)}; at most {megabytes(limits.max_bytes)} can be taken."
-        findings.about_file(TOO_BIG, text)
+        text = f"'{to_printable(name)}' has {megabytes(size)}; at most {megabytes(limits.max_bytes)} can be taken."
+        findings.add_for_file(TOO_BIG, text)
         return None
     sniffed = sniff(file.read(HEAD_BYTES))
     if isinstance(sniffed, Sniffed) and sniffed.kind == "xlsx":
@@ -94,7 +94,7 @@ def accepted(source: Opened, name: str, findings: Findings, limits: Limits) -> S
     elif isinstance(sniffed, Sniffed) and sniffed.kind == "parquet":
         sniffed = table_files.parquet_refusal(file, limits) or sniffed
     if isinstance(sniffed, Refusal):
-        findings.about_file(sniffed.rule, f"'{shown(name)}' {sniffed.text}.")
+        findings.add_for_file(sniffed.rule, f"'{to_printable(name)}' {sniffed.text}.")
         return None
     source.report(findings)
     return sniffed
@@ -129,12 +129,12 @@ def stream(
         yield from tables.examples(records, columns, findings, progress)
 
 
-def first_records(path: Path, count: int) -> list[list[str]]:
+def read_first_records(path: Path, count: int) -> list[list[str]]:
     """Returns the header and the first `count` rows of a table of text. Empty for other files, whose beginning can't be
     read without the whole. Raises OSError as open() does."""
     limits = DEFAULT_LIMITS
     findings = Findings(limits.listed)
-    with opened(path, limits) as source:
+    with open_converted(path, limits) as source:
         sniffed = sniff(source.file.read(HEAD_BYTES))
         if isinstance(sniffed, Sniffed) and sniffed.kind == "table":
             lines = _text_lines(source.file, findings, limits)
@@ -159,13 +159,15 @@ def read_questions(path: Path, name: str, column: str | None) -> Questions | str
     the only one), or JSONL with such a key or with the messages of one question. Returns a sentence where it can't."""
     limits = DEFAULT_LIMITS
     findings = Findings(limits.listed)
-    with opened(path, limits) as source:
-        sniffed = accepted(source, name, findings, limits)
+    with open_converted(path, limits) as source:
+        sniffed = accept_file(source, name, findings, limits)
         if sniffed is None:
             worst = findings.sorted()[0]
             return f"{worst.message} {worst.cure}"
         if sniffed.kind == "parquet":
-            return f"'{shown(name)}' is Parquet; rows without labels are read from CSV, XLSX and JSONL."
+            return (
+                f"'{to_printable(name)}' is Parquet; rows without labels are read from CSV, XLSX and JSONL."
+            )
         if sniffed.kind in ("jsonl", "objects"):
             return _questions_of(_asked_texts(source.file, column, findings, limits), name, limits)
         if sniffed.kind == "xlsx":
@@ -174,10 +176,10 @@ def read_questions(path: Path, name: str, column: str | None) -> Questions | str
             lines = _text_lines(source.file, findings, limits)
             records = tables.csv_records(lines, sniffed.separator, findings)
         names = next(iter(records), tables.Record(1, [])).cells
-        place = tables.text_place(names, column)
+        place = tables.find_text_column(names, column)
         if place is None:
-            wanted = f"'{shown(column)}'" if column else "'text'"
-            return f"No column of '{shown(name)}' is called {wanted}: its first line has to name the columns."
+            wanted = f"'{to_printable(column)}'" if column else "'text'"
+            return f"No column of '{to_printable(name)}' is called {wanted}: its first line has to name the columns."
         cells = (
             (record.line, record.cells[place] if place < len(record.cells) else "") for record in records
         )
@@ -190,10 +192,12 @@ def _questions_of(texts: Iterator[tuple[int, str]], name: str, limits: Limits) -
         if is_blank(text):
             unread += 1
         elif len(examples) == limits.max_rows:
-            return f"'{shown(name)}' has more than {limits.max_rows:,} rows. {TOO_MANY_ROWS.cure}"
+            return f"'{to_printable(name)}' has more than {limits.max_rows:,} rows. {TOO_MANY_ROWS.cure}"
         else:
             examples.append(Example(line, (Message("user", text), Message("assistant", ""))))
-    return Questions(tuple(examples), unread) if examples else f"'{shown(name)}' has no row with a text."
+    return (
+        Questions(tuple(examples), unread) if examples else f"'{to_printable(name)}' has no row with a text."
+    )
 
 
 def _asked_texts(
@@ -218,32 +222,32 @@ def _asked_text(row: dict[str, Any], column: str | None) -> str:
         content = turns[0].get("content") if [turn.get("role") for turn in turns] == ["user"] else None
         return content if isinstance(content, str) else ""
     names = list(row)
-    place = tables.text_place(names, column)
+    place = tables.find_text_column(names, column)
     return "" if place is None else _cell(row[names[place]])
 
 
-def capped(examples: Iterator[Example], findings: Findings, limits: Limits) -> Iterator[Example]:
+def cap_rows(examples: Iterator[Example], findings: Findings, limits: Limits) -> Iterator[Example]:
     """Yields the first `limits.max_rows` rows and reports it where there are more."""
     for count, example in enumerate(examples):
         if count == limits.max_rows:
-            too_many(findings, limits)
+            report_too_many_rows(findings, limits)
             return
         yield example
 
 
-def too_many(findings: Findings, limits: Limits) -> None:
-    findings.about_file(TOO_MANY_ROWS, f"There are more than {limits.max_rows:,} rows.")
+def report_too_many_rows(findings: Findings, limits: Limits) -> None:
+    findings.add_for_file(TOO_MANY_ROWS, f"There are more than {limits.max_rows:,} rows.")
 
 
-def conclude(findings: Findings, progress: Progress) -> None:
+def report_counts(findings: Findings, progress: Progress) -> None:
     """Reports what is known only at the end of a file."""
     if progress.pairs:
         are = "row is a preference pair" if progress.pairs == 1 else "rows are preference pairs"
         text = f"{progress.pairs:,} {are}. The preferred answers are the right ones when models are measured."
-        findings.about_file(PREFERENCES, text, progress.pairs)
+        findings.add_for_file(PREFERENCES, text, progress.pairs)
     if progress.blank:
         are = "line is" if progress.blank == 1 else "lines are"
-        findings.about_file(BLANK_LINES, f"{progress.blank:,} {are} blank.", progress.blank)
+        findings.add_for_file(BLANK_LINES, f"{progress.blank:,} {are} blank.", progress.blank)
 
 
 def parse_line(
@@ -256,16 +260,16 @@ def parse_line(
         return None
     parsed = jsonl.parse_row(line, row, limits)
     if isinstance(parsed, Fault):
-        findings.at(line, parsed)
+        findings.add_for_line(line, parsed)
         return None
     row_format, example = parsed
     progress.format = progress.format or row_format
     if row_format != progress.format:
-        findings.at(line, Fault(jsonl.MIXED, "has another format than the rows before it"))
+        findings.add_for_line(line, Fault(jsonl.MIXED, "has another format than the rows before it"))
         return None
     progress.pairs += row_format == "preference"
     if example.dropped:
-        findings.at(line, jsonl.dropped_fault(example.dropped))
+        findings.add_for_line(line, jsonl.dropped_fault(example.dropped))
     return example
 
 
@@ -279,7 +283,7 @@ def _object_records(file: BinaryIO, findings: Findings, limits: Limits) -> Itera
                 continue
             row = jsonl.parse_object(raw.strip(), limits)
             if isinstance(row, Fault):
-                findings.at(line, row)
+                findings.add_for_line(line, row)
                 continue
             if not names:
                 names = [name for name, value in row.items() if not isinstance(value, list | dict)]
@@ -304,5 +308,7 @@ def _text_lines(file: BinaryIO, findings: Findings, limits: Limits) -> Iterator[
             try:
                 yield f"{raw.decode()}\n"
             except UnicodeDecodeError:
-                findings.at(line, Fault(jsonl.BAD_BYTES, f"is not UTF-8; {jsonl.guessed_encoding(raw)}"))
+                findings.add_for_line(
+                    line, Fault(jsonl.BAD_BYTES, f"is not UTF-8; {jsonl.guessed_encoding(raw)}")
+                )
                 yield "\n"

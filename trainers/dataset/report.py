@@ -22,13 +22,13 @@ from trainers.dataset.checks import (
     Finding,
     Findings,
     LabelCount,
-    in_order,
-    in_order_of_rows,
+    sort_findings,
+    sort_label_counts,
 )
-from trainers.dataset.conversion import Opened, opened
+from trainers.dataset.conversion import ConvertedFile, open_converted
 from trainers.dataset.file_checks import CHECKS, CheckedFile
 from trainers.dataset.preference_pairs import PairsReport, check_pairs
-from trainers.dataset.reader import Progress, accepted, conclude
+from trainers.dataset.reader import Progress, accept_file, report_counts
 from trainers.dataset.row_facts import (
     Facts,
     StoredRows,
@@ -48,7 +48,7 @@ from trainers.dataset.rows import (
     Task,
     default_system,
     ignore_message,
-    shown,
+    to_printable,
 )
 from trainers.dataset.slow_checks import NO_SLOW_FINDINGS, LabelErrors, SlowFindings, run_slow_checks
 from trainers.dataset.token_counts import (
@@ -64,7 +64,7 @@ from trainers.dataset.versions import (
     Previous,
     continue_holdout,
     draw_holdout,
-    labels_of,
+    labels_by_row,
     read_stored,
     split_against,
 )
@@ -167,7 +167,7 @@ def check_file(
     """
     clock = _Clock()
     frozen = read_stored(holdout, "reading the frozen holdout") if isinstance(holdout, Path) else holdout
-    with opened(path, limits) as source, tempfile.TemporaryFile() as spool:
+    with open_converted(path, limits) as source, tempfile.TemporaryFile() as spool:
         with _collector_paused():
             taken = _taken(source, name, spool, columns, system, encoding, limits, on_progress, sketched=deep)
         clock.stage("rows")
@@ -190,7 +190,7 @@ def check_file(
         tokens = (
             checked.count_for(local_models, out_dir / f"{files.train}.jsonl") if out_dir and files else ()
         )
-        return checked.report(shown(name), seed, encoding, sha256_of(path), files, tokens, clock)
+        return checked.report(to_printable(name), seed, encoding, sha256_of(path), files, tokens, clock)
 
 
 def _checked(
@@ -206,7 +206,7 @@ def _checked(
     findings = [finding for part in every for finding in part.sorted()]
     if pairs:
         findings = [finding for finding in findings if finding.code not in _OF_CHATS]
-    return _Checked(taken, counted_by, lengths, parts, in_order(findings), slow.label_errors, pairs)
+    return _Checked(taken, counted_by, lengths, parts, sort_findings(findings), slow.label_errors, pairs)
 
 
 # Two rows with one question and answer may be two pairs, and two preferred answers no contradiction.
@@ -235,7 +235,7 @@ class _Taken:
 
     @cached_property
     def label_counts(self) -> tuple[LabelCount, ...]:
-        return in_order_of_rows(Counter(self.labels)) if self.task == "labels" else ()
+        return sort_label_counts(Counter(self.labels)) if self.task == "labels" else ()
 
     def findings(self, lengths: Sequence[int], encoding: Encoding) -> tuple[Findings, ...]:
         """Adds the checks of the file as a whole, unless it was refused and has no rows. `lengths`: tokens of each
@@ -365,7 +365,7 @@ def sha256_of(path: Path) -> str:
 
 
 def _taken(
-    source: Opened,
+    source: ConvertedFile,
     name: str,
     spool: BinaryIO,
     columns: Columns,
@@ -381,19 +381,19 @@ def _taken(
         Progress(),
         Facts(encoding, limits, sketched=sketched),
     )
-    sniffed = accepted(source, name, findings, limits)
+    sniffed = accept_file(source, name, findings, limits)
     if sniffed:
         read_facts(facts, source.file, spool, sniffed, columns, findings, limits, progress, on_progress)
     facts.close()
-    conclude(findings, progress)
+    report_counts(findings, progress)
     task = facts.task
     if progress.columns.text is None:  # not a table: its rows have the instructions that they need
         system = None
     else:
         system = system or default_system(task)
-        facts.longer_by(tokens_of_system(system, encoding))
+        facts.add_to_prompts(tokens_of_system(system, encoding))
     rows = StoredRows(source.file if sniffed and sniffed.kind == "jsonl" else spool, facts, limits, system)
-    return _Taken(findings, progress, rows, task, labels_of(facts, rows, task), limits)
+    return _Taken(findings, progress, rows, task, labels_by_row(facts, rows, task), limits)
 
 
 def _parts(

@@ -13,13 +13,13 @@ from operator import add, itemgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, TypeVar, overload
 
-from trainers.dataset.checks import Fault, Findings, Repeats, is_short, task_of_counts
+from trainers.dataset.checks import Fault, Findings, RepeatFinder, is_short, task_of_counts
 from trainers.dataset.fast_scan import Chunk, Group, scan
 from trainers.dataset.file_format import Sniffed
 from trainers.dataset.jsonl import definitions_text, parse_row
-from trainers.dataset.near_duplicates import as_sketches, sketch_into
+from trainers.dataset.near_duplicates import sketch_into, to_sketch_array
 from trainers.dataset.preference_pairs import written_pair
-from trainers.dataset.reader import Progress, capped, stream, too_many
+from trainers.dataset.reader import Progress, cap_rows, report_too_many_rows, stream
 from trainers.dataset.rows import (
     Columns,
     Example,
@@ -30,7 +30,7 @@ from trainers.dataset.rows import (
     normalise_all,
     with_system,
 )
-from trainers.dataset.sensitive_data import faults_of_texts, once_a_row
+from trainers.dataset.sensitive_data import deduplicate_by_row, faults_of_texts
 from trainers.dataset.splits import ChatFile, chat_row
 from trainers.tokens import ChatTokens, Encoding, RowCounter, count_texts, count_tools
 
@@ -66,7 +66,7 @@ class Facts:
         self.repeats, self.sensitive = Findings(limits.listed), Findings(limits.listed)
         self._copies = array("I")
         self._counter = RowCounter(encoding)
-        self._repeats = Repeats(self.repeats)
+        self._repeats = RepeatFinder(self.repeats)
         self._answer_places: dict[bytes, int] = {}
         self._sketches = array("I") if sketched else None
 
@@ -114,7 +114,7 @@ class Facts:
         sketched, self._sketches = self._sketches, None
         if sketched is None:
             raise ValueError("nobody asked for sketches, or they were taken")
-        return as_sketches(sketched)
+        return to_sketch_array(sketched)
 
     @property
     def duplicate_tokens(self) -> int:
@@ -132,7 +132,7 @@ class Facts:
         labels = [answer.strip() for answer in self.answers]
         return (None if place == _LONG_ANSWER else labels[place] for place in self.labels)
 
-    def longer_by(self, tokens: int) -> None:
+    def add_to_prompts(self, tokens: int) -> None:
         """Adds that many tokens to each row, before its answer."""
         self.total = array("I", [count + tokens for count in self.total])
         self.prompt = array("I", [count + tokens for count in self.prompt])
@@ -216,8 +216,8 @@ class Facts:
             for row in group.columns[message].rows_of(text - firsts[column]):
                 entries.append((group.places[row], message, faults))
         entries.sort(key=itemgetter(0, 1))
-        for place, fault in once_a_row([(place, faults) for place, _, faults in entries]):
-            self.sensitive.at(chunk.lines[place], fault)
+        for place, fault in deduplicate_by_row([(place, faults) for place, _, faults in entries]):
+            self.sensitive.add_for_line(chunk.lines[place], fault)
 
 
 @dataclass(frozen=True, slots=True)
@@ -304,12 +304,12 @@ def read_facts(
         chunks = scan(file, findings, limits, progress)
     else:
         examples = stream(file, sniffed, columns, findings, limits, progress)
-        chunks = _spooled(capped(examples, findings, limits), spool)
+        chunks = _spooled(cap_rows(examples, findings, limits), spool)
     for chunk in chunks:
         room = limits.max_rows - len(facts)
         if len(chunk.lines) > room:
             chunk.cut(room)
-            too_many(findings, limits)
+            report_too_many_rows(findings, limits)
             facts.add(chunk)
             return
         facts.add(chunk)
@@ -363,7 +363,7 @@ class StoredRows(Sequence[Example]):
         self.file.seek(start)
         return self.file.read(size)
 
-    def written(self, row: int) -> bytes:
+    def trained_row(self, row: int) -> bytes:
         """Returns the row as it is trained on."""
         if self.facts.plain[row] and not self.system:
             return self.raw(row)
@@ -387,7 +387,7 @@ def store_split(
             if first in left_out:
                 pass
             elif end - first == 1:
-                file.write(rows.written(first))
+                file.write(rows.trained_row(first))
             else:  # many rows that stand one after another are copied in pieces
                 start, stop = facts.starts[first], facts.starts[end - 1] + facts.sizes[end - 1]
                 for piece in range(start, stop, _PIECE):
@@ -408,7 +408,7 @@ def store_sealed(
         return None
     with ChatFile(folder) as file:
         for row in sorted(places):
-            file.write(rows.written(row))
+            file.write(rows.trained_row(row))
         for example in earlier:
             file.write(chat_row(example))
         return file.close()

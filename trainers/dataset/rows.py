@@ -150,7 +150,7 @@ class Example:
 
 def is_blank(text: str) -> bool:
     """Says whether a person sees nothing: no character at all, or white space and characters without a width."""
-    return not text.strip(UNSEEN)
+    return not text.strip(INVISIBLE)
 
 
 # What str.strip takes, and Unicode's Default_Ignorable_Code_Point below U+10000, the lone surrogates aside.
@@ -159,11 +159,11 @@ _NO_WIDTH = (
     (0x200B, 0x200F), (0x202A, 0x202E), (0x2060, 0x206F), (0x2800, 0x2800), (0x3164, 0x3164),
     (0xFE00, 0xFE0F), (0xFEFF, 0xFEFF), (0xFFA0, 0xFFA0),
 )  # fmt: skip
-WITHOUT_UNSEEN = dict.fromkeys(code for first, last in _NO_WIDTH for code in range(first, last + 1))
-UNSEEN = "".join([*filter(str.isspace, map(chr, range(0x3001))), *map(chr, WITHOUT_UNSEEN)])
+REMOVE_INVISIBLE = dict.fromkeys(code for first, last in _NO_WIDTH for code in range(first, last + 1))
+INVISIBLE = "".join([*filter(str.isspace, map(chr, range(0x3001))), *map(chr, REMOVE_INVISIBLE)])
 
 
-def normalised(text: str) -> str:
+def normalise_text(text: str) -> str:
     """Returns what two texts share when a person would call them the same: NFKC, no case, single spaces."""
     if not text.isascii():
         text = unicodedata.normalize("NFKC", text)
@@ -171,11 +171,12 @@ def normalised(text: str) -> str:
 
 
 def normalise_all(joined: Joined, texts: Sequence[str], one_line: bool = False) -> list[bytes]:
-    """Returns `normalised` of each text in UTF-8; `joined` has the same texts. Most have single spaces and no letters
-    whose case is not ASCII's: then it is enough to make A-Z small. `one_line`: no text has a control character."""
+    """Returns `normalise_text` of each text in UTF-8; `joined` has the same texts. Most have single spaces and no
+    letters whose case is not ASCII's: then it is enough to make A-Z small. `one_line`: no text has a control
+    character."""
     small = list(map(bytes.lower, joined.raws))
     for place in {*_oddly_spaced(joined, one_line), *_changed_beyond_ascii(joined)}:
-        small[place] = normalised(texts[place]).encode()
+        small[place] = normalise_text(texts[place]).encode()
     return small
 
 
@@ -193,7 +194,7 @@ def _oddly_spaced(joined: Joined, one_line: bool) -> Iterator[int]:
 
 
 def _changed_beyond_ascii(joined: Joined) -> list[int]:
-    """Returns the places of texts with characters that are not ASCII and that `normalised` may change."""
+    """Returns the places of texts with characters that are not ASCII and that `normalise_text` may change."""
     if joined.data.isascii():
         return []
     raws = joined.raws
@@ -207,11 +208,11 @@ def _changed_beyond_ascii(joined: Joined) -> list[int]:
 
 @lru_cache(4096)
 def _is_inert(character: str) -> bool:
-    """Says whether `normalised` leaves the character alone whatever stands beside it: it is no mark, which joins
+    """Says whether `normalise_text` leaves the character alone whatever stands beside it: it is no mark, which joins
     with the letter before, nor a part of Hangul, which join with each other."""
     if unicodedata.category(character)[0] not in "LNPS" or 0x1100 <= ord(character) < 0x1200:
         return False
-    is_inert = ord(character) < 0x10000 and normalised(character) == character
+    is_inert = ord(character) < 0x10000 and normalise_text(character) == character
     if is_inert:
         _INERT.add(character)
     return is_inert
@@ -228,7 +229,7 @@ _FIRST, _LAST = itemgetter(0), itemgetter(-1)
 def question_key(example: Example) -> bytes:
     """Returns 16 bytes that two rows share when all before the answer is the same, instructions left aside."""
     turns = [
-        f"{m.role}\x1f{normalised(m.content)}"
+        f"{m.role}\x1f{normalise_text(m.content)}"
         for m in example.messages[:-1]
         if m.role not in INSTRUCTION_ROLES
     ]
@@ -250,7 +251,7 @@ def distinct_places(keys: Sequence[bytes], answers: Sequence[str]) -> list[int]:
     return list(first.values())
 
 
-def without_copies(examples: Sequence[Example]) -> list[int]:
+def distinct_example_places(examples: Sequence[Example]) -> list[int]:
     """Does the same as `distinct_places`. A holdout of 0.1.0 has copies, and so may one that a person provides."""
     return distinct_places(question_keys(examples), [example.answer for example in examples])
 
@@ -259,7 +260,7 @@ def at(places: Iterable[int], values: Sequence[T]) -> tuple[T, ...]:
     return tuple(values[place] for place in places)
 
 
-def shown(text: str, longest: int = 80) -> str:
+def to_printable(text: str, longest: int = 80) -> str:
     """Makes text from outside fit for a sentence: no control or bidirectional characters, at most `longest`
     characters."""
     clean = "".join(" " if unicodedata.category(c) in _UNSHOWN else c for c in text)
@@ -291,7 +292,7 @@ def with_system(examples: Iterable[Example], system: str) -> tuple[Example, ...]
     )
 
 
-def prompted(example: Example, labels: Sequence[str]) -> tuple[Message, ...]:
+def prompt_with_labels(example: Example, labels: Sequence[str]) -> tuple[Message, ...]:
     """Returns what an untuned model is asked, to be fair: the row's prompt, and the labels where it doesn't list
     them."""
     if lists_labels(example.system, labels):
@@ -306,5 +307,5 @@ def prompted(example: Example, labels: Sequence[str]) -> tuple[Message, ...]:
 
 def lists_labels(system: str, labels: Sequence[str]) -> bool:
     """Says whether `system` has each label as a word of its own. True also where there are none."""
-    text = normalised(system)
-    return all(re.search(rf"(?<!\w){re.escape(normalised(label))}(?!\w)", text) for label in labels)
+    text = normalise_text(system)
+    return all(re.search(rf"(?<!\w){re.escape(normalise_text(label))}(?!\w)", text) for label in labels)

@@ -49,10 +49,10 @@ def check_sensitive(examples: Sequence[Example], findings: Findings) -> None:
         lines = [example.line for example in chunk for _ in example.messages]
         texts = [message.content for example in chunk for message in example.messages]
         faults_by_text = faults_of_texts(Joined([text.encode() for text in texts]), texts)
-        for line, fault in once_a_row(
+        for line, fault in deduplicate_by_row(
             [(lines[place], faults) for place, faults in sorted(faults_by_text.items())]
         ):
-            findings.at(line, fault)
+            findings.add_for_line(line, fault)
 
 
 def faults_of_texts(joined: Joined, texts: Sequence[str]) -> dict[int, list[Fault]]:
@@ -72,7 +72,7 @@ def faults_of_texts(joined: Joined, texts: Sequence[str]) -> dict[int, list[Faul
     return faults_by_place
 
 
-def once_a_row(faults_by_text: Iterable[tuple[int, list[Fault]]]) -> Iterator[tuple[int, Fault]]:
+def deduplicate_by_row(faults_by_text: Iterable[tuple[int, list[Fault]]]) -> Iterator[tuple[int, Fault]]:
     """Yields each kind of fault once a row. Texts come with their rows, in the rows' order."""
     for row, texts in groupby(faults_by_text, itemgetter(0)):
         for fault in {fault.text: fault for _, faults in texts for fault in faults}.values():
@@ -318,7 +318,7 @@ def check_presidio(
     faults = _presidio_faults(texts_of, len(rows), seed, most_rows, seconds)
     for row in sorted(faults):
         for fault in faults[row]:
-            findings.at(lines[row], fault)
+            findings.add_for_line(lines[row], fault)
 
     searched = f"{len(faults):,} row{'' if len(faults) == 1 else 's'}"
     if len(faults) < len(rows):
@@ -326,7 +326,7 @@ def check_presidio(
             f"{len(faults):,} of {len(rows):,} rows, drawn at random: it gets {seconds:.0f} seconds at most"
         )
     text = f"presidio's patterns looked at {searched}; counted is what it is at least {PRESIDIO_MIN_SCORE:.0%} sure of."
-    findings.about_file(PRESIDIO_CHECKED, text, len(faults))
+    findings.add_for_file(PRESIDIO_CHECKED, text, len(faults))
 
 
 def _presidio_faults(
@@ -413,7 +413,7 @@ def scan_file(path: Path, *, presidio: bool) -> Scan:
     return Scan(hashlib.sha256(raw).hexdigest(), personal, secret)
 
 
-def sensitive_rows(examples: Sequence[Example], *, presidio: bool) -> frozenset[int]:
+def find_sensitive_rows(examples: Sequence[Example], *, presidio: bool) -> frozenset[int]:
     """Returns the places of rows with a secret or personal data."""
     faults_by_row = _faults_of_rows([chat_row(example) for example in examples], presidio=presidio)
     return frozenset(place for place, faults in enumerate(faults_by_row) if faults)

@@ -14,9 +14,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, overload
 
 from trainers.dataset.checks import Fault, Findings, Rule
-from trainers.dataset.near_duplicates import check_near, find_near_copies, question_text, sketches
+from trainers.dataset.near_duplicates import (
+    compute_sketches,
+    find_near_copies,
+    question_text,
+    report_near_pairs,
+)
 from trainers.dataset.row_facts import StoredRows
-from trainers.dataset.rows import Example, question_keys, shown
+from trainers.dataset.rows import Example, question_keys, to_printable
 from trainers.dataset.sensitive_data import check_presidio
 
 if TYPE_CHECKING:
@@ -190,7 +195,7 @@ def check_suspect_labels(
         )
         if listed:
             text += f" The {listed:,} least likely are listed; perhaps {expected:,} of them {are} wrong."
-        findings.about_file(ERRORS_UNKNOWN, text, max(listed, 1))
+        findings.add_for_file(ERRORS_UNKNOWN, text, max(listed, 1))
     elif listed:
         start = (
             f"About {expected:,} of the {listed:,} labels below are"
@@ -198,12 +203,12 @@ def check_suspect_labels(
             else "The label below is probably"
         )
         text = f"{start} really wrong; of all {errors.judged:,} labels judged it is about {errors.wrong:.1%}."
-        findings.about_file(LABEL_ERRORS, text, listed)
+        findings.add_for_file(LABEL_ERRORS, text, listed)
 
     for suspect in suspects:
-        label, likely = shown(suspect.given, 40), shown(suspect.likely, 40)
+        label, likely = to_printable(suspect.given, 40), to_printable(suspect.likely, 40)
         text = f"is labelled '{label}', but rows like it are '{likely}'"
-        findings.at(lines[suspect.row], Fault(LABEL_DOUBTED, text))
+        findings.add_for_line(lines[suspect.row], Fault(LABEL_DOUBTED, text))
     report_unjudged(rows, findings)
     return errors
 
@@ -216,10 +221,10 @@ def report_unjudged(rows: RowSample, findings: Findings) -> None:
             f"{rows.rare:,} {have} with fewer than {FEWEST_ROWS_OF_LABEL} rows: too few to tell "
             "whether they are right."
         )
-        findings.about_file(FEW_TO_JUDGE, text, rows.rare)
+        findings.add_for_file(FEW_TO_JUDGE, text, rows.rare)
     if rows.sampled_from is not None:
         text = f"The labels of {len(rows.rows):,} of {rows.sampled_from:,} rows were judged, a fixed sample."
-        findings.about_file(SAMPLE_JUDGED, text, len(rows.rows))
+        findings.add_for_file(SAMPLE_JUDGED, text, len(rows.rows))
 
 
 @dataclass(frozen=True)
@@ -254,12 +259,12 @@ def run_slow_checks(
     facts = rows.facts
     near_findings, label_findings, personal = Findings(listed), Findings(listed), Findings(listed)
     on_progress(f"Looking for near copies among {len(rows):,} rows")
-    sketched = [sketches(map(question_text, holdout))] if holdout else []
+    sketched = [compute_sketches(map(question_text, holdout))] if holdout else []
     sketched.append(facts.take_sketches())
     near = find_near_copies(_Questions(holdout, rows), [*question_keys(holdout), *facts.keys], sketched)
     answers = [*(example.answer.strip() for example in holdout), *labels] if any(labels) else None
     lines = [*(example.line for example in holdout), *facts.lines]
-    check_near(near, lines, answers, near_findings, held=len(holdout))
+    report_near_pairs(near, lines, answers, near_findings, held=len(holdout))
     groups = tuple(group - len(holdout) for group in near.groups[len(holdout) :])
 
     on_progress("Looking for labels that are probably wrong")

@@ -58,10 +58,10 @@ def split(
     keys: Sequence[bytes] | None = None,
     groups: Sequence[int] | None = None,
 ) -> Split:
-    """Splits rows as `choose` says. `keys`: the examples' question_keys, where they are known."""
+    """Splits rows as `draw_held_rows` says. `keys`: the examples' question_keys, where they are known."""
     keys = keys or question_keys(examples)
     labels = strata_labels(examples, task)
-    held = choose(keys, labels, seed, groups=groups)
+    held = draw_held_rows(keys, labels, seed, groups=groups)
     held_keys = {keys[place] for place in held}
     return Split(
         train=tuple(e for e, key in zip(examples, keys, strict=True) if key not in held_keys),
@@ -74,7 +74,7 @@ def strata_labels(examples: Iterable[Example], task: Task) -> list[str]:
     return [example.answer.strip() if task == "labels" else "" for example in examples]
 
 
-def choose(
+def draw_held_rows(
     keys: Sequence[bytes],
     labels: Sequence[str],
     seed: int,

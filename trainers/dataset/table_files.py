@@ -21,7 +21,7 @@ import orjson
 from trainers.dataset import jsonl, tables
 from trainers.dataset.checks import Fault, Findings, Rule
 from trainers.dataset.file_format import NOT_TEXT, Refusal, megabytes, too_long
-from trainers.dataset.rows import Columns, Example, Limits, shown
+from trainers.dataset.rows import Columns, Example, Limits, to_printable
 from trainers.dataset.tables import Record
 
 if TYPE_CHECKING:
@@ -224,12 +224,13 @@ def records(file: BinaryIO, findings: Findings, limits: Limits) -> Iterator[Reco
     sheet = _first_with_rows(workbook)
     if sheet and len(workbook.sheet_names) > 1:
         others = len(workbook.sheet_names) - 1
-        text = f"The sheet '{shown(sheet.name)}' was read; {others:,} other{'s were' if others > 1 else ' was'} not."
-        findings.about_file(ONE_SHEET, text)
+        were = "others were" if others > 1 else "other was"
+        text = f"The sheet '{to_printable(sheet.name)}' was read; {others:,} {were} not."
+        findings.add_for_file(ONE_SHEET, text)
     for line, row in enumerate(sheet.iter_rows() if sheet else (), 1):
         cells = [_text(cell) for cell in row]
         if sum(map(len, cells)) > limits.max_line_bytes:
-            findings.at(line, too_long(limits))
+            findings.add_for_line(line, too_long(limits))
         elif any(cell and not cell.isspace() for cell in cells):
             yield Record(line, cells)
 
@@ -287,7 +288,7 @@ def parquet_refusal(file: BinaryIO, limits: Limits) -> Refusal | None:
 
 
 def examples(
-    file: BinaryIO, columns: Columns, findings: Findings, limits: Limits, used: tables.Used
+    file: BinaryIO, columns: Columns, findings: Findings, limits: Limits, used: tables.LayoutProgress
 ) -> Iterator[Example]:
     """Yields the good rows of an accepted Parquet file. A row's line is its number, from 1."""
     schema = _open_parquet(file).schema
@@ -306,7 +307,7 @@ def examples(
     for line, row in _rows(opened, [name for name in jsonl.ROW_KEYS if name in names], findings, limits):
         example = _chat(line, row, limits)
         if isinstance(example, Fault):
-            findings.at(line, example)
+            findings.add_for_line(line, example)
         else:
             yield example
 
@@ -337,20 +338,20 @@ def _rows(
             size += pc.sum(lengths).as_py()
             if size > 2 * limits.max_bytes:
                 text = f"is beyond {megabytes(2 * limits.max_bytes)} of unpacked rows"
-                findings.at(line + 1, Fault(BOMB, text))
+                findings.add_for_line(line + 1, Fault(BOMB, text))
                 return
             short = pc.less_equal(lengths, limits.max_line_bytes)
             rows = iter(_unpacked(batch if pc.all(short).as_py() else batch.filter(short)))
         except MemoryError:
-            findings.at(line + 1, Fault(BOMB, "begins a part that takes more memory than there is"))
+            findings.add_for_line(line + 1, Fault(BOMB, "begins a part that takes more memory than there is"))
             return
         except (pa.ArrowException, OSError, ValueError, OverflowError):  # also a date that Python can't hold
-            findings.at(line + 1, Fault(DAMAGED, "begins a part of the file that is damaged"))
+            findings.add_for_line(line + 1, Fault(DAMAGED, "begins a part of the file that is damaged"))
             return
         for line, is_short in enumerate(short.to_pylist(), line + 1):  # noqa: B020 (numbers go on from batch to batch)
             row = next(rows) if is_short else None
             if row is None or sum(len(str(value)) for value in row.values()) > limits.max_line_bytes:
-                findings.at(line, too_long(limits))
+                findings.add_for_line(line, too_long(limits))
             else:
                 yield line, row
 

@@ -12,7 +12,7 @@ from typing import Protocol
 
 from trainers.dataset.checks import Fault, Findings, Rule
 from trainers.dataset.preference_pairs import ANSWERS, IN_A_TABLE
-from trainers.dataset.rows import NO_CHOICES, Choices, Columns, Example, is_blank, shown
+from trainers.dataset.rows import NO_CHOICES, Choices, Columns, Example, is_blank, to_printable
 from trainers.types import Message
 
 MISSING_COLUMN = Rule("column_missing", "blocks", "Name a column that the file has.")
@@ -65,11 +65,13 @@ def find_layout(
     whether there is one; None: to be found."""
     header = _has_header(sample, columns) if header is None else header
     width = len(sample[0])
-    names = tuple(map(shown, sample[0])) if header else tuple(f"column {n}" for n in range(1, width + 1))
+    names = (
+        tuple(map(to_printable, sample[0])) if header else tuple(f"column {n}" for n in range(1, width + 1))
+    )
     body = [record for record in (sample[1:] if header else sample) if len(record) == width]
     for name in (columns.text, columns.label):
         if name is not None and name not in names:
-            text = f"There is no column '{shown(name)}'; available: {_listed(names)}."
+            text = f"There is no column '{to_printable(name)}'; available: {_listed(names)}."
             return UnclearColumns(MISSING_COLUMN, text)
     if columns.label is None and {name.strip().casefold() for name in names} >= ANSWERS:
         return UnclearColumns(
@@ -100,10 +102,10 @@ def find_layout(
     return ColumnLayout(header, names, names.index(texts[0]), names.index(labels[0]))
 
 
-def text_place(names: Cells, column: str | None) -> int | None:
+def find_text_column(names: Cells, column: str | None) -> int | None:
     """Returns where the texts stand in a table without labels: the column of that name, else the first with a usual
     name, else the only one."""
-    clean = [shown(name) for name in names]
+    clean = [to_printable(name) for name in names]
     wanted = [column] if column in clean else _named(clean, _TEXT_NAMES)
     if wanted:
         return clean.index(str(wanted[0]))
@@ -121,7 +123,7 @@ def _listed(names: Sequence[str]) -> str:
 
 def _has_header(sample: Sequence[Cells], columns: Columns) -> bool:
     """Finds a header by a name that is known or was given; else where the first record is unlike all below it."""
-    first = [shown(cell) for cell in sample[0]]
+    first = [to_printable(cell) for cell in sample[0]]
     if columns.text in first or columns.label in first:
         return True
     if _named(first, _TEXT_NAMES) or _named(first, _LABEL_NAMES):
@@ -202,7 +204,7 @@ _SAMPLE = 1000
 _MOST_TITLE_LINES = 10
 
 
-class Used(Protocol):
+class LayoutProgress(Protocol):
     """What `examples` sets: the columns that it took, or those that a person can choose from."""
 
     columns: Columns
@@ -230,18 +232,24 @@ def csv_records(lines: Iterable[str], separator: str, findings: Findings) -> Ite
         except csv.Error as error:
             if "field limit" in str(error):  # the module has one class of error for all
                 text = f"has a cell of more than {csv.field_size_limit():,} characters"
-                findings.at(line, Fault(LONG_CELL, text))
+                findings.add_for_line(line, Fault(LONG_CELL, text))
                 continue
             last = reader.line_num
             swallowed = f": lines {line} to {last} can't be told apart" if last > line else ""
-            findings.at(line, Fault(BROKEN_QUOTES, f"begins a row whose quotes don't match{swallowed}"))
+            findings.add_for_line(
+                line, Fault(BROKEN_QUOTES, f"begins a row whose quotes don't match{swallowed}")
+            )
             continue
         if any(cell and not cell.isspace() for cell in cells):
             yield Record(line, cells)
 
 
 def examples(
-    records: Iterator[Record], columns: Columns, findings: Findings, used: Used, header: bool | None = None
+    records: Iterator[Record],
+    columns: Columns,
+    findings: Findings,
+    used: LayoutProgress,
+    header: bool | None = None,
 ) -> Iterator[Example]:
     """Yields the good rows. `header`: whether the first record holds names; None: to be found."""
     sample = list(islice(records, _SAMPLE))
@@ -250,21 +258,21 @@ def examples(
     titles = 0 if header else _count_titles(sample, columns)
     if titles:
         text = "One line above the header was" if titles == 1 else f"{titles} lines above the header were"
-        findings.about_file(TITLE_LINES, f"{text} passed over.", titles)
+        findings.add_for_file(TITLE_LINES, f"{text} passed over.", titles)
         sample = sample[titles:]
     layout = find_layout([record.cells for record in sample], columns, header)
     if isinstance(layout, UnclearColumns):
         used.choices = layout.choices
-        findings.about_file(layout.rule, layout.text)
+        findings.add_for_file(layout.rule, layout.text)
         return
     used.columns = layout.columns
     if not layout.header:
         text = f"{layout.columns.text} was taken as the text and {layout.columns.label} as the label"
-        findings.about_file(NO_HEADER, f"There is no header; {text}.")
+        findings.add_for_file(NO_HEADER, f"There is no header; {text}.")
     for record in chain(sample[layout.header :], records):
         example = _example(record, layout)
         if isinstance(example, Fault):
-            findings.at(record.line, example)
+            findings.add_for_line(record.line, example)
         else:
             yield example
 
@@ -274,7 +282,7 @@ def _count_titles(sample: Sequence[Record], columns: Columns) -> int:
     is known or was given."""
     filled = [sum(1 for cell in record.cells if cell.strip()) for record in sample[: _MOST_TITLE_LINES + 1]]
     titles = next((at for at, count in enumerate(filled) if count > 1), 0)
-    names = [shown(cell) for cell in sample[titles].cells]
+    names = [to_printable(cell) for cell in sample[titles].cells]
     is_header = {columns.text, columns.label} & set(names) or any(
         _named(names, vocabulary) for vocabulary in (_TEXT_NAMES, _LABEL_NAMES)
     )

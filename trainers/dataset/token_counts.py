@@ -13,7 +13,7 @@ from trainers.dataset.file_format import Sniffed
 from trainers.dataset.jsonl import definitions_text
 from trainers.dataset.reader import Progress, stream
 from trainers.dataset.row_facts import StoredRows
-from trainers.dataset.rows import Columns, Example, Limits, prompted
+from trainers.dataset.rows import Columns, Example, Limits, prompt_with_labels
 from trainers.tokens import (
     Encoding,
     Spread,
@@ -85,7 +85,7 @@ def _mean_added(rows: StoredRows, labels: Sequence[str], encoding: Encoding) -> 
         messages = [Message("system", text) for text in instructions]
         examples.append(Example(1, (*messages, Message("user", ""), Message("assistant", ""))))
     short = count_prompts([example.prompt for example in examples], encoding)
-    longer = count_prompts([prompted(example, labels) for example in examples], encoding)
+    longer = count_prompts([prompt_with_labels(example, labels) for example in examples], encoding)
     added = [(b - a) * count for count, a, b in zip(counts.values(), short, longer, strict=True)]
     return sum(added) / counts.total()
 

@@ -18,9 +18,9 @@ from pathlib import Path
 from trainers.dataset.checks import MINIMUM, Fault, Findings, Rule
 from trainers.dataset.reader import read
 from trainers.dataset.row_facts import Facts, StoredRows
-from trainers.dataset.rows import Example, Limits, Task, at, distinct_places, normalised, question_keys
-from trainers.dataset.sensitive_data import sensitive_rows
-from trainers.dataset.splits import ChatFile, choose, strata_labels
+from trainers.dataset.rows import Example, Limits, Task, at, distinct_places, normalise_text, question_keys
+from trainers.dataset.sensitive_data import find_sensitive_rows
+from trainers.dataset.splits import ChatFile, draw_held_rows, strata_labels
 
 HOLDOUT_SHARE, HOLDOUT_MOST = 0.2, 1000
 _NO_LIMITS = Limits(max_bytes=1 << 40, max_rows=1 << 40)  # the file was within bounds before it was split
@@ -108,18 +108,18 @@ def read_stored(path: Path, action: str) -> tuple[Example, ...]:
     return reading.examples
 
 
-def rows_of(
+def to_version_rows(
     examples: Sequence[Example], task: Task, keys: Sequence[bytes] | None = None
 ) -> tuple[VersionRow, ...]:
     labels = strata_labels(examples, task)
     row_keys = question_keys(examples) if keys is None else keys
     return tuple(
-        VersionRow(key, label, normalised(example.answer))
+        VersionRow(key, label, normalise_text(example.answer))
         for example, key, label in zip(examples, row_keys, labels, strict=True)
     )
 
 
-def held_rows(
+def continue_held_rows(
     rows: Sequence[VersionRow],
     before: PreviousRows,
     seed: int,
@@ -151,7 +151,7 @@ def held_rows(
     if not draws_more:
         return frozenset(place for place in held if rows[place].key in before.held)
     room = max(HOLDOUT_MOST, len(before.holdout)) - len(held) - before.count_missing(rows)
-    drawn = choose(
+    drawn = draw_held_rows(
         [rows[i].key for i in fresh],
         [rows[i].label for i in fresh],
         seed,
@@ -167,8 +167,8 @@ def held_rows(
 def diff(
     rows: Sequence[VersionRow], before: PreviousRows, held: frozenset[int], task: Task, dropped: int = 0
 ) -> Diff:
-    """Compares the version before with this one. `held` as `held_rows` returns it; `dropped` rows that were held out
-    are no longer."""
+    """Compares the version before with this one. `held` as `continue_held_rows` returns it; `dropped` rows that were
+    held out are no longer."""
     # Of rows whose question was held out only those count that are held out now: the others are copies.
     in_use = [row for place, row in enumerate(rows) if place in held or row.key not in before.held]
     old: defaultdict[bytes, Counter[str]] = defaultdict(Counter)
@@ -233,7 +233,7 @@ class Parts:
         return len(self.sealed) + len(self.earlier_sealed)
 
 
-def labels_of(facts: Facts, rows: StoredRows, task: Task) -> list[str]:
+def labels_by_row(facts: Facts, rows: StoredRows, task: Task) -> list[str]:
     """Returns each row's label; all empty for free text."""
     if task != "labels":
         return [""] * len(facts)
@@ -251,9 +251,9 @@ def draw_holdout(
     n_sealed: int = 0,
 ) -> Parts:
     """Draws the holdout of a first version, and beside it `n_sealed` rows to be sealed."""
-    held = choose(facts.keys, labels, seed, groups=groups)
+    held = draw_held_rows(facts.keys, labels, seed, groups=groups)
     if len(facts.keys) >= MINIMUM and not held:
-        findings.about_file(NO_HOLDOUT, "No row can be set aside as the test.")
+        findings.add_for_file(NO_HOLDOUT, "No row can be set aside as the test.")
     held_keys = {facts.keys[place] for place in held}
     rest = [place for place, key in enumerate(facts.keys) if key not in held_keys]
     sealed = _draw_sealed(n_sealed, rest, facts.keys, labels, seed, groups)
@@ -271,7 +271,7 @@ def _draw_sealed(
     """Draws about so many of the rows at these places, by the holdout's rule: at most a third of them."""
     if wanted <= 0:
         return frozenset()
-    drawn = choose(
+    drawn = draw_held_rows(
         at(places, keys),
         at(places, labels),
         seed,
@@ -293,7 +293,7 @@ def split_against(frozen: Sequence[Example], facts: Facts, findings: Findings) -
     held = dict(zip(question_keys(frozen), (example.line for example in frozen), strict=True))
     for line, key in zip(facts.lines, facts.keys, strict=True):
         if key in held:
-            findings.at(line, Fault(OVERLAP, f"asks what the holdout asks in line {held[key]}"))
+            findings.add_for_line(line, Fault(OVERLAP, f"asks what the holdout asks in line {held[key]}"))
     return Parts(frozenset(), tuple(frozen))
 
 
@@ -315,20 +315,23 @@ def continue_holdout(
     Raises ValueError where a file of the version before is not what was written.
     """
     action = "reading the version before"
-    train, holdout = rows_of(read_stored(previous.train, action), task), read_stored(previous.holdout, action)
+    train, holdout = (
+        to_version_rows(read_stored(previous.train, action), task),
+        read_stored(previous.holdout, action),
+    )
     sealed_before = read_stored(previous.sealed, action) if previous.sealed else ()
     sealed_keys = frozenset(question_keys(() if previous.is_opened else sealed_before))
     holdout = (*holdout, *sealed_before)
-    before = PreviousRows(train, rows_of(holdout, task))
+    before = PreviousRows(train, to_version_rows(holdout, task))
     current_keys = set(keys)
     missing = [place for place, row in enumerate(before.holdout) if row.key not in current_keys]
-    sensitive = sensitive_rows([holdout[place] for place in missing], presidio=presidio)
+    sensitive = find_sensitive_rows([holdout[place] for place in missing], presidio=presidio)
     dropped = {missing[place] for place in sensitive}
     rest = PreviousRows(train, tuple(row for place, row in enumerate(before.holdout) if place not in dropped))
 
-    current = rows_of(rows, task, keys)
+    current = to_version_rows(rows, task, keys)
     more = previous.draws_more
-    held = held_rows(current, rest, seed, groups, instead_of=len(dropped), draws_more=more)
+    held = continue_held_rows(current, rest, seed, groups, instead_of=len(dropped), draws_more=more)
     stay = [place for place in missing if place not in dropped]
     stay_rows = at(stay, before.holdout)
     distinct = distinct_places([row.key for row in stay_rows], [row.answer for row in stay_rows])
@@ -386,7 +389,7 @@ def _fresh_places(
     ]
 
 
-def store_without(folder: Path, sha256: str, keys: Collection[bytes]) -> str:
+def store_without_questions(folder: Path, sha256: str, keys: Collection[bytes]) -> str:
     """Writes the part FOLDER/SHA256.jsonl again without the rows that ask these questions (their `question_key`).
 
     Returns the sha256 of the new file. The rows that stay keep their bytes and order; the old file stays too.

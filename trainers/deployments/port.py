@@ -10,8 +10,8 @@ from decimal import Decimal, InvalidOperation
 from typing import Any, Literal
 from urllib.parse import urlencode
 
-from trainers.calls import Calls
-from trainers.errors import Nonsense
+from trainers.calls import ApiClient
+from trainers.errors import InvalidResponse
 from trainers.payloads import read_object, required, rows_under
 
 DeploymentState = Literal["starting", "ready", "failed", "stopped"]
@@ -33,7 +33,7 @@ class Deployment:
     is_billed: bool = True
 
 
-class Deployments(Calls):
+class Deployments(ApiClient):
     """A vendor's deployments. Every method raises only TrainerError's family; no POST is repeated."""
 
     def usd_per_hour(self, base_model: str) -> Decimal | None:
@@ -88,16 +88,16 @@ class Deployments(Calls):
             at = str(page.get(next_cursor) or "")
             if not at:
                 return
-        raise Nonsense(f"{self._action(what)}: the list does not end.")
+        raise InvalidResponse(f"{self._action(what)}: the list does not end.")
 
     def _post(self, what: str, path: str, body: Mapping[str, object]) -> Mapping[str, Any]:
         action = self._action(what)
         return read_object(
-            self._once(action, lambda: self._client.post(path, body=body, cast_to=bytes)), action
+            self._send_once(action, lambda: self._client.post(path, body=body, cast_to=bytes)), action
         )
 
     def _delete(self, what: str, path: str) -> None:
-        self._gone(self._action(what), lambda: self._client.delete(path, cast_to=bytes))
+        self._delete_if_present(self._action(what), lambda: self._client.delete(path, cast_to=bytes))
 
     def _text(self, row: Mapping[str, Any], key: str) -> str:
         return required(row, key, self._action("reading a deployment"))

@@ -56,7 +56,7 @@ class Dialect(Trainer):
 
     def _post(self, action: str, path: str, body: Json) -> Json:
         """Sent once."""
-        content = self._once(action, lambda: self._client.post(path, body=body, cast_to=bytes))
+        content = self._send_once(action, lambda: self._client.post(path, body=body, cast_to=bytes))
         return payloads.read_object(content, action)
 
     def _rows_under(self, key: str, path: str, action: str) -> tuple[Json, ...]:
@@ -65,7 +65,7 @@ class Dialect(Trainer):
     def _named(self, spec: JobSpec) -> dict[str, Hyperparameter]:
         """The hyperparameters by the vendor's names; "auto" is left to the vendor."""
         names = self.provider.hyperparameter_names
-        chosen = payloads.sent_hyperparameters(self.provider, spec.hyperparameters)
+        chosen = payloads.accepted_hyperparameters(self.provider, spec.hyperparameters)
         return {names.get(name, name): value for name, value in chosen.items() if value != "auto"}
 
     def _ours(self, raw: Json) -> Json:

@@ -14,7 +14,7 @@ from urllib.parse import quote, urlencode
 
 from trainers import payloads
 from trainers.dialects.dialect import Dialect, metrics_of, object_under, seconds
-from trainers.errors import Nonsense, Refused, TrainerError, Uncertain
+from trainers.errors import InvalidResponse, Refused, TrainerError, Uncertain
 from trainers.payloads import Json
 from trainers.types import Checkpoint, Event, Hyperparameter, Job, JobSpec, Metric, ModelInfo
 
@@ -72,7 +72,7 @@ class Fireworks(Dialect):
 
     def delete_model(self, name: str) -> None:
         action = self._action(f"deleting the model {name!r}")
-        self._gone(action, lambda: self._client.delete(self._address(name), cast_to=bytes))
+        self._delete_if_present(action, lambda: self._client.delete(self._address(name), cast_to=bytes))
 
     def upload(self, path: Path, sha256: str, key: str | None = None) -> str:
         """Raises Uncertain until it is checked there: the file is then looked for again, and not sent twice."""
@@ -102,10 +102,10 @@ class Fireworks(Dialect):
     def delete_file(self, file_id: str) -> None:
         self._delete_dataset(file_id)
 
-    def forget(self, hashes: Collection[str]) -> int:
+    def delete_uploads(self, hashes: Collection[str]) -> int:
         return sum(self._delete_dataset(_dataset_id(sha256)) for sha256 in hashes)
 
-    def file_bytes(self, file_id: str) -> bytes:
+    def download_file(self, file_id: str) -> bytes:
         action = self._action(f"downloading the file {file_id!r}")
         links = object_under(
             self._read(action, f"/datasets/{quote(file_id)}:getDownloadEndpoint"), "filenameToSignedUrls"
@@ -118,7 +118,9 @@ class Fireworks(Dialect):
         raw = self._look_up(action, self._job_path(_job_id(key)))
         return () if raw is None else (self._job(raw, action),)
 
-    def limit_exceeded(self, model: str, hyperparameters: Mapping[str, Hyperparameter]) -> str | None:
+    def describe_exceeded_limit(
+        self, model: str, hyperparameters: Mapping[str, Hyperparameter]
+    ) -> str | None:
         base = self._look_up(self._action(f"asking for the model {model!r}"), self._address(model))
         if base is None or base.get("supervisedLoraTunable") is False:
             return f"{self.provider.name} trains no model of the name {model}."
@@ -207,7 +209,7 @@ class Fireworks(Dialect):
         action = self._action(f"deleting the file {dataset!r}")
         self._sent.pop(dataset, None)
         try:
-            self._once(action, lambda: self._client.delete(f"/datasets/{quote(dataset)}", cast_to=bytes))
+            self._send_once(action, lambda: self._client.delete(f"/datasets/{quote(dataset)}", cast_to=bytes))
         except Refused as refusal:
             if not refusal.is_missing:
                 raise
@@ -224,7 +226,7 @@ class Fireworks(Dialect):
             token = str(page.get("nextPageToken") or "")
             if not token:
                 return
-        raise Nonsense(f"{action}: the list does not end.")
+        raise InvalidResponse(f"{action}: the list does not end.")
 
     def _download(self, action: str, link: str) -> bytes:
         """A signed link is for anybody who has it: our key doesn't go there."""
@@ -245,7 +247,7 @@ def _count_rows(path: Path, action: str) -> int:
 
 
 def _job_id(key: str) -> str:
-    return f"ft-{payloads.mark_of(key)}"
+    return f"ft-{payloads.key_mark(key)}"
 
 
 def _dataset_id(sha256: str) -> str:

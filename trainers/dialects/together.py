@@ -16,7 +16,7 @@ from urllib.parse import urlencode
 
 from trainers import payloads
 from trainers.dialects.dialect import Dialect, metrics_of, object_under, seconds
-from trainers.errors import Nonsense, Refused
+from trainers.errors import InvalidResponse, Refused
 from trainers.payloads import Json
 from trainers.types import (
     FINAL_STATUSES,
@@ -92,7 +92,9 @@ class Together(Dialect):
             is_affordable=raw.get("allowed_to_proceed") is not False,
         )
 
-    def limit_exceeded(self, model: str, hyperparameters: Mapping[str, Hyperparameter]) -> str | None:
+    def describe_exceeded_limit(
+        self, model: str, hyperparameters: Mapping[str, Hyperparameter]
+    ) -> str | None:
         action = self._action(f"asking for the limits of {model!r}")
         limits = self._look_up(action, f"{self.jobs_path}/models/limits?{urlencode({'model_name': model})}")
         if limits is None:
@@ -122,7 +124,7 @@ class Together(Dialect):
             return job
         try:
             errors = [event.message for event in self.events(job_id, 100) if event.level == "error"]
-        except (Refused, Nonsense):  # it has failed, with or without a reason
+        except (Refused, InvalidResponse):  # it has failed, with or without a reason
             return job
         return replace(job, error_message=errors[0]) if errors else job
 
@@ -136,8 +138,10 @@ class Together(Dialect):
         raw = self._look_up(action, self._job_path(job_id)) or {}
         registry = self.provider.deploy_base_url or self.provider.base_url
         for model in filter(None, (raw.get("model_object_id"), raw.get("adapter_object_id"))):
-            self._gone(action, partial(self._client.delete, f"{registry}/models/{model}", cast_to=bytes))
-        self._gone(action, lambda: self._client.delete(self._job_path(job_id), cast_to=bytes))
+            self._delete_if_present(
+                action, partial(self._client.delete, f"{registry}/models/{model}", cast_to=bytes)
+            )
+        self._delete_if_present(action, lambda: self._client.delete(self._job_path(job_id), cast_to=bytes))
 
     def events(self, job_id: str, limit: int = 20) -> tuple[Event, ...]:
         action = self._action(f"asking for the events of job {job_id!r}")
@@ -196,7 +200,7 @@ class Together(Dialect):
             **chosen,
             "model": spec.model,
             "training_file": spec.training_file,
-            "suffix": payloads.sent_suffix(self.provider, spec.suffix, spec.key),
+            "suffix": payloads.fit_suffix(self.provider, spec.suffix, spec.key),
             "random_seed": spec.seed,
             "training_method": {"method": "sft", "train_on_inputs": "auto"},
         }

@@ -6,10 +6,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from decimal import Decimal
 
-from trainers.dataset.rows import Example, at, without_copies
+from trainers.dataset.rows import Example, at, distinct_example_places
 from trainers.evaluation.quality_threshold import cheapest_passing, judge_rungs
 from trainers.evaluation.results import NO_ANSWER, RUNG_NAMES, Candidate, Ladder, Pair, Reply, Rung, Scoring
-from trainers.evaluation.scores import as_label, is_unread, score, scoring_of
+from trainers.evaluation.scores import is_unread, label_or_text, score, scoring_of
 from trainers.evaluation.statistics import (
     compare,
     confusion,
@@ -54,7 +54,7 @@ def build_ladder(
             raise ValueError(
                 f"judging '{arm.key}': it has {len(of_arm)} answers to {len(examples)} held-out rows"
             )
-    places = without_copies(examples)
+    places = distinct_example_places(examples)
     if len(places) < len(examples):
         examples = at(places, examples)
         replies = {arm: at(places, of_arm) for arm, of_arm in replies.items()}
@@ -148,7 +148,7 @@ def _rung(
     )
     f1 = None
     if scoring == "label":
-        answers = [as_label(text, labels) for text in texts]
+        answers = [label_or_text(text, labels) for text in texts]
         f1 = macro_f1(confusion([example.answer for example in examples], answers))
 
     answered = [reply for reply in replies if reply != NO_ANSWER]
@@ -227,6 +227,8 @@ def _never_answered(
     asked."""
     if not replies:
         return ()
-    answered = {normalise(as_label(reply.text, labels)) for of_arm in replies.values() for reply in of_arm}
+    answered = {
+        normalise(label_or_text(reply.text, labels)) for of_arm in replies.values() for reply in of_arm
+    }
     expected = {normalise(example.answer): example.answer.strip() for example in reversed(examples)}
     return tuple(sorted(label for key, label in expected.items() if key not in answered))

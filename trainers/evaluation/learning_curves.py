@@ -18,8 +18,7 @@ from trainers.dataset.near_duplicates import find_near_copies, question_text
 from trainers.dataset.rows import Example, question_keys
 from trainers.evaluation.results import Candidate, Curve, CurvePoint, LabelNeed, Prediction
 from trainers.evaluation.statistics import exact_match
-from trainers.evaluation.tfidf import classify, deal_folds, is_short, label_of, text_of
-from trainers.evaluation.tfidf import fit as fit_classifier
+from trainers.evaluation.tfidf import classify, deal_folds, fit_classifier, is_short, label_of, text_of
 
 if TYPE_CHECKING:
     import numpy as np
@@ -76,14 +75,14 @@ def classical_curve(
     is_crossed = len(holdout) < FEW_HELD
     questions = [*train, *holdout] if is_crossed else holdout
     points, answers = _cross(train, questions, seed) if is_crossed else _measure(train, holdout, seed)
-    return curve_of(
+    return build_curve(
         Candidate("classical"),
         points,
         predict,
         rows=len(train),
         held=len(questions),
         seed=seed,
-        needs=needs_of(train, questions, answers),
+        needs=find_label_needs(train, questions, answers),
         dataset=dataset,
         version=version,
         holdout_sha256=holdout_sha256,
@@ -91,7 +90,7 @@ def classical_curve(
     )
 
 
-def curve_of(
+def build_curve(
     arm: Candidate,
     points: Sequence[CurvePoint],
     predict: Sequence[int],
@@ -106,7 +105,7 @@ def curve_of(
     is_crossed: bool = False,
 ) -> Curve:
     """Makes the curve of any arm's points, a tuned model's too. `rows`: how many there are to train on now."""
-    fitted = fit(points, predict, held=held, seed=seed)
+    fitted = fit_curve(points, predict, held=held, seed=seed)
     # The gain is no more than what the last point lacks, however far off the fitted line is from it.
     gain = min(fitted.score(rows + 100) - fitted.score(rows), 1 - points[-1].score)
     return Curve(
@@ -125,7 +124,7 @@ def curve_of(
     )
 
 
-def fit(points: Sequence[CurvePoint], predict: Sequence[int], *, held: int, seed: int = 0) -> Fit:
+def fit_curve(points: Sequence[CurvePoint], predict: Sequence[int], *, held: int, seed: int = 0) -> Fit:
     """Fits the logarithm of the odds by least squares.
 
     The band (95%) of a prediction: 1,000 times the points are moved by what the draws of rows differ (fewer
@@ -156,7 +155,7 @@ def fit(points: Sequence[CurvePoint], predict: Sequence[int], *, held: int, seed
     return Fit(float(np.exp(log_b)), -minus_c, predictions)
 
 
-def needs_of(
+def find_label_needs(
     train: Sequence[Example], holdout: Sequence[Example], answers: Sequence[str]
 ) -> tuple[LabelNeed, ...]:
     """Returns the labels to label next: with errors on the holdout or fewer than 10 rows; at most ten, those first
@@ -184,7 +183,7 @@ def _measure(
 ) -> tuple[list[CurvePoint], Sequence[str]]:
     """Returns the points, and the answers to the holdout of the largest size."""
     most = min(len(train), MOST_ROWS)
-    orders = [nested(train, seed + number) for number in range(SEEDS)]
+    orders = [stratified_order(train, seed + number) for number in range(SEEDS)]
     in_pieces = is_short(text_of(example) for example in orders[0][:most])  # the same features for all sizes
     points, answers = list[CurvePoint](), list[Sequence[str]]()
     for rows in (most // 4, most // 2, most):
@@ -221,14 +220,14 @@ def _cross_answers(
     for number in set(fold):
         inside = [place for place, of_row in enumerate(fold) if of_row == number]
         outside = [example for example, of_row in zip(examples, fold, strict=True) if of_row != number]
-        classifier = fit_classifier(nested(outside, seed)[:rows], seed, in_pieces=in_pieces)
+        classifier = fit_classifier(stratified_order(outside, seed)[:rows], seed, in_pieces=in_pieces)
         labels = classify(classifier, [examples[place] for place in inside])
         for place, answer in zip(inside, labels, strict=True):
             answers[place] = answer
     return answers
 
 
-def nested(train: Sequence[Example], seed: int) -> list[Example]:
+def stratified_order(train: Sequence[Example], seed: int) -> list[Example]:
     """Returns an order whose every beginning has each label in its share, as far as whole rows allow."""
     by_label: dict[str, list[Example]] = defaultdict(list)
     for example in train:

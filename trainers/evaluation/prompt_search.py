@@ -55,7 +55,7 @@ class SearchTask:
     scoring: Scoring
 
     @property
-    def is_enough(self) -> bool:
+    def has_enough_rows(self) -> bool:
         return len(self.learn) + len(self.judge) >= LEAST_ROWS
 
 

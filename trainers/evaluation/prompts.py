@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from trainers.dataset import jsonl
-from trainers.dataset.rows import INSTRUCTION_ROLES, Example, prompted, question_key
+from trainers.dataset.rows import INSTRUCTION_ROLES, Example, prompt_with_labels, question_key
 from trainers.types import Message
 
 LONGEST_SHOT = 2_000  # characters of one example's question
@@ -41,10 +41,10 @@ def zero_shot(example: Example, labels: Sequence[str], prompt: str | None) -> tu
     if prompt is not None and prompt.strip():
         turns = _turns(_asked(example).messages)
         example = replace(example, messages=(Message("system", prompt.strip()), *turns), row=None)
-    return _unweighted(prompted(_asked(example), labels))
+    return _unweighted(prompt_with_labels(_asked(example), labels))
 
 
-def as_trained(example: Example) -> tuple[Message, ...]:
+def trained_prompt(example: Example) -> tuple[Message, ...]:
     """Returns the question as a tuned model has learnt it: the row's own prompt."""
     return _unweighted(_asked(example).prompt)
 

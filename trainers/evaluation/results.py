@@ -213,7 +213,7 @@ class Gain:
         return self.low > 0
 
     @property
-    def is_hardly_any(self) -> bool:
+    def is_negligible(self) -> bool:
         return self.high < NEGLIGIBLE_GAIN
 
     @property

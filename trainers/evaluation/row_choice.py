@@ -59,7 +59,7 @@ def choose_doubted(
     suspects = suspects[:MOST_CANDIDATES]
     doubted = [judged[suspect.row] for suspect in suspects]
     vectors = encoder.embed([text_of(row) for row in doubted])
-    places = spread(vectors, [suspect.chance for suspect in suspects], count)
+    places = choose_diverse(vectors, [suspect.chance for suspect in suspects], count)
     keys = question_keys(doubted)
     chosen = ((keys[place], doubted[place], suspects[place]) for place in places)
     return tuple(
@@ -67,7 +67,7 @@ def choose_doubted(
     )
 
 
-def unasked(
+def exclude_known_questions(
     questions: Sequence[Example], train: Sequence[Example], set_aside: Sequence[Example]
 ) -> tuple[Example, ...]:
     """Returns the questions, each once, that the dataset does not ask, and that do not nearly ask what is held out or
@@ -93,7 +93,10 @@ def choose_unlabelled(
 
     from trainers.encoders.classifier import fit_head
 
-    fitted, candidates = sample(train, seed, MOST_FITTED), sample(questions, seed, MOST_CANDIDATES)
+    fitted, candidates = (
+        sample_examples(train, seed, MOST_FITTED),
+        sample_examples(questions, seed, MOST_CANDIDATES),
+    )
     vectors = encoder.embed([text_of(row) for row in (*fitted, *candidates)])
     head = fit_head(vectors[: len(fitted)], [label_of(row) for row in fitted], seed=seed)
     chances = head.probabilities(vectors[len(fitted) :])
@@ -104,11 +107,11 @@ def choose_unlabelled(
         ChosenRow(
             keys[place], question_text(candidates[place]), None, head.labels[int(chances[place].argmax())]
         )
-        for place in spread(vectors[len(fitted) :], doubts, count)
+        for place in choose_diverse(vectors[len(fitted) :], doubts, count)
     )
 
 
-def sample(rows: Sequence[Example], seed: int, most: int) -> tuple[Example, ...]:
+def sample_examples(rows: Sequence[Example], seed: int, most: int) -> tuple[Example, ...]:
     """Samples `most` rows where there are more, by a hash of seed and question, in the rows' order."""
     if len(rows) <= most:
         return tuple(rows)
@@ -117,7 +120,7 @@ def sample(rows: Sequence[Example], seed: int, most: int) -> tuple[Example, ...]
     return at(sorted(drawn), rows)
 
 
-def spread(vectors: Vectors, doubts: Any, count: int) -> list[int]:
+def choose_diverse(vectors: Vectors, doubts: Any, count: int) -> list[int]:
     """Returns the places of `count` rows: the most doubtful, then each time the one whose doubt times its distance
     from those chosen is greatest. `vectors` have length 1."""
     import numpy as np

@@ -58,7 +58,7 @@ class _Names:
     unspaced: tuple[str, ...]
 
 
-def without_thoughts(text: str) -> str:
+def strip_thoughts(text: str) -> str:
     """Returns what a model says after it has thought; nothing where its thoughts were cut off."""
     return _THOUGHTS.sub("", text).strip() if "think>" in text.lower() else text
 
@@ -68,7 +68,7 @@ def read_label(text: str, labels: Sequence[str]) -> str | None:
     if text in labels:
         return text
     names = _names(tuple(labels))
-    answer = without_thoughts(text)[:LONGEST_READ]
+    answer = strip_thoughts(text)[:LONGEST_READ]
     lines = [_folded(line) for line in answer.splitlines() if line.strip()]
     if not lines:
         return None
@@ -80,7 +80,7 @@ def read_label(text: str, labels: Sequence[str]) -> str | None:
 
 def read_json(text: str) -> dict[str, Any] | None:
     """Returns the object that an answer is or contains: in fenced code, else the first one in it."""
-    answer = without_thoughts(text)
+    answer = strip_thoughts(text)
     fenced = _FENCED.search(answer)
     body = _first_object(fenced[1]) if fenced else None
     return _first_object(answer) if body is None else body
@@ -113,7 +113,7 @@ def read_choice(text: str) -> Choice | None:
 
 def read_yes(text: str) -> bool | None:
     """Reads a judge's YES or NO. "YES and NO" is neither, while a small "no" may stand in any sentence."""
-    verdict = without_thoughts(text)
+    verdict = strip_thoughts(text)
     if {"YES", "NO"} <= set(re.findall(r"\b[A-Z]+\b", verdict[:LONGEST_READ])):
         return None
     label = read_label(verdict, ("YES", "NO"))
@@ -230,10 +230,10 @@ def is_right_call(expected: str, text: str) -> bool:
 
 
 def is_label(expected: str, text: str, labels: Sequence[str]) -> bool:
-    return normalise(as_label(text, labels)) == normalise(expected)
+    return normalise(label_or_text(text, labels)) == normalise(expected)
 
 
-def as_label(text: str, labels: Sequence[str]) -> str:
+def label_or_text(text: str, labels: Sequence[str]) -> str:
     """Returns the label that was meant, else the text."""
     return read_label(text, labels) or text
 
@@ -247,7 +247,7 @@ def json_share(expected: str, text: str) -> float:
     """
     right, body = read_json(expected), read_json(text)
     if right is None:
-        return float(exact_match(expected, without_thoughts(text)))
+        return float(exact_match(expected, strip_thoughts(text)))
     if body is None:
         return 0.0
     wanted, answered = dict(_leaves(right, ())), dict(_leaves(body, ()))
@@ -296,5 +296,5 @@ def _same(wanted: Any, value: Any) -> bool:
 
 
 def _tokens(text: str) -> list[str]:
-    bare = without_thoughts(text).casefold().translate(_PUNCTUATION)
+    bare = strip_thoughts(text).casefold().translate(_PUNCTUATION)
     return _UNSPACED.sub(r" \1 ", _ARTICLES.sub(" ", bare)).split()

@@ -127,7 +127,7 @@ def paired_interval(both: int, gained: int, lost: int, neither: int, level: floa
     return _square_and_add((both + lost) / n, (both + gained) / n, n, phi, level)
 
 
-def interval_of_few(base: Sequence[float], tuned: Sequence[float]) -> Interval:
+def small_sample_interval(base: Sequence[float], tuned: Sequence[float]) -> Interval:
     """Returns a 95% interval for the difference of the means of a few scores between 0 and 1: Newcombe's, without the
     correlation. Too wide rather than too narrow, for two rows that gain alike have no spread and prove nothing."""
     n = len(base)
@@ -231,7 +231,7 @@ class LabelLoss:
     p: float
 
 
-def labels_that_lost(
+def find_worse_labels(
     expected: Sequence[str], before: Sequence[bool], after: Sequence[bool]
 ) -> tuple[LabelLoss, ...]:
     """Returns the labels that are told to be right less often, those that lost most first."""
@@ -354,7 +354,7 @@ def mean_interval(scores: Sequence[float], level: float = 0.95) -> Interval:
 
 def paired_means(base: Sequence[float], tuned: Sequence[float]) -> Difference:
     """Returns the mean of the rows' differences, its 95% interval and p by the bootstrap; with fewer than 30 rows by
-    `interval_of_few`. Raises ValueError unless both are filled and equally long."""
+    `small_sample_interval`. Raises ValueError unless both are filled and equally long."""
     import numpy as np
 
     _check_rows(len(base), len(tuned))
@@ -371,7 +371,7 @@ def paired_means(base: Sequence[float], tuned: Sequence[float]) -> Difference:
 
 def _few_means(base: Sequence[float], tuned: Sequence[float]) -> Difference:
     """p is below 0.05 where the interval leaves 0 out."""
-    likely, value = interval_of_few(base, tuned), (math.fsum(tuned) - math.fsum(base)) / len(base)
+    likely, value = small_sample_interval(base, tuned), (math.fsum(tuned) - math.fsum(base)) / len(base)
     reach = value - likely.low if value > 0 else likely.high - value
     normal = NormalDist()
     p = 2 * normal.cdf(-abs(value) / reach * normal.inv_cdf(0.975))

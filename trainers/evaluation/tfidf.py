@@ -54,14 +54,14 @@ def classify_holdout(train: Sequence[Example], examples: Sequence[Example], seed
 
     Raises ValueError without rows to train on.
     """
-    classifier = fit(train, seed)
+    classifier = fit_classifier(train, seed)
     started = time.perf_counter()
     labels = classify(classifier, examples)
     seconds = (time.perf_counter() - started) / max(len(examples), 1)
     return tuple(Reply(label, 0, 0, seconds) for label in labels)
 
 
-def fit(train: Sequence[Example], seed: int, *, in_pieces: bool | None = None) -> Classifier:
+def fit_classifier(train: Sequence[Example], seed: int, *, in_pieces: bool | None = None) -> Classifier:
     """Fits a classifier: the same rows and seed give the same one. `in_pieces`: whether pieces of words are features
     too; None leaves it to the amount of text. Raises ValueError without rows."""
     if not train:

@@ -13,7 +13,13 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from trainers.chat_templates import CALLS_IN_WORDS, answer_head, on_a_fixed_day, options_of, tools_in_words
+from trainers.chat_templates import (
+    CALLS_IN_WORDS,
+    answer_prefix,
+    describe_tools,
+    template_variables,
+    with_fixed_date,
+)
 
 ROLES = ("system", "user", "assistant", "tool")
 
@@ -106,7 +112,7 @@ def render_chat(tokenizer: Any, messages: Sequence[dict[str, Any]], **options: A
     from jinja2 import TemplateError  # a server that writes no text needs no templates
 
     tools = options.get("tools") or ()
-    template = template_of(tokenizer, tools) if tools else ""
+    template = read_chat_template(tokenizer, tools) if tools else ""
     if tools and "tools" not in template:
         messages, options = _describe_tools(messages, tools, template), {**options, "tools": None}
     try:
@@ -125,9 +131,9 @@ def render_chat(tokenizer: Any, messages: Sequence[dict[str, Any]], **options: A
 
 def _apply_template(tokenizer: Any, messages: Sequence[dict[str, Any]], options: Mapping[str, Any]) -> str:
     template = str(tokenizer.chat_template)
-    options = {**options_of(template), **options}
+    options = {**template_variables(template), **options}
     if isinstance(tokenizer.chat_template, str):
-        options["chat_template"] = on_a_fixed_day(template)
+        options["chat_template"] = with_fixed_date(template)
     try:
         text = tokenizer.apply_chat_template(list(messages), tokenize=False, **options)
     except TypeError:
@@ -138,11 +144,11 @@ def _apply_template(tokenizer: Any, messages: Sequence[dict[str, Any]], options:
             [*map(_with_text_arguments, messages)], tokenize=False, **options
         )
     return str(text) + (
-        answer_head(template, options.get("tools")) if options.get("add_generation_prompt") else ""
+        answer_prefix(template, options.get("tools")) if options.get("add_generation_prompt") else ""
     )
 
 
-def template_of(tokenizer: Any, tools: Tools) -> str:
+def read_chat_template(tokenizer: Any, tools: Tools) -> str:
     """The chat template's text, which shows how it writes calls; CALLS_IN_WORDS where it has no tools."""
     template = str(tokenizer.get_chat_template(tools=[*tools] or None))
     return template if "tool" in template else CALLS_IN_WORDS
@@ -151,7 +157,7 @@ def template_of(tokenizer: Any, tools: Tools) -> str:
 def _describe_tools(messages: Sequence[dict[str, Any]], tools: Tools, template: str) -> list[dict[str, Any]]:
     """For a template that lists no tools: puts them into the system message. Where it knows no calls either, these are
     written as text, and their results are messages of the user."""
-    description = tools_in_words("" if template == CALLS_IN_WORDS else "tool", tools)
+    description = describe_tools("" if template == CALLS_IN_WORDS else "tool", tools)
     if template == CALLS_IN_WORDS:
         messages = [*map(_message_in_words, messages)]
     first = messages[0] if messages and messages[0]["role"] == "system" else None

@@ -15,7 +15,7 @@ from decimal import Decimal, InvalidOperation
 from functools import cache
 from typing import TYPE_CHECKING
 
-from trainers.errors import Nonsense, Refused, Uncertain
+from trainers.errors import InvalidResponse, Refused, Uncertain
 from trainers.money import MICROS
 
 if TYPE_CHECKING:
@@ -138,4 +138,4 @@ def explained(action: str) -> Iterator[None]:
         reason = " ".join(str(error).split())[:200] or type(error).__name__
         raise Uncertain(f"{action} at {WHO}: {reason}") from error
     except (KeyError, TypeError, ValueError) as error:
-        raise Nonsense(f"{action} at {WHO}: its answer can't be read ({error!r})") from error
+        raise InvalidResponse(f"{action} at {WHO}: its answer can't be read ({error!r})") from error

@@ -11,7 +11,7 @@ import pytest
 from tests.peers.hosted import Fault, Hosted
 from tests.trainers.client.conftest import MODEL, spec
 from trainers.client import Trainer
-from trainers.errors import Nonsense
+from trainers.errors import InvalidResponse
 from trainers.types import Message
 
 
@@ -86,7 +86,9 @@ def test_results_that_cannot_be_read_are_refused_with_a_sentence(
     server.service.results_csv = csv
     server.service.stages = ("succeeded",)
     job = trainer.create(spec(trainer, data))
-    with pytest.raises(Nonsense, match=r"reading the results of job 'ftjob-1' on openai: .*result file"):
+    with pytest.raises(
+        InvalidResponse, match=r"reading the results of job 'ftjob-1' on openai: .*result file"
+    ):
         trainer.metrics(job)
 
 
@@ -140,7 +142,7 @@ def test_a_chat_answer_without_text_or_tokens_is_nonsense(
     server: Hosted, trainer: Trainer, body: bytes
 ) -> None:
     server.fail("POST /chat/completions", Fault(commit=False, status=200, body=body))
-    with pytest.raises(Nonsense, match="asking the model"):
+    with pytest.raises(InvalidResponse, match="asking the model"):
         trainer.chat(MODEL, [Message("user", "hi")], max_tokens=5)
     assert server.count("POST /chat/completions") == 1
 
@@ -156,7 +158,7 @@ def test_a_models_end_is_read(server: Hosted, trainer: Trainer, told: str | int)
 @pytest.mark.parametrize("told", ["next year", 10**18])
 def test_an_end_that_is_no_date_is_nonsense(server: Hosted, trainer: Trainer, told: str | int) -> None:
     server.service.shutdowns = {MODEL: told}
-    with pytest.raises(Nonsense, match="is not a date"):
+    with pytest.raises(InvalidResponse, match="is not a date"):
         trainer.models()
 
 

@@ -17,7 +17,7 @@ from tests.peers.together import Together
 from tests.peers.vendors import Vendor
 from trainers.client import Trainer
 from trainers.dialects import open_trainer
-from trainers.errors import Changed, Nonsense, Refused, TrainerError, Uncertain
+from trainers.errors import FileChanged, InvalidResponse, Refused, TrainerError, Uncertain
 from trainers.providers import load_providers
 from trainers.types import Job, JobSpec, Message
 
@@ -215,7 +215,7 @@ def test_the_tuned_model_is_there_and_goes_with_its_job_or_by_its_name(site: Sit
 def test_a_file_that_is_gone_or_was_changed_is_a_sentence_and_leaves_no_bytes_there(site: Site) -> None:
     sha256 = hashlib.sha256(site.file.read_bytes()).hexdigest()
     site.file.write_bytes(site.file.read_bytes() + b"{}\n")
-    with pytest.raises(Changed):
+    with pytest.raises(FileChanged):
         site.trainer.upload(site.file, sha256, KEY)
     site.file.unlink()
     with pytest.raises(TrainerError, match="cannot be read: No such file"):
@@ -227,8 +227,8 @@ def test_files_are_forgotten_by_their_content(site: Site) -> None:
     file_id = site.upload()
     sha256 = hashlib.sha256(site.file.read_bytes()).hexdigest()
     assert site.trainer.has_content(file_id, sha256)
-    assert site.trainer.forget([sha256, "0" * 64]) == 1
-    assert site.trainer.forget([sha256]) == 0 == site.service.ledger.files
+    assert site.trainer.delete_uploads([sha256, "0" * 64]) == 1
+    assert site.trainer.delete_uploads([sha256]) == 0 == site.service.ledger.files
 
 
 def test_a_dataset_is_used_only_once_it_is_checked(fireworks: Site) -> None:
@@ -283,7 +283,7 @@ def test_a_job_without_a_price_is_billed_by_nobody(fireworks: Site) -> None:
 def test_a_list_of_fireworks_that_does_not_end_is_no_short_answer(fireworks: Site) -> None:
     page = Fault(False, status=200, body=b'{"supervisedFineTuningJobs": [], "nextPageToken": "again"}')
     fireworks.server.fail(fireworks.service.create_route.replace("POST", "GET"), page, times=300)
-    with pytest.raises(Nonsense, match="does not end"):
+    with pytest.raises(InvalidResponse, match="does not end"):
         fireworks.trainer.jobs_by_key([KEY], since=0)
 
 
@@ -331,8 +331,8 @@ def test_validations_are_billed_and_in_the_estimate(together: Site) -> None:
 
 def test_a_base_that_nobody_trains_there_is_told_before_a_job_is_asked_for(site: Site) -> None:
     fine = {"n_epochs": 2, "lora_r": 8}
-    assert site.trainer.limit_exceeded(BASES[site.name], fine) is None
-    assert "trains no model of the name none" in str(site.trainer.limit_exceeded("none", fine))
+    assert site.trainer.describe_exceeded_limit(BASES[site.name], fine) is None
+    assert "trains no model of the name none" in str(site.trainer.describe_exceeded_limit("none", fine))
 
 
 def test_events_are_read_with_their_levels(together: Site) -> None:

@@ -17,8 +17,8 @@ from tests.peers.service import Service
 from tests.trainers.client.conftest import MODEL, digest, provider, spec
 from trainers import payloads
 from trainers.client import Trainer
-from trainers.errors import Changed, Nonsense, Refused, TrainerError, Uncertain
-from trainers.payloads import job_body, mark_of, sent_hyperparameters, suffix_of
+from trainers.errors import FileChanged, InvalidResponse, Refused, TrainerError, Uncertain
+from trainers.payloads import accepted_hyperparameters, job_body, key_mark, suffix_of
 from trainers.providers import load_providers
 from trainers.types import JobSpec
 
@@ -54,14 +54,18 @@ def fault_name(value: object) -> str | None:
         (peer.RESET, Uncertain, 0),
         (peer.COMMIT_THEN_RESET, Uncertain, 1),
         (peer.COMMIT_THEN_CUT, Uncertain, 1),
-        (peer.HTML, Nonsense, 0),
-        (peer.COMMIT_THEN_HTML, Nonsense, 1),
-        (Fault(commit=True, status=200, body=b"{}"), Nonsense, 1),
-        (Fault(commit=True, status=200, body=b'{"id": "ftjob-1"}'), Nonsense, 1),
-        (Fault(commit=True, status=200, body=b"[1]"), Nonsense, 1),
-        (Fault(commit=True, status=200, body=b"\xff\xfe"), Nonsense, 1),
-        (Fault(commit=False, status=302, headers=(("Location", "/v1/models"),)), Nonsense, 0),
-        (Fault(commit=False, status=307, headers=(("Location", "/v1/fine_tuning/jobs"),)), Nonsense, 0),
+        (peer.HTML, InvalidResponse, 0),
+        (peer.COMMIT_THEN_HTML, InvalidResponse, 1),
+        (Fault(commit=True, status=200, body=b"{}"), InvalidResponse, 1),
+        (Fault(commit=True, status=200, body=b'{"id": "ftjob-1"}'), InvalidResponse, 1),
+        (Fault(commit=True, status=200, body=b"[1]"), InvalidResponse, 1),
+        (Fault(commit=True, status=200, body=b"\xff\xfe"), InvalidResponse, 1),
+        (Fault(commit=False, status=302, headers=(("Location", "/v1/models"),)), InvalidResponse, 0),
+        (
+            Fault(commit=False, status=307, headers=(("Location", "/v1/fine_tuning/jobs"),)),
+            InvalidResponse,
+            0,
+        ),
     ],
     ids=fault_name,
 )
@@ -86,7 +90,7 @@ def test_a_closed_organisation_is_told_the_local_way_out(
     server.fail(CREATE, peer.NOT_AVAILABLE)
     with pytest.raises(Refused, match="local/") as caught:
         trainer.create(wanted)
-    assert caught.value.is_closed_to_us
+    assert caught.value.is_training_unavailable
     trainer.delete_file(wanted.training_file)
     assert server.service.files == {}
 
@@ -165,7 +169,7 @@ def test_a_get_is_repeated_after_a_hiccup(server: Hosted, trainer: Trainer) -> N
 )
 def test_a_get_gives_up(server: Hosted, trainer: Trainer, fault: Fault, requests: int) -> None:
     server.fail("GET /models", fault, times=5)
-    with pytest.raises((Uncertain, Nonsense)):
+    with pytest.raises((Uncertain, InvalidResponse)):
         trainer.models()
     assert server.count("GET /models") == requests
 
@@ -219,9 +223,9 @@ def test_create_sends_key_seed_and_method(server: Hosted, trainer: Trainer, data
 def test_extra_hyperparameters_stay_where_they_are_not_taken(server: Hosted) -> None:
     wanted = {"n_epochs": 2, "lora_r": 16}
     plain = provider(server)
-    assert sent_hyperparameters(plain, wanted) == {"n_epochs": 2}
+    assert accepted_hyperparameters(plain, wanted) == {"n_epochs": 2}
     able = replace(plain, abilities=plain.abilities | {"extra_hyperparameters"})
-    assert sent_hyperparameters(able, wanted) == wanted
+    assert accepted_hyperparameters(able, wanted) == wanted
 
 
 def test_a_trainer_without_metadata_is_told_our_key_in_a_suffix_that_fits(data: Path) -> None:
@@ -278,7 +282,9 @@ def test_a_job_whose_suffix_does_not_come_back_is_known_by_its_file(data: Path) 
             ]
             found = [trainer.find_jobs(key) for key in ("run-1", "run-2", "run-3")]
             swept = trainer.jobs_by_key(["run-1", "run-2"], 0)
-            assert trainer.forget([digest(data)]) == 3  # both copies, and the one for no job in particular
+            assert (
+                trainer.delete_uploads([digest(data)]) == 3
+            )  # both copies, and the one for no job in particular
     assert files[0] == files[2] != files[1]
     assert [[job.id for job in each] for each in found] == [[jobs[0].id], [jobs[1].id], []]
     assert [[job.id for job in each] for each in swept.values()] == [[jobs[1].id], [jobs[0].id]]
@@ -293,7 +299,7 @@ def test_a_suffix_fits_what_the_trainer_takes(server: Hosted) -> None:
     )
     assert len(sent) == 40
     assert re.fullmatch(r"tickets-v2-tickets-v2-t-[0-9a-f]{16}", sent)
-    assert sent.endswith(mark_of("run-1"))
+    assert sent.endswith(key_mark("run-1"))
 
 
 @pytest.mark.parametrize(
@@ -315,7 +321,7 @@ def test_a_byte_order_mark_is_sent_and_is_no_change(server: Hosted, data: Path) 
     with Trainer(replace(provider(server), bom=True), server.key) as another:
         assert another.upload(data, digest(data)) == file_id
         data.write_text("{}", encoding="utf-8")
-        with pytest.raises(Changed):
+        with pytest.raises(FileChanged):
             another.upload(data, "0" * 64)
 
 
@@ -347,7 +353,7 @@ def test_duplicates_come_oldest_first_from_every_page(server: Hosted, trainer: T
 def test_a_list_that_never_ends_is_nonsense_and_not_an_empty_look(server: Hosted, trainer: Trainer) -> None:
     page = b'{"object": "list", "data": [{"id": "a", "status": "running"}], "has_more": true}'
     server.fail(LIST, Fault(commit=False, status=200, body=page), times=5)
-    with pytest.raises(Nonsense, match="does not end"):
+    with pytest.raises(InvalidResponse, match="does not end"):
         trainer.find_jobs("run-1")
 
 
@@ -390,7 +396,7 @@ def test_a_file_that_changes_while_it_is_sent_is_taken_back(
         path.write_bytes(path.read_bytes()[::-1])
 
     monkeypatch.setattr(payloads, "check_sha256", check_and_change)
-    with pytest.raises(Changed):
+    with pytest.raises(FileChanged):
         trainer.upload(data, digest(data))
     assert server.service.files == {} and server.count("POST /files") == 1
 

@@ -15,7 +15,7 @@ from tests.trainers.client.conftest import digest
 from trainers.client import Trainer
 from trainers.errors import Refused, TrainerError
 from trainers.payloads import job_estimate
-from trainers.providers import file_problem, find_misfit, fit, load_providers
+from trainers.providers import file_problem, find_rejected_value, fit_hyperparameters, load_providers
 from trainers.types import Hyperparameter, JobSpec, Message, Provider
 
 
@@ -126,13 +126,14 @@ def test_without_credit_nothing_is_created(crusoe: Crusoe, client: Trainer, data
 def test_values_that_we_choose_are_fitted_to_what_a_vendor_takes(
     provider: str, ours: dict[str, Hyperparameter], fitted: dict[str, Hyperparameter]
 ) -> None:
-    assert fit(row(provider), ours) == fitted
-    assert find_misfit(row(provider), fitted) is None
+    assert fit_hyperparameters(row(provider), ours) == fitted
+    assert find_rejected_value(row(provider), fitted) is None
 
 
 def test_a_value_that_a_person_chose_is_refused_with_what_is_taken() -> None:
     found = [
-        find_misfit(row("nebius"), chosen) for chosen in ({"lora_r": 4}, {"learning_rate_multiplier": 2})
+        find_rejected_value(row("nebius"), chosen)
+        for chosen in ({"lora_r": 4}, {"learning_rate_multiplier": 2})
     ]
     assert [(one.name, one.allowed) for one in found if one] == [
         ("lora_r", "8 to 128"),

@@ -11,7 +11,13 @@ import pytest
 
 from tests.trainers.measuring.made import example, rows
 from trainers.dataset import Example
-from trainers.evaluation.learning_curves import classical_curve, curve_of, fit, needs_of, nested
+from trainers.evaluation.learning_curves import (
+    build_curve,
+    classical_curve,
+    find_label_needs,
+    fit_curve,
+    stratified_order,
+)
 from trainers.evaluation.results import Candidate, Curve, CurvePoint, Prediction
 
 
@@ -26,7 +32,7 @@ def points(a: float, b: float, c: float, spread: float = 0.002, sizes: tuple[int
 def test_three_points_of_its_law_give_it_back() -> None:
     made = [CurvePoint(n, 1 / (1 + 20 * n**-0.5), (1 / (1 + 20 * n**-0.5),)) for n in (250, 500, 1000)]
 
-    found = fit(made, [4_000], held=1_000)
+    found = fit_curve(made, [4_000], held=1_000)
 
     assert (found.b, found.c) == pytest.approx((20, 0.5), rel=0.001)
     assert found.predicted[0].score == pytest.approx(1 / (1 + 20 / 4_000**0.5), abs=0.001)
@@ -36,7 +42,7 @@ def test_the_agreed_scores_of_banking77_predict_the_agreed_one() -> None:
     said = ((1250, 0.748), (2500, 0.833), (5001, 0.881))
     known = [CurvePoint(size, score, (score - 0.004, score + 0.004)) for size, score in said]
 
-    (found,) = fit(known, [10_003], held=3_080).predicted
+    (found,) = fit_curve(known, [10_003], held=3_080).predicted
 
     assert found.score == pytest.approx(0.912, abs=0.012)
     assert found.low < 0.912 < found.high
@@ -46,7 +52,7 @@ def test_few_rows_a_label_are_carried_on_as_far_as_they_go() -> None:
     """600 rows of banking77, 8 a label: a power law of the error says 67%, twice the rows get 70.6%."""
     known = [CurvePoint(n, score, (score,)) for n, score in ((100, 0.362), (200, 0.481), (400, 0.603))]
 
-    (found,) = fit(known, [800], held=600).predicted
+    (found,) = fit_curve(known, [800], held=600).predicted
 
     assert found.score == pytest.approx(0.706, abs=0.012)
 
@@ -59,7 +65,7 @@ def test_the_band_holds_what_it_promises() -> None:
             true = 1 - 0.05 - 4 * size**-0.5
             draws = tuple(chance.gauss(true, 0.006) for _ in range(3))
             made.append(CurvePoint(size, sum(draws) / 3, draws))
-        (found,) = fit(made, [2_000], held=held, seed=run).predicted
+        (found,) = fit_curve(made, [2_000], held=held, seed=run).predicted
         inside += found.low <= chance.gauss(1 - 0.05 - 4 * 2_000**-0.5, 0.006) <= found.high
 
     assert inside >= 90
@@ -67,7 +73,7 @@ def test_the_band_holds_what_it_promises() -> None:
 
 def test_a_wilder_draw_or_a_smaller_holdout_widens_the_band() -> None:
     def width(spread: float, held: int) -> float:
-        (found,) = fit(points(0.05, 5.0, 0.5, spread), [4_000], held=held).predicted
+        (found,) = fit_curve(points(0.05, 5.0, 0.5, spread), [4_000], held=held).predicted
         assert 0 <= found.low <= found.score <= found.high <= 1
         return found.high - found.low
 
@@ -81,7 +87,7 @@ def test_a_wilder_draw_or_a_smaller_holdout_widens_the_band() -> None:
 def test_points_that_are_no_curve_promise_no_gain(scores: tuple[float, ...]) -> None:
     made = [CurvePoint(2**i, score, (score, score)) for i, score in enumerate(scores, 3)]
 
-    found = fit(made, [100, 1_000_000], held=50)
+    found = fit_curve(made, [100, 1_000_000], held=50)
 
     assert found.b >= 0
     assert all(math.isfinite(value) for value in (found.b, found.c))
@@ -92,7 +98,7 @@ def test_points_that_are_no_curve_promise_no_gain(scores: tuple[float, ...]) -> 
 def test_a_size_that_was_drawn_once_gets_a_wider_band() -> None:
     thrice = points(0.05, 5.0, 0.5)
     once = [CurvePoint(p.rows, p.score, (p.score,)) for p in thrice]
-    (known,), (unknown,) = (fit(made, [100_000], held=200).predicted for made in (thrice, once))
+    (known,), (unknown,) = (fit_curve(made, [100_000], held=200).predicted for made in (thrice, once))
     assert known.score == unknown.score
     assert unknown.low < known.low < known.high < unknown.high
 
@@ -100,19 +106,19 @@ def test_a_size_that_was_drawn_once_gets_a_wider_band() -> None:
 def test_a_curve_needs_three_sizes() -> None:
     made = points(0.05, 5.0, 0.5)
     with pytest.raises(ValueError, match="three sizes"):
-        fit(made[:2], [9], held=9)
+        fit_curve(made[:2], [9], held=9)
     with pytest.raises(ValueError, match="0 rows"):
-        fit(made, [0], held=9)
+        fit_curve(made, [0], held=9)
 
 
 def test_every_beginning_has_each_label_in_its_share() -> None:
     train = (*rows(300, "ab"), *rows(30, "c"))
 
-    order = nested(train, seed=1)
+    order = stratified_order(train, seed=1)
 
     assert Counter(e.answer for e in order[:110]) == {"a": 50, "b": 50, "c": 10}
     assert sorted(order, key=id) == sorted(train, key=id)
-    assert order == nested(train, seed=1) != nested(train, seed=2)
+    assert order == stratified_order(train, seed=1) != stratified_order(train, seed=2)
 
 
 def noisy(n: int, seed: int) -> tuple[Example, ...]:
@@ -157,7 +163,7 @@ def test_hardly_any_data_has_a_curve_too(train: tuple[Example, ...]) -> None:
 def test_who_is_all_right_already_is_promised_nothing_more() -> None:
     """Fitted through 50%, 100% and 100% the line still rises."""
     seen = [CurvePoint(5, 0.5, (0.4, 0.6)), CurvePoint(10, 1.0, (1.0, 1.0)), CurvePoint(20, 1.0, (1.0,))]
-    found = curve_of(
+    found = build_curve(
         Candidate("classical"),
         seen,
         (40,),
@@ -184,7 +190,7 @@ def test_labels_with_errors_and_few_rows_come_first() -> None:
     held = (*rows(20, "a"), *rows(20, "b"), *rows(20, "c"), *rows(1, "e"))
     said = ["x"] * 4 + ["a"] * 16 + ["x"] * 4 + ["b"] * 16 + ["c"] * 20 + ["a"]
 
-    needs = needs_of(train, held, said)
+    needs = find_label_needs(train, held, said)
 
     assert [(n.label, n.rows, n.held, n.right) for n in needs] == [
         ("e", 0, 1, 0),
@@ -197,7 +203,7 @@ def test_labels_with_errors_and_few_rows_come_first() -> None:
 def test_at_most_ten_labels_are_named() -> None:
     labels = [f"l{i}" for i in range(30)]
 
-    assert len(needs_of(rows(90, labels), rows(30, labels), ["x"] * 30)) == 10
+    assert len(find_label_needs(rows(90, labels), rows(30, labels), ["x"] * 30)) == 10
 
 
 def test_a_small_holdout_is_joined_by_all_rows_each_asked_by_the_others() -> None:
@@ -254,7 +260,7 @@ def test_a_gain_is_told_only_where_the_band_has_no_loss_in_it() -> None:
     assert not_told.farthest and not not_told.farthest.is_told
     assert not_told.next_useful is not None and not_told.next_useful > 2_000
     fine = curve(0.7, 0.75, 0.8, band=(0.8001, 0.804, 0.808)).farthest
-    assert fine and fine.is_hardly_any and fine.digits == 1
+    assert fine and fine.is_negligible and fine.digits == 1
 
 
 def test_where_no_number_of_rows_would_show_a_gain_none_is_named() -> None:
@@ -274,7 +280,7 @@ def test_what_small_sizes_differ_says_less_of_large_ones() -> None:
     pairs = ((186, 0.426, 0.462), (372, 0.514, 0.542), (745, 0.598, 0.612))
     known = [CurvePoint(rows, (one + other) / 2, (one, other)) for rows, one, other in pairs]
 
-    (found,) = fit(known, [1_490], held=945).predicted
+    (found,) = fit_curve(known, [1_490], held=945).predicted
 
     assert found.least is not None and found.least > 0.01
     assert found.most is not None and found.most < 0.12

@@ -166,8 +166,8 @@ def test_it_begins_with_the_team_s_prompt_else_that_of_most_rows() -> None:
 
 
 def test_rows_that_ask_the_same_are_one_and_few_are_not_enough() -> None:
-    assert search_task(START, ROWS[:20], LABELS, 7).is_enough
-    assert not search_task(START, (*ROWS[:19], *ROWS[:19]), LABELS, 7).is_enough
+    assert search_task(START, ROWS[:20], LABELS, 7).has_enough_rows
+    assert not search_task(START, (*ROWS[:19], *ROWS[:19]), LABELS, 7).has_enough_rows
 
 
 def test_json_is_compared_by_its_fields() -> None:

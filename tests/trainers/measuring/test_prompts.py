@@ -12,11 +12,11 @@ from trainers.dataset import CLASSIFY, DEFAULT_LIMITS, Example
 from trainers.dataset.jsonl import parse_row
 from trainers.evaluation.prompts import (
     acceptable_prompt,
-    as_trained,
     balanced_shots,
     better_prompt,
     k_shot,
     tools_of,
+    trained_prompt,
     with_passages,
     zero_shot,
 )
@@ -170,7 +170,7 @@ def with_tools(**lists: object) -> Example:
 def test_a_row_with_tools_is_asked_as_a_request_has_it() -> None:
     row = with_tools(tools=[TOOL])
     asked = zero_shot(row, (), None)
-    assert asked == as_trained(row)
+    assert asked == trained_prompt(row)
     assert [(turn.role, turn.content) for turn in asked] == [
         ("user", "where is order 7"),
         ("assistant", ""),

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from trainers.chat_templates import without_thoughts
+from trainers.chat_templates import with_thinking_off
 from trainers.local.export.agreement import compare_answers
 from trainers.local.export.order import TOLERANCES, Order, Plan, Say, Work, WrittenExport
 from trainers.local.export.output import ExportRefused
@@ -90,9 +90,9 @@ def merge(work: Work, out: Path, dtype: str, say: Say) -> Merged:
     merged.save_pretrained(out)
     template = adapted.tokenizer.chat_template
     if isinstance(template, dict):  # several by name
-        template = {name: without_thoughts(text) for name, text in template.items()}
+        template = {name: with_thinking_off(text) for name, text in template.items()}
     else:
-        template = without_thoughts(template)
+        template = with_thinking_off(template)
     adapted.tokenizer.chat_template = template
     adapted.tokenizer.save_pretrained(out)
     result = Merged(difference, adapted.end_tokens)

@@ -9,7 +9,7 @@ import stat
 from pathlib import Path
 from typing import Any
 
-from trainers.chat_templates import switches_of, template_of
+from trainers.chat_templates import read_chat_template, thinking_switches
 from trainers.local.engines.vllm import adapter_refusal, vllm_rank
 from trainers.local.export.agreement import compare_answers
 from trainers.local.export.order import ADAPTER_TOLERANCE, Order, Plan, Say, Work, WrittenExport
@@ -61,6 +61,6 @@ def vllm_command(source: Source, base: Base, name: str) -> str:
     rank = vllm_rank(read_config(source))
     model = shlex.quote(base.hub_id or str(base.folder))
     command = f"vllm serve {model} --enable-lora --max-lora-rank {rank} --lora-modules {shlex.quote(name)}=./adapter"
-    switches = switches_of(template_of(base.folder))
+    switches = thinking_switches(read_chat_template(base.folder))
     off = f" --default-chat-template-kwargs {shlex.quote(json.dumps(switches))}" if switches else ""
     return command + off

@@ -304,9 +304,9 @@ def _hyperparameter(name: str, value: object, path: str, method: ChosenMethod) -
             f'Write "quantization": "{kind}" instead: {QUANTIZATIONS[kind]}.'
         )
         raise invalid(text, path, "unknown_parameter")
-    spec = methods.specs(method.type).get(name) or methods.every_spec().get(name)
+    spec = methods.specs(method.type).get(name) or methods.all_specs().get(name)
     if spec is None:
-        text = f"Unknown hyperparameter '{name}'. Known are {', '.join(methods.every_spec())}, sweep."
+        text = f"Unknown hyperparameter '{name}'. Known are {', '.join(methods.all_specs())}, sweep."
         raise invalid(text, path, "unknown_parameter")
     if value is None or value == "auto":
         return None
@@ -321,7 +321,7 @@ def _check_together(values: Mapping[str, Any], has_validation: bool) -> None:
         text = "Give 'learning_rate' or 'learning_rate_multiplier', not both."
         raise invalid(text, "hyperparameters.learning_rate")
     for name in values:
-        if methods.every_spec()[name].declared.needs_validation and not has_validation:
+        if methods.all_specs()[name].declared.needs_validation and not has_validation:
             text = (
                 f"'{name}' needs a validation file to look at. Give 'validation_file', or leave '{name}' out."
             )

@@ -45,7 +45,7 @@ POLL_S = 1.0
 HURRIED_S = 0.2
 LOG_EVERY_S = 5.0
 END_S = 10.0
-UNSEEN = Exit(None, None)
+INVISIBLE = Exit(None, None)
 
 log = logging.getLogger(__name__)
 
@@ -255,7 +255,7 @@ class RayAttempt:
             self._waiting.record()
         if self._is_unwanted.is_set():
             self._head.stop(self._entry.submission)
-            return UNSEEN if is_waiting else None  # one that waits stays PENDING until it has a machine
+            return INVISIBLE if is_waiting else None  # one that waits stays PENDING until it has a machine
         if self.has_begun and time.monotonic() - self._log_at > LOG_EVERY_S:
             self._keep_log()
         return None
@@ -263,7 +263,7 @@ class RayAttempt:
     def _submit(self) -> Exit | None:
         """Submits the attempt; one that was submitted before has been lost by the head."""
         if self._is_unwanted.is_set():
-            return UNSEEN
+            return INVISIBLE
         if self._entry.is_submitted:
             self._exchange()
             return Exit(

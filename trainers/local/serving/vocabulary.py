@@ -15,9 +15,9 @@ from trainers.local.tool_calls import (
     as_text,
     chat_for_template,
     parse_tool_calls,
+    read_chat_template,
     render_chat,
     special_texts,
-    template_of,
 )
 
 if TYPE_CHECKING:
@@ -67,7 +67,7 @@ class Vocabulary:
     def calls_in(self, text: str, tools: Tools) -> tuple[str, Sequence[ToolCall]]:
         """An answer's text without its calls, and the calls."""
         response_template = getattr(self._tokenizer, "response_template", None)
-        template = template_of(self._tokenizer, tools.definitions)
+        template = read_chat_template(self._tokenizer, tools.definitions)
         content, calls = parse_tool_calls(text, template, tools.definitions, response_template)
         for special in self._specials():
             content = content and content.replace(special, "")

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, Protocol, Self, TypeVar
 from datasets import Dataset, Features, List, Value, disable_progress_bars
 from jinja2 import TemplateError
 
-from trainers.chat_templates import options_of
+from trainers.chat_templates import template_variables
 from trainers.local.tool_calls import (
     BREAK,
     as_text,
@@ -308,7 +308,9 @@ class Template:
         """Returns a hash of everything that a file's rows depend on."""
         backend = self.tokenizer.backend_tokenizer.to_str()
         template = self.tokenizer.chat_template
-        template = json.dumps([VERSION, options_of(str(template)), template, self.tokenizer.eos_token_id])
+        template = json.dumps(
+            [VERSION, template_variables(str(template)), template, self.tokenizer.eos_token_id]
+        )
         parts = (content, backend.encode(), template.encode(), self.ends.pattern.encode())
         return sha256(b"".join(sha256(part).digest() for part in parts)).hexdigest()
 
