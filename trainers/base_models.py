@@ -25,19 +25,21 @@ from trainers.json_values import from_object
 from trainers.sizing.architecture import UNPACKED, Architecture, Unsized, read_config
 
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[\w.-]{1,96}", re.ASCII)
-# How the names of transformers' classes end that continue a text.
+# Suffixes of transformers' class names for models that generate text.
 WRITERS = ("ForCausalLM", "ForConditionalGeneration", "LMHeadModel")
 HUB_TIMEOUT_S = 10
-MOST_BYTES = 2**20
-COUNTING, COUNTING_S = "trainers.local.architecture", 120
+MOST_CONFIG_BYTES = 2**20
+COUNTER_MODULE, COUNTER_TIMEOUT_S = "trainers.local.architecture", 120
 
 
 @dataclass(frozen=True)
 class Preset:
-    """A base model that is known beforehand. `hub_id` names it on the hub, `model_class` is transformers'. `within`:
-    LoRA only below this module, where the model has other parts (vision). `parameters` as published. `config`:
-    what of its config.json matters here; `shape`: what transformers' class of it has, for a family without a
-    formula."""
+    """A base model whose dimensions ship with this package (presets.toml).
+
+    `model_class` is the name of transformers' class. `within` restricts LoRA to the submodules of this module, for
+    models with other parts such as vision. `parameters` is the published count. `config` holds the keys of config.json
+    that decide size and memory; `shape` is the resulting architecture, for families without a formula of their own.
+    """
 
     hub_id: str
     aliases: tuple[str, ...]
@@ -61,14 +63,14 @@ def presets() -> tuple[Preset, ...]:
 
 
 def find_preset(name: str) -> Preset | None:
-    """Finds a preset by hub id or alias, in any case of letters."""
+    """Finds a preset by hub id or alias, ignoring case."""
     wanted = name.lower()
     return next((preset for preset in presets() if wanted in (preset.hub_id.lower(), *preset.aliases)), None)
 
 
 @dataclass(frozen=True)
 class Base:
-    """A base model's dimensions, and its preset where it has one."""
+    """A base model's dimensions, and its preset if it has one."""
 
     name: str
     architecture: Architecture
@@ -76,14 +78,14 @@ class Base:
 
 
 def find_base(name: str, *, ask_the_hub: bool = True) -> Base | Unsized:
-    """Finds a base by `name`: a hub id, a preset's alias, or a folder. Without `ask_the_hub` only by what is on this
-    machine."""
+    """Finds a base model by `name`: a hub id, a preset's alias, or a folder. Without `ask_the_hub`, only presets and
+    folders are searched. Returns Unsized with the reason if the model can't be sized."""
     preset = find_preset(name)
     if preset:
         return _base(preset.hub_id, preset.config, preset)
     folder = Path(name).expanduser()
     if folder.is_dir():
-        return _base(name, _read(folder / "config.json", f"The folder {name}"))
+        return _base(name, _read(folder / "config.json", f"the folder {name}"))
     if not HUB_ID.fullmatch(name):
         names = [
             preset_name.lower() for preset in presets() for preset_name in (preset.hub_id, *preset.aliases)
@@ -91,29 +93,29 @@ def find_base(name: str, *, ask_the_hub: bool = True) -> Base | Unsized:
         near = difflib.get_close_matches(name.lower(), names, n=1, cutoff=0.6)
         hint = f" Did you mean {near[0]}?" if near else ""
         return Unsized(
-            f"I know no base model '{name[:80]}': there is no such folder, and it is no hub id like org/name.{hint}"
+            f"Unknown base model '{name[:80]}': it is neither a folder here nor a hub id like org/name.{hint}"
         )
     if not ask_the_hub:
-        return Unsized(f"{name} is none of the presets, and its config.json does not lie here.")
+        return Unsized(f"{name} is not a preset, and its config.json is not on this machine.")
     return _base(name, _fetch_config(name))
 
 
 def why_no_base(source: str) -> str | None:
-    """Says why our trainer takes no base from there. Returns None where it is a folder with a model, or is named as on
-    the hub, which isn't asked."""
+    """Returns why our trainer can't load a base model from `source`. Returns None for a folder that holds a model and
+    for anything shaped like a hub id; the hub itself is not asked."""
     folder = Path(source).expanduser()
     if folder.is_dir():
         if (folder / "config.json").is_file() and any(folder.glob("*.safetensors")):
             return None
-        return f"the folder {source} holds no config.json with *.safetensors beside it."
+        return f"the folder {source} has no config.json with *.safetensors files beside it."
     if find_preset(source) or HUB_ID.fullmatch(source):
         return None
-    return f"there is no folder {source}, and it is no hub id such as org/name either."
+    return f"{source} is neither a folder here nor a hub id such as org/name."
 
 
 def why_untrainable(source: str) -> str | None:
-    """Says why our trainer can't train this base, by what is on this machine: its folder, or its files from the hub.
-    Returns None where nothing is known against it."""
+    """Returns why our trainer can't train this base, judging by its folder or its cached files from the hub. Returns
+    None if nothing rules it out, or if none of its files are on this machine."""
     preset = find_preset(source)
     source = preset.hub_id if preset else source
     folder = Path(source).expanduser()
@@ -131,15 +133,15 @@ def why_untrainable(source: str) -> str | None:
     stored = (raw.get("quantization_config") or {}).get("quant_method")
     if stored and stored not in ("bitsandbytes", *UNPACKED):
         return (
-            f"The base model {source} is stored in the format {stored}, which LoRA is not trained on here. Name a copy "
-            "in bfloat16; with quantization nf4 it takes a quarter of the memory."
+            f"The base model {source} is stored in the format {stored}, on which LoRA can't be trained here. Use a "
+            "copy in bfloat16; with quantization nf4 it takes a quarter of the memory."
         )
     classes = raw.get("architectures") or ()
-    if raw.get("is_encoder_decoder") or (classes and not any(name.endswith(WRITERS) for name in classes)):
+    if raw.get("is_encoder_decoder") or (
+        classes and not any(name.endswith(WRITERS) for name in classes)
+    ):
         kind = ", ".join(classes) or raw.get("model_type")
-        return (
-            f"The base model {source} is a {kind}, which does not go on writing a text. Choose a chat model."
-        )
+        return f"The base model {source} is a {kind}, which does not generate text. Choose a chat model."
     if not (folder / "tokenizer_config.json").is_file():
         return None
     template = read_chat_template(folder)
@@ -147,8 +149,8 @@ def why_untrainable(source: str) -> str | None:
         return f"The base model {source} has no chat template, so it can't learn. Choose an instruct or chat model."
     if drops_answers(template):
         return (
-            f"The chat template of the base model {source} leaves the text of answers out, so that they can't be "
-            "learnt. Choose another model."
+            f"The chat template of the base model {source} drops the text of answers, so they can't be learnt. "
+            "Choose another model."
         )
     return None
 
@@ -164,20 +166,25 @@ def _base(name: str, raw: Mapping[str, Any] | Unsized, preset: Preset | None = N
 
 @cache
 def _count(config: str, name: str) -> Architecture | Unsized | None:
-    """Counts transformers' own class in a process of its own, some seconds, as this one is without torch; None where
-    torch isn't installed."""
+    """Builds transformers' own class without weights and counts its parameters. This takes a few seconds in a child
+    process, because this process must not import torch. Returns None if torch isn't installed."""
     if importlib.util.find_spec("torch") is None:
         return None
-    command = [sys.executable, "-m", COUNTING]
+    command = [sys.executable, "-m", COUNTER_MODULE]
     try:
         done = subprocess.run(
-            command, input=config, capture_output=True, text=True, timeout=COUNTING_S, env=child_environment()
+            command,
+            input=config,
+            capture_output=True,
+            text=True,
+            timeout=COUNTER_TIMEOUT_S,
+            env=child_environment(),
         )
     except subprocess.TimeoutExpired:
-        return Unsized(f"Counting the parameters of {name}: no answer in {COUNTING_S} s. Try again.")
+        return Unsized(f"Counting the parameters of {name}: no result in {COUNTER_TIMEOUT_S} s. Try again.")
     if done.returncode:
         sentence = (done.stderr.strip().splitlines() or ["no reason given"])[-1]
-        return Unsized(f"The memory of {name} can't be worked out: {sentence.rstrip('.')}.")
+        return Unsized(f"The memory that {name} needs is unknown: {sentence.rstrip('.')}.")
     return from_object(Architecture, json.loads(done.stdout))
 
 
@@ -185,17 +192,17 @@ def _read(path: Path, whose: str) -> Mapping[str, Any] | Unsized:
     try:
         raw = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        return Unsized(f"{whose} holds no config.json, so it is no model. Name the folder that holds one.")
+        return Unsized(
+            f"There is no config.json in {whose}, so it is not a model. Name a folder that has one."
+        )
     except (OSError, ValueError) as error:
-        return Unsized(f"{whose} has a config.json that can't be read: {error}. Fetch the model again.")
-    return (
-        raw if isinstance(raw, Mapping) else Unsized(f"{whose} has a config.json that is no table of words.")
-    )
+        return Unsized(f"The config.json of {whose} can't be read: {error}. Download the model again.")
+    return raw if isinstance(raw, Mapping) else Unsized(f"The config.json of {whose} is not a JSON object.")
 
 
 def _fetch_config(name: str) -> Mapping[str, Any] | Unsized:
-    """Reads a config.json from the hub's cache on this machine, else by one request: the hub's own library would try
-    for half a minute."""
+    """Reads a config.json from the hub's cache on this machine, or else downloads it with a single request. The hub's
+    own library is not used for that, because it retries for half a minute."""
     from huggingface_hub import get_token, hf_hub_url, try_to_load_from_cache
 
     cached = try_to_load_from_cache(name, "config.json")
@@ -206,24 +213,22 @@ def _fetch_config(name: str) -> Mapping[str, Any] | Unsized:
     request = urllib.request.Request(address, headers={"Authorization": f"Bearer {token}"} if token else {})  # noqa: S310 - https, or what HF_ENDPOINT says
     try:
         with urllib.request.urlopen(request, timeout=HUB_TIMEOUT_S) as answer:  # noqa: S310
-            raw = json.loads(answer.read(MOST_BYTES))
+            raw = json.loads(answer.read(MOST_CONFIG_BYTES))
     except HTTPError as error:
-        return Unsized(_refusal(name, error.code, error.headers.get("X-Error-Code", "")))
+        return Unsized(_hub_refusal(name, error.code, error.headers.get("X-Error-Code", "")))
     except (OSError, ValueError) as error:
         reason = error.reason if isinstance(error, URLError) else error
         return Unsized(
-            f"Asking the hub for the config.json of {name}: {reason}. Check the network, or name a folder or a preset."
+            f"Downloading the config.json of {name}: {reason}. Check the network, or name a folder or a preset."
         )
-    return raw if isinstance(raw, Mapping) else Unsized(f"The config.json of {name} is no table of words.")
+    return raw if isinstance(raw, Mapping) else Unsized(f"The config.json of {name} is not a JSON object.")
 
 
-def _refusal(name: str, status: int, code: str) -> str:
+def _hub_refusal(name: str, status: int, code: str) -> str:
     if code == "GatedRepo":
-        return (
-            f"{name} is gated: accept its terms on the hub, then log in with `hf auth login` or set HF_TOKEN."
-        )
+        return f"{name} is gated: accept its terms on the hub, then run `hf auth login` or set HF_TOKEN."
     if code == "EntryNotFound":
-        return f"{name} has no config.json on the hub: it is no model of transformers (a GGUF, perhaps)."
+        return f"{name} has no config.json on the hub, so transformers can't load it (is it a GGUF?)."
     if status in (401, 403, 404):
-        return f"The hub has no model {name}, or it is private. Check the name; HF_TOKEN opens private ones."
+        return f"The hub has no public model {name}. Check the name, or set HF_TOKEN if the model is private."
     return f"The hub answered {status} for the config.json of {name}. Try again later, or name a folder or a preset."

@@ -1,5 +1,5 @@
-"""How a request to a trainer is made: a GET is retried after a transient fault, anything else is sent once, and the
-SDK's exceptions become our error family."""
+"""Sends requests to a trainer: GETs are retried after a transient failure, everything else is sent exactly once, and
+the SDK's exceptions become TrainerErrors."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from trainers.errors import InvalidResponse, Refused, TrainerError, Uncertain
 from trainers.providers import is_loopback
 from trainers.types import Provider
 
-if TYPE_CHECKING:  # at the first call: it takes 0.3 s and 20 MB
+if TYPE_CHECKING:  # imported at the first call, since it takes 0.3 s and 20 MB
     import openai
 
-NO_KEY = "none"  # what the SDK sends where a provider asks for none
+NO_KEY = "none"  # sent to providers that need no key, since the SDK insists on one
 _UNCLEAR = frozenset({408, 409, 429})
 _PAUSES_S = (0.2, 0.8)
 MOST_WAIT_S = 3600.0
@@ -26,21 +26,23 @@ def to_trainer_error(error: openai.OpenAIError, action: str, provider: Provider)
     import openai
 
     if isinstance(error, openai.APITimeoutError):
-        return Uncertain(f"{action}: no answer in time. The trainer at {provider.base_url} is busy or stuck.")
+        return Uncertain(
+            f"{action}: no answer in time. The trainer at {provider.base_url} may be busy or stuck."
+        )
     if isinstance(error, openai.APIConnectionError):
         reason = _system_error(error)
         return Uncertain(f"{action}: {reason}; is the trainer running? It should be at {provider.base_url}.")
     if not isinstance(error, openai.APIStatusError):
-        return InvalidResponse(f"{action}: the answer cannot be read ({error}).")
+        return InvalidResponse(f"{action}: the answer can't be read ({error}).")
 
     status = error.status_code
-    # The trainer's own words, short and on one line; a web page is not quoted.
+    # Quote the trainer's own message, shortened and on one line, but never a web page.
     body = error.body if isinstance(error.body, dict) else {}
     quoted = body.get("message")
     words = " ".join(quoted.split()) if isinstance(quoted, str) else ""
     words = "".join(char for char in words if char.isprintable())
     key = error.request.headers.get("authorization", "").removeprefix("Bearer ")
-    if key not in ("", NO_KEY):  # some repeat the key that they refuse, and this is read in channels
+    if key not in ("", NO_KEY):  # some vendors repeat the refused key, and this message is shown in channels
         words = words.replace(key, "(the key)")
     text = f": {words[:300].rstrip('. ')}" if words else ""
     if status < 400:
@@ -50,14 +52,16 @@ def to_trainer_error(error: openai.OpenAIError, action: str, provider: Provider)
     if status in _UNCLEAR or status >= 500:
         wait = _retry_after(error)
         when = "later" if wait is None else f"in {wait:.0f} s"
-        cure = f"The trainer is busy or in trouble: it may answer again {when}."
-        return Uncertain(f"{action}: HTTP {status}{text}. {cure}", retry_after=wait, status=status)
-    message = f"{action}: refused (HTTP {status}){text}.{_cure(error, provider)}"
+        message = (
+            f"{action}: HTTP {status}{text}. The trainer is busy or failing; it may answer again {when}."
+        )
+        return Uncertain(message, retry_after=wait, status=status)
+    message = f"{action}: refused (HTTP {status}){text}.{_next_step(error, provider)}"
     return Refused(message, code=error.code, status=status, param=error.param)
 
 
 def _is_transient(error: openai.OpenAIError) -> bool:
-    """Says whether a request failed at once and named no time to wait, so that it may succeed in a moment."""
+    """True if the request failed at once and no waiting time was given, so a retry in a moment may succeed."""
     import openai
 
     if isinstance(error, openai.APIStatusError):
@@ -65,29 +69,29 @@ def _is_transient(error: openai.OpenAIError) -> bool:
     return isinstance(error, openai.APIConnectionError) and not isinstance(error, openai.APITimeoutError)
 
 
-def _cure(error: openai.APIStatusError, provider: Provider) -> str:
+def _next_step(error: openai.APIStatusError, provider: Provider) -> str:
     if error.code == "training_not_available":
         return (
-            f" {provider.name} has closed fine-tuning to this organisation."
+            f" {provider.name} does not offer fine-tuning to this organisation any more."
             " Choose a target that starts with local/, or open weights like crusoe/llama-3.1-8b."
         )
     named = f" in {provider.key_env}" if provider.key_env else ""
     if error.status_code == 402:
-        return " The account there has no credit left for it: add some, then start again."
+        return " The account there is out of credit: add some, then start again."
     if error.status_code == 403 and error.request.method != "GET":
         return (
-            f" The key{named} may not write: it may be one of another project, which can read all the same. "
-            "Take one of the project that trains."
+            f" The key{named} has no write access here. It may belong to another project: such keys can still read. "
+            "Use a key of the project that trains."
         )
     if error.status_code in (401, 403):
-        return f" Check the key{named} and its rights."
+        return f" Check the key{named} and its permissions."
     if error.status_code == 413:
         return " The file is too large for this trainer: use fewer or shorter examples."
     return ""
 
 
 def _system_error(error: openai.APIConnectionError) -> str:
-    """Returns the system's words for the error, from the innermost cause."""
+    """Returns the operating system's description of the error, taken from the innermost cause."""
     cause: BaseException = error
     while cause.__cause__ or cause.__context__:
         cause = cause.__cause__ or cause.__context__ or cause
@@ -97,7 +101,8 @@ def _system_error(error: openai.APIConnectionError) -> str:
 
 
 def _retry_after(error: openai.APIStatusError) -> float | None:
-    """Returns the seconds to wait, from seconds or an HTTP date. An absurd wait is an hour: then it is asked again."""
+    """Reads the header Retry-After, which holds seconds or an HTTP date. Returns seconds, capped at an hour, or None if
+    it is missing or unreadable."""
     text = error.response.headers.get("retry-after", "").strip()
     try:
         seconds = float(text)
@@ -110,22 +115,21 @@ def _retry_after(error: openai.APIStatusError) -> float | None:
 
 
 def check_key(provider: Provider, key: str) -> str:
-    """A stray line break would end up, with the key, in an error of the HTTP library."""
+    """Returns the key without surrounding white space. Raises TrainerError if it is empty or malformed: a stray line
+    break would otherwise end up, with the key, in an error message of the HTTP library."""
     stripped = key.strip()
     if provider.key_env is None and not stripped:
         return NO_KEY
     if not stripped.isascii() or not stripped.isprintable() or " " in stripped or not stripped:
         where = f" in {provider.key_env}" if provider.key_env else ""
-        raise TrainerError(
-            f"the key{where} for {provider.name} is empty or holds characters that no key has."
-        )
+        raise TrainerError(f"the key{where} for {provider.name} is empty or has characters that no key has.")
     return stripped
 
 
 class ApiClient:
-    """The base of classes that call a trainer. Raises only TrainerError's family.
+    """Base class for clients of a provider's API. Raises only TrainerErrors.
 
-    Repeating is done here, not by the SDK: it would sleep for as long as a Retry-After says inside a tick.
+    Retries are done here and not by the SDK, which would sleep inside a tick for as long as Retry-After says.
     """
 
     def __init__(self, provider: Provider, key: str) -> None:
@@ -150,7 +154,7 @@ class ApiClient:
             base_url=url,
             timeout=openai.Timeout(seconds, connect=min(5.0, seconds)),
             max_retries=0,
-            # A followed redirect would turn a POST into a GET. A proxy has no say about this machine.
+            # Following a redirect would turn a POST into a GET. Loopback addresses bypass any proxy.
             http_client=openai.DefaultHttpxClient(follow_redirects=False, trust_env=not is_loopback(url)),
         )
 
@@ -170,7 +174,7 @@ class ApiClient:
         return self._send_once(action, ask)
 
     def _find(self, action: str, ask: Callable[[], bytes]) -> bytes | None:
-        """As `_get`; None where there is no such thing."""
+        """Like `_get`, but returns None if the trainer answers that it doesn't exist."""
         try:
             return self._get(action, ask)
         except Refused as refusal:
@@ -187,7 +191,7 @@ class ApiClient:
             raise to_trainer_error(error, action, self.provider) from error
 
     def _delete_if_present(self, action: str, delete: Callable[[], bytes]) -> None:
-        """Deletes something, which may be gone already."""
+        """Deletes something; a 404 counts as success, since it is gone."""
         try:
             self._send_once(action, delete)
         except Refused as refusal:

@@ -1,5 +1,5 @@
-"""Which request parameters a chat model takes, and how many extra tokens it needs to think. Models that are not
-known by name reveal it by what they refuse. Sends nothing."""
+"""Decides which request parameters a chat model accepts, and how many extra tokens it needs to think. For models that
+are not known by name, this is learnt from what they refuse. Sends nothing."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from typing import Literal
 from trainers.errors import Refused
 from trainers.model_list import LOW_EFFORT_SUFFIX, find_listed
 
-THINKING_TOKENS = 1_024  # tokens on top of the longest answer; hidden, and paid like an answer's
-CAPS = frozenset({"max_tokens", "max_completion_tokens"})
+THINKING_TOKENS = 1_024  # allowed on top of the longest answer; hidden, but billed like the answer
+TOKEN_LIMITS = frozenset({"max_tokens", "max_completion_tokens"})
 
 _THINKS = re.compile(r"gpt-5(?!-chat)|gpt-6|o[134](?![a-z0-9])")
-# No question here needs thought that is billed, so each model is asked for the least effort that it takes; a table of
-# what each took in a trial: https://community.openai.com/t/1371738. The pro models think hard, the chat ones as they
-# like, and the two oldest take no such parameter.
-_OWN_EFFORT = re.compile(r"-pro\b|-chat\b|^o1-(mini|preview)")
-_TAKES_NONE = re.compile(r"gpt-5\.\d|gpt-6")  # where no list says it; the codex ones don't
+# Our questions don't need paid reasoning, so each model is asked for the lowest effort that it accepts. What each
+# accepted in a trial is tabulated at https://community.openai.com/t/1371738. The pro and chat models choose their own
+# effort, and the two oldest reasoning models don't know the parameter.
+_FIXED_EFFORT = re.compile(r"-pro\b|-chat\b|^o1-(mini|preview)")
+_TAKES_NONE = re.compile(r"gpt-5\.\d|gpt-6")  # for models that are not in models.toml; the codex models don't
 _TAKES_MINIMAL = re.compile(r"gpt-5(-mini|-nano)?(-\d{4}-\d\d-\d\d)?$")
 Effort = Literal["none", "minimal", "low"]
 _REFUSAL_CODES = ("unsupported_parameter", "unsupported_value", "unknown_parameter")
@@ -28,7 +28,7 @@ _REFUSAL_WORDS = re.compile(r"unsupported|not support|unknown|unrecogni[sz]ed|no
 
 @dataclass(frozen=True)
 class ChatParameters:
-    """Parameters of a request. None is not sent; one of the two caps always is."""
+    """Parameters of a request. None means not sent; one of the two token limits is always set."""
 
     max_tokens: int | None
     max_completion_tokens: int | None
@@ -41,14 +41,15 @@ class ChatParameters:
 
 
 def thinks(model: str) -> bool:
-    """Says by a model's name, with or without a vendor before it, tuned or not, whether it thinks before it answers, as
-    it is asked here. One that can be asked not to does not, unless its name ends in "@low"."""
+    """True if this model, asked as we ask it, thinks before it answers. Decided by name, with or without a vendor
+    prefix, tuned or not. A model that can be asked not to think counts as not thinking, unless its name ends in
+    "@low"."""
     base, is_at_low = split_effort(model)
     return _THINKS.match(_base(base)) is not None and (is_at_low or not _takes_none(base))
 
 
 def split_effort(model: str) -> tuple[str, bool]:
-    """'gpt-6-luna@low' → 'gpt-6-luna', True. A model that can't be asked not to think has no such name."""
+    """'gpt-6-luna@low' → 'gpt-6-luna', True. For a model that always thinks, the suffix is part of the name."""
     base = model.removesuffix(LOW_EFFORT_SUFFIX)
     return (base, True) if base != model and _takes_none(base) else (model, False)
 
@@ -60,10 +61,11 @@ def thinking_tokens(is_thinking: bool) -> int:
 def parameters_for(
     model: str, is_thinking: bool, most: int, temperature: float, refused: Collection[str] = ()
 ) -> ChatParameters:
-    """Returns the parameters for an answer of at most `most` tokens, hidden ones counted. `refused`: those that the
-    model has refused. `is_thinking` of one that need not is a person's word (`reasoning = true`).
+    """Returns the parameters for an answer of at most `most` tokens, including hidden ones. `refused` are parameters
+    that the model has refused so far. For a model that needn't think, `is_thinking` comes from the setting `reasoning =
+    true`.
 
-    OpenAI's thinking models refuse `max_tokens` and, while they think, every temperature but their own:
+    OpenAI's reasoning models refuse `max_tokens` and, while they think, every temperature but their default:
     https://github.com/langgenius/dify/issues/24307, https://github.com/tmc/langchaingo/issues/1355
     """
     is_newer = is_thinking or _takes_none(model)
@@ -71,13 +73,13 @@ def parameters_for(
     keeps_temperature = is_thinking or "temperature" in refused
 
     name = _base(model)
-    effort: Effort | None = None  # the least that the model takes
-    if "reasoning_effort" not in refused and _THINKS.match(name) and not _OWN_EFFORT.search(name):
+    effort: Effort | None = None  # the lowest that the model accepts
+    if "reasoning_effort" not in refused and _THINKS.match(name) and not _FIXED_EFFORT.search(name):
         if is_thinking:
             effort = "minimal" if _TAKES_MINIMAL.match(name) else "low"
         elif _takes_none(model):
             effort = "none"
-        if effort and _value("reasoning_effort", effort) in refused:
+        if effort and f"reasoning_effort={effort}" in refused:
             effort = "low"
     return ChatParameters(
         max_tokens=None if is_new else most,
@@ -91,21 +93,16 @@ def _takes_none(model: str) -> bool:
     name = _base(model)
     listed = find_listed(name)
     takes = listed.takes_none if listed else bool(_TAKES_NONE.match(name))
-    return takes and not _OWN_EFFORT.search(name) and "codex" not in name
-
-
-def _value(name: str, value: str) -> str:
-    """Names a refused value: another one of the same parameter may be taken."""
-    return f"{name}={value}"
+    return takes and not _FIXED_EFFORT.search(name) and "codex" not in name
 
 
 def refused_parameters(
     parameters: ChatParameters, refused: frozenset[str], refusal: Refused
 ) -> frozenset[str] | None:
-    """Returns `refused` with the parameter that this refusal is about; None where leaving it out doesn't help.
+    """Returns `refused` plus the parameter that this refusal is about, or None if leaving it out would not help.
 
-    A refusal must be about the parameter as such: a value that is too large would be so under another name too. Nothing
-    is ever asked without a cap: an answer without an end has no price.
+    The refusal must be about the parameter itself: a value that is too large would also be too large under another
+    name. At least one token limit is always kept, because an answer of unlimited length has no price.
     """
     text = str(refusal).lower()
     is_about_support = refusal.code in _REFUSAL_CODES or _REFUSAL_WORDS.search(text)
@@ -116,11 +113,12 @@ def refused_parameters(
         return refusal.param == name if refusal.param else re.search(rf"\b{name}\b", text) is not None
 
     name = next(filter(is_named, parameters.sent), None)
-    if name is None or refused | {name} >= CAPS:
+    if name is None or refused | {name} >= TOKEN_LIMITS:
         return None
     is_its_value = refusal.code == "unsupported_value" and name == "reasoning_effort"
     if is_its_value and parameters.reasoning_effort not in (None, "low"):
-        return refused | {_value(name, parameters.reasoning_effort)}
+        # Only this value was refused: a higher effort may be accepted.
+        return refused | {f"{name}={parameters.reasoning_effort}"}
     return refused | {name}
 
 

@@ -1,7 +1,7 @@
-"""Finds what a model's chat template does with answers by rendering two of them. Loads no model.
+"""Finds out what a model's chat template does with answers by rendering a short chat. Loads no model.
 
-Templates are programs in Jinja. Where jinja2 is not installed (it comes with the trainer), or where a template can't be
-rendered without a tokenizer, it is taken for one that writes every answer once.
+Templates are Jinja programs. If jinja2 is not installed (it comes with the trainer), or if a template can't be rendered
+without a tokenizer, it is assumed to write every answer exactly once.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-# Some templates write today's date unless they are given one, like Llama 3's; others, like gpt-oss's, by a function. A
-# model is asked with the date that it was trained with. DeepSeek's switch is `thinking`.
+# Some templates insert today's date unless they are given one: Llama 3's reads a variable, gpt-oss's calls a function.
+# The date is fixed so that a model is trained and asked with the same one. DeepSeek's switch is called `thinking`.
 OPTIONS: dict[str, Any] = {"enable_thinking": False, "thinking": False, "date_string": "26 Jul 2024"}
 FINAL = "<|channel|>final<|message|>"
 EOS = "<eos>"
@@ -25,7 +25,7 @@ CHAT = (
     {"role": "user", "content": "Who swims?"},
     {"role": "assistant", "content": SECOND},
 )
-# For templates without tools, or without calls: Qwen 2.5's own words, which many models have seen
+# Used for templates that can't write tools or calls: Qwen 2.5's wording, which many models have seen
 # (https://huggingface.co/Qwen/Qwen2.5-7B-Instruct).
 TOOLS_IN_WORDS = """# Tools
 
@@ -51,7 +51,7 @@ END = re.compile(r"\s*(?:<[^<>\s]+>)+")
 
 
 def read_chat_template(folder: Path) -> str:
-    """Returns the template in a model's folder; empty without one."""
+    """Returns the chat template in a model's folder, or "" if it has none."""
     beside = folder / "chat_template.jinja"
     if beside.is_file():
         return beside.read_text(encoding="utf-8")
@@ -59,7 +59,7 @@ def read_chat_template(folder: Path) -> str:
         if not (folder / name).is_file():
             continue
         template = json.loads((folder / name).read_text(encoding="utf-8")).get("chat_template")
-        if isinstance(template, list):  # several by name: the one that is used where none is named
+        if isinstance(template, list):  # several named templates: take the default one
             return next((str(item["template"]) for item in template if item["name"] == "default"), "")
         if template:
             return str(template)
@@ -67,9 +67,11 @@ def read_chat_template(folder: Path) -> str:
 
 
 def template_variables(template: str) -> dict[str, Any]:
-    """Returns the variables that every chat is written with, trained, measured and asked alike. A model that may think
-    first is trained and asked without, since the trained answers have no thoughts: by its template's own switch, or
-    where that has efforts only, by the least (gpt-oss has no "none")."""
+    """Returns the variables that every chat is rendered with, in training, in evaluation and when serving.
+
+    Thinking is switched off, since the answers in training data have no thoughts: by the template's own switch or, if
+    it only knows efforts, by the lowest one (gpt-oss has no "none").
+    """
     if "reasoning_effort" not in template:
         return OPTIONS
     return OPTIONS | {"reasoning_effort": "none" if NO_EFFORT.search(template) else "low"}
@@ -80,16 +82,16 @@ def with_fixed_date(template: str) -> str:
 
 
 def answer_prefix(template: str, tools: object) -> str:
-    """Returns what is written behind a question so that gpt-oss answers at once, without thoughts: it has no switch.
-    Where tools are offered it has to choose by itself whom it writes to."""
+    """Returns the text to put after a question so that gpt-oss, which has no switch, answers at once without thoughts.
+    Empty if tools are offered, because the model must then choose its channel itself."""
     return FINAL if FINAL in template and not tools else ""
 
 
 def thinking_switches(template: str) -> dict[str, Any]:
-    """Returns those of the variables that switch thoughts off in this template. Needs jinja2."""
+    """Returns the variables that switch thinking off in this template. Needs jinja2."""
     from jinja2 import meta
 
-    read = meta.find_undeclared_variables(_environment().parse(_plain(template)))
+    read = meta.find_undeclared_variables(_environment().parse(_without_generation_tags(template)))
     return {
         name: value
         for name, value in template_variables(template).items()
@@ -98,7 +100,8 @@ def thinking_switches(template: str) -> dict[str, Any]:
 
 
 def with_thinking_off(template: str) -> str:
-    """Returns the template for programs that give it no variables: thoughts are off unless they ask for them."""
+    """Returns the template with defaults for its variables, for programs that pass none: thinking is off unless they
+    switch it on."""
     lines = [
         f"{{%- if {name} is not defined %}}{{%- set {name} = {json.dumps(value)} %}}{{%- endif -%}}"
         for name, value in thinking_switches(template).items()
@@ -108,9 +111,11 @@ def with_thinking_off(template: str) -> str:
 
 @lru_cache(maxsize=32)
 def rewrites_answers(template: str) -> bool:
-    """Says whether a chat of several answers is trained as a row an answer: an earlier one is written otherwise once
-    the chat goes on, or begins otherwise than it is asked, or has no end. As the trainer finds it with the
-    tokenizer."""
+    """True if a chat with several answers must be trained as one row per answer.
+
+    That is so if the template changes an earlier answer once the chat goes on, starts it differently than the prompt
+    for it ends, or does not end it. The trainer decides the same with its tokenizer.
+    """
     question, after = render(template, CHAT[:1], asks=True), render(template, CHAT[:2])
     text = render(template, CHAT)
     if question is None or after is None or text is None or FIRST not in after:
@@ -121,13 +126,13 @@ def rewrites_answers(template: str) -> bool:
 
 @lru_cache(maxsize=32)
 def drops_answers(template: str) -> bool:
-    """Says whether the template takes text for something else and writes none of it (SmolVLM)."""
+    """True if the template drops answers that are plain text (as SmolVLM's does)."""
     after = render(template, CHAT[:2])
     return after is not None and FIRST not in after
 
 
 def describe_tools(template: str, tools: Sequence[Mapping[str, Any]]) -> str:
-    """Returns a description of the tools for the system message, where the template lists none; empty where it does."""
+    """Returns a description of the tools for the system message, or "" if the template lists tools itself."""
     if "tools" in template:
         return ""
     listed = "\n".join(json.dumps(tool, ensure_ascii=False) for tool in tools)
@@ -141,7 +146,7 @@ def render(
     asks: bool = False,
     tools: Sequence[Mapping[str, Any]] | None = None,
 ) -> str | None:
-    """Returns the chat as the template writes it; None where that can't be known here."""
+    """Returns the chat as the template writes it, or None if it can't be rendered here."""
     try:
         from jinja2 import TemplateError
     except ImportError:
@@ -150,15 +155,15 @@ def render(
     environment = _environment()
     names = {"bos_token": "", "eos_token": EOS, "messages": messages, "tools": tools}
     try:
-        loaded = environment.from_string(_plain(template))
+        loaded = environment.from_string(_without_generation_tags(template))
         text = str(loaded.render(**names, add_generation_prompt=asks, **template_variables(template)))
         return text + (answer_prefix(template, tools) if asks else "")
     except (TemplateError, TypeError, ValueError, KeyError, AttributeError):
         return None
 
 
-def _plain(template: str) -> str:
-    """Some mark what is learnt with a tag of transformers' own."""
+def _without_generation_tags(template: str) -> str:
+    """Replaces transformers' own tag for "learn this", which plain Jinja doesn't know."""
     template = with_fixed_date(template)
     return GENERATION.sub(lambda tag: f"{tag[1]}{'endif' if tag[2] else 'if true'}{tag[3]}", template)
 

@@ -91,7 +91,7 @@ def test_this_machine_is_meant_where_no_gpu_is_named() -> None:
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (("gpt-4o",), "I know no base model 'gpt-4o'"),
+        (("gpt-4o",), "Unknown base model 'gpt-4o'"),
         (("smollm2-135m", "--length", "9000"), "reads 8,192 tokens at most"),
         (("smollm2-135m", "--length", "0"), "Invalid value for '--length'"),
         (("smollm2-135m", "--length", "1000000"), "Invalid value for '--length'"),

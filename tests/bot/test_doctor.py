@@ -266,7 +266,7 @@ def test_a_base_that_is_not_there_is_said_as_the_trainer_says_it(here: Installat
     here.settings(('"models/tiny"', '".cache/tiny"'))
     finding = here["own trainer"]
     assert not finding.is_ok
-    assert "[trainer.models] tiny: there is no folder .cache/tiny, and it is no hub id" in finding.text
+    assert "[trainer.models] tiny: .cache/tiny is neither a folder here nor a hub id" in finding.text
 
 
 def test_a_provider_with_a_key_is_asked_and_one_without_is_not(here: Installation) -> None:

@@ -204,8 +204,8 @@ def test_an_estimate_that_does_not_come_is_told_and_hinders_nobody(make_world: M
 @pytest.mark.parametrize(
     ("status", "why"),
     [
-        (403, "may not write: it may be one of another project"),
-        (402, "no credit left for it: add some, then start again"),
+        (403, "has no write access here. It may belong to another project"),
+        (402, "out of credit: add some, then start again"),
     ],
 )
 def test_an_account_that_could_not_train_is_told_before_anybody_approves(

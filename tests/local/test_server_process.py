@@ -63,7 +63,7 @@ def test_an_answer_does_not_wait_for_the_acknowledgement_of_its_head() -> None:
 def test_a_missing_model_folder_is_a_sentence(tmp_path: Path) -> None:
     said = refuse_to_start("--data", str(tmp_path), "--port", "0", "--model", "toy=./no/such/folder")
     assert said == (
-        "trainer: model toy: there is no folder ./no/such/folder, and it is no hub id such as org/name either."
+        "trainer: model toy: ./no/such/folder is neither a folder here nor a hub id such as org/name."
     )
 
 
@@ -71,7 +71,7 @@ def test_a_folder_without_a_model_is_a_sentence(tmp_path: Path) -> None:
     said = refuse_to_start("--data", str(tmp_path / "d"), "--port", "0", "--model", f"toy={tmp_path}")
     assert (
         said
-        == f"trainer: model toy: the folder {tmp_path} holds no config.json with *.safetensors beside it."
+        == f"trainer: model toy: the folder {tmp_path} has no config.json with *.safetensors files beside it."
     )
 
 

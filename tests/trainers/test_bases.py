@@ -106,9 +106,9 @@ def test_another_hub_id_is_asked_for_at_the_hub(hub: str) -> None:
     [
         ("org/gated", "org/gated is gated: accept its terms on the hub"),
         ("org/gguf", "org/gguf has no config.json on the hub"),
-        ("org/nobody", "The hub has no model org/nobody"),
+        ("org/nobody", "The hub has no public model org/nobody"),
         ("org/busy", "The hub answered 503"),
-        ("org/page", "Asking the hub for the config.json of org/page: "),
+        ("org/page", "Downloading the config.json of org/page: "),
     ],
 )
 def test_what_the_hub_refuses_is_a_sentence(hub: str, name: str, said: str) -> None:
@@ -129,8 +129,8 @@ def test_without_the_hub_only_what_lies_here_is_looked_at(monkeypatch: pytest.Mo
 @pytest.mark.parametrize(
     ("config", "said"),
     [
-        ("{", "has a config.json that can't be read"),
-        ("[]", "is no table of words"),
+        ("{", "can't be read"),
+        ("[]", "is not a JSON object"),
         ({"model_type": "t5"}, "which does not go on writing a text"),
         ({"model_type": "made-at-home"}, "transformers has no class for the family 'made-at-home'"),
         ({**LLAMA, "hidden_size": None}, "it has no 'hidden_size'"),
@@ -148,9 +148,9 @@ def test_a_config_that_cannot_be_used_is_a_sentence(tmp_path: Path, config: Any,
 
 
 def test_an_empty_folder_and_a_wrong_name_are_sentences(tmp_path: Path) -> None:
-    assert "holds no config.json" in sentence(str(tmp_path))
+    assert "There is no config.json" in sentence(str(tmp_path))
     assert sentence("mistral7b").endswith("Did you mean mistral-7b?")
-    assert sentence("no such model!").startswith("I know no base model")
+    assert sentence("no such model!").startswith("Unknown base model")
 
 
 WRITES = "{% for m in messages %}<|im_start|>{{ m.content }}<|im_end|>{% endfor %}"
@@ -167,10 +167,10 @@ def base(folder: Path, template: str = WRITES, **config: Any) -> str:
     ("template", "config", "why"),
     [
         (WRITES, {"quantization_config": {"quant_method": "gptq"}}, "stored in the format gptq"),
-        (WRITES, {"architectures": ["BertForMaskedLM"]}, "a BertForMaskedLM, which does not go on writing"),
-        (WRITES, {"is_encoder_decoder": True}, "does not go on writing"),
+        (WRITES, {"architectures": ["BertForMaskedLM"]}, "a BertForMaskedLM, which does not generate text"),
+        (WRITES, {"is_encoder_decoder": True}, "does not generate text"),
         ("", {}, "has no chat template"),
-        (DROPS, {}, "leaves the text of answers out"),
+        (DROPS, {}, "drops the text of answers"),
     ],
 )
 def test_a_base_that_cannot_be_trained_is_told_by_its_files(

@@ -177,7 +177,7 @@ def test_a_key_without_the_right_to_write_is_refused_at_the_create_alone(site: S
     file_id = site.upload()
     site.server.fail(site.service.create_route, Fault(commit=False, status=403, code="forbidden"))
     assert site.trainer.probe() is None
-    with pytest.raises(Refused, match="may not write"):
+    with pytest.raises(Refused, match="has no write access"):
         site.trainer.create(site.spec(file_id))
 
 

@@ -102,13 +102,13 @@ def test_a_key_of_another_project_reads_and_may_not_write(
 ) -> None:
     crusoe.refuses_writes = True
     assert client.models()
-    with pytest.raises(Refused, match="in CRUSOE_API_KEY may not write: it may be one of another project"):
+    with pytest.raises(Refused, match="in CRUSOE_API_KEY has no write access here. It may belong to another project"):
         client.upload(data, digest(data))
 
 
 def test_without_credit_nothing_is_created(crusoe: Crusoe, client: Trainer, data: Path) -> None:
     crusoe.is_broke = True
-    with pytest.raises(Refused, match="has no credit left for it: add some"):
+    with pytest.raises(Refused, match="is out of credit: add some"):
         client.create(spec(client, data))
     assert not crusoe.jobs
 
