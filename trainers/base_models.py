@@ -137,9 +137,7 @@ def why_untrainable(source: str) -> str | None:
             "copy in bfloat16; with quantization nf4 it takes a quarter of the memory."
         )
     classes = raw.get("architectures") or ()
-    if raw.get("is_encoder_decoder") or (
-        classes and not any(name.endswith(WRITERS) for name in classes)
-    ):
+    if raw.get("is_encoder_decoder") or (classes and not any(name.endswith(WRITERS) for name in classes)):
         kind = ", ".join(classes) or raw.get("model_type")
         return f"The base model {source} is a {kind}, which does not generate text. Choose a chat model."
     if not (folder / "tokenizer_config.json").is_file():

@@ -1,6 +1,8 @@
-"""The bot's one client for every trainer: OpenAI's fine-tuning API through its SDK, and aliases. It names
-what went wrong, never decides what to do about it, and never sends a POST twice: after Uncertain the
-caller has to look for the job."""
+"""The bot's client for every trainer: OpenAI's fine-tuning API through its SDK, plus aliases.
+
+It reports what went wrong but doesn't decide what to do about it, and never sends a POST twice: after Uncertain or
+InvalidResponse the caller has to check whether the job exists.
+"""
 
 from __future__ import annotations
 
@@ -38,7 +40,7 @@ from trainers.types import (
     SweepArm,
 )
 
-if TYPE_CHECKING:  # at the first call: it takes 0.3 s and 20 MB
+if TYPE_CHECKING:  # imported at the first call, since it takes 0.3 s and 20 MB
     import openai
     from openai.resources.fine_tuning.jobs import JobsWithRawResponse
     from openai.types.chat import ChatCompletionMessageParam
@@ -53,25 +55,25 @@ _T = TypeVar("_T")
 
 
 def find_key(environment: Mapping[str, str], provider: Provider) -> str | None:
-    """A row that names no variable for a key, as for Ollama or vLLM, needs none. None: it is missing, or the account
-    is."""
+    """Returns the provider's API key, NO_KEY if it needs none (such as Ollama or vLLM), or None if the key or the
+    account is not set."""
     if provider.account_env and not provider.account:
         return None
     return NO_KEY if provider.key_env is None else environment.get(provider.key_env) or None
 
 
 class Trainer(ApiClient):
-    """Every method raises only TrainerError's family. GETs are repeated after a hiccup, POSTs are not. Those on aliases
-    are for a trainer with the ability `aliases`."""
+    """Methods raise only TrainerErrors. GETs are retried after a transient failure, POSTs are not. The methods on
+    aliases need a trainer with the ability `aliases`."""
 
     def __init__(self, provider: Provider, key: str) -> None:
         super().__init__(provider, key)
-        self._refused: dict[str, frozenset[str]] = {}  # parameters, by model
-        self._sent: dict[str, str] = {}  # the sha256 of files whose content is known, by their id
+        self._refused: dict[str, frozenset[str]] = {}  # refused chat parameters, by model
+        self._sent: dict[str, str] = {}  # sha256 of uploaded files whose content is known, by file id
 
     @property
     def account(self) -> str:
-        """Whose jobs and bills these are, as a fingerprint that gives no key away."""
+        """A fingerprint of the account that owns the jobs and pays the bills. It does not reveal the key."""
         whose = (self._client.api_key, self._client.organization or "", self._client.project or "")
         return hashlib.sha256("\n".join(whose).encode()).hexdigest()[:12]
 
@@ -84,14 +86,14 @@ class Trainer(ApiClient):
         self.close()
 
     def aliases(self) -> Mapping[str, str]:
-        """The model that each stands for."""
+        """Returns the model that each alias stands for."""
         action = self._action("listing the aliases")
         content = self._get(action, lambda: self._client.get("/aliases", cast_to=bytes))
         rows, _ = payloads.read_list(content, action)
         return {payloads.required(row, "id", action): payloads.required(row, "model", action) for row in rows}
 
     def set_alias(self, alias: str, model: str) -> None:
-        """From now on `alias` stands for `model`. Done twice it is as if done once, so it may be sent again."""
+        """Makes `alias` stand for `model` from now on. Idempotent, so it may be sent again."""
         action = self._action(f"pointing {alias!r} to {model!r}")
         body = {"model": model}
         content = self._send_once(
@@ -100,7 +102,7 @@ class Trainer(ApiClient):
         payloads.read_object(content, action)
 
     def alias_usage(self, alias: str, since: date) -> tuple[AliasUsage, ...] | None:
-        """Returns what was answered under it from that day on. None: this trainer doesn't count."""
+        """Returns the usage of an alias from that day on, or None if this trainer doesn't count it."""
         action = self._action(f"reading how much {alias!r} is called")
         path = f"/aliases/{alias}/usage?since={since.isoformat()}"
         content = self._find(action, lambda: self._client.get(path, cast_to=bytes))
@@ -109,17 +111,16 @@ class Trainer(ApiClient):
         return tuple(payloads.alias_usage(row, action) for row in payloads.read_list(content, action)[0])
 
     def delete_alias(self, alias: str) -> None:
-        """The name answers no more; one that is gone already is no error."""
-        action = self._action(f"taking the name {alias!r} away")
+        """Deletes an alias. It is no error if it doesn't exist."""
+        action = self._action(f"deleting the alias {alias!r}")
         self._delete_if_present(action, lambda: self._client.delete(f"/aliases/{alias}", cast_to=bytes))
 
     def probe(self) -> Refused | None:
-        """The no that can be had for free, or None: nothing speaks against training here *so far*.
+        """Checks for free whether the trainer would refuse us. Returns the refusal, or None if there was none *so far*.
 
-        It sees a wrong key, a wrong address, a key without rights. It cannot see a hosted service that has
-        closed training to this organisation: that one lists jobs and takes uploads as ever, and says
-        403 training_not_available at `create` only. So `create` is the proof, and its Refused with
-        `is_training_unavailable` obliges the caller to delete what was uploaded.
+        This detects a wrong key, a wrong address, and a key without permissions. It can't detect a hosted service that
+        no longer trains for this organisation: such a service still lists jobs and accepts uploads, and answers 403
+        training_not_available only to `create`. After that the caller must delete what it uploaded.
         """
         try:
             if not self.provider.only_chats:
@@ -130,8 +131,8 @@ class Trainer(ApiClient):
         return None
 
     def has_jobs(self, timeout_s: float) -> bool:
-        """Whether this account ever trained here, whatever came of it: one short look."""
-        action = self._action("asking whether we may train")
+        """Returns True if this account has ever created a job here, whatever its outcome. One short request."""
+        action = self._action("checking for earlier jobs")
         content = self._get(action, lambda: self._raw_jobs.list(limit=1, timeout=timeout_s).content)
         rows, _ = payloads.read_list(content, action)
         return bool(rows)
@@ -144,8 +145,8 @@ class Trainer(ApiClient):
         return tuple(payloads.model_info(row, action) for row in rows)
 
     def catalogue_id(self, names: Collection[str]) -> str | None:
-        """What a job calls the model of these names, where that is another; None: the same. Raises Refused where no
-        model of these names can be trained."""
+        """Returns the id under which jobs must name the model that has one of these names, or None if this provider
+        needs no such id. Raises Refused if no trainable model has any of these names."""
         if self.provider.model_lookup is None:
             return None
         wanted = {name.lower() for name in names}
@@ -157,7 +158,7 @@ class Trainer(ApiClient):
             theirs = ", ".join(sorted(model.name or model.id for model in models)[:_MODELS_NAMED]) or "none"
             row = f'[providers.{self.provider.name}.models."NAME"]'
             raise Refused(
-                f"{action}: it trains none of that name. It trains {theirs}: give one a row under {row} in "
+                f"{action}: no trainable model has that name. It trains {theirs}. To use one, add it as {row} in "
                 "finetune.toml.",
                 code="model_not_found",
                 status=404,
@@ -165,13 +166,16 @@ class Trainer(ApiClient):
         return result
 
     def has_model(self, name: str) -> bool:
-        """By its own name: a list may leave some out."""
+        """Asks for the model by name, because lists of models may be incomplete."""
         action, models = self._action(f"looking for the model {name!r}"), self._client.models
         return self._find(action, lambda: models.with_raw_response.retrieve(name).content) is not None
 
     def upload(self, path: Path, sha256: str, key: str | None = None) -> str:
-        """The id of the file of this content, which is looked for before it is sent; with a `key` perhaps of a copy for
-        this job alone. Raises FileChanged where the file at `path` isn't of this content."""
+        """Returns the id of an uploaded file with this content, and uploads it if there is none yet.
+
+        If jobs are recognised by their file, the file is a copy for the job with this `key` alone. Raises FileChanged
+        if the file at `path` doesn't have this sha256.
+        """
         action = self._action(f"uploading {path.name!r}")
         size = payloads.file_size(path, action)
         name = upload_name(sha256, key if self.provider.sends_copies else None)
@@ -179,13 +183,13 @@ class Trainer(ApiClient):
         return result or self._send_file(path, name, sha256, action)
 
     def delete_file(self, file_id: str) -> None:
-        """Gone afterwards; one that is gone already is no error."""
+        """Deletes a file. It is no error if it doesn't exist."""
         action = self._action(f"deleting the file {file_id!r}")
         self._sent.pop(file_id, None)
         self._delete_if_present(action, lambda: self._client.files.with_raw_response.delete(file_id).content)
 
     def delete_uploads(self, hashes: Collection[str]) -> int:
-        """Delete every file of these contents that we sent; how many there were. One list of files."""
+        """Deletes every file with one of these sha256 that we uploaded, and returns how many there were."""
         action = self._action("looking for files to delete")
         ours = [row for row in self._files(action) if is_upload_of(row.get("filename"), hashes)]
         for row in ours:
@@ -193,12 +197,12 @@ class Trainer(ApiClient):
         return len(ours)
 
     def delete_model(self, name: str) -> None:
-        """A tuned model; one that is gone already is no error."""
+        """Deletes a tuned model. It is no error if it doesn't exist."""
         action = self._action(f"deleting the model {name!r}")
         self._delete_if_present(action, lambda: self._client.models.with_raw_response.delete(name).content)
 
     def delete_job(self, job_id: str) -> None:
-        """With its rows and its model, where the trainer has the ability `job_deletion`."""
+        """Deletes a job with its rows and its model. Needs the ability `job_deletion`."""
         action = self._action(f"deleting job {job_id!r}")
         self._delete_if_present(
             action, lambda: self._client.delete(f"/fine_tuning/jobs/{job_id}", cast_to=bytes)
@@ -209,7 +213,7 @@ class Trainer(ApiClient):
         return self._get(action, lambda: self._client.files.with_raw_response.content(file_id).content)
 
     def has_content(self, file_id: str, sha256: str) -> bool:
-        """False also where the provider hands no content out."""
+        """Returns True if the uploaded file has this sha256. False also if the provider doesn't return contents."""
         try:
             content = self.download_file(file_id)
             sent = content.removeprefix(BOM_UTF8) if self.provider.bom else content
@@ -218,7 +222,8 @@ class Trainer(ApiClient):
             return False
 
     def find_jobs(self, key: str) -> tuple[Job, ...]:
-        """The jobs that carry our key, oldest first. An empty answer is no proof: a list may lag behind."""
+        """Returns the jobs that carry our key, oldest first. An empty result proves nothing, since lists may lag
+        behind."""
         action = self._action(f"looking for the job with key {key!r}")
         use_filter = self.provider.can("metadata") and self.provider.can("metadata_filter")
         rows = self._jobs(action, {METADATA_KEY: key} if use_filter else None)
@@ -226,32 +231,34 @@ class Trainer(ApiClient):
         return _oldest_first([payloads.job(row, action) for row in rows if read_key(row) == key])
 
     def jobs_by_key(self, keys: Collection[str], since: float) -> Mapping[str, tuple[Job, ...]]:
-        """Every job with one of our keys, oldest first; where metadata is not kept, those of `keys`. Looks back until
-        `since` (unix seconds), in a list with the newest first."""
-        action, jobs_by_name = self._action("listing the jobs"), defaultdict[str, list[Job]](list)
+        """Returns all jobs with one of our keys, oldest first, back to `since` (unix seconds).
+
+        A provider that keeps no metadata can only be searched for `keys`; elsewhere jobs with other keys are included.
+        """
+        action, jobs_by_key = self._action("listing the jobs"), defaultdict[str, list[Job]](list)
         read_key = key_reader(keys, self._file_marks(action))
         for row in self._jobs(action, None):
             job = payloads.job(row, action)
-            if 0 < job.created_at < since:  # 0: it doesn't say when
+            if 0 < job.created_at < since:  # the list has the newest first; 0 means unknown
                 break
             if (key := read_key(row)) is not None:
-                jobs_by_name[key].append(job)
-        return {key: _oldest_first(jobs) for key, jobs in jobs_by_name.items()}
+                jobs_by_key[key].append(job)
+        return {key: _oldest_first(jobs) for key, jobs in jobs_by_key.items()}
 
     def newest_jobs(self, wanted: Collection[str], since: float, pages: int) -> dict[str, Job]:
-        """The jobs of these ids, as far as they stand on the first `pages` of the list, the newest first. Looks back
-        until `since` (unix seconds), and no further than for the last of them. A list may lag, and show less."""
-        action, jobs_by_name = self._action("listing the jobs"), dict[str, Job]()
+        """Returns those of the `wanted` job ids that are on the first `pages` of the list and not older than `since`
+        (unix seconds), by id. Some may be missing, since lists may lag behind."""
+        action, jobs_by_id = self._action("listing the jobs"), dict[str, Job]()
         for row in islice(self._jobs(action, None), pages * _PAGE):
             job = payloads.job(row, action)
             if job.id in wanted:
-                jobs_by_name[job.id] = job
-            if len(jobs_by_name) == len(wanted) or job.created_at < since:
+                jobs_by_id[job.id] = job
+            if len(jobs_by_id) == len(wanted) or 0 < job.created_at < since:
                 break
-        return jobs_by_name
+        return jobs_by_id
 
     def estimate(self, spec: JobSpec) -> JobEstimate:
-        """What the trainer itself expects the job to cost, where it has the ability `estimate`. Creates nothing."""
+        """Returns what the trainer itself expects the job to cost. Needs the ability `estimate`; creates nothing."""
         action = self._action("asking what the job would cost")
         request = {"model": spec.model, "training_file": spec.training_file}
         body = {**request, **job_body(self.provider, spec)}
@@ -262,11 +269,13 @@ class Trainer(ApiClient):
     def describe_exceeded_limit(
         self, model: str, hyperparameters: Mapping[str, Hyperparameter]
     ) -> str | None:
-        """Why it would refuse to train the model so, as a sentence, where it has the ability `limits`."""
+        """Returns a sentence if the model doesn't accept these hyperparameters, else None. Trainers with the ability
+        `limits` override this."""
         return None
 
     def create(self, spec: JobSpec) -> Job:
-        """One POST. Refused: nothing was created. Uncertain or InvalidResponse: perhaps it was; look first."""
+        """Creates a job with a single POST. Refused means that nothing was created; after Uncertain or InvalidResponse
+        a job may exist, so look for it first."""
         action = self._action(f"creating the job for {spec.suffix!r}")
         content = self._send_once(
             action,
@@ -286,7 +295,7 @@ class Trainer(ApiClient):
         return payloads.read_job(self._get(action, lambda: self._raw_jobs.retrieve(job_id).content), action)
 
     def cancel(self, job_id: str) -> Job:
-        """Refused with 400 where it is final already; pause and resume likewise."""
+        """Cancels a job. Like `pause` and `resume`, it raises Refused (HTTP 400) if the job has already ended."""
         return self._change(f"cancelling job {job_id!r}", lambda: self._raw_jobs.cancel(job_id).content)
 
     def pause(self, job_id: str) -> Job:
@@ -296,23 +305,25 @@ class Trainer(ApiClient):
         return self._change(f"resuming job {job_id!r}", lambda: self._raw_jobs.resume(job_id).content)
 
     def events(self, job_id: str, limit: int = 20) -> tuple[Event, ...]:
-        """The latest `limit` (at most 100), newest first. Some vendors' ids change between calls, and their order: so a
-        whole page is read."""
+        """Returns the latest `limit` events (at most 100), newest first. Always reads a whole page, because some
+        vendors change the order and the ids of events between calls."""
         action = self._action(f"asking for the events of job {job_id!r}")
         content = self._get(action, lambda: self._raw_jobs.list_events(job_id, limit=_PAGE).content)
         rows, _ = payloads.read_list(content, action)
         return payloads.newest_first(payloads.event(row, action) for row in rows)[:limit]
 
     def events_since(self, job_id: str, since: float, pages: int) -> tuple[tuple[Event, ...], bool]:
-        """Those from `since` on (unix seconds), newest first, and whether these are all: at most so many pages are
-        read, and of a vendor whose ids change between calls only the first."""
+        """Returns the events from `since` on (unix seconds), newest first, and whether these are all of them.
+
+        Reads at most `pages` pages. Of vendors whose event ids change between calls only the first page can be read.
+        """
         action, most = self._action(f"asking for the events of job {job_id!r}"), pages * _PAGE
         events: list[Event] = []
         are_all = True
         try:
             for row in islice(self._event_rows(job_id, action), most):
                 events.append(payloads.event(row, action))
-                if events[-1].created_at < min(since, events[0].created_at):  # the newest came first
+                if events[-1].created_at < min(since, events[0].created_at):  # only if listed newest first
                     break
             else:
                 are_all = len(events) < most
@@ -336,8 +347,7 @@ class Trainer(ApiClient):
         return tuple(payloads.checkpoint(row, action) for row in rows)
 
     def metrics(self, job: Job) -> tuple[Metric, ...]:
-        """All lines of the job's result files; where it has none, what an address of their own tells, if there is
-        one."""
+        """Returns the metrics from the job's result files or, if it has none, from the job's /metrics endpoint."""
         action, files = self._results(job)
         if not files:
             path = f"/fine_tuning/jobs/{job.id}/metrics"
@@ -355,7 +365,7 @@ class Trainer(ApiClient):
         )
 
     def arms(self, job: Job) -> tuple[SweepArm, ...]:
-        """Of a sweep; empty where it was none."""
+        """Returns the arms of a sweep; empty if the job was not a sweep."""
         action, files = self._results(job)
         return tuple(
             arm
@@ -375,9 +385,12 @@ class Trainer(ApiClient):
         timeout_s: float | None = None,
         tools: str = "",
     ) -> Answer:
-        """`thinks`: before it answers, in hidden tokens, which `max_tokens` has to have room for; None: as its name
-        says. 'MODEL@low' is MODEL, which may think a little. `tools`: those that it may call, as JSON. A parameter that
-        the model refuses is left out from then on; being refused costs nothing."""
+        """Asks a model. 'MODEL@low' asks MODEL and lets it think a little.
+
+        `max_tokens` includes hidden tokens. `thinks` says whether the model thinks before it answers; None decides by
+        its name. `tools` are the tools that it may call, as JSON. A parameter that the model refuses is left out from
+        then on; a refusal costs nothing.
+        """
         is_thinking = chat_parameters.thinks(model) if thinks is None else thinks
         model, _ = chat_parameters.split_effort(model)
         while True:
@@ -389,7 +402,7 @@ class Trainer(ApiClient):
                 more = chat_parameters.refused_parameters(parameters, refused, refusal)
                 if more is None:
                     raise
-                # Another thread may have learnt of a further parameter since this question was put together.
+                # Another thread may have learnt of another refused parameter in the meantime.
                 self._refused[model] = self._refused.get(model, frozenset()) | more
 
     def _chat(
@@ -430,8 +443,9 @@ class Trainer(ApiClient):
         return action, [self.download_file(file) for file in job.result_files]
 
     def _find_file(self, name: str, sha256: str, size: int) -> str | None:
-        """A name and a size prove nothing: anyone who has the account's key may have put another file there. So it
-        counts where this client sent it, or where its content is the same."""
+        """Returns the id of an upload with this content, or None. Name and size alone prove nothing, since anybody with
+        the account's key may have uploaded another file: it must have been sent by this client, or its content must
+        match."""
         action = self._action(f"looking for the file {name!r}")
         for row in self._files(action):
             if payloads.is_upload_usable(row, name, size):
@@ -442,7 +456,8 @@ class Trainer(ApiClient):
         return None
 
     def _file_marks(self, action: str) -> dict[str, str]:
-        """Whose job each file was sent for, where every job has a copy of its own."""
+        """Returns the key mark of the job that each file was sent for, by file id. Empty unless jobs have own
+        copies."""
         return payloads.file_marks(self._files(action)) if self.provider.sends_copies else {}
 
     def _files(self, action: str) -> Iterator[Json]:
@@ -453,12 +468,13 @@ class Trainer(ApiClient):
         )
 
     def _send_file(self, path: Path, name: str, sha256: str, action: str) -> str:
-        """Looked at before, so that no other bytes leave, and while it is sent, for it may change meanwhile."""
+        """Uploads a file. Its hash is checked before, so that no other bytes leave this machine, and again during the
+        upload, because the file may change meanwhile."""
         try:
             with payloads.file_to_send(path, sha256, bom=self.provider.bom) as (file, wanted):
                 content = self._send_once(action, lambda: self._post_file(name, file))
         except OSError as error:
-            raise TrainerError(f"{action}: the file cannot be read: {error.strerror}.") from error
+            raise TrainerError(f"{action}: the file can't be read: {error.strerror}.") from error
         file_id = payloads.required(payloads.read_object(content, action), "id", action)
         if file.sha256 != wanted:
             self.delete_file(file_id)
@@ -477,7 +493,7 @@ class Trainer(ApiClient):
         return self._client.fine_tuning.jobs.with_raw_response
 
     def _change(self, what: str, call: Callable[[], bytes]) -> Job:
-        """The job after a change. One POST, never repeated by itself."""
+        """Sends one POST, without retries, and returns the changed job."""
         action = self._action(what)
         return payloads.read_job(self._send_once(action, call), action)
 
@@ -492,7 +508,8 @@ class Trainer(ApiClient):
         )
 
     def _rows(self, action: str, page: Callable[[str | None], bytes]) -> Iterator[Json]:
-        """Every row of every page. A look that cannot be finished is InvalidResponse, never a short answer."""
+        """Yields every row of every page. Raises InvalidResponse if the list can't be read to its end: a partial list
+        must not look like a complete one."""
         after: str | None = None
         seen: set[str] = set()
         while True:
@@ -503,7 +520,7 @@ class Trainer(ApiClient):
             after = payloads.required(rows[-1], "id", action)
             if after in seen or len(seen) * _PAGE >= _MAX_ROWS:
                 raise InvalidResponse(
-                    f"{action}: the list does not end; it answers with the same page again and again."
+                    f"{action}: the list repeats itself or has more than {_MAX_ROWS:,} rows, so it was not read."
                 )
             seen.add(after)
 
@@ -515,7 +532,7 @@ def _or_omit(value: _T | None) -> _T | openai.Omit:
 
 
 def _oldest_first(newest_first: list[Job]) -> tuple[Job, ...]:
-    """Jobs of the same second keep the order in which they were listed, turned round."""
+    """Sorts by creation time. Jobs created in the same second keep their listed order, reversed."""
     jobs = newest_first[::-1]
     jobs.sort(key=lambda job: job.created_at)
     return tuple(jobs)

@@ -1,10 +1,10 @@
-"""What can go wrong between us and a trainer. Every message can be shown to a user.
+"""Errors of calls to a trainer. Every message can be shown to a user.
 
 TrainerError
 ├── Refused          the trainer said no: nothing was created, nothing is owed
-├── Uncertain        no clear answer (timeout, reset, 408/409/429/5xx): look before trying again
-├── InvalidResponse  an answer came that is not in the API's shape
-└── FileChanged      one of our files is not the one that was approved: it was not used
+├── Uncertain        no clear answer (timeout, reset, 408/409/429/5xx): check before trying again
+├── InvalidResponse  the answer does not have the API's shape
+└── FileChanged      a local file is not the one that was approved; it was not used
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ class TrainerError(Exception):
 
 
 class Refused(TrainerError):
-    """The trainer refused. `code`: the API's, e.g. 'training_not_available'; `status`: the HTTP status; `param`: the
-    parameter that it is about, where the trainer names it."""
+    """The trainer refused the request. `code` is the API's error code, such as 'training_not_available', `status` the
+    HTTP status, and `param` the refused parameter if the trainer names it."""
 
     def __init__(self, message: str, *, code: str | None, status: int, param: str | None = None) -> None:
         super().__init__(message)
@@ -30,13 +30,13 @@ class Refused(TrainerError):
 
     @property
     def is_training_unavailable(self) -> bool:
-        """Whether this organisation may not train here, whatever it sends."""
+        """True if this organisation is not allowed to train here at all."""
         return self.code == "training_not_available"
 
 
 class Uncertain(TrainerError):
-    """It may or may not have happened. `retry_after` in seconds where the trainer named it; `status`: the HTTP
-    status, where an answer came."""
+    """The request may or may not have had an effect. `retry_after` is in seconds, if the trainer gave it; `status` is
+    the HTTP status, if there was an answer."""
 
     def __init__(self, message: str, *, retry_after: float | None = None, status: int | None = None) -> None:
         super().__init__(message)
@@ -49,14 +49,14 @@ class Uncertain(TrainerError):
 
 
 class InvalidResponse(TrainerError):
-    """The answer cannot be read: a proxy's page, a missing field.
+    """The answer can't be read: it is a proxy's page, for example, or a field is missing.
 
-    After a POST it leaves as much open as Uncertain does: the job may be there, so look before trying again.
+    After a POST this is as unclear as Uncertain: the job may exist, so check before trying again.
     """
 
 
 class FileChanged(TrainerError):
-    """A file that is kept under its sha256 has other bytes by now. `name`: the file's, for people to find it."""
+    """A file that is stored under its sha256 no longer has that content. `name` is its file name, for people."""
 
     def __init__(self, name: str) -> None:
         super().__init__(name)
@@ -64,6 +64,6 @@ class FileChanged(TrainerError):
 
     def __str__(self) -> str:
         return (
-            f"{self.name} in the data folder is not the file that was approved: its bytes changed since. Put it back "
-            "from a backup, or upload the data again and start a new run."
+            f"{self.name} in the data folder has changed since it was approved. Restore it from a backup, or upload "
+            "the data again and start a new run."
         )

@@ -1,6 +1,7 @@
-"""The forms in which `finetune export` writes a tuned model: one row each, for the command line, the model card and
-docs/export.md. What a form writes and checks is in `trainers/local/export/NAME.py`, by the same name. Imports nothing
-heavy."""
+"""The formats in which `finetune export` writes a tuned model, for the command line, the model card and docs/export.md.
+
+Each format is written and checked by the module of its name, `trainers/local/export/NAME.py`. Imports nothing heavy.
+"""
 
 from __future__ import annotations
 
@@ -12,8 +13,9 @@ DTYPES = ("float32", "float16", "bfloat16", "q8_0")
 
 @dataclass(frozen=True)
 class ExportFormat:
-    """`writes` and `start` are the row's cells in docs/export.md. `options`: options of the command that only some
-    forms take. `library` and `relation` as Hugging Face's model cards name them; `relation` is that to the base."""
+    """One export format. `writes` and `start` are its cells in docs/export.md. `options` are the command's options that
+    only some formats accept. `library` and `relation` (to the base model) use the terms of Hugging Face's model
+    cards."""
 
     name: str
     writes: str
@@ -78,6 +80,6 @@ ENCODER_FORMS = ("onnx", "hub")
 
 
 def formats_with(option: str) -> str:
-    """Lists the formats that take an option, for a sentence: "merged, gguf and ollama"."""
+    """Lists the formats that accept an option, for a sentence: "merged, gguf and ollama"."""
     names = [row.name for row in FORMATS.values() if option in row.options]
     return " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)

@@ -1,5 +1,5 @@
-"""The trainer's side of this machine: the environment that its processes get (an allow list without secrets), free
-memory, installed versions of engines, and fingerprints of local weights. Starts nothing."""
+"""Facts about this machine that the trainer needs: environments for child processes (an allow list without secrets),
+free memory, installed versions of engines, and fingerprints of local weights. Starts nothing."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from pathlib import Path
 
 HUB_KEYS = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN")
 TRACKER_KEYS = ("WANDB_API_KEY", "MLFLOW_TRACKING_TOKEN", "MLFLOW_TRACKING_PASSWORD")
-STORAGE_KEYS = ("AWS_", "GOOGLE_APPLICATION_CREDENTIALS")  # of a cluster's storage, see docs/ray.md
+STORAGE_KEYS = ("AWS_", "GOOGLE_APPLICATION_CREDENTIALS")  # for a cluster's storage, see docs/ray.md
 TRAINER_KEYS = (*HUB_KEYS, *TRACKER_KEYS, "FINETUNE_RAY_TOKEN")
-# Where the hub and the trackers lie, as docs/base-models.md and docs/jobs.md name them.
+# Addresses of the hub and the trackers; see docs/base-models.md and docs/jobs.md.
 TRAINER_SETTINGS = ("HF_HOME", "HF_ENDPOINT", "WANDB_MODE", "MLFLOW_TRACKING_URI")
 
 # fmt: off
@@ -31,14 +31,16 @@ _ALLOWED_PREFIXES = (
     "OMP_", "KMP_", "GOMP_", "MKL_", "OPENBLAS_", "NUMEXPR_", "MALLOC_", "MPL", "RAY_", "SLURM_",
 )
 # fmt: on
-GPU_ORDER, BY_PCI_BUS = "CUDA_DEVICE_ORDER", "PCI_BUS_ID"  # nvidia-smi's; CUDA's own order is by speed
+GPU_ORDER, BY_PCI_BUS = "CUDA_DEVICE_ORDER", "PCI_BUS_ID"  # as nvidia-smi counts; CUDA's default is by speed
 _IS_KEY = re.compile(r"(KEY|KEY_ID|TOKEN|PASSWORD|SECRET|CREDENTIALS)$", re.IGNORECASE)
 
 
 def child_environment(*more: str) -> dict[str, str]:
-    """Returns what a child gets of our own environment. `more`: names that it needs besides, or their beginnings if
-    they end in an underscore; keys among them. GPUs are counted as nvidia-smi counts them, if we set nothing
-    else."""
+    """Returns the part of our environment that a child process inherits.
+
+    `more` are further variables, which may be secrets, or prefixes if they end in an underscore. Unless the
+    environment says otherwise, GPUs are numbered as nvidia-smi numbers them.
+    """
 
     def is_allowed(name: str) -> bool:
         if any(name == wanted or (wanted.endswith("_") and name.startswith(wanted)) for wanted in more):
@@ -50,14 +52,15 @@ def child_environment(*more: str) -> dict[str, str]:
 
 
 def trainer_environment(arguments: Sequence[str], *more: str) -> dict[str, str]:
-    """Returns the environment of our trainer with that command line: a storage's keys where it names one."""
+    """Returns the environment for our trainer with these command line arguments. It has the keys of a cluster's storage
+    only if the arguments name one."""
     has_storage = any(argument.partition("=")[0] == "--storage" for argument in arguments)
     return child_environment(*TRAINER_KEYS, *(STORAGE_KEYS if has_storage else ()), *more)
 
 
 def restrict_environment(environment: dict[str, str]) -> None:
-    """Removes everything else from our own environment, and so from that of processes which multiprocessing starts: it
-    can't give them another one."""
+    """Removes every variable that is not in `environment` from our own environment, because multiprocessing can't start
+    processes with another one."""
     for name in os.environ.keys() - environment.keys():
         del os.environ[name]
 
@@ -66,8 +69,8 @@ MEMINFO = Path("/proc/meminfo")
 
 
 def free_memory() -> tuple[int, int] | None:
-    """Returns the bytes that can be had without swapping, by the kernel's estimate, and all bytes. None where the
-    system doesn't say."""
+    """Returns the bytes available without swapping, as the kernel estimates them, and the total bytes of memory. None
+    if the system doesn't report them."""
     if not MEMINFO.exists():
         return None
     lines = (line.split() for line in MEMINFO.read_text(encoding="ascii").splitlines())
@@ -76,11 +79,11 @@ def free_memory() -> tuple[int, int] | None:
 
 
 ENGINES_FOLDER = "engines"
-"""In the trainer's data folder; engines/NAME/env is a virtual environment. Each engine's package has its name."""
+"""Folder in the trainer's data folder. engines/NAME/env is the virtual environment with the package NAME."""
 
 
 def installed_version(env: Path, package: str) -> str | None:
-    """Returns a package's version by the name of the folder that pip writes last; None where it is not installed."""
+    """Returns a package's version, read from the folder that pip writes last, or None if it is not installed."""
     folders = env.glob(f"lib/python3*/site-packages/{package}-*.dist-info")
     names = [re.fullmatch(rf"{package}-(.+)\.dist-info", folder.name) for folder in folders]
     return next((name[1] for name in names if name), None)
@@ -91,11 +94,11 @@ FINGERPRINTED_FILES = ("*.safetensors", "*.json", "*.model", "*.jinja")
 
 
 def weights_fingerprint(place: str) -> str | None:
-    """Returns a fingerprint of the weights that a name stands for on this machine, without a request to anybody.
+    """Returns a fingerprint of the weights that `place` (a folder or hub id) stands for. Makes no network request.
 
-    Of a folder: names and sizes of the model's files and samples of each. Weights of gigabytes are not read whole, for
-    that takes longer than a person waits; training changes every layer, so samples tell one model from another. Of a
-    hub's model: the revision that lies in the cache. None where nothing of it is here yet.
+    For a folder it covers the names and sizes of the model's files and samples of each file. Gigabytes of weights are
+    not read in full, which would take too long; since training changes every layer, samples tell models apart. For a
+    model from the hub it is the cached revision, or None if nothing is cached.
     """
     folder = Path(place)
     if not folder.is_dir():

@@ -1,18 +1,21 @@
-"""What "auto" (or nothing) means for a training, and the values and the course of a sweep. Pure; bot and trainer use
-it.
+"""The rules for "auto" hyperparameters, and the schedule of a sweep. Pure; used by the bot and the trainer.
 
-n_epochs so many passes that 2,000 rows are seen, 3 at most; our own trainer sees sets of under 200 rows so often that
-600 are seen, 10 times at most. A third pass over 1,500 rows and more gains nothing that a holdout of 200 could show.
-batch_size 4 under 200 rows, so that an epoch has steps enough to learn in; 8 up to 8,000 rows (on 1,000 rows 8 scored
-93.5% where 16 scored 85.5%), 16 up to 16,000, then 32. learning_rate 5e-4 x (2000 / the base's hidden size) ^ 0.781, at
-most 1e-3, two digits of it; for Qwen the power is 0.0775. Where the hidden size isn't known: 3e-4. The formula is the
-Tinker cookbook's (hyperparam_utils.get_lr), fitted to LoRA on Llama and Qwen; 1e-3 was measured here on 135M.
+Supervised training on chats:
+- n_epochs: as many passes as it takes to see 2,000 rows, at most 3. Our own trainer makes up to 10 passes over fewer
+  than 200 rows, until 600 are seen. A third pass over 1,500 rows or more gained nothing that 200 held-out rows show.
+- batch_size: 4 under 200 rows, so that an epoch has enough steps; 8 up to 8,000 rows (on 1,000 rows, 8 scored 93.5%
+  and 16 scored 85.5%), 16 up to 16,000, then 32.
+- learning_rate: 5e-4 x (2000 / hidden size of the base) ^ 0.781, at most 1e-3, rounded to two digits; for Qwen the
+  power is 0.0775. If the hidden size is unknown: 3e-4. The formula is the Tinker cookbook's (hyperparam_utils.get_lr),
+  fitted to LoRA on Llama and Qwen; the limit of 1e-3 was measured here on a 135M model.
 
-For preference pairs (DPO): n_epochs so many passes that 2,000 pairs are seen, 3 at most: more passes over few pairs
-only push the rejected answers further down. learning_rate a fortieth of the above. TRL's own scripts train the same
-model with LoRA at 2e-4 on chats (sft.py) and at 5e-6 on pairs (dpo.py); for 7B the rule gives 7e-6, the alignment
-handbook's zephyr-7b-dpo-qlora has 5e-6. Few pairs want more: docs/preferences.md has what was measured. beta 0.1, as in
-the paper (Rafailov et al. 2023, arXiv 2305.18290, appendix B) and in TRL.
+Preference pairs (DPO):
+- n_epochs: as many passes as it takes to see 2,000 pairs, at most 3. More passes over few pairs only push the rejected
+  answers further down.
+- learning_rate: a fortieth of the above. TRL's scripts train the same model with LoRA at 2e-4 on chats (sft.py) and at
+  5e-6 on pairs (dpo.py). For 7B the rule gives 7e-6; the alignment handbook's zephyr-7b-dpo-qlora uses 5e-6. Few pairs
+  need a higher rate: docs/preferences.md has the measurements.
+- beta: 0.1, as in the paper (Rafailov et al. 2023, arXiv 2305.18290, appendix B) and in TRL.
 """
 
 from __future__ import annotations
@@ -42,35 +45,35 @@ ENCODER_RATE, ENCODER_BATCH, ENCODER_ROWS_SEEN, ENCODER_PASSES = 5e-5, 16, 6_000
 FEWEST_ARMS, MOST_ARMS = 2, 16
 
 Value = int | float | str
-# Hyperparameters with several values each, every combination an arm, in the order in which they were given. What may be
-# swept, and within which bounds, is declared in trainers/methods.py.
+# Hyperparameters with several values each, in the given order. Every combination is an arm of the sweep. Which
+# hyperparameters may be swept, and within which limits, is declared in trainers/methods.py.
 Sweep = tuple[tuple[str, tuple[Value, ...]], ...]
 
 
 def epochs_for(rows: int) -> int:
-    """Returns how many passes over `rows` rows our own trainer makes on chats."""
+    """Returns the number of passes that our own trainer makes over `rows` chats."""
     return max(hosted_epochs_for(rows), min(MOST_PASSES_OVER_FEW, _passes(FEW_ROWS_SEEN, rows)))
 
 
 def hosted_epochs_for(rows: int) -> int:
-    """Returns the passes of a service that bills every token and chooses its batch and rate itself, and of our own
-    methods other than chats."""
+    """Returns the number of passes for hosted services, which bill every token and choose batch size and learning rate
+    themselves, and for our own methods other than supervised training on chats."""
     return min(MOST_PASSES, _passes(ROWS_SEEN, rows))
 
 
 def encoder_epochs_for(rows: int) -> int:
-    """Returns the passes of an encoder that is trained as a whole."""
+    """Returns the number of passes when all of an encoder is trained."""
     least, most = ENCODER_PASSES
     return max(least, min(most, _passes(ENCODER_ROWS_SEEN, rows)))
 
 
 def batch_for(rows: int) -> int:
-    """Returns the rows a step."""
+    """Returns the number of rows per training step."""
     return next((batch for below, batch in BATCH_SIZES if rows < below), LARGEST_BATCH_SIZE)
 
 
 def rate_for(hidden_size: int | None, family: str = "") -> float:
-    """Returns the learning rate of LoRA on a base of that hidden size; `family` is its config's model_type."""
+    """Returns LoRA's learning rate for a base with this hidden size. `family` is the model_type in its config."""
     if hidden_size is None:
         return RATE_OF_UNKNOWN
     power = next((power for name, power in RATE_POWERS.items() if family.startswith(name)), RATE_POWER)
@@ -83,13 +86,13 @@ def _passes(seen: int, rows: int) -> int:
 
 @dataclass(frozen=True)
 class HalvingRung:
-    """`arms` train until `share` of their course is done."""
+    """One rung of successive halving: `arms` arms train until `share` of their full course is done."""
 
     arms: int
     share: Fraction
 
     def steps(self, course: int) -> int:
-        """Returns the steps that an arm has done when this rung is over. `course`: all of its steps."""
+        """Returns the steps that an arm with `course` steps in all has done at the end of this rung."""
         return math.ceil(course * self.share)
 
 
@@ -115,7 +118,8 @@ def halving_rungs(arms: int) -> tuple[HalvingRung, ...]:
 
 
 def halving_steps(courses: Sequence[int]) -> int:
-    """Returns the steps of all arms together. Where courses differ, as with several batch sizes: the most it can be."""
+    """Returns the steps of all arms together. If courses differ, as with several batch sizes, this is an upper
+    bound."""
     before, total = [0] * len(courses), 0
     for rung in halving_rungs(len(courses)):
         after = [rung.steps(course) for course in courses]
@@ -125,7 +129,7 @@ def halving_steps(courses: Sequence[int]) -> int:
 
 
 def halving_total(courses: Sequence[float]) -> float:
-    """Returns the same for what isn't counted in whole steps: seconds or tokens of each arm's full course."""
+    """Like `halving_steps`, for amounts that are not whole steps: the seconds or tokens of each arm's full course."""
     before, total = Fraction(0), 0.0
     for rung in halving_rungs(len(courses)):
         dearest = sorted(courses, reverse=True)[: rung.arms]
@@ -135,14 +139,14 @@ def halving_total(courses: Sequence[float]) -> float:
 
 
 def combinations(sweep: Sweep) -> tuple[Mapping[str, Value], ...]:
-    """Returns the swept values of each arm, the first arm first; the last name's values change fastest."""
+    """Returns the swept values of each arm, in order. The values of the last hyperparameter change fastest."""
     names = [name for name, _ in sweep]
     products = itertools.product(*(values for _, values in sweep))
     return tuple(dict(zip(names, values, strict=True)) for values in products)
 
 
 def count_full_trainings(sweep: Sweep) -> float:
-    """Returns how many single trainings all arms take together, by halving; 1 without a sweep."""
+    """Returns how many full trainings all arms amount to under successive halving; 1 without a sweep."""
     return halving_total([1.0] * len(combinations(sweep))) if sweep else 1.0
 
 
@@ -156,7 +160,7 @@ def sweep_from_lists(raw: Sequence[Sequence[Any]]) -> Sweep:
 
 
 def sweep_size_problem(sweep: Sweep) -> str | None:
-    """Says that a sweep has too few or too many arms; None where it doesn't."""
+    """Returns a sentence if a sweep has too few or too many arms, else None."""
     arms = math.prod(len(values) for _, values in sweep) if sweep else 0
     if FEWEST_ARMS <= arms <= MOST_ARMS:
         return None

@@ -1,7 +1,7 @@
-"""Frozen dataclasses as JSON and back, by their annotations: for columns of the database and files beside it.
+"""Converts frozen dataclasses to JSON and back, by their annotations, for columns of the database and files beside it.
 
-Numbers, texts and booleans are taken as JSON has them. A validating library would turn a stored 0 into 0.0 and true
-into 1, and the plan's hash and the keys of jobs are made of these bytes.
+Numbers, texts and booleans are kept exactly as JSON has them. A validating library could turn a stored 0 into 0.0 and
+true into 1, but plan hashes and job keys are computed from these bytes.
 """
 
 from __future__ import annotations
@@ -20,20 +20,20 @@ Converter = Callable[[Any], Any]
 
 
 class JsonValue:
-    """A base for frozen dataclasses that are stored. Fields that have defaults may be missing in what is read."""
+    """Base class for frozen dataclasses that are stored. Fields with defaults may be missing in stored JSON."""
 
     def to_json(self) -> str:
-        """Decimals and dates become text."""
+        """Returns JSON in which decimals and dates are strings."""
         return json.dumps(asdict(self), default=str)  # type: ignore[call-overload]
 
     @classmethod
     def from_json(cls, text: str | bytes | None) -> Self:
-        """Nothing at all reads as an object without fields. ValueError or TypeError where it does not fit."""
+        """Reads JSON; None and empty text count as {}. Raises ValueError or TypeError if it doesn't fit the class."""
         return from_object(cls, json.loads(text) if text else {})
 
 
 def from_object(kind: type[T], raw: Any) -> T:
-    """`raw` is what JSON's parser made of an object; `kind` is a dataclass."""
+    """Makes an instance of the dataclass `kind` from a parsed JSON object."""
     if not isinstance(raw, Mapping):
         raise ValueError(f"a {kind.__name__} is an object of JSON, not {raw!r}")
     converters: Mapping[str, Converter | None] = _converters(kind)  # type: ignore[arg-type]
@@ -51,7 +51,7 @@ def _converted(converter: Converter | None, value: Any) -> Any:
 
 @cache
 def _converter(hint: Any) -> Converter | None:
-    """None where the value can stay as it is."""
+    """Returns a function that converts a JSON value to this type, or None if the value can be used as it is."""
     if isinstance(hint, type) and is_dataclass(hint):
         return partial(from_object, hint)
     if hint is Decimal:
@@ -71,7 +71,7 @@ def _converter(hint: Any) -> Converter | None:
 
 
 def _optional(converters: list[Converter]) -> Converter | None:
-    """Of `X | None`, or of a union of values that stay as they are."""
+    """Returns a converter for `X | None`, or for a union of types that need no conversion."""
     if not converters:
         return None
     (converter,) = converters

@@ -1,4 +1,4 @@
-"""Log lines as JSON or text, each with its reference. Keys are replaced wherever they would appear."""
+"""Formats log records as JSON or text, each with its reference. Secrets are redacted."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from collections.abc import Collection
 from datetime import UTC, datetime
 from typing import Any
 
-LETTERS = "23456789ABCDEFGHJKMNPQRSTVWXYZ"  # none that is mistaken for another one
+LETTERS = "23456789ABCDEFGHJKMNPQRSTVWXYZ"  # without letters that are easily confused
 LENGTH = 8
 REDACTED = "[secret]"
-# Keys as Slack and the vendors form them, should one come from elsewhere than our settings.
+# The formats of Slack's and vendors' keys, for keys that are not in our settings.
 LOOKS_SECRET = re.compile(r"\b(?:xox[a-z]-|xapp-|sk-|hf_)[A-Za-z0-9_-]{8,}|(?<=Bearer )[^\s\"']{8,}")
 
 
@@ -22,7 +22,7 @@ def new_reference() -> str:
 
 
 class Redactor:
-    """Replaces our own keys, and what looks like a key, in a text."""
+    """Replaces our own keys, and anything that looks like a key, in a text."""
 
     def __init__(self, hidden: Collection[str]) -> None:
         longest_first = sorted({key for key in hidden if len(key) >= 6}, key=len, reverse=True)
@@ -34,7 +34,7 @@ class Redactor:
 
 
 class JsonLines(logging.Formatter):
-    """A line of JSON a record. A record's `ref` is its reference."""
+    """Formats each record as one line of JSON. The record's attribute `ref` is its reference."""
 
     def __init__(self, redact: Redactor) -> None:
         super().__init__()

@@ -1,9 +1,9 @@
 """The training methods and their hyperparameters, each declared once. Imports no torch, so bot and trainer share it.
 
-A hyperparameter is a field of `Parameters` (of `DpoParameters` where only DPO has it): its type and limits, its default
-or the rule for "auto", a line of help, its option in `/finetune start`, and whether a sweep may vary it. The trainer's
-API, job.json, `/finetune start` and `estimate`, the terminal, sweeps, the plan card and docs/hyperparameters.md read it
-from there. Which engines honour it stands in trainers/local/engines/plan.py; what it does, where it is used.
+A hyperparameter is a field of `Parameters`, or of `DpoParameters` or `GrpoParameters` if only that method has it. The
+field declares its type and limits, its default or the rule for "auto", a line of help, its option in `/finetune start`,
+and whether a sweep may vary it. The trainer's API, job.json, the commands, the terminal, sweeps, the plan card and
+docs/hyperparameters.md all read it from there. trainers/local/engines/plan.py says which engines support it.
 """
 
 from __future__ import annotations
@@ -44,23 +44,26 @@ _NUMBER = re.compile(r"(?=[.0-9])[0-9]{0,9}(\.[0-9]{1,20})?(e-?[0-9]{1,2})?", re
 
 @dataclass(frozen=True)
 class Basis:
-    """What "auto" depends on: rows to train on, and the learning rate by the base's size and the method (None: the
-    trainer will know)."""
+    """What "auto" depends on. `rows` are those to train on. `rate` is the learning rate for this base and method, or
+    None if only the trainer can work it out."""
 
     rows: int
     rate: float | None
     method: MethodName = "supervised"
 
 
-# Of the values that were given, and those resolved before it.
+# Computes an "auto" value from the values that were given or are already resolved.
 Auto = Callable[[Mapping[str, Any], Basis], Any]
 
 
 @dataclass(frozen=True)
 class Declaration:
-    """What a field's type and limits don't say. `option`: its name as people type it, `other_names` are read too; None:
-    it is not for people. `auto`: the rule where nothing is given, else the field's default holds. `wants` completes
-    "it must be" where type and limits have no words for it. `default_text`: what docs say of the default."""
+    """What a field's type and limits can't express.
+
+    `option` is the name that people type, and `other_names` are accepted too; an `option` of None can't be typed.
+    `auto` is the rule if no value is given; without it the field's default applies. `wants` completes "it must be" if
+    type and limits don't describe the values well enough. `default_text` describes the default in the docs.
+    """
 
     help: str
     example: str
@@ -78,26 +81,26 @@ def _whole(low: int, high: int) -> Limits:
 
 
 def _micros(dollars: object) -> int:
-    """A number or a decimal text, from a ten thousandth of a dollar to a million."""
+    """Reads dollars, as a number or decimal text, from 0.0001 to a million."""
     text = str(dollars) if isinstance(dollars, int | float | str) and not isinstance(dollars, bool) else ""
     if not re.fullmatch(r"[0-9]{1,7}(\.[0-9]{1,6})?", text, re.ASCII):
-        raise ValueError("no dollars")
+        raise ValueError("not an amount of dollars")
     micros = to_micros(Decimal(text))
     if not 100 <= micros <= 10**12:
-        raise ValueError("too few dollars, or too many")
+        raise ValueError("the amount is out of range")
     return micros
 
 
 def _module_names(names: object) -> str:
-    """They may come as a list, too."""
+    """Reads module names from text separated by commas, or from a list."""
     is_list = isinstance(names, list) and all(isinstance(name, str) for name in names)
     text = ",".join(names) if is_list else names  # type: ignore[arg-type]  # a list of texts, as the line above says
     if not isinstance(text, str) or not re.fullmatch(r"[\w.-]+(,[\w.-]+)*", text):
-        raise ValueError("no names")
+        raise ValueError("not a list of names")
     return text
 
 
-# Rules of "auto" have names: annotations are evaluated where a lambda would not see this module.
+# The rules for "auto" are named functions, because annotations are evaluated where a lambda would not see this module.
 
 
 def _epochs(values: Mapping[str, Any], basis: Basis) -> int:
@@ -124,8 +127,8 @@ ModuleNames = Annotated[
 
 @dataclass(frozen=True)
 class Parameters:
-    """The hyperparameters of every method, resolved. Fields whose names end in _micros are given in dollars, by the
-    name without that."""
+    """The resolved hyperparameters that every method has. Fields ending in _micros are given in dollars, under the name
+    without that suffix."""
 
     n_epochs: Annotated[
         int,
@@ -136,20 +139,20 @@ class Parameters:
             option="epochs",
             sweeps=True,
             auto=_epochs,
-            default_text="2,000 rows seen, 3 passes at most; under 200 rows 600 seen, 10 passes at most; of an encoder "
-            "6,000 seen, 3 to 20 passes",
+            default_text="until 2,000 rows are seen, at most 3; under 200 rows until 600 are seen, at most 10; for an "
+            "encoder until 6,000 are seen, 3 to 20",
         ),
     ] = 1
     batch_size: Annotated[
         int,
         _whole(1, 256),
         Declaration(
-            "rows that a step learns from",
+            "rows per training step",
             "8",
             option="batch_size",
             sweeps=True,
             auto=_batch,
-            default_text="4 under 200 rows, 8 up to 8,000, 16 up to 16,000, then 32; of an encoder 16",
+            default_text="4 under 200 rows, 8 up to 8,000, 16 up to 16,000, then 32; for an encoder 16",
         ),
     ] = 8
     learning_rate: Annotated[
@@ -162,19 +165,19 @@ class Parameters:
             other_names=("lr", "rate"),
             sweeps=True,
             auto=_rate,
-            default_text="by the base's hidden size; of an encoder 5e-5",
+            default_text="depends on the base's hidden size; for an encoder 5e-5",
         ),
     ] = 1e-3
     learning_rate_multiplier: Annotated[
         float | None,
         Limits(gt=0, le=100),
-        Declaration("multiplies the rule's learning rate", "0.5", sweeps=True),
+        Declaration("multiplies the automatic learning rate", "0.5", sweeps=True),
     ] = None
     weight_decay: Annotated[
         float,
         Limits(ge=0, le=1),
         Declaration(
-            "how much each step shrinks the trained weights, times the learning rate (AdamW)",
+            "how much each step shrinks the trained weights, as a multiple of the learning rate (AdamW)",
             "0.01",
             option="weight_decay",
             other_names=("decay",),
@@ -190,7 +193,7 @@ class Parameters:
         int,
         _whole(1, 1024),
         Declaration(
-            "LoRA's scale: what it adds is multiplied by lora_alpha / lora_r",
+            "LoRA's scale: its output is multiplied by lora_alpha / lora_r",
             "32",
             option="lora_alpha",
             other_names=("alpha",),
@@ -203,7 +206,7 @@ class Parameters:
         float,
         Limits(ge=0, lt=1),
         Declaration(
-            "share of LoRA's inputs that a step leaves out",
+            "share of LoRA's inputs that each step drops",
             "0.1",
             option="dropout",
             other_names=("lora_dropout",),
@@ -220,53 +223,55 @@ class Parameters:
         ),
     ] = "all-linear"
     max_length: Annotated[
-        int, _whole(16, 131072), Declaration("tokens that a row may have", "2048", option="max_length")
+        int, _whole(16, 131072), Declaration("longest row, in tokens", "2048", option="max_length")
     ] = OUR_ROW_TOKENS
     too_long: Annotated[
-        TooLong, Declaration("what becomes of rows over max_length", "truncate", option="too_long")
+        TooLong, Declaration("what happens to rows longer than max_length", "truncate", option="too_long")
     ] = "leave_out"
     quantization: Annotated[
         Quantization,
         Declaration(
-            "the frozen base's bits: nf4 (QLoRA, 4 bits), int8 or none", "nf4", option="quantization"
+            "quantization of the frozen base: nf4 (QLoRA, 4 bits), int8 or none", "nf4", option="quantization"
         ),
     ] = "none"
     eval_steps: Annotated[
         int | None,
         _whole(1, 1_000_000),
-        Declaration("validate that often, beside each epoch's end", "50", needs_validation=True),
+        Declaration(
+            "validate every so many steps, besides at the end of each epoch", "50", needs_validation=True
+        ),
     ] = None
     patience: Annotated[
         int | None,
         _whole(1, 1000),
         Declaration(
-            "stop after so many validations in a row without a lower loss", "2", needs_validation=True
+            "stop after this many validations in a row without a lower loss", "2", needs_validation=True
         ),
     ] = None
     max_seconds: Annotated[
-        int | None, _whole(1, 31_536_000), Declaration("the training is over by then at the latest", "3600")
+        int | None, _whole(1, 31_536_000), Declaration("stop after this many seconds of training", "3600")
     ] = None
     max_usd_micros: Annotated[
         Dollars | None,
-        Declaration("the training ends before it has cost so much", "5"),
+        Declaration("stop before the training has cost this many dollars", "5"),
     ] = None
     usd_per_hour_micros: Annotated[
         Dollars | None,
-        Declaration("what an hour of the machine costs", "2.50"),
+        Declaration("cost of an hour of the machine, in dollars", "2.50"),
     ] = None
     sharding: Annotated[
         Sharding,
         Declaration(
-            "whether the GPUs of a job divide its base",
+            "whether the GPUs of a job share the base between them",
             "fsdp",
             wants="'none' or 'fsdp'",
-            default_text="where one GPU can't hold it",
+            default_text="if one GPU can't hold it",
         ),
     ] = "auto"
     engine: Annotated[
         EngineName,
         Declaration(
-            "which program trains",
+            "program that trains",
             "unsloth",
             option="engine",
             wants=f"one of {', '.join(get_args(EngineName))}",
@@ -276,7 +281,7 @@ class Parameters:
 
     @property
     def ceiling_s(self) -> float | None:
-        """Seconds of training that both ceilings allow; None without one."""
+        """Seconds of training allowed by the limits on time and cost; None if there is no limit."""
         allowed = [] if self.max_seconds is None else [float(self.max_seconds)]
         if self.max_usd_micros is not None and self.usd_per_hour_micros is not None:
             allowed.append(3600 * self.max_usd_micros / self.usd_per_hour_micros)
@@ -288,14 +293,14 @@ class DpoParameters(Parameters):
     beta: Annotated[
         float,
         Limits(gt=0, le=2),
-        Declaration("how much the training holds on to the reference", "0.1", option="beta"),
+        Declaration("how strongly the training stays close to the reference", "0.1", option="beta"),
     ] = BETA
 
 
 @dataclass(frozen=True)
 class GrpoParameters(Parameters):
     samples: Annotated[
-        int, _whole(2, 64), Declaration("answers that are sampled to each question", "8", option="samples")
+        int, _whole(2, 64), Declaration("answers sampled per question", "8", option="samples")
     ] = 8
     temperature: Annotated[
         float,
@@ -305,12 +310,12 @@ class GrpoParameters(Parameters):
     max_new_tokens: Annotated[
         int,
         _whole(1, 4096),
-        Declaration("tokens that a sampled answer may have", "64", option="max_new_tokens"),
+        Declaration("longest sampled answer, in tokens", "64", option="max_new_tokens"),
     ] = 128
     reward: Annotated[
         Reward,
         Declaration(
-            "what a sampled answer is worth: exact, 1 where it is the right one; json, the share of its fields",
+            "score of a sampled answer: exact gives 1 if it is right, json the share of fields that are right",
             "json",
             option="reward",
         ),
@@ -319,20 +324,23 @@ class GrpoParameters(Parameters):
         float,
         Limits(ge=0, le=2),
         Declaration(
-            "how much the training holds on to the reference; 0 does without one", "0.04", option="beta"
+            "how strongly the training stays close to the reference; 0 uses none", "0.04", option="beta"
         ),
     ] = 0.0
 
 
 @dataclass(frozen=True)
 class Method:
-    """`module` of trainers/local/training/methods; `examples` completes "it learns from", of `reads_pairs` they are
-    preference pairs. `epochs`: passes over so many rows where nothing else is asked; the learning rate is that of chats
-    divided by `rate_divisor`. `is_plain`: its hyperparameters can be swept, its base divided among GPUs, and other
-    `engines` train by it; the others need TRL, which holds one whole model, or train an encoder.
+    """A training method. `module` is its module in trainers/local/training/methods; `examples` completes "it learns
+    from".
 
-    `is_for_encoders`: its base gives vectors of texts and writes none; what is learnt is the answer out of a closed
-    list. `takes`: the names of its hyperparameters, where they are not all that `parameters` has."""
+    `reads_pairs`: it trains on preference pairs. `epochs` and `batch` give the automatic number of passes and rows per
+    step for a number of rows; the learning rate is the one for chats divided by `rate_divisor`. `is_plain`: its
+    hyperparameters can be swept, its base can be sharded over GPUs, and engines other than ours support it. The other
+    methods need TRL, which holds one whole model, or train an encoder. `is_for_encoders`: its base is an encoder, which
+    embeds texts and generates none; it learns to choose from a fixed list of answers. `takes` are the names of its
+    hyperparameters, or None for all fields of `parameters`.
+    """
 
     name: MethodName
     module: str
@@ -385,7 +393,7 @@ METHODS: Mapping[str, Method] = {
 
 @dataclass(frozen=True)
 class Spec:
-    """One hyperparameter. `name` is what requests call it, `field` its field in `Parameters`, which `reader` reads."""
+    """One hyperparameter. `name` is its name in requests, `field` the field of `Parameters` that `reader` fills."""
 
     name: str
     field: str
@@ -399,7 +407,7 @@ class Spec:
 
     @property
     def choices(self) -> tuple[str, ...]:
-        """Empty where it is no choice."""
+        """The allowed texts; empty unless it is a choice."""
         return self.reader.choices
 
     @property
@@ -411,14 +419,14 @@ class Spec:
         return f"{', '.join(others)} or {last}"
 
     def read(self, value: object) -> Any:
-        """The value as `Parameters` holds it. Raises ValueError where it is not what `wants` says."""
+        """Returns the value as `Parameters` holds it. Raises ValueError if it is not what `wants` says."""
         result = self.reader.read(value, (self.name,), [])
         if result is INVALID:
             raise ValueError(f"'{self.name}' is {value!r}; it must be {self.wants}")
         return result
 
     def parse(self, text: str) -> Hyperparameter:
-        """As people type it. Raises ValueError as `read` does."""
+        """Reads a value as people type it. Raises ValueError as `read` does."""
         if not self.is_number:
             return self.read(text.lower() if self.choices else text)  # type: ignore[no-any-return]
         number = parse_number(text)
@@ -426,7 +434,7 @@ class Spec:
 
 
 def parse_number(text: str) -> int | float | None:
-    """'8', '0.1', '5e-4'; None where it is none of these."""
+    """Reads numbers like '8', '0.1' and '5e-4'. Returns None for any other text."""
     if _WHOLE.fullmatch(text):
         return int(text)
     return float(text) if _NUMBER.fullmatch(text) else None
@@ -434,7 +442,8 @@ def parse_number(text: str) -> int | float | None:
 
 @cache
 def specs(method: str = "supervised") -> Mapping[str, Spec]:
-    """All that the method takes, by the names in requests. A field that is no hyperparameter, as `sweep`, is none."""
+    """Returns the hyperparameters of a method by their names in requests. Fields without a Declaration, such as
+    `sweep`, are not hyperparameters."""
     parameters = METHODS[method].parameters
     hints = get_type_hints(parameters, include_extras=True)
     specs_by_name: dict[str, Spec] = {}
@@ -449,22 +458,23 @@ def specs(method: str = "supervised") -> Mapping[str, Spec]:
 
 
 def all_specs() -> Mapping[str, Spec]:
-    """Of all methods."""
+    """Returns the hyperparameters of all methods."""
     return {name: spec for method in METHODS for name, spec in specs(method).items()}
 
 
 def options() -> Mapping[str, Spec]:
-    """What people can say in `/finetune start` and `estimate`, by the option's name."""
+    """Returns the hyperparameters that people can set in `/finetune start` and `estimate`, by option name."""
     return {spec.declared.option: spec for spec in all_specs().values() if spec.declared.option}
 
 
 def option_name(name: str) -> str:
-    """What people call the hyperparameter `name`."""
+    """Returns the option name of the hyperparameter `name`, or `name` itself if it has none."""
     return all_specs()[name].declared.option or name
 
 
 def resolve(method: str, body: Mapping[str, Any], basis: Basis) -> Parameters:
-    """`body`: values by their names in requests, as `Spec.read` leaves them; what is not there is "auto"."""
+    """Fills in automatic and default values. `body` has values by their names in requests, as `Spec.read` returns
+    them."""
     values = dict(body)
     for name, spec in specs(method).items():
         if name not in values:
@@ -474,20 +484,16 @@ def resolve(method: str, body: Mapping[str, Any], basis: Basis) -> Parameters:
     return METHODS[method].parameters(**named)
 
 
-# A sweep: hyperparameters with several values each, every combination a trial.
-
-
 SWEEPABLE: Mapping[str, Spec] = {name: spec for name, spec in specs().items() if spec.declared.sweeps}
 
 
 def sweep_problem(sweep: Sweep) -> tuple[str, str | None] | None:
-    """Why this can't be a sweep, and the name that it is about; None where it can."""
+    """Returns why this is not a valid sweep and which hyperparameter is at fault (None: the sweep as a whole). Returns
+    None if the sweep is valid."""
     for name, values in sweep:
         if name not in SWEEPABLE:
             existing = ", ".join(SWEEPABLE)
-            text = (
-                f"'{name}' can't be swept: all arms share the base and the rows. Those that can: {existing}."
-            )
+            text = f"'{name}' can't be swept, since all arms share the base and the rows. You can sweep {existing}."
             return text, name
         for value in values:
             try:
@@ -496,7 +502,7 @@ def sweep_problem(sweep: Sweep) -> tuple[str, str | None] | None:
                 wants = SWEEPABLE[name].wants
                 return f"'{name}' is {value!r} in the sweep; it must be {wants}.", name
         if not values or len(set(values)) < len(values):
-            return f"'{name}' needs different values in the sweep, like {example_values(name)}.", name
+            return f"'{name}' needs several different values in a sweep, like {example_values(name)}.", name
     if {"learning_rate", "learning_rate_multiplier"} <= {name for name, _ in sweep}:
         return "Sweep 'learning_rate' or 'learning_rate_multiplier', not both.", "learning_rate"
     problem = sweep_size_problem(sweep)

@@ -1,7 +1,7 @@
-"""What published lists know of models that are only prompted: their end, the successor that their maker names, whether
-they answer without thinking, and prices that the library genai-prices lacks.
+"""Published facts about models that are only prompted: when they are shut down, the successor that their maker names,
+whether they can answer without thinking, and prices that the library genai-prices lacks.
 
-Read from models.toml, which `python docs/models.py` writes. Knows nothing of training and its prices (providers.toml).
+Read from models.toml, which `python docs/models.py` writes. Training and its prices are in providers.toml.
 """
 
 from __future__ import annotations
@@ -15,16 +15,17 @@ from decimal import Decimal
 from functools import cache
 from importlib import resources
 
-# The part of a name that tells one release of a model from the next.
+# The suffix of a name that distinguishes releases of one model.
 RELEASE_SUFFIX = re.compile(r"[-@](latest|\d{8}|\d{4}-\d{2}-\d{2}|\d{3})$")
-# Behind a model's name: it may think a little before it answers, though it need not.
+# Appended to the name of a model that needn't think: it may think a little before it answers.
 LOW_EFFORT_SUFFIX = "@low"
 
 
 @dataclass(frozen=True)
 class ListedModel:
-    """`ends`: the first day without an answer, None where none is announced. `takes_none`: it can be asked not to think
-    (reasoning_effort "none"). `thinks`: it always does. Prices are USD per 1M tokens."""
+    """A model of models.toml. `ends` is the first day on which it no longer answers, or None if no end is announced.
+    `takes_none`: it can be asked not to think (reasoning_effort "none"). `thinks`: it always thinks. Prices are in USD
+    per 1M tokens."""
 
     seller: str
     name: str
@@ -48,9 +49,8 @@ class ListedModel:
 
 @cache
 def listed_models() -> Mapping[str, Mapping[str, ListedModel]]:
-    """Models by seller and name, in small letters."""
-    text = resources.files("trainers").joinpath("models.toml").read_text(encoding="utf-8")
-    return read_list(text)
+    """Returns the models by seller and name, in lower case."""
+    return read_list(resources.files("trainers").joinpath("models.toml").read_text(encoding="utf-8"))
 
 
 def read_list(text: str) -> Mapping[str, Mapping[str, ListedModel]]:
@@ -65,7 +65,8 @@ def read_list(text: str) -> Mapping[str, Mapping[str, ListedModel]]:
 
 
 def find_listed(name: str, seller: str | None = None) -> ListedModel | None:
-    """Finds 'gpt-4o', also by a release that isn't listed (gpt-4o-2024-11-20). `seller` None: any."""
+    """Finds a model by name, ignoring case; an unlisted release (gpt-4o-2024-11-20) is found as its model (gpt-4o). A
+    `seller` of None searches all sellers."""
     models = listed_models()
     names = (name.lower(), RELEASE_SUFFIX.sub("", name.lower()))
     sellers = [seller] if seller else list(models)
@@ -74,8 +75,7 @@ def find_listed(name: str, seller: str | None = None) -> ListedModel | None:
 
 
 def available_successors(seller: str, today: date) -> tuple[ListedModel, ...]:
-    """Returns what this seller offers to users of models that end, and that has not ended itself: capable by its
-    maker's word."""
+    """Returns the models that this seller names as successors and that have not ended themselves."""
     models = listed_models().get(seller, {})
     names = dict.fromkeys(model.successor for model in models.values() if model.successor)
     return tuple(models[name] for name in names if name in models and not models[name].has_ended(today))

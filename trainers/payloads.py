@@ -1,6 +1,8 @@
-"""Request and response bodies of the fine-tuning API: what is sent to create a job, what is read into our types, and
-checks of files before upload. Sends nothing. A missing id or status raises InvalidResponse; any other missing field
-becomes None."""
+"""Request and response bodies of the fine-tuning API: builds the bodies of requests, reads responses into our types,
+and checks files before their upload. Sends nothing.
+
+A missing id or status raises InvalidResponse; any other missing field becomes None.
+"""
 
 from __future__ import annotations
 
@@ -46,7 +48,7 @@ METADATA_KEY = "finetune_key"
 PLAIN_HYPERPARAMETERS = frozenset({"n_epochs", "batch_size", "learning_rate_multiplier", "beta"})
 EXPIRY_MARGIN_S = 2 * 24 * 3600
 MARK_LENGTH = 16
-_CURE = "Does base_url point at an OpenAI-shaped API, and is nothing in between answering for it?"
+_CURE = "Check that base_url points to an OpenAI-compatible API, and that no proxy answers in its place."
 
 
 def read_object(content: bytes, action: str) -> Json:
@@ -77,16 +79,16 @@ def read_job(content: bytes, action: str) -> Job:
 
 
 def job(raw: Json, action: str) -> Job:
-    """Reads a job. An error is read only where the status is that it failed."""
+    """Reads a job. Its error is read only if its status is "failed"."""
     status = required(raw, "status", action)
     error = raw.get("error") if status == "failed" else None
     details = error if isinstance(error, dict) else {"message": error}
-    # Where a method is named, hyperparameters stand under it; some trainers have them at the top alone.
+    # Hyperparameters are nested in the method; some trainers have them at the top level only.
     method = raw.get("method")
     own = method.get(str(method.get("type", "supervised"))) if isinstance(method, dict) else None
     hyperparameters = own.get("hyperparameters") if isinstance(own, dict) else None
     hyperparameters = hyperparameters or raw.get("hyperparameters")
-    billed = raw.get("billed_usd")  # as a dialect has read it: JSON has no such value
+    billed = raw.get("billed_usd")  # a Decimal, added by a dialect; not part of any JSON
     return Job(
         id=required(raw, "id", action),
         status=status,
@@ -117,7 +119,8 @@ def metadata_of(raw: Json) -> Mapping[str, str]:
 
 
 def suffix_of(raw: Json) -> str | None:
-    """OpenAI's jobs have it under another name than the request for one, or only in the middle of the model's."""
+    """Returns a job's suffix. OpenAI returns it under another name than the request has, or only in the model's
+    name."""
     tuned = (_text(raw, "fine_tuned_model") or "").split(":")
     in_name = tuned[3] if tuned[0] == "ft" and len(tuned) == 5 else None
     return _text(raw, "user_provided_suffix") or _text(raw, "suffix") or in_name or None
@@ -135,8 +138,8 @@ def event(raw: Json, action: str) -> Event:
 
 
 def newest_first(events: Iterable[Event]) -> tuple[Event, ...]:
-    """Some vendors list them now in this order and now in the other; the number at an id's end tells those of the same
-    second apart."""
+    """Sorts events, because some vendors change the order of the list between calls. Events of the same second are
+    ordered by the number at the end of their ids."""
 
     def order(event: Event) -> tuple[int, int]:
         number = re.search(r"-(\d+)$", event.id)
@@ -155,7 +158,7 @@ def checkpoint(raw: Json, action: str) -> Checkpoint:
     return Checkpoint(
         id=required(raw, "id", action),
         step=step,
-        # Crusoe's has an id to deploy it by beside the name to show.
+        # Crusoe gives an id for deployment besides the display name.
         fine_tuned_model=_text(raw, "fine_tuned_model_id") or _text(raw, "fine_tuned_model_checkpoint"),
         created_at=_whole(raw, "created_at") or 0,
         train_loss=_number(figures, "train_loss"),
@@ -165,7 +168,7 @@ def checkpoint(raw: Json, action: str) -> Checkpoint:
 
 
 def model_info(raw: Json, action: str) -> ModelInfo:
-    """Reads a model. Its end is a date as text, or seconds since 1970; OpenRouter has another name for it."""
+    """Reads a model. Its shutdown is an ISO date or unix seconds, and OpenRouter calls it expiration_date."""
     key = "shutdown_date" if raw.get("shutdown_date") else "expiration_date"
     text, seconds = _text(raw, key), _whole(raw, key)
     end: date | None = None
@@ -182,7 +185,8 @@ def model_info(raw: Json, action: str) -> ModelInfo:
 
 
 def job_estimate(raw: Json, action: str) -> JobEstimate:
-    """Reads an amount in dollars. Its field's name is not documented: the first that speaks of price or cost."""
+    """Reads an estimate in dollars from the first field whose name contains "price" or "cost", because the field's name
+    is not documented."""
     amounts = (value for key, value in raw.items() if "price" in key or "cost" in key)
     amount = next((value for value in amounts if isinstance(value, int | float | str)), None)
     try:
@@ -195,7 +199,7 @@ def job_estimate(raw: Json, action: str) -> JobEstimate:
 
 
 def metric_series(raw: Json, action: str) -> tuple[Metric, ...]:
-    """Reads losses that come as one series each; a point that names no step has its place in the series."""
+    """Reads losses that come as one series each. A point without a step counts by its position in the series."""
     losses = {"ev_loss": dict[int, float](), "ev_eval_loss": dict[int, float]()}
     rows = raw.get("metrics")
     for row in rows if isinstance(rows, list) else ():
@@ -215,7 +219,8 @@ def metric_series(raw: Json, action: str) -> tuple[Metric, ...]:
 
 
 def chat_message(message: Message) -> dict[str, object]:
-    """Returns a message in OpenAI's form. One that only calls tools has no text: null, as some refuse an empty one."""
+    """Returns a message in OpenAI's form. The text of a message that only calls tools is null, because some vendors
+    refuse an empty text."""
     extra = json.loads(message.extra) if message.extra else {}
     is_call = "tool_calls" in extra or "function_call" in extra
     return {
@@ -236,9 +241,11 @@ def alias_usage(raw: Json, action: str) -> AliasUsage:
 
 
 def chat_answer(raw: Json, action: str, seconds: float) -> Answer:
-    """Reads an answer: its text, then the calls of tools as JSON on a line of their own, as rows of data have them. A
-    refusal counts as its text, and `content: null` as an empty one: a model that thought until its tokens were spent
-    sends that. Without token counts nothing can be costed, which raises InvalidResponse."""
+    """Reads an answer as its text followed by its tool calls, as JSON on a line of their own, as in rows of data.
+
+    A refusal counts as text. `content: null` counts as an empty text; models send it if thinking used up all tokens.
+    Raises InvalidResponse without token counts, since the answer's cost would be unknown.
+    """
     choices = raw.get("choices")
     first = choices[0] if isinstance(choices, list) and choices else None
     message = first.get("message") if isinstance(first, dict) else None
@@ -249,7 +256,7 @@ def chat_answer(raw: Json, action: str, seconds: float) -> Answer:
     prompt, completion = _whole(usage, "prompt_tokens"), _whole(usage, "completion_tokens")
     if not isinstance(text, str) or prompt is None or completion is None:
         raise InvalidResponse(
-            f"{action}: the answer's text is none, or it does not say how many tokens it took. {_CURE}"
+            f"{action}: the answer has no text, or does not say how many tokens it used. {_CURE}"
         )
     calls = message.get("tool_calls") or message.get("function_call")
     if calls:
@@ -258,14 +265,14 @@ def chat_answer(raw: Json, action: str, seconds: float) -> Answer:
 
 
 def metrics(content: bytes, action: str) -> tuple[Metric, ...]:
-    """Reads a result file: CSV with at least a column `step`, as it is or wrapped in base64."""
+    """Reads a result file: CSV with at least a column `step`, plain or in base64."""
     try:
-        rows = list(csv.reader(_plain(content, action).splitlines()))
+        rows = list(csv.reader(_decode_csv(content, action).splitlines()))
     except csv.Error as error:
         raise InvalidResponse(f"{action}: the result file is not CSV ({error}).") from error
     if not rows or "step" not in rows[0]:
         raise InvalidResponse(
-            f"{action}: the result file has no column 'step' but begins {excerpt(content)}."
+            f"{action}: the result file has no column 'step'; it begins with {excerpt(content)}."
         )
     metrics = []
     for cells in rows[1:]:
@@ -290,15 +297,17 @@ def metrics(content: bytes, action: str) -> tuple[Metric, ...]:
 
 
 def is_sweep_table(content: bytes) -> bool:
-    """Says whether a result file has the arms of a sweep instead of steps."""
+    """True if a result file lists the arms of a sweep instead of steps."""
     return content.startswith(b"arm,")
 
 
 def sweep_arms(content: bytes, action: str) -> tuple[SweepArm, ...]:
-    """Reads the table of a sweep. Columns between 'arm' and 'step' are what was swept."""
+    """Reads the table of a sweep. The columns between 'arm' and 'step' are the swept hyperparameters."""
     head, *rows = list(csv.reader(content.decode("utf-8-sig", "replace").splitlines()))
     if "step" not in head or any(len(row) != len(head) for row in rows):
-        raise InvalidResponse(f"{action}: the sweep's table begins {excerpt(content)}, which is not ours.")
+        raise InvalidResponse(
+            f"{action}: the sweep's table has an unknown format; it begins with {excerpt(content)}."
+        )
     swept = head[1 : head.index("step")]
     return tuple(_arm(dict(zip(head, row, strict=True)), swept, action) for row in rows)
 
@@ -311,7 +320,7 @@ def required(raw: Json, key: str, action: str) -> str:
 
 
 def excerpt(content: bytes) -> str:
-    """Quotes how an unreadable answer begins, on one line, for a message."""
+    """Quotes the beginning of an unreadable answer on one line, for an error message."""
     text = " ".join(content[:400].decode("utf-8", "replace").split())
     shown = "".join(char for char in text if char.isprintable())[:80]
     if shown.lower().startswith(("<!doctype", "<html")):
@@ -319,8 +328,9 @@ def excerpt(content: bytes) -> str:
     return repr(shown) if shown else "empty"
 
 
-def _plain(content: bytes, action: str) -> str:
-    """Returns the text of a CSV. Base64 has no comma, and base64 that begins with 'step' is not that of a CSV."""
+def _decode_csv(content: bytes, action: str) -> str:
+    """Returns the text of a CSV file that may be in base64. Base64 has no commas, and the base64 of a CSV with this
+    header doesn't begin with 'step'."""
     try:
         text = content.decode("utf-8-sig")
         if "," in text or text.startswith("step"):
@@ -351,13 +361,13 @@ def _either(row: Mapping[str, str], first: str, second: str, action: str) -> flo
 
 
 def _cell(row: Mapping[str, str], column: str, action: str) -> float | None:
-    """Returns a cell's number; None where it is empty or NaN, because nothing was measured at that step."""
+    """Returns a cell's number, or None if it is empty or NaN because nothing was measured at that step."""
     text = row.get(column, "").strip()
     try:
         value = float(text) if text else math.nan
     except ValueError as error:
         raise InvalidResponse(
-            f"{action}: {text[:40]!r} under {column!r} in the result file is no number."
+            f"{action}: {text[:40]!r} under {column!r} in the result file is not a number."
         ) from error
     return value if math.isfinite(value) else None
 
@@ -385,19 +395,20 @@ def _number(raw: Json, key: str) -> float | None:
 
 
 def accepted_hyperparameters(
-    provider: Provider, wanted: Mapping[str, Hyperparameter]
+    provider: Provider, chosen: Mapping[str, Hyperparameter]
 ) -> dict[str, Hyperparameter]:
-    """Returns what of `wanted` this provider gets; a plan freezes this, so that people approve what is trained."""
+    """Returns the hyperparameters that this provider accepts. A plan freezes these, so people approve exactly what is
+    sent."""
     takes_all = provider.can("extra_hyperparameters")
     return {
         key: value
-        for key, value in wanted.items()
+        for key, value in chosen.items()
         if (takes_all or key in PLAIN_HYPERPARAMETERS) and provider.hyperparameter_limits.get(key) != ()
     }
 
 
 def job_body(provider: Provider, spec: JobSpec) -> dict[str, object]:
-    """Returns all of the request but model and training_file, in the shape that this provider takes."""
+    """Returns the request for a job without model and training_file, in the form that this provider accepts."""
     names = provider.hyperparameter_names
     sent = accepted_hyperparameters(provider, spec.hyperparameters)
     hyperparameters: dict[str, object] = {names.get(key, key): value for key, value in sent.items()}
@@ -420,7 +431,8 @@ def job_body(provider: Provider, spec: JobSpec) -> dict[str, object]:
 
 
 def fit_suffix(provider: Provider, suffix: str, key: str) -> str:
-    """Returns what the provider takes of a suffix. Where no metadata is kept, it ends in the mark of our key."""
+    """Shortens a suffix to what the provider accepts. If it keeps no metadata, the suffix ends in the mark of our
+    key."""
     length, more = provider.suffix_length, provider.suffix_characters
     if more is not None:
         suffix = re.sub(f"[^A-Za-z0-9{re.escape(more)}]", "-", suffix)
@@ -430,22 +442,22 @@ def fit_suffix(provider: Provider, suffix: str, key: str) -> str:
 
 
 def key_mark(key: str) -> str:
-    """Returns what stands for a job's key where there is little room: in its suffix, and in its file's name."""
+    """Returns a short hash of a job's key, for places with little room: a job's suffix and its file's name."""
     return hashlib.sha256(key.encode()).hexdigest()[:MARK_LENGTH]
 
 
 def upload_name(sha256: str, key: str | None = None) -> str:
-    """Returns the name under which a file is sent; with a `key`, of the copy that is sent for this job alone."""
+    """Returns the name under which a file is uploaded. With a `key`, it names the copy for this job alone."""
     return f"{sha256}-{key_mark(key)}.jsonl" if key else f"{sha256}.jsonl"
 
 
 def is_upload_of(name: object, hashes: Collection[str]) -> bool:
-    """Says whether a file of this name was sent by us with one of these contents, for whichever job."""
+    """True if a file with this name is our upload of one of these sha256, for any job."""
     return isinstance(name, str) and name.endswith(".jsonl") and name[:64] in hashes and name[64] in "-."
 
 
 def file_marks(rows: Iterable[Json]) -> dict[str, str]:
-    """Returns the marks of listed files that were sent for one job alone, by the files' ids."""
+    """Returns the key marks of listed files that were uploaded for one job alone, by file id."""
     pattern = re.compile(rf"[0-9a-f]{{64}}-([0-9a-f]{{{MARK_LENGTH}}})\.jsonl")
     names = ((str(row.get("id")), pattern.fullmatch(str(row.get("filename")))) for row in rows)
     return {file_id: name[1] for file_id, name in names if name}
@@ -454,8 +466,8 @@ def file_marks(rows: Iterable[Json]) -> dict[str, str]:
 def key_reader(
     keys: Collection[str], marks_of_files: Mapping[str, str] | None = None
 ) -> Callable[[Json], str | None]:
-    """Returns a reader of a listed job's key: the one in its metadata, else the one of `keys` that its suffix or its
-    training file is marked with."""
+    """Returns a function that finds a listed job's key: the one in its metadata, or else the one of `keys` whose mark
+    is in its suffix or on its training file."""
     keys_by_mark = {key_mark(key): key for key in keys}
     by_file = marks_of_files or {}
 
@@ -474,8 +486,7 @@ def job_has_key(job: Job, key: str) -> bool:
 
 
 def is_upload_usable(row: Json, name: str, size: int) -> bool:
-    """Says whether an upload is complete, ours, of the right purpose, and not about to expire under a job that
-    waits."""
+    """True if an upload has this name and size, the right purpose and no error, and won't expire while a job waits."""
     expires = row.get("expires_at")
     lasts = not isinstance(expires, int) or expires > time.time() + EXPIRY_MARGIN_S
     is_named_so = row.get("filename") == name and row.get("purpose") == "fine-tune"
@@ -486,11 +497,11 @@ def file_size(path: Path, action: str) -> int:
     try:
         return path.stat().st_size
     except OSError as error:
-        raise TrainerError(f"{action}: the file cannot be read: {error.strerror}.") from error
+        raise TrainerError(f"{action}: the file can't be read: {error.strerror}.") from error
 
 
 def check_sha256(path: Path, sha256: str) -> None:
-    """Raises FileChanged where the file has other bytes, and OSError as open() does."""
+    """Raises FileChanged if the file has another sha256, and OSError as open() does."""
     with path.open("rb") as file:
         if hashlib.file_digest(file, "sha256").hexdigest() != sha256:
             raise FileChanged(path.name)
@@ -498,8 +509,8 @@ def check_sha256(path: Path, sha256: str) -> None:
 
 @contextmanager
 def file_to_send(path: Path, sha256: str, *, bom: bool) -> Iterator[tuple[HashingFile, str]]:
-    """Gives the file of these bytes, or a copy that begins with a byte order mark, and the sha256 of what is sent.
-    Raises FileChanged where it has other bytes, and OSError as open() does."""
+    """Yields the file to send and the sha256 of its bytes. With `bom`, it is a copy with a byte order mark in front.
+    Raises FileChanged if the file at `path` has another sha256, and OSError as open() does."""
     if not bom:
         check_sha256(path, sha256)
         with HashingFile(path) as file:
@@ -509,7 +520,7 @@ def file_to_send(path: Path, sha256: str, *, bom: bool) -> Iterator[tuple[Hashin
     if hashlib.sha256(content).hexdigest() != sha256:
         raise FileChanged(path.name)
     marked = codecs.BOM_UTF8 + content
-    with tempfile.TemporaryFile() as copy:  # without a name, so that no row stays behind
+    with tempfile.TemporaryFile() as copy:  # has no name, so no rows are left behind
         copy.write(marked)
         copy.seek(0)
         with HashingFile(copy.fileno()) as file:
@@ -517,7 +528,7 @@ def file_to_send(path: Path, sha256: str, *, bom: bool) -> Iterator[tuple[Hashin
 
 
 class HashingFile(io.FileIO):
-    """A file opened for reading that hashes what is read, and so what was sent."""
+    """A file that hashes what is read from it, and therefore what is sent."""
 
     def __init__(self, file: Path | int) -> None:
         super().__init__(file, "rb", closefd=not isinstance(file, int))

@@ -1,10 +1,10 @@
-"""Prices of models by name, with source and date, and when models are retired. An unknown name gets the nearest names,
-never a guess.
+"""Finds prices of models by name, with source and date, and the dates on which models are retired. For an unknown name
+it suggests similar names and never guesses a price.
 
-Ends come from the provider's answer (`shutdown_date`), from our rows (providers.py) and from the dated list
-models.toml (model_list.py); a model without a known end may still end. Prices of tuned models and of training come from
-our rows, those of prompted models from the library genai-prices and where it lacks one from that list; a user's own
-price wins over all.
+Retirement dates come from the provider's API (`shutdown_date`), from our provider rows (providers.py) and from the
+dated list models.toml (model_list.py); a model without a known date may still be retired. Prices of training and of
+tuned models come from our rows. Prices of prompted models come from the library genai-prices, or from models.toml for
+models that it lacks. A user's own price takes precedence.
 """
 
 from __future__ import annotations
@@ -34,8 +34,8 @@ LIBRARY = "genai-prices"
 
 @dataclass(frozen=True)
 class Retirement:
-    """The end of a model. `day` is the first one without an answer. `successor` is None where its maker named none.
-    `said_by`: who says so, and since when."""
+    """The retirement of a model. `day` is the first day on which it no longer answers. `successor` is None if its maker
+    named none. `said_by` is the source of this, with its date."""
 
     day: date
     successor: str | None = None
@@ -43,8 +43,8 @@ class Retirement:
 
 
 def find_retirement(name: str, providers: Sequence[ProviderRow]) -> Retirement | None:
-    """Returns the end of 'gpt-4o', 'openai/gpt-4o', 'ft:gpt-4o-2024-08-06:acme::x'. A model that another than its maker
-    sells ('azure/gpt-4o') ends when the seller says."""
+    """Returns the retirement of 'gpt-4o', 'openai/gpt-4o' or 'ft:gpt-4o-2024-08-06:acme::x', or None if none is known.
+    For a model that is sold by somebody other than its maker ('azure/gpt-4o'), the seller's date counts."""
     seller, slash, bare = strip_effort(name.lower()).partition("/")
     seller, bare = (seller, bare) if slash else ("", seller)
     bare = bare.split(":")[1] if bare.startswith("ft:") and bare.count(":") else bare
@@ -56,7 +56,7 @@ def find_retirement(name: str, providers: Sequence[ProviderRow]) -> Retirement |
         if bare in row.shutdowns:
             return Retirement(row.shutdowns[bare], successor, f"the list of models of {row.title}")
     for row in rows:
-        model = row.model(bare)
+        model = next((model for model in row.models if bare in model.names), None)
         if model and model.ends:
             return Retirement(
                 model.ends, successor, dated_source(model.source or "your settings", model.as_of)
@@ -75,7 +75,7 @@ UNIT = 'USD per 1M tokens in quotes, like "2.50"'
 
 @dataclass(frozen=True)
 class PriceTable:
-    """[prices."MODEL"] of finetune.toml."""
+    """The table [prices."MODEL"] of finetune.toml."""
 
     input: Annotated[Decimal, Key(wants=UNIT, required=UNIT)]
     output: Annotated[Decimal, Key(wants=UNIT, required=UNIT)]
@@ -88,15 +88,15 @@ class PriceTable:
 
 @dataclass(frozen=True)
 class PriceRow:
-    """What `model` costs. `as_of` is None where the source's version is its date.
+    """What `model` costs. `as_of` is None if the source's version already dates it.
 
-    `usd_per_hour` is set for a model on a machine of our own; its tokens are then free, its hours are not. So it is
-    with a vendor's machine that is rented for the model alone: `is_hosted`, at `hosted_usd_per_hour`; a window of
-    `idle_window_s` without a question later it costs nothing until the next one, None: it costs the same. `rental`:
-    what trains it is rented by the minute, wherever it answers afterwards. `note` is something that a buyer should
-    know, as a sentence. `batch_discount` 0.5 halves what can wait for a batch, None where the list has no such price.
-    `ends`: the first day without an answer, None where nobody said one; `successor`: what its maker names instead;
-    `ends_said_by`: who says both.
+    `usd_per_hour` is set for a model on a machine of our own, whose hours cost money and whose tokens are free. The
+    same holds for a vendor's machine that is rented for this model alone (`is_hosted`, at `hosted_usd_per_hour`). After
+    `idle_window_s` seconds without a question such a machine costs nothing until the next question; None means that it
+    always costs. `rental` is the price of the machine that trains the model, if that is rented by the minute. `note` is
+    a sentence that a buyer should know. `batch_discount` of 0.5 means that batch requests cost half; None means that no
+    batch price is listed. `ends` is the first day on which the model no longer answers, or None if none is announced,
+    `successor` the model that its maker recommends instead, and `ends_said_by` the source of both.
     """
 
     model: str
@@ -125,7 +125,7 @@ class PriceRow:
 
 @dataclass(frozen=True)
 class UnknownPrice:
-    """No price by this name. `sentence` says so, with the nearest names and the cure."""
+    """No price is known for `name`. `sentence` tells a person so, with the `nearest` names and the next step."""
 
     name: str
     nearest: tuple[str, ...]
@@ -134,19 +134,19 @@ class UnknownPrice:
 
 @dataclass(frozen=True)
 class PriceList:
-    """The prices that a plan was made with, as they were on `read_on`."""
+    """The prices that a plan was made with, as read on `read_on`."""
 
     rows: tuple[PriceRow, ...]
     read_on: date
 
     def to_json(self) -> str:
-        """Writes money as text and sorts keys: equal lists give equal bytes."""
+        """Returns JSON with amounts as text and sorted keys, so that equal lists give equal bytes."""
         rows = [_row_to_json(row) for row in self.rows]
         return json.dumps(
             {"read_on": self.read_on.isoformat(), "rows": rows},
             sort_keys=True,
             separators=(",", ":"),
-            default=str,  # a rental's price
+            default=str,  # for the Decimal of a rental's price
         )
 
     @staticmethod
@@ -164,8 +164,8 @@ class PriceList:
 def find_prompted_price(
     name: str, providers: Sequence[ProviderRow], own: Sequence[PriceRow], today: date
 ) -> PriceRow | UnknownPrice:
-    """Returns what a request costs to 'gpt-4o', 'groq/llama-3.1-8b-instant', 'ft:gpt-4o-2024-08-06:acme::x',
-    'local/smollm2-135m'. What a user wrote of a model wins."""
+    """Finds the price of asking a model: 'gpt-4o', 'groq/llama-3.1-8b-instant', 'ft:gpt-4o-2024-08-06:acme::x' or
+    'local/smollm2-135m'. The user's `own` prices take precedence."""
     full_name, name = name.strip(), strip_effort(name.strip())
     own_row = next((row for row in own if row.model.lower() == name.lower()), None)
     machines = (f"{p.name}/{m.name}" for p in providers for m in p.models if m.usd_per_hour is not None)
@@ -186,12 +186,12 @@ def find_prompted_price(
 
 
 def tuned_price(provider: ProviderRow, model: ModelRow) -> PriceRow:
-    """Returns what training on `model` and asking the result costs. A part whose price is not known is None."""
+    """Returns the price of training on `model` and of asking the tuned model. Unknown parts are None."""
     price = model.price
     if model.usd_per_hour is not None:
         price = Price(training=None, input=Decimal(0), cached_input=Decimal(0), output=Decimal(0))
     elif provider.is_hosted and provider.provider.can("deploy"):
-        # The machine alone costs money, not its tokens.
+        # Only the machine's hours are billed, not the tokens.
         price = replace(price, input=Decimal(0), cached_input=Decimal(0), output=Decimal(0))
     return PriceRow(
         model=f"{provider.name}/{model.name}",
@@ -212,15 +212,13 @@ def tuned_price(provider: ProviderRow, model: ModelRow) -> PriceRow:
 def read_own_prices(tables: Mapping[str, object]) -> tuple[PriceRow, ...]:
     """Reads the user's [prices."MODEL"] tables: input and output in USD per 1M tokens, in quotes.
 
-    Raises ProviderProblems with everything that is wrong, not only the first thing.
+    Raises ProviderProblems with all mistakes, not only the first.
     """
     faults: list[Fault] = []
     rows = []
     for name, table in tables.items():
         row = read_table(PriceTable, table, faults, ("prices", name))
         price = Price(None, row.input, row.cached_input, row.output)
-        ends, successor = row.ends, row.successor
-        by = dated_source(row.source, row.as_of) if ends else None
         rows.append(
             PriceRow(
                 name,
@@ -228,9 +226,9 @@ def read_own_prices(tables: Mapping[str, object]) -> tuple[PriceRow, ...]:
                 price,
                 row.source,
                 row.as_of,
-                ends=ends,
-                successor=successor,
-                ends_said_by=by,
+                ends=row.ends,
+                successor=row.successor,
+                ends_said_by=dated_source(row.source, row.as_of) if row.ends else None,
             )
         )
     if faults:
@@ -239,7 +237,7 @@ def read_own_prices(tables: Mapping[str, object]) -> tuple[PriceRow, ...]:
 
 
 def _from_rows(name: str, providers: Sequence[ProviderRow]) -> PriceRow | None:
-    """Returns the price of a fine-tune by its name, or of a model on a machine of our own."""
+    """Returns the price of a fine-tuned model (ft:…) or of a model on a machine of our own, or None."""
     for provider in providers:
         bare = name.removeprefix(provider.name + "/")
         model = provider.model(bare) or (provider.unlisted_model(bare) if bare != name else None)
@@ -249,7 +247,7 @@ def _from_rows(name: str, providers: Sequence[ProviderRow]) -> PriceRow | None:
 
 
 def _from_list(name: str) -> PriceRow | None:
-    """Returns the price of a model that the library lacks."""
+    """Returns the price in models.toml, or None."""
     seller, _, model = name.lower().partition("/")
     listed = find_listed(model, seller) if model else find_listed(seller)
     if listed is None or listed.input is None or listed.output is None:
@@ -258,9 +256,9 @@ def _from_list(name: str) -> PriceRow | None:
     return PriceRow(name, "prompted", price, listed.source, listed.as_of)
 
 
-@lru_cache(maxsize=1000)  # the library goes through its patterns, which takes 10 ms
+@lru_cache(maxsize=1000)  # the library tries all its patterns, which takes 10 ms
 def library_price(name: str, today: date) -> PriceRow | UnknownPrice | None:
-    """Returns what genai-prices says; None where it doesn't know the model."""
+    """Returns the price in genai-prices, or None if it doesn't know this very model."""
     result = _library_match(name, today)
     _, ref = _seller_and_model(name)
     if result is None or not (
@@ -271,7 +269,7 @@ def library_price(name: str, today: date) -> PriceRow | UnknownPrice | None:
 
 
 def _library_match(name: str, today: date) -> PriceCalculation | None:
-    """The price of this model, or of one whose name resembles it."""
+    """Returns genai-prices' match for this name, which may be another model with a similar name."""
     from genai_prices import Usage, calc_price
 
     seller, ref = _seller_and_model(name)
@@ -284,7 +282,7 @@ def _library_match(name: str, today: date) -> PriceCalculation | None:
 
 
 def _seller_and_model(name: str) -> tuple[str | None, str]:
-    """A seller that the library knows, and what is sold there."""
+    """Splits 'SELLER/MODEL'. The seller is None if the library doesn't know it; the model is then the whole name."""
     from genai_prices.data_snapshot import get_snapshot
 
     seller, slash, model = name.partition("/")
@@ -293,7 +291,7 @@ def _seller_and_model(name: str) -> tuple[str | None, str]:
 
 
 def _is_named(match: MatchLogic, name: str) -> bool:
-    """Says whether the list names this very model. Its own prefixes also take 'gpt-4o-mini-audio-nonsense'."""
+    """True if the list has exactly this model. Its own matching by prefix would accept 'gpt-4o-mini-audio-nonsense'."""
     from genai_prices import types
 
     if isinstance(match, types.ClauseOr):
@@ -311,11 +309,13 @@ def _is_named(match: MatchLogic, name: str) -> bool:
 
 def _listed_row(name: str, result: PriceCalculation, today: date) -> PriceRow | UnknownPrice:
     listed: ModelPrice = result.model_price
-    # Without these two it is a model for speech, pictures or vectors, and would count as free.
+    # A model without these two is for speech, images or embeddings, and would otherwise count as free.
     if listed.input_mtok is None or listed.output_mtok is None:
-        return UnknownPrice(name, (), f"{name} has no price for text in and text out: it is no chat model.")
+        return UnknownPrice(
+            name, (), f"{name} is not a chat model: it has no price for both text input and output."
+        )
     input_price, discount = _base(listed.input_mtok), None
-    # The share by which input is cheaper in a batch; output is by the same.
+    # The discount on input in batches; the discount on output is the same.
     batch = result.model.get_prices(_noon(today), {"processing": "batch"}).input_mtok
     if batch is not None and 0 < _base(batch) < input_price:
         discount = 1 - _base(batch) / input_price
@@ -339,19 +339,20 @@ def _noon(day: date) -> datetime:
 
 
 def _base(price: Decimal | TieredPrices) -> Decimal:
-    """Returns the price of an ordinary request. A request of a million tokens would be in the dearest tier."""
+    """Returns the lowest tier's price, which applies to ordinary requests. Prices per million tokens are not prices for
+    requests of a million tokens, which would fall into the highest tier."""
     return price if isinstance(price, Decimal) else price.base
 
 
 def _note(result: PriceCalculation) -> str | None:
     notes = []
-    if result.model.deprecated:  # the list has no day for any model
-        notes.append(f"{LIBRARY} calls it deprecated and names no day: it may end soon.")
+    if result.model.deprecated:  # the library has no dates
+        notes.append(f"{LIBRARY} lists it as deprecated without a date: it may be shut down soon.")
     price = result.model_price.input_mtok
     if price is not None and not isinstance(price, Decimal) and price.tiers:
         limit = price.tiers[0].start
         notes.append(
-            f"A request of more than {limit:,} tokens costs more a token; yours are counted as shorter."
+            f"Requests of more than {limit:,} tokens cost more per token; yours are assumed to be shorter."
         )
     return " ".join(notes) or None
 
@@ -363,12 +364,12 @@ def _unknown(name: str, names: Sequence[str], today: date) -> UnknownPrice:
     if nearest:
         either = " or ".join(filter(None, (", ".join(nearest[:-1]), nearest[-1])))
         hint = f" Did you mean {either}?"
-    cure = f'If the name is right, put its price into finetune.toml under [prices."{name[:80]}"].'
-    return UnknownPrice(name, nearest, f"I know no price for “{name[:80]}”.{hint} {cure}")
+    cure = f'If the name is right, add its price to finetune.toml under [prices."{name[:80]}"].'
+    return UnknownPrice(name, nearest, f"No price is known for “{name[:80]}”.{hint} {cure}")
 
 
 def _nearest(name: str, own_names: Sequence[str], like: str | None) -> tuple[str, ...]:
-    """Returns names that would be found: as the maker of the model calls it, or SELLER/MODEL."""
+    """Returns up to three similar names that have a price: as the model's maker names it, or as SELLER/MODEL."""
     from genai_prices.data_snapshot import get_snapshot
 
     sellers = get_snapshot().providers
@@ -382,14 +383,14 @@ def _nearest(name: str, own_names: Sequence[str], like: str | None) -> tuple[str
 
 
 def _row_to_json(row: PriceRow) -> dict[str, object]:
-    """Returns a flat row: the prices stand beside the rest. Money is written in plain digits, so that
-    Decimal('1E+2') and Decimal('100') give the same bytes."""
+    """Returns the row as a flat dict, with the prices beside the other fields. Amounts are written in plain digits, so
+    that Decimal('1E+2') and Decimal('100') give the same bytes."""
     values = {**asdict(row), **asdict(row.price)}
     del values["price"]
-    if not row.is_hosted:  # the bytes of before there were any
+    if not row.is_hosted:  # keeps the bytes, and so the hash, of plans from before these fields existed
         for name in ("is_hosted", "hosted_usd_per_hour", "idle_window_s"):
             del values[name]
-    if row.rental is None:  # as in older plans
+    if row.rental is None:  # likewise
         del values["rental"]
     for name, value in values.items():
         if isinstance(value, Decimal):

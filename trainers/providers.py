@@ -1,5 +1,5 @@
-"""The trainers we know and the models they tune, read from providers.toml and the user's own file. Does not
-call a trainer and does not compute costs."""
+"""The known providers and the models that they tune, read from providers.toml and the user's finetune.toml. Calls no
+provider and computes no costs."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ REQUESTS_PER_MINUTE = 500
 
 
 class ProviderProblems(Exception):
-    """Rows that cannot be used: all that is wrong with them. `problems`: one sentence each, naming row and key."""
+    """Configured rows are invalid. `problems` has one sentence for each mistake, naming row and key."""
 
     def __init__(self, faults: Sequence[Fault]) -> None:
         self.problems = tuple(f"{title_of(fault.path)}: {fault.text}" for fault in faults)
@@ -51,12 +51,13 @@ class ProviderProblems(Exception):
 class ModelRow:
     """A base model that a provider tunes. `price` is that of training and of the *tuned* model.
 
-    `ends`: the first day on which neither the model nor its fine-tunes answer. `context`: tokens of the
-    longest training example. `base_name`: the base model as price lists call it. `usd_per_hour`: of a machine
-    of our own; `is_hourly_price_set`: by a person, be it nothing, and not by our own rows. `reasoning`: it thinks in
-    hidden tokens before it answers; None: as its name says. `kind`: an encoder learns labels and writes no text.
-    `billions`: of parameters, by which some price a training; None: as its name says.
-    `serving_usd_per_hour`: of a machine that answers for the tuned model; None: the provider's.
+    `ends` is the first day on which neither the model nor its fine-tunes answer. `context` is the longest training
+    example, in tokens. `base_name` is the base model's name in price lists. `usd_per_hour` is the cost of an hour of
+    our own machine; `is_hourly_price_set` is True if the user set it, even to 0, and False if it comes from our own
+    rows. `reasoning`: it thinks in hidden tokens before it answers; None decides by its name. `kind`: an encoder learns
+    labels and generates no text. `billions` of parameters decide the training price at some providers; None takes them
+    from its name. `serving_usd_per_hour` is the cost of an hour of the machine that serves the tuned model; None means
+    the provider's price.
     """
 
     name: Annotated[str, SET_BY_CALLER]
@@ -80,12 +81,12 @@ class ModelRow:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """In small letters."""
+        """The name and its aliases, in lower case."""
         return tuple(name.lower() for name in (self.name, *self.aliases))
 
     @property
     def size(self) -> float | None:
-        """In billions of parameters."""
+        """Billions of parameters, or None if unknown."""
         in_name = re.search(r"(?<![\w.])(\d+(?:\.\d+)?)b(?![a-z])", self.name.lower())
         return self.billions or (float(in_name[1]) if in_name else None)
 
@@ -95,9 +96,9 @@ class ModelRow:
 
 @dataclass(frozen=True)
 class SizePrice:
-    """What a million training tokens cost of models of at most so many billion parameters; None: of any."""
+    """Price of a million training tokens for models of at most `up_to` billion parameters; None means any size."""
 
-    training: Annotated[Decimal, Key(required='US dollars a million tokens, in quotes, like "0.50"')]
+    training: Annotated[Decimal, Key(required='US dollars per million tokens, in quotes, like "0.50"')]
     up_to: Annotated[float, Limits(gt=0)] | None = None
 
 
@@ -117,22 +118,23 @@ Hyperparameters = Mapping[str, Annotated[Any, Key(by=_hyperparameter, wants="a n
 
 @dataclass(frozen=True)
 class ProviderRow:
-    """`closes`: the last day on which it takes a new job. `defaults`: what a plan there starts with.
+    """A provider. `closes` is the last day on which it accepts a new job; from `closed_to_new` on it trains only for
+    accounts that had trained there before. `defaults` are the hyperparameters that a plan there starts with.
 
-    `stays_here`: what is sent to it stays with those who run the bot. So it is with the trainer that we start, unless
-    its jobs run on a cluster which nobody says is theirs; with another one only where its row says so, because behind a
-    loopback address there may be a proxy. `cluster`: the address of the Ray cluster on which its jobs run. `is_child`:
-    the bot has started it, and `at` told its address. `closed_to_new`: the first day on which it trained only for
-    accounts that had trained there before.
+    `stays_here`: data sent to it stays with the people who run the bot. That is so for the trainer that we start,
+    unless its jobs run on a cluster that nobody has declared to be theirs. For any other provider the row must say so,
+    because there may be a proxy behind a loopback address. `cluster` is the address of the Ray cluster on which its
+    jobs run. `is_child`: the bot started it, and `at` has set its address.
 
-    `callers` questions are under way at a time, and `requests_per_minute` begin at most (None: no such limit),
-    while models are measured. `shutdowns`: the first day without an answer of each model of which it said one.
-    `outputs_terms`: the address of its terms about training on what its models answer.
-    `usd_per_hour`: it serves what it is asked for on a machine of our own, whose hours cost that.
-    `training_by_size`: the smallest first. `serving`: how a tuned model answers: at once, as an adapter beside others,
-    on a machine that costs `serving_usd_per_hour` until it is stopped (by itself after `idle_stop_s` without a
-    question), elsewhere once it is downloaded, or if the provider agrees. `rents`: each training has its own machine,
-    which is paid by the minute; `rental` is what it costs, once that was asked.
+    While models are measured, at most `callers` requests are in flight, and at most `requests_per_minute` are started
+    (None: unlimited). `shutdowns` are the shutdown days that the provider itself announces, by model. `outputs_terms`
+    is the address of its terms on training with its models' outputs. `usd_per_hour` is set if it serves models on a
+    machine of our own. `training_by_size` has the smallest size first.
+
+    `serving` says how a tuned model is served: "included" at once, "adapter" beside others, "dedicated" on a machine
+    that costs `serving_usd_per_hour` until it is stopped (automatically after `idle_stop_s` without a question),
+    "download" elsewhere, "on_request" if the provider agrees. `rents`: each training runs on its own machine, rented by
+    the minute; `rental` is its price, once that has been looked up.
     """
 
     provider: Annotated[Provider, Key(is_inline=True)]
@@ -164,16 +166,16 @@ class ProviderRow:
 
     @property
     def is_hosted(self) -> bool:
-        """A tuned model answers only on a machine that costs money by the hour."""
+        """True if a tuned model is served only on a machine that is billed by the hour."""
         return self.serving == "dedicated"
 
     @property
     def scales_to_zero(self) -> bool:
-        """Such a machine costs nothing while nobody asks."""
+        """True if such a machine costs nothing while it is idle."""
         return self.provider.deploy_api == "fireworks"
 
     def hourly_price(self, base_model: str) -> Decimal | None:
-        """What a model tuned from this base costs an hour while it is deployed; None: nobody said."""
+        """Returns the price of an hour in which a model tuned from this base is deployed; None if unknown."""
         model = self.model(base_model)
         own = model.serving_usd_per_hour if model else None
         return self.serving_usd_per_hour if own is None else own
@@ -191,19 +193,21 @@ class ProviderRow:
 
     @property
     def is_started_by_us(self) -> bool:
-        """The trainer runs as our child: its address is known only once it is up, and told by `at`."""
+        """True if the trainer runs as our child process. Its address is known only once it is up; see `at`."""
         return self.is_child or not self.provider.base_url
 
     @property
     def keeps_models_here(self) -> bool:
-        """Its data folder is on this machine, wherever its jobs run."""
+        """True if its data folder is on this machine, wherever its jobs run."""
         return self.is_started_by_us or is_loopback(self.provider.base_url)
 
     def at(self, base_url: str) -> ProviderRow:
+        """Returns the row of the trainer that the bot has started at this address."""
         return replace(self, provider=replace(self.provider, base_url=base_url), is_child=True)
 
     def with_shutdowns(self, days_by_name: Mapping[str, date]) -> ProviderRow:
-        """What the provider says wins over our rows, by a model's name before its aliases."""
+        """Returns the row with the provider's own shutdown dates instead of the configured ones. A model's name is
+        looked up before its aliases."""
         days_by_name = {name.lower(): day for name, day in days_by_name.items()}
         models = tuple(
             replace(model, ends=next((days_by_name[n] for n in model.names if n in days_by_name), model.ends))
@@ -212,20 +216,20 @@ class ProviderRow:
         return replace(self, shutdowns=days_by_name, models=models)
 
     def model(self, name: str) -> ModelRow | None:
-        """By name, alias, or the name of a fine-tune of it (ft:BASE:…)."""
+        """Finds a model by its name, an alias, or the name of a fine-tune of it (ft:BASE:…)."""
         base = strip_effort(name.split(":")[1] if name.startswith("ft:") else name)
         return next((row for row in self.models if base == row.name or base in row.aliases), None)
 
     def unlisted_model(self, name: str) -> ModelRow | None:
-        """A model without a row that it serves on a machine of our own."""
+        """Returns a row for a model that is served on a machine of our own without a configured row, or None."""
         if self.usd_per_hour is None or not name:
             return None
         unpriced = Price(training=None, input=None, cached_input=None, output=None)
-        source = f"{self.title}: its machine's hours, and no price a token"
+        source = f"{self.title}: the machine's hours, and no price per token"
         return ModelRow(name, unpriced, source=source, usd_per_hour=self.usd_per_hour)
 
     def thinks(self, name: str) -> bool:
-        """Does the model of this name think before it answers? Its row's word wins over the list's and its name."""
+        """True if this model thinks before it answers. Its row decides, then models.toml or its name."""
         row = self.model(name)
         if row is not None and row.reasoning is not None:
             return row.reasoning
@@ -235,7 +239,8 @@ class ProviderRow:
 
 @dataclass(frozen=True)
 class ModelVerdict:
-    """`reasons` are sentences for a person; empty when there is nothing to say. `way_out` is one too."""
+    """Whether a job on a model may start. `reasons` are sentences for a person, if there are any; `way_out` is a
+    sentence that suggests an alternative."""
 
     level: Literal["ok", "warn", "refuse"]
     reasons: tuple[str, ...] = ()
@@ -249,15 +254,15 @@ class ModelVerdict:
 def load_providers(
     own: Mapping[str, object] | None = None, environment: Mapping[str, str] | None = None
 ) -> tuple[ProviderRow, ...]:
-    """The shipped rows with the user's on top. `own` is the [providers] table of their TOML, as parsed; `environment`
-    names accounts.
+    """Returns the shipped rows, changed and extended by the user's. `own` is the parsed [providers] table of
+    finetune.toml; `environment` has the variables that hold account names.
 
-    Raises ProviderProblems with everything that is wrong, not only the first thing.
+    Raises ProviderProblems with all mistakes, not only the first.
     """
     faults: list[Fault] = []
     shipped = resources.files("trainers").joinpath("providers.toml").read_text(encoding="utf-8")
-    tables = _merged(tomllib.loads(shipped), own or {}, faults)
-    own_tables = _merged({}, own or {}, [])
+    tables = _merge_rows(tomllib.loads(shipped), own or {}, faults)
+    own_tables = _merge_rows({}, own or {}, [])
     rows = tuple(
         _provider_row(name, table, own_tables.get(name, {}), environment or {}, faults)
         for name, table in tables.items()
@@ -270,16 +275,17 @@ def load_providers(
 def model_verdict(
     row: ProviderRow, model: ModelRow, today: date, payback_days: float | None = None
 ) -> ModelVerdict:
-    """May a job on this model start today, and will the tuned model live long enough to be worth it?"""
+    """Decides whether a job on this model may start today, and warns if the tuned model will be shut down too soon to
+    pay back."""
     way_out = None
     if row.name != "local":
         way_out = (
-            "A model trained on your own machine has no end date, and some services train open weights for anybody: "
-            "choose a target that starts with local/, or one like crusoe/llama-3.1-8b."
+            "Choose a target that starts with local/, since a model trained on your own machine is never shut down, or "
+            "open weights at a service, such as crusoe/llama-3.1-8b."
         )
     refusals = []
     if row.closes and today > row.closes:
-        refusals.append(f"{row.title} has taken no new fine-tuning job since {row.closes}.")
+        refusals.append(f"{row.title} has accepted no new fine-tuning jobs since {row.closes}.")
     if model.has_ended(today):
         refusals.append(
             f"{model.name} ended on {model.ends}: neither it nor a fine-tune of it answers any more."
@@ -290,34 +296,35 @@ def model_verdict(
     warnings = _end_warnings(model, today, payback_days)
     if row.closes and row.closes - today < NEAR_THE_END:
         warnings += (
-            f"{row.title} takes new jobs only until {row.closes}: after that the model cannot be retrained.",
+            f"{row.title} accepts new jobs only until {row.closes}; after that the model can't be retrained.",
         )
     return ModelVerdict("warn", warnings, way_out) if warnings else ModelVerdict("ok")
 
 
-MANY = 3  # allowed values, from which on they are no range
+FEWEST_CHOICES = 3  # this many allowed values are a list of choices; two are a range
 
 
 @dataclass(frozen=True)
 class RejectedValue:
-    """A hyperparameter that isn't taken as it is. `allowed`: in words, what is; empty where no value is."""
+    """A hyperparameter whose value the vendor doesn't accept. `allowed` says in words which values it does accept;
+    empty if it accepts none."""
 
     name: str
     allowed: str
 
 
 def find_rejected_value(provider: Provider, chosen: Mapping[str, Hyperparameter]) -> RejectedValue | None:
-    """The first that the vendor doesn't take as it is."""
+    """Returns the first hyperparameter whose value the vendor doesn't accept, or None."""
     for name, value in chosen.items():
         allowed = provider.hyperparameter_limits.get(name)
         if allowed == ():
             return RejectedValue(name, "")
-        if allowed is not None and is_number(value) and _fitted(value, allowed) != value:
+        if allowed is not None and is_number(value) and _nearest_allowed(value, allowed) != value:
             words = f"{allowed[0]:g} to {allowed[-1]:g}"
-            if len(allowed) >= MANY:
+            if len(allowed) >= FEWEST_CHOICES:
                 words = ", ".join(f"{number:g}" for number in allowed)
             elif allowed[0] == allowed[-1]:
-                words = f"{allowed[0]:g} alone"
+                words = f"only {allowed[0]:g}"
             return RejectedValue(name, words)
     return None
 
@@ -325,23 +332,23 @@ def find_rejected_value(provider: Provider, chosen: Mapping[str, Hyperparameter]
 def fit_hyperparameters(
     provider: Provider, values: Mapping[str, Hyperparameter]
 ) -> dict[str, Hyperparameter]:
-    """The nearest values that the vendor takes; what it doesn't take at all is left out."""
+    """Returns the nearest values that the vendor accepts, without hyperparameters that it doesn't accept at all."""
     limits = provider.hyperparameter_limits
     return {
-        name: _fitted(value, limits[name]) if name in limits and is_number(value) else value
+        name: _nearest_allowed(value, limits[name]) if name in limits and is_number(value) else value
         for name, value in values.items()
         if limits.get(name) != ()
     }
 
 
 def file_problem(provider: Provider, rows: int, size: int | None = None) -> str | None:
-    """Why the vendor wouldn't take a training file of so many rows and bytes; completes a sentence that begins with its
-    name."""
+    """Returns why the vendor would not accept a training file with this many rows and bytes, or None. The text
+    completes a sentence that begins with the vendor's name."""
     least, most = provider.min_examples, provider.max_file_bytes
     if least is not None and rows < least:
-        return f"trains on {least} rows or more, and there are {rows}"
+        return f"needs at least {least} rows, and there are {rows}"
     if most is not None and size is not None and size > most:
-        return f"takes files of at most {most / 1e6:,.0f} MB, and this one has {size / 1e6:,.0f}"
+        return f"accepts files of at most {most / 1e6:,.0f} MB, and this one has {size / 1e6:,.0f} MB"
     return None
 
 
@@ -349,10 +356,10 @@ def is_number(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
-def _fitted(value: Hyperparameter, allowed: tuple[float, ...]) -> Hyperparameter:
-    """Of two values that are as near the smaller one."""
+def _nearest_allowed(value: Hyperparameter, allowed: tuple[float, ...]) -> Hyperparameter:
+    """Returns the allowed value that is nearest; of two that are equally near, the smaller one."""
     number = float(value)
-    if len(allowed) >= MANY:
+    if len(allowed) >= FEWEST_CHOICES:
         nearest = min(allowed, key=lambda each: (abs(each - number), each))
     else:
         nearest = min(max(number, allowed[0]), allowed[-1])
@@ -365,8 +372,8 @@ def _end_warnings(model: ModelRow, today: date, payback_days: float | None) -> t
     days = (model.ends - today).days
     if payback_days is not None and payback_days > days:
         return (
-            f"{model.name} ends on {model.ends}, in {_days(days)}, but pays for itself only "
-            f"after {_days(round(payback_days))}: the money would not come back.",
+            f"{model.name} ends on {model.ends}, in {_days(days)}, but takes "
+            f"{_days(round(payback_days))} to pay for itself: the money would be lost.",
         )
     if days < NEAR_THE_END.days:
         return (f"{model.name} and its fine-tunes end on {model.ends}, in {_days(days)}.",)
@@ -377,8 +384,8 @@ def _days(count: int) -> str:
     return "1 day" if count == 1 else f"{count:,} days"
 
 
-def _merged(shipped: Table, own: Table, faults: list[Fault]) -> dict[str, Table]:
-    """Tables by provider; keys of `own` win, those of its models too, one by one."""
+def _merge_rows(shipped: Table, own: Table, faults: list[Fault]) -> dict[str, Table]:
+    """Returns the tables by provider. Keys of `own` replace those of `shipped` one by one, in models too."""
     merged = _tables(("providers",), shipped, faults)
     for name, table in _tables(("providers",), own, faults).items():
         before, path = merged.get(name, {}), ("providers", name, "models")
@@ -390,9 +397,9 @@ def _merged(shipped: Table, own: Table, faults: list[Fault]) -> dict[str, Table]
 
 
 def _tables(path: KeyPath, value: object, faults: list[Fault]) -> dict[str, Table]:
-    """The tables in a table; what is no table is a fault."""
+    """Returns the tables inside a table. Anything else in it is a fault."""
     if not isinstance(value, Mapping):
-        faults.append(Fault(path, "value", "a table with one row a name", value))
+        faults.append(Fault(path, "value", "a table with one row per name", value))
         return {}
     rows = {str(name): row for name, row in value.items()}
     faults += [
@@ -406,16 +413,17 @@ def _tables(path: KeyPath, value: object, faults: list[Fault]) -> dict[str, Tabl
 def _provider_row(
     name: str, table: Table, own: Table, environment: Mapping[str, str], faults: list[Fault]
 ) -> ProviderRow:
-    """`own`: what of `table` the user said. An account that isn't named leaves {account} in the addresses."""
+    """Reads a provider's row. `own` is the part of `table` that the user wrote. If the account is not set, {account}
+    stays in the addresses."""
     path = ("providers", name)
     is_ours = name == "local" or not table.get("base_url")
-    by_place = {
+    defaults = {
         "title": name,
         "callers": OWN_CALLERS if is_ours else CALLERS,
         "requests_per_minute": None if is_ours else REQUESTS_PER_MINUTE,
         "stays_here": not table.get("base_url"),
     }
-    row = read_table(ProviderRow, {**by_place, **table}, faults, path)
+    row = read_table(ProviderRow, {**defaults, **table}, faults, path)
     provider = row.provider
     account = environment.get(provider.account_env or "", "").strip()
     addresses = {
@@ -424,10 +432,10 @@ def _provider_row(
     }
     provider = replace(provider, **addresses, name=name, account=account)
     if row.stays_here and provider.base_url and not is_loopback(provider.base_url):
-        text = f"is true, but {provider.base_url} is not on this machine. Leave it out."
+        text = f"is true, but {provider.base_url} is not on this machine. Remove it."
         faults.append(Fault((*path, "stays_here"), "conflict", text))
     models = (
-        _priced_by_size(
+        _with_price_by_size(
             read_table(
                 ModelRow,
                 values,
@@ -443,7 +451,7 @@ def _provider_row(
     return replace(row, provider=provider, models=tuple(models))
 
 
-def _priced_by_size(model: ModelRow, prices: tuple[SizePrice, ...]) -> ModelRow:
+def _with_price_by_size(model: ModelRow, prices: tuple[SizePrice, ...]) -> ModelRow:
     size = model.size
     if model.price.training is not None or size is None:
         return model

@@ -1,7 +1,7 @@
-"""Counts tokens of chat rows: exact for OpenAI's encodings, close for a local model's own tokenizer.
+"""Counts the tokens of chats: exactly for OpenAI's encodings, closely with a local model's own tokenizer.
 
-Choosing the encoding is done here and not by tiktoken, which maps `ft:gpt-4.1-…` to the wrong one and
-downloads its ranks at run time.
+The encoding is chosen here and not by tiktoken, which maps `ft:gpt-4.1-…` to the wrong one and downloads its ranks at
+run time.
 """
 
 from __future__ import annotations
@@ -19,21 +19,21 @@ from trainers.types import Message, Role
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
-# Each message is wrapped in <|start|>role<|message|>…<|end|>: three tokens beside the role and the text.
-# Three more begin the assistant's reply.
+# Each message is wrapped in <|start|>role<|message|>…<|end|>: three tokens besides the role and the text.
+# The assistant's reply begins with three more.
 _PER_MESSAGE = 3
 _REPLY = 3
 _CL100K_MODELS = ("gpt-4-", "gpt-3.5", "gpt-35", "text-embedding-")
 _O200K_MODELS = ("gpt-4o", "gpt-4.1", "gpt-4.5", "gpt-5", "gpt-6", "chatgpt-4o", "o1", "o3", "o4")
 _BATCH = 20_000
-OUR_ROW_TOKENS = 1024  # our own trainer leaves longer rows out, where max_length says nothing else
+OUR_ROW_TOKENS = 1024  # our own trainer's default max_length
 
 
 @dataclass(frozen=True)
 class Encoding:
-    """How a model's tokens are counted. `assumed`: the model is unknown, and counts may be off by some percent.
+    """How a model's tokens are counted. `assumed`: the model is unknown, so counts may be off by a few percent.
 
-    `folder` is set for a local model: it holds tokenizer.json and, for chat models, the template.
+    `folder` is set for a local model and has its tokenizer.json and, for chat models, the template.
     """
 
     name: str
@@ -46,7 +46,7 @@ O200K = Encoding("o200k_base")
 
 @dataclass(frozen=True)
 class ChatTokens:
-    """Tokens per row, in the rows' order: all, what comes before the answer, and the answer's own text."""
+    """Tokens of each row, in order: in total, before the answer, and of the answer's own text."""
 
     total: tuple[int, ...]
     prompt: tuple[int, ...]
@@ -55,7 +55,7 @@ class ChatTokens:
 
 @dataclass(frozen=True)
 class Spread:
-    """Tokens a row. Percentiles by nearest rank: a value that a row really has."""
+    """Summary of the tokens per row. Percentiles are by nearest rank, so some row really has that value."""
 
     total: int
     mean: float
@@ -65,7 +65,7 @@ class Spread:
 
 
 def encoding_of(model: str) -> Encoding:
-    """Returns a model's encoding. A tuned 'ft:gpt-4o-mini-2024-07-18:team::id' counts as its base does."""
+    """Returns a model's encoding. A tuned 'ft:gpt-4o-mini-2024-07-18:team::id' has that of its base."""
     base = model.removeprefix("ft:").split(":")[0]
     if base.startswith(_O200K_MODELS):
         return O200K
@@ -75,7 +75,7 @@ def encoding_of(model: str) -> Encoding:
 
 
 def local_encoding(folder: Path) -> Encoding:
-    """Returns the encoding of a model's folder with a tokenizer.json; without one, o200k_base is assumed."""
+    """Returns the encoding of a local model. If its folder has no tokenizer.json, o200k_base is assumed."""
     if not (folder / "tokenizer.json").is_file():
         return Encoding("o200k_base", assumed=True)
     return Encoding(folder.name, folder=folder)
@@ -84,10 +84,9 @@ def local_encoding(folder: Path) -> Encoding:
 def count_chat(rows: Iterable[Sequence[Message]], encoding: Encoding = O200K) -> ChatTokens:
     """Counts the tokens of chats. The last message of each row is its answer.
 
-    OpenAI: 3 for each row + for each message 3 + tokens(role) + tokens(text), as in the OpenAI cookbook's
-    "How to count tokens with tiktoken", num_tokens_from_messages. The answer's 3 + role belong to neither
-    `prompt` nor `answer`: sending a prompt costs `prompt`, receiving the answer costs `answer`.
-    Local: see _LocalCounter.
+    OpenAI: 3 per row, plus 3 + tokens(role) + tokens(text) per message, as in num_tokens_from_messages of the OpenAI
+    cookbook's "How to count tokens with tiktoken". The 3 + role of the answer are in neither `prompt` nor `answer`:
+    sending a prompt costs `prompt`, receiving the answer costs `answer`. For local models see _LocalCounter.
     """
     rows = list(rows)
     if encoding.folder is not None:
@@ -106,15 +105,15 @@ def count_chat(rows: Iterable[Sequence[Message]], encoding: Encoding = O200K) ->
 
 
 def splits_chats(encoding: Encoding) -> bool:
-    """Says whether our trainer makes a row for each answer of a chat: its model's template rewrites earlier ones."""
+    """True if our trainer makes one row per answer of a chat, because the model's template rewrites earlier answers."""
     return encoding.folder is not None and rewrites_answers(read_chat_template(encoding.folder))
 
 
 def count_split(
     rows: Iterable[Sequence[Message]], encoding: Encoding, before: Sequence[int]
 ) -> tuple[int, ...]:
-    """Returns for each chat all that is trained where `splits_chats`: up to each learnt answer, from its first message
-    on, with the `before` tokens that stand in front of them."""
+    """Returns the tokens that each chat is trained on if `splits_chats`: for each answer to learn, the chat up to and
+    including it, plus the chat's `before` tokens in front."""
     assert encoding.folder is not None  # noqa: S101
     counter, rows = _LocalCounter.load(encoding.folder), list(rows)
     wrapped = iter(counter.wrapped([message for row in rows for message in row]))
@@ -131,8 +130,8 @@ def count_split(
 
 
 def count_tools(lines: Sequence[str], encoding: Encoding) -> list[int]:
-    """Counts what rows' definitions of tools, as JSON, add to what a model reads. Vendors write them in a form of their
-    own, about as long; a local model's template writes them, or they are described in words."""
+    """Counts the tokens that each row's tool definitions, given as JSON, add to its prompt. Vendors convert them to a
+    form of their own of about the same length. A local model's template writes them, or they are described in words."""
     different = list(dict.fromkeys(lines))
     if encoding.folder is None:
         counts = count_texts(different, encoding)
@@ -143,8 +142,8 @@ def count_tools(lines: Sequence[str], encoding: Encoding) -> list[int]:
 
 
 class RowCounter:
-    """Counts as `count_chat` does, for many rows with the same roles at once. `by_rows`: this model's texts can't be
-    counted each by itself."""
+    """Counts as `count_chat` does, for many rows with the same roles at once. If `by_rows`, texts can't be counted one
+    by one for this model, only as whole rows."""
 
     def __init__(self, encoding: Encoding) -> None:
         self._encoding = encoding
@@ -156,12 +155,12 @@ class RowCounter:
         return self._local is not None
 
     def rows(self, roles: Sequence[Role], texts: Iterable[Sequence[str]]) -> ChatTokens:
-        """Counts from the rows' texts."""
+        """Counts rows, given the texts of each."""
         messages = [[Message(*message) for message in zip(roles, row, strict=True)] for row in texts]
         return _count_local(messages, self._local) if self._local else count_chat(messages, self._encoding)
 
     def sums(self, roles: Sequence[Role], counts: Sequence[Sequence[int]]) -> ChatTokens:
-        """Counts from the tokens of the rows' texts: a list for each message."""
+        """Counts rows, given the token counts of their texts: one list for each message."""
         beside = _REPLY + sum([_PER_MESSAGE + self._roles[role] for role in roles])
         last = _PER_MESSAGE + self._roles["assistant"]
         total = tuple([beside + count for count in map(sum, zip(*counts, strict=True))])
@@ -170,8 +169,8 @@ class RowCounter:
 
 
 def training_limit(model: str) -> int:
-    """Returns the tokens a row at most when OpenAI tunes `model`; what is beyond is cut off there. From OpenAI's
-    guide to supervised fine-tuning; models that it doesn't name are taken to be like the current ones."""
+    """Returns the tokens after which OpenAI truncates rows when it tunes `model`, from OpenAI's guide to supervised
+    fine-tuning. Models that it doesn't name are assumed to have the current limit."""
     base = model.removeprefix("ft:").split(":")[0]
     if base.startswith(("gpt-3.5-turbo-0125", "gpt-3.5-turbo-1106")) or base == "gpt-3.5-turbo":
         return 16_385
@@ -181,13 +180,13 @@ def training_limit(model: str) -> int:
 
 
 def count_prompts(rows: Iterable[Sequence[Message]], encoding: Encoding = O200K) -> tuple[int, ...]:
-    """Counts rows without their answer: what sending them costs."""
+    """Counts the tokens of prompts, which have no answer."""
     nothing = Message("assistant", "")
     return count_chat([[*row, nothing] for row in rows], encoding).prompt
 
 
 def count_texts(texts: Sequence[str], encoding: Encoding = O200K) -> list[int]:
-    """Counts texts. That of special tokens counts as the ordinary text that it is."""
+    """Counts the tokens of texts. The names of special tokens count as ordinary text."""
     if encoding.folder is not None:
         return _LocalCounter.load(encoding.folder).texts(texts)
     import toktok
@@ -213,11 +212,11 @@ def _role_tokens(encoding: Encoding) -> dict[str, int]:
 
 @dataclass(frozen=True)
 class _LocalCounter:
-    """Counts by a local model's own tokenizer.
+    """Counts with a local model's own tokenizer.
 
-    ChatML templates (`<|im_start|>role\\ntext<|im_end|>\\n`) are counted as they are rendered. For others four tokens a
-    message are assumed. What a template adds to that, as a standard system message, is found by rendering a chat of the
-    same roles; where it can't be rendered here, it is missed.
+    ChatML templates (`<|im_start|>role\\ntext<|im_end|>\\n`) are counted as rendered; for others, four tokens per
+    message are assumed. Anything else that a template adds, such as a default system message, is found by rendering a
+    chat with the same roles; it is missed if the template can't be rendered here.
     """
 
     tokenizer: Tokenizer
@@ -246,7 +245,8 @@ class _LocalCounter:
         return self.texts([f"<|im_start|>{m.role}\n{m.content}<|im_end|>\n" for m in messages])
 
     def added(self, roles: tuple[Role, ...]) -> tuple[int, int]:
-        """Returns what the template adds to `wrapped` in a chat of these roles: in all, and up to the answer."""
+        """Returns the tokens that the template adds to `wrapped` in a chat with these roles, in total and up to the
+        answer."""
         chat = [Message(role, "text") for role in roles]
         entries = [{"role": message.role, "content": message.content} for message in chat]
         text, question = render(self.template, entries), render(self.template, entries[:-1], asks=True)
@@ -256,7 +256,7 @@ class _LocalCounter:
         return self._rendered(text) - sum(counts), self._rendered(question) - sum(counts[:-1]) - self.reply
 
     def tools(self, text: str) -> int:
-        """Counts definitions of tools; as the JSON that they are where the template can't be rendered here."""
+        """Counts tool definitions as the template writes them, or as JSON if it can't be rendered here."""
         if not text:
             return 0
         row = json.loads(text)

@@ -1,10 +1,11 @@
-"""Reads a TOML table or a JSON body into a frozen dataclass by the annotations of its fields, and notes every fault.
+"""Reads a TOML table or a JSON body into a frozen dataclass, guided by the annotations of its fields, and collects all
+faults.
 
-A field is read from the key of its name. Types, Literal, Optional, lists (tuple, frozenset), tables (Mapping), dates,
-money and other dataclasses are known; `Limits`, a compiled pattern and `Key` say the rest in `Annotated`. What our own
-code stored is read by json_values, which checks nothing.
+Each field is read from the key of its name. Plain types, Literal, Optional, lists (tuple, frozenset), tables (Mapping),
+dates, money and other dataclasses are supported; `Limits`, a compiled pattern and `Key` in `Annotated` express the
+rest. JSON that our own code has stored is read by json_values, which does not validate.
 
-It is not pydantic, which takes 60 to 140 ms to import: the bot and its command line would pay that at each start.
+Pydantic is not used because its import takes 60 to 140 ms, which the bot and its command line would pay at each start.
 """
 
 from __future__ import annotations
@@ -22,14 +23,14 @@ from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
 from trainers.money import is_payable
 
 T = TypeVar("T")
-# From the table's top: keys, and for the items of a list their numbers from 0.
+# Keys from the outermost table inwards; items of a list are numbered from 0.
 KeyPath = tuple[str | int, ...]
 INVALID: Any = object()
 
 
 @dataclass(frozen=True)
 class Limits:
-    """Of a number, by pydantic's names."""
+    """Limits of a number, named as in pydantic."""
 
     ge: float | None = None
     gt: float | None = None
@@ -37,7 +38,7 @@ class Limits:
     lt: float | None = None
 
     def allow(self, number: float) -> bool:
-        """False for what is no number."""
+        """True if the number is within the limits; False for NaN if there are any."""
         return (
             (self.ge is None or number >= self.ge)
             and (self.gt is None or number > self.gt)
@@ -48,10 +49,12 @@ class Limits:
 
 @dataclass(frozen=True)
 class Key:
-    """What type and limits don't say of a field. `wants` completes "should be". `required` says what a missing key is
-    for. `by` makes the field's value of what was read, which is of the type `reads` where that is another; it may raise
-    ValueError. `is_inline`: the fields of this dataclass stand in the table itself. `is_set_by_caller`: the caller
-    fills it. `is_secret`: what was given is not repeated.
+    """What the type and limits of a field can't express.
+
+    `name` is the key, if it differs from the field. `wants` completes "should be". `required` makes the key required
+    and describes it. `by` converts the value that was read, which has the type `reads` if that differs from the
+    field's; it may raise ValueError. `is_inline`: the keys of this dataclass are in the surrounding table itself.
+    `is_set_by_caller`: the field is not read but set by the caller. `is_secret`: faults don't repeat the value.
     """
 
     name: str | None = None
@@ -69,7 +72,7 @@ SET_BY_CALLER = Key(is_set_by_caller=True)
 
 @dataclass(frozen=True)
 class Fault:
-    """What is wrong with `value` at `path`. `names`: those of which the path's last is none, or `value`."""
+    """A mistake at `path`, where `value` was given. `names` are the valid names, for an unknown key or item."""
 
     path: KeyPath
     kind: Literal["value", "item", "key", "unknown", "missing", "conflict"]
@@ -79,7 +82,7 @@ class Fault:
 
     @property
     def text(self) -> str:
-        """Completes a sentence that begins with the place."""
+        """Completes a sentence that begins with the path."""
         match self.kind:
             case "unknown":
                 return f"is not a setting; {_nearest(str(self.path[-1]), self.names)}"
@@ -87,7 +90,7 @@ class Fault:
                 return f"is missing: {self.wants}."
             case "item":
                 hint = f"; {_nearest(str(self.value), self.names)}" if self.names else "."
-                return f"should be {self.wants}, and {self.value!r} is none{hint}"
+                return f"should be {self.wants}, but {self.value!r} is not one{hint}"
             case "key":
                 return f"should be {self.wants}."
             case "conflict":
@@ -96,24 +99,25 @@ class Fault:
 
 
 def title_of(path: KeyPath) -> str:
-    """'policy.data', 'prices."acme/gpt-x"': as a TOML header names the table."""
+    """Returns a path as a TOML header writes it: 'policy.data', 'prices."acme/gpt-x"'."""
     names = (part for part in path if isinstance(part, str))
     return ".".join(name if re.fullmatch(r"[\w-]+", name, re.ASCII) else f'"{name}"' for name in names)
 
 
 def _nearest(name: str, names: Sequence[str]) -> str:
     near = difflib.get_close_matches(name, names, n=1)
-    return f"did you mean {near[0]}?" if near else f"known are {', '.join(names)}."
+    return f"did you mean {near[0]}?" if near else f"valid names are {', '.join(names)}."
 
 
 def read_table(kind: type[T], table: object, faults: list[Fault], at: KeyPath = (), **own: object) -> T:
-    """`own`: fields that are filled by the caller. A field whose value is wrong has its default, or None.
+    """Reads `table` into an instance of `kind` and appends all mistakes to `faults`. `own` are the fields that the
+    caller sets.
 
-    None counts as a missing key, as JSON has it.
+    A field with an invalid value gets its default, or None. As in JSON, None counts as a missing key.
     """
     if not isinstance(table, Mapping):
         faults.append(Fault(at, "value", f"a section of its own, [{title_of(at)}]", table))
-        table, faults = {}, []  # what it lacks need not be said
+        table, faults = {}, []  # its missing keys need not be reported as well
     value, keys = _read_fields(kind, table, faults, at, own)
     for key in table:
         if key not in keys:
@@ -124,7 +128,7 @@ def read_table(kind: type[T], table: object, faults: list[Fault], at: KeyPath = 
 def _read_fields(
     kind: type[T], table: Mapping[str, Any], faults: list[Fault], at: KeyPath, own: Mapping[str, object]
 ) -> tuple[T, list[str]]:
-    """The value, and the keys that it knows."""
+    """Returns the instance and the keys that it can be read from."""
     values, keys = dict(own), list[str]()
     for name, has_default, reader in _fields(kind):  # type: ignore[arg-type]  # a class, which can be hashed
         if reader.section and reader.key.is_inline:
@@ -146,7 +150,7 @@ def _read_fields(
 
 @cache
 def _fields(kind: type[Any]) -> tuple[tuple[str, bool, Reader], ...]:
-    """Those that the table fills: the name, and whether it has a default."""
+    """Returns the fields that are read from a table: name, whether it has a default, and reader."""
     hints = get_type_hints(kind, include_extras=True)
     readers = {field.name: reader_of(hints[field.name]) for field in fields(kind)}
     return tuple(
@@ -162,8 +166,7 @@ def reader_of(hint: Any) -> Reader:
 
 
 class Reader:
-    """Reads one value as `hint` says; INVALID where it is not so, which is among the faults then. `notes`: what was
-    annotated, the outermost last."""
+    """Reads values of the type `hint`. `notes` is the metadata of its `Annotated`, the outermost last."""
 
     def __init__(self, hint: Any) -> None:
         notes: list[Any] = []
@@ -185,6 +188,7 @@ class Reader:
         self.pattern = next((note for note in notes if isinstance(note, re.Pattern)), None)
 
     def read(self, value: Any, path: KeyPath, faults: list[Fault]) -> Any:
+        """Returns the converted value. An invalid value is appended to `faults`, and INVALID is returned."""
         result: Any
         if self.section and isinstance(value, Mapping):
             result = read_table(self.section, value, faults, path)
@@ -203,7 +207,7 @@ class Reader:
         return result
 
     def _items(self, values: list[Any], path: KeyPath, faults: list[Fault]) -> list[Any]:
-        """A scalar that is wrong is a fault of the list: that shows what should stand there."""
+        """Reads a list. An invalid scalar is reported as a fault of the list, which describes what is expected."""
         reader, items = reader_of(self.arguments[0]), []
         for number, value in enumerate(values):
             own: list[Fault] = []
@@ -238,7 +242,7 @@ class Reader:
         return result if is_within and (self.pattern is None or self.pattern.fullmatch(result)) else INVALID
 
     def wants(self, path: KeyPath = ()) -> str:
-        """Completes "should be"."""
+        """Describes valid values; completes "should be"."""
         if self.key.wants:
             return self.key.wants
         if self.section or self.origin is Mapping:
@@ -246,7 +250,9 @@ class Reader:
         if self.arguments and self.origin is not Literal:
             is_section = reader_of(self.arguments[0]).section
             return (
-                f"a row each, [[{title_of(path)}]]" if is_section else 'a list of texts, like ["abc", "def"]'
+                f"a table [[{title_of(path)}]] for each"
+                if is_section
+                else 'a list of texts, like ["abc", "def"]'
             )
         noun = f"one of {', '.join(self.choices)}" if self.choices else _SCALARS[self.kind][2]
         if self.limits is None:
@@ -264,8 +270,8 @@ def _dollars(value: Any) -> Decimal:
     return amount
 
 
-# By kind: the types that are taken, what makes the value, and what a key of it should be. true is no number, and a
-# fraction is no money: its last digits are lost already.
+# For each type: the input types accepted, the conversion, and the description of valid values. Booleans are not
+# accepted as numbers, nor floats as money, since their last digits are already lost.
 _SCALARS: Mapping[Any, tuple[tuple[type, ...], Callable[[Any], Any] | None, str]] = {
     bool: ((bool,), None, "true or false"),
     str: ((str,), None, 'text, like "abc"'),

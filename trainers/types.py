@@ -1,4 +1,4 @@
-"""What passes between the bot and a trainer: frozen values, in the words of OpenAI's fine-tuning API."""
+"""The frozen values that the bot and a trainer exchange, named as in OpenAI's fine-tuning API."""
 
 from __future__ import annotations
 
@@ -13,26 +13,26 @@ from trainers.hyperparameters import Sweep
 from trainers.typed_tables import SET_BY_CALLER, Key, Limits
 
 Ability = Literal[
-    "metadata",  # a job keeps our metadata; else our key travels at the end of the suffix
+    "metadata",  # jobs keep our metadata; otherwise our key is marked in the suffix
     "metadata_filter",  # jobs.list(metadata=…) filters on the server
-    "idempotency",  # honours Idempotency-Key on create
-    "extra_hyperparameters",  # lora_r, lora_alpha, … beside n_epochs
-    "method",  # takes `method: {type: supervised}`, else top-level `hyperparameters`
-    "dpo",  # takes `method: {type: dpo}` and a file of preference pairs in OpenAI's form
+    "idempotency",  # honours Idempotency-Key when a job is created
+    "extra_hyperparameters",  # accepts lora_r, lora_alpha and others besides n_epochs
+    "method",  # accepts `method: {type: supervised}`; otherwise top-level `hyperparameters`
+    "dpo",  # accepts `method: {type: dpo}` and a file of preference pairs in OpenAI's format
     "suffix",
     "checkpoints",
-    "progress",  # trained_steps / total_steps / estimated_finish on the job
-    "pause",  # a job can be paused, and goes on from where it was when it is resumed
-    "early_stopping",  # takes patience beside a validation file, and serves the best checkpoint
-    "sweep",  # takes a grid of hyperparameters as one job, and a validation file that chooses between its arms
-    "chat",  # serves the tuned model under /chat/completions; alone: it answers questions and trains nothing
-    "aliases",  # a name that we choose can stand for a model, and for another one later: /aliases
-    "job_deletion",  # a job that has ended can be deleted with its rows and its model
-    "expires_after",  # takes a date of expiry with an upload
-    "estimate",  # says beforehand what a job will cost
-    "own_id",  # the job's id is ours, so that a create that is sent twice makes one job
-    "deploy",  # a tuned model answers once it is deployed, and costs by the hour until that is stopped
-    "limits",  # says of a model what its hyperparameters may be
+    "progress",  # jobs have trained_steps, total_steps and estimated_finish
+    "pause",  # jobs can be paused, and continue from there when resumed
+    "early_stopping",  # accepts `patience` with a validation file, and serves the best checkpoint
+    "sweep",  # accepts a grid of hyperparameters as one job, and a validation file to choose between its arms
+    "chat",  # serves the tuned model at /chat/completions; if it is the only ability, nothing can be trained
+    "aliases",  # a name of our choice can stand for a model, and later for another one: /aliases
+    "job_deletion",  # ended jobs can be deleted with their rows and models
+    "expires_after",  # accepts an expiry date for uploads
+    "estimate",  # estimates the cost of a job in advance
+    "own_id",  # we choose the job's id, so creating it twice makes only one job
+    "deploy",  # a tuned model must be deployed to answer, and is billed by the hour until that is stopped
+    "limits",  # publishes the allowed hyperparameters of each model
 ]
 Dialect = Literal["openai", "together", "fireworks"]
 
@@ -44,8 +44,8 @@ FINAL_STATUSES = frozenset({"succeeded", "failed", "cancelled"})
 KNOWN_STATUSES = QUEUED_STATUSES | FINAL_STATUSES | {"running", "paused"}
 
 
-SUFFIX_LENGTH = 64  # OpenAI's most
-LEAST_SUFFIX = 24  # a mark of 16 characters, a dash, and something to read before it
+SUFFIX_LENGTH = 64  # OpenAI's maximum
+LEAST_SUFFIX = 24  # room for a mark of 16 characters, a dash, and a few readable characters
 DeployApi = Literal["crusoe", "fireworks", "together"]
 
 PositiveInt = Annotated[int, Limits(gt=0)]
@@ -56,7 +56,7 @@ NumberLists = Mapping[
     str,
     Annotated[
         tuple[float, ...],
-        Key(wants="numbers: [least, most], or all values where there are more than two, or [] for none"),
+        Key(wants="numbers: [lowest, highest], or three or more allowed values, or [] for none"),
     ],
 ]
 
@@ -65,15 +65,17 @@ JobState = Literal["queued", "paused", "resumed"]
 
 @dataclass(frozen=True)
 class Provider:
-    """How to talk to a trainer, as a row of configuration says it. `base_url` ends in /v1; `key_env` names the key's
-    variable, `account_env` that of `account`, which stands for {account} in the addresses. `deploy_api`: by which API a
-    tuned model is put on a machine that answers for it, at `deploy_base_url` or else `base_url`.
+    """How to talk to a provider, as its configured row says.
 
-    `model_lookup`: "catalogue" where a job wants the id that the list of models gives beside the name.
-    `hyperparameter_names`: theirs by ours. `hyperparameter_limits`: two numbers are a range, more are the only values,
-    none means that it isn't taken. `suffix_characters`: those that a suffix may have beside letters and digits; None:
-    any. `create_extra` goes into each request for a job, `chat_extra` into each question. `bom`: an upload begins with
-    a byte order mark.
+    `base_url` ends in /v1. `key_env` names the environment variable of the key, and `account_env` that of the
+    `account`, which replaces {account} in addresses. `deploy_api` is the API by which a tuned model is deployed on a
+    machine, at `deploy_base_url` or, if that is empty, `base_url`.
+
+    `model_lookup` is "catalogue" if jobs must name a model by the id that the list of models gives besides its name.
+    `hyperparameter_names` maps our names to the provider's. In `hyperparameter_limits`, two numbers are a range, three
+    or more are the only allowed values, and none means that it isn't accepted. `suffix_characters` are allowed in
+    suffixes besides letters and digits; None allows any. `create_extra` is added to each request for a job,
+    `chat_extra` to each question. `bom`: uploads begin with a byte order mark.
     """
 
     name: Annotated[str, SET_BY_CALLER] = ""
@@ -82,7 +84,7 @@ class Provider:
     ] = ""
     key_env: Annotated[
         Variable | None,
-        # What is none may be the key itself.
+        # Secret, because people may put the key itself here by mistake.
         Key(
             wants="the name of the environment variable that holds the key, like OPENAI_API_KEY",
             is_secret=True,
@@ -114,7 +116,7 @@ class Provider:
 
     @property
     def variables(self) -> str:
-        """The environment variables that have to be set before it can be asked, for a sentence."""
+        """The environment variables that must be set to use it, for a sentence."""
         return " and ".join(filter(None, (self.key_env, self.account_env)))
 
     def can(self, ability: Ability) -> bool:
@@ -122,19 +124,19 @@ class Provider:
 
     @property
     def sends_copies(self) -> bool:
-        """Each job gets a copy of its file, by which it is found: neither metadata nor the id is sure to say
-        whose it is, as a suffix may not come back."""
+        """True if each job gets its own copy of its file, by which it is recognised. Needed if neither metadata nor the
+        id can identify a job, because some providers don't return the suffix."""
         return not self.can("metadata") and not self.can("own_id")
 
     @property
     def only_chats(self) -> bool:
-        """It answers questions and trains nothing: its row has the ability `chat` alone."""
+        """True if `chat` is its only ability, so it answers questions and trains nothing."""
         return self.abilities == {"chat"}
 
 
 @dataclass(frozen=True)
 class JobSpec:
-    """A request for a job. `key` is ours and deterministic: it travels as metadata and as Idempotency-Key."""
+    """A request for a job. `key` is our own deterministic key, sent as metadata and as Idempotency-Key."""
 
     key: str
     model: str
@@ -150,9 +152,11 @@ class JobSpec:
 
 @dataclass(frozen=True)
 class Job:
-    """A trainer's job, as it last answered. Times are unix seconds. `percent` of the training, where no steps are
-    counted; `billed_usd`: what the trainer itself says that the job cost, once it is over. `billed_seconds`: of a
-    machine that is rented for it."""
+    """A trainer's job, as last reported. Times are unix seconds.
+
+    `percent` is the progress at trainers that don't report steps. `billed_usd` is the cost that the trainer itself
+    reports for an ended job, `billed_seconds` the time of a machine that was rented for it.
+    """
 
     id: str
     status: str
@@ -186,7 +190,7 @@ class Job:
 
 @dataclass(frozen=True)
 class Event:
-    """A job's event. `data` as the trainer sends it: figures, or a `state`, what the job is from this event on."""
+    """A job's event. `data` is as the trainer sends it: figures, or a `state` that the job is in from then on."""
 
     id: str
     created_at: int
@@ -200,7 +204,7 @@ class Event:
 
 @dataclass(frozen=True)
 class Metric:
-    """One line of a job's result file. Losses in nats per supervised token."""
+    """One line of a job's result file. Losses are in nats per supervised token."""
 
     step: int
     train_loss: float | None = None
@@ -211,8 +215,8 @@ class Metric:
 
 @dataclass(frozen=True)
 class SweepArm:
-    """One line of a sweep's table. `chosen` is what is special to the arm, as it was written; loss and accuracy are
-    those of its best validation; `outcome` is a phrase of the trainer's: won, stopped after rung 1, …"""
+    """One line of a sweep's table. `chosen` are the arm's own hyperparameters, as written. Loss and accuracy are those
+    of its best validation. `outcome` is a phrase of the trainer's, such as "won" or "stopped after rung 1"."""
 
     number: int
     chosen: tuple[tuple[str, str], ...]
@@ -225,15 +229,13 @@ class SweepArm:
 
     @property
     def is_out(self) -> bool:
-        """Whether the arm failed by itself: the table has one column for how an arm ended, and this is its phrase
-        for it."""
+        """True if the arm failed. The table describes how an arm ended only by a phrase, which is recognised here."""
         return self.outcome.startswith("out after ")
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A job's checkpoint. `files`: ids of its weight files, where the trainer offers them instead of serving the
-    model."""
+    """A job's checkpoint. `files` are the ids of its weight files, at trainers that offer these for download."""
 
     id: str
     step: int
@@ -246,8 +248,8 @@ class Checkpoint:
 
 @dataclass(frozen=True)
 class JobEstimate:
-    """What a trainer expects a job to cost. `usd` None: it can't tell now, and `why` has its words. `is_affordable`:
-    the account has the credit for it."""
+    """A trainer's own estimate of a job's cost. If it can't give one, `usd` is None and `why` quotes its reason.
+    `is_affordable`: the account has enough credit."""
 
     usd: Decimal | None
     training_tokens: int | None = None
@@ -257,8 +259,8 @@ class JobEstimate:
 
 @dataclass(frozen=True)
 class ModelInfo:
-    """A model that a trainer lists. `shutdown_date` where its end is announced. `name`: what people call it where its
-    id is another; `is_trainable` None: it isn't told."""
+    """A model that a trainer lists. `shutdown_date` is set if its end is announced, `name` if people call it by another
+    name than its id. `is_trainable` is None if the trainer doesn't say."""
 
     id: str
     shutdown_date: date | None = None
@@ -268,7 +270,7 @@ class ModelInfo:
 
 @dataclass(frozen=True)
 class AliasUsage:
-    """What one model answered under an alias on one day ('2026-11-27', UTC)."""
+    """The usage of one model under an alias on one day ('2026-11-27', UTC)."""
 
     day: str
     model: str
@@ -279,8 +281,8 @@ class AliasUsage:
 
 @dataclass(frozen=True)
 class Message:
-    """`extra`: what else it has in OpenAI's form (tool_calls, tool_call_id, name), as a JSON object, where `content` is
-    the text alone."""
+    """A chat message. `extra` is a JSON object with its other keys in OpenAI's format (tool_calls, tool_call_id, name);
+    `content` is then the text alone."""
 
     role: Role
     content: str
@@ -290,7 +292,7 @@ class Message:
 
 @dataclass(frozen=True)
 class Answer:
-    """A model's answer to a prompt and what it took. `seconds` is the wall time of the request."""
+    """A model's answer to a prompt, with its tokens and `seconds`, the wall time of the request."""
 
     text: str
     prompt_tokens: int
@@ -300,7 +302,7 @@ class Answer:
 
 @dataclass(frozen=True)
 class Price:
-    """USD per million tokens; None where the price is unknown or does not apply."""
+    """USD per million tokens; None if a price is unknown or doesn't apply."""
 
     training: Decimal | None
     input: Decimal | None

@@ -349,7 +349,7 @@ def test_an_estimate_for_people_shows_the_same_figure() -> None:
     ("arguments", "sentence"),
     [
         (["--current", "gpt-4o", "--volume", "lots"], "I can't read “lots” as a volume. Write "),
-        (["--current", "gpt-4oo", "--volume", "10M"], "I know no price for “gpt-4oo”. Did you mean gpt-4o"),
+        (["--current", "gpt-4oo", "--volume", "10M"], "No price is known for “gpt-4oo”. Did you mean gpt-4o"),
         (["--target", "local/smollm2-135n"], "Did you mean local/smollm2-135m?"),
     ],
 )

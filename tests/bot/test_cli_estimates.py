@@ -410,7 +410,7 @@ def test_a_third_of_wrong_labels_is_a_no(tmp_path: Path) -> None:
 def test_an_unknown_name_gets_the_nearest_and_exit_code_1() -> None:
     result = finetune("prices", "gpt-4oo", "gpt-4o")
     assert result.exit_code == 1
-    assert "I know no price for “gpt-4oo”. Did you mean gpt-4o" in result.stdout
+    assert "No price is known for “gpt-4oo”. Did you mean gpt-4o" in result.stdout
     assert "\ngpt-4o " in result.stdout and "$2.50" in result.stdout
 
 

@@ -267,7 +267,7 @@ def test_spacing_case_and_quotation_marks_change_nothing(
         ("start tickets epochs=²", "from 1 to 50"),
         (
             "start tickets quantization=4bit",
-            "should be 'none', 'nf4' or 'int8' (the frozen base's bits: nf4 (QLoRA",
+            "should be 'none', 'nf4' or 'int8' (quantization of the frozen base: nf4 (QLoRA",
         ),
         (
             "start tickets engine=unslot",

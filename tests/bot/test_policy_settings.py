@@ -126,7 +126,7 @@ personal = "yes"
 """,
     )
     expected = (
-        'line 2: [people] approvers should be ids of users, like ["U123", "U456"], and \'ben\' is none.',
+        'line 2: [people] approvers should be ids of users, like ["U123", "U456"], but \'ben\' is not one.',
         "line 3: [people] quorum and [[policy.tiers]] both say how many approvers a run needs; remove one of them.",
         "line 5: [policy] expires_h should be a whole number from 1 to 720, not 0.",
         "line 6: [policy] remind_h should be hours before the plan expires, fewer than 24, not 30.",
@@ -142,7 +142,7 @@ personal = "yes"
         "line 20: [policy.tiers] most is not a setting",
         "line 21: [policy.data] name is missing",
         "line 22: [policy.data] providers names 'opnai', which is not a provider; did you mean 'openai'?",
-        "line 23: [policy.data] channels should be ids of channels, like [\"C123\"], and '#support' is none.",
+        "line 23: [policy.data] channels should be ids of channels, like [\"C123\"], but '#support' is not one.",
         "line 24: [policy.data] level should be one of advisory, soft, hard, not 'strict'.",
         "line 25: [policy.data] personal should be true or false, not 'yes'.",
     )

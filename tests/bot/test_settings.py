@@ -214,7 +214,7 @@ output = "10"
         ),
         (
             "[budget]\nxyz = 1",
-            "finetune.toml, line 2: [budget] xyz is not a setting; known are monthly_usd, measurement_usd, "
+            "finetune.toml, line 2: [budget] xyz is not a setting; valid names are monthly_usd, measurement_usd, "
             "hosting_usd_per_day, per_channel_usd, per_person_usd, channels, people.",
         ),
         (

@@ -99,7 +99,7 @@ def test_a_training_file_that_changed_after_the_approval_is_not_sent(world: Worl
     path.write_bytes(path.read_bytes().replace(b"refund", b"REFUND", 1))
     world.until_state("failed")
     assert world.said(
-        "is not the file that was approved", path.name, "upload the data again", "nothing is owed"
+        "has changed since it was approved", path.name, "upload the data again", "nothing is owed"
     )
     assert (world.jobs(), world.left_at_company(), world.ledger()["settle"]) == (0, [], 0)
     assert world.company.count("POST /files") == 0
@@ -122,7 +122,7 @@ def test_held_out_rows_that_changed_after_the_approval_judge_nothing(world: Worl
     path = kept(world, plan.holdout_sha256)
     path.write_text("".join(path.read_text().splitlines(keepends=True)[:6]))
     world.until_state("failed")
-    assert world.said("was not judged", path.name, "is not the file that was approved")
+    assert world.said("was not judged", path.name, "has changed since it was approved")
     assert not world.company.count("POST /chat/completions") and world.ledger()["settle"] > 0
 
 

@@ -257,7 +257,7 @@ def test_prices_are_told_with_their_source(make_world: MakeWorld) -> None:
     all_of_them = world.type("/finetune prices")
     assert "acme/acme-small" in all_of_them and "your own price" in all_of_them and "gpt-4.1" in all_of_them
     named = world.type("/finetune prices gpt-4o-mini acme/acme-small nonsense-model")
-    assert "gpt-4o-mini" in named and "genai-prices" in named and "I know no price" in named
+    assert "gpt-4o-mini" in named and "genai-prices" in named and "No price is known" in named
 
 
 def test_from_the_result_to_the_estimate_is_one_click(world: World) -> None:

@@ -382,7 +382,7 @@ PRICES: tuple[PriceRow | UnknownPrice, ...] = (
         price=Price(Decimal(5), Decimal("0.80"), Decimal("0.20"), Decimal("3.20")),
         source="openai.toml",
         as_of=date(2026, 11, 1),
-        note="A request of more than 200,000 tokens costs more a token; yours are counted as shorter.",
+        note="Requests of more than 200,000 tokens cost more per token; yours are assumed to be shorter.",
     ),
     price(
         MODEL,
@@ -391,7 +391,7 @@ PRICES: tuple[PriceRow | UnknownPrice, ...] = (
         usd_per_hour=Decimal("0.10"),
         source="finetune.toml",
     ),
-    UnknownPrice("gpt-99", ("gpt-4o",), "I know no price for “gpt-99”. Did you mean gpt-4o?"),
+    UnknownPrice("gpt-99", ("gpt-4o",), "No price is known for “gpt-99”. Did you mean gpt-4o?"),
 )
 
 ERRORS = running_error(

@@ -121,7 +121,7 @@ def test_arms_are_all_combinations_and_follow_the_rules_of_single_values() -> No
         ({"sweep": {}}, "sweep", "The sweep is empty; it takes 2 to 16"),
         ({"sweep": {"lora_r": [8]}}, "sweep", "The sweep has 1 arm; it takes 2 to 16"),
         ({"sweep": {"lora_r": list(range(1, 18))}}, "sweep", "has 17 arms; it takes 2 to 16"),
-        ({"sweep": {"lora_r": [8, 8]}}, "sweep.lora_r", "'lora_r' needs different values"),
+        ({"sweep": {"lora_r": [8, 8]}}, "sweep.lora_r", "'lora_r' needs several different values"),
         (
             {"sweep": {"lora_r": [8, 0]}},
             "sweep.lora_r",
@@ -131,7 +131,7 @@ def test_arms_are_all_combinations_and_follow_the_rules_of_single_values() -> No
         (
             {"sweep": {"quantization": ["none", "nf4"]}},
             "sweep.quantization",
-            "can't be swept: all arms share the base",
+            "can't be swept, since all arms share the base",
         ),
         (
             {"sweep": {"lora_r": [8, 16]}, "lora_r": 4},

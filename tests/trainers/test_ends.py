@@ -80,7 +80,7 @@ def test_an_end_that_is_no_day_is_a_problem(key: str, value: object) -> None:
 def test_a_model_that_a_list_calls_deprecated_has_a_note() -> None:
     row = find_prompted_price("grok-2-1212", PROVIDERS, (), TODAY)
     assert isinstance(row, PriceRow) and row.note is not None
-    assert row.note.startswith("genai-prices calls it deprecated and names no day")
+    assert row.note.startswith("genai-prices lists it as deprecated without a date")
 
 
 def test_a_price_list_of_an_older_plan_says_no_end() -> None:
@@ -89,3 +89,11 @@ def test_a_price_list_of_an_older_plan_says_no_end() -> None:
     ).to_json()
     older = text.replace('"ends":null,', "").replace(',"successor":null', "")
     assert older != text and PriceList.from_json(older).rows[0].ends is None
+
+
+def test_an_end_is_found_by_a_name_with_capital_letters() -> None:
+    model = {"models": {"Acme/Big-7B": {"ends": date(2027, 3, 1), "aliases": ["Big"]}}}
+    rows = load_providers({"acme": {"base_url": "https://acme.example/v1", **model}})
+    for name in ("acme/Acme/Big-7B", "acme/acme/big-7b", "acme/BIG"):
+        end = find_retirement(name, rows)
+        assert end is not None and end.day == date(2027, 3, 1), name

@@ -141,8 +141,8 @@ def test_a_release_that_is_not_listed_has_no_price() -> None:
 
 
 def test_a_model_without_a_price_for_text_is_not_free() -> None:
-    assert "no chat model" in unknown("whisper-1").sentence
-    assert "no chat model" in unknown("openai/text-embedding-3-small").sentence
+    assert "is not a chat model" in unknown("whisper-1").sentence
+    assert "is not a chat model" in unknown("openai/text-embedding-3-small").sentence
 
 
 def test_a_model_that_several_sell_is_answered_with_the_sellers() -> None:

@@ -201,12 +201,12 @@ def test_a_model_past_its_end_is_refused_with_the_local_way_out() -> None:
     ("today", "payback_days", "level", "said"),
     [
         (date(2026, 9, 1), None, "ok", ""),
-        (date(2026, 9, 1), 200.0, "warn", "pays for itself only after 200 days"),
+        (date(2026, 9, 1), 200.0, "warn", "takes 200 days to pay for itself"),
         (date(2026, 9, 1), 100.0, "ok", ""),
-        (date(2026, 11, 8), None, "warn", "takes new jobs only until 2027-01-06"),
+        (date(2026, 11, 8), None, "warn", "accepts new jobs only until 2027-01-06"),
         (date(2026, 11, 24), None, "warn", "end on 2027-01-14, in 51 days"),
         (date(2027, 1, 6), None, "warn", "in 8 days"),
-        (date(2027, 1, 7), None, "refuse", "no new fine-tuning job since 2027-01-06"),
+        (date(2027, 1, 7), None, "refuse", "no new fine-tuning jobs since 2027-01-06"),
         (date(2027, 1, 14), None, "refuse", "ended on 2027-01-14"),
     ],
 )
@@ -305,10 +305,10 @@ def test_a_training_is_priced_by_the_models_size_where_its_row_has_no_price() ->
     [
         ('dialect = "googlish"', "dialect: should be one of openai, together, fireworks"),
         ("suffix_length = 12", "suffix_length: should be a whole number from 24 to 256"),
-        ('hyperparameter_limits = { lora_r = "8" }', "lora_r: should be numbers: [least, most]"),
+        ('hyperparameter_limits = { lora_r = "8" }', "lora_r: should be numbers: [lowest, highest]"),
         (
             "training_by_size = [{ up_to = 16 }]",
-            "training: is missing: US dollars a million tokens, in quotes",
+            "training: is missing: US dollars per million tokens, in quotes",
         ),
         ('account_env = "my account"', "account_env: should be the name of the environment variable"),
         (

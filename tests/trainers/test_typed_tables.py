@@ -116,8 +116,8 @@ def test_each_fault_is_noted_with_its_path_and_what_is_wanted() -> None:
         "inner.name is missing: its name.",
         "inner.level should be one of low, high, not 'top'.",
         "rows.name should be small letters, not 'B'.",
-        "rows should be a row each, [[rows]], and 5 is none.",
-        'words should be a list of texts, like ["abc", "def"], and \'too\' is none; did you mean two?',
+        "rows should be a table [[rows]] for each, but 5 is not one.",
+        'words should be a list of texts, like ["abc", "def"], but \'too\' is not one; did you mean two?',
         "amounts.x should be US dollars in quotes, like \"200.00\", not 'lots'.",
-        "titel is not a setting; known are low, high, count, share, key, day, inner, rows, words, amounts.",
+        "titel is not a setting; valid names are low, high, count, share, key, day, inner, rows, words, amounts.",
     ]

@@ -243,7 +243,7 @@ def _count_rows(path: Path, action: str) -> int:
         with path.open("rb") as file:
             return sum(1 for _ in file)
     except OSError as error:
-        raise TrainerError(f"{action}: the file cannot be read: {error.strerror}.") from error
+        raise TrainerError(f"{action}: the file can't be read: {error.strerror}.") from error
 
 
 def _job_id(key: str) -> str:

@@ -218,7 +218,7 @@ def test_a_file_that_is_gone_or_was_changed_is_a_sentence_and_leaves_no_bytes_th
     with pytest.raises(FileChanged):
         site.trainer.upload(site.file, sha256, KEY)
     site.file.unlink()
-    with pytest.raises(TrainerError, match="cannot be read: No such file"):
+    with pytest.raises(TrainerError, match="can't be read: No such file"):
         site.trainer.upload(site.file, sha256, KEY)
     assert not any(file.content for file in site.service.files.values())
 

@@ -202,7 +202,7 @@ def test_an_upload_asks_to_expire(server: Hosted, trainer: Trainer, data: Path) 
 
 
 def test_a_file_that_is_not_there_is_named(trainer: Trainer, tmp_path: Path) -> None:
-    with pytest.raises(TrainerError, match=r"uploading 'gone.jsonl' on openai: the file cannot be read"):
+    with pytest.raises(TrainerError, match=r"uploading 'gone.jsonl' on openai: the file can't be read"):
         trainer.upload(tmp_path / "gone.jsonl", "0" * 64)
 
 
@@ -353,8 +353,16 @@ def test_duplicates_come_oldest_first_from_every_page(server: Hosted, trainer: T
 def test_a_list_that_never_ends_is_nonsense_and_not_an_empty_look(server: Hosted, trainer: Trainer) -> None:
     page = b'{"object": "list", "data": [{"id": "a", "status": "running"}], "has_more": true}'
     server.fail(LIST, Fault(commit=False, status=200, body=page), times=5)
-    with pytest.raises(InvalidResponse, match="does not end"):
+    with pytest.raises(InvalidResponse, match="repeats itself"):
         trainer.find_jobs("run-1")
+
+
+def test_listed_jobs_without_a_creation_time_are_found_all_the_same(server: Hosted, trainer: Trainer) -> None:
+    page = (
+        b'{"data": [{"id": "a", "status": "running"}, {"id": "b", "status": "running"}], "has_more": false}'
+    )
+    server.fail(LIST, Fault(commit=False, status=200, body=page))
+    assert trainer.newest_jobs({"b"}, since=1_000.0, pages=1).keys() == {"b"}
 
 
 def test_a_job_may_lag_behind_in_the_list(server: Hosted, trainer: Trainer, data: Path) -> None:

@@ -45,7 +45,7 @@ def spec(client: Trainer, data: Path, name: str = LLAMA) -> JobSpec:
 def test_a_catalogue_tells_what_a_job_calls_a_model(client: Trainer) -> None:
     assert client.catalogue_id(["llama-3.1-8b", LLAMA.upper()]) == "model-meta-llama-llama-3-1-8b-instruct"
     with pytest.raises(
-        Refused, match=rf"trains none of that name. It trains {QWEN}, {LLAMA}: give one a row"
+        Refused, match=rf"no trainable model has that name. It trains {QWEN}, {LLAMA}. To use one, add it"
     ):
         client.catalogue_id(["mistral-7b"])
 
@@ -102,7 +102,9 @@ def test_a_key_of_another_project_reads_and_may_not_write(
 ) -> None:
     crusoe.refuses_writes = True
     assert client.models()
-    with pytest.raises(Refused, match="in CRUSOE_API_KEY has no write access here. It may belong to another project"):
+    with pytest.raises(
+        Refused, match=r"in CRUSOE_API_KEY has no write access here. It may belong to another project"
+    ):
         client.upload(data, digest(data))
 
 
@@ -143,6 +145,6 @@ def test_a_value_that_a_person_chose_is_refused_with_what_is_taken() -> None:
 
 def test_a_file_that_a_vendor_would_not_take_is_said() -> None:
     azure = row("azure")
-    assert file_problem(azure, 9) == "trains on 10 rows or more, and there are 9"
-    assert file_problem(azure, 10, 600_000_000) == "takes files of at most 512 MB, and this one has 600"
+    assert file_problem(azure, 9) == "needs at least 10 rows, and there are 9"
+    assert file_problem(azure, 10, 600_000_000) == "accepts files of at most 512 MB, and this one has 600 MB"
     assert file_problem(azure, 10, 500_000_000) is file_problem(row("openai"), 1) is None

@@ -22,7 +22,7 @@ NEAR, BIG = Candidate("retrieval", "a/small"), Candidate("zero", "a/big")
 PRICES: Prices = {
     "a/small": price("a/small", "1.00", "4.00"),
     "a/big": price("a/big", "10.00", "40.00"),
-    "a/unknown": UnknownPrice("a/unknown", (), "I know no price."),
+    "a/unknown": UnknownPrice("a/unknown", (), "No price is known."),
     "own/box": price("own/box", "0", "0", usd_per_hour="3.60"),
 }
 
