@@ -74,7 +74,7 @@ DUPLICATE = Finding(
     "warns",
     "duplicate",
     "Line 17 repeats line 4.",
-    "Delete the copies: they teach nothing and cost tokens.",
+    "Delete the copies: they teach nothing new and cost tokens.",
 )
 PERSONAL = (
     Finding(3, "warns", "personal_data", "Line 3 holds an e-mail address.", "Replace it by a placeholder."),
@@ -85,7 +85,7 @@ TOO_FEW = Finding(
     "blocks",
     "too_few_rows",
     "There are 3 usable rows; 10 is the minimum.",
-    "Collect more: 10 is the least any trainer takes, 200 the least that pays.",
+    "Collect more: trainers need at least 10, and it takes about 200 to be worth it.",
 )
 NOT_JSON = Finding(7, "blocks", "not_json", "Line 7 is not JSON.", "Put one JSON object on each line.")
 HOSTED = Training(tokens=36_200, epochs=3, usd_per_million=Decimal(3))

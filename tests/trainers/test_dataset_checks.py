@@ -91,7 +91,7 @@ def test_answers_that_a_limit_cut_off_are_pointed_out(
     written = [row(i, f"question {i}", f"{i}" + " word" * (size - 1)) for i, size in enumerate(lengths, 1)]
     cut_off = by_code(checked(tmp_path, written), "answers_cut_off")
     assert [finding.code for finding in cut_off] == code
-    assert all("30 answers are as long as the longest" in finding.message for finding in cut_off)
+    assert all("30 answers have exactly the greatest length" in finding.message for finding in cut_off)
 
 
 def test_a_copy_is_found_whatever_its_case_and_spacing(tmp_path: Path) -> None:
@@ -111,7 +111,7 @@ def test_one_question_with_two_answers_is_a_contradiction_that_names_both_lines(
     examples = [row(2, "my printer", "a"), row(3, "My printer", "b"), row(4, "my printer", "b")]
 
     assert [(f.line, f.code, f.message) for f in checked(tmp_path, examples) if f.line] == [
-        (3, "contradiction", "Line 3 asks the same as line 2 and has another answer."),
+        (3, "contradiction", "Line 3 asks the same as line 2 but has another answer."),
         (4, "duplicate", "Line 4 repeats line 3."),
     ]
 
@@ -313,7 +313,7 @@ def test_rows_without_instructions_beside_rows_with_them_are_counted(tmp_path: P
     some = [row(i, f"question {i}", "ab"[i % 2], "Sort it." if i > 3 else "") for i in range(1, 21)]
     (finding,) = by_code(checked(tmp_path, some), "some_without_instructions")
     assert (finding.line, finding.severity, finding.count) == (None, "warns", 3)
-    assert finding.message == "3 of 20 rows have no instructions (system message), the others have some."
+    assert finding.message == "3 of 20 rows have no instructions (system message), but the others do."
 
 
 @pytest.mark.parametrize("system", ["", "Sort it."])

@@ -163,7 +163,7 @@ def test_parquet_becomes_jsonl_and_says_so(tmp_path: Path) -> None:
     [
         ("empty.csv", b"", "'empty.csv' is empty."),
         ("photo.csv", b"\x89PNG\r\n\x1a\n....", "'photo.csv' is a PNG picture, whatever its name says."),
-        ("bad.jsonl", b"{nothing}\n{good}\n", "Line 1 is not JSON: it goes wrong at character 2."),
+        ("bad.jsonl", b"{nothing}\n{good}\n", "Line 1 is not valid JSON at character 2."),
     ],
 )
 def test_a_file_without_a_row_that_could_stay_gives_a_sentence_and_no_file(

@@ -14,22 +14,24 @@ from trainers.dataset.reader import Reading, read
 ODD = Path(__file__).resolve().parents[2] / "examples" / "odd"
 CHAT = {"messages": [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "greeting"}]}
 NOTES = {
-    "alpaca.jsonl": ["The rows are in the form of Alpaca and were read as chats."],
-    "array.json": ["The file is one JSON array of 60 objects, each read as a row: line 3 is the third."],
+    "alpaca.jsonl": ["The rows are in the format of Alpaca and were read as chats."],
+    "array.json": [
+        "The file is a JSON array of 60 objects, each read as one row: line 3 means the third object."
+    ],
     "input_output.jsonl": [],
     "question_answer.jsonl": [],
     "several_lines.json": [
-        "The file's 60 JSON objects stand over several lines and were read as one row each: line 3 is the third."
+        "The file has 60 JSON objects over several lines, each read as one row: line 3 means the third object."
     ],
-    "sharegpt.jsonl": ["The rows are in the form of ShareGPT and were read as chats."],
+    "sharegpt.jsonl": ["The rows are in the format of ShareGPT and were read as chats."],
     "sheets.xlsx": [
         "One line above the header was passed over.",
         "The sheet 'Tickets' was read; 2 others were not.",
     ],
     "text_label.jsonl": [],
     "title_lines.csv": ["2 lines above the header were passed over."],
-    "unicode_text.txt": ["The file is in UTF-16 and was read as that."],
-    "windows_1252.csv": ["The file is in Windows-1252 and was read as that."],
+    "unicode_text.txt": ["The file is encoded in UTF-16 and was converted."],
+    "windows_1252.csv": ["The file is encoded in Windows-1252 and was converted."],
 }
 
 

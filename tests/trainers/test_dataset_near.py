@@ -97,7 +97,7 @@ def test_a_near_copy_is_named_with_both_lines_and_another_answer_is_a_contradict
     said = findings(texts, ["pending", "x", "reverted", "pending"])
 
     assert [(f.line, f.code, f.message) for f in said] == [
-        (3, "near_contradiction", "Line 3 says nearly the same as line 1 and has another answer."),
+        (3, "near_contradiction", "Line 3 says nearly the same as line 1 but has another answer."),
         (4, "near_duplicate", "Line 4 says nearly the same as line 1."),
     ]
     assert {f.severity for f in said} == {"warns"}

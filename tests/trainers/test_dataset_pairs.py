@@ -85,7 +85,7 @@ def test_an_answer_of_several_messages_blocks_and_another_form_is_told(tmp_path:
     several["preferred_output"] *= 2
     assert codes(written(tmp_path, *GOOD, plain, json.dumps(several))) == [
         (32, "not_one_answer", "Line 32 has an answer of more than one message."),
-        (None, "pairs_in_another_form", "1 pair is written as prompt, chosen and rejected."),
+        (None, "pairs_in_another_form", "1 pair is in TRL's format (prompt, chosen, rejected)."),
     ]
 
 
@@ -205,7 +205,7 @@ def test_finetune_check_says_what_training_them_on_a_model_takes_of_this_machine
             .replace('assistant"', 'assistant", "by": "a"', 1),
             "line 31 has the same answer twice",
         ),
-        ("{", "line 31 is not JSON"),
+        ("{", "line 31 is not valid JSON"),
     ],
 )
 def test_finetune_check_exits_with_1_where_a_pair_has_to_be_fixed(

@@ -145,13 +145,13 @@ REFUSED = {
     "a pdf": Refused(b"%PDF-1.7\n", "not_text", "PDF"),
     "a gzip": Refused(b"\x1f\x8b\x08\x00", "not_text", "gzip"),
     "a parquet": Refused(b"PAR1\x15\x04", "not_text", "Parquet"),
-    "zeros": Refused(b"abc\x00def\x01\x02" * 10, "not_text", "no text has"),
+    "zeros": Refused(b"abc\x00def\x01\x02" * 10, "not_text", "zero bytes"),
     "a log-in page": Refused(b"\n<!DOCTYPE html><html></html>", "not_text", "web page"),
     "half of utf-16": Refused(GOOD.encode("utf-16")[:-1], "not_utf8", "UTF-16"),
-    "an array of numbers": Refused(b"[\n 1, 2\n]", "json_array", "one JSON array"),
-    "an array cut off": Refused(b'[{"messages": []}, {"mess', "json_array", "one JSON array"),
-    "an array of nothing": Refused(b"[\n]", "json_array", "one JSON array"),
-    "spread json cut off": Refused(b'{\n "messages": []\n', "json_over_lines", "over several lines"),
+    "an array of numbers": Refused(b"[\n 1, 2\n]", "json_array", "is a JSON array"),
+    "an array cut off": Refused(b'[{"messages": []}, {"mess', "json_array", "is a JSON array"),
+    "an array of nothing": Refused(b"[\n]", "json_array", "is a JSON array"),
+    "spread json cut off": Refused(b'{\n "messages": []\n', "json_over_lines", "span several lines"),
     "prose": Refused(b"Dear team\nplease train this\n", "unknown_format", "neither JSONL nor a CSV"),
     "one column": Refused(b"text\nmy printer is dead\nwhere is it\n", "no_labels", "No column holds labels"),
     "texts and numbers": Refused(
@@ -184,7 +184,7 @@ def test_a_file_over_the_cap_is_refused_unread_with_both_sizes(tmp_path: Path) -
     finding = read(path, "big.jsonl").findings[0]
 
     assert finding.code == "file_too_big"
-    assert finding.message == "'big.jsonl' has 260.0 MB; at most 200.0 MB can be taken."
+    assert finding.message == "'big.jsonl' has 260.0 MB; the limit is 200.0 MB."
 
 
 def test_a_line_over_the_cap_is_passed_over_and_later_lines_keep_their_numbers(tmp_path: Path) -> None:
@@ -215,7 +215,7 @@ def test_many_lines_with_one_fault_are_listed_up_to_the_cap_and_then_counted(tmp
     findings = read_bytes(tmp_path, content, limits=Limits(listed=20)).findings
 
     assert [finding.line for finding in findings] == [*range(2, 22), None]
-    assert findings[-1].message == "30 more lines have the same fault."
+    assert findings[-1].message == "30 more lines have the same problem."
     assert sum(finding.count for finding in findings) == 50
 
 
@@ -488,16 +488,22 @@ def test_any_text_survives_the_way_through_json(
     [
         (
             chat(USER, REPLY)[:-1] + ', "metadata": {"who": "Anna"}}',
-            "a key that no trainer reads, left out: metadata",
+            "a key that no trainer reads, so it was dropped: metadata",
         ),
         (
             chat({**USER, "colour": "red"}, {**REPLY, "b\u202e": 1}),
-            "keys that no trainer reads, left out: b, colour",
+            "keys that no trainer reads, so they were dropped: b, colour",
         ),
-        (chat({**USER, **{f"k{n}": n for n in range(8)}}, REPLY), "left out: k0, k1, k2, k3, k4 and 3 more"),
-        (chat(USER, {**REPLY, "anna@example.org": "Anna"}), "has a key that no trainer reads, left out"),
-        (chat(USER, {**REPLY, "a customer's words " * 3: 1}), "has a key that no trainer reads, left out"),
-        ('{"prompt": "q", "completion": "a", "id": 7}', "a key that no trainer reads, left out: id"),
+        (chat({**USER, **{f"k{n}": n for n in range(8)}}, REPLY), "dropped: k0, k1, k2, k3, k4 and 3 more"),
+        (
+            chat(USER, {**REPLY, "anna@example.org": "Anna"}),
+            "has a key that no trainer reads, so it was dropped",
+        ),
+        (
+            chat(USER, {**REPLY, "a customer's words " * 3: 1}),
+            "has a key that no trainer reads, so it was dropped",
+        ),
+        ('{"prompt": "q", "completion": "a", "id": 7}', "a key that no trainer reads, so it was dropped: id"),
     ],
 )
 def test_keys_that_do_not_reach_the_trainer_are_told_by_line_and_name_never_by_value(

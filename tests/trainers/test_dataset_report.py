@@ -302,7 +302,7 @@ def test_the_model_to_train_counts_how_long_rows_are_and_vendors_tokens_stay_the
     again = check_file(path, "r", Columns(), tmp_path, 7, local_models={"m": folder})
 
     said = [f.message for f in by_words.findings if f.code == "row_too_long"]
-    assert said == ["Line 4 has 21 tokens of words, more than 12."]
+    assert said == ["Line 4 has 21 tokens of words, more than the limit of 12."]
     assert by_words.token_lengths == ((11, 28), (12, 1), (21, 1))
     assert by_words.tokens == plain.tokens
     assert by_words.trained_tokens == again.trained_tokens

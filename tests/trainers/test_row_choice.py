@@ -73,7 +73,7 @@ def test_rows_without_labels_are_read(
     ("content", "sentence"),
     [
         (b"", "is empty"),
-        (b"a,b\n1,2\n", "No column of 'a.csv' is called 'frage'"),
+        (b"a,b\n1,2\n", "'a.csv' has no column called 'frage'"),
         (b"text\n\n", "has no row with a text"),
         (b"PAR1 and so on", "Parquet"),
     ],

@@ -1,20 +1,22 @@
-"""Rows to train on: reads them, finds what is wrong with them, reserves the holdout. No Slack and no SQL.
+"""Training data: reads rows, reports problems with them, and reserves the holdout. Knows neither Slack nor SQL.
 
-rows           rows, columns, caps: the words used below
-checks         a finding: line, severity, code, sentence, cure
-file_format, jsonl, tables, table_files, preference_pairs
-               what a file is, and each record of it: a row or a fault
-reader         a file: its rows and faults, one by one
-fast_scan, row_facts, stored_rows
-               the first pass: a few facts a row; rows again by their places
-file_checks    what is wrong with the file as a whole: one function a check
+rows           rows, columns and limits: the terms used below
+checks         findings: line, severity, code, message, cure
+conversion, file_format
+               other encodings and JSON layouts; recognises a file's format
+jsonl, tables, table_files, preference_pairs
+               parse one record: a row or a fault
+reader         all rows and faults of a file, one by one
+fast_scan, row_facts
+               the first pass: a few facts per row, and access to rows by number
+file_checks    checks of the file as a whole, one function each
 sensitive_data, near_duplicates, slow_checks
                secrets and personal data, near copies, labels that look wrong
 splits, versions
-               train and holdout, also of later versions
+               training rows and holdout, also for later versions
 token_counts   tokens of the whole file
-clean_copy     a cleaned file
-report         all of it in one call
+clean_copy     writes a cleaned file
+report         everything in one call
 """
 
 from trainers.dataset.checks import Finding as Finding

@@ -1,5 +1,5 @@
-"""What a check reports: rules, faults, findings. Also the rows that repeat or contradict another, which are found while
-rows are read. Shows labels at most, never another value out of the file, and changes nothing."""
+"""What a check reports: rules, faults and findings. Also finds rows that repeat or contradict another while rows are
+read. Messages may contain labels, but no other values from the file."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _ORDER = {"blocks": 0, "warns": 1, "tells": 2}
 
 @dataclass(frozen=True)
 class Rule:
-    """Something that can be wrong with a file. `code` is stable: programs may look for it."""
+    """A kind of problem. `code` is stable, so programs may rely on it."""
 
     code: str
     severity: Severity
@@ -26,7 +26,8 @@ class Rule:
 
 @dataclass(frozen=True)
 class Finding:
-    """`line` is None for the whole file, and for lines beyond those listed. `count` rows are meant by it."""
+    """A problem in a file. `line` is None if it concerns the whole file or sums up further lines. `count` is the number
+    of rows that it concerns."""
 
     line: int | None
     severity: Severity
@@ -42,14 +43,15 @@ class Finding:
 
 @dataclass(frozen=True)
 class Fault:
-    """Why a row can't be used; `text` completes the sentence "Line 7 …"."""
+    """A problem of one row. `text` completes the sentence "Line 7 …"."""
 
     rule: Rule
     text: str
 
 
 class Findings:
-    """Collects findings. Of each rule the first `listed` lines are listed; the rest are counted in one finding more."""
+    """Collects findings. For each rule the first `listed` lines get a finding each; one more finding counts the
+    rest."""
 
     def __init__(self, listed: int) -> None:
         self._listed = listed
@@ -71,13 +73,13 @@ class Findings:
         for rule, lines in self._lines.items():
             rest = lines - self._listed
             if rest > 0:
-                message = f"{rest:,} more {'line has' if rest == 1 else 'lines have'} the same fault."
+                message = f"{rest:,} more {'line has' if rest == 1 else 'lines have'} the same problem."
                 unlisted.append(Finding(None, rule.severity, rule.code, message, rule.cure, rest))
         return sort_findings([*self._findings, *unlisted])
 
 
 def sort_findings(findings: Sequence[Finding]) -> tuple[Finding, ...]:
-    """Sorts by severity, then by code (the one that occurs first, first), then by line; those without a line last."""
+    """Sorts by severity, then by code in order of first occurrence, then by line; findings without a line come last."""
     first = {code: i for i, code in reversed(list(enumerate(f.code for f in findings)))}
     return tuple(
         sorted(findings, key=lambda f: (_ORDER[f.severity], first[f.code], f.line is None, f.line or 0))
@@ -87,7 +89,7 @@ def sort_findings(findings: Sequence[Finding]) -> tuple[Finding, ...]:
 MINIMUM = 10  # rows
 MAX_LABELS, MAX_LABEL_LENGTH = 500, 60
 
-DUPLICATE = Rule("duplicate", "warns", "Delete the copies: they teach nothing and cost tokens.")
+DUPLICATE = Rule("duplicate", "warns", "Delete the copies: they teach nothing new and cost tokens.")
 CONTRADICTION = Rule("contradiction", "warns", "Decide which answer is right, and correct the other line.")
 
 
@@ -98,27 +100,28 @@ class LabelCount:
 
 
 def task_of_counts(counts: Counter[str], rows: int) -> Task:
-    """Returns 'labels' where at least nine of `rows` in ten have a short answer that another row has too, and there are
-    no more than 500 such answers; else 'free_text'. `counts` are of the short answers."""
+    """Returns 'labels' if at least 90% of the rows have a short answer that another row has too, and there are at most
+    500 different ones; else 'free_text'. `counts` counts the short answers."""
     shared = [count for count in counts.values() if count > 1]
     enough = sum(shared) >= 0.9 * rows
     return "labels" if rows and enough and len(shared) <= MAX_LABELS else "free_text"
 
 
 def is_short(answer: str) -> bool:
-    """Says whether an answer may be a label: one line of 60 characters at most."""
+    """True if an answer may be a label: a single line of at most 60 characters."""
     return len(answer) <= MAX_LABEL_LENGTH and "\n" not in answer
 
 
 def sort_label_counts(counts: Counter[str]) -> tuple[LabelCount, ...]:
+    """Returns the labels and their numbers of rows, the most frequent first."""
     return tuple(LabelCount(label, n) for label, n in sorted(counts.items(), key=lambda c: (-c[1], c[0])))
 
 
 class RepeatFinder:
-    """Finds rows that have the instructions and the question of an earlier row: duplicates where the answer is the same
-    too, else contradictions.
+    """Finds rows with the same instructions and question as an earlier row. They are duplicates if the answer is the
+    same too, otherwise contradictions.
 
-    Questions come as question_keys, instructions and answers as hashes of their normalised texts.
+    Questions are given as question_keys, instructions and answers as hashes of their normalised texts.
     """
 
     def __init__(self, findings: Findings) -> None:
@@ -130,7 +133,7 @@ class RepeatFinder:
     def add_all(
         self, lines: Sequence[int], systems: Sequence[int], keys: Sequence[bytes], answers: Sequence[int]
     ) -> list[int]:
-        """Adds rows and returns which of them are duplicates, by their place among those added."""
+        """Adds rows and returns the positions, among these rows, of the duplicates."""
         begin = len(self._lines)
         self._lines.extend(lines)
         self._answers.extend(answers)
@@ -141,7 +144,7 @@ class RepeatFinder:
         ]
 
     def _repeating(self, systems: Sequence[int], keys: Sequence[bytes], begin: int) -> list[int]:
-        """Returns the rows from `begin` on whose instructions and question an earlier row has."""
+        """Returns the rows from `begin` on that have the instructions and question of an earlier row."""
         if systems and systems.count(systems[0]) == len(systems):
             first = self._first[systems[0]]
             if len(set(keys)) == len(keys) and first.keys().isdisjoint(keys):
@@ -160,7 +163,7 @@ class RepeatFinder:
         if answer in lines:
             self._findings.add_for_line(line, Fault(DUPLICATE, f"repeats line {lines[answer]}"))
             return True
-        text = f"asks the same as line {self._lines[first]} and has another answer"
+        text = f"asks the same as line {self._lines[first]} but has another answer"
         self._findings.add_for_line(line, Fault(CONTRADICTION, text))
         lines[answer] = line
         return False

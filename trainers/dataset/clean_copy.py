@@ -1,8 +1,8 @@
-"""Writes a cleaned file beside the one that was sent: without copies, rows that can't be read, blanks, secrets;
-with a test beside it also without rows that ask what the test asks.
+"""Writes a cleaned copy of an uploaded file, without duplicates, unreadable rows, blank lines and rows with secrets. If
+there is a frozen test, rows that ask one of its questions are left out too.
 
-Lines that stay are the same bytes. What only a person can decide stays too: contradictions are listed, personal
-data is neither masked nor left out. The file that was sent is only read, twice, and never held in memory.
+The remaining lines keep their exact bytes. Decisions that need a person are left to people: contradictions stay and are
+listed, and personal data stays unmasked. The uploaded file is read twice, never changed, and never held in memory.
 """
 
 from __future__ import annotations
@@ -43,7 +43,8 @@ _ROWS_AT_ONCE = 200
 
 @dataclass(frozen=True)
 class LeftOutRows:
-    """`code` is the finding's: 'duplicate', 'secret', 'blank_lines', 'not_json' and so on. `lines`: the first."""
+    """Rows left out for one reason. `code` is that of a finding, such as 'duplicate', 'secret' or 'not_json'. `lines`
+    has the first of them."""
 
     code: str
     count: int
@@ -52,7 +53,7 @@ class LeftOutRows:
 
 @dataclass(frozen=True)
 class Contradiction:
-    """Two lines that ask the same and have different answers. Both are in the cleaned file."""
+    """Two lines that ask the same but have different answers. Both are in the cleaned file."""
 
     earlier: int
     later: int
@@ -60,10 +61,10 @@ class Contradiction:
 
 @dataclass(frozen=True)
 class CleanedFile:
-    """The new file at `out`, which has `rows` rows; `converted`: it has another format than the one that was sent.
+    """The cleaned file, at `out`, with `rows` rows. `converted`: its format differs from that of the uploaded file.
 
-    `left_out` has the most frequent reason first. `contradictions` are the first of `contradicting` ones. Lines are
-    those of the file that was sent.
+    `left_out` has the most frequent reason first. `contradictions` has the first of `contradicting` ones. Line numbers
+    refer to the uploaded file.
     """
 
     out: Path
@@ -95,10 +96,10 @@ def clean(
     limits: Limits = DEFAULT_LIMITS,
     held: Collection[bytes] = (),
 ) -> CleanedFile | CleaningRefusal:
-    """Writes the cleaned file to `out`. JSONL stays JSONL and a CSV stays a CSV, with its header; XLSX becomes a CSV
-    and Parquet JSONL. The same file gives the same bytes.
+    """Writes the cleaned file to `out`. JSONL and CSV keep their format, and a CSV its header; XLSX becomes CSV, and
+    Parquet becomes JSONL. The same input gives the same bytes.
 
-    `name` is what people call the file. `held` are the question_keys of a test: rows that ask one are left out. Raises
+    `name` is the file's name for people. Rows whose question_key is in `held`, a frozen test's, are left out. Raises
     OSError as open() does.
     """
     if out.exists():
@@ -114,14 +115,14 @@ def clean(
         verdict = _judge(examples, findings, frozenset(held))
         if progress.pairs:
             return CleaningRefusal(
-                f"'{to_printable(name)}' holds preference pairs; only rows to train on can be cleaned."
+                f"'{to_printable(name)}' has preference pairs, and only files of single answers can be cleaned."
             )
         if not verdict.rows:
             return CleaningRefusal(_worst(findings))
         if len(verdict.rows) == 1 and any(finding.code == NO_HEADER.code for finding in findings.sorted()):
             return CleaningRefusal(
-                f"Only one row of '{to_printable(name)}' would stay, and a table of one row without a header can't be "
-                "told from a header. Put a line such as text,label before it."
+                f"Only one row of '{to_printable(name)}' would stay. Without a header it would be mistaken for "
+                "one: add a first line such as text,label."
             )
         rows = _write(out, _pieces(file, sniffed, columns, limits, progress), verdict)
     return CleanedFile(
@@ -137,20 +138,19 @@ def clean(
 
 def _worst(findings: Findings) -> str:
     blocking = [finding for finding in findings.sorted() if finding.blocks]
-    return blocking[0].message if blocking else "There is no row that could stay."
+    return blocking[0].message if blocking else "No row would be left."
 
 
 @dataclass
 class _Verdict:
-    """Lines of good rows, why others are left out, by line, and what only a person can decide."""
+    """The lines of good rows, the reasons for leaving out others, by line, and the contradictions."""
 
     rows: set[int] = field(default_factory=set)
     reasons: dict[int, str] = field(default_factory=dict)
     contradictions: list[Contradiction] = field(default_factory=list)
 
     def leave_out(self, piece: _Piece) -> None:
-        """Adds the reason for a piece that can't be written. Lines that an open quote swallowed get their first
-        line's."""
+        """Records why a piece is not written. All lines swallowed by an open quote get the reason of the first one."""
         reason = self.reasons.get(piece.first, BLANK_LINES.code)
         self.reasons |= {line: self.reasons.get(line, reason) for line in range(piece.first, piece.last + 1)}
 
@@ -165,12 +165,12 @@ class _Verdict:
 
 
 def _judge(examples: Iterable[Example], findings: Findings, held: frozenset[bytes]) -> _Verdict:
-    """Decides on every row. `findings` fills up with the rows that can't be read while `examples` are iterated."""
+    """Decides about every row. Iterating over `examples` adds the unreadable rows to `findings`."""
     verdict = _Verdict()
     first_lines: dict[bytes, int] = {}
     seen: set[bytes] = set()
     for example, has_secret in _with_secrets(iter(examples)):
-        # Instructions and question: rows that share both, and the answer, are copies for a check too.
+        # Like the checks, this takes rows for copies if their instructions, question and answer are the same.
         question, answer = _digest(example.system) + question_key(example), _digest(example.answer)
         if has_secret:
             verdict.reasons[example.line] = SECRET.code
@@ -190,7 +190,7 @@ def _judge(examples: Iterable[Example], findings: Findings, held: frozenset[byte
 
 
 def _with_secrets(examples: Iterator[Example]) -> Iterator[tuple[Example, bool]]:
-    """Yields each row with whether it holds a secret anywhere. Many are searched at once, since most hold none."""
+    """Yields each row and whether it contains a secret. Rows are searched in batches, since most have none."""
     while batch := list(islice(examples, _ROWS_AT_ONCE)):
         rows = [row for row, example in enumerate(batch) for _ in _texts(example)]
         texts = [text for example in batch for text in _texts(example)]
@@ -210,7 +210,7 @@ def _digest(text: str) -> bytes:
 
 @dataclass(frozen=True, slots=True)
 class _Piece:
-    """A row as it is written, from line `first` to line `last` of the file. A blank one has no bytes."""
+    """The bytes to write for the lines from `first` to `last` of the file; empty for blank lines."""
 
     first: int
     last: int
@@ -220,7 +220,7 @@ class _Piece:
 def _pieces(
     file: BinaryIO, sniffed: Sniffed, columns: Columns, limits: Limits, progress: Progress
 ) -> Iterator[_Piece]:
-    ignored = Findings(0)  # the first pass has reported them
+    ignored = Findings(0)  # the first pass has already reported them
     if sniffed.kind == "jsonl":
         for block in blocks(file, ignored, limits):
             for line, raw in enumerate(block.lines, block.first):
@@ -241,7 +241,7 @@ def _pieces(
 
 
 def _table_pieces(file: BinaryIO, separator: str, ignored: Findings, limits: Limits) -> Iterator[_Piece]:
-    """Cuts a table where the first pass did: by the same reader over the same lines."""
+    """Splits a table into the same records as the first pass, by using the same reader on the same lines."""
     taken: list[bytes] = []
     reader = csv.reader(_lines_into(taken, file, ignored, limits), delimiter=separator, strict=True)
     while True:
@@ -252,15 +252,15 @@ def _table_pieces(file: BinaryIO, separator: str, ignored: Findings, limits: Lim
         except StopIteration:
             return
         except csv.Error:
-            yield _Piece(first, reader.line_num, b"")  # the first pass has a reason for its first line
+            yield _Piece(first, reader.line_num, b"")  # the first pass recorded a reason for its first line
             continue
         is_filled = any(cell and not cell.isspace() for cell in cells)
         yield _Piece(first, reader.line_num, b"".join(taken) if is_filled else b"")
 
 
 def _lines_into(taken: list[bytes], file: BinaryIO, ignored: Findings, limits: Limits) -> Iterator[str]:
-    """Yields lines as the first pass read them and appends the bytes of each to `taken`. A line that can't be read is
-    yielded empty."""
+    """Yields the lines as the first pass read them, and appends the bytes of each to `taken`. Lines that can't be
+    decoded are yielded empty."""
     expected = 1
     for block in blocks(file, ignored, limits):
         yield from ["\n"] * (block.first - expected)
@@ -280,9 +280,8 @@ def _csv_row(*cells: str) -> bytes:
 
 
 def _write(out: Path, pieces: Iterable[_Piece], verdict: _Verdict) -> int:
-    """Writes the pieces that there is no reason to leave out, readable by the owner alone. Returns the number of
-    rows."""
-    first_row = min(chain(verdict.rows, verdict.reasons))  # before it stands a table's header
+    """Writes the pieces that are not left out, to a file that only its owner can read. Returns the number of rows."""
+    first_row = min(chain(verdict.rows, verdict.reasons))  # a table's header comes before this line
     rows = 0
     with out.open("xb") as file:
         try:
@@ -295,6 +294,6 @@ def _write(out: Path, pieces: Iterable[_Piece], verdict: _Verdict) -> int:
                     file.write(piece.raw)
                     rows += piece.first >= first_row
         except BaseException:
-            out.unlink()  # half a file looks like a whole one
+            out.unlink()  # a partial file would look like a complete one
             raise
     return rows

@@ -1,8 +1,8 @@
-"""Opens a file as people have it in the form that the reader takes: text in UTF-16 or Windows-1252 becomes UTF-8, a
-JSON array or JSON over several lines becomes one object a line, and rows of Alpaca and ShareGPT become chats.
+"""Opens a file and converts it to what the reader expects: UTF-16 and Windows-1252 become UTF-8, a JSON array or JSON
+objects over several lines become one object per line, and Alpaca's and ShareGPT's rows become chats.
 
-Each conversion loses nothing and is reported. What can't be converted whole stays as it is, for the reader to refuse.
-The numbers of lines are those of the file; in an array, and of objects over several lines, they are the objects'.
+Conversions lose nothing and are reported. A file that can't be converted completely stays as it is, and the reader
+refuses it. Line numbers are those of the file; for arrays and objects over several lines they count the objects.
 """
 
 from __future__ import annotations
@@ -24,29 +24,31 @@ from trainers.dataset.checks import Findings, Rule
 from trainers.dataset.file_format import BOM, HEAD_BYTES, is_text, utf16_order
 from trainers.dataset.rows import Limits
 
-CONVERTED = Rule("converted", "tells", "Nothing to do: it was read as it is.")
+CONVERTED = Rule("converted", "tells", "Nothing to do: the file was converted automatically.")
 
 _PIECE = 1 << 20
-_MOST_JSON = 256 << 20  # bytes that are parsed as a whole, which takes some ten times their size in memory
+_MOST_JSON = 256 << 20  # bytes parsed at once, which takes about ten times their size in memory
 
 
-def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """Refuses an object in which a key stands twice, of which a parser would keep one."""
+def _refuse_repeated_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Makes a dict. Raises ValueError if a key occurs twice, because the parser would silently keep only one."""
     row = dict(pairs)
     if len(row) != len(pairs):
-        raise ValueError("a key stands twice")
+        raise ValueError("a key occurs twice")
     return row
 
 
-def _finite(digits: str) -> float:
-    """Refuses NaN, Infinity and numbers that are too large, which orjson would write as null."""
+def _parse_finite(digits: str) -> float:
+    """Parses a float. Raises ValueError for NaN, Infinity and overflows, which orjson would write as null."""
     number = float(digits)
     if not math.isfinite(number):
-        raise ValueError("no number")
+        raise ValueError("not a finite number")
     return number
 
 
-_STRICT = json.JSONDecoder(object_pairs_hook=_once, parse_constant=_finite, parse_float=_finite)
+_STRICT = json.JSONDecoder(
+    object_pairs_hook=_refuse_repeated_keys, parse_constant=_parse_finite, parse_float=_parse_finite
+)
 _SPACE = re.compile(r"[ \t\r\n,]*")
 _SHAREGPT_ROLES = {
     "system": "system",
@@ -59,7 +61,8 @@ _SHAREGPT_ROLES = {
 
 @dataclass(frozen=True)
 class ConvertedFile:
-    """`file` is at its start and has `size` bytes. `notes` say what was done, as sentences."""
+    """A file in UTF-8, positioned at its start, with `size` bytes. `notes` are sentences that say what was
+    converted."""
 
     file: BinaryIO
     size: int
@@ -72,7 +75,7 @@ class ConvertedFile:
 
 @contextmanager
 def open_converted(path: Path, limits: Limits) -> Iterator[ConvertedFile]:
-    """Opens a file to read. A larger file than the limit is left as it is. Raises OSError as open() does."""
+    """Opens a file and converts it if necessary, unless it exceeds the size limit. Raises OSError as open() does."""
     with path.open("rb") as file, tempfile.TemporaryFile() as text, tempfile.TemporaryFile() as rows:
         size, notes = path.stat().st_size, []
         current: BinaryIO = file
@@ -80,7 +83,7 @@ def open_converted(path: Path, limits: Limits) -> Iterator[ConvertedFile]:
             encoding = _other_encoding(file)
             if encoding and _transcode(file, encoding, text):
                 current = text
-                notes.append(f"The file is in {_ENCODING_NAMES[encoding]} and was read as that.")
+                notes.append(f"The file is encoded in {_ENCODING_NAMES[encoding]} and was converted.")
             note = _as_json_lines(current, rows)
             if note:
                 current = rows
@@ -94,8 +97,8 @@ _ENCODING_NAMES = {"utf-16-le": "UTF-16", "utf-16-be": "UTF-16", "cp1252": "Wind
 
 
 def _other_encoding(file: BinaryIO) -> str | None:
-    """Returns what a text is written in where that isn't UTF-8. A file with characters of UTF-8 beside bytes that are
-    none is damaged rather than in another encoding."""
+    """Returns the encoding of a text if it isn't UTF-8, else None. A file that mixes valid UTF-8 characters with
+    invalid bytes is damaged rather than in another encoding, so it gets None too."""
     file.seek(0)
     order = utf16_order(file.read(HEAD_BYTES))
     if order:
@@ -116,7 +119,7 @@ def _other_encoding(file: BinaryIO) -> str | None:
 
 
 def _transcode(file: BinaryIO, encoding: str, out: BinaryIO) -> bool:
-    """Writes the text in UTF-8; False where it isn't in that encoding after all."""
+    """Writes the text in UTF-8. Returns False if it isn't in that encoding after all."""
     file.seek(0)
     decoder = codecs.getincrementaldecoder(encoding)()
     try:
@@ -129,7 +132,7 @@ def _transcode(file: BinaryIO, encoding: str, out: BinaryIO) -> bool:
 
 
 def _as_json_lines(file: BinaryIO, out: BinaryIO) -> str | None:
-    """Writes one object a line and returns what was done; None where nothing was."""
+    """Writes one object per line and returns a note on the conversion, or None if none was needed or possible."""
     file.seek(0)
     head = file.read(HEAD_BYTES).removeprefix(BOM).removeprefix("\ufeff".encode()).lstrip()
     first = head.split(b"\n", 1)[0].strip()
@@ -145,7 +148,7 @@ def _as_json_lines(file: BinaryIO, out: BinaryIO) -> str | None:
         for name, convert in _SHAPES.items():
             if convert(row) is not None:
                 _rewrite(file, out, name)
-                return f"The rows are in the form of {name} and were read as chats."
+                return f"The rows are in the format of {name} and were read as chats."
     return None
 
 
@@ -158,9 +161,9 @@ def _split_array(file: BinaryIO, out: BinaryIO) -> str | None:
             return None
         for row in array:
             out.write(orjson.dumps(_as_chat(row)) + b"\n")
-    except (ValueError, TypeError, RecursionError):  # no JSON, or a value that JSON lines can't hold as it is
+    except (ValueError, TypeError, RecursionError):  # not JSON, or a value that can't be written unchanged
         return None
-    return f"The file is one JSON array of {len(array):,} objects, each read as a row: line 3 is the third."
+    return f"The file is a JSON array of {len(array):,} objects, each read as one row: line 3 means the third object."
 
 
 def _join_lines(file: BinaryIO, out: BinaryIO) -> str | None:
@@ -177,8 +180,7 @@ def _join_lines(file: BinaryIO, out: BinaryIO) -> str | None:
             count += 1
     except (ValueError, TypeError, RecursionError):
         return None
-    spread = f"The file's {count:,} JSON objects stand over several lines"
-    return f"{spread} and were read as one row each: line 3 is the third."
+    return f"The file has {count:,} JSON objects over several lines, each read as one row: line 3 means the third object."
 
 
 def _end_of(pattern: re.Pattern[str], text: str, at: int) -> int:
@@ -187,7 +189,7 @@ def _end_of(pattern: re.Pattern[str], text: str, at: int) -> int:
 
 
 def _rewrite(file: BinaryIO, out: BinaryIO, name: str) -> None:
-    """Writes each line's row as a chat. A line that is not of that form is written as it is."""
+    """Writes each line's row as a chat. Lines in another format are written unchanged."""
     file.seek(0)
     for raw in file:
         try:
@@ -204,7 +206,7 @@ def _as_chat(row: dict[str, Any]) -> Mapping[str, Any]:
 
 
 def _alpaca(row: Mapping[str, Any]) -> dict[str, Any] | None:
-    """{"instruction", "input", "output"} of Stanford Alpaca; the input may be empty or left out."""
+    """Converts Stanford Alpaca's {"instruction", "input", "output"}, where the input may be empty or missing."""
     instruction, data, answer = row.get("instruction"), row.get("input") or "", row.get("output")
     if not (isinstance(instruction, str) and isinstance(data, str) and isinstance(answer, str)):
         return None
@@ -216,7 +218,7 @@ def _alpaca(row: Mapping[str, Any]) -> dict[str, Any] | None:
 
 
 def _sharegpt(row: Mapping[str, Any]) -> dict[str, Any] | None:
-    """{"conversations": [{"from", "value"}]} of ShareGPT."""
+    """Converts ShareGPT's {"conversations": [{"from", "value"}]}."""
     turns = row.get("conversations")
     if not isinstance(turns, list) or not turns:
         return None
@@ -230,7 +232,7 @@ def _sharegpt(row: Mapping[str, Any]) -> dict[str, Any] | None:
 
 
 def _chat(row: Mapping[str, Any], messages: list[dict[str, Any]], *used: str) -> dict[str, Any]:
-    """Keeps the keys that were not used: the reader tells which of them it drops."""
+    """Returns a chat row that keeps the unused keys, so that the reader can report which of them it drops."""
     return {"messages": messages, **{name: value for name, value in row.items() if name not in used}}
 
 

@@ -1,7 +1,7 @@
-"""The first pass over JSONL: chunks of some hundred rows as columns of texts, without a Python object a row.
+"""The first pass over JSONL: reads chunks of a few hundred rows as columns of texts, without a Python object per row.
 
-Nearly all lines are chats of roles and texts alone. A typed parser accepts exactly those; every other line goes to
-`reader.parse_line`, which knows all formats and says what is wrong.
+Most lines are chats with only roles and texts. A typed parser accepts exactly those; every other line goes to
+`reader.parse_line`, which knows all formats and explains what is wrong.
 """
 
 from __future__ import annotations
@@ -46,8 +46,8 @@ _DECODER = msgspec.json.Decoder(_PlainChat)
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """Places of messages, from 0: the `turns` before the answer, and the instructions (`system`). `question` is the
-    text that question_key hashes, with a %b for each turn."""
+    """The roles of a chat. `turns` are the positions, from 0, of the messages before the answer, and `system` those of
+    instructions. `question` is the format that question_key hashes, with a %b for each turn's text."""
 
     roles: Roles
     turns: tuple[int, ...]
@@ -57,7 +57,7 @@ class Shape:
 
 @lru_cache(4096)
 def shape_of(roles: Roles) -> Shape:
-    """Returns the shape of rows with these roles; the last message is the answer."""
+    """Returns the shape of chats with these roles, whose last message is the answer."""
     turns = tuple(i for i, role in enumerate(roles[:-1]) if role not in INSTRUCTION_ROLES)
     return Shape(
         roles=roles,
@@ -69,25 +69,25 @@ def shape_of(roles: Roles) -> Shape:
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """Rows of one shape: their places in a chunk, and a column for each message."""
+    """Rows of one shape: their positions in a chunk, and one column for each message."""
 
     shape: Shape
     places: Sequence[int]
     columns: Sequence[Column]
 
     def cut(self, rows: int) -> Group:
-        """Keeps the rows before that place."""
+        """Returns the group without the rows from position `rows` on."""
         count = bisect_left(self.places, rows)
         return Group(self.shape, self.places[:count], [column.cut(count) for column in self.columns])
 
 
 @dataclass(slots=True)
 class Chunk:
-    """Some hundred rows in parallel lists, and their texts: of `plain_groups`, which the typed parser read, and of
-    `examples`.
+    """A few hundred rows in parallel lists. Their texts are in `plain_groups`, if the typed parser read them, or else
+    in `examples`.
 
-    `plain` rows stand in the file as a trainer takes them, at `starts`, `sizes` bytes long. `one_line_texts`: no text
-    in `plain_groups` has a control character; where it is False some may.
+    A row is `sizes` bytes long and begins at `starts`; the file has `plain` rows in the form that trainers accept.
+    `one_line_texts`: no text in `plain_groups` has a control character (if False, some may).
     """
 
     lines: list[int] = field(default_factory=list)
@@ -109,7 +109,7 @@ class Chunk:
         self.add(example.line, start, size, plain)
 
     def groups(self) -> list[Group]:
-        """Groups all rows by their shape."""
+        """Returns all rows grouped by shape."""
         places, examples = [place for place, _ in self.examples], [example for _, example in self.examples]
         return [*self.plain_groups, *_groups([example.messages for example in examples], places)]
 
@@ -122,11 +122,11 @@ class Chunk:
 
 
 def scan(file: BinaryIO, findings: Findings, limits: Limits, progress: Progress) -> Iterator[Chunk]:
-    """Yields the good rows in chunks. Nothing in the file raises. Faults go to `findings`, as `reader.stream` words
-    them."""
+    """Yields the good rows in chunks. Never raises because of the file's content: faults go to `findings`, in the same
+    words as those of `reader.stream`."""
     for block in blocks(file, findings, limits):
         chunk, first, start = Chunk(), 0, block.start
-        # The first good row decides on the format.
+        # The first good row decides the format.
         while progress.format is None and first < len(block.lines):
             raw = block.lines[first]
             _parse_into(chunk, block.first + first, start, raw, findings, limits, progress)
@@ -150,7 +150,7 @@ def _add_chats(
     limits: Limits,
     progress: Progress,
 ) -> None:
-    """Adds `lines`, which begin with line `first` of the file, at byte `start`."""
+    """Adds `lines`, the first of which is line `first` of the file and begins at byte `start`."""
     joined = b"\n".join(lines)
     chats = _plain_chats(lines, joined)
     groups = [
@@ -161,14 +161,14 @@ def _add_chats(
         and len(roles) <= limits.max_messages
     ]
     if any(_has_blank(column.texts) for group in groups for column in group.columns):
-        groups = []  # each line is parsed by itself, which says what is wrong with it
+        groups = []  # parse line by line, which reports what is wrong
     starts = list(accumulate([len(raw) + 1 for raw in lines[:-1]], initial=start))
 
     if not chunk.lines and sum(len(group.places) for group in groups) == len(lines):
         chunk.lines, chunk.starts = list(range(first, first + len(lines))), starts
         chunk.sizes, chunk.plain = [len(raw.rstrip()) for raw in lines], bytearray(b"\x01") * len(lines)
         chunk.plain_groups = groups
-        # A control character in a text can only be written as an escape.
+        # JSON can write a control character only as an escape.
         chunk.one_line_texts = b"\\" not in joined or not any(
             b"\x01" in b"".join(column.raws).translate(_CONTROLS)
             for group in groups
@@ -189,10 +189,10 @@ def _add_chats(
 
 
 def _plain_chats(lines: Sequence[bytes], joined: bytes) -> list[list[_PlainMessage]]:
-    """Returns each line's messages; none where it holds anything else than roles and texts, or a key twice. A line that
-    begins with white space has none: its place in the file would be wrong."""
+    """Returns each line's messages; an empty list if it has anything besides roles and texts, has a key twice, or
+    begins with white space (its position in the file would be wrong)."""
     try:
-        # All lines are plain chats most often, and one call is quickest.
+        # Usually all lines are plain chats, and then a single call is fastest.
         chats = [chat.messages for chat in _DECODER.decode_lines(joined)]
     except ValueError:
         chats = []
@@ -213,8 +213,8 @@ def _decode_line(line: bytes) -> list[_PlainMessage]:
 
 
 def _has_each_key_once(joined: bytes, chats: Sequence[list[_PlainMessage]]) -> bool:
-    """Returns False where lines have to be looked at one by one: the parser takes the last of two equal keys. A key
-    more would be two quotes more; those within texts stand behind a backslash."""
+    """Returns False if some line may have a key twice, of which the parser would keep the last. An extra key means two
+    extra quotes; quotes within texts are escaped by a backslash."""
     quotes = joined.count(b'"')
     if b"\\" in joined:
         if b"\\\\" in joined:
@@ -224,7 +224,7 @@ def _has_each_key_once(joined: bytes, chats: Sequence[list[_PlainMessage]]) -> b
 
 
 def _has_blank(texts: Sequence[str]) -> bool:
-    """Says whether a text is blank. A blank one begins with a character that is not seen, as few others do."""
+    """True if any text is blank. Blank texts begin with an invisible character, which few other texts do."""
     if not all(texts):
         return True
     return not _UNSEEN.isdisjoint(map(_FIRST, texts)) and "" in [text.strip(INVISIBLE) for text in texts]
@@ -241,7 +241,7 @@ def _groups(chats: Sequence[Sequence[_PlainMessage | Message]], places: Sequence
 
 def _rows_by_roles(chats: Sequence[Sequence[_PlainMessage | Message]]) -> Mapping[Roles, Sequence[int]]:
     sizes = set(map(len, chats))
-    if len(sizes) == 1 and sizes != {0}:  # quick where all rows have the same roles, as in most files
+    if len(sizes) == 1 and sizes != {0}:  # fast path for rows that all have the same roles, as in most files
         roles, size = [message.role for chat in chats for message in chat], sizes.pop()
         if all(roles[number::size].count(roles[number]) == len(chats) for number in range(size)):
             return {tuple(roles[:size]): range(len(chats))}

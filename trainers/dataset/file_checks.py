@@ -1,7 +1,7 @@
-"""Checks of a file as a whole, once all of its rows are read: each is a function, and CHECKS lists them.
+"""Checks of a file as a whole, after all rows are read. Each check is a function that is listed in CHECKS.
 
-A new check is a function here and its name in CHECKS. Checks see what `row_facts` keeps of each row, not its text;
-what is wrong with one row alone is found while it is read (`jsonl`, `tables`).
+Checks see what `row_facts` keeps of each row, not its text. Problems of a single row are found while it is read (see
+`jsonl` and `tables`).
 """
 
 from __future__ import annotations
@@ -16,52 +16,56 @@ from trainers.dataset.rows import REMOVE_INVISIBLE, Limits, normalise_text, to_p
 from trainers.tokens import Encoding
 
 TOO_FEW = Rule(
-    "too_few_rows", "blocks", "Collect more: 10 is the least any trainer takes, 200 the least that pays."
+    "too_few_rows",
+    "blocks",
+    "Collect more: trainers need at least 10, and it takes about 200 to be worth it.",
 )
-NOT_YET_ENOUGH = Rule("not_yet", "warns", "Collect 200 rows first; until then improve the prompt.")
-WORTH_A_TRY = Rule("worth_a_try", "tells", "Nothing to do now; 1,000 rows would make the result steadier.")
+NOT_YET_ENOUGH = Rule("not_yet", "warns", "Collect 200 rows first; until then, improve the prompt.")
+WORTH_A_TRY = Rule("worth_a_try", "tells", "Nothing to do now; 1,000 rows would give a more reliable result.")
 ENOUGH_ROWS = Rule("enough_rows", "tells", "Nothing to do.")
 LABELS_ALIKE = Rule("labels_alike", "warns", "Write the label the same way everywhere.")
 FEW_ROWS_OF_LABEL = Rule(
     "few_rows_of_label", "warns", "Add rows for each such label, or merge it with another."
 )
-ONE_LABEL = Rule("one_label", "blocks", "Add rows with other labels: there is nothing to tell apart.")
+ONE_LABEL = Rule(
+    "one_label", "blocks", "Add rows with other labels: with a single one there is nothing to learn."
+)
 IMBALANCE = Rule(
-    "imbalance", "tells", "Add rows for the rare labels; look at their scores, not at the mean alone."
+    "imbalance", "tells", "Add rows for the rare labels, and look at their scores, not only at the average."
 )
 
 NULL_LABEL = Rule(
     "null_label",
     "warns",
-    "Fill in the label or delete the line; if it is meant as a label, give it another name.",
+    "Fill in the label or delete the line; if it is a real label, rename it.",
 )
 LONG_ROW = Rule(
     "row_too_long",
     "warns",
-    "Shorten the row: vendors cut off what is beyond their limit, our own trainer leaves the row out.",
+    "Shorten the row: vendors truncate it at their limit, and our own trainer skips it.",
 )
 SOME_WITHOUT_INSTRUCTIONS = Rule(
     "some_without_instructions",
     "warns",
-    "Give all rows a system message or none: the model is asked in one way only.",
+    "Give all rows a system message or none, since the model will be asked in one way only.",
 )
 CUT_OFF = Rule(
     "answers_cut_off",
     "warns",
-    "Look how these answers end. Where a limit of tokens cut them off, get them whole or leave the rows out: "
-    "the model learns to stop in the middle.",
+    "Look at how these answers end. If a token limit cut them off, complete them or remove the rows: otherwise the "
+    "model learns to stop in the middle.",
 )
 NOT_YET, ENOUGH = 200, 1000
 FEW_PER_LABEL, UNEVEN = 10, 10
 CUT_OFF_ROWS, CUT_OFF_TOKENS, CUT_OFF_TIMES = 5, 64, 3
-# What programs write where a value is missing.
+# What programs write for a missing value.
 _NULLS = frozenset({"nan", "null", "none", "n/a", "#n/a", "<na>", "nat", "undefined", "(null)", "#value!"})
 
 
 @dataclass(frozen=True)
 class CheckedFile:
-    """`labels` has the most frequent first and is empty for free text and preference pairs. `lengths`: tokens of
-    each row as `encoding` counts them."""
+    """A file whose rows are all read. `labels` has the most frequent first, and is empty for free text and preference
+    pairs. `lengths` are the tokens of each row, counted by `encoding`."""
 
     facts: Facts
     labels: Sequence[LabelCount]
@@ -78,24 +82,24 @@ def check_amount(file: CheckedFile) -> Findings:
 
 
 def check_size(rows: int, findings: Findings, repeated: int = 0) -> None:
-    """Judges the number of rows; `repeated` of them ask what an earlier row asks and are no more data."""
+    """Reports whether there are enough rows. `repeated` rows ask the same as an earlier one, so they don't count."""
     questions = rows - repeated
     counted = f"{questions:,} different questions in {rows:,} rows" if repeated else f"{rows:,} rows"
     if rows < MINIMUM:
         there = "is 1 usable row" if rows == 1 else f"are {rows} usable rows"
         findings.add_for_file(TOO_FEW, f"There {there}; {MINIMUM} is the minimum.", rows)
     elif questions < NOT_YET:
-        text = f"{counted} are too few for fine-tuning to pay; from {NOT_YET} on it is worth trying."
+        text = f"{counted} are too few for fine-tuning to be worth it; try it from {NOT_YET} on."
         findings.add_for_file(NOT_YET_ENOUGH, text, questions)
     elif questions < ENOUGH:
-        text = f"{counted} are enough to try; {ENOUGH:,} or more is the usual advice."
+        text = f"{counted} are enough to try; {ENOUGH:,} or more are usually recommended."
         findings.add_for_file(WORTH_A_TRY, text, questions)
     else:
         findings.add_for_file(ENOUGH_ROWS, f"{counted} are enough to fine-tune with.", questions)
 
 
 def check_repeats(file: CheckedFile) -> Findings:
-    """Returns copies and contradictions, which the first pass has found."""
+    """Returns the copies and contradictions that the first pass found."""
     return file.facts.repeats
 
 
@@ -107,12 +111,12 @@ def check_label_counts(file: CheckedFile) -> Findings:
     empty = {place for place, answer in enumerate(file.facts.answers) if normalise_text(answer) in _NULLS}
     for line, place in zip(file.facts.lines, file.facts.labels, strict=True) if empty else ():
         if place in empty:
-            findings.add_for_line(line, Fault(NULL_LABEL, "has a label that says that there is none"))
+            findings.add_for_line(line, Fault(NULL_LABEL, "has a label that stands for a missing value"))
     return findings
 
 
 def _check_spread(counts: Sequence[LabelCount], rows: int, findings: Findings) -> None:
-    """Checks how the labels of all `rows` are written and how often each occurs. The most frequent comes first."""
+    """Checks the spelling and frequency of labels. `counts` has the most frequent label first."""
     if len(counts) == 1:
         findings.add_for_file(ONE_LABEL, "All rows have the same label.", rows)
         return
@@ -139,14 +143,15 @@ def _check_spread(counts: Sequence[LabelCount], rows: int, findings: Findings) -
 
 
 def _named(counts: Sequence[LabelCount]) -> str:
-    """Lists up to ten labels. One that occurs once is left out: it may be a customer's sentence in the wrong column."""
+    """Lists up to ten labels. Labels of a single row are left out: such a "label" may be a customer's sentence in the
+    wrong column."""
     names = [f"{to_printable(c.label, 40)} ({c.rows})" for c in counts if c.rows > 1]
     more = ", …" if len(names) > 10 else ""
     return f": {', '.join(names[:10])}{more}" if names else ""
 
 
 def check_sensitive_texts(file: CheckedFile) -> Findings:
-    """Returns secrets and personal data, which the first pass has found."""
+    """Returns the secrets and personal data that the first pass found."""
     return file.facts.sensitive
 
 
@@ -157,7 +162,7 @@ def check_lengths(file: CheckedFile) -> Findings:
         for line, tokens in zip(file.facts.lines, file.lengths, strict=True):
             if tokens > limit:
                 findings.add_for_line(
-                    line, Fault(LONG_ROW, f"has {tokens:,} tokens{unit}, more than {limit:,}")
+                    line, Fault(LONG_ROW, f"has {tokens:,} tokens{unit}, more than the limit of {limit:,}")
                 )
     return findings
 
@@ -167,21 +172,24 @@ def check_instructions(file: CheckedFile) -> Findings:
     without = file.facts.instructions[()]
     if 0 < without < rows:
         have = "row has" if without == 1 else "rows have"
-        text = f"{without:,} of {rows:,} {have} no instructions (system message), the others have some."
+        text = f"{without:,} of {rows:,} {have} no instructions (system message), but the others do."
         findings.add_for_file(SOME_WITHOUT_INSTRUCTIONS, text, without)
     return findings
 
 
 def check_endings(file: CheckedFile) -> Findings:
-    """A limit of tokens, as a model's answers often have, leaves many answers at one length and none beyond. Lengths
-    down to half of it are compared, so that the same long answer given again and again is no cut where others are,
-    too."""
+    """Finds answers that were probably truncated by a token limit, which leaves many answers of the same, greatest
+    length.
+
+    That length must be far more frequent than any other down to half of it, so that a long answer that simply occurs
+    often is not reported.
+    """
     findings, answers = Findings(file.limits.listed), Counter(file.facts.answer)
     longest = max(answers, default=0)
     others = max((rows for tokens, rows in answers.items() if longest / 2 <= tokens < longest), default=0)
     rows = answers[longest]
     if not file.labels and longest >= CUT_OFF_TOKENS and rows >= max(CUT_OFF_ROWS, CUT_OFF_TIMES * others):
-        text = f"{rows:,} answers are as long as the longest, {longest:,} tokens: they may be cut off."
+        text = f"{rows:,} answers have exactly the greatest length, {longest:,} tokens, and may be cut off."
         findings.add_for_file(CUT_OFF, text, rows)
     return findings
 

@@ -1,4 +1,4 @@
-"""Recognises a file by its first bytes, never by its name, and cuts files of lines into numbered blocks.
+"""Recognises a file's format by its first bytes, never by its name, and splits files of lines into numbered blocks.
 Parses no rows."""
 
 from __future__ import annotations
@@ -21,19 +21,21 @@ HEAD_BYTES = 256 * 1024
 BOM = b"\xef\xbb\xbf"
 SEPARATORS = {",": "comma", ";": "semicolon", "\t": "tab"}
 
-EMPTY = Rule("empty_file", "blocks", "Choose the file again; it may have been saved before it was filled.")
+EMPTY = Rule("empty_file", "blocks", "Choose the file again; it may have been saved while still empty.")
 NOT_TEXT = Rule("not_text", "blocks", "Send the rows as JSONL, CSV, .xlsx or Parquet.")
 NOT_UTF8 = Rule("not_utf8", "blocks", "Save it as UTF-8 (in Excel: 'CSV UTF-8') and send it again.")
 JSON_ARRAY = Rule(
-    "json_array", "blocks", "Write one object a line: jq -c '.[]' old.json > new.jsonl, then send new.jsonl."
+    "json_array",
+    "blocks",
+    "Write one object per line: jq -c '.[]' old.json > new.jsonl, then send new.jsonl.",
 )
 JSON_SPREAD = Rule(
     "json_over_lines",
     "blocks",
-    "Write each object on one line: jq -c . old.json > new.jsonl, then send that.",
+    "Write each object on one line: jq -c . old.json > new.jsonl, then send new.jsonl.",
 )
 OLD_LINE_ENDS = Rule(
-    "old_line_ends", "blocks", "Save it with line ends of today: LF, or CR and LF (in Excel: 'CSV UTF-8')."
+    "old_line_ends", "blocks", "Save it with modern line endings: LF, or CR and LF (in Excel: 'CSV UTF-8')."
 )
 UNKNOWN_FORMAT = Rule(
     "unknown_format",
@@ -61,7 +63,7 @@ _HTML = re.compile(rb"\s*(<!doctype html|<html)", re.IGNORECASE)
 
 @dataclass(frozen=True)
 class Refusal:
-    """`text` completes the sentence "'tickets.csv' …"."""
+    """Why a file is refused. `text` completes the sentence "'tickets.csv' …"."""
 
     rule: Rule
     text: str
@@ -69,7 +71,8 @@ class Refusal:
 
 @dataclass(frozen=True)
 class Sniffed:
-    """`objects` are JSON objects a line that are rows of a table. `separator` is set for a table."""
+    """A recognised format. `objects` are lines of flat JSON objects that are the rows of a table. `separator` is that
+    of a `table`."""
 
     kind: Literal["jsonl", "objects", "table", "xlsx", "parquet"]
     separator: str = ","
@@ -77,39 +80,39 @@ class Sniffed:
 
 def sniff(head: bytes) -> Sniffed | Refusal:
     """Recognises a file by `head`, up to HEAD_BYTES from its start."""
-    if not head.removeprefix(BOM).strip():  # bytes.strip also takes \v and \f, as the readers do
+    if not head.removeprefix(BOM).strip():  # bytes.strip also removes \v and \f, as the readers do
         return Refusal(EMPTY, "is empty")
     if head.startswith(b"PK\x03\x04"):
-        return Sniffed("xlsx")  # or another zip archive, which its reader refuses
+        return Sniffed("xlsx")  # any other zip archive is refused by the XLSX reader
     if head.startswith((b"PAR1", b"PARE")):
         return Sniffed("parquet")
     for magic, kind in _MAGIC:
         if head.startswith(magic):
             return Refusal(NOT_TEXT, f"is {kind}, whatever its name says")
     if head.startswith(_OLD_OFFICE):
-        # A workbook with a password is put into a file of the old kind.
+        # An encrypted workbook is wrapped in a file of the old format.
         if "EncryptedPackage".encode("utf-16-le") in head:
-            text = "is an Excel or Word file locked with a password: save it without one, as .xlsx or CSV"
+            text = "is an Excel or Word file with a password: save it without one, as .xlsx or CSV"
             return Refusal(NOT_TEXT, text)
         return Refusal(NOT_TEXT, "is an old Excel or Word file (.xls, .doc): save it as .xlsx or CSV")
     if utf16_order(head):
         return Refusal(NOT_UTF8, "seems to be UTF-16 (Excel calls it 'Unicode text'), not UTF-8")
     if b"\x00" in head:
-        return Refusal(NOT_TEXT, "is not text: it has bytes that no text has")
+        return Refusal(NOT_TEXT, "is not text: it contains zero bytes")
     if _HTML.match(head):
-        return Refusal(NOT_TEXT, "is a web page, perhaps a log-in page saved in place of the file")
+        return Refusal(NOT_TEXT, "is a web page, perhaps a login page that was saved instead of the file")
     return _sniff_text(head.removeprefix(BOM))
 
 
 def is_text(head: bytes) -> bool:
-    """Says whether a file begins as text does, in whatever encoding."""
+    """True if a file begins like text, in any encoding."""
     signatures = (b"PK\x03\x04", b"PAR1", b"PARE", _OLD_OFFICE, *(magic for magic, _ in _MAGIC))
     return not head.startswith(signatures) and (b"\x00" not in head or utf16_order(head) is not None)
 
 
 def utf16_order(head: bytes) -> Literal["utf-16-le", "utf-16-be"] | None:
-    """Returns the order of bytes where a text is in UTF-16: by its mark, or by zeros in every second byte as Latin text
-    has them. None where it isn't."""
+    """Returns the UTF-16 encoding of a text, or None if it isn't UTF-16. It is recognised by its byte order mark or,
+    for Latin text, by every second byte being zero."""
     even, odd = head[0:2000:2].count(0), head[1:2000:2].count(0)
     half = min(len(head), 2000) // 2
     looks_so = half >= 4 and max(even, odd) > 0.6 * half and min(even, odd) < 0.1 * half
@@ -120,29 +123,29 @@ def utf16_order(head: bytes) -> Literal["utf-16-le", "utf-16-be"] | None:
 
 def _sniff_text(head: bytes) -> Sniffed | Refusal:
     if b"\n" not in head and b"\r" in head.strip():
-        return Refusal(OLD_LINE_ENDS, "ends its lines as old Macs did, with CR alone")
+        return Refusal(OLD_LINE_ENDS, "has the line endings of old Macs (CR alone)")
     lines = [line.strip() for line in head.splitlines() if line.strip()][:20]
     if lines[0] == b"{":
-        return Refusal(JSON_SPREAD, "has one JSON object over several lines")
+        return Refusal(JSON_SPREAD, "has JSON objects that span several lines")
     if lines[0] == b"[" or lines[0].startswith((b"[{", b"[ {")):
-        return Refusal(JSON_ARRAY, "is one JSON array, not one JSON object a line")
+        return Refusal(JSON_ARRAY, "is a JSON array instead of one JSON object per line")
     if 2 * sum(line.startswith(b"{") for line in lines) >= len(lines):
         return Sniffed("objects" if _is_flat(lines[0]) else "jsonl")
 
-    # A table is cut by the separator under which most records have the same number of columns.
+    # The separator of a table is the one for which most records have the same number of columns.
     text = head.decode("utf-8", errors="replace")
     shares = {separator: _even_share(text, separator) for separator in SEPARATORS}
     best = max(shares, key=lambda separator: shares[separator])
     if shares[best] >= 0.5:
         return Sniffed("table", best)
     if is_text_name(lines[0].decode("utf-8", errors="replace").strip('"')):
-        return Sniffed("table")  # of one column: its reader says that there are no labels
+        return Sniffed("table")  # has one column, so its reader reports that there are no labels
     return Refusal(UNKNOWN_FORMAT, "is neither JSONL nor a CSV with at least two columns")
 
 
 def _is_flat(line: bytes) -> bool:
-    """Says whether a line is an object of texts, numbers and truth values with a text's name among them, as a table's
-    row is."""
+    """True if a line is a JSON object like a table's row: at least two texts, numbers or booleans, one of them under a
+    usual name for a text."""
     try:
         row = orjson.loads(line)
     except orjson.JSONDecodeError:
@@ -156,7 +159,8 @@ def _is_flat(line: bytes) -> bool:
 
 
 def _even_share(text: str, separator: str) -> float:
-    """Returns the share of the first records that have as many columns as most have; 0 where that is one column."""
+    """Returns the share of the first records that have the most frequent number of columns, or 0 if that number is
+    one."""
     widths: list[int] = []
     try:
         for record in csv.reader(StringIO(text, newline="\n"), delimiter=separator):
@@ -164,7 +168,7 @@ def _even_share(text: str, separator: str) -> float:
             if len(widths) == 200:
                 break
     except csv.Error:
-        pass  # a broken record further down is the reader's to report, with its line
+        pass  # the reader will report a broken record with its line
     filled = [width for width in widths if width]
     if not filled:
         return 0.0
@@ -178,8 +182,8 @@ _BLOCK = 256 * 1024
 
 @dataclass(frozen=True, slots=True)
 class Block:
-    """Whole lines without their ends. `first` is the number of the first one, from 1; `start` its place in the file,
-    in bytes."""
+    """Complete lines without their endings. `first` is the number of the first line, from 1, and `start` its offset in
+    the file in bytes."""
 
     first: int
     start: int
@@ -187,7 +191,7 @@ class Block:
 
 
 def blocks(file: BinaryIO, findings: Findings, limits: Limits) -> Iterator[Block]:
-    """Yields all lines from the start of the file. A line over the cap is reported and left out; the others keep their
+    """Yields all lines of the file. Lines over the size limit are reported and left out; the others keep their
     numbers."""
     file.seek(0)
     start = len(BOM) if file.read(len(BOM)) == BOM else 0
@@ -202,7 +206,7 @@ def blocks(file: BinaryIO, findings: Findings, limits: Limits) -> Iterator[Block
         if len(rest) > limits.max_line_bytes:
             findings.add_for_line(first, too_long(limits))
             start += len(rest)
-            while rest and not rest.endswith(b"\n"):  # the line is never held as a whole
+            while rest and not rest.endswith(b"\n"):  # read in parts, never as a whole
                 rest = file.readline(1 << 20)
                 start += len(rest)
             first, rest = first + 1, b""
@@ -219,7 +223,7 @@ def megabytes(size: int) -> str:
 
 
 def _within_cap(block: Block, findings: Findings, limits: Limits) -> Iterator[Block]:
-    """Yields the block, or its parts before, between and after lines that are too long, which are reported."""
+    """Yields the block. Lines that are too long are reported, and the parts around them are yielded separately."""
     if not block.lines:
         return
     if max(map(len, block.lines)) <= limits.max_line_bytes:

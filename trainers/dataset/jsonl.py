@@ -1,10 +1,10 @@
-"""Parses one line of JSONL into an Example, or into the first thing wrong with it: chat rows with or without tools,
-rows of prompt and completion, preference pairs. Reads no files.
+"""Parses one line of JSONL into an Example or the first fault in it: chats with or without tools, rows of prompt and
+completion, and preference pairs. Reads no files.
 
-orjson parses first. It keeps the last of two equal keys silently and its messages change with its version, so the
-standard library takes a second, strict look wherever orjson leaves a doubt. A tool call is {"id", "type": "function",
-"function": {"name", "arguments"}}, its arguments a JSON object written as text; one tool message answers it by its id
-before the conversation goes on. A row may end with calls that nobody answers.
+orjson parses first. It silently keeps the last of two equal keys, and its error messages change with its version, so
+the standard library parses strictly whenever there is any doubt. A tool call is {"id", "type": "function", "function":
+{"name", "arguments"}} with a JSON object written as text for its arguments. Each call must be answered by one tool
+message with its id before the conversation continues, but a row may end with unanswered calls.
 """
 
 from __future__ import annotations
@@ -25,13 +25,15 @@ from trainers.types import Message, Role
 
 _CHAT = 'Write {"messages": [{"role": "user", "content": "…"}, {"role": "assistant", "content": "…"}]}.'
 
-NOT_JSON = Rule("not_json", "blocks", "Correct the line or delete it; each line is one JSON object.")
+NOT_JSON = Rule("not_json", "blocks", "Correct the line or delete it; each line must be one JSON object.")
 BAD_BYTES = Rule("not_utf8", "blocks", "Save the file as UTF-8 and send it again.")
-BAD_NUMBER = Rule("not_a_number", "blocks", "Replace NaN, Infinity or the huge number by text or null.")
+BAD_NUMBER = Rule("not_a_number", "blocks", "Replace NaN, Infinity or the huge number with text or null.")
 LONE_SURROGATE = Rule(
-    "lone_surrogate", "blocks", "Replace the broken \\ud… escape; half an emoji is no text."
+    "lone_surrogate", "blocks", "Replace the broken \\ud… escape: half an emoji is not text."
 )
-DUPLICATE_KEY = Rule("duplicate_key", "blocks", "Keep one of the two; programs disagree on which one counts.")
+DUPLICATE_KEY = Rule(
+    "duplicate_key", "blocks", "Keep one of the two, because programs disagree on which one counts."
+)
 TOO_DEEP = Rule("nested_too_deep", "blocks", "Flatten the row.")
 NOT_A_ROW = Rule(
     "not_a_row", "blocks", 'Give each line a text and a label: {"text": "…", "label": "…"}; or chat messages.'
@@ -39,13 +41,17 @@ NOT_A_ROW = Rule(
 MIXED = Rule("mixed_formats", "blocks", "Use one format in the whole file.")
 BAD_MESSAGES = Rule("bad_messages", "blocks", _CHAT)
 UNKNOWN_ROLE = Rule("unknown_role", "blocks", "Use system, developer, user, assistant or tool.")
-NO_ANSWER = Rule("no_answer", "blocks", "End the row with the assistant's answer; the model learns from it.")
+NO_ANSWER = Rule(
+    "no_answer", "blocks", "End the row with the assistant's answer, from which the model learns."
+)
 NO_QUESTION = Rule("no_question", "blocks", "Put at least one user message before the answer.")
 EMPTY_CONTENT = Rule("empty_content", "blocks", "Fill it in, or delete the line.")
 NOT_TEXT = Rule("content_not_text", "blocks", "Use text; pictures and sound can't be trained on here.")
 BAD_WEIGHT = Rule("bad_weight", "blocks", "Use weight 0 or 1, on assistant messages only.")
 DROPPED_KEYS = Rule(
-    "dropped_keys", "tells", "Nothing to do; what the model should learn from belongs into a message's text."
+    "dropped_keys",
+    "tells",
+    "Nothing to do. Put anything that the model should learn from into the text of a message.",
 )
 NOTHING_TO_LEARN = Rule(
     "nothing_to_learn", "blocks", "Give one assistant message weight 1, or delete the line."
@@ -63,7 +69,7 @@ BAD_CALL = Rule(
 UNMATCHED = Rule(
     "tool_call_unmatched",
     "blocks",
-    "After a call put one tool message for each of its ids, with that id as tool_call_id.",
+    "After a message with calls, add one tool message for each call, with the call's id as tool_call_id.",
 )
 
 _LISTS = ("tools", "functions")
@@ -86,8 +92,8 @@ _MESSAGE_KEYS = (
 
 
 def parse_row(line: int, raw: bytes, limits: Limits) -> tuple[Format, Example] | Fault:
-    """Parses one line without its end, at most `limits.max_line_bytes` long. The example of a preference pair has the
-    preferred answer."""
+    """Parses one line without its ending, at most `limits.max_line_bytes` long. The example of a preference pair has
+    the preferred answer."""
     try:
         row = orjson.loads(raw)
     except orjson.JSONDecodeError as error:
@@ -105,7 +111,7 @@ def parse_row(line: int, raw: bytes, limits: Limits) -> tuple[Format, Example] |
     else:
         parsed = Fault(NOT_A_ROW, "has neither messages nor prompt and completion")
 
-    # Every key in the line ends in `":`. Fewer keys in the row mean that one was lost, or that a text has `":` in it.
+    # Every key in the line ends with `":`. If the row has fewer keys, one was lost or a text contains `":`.
     is_plain = type(parsed) is tuple and parsed[0] == "chat" and parsed[1].row is None
     keys = 1 + 2 * len(row["messages"]) if is_plain else _key_count(row)
     return _twice_fault(raw, keys) or parsed
@@ -123,7 +129,7 @@ def parse_object(raw: bytes, limits: Limits) -> dict[str, Any] | Fault:
 
 
 def _twice_fault(raw: bytes, keys: int) -> Fault | None:
-    """`keys` is the number that the parser has kept."""
+    """Returns a fault if an object has a key twice. `keys` is the number of keys that the parser has kept."""
     if len(_KEY.findall(raw)) == keys:
         return None
     equal: list[bool] = []
@@ -132,7 +138,7 @@ def _twice_fault(raw: bytes, keys: int) -> Fault | None:
 
 
 def _syntax_fault(raw: bytes, error: orjson.JSONDecodeError, limits: Limits) -> Fault:
-    """Says why orjson refused the line, in words that stay the same whatever its version."""
+    """Returns why orjson refused the line, in words that don't depend on its version."""
 
     def finite(digits: str) -> float:
         if abs(number := float(digits)) == float("inf"):
@@ -148,18 +154,18 @@ def _syntax_fault(raw: bytes, error: orjson.JSONDecodeError, limits: Limits) -> 
     except RecursionError:
         return Fault(TOO_DEEP, f"nests deeper than {limits.max_depth} levels")
     except json.JSONDecodeError:
-        return Fault(NOT_JSON, f"is not JSON: it goes wrong at character {error.pos + 1:,}")
+        return Fault(NOT_JSON, f"is not valid JSON at character {error.pos + 1:,}")
     except ValueError:
-        return Fault(BAD_NUMBER, "has a number that is none (NaN, Infinity) or too large")
+        return Fault(BAD_NUMBER, "has NaN, Infinity or a number that is too large")
     if _ESCAPED_SURROGATE.search(text):
         return Fault(LONE_SURROGATE, "has half of a character (a lone surrogate)")
     if text.count("[") + text.count("{") > limits.max_depth:
         return Fault(TOO_DEEP, f"nests deeper than {limits.max_depth} levels")
-    return Fault(NOT_JSON, f"is not JSON that every program reads, at character {error.pos + 1:,}")
+    return Fault(NOT_JSON, f"is not JSON that all programs can read, at character {error.pos + 1:,}")
 
 
 def guessed_encoding(raw: bytes) -> str:
-    """Guesses what bytes that aren't UTF-8 are, and says that it is a guess."""
+    """Returns a guess, phrased as one, of the encoding of bytes that aren't UTF-8."""
     try:
         raw.decode("cp1252")
     except UnicodeDecodeError:
@@ -198,7 +204,7 @@ def _parse_completion(line: int, row: dict[str, Any]) -> tuple[Format, Example] 
             return Fault(NOT_TEXT, f"has a {name} that is not text")
         if is_blank(text):
             return Fault(EMPTY_CONTENT, f"has an empty {name}")
-    # older files pad the completion with a space, and end both with separators of their own
+    # older files pad completions with a space and end both texts with separators of their own
     return "completion", Example(
         line,
         (Message("user", prompt.strip()), Message("assistant", completion.strip())),
@@ -207,7 +213,7 @@ def _parse_completion(line: int, row: dict[str, Any]) -> tuple[Format, Example] 
 
 
 def _parse_preference(line: int, row: dict[str, Any], limits: Limits) -> tuple[Format, Example] | Fault:
-    """Parses both conversations, which must be ones that could be trained on."""
+    """Parses a pair. Its conversation with either answer must be valid for training."""
     pair = parse_pair(row)
     if not isinstance(pair, Pair):
         return pair
@@ -223,23 +229,25 @@ def _parse_preference(line: int, row: dict[str, Any], limits: Limits) -> tuple[F
 
 @lru_cache(1024)
 def dropped_fault(names: tuple[str, ...]) -> Fault:
-    """Reports the keys that are left out of a row that can be used. A name that is long or looks like somebody's
-    data is not shown."""
+    """Reports the ignored keys of a usable row. Names that are long or look like somebody's data are not shown."""
     harmless = sorted(
         name for name in names if to_printable(name) and len(name) <= 40 and not faults_in(name)
     )[:5]
     named = ", ".join(map(to_printable, harmless))
     more = len(names) - len(harmless)
     rest = f" and {more:,} more" if named and more else ""
-    has = "a key" if len(names) == 1 else "keys"
-    return Fault(DROPPED_KEYS, f"has {has} that no trainer reads, left out{named and ': '}{named}{rest}")
+    what = "a key" if len(names) == 1 else "keys"
+    was = "it was" if len(names) == 1 else "they were"
+    return Fault(
+        DROPPED_KEYS, f"has {what} that no trainer reads, so {was} dropped{named and ': '}{named}{rest}"
+    )
 
 
 def chat_example(line: int, row: dict[str, Any], limits: Limits) -> tuple[Format, Example] | Fault:
     """Parses a row that has messages."""
     raw_messages = row["messages"]
     if type(raw_messages) is not list or not raw_messages:
-        return Fault(BAD_MESSAGES, "has messages that are not a filled list")
+        return Fault(BAD_MESSAGES, "has messages that are not a list, or an empty one")
     if len(raw_messages) > limits.max_messages:
         return Fault(BAD_MESSAGES, f"has more than {limits.max_messages} messages")
 
@@ -260,7 +268,7 @@ def chat_example(line: int, row: dict[str, Any], limits: Limits) -> tuple[Format
     if not any(message.role == "user" for message in messages):
         return Fault(NO_QUESTION, "has no user message")
     if last.weight == 0 and all(m.weight == 0 for m in messages if m.role == "assistant"):
-        return Fault(NOTHING_TO_LEARN, "gives every answer the weight 0")
+        return Fault(NOTHING_TO_LEARN, "gives every answer weight 0")
     if is_plain:
         return "chat", Example(line, tuple(messages))
 
@@ -274,7 +282,8 @@ def chat_example(line: int, row: dict[str, Any], limits: Limits) -> tuple[Format
 
 
 def _plain_message(raw: Any) -> Message | None:
-    """Parses the common case quickly: a known role that can stand by itself, some text, nothing else."""
+    """Parses the common case quickly: a known role other than tool, some text, and nothing else. Returns None for any
+    other message."""
     if type(raw) is not dict or len(raw) != 2:
         return None
     role, content = raw.get("role"), raw.get("content")
@@ -284,14 +293,14 @@ def _plain_message(raw: Any) -> Message | None:
 
 
 def _parse_message(number: int, raw: Any) -> Message | Fault:
-    """Parses any case: with parts, a weight, tool calls or a name, or wrong."""
+    """Parses any message, including one with parts, a weight, tool calls or a name."""
     if type(raw) is not dict:
-        return Fault(BAD_MESSAGES, f"has a message, number {number}, that is not an object")
+        return Fault(BAD_MESSAGES, f"has a message that is not an object, number {number}")
     role, weight = raw.get("role"), raw.get("weight")
     if type(role) is not str or role not in _ROLES:
-        return Fault(UNKNOWN_ROLE, f"has a role that doesn't exist, in message {number}")
+        return Fault(UNKNOWN_ROLE, f"has an unknown role, in message {number}")
     if weight is not None and (type(weight) is not int or weight not in (0, 1) or role != "assistant"):
-        return Fault(BAD_WEIGHT, f"has a weight that isn't allowed, in message {number}")
+        return Fault(BAD_WEIGHT, f"has a weight that is not allowed, in message {number}")
     content = _text_of(raw.get("content"))
     if content is None:
         return Fault(NOT_TEXT, f"has content that is not text, in message {number}")
@@ -307,7 +316,7 @@ def _parse_message(number: int, raw: Any) -> Message | Fault:
 
 
 def _text_of(content: Any) -> str | None:
-    """Returns the text, or the parts' texts joined by line ends; None where some of it is no text."""
+    """Returns the text, or the texts of its parts joined by newlines. Returns None if any part is not text."""
     if content is None:
         return ""
     if type(content) is str:
@@ -320,8 +329,8 @@ def _text_of(content: Any) -> str | None:
 
 
 def definitions_text(row: bytes) -> str:
-    """Returns the tools that a row defines, as JSON; empty where there are none. Vendors put them before a model in a
-    form of their own, about as long."""
+    """Returns the tools that a row defines, as JSON, or "" if there are none. Vendors show them to the model in a form
+    of their own, of about the same length."""
     if not any(b'"%b"' % name.encode() in row for name in _LISTS):
         return ""
     tools = _definitions(orjson.loads(row))
@@ -329,7 +338,7 @@ def definitions_text(row: bytes) -> str:
 
 
 def tools_of(row: bytes) -> str:
-    """Returns the tools that a row defines, as JSON in the form of a chat request; empty where there are none."""
+    """Returns the tools that a row defines, as JSON for a chat request, or "" if there are none."""
     text = definitions_text(row)
     if not text:
         return ""
@@ -339,8 +348,8 @@ def tools_of(row: bytes) -> str:
 
 
 def asked_messages(row: bytes) -> tuple[Message, ...]:
-    """Returns the messages of a stored row with the calls and their answers apart from the texts, as a model is asked;
-    where `Example.messages` has all in one text."""
+    """Returns the messages of a stored row as a chat request needs them, with tool calls apart from texts.
+    `Example.messages` has both in one text."""
     messages = []
     for raw in orjson.loads(row)["messages"]:
         extra = {name: raw[name] for name in _EXTRA if raw.get(name)}
@@ -354,21 +363,21 @@ def _definitions(row: dict[str, Any]) -> dict[str, Any]:
 
 
 def _tools_fault(row: dict[str, Any]) -> Fault | None:
-    """Checks the tools that a row defines."""
+    """Returns a fault if the tools that a row defines are malformed."""
     for name, tools in _definitions(row).items():
         is_sound = _is_tool if name == "tools" else _is_named
         if type(tools) is not list or not all(is_sound(tool) for tool in tools):
-            return Fault(BAD_TOOLS, f"has {name} that are not described as trainers take them")
+            return Fault(BAD_TOOLS, f"has {name} in a form that trainers don't accept")
     return None
 
 
 def _call_fault(number: int, message: dict[str, Any]) -> Fault | None:
-    """Checks the tool calls in one message."""
+    """Returns a fault if the tool calls in a message are malformed."""
     calls, function_call = message.get("tool_calls"), message.get("function_call")
     if not calls and not function_call:
         return None
     if message.get("role") != "assistant":
-        return Fault(BAD_CALL, f"calls a tool in message {number}, which is not the assistant's")
+        return Fault(BAD_CALL, f"calls a tool in message {number}, which is not from the assistant")
     if calls:
         is_sound = type(calls) is list and all(
             _is_tool(call) and _is_filled(call.get("id")) and _has_arguments(call["function"])
@@ -376,21 +385,21 @@ def _call_fault(number: int, message: dict[str, Any]) -> Fault | None:
         )
     else:
         is_sound = _has_arguments(function_call)
-    text = f"has a tool call that is not written as one, in message {number}"
+    text = f"has a malformed tool call, in message {number}"
     return None if is_sound else Fault(BAD_CALL, text)
 
 
 def _order_fault(messages: list[Any]) -> Fault | None:
-    """Checks that calls and answers belong together. Each message has been checked by itself."""
+    """Returns a fault if calls and tool messages don't match. Each message by itself has been checked before."""
     waiting: set[str] = set()
     for number, message in enumerate(messages, 1):
         if message["role"] == "tool":
             call_id = message.get("tool_call_id")
             if type(call_id) is not str or call_id not in waiting:
-                return Fault(UNMATCHED, f"has a tool message that answers no call before it, number {number}")
+                return Fault(UNMATCHED, f"has a tool message that answers no earlier call, number {number}")
             waiting.remove(call_id)
         elif waiting:
-            return Fault(UNMATCHED, f"has a tool call that nothing answered before message {number}")
+            return Fault(UNMATCHED, f"has a tool call that was not answered before message {number}")
         else:
             waiting = {call["id"] for call in message.get("tool_calls") or ()}
     return None
@@ -401,7 +410,7 @@ def _is_tool(tool: Any) -> bool:
 
 
 def _has_arguments(function: Any) -> bool:
-    """Says whether it is a named function with a JSON object, written as text, as its arguments."""
+    """True for a named function whose arguments are a JSON object written as text."""
     if not _is_named(function) or type(function.get("arguments")) is not str:
         return False
     try:

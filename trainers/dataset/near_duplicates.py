@@ -1,10 +1,10 @@
-"""Finds questions that say nearly the same: MinHash in bands proposes pairs, an exact comparison of their shingles (all
-runs of four characters) confirms each one.
+"""Finds nearly identical questions: banded MinHash proposes pairs, and an exact comparison of their shingles (all runs
+of four characters) confirms each.
 
-Two texts are near where they share at least 0.8 of their shingles (Jaccard), with case, punctuation and runs of spaces
-evened out. Shingles work for texts of three words and for languages without spaces. 24 bands of 4 miss one pair in
-300,000 at that bound. Where very many rows are alike, each is compared with its closest neighbours only, and beyond a
-bound a finding says so. numpy and rensa are imported at use.
+Two texts are near copies if the Jaccard similarity of their shingles is at least 0.8, ignoring case, punctuation and
+repeated spaces. Shingles also work for texts of three words and for languages without spaces. At that similarity, 24
+bands of 4 miss one pair in 300,000. If very many rows are alike, each is compared only with its closest neighbours, and
+above a limit a finding says so. numpy and rensa are imported when needed.
 """
 
 from __future__ import annotations
@@ -30,24 +30,24 @@ if TYPE_CHECKING:
     Units = NDArray[np.uint16]
     Numbers = NDArray[np.int64]
 
-SHINGLE_LENGTH = 4  # UTF-16 units, which is 8 bytes: a shingle is a number of 64 bits, and no two share one
+SHINGLE_LENGTH = 4  # UTF-16 units, or 8 bytes: a shingle is a 64-bit number, without collisions
 SKETCH_SIZE = 96
 NO_SHINGLE = (1 << 32) - 1
 _SEED = 20_240_229
-_BATCH_BYTES = 200_000  # what stays in a core's cache: a third faster than 2 MB
+_BATCH_BYTES = 200_000  # fits into a core's cache, which is a third faster than 2 MB
 _UNSEEN = frozenset({"P", "Z", "C"})
 
 
 def compute_sketches(texts: Iterable[str]) -> Sketches:
-    """Returns each text's MinHash, texts x SKETCH_SIZE. The share of equal places estimates how similar two texts are,
-    with a standard error of 0.04 at 0.8. A text without a shingle has NO_SHINGLE everywhere."""
+    """Returns the MinHash of each text, texts x SKETCH_SIZE. The share of equal places estimates the similarity of two
+    texts, with a standard error of 0.04 at 0.8. A text without shingles has NO_SHINGLE everywhere."""
     places = array("I")
     sketch_into(places, texts)
     return to_sketch_array(places)
 
 
 def sketch_into(places: array[int], texts: Iterable[str]) -> None:
-    """Appends the texts' sketches to `places`. Takes the texts one by one."""
+    """Appends the sketches of texts to `places`. The texts are consumed one by one."""
     from rensa import RMinHash
 
     def sketch(batch: list[bytes]) -> None:
@@ -58,7 +58,7 @@ def sketch_into(places: array[int], texts: Iterable[str]) -> None:
     batch: list[bytes] = []
     size = 0
     for text in texts:
-        batch.append(_evened(text))
+        batch.append(_to_utf16(text))
         size += len(batch[-1])
         if size > _BATCH_BYTES:
             sketch(batch)
@@ -74,42 +74,42 @@ def to_sketch_array(places: array[int]) -> Sketches:
 
 
 def shingles(texts: Sequence[str]) -> list[frozenset[int]]:
-    """Returns each text's shingles: none for a text of fewer than two characters."""
+    """Returns the shingles of each text. Texts of fewer than two characters have none."""
     if not texts:
         return []
-    hashes, offsets = _hashes([_evened(text) for text in texts])
+    hashes, offsets = _hashes([_to_utf16(text) for text in texts])
     return [frozenset(hashes[a:b].tolist()) for a, b in pairwise(offsets.tolist())]
 
 
 def similarity(shingles: frozenset[int], other: frozenset[int]) -> float:
-    """Returns the Jaccard similarity, from 0 to 1; 0 where a text has no shingle."""
+    """Returns the Jaccard similarity, from 0 to 1. It is 0 if a text has no shingles."""
     common = len(shingles & other)
     return common / (len(shingles) + len(other) - common) if common else 0.0
 
 
-def _evened(text: str) -> bytes:
-    """Returns UTF-16 between two spaces; case and punctuation are still there."""
+def _to_utf16(text: str) -> bytes:
+    """Returns the text in UTF-16 between two spaces, with its case and punctuation."""
     if not text.isascii():
         text = unicodedata.normalize("NFKC", text)
     return f" {text} ".encode("utf-16-le", "surrogatepass")
 
 
 def _hashes(batch: list[bytes]) -> tuple[Hashes, Hashes]:
-    """Returns the shingles of all texts one after another, mixed, and the offsets where each text's begin, with the end
-    of the last one's."""
+    """Returns the hashed shingles of all texts one after another, and the offsets at which each text's shingles begin,
+    followed by the end of the last."""
     import numpy as np
 
-    # Case goes, what is not seen becomes a space, and of several spaces one stays.
+    # Remove case, turn punctuation and invisible characters into spaces, and collapse repeated spaces.
     ends = np.cumsum([len(units) // 2 for units in batch])
     units = _small_letters()[np.frombuffer(b"".join(batch), dtype="<u2")]
     stored = units != 32
     stored[1:] |= units[:-1] != 32
-    stored[np.concatenate(([0], ends[:-1]))] = True  # each text's own space before it
+    stored[np.concatenate(([0], ends[:-1]))] = True  # keep the space in front of each text
     units, ends = units[stored], np.cumsum(stored)[ends - 1]
 
     starts = np.ones(len(units), dtype=bool)
     for before in range(1, SHINGLE_LENGTH):
-        starts[np.maximum(ends - before, 0)] = False  # a shingle doesn't go on into the next text
+        starts[np.maximum(ends - before, 0)] = False  # shingles must not reach into the next text
     count = max(len(units) - SHINGLE_LENGTH + 1, 0)
     hashes = np.ndarray(count, "<u8", units.tobytes(), strides=(2,))[starts[:count]]
     hashes *= np.uint64(0x9E37_79B9_7F4A_7C15)
@@ -120,7 +120,8 @@ def _hashes(batch: list[bytes]) -> tuple[Hashes, Hashes]:
 
 @cache
 def _small_letters() -> Units:
-    """Returns for each UTF-16 unit its small letter, or a space where it is punctuation, a separator or a control."""
+    """Returns a table from each UTF-16 unit to its lower-case unit, or to a space for punctuation, separators and
+    control characters."""
     import numpy as np
 
     table = np.arange(1 << 16, dtype=np.uint16)
@@ -135,13 +136,13 @@ def _small_letters() -> Units:
 
 
 class UnionFind:
-    """Joins numbers below `count` into sets; at first each is a set by itself."""
+    """Disjoint sets of the numbers below `count`. At first each number is a set of its own."""
 
     def __init__(self, count: int) -> None:
         self._above = list(range(count))
 
     def first(self, number: int) -> int:
-        """Returns the smallest number of the set that `number` is in."""
+        """Returns the smallest number in the set of `number`."""
         above = self._above
         while above[number] != number:
             above[number] = above[above[number]]
@@ -149,7 +150,7 @@ class UnionFind:
         return number
 
     def join(self, number: int, other: int) -> bool:
-        """Joins two sets; returns False where they were one already."""
+        """Joins the sets of two numbers. Returns False if they were in one set already."""
         smaller, greater = sorted((self.first(number), self.first(other)))
         self._above[greater] = smaller
         return smaller != greater
@@ -157,29 +158,33 @@ class UnionFind:
 
 NEAR_SIMILARITY = 0.8
 _BANDS = 24
-_NEIGHBOURS = 4  # that a row is compared with in each band, beside the band's first
-_LIKELY = 62  # equal places of 96: near copies have fewer once in 10,000
-_COMPARED_PER_ROW, _COMPARED_AT_LEAST = 2, 20_000  # of 200 rows all pairs, in a tenth of a second
+_NEIGHBOURS = 4  # rows that each row is compared with in a band, besides the first of the band
+_LIKELY = 62  # of 96 places; near copies have fewer equal ones only once in 10,000
+_COMPARED_PER_ROW, _COMPARED_AT_LEAST = 2, 20_000  # 20,000 covers all pairs of 200 rows, in 0.1 s
 _TRIED = 8
 _AT_ONCE = 4_096
 
 NEAR_DUPLICATE = Rule(
-    "near_duplicate", "warns", "Keep one of them, or reword: nearly equal rows teach little and cost tokens."
+    "near_duplicate",
+    "warns",
+    "Keep one of them, or reword one: nearly equal rows teach little and cost tokens.",
 )
 NEAR_CONTRADICTION = Rule(
-    "near_contradiction", "warns", "Decide which answer is right, or make the difference plainer."
+    "near_contradiction", "warns", "Decide which answer is right, or make the difference clearer."
 )
 NEAR_OVERLAP = Rule(
-    "near_overlap", "warns", "Delete the line: nearly a test question makes the result look too good."
+    "near_overlap",
+    "warns",
+    "Delete the line: training on near copies of test questions makes the result look too good.",
 )
 NOT_ALL_COMPARED = Rule(
-    "near_not_all_compared", "tells", "Delete near duplicates that are listed, if any are, and check again."
+    "near_not_all_compared", "tells", "Delete the near duplicates that are listed, if any, and check again."
 )
 
 
 @dataclass(frozen=True, slots=True)
 class NearPair:
-    """Two rows by their place, from 0, the earlier one first, and their similarity from 0 to 1."""
+    """Two rows by number, from 0, the earlier one first, and their similarity from 0 to 1."""
 
     earlier: int
     later: int
@@ -188,9 +193,12 @@ class NearPair:
 
 @dataclass(frozen=True)
 class NearCopies:
-    """`groups[i]` is the first row that row i asks the same as or nearly so, itself where there is none; two rows of a
-    group may be near by way of others. `pairs` has one pair at most for each row as the later one, none for copies.
-    `all_compared` is False where so many looked alike that some were left out."""
+    """Groups of rows with nearly the same question.
+
+    `groups[i]` is the first row of row i's group, or i itself; two rows of a group may be near copies only by way of
+    others. `pairs` has at most one pair with each row as the later one, and none for exact copies. `all_compared` is
+    False if so many rows looked alike that some pairs were not compared.
+    """
 
     groups: tuple[int, ...]
     pairs: tuple[NearPair, ...]
@@ -198,18 +206,18 @@ class NearCopies:
 
 
 def question_text(example: Example) -> str:
-    """Returns all before the answer, instructions left aside: what `question_key` is made of."""
+    """Returns the text before the answer, without instructions. `question_key` covers the same text."""
     return "\n".join(m.content for m in example.prompt if m.role not in INSTRUCTION_ROLES)
 
 
 def find_near_copies(
     texts: Sequence[str], keys: Sequence[bytes], sketched: Sequence[Sketches] | None = None
 ) -> NearCopies:
-    """Finds near copies. `keys` are the rows' question_keys; of rows that share one, which are copies, only the first
-    is compared. The groups are the same in whatever order the rows are.
+    """Finds near copies. `keys` are the rows' question_keys; of exact copies, which share a key, only the first is
+    compared. The groups don't depend on the order of the rows.
 
-    `texts` may be lazy: it is read once in order, unless `sketched` has all rows' sketches already, one part after the
-    other, and then row by row for those that look alike.
+    `texts` may be lazy. It is read once in order, unless `sketched` has the sketches of all rows, in one or more parts.
+    After that, only texts of rows that look alike are read, one by one.
     """
     first: dict[bytes, int] = {}
     for row, key in enumerate(keys):
@@ -236,8 +244,9 @@ def report_near_pairs(
     *,
     held: int = 0,
 ) -> None:
-    """Reports the pairs. `lines` and `answers` are the rows', in the order in which they were compared; without answers
-    no contradiction is reported. The first `held` rows are those of an earlier holdout, with its own lines."""
+    """Reports near copies. `lines` and `answers` have an entry for each compared row, in order; without answers no
+    contradictions are reported. The first `held` rows are those of an earlier holdout, with that file's line
+    numbers."""
     for pair in near.pairs:
         if pair.later < held:
             continue
@@ -245,19 +254,19 @@ def report_near_pairs(
         if pair.earlier < held:
             fault = Fault(NEAR_OVERLAP, f"asks nearly what the holdout asks in line {line}")
         elif answers is not None and answers[pair.earlier] != answers[pair.later]:
-            fault = Fault(NEAR_CONTRADICTION, f"says nearly the same as line {line} and has another answer")
+            fault = Fault(NEAR_CONTRADICTION, f"says nearly the same as line {line} but has another answer")
         else:
             fault = Fault(NEAR_DUPLICATE, f"says nearly the same as line {line}")
         findings.add_for_line(lines[pair.later], fault)
     if not near.all_compared:
-        text = "So many rows look alike that not all of them were compared with each other."
+        text = "So many rows look alike that not all pairs were compared."
         findings.add_for_file(NOT_ALL_COMPARED, text)
 
 
 @dataclass(frozen=True)
 class _Bands:
-    """`numbers` has one for each of a row's bands, rows x _BANDS; `low` the low bits of each sketch, rows x
-    SKETCH_SIZE, which are enough to count equal places by. `filled` are the rows that have a shingle at all."""
+    """`numbers` has a hash for each band of each row, rows x _BANDS. `low` has the low bits of each sketch, rows x
+    SKETCH_SIZE, which suffice to count equal places. `filled` are the rows that have any shingles."""
 
     numbers: NDArray[np.uint64]
     low: NDArray[np.uint8]
@@ -265,7 +274,8 @@ class _Bands:
 
 
 def _bands(parts: Sequence[Sketches], rows: Sequence[int]) -> _Bands:
-    """Computes the bands of these rows. Some thousand rows at a time: the sketches of all are four times as large."""
+    """Computes the bands of these rows, a few thousand at a time, since the sketches of all rows take four times as
+    much memory."""
     import numpy as np
 
     full = parts[0] if len(parts) == 1 else np.concatenate(parts)
@@ -277,7 +287,7 @@ def _bands(parts: Sequence[Sketches], rows: Sequence[int]) -> _Bands:
         sketched = full[places[part]]
         low[part], filled[part] = sketched, (sketched != NO_SHINGLE).any(axis=1)
 
-        # Two bands hardly ever share a number, and where they do, that costs a comparison only.
+        # Different bands rarely get the same hash, and a collision only costs a comparison.
         by_band = sketched.reshape(len(sketched), _BANDS, SKETCH_SIZE // _BANDS)
         mixed = np.zeros(by_band.shape[:2], dtype=np.uint64)
         for place in range(by_band.shape[2]):
@@ -288,11 +298,11 @@ def _bands(parts: Sequence[Sketches], rows: Sequence[int]) -> _Bands:
 
 
 def _candidates(bands: _Bands) -> Iterator[Numbers]:
-    """Yields pairs, n x 2, of rows that are equal in a band and in at least _LIKELY places; band after band."""
+    """Yields, for each band, pairs (n x 2) of rows that are equal in this band and in at least _LIKELY places."""
     import numpy as np
 
     for number in range(_BANDS):
-        # Only rows that have their number in common with another go on: few, where rows are not alike.
+        # Keep only rows that share their hash with another one: few, unless many rows are alike.
         ordered = np.sort(bands.numbers[bands.filled, number])
         shared = ordered[1:][ordered[1:] == ordered[:-1]]
         rows = bands.filled[np.isin(bands.numbers[bands.filled, number], shared)]
@@ -308,8 +318,8 @@ def _candidates(bands: _Bands) -> Iterator[Numbers]:
 
 
 def _neighbours(rows: Numbers, band: NDArray[np.uint64]) -> Iterator[Numbers]:
-    """Yields pairs of rows of one band: each with the first, and with some next to it. Both arrays are in the band's
-    order."""
+    """Yields pairs of rows that share a band: each row with the first one, and with some that follow it. Both arrays
+    are sorted by the band's hashes."""
     import numpy as np
 
     starts = np.flatnonzero(np.diff(band, prepend=~band[:1]))
@@ -321,7 +331,8 @@ def _neighbours(rows: Numbers, band: NDArray[np.uint64]) -> Iterator[Numbers]:
 
 
 class _Search:
-    """Joins the rows that are near indeed. `rows` are places in `texts`; candidates are pairs of places in `rows`."""
+    """Confirms candidates and joins near copies. `rows` are positions in `texts`; candidates are pairs of positions in
+    `rows`."""
 
     def __init__(self, texts: Sequence[str], rows: Sequence[int]) -> None:
         self._texts, self._rows = texts, rows
@@ -332,19 +343,19 @@ class _Search:
         self.left = max(_COMPARED_PER_ROW * len(rows), _COMPARED_AT_LEAST) + 1
 
     def compare(self, candidates: Numbers) -> None:
-        """Compares candidates that are not joined yet and were not compared before."""
+        """Compares the candidates that are neither joined nor compared yet."""
         import numpy as np
 
-        # Of many rows that are alike nearly all pairs are joined already: those are dropped at once.
+        # If many rows are alike, most pairs are already joined; drop these at once.
         if len(candidates) >= 1_000:
             firsts = np.array([self._sets.first(number) for number in range(len(self._rows))])
             candidates = candidates[firsts[candidates[:, 0]] != firsts[candidates[:, 1]]]
-        for pair in self._compared_pairs(self._open(candidates)):
+        for pair in self._compare_pairs(self._pending(candidates)):
             if pair.similarity >= NEAR_SIMILARITY:
                 self._sets.join(self._number[pair.earlier], self._number[pair.later])
                 self._joined.setdefault(pair.later, pair)
 
-    def _open(self, candidates: Numbers) -> Iterator[tuple[int, int]]:
+    def _pending(self, candidates: Numbers) -> Iterator[tuple[int, int]]:
         for number, other in candidates.tolist():
             if self.left == 0:
                 return
@@ -354,14 +365,15 @@ class _Search:
                 yield self._rows[number], self._rows[other]
 
     def groups(self) -> list[list[int]]:
-        """Returns groups of places in `texts`, each in order, and the groups by their first."""
+        """Returns the groups as sorted positions in `texts`, ordered by their first row."""
         groups: dict[int, list[int]] = defaultdict(list)
         for number, row in enumerate(self._rows):
             groups[self._sets.first(number)].append(row)
         return sorted(sorted(group) for group in groups.values())
 
     def pairs(self, groups: Iterable[Sequence[int]]) -> list[NearPair]:
-        """Returns for each row but a group's first the earliest that it is near; of a large group some are tried."""
+        """Pairs each row, except the first of a group, with the earliest row that it is near to. In a large group only
+        the first few rows are tried."""
         unpaired = {later: group for group in groups for later in group[1:]}
         paired: dict[int, NearPair] = {}
         for place in range(_TRIED):
@@ -369,14 +381,14 @@ class _Search:
                 (g[place], later) for later, g in unpaired.items() if len(g) > place and g[place] < later
             ]
             paired |= {
-                pair.later: pair for pair in self._compared_pairs(tried) if pair.similarity >= NEAR_SIMILARITY
+                pair.later: pair for pair in self._compare_pairs(tried) if pair.similarity >= NEAR_SIMILARITY
             }
             unpaired = {later: group for later, group in unpaired.items() if later not in paired}
         paired |= {later: self._joined[later] for later in unpaired if later in self._joined}
         return [paired[later] for later in sorted(paired)]
 
-    def _compared_pairs(self, pairs: Iterable[tuple[int, int]]) -> Iterator[NearPair]:
-        """Compares pairs of places in `texts`, as many at once as keep numpy busy and memory small."""
+    def _compare_pairs(self, pairs: Iterable[tuple[int, int]]) -> Iterator[NearPair]:
+        """Compares pairs of positions in `texts`, in batches that keep numpy busy and memory small."""
         for batch in self._batches(pairs):
             rows = list({row for pair in batch for row in pair})
             shingles_by_row = dict(zip(rows, shingles([self._texts[row] for row in rows]), strict=True))

@@ -1,7 +1,7 @@
-"""Preference pairs for DPO, a prompt with a better and a worse answer each: parses one row, and checks a file of them.
+"""Preference pairs for DPO, each a prompt with a better and a worse answer: parses rows and checks files of them.
 
-Two forms are read: OpenAI's {"input": {"messages": […]}, "preferred_output": […], "non_preferred_output": […]}, and
-TRL's {"prompt", "chosen", "rejected"} with texts or lists of messages. Trainers are sent OpenAI's.
+Two formats are read: OpenAI's {"input": {"messages": […]}, "preferred_output": […], "non_preferred_output": […]}, and
+TRL's {"prompt", "chosen", "rejected"} with texts or lists of messages. Trainers always get OpenAI's.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ _FORM = (
 PREFERENCES = Rule(
     "preference_pairs",
     "tells",
-    "Nothing to do: method=dpo trains on both answers, every other method on the preferred ones.",
+    "Nothing to do: method=dpo trains on both answers, all other methods on the preferred ones.",
 )
-IN_A_TABLE = Rule("pairs_in_a_table", "blocks", f"Send them as JSONL, one pair a line. {_FORM}")
+IN_A_TABLE = Rule("pairs_in_a_table", "blocks", f"Send them as JSONL, one pair per line. {_FORM}")
 BAD_PAIR = Rule("bad_preference_pair", "blocks", _FORM)
 SAME_ANSWERS = Rule(
     "preference_without_difference", "blocks", "Give two different answers, or delete the line."
@@ -37,7 +37,7 @@ SAME_ANSWERS = Rule(
 NOT_ONE_ANSWER = Rule(
     "not_one_answer",
     "blocks",
-    "Give the one message that differs, and put all that comes before it into the input.",
+    "Make each answer a single message, and put everything before it into the input.",
 )
 
 _OPENAI = ("input", "preferred_output", "non_preferred_output")
@@ -49,8 +49,8 @@ ANSWERS = frozenset(_PLAIN[1:])
 
 @dataclass(frozen=True, slots=True)
 class Pair:
-    """Messages as they came, unchecked: the prompt and both answers, of one message each. `tools` has what the prompt
-    says of tools, and `dropped` the keys beside all these."""
+    """An unchecked prompt with two answers, each of one message. `tools` has the prompt's keys about tools, and
+    `dropped` the names of all other keys."""
 
     prompt: list[Any]
     preferred: list[Any]
@@ -59,7 +59,7 @@ class Pair:
     dropped: frozenset[str]
 
     def row(self) -> bytes:
-        """Returns it in OpenAI's form, without what no trainer reads."""
+        """Returns the pair as a line in OpenAI's format, without keys that no trainer reads."""
         prompt, preferred, other = map(_written, (self.prompt, self.preferred, self.other))
         request = {"messages": prompt, **self.tools}
         return orjson.dumps(dict(zip(_OPENAI, (request, preferred, other), strict=True)))
@@ -72,7 +72,7 @@ def is_pair(row: dict[str, Any]) -> bool:
 
 
 def parse_pair(row: dict[str, Any]) -> Pair | Fault:
-    """Parses a row that is_pair."""
+    """Parses a row for which `is_pair` is true."""
     names = _PLAIN if "chosen" in row else _OPENAI
     parts: list[list[Any]] = []
     for name, role in zip(names, ("user", "assistant", "assistant"), strict=True):
@@ -82,9 +82,7 @@ def parse_pair(row: dict[str, Any]) -> Pair | Fault:
         if type(value) is str and not is_blank(value):
             value = [{"role": role, "content": value}]
         if type(value) is not list or not value:
-            return Fault(
-                BAD_PAIR, f"has no {name}, or one that is neither text nor a filled list of messages"
-            )
+            return Fault(BAD_PAIR, f"has no {name}, or one that is neither text nor a list of messages")
         parts.append(value)
     prompt, preferred, other = parts
     size = len(prompt)
@@ -94,7 +92,7 @@ def parse_pair(row: dict[str, Any]) -> Pair | Fault:
     for kind, answer in (("preferred", preferred), ("other", other)):
         last = answer[-1]
         if type(last) is not dict or last.get("role") != "assistant":
-            return Fault(BAD_PAIR, f"has a {kind} answer that is not the assistant's")
+            return Fault(BAD_PAIR, f"has a {kind} answer that is not from the assistant")
         content = last.get("content")
         is_empty = is_blank(content) if type(content) is str else not content
         if is_empty and not last.get("tool_calls"):
@@ -111,7 +109,7 @@ def parse_pair(row: dict[str, Any]) -> Pair | Fault:
 
 
 def _written(messages: list[Any]) -> list[dict[str, Any]]:
-    """Returns messages, which are objects, without keys that no trainer reads."""
+    """Returns the messages without keys that no trainer reads."""
     return [{key: message[key] for key in _MESSAGE_KEYS if key in message} for message in messages]
 
 
@@ -120,28 +118,28 @@ SWAPPED = Rule(
     "warns",
     "Decide which answer is better, and delete or correct the other line.",
 )
-COPIED = Rule("preference_repeated", "warns", "Delete the copies: they teach nothing and take time.")
+COPIED = Rule("preference_repeated", "warns", "Delete the copies: they teach nothing new and take time.")
 LONGER = Rule(
     "preferred_is_longer",
     "warns",
-    "Add pairs whose better answer is the shorter one, or the model learns to write at length.",
+    "Add pairs whose better answer is the shorter one; otherwise the model learns to write long answers.",
 )
 OTHER_FORM = Rule(
     "pairs_in_another_form",
     "tells",
-    "Nothing to do in Slack. For the trainer's API write them in OpenAI's form: jq -c '{input: {messages: [{role: "
+    "Nothing to do in Slack. For the trainer's API, write them in OpenAI's format: jq -c '{input: {messages: [{role: "
     '"user", content: .prompt}]}, preferred_output: [{role: "assistant", content: .chosen}], non_preferred_output: '
     '[{role: "assistant", content: .rejected}]}\'',
 )
-LONGER_SHARE = 0.7  # that DPO learns length where it goes with preference: Park et al. 2024, arXiv 2403.19159
+LONGER_SHARE = 0.7  # DPO learns length if it correlates with preference: Park et al. 2024, arXiv 2403.19159
 FEW_TO_TELL = 20
 _PAIRS_AT_ONCE = 2_000
 
 
 @dataclass(frozen=True)
 class PairsReport:
-    """`prompt` and `longer` (the prompt with the longer answer) in tokens of all pairs; `preferred_longer` from 0 to
-    1."""
+    """`prompt` and `longer` are tokens per pair: of the prompt, and of the prompt with the longer answer.
+    `preferred_longer` is the share, from 0 to 1, of pairs whose preferred answer is the longer one."""
 
     pairs: int
     prompts: int
@@ -153,8 +151,11 @@ class PairsReport:
 def check_pairs(
     rows: Iterable[tuple[int, bytes]], findings: Findings, encoding: Encoding = O200K
 ) -> PairsReport | None:
-    """Checks pairs that can be read, with their lines in the file; returns None where there are none. What is secret or
-    personal in a rejected answer is reported too, where the rest of its pair is neither."""
+    """Checks pairs, given as (line number, line), and skips unreadable ones. Returns None if there are no pairs.
+
+    Secrets and personal data in rejected answers are reported too, unless the rest of the pair has the same kind, which
+    other checks report.
+    """
     earlier = _EarlierPairs()
     lengths: list[tuple[int, int, int]] = []
     plain = 0
@@ -165,7 +166,7 @@ def check_pairs(
             fault = earlier.compare(line, pair)
             if fault is not None:
                 findings.add_for_line(line, fault)
-        # Texts alone are counted, without what a template adds.
+        # Only texts are counted, not what a template adds.
         parts = [part for _, pair, _ in chunk for part in (pair.prompt, pair.preferred, pair.other)]
         texts = list(map(_text, parts))
         counts = count_texts(texts, encoding)
@@ -181,7 +182,9 @@ def check_pairs(
 
     if plain:
         are = "pair is" if plain == 1 else "pairs are"
-        findings.add_for_file(OTHER_FORM, f"{plain:,} {are} written as prompt, chosen and rejected.", plain)
+        findings.add_for_file(
+            OTHER_FORM, f"{plain:,} {are} in TRL's format (prompt, chosen, rejected).", plain
+        )
     share = sum(preferred > other for _, preferred, other in lengths) / len(lengths)
     if share > LONGER_SHARE and len(lengths) >= FEW_TO_TELL:
         findings.add_for_file(LONGER, f"The preferred answer is the longer one in {share:.0%} of the pairs.")
@@ -199,7 +202,7 @@ def _pair(raw: bytes) -> Pair | Fault:
 
 
 def written_pair(raw: bytes) -> bytes:
-    """Returns a line that holds a good pair in OpenAI's form. Raises ValueError where it holds none."""
+    """Converts a line with a valid pair to OpenAI's format. Raises ValueError if the line has no valid pair."""
     pair = _pair(raw)
     if isinstance(pair, Fault):
         raise ValueError(f"writing a preference pair: the line {pair.text}")
@@ -207,14 +210,14 @@ def written_pair(raw: bytes) -> bytes:
 
 
 class _EarlierPairs:
-    """Digests of the pairs that came before, 16 bytes each."""
+    """Remembers a digest of 16 bytes for each earlier pair."""
 
     def __init__(self) -> None:
         self.prompts: set[bytes] = set()
         self._lines: dict[bytes, int] = {}
 
     def compare(self, line: int, pair: Pair) -> Fault | None:
-        """Returns how the pair repeats or contradicts an earlier one."""
+        """Returns a fault if the pair repeats or contradicts an earlier one."""
         self.prompts.add(_digest(pair.prompt))
         own = _digest([pair.prompt, pair.preferred, pair.other])
         swapped = _digest([pair.prompt, pair.other, pair.preferred])

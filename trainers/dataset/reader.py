@@ -1,5 +1,5 @@
-"""Reads a file into its examples and its faults, row by row. Nothing in the file raises. `read` returns all examples,
-`stream` yields them one by one."""
+"""Reads a file row by row into examples and faults. `read` returns all examples, `stream` yields them one by one. Never
+raises because of a file's content."""
 
 from __future__ import annotations
 
@@ -30,15 +30,16 @@ from trainers.dataset.rows import (
 from trainers.types import Message
 
 TOO_BIG = Rule(
-    "file_too_big", "blocks", "Send a part of it: some thousand good rows teach more than a huge file."
+    "file_too_big", "blocks", "Send a part of it: a few thousand good rows teach more than a huge file."
 )
 TOO_MANY_ROWS = Rule("too_many_rows", "blocks", "Send a part of it: a random sample is best.")
-BLANK_LINES = Rule("blank_lines", "tells", "Nothing to do: they are passed over.")
+BLANK_LINES = Rule("blank_lines", "tells", "Nothing to do: they are skipped.")
 
 
 @dataclass(frozen=True)
 class Reading:
-    """`format` is None where the file was refused. `columns` are those used, for a table."""
+    """A file that was read. `format` is None if the file was refused. `columns` are those that were used, for a
+    table."""
 
     name: str
     format: Format | None
@@ -54,7 +55,7 @@ class Reading:
 
 @dataclass
 class Progress:
-    """What reading has learned so far. `pairs` counts the preference pairs in a file of them."""
+    """What is known about a file so far. `blank` and `pairs` count blank lines and preference pairs."""
 
     format: Format | None = None
     blank: int = 0
@@ -66,8 +67,7 @@ class Progress:
 def read(
     path: Path, name: str, *, columns: Columns = FIND_COLUMNS, limits: Limits = DEFAULT_LIMITS
 ) -> Reading:
-    """Reads a whole file. `name` is what people call it; it is shown and never used as a path. Raises OSError as open()
-    does."""
+    """Reads a whole file. `name` is its name for people, never used as a path. Raises OSError as open() does."""
     findings, progress = Findings(limits.listed), Progress()
     examples: tuple[Example, ...] = ()
     with open_converted(path, limits) as source:
@@ -82,10 +82,10 @@ def read(
 
 
 def accept_file(source: ConvertedFile, name: str, findings: Findings, limits: Limits) -> Sniffed | None:
-    """Returns what kind of file it is; None where it is refused, which `findings` then says."""
+    """Returns the file's format, or None if it is refused, with the reason in `findings`."""
     file, size = source.file, source.size
     if size > limits.max_bytes:
-        text = f"'{to_printable(name)}' has {megabytes(size)}; at most {megabytes(limits.max_bytes)} can be taken."
+        text = f"'{to_printable(name)}' has {megabytes(size)}; the limit is {megabytes(limits.max_bytes)}."
         findings.add_for_file(TOO_BIG, text)
         return None
     sniffed = sniff(file.read(HEAD_BYTES))
@@ -103,7 +103,7 @@ def accept_file(source: ConvertedFile, name: str, findings: Findings, limits: Li
 def stream(
     file: BinaryIO, sniffed: Sniffed, columns: Columns, findings: Findings, limits: Limits, progress: Progress
 ) -> Iterator[Example]:
-    """Yields every good row of an accepted file, from its start."""
+    """Yields all good rows of an accepted file. Faults go to `findings`."""
     if sniffed.kind == "jsonl":
         progress.format = None
         for block in blocks(file, findings, limits):
@@ -130,8 +130,8 @@ def stream(
 
 
 def read_first_records(path: Path, count: int) -> list[list[str]]:
-    """Returns the header and the first `count` rows of a table of text. Empty for other files, whose beginning can't be
-    read without the whole. Raises OSError as open() does."""
+    """Returns the header and the first `count` rows of a table in a text file. Returns an empty list for other files,
+    which would have to be read completely. Raises OSError as open() does."""
     limits = DEFAULT_LIMITS
     findings = Findings(limits.listed)
     with open_converted(path, limits) as source:
@@ -148,15 +148,18 @@ def read_first_records(path: Path, count: int) -> list[list[str]]:
 
 @dataclass(frozen=True)
 class Questions:
-    """Rows without an answer, which is empty in `examples`, and how many lines could not be read."""
+    """Rows without answers (those of `examples` are empty), and the number of lines that could not be read."""
 
     examples: tuple[Example, ...]
     unread: int
 
 
 def read_questions(path: Path, name: str, column: str | None) -> Questions | str:
-    """Reads a file of rows without labels: a table with a column of texts (`column`, else one with a usual name, else
-    the only one), or JSONL with such a key or with the messages of one question. Returns a sentence where it can't."""
+    """Reads a file of rows without labels. Returns a sentence if that is not possible.
+
+    The file is a table with a column of texts (`column`, or one with a usual name, or the only one), or JSONL with such
+    a key or with the messages of a single question.
+    """
     limits = DEFAULT_LIMITS
     findings = Findings(limits.listed)
     with open_converted(path, limits) as source:
@@ -166,7 +169,7 @@ def read_questions(path: Path, name: str, column: str | None) -> Questions | str
             return f"{worst.message} {worst.cure}"
         if sniffed.kind == "parquet":
             return (
-                f"'{to_printable(name)}' is Parquet; rows without labels are read from CSV, XLSX and JSONL."
+                f"'{to_printable(name)}' is a Parquet file; send rows without labels as CSV, XLSX or JSONL."
             )
         if sniffed.kind in ("jsonl", "objects"):
             return _questions_of(_asked_texts(source.file, column, findings, limits), name, limits)
@@ -179,7 +182,9 @@ def read_questions(path: Path, name: str, column: str | None) -> Questions | str
         place = tables.find_text_column(names, column)
         if place is None:
             wanted = f"'{to_printable(column)}'" if column else "'text'"
-            return f"No column of '{to_printable(name)}' is called {wanted}: its first line has to name the columns."
+            return (
+                f"'{to_printable(name)}' has no column called {wanted}. Its first line must name the columns."
+            )
         cells = (
             (record.line, record.cells[place] if place < len(record.cells) else "") for record in records
         )
@@ -203,7 +208,7 @@ def _questions_of(texts: Iterator[tuple[int, str]], name: str, limits: Limits) -
 def _asked_texts(
     file: BinaryIO, column: str | None, findings: Findings, limits: Limits
 ) -> Iterator[tuple[int, str]]:
-    """Yields each line's text; an empty one where it has none, or several turns."""
+    """Yields each line's number and text. The text is empty if there is none, or if the chat has several turns."""
     for block in blocks(file, findings, limits):
         for line, raw in enumerate(block.lines, block.first):
             row = jsonl.parse_object(raw.strip(), limits) if raw.strip() else None
@@ -227,7 +232,7 @@ def _asked_text(row: dict[str, Any], column: str | None) -> str:
 
 
 def cap_rows(examples: Iterator[Example], findings: Findings, limits: Limits) -> Iterator[Example]:
-    """Yields the first `limits.max_rows` rows and reports it where there are more."""
+    """Yields at most `limits.max_rows` rows, and reports it if there are more."""
     for count, example in enumerate(examples):
         if count == limits.max_rows:
             report_too_many_rows(findings, limits)
@@ -236,14 +241,14 @@ def cap_rows(examples: Iterator[Example], findings: Findings, limits: Limits) ->
 
 
 def report_too_many_rows(findings: Findings, limits: Limits) -> None:
-    findings.add_for_file(TOO_MANY_ROWS, f"There are more than {limits.max_rows:,} rows.")
+    findings.add_for_file(TOO_MANY_ROWS, f"The file has more than {limits.max_rows:,} rows.")
 
 
 def report_counts(findings: Findings, progress: Progress) -> None:
-    """Reports what is known only at the end of a file."""
+    """Reports preference pairs and blank lines, which are counted until the end of the file."""
     if progress.pairs:
         are = "row is a preference pair" if progress.pairs == 1 else "rows are preference pairs"
-        text = f"{progress.pairs:,} {are}. The preferred answers are the right ones when models are measured."
+        text = f"{progress.pairs:,} {are}. When models are measured, the preferred answers count as right."
         findings.add_for_file(PREFERENCES, text, progress.pairs)
     if progress.blank:
         are = "line is" if progress.blank == 1 else "lines are"
@@ -253,7 +258,7 @@ def report_counts(findings: Findings, progress: Progress) -> None:
 def parse_line(
     line: int, row: bytes, findings: Findings, limits: Limits, progress: Progress
 ) -> Example | None:
-    """Parses one line of JSONL without the space around it. Returns None where it is blank or wrong, which goes to
+    """Parses one line of JSONL, without surrounding white space. Returns None if it is blank or faulty; faults go to
     `findings`."""
     if not row:
         progress.blank += 1
@@ -265,7 +270,7 @@ def parse_line(
     row_format, example = parsed
     progress.format = progress.format or row_format
     if row_format != progress.format:
-        findings.add_for_line(line, Fault(jsonl.MIXED, "has another format than the rows before it"))
+        findings.add_for_line(line, Fault(jsonl.MIXED, "has a different format than the rows before it"))
         return None
     progress.pairs += row_format == "preference"
     if example.dropped:
@@ -274,8 +279,8 @@ def parse_line(
 
 
 def _object_records(file: BinaryIO, findings: Findings, limits: Limits) -> Iterator[tables.Record]:
-    """Yields the names in the first object as a header, and the objects as records. A value that is missing or null is
-    an empty cell; a name that the first object lacks is passed over."""
+    """Yields the keys of the first object as a header, and then all objects as records. Missing and null values become
+    empty cells; keys that the first object lacks are ignored."""
     names: list[str] = []
     for block in blocks(file, findings, limits):
         for line, raw in enumerate(block.lines, block.first):
@@ -298,8 +303,8 @@ def _cell(value: object) -> str:
 
 
 def _text_lines(file: BinaryIO, findings: Findings, limits: Limits) -> Iterator[str]:
-    """Yields lines with their ends, one for each line of the file so that numbers hold: an empty one where it can't be
-    read."""
+    """Yields all lines with their endings. Lines that can't be read are yielded empty, so that line numbers stay
+    right."""
     expected = 1
     for block in blocks(file, findings, limits):
         yield from ["\n"] * (block.first - expected)
