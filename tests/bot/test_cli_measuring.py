@@ -380,7 +380,7 @@ def test_two_rows_a_class_can_t_be_measured_and_it_says_why(tmp_path: Path) -> N
     few = rows(tmp_path / "two.csv", 40, tuple(f"label{i}" for i in range(20)))
     result = finetune("baseline", few, "--rungs", "classical,encoder")
     assert result.exit_code == 2
-    assert "Add rows, three different questions for a label at least" in result.output
+    assert "Add rows, at least three different questions for some label" in result.output
 
 
 def test_rows_in_three_languages_are_measured_and_the_encoder_s_is_said(tmp_path: Path) -> None:

@@ -20,8 +20,8 @@ DOUBTS = (
         None,
         "warns",
         "label_errors",
-        "About 9 of the 12 labels below are really wrong; of all 383 labels judged it is about 2.3%.",
-        "Look at the lines below, and correct the labels that are wrong.",
+        "About 9 of the 12 labels below are really wrong; of all 383 judged labels it is about 2.3%.",
+        "Look at the lines below, and correct the wrong labels.",
         12,
     ),
     *(
@@ -29,7 +29,7 @@ DOUBTS = (
             line,
             "warns",
             "label_doubted",
-            f"Line {line} is labelled 'refund', but rows like it are 'card_arrival'.",
+            f"Line {line} is labelled 'refund', but similar rows are 'card_arrival'.",
             "Look at the row, and correct its label if it is wrong.",
         )
         for line in (17, 44)

@@ -158,7 +158,7 @@ UNCLEAR = Finding(
     "blocks",
     "columns_unclear",
     "The columns 'category' and 'topic' could both be the label.",
-    "Say which one to use.",
+    "Choose which one to use.",
 )
 
 

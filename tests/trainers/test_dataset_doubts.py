@@ -63,11 +63,11 @@ def test_a_doubt_names_the_line_and_both_labels_and_the_rest_is_counted() -> Non
     said = found.sorted()
     assert [f.code for f in said] == ["label_errors"] + ["label_doubted"] * 3
     assert said[0].message == (
-        "About 6 of the 6 labels below are really wrong; of all 300 labels judged it is about 2.0%."
+        "About 6 of the 6 labels below are really wrong; of all 300 judged labels it is about 2.0%."
     )
     assert [f.message for f in said[1:3]] == [
-        "Line 104 is labelled 'refund', but rows like it are 'order'.",
-        "Line 105 is labelled 'cancel', but rows like it are 'refund'.",
+        "Line 104 is labelled 'refund', but similar rows are 'order'.",
+        "Line 105 is labelled 'cancel', but similar rows are 'refund'.",
     ]
     assert (said[3].line, said[3].count) == (None, 4)
     assert {f.severity for f in said} == {"warns"}
@@ -109,7 +109,7 @@ def test_of_too_many_rows_a_sample_is_judged_and_it_is_said() -> None:
 
     assert len(rows.rows) == 90
     (said,) = found.sorted()
-    assert said.message == "The labels of 90 of 300 rows were judged, a fixed sample."
+    assert said.message == "The labels of 90 of 300 rows were judged, always the same sample."
 
 
 def test_a_classifier_that_can_not_tell_the_labels_apart_says_so() -> None:
@@ -124,7 +124,7 @@ def test_a_classifier_that_can_not_tell_the_labels_apart_says_so() -> None:
     assert not errors.is_told
     (said,) = [one for one in found.sorted() if one.code == "label_errors_unknown"]
     assert said.severity == "tells"
-    assert "How many labels are wrong can't be told from these texts" in said.message
+    assert "The number of wrong labels can't be estimated from these texts" in said.message
 
 
 def test_a_row_that_nobody_can_judge_is_not_doubted() -> None:

@@ -153,14 +153,14 @@ REFUSED = {
     "an array of nothing": Refused(b"[\n]", "json_array", "is a JSON array"),
     "spread json cut off": Refused(b'{\n "messages": []\n', "json_over_lines", "span several lines"),
     "prose": Refused(b"Dear team\nplease train this\n", "unknown_format", "neither JSONL nor a CSV"),
-    "one column": Refused(b"text\nmy printer is dead\nwhere is it\n", "no_labels", "No column holds labels"),
+    "one column": Refused(b"text\nmy printer is dead\nwhere is it\n", "no_labels", "No column has labels"),
     "texts and numbers": Refused(
-        b"id,text\n1,my printer is dead\n2,where is my order now\n", "no_labels", "No column holds labels"
+        b"id,text\n1,my printer is dead\n2,where is my order now\n", "no_labels", "No column has labels"
     ),
     "texts and dates": Refused(
         b"text,created,id\nmy printer is dead,2025-01-01,1\nwhere is it,2025-01-01,2\n",
         "no_labels",
-        "No column holds labels",
+        "No column has labels",
     ),
 }
 

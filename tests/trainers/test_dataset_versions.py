@@ -152,7 +152,7 @@ def test_a_version_before_that_is_not_what_was_written_is_told(tmp_path: Path) -
     broken = tmp_path / "x.jsonl"
     broken.write_text("{")
 
-    with pytest.raises(ValueError, match=r"the version before 'x\.jsonl'"):
+    with pytest.raises(ValueError, match=r"the previous version 'x\.jsonl'"):
         continue_split(even(20), Previous(broken, broken), 7)
 
 

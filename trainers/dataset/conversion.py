@@ -180,7 +180,8 @@ def _join_lines(file: BinaryIO, out: BinaryIO) -> str | None:
             count += 1
     except (ValueError, TypeError, RecursionError):
         return None
-    return f"The file has {count:,} JSON objects over several lines, each read as one row: line 3 means the third object."
+    what = f"The file has {count:,} JSON objects over several lines"
+    return f"{what}, each read as one row: line 3 means the third object."
 
 
 def _end_of(pattern: re.Pattern[str], text: str, at: int) -> int:

@@ -1,4 +1,4 @@
-"""Checks a file, splits it and reports in one call, for a worker process. Its values travel as JSON."""
+"""Checks a file, splits it and reports, all in one call for a worker process. The report is sent as JSON."""
 
 from __future__ import annotations
 
@@ -76,17 +76,18 @@ NO_MODELS: Mapping[str, Path] = {}
 
 @dataclass(frozen=True)
 class Report:
-    """`task`, `tokens` and the counts describe the rows that could be read, also where a finding blocks.
+    """The result of a check. `task`, `tokens` and the counts describe the rows that could be read, even if a finding
+    blocks.
 
-    The files exist, as OUT_DIR/SHA256.jsonl, unless one does. Of preference pairs there are `pairs`, and as
-    `pairs_sha256` the training rows as pairs; the rows of the two parts have the preferred answers. `labels` is empty
-    for free text. `system` was put before the rows of a table. `seconds` of wall time. `trained_tokens` of one epoch by
-    the tokenizer of each local model that was named.
+    Unless a finding blocks, the parts are stored as OUT_DIR/SHA256.jsonl. For preference pairs, `pairs` describes them
+    and the training rows are also stored as pairs (`pairs_sha256`); the rows of the parts have the preferred answers.
+    `labels` is empty for free text. `system` was put before the rows of a table. `seconds` is wall time, and `stages`
+    has the seconds of each stage by name.
 
-    `duplicate_tokens` are those of the rows that repeat another, one epoch. `token_lengths` is a histogram of
-    600 bars at most: (tokens of the longest row in the bar, rows). `stages`: seconds of each part of the check, by
-    name. `diff` is from the version before, where there is one. `label_errors` is None where they were not checked, or
-    there are no labels.
+    `trained_tokens` are the tokens of one epoch by the tokenizer of each requested local model. `duplicate_tokens` are
+    those of rows that repeat another, per epoch. `token_lengths` is a histogram of at most 600 bars: (tokens of the
+    longest row in the bar, rows). `diff` compares with the previous version, if there is one. `label_errors` is None if
+    labels were not checked or there are none.
     """
 
     name: str
@@ -119,7 +120,7 @@ class Report:
 
     @property
     def stored(self) -> tuple[str, ...]:
-        """The sha256 of each of its files: its parts, and its pairs."""
+        """The sha256 of each stored file: the parts and the pairs."""
         parts = (self.train_sha256, self.holdout_sha256, self.pairs_sha256, self.sealed_sha256)
         return tuple(filter(None, parts))
 
@@ -154,69 +155,76 @@ def check_file(
     on_progress: Callable[[str], None] = ignore_message,
     n_sealed: int = 0,
 ) -> Report:
-    """Read, check, split, write. `system` goes before a table's rows; None: one that fits the task. Without an
-    `out_dir` nothing is written, and nothing counted for `local_models`.
+    """Reads, checks, splits and stores a file. Without an `out_dir` nothing is stored, and no tokens are counted for
+    `local_models`.
 
-    `holdout` is one that was frozen earlier (chat JSONL, or its rows): it stays the holdout, every row is for
-    training, and rows that ask what it asks block. `previous` is the version before: its holdout stays, and a share
-    of the new questions joins it. About `n_sealed` rows are sealed: set aside beside it, for a promotion. `deep` also
-    looks for near copies and for labels that are probably wrong; it takes longer, and with `presidio`, which must be
-    installed, looks for more kinds of personal data. `lengths_by` counts how long rows are, where that is another
-    encoding than the one that counts what vendors are paid for. `on_progress` is told how far it is. Nothing in the
-    file raises; OSError where the disk does, ValueError where `holdout` or `previous` is not what we wrote.
+    `system` is put before a table's rows; None chooses one for the task. `holdout` is a frozen holdout (chat JSONL, or
+    its rows): it is kept as it is, all rows of the file are for training, and rows that ask one of its questions block.
+    `previous` is the previous version: its holdout is kept, and a share of the new questions joins it. About `n_sealed`
+    further rows are sealed, that is, set aside for a promotion.
+
+    `deep` also looks for near copies and for labels that are probably wrong, which takes longer, and with `presidio`
+    (which must be installed) for more kinds of personal data. `encoding` counts the tokens that vendors bill, and
+    `lengths_by` the lengths of rows, if that differs. `on_progress` is called with messages about the progress.
+
+    Never raises because of the file's content. Raises OSError if reading or writing fails, and ValueError if `holdout`
+    or `previous` is not a file that we wrote.
     """
     clock = _Clock()
     frozen = read_stored(holdout, "reading the frozen holdout") if isinstance(holdout, Path) else holdout
     with open_converted(path, limits) as source, tempfile.TemporaryFile() as spool:
         with _collector_paused():
-            taken = _taken(source, name, spool, columns, system, encoding, limits, on_progress, sketched=deep)
+            scanned = _scan_file(
+                source, name, spool, columns, system, encoding, limits, on_progress, sketched=deep
+            )
         clock.stage("rows")
         slow = NO_SLOW_FINDINGS
         if deep:
-            # A preferred answer is no label that could be wrong.
-            labels = [""] * len(taken.rows) if taken.is_pairs else taken.labels
+            # Preferred answers are not labels, so they can't be wrong labels.
+            labels = [""] * len(scanned.rows) if scanned.is_pairs else scanned.labels
             slow = run_slow_checks(
-                taken.rows, labels, frozen or (), seed, limits.listed, on_progress, presidio=presidio
+                scanned.rows, labels, frozen or (), seed, limits.listed, on_progress, presidio=presidio
             )
         clock.stage("near copies and doubted labels")
         of_split = Findings(limits.listed)
         with _collector_paused():
-            parts = _parts(
-                taken, seed, frozen, previous, slow.groups, of_split, presidio=presidio, n_sealed=n_sealed
+            parts = _split_rows(
+                scanned, seed, frozen, previous, slow.groups, of_split, presidio=presidio, n_sealed=n_sealed
             )
-        checked = _checked(taken, lengths_by or encoding, parts, slow, of_split)
-        files = checked.write(out_dir) if out_dir else None
+        result = _combine(scanned, lengths_by or encoding, parts, slow, of_split)
+        files = result.write(out_dir) if out_dir else None
         clock.stage("split")
-        tokens = (
-            checked.count_for(local_models, out_dir / f"{files.train}.jsonl") if out_dir and files else ()
-        )
-        return checked.report(to_printable(name), seed, encoding, sha256_of(path), files, tokens, clock)
+        tokens = result.count_for(local_models, out_dir / f"{files.train}.jsonl") if out_dir and files else ()
+        return result.report(to_printable(name), seed, encoding, sha256_of(path), files, tokens, clock)
 
 
-def _checked(
-    taken: _Taken, counted_by: Encoding, parts: Parts, slow: SlowFindings, of_split: Findings
-) -> _Checked:
-    """Brings the findings of all checks into one order. `counted_by`: what counts how long rows are; `of_split`: what
-    dealing the rows into parts met."""
-    facts = taken.rows.facts
-    lengths = facts.total if counted_by == facts.encoding else row_lengths(taken.rows, counted_by)
-    of_pairs = Findings(taken.limits.listed)
-    pairs = check_pairs(taken.raw_rows(), of_pairs, counted_by) if taken.is_pairs else None
-    every = (*taken.findings(lengths, counted_by), of_split, *slow.findings, of_pairs)
+def _combine(
+    scanned: _ScannedFile, counted_by: Encoding, parts: Parts, slow: SlowFindings, of_split: Findings
+) -> _CheckResult:
+    """Combines and sorts the findings of all checks. `counted_by` counts the lengths of rows; `of_split` has the
+    findings of the split."""
+    facts = scanned.rows.facts
+    lengths = facts.total if counted_by == facts.encoding else row_lengths(scanned.rows, counted_by)
+    of_pairs = Findings(scanned.limits.listed)
+    pairs = check_pairs(scanned.raw_rows(), of_pairs, counted_by) if scanned.is_pairs else None
+    every = (*scanned.findings(lengths, counted_by), of_split, *slow.findings, of_pairs)
     findings = [finding for part in every for finding in part.sorted()]
     if pairs:
-        findings = [finding for finding in findings if finding.code not in _OF_CHATS]
-    return _Checked(taken, counted_by, lengths, parts, sort_findings(findings), slow.label_errors, pairs)
+        findings = [finding for finding in findings if finding.code not in _NOT_FOR_PAIRS]
+    return _CheckResult(
+        scanned, counted_by, lengths, parts, sort_findings(findings), slow.label_errors, pairs
+    )
 
 
-# Two rows with one question and answer may be two pairs, and two preferred answers no contradiction.
-_OF_CHATS = {DUPLICATE.code, CONTRADICTION.code}
+# Rows with the same question and preferred answer may be different pairs, and different preferred answers to one
+# question are no contradiction.
+_NOT_FOR_PAIRS = {DUPLICATE.code, CONTRADICTION.code}
 
 
 @dataclass(frozen=True)
-class _Taken:
-    """The rows after the first pass. `faults` are of single rows, and why the file was refused. `labels` has one for
-    each row, all empty for free text."""
+class _ScannedFile:
+    """A file after the first pass. `faults` has the faults of single rows, and the reason if the file was refused.
+    `labels` has one label per row, all empty for free text."""
 
     faults: Findings
     progress: Progress
@@ -230,7 +238,7 @@ class _Taken:
         return self.progress.format == "preference"
 
     def raw_rows(self) -> Iterator[tuple[int, bytes]]:
-        """Yields each row's line, and the row as it stands in the file."""
+        """Yields the line number and the original bytes of each row."""
         return ((line, self.rows.raw(row)) for row, line in enumerate(self.rows.facts.lines))
 
     @cached_property
@@ -238,8 +246,8 @@ class _Taken:
         return sort_label_counts(Counter(self.labels)) if self.task == "labels" else ()
 
     def findings(self, lengths: Sequence[int], encoding: Encoding) -> tuple[Findings, ...]:
-        """Adds the checks of the file as a whole, unless it was refused and has no rows. `lengths`: tokens of each
-        row as `encoding` counts them."""
+        """Returns the faults and, unless the file was refused, the findings of all checks. `lengths` are the tokens of
+        each row, counted by `encoding`."""
         facts = self.rows.facts
         if not len(facts) and any(finding.blocks for finding in self.faults.sorted()):
             return (self.faults,)
@@ -249,7 +257,7 @@ class _Taken:
 
 
 @dataclass(frozen=True)
-class _Written:
+class _StoredParts:
     train: str
     holdout: str
     pairs: str | None
@@ -257,10 +265,10 @@ class _Written:
 
 
 @dataclass(frozen=True)
-class _Checked:
-    """A file after all checks. `lengths`: tokens of each row as `counted_by` counts them."""
+class _CheckResult:
+    """A file after all checks. `lengths` are the tokens of each row, counted by `counted_by`."""
 
-    taken: _Taken
+    scanned: _ScannedFile
     counted_by: Encoding
     lengths: Sequence[int]
     parts: Parts
@@ -272,18 +280,20 @@ class _Checked:
     def is_blocked(self) -> bool:
         return any(finding.blocks for finding in self.findings)
 
-    def write(self, folder: Path) -> _Written | None:
-        """Writes the parts, and pairs as such, unless something blocks."""
+    def write(self, folder: Path) -> _StoredParts | None:
+        """Stores the parts, and the pairs of a file of pairs. Returns None if a finding blocks."""
         if self.is_blocked:
             return None
-        rows, parts = self.taken.rows, self.parts
+        rows, parts = self.scanned.rows, self.parts
         both = store_split(folder, rows, parts.held, parts.earlier, parts.copies | parts.sealed)
         sealed = store_sealed(folder, rows, parts.sealed, parts.earlier_sealed)
-        return _Written(*both, store_pairs(folder, rows, parts.not_trained) if self.pairs else None, sealed)
+        return _StoredParts(
+            *both, store_pairs(folder, rows, parts.not_trained) if self.pairs else None, sealed
+        )
 
     def count_for(self, local_models: Mapping[str, Path], train: Path) -> tuple[tuple[str, int], ...]:
-        """Returns the tokens that each of these models trains on, by its own tokenizer. `train`: the file with the
-        rows; one whose tokenizer counted the lengths needs no second count."""
+        """Returns the tokens per epoch for each of these models, by its own tokenizer. `train` is the file of training
+        rows. The model whose tokenizer has counted the lengths is not counted again."""
         counted = {}
         if self.counted_by.folder:
             trained = sum(self.lengths) - sum(self.lengths[row] for row in self.parts.not_trained)
@@ -296,23 +306,23 @@ class _Checked:
         seed: int,
         encoding: Encoding,
         source_sha256: str,
-        files: _Written | None,
+        files: _StoredParts | None,
         trained_tokens: tuple[tuple[str, int], ...],
         clock: _Clock,
     ) -> Report:
-        taken, parts, facts = self.taken, self.parts, self.taken.rows.facts
-        labels = [count.label for count in taken.label_counts]
+        scanned, parts, facts = self.scanned, self.parts, self.scanned.rows.facts
+        labels = [count.label for count in scanned.label_counts]
         return Report(
             name=name,
-            format=taken.progress.format,
+            format=scanned.progress.format,
             rows=len(facts),
-            task=taken.task,
-            labels=taken.label_counts,
-            tokens=token_report(taken.rows, labels, parts.not_trained, encoding),
+            task=scanned.task,
+            labels=scanned.label_counts,
+            tokens=token_report(scanned.rows, labels, parts.not_trained, encoding),
             findings=self.findings,
-            columns=taken.progress.columns,
-            choices=taken.progress.choices,
-            system=taken.rows.system,
+            columns=scanned.progress.columns,
+            choices=scanned.progress.choices,
+            system=scanned.rows.system,
             source_sha256=source_sha256,
             train_sha256=files.train if files else None,
             holdout_sha256=files.holdout if files else None,
@@ -334,6 +344,8 @@ class _Checked:
 
 
 class _Clock:
+    """Measures the wall time of each stage."""
+
     def __init__(self) -> None:
         self._started = self._last = time.monotonic()
         self.stages: tuple[tuple[str, float], ...] = ()
@@ -349,7 +361,7 @@ class _Clock:
 
 @contextmanager
 def _collector_paused() -> Iterator[None]:
-    """Pauses Python's collector. Rows have no cycles, yet it walks them again and again: half the time of reading."""
+    """Pauses Python's garbage collector, which takes half the time of reading although rows form no cycles."""
     was_on = gc.isenabled()
     gc.disable()
     try:
@@ -364,7 +376,7 @@ def sha256_of(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _taken(
+def _scan_file(
     source: ConvertedFile,
     name: str,
     spool: BinaryIO,
@@ -375,7 +387,7 @@ def _taken(
     on_progress: Callable[[str], None],
     *,
     sketched: bool,
-) -> _Taken:
+) -> _ScannedFile:
     findings, progress, facts = (
         Findings(limits.listed),
         Progress(),
@@ -387,17 +399,17 @@ def _taken(
     facts.close()
     report_counts(findings, progress)
     task = facts.task
-    if progress.columns.text is None:  # not a table: its rows have the instructions that they need
+    if progress.columns.text is None:  # not a table, so rows bring their own instructions
         system = None
     else:
         system = system or default_system(task)
         facts.add_to_prompts(tokens_of_system(system, encoding))
     rows = StoredRows(source.file if sniffed and sniffed.kind == "jsonl" else spool, facts, limits, system)
-    return _Taken(findings, progress, rows, task, labels_by_row(facts, rows, task), limits)
+    return _ScannedFile(findings, progress, rows, task, labels_by_row(facts, rows, task), limits)
 
 
-def _parts(
-    taken: _Taken,
+def _split_rows(
+    scanned: _ScannedFile,
     seed: int,
     holdout: Sequence[Example] | None,
     previous: Previous | None,
@@ -407,18 +419,18 @@ def _parts(
     presidio: bool,
     n_sealed: int,
 ) -> Parts:
-    facts = taken.rows.facts
+    facts = scanned.rows.facts
     if holdout is not None:
         return split_against(holdout, facts, findings)
     if previous is not None:
         return continue_holdout(
             previous,
-            taken.rows,
+            scanned.rows,
             facts.keys,
-            taken.task,
+            scanned.task,
             seed,
             groups,
             presidio=presidio,
             n_sealed=n_sealed,
         )
-    return draw_holdout(facts, taken.labels, seed, groups, findings, n_sealed)
+    return draw_holdout(facts, scanned.labels, seed, groups, findings, n_sealed)

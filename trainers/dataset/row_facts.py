@@ -1,4 +1,5 @@
-"""What the first pass keeps of each row: numbers and a hash, about 100 bytes, never its text."""
+"""What the first pass keeps of each row: numbers and a hash, about 100 bytes, but not its text. Also reads rows again
+by number, and writes the parts of a split."""
 
 from __future__ import annotations
 
@@ -39,18 +40,18 @@ if TYPE_CHECKING:
 
 Value = TypeVar("Value")
 
-_LONG_ANSWER = (1 << 32) - 1  # the place of an answer that is not among the short ones
+_LONG_ANSWER = (1 << 32) - 1  # in `labels`: the answer is too long to be a label
 _MOST_INSTRUCTIONS = 1000
-_AFTER_MESSAGES = 1 << 30  # sorts what stands beside the messages of a row
+_AFTER_MESSAGES = 1 << 30  # sorts faults outside a row's messages behind those inside
 
 
 class Facts:
-    """What is kept of all rows, by their place from 0. `add` takes rows; properties hold once all are in.
+    """Facts about all rows, by row number from 0. Rows are added with `add`; properties are valid once all are added.
 
-    `starts` and `sizes` say where a row stands in its file; a `plain` one stands there as trainers take it. `total`,
-    `prompt` and `answer` are tokens. `labels` are places in `answers`, which has the short answers only. With
-    `sketched` what each row asks is sketched for near_duplicates.py as it passes by, 400 bytes a row: that spares
-    reading all rows again.
+    `starts` and `sizes` locate a row in its file, in bytes; the file has `plain` rows in the form that trainers accept.
+    `total`, `prompt` and `answer` are tokens. `labels` are indices into `answers`, which has only the short answers.
+    With `sketched`, questions are sketched for near_duplicates.py on the way, at 400 bytes per row, which saves reading
+    all rows again.
     """
 
     def __init__(self, encoding: Encoding, limits: Limits, *, sketched: bool = False) -> None:
@@ -82,7 +83,7 @@ class Facts:
         self.sizes.extend(chunk.sizes)
         self.plain += chunk.plain
 
-        # The texts of all messages are searched and counted at once; each group then takes its share of them in turn.
+        # Texts of all messages are searched and counted in one call; each group then takes its share of the results.
         groups = chunk.groups()
         columns = [column for group in groups for column in group.columns]
         joined = Joined([raw for column in columns for raw in column.raws])
@@ -97,7 +98,7 @@ class Facts:
             order = _Order([group.places for group in groups])
             sketch_into(self._sketches, order.sorted([list(_questions(group)) for group in groups]))
 
-        # What the model reads of tools stands before the answer and counts, too.
+        # Tool definitions are part of the prompt, so their tokens count too.
         definitions = [(first + place, text) for place, raw in raw_rows if (text := definitions_text(raw))]
         different = list({text for _, text in definitions})
         tokens = dict(zip(different, count_tools(different, self.encoding), strict=True)) if different else {}
@@ -106,19 +107,19 @@ class Facts:
             self.prompt[row] += tokens[text]
 
     def close(self) -> None:
-        """Frees what finds copies, a third of all that is kept, once all rows are in."""
+        """Frees the data for finding copies, a third of the memory, once all rows are added."""
         del self._repeats
 
     def take_sketches(self) -> Sketches:
-        """Returns the sketches of all rows and keeps them no longer. Raises ValueError where there are none."""
+        """Returns the sketches of all rows and releases them. Raises ValueError if there are none."""
         sketched, self._sketches = self._sketches, None
         if sketched is None:
-            raise ValueError("nobody asked for sketches, or they were taken")
+            raise ValueError("there are no sketches, or they were taken already")
         return to_sketch_array(sketched)
 
     @property
     def duplicate_tokens(self) -> int:
-        """Tokens of the rows that repeat another."""
+        """The tokens of all rows that repeat another."""
         return sum([self.total[row] for row in self._copies])
 
     @property
@@ -128,17 +129,18 @@ class Facts:
         return task_of_counts(counts, len(self))
 
     def given_labels(self) -> Iterator[str | None]:
-        """Yields each row's label; None for a long answer, which stands in the file alone."""
+        """Yields the label of each row, or None for a long answer, which must be read from the file."""
         labels = [answer.strip() for answer in self.answers]
         return (None if place == _LONG_ANSWER else labels[place] for place in self.labels)
 
     def add_to_prompts(self, tokens: int) -> None:
-        """Adds that many tokens to each row, before its answer."""
+        """Adds this many tokens to the prompt of each row."""
         self.total = array("I", [count + tokens for count in self.total])
         self.prompt = array("I", [count + tokens for count in self.prompt])
 
     def _measure(self, group: Group, small: Iterator[bytes], counts: Iterator[int]) -> _Measured:
-        """Takes the group's share of all groups' normalised texts (`small`) and of their tokens (`counts`)."""
+        """Computes the facts of a group. Consumes its share of all groups' normalised texts (`small`) and token counts
+        (`counts`)."""
         columns, roles = group.columns, group.shape.roles
         smalls = [list(islice(small, len(column.raws))) for column in columns]
         turns = zip(*[columns[i].by_row(smalls[i]) for i in group.shape.turns], strict=True)
@@ -166,7 +168,7 @@ class Facts:
         )
 
     def _label_of(self, answer: bytes, text: str) -> int:
-        """Returns the answer's place in `answers`, or _LONG_ANSWER."""
+        """Returns the index of the answer in `answers`, or _LONG_ANSWER."""
         place = self._answer_places.get(answer)
         if place is not None:
             return place
@@ -177,8 +179,8 @@ class Facts:
         return place
 
     def _add_rows(self, chunk: Chunk, groups: Sequence[_Measured]) -> None:
-        """Adds what was measured in the order of the rows, and finds copies. A text stands for itself by Python's hash:
-        64 bits, the same in one process."""
+        """Adds the facts of all groups in the order of the rows, and finds copies. Texts are compared by Python's hash
+        of 64 bits, which is stable within a process."""
         order = _Order([group.places for group in groups])
         self.total.extend(order.sorted([group.tokens.total for group in groups]))
         self.prompt.extend(order.sorted([group.tokens.prompt for group in groups]))
@@ -199,8 +201,8 @@ class Facts:
         faults_by_text: Mapping[int, list[Fault]],
         raw_rows: Sequence[tuple[int, bytes]],
     ) -> None:
-        """Reports each kind of fault once a row. `raw_rows` are rows that hold more than texts, by their place: what
-        tools and names say is searched, too."""
+        """Reports each kind of fault once per row. `raw_rows` are the rows, with their positions, that have more than
+        texts: their tools and names are searched too."""
         by_row = {}
         if raw_rows:
             raws = [raw for _, raw in raw_rows]
@@ -222,7 +224,7 @@ class Facts:
 
 @dataclass(frozen=True, slots=True)
 class _Measured:
-    """What is kept of a group's rows, in parallel lists; `places` are the rows' places in the chunk. `systems` and
+    """The facts of a group's rows, in parallel lists. `places` are the rows' positions in the chunk; `systems` and
     `answers` are hashes."""
 
     places: Sequence[int]
@@ -234,7 +236,7 @@ class _Measured:
 
 
 class _Order:
-    """Puts the values of groups of rows into the order of the rows."""
+    """Restores the order of rows in values that are grouped by shape."""
 
     def __init__(self, places: Sequence[Sequence[int]]) -> None:
         self._numbers: list[int] | None = None
@@ -243,7 +245,7 @@ class _Order:
             self._numbers = sorted(range(len(all_places)), key=all_places.__getitem__)
 
     def sorted(self, values: Sequence[Sequence[Value]]) -> Sequence[Value]:
-        """Sorts `values`, which has a list for each group."""
+        """Returns `values`, which has a list for each group, as one list in the order of the rows."""
         if self._numbers is None:
             return values[0]
         all_values = [value for of_group in values for value in of_group]
@@ -251,7 +253,7 @@ class _Order:
 
 
 def _questions(group: Group) -> Iterator[str]:
-    """Yields what each row asks, as near_duplicates.question_text returns it for an Example."""
+    """Yields the question of each row, as near_duplicates.question_text returns it for an Example."""
     columns = [group.columns[place] for place in group.shape.turns]
     if len(columns) == 1:
         return iter(columns[0].by_row(columns[0].texts))
@@ -261,7 +263,7 @@ def _questions(group: Group) -> Iterator[str]:
 def _instructions(
     group: Group, smalls: Sequence[Sequence[bytes]]
 ) -> tuple[Counter[tuple[bytes, ...]], Sequence[int]]:
-    """Counts the rows by their instructions, and returns a hash of the normalised instructions for each row."""
+    """Counts the rows by instructions, and returns for each row a hash of its normalised instructions."""
     columns = [group.columns[place] for place in group.shape.system]
     rows = len(group.places)
     if all(len(column.raws) == 1 for column in columns):
@@ -273,7 +275,7 @@ def _instructions(
 
 
 def histogram(counts: Sequence[int], most: int = 600) -> tuple[tuple[int, int], ...]:
-    """Returns at most `most` bars of one width, as (tokens of the longest row in the bar, rows)."""
+    """Returns at most `most` bars of equal width, as (tokens of the longest row in the bar, rows)."""
     if not counts:
         return ()
     least = min(counts)
@@ -299,12 +301,13 @@ def read_facts(
     progress: Progress,
     on_progress: Callable[[str], None] = ignore_message,
 ) -> None:
-    """Reads all rows into `facts`, which says where each stands: for JSONL in `file`, for other formats in `spool`."""
+    """Reads all rows into `facts`. Their positions refer to `file` for JSONL, and to `spool`, to which rows of other
+    formats are written."""
     if sniffed.kind == "jsonl":
         chunks = scan(file, findings, limits, progress)
     else:
         examples = stream(file, sniffed, columns, findings, limits, progress)
-        chunks = _spooled(cap_rows(examples, findings, limits), spool)
+        chunks = _spool_rows(cap_rows(examples, findings, limits), spool)
     for chunk in chunks:
         room = limits.max_rows - len(facts)
         if len(chunk.lines) > room:
@@ -316,8 +319,8 @@ def read_facts(
         on_progress(f"{len(facts):,} rows read")
 
 
-def _spooled(examples: Iterator[Example], spool: BinaryIO) -> Iterator[Chunk]:
-    """Writes the rows to `spool` as chat JSONL, and yields them in chunks."""
+def _spool_rows(examples: Iterator[Example], spool: BinaryIO) -> Iterator[Chunk]:
+    """Writes the rows to `spool` as chat JSONL and yields them in chunks."""
     chunk, start = Chunk(), 0
     for example in examples:
         row = chat_row(example)
@@ -331,10 +334,10 @@ def _spooled(examples: Iterator[Example], spool: BinaryIO) -> Iterator[Chunk]:
 
 
 class StoredRows(Sequence[Example]):
-    """Reads a row of a checked file by its place, whenever it is asked for: JSONL from the file itself, other formats
-    from the nameless file that `read_facts` filled. `system` goes before rows without instructions.
+    """The rows of a checked file, each read when it is needed: from JSONL files directly, for other formats from the
+    temporary file that `read_facts` filled. `system` is put before rows without instructions.
 
-    Raises ValueError where the file has changed since it was checked.
+    Raises ValueError if the file has changed since it was checked.
     """
 
     def __init__(self, file: BinaryIO, facts: Facts, limits: Limits, system: str | None) -> None:
@@ -356,7 +359,7 @@ class StoredRows(Sequence[Example]):
         return with_system([parsed[1]], self.system)[0] if self.system else parsed[1]
 
     def raw(self, row: int) -> bytes:
-        """Returns the row as it stands in the file, without the system prompt that belongs before it."""
+        """Returns the original bytes of the row, without the added system prompt."""
         return self.span(self.facts.starts[row], self.facts.sizes[row])
 
     def span(self, start: int, size: int) -> bytes:
@@ -364,7 +367,7 @@ class StoredRows(Sequence[Example]):
         return self.file.read(size)
 
     def trained_row(self, row: int) -> bytes:
-        """Returns the row as it is trained on."""
+        """Returns the row as a line to train on."""
         if self.facts.plain[row] and not self.system:
             return self.raw(row)
         return chat_row(self[row])
@@ -377,8 +380,8 @@ def store_split(
     examples: Sequence[Example] = (),
     left_out: Collection[int] = (),
 ) -> tuple[str, str]:
-    """Writes FOLDER/SHA256.jsonl for the rows to train on, and for those held out and then `examples`. Rows that are
-    `left_out` are in neither. Returns both sha256."""
+    """Writes two files FOLDER/SHA256.jsonl, one with the training rows and one with the `held` rows followed by
+    `examples`. Rows in `left_out` are in neither. Returns both sha256."""
     facts = rows.facts
     with ChatFile(folder) as train, ChatFile(folder) as holdout:
         first = 0
@@ -388,7 +391,7 @@ def store_split(
                 pass
             elif end - first == 1:
                 file.write(rows.trained_row(first))
-            else:  # many rows that stand one after another are copied in pieces
+            else:  # consecutive rows are copied together, in pieces
                 start, stop = facts.starts[first], facts.starts[end - 1] + facts.sizes[end - 1]
                 for piece in range(start, stop, _PIECE):
                     file.write_part(rows.span(piece, min(_PIECE, stop - piece)))
@@ -402,8 +405,8 @@ def store_split(
 def store_sealed(
     folder: Path, rows: StoredRows, places: Collection[int], earlier: Sequence[Example]
 ) -> str | None:
-    """Writes FOLDER/SHA256.jsonl for the rows at these places and then those of an `earlier` version. Returns the
-    sha256, None without rows."""
+    """Writes FOLDER/SHA256.jsonl with the rows of these numbers, followed by those of an `earlier` version. Returns the
+    sha256, or None if there are no rows."""
     if not places and not earlier:
         return None
     with ChatFile(folder) as file:
@@ -415,8 +418,7 @@ def store_sealed(
 
 
 def store_pairs(folder: Path, rows: StoredRows, left_out: Collection[int]) -> str:
-    """Writes FOLDER/SHA256.jsonl: the rows of a file of preference pairs that are trained on, as pairs. Returns the
-    sha256."""
+    """Writes FOLDER/SHA256.jsonl with the training rows of a file of preference pairs, as pairs. Returns the sha256."""
     with ChatFile(folder) as file:
         for row in range(len(rows)):
             if row not in left_out:
@@ -428,8 +430,8 @@ _PIECE = 1 << 20
 
 
 def _run_ends(facts: Facts, apart: Collection[int], *, needs_system: bool) -> Sequence[int]:
-    """Returns the ends of runs of rows that can be copied at once: plain ones that stand one after another in the file
-    and are trained on. Rows that are `apart` are runs of one."""
+    """Returns the ends of runs of rows that can be copied together: plain rows that follow each other in the file. Rows
+    in `apart` are runs of their own."""
     if needs_system:
         return range(1, len(facts) + 1)
     alone = [row for row, is_plain in enumerate(facts.plain) if not is_plain]

@@ -1,5 +1,5 @@
-"""The values of a dataset: rows, columns, caps, instructions around a question, and columns of many texts that are
-searched at once. Reads no files."""
+"""The values of a dataset: rows, columns, limits, instructions around a question, and columns of many texts that are
+searched together. Reads no files."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ _SAMPLE = 32
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """One message's text in each of many rows. `texts` are `raws`, which are UTF-8, decoded. `numbers` has for each row
-    the number of its text; None where each row has a text of its own."""
+    """The texts of one message in many rows. `texts` are the decoded `raws`, which are UTF-8. `numbers` has the index
+    of each row's text, or is None if every row has a text of its own."""
 
     raws: Sequence[bytes]
     texts: Sequence[str]
     numbers: Sequence[int] | None
 
     def by_row(self, values: Sequence[Value]) -> Sequence[Value]:
-        """Returns each row's value. `values` has one for each of `raws`."""
+        """Returns the value of each row. `values` has one for each of `raws`."""
         if self.numbers is None:
             return values
         if len(values) == 1:
@@ -39,7 +39,7 @@ class Column:
         return list(map(values.__getitem__, self.numbers))
 
     def cut(self, rows: int) -> Column:
-        """Keeps the first `rows` rows."""
+        """Returns the column with only the first `rows` rows."""
         if self.numbers is None:
             return Column(self.raws[:rows], self.texts[:rows], None)
         return Column(self.raws, self.texts, self.numbers[:rows])
@@ -51,7 +51,7 @@ class Column:
 
 
 def column_of(texts: Sequence[str]) -> Column:
-    """Makes a column of each row's text. Equal texts are looked for only where the first ones have some."""
+    """Makes a column from the text of each row. Equal texts are merged only if there are some among the first ones."""
     first = texts[:_SAMPLE]
     if len(set(first)) == len(first):
         return Column(list(map(str.encode, texts)), texts, None)
@@ -60,7 +60,7 @@ def column_of(texts: Sequence[str]) -> Column:
 
 
 class Joined:
-    """Texts as one, `data`, with a zero byte between them."""
+    """Texts joined into one, `data`, with zero bytes between them."""
 
     def __init__(self, raws: Sequence[bytes]) -> None:
         self.raws, self.data = raws, b"\0".join(raws)
@@ -70,8 +70,8 @@ class Joined:
         return list(accumulate([len(raw) + 1 for raw in self.raws[:-1]], initial=0))
 
     def places_with(self, find: Callable[[int], int]) -> list[int]:
-        """Returns the places of the texts that hold something. `find` returns where in `data` it stands, at or after a
-        position; -1: nowhere."""
+        """Returns the indices of texts with a match. `find` returns the position of the next match in `data`, at or
+        after a given position, or -1 if there is none."""
         places: list[int] = []
         position = find(0)
         while position >= 0:
@@ -88,7 +88,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Columns:
-    """Names of a table's columns; None: to be found."""
+    """The names of a table's columns; None means that the column is detected."""
 
     text: str | None = None
     label: str | None = None
@@ -96,7 +96,7 @@ class Columns:
 
 @dataclass(frozen=True)
 class Choices:
-    """The columns that would fit, where more than one does, for a person to pick from."""
+    """The columns to choose from, if more than one would fit."""
 
     text: tuple[str, ...] = ()
     label: tuple[str, ...] = ()
@@ -104,7 +104,8 @@ class Choices:
 
 @dataclass(frozen=True)
 class Limits:
-    """Caps against files that are too big or made to do harm. `listed`: lines listed one by one for each code."""
+    """Limits that protect against huge and malicious files. `listed` is the number of lines listed individually for
+    each code."""
 
     max_bytes: int = 200_000_000
     max_rows: int = 200_000
@@ -122,11 +123,11 @@ DEFAULT_LIMITS = Limits()
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """One row: a conversation whose last message is the answer to learn. `line` is where it begins, from 1.
+    """One row: a conversation whose last message is the answer to learn. `line` is the line where it begins, from 1.
 
-    A message that calls tools has as content its text and then the calls as JSON; `row` is then the row's
-    own JSON, and it is what gets written. `row` is None where the messages say everything. `dropped` are the
-    names of what stood beside it and is not written: no trainer reads it.
+    The content of a message that calls tools is its text followed by the calls as JSON. Such a row also has its own
+    JSON in `row`, which is what gets written; `row` is None if the messages are complete. `dropped` are the names of
+    keys that are not written because no trainer reads them.
     """
 
     line: int
@@ -144,16 +145,16 @@ class Example:
 
     @property
     def system(self) -> str:
-        """The instructions, empty where there are none."""
+        """The instructions, or "" if there are none."""
         return "\n".join(m.content for m in self.messages if m.role in INSTRUCTION_ROLES)
 
 
 def is_blank(text: str) -> bool:
-    """Says whether a person sees nothing: no character at all, or white space and characters without a width."""
+    """True if a text has no visible characters, only white space and characters without width."""
     return not text.strip(INVISIBLE)
 
 
-# What str.strip takes, and Unicode's Default_Ignorable_Code_Point below U+10000, the lone surrogates aside.
+# Unicode's Default_Ignorable_Code_Point below U+10000, without lone surrogates. INVISIBLE adds what str.strip removes.
 _NO_WIDTH = (
     (0xAD, 0xAD), (0x34F, 0x34F), (0x61C, 0x61C), (0x115F, 0x1160), (0x17B4, 0x17B5), (0x180B, 0x180F),
     (0x200B, 0x200F), (0x202A, 0x202E), (0x2060, 0x206F), (0x2800, 0x2800), (0x3164, 0x3164),
@@ -164,16 +165,18 @@ INVISIBLE = "".join([*filter(str.isspace, map(chr, range(0x3001))), *map(chr, RE
 
 
 def normalise_text(text: str) -> str:
-    """Returns what two texts share when a person would call them the same: NFKC, no case, single spaces."""
+    """Returns a form that is equal for texts that a person would call the same: NFKC, case-folded, single spaces."""
     if not text.isascii():
         text = unicodedata.normalize("NFKC", text)
     return " ".join(text.casefold().split())
 
 
 def normalise_all(joined: Joined, texts: Sequence[str], one_line: bool = False) -> list[bytes]:
-    """Returns `normalise_text` of each text in UTF-8; `joined` has the same texts. Most have single spaces and no
-    letters whose case is not ASCII's: then it is enough to make A-Z small. `one_line`: no text has a control
-    character."""
+    """Returns `normalise_text` of each text in UTF-8; `joined` has the same texts. `one_line`: no text has a control
+    character.
+
+    Most texts have single spaces and no cased letters beyond ASCII, and then lower-casing A-Z is enough.
+    """
     small = list(map(bytes.lower, joined.raws))
     for place in {*_oddly_spaced(joined, one_line), *_changed_beyond_ascii(joined)}:
         small[place] = normalise_text(texts[place]).encode()
@@ -181,11 +184,11 @@ def normalise_all(joined: Joined, texts: Sequence[str], one_line: bool = False) 
 
 
 def _oddly_spaced(joined: Joined, one_line: bool) -> Iterator[int]:
-    """Yields the places of texts with other white space of ASCII than single spaces between words."""
+    """Yields the indices of texts that have ASCII white space other than single spaces between words."""
     raws, data = joined.raws, joined.data
     if not all(raws) or not _EDGES.isdisjoint({*map(_FIRST, raws), *map(_LAST, raws)}):
         yield from [place for place, raw in enumerate(raws) if raw.strip() != raw]
-    # Most often there is no double space, which rfind finds out in two thirds of the time of find.
+    # Usually there is no double space, which rfind finds out in two thirds of the time that find takes.
     if data.rfind(b"  ") >= 0:
         yield from joined.places_with(lambda start: data.find(b"  ", start))
     if not one_line:
@@ -194,7 +197,7 @@ def _oddly_spaced(joined: Joined, one_line: bool) -> Iterator[int]:
 
 
 def _changed_beyond_ascii(joined: Joined) -> list[int]:
-    """Returns the places of texts with characters that are not ASCII and that `normalise_text` may change."""
+    """Returns the indices of texts with non-ASCII characters that `normalise_text` may change."""
     if joined.data.isascii():
         return []
     raws = joined.raws
@@ -208,8 +211,8 @@ def _changed_beyond_ascii(joined: Joined) -> list[int]:
 
 @lru_cache(4096)
 def _is_inert(character: str) -> bool:
-    """Says whether `normalise_text` leaves the character alone whatever stands beside it: it is no mark, which joins
-    with the letter before, nor a part of Hangul, which join with each other."""
+    """True if `normalise_text` never changes the character, whatever its neighbours are. Marks, which combine with the
+    letter before, and parts of Hangul, which combine with each other, don't qualify."""
     if unicodedata.category(character)[0] not in "LNPS" or 0x1100 <= ord(character) < 0x1200:
         return False
     is_inert = ord(character) < 0x10000 and normalise_text(character) == character
@@ -227,7 +230,7 @@ _FIRST, _LAST = itemgetter(0), itemgetter(-1)
 
 
 def question_key(example: Example) -> bytes:
-    """Returns 16 bytes that two rows share when all before the answer is the same, instructions left aside."""
+    """Returns a 16-byte hash of the normalised messages before the answer, without instructions."""
     turns = [
         f"{m.role}\x1f{normalise_text(m.content)}"
         for m in example.messages[:-1]
@@ -241,7 +244,7 @@ def question_keys(examples: Iterable[Example]) -> list[bytes]:
 
 
 def distinct_places(keys: Sequence[bytes], answers: Sequence[str]) -> list[int]:
-    """Returns the places of rows without their copies: the first of each question (`keys` are question_keys) and
+    """Returns the indices of the rows without copies: the first for each question (`keys` are question_keys) and
     answer."""
     if len(set(keys)) == len(keys):
         return list(range(len(keys)))
@@ -252,17 +255,19 @@ def distinct_places(keys: Sequence[bytes], answers: Sequence[str]) -> list[int]:
 
 
 def distinct_example_places(examples: Sequence[Example]) -> list[int]:
-    """Does the same as `distinct_places`. A holdout of 0.1.0 has copies, and so may one that a person provides."""
+    """Like `distinct_places`, for examples. Holdouts from version 0.1.0 have copies, and holdouts that a person
+    provides may have some."""
     return distinct_places(question_keys(examples), [example.answer for example in examples])
 
 
 def at(places: Iterable[int], values: Sequence[T]) -> tuple[T, ...]:
+    """Returns the values at these indices."""
     return tuple(values[place] for place in places)
 
 
 def to_printable(text: str, longest: int = 80) -> str:
-    """Makes text from outside fit for a sentence: no control or bidirectional characters, at most `longest`
-    characters."""
+    """Makes text from outside safe to quote in a sentence: without control and bidirectional characters, on one line,
+    and shortened to `longest` characters."""
     clean = "".join(" " if unicodedata.category(c) in _UNSHOWN else c for c in text)
     clean = " ".join(clean.split())
     return clean if len(clean) <= longest else clean[: longest - 1] + "…"
@@ -272,7 +277,7 @@ _UNSHOWN = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
 
 
 def ignore_message(text: str) -> None:
-    """Ignores a message about progress."""
+    """Does nothing; the default for `on_progress`."""
 
 
 CLASSIFY = "Classify the customer's message. Answer with the label only."
@@ -284,8 +289,7 @@ def default_system(task: Task) -> str:
 
 
 def with_system(examples: Iterable[Example], system: str) -> tuple[Example, ...]:
-    """Puts `system` before the rows that have no instructions. Others keep their own, and rows with tools stay as they
-    came."""
+    """Puts `system` before rows that have no instructions. Rows with instructions or tools are left unchanged."""
     first = Message("system", system)
     return tuple(
         e if e.system or e.row is not None else replace(e, messages=(first, *e.messages)) for e in examples
@@ -293,8 +297,7 @@ def with_system(examples: Iterable[Example], system: str) -> tuple[Example, ...]
 
 
 def prompt_with_labels(example: Example, labels: Sequence[str]) -> tuple[Message, ...]:
-    """Returns what an untuned model is asked, to be fair: the row's prompt, and the labels where it doesn't list
-    them."""
+    """Returns the prompt for an untuned model: the row's own, plus a list of the labels if it has none, to be fair."""
     if lists_labels(example.system, labels):
         return example.prompt
     listed = "Labels:\n" + "\n".join(labels)
@@ -306,6 +309,6 @@ def prompt_with_labels(example: Example, labels: Sequence[str]) -> tuple[Message
 
 
 def lists_labels(system: str, labels: Sequence[str]) -> bool:
-    """Says whether `system` has each label as a word of its own. True also where there are none."""
+    """True if `system` contains each label as a separate word, and also if there are no labels."""
     text = normalise_text(system)
     return all(re.search(rf"(?<!\w){re.escape(normalise_text(label))}(?!\w)", text) for label in labels)

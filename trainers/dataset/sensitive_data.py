@@ -1,10 +1,10 @@
-"""Finds secrets and personal data: in a text by anchored patterns, by presidio's recognisers where asked for, and in
-rows as they are written to a file. Reports the kind, never the value.
+"""Finds secrets and personal data, by anchored patterns and optionally by presidio's recognisers, in texts and in
+stored files. Reports the kind, never the value.
 
-presidio adds its pattern recognisers: no language model, so no names or places, and nothing is downloaded. What it is
-less than PRESIDIO_MIN_SCORE sure of is not counted. It is bounded in rows, letters of a text and seconds, and the
-report says what was searched. Its import takes some seconds, so it is imported at use. Rows are also scanned as they
-are written, because rows of an earlier holdout are held out with an uploaded file.
+Only presidio's pattern recognisers are used, without a language model: nothing is downloaded, and names and places are
+not found. Results below PRESIDIO_MIN_SCORE are ignored. Rows, text lengths and seconds are limited, and the report says
+how much was searched. presidio takes seconds to import, so it is imported when needed. Stored files are scanned as well
+as uploads, because they also have rows of earlier holdouts.
 """
 
 from __future__ import annotations
@@ -29,21 +29,23 @@ from trainers.dataset.rows import Example, Joined
 from trainers.dataset.splits import chat_row
 from trainers.json_values import JsonValue
 
-SECRET = Rule("secret", "blocks", "Withdraw that secret where it was issued, and take it out of the file.")
+SECRET = Rule("secret", "blocks", "Revoke the secret where it was issued, and remove it from the file.")
 PERSONAL = Rule(
-    "personal_data", "warns", "Replace it by a placeholder, or be sure that it may leave for the trainer."
+    "personal_data",
+    "warns",
+    "Replace it with a placeholder, or make sure that it may be sent to the trainer.",
 )
 SPECIAL_TOKEN = Rule(
     "special_token",
     "warns",
-    "Take the marks of a chat template out (<|…|>, [INST]): hosted trainers refuse them.",
+    "Remove the markers of chat templates (<|…|>, [INST]), because hosted trainers refuse them.",
 )
 
 _ROWS_AT_ONCE = 200
 
 
 def check_sensitive(examples: Sequence[Example], findings: Findings) -> None:
-    """Reports each kind once a row."""
+    """Reports each kind once per row."""
     for start in range(0, len(examples), _ROWS_AT_ONCE):
         chunk = examples[start : start + _ROWS_AT_ONCE]
         lines = [example.line for example in chunk for _ in example.messages]
@@ -56,8 +58,8 @@ def check_sensitive(examples: Sequence[Example], findings: Findings) -> None:
 
 
 def faults_of_texts(joined: Joined, texts: Sequence[str]) -> dict[int, list[Fault]]:
-    """Returns the faults of texts by their place; `joined` has the same texts. All are searched as one for hints first,
-    since most hold nothing."""
+    """Returns the faults of texts by index; `joined` has the same texts. The joined text is searched for hints first,
+    since most texts have none."""
     hints_by_place: dict[int, list[_Hint]] = defaultdict(list)
     views = {"as it is": joined.data, "kinds": joined.data.translate(_KINDS)}
     for hint in _HINTS:
@@ -73,7 +75,7 @@ def faults_of_texts(joined: Joined, texts: Sequence[str]) -> dict[int, list[Faul
 
 
 def deduplicate_by_row(faults_by_text: Iterable[tuple[int, list[Fault]]]) -> Iterator[tuple[int, Fault]]:
-    """Yields each kind of fault once a row. Texts come with their rows, in the rows' order."""
+    """Yields each kind of fault once per row. The input has the row of each text, in the order of the rows."""
     for row, texts in groupby(faults_by_text, itemgetter(0)):
         for fault in {fault.text: fault for _, faults in texts for fault in faults}.values():
             yield row, fault
@@ -90,10 +92,10 @@ def _faults(text: str, patterns: Sequence[_Pattern]) -> list[Fault]:
 
 @dataclass(frozen=True)
 class _Hint:
-    """Something quick to find that stands wherever a pattern matches. One of `parts` is in each match: something rare
-    and long is the quickest to miss.
+    """Something that can be found quickly and is part of every match of a pattern. Each match has one of `parts`; rare
+    and long ones are the fastest to rule out.
 
-    The view "kinds" has A for every capital, 0 for every digit and - for what may stand between digits.
+    In the view "kinds", A stands for any capital, 0 for any digit, and - for characters that may separate digits.
     """
 
     view: Literal["as it is", "kinds"]
@@ -105,14 +107,14 @@ class _Hint:
         return any(text.rfind(part) >= 0 for part in self.parts)
 
     def next_in(self, text: bytes, start: int) -> int:
-        """Returns where the shape next stands, or -1."""
+        """Returns the position of the next match, or -1."""
         match = self.shape.search(text, start)
         return match.start() if match else -1
 
 
 @dataclass(frozen=True)
 class _Pattern:
-    """`fixed` is a part that every match has; `is_real` checks a match more closely."""
+    """A pattern of sensitive data. Every match has the text `fixed`; `is_real` checks a match further."""
 
     rule: Rule
     kind: str
@@ -129,7 +131,7 @@ class _Pattern:
         return any(map(self.is_real, self.shape.finditer(text)))
 
 
-# Registered lengths (ISO 13616 registry) of the countries whose accounts support desks in Europe meet.
+# Lengths in the ISO 13616 registry for the countries whose accounts European support desks are likely to see.
 _IBAN_LENGTHS = {
     "AT": 20, "BE": 16, "BG": 22, "CH": 21, "CY": 28, "CZ": 24, "DE": 22, "DK": 18, "EE": 20, "ES": 24,
     "FI": 18, "FR": 27, "GB": 22, "GR": 27, "HR": 21, "HU": 28, "IE": 22, "IS": 26, "IT": 27, "LI": 21,
@@ -149,7 +151,7 @@ def _is_card(match: re.Match[str]) -> bool:
 
 
 def _is_password(match: re.Match[str]) -> bool:
-    """Says whether the value is neither a word of a sentence nor a mask."""
+    """True if the value is neither a word of a sentence nor a placeholder."""
     value = match[1].strip(".!?)]}")
     return len(value) >= 6 and not value.isalpha() and len(set(value)) > 3 and value[0] not in "{[<$%*("
 
@@ -169,8 +171,8 @@ def _is_iban(match: re.Match[str]) -> bool:
     return int("".join(str(int(c, 36)) for c in account[4:] + account[:4])) % 97 == 1
 
 
-# Where a token starts: not within a word of ASCII letters (\b finds no edge between the signs of a script without
-# spaces), nor is the n of a "\\n" in pasted code such a letter.
+# The start of a token: not inside a word of ASCII letters. \b is not used because it finds no boundary in scripts
+# without spaces. The n of a "\\n" in pasted code doesn't count as a letter.
 _ESCAPED = r"(?<=\\[nrt])"
 _STARTS = rf"(?:(?<![0-9A-Za-z])|{_ESCAPED})"
 _WORD_STARTS = rf"(?:(?<![a-z])|{_ESCAPED})"
@@ -178,8 +180,8 @@ _EMAIL = r"[0-9A-Za-z]@[0-9A-Za-z-]{1,63}(?:\.[0-9A-Za-z-]{1,63}){0,5}\.[A-Za-z]
 _IBAN = r"[A-Z]{2}[0-9]{2}(?: ?[0-9A-Z]{4}){2,7}(?: ?[0-9A-Z]{1,3})?"
 # E.164: 8 to 15 digits after the plus
 _PHONE = rf"(?:(?<![0-9A-Za-z_+])|{_ESCAPED})\+[1-9](?:[ ().-]{{0,2}}[0-9]){{7,14}}(?![0-9])"
-# Forms that their issuers document and gitleaks lists. detect-secrets looks line by line with some twenty plugins, in
-# Python: a check would take many times as long.
+# Formats that are documented by their issuers or listed by gitleaks. detect-secrets is not used because it runs about
+# twenty plugins in Python on each line, which would make a check many times slower.
 _ASSIGNED = r"\\{0,2}[\"'`]?[ \t]{0,3}(?:=|:)[=>]?[ \t]{0,3}\\{0,2}[\"'`]?"
 _PASSWORD = rf"(?i){_WORD_STARTS}(?:passw(?:or)?d|passphrase|pwd){_ASSIGNED}([^\s\"'`,;<>]{{6,200}})"
 _CREDENTIAL = (
@@ -289,11 +291,11 @@ if TYPE_CHECKING:
 
 PRESIDIO_MIN_SCORE = 0.5
 PRESIDIO_MOST_ROWS, PRESIDIO_MOST_SECONDS, PRESIDIO_MOST_LETTERS = 20_000, 60.0, 10_000
-PRESIDIO_CHECKED = Rule("presidio_looked", "tells", "Nothing to do; names and places are not looked for.")
+PRESIDIO_CHECKED = Rule("presidio_looked", "tells", "Nothing to do. Names and places were not searched for.")
 
-_LANGUAGES = ("en", "es", "it", "pl")  # those with recognisers of their own that presidio has on
-# Dates, links and ids are nobody's in themselves. Our own pattern finds addresses, and presidio's would download a list
-# of the ends that domains have.
+_LANGUAGES = ("en", "es", "it", "pl")  # the languages for which presidio enables own recognisers by default
+# Dates, links and ids are not personal by themselves. E-mail addresses are found by our own pattern; presidio's would
+# download a list of top-level domains.
 _LEFT_OUT = frozenset({"DATE_TIME", "URL", "UUID", "EMAIL_ADDRESS"})
 _OWN_KINDS = {"CREDIT_CARD": "payment card", "IBAN_CODE": "IBAN"}
 
@@ -307,8 +309,8 @@ def check_presidio(
     most_rows: int = PRESIDIO_MOST_ROWS,
     seconds: float = PRESIDIO_MOST_SECONDS,
 ) -> None:
-    """Reports each kind once a row. Rows are searched in a random order, so that a search that was cut short is a
-    sample of the file."""
+    """Reports each kind once per row. Rows are searched in random order, so that a search that ran out of time has
+    still seen a sample of the file."""
 
     def texts_of(row: int) -> list[str]:
         example = rows[row]
@@ -322,10 +324,8 @@ def check_presidio(
 
     searched = f"{len(faults):,} row{'' if len(faults) == 1 else 's'}"
     if len(faults) < len(rows):
-        searched = (
-            f"{len(faults):,} of {len(rows):,} rows, drawn at random: it gets {seconds:.0f} seconds at most"
-        )
-    text = f"presidio's patterns looked at {searched}; counted is what it is at least {PRESIDIO_MIN_SCORE:.0%} sure of."
+        searched = f"{len(faults):,} of {len(rows):,} rows, drawn at random within the limit of {seconds:.0f} seconds"
+    text = f"presidio searched {searched}; matches of which it is less than {PRESIDIO_MIN_SCORE:.0%} sure don't count."
     findings.add_for_file(PRESIDIO_CHECKED, text, len(faults))
 
 
@@ -336,7 +336,7 @@ def _presidio_faults(
     most_rows: int = PRESIDIO_MOST_ROWS,
     seconds: float = PRESIDIO_MOST_SECONDS,
 ) -> dict[int, list[Fault]]:
-    """Returns what presidio finds in each row that it looked at, by the rows' places from 0."""
+    """Returns presidio's findings for each searched row, by row number from 0."""
     recognisers = _recognisers()
     kinds_in = lru_cache(2000)(lambda text: _kinds_in(text, recognisers))
     sample = random.Random(seed).sample(range(rows), min(rows, most_rows))  # noqa: S311 - no secret
@@ -354,7 +354,7 @@ def _recognisers() -> list[PatternRecognizer]:
 
     registry = RecognizerRegistry(supported_languages=list(_LANGUAGES))
     registry.load_predefined_recognizers(languages=list(_LANGUAGES))
-    # The registry has the same recogniser once for each language.
+    # The registry has each recogniser once per language.
     by_kinds = {
         tuple(recogniser.supported_entities): recogniser
         for recogniser in registry.recognizers
@@ -364,7 +364,7 @@ def _recognisers() -> list[PatternRecognizer]:
 
 
 def _kinds_in(text: str, recognisers: Sequence[PatternRecognizer]) -> frozenset[str]:
-    """Returns presidio's names of what it finds and our own patterns don't."""
+    """Returns presidio's names for the kinds that it finds and our own patterns don't."""
     results = [
         result
         for recogniser in recognisers
@@ -375,14 +375,15 @@ def _kinds_in(text: str, recognisers: Sequence[PatternRecognizer]) -> frozenset[
     return frozenset(kind for kind in kinds if kind not in _OWN_KINDS or _OWN_KINDS[kind] not in sentence)
 
 
-# One more with each change of the patterns: what older ones searched is searched again.
+# Increase this with each change of the patterns, so that files are scanned again.
 _PATTERNS_VERSION = 3
-_SEED = 20261124  # which rows presidio looks at, where there are too many for it
+_SEED = 20261124  # decides which rows presidio searches if there are too many
 
 
 @dataclass(frozen=True)
 class Scan(JsonValue):
-    """How many rows hold each kind, in words that complete "holds …". `sha256` is of the bytes that were searched."""
+    """The number of rows with each kind of data, whose names complete "holds …". `sha256` is that of the scanned
+    bytes."""
 
     sha256: str
     personal: tuple[tuple[str, int], ...] = ()
@@ -390,19 +391,19 @@ class Scan(JsonValue):
 
     @property
     def codes(self) -> frozenset[str]:
-        """Codes of the findings that a check would list."""
+        """The codes of the findings that a check would report."""
         return frozenset(
             rule.code for rule, kinds in ((PERSONAL, self.personal), (SECRET, self.secret)) if kinds
         )
 
 
 def scanner_name(*, presidio: bool) -> str:
-    """Names the patterns that `scan_file` searches for, with their version."""
+    """Returns the version of the patterns that `scan_file` uses."""
     return f"{_PATTERNS_VERSION} and presidio" if presidio else str(_PATTERNS_VERSION)
 
 
 def scan_file(path: Path, *, presidio: bool) -> Scan:
-    """Searches a file of JSON lines."""
+    """Scans a file of JSON lines."""
     raw = path.read_bytes()
     rows = [row for row in raw.split(b"\n") if row]
     kinds: dict[str, Counter[str]] = {PERSONAL.code: Counter(), SECRET.code: Counter()}
@@ -414,13 +415,14 @@ def scan_file(path: Path, *, presidio: bool) -> Scan:
 
 
 def find_sensitive_rows(examples: Sequence[Example], *, presidio: bool) -> frozenset[int]:
-    """Returns the places of rows with a secret or personal data."""
+    """Returns the indices of rows with secrets or personal data."""
     faults_by_row = _faults_of_rows([chat_row(example) for example in examples], presidio=presidio)
     return frozenset(place for place, faults in enumerate(faults_by_row) if faults)
 
 
 def _faults_of_rows(rows: Sequence[bytes], *, presidio: bool) -> Iterator[list[Fault]]:
-    """Yields what is secret or personal in each row. All its strings are searched, since characters may be escaped."""
+    """Yields the secrets and personal data of each row. Its parsed strings are searched, since JSON may escape
+    characters."""
     texts = ["\n".join(_strings(orjson.loads(row))) for row in rows]
     presidio_faults = _presidio_faults(lambda row: [texts[row]], len(texts), _SEED) if presidio else {}
     for start in range(0, len(texts), _ROWS_AT_ONCE):

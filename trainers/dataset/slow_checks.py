@@ -1,8 +1,8 @@
-"""The slower second stage of a check: near copies, labels that are probably wrong, and presidio if asked for. Reads
-rows again by their position; numpy and scikit-learn are imported at use.
+"""The slower second stage of a check: near copies, labels that are probably wrong, and presidio on request. Reads rows
+again by number; numpy and scikit-learn are imported when needed.
 
-How many labels are wrong is estimated from out-of-fold scores of a classifier: a label that is wrong by accident can be
-any label, while a right one that is hard to tell has a score that is close behind the best.
+The number of wrong labels is estimated from out-of-fold scores of a classifier. An accidentally wrong label could be
+any label, while a right label of a difficult row scores only slightly below the best one.
 """
 
 from __future__ import annotations
@@ -32,24 +32,24 @@ if TYPE_CHECKING:
 
 FEWEST_ROWS_OF_LABEL = 5
 MOST_ROWS_JUDGED = 8_000  # about four seconds
-RIVALS = 20  # labels that compete with a row's own one by one; those further behind are taken together
+RIVALS = 20  # labels that compete individually with a row's own; all others are averaged
 SMALLEST_STEP = 0.02
-# Below these the estimate was up to twice too high on opinions about films, where words tell little.
+# Below these limits the estimate was up to twice too high on film reviews, where single words say little.
 LEAST_AGREED, LEAST_PRECISION = 0.25, 0.5
 
-LABEL_ERRORS = Rule(
-    "label_errors", "warns", "Look at the lines below, and correct the labels that are wrong."
-)
-ERRORS_UNKNOWN = Rule("label_errors_unknown", "tells", "Have a person look at 50 rows drawn at random.")
+LABEL_ERRORS = Rule("label_errors", "warns", "Look at the lines below, and correct the wrong labels.")
+ERRORS_UNKNOWN = Rule("label_errors_unknown", "tells", "Have a person check 50 random rows.")
 LABEL_DOUBTED = Rule("label_doubted", "warns", "Look at the row, and correct its label if it is wrong.")
-FEW_TO_JUDGE = Rule("labels_not_judged", "tells", "Add rows for these labels, or check their rows by hand.")
-SAMPLE_JUDGED = Rule("labels_sampled", "tells", "Correct what is listed and check again, or check a part.")
+FEW_TO_JUDGE = Rule("labels_not_judged", "tells", "Add rows for these labels, or check them by hand.")
+SAMPLE_JUDGED = Rule(
+    "labels_sampled", "tells", "Correct the listed rows and check again, or check a part of the file."
+)
 
 
 @dataclass(frozen=True)
 class RowSample:
-    """The rows whose labels are judged, by place and in order. `rare` rows have a label with fewer than
-    FEWEST_ROWS_OF_LABEL rows."""
+    """The numbers of the rows whose labels are judged, in order. `rare` rows are left out because their label has fewer
+    than FEWEST_ROWS_OF_LABEL rows. `sampled_from` is the number of eligible rows, if only a sample is judged."""
 
     rows: tuple[int, ...]
     rare: int
@@ -58,7 +58,7 @@ class RowSample:
 
 @dataclass(frozen=True, slots=True)
 class SuspectLabel:
-    """A label that is wrong with a `chance` of 0 to 1; `likely` is the label of rows like it."""
+    """A label that is probably wrong, with probability `chance`. `likely` is the label of similar rows."""
 
     row: int
     given: str
@@ -68,10 +68,10 @@ class SuspectLabel:
 
 @dataclass(frozen=True)
 class LabelErrors:
-    """Of the labels of `judged` rows about the share `wrong` is wrong; `listed` of them were listed, of which about
-    `expected` are really wrong. `agreed`: the share of labels that a classifier agrees with that has not seen
-    their rows. Where `is_told` is False the texts don't tell labels apart well enough, and the estimates are not
-    to be trusted."""
+    """An estimate of label errors. Of `judged` labels, about the share `wrong` is wrong; `listed` of them are listed,
+    of which about `expected` are really wrong. `agreed` is the share of labels with which a classifier agrees that has
+    not seen their rows. If `is_told` is False, the texts don't distinguish the labels well enough for reliable
+    estimates."""
 
     judged: int
     listed: int
@@ -84,7 +84,7 @@ class LabelErrors:
 def sample_rows(
     labels: Sequence[str], keys: Sequence[bytes], seed: int, most: int = MOST_ROWS_JUDGED
 ) -> RowSample:
-    """Samples `most` rows where there are more, by a hash of seed and question: the same in any order of the rows."""
+    """Selects at most `most` rows, by a hash of seed and question, so that the order of the rows doesn't matter."""
     counts = Counter(labels)
     rows = [row for row, label in enumerate(labels) if counts[label] >= FEWEST_ROWS_OF_LABEL]
     rare = len(labels) - len(rows)
@@ -100,8 +100,8 @@ def sample_rows(
 def suspect_labels(
     labels: Sequence[str], names: Sequence[str], scores: Numbers
 ) -> tuple[tuple[SuspectLabel, ...], LabelErrors]:
-    """Returns the labels that are probably wrong, the worst margin first, and estimates of how many are. `scores` has a
-    row for each of `labels` and a column for each of `names`; a label that nobody can judge has inf."""
+    """Returns the labels that are probably wrong, the worst margin first, and an estimate of how many are wrong.
+    `scores` has a row for each of `labels` and a column for each of `names`; inf marks a label that can't be judged."""
     import numpy as np
 
     column = {name: place for place, name in enumerate(names)}
@@ -118,7 +118,7 @@ def suspect_labels(
         if margins[row] < 0
     )
 
-    # A classifier that always says the most frequent label agrees with `usual` of them.
+    # The share of labels with which a classifier would agree that always answers the most frequent label.
     usual = np.bincount(columns).max() / len(columns)
     agreed, expected = float((margins > 0).mean()), sum(suspect.chance for suspect in suspects)
     is_told = agreed - usual >= LEAST_AGREED * (1 - usual) and expected >= LEAST_PRECISION * len(suspects)
@@ -127,9 +127,11 @@ def suspect_labels(
 
 
 def _chances(own: Numbers, others: Numbers) -> Numbers:
-    """Returns each label's chance to be wrong. A label is taken to be right with chance 1 - w, and is then as likely
-    as a softmax of the scores at a temperature says; or wrong, and any other label. w and the temperature are
-    those of the greatest likelihood."""
+    """Returns the probability that each label is wrong.
+
+    In this model a label is right with probability 1 - w, and is then as likely as a softmax of the scores at some
+    temperature says. Otherwise it is wrong and could be any other label. w and the temperature maximise the likelihood.
+    """
     import numpy as np
 
     labels, judged = others.shape[1], np.isfinite(own)
@@ -159,8 +161,8 @@ def _chances(own: Numbers, others: Numbers) -> Numbers:
 
 
 def _descend(loss: Callable[[Numbers], float], start: Numbers) -> Numbers:
-    """Follows the loss down by steps along the axes, halved where none helps. scipy.optimize would do the same, and its
-    import takes longer than a check of a small file."""
+    """Minimises the loss by steps along the axes, which are halved when none helps. scipy.optimize is not used because
+    importing it takes longer than checking a small file."""
     import numpy as np
 
     at, least, step = start, loss(start), 1.0
@@ -183,15 +185,15 @@ def check_suspect_labels(
     scores: Numbers,
     findings: Findings,
 ) -> LabelErrors:
-    """Reports the labels that are probably wrong. `lines` and `labels` are of the rows judged, in their order. Shows
-    labels, which at least FEWEST_ROWS_OF_LABEL rows share, and no texts."""
+    """Reports the labels that are probably wrong. `lines` and `labels` have an entry for each judged row. Messages show
+    labels, each of which has at least FEWEST_ROWS_OF_LABEL rows, but no texts."""
     suspects, errors = suspect_labels(labels, names, scores)
     listed, expected = errors.listed, max(round(errors.expected), 1)
     if not errors.is_told:
         are = "is" if expected == 1 else "are"
         text = (
-            "How many labels are wrong can't be told from these texts: a classifier that has not seen a row agrees "
-            f"with {errors.agreed:.0%} of the labels."
+            "The number of wrong labels can't be estimated from these texts: a classifier agrees with only "
+            f"{errors.agreed:.0%} of the labels of rows that it has not seen."
         )
         if listed:
             text += f" The {listed:,} least likely are listed; perhaps {expected:,} of them {are} wrong."
@@ -202,35 +204,32 @@ def check_suspect_labels(
             if listed > 1
             else "The label below is probably"
         )
-        text = f"{start} really wrong; of all {errors.judged:,} labels judged it is about {errors.wrong:.1%}."
+        text = f"{start} really wrong; of all {errors.judged:,} judged labels it is about {errors.wrong:.1%}."
         findings.add_for_file(LABEL_ERRORS, text, listed)
 
     for suspect in suspects:
         label, likely = to_printable(suspect.given, 40), to_printable(suspect.likely, 40)
-        text = f"is labelled '{label}', but rows like it are '{likely}'"
+        text = f"is labelled '{label}', but similar rows are '{likely}'"
         findings.add_for_line(lines[suspect.row], Fault(LABEL_DOUBTED, text))
     report_unjudged(rows, findings)
     return errors
 
 
 def report_unjudged(rows: RowSample, findings: Findings) -> None:
-    """Reports how many rows nobody judged."""
+    """Reports how many rows were not judged."""
     if rows.rare:
         have = "row has a label" if rows.rare == 1 else "rows have labels"
-        text = (
-            f"{rows.rare:,} {have} with fewer than {FEWEST_ROWS_OF_LABEL} rows: too few to tell "
-            "whether they are right."
-        )
+        text = f"{rows.rare:,} {have} with fewer than {FEWEST_ROWS_OF_LABEL} rows, too few to judge them."
         findings.add_for_file(FEW_TO_JUDGE, text, rows.rare)
     if rows.sampled_from is not None:
-        text = f"The labels of {len(rows.rows):,} of {rows.sampled_from:,} rows were judged, a fixed sample."
+        text = f"The labels of {len(rows.rows):,} of {rows.sampled_from:,} rows were judged, always the same sample."
         findings.add_for_file(SAMPLE_JUDGED, text, len(rows.rows))
 
 
 @dataclass(frozen=True)
 class SlowFindings:
-    """`groups[i]` is the first row that row i nearly repeats, itself where there is none; None where that was not
-    checked. `label_errors` is None where there are no labels to judge."""
+    """The results of the slow checks. `groups[i]` is the first row of row i's group of near copies, or i itself;
+    `groups` is None if this was not checked. `label_errors` is None if there are no labels to judge."""
 
     findings: tuple[Findings, ...] = ()
     groups: tuple[int, ...] | None = None
@@ -250,8 +249,8 @@ def run_slow_checks(
     *,
     presidio: bool,
 ) -> SlowFindings:
-    """Runs the slow checks. `labels` has one for each row, all empty for free text. Rows near those of a frozen
-    `holdout` are found, too."""
+    """Runs the slow checks. `labels` has one label per row, all empty for free text. Near copies of rows of a frozen
+    `holdout` are reported too."""
     if not len(rows):
         return NO_SLOW_FINDINGS
     from trainers.evaluation.tfidf import out_of_fold
@@ -280,13 +279,13 @@ def run_slow_checks(
             report_unjudged(sample, label_findings)
 
     if presidio:
-        on_progress("Presidio looks for personal data")
+        on_progress("Searching for personal data with presidio")
         check_presidio(rows, facts.lines, seed, personal)
     return SlowFindings((near_findings, label_findings, personal), groups, errors)
 
 
 class _Questions(Sequence[str]):
-    """What each row asks, read when it is wanted: the rows held out, then the file's."""
+    """The question of each row, read when needed: first the held-out rows, then the file's rows."""
 
     def __init__(self, held: Sequence[Example], rows: StoredRows) -> None:
         self._held, self._rows = held, rows

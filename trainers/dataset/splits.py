@@ -1,9 +1,9 @@
-"""Reserves the holdout (stratified, without copies, near copies on one side) and the validation rows. The same rows and
-seed give the same split.
+"""Reserves the holdout (stratified, without copies, with near copies on one side) and the validation rows. The same
+rows and seed always give the same split.
 
-A question's place in the order comes from a hash of seed and question alone: it does not move when other rows come or
-go, and a later version of a dataset can follow the same rule. The validation rows, a tenth of the training rows (20
-to 200), are drawn in the same way, so that a training can stop early or a sweep choose without using the holdout.
+The order in which questions are drawn depends only on a hash of seed and question. It doesn't change when other rows
+are added or removed, so later versions of a dataset can follow the same rule. Validation rows, a tenth of the training
+rows (20 to 200), are drawn in the same way; with them, early stopping and sweeps don't need the holdout.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _64_BITS = (1 << 64) - 1
 
 @dataclass(frozen=True)
 class Split:
-    """Both parts, in the order of the file."""
+    """Training rows and held-out rows, in the order of the file."""
 
     train: tuple[Example, ...]
     holdout: tuple[Example, ...]
@@ -36,8 +36,8 @@ class Split:
 
 @dataclass(frozen=True, slots=True)
 class _Groups:
-    """Rows that stay together, named by their first. `further` has the others, of groups that have some: most rows
-    stand alone, and a list for each is large."""
+    """Rows that must stay on one side. Each group is named by its first row; `further` has the other rows of groups
+    with more than one, since most rows are alone and a list for each would take much memory."""
 
     firsts: Sequence[int]
     further: Mapping[int, Sequence[int]]
@@ -58,7 +58,7 @@ def split(
     keys: Sequence[bytes] | None = None,
     groups: Sequence[int] | None = None,
 ) -> Split:
-    """Splits rows as `draw_held_rows` says. `keys`: the examples' question_keys, where they are known."""
+    """Splits rows by `draw_held_rows`. `keys` are the examples' question_keys, if already known."""
     keys = keys or question_keys(examples)
     labels = strata_labels(examples, task)
     held = draw_held_rows(keys, labels, seed, groups=groups)
@@ -70,7 +70,7 @@ def split(
 
 
 def strata_labels(examples: Iterable[Example], task: Task) -> list[str]:
-    """Returns each row's label; empty for free text, which is one stratum."""
+    """Returns the label of each row, or "" for free text, which is a single stratum."""
     return [example.answer.strip() if task == "labels" else "" for example in examples]
 
 
@@ -85,19 +85,19 @@ def draw_held_rows(
     at_most: int = 1000,
     served: Collection[str] = (),
 ) -> frozenset[int]:
-    """Returns which rows to hold out, by their place, from 0. `keys`, `labels` and `groups` have an entry for each row.
+    """Returns the numbers, from 0, of the rows to hold out. `keys`, `labels` and `groups` have an entry for each row.
 
-    `share` of the rows, within `at_least` and `at_most`, and never more than a third of all or of a label.
-    A label with three different questions or more has one held out at least, even where that makes more than
-    `at_most`, unless it is `served`: it has some held out elsewhere. Rows with one key, or with one number in
-    `groups` (near copies), stay on one side; of those with one key and one label, copies, only the first is drawn:
-    the others are no further evidence, and must not be trained on either.
+    Draws `share` of the rows, but between `at_least` and `at_most`, and never more than a third of all rows or of a
+    label. Of each label with at least three different questions, at least one is drawn, even if that exceeds `at_most`,
+    unless the label is `served`, that is, has rows held out already. Rows with the same key or the same number in
+    `groups` (near copies) stay on one side. Of copies, which have the same key and label, only the first is drawn: the
+    others would be no further evidence, but must not be trained on either.
     """
     places = distinct_places(keys, labels)
     if len(places) < len(keys):
         keys, labels = at(places, keys), at(places, labels)
         groups = at(places, groups) if groups is not None else None
-    together = _groups(keys if groups is None else _joined(keys, groups))
+    together = _groups(keys if groups is None else _merge_groups(keys, groups))
     strata = _strata(together, keys, labels, seed)
     sizes = {label: together.count(firsts) for label, firsts in strata.items()}
     wanted = min(max(round(share * len(keys)), at_least), at_most)
@@ -110,7 +110,7 @@ def draw_held_rows(
 
 
 def _groups(marks: Sequence[bytes | int]) -> _Groups:
-    """Groups the rows that have the same mark."""
+    """Groups the rows with equal marks."""
     if len(set(marks)) == len(marks):
         return _Groups(range(len(marks)), {})
     first: dict[bytes | int, int] = {}
@@ -125,9 +125,9 @@ def _groups(marks: Sequence[bytes | int]) -> _Groups:
 def _strata(
     groups: _Groups, keys: Sequence[bytes], labels: Sequence[str], seed: int
 ) -> Mapping[str, list[int]]:
-    """Returns the groups of each label in the order of the draw. A group's place in it comes from its smallest key,
-    so it is the same whatever the order of the rows."""
-    # Multiplied by an odd number of the seed's, hashes of 64 bits stand in another order for another seed.
+    """Returns the groups of each label in the order in which they are drawn. A group's position depends on its smallest
+    key, so the order of the rows doesn't matter."""
+    # Multiplying 64-bit hashes by an odd number that depends on the seed gives each seed another order.
     salt = hashlib.blake2b(str(seed).encode(), digest_size=8).digest()
     factor = int.from_bytes(salt, "little") | 1
     hashes = struct.unpack(f"<{2 * len(keys)}Q", b"".join(keys))[::2]
@@ -138,15 +138,15 @@ def _strata(
     strata: dict[str, list[int]] = defaultdict(list)
     for first in sorted(groups.firsts, key=orders.__getitem__):
         label = labels[first]
-        if first in groups.further:  # the most frequent label; by name where two are equally frequent
+        if first in groups.further:  # its most frequent label; by name if two are equally frequent
             counts = Counter(labels[row] for row in groups.rows(first))
             label = min(counts, key=lambda name: (-counts[name], name))
         strata[label].append(first)
     return strata
 
 
-def _joined(keys: Sequence[bytes], groups: Sequence[int]) -> list[int]:
-    """Returns for each row the first row that it shares a key or a group with, by any number of steps."""
+def _merge_groups(keys: Sequence[bytes], groups: Sequence[int]) -> list[int]:
+    """Returns for each row the first row to which it is connected by shared keys or groups, in any number of steps."""
     sets = UnionFind(len(keys))
     seen: dict[bytes | int, int] = {}
     for row, (key, group) in enumerate(zip(keys, groups, strict=True)):
@@ -158,8 +158,8 @@ def _joined(keys: Sequence[bytes], groups: Sequence[int]) -> list[int]:
 
 
 def _quotas(sizes: Mapping[str, int], wanted: int, served: Collection[str]) -> Mapping[str, int]:
-    """Returns how many rows to draw of each label: in proportion, by largest remainder, from 1 (of 3 rows) to a
-    third."""
+    """Returns how many rows to draw of each label: proportionally, by largest remainder, at least 1 (if there are 3
+    rows) and at most a third."""
     total = sum(sizes.values())
     exact = {label: wanted * size / total for label, size in sizes.items()}
     most = {label: size // 3 for label, size in sizes.items()}
@@ -167,15 +167,15 @@ def _quotas(sizes: Mapping[str, int], wanted: int, served: Collection[str]) -> M
     quotas = {label: min(max(int(exact[label]), least[label]), most[label]) for label in sizes}
     by_remainder = sorted(sizes, key=lambda label: (int(exact[label]) - exact[label], label))
     by_size = sorted(sizes, key=lambda label: (-sizes[label], label))
-    _spread(wanted - sum(quotas.values()), 1, quotas, by_remainder, most)
-    _spread(sum(quotas.values()) - wanted, -1, quotas, by_size, least)
+    _adjust_quotas(wanted - sum(quotas.values()), 1, quotas, by_remainder, most)
+    _adjust_quotas(sum(quotas.values()) - wanted, -1, quotas, by_size, least)
     return quotas
 
 
-def _spread(
+def _adjust_quotas(
     rows: int, step: int, quotas: dict[str, int], order: Sequence[str], bounds: Mapping[str, int]
 ) -> None:
-    """Adds `step` to as many quotas as there are `rows`, one a label in this order and again, until all are at their
+    """Adds `step` to quotas `rows` times in all, going round the labels in this order, and skips quotas at their
     bounds."""
     while rows > 0 and (room := [label for label in order if quotas[label] != bounds[label]][:rows]):
         for label in room:
@@ -184,7 +184,7 @@ def _spread(
 
 
 def _draw_groups(groups: _Groups, firsts: Sequence[int], quota: int, one_at_least: bool) -> list[int]:
-    """Draws rows in the order of `firsts`, passing over a group that no longer fits."""
+    """Draws groups in the order of `firsts` until the quota is reached, skipping groups that don't fit."""
     drawn: list[int] = []
     for first in firsts:
         if len(drawn) == quota:
@@ -194,12 +194,14 @@ def _draw_groups(groups: _Groups, firsts: Sequence[int], quota: int, one_at_leas
             drawn.extend(rows)
     if one_at_least and not drawn and len(firsts) >= 3:
         smallest = min(firsts, key=lambda first: len(groups.rows(first)))
-        drawn.extend(groups.rows(smallest))  # at most a third: two other questions have as many rows
+        drawn.extend(
+            groups.rows(smallest)
+        )  # at most a third, since the two other questions have at least as many rows
     return drawn
 
 
 def overlap(train: Iterable[Example], holdout: Iterable[Example]) -> set[int]:
-    """Returns the lines of `train` that ask what `holdout` asks too, whatever case, spacing or instructions."""
+    """Returns the lines of `train` with a question of `holdout`, ignoring case, spacing and instructions."""
     held = set(question_keys(holdout))
     return {example.line for example in train if question_key(example) in held}
 
@@ -234,7 +236,7 @@ VALIDATION_FEWEST, VALIDATION_MOST = 20, 200
 
 @dataclass(frozen=True)
 class ValidationSplit:
-    """Both parts lie in the folder of files as SHA256.jsonl; `fitted` is what is trained on."""
+    """Two stored files, SHA256.jsonl each: the `fitted` rows, which are trained on, and the validation rows."""
 
     fitted_sha256: str
     validation_sha256: str
@@ -243,7 +245,7 @@ class ValidationSplit:
 
 
 def split_validation(files: Path, train_sha256: str, seed: int) -> ValidationSplit | None:
-    """Splits the training rows. Returns None where there are under 100, or nearly all of them ask the same."""
+    """Splits the training rows. Returns None if there are fewer than 100, or if nearly all have the same question."""
     with (files / f"{train_sha256}.jsonl").open("rb") as file:
         rows = [line.rstrip(b"\n") for line in file if line.strip()]
     if len(rows) < VALIDATION_LEAST_ROWS:
@@ -251,7 +253,7 @@ def split_validation(files: Path, train_sha256: str, seed: int) -> ValidationSpl
     draws, salt = [], b"validation:%d:" % seed
     for row in rows:
         content = orjson.loads(row)
-        messages = content.get("input", content)["messages"]  # of a preference pair, or of a chat
+        messages = content.get("input", content)["messages"]  # a preference pair or a chat
         request = [message for message in messages if message["role"] != "assistant"]
         draws.append(hashlib.sha256(salt + orjson.dumps(request, option=orjson.OPT_SORT_KEYS)).digest())
     last = sorted(draws)[validation_rows(len(rows)) - 1]
@@ -264,13 +266,14 @@ def split_validation(files: Path, train_sha256: str, seed: int) -> ValidationSpl
 
 
 def validation_rows(rows: int) -> int:
-    """Returns how many of so many training rows are for validation; a few more are where some of them ask the same."""
+    """Returns the number of validation rows for a number of training rows. The split has a few more if several rows ask
+    the same question."""
     return max(VALIDATION_FEWEST, min(VALIDATION_MOST, rows // VALIDATION_SHARE))
 
 
 class ChatFile:
-    """A file of chat rows that becomes FOLDER/SHA256.jsonl when it is closed: the same rows are the same file. It is
-    readable by the owner alone."""
+    """A file of chat rows that is renamed to FOLDER/SHA256.jsonl when closed, so that equal rows give the same file.
+    Only its owner can read it."""
 
     def __init__(self, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -296,7 +299,7 @@ class ChatFile:
         self._file.write(part)
 
     def close(self) -> str:
-        """Keeps the file under its sha256, which is returned."""
+        """Renames the file to its sha256, and returns it."""
         self._file.flush()
         os.fsync(self._file.fileno())
         sha256 = self._digest.hexdigest()

@@ -1,8 +1,8 @@
-"""Reads rows of XLSX and Parquet files as streams, with limits against files that unpack to far more than they seem to.
+"""Reads XLSX and Parquet files row by row, with limits against files that unpack to far more than their size suggests.
 
-A small zip can hold a huge sheet, so a workbook is measured before anything holds it: its bytes, the rectangle around
-its cells, which its reader fills, and long texts that many cells share. A Parquet file has a column `messages` of
-conversations, else two columns as a CSV has. python-calamine and pyarrow are imported at use.
+A small zip archive can contain a huge sheet, so a workbook is measured before it is loaded: its unpacked bytes, the
+rectangle around its cells (which the reader allocates), and long texts that many cells share. A Parquet file has either
+a column `messages` of conversations or two columns like a CSV. python-calamine and pyarrow are imported when needed.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ SizeVerdict = Literal["fits", "too_big", "damaged", "no_workbook", "open_documen
 
 MAX_CELLS = 5_000_000
 _PIECE = 1 << 18
-_MAX_TAG = 1 << 22  # bytes of one tag, comment or the like; the parser begins it again with each piece
+_MAX_TAG = 1 << 22  # bytes of one tag or comment, since the parser restarts it with each piece
 _SHEET = re.compile(r"xl/worksheets/[^/]+\.xml")
 _STRINGS = "xl/sharedStrings.xml"
 _REFERENCE = re.compile(r"([A-Z]{0,3})([0-9]{1,9})")
@@ -54,7 +54,7 @@ class _Budget:
 
 
 def check_unpacked_size(file: BinaryIO, max_bytes: int) -> SizeVerdict:
-    """Measures a workbook. `max_bytes` holds for all parts unpacked together, and again for the texts of each sheet."""
+    """Measures a workbook. `max_bytes` limits all unpacked parts together, and also the texts of each sheet."""
     try:
         with zipfile.ZipFile(file) as archive:
             names = archive.namelist()
@@ -82,12 +82,12 @@ def check_unpacked_size(file: BinaryIO, max_bytes: int) -> SizeVerdict:
         ValueError,
     ):
         return "damaged"
-    except RuntimeError:  # zipfile's way to ask for a password
+    except RuntimeError:  # raised by zipfile if a password is needed
         return "encrypted"
 
 
 def _unpack(archive: zipfile.ZipFile, name: str, budget: _Budget, parser: expat.XMLParserType | None) -> None:
-    """Unpacks a part piece by piece, and parses it where there is a parser."""
+    """Unpacks a part piece by piece, and parses it if there is a parser."""
     size = 0
     with archive.open(name) as part:
         while piece := part.read(_PIECE):
@@ -113,7 +113,7 @@ def _parser() -> expat.XMLParserType:
 
 @dataclass
 class _SharedTexts:
-    """The length of each shared text, in characters."""
+    """Collects the length of each shared text, in characters."""
 
     lengths: list[int] = field(default_factory=list)
 
@@ -134,8 +134,8 @@ class _SharedTexts:
 
 @dataclass
 class _Sheet:
-    """The rectangle around a sheet's cells, and how many `characters` more its shared texts may have. `lengths` are of
-    the shared texts."""
+    """Measures the rectangle around a sheet's cells. `characters` is how many more characters its shared texts may
+    have; `lengths` are the lengths of all shared texts."""
 
     lengths: list[int]
     characters: int
@@ -161,7 +161,7 @@ class _Sheet:
             self.column = 0
         elif kind == "c":
             self.is_shared = attributes.get("t") == "s"
-            self.column += 1  # a cell without a reference is the next one
+            self.column += 1  # a cell without a reference follows the previous one
             match = _REFERENCE.fullmatch(attributes.get("r") or "")
             if match:
                 self.row, self.column = int(match[2]), 0
@@ -185,16 +185,16 @@ class _Sheet:
 
 Cell = int | float | str | bool | datetime.time | datetime.date | datetime.datetime | datetime.timedelta
 
-BOMB = Rule("too_big_unpacked", "blocks", "Send only the rows and the two columns that are needed, as CSV.")
+BOMB = Rule("too_big_unpacked", "blocks", "Send only the rows and the two columns that you need, as CSV.")
 ENCRYPTED = Rule("encrypted", "blocks", "Save it without a password and send it again.")
-NO_ROWS = Rule("no_rows", "blocks", "Put the rows into the first sheet: a text and a label in each.")
+NO_ROWS = Rule("no_rows", "blocks", "Put the rows, each with a text and a label, into the first sheet.")
 
 
-ONE_SHEET = Rule("one_sheet", "tells", "To read another one, put it first or save it alone.")
+ONE_SHEET = Rule("one_sheet", "tells", "To use another sheet, move it to the front or save it alone.")
 
 
 def xlsx_refusal(file: BinaryIO, limits: Limits) -> Refusal | None:
-    """Returns why the workbook can't be read, before it is read."""
+    """Returns why the workbook can't be read, or None. Doesn't read its rows."""
     from python_calamine import CalamineError, PasswordError, ZipError
 
     verdict = check_unpacked_size(file, limits.max_bytes)
@@ -202,7 +202,7 @@ def xlsx_refusal(file: BinaryIO, limits: Limits) -> Refusal | None:
         size = f"{megabytes(limits.max_bytes)} or {MAX_CELLS:,} cells"
         return Refusal(BOMB, f"is a workbook that unpacks to more than {size}")
     if verdict == "encrypted":
-        return Refusal(ENCRYPTED, "is locked with a password")
+        return Refusal(ENCRYPTED, "is protected by a password")
     if verdict == "open_document":
         return Refusal(NOT_TEXT, "is an OpenDocument file (.ods); only Excel's .xlsx and CSV can be read")
     if verdict != "fits":
@@ -211,21 +211,21 @@ def xlsx_refusal(file: BinaryIO, limits: Limits) -> Refusal | None:
     try:
         sheet = _first_with_rows(_workbook(file))
     except PasswordError:
-        return Refusal(ENCRYPTED, "is locked with a password")
+        return Refusal(ENCRYPTED, "is protected by a password")
     except (CalamineError, ZipError, OSError, ValueError):
         return Refusal(NOT_TEXT, "is a damaged Excel workbook (.xlsx)")
     return None if sheet is not None else Refusal(NO_ROWS, "is a workbook without rows")
 
 
 def records(file: BinaryIO, findings: Findings, limits: Limits) -> Iterator[Record]:
-    """Yields the records of one sheet of an accepted workbook: the first with two columns and two rows, else the first
-    with rows. The line of a record is its row, from 1."""
+    """Yields the records of one sheet of an accepted workbook: the first sheet with two columns and two rows, or else
+    the first with any rows. A record's line is its row number, from 1."""
     workbook = _workbook(file)
     sheet = _first_with_rows(workbook)
     if sheet and len(workbook.sheet_names) > 1:
         others = len(workbook.sheet_names) - 1
         were = "others were" if others > 1 else "other was"
-        text = f"The sheet '{to_printable(sheet.name)}' was read; {others:,} {were} not."
+        text = f"Only the sheet '{to_printable(sheet.name)}' was read; {others:,} {were} not."
         findings.add_for_file(ONE_SHEET, text)
     for line, row in enumerate(sheet.iter_rows() if sheet else (), 1):
         cells = [_text(cell) for cell in row]
@@ -246,7 +246,7 @@ def _first_with_rows(workbook: CalamineWorkbook) -> CalamineSheet | None:
     from python_calamine import SheetTypeEnum, SheetVisibleEnum
 
     filled = None
-    # A hidden sheet holds what people put away, and comes after those that they see.
+    # Hidden sheets are considered only after the visible ones.
     sheets = sorted(workbook.sheets_metadata, key=lambda meta: meta.visible != SheetVisibleEnum.Visible)
     for meta in sheets:
         if meta.typ == SheetTypeEnum.WorkSheet:
@@ -258,20 +258,20 @@ def _first_with_rows(workbook: CalamineWorkbook) -> CalamineSheet | None:
 
 
 def _text(cell: Cell) -> str:
-    """Returns the text as Excel shows it in a cell without a format: 3, not 3.0."""
+    """Returns the text that Excel shows for a cell without number format: 3, not 3.0."""
     if isinstance(cell, float) and cell.is_integer():
         return str(int(cell))
     return cell if isinstance(cell, str) else str(cell)
 
 
-DAMAGED = Rule("damaged_part", "blocks", "Write the file again; rows from here on could not be read.")
+DAMAGED = Rule("damaged_part", "blocks", "Write the file again; rows from this line on could not be read.")
 
 _MESSAGES = "messages"
 _ROWS_AT_ONCE = 256
 
 
 def parquet_refusal(file: BinaryIO, limits: Limits) -> Refusal | None:
-    """Returns why the file can't be read, by its footer."""
+    """Returns why the file can't be read, judging by its footer, or None."""
     import pyarrow as pa
 
     file.seek(0)
@@ -290,9 +290,9 @@ def parquet_refusal(file: BinaryIO, limits: Limits) -> Refusal | None:
 def examples(
     file: BinaryIO, columns: Columns, findings: Findings, limits: Limits, used: tables.LayoutProgress
 ) -> Iterator[Example]:
-    """Yields the good rows of an accepted Parquet file. A row's line is its number, from 1."""
+    """Yields the good rows of an accepted Parquet file. A row's line is its row number, from 1."""
     schema = _open_parquet(file).schema
-    # A text that many rows share is then unpacked once, and not for each of them.
+    # Reading these as dictionaries unpacks a text that many rows share only once.
     texts = [
         column.path
         for column in (schema.column(i) for i in range(len(schema)))
@@ -322,8 +322,8 @@ def _open_parquet(file: BinaryIO, dictionaries: list[str] | None = None) -> Parq
 def _rows(
     opened: ParquetFile, names: list[str], findings: Findings, limits: Limits
 ) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Yields rows with their numbers, those that are not too long, as long as all together stay under the cap. The
-    sizes in the footer may be a lie, so a batch is measured before it becomes Python's."""
+    """Yields rows with their numbers, and reports those that are too long. Stops at the size limit for all rows. The
+    footer's sizes may be forged, so each batch is measured before it is converted to Python objects."""
     import pyarrow as pa
     import pyarrow.compute as pc
 
@@ -337,15 +337,22 @@ def _rows(
             lengths = _lengths(batch)
             size += pc.sum(lengths).as_py()
             if size > 2 * limits.max_bytes:
-                text = f"is beyond {megabytes(2 * limits.max_bytes)} of unpacked rows"
+                text = f"is beyond the limit of {megabytes(2 * limits.max_bytes)} of unpacked rows"
                 findings.add_for_line(line + 1, Fault(BOMB, text))
                 return
             short = pc.less_equal(lengths, limits.max_line_bytes)
             rows = iter(_unpacked(batch if pc.all(short).as_py() else batch.filter(short)))
         except MemoryError:
-            findings.add_for_line(line + 1, Fault(BOMB, "begins a part that takes more memory than there is"))
+            findings.add_for_line(
+                line + 1, Fault(BOMB, "begins a part that needs more memory than is available")
+            )
             return
-        except (pa.ArrowException, OSError, ValueError, OverflowError):  # also a date that Python can't hold
+        except (
+            pa.ArrowException,
+            OSError,
+            ValueError,
+            OverflowError,
+        ):  # such as a date that Python can't represent
             findings.add_for_line(line + 1, Fault(DAMAGED, "begins a part of the file that is damaged"))
             return
         for line, is_short in enumerate(short.to_pylist(), line + 1):  # noqa: B020 (numbers go on from batch to batch)
@@ -357,7 +364,7 @@ def _rows(
 
 
 def _unpacked(batch: RecordBatch) -> list[dict[str, Any]]:
-    """Returns the rows. Dictionaries are decoded first, since they become Python's far more slowly."""
+    """Returns the rows as Python objects. Dictionaries are decoded first, because converting them is far slower."""
     import pyarrow as pa
 
     plain = [c.dictionary_decode() if pa.types.is_dictionary(c.type) else c for c in batch.columns]
@@ -366,7 +373,7 @@ def _unpacked(batch: RecordBatch) -> list[dict[str, Any]]:
 
 
 def _lengths(batch: RecordBatch) -> Int64Array:
-    """Returns the bytes of each row's texts. Those of nested columns are divided evenly."""
+    """Returns the bytes of each row's texts. The bytes of nested columns are divided evenly among rows."""
     import pyarrow as pa
     import pyarrow.compute as pc
 
@@ -379,7 +386,7 @@ def _lengths(batch: RecordBatch) -> Int64Array:
 
 
 def _texts_lengths(column: Array) -> Array | None:
-    """Returns the bytes of each text; None where the column has no texts."""
+    """Returns the bytes of each text, or None if the column has no texts."""
     import pyarrow as pa
     import pyarrow.compute as pc
 
@@ -401,24 +408,24 @@ def _chat(line: int, row: dict[str, Any], limits: Limits) -> Example | Fault:
                 rule = jsonl.BAD_MESSAGES if name == _MESSAGES else jsonl.BAD_TOOLS
                 return Fault(rule, f"has {name} that are neither a list nor JSON")
         else:
-            chat[name] = _filled(value)
+            chat[name] = _without_nulls(value)
     parsed = jsonl.chat_example(line, chat, limits)
     return parsed if isinstance(parsed, Fault) else parsed[1]
 
 
-def _filled(value: Any) -> Any:
-    """Returns a value without the keys that weren't there: Parquet gives every object every key."""
+def _without_nulls(value: Any) -> Any:
+    """Removes null values from objects, because Parquet gives every object all keys."""
     if isinstance(value, dict):
-        return {key: _filled(inner) for key, inner in value.items() if inner is not None}
-    return [_filled(inner) for inner in value] if isinstance(value, list) else value
+        return {key: _without_nulls(inner) for key, inner in value.items() if inner is not None}
+    return [_without_nulls(inner) for inner in value] if isinstance(value, list) else value
 
 
 def _parquet_records(opened: ParquetFile, findings: Findings, limits: Limits) -> Iterator[Record]:
-    """Yields the header, as line 0, and the rows: columns of texts, numbers and truth values only."""
+    """Yields the header, as line 0, and the rows. Only columns of texts, numbers and booleans are read."""
     nested = ("list", "large_list", "struct", "map", "fixed_size_list", "binary", "large_binary")
     names = [field.name for field in opened.schema_arrow if not str(field.type).startswith(nested)]
     yield Record(0, names)
-    if not names:  # pyarrow reads no rows where it is asked for no columns
+    if not names:  # pyarrow would return no rows without any columns
         return
     for line, row in _rows(opened, names, findings, limits):
         cells = ["" if row[name] is None else str(row[name]) for name in names]

@@ -1,5 +1,5 @@
-"""Turns records of a table into Examples: cuts CSV records, finds the text and the label column by name or by shape,
-and asks a person where more than one would fit."""
+"""Turns the records of a table into Examples: splits CSV records, finds the text and the label column by their names or
+contents, and lets a person choose if several would fit."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from trainers.dataset.rows import NO_CHOICES, Choices, Columns, Example, is_blan
 from trainers.types import Message
 
 MISSING_COLUMN = Rule("column_missing", "blocks", "Name a column that the file has.")
-UNCLEAR_COLUMNS = Rule("columns_unclear", "blocks", "Say which one to use.")
+UNCLEAR_COLUMNS = Rule("columns_unclear", "blocks", "Choose which one to use.")
 DUPLICATE_COLUMN = Rule("column_twice", "blocks", "Give each column a name of its own.")
 NO_LABELS = Rule("no_labels", "blocks", "Add a column 'label' with the right answer for each row.")
 NO_TEXT = Rule("no_text", "blocks", "Add a column 'text' with what the customer wrote.")
 
-# The first name of each wins by itself: it is the one that the documentation recommends.
+# If a table has the first name of a list, that column is used without asking: the documentation recommends it.
 _TEXT_NAMES = (
     "text", "utterance", "message", "question", "body", "ticket", "prompt", "input", "query", "content",
     "description", "sentence", "review", "comment", "request", "complaint",
@@ -37,7 +37,7 @@ Cells = Sequence[str]
 
 @dataclass(frozen=True)
 class ColumnLayout:
-    """Where the two columns are, from 0. `header`: the first record holds names."""
+    """The positions of the two columns, from 0. `header`: the first record has the columns' names."""
 
     header: bool
     names: tuple[str, ...]
@@ -51,7 +51,7 @@ class ColumnLayout:
 
 @dataclass(frozen=True)
 class UnclearColumns:
-    """Why there is no layout. `text` is a sentence; `choices` is filled where a person can settle it."""
+    """Why the columns could not be determined. `text` is a sentence; `choices` is set if a person can decide."""
 
     rule: Rule
     text: str
@@ -61,8 +61,8 @@ class UnclearColumns:
 def find_layout(
     sample: Sequence[Cells], columns: Columns, header: bool | None = None
 ) -> ColumnLayout | UnclearColumns:
-    """Finds the columns. `sample` holds the file's first records, one at least, the header among them. `header` says
-    whether there is one; None: to be found."""
+    """Finds the columns. `sample` has the first records of the file, at least one, including any header. `header` says
+    whether there is a header; None detects it."""
     header = _has_header(sample, columns) if header is None else header
     width = len(sample[0])
     names = (
@@ -74,22 +74,20 @@ def find_layout(
             text = f"There is no column '{to_printable(name)}'; available: {_listed(names)}."
             return UnclearColumns(MISSING_COLUMN, text)
     if columns.label is None and {name.strip().casefold() for name in names} >= ANSWERS:
-        return UnclearColumns(
-            IN_A_TABLE, "The rows are preference pairs, and a table can't be read as these."
-        )
+        return UnclearColumns(IN_A_TABLE, "The rows are preference pairs, which can't be read from a table.")
 
-    labels = [columns.label] if columns.label else _named(names, _LABEL_NAMES)
-    texts = [columns.text] if columns.text else _named(names, _TEXT_NAMES)
+    labels = [columns.label] if columns.label else _columns_named(names, _LABEL_NAMES)
+    texts = [columns.text] if columns.text else _columns_named(names, _TEXT_NAMES)
     labels = labels or _label_columns([n for n in names if n not in texts], names, body)
     texts = texts or _text_columns([n for n in names if n not in labels[:1]], names, body)
     labels = [n for n in labels if [n] != texts]
     if not labels:
-        return UnclearColumns(NO_LABELS, "No column holds labels.")
+        return UnclearColumns(NO_LABELS, "No column has labels.")
     if not texts:
-        return UnclearColumns(NO_TEXT, "No column holds texts.")
+        return UnclearColumns(NO_TEXT, "No column has texts.")
     repeated = [name for name in (*texts, *labels) if names.count(name) > 1]
     if repeated:
-        text = f"{names.count(repeated[0])} columns have the name '{repeated[0]}'."
+        text = f"{names.count(repeated[0])} columns are called '{repeated[0]}'."
         return UnclearColumns(DUPLICATE_COLUMN, text)
     if len(texts) > 1 or len(labels) > 1:
         parts = [
@@ -103,10 +101,10 @@ def find_layout(
 
 
 def find_text_column(names: Cells, column: str | None) -> int | None:
-    """Returns where the texts stand in a table without labels: the column of that name, else the first with a usual
-    name, else the only one."""
+    """Returns the position of the text column in a table without labels, or None: the column of that name, or else the
+    first with a usual name, or else the only one."""
     clean = [to_printable(name) for name in names]
-    wanted = [column] if column in clean else _named(clean, _TEXT_NAMES)
+    wanted = [column] if column in clean else _columns_named(clean, _TEXT_NAMES)
     if wanted:
         return clean.index(str(wanted[0]))
     return 0 if len(clean) == 1 else None
@@ -122,11 +120,12 @@ def _listed(names: Sequence[str]) -> str:
 
 
 def _has_header(sample: Sequence[Cells], columns: Columns) -> bool:
-    """Finds a header by a name that is known or was given; else where the first record is unlike all below it."""
+    """Decides whether the first record is a header: it has a known or given name, or it consists of short, different
+    cells that don't occur below."""
     first = [to_printable(cell) for cell in sample[0]]
     if columns.text in first or columns.label in first:
         return True
-    if _named(first, _TEXT_NAMES) or _named(first, _LABEL_NAMES):
+    if _columns_named(first, _TEXT_NAMES) or _columns_named(first, _LABEL_NAMES):
         return True
     below = [set(column) for column in zip(*[r for r in sample[1:] if len(r) == len(first)], strict=True)]
     are_names = all(0 < len(cell) <= 40 and len(cell.split()) <= 3 for cell in first)
@@ -136,8 +135,8 @@ def _has_header(sample: Sequence[Cells], columns: Columns) -> bool:
     )
 
 
-def _named(names: Sequence[str], vocabulary: tuple[str, ...]) -> list[str]:
-    """Returns the columns with a known name; where there is none, those whose last word is known."""
+def _columns_named(names: Sequence[str], vocabulary: tuple[str, ...]) -> list[str]:
+    """Returns the columns whose name is in the vocabulary or, if there are none, those whose last word is."""
     exact = [name for name in names if name.strip().casefold() in vocabulary]
     if exact:
         first = [name for name in exact if name.strip().casefold() == vocabulary[0]]
@@ -151,13 +150,14 @@ def _words(name: str) -> list[str]:
 
 
 def _values(name: str, names: Sequence[str], body: Sequence[Cells]) -> list[str]:
-    """Returns the column's cells that are filled."""
+    """Returns the column's non-empty cells."""
     place = names.index(name)
     return [record[place].strip() for record in body if record[place].strip()]
 
 
 def _label_columns(candidates: list[str], names: Sequence[str], body: Sequence[Cells]) -> list[str]:
-    """Returns the columns whose values are short, no numbers, and each there twice on average; or the only one left."""
+    """Returns the columns whose values are short, not numeric, and occur at least twice on average. A single candidate
+    only must not be numeric or have a name such as id."""
     values = {name: _values(name, names, body) for name in candidates}
     if len(candidates) == 1:
         name = candidates[0]
@@ -173,7 +173,8 @@ def _label_columns(candidates: list[str], names: Sequence[str], body: Sequence[C
 
 
 def _text_columns(candidates: list[str], names: Sequence[str], body: Sequence[Cells]) -> list[str]:
-    """Returns the columns with three words on average, mostly different; or the only one left."""
+    """Returns the columns whose values have at least three words on average and mostly differ. A single candidate is
+    always returned."""
     if len(candidates) == 1:
         return candidates
     columns = []
@@ -186,26 +187,26 @@ def _text_columns(candidates: list[str], names: Sequence[str], body: Sequence[Ce
 
 
 def _are_numbers(values: list[str]) -> bool:
-    """Says whether there are numbers, dates and times only."""
+    """True if all values are numbers, dates or times, and there are any."""
     return bool(values) and all(re.fullmatch(r"[-+]?[\d.,:/ %TZ-]+", value) for value in values)
 
 
-BROKEN_QUOTES = Rule("broken_quotes", "blocks", "Close the quote, and write a quote inside a text twice.")
+BROKEN_QUOTES = Rule("broken_quotes", "blocks", "Close the quote, and double any quotes inside a text.")
 LONG_CELL = Rule("cell_too_long", "blocks", "Shorten the text, or delete the line.")
-WRONG_WIDTH = Rule("wrong_width", "blocks", "Put the text in quotes, or give the row all its columns.")
+WRONG_WIDTH = Rule("wrong_width", "blocks", "Put the text in quotes, or add the missing columns.")
 EMPTY_TEXT = Rule("empty_text", "blocks", "Fill in the text, or delete the line.")
 EMPTY_LABEL = Rule("empty_label", "blocks", "Fill in the label, or delete the line.")
-HEADER_AGAIN = Rule("header_again", "blocks", "Delete the line; two files may have been joined.")
+HEADER_AGAIN = Rule("header_again", "blocks", "Delete the line; perhaps two files were joined.")
 NO_HEADER = Rule("no_header", "tells", "Add a first line with the names text and label to be sure.")
 
-TITLE_LINES = Rule("title_lines", "tells", "Nothing to do: they stand above the header and are no rows.")
+TITLE_LINES = Rule("title_lines", "tells", "Nothing to do: they are above the header and are not rows.")
 
 _SAMPLE = 1000
 _MOST_TITLE_LINES = 10
 
 
 class LayoutProgress(Protocol):
-    """What `examples` sets: the columns that it took, or those that a person can choose from."""
+    """Receives from `examples` the columns that are used, or those that a person can choose from."""
 
     columns: Columns
     choices: Choices
@@ -218,9 +219,10 @@ class Record:
 
 
 def csv_records(lines: Iterable[str], separator: str, findings: Findings) -> Iterator[Record]:
-    """Cuts records. `lines` keep their ends, one for each line of the file, so that numbers stay right.
+    """Splits lines into records. `lines` must have all lines of the file with their endings, so that numbers stay
+    right.
 
-    `strict` makes the module raise on a quote that isn't closed, where it would else swallow rows.
+    With `strict`, csv raises an error for an unclosed quote instead of silently swallowing rows.
     """
     reader = csv.reader(lines, delimiter=separator, strict=True)
     while True:
@@ -230,12 +232,12 @@ def csv_records(lines: Iterable[str], separator: str, findings: Findings) -> Ite
         except StopIteration:
             return
         except csv.Error as error:
-            if "field limit" in str(error):  # the module has one class of error for all
+            if "field limit" in str(error):  # csv has only one class of errors
                 text = f"has a cell of more than {csv.field_size_limit():,} characters"
                 findings.add_for_line(line, Fault(LONG_CELL, text))
                 continue
             last = reader.line_num
-            swallowed = f": lines {line} to {last} can't be told apart" if last > line else ""
+            swallowed = f", so that lines {line} to {last} can't be separated" if last > line else ""
             findings.add_for_line(
                 line, Fault(BROKEN_QUOTES, f"begins a row whose quotes don't match{swallowed}")
             )
@@ -251,14 +253,14 @@ def examples(
     used: LayoutProgress,
     header: bool | None = None,
 ) -> Iterator[Example]:
-    """Yields the good rows. `header`: whether the first record holds names; None: to be found."""
+    """Yields the good rows. `header` says whether the first record has names; None detects it."""
     sample = list(islice(records, _SAMPLE))
     if not sample:
         return
     titles = 0 if header else _count_titles(sample, columns)
     if titles:
         text = "One line above the header was" if titles == 1 else f"{titles} lines above the header were"
-        findings.add_for_file(TITLE_LINES, f"{text} passed over.", titles)
+        findings.add_for_file(TITLE_LINES, f"{text} skipped.", titles)
         sample = sample[titles:]
     layout = find_layout([record.cells for record in sample], columns, header)
     if isinstance(layout, UnclearColumns):
@@ -267,8 +269,8 @@ def examples(
         return
     used.columns = layout.columns
     if not layout.header:
-        text = f"{layout.columns.text} was taken as the text and {layout.columns.label} as the label"
-        findings.add_for_file(NO_HEADER, f"There is no header; {text}.")
+        text = f"{layout.columns.text} was used as the text and {layout.columns.label} as the label"
+        findings.add_for_file(NO_HEADER, f"There is no header, so {text}.")
     for record in chain(sample[layout.header :], records):
         example = _example(record, layout)
         if isinstance(example, Fault):
@@ -278,13 +280,13 @@ def examples(
 
 
 def _count_titles(sample: Sequence[Record], columns: Columns) -> int:
-    """Counts the lines above a table's header: each has one filled cell, and the first line with more has a name that
-    is known or was given."""
+    """Returns the number of title lines above a table's header. Title lines have one filled cell each, and the first
+    line with more must have a known or given name."""
     filled = [sum(1 for cell in record.cells if cell.strip()) for record in sample[: _MOST_TITLE_LINES + 1]]
     titles = next((at for at, count in enumerate(filled) if count > 1), 0)
     names = [to_printable(cell) for cell in sample[titles].cells]
     is_header = {columns.text, columns.label} & set(names) or any(
-        _named(names, vocabulary) for vocabulary in (_TEXT_NAMES, _LABEL_NAMES)
+        _columns_named(names, vocabulary) for vocabulary in (_TEXT_NAMES, _LABEL_NAMES)
     )
     return titles if is_header else 0
 
@@ -293,7 +295,7 @@ def _example(record: Record, layout: ColumnLayout) -> Example | Fault:
     width, wanted = len(record.cells), len(layout.names)
     if width < wanted or any(cell.strip() for cell in record.cells[wanted:]):
         columns = f"{width} column{'' if width == 1 else 's'}"
-        return Fault(WRONG_WIDTH, f"has {columns} where the first line has {wanted}")
+        return Fault(WRONG_WIDTH, f"has {columns}, but the first line has {wanted}")
     text, label = record.cells[layout.text].strip(), record.cells[layout.label].strip()
     if layout.header and (text, label) == (layout.names[layout.text], layout.names[layout.label]):
         return Fault(HEADER_AGAIN, "repeats the header")

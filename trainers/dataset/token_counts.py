@@ -1,5 +1,4 @@
-"""Counts the tokens of a checked file: what is trained on, what a question costs, and what listing the
-labels adds."""
+"""Counts the tokens of a checked file: those trained on, those of a question, and those that a list of labels adds."""
 
 from __future__ import annotations
 
@@ -32,10 +31,11 @@ _ROWS_AT_ONCE = 2000
 
 @dataclass(frozen=True)
 class TokenReport:
-    """Tokens of all rows, in one pass. `train` is what one epoch trains on.
+    """Token counts of a file. `rows` describes all rows; `train` is the number of tokens in one epoch.
 
-    Means a row: `prompt` as trained, `prompted` with the labels listed for an untuned model, `answer`. `answer_most` of
-    the longest answer; 0 in reports of before.
+    The means are per row: of the prompt as trained, of the prompt with a list of labels for an untuned model
+    (`prompted_mean`), and of the answer. `answer_most` is the longest answer, or 0 in reports from before it was
+    stored.
     """
 
     encoding: str
@@ -58,7 +58,8 @@ def tokens_of_system(system: str, encoding: Encoding) -> int:
 def token_report(
     rows: StoredRows, labels: Sequence[str], held: Collection[int], encoding: Encoding
 ) -> TokenReport:
-    """`labels` are the different ones, none for free text; `held` the rows that are not trained on."""
+    """Counts tokens. `labels` are the distinct labels, none for free text; `held` are the rows that are not trained
+    on."""
     facts = rows.facts
     prompt_mean, answers = spread(facts.prompt).mean, spread(facts.answer)
     return TokenReport(
@@ -74,8 +75,8 @@ def token_report(
 
 
 def _mean_added(rows: StoredRows, labels: Sequence[str], encoding: Encoding) -> float:
-    """Returns the tokens that listing the labels adds to a row, on average. They depend on the instructions alone, so
-    they are counted once for each."""
+    """Returns the mean number of tokens that listing the labels adds to a row. It depends only on the instructions, so
+    each distinct instruction is counted once."""
     if not labels:
         return 0.0
     counts = rows.facts.instructions
@@ -91,7 +92,7 @@ def _mean_added(rows: StoredRows, labels: Sequence[str], encoding: Encoding) -> 
 
 
 def row_lengths(rows: StoredRows, encoding: Encoding) -> list[int]:
-    """Returns the tokens of each row by another encoding than that of `rows.facts`."""
+    """Returns the tokens of each row, counted by another encoding than `rows.facts`."""
     lengths: list[int] = []
     for start in range(0, len(rows), _ROWS_AT_ONCE):
         lengths += _lengths(rows[start : start + _ROWS_AT_ONCE], encoding)
@@ -107,8 +108,8 @@ def _lengths(examples: Sequence[Example], encoding: Encoding) -> list[int]:
 def local_counts(
     train: Path, local_models: Mapping[str, Path], counted: Mapping[Path, int]
 ) -> tuple[tuple[str, int], ...]:
-    """Returns the tokens that an epoch trains on by the tokenizer of each model, which lies in a folder; a folder
-    without one is left out. `counted` has what is counted already, by folder."""
+    """Returns the tokens per epoch for each model, given by name and folder, counted with its own tokenizer. Models
+    whose folder has no tokenizer are left out. `counted` has the counts that are already known, by folder."""
     counts = []
     for name, model in local_models.items():
         encoding = local_encoding(model)
@@ -121,13 +122,13 @@ def local_counts(
         with train.open("rb") as file:
             rows = stream(file, Sniffed("jsonl"), Columns(), Findings(0), Limits(), Progress())
             while batch := list(islice(rows, _ROWS_AT_ONCE)):
-                tokens += sum(_trained(batch, encoding))
+                tokens += sum(_trained_tokens(batch, encoding))
         counts.append((name, tokens))
     return tuple(counts)
 
 
-def _trained(examples: Sequence[Example], encoding: Encoding) -> Sequence[int]:
-    """Returns the tokens of each row that an epoch trains on."""
+def _trained_tokens(examples: Sequence[Example], encoding: Encoding) -> Sequence[int]:
+    """Returns the tokens that an epoch trains on, for each row."""
     if not splits_chats(encoding):
         return _lengths(examples, encoding)
     tools = count_tools([definitions_text(e.row) if e.row else "" for e in examples], encoding)

@@ -1,10 +1,10 @@
-"""Holdouts: drawn for a first version, kept for later ones, or frozen by a person.
+"""Holdouts of dataset versions: drawn for the first version, kept for later ones, or frozen by a person.
 
-The holdout of the version before stays the holdout, so that results compare. So does its sealed part, further rows set
-aside that nothing is measured on before a promotion; once it was opened its rows join the holdout of the next version.
-Only questions that are new are drawn, by the rule of splits.py. A held-out question that the new file no longer has
-stays held out, unless it holds a secret or personal data: it was taken out for that. One with another answer is held
-out with its new answer.
+The previous version's holdout is kept, so that results stay comparable. So is its sealed part: further rows on which
+nothing is measured before a promotion. Once the sealed part has been opened, its rows join the next version's holdout.
+Only new questions are drawn, by the rule of splits.py. A held-out question that the new file no longer has stays held
+out, unless it contains a secret or personal data and was presumably removed for that. If its answer has changed, it is
+held out with the new answer.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ from trainers.dataset.sensitive_data import find_sensitive_rows
 from trainers.dataset.splits import ChatFile, draw_held_rows, strata_labels
 
 HOLDOUT_SHARE, HOLDOUT_MOST = 0.2, 1000
-_NO_LIMITS = Limits(max_bytes=1 << 40, max_rows=1 << 40)  # the file was within bounds before it was split
+_NO_LIMITS = Limits(max_bytes=1 << 40, max_rows=1 << 40)  # the file was within the limits before it was split
 
 
 @dataclass(frozen=True)
 class Previous:
-    """The files of the version before, as `store_chat` wrote them. `draws_more` False: none of the new questions joins
-    the holdout. They were chosen because they are hard, or answered by a model: neither is a fair test. `is_opened`:
-    its `sealed` part was measured on."""
+    """The stored files of the previous version. If `draws_more` is False, no new questions join the holdout, because
+    they were selected for being hard, or were labelled by a model: neither makes a fair test. `is_opened`: its `sealed`
+    part was measured on."""
 
     train: Path
     holdout: Path
@@ -41,12 +41,13 @@ class Previous:
 
 @dataclass(frozen=True)
 class Diff:
-    """Rows, from the version before to this one. `relabelled` have the same question and another answer.
+    """Numbers of rows that changed since the previous version. `relabelled` rows have the same question and another
+    answer.
 
-    `held_out_missing`: held-out rows whose question the new file no longer has; they stay held out and are
-    in `removed` too. So are those `held_out_dropped`, which held a secret or personal data and don't stay.
-    `held_out_added` are the new questions' rows that joined the holdout. `by_label`: label, rows before, rows in the
-    new file; empty for free text.
+    `held_out_missing` rows are held out and stay so, although the new file no longer has their questions;
+    `held_out_dropped` rows had a secret or personal data and are no longer held out. `removed` includes both.
+    `held_out_added` rows have new questions and joined the holdout. `by_label` has (label, rows before, rows in the new
+    file), and is empty for free text.
     """
 
     added: int
@@ -65,7 +66,7 @@ class Diff:
 
 @dataclass(frozen=True)
 class VersionRow:
-    """A row's question_key, its normalised answer, and the label by which rows are drawn."""
+    """A row's question_key, its normalised answer, and the label that is its stratum."""
 
     key: bytes
     label: str
@@ -74,7 +75,7 @@ class VersionRow:
 
 @dataclass(frozen=True)
 class PreviousRows:
-    """The rows of the version before, and which questions are on which side."""
+    """The rows of the previous version, and the questions on either side."""
 
     train: tuple[VersionRow, ...]
     holdout: tuple[VersionRow, ...]
@@ -92,16 +93,16 @@ class PreviousRows:
         return Counter(row.label for row in (*self.train, *self.holdout))
 
     def count_missing(self, rows: Iterable[VersionRow]) -> int:
-        """Returns the number of held-out rows whose question is none of these rows'."""
+        """Returns the number of held-out rows whose questions are not among these rows."""
         missing = self.held - {row.key for row in rows}
         return sum(row.key in missing for row in self.holdout)
 
 
 def read_stored(path: Path, action: str) -> tuple[Example, ...]:
-    """Returns the rows of a file that `store_chat` wrote. Raises ValueError, which says what was being done, where
-    it is another."""
+    """Returns the rows of a file that `store_chat` wrote. Raises ValueError, whose message begins with `action`, if the
+    file has changed."""
     if path.stat().st_size == 0:
-        return ()  # so few rows that none were held out
+        return ()  # there were too few rows to hold any out
     reading = read(path, path.name, limits=_NO_LIMITS)
     if reading.refused:
         raise ValueError(f"{action} '{path.name}': it is not the file that was written")
@@ -128,13 +129,14 @@ def continue_held_rows(
     instead_of: int = 0,
     draws_more: bool = True,
 ) -> frozenset[int]:
-    """Returns which of the rows to hold out, by their place: those of held-out questions, and the share of the new
-    ones, or as many of them as were dropped, which they are drawn `instead_of`.
+    """Returns the numbers of the rows to hold out: those with held-out questions, and a share of the new questions. At
+    least `instead_of` new ones are drawn, to replace rows that were dropped.
 
-    One row a question, and in all at most HOLDOUT_MOST rows, or as many as were held out before, and one of each label
-    that is new. A new question that nearly asks an old one goes where that one is; near both sides it is for training.
+    Holds out one row per question, and at most HOLDOUT_MOST rows (or as many as were held out before) plus one of each
+    new label. A new question that is a near copy of an old one goes to the same side; if it is near questions on both
+    sides, it is for training.
     """
-    # Of near-copy groups with an old question: whether all their old questions are held out.
+    # For each near-copy group with old questions: whether all of these are held out.
     old_groups: dict[int, bool] = {}
     for row, group in zip(rows, groups or (), strict=groups is not None):
         if row.key in before.held or row.key in before.trained:
@@ -167,9 +169,9 @@ def continue_held_rows(
 def diff(
     rows: Sequence[VersionRow], before: PreviousRows, held: frozenset[int], task: Task, dropped: int = 0
 ) -> Diff:
-    """Compares the version before with this one. `held` as `continue_held_rows` returns it; `dropped` rows that were
-    held out are no longer."""
-    # Of rows whose question was held out only those count that are held out now: the others are copies.
+    """Compares the previous version with this one. `held` are the held-out rows; `dropped` is the number of rows that
+    are no longer held out."""
+    # Rows with a held-out question count only if they are held out now; the others are copies.
     in_use = [row for place, row in enumerate(rows) if place in held or row.key not in before.held]
     old: defaultdict[bytes, Counter[str]] = defaultdict(Counter)
     new: defaultdict[bytes, Counter[str]] = defaultdict(Counter)
@@ -177,7 +179,7 @@ def diff(
         for row in version_rows:
             answers[row.key][row.answer] += 1
 
-    # The rows of one question that differ in their answer are matched with each other as far as they go.
+    # Among rows of the same question, each removed answer and each added one make a relabelled row.
     added = removed = relabelled = held_relabelled = 0
     for key in old.keys() | new.keys():
         if old[key] == new[key]:
@@ -202,20 +204,20 @@ def diff(
     )
 
 
-OVERLAP = Rule("overlap", "blocks", "Delete the line: who trains on the test's questions measures nothing.")
+OVERLAP = Rule("overlap", "blocks", "Delete the line: a test whose questions were trained on proves nothing.")
 NO_HOLDOUT = Rule(
     "no_holdout",
     "blocks",
-    "Add rows, three different questions for a label at least: without a test nothing is known.",
+    "Add rows, at least three different questions for some label: without a test, nothing can be measured.",
 )
 
 
 @dataclass(frozen=True)
 class Parts:
-    """`held` are places of rows, no two of them copies. `earlier` are rows of an earlier holdout that the file doesn't
-    have, to be held out after them. `copies` are places of rows that ask what a held-out row asks: as further held-out
-    rows they would be evidence counted twice, and for training they would give the answer away. `sealed` and
-    `earlier_sealed`: the same of the sealed part."""
+    """How rows are divided. `held` are the numbers of held-out rows, without copies. `earlier` are rows of an earlier
+    holdout that are no longer in the file, and are stored after them. `copies` are rows with the question of a held-out
+    row: holding them out as well would count evidence twice, and training on them would reveal the answers. `sealed`
+    and `earlier_sealed` are the same for the sealed part."""
 
     held: frozenset[int]
     earlier: tuple[Example, ...] = ()
@@ -234,7 +236,7 @@ class Parts:
 
 
 def labels_by_row(facts: Facts, rows: StoredRows, task: Task) -> list[str]:
-    """Returns each row's label; all empty for free text."""
+    """Returns the label of each row, or "" for free text."""
     if task != "labels":
         return [""] * len(facts)
     return [
@@ -250,14 +252,14 @@ def draw_holdout(
     findings: Findings,
     n_sealed: int = 0,
 ) -> Parts:
-    """Draws the holdout of a first version, and beside it `n_sealed` rows to be sealed."""
+    """Draws the holdout of a first version, and about `n_sealed` further rows to be sealed."""
     held = draw_held_rows(facts.keys, labels, seed, groups=groups)
     if len(facts.keys) >= MINIMUM and not held:
-        findings.add_for_file(NO_HOLDOUT, "No row can be set aside as the test.")
+        findings.add_for_file(NO_HOLDOUT, "No rows can be set aside as a test.")
     held_keys = {facts.keys[place] for place in held}
     rest = [place for place, key in enumerate(facts.keys) if key not in held_keys]
     sealed = _draw_sealed(n_sealed, rest, facts.keys, labels, seed, groups)
-    return Parts(held, copies=_copies(held | sealed, facts.keys), sealed=sealed)
+    return Parts(held, copies=_find_copies(held | sealed, facts.keys), sealed=sealed)
 
 
 def _draw_sealed(
@@ -268,7 +270,7 @@ def _draw_sealed(
     seed: int,
     groups: Sequence[int] | None,
 ) -> frozenset[int]:
-    """Draws about so many of the rows at these places, by the holdout's rule: at most a third of them."""
+    """Draws about `wanted` of the rows at these places, by the same rule as the holdout: at most a third of them."""
     if wanted <= 0:
         return frozenset()
     drawn = draw_held_rows(
@@ -283,13 +285,13 @@ def _draw_sealed(
     return frozenset(places[place] for place in drawn)
 
 
-def _copies(held: frozenset[int], keys: Sequence[bytes]) -> frozenset[int]:
+def _find_copies(held: frozenset[int], keys: Sequence[bytes]) -> frozenset[int]:
     held_keys = {keys[place] for place in held}
     return frozenset(place for place, key in enumerate(keys) if key in held_keys and place not in held)
 
 
 def split_against(frozen: Sequence[Example], facts: Facts, findings: Findings) -> Parts:
-    """Keeps `frozen` as the holdout: every row of the file is for training, and none may ask what it asks."""
+    """Keeps `frozen` as the holdout. All rows of the file are for training, and none may have one of its questions."""
     held = dict(zip(question_keys(frozen), (example.line for example in frozen), strict=True))
     for line, key in zip(facts.lines, facts.keys, strict=True):
         if key in held:
@@ -308,13 +310,13 @@ def continue_holdout(
     presidio: bool = False,
     n_sealed: int = 0,
 ) -> Parts:
-    """Keeps the holdout and the sealed part of the version before and adds a share of the new questions; to the sealed
-    part as many as it lacks to `n_sealed`. `keys` are the rows' question_keys. A row set aside that the file no longer
-    has is dropped where it holds a secret or personal data.
+    """Keeps the holdout and the sealed part of the previous version. Adds a share of the new questions to the holdout,
+    and fills the sealed part up to `n_sealed`. `keys` are the rows' question_keys. Rows that were set aside and are no
+    longer in the file are dropped if they have a secret or personal data.
 
-    Raises ValueError where a file of the version before is not what was written.
+    Raises ValueError if a stored file of the previous version has changed.
     """
-    action = "reading the version before"
+    action = "reading the previous version"
     train, holdout = (
         to_version_rows(read_stored(previous.train, action), task),
         read_stored(previous.holdout, action),
@@ -339,8 +341,8 @@ def continue_holdout(
     for place in at(distinct, stay):
         sides[before.holdout[place].key in sealed_keys].append(holdout[place])
 
-    sealed = _still_sealed(held, keys, sealed_keys, groups, before)
-    fresh = _fresh_places(current, before, groups, held)
+    sealed = _find_sealed_rows(held, keys, sealed_keys, groups, before)
+    fresh = _find_new_rows(current, before, groups, held)
     lacking = n_sealed - len(sealed) - len(sides[True])
     sealed |= _draw_sealed(lacking, fresh, keys, [row.label for row in current], seed, groups)
     aside = held | sealed
@@ -351,21 +353,21 @@ def continue_holdout(
         held=held - sealed,
         earlier=tuple(sides[False]),
         diff=replace(changes, held_out_added=added),
-        copies=_copies(aside, keys),
+        copies=_find_copies(aside, keys),
         sealed=frozenset(sealed),
         earlier_sealed=tuple(sides[True]),
     )
 
 
-def _still_sealed(
+def _find_sealed_rows(
     held: Collection[int],
     keys: Sequence[bytes],
     sealed_keys: Collection[bytes],
     groups: Sequence[int] | None,
     before: PreviousRows,
 ) -> set[int]:
-    """Returns the places of the questions that were sealed, and of new ones that nearly ask them and were set aside
-    with them."""
+    """Returns the rows whose questions were sealed, and new rows that are near copies of these and were set aside with
+    them."""
     near = {groups[place] for place, key in enumerate(keys) if key in sealed_keys} if groups else set()
     return {
         place
@@ -374,11 +376,10 @@ def _still_sealed(
     }
 
 
-def _fresh_places(
+def _find_new_rows(
     rows: Sequence[VersionRow], before: PreviousRows, groups: Sequence[int] | None, held: Collection[int]
 ) -> list[int]:
-    """Returns the places of new questions that are for training: neither they nor their near copies stood on any side
-    before."""
+    """Returns the rows that are for training and whose questions are new, as are all their near copies."""
     is_old = [row.key in before.held or row.key in before.trained for row in rows]
     old_groups = {group for group, old in zip(groups, is_old, strict=True) if old} if groups else set()
     held_keys = {rows[place].key for place in held}
@@ -390,12 +391,12 @@ def _fresh_places(
 
 
 def store_without_questions(folder: Path, sha256: str, keys: Collection[bytes]) -> str:
-    """Writes the part FOLDER/SHA256.jsonl again without the rows that ask these questions (their `question_key`).
+    """Writes a copy of FOLDER/SHA256.jsonl without the rows that have these question_keys, and returns its sha256.
 
-    Returns the sha256 of the new file. The rows that stay keep their bytes and order; the old file stays too.
+    The remaining rows keep their bytes and order. The old file is not deleted.
     """
     path = folder / f"{sha256}.jsonl"
-    rows = read_stored(path, "taking rows out of")
+    rows = read_stored(path, "removing rows from")
     keys_by_line = dict(zip((row.line for row in rows), question_keys(rows), strict=True))
     with path.open("rb") as old, ChatFile(folder) as new:
         for number, line in enumerate(old, 1):
