@@ -46,9 +46,7 @@ def test_a_kind_is_named_by_line_and_the_value_never(text: str, kind: str) -> No
 
     assert (finding.line, finding.code, finding.severity) == (8, "personal_data", "warns")
     assert finding.message == f"Line 8 holds what presidio calls {kind}."
-    assert (
-        about.message == "presidio searched 2 rows; matches of which it is less than 50% sure don't count."
-    )
+    assert about.message == "presidio searched 2 rows; matches of which it is less than 50% sure don't count."
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,5 @@
-"""Whether a judge may be trusted: how far its verdicts agree with people's, and with itself when the order is
-swapped."""
+"""Measures how far a judge's verdicts can be trusted: their agreement with people's, and with the judge's own when the
+two answers are swapped."""
 
 from __future__ import annotations
 
@@ -13,8 +13,9 @@ from trainers.evaluation.scores import Choice
 
 @dataclass(frozen=True)
 class Agreement:
-    """How far two agree who gave verdicts on the same n items. `kappa` is Cohen's, -1 to 1, with its 95% interval; all
-    three are None where chance alone would agree always (both gave one verdict only) or n is 0."""
+    """The agreement of two judges on the same n items. `kappa` is Cohen's kappa, from -1 to 1, and `low` and `high` are
+    its 95% interval. All three are None if chance alone gives full agreement (both judges gave a single verdict) or n
+    is 0."""
 
     n: int
     agreed: int
@@ -24,14 +25,14 @@ class Agreement:
 
 
 def agreement(first: Sequence[str], second: Sequence[str]) -> Agreement:
-    """Compares verdicts item by item. Cohen 1960; interval by the large-sample error of Fleiss, Cohen and Everitt,
-    Large sample standard errors of kappa and weighted kappa, Psychological Bulletin 72 (1969) 323-327.
+    """Compares verdicts item by item by Cohen's kappa (1960). The interval uses the standard error of Fleiss, Cohen and
+    Everitt, Large sample standard errors of kappa and weighted kappa, Psychological Bulletin 72 (1969) 323-327.
 
-    Raises ValueError where they are not on the same number of items.
+    Raises ValueError if the numbers of items differ.
     """
     if len(first) != len(second):
         raise ValueError(
-            f"comparing {len(first)} verdicts with {len(second)}: they must be on the same items"
+            f"comparing {len(first)} verdicts with {len(second)}: they must be about the same items"
         )
     n = len(first)
     cells = Counter(zip(first, second, strict=True))
@@ -54,8 +55,8 @@ def agreement(first: Sequence[str], second: Sequence[str]) -> Agreement:
 
 
 def consolidate(verdict: Choice | None, swapped: Choice | None) -> Choice | None:
-    """Returns a judge's verdict from two askings, the second with both answers swapped. It counts only if both
-    prefer the same answer; None where they don't, for then it went by the place, or wasn't readable."""
+    """Combines a judge's two verdicts, the second of which was given with the answers swapped. Returns None unless both
+    prefer the same answer: the judge then went by position, or a verdict could not be read."""
     turned: dict[Choice, Choice] = {"first": "second", "second": "first", "tie": "tie"}
     if verdict is None or swapped is None or turned[swapped] != verdict:
         return None

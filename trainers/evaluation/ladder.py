@@ -1,5 +1,5 @@
-"""Turns all candidates' answers to the frozen holdout into the ladder: scores, intervals, what may be claimed, what it
-costs. Asks nobody; scipy and numpy are imported at use."""
+"""Builds the ladder from all candidates' answers to the frozen holdout: scores, intervals, comparisons, and costs. Asks
+no model; scipy and numpy are imported when needed."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from trainers.evaluation.statistics import (
 from trainers.pricing import PriceRow, UnknownPrice
 
 Prices = Mapping[str, PriceRow | UnknownPrice]
-_SHOWN_4_IN_5 = 1.959964 + 0.841621  # z of 0.975 and of 0.8
+_DETECTABLE_Z = 1.959964 + 0.841621  # z of 0.975 and of 0.8: detected in 80% of cases at the 5% level
 
 
 def build_ladder(
@@ -41,14 +41,14 @@ def build_ladder(
     verdicts: Mapping[Candidate, Sequence[float]] | None = None,
 ) -> Ladder:
     """Builds the ladder. `replies[arm][i]` is the arm's answer to `examples[i]`. `labels` is empty for free text.
-    `prices` are by model name, 'provider/model'. `verdicts[arm][i]` is a judge's, between 0 and 1, and decides where it
-    is there.
+    `prices` are by model name, 'provider/model'. `verdicts[arm][i]` is a judge's verdict between 0 and 1; if there are
+    verdicts, they are the scores.
 
-    Copies of a question are one question: with 200 rows of 20 questions, 190 right are 19 of 20. The same answers
-    give the same ladder. Raises ValueError without rows, or where an arm hasn't answered all of them.
+    Copies of a question count once, so 200 rows with 20 questions give at most 20 right ones. The same answers always
+    give the same ladder. Raises ValueError if there are no rows or an arm has not answered all of them.
     """
     if not examples:
-        raise ValueError("judging answers to 0 held-out rows: there is nothing to say")
+        raise ValueError("judging answers to 0 held-out rows: there is nothing to judge")
     for arm, of_arm in replies.items():
         if len(of_arm) != len(examples):
             raise ValueError(
@@ -64,7 +64,7 @@ def build_ladder(
     arms = sorted(replies, key=lambda arm: RUNG_NAMES.index(arm.rung))
     rungs = judge_rungs(
         [
-            _rung(arm, replies[arm], examples, labels, prices, scoring, (verdicts or {}).get(arm))
+            _build_rung(arm, replies[arm], examples, labels, prices, scoring, (verdicts or {}).get(arm))
             for arm in arms
         ],
         bar,
@@ -79,8 +79,8 @@ def build_ladder(
         bar=bar,
         rungs=rungs,
         cheapest=cheapest_passing(rungs),
-        pairs=_pairs(best, others) if best else (),
-        detectable_gap=_gap(best, others) if best else None,
+        pairs=_compare_with_best(best, others) if best else (),
+        detectable_gap=_detectable_gap(best, others) if best else None,
         never_answered=_never_answered(replies, examples, labels) if scoring == "label" else (),
         prices_said_by=tuple(sorted({row.said_by for row in rows if isinstance(row, PriceRow)})),
         measured_at=measured_at,
@@ -88,10 +88,10 @@ def build_ladder(
 
 
 def usd_per_1000(arm: Candidate, replies: Sequence[Reply], prices: Prices) -> Decimal | None:
-    """Returns the price of a thousand requests such as these, to a millionth of a dollar; None where a price isn't
-    known or nothing was asked.
+    """Returns the price of a thousand such requests, rounded to a millionth of a dollar, or None if a price is unknown
+    or nothing was asked.
 
-    An hour of an own machine is divided among the requests that it answered side by side. The free rungs cost nothing.
+    The hours of our own machine are divided among the requests that it answered in parallel. Free rungs cost nothing.
     """
     if arm.model is None:
         return Decimal(0)
@@ -100,21 +100,21 @@ def usd_per_1000(arm: Candidate, replies: Sequence[Reply], prices: Prices) -> De
         return None
     if row.usd_per_hour is not None:
         hours = Decimal(str(round(_busy_seconds(replies), 6))) / 3600
-        return _exact(hours * row.usd_per_hour * 1000 / len(replies))
+        return _round_usd(hours * row.usd_per_hour * 1000 / len(replies))
     if row.price.input is None or row.price.output is None:
         return None
     usd = row.price.input * sum(reply.prompt_tokens for reply in replies)
     usd += row.price.output * sum(reply.completion_tokens for reply in replies)
-    return _exact(usd / 1000 / len(replies))
+    return _round_usd(usd / 1000 / len(replies))
 
 
-def _exact(usd: Decimal) -> Decimal:
+def _round_usd(usd: Decimal) -> Decimal:
     return usd.quantize(Decimal("0.000001"))
 
 
 def _busy_seconds(replies: Sequence[Reply]) -> float:
-    """Returns how long a machine was busy: answers that were under way together count once. Without the times at which
-    they came, as if one after the other."""
+    """Returns the seconds in which a machine was busy. Time in which several requests ran in parallel counts once.
+    Replies without the time of their arrival count as if they ran one after the other."""
     times = sorted(
         (reply.came_at - reply.seconds, reply.came_at) for reply in replies if reply.came_at is not None
     )
@@ -125,7 +125,7 @@ def _busy_seconds(replies: Sequence[Reply]) -> float:
     return busy
 
 
-def _rung(
+def _build_rung(
     arm: Candidate,
     replies: Sequence[Reply],
     examples: Sequence[Example],
@@ -137,8 +137,8 @@ def _rung(
     texts = [reply.text for reply in replies]
     if scoring == "judge":
         if verdicts is None or len(verdicts) != len(texts):
-            raise ValueError(f"judging '{arm.key}': there is not a judge's verdict for each of its answers")
-        # an empty answer is never acceptable, whatever the judge's verdict on it
+            raise ValueError(f"judging '{arm.key}': some of its answers have no verdict of the judge")
+        # an empty answer is never acceptable, whatever the verdict
         scores = tuple(float(v) if text.strip() else 0.0 for v, text in zip(verdicts, texts, strict=True))
     else:
         rows = zip(examples, texts, strict=True)
@@ -160,7 +160,7 @@ def _rung(
         score=sum(scores) / len(scores),
         low=interval.low,
         high=interval.high,
-        standing="undecided",  # until it is compared with the bar, beside the others
+        standing="undecided",  # until judge_rungs compares all rungs with the bar
         rows_to_decide=None,
         macro_f1=f1,
         unread=sum(
@@ -180,13 +180,13 @@ def _is_right_or_wrong(scores: Sequence[float]) -> bool:
 
 
 def percentiles(seconds: Sequence[float]) -> tuple[float, float]:
-    """Returns the median and the 95th percentile: times that were measured, none in between."""
+    """Returns the median and the 95th percentile, without interpolating between measured times."""
     ordered = sorted(seconds)
     middle, late = (ordered[min(int(share * len(ordered)), len(ordered) - 1)] for share in (0.5, 0.95))
     return middle, late
 
 
-def _pairs(best: Rung, others: Sequence[Rung]) -> tuple[Pair, ...]:
+def _compare_with_best(best: Rung, others: Sequence[Rung]) -> tuple[Pair, ...]:
     pairs = [compare_rungs(best, other) for other in others]
     corrected = holm([pair.p for pair in pairs])
     return tuple(
@@ -196,7 +196,8 @@ def _pairs(best: Rung, others: Sequence[Rung]) -> tuple[Pair, ...]:
 
 
 def compare_rungs(best: Rung, other: Rung) -> Pair:
-    """Compares two rungs on the same rows, `best` being the better one; `p` is not corrected for other pairs."""
+    """Compares two rungs on the same rows, of which `best` is the better one. `p` is not corrected for multiple
+    tests."""
     if _is_right_or_wrong(best.scores) and _is_right_or_wrong(other.scores):
         both = compare([score == 1 for score in other.scores], [score == 1 for score in best.scores])
         interval = both.difference_interval
@@ -205,9 +206,9 @@ def compare_rungs(best: Rung, other: Rung) -> Pair:
     return Pair(best.arm, other.arm, apart.value, apart.low, apart.high, apart.p)
 
 
-def _gap(best: Rung, others: Sequence[Rung]) -> float | None:
-    """Returns the detectable gap at the disagreement between the best rung and the next one. None where they don't
-    disagree, or so seldom that even one-sided it would not show."""
+def _detectable_gap(best: Rung, others: Sequence[Rung]) -> float | None:
+    """Returns the smallest gap that would be detected, given how often the two best rungs disagree. Returns None if
+    they never disagree, or so rarely that even disagreement in one direction only would not be detected."""
     second = max(others, key=lambda rung: rung.score, default=None)
     if second is None:
         return None
@@ -217,14 +218,14 @@ def _gap(best: Rung, others: Sequence[Rung]) -> float | None:
         return detectable_gap(n, sum(map(abs, differences)) / n)
     mean = sum(differences) / n
     variance = sum((difference - mean) ** 2 for difference in differences) / max(n - 1, 1)
-    return _SHOWN_4_IN_5 * (variance / n) ** 0.5 if variance else None
+    return _DETECTABLE_Z * (variance / n) ** 0.5 if variance else None
 
 
 def _never_answered(
     replies: Mapping[Candidate, Sequence[Reply]], examples: Sequence[Example], labels: Sequence[str]
 ) -> tuple[str, ...]:
-    """Returns the expected labels, as written first, that no arm ever answered; by name. None where nobody was
-    asked."""
+    """Returns the expected labels, in their first spelling and sorted, that no arm ever answered. Empty if there are no
+    arms."""
     if not replies:
         return ()
     answered = {

@@ -1,9 +1,9 @@
-"""Is more data worth it? The odds of being wrong fall as a power of the rows, which is fitted here and extrapolated.
+"""Learning curves, which predict whether more data is worth it. They assume that the odds of being wrong fall as a
+power of the number of rows: err / (1 - err) = b·n^(-c).
 
-err / (1 - err) = b·n^(-c). With many rows that is the power law of Hestness and others (Deep learning scaling is
-predictable, empirically, 2017); with few rows a label it also holds, where a power law of the error is 5 to 10 points
-too low at twice the rows. The band has both laws in it. For worker processes and the terminal: scikit-learn and numpy
-are imported at use.
+With many rows this is the power law of Hestness and others (Deep learning scaling is predictable, empirically, 2017).
+It also holds with few rows per label, where a power law of the error itself is 5 to 10 points too low at twice the
+rows. The band covers both laws. For worker processes and the terminal; scikit-learn and numpy are imported when needed.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ if TYPE_CHECKING:
     Numbers = NDArray[np.float64]
 
 FEWEST_ROWS = 12
-MOST_ROWS = 20_000  # half a minute of training; what lies beyond is predicted like the rest
+MOST_ROWS = 20_000  # half a minute of training; larger sizes are predicted
 SEEDS = 3
-FEW_HELD, CROSSED = 250, 2
+FEW_HELD, CROSS_DRAWS = 250, 2
 FEW_ROWS = 10
 MOST_NEEDS = 10
 BOOTSTRAPS = 1_000
@@ -38,7 +38,7 @@ C_LOW, C_HIGH, C_STEPS = 0.05, 2.0, 79
 
 @dataclass(frozen=True)
 class Fit:
-    """err / (1 - err) = b·n^(-c), with 0 < b and 0 ≤ c."""
+    """A fitted curve err / (1 - err) = b·n^(-c), with 0 < b and 0 ≤ c."""
 
     b: float
     c: float
@@ -58,23 +58,25 @@ def classical_curve(
     version: int = 1,
     holdout_sha256: str = "",
 ) -> Curve:
-    """Measures rung 0 on a quarter, half and all of the rows, three draws each, every larger one holding the smaller,
-    all on the same holdout. `predict`: sizes to extrapolate to. At most 20,000 rows are trained on.
+    """Measures the classical model on a quarter, half and all of the rows, with three draws each, where larger draws
+    contain the smaller ones. At most 20,000 rows are trained on. `predict` are the sizes to extrapolate to.
 
-    A holdout of fewer than 250 rows is off by more than the next rows bring. Then each fifth of all rows, those held
-    out among them, is asked of classifiers that were trained on the others. No model is chosen by that: what the curve
-    trains is thrown away, and the holdout stays one for whatever is trained on `train`.
+    The error of a holdout of fewer than 250 rows exceeds the gain of the next rows. Then cross-validation is used: each
+    fifth of all rows, including the held-out ones, is answered by classifiers that were trained on the others. That
+    doesn't spoil the holdout, because the classifiers are discarded and no model is chosen by them.
 
-    Raises ValueError with fewer than 12 rows, or without a holdout.
+    Raises ValueError if there are fewer than 12 rows or no holdout.
     """
     if len(train) < FEWEST_ROWS or not holdout:
         raise ValueError(
             f"a curve of {len(train)} rows on {len(holdout)} held-out ones: "
-            f"it needs {FEWEST_ROWS} and 1 at least"
+            f"it needs at least {FEWEST_ROWS} and 1"
         )
     is_crossed = len(holdout) < FEW_HELD
     questions = [*train, *holdout] if is_crossed else holdout
-    points, answers = _cross(train, questions, seed) if is_crossed else _measure(train, holdout, seed)
+    points, answers = (
+        _cross_validate(train, questions, seed) if is_crossed else _measure(train, holdout, seed)
+    )
     return build_curve(
         Candidate("classical"),
         points,
@@ -104,9 +106,10 @@ def build_curve(
     holdout_sha256: str,
     is_crossed: bool = False,
 ) -> Curve:
-    """Makes the curve of any arm's points, a tuned model's too. `rows`: how many there are to train on now."""
+    """Builds the curve for the points of any arm, including a tuned model. `rows` is the current number of training
+    rows."""
     fitted = fit_curve(points, predict, held=held, seed=seed)
-    # The gain is no more than what the last point lacks, however far off the fitted line is from it.
+    # The gain can't exceed what the last point lacks to 100%, even if the fitted curve is below that point.
     gain = min(fitted.score(rows + 100) - fitted.score(rows), 1 - points[-1].score)
     return Curve(
         dataset=dataset,
@@ -125,20 +128,20 @@ def build_curve(
 
 
 def fit_curve(points: Sequence[CurvePoint], predict: Sequence[int], *, held: int, seed: int = 0) -> Fit:
-    """Fits the logarithm of the odds by least squares.
+    """Fits the logarithm of the odds by least squares and predicts the scores of other sizes.
 
-    The band (95%) of a prediction: 1,000 times the points are moved by what the draws of rows differ (fewer
-    rows differ more) and, all together, by what a holdout of `held` rows may be off; the predicted draw differs
-    itself too. Half of it is that of a + b·n^(-c), which flattens where no number of rows makes all right.
-    Where each size was drawn once, draws are taken to differ as two models do that err on rows of
-    their own. Raises ValueError with fewer than three sizes, or 0 rows to predict.
+    The 95% band of a prediction comes from 1,000 bootstrap samples. In each, every point moves by the random difference
+    between draws of rows (larger for fewer rows), all points together move by the error of a holdout of `held` rows,
+    and the predicted draw varies as well. Half of the samples follow a + b·n^(-c) instead, which flattens out if no
+    amount of data makes all answers right. If each size was drawn only once, draws are assumed to differ as if two
+    models erred independently. Raises ValueError for fewer than three sizes, or for a prediction of fewer than 1 row.
     """
     import numpy as np
 
     if len({point.rows for point in points}) < 3:
-        raise ValueError("fitting a curve: it needs three sizes at least")
+        raise ValueError("fitting a curve: it needs at least three sizes")
     if any(rows < 1 for rows in predict):
-        raise ValueError(f"predicting the score of {min(predict)} rows: there must be 1 at least")
+        raise ValueError(f"predicting the score of {min(predict)} rows: there must be at least 1")
     sizes = np.array([point.rows for point in points], dtype=np.float64)
     errors = 1 - np.array([point.score for point in points])
 
@@ -158,12 +161,12 @@ def fit_curve(points: Sequence[CurvePoint], predict: Sequence[int], *, held: int
 def find_label_needs(
     train: Sequence[Example], holdout: Sequence[Example], answers: Sequence[str]
 ) -> tuple[LabelNeed, ...]:
-    """Returns the labels to label next: with errors on the holdout or fewer than 10 rows; at most ten, those first
-    where one more row takes away most errors."""
+    """Returns at most ten labels that need more rows, because they have errors on the holdout or fewer than 10 rows.
+    Labels for which one more row removes most errors come first."""
 
     def errors_a_row(need: LabelNeed) -> float:
-        # By the power law one more row takes away errors by rows. Half an error is added for each label: one that the
-        # holdout hardly has may be wrong all the same.
+        # By the power law, one more row removes errors in proportion to errors / rows. Half an error is added, because
+        # a label that is rare in the holdout may still be wrong.
         return (need.held - need.right + 0.5) / (need.rows + 1)
 
     rows = Counter(map(label_of, train))
@@ -181,28 +184,30 @@ def find_label_needs(
 def _measure(
     train: Sequence[Example], holdout: Sequence[Example], seed: int
 ) -> tuple[list[CurvePoint], Sequence[str]]:
-    """Returns the points, and the answers to the holdout of the largest size."""
+    """Returns the points, and the answers to the holdout at the largest size."""
     most = min(len(train), MOST_ROWS)
     orders = [stratified_order(train, seed + number) for number in range(SEEDS)]
-    in_pieces = is_short(text_of(example) for example in orders[0][:most])  # the same features for all sizes
+    in_pieces = is_short(
+        text_of(example) for example in orders[0][:most]
+    )  # use the same features for all sizes
     points, answers = list[CurvePoint](), list[Sequence[str]]()
     for rows in (most // 4, most // 2, most):
-        # all rows are the same rows in any order
+        # with all rows, the draws don't differ
         draws = [order[:rows] for order in (orders[:1] if rows == len(train) else orders)]
         answers = [classify(fit_classifier(draw, seed, in_pieces=in_pieces), holdout) for draw in draws]
         points.append(_point(rows, holdout, answers))
     return points, answers[0]
 
 
-def _cross(
+def _cross_validate(
     train: Sequence[Example], examples: Sequence[Example], seed: int
 ) -> tuple[list[CurvePoint], Sequence[str]]:
-    """Asks each of `examples`, which are all rows, once a draw, of a classifier that has seen neither it nor a near
-    copy."""
+    """Returns the points, and the answers at the largest size. In each draw, every one of `examples`, which are all
+    rows, is answered by a classifier that has seen neither it nor a near copy."""
     in_pieces = is_short(map(text_of, examples))
     texts = [question_text(example) for example in examples]
     groups = find_near_copies(texts, question_keys(examples)).groups
-    folds = [deal_folds(examples, groups, seed + draw) for draw in range(CROSSED)]
+    folds = [deal_folds(examples, groups, seed + draw) for draw in range(CROSS_DRAWS)]
     most = min(len(train), *(len(examples) - max(Counter(fold).values()) for fold in folds))
     points, answers = list[CurvePoint](), list[Sequence[str]]()
     for rows in (most // 4, most // 2, most):
@@ -228,7 +233,7 @@ def _cross_answers(
 
 
 def stratified_order(train: Sequence[Example], seed: int) -> list[Example]:
-    """Returns an order whose every beginning has each label in its share, as far as whole rows allow."""
+    """Returns the rows in an order of which every prefix has the labels in proportion, as far as whole rows allow."""
     by_label: dict[str, list[Example]] = defaultdict(list)
     for example in train:
         by_label[label_of(example)].append(example)
@@ -242,7 +247,7 @@ def stratified_order(train: Sequence[Example], seed: int) -> list[Example]:
 
 
 def _point(rows: int, examples: Sequence[Example], answers: Sequence[Sequence[str]]) -> CurvePoint:
-    """Scores each draw's answers to `examples`."""
+    """Scores the answers to `examples` of each draw."""
     scores = []
     for of_draw in answers:
         right = sum(exact_match(e.answer, answer) for e, answer in zip(examples, of_draw, strict=True))
@@ -251,7 +256,7 @@ def _point(rows: int, examples: Sequence[Example], answers: Sequence[Sequence[st
 
 
 def _odds(sizes: Numbers, errors: Numbers, held: int) -> Numbers:
-    """Returns log b and -c for each row of errors. No score is surer than half a held-out row."""
+    """Returns log b and -c for each row of errors, which are kept at least half a held-out row away from 0 and 1."""
     import numpy as np
 
     inside = np.clip(errors, 0.5 / held, 1 - 0.5 / held)
@@ -262,12 +267,12 @@ def _odds(sizes: Numbers, errors: Numbers, held: int) -> Numbers:
 
 
 def _least_squares(sizes: Numbers, errors: Numbers) -> Numbers:
-    """Returns a, b and c of a + b·n^(-c) for each row of errors (rows x sizes)."""
+    """Fits a + b·n^(-c) to each row of errors (rows x sizes) and returns a, b and c."""
     import numpy as np
 
     best = np.full(len(errors), np.inf)
     fitted = np.zeros((len(errors), 3))
-    scale = sizes.min()  # so that b's column is about 1
+    scale = sizes.min()  # keeps the column for b near 1
     for c in np.linspace(C_LOW, C_HIGH, C_STEPS):
         x = (sizes / scale) ** -c
         a, b = _line(x, errors)
@@ -279,7 +284,7 @@ def _least_squares(sizes: Numbers, errors: Numbers) -> Numbers:
 
 
 def _line(x: Numbers, errors: Numbers) -> tuple[Numbers, Numbers]:
-    """Fits a + b·x by least squares with a and b not below 0: where one would be, it is 0 and the other fitted
+    """Fits a + b·x by least squares with a, b ≥ 0: if one would be negative, it is set to 0 and the other is fitted
     alone."""
     import numpy as np
 
@@ -300,8 +305,9 @@ def _predictions(
     held: int,
     seed: int,
 ) -> tuple[Prediction, ...]:
-    """Predicts by both laws, fitted to the points and then to the moved ones; `now`: the last point's score in each.
-    In a gain what the holdout is off cancels, for it is the same rows."""
+    """Predicts scores with both laws, each fitted to the points and to all bootstrap samples of them. `now` has the
+    last point's score in each. In gains the error of the holdout cancels out, since both scores are on the same
+    rows."""
     import numpy as np
 
     generator = np.random.default_rng(seed + 1)
@@ -309,7 +315,7 @@ def _predictions(
     predictions = []
     for rows in predict:
         scores = 1 / (1 + np.exp(odds[:, 0] + odds[:, 1] * np.log(rows)))
-        # 95% of both laws' scores together: each law is as likely as the other.
+        # The band covers 95% of both laws' scores together, since both are considered equally likely.
         laws = np.column_stack([scores, np.clip(1 - a - b * float(rows) ** -c, 0.0, 1.0)])[1:]
         noise = generator.standard_normal(len(laws)) * _spread_of_draws(points, held, rows)
         noisy = laws + noise[:, None]
@@ -322,14 +328,14 @@ def _predictions(
 
 
 def _spread_of_draws(points: Sequence[CurvePoint], held: int, rows: Numbers | float) -> Numbers:
-    """Returns the standard deviation between draws of `rows` rows: its square falls as 1 / rows, and is pooled over the
-    sizes by that; half a held-out row at least."""
+    """Returns the standard deviation between draws of `rows` rows, at least half a held-out row. The variance is
+    assumed to be proportional to 1 / rows, and is pooled over all sizes."""
     import numpy as np
 
     squares = sum(point.rows * (draw - point.score) ** 2 for point in points for draw in point.draws)
     freedom = sum(len(point.draws) - 1 for point in points)
-    # Where no size was drawn twice: each held-out row errs by itself, the mean over the sizes of e(1-e)/held. Real
-    # draws err on the same hard rows, so that is rather too wide.
+    # If no size was drawn twice, held-out rows are assumed to err independently: the mean of e(1-e)/held over all
+    # sizes. Real draws err on the same hard rows, so this is too wide rather than too narrow.
     single = sum(point.score * (1 - point.score) for point in points) / len(points) / held
     variance = squares / freedom / rows if freedom else single
     spread: Numbers = np.maximum(np.sqrt(variance), 0.5 / held)

@@ -1,8 +1,9 @@
-"""Looks for a better prompt with gepa, on training rows alone. Asks nobody: where answers are missing the search stops
-and names the questions; with their answers it begins again and goes the same way.
+"""Searches for a better prompt with gepa, on training rows only. Asks no model itself: if answers are missing, the
+search stops and returns the questions, and is later repeated with their answers.
 
-With a fixed seed and the same answers gepa goes the same way each time. So the answers are all that has to be stored:
-gepa's own folder would hold rows and a pickle, and a killed iteration would be paid twice. gepa is imported at use.
+With a fixed seed and the same answers gepa always takes the same steps, so only the answers need to be stored. gepa's
+own folder would contain rows and a pickle, and an interrupted iteration would be paid for twice. gepa is imported when
+needed.
 """
 
 from __future__ import annotations
@@ -22,11 +23,11 @@ from trainers.types import Message
 if TYPE_CHECKING:
     from gepa.core.adapter import EvaluationBatch
 
-LEAST_ROWS = 20  # different questions: with fewer, a prompt is fitted to single rows
+LEAST_ROWS = 20  # different questions; with fewer, prompts would be fitted to single rows
 MOST_JUDGED, MOST_LEARNT = 60, 240
-MINIBATCH = 5  # rows of one reflection
-MOST_ANSWERS = 1_500  # of a search, whatever its budget: models of our own charge nothing, and take time
-PATIENCE = 15  # prompts in a row that are no better
+MINIBATCH = 5  # rows per reflection
+MOST_ANSWERS = 1_500  # per search, whatever its budget: our own models are free but take time
+PATIENCE = 15  # stop after this many prompts in a row without improvement
 LONGEST_PROMPT = 6_000  # characters
 ADVICE = (
     "\n\nThe instruction is sent before each single input, so keep it short: under 400 words. State general rules; do "
@@ -36,17 +37,18 @@ _COMPONENT = "instructions"
 
 Prompt = tuple[Message, ...]
 Ask = Callable[[Sequence[Prompt]], Sequence[str]]
-"""Returns the answers to these questions. Raises Unanswered where some are missing."""
+"""Returns the answers to these questions. Raises Unanswered if some are missing."""
 
 
 class Unanswered(BaseException):
-    """The search has to stop here. No Exception: gepa goes on after those."""
+    """The search must stop because answers are missing. Derives from BaseException because gepa catches every
+    Exception."""
 
 
 @dataclass(frozen=True)
 class SearchTask:
-    """What is searched: better instructions than `start`. Reflections `learn` from some training rows, and prompts are
-    compared on the others, which `judge` them. `labels` is empty for free text."""
+    """A search for better instructions than `start`. Reflections see the rows in `learn`; prompts are compared on the
+    rows in `judge`. `labels` is empty for free text."""
 
     start: str
     learn: tuple[Example, ...]
@@ -61,23 +63,23 @@ class SearchTask:
 
 @dataclass
 class PromptSearch:
-    """`shares`: how good each prompt that was tried on all rows of `task.judge` is, from 0 to 1, the first one first;
-    `tried` are all prompts that were asked at all."""
+    """Runs a search. `shares` has the mean score, from 0 to 1, of each prompt that was tried on all rows of
+    `task.judge`, in order; `tried` has all prompts that were tried on any rows."""
 
     task: SearchTask
     ask: Ask
     reflect: Ask
     shares: dict[str, float] = field(default_factory=dict)
     tried: list[str] = field(default_factory=list)
-    propose_new_texts = None  # gepa's adapters have to say so
+    propose_new_texts = None  # gepa requires this attribute of adapters
 
     @property
     def best(self) -> str:
-        """The first of equal ones."""
+        """The best prompt so far; the first of equally good ones."""
         return max(self.shares, key=lambda prompt: self.shares[prompt], default=self.task.start)
 
     def run(self, seed: int) -> None:
-        """Goes as far as the answers reach. Raises Unanswered, and what it tried so far stays."""
+        """Searches as far as there are answers. If it raises Unanswered, `shares` and `tried` keep what was found."""
         from gepa.api import optimize
         from gepa.strategies.instruction_proposal import InstructionProposalSignature
         from gepa.utils import NoImprovementStopper
@@ -86,25 +88,25 @@ class PromptSearch:
             seed_candidate={_COMPONENT: self.task.start},
             trainset=list(self.task.learn),
             valset=list(self.task.judge),
-            adapter=self,  # type: ignore[arg-type]  # its protocol names its own types for rows and traces
+            adapter=self,  # type: ignore[arg-type]  # the protocol has its own types for rows and traces
             reflection_lm=lambda text: self.reflect([(Message("user", str(text)),)])[0],
             reflection_prompt_template=InstructionProposalSignature.default_prompt_template + ADVICE,
             reflection_minibatch_size=MINIBATCH,
             max_metric_calls=MOST_ANSWERS,
             stop_callbacks=[NoImprovementStopper(PATIENCE), lambda state: self.shares[self.best] >= 1],
-            logger=_Silent(),
+            logger=_NoLog(),
             seed=seed,
         )
 
     def evaluate(
         self, batch: Sequence[Example], candidate: Mapping[str, str], capture_traces: bool = False
     ) -> EvaluationBatch[Any, Any]:
-        """Answers gepa, which calls it by this name."""
+        """Evaluates a prompt. gepa requires this name and signature."""
         from gepa.core.adapter import EvaluationBatch
 
         prompt = candidate[_COMPONENT]
         texts: Sequence[str] = [""] * len(batch)
-        # A prompt is sent with each request, wherever: what repeats personal data or a secret is none.
+        # A prompt is sent with every request, so one that repeats personal data or a secret is not used.
         is_usable = bool(prompt.strip()) and len(prompt) <= LONGEST_PROMPT and not faults_in(prompt)
         if is_usable or prompt == self.task.start:
             if prompt not in self.tried:
@@ -122,7 +124,7 @@ class PromptSearch:
     def make_reflective_dataset(
         self, candidate: Mapping[str, str], answered: EvaluationBatch[Any, Any], components: list[str]
     ) -> Mapping[str, Sequence[Mapping[str, str]]]:
-        """Shows gepa, which calls it by this name, what was answered and what would have been right."""
+        """Returns the answers with the right ones, for reflection. gepa requires this name and signature."""
         lessons = [
             {
                 "Inputs": _cut(question_of(row)),
@@ -134,17 +136,17 @@ class PromptSearch:
         return dict.fromkeys(components, lessons)
 
 
-class _Silent:
-    """gepa's log would hold rows."""
+class _NoLog:
+    """Discards gepa's log, which would contain rows."""
 
     def log(self, message: str) -> None:
-        """Logs nothing."""
+        """Does nothing."""
 
 
 def search_task(
     prompt: str | None, train: Sequence[Example], labels: tuple[str, ...], seed: int
 ) -> SearchTask:
-    """Draws the rows of a search: questions that differ, without tools, which not every model can be shown."""
+    """Draws the rows of a search. They have different questions and no tools, which not every model supports."""
     task: Task = "labels" if labels else "free_text"
     drawn = list({question_key(row): row for row in train if row.row is None}.values())
     random.Random(seed).shuffle(drawn)  # noqa: S311
@@ -159,7 +161,7 @@ def search_task(
 
 
 def starting_prompt(prompt: str | None, train: Sequence[Example], task: Task) -> str:
-    """Returns the team's prompt, else the instructions that most rows have, else ours."""
+    """Returns the team's prompt, or else the most frequent instructions of the rows, or else our default."""
     if prompt is not None and prompt.strip():
         return prompt.strip()
     systems = [row.system for row in train if row.system]

@@ -1,7 +1,7 @@
-"""Writes what the prompted rungs are asked, and what a judge is asked about their answers. Asks nobody.
+"""Writes the prompts for the prompted rungs and for a judge of their answers. Asks no model.
 
-Texts from elsewhere are kept apart: questions and examples are turns of their own; passages, and answers to be judged,
-stand between lines that name them and that the texts can't imitate.
+Text from outside is kept apart from instructions: questions and examples are separate turns; passages, and answers to
+be judged, are enclosed in marker lines that the text itself can't contain.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from trainers.dataset.rows import INSTRUCTION_ROLES, Example, prompt_with_labels
 from trainers.types import Message
 
 LONGEST_SHOT = 2_000  # characters of one example's question
-LONGEST_SHOTS = 20_000  # of all: they fit into 8,192 tokens
+LONGEST_SHOTS = 20_000  # characters of all examples, which fit into 8,192 tokens
 
 SHOTS = "Here are earlier questions with their right answers. Answer the last one in the same way."
 PASSAGES = (
@@ -36,28 +36,28 @@ ACCEPTABLE = (
 
 
 def zero_shot(example: Example, labels: Sequence[str], prompt: str | None) -> tuple[Message, ...]:
-    """Returns the question under the team's own prompt, else the row's instructions, else ours; labels are listed where
-    the prompt doesn't. `labels` is empty for free text."""
+    """Returns the question under the team's prompt, or else the row's instructions, or else our default. The labels are
+    added if the prompt doesn't list them. `labels` is empty for free text."""
     if prompt is not None and prompt.strip():
-        turns = _turns(_asked(example).messages)
+        turns = _turns(_with_separate_calls(example).messages)
         example = replace(example, messages=(Message("system", prompt.strip()), *turns), row=None)
-    return _unweighted(prompt_with_labels(_asked(example), labels))
+    return _unweighted(prompt_with_labels(_with_separate_calls(example), labels))
 
 
 def trained_prompt(example: Example) -> tuple[Message, ...]:
-    """Returns the question as a tuned model has learnt it: the row's own prompt."""
-    return _unweighted(_asked(example).prompt)
+    """Returns the row's own prompt, which is what a tuned model was trained with."""
+    return _unweighted(_with_separate_calls(example).prompt)
 
 
 def tools_of(example: Example) -> str:
-    """Returns the tools that are offered with the question, as JSON; empty where the row has none."""
+    """Returns the tools that are offered with the question, as JSON, or "" if there are none."""
     return "" if example.row is None else jsonl.tools_of(example.row)
 
 
 def k_shot(
     example: Example, labels: Sequence[str], prompt: str | None, shots: Sequence[Example]
 ) -> tuple[Message, ...]:
-    """Returns what `zero_shot` does, with the shots as earlier turns of the conversation, in their order."""
+    """Like `zero_shot`, with the examples as earlier turns of the conversation, in this order."""
     messages = zero_shot(example, labels, prompt)
     if not shots:
         return messages
@@ -74,7 +74,7 @@ def k_shot(
 def with_passages(
     example: Example, labels: Sequence[str], prompt: str | None, passages: Sequence[str]
 ) -> tuple[Message, ...]:
-    """Returns what `zero_shot` does, with the passages under the instructions."""
+    """Like `zero_shot`, with the passages after the instructions."""
     messages = zero_shot(example, labels, prompt)
     if not passages:
         return messages
@@ -86,8 +86,8 @@ def with_passages(
 
 
 def balanced_shots(train: Sequence[Example], k: int, seed: int) -> tuple[Example, ...]:
-    """Draws k rows, one of each label in turn, in random order; none asks what another does. Fewer where there are
-    fewer. Rows with tools are left out: not every model can be shown them."""
+    """Draws k rows with different questions, one per label in turn, and shuffles them. Returns fewer if there are not
+    enough. Rows with tools are left out, because not every model supports these."""
     seen: set[bytes] = set()
     by_label: dict[str, list[Example]] = defaultdict(list)
     for example in train:
@@ -110,13 +110,13 @@ def balanced_shots(train: Sequence[Example], k: int, seed: int) -> tuple[Example
 
 
 def better_prompt(example: Example, first: str, second: str) -> tuple[Message, ...]:
-    """Asks which of two answers is better. It is asked again with both swapped: see judge_agreement.consolidate."""
+    """Asks which of two answers is better. To be asked again with both swapped; see judge_agreement.consolidate."""
     parts = _reference(example) + _part("answer A", first) + _part("answer B", second)
     return (Message("system", BETTER), Message("user", parts + "Which answer is better: A, B or TIE?"))
 
 
 def acceptable_prompt(example: Example, answer: str) -> tuple[Message, ...]:
-    """Asks whether an answer is acceptable beside the one in the data. scores.read_yes reads the verdict."""
+    """Asks whether an answer is acceptable, compared with the one in the data. scores.read_yes reads the verdict."""
     parts = _reference(example) + _part("answer", answer)
     return (Message("system", ACCEPTABLE), Message("user", parts + "Is the answer acceptable: YES or NO?"))
 
@@ -126,15 +126,15 @@ def _reference(example: Example) -> str:
 
 
 def question_of(example: Example) -> str:
-    """Returns what stands before the answer as one text, with the roles where there is more than one turn."""
+    """Returns the turns before the answer as one text, with their roles if there are several."""
     turns = _turns(example.prompt)
     if len(turns) == 1:
         return turns[0].content
     return "\n".join(f"{turn.role}: {turn.content}" for turn in turns)
 
 
-def _asked(example: Example) -> Example:
-    """Returns the row with the calls of tools before its answer as a request has them."""
+def _with_separate_calls(example: Example) -> Example:
+    """Returns the row with tool calls apart from texts, as chat requests need them."""
     if example.row is None:
         return example
     messages = jsonl.asked_messages(example.row)[:-1]
@@ -142,7 +142,7 @@ def _asked(example: Example) -> Example:
 
 
 def _unweighted(messages: Sequence[Message]) -> tuple[Message, ...]:
-    """Weights are for training; a chat request with one is refused."""
+    """Removes the weights, which are for training only: chat requests with weights are refused."""
     return tuple(replace(message, weight=None) for message in messages)
 
 
@@ -151,7 +151,7 @@ def _turns(messages: Sequence[Message]) -> tuple[Message, ...]:
 
 
 def _with_instruction(messages: Sequence[Message], more: str) -> tuple[Message, ...]:
-    """Returns the instructions alone, with one more at their end."""
+    """Returns only the instructions, with `more` appended to the last."""
     instructions = [message for message in messages if message.role in INSTRUCTION_ROLES]
     if not instructions:
         return (Message("system", more),)

@@ -1,5 +1,5 @@
-"""Whether a quality bar may be claimed from so many rows, and how many more rows would settle an open case. Imports the
-standard library alone, so that the bot's own process can use it."""
+"""Decides whether a quality bar is met, given the number of rows, and how many more rows would settle an undecided
+case. Imports only the standard library, so that the bot's own process can use it."""
 
 from __future__ import annotations
 
@@ -12,27 +12,27 @@ from statistics import NormalDist
 from trainers.evaluation.results import Candidate, Ladder, Rung, Standing
 from trainers.evaluation.statistics import wilson_of_share
 
-MOST_ROWS = 1_000_000  # beyond that nobody labels: the share is the bar, as far as anybody can tell
-ALPHA = 0.05  # the chance of "meets" for an alternative that does not meet the bar
-FEWEST_ROWS = 30  # with fewer, a standard deviation says too little about scores between 0 and 1
+MOST_ROWS = 1_000_000  # nobody labels more: if this many don't decide, the share practically equals the bar
+ALPHA = 0.05  # probability of "meets" for an alternative that does not meet the bar
+FEWEST_ROWS = 30  # with fewer, the standard deviation of scores between 0 and 1 is too unreliable
 
 
 @dataclass(frozen=True)
 class Judgement:
-    """`rows_to_decide`: how many more rows would settle an undecided one if its share stays as it is; None where a
-    million would not, and where nothing is open."""
+    """Whether an alternative meets the bar. `rows_to_decide` is the number of further rows that would settle an
+    undecided case if its share stays the same; None if a million would not, or if the case is decided."""
 
     standing: Standing
     rows_to_decide: int | None = None
 
 
 def judge_all(scores: Sequence[Sequence[float]], bar: float) -> tuple[Judgement, ...]:
-    """Judges whether "at least `bar`" holds for each of these alternatives, which were measured on the same rows.
+    """Judges for each of these alternatives, which were measured on the same rows, whether its score is at least `bar`.
 
-    Taking the one of many that passes is wrong more often than judging one: of 13 that all are just below the bar, one
-    passed a 95% bound in a third of all cases. So "meets" is corrected for their number (Holm 1979), and the chance of
-    it for any that doesn't is 5% in all. "Misses" is not corrected: no decision rests on the one of many that misses.
-    Raises ValueError for an alternative without scores.
+    Choosing whichever of many alternatives passes is wrong more often than judging a single one: with 13 just below the
+    bar, one passed a 95% bound in a third of all cases. Therefore "meets" is corrected for their number (Holm 1979), so
+    that the probability of any false "meets" is 5% in total. "Misses" is not corrected, because no decision depends on
+    which one misses. Raises ValueError for an alternative without scores.
     """
     judged: dict[int, Judgement] = {}
     met = 0
@@ -50,7 +50,7 @@ def judge_all(scores: Sequence[Sequence[float]], bar: float) -> tuple[Judgement,
 
 
 def judge_rungs(rungs: Sequence[Rung], bar: float) -> tuple[Rung, ...]:
-    """Judges alternatives that were measured on the same rows by this bar."""
+    """Judges rungs that were measured on the same rows against this bar."""
     judged = judge_all([rung.scores for rung in rungs], bar)
     return tuple(
         replace(rung, standing=judgement.standing, rows_to_decide=judgement.rows_to_decide)
@@ -59,8 +59,8 @@ def judge_rungs(rungs: Sequence[Rung], bar: float) -> tuple[Rung, ...]:
 
 
 def cheapest_passing(rungs: Sequence[Rung]) -> Candidate | None:
-    """Returns the cheapest that meets the bar; one without a price only where none has one; of equals the lower
-    rung."""
+    """Returns the cheapest rung that meets the bar, or None. A rung without a price is chosen only if none has one;
+    among equally cheap rungs, the lowest wins."""
     met = [rung for rung in rungs if rung.standing == "meets"]
     unknown = Decimal("Infinity")
     cheapest = min(met, key=lambda r: unknown if r.usd_per_1000 is None else r.usd_per_1000, default=None)
@@ -68,7 +68,7 @@ def cheapest_passing(rungs: Sequence[Rung]) -> Candidate | None:
 
 
 def rejudge_ladder(ladder: Ladder, bar: float) -> Ladder:
-    """Judges the same answers by this bar and by today's rules: a ladder may be older than these."""
+    """Judges a stored ladder's answers again by this bar and by the current rules, which may have changed since."""
     rungs = judge_rungs(ladder.rungs, bar)
     return replace(ladder, bar=bar, rungs=rungs, cheapest=cheapest_passing(rungs))
 
@@ -76,8 +76,8 @@ def rejudge_ladder(ladder: Ladder, bar: float) -> Ladder:
 def rows_to_decide(
     share: float, n: int, bar: float, spread: float | None = None, alpha: float = ALPHA
 ) -> int | None:
-    """Returns how many more rows it takes until the bound at this share is past the bar. `spread`: the scores' standard
-    deviation, where rows are right in part."""
+    """Returns how many more rows are needed until the bound at this share excludes the bar, or None if a million are
+    not enough. `spread` is the scores' standard deviation, if rows can be partly right."""
 
     def is_settled(rows: int) -> bool:
         return _low(share, rows, spread, alpha) >= bar or _high(share, rows, spread) < bar
@@ -93,20 +93,20 @@ def rows_to_decide(
 
 def _mean(scores: Sequence[float]) -> float:
     if not scores:
-        raise ValueError("judging 0 held-out rows by a bar: there is nothing to say")
+        raise ValueError("judging 0 held-out rows by a bar: there is nothing to judge")
     return math.fsum(scores) / len(scores)
 
 
 def _distance(scores: Sequence[float], bar: float) -> float:
-    """Returns the distance from the bar in standard errors: Wilson's bound at one level is past the bar where this
-    is past its z."""
+    """Returns the distance from the bar in standard errors. Wilson's bound at some level excludes the bar exactly if
+    this distance exceeds the z of that level."""
     n, share = len(scores), _mean(scores)
     spread = _spread(scores) or math.sqrt(bar * (1 - bar)) or 1.0
     return (share - bar) * math.sqrt(n) / spread
 
 
 def _low(share: float, rows: int, spread: float | None, alpha: float) -> float:
-    """Returns the one-sided lower bound: Wilson's, or of the scores' own spread where rows are right in part."""
+    """Returns the one-sided lower bound: Wilson's, or a normal one by `spread` if rows can be partly right."""
     if spread is None:
         return wilson_of_share(share, rows, 1 - 2 * alpha).low
     return share - NormalDist().inv_cdf(1 - alpha) * spread / math.sqrt(rows)
@@ -119,8 +119,8 @@ def _high(share: float, rows: int, spread: float | None) -> float:
 
 
 def _spread(scores: Sequence[float]) -> float | None:
-    """Returns the standard deviation; None, so that Wilson's wider interval is taken, for right and wrong, equal and
-    few scores."""
+    """Returns the standard deviation of scores. Returns None for scores that are only right or wrong, all equal, or too
+    few, so that Wilson's wider interval is used."""
     if set(scores) <= {0.0, 1.0} or len(set(scores)) == 1 or len(scores) < FEWEST_ROWS:
         return None
     mean = _mean(scores)

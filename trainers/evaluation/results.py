@@ -1,5 +1,4 @@
-"""The values of an evaluation: candidates, their replies to held-out rows, rungs, the ladder and learning
-curves. Computes nothing."""
+"""The values of an evaluation: candidates, their replies to held-out rows, rungs, the ladder and learning curves."""
 
 from __future__ import annotations
 
@@ -23,18 +22,18 @@ RUNG_NAMES: tuple[RungName, ...] = (
     "retrieval",
     "tuned",
 )
-# These learn from the rows on this machine and ask nobody: free, and done in seconds.
+# These learn from the rows on this machine and ask no model, so they are free and take a few seconds.
 FREE_RUNGS: tuple[RungName, ...] = ("classical", "encoder")
 DEFAULT_QUALITY_THRESHOLD = 0.85
-NEGLIGIBLE_GAIN = 1.0  # point: what is less is no reason to label
+NEGLIGIBLE_GAIN = 1.0  # percentage points; a smaller gain is no reason to label more rows
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """One alternative that is measured: how it is asked, and which model ('provider/model') is.
+    """An alternative to measure: a kind of prompting or training, and a model ('provider/model').
 
-    `model` is None for the free rungs, which ask nobody. `shots`: how many examples the prompt has; None: ten. 0
-    of the prompt alone: examples were tried on training rows, and were no help.
+    `model` is None for the free rungs, which ask no model. `shots` is the number of examples in the prompt; None means
+    ten. For a prompt without examples, 0 means that examples were tried on training rows and didn't help.
     """
 
     rung: RungName
@@ -43,7 +42,7 @@ class Candidate:
 
     @property
     def key(self) -> str:
-        """The name that results are stored by: 'classical', 'zero local/smollm2-135m'."""
+        """The name under which results are stored, such as 'classical' or 'zero local/smollm2-135m'."""
         name = self.rung if self.shots is None else f"{self.rung}-{self.shots}"
         return name if self.model is None else f"{name} {self.model}"
 
@@ -57,7 +56,8 @@ CLASSICAL = Candidate("classical")
 
 @dataclass(frozen=True)
 class Reply:
-    """An arm's answer to one held-out row and what it took. `seconds` of wall time, `came_at` in unix seconds."""
+    """An arm's answer to one held-out row. `seconds` is wall time; `came_at` is the time of its arrival in unix
+    seconds."""
 
     text: str
     prompt_tokens: int
@@ -66,15 +66,18 @@ class Reply:
     came_at: float | None = None
 
 
-NO_ANSWER = Reply("", 0, 0, 0.0)  # the provider declined the question; an empty answer took its time
+NO_ANSWER = Reply("", 0, 0, 0.0)  # the provider declined the question; an empty answer has seconds > 0
 
 
 @dataclass(frozen=True)
 class Retrieval:
-    """What a retrieval rung was shown with each question: the `k` nearest of `texts`, all of which were compared by
-    words and `read` ones by meaning as well. Of `asked` held-out rows `hits` were shown a row with the right label, or
-    a passage with the answer; `asked` is 0 where that can't be told. `documents`: where the passages come from.
-    `copied`: held-out questions that stand in them word for word."""
+    """What a retrieval rung was shown with each question: the `k` nearest of `texts` texts. All were compared by words,
+    and `read` of them also by meaning.
+
+    Of `asked` held-out rows, `hits` were shown a row with the right label or a passage with the answer; `asked` is 0 if
+    that can't be determined. `documents` is the number of documents that the passages come from, and `copied` the
+    number of held-out questions that occur in them word for word.
+    """
 
     kind: Literal["examples", "passages"]
     k: int
@@ -88,14 +91,14 @@ class Retrieval:
 
 @dataclass(frozen=True)
 class Rung:
-    """An arm, measured on every row of the frozen holdout.
+    """An arm that was measured on every row of the frozen holdout.
 
-    `scores[i]` is row i's: 1 or 0 for labels, a share between for JSON fields, token F1 and a judge. `score` is
-    their mean, `low` and `high` its 95% interval, `macro_f1` that of the labels. `standing` says whether the
-    quality bar may be claimed (one-sided 95%), `rows_to_decide` how many more held-out rows would probably
-    settle an undecided one. `unread` answers were none of the labels (or no JSON), `empty` none at all.
-    Tokens are sums over the rows. Times and `usd_per_1000` requests are those of questions that were answered;
-    the price is None where none was, or where it is not known.
+    `scores[i]` is the score of row i: 1 or 0 for labels, or a share for JSON fields, token F1 and a judge's verdicts.
+    `score` is their mean, `low` and `high` its 95% interval, and `macro_f1` the labels' macro F1. `standing` says
+    whether the quality bar is met (one-sided 95%), and `rows_to_decide` how many more held-out rows would probably
+    settle an undecided case. `unread` counts answers that are not one of the labels (or not JSON), `empty` those
+    without text. Tokens are sums over all rows. Times and `usd_per_1000`, the price of 1,000 requests, are based on
+    questions that were answered; the price is None if there were none or it is unknown.
     """
 
     arm: Candidate
@@ -123,8 +126,8 @@ class Rung:
 
 @dataclass(frozen=True)
 class Pair:
-    """Two rungs on the same rows: `difference` is better minus worse, with its 95% interval. `p` is McNemar's
-    exact one for right and wrong, the paired bootstrap's else, and Holm's correction over all pairs is in it."""
+    """Two rungs on the same rows. `difference` is better minus worse, with its 95% interval. `p` is that of McNemar's
+    exact test for right or wrong answers, or else of a paired bootstrap, with Holm's correction over all pairs."""
 
     better: Candidate
     worse: Candidate
@@ -140,12 +143,12 @@ class Pair:
 
 @dataclass(frozen=True)
 class Ladder(JsonValue):
-    """All rungs on one frozen holdout, in the order in which they are climbed.
+    """All rungs on one frozen holdout, in the order of their effort.
 
-    `cheapest` is the cheapest rung that meets `bar`, None where none does. `pairs` compare the best rung with
-    each other one. `detectable_gap` is the smallest true difference that this holdout would show 4 times in 5.
-    `never_answered` are labels that are expected and that no rung ever answered. `measured_at` is unix seconds.
-    `weights`: whose weights were used, each with its licence.
+    `cheapest` is the cheapest candidate that meets `bar`, or None. `pairs` compares the best rung with each of the
+    others. `detectable_gap` is the smallest true difference that this holdout would detect in 80% of cases.
+    `never_answered` are expected labels that no rung ever answered. `measured_at` is in unix seconds. `weights` names
+    the model weights that were used, each with its licence.
     """
 
     dataset: str
@@ -179,7 +182,7 @@ class Ladder(JsonValue):
 
 @dataclass(frozen=True)
 class CurvePoint:
-    """The mean share right over several draws of `rows` training rows, and each draw's."""
+    """The share of right answers after training on `rows` rows: the mean over several draws, and each draw's."""
 
     rows: int
     score: float
@@ -188,7 +191,8 @@ class CurvePoint:
 
 @dataclass(frozen=True)
 class Prediction:
-    """`least` and `most`: the gain over today's score; None in curves that were drawn before that was stored."""
+    """The predicted score at a size, with its band. `least` and `most` are the band of the gain over today's score;
+    None in curves from before they were stored."""
 
     rows: int
     score: float
@@ -200,7 +204,7 @@ class Prediction:
 
 @dataclass(frozen=True)
 class Gain:
-    """Percentage points that growing to `rows` rows is predicted to bring, with its band (95%)."""
+    """The predicted gain, in percentage points, of growing to `rows` rows, with its 95% band."""
 
     rows: int
     points: float
@@ -209,7 +213,7 @@ class Gain:
 
     @property
     def is_told(self) -> bool:
-        """Whether the band leaves no doubt that it is a gain."""
+        """True if the whole band is above zero."""
         return self.low > 0
 
     @property
@@ -218,13 +222,13 @@ class Gain:
 
     @property
     def digits(self) -> int:
-        """After the point; no more than the band bears out."""
+        """The number of decimals that the width of the band justifies."""
         return 0 if self.high - self.low >= 2 else 1
 
 
 @dataclass(frozen=True)
 class LabelNeed:
-    """A label that is worth more rows: it has `rows`, and `right` of its `held` held-out rows were right."""
+    """A label that needs more rows. It has `rows` training rows, and `right` of its `held` held-out rows were right."""
 
     label: str
     rows: int
@@ -234,12 +238,11 @@ class LabelNeed:
 
 @dataclass(frozen=True)
 class Curve(JsonValue):
-    """Is more data worth it? err / (1 - err) = b·n^(-c), fitted to the points, with a bootstrap band (95%).
-    `a` is 0; in curves of before, err = a + b·n^(-c).
+    """A learning curve err / (1 - err) = b·n^(-c), fitted to the points, with a 95% bootstrap band. `a` is 0 except in
+    older curves, where err = a + b·n^(-c).
 
-    `points_per_100` are percentage points that the next 100 rows are predicted to bring. `arm` is whose curve
-    it is: the classical rung's at once, the tuned model's if asked. `is_crossed`: measured on all rows, each asked by
-    those who had not seen it, as there are too few held-out ones.
+    `points_per_100` is the predicted gain of the next 100 rows, in percentage points. `arm` is the classical model or a
+    tuned model. `is_crossed`: there are too few held-out rows, so the curve was cross-validated on all rows.
     """
 
     dataset: str
@@ -257,7 +260,7 @@ class Curve(JsonValue):
 
     @property
     def gains(self) -> tuple[Gain, ...]:
-        """What each predicted size brings, beside what was measured with the most rows."""
+        """The gain of each predicted size over the score measured with the most rows."""
         if not self.points:
             return ()
         now = self.points[-1].score
@@ -277,15 +280,15 @@ class Curve(JsonValue):
 
     @property
     def next_useful(self) -> int | None:
-        """The number of rows, to two digits, from which on the line is above today's score by more than the band is
-        wide below it; None where it never is, or from a hundred times as many."""
+        """The number of rows, rounded up to two digits, at which the predicted gain would exceed its uncertainty (the
+        lower half of the band). None if that never happens, or takes more than a hundred times as many rows."""
         far = self.farthest
         if far is None or self.b <= 0 or self.a > 0:
             return None
         wrong = 1 - self.points[-1].score - (far.points - far.low) / 100
         if self.c <= 0 or not 0 < wrong < 1:
             return None
-        # first its logarithm: the number itself overflows where the line is all but flat
+        # compute the logarithm first, because the number itself overflows if the curve is almost flat
         log_rows = math.log(self.b * (1 - wrong) / wrong) / self.c
         if log_rows > math.log(100 * self.points[-1].rows):
             return None

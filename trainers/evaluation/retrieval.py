@@ -1,9 +1,9 @@
-"""Which labelled rows, or which passages of documents, come nearest to a question.
+"""Finds the labelled rows, or passages of documents, that are most similar to a question.
 
-They are ranked by words (BM25) and by meaning (an encoder's vectors), and the two orders are joined by reciprocal rank
-fusion: words find names and numbers, meaning finds what is asked in other words. How many are shown is chosen on the
-training rows, where the right answer is known, so that no model is paid for it. For worker processes and the terminal;
-bm25s and numpy are imported at use.
+Texts are ranked by words (BM25) and by meaning (an encoder's vectors), and the two rankings are combined by reciprocal
+rank fusion: words find names and numbers, meaning finds paraphrases. The number of texts to show is chosen on training
+rows, whose right answers are known, so no model has to be paid for that. For worker processes and the terminal; bm25s
+and numpy are imported when needed.
 """
 
 from __future__ import annotations
@@ -27,17 +27,18 @@ if TYPE_CHECKING:
 Order = tuple[int, ...]
 
 EXAMPLE_COUNTS, PASSAGE_COUNTS = (5, 10, 20), (2, 4, 8)
-USUAL_EXAMPLES, USUAL_PASSAGES = 10, 4  # where the rows can't tell which number is best
-FEWEST_WORDS = 5  # of a question that is found again word for word: "where is my parcel" is asked everywhere
-FEWEST_ASKED, MOST_ASKED = 20, 500  # training rows that a number is chosen by
-NEGLIGIBLE = 0.01  # of hits: more rows or passages than that is worth cost tokens in each prompt
-DEPTH = 100  # places of each order that count
-# Measured on our support tickets. With the usual 60, and both orders equal, words that most texts have outvote meaning:
-# of tickets asked for in other words 12% are among the ten nearest, so 65%; by a rare word 69%, so 76%.
+USUAL_EXAMPLES, USUAL_PASSAGES = 10, 4  # used if the rows don't show which number is best
+FEWEST_WORDS = 5  # of a question that counts as copied; "where is my parcel" may occur anywhere
+FEWEST_ASKED, MOST_ASKED = 20, 500  # training rows used to choose the number of texts
+NEGLIGIBLE = 0.01  # share of hits that doesn't justify more texts, which cost tokens in every prompt
+DEPTH = 100  # ranks of each order that count
+# Measured on our support tickets. With the usual constant of 60 and equal weights, common words outweigh meaning: of
+# paraphrased tickets, 12% are among the ten nearest, and 65% with these values; of tickets with a rare word, 69% and
+# 76%.
 FUSION, WORDS_WEIGH = 5, 0.7
-MOST_LETTERS = 3_000_000  # that an encoder reads: some minutes of one core
-_AT_ONCE = 5_000_000  # likenesses held at a time: 20 MB
-# These scripts put no spaces between words, or join their endings to them: any two letters are a word.
+MOST_LETTERS = 3_000_000  # embedded by an encoder, which takes a few minutes of one core
+_AT_ONCE = 5_000_000  # similarities held in memory at a time: 20 MB
+# These scripts have no spaces between words, or attach endings to them, so every two adjacent letters count as a word.
 _UNSPACED = "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af"
 _WORDS = re.compile(rf"([{_UNSPACED}]+)|([^\W{_UNSPACED}]+)")
 _PLAIN_WORDS = re.compile(r"[^\W_]+")
@@ -45,7 +46,7 @@ _PLAIN_WORDS = re.compile(r"[^\W_]+")
 
 @dataclass(frozen=True)
 class Nearest:
-    """What is put into each held-out row's prompt, the nearest first: rows or passages."""
+    """The rows or passages to put into each held-out row's prompt, the nearest first."""
 
     retrieval: Retrieval
     rows: tuple[tuple[Example, ...], ...] = ()
@@ -54,8 +55,8 @@ class Nearest:
 
 @dataclass(frozen=True)
 class Library:
-    """Texts that can be searched. `words` is a BM25 index, None where no text has a word. `vectors` are those of the
-    texts at `read`: all of them, or as many, drawn at random, as an encoder can read in some minutes."""
+    """Texts that can be searched. `words` is a BM25 index, or None if no text has words. `vectors` are the embeddings
+    of the texts at the indices `read`: all texts, or as many random ones as an encoder can embed in a few minutes."""
 
     size: int
     encoder: Encoder
@@ -64,16 +65,16 @@ class Library:
     vectors: Vectors
 
     def search(self, queries: Sequence[str]) -> list[Order]:
-        """Returns for each query the places of up to 2 * DEPTH texts, the nearest first."""
-        return self._joined(queries, self.encoder.embed(queries))
+        """Returns for each query the indices of up to 2 * DEPTH texts, the nearest first."""
+        return self._combine(queries, self.encoder.embed(queries))
 
     def search_own(self, places: Sequence[int], texts: Sequence[str]) -> list[Order]:
-        """As `search`, for texts of the library at `places`, all of which were read; each finds itself, too."""
+        """Like `search`, for texts of the library itself, which must be among those `read`. Each finds itself too."""
         row = {place: row for row, place in enumerate(self.read)}
         queries = [texts[place] for place in places]
-        return self._joined(queries, self.vectors[[row[place] for place in places]])
+        return self._combine(queries, self.vectors[[row[place] for place in places]])
 
-    def _joined(self, queries: Sequence[str], vectors: Vectors) -> list[Order]:
+    def _combine(self, queries: Sequence[str], vectors: Vectors) -> list[Order]:
         orders = zip(self._by_words(queries), self._by_meaning(vectors), strict=True)
         return [_fuse(*both) for both in orders]
 
@@ -83,7 +84,7 @@ class Library:
         tokens = [_words_of(query) for query in queries]
         depth = min(DEPTH, self.size)
         places, scores = self.words.retrieve(tokens, k=depth, show_progress=False)
-        # texts that share no word with the query come with a score of 0
+        # texts without a word of the query have a score of 0
         return [
             tuple(int(place) for place, score in zip(*both, strict=True) if score > 0)
             for both in zip(places, scores, strict=True)
@@ -102,9 +103,9 @@ class Library:
 
 
 def open_library(texts: Sequence[str], encoder: Encoder) -> Library:
-    """Indexes texts. The same texts and encoder give the same library. Raises ValueError without texts."""
+    """Indexes texts. The same texts and encoder give the same library. Raises ValueError if there are no texts."""
     if not texts:
-        raise ValueError("searching: there are no texts")
+        raise ValueError("indexing texts for retrieval: there are none")
     import bm25s
 
     tokens, words = [_words_of(text) for text in texts], None
@@ -119,7 +120,8 @@ def open_library(texts: Sequence[str], encoder: Encoder) -> Library:
 def nearest_examples(
     train: Sequence[Example], holdout: Sequence[Example], encoder: Encoder, *, has_labels: bool
 ) -> Nearest:
-    """Finds the rows most like each held-out one. Rows with tools are left out: not every model can be shown them."""
+    """Finds the training rows that are most similar to each held-out row. Rows with tools are left out, because not
+    every model supports these."""
     rows = [example for example in train if example.row is None]
     if not rows:
         return Nearest(Retrieval("examples", 0, 0, 0), ((),) * len(holdout))
@@ -144,8 +146,8 @@ def nearest_passages(
     *,
     has_labels: bool,
 ) -> Nearest:
-    """Finds the passages most like each held-out row. Only of answers that are no labels it can be told whether a
-    passage holds them. Raises ValueError without passages."""
+    """Finds the passages that are most similar to each held-out row. Whether a passage contains the answer is counted
+    only if answers are not labels. Raises ValueError if there are no passages."""
     library = open_library(passages, encoder)
     plain = [_plain(passage) for passage in passages]
     k = USUAL_PASSAGES if has_labels else _passage_count(library, train, plain)
@@ -158,8 +160,8 @@ def nearest_passages(
 
 
 def _example_count(library: Library, rows: Sequence[Example], texts: Sequence[str]) -> int:
-    """Chooses how many rows are shown: each of some training rows looks for its label among the others, copies of its
-    question left aside."""
+    """Chooses the number of rows to show, by searching for the label of some training rows among the other rows,
+    without copies of the same question."""
     keys = question_keys(rows)
     drawn = _drawn(library.read)
     firsts = []
@@ -170,7 +172,7 @@ def _example_count(library: Library, rows: Sequence[Example], texts: Sequence[st
 
 
 def _passage_count(library: Library, train: Sequence[Example], plain: Sequence[str]) -> int:
-    """Chooses how many passages are shown, by training rows whose answer stands in one."""
+    """Chooses the number of passages to show, by training rows whose answer is in a passage."""
     rows = [train[place] for place in _drawn(tuple(range(len(train))))]
     located = _located(rows, plain)
     orders = library.search([text_of(rows[place]) for place in located])
@@ -180,8 +182,8 @@ def _passage_count(library: Library, train: Sequence[Example], plain: Sequence[s
 
 
 def _fewest(firsts: Sequence[int | None], counts: Sequence[int], usual: int) -> int:
-    """Returns the smallest number that finds as often as the largest one does, or nearly. `firsts`: at which place each
-    row's right answer comes first."""
+    """Returns the smallest number that finds the right answer almost as often as the largest. `firsts` has the rank of
+    the first right text for each row, or None."""
     if len(firsts) < FEWEST_ASKED:
         return usual
     hits = {k: sum(first is not None and first < k for first in firsts) for k in counts}
@@ -190,8 +192,8 @@ def _fewest(firsts: Sequence[int | None], counts: Sequence[int], usual: int) -> 
 
 
 def _located(rows: Sequence[Example], plain: Sequence[str]) -> dict[int, frozenset[int]]:
-    """Returns the rows whose answer stands in passages, and in which ones. An answer that stands in more than a tenth
-    of them ("yes") says nothing about which one is right."""
+    """Returns the rows whose answer is in passages, with the indices of these. An answer that is in more than a tenth
+    of all passages ("yes") doesn't show which passage is right."""
     most = max(len(plain) // 10, 1)
     located: dict[int, frozenset[int]] = {}
     for number, row in enumerate(rows):
@@ -203,13 +205,13 @@ def _located(rows: Sequence[Example], plain: Sequence[str]) -> dict[int, frozens
 
 
 def _copied(rows: Sequence[Example], passages: Sequence[str]) -> int:
-    """Counts the rows whose question stands word for word in the passages: what was measured on these was looked up."""
+    """Counts the rows whose question occurs word for word in the passages, which makes them an unfair test."""
     text, questions = _plain("\n".join(passages)), (_plain(text_of(row)) for row in rows)
     return sum(len(question.split()) >= FEWEST_WORDS and question in text for question in questions)
 
 
 def _plain(text: str) -> str:
-    """Returns the words alone, with a space before and behind, so that no part of a word is taken for one."""
+    """Returns only the words, surrounded by spaces, so that a search for it matches complete words only."""
     words = " ".join(_PLAIN_WORDS.findall(text.casefold()))
     return f" {words} "
 
@@ -225,7 +227,7 @@ def _drawn(places: Order) -> Order:
 
 
 def _readable(texts: Sequence[str]) -> Order:
-    """Returns the places of all texts, or of as many as MOST_LETTERS allow."""
+    """Returns the indices of all texts, or of as many random ones as MOST_LETTERS allows."""
     if sum(map(len, texts)) <= MOST_LETTERS:
         return tuple(range(len(texts)))
     order = random.Random(0).sample(range(len(texts)), len(texts))  # noqa: S311
@@ -247,7 +249,7 @@ def _words_of(text: str) -> list[str]:
 
 
 def _fuse(by_words: Order, by_meaning: Order) -> Order:
-    """Joins two orders by the places that a text has in them; of equals the first in the library."""
+    """Combines two rankings by reciprocal rank fusion. Ties are broken by the order in the library."""
     scores: dict[int, float] = defaultdict(float)
     for order, weight in ((by_words, WORDS_WEIGH), (by_meaning, 1.0)):
         for rank, place in enumerate(order, 1):

@@ -1,8 +1,8 @@
-"""Which rows a person should label: doubted training rows, or rows without labels whose label would teach most. For
-worker processes; numpy, scikit-learn and the encoder are imported at use.
+"""Chooses the rows that a person should label: training rows with doubtful labels, or unlabelled rows whose labels
+would teach the model most. For worker processes; numpy, scikit-learn and the encoder are imported when needed.
 
-A row teaches much where a classifier on its embedding is unsure, and where it is unlike the rows chosen before it: the
-most uncertain rows alone are often the same question many times (Ash and others 2020, arxiv.org/abs/1906.03671).
+A row is worth labelling if a classifier on its embedding is unsure and if it differs from the rows already chosen. The
+most uncertain rows alone are often variants of one question (Ash and others 2020, arxiv.org/abs/1906.03671).
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     Vectors = NDArray[np.float32]
 
-# A row takes an encoder about 20 ms of a core: two minutes in all.
+# An encoder takes about 20 ms of a core per row, so two minutes in total.
 MOST_FITTED, MOST_CANDIDATES = 2_000, 4_000
 
 
@@ -33,8 +33,8 @@ class Encoder(Protocol):
 
 @dataclass(frozen=True)
 class ChosenRow:
-    """`key` is its question_key. `given`: the label that it has, None where it has none; `likely`: that of rows like
-    it."""
+    """A row to label. `key` is its question_key, `given` its present label or None, and `likely` the label of similar
+    rows."""
 
     key: bytes
     text: str
@@ -45,7 +45,7 @@ class ChosenRow:
 def choose_doubted(
     train: Sequence[Example], count: int, seed: int, encoder: Encoder
 ) -> tuple[ChosenRow, ...]:
-    """Chooses among the training rows whose label is probably wrong. Empty where none is doubted."""
+    """Chooses among the training rows whose labels are probably wrong. Empty if there are none."""
     rows = [row for row in train if row.row is None]
     labels = [label_of(row) for row in rows]
     sample = sample_rows(labels, question_keys(rows), seed)
@@ -70,8 +70,8 @@ def choose_doubted(
 def exclude_known_questions(
     questions: Sequence[Example], train: Sequence[Example], set_aside: Sequence[Example]
 ) -> tuple[Example, ...]:
-    """Returns the questions, each once, that the dataset does not ask, and that do not nearly ask what is held out or
-    sealed."""
+    """Returns the questions, each once, that are not in the dataset and are not near copies of rows that were set
+    aside."""
     in_use = {*question_keys(train), *question_keys(set_aside)}
     fresh = {
         key: row for key, row in zip(question_keys(questions), questions, strict=True) if key not in in_use
@@ -87,8 +87,8 @@ def exclude_known_questions(
 def choose_unlabelled(
     questions: Sequence[Example], train: Sequence[Example], count: int, seed: int, encoder: Encoder
 ) -> tuple[ChosenRow, ...]:
-    """Chooses among rows without labels those whose label would teach most, for a linear classifier on embeddings that
-    is fitted to the training rows."""
+    """Chooses the unlabelled rows whose labels would teach most, judging by a linear classifier on embeddings that is
+    fitted to the training rows."""
     import numpy as np
 
     from trainers.encoders.classifier import fit_head
@@ -112,7 +112,7 @@ def choose_unlabelled(
 
 
 def sample_examples(rows: Sequence[Example], seed: int, most: int) -> tuple[Example, ...]:
-    """Samples `most` rows where there are more, by a hash of seed and question, in the rows' order."""
+    """Selects at most `most` rows by a hash of seed and question, and keeps their order."""
     if len(rows) <= most:
         return tuple(rows)
     salt, keys = str(seed).encode(), question_keys(rows)
@@ -121,8 +121,8 @@ def sample_examples(rows: Sequence[Example], seed: int, most: int) -> tuple[Exam
 
 
 def choose_diverse(vectors: Vectors, doubts: Any, count: int) -> list[int]:
-    """Returns the places of `count` rows: the most doubtful, then each time the one whose doubt times its distance
-    from those chosen is greatest. `vectors` have length 1."""
+    """Returns the indices of `count` rows: first the most doubtful one, then always the row with the greatest product
+    of doubt and distance from the chosen rows. `vectors` must have length 1."""
     import numpy as np
 
     doubt = np.asarray(doubts, dtype=np.float64) + 1e-9

@@ -1,5 +1,5 @@
-"""Reads what a model's free text means (a label, a JSON object, a verdict) and scores it against the right answer, from
-0 to 1. Which kind of score it is depends on the data."""
+"""Interprets a model's text (as a label, a JSON object, tool calls or a verdict) and scores it against the right
+answer, from 0 to 1. The kind of score depends on the data."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ HOW_READ = (
     "first line, else the whole of it, names exactly one label. Two labels, a denied one, a refusal or nothing "
     "count as wrong."
 )
-LONGEST_READ = 4_000  # characters; what comes after them is no answer
-# Templates that put <think> before the answer leave its end alone in the text.
+LONGEST_READ = 4_000  # characters; anything after them is ignored
+# If the template itself writes <think>, the text has only the closing tag.
 _THOUGHTS = re.compile(r"\A((?!<think>).)*?</think>|<think>.*?(</think>|\Z)", re.DOTALL | re.IGNORECASE)
 _LEAD = re.compile(
     r"^(the |my |best |correct |final |most |likely |right |matching |predicted )*"
@@ -35,12 +35,12 @@ _DENIAL = re.compile(
 _SENTENCE_END = re.compile(r"[.!?]\s|\n")
 _DRESS = " \t\"'`*“”‘’«»()[]{}<>#.,:;!?。、・「」『』【】《》"
 _ENDS = re.compile(r"\s*([.,:;)\]!\-–—。、」』】》]|$)")
-# Scripts that set no spaces between words: two of their letters may be a whole name
+# Scripts without spaces between words, in which two letters may be a complete name
 _UNSPACED_LETTER = re.compile(r"[\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af\uf900-\ufaff]")
 _FENCED = re.compile(r"```[\w-]*\s*\n(.*?)```", re.DOTALL)
 MOST_OBJECTS_TRIED = 20
 MOSTLY = 0.9
-# Scripts that set no spaces between words: a character counts as a word (as in MLQA's evaluation)
+# Scripts without spaces between words, in which each character counts as a word (as in MLQA's evaluation)
 _UNSPACED = re.compile(r"([\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff])")
 _ARTICLES = re.compile(r"\b(a|an|the)\b")
 _PUNCTUATION = str.maketrans("", "", string.punctuation + "“”‘’«»…–—¿¡。，、！？：；")
@@ -50,8 +50,8 @@ Choice = Literal["first", "second", "tie"]
 
 @dataclass(frozen=True)
 class _Names:
-    """`folded` finds a label by its folded name, None where two share it; `pattern` finds any of them, longest
-    first, as whole words; `unspaced` names may stand anywhere in a sentence."""
+    """The names of labels. `folded` maps folded names to labels, or to None if two labels share a name. `pattern`
+    matches any name as a whole word, the longest first. `unspaced` names may occur anywhere in a sentence."""
 
     folded: dict[str, str | None]
     pattern: re.Pattern[str]
@@ -59,12 +59,12 @@ class _Names:
 
 
 def strip_thoughts(text: str) -> str:
-    """Returns what a model says after it has thought; nothing where its thoughts were cut off."""
+    """Returns a model's text without its thoughts, or "" if the text ends within them."""
     return _THOUGHTS.sub("", text).strip() if "think>" in text.lower() else text
 
 
 def read_label(text: str, labels: Sequence[str]) -> str | None:
-    """Returns the label that an answer means, as HOW_READ says."""
+    """Returns the label that an answer means, or None. HOW_READ describes the rules."""
     if text in labels:
         return text
     names = _names(tuple(labels))
@@ -79,7 +79,7 @@ def read_label(text: str, labels: Sequence[str]) -> str | None:
 
 
 def read_json(text: str) -> dict[str, Any] | None:
-    """Returns the object that an answer is or contains: in fenced code, else the first one in it."""
+    """Returns the JSON object in an answer, or None: the first one in fenced code, or else the first one anywhere."""
     answer = strip_thoughts(text)
     fenced = _FENCED.search(answer)
     body = _first_object(fenced[1]) if fenced else None
@@ -87,8 +87,8 @@ def read_json(text: str) -> dict[str, Any] | None:
 
 
 def read_calls(text: str) -> tuple[tuple[str, Any], ...] | None:
-    """Returns the name and the arguments of each call in an answer, which stand as JSON on its last line; None where
-    there is none. Arguments that can't be read are None and equal nothing."""
+    """Returns the name and arguments of each tool call in an answer, which are JSON on its last line, or None if there
+    are no calls. Arguments that can't be read are None and never match."""
     last = text.rstrip().rpartition("\n")[2]
     if not last.startswith(("[{", '{"')):
         return None
@@ -112,7 +112,8 @@ def read_choice(text: str) -> Choice | None:
 
 
 def read_yes(text: str) -> bool | None:
-    """Reads a judge's YES or NO. "YES and NO" is neither, while a small "no" may stand in any sentence."""
+    """Reads a judge's YES or NO, or returns None. "YES and NO" is neither, but a lower-case "no" may be part of a
+    sentence."""
     verdict = strip_thoughts(text)
     if {"YES", "NO"} <= set(re.findall(r"\b[A-Z]+\b", verdict[:LONGEST_READ])):
         return None
@@ -134,14 +135,17 @@ def _names(labels: tuple[str, ...]) -> _Names:
 
 
 def _folded(text: str) -> str:
-    """Returns the text without case and surrounding marks, with one space for whatever joins words."""
+    """Returns the text in lower case, without surrounding marks, and with single spaces in place of word separators."""
     text = unicodedata.normalize("NFKC", text).casefold().strip(_DRESS)
     return re.sub(r"[\s_\-/]+", " ", text).strip(_DRESS)
 
 
 def _only_one_named(text: str, names: _Names) -> str | None:
-    """Returns the one label that the text names. Longest names are found first, so "card declined" isn't also "card".
-    A name of one or two letters counts only at the beginning and alone: "no" and "a" are words of any sentence."""
+    """Returns the label that the text names, if it names exactly one without denying it, else None.
+
+    The longest names are matched first, so "card declined" doesn't also count as "card". A name of one or two letters
+    counts only at the beginning and by itself, because "no" and "a" occur in any sentence.
+    """
     matches = [
         match
         for match in names.pattern.finditer(text)
@@ -177,8 +181,8 @@ def _first_object(text: str) -> dict[str, Any] | None:
 
 
 def scoring_of(examples: Sequence[Example], task: Task) -> Scoring:
-    """Returns 'json' where nine answers in ten are JSON objects and nothing else, 'calls' where as many call tools,
-    'label' for labels, else 'f1'."""
+    """Returns 'calls' if at least 90% of the answers call tools, 'json' if as many are JSON objects, 'label' for
+    labels, and otherwise 'f1'."""
     objects, calls = 0, sum(read_calls(example.answer) is not None for example in examples)
     if examples and calls >= MOSTLY * len(examples):
         return "calls"
@@ -195,8 +199,8 @@ def scoring_of(examples: Sequence[Example], task: Task) -> Scoring:
 
 
 def score(scoring: Scoring, expected: str, text: str, labels: Sequence[str]) -> float:
-    """Scores an answer: 1 or 0 for labels and calls of tools, a share for the others. An answer that is a call is
-    scored as one among texts, too. Raises ValueError for 'judge': only a judge can tell."""
+    """Scores an answer from 0 to 1: 1 or 0 for labels and tool calls, a share for other kinds. An expected tool call
+    among texts is scored as a call. Raises ValueError for 'judge', because only a judge can score that."""
     if scoring in ("json", "f1") and read_calls(expected) is not None:
         scoring = "calls"
     match scoring:
@@ -209,12 +213,12 @@ def score(scoring: Scoring, expected: str, text: str, labels: Sequence[str]) -> 
         case "calls":
             return float(is_same_call(expected, text))
         case "judge":
-            raise ValueError("scoring an answer by a judge: its verdicts are needed, the text doesn't tell")
+            raise ValueError("scoring an answer by a judge: this needs the judge's verdicts")
 
 
 def is_same_call(expected: str, text: str) -> bool:
-    """Whether an answer calls the same tools with the same arguments, in any order, as in the Berkeley Function-Calling
-    Leaderboard's AST check; ids don't count. Where no call is expected, none is right."""
+    """True if an answer calls the same tools with the same arguments, in any order, as in the AST check of the Berkeley
+    Function-Calling Leaderboard. Ids are ignored. If no call is expected, an answer without calls is right."""
     wanted, left = read_calls(expected) or (), list(read_calls(text) or ())
     for name, arguments in wanted:
         match = next((call for call in left if call[0] == name and _same(arguments, call[1])), None)
@@ -225,7 +229,7 @@ def is_same_call(expected: str, text: str) -> bool:
 
 
 def is_right_call(expected: str, text: str) -> bool:
-    """Whether a call is expected, and this is it."""
+    """True if a call is expected and the answer is that call."""
     return read_calls(expected) is not None and is_same_call(expected, text)
 
 
@@ -234,16 +238,15 @@ def is_label(expected: str, text: str, labels: Sequence[str]) -> bool:
 
 
 def label_or_text(text: str, labels: Sequence[str]) -> str:
-    """Returns the label that was meant, else the text."""
+    """Returns the label that an answer means, or its text if it means none."""
     return read_label(text, labels) or text
 
 
 def json_share(expected: str, text: str) -> float:
-    """Returns the share of fields that are right, of all that are expected or answered: an invented field counts
-    against the answer.
+    """Returns the share of right fields among all fields that are expected or answered, so invented fields lower it.
 
-    Fields of fields count one by one, a list as one value. Texts may differ in case and spacing, numbers may be written
-    1 or 1.0. 0 where there is no object; where none is expected ("none"), the same text is right.
+    Nested fields count individually, a list as one value. Texts may differ in case and spacing, and 1 equals 1.0. The
+    share is 0 if the answer has no object. If no object is expected ("none"), the text must be the same.
     """
     right, body = read_json(expected), read_json(text)
     if right is None:
@@ -257,8 +260,8 @@ def json_share(expected: str, text: str) -> float:
 
 
 def token_f1(expected: str, text: str) -> float:
-    """Returns the harmonic mean of the shares of the answer's and of the expected words that are in both, as in SQuAD's
-    evaluation (Rajpurkar and others 2016): no case, punctuation and articles. 1 where both have no word."""
+    """Returns the F1 score of the answer's words, the harmonic mean of precision and recall, as in SQuAD's evaluation
+    (Rajpurkar and others 2016). Ignores case, punctuation and articles. Returns 1 if both texts have no words."""
     wanted, answered = _tokens(expected), _tokens(text)
     if not wanted or not answered:
         return float(wanted == answered)
@@ -267,7 +270,8 @@ def token_f1(expected: str, text: str) -> float:
 
 
 def is_unread(scoring: Scoring, text: str, labels: Sequence[str]) -> bool:
-    """Says whether an answer that is not empty is none of the labels, or no JSON."""
+    """True if a non-empty answer is not one of the labels, has no JSON object, or has no call, depending on the
+    scoring."""
     if not text.strip():
         return False
     if scoring == "label":

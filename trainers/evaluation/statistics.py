@@ -1,6 +1,6 @@
-"""Intervals of a share, paired tests of two candidates, confusion and F1 of labels, and the bootstrap for what no
-formula gives. The same seed gives the same figures. scipy, whose import takes half a second, and numpy are
-imported at use."""
+"""Intervals of shares, paired tests of two candidates, confusion matrices and F1 of labels, and the bootstrap where
+there is no formula. Results are reproducible. scipy, which takes half a second to import, and numpy are imported when
+needed."""
 
 from __future__ import annotations
 
@@ -28,23 +28,22 @@ _QUOTES = "\"'`*“”‘’«»"
 
 @dataclass(frozen=True)
 class Interval:
-    """Shares, between 0 and 1; differences of shares, between -1 and 1."""
+    """An interval of shares, from 0 to 1, or of differences of shares, from -1 to 1."""
 
     low: float
     high: float
 
 
 def wilson(correct: int, n: int, level: float = 0.95) -> Interval:
-    """Returns the two-sided score interval (Wilson 1927), without continuity correction. Raises ValueError for n =
-    0."""
+    """Returns the two-sided score interval (Wilson 1927) without continuity correction. Raises ValueError if n is 0."""
     return wilson_of_share(correct / n if n else 0.0, n, level)
 
 
 def wilson_of_share(share: float, n: int, level: float = 0.95) -> Interval:
-    """Does the same as `wilson`, also where rows are right in part. Then it is too wide, never too narrow: of all
-    scores from 0 to 1 with one mean, those of 0 and 1 alone vary most. Raises ValueError for n = 0."""
+    """Like `wilson`, for rows that may be partly right. Then the interval is too wide, never too narrow, because among
+    scores from 0 to 1 with the same mean, those that are only 0 and 1 vary most. Raises ValueError if n is 0."""
     if n == 0:
-        raise ValueError("an interval for a share of 0 rows: there is nothing to say")
+        raise ValueError("computing the interval of a share of 0 rows: there is none")
     z = NormalDist().inv_cdf((1 + level) / 2)
     middle = (share + z * z / (2 * n)) / (1 + z * z / n)
     half = z * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n)) / (1 + z * z / n)
@@ -53,11 +52,11 @@ def wilson_of_share(share: float, n: int, level: float = 0.95) -> Interval:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Two arms on the same rows. `gained` rows only the tuned arm has right, `lost` only the base.
+    """Two arms on the same rows. Only the tuned arm is right on `gained` rows, only the base on `lost` rows.
 
-    `difference` is tuned minus base, `p` McNemar's exact, two-sided. `detectable_gap` is the smallest true
-    difference that this many rows, with this share of disagreement, would show 4 times in 5; None where the
-    arms never disagree.
+    `difference` is tuned minus base, and `p` is that of McNemar's exact two-sided test. `detectable_gap` is the
+    smallest true difference that would be detected in 80% of cases with this many rows and this share of disagreement,
+    or None if none would.
     """
 
     n: int
@@ -82,8 +81,8 @@ class Comparison:
 
 
 def compare(base: Sequence[bool], tuned: Sequence[bool]) -> Comparison:
-    """Compares two arms; `base[i]` and `tuned[i]` say whether each had row i right. Raises ValueError unless both are
-    filled and equally long."""
+    """Compares two arms. `base[i]` and `tuned[i]` say whether each was right on row i. Raises ValueError if the lengths
+    differ or are 0."""
     _check_rows(len(base), len(tuned))
     pairs = Counter(zip(map(bool, base), map(bool, tuned), strict=True))
     both, gained, lost = pairs[True, True], pairs[False, True], pairs[True, False]
@@ -105,11 +104,12 @@ def compare(base: Sequence[bool], tuned: Sequence[bool]) -> Comparison:
 
 def _check_rows(base: int, tuned: int) -> None:
     if base != tuned or not base:
-        raise ValueError(f"comparing {base} rows with {tuned}: both arms need the same rows, one at least")
+        raise ValueError(f"comparing {base} rows with {tuned}: both arms need the same rows, at least one")
 
 
 def mcnemar_exact(b: int, c: int) -> float:
-    """Returns the two-sided p for b against c discordant pairs: binomial with one half. 1.0 where there are none."""
+    """Returns the two-sided p of b against c discordant pairs, by a binomial test with p = 1/2; 1.0 if there are
+    none."""
     from scipy.stats import binomtest
 
     return float(binomtest(b, b + c, 0.5).pvalue) if b + c else 1.0
@@ -118,8 +118,8 @@ def mcnemar_exact(b: int, c: int) -> float:
 def paired_interval(both: int, gained: int, lost: int, neither: int, level: float = 0.95) -> Interval:
     """Returns Newcombe's square-and-add interval for (gained - lost) / n, with the correlation of the pairs.
 
-    R. G. Newcombe, Improved confidence intervals for the difference between binomial proportions based on
-    paired data, Statistics in Medicine 17 (1998) 2635-2650, method 10. Without scipy, for the bot's own process.
+    R. G. Newcombe, Improved confidence intervals for the difference between binomial proportions based on paired data,
+    Statistics in Medicine 17 (1998) 2635-2650, method 10. Needs no scipy, so the bot's own process can use it.
     """
 
     n = both + gained + lost + neither
@@ -129,7 +129,7 @@ def paired_interval(both: int, gained: int, lost: int, neither: int, level: floa
 
 def small_sample_interval(base: Sequence[float], tuned: Sequence[float]) -> Interval:
     """Returns a 95% interval for the difference of the means of a few scores between 0 and 1: Newcombe's, without the
-    correlation. Too wide rather than too narrow, for two rows that gain alike have no spread and prove nothing."""
+    correlation. It is rather too wide, on purpose: two rows with equal gains have no spread, but prove nothing."""
     n = len(base)
     return _square_and_add(math.fsum(base) / n, math.fsum(tuned) / n, n, 0.0, 0.95)
 
@@ -145,7 +145,7 @@ def _square_and_add(base: float, tuned: float, n: int, phi: float, level: float)
 
 
 def _correlation(both: int, gained: int, lost: int, neither: int) -> float:
-    """Returns phi, with Newcombe's continuity correction where it is positive."""
+    """Returns phi, with Newcombe's continuity correction if it is positive."""
     margins = (both + gained) * (lost + neither) * (both + lost) * (gained + neither)
     if margins == 0:
         return 0.0
@@ -156,7 +156,7 @@ def _correlation(both: int, gained: int, lost: int, neither: int) -> float:
 
 
 def rows_needed(gap: float, discordant: float) -> int:
-    """Returns how many pairs McNemar's test needs to show a `gap`, where the share `discordant` of them disagrees.
+    """Returns how many pairs McNemar's test needs to detect a `gap` if the share `discordant` of pairs disagrees.
 
     n = (z(alpha/2)·√d + z(power)·√(d - g²))² / g²: R. J. Connor, Sample size for testing differences in
     proportions for the paired-sample design, Biometrics 43 (1987) 207-211.
@@ -165,15 +165,15 @@ def rows_needed(gap: float, discordant: float) -> int:
     from scipy.stats import norm
 
     if not 0 < gap <= discordant <= 1:
-        raise ValueError(f"a gap of {gap} can't come from a share of {discordant} that disagrees")
+        raise ValueError(f"a gap of {gap} is impossible if the share {discordant} of pairs disagrees")
     spread = float(norm.ppf(1 - ALPHA / 2) * math.sqrt(discordant))
     spread += float(norm.ppf(POWER) * math.sqrt(discordant - gap * gap))
     return math.ceil(spread * spread / (gap * gap))
 
 
 def detectable_gap(n: int, discordant: float) -> float | None:
-    """Returns the smallest gap for which `rows_needed` is within n; None where even disagreement in one
-    direction only would not show."""
+    """Returns the smallest gap for which `rows_needed` is at most n, or None if even disagreement in one direction only
+    would not be detected."""
     if discordant <= 0 or rows_needed(discordant, discordant) > n:
         return None
     low, high = 0.0, discordant
@@ -187,7 +187,7 @@ def detectable_gap(n: int, discordant: float) -> float | None:
 
 
 def holm(ps: Sequence[float]) -> tuple[float, ...]:
-    """Corrects each p for their number, in their order: below alpha where Holm's step-down test rejects.
+    """Corrects p-values for multiple tests, in order: a result is below alpha exactly if Holm's step-down test rejects.
 
     S. Holm, A simple sequentially rejective multiple test procedure, Scandinavian Journal of Statistics 6
     (1979) 65-70.
@@ -202,7 +202,7 @@ def holm(ps: Sequence[float]) -> tuple[float, ...]:
 
 @dataclass(frozen=True)
 class LabelScore:
-    """`recall` is None where no row was expected so; f1 is then 0."""
+    """The counts of one label. `recall` is None if no row has this label; `f1` is then 0."""
 
     label: str
     expected: int
@@ -221,8 +221,8 @@ class LabelScore:
 
 @dataclass(frozen=True)
 class LabelLoss:
-    """Of `rows` with this label `before` were right and `after` are. `p` is McNemar's exact one, with Holm's correction
-    over all labels."""
+    """A label that got worse: of its `rows`, `before` were right and `after` are right now. `p` is that of McNemar's
+    exact test with Holm's correction over all labels."""
 
     label: str
     rows: int
@@ -234,7 +234,7 @@ class LabelLoss:
 def find_worse_labels(
     expected: Sequence[str], before: Sequence[bool], after: Sequence[bool]
 ) -> tuple[LabelLoss, ...]:
-    """Returns the labels that are told to be right less often, those that lost most first."""
+    """Returns the labels that are significantly less often right, those that lost most first."""
     pairs: dict[str, list[tuple[bool, bool]]] = {}
     for label, was, now in zip(expected, before, after, strict=True):
         pairs.setdefault(normalise(label), []).append((bool(was), bool(now)))
@@ -251,9 +251,9 @@ def find_worse_labels(
 
 @dataclass(frozen=True)
 class Confusion:
-    """counts[i][j]: rows whose right label is labels[i] and whose answer is columns[j].
+    """A confusion matrix: counts[i][j] is the number of rows with the right label labels[i] and the answer columns[j].
 
-    `columns` are the labels and, last, OTHER for an answer that is no label.
+    `columns` are the labels and, last, OTHER for answers that are not one of the labels.
     """
 
     labels: tuple[str, ...]
@@ -262,8 +262,9 @@ class Confusion:
 
 
 def normalise(answer: str) -> str:
-    """Returns what equal answers share: NFKC, no case, single spaces, without quotes around it and a full stop
-    at its end. "Label: refund" stays another answer than "refund": a program could not use it."""
+    """Returns a form that is equal for answers that count as the same: NFKC, case-folded, single spaces, without quotes
+    around it and a full stop at its end. "Label: refund" still differs from "refund", because a program could not use
+    it."""
     text = " ".join(unicodedata.normalize("NFKC", answer).casefold().split())
     return text.strip(_QUOTES + " ").removesuffix(".").strip(_QUOTES + " ")
 
@@ -273,8 +274,8 @@ def exact_match(expected: str, answer: str) -> bool:
 
 
 def confusion(expected: Sequence[str], answers: Sequence[str]) -> Confusion:
-    """Counts answers by their right label. Labels are those expected, by name; answers are matched to them as
-    `exact_match` does, and so are spellings of one label to its first."""
+    """Builds the confusion matrix. Its labels are the expected ones, sorted. Answers are matched to them by
+    `exact_match`, and so are different spellings of a label to the first one."""
     spelled = {normalise(label): label for label in sorted(set(expected), reverse=True)}
     labels = tuple(sorted(spelled.values()))
     place = {normalise(label): i for i, label in enumerate(labels)}
@@ -285,7 +286,7 @@ def confusion(expected: Sequence[str], answers: Sequence[str]) -> Confusion:
 
 
 def label_scores(matrix: Confusion) -> tuple[LabelScore, ...]:
-    """Returns a score for each label, in their order."""
+    """Returns the counts of each label, in order."""
     return tuple(
         LabelScore(
             label=label,
@@ -299,7 +300,7 @@ def label_scores(matrix: Confusion) -> tuple[LabelScore, ...]:
 
 @dataclass(frozen=True)
 class Mistake:
-    """`rows` whose right label is `expected` were answered `answered`, of `of` rows with that label."""
+    """A kind of wrong answer: `rows` of the `of` rows with the label `expected` were answered with `answered`."""
 
     expected: str
     answered: str
@@ -308,7 +309,7 @@ class Mistake:
 
 
 def mistakes(matrix: Confusion) -> tuple[Mistake, ...]:
-    """Returns the wrong answers by label, the most frequent first, then by name."""
+    """Returns the kinds of wrong answers, the most frequent first, then by name."""
     mistakes = [
         Mistake(label, matrix.columns[j], count, sum(matrix.counts[i]))
         for i, label in enumerate(matrix.labels)
@@ -319,17 +320,17 @@ def mistakes(matrix: Confusion) -> tuple[Mistake, ...]:
 
 
 def macro_f1(matrix: Confusion) -> float:
-    """Returns the plain mean of the labels' F1: a rare label counts as much as a frequent one. Raises ValueError if
-    there are none."""
+    """Returns the unweighted mean of the labels' F1, in which rare and frequent labels count the same. Raises
+    ValueError if there are no labels."""
     scores = label_scores(matrix)
     if not scores:
-        raise ValueError("macro F1 of no labels: there is nothing to say")
+        raise ValueError("computing the macro F1: there are no labels")
     return sum(score.f1 for score in scores) / len(scores)
 
 
 @dataclass(frozen=True)
 class Difference:
-    """The difference of two arms on the same rows, tuned minus base; `p` is two-sided."""
+    """The difference of two arms on the same rows, tuned minus base, with its 95% interval and two-sided p."""
 
     value: float
     low: float
@@ -338,10 +339,10 @@ class Difference:
 
 
 def mean_interval(scores: Sequence[float], level: float = 0.95) -> Interval:
-    """Returns the bootstrap's interval of the mean of scores between 0 and 1.
+    """Returns the bootstrap interval of the mean of scores between 0 and 1.
 
-    With fewer than 30 rows, or where all are the same, it is Wilson's, which is wider: drawing those rows again shows
-    too little. Raises ValueError without rows.
+    With fewer than 30 rows, or if all scores are equal, resampling would understate the uncertainty, so Wilson's wider
+    interval is returned. Raises ValueError if there are no rows.
     """
     import numpy as np
 
@@ -353,8 +354,8 @@ def mean_interval(scores: Sequence[float], level: float = 0.95) -> Interval:
 
 
 def paired_means(base: Sequence[float], tuned: Sequence[float]) -> Difference:
-    """Returns the mean of the rows' differences, its 95% interval and p by the bootstrap; with fewer than 30 rows by
-    `small_sample_interval`. Raises ValueError unless both are filled and equally long."""
+    """Returns the mean difference per row, with its 95% interval and p, by the bootstrap or, with fewer than 30 rows,
+    by `small_sample_interval`. Raises ValueError if the lengths differ or are 0."""
     import numpy as np
 
     _check_rows(len(base), len(tuned))
@@ -363,14 +364,14 @@ def paired_means(base: Sequence[float], tuned: Sequence[float]) -> Difference:
     differences = np.asarray(tuned, dtype=np.float64) - np.asarray(base, dtype=np.float64)
     means = _bootstrap_means(differences)
     low, high = np.quantile(means, [0.025, 0.975])
-    # counted with the one draw that was seen, so that p is never 0: Davison and Hinkley 1997, section 4.2.5
+    # the observed sample counts as a draw, so that p is never 0: Davison and Hinkley 1997, section 4.2.5
     sides = (int((means <= 0).sum()) + 1, int((means >= 0).sum()) + 1)
     p = min(2 * min(sides) / (len(means) + 1), 1.0)
     return Difference(float(differences.mean()), float(low), float(high), p)
 
 
 def _few_means(base: Sequence[float], tuned: Sequence[float]) -> Difference:
-    """p is below 0.05 where the interval leaves 0 out."""
+    """Compares the means of a few rows. p is chosen so that it is below 0.05 exactly if the interval excludes 0."""
     likely, value = small_sample_interval(base, tuned), (math.fsum(tuned) - math.fsum(base)) / len(base)
     reach = value - likely.low if value > 0 else likely.high - value
     normal = NormalDist()
@@ -379,7 +380,7 @@ def _few_means(base: Sequence[float], tuned: Sequence[float]) -> Difference:
 
 
 def _bootstrap_means(values: Numbers) -> Numbers:
-    """Returns the mean of each of DRAWS draws of as many values, with replacement; the same draws each time."""
+    """Returns the means of DRAWS bootstrap samples, which are drawn with a fixed seed."""
     import numpy as np
 
     generator, n = np.random.default_rng(0), len(values)

@@ -1,9 +1,9 @@
-"""TF-IDF without any service: the classical rung's classifier, and out-of-fold scores of each label. For worker
-processes and the terminal; scikit-learn, whose import takes about a second, scipy and numpy are imported at use.
+"""Classifiers on TF-IDF features: the classical rung, and out-of-fold scores of all labels. For worker processes and
+the terminal; scikit-learn, which takes about a second to import, scipy and numpy are imported when needed.
 
-The classical rung is a linear SVM over words alone and in pairs and, unless there is very much text, pieces of words of
-2 to 5 letters; it takes seconds on one core. Out of fold, where many rows and labels would make its many classifiers
-too slow, a ridge regression to all labels at once does as well.
+The classical rung is a linear SVM on single words, pairs of words and, unless there is very much text, pieces of words
+of 2 to 5 letters. It takes seconds on one core. For out-of-fold scores with many rows and labels, which would need too
+many SVMs, a ridge regression on all labels at once does equally well.
 """
 
 from __future__ import annotations
@@ -31,17 +31,19 @@ if TYPE_CHECKING:
     Margins = NDArray[np.float64]
     Scores = NDArray[np.float32]
 
-LONGEST_TEXT = 4_000  # characters; what decides stands early, and a manual pasted in must not fill the memory
-# Characters in all: about ten seconds and 400 MB; four times as many take that in words.
+LONGEST_TEXT = (
+    4_000  # characters; the decisive words come early, and a pasted manual must not fill the memory
+)
+# Characters in total: about ten seconds and 400 MB. With words alone, four times as many take the same.
 MOST_IN_PIECES = 4_000_000
-MOST_FEATURES = 100_000  # of words, and again of pieces
+MOST_FEATURES = 100_000  # for words, and the same number again for pieces
 WORDS = r"(?u)\w+|[^\w\s]"
 
 
 @dataclass(frozen=True)
 class Classifier:
-    """A fitted classifier. `labels` by name. `machine` is None where there was nothing to tell apart: every answer is
-    then `usual`, the most frequent label."""
+    """A fitted classifier. `labels` are sorted. `machine` is None if there was nothing to distinguish, and then every
+    answer is `usual`, the most frequent label."""
 
     labels: tuple[str, ...]
     usual: str
@@ -50,9 +52,10 @@ class Classifier:
 
 
 def classify_holdout(train: Sequence[Example], examples: Sequence[Example], seed: int) -> tuple[Reply, ...]:
-    """Returns a label for each of `examples`. Tokens are 0; `seconds` is a row's share of answering them all.
+    """Returns a label for each of `examples`. Tokens are 0, and `seconds` is the total time divided by the number of
+    rows.
 
-    Raises ValueError without rows to train on.
+    Raises ValueError if there are no rows to train on.
     """
     classifier = fit_classifier(train, seed)
     started = time.perf_counter()
@@ -62,8 +65,8 @@ def classify_holdout(train: Sequence[Example], examples: Sequence[Example], seed
 
 
 def fit_classifier(train: Sequence[Example], seed: int, *, in_pieces: bool | None = None) -> Classifier:
-    """Fits a classifier: the same rows and seed give the same one. `in_pieces`: whether pieces of words are features
-    too; None leaves it to the amount of text. Raises ValueError without rows."""
+    """Fits a classifier; the same rows and seed give the same result. `in_pieces` adds pieces of words to the features;
+    None decides by the amount of text. Raises ValueError if there are no rows."""
     if not train:
         raise ValueError("training the classical rung: there are no rows to train on")
     labels = [label_of(example) for example in train]
@@ -80,10 +83,10 @@ def fit_classifier(train: Sequence[Example], seed: int, *, in_pieces: bool | Non
 def _fitted_svm(rows: Any, labels: Any, c: float, seed: int) -> Any:
     from sklearn.svm import LinearSVC
 
-    # converges in about 30 rounds on banking77; the default of 1,000 is at times too few for hard rows
+    # converges in about 30 iterations on banking77, but the default of 1,000 is sometimes not enough for hard rows
     machine = LinearSVC(C=c, max_iter=20_000, random_state=seed % 2**32)
     with warnings.catch_warnings():
-        # "could be a regression": many labels with hardly any rows
+        # "could be a regression", if there are many labels with few rows
         warnings.simplefilter("ignore", UserWarning)
         return machine.fit(rows, labels)
 
@@ -96,7 +99,8 @@ def classify(classifier: Classifier, examples: Sequence[Example]) -> tuple[str, 
 
 
 def margins(classifier: Classifier, examples: Sequence[Example]) -> Margins:
-    """Returns distances from each label's border, rows x labels. Zeros where there was nothing to tell apart."""
+    """Returns the distances from each label's decision boundary, rows x labels; zeros if there is nothing to
+    distinguish."""
     import numpy as np
 
     if classifier.machine is None:
@@ -110,7 +114,7 @@ def _distances(machine: Any, rows: Any) -> Any:
     import numpy as np
 
     distances = machine.decision_function(rows)
-    # of two labels scikit-learn gives one column: how far on the second one's side
+    # for two labels scikit-learn returns one column: the distance on the side of the second
     return np.column_stack([-distances, distances]) if distances.ndim == 1 else distances
 
 
@@ -119,17 +123,17 @@ def label_of(example: Example) -> str:
 
 
 def text_of(example: Example) -> str:
-    """Returns all that stands before the answer, instructions left aside, cut to LONGEST_TEXT."""
+    """Returns the text before the answer, without instructions, truncated to LONGEST_TEXT."""
     return question_text(example).strip()[:LONGEST_TEXT].strip()
 
 
 def is_short(texts: Iterable[str]) -> bool:
-    """Says whether there is little enough text, all together, for features of pieces of words."""
+    """True if there is little enough text in total to use pieces of words as features."""
     return sum(map(len, texts)) <= MOST_IN_PIECES
 
 
 def features(in_pieces: bool) -> Any:
-    """Returns a vectoriser of texts to TF-IDF. Any text with a character that is no space has a feature."""
+    """Returns a TF-IDF vectoriser. Every text with a non-space character has at least one feature."""
     from sklearn.feature_extraction.text import TfidfVectorizer
     from sklearn.pipeline import FeatureUnion
 
@@ -147,20 +151,21 @@ def features(in_pieces: bool) -> Any:
 FOLDS = 5
 LETTERS = 2_500_000  # of all rows: a second of work
 LETTERS_IN_PIECES = 1_000_000
-# Up to so many a ridge regression by numpy alone finds more than the SVM does, and scikit-learn, whose import takes
-# longer than the rest of a check, stays out.
+# Up to these sizes a ridge regression with only numpy finds more errors than the SVM, and saves the import of
+# scikit-learn, which takes longer than the rest of a check.
 FEW_ROWS, FEW_LETTERS = 150, 60_000
 MOST_FOR_SVM = 65_000  # rows x labels: three seconds
-# Rows that span the ridge's space. On 8,000 rows of banking77 1,000 find 75% of planted errors, 2,000 find 78%.
+# Rows that span the space of the ridge regression. On 8,000 rows of banking77, 1,000 of them find 75% of planted
+# errors, and 2,000 find 78%.
 SPAN = 1_500
 AT_ONCE = 1_000
-# Softer than rung 0, which is there to be right: a classifier that fits a wrong label closely can't doubt it.
+# More regularised than the classical rung: a classifier that fits wrong labels closely can't doubt them.
 SVM_C, RIDGE, FEW_RIDGE = 0.1, 10.0, 1.0
 
 
 @contextmanager
 def without_pandas() -> Iterator[None]:
-    """Keeps scikit-learn from importing pandas, whose types it wants to know: 40 MB and a quarter of a second."""
+    """Keeps scikit-learn from importing pandas only to check for its types, which would take 40 MB and 0.25 s."""
     modules: dict[str, Any] = sys.modules
     is_missing = "pandas" not in modules
     if is_missing:
@@ -173,26 +178,26 @@ def without_pandas() -> Iterator[None]:
 
 
 def out_of_fold(examples: Sequence[Example], seed: int) -> tuple[tuple[str, ...], Scores]:
-    """Returns labels by name, and scores, rows x labels, of each row by classifiers that were not trained on it.
+    """Returns the sorted labels, and the scores (rows x labels) of each row by a classifier that was not trained on it.
 
-    Copies of a question are in one fold. A row whose label is in its own fold only can't be judged by others: it has
-    the score inf for that label. Raises ValueError without rows.
+    Copies of a question are in the same fold. If a row's label occurs only in its own fold, the row can't be judged,
+    and its score for that label is inf. Raises ValueError if there are no rows.
     """
     import numpy as np
 
     if not examples:
-        raise ValueError("judging rows by the others: there are no rows")
+        raise ValueError("scoring rows out of fold: there are no rows")
     names = [label_of(example) for example in examples]
     labels = tuple(sorted(set(names)))
     column = {label: place for place, label in enumerate(labels)}
     own = np.array([column[label] for label in names], dtype=np.intp)
-    first: dict[bytes, int] = {}  # copies of a question are in one fold
+    first: dict[bytes, int] = {}
     copies = [first.setdefault(key, row) for row, key in enumerate(question_keys(examples))]
     fold = np.array(deal_folds(examples, copies, seed))
     letters = max(LETTERS // len(examples), 1)
     texts = [text_of(example)[:letters] for example in examples]
     rows = len(examples)
-    del examples  # what else they hold is not needed, and their memory is
+    del examples  # frees memory; only their texts and labels are needed
     if not any(texts) or len(labels) == 1 or len(set(fold)) == 1:
         scores: Scores = np.zeros((rows, len(labels)), np.float32)
     elif rows <= FEW_ROWS and sum(map(len, texts)) <= FEW_LETTERS:
@@ -209,8 +214,8 @@ def out_of_fold(examples: Sequence[Example], seed: int) -> tuple[tuple[str, ...]
 
 
 def deal_folds(examples: Sequence[Example], groups: Sequence[int], seed: int) -> list[int]:
-    """Returns each row's fold, dealt out label by label, shuffled, so that all folds have their share of each. Rows of
-    a group, which has its first row's place, are in one."""
+    """Returns the fold of each row. Rows are shuffled and dealt out label by label, so that all folds get their share
+    of each label. Rows of a group, which is named by its first row, are in the same fold."""
     firsts = sorted(set(groups))
     random.Random(seed).shuffle(firsts)  # noqa: S311
     firsts.sort(key=lambda first: label_of(examples[first]))
@@ -219,7 +224,8 @@ def deal_folds(examples: Sequence[Example], groups: Sequence[int], seed: int) ->
 
 
 def _features(texts: Sequence[str]) -> Any:
-    """Returns the features of all rows at once: how rare a word is can be known without labels."""
+    """Returns the features of all rows together, which is no leak between folds: word frequencies don't depend on
+    labels."""
     import numpy as np
     from scipy.sparse import hstack
 
@@ -235,13 +241,13 @@ def _features(texts: Sequence[str]) -> Any:
 
 
 def _by_kernel(texts: Sequence[str], own: NDArray[np.intp], fold: NDArray[np.intp], labels: int) -> Scores:
-    """The ridge regression of `_by_ridge` on all features, by the rows' products."""
+    """The ridge regression of `_by_ridge` on all features, computed from the inner products of the rows."""
     import numpy as np
 
-    products = _products(texts) + np.float32(1)  # 1: what all rows share
+    products = _products(texts) + np.float32(1)  # 1 is the intercept
     ridge = np.float32(FEW_RIDGE) * np.eye(len(own), dtype=np.float32)
     hat: Scores = products @ np.linalg.inv(products + ridge).astype(np.float32)
-    wanted = _wanted(own, labels)
+    wanted = _label_targets(own, labels)
     scores: Scores = hat @ wanted
     for number in np.unique(fold):
         inside = np.flatnonzero(fold == number)
@@ -250,7 +256,7 @@ def _by_kernel(texts: Sequence[str], own: NDArray[np.intp], fold: NDArray[np.int
 
 
 def _products(texts: Sequence[str]) -> Scores:
-    """Returns the products of the rows' TF-IDF vectors, of words and of pieces as `_features` has them."""
+    """Returns the inner products of the rows' TF-IDF vectors, with the words and pieces that `_features` uses."""
     import numpy as np
 
     products = np.zeros((len(texts), len(texts)), np.float32)
@@ -272,7 +278,7 @@ def _words_and_pairs(text: str) -> list[str]:
 
 
 def _pieces_of_words(text: str) -> list[str]:
-    """Pieces of 3 and 4 letters, the spaces around a word among them."""
+    """Returns the pieces of 3 and 4 characters of each word, including the spaces around it."""
     words = [f" {word} " for word in text.split()]
     return [
         word[at : at + size]
@@ -282,7 +288,7 @@ def _pieces_of_words(text: str) -> list[str]:
     ]
 
 
-def _wanted(own: NDArray[np.intp], labels: int) -> Scores:
+def _label_targets(own: NDArray[np.intp], labels: int) -> Scores:
     import numpy as np
 
     wanted: Scores = np.zeros((len(own), labels), np.float32)
@@ -292,8 +298,8 @@ def _wanted(own: NDArray[np.intp], labels: int) -> Scores:
 
 
 def _leave_out(inside: NDArray[np.intp], hat: Scores, wanted: Scores, scores: Scores) -> None:
-    """Makes the scores of a fold those of a fit without it, in closed form: with residuals r of a fit to all rows and
-    the fold's part H of its hat matrix, those of a fit without the fold are (I - H)⁻¹ r."""
+    """Replaces the scores of a fold by those of a fit without it, in closed form: if r are the residuals of the fit to
+    all rows and H is the fold's block of the hat matrix, the residuals without the fold are (I - H)⁻¹ r."""
     import numpy as np
 
     left = np.eye(len(inside), dtype=np.float32) - hat
@@ -306,7 +312,7 @@ def _by_svm(rows: Any, own: NDArray[np.intp], fold: NDArray[np.intp], labels: in
     scores = np.full((len(own), labels), -1.0, np.float32)
     for number in np.unique(fold):
         inside = fold == number
-        trained = np.unique(own[~inside])  # labels that the other folds have
+        trained = np.unique(own[~inside])  # labels in the other folds
         if len(trained) == 1:
             scores[np.ix_(inside, trained)] = 1.0
             continue
@@ -319,7 +325,7 @@ def _by_ridge(rows: Any, own: NDArray[np.intp], fold: NDArray[np.intp], labels: 
     import numpy as np
     from scipy.linalg import cho_factor, cho_solve
 
-    spanned, wanted = _spanned(rows, seed), _wanted(own, labels)
+    spanned, wanted = _nystroem_features(rows, seed), _label_targets(own, labels)
     squares = spanned.T @ spanned
     squares[np.diag_indices_from(squares)] += RIDGE
     factor = cho_factor(squares, overwrite_a=True, check_finite=False)
@@ -331,9 +337,9 @@ def _by_ridge(rows: Any, own: NDArray[np.intp], fold: NDArray[np.intp], labels: 
     return scores
 
 
-def _spanned(rows: Any, seed: int) -> Scores:
-    """Returns the rows in the space of SPAN of them (Nyström): rows x SPAN, whose products are near those of all
-    features. Computed some at a time, for what lies between is several times as large."""
+def _nystroem_features(rows: Any, seed: int) -> Scores:
+    """Returns the rows' features in the space that SPAN random rows span (Nyström), rows x SPAN. Their inner products
+    approximate those of all features. Computed in batches, because intermediate results are several times as large."""
     import numpy as np
     from scipy.linalg import cholesky, solve_triangular
 
@@ -341,11 +347,11 @@ def _spanned(rows: Any, seed: int) -> Scores:
     basis = rows[drawn].T.tocsr()
 
     def products(part: Any) -> Scores:
-        result: Scores = (part @ basis).toarray() + np.float32(1)  # 1: what all rows share
+        result: Scores = (part @ basis).toarray() + np.float32(1)  # 1 is the intercept
         return result
 
     gram = products(rows[drawn])
-    gram[np.diag_indices_from(gram)] += np.float32(0.01)  # copies of a row span nothing more
+    gram[np.diag_indices_from(gram)] += np.float32(0.01)  # copies of a row would make it singular
     lower = cholesky(gram, lower=True, overwrite_a=True, check_finite=False)
     spanned = np.empty((rows.shape[0], len(drawn)), np.float32)
     for begin in range(0, len(spanned), AT_ONCE):

@@ -228,7 +228,7 @@ def test_a_judges_verdicts_decide_where_they_are_given() -> None:
 
     assert [rung.scoring for rung in found.rungs] == ["judge", "judge"]
     assert [rung.score for rung in found.rungs] == [39 / 40, 0.0]
-    with pytest.raises(ValueError, match="not a judge's verdict for each"):
+    with pytest.raises(ValueError, match="have no verdict of the judge"):
         ladder(said, held, labels=(), verdicts={ZERO: [1.0] * 40})
 
 

@@ -103,7 +103,7 @@ def test_thoughts_are_no_words_of_the_answer() -> None:
 
 
 def test_a_judge_is_not_guessed() -> None:
-    with pytest.raises(ValueError, match="verdicts are needed"):
+    with pytest.raises(ValueError, match=r"needs the judge.s verdicts"):
         score("judge", "a", "a", ())
 
 
