@@ -250,11 +250,11 @@ def curves(sets: Mapping[str, tuple[Sequence[Example], Sequence[Example]]]) -> b
             real = rung_0((train + order[many:])[: 2 * len(train)], test)
             errors.append(abs(found.score - real))
             inside += found.low <= real <= found.high
-            told += curve.farthest is not None and curve.farthest.is_told
+            told += curve.farthest is not None and curve.farthest.is_certain
     for seed in range(6):
         rows = texts(2, 150, seed, own=0.0)  # nothing to learn: more rows bring nothing
         curve = classical_curve(rows[100:], rows[:100], seed, [400])
-        falsely += curve.farthest is not None and curve.farthest.is_told
+        falsely += curve.farthest is not None and curve.farthest.is_certain
     mean = 100 * sum(errors) / len(errors)
     fits = show("curve at twice the rows", f"off by {mean:.2f} points on average", "under 1.2", mean < 1.2)
     many = len(errors)

@@ -152,7 +152,9 @@ def missing_packages() -> tuple[str, ...]:
 
 def with_trainer_address(settings: Settings, embedded: EmbeddedTrainer) -> Settings:
     """Returns the settings with the trainer's address in the rows of the providers that it serves."""
-    rows = tuple(row.at(embedded.base_url) if row.is_started_by_us else row for row in settings.providers)
+    rows = tuple(
+        row.at_address(embedded.base_url) if row.is_started_by_us else row for row in settings.providers
+    )
     return replace(settings, providers=rows)
 
 

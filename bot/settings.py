@@ -71,7 +71,7 @@ class SlackSettings:
     host: str = HOST
     port: Port = 3000
     api_url: str = SLACK_API
-    fallback_channel: Annotated[str | None, Key(by=_text_or_none)] = None
+    fallback_channel: Annotated[str | None, Key(convert=_text_or_none)] = None
     blocks: Blocks = "newest"
 
 
@@ -217,7 +217,7 @@ class ServiceSettings:
     backups_kept: Annotated[int, Limits(ge=0, le=1000)] = 7
     health_port: Port = 0
     watchdog_s: Annotated[
-        int, Limits(ge=0, le=86_400), Key(by=_check_watchdog, wants=f"0 (off) or at least {LEAST_WATCHDOG_S}")
+        int, Limits(ge=0, le=86_400), Key(convert=_check_watchdog, wants=f"0 (off) or at least {LEAST_WATCHDOG_S}")
     ] = 300
 
 
@@ -251,7 +251,7 @@ class ServingTable:
 class SettingsTable:
     """The tables and keys of finetune.toml."""
 
-    data: Annotated[str, Key(by=os.path.expanduser)] = "data"
+    data: Annotated[str, Key(convert=os.path.expanduser)] = "data"
     slack: SlackSettings
     people: PeopleTable
     policy: PolicyTable

@@ -66,7 +66,7 @@ class Summary:
         (pair,) = beside.pairs
         other = next(rung for rung in beside.rungs if rung.arm.rung != "tuned")
         name = candidate_name(other.arm)
-        if not pair.is_told_apart:
+        if not pair.is_significant:
             instead = f", which is free: use {name}" if other.arm.is_free else ""
             text = f"no clear difference from {name}{instead}"
         else:

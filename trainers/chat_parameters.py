@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from trainers.errors import Refused
-from trainers.model_list import LOW_EFFORT_SUFFIX, find_listed
+from trainers.model_list import LOW_EFFORT_SUFFIX, find_listed_model
 
 THINKING_TOKENS = 1_024  # allowed on top of the longest answer; hidden, but billed like the answer
 TOKEN_LIMITS = frozenset({"max_tokens", "max_completion_tokens"})
@@ -91,7 +91,7 @@ def parameters_for(
 
 def _takes_none(model: str) -> bool:
     name = _base(model)
-    listed = find_listed(name)
+    listed = find_listed_model(name)
     takes = listed.takes_none if listed else bool(_TAKES_NONE.match(name))
     return takes and not _FIXED_EFFORT.search(name) and "codex" not in name
 

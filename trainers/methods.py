@@ -119,9 +119,10 @@ def _rate(values: Mapping[str, Any], basis: Basis) -> float | None:
     return None if basis.rate is None else basis.rate * (values.get("learning_rate_multiplier") or 1.0)
 
 
-Dollars = Annotated[int, Key(reads=Any, by=_micros, wants="dollars, from 0.0001 to 1000000")]
+Dollars = Annotated[int, Key(input_type=Any, convert=_micros, wants="dollars, from 0.0001 to 1000000")]
 ModuleNames = Annotated[
-    str, Key(reads=Any, by=_module_names, wants="'all-linear' or names of modules separated by commas")
+    str,
+    Key(input_type=Any, convert=_module_names, wants="'all-linear' or names of modules separated by commas"),
 ]
 
 

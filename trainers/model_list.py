@@ -64,7 +64,7 @@ def read_list(text: str) -> Mapping[str, Mapping[str, ListedModel]]:
     return models
 
 
-def find_listed(name: str, seller: str | None = None) -> ListedModel | None:
+def find_listed_model(name: str, seller: str | None = None) -> ListedModel | None:
     """Finds a model by name, ignoring case; an unlisted release (gpt-4o-2024-11-20) is found as its model (gpt-4o). A
     `seller` of None searches all sellers."""
     models = listed_models()

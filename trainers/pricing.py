@@ -20,7 +20,7 @@ from importlib import metadata
 from typing import TYPE_CHECKING, Annotated, Literal
 
 from trainers.json_values import from_object
-from trainers.model_list import RELEASE_SUFFIX, find_listed, strip_effort
+from trainers.model_list import RELEASE_SUFFIX, find_listed_model, strip_effort
 from trainers.providers import ModelRow, ProviderProblems, ProviderRow
 from trainers.rentals.prices import Rental
 from trainers.typed_tables import Fault, Key, read_table
@@ -48,7 +48,7 @@ def find_retirement(name: str, providers: Sequence[ProviderRow]) -> Retirement |
     seller, slash, bare = strip_effort(name.lower()).partition("/")
     seller, bare = (seller, bare) if slash else ("", seller)
     bare = bare.split(":")[1] if bare.startswith("ft:") and bare.count(":") else bare
-    listed = find_listed(bare, seller or None)
+    listed = find_listed_model(bare, seller or None)
     successor = listed.successor if listed else None
 
     rows = [row for row in providers if not slash or row.name == seller]
@@ -249,7 +249,7 @@ def _from_rows(name: str, providers: Sequence[ProviderRow]) -> PriceRow | None:
 def _from_list(name: str) -> PriceRow | None:
     """Returns the price in models.toml, or None."""
     seller, _, model = name.lower().partition("/")
-    listed = find_listed(model, seller) if model else find_listed(seller)
+    listed = find_listed_model(model, seller) if model else find_listed_model(seller)
     if listed is None or listed.input is None or listed.output is None:
         return None
     price = Price(None, listed.input, listed.cached_input, listed.output)

@@ -15,7 +15,7 @@ from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
 from trainers.chat_parameters import thinks
-from trainers.model_list import find_listed, strip_effort
+from trainers.model_list import find_listed_model, strip_effort
 from trainers.rentals.prices import Rental
 from trainers.typed_tables import SET_BY_CALLER, Fault, Key, KeyPath, Limits, read_table, title_of
 from trainers.types import Hyperparameter, PositiveInt, Price, Provider
@@ -113,7 +113,9 @@ def _hyperparameter(value: object) -> Hyperparameter:
     raise ValueError(value)
 
 
-Hyperparameters = Mapping[str, Annotated[Any, Key(by=_hyperparameter, wants="a number, true, false or text")]]
+Hyperparameters = Mapping[
+    str, Annotated[Any, Key(convert=_hyperparameter, wants="a number, true, false or text")]
+]
 
 
 @dataclass(frozen=True)
@@ -124,7 +126,7 @@ class ProviderRow:
     `stays_here`: data sent to it stays with the people who run the bot. That is so for the trainer that we start,
     unless its jobs run on a cluster that nobody has declared to be theirs. For any other provider the row must say so,
     because there may be a proxy behind a loopback address. `cluster` is the address of the Ray cluster on which its
-    jobs run. `is_child`: the bot started it, and `at` has set its address.
+    jobs run. `is_child`: the bot started it, and `at_address` has set its address.
 
     While models are measured, at most `callers` requests are in flight, and at most `requests_per_minute` are started
     (None: unlimited). `shutdowns` are the shutdown days that the provider itself announces, by model. `outputs_terms`
@@ -140,7 +142,7 @@ class ProviderRow:
     provider: Annotated[Provider, Key(is_inline=True)]
     title: str = ""
     closes: date | None = None
-    models: Annotated[tuple[ModelRow, ...], Key(reads=Mapping[str, Any])] = ()
+    models: Annotated[tuple[ModelRow, ...], Key(input_type=Mapping[str, Any])] = ()
     defaults: Hyperparameters = field(default_factory=dict)
     callers: PositiveInt = CALLERS
     requests_per_minute: PositiveInt | None = None
@@ -193,7 +195,7 @@ class ProviderRow:
 
     @property
     def is_started_by_us(self) -> bool:
-        """True if the trainer runs as our child process. Its address is known only once it is up; see `at`."""
+        """True if the trainer runs as our child process. Its address is known only once it is up; see `at_address`."""
         return self.is_child or not self.provider.base_url
 
     @property
@@ -201,7 +203,7 @@ class ProviderRow:
         """True if its data folder is on this machine, wherever its jobs run."""
         return self.is_started_by_us or is_loopback(self.provider.base_url)
 
-    def at(self, base_url: str) -> ProviderRow:
+    def at_address(self, base_url: str) -> ProviderRow:
         """Returns the row of the trainer that the bot has started at this address."""
         return replace(self, provider=replace(self.provider, base_url=base_url), is_child=True)
 
@@ -233,7 +235,7 @@ class ProviderRow:
         row = self.model(name)
         if row is not None and row.reasoning is not None:
             return row.reasoning
-        listed = find_listed(name, self.name) or find_listed(name.rpartition("/")[2])
+        listed = find_listed_model(name, self.name) or find_listed_model(name.rpartition("/")[2])
         return thinks(name) or (listed is not None and listed.thinks)
 
 

@@ -52,16 +52,16 @@ class Key:
     """What the type and limits of a field can't express.
 
     `name` is the key, if it differs from the field. `wants` completes "should be". `required` makes the key required
-    and describes it. `by` converts the value that was read, which has the type `reads` if that differs from the
-    field's; it may raise ValueError. `is_inline`: the keys of this dataclass are in the surrounding table itself.
+    and describes it. `convert` converts the value that was read, which has the type `input_type` if that differs from
+    the field's; it may raise ValueError. `is_inline`: the keys of this dataclass are in the surrounding table itself.
     `is_set_by_caller`: the field is not read but set by the caller. `is_secret`: faults don't repeat the value.
     """
 
     name: str | None = None
     wants: str | None = None
     required: str | None = None
-    reads: Any = None
-    by: Callable[[Any], Any] | None = None
+    input_type: Any = None
+    convert: Callable[[Any], Any] | None = None
     is_inline: bool = False
     is_set_by_caller: bool = False
     is_secret: bool = False
@@ -180,7 +180,7 @@ class Reader:
                 break
         self.notes = tuple(notes)
         self.key = next((note for note in reversed(notes) if isinstance(note, Key)), Key())
-        self.kind = self.key.reads or hint
+        self.kind = self.key.input_type or hint
         self.origin, self.arguments = get_origin(self.kind), get_args(self.kind)
         self.section = self.kind if isinstance(self.kind, type) and is_dataclass(self.kind) else None
         self.choices: tuple[str, ...] = self.arguments if self.origin is Literal else ()
@@ -199,7 +199,7 @@ class Reader:
         else:
             result = self._scalar(value)
         try:
-            result = self.key.by(result) if self.key.by and result is not INVALID else result
+            result = self.key.convert(result) if self.key.convert and result is not INVALID else result
         except ValueError:
             result = INVALID
         if result is INVALID:

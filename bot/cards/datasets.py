@@ -98,7 +98,7 @@ def received_card(dataset: Dataset) -> Message:
 def checked_card(dataset: Dataset, report: Report, *, days: int = 0) -> Message:
     """Ready or refused, with the findings and the buttons of the next step. A refused file is deleted after `days`; 0
     keeps it."""
-    if report.blocked:
+    if report.is_blocked:
         return _blocked_card(dataset, report, days)
     both = f"`/finetune start {dataset.name} method=dpo` trains on both answers." if report.pairs else ""
     measure = button("Measure", MEASURE, dataset.name, style="primary")
@@ -296,7 +296,7 @@ def _headline(title: str, report: Report) -> str:
     if has_choices(report):
         roles = [role for role in ("text", "label") if getattr(report.choices, role)]
         return f"{title} can't be used yet: choose the {' and the '.join(roles)} column"
-    if report.blocked:
+    if report.is_blocked:
         count = count_by_severity(report.findings)["blocks"]
         return f"{title} can't be used yet: {pluralize(count, 'problem')} to fix"
     return f"{title} is ready: {pluralize(report.rows, 'row')}{_of_labels(report)}"

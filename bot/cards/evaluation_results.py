@@ -275,7 +275,7 @@ def _nearest_to_tell(ladder: Ladder) -> Rung | None:
 def _close_to_best(ladder: Ladder) -> list[str]:
     """The candidates without a clear difference from the best."""
     best = ladder.best
-    close = [pair.worse for pair in ladder.pairs if not pair.is_told_apart]
+    close = [pair.worse for pair in ladder.pairs if not pair.is_significant]
     if best is None or not close:
         return []
     names = listed([_short_name(arm, 30) for arm in close], SHOWN_ARMS, "; ")
@@ -435,7 +435,7 @@ def _pair(pair: Pair | None) -> str:
     """The difference from the best candidate; '' for the best itself."""
     if pair is None:
         return ""
-    apart = "clearly worse than the best" if pair.is_told_apart else "no clear difference from the best"
+    apart = "clearly worse than the best" if pair.is_significant else "no clear difference from the best"
     difference = f"{points(-pair.difference)} ({points_range(-pair.high, -pair.low)})"
     return f"; {apart}, {difference}, {p_value(pair.p)}"
 

@@ -123,7 +123,7 @@ def headline(curve: Curve) -> str:
             return "The next 100 rows: no measurable gain expected (under 1 point)"
         # One significant digit, since there is no interval for it.
         return f"The next 100 rows should gain about {curve.points_per_100:.1g} points"
-    if not farthest.is_told:
+    if not farthest.is_certain:
         return (
             f"Growing to {farthest.rows:,} rows: no measurable gain expected ({signed_gain(farthest)} points)"
         )
@@ -139,13 +139,13 @@ def signed_gain(gain: Gain) -> str:
 def next_size(curve: Curve) -> str | None:
     """Which size would show a gain; None if it is clear already whether more rows help."""
     farthest = curve.farthest
-    if farthest is None or farthest.is_told or farthest.is_negligible:
+    if farthest is None or farthest.is_certain or farthest.is_negligible:
         return None
-    if curve.next_useful is None:
+    if curve.next_useful_size is None:
         return (
             "These held-out rows can't show a gain from any number of rows like these: hold out more first."
         )
-    return f"The next size that would show a gain is about {curve.next_useful:,} rows."
+    return f"The next size that would show a gain is about {curve.next_useful_size:,} rows."
 
 
 def _points(gain: Gain) -> str:
@@ -159,7 +159,7 @@ def _is_flat(curve: Curve) -> bool:
 
 def _is_told(curve: Curve) -> bool:
     farthest = curve.farthest
-    return farthest is None or farthest.is_told
+    return farthest is None or farthest.is_certain
 
 
 def _predicted(prediction: Prediction) -> str:
@@ -238,7 +238,7 @@ def _beside(curve: Curve, beside: Curve | None) -> list[str]:
     last, farthest = beside.points[-1], beside.farthest
     more = (
         f", and should gain about {_points(farthest)} points with {farthest.rows:,}"
-        if farthest and farthest.is_told
+        if farthest and farthest.is_certain
         else ""
     )
     return [

@@ -143,7 +143,7 @@ def check(
     if fix and report.pairs is None:
         copy = value_or_exit(datasets.fix(file, text, label, fix, holdout))
         click.echo(copy if as_json else f"\n{copy}", err=as_json)
-    if report.blocked:
+    if report.is_blocked:
         sys.exit(EXIT_BLOCKED)
 
 
@@ -266,7 +266,7 @@ def _require_usable(file: Path, rows: EvaluationRows | Refusal, ticker: Ticker) 
 
     ticker.done()
     rows = value_or_exit(rows)
-    if rows.report.blocked:
+    if rows.report.is_blocked:
         show(datasets.report_parts(rows.report), "bad", err=True)
         refuse(f"Fix {file} first; then it can be measured.")
     return rows
@@ -316,7 +316,7 @@ def estimate(
         # Deep: wrong labels matter to the verdict, and near copies change the split.
         how = datasets.CheckOptions(deep=True, on_progress=ticker)
         report = datasets.check(rows, text, label, settings.trainer.folders, how)
-    if report.blocked:
+    if report.is_blocked:
         show(datasets.report_parts(report), "bad", err=True)
         refuse(f"Fix {rows} first; then training on it can be estimated.")
     estimated = estimates.estimate(settings, rows.stem, report, build_question(question), evidence)

@@ -128,7 +128,7 @@ def check_against(
     with tempfile.TemporaryDirectory() as result:
         folder = Path(result)
         before = check_file(previous, previous.name, columns, folder, SEED, deep=how.deep)
-        if before.blocked:
+        if before.is_blocked:
             worst = f"{before.findings[0].message} {before.findings[0].cure}"
             return Refusal(f"{previous} can't be used, so there is nothing to compare with. {worst}")
         train, holdout = (folder / f"{sha}.jsonl" for sha in (before.train_sha256, before.holdout_sha256))
@@ -146,14 +146,14 @@ def check_with_holdout(
 
 def _test_rows(holdout: Path, columns: Columns) -> tuple[Example, ...] | Refusal:
     test = read(holdout, holdout.name, columns=columns)
-    if test.refused or not test.examples:
+    if test.is_refused or not test.examples:
         why = f"{test.findings[0].message} {test.findings[0].cure}" if test.findings else "It has no rows."
         return Refusal(f"{holdout} can't be used as the test. {why}")
     return test.examples
 
 
 def tone_of(report: Report) -> Tone:
-    if report.blocked:
+    if report.is_blocked:
         return "bad"
     return "warning" if any(finding.severity == "warns" for finding in report.findings) else "good"
 
@@ -229,7 +229,7 @@ def pairs_parts(
     report: Report, pairs: PairsReport, needs: TrainingNeeds | None = None
 ) -> tuple[CardBlock, ...]:
     findings = pair_findings(report)
-    last = "They can't be used until this is fixed." if report.blocked else "They can be used."
+    last = "They can't be used until this is fixed." if report.is_blocked else "They can be used."
     lines = [f"{last} {TRAIN_ON_PAIRS}", *([_needs_text(needs)] if needs else [])]
     return (
         text_block(_summarize_pairs(report, pairs, findings)),
@@ -250,7 +250,7 @@ def _needs_text(needs: TrainingNeeds) -> str:
 
 
 def pairs_json(report: Report, pairs: PairsReport, needs: TrainingNeeds | None = None) -> Mapping[str, Any]:
-    own: dict[str, Any] = {"name": report.name, "format": report.format, "blocked": report.blocked}
+    own: dict[str, Any] = {"name": report.name, "format": report.format, "blocked": report.is_blocked}
     if needs is not None:
         minutes = float(needs.time.minutes.expected) if needs.time else None
         own["takes"] = {"model": needs.model, "memory": needs.room.line, "minutes": minutes}
@@ -306,7 +306,7 @@ def checked_rows(
             deep=True,
             on_progress=on_progress,
         )
-        if holdout is None or report.blocked:
+        if holdout is None or report.is_blocked:
             yield EvaluationRows(report, files)
         else:
             yield _split_by_holdout(file, holdout, columns, report, files)

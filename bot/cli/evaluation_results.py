@@ -183,8 +183,8 @@ def _gain(curve: Curve) -> dict[str, Any] | None:
         "points": far.points,
         "low": far.low,
         "high": far.high,
-        "told": far.is_told,
-        "next_useful": None if far.is_told else curve.next_useful,
+        "told": far.is_certain,
+        "next_useful": None if far.is_certain else curve.next_useful_size,
     }
 
 

@@ -51,7 +51,7 @@ def is_shown_better(rung: Rung, other: Rung, ladder: Ladder | None) -> bool:
     """Uses the paired test if the ladder has one for these two, and otherwise asks for intervals that don't overlap."""
     for pair in ladder.pairs if ladder else ():
         if {pair.better, pair.worse} == {rung.arm, other.arm}:
-            return pair.is_told_apart and pair.better == rung.arm
+            return pair.is_significant and pair.better == rung.arm
     return rung.low > other.high
 
 

@@ -190,7 +190,7 @@ def more_rows_reasons(facts: Facts) -> tuple[Reason, ...]:
         return ()
     enough = (size for size in curve.predicted if size.score >= evidence.bar and size.rows > facts.rows)
     reached, farthest = next(enough, None), curve.farthest
-    is_unclear = farthest is not None and not farthest.is_told
+    is_unclear = farthest is not None and not farthest.is_certain
     more = MoreRows(curve.arm.rung, None if is_unclear else curve.points_per_100, reached)
     step = None
     if reached is not None:

@@ -86,8 +86,8 @@ class Tier:
         int | None,
         Key(
             "up_to_usd",
-            reads=Decimal,
-            by=to_micros,
+            input_type=Decimal,
+            convert=to_micros,
             required='the most that a run of this tier may cost, like "20"',
         ),
     ]
@@ -116,7 +116,7 @@ class DataRule:
     level: Level = "hard"
     providers: Annotated[
         frozenset[str] | None,
-        Key(by=_any_to_none, required='where such data may go, like ["local"]; ["any"] is all'),
+        Key(convert=_any_to_none, required='where such data may go, like ["local"]; ["any"] is all'),
     ] = None
     channels: Annotated[frozenset[ChannelId] | None, Key(wants='ids of channels, like ["C123"]')] = None
     datasets: tuple[str, ...] | None = None
@@ -164,10 +164,12 @@ class PromotionLimits:
     datasets without their own. `sealed` is the default number of sealed rows of an upload; None means none.
     """
 
-    margin: Annotated[float, Limits(ge=0, le=20), Key("margin_points", by=_share)] = 0.03
-    floor: Annotated[float | None, Limits(gt=0, le=100), Key("floor_percent", by=_share)] = None
+    margin: Annotated[float, Limits(ge=0, le=20), Key("margin_points", convert=_share)] = 0.03
+    floor: Annotated[float | None, Limits(gt=0, le=100), Key("floor_percent", convert=_share)] = None
     floor_rows: Annotated[int, Limits(ge=1, le=1000)] = 10
-    bar: Annotated[float, Limits(ge=1, le=100), Key("bar_percent", by=_share)] = DEFAULT_QUALITY_THRESHOLD
+    bar: Annotated[float, Limits(ge=1, le=100), Key("bar_percent", convert=_share)] = (
+        DEFAULT_QUALITY_THRESHOLD
+    )
     sealed: Annotated[int | None, Limits(ge=FEWEST_SEALED, le=MOST_SEALED), Key("sealed_rows")] = None
     where: Annotated[str, SET_BY_CALLER] = BUILT_IN
 

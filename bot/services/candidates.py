@@ -21,7 +21,7 @@ from trainers.chat_parameters import split_effort
 from trainers.dataset import Report
 from trainers.evaluation.results import FREE_RUNGS, RungName
 from trainers.evaluation.results import Candidate as MeasuredCandidate
-from trainers.model_list import LOW_EFFORT_SUFFIX, available_successors, find_listed, strip_effort
+from trainers.model_list import LOW_EFFORT_SUFFIX, available_successors, find_listed_model, strip_effort
 from trainers.money import to_micros
 from trainers.pricing import PriceList, PriceRow, UnknownPrice, find_prompted_price, tuned_price
 from trainers.providers import NEAR_THE_END, ProviderRow
@@ -398,7 +398,9 @@ def _find_provider(
     if row is None:
         bare = strip_effort(wanted)
         offers = [(row, model.name) for row in rows if (model := row.model(wanted))]
-        offers += [(row, wanted) for row in rows if find_listed(bare, row.name) and not row.model(wanted)]
+        offers += [
+            (row, wanted) for row in rows if find_listed_model(bare, row.name) and not row.model(wanted)
+        ]
         if not offers:
             return _unknown_model(rows, wanted)
         return min(offers, key=lambda offer: offer[0].name not in reachable)

@@ -108,7 +108,7 @@ def move_rewritten_files(context: CoreContext, dataset: str) -> None:
     """Moves the files of a new version that is recorded to those of the other datasets."""
     folder, newest = _folder(context, dataset), context.store.datasets.newest(dataset)
     report = datasets.report_of(newest) if newest else None
-    parts = [f"{sha256}.jsonl" for sha256 in report.stored] if report else []
+    parts = [f"{sha256}.jsonl" for sha256 in report.stored_files] if report else []
     for name in (report.source_sha256, *parts) if report else ():
         if (folder / name).exists():
             (folder / name).replace(context.settings.files / name)
@@ -167,7 +167,7 @@ def _rewrite(
     previous = Previous(parts[0], parts[1], sealed=sealed, is_opened=opened_before)
     inspection = _inspect(context, joined, f"{before.name}.jsonl", previous, report.system)
     new = inspection.report
-    if new.blocked:
+    if new.is_blocked:
         worst = next(finding for finding in new.findings if finding.blocks)
         return Refusal(
             f"Without these rows {code(before.name)} can't be used: {worst.message} Delete the whole dataset, or "

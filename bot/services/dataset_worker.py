@@ -59,9 +59,9 @@ def inspect(
         presidio=presidio,
         n_sealed=n_sealed,
     )
-    if report.blocked:
+    if report.is_blocked:
         return Inspection(report, ())
-    scans = tuple(scan_file(files / f"{sha256}.jsonl", presidio=presidio) for sha256 in report.stored)
+    scans = tuple(scan_file(files / f"{sha256}.jsonl", presidio=presidio) for sha256 in report.stored_files)
     tokens = [tokens for tokens, rows in report.token_lengths for _ in range(rows)]
     # a label that only one row has may be a customer's sentence in the wrong column, so it is not drawn
     shared = [count for count in report.labels if count.rows > 1]

@@ -51,7 +51,7 @@ def scans_of(context: AppContext, report: Report) -> tuple[Scan, ...] | None:
     by = scanner_name(presidio=context.settings.presidio)
     scans = list[Scan]()
     is_missing = False
-    for sha256 in report.stored:
+    for sha256 in report.stored_files:
         stored = context.store.scans.of(sha256, by)
         if stored is None:
             context.store.scans.want(sha256, by, now=context.clock())
@@ -456,7 +456,7 @@ def is_opened(context: CoreContext, name: str, report: Report) -> bool:
 def _finish(context: AppContext, dataset: Dataset, inspected: Inspection) -> None:
     now, report = context.clock(), inspected.report
     listed = _write_findings(context, dataset, report)
-    refusal = views.refusal_sentence(report) if report.blocked else None
+    refusal = views.refusal_sentence(report) if report.is_blocked else None
     with context.store.transaction():
         moved = context.store.datasets.move(
             dataset, "refused" if refusal else "ready", now=now, report=report.to_json(), refusal=refusal
@@ -466,7 +466,7 @@ def _finish(context: AppContext, dataset: Dataset, inspected: Inspection) -> Non
         store_scans(context, inspected.scans)
         context.audit("finetune", moved.state, f"dataset {moved.id}")
         show(context, moved, views.checked_card(moved, report, days=context.settings.retention.refused))
-        if report.diff and not report.blocked:
+        if report.diff and not report.is_blocked:
             post_in_thread(context, moved, views.version_changes(moved, report.diff, report.n_holdout))
         _post_files(context, moved, (*listed, *inspected.plots))
 

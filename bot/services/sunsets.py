@@ -32,7 +32,7 @@ from storage.promotions import Promotion
 from storage.records import Run
 from storage.store import Store
 from trainers.client import Trainer
-from trainers.model_list import find_listed
+from trainers.model_list import find_listed_model
 from trainers.pricing import PriceRow, dated_source, find_prompted_price, find_retirement
 from trainers.providers import ProviderRow
 
@@ -166,7 +166,7 @@ def _with_answering_end(settings: Settings, use: ModelUse, today: date) -> Model
     price = find_prompted_price(use.model, settings.providers, settings.prices, today)
     if isinstance(price, PriceRow) and price.ends:
         return replace(use, ends=price.ends, successor=price.successor, said_by=price.ends_said_by)
-    listed = find_listed(use.model.rpartition("/")[2])
+    listed = find_listed_model(use.model.rpartition("/")[2])
     return replace(use, said_by=f"{listed.said_by}: none is announced" if listed else None)
 
 

@@ -45,7 +45,7 @@ def test_our_own_trainer_leaves_rows_out_beyond_its_bound_and_counts_by_the_mode
 def test_our_own_trainer_counts_alike_once_it_is_up(folder: Path, tmp_path: Path) -> None:
     asked = settings(tmp_path)
     up = replace(asked, providers=tuple(
-        row.at("http://127.0.0.1:8123/v1") if row.is_started_by_us else row for row in asked.providers
+        row.at_address("http://127.0.0.1:8123/v1") if row.is_started_by_us else row for row in asked.providers
     ))  # fmt: skip
     assert (
         default_row_limit(up) == default_row_limit(asked) == RowLimit(1024, Encoding("small", folder=folder))

@@ -139,7 +139,7 @@ def test_rejected_answers_are_scanned_like_all_that_leaves(make_world: MakeWorld
     report = upload(world, pairs_jsonl(**mails))
     scans = datasets.scans_of(world.service.context, report)
     assert scans is not None
-    assert {scan.sha256 for scan in scans} == set(report.stored) and len(scans) == 3
+    assert {scan.sha256 for scan in scans} == set(report.stored_files) and len(scans) == 3
     assert [bool(scan.personal) for scan in scans] == [False, False, True]
     assert "approver" in world.type(f"{START} method=dpo")
     assert world.store.runs.newest(1) == []

@@ -100,7 +100,7 @@ def training_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def _site(name: str, url: str, key: str, model: str, finish_s: float) -> Iterator[Site]:
-    row = next(row for row in load_providers() if row.name == name).at(url)
+    row = next(row for row in load_providers() if row.name == name).at_address(url)
     chat = f"{url}/inference" if name == "crusoe" else ""
     provider = replace(row.provider, timeout_s=20, chat_base_url=chat)
     wanted = {**row.defaults, "n_epochs": 1, "batch_size": 4, "lora_r": 4}

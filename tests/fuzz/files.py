@@ -197,7 +197,7 @@ def wrong_with(dataset: Dataset, name: str, content: bytes, folder: Path) -> str
     source.write_bytes(content)
     report = _report(source, name, kept, folder)
     left = {path.name for path in kept.iterdir()}
-    expected = set() if report.blocked else {f"{one}.jsonl" for one in report.stored}
+    expected = set() if report.is_blocked else {f"{one}.jsonl" for one in report.stored_files}
     if left != expected:
         return f"left {sorted(left)} instead of {sorted(expected)}"
     for path in kept.iterdir():
@@ -218,7 +218,7 @@ def _report(source: Path, name: str, kept: Path, folder: Path) -> Report:
 
 
 def _wrong_with_words(dataset: Dataset, report: Report) -> str | None:
-    state = "refused" if report.blocked else "ready"
+    state = "refused" if report.is_blocked else "ready"
     card = views.checked_card(replace(dataset, filename=report.name, state=state), report)
     said = json.dumps(card.letter()) + terminal_text(views.full_report(report, most=None).parts)
     if "Traceback" in said or 'File \\"' in said:

@@ -46,7 +46,7 @@ def trainer(served: Served) -> Iterator[Trainer]:
 
 
 def our_client(served: Served) -> Trainer:
-    row = next(row for row in load_providers() if row.name == "local").at(served.url)
+    row = next(row for row in load_providers() if row.name == "local").at_address(served.url)
     return Trainer(replace(row.provider, timeout_s=20), KEY)
 
 

@@ -21,7 +21,7 @@ from trainers.dataset import (
     prompt_with_labels,
     with_system,
 )
-from trainers.dataset.checks import Findings, Rule, is_short, sort_label_counts, task_of_counts
+from trainers.dataset.checks import Findings, Rule, may_be_label, sort_label_counts, task_of_counts
 from trainers.dataset.file_checks import check_size
 from trainers.dataset.rows import normalise_text, question_key
 from trainers.dataset.sensitive_data import check_sensitive, faults_in
@@ -180,7 +180,7 @@ def test_a_file_with_one_label_blocks(tmp_path: Path) -> None:
 def test_the_task_is_labels_when_nearly_all_answers_are_short_and_come_again(
     answers: list[str], task: Task
 ) -> None:
-    short = Counter(answer for answer in answers if is_short(answer))
+    short = Counter(answer for answer in answers if may_be_label(answer))
 
     assert task_of_counts(short, len(answers)) == task
 

@@ -54,7 +54,7 @@ def test_an_odd_file_is_read_whole_and_says_what_was_done(name: str, tmp_path: P
     report = check_file(ODD / name, name, Columns(), tmp_path, 7)
     plain = read(ODD / "text_label.jsonl", "plain")
     reading = read(ODD / name, name)
-    assert not report.blocked and report.rows == len(reading.examples) == 60
+    assert not report.is_blocked and report.rows == len(reading.examples) == 60
     about = [
         finding.message
         for finding in reading.findings
@@ -128,7 +128,7 @@ def test_a_line_of_another_form_keeps_its_number_and_its_fault(tmp_path: Path) -
 )
 def test_conversations_that_are_not_chats_stay_as_they_are(turns: object, tmp_path: Path) -> None:
     reading = read_bytes(tmp_path, lines({"conversations": turns}))
-    assert not reading.examples and reading.refused
+    assert not reading.examples and reading.is_refused
 
 
 def test_characters_of_utf8_beside_bytes_that_are_none_are_damage(tmp_path: Path) -> None:
@@ -151,13 +151,13 @@ def test_what_json_lines_cannot_hold_is_not_changed_silently(value: str, tmp_pat
     row = f'{{"text": "where is it", "label": {value}}}'
     for content in (f"[{row}]", row.replace("{", "{\n", 1)):
         reading = read_bytes(tmp_path, content.encode())
-        assert not reading.examples and reading.refused
+        assert not reading.examples and reading.is_refused
 
 
 def test_a_line_with_a_key_twice_keeps_its_fault(tmp_path: Path) -> None:
     good = b'{"instruction": "Sort it.", "output": "a"}\n'
     reading = read_bytes(tmp_path, good + b'{"instruction": "Sort it.", "output": "a", "output": "b"}\n')
-    assert [example.line for example in reading.examples] == [1] and reading.refused
+    assert [example.line for example in reading.examples] == [1] and reading.is_refused
 
 
 def test_keys_that_are_not_used_are_told(tmp_path: Path) -> None:

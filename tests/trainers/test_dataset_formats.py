@@ -262,7 +262,7 @@ def test_parquet_of_conversations_gets_no_instructions_of_ours(tmp_path: Path) -
 
     report = check_file(parquet(tmp_path / "a", {"messages": rows}), "a", FIND, tmp_path / "out", 7)
 
-    assert (report.system, report.rows, report.blocked) == (None, 30, False)
+    assert (report.system, report.rows, report.is_blocked) == (None, 30, False)
 
 
 def test_a_parquet_bomb_is_refused_by_what_it_would_unpack_to(tmp_path: Path) -> None:

@@ -91,7 +91,7 @@ def test_an_answer_of_several_messages_blocks_and_another_form_is_told(tmp_path:
 
 def test_a_file_without_a_good_pair_has_none(tmp_path: Path) -> None:
     report = report_of(written(tmp_path, "{}", "no", pair("x", "same", "same")))
-    assert report.pairs is None and report.blocked
+    assert report.pairs is None and report.is_blocked
 
 
 def test_training_rows_are_written_as_pairs_and_the_held_out_ones_with_the_preferred_answer(
@@ -99,7 +99,7 @@ def test_training_rows_are_written_as_pairs_and_the_held_out_ones_with_the_prefe
 ) -> None:
     plain = [json.dumps({"prompt": f"Ask {n}", "chosen": "yes", "rejected": f"no {n}"}) for n in range(30)]
     report = report_of(written(tmp_path, *GOOD, *plain), tmp_path / "out")
-    assert not report.blocked
+    assert not report.is_blocked
     pairs, train, held = (
         rows_in(tmp_path / "out", sha256)
         for sha256 in (

@@ -11,12 +11,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from trainers.dataset import Columns, Example, Limits
-from trainers.dataset.checks import Finding, Findings, RepeatFinder, is_short
+from trainers.dataset.checks import Finding, Findings, RepeatFinder, may_be_label
 from trainers.dataset.file_format import Sniffed
 from trainers.dataset.near_duplicates import compute_sketches, question_text
 from trainers.dataset.reader import Progress, report_counts, stream
-from trainers.dataset.row_facts import Facts, StoredRows, read_facts
-from trainers.dataset.rows import INSTRUCTION_ROLES, Joined, normalise_all, normalise_text, question_key
+from trainers.dataset.row_facts import RowFacts, StoredRows, read_facts
+from trainers.dataset.rows import INSTRUCTION_ROLES, JoinedTexts, normalise_all, normalise_text, question_key
 from trainers.dataset.sensitive_data import faults_in, faults_of_texts
 from trainers.dataset.splits import chat_row
 from trainers.tokens import O200K, count_chat
@@ -24,8 +24,8 @@ from trainers.tokens import O200K, count_chat
 USUAL = Limits()
 
 
-def taken(path: Path, limits: Limits = USUAL) -> tuple[Facts, Findings, StoredRows]:
-    found, progress, facts = Findings(limits.listed), Progress(), Facts(O200K, limits, sketched=True)
+def taken(path: Path, limits: Limits = USUAL) -> tuple[RowFacts, Findings, StoredRows]:
+    found, progress, facts = Findings(limits.listed), Progress(), RowFacts(O200K, limits, sketched=True)
     file = path.open("rb")
     read_facts(facts, file, file, Sniffed("jsonl"), Columns(), found, limits, progress)
     report_counts(found, progress)
@@ -52,7 +52,7 @@ def same_as_row_by_row(path: Path, limits: Limits = USUAL) -> None:
         assert facts.sensitive.sorted() == sensitive(examples, limits)
         assert facts.repeats.sorted() == repeats(examples, limits)
         assert list(facts.given_labels()) == [
-            e.answer.strip() if is_short(e.answer) else None for e in examples
+            e.answer.strip() if may_be_label(e.answer) else None for e in examples
         ]
         for row, example in enumerate(examples):
             (again,) = _parsed(rows.trained_row(row), limits)
@@ -243,7 +243,7 @@ def test_rows_across_blocks_long_lines_and_windows_ends_keep_their_places(tmp_pa
 @settings(max_examples=300, deadline=None)
 @given(texts=st.lists(TEXTS | st.text(max_size=6), max_size=6))
 def test_many_texts_are_normalised_as_each_alone(texts: list[str]) -> None:
-    small = normalise_all(Joined([text.encode() for text in texts]), texts)
+    small = normalise_all(JoinedTexts([text.encode() for text in texts]), texts)
 
     assert small == [normalise_text(text).encode() for text in texts]
 
@@ -268,6 +268,6 @@ SUSPECT = st.lists(st.sampled_from(NUMBERS + OTHERS), max_size=6).map("".join)
 @settings(max_examples=300, deadline=None)
 @given(texts=st.lists(SUSPECT, max_size=8))
 def test_many_texts_are_searched_as_each_alone(texts: list[str]) -> None:
-    held = faults_of_texts(Joined([text.encode() for text in texts]), texts)
+    held = faults_of_texts(JoinedTexts([text.encode() for text in texts]), texts)
 
     assert held == {i: faults for i, text in enumerate(texts) if (faults := faults_in(text))}

@@ -120,7 +120,7 @@ def test_a_fault_is_found_on_its_own_line_and_only_there(tmp_path: Path, line: s
     reading = read_bytes(tmp_path, "\n".join(lines).encode())
 
     assert codes(reading) == [(7, code)]
-    assert reading.refused
+    assert reading.is_refused
     assert len(reading.examples) == 9
     assert [example.line for example in reading.examples] == [1, 2, 3, 4, 5, 6, 8, 9, 10]
     assert reading.findings[0].message.startswith("Line 7 ")

@@ -33,7 +33,7 @@ def check(path: Path, out: Path) -> Report:
 def test_a_good_table_becomes_two_files_named_by_their_hashes(table: Path, tmp_path: Path) -> None:
     report = check(table, tmp_path / "out")
 
-    assert not report.blocked
+    assert not report.is_blocked
     assert (report.format, report.task, report.rows) == ("csv", "labels", 300)
     assert (report.n_train, report.n_holdout) == (200, 100)
     assert report.columns == Columns("text", "label")
@@ -96,7 +96,7 @@ def test_an_assumed_encoding_is_said_so(table: Path, tmp_path: Path) -> None:
 def test_nothing_is_written_where_a_finding_blocks(tmp_path: Path) -> None:
     report = check(FLAWED, tmp_path / "out")
 
-    assert report.blocked
+    assert report.is_blocked
     assert (report.train_sha256, report.holdout_sha256, report.n_train, report.n_holdout) == (
         None,
         None,
@@ -114,7 +114,7 @@ def test_fewer_than_ten_rows_are_refused(tmp_path: Path, rows: int, there: str) 
 
     report = check(path, tmp_path / "out")
 
-    assert report.blocked
+    assert report.is_blocked
     assert report.findings[0].message == f"There {there}; 10 is the minimum."
 
 
@@ -145,7 +145,7 @@ def test_rows_that_a_frozen_holdout_asks_too_block(table: Path, tmp_path: Path) 
 
     report = check_file(table, "t", Columns(), tmp_path / "out", 7, holdout=frozen)
 
-    assert report.blocked
+    assert report.is_blocked
     overlaps = [f for f in report.findings if f.code == "overlap"]
     assert sum(f.count for f in overlaps) == 100
     assert overlaps[0].line == held.line
@@ -185,7 +185,7 @@ def test_a_version_after_one_that_held_nothing_out_draws_its_own(table: Path, tm
 
     report = check_file(table, "t.csv", Columns(), tmp_path, 7, previous=Previous(train, holdout))
 
-    assert not report.blocked
+    assert not report.is_blocked
     assert report.n_holdout == 56
 
 

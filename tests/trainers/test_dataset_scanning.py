@@ -14,15 +14,15 @@ from trainers.dataset import Columns, Limits, Report, check_file, read
 from trainers.dataset.checks import Findings
 from trainers.dataset.file_format import Sniffed
 from trainers.dataset.reader import Progress, report_counts
-from trainers.dataset.row_facts import Facts, StoredRows, histogram, read_facts
+from trainers.dataset.row_facts import RowFacts, StoredRows, histogram, read_facts
 from trainers.dataset.versions import Previous
 from trainers.tokens import O200K, training_limit
 
 USUAL = Limits()
 
 
-def taken(path: Path, limits: Limits = USUAL) -> tuple[Facts, Findings, StoredRows]:
-    found, progress, facts = Findings(limits.listed), Progress(), Facts(O200K, limits)
+def taken(path: Path, limits: Limits = USUAL) -> tuple[RowFacts, Findings, StoredRows]:
+    found, progress, facts = Findings(limits.listed), Progress(), RowFacts(O200K, limits)
     file = path.open("rb")
     read_facts(facts, file, file, Sniffed("jsonl"), Columns(), found, limits, progress)
     report_counts(found, progress)

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from trainers.model_list import available_successors, find_listed, listed_models, read_list
+from trainers.model_list import available_successors, find_listed_model, listed_models, read_list
 from trainers.pricing import PriceRow, find_prompted_price
 from trainers.providers import load_providers
 
@@ -116,7 +116,7 @@ def test_a_hole_and_an_end_in_the_past_are_told(
 def test_each_model_that_we_name_is_listed_with_its_source() -> None:
     for row in load_providers():
         for model in row.models if row.name in listed_models() else ():
-            listed = find_listed(model.base_name or model.name, row.name)
+            listed = find_listed_model(model.base_name or model.name, row.name)
             assert listed is not None and "litellm" in listed.said_by, model.name
     for models in listed_models().values():
         assert not [m.name for m in models.values() if m.successor and m.successor not in models]

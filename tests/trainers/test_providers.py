@@ -96,8 +96,8 @@ def test_an_unknown_model_is_not_guessed() -> None:
 def test_the_local_trainer_gets_its_address_when_it_is_up() -> None:
     local = row("local")
     assert local.is_started_by_us
-    assert local.at("http://127.0.0.1:8123/v1").provider.base_url == "http://127.0.0.1:8123/v1"
-    assert local.at("http://127.0.0.1:8123/v1").is_started_by_us
+    assert local.at_address("http://127.0.0.1:8123/v1").provider.base_url == "http://127.0.0.1:8123/v1"
+    assert local.at_address("http://127.0.0.1:8123/v1").is_started_by_us
 
 
 def test_a_users_row_stands_beside_the_shipped_ones() -> None:

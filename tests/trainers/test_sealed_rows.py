@@ -26,7 +26,7 @@ def written(path: Path, numbers: Iterable[int]) -> Path:
 
 def checked(path: Path, out: Path, sealed: int = 0, previous: Previous | None = None, **more: bool) -> Report:
     report = check_file(path, path.name, Columns(), out, 7, n_sealed=sealed, previous=previous, **more)
-    assert not report.blocked
+    assert not report.is_blocked
     return report
 
 
@@ -56,7 +56,7 @@ def test_sealed_rows_are_beside_the_holdout_which_stays_what_it_would_be(tmp_pat
     train, _, sealed = sides(tmp_path, report)
     assert (report.n_sealed, len(sealed), report.n_train) == (120, 120, len(train))
     assert report.holdout_sha256 == plain.holdout_sha256 and plain.sealed_sha256 is None
-    assert report.sealed_sha256 in report.stored
+    assert report.sealed_sha256 in report.stored_files
     assert train | sealed == keys(tmp_path, plain.train_sha256)
     assert checked(file, tmp_path, 120).sealed_sha256 == report.sealed_sha256
 

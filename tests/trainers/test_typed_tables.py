@@ -37,7 +37,7 @@ def halved(count: int) -> int:
 class Outer:
     title: Annotated[str, SET_BY_CALLER]
     prices: Annotated[Prices, Key(is_inline=True)]
-    pairs: Annotated[int, Key("count", by=halved, wants="an even number")] = 0
+    pairs: Annotated[int, Key("count", convert=halved, wants="an even number")] = 0
     share: Annotated[float, Limits(gt=0, le=1)] = 0.5
     key: Annotated[str | None, re.compile("[A-Z]+"), Key(is_secret=True, wants="the name of a key")] = None
     day: date | None = None

@@ -107,7 +107,7 @@ def task_of_counts(counts: Counter[str], rows: int) -> Task:
     return "labels" if rows and enough and len(shared) <= MAX_LABELS else "free_text"
 
 
-def is_short(answer: str) -> bool:
+def may_be_label(answer: str) -> bool:
     """True if an answer may be a label: a single line of at most 60 characters."""
     return len(answer) <= MAX_LABEL_LENGTH and "\n" not in answer
 

@@ -25,7 +25,7 @@ from trainers.dataset.rows import (
     DEFAULT_LIMITS,
     Columns,
     Example,
-    Joined,
+    JoinedTexts,
     Limits,
     normalise_text,
     question_key,
@@ -194,7 +194,7 @@ def _with_secrets(examples: Iterator[Example]) -> Iterator[tuple[Example, bool]]
     while batch := list(islice(examples, _ROWS_AT_ONCE)):
         rows = [row for row, example in enumerate(batch) for _ in _texts(example)]
         texts = [text for example in batch for text in _texts(example)]
-        faults = faults_of_texts(Joined([text.encode() for text in texts]), texts)
+        faults = faults_of_texts(JoinedTexts([text.encode() for text in texts]), texts)
         secret = {rows[i] for i, of_text in faults.items() if any(fault.rule == SECRET for fault in of_text)}
         yield from ((example, row in secret) for row, example in enumerate(batch))
 

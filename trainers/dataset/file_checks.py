@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from trainers.dataset.checks import MINIMUM, Fault, Findings, LabelCount, Rule
-from trainers.dataset.row_facts import Facts
+from trainers.dataset.row_facts import RowFacts
 from trainers.dataset.rows import REMOVE_INVISIBLE, Limits, normalise_text, to_printable
 from trainers.tokens import Encoding
 
@@ -67,7 +67,7 @@ class CheckedFile:
     """A file whose rows are all read. `labels` has the most frequent first, and is empty for free text and preference
     pairs. `lengths` are the tokens of each row, counted by `encoding`."""
 
-    facts: Facts
+    facts: RowFacts
     labels: Sequence[LabelCount]
     lengths: Sequence[int]
     encoding: Encoding

@@ -15,7 +15,7 @@ from typing import Any
 import orjson
 
 from trainers.dataset.checks import Fault, Findings, Rule
-from trainers.dataset.rows import Joined, is_blank
+from trainers.dataset.rows import JoinedTexts, is_blank
 from trainers.dataset.sensitive_data import faults_of_texts
 from trainers.tokens import O200K, Encoding, Spread, count_texts, spread
 
@@ -171,7 +171,7 @@ def check_pairs(
         texts = list(map(_text, parts))
         counts = count_texts(texts, encoding)
         lengths += zip(counts[::3], counts[1::3], counts[2::3], strict=True)
-        faults = faults_of_texts(Joined([text.encode() for text in texts]), texts)
+        faults = faults_of_texts(JoinedTexts([text.encode() for text in texts]), texts)
         for place, (line, _, _) in enumerate(chunk):
             shared = {fault.text for part in (0, 1) for fault in faults.get(3 * place + part, ())}
             for fault in faults.get(3 * place + 2, ()):

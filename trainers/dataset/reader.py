@@ -49,7 +49,7 @@ class Reading:
     choices: Choices = NO_CHOICES
 
     @property
-    def refused(self) -> bool:
+    def is_refused(self) -> bool:
         return any(finding.blocks for finding in self.findings)
 
 

@@ -30,7 +30,7 @@ from trainers.dataset.file_checks import CHECKS, CheckedFile
 from trainers.dataset.preference_pairs import PairsReport, check_pairs
 from trainers.dataset.reader import Progress, accept_file, report_counts
 from trainers.dataset.row_facts import (
-    Facts,
+    RowFacts,
     StoredRows,
     histogram,
     read_facts,
@@ -119,13 +119,13 @@ class Report:
     n_sealed: int = 0
 
     @property
-    def stored(self) -> tuple[str, ...]:
+    def stored_files(self) -> tuple[str, ...]:
         """The sha256 of each stored file: the parts and the pairs."""
         parts = (self.train_sha256, self.holdout_sha256, self.pairs_sha256, self.sealed_sha256)
         return tuple(filter(None, parts))
 
     @property
-    def blocked(self) -> bool:
+    def is_blocked(self) -> bool:
         return any(finding.blocks for finding in self.findings)
 
     def to_json(self) -> str:
@@ -391,7 +391,7 @@ def _scan_file(
     findings, progress, facts = (
         Findings(limits.listed),
         Progress(),
-        Facts(encoding, limits, sketched=sketched),
+        RowFacts(encoding, limits, sketched=sketched),
     )
     sniffed = accept_file(source, name, findings, limits)
     if sniffed:

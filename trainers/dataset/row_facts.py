@@ -14,7 +14,7 @@ from operator import add, itemgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, TypeVar, overload
 
-from trainers.dataset.checks import Fault, Findings, RepeatFinder, is_short, task_of_counts
+from trainers.dataset.checks import Fault, Findings, RepeatFinder, may_be_label, task_of_counts
 from trainers.dataset.fast_scan import Chunk, Group, scan
 from trainers.dataset.file_format import Sniffed
 from trainers.dataset.jsonl import definitions_text, parse_row
@@ -24,7 +24,7 @@ from trainers.dataset.reader import Progress, cap_rows, report_too_many_rows, st
 from trainers.dataset.rows import (
     Columns,
     Example,
-    Joined,
+    JoinedTexts,
     Limits,
     Task,
     ignore_message,
@@ -45,8 +45,9 @@ _MOST_INSTRUCTIONS = 1000
 _AFTER_MESSAGES = 1 << 30  # sorts faults outside a row's messages behind those inside
 
 
-class Facts:
-    """Facts about all rows, by row number from 0. Rows are added with `add`; properties are valid once all are added.
+class RowFacts:
+    """Facts about all rows, by row number from 0. Rows are added with `add`; properties are valid once all are
+    added.
 
     `starts` and `sizes` locate a row in its file, in bytes; the file has `plain` rows in the form that trainers accept.
     `total`, `prompt` and `answer` are tokens. `labels` are indices into `answers`, which has only the short answers.
@@ -86,7 +87,7 @@ class Facts:
         # Texts of all messages are searched and counted in one call; each group then takes its share of the results.
         groups = chunk.groups()
         columns = [column for group in groups for column in group.columns]
-        joined = Joined([raw for column in columns for raw in column.raws])
+        joined = JoinedTexts([raw for column in columns for raw in column.raws])
         texts = [text for column in columns for text in column.texts]
         raw_rows = [(place, example.row) for place, example in chunk.examples if example.row is not None]
         self._add_sensitive(chunk, groups, faults_of_texts(joined, texts), raw_rows)
@@ -172,7 +173,7 @@ class Facts:
         place = self._answer_places.get(answer)
         if place is not None:
             return place
-        if not is_short(text):
+        if not may_be_label(text):
             return _LONG_ANSWER
         place = self._answer_places[answer] = len(self.answers)
         self.answers.append(text)
@@ -206,7 +207,7 @@ class Facts:
         by_row = {}
         if raw_rows:
             raws = [raw for _, raw in raw_rows]
-            by_row = faults_of_texts(Joined(raws), [raw.decode() for raw in raws])
+            by_row = faults_of_texts(JoinedTexts(raws), [raw.decode() for raw in raws])
         if not faults_by_text and not by_row:
             return
         entries = [(raw_rows[number][0], _AFTER_MESSAGES, faults) for number, faults in by_row.items()]
@@ -291,7 +292,7 @@ _ROWS_AT_ONCE = 500
 
 
 def read_facts(
-    facts: Facts,
+    facts: RowFacts,
     file: BinaryIO,
     spool: BinaryIO,
     sniffed: Sniffed,
@@ -340,7 +341,7 @@ class StoredRows(Sequence[Example]):
     Raises ValueError if the file has changed since it was checked.
     """
 
-    def __init__(self, file: BinaryIO, facts: Facts, limits: Limits, system: str | None) -> None:
+    def __init__(self, file: BinaryIO, facts: RowFacts, limits: Limits, system: str | None) -> None:
         self.file, self.facts, self._limits, self.system = file, facts, limits, system
 
     def __len__(self) -> int:
@@ -429,7 +430,7 @@ def store_pairs(folder: Path, rows: StoredRows, left_out: Collection[int]) -> st
 _PIECE = 1 << 20
 
 
-def _run_ends(facts: Facts, apart: Collection[int], *, needs_system: bool) -> Sequence[int]:
+def _run_ends(facts: RowFacts, apart: Collection[int], *, needs_system: bool) -> Sequence[int]:
     """Returns the ends of runs of rows that can be copied together: plain rows that follow each other in the file. Rows
     in `apart` are runs of their own."""
     if needs_system:

@@ -59,7 +59,7 @@ def column_of(texts: Sequence[str]) -> Column:
     return Column(list(map(str.encode, place)), list(place), list(map(place.__getitem__, texts)))
 
 
-class Joined:
+class JoinedTexts:
     """Texts joined into one, `data`, with zero bytes between them."""
 
     def __init__(self, raws: Sequence[bytes]) -> None:
@@ -171,7 +171,7 @@ def normalise_text(text: str) -> str:
     return " ".join(text.casefold().split())
 
 
-def normalise_all(joined: Joined, texts: Sequence[str], one_line: bool = False) -> list[bytes]:
+def normalise_all(joined: JoinedTexts, texts: Sequence[str], one_line: bool = False) -> list[bytes]:
     """Returns `normalise_text` of each text in UTF-8; `joined` has the same texts. `one_line`: no text has a control
     character.
 
@@ -183,7 +183,7 @@ def normalise_all(joined: Joined, texts: Sequence[str], one_line: bool = False) 
     return small
 
 
-def _oddly_spaced(joined: Joined, one_line: bool) -> Iterator[int]:
+def _oddly_spaced(joined: JoinedTexts, one_line: bool) -> Iterator[int]:
     """Yields the indices of texts that have ASCII white space other than single spaces between words."""
     raws, data = joined.raws, joined.data
     if not all(raws) or not _EDGES.isdisjoint({*map(_FIRST, raws), *map(_LAST, raws)}):
@@ -196,7 +196,7 @@ def _oddly_spaced(joined: Joined, one_line: bool) -> Iterator[int]:
         yield from joined.places_with(lambda start: view.find(b"\n", start))
 
 
-def _changed_beyond_ascii(joined: Joined) -> list[int]:
+def _changed_beyond_ascii(joined: JoinedTexts) -> list[int]:
     """Returns the indices of texts with non-ASCII characters that `normalise_text` may change."""
     if joined.data.isascii():
         return []

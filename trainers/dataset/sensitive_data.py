@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import orjson
 
 from trainers.dataset.checks import Fault, Findings, Rule
-from trainers.dataset.rows import Example, Joined
+from trainers.dataset.rows import Example, JoinedTexts
 from trainers.dataset.splits import chat_row
 from trainers.json_values import JsonValue
 
@@ -50,14 +50,14 @@ def check_sensitive(examples: Sequence[Example], findings: Findings) -> None:
         chunk = examples[start : start + _ROWS_AT_ONCE]
         lines = [example.line for example in chunk for _ in example.messages]
         texts = [message.content for example in chunk for message in example.messages]
-        faults_by_text = faults_of_texts(Joined([text.encode() for text in texts]), texts)
+        faults_by_text = faults_of_texts(JoinedTexts([text.encode() for text in texts]), texts)
         for line, fault in deduplicate_by_row(
             [(lines[place], faults) for place, faults in sorted(faults_by_text.items())]
         ):
             findings.add_for_line(line, fault)
 
 
-def faults_of_texts(joined: Joined, texts: Sequence[str]) -> dict[int, list[Fault]]:
+def faults_of_texts(joined: JoinedTexts, texts: Sequence[str]) -> dict[int, list[Fault]]:
     """Returns the faults of texts by index; `joined` has the same texts. The joined text is searched for hints first,
     since most texts have none."""
     hints_by_place: dict[int, list[_Hint]] = defaultdict(list)
@@ -427,7 +427,7 @@ def _faults_of_rows(rows: Sequence[bytes], *, presidio: bool) -> Iterator[list[F
     presidio_faults = _presidio_faults(lambda row: [texts[row]], len(texts), _SEED) if presidio else {}
     for start in range(0, len(texts), _ROWS_AT_ONCE):
         batch = texts[start : start + _ROWS_AT_ONCE]
-        own_faults = faults_of_texts(Joined([text.encode() for text in batch]), batch)
+        own_faults = faults_of_texts(JoinedTexts([text.encode() for text in batch]), batch)
         for place in range(len(batch)):
             faults = [*own_faults.get(place, ()), *presidio_faults.get(start + place, ())]
             yield [fault for fault in faults if fault.rule in (PERSONAL, SECRET)]

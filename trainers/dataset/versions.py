@@ -17,7 +17,7 @@ from pathlib import Path
 
 from trainers.dataset.checks import MINIMUM, Fault, Findings, Rule
 from trainers.dataset.reader import read
-from trainers.dataset.row_facts import Facts, StoredRows
+from trainers.dataset.row_facts import RowFacts, StoredRows
 from trainers.dataset.rows import Example, Limits, Task, at, distinct_places, normalise_text, question_keys
 from trainers.dataset.sensitive_data import find_sensitive_rows
 from trainers.dataset.splits import ChatFile, draw_held_rows, strata_labels
@@ -104,7 +104,7 @@ def read_stored(path: Path, action: str) -> tuple[Example, ...]:
     if path.stat().st_size == 0:
         return ()  # there were too few rows to hold any out
     reading = read(path, path.name, limits=_NO_LIMITS)
-    if reading.refused:
+    if reading.is_refused:
         raise ValueError(f"{action} '{path.name}': it is not the file that was written")
     return reading.examples
 
@@ -235,7 +235,7 @@ class Parts:
         return len(self.sealed) + len(self.earlier_sealed)
 
 
-def labels_by_row(facts: Facts, rows: StoredRows, task: Task) -> list[str]:
+def labels_by_row(facts: RowFacts, rows: StoredRows, task: Task) -> list[str]:
     """Returns the label of each row, or "" for free text."""
     if task != "labels":
         return [""] * len(facts)
@@ -245,7 +245,7 @@ def labels_by_row(facts: Facts, rows: StoredRows, task: Task) -> list[str]:
 
 
 def draw_holdout(
-    facts: Facts,
+    facts: RowFacts,
     labels: Sequence[str],
     seed: int,
     groups: Sequence[int] | None,
@@ -290,7 +290,7 @@ def _find_copies(held: frozenset[int], keys: Sequence[bytes]) -> frozenset[int]:
     return frozenset(place for place, key in enumerate(keys) if key in held_keys and place not in held)
 
 
-def split_against(frozen: Sequence[Example], facts: Facts, findings: Findings) -> Parts:
+def split_against(frozen: Sequence[Example], facts: RowFacts, findings: Findings) -> Parts:
     """Keeps `frozen` as the holdout. All rows of the file are for training, and none may have one of its questions."""
     held = dict(zip(question_keys(frozen), (example.line for example in frozen), strict=True))
     for line, key in zip(facts.lines, facts.keys, strict=True):

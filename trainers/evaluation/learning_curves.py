@@ -18,7 +18,7 @@ from trainers.dataset.near_duplicates import find_near_copies, question_text
 from trainers.dataset.rows import Example, question_keys
 from trainers.evaluation.results import Candidate, Curve, CurvePoint, LabelNeed, Prediction
 from trainers.evaluation.statistics import exact_match
-from trainers.evaluation.tfidf import classify, deal_folds, fit_classifier, is_short, label_of, text_of
+from trainers.evaluation.tfidf import classify, deal_folds, fit_classifier, is_short_enough, label_of, text_of
 
 if TYPE_CHECKING:
     import numpy as np
@@ -187,7 +187,7 @@ def _measure(
     """Returns the points, and the answers to the holdout at the largest size."""
     most = min(len(train), MOST_ROWS)
     orders = [stratified_order(train, seed + number) for number in range(SEEDS)]
-    in_pieces = is_short(
+    in_pieces = is_short_enough(
         text_of(example) for example in orders[0][:most]
     )  # use the same features for all sizes
     points, answers = list[CurvePoint](), list[Sequence[str]]()
@@ -204,7 +204,7 @@ def _cross_validate(
 ) -> tuple[list[CurvePoint], Sequence[str]]:
     """Returns the points, and the answers at the largest size. In each draw, every one of `examples`, which are all
     rows, is answered by a classifier that has seen neither it nor a near copy."""
-    in_pieces = is_short(map(text_of, examples))
+    in_pieces = is_short_enough(map(text_of, examples))
     texts = [question_text(example) for example in examples]
     groups = find_near_copies(texts, question_keys(examples)).groups
     folds = [deal_folds(examples, groups, seed + draw) for draw in range(CROSS_DRAWS)]

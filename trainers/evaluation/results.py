@@ -137,7 +137,7 @@ class Pair:
     p: float
 
     @property
-    def is_told_apart(self) -> bool:
+    def is_significant(self) -> bool:
         return self.p < 0.05
 
 
@@ -212,7 +212,7 @@ class Gain:
     high: float
 
     @property
-    def is_told(self) -> bool:
+    def is_certain(self) -> bool:
         """True if the whole band is above zero."""
         return self.low > 0
 
@@ -279,7 +279,7 @@ class Curve(JsonValue):
         return max(self.gains, key=lambda gain: gain.rows, default=None)
 
     @property
-    def next_useful(self) -> int | None:
+    def next_useful_size(self) -> int | None:
         """The number of rows, rounded up to two digits, at which the predicted gain would exceed its uncertainty (the
         lower half of the band). None if that never happens, or takes more than a hundred times as many rows."""
         far = self.farthest

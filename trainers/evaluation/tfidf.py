@@ -75,7 +75,7 @@ def fit_classifier(train: Sequence[Example], seed: int, *, in_pieces: bool | Non
     usual = min(counts, key=lambda label: (-counts[label], label))
     if len(counts) == 1 or not any(texts):
         return Classifier(tuple(sorted(counts)), usual, None, None)
-    vectors = features(is_short(texts) if in_pieces is None else in_pieces)
+    vectors = features(is_short_enough(texts) if in_pieces is None else in_pieces)
     machine = _fitted_svm(vectors.fit_transform(texts), labels, 1.0, seed)
     return Classifier(tuple(map(str, machine.classes_)), usual, vectors, machine)
 
@@ -127,7 +127,7 @@ def text_of(example: Example) -> str:
     return question_text(example).strip()[:LONGEST_TEXT].strip()
 
 
-def is_short(texts: Iterable[str]) -> bool:
+def is_short_enough(texts: Iterable[str]) -> bool:
     """True if there is little enough text in total to use pieces of words as features."""
     return sum(map(len, texts)) <= MOST_IN_PIECES
 

@@ -41,7 +41,7 @@ def data(tmp_path: Path) -> Path:
 
 
 def provider(server: Hosted, **changes: float) -> Provider:
-    row = next(row for row in load_providers() if row.name == "openai").at(server.url)
+    row = next(row for row in load_providers() if row.name == "openai").at_address(server.url)
     return replace(row.provider, **{"timeout_s": 0.4, **changes})  # type: ignore[arg-type]
 
 

@@ -230,7 +230,7 @@ def test_extra_hyperparameters_stay_where_they_are_not_taken(server: Hosted) -> 
 
 def test_a_trainer_without_metadata_is_told_our_key_in_a_suffix_that_fits(data: Path) -> None:
     with Hosted(Service("nebius", models=[MODEL])) as nebius:
-        row = next(row for row in load_providers() if row.name == "nebius").at(nebius.url)
+        row = next(row for row in load_providers() if row.name == "nebius").at_address(nebius.url)
         with Trainer(row.provider, nebius.key) as trainer:
             wanted = replace(spec(trainer, data), suffix="s" * 64)
             created = trainer.create(wanted)
@@ -263,7 +263,7 @@ def test_a_job_that_does_not_say_when_it_was_made_hides_no_other(
 
 def test_jobs_without_metadata_are_known_by_the_mark_in_their_suffix(data: Path) -> None:
     with Hosted(Service("nebius", models=[MODEL])) as nebius:
-        row = next(row for row in load_providers() if row.name == "nebius").at(nebius.url)
+        row = next(row for row in load_providers() if row.name == "nebius").at_address(nebius.url)
         with Trainer(row.provider, nebius.key) as trainer:
             ours = trainer.create(spec(trainer, data, "run-1"))
             trainer.create(spec(trainer, data, "run-2"))
@@ -273,7 +273,7 @@ def test_jobs_without_metadata_are_known_by_the_mark_in_their_suffix(data: Path)
 
 def test_a_job_whose_suffix_does_not_come_back_is_known_by_its_file(data: Path) -> None:
     with Hosted(Service("nebius", models=[MODEL], echoes_suffix=False)) as nebius:
-        row = next(row for row in load_providers() if row.name == "nebius").at(nebius.url)
+        row = next(row for row in load_providers() if row.name == "nebius").at_address(nebius.url)
         with Trainer(row.provider, nebius.key) as trainer:
             files = [trainer.upload(data, digest(data), key) for key in ("run-1", "run-2", "run-1")]
             jobs = [

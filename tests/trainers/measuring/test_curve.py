@@ -256,23 +256,23 @@ def test_a_gain_is_told_only_where_the_band_has_no_loss_in_it() -> None:
         curve(0.7, 0.75, 0.8, band=(0.82, 0.85, 0.88)),
         curve(0.7, 0.75, 0.8, band=(0.71, 0.85, 0.94)),
     )
-    assert told.farthest and told.farthest.is_told and told.farthest.digits == 0
-    assert not_told.farthest and not not_told.farthest.is_told
-    assert not_told.next_useful is not None and not_told.next_useful > 2_000
+    assert told.farthest and told.farthest.is_certain and told.farthest.digits == 0
+    assert not_told.farthest and not not_told.farthest.is_certain
+    assert not_told.next_useful_size is not None and not_told.next_useful_size > 2_000
     fine = curve(0.7, 0.75, 0.8, band=(0.8001, 0.804, 0.808)).farthest
     assert fine and fine.is_negligible and fine.digits == 1
 
 
 def test_where_no_number_of_rows_would_show_a_gain_none_is_named() -> None:
-    assert curve(0.7, 0.75, 0.94, band=(0.71, 0.94, 0.99)).next_useful is None
-    assert curve(0.8, 0.8, 0.8, band=(0.7, 0.8, 0.9), b=0.0).next_useful is None
+    assert curve(0.7, 0.75, 0.94, band=(0.71, 0.94, 0.99)).next_useful_size is None
+    assert curve(0.8, 0.8, 0.8, band=(0.7, 0.8, 0.9), b=0.0).next_useful_size is None
 
 
 def test_a_line_that_is_all_but_flat_has_no_next_useful_size() -> None:
     """Three sizes of a tuned toy: the number of rows is beyond any float."""
     flat = replace(curve(0.5, 0.5, 0.5, band=(0.3, 0.51, 0.7), b=1.1), c=1e-6)
-    assert flat.farthest is not None and not flat.farthest.is_told
-    assert flat.next_useful is None
+    assert flat.farthest is not None and not flat.farthest.is_certain
+    assert flat.next_useful_size is None
 
 
 def test_what_small_sizes_differ_says_less_of_large_ones() -> None:

@@ -132,11 +132,11 @@ def test_the_best_is_compared_with_each_other_one_and_corrected_for_it() -> None
 
     assert (one.pairs[0].better, one.pairs[0].worse) == (ZERO, CLASSICAL)
     assert one.pairs[0].p == pytest.approx(0.0357, abs=0.0001)
-    assert one.pairs[0].is_told_apart
+    assert one.pairs[0].is_significant
     assert one.pairs[0].difference == pytest.approx(0.06)
     assert 0 < one.pairs[0].low < 0.06 < one.pairs[0].high
     assert two.pairs[0].p == pytest.approx(2 * 0.0357, abs=0.0002)
-    assert not two.pairs[0].is_told_apart
+    assert not two.pairs[0].is_significant
     assert two.pairs[1].p == 1.0
 
 
@@ -198,7 +198,7 @@ def test_a_holdout_of_12_claims_little() -> None:
     assert [rung.standing for rung in found.rungs] == ["undecided", "undecided"]
     assert found.cheapest is None
     assert found.detectable_gap is None
-    assert not found.pairs[0].is_told_apart
+    assert not found.pairs[0].is_significant
 
 
 def test_json_and_free_text_have_shares_with_a_bootstrap_interval() -> None:

@@ -244,11 +244,15 @@ class SamplingBody:
     presence_penalty: Penalty = 0.0
     stop: Annotated[
         tuple[str, ...],
-        Key(reads=Any, by=_stop, wants="text or a list of at most 4 texts, none of them empty"),
+        Key(input_type=Any, convert=_stop, wants="text or a list of at most 4 texts, none of them empty"),
     ] = ()
     logit_bias: Annotated[
         Mapping[int, float],
-        Key(reads=Any, by=_biases, wants="an object of token ids, each with a number from -100 to 100"),
+        Key(
+            input_type=Any,
+            convert=_biases,
+            wants="an object of token ids, each with a number from -100 to 100",
+        ),
     ] = field(default_factory=dict)
     stream: bool = False
     stream_options: Annotated[StreamOptions, Key(wants=AN_OBJECT)] = StreamOptions()

@@ -85,7 +85,7 @@ def _at_most_16(values: T) -> T:
 
 Tags = Annotated[
     tuple[Annotated[str, re.compile("(?s).{1,64}")], ...],
-    Key(by=_at_most_16, wants="a list of at most 16 texts of 1 to 64 characters"),
+    Key(convert=_at_most_16, wants="a list of at most 16 texts of 1 to 64 characters"),
 ]
 
 
@@ -181,7 +181,7 @@ class JobBody:
     suffix: Annotated[
         str | None,
         re.compile("(?s).{0,64}"),
-        Key(by=lambda text: text or None, wants="text of at most 64 characters"),
+        Key(convert=lambda text: text or None, wants="text of at most 64 characters"),
     ] = None
     seed: Annotated[int, Limits(ge=0, le=MAX_SEED)] | None = None
     metadata: Annotated[
@@ -189,7 +189,7 @@ class JobBody:
             Annotated[str, re.compile("(?s).{1,64}"), Key(wants="text of 1 to 64 characters")],
             Annotated[str, re.compile("(?s).{0,512}"), Key(wants="text of at most 512 characters")],
         ],
-        Key(by=_at_most_16, wants="an object with at most 16 pairs"),
+        Key(convert=_at_most_16, wants="an object with at most 16 pairs"),
     ] = field(default_factory=dict)
     integrations: Annotated[tuple[Mapping[str, Any], ...], Key(wants=OBJECTS)] = ()
 
