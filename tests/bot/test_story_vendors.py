@@ -102,7 +102,7 @@ def test_an_account_without_credit_ends_the_run_and_leaves_nothing_there(vendor_
     company(world).credit = False
     world.start_approved()
     world.until_state("failed")
-    assert "no credit" in world.said("failed") and world.ledger()["settle"] == 0
+    assert "out of credit" in world.said("failed") and world.ledger()["settle"] == 0
     assert company(world).ledger.jobs == company(world).ledger.files == 0
 
 
