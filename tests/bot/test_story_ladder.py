@@ -343,7 +343,7 @@ def test_a_second_yes_and_a_late_one_change_nothing(priced: World) -> None:
     ("line", "said"),
     [
         ("nothing", "There is no dataset `nothing`"),
-        ("tickets models=acme/acme-small", "add its price to finetune.toml"),
+        ("tickets models=acme/acme-small", "put its price into finetune.toml"),
         ("tickets models=acne/acme-small", "Did you mean `acme/acme-small`?"),
         ("tickets models=local/smollm", "Did you mean `local/smollm2-135m`?"),
         ("tickets models=openai/gpt-4o-mini", "OPENAI_API_KEY"),
