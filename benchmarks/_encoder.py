@@ -14,8 +14,8 @@ from typing import Any
 
 from trainers.dataset import Example, store_chat
 from trainers.encoders import DEFAULT_ENCODER
-from trainers.encoders.classifier import classify_holdout, columns_of, learn, load_classifier
-from trainers.encoders.embedding import LONGEST_TOKENS, load_encoder
+from trainers.encoders.classifier import classify_holdout, head_inputs, learn, load_classifier
+from trainers.encoders.embedding import MAX_TOKENS, load_encoder
 from trainers.evaluation.tfidf import label_of, text_of
 from trainers.hyperparameters import ENCODER_BATCH, ENCODER_RATE, encoder_epochs_for
 from trainers.local.job_directory import TrainingJob, read_json, write_job
@@ -82,7 +82,7 @@ def in_full_precision(train: Sequence[Example], test: Sequence[Example]) -> floa
     embed, encoder = _torch_encoder(folder), load_encoder()
     texts, asked = [text_of(row) for row in train], [text_of(row) for row in test]
     head = learn(encoder, texts, [label_of(row) for row in train], embed(texts), seed=0)
-    answers = head.answers(columns_of(encoder, head, asked, embed(asked)))
+    answers = head.answers(head_inputs(encoder, head, asked, embed(asked)))
     return sum(answer == label_of(row) for answer, row in zip(answers, test, strict=True)) / len(test)
 
 
@@ -100,7 +100,7 @@ def _torch_encoder(folder: Path) -> Callable[[Sequence[str]], Any]:
                 list(texts[start : start + 64]),
                 padding=True,
                 truncation=True,
-                max_length=LONGEST_TOKENS,
+                max_length=MAX_TOKENS,
                 return_tensors="pt",
             )
             with torch.no_grad():

@@ -50,7 +50,7 @@ from trainers.local.training.packing import abilities, measure, pack_rows
 from trainers.methods import Parameters, Quantization
 from trainers.sizing.hardware import this_machine
 from trainers.sizing.memory import Work
-from trainers.sizing.training_time import RowLengths, guess_calibration, seconds
+from trainers.sizing.training_time import RowLengths, guess_calibration, training_seconds
 
 ROOT = Path(__file__).resolve().parent.parent
 DEVICE = best_device()
@@ -118,7 +118,7 @@ def lora(asked: Asked, quantization: Quantization = "none") -> Result:
         return Result("failed", planned.text)
     lengths = RowLengths(len(rows), mean, BATCH, EPOCHS, answer=answer, rank=settings.lora_r)
     guess = guess_calibration(this_machine())
-    expected = seconds(planned.base.architecture, lengths, guess) if guess else 0.0
+    expected = training_seconds(planned.base.architecture, lengths, guess) if guess else 0.0
     epoch, peak = len(losses) // EPOCHS, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     if DEVICE.type == "cuda":
         peak = torch.cuda.max_memory_reserved()

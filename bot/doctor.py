@@ -36,7 +36,7 @@ from storage.database import StorageError, sqlite_version, wal_is_safe
 from trainers.base_models import why_no_base
 from trainers.client import find_key
 from trainers.dialects import open_trainer
-from trainers.encoders.embedding import EncoderError, find_encoder, is_of_hub
+from trainers.encoders.embedding import EncoderError, find_encoder, is_hub_id
 from trainers.errors import TrainerError
 from trainers.money import usd_micros
 from trainers.pricing import tuned_price
@@ -313,7 +313,7 @@ def _check_own_trainer(settings: Settings) -> Finding:
 
 
 def _check_encoder(settings: Settings) -> Finding:
-    if is_of_hub(settings.encoder):
+    if is_hub_id(settings.encoder):
         return Finding(
             True, "encoder", f"{settings.encoder} from the hub, downloaded at the first measurement"
         )

@@ -24,9 +24,9 @@ from bot.cards.forms import modal
 from bot.cards.words import first_lines, pluralize, shorten
 from storage.records import Document
 from trainers.documents import (
-    MOST_CHARACTERS,
-    MOST_PAGES,
-    MOST_UNPACKED,
+    MAX_CHARACTERS,
+    MAX_PAGES,
+    MAX_UNPACKED_BYTES,
     WORDS_A_PASSAGE,
     Trouble,
     Unreadable,
@@ -45,13 +45,13 @@ TROUBLES: Mapping[Trouble, str] = {
     "no_word": f"It is a zip archive without a Word document in it. {OTHER_KIND}",
     "not_utf8": "It is not plain text in UTF-8. Save it as UTF-8, PDF or .docx, and upload it again.",
     "old_word": "It is an old Word or Excel file (.doc, .xls). Save it as .docx or PDF and upload it again.",
-    "too_big_unpacked": f"It unpacks to more than {MOST_UNPACKED // 10**6} MB. Save it without its pictures, "
+    "too_big_unpacked": f"It unpacks to more than {MAX_UNPACKED_BYTES // 10**6} MB. Save it without its pictures, "
     "or as plain text.",
     "too_hard": "Reading it took too much time or memory and was stopped. Upload only the chapters that matter, or the "
     "text without pictures.",
-    "too_long": f"Its text is longer than {MOST_CHARACTERS // 10**6} million characters. Upload only the chapters that "
+    "too_long": f"Its text is longer than {MAX_CHARACTERS // 10**6} million characters. Upload only the chapters that "
     "matter, as separate documents.",
-    "too_many_pages": f"It has {{pages}}; the limit is {MOST_PAGES:,}. Upload only the chapters that matter, as "
+    "too_many_pages": f"It has {{pages}}; the limit is {MAX_PAGES:,}. Upload only the chapters that matter, as "
     "separate documents.",
 }
 

@@ -58,7 +58,7 @@ from trainers.dataset.rows import ignore_message, question_keys
 from trainers.dataset.sensitive_data import check_sensitive
 from trainers.dataset.versions import Previous
 from trainers.evaluation.statistics import normalise
-from trainers.sizing.architecture import Unsized
+from trainers.sizing.architecture import UnknownSize
 
 
 @dataclass(frozen=True)
@@ -213,13 +213,13 @@ def training_needs(
     loaded = settings() if target else None
     if not target or loaded is None:
         return None
-    base: Base | Unsized | None
+    base: Base | UnknownSize | None
     if Path(target).is_dir():
         base = find_base(target, ask_the_hub=False)
     else:
         offer = find_target(loaded.providers, target)
         base = None if isinstance(offer, Refusal) else local_base(loaded, offer.row, offer.model)
-    if base is None or isinstance(base, Unsized):
+    if base is None or isinstance(base, UnknownSize):
         return None
     time = training_time_for_pairs(loaded, base, pairs)
     return TrainingNeeds(base.name, memory_headroom_for_pairs(base, pairs), time)

@@ -16,25 +16,25 @@ from bot.cards.words import duration
 from bot.values.runs import Refusal
 from trainers.base_models import Base, find_base, find_preset
 from trainers.host import child_environment
-from trainers.sizing.architecture import Architecture, Unsized, read_config
-from trainers.sizing.hardware import GPUS, Fit, as_computed, fit, read_gpu, smallest_gpu, this_machine
+from trainers.sizing.architecture import Architecture, UnknownSize, read_config
+from trainers.sizing.hardware import GPUS, Fit, adapt_to_memory, fit, read_gpu, smallest_gpu, this_machine
 from trainers.sizing.memory import (
     TILE_WORDS,
     Work,
-    as_trained,
     base_bytes,
     loaded_parameters,
     reference_pass,
     tokens_at_a_time,
     trainable_parameters,
+    with_forced_checkpoints,
 )
 from trainers.sizing.training_time import (
     CALIBRATION_FILE,
     Calibration,
     RowLengths,
     read_calibration,
-    seconds,
     serving_speed,
+    training_seconds,
 )
 
 MEASURING = "trainers.local.calibrate"  # the module that the child process runs
@@ -65,7 +65,7 @@ class MemoryPlan:
 def plan_memory(name: str, work: Work, gpu: str | None) -> MemoryPlan | Refusal:
     """`gpu` is a name or its memory in GB; None means this machine."""
     base = find_base(name)
-    if isinstance(base, Unsized):
+    if isinstance(base, UnknownSize):
         return Refusal(base.sentence)
     context = base.architecture.context
     if work.length > context:
@@ -91,8 +91,8 @@ def plan_memory(name: str, work: Work, gpu: str | None) -> MemoryPlan | Refusal:
         return Refusal(
             f"I don't know the GPU '{gpu}'. Give its memory, like --gpu 24, or one of {', '.join(GPUS)}."
         )
-    wanted_work = as_trained(base.architecture, work)
-    work = as_computed(base.architecture, wanted_work, machine)
+    wanted_work = with_forced_checkpoints(base.architecture, work)
+    work = adapt_to_memory(base.architecture, wanted_work, machine)
     return MemoryPlan(base, wanted_work, work, fit(base.architecture, work, machine))
 
 
@@ -368,7 +368,7 @@ def calibration_text(calibration: Calibration) -> str:
         "",
         f"One pass over {EXAMPLE.count:,} rows of {EXAMPLE.tokens:.0f} tokens, if nothing else is running:",
         *(
-            f"  {name:<14} {duration(seconds(_example_architecture(name), EXAMPLE, calibration))}"
+            f"  {name:<14} {duration(training_seconds(_example_architecture(name), EXAMPLE, calibration))}"
             for name in EXAMPLES
         ),
     ]
@@ -407,7 +407,7 @@ def _example_architecture(name: str) -> Architecture:
     preset = find_preset(name)
     assert preset is not None  # noqa: S101 - of presets.toml
     model = read_config(preset.config, name)
-    assert not isinstance(model, Unsized)  # noqa: S101 - tests build every preset
+    assert not isinstance(model, UnknownSize)  # noqa: S101 - tests build every preset
     return model
 
 

@@ -435,7 +435,7 @@ def sweep(context: AppContext) -> None:
 
 def _sweep(context: AppContext, provider: str, vendor: Deployments) -> None:
     now, strays = context.clock(), list[Deployment]()
-    for deployment in vendor.running():
+    for deployment in vendor.list_running():
         record = context.store.deployments.named(provider, deployment.name)
         if record is None:
             strays.append(deployment)

@@ -37,22 +37,28 @@ from trainers.hyperparameters import (
 )
 from trainers.providers import ModelRow, ProviderRow
 from trainers.rentals.prices import PROVIDER as RENTED
-from trainers.rentals.prices import Rental, current_rental
-from trainers.sizing.architecture import Unsized
+from trainers.rentals.prices import Rental, fetch_rental
+from trainers.sizing.architecture import UnknownSize
 from trainers.sizing.encoders import PARAMETERS, READS_A_SECOND, WRITES_A_SECOND, EncoderWork
-from trainers.sizing.hardware import Fit, Machine, as_computed, fit, read_gpu, this_machine
-from trainers.sizing.memory import Method, Work, as_trained, loaded_parameters, trainable_parameters
+from trainers.sizing.hardware import Fit, Machine, adapt_to_memory, fit, read_gpu, this_machine
+from trainers.sizing.memory import (
+    Method,
+    Work,
+    loaded_parameters,
+    trainable_parameters,
+    with_forced_checkpoints,
+)
 from trainers.sizing.training_time import (
     CALIBRATION_FILE,
     Calibration,
-    NoCalibration,
+    InvalidCalibration,
     PairLengths,
     RowLengths,
     guess_calibration,
     pair_seconds,
     read_calibration,
-    seconds,
     serving_speed,
+    training_seconds,
 )
 from trainers.tokens import O200K, OUR_ROW_TOKENS, Encoding, encoding_of, local_encoding, training_limit
 from trainers.types import Hyperparameter
@@ -98,7 +104,7 @@ def known_base(settings: Settings, row: ProviderRow, model: ModelRow) -> Base | 
         return None
     place = settings.trainer.models.get(model.name) if row.is_started_by_us else None
     base = find_base(place or model.base_name or model.name, ask_the_hub=False)
-    return None if isinstance(base, Unsized) else base
+    return None if isinstance(base, UnknownSize) else base
 
 
 def memory_headroom(
@@ -111,7 +117,7 @@ def memory_headroom(
     """Returns whether training fits, sized with the longest row and the largest values of a sweep, whose trials train
     one at a time. `machine` is this one by default."""
     work, machine = _work(base, report, chosen, sweep), machine or this_machine()
-    done = as_computed(base.architecture, work, machine)
+    done = adapt_to_memory(base.architecture, work, machine)
     memory_fit = fit(base.architecture, done, machine)
     trained = trainable_parameters(base.architecture, work)
     sizes = f"{_count(loaded_parameters(base.architecture))} parameters, {_count(trained)} trained"
@@ -134,7 +140,7 @@ def encoder_needs(
     machine = this_machine()
     fits = work.bytes < machine.memory
     about = f"about {work.bytes / 1e9:.1f} of {machine.memory / 1e9:.0f} GB"
-    most = "up to " if work.may_see_words else ""
+    most = "up to " if work.can_use_words else ""
     sizes = f"; {_count(PARAMETERS)} parameters, {most}{work.trained:,} trained"
     if model != PACKAGED_TARGET:
         sizes = ""  # those of other encoders are unknown here
@@ -193,7 +199,7 @@ def _method(chosen: Mapping[str, Hyperparameter]) -> Method:
 
 def _in_4_bits(base: Base, work: Work, machine: Machine) -> int | None:
     """Returns the bytes that training would take in 4 bits, None if that wouldn't fit either or is already chosen."""
-    in_4_bits = as_computed(base.architecture, replace(work, method="qlora"), machine)
+    in_4_bits = adapt_to_memory(base.architecture, replace(work, method="qlora"), machine)
     packed = fit(base.architecture, in_4_bits, machine)
     if work.method == "qlora" or packed.standing != "fits":
         return None
@@ -272,13 +278,13 @@ def training_time(
         return (
             _guessed_time(taken_s) if is_guess or machine.word_s is None else _measured_time(taken_s, machine)
         )
-    done = as_computed(base.architecture, _work(base, report, chosen, sweep), place)
-    recomputes = as_trained(base.architecture, done).checkpoints
+    done = adapt_to_memory(base.architecture, _work(base, report, chosen, sweep), place)
+    recomputes = with_forced_checkpoints(base.architecture, done).checkpoints
     arms = [{**chosen, **arm} for arm in combinations(sweep)] if sweep else [chosen]
     rows = [
         replace(_row_lengths(report, tokens / report.n_train, arm), recomputes=recomputes) for arm in arms
     ]
-    courses = [seconds(base.architecture, each, machine) - machine.startup_s for each in rows]
+    courses = [training_seconds(base.architecture, each, machine) - machine.startup_s for each in rows]
     in_all = sum(courses)
     if sweep:
         epoch_s = max(course / each.epochs for course, each in zip(courses, rows, strict=True))
@@ -334,7 +340,7 @@ def _row_lengths(report: Report, mean: float, chosen: Mapping[str, Hyperparamete
 def _calibration(settings: Settings) -> Calibration | None:
     try:
         return read_calibration(settings.data / CALIBRATION_FILE)
-    except NoCalibration as problem:
+    except InvalidCalibration as problem:
         log.warning("%s", problem)
         return None
 
@@ -412,7 +418,7 @@ def with_rental_price(settings: Settings, target: Target) -> Settings | Refusal:
     if not target.row.rents or renting is None:
         return settings
     try:
-        rental = current_rental(renting.hardware, renting.minutes)
+        rental = fetch_rental(renting.hardware, renting.minutes)
     except TrainerError as trouble:
         return Refusal(f"{trouble} Nothing can be planned without the machine's price.", "target")
     rows = (replace(row, rental=rental) if row.rents else row for row in settings.providers)

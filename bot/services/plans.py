@@ -70,7 +70,7 @@ from trainers.methods import BUILTIN, METHODS
 from trainers.money import to_micros
 from trainers.pricing import PriceList
 from trainers.providers import ProviderRow, file_problem
-from trainers.rentals.prices import current_rental
+from trainers.rentals.prices import fetch_rental
 
 ELIGIBILITY_TIMEOUT_S = 1.5  # a person waits for the answer to their command
 log = logging.getLogger(__name__)
@@ -450,7 +450,7 @@ def price_rise(plan: Plan) -> str | None:
     approved = PriceList.from_json(plan.prices).rows[0].rental
     if approved is None:
         return None
-    now = current_rental(approved.hardware, approved.minutes)
+    now = fetch_rental(approved.hardware, approved.minutes)
     return plan_views.price_rise_text(approved, now) if now.usd_per_minute > approved.usd_per_minute else None
 
 

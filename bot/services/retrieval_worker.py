@@ -12,7 +12,7 @@ from bot.values.evaluations import LadderPlan
 from bot.values.runs import Refusal
 from trainers.dataset import Example
 from trainers.dataset.sensitive_data import SECRET, faults_in
-from trainers.documents import Unreadable, passages_of, read_document, store_text
+from trainers.documents import Unreadable, read_document, split_passages, store_text
 from trainers.encoders import DEFAULT_ENCODER
 from trainers.encoders.embedding import StoredVectors, load_encoder
 from trainers.evaluation.results import Candidate
@@ -24,7 +24,7 @@ def read_passages(path: Path) -> int | Refusal:
     text = read_document(path)
     if isinstance(text, Unreadable):
         return Refusal(why_unreadable(text))
-    passages = passages_of(text)
+    passages = split_passages(text)
     faults = [fault for passage in passages for fault in faults_in(passage)]
     secret = next((fault for fault in faults if fault.rule == SECRET), None)
     if secret:
@@ -61,7 +61,7 @@ def _passages_in(path: Path) -> tuple[str, ...]:
     text = read_document(path)
     if isinstance(text, Unreadable):  # impossible, since it was readable when it was uploaded
         raise ValueError(f"reading the document {path.name}: {text.trouble}")
-    return passages_of(text)
+    return split_passages(text)
 
 
 def _visible(arm: Candidate, plan: LadderPlan, passages: Sequence[str]) -> tuple[str, ...]:

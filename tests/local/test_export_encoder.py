@@ -113,7 +113,7 @@ def test_forms_of_chat_models_are_refused(
 def test_other_answers_than_our_server_s_leave_nothing_behind(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("trainers.local.export.onnx.LONGEST_TOKENS", 3)
+    monkeypatch.setattr("trainers.local.export.onnx.MAX_TOKENS", 3)
     with pytest.raises(AnswersDiffer, match="and our server"):
         export(ordered(data, tmp_path / "out"), lambda _: None)
     assert not (tmp_path / "out").exists()

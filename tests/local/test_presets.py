@@ -54,7 +54,7 @@ def test_what_bitsandbytes_would_replace_is_counted(preset: Preset) -> None:
     model = built(preset)
     head = model.get_output_embeddings()  # type: ignore[operator]
     weights = sum(m.weight.numel() for m in model.modules() if type(m) is nn.Linear and m is not head)
-    assert architecture(preset).quantisable == weights
+    assert architecture(preset).quantisable_weights == weights
 
 
 @pytest.mark.parametrize("preset", [each for each in presets() if each.shape], ids=lambda one: one.hub_id)

@@ -28,7 +28,7 @@ from tests.peers.hf_jobs import ACCOUNT, TOKEN, HfPeer, PeerJob, hf_jobs
 from trainers.errors import Refused
 from trainers.local.job_directory import read_job
 from trainers.local.rentals.machines import RentingOptions
-from trainers.rentals.prices import current_rental, hub_api
+from trainers.rentals.prices import fetch_rental, hub_api
 
 pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")  # huggingface_hub's
 IMAGE = f"docker.io/acme/finetune@sha256:{'0' * 64}"
@@ -226,7 +226,7 @@ def test_the_repository_stays_where_it_is_to_be_kept(
 def test_hardware_with_several_gpus_is_refused(peer: HfPeer) -> None:
     peer.micro_usd["t4-mediumx4"] = 20_000
     with pytest.raises(Refused, match=r"has 4 GPUs\. A job uses one GPU, paid by the minute"):
-        current_rental("t4-mediumx4", 30)
+        fetch_rental("t4-mediumx4", 30)
 
 
 def test_a_second_client_leaves_the_connections_of_the_first_open(peer: HfPeer) -> None:

@@ -12,7 +12,7 @@ from tests.local.families import HYBRIDS
 from trainers.local.architecture import architecture_of
 from trainers.local.training.model_structure import choose_class
 from trainers.sizing.architecture import FAMILIES, Architecture, read_config
-from trainers.sizing.memory import Device, Work, memory_of
+from trainers.sizing.memory import Device, Work, estimate_memory
 
 TOY = {
     "num_hidden_layers": 4,
@@ -49,10 +49,10 @@ def test_a_familys_config_gives_as_many_parameters_as_its_class(family: str, tie
     assert found.parameters == sum(one.numel() for one in model.parameters())
     linear = [m for m in model.modules() if type(m) is nn.Linear and m is not model.get_output_embeddings()]
     weights = sum(one.weight.numel() for one in linear)
-    assert found.quantisable == weights
+    assert found.quantisable_weights == weights
     counted = architecture_of(config.to_dict())
     assert counted.lora_parameters(8) == found.lora_parameters(8)
-    assert (counted.parameters, counted.quantisable) == (found.parameters, found.quantisable)
+    assert (counted.parameters, counted.quantisable_weights) == (found.parameters, found.quantisable_weights)
     assert (counted.active_parameters, counted.is_tied) == (found.active_parameters, tied)
 
 
@@ -65,6 +65,6 @@ def test_a_family_without_a_formula_is_counted_in_its_class(name: str) -> None:
     found = architecture_of(config.to_dict())
     assert found.parameters == sum(one.numel() for one in model.parameters())
     assert {matrix.name for matrix, _ in found.matrices} == HYBRIDS[name].layers
-    memory = memory_of(found, Work("qlora", 64, 4), Device("gpu", 2))
+    memory = estimate_memory(found, Work("qlora", 64, 4), Device("gpu", 2))
     assert memory.weights < 2 * found.parameters
     assert memory.activations > 2 * 64 * found.hidden * found.layers

@@ -25,7 +25,7 @@ from tests.local.test_sizing_time import WITHIN as TIME_WITHIN
 from trainers.base_models import Base, find_base
 from trainers.dataset import Columns, check_file
 from trainers.methods import Parameters
-from trainers.sizing.memory import TILE_TOKENS, TILE_WORDS, Device, Work, memory_of
+from trainers.sizing.memory import TILE_TOKENS, TILE_WORDS, Device, Work, estimate_memory
 from trainers.sizing.training_time import Calibration, PairLengths, pair_seconds
 
 PAIRS, BATCH = 64, 8
@@ -71,7 +71,7 @@ def foreseen(base: Path, folder: Path, case: Case) -> int:
     found, rows = find_base(str(base)), token_ids(base, folder / "train.jsonl")
     assert isinstance(found, Base)
     work = Work("lora", max(row.length for row in rows), case.batch, answer=len(rows[0].rejected), pairs=True)
-    return memory_of(found.architecture, work, Device("cpu", 2 if case.number == "bf16" else 4)).total
+    return estimate_memory(found.architecture, work, Device("cpu", 2 if case.number == "bf16" else 4)).total
 
 
 def token_ids(base: Path, file: Path) -> Sequence[Any]:

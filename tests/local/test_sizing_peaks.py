@@ -16,7 +16,7 @@ from tests.local.conftest import make_tokenizer
 from trainers.base_models import Base, find_base
 from trainers.local.job_directory import TrainingJob, write_job
 from trainers.methods import Parameters
-from trainers.sizing.memory import CPU_TOKENS, GPU_TOKENS, Device, Work, memory_of
+from trainers.sizing.memory import CPU_TOKENS, GPU_TOKENS, Device, Work, estimate_memory
 
 ROOT = Path(__file__).parents[2]
 WITHIN = 0.15
@@ -103,7 +103,7 @@ def foreseen(base: Path, folder: Path, case: Case) -> int:
     rows = read_rows(folder / "train.jsonl", load_tokenizer(str(base)), 4096, "training_file").rows
     answer = sum(rows[0].supervised)
     work = Work("lora", len(rows[0].ids), case.batch, answer=answer, shared=common_beginning(rows))
-    return memory_of(found.architecture, work, Device("cpu", 2 if case.number == "bf16" else 4)).total
+    return estimate_memory(found.architecture, work, Device("cpu", 2 if case.number == "bf16" else 4)).total
 
 
 def check(base: Path, cases: Sequence[Case], folder: Path) -> None:

@@ -16,7 +16,7 @@ from trainers.base_models import Base, find_base
 from trainers.dataset import Columns, check_file
 from trainers.local.job_directory import TrainingJob, write_job
 from trainers.methods import Parameters
-from trainers.sizing.training_time import Calibration, RowLengths, read_calibration, seconds
+from trainers.sizing.training_time import Calibration, RowLengths, read_calibration, training_seconds
 
 ROOT = Path(__file__).parents[2]
 SMOLLM = ROOT / ".cache" / "smollm2-135m"
@@ -94,7 +94,7 @@ def foreseen(file: Path, machine: Calibration) -> float:
     rows = read_rows(file, load_tokenizer(str(SMOLLM)), 1024, "training_file")
     count, answer = len(rows.rows), sum(sum(row.supervised) for row in rows.rows)
     mean = RowLengths(count, rows.tokens / count, 8, 1, common_beginning(rows.rows), answer / count)
-    return seconds(base.architecture, mean, machine)
+    return training_seconds(base.architecture, mean, machine)
 
 
 def trained(folder: Path) -> float:

@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 import pytest
 
 from trainers.base_models import Base, find_base, find_preset, why_untrainable
-from trainers.sizing.architecture import Unsized
+from trainers.sizing.architecture import UnknownSize
 
 LLAMA = {
     "model_type": "llama",
@@ -72,7 +72,7 @@ def test_a_family_without_a_formula_is_counted_by_a_process_of_its_own(tmp_path:
 
 def sentence(name: str) -> str:
     found = find_base(name)
-    assert isinstance(found, Unsized)
+    assert isinstance(found, UnknownSize)
     return found.sentence
 
 
@@ -123,7 +123,7 @@ def test_a_hub_out_of_reach_is_a_sentence_with_the_way_out(monkeypatch: pytest.M
 def test_without_the_hub_only_what_lies_here_is_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
     found = find_base("org/small", ask_the_hub=False)
-    assert isinstance(found, Unsized)
+    assert isinstance(found, UnknownSize)
 
 
 @pytest.mark.parametrize(

@@ -51,10 +51,10 @@ def test_one_is_started_found_again_by_its_name_and_stopped(opened: Open, api: s
     found = [each for _ in range(2) for each in deployments.find("ft-run1-abc-1")][-1]
     assert (found.id, found.state) == (begun.id, "ready") and TUNED in found.model
     assert found.started_at == pytest.approx(service.machines[0].started, abs=0.001)
-    assert deployments.running() and not deployments.find("ft-run1-abc-2")
+    assert deployments.list_running() and not deployments.find("ft-run1-abc-2")
     deployments.stop(found)
     deployments.stop(found)
-    assert service.running == [] and list(deployments.running()) == [] and service.endpoints == {}
+    assert service.running == [] and list(deployments.list_running()) == [] and service.endpoints == {}
 
 
 @pytest.mark.parametrize("api", APIS)
@@ -101,7 +101,7 @@ def test_a_status_that_nobody_knows_still_runs(opened: Open, api: str) -> None:
     service, deployments, _ = opened(api)
     deployments.start("ft-run1-abc-1", TUNED, BASE, 1800)
     service._state = lambda machine, **_: "creating"  # type: ignore[method-assign]
-    (found,) = deployments.running()
+    (found,) = deployments.list_running()
     assert found.state == "starting" and found.is_billed
 
 
@@ -109,7 +109,7 @@ def test_what_is_scaled_to_zero_is_not_billed(opened: Open) -> None:
     service, deployments, _ = opened("fireworks")
     deployments.start("ft-run1-abc-1", TUNED, BASE, 1800)
     service.replicas = 0
-    (found,) = deployments.running()
+    (found,) = deployments.list_running()
     assert not found.is_billed and found.usd_per_hour == 16
 
 
@@ -117,7 +117,7 @@ def test_a_web_page_is_nonsense(opened: Open) -> None:
     _, deployments, hosted = opened("crusoe")
     hosted.fail("GET /selfserve/deployments", HTML)
     with pytest.raises(InvalidResponse):
-        deployments.running()
+        deployments.list_running()
 
 
 def test_a_start_that_together_refuses_leaves_no_endpoint(opened: Open) -> None:
@@ -133,7 +133,7 @@ def test_the_next_page_is_asked_for_by_the_vendors_own_words(opened: Open) -> No
     _, deployments, hosted = opened("fireworks")
     page = json.dumps({"deployments": [], "nextPageToken": "a+b/c=&d"}).encode()
     hosted.fail("GET /deployments", Fault(commit=False, status=200, body=page))
-    assert list(deployments.running()) == []
+    assert list(deployments.list_running()) == []
     assert hosted.requests[-1].query["pageToken"] == "a+b/c=&d"
 
 
@@ -141,4 +141,4 @@ def test_a_list_of_something_else_is_nonsense(opened: Open) -> None:
     _, deployments, hosted = opened("fireworks")
     hosted.fail("GET /deployments", Fault(commit=False, status=200, body=b'{"deployments": ["x"]}'))
     with pytest.raises(InvalidResponse):
-        deployments.running()
+        deployments.list_running()

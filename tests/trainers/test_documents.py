@@ -11,12 +11,12 @@ import pytest
 
 from tests.trainers.written_documents import LOCKED, pdf, word
 from trainers.documents import (
-    MOST_CHARACTERS,
+    MAX_CHARACTERS,
     Unreadable,
     conversion,
-    passages_of,
     read_document,
     reader,
+    split_passages,
     store_text,
 )
 
@@ -68,8 +68,8 @@ def test_a_long_table_of_pictures_is_refused_before_it_is_unpacked(tmp_path: Pat
         (pdf(""), "no_text"),
         (b"%PDF-1.4\nand then nothing", "damaged"),
         (b"PK\x03\x04 and then nothing", "damaged"),
-        (word("x" * (MOST_CHARACTERS + 1)), "too_long"),
-        (b"words " * (MOST_CHARACTERS // 6 + 1), "too_long"),
+        (word("x" * (MAX_CHARACTERS + 1)), "too_long"),
+        (b"words " * (MAX_CHARACTERS // 6 + 1), "too_long"),
     ],
 )
 def test_what_can_t_be_read_says_why(content: bytes, trouble: str, tmp_path: Path) -> None:
@@ -133,7 +133,7 @@ def test_a_conversion_that_hangs_is_ended(tmp_path: Path, monkeypatch: pytest.Mo
     script = tmp_path / "hanging.py"
     script.write_text("import time; time.sleep(600)", encoding="utf-8")
     monkeypatch.setattr(reader, "_CONVERSION", script)
-    monkeypatch.setattr(reader, "PATIENCE_S", 1.0)
+    monkeypatch.setattr(reader, "TIMEOUT_S", 1.0)
 
     assert read(tmp_path, word("hello")) == Unreadable("too_hard")
 
@@ -150,7 +150,7 @@ def test_a_stored_text_is_read_in_place_of_the_file(tmp_path: Path) -> None:
 def test_short_paragraphs_share_a_passage_and_long_ones_do_not() -> None:
     short, long = "Opening hours.", "word " * 87 + "end."
 
-    assert passages_of(f"{short}\r\n\r\n{short}\n \n{long}\n\n{short}") == (
+    assert split_passages(f"{short}\r\n\r\n{short}\n \n{long}\n\n{short}") == (
         f"{short}\n\n{short}",
         f"{long}\n\n{short}",
     )
@@ -158,21 +158,21 @@ def test_short_paragraphs_share_a_passage_and_long_ones_do_not() -> None:
 
 def test_a_long_paragraph_is_cut_between_sentences_and_a_long_sentence_between_words() -> None:
     sentence = "one two three four five six seven eight nine ten. "
-    cut = passages_of(sentence * 30)
+    cut = split_passages(sentence * 30)
     assert [len(passage.split()) for passage in cut] == [90, 90, 90, 30]
     assert all(passage.endswith("ten.") for passage in cut)
 
-    endless = passages_of("word " * 1_000)
+    endless = split_passages("word " * 1_000)
     assert [len(passage.split()) for passage in endless] == [90] * 11 + [10]
 
 
 def test_no_word_is_lost_or_said_twice() -> None:
     text = "\n\n".join(" ".join(f"w{p}x{i}{'.' * (i % 7 == 0)}" for i in range(p * 13)) for p in range(1, 40))
 
-    assert " ".join(passages_of(text)).split() == text.split()
-    assert max(len(passage.split()) for passage in passages_of(text)) <= 90
+    assert " ".join(split_passages(text)).split() == text.split()
+    assert max(len(passage.split()) for passage in split_passages(text)) <= 90
 
 
 @pytest.mark.parametrize("text", ["", " \n\n\t \n\n"])
 def test_nothing_has_no_passages(text: str) -> None:
-    assert passages_of(text) == ()
+    assert split_passages(text) == ()

@@ -13,13 +13,13 @@ from trainers.sizing.memory import (
     Device,
     Memory,
     Work,
-    as_trained,
     base_bytes,
+    estimate_memory,
     loaded_parameters,
-    memory_of,
     reference_pass,
     tokens_at_a_time,
     trainable_parameters,
+    with_forced_checkpoints,
 )
 
 GPU, CPU = Device("gpu", 2), Device("cpu", 4)
@@ -49,9 +49,9 @@ def test_scouts_experts_are_packed_by_4_bits_alone_and_its_vision_is_not_loaded(
     assert scout.active_parameters / 1e9 == pytest.approx(17.2, abs=0.05)
     assert base_bytes(scout, "8bit", 2) / 1e9 == pytest.approx(205, abs=2)
     packed = Work("qlora", 100, 1)
-    assert as_trained(scout, packed).checkpoints
-    assert not as_trained(scout, replace(packed, method="8bit")).checkpoints
-    assert not as_trained(model("mistral-7b"), packed).checkpoints
+    assert with_forced_checkpoints(scout, packed).checkpoints
+    assert not with_forced_checkpoints(scout, replace(packed, method="8bit")).checkpoints
+    assert not with_forced_checkpoints(model("mistral-7b"), packed).checkpoints
 
 
 def test_gemmas_vision_is_loaded_but_is_not_at_work_for_text() -> None:
@@ -68,14 +68,14 @@ def test_lora_counts_rank_times_both_sides_of_each_matrix() -> None:
 
 def test_an_adapter_takes_16_bytes_a_parameter_in_float32() -> None:
     smol = model("smollm2-135m")
-    found, trained = memory_of(smol, WORK, CPU), trainable_parameters(smol, WORK)
+    found, trained = estimate_memory(smol, WORK, CPU), trainable_parameters(smol, WORK)
     assert found.adapter + found.gradients + found.optimizer == 16 * trained
 
 
 def test_full_training_takes_16_bytes_a_parameter_and_no_adapter() -> None:
     phi = model("phi-4-mini")
     for place in (GPU, CPU):
-        found = memory_of(phi, replace(WORK, method="full"), place)
+        found = estimate_memory(phi, replace(WORK, method="full"), place)
         assert found.weights + found.gradients + found.optimizer == 16 * phi.parameters
         assert found.adapter == 0
 
@@ -96,14 +96,14 @@ def test_each_change_makes_it_smaller(smaller: Work) -> None:
     mistral = model("mistral-7b")
     batch = replace(WORK, batch=4) if smaller.length < WORK.length else WORK
     smaller = replace(smaller, batch=min(smaller.batch, batch.batch))
-    assert memory_of(mistral, smaller, GPU).total < memory_of(mistral, batch, GPU).total
+    assert estimate_memory(mistral, smaller, GPU).total < estimate_memory(mistral, batch, GPU).total
 
 
 def test_activations_grow_with_the_length_and_where_attention_goes_by_rows_with_the_length_of_a_row() -> None:
     smol = model("smollm2-135m")
 
     def activations(length: int, batch: int, place: Device) -> float:
-        return memory_of(smol, Work("lora", length, batch), place).activations
+        return estimate_memory(smol, Work("lora", length, batch), place).activations
 
     assert activations(2000, 1, GPU) / activations(1000, 1, GPU) == pytest.approx(2)
     assert activations(700, 1, CPU) / activations(350, 1, CPU) == pytest.approx(2)
@@ -113,8 +113,8 @@ def test_activations_grow_with_the_length_and_where_attention_goes_by_rows_with_
 def test_only_learnt_tokens_have_logits() -> None:
     llama = model("llama-3.1-8b")
     few, all_of_them = Work("lora", 1000, 1, answer=10), Work("lora", 1000, 1, answer=1000)
-    assert memory_of(llama, few, GPU).logits == 10 * 128256 * (2 + 4 + 4)
-    assert memory_of(llama, all_of_them, GPU).logits == 100 * memory_of(llama, few, GPU).logits
+    assert estimate_memory(llama, few, GPU).logits == 10 * 128256 * (2 + 4 + 4)
+    assert estimate_memory(llama, all_of_them, GPU).logits == 100 * estimate_memory(llama, few, GPU).logits
 
 
 def test_what_fits_with_room_needs_no_cure() -> None:
@@ -136,7 +136,7 @@ def test_what_is_too_large_names_changes_that_fit_each_of_another_kind() -> None
 
 def test_what_fits_only_if_the_estimate_is_right_is_tight() -> None:
     mistral = model("mistral-7b")
-    needed = memory_of(mistral, WORK, GPU).total
+    needed = estimate_memory(mistral, WORK, GPU).total
     assert fit(mistral, WORK, Machine("a GPU", needed, GPU)).standing == "tight"
     assert fit(mistral, WORK, Machine("a GPU", needed - 1, GPU)).standing == "too large"
 
@@ -186,10 +186,10 @@ def test_of_a_pair_both_answers_are_computed_up_to_the_engines_limit() -> None:
 def test_trls_head_looks_at_every_token_on_a_cpu_and_at_the_answers_on_a_gpu() -> None:
     smol = model("smollm2-135m")
     places, tile = 6 * 99, 32768
-    assert memory_of(smol, PAIRS, CPU).logits == places * tile * (4 + 29) + places * 576 * (4 + 4)
+    assert estimate_memory(smol, PAIRS, CPU).logits == places * tile * (4 + 29) + places * 576 * (4 + 4)
     answers = 16 * 20
-    assert memory_of(smol, PAIRS, GPU).logits == answers * tile * 2 + answers * 576 * (2 + 4)
-    assert memory_of(smol, replace(PAIRS, length=4000, answer=4000), GPU).logits == (
+    assert estimate_memory(smol, PAIRS, GPU).logits == answers * tile * 2 + answers * 576 * (2 + 4)
+    assert estimate_memory(smol, replace(PAIRS, length=4000, answer=4000), GPU).logits == (
         4096 * tile * 2 + 8000 * 576 * (2 + 4)
     )
 
@@ -197,23 +197,23 @@ def test_trls_head_looks_at_every_token_on_a_cpu_and_at_the_answers_on_a_gpu() -
 def test_the_reference_has_no_weights_and_its_logits_are_never_the_peak() -> None:
     for name in ("smollm2-135m", "mistral-7b"):
         for place in (CPU, GPU, Device("cpu", 2)):
-            found = memory_of(model(name), PAIRS, place)
-            assert found.weights == memory_of(model(name), replace(PAIRS, pairs=False), place).weights
+            found = estimate_memory(model(name), PAIRS, place)
+            assert found.weights == estimate_memory(model(name), replace(PAIRS, pairs=False), place).weights
             assert 0 < reference_pass(model(name), PAIRS, place) <= found.logits
 
 
 def test_a_pair_keeps_what_two_rows_alone_keep_and_keys_and_values_for_every_head() -> None:
     smol, one = model("smollm2-135m"), replace(PAIRS, batch=1)
-    chat = memory_of(smol, replace(one, pairs=False), CPU).activations
+    chat = estimate_memory(smol, replace(one, pairs=False), CPU).activations
     repeated = 2 * 4 * (smol.queries - smol.keys) + 4 * 100  # and the mask
-    assert memory_of(smol, one, CPU).activations == 2 * chat + 2 * smol.layers * 100 * repeated
+    assert estimate_memory(smol, one, CPU).activations == 2 * chat + 2 * smol.layers * 100 * repeated
 
 
 def test_sampled_answers_take_the_room_of_a_pairs_two() -> None:
     smol = model("smollm2-135m")
     for place in (CPU, replace(CPU, kind="gpu")):
         pair, two, eight = (
-            memory_of(smol, replace(PAIRS, batch=1, pairs=not samples, samples=samples), place)
+            estimate_memory(smol, replace(PAIRS, batch=1, pairs=not samples, samples=samples), place)
             for samples in (0, 2, 8)
         )
         assert two == pair
@@ -224,7 +224,7 @@ def test_sampled_answers_take_the_room_of_a_pairs_two() -> None:
 def test_only_the_target_modules_have_matrices_gradients_and_moments() -> None:
     smol = model("smollm2-135m")
     every, few = (
-        memory_of(smol, replace(WORK, targets=each), CPU) for each in ("all-linear", "q_proj,v_proj")
+        estimate_memory(smol, replace(WORK, targets=each), CPU) for each in ("all-linear", "q_proj,v_proj")
     )
     trained = 30 * 16 * ((576 + 576) + (576 + 192))
     assert trainable_parameters(smol, replace(WORK, targets="q_proj,self_attn.v_proj")) == trained

@@ -14,7 +14,7 @@ from trainers.sizing.hardware import Machine, cpu_speed, gpu_speed, read_gpu
 from trainers.sizing.memory import Device
 from trainers.sizing.training_time import (
     Calibration,
-    NoCalibration,
+    InvalidCalibration,
     PairLengths,
     RowLengths,
     guess_calibration,
@@ -22,8 +22,8 @@ from trainers.sizing.training_time import (
     pack_seconds,
     pair_seconds,
     read_calibration,
-    seconds,
     serving_speed,
+    training_seconds,
     weights_at_work,
 )
 
@@ -54,7 +54,7 @@ def model(name: str) -> Architecture:
 
 def test_a_token_takes_four_operations_a_frozen_weight_and_six_a_trained_one() -> None:
     smol = model("smollm2-135m")
-    assert operations(smol, 16) == 4 * smol.in_matrices + 6 * smol.lora_parameters(16)
+    assert operations(smol, 16) == 4 * smol.matrix_parameters + 6 * smol.lora_parameters(16)
 
 
 @pytest.mark.parametrize(
@@ -74,7 +74,7 @@ def test_a_pack_on_a_gpu_goes_by_blocks_or_pays_for_all_pairs_under_its_mask(
 
 def test_llama_4_computes_all_experts_for_every_token() -> None:
     scout = model("llama-4-scout")
-    assert operations(scout, 16) > 4 * (scout.in_experts - scout.layers * scout.hidden * 16)
+    assert operations(scout, 16) > 4 * (scout.expert_parameters - scout.layers * scout.hidden * 16)
 
 
 def test_a_pack_is_its_layers_its_operations_and_its_pairs() -> None:
@@ -90,13 +90,13 @@ def test_a_training_is_its_steps_and_the_start() -> None:
     smol = model("smollm2-135m")
     pack = pack_seconds(smol, 8 * 40 + 20, 60, 8 * 2, 16, MACHINE)
     a_step = pack + smol.lora_parameters(16) * 1e-9
-    assert seconds(smol, ROWS, MACHINE) == pytest.approx(10 + 2 * 10 * a_step)
+    assert training_seconds(smol, ROWS, MACHINE) == pytest.approx(10 + 2 * 10 * a_step)
 
 
 def test_rows_beyond_the_engines_limit_take_more_packs() -> None:
     smol = model("smollm2-135m")
     short, long = replace(ROWS, tokens=90), replace(ROWS, tokens=200)
-    assert seconds(smol, long, MACHINE) > 2 * seconds(smol, short, MACHINE) - 10
+    assert training_seconds(smol, long, MACHINE) > 2 * training_seconds(smol, short, MACHINE) - 10
 
 
 def test_pairs_take_policy_reference_and_trls_head_at_every_token() -> None:
@@ -124,7 +124,7 @@ def test_a_file_from_before_pairs_were_measured_holds_for_chats_alone(tmp_path: 
     machine = read_calibration(file)
     assert machine is not None
     smol = model("smollm2-135m")
-    assert seconds(smol, ROWS, machine) == seconds(smol, ROWS, MACHINE)
+    assert training_seconds(smol, ROWS, machine) == training_seconds(smol, ROWS, MACHINE)
     assert pair_seconds(smol, PairLengths(16, 90, 96, 8, 1), machine) is None
 
 
@@ -141,7 +141,7 @@ def test_what_was_kept_is_read_again(tmp_path: Path) -> None:
 def test_a_file_that_cannot_be_used_says_how_to_make_it_anew(tmp_path: Path, content: str) -> None:
     file = tmp_path / "calibration.json"
     file.write_text(content)
-    with pytest.raises(NoCalibration, match="measure again with `finetune calibrate`"):
+    with pytest.raises(InvalidCalibration, match="measure again with `finetune calibrate`"):
         read_calibration(file)
 
 
@@ -175,15 +175,15 @@ def test_a_guess_of_two_cores_is_near_what_they_were_measured_at() -> None:
     """800 support tickets of 57 tokens through SmolLM2-135M took 147 s: docs/scale.md."""
     cpu = guess_calibration(Machine("two cores", 10**10, Device("cpu", 2), cpu_speed(2, 2)))
     assert cpu is not None
-    assert 147 / 3 < seconds(model("smollm2-135m"), RowLengths(800, 57, 8, 1), cpu) < 147 * 3
+    assert 147 / 3 < training_seconds(model("smollm2-135m"), RowLengths(800, 57, 8, 1), cpu) < 147 * 3
     assert guess_calibration(Machine("a GPU of 24 GB", 24 * 10**9, Device("gpu", 2))) is None
 
 
 def test_computing_activations_again_takes_a_third_more() -> None:
     smol = model("smollm2-135m")
     machine = replace(MACHINE, startup_s=0, parameter_s=0)
-    again = seconds(smol, replace(ROWS, recomputes=True), machine)
-    assert again == pytest.approx(seconds(smol, ROWS, machine) * 4 / 3)
+    again = training_seconds(smol, replace(ROWS, recomputes=True), machine)
+    assert again == pytest.approx(training_seconds(smol, ROWS, machine) * 4 / 3)
 
 
 def test_grpo_learns_from_all_samples_and_writes_them_first() -> None:

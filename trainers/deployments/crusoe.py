@@ -16,26 +16,26 @@ STATES: Mapping[str, DeploymentState] = {"ready": "ready", "failed": "failed", "
 
 class CrusoeDeployments(Deployments):
     def usd_per_hour(self, base_model: str) -> Decimal | None:
-        return dollars(self._flavor(base_model).get("price_per_hour"))
+        return dollars(self._cheapest_flavor(base_model).get("price_per_hour"))
 
     def start(self, name: str, model: str, base_model: str, idle_stop_s: int) -> Deployment:
         """`idle_stop_s` is the caller's alone: this vendor lets a deployment run until it is deleted."""
         body = {
             "deployment_name": name,
             "fine_tuned_model": model,
-            "flavor_id": self._text(self._flavor(base_model), "id"),
+            "flavor_id": self._text(self._cheapest_flavor(base_model), "id"),
             "replicas": 1,
         }
         answer = self._post(f"deploying {model!r} as {name!r}", PATH, body)
-        return self._deployment({"deployment_name": name, "fine_tuned_model": model, **answer})
+        return self._read_deployment({"deployment_name": name, "fine_tuned_model": model, **answer})
 
-    def _listed(self) -> Iterable[Deployment]:
-        return map(self._deployment, self._rows("listing the deployments", PATH, "deployments"))
+    def _list_all(self) -> Iterable[Deployment]:
+        return map(self._read_deployment, self._rows("listing the deployments", PATH, "deployments"))
 
     def stop(self, deployment: Deployment) -> None:
         self._delete(f"stopping the deployment {deployment.name!r}", f"{PATH}/{deployment.id}")
 
-    def _flavor(self, base_model: str) -> Mapping[str, Any]:
+    def _cheapest_flavor(self, base_model: str) -> Mapping[str, Any]:
         """Returns the cheapest machine that serves adapters of this base."""
         action = f"looking for a machine that serves {base_model!r}"
         flavors = [
@@ -50,7 +50,7 @@ class CrusoeDeployments(Deployments):
             raise Refused(text, code="not_hosted", status=404)
         return min(priced, key=lambda flavor: Decimal(str(flavor["price_per_hour"])))
 
-    def _deployment(self, row: Mapping[str, Any]) -> Deployment:
+    def _read_deployment(self, row: Mapping[str, Any]) -> Deployment:
         name = self._text(row, "deployment_name")
         # A status that nobody knows still costs money.
         state = STATES.get(str(row.get("status") or "").lower(), "starting")

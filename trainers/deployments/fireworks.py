@@ -18,7 +18,7 @@ STATES: Mapping[str, DeploymentState] = {
     "FAILED": "failed",
     "DELETED": "stopped",
 }
-LEAST_WINDOW_S = 300
+MIN_WINDOW_S = 300
 # US dollars a GPU and hour, from the vendor's page of 2026-10-07; placed in a region it costs half as much again.
 GPU_USD: Mapping[str, Decimal] = {
     "NVIDIA_H100_80GB": Decimal(8),
@@ -30,26 +30,26 @@ GPU_USD: Mapping[str, Decimal] = {
 class FireworksDeployments(Deployments):
     def usd_per_hour(self, base_model: str) -> Decimal | None:
         """The vendor says what it would deploy, and deploys nothing."""
-        body = _body("finetune-check", base_model, LEAST_WINDOW_S)
+        body = _body("finetune-check", base_model, MIN_WINDOW_S)
         path = "/deployments?deploymentId=finetune-check&validateOnly=true"
         return _usd_per_hour(self._post(f"asking whether {base_model!r} can be deployed", path, body))
 
     def start(self, name: str, model: str, base_model: str, idle_stop_s: int) -> Deployment:
         body = _body(name, model, idle_stop_s)
         path = f"/deployments?deploymentId={name}"
-        return self._deployment(self._post(f"deploying {model!r} as {name!r}", path, body))
+        return self._read_deployment(self._post(f"deploying {model!r} as {name!r}", path, body))
 
-    def _listed(self) -> Iterable[Deployment]:
+    def _list_all(self) -> Iterable[Deployment]:
         path = "/deployments?pageSize=200"
         rows = self._pages("listing the deployments", path, "deployments", "pageToken", "nextPageToken")
-        return map(self._deployment, rows)
+        return map(self._read_deployment, rows)
 
     def find(self, name: str) -> Sequence[Deployment]:
         action = self._action(f"looking at the deployment {name!r}")
         content = self._find(action, lambda: self._client.get(f"/deployments/{name}", cast_to=bytes))
         if content is None:
             return []
-        deployment = self._deployment(read_object(content, action))
+        deployment = self._read_deployment(read_object(content, action))
         return [] if deployment.state == "stopped" else [deployment]
 
     def stop(self, deployment: Deployment) -> None:
@@ -57,7 +57,7 @@ class FireworksDeployments(Deployments):
         path = f"/deployments/{deployment.name}?ignoreChecks=true"
         self._delete(f"stopping the deployment {deployment.name!r}", path)
 
-    def _deployment(self, row: Mapping[str, Any]) -> Deployment:
+    def _read_deployment(self, row: Mapping[str, Any]) -> Deployment:
         full_name, model = self._text(row, "name"), str(row.get("baseModel") or "")
         return Deployment(
             id=full_name,
@@ -78,7 +78,7 @@ def _body(name: str, model: str, idle_stop_s: int) -> dict[str, object]:
         "deploymentShape": "default",
         "minReplicaCount": 0,
         "maxReplicaCount": 1,
-        "autoscalingPolicy": {"scaleToZeroWindow": f"{max(idle_stop_s, LEAST_WINDOW_S)}s"},
+        "autoscalingPolicy": {"scaleToZeroWindow": f"{max(idle_stop_s, MIN_WINDOW_S)}s"},
     }
 
 

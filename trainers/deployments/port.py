@@ -15,7 +15,7 @@ from trainers.errors import InvalidResponse
 from trainers.payloads import read_object, required, rows_under
 
 DeploymentState = Literal["starting", "ready", "failed", "stopped"]
-MOST_PAGES = 50
+MAX_PAGES = 50
 
 
 @dataclass(frozen=True)
@@ -46,18 +46,18 @@ class Deployments(ApiClient):
         `idle_stop_s` without a question, if it can."""
         raise NotImplementedError
 
-    def running(self) -> Sequence[Deployment]:
+    def list_running(self) -> Sequence[Deployment]:
         """Returns all that are not stopped, no matter who started them, oldest first."""
-        live = [deployment for deployment in self._listed() if deployment.state != "stopped"]
+        live = [deployment for deployment in self._list_all() if deployment.state != "stopped"]
         return sorted(live, key=lambda deployment: (deployment.started_at or 0.0, deployment.id))
 
-    def _listed(self) -> Iterable[Deployment]:
+    def _list_all(self) -> Iterable[Deployment]:
         """Returns all that the vendor lists, in any order."""
         raise NotImplementedError
 
     def find(self, name: str) -> Sequence[Deployment]:
         """Returns those of this name that are not stopped, oldest first. None is no proof: a list may lag."""
-        return [each for each in self.running() if each.name == name]
+        return [each for each in self.list_running() if each.name == name]
 
     def stop(self, deployment: Deployment) -> None:
         """May be said again; one that is gone already is no error."""
@@ -82,7 +82,7 @@ class Deployments(ApiClient):
         """Yields the objects under a key of every page. `cursor` is the parameter that names a page, `next_cursor`
         where an answer has the next one's."""
         at = ""
-        for _ in range(MOST_PAGES):
+        for _ in range(MAX_PAGES):
             page = self._read(what, f"{path}&{urlencode({cursor: at})}" if at else path)
             yield from rows_under({key: page.get(key) or []}, key, self._action(what))
             at = str(page.get(next_cursor) or "")

@@ -17,12 +17,12 @@ STATES: Mapping[str, DeploymentState] = {
     "FAILED": "failed",
     "STOPPED": "stopped",
 }
-LEAST_IDLE_MIN, MOST_IDLE_MIN = 30, 1440  # what the vendor takes
+MIN_IDLE_MINUTES, MAX_IDLE_MINUTES = 30, 1440  # what the vendor takes
 
 
 class TogetherDeployments(Deployments):
     def usd_per_hour(self, base_model: str) -> Decimal | None:
-        profile = self._profile(base_model)
+        profile = self._find_profile(base_model)
         machine = profile.get("gpuType"), profile.get("gpuCount")
         types = self._rows("reading hourly prices", f"{self._root}/public/inference-instance-types", "data")
         cents = [
@@ -34,28 +34,28 @@ class TogetherDeployments(Deployments):
         return Decimal(min(cents)) / 100 if cents else None
 
     def start(self, name: str, model: str, base_model: str, idle_stop_s: int) -> Deployment:
-        profile = self._profile(base_model)
+        profile = self._find_profile(base_model)
         what, project = f"deploying {model!r} as {name!r}", "projects" + self._url.partition("/projects")[2]
-        existing = (row for row in self._endpoints() if _bare(self._text(row, "name")) == name)
+        existing = (row for row in self._list_endpoints() if _last_segment(self._text(row, "name")) == name)
         endpoint = next(existing, None) or self._post(what, "/endpoints", {"name": name})
         body = {
             "name": "tuned",
             "model": model if model.startswith("projects/") else f"{project}/models/{model}",
             "autoscaling": {"minReplicas": 1, "maxReplicas": 1},
-            "inactiveTimeout": min(max(idle_stop_s // 60, LEAST_IDLE_MIN), MOST_IDLE_MIN),
+            "inactiveTimeout": min(max(idle_stop_s // 60, MIN_IDLE_MINUTES), MAX_IDLE_MINUTES),
             **({"config": profile["config"]} if profile.get("config") else {}),
         }
         path = f"/endpoints/{self._text(endpoint, 'id')}"
         try:
-            return self._deployment(endpoint, self._post(what, f"{path}/deployments", body))
+            return self._read_deployment(endpoint, self._post(what, f"{path}/deployments", body))
         except Refused:
             self._delete(what, path)  # nobody else would: it costs nothing, and is no deployment
             raise
 
-    def _listed(self) -> Iterable[Deployment]:
+    def _list_all(self) -> Iterable[Deployment]:
         return (
-            self._deployment(endpoint, row)
-            for endpoint in self._endpoints()
+            self._read_deployment(endpoint, row)
+            for endpoint in self._list_endpoints()
             for row in endpoint.get("deployments") or ()
         )
 
@@ -70,7 +70,7 @@ class TogetherDeployments(Deployments):
     def _root(self) -> str:
         return self._url.partition("/projects/")[0]
 
-    def _profile(self, base_model: str) -> Mapping[str, Any]:
+    def _find_profile(self, base_model: str) -> Mapping[str, Any]:
         """Returns how the vendor serves models of this base. Some bases are trained there and not served."""
         action = f"looking for a machine that serves {base_model!r}"
         for row in self._rows(action, f"{self._root}/supported-models?product=PRODUCT_DEDICATED", "data"):
@@ -81,15 +81,15 @@ class TogetherDeployments(Deployments):
         text = f"{self._action(action)}: there is none, so a model tuned from it can't be asked there."
         raise Refused(text, code="not_hosted", status=404)
 
-    def _endpoints(self) -> Iterator[Mapping[str, Any]]:
+    def _list_endpoints(self) -> Iterator[Mapping[str, Any]]:
         return self._pages("listing the endpoints", "/endpoints?limit=100", "data", "after", "next_cursor")
 
-    def _deployment(self, endpoint: Mapping[str, Any], row: Mapping[str, Any]) -> Deployment:
+    def _read_deployment(self, endpoint: Mapping[str, Any], row: Mapping[str, Any]) -> Deployment:
         status = row.get("status")
         state = row.get("state") or (status.get("state") if isinstance(status, dict) else None)
         return Deployment(
             id=f"{self._text(endpoint, 'id')}/{self._text(row, 'id')}",
-            name=_bare(self._text(endpoint, "name")),
+            name=_last_segment(self._text(endpoint, "name")),
             model=str(row.get("model") or ""),
             state=STATES.get(str(state).removeprefix("DEPLOYMENT_STATE_"), "starting"),
             chat_model=self._text(row, "name"),
@@ -97,5 +97,5 @@ class TogetherDeployments(Deployments):
         )
 
 
-def _bare(name: str) -> str:
+def _last_segment(name: str) -> str:
     return name.rpartition("/")[2]

@@ -23,26 +23,26 @@ from trainers.types import Hyperparameter, Job, JobSpec, Metric
 class Dialect(Trainer):
     jobs_path: ClassVar[str]
 
-    def _row(self, raw: Json, action: str) -> Json:
+    def _to_openai_shape(self, raw: Json, action: str) -> Json:
         """A job of the vendor's in OpenAI's shape. A status that nobody knows stays as it is."""
         raise NotImplementedError
 
-    def _listed(self, action: str) -> Iterator[Json]:
+    def _list_raw_jobs(self, action: str) -> Iterator[Json]:
         """The vendor's jobs, the newest first."""
         raise NotImplementedError
 
     def has_jobs(self, timeout_s: float) -> bool:
-        return next(self._listed(self._action("asking whether we may train")), None) is not None
+        return next(self._list_raw_jobs(self._action("asking whether we may train")), None) is not None
 
     def job(self, job_id: str) -> Job:
         action = self._action(f"asking for job {job_id!r}")
         return self._job(self._read(action, self._job_path(job_id)), action)
 
     def _job(self, raw: Json, action: str) -> Job:
-        return payloads.job(self._row(raw, action), action)
+        return payloads.job(self._to_openai_shape(raw, action), action)
 
     def _jobs(self, action: str, filter_by: dict[str, str] | None) -> Iterator[Json]:
-        return (self._row(raw, action) for raw in self._listed(action))
+        return (self._to_openai_shape(raw, action) for raw in self._list_raw_jobs(action))
 
     def _job_path(self, job_id: str) -> str:
         return f"{self.jobs_path}/{quote(job_id, safe='')}"
@@ -62,13 +62,13 @@ class Dialect(Trainer):
     def _rows_under(self, key: str, path: str, action: str) -> tuple[Json, ...]:
         return payloads.rows_under(self._read(action, path), key, action)
 
-    def _named(self, spec: JobSpec) -> dict[str, Hyperparameter]:
+    def _vendor_hyperparameters(self, spec: JobSpec) -> dict[str, Hyperparameter]:
         """The hyperparameters by the vendor's names; "auto" is left to the vendor."""
         names = self.provider.hyperparameter_names
         chosen = payloads.accepted_hyperparameters(self.provider, spec.hyperparameters)
         return {names.get(name, name): value for name, value in chosen.items() if value != "auto"}
 
-    def _ours(self, raw: Json) -> Json:
+    def _our_hyperparameters(self, raw: Json) -> Json:
         """A job's hyperparameters by our names."""
         names = self.provider.hyperparameter_names
         return {name: raw[names.get(name, name)] for name in specs() if names.get(name, name) in raw}
@@ -88,7 +88,7 @@ def seconds(raw: Json, key: str) -> int | None:
     return int((time if time.tzinfo else time.replace(tzinfo=UTC)).timestamp())
 
 
-def metrics_of(rows: Iterable[tuple[object, Json]]) -> tuple[Metric, ...]:
+def read_metrics(rows: Iterable[tuple[object, Json]]) -> tuple[Metric, ...]:
     """Reads steps with what was measured at them; a training and a validation at one step may be rows of their own."""
     losses: dict[int, dict[str, float]] = defaultdict(dict)
     for step, row in rows:

@@ -13,7 +13,7 @@ from typing import BinaryIO
 from urllib.parse import quote, urlencode
 
 from trainers import payloads
-from trainers.dialects.dialect import Dialect, metrics_of, object_under, seconds
+from trainers.dialects.dialect import Dialect, object_under, read_metrics, seconds
 from trainers.errors import InvalidResponse, Refused, TrainerError, Uncertain
 from trainers.payloads import Json
 from trainers.types import Checkpoint, Event, Hyperparameter, Job, JobSpec, Metric, ModelInfo
@@ -38,9 +38,9 @@ STATUSES = {
     "DELETING_CLEANING_UP": "cancelled",
     "DELETED": "cancelled",
 }
-CHECKED_AFTER_S = 5.0
-PAGE = 200
-MOST_PAGES = 100
+RECHECK_S = 5.0
+PAGE_SIZE = 200
+MAX_PAGES = 100
 
 
 class Fireworks(Dialect):
@@ -51,14 +51,14 @@ class Fireworks(Dialect):
         """accounts/ID, as it begins the names of what is ours."""
         return "accounts/" + self.provider.base_url.rpartition("/accounts/")[2]
 
-    def _address(self, name: str) -> str:
+    def _resource_url(self, name: str) -> str:
         """Of any resource, ours or not."""
         return f"{self.provider.base_url.rpartition('/accounts/')[0]}/{quote(name, safe='/')}"
 
     def models(self) -> tuple[ModelInfo, ...]:
         """Without ends: a model's deprecation is that of asking it by the token."""
         action = self._action("listing the models")
-        places = (self._address("accounts/fireworks/models"), "/models")
+        places = (self._resource_url("accounts/fireworks/models"), "/models")
         names = [
             payloads.required(raw, "name", action)
             for at in places
@@ -68,11 +68,11 @@ class Fireworks(Dialect):
 
     def has_model(self, name: str) -> bool:
         action = self._action(f"looking for the model {name!r}")
-        return self._look_up(action, self._address(name)) is not None
+        return self._look_up(action, self._resource_url(name)) is not None
 
     def delete_model(self, name: str) -> None:
         action = self._action(f"deleting the model {name!r}")
-        self._delete_if_present(action, lambda: self._client.delete(self._address(name), cast_to=bytes))
+        self._delete_if_present(action, lambda: self._client.delete(self._resource_url(name), cast_to=bytes))
 
     def upload(self, path: Path, sha256: str, key: str | None = None) -> str:
         """Raises Uncertain until it is checked there: the file is then looked for again, and not sent twice."""
@@ -93,7 +93,7 @@ class Fireworks(Dialect):
             if not self._is_ready(action, dataset):  # an upload in one request may be checked by itself
                 self._post(action, f"/datasets/{dataset}:validateUpload", {})
         if not self._is_ready(action, dataset):
-            raise Uncertain(f"{action}: it is being checked there.", retry_after=CHECKED_AFTER_S)
+            raise Uncertain(f"{action}: it is being checked there.", retry_after=RECHECK_S)
         return dataset
 
     def _is_ready(self, action: str, dataset: str) -> bool:
@@ -121,7 +121,7 @@ class Fireworks(Dialect):
     def describe_exceeded_limit(
         self, model: str, hyperparameters: Mapping[str, Hyperparameter]
     ) -> str | None:
-        base = self._look_up(self._action(f"asking for the model {model!r}"), self._address(model))
+        base = self._look_up(self._action(f"asking for the model {model!r}"), self._resource_url(model))
         if base is None or base.get("supervisedLoraTunable") is False:
             return f"{self.provider.name} trains no model of the name {model}."
         return None
@@ -157,13 +157,13 @@ class Fireworks(Dialect):
             return ()
         lines = self._download(action, link).splitlines()
         rows = [payloads.read_object(line, action) for line in lines if line.strip()]
-        return metrics_of((row.get("step"), {**row, **object_under(row, "data")}) for row in rows)
+        return read_metrics((row.get("step"), {**row, **object_under(row, "data")}) for row in rows)
 
-    def _listed(self, action: str) -> Iterator[Json]:
+    def _list_raw_jobs(self, action: str) -> Iterator[Json]:
         jobs = self._pages("supervisedFineTuningJobs", self.jobs_path, action)
         yield from sorted(jobs, key=lambda raw: seconds(raw, "createTime") or 0, reverse=True)
 
-    def _row(self, raw: Json, action: str) -> Json:
+    def _to_openai_shape(self, raw: Json, action: str) -> Json:
         state = payloads.required(raw, "state", action).removeprefix("JOB_STATE_")
         status, progress = STATUSES.get(state, state), object_under(raw, "jobProgress")
         job_id = payloads.required(raw, "name", action).rpartition("/")[2]
@@ -179,14 +179,14 @@ class Fireworks(Dialect):
             "percent": progress.get("percent"),
             "billed_usd": _usd(object_under(raw, "estimatedCost")) if status == "succeeded" else None,
             "training_file": str(raw.get("dataset", "")).rpartition("/")[2],
-            "hyperparameters": self._ours(raw),
+            "hyperparameters": self._our_hyperparameters(raw),
             "error": object_under(raw, "status"),
         }
 
     def _body(self, spec: JobSpec, job_id: str) -> Json:
         body = {
             **self.provider.create_extra,
-            **self._named(spec),
+            **self._vendor_hyperparameters(spec),
             "displayName": spec.suffix,
             "baseModel": spec.model,
             "dataset": f"{self._account_name}/datasets/{spec.training_file}",
@@ -219,8 +219,8 @@ class Fireworks(Dialect):
     def _pages(self, key: str, path: str, action: str) -> Iterator[Json]:
         """Every row of every page. An empty list is left out of an answer."""
         token = ""
-        for _ in range(MOST_PAGES):
-            parameters = urlencode({"pageSize": PAGE, **({"pageToken": token} if token else {})})
+        for _ in range(MAX_PAGES):
+            parameters = urlencode({"pageSize": PAGE_SIZE, **({"pageToken": token} if token else {})})
             page = self._read(action, f"{path}?{parameters}")
             yield from payloads.rows_under({key: [], **page}, key, action)
             token = str(page.get("nextPageToken") or "")

@@ -15,7 +15,7 @@ from typing import Any, BinaryIO
 from urllib.parse import urlencode
 
 from trainers import payloads
-from trainers.dialects.dialect import Dialect, metrics_of, object_under, seconds
+from trainers.dialects.dialect import Dialect, object_under, read_metrics, seconds
 from trainers.errors import InvalidResponse, Refused
 from trainers.payloads import Json
 from trainers.types import (
@@ -48,7 +48,7 @@ UNREADY = {
     "eval_file_invalid": "the file of validation rows was found invalid",
     "multimodal_dataset": "rows with pictures are not priced beforehand",
 }
-PRICED_BY = {
+PRICE_FIELDS = {
     "model",
     "training_file",
     "validation_file",
@@ -80,7 +80,7 @@ class Together(Dialect):
     def estimate(self, spec: JobSpec) -> JobEstimate:
         """Until it has checked the file it names no price."""
         action = self._action("asking what the job would cost")
-        body = {name: value for name, value in self._body(spec).items() if name in PRICED_BY}
+        body = {name: value for name, value in self._body(spec).items() if name in PRICE_FIELDS}
         raw = self._post(action, f"{self.jobs_path}/estimate-price", body)
         if raw.get("estimation_available") is False:
             reason = str(raw.get("unavailable_reason"))
@@ -165,14 +165,14 @@ class Together(Dialect):
     def metrics(self, job: Job) -> tuple[Metric, ...]:
         action = self._action(f"reading the results of job {job.id!r}")
         rows = self._rows_under("metrics", f"{self._job_path(job.id)}/metrics", action)
-        return metrics_of((row.get("train/global_step"), row) for row in rows)
+        return read_metrics((row.get("train/global_step"), row) for row in rows)
 
-    def _listed(self, action: str) -> Iterator[Json]:
+    def _list_raw_jobs(self, action: str) -> Iterator[Json]:
         """The list has no pages and no order that could be asked for."""
         rows = self._rows_under("data", self.jobs_path, action)
         yield from sorted(rows, key=lambda raw: seconds(raw, "created_at") or 0, reverse=True)
 
-    def _row(self, raw: Json, action: str) -> Json:
+    def _to_openai_shape(self, raw: Json, action: str) -> Json:
         word = payloads.required(raw, "status", action)
         status = STATUSES.get(word, word)
         is_final, price = status in FINAL_STATUSES, raw.get("total_price")
@@ -189,11 +189,11 @@ class Together(Dialect):
             "trained_tokens": raw.get("token_count") if is_final else None,
             "billed_usd": price * NANO if is_final and isinstance(price, int) else None,
             "trained_steps": raw.get("steps_completed"),
-            "hyperparameters": self._ours({**raw, **object_under(raw, "training_type")}),
+            "hyperparameters": self._our_hyperparameters({**raw, **object_under(raw, "training_type")}),
         }
 
     def _body(self, spec: JobSpec) -> Json:
-        chosen = self._named(spec)
+        chosen = self._vendor_hyperparameters(spec)
         lora = {name: chosen.pop(name) for name in LORA if name in chosen}
         body = {
             **self.provider.create_extra,

@@ -14,8 +14,8 @@ from pathlib import Path
 
 MEMORY_BYTES = 2 << 30
 CPU_S = 120
-MOST_UNPACKED = 50_000_000
-MOST_PAGES = 2_000
+MAX_UNPACKED_BYTES = 50_000_000
+MAX_PAGES = 2_000
 OUT_OF_MEMORY = 3  # an exit code
 
 Outcome = dict[str, str | int]
@@ -47,7 +47,7 @@ def _pdf(path: str) -> Outcome:
         pages = pypdfium2.PdfDocument(path)
     except pypdfium2.PdfiumError as error:
         return {"trouble": "encrypted" if error.err_code == pypdfium2.raw.FPDF_ERR_PASSWORD else "damaged"}
-    if len(pages) > MOST_PAGES:
+    if len(pages) > MAX_PAGES:
         return {"trouble": "too_many_pages", "number": len(pages)}
     return {"text": "\n\n".join(page.get_textpage().get_text_range() for page in pages)}
 
@@ -59,7 +59,7 @@ def _word(path: str) -> Outcome:
             parts = archive.infolist()
     except (zipfile.BadZipFile, ValueError, NotImplementedError):
         return {"trouble": "damaged"}
-    if sum(part.file_size for part in parts) > MOST_UNPACKED:
+    if sum(part.file_size for part in parts) > MAX_UNPACKED_BYTES:
         return {"trouble": "too_big_unpacked"}
     if any(part.flag_bits & 1 for part in parts):
         return {"trouble": "encrypted"}

@@ -37,9 +37,9 @@ Trouble = Literal[
     "too_many_pages",
 ]
 
-MOST_CHARACTERS = 5_000_000
+MAX_CHARACTERS = 5_000_000
 WORDS_A_PASSAGE = 90  # about what an encoder reads of a text: 128 tokens
-PATIENCE_S = 600.0  # of wall time; a busy machine gives it less than the CPU seconds that it may take
+TIMEOUT_S = 600.0  # of wall time; a busy machine gives it less than the CPU seconds that it may take
 HEAD_BYTES = 4_096
 TEXT_ENDING = ".text"
 _CONVERSION = Path(__file__).with_name("conversion.py")
@@ -75,10 +75,10 @@ def read_document(path: Path) -> str | Unreadable:
         except UnicodeDecodeError:
             return Unreadable("not_utf8")
     else:
-        text = _converted(path, kind)
+        text = _convert(path, kind)
     if isinstance(text, Unreadable):
         return text
-    if len(text) > MOST_CHARACTERS:
+    if len(text) > MAX_CHARACTERS:
         return Unreadable("too_long")
     clean = "".join(map(_printable, text))
     return clean if clean.strip() else Unreadable("empty" if kind == "text" else "no_text")
@@ -113,12 +113,12 @@ def _kind_of(path: Path) -> Kind | Unreadable:
     return "html" if _HTML.match(head) else "text"
 
 
-def _converted(path: Path, kind: Kind) -> str | Unreadable:
+def _convert(path: Path, kind: Kind) -> str | Unreadable:
     command = [sys.executable, "-I", str(_CONVERSION), kind, str(path)]
     # one thread, for each would reserve some of the memory that it may have; and none of our keys
     environment = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
     try:
-        done = subprocess.run(command, env=environment, capture_output=True, timeout=PATIENCE_S, check=False)
+        done = subprocess.run(command, env=environment, capture_output=True, timeout=TIMEOUT_S, check=False)
     except subprocess.TimeoutExpired:
         return Unreadable("too_hard")
     if done.returncode:
@@ -137,7 +137,7 @@ def _printable(character: str) -> str:
     return " " if character.isspace() else ""
 
 
-def passages_of(text: str) -> tuple[str, ...]:
+def split_passages(text: str) -> tuple[str, ...]:
     """Returns passages of about 90 words: whole paragraphs together while they fit, a longer one cut between
     sentences, a longer sentence between words."""
     passages: list[str] = []

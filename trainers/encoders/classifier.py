@@ -33,16 +33,16 @@ if TYPE_CHECKING:
     Probabilities = NDArray[np.float64]
 
 DESCRIPTION, HEAD = "classifier.json", "head.npz"
-OTHERS = 3
+ALTERNATIVES = 3
 # How closely a head follows its rows, and whether it sees their words beside their meaning, is chosen on folds of the
 # training rows, where that takes seconds. 745 support tickets, whose labels are hard to tell, want 3 and the words
 # (77.0% right beside 75.3%, mean of 8 draws); banking77 with 10 rows a label wants 30 and no words.
-CLOSENESS = (1.0, 3.0, 10.0, 30.0)
-USUAL = 20.0
+INVERSE_PENALTIES = (1.0, 3.0, 10.0, 30.0)
+DEFAULT_INVERSE_PENALTY = 20.0
 FOLDS = 5
-FEWEST_TO_CHOOSE, MOST_TO_CHOOSE = 30, 200_000  # rows; rows x labels
-MOST_WITH_WORDS = 2_000  # rows
-MOST_ROWS = 20_000  # to learn from: of more a fixed sample, which takes some minutes
+MIN_ROWS_TO_CHOOSE, MAX_SIZE_TO_CHOOSE = 30, 200_000  # rows; rows x labels
+MAX_ROWS_WITH_WORDS = 2_000  # rows
+MAX_ROWS = 20_000  # to learn from: of more a fixed sample, which takes some minutes
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ class LinearHead:
     weights: Vectors
     biases: Vectors
 
-    def sees_words(self, dims: int) -> bool:
+    def uses_words(self, dims: int) -> bool:
         return len(self.weights) > dims
 
     def probabilities(self, vectors: Vectors) -> Probabilities:
@@ -70,11 +70,11 @@ class LinearHead:
         return tuple(self.labels[place] for place in self.probabilities(vectors).argmax(axis=1))
 
 
-def columns_of(encoder: TextEncoder, head: LinearHead, texts: Sequence[str], vectors: Vectors) -> Vectors:
+def head_inputs(encoder: TextEncoder, head: LinearHead, texts: Sequence[str], vectors: Vectors) -> Vectors:
     """Returns what `head` needs of texts with these vectors."""
     import numpy as np
 
-    return np.hstack([vectors, encoder.words(texts)]) if head.sees_words(encoder.dims) else vectors
+    return np.hstack([vectors, encoder.words(texts)]) if head.uses_words(encoder.dims) else vectors
 
 
 def learn(
@@ -83,15 +83,15 @@ def learn(
     """Fits a head to texts with these vectors; it sees their words, too, where that is better on folds of them."""
     import numpy as np
 
-    if not may_see_words(len(labels), len(set(labels))):
+    if not can_use_words(len(labels), len(set(labels))):
         return fit_head(vectors, labels, seed=seed)
     both = np.hstack([vectors, encoder.words(texts)])
     # n rows span n dimensions at most: a head in these is the same, and is fitted many times as fast.
     basis = np.linalg.qr(both.T)[0]
-    alone, beside = _best_closeness(vectors, labels, seed), _best_closeness(both @ basis, labels, seed)
+    alone, beside = _best_penalty(vectors, labels, seed), _best_penalty(both @ basis, labels, seed)
     if beside.right <= alone.right:
-        return _fitted(vectors, labels, alone.closeness, seed)
-    head = _fitted(both @ basis, labels, beside.closeness, seed)
+        return _fit(vectors, labels, alone.inverse_penalty, seed)
+    head = _fit(both @ basis, labels, beside.inverse_penalty, seed)
     return LinearHead(head.labels, basis @ head.weights, head.biases)
 
 
@@ -101,46 +101,50 @@ def fit_head(vectors: Vectors, labels: Sequence[str], *, seed: int) -> LinearHea
     if not labels:
         raise ValueError("training a linear head: there are no rows to train on")
     can_choose = _can_choose(len(labels), len(set(labels)))
-    closeness = _best_closeness(vectors, labels, seed).closeness if can_choose else USUAL
-    return _fitted(vectors, labels, closeness, seed)
+    inverse_penalty = (
+        _best_penalty(vectors, labels, seed).inverse_penalty if can_choose else DEFAULT_INVERSE_PENALTY
+    )
+    return _fit(vectors, labels, inverse_penalty, seed)
 
 
-def may_see_words(rows: int, labels: int) -> bool:
+def can_use_words(rows: int, labels: int) -> bool:
     """Whether folds of the rows say if it does; with few or very many rows it doesn't."""
-    return _can_choose(rows, labels) and rows <= MOST_WITH_WORDS
+    return _can_choose(rows, labels) and rows <= MAX_ROWS_WITH_WORDS
 
 
 def _can_choose(rows: int, labels: int) -> bool:
-    return rows >= FEWEST_TO_CHOOSE and rows * labels <= MOST_TO_CHOOSE
+    return rows >= MIN_ROWS_TO_CHOOSE and rows * labels <= MAX_SIZE_TO_CHOOSE
 
 
 @dataclass(frozen=True)
-class _Closeness:
+class _PenaltyScore:
     """`right`: of the rows that heads were not fitted to."""
 
-    closeness: float
+    inverse_penalty: float
     right: int
 
 
-def _best_closeness(vectors: Vectors, labels: Sequence[str], seed: int) -> _Closeness:
-    """Returns that of CLOSENESS with which heads have most rows right, of equals the smallest."""
+def _best_penalty(vectors: Vectors, labels: Sequence[str], seed: int) -> _PenaltyScore:
+    """Returns that of INVERSE_PENALTIES with which heads have most rows right, of equals the smallest."""
     import numpy as np
 
     names = np.array(labels)
     fold = np.random.default_rng(seed).permutation(len(names)) % FOLDS
 
-    def right(closeness: float) -> int:
+    def right(inverse_penalty: float) -> int:
         count = 0
         for number in range(FOLDS):
             inside = fold == number
-            head = _fitted(vectors[~inside], names[~inside].tolist(), closeness, seed)
+            head = _fit(vectors[~inside], names[~inside].tolist(), inverse_penalty, seed)
             count += int((np.array(head.answers(vectors[inside])) == names[inside]).sum())
         return count
 
-    return max((_Closeness(each, right(each)) for each in CLOSENESS), key=lambda choice: choice.right)
+    return max(
+        (_PenaltyScore(each, right(each)) for each in INVERSE_PENALTIES), key=lambda choice: choice.right
+    )
 
 
-def _fitted(vectors: Vectors, labels: Sequence[str], closeness: float, seed: int) -> LinearHead:
+def _fit(vectors: Vectors, labels: Sequence[str], inverse_penalty: float, seed: int) -> LinearHead:
     import numpy as np
 
     names = tuple(sorted(set(labels)))
@@ -150,7 +154,7 @@ def _fitted(vectors: Vectors, labels: Sequence[str], closeness: float, seed: int
         from sklearn.linear_model import LogisticRegression
     from threadpoolctl import threadpool_limits
 
-    machine = LogisticRegression(C=closeness, max_iter=1_000, random_state=seed % 2**32)
+    machine = LogisticRegression(C=inverse_penalty, max_iter=1_000, random_state=seed % 2**32)
     # On a busy machine threads that spin for each other take 20 times the processor time of one.
     with warnings.catch_warnings(), threadpool_limits(1):
         # "could be a regression": many labels with hardly any rows
@@ -174,8 +178,8 @@ def classify_holdout(
     """Returns a label for each of `examples`, asked one after the other as a program would: `seconds` is what each
     took, so only the training rows' vectors are taken from `stored`. Tokens are 0. Raises ValueError without rows to
     train on."""
-    if len(train) > MOST_ROWS:
-        train = random.Random(seed).sample(train, MOST_ROWS)  # noqa: S311
+    if len(train) > MAX_ROWS:
+        train = random.Random(seed).sample(train, MAX_ROWS)  # noqa: S311
     texts = [text_of(example) for example in train]
     vectors = (stored or encoder).embed(texts)
     head = learn(encoder, texts, [label_of(example) for example in train], vectors, seed=seed)
@@ -184,13 +188,13 @@ def classify_holdout(
     for example in examples:
         started = time.perf_counter()
         text = [text_of(example)]
-        (label,) = head.answers(columns_of(encoder, head, text, encoder.embed(text)))
+        (label,) = head.answers(head_inputs(encoder, head, text, encoder.embed(text)))
         replies.append(Reply(label, 0, 0, time.perf_counter() - started))
     return tuple(replies)
 
 
 @dataclass(frozen=True)
-class Classified:
+class Classification:
     """A text's label with its probability, and the likeliest others with theirs."""
 
     label: str
@@ -203,15 +207,17 @@ class Classifier:
     encoder: TextEncoder
     head: LinearHead
 
-    def classify(self, texts: Sequence[str]) -> tuple[Classified, ...]:
-        columns = columns_of(self.encoder, self.head, texts, self.encoder.embed(texts))
+    def classify(self, texts: Sequence[str]) -> tuple[Classification, ...]:
+        columns = head_inputs(self.encoder, self.head, texts, self.encoder.embed(texts))
         shares = self.head.probabilities(columns)
         results = []
         for row in shares.tolist():
             ranked = sorted(zip(self.head.labels, row, strict=True), key=lambda pair: -pair[1])
-            (label, share), others = ranked[0], ranked[1 : 1 + OTHERS]
+            (label, share), others = ranked[0], ranked[1 : 1 + ALTERNATIVES]
             results.append(
-                Classified(label, round(share, 6), tuple((name, round(other, 6)) for name, other in others))
+                Classification(
+                    label, round(share, 6), tuple((name, round(other, 6)) for name, other in others)
+                )
             )
         return tuple(results)
 

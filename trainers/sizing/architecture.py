@@ -51,7 +51,7 @@ class Vision:
 
 
 @dataclass(frozen=True)
-class Counted:
+class CountedLayers:
     """What was counted in transformers' own class, for a family without a formula here: `matrices` by name, inputs,
     outputs and how many there are; all `parameters` of the language model; weights `in_linear` layers, the head
     excepted."""
@@ -87,7 +87,7 @@ class Architecture:
     fused: bool = False
     experts: Experts | None = None
     vision: Vision | None = None
-    counted: Counted | None = None
+    counted: CountedLayers | None = None
 
     @property
     def queries(self) -> int:
@@ -138,21 +138,21 @@ class Architecture:
         return tuple((matrix, times) for matrix, times in entries if times)
 
     @property
-    def in_matrices(self) -> int:
+    def matrix_parameters(self) -> int:
         return sum(matrix.parameters * times for matrix, times in self.matrices)
 
     @property
-    def in_experts(self) -> int:
+    def expert_parameters(self) -> int:
         """Parameters of routed experts and their routers."""
         if self.experts is None:
             return 0
         router = self.hidden * self.experts.count
-        return self.experts.layers * (self.experts_a_layer + router)
+        return self.experts.layers * (self.expert_parameters_per_layer + router)
 
     @property
-    def experts_a_layer(self) -> int:
+    def expert_parameters_per_layer(self) -> int:
         """Parameters of all routed experts of one layer: two weights of three dimensions."""
-        return self.experts.count * self._expert if self.experts else 0
+        return self.experts.count * self._parameters_per_expert if self.experts else 0
 
     @property
     def text_parameters(self) -> int:
@@ -163,7 +163,7 @@ class Architecture:
         norms = self.layers * (self.norms * self.hidden + of_heads) + self.hidden
         # Where embeddings and head are tied, one matrix both reads and writes tokens.
         embeddings = self.vocab * self.hidden * (1 if self.is_tied else 2)
-        return self.in_matrices + self.in_experts + norms + embeddings
+        return self.matrix_parameters + self.expert_parameters + norms + embeddings
 
     @property
     def parameters(self) -> int:
@@ -175,10 +175,10 @@ class Architecture:
         if self.experts is None:
             return self.text_parameters
         idle = self.experts.count - self.experts.active
-        return self.text_parameters - self.experts.layers * idle * self._expert
+        return self.text_parameters - self.experts.layers * idle * self._parameters_per_expert
 
     @property
-    def quantisable(self) -> int:
+    def quantisable_weights(self) -> int:
         """Weights in Linear layers, the head excepted: what bitsandbytes replaces (transformers,
         `integrations/bitsandbytes.py`: `type(module) is nn.Linear`, `get_keys_to_not_convert`)."""
         text = sum(matrix.inputs * matrix.outputs * times for matrix, times in self.matrices)
@@ -195,7 +195,7 @@ class Architecture:
         )
 
     @property
-    def _expert(self) -> int:
+    def _parameters_per_expert(self) -> int:
         """Parameters of one routed expert."""
         return 3 * self.hidden * self.experts.intermediate if self.experts else 0
 
@@ -213,7 +213,7 @@ TIED_BY_DEFAULT = ("gemma", "gemma3_text", "gemma3", "smollm3")
 
 
 @dataclass(frozen=True)
-class Unsized:
+class UnknownSize:
     """Why the size of a model can't be told, as a sentence with its cure. `is_unknown`: no formula here describes its
     family, and transformers' own class may be counted instead."""
 
@@ -221,96 +221,103 @@ class Unsized:
     is_unknown: bool = False
 
 
-def read_config(raw: Mapping[str, Any], name: str) -> Architecture | Unsized:
+def read_config(raw: Mapping[str, Any], name: str) -> Architecture | UnknownSize:
     """Reads a model's config; `name` is the model's, for the sentences."""
     kind = (raw.get("quantization_config") or {}).get("quant_method")
     if raw.get("quantization_config") and kind not in UNPACKED:
         kind = kind or "quantised"
-        return Unsized(
+        return UnknownSize(
             f"{name} comes quantised ({kind}): LoRA on it is not planned here. Name the model that it was made from."
         )
     family = raw.get("model_type")
     if family in WITH_VISION:
-        return _with_vision(raw, name)
+        return _read_with_vision(raw, name)
     if family not in FAMILIES:
         families = ", ".join(dict.fromkeys((*FAMILIES, *WITH_VISION)))
-        return Unsized(
+        return UnknownSize(
             f"{name} is of the family '{family}', which is counted from transformers' own class: install the extra "
             f"[local], or choose a model of {families}.",
             is_unknown=True,
         )
     try:
-        return _decoder(raw, str(family))
+        return _read_decoder(raw, str(family))
     except (KeyError, TypeError, ValueError) as error:
-        return Unsized(f"The config.json of {name} can't be used: {_fault(error)}. Is it the original one?")
+        return UnknownSize(
+            f"The config.json of {name} can't be used: {_describe(error)}. Is it the original one?"
+        )
 
 
-def _fault(error: Exception) -> str:
+def _describe(error: Exception) -> str:
     return f"it has no {error}" if isinstance(error, KeyError) else str(error)
 
 
-def _with_vision(raw: Mapping[str, Any], name: str) -> Architecture | Unsized:
+def _read_with_vision(raw: Mapping[str, Any], name: str) -> Architecture | UnknownSize:
     text = dict(raw.get("text_config") or {})
     text.setdefault("model_type", f"{raw['model_type']}_text")
     if "tie_word_embeddings" in raw:
         text.setdefault("tie_word_embeddings", raw["tie_word_embeddings"])
     architecture = read_config(text, name)
-    if isinstance(architecture, Unsized):
+    if isinstance(architecture, UnknownSize):
         return architecture
-    read_vision = _siglip if raw["model_type"] == "gemma3" else _llama4_vision
+    read_vision = _read_siglip if raw["model_type"] == "gemma3" else _read_llama4_vision
     try:
         return replace(architecture, vision=read_vision(raw, architecture))
     except (KeyError, TypeError, ValueError) as error:
-        return Unsized(f"The vision_config of {name} can't be used: {_fault(error)}. Is it the original one?")
+        return UnknownSize(
+            f"The vision_config of {name} can't be used: {_describe(error)}. Is it the original one?"
+        )
 
 
-def _decoder(raw: Mapping[str, Any], family: str) -> Architecture:
-    hidden, heads = _whole_number(raw, "hidden_size"), _whole_number(raw, "num_attention_heads")
+def _read_decoder(raw: Mapping[str, Any], family: str) -> Architecture:
+    hidden, heads = _read_whole_number(raw, "hidden_size"), _read_whole_number(raw, "num_attention_heads")
     dense = "intermediate_size_mlp" if family == "llama4_text" else "intermediate_size"
     return Architecture(
         model_type=family,
-        layers=_whole_number(raw, "num_hidden_layers"),
+        layers=_read_whole_number(raw, "num_hidden_layers"),
         hidden=hidden,
         heads=heads,
-        kv_heads=_whole_number(raw, "num_key_value_heads", heads),
-        head_dim=_whole_number(raw, "head_dim", hidden // heads),
-        dense_intermediate=_whole_number(raw, dense),
-        vocab=_whole_number(raw, "vocab_size"),
+        kv_heads=_read_whole_number(raw, "num_key_value_heads", heads),
+        head_dim=_read_whole_number(raw, "head_dim", hidden // heads),
+        dense_intermediate=_read_whole_number(raw, dense),
+        vocab=_read_whole_number(raw, "vocab_size"),
         is_tied=bool(raw.get("tie_word_embeddings", family in TIED_BY_DEFAULT)),
-        context=_whole_number(raw, "max_position_embeddings"),
+        context=_read_whole_number(raw, "max_position_embeddings"),
         norms=NORMS.get(family, 2),
         has_head_norms=family in HEAD_NORMS,
         has_wide_head_norms=family in ("olmo2", "olmo3"),
         has_qkv_bias=family == "qwen2" or bool(raw.get("attention_bias", False)),
         fused=family == "phi3",
-        experts=_experts(raw, family),
+        experts=_read_experts(raw, family),
     )
 
 
-def _experts(raw: Mapping[str, Any], family: str) -> Experts | None:
+def _read_experts(raw: Mapping[str, Any], family: str) -> Experts | None:
     if family not in ("llama4_text", "mixtral", "qwen3_moe"):
         return None
-    layers, active = _whole_number(raw, "num_hidden_layers"), _whole_number(raw, "num_experts_per_tok")
+    layers, active = (
+        _read_whole_number(raw, "num_hidden_layers"),
+        _read_whole_number(raw, "num_experts_per_tok"),
+    )
     if family == "qwen3_moe":
         if raw.get("mlp_only_layers") or raw.get("decoder_sparse_step", 1) != 1:
             raise ValueError("only some of its layers have experts, which I can't tell apart")
-        count = _whole_number(raw, "num_experts", raw.get("num_local_experts"))
-        return Experts(layers, count, active, _whole_number(raw, "moe_intermediate_size"))
-    count, width = _whole_number(raw, "num_local_experts"), _whole_number(raw, "intermediate_size")
+        count = _read_whole_number(raw, "num_experts", raw.get("num_local_experts"))
+        return Experts(layers, count, active, _read_whole_number(raw, "moe_intermediate_size"))
+    count, width = _read_whole_number(raw, "num_local_experts"), _read_whole_number(raw, "intermediate_size")
     if family == "mixtral":
         return Experts(layers, count, active, width)
-    step = _whole_number(raw, "interleave_moe_layer_step", 1)
+    step = _read_whole_number(raw, "interleave_moe_layer_step", 1)
     return Experts(layers // step, count, active, width, shared=width, computes_all=True)
 
 
-def _siglip(raw: Mapping[str, Any], text: Architecture) -> Vision:
+def _read_siglip(raw: Mapping[str, Any], text: Architecture) -> Vision:
     """Returns Gemma 3's: SigLIP without its head, a projection and a norm (transformers,
     `Gemma3MultiModalProjector`)."""
     vision = raw["vision_config"]
     width, layers, inner = (
-        _whole_number(vision, key) for key in ("hidden_size", "num_hidden_layers", "intermediate_size")
+        _read_whole_number(vision, key) for key in ("hidden_size", "num_hidden_layers", "intermediate_size")
     )
-    patch, image = _whole_number(vision, "patch_size"), _whole_number(vision, "image_size")
+    patch, image = _read_whole_number(vision, "patch_size"), _read_whole_number(vision, "image_size")
     linear = layers * (4 * width * width + 2 * width * inner)
     biases = layers * (4 * width + inner + width)
     norms = layers * 4 * width + 2 * width
@@ -319,27 +326,27 @@ def _siglip(raw: Mapping[str, Any], text: Architecture) -> Vision:
     return Vision(linear + biases + norms + patches + projector, linear)
 
 
-def _llama4_vision(raw: Mapping[str, Any], text: Architecture) -> Vision:
+def _read_llama4_vision(raw: Mapping[str, Any], text: Architecture) -> Vision:
     """Returns Llama 4's (transformers, `Llama4VisionModel` and `Llama4MultiModalProjector`)."""
     vision = raw["vision_config"]
     width, layers, inner = (
-        _whole_number(vision, key) for key in ("hidden_size", "num_hidden_layers", "intermediate_size")
+        _read_whole_number(vision, key) for key in ("hidden_size", "num_hidden_layers", "intermediate_size")
     )
-    patch, image = _whole_number(vision, "patch_size"), _whole_number(vision, "image_size")
+    patch, image = _read_whole_number(vision, "patch_size"), _read_whole_number(vision, "image_size")
     projected, output = (
-        _whole_number(vision, "projector_input_dim"),
-        _whole_number(vision, "projector_output_dim"),
+        _read_whole_number(vision, "projector_input_dim"),
+        _read_whole_number(vision, "projector_output_dim"),
     )
     adapter = inner * projected + projected * output
     linear = layers * (4 * width * width + 2 * width * inner) + adapter + 3 * patch * patch * width
     biases = layers * (4 * width + inner + width)
     norms = layers * 4 * width + 4 * width
     places = width + ((image // patch) ** 2 + 1) * width
-    projector = _whole_number(vision, "vision_output_dim") * text.hidden
+    projector = _read_whole_number(vision, "vision_output_dim") * text.hidden
     return Vision(linear + biases + norms + places + projector, linear + projector)
 
 
-def _whole_number(raw: Mapping[str, Any], key: str, default: int | None = None) -> int:
+def _read_whole_number(raw: Mapping[str, Any], key: str, default: int | None = None) -> int:
     value = raw.get(key)
     if value is None:
         value = default

@@ -20,16 +20,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 from decimal import Decimal
 
-from trainers.encoders.classifier import may_see_words
+from trainers.encoders.classifier import can_use_words
 from trainers.encoders.embedding import WORD_COLUMNS
 
 START_S = {"head": 8.0, "full": 25.0}
 READ_ROW_S, READ_TOKEN_S = 0.003, 0.0003
 LEARN_ROW_S, LEARN_TOKEN_S = 0.030, 0.003
 BYTES = {"head": 450_000_000, "full": 1_600_000_000}
-BYTES_A_ROW = 6_000  # its vector, as the solver copies it
+BYTES_PER_ROW = 6_000  # its vector, as the solver copies it
 PARAMETERS, DIMS = 22_700_000, 384
-LONGEST_TOKENS = 128
+MAX_TOKENS = 128
 # Tokens of questions of 20 tokens, one after the other; a label is not written token by token.
 READS_A_SECOND, WRITES_A_SECOND = Decimal(2_000), Decimal(1_000_000)
 
@@ -49,21 +49,21 @@ class EncoderWork:
 
     @property
     def seconds(self) -> float:
-        length = min(self.tokens, LONGEST_TOKENS)
+        length = min(self.tokens, MAX_TOKENS)
         reading = self.rows * (READ_ROW_S + READ_TOKEN_S * length)
         learning = self.epochs * self.rows * (LEARN_ROW_S + LEARN_TOKEN_S * length)
         return START_S[self._kind] + reading + learning
 
     @property
     def bytes(self) -> int:
-        return BYTES[self._kind] + BYTES_A_ROW * self.rows
+        return BYTES[self._kind] + BYTES_PER_ROW * self.rows
 
     @property
-    def may_see_words(self) -> bool:
-        return not self.epochs and may_see_words(self.rows, self.labels)
+    def can_use_words(self) -> bool:
+        return not self.epochs and can_use_words(self.rows, self.labels)
 
     @property
     def trained(self) -> int:
         """Parameters that are trained: with those for words, where it may see them."""
-        columns = DIMS + WORD_COLUMNS if self.may_see_words else DIMS
+        columns = DIMS + WORD_COLUMNS if self.can_use_words else DIMS
         return (columns + 1) * self.labels + (PARAMETERS if self.epochs else 0)

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Literal
 
 from trainers.sizing.architecture import Architecture
-from trainers.sizing.memory import MIB, Device, Memory, Work, memory_of
+from trainers.sizing.memory import MIB, Device, Memory, Work, estimate_memory
 
 FAST_BF16 = ("avx512_bf16", "amx_bf16", "bf16")  # x86's two, and Arm's
 # MiB as nvidia-smi and rocm-smi show them: what error correction takes is off. Then the peak: 10^12 operations a second
@@ -38,16 +38,22 @@ GPUS = {
     "b200": ("NVIDIA B200", 183359, 2250),
     "mi300x": ("AMD MI300X", 196592, 1307),
 }
-SAME_GPU = {"a100": "a100-80gb", "3090": "rtx3090", "4090": "rtx4090", "5090": "rtx5090", "rtxa6000": "a6000"}
-MOST_GB = 10_000
+GPU_ALIASES = {
+    "a100": "a100-80gb",
+    "3090": "rtx3090",
+    "4090": "rtx4090",
+    "5090": "rtx5090",
+    "rtxa6000": "a6000",
+}
+MAX_GB = 10_000
 
 SUSTAINED = 0.3  # of a GPU's peak, a rule of thumb
 # a core, operations a second: 800 tickets through SmolLM2-135M in 147 s on 2 cores (docs/scale.md) are 7e10 in bfloat16
 CORE_BF16, CORE_FLOAT32 = 6e10, 2.5e10
-MOST_CORES = 32  # packs of CPU_TOKENS keep no more busy
+MAX_CORES = 32  # packs of CPU_TOKENS keep no more busy
 MEMORY_MARGIN = 1.15  # the estimate is tested to be within 15% of what was measured
-SHORTEST = 4  # a row cut to less than a quarter is another row
-MOST_CURES = 4
+MAX_SHORTENING = 4  # a row cut to less than a quarter is another row
+MAX_CURES = 4
 
 
 @dataclass(frozen=True)
@@ -66,9 +72,9 @@ def read_gpu(text: str) -> Machine | None:
     neither."""
     word = re.sub(r"^(nvidia|amd)-?|[\s_]", "", text.lower().strip())
     size = re.fullmatch(r"(\d{1,6}(?:\.\d{1,3})?)(?:gb|g)?", word)
-    if size and word not in SAME_GPU and 0 < float(size[1]) <= MOST_GB:
+    if size and word not in GPU_ALIASES and 0 < float(size[1]) <= MAX_GB:
         return Machine(f"a GPU of {float(size[1]):g} GB", round(float(size[1]) * 1e9), Device("gpu", 2))
-    if (gpu := GPUS.get(SAME_GPU.get(word, word))) is None:
+    if (gpu := GPUS.get(GPU_ALIASES.get(word, word))) is None:
         return None
     name, mebibytes, peak = gpu
     return Machine(f"the {name}", mebibytes * MIB, Device("gpu", 2), peak * 1e12 * SUSTAINED)
@@ -78,12 +84,12 @@ def gpu_speed(name: str) -> float | None:
     """Returns a GPU's speed by its name as nvidia-smi has it, like "NVIDIA A100-SXM4-80GB". None where it is none of
     GPUS."""
     words = re.findall(r"[a-z0-9]+", name.lower())
-    keys = (SAME_GPU.get(word, word) for word in words)
+    keys = (GPU_ALIASES.get(word, word) for word in words)
     return next((GPUS[key][2] * 1e12 * SUSTAINED for key in keys if key in GPUS), None)
 
 
 def cpu_speed(cores: int, number_bytes: int) -> float:
-    return min(cores, MOST_CORES) * (CORE_BF16 if number_bytes == 2 else CORE_FLOAT32)
+    return min(cores, MAX_CORES) * (CORE_BF16 if number_bytes == 2 else CORE_FLOAT32)
 
 
 @cache
@@ -139,29 +145,29 @@ class Fit:
 
 
 def fit(model: Architecture, work: Work, machine: Machine) -> Fit:
-    memory = memory_of(model, work, machine.place)
+    memory = estimate_memory(model, work, machine.place)
     needed = memory.total + memory.process
     if needed * MEMORY_MARGIN <= machine.memory:
         return Fit("fits", memory, machine, (), needed)
     cures, least = [], needed
-    for ladder in () if work.method == "full" else _ladders(work):
-        sizes = [(smaller, _needed(model, smaller, machine.place)) for smaller in ladder]
+    for ladder in () if work.method == "full" else _candidate_changes(work):
+        sizes = [(smaller, _needed_bytes(model, smaller, machine.place)) for smaller in ladder]
         cures += [smaller for smaller, size in sizes if size * MEMORY_MARGIN <= machine.memory][:1]
         least = min([least, *(size for _, size in sizes)])
     standing: Literal["tight", "too large"] = "tight" if needed <= machine.memory else "too large"
-    return Fit(standing, memory, machine, tuple(dict.fromkeys(cures))[:MOST_CURES], least)
+    return Fit(standing, memory, machine, tuple(dict.fromkeys(cures))[:MAX_CURES], least)
 
 
-def as_computed(model: Architecture, work: Work, machine: Machine) -> Work:
+def adapt_to_memory(model: Architecture, work: Work, machine: Machine) -> Work:
     """Returns what the builtin engine arrives at by itself on a GPU whose memory proves too small: activations
     computed again, then fewer rows at a time, from which a step learns all the same. Where nothing fits, the
     least of these."""
     if machine.place.kind != "gpu" or work.pairs or work.method == "full":
         return work
     again = replace(work, checkpoints=True)
-    tried = [work, again, *(replace(again, batch=batch) for batch in _halves(work.batch, 1))]
+    tried = [work, again, *(replace(again, batch=batch) for batch in _halve_down_to(work.batch, 1))]
     fitting = (
-        work for work in tried if _needed(model, work, machine.place) * MEMORY_MARGIN <= machine.memory
+        work for work in tried if _needed_bytes(model, work, machine.place) * MEMORY_MARGIN <= machine.memory
     )
     return next(fitting, tried[-1])
 
@@ -174,29 +180,35 @@ def smallest_gpu(needed: int) -> str | None:
     return min(large)[1] if large else None
 
 
-def _needed(model: Architecture, work: Work, place: Device) -> int:
-    memory = memory_of(model, work, place)
+def _needed_bytes(model: Architecture, work: Work, place: Device) -> int:
+    memory = estimate_memory(model, work, place)
     return memory.total + memory.process
 
 
-def _ladders(work: Work) -> Iterator[list[Work]]:
+def _candidate_changes(work: Work) -> Iterator[list[Work]]:
     """Yields kinds of changes; within a kind those that change least come first."""
     small = replace(work, method="qlora", checkpoints=True)
     smallest = replace(small, batch=1)
     if not work.checkpoints:
         yield [replace(work, checkpoints=True)]
-    yield [replace(work, batch=batch) for batch in _halves(work.batch, 1)]
+    yield [replace(work, batch=batch) for batch in _halve_down_to(work.batch, 1)]
     if work.method != "qlora":
         yield [replace(work, method="qlora")]
-    yield [_shorter(work, length) for length in _halves(work.length, max(1, work.length // SHORTEST))]
-    yield [small, *(replace(small, batch=batch) for batch in _halves(work.batch, 1))]
-    yield [_shorter(smallest, length) for length in _halves(work.length, max(1, work.length // SHORTEST))]
+    yield [
+        _shorten(work, length)
+        for length in _halve_down_to(work.length, max(1, work.length // MAX_SHORTENING))
+    ]
+    yield [small, *(replace(small, batch=batch) for batch in _halve_down_to(work.batch, 1))]
+    yield [
+        _shorten(smallest, length)
+        for length in _halve_down_to(work.length, max(1, work.length // MAX_SHORTENING))
+    ]
 
 
-def _shorter(work: Work, length: int) -> Work:
+def _shorten(work: Work, length: int) -> Work:
     return replace(work, length=length, answer=min(work.answer, length))
 
 
-def _halves(size: int, least: int) -> Iterator[int]:
+def _halve_down_to(size: int, least: int) -> Iterator[int]:
     while (size := size // 2) >= least:
         yield size

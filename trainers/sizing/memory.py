@@ -148,15 +148,15 @@ class Memory:
         return value + self.activations + self.logits + self.overhead
 
 
-def as_trained(model: Architecture, work: Work) -> Work:
+def with_forced_checkpoints(model: Architecture, work: Work) -> Work:
     """Adds checkpoints where the engine always makes them (trainers/local/training/base_model.py,
     recompute_if_packed)."""
     is_packed = model.experts is not None and work.method == "qlora"
     return replace(work, checkpoints=True) if is_packed else work
 
 
-def memory_of(model: Architecture, work: Work, place: Device) -> Memory:
-    work, e = as_trained(model, work), place.number_bytes
+def estimate_memory(model: Architecture, work: Work, place: Device) -> Memory:
+    work, e = with_forced_checkpoints(model, work), place.number_bytes
     is_narrow = e < FLOAT32
     trainable = trainable_parameters(model, work)
     if work.method == "full":
@@ -167,7 +167,7 @@ def memory_of(model: Architecture, work: Work, place: Device) -> Memory:
         adapter, gradient, optimizer = FLOAT32 + (e if is_narrow else 0), FLOAT32, ADAM
 
     tokens = tokens_at_a_time(work, place)
-    layer = tokens * _of_a_token(model, work, place)
+    layer = tokens * _bytes_per_token(model, work, place)
     activations = model.layers * layer
     if work.checkpoints:
         activations = model.layers * tokens * e * model.hidden + layer
@@ -177,8 +177,8 @@ def memory_of(model: Architecture, work: Work, place: Device) -> Memory:
         gradients=trainable * gradient,
         optimizer=trainable * optimizer,
         activations=activations,
-        logits=_logits(model, work, place),
-        overhead=_overhead(model, work, place, activations),
+        logits=_logit_bytes(model, work, place),
+        overhead=_overhead_bytes(model, work, place, activations),
         process=PROCESS_CPU if place.kind == "cpu" else 0,
     )
 
@@ -202,8 +202,11 @@ def rows_at_a_time(work: Work, place: Device) -> int:
 def reference_pass(model: Architecture, work: Work, place: Device) -> int:
     """Returns the bytes for logits while the reference answers pairs, before the peak and not part of it: they are
     freed before the way back begins."""
-    places, e = _places_of_the_head(work, place), place.number_bytes
-    return _tile(model, places) * (e if place.kind == "gpu" else e + FORWARD_CPU) + places * model.hidden * e
+    places, e = _head_positions(work, place), place.number_bytes
+    return (
+        _tile_size(model, places) * (e if place.kind == "gpu" else e + FORWARD_CPU)
+        + places * model.hidden * e
+    )
 
 
 def trainable_parameters(model: Architecture, work: Work) -> int:
@@ -226,15 +229,15 @@ def base_bytes(model: Architecture, method: Method, number_bytes: int) -> int:
     every = loaded_parameters(model)
     if method in ("lora", "full"):
         return every * number_bytes
-    replaced = model.quantisable
+    replaced = model.quantisable_weights
     if method == "qlora" and model.experts:
-        replaced += model.experts.layers * model.experts_a_layer
+        replaced += model.experts.layers * model.expert_parameters_per_layer
     if model.vision and every < model.parameters:
         replaced -= model.vision.in_linear
     return round(replaced * (NF4 if method == "qlora" else INT8)) + (every - replaced) * number_bytes
 
 
-def _of_a_token(model: Architecture, work: Work, place: Device) -> int:
+def _bytes_per_token(model: Architecture, work: Work, place: Device) -> int:
     """Returns the bytes that one layer keeps of one token, by the sum in the module's docstring."""
     e = place.number_bytes
     norms = model.norms * (e + max(e, 4 if model.model_type in FLOAT_NORMS else 0)) * model.hidden
@@ -243,10 +246,10 @@ def _of_a_token(model: Architecture, work: Work, place: Device) -> int:
         matrices = math.ceil(sum(times for _, times in model.matrices) / model.layers)
     targets = matrices if work.modules is None else min(matrices, len(set(work.modules)))
     lora = 0 if work.method == "full" else e * work.rank * targets
-    return norms + _feed_forward(model, e) + _attention(model, work, place) + lora
+    return norms + _feed_forward_bytes(model, e) + _attention_bytes(model, work, place) + lora
 
 
-def _feed_forward(model: Architecture, e: int) -> int:
+def _feed_forward_bytes(model: Architecture, e: int) -> int:
     """Returns the bytes of the wider of a dense layer and one with experts; of a fused expert the frozen weights
     need no input."""
     dense = 4 * e * model.dense_intermediate if model.dense_layers else 0
@@ -257,20 +260,20 @@ def _feed_forward(model: Architecture, e: int) -> int:
     return max(dense, routed + 4 * e * model.experts.shared)
 
 
-def _attention(model: Architecture, work: Work, place: Device) -> int:
+def _attention_bytes(model: Architecture, work: Work, place: Device) -> int:
     e = place.number_bytes
     if model.counted:
-        pairs = work.length if work.padded or _goes_by_rows(work, place) else 0
-        return _of_counted_layers(model, e) + model.heads * (4 + e * pairs)
+        pairs = work.length if work.padded or _attends_by_rows(work, place) else 0
+        return _counted_layer_bytes(model, e) + model.heads * (4 + e * pairs)
     if work.padded:
         return 4 * e * model.queries + 4 * model.heads + e * work.length
-    if not _goes_by_rows(work, place):
+    if not _attends_by_rows(work, place):
         return 2 * e * (model.queries + model.keys) + 4 * model.heads
     seen = model.keys * work.length // (work.length - work.shared)
     return 2 * e * (model.queries + seen) + e * model.heads * work.length
 
 
-def _of_counted_layers(model: Architecture, e: int) -> int:
+def _counted_layer_bytes(model: Architecture, e: int) -> int:
     """Returns the bytes that an average layer keeps, of what its linear layers put out and of what those read that lead
     back to the residual stream: 3 of the 4 of a gated network's sum above, so a third more."""
     wide = sum(
@@ -280,13 +283,13 @@ def _of_counted_layers(model: Architecture, e: int) -> int:
     return 4 * e * wide // (3 * model.layers)
 
 
-def _goes_by_rows(work: Work, place: Device) -> bool:
+def _attends_by_rows(work: Work, place: Device) -> bool:
     """Says whether attention goes row by row (trainers/local/kernels/shared_prefix_attention.py), which keeps the
     weights of pairs of tokens."""
     return place.kind == "cpu" and not work.padded and rows_at_a_time(work, place) > 1
 
 
-def _logits(model: Architecture, work: Work, place: Device) -> int:
+def _logit_bytes(model: Architecture, work: Work, place: Device) -> int:
     """Returns the bytes at learnt places only: logits in the model's format, their log-softmax in float32, and its
     gradient."""
     e = place.number_bytes
@@ -294,9 +297,9 @@ def _logits(model: Architecture, work: Work, place: Device) -> int:
         learnt = rows_at_a_time(work, place) * min(work.answer, work.length)
         return learnt * model.vocab * ((e if e < FLOAT32 else 0) + 2 * FLOAT32)
     # On the way back, at all places that the head is applied at.
-    places = _places_of_the_head(work, place)
+    places = _head_positions(work, place)
     around = places * model.hidden * (e + FLOAT32)  # what goes into the head, and its gradient
-    tile = _tile(model, places)
+    tile = _tile_size(model, places)
     if place.kind == "gpu":
         return tile * e + around
     copies = PRODUCT_CPU + e if e < FLOAT32 else e
@@ -304,29 +307,29 @@ def _logits(model: Architecture, work: Work, place: Device) -> int:
     return max(tile * (e + BACKWARD_CPU), tile * copies + weights) + around
 
 
-def _places_of_the_head(work: Work, place: Device) -> int:
+def _head_positions(work: Work, place: Device) -> int:
     """Returns the number of places where TRL applies the head."""
     rows = work.padded * rows_at_a_time(work, place)
     return rows * (min(work.answer, work.length) if place.kind == "gpu" else work.length - 1)
 
 
-def _overhead(model: Architecture, work: Work, place: Device, activations: int) -> int:
+def _overhead_bytes(model: Architecture, work: Work, place: Device, activations: int) -> int:
     # A quantised matrix is unpacked while it is multiplied, all experts of a layer while that layer computes.
     unpacked = 0
     if work.method in ("qlora", "8bit"):
         unpacked = max(matrix.inputs * matrix.outputs for matrix, _ in model.matrices)
     if work.method == "qlora":
-        unpacked = max(unpacked, model.experts_a_layer)
+        unpacked = max(unpacked, model.expert_parameters_per_layer)
     unpacked *= place.number_bytes
 
     if place.kind == "gpu":
         return GPU_FIXED + round(GPU_ALLOCATOR * activations) + unpacked
     scores = 0
-    if _goes_by_rows(work, place) and place.number_bytes < FLOAT32:
+    if _attends_by_rows(work, place) and place.number_bytes < FLOAT32:
         scores = BACKWARD_SCORES * model.heads * tokens_at_a_time(work, place) * work.length
     return FIXED_CPU + round(KEPT_BY_ALLOCATOR * activations) + scores + unpacked
 
 
-def _tile(model: Architecture, tokens: int) -> int:
+def _tile_size(model: Architecture, tokens: int) -> int:
     """Returns places times words."""
     return min(tokens, TILE_TOKENS) * min(model.vocab, TILE_WORDS)

@@ -40,10 +40,10 @@ from trainers.sizing.hardware import Machine
 from trainers.sizing.memory import CPU_TOKENS, GPU_TOKENS
 
 CALIBRATION_FILE = "calibration.json"
-RECOMPUTING = 1 / 3  # more, where activations are computed again on the way back
-FORWARD = 0.5  # of forward and backward, where weights are frozen
-WRITTEN = 5.0  # a token that is written one at a time takes as long as so many that are read
-MASKED = 2.0  # pairs of tokens under a mask, for each before one another
+RECOMPUTE_SHARE = 1 / 3  # more, where activations are computed again on the way back
+FORWARD_SHARE = 0.5  # of forward and backward, where weights are frozen
+WRITE_FACTOR = 5.0  # a token that is written one at a time takes as long as so many that are read
+MASK_FACTOR = 2.0  # pairs of tokens under a mask, for each before one another
 # guesses: seconds a layer and pack (launching its kernels), operations a head and pair of tokens, seconds for a start
 GUESSED_LAYER_S, GUESSED_PAIR, GUESSED_STARTUP_S = 0.002, 1000, 20
 
@@ -118,12 +118,12 @@ class PairLengths:
         return self.samples or 2
 
 
-class NoCalibration(Exception):
+class InvalidCalibration(Exception):
     """The file is there and can't be used."""
 
 
 def read_calibration(path: Path) -> Calibration | None:
-    """Reads the file of a calibration; returns None where nothing was measured yet. Raises NoCalibration."""
+    """Reads the file of a calibration; returns None where nothing was measured yet. Raises InvalidCalibration."""
     try:
         calibration = from_object(Calibration, json.loads(path.read_text(encoding="utf-8")))
         names = ("speed", "layer_s", "pair_s", "long_pair_s", "startup_s", "parameter_s", "word_s", "trl_s")
@@ -134,7 +134,7 @@ def read_calibration(path: Path) -> Calibration | None:
     except FileNotFoundError:
         return None
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise NoCalibration(
+        raise InvalidCalibration(
             f"{path} can't be used ({error}): measure again with `finetune calibrate`."
         ) from error
     return calibration
@@ -176,17 +176,19 @@ def guess_calibration(machine: Machine) -> Calibration | None:
     )
 
 
-def seconds(model: Architecture, rows: RowLengths, machine: Calibration) -> float:
+def training_seconds(model: Architecture, rows: RowLengths, machine: Calibration) -> float:
     """Returns the seconds of the whole training, the start of its process included."""
     steps = math.ceil(rows.count / rows.batch) * rows.epochs
     in_a_step = rows.count * rows.epochs / steps
     # Rows fill packs up to the engine's limit; what they share is computed once a pack.
-    in_a_pack = max(1.0, min(in_a_step, (_limit(machine) - rows.shared) // max(rows.tokens - rows.shared, 1)))
+    in_a_pack = max(
+        1.0, min(in_a_step, (_tokens_at_a_time(machine) - rows.shared) // max(rows.tokens - rows.shared, 1))
+    )
     packs = math.ceil(in_a_step / in_a_pack - 1e-9)
     in_a_pack = in_a_step / packs
     tokens = in_a_pack * (rows.tokens - rows.shared) + rows.shared
     pack = pack_seconds(model, tokens, rows.tokens, in_a_pack * rows.answer, rows.rank, machine)
-    pack *= 1 + (RECOMPUTING if rows.recomputes else 0)
+    pack *= 1 + (RECOMPUTE_SHARE if rows.recomputes else 0)
     step = packs * pack + model.lora_parameters(rows.rank) * machine.parameter_s
     return machine.startup_s + steps * step
 
@@ -198,28 +200,30 @@ def pair_seconds(model: Architecture, rows: PairLengths, machine: Calibration) -
         return None
     steps = math.ceil(rows.count / rows.batch) * rows.epochs
     in_a_step = rows.count * rows.epochs / steps
-    fit = max(1.0, min(in_a_step, _limit(machine) // (rows.rows * rows.longer)))
+    fit = max(1.0, min(in_a_step, _tokens_at_a_time(machine) // (rows.rows * rows.longer)))
     parts = math.ceil(in_a_step / fit - 1e-9)
-    part = _pairs_at_once(model, rows, in_a_step / parts, machine, machine.word_s)
+    part = _part_seconds(model, rows, in_a_step / parts, machine, machine.word_s)
     step = parts * part + model.lora_parameters(rows.rank) * machine.parameter_s
     # All samples of a question are written first: where serving was not measured, by the speed of training.
     question, answer = (rows.samples * tokens for tokens in (rows.longer - rows.answer, rows.answer))
     if speeds := serving_speed(model, machine):
         writing = question / speeds[0] + answer / speeds[1]
     else:
-        writing = FORWARD * operations(model, rows.rank) / machine.speed * (question + WRITTEN * answer)
+        writing = (
+            FORWARD_SHARE * operations(model, rows.rank) / machine.speed * (question + WRITE_FACTOR * answer)
+        )
     step += in_a_step * writing
     return machine.startup_s + machine.trl_s + steps * step
 
 
-def _pairs_at_once(
+def _part_seconds(
     model: Architecture, rows: PairLengths, count: float, machine: Calibration, word_s: float
 ) -> float:
     """Returns the seconds of `count` pairs: policy forward and back, reference forward, TRL's head at every place on
     a CPU, at answers elsewhere."""
     tokens = rows.rows * count * rows.padded
-    reference = FORWARD if rows.has_reference else 0
-    pairs = MASKED * tokens * rows.padded * machine.long_pair_s
+    reference = FORWARD_SHARE if rows.has_reference else 0
+    pairs = MASK_FACTOR * tokens * rows.padded * machine.long_pair_s
     layers = model.layers * (machine.layer_s + model.heads * pairs) * (1 + reference)
     work = tokens * (operations(model, rows.rank) + reference * operations(model, 0)) / machine.speed
     places = tokens if machine.device == "cpu" else rows.rows * count * rows.answer
@@ -252,8 +256,8 @@ def operations(model: Architecture, rank: int) -> float:
     if model.experts:
         at_work = model.experts.count if model.experts.computes_all else model.experts.active
         experts = model.experts.layers * at_work * 3 * model.hidden * model.experts.intermediate
-    return 4 * (model.in_matrices + experts) + 6 * model.lora_parameters(rank)
+    return 4 * (model.matrix_parameters + experts) + 6 * model.lora_parameters(rank)
 
 
-def _limit(machine: Calibration) -> int:
+def _tokens_at_a_time(machine: Calibration) -> int:
     return CPU_TOKENS if machine.device == "cpu" else GPU_TOKENS

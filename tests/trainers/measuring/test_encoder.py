@@ -13,7 +13,7 @@ from tests.local.labelled import machines
 from tests.trainers.measuring.made import example, rows
 from trainers.dataset import Example
 from trainers.encoders import DEFAULT_ENCODER, embedding
-from trainers.encoders.classifier import classify_holdout, columns_of, fit_head, learn
+from trainers.encoders.classifier import classify_holdout, fit_head, head_inputs, learn
 from trainers.encoders.embedding import EncoderError, StoredVectors, TextEncoder, find_encoder, load_encoder
 from trainers.evaluation.retrieval import nearest_examples
 from trainers.evaluation.tfidf import text_of
@@ -91,15 +91,15 @@ def test_probabilities_add_up_and_follow_the_labels(encoder: TextEncoder) -> Non
 
 
 def test_words_are_seen_beside_meaning_where_folds_of_the_rows_say_so(encoder: TextEncoder) -> None:
-    for pairs, sees_words in ((machines(64), True), (tuple(map(_pair, rows(60))), False)):
+    for pairs, uses_words in ((machines(64), True), (tuple(map(_pair, rows(60))), False)):
         texts, labels = zip(*pairs, strict=True)
         vectors = encoder.embed(texts)
         head = learn(encoder, texts, labels, vectors, seed=7)
-        assert head.sees_words(encoder.dims) is sees_words
+        assert head.uses_words(encoder.dims) is uses_words
         work = EncoderWork(len(labels), 9, len(head.labels))
-        assert work.may_see_words and head.weights.size + head.biases.size <= work.trained
-        assert (head.weights.size + head.biases.size == work.trained) is sees_words
-        assert head.answers(columns_of(encoder, head, texts, vectors)) == labels
+        assert work.can_use_words and head.weights.size + head.biases.size <= work.trained
+        assert (head.weights.size + head.biases.size == work.trained) is uses_words
+        assert head.answers(head_inputs(encoder, head, texts, vectors)) == labels
     held = [example(text, label) for text, label in machines(80)[64:]]
     train = [example(text, label) for text, label in machines(64)]
     assert [reply.text for reply in classify_holdout(encoder, train, held, seed=7)] == [
@@ -174,7 +174,7 @@ def test_a_model_of_another_kind_is_refused(tmp_path: Path, folder: Path) -> Non
 
 
 def test_weights_that_are_not_the_checked_ones_are_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
-    embedding._packaged.cache_clear()
+    embedding._find_packaged.cache_clear()
     monkeypatch.setattr(embedding, "WHEEL_SHA256", "0" * 64)
     with pytest.raises(EncoderError, match="is not the file that was measured and checked"):
         find_encoder(DEFAULT_ENCODER)

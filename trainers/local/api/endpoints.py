@@ -39,7 +39,7 @@ from trainers.local.jobs.records import JobRecord, Jobs
 from trainers.local.jobs.requests import check_installed, for_base, parse_job_request, request_fingerprint
 from trainers.local.models import Alias, Aliases, Model, Models
 from trainers.local.serving.values import GenerationEngine, Target
-from trainers.rentals.prices import terms_of
+from trainers.rentals.prices import read_rental
 
 FILES_A_PAGE = 10_000
 JOBS_A_PAGE = 20
@@ -177,7 +177,7 @@ class JobEndpoints:
         """Where a job is to train. Raises ApiError (400) where it asks for a machine that can't be rented."""
         backend = self.queue.backend_of(metadata)
         try:
-            if terms_of(metadata) is None or backend.rents:
+            if read_rental(metadata) is None or backend.rents:
                 return backend
         except ValueError as error:
             raise invalid(f"The metadata of a rented machine are wrong: {error}.", "metadata") from error

@@ -15,7 +15,7 @@ from typing import ClassVar
 from trainers.base_models import HUB_ID
 from trainers.encoders import DEFAULT_ENCODER
 from trainers.encoders.classifier import DESCRIPTION, HEAD, Classifier, load_classifier
-from trainers.encoders.embedding import LONGEST_TOKENS, WORDS_WEIGH, EncoderError, EncoderFiles, find_encoder
+from trainers.encoders.embedding import MAX_TOKENS, WORDS_WEIGHT, EncoderError, EncoderFiles, find_encoder
 from trainers.export_formats import ENCODER_FORMS
 from trainers.local.export import hub
 from trainers.local.export.card import Card, today
@@ -72,7 +72,7 @@ class EncoderCard(Card):
     def _limits(self) -> str:
         limits = (
             "It answers one of its labels to any text, also where none of them fits: look at the probability.",
-            f"Of a text the first {LONGEST_TOKENS} tokens are read.",
+            f"Of a text the first {MAX_TOKENS} tokens are read.",
             "It learnt the kind of question that its rows have; of other questions nothing was measured.",
             "The encoder's own limits and licence hold for it too.",
         )
@@ -160,8 +160,8 @@ def _copy(source: Source, files: EncoderFiles, served: Classifier, folder: Path)
     described = {
         "labels": served.head.labels,
         "pooling": "mean" if files.is_mean else "first",
-        "longest_tokens": LONGEST_TOKENS,
-        "words_weigh": WORDS_WEIGH,
+        "longest_tokens": MAX_TOKENS,
+        "words_weigh": WORDS_WEIGHT,
     }
     text = json.dumps(described, ensure_ascii=False, indent=1)
     (folder / DESCRIPTION).write_text(text + "\n", encoding="utf-8")

@@ -23,7 +23,7 @@ from trainers.local.jobs.records import Failure, fail, has_ended
 from trainers.local.launch import SHORT, train_command
 from trainers.local.ray.job_files import is_in_folder, needed_files
 from trainers.local.rentals.machines import RESULT, RESUME
-from trainers.rentals.prices import explained, hub_api
+from trainers.rentals.prices import hub_api, translate_errors
 
 SMOKE_ROWS, SMOKE_S = 8, 1800.0
 UPLOAD_S, CHECKPOINT_S = 120.0, 600.0  # at most; of a short time a sixtieth and a twelfth
@@ -166,7 +166,7 @@ def _upload(folder: Path, into: str, paths: Iterable[str]) -> None:
     from huggingface_hub import CommitOperationAdd, CommitOperationDelete
 
     repository, api = os.environ["FINETUNE_REPO"], hub_api()
-    with explained("uploading a job's result"):
+    with translate_errors("uploading a job's result"):
         added = [CommitOperationAdd(f"{into}/{path}", folder / path) for path in paths]
         named = {each.path_in_repo for each in added}
         there = api.list_repo_files(repository) if into == RESUME else ()

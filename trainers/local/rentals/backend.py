@@ -25,7 +25,7 @@ from trainers.local.jobs.records import Failure, JobRecord, fail, has_ended, mar
 from trainers.local.ray.job_files import RECORDS, is_allowed_path
 from trainers.local.ray.wait_events import Outage
 from trainers.local.rentals.machines import Machine, Machines, RentingOptions, with_base
-from trainers.rentals.prices import WHO, current_rental, terms_of
+from trainers.rentals.prices import WHO, fetch_rental, read_rental
 
 RECORD = "rented.json"
 POLL_S, HURRIED_S, SWEEP_S, PARTIAL_S = 5.0, 0.5, 180.0, 60.0
@@ -148,7 +148,7 @@ class RentedAttempt:
     it was lost and a checkpoint is there: from the beginning it would cost as much again."""
 
     def __init__(self, record: JobRecord, machines: Machines, options: RentingOptions) -> None:
-        terms = terms_of(record.job.metadata)
+        terms = read_rental(record.job.metadata)
         assert terms is not None  # noqa: S101 - else the job is not ours
         self.record = record
         self.is_being_cancelled = self.is_beside_serving = False
@@ -219,7 +219,7 @@ class RentedAttempt:
     def _start(self) -> bool:
         """Returns True where nothing is started because the price rose."""
         terms, folder = self._terms, self.record.folder
-        now = current_rental(terms.hardware, terms.minutes)
+        now = fetch_rental(terms.hardware, terms.minutes)
         if now.usd_per_minute > terms.usd_per_minute:
             text = (
                 f"{WHO} asks ${now.usd_per_hour.normalize():f} an hour for {terms.hardware} by now, and "

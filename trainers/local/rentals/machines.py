@@ -18,7 +18,7 @@ from trainers.local.job_directory import read_job
 from trainers.local.ray.backend import pack_source
 from trainers.local.ray.job_files import needed_files
 from trainers.local.ray.takeover import BASE_FILE_ENDINGS
-from trainers.rentals.prices import Rental, explained, hub_api
+from trainers.rentals.prices import Rental, hub_api, translate_errors
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
@@ -81,7 +81,7 @@ class Machines:
         return [machine for machine in self._listed({OWNER: self._owner}) if not machine.has_ended]
 
     def look(self, machine_id: str) -> Machine:
-        with explained("asking for a machine"):
+        with translate_errors("asking for a machine"):
             return _machine(self._api.inspect_job(job_id=machine_id, namespace=self._namespace))
 
     def start(self, job_id: str, revision: str, terms: Rental, seconds: int) -> Machine:
@@ -90,7 +90,7 @@ class Machines:
         environment = {"FINETUNE_REPO": self.repository(job_id), "FINETUNE_REVISION": revision}
         environment["FINETUNE_SECONDS"] = str(seconds)
         environment |= {name: os.environ[name] for name in ("HF_ENDPOINT",) if name in os.environ}
-        with explained("starting a machine"):
+        with translate_errors("starting a machine"):
             job = self._api.run_job(
                 image=self._options.image,
                 command=["sh", "-c", COMMAND],
@@ -105,7 +105,7 @@ class Machines:
             return _machine(job)
 
     def cancel(self, machine_id: str) -> None:
-        with explained("ending a machine"):
+        with translate_errors("ending a machine"):
             self._api.cancel_job(job_id=machine_id, namespace=self._namespace)
 
     def upload(self, folder: Path) -> str:
@@ -119,7 +119,7 @@ class Machines:
             paths |= {f"base/{path.name}": path for path in files}
         contents: dict[str, Path | bytes] = {**paths, "source.zip": pack_source().content}
         repository = self.repository(folder.name)
-        with explained("uploading a job's files"):
+        with translate_errors("uploading a job's files"):
             self._api.create_repo(repository, private=True, exist_ok=True)
             added = [CommitOperationAdd(path, content) for path, content in contents.items()]
             commit = self._api.create_commit(repository, added, commit_message="A job's files")
@@ -127,24 +127,24 @@ class Machines:
 
     def download(self, job_id: str, target: Path, names: Iterable[str]) -> Path:
         """Returns the folder of what the attempt has uploaded by now."""
-        with explained("fetching a job's result"):
+        with translate_errors("fetching a job's result"):
             patterns = [f"{RESULT}/{name}" for name in names]
             self._api.snapshot_download(self.repository(job_id), local_dir=target, allow_patterns=patterns)
         return target / RESULT
 
     def has_checkpoint(self, job_id: str) -> bool:
-        with explained("looking for a job's checkpoint"):
+        with translate_errors("looking for a job's checkpoint"):
             files = self._api.list_repo_files(self.repository(job_id))
             return any(path.startswith(f"{RESUME}/") for path in files)
 
     def clean(self, job_id: str) -> None:
         """Deletes the job's repository, unless it is to stay."""
         if not self._options.keeps_files:
-            with explained("deleting a job's repository"):
+            with translate_errors("deleting a job's repository"):
                 self._api.delete_repo(self.repository(job_id), missing_ok=True)
 
     def logs(self, machine_id: str) -> str:
-        with explained("reading a machine's log"):
+        with translate_errors("reading a machine's log"):
             lines = self._api.fetch_job_logs(job_id=machine_id, namespace=self._namespace, tail=50)
             return "\n".join(lines)
 
@@ -152,7 +152,7 @@ class Machines:
         return f"{self._namespace}/finetune-{job_id}"
 
     def _listed(self, labels: dict[str, str]) -> list[Machine]:
-        with explained("looking for machines"):
+        with translate_errors("looking for machines"):
             jobs = self._api.list_jobs(labels=labels, namespace=self._namespace)
             # Compared again: a filter that is not understood would show everybody's.
             ours = [_machine(job) for job in jobs if labels.items() <= (job.labels or {}).items()]

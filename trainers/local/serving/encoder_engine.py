@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import cast
 
 from trainers.dataset import Example
-from trainers.encoders.classifier import Classified, Classifier, load_classifier
+from trainers.encoders.classifier import Classification, Classifier, load_classifier
 from trainers.encoders.embedding import EncoderError, load_encoder
 from trainers.evaluation.tfidf import text_of
 from trainers.local.api_errors import ApiError, invalid
@@ -135,7 +135,7 @@ def text_to_read(messages: Iterable[ChatMessage]) -> str:
     return text_of(Example(0, (*turns, Message("assistant", ""))))
 
 
-def _label(request: Request, index: int, answer: Classified, prompt_tokens: int) -> Iterable[Outcome]:
+def _label(request: Request, index: int, answer: Classification, prompt_tokens: int) -> Iterable[Outcome]:
     """A label comes whole, and counts as one token."""
     top = request.sampling.top_logprobs
     ranked = [(answer.label, answer.probability), *answer.others]

@@ -12,7 +12,7 @@ from trainers.local.tool_calls import ToolCall
 from trainers.methods import Quantization
 
 if TYPE_CHECKING:
-    from trainers.encoders.classifier import Classified
+    from trainers.encoders.classifier import Classification
 
 MAX_ADAPTERS = 8  # in memory, and so in one batch
 SHARE_ALONE, SHARE_WHILE_TRAINING = 0.9, 0.3  # of a GPU's memory
@@ -118,7 +118,7 @@ class AnswerEnd:
     reason: EndReason
     prompt_tokens: int
     completion_tokens: int
-    classification: Classified | None = None
+    classification: Classification | None = None
 
 
 @dataclass(frozen=True)

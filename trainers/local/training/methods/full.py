@@ -24,7 +24,7 @@ from transformers import AutoModel
 
 from trainers.encoders import DEFAULT_ENCODER
 from trainers.encoders.classifier import LinearHead, fit_head, save_head
-from trainers.encoders.embedding import LONGEST_TOKENS, EncoderFiles, find_encoder, load_encoder
+from trainers.encoders.embedding import MAX_TOKENS, EncoderFiles, find_encoder, load_encoder
 from trainers.local.base_download import fetch_base
 from trainers.local.job_directory import KEPT_ROWS, TrainingJob, append_event, new_result, replace_json
 from trainers.local.training.devices import best_device
@@ -199,7 +199,7 @@ def _learner(folder: Path, job: TrainingJob, rows: LabelledRows, device: torch.d
     encoder, files = open_encoder(job.base), find_encoder(job.base)
     tokenizer = Tokenizer.from_file(str(files.tokenizer))
     tokenizer.no_padding()
-    tokenizer.enable_truncation(LONGEST_TOKENS)
+    tokenizer.enable_truncation(MAX_TOKENS)
     log = EncoderLog(folder, total=job.settings.n_epochs * steps_an_epoch(len(rows.texts), job.settings))
     start = fit_head(embed_rows(folder, encoder, rows), rows.labels, seed=job.seed)
     size, labels = start.weights.shape

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from trainers.dataset import read
-from trainers.encoders.classifier import LinearHead, columns_of, learn, save_head
+from trainers.encoders.classifier import LinearHead, head_inputs, learn, save_head
 from trainers.encoders.embedding import EncoderError, TextEncoder, load_encoder
 from trainers.evaluation.tfidf import label_of, text_of
 from trainers.local.job_directory import (
@@ -46,7 +46,7 @@ def train(folder: Path, job: TrainingJob) -> None:
         append_event(folder, f"Fitting {counts} by {job.base_name}, which stays as it is")
         vectors = embed_rows(folder, encoder, rows, log.place)
         head = learn(encoder, rows.texts, rows.labels, vectors, seed=job.seed)
-        columns = columns_of(encoder, head, rows.texts, vectors)
+        columns = head_inputs(encoder, head, rows.texts, vectors)
         log.write_results([(log.total, *fit_of(head, columns, rows))])
         with new_result(folder) as temporary:
             save_head(temporary, head, encoder=job.base, sha256=encoder.sha256)
