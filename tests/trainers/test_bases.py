@@ -136,7 +136,7 @@ def test_without_the_hub_only_what_lies_here_is_looked_at(monkeypatch: pytest.Mo
         ({**LLAMA, "hidden_size": None}, "it has no 'hidden_size'"),
         ({**LLAMA, "hidden_size": -1}, "its hidden_size is -1"),
         ({**LLAMA, "vocab_size": "384"}, "its vocab_size is '384'"),
-        ({**LLAMA, "quantization_config": {"quant_method": "gptq"}}, "comes quantised (gptq)"),
+        ({**LLAMA, "quantization_config": {"quant_method": "gptq"}}, "is already quantised (gptq)"),
         (
             {"model_type": "gemma3", "text_config": {**LLAMA, "model_type": "gemma3_text"}},
             "no 'vision_config'",

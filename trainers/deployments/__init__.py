@@ -1,4 +1,4 @@
-"""Machines at vendors that answer for a tuned model until somebody stops them."""
+"""Machines at vendors that serve a tuned model until somebody stops them."""
 
 from __future__ import annotations
 
@@ -18,6 +18,6 @@ VENDORS: Mapping[DeployApi, type[Deployments]] = {
 
 
 def open_deployments(provider: Provider, key: str) -> Deployments | None:
-    """Returns None if nothing can be deployed there."""
+    """Returns the vendor's deployments, or None if models can't be deployed at this provider."""
     api = provider.deploy_api
     return VENDORS[api](provider, key) if api and provider.can("deploy") else None

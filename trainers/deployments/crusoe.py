@@ -1,5 +1,8 @@
-"""Crusoe's self-serve deployments: paid by the second from the create to the delete, without an idle stop of their own
-and without an idempotency key. Statuses are in small letters in the API and in large ones in its documentation."""
+"""Crusoe's self-serve deployments, billed by the second from creation to deletion.
+
+The vendor has no idle stop and no idempotency key. Its API sends statuses in lower case, and its documentation has them
+in upper case.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +22,7 @@ class CrusoeDeployments(Deployments):
         return dollars(self._cheapest_flavor(base_model).get("price_per_hour"))
 
     def start(self, name: str, model: str, base_model: str, idle_stop_s: int) -> Deployment:
-        """`idle_stop_s` is the caller's alone: this vendor lets a deployment run until it is deleted."""
+        """Ignores `idle_stop_s`: a deployment runs until the caller deletes it, since this vendor has no idle stop."""
         body = {
             "deployment_name": name,
             "fine_tuned_model": model,
@@ -46,13 +49,13 @@ class CrusoeDeployments(Deployments):
         ]
         priced = [flavor for flavor in flavors if dollars(flavor.get("price_per_hour"))]
         if not priced:
-            text = f"{self._action(action)}: there is none, so a model tuned from it can't be asked there."
+            text = f"{self._action(action)}: there is none, so a model tuned from it can't be deployed there."
             raise Refused(text, code="not_hosted", status=404)
         return min(priced, key=lambda flavor: Decimal(str(flavor["price_per_hour"])))
 
     def _read_deployment(self, row: Mapping[str, Any]) -> Deployment:
         name = self._text(row, "deployment_name")
-        # A status that nobody knows still costs money.
+        # An unknown status counts as a live deployment, since it may cost money.
         state = STATES.get(str(row.get("status") or "").lower(), "starting")
         return Deployment(
             id=self._text(row, "id"),

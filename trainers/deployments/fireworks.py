@@ -1,7 +1,9 @@
-"""Fireworks' deployments: we choose the id, so that a second create of the same name makes no second one. They are paid
-by the second while a replica is up, and always sent with no least replica, so that one that nobody asks costs nothing
-even if nobody stops it. `expireTime` is not sent: the vendor's own SDK calls it deprecated, and says that it deletes
-nothing."""
+"""Fireworks' deployments, billed by the second while a replica is up.
+
+We choose the id, so a repeated create doesn't start a second deployment. The minimum number of replicas is always 0, so
+that an unused deployment costs nothing even if nobody stops it. `expireTime` is not sent: the vendor's own SDK calls it
+deprecated and says that it deletes nothing.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +21,7 @@ STATES: Mapping[str, DeploymentState] = {
     "DELETED": "stopped",
 }
 MIN_WINDOW_S = 300
-# US dollars a GPU and hour, from the vendor's page of 2026-10-07; placed in a region it costs half as much again.
+# US dollars per GPU and hour, from the vendor's page of 2026-10-07. A deployment bound to a region costs 50% more.
 GPU_USD: Mapping[str, Decimal] = {
     "NVIDIA_H100_80GB": Decimal(8),
     "NVIDIA_H200_141GB": Decimal(8),
@@ -29,7 +31,7 @@ GPU_USD: Mapping[str, Decimal] = {
 
 class FireworksDeployments(Deployments):
     def usd_per_hour(self, base_model: str) -> Decimal | None:
-        """The vendor says what it would deploy, and deploys nothing."""
+        """Asks the vendor to validate a deployment without creating it."""
         body = _body("finetune-check", base_model, MIN_WINDOW_S)
         path = "/deployments?deploymentId=finetune-check&validateOnly=true"
         return _usd_per_hour(self._post(f"asking whether {base_model!r} can be deployed", path, body))
@@ -53,7 +55,7 @@ class FireworksDeployments(Deployments):
         return [] if deployment.state == "stopped" else [deployment]
 
     def stop(self, deployment: Deployment) -> None:
-        # Without it a deployment that was asked in the last hour is refused.
+        # Without ignoreChecks the vendor refuses to delete a deployment that was used in the last hour.
         path = f"/deployments/{deployment.name}?ignoreChecks=true"
         self._delete(f"stopping the deployment {deployment.name!r}", path)
 

@@ -1,5 +1,7 @@
-"""A tuned model that answers on a machine of its own at a vendor, and what a vendor's API for such machines does. What
-runs, for how long and at whose cost is decided by its caller."""
+"""A tuned model on a dedicated machine at a vendor, and the interface of a vendor's API for such machines.
+
+The caller decides what runs, for how long, and who pays.
+"""
 
 from __future__ import annotations
 
@@ -20,8 +22,9 @@ MAX_PAGES = 50
 
 @dataclass(frozen=True)
 class Deployment:
-    """`id` is the vendor's, `name` ours. `chat_model`: what questions call it. `usd_per_hour` None: the vendor doesn't
-    say. `is_billed`: its hours cost money now, which they don't while it is scaled to zero. Times are unix seconds."""
+    """`id` is the vendor's, `name` is ours, and `chat_model` is the model name for chat requests. `usd_per_hour` is
+    None if the vendor doesn't say. `is_billed` is False while the deployment is scaled to zero. Times are unix
+    seconds."""
 
     id: str
     name: str
@@ -34,33 +37,34 @@ class Deployment:
 
 
 class Deployments(ApiClient):
-    """A vendor's deployments. Every method raises only TrainerError's family; no POST is repeated."""
+    """A vendor's deployments. Every method raises only TrainerError and its subclasses. No POST is retried."""
 
     def usd_per_hour(self, base_model: str) -> Decimal | None:
-        """Returns what a model tuned from this base costs while it is deployed, None where the vendor doesn't say.
-        Raises Refused where it can't be deployed."""
+        """Returns the price of deploying a model tuned from this base, or None if the vendor doesn't say. Raises
+        Refused if such a model can't be deployed."""
         raise NotImplementedError
 
     def start(self, name: str, model: str, base_model: str, idle_stop_s: int) -> Deployment:
-        """Without a clear answer it may be there: look before another one is started. The vendor stops it after
-        `idle_stop_s` without a question, if it can."""
+        """Starts a deployment, which the vendor stops after `idle_stop_s` without a request, if it can. If this raises
+        Uncertain the deployment may exist: call `find` before starting another."""
         raise NotImplementedError
 
     def list_running(self) -> Sequence[Deployment]:
-        """Returns all that are not stopped, no matter who started them, oldest first."""
+        """Returns every deployment that is not stopped, no matter who started it, oldest first."""
         live = [deployment for deployment in self._list_all() if deployment.state != "stopped"]
         return sorted(live, key=lambda deployment: (deployment.started_at or 0.0, deployment.id))
 
     def _list_all(self) -> Iterable[Deployment]:
-        """Returns all that the vendor lists, in any order."""
+        """Returns every deployment in the vendor's list, in any order."""
         raise NotImplementedError
 
     def find(self, name: str) -> Sequence[Deployment]:
-        """Returns those of this name that are not stopped, oldest first. None is no proof: a list may lag."""
-        return [each for each in self.list_running() if each.name == name]
+        """Returns the deployments of this name that are not stopped, oldest first. An empty result proves nothing,
+        since the vendor's list may lag."""
+        return [deployment for deployment in self.list_running() if deployment.name == name]
 
     def stop(self, deployment: Deployment) -> None:
-        """May be said again; one that is gone already is no error."""
+        """Stops and deletes the deployment. Does nothing if it is already gone."""
         raise NotImplementedError
 
     @property
@@ -72,15 +76,14 @@ class Deployments(ApiClient):
         return read_object(self._get(action, lambda: self._client.get(path, cast_to=bytes)), action)
 
     def _rows(self, what: str, path: str, key: str) -> list[Mapping[str, Any]]:
-        """Returns the objects under a key of an answer; none where it is left out, as some vendors do with an empty
-        list."""
+        """Returns the objects under `key` of an answer. Some vendors leave out the key of an empty list."""
         return list(rows_under({key: self._read(what, path).get(key) or []}, key, self._action(what)))
 
     def _pages(
         self, what: str, path: str, key: str, cursor: str, next_cursor: str
     ) -> Iterator[Mapping[str, Any]]:
-        """Yields the objects under a key of every page. `cursor` is the parameter that names a page, `next_cursor`
-        where an answer has the next one's."""
+        """Yields the objects under `key` of every page. `cursor` is the query parameter that selects a page, and
+        `next_cursor` the key of its next value in an answer."""
         at = ""
         for _ in range(MAX_PAGES):
             page = self._read(what, f"{path}&{urlencode({cursor: at})}" if at else path)
@@ -104,7 +107,7 @@ class Deployments(ApiClient):
 
 
 def unix_seconds(value: object) -> float | None:
-    """Reads an ISO time, or seconds since 1970; None where it is neither."""
+    """Reads an ISO time (UTC if it names no zone) or a number of seconds since 1970. Returns None for anything else."""
     if isinstance(value, int | float) and not isinstance(value, bool):
         return float(value)
     if not isinstance(value, str):
@@ -117,7 +120,7 @@ def unix_seconds(value: object) -> float | None:
 
 
 def dollars(value: object) -> Decimal | None:
-    """Reads an amount that is a number or a text, as it is written; None where it is none, or not above 0."""
+    """Reads an amount from a number or a text. Returns None if it is not an amount above 0."""
     if isinstance(value, bool) or not isinstance(value, int | float | str):
         return None
     try:

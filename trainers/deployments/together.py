@@ -1,5 +1,5 @@
-"""Together's deployments: an endpoint of our name, which costs nothing, with one deployment in it, which is paid by the
-minute. The vendor's own stop after idle minutes is always sent, and a deployment that it stopped costs nothing."""
+"""Together's deployments: an endpoint with our name, which is free, holding one deployment, which is billed by the
+minute. Every deployment is created with the vendor's idle stop, and costs nothing once it has stopped."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ STATES: Mapping[str, DeploymentState] = {
     "FAILED": "failed",
     "STOPPED": "stopped",
 }
-MIN_IDLE_MINUTES, MAX_IDLE_MINUTES = 30, 1440  # what the vendor takes
+MIN_IDLE_MINUTES, MAX_IDLE_MINUTES = 30, 1440  # the vendor's limits
 
 
 class TogetherDeployments(Deployments):
@@ -49,7 +49,8 @@ class TogetherDeployments(Deployments):
         try:
             return self._read_deployment(endpoint, self._post(what, f"{path}/deployments", body))
         except Refused:
-            self._delete(what, path)  # nobody else would: it costs nothing, and is no deployment
+            # An empty endpoint is not listed as a deployment, so nothing else would ever delete it.
+            self._delete(what, path)
             raise
 
     def _list_all(self) -> Iterable[Deployment]:
@@ -60,7 +61,7 @@ class TogetherDeployments(Deployments):
         )
 
     def stop(self, deployment: Deployment) -> None:
-        """And its endpoint, which is of no use without it."""
+        """Deletes the deployment and its endpoint, which has no other use."""
         endpoint, _, number = deployment.id.partition("/")
         what = f"stopping the deployment {deployment.name!r}"
         self._delete(what, f"/endpoints/{endpoint}/deployments/{number}")
@@ -71,14 +72,14 @@ class TogetherDeployments(Deployments):
         return self._url.partition("/projects/")[0]
 
     def _find_profile(self, base_model: str) -> Mapping[str, Any]:
-        """Returns how the vendor serves models of this base. Some bases are trained there and not served."""
+        """Returns how the vendor serves models of this base. It can train some bases that it doesn't serve."""
         action = f"looking for a machine that serves {base_model!r}"
         for row in self._rows(action, f"{self._root}/supported-models?product=PRODUCT_DEDICATED", "data"):
             profiles = row.get("deploymentProfiles")
             if str(row.get("name")).lower() == base_model.lower() and profiles:
                 profile: Mapping[str, Any] = profiles[0]
                 return profile
-        text = f"{self._action(action)}: there is none, so a model tuned from it can't be asked there."
+        text = f"{self._action(action)}: there is none, so a model tuned from it can't be deployed there."
         raise Refused(text, code="not_hosted", status=404)
 
     def _list_endpoints(self) -> Iterator[Mapping[str, Any]]:

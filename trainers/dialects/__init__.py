@@ -1,5 +1,5 @@
-"""Trainers by the API that they speak. One that isn't OpenAI's is a subclass, which turns what a vendor answers into
-rows of OpenAI's shape, so that everything above reads one kind of job."""
+"""Clients for vendors whose API is not OpenAI's. Each is a subclass of Trainer that converts the vendor's answers to
+OpenAI's format, so that the callers handle one kind of job."""
 
 from __future__ import annotations
 
@@ -12,5 +12,5 @@ TRAINERS: dict[str, type[Trainer]] = {"openai": Trainer, "together": Together, "
 
 
 def open_trainer(provider: Provider, key: str) -> Trainer:
-    """Calls nobody yet."""
+    """Returns a client for the provider. Sends no request."""
     return TRAINERS[provider.dialect](provider, key)

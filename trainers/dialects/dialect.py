@@ -1,7 +1,7 @@
-"""What vendors with an API of their own have in common: plain HTTP, each answer turned into a row of OpenAI's shape.
+"""The base class for vendors whose API is not OpenAI's: it sends plain HTTP and converts answers to OpenAI's format.
 
-A subclass says where jobs are and how one is read; looking for jobs by our key, uploads and questions are then the
-Trainer's. The SDK sends the requests, so that errors, time-outs, redirects and retries are the same for all.
+A subclass lists jobs and converts one; Trainer does the rest: finding jobs by our key, uploads and chat. Requests go
+through OpenAI's SDK, so that errors, time-outs, redirects and retries are handled alike for every vendor.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ class Dialect(Trainer):
     jobs_path: ClassVar[str]
 
     def _to_openai_shape(self, raw: Json, action: str) -> Json:
-        """A job of the vendor's in OpenAI's shape. A status that nobody knows stays as it is."""
+        """Converts a vendor's job to OpenAI's format. An unknown status is passed on unchanged."""
         raise NotImplementedError
 
     def _list_raw_jobs(self, action: str) -> Iterator[Json]:
-        """The vendor's jobs, the newest first."""
+        """Yields the vendor's jobs in its own format, newest first."""
         raise NotImplementedError
 
     def has_jobs(self, timeout_s: float) -> bool:
@@ -55,7 +55,7 @@ class Dialect(Trainer):
         return None if content is None else payloads.read_object(content, action)
 
     def _post(self, action: str, path: str, body: Json) -> Json:
-        """Sent once."""
+        """Sends a request, without retries."""
         content = self._send_once(action, lambda: self._client.post(path, body=body, cast_to=bytes))
         return payloads.read_object(content, action)
 
@@ -63,13 +63,14 @@ class Dialect(Trainer):
         return payloads.rows_under(self._read(action, path), key, action)
 
     def _vendor_hyperparameters(self, spec: JobSpec) -> dict[str, Hyperparameter]:
-        """The hyperparameters by the vendor's names; "auto" is left to the vendor."""
+        """Returns the hyperparameters under the vendor's names. Those set to "auto" are left out, so that the vendor
+        chooses them."""
         names = self.provider.hyperparameter_names
         chosen = payloads.accepted_hyperparameters(self.provider, spec.hyperparameters)
         return {names.get(name, name): value for name, value in chosen.items() if value != "auto"}
 
     def _our_hyperparameters(self, raw: Json) -> Json:
-        """A job's hyperparameters by our names."""
+        """Returns a job's hyperparameters under our names."""
         names = self.provider.hyperparameter_names
         return {name: raw[names.get(name, name)] for name in specs() if names.get(name, name) in raw}
 
@@ -80,7 +81,7 @@ def object_under(raw: Json, key: str) -> Json:
 
 
 def seconds(raw: Json, key: str) -> int | None:
-    """Reads an ISO time as unix seconds; one without a zone is UTC."""
+    """Reads the ISO time under `key` as unix seconds (UTC if it names no zone). Returns None if there is none."""
     try:
         time = datetime.fromisoformat(str(raw.get(key)))
     except ValueError:
@@ -89,7 +90,7 @@ def seconds(raw: Json, key: str) -> int | None:
 
 
 def read_metrics(rows: Iterable[tuple[object, Json]]) -> tuple[Metric, ...]:
-    """Reads steps with what was measured at them; a training and a validation at one step may be rows of their own."""
+    """Reads losses from pairs of a step and its row. Training and validation at the same step may be two rows."""
     losses: dict[int, dict[str, float]] = defaultdict(dict)
     for step, row in rows:
         for name in ("train", "eval"):

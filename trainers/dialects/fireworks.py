@@ -1,7 +1,7 @@
 """Fireworks' supervised fine-tuning: datasets, jobs and models are resources under an account.
 
-We choose the job's id, from our key alone: a second create of the same id makes no second job, and one look by the id
-says whether a create arrived. A dataset's id is of its content. There are no events and no checkpoints.
+We derive the job's id from our key, so that a repeated create doesn't start a second job, and a look-up by id tells
+whether a create arrived. A dataset's id is derived from its content. The vendor has no events and no checkpoints.
 """
 
 from __future__ import annotations
@@ -48,21 +48,21 @@ class Fireworks(Dialect):
 
     @property
     def _account_name(self) -> str:
-        """accounts/ID, as it begins the names of what is ours."""
+        """Returns "accounts/ID", the prefix of our resources' names."""
         return "accounts/" + self.provider.base_url.rpartition("/accounts/")[2]
 
     def _resource_url(self, name: str) -> str:
-        """Of any resource, ours or not."""
+        """Returns the URL of a resource, which may belong to another account."""
         return f"{self.provider.base_url.rpartition('/accounts/')[0]}/{quote(name, safe='/')}"
 
     def models(self) -> tuple[ModelInfo, ...]:
-        """Without ends: a model's deprecation is that of asking it by the token."""
+        """Returns the models without end dates: the vendor's deprecation date only ends serving by the token."""
         action = self._action("listing the models")
-        places = (self._resource_url("accounts/fireworks/models"), "/models")
+        paths = (self._resource_url("accounts/fireworks/models"), "/models")
         names = [
             payloads.required(raw, "name", action)
-            for at in places
-            for raw in self._pages("models", at, action)
+            for path in paths
+            for raw in self._pages("models", path, action)
         ]
         return tuple(map(ModelInfo, names))
 
@@ -75,7 +75,8 @@ class Fireworks(Dialect):
         self._delete_if_present(action, lambda: self._client.delete(self._resource_url(name), cast_to=bytes))
 
     def upload(self, path: Path, sha256: str, key: str | None = None) -> str:
-        """Raises Uncertain until it is checked there: the file is then looked for again, and not sent twice."""
+        """Raises Uncertain until the vendor has checked the file. The next call then looks for the file instead of
+        sending it again."""
         action, dataset = self._action(f"uploading {path.name!r}"), _dataset_id(sha256)
         rows = _count_rows(path, action)
         existing = self._look_up(action, f"/datasets/{dataset}")
@@ -83,17 +84,17 @@ class Fireworks(Dialect):
         if is_ready and (self._sent.get(dataset) == sha256 or self.has_content(dataset, sha256)):
             self._sent[dataset] = sha256
             return dataset
-        if is_ready:  # somebody put other bytes there
+        if is_ready:  # a dataset with this id and other content
             self.delete_file(dataset)
         if is_ready or existing is None:
             record = {"userUploaded": {}, "exampleCount": str(rows)}
             self._post(action, "/datasets", {"datasetId": dataset, "dataset": record})
         if self._sent.get(dataset) != sha256:
             self._send_file(path, f"{sha256}.jsonl", sha256, action)
-            if not self._is_ready(action, dataset):  # an upload in one request may be checked by itself
+            if not self._is_ready(action, dataset):  # the vendor may check a one-request upload unasked
                 self._post(action, f"/datasets/{dataset}:validateUpload", {})
         if not self._is_ready(action, dataset):
-            raise Uncertain(f"{action}: it is being checked there.", retry_after=RECHECK_S)
+            raise Uncertain(f"{action}: {self.provider.name} is still checking it.", retry_after=RECHECK_S)
         return dataset
 
     def _is_ready(self, action: str, dataset: str) -> bool:
@@ -113,7 +114,7 @@ class Fireworks(Dialect):
         return b"".join(self._download(action, str(link)) for link in links.values())
 
     def find_jobs(self, key: str) -> tuple[Job, ...]:
-        """By its id, which is sure at once: no list lags."""
+        """Looks the job up by its id, which finds it at once where a list could lag."""
         action = self._action(f"looking for the job with key {key!r}")
         raw = self._look_up(action, self._job_path(_job_id(key)))
         return () if raw is None else (self._job(raw, action),)
@@ -123,7 +124,7 @@ class Fireworks(Dialect):
     ) -> str | None:
         base = self._look_up(self._action(f"asking for the model {model!r}"), self._resource_url(model))
         if base is None or base.get("supervisedLoraTunable") is False:
-            return f"{self.provider.name} trains no model of the name {model}."
+            return f"{self.provider.name} can't train a model named {model}."
         return None
 
     def create(self, spec: JobSpec) -> Job:
@@ -131,10 +132,10 @@ class Fireworks(Dialect):
         path = f"{self.jobs_path}?{urlencode({'supervisedFineTuningJobId': job_id})}"
         try:
             return self._job(self._post(action, path, self._body(spec, job_id)), action)
-        except Uncertain as doubt:
-            if doubt.status != 409:
+        except Uncertain as error:
+            if error.status != 409:
                 raise
-        return self.job(job_id)  # an earlier one arrived
+        return self.job(job_id)  # HTTP 409: an earlier create has arrived
 
     def cancel(self, job_id: str) -> Job:
         self._post(self._action(f"cancelling job {job_id!r}"), f"{self._job_path(job_id)}:cancel", {})
@@ -150,7 +151,7 @@ class Fireworks(Dialect):
         return ()
 
     def metrics(self, job: Job) -> tuple[Metric, ...]:
-        """The link to them lasts a while only, so the job is asked for a new one."""
+        """Downloads the metrics by a fresh link, since links expire."""
         action = self._action(f"reading the results of job {job.id!r}")
         link = self._read(action, self._job_path(job.id)).get("metricsFileSignedUrl")
         if not isinstance(link, str) or not link:
@@ -169,7 +170,7 @@ class Fireworks(Dialect):
         job_id = payloads.required(raw, "name", action).rpartition("/")[2]
         return {
             "id": job_id,
-            "suffix": job_id,  # it ends in our mark
+            "suffix": job_id,  # ends in our mark, like the suffix elsewhere
             "status": status,
             "model": raw.get("baseModel"),
             "created_at": seconds(raw, "createTime"),
@@ -205,7 +206,7 @@ class Fireworks(Dialect):
         )
 
     def _delete_dataset(self, dataset: str) -> bool:
-        """Whether it was there."""
+        """Returns False if the dataset didn't exist."""
         action = self._action(f"deleting the file {dataset!r}")
         self._sent.pop(dataset, None)
         try:
@@ -217,7 +218,7 @@ class Fireworks(Dialect):
         return True
 
     def _pages(self, key: str, path: str, action: str) -> Iterator[Json]:
-        """Every row of every page. An empty list is left out of an answer."""
+        """Yields every row of every page. The vendor leaves out an empty list."""
         token = ""
         for _ in range(MAX_PAGES):
             parameters = urlencode({"pageSize": PAGE_SIZE, **({"pageToken": token} if token else {})})
@@ -229,7 +230,7 @@ class Fireworks(Dialect):
         raise InvalidResponse(f"{action}: the list does not end.")
 
     def _download(self, action: str, link: str) -> bytes:
-        """A signed link is for anybody who has it: our key doesn't go there."""
+        """Downloads a signed link, without our key: the link alone gives access."""
         from openai import omit
 
         return self._get(
@@ -251,12 +252,12 @@ def _job_id(key: str) -> str:
 
 
 def _dataset_id(sha256: str) -> str:
-    """An id has 63 characters at most."""
+    """Cuts the hash, since ids have at most 63 characters."""
     return f"ft-{sha256[:40]}"
 
 
 def _usd(money: Json) -> Decimal | None:
-    """1 unit and 750000000 nanos are 1.75."""
+    """Reads the vendor's money: 1 unit and 750000000 nanos are 1.75 dollars."""
     if not money or money.get("currencyCode", "USD") != "USD":
         return None
     return Decimal(str(money.get("units") or 0)) + Decimal(str(money.get("nanos") or 0)).scaleb(-9)

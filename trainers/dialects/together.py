@@ -1,7 +1,7 @@
-"""Together's fine-tuning (/fine-tunes): OpenAI's files and chats, jobs of its own.
+"""Together's fine-tuning (/fine-tunes): files and chat as at OpenAI, jobs in a format of its own.
 
-A job's price is in nano-dollars and final once the job is over; the tokens of validations are in it. Our mark is at the
-end of the suffix, the list has no filter.
+A job's price is in nano-dollars, includes validation tokens, and is final once the job is over. Our mark is at the end
+of the suffix, and jobs can't be filtered in the list.
 """
 
 from __future__ import annotations
@@ -44,9 +44,9 @@ STATUSES = {
 UNREADY = {
     "train_file_not_validated": "the file of training rows is still being checked",
     "eval_file_not_validated": "the file of validation rows is still being checked",
-    "train_file_invalid": "the file of training rows was found invalid",
-    "eval_file_invalid": "the file of validation rows was found invalid",
-    "multimodal_dataset": "rows with pictures are not priced beforehand",
+    "train_file_invalid": "the file of training rows is invalid",
+    "eval_file_invalid": "the file of validation rows is invalid",
+    "multimodal_dataset": "it gives no estimate for rows with pictures",
 }
 PRICE_FIELDS = {
     "model",
@@ -67,18 +67,20 @@ class Together(Dialect):
     def models(self) -> tuple[ModelInfo, ...]:
         action = self._action("listing the models")
         content = self._get(action, lambda: self._client.get("/models", cast_to=bytes))
-        if content.lstrip().startswith(b"["):  # a bare list, without OpenAI's object around it
+        if content.lstrip().startswith(
+            b"["
+        ):  # a bare list instead of OpenAI's object with the list under "data"
             content = b'{"data":' + content + b"}"
         return tuple(payloads.model_info(row, action) for row in payloads.read_list(content, action)[0])
 
     def has_model(self, name: str) -> bool:
-        """Among the models, or as the result of a job: those stand in no list until they are deployed."""
+        """Also looks at the results of jobs: a tuned model is not in the list of models until it is deployed."""
         action = self._action(f"looking for the model {name!r}")
         results = {row.get("fine_tuned_model") for row in self._jobs(action, None)}
         return name in results or name in {model.id for model in self.models()}
 
     def estimate(self, spec: JobSpec) -> JobEstimate:
-        """Until it has checked the file it names no price."""
+        """Returns an estimate without a price until the vendor has checked the file."""
         action = self._action("asking what the job would cost")
         body = {name: value for name, value in self._body(spec).items() if name in PRICE_FIELDS}
         raw = self._post(action, f"{self.jobs_path}/estimate-price", body)
@@ -98,18 +100,18 @@ class Together(Dialect):
         action = self._action(f"asking for the limits of {model!r}")
         limits = self._look_up(action, f"{self.jobs_path}/models/limits?{urlencode({'model_name': model})}")
         if limits is None:
-            return f"{self.provider.name} trains no model of the name {model}."
-        most = {
+            return f"{self.provider.name} can't train a model named {model}."
+        maxima = {
             "n_epochs": limits.get("max_num_epochs"),
             "lora_r": object_under(limits, "lora_training").get("max_rank"),
             "learning_rate": limits.get("max_learning_rate"),
         }
-        for name, high in most.items():
+        for name, maximum in maxima.items():
             value = hyperparameters.get(name)
-            if isinstance(value, int | float) and isinstance(high, int | float) and value > high:
+            if isinstance(value, int | float) and isinstance(maximum, int | float) and value > maximum:
                 return (
-                    f"{self.provider.name} trains {model} with {name} of at most {high:g}, and the plan has {value:g}. "
-                    "Start it again with a smaller one."
+                    f"{self.provider.name} trains {model} with {name} of at most {maximum:g}, and the plan has "
+                    f"{value:g}. Start again with a smaller value."
                 )
         return None
 
@@ -118,13 +120,13 @@ class Together(Dialect):
         return self._job(self._post(action, self.jobs_path, self._body(spec)), action)
 
     def job(self, job_id: str) -> Job:
-        """One that failed says why in its events alone."""
+        """Adds the reason of a failure, which the vendor gives only in the job's events."""
         job = super().job(job_id)
         if job.status != "failed":
             return job
         try:
             errors = [event.message for event in self.events(job_id, 100) if event.level == "error"]
-        except (Refused, InvalidResponse):  # it has failed, with or without a reason
+        except (Refused, InvalidResponse):  # report the failure even if its reason can't be read
             return job
         return replace(job, error_message=errors[0]) if errors else job
 
@@ -133,7 +135,7 @@ class Together(Dialect):
         return self._job(self._post(action, f"{self._job_path(job_id)}/cancel", {}), action)
 
     def delete_job(self, job_id: str) -> None:
-        """Its weights lie in the project's registry, and stay there when the job goes."""
+        """Deletes the job and its weights, which the vendor would keep in the project's registry."""
         action = self._action(f"deleting job {job_id!r}")
         raw = self._look_up(action, self._job_path(job_id)) or {}
         registry = self.provider.deploy_base_url or self.provider.base_url
@@ -168,7 +170,7 @@ class Together(Dialect):
         return read_metrics((row.get("train/global_step"), row) for row in rows)
 
     def _list_raw_jobs(self, action: str) -> Iterator[Json]:
-        """The list has no pages and no order that could be asked for."""
+        """Sorts the jobs here, since the list has neither pages nor an order parameter."""
         rows = self._rows_under("data", self.jobs_path, action)
         yield from sorted(rows, key=lambda raw: seconds(raw, "created_at") or 0, reverse=True)
 
@@ -181,11 +183,11 @@ class Together(Dialect):
             "status": status,
             "created_at": seconds(raw, "created_at"),
             "finished_at": seconds(raw, "updated_at") if is_final else None,
-            # By its id in their registry it is deployed; the name is an older kind's.
+            # A model is deployed by its id in the registry. Older jobs have only a name.
             "fine_tuned_model": (raw.get("model_object_id") or raw.get("model_output_name"))
             if status == "succeeded"
             else None,
-            # From the beginning on these say what the whole training will take.
+            # While the job runs this is the expected total, not the tokens trained so far.
             "trained_tokens": raw.get("token_count") if is_final else None,
             "billed_usd": price * NANO if is_final and isinstance(price, int) else None,
             "trained_steps": raw.get("steps_completed"),
@@ -206,22 +208,22 @@ class Together(Dialect):
         }
         if "lora_r" in lora:
             body["training_type"] = {"type": "Lora", "lora_alpha": 2 * int(lora["lora_r"]), **lora}
-        if spec.validation_file:  # after each epoch; these tokens are billed, too
+        if spec.validation_file:  # one validation per epoch, since validation tokens are billed too
             body |= {"validation_file": spec.validation_file, "n_evals": chosen.get("n_epochs", 1)}
         return body
 
     def _event_rows(self, job_id: str, action: str) -> Iterator[Json]:
         rows: list[dict[str, Any]] = []
         for raw in self._rows_under("data", f"{self._job_path(job_id)}/events", action):
-            level = str(raw.get("level") or "info").removeprefix("legacy_")  # and then may be 'ierror'
-            level = level if level == "info" else level.removeprefix("i")
+            level = str(raw.get("level") or "info").removeprefix("legacy_")
+            level = level if level == "info" else level.removeprefix("i")  # e.g. "legacy_ierror"
             details = {name: raw[name] for name in ("step", "total_steps") if raw.get(name)}
             created_at = seconds(raw, "created_at") or 0
             rows.append({**raw, "created_at": created_at, "level": level, "data": details})
         yield from sorted(rows, key=lambda row: row["created_at"], reverse=True)
 
     def _post_file(self, name: str, file: BinaryIO) -> bytes:
-        """In one request; their own client sends files of any size in parts, by addresses that it asks for first."""
+        """Sends the file in one request. The vendor's own client uploads in parts, to URLs that it requests first."""
         return self._client.post(
             "/files/upload",
             body={"file_name": name, "purpose": "fine-tune"},

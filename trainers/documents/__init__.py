@@ -1,4 +1,4 @@
-"""Documents that retrieval looks things up in, as passages: PDF, Word, HTML, Markdown and plain text."""
+"""Reads documents for retrieval (PDF, Word, HTML, Markdown and plain text) and splits them into passages."""
 
 from __future__ import annotations
 

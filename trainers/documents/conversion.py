@@ -1,7 +1,7 @@
 """Turns one PDF, Word or HTML file into text: `python conversion.py KIND FILE` prints {"text": …} or {"trouble": …}.
 
-It is run as a script in a process of its own (reader.py), with little memory and little time, because the file may be
-hostile: a Word file of 231 KB has unpacked to 6 GB. So it imports nothing of this project.
+reader.py runs it as a script in a separate process with limited memory and time, because the file may be hostile: a
+Word file of 231 KB has unpacked to 6 GB. So that it starts quickly it imports nothing of this project.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ Outcome = dict[str, str | int]
 
 def main(kind: str, path: str) -> None:
     resource.setrlimit(resource.RLIMIT_CPU, (CPU_S, CPU_S))
-    if sys.platform == "linux":  # elsewhere a limit on memory is refused or not kept
+    if sys.platform == "linux":  # other systems refuse a memory limit or ignore it
         resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
     try:
         match kind:
@@ -39,8 +39,8 @@ def main(kind: str, path: str) -> None:
 
 
 def _pdf(path: str) -> Outcome:
-    """PDFium reads a page in 2 ms and 30 MB; markitdown's way, by pdfplumber and pdfminer, takes 60 times as long and
-    10 times the memory."""
+    """Uses PDFium, which reads a page in 2 ms and 30 MB. markitdown would use pdfplumber and pdfminer, which take 60
+    times as long and 10 times the memory."""
     import pypdfium2
 
     try:
@@ -53,7 +53,7 @@ def _pdf(path: str) -> Outcome:
 
 
 def _word(path: str) -> Outcome:
-    """Is measured before anything holds it: what its parts unpack to is limited by the sizes that it states."""
+    """Checks the stated sizes before unpacking anything; zipfile never unpacks a part beyond its stated size."""
     try:
         with zipfile.ZipFile(path) as archive:
             parts = archive.infolist()
@@ -71,7 +71,7 @@ def _word(path: str) -> Outcome:
 def _markdown(path: str, ending: str) -> str:
     from markitdown import MarkItDown
 
-    with Path(path).open("rb") as file:  # its `convert` would follow addresses
+    with Path(path).open("rb") as file:  # a stream, since MarkItDown.convert would also fetch URLs
         return MarkItDown(enable_plugins=False).convert_stream(file, file_extension=ending).text_content
 
 

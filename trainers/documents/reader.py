@@ -1,8 +1,8 @@
-"""Reads a document as text, and cuts a text into passages.
+"""Reads a document as text, and splits a text into passages.
 
-A file is recognised by its first bytes, never by its name; PDF, Word and HTML are converted in a process of their own
-(conversion.py). The text of a document that can be used lies beside its file (`store_text`), so that no measurement
-converts it again.
+The first bytes of a file decide its kind, never its name. PDF, Word and HTML are converted in a separate process
+(conversion.py). The text of a usable document is stored beside its file (`store_text`), so that each document is
+converted only once.
 """
 
 from __future__ import annotations
@@ -38,8 +38,8 @@ Trouble = Literal[
 ]
 
 MAX_CHARACTERS = 5_000_000
-WORDS_A_PASSAGE = 90  # about what an encoder reads of a text: 128 tokens
-TIMEOUT_S = 600.0  # of wall time; a busy machine gives it less than the CPU seconds that it may take
+WORDS_A_PASSAGE = 90  # about 128 tokens, which is as much as an encoder reads
+TIMEOUT_S = 600.0  # wall time; longer than the limit of CPU seconds, since the machine may be busy
 HEAD_BYTES = 4_096
 TEXT_ENDING = ".text"
 _CONVERSION = Path(__file__).with_name("conversion.py")
@@ -56,14 +56,14 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Unreadable:
-    """`number`: the pages of a PDF that has too many."""
+    """Why a document can't be used. `number` is the page count if there are too many pages."""
 
     trouble: Trouble
     number: int = 0
 
 
 def read_document(path: Path) -> str | Unreadable:
-    """Returns the text, without characters that can't be printed, or why it can't be used."""
+    """Returns the text without unprintable characters, or why the document can't be used."""
     if text_path(path).exists():
         return text_path(path).read_text(encoding="utf-8")
     kind = _kind_of(path)
@@ -91,7 +91,7 @@ def store_text(path: Path, text: str) -> None:
 
 
 def text_path(path: Path) -> Path:
-    """Returns where a document's text lies beside its file."""
+    """Returns the path of a document's stored text."""
     return path.with_name(f"{path.name}{TEXT_ENDING}")
 
 
@@ -103,9 +103,9 @@ def _kind_of(path: Path) -> Kind | Unreadable:
     if b"%PDF-" in head[:1024]:
         return "pdf"
     if head.startswith(b"PK\x03\x04"):
-        return "docx"  # or another zip archive, which is refused later
+        return "docx"  # or another zip archive, which conversion.py refuses
     if head.startswith(_OLD_OFFICE):
-        # A Word file with a password is put into a file of the old kind.
+        # Word wraps a password-protected .docx in a file of the old format.
         is_locked = "EncryptedPackage".encode("utf-16-le") in path.read_bytes()
         return Unreadable("encrypted" if is_locked else "old_word")
     if not is_text(head):
@@ -115,7 +115,7 @@ def _kind_of(path: Path) -> Kind | Unreadable:
 
 def _convert(path: Path, kind: Kind) -> str | Unreadable:
     command = [sys.executable, "-I", str(_CONVERSION), kind, str(path)]
-    # one thread, for each would reserve some of the memory that it may have; and none of our keys
+    # One thread, since each reserves some of the limited memory. The environment holds none of our keys.
     environment = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
     try:
         done = subprocess.run(command, env=environment, capture_output=True, timeout=TIMEOUT_S, check=False)
@@ -138,8 +138,8 @@ def _printable(character: str) -> str:
 
 
 def split_passages(text: str) -> tuple[str, ...]:
-    """Returns passages of about 90 words: whole paragraphs together while they fit, a longer one cut between
-    sentences, a longer sentence between words."""
+    """Returns passages of at most 90 words. Whole paragraphs are joined while they fit; a longer paragraph is cut
+    between sentences, and a longer sentence between words."""
     passages: list[str] = []
     pieces: list[str] = []
     for paragraph in _PARAGRAPHS.split(text.replace("\r\n", "\n")):
@@ -154,7 +154,7 @@ def split_passages(text: str) -> tuple[str, ...]:
 
 
 def _pieces(paragraph: str) -> Iterator[str]:
-    """Yields a paragraph, or its parts of at most 90 words."""
+    """Yields the paragraph in parts of at most 90 words."""
     if not paragraph:
         return
     if _count_words(paragraph) <= WORDS_A_PASSAGE:

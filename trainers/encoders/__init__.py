@@ -1,4 +1,4 @@
-"""Small encoders on the CPU, without torch: texts to vectors, and a linear classifier on them."""
+"""Small encoders on the CPU, without torch: they turn texts into vectors, which a linear classifier labels."""
 
 from __future__ import annotations
 

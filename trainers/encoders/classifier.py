@@ -1,11 +1,11 @@
-"""A trained classifier: a linear head on an encoder's vectors, its folder, and the rung of the ladder that answers by
-it. scikit-learn and numpy are imported at use.
+"""A classifier of texts: a linear head on an encoder's vectors, its files, and the ladder's candidate "encoder".
+scikit-learn and numpy are imported inside functions.
 
-classifier.json   {"encoder", "sha256", "labels"}: the encoder by the name that load_encoder takes, None where it was
-                  trained too and lies here, and the sha256 of all that its vectors depend on
-head.npz          weights (dimensions x labels) and biases; of a head that sees words, those of WORD_COLUMNS behind
-model.onnx        the trained encoder, and
-tokenizer.json    what goes with it: where it was trained as a whole
+classifier.json   {"encoder", "sha256", "labels"}: the encoder's name for load_encoder, or null if the encoder was
+                  trained too and is in this folder; and the sha256 of everything that its vectors depend on
+head.npz          weights (dimensions x labels) and biases; a head that uses words has WORD_COLUMNS more dimensions
+model.onnx        the trained encoder and its tokenizer, only if the encoder was trained too
+tokenizer.json
 """
 
 from __future__ import annotations
@@ -34,21 +34,21 @@ if TYPE_CHECKING:
 
 DESCRIPTION, HEAD = "classifier.json", "head.npz"
 ALTERNATIVES = 3
-# How closely a head follows its rows, and whether it sees their words beside their meaning, is chosen on folds of the
-# training rows, where that takes seconds. 745 support tickets, whose labels are hard to tell, want 3 and the words
-# (77.0% right beside 75.3%, mean of 8 draws); banking77 with 10 rows a label wants 30 and no words.
+# The penalty of a head, and whether it uses words besides the encoder's vectors, are chosen by cross-validation if that
+# takes only seconds. For 745 support tickets with similar labels 3 with words is best (77.0% right against 75.3%, mean
+# of 8 draws); for banking77 with 10 rows per label 30 without words.
 INVERSE_PENALTIES = (1.0, 3.0, 10.0, 30.0)
 DEFAULT_INVERSE_PENALTY = 20.0
 FOLDS = 5
 MIN_ROWS_TO_CHOOSE, MAX_SIZE_TO_CHOOSE = 30, 200_000  # rows; rows x labels
-MAX_ROWS_WITH_WORDS = 2_000  # rows
-MAX_ROWS = 20_000  # to learn from: of more a fixed sample, which takes some minutes
+MAX_ROWS_WITH_WORDS = 2_000
+MAX_ROWS = 20_000  # of more rows a fixed sample is used; training then takes some minutes
 
 
 @dataclass(frozen=True)
 class LinearHead:
-    """`labels` by name. A text's scores are vector @ `weights` + `biases`, of which softmax makes probabilities. A head
-    that sees words has weights for their columns, too, behind those of the vector."""
+    """`labels` are sorted. A text's scores are inputs @ `weights` + `biases`, which softmax turns into probabilities.
+    The inputs are the text's vector, followed by its word columns if the head uses words."""
 
     labels: tuple[str, ...]
     weights: Vectors
@@ -57,21 +57,21 @@ class LinearHead:
     def uses_words(self, dims: int) -> bool:
         return len(self.weights) > dims
 
-    def probabilities(self, vectors: Vectors) -> Probabilities:
-        """Returns rows x labels, each row's sum 1."""
+    def probabilities(self, inputs: Vectors) -> Probabilities:
+        """Returns rows x labels; each row adds up to 1."""
         import numpy as np
 
-        scores = (vectors @ self.weights + self.biases).astype(np.float64)
+        scores = (inputs @ self.weights + self.biases).astype(np.float64)
         scores = np.exp(scores - scores.max(axis=1, keepdims=True))
         result: Probabilities = scores / scores.sum(axis=1, keepdims=True)
         return result
 
-    def answers(self, vectors: Vectors) -> tuple[str, ...]:
-        return tuple(self.labels[place] for place in self.probabilities(vectors).argmax(axis=1))
+    def answers(self, inputs: Vectors) -> tuple[str, ...]:
+        return tuple(self.labels[index] for index in self.probabilities(inputs).argmax(axis=1))
 
 
 def head_inputs(encoder: TextEncoder, head: LinearHead, texts: Sequence[str], vectors: Vectors) -> Vectors:
-    """Returns what `head` needs of texts with these vectors."""
+    """Returns the inputs of `head` for texts with these vectors."""
     import numpy as np
 
     return np.hstack([vectors, encoder.words(texts)]) if head.uses_words(encoder.dims) else vectors
@@ -80,24 +80,25 @@ def head_inputs(encoder: TextEncoder, head: LinearHead, texts: Sequence[str], ve
 def learn(
     encoder: TextEncoder, texts: Sequence[str], labels: Sequence[str], vectors: Vectors, *, seed: int
 ) -> LinearHead:
-    """Fits a head to texts with these vectors; it sees their words, too, where that is better on folds of them."""
+    """Fits a head to texts with these vectors. It also uses their words if cross-validation shows that this helps."""
     import numpy as np
 
     if not can_use_words(len(labels), len(set(labels))):
         return fit_head(vectors, labels, seed=seed)
     both = np.hstack([vectors, encoder.words(texts)])
-    # n rows span n dimensions at most: a head in these is the same, and is fitted many times as fast.
+    # n rows span at most n dimensions. Fitting in these gives the same head, many times faster.
     basis = np.linalg.qr(both.T)[0]
-    alone, beside = _best_penalty(vectors, labels, seed), _best_penalty(both @ basis, labels, seed)
-    if beside.right <= alone.right:
-        return _fit(vectors, labels, alone.inverse_penalty, seed)
-    head = _fit(both @ basis, labels, beside.inverse_penalty, seed)
+    without_words = _best_penalty(vectors, labels, seed)
+    with_words = _best_penalty(both @ basis, labels, seed)
+    if with_words.right <= without_words.right:
+        return _fit(vectors, labels, without_words.inverse_penalty, seed)
+    head = _fit(both @ basis, labels, with_words.inverse_penalty, seed)
     return LinearHead(head.labels, basis @ head.weights, head.biases)
 
 
 def fit_head(vectors: Vectors, labels: Sequence[str], *, seed: int) -> LinearHead:
-    """Fits logistic regression: the same rows and seed give the same head. Of one label it always says that one.
-    Raises ValueError without rows."""
+    """Fits logistic regression. The same rows and seed give the same head. With a single label, the head always answers
+    with it. Raises ValueError without rows."""
     if not labels:
         raise ValueError("training a linear head: there are no rows to train on")
     can_choose = _can_choose(len(labels), len(set(labels)))
@@ -108,7 +109,7 @@ def fit_head(vectors: Vectors, labels: Sequence[str], *, seed: int) -> LinearHea
 
 
 def can_use_words(rows: int, labels: int) -> bool:
-    """Whether folds of the rows say if it does; with few or very many rows it doesn't."""
+    """True if `learn` tries words for this many rows and labels: not with few rows, nor with very many."""
     return _can_choose(rows, labels) and rows <= MAX_ROWS_WITH_WORDS
 
 
@@ -118,20 +119,20 @@ def _can_choose(rows: int, labels: int) -> bool:
 
 @dataclass(frozen=True)
 class _PenaltyScore:
-    """`right`: of the rows that heads were not fitted to."""
+    """`right` is the number of held-out rows, over all folds, that the heads labelled correctly."""
 
     inverse_penalty: float
     right: int
 
 
 def _best_penalty(vectors: Vectors, labels: Sequence[str], seed: int) -> _PenaltyScore:
-    """Returns that of INVERSE_PENALTIES with which heads have most rows right, of equals the smallest."""
+    """Returns the best of INVERSE_PENALTIES by cross-validation; of equally good ones the smallest."""
     import numpy as np
 
     names = np.array(labels)
     fold = np.random.default_rng(seed).permutation(len(names)) % FOLDS
 
-    def right(inverse_penalty: float) -> int:
+    def count_right(inverse_penalty: float) -> int:
         count = 0
         for number in range(FOLDS):
             inside = fold == number
@@ -139,9 +140,8 @@ def _best_penalty(vectors: Vectors, labels: Sequence[str], seed: int) -> _Penalt
             count += int((np.array(head.answers(vectors[inside])) == names[inside]).sum())
         return count
 
-    return max(
-        (_PenaltyScore(each, right(each)) for each in INVERSE_PENALTIES), key=lambda choice: choice.right
-    )
+    scores = [_PenaltyScore(penalty, count_right(penalty)) for penalty in INVERSE_PENALTIES]
+    return max(scores, key=lambda score: score.right)
 
 
 def _fit(vectors: Vectors, labels: Sequence[str], inverse_penalty: float, seed: int) -> LinearHead:
@@ -155,13 +155,13 @@ def _fit(vectors: Vectors, labels: Sequence[str], inverse_penalty: float, seed: 
     from threadpoolctl import threadpool_limits
 
     machine = LogisticRegression(C=inverse_penalty, max_iter=1_000, random_state=seed % 2**32)
-    # On a busy machine threads that spin for each other take 20 times the processor time of one.
+    # With several threads that spin while they wait, a busy machine needs 20 times the processor time of one thread.
     with warnings.catch_warnings(), threadpool_limits(1):
-        # "could be a regression": many labels with hardly any rows
+        # With many labels and few rows, scikit-learn warns that this could be a regression.
         warnings.simplefilter("ignore", UserWarning)
         machine.fit(vectors, labels)
     weights, biases = machine.coef_.T, machine.intercept_
-    if len(names) == 2:  # scikit-learn has the second label's scores alone
+    if len(names) == 2:  # scikit-learn returns scores of the second label only
         weights, biases = np.hstack([np.zeros_like(weights), weights]), np.array([0.0, biases[0]])
     return LinearHead(
         tuple(map(str, machine.classes_)), weights.astype(np.float32), biases.astype(np.float32)
@@ -175,9 +175,9 @@ def classify_holdout(
     seed: int,
     stored: StoredVectors | None = None,
 ) -> tuple[Reply, ...]:
-    """Returns a label for each of `examples`, asked one after the other as a program would: `seconds` is what each
-    took, so only the training rows' vectors are taken from `stored`. Tokens are 0. Raises ValueError without rows to
-    train on."""
+    """Trains on `train` and returns a label for each of `examples`, with 0 tokens. Each example is embedded on its own,
+    as in production, so that `seconds` is realistic; only the training rows' vectors are taken from `stored`. Raises
+    ValueError without rows to train on."""
     if len(train) > MAX_ROWS:
         train = random.Random(seed).sample(train, MAX_ROWS)  # noqa: S311
     texts = [text_of(example) for example in train]
@@ -195,7 +195,7 @@ def classify_holdout(
 
 @dataclass(frozen=True)
 class Classification:
-    """A text's label with its probability, and the likeliest others with theirs."""
+    """A text's label with its probability, and the next likeliest labels (`others`) with theirs."""
 
     label: str
     probability: float
@@ -223,7 +223,8 @@ class Classifier:
 
 
 def save_head(folder: Path, head: LinearHead, *, encoder: str | None, sha256: str) -> None:
-    """Writes all but the files of an encoder that was trained too, of which `encoder` is None."""
+    """Writes classifier.json and head.npz. `encoder` is None if the encoder was trained too; the caller writes its
+    files."""
     import numpy as np
 
     np.savez(folder / HEAD, weights=head.weights, biases=head.biases)
@@ -232,8 +233,8 @@ def save_head(folder: Path, head: LinearHead, *, encoder: str | None, sha256: st
 
 
 def load_classifier(folder: Path, load: Callable[[str], TextEncoder] = load_encoder) -> Classifier:
-    """`load` gives encoders by name. Raises EncoderError, also where the encoder's files have changed since, and
-    FileNotFoundError where the folder is gone."""
+    """Loads a classifier, whose encoder comes from `load`. Raises EncoderError if the encoder can't be loaded or its
+    files have changed since the training, and FileNotFoundError if the folder is gone."""
     import numpy as np
 
     described = json.loads((folder / DESCRIPTION).read_text(encoding="utf-8"))
@@ -243,7 +244,7 @@ def load_classifier(folder: Path, load: Callable[[str], TextEncoder] = load_enco
     encoder = load(name or str(folder))
     if encoder.sha256 != described["sha256"]:
         raise EncoderError(
-            f"The files of the encoder {name or folder} have changed since this classifier was trained on it. Put the "
-            "former ones back, or train again."
+            f"The files of the encoder {name or folder} have changed since this classifier was trained on it. Restore "
+            "the old files, or train again."
         )
     return Classifier(encoder, head)

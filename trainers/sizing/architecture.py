@@ -1,7 +1,6 @@
-"""A decoder's dimensions and parameter counts, and how they are read from a model's config.json, as transformers writes
-it.
+"""A decoder's dimensions and parameter counts, read from the config.json that transformers writes.
 
-The families are those whose parameters were compared with transformers' own classes, number by number, in
+Supported are the families whose parameter counts are compared with those of transformers' own classes in
 tests/local/test_presets.py and test_sizing_configs.py. Other families are refused.
 """
 
@@ -28,10 +27,11 @@ class Matrix:
 
 @dataclass(frozen=True)
 class Experts:
-    """The experts of `layers` layers: `count` gated feed-forward networks of width `intermediate`, of which a token
-    passes `active`, and one of width `shared` that every token passes (0: none).
+    """The experts of `layers` layers. Each layer has `count` gated feed-forward networks of width `intermediate`, of
+    which each token uses `active`, and one of width `shared` for every token (0: none). `computes_all`: transformers
+    computes all experts for each token and discards the unused results.
 
-    transformers 5 keeps them as one fused Parameter a layer, not as Linear: bitsandbytes doesn't quantise them.
+    transformers 5 fuses a layer's experts into one Parameter, not Linear layers, so bitsandbytes doesn't quantise them.
     """
 
     layers: int
@@ -44,7 +44,7 @@ class Experts:
 
 @dataclass(frozen=True)
 class Vision:
-    """The parts beside the language model, projector included: all parameters, and those in Linear layers."""
+    """The vision tower with its projector: all its parameters, and those in Linear layers."""
 
     parameters: int
     in_linear: int
@@ -52,9 +52,9 @@ class Vision:
 
 @dataclass(frozen=True)
 class CountedLayers:
-    """What was counted in transformers' own class, for a family without a formula here: `matrices` by name, inputs,
-    outputs and how many there are; all `parameters` of the language model; weights `in_linear` layers, the head
-    excepted."""
+    """Counts taken from transformers' own class, for a family without a formula here. `matrices` are name, inputs,
+    outputs and number of each linear layer; `parameters` are all of the language model's; `in_linear` are the weights
+    in Linear layers, without the head."""
 
     matrices: tuple[tuple[str, int, int, int], ...]
     parameters: int
@@ -63,11 +63,12 @@ class CountedLayers:
 
 @dataclass(frozen=True)
 class Architecture:
-    """Dimensions in the words of transformers' config.json; `norms` are those of a layer that are `hidden` wide.
+    """A model's dimensions, named as in transformers' config.json. `norms` is the number of norms per layer that are
+    `hidden` wide.
 
-    `has_head_norms`: one norm for queries and one for keys, `head_dim` wide, a layer; `has_wide_head_norms`: as
-    wide as all heads together (OLMo 2). `fused`: queries, keys and
-    values are one matrix, gate and up another (Phi-3). `dense_intermediate`: of the layers without experts.
+    `has_head_norms`: each layer has a norm for queries and one for keys, `head_dim` wide; with `has_wide_head_norms`
+    they are as wide as all heads together (OLMo 2). `fused`: queries, keys and values are one matrix, gate and up
+    another (Phi-3). `dense_intermediate` is the feed-forward width of layers without experts.
     """
 
     model_type: str
@@ -91,7 +92,7 @@ class Architecture:
 
     @property
     def queries(self) -> int:
-        """Width of all heads' queries together."""
+        """The width of the queries of all heads together."""
         return self.heads * self.head_dim
 
     @property
@@ -128,7 +129,7 @@ class Architecture:
 
     @property
     def matrices(self) -> tuple[tuple[Matrix, int], ...]:
-        """Every linear layer of the language model but the head, with how many layers have it."""
+        """Every linear layer of the language model except the head, with the number of layers that have it."""
         if self.counted:
             return tuple((Matrix(name, i, o), times) for name, i, o, times in self.counted.matrices)
         entries = [(matrix, self.layers) for matrix in self.attention]
@@ -143,7 +144,7 @@ class Architecture:
 
     @property
     def expert_parameters(self) -> int:
-        """Parameters of routed experts and their routers."""
+        """The number of parameters of all routed experts and their routers."""
         if self.experts is None:
             return 0
         router = self.hidden * self.experts.count
@@ -151,17 +152,17 @@ class Architecture:
 
     @property
     def expert_parameters_per_layer(self) -> int:
-        """Parameters of all routed experts of one layer: two weights of three dimensions."""
+        """The number of parameters of all routed experts of one layer."""
         return self.experts.count * self._parameters_per_expert if self.experts else 0
 
     @property
     def text_parameters(self) -> int:
         if self.counted:
             return self.counted.parameters
-        of_heads = 2 * self.head_dim if self.has_head_norms else 0
-        of_heads += self.queries + self.keys if self.has_wide_head_norms else 0
-        norms = self.layers * (self.norms * self.hidden + of_heads) + self.hidden
-        # Where embeddings and head are tied, one matrix both reads and writes tokens.
+        head_norms = 2 * self.head_dim if self.has_head_norms else 0
+        head_norms += self.queries + self.keys if self.has_wide_head_norms else 0
+        norms = self.layers * (self.norms * self.hidden + head_norms) + self.hidden
+        # With tied embeddings one matrix both reads and writes tokens.
         embeddings = self.vocab * self.hidden * (1 if self.is_tied else 2)
         return self.matrix_parameters + self.expert_parameters + norms + embeddings
 
@@ -171,7 +172,7 @@ class Architecture:
 
     @property
     def active_parameters(self) -> int:
-        """Parameters that a token of text passes: vision and the experts not chosen are left out."""
+        """The number of parameters that one token of text uses, without vision and unused experts."""
         if self.experts is None:
             return self.text_parameters
         idle = self.experts.count - self.experts.active
@@ -179,15 +180,15 @@ class Architecture:
 
     @property
     def quantisable_weights(self) -> int:
-        """Weights in Linear layers, the head excepted: what bitsandbytes replaces (transformers,
+        """The number of weights that bitsandbytes quantises: those in Linear layers except the head (transformers,
         `integrations/bitsandbytes.py`: `type(module) is nn.Linear`, `get_keys_to_not_convert`)."""
         text = sum(matrix.inputs * matrix.outputs * times for matrix, times in self.matrices)
         text = self.counted.in_linear if self.counted else text
         return text + (self.vision.in_linear if self.vision else 0)
 
     def lora_parameters(self, rank: int, targets: tuple[str, ...] | None = None) -> int:
-        """Returns r * (inputs + outputs) for each matrix (Hu et al. 2021, LoRA, §4.1). `targets` None: all linear
-        layers of the language model, the head excepted."""
+        """Returns the sum of rank * (inputs + outputs) over the matrices (Hu et al. 2021, LoRA, §4.1). With `targets`
+        None these are all linear layers of the language model except the head."""
         return sum(
             rank * (matrix.inputs + matrix.outputs) * times
             for matrix, times in self.matrices
@@ -204,7 +205,7 @@ FAMILIES = (
     *("llama", "mistral", "qwen2", "qwen3", "qwen3_moe", "mixtral", "phi3", "gemma", "gemma3_text"),
     *("llama4_text", "smollm3", "olmo2", "olmo3", "ministral3", "granite"),
 )
-# Formats of stored weights that are unpacked when they are loaded (trainers/local/training/base_model.py).
+# Quantised formats that are unpacked when the weights are loaded (trainers/local/training/base_model.py).
 UNPACKED = ("mxfp4",)
 WITH_VISION = ("llama4", "gemma3")
 NORMS = {"gemma3_text": 4}
@@ -214,20 +215,21 @@ TIED_BY_DEFAULT = ("gemma", "gemma3_text", "gemma3", "smollm3")
 
 @dataclass(frozen=True)
 class UnknownSize:
-    """Why the size of a model can't be told, as a sentence with its cure. `is_unknown`: no formula here describes its
-    family, and transformers' own class may be counted instead."""
+    """A sentence that explains why a model's size is unknown, and what to do. `is_unknown`: there is no formula for its
+    family, so transformers' own class may be counted instead."""
 
     sentence: str
     is_unknown: bool = False
 
 
 def read_config(raw: Mapping[str, Any], name: str) -> Architecture | UnknownSize:
-    """Reads a model's config; `name` is the model's, for the sentences."""
+    """Reads a model's config.json. `name` is the model's name, for messages."""
     kind = (raw.get("quantization_config") or {}).get("quant_method")
     if raw.get("quantization_config") and kind not in UNPACKED:
         kind = kind or "quantised"
         return UnknownSize(
-            f"{name} comes quantised ({kind}): LoRA on it is not planned here. Name the model that it was made from."
+            f"{name} is already quantised ({kind}), and LoRA on that can't be planned here. Name the model that it was "
+            "made from."
         )
     family = raw.get("model_type")
     if family in WITH_VISION:
@@ -235,8 +237,8 @@ def read_config(raw: Mapping[str, Any], name: str) -> Architecture | UnknownSize
     if family not in FAMILIES:
         families = ", ".join(dict.fromkeys((*FAMILIES, *WITH_VISION)))
         return UnknownSize(
-            f"{name} is of the family '{family}', which is counted from transformers' own class: install the extra "
-            f"[local], or choose a model of {families}.",
+            f"{name} is of the family '{family}', whose size can be counted only with transformers: install the extra "
+            f"[local], or choose a model of one of these families: {families}.",
             is_unknown=True,
         )
     try:
@@ -300,7 +302,7 @@ def _read_experts(raw: Mapping[str, Any], family: str) -> Experts | None:
     )
     if family == "qwen3_moe":
         if raw.get("mlp_only_layers") or raw.get("decoder_sparse_step", 1) != 1:
-            raise ValueError("only some of its layers have experts, which I can't tell apart")
+            raise ValueError("only some of its layers have experts, and I can't tell which")
         count = _read_whole_number(raw, "num_experts", raw.get("num_local_experts"))
         return Experts(layers, count, active, _read_whole_number(raw, "moe_intermediate_size"))
     count, width = _read_whole_number(raw, "num_local_experts"), _read_whole_number(raw, "intermediate_size")
@@ -311,7 +313,7 @@ def _read_experts(raw: Mapping[str, Any], family: str) -> Experts | None:
 
 
 def _read_siglip(raw: Mapping[str, Any], text: Architecture) -> Vision:
-    """Returns Gemma 3's: SigLIP without its head, a projection and a norm (transformers,
+    """Counts Gemma 3's vision part: SigLIP without its head, a projection and a norm (transformers,
     `Gemma3MultiModalProjector`)."""
     vision = raw["vision_config"]
     width, layers, inner = (
@@ -327,7 +329,7 @@ def _read_siglip(raw: Mapping[str, Any], text: Architecture) -> Vision:
 
 
 def _read_llama4_vision(raw: Mapping[str, Any], text: Architecture) -> Vision:
-    """Returns Llama 4's (transformers, `Llama4VisionModel` and `Llama4MultiModalProjector`)."""
+    """Counts Llama 4's vision part (transformers, `Llama4VisionModel` and `Llama4MultiModalProjector`)."""
     vision = raw["vision_config"]
     width, layers, inner = (
         _read_whole_number(vision, key) for key in ("hidden_size", "num_hidden_layers", "intermediate_size")

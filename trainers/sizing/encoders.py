@@ -1,18 +1,18 @@
-"""What training and asking a small encoder takes of a machine, by measurements of all-MiniLM-L6-v2 on two cores of an
-AMD EPYC (AVX2). Larger encoders take longer in proportion to their files. Loads no weights.
+"""Estimates the time and memory of training and running a small encoder, from measurements of all-MiniLM-L6-v2 on two
+cores of an AMD EPYC (AVX2). Larger encoders take longer in proportion to their files. Loads no weights.
 
-The file in 8 bits reads a text, in milliseconds of one core:
+Reading one text with the 8-bit file takes, in milliseconds of one core:
 
     tokens         9     15     43    113
     measured     5.8    7.2   14.9   40.0
-    here         5.7    7.5   15.9   36.9
+    estimated    5.7    7.5   15.9   36.9
 
-Reading 770 rows of banking77 took 8 s with the imports, choosing and fitting a head of 77 labels on them 10 s, one of
-10 labels on 745 tickets 2 s. The program with the encoder takes
-310 MB; scikit-learn's solver comes on top.
+Reading 770 rows of banking77 took 8 s including imports; choosing and fitting a head of 77 labels on them took 10 s,
+and one of 10 labels on 745 tickets 2 s. The program with the encoder takes 310 MB, plus the memory of scikit-learn's
+solver.
 
-Training all of it on these rows, 8 passes of 14 tokens a row in 32 bits, took 454 s of the processor: 72 ms a row
-and pass. How much of that goes by tokens was not measured.
+Training the whole encoder on these rows, 8 passes of 14 tokens a row in 32 bits, took 454 s of processor time: 72 ms
+per row and pass. How this depends on the number of tokens was not measured.
 """
 
 from __future__ import annotations
@@ -27,16 +27,17 @@ START_S = {"head": 8.0, "full": 25.0}
 READ_ROW_S, READ_TOKEN_S = 0.003, 0.0003
 LEARN_ROW_S, LEARN_TOKEN_S = 0.030, 0.003
 BYTES = {"head": 450_000_000, "full": 1_600_000_000}
-BYTES_PER_ROW = 6_000  # its vector, as the solver copies it
+BYTES_PER_ROW = 6_000  # the row's vector and the solver's copies of it
 PARAMETERS, DIMS = 22_700_000, 384
 MAX_TOKENS = 128
-# Tokens of questions of 20 tokens, one after the other; a label is not written token by token.
+# Tokens per second for one question of 20 tokens after the other. Writing counts as almost free, since a label is not
+# generated token by token.
 READS_A_SECOND, WRITES_A_SECOND = Decimal(2_000), Decimal(1_000_000)
 
 
 @dataclass(frozen=True)
 class EncoderWork:
-    """`tokens`: a row's, on average. `epochs` are passes that learn; 0 where the encoder stays as it is."""
+    """`tokens` is the mean per row. `epochs` is 0 if only the head is trained."""
 
     rows: int
     tokens: float
@@ -64,6 +65,6 @@ class EncoderWork:
 
     @property
     def trained(self) -> int:
-        """Parameters that are trained: with those for words, where it may see them."""
+        """The number of trained parameters, including those for words if the head may use words."""
         columns = DIMS + WORD_COLUMNS if self.can_use_words else DIMS
         return (columns + 1) * self.labels + (PARAMETERS if self.epochs else 0)

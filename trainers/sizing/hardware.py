@@ -1,5 +1,4 @@
-"""How much memory a GPU or this machine has, how fast it is, whether a training fits, and what would make it fit.
-Changes nothing."""
+"""How much memory a GPU or this machine has, how fast it is, whether a training fits, and what would make it fit."""
 
 from __future__ import annotations
 
@@ -16,9 +15,9 @@ from typing import Literal
 from trainers.sizing.architecture import Architecture
 from trainers.sizing.memory import MIB, Device, Memory, Work, estimate_memory
 
-FAST_BF16 = ("avx512_bf16", "amx_bf16", "bf16")  # x86's two, and Arm's
-# MiB as nvidia-smi and rocm-smi show them: what error correction takes is off. Then the peak: 10^12 operations a second
-# in 2 bytes, dense, as the makers' data sheets have it.
+FAST_BF16 = ("avx512_bf16", "amx_bf16", "bf16")  # CPU flags: two of x86, then Arm's
+# Name, memory in MiB as nvidia-smi and rocm-smi show it (without the part for error correction), and peak speed in
+# 10^12 operations per second for dense 2-byte numbers, from the makers' data sheets.
 GPUS = {
     "t4": ("NVIDIA T4", 15360, 65),
     "v100": ("NVIDIA V100 16 GB", 16384, 125),
@@ -47,19 +46,20 @@ GPU_ALIASES = {
 }
 MAX_GB = 10_000
 
-SUSTAINED = 0.3  # of a GPU's peak, a rule of thumb
-# a core, operations a second: 800 tickets through SmolLM2-135M in 147 s on 2 cores (docs/scale.md) are 7e10 in bfloat16
+SUSTAINED = 0.3  # the share of a GPU's peak speed that a training reaches, by a rule of thumb
+# Operations per second of one core: 800 tickets through SmolLM2-135M in 147 s on 2 cores (docs/scale.md) are 7e10 in
+# bfloat16.
 CORE_BF16, CORE_FLOAT32 = 6e10, 2.5e10
-MAX_CORES = 32  # packs of CPU_TOKENS keep no more busy
-MEMORY_MARGIN = 1.15  # the estimate is tested to be within 15% of what was measured
-MAX_SHORTENING = 4  # a row cut to less than a quarter is another row
+MAX_CORES = 32  # a pack of CPU_TOKENS is too small to keep more cores busy
+MEMORY_MARGIN = 1.15  # tests hold the estimate within 15% of measured peaks
+MAX_SHORTENING = 4  # never suggest cutting rows to less than a quarter of their length
 MAX_CURES = 4
 
 
 @dataclass(frozen=True)
 class Machine:
-    """`name` stands in sentences; `memory` in bytes. `speed`: operations a second that a training usually sustains on
-    such hardware, for a guess; None: not known."""
+    """`name` is a phrase for sentences. `memory` is in bytes. `speed` is a guess of the operations per second that a
+    training sustains, or None if unknown."""
 
     name: str
     memory: int
@@ -68,8 +68,8 @@ class Machine:
 
 
 def read_gpu(text: str) -> Machine | None:
-    """Reads '24' or '24GB' of memory (GB are 10^9 bytes), or a name such as 'h100'. Returns None where it is
-    neither."""
+    """Reads an amount of memory like '24' or '24GB' (a GB is 10^9 bytes), or a name like 'h100'. Returns None if the
+    text is neither."""
     word = re.sub(r"^(nvidia|amd)-?|[\s_]", "", text.lower().strip())
     size = re.fullmatch(r"(\d{1,6}(?:\.\d{1,3})?)(?:gb|g)?", word)
     if size and word not in GPU_ALIASES and 0 < float(size[1]) <= MAX_GB:
@@ -81,8 +81,7 @@ def read_gpu(text: str) -> Machine | None:
 
 
 def gpu_speed(name: str) -> float | None:
-    """Returns a GPU's speed by its name as nvidia-smi has it, like "NVIDIA A100-SXM4-80GB". None where it is none of
-    GPUS."""
+    """Returns the speed of a GPU by its name in nvidia-smi, like "NVIDIA A100-SXM4-80GB", or None if GPUS lacks it."""
     words = re.findall(r"[a-z0-9]+", name.lower())
     keys = (GPU_ALIASES.get(word, word) for word in words)
     return next((GPUS[key][2] * 1e12 * SUSTAINED for key in keys if key in GPUS), None)
@@ -94,7 +93,7 @@ def cpu_speed(cores: int, number_bytes: int) -> float:
 
 @cache
 def this_machine() -> Machine:
-    """Returns this machine by its first NVIDIA GPU, or else by its memory and CPU."""
+    """Describes this machine: its first NVIDIA GPU, or its CPU and memory if it has none."""
     gpu = _nvidia_gpu()
     if gpu:
         return gpu
@@ -105,7 +104,7 @@ def this_machine() -> Machine:
 
 
 def has_fast_bf16(cpuinfo: Path) -> bool:
-    """Says by the flags that Linux lists whether bfloat16 is fast; False where there is no such list."""
+    """True if Linux's CPU flags show fast bfloat16. False on systems without /proc/cpuinfo."""
     if not cpuinfo.exists():
         return False
     lines = cpuinfo.read_text(encoding="utf-8", errors="replace").splitlines()
@@ -124,13 +123,13 @@ def _nvidia_gpu() -> Machine | None:
         memory = int(mebibytes) * MIB
         return Machine(f"this machine's {name.strip()}", memory, Device("gpu", 2), gpu_speed(name))
     except (OSError, subprocess.SubprocessError, ValueError, IndexError):
-        return None  # a driver that doesn't answer trains nothing either
+        return None  # with a broken driver no training would run on the GPU either
 
 
 @dataclass(frozen=True)
 class Fit:
-    """`standing`: "tight" means that it fits only if the estimate is right. `cures`: changes that would make it fit
-    with room to spare, each of another kind; `least`: bytes that the smallest of all changes would take."""
+    """`standing` "tight" means that the training fits only if the estimate is exact. `cures` are alternative changes,
+    each of which would make it fit with room to spare. `least` is the number of bytes with the most saving change."""
 
     standing: Literal["fits", "tight", "too large"]
     memory: Memory
@@ -140,7 +139,7 @@ class Fit:
 
     @property
     def needed(self) -> int:
-        """Bytes, with the program itself where it shares the memory."""
+        """Bytes, including the program itself if it is in the same memory."""
         return self.memory.total + self.memory.process
 
 
@@ -159,9 +158,9 @@ def fit(model: Architecture, work: Work, machine: Machine) -> Fit:
 
 
 def adapt_to_memory(model: Architecture, work: Work, machine: Machine) -> Work:
-    """Returns what the builtin engine arrives at by itself on a GPU whose memory proves too small: activations
-    computed again, then fewer rows at a time, from which a step learns all the same. Where nothing fits, the
-    least of these."""
+    """Returns the settings to which the builtin engine falls back on a GPU with too little memory: first it recomputes
+    activations, then it computes fewer rows at a time without changing what a step learns from. If nothing fits,
+    returns the smallest of these."""
     if machine.place.kind != "gpu" or work.pairs or work.method == "full":
         return work
     again = replace(work, checkpoints=True)
@@ -173,7 +172,7 @@ def adapt_to_memory(model: Architecture, work: Work, machine: Machine) -> Work:
 
 
 def smallest_gpu(needed: int) -> str | None:
-    """Returns the smallest of GPUS that takes so many bytes with room to spare."""
+    """Returns the name of the smallest of GPUS that holds this many bytes with room to spare, or None."""
     large = [
         (mebibytes, name) for name, mebibytes, _ in GPUS.values() if needed * MEMORY_MARGIN <= mebibytes * MIB
     ]
@@ -186,7 +185,7 @@ def _needed_bytes(model: Architecture, work: Work, place: Device) -> int:
 
 
 def _candidate_changes(work: Work) -> Iterator[list[Work]]:
-    """Yields kinds of changes; within a kind those that change least come first."""
+    """Yields a list for each kind of change, in which the smallest change comes first."""
     small = replace(work, method="qlora", checkpoints=True)
     smallest = replace(small, batch=1)
     if not work.checkpoints:

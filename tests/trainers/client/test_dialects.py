@@ -235,7 +235,7 @@ def test_files_are_forgotten_by_their_content(site: Site) -> None:
 
 def test_a_dataset_is_used_only_once_it_is_checked(fireworks: Site) -> None:
     fireworks.service.check_looks = 2
-    with pytest.raises(Uncertain, match="being checked there") as caught:
+    with pytest.raises(Uncertain, match="is still checking it") as caught:
         fireworks.upload()
     assert caught.value.retry_after == 5
     fireworks.upload()
@@ -334,7 +334,7 @@ def test_validations_are_billed_and_in_the_estimate(together: Site) -> None:
 def test_a_base_that_nobody_trains_there_is_told_before_a_job_is_asked_for(site: Site) -> None:
     fine = {"n_epochs": 2, "lora_r": 8}
     assert site.trainer.describe_exceeded_limit(BASES[site.name], fine) is None
-    assert "trains no model of the name none" in str(site.trainer.describe_exceeded_limit("none", fine))
+    assert "can't train a model named none" in str(site.trainer.describe_exceeded_limit("none", fine))
 
 
 def test_events_are_read_with_their_levels(together: Site) -> None:

