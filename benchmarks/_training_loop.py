@@ -31,7 +31,7 @@ from trainers.local.training.devices import best_device, best_dtype
 from trainers.local.training.loop import TrainState, train_step
 from trainers.local.training.memory import MicroBatcher
 from trainers.local.training.methods.sft import Sft
-from trainers.local.training.packing import abilities, fill_packs, measure, pack_rows, pack_tokens, width
+from trainers.local.training.packing import fill_packs, find_abilities, measure, pack_rows, pack_tokens, width
 from trainers.local.training.setup import TrainingSetup
 from trainers.methods import Parameters
 
@@ -94,7 +94,7 @@ def scored(way: Way, rows: Batch) -> dict[str, float]:
     way.model.eval()
     device = next(way.model.parameters()).device
     base = way.model.get_base_model()
-    able = replace(abilities(base, max(len(row.ids) for row in rows)), kept_places=trim_last_mlp(base))
+    able = replace(find_abilities(base, max(len(row.ids) for row in rows)), kept_places=trim_last_mlp(base))
     with torch.autocast(device.type, way.dtype, enabled=way.dtype != torch.float32):
         found = [measure(way.model, pack_rows([row], device, way.dtype), able) for row in rows]
     tokens = sum(one.tokens for one in found)
@@ -116,7 +116,7 @@ def ours(source: Path, rows: Batch) -> Way:
     dtype = best_dtype(device)
     longest = max(len(row.ids) for row in rows)
     base = load_model(str(source), device, dtype)
-    able = replace(abilities(base, longest), kept_places=trim_last_mlp(base))
+    able = replace(find_abilities(base, longest), kept_places=trim_last_mlp(base))
     model = add_lora(base, SETTINGS)
     room = MicroBatcher(pack_tokens(device), None, packs=able.packs, fill=fill_packs, width=width, tell=print)
     method = Sft(model, TrainingSetup(base, Rows(rows, 0, 0), None, able, device, dtype))
@@ -167,7 +167,7 @@ def trl(source: Path, rows: Batch) -> Way:
     )
     trainer.current_gradient_accumulation_steps = 1  # what its own loop sets before the first step
     optimizer, loaded = new_optimizer(trainer.model), list(trainer.get_train_dataloader())
-    made, work = rows_of(loaded, rows), iter(loaded)
+    made, work = rows_of_line(loaded, rows), iter(loaded)
 
     def step(batch: Batch) -> float:
         inputs = next(work)
@@ -178,7 +178,7 @@ def trl(source: Path, rows: Batch) -> Way:
     return Way(trainer.model, dtype, step, made)
 
 
-def rows_of(loaded: Sequence[dict[str, Any]], rows: Batch) -> list[list[Row]]:
+def rows_of_line(loaded: Sequence[dict[str, Any]], rows: Batch) -> list[list[Row]]:
     """The rows that each loaded batch is made of."""
     by_ids = {tuple(row.ids): row for row in rows}
     return [

@@ -46,7 +46,7 @@ from trainers.local.training.base_model import add_lora, load_model, load_tokeni
 from trainers.local.training.data import Row, read_rows
 from trainers.local.training.devices import best_device
 from trainers.local.training.model_structure import linear_layers
-from trainers.local.training.packing import abilities, measure, pack_rows
+from trainers.local.training.packing import find_abilities, measure, pack_rows
 from trainers.methods import Parameters, Quantization
 from trainers.sizing.hardware import this_machine
 from trainers.sizing.memory import Work
@@ -168,7 +168,7 @@ def packed_attention(asked: Asked) -> Result:
     """The loss of rows in one pack, by blocks on a GPU, beside that of each row alone."""
     model, rows = load_model(str(asked.model), DEVICE, torch.float32), asked.rows()[:64]
     why = choose_attention(model, DEVICE) if DEVICE.type == "cuda" else None
-    able = abilities(model, max(len(row.ids) for row in rows))
+    able = find_abilities(model, max(len(row.ids) for row in rows))
     way = "by blocks" if able.by_blocks else "by rows" if able.by_rows else f"by a mask: {why}"
     with torch.no_grad():
         options = {"by_rows": able.by_rows, "by_blocks": able.by_blocks}

@@ -8,7 +8,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from trainers.local.engines.plan import HONOURED  # noqa: E402
+from trainers.local.engines.plan import HYPERPARAMETER_KEYS  # noqa: E402
 from trainers.methods import METHODS, Spec, specs  # noqa: E402
 
 PAGE = ROOT / "docs" / "hyperparameters.md"
@@ -39,7 +39,7 @@ def _cells(spec: Spec) -> tuple[str, ...]:
         spec.wants.replace("|", "\\|"),
         declared.default_text or ("none" if spec.default is None else f"`{spec.default}`"),
         "yes" if declared.sweeps else "",
-        "yes" if spec.field in HONOURED else "",
+        "yes" if spec.field in HYPERPARAMETER_KEYS else "",
         ", ".join(methods) if len(methods) < len(METHODS) else "all",
     )
 

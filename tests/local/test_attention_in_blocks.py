@@ -6,11 +6,16 @@ import pytest
 import torch
 from torch.nn import functional
 
-from trainers.local.kernels.shared_prefix_attention import QUERIES, attend, attend_by_rows, attend_in_blocks
+from trainers.local.kernels.shared_prefix_attention import (
+    BLOCK_QUERIES,
+    attend,
+    attend_by_rows,
+    attend_in_blocks,
+)
 
 
 @pytest.mark.parametrize(
-    ("length", "before"), [(1, 40), (QUERIES, 0), (QUERIES + 1, 7), (3 * QUERIES + 5, 76)]
+    ("length", "before"), [(1, 40), (BLOCK_QUERIES, 0), (BLOCK_QUERIES + 1, 7), (3 * BLOCK_QUERIES + 5, 76)]
 )
 def test_blocks_of_queries_attend_as_all_queries_at_once(length: int, before: int) -> None:
     torch.manual_seed(1)

@@ -16,14 +16,14 @@ from torch.nn.attention.flex_attention import create_block_mask
 from tests.local.test_packing import CPU, ROWS, alone, tiny
 from trainers.local.kernels import block_attention
 from trainers.local.kernels.block_attention import (
-    SIDE,
-    apart_from_a_mask,
+    BLOCK_TOKENS,
     attend_by_blocks,
+    build_blocks,
     choose_attention,
-    lay_blocks,
+    difference_from_mask,
 )
 from trainers.local.training.model_structure import linear_layers
-from trainers.local.training.packing import PACKED_FAMILIES, abilities, measure, pack_rows
+from trainers.local.training.packing import PACKED_FAMILIES, find_abilities, measure, pack_rows
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:flex_attention called without torch.compile:UserWarning"),
@@ -56,28 +56,30 @@ def test_the_blocks_are_those_that_the_mask_has(seed: int) -> None:
     chosen = random.Random(seed)
     common = chosen.choice([0, 5, 128, 200, 300])
     owners = owners_of(common, [chosen.randint(1, 300) for _ in range(chosen.randint(2, 9))])
-    mask = lay_blocks(owners, CPU).mask
-    wanted = create_block_mask(mask.mask_mod, None, None, *mask.seq_lengths, device="cpu", BLOCK_SIZE=SIDE)
+    mask = build_blocks(owners, CPU).mask
+    wanted = create_block_mask(
+        mask.mask_mod, None, None, *mask.seq_lengths, device="cpu", BLOCK_SIZE=BLOCK_TOKENS
+    )
     whole = listed(mask.full_kv_num_blocks, mask.full_kv_indices)
     part = listed(mask.kv_num_blocks, mask.kv_indices)
     assert not (whole & part).any()
     assert not (whole & ~listed(wanted.full_kv_num_blocks, wanted.full_kv_indices)).any()
     needed = wanted.to_dense()[0, 0].bool()
-    in_use = -(-len(owners) // SIDE)
+    in_use = -(-len(owners) // BLOCK_TOKENS)
     assert torch.equal((whole | part)[:in_use], needed[:in_use])
     assert torch.equal((whole | part)[in_use:], torch.eye(len(needed), dtype=torch.bool)[in_use:])
 
 
 def test_rows_of_one_length_cost_their_own_blocks_alone() -> None:
     """8 rows of 1,024: of 64 x 64 blocks 8 x 36 instead of the 2,080 that a causal pass has."""
-    mask = lay_blocks(owners_of(0, [1024] * 8), CPU).mask
+    mask = build_blocks(owners_of(0, [1024] * 8), CPU).mask
     assert int(mask.kv_num_blocks.sum() + mask.full_kv_num_blocks.sum()) == 8 * 36
     assert int(mask.kv_num_blocks.sum()) == 64
 
 
 @pytest.mark.parametrize("heads", [(4, 4, 16), (9, 3, 16), (8, 2, 24)])
 def test_results_and_gradients_are_those_under_a_mask(heads: tuple[int, int, int]) -> None:
-    assert apart_from_a_mask(heads, CPU, torch.float32) < 1e-5
+    assert difference_from_mask(heads, CPU, torch.float32) < 1e-5
 
 
 @pytest.mark.parametrize("family", PACKED_FAMILIES)
@@ -86,11 +88,11 @@ def test_a_pack_by_blocks_is_to_each_family_what_rows_are_alone(
 ) -> None:
     from trainers.local.training import packing
 
-    monkeypatch.setattr(packing, "DENSE", 0)
+    monkeypatch.setattr(packing, "MAX_MASKED_TOKENS", 0)
     model = tiny(family, "blocks")
     projection = next(layer for layer in linear_layers(model) if layer.endswith(("q_proj", "qkv_proj")))
     weight = model.get_submodule(projection).weight
-    able = abilities(model, longest=13)
+    able = find_abilities(model, longest=13)
     assert (able.packs, able.by_blocks, able.by_rows) == (True, True, False)
     pack = pack_rows(ROWS, CPU, torch.float32, by_blocks=able.by_blocks)
     assert (pack.layout is not None, pack.mask) == (True, None)

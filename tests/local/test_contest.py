@@ -13,7 +13,13 @@ from trainers.local.api_errors import ApiError
 from trainers.local.engines.catalog import UNSLOTH
 from trainers.local.engines.compatibility import refuse_unsupported
 from trainers.local.jobs.requests import parse_job_request
-from trainers.local.training.successive_halving import TrialScore, next_decision, rounds, steps_left, winner
+from trainers.local.training.successive_halving import (
+    TrialScore,
+    find_winner,
+    list_rounds,
+    next_decision,
+    steps_left,
+)
 from trainers.methods import Parameters
 
 
@@ -50,16 +56,16 @@ def play(
     arms: int, course: int, losses: dict[int, float], fails: dict[int, int] | None = None
 ) -> list[TrialScore]:
     """Losses by arm, the same at every rung; `fails`: an arm is out once it is to train in that round."""
-    standings = [TrialScore(number, course) for number in range(1, arms + 1)]
-    while move := next_decision(standings):
-        arm = standings[move.number - 1]
-        assert arm.step <= move.until <= arm.step + steps_left(standings)
+    trial_scores = [TrialScore(number, course) for number in range(1, arms + 1)]
+    while move := next_decision(trial_scores):
+        arm = trial_scores[move.number - 1]
+        assert arm.step <= move.until <= arm.step + steps_left(trial_scores)
         if (fails or {}).get(move.number) == move.round:
-            standings[move.number - 1] = replace(arm, out="its loss is no number")
+            trial_scores[move.number - 1] = replace(arm, out="its loss is no number")
             continue
         known = {**(arm.losses or {}), move.until: losses[move.number]}
-        standings[move.number - 1] = replace(arm, step=move.until, losses=known)
-    return standings
+        trial_scores[move.number - 1] = replace(arm, step=move.until, losses=known)
+    return trial_scores
 
 
 LOSSES = {1: 0.4, 2: 0.1, 3: 0.3, 4: 0.2}
@@ -68,11 +74,11 @@ LOSSES = {1: 0.4, 2: 0.1, 3: 0.3, 4: 0.2}
 def test_who_goes_on_and_who_wins_follows_from_the_losses_alone() -> None:
     ended = play(4, 16, LOSSES)
     assert [arm.step for arm in ended] == [4, 16, 4, 8]
-    best = winner(ended)
+    best = find_winner(ended)
     assert best is not None
     assert best.number == 2
     assert steps_left(ended) == 0
-    assert [[arm.number for arm in each.arms] for each in rounds(ended)] == [[1, 2, 3, 4], [2, 4], [2]]
+    assert [[arm.number for arm in each.arms] for each in list_rounds(ended)] == [[1, 2, 3, 4], [2, 4], [2]]
 
 
 def test_of_equal_losses_the_first_arm_goes_on() -> None:
@@ -87,7 +93,7 @@ def test_an_arm_that_is_out_makes_place_for_the_next_best() -> None:
 
 def test_where_all_are_out_nobody_wins() -> None:
     ended = play(3, 16, LOSSES, fails={1: 1, 2: 1, 3: 1})
-    assert winner(ended) is None
+    assert find_winner(ended) is None
     assert steps_left(ended) == 0
 
 

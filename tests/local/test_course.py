@@ -8,17 +8,17 @@ from pathlib import Path
 
 import pytest
 
-from trainers.local.training.data import Row, sort_out
+from trainers.local.training.data import Row, filter_rows
 from trainers.local.training.errors import TrainingFailed
 from trainers.local.training.metrics_logger import MetricsLogger, Scores, Step
 from trainers.local.training.schedule import (
     Pace,
     Position,
     Validation,
-    best,
-    has_lost_patience,
-    is_due,
+    best_validation,
+    is_out_of_patience,
     is_over_ceiling,
+    is_validation_due,
     result_sentence,
     stop_sentence,
 )
@@ -34,12 +34,12 @@ LONG = (row(8, 2), row(12, 4), row(30, 3))
 
 
 def test_rows_that_are_too_long_are_left_out_cut_or_refused_as_the_job_says() -> None:
-    left_out = sort_out(LONG, 10, "training_file")
+    left_out = filter_rows(LONG, 10, "training_file")
     assert ([r.line for r in left_out.rows], left_out.too_long, left_out.cut) == ([8], 2, 0)
-    cut = sort_out(LONG, 10, "training_file", "truncate")
+    cut = filter_rows(LONG, 10, "training_file", "truncate")
     assert ([len(r.ids) for r in cut.rows], cut.too_long, cut.cut) == ([8, 10], 1, 1)
     with pytest.raises(TrainingFailed) as caught:
-        sort_out(LONG, 10, "training_file", "refuse")
+        filter_rows(LONG, 10, "training_file", "refuse")
     assert caught.value.message == (
         "2 rows of the training file are longer than max_length 10 tokens, the first in line 12, and too_long is "
         "'refuse'. Shorten them, set max_length to 30, or set too_long to 'leave_out' or 'truncate'."
@@ -65,18 +65,25 @@ def validations(*losses: float) -> tuple[Validation, ...]:
 def test_patience_counts_validations_since_the_lowest_loss(
     found: tuple[float, ...], patience: int | None, is_lost: bool
 ) -> None:
-    assert has_lost_patience(validations(*found), patience) is is_lost
+    assert is_out_of_patience(validations(*found), patience) is is_lost
 
 
 def test_of_equal_validations_the_first_is_the_best() -> None:
-    lowest = best(validations(0.6, 0.5, 0.5))
+    lowest = best_validation(validations(0.6, 0.5, 0.5))
     assert lowest is not None
     assert lowest.step == 20
 
 
 def test_a_validation_is_due_at_each_epochs_end_and_every_so_many_steps() -> None:
-    assert [s for s in range(1, 21) if is_due(s, 10, Parameters())] == [10, 20]
-    assert [s for s in range(1, 21) if is_due(s, 10, Parameters(eval_steps=4))] == [4, 8, 10, 12, 16, 20]
+    assert [s for s in range(1, 21) if is_validation_due(s, 10, Parameters())] == [10, 20]
+    assert [s for s in range(1, 21) if is_validation_due(s, 10, Parameters(eval_steps=4))] == [
+        4,
+        8,
+        10,
+        12,
+        16,
+        20,
+    ]
 
 
 def test_a_ceiling_leaves_room_for_the_step_and_the_validation_after_it() -> None:

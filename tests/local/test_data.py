@@ -14,7 +14,7 @@ from trainers.dataset.checks import Fault
 from trainers.dataset.jsonl import parse_row
 from trainers.dataset.rows import Limits
 from trainers.local.checks import refusal
-from trainers.local.training.data import Row, Template, read_rows, rows_of
+from trainers.local.training.data import Row, Template, read_rows, rows_of_line
 from trainers.local.training.errors import TrainingFailed
 
 SYSTEM: dict[str, Any] = {"role": "system", "content": "Sort this support ticket."}
@@ -40,7 +40,7 @@ def made(tokenizer: Any, messages: list[dict[str, Any]]) -> Row:
 
 def all_made(tokenizer: Any, messages: list[dict[str, Any]], **beside: Any) -> list[Row]:
     text = json.dumps({"messages": messages, **beside})
-    return rows_of(7, text, Template.of(tokenizer), "training_file")
+    return rows_of_line(7, text, Template.of(tokenizer), "training_file")
 
 
 def with_template(tokenizer: Any, template: str) -> Any:
@@ -137,7 +137,7 @@ def test_developer_is_written_as_system_and_text_parts_as_one_text(tokenizer: An
 )
 def test_a_line_that_is_no_chat_is_refused_with_its_number(tokenizer: Any, text: str) -> None:
     with pytest.raises(TrainingFailed, match="Line 7 is no chat example") as caught:
-        rows_of(7, text, Template.of(tokenizer), "training_file")
+        rows_of_line(7, text, Template.of(tokenizer), "training_file")
     assert (caught.value.code, caught.value.param) == ("invalid_row", "training_file")
 
 

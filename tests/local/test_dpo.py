@@ -26,7 +26,7 @@ from tests.local.test_life import memory_for, messages, pausing_in_forward, resu
 from tests.local.test_life import write_rows as write_chats
 from trainers.local.job_directory import read_events, read_json
 from trainers.local.train import PAUSED, work
-from trainers.local.training.base_model import calm_peft
+from trainers.local.training.base_model import silence_peft_warning
 from trainers.local.training.checkpoints import checkpoint_folder
 from trainers.local.training.pairs import read_pairs
 from trainers.methods import Parameters
@@ -102,7 +102,7 @@ def log_probabilities(model: Any, base: Path, file: Path) -> list[tuple[float, f
 
 def worn(base: Any, folder: Path) -> PeftModel:
     """The base with the adapter of a job."""
-    with calm_peft():
+    with silence_peft_warning():
         return PeftModel.from_pretrained(base, str(folder / "adapter")).eval()
 
 

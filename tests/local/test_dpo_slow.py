@@ -21,7 +21,7 @@ from tests.local.runs import make_job
 from tests.local.test_dpo import log_probabilities
 from trainers.local.demo_model import make_demo_model
 from trainers.local.train import work
-from trainers.local.training.base_model import calm_peft
+from trainers.local.training.base_model import silence_peft_warning
 from trainers.methods import Parameters
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -68,7 +68,7 @@ def test_a_small_model_prefers_the_better_answers_to_questions_it_has_not_seen(t
     assert work(folder) == 0
     model: Any = AutoModelForCausalLM.from_pretrained(MODEL, dtype=torch.float32)
     before = log_probabilities(model, MODEL, held_out)
-    with calm_peft():
+    with silence_peft_warning():
         tuned = PeftModel.from_pretrained(model, str(folder / "adapter")).eval()
     after = log_probabilities(tuned, MODEL, held_out)
     rewarded = [(now[0] - then[0], now[1] - then[1]) for now, then in zip(after, before, strict=True)]

@@ -23,10 +23,10 @@ from trainers.local.job_directory import (
     replace_json,
     write_job,
 )
-from trainers.local.ray.attempt import Link, NotWanted, Publisher, train_here
+from trainers.local.ray.attempt import AttemptReplaced, AttemptStorage, Publisher, train_here
 from trainers.local.ray.job_files import (
     ATTEMPT_FILE,
-    EVENTS_A_PIECE,
+    EVENTS_PER_PIECE,
     AttemptRecord,
     close_attempt,
     mark_submitted,
@@ -97,7 +97,7 @@ class Story:
 
     def begin(self, record: AttemptRecord) -> tuple[Path, Publisher]:
         node = self.root / f"node-{record.attempt}" / JOB
-        link = Link(self.storage, JOB, record.key)
+        link = AttemptStorage(self.storage, JOB, record.key)
         start, base = patiently(lambda: link.fetch(node))
         return node, Publisher(link, node, base, start)
 
@@ -183,12 +183,12 @@ def test_an_attempt_that_was_given_up_changes_nothing_of_its_successor_s(
     assert second.key != first.key
     other, successor = story.begin(second)
     assert (other / "checkpoints" / "step-000001" / "state.pt").exists()
-    with pytest.raises(NotWanted):
+    with pytest.raises(AttemptReplaced):
         publisher.publish(is_over=False)
     save_checkpoint(node, 2, 1)
     finish(node)
     with monkeypatch.context() as late:
-        late.setattr(Link, "wants_pause", lambda self: False)  # it had looked a moment before
+        late.setattr(AttemptStorage, "wants_pause", lambda self: False)  # it had looked a moment before
         publisher.publish(is_over=True)
     story.takeover(second).take()
     assert messages(story.folder) == ["Created", "Step 1 of the first"]
@@ -219,7 +219,7 @@ def test_a_job_that_is_gone_from_the_storage_ends_its_attempt(tmp_path: Path) ->
     story = Story(tmp_path, Storage(str(tmp_path / "storage")))
     _, publisher = story.begin(story.submit())
     story.storage.delete_folder(JOB)
-    with pytest.raises(NotWanted):
+    with pytest.raises(AttemptReplaced):
         publisher.publish(is_over=False)
 
 
@@ -241,7 +241,7 @@ def test_a_long_journal_goes_in_pieces(tmp_path: Path) -> None:
     node, publisher = story.begin(record)
     taking = story.takeover(record)
     wanted = ["Created"]
-    for count in (3, EVENTS_A_PIECE + 4, 2 * EVENTS_A_PIECE):
+    for count in (3, EVENTS_PER_PIECE + 4, 2 * EVENTS_PER_PIECE):
         for number in range(count):
             append_event(node, f"{count} {number}")
             wanted.append(f"{count} {number}")

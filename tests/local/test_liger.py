@@ -35,7 +35,7 @@ needs_liger = pytest.mark.skipif(
     reason="liger-kernel and triton are not installed: pip install '.[liger]' in a checkout",
 )
 NAMES = (*LIGER_FAMILIES, "phi3 longrope", "llama recomputed")
-WITHIN = 1e-4
+TOLERANCE = 1e-4
 
 
 @pytest.fixture(scope="module")
@@ -60,8 +60,8 @@ def test_loss_and_gradients_are_those_of_the_models_own_modules(compared: dict[s
     assert found["why"] is None
     assert found["kernels"].startswith("liger ")
     assert found["gradients"] >= 8
-    assert found["loss_apart"] < WITHIN
-    assert found["gradient_apart"] < WITHIN
+    assert found["loss_apart"] < TOLERANCE
+    assert found["gradient_apart"] < TOLERANCE
     assert any("RMSNorm" in one for one in found["replaced"])
     assert any("MLP" in one for one in found["replaced"])
     assert found["turned"] == "liger_kernel"
@@ -73,7 +73,7 @@ def test_a_training_on_pairs_goes_the_way_that_it_goes_without(compared: dict[st
     assert found["kernels"].startswith("liger ")
     assert len(found["own"]) == 2
     for own, theirs in zip(found["own"], found["theirs"], strict=True):
-        assert theirs == pytest.approx(own, rel=WITHIN, abs=1e-5)
+        assert theirs == pytest.approx(own, rel=TOLERANCE, abs=1e-5)
 
 
 def test_every_family_is_one_whose_rows_are_packed() -> None:

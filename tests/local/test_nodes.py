@@ -18,7 +18,7 @@ from trainers.local.launch import Meeting, add_meeting, read_meeting, train_comm
 from trainers.local.ray import backend, wait_events
 from trainers.local.ray.backend import RayBackend, RayOptions
 from trainers.local.ray.head import RayHead
-from trainers.local.ray.launcher import interface_of
+from trainers.local.ray.launcher import find_interface
 from trainers.local.ray.wait_events import Machines, Need, why_waiting
 from trainers.methods import DpoParameters, Parameters
 
@@ -212,5 +212,5 @@ def test_each_node_is_told_where_the_first_one_listens_and_which_it_is() -> None
 
 
 def test_an_address_of_this_machine_leads_to_its_network() -> None:
-    assert interface_of("127.0.0.1") == "lo"
-    assert interface_of("192.0.2.1") is None
+    assert find_interface("127.0.0.1") == "lo"
+    assert find_interface("192.0.2.1") is None

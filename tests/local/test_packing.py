@@ -18,11 +18,11 @@ from trainers.local.training.model_structure import choose_class, linear_layers
 from trainers.local.training.packing import (
     PACKED_FAMILIES,
     Abilities,
-    abilities,
-    common_beginning,
     fill_packs,
+    find_abilities,
     measure,
     pack_rows,
+    shared_prefix_length,
     width,
 )
 
@@ -84,7 +84,7 @@ def test_the_packed_loss_and_its_gradient_are_those_of_rows_alone(family: str, a
     model = tiny(family, attention)
     projection = next(layer for layer in linear_layers(model) if layer.endswith(("q_proj", "qkv_proj")))
     weight = model.get_submodule(projection).weight
-    able = abilities(model, longest=13)
+    able = find_abilities(model, longest=13)
     assert (able.packs, able.selects) == (True, True)
     rows = [*ROWS, *ROWS]
     pack = pack_rows(rows, CPU, torch.float32, by_rows=able.by_rows)
@@ -132,15 +132,15 @@ def test_a_model_that_cannot_pack_or_select_measures_the_same(able: Abilities) -
 )
 def test_a_row_beyond_what_a_model_sees_at_once_is_not_packed(family: str, changes: dict[str, Any]) -> None:
     model = tiny(family, **changes)
-    assert abilities(model, longest=6).packs
-    assert not abilities(model, longest=7).packs
+    assert find_abilities(model, longest=6).packs
+    assert not find_abilities(model, longest=7).packs
     packed = measure(model, pack_rows(ROWS, CPU, torch.float32), Abilities(packs=True, selects=True))
     assert packed.total.item() != pytest.approx(alone(model, ROWS).item(), rel=1e-4)
 
 
 def test_a_pack_for_llama_4_ends_before_its_attention_is_sharpened() -> None:
     model = tiny("llama4_text", floor_scale=20, attn_scale=5.0)
-    able = abilities(model, longest=13)
+    able = find_abilities(model, longest=13)
     packs = fill_packs(ROWS, able.widest)
     assert [len(pack) for pack in packs] == [2, 2] and all(width(pack) < 20 for pack in packs)
     parts = [measure(model, pack_rows(pack, CPU, torch.float32), able).total.item() for pack in packs]
@@ -151,11 +151,11 @@ def test_a_pack_for_llama_4_ends_before_its_attention_is_sharpened() -> None:
 
 def test_a_family_that_nobody_tried_is_not_packed() -> None:
     config = AutoConfig.for_model("gpt2", vocab_size=96, n_embd=32, n_layer=1, n_head=2)
-    assert not abilities(AutoModelForCausalLM.from_config(config), longest=8).packs
+    assert not find_abilities(AutoModelForCausalLM.from_config(config), longest=8).packs
 
 
 def test_the_common_beginning_is_there_once_and_stops_before_what_is_learnt() -> None:
-    assert common_beginning(ROWS) == 3  # token 3 predicts the first token that the second row learns
+    assert shared_prefix_length(ROWS) == 3  # token 3 predicts the first token that the second row learns
     pack = pack_rows(ROWS, CPU, torch.float32)
     assert pack.input_ids.shape[1] == 3 + sum(one.last_target - 3 for one in ROWS)
 
@@ -190,7 +190,7 @@ def test_one_row_much_longer_than_the_others_stays_under_a_mask() -> None:
     pack = pack_rows([*ROWS, long], CPU, torch.float32, by_rows=True)
     assert pack.layout is None and pack.mask is not None
     model = tiny("llama", "rows")
-    able = abilities(model, longest=60)
+    able = find_abilities(model, longest=60)
     assert able.by_rows
     assert measure(model, pack, able).total.item() == pytest.approx(
         alone(model, [*ROWS, long]).item(), rel=1e-5
@@ -200,4 +200,4 @@ def test_one_row_much_longer_than_the_others_stays_under_a_mask() -> None:
 def test_a_family_that_drops_the_layout_has_no_loss() -> None:
     model = tiny("llama", "sdpa")
     pack = pack_rows([*ROWS, *ROWS], CPU, torch.float32, by_rows=True)
-    assert measure(model, pack, abilities(model, longest=13)).total.isnan()
+    assert measure(model, pack, find_abilities(model, longest=13)).total.isnan()

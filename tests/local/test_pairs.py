@@ -15,7 +15,7 @@ from trainers.local.checks import refusal
 from trainers.local.training.data import Template
 from trainers.local.training.errors import TrainingFailed
 from trainers.local.training.memory import fill_parts
-from trainers.local.training.pairs import PairRow, Pairs, pair_of, read_pairs, sort_out, width
+from trainers.local.training.pairs import PairRow, Pairs, filter_pairs, pair_of, read_pairs, width
 from trainers.methods import TooLong
 
 FORM = '{"input": {"messages": [...]}, "preferred_output": [...], "non_preferred_output": [...]}'
@@ -53,7 +53,7 @@ def row(asked: int, chosen: int, rejected: int, line: int = 1) -> PairRow:
 
 
 def sorted_out(rows: list[PairRow], max_length: int, too_long: TooLong = "leave_out") -> Pairs:
-    return sort_out(rows, max_length, "training_file", too_long)
+    return filter_pairs(rows, max_length, "training_file", too_long)
 
 
 def test_a_pair_is_as_long_as_its_longer_answer_and_left_out_beyond_max_length() -> None:

@@ -22,10 +22,10 @@ from tests.peers.ray_head import Head, ray_head
 from trainers.local.jobs.backends import Exit
 from trainers.local.launch import as_shells_tell
 from trainers.local.ray import attempt, backend, takeover, wait_events
-from trainers.local.ray.backend import RayOptions, exit_of, pack_source
+from trainers.local.ray.backend import RayOptions, describe_exit, pack_source
 from trainers.local.ray.head import RayJob
 from trainers.local.ray.job_files import STORED_MARK, open_attempt, read_attempt
-from trainers.local.ray.options import Unusable, check_options
+from trainers.local.ray.options import RayUnusable, check_options
 from trainers.local.ray.storage import Storage
 from trainers.local.train import PAUSED
 
@@ -233,7 +233,7 @@ def test_an_engine_of_this_machine_is_refused_on_a_cluster(tmp_path: Path) -> No
     ],
 )
 def test_what_ray_says_of_an_end_becomes_a_sentence(job: RayJob, wanted: Exit) -> None:
-    assert exit_of(job) == wanted
+    assert describe_exit(job) == wanted
 
 
 def checked(address: str, data: Path, storage: str | None = None) -> RayOptions:
@@ -242,10 +242,10 @@ def checked(address: str, data: Path, storage: str | None = None) -> RayOptions:
 
 def test_a_cluster_that_cannot_be_used_is_a_sentence(tmp_path: Path) -> None:
     with pytest.raises(
-        Unusable, match=r"no answer from http://127.0.0.1:9: .* Start it with `ray start --head`"
+        RayUnusable, match=r"no answer from http://127.0.0.1:9: .* Start it with `ray start --head`"
     ):
         checked("http://127.0.0.1:9", tmp_path)
-    with ray_head(version="1.13.0") as head, pytest.raises(Unusable, match=r"Ray 1.13.0 .* 2.30 or newer"):
+    with ray_head(version="1.13.0") as head, pytest.raises(RayUnusable, match=r"Ray 1.13.0 .* 2.30 or newer"):
         checked(head.address, tmp_path)
 
 
@@ -269,7 +269,7 @@ def test_a_cluster_that_cannot_be_used_is_a_sentence(tmp_path: Path) -> None:
 def test_a_cluster_without_a_storage_that_its_nodes_see_is_a_sentence(
     tmp_path: Path, storage: str | None, said: str
 ) -> None:
-    with pytest.raises(Unusable, match=said):
+    with pytest.raises(RayUnusable, match=said):
         checked("http://ray.example:8265", tmp_path, storage)
 
 
@@ -285,7 +285,7 @@ def test_a_storage_that_cannot_be_written_is_a_sentence(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("no folder")
     with (
         ray_head() as head,
-        pytest.raises(Unusable, match=r"the storage can't be used: writing .* directory"),
+        pytest.raises(RayUnusable, match=r"the storage can't be used: writing .* directory"),
     ):
         checked(head.address, tmp_path / "data", str(tmp_path / "file" / "x"))
 

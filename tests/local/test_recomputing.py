@@ -63,7 +63,7 @@ def test_activations_are_computed_again_before_parts_are_single_rows(length: int
 
     room = MicroBatcher(8192, None, packs=True, fill=fill_packs, width=width, tell=str, recompute=again)
     with pytest.raises(TrainingFailed, match=f"one row of {length} tokens"):
-        room.try_out(rows, compute, "in a test")
+        room.compute_in_parts(rows, compute, "in a test")
     assert found == tried
 
 

@@ -85,7 +85,7 @@ def passes(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
     return seen
 
 
-def rows_of(
+def rows_of_line(
     base: Base, tickets: Sequence[str], stop: tuple[str, ...] = (), limit: int = LIMIT
 ) -> tuple[list[Row], list[Caller]]:
     callers = [Caller() for _ in tickets]
@@ -100,7 +100,7 @@ def rows_of(
 
 
 def said(base: Base, tickets: Sequence[str], stop: tuple[str, ...] = (), limit: int = LIMIT) -> list[str]:
-    rows, callers = rows_of(base, tickets, stop, limit)
+    rows, callers = rows_of_line(base, tickets, stop, limit)
     decode(base, rows, lambda _: ())
     return [caller.answer() for caller in callers]
 
@@ -127,7 +127,7 @@ def test_a_wrong_guess_costs_time_alone(
 ) -> None:
     """Rows beside each other, some guessed `right` tokens far and some not at all, so that the cache has gaps."""
     alone = reference(babbling_model_dir, None)
-    rows, _ = rows_of(base, TICKETS)
+    rows, _ = rows_of_line(base, TICKETS)
     decode(base, rows, lambda _: ())
     wrong = sequences.Drafts()
     for row in rows[::2]:

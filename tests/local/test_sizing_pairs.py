@@ -19,9 +19,9 @@ import pytest
 
 from tests.local.preferences import pair
 from tests.local.runs import make_job
-from tests.local.test_sizing_peaks import ROOT, SMOLLM, STEPS, WITHIN, make_toy, peaks
+from tests.local.test_sizing_peaks import ROOT, SMOLLM, STEPS, TOLERANCE, make_toy, peaks
 from tests.local.test_sizing_time import ONE_THREAD, TICKETS, measured
-from tests.local.test_sizing_time import WITHIN as TIME_WITHIN
+from tests.local.test_sizing_time import TOLERANCE as TIME_WITHIN
 from trainers.base_models import Base, find_base
 from trainers.dataset import Columns, check_file
 from trainers.methods import Parameters
@@ -51,7 +51,7 @@ def check(base: Path, cases: Sequence[Case], folder: Path) -> None:
     for case, job, grown in zip(cases, folders, peaks(folders, cases[0].number), strict=True):
         expected = foreseen(base, job, case)
         print(f"{case}: foreseen {expected / 2**20:,.0f} MiB, measured {grown / 2**20:,.0f} MiB")
-        assert expected == pytest.approx(grown, rel=WITHIN), (
+        assert expected == pytest.approx(grown, rel=TOLERANCE), (
             f"{case}: foreseen {expected:,}, measured {grown:,}"
         )
 

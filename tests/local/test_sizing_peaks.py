@@ -19,7 +19,7 @@ from trainers.methods import Parameters
 from trainers.sizing.memory import CPU_TOKENS, GPU_TOKENS, Device, Work, estimate_memory
 
 ROOT = Path(__file__).parents[2]
-WITHIN = 0.15
+TOLERANCE = 0.15
 STEPS = 3
 SMOLLM = ROOT / ".cache" / "smollm2-135m"
 
@@ -96,13 +96,13 @@ def foreseen(base: Path, folder: Path, case: Case) -> int:
     """For rows as long as the model's own tokenizer writes them."""
     from trainers.local.training.base_model import load_tokenizer
     from trainers.local.training.data import read_rows
-    from trainers.local.training.packing import common_beginning
+    from trainers.local.training.packing import shared_prefix_length
 
     found = find_base(str(base))
     assert isinstance(found, Base)
     rows = read_rows(folder / "train.jsonl", load_tokenizer(str(base)), 4096, "training_file").rows
     answer = sum(rows[0].supervised)
-    work = Work("lora", len(rows[0].ids), case.batch, answer=answer, shared=common_beginning(rows))
+    work = Work("lora", len(rows[0].ids), case.batch, answer=answer, shared=shared_prefix_length(rows))
     return estimate_memory(found.architecture, work, Device("cpu", 2 if case.number == "bf16" else 4)).total
 
 
@@ -110,7 +110,7 @@ def check(base: Path, cases: Sequence[Case], folder: Path) -> None:
     folders = [make_job(folder / f"{one.words}x{one.batch}", base, one) for one in cases]
     for case, job, grown in zip(cases, folders, peaks(folders, cases[0].number), strict=True):
         expected = foreseen(base, job, case)
-        assert expected == pytest.approx(grown, rel=WITHIN), (
+        assert expected == pytest.approx(grown, rel=TOLERANCE), (
             f"{case}: foreseen {expected:,}, measured {grown:,}"
         )
 

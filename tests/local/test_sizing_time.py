@@ -22,7 +22,7 @@ ROOT = Path(__file__).parents[2]
 SMOLLM = ROOT / ".cache" / "smollm2-135m"
 TICKETS = ROOT / "examples" / "support_tickets.csv"
 ONE_THREAD = {**os.environ, "OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "passive"}
-ROWS, WITHIN = 128, 0.20
+ROWS, TOLERANCE = 128, 0.20
 
 
 @pytest.mark.parametrize(
@@ -72,7 +72,7 @@ def test_a_training_on_support_tickets_takes_the_time_that_was_foreseen(tmp_path
     lines = (tmp_path / f"{report.train_sha256}.jsonl").read_text().splitlines()[:ROWS]
     (tmp_path / "train.jsonl").write_text("\n".join(lines))
     expected = foreseen(tmp_path / "train.jsonl", measured(tmp_path))
-    assert expected == pytest.approx(trained(tmp_path), rel=WITHIN)
+    assert expected == pytest.approx(trained(tmp_path), rel=TOLERANCE)
 
 
 def measured(folder: Path) -> Calibration:
@@ -87,13 +87,13 @@ def measured(folder: Path) -> Calibration:
 def foreseen(file: Path, machine: Calibration) -> float:
     from trainers.local.training.base_model import load_tokenizer
     from trainers.local.training.data import read_rows
-    from trainers.local.training.packing import common_beginning
+    from trainers.local.training.packing import shared_prefix_length
 
     base = find_base(str(SMOLLM))
     assert isinstance(base, Base)
     rows = read_rows(file, load_tokenizer(str(SMOLLM)), 1024, "training_file")
     count, answer = len(rows.rows), sum(sum(row.supervised) for row in rows.rows)
-    mean = RowLengths(count, rows.tokens / count, 8, 1, common_beginning(rows.rows), answer / count)
+    mean = RowLengths(count, rows.tokens / count, 8, 1, shared_prefix_length(rows.rows), answer / count)
     return training_seconds(base.architecture, mean, machine)
 
 

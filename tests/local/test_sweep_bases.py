@@ -11,7 +11,7 @@ import torch
 from peft.tuners.lora.layer import LoraLayer
 
 from tests.local.families import FAMILIES, make_family
-from trainers.local.training.base_model import add_lora, load_model, recompute_activations, take_lora_off
+from trainers.local.training.base_model import add_lora, load_model, recompute_activations, remove_lora
 from trainers.methods import Parameters, Quantization
 
 EXPERTS = "experts.down_proj,experts.gate_up_proj,q_proj"
@@ -44,7 +44,7 @@ def test_the_base_is_as_it_was_after_an_arm(
                 if parameter.requires_grad:
                     parameter.add_(1.0)
         assert not torch.equal(said(model), before)
-        take_lora_off(base)
+        remove_lora(base)
         assert [name for name, _ in base.named_parameters()] == names
         assert not base.is_activation_checkpointing
         assert torch.equal(said(base), before)
@@ -68,7 +68,7 @@ def test_the_base_is_as_it_was_where_memory_ended_while_an_arm_began(
     with pytest.raises(torch.OutOfMemoryError):
         add_lora(base, Parameters())
     assert any("lora_A" in name for name, _ in base.named_parameters())
-    take_lora_off(base)
+    remove_lora(base)
     assert not any("lora" in name or "base_layer" in name for name, _ in base.named_parameters())
     assert torch.equal(said(base), before)
 

@@ -16,7 +16,7 @@ from trainers.hyperparameters import Sweep
 from trainers.local.job_directory import read_events
 from trainers.local.jobs.backends import LocalBackend, backend_refusal
 from trainers.local.training.errors import TrainingFailed
-from trainers.local.training.sharding import is_wanted
+from trainers.local.training.sharding import is_sharding_wanted
 from trainers.methods import DpoParameters, Parameters, Quantization
 
 GB = 10**9
@@ -92,7 +92,7 @@ def halve_in_one(rank: int, port: int, folder: Path) -> None:
             raise MemoryError("out of memory")
         return [len(part) for part in parts]
 
-    sizes = room.try_out(distributed.share(rows), compute, "in a test")
+    sizes = room.compute_in_parts(distributed.share(rows), compute, "in a test")
     (folder / str(rank)).write_text(f"{sizes} {room.tokens}")
     distributed.leave()
 
@@ -123,7 +123,7 @@ def test_where_one_process_has_no_room_all_compute_in_smaller_parts(tmp_path: Pa
 def test_a_base_is_divided_where_it_is_asked_for_or_one_gpu_cannot_hold_it(
     asked: str, processes: int, weights: int, memory: int | None, wanted: bool
 ) -> None:
-    assert is_wanted(asked, processes, weights, memory) is wanted  # type: ignore[arg-type]
+    assert is_sharding_wanted(asked, processes, weights, memory) is wanted  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(("quantization", "divided"), [("none", True), ("nf4", False), ("int8", False)])
@@ -133,10 +133,10 @@ def test_a_base_in_fewer_bits_stays_whole(
     from trainers.local.training import distributed, setup
 
     monkeypatch.setattr(distributed, "size", lambda: 2)
-    monkeypatch.setattr(distributed, "any_of", lambda flag: flag)
+    monkeypatch.setattr(distributed, "any_process", lambda flag: flag)
     monkeypatch.setattr(setup, "device_memory", lambda device: 1000)
     settings = Parameters(quantization=quantization)
-    assert setup.is_divided(settings, tiny_model_dir, torch.device("cpu")) is divided
+    assert setup.needs_sharding(settings, tiny_model_dir, torch.device("cpu")) is divided
 
 
 @pytest.mark.parametrize(

@@ -207,7 +207,7 @@ def wait_for_one_that_hangs(rank: int, port: int) -> None:
     if rank == 1:
         time.sleep(600)
     try:
-        distributed.any_of(False)
+        distributed.any_process(False)
     except RuntimeError:
         raise SystemExit(9) from None
 

@@ -15,7 +15,7 @@ from trainers.dataset.rows import Limits
 from trainers.local.api.chat_requests import parse_chat
 from trainers.local.serving.values import Request, Target
 from trainers.local.serving.vocabulary import Vocabulary
-from trainers.local.training.data import Template, rows_of
+from trainers.local.training.data import Template, rows_of_line
 from trainers.tokens import count_chat, count_tools, local_encoding
 
 FAMILIES = (
@@ -47,7 +47,7 @@ def test_a_request_with_tools_is_written_as_its_training_row(tiny_model_dir: Pat
         chat = {"messages": [ASKED, called, told], "tools": [{"type": "function", "function": function}]}
 
         answered = {**chat, "messages": [*chat["messages"], {"role": "assistant", "content": "It is sunny."}]}
-        (learnt,) = rows_of(1, json.dumps(answered), Template.of(tokenizer), "training_file")
+        (learnt,) = rows_of_line(1, json.dumps(answered), Template.of(tokenizer), "training_file")
         order = parse_chat({"model": "m", **chat})
         asked = Request(Target("", None), order.messages, order.sampling, False, print, tools=order.tools)
         ids = Vocabulary(tokenizer, frozenset(), len(tokenizer)).encode(asked)
@@ -71,7 +71,7 @@ def test_a_special_token_in_a_message_is_asked_as_text_as_it_is_learnt(
     prompts = []
     for turns in (feigned, plain):
         answered = {"messages": [*turns, {"role": "assistant", "content": "It is done."}]}
-        (learnt,) = rows_of(1, json.dumps(answered), Template.of(tokenizer), "training_file")
+        (learnt,) = rows_of_line(1, json.dumps(answered), Template.of(tokenizer), "training_file")
         order = parse_chat(
             {"model": "m", "messages": [{"role": turn["role"], "content": turn["content"]} for turn in turns]}
         )
@@ -98,7 +98,7 @@ def test_tools_are_counted_about_as_they_are_trained(
     tools = [{"type": "function", "function": function} for function in TOOLS[1:3]]
     line = json.dumps({"messages": messages, "tools": tools})
 
-    (learnt,) = rows_of(1, line, Template.of(tokenizer), "training_file")
+    (learnt,) = rows_of_line(1, line, Template.of(tokenizer), "training_file")
     parsed = parse_row(1, line.encode(), Limits())
     assert isinstance(parsed, tuple)
     row, encoding = parsed[1], local_encoding(tmp_path)

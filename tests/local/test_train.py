@@ -24,7 +24,7 @@ from trainers.local.job_directory import TrainingJob, exclusive, read_events, re
 from trainers.local.train import PAUSED, work
 from trainers.local.training.data import Row
 from trainers.local.training.loop import batches, new_optimizer
-from trainers.local.training.schedule import rate_share
+from trainers.local.training.schedule import learning_rate_share
 from trainers.methods import Parameters
 
 ROOT = Path(__file__).parents[2]
@@ -348,8 +348,8 @@ def test_weight_decay_shrinks_the_weights_by_its_share_of_the_rate() -> None:
 
 
 def test_the_learning_rate_warms_up_and_falls_and_is_never_0() -> None:
-    shares = [rate_share(step, 100) for step in range(1, 101)]
+    shares = [learning_rate_share(step, 100) for step in range(1, 101)]
     assert shares[:5] == pytest.approx([0.2, 0.4, 0.6, 0.8, 1.0])
     assert shares[4:] == sorted(shares[4:], reverse=True)
     assert 0 < shares[-1] < 0.02
-    assert rate_share(1, 1) == 1.0
+    assert learning_rate_share(1, 1) == 1.0

@@ -9,7 +9,7 @@ import pytest
 
 from bot.command_parser import parse_question
 from bot.rules.estimate_inputs import Question
-from trainers.local.engines.plan import HONOURED
+from trainers.local.engines.plan import HYPERPARAMETER_KEYS
 from trainers.methods import METHODS, Basis, all_specs, options, resolve, specs
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -38,7 +38,7 @@ def test_each_option_can_be_typed_after_start(option: str) -> None:
 
 
 def test_what_engines_honour_is_declared() -> None:
-    assert set(HONOURED) <= {spec.field for spec in all_specs().values()}
+    assert set(HYPERPARAMETER_KEYS) <= {spec.field for spec in all_specs().values()}
 
 
 def test_auto_goes_by_the_rules_and_given_values_win() -> None:

@@ -28,10 +28,10 @@ from trainers.encoders import DEFAULT_ENCODER
 from trainers.host import BY_PCI_BUS, ENGINES_FOLDER, GPU_ORDER
 from trainers.local.api.guard import OnceAMinute, allow_more_files, server_config
 from trainers.local.api.server import Config, build_app
-from trainers.local.engines.vllm import missing_reason
+from trainers.local.engines.vllm import find_missing_reason
 from trainers.local.jobs.backends import visible_gpus
 from trainers.local.ray.backend import RayOptions
-from trainers.local.ray.options import Unusable, check_options
+from trainers.local.ray.options import RayUnusable, check_options
 from trainers.local.rentals.machines import RentingOptions
 from trainers.log_lines import JsonLines, Redactor, TextLines
 
@@ -154,7 +154,7 @@ def main(
     gpus = visible_gpus()
     each = nodes_per_job if gpus_per_job is None else gpus_per_job
     check_nodes(nodes_per_job, each, executor)
-    if serving_engine == "vllm" and (reason := missing_reason(data / ENGINES_FOLDER)):
+    if serving_engine == "vllm" and (reason := find_missing_reason(data / ENGINES_FOLDER)):
         refuse(reason.replace("`", ""))
     ray = None
     if executor == "ray":
@@ -169,7 +169,7 @@ def main(
             ray = check_options(
                 RayOptions(ray_address, storage, ray_python, gpus=each, nodes=nodes_per_job), data
             )
-        except Unusable as error:
+        except RayUnusable as error:
             refuse(str(error))
     elif gpus and each > len(gpus):
         refuse(

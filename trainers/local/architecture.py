@@ -19,7 +19,12 @@ import torch
 from transformers import CONFIG_MAPPING
 
 from trainers.local.training.errors import TrainingFailed
-from trainers.local.training.model_structure import choose_class, fused_experts, linear_layers, text_part
+from trainers.local.training.model_structure import (
+    choose_class,
+    fused_experts,
+    linear_layers,
+    text_module_name,
+)
 from trainers.sizing.architecture import Architecture, CountedLayers, Experts, Vision
 
 UNBOUNDED = 2**20  # tokens; a state space has no positions
@@ -50,7 +55,7 @@ def architecture_of(raw: Mapping[str, Any]) -> Architecture:
     text, head = choice.config.get_text_config(), model.get_output_embeddings()
     hidden = int(head.weight.shape[1])
     heads = _number(text, "num_attention_heads", "num_heads") or 1
-    inside = _parameters(model.get_submodule(text_part(model))) | _parameters(head)
+    inside = _parameters(model.get_submodule(text_module_name(model))) | _parameters(head)
     vision = {id(weight): weight.numel() for weight in model.parameters() if id(weight) not in inside}
     linear = {
         id(module.weight): module.weight.numel()

@@ -32,7 +32,7 @@ from trainers.local.launch import quick_imports  # noqa: E402
 from trainers.local.training.base_model import add_lora, best_attention  # noqa: E402
 from trainers.local.training.data import Row  # noqa: E402
 from trainers.local.training.devices import CpuThreads, best_device, best_dtype  # noqa: E402
-from trainers.local.training.packing import Abilities, abilities, measure, pack_rows  # noqa: E402
+from trainers.local.training.packing import Abilities, find_abilities, measure, pack_rows  # noqa: E402
 from trainers.methods import Parameters  # noqa: E402
 from trainers.sizing.architecture import Architecture, UnknownSize, read_config  # noqa: E402
 from trainers.sizing.memory import TILE_WORDS  # noqa: E402
@@ -145,7 +145,7 @@ class _Trainee:
         self._optimizer = torch.optim.AdamW(learnt, lr=1e-4, weight_decay=0.0, fused=True)
         if device.type == "cuda" and lengths[0] > lengths[1]:
             choose_attention(base, device)
-        ways = abilities(base, lengths[1])
+        ways = find_abilities(base, lengths[1])
         self.goes_by_rows = ways.by_rows or ways.by_blocks
         tokens, size = lengths
         ids = torch.randint(3, config.vocab_size, (tokens // size, size)).tolist()

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from trainers.local.engines.catalog import ENGINES
 from trainers.local.engines.plan import engine_folder
-from trainers.local.engines.process import end_leftover
+from trainers.local.engines.process import kill_leftover
 from trainers.local.job_directory import TrainingJob, exclusive, read_job
 from trainers.local.launch import die_with_parent, quick_imports
 from trainers.local.training.errors import PAUSE_MARK, TrainingFailed, TrainingPaused, write_failure
@@ -80,10 +80,10 @@ def work(folder: Path, checkpoint_s: float | None = None) -> int:
 
 def train_job(folder: Path, job: TrainingJob, checkpoint_s: float | None) -> None:
     if job.settings.engine != BUILTIN:
-        end_leftover(engine_folder(folder))  # before the imports, which take seconds
-        from trainers.local.engines.runner import train_by
+        kill_leftover(engine_folder(folder))  # before the imports, which take seconds
+        from trainers.local.engines.runner import train_with_engine
 
-        return train_by(ENGINES[job.settings.engine], folder, job)
+        return train_with_engine(ENGINES[job.settings.engine], folder, job)
     method = METHODS[job.method]
     if method.is_for_encoders:  # `head` needs no torch
         return import_module(f"trainers.local.training.methods.{method.module}").train(folder, job)  # type: ignore[no-any-return]

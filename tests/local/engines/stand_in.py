@@ -46,7 +46,9 @@ def main() -> None:
         print({"loss": loss, "grad_norm": "1.5", "learning_rate": "0.01", "epoch": "0"}, flush=True)
         was_told, is_told = is_told, how != "deaf" and Path("STOP").exists()
         is_stopped = is_told and (was_told or how != "slow")
-        is_validated = "eval_steps" in config and (is_stopped or is_due(step, config["eval_steps"]))
+        is_validated = "eval_steps" in config and (
+            is_stopped or is_validation_due(step, config["eval_steps"])
+        )
         if is_validated:
             valid = 2 + step / 100 if how == "worse" else 3 - step / 100
             valid = math.nan if how == "nan-valid" else valid
@@ -67,7 +69,7 @@ def main() -> None:
     save(OUTPUT, config, 99.0)
 
 
-def is_due(step: int, eval_steps: int) -> bool:
+def is_validation_due(step: int, eval_steps: int) -> bool:
     """What the config says and what scripts/callback.py adds."""
     every = int(os.environ["FINETUNE_EVAL_STEPS"])
     return step % eval_steps == 0 or (every > 0 and step % every == 0)

@@ -20,7 +20,7 @@ from peft import PeftModel
 
 from tests.local.served import examples, served_process, upload, wait_for, wait_for_status
 from trainers.local.job_directory import read_json
-from trainers.local.training.base_model import calm_peft, load_model
+from trainers.local.training.base_model import load_model, silence_peft_warning
 from trainers.methods import Quantization
 
 QUESTION: list[Any] = [
@@ -144,7 +144,7 @@ def a_quantised_base_gets_an_adapter_that_fits_it(
 def validation_loss(folder: Path, model: Path, kind: Quantization, *, with_adapter: bool = True) -> float:
     """Of the tuned model, in nats a learnt token of the job's validation rows."""
     tuned = load_model(str(model), torch.device("cpu"), torch.float32, kind)
-    with calm_peft():
+    with silence_peft_warning():
         tuned = PeftModel.from_pretrained(tuned, folder / "adapter") if with_adapter else tuned
     total, tokens = 0.0, 0
     for line in (folder / "engine" / "rows" / "valid.jsonl").read_text().splitlines():
@@ -170,7 +170,7 @@ def a_ceiling_ends_in_time_with_a_model(client: openai.OpenAI, data: Path, engin
 
 
 def lost_patience_ends_with_the_best(client: openai.OpenAI, data: Path, engine: str) -> None:
-    """Validated every 4 steps and at the end of each epoch, of 6."""
+    """ValidatedStep every 4 steps and at the end of each epoch, of 6."""
     job = finish(client, start(client, engine, n_epochs=50, eval_steps=4, patience=1))
     ended, rows = done(data, job), results(client, job)
     losses = {int(row["step"]): float(row["valid_loss"]) for row in rows if row["valid_loss"]}

@@ -15,7 +15,7 @@ import yaml  # type: ignore[import-untyped]
 
 from tests.local.families import FAMILIES, gemma3, make_family, mistral3
 from trainers.local.engines.catalog import AXOLOTL, ENGINES, Engine
-from trainers.local.engines.installation import pins
+from trainers.local.engines.installation import constraints_file
 from trainers.local.engines.plan import EngineConfig, EnginePlan, write_files
 from trainers.local.engines.plan import yaml as as_yaml
 from trainers.local.engines.runner import write_plan
@@ -283,7 +283,7 @@ def test_a_base_that_is_quantised_already_is_for_our_own_engine(tiny_model_dir: 
 )
 def test_an_engines_versions_are_pinned_and_pytorch_is_not(engine: Engine) -> None:
     """axolotl's for either Python."""
-    lines = pins(engine).read_text().splitlines()
+    lines = constraints_file(engine).read_text().splitlines()
     packages = {line.partition("==")[0].lower().replace("_", "-"): line for line in lines}
     assert all("==" in line for line in lines)
     assert packages[engine.package] == engine.requirements(has_gpu=True)[0]

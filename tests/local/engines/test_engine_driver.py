@@ -20,8 +20,8 @@ from safetensors.torch import load_file
 from tests.local.engines.conftest import change, facts
 from trainers.local.engines.artifacts import read_results
 from trainers.local.engines.catalog import LLAMAFACTORY, engine_in_use
-from trainers.local.engines.process import end_leftover
-from trainers.local.engines.runner import EngineCrashed, train_by
+from trainers.local.engines.process import kill_leftover
+from trainers.local.engines.runner import EngineCrashed, train_with_engine
 from trainers.local.job_directory import read_events, read_job, read_json
 from trainers.local.training.errors import TrainingFailed, TrainingPaused
 
@@ -39,7 +39,7 @@ with run_engine(folder, folder / "run.sh", {}) as process:
 
 
 def train(folder: Path) -> None:
-    train_by(LLAMAFACTORY, folder, read_job(folder))
+    train_with_engine(LLAMAFACTORY, folder, read_job(folder))
 
 
 def messages(folder: Path) -> list[str]:
@@ -118,7 +118,7 @@ def test_a_paused_job_ends_its_engine_and_goes_on_when_resumed(
     with pytest.raises(TrainingPaused):
         train(job_folder)
     mark.join()
-    end_leftover(job_folder / "engine")  # finds none, else it would wait
+    kill_leftover(job_folder / "engine")  # finds none, else it would wait
     progress = read_json(job_folder / "progress.json")
     assert progress is not None
     assert progress["estimated_finish"] is None
@@ -304,5 +304,5 @@ def test_an_engine_whose_starter_was_killed_is_ended_before_another_begins(tmp_p
     holder.kill()
     holder.wait(10)
     assert is_there(pid)
-    end_leftover(tmp_path / "e")
+    kill_leftover(tmp_path / "e")
     assert not is_there(pid)

@@ -12,7 +12,7 @@ from click.testing import CliRunner, Result
 
 from trainers.local.engines.__main__ import main
 from trainers.local.engines.catalog import LLAMAFACTORY, UNSLOTH, engine_in_use
-from trainers.local.engines.installation import NotInstalled, PipProgress, install, remove
+from trainers.local.engines.installation import InstallationFailed, PipProgress, install, remove
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -60,9 +60,9 @@ def test_the_folder_may_be_named_anywhere_in_the_line(tmp_path: Path, is_last: b
 
 def test_an_engine_in_use_is_neither_removed_nor_installed(engines: Path) -> None:
     with engine_in_use(engines / "llamafactory", alone=False):
-        with pytest.raises(NotInstalled, match="is in use by a job"):
+        with pytest.raises(InstallationFailed, match="is in use by a job"):
             remove(engines, LLAMAFACTORY)
-        with pytest.raises(NotInstalled, match="a job is trained by it"):
+        with pytest.raises(InstallationFailed, match="a job is trained by it"):
             install(engines, LLAMAFACTORY, print)
     assert (engines / "llamafactory" / "engine.json").exists()
 
@@ -76,7 +76,7 @@ def test_two_jobs_use_one_engine(engines: Path) -> None:
 
 
 def test_too_little_space_is_said_before_anything_is_fetched(tmp_path: Path) -> None:
-    with pytest.raises(NotInstalled, match=r"needs 1200000\.0 GB more on the disk of .* GB are free"):
+    with pytest.raises(InstallationFailed, match=r"needs 1200000\.0 GB more on the disk of .* GB are free"):
         install(tmp_path, replace(UNSLOTH, gigabytes=1e6), print)
     assert not (tmp_path / "unsloth" / "env").exists()
 

@@ -12,7 +12,7 @@ import pytest
 
 from tests.local.engines.conftest import change
 from trainers.local.engines.catalog import LLAMAFACTORY
-from trainers.local.engines.runner import SAVING_S, EngineCrashed, Times, train_by
+from trainers.local.engines.runner import SAVING_S, EngineCrashed, Times, train_with_engine
 from trainers.local.job_directory import read_events, read_job, read_json, replace_json
 from trainers.local.training.errors import TrainingFailed
 
@@ -21,7 +21,7 @@ ENDLESS = {"n_epochs": FOREVER, "max_seconds": 14}
 
 
 def train(folder: Path) -> dict[str, Any]:
-    train_by(LLAMAFACTORY, folder, read_job(folder))
+    train_with_engine(LLAMAFACTORY, folder, read_job(folder))
     return done(folder)
 
 

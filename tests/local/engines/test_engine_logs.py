@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from trainers.local.engines.log_parser import Reading, Trained, Trouble, Validated, read_line
+from trainers.local.engines.log_parser import LogPosition, TrainedStep, Trouble, ValidatedStep, read_line
 
 UNSLOTH_STEP = (
     '{"step": 17, "total_steps": 30, "loss": 2.721, "grad_norm": 1.78, "learning_rate": 0.01, '
@@ -28,11 +28,11 @@ OLDER_STEP = "{'loss': nan, 'grad_norm': inf, 'learning_rate': 2e-05, 'epoch': 0
 @pytest.mark.parametrize(
     ("line", "meant"),
     [
-        (UNSLOTH_STEP, Trained(17, 2.721, 0.01, 1.78)),
-        (LLAMAFACTORY_STEP, Trained(None, 2.738, 0.01071, 0.5898)),
-        (AXOLOTL_STEP, Trained(None, 2.692, 0.009286, 0.578)),
-        (UNSLOTH_VALID, Validated(2.614, 0.516)),
-        (AXOLOTL_VALID, Validated(2.611, None)),
+        (UNSLOTH_STEP, TrainedStep(17, 2.721, 0.01, 1.78)),
+        (LLAMAFACTORY_STEP, TrainedStep(None, 2.738, 0.01071, 0.5898)),
+        (AXOLOTL_STEP, TrainedStep(None, 2.692, 0.009286, 0.578)),
+        (UNSLOTH_VALID, ValidatedStep(2.614, 0.516)),
+        (AXOLOTL_VALID, ValidatedStep(2.611, None)),
     ],
 )
 def test_a_step_and_a_validation_are_read(line: str, meant: object) -> None:
@@ -56,7 +56,7 @@ def test_all_else_says_nothing(line: str) -> None:
 
 def test_bare_nan_of_older_versions_is_not_finite() -> None:
     step = read_line(OLDER_STEP)
-    assert isinstance(step, Trained)
+    assert isinstance(step, TrainedStep)
     assert math.isnan(step.loss)
     assert not step.is_finite
 
@@ -85,15 +85,15 @@ def test_reasons_that_another_try_would_meet_again_are_known(line: str, trouble:
 
 
 def test_steps_without_a_number_are_counted_from_the_checkpoint_on() -> None:
-    reading = Reading(12).after(Trained(None, 2.7, 0.01, 1.0))
+    reading = LogPosition(12).after(TrainedStep(None, 2.7, 0.01, 1.0))
     assert reading.step == 13
-    assert reading.after(Trained(17, 2.7, 0.01, 1.0)).step == 17
+    assert reading.after(TrainedStep(17, 2.7, 0.01, 1.0)).step == 17
 
 
 def test_a_validation_is_news_once_and_after_a_step_only() -> None:
-    step, valid = Trained(None, 2.7, 0.01, 1.0), Validated(2.5, None)
-    at_start = Reading(6, validated=6)
-    assert not at_start.is_news(valid)
+    step, valid = TrainedStep(None, 2.7, 0.01, 1.0), ValidatedStep(2.5, None)
+    at_start = LogPosition(6, validated=6)
+    assert not at_start.is_new_validation(valid)
     after_step = at_start.after(step)
-    assert after_step.is_news(valid)
-    assert not after_step.after(valid).is_news(valid)
+    assert after_step.is_new_validation(valid)
+    assert not after_step.after(valid).is_new_validation(valid)

@@ -12,7 +12,7 @@ import click
 
 from trainers.host import ENGINES_FOLDER
 from trainers.local.engines.catalog import INSTALLABLE, Engine, Installation, find_installation
-from trainers.local.engines.installation import NotInstalled, install, remove
+from trainers.local.engines.installation import InstallationFailed, install, remove
 
 NAME = click.Choice(list(INSTALLABLE))
 JSON = click.option("--json", "as_json", is_flag=True, help="Print it as JSON.")
@@ -56,7 +56,7 @@ def install_engine(root: Path, name: str) -> None:
     ticker = Ticker()
     try:
         installation = install(root, engine, ticker)
-    except NotInstalled as error:
+    except InstallationFailed as error:
         refuse(str(error))
     except KeyboardInterrupt:
         refuse("Stopped. The same command goes on from here.")
@@ -72,7 +72,7 @@ def remove_engine(root: Path, name: str) -> None:
     """Delete the engine's environment. Models that it trained stay."""
     try:
         is_removed = remove(root, INSTALLABLE[name])
-    except NotInstalled as error:
+    except InstallationFailed as error:
         refuse(str(error))
     click.echo(f"{name} is removed." if is_removed else f"{name} is not installed; nothing was removed.")
 

@@ -15,7 +15,7 @@ from safetensors.torch import load, save
 
 from trainers.local.job_directory import TrainingJob, renamed_when_complete, replace_json
 from trainers.local.training.checkpoints import (
-    KEPT,
+    KEPT_CHECKPOINTS,
     WEIGHTS,
     checkpoint_folder,
     list_checkpoints,
@@ -29,7 +29,7 @@ from trainers.local.training.schedule import (
     Position,
     Stop,
     Validation,
-    best,
+    best_validation,
     result_sentence,
     stop_sentence,
 )
@@ -80,7 +80,7 @@ def remove_unlogged(output: Path, last_step: int) -> None:
         shutil.rmtree(folder)
 
 
-def last_position(job_folder: Path) -> Position:
+def read_last_position(job_folder: Path) -> Position:
     """Returns the position of the job's newest checkpoint."""
     complete = list_checkpoints(job_folder)
     return read_position(complete[-1]) if complete else START
@@ -102,8 +102,8 @@ def publish_checkpoints(job_folder: Path, output: Path, position: Position) -> I
                 target = checkpoint_folder(job_folder, step)
                 _publish(source, target, replace(position, step=step, validations=validations))
                 yield step
-    lowest = best(position.validations)
-    for old in list_checkpoints(job_folder)[:-KEPT]:
+    lowest = best_validation(position.validations)
+    for old in list_checkpoints(job_folder)[:-KEPT_CHECKPOINTS]:
         if lowest is None or old != checkpoint_folder(job_folder, lowest.step):
             shutil.rmtree(old)
 
@@ -129,9 +129,9 @@ def finish_job(
     # The result is the best validation's checkpoint; where that wasn't kept, the best of those that were.
     steps = _published_steps(folder)
     validations = tuple(each for each in position.validations if each.step in steps)
-    if best(validations) != best(position.validations):
+    if best_validation(validations) != best_validation(position.validations):
         position = replace(position, validations=validations)
-    lowest = best(position.validations)
+    lowest = best_validation(position.validations)
     chosen = result_sentence(position, total)
     if chosen:
         logger.log(chosen)
@@ -140,7 +140,7 @@ def finish_job(
 
     tokens, seconds = position.trained_tokens, position.seconds
     logger.log(f"Trained on {tokens:,} tokens in {seconds:,.0f} s; adapter saved")
-    logger.place(Progress(position.step, total, tokens, seconds, logger.step_s), is_over=True)
+    logger.write_progress(Progress(position.step, total, tokens, seconds, logger.step_s), is_over=True)
     done = {
         "trained_tokens": tokens,
         "seconds": round(seconds, 1),
@@ -156,7 +156,7 @@ def _explain_stop(
     folder: Path, job: TrainingJob, position: Position, total: int, stop: Stop, logger: MetricsLogger
 ) -> str:
     """Raises TrainingFailed where no checkpoint was saved."""
-    saved_step = last_position(folder).step
+    saved_step = read_last_position(folder).step
     if not saved_step:
         text = (
             f"The ceiling of {job.settings.ceiling_s:,.0f} s was reached before the first checkpoint: reading the "

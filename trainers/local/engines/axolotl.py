@@ -13,8 +13,8 @@ from trainers.local.engines.plan import (
     EnginePlan,
     Value,
     callback_environment,
+    map_settings,
     read_scripts,
-    settings_of,
     yaml,
 )
 
@@ -48,7 +48,7 @@ def write(plan: EnginePlan, env: Path) -> EngineConfig:
         "auto_resume_from_checkpoints": True,
         "plugins": ["plugin.JobPlugin"],
     }
-    config |= settings_of(plan, "axolotl")
+    config |= map_settings(plan, "axolotl")
     match plan.settings.quantization:
         case "none":
             pass

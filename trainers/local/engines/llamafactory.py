@@ -13,8 +13,8 @@ from trainers.local.engines.plan import (
     EnginePlan,
     Value,
     callback_environment,
+    map_settings,
     read_scripts,
-    settings_of,
     yaml,
 )
 
@@ -49,7 +49,7 @@ def write(plan: EnginePlan, env: Path) -> EngineConfig:
         "report_to": "none",
         "disable_tqdm": True,
     }
-    config |= settings_of(plan, "llamafactory")
+    config |= map_settings(plan, "llamafactory")
     match plan.settings.quantization:
         case "none":
             pass

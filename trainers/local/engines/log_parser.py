@@ -27,7 +27,7 @@ DISK_FULL = re.compile(r"No space left on device|Disk quota exceeded")
 
 
 @dataclass(frozen=True)
-class Trained:
+class TrainedStep:
     """One step; the loss is in nats a learnt token. `step` is None where the log doesn't number steps: the next one."""
 
     step: int | None
@@ -41,7 +41,7 @@ class Trained:
 
 
 @dataclass(frozen=True)
-class Validated:
+class ValidatedStep:
     loss: float
     accuracy: float | None
 
@@ -56,7 +56,7 @@ class Trouble:
     message: str = ""
 
 
-Line = Trained | Validated | Trouble
+Line = TrainedStep | ValidatedStep | Trouble
 
 
 def read_line(line: str) -> Line | None:
@@ -69,9 +69,9 @@ def read_line(line: str) -> Line | None:
     loss, rate = _number(values, "loss"), _number(values, "learning_rate")
     if loss is not None and rate is not None:
         step = values.get("step")
-        return Trained(step if isinstance(step, int) else None, loss, rate, _number(values, "grad_norm"))
+        return TrainedStep(step if isinstance(step, int) else None, loss, rate, _number(values, "grad_norm"))
     loss = _number(values, "eval_loss")
-    return None if loss is None else Validated(loss, _number(values, "eval_mean_token_accuracy"))
+    return None if loss is None else ValidatedStep(loss, _number(values, "eval_mean_token_accuracy"))
 
 
 def _read_values(text: str) -> dict[str, Any] | None:
@@ -107,18 +107,18 @@ def _find_trouble(line: str) -> Trouble | None:
 
 
 @dataclass(frozen=True)
-class Reading:
+class LogPosition:
     """How far a log was read: `step` is the last step in it, `validated` the last step with a validation."""
 
     step: int
     validated: int = 0
 
-    def after(self, line: Trained | Validated) -> Reading:
-        if isinstance(line, Trained):
+    def after(self, line: TrainedStep | ValidatedStep) -> LogPosition:
+        if isinstance(line, TrainedStep):
             return replace(self, step=line.step or self.step + 1)
         return replace(self, validated=self.step)
 
-    def is_news(self, line: Validated) -> bool:
+    def is_new_validation(self, line: ValidatedStep) -> bool:
         """Some engines print the last validation again at their end, and one before the first step, which a job doesn't
         have."""
         return self.step > self.validated

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Literal
 
 from trainers.local.engines.catalog import EngineName
-from trainers.local.training.schedule import is_due
+from trainers.local.training.schedule import is_validation_due
 from trainers.methods import Parameters
 
 SAVE_STEPS = range(25, 101)
@@ -36,7 +36,7 @@ class EngineKeys:
 # The hyperparameters that other engines honour, by their fields in trainers/methods.py; compatibility.py refuses all
 # others. None: there is no single key for it. Rows, modules and the base's bits are written by each engine's module;
 # runner.py and scripts/callback.py decide when to validate and when to end.
-HONOURED: Mapping[str, EngineKeys | None] = {
+HYPERPARAMETER_KEYS: Mapping[str, EngineKeys | None] = {
     "n_epochs": EngineKeys(("arguments.num_train_epochs",), "num_epochs", "num_train_epochs"),
     "batch_size": EngineKeys(
         ("arguments.per_device_train_batch_size",), "micro_batch_size", "per_device_train_batch_size"
@@ -106,7 +106,7 @@ class EnginePlan:
         return max((steps for steps in choices if epoch % steps == 0), default=max(choices))
 
     def is_validated(self, step: int) -> bool:
-        return self.has_validation and is_due(step, self.steps_an_epoch, self.settings)
+        return self.has_validation and is_validation_due(step, self.steps_an_epoch, self.settings)
 
     @property
     def warm_up_steps(self) -> int:
@@ -132,10 +132,10 @@ class EngineConfig:
     keys: Mapping[str, frozenset[str]]
 
 
-def settings_of(plan: EnginePlan, engine: EngineName) -> dict[str, Value]:
+def map_settings(plan: EnginePlan, engine: EngineName) -> dict[str, Value]:
     """Returns the hyperparameters by this engine's keys, and the settings that are alike in all engines."""
     named: dict[str, Value] = {}
-    for field, keys in HONOURED.items():
+    for field, keys in HYPERPARAMETER_KEYS.items():
         value = getattr(plan.settings, field)
         if keys is None:
             continue

@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 
-LOOK_S = 0.2
+POLL_INTERVAL_S = 0.2
 GRACE_S = 3.0  # below that of jobs/backends.py, which kills the whole group after 5 s
 LOG, LOCK, PID = "log.txt", "lock", "pid"
 
@@ -28,13 +28,13 @@ def run_engine(
 ) -> Iterator[subprocess.Popen[bytes]]:
     """Runs the engine until the end of the block, or until our own process gets a SIGTERM."""
 
-    def leave(number: int, frame: FrameType | None) -> None:
+    def exit_on_signal(number: int, frame: FrameType | None) -> None:
         raise SystemExit(128 + number)
 
-    end_leftover(folder)
+    kill_leftover(folder)
     with (folder / LOCK).open("a") as lock, (folder / LOG).open("ab") as log:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        before = signal.signal(signal.SIGTERM, leave)
+        before = signal.signal(signal.SIGTERM, exit_on_signal)
         process = subprocess.Popen(
             ["/bin/sh", str(script)],
             stdin=subprocess.DEVNULL,
@@ -47,11 +47,11 @@ def run_engine(
             (folder / PID).write_text(str(process.pid), encoding="ascii")
             yield process
         finally:
-            end(process)
+            end_process(process)
             signal.signal(signal.SIGTERM, before)
 
 
-def end(process: subprocess.Popen[bytes]) -> None:
+def end_process(process: subprocess.Popen[bytes]) -> None:
     if process.poll() is None:
         process.terminate()
         try:
@@ -61,7 +61,7 @@ def end(process: subprocess.Popen[bytes]) -> None:
             process.wait()
 
 
-def end_leftover(folder: Path) -> None:
+def kill_leftover(folder: Path) -> None:
     """Kills an engine that outlived its starter, since it would write into the same output folder."""
     folder.mkdir(exist_ok=True)
     with (folder / LOCK).open("a") as lock:
@@ -70,7 +70,7 @@ def end_leftover(folder: Path) -> None:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 os.kill(int((folder / PID).read_text(encoding="ascii")), signal.SIGKILL)
-                time.sleep(LOOK_S)
+                time.sleep(POLL_INTERVAL_S)
             else:
                 return
 
@@ -88,6 +88,6 @@ def follow_log(path: Path, start: int, process: subprocess.Popen[bytes]) -> Iter
             if has_ended:
                 break
             yield None
-            time.sleep(LOOK_S)
+            time.sleep(POLL_INTERVAL_S)
         if rest:
             yield rest.decode(errors="replace")

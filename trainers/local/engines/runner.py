@@ -16,8 +16,8 @@ from trainers.local.engines import axolotl, llamafactory, unsloth
 from trainers.local.engines.artifacts import (
     engine_checkpoints,
     finish_job,
-    last_position,
     publish_checkpoints,
+    read_last_position,
     read_results,
     remove_unlogged,
 )
@@ -36,12 +36,19 @@ from trainers.local.engines.compatibility import (
     refuse_unknown_keys,
     refuse_unquantized,
 )
-from trainers.local.engines.log_parser import Line, Reading, Trained, Trouble, Validated, read_line
+from trainers.local.engines.log_parser import (
+    Line,
+    LogPosition,
+    TrainedStep,
+    Trouble,
+    ValidatedStep,
+    read_line,
+)
 from trainers.local.engines.plan import OUTPUT, EngineConfig, EnginePlan, engine_folder, write_files
 from trainers.local.engines.process import GRACE_S, LOG, follow_log, run_engine
 from trainers.local.engines.workdir import prepare
 from trainers.local.job_directory import TrainingJob, read_json, replace_json
-from trainers.local.training.errors import Pauses, TrainingFailed, TrainingPaused, paused_by_a_full_disk
+from trainers.local.training.errors import Pauses, TrainingFailed, TrainingPaused, pause_on_full_disk
 from trainers.local.training.metrics_logger import MetricsLogger, Progress, Scores, Step
 from trainers.local.training.schedule import (
     START,
@@ -49,7 +56,7 @@ from trainers.local.training.schedule import (
     Position,
     Stop,
     Validation,
-    has_lost_patience,
+    is_out_of_patience,
     is_over_ceiling,
 )
 
@@ -64,7 +71,7 @@ class EngineCrashed(Exception):
     """The engine ended without a result and without a reason that we know; the job goes on from its last checkpoint."""
 
 
-def train_by(engine: Engine, folder: Path, job: TrainingJob) -> None:
+def train_with_engine(engine: Engine, folder: Path, job: TrainingJob) -> None:
     """Trains the job in `folder` and ends with adapter/ and DONE.
 
     Raises TrainingFailed where another try would fail too, TrainingPaused where the job must wait, EngineCrashed where
@@ -85,7 +92,7 @@ def train_by(engine: Engine, folder: Path, job: TrainingJob) -> None:
         logger = MetricsLogger(folder, job.integrations, job.settings.ceiling_s)
         is_done = False
         try:
-            with paused_by_a_full_disk(folder):
+            with pause_on_full_disk(folder):
                 EngineRun(engine, installation, folder, job, logger).train()
             is_done = True
         finally:
@@ -102,7 +109,7 @@ class EngineRun:
     folder: Path
     job: TrainingJob
     logger: MetricsLogger
-    reading: Reading = field(default_factory=lambda: Reading(0))
+    reading: LogPosition = field(default_factory=lambda: LogPosition(0))
     position: Position = START
     stop: Stop | None = None
     stop_step: int = 0
@@ -123,12 +130,12 @@ class EngineRun:
 
         self._resume(started)
         if self.stop is None and self._is_out_of_time:
-            self._decide("ceiling")
+            self._stop_for("ceiling")
         if self.stop is None:
             try:
                 self._run(script)
             except TrainingPaused:
-                self.logger.place(self._progress(), is_paused=True)
+                self.logger.write_progress(self._progress(), is_paused=True)
                 raise
 
         self._publish_checkpoints()
@@ -147,14 +154,14 @@ class EngineRun:
         trained, and the position is that of its last step."""
         plan = self.prepared.plan
         logged = read_results(self.folder, plan.is_validated)
-        self.started = started - max(last_position(self.folder).seconds, self.logger.seconds_known)
-        self.times = Times(self.prepared.validation_steps)
+        self.started = started - max(read_last_position(self.folder).seconds, self.logger.seconds_known)
+        self.times = StepTimes(self.prepared.validation_steps)
         self.noted_at = time.monotonic()
 
         decision = read_json(self.home / STOP_FILE)
         if decision:
             self.stop = "ceiling" if decision["why"] == "ceiling" else "patience"
-        elif has_lost_patience(logged.validations, self.job.settings.patience):
+        elif is_out_of_patience(logged.validations, self.job.settings.patience):
             self.stop = "patience"  # a kill came before it was written down
         step = logged.steps
         if self.stop is None:
@@ -162,7 +169,7 @@ class EngineRun:
             step = max(engine_checkpoints(self.output), default=0)
         validations = tuple(validation for validation in logged.validations if validation.step <= step)
         self.position = replace(self._position_at(step), validations=validations)
-        self.reading = Reading(step, validated=step)
+        self.reading = LogPosition(step, validated=step)
         self.logger.begin(after=step)
         if self.stop:
             return
@@ -189,7 +196,7 @@ class EngineRun:
                     # An engine loads for minutes, and they count towards a ceiling also where a kill comes meanwhile.
                     if time.monotonic() - self.noted_at >= NOTE_INTERVAL_S:
                         self.noted_at = time.monotonic()
-                        self.logger.place(self._progress())
+                        self.logger.write_progress(self._progress())
                 else:
                     if line.strip():
                         last_lines = [*last_lines, line][-LAST_LINES:]
@@ -205,9 +212,9 @@ class EngineRun:
         """Whether nothing more is awaited. An engine that stops at its ceiling still validates and saves a checkpoint,
         if time allows; one that its config had it save meanwhile is not validated."""
         if self.stop is None and self._is_out_of_time:
-            self._decide("ceiling")
+            self._stop_for("ceiling")
         if self.stop == "ceiling":
-            saved = last_position(self.folder).step
+            saved = read_last_position(self.folder).step
             is_validated = any(each.step == saved for each in self.position.validations)
             is_last = saved > self.stop_step and (is_validated or not self.prepared.plan.has_validation)
             return self._is_out_of_time or is_last
@@ -217,9 +224,9 @@ class EngineRun:
         match line:
             case None:
                 return
-            case Trained():
+            case TrainedStep():
                 self._record_step(line)
-            case Validated():
+            case ValidatedStep():
                 self._record_validation(line)
             case Trouble(code="engine_config_changed"):
                 raise _failure(refuse_key(self.engine, self.installation, line.key))
@@ -235,7 +242,7 @@ class EngineRun:
             case _:
                 assert_never(line)
 
-    def _record_step(self, line: Trained) -> None:
+    def _record_step(self, line: TrainedStep) -> None:
         self.reading = self.reading.after(line)
         step, plan = self.reading.step, self.prepared.plan
         if not line.is_finite:
@@ -262,19 +269,19 @@ class EngineRun:
             epochs = f"{step // plan.steps_an_epoch}/{plan.settings.n_epochs}"
             self.logger.log(f"Epoch {epochs} finished after step {step}/{plan.total_steps}")
 
-    def _record_validation(self, line: Validated) -> None:
+    def _record_validation(self, line: ValidatedStep) -> None:
         step = self.reading.step
         if not math.isfinite(line.loss):
             text = f"After step {step} the validation loss is {line.loss}. Set learning_rate lower."
             raise TrainingFailed("loss_not_finite", text, "learning_rate")
-        if self.reading.is_news(line):
+        if self.reading.is_new_validation(line):
             self.logger.record_validation(self.last_step, Scores(line.loss, line.accuracy))
             validations = (*self.position.validations, Validation(step, line.loss, line.accuracy))
             self.position = replace(self.position, validations=validations)
             self.times.record_validation(time.monotonic())
-            is_lost = has_lost_patience(validations, self.job.settings.patience)
+            is_lost = is_out_of_patience(validations, self.job.settings.patience)
             if is_lost and self.position.step < self.prepared.plan.total_steps:
-                self._decide("patience")
+                self._stop_for("patience")
             self._check_ceiling()
         self.reading = self.reading.after(line)
 
@@ -284,12 +291,12 @@ class EngineRun:
         pace = self.times.until_end(is_validated_next=plan.is_validated(step + 1))
         is_over = is_over_ceiling(self.seconds, pace, self._ceiling_s)
         if is_over and self.stop is None and step < plan.total_steps:
-            self._decide("ceiling")
+            self._stop_for("ceiling")
 
-    def _decide(self, why: Stop) -> None:
+    def _stop_for(self, why: Stop) -> None:
         replace_json(self.home / STOP_FILE, {"why": why})
         self.stop, self.stop_step = why, self.position.step
-        self.logger.place(self._progress())
+        self.logger.write_progress(self._progress())
 
     @property
     def _ceiling_s(self) -> float | None:
@@ -315,9 +322,9 @@ class EngineRun:
 
 
 @dataclass
-class Times:
-    """How long steps and validations take, by when their lines were read. Reading lags behind, so the slowest of the
-    recent steps counts.
+class StepTimes:
+    """How long steps and validations take, by when their lines were read. LogPosition lags behind, so the slowest of
+    the recent steps counts.
 
     `validation_steps`: how many steps a first validation probably takes as long as.
     """

@@ -11,8 +11,8 @@ from trainers.local.engines.plan import (
     EngineConfig,
     EnginePlan,
     callback_environment,
+    map_settings,
     read_scripts,
-    settings_of,
 )
 
 ENVIRONMENT = {"UNSLOTH_DISABLE_STATISTICS": "1"}  # else it fetches a file from the hub to be counted
@@ -51,7 +51,7 @@ def write(plan: EnginePlan, env: Path) -> EngineConfig:
     }
     if plan.has_validation:
         parts["arguments"] |= {"eval_strategy": "steps", "eval_steps": plan.steps_an_epoch}
-    for key, value in settings_of(plan, "unsloth").items():
+    for key, value in map_settings(plan, "unsloth").items():
         part, _, name = key.partition(".")
         parts[part][name] = value
     config = {**parts, "train": plan.train_file, "valid": plan.valid_file}

@@ -42,7 +42,7 @@ class VllmOptions:
         return self.rank >= wanted.rank and replace(self, rank=wanted.rank) == wanted
 
 
-def missing_reason(engines: Path) -> str | None:
+def find_missing_reason(engines: Path) -> str | None:
     """Returns why vLLM can't be used, in a sentence with the cure, or None. `engines` is the folder of engines."""
     installation = find_installation(engines, VLLM)
     if installation is None:

@@ -14,12 +14,12 @@ from trainers.local.base_download import fetch_base
 from trainers.local.base_files import remember_base
 from trainers.local.engines.plan import ROWS, EnginePlan
 from trainers.local.job_directory import TrainingJob
-from trainers.local.training.base_model import load_config, load_tokenizer, stored_method
-from trainers.local.training.data import Rows, read_rows, tell_rows
+from trainers.local.training.base_model import load_config, load_tokenizer, stored_quantization
+from trainers.local.training.data import Rows, read_rows, report_rows
 from trainers.local.training.devices import best_dtype
 from trainers.local.training.errors import TrainingFailed
 from trainers.local.training.metrics_logger import MetricsLogger
-from trainers.local.training.model_structure import choose_class, find_targets, fused_experts, sees_too
+from trainers.local.training.model_structure import choose_class, find_targets, fused_experts, has_vision
 from trainers.methods import Parameters
 
 if TYPE_CHECKING:
@@ -84,13 +84,13 @@ def target_names(base: Path, settings: Parameters) -> tuple[str, ...]:
     """
     engine, wanted = settings.engine, settings.target_modules
     config = load_config(str(base))
-    stored = stored_method(config)
+    stored = stored_quantization(config)
     if stored is not None:
         raise _builtin_only(f"weights are stored in the format {stored}", engine, "model")
     choice = choose_class(str(base), config)
     with torch.device("meta"):
         model = choice.model_class(choice.config)
-    if choice.config is not config or sees_too(model):
+    if choice.config is not config or has_vision(model):
         raise _builtin_only("model also sees, and only its text part would be trained", engine, "model")
     if settings.quantization == "nf4" and fused_experts(model):
         why = "experts would stay in full, and our server answers with packed ones"
@@ -120,7 +120,7 @@ def _prepare_rows(
     (home / ROWS).mkdir(exist_ok=True)
     write_rows(home / ROWS / f"{name}.jsonl", rows)
 
-    tell_rows(logger, "Training" if name == "train" else "Validation", rows, settings.max_length)
+    report_rows(logger, "Training" if name == "train" else "Validation", rows, settings.max_length)
     return rows
 
 

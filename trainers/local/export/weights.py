@@ -19,7 +19,7 @@ from trainers.local.base_download import fetch_base
 from trainers.local.export.output import ExportRefused
 from trainers.local.peft import PeftModel
 from trainers.local.serving.vocabulary import end_tokens
-from trainers.local.training.base_model import calm_peft, load_model, load_tokenizer
+from trainers.local.training.base_model import load_model, load_tokenizer, silence_peft_warning
 from trainers.local.training.devices import best_device
 from trainers.local.training.errors import TrainingFailed
 
@@ -104,7 +104,7 @@ class Loaded:
 def load_with_adapter(base: Path, adapter: Path) -> Loaded:
     """Loads base and adapter as peft puts them together, in float32."""
     loaded = load(base)
-    with calm_peft():
+    with silence_peft_warning():
         model = PeftModel.from_pretrained(
             loaded.model, str(adapter), is_trainable=False, use_safetensors=True
         )

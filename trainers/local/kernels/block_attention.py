@@ -22,12 +22,13 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
 BY_BLOCKS: Final[Literal["blocks"]] = "blocks"
-SIDE = 128  # tokens of a block
-DENSE = 1024  # for up to so many tokens a mask is used: attention is a twentieth of the work, and nothing is compiled
-OLDEST = 8  # NVIDIA's compute capability: Triton's kernels are made for Ampere and later
+BLOCK_TOKENS = 128  # tokens of a block
+# A pack of up to this many tokens uses a mask: attention is then a twentieth of the work, and nothing is compiled.
+MAX_MASKED_TOKENS = 1024
+MIN_CAPABILITY = 8  # NVIDIA's compute capability: Triton's kernels are made for Ampere and later
 ROWS = (60, 700, 420, 300)  # tokens of a common beginning and of three rows, for the comparison
-WITHIN = {torch.float32: 1e-3}
-WITHIN_NARROW = 0.02  # for bfloat16 and float16
+TOLERANCE = {torch.float32: 1e-3}
+TOLERANCE_NARROW = 0.02  # for bfloat16 and float16
 
 
 @dataclass(frozen=True)
@@ -38,13 +39,13 @@ class Blocks:
     tokens: int
 
 
-def lay_blocks(owners: Sequence[int], device: torch.device) -> Blocks:
+def build_blocks(owners: Sequence[int], device: torch.device) -> Blocks:
     """`owners` has the row of each token, in order; 0 is the beginning that all rows share."""
-    last_row, tokens = owners[-1], max(SIDE, 1 << (len(owners) - 1).bit_length())
+    last_row, tokens = owners[-1], max(BLOCK_TOKENS, 1 << (len(owners) - 1).bit_length())
     owner = torch.full((tokens,), last_row + 1)
     owner[: len(owners)] = torch.tensor(owners)
     owner = owner.to(device)
-    first, last = owner.view(-1, SIDE)[:, 0], owner.view(-1, SIDE)[:, -1]
+    first, last = owner.view(-1, BLOCK_TOKENS)[:, 0], owner.view(-1, BLOCK_TOKENS)[:, -1]
     place = torch.arange(len(first), device=device)
     below = (place[:, None] > place) & (first <= last_row)[:, None]  # blocks that only fill up see themselves
     sees = below & ((last >= first[:, None]) | (first == 0))
@@ -61,7 +62,7 @@ def lay_blocks(owners: Sequence[int], device: torch.device) -> Blocks:
         return blocks.sum(-1, dtype=torch.int32)[None, None], order.to(torch.int32)[None, None]
 
     lists = (*list_blocks(part), *list_blocks(full))
-    mask = BlockMask.from_kv_blocks(*lists, SIDE, may_see, (tokens, tokens))
+    mask = BlockMask.from_kv_blocks(*lists, BLOCK_TOKENS, may_see, (tokens, tokens))
     return Blocks(mask, tokens)
 
 
@@ -98,7 +99,7 @@ def _kernel(device: str) -> Any:
 
 def choose_attention(model: Any, device: torch.device) -> str | None:
     """Switches `model` to this attention if it computes here what a mask does. Returns why not, or None."""
-    if torch.cuda.get_device_capability(device)[0] < OLDEST:
+    if torch.cuda.get_device_capability(device)[0] < MIN_CAPABILITY:
         return "this GPU is older than its kernels"
     text = model.config.get_text_config()
     if getattr(text, "attention_dropout", 0):
@@ -106,21 +107,21 @@ def choose_attention(model: Any, device: torch.device) -> str | None:
     size = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
     groups = getattr(text, "num_key_value_heads", None) or text.num_attention_heads
     try:
-        apart = apart_from_a_mask((text.num_attention_heads, groups, size), device, model.dtype)
+        apart = difference_from_mask((text.num_attention_heads, groups, size), device, model.dtype)
     except Exception as raised:  # Triton's compiler has errors of many kinds
         sentence = str(raised).strip().partition("\n")[0][:200]
         return f"it did not run here: {type(raised).__name__} {sentence}".strip()
-    if not apart <= WITHIN.get(model.dtype, WITHIN_NARROW):  # it may be no number
+    if not apart <= TOLERANCE.get(model.dtype, TOLERANCE_NARROW):  # it may be no number
         return f"it gave other numbers here ({apart:.1g} apart)"
     model.set_attn_implementation(BY_BLOCKS)
     return None
 
 
-def apart_from_a_mask(heads: tuple[int, int, int], device: torch.device, dtype: torch.dtype) -> float:
+def difference_from_mask(heads: tuple[int, int, int], device: torch.device, dtype: torch.dtype) -> float:
     """Returns the largest relative difference of results and gradients, for rows in a pack. `heads` are the number of
     heads, of groups, and the size of a head."""
     owners = [owner for owner, length in enumerate(ROWS) for _ in range(length)]
-    blocks, total = lay_blocks(owners, device), len(owners)
+    blocks, total = build_blocks(owners, device), len(owners)
     owner = torch.tensor(owners, device=device)
     may_see = ((owner[:, None] == owner) | (owner == 0)).tril()
     generator = torch.Generator(device).manual_seed(0)

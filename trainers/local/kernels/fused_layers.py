@@ -81,7 +81,7 @@ def fuse_norms(model: nn.Module) -> None:
     place."""
     for module in model.modules():
         if hasattr(module, "variance_epsilon") and is_plain_norm(module):
-            module.forward = partial(normed, module)
+            module.forward = partial(apply_norm, module)
 
 
 def is_plain_norm(module: Any) -> bool:
@@ -92,11 +92,11 @@ def is_plain_norm(module: Any) -> bool:
         return False
     tokens = torch.linspace(-2, 3, 3 * weight.numel(), device=weight.device, dtype=weight.dtype).view(3, -1)
     with torch.no_grad():
-        own, fused = module(tokens), normed(module, tokens)
+        own, fused = module(tokens), apply_norm(module, tokens)
     return torch.allclose(own, fused, rtol=2 * torch.finfo(own.dtype).eps)
 
 
-def normed(module: Any, x: Tensor) -> Tensor:
+def apply_norm(module: Any, x: Tensor) -> Tensor:
     if module.weight.requires_grad or module.weight.dtype != x.dtype:
         y: Tensor = type(module).forward(module, x)
         return y

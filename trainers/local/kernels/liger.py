@@ -24,8 +24,8 @@ LIGER_FAMILIES = (
     *("gemma3_text", "gemma3", "smollm3", "olmo2"),
 )
 TOKENS = 12
-WITHIN = {torch.float32: 1e-4}
-WITHIN_NARROW = 0.05  # for bfloat16 and float16, after all layers
+TOLERANCE = {torch.float32: 1e-4}
+TOLERANCE_NARROW = 0.05  # for bfloat16 and float16, after all layers
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ def replace_by_liger(model: Any) -> Kernels:
     except Exception as error:  # whatever its or Triton's import raises
         return Kernels("PyTorch", f"importing liger_kernel: {_first_line(error)}")
 
-    expected, put_back = _pass_through(model), _restorer(model)
+    expected, restore = _pass_through(model), _save_attributes(model)
     try:
         _apply_liger_kernel_to_instance(
             model=model,
@@ -76,11 +76,11 @@ def replace_by_liger(model: Any) -> Kernels:
             for result, other in zip(_pass_through(model), expected, strict=True)
         ]
     except Exception as raised:  # Triton's compiler has errors of many kinds
-        put_back()
+        restore()
         return Kernels("PyTorch", f"Liger's did not run here: {_first_line(raised)}")
-    limit = WITHIN.get(model.dtype, WITHIN_NARROW)
+    limit = TOLERANCE.get(model.dtype, TOLERANCE_NARROW)
     if not all(difference <= limit for difference in differences):  # written so that nan fails, too
-        put_back()
+        restore()
         why = f"Liger's gave other numbers for this model ({max(differences):.1g} apart)"
         return Kernels("PyTorch", why)
     return Kernels(f"liger {importlib.metadata.version('liger-kernel')}")
@@ -101,20 +101,20 @@ def _pass_through(model: Any) -> tuple[Tensor, Tensor]:
     return result.detach().float(), gradient.float()
 
 
-def _restorer(model: Any) -> Callable[[], None]:
+def _save_attributes(model: Any) -> Callable[[], None]:
     """Returns a function that undoes what Liger changes: attributes of the modules, and of the file of transformers
     that the model's class is from."""
     source = sys.modules[type(model).__module__]
     names = dict(vars(source))
     own = [(module, dict(vars(module))) for module in model.modules()]
 
-    def put_back() -> None:
+    def restore() -> None:
         vars(source).update(names)
         for module, attributes in own:
             vars(module).clear()
             vars(module).update(attributes)
 
-    return put_back
+    return restore
 
 
 def _first_line(error: Exception) -> str:

@@ -28,8 +28,8 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
 BY_ROWS: Final[Literal["rows"]] = "rows"
-MOST_SCORES = 2**24  # 32 MB in bfloat16
-QUERIES = 128  # of a block
+MAX_SCORES = 2**24  # 32 MB in bfloat16
+BLOCK_QUERIES = 128  # of a block
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ class RowLayout:
     mask: Tensor
 
 
-def layout_of_rows(
+def build_row_layout(
     common: int, lengths: Sequence[int], device: torch.device, dtype: torch.dtype
 ) -> RowLayout | None:
     """Returns None where one row is so much longer than the others that there are more padded pairs of tokens than in
@@ -106,7 +106,7 @@ def attend_by_rows(
 
     # Scores of padded rows are held in memory, which torch's own attention never does: so there may not be too many.
     is_plain = all(more.get(name) is None for name in ("position_bias", "softcap"))
-    is_small = query.shape[:3].numel() * key.shape[2] <= MOST_SCORES
+    is_small = query.shape[:3].numel() * key.shape[2] <= MAX_SCORES
     if attention_mask is not None and not torch.is_grad_enabled() and is_plain and is_small:
         mask = attention_mask[:, 0]
         if mask.dtype == torch.bool:  # True where a token may look; a mask of numbers is added to the scores
@@ -142,8 +142,8 @@ def attend_in_blocks(query: Tensor, key: Tensor, value: Tensor, mask: Tensor, sc
     of 15.9 in bfloat16, 12.7 instead of 37.4 in float32 (AVX2)."""
     length, width = query.shape[1], key.shape[1]
     parts = []
-    for start in range(0, length, QUERIES):
-        end = min(start + QUERIES, length)
+    for start in range(0, length, BLOCK_QUERIES):
+        end = min(start + BLOCK_QUERIES, length)
         seen = width - length + end
         part = mask[:, start:end, :seen]
         parts.append(attend(query[:, start:end], key[:, :seen], value[:, :seen], part, scale))

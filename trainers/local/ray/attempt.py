@@ -26,7 +26,7 @@ from trainers.local.base_files import base_fingerprint
 from trainers.local.job_directory import exclusive, read_events, read_job, read_json, replace_json, write_job
 from trainers.local.launch import Meeting, die_with_parent, train_command
 from trainers.local.ray.job_files import (
-    EVENTS_A_PIECE,
+    EVENTS_PER_PIECE,
     POSITION,
     RECORDS,
     Snapshot,
@@ -44,15 +44,15 @@ from trainers.local.training.errors import PAUSE_MARK
 PREFIX = "finetune-job-"
 BASES_VARIABLE = "FINETUNE_BASES"
 TICK_S = 1.0
-LONGEST_TICK_S = 5.0  # between two writes of a long training: each costs money at an object store
+MAX_TICK_S = 5.0  # between two writes of a long training: each costs money at an object store
 MAX_PAUSE_S = 15.0
-PATIENCE_S = 24 * 3600.0
+GIVE_UP_S = 24 * 3600.0
 GRACE_S = 2.0  # Ray kills 3 s after it asked to end
 LEFTOVER_S = 60.0
 T = TypeVar("T")
 
 
-class NotWanted(Exception):
+class AttemptReplaced(Exception):
     """This attempt was replaced or its job has ended."""
 
 
@@ -83,16 +83,16 @@ def train_from_storage(
                 if lock is not None:
                     shutil.rmtree(leftover)
 
-    link = Link(Storage(url), job_id, key)
+    link = AttemptStorage(Storage(url), job_id, key)
     command = train_command(processes, meeting)
     with tempfile.TemporaryDirectory(prefix=PREFIX) as root, exclusive(Path(root)):
         folder = Path(root) / job_id
         try:
-            start, base = _patiently(lambda: link.fetch(folder))
+            start, base = _retry_while_away(lambda: link.fetch(folder))
             if meeting is not None and meeting.node > 0:
                 return _run(folder, command)
             return _run_and_publish(folder, command, Publisher(link, folder, base, start))
-        except NotWanted:
+        except AttemptReplaced:
             return _not_wanted()
         except BaseChanged as error:
             print(error, file=sys.stderr)
@@ -119,17 +119,17 @@ def _run_and_publish(folder: Path, command: Sequence[str], publisher: Publisher)
     started = time.monotonic()
     try:
         while True:
-            tick_s = min(LONGEST_TICK_S, max(TICK_S, (time.monotonic() - started) / 60))
+            tick_s = min(MAX_TICK_S, max(TICK_S, (time.monotonic() - started) / 60))
             code = _exit_code(process, tick_s)
             is_over = code is not None
-            _patiently(lambda is_over=is_over: publisher.publish(is_over=is_over))  # type: ignore[misc]
+            _retry_while_away(lambda is_over=is_over: publisher.publish(is_over=is_over))  # type: ignore[misc]
             if code is not None:
                 return code
     finally:
         _end_process(process)
 
 
-def _patiently(ask: Callable[[], T]) -> T:
+def _retry_while_away(ask: Callable[[], T]) -> T:
     """Asks the storage until it answers, at longer and longer intervals; gives up after a day."""
     since, pause_s = time.monotonic(), TICK_S
     while True:
@@ -138,7 +138,7 @@ def _patiently(ask: Callable[[], T]) -> T:
         except StorageAway as error:
             if pause_s == TICK_S:
                 print(f"The storage does not answer: {error}. Trying again.", file=sys.stderr, flush=True)
-            if time.monotonic() - since > PATIENCE_S:
+            if time.monotonic() - since > GIVE_UP_S:
                 sys.exit("The storage has been away for a day. This attempt ends.")
             time.sleep(pause_s)
             pause_s = min(MAX_PAUSE_S, 2 * pause_s)
@@ -162,7 +162,7 @@ def _end_process(process: subprocess.Popen[bytes]) -> None:
         process.wait()
 
 
-class Link:
+class AttemptStorage:
     """What one attempt reads from the storage. All methods raise StorageAway."""
 
     def __init__(self, storage: Storage, job_id: str, key: str) -> None:
@@ -172,15 +172,15 @@ class Link:
         self._key = key
 
     def wants_pause(self) -> bool:
-        """Raises NotWanted."""
+        """Raises AttemptReplaced."""
         control = self.storage.read_json(f"{self.job}/control.json")
         if control is None or control.get("attempt") != self._key or control.get("wanted") == "end":
-            raise NotWanted
+            raise AttemptReplaced
         return control.get("wanted") == "pause"
 
     def fetch(self, folder: Path) -> tuple[Snapshot, str]:
         """Fills `folder` and writes this machine's paths into its job.json. Returns what the attempt begins with, and
-        the base model's name on the trainer. Raises NotWanted, BaseChanged."""
+        the base model's name on the trainer. Raises AttemptReplaced, BaseChanged."""
         self.wants_pause()
         start = self.storage.read_json(f"{self.attempt}/start.json") or {}
         snapshot = parse_snapshot(start.get("snapshot"))
@@ -239,7 +239,7 @@ class Publisher:
     lies in `folder` already, and in the storage under the names of earlier attempts.
     """
 
-    def __init__(self, link: Link, folder: Path, base: str, start: Snapshot) -> None:
+    def __init__(self, link: AttemptStorage, folder: Path, base: str, start: Snapshot) -> None:
         self._link = link
         self._folder = folder
         self._base = base
@@ -251,7 +251,7 @@ class Publisher:
 
     def publish(self, *, is_over: bool) -> None:
         """Uploads what is new and then the list of all files; the result goes once the process has ended (`is_over`).
-        Raises StorageAway, NotWanted; a second call goes on where the first broke off."""
+        Raises StorageAway, AttemptReplaced; a second call goes on where the first broke off."""
         if self._link.wants_pause() and not self._is_paused:
             self._is_paused = True
             replace_json(self._folder / PAUSE_MARK, {"at": None})
@@ -311,11 +311,11 @@ class Publisher:
     def _store_events(self) -> None:
         """Uploads events in pieces, so that a long journal is not written again for each new line."""
         events = read_events(self._folder)
-        first_piece = self._stored_events // EVENTS_A_PIECE
-        for start in range(first_piece * EVENTS_A_PIECE, len(events), EVENTS_A_PIECE):
-            piece = events[start : start + EVENTS_A_PIECE]
+        first_piece = self._stored_events // EVENTS_PER_PIECE
+        for start in range(first_piece * EVENTS_PER_PIECE, len(events), EVENTS_PER_PIECE):
+            piece = events[start : start + EVENTS_PER_PIECE]
             if start + len(piece) > self._stored_events:
-                name = f"{self._link.attempt}/events/{start // EVENTS_A_PIECE:06d}.json"
+                name = f"{self._link.attempt}/events/{start // EVENTS_PER_PIECE:06d}.json"
                 self._link.storage.write(name, orjson.dumps(piece))
         self._stored_events = len(events)
 

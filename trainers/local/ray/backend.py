@@ -42,10 +42,10 @@ PACKAGE = "trainers"
 ENDINGS = (".py", ".toml", ".txt")
 ZIP_TIME = (1980, 1, 1, 0, 0, 0)  # fixed, so that the same source makes the same bytes
 POLL_S = 1.0
-HURRIED_S = 0.2
+ENDING_POLL_S = 0.2
 LOG_EVERY_S = 5.0
 END_S = 10.0
-INVISIBLE = Exit(None, None)
+NEVER_BEGAN = Exit(None, None)
 
 log = logging.getLogger(__name__)
 
@@ -185,16 +185,16 @@ class RayAttempt:
     def follow(self) -> None:
         """Returns once the attempt has ended, or the server lets go of it."""
         while self.exit is None and not self._released.is_set():
-            attempt_exit = self._guarded(self._look)
+            attempt_exit = self._try_step(self._look)
             if attempt_exit is not None:
                 close_attempt(self.record.folder, self._entry)
                 self.exit = attempt_exit
             elif self._entry.is_submitted:
-                self._guarded(self._exchange)
+                self._try_step(self._exchange)
             pause_s = max(POLL_S, self._outage.pause_s, self._storage_outage.pause_s)
-            self._released.wait(HURRIED_S if self._is_unwanted.is_set() else pause_s)
+            self._released.wait(ENDING_POLL_S if self._is_unwanted.is_set() else pause_s)
 
-    def _guarded(self, step: Callable[[], Exit | None]) -> Exit | None:
+    def _try_step(self, step: Callable[[], Exit | None]) -> Exit | None:
         """Returns None where the head or the storage doesn't answer: the step is tried again."""
         try:
             return step()
@@ -214,7 +214,7 @@ class RayAttempt:
         close_attempt(self.record.folder, self._entry)
         with self._turn:
             self._is_unwanted.set()
-        if exits_within(self, END_S if self.has_begun and not self._outage.pause_s else 2 * HURRIED_S):
+        if exits_within(self, END_S if self.has_begun and not self._outage.pause_s else 2 * ENDING_POLL_S):
             return True
         return self._files is not None or not self.has_begun
 
@@ -245,7 +245,7 @@ class RayAttempt:
             self._keep_log()
             if not self._is_unwanted.is_set():
                 self._exchange()
-            return exit_of(job)
+            return describe_exit(job)
         if not self.has_begun and not is_waiting:
             # A job over several nodes runs before it has them, since what runs is what asks for them.
             self.has_begun = self._options.nodes == 1 or self._head.has_placed(self._entry.submission)
@@ -255,7 +255,7 @@ class RayAttempt:
             self._waiting.record()
         if self._is_unwanted.is_set():
             self._head.stop(self._entry.submission)
-            return INVISIBLE if is_waiting else None  # one that waits stays PENDING until it has a machine
+            return NEVER_BEGAN if is_waiting else None  # one that waits stays PENDING until it has a machine
         if self.has_begun and time.monotonic() - self._log_at > LOG_EVERY_S:
             self._keep_log()
         return None
@@ -263,7 +263,7 @@ class RayAttempt:
     def _submit(self) -> Exit | None:
         """Submits the attempt; one that was submitted before has been lost by the head."""
         if self._is_unwanted.is_set():
-            return INVISIBLE
+            return NEVER_BEGAN
         if self._entry.is_submitted:
             self._exchange()
             return Exit(
@@ -321,7 +321,7 @@ def submission(
     }
 
 
-def exit_of(job: RayJob) -> Exit:
+def describe_exit(job: RayJob) -> Exit:
     """Words how a job that has ended did so."""
     if job.status == "STOPPED":
         return Exit(None, "was stopped on the Ray cluster")

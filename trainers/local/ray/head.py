@@ -12,7 +12,7 @@ from typing import Any
 import httpx2
 
 API_VERSION = "4"  # of /api/version, unchanged from Ray 2.0 on
-OLDEST = (2, 30)
+MIN_VERSION = (2, 30)
 TIMEOUT_S = 15.0
 UPLOAD_S = 120.0
 TOKEN_VARIABLE = "FINETUNE_RAY_TOKEN"  # noqa: S105 - a name
@@ -71,15 +71,15 @@ class RayHead:
             )
             raise RayRefused(text) from error
         numbers = tuple(int(part) for part in version.split(".")[:2] if part.isdigit())
-        if api != API_VERSION or numbers < OLDEST:
-            wanted = ".".join(str(number) for number in OLDEST)
+        if api != API_VERSION or numbers < MIN_VERSION:
+            wanted = ".".join(str(number) for number in MIN_VERSION)
             text = f"Ray {version} at {self.address} speaks version {api} of the Jobs API; {wanted} or newer is needed"
             raise RayRefused(f"{text}, with version {API_VERSION}. Update the cluster.")
         return version
 
     def find_job(self, submission: str) -> RayJob | None:
         """Returns None where the head does not know the submission. Raises RayAway."""
-        answer = self._ask("GET", f"/api/jobs/{submission}", unknown_is_an_answer=True)
+        answer = self._ask("GET", f"/api/jobs/{submission}", allow_404=True)
         if answer.status_code == 404:
             return None
         raw = _object(answer)
@@ -93,11 +93,11 @@ class RayHead:
     def stop(self, submission: str) -> None:
         """Asks Ray to end a job: SIGTERM, and SIGKILL 3 s later. A job that waits for a machine ends once it has
         one."""
-        self._ask("POST", f"/api/jobs/{submission}/stop", unknown_is_an_answer=True)
+        self._ask("POST", f"/api/jobs/{submission}/stop", allow_404=True)
 
     def logs(self, submission: str) -> str:
         """Returns all that the entrypoint has written so far. Raises RayAway."""
-        answer = self._ask("GET", f"/api/jobs/{submission}/logs", unknown_is_an_answer=True)
+        answer = self._ask("GET", f"/api/jobs/{submission}/logs", allow_404=True)
         return "" if answer.status_code == 404 else str(_object(answer).get("logs") or "")
 
     def nodes_with(self, gpus: int) -> int:
@@ -131,18 +131,16 @@ class RayHead:
     def provide(self, name: str, package: bytes) -> None:
         """Uploads a package unless the cluster has it. Raises RayAway, RayRefused."""
         path = f"/api/packages/gcs/{name}"
-        if self._ask("GET", path, unknown_is_an_answer=True).status_code == 404:
+        if self._ask("GET", path, allow_404=True).status_code == 404:
             self._ask("PUT", path, content=package, timeout=UPLOAD_S)
 
-    def _ask(
-        self, method: str, path: str, *, unknown_is_an_answer: bool = False, **more: Any
-    ) -> httpx2.Response:
+    def _ask(self, method: str, path: str, *, allow_404: bool = False, **more: Any) -> httpx2.Response:
         try:
             answer = self._http.request(method, path, **more)
         except httpx2.TransportError as error:
             text = " ".join(str(error).split()) or type(error).__name__
             raise RayAway(f"no answer from {self.address}: {text}") from error
-        if answer.is_success or (answer.status_code == 404 and unknown_is_an_answer):
+        if answer.is_success or (answer.status_code == 404 and allow_404):
             return answer
         fault = f"{method} {path} at {self.address}: HTTP {answer.status_code}, {_last_line(answer.text)}"
         if answer.status_code in (401, 403):

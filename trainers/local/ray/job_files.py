@@ -28,8 +28,8 @@ from trainers.local.job_directory import KEPT_ROWS, read_json, replace_json
 
 ATTEMPT_FILE = "ray.json"
 STORED_MARK = "IN_STORAGE"  # in the job's folder while the job has files in the storage
-EVENTS_A_PIECE = 500
-CHANGING = threading.Lock()  # held while an attempt's record is read and written again
+EVENTS_PER_PIECE = 500
+RECORD_LOCK = threading.Lock()  # held while an attempt's record is read and written again
 Kinds = tuple[type, ...]
 NUMBER: Kinds = (int, type(None))
 PROGRESS: Mapping[str, Kinds] = {
@@ -112,7 +112,7 @@ def close_attempt(folder: Path, record: AttemptRecord) -> None:
 
 def _change(folder: Path, record: AttemptRecord, **changes: Any) -> AttemptRecord:
     """Changes the record on disk, which another thread may have changed meanwhile, unless it is a later attempt's."""
-    with CHANGING:
+    with RECORD_LOCK:
         now = read_attempt(folder)
         if now is None or now.attempt != record.attempt:
             return record

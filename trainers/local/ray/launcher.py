@@ -28,7 +28,7 @@ NODE = "trainers.local.ray.node"
 UNABLE = 3
 LOST = 4
 WAIT_S = 3600.0
-LAST_WORDS_S = 10.0  # for the others to notice that one failed, and for the first to write what it has
+OTHERS_END_S = 10.0  # for the others to notice that one failed, and for the first to write what it has
 SIOCGIFADDR = 0x8915  # netdevice(7)
 NAME_BYTES = 15
 
@@ -69,7 +69,7 @@ class Member:
         """Returns the exit code of this node's process, which ends with this actor."""
         import ray
 
-        network = interface_of(ray.util.get_node_ip_address())
+        network = find_interface(ray.util.get_node_ip_address())
         environment = ({"GLOO_SOCKET_IFNAME": network} if network else {}) | dict(os.environ)
         command = [python, "-m", NODE, *meeting.arguments]
         return subprocess.Popen(command, env=environment, preexec_fn=die_with_parent).wait()
@@ -86,10 +86,10 @@ def main() -> int:
         text = f"A job over {request.nodes} nodes needs Ray in the nodes' Python, and {sys.executable} lacks it. "
         print(f"{text}Install the cluster's version there: pip install ray==…", file=sys.stderr)
         return UNABLE
-    return gather(request)
+    return run_on_nodes(request)
 
 
-def gather(request: NodesRequest) -> int:
+def run_on_nodes(request: NodesRequest) -> int:
     import ray
     from ray.util.placement_group import placement_group
     from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
@@ -133,7 +133,7 @@ def wait_for_end(running: Mapping[Any, int]) -> int:
         if code:
             print(f"Node {node} ended with {code}, so all end.", file=sys.stderr, flush=True)
             # A node that lost the others ends with 1, a killed one with more: the highest code is the cause.
-            results = ray.wait(list(left), num_returns=len(left), timeout=LAST_WORDS_S)[0] if left else []
+            results = ray.wait(list(left), num_returns=len(left), timeout=OTHERS_END_S)[0] if left else []
             return max([code, *(_exit_code(other, left[other]) for other in results)])
 
 
@@ -148,7 +148,7 @@ def _exit_code(result: Any, node: int) -> int:
         return LOST
 
 
-def interface_of(address: str) -> str | None:
+def find_interface(address: str) -> str | None:
     """Returns the network interface whose first IPv4 address is `address`, or None."""
     if sys.platform != "linux":
         return None

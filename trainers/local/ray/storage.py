@@ -44,7 +44,7 @@ class Storage:
 
     def read(self, name: str) -> bytes | None:
         """Returns None where there is no such object."""
-        with self._answering("reading", name):
+        with self._translate_errors("reading", name):
             try:
                 with self._system.open_input_stream(self._path(name)) as stream:
                     content: bytes = stream.read()
@@ -63,7 +63,7 @@ class Storage:
 
     def write(self, name: str, content: bytes) -> None:
         """Writes atomically: a reader sees the former content or this one."""
-        with self._answering("writing", name):
+        with self._translate_errors("writing", name):
             self._put(name, iter((content,)))
 
     def write_json(self, name: str, value: object) -> None:
@@ -81,7 +81,7 @@ class Storage:
                 size += len(chunk)
                 yield chunk
 
-        with source.open("rb") as file, self._answering("writing", name):
+        with source.open("rb") as file, self._translate_errors("writing", name):
             self._put(name, chunks())
         return size
 
@@ -90,11 +90,11 @@ class Storage:
         size."""
         target.parent.mkdir(parents=True, exist_ok=True)
         temporary = target.with_name(target.name + ".tmp")
-        with self._answering("reading", name):
+        with self._translate_errors("reading", name):
             stream = self._system.open_input_stream(self._path(name))
         with stream, temporary.open("wb") as file:
             while True:
-                with self._answering("reading", name):
+                with self._translate_errors("reading", name):
                     chunk: bytes = stream.read(CHUNK_BYTES)
                 if not chunk:
                     break
@@ -108,11 +108,11 @@ class Storage:
 
     def delete(self, name: str) -> None:
         """Deletes one object, which may be gone already."""
-        with self._answering("deleting", name), suppress(FileNotFoundError):
+        with self._translate_errors("deleting", name), suppress(FileNotFoundError):
             self._system.delete_file(self._path(name))
 
     def delete_folder(self, name: str) -> None:
-        with self._answering("deleting", name), suppress(FileNotFoundError):
+        with self._translate_errors("deleting", name), suppress(FileNotFoundError):
             self._system.delete_dir(self._path(name))
 
     def check(self) -> None:
@@ -155,7 +155,7 @@ class Storage:
         return fs.LocalFileSystem() if self.local else fs.FileSystem.from_uri(self.url)[0]
 
     @contextmanager
-    def _answering(self, action: str, name: str) -> Iterator[None]:
+    def _translate_errors(self, action: str, name: str) -> Iterator[None]:
         try:
             yield
         except OSError as error:

@@ -16,7 +16,7 @@ from trainers.local.base_files import base_fingerprint
 from trainers.local.job_directory import read_events, read_job, read_json, replace_json
 from trainers.local.jobs.records import has_ended
 from trainers.local.ray.job_files import (
-    EVENTS_A_PIECE,
+    EVENTS_PER_PIECE,
     POSITION,
     RECORDS,
     STATE,
@@ -179,9 +179,9 @@ class Takeover:
         if self._events is None:
             self._events = sum(1 for event in read_events(self._folder) if event.get("attempt") == number)
         while (taken := self._events) < count:
-            piece, first = divmod(taken, EVENTS_A_PIECE)
+            piece, first = divmod(taken, EVENTS_PER_PIECE)
             content = self._storage.read(f"{self._attempt}/events/{piece:06d}.json")
-            fresh = _parse_events(content)[first : count - piece * EVENTS_A_PIECE]
+            fresh = _parse_events(content)[first : count - piece * EVENTS_PER_PIECE]
             if not fresh:
                 raise StorageAway(f"the events {taken} to {count} of {self._attempt} are missing")
             lines = b"".join(orjson.dumps({**event, "attempt": number}) + b"\n" for event in fresh)

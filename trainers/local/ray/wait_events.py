@@ -11,9 +11,9 @@ from typing import Literal
 from trainers.local.job_directory import append_event
 from trainers.local.ray.head import RayAway, RayHead, RayRefused
 
-QUEUED_S = 20.0  # a wait for less is not worth an event
-COUNT_EACH_S = 30.0  # between two counts of the machines
-SILENT_S = 5.0  # an outage of less is not worth an event
+REPORT_WAIT_S = 20.0  # a wait for less is not worth an event
+RECOUNT_S = 30.0  # between two counts of the machines
+REPORT_OUTAGE_S = 5.0  # an outage of less is not worth an event
 MAX_PAUSE_S = 30.0  # between two requests during an outage
 
 log = logging.getLogger(__name__)
@@ -57,10 +57,10 @@ class Waiting:
         """Called again and again while the job waits: writes one event, and another whenever the machines changed."""
         now = time.monotonic()
         if self._since is None:
-            self._since, self._look_at = now, now + QUEUED_S
+            self._since, self._look_at = now, now + REPORT_WAIT_S
         if now < self._look_at:
             return
-        self._look_at = now + COUNT_EACH_S
+        self._look_at = now + RECOUNT_S
         try:
             machines = Machines(self._head.nodes_with(self._need.gpus), self._head.may_grow)
         except (RayAway, RayRefused) as error:
@@ -110,7 +110,7 @@ class Outage:
         now = time.time()
         self._since = self._since or now
         self.pause_s = min(MAX_PAUSE_S, 2 * self.pause_s or 1.0)
-        if not self._is_reported and now - self._since >= SILENT_S:
+        if not self._is_reported and now - self._since >= REPORT_OUTAGE_S:
             self._is_reported = True
             since = time.strftime("%H:%M:%S", time.gmtime(self._since))
             text = (

@@ -36,10 +36,10 @@ from trainers.local.serving.memory import (
 from trainers.local.serving.sequences import Drafts
 from trainers.local.serving.values import MAX_ADAPTERS, Weights, adapter_is_gone, check_base_unchanged
 from trainers.local.serving.vocabulary import Vocabulary, end_tokens
-from trainers.local.training.base_model import calm_peft, load_config, load_model, load_tokenizer
+from trainers.local.training.base_model import load_config, load_model, load_tokenizer, silence_peft_warning
 from trainers.local.training.devices import CpuThreads, best_device, best_dtype
 from trainers.local.training.errors import TrainingFailed
-from trainers.local.training.packing import reach
+from trainers.local.training.packing import max_packed_length
 from trainers.methods import Quantization
 
 MAX_BASES = 2
@@ -115,7 +115,7 @@ class Base:
         config = model.config.get_text_config()
         # Bloom, MPT and pure state spaces name no limit under this name, if any.
         self.context = int(getattr(config, "max_position_embeddings", None) or NO_LIMIT)
-        self.window = reach(config.to_dict())
+        self.window = max_packed_length(config.to_dict())
         self.bytes_a_token = bytes_a_token(config, dtype)
         self.joins = self.mixes = can_be_joined(model)
         self.keeps_state = keeps_state(model)
@@ -190,7 +190,7 @@ class Base:
             "autocast_adapter_dtype": False,
         }
         try:
-            with calm_peft():
+            with silence_peft_warning():
                 if isinstance(self._model, PeftModel):
                     self._model.load_adapter(str(adapter), **options)
                 else:

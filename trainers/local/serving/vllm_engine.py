@@ -23,7 +23,13 @@ from trainers.local.api_errors import ApiError, invalid
 from trainers.local.base_download import fetch_base
 from trainers.local.base_files import base_fingerprint, base_of_adapter
 from trainers.local.engines.catalog import VLLM, find_installation
-from trainers.local.engines.vllm import VLLM_RANKS, VllmOptions, adapter_refusal, missing_reason, vllm_rank
+from trainers.local.engines.vllm import (
+    VLLM_RANKS,
+    VllmOptions,
+    adapter_refusal,
+    find_missing_reason,
+    vllm_rank,
+)
 from trainers.local.job_directory import read_json
 from trainers.local.serving.answers import (
     GREEDY_BELOW,
@@ -209,7 +215,7 @@ class VllmEngine:
 
     async def _start_server(self, options: VllmOptions) -> VllmServer:
         engine = find_installation(self._engines, VLLM)
-        reason = missing_reason(self._engines)
+        reason = find_missing_reason(self._engines)
         if engine is None or reason:
             raise busy(str(reason), "engine_not_installed", RETRY_S)
         log.info("starting vLLM %s for %s", engine.version, options.base)

@@ -40,7 +40,7 @@ def loading_options(
     prepare_model_for_kbit_training would convert them to float32, which doubles the memory of a large vocabulary, and
     norms compute in float32 anyway.
     """
-    stored = stored_method(config)
+    stored = stored_quantization(config)
     if stored in UNPACKED:
         if kind == "none":
             return {"quantization_config": Mxfp4Config(dequantize=True)}
@@ -63,10 +63,10 @@ def loading_options(
     if kind == "none":
         return {}
     _check_installed(kind)
-    return {"quantization_config": bits_config(kind, dtype), "device_map": {"": device}}
+    return {"quantization_config": build_quantization_config(kind, dtype), "device_map": {"": device}}
 
 
-def bits_config(kind: Quantization, dtype: torch.dtype) -> BitsAndBytesConfig:
+def build_quantization_config(kind: Quantization, dtype: torch.dtype) -> BitsAndBytesConfig:
     if kind == "int8":
         # It logs a warning for every multiplication.
         logging.getLogger("bitsandbytes.autograd._functions").setLevel(logging.ERROR)
@@ -80,7 +80,7 @@ def bits_config(kind: Quantization, dtype: torch.dtype) -> BitsAndBytesConfig:
     )
 
 
-def stored_method(config: PreTrainedConfig) -> str | None:
+def stored_quantization(config: PreTrainedConfig) -> str | None:
     """Returns the method by which the stored weights are quantised already, or None."""
     stored = config.to_dict().get("quantization_config")
     return str(stored.get("quant_method")) if stored else None
@@ -93,7 +93,7 @@ def _check_installed(kind: Quantization) -> None:
 
 
 @dataclass(frozen=True)
-class Sizes:
+class ParameterCounts:
     """Counts of parameters, as by peft's print_trainable_parameters."""
 
     trainable: int
@@ -109,7 +109,7 @@ def load_config(source: str) -> PreTrainedConfig:
     try:
         config: PreTrainedConfig = AutoConfig.from_pretrained(fetch_base(source), trust_remote_code=False)
     except (OSError, ValueError) as error:
-        raise _unusable(source, error) from error
+        raise _loading_failure(source, error) from error
     return config
 
 
@@ -119,7 +119,7 @@ def load_tokenizer(source: str) -> Any:
     try:
         tokenizer: Any = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
     except (OSError, ValueError) as error:
-        raise _unusable(source, error) from error
+        raise _loading_failure(source, error) from error
     # Models that also see keep the template here, for their processor.
     stored = read_json(folder / "chat_template.json")
     if not tokenizer.chat_template and stored:
@@ -158,7 +158,7 @@ def load_model(
     except torch.OutOfMemoryError:
         raise
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
-        raise _unusable(source, error) from error
+        raise _loading_failure(source, error) from error
     missing = result["missing_keys"]
     if missing:  # transformers fills what is missing with random numbers and goes on
         some = ", ".join(sorted(missing)[:3])
@@ -176,7 +176,7 @@ def best_attention(device: torch.device) -> Literal["rows", "sdpa"]:
     return BY_ROWS if device.type == "cpu" else "sdpa"
 
 
-def _unusable(source: str, error: Exception) -> TrainingFailed:
+def _loading_failure(source: str, error: Exception) -> TrainingFailed:
     if "trust_remote_code" in str(error):
         text = (
             f"The base model {source} needs code of its own, which is never run here. Choose another model."
@@ -190,7 +190,7 @@ def _unusable(source: str, error: Exception) -> TrainingFailed:
 def add_lora(model: Any, settings: Parameters) -> PeftModel:
     """Adds float32 matrices to frozen weights. Raises TrainingFailed where a named module does not exist."""
     config = lora_config(model, settings)
-    with calm_peft():
+    with silence_peft_warning():
         try:
             adapted: PeftModel = get_peft_model(model, config)
         except ValueError as error:
@@ -215,7 +215,7 @@ def lora_config(model: Any, settings: Parameters) -> LoraConfig:
         task_type="CAUSAL_LM",
     )
     # bitsandbytes' layers, too, are Linear, with weights packed into bytes.
-    if stored_method(model.config) is None:
+    if stored_quantization(model.config) is None:
         compute_fused(config)
     return config
 
@@ -230,7 +230,7 @@ def recompute_activations(model: PeftModel) -> bool:
     return True
 
 
-def take_lora_off(base: Any) -> None:
+def remove_lora(base: Any) -> None:
     """Undoes add_lora and recompute_activations, also where add_lora broke off in between: peft replaces the base's own
     layers one after the other."""
     layers = {name: module for name, module in base.named_modules() if isinstance(module, BaseTunerLayer)}
@@ -244,7 +244,7 @@ def take_lora_off(base: Any) -> None:
 
 
 @contextmanager
-def calm_peft() -> Iterator[None]:
+def silence_peft_warning() -> Iterator[None]:
     """Silences a warning: peft 0.21 asks transformers 5 for a property under its former name."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", ".*is_gradient_checkpointing", FutureWarning)
@@ -257,8 +257,8 @@ def recompute_if_packed(model: PeftModel) -> bool:
     return bool(packed_experts(model)) and recompute_activations(model)
 
 
-def count_parameters(model: PeftModel) -> Sizes:
+def count_parameters(model: PeftModel) -> ParameterCounts:
     """Corrects peft's count, which is right for packed linear layers and takes a byte of packed experts, which holds
     two numbers, for one."""
     trainable, every = model.get_nb_trainable_parameters()
-    return Sizes(trainable, every + sum(packed_experts(model).values()))
+    return ParameterCounts(trainable, every + sum(packed_experts(model).values()))

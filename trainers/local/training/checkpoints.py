@@ -34,7 +34,7 @@ from trainers.local.peft import (
     set_peft_model_state_dict,
 )
 from trainers.local.training import distributed
-from trainers.local.training.base_model import calm_peft, count_parameters, stored_method
+from trainers.local.training.base_model import count_parameters, silence_peft_warning, stored_quantization
 from trainers.local.training.errors import TrainingFailed
 from trainers.local.training.metrics_logger import MetricsLogger, Progress
 from trainers.local.training.schedule import (
@@ -42,14 +42,14 @@ from trainers.local.training.schedule import (
     Position,
     Stop,
     Validation,
-    best,
+    best_validation,
     result_sentence,
     stop_sentence,
 )
 from trainers.methods import Parameters
 
 CHECKPOINT_S = 60.0
-KEPT = 3
+KEPT_CHECKPOINTS = 3
 WEIGHTS = "adapter_model.safetensors"
 TUNED_FOLDER = "tuned"
 
@@ -74,18 +74,18 @@ def save_checkpoint(
         buffer = io.BytesIO()  # torch.save into a file hides the disk's error
         state = {
             "optimizer": optimizer.state_dict(),
-            "random": random_states(),
+            "random": get_random_states(),
             "scaler": scaler.state_dict(),
         }
         torch.save(state, buffer)
         (temporary / "state.pt").write_bytes(buffer.getbuffer())
         replace_json(temporary / "checkpoint.json", asdict(position))
-    delete_old_checkpoints(folder, position, KEPT)
+    delete_old_checkpoints(folder, position, KEPT_CHECKPOINTS)
 
 
 def delete_old_checkpoints(folder: Path, position: Position, keep: int) -> None:
     """Keeps the newest `keep`, and the one with the lowest validation loss."""
-    lowest = best(position.validations)
+    lowest = best_validation(position.validations)
     for old in list_checkpoints(folder)[:-keep]:
         if lowest is None or old != checkpoint_folder(folder, lowest.step):
             shutil.rmtree(old)
@@ -94,7 +94,7 @@ def delete_old_checkpoints(folder: Path, position: Position, keep: int) -> None:
 def restore_checkpoint(folder: Path, model: PeftModel, optimizer: Optimizer, scaler: GradScaler) -> Position:
     """Loads the newest checkpoint and returns its position, or START without one. Of a team, the first process reads it
     for all: the others may be on machines that don't have it."""
-    stored = distributed.ask_first(lambda: read_newest(folder))
+    stored = distributed.run_in_first(lambda: read_newest_checkpoint(folder))
     if stored is None:
         return START
     weights, states, position = stored
@@ -103,11 +103,11 @@ def restore_checkpoint(folder: Path, model: PeftModel, optimizer: Optimizer, sca
     optimizer.load_state_dict(state["optimizer"])
     if state.get("scaler"):  # empty where the loss isn't scaled
         scaler.load_state_dict(state["scaler"])
-    restore_random(state["random"])
+    restore_random_states(state["random"])
     return position
 
 
-def read_newest(folder: Path) -> tuple[bytes, bytes, Position] | None:
+def read_newest_checkpoint(folder: Path) -> tuple[bytes, bytes, Position] | None:
     """Returns the weights, state.pt and the position. Deletes what is not complete."""
     for rest in (*folder.glob("checkpoints/.*"), *folder.glob(".adapter*")):
         shutil.rmtree(rest)
@@ -149,13 +149,13 @@ def write_adapter(folder: Path, model: PeftModel) -> None:
     model.peft_config["default"].save_pretrained(str(folder))
 
 
-def random_states() -> dict[str, Any]:
+def get_random_states() -> dict[str, Any]:
     cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
     mps = torch.mps.get_rng_state() if torch.backends.mps.is_available() else None
     return {"cpu": torch.get_rng_state(), "cuda": cuda, "mps": mps}
 
 
-def restore_random(states: dict[str, Any]) -> None:
+def restore_random_states(states: dict[str, Any]) -> None:
     torch.set_rng_state(states["cpu"])
     if states["cuda"] and len(states["cuda"]) == torch.cuda.device_count():
         torch.cuda.set_rng_state_all(states["cuda"])
@@ -188,7 +188,7 @@ def finish_job(
         logger.log(chosen)
     if not distributed.is_first():
         return
-    lowest = best(position.validations)
+    lowest = best_validation(position.validations)
     result_step = position.step if lowest is None else lowest.step
     if checkpoint_folder(folder, result_step).exists():
         save_checkpoint_as_result(folder, result_step)
@@ -197,7 +197,7 @@ def finish_job(
             write_adapter(temporary, model)
     logger.log(f"Trained on {position.trained_tokens:,} tokens in {position.seconds:,.0f} s; adapter saved")
     progress = Progress(position.step, total, position.trained_tokens, position.seconds, logger.step_s)
-    logger.place(progress, is_over=True)
+    logger.write_progress(progress, is_over=True)
     done = {
         "trained_tokens": position.trained_tokens,
         "seconds": round(position.seconds, 1),
@@ -214,10 +214,10 @@ def resume_from_adapter(folder: Path, base: Any, settings: Parameters) -> PeftMo
     belong to this base."""
     config = LoraConfig.from_pretrained(str(folder / TUNED_FOLDER))
     config.inference_mode, config.lora_dropout = False, settings.lora_dropout
-    if stored_method(base.config) is None:
+    if stored_quantization(base.config) is None:
         compute_fused(config)
     weights = load((folder / TUNED_FOLDER / WEIGHTS).read_bytes())
-    with calm_peft():
+    with silence_peft_warning():
         model: PeftModel = get_peft_model(base, config)
     if get_peft_model_state_dict(model).keys() != weights.keys():
         text = "The tuned model's adapter has other matrices than this base model takes. Name the base model instead."

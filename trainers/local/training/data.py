@@ -99,7 +99,7 @@ class Rows:
         return max(len(row.ids) for row in self.rows)
 
 
-def tell_rows(logger: MetricsLogger, what: str, rows: Rows, max_length: int) -> None:
+def report_rows(logger: MetricsLogger, what: str, rows: Rows, max_length: int) -> None:
     """An event for everything about the rows that a person should know."""
     logger.log(f"{what} rows: {len(rows.rows):,} with {rows.tokens:,} tokens")
     if rows.chats < len(rows.rows):
@@ -140,7 +140,7 @@ def read_rows(
 
     def tokenize(batch: dict[str, list[Any]]) -> dict[str, list[Any]]:
         lines = zip(batch["line"], batch["text"], strict=True)
-        rows = [row for line, text in lines for row in rows_of(line, text, template, param)]
+        rows = [row for line, text in lines for row in rows_of_line(line, text, template, param)]
         return {name: [getattr(row, name) for row in rows] for name in ("line", "ids", "supervised")}
 
     stored = "rows" if cache is None else template.fingerprint(content)
@@ -157,7 +157,7 @@ def read_rows(
         new_fingerprint=stored,
     )
     rows = (Row(item["line"], item["ids"], item["supervised"]) for item in table)
-    return sort_out(rows, max_length, param, too_long)
+    return filter_rows(rows, max_length, param, too_long)
 
 
 def check_tokenizer(tokenizer: PreTrainedTokenizerFast) -> None:
@@ -170,21 +170,20 @@ def check_tokenizer(tokenizer: PreTrainedTokenizerFast) -> None:
         raise TrainingFailed("no_fast_tokenizer", text, "model")
 
 
-def sort_out(rows: Iterable[Row], max_length: int, param: str, too_long: TooLong = "leave_out") -> Rows:
+def filter_rows(rows: Iterable[Row], max_length: int, param: str, too_long: TooLong = "leave_out") -> Rows:
     every = list(rows)
     learnable = [row for row in every if row.is_learnable]
     if not learnable:
         text = (
-            f"No line of the {file_of(param)} has an assistant's answer to learn from: there is none, or each has "
-            "weight 0. "
-            "Add answers, or set their weight to 1."
+            f"No line of the {describe_file(param)} has an assistant's answer to learn from: there is none, or each "
+            "has weight 0. Add answers, or set their weight to 1."
         )
         raise TrainingFailed("nothing_to_learn", text, param)
-    fitting, left_out, cut = fit_length(learnable, "row", max_length, param, too_long)
+    fitting, left_out, cut = filter_by_length(learnable, "row", max_length, param, too_long)
     return Rows(fitting, len(every) - len(learnable), left_out, cut)
 
 
-def file_of(param: str) -> str:
+def describe_file(param: str) -> str:
     """Names a job's file in a sentence: a person who gave two must know which is meant."""
     return param.replace("_", " ")
 
@@ -207,7 +206,7 @@ class LearnableRow(Protocol):
         ...
 
 
-def fit_length(
+def filter_by_length(
     rows: Sequence[L], noun: str, max_length: int, param: str, too_long: TooLong
 ) -> tuple[list[L], int, int]:
     """Returns the rows of at most `max_length` tokens, how many longer ones were left out, and how many were cut.
@@ -216,8 +215,8 @@ def fit_length(
     if long and too_long == "refuse":
         count, verb = (f"1 {noun}", "is") if len(long) == 1 else (f"{len(long)} {noun}s", "are")
         text = (
-            f"{count} of the {file_of(param)} {verb} longer than max_length {max_length} tokens, the first in line "
-            f"{long[0].line}, and too_long is 'refuse'. Shorten them, set max_length to "
+            f"{count} of the {describe_file(param)} {verb} longer than max_length {max_length} tokens, the first in "
+            f"line {long[0].line}, and too_long is 'refuse'. Shorten them, set max_length to "
             f"{max(row.length for row in long)}, or set too_long to 'leave_out' or 'truncate'."
         )
         raise TrainingFailed("rows_too_long", text, param)
@@ -227,7 +226,7 @@ def fit_length(
     fitting = [row for row in shortened if row.is_learnable and row.length <= max_length]
     if not fitting:
         text = (
-            f"Each {noun} of the {file_of(param)} ({len(rows)}) is longer than max_length {max_length} tokens. "
+            f"Each {noun} of the {describe_file(param)} ({len(rows)}) is longer than max_length {max_length} tokens. "
             f"Shorten them or set max_length to {min(row.length for row in rows)} or more."
         )
         raise TrainingFailed("rows_too_long", text, "max_length")
@@ -235,7 +234,7 @@ def fit_length(
     return fitting, left_out, len(long) - left_out
 
 
-def rows_of(line: int, text: str, template: Template, param: str) -> list[Row]:
+def rows_of_line(line: int, text: str, template: Template, param: str) -> list[Row]:
     """Returns one row for a line of the file, or where the template rewrites earlier answers one more for each of
     these. Raises TrainingFailed."""
     try:
@@ -250,16 +249,16 @@ def rows_of(line: int, text: str, template: Template, param: str) -> list[Row]:
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         sentence = f'Line {line} is no chat example: {error!r}. Write {{"messages": [{{"role": …, "content": …}}, …]}}.'
         raise TrainingFailed("invalid_row", sentence, param) from error
-    with refusals(line, param):
+    with translate_template_errors(line, param):
         full_text = chat.text(len(messages))
         answers = [chat.answer(turn) for turn in learnt]
-    inside = [each for each in answers if each.stands_in(full_text)]
-    rows = [template.row(line, each.text, [each]) for each in answers if not each.stands_in(full_text)]
+    inside = [each for each in answers if each.is_unchanged_in(full_text)]
+    rows = [template.row(line, each.text, [each]) for each in answers if not each.is_unchanged_in(full_text)]
     return rows if rows and not inside else [*rows, template.row(line, full_text, inside)]
 
 
 @contextmanager
-def refusals(line: int, param: str) -> Iterator[None]:
+def translate_template_errors(line: int, param: str) -> Iterator[None]:
     """Turns errors of a template with a line into TrainingFailed."""
     try:
         yield
@@ -278,17 +277,17 @@ class AnswerLost(Exception):
 @dataclass(frozen=True)
 class Answer:
     """`text[start:end]` is to be learnt, after the exact text that the model is prompted with. `has_end`: its last
-    token is one that ends the turn. `is_as_asked`: `text` is what the template writes."""
+    token is one that ends the turn. `is_verbatim`: `text` is what the template writes."""
 
     text: str
     start: int
     end: int
     has_end: bool
-    is_as_asked: bool
+    is_verbatim: bool
 
-    def stands_in(self, text: str) -> bool:
+    def is_unchanged_in(self, text: str) -> bool:
         """Whether a longer conversation, `text`, has the answer at the same place."""
-        return self.has_end and self.is_as_asked and text.startswith(self.text[: self.end])
+        return self.has_end and self.is_verbatim and text.startswith(self.text[: self.end])
 
 
 @dataclass(frozen=True)
@@ -365,9 +364,9 @@ class Chat:
         message, prompt, after = self.messages[turn], self.text(turn, asks=True), self.text(turn + 1)
         if after.startswith(prompt):
             end, has_end = self._end(message, after, len(prompt))
-            return Answer(after, len(prompt), end, has_end, is_as_asked=True)
+            return Answer(after, len(prompt), end, has_end, is_verbatim=True)
         # DeepSeek's template opens a thought in the prompt, and none where the answer is there.
-        same, question = common(prompt, after), common(self.text(turn), prompt)
+        same, question = common_prefix_length(prompt, after), common_prefix_length(self.text(turn), prompt)
         if same < question:
             raise AnswerLost("this model's chat template rewrites the question once it is answered.")
         text = _answer_text(message)
@@ -375,16 +374,16 @@ class Chat:
             same = min(same, after.rfind(text))
         end, has_end = self._end(message, after, same)
         moved = len(prompt) - same
-        return Answer(prompt + after[same:], len(prompt), end + moved, has_end, is_as_asked=False)
+        return Answer(prompt + after[same:], len(prompt), end + moved, has_end, is_verbatim=False)
 
     def _end(self, message: dict[str, Any], text: str, start: int) -> tuple[int, bool]:
         """Returns the place after the token that ends the turn, where generation stops, or without one after the last
         letter. More may follow: ChatML writes a line break after <|im_end|>, Phi-3 the end of all text. Raises
         AnswerLost."""
         answer = _answer_text(message)
-        _check_written(message, text[start:])
+        _check_rendered(message, text[start:])
         if not message.get("tool_calls"):
-            place = self._last_place(answer, text, start)
+            place = self._find_answer(answer, text, start)
             match = None if place is None else self.template.ends.search(text, place + len(answer))
             if match:
                 return match.end(), True
@@ -392,7 +391,7 @@ class Chat:
         endings = [match.end() for match in self.template.ends.finditer(stripped, start)]
         return len(stripped), endings[-1:] == [len(stripped)]
 
-    def _last_place(self, answer: str, text: str, start: int) -> int | None:
+    def _find_answer(self, answer: str, text: str, start: int) -> int | None:
         """Finds the answer outside special tokens: it may be "end", and harmony writes the channel "final" before
         it."""
         ends = [match.span() for match in self.template.ends.finditer(text, start)]
@@ -402,7 +401,7 @@ class Chat:
         return next((place for place in reversed(places) if place >= 0), None)
 
 
-def common(entries: Sequence[Any], other: Sequence[Any]) -> int:
+def common_prefix_length(entries: Sequence[Any], other: Sequence[Any]) -> int:
     """Returns with how many equal letters, or tokens, both begin."""
     pairs = enumerate(zip(entries, other, strict=False))
     return next((place for place, (a, b) in pairs if a != b), min(len(entries), len(other)))
@@ -413,7 +412,7 @@ def _answer_text(message: dict[str, Any]) -> str:
     return str(message["content"]).rpartition("</think>")[2].strip()
 
 
-def _check_written(message: dict[str, Any], text: str) -> None:
+def _check_rendered(message: dict[str, Any], text: str) -> None:
     """Raises AnswerLost unless `text` has the answer and the names of its calls. White space may differ."""
     missing = "".join(_answer_text(message).split()) not in "".join(text.split())
     names = [call["function"]["name"] for call in message.get("tool_calls", ())]

@@ -22,7 +22,7 @@ from trainers.sizing.hardware import has_fast_bf16
 DTYPE_VARIABLE = "FINETUNE_DTYPE"
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 WIDE = "gemma"  # families whose names begin so have activations beyond float16's range
-LOOK_S = 0.5  # in less time, the clock's ticks are larger than the work
+MIN_MEASURED_S = 0.5  # in less time, the clock's ticks are larger than the work
 QUOTA = Path("/sys/fs/cgroup/cpu.max")
 
 
@@ -89,7 +89,7 @@ class CpuThreads:
         start = cpu_seconds()
         yield
         self._seen += cpu_seconds() - start
-        if self._seen.wall < LOOK_S:
+        if self._seen.wall < MIN_MEASURED_S:
             return
         threads = threads_for(self._seen, count_cores(), self._most)
         self._seen = CpuSeconds()
@@ -144,7 +144,7 @@ def new_scaler(device: torch.device, dtype: torch.dtype) -> GradScaler:
     return scaler
 
 
-def is_learnable(scaler: GradScaler, optimizer: Optimizer) -> bool:
+def unscale_gradients(scaler: GradScaler, optimizer: Optimizer) -> bool:
     """Divides the gradients by the scale. Returns False, with a smaller scale set, where they overflowed and that may
     help."""
     if not scaler.is_enabled():

@@ -19,15 +19,15 @@ from trainers.local.launch import VARIABLE
 from trainers.local.training.errors import Pauses, TrainingFailed, TrainingPaused
 
 T = TypeVar("T")
-PATIENCE = timedelta(hours=12)  # the first process may have a large model to download
-TIMEOUT = timedelta(minutes=30)  # in a step, where all do the same work: longer means that one hangs
+DOWNLOAD_TIMEOUT = timedelta(hours=12)  # the first process may have a large model to download
+STEP_TIMEOUT = timedelta(minutes=30)  # in a step, where all do the same work: longer means that one hangs
 _seed = 0
-_patient: distributed.ProcessGroup | None = None
+_slow_group: distributed.ProcessGroup | None = None
 
 
 def join(seed: int) -> None:
     """Connects to the other processes. `seed` is the job's. Raises TrainingFailed where their number is wrong."""
-    global _seed, _patient
+    global _seed, _slow_group
     _seed = seed
     wanted, started = int(os.environ.get(VARIABLE, "1")), int(os.environ.get("WORLD_SIZE", "1"))
     if wanted != started:
@@ -38,9 +38,9 @@ def join(seed: int) -> None:
     if torch.cuda.is_available():
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
     distributed.init_process_group(
-        "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo", timeout=TIMEOUT
+        "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo", timeout=STEP_TIMEOUT
     )
-    _patient = distributed.new_group(backend="gloo", timeout=PATIENCE)
+    _slow_group = distributed.new_group(backend="gloo", timeout=DOWNLOAD_TIMEOUT)
 
 
 def leave() -> None:
@@ -69,7 +69,7 @@ def share(rows: Sequence[T]) -> Sequence[T]:
     return rows if is_alone() else rows[rank() :: size()]
 
 
-def decide(value: T) -> T:
+def broadcast(value: T) -> T:
     """Returns the first process's value in all processes."""
     if is_alone():
         return value
@@ -78,39 +78,39 @@ def decide(value: T) -> T:
     return box[0]
 
 
-def ask_first(question: Callable[[], T]) -> T:
+def run_in_first(question: Callable[[], T]) -> T:
     """Returns the first process's answer in all processes. The others don't ask: they may be on machines that lack the
     files."""
-    return decide(question() if is_first() else None)  # type: ignore[return-value]
+    return broadcast(question() if is_first() else None)  # type: ignore[return-value]
 
 
 def check_pause(pauses: Pauses) -> None:
     """Raises TrainingPaused in all processes at the same step, once the first sees the mark."""
-    if ask_first(lambda: pauses.is_wanted):
+    if run_in_first(lambda: pauses.is_requested):
         raise TrainingPaused
 
 
-def pause_check(pauses: Pauses) -> Callable[[], None]:
+def step_pause_check(pauses: Pauses) -> Callable[[], None]:
     """Returns what to call at every part of a step. A team looks only between steps, where all are at the same
     place."""
     return pauses.check_pause if is_alone() else lambda: None
 
 
-def any_of(flag: bool) -> bool:
-    return flag if is_alone() else maximum(int(flag)) > 0
+def any_process(flag: bool) -> bool:
+    return flag if is_alone() else max_of_all(int(flag)) > 0
 
 
-def maximum(number: int) -> int:
+def max_of_all(number: int) -> int:
     """Returns the highest number of all processes."""
-    return number if is_alone() else int(_reduced([float(number)], distributed.ReduceOp.MAX)[0])
+    return number if is_alone() else int(_reduce([float(number)], distributed.ReduceOp.MAX)[0])
 
 
 def sum_all(*numbers: float) -> tuple[float, ...]:
     """Returns each number summed over the processes."""
-    return numbers if is_alone() else tuple(_reduced(numbers, distributed.ReduceOp.SUM))
+    return numbers if is_alone() else tuple(_reduce(numbers, distributed.ReduceOp.SUM))
 
 
-def add_gradients(parameters: Iterable[torch.nn.Parameter]) -> None:
+def sum_gradients(parameters: Iterable[torch.nn.Parameter]) -> None:
     """Sums the gradients over the processes, to what one process with all rows would have."""
     if is_alone():
         return
@@ -139,24 +139,24 @@ def reseed(step: int) -> None:
 def rank_zero_first() -> Iterator[None]:
     """Runs the block in the first process and then in the others, which find what the first left on the disk."""
     if not is_first():
-        distributed.barrier(_patient)
+        distributed.barrier(_slow_group)
     yield
     if is_first() and not is_alone():
-        distributed.barrier(_patient)
+        distributed.barrier(_slow_group)
 
 
 @contextmanager
-def one_after_the_other() -> Iterator[None]:
+def one_at_a_time() -> Iterator[None]:
     """Runs the block in one process at a time on each machine, as it takes much memory for a while."""
     turns = int(os.environ.get("LOCAL_WORLD_SIZE", size()))
     for turn in range(turns):
         if turn == rank() % turns:
             yield
         if not is_alone():
-            distributed.barrier(_patient)
+            distributed.barrier(_slow_group)
 
 
-def _reduced(numbers: Sequence[float], how: distributed.ReduceOp.RedOpType) -> list[float]:
+def _reduce(numbers: Sequence[float], how: distributed.ReduceOp.RedOpType) -> list[float]:
     values = torch.tensor(numbers, dtype=torch.float64)
     distributed.all_reduce(values, op=how)
     return [float(value) for value in values]

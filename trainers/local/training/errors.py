@@ -38,16 +38,16 @@ class Pauses:
 
     def check_pause(self) -> None:
         """Raises TrainingPaused where the mark is there. Called at every part of a step; it takes 2 microseconds."""
-        if self.is_wanted:
+        if self.is_requested:
             raise TrainingPaused
 
     @property
-    def is_wanted(self) -> bool:
+    def is_requested(self) -> bool:
         return (self.folder / PAUSE_MARK).exists()
 
 
 @contextmanager
-def paused_by_a_full_disk(folder: Path) -> Iterator[None]:
+def pause_on_full_disk(folder: Path) -> Iterator[None]:
     """Pauses the job until somebody frees space and resumes it, so that a full disk costs no work. Raises
     TrainingPaused, or OSError where the disk has no room for the mark either."""
     try:

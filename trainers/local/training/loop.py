@@ -27,12 +27,12 @@ from trainers.local.training import distributed
 from trainers.local.training.base_model import count_parameters, recompute_activations, recompute_if_packed
 from trainers.local.training.checkpoints import (
     finish_job,
-    random_states,
+    get_random_states,
     restore_checkpoint,
-    restore_random,
+    restore_random_states,
     save_checkpoint,
 )
-from trainers.local.training.devices import CpuThreads, is_learnable, new_scaler
+from trainers.local.training.devices import CpuThreads, new_scaler, unscale_gradients
 from trainers.local.training.errors import Pauses, TrainingFailed, TrainingPaused
 from trainers.local.training.memory import (
     MicroBatcher,
@@ -41,19 +41,19 @@ from trainers.local.training.memory import (
     map_machine_errors,
     tokens_after_shortage,
 )
-from trainers.local.training.metrics_logger import MetricsLogger, Progress, Scores, Step, logger_for
+from trainers.local.training.metrics_logger import MetricsLogger, Progress, Scores, Step, create_logger
 from trainers.local.training.schedule import (
     MAX_NORM,
     Pace,
     Position,
     Stop,
     Validation,
-    best,
-    is_due,
-    lacks_validation,
-    rate_share,
+    best_validation,
+    find_stop,
+    is_validation_due,
+    learning_rate_share,
+    needs_validation,
     steps_an_epoch,
-    why_stop,
 )
 from trainers.methods import Parameters
 
@@ -116,7 +116,7 @@ class TrainState(Generic[R, P]):
 
     method: TrainingMethod[R, P]
     optimizer: Optimizer
-    room: MicroBatcher[R]
+    batcher: MicroBatcher[R]
     check_pause: Callable[[], None]
     cores: CpuThreads = field(default_factory=CpuThreads)
     scaler: GradScaler = field(default_factory=lambda: GradScaler(enabled=False))
@@ -138,12 +138,12 @@ def train(
 ) -> None:
     """Ends with adapter/ and DONE. Raises TrainingFailed where it cannot, TrainingPaused where it must wait."""
     distributed.join(job.seed)
-    logger = logger_for(folder, job, metrics)
+    logger = create_logger(folder, job, metrics)
     is_done = False
     try:
         with map_machine_errors(folder):
             started, pauses = time.monotonic(), Pauses(folder)
-            loop = begin(folder, job, prepare(folder, job, logger, pauses), logger, pauses)
+            loop = start_loop(folder, job, prepare(folder, job, logger, pauses), logger, pauses)
             started -= max(loop.position.seconds, logger.seconds_known)
             logger.log(str(count_parameters(loop.state.model)))
             stop = loop.train_until(started, checkpoint_s, loop.total)
@@ -155,7 +155,7 @@ def train(
         distributed.leave()
 
 
-def begin(
+def start_loop(
     folder: Path, job: TrainingJob, method: TrainingMethod[R, P], logger: MetricsLogger, pauses: Pauses
 ) -> TrainingLoop[R, P]:
     """Returns a loop at the start, or at the position of the newest checkpoint in `folder`."""
@@ -182,7 +182,7 @@ def begin(
         recomputes=is_packed or (position.recomputes and recompute_activations(model)),
         end_team=partial(end_team, folder) if method.is_sharded else None,
     )
-    state = TrainState(method, optimizer, room, distributed.pause_check(pauses), scaler=scaler)
+    state = TrainState(method, optimizer, room, distributed.step_pause_check(pauses), scaler=scaler)
     # What a step took before the break: its first one after it may already pass the ceiling.
     pace = Pace(logger.step_s or 0.0 if position.step else 0.0, None, 0.0)
     loop = TrainingLoop(folder, settings, job.seed, state, logger, position, pauses, pace)
@@ -239,15 +239,15 @@ class TrainingLoop(Generic[R, P]):
         rows = self.state.method.rows
         try:
             # a checkpoint may have been saved before its step was validated
-            if self._is_validated(self.position.step, until) and lacks_validation(self.position):
+            if self._is_validated(self.position.step, until) and needs_validation(self.position):
                 self._validate()
-            for step, batch in steps_after(rows, self.settings, self.seed, self.position.step):
+            for step, batch in steps_from(rows, self.settings, self.seed, self.position.step):
                 if step > until:
                     break
                 distributed.check_pause(self.pauses)
                 # The first process decides for its team, since clocks differ.
                 here = replace(self.position, seconds=self.seconds)
-                stop = distributed.decide(why_stop(here, self.pace, self.settings))
+                stop = distributed.broadcast(find_stop(here, self.pace, self.settings))
                 if stop:
                     break
                 is_validated = self._is_validated(step, until)
@@ -255,7 +255,7 @@ class TrainingLoop(Generic[R, P]):
                 if is_validated:
                     self._validate()
                 self._save_if_due(checkpoint_s)
-            is_unmeasured = self.position.step and lacks_validation(self.position)
+            is_unmeasured = self.position.step and needs_validation(self.position)
             if stop == "ceiling" and self.state.method.validation and is_unmeasured:
                 self._validate()
         except TrainingPaused:
@@ -264,7 +264,7 @@ class TrainingLoop(Generic[R, P]):
                 self.save()
             step_s, tokens = self.logger.step_s, position.trained_tokens
             progress = Progress(position.step, self.total, tokens, position.seconds, step_s)
-            self.logger.place(progress, is_paused=True)
+            self.logger.write_progress(progress, is_paused=True)
             raise
         return stop
 
@@ -274,10 +274,10 @@ class TrainingLoop(Generic[R, P]):
 
     def _is_validated(self, step: int, until: int) -> bool:
         has_rows = bool(self.state.method.validation)
-        return has_rows and (step == until or is_due(step, self.steps_an_epoch, self.settings))
+        return has_rows and (step == until or is_validation_due(step, self.steps_an_epoch, self.settings))
 
     def _rate(self, step: int) -> float:
-        return self.settings.learning_rate * rate_share(step, self.total)
+        return self.settings.learning_rate * learning_rate_share(step, self.total)
 
     def _learn(self, step: int, batch: Sequence[R], *, is_validated_next: bool) -> None:
         """Trains one step and records it."""
@@ -289,8 +289,8 @@ class TrainingLoop(Generic[R, P]):
             step=step,
             trained_tokens=self.position.trained_tokens + tokens,
             seconds=self.seconds,
-            room=self.state.room.remembered,
-            recomputes=self.state.room.recomputes,
+            room=self.state.batcher.remembered,
+            recomputes=self.state.batcher.recomputes,
         )
         guess_s = method.validation_tokens / tokens * took * method.forward_share
         self.pace = replace(self.pace, step_s=took, validation_guess_s=guess_s)
@@ -316,14 +316,14 @@ class TrainingLoop(Generic[R, P]):
         self.position = replace(
             position,
             validations=(*position.validations, validation),
-            room=self.state.room.remembered,
-            recomputes=self.state.room.recomputes,
+            room=self.state.batcher.remembered,
+            recomputes=self.state.batcher.recomputes,
         )
         self.pace = replace(self.pace, validation_s=time.monotonic() - begun)
 
     def _save_if_due(self, checkpoint_s: float) -> None:
         """Saves a checkpoint after an epoch, after the best validation so far, and every `checkpoint_s` seconds."""
-        step, lowest = self.position.step, best(self.position.validations)
+        step, lowest = self.position.step, best_validation(self.position.validations)
         ends_epoch = step % self.steps_an_epoch == 0
         if ends_epoch:
             epoch = f"Epoch {step // self.steps_an_epoch}/{self.settings.n_epochs}"
@@ -342,11 +342,11 @@ def train_step(state: TrainState[R, P], batch: Sequence[R], rate: float, step: i
     if method.seed is not None:
         torch.manual_seed(method.seed + step)
     distributed.reseed(step)
-    random = random_states()
+    random = get_random_states()
 
     def forget() -> None:
         optimizer.zero_grad()
-        restore_random(random)
+        restore_random_states(random)
 
     def add_all(parts: list[list[R]]) -> P:
         if not distributed.is_alone():  # memory may have been full in another process, and all compute again
@@ -359,10 +359,10 @@ def train_step(state: TrainState[R, P], batch: Sequence[R], rate: float, step: i
 
     learnt = state.learnt
     while True:
-        computed = state.room.try_out(distributed.share(batch), add_all, f"at step {step}")
-        distributed.add_gradients(learnt)
+        computed = state.batcher.compute_in_parts(distributed.share(batch), add_all, f"at step {step}")
+        distributed.sum_gradients(learnt)
         scores = method.total(computed)
-        if not math.isfinite(scores.loss) or is_learnable(state.scaler, optimizer):
+        if not math.isfinite(scores.loss) or unscale_gradients(state.scaler, optimizer):
             break
         forget()
     norm = torch.nn.utils.clip_grad_norm_(learnt, MAX_NORM).item()
@@ -386,7 +386,7 @@ def batches(rows: Sequence[R], size: int, seed: int, epoch: int) -> list[list[R]
     return [[rows[place] for place in order[start : start + size]] for start in range(0, len(rows), size)]
 
 
-def steps_after(
+def steps_from(
     rows: Sequence[R], settings: Parameters, seed: int, after: int
 ) -> Iterator[tuple[int, list[R]]]:
     """Yields the steps after `after`, counted from 1 over all epochs, with their rows."""

@@ -17,7 +17,7 @@ import torch
 from trainers.local.job_directory import append_event, read_json, replace_json
 from trainers.local.launch import SHORT
 from trainers.local.training import distributed
-from trainers.local.training.errors import TrainingFailed, paused_by_a_full_disk, write_failure
+from trainers.local.training.errors import TrainingFailed, pause_on_full_disk, write_failure
 
 R = TypeVar("R")
 T = TypeVar("T")
@@ -28,7 +28,9 @@ OUT_OF_MEMORY_TEXTS = (
     "cublas_status_alloc_failed",
     "cudnn_status_alloc_failed",
 )
-KEEPS_BUSY = 4  # a quarter of the usual tokens keeps a device as busy; recomputing costs a third of its time
+BUSY_DIVISOR = (
+    4  # a quarter of the usual tokens keeps a device as busy; recomputing costs a third of its time
+)
 
 
 @dataclass(frozen=True)
@@ -65,7 +67,7 @@ def tokens_after_shortage(folder: Path) -> tuple[int, bool] | None:
             return None
         return min(note["tokens"] for note in notes), any(note["recomputes"] for note in notes)
 
-    return distributed.ask_first(read)
+    return distributed.run_in_first(read)
 
 
 def fill_parts(rows: Sequence[R], limit: int, width: Callable[[Sequence[R]], int]) -> list[list[R]]:
@@ -123,7 +125,7 @@ class MicroBatcher(Generic[R]):
     def parts(self, rows: Sequence[R]) -> list[list[R]]:
         return self._fill(rows, self.tokens if self._packs else 1)
 
-    def try_out(self, rows: Sequence[R], compute: Callable[[list[list[R]]], T], action: str) -> T:
+    def compute_in_parts(self, rows: Sequence[R], compute: Callable[[list[list[R]]], T], action: str) -> T:
         """Calls `compute` with the rows in parts, and again with smaller parts where memory is full.
 
         In a team all do so where one has to. Raises TrainingFailed where a single row is too much. Does not return
@@ -139,24 +141,28 @@ class MicroBatcher(Generic[R]):
                 text = str(error).partition("\n")[0]
             if text and self._end_team is not None:
                 try:  # alone, since the others can't be asked
-                    message = self._take_less(rows, action, text, int)
+                    message = self._reduce_memory(rows, action, text, int)
                 except TrainingFailed as failed:
                     self._end_team(Shortage(failed.message, failed))
                 self._end_team(Shortage(message, None, self.tokens, self.recomputes))
-            if not distributed.any_of(bool(text)):
+            if not distributed.any_process(bool(text)):
                 return result
             gc.collect()  # the frames that held the tensors are gone only now
             if torch.cuda.is_available():
                 torch.cuda.empty_cache()
-            self._tell(self._take_less(rows, action, text or "in another process", distributed.maximum))
+            self._tell(
+                self._reduce_memory(rows, action, text or "in another process", distributed.max_of_all)
+            )
 
-    def _take_less(self, rows: Sequence[R], action: str, sentence: str, most: Callable[[int], int]) -> str:
+    def _reduce_memory(
+        self, rows: Sequence[R], action: str, sentence: str, most: Callable[[int], int]
+    ) -> str:
         """Takes fewer tokens or recomputes, and returns a message about it. `most` returns the highest number of all
         processes. Raises TrainingFailed."""
         before = most(max((self._width(part) for part in self.parts(rows) if len(part) > 1), default=0))
         longest = most(max((self._width([row]) for row in rows), default=0))
         half = before // 2
-        is_small = half < max(self._usual // KEEPS_BUSY, 2 * longest)
+        is_small = half < max(self._usual // BUSY_DIVISOR, 2 * longest)
         if is_small and not self.recomputes and self._recompute():
             self.recomputes = True
             return (
@@ -186,7 +192,7 @@ def is_out_of_memory(error: BaseException) -> bool:
 def map_machine_errors(folder: Path) -> Iterator[None]:
     """Pauses the job where the disk is full, and fails it where the accelerator's memory is. Raises TrainingPaused,
     TrainingFailed."""
-    with paused_by_a_full_disk(folder):
+    with pause_on_full_disk(folder):
         try:
             yield
         except torch.OutOfMemoryError as error:

@@ -73,7 +73,7 @@ class MetricsLogger:
         self._more = more
         self._ceiling_s = ceiling_s
         self._curves = Curves(folder, integrations)
-        self._told_at = 0.0
+        self._logged_at = 0.0
         self._stepped_at = time.monotonic()
         self._is_first, self._is_rough = True, False
         self.step_s: float | None = (read_json(folder / "progress.json") or {}).get("step_s")
@@ -100,24 +100,24 @@ class MetricsLogger:
     def record(self, step: Step, *, is_validated_next: bool = False) -> None:
         """Records one step. Where its validation follows, one event reports both."""
         now = time.monotonic()
-        self._measure_pace(now - self._stepped_at)
+        self._update_step_s(now - self._stepped_at)
         self._stepped_at = now
         with (self._folder / "results.csv").open("a", encoding="utf-8", newline="") as file:
-            row = (step.number, short(step.train.loss), short(step.train.accuracy), "", "")
-            csv.writer(file).writerow([*row, *self._more_of(step.train), *("" for _ in self._more)])
+            row = (step.number, format_number(step.train.loss), format_number(step.train.accuracy), "", "")
+            csv.writer(file).writerow([*row, *self._format_more(step.train), *("" for _ in self._more)])
         rate_and_tokens = {
             "train/learning_rate": step.learning_rate,
             "train/tokens": float(step.trained_tokens),
         }
         self._curves.log(step.number, _curves("train", step.train) | rate_and_tokens)
-        if now - self._told_at < INTERVAL_S and not is_validated_next and step.number < step.total:
+        if now - self._logged_at < INTERVAL_S and not is_validated_next and step.number < step.total:
             return
-        self._told_at = now
-        self.place(Progress(step.number, step.total, step.trained_tokens, step.seconds, self.step_s))
+        self._logged_at = now
+        self.write_progress(Progress(step.number, step.total, step.trained_tokens, step.seconds, self.step_s))
         if not is_validated_next:
             self._tell(step, None)
 
-    def _measure_pace(self, taken: float) -> None:
+    def _update_step_s(self, taken: float) -> None:
         """A process's first step also reads the weights and prepares kernels, and took ten times as long as the others:
         it counts only where nothing else is known, and only until the second one."""
         is_first, self._is_first = self._is_first, False
@@ -131,7 +131,12 @@ class MetricsLogger:
         path = self._folder / "results.csv"
         *before, last = _read_rows(path)
         trained = last[len(RESULTS_HEADER) : len(RESULTS_HEADER) + len(self._more)]
-        names = [short(valid.loss), short(valid.accuracy), *trained, *self._more_of(valid)]
+        names = [
+            format_number(valid.loss),
+            format_number(valid.accuracy),
+            *trained,
+            *self._format_more(valid),
+        ]
         self._write_results([*before, [*last[:3], *names]])
         self._curves.log(step.number, _curves("valid", valid))
         self._tell(step, valid)
@@ -142,7 +147,7 @@ class MetricsLogger:
         named = {name: float(value) for name, value in zip(self._more, more, strict=False) if value}
         return Scores(float(loss), float(accuracy) if accuracy else None, named)
 
-    def place(self, progress: Progress, *, is_paused: bool = False, is_over: bool = False) -> None:
+    def write_progress(self, progress: Progress, *, is_paused: bool = False, is_over: bool = False) -> None:
         """Writes progress.json. A paused run has no estimate of its end; one that is over ends now."""
         finish = round(time.time()) if is_over else None
         if progress.step_s is not None and not is_paused and not is_over:
@@ -155,8 +160,8 @@ class MetricsLogger:
     def end(self, *, is_done: bool) -> None:
         self._curves.end(is_done=is_done)
 
-    def _more_of(self, scores: Scores) -> list[str]:
-        return [short(scores.more.get(name)) for name in self._more]
+    def _format_more(self, scores: Scores) -> list[str]:
+        return [format_number(scores.more.get(name)) for name in self._more]
 
     def _write_results(self, rows: list[list[str]]) -> None:
         path = self._folder / "results.csv"
@@ -198,11 +203,11 @@ def _read_rows(path: Path) -> list[list[str]]:
         return list(csv.reader(file))[1:]
 
 
-def short(value: float | None) -> str:
+def format_number(value: float | None) -> str:
     return "" if value is None else f"{value:.6g}"
 
 
-def logger_for(folder: Path, job: TrainingJob, more: Sequence[str] = ()) -> MetricsLogger:
+def create_logger(folder: Path, job: TrainingJob, more: Sequence[str] = ()) -> MetricsLogger:
     """Only the first process of a team gets a logger that writes. A sweep's curves are written by its arms. `more` are
     the names of Scores.more."""
     if not distributed.is_first():
@@ -226,6 +231,8 @@ class NullLogger(MetricsLogger):
     def last_scores(self) -> Scores:
         return Scores(0.0, None)
 
-    def place(self, progress: Progress, *, is_paused: bool = False, is_over: bool = False) -> None: ...
+    def write_progress(
+        self, progress: Progress, *, is_paused: bool = False, is_over: bool = False
+    ) -> None: ...
 
     def end(self, *, is_done: bool) -> None: ...

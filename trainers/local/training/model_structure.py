@@ -57,14 +57,14 @@ def choose_class(source: str, config: PreTrainedConfig) -> Choice:
     raise TrainingFailed("base_writes_no_text", text, "model")
 
 
-def text_part(model: Any) -> str:
+def text_module_name(model: Any) -> str:
     """Returns the dotted name of the module with the layers between embeddings and head, such as
     'model.language_model'."""
     decoder: torch.nn.Module = model.get_decoder()
     return next(str(name) for name, module in model.named_modules() if module is decoder)
 
 
-def sees_too(model: Any) -> bool:
+def has_vision(model: Any) -> bool:
     """Whether the model has parts besides the text part, which LoRA must not touch."""
     return bool(model.config.get_text_config() is not model.config)
 
@@ -85,23 +85,23 @@ def find_targets(model: Any, setting: str) -> Targets:
     'all-linear', which would mean 428 million parameters at rank 16 in Llama 4 Scout.
     """
     layers, experts = linear_layers(model), fused_experts(model)
-    names = sorted({_last(name) for name in layers}) if setting == "all-linear" else setting.split(",")
-    modules = [name for name in names if _is_end_of_any(name, layers)]
+    names = sorted({_short_name(name) for name in layers}) if setting == "all-linear" else setting.split(",")
+    modules = [name for name in names if _matches_any(name, layers)]
     others = [name for name in names if name not in modules]
-    packed = [name for name in others if _is_end_of_any(name, packed_experts(model))]
+    packed = [name for name in others if _matches_any(name, packed_experts(model))]
     if packed:  # peft would ignore them
         text = (
             f"{packed[0]} is in 4 bits here, where it can be computed with and not trained. Leave it out of "
             "target_modules, or set quantization to int8 or none."
         )
         raise TrainingFailed("experts_packed", text, "target_modules")
-    parameters = [name for name in others if _is_end_of_any(name, experts)]
+    parameters = [name for name in others if _matches_any(name, experts)]
     absent = [name for name in others if name not in parameters]
     if absent or not names:
         raise _explain_absence(model, absent, layers, experts)
-    if sees_too(model) and modules:  # a plain q_proj would also match layers of the part that sees
+    if has_vision(model) and modules:  # a plain q_proj would also match layers of the part that sees
         ends = "|".join(map(re.escape, modules))
-        return Targets(rf"{re.escape(text_part(model))}\.(.+\.)?({ends})", parameters)
+        return Targets(rf"{re.escape(text_module_name(model))}\.(.+\.)?({ends})", parameters)
     return Targets(modules, parameters)
 
 
@@ -111,7 +111,7 @@ def linear_layers(model: Any) -> list[str]:
     A layer that is linear and more, such as Llama 4's router, doesn't count. Nor do those of a state space (Mamba)
     whose weights are read directly by its kernels, so that an adapter there would have no effect.
     """
-    head, part = model.get_output_embeddings(), text_part(model)
+    head, part = model.get_output_embeddings(), text_module_name(model)
     # A state space has a decay and a skip of its own; linear attention (Qwen 3.5) has no skip.
     spaces = [
         name for name, module in model.named_modules() if hasattr(module, "A_log") and hasattr(module, "D")
@@ -127,7 +127,7 @@ def linear_layers(model: Any) -> list[str]:
 
 def fused_experts(model: Any) -> list[str]:
     """Returns the full names of weights with three dimensions: expert, in, out."""
-    part = text_part(model)
+    part = text_module_name(model)
     return [
         name
         for name, weight in model.named_parameters()
@@ -148,23 +148,23 @@ def _is_in(name: str, part: str) -> bool:
     return not part or name.startswith(f"{part}.")
 
 
-def _last(name: str) -> str:
+def _short_name(name: str) -> str:
     """Returns the last part of a name. For a layer that only has a number its list's name precedes it, since a bare "0"
     would also mean every first layer."""
     before, _, last = name.rpartition(".")
-    return f"{_last(before)}.{last}" if last.isdigit() and before else last
+    return f"{_short_name(before)}.{last}" if last.isdigit() and before else last
 
 
-def _is_end_of_any(end: str, names: Iterable[str]) -> bool:
+def _matches_any(end: str, names: Iterable[str]) -> bool:
     return any(name == end or name.endswith(f".{end}") for name in names)
 
 
 def _explain_absence(
     model: Any, absent: list[str], layers: Iterable[str], experts: Iterable[str]
 ) -> TrainingFailed:
-    names = sorted({_last(name) for name in layers})
+    names = sorted({_short_name(name) for name in layers})
     fused = sorted({".".join(name.split(".")[-2:]) for name in experts})
-    where = " in the part that reads and writes text" if sees_too(model) else ""
+    where = " in the part that reads and writes text" if has_vision(model) else ""
     parts = [
         f"The base model has no linear layer '{absent[0]}' to adapt{where}."
         if absent

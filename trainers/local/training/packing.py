@@ -22,9 +22,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from trainers.local.kernels.block_attention import BY_BLOCKS, DENSE, Blocks, lay_blocks
+from trainers.local.kernels.block_attention import BY_BLOCKS, MAX_MASKED_TOKENS, Blocks, build_blocks
 from trainers.local.kernels.fused_layers import KeptPlaces
-from trainers.local.kernels.shared_prefix_attention import BY_ROWS, RowLayout, layout_of_rows
+from trainers.local.kernels.shared_prefix_attention import BY_ROWS, RowLayout, build_row_layout
 from trainers.local.training.data import Row
 
 if TYPE_CHECKING:
@@ -88,10 +88,10 @@ class Loss:
     right: int
 
 
-def abilities(model: PreTrainedModel, longest: int) -> Abilities:
+def find_abilities(model: PreTrainedModel, longest: int) -> Abilities:
     """Returns what `model` can do with rows of at most `longest` tokens."""
     text = model.config.get_text_config().to_dict()
-    packs = model.config.model_type in PACKED_FAMILIES and longest <= reach(text)
+    packs = model.config.model_type in PACKED_FAMILIES and longest <= max_packed_length(text)
     selects = "logits_to_keep" in inspect.signature(model.forward).parameters
     attention = model.config._attn_implementation
     # Llama 4 sharpens attention by the place in the sequence, from its floor_scale-th token on.
@@ -99,7 +99,7 @@ def abilities(model: PreTrainedModel, longest: int) -> Abilities:
     return Abilities(packs, selects, widest, attention == BY_ROWS, attention == BY_BLOCKS)
 
 
-def reach(text: Mapping[str, Any]) -> int:
+def max_packed_length(text: Mapping[str, Any]) -> int:
     """Returns how long a row may be for the model to read it in a pack as it does alone. `text` is the configuration of
     the text part.
 
@@ -128,19 +128,19 @@ def fill_packs(rows: Sequence[Row], limit: int) -> list[list[Row]]:
     packs: list[list[Row]] = []
     shared = apart = 0  # of the last pack: tokens of the common beginning, and of all rows one by one
     for row in rows:
-        common = min(shared, common_beginning((packs[-1][0], row))) if packs else 0
+        common = min(shared, shared_prefix_length((packs[-1][0], row))) if packs else 0
         if packs and apart + len(row.ids) - len(packs[-1]) * common <= limit:
             packs[-1].append(row)
             shared, apart = common, apart + len(row.ids)
         else:
             packs.append([row])
-            shared, apart = common_beginning((row,)), len(row.ids)
+            shared, apart = shared_prefix_length((row,)), len(row.ids)
     return packs
 
 
 def width(rows: Sequence[Row]) -> int:
     """Returns how many tokens a pack of these rows takes at most."""
-    return sum(len(row.ids) for row in rows) - (len(rows) - 1) * common_beginning(rows)
+    return sum(len(row.ids) for row in rows) - (len(rows) - 1) * shared_prefix_length(rows)
 
 
 def pack_rows(
@@ -151,7 +151,7 @@ def pack_rows(
     by_rows: bool = False,
     by_blocks: bool = False,
 ) -> Pack:
-    shared = common_beginning(rows)
+    shared = shared_prefix_length(rows)
     ids = list(rows[0].ids[:shared])
     positions = list(range(shared))
     owners = [0] * shared
@@ -167,9 +167,9 @@ def pack_rows(
         owners += [owner] * (end - shared)
     layout: RowLayout | Blocks | None = None
     if by_rows and len(rows) > 1:
-        layout = layout_of_rows(shared, [row.last_target - shared for row in rows], device, dtype)
-    elif by_blocks and len(rows) > 1 and len(ids) > DENSE:
-        layout = lay_blocks(owners, device)
+        layout = build_row_layout(shared, [row.last_target - shared for row in rows], device, dtype)
+    elif by_blocks and len(rows) > 1 and len(ids) > MAX_MASKED_TOKENS:
+        layout = build_blocks(owners, device)
     return Pack(
         input_ids=torch.tensor([ids], device=device),
         positions=torch.tensor([positions], device=device),
@@ -180,7 +180,7 @@ def pack_rows(
     )
 
 
-def common_beginning(rows: Sequence[Row]) -> int:
+def shared_prefix_length(rows: Sequence[Row]) -> int:
     """Returns how many tokens all rows begin with, up to the first that predicts a supervised token."""
     first = rows[0].ids
     shared = min(row.first_target - 1 for row in rows)

@@ -19,10 +19,10 @@ from trainers.local.training.data import (
     Row,
     Template,
     check_tokenizer,
-    common,
-    file_of,
-    fit_length,
-    refusals,
+    common_prefix_length,
+    describe_file,
+    filter_by_length,
+    translate_template_errors,
 )
 from trainers.local.training.errors import TrainingFailed
 from trainers.methods import TooLong
@@ -88,21 +88,21 @@ def read_pairs(
         raise TrainingFailed("unreadable_file", text, param) from error
     template = Template.of(tokenizer)
     written = ((number, line) for number, line in enumerate(lines, start=1) if line.strip())
-    return sort_out(
+    return filter_pairs(
         (pair_of(number, line, template, param) for number, line in written), max_length, param, too_long
     )
 
 
-def sort_out(pairs: Iterable[PairRow], max_length: int, param: str, too_long: TooLong) -> Pairs:
+def filter_pairs(pairs: Iterable[PairRow], max_length: int, param: str, too_long: TooLong) -> Pairs:
     every = list(pairs)
     learnable = [pair for pair in every if pair.is_learnable]
     if not learnable:
         text = (
-            f"No pair of the {file_of(param)} has two different answers, as this model's chat template writes them. "
-            "Give different ones."
+            f"No pair of the {describe_file(param)} has two different answers, as this model's chat template writes "
+            "them. Give different ones."
         )
         raise TrainingFailed("nothing_to_learn", text, param)
-    fitting, left_out, cut = fit_length(learnable, "pair", max_length, param, too_long)
+    fitting, left_out, cut = filter_by_length(learnable, "pair", max_length, param, too_long)
     return Pairs(fitting, len(every) - len(learnable), left_out, cut)
 
 
@@ -122,14 +122,14 @@ def pair_of(line: int, text: str, template: Template, param: str) -> PairRow:
     except (ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
         sentence = f'Line {line} is no preference pair: {error!r}. Write {{"input": {{"messages": […]}}, …}}.'
         raise TrainingFailed("invalid_row", sentence, param) from error
-    with refusals(line, param):
+    with translate_template_errors(line, param):
         chats = [Chat.of(template, [*entries, answer], tools) for answer in answers]
         written = [chat.answer(len(entries)) for chat in chats]
     (prompt, chosen), (other, rejected) = (
         _split(template.row(line, answer.text, [answer])) for answer in written
     )
     # The prompt's last token may also contain an answer's beginning, and then the two prompts differ.
-    shared = common(prompt, other)
+    shared = common_prefix_length(prompt, other)
     return PairRow(line, prompt[:shared], chosen[shared:], rejected[shared:])
 
 

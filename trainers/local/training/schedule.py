@@ -63,26 +63,26 @@ def steps_an_epoch(rows: int, settings: Parameters) -> int:
     return math.ceil(rows / settings.batch_size)
 
 
-def rate_share(step: int, total: int) -> float:
+def learning_rate_share(step: int, total: int) -> float:
     """Returns the share of the learning rate: linear from 0 to 1 over the first steps, then linear down, not quite to 0
     at the last step."""
     warm_up = max(1, round(WARM_UP * total))
     return min(step / warm_up, (total - step + 1) / (total - warm_up + 1))
 
 
-def best(validations: Sequence[Validation]) -> Validation | None:
+def best_validation(validations: Sequence[Validation]) -> Validation | None:
     """Returns the validation with the lowest loss; of equal ones the first."""
     return min(validations, key=lambda each: each.loss, default=None)
 
 
-def is_due(step: int, steps_an_epoch: int, settings: Parameters) -> bool:
+def is_validation_due(step: int, steps_an_epoch: int, settings: Parameters) -> bool:
     """Whether a validation follows this step."""
     return step % steps_an_epoch == 0 or (settings.eval_steps is not None and step % settings.eval_steps == 0)
 
 
-def has_lost_patience(validations: Sequence[Validation], patience: int | None) -> bool:
+def is_out_of_patience(validations: Sequence[Validation], patience: int | None) -> bool:
     """Whether none of the last `patience` validations was lower than the best before them."""
-    lowest = best(validations)
+    lowest = best_validation(validations)
     if patience is None or lowest is None:
         return False
     return len([each for each in validations if each.step > lowest.step]) >= patience
@@ -93,19 +93,19 @@ def is_over_ceiling(seconds: float, pace: Pace, ceiling_s: float | None) -> bool
     return ceiling_s is not None and seconds + pace.needed_s > ceiling_s
 
 
-def lacks_validation(position: Position) -> bool:
+def needs_validation(position: Position) -> bool:
     return position.step > 0 and all(each.step != position.step for each in position.validations)
 
 
-def why_stop(position: Position, pace: Pace, settings: Parameters) -> Stop | None:
-    if has_lost_patience(position.validations, settings.patience):
+def find_stop(position: Position, pace: Pace, settings: Parameters) -> Stop | None:
+    if is_out_of_patience(position.validations, settings.patience):
         return "patience"
     return "ceiling" if is_over_ceiling(position.seconds, pace, settings.ceiling_s) else None
 
 
 def stop_sentence(why: Stop, position: Position, total: int, settings: Parameters) -> str:
     """`why` the run of `total` steps stopped, and what it had reached."""
-    lowest = best(position.validations)
+    lowest = best_validation(position.validations)
     reached = f"Reached: {position.trained_tokens:,} tokens in {position.seconds:,.0f} s"
     reached += f", validation loss {lowest.loss:.4f} at best." if lowest else "."
     stopped = f"Stopped at step {position.step}/{total}"
@@ -121,7 +121,7 @@ def stop_sentence(why: Stop, position: Position, total: int, settings: Parameter
 
 def result_sentence(position: Position, total: int) -> str | None:
     """Names the checkpoint that is the result; None without a validation file."""
-    lowest = best(position.validations)
+    lowest = best_validation(position.validations)
     if lowest is None:
         return None
     last = position.validations[-1]

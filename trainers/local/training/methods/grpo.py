@@ -32,19 +32,25 @@ from trainers.local.base_files import context_of_base
 from trainers.local.job_directory import KEPT_ROWS, TrainingJob
 from trainers.local.training import distributed
 from trainers.local.training.checkpoints import CHECKPOINT_S
-from trainers.local.training.data import Row, Rows, read_rows, tell_rows
+from trainers.local.training.data import Row, Rows, read_rows, report_rows
 from trainers.local.training.errors import Pauses
 from trainers.local.training.loop import TrainingMethod, TrainState
 from trainers.local.training.methods import trl_setup
-from trainers.local.training.methods.trl_setup import LossOnly, SingleProcess, TrlBase, prepare_base, silent
+from trainers.local.training.methods.trl_setup import (
+    LossOnly,
+    SingleProcess,
+    TrlBase,
+    prepare_base,
+    silent_options,
+)
 from trainers.local.training.metrics_logger import MetricsLogger, Scores
 from trainers.local.training.packing import pack_tokens
 from trainers.methods import GrpoParameters, Parameters, Reward
 
 # From the right answer and the model's to a share; read and normalised as evaluation does.
 REWARDS: Mapping[Reward, Callable[[str, str], float]] = {"exact": exact_match, "json": json_share}
-LEAST_STD = 1e-4  # TRL's
-TOLD_S = 60.0  # a step of hundreds of answers may take minutes, and is told only at its end
+STD_EPSILON = 1e-4  # TRL's
+LOG_INTERVAL_S = 60.0  # a step of hundreds of answers may take minutes, and is told only at its end
 
 
 def train(folder: Path, job: TrainingJob, checkpoint_s: float = CHECKPOINT_S) -> None:
@@ -62,9 +68,9 @@ def prepare(folder: Path, job: TrainingJob, logger: MetricsLogger, pauses: Pause
             )
 
     setup = prepare_base(folder, job, logger, pauses, read)
-    tell_rows(logger, "Training", setup.training, setup.settings.max_length)
+    report_rows(logger, "Training", setup.training, setup.settings.max_length)
     if setup.validation:
-        tell_rows(logger, "Validation", setup.validation, setup.settings.max_length)
+        report_rows(logger, "Validation", setup.validation, setup.settings.max_length)
         logger.log("The validation loss is 1 less the mean reward of the likeliest answers")
     settings = setup.settings
     assert isinstance(settings, GrpoParameters)  # noqa: S101 - read_job goes by the job's method
@@ -75,7 +81,7 @@ def prepare(folder: Path, job: TrainingJob, logger: MetricsLogger, pauses: Pause
         temperature=settings.temperature,
         max_completion_length=settings.max_new_tokens,
         loss_type="grpo",
-        **silent(folder, job, setup),
+        **silent_options(folder, job, setup),
     )
     logger.log(
         f"Each step samples {settings.samples} answers of at most {settings.max_new_tokens} tokens to each of "
@@ -130,7 +136,7 @@ class Grpo(TrainingMethod[Question, list[Part]]):
             [last_question(row, setup.tokenizer) for row in rows]
             for rows in (setup.training.rows, validation)
         )
-        self.model, self.device, self.dtype = trainer.adapted, setup.device, setup.dtype
+        self.model, self.device, self.dtype = trainer.peft_model, setup.device, setup.dtype
         self.usual_tokens = pack_tokens(setup.device)
         self._trainer, self._settings, self.seed = trainer, settings, job.seed
         self._tokenizer, self._context = setup.tokenizer, context_of_base(job.base)
@@ -156,14 +162,14 @@ class Grpo(TrainingMethod[Question, list[Part]]):
         told_at = time.monotonic()
         for rows in parts:
             state.check_pause()
-            if time.monotonic() - told_at >= TOLD_S:
+            if time.monotonic() - told_at >= LOG_INTERVAL_S:
                 told_at = time.monotonic()
                 done, every = sum(part.questions for part in measured), sum(map(len, parts))
                 self._logger.log(f"Of this step, answers to {done} of {every} questions are learnt from")
             with state.cores.shared():
-                answers = self._answers(rows, self._settings.samples)
+                answers = self._generate_answers(rows, self._settings.samples)
                 state.check_pause()
-                loss, part = self._trainer.measure(rows, answers, self._rewards(rows, answers))
+                loss, part = self._trainer.measure(rows, answers, self._compute_rewards(rows, answers))
             state.scaler.scale(loss * (len(rows) / len(batch))).backward()  # type: ignore[no-untyped-call]
             measured.append(part)
         return measured
@@ -193,15 +199,15 @@ class Grpo(TrainingMethod[Question, list[Part]]):
                 rows = [row for part in parts[first : first + at_once] for row in part]
                 state.check_pause()
                 with state.cores.shared():
-                    rewards += self._rewards(rows, self._answers(rows, 1))
+                    rewards += self._compute_rewards(rows, self._generate_answers(rows, 1))
             return rewards
 
         by_length = sorted(self.validation, key=lambda row: len(row.asked))
-        rewards = state.room.try_out(distributed.share(by_length), reward_all, "while validating")
+        rewards = state.batcher.compute_in_parts(distributed.share(by_length), reward_all, "while validating")
         count, total = distributed.sum_all(len(rewards), sum(rewards))
         return Scores(1 - total / count, None, {"reward_mean": total / count})
 
-    def _answers(self, rows: Sequence[Question], count: int) -> list[list[int]]:
+    def _generate_answers(self, rows: Sequence[Question], count: int) -> list[list[int]]:
         """`count` to each row, one row after the other, as token ids; a single one is the likeliest."""
         prompts = [list(row.asked) for row in rows for _ in range(count)]
         most = self._settings.max_new_tokens
@@ -209,7 +215,7 @@ class Grpo(TrainingMethod[Question, list[Part]]):
             most = max(1, min(most, self._context - max(map(len, prompts))))
         return self._trainer.answer(prompts, most, is_sampled=count > 1)
 
-    def _rewards(self, rows: Sequence[Question], answers: Sequence[Sequence[int]]) -> list[float]:
+    def _compute_rewards(self, rows: Sequence[Question], answers: Sequence[Sequence[int]]) -> list[float]:
         """As many answers to each row, one row after the other."""
         count, reward = len(answers) // len(rows), REWARDS[self._settings.reward]
         texts = self._tokenizer.batch_decode(answers, skip_special_tokens=True)
@@ -232,7 +238,7 @@ class GroupLoss(LossOnly, GRPOTrainer):
             processing_class=setup.tokenizer,
             peft_config=setup.lora,
         )
-        self.take_over(setup.dtype)
+        self.finish_setup(setup.dtype)
         self.current_gradient_accumulation_steps = 1  # which its own loop would count
         self._pad_id: int = setup.tokenizer.pad_token_id
 
@@ -250,45 +256,45 @@ class GroupLoss(LossOnly, GRPOTrainer):
         """The mean loss of these answers, as many to each row, to go backward from."""
         groups = torch.tensor(rewards).view(len(rows), -1)
         spread = groups.std(1, keepdim=True)
-        advantages = (groups - groups.mean(1, keepdim=True)) / (spread + LEAST_STD)
+        advantages = (groups - groups.mean(1, keepdim=True)) / (spread + STD_EPSILON)
         count = groups.shape[1]
         prompts = [torch.tensor(row.asked) for row in rows for _ in range(count)]
-        inputs = self._padded("prompt", prompts, "left")
-        inputs |= self._padded("completion", [torch.tensor(answer) for answer in answers], "right")
+        inputs = self._pad_batch("prompt", prompts, "left")
+        inputs |= self._pad_batch("completion", [torch.tensor(answer) for answer in answers], "right")
         inputs["advantages"] = advantages.flatten().to(self.args.device)
         if self.beta:
-            inputs["ref_per_token_logps"] = self._by_reference(inputs)
-        with self.mixed():
-            loss: Tensor = self._compute_loss(self.adapted, inputs)  # type: ignore[no-untyped-call]
+            inputs["ref_per_token_logps"] = self._reference_logps(inputs)
+        with self.autocast():
+            loss: Tensor = self._compute_loss(self.peft_model, inputs)  # type: ignore[no-untyped-call]
         noted = self._metrics["train"]
         kl = noted["kl"][-1] if self.beta else 0.0
         noted.clear()
         return loss, Part(len(rows), loss.item(), groups.mean().item(), spread.mean().item(), kl)
 
-    def _padded(self, name: str, tokens: list[Tensor], side: str) -> dict[str, Tensor]:
+    def _pad_batch(self, name: str, tokens: list[Tensor], side: str) -> dict[str, Tensor]:
         ids = pad(tokens, padding_value=self._pad_id, padding_side=side)
         mask = pad([torch.ones_like(each) for each in tokens], padding_value=0, padding_side=side)
         return {f"{name}_ids": ids.to(self.args.device), f"{name}_mask": mask.to(self.args.device)}
 
-    def _by_reference(self, inputs: Mapping[str, Tensor]) -> Tensor:
+    def _reference_logps(self, inputs: Mapping[str, Tensor]) -> Tensor:
         """Of each answer's tokens; the reference is as in DPO."""
         ids, mask = (
             torch.cat([inputs[f"prompt_{what}"], inputs[f"completion_{what}"]], 1) for what in ("ids", "mask")
         )
-        reference = "ref" if "ref" in self.adapted.peft_config else None
-        with self._without_dropout(), use_adapter(self.adapted, reference):
+        reference = "ref" if "ref" in self.peft_model.peft_config else None
+        with self._without_dropout(), use_adapter(self.peft_model, reference):
             logps: Tensor = self._get_per_token_logps_and_entropies(
-                self.adapted, ids, mask, inputs["completion_ids"].shape[1]
+                self.peft_model, ids, mask, inputs["completion_ids"].shape[1]
             )[0]
         return logps
 
     @contextmanager
     def _without_dropout(self) -> Iterator[None]:
         """And without gradients."""
-        was_training = self.adapted.training
-        self.adapted.eval()
+        was_training = self.peft_model.training
+        self.peft_model.eval()
         try:
-            with torch.no_grad(), self.mixed():
+            with torch.no_grad(), self.autocast():
                 yield
         finally:
-            self.adapted.train(was_training)
+            self.peft_model.train(was_training)

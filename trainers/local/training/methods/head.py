@@ -28,7 +28,7 @@ from trainers.local.job_directory import (
     read_json,
     replace_json,
 )
-from trainers.local.training.errors import Pauses, TrainingFailed, paused_by_a_full_disk
+from trainers.local.training.errors import Pauses, TrainingFailed, pause_on_full_disk
 
 if TYPE_CHECKING:
     from trainers.encoders.embedding import Vectors
@@ -38,16 +38,16 @@ ROWS_A_PART = 256
 
 def train(folder: Path, job: TrainingJob) -> None:
     """Ends with adapter/ and DONE. Raises TrainingFailed, TrainingPaused."""
-    with paused_by_a_full_disk(folder):
+    with pause_on_full_disk(folder):
         append_event(folder, f"Reading the rows by {job.base_name}")
         rows, encoder = read_labelled_rows(job), open_encoder(job.base)
-        log = EncoderLog(folder, total=parts_of(rows), trained_tokens=encoder.count_tokens(rows.texts))
+        log = EncoderLog(folder, total=count_parts(rows), trained_tokens=encoder.count_tokens(rows.texts))
         counts = f"{len(rows.names):,} labels on {len(rows.texts):,} rows"
         append_event(folder, f"Fitting {counts} by {job.base_name}, which stays as it is")
-        vectors = embed_rows(folder, encoder, rows, log.place)
+        vectors = embed_rows(folder, encoder, rows, log.write_progress)
         head = learn(encoder, rows.texts, rows.labels, vectors, seed=job.seed)
         columns = head_inputs(encoder, head, rows.texts, vectors)
-        log.write_results([(log.total, *fit_of(head, columns, rows))])
+        log.write_results([(log.total, *measure_fit(head, columns, rows))])
         with new_result(folder) as temporary:
             save_head(temporary, head, encoder=job.base, sha256=encoder.sha256)
         log.finish(head.weights.size + head.biases.size)
@@ -93,7 +93,7 @@ class EncoderLog:
     def seconds(self) -> float:
         return time.monotonic() - self._started
 
-    def place(self, step: int) -> None:
+    def write_progress(self, step: int) -> None:
         left = (self.total - step) * self.seconds / step if step else None
         progress = {
             "step": step,
@@ -114,7 +114,7 @@ class EncoderLog:
         temporary.replace(self.folder / "results.csv")
 
     def finish(self, parameters: int) -> None:
-        self.place(self.total)
+        self.write_progress(self.total)
         append_event(self.folder, f"Trained in {self.seconds:,.0f} s; the classifier is saved")
         done = {
             "trained_tokens": self.trained_tokens,
@@ -127,7 +127,7 @@ class EncoderLog:
         replace_json(self.folder / "DONE", done)
 
 
-def parts_of(rows: LabelledRows) -> int:
+def count_parts(rows: LabelledRows) -> int:
     return math.ceil(len(rows.texts) / ROWS_A_PART)
 
 
@@ -141,7 +141,7 @@ def embed_rows(
     stored, pauses = folder / KEPT_ROWS, Pauses(folder)
     stored.mkdir(exist_ok=True)
     parts = []
-    for number in range(parts_of(rows)):
+    for number in range(count_parts(rows)):
         pauses.check_pause()
         path = stored / f"{encoder.sha256[:16]}-{number:05d}.npy"
         if not path.exists():
@@ -156,7 +156,7 @@ def embed_rows(
     return vectors
 
 
-def fit_of(head: LinearHead, vectors: Vectors, rows: LabelledRows) -> tuple[float, float]:
+def measure_fit(head: LinearHead, vectors: Vectors, rows: LabelledRows) -> tuple[float, float]:
     """Returns the mean loss, in nats a row, and the share right of the rows that the head was fitted on."""
     import numpy as np
 

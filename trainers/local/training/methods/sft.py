@@ -26,7 +26,7 @@ from trainers.local.training.packing import (
     width,
 )
 from trainers.local.training.setup import TrainingSetup, prepare_training
-from trainers.local.training.sharding import in_step, shard_rest
+from trainers.local.training.sharding import pad_parts, shard_rest
 
 
 def train(folder: Path, job: TrainingJob, checkpoint_s: float = CHECKPOINT_S) -> None:
@@ -35,10 +35,10 @@ def train(folder: Path, job: TrainingJob, checkpoint_s: float = CHECKPOINT_S) ->
 
 
 def prepare(folder: Path, job: TrainingJob, logger: MetricsLogger, pauses: Pauses) -> Sft:
-    return adapted(folder, job, prepare_training(folder, job, logger, pauses))
+    return create_method(folder, job, prepare_training(folder, job, logger, pauses))
 
 
-def adapted(folder: Path, job: TrainingJob, setup: TrainingSetup) -> Sft:
+def create_method(folder: Path, job: TrainingJob, setup: TrainingSetup) -> Sft:
     """With a new adapter on the base, or the tuned model's that the job goes on from. `folder` may be a trial's."""
     torch.manual_seed(job.seed)  # here, so that a trial of a sweep begins as it would alone
     if job.continues:
@@ -79,7 +79,7 @@ class Sft(TrainingMethod[Row, Scores]):
         """Returns this process's share of the batch's mean loss and of its accuracy."""
         targets = sum(sum(row.supervised) for row in batch)
         loss, right = 0.0, 0
-        for rows, counts in in_step(self.model, parts, batch[0]):
+        for rows, counts in pad_parts(self.model, parts, batch[0]):
             state.check_pause()
             with state.cores.shared():
                 part = measure_rows(self.model, rows, self.able)
@@ -97,14 +97,14 @@ class Sft(TrainingMethod[Row, Scores]):
 
         def measure_all(parts: list[list[Row]]) -> list[Loss]:
             losses = []
-            for rows, counts in in_step(self.model, parts, by_length[0]):
+            for rows, counts in pad_parts(self.model, parts, by_length[0]):
                 state.check_pause()
                 with state.cores.shared(), torch.no_grad():
                     loss = measure_rows(self.model, rows, self.able)
                 losses += [loss] * counts
             return losses
 
-        losses = state.room.try_out(distributed.share(by_length), measure_all, "while validating")
+        losses = state.batcher.compute_in_parts(distributed.share(by_length), measure_all, "while validating")
         total, right, targets = distributed.sum_all(
             sum(loss.total.item() for loss in losses),
             sum(loss.right for loss in losses),

@@ -31,7 +31,13 @@ from trainers.local.training.checkpoints import resume_from_adapter
 from trainers.local.training.devices import best_device, best_dtype
 from trainers.local.training.errors import Pauses
 from trainers.local.training.metrics_logger import MetricsLogger
-from trainers.local.training.setup import is_divided, report_kernels, tell_team, undivided, within_context
+from trainers.local.training.setup import (
+    cap_to_context,
+    needs_sharding,
+    report_kernels,
+    report_processes,
+    sharding_refusal,
+)
 from trainers.methods import METHODS, Parameters
 
 D = TypeVar("D")  # what a file is read into
@@ -71,16 +77,16 @@ def prepare_base(
     with distributed.rank_zero_first():
         source = fetch_base(job.base, logger.log)
         remember_base(folder, source, job.base_name)
-    dtype = distributed.decide(best_dtype(device, load_config(job.base).model_type))
+    dtype = distributed.broadcast(best_dtype(device, load_config(job.base).model_type))
     tokenizer = load_tokenizer(job.base)
-    settings = within_context(job.settings, job.base, logger)
+    settings = cap_to_context(job.settings, job.base, logger)
     training = read(Path(job.training_file), tokenizer, settings, "training_file")
     validation = None
     if job.validation_file is not None:
         validation = read(Path(job.validation_file), tokenizer, settings, "validation_file")
     distributed.check_pause(pauses)
-    if is_divided(settings, source, device):
-        raise undivided(f"jobs of the method {job.method}")
+    if needs_sharding(settings, source, device):
+        raise sharding_refusal(f"jobs of the method {job.method}")
     base = load_model(job.base, device, dtype, settings.quantization)
     kernels = choose_kernels(base, device)
     disable_dropout_in_model(base)  # the reference would answer otherwise each time; the adapter's own stays
@@ -89,33 +95,33 @@ def prepare_base(
     where = f"on {device.type} in {str(dtype).removeprefix('torch.')}"
     logger.log(f"Training {job.base_name} on {METHODS[job.method].examples} {where}, with TRL's loss")
     report_kernels(folder, kernels, logger)
-    tell_team(logger, is_sharded=False)
+    report_processes(logger, is_sharded=False)
     return TrlBase(model, lora, tokenizer, settings, training, validation, device, dtype)
 
 
 class LossOnly(Trainer):
     """Before one of TRL's trainers among the bases of a class: it never trains, and tells nobody."""
 
-    def take_over(self, dtype: torch.dtype) -> None:
+    def finish_setup(self, dtype: torch.dtype) -> None:
         """At the end of __init__."""
         self.remove_callback(PrinterCallback)
         self._dtype = dtype
-        for weight in self.adapted.parameters():
+        for weight in self.peft_model.parameters():
             if weight.requires_grad:  # TRL turns those beside quantised weights into bfloat16
                 weight.data = weight.data.float()
 
     @property
-    def adapted(self) -> PeftModel:
+    def peft_model(self) -> PeftModel:
         return cast(PeftModel, self.model)
 
-    def mixed(self) -> torch.autocast:
+    def autocast(self) -> torch.autocast:
         return torch.autocast(self.args.device.type, self._dtype, enabled=self._dtype != torch.float32)
 
     def _send_telemetry(self) -> None:
         """TRL would tell the hub that somebody trains."""
 
 
-def silent(folder: Path, job: TrainingJob, setup: TrlBase[Any]) -> dict[str, Any]:
+def silent_options(folder: Path, job: TrainingJob, setup: TrlBase[Any]) -> dict[str, Any]:
     """For a config of TRL's: all that TRL and transformers would write, log and send is switched off."""
     return {
         "output_dir": str(folder / "checkpoints"),
@@ -141,7 +147,7 @@ class SingleProcess(TrainingArguments):
         if distributed.is_alone():
             return super()._setup_devices
         AcceleratorState._reset_state(reset_partial_state=True)
-        with _hidden_launcher():
+        with _hide_launcher():
             self.distributed_state = PartialState(cpu=self.use_cpu)
         self._n_gpu = 0 if self.use_cpu else 1
         device: torch.device = self.distributed_state.device
@@ -152,7 +158,7 @@ LAUNCHER_VARIABLES = ("LOCAL_RANK", "WORLD_SIZE")  # where accelerate looks whet
 
 
 @contextmanager
-def _hidden_launcher() -> Iterator[None]:
+def _hide_launcher() -> Iterator[None]:
     hidden = {name: os.environ.pop(name) for name in LAUNCHER_VARIABLES if name in os.environ}
     try:
         yield
