@@ -1,6 +1,6 @@
 """`python -m tests.local.short_of_memory JOB_DIR`: a training process of a team in which one has little memory.
 
-Process 1 holds $ROWS rows at a time, and none before activations are computed again. The others learn of it by nothing.
+Process 1 holds $ROWS rows at a time, and none before activations are recomputed. The others learn of it by nothing.
 """
 
 from __future__ import annotations

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from trainers.local.training.checkpoints import checkpoint_folder, delete_old_checkpoints, list_checkpoints
 from trainers.local.training.data import Row, filter_rows
 from trainers.local.training.errors import TrainingFailed
 from trainers.local.training.metrics_logger import MetricsLogger, Scores, Step
@@ -125,3 +126,14 @@ def test_the_slow_first_step_of_a_process_is_left_out_of_its_pace(tmp_path: Path
         logger.end(is_done=False)
         assert logger.step_s is not None
         assert logger.step_s < 0.5
+
+
+def test_the_newest_checkpoint_is_that_of_the_highest_step_beyond_six_digits_too(tmp_path: Path) -> None:
+    for step in (999_998, 999_999, 1_000_000, 1_000_001):
+        checkpoint_folder(tmp_path, step).mkdir(parents=True)
+    delete_old_checkpoints(tmp_path, Position(1_000_001, 0, 0.0), keep=3)
+    assert [path.name for path in list_checkpoints(tmp_path)] == [
+        "step-999999",
+        "step-1000000",
+        "step-1000001",
+    ]

@@ -224,7 +224,7 @@ def test_pairs_that_were_left_out_are_counted_in_an_event(
     file.write_text(pairs_file.read_text() + "\n" + long, encoding="utf-8")
     folder = job(tmp_path / "job", tiny_model_dir, file, n_epochs=1, max_length=64)
     assert work(folder) == 0
-    assert warnings(folder) == ["Training pairs left out, longer than max_length: 1"]
+    assert warnings(folder) == ["Training pairs left out because they are longer than max_length: 1"]
 
 
 @pytest.mark.slow
@@ -239,7 +239,7 @@ def test_memory_that_is_too_small_is_answered_by_smaller_parts_of_the_same_batch
     with memory_for(150):
         assert work(narrow) == 0
     again, told = [said for said in warnings(narrow) if said.startswith("Memory was full at step 1 with ")]
-    assert "activations are computed again" in again
+    assert "activations are recomputed" in again
     assert "A step still learns from as many rows" in told
     for ours, theirs in zip(rows(narrow), rows(roomy), strict=True):
         assert float(ours["train_loss"]) == pytest.approx(float(theirs["train_loss"]), rel=1e-3)
@@ -259,7 +259,7 @@ def test_a_pair_that_alone_is_too_much_is_computed_twice_instead_of_kept(
     assert work(roomy) == 0
     with memory_for_layers_that_keep_nothing():
         assert work(narrow) == 0
-    assert any("computed again on the way back" in said for said in warnings(narrow))
+    assert any("recomputed in the backward pass" in said for said in warnings(narrow))
     for ours, theirs in zip(rows(narrow), rows(roomy), strict=True):
         assert float(ours["train_reward_margin"]) == pytest.approx(
             float(theirs["train_reward_margin"]), abs=1e-3

@@ -95,7 +95,7 @@ def test_a_whole_training_goes_on_where_it_was_paused(tiny_encoder_dir: Path, tm
     assert process.exitcode == PAUSED
     (folder / "PAUSED").unlink()
     assert work(folder) == work(whole) == 0
-    assert any(event["message"].startswith("Going on from step") for event in read_events(folder))
+    assert any(event["message"].startswith("Resuming from step") for event in read_events(folder))
     steps = [line.split(",")[0] for line in (folder / "results.csv").read_text().splitlines()[1:]]
     assert steps == [str(step) for step in range(1, 49)]
     with np.load(folder / "adapter" / "head.npz") as one, np.load(whole / "adapter" / "head.npz") as other:

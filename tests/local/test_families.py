@@ -388,6 +388,6 @@ def test_a_row_longer_than_the_model_reads_is_left_out_counted_and_said(bases: P
     assert work(folder) == 0, read_json(folder / "FAILED")
     told = [event["message"] for event in read_events(folder) if event["level"] == "warn"]
     assert told == [
-        "max_length 4096 is more than the base's context: rows may have 512 tokens",
-        "Training rows left out, longer than max_length: 1",
+        "max_length 4096 exceeds the base's context: rows may have at most 512 tokens",
+        "Training rows left out because they are longer than max_length: 1",
     ]

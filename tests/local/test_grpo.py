@@ -109,9 +109,9 @@ def test_what_a_step_samples_is_told_before_it_ends(
     assert work(folder) == 0
     told = [event["message"] for event in read_events(folder)]
     samples = (
-        "Each step samples 32 answers of at most 1 tokens to each of 4 questions before it learns from them"
+        "Each step samples 32 answers of at most 1 tokens to each of 4 questions, and then learns from them"
     )
-    under_way = "Of this step, answers to 1 of 4 questions are learnt from"
+    under_way = "This step has learnt from the answers to 1 of 4 questions"
     first = next(place for place, message in enumerate(told) if message.startswith("Step 1/5"))
     assert told.index(samples) < told.index(under_way) < first
 

@@ -222,7 +222,7 @@ def test_memory_that_is_too_small_is_answered_by_smaller_parts_of_the_same_batch
         assert work(narrow) == 0
     told = [said for said in warnings(narrow) if said.startswith("Memory was full at step 1 with ")]
     assert len(told) == 2
-    assert "activations are computed again" in told[0]  # a half would be single rows here and there
+    assert "activations are recomputed" in told[0]  # a half would be single rows here and there
     assert "A step still learns from as many rows" in told[1]
     assert losses(narrow) == pytest.approx(losses(roomy), rel=1e-3)
 
@@ -249,7 +249,7 @@ def test_a_row_that_alone_is_too_much_for_the_memory_fails_the_job_with_its_leng
         assert work(folder) == 1
     failed = read_json(folder / "FAILED") or {}
     assert failed["code"] == "out_of_memory"
-    assert failed["message"].startswith("Memory is too small for one row of ")
+    assert failed["message"].startswith("Memory is too small for a single row of ")
 
 
 @contextmanager
@@ -292,7 +292,7 @@ def test_rows_that_were_cut_are_counted_in_an_event(
     folder = make_job(tmp_path / "job", tiny_model_dir, long, settings)
     assert work(folder) == 0
     assert warnings(folder) == [
-        "Training rows cut to max_length 16 tokens, so that they may end in mid-answer: 4"
+        "Training rows cut to max_length 16 tokens, perhaps in the middle of an answer: 4"
     ]
 
 
@@ -307,6 +307,6 @@ def test_rows_beyond_the_bases_context_are_too_long_whatever_max_length_says(
     folder = make_job(tmp_path / "job", tiny_model_dir, long, settings)
     assert work(folder) == 0
     assert warnings(folder) == [
-        "max_length 100000 is more than the base's context: rows may have 2048 tokens",
-        "Training rows left out, longer than max_length: 1",
+        "max_length 100000 exceeds the base's context: rows may have at most 2048 tokens",
+        "Training rows left out because they are longer than max_length: 1",
     ]

@@ -184,5 +184,5 @@ def test_a_job_says_its_kernels_and_a_run_that_goes_on_with_others_says_that_too
     assert [event["message"] for event in read_events(tmp_path)] == [
         "Kernels: liger 0.8.0",
         "Kernels: PyTorch, since it is gone",
-        "This job began with the kernels of liger 0.8.0: sums may differ in their last digits",
+        "This job began with the kernels of liger 0.8.0: results may differ in their last digits",
     ]

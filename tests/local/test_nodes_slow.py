@@ -192,7 +192,7 @@ def test_the_death_of_one_process_ends_all_and_the_job_goes_on_from_its_checkpoi
         said = told(client, job_id)
     why = "The training process was killed, perhaps because the machine ran out of memory. It starts again"
     assert len([each for each in said if each.startswith(why)]) == 1
-    assert any(each.startswith("Going on from the checkpoint of step ") for each in said)
+    assert any(each.startswith("Resuming from the checkpoint of step ") for each in said)
     assert len([each for each in said if "adapter saved" in each]) == 1
     assert statuses(cluster, job_id) == ["FAILED", "SUCCEEDED"]
 
@@ -256,7 +256,7 @@ def test_a_lost_node_ends_the_attempt_and_the_job_is_queued_until_there_is_anoth
         cluster.add_node(SECOND)
         job = wait_for_status(client, job_id, "succeeded", "failed", seconds=END_S)
         assert job.status == "succeeded", job.error
-        assert any(each.startswith("Going on from the checkpoint of step ") for each in told(client, job_id))
+        assert any(each.startswith("Resuming from the checkpoint of step ") for each in told(client, job_id))
 
 
 def test_a_data_folder_that_all_nodes_see_is_used_by_each_as_it_is(

@@ -134,6 +134,6 @@ def test_packed_experts_are_not_trained_and_the_cure_is_said(bases: dict[str, Pa
         add_lora(model, Parameters(target_modules="q_proj,experts.gate_up_proj"))
     assert (caught.value.code, caught.value.param) == ("experts_packed", "target_modules")
     assert caught.value.message == (
-        "experts.gate_up_proj is in 4 bits here, where it can be computed with and not trained. Leave it out of "
-        "target_modules, or set quantization to int8 or none."
+        "experts.gate_up_proj is loaded in 4 bits, so it can't be trained. Leave it out of target_modules, or set "
+        "quantization to int8 or none."
     )

@@ -89,7 +89,7 @@ def test_a_crashed_job_goes_on_from_its_last_checkpoint(
         said = told(client, job_id)
     why = "The training process was killed, perhaps because the machine ran out of memory. It starts again"
     assert any(each.startswith(why) for each in said)
-    assert any(each.startswith("Going on from the checkpoint of step ") for each in said)
+    assert any(each.startswith("Resuming from the checkpoint of step ") for each in said)
     assert sorted(each["status"] for each in ray_jobs(cluster, job_id)) == ["FAILED", "SUCCEEDED"]
 
 
@@ -162,5 +162,5 @@ def test_a_cluster_that_goes_away_is_waited_for_and_a_new_head_gets_the_job_anew
         said = told(client, job_id)
     assert any("answers again after" in each for each in said)
     assert any("was lost: the Ray cluster does not know it any more" in each for each in said)
-    assert any(each.startswith("Going on from the checkpoint of step ") for each in said)
+    assert any(each.startswith("Resuming from the checkpoint of step ") for each in said)
     assert len([each for each in said if "adapter saved" in each]) == 1

@@ -1,4 +1,4 @@
-"""Activations are computed again on the way back where memory is too small for one row; on a model made in
+"""Activations are recomputed in the backward pass where memory is too small for one row; on a model made in
 process."""
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def test_a_row_that_alone_is_too_much_is_computed_twice_instead_of_kept(
     with memory_for_layers_that_keep_nothing():
         assert work(narrow) == 0
     (told,) = [said for said in warnings(narrow) if said.startswith("Memory was full at step 1")]
-    assert "computed again on the way back" in told
+    assert "recomputed in the backward pass" in told
     assert losses(narrow) == pytest.approx(losses(roomy), rel=1e-3)
 
 

@@ -273,7 +273,7 @@ def test_a_training_goes_on_from_the_checkpoint_that_a_lost_machine_uploaded(
         ended = wait_for_status(client, job.id, "succeeded", "failed", seconds=120)
         assert ended.status == "succeeded", ended.error
         texts = [event.message for event in client.fine_tuning.jobs.list_events(job.id, limit=100)]
-    assert any(text.startswith("Going on from the checkpoint of step") for text in texts), texts
+    assert any(text.startswith("Resuming from the checkpoint of step") for text in texts), texts
     assert len(peer.jobs) == 2 and len({*texts}) > 5
     assert len([text for text in texts if "8 rows went well" in text]) == 1
 

@@ -76,7 +76,7 @@ def test_a_storage_that_fails_and_goes_away_and_a_killed_training_cost_nothing_b
             wait_for(lambda: (folder / STORED_MARK).exists(), lambda is_there: not is_there, seconds=120)
         assert proxy.failed > 5
     assert any("The storage answers again after" in text for text in said)
-    assert any(text.startswith("Going on from the checkpoint of step ") for text in said)
+    assert any(text.startswith("Resuming from the checkpoint of step ") for text in said)
     assert len([text for text in said if "adapter saved" in text]) == 1
     assert sorted(each["status"] for each in ray_jobs(cluster, job_id)) == ["FAILED", "SUCCEEDED"]
     assert furthest(undisturbed, folder) < 1e-4

@@ -204,7 +204,7 @@ def test_where_every_arm_is_out_the_job_fails_with_each_ones_reason(
     failed = read_json(folder / "FAILED") or {}
     assert (failed["code"], failed["param"]) == ("all_arms_out", "sweep")
     assert failed["message"].startswith(
-        "All 2 arms of the sweep are out. Arm 1 (learning_rate 1e+29): At step 2"
+        "All 2 arms of the sweep failed. Arm 1 (learning_rate 1e+29): At step 2"
     )
 
 

@@ -71,7 +71,7 @@ def test_a_launcher_that_started_fewer_processes_than_wanted_is_a_failure(
     from trainers.local.training import distributed
 
     monkeypatch.setenv("FINETUNE_PROCESSES", "2")
-    with pytest.raises(TrainingFailed, match="was to be trained by 2 processes, and its launcher started 1"):
+    with pytest.raises(TrainingFailed, match="needs 2 processes, and its launcher started 1"):
         distributed.join(seed=7)
 
 

@@ -74,7 +74,7 @@ def test_a_kill_of_either_process_costs_no_step_and_ends_with_the_same_bytes(
     folder = job(tmp_path, tiny_model_dir)
     kill_in_team(folder, rank, lambda: steps_told(folder), steps=5)
     assert run_team(folder, 2) == [0, 0]
-    assert [said for said in messages(folder) if said.startswith("Going on from the checkpoint of step")]
+    assert [said for said in messages(folder) if said.startswith("Resuming from the checkpoint of step")]
     assert adapter_bytes(folder) == adapter_bytes(by_two)
     assert told(folder) == told(by_two)
 
@@ -116,7 +116,7 @@ def test_two_processes_lose_patience_at_the_step_where_one_does(tmp_path: Path, 
     assert run_team(both, 2) == [0, 0]
     done, other = read_json(both / "DONE") or {}, read_json(alone / "DONE") or {}
     assert (done["step"], done["result_step"]) == (other["step"], other["result_step"])
-    assert "2 validations in a row brought no lower loss" in done["stopped"]
+    assert "2 validations in a row had no lower loss" in done["stopped"]
 
 
 @pytest.mark.slow

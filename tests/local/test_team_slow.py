@@ -83,7 +83,7 @@ def test_a_paused_team_ends_with_76_and_goes_on_to_the_same_bytes(
     assert list(folder.glob("checkpoints/step-*"))
     (folder / "PAUSED").unlink()
     assert start(folder).wait(120) == 0
-    assert any(event["message"].startswith("Going on from") for event in read_events(folder))
+    assert any(event["message"].startswith("Resuming from") for event in read_events(folder))
     assert adapter_bytes(folder) == adapter_bytes(whole)
 
 
@@ -250,7 +250,7 @@ def test_where_one_process_of_a_divided_base_has_no_room_all_end_and_go_on_with_
     codes = [start_short_of_memory(folder, rows=1) for _ in range(3)]
     assert codes == [SHORT, SHORT, 0]
     told = [event["message"] for event in read_events(folder) if event["level"] == "warn"]
-    assert ["activations are computed again" in said for said in told] == [True, False]
+    assert ["activations are recomputed" in said for said in told] == [True, False]
     assert "gradients added up" in told[1]
     assert furthest(alone, folder) < 1e-4
 

@@ -163,7 +163,7 @@ def test_a_killed_run_goes_on_and_ends_as_if_it_had_not_been(
     end_at_step(folder, 13, signal.SIGKILL)
     (folder / "checkpoints" / ".step-000099").mkdir()  # what a kill in the middle of a checkpoint leaves
     assert work(folder) == 0
-    assert any(message.startswith("Going on from the checkpoint of step 1") for message in messages(folder))
+    assert any(message.startswith("Resuming from the checkpoint of step 1") for message in messages(folder))
     same = load_file(trained / "adapter" / "adapter_model.safetensors")
     for name, tensor in load_file(folder / "adapter" / "adapter_model.safetensors").items():
         torch.testing.assert_close(tensor, same[name], rtol=1e-4, atol=1e-6)
@@ -278,7 +278,7 @@ def test_rows_too_long_are_left_out_and_said(tiny_model_dir: Path, rows_file: Pa
     folder = make_job(tmp_path / "job", tiny_model_dir, path, settings=settings)
     assert work(folder) == 0
     warned = [event["message"] for event in read_events(folder) if event["level"] == "warn"]
-    assert warned == ["Training rows left out, longer than max_length: 1"]
+    assert warned == ["Training rows left out because they are longer than max_length: 1"]
 
 
 def test_a_loss_that_is_no_number_fails_the_job(

@@ -109,7 +109,7 @@ def a_kill_goes_on_from_the_checkpoint(client: openai.OpenAI, data: Path, engine
     ended = finish(client, job)
     assert is_gone(engines_process)
     assert "It starts again from its last checkpoint." in said(client, job)
-    assert "Going on from the checkpoint of step" in said(client, job)
+    assert "Resuming from the checkpoint of step" in said(client, job)
     assert [int(row["step"]) for row in results(client, ended)] == list(range(1, 193))
 
 
@@ -177,4 +177,4 @@ def lost_patience_ends_with_the_best(client: openai.OpenAI, data: Path, engine: 
     assert list(losses) == [step for step in range(1, ended["step"] + 1) if step % 4 == 0 or step % 6 == 0]
     assert ended["result_step"] == min(losses, key=lambda step: losses[step])
     assert ended["result_step"] < ended["step"] < 300
-    assert "1 validation in a row brought no lower loss" in ended["stopped"]
+    assert "1 validation in a row had no lower loss" in ended["stopped"]

@@ -156,7 +156,7 @@ def test_a_crash_says_the_engines_last_words_and_the_next_try_goes_on(
     assert not (job_folder / "FAILED").exists()
     assert [path.name for path in sorted(job_folder.glob("checkpoints/*"))] == ["step-000006", "step-000012"]
     train(job_folder)
-    assert "Going on from the checkpoint of step 12/12" in messages(job_folder)
+    assert "Resuming from the checkpoint of step 12/12" in messages(job_folder)
     assert not (job_folder / "engine" / "output" / "checkpoint-999").exists()
     rows = (job_folder / "results.csv").read_text().splitlines()[1:]
     assert [row.split(",")[0] for row in rows] == [str(step) for step in range(1, 13)]
@@ -172,7 +172,7 @@ def test_checkpoints_whose_steps_nobody_heard_of_are_not_gone_on_from(
     output, results = job_folder / "engine" / "output", job_folder / "results.csv"
     results.write_text("".join(results.read_text().splitlines(keepends=True)[:9]))
     train(job_folder)
-    assert "Going on from the checkpoint of step 6/12" in messages(job_folder)
+    assert "Resuming from the checkpoint of step 6/12" in messages(job_folder)
     rows = results.read_text().splitlines()[1:]
     assert [row.split(",")[0] for row in rows] == [str(step) for step in range(1, 13)]
     assert (output / "checkpoint-12").exists()

@@ -100,9 +100,7 @@ def test_lost_patience_ends_the_engine_with_the_best_checkpoint(
     change(job_folder, n_epochs=FOREVER, patience=2)
     ended = train(job_folder)
     assert (ended["step"], ended["result_step"]) == (18, 6)
-    assert ended["stopped"].startswith(
-        "Stopped at step 18/1200: 2 validations in a row brought no lower loss."
-    )
+    assert ended["stopped"].startswith("Stopped at step 18/1200: 2 validations in a row had no lower loss.")
     assert validated(job_folder) == [6, 12, 18]
 
 

@@ -18,6 +18,8 @@ from trainers.local.training.checkpoints import (
     KEPT_CHECKPOINTS,
     WEIGHTS,
     checkpoint_folder,
+    checkpoint_step,
+    delete_old_checkpoints,
     list_checkpoints,
     read_position,
     save_checkpoint_as_result,
@@ -102,10 +104,7 @@ def publish_checkpoints(job_folder: Path, output: Path, position: Position) -> I
                 target = checkpoint_folder(job_folder, step)
                 _publish(source, target, replace(position, step=step, validations=validations))
                 yield step
-    lowest = best_validation(position.validations)
-    for old in list_checkpoints(job_folder)[:-KEPT_CHECKPOINTS]:
-        if lowest is None or old != checkpoint_folder(job_folder, lowest.step):
-            shutil.rmtree(old)
+    delete_old_checkpoints(job_folder, position, KEPT_CHECKPOINTS)
 
 
 def finish_job(
@@ -194,7 +193,7 @@ def _publish_result(job_folder: Path, output: Path, step: int, engine: str) -> i
 
 def _published_steps(job_folder: Path) -> list[int]:
     """Returns the steps of the job's own checkpoints, oldest first."""
-    return [int(folder.name.removeprefix("step-")) for folder in list_checkpoints(job_folder)]
+    return [checkpoint_step(folder) for folder in list_checkpoints(job_folder)]
 
 
 def _publish(source: Path, target: Path, position: Position | None) -> None:

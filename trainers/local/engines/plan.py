@@ -4,7 +4,6 @@ and a script that starts the engine, for us or for a person."""
 from __future__ import annotations
 
 import json
-import math
 import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -12,12 +11,12 @@ from pathlib import Path
 from typing import Literal
 
 from trainers.local.engines.catalog import EngineName
-from trainers.local.training.schedule import is_validation_due
+from trainers.local.training.schedule import is_validation_due, steps_an_epoch, warm_up_steps
 from trainers.methods import Parameters
 
 SAVE_STEPS = range(25, 101)
 SAVE_STEPS_BELOW_A_CEILING = range(5, 26)
-WARM_UP = 0.05
+
 ROWS, OUTPUT = "rows", "output"
 Value = str | int | float | bool | None | list[str] | list[dict[str, str]]
 OFFLINE = {"HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}  # all that is needed lies in folders
@@ -86,7 +85,7 @@ class EnginePlan:
 
     @property
     def steps_an_epoch(self) -> int:
-        return math.ceil(self.rows / self.settings.batch_size)
+        return steps_an_epoch(self.rows, self.settings)
 
     @property
     def total_steps(self) -> int:
@@ -110,7 +109,7 @@ class EnginePlan:
 
     @property
     def warm_up_steps(self) -> int:
-        return max(1, round(WARM_UP * self.total_steps))
+        return warm_up_steps(self.total_steps)
 
     @property
     def train_file(self) -> str:

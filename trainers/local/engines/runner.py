@@ -180,7 +180,7 @@ class EngineRun:
         trainer = f"Training {self.job.base_name} by {self.engine.name} {self.installation.version}"
         self.logger.log(f"{trainer} on {plan.device} in {number}{base}")
         if step:
-            self.logger.log(f"Going on from the checkpoint of step {step}/{plan.total_steps}")
+            self.logger.log(f"Resuming from the checkpoint of step {step}/{plan.total_steps}")
 
     def _run(self, script: Path) -> None:
         log = self.home / LOG

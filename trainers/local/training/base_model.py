@@ -1,4 +1,4 @@
-"""Loads the base model, in 4 or 8 bits if wanted, and adds LoRA matrices to its linear layers. Runs no code from a
+"""Loads the base model, optionally in 4 or 8 bits, and adds LoRA matrices to its linear layers. Never runs code from a
 model's folder."""
 
 from __future__ import annotations
@@ -32,13 +32,13 @@ from trainers.sizing.architecture import UNPACKED
 def loading_options(
     kind: Quantization, config: PreTrainedConfig, device: torch.device, dtype: torch.dtype
 ) -> dict[str, Any]:
-    """Returns options for from_pretrained. Raises TrainingFailed where the base cannot be loaded so.
+    """Returns options for from_pretrained. Raises TrainingFailed if the base can't be loaded with this quantization.
 
-    nf4 is for linear layers and fused experts (kernels/quantized_experts.py), with its scales quantised once more,
-    multiplied in the machine's own format (Dettmers et al. 2023, QLoRA, section 3). int8 is for linear layers, with
-    outliers kept apart (LLM.int8). Embeddings, norms and the head keep their format: peft's
-    prepare_model_for_kbit_training would convert them to float32, which doubles the memory of a large vocabulary, and
-    norms compute in float32 anyway.
+    nf4 applies to linear layers and fused experts (kernels/quantized_experts.py); its scales are quantised too, and
+    products are computed in `dtype` (Dettmers et al. 2023, QLoRA, section 3). int8 applies to linear layers, with
+    outliers kept apart (LLM.int8). Embeddings, norms and the head keep their format. peft's
+    prepare_model_for_kbit_training is not used, because it would convert them to float32, which doubles the memory of a
+    large vocabulary; norms compute in float32 anyway.
     """
     stored = stored_quantization(config)
     if stored in UNPACKED:
@@ -47,16 +47,16 @@ def loading_options(
         if kind == "int8":
             text = f"This base model is stored in {stored}: set quantization to nf4, or leave it out."
             raise TrainingFailed("base_quantized", text, "quantization")
-        del config.quantization_config  # unpacked and packed in nf4, weight by weight
+        del config.quantization_config  # each weight is unpacked and repacked in nf4 while it is loaded
     elif stored is not None:
         if stored != "bitsandbytes":
             text = (
-                f"This base model is stored in the format {stored}, which LoRA is not trained on here. Name its plain "
-                "form; with quantization nf4 it takes a quarter of the memory."
+                f"This base model is stored in the format {stored}, on which LoRA can't be trained here. Name the "
+                "unquantised model; with quantization nf4 it takes a quarter of the memory."
             )
             raise TrainingFailed("base_quantized", text, "model")
         if kind != "none":
-            text = f"This base model is stored in {stored}'s format already. Leave quantization '{kind}' out."
+            text = f"This base model is already stored in {stored}'s format. Leave quantization '{kind}' out."
             raise TrainingFailed("base_quantized", text, "quantization")
         _check_installed("nf4")
         return {"device_map": {"": device}}
@@ -68,7 +68,7 @@ def loading_options(
 
 def build_quantization_config(kind: Quantization, dtype: torch.dtype) -> BitsAndBytesConfig:
     if kind == "int8":
-        # It logs a warning for every multiplication.
+        # bitsandbytes logs a warning for every multiplication.
         logging.getLogger("bitsandbytes.autograd._functions").setLevel(logging.ERROR)
         return BitsAndBytesConfig(load_in_8bit=True)
     from trainers.local.kernels.quantized_experts import FourBits
@@ -81,7 +81,7 @@ def build_quantization_config(kind: Quantization, dtype: torch.dtype) -> BitsAnd
 
 
 def stored_quantization(config: PreTrainedConfig) -> str | None:
-    """Returns the method by which the stored weights are quantised already, or None."""
+    """Returns the method by which the stored weights are already quantised, or None."""
     stored = config.to_dict().get("quantization_config")
     return str(stored.get("quant_method")) if stored else None
 
@@ -94,7 +94,7 @@ def _check_installed(kind: Quantization) -> None:
 
 @dataclass(frozen=True)
 class ParameterCounts:
-    """Counts of parameters, as by peft's print_trainable_parameters."""
+    """Parameter counts, printed in the format of peft's print_trainable_parameters."""
 
     trainable: int
     all: int
@@ -120,7 +120,7 @@ def load_tokenizer(source: str) -> Any:
         tokenizer: Any = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
     except (OSError, ValueError) as error:
         raise _loading_failure(source, error) from error
-    # Models that also see keep the template here, for their processor.
+    # Models that also process images keep the template in this file, for their processor.
     stored = read_json(folder / "chat_template.json")
     if not tokenizer.chat_template and stored:
         tokenizer.chat_template = stored.get("chat_template")
@@ -133,15 +133,14 @@ def load_model(
     dtype: torch.dtype,
     quantization: Quantization = "none",
     *,
-    stays: bool = False,
+    stay_on_cpu: bool = False,
 ) -> Any:
-    """Loads weights from safetensors only, since other formats can carry code.
+    """Loads weights from safetensors only, since other formats can carry code. Raises TrainingFailed.
 
-    With `stays` the model stays in this machine's memory, to be divided among devices such as `device`. Raises
-    TrainingFailed.
+    With `stay_on_cpu` the model stays in main memory, for a caller that divides it among several devices.
     """
     disable_progress_bar()
-    set_verbosity_error()  # transformers would list every weight of the parts that are left out
+    set_verbosity_error()  # transformers would list every weight of the parts that are not loaded
     folder, config = fetch_base(source), load_config(source)
     choice = choose_class(source, config)
     options = loading_options(quantization, config, device, dtype)
@@ -160,16 +159,16 @@ def load_model(
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         raise _loading_failure(source, error) from error
     missing = result["missing_keys"]
-    if missing:  # transformers fills what is missing with random numbers and goes on
+    if missing:  # transformers would fill missing weights with random numbers
         some = ", ".join(sorted(missing)[:3])
         text = (
-            f"The base model {source} lacks {len(missing)} of the weights that its config.json asks for, such as "
-            f"{some}. Fetch its files again."
+            f"The base model {source} lacks {len(missing)} of the weights that its config.json names, such as "
+            f"{some}. Download its files again."
         )
         raise TrainingFailed("base_incomplete", text, "model")
     fuse_norms(model)
     model.name_or_path = model.config.name_or_path = source
-    return model if options or stays else model.to(device)
+    return model if options or stay_on_cpu else model.to(device)
 
 
 def best_attention(device: torch.device) -> Literal["rows", "sdpa"]:
@@ -178,17 +177,18 @@ def best_attention(device: torch.device) -> Literal["rows", "sdpa"]:
 
 def _loading_failure(source: str, error: Exception) -> TrainingFailed:
     if "trust_remote_code" in str(error):
-        text = (
-            f"The base model {source} needs code of its own, which is never run here. Choose another model."
-        )
+        text = f"The base model {source} needs its own code, which is never run here. Choose another model."
         return TrainingFailed("base_needs_code", text, "model")
     sentence = " ".join(str(error).split())[:300]
-    text = f"Loading the base model {source}: {sentence} Check that its files are whole and belong together."
+    text = (
+        f"Loading the base model {source}: {sentence} Check that its files are complete and belong together."
+    )
     return TrainingFailed("base_not_loaded", text, "model")
 
 
 def add_lora(model: Any, settings: Parameters) -> PeftModel:
-    """Adds float32 matrices to frozen weights. Raises TrainingFailed where a named module does not exist."""
+    """Adds float32 LoRA matrices to the frozen base. Raises TrainingFailed if a named module doesn't exist or can't be
+    adapted."""
     config = lora_config(model, settings)
     with silence_peft_warning():
         try:
@@ -201,10 +201,10 @@ def add_lora(model: Any, settings: Parameters) -> PeftModel:
 
 
 def lora_config(model: Any, settings: Parameters) -> LoraConfig:
-    """Raises TrainingFailed where a named module does not exist."""
+    """Raises TrainingFailed if a named module doesn't exist, or if dropout is set for fused experts."""
     targets = find_targets(model, settings.target_modules)
     if targets.parameters and settings.lora_dropout:
-        text = f"lora_dropout must be 0 where {targets.parameters[0]} is trained: experts are fused into one weight."
+        text = f"lora_dropout must be 0 if {targets.parameters[0]} is trained, since experts are fused into one weight."
         raise TrainingFailed("dropout_on_experts", text, "lora_dropout")
     config = LoraConfig(
         r=settings.lora_r,
@@ -214,15 +214,15 @@ def lora_config(model: Any, settings: Parameters) -> LoraConfig:
         target_parameters=targets.parameters or None,
         task_type="CAUSAL_LM",
     )
-    # bitsandbytes' layers, too, are Linear, with weights packed into bytes.
+    # Not for bitsandbytes' layers: they are Linear too, but their weights are packed into bytes.
     if stored_quantization(model.config) is None:
         compute_fused(config)
     return config
 
 
 def recompute_activations(model: PeftModel) -> bool:
-    """Makes each layer keep only its input and compute again in the backward pass (Chen et al. 2016, "Training deep
-    nets with sublinear memory cost"). Returns False where the model's class can't."""
+    """Makes each layer keep only its input and recompute the rest in the backward pass (Chen et al. 2016, "Training
+    deep nets with sublinear memory cost"). Returns False if the model's class doesn't support this."""
     base: Any = model.get_base_model()
     if not base.supports_gradient_checkpointing:
         return False
@@ -231,11 +231,12 @@ def recompute_activations(model: PeftModel) -> bool:
 
 
 def remove_lora(base: Any) -> None:
-    """Undoes add_lora and recompute_activations, also where add_lora broke off in between: peft replaces the base's own
-    layers one after the other."""
+    """Undoes add_lora and recompute_activations. Also works after add_lora failed halfway, since peft replaces the
+    base's layers one by one."""
     layers = {name: module for name, module in base.named_modules() if isinstance(module, BaseTunerLayer)}
     for name, layer in layers.items():
-        if not any(name.startswith(f"{outer}.") for outer in layers):  # one for each weight of fused experts
+        # peft nests one wrapper per weight around fused experts; replacing the outermost removes them all.
+        if not any(name.startswith(f"{outer}.") for outer in layers):
             base.set_submodule(name, layer.get_base_layer())
     if hasattr(base, "peft_config"):
         del base.peft_config
@@ -245,20 +246,19 @@ def remove_lora(base: Any) -> None:
 
 @contextmanager
 def silence_peft_warning() -> Iterator[None]:
-    """Silences a warning: peft 0.21 asks transformers 5 for a property under its former name."""
+    """Silences a warning: peft 0.21 reads a property of transformers 5 by its old name."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", ".*is_gradient_checkpointing", FutureWarning)
         yield
 
 
 def recompute_if_packed(model: PeftModel) -> bool:
-    """Makes a model with experts in 4 bits recompute activations from the first step on, since unpacked experts that
-    are kept for the backward pass would take as much memory as in full. Returns whether it does."""
+    """Makes a model with experts in 4 bits recompute activations from the first step on. Otherwise the unpacked experts
+    would be kept for the backward pass and take as much memory as unquantised ones. Returns True if it recomputes."""
     return bool(packed_experts(model)) and recompute_activations(model)
 
 
 def count_parameters(model: PeftModel) -> ParameterCounts:
-    """Corrects peft's count, which is right for packed linear layers and takes a byte of packed experts, which holds
-    two numbers, for one."""
-    trainable, every = model.get_nb_trainable_parameters()
-    return ParameterCounts(trainable, every + sum(packed_experts(model).values()))
+    """Corrects peft's count, which takes each byte of packed experts for one parameter, although it holds two."""
+    trainable, total = model.get_nb_trainable_parameters()
+    return ParameterCounts(trainable, total + sum(packed_experts(model).values()))

@@ -1,8 +1,8 @@
-"""Writes checkpoints and results to the disk, in folders that are complete once they have their name: the adapter and
-all that a run needs to go on after a kill. Also loads an adapter that is trained further.
+"""Writes checkpoints and results to the disk, and reads them when a run resumes or an adapter is trained further. A
+folder gets its final name only when it is complete.
 
-A checkpoint holds adapter_model.safetensors, adapter_config.json, state.pt (optimizer, loss scale, random numbers) and
-checkpoint.json (Position). The order of the rows and the learning rate follow from seed and step.
+A checkpoint holds adapter_model.safetensors, adapter_config.json, state.pt (optimizer, loss scale, random number
+generators) and checkpoint.json (Position). The order of rows and the learning rate follow from the seed and the step.
 """
 
 from __future__ import annotations
@@ -57,10 +57,10 @@ TUNED_FOLDER = "tuned"
 def save_checkpoint(
     folder: Path, model: PeftModel, optimizer: Optimizer, position: Position, scaler: GradScaler
 ) -> None:
-    """Saves a checkpoint and keeps the newest three and the one with the lowest validation loss. `folder` is the job's.
+    """Saves a checkpoint in the job's `folder` and keeps the newest three and the one with the lowest validation loss.
 
-    Where the step was saved before it was validated, only its Position is written again. Of a team, the first process
-    saves.
+    If the step is already saved, only its Position is updated, with a validation made since. With several processes
+    only the first one saves.
     """
     if not distributed.is_first():
         return
@@ -71,7 +71,7 @@ def save_checkpoint(
         return replace_json(target / "checkpoint.json", asdict(position))
     with renamed_when_complete(target) as temporary:
         write_adapter(temporary, model)
-        buffer = io.BytesIO()  # torch.save into a file hides the disk's error
+        buffer = io.BytesIO()  # torch.save into a file would hide a disk error
         state = {
             "optimizer": optimizer.state_dict(),
             "random": get_random_states(),
@@ -84,7 +84,7 @@ def save_checkpoint(
 
 
 def delete_old_checkpoints(folder: Path, position: Position, keep: int) -> None:
-    """Keeps the newest `keep`, and the one with the lowest validation loss."""
+    """Keeps the newest `keep` checkpoints (at least 1) and the one with the lowest validation loss."""
     lowest = best_validation(position.validations)
     for old in list_checkpoints(folder)[:-keep]:
         if lowest is None or old != checkpoint_folder(folder, lowest.step):
@@ -92,8 +92,8 @@ def delete_old_checkpoints(folder: Path, position: Position, keep: int) -> None:
 
 
 def restore_checkpoint(folder: Path, model: PeftModel, optimizer: Optimizer, scaler: GradScaler) -> Position:
-    """Loads the newest checkpoint and returns its position, or START without one. Of a team, the first process reads it
-    for all: the others may be on machines that don't have it."""
+    """Loads the newest checkpoint and returns its position, or START if there is none. The first process reads it for
+    all processes, since the others may run on machines without the file."""
     stored = distributed.run_in_first(lambda: read_newest_checkpoint(folder))
     if stored is None:
         return START
@@ -101,16 +101,16 @@ def restore_checkpoint(folder: Path, model: PeftModel, optimizer: Optimizer, sca
     set_peft_model_state_dict(model, load(weights))
     state: dict[str, Any] = torch.load(io.BytesIO(states), map_location="cpu", weights_only=True)
     optimizer.load_state_dict(state["optimizer"])
-    if state.get("scaler"):  # empty where the loss isn't scaled
+    if state.get("scaler"):  # empty if the loss isn't scaled
         scaler.load_state_dict(state["scaler"])
     restore_random_states(state["random"])
     return position
 
 
 def read_newest_checkpoint(folder: Path) -> tuple[bytes, bytes, Position] | None:
-    """Returns the weights, state.pt and the position. Deletes what is not complete."""
-    for rest in (*folder.glob("checkpoints/.*"), *folder.glob(".adapter*")):
-        shutil.rmtree(rest)
+    """Returns the weights, state.pt and the position, or None if there is no checkpoint. Deletes incomplete folders."""
+    for incomplete in (*folder.glob("checkpoints/.*"), *folder.glob(".adapter*")):
+        shutil.rmtree(incomplete)
     complete = list_checkpoints(folder)
     if not complete:
         return None
@@ -120,7 +120,12 @@ def read_newest_checkpoint(folder: Path) -> tuple[bytes, bytes, Position] | None
 
 def list_checkpoints(folder: Path) -> list[Path]:
     """Returns the checkpoints' folders, oldest first."""
-    return sorted(folder.glob("checkpoints/step-*"))
+    # By number: the names have six digits only up to step 999,999.
+    return sorted(folder.glob("checkpoints/step-*"), key=checkpoint_step)
+
+
+def checkpoint_step(checkpoint: Path) -> int:
+    return int(checkpoint.name.removeprefix("step-"))
 
 
 def checkpoint_folder(folder: Path, step: int) -> Path:
@@ -134,7 +139,7 @@ def read_position(checkpoint: Path) -> Position:
 
 
 def save_checkpoint_as_result(folder: Path, step: int) -> None:
-    """Makes the adapter of that step's checkpoint the result, byte for byte."""
+    """Copies the adapter of that step's checkpoint to the result, byte for byte."""
     with new_result(folder) as temporary:
         for name in (WEIGHTS, "adapter_config.json"):
             shutil.copyfile(checkpoint_folder(folder, step) / name, temporary / name)
@@ -172,8 +177,8 @@ def finish_job(
     stop: Stop | None,
     logger: MetricsLogger,
 ) -> None:
-    """Writes the result, which is the checkpoint of the lowest validation loss where there is one, and DONE. Of a team,
-    the first process writes."""
+    """Writes the result and DONE. The result is the checkpoint with the lowest validation loss, or the last step
+    without validations. With several processes only the first one writes."""
     if position.step == 0:
         text = (
             f"The ceiling of {job.settings.ceiling_s:,.0f} s was reached before the first step: reading the rows and "
@@ -210,8 +215,8 @@ def finish_job(
 
 
 def resume_from_adapter(folder: Path, base: Any, settings: Parameters) -> PeftModel:
-    """Adds the adapter in the job's folder to `base`, to be trained further. Raises TrainingFailed where it doesn't
-    belong to this base."""
+    """Adds the adapter in the job's folder to `base`, to train it further. Raises TrainingFailed if it doesn't belong
+    to this base."""
     config = LoraConfig.from_pretrained(str(folder / TUNED_FOLDER))
     config.inference_mode, config.lora_dropout = False, settings.lora_dropout
     if stored_quantization(base.config) is None:
@@ -220,7 +225,7 @@ def resume_from_adapter(folder: Path, base: Any, settings: Parameters) -> PeftMo
     with silence_peft_warning():
         model: PeftModel = get_peft_model(base, config)
     if get_peft_model_state_dict(model).keys() != weights.keys():
-        text = "The tuned model's adapter has other matrices than this base model takes. Name the base model instead."
+        text = "The tuned model's adapter doesn't fit this base model's layers. Name the base model instead."
         raise TrainingFailed("tuned_model_unfit", text, "model")
     set_peft_model_state_dict(model, weights)
     return model

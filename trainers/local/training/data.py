@@ -1,9 +1,8 @@
-"""Turns chat JSONL into rows of token ids, with a mark for each token that the model is to learn. Needs a tokenizer and
-no model.
+"""Turns chat JSONL into rows of token ids, and marks the tokens to learn. Needs a tokenizer but no model.
 
 A conversation is rendered with the model's own chat template. The assistant's turns whose `weight` is not 0 are learnt,
-from where generation would begin up to the token that ends the turn. An answer that the template writes differently
-once the conversation goes on (Qwen 3, gpt-oss) is a row of its own, which ends with it.
+from the point where generation would begin up to the token that ends the turn. Some templates (Qwen 3, gpt-oss) write
+an answer differently once the conversation goes on; such an answer becomes a separate row, which ends with it.
 """
 
 from __future__ import annotations
@@ -41,13 +40,13 @@ if TYPE_CHECKING:
 ROW_FEATURES = Features(
     {"line": Value("int64"), "ids": List(Value("int32")), "supervised": List(Value("bool"))}
 )
-VERSION = 4  # of the rows made from a chat: cached rows of another version are made again
+VERSION = 4  # of how rows are made from a chat; cached rows of another version are discarded
 L = TypeVar("L", bound="LearnableRow")
 
 
 @dataclass(frozen=True)
 class Row:
-    """`supervised[i]` tells whether token i is to be predicted. `line` counts from 1 in the file."""
+    """`supervised[i]` is True if token i is learnt. `line` is the line in the file, from 1."""
 
     line: int
     ids: Sequence[int]
@@ -67,7 +66,7 @@ class Row:
 
     @property
     def length(self) -> int:
-        """Tokens up to the end of the last answer."""
+        """The number of tokens up to the end of the last answer."""
         return self.last_target + 1
 
     def cut_to(self, max_length: int) -> Row:
@@ -76,8 +75,8 @@ class Row:
 
 @dataclass(frozen=True)
 class Rows:
-    """The `rows` to learn from. Left out are lines with nothing to learn, and `too_long` rows whose last answer ends
-    beyond `max_length` tokens; `cut` rows were shortened to it, as the job wants."""
+    """The rows to learn from. `nothing_to_learn` rows without a supervised token and `too_long` rows beyond max_length
+    were left out; `cut` rows were shortened to max_length. The job's setting too_long decides between the last two."""
 
     rows: Sequence[Row]
     nothing_to_learn: int
@@ -86,8 +85,8 @@ class Rows:
 
     @property
     def chats(self) -> int:
-        """How many lines of the file the rows come from: fewer than rows where answers of a chat are rows of their
-        own."""
+        """The number of lines that the rows come from. Smaller than the number of rows if a chat became several
+        rows."""
         return len({row.line for row in self.rows})
 
     @property
@@ -100,19 +99,19 @@ class Rows:
 
 
 def report_rows(logger: MetricsLogger, what: str, rows: Rows, max_length: int) -> None:
-    """An event for everything about the rows that a person should know."""
+    """Logs the number of rows, and how many were cut or left out and why. `what` is "Training" or "Validation"."""
     logger.log(f"{what} rows: {len(rows.rows):,} with {rows.tokens:,} tokens")
     if rows.chats < len(rows.rows):
         logger.log(
             f"They are {rows.chats:,} chats: the template rewrites earlier answers, so each answer is a row"
         )
     if rows.too_long:
-        logger.warn(f"{what} rows left out, longer than max_length: {rows.too_long:,}")
+        logger.warn(f"{what} rows left out because they are longer than max_length: {rows.too_long:,}")
     if rows.cut:
-        text = f"{what} rows cut to max_length {max_length} tokens, so that they may end in mid-answer: "
+        text = f"{what} rows cut to max_length {max_length} tokens, perhaps in the middle of an answer: "
         logger.warn(f"{text}{rows.cut:,}")
     if rows.nothing_to_learn:
-        logger.warn(f"{what} rows left out, no answer to learn: {rows.nothing_to_learn:,}")
+        logger.warn(f"{what} rows left out because they have no answer to learn: {rows.nothing_to_learn:,}")
 
 
 def read_rows(
@@ -123,8 +122,8 @@ def read_rows(
     too_long: TooLong = "leave_out",
     cache: Path | None = None,
 ) -> Rows:
-    """Raises TrainingFailed for a wrong line, with its number, and where no row is left. `param` names the file to the
-    user. `cache` is a folder that keeps the tokens, so that a start after a kill need not make them again."""
+    """Raises TrainingFailed for an invalid line, with its number, and if no row is left. `param` is the API parameter
+    that names the file. `cache` is a folder for the tokens, so that a restarted job doesn't tokenize again."""
     check_tokenizer(tokenizer)
     disable_progress_bars()
     try:
@@ -161,12 +160,12 @@ def read_rows(
 
 
 def check_tokenizer(tokenizer: PreTrainedTokenizerFast) -> None:
-    """Raises TrainingFailed."""
+    """Raises TrainingFailed if chats can't be rendered or tokenized."""
     if not tokenizer.chat_template:
-        text = "This model has no chat template, so it cannot learn chats. Choose an instruct or chat model."
+        text = "This model has no chat template, so it can't learn chats. Choose an instruct or chat model."
         raise TrainingFailed("no_chat_template", text, "model")
     if not tokenizer.is_fast:
-        text = "This model's tokenizer has no fast form, a tokenizer.json, so it can't learn. Choose another model."
+        text = "This model's tokenizer has no tokenizer.json, which training needs. Choose another model."
         raise TrainingFailed("no_fast_tokenizer", text, "model")
 
 
@@ -175,8 +174,8 @@ def filter_rows(rows: Iterable[Row], max_length: int, param: str, too_long: TooL
     learnable = [row for row in every if row.is_learnable]
     if not learnable:
         text = (
-            f"No line of the {describe_file(param)} has an assistant's answer to learn from: there is none, or each "
-            "has weight 0. Add answers, or set their weight to 1."
+            f"No line of the {describe_file(param)} has an assistant's answer to learn from: there are no answers, or "
+            "all have weight 0. Add answers, or set their weight to 1."
         )
         raise TrainingFailed("nothing_to_learn", text, param)
     fitting, left_out, cut = filter_by_length(learnable, "row", max_length, param, too_long)
@@ -184,12 +183,12 @@ def filter_rows(rows: Iterable[Row], max_length: int, param: str, too_long: TooL
 
 
 def describe_file(param: str) -> str:
-    """Names a job's file in a sentence: a person who gave two must know which is meant."""
+    """Turns an API parameter like "training_file" into words, since a job may have two files."""
     return param.replace("_", " ")
 
 
 class LearnableRow(Protocol):
-    """A row of chats, or a pair."""
+    """A row of a chat, or a preference pair."""
 
     @property
     def line(self) -> int: ...
@@ -201,16 +200,15 @@ class LearnableRow(Protocol):
     def is_learnable(self) -> bool: ...
 
     def cut_to(self, max_length: int) -> Self:
-        """Returns the first `max_length` tokens, which may end in the middle of an answer, or leave nothing to
-        learn."""
+        """Returns the first `max_length` tokens. They may end in the middle of an answer, or have nothing to learn."""
         ...
 
 
 def filter_by_length(
     rows: Sequence[L], noun: str, max_length: int, param: str, too_long: TooLong
 ) -> tuple[list[L], int, int]:
-    """Returns the rows of at most `max_length` tokens, how many longer ones were left out, and how many were cut.
-    Raises TrainingFailed where there are longer ones and the job refuses them, and where no row is left."""
+    """Returns the rows of at most `max_length` tokens, the number of longer ones left out, and the number cut. Raises
+    TrainingFailed if there are longer rows and `too_long` is "refuse", and if no row is left."""
     long = [row for row in rows if row.length > max_length]
     if long and too_long == "refuse":
         count, verb = (f"1 {noun}", "is") if len(long) == 1 else (f"{len(long)} {noun}s", "are")
@@ -235,8 +233,8 @@ def filter_by_length(
 
 
 def rows_of_line(line: int, text: str, template: Template, param: str) -> list[Row]:
-    """Returns one row for a line of the file, or where the template rewrites earlier answers one more for each of
-    these. Raises TrainingFailed."""
+    """Returns the rows of one line of the file: one for the whole chat, and one for each answer that the template
+    rewrites later in the chat. Raises TrainingFailed."""
     try:
         raw = json.loads(text)
         messages = chat_for_template(raw["messages"])
@@ -247,7 +245,9 @@ def rows_of_line(line: int, text: str, template: Template, param: str) -> list[R
         ]
         chat = Chat.of(template, messages, tools_for_template(raw))
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        sentence = f'Line {line} is no chat example: {error!r}. Write {{"messages": [{{"role": …, "content": …}}, …]}}.'
+        sentence = (
+            f'Line {line} is not a chat: {error!r}. Write {{"messages": [{{"role": …, "content": …}}, …]}}.'
+        )
         raise TrainingFailed("invalid_row", sentence, param) from error
     with translate_template_errors(line, param):
         full_text = chat.text(len(messages))
@@ -259,11 +259,11 @@ def rows_of_line(line: int, text: str, template: Template, param: str) -> list[R
 
 @contextmanager
 def translate_template_errors(line: int, param: str) -> Iterator[None]:
-    """Turns errors of a template with a line into TrainingFailed."""
+    """Turns the errors of rendering a line into TrainingFailed."""
     try:
         yield
     except (TemplateError, TypeError) as error:
-        text = f"Line {line} does not suit this model's chat template: {error}. Change it, or choose another model."
+        text = f"This model's chat template can't render line {line}: {error}. Change it, or choose another model."
         raise TrainingFailed("invalid_row", text, param) from error
     except AnswerLost as error:
         text = f"Line {line}: {error}"
@@ -271,13 +271,14 @@ def translate_template_errors(line: int, param: str) -> Iterator[None]:
 
 
 class AnswerLost(Exception):
-    """The template doesn't write what is to be learnt, or not where it would be generated. The message tells which."""
+    """The template leaves out what should be learnt, or writes it elsewhere than the model would generate it. The
+    message says which."""
 
 
 @dataclass(frozen=True)
 class Answer:
-    """`text[start:end]` is to be learnt, after the exact text that the model is prompted with. `has_end`: its last
-    token is one that ends the turn. `is_verbatim`: `text` is what the template writes."""
+    """`text[start:end]` is learnt; `text[:start]` is exactly the model's prompt. `has_end`: the answer's last token
+    ends the turn. `is_verbatim`: `text` is what the template renders, not spliced together from two renderings."""
 
     text: str
     start: int
@@ -286,13 +287,13 @@ class Answer:
     is_verbatim: bool
 
     def is_unchanged_in(self, text: str) -> bool:
-        """Whether a longer conversation, `text`, has the answer at the same place."""
+        """True if the longer conversation `text` has the same answer at the same place."""
         return self.has_end and self.is_verbatim and text.startswith(self.text[: self.end])
 
 
 @dataclass(frozen=True)
 class Template:
-    """A tokenizer's chat template. `special` matches one special token, `ends` one or more in a row."""
+    """A tokenizer's chat template. `special` matches one special token, and `ends` one or more in a row."""
 
     tokenizer: PreTrainedTokenizerFast
     special: re.Pattern[str]
@@ -314,11 +315,12 @@ class Template:
         return sha256(b"".join(sha256(part).digest() for part in parts)).hexdigest()
 
     def row(self, line: int, text: str, answers: Sequence[Answer]) -> Row:
-        """`answers` are in `text`, one after the other. An answer without an end gets the tokenizer's own."""
+        """Tokenizes `text`, which contains `answers` in this order. The last answer gets the tokenizer's end token if
+        it has none."""
         ids, starts = self._tokens(text)
         supervised = [False] * len(ids)
         for answer in answers:
-            start = max(1, bisect_left(starts, answer.start))  # nothing predicts the first token
+            start = max(1, bisect_left(starts, answer.start))  # the first token can't be predicted
             end = bisect_left(starts, answer.end)
             supervised[start:end] = [True] * (end - start)
             if not answer.has_end and self.tokenizer.eos_token_id is not None:
@@ -326,8 +328,8 @@ class Template:
         return Row(line, ids, supervised)
 
     def _tokens(self, text: str) -> tuple[list[int], list[int]]:
-        """Returns the ids, and where the text of each begins. White space that the tokenizer assigns to no token
-        belongs to the next one, as does a BREAK."""
+        """Returns the ids and the position in `text` where each begins. White space that the tokenizer assigns to no
+        token, and a BREAK, belong to the next token."""
         ids: list[int] = []
         offsets: list[tuple[int, int]] = []
         place = 0
@@ -343,7 +345,7 @@ class Template:
 
 @dataclass(frozen=True)
 class Chat:
-    """One conversation, with its messages in the form that templates take."""
+    """One conversation, with its messages in the format that templates take."""
 
     template: Template
     messages: Sequence[dict[str, Any]]
@@ -351,35 +353,37 @@ class Chat:
 
     @classmethod
     def of(cls, template: Template, messages: list[dict[str, Any]], tools: Any) -> Chat:
-        """Messages are text: a special token written in one is none."""
+        """Escapes the messages, so that a special token written in one is treated as plain text."""
         return cls(template, as_text(template.special, messages), tools)
 
     def text(self, turns: int, *, asks: bool = False) -> str:
-        """Renders the first `turns` messages. `asks` adds the text after which the model would begin to answer."""
+        """Renders the first `turns` messages. `asks` adds the generation prompt, after which the model would answer."""
         messages, tokenizer = self.messages[:turns], self.template.tokenizer
         return render_chat(tokenizer, messages, tools=self.tools, add_generation_prompt=asks)
 
     def answer(self, turn: int) -> Answer:
-        """Returns the assistant's message `turn` as the last of its conversation. Raises AnswerLost."""
+        """Renders the assistant's message `turn` as the last one of the conversation. Raises AnswerLost."""
         message, prompt, after = self.messages[turn], self.text(turn, asks=True), self.text(turn + 1)
         if after.startswith(prompt):
             end, has_end = self._end(message, after, len(prompt))
             return Answer(after, len(prompt), end, has_end, is_verbatim=True)
-        # DeepSeek's template opens a thought in the prompt, and none where the answer is there.
+        # DeepSeek's template opens a thought in the generation prompt but not in a rendered answer.
         same, question = common_prefix_length(prompt, after), common_prefix_length(self.text(turn), prompt)
         if same < question:
             raise AnswerLost("this model's chat template rewrites the question once it is answered.")
         text = _answer_text(message)
-        if text and after.rfind(text) >= question:  # the answer may begin as the thought does
+        if (
+            text and after.rfind(text) >= question
+        ):  # the answer may begin with the same letters as the thought
             same = min(same, after.rfind(text))
         end, has_end = self._end(message, after, same)
         moved = len(prompt) - same
         return Answer(prompt + after[same:], len(prompt), end + moved, has_end, is_verbatim=False)
 
     def _end(self, message: dict[str, Any], text: str, start: int) -> tuple[int, bool]:
-        """Returns the place after the token that ends the turn, where generation stops, or without one after the last
-        letter. More may follow: ChatML writes a line break after <|im_end|>, Phi-3 the end of all text. Raises
-        AnswerLost."""
+        """Returns the end of the answer, and whether a special token ends it. The end is after that token, where
+        generation stops, or after the last letter if there is no such token. More text may follow: ChatML writes a line
+        break after <|im_end|>, and Phi-3 an end-of-text token. Raises AnswerLost."""
         answer = _answer_text(message)
         _check_rendered(message, text[start:])
         if not message.get("tool_calls"):
@@ -392,8 +396,8 @@ class Chat:
         return len(stripped), endings[-1:] == [len(stripped)]
 
     def _find_answer(self, answer: str, text: str, start: int) -> int | None:
-        """Finds the answer outside special tokens: it may be "end", and harmony writes the channel "final" before
-        it."""
+        """Returns the last position of `answer` outside special tokens, or None. A plain search could match inside one:
+        the answer may be "end" or, in gpt-oss's format, "final"."""
         ends = [match.span() for match in self.template.ends.finditer(text, start)]
         starts = [start, *(end for _, end in ends)]
         stops = [*(begin for begin, _ in ends), len(text)]
@@ -402,24 +406,24 @@ class Chat:
 
 
 def common_prefix_length(entries: Sequence[Any], other: Sequence[Any]) -> int:
-    """Returns with how many equal letters, or tokens, both begin."""
+    """Returns the number of equal characters or tokens with which both begin."""
     pairs = enumerate(zip(entries, other, strict=False))
     return next((place for place, (a, b) in pairs if a != b), min(len(entries), len(other)))
 
 
 def _answer_text(message: dict[str, Any]) -> str:
-    """Returns the answer without a thought before it, which templates write in their own way and omit later."""
+    """Returns the answer without its thought, which templates format differently and later leave out."""
     return str(message["content"]).rpartition("</think>")[2].strip()
 
 
 def _check_rendered(message: dict[str, Any], text: str) -> None:
-    """Raises AnswerLost unless `text` has the answer and the names of its calls. White space may differ."""
+    """Raises AnswerLost unless `text` contains the answer (ignoring white space) and the names of its tool calls."""
     missing = "".join(_answer_text(message).split()) not in "".join(text.split())
     names = [call["function"]["name"] for call in message.get("tool_calls", ())]
     lost = next((name for name in names if text.count(name) < names.count(name)), None)
     if missing or lost:
         what = "answer" if missing else f"call of {lost!r}"
         raise AnswerLost(
-            f"this model's chat template leaves the {what} out, so that it can't be learnt. Choose another model"
+            f"this model's chat template leaves the {what} out, so it can't be learnt. Choose another model"
             + ("." if missing or len(names) == 1 else ", or put each call into a message of its own.")
         )

@@ -1,5 +1,5 @@
-"""Chooses the device to compute on, its number format and loss scale, and as many threads as other programs leave
-cores."""
+"""Chooses the device, the number format, the loss scale, and the number of threads, which leaves cores to other
+programs."""
 
 from __future__ import annotations
 
@@ -21,21 +21,21 @@ from trainers.sizing.hardware import has_fast_bf16
 
 DTYPE_VARIABLE = "FINETUNE_DTYPE"
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-WIDE = "gemma"  # families whose names begin so have activations beyond float16's range
-MIN_MEASURED_S = 0.5  # in less time, the clock's ticks are larger than the work
+WIDE = "gemma"  # families with this prefix have activations beyond float16's range
+MIN_MEASURED_S = 0.5  # shorter measurements are too coarse, since the CPU clocks count in ticks
 QUOTA = Path("/sys/fs/cgroup/cpu.max")
 
 
 def best_device() -> torch.device:
-    """Returns a GPU with its number, which torch needs where memory is divided."""
+    """Returns the best device. A GPU has its number, which torch needs when memory is shared."""
     if torch.cuda.is_available():
         return torch.device("cuda", torch.cuda.current_device())
     return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
 
 
 def best_dtype(device: torch.device, family: str = "") -> torch.dtype:
-    """Returns bfloat16 where the machine multiplies it fast; float16 on GPUs that only do that (V100, T4), if the
-    model's `family` keeps within its range; else float32. $FINETUNE_DTYPE overrules."""
+    """Returns bfloat16 if the machine multiplies it fast; float16 on GPUs that only support that (V100, T4), if the
+    model's `family` stays within its range; otherwise float32. $FINETUNE_DTYPE overrides this."""
     setting = os.environ.get(DTYPE_VARIABLE)
     if setting:
         if setting not in DTYPES:
@@ -43,7 +43,7 @@ def best_dtype(device: torch.device, family: str = "") -> torch.dtype:
             raise TrainingFailed("invalid_setting", text)
         return DTYPES[setting]
     if device.type == "cuda":
-        # Not torch.cuda.is_bf16_supported, which is true also where bfloat16 is emulated. AMD's MI200 and MI300 are 9.
+        # torch.cuda.is_bf16_supported is also true for emulated bfloat16. AMD's MI200 and MI300 report 9.
         generation = torch.cuda.get_device_capability(device)[0]
         if generation >= 8:
             return torch.bfloat16
@@ -54,8 +54,8 @@ def best_dtype(device: torch.device, family: str = "") -> torch.dtype:
 
 @dataclass(frozen=True)
 class CpuSeconds:
-    """Seconds by the clock (`wall`), and seconds of processors: `busy` of all cores that this process may use, `own` of
-    this process."""
+    """`wall` is time by the clock. `busy` is the busy time of all cores that this process may use, and `own` the
+    processor time of this process. All are in seconds."""
 
     wall: float = 0.0
     busy: float = 0.0
@@ -69,12 +69,12 @@ class CpuSeconds:
 
 
 class CpuThreads:
-    """Lets as many threads compute as other programs leave cores. Each thread of the process that computes has its own
-    object.
+    """Sets the number of torch's threads to the number of cores that other programs leave free. Each computing thread
+    of this process has its own object.
 
     Threads that spin while they wait for each other are the fastest, until another program needs one of their cores:
-    then all wait for the one that does not run. So they spin, and there are never more of them than free cores. A step
-    on 8 rows of SmolLM2-135M on two cores takes 0.82 s on a quiet machine and 1.3 s beside one busy program. Two
+    then all wait for the one that does not run. So we let them spin but never use more than there are free cores. A
+    step on 8 rows of SmolLM2-135M on two cores takes 0.82 s on a quiet machine and 1.3 s beside one busy program. Two
     threads that sleep take 1.25 s and 1.4 s, and two that always spin 0.82 s and 3.3 s.
     """
 
@@ -85,7 +85,7 @@ class CpuThreads:
 
     @contextmanager
     def shared(self) -> Iterator[None]:
-        """Wraps a step or a batch; the cores that others use meanwhile are left to them in the next."""
+        """Wraps a step or a batch. The next one leaves to other programs the cores that they used during this one."""
         start = cpu_seconds()
         yield
         self._seen += cpu_seconds() - start
@@ -98,7 +98,7 @@ class CpuThreads:
 
 
 def threads_for(seen: CpuSeconds, cores: int, most: int) -> int:
-    """Returns 1 to `most` threads, assuming that others use as many cores as they just did."""
+    """Returns 1 to `most` threads, assuming that other programs keep using as many cores as in `seen`."""
     others = (seen.busy - seen.own) / seen.wall
     return max(1, min(most, round(cores - others)))
 
@@ -117,36 +117,37 @@ def count_cores() -> int:
 
 
 def cores_allowed(quota: Path) -> int:
-    """Returns how many cores a container may keep busy, rounded up; torch itself would start a thread for each core of
-    the host."""
+    """Returns how many cores a container may keep busy, rounded up. torch would start a thread for each core of the
+    host."""
     try:
         most, period = quota.read_text().split()
-    except (OSError, ValueError):  # another system, or no control group
+    except (OSError, ValueError):  # not Linux, or no control group
         return psutil.cpu_count() or 1
     return psutil.cpu_count() or 1 if most == "max" else max(1, math.ceil(int(most) / int(period)))
 
 
 def _usable(online: int) -> Sequence[int]:
-    """Returns the numbers of the cores that this process may use: all where the system does not tell, as on macOS."""
+    """Returns the numbers of the cores that this process may use: all of them on systems that don't tell, like
+    macOS."""
     process = psutil.Process()
     own: Sequence[int] = process.cpu_affinity() if hasattr(process, "cpu_affinity") else ()
     return own if own and max(own) < online else range(online)
 
 
 def new_scaler(device: torch.device, dtype: torch.dtype) -> GradScaler:
-    """float16 has no numbers below 6e-8, so the loss is multiplied before the backward pass, and small gradients are
-    not lost. Where one becomes too large instead, the step is computed again at half the scale; no step is skipped
-    (Micikevicius et al. 2018, Mixed Precision Training, section 3.2). In other formats the scaler does nothing.
+    """Returns a scaler that multiplies the loss for float16, so that small gradients are not lost: float16 has no
+    numbers below 6e-8 (Micikevicius et al. 2018, Mixed Precision Training, section 3.2). If a gradient overflows, the
+    step is recomputed at half the scale instead of skipped. In other formats the scaler does nothing.
     """
     scaler = GradScaler(device.type, enabled=dtype == torch.float16)
-    # Creates the scaler's tensors, also in a process whose first step has no row.
+    # Creates the scaler's tensors, even in a process without a row in its first step.
     scaler.scale(torch.zeros(1, device=device))
     return scaler
 
 
 def unscale_gradients(scaler: GradScaler, optimizer: Optimizer) -> bool:
-    """Divides the gradients by the scale. Returns False, with a smaller scale set, where they overflowed and that may
-    help."""
+    """Divides the gradients by the scale. If they overflowed, halves the scale and returns False: the step must be
+    recomputed. Returns True otherwise, and also if the scale can't become smaller."""
     if not scaler.is_enabled():
         return True
     scaler.unscale_(optimizer)

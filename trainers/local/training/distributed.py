@@ -1,8 +1,8 @@
-"""Lets several processes share one training: each computes a part of every batch, all take the same step, and the first
-one writes.
+"""Lets several processes share one training: each computes a part of every batch, all take the same step, and only the
+first one writes files.
 
-They are started by launch.py; a process that was started alone is a team of one, for which nothing here costs anything.
-What the first process decides (a pause, a ceiling, a checkpoint's time) holds for all. Trains nothing."""
+launch.py starts them. In a process that was started alone these functions do nothing. Decisions of the first process
+(to pause, to stop at a ceiling, to save a checkpoint) apply to all."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ from trainers.local.launch import VARIABLE
 from trainers.local.training.errors import Pauses, TrainingFailed, TrainingPaused
 
 T = TypeVar("T")
-DOWNLOAD_TIMEOUT = timedelta(hours=12)  # the first process may have a large model to download
-STEP_TIMEOUT = timedelta(minutes=30)  # in a step, where all do the same work: longer means that one hangs
+DOWNLOAD_TIMEOUT = timedelta(hours=12)  # for waits while the first process may download a large model
+STEP_TIMEOUT = timedelta(minutes=30)  # in a step all do the same work, so a longer wait means that one hangs
 _seed = 0
 _slow_group: distributed.ProcessGroup | None = None
 
 
 def join(seed: int) -> None:
-    """Connects to the other processes. `seed` is the job's. Raises TrainingFailed where their number is wrong."""
+    """Connects to the other processes. `seed` is the job's. Raises TrainingFailed if their number is wrong."""
     global _seed, _slow_group
     _seed = seed
     wanted, started = int(os.environ.get(VARIABLE, "1")), int(os.environ.get("WORLD_SIZE", "1"))
     if wanted != started:
-        text = f"The job was to be trained by {wanted} processes, and its launcher started {started}."
+        text = f"The job needs {wanted} processes, and its launcher started {started}."
         raise TrainingFailed("launch_incomplete", f"{text} Check the launcher.")
     if started == 1 or distributed.is_initialized():
         return
@@ -65,7 +65,7 @@ def rank() -> int:
 
 
 def share(rows: Sequence[T]) -> Sequence[T]:
-    """Returns this process's part of the rows. It is empty where there are fewer rows than processes."""
+    """Returns this process's part of the rows. It may be empty if there are fewer rows than processes."""
     return rows if is_alone() else rows[rank() :: size()]
 
 
@@ -79,20 +79,20 @@ def broadcast(value: T) -> T:
 
 
 def run_in_first(question: Callable[[], T]) -> T:
-    """Returns the first process's answer in all processes. The others don't ask: they may be on machines that lack the
+    """Calls `question` in the first process and returns its result in all. The others may run on machines without the
     files."""
     return broadcast(question() if is_first() else None)  # type: ignore[return-value]
 
 
 def check_pause(pauses: Pauses) -> None:
-    """Raises TrainingPaused in all processes at the same step, once the first sees the mark."""
+    """Raises TrainingPaused in all processes at the same step, once the first process sees the pause mark."""
     if run_in_first(lambda: pauses.is_requested):
         raise TrainingPaused
 
 
 def step_pause_check(pauses: Pauses) -> Callable[[], None]:
-    """Returns what to call at every part of a step. A team looks only between steps, where all are at the same
-    place."""
+    """Returns the function to call before every part of a step. Several processes check for a pause only between steps,
+    where all are at the same point, so they get a function that does nothing."""
     return pauses.check_pause if is_alone() else lambda: None
 
 
@@ -111,7 +111,7 @@ def sum_all(*numbers: float) -> tuple[float, ...]:
 
 
 def sum_gradients(parameters: Iterable[torch.nn.Parameter]) -> None:
-    """Sums the gradients over the processes, to what one process with all rows would have."""
+    """Sums the gradients over the processes, as if one process had computed all rows."""
     if is_alone():
         return
     learnt = list(parameters)
@@ -130,14 +130,14 @@ def broadcast_parameters(parameters: Iterable[torch.nn.Parameter]) -> None:
 
 
 def reseed(step: int) -> None:
-    """Makes each process drop out differently, and a step that is repeated after a kill do the same again."""
+    """Gives each process its own dropout, and makes a step that is repeated after a kill the same as before."""
     if not is_alone():
         torch.manual_seed(hash((_seed, step, rank())))
 
 
 @contextmanager
 def rank_zero_first() -> Iterator[None]:
-    """Runs the block in the first process and then in the others, which find what the first left on the disk."""
+    """Runs the block in the first process and then in the others, which find the first one's files on the disk."""
     if not is_first():
         distributed.barrier(_slow_group)
     yield
@@ -147,7 +147,7 @@ def rank_zero_first() -> Iterator[None]:
 
 @contextmanager
 def one_at_a_time() -> Iterator[None]:
-    """Runs the block in one process at a time on each machine, as it takes much memory for a while."""
+    """Runs the block in one process at a time on each machine, because it needs much memory for a while."""
     turns = int(os.environ.get("LOCAL_WORLD_SIZE", size()))
     for turn in range(turns):
         if turn == rank() % turns:

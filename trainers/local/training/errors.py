@@ -1,5 +1,4 @@
-"""The reasons for which a training run stops before its end: it failed (FAILED says why), or a person or a full disk
-paused it."""
+"""The reasons why a training run stops early: it failed (FAILED says why), or a person or a full disk paused it."""
 
 from __future__ import annotations
 
@@ -14,7 +13,7 @@ PAUSE_MARK = "PAUSED"  # written into the job's folder by the server
 
 
 class TrainingFailed(Exception):
-    """An expected end without a model. `message` is a sentence with its cure; `param` names what to change."""
+    """The training failed for a known reason. `message` says why and what to do; `param` is the parameter to change."""
 
     def __init__(self, code: str, message: str, param: str | None = None) -> None:
         super().__init__(message)
@@ -29,15 +28,18 @@ def write_failure(folder: Path, error: TrainingFailed) -> None:
 
 
 class TrainingPaused(Exception):
-    """The run has stopped where a later one can go on."""
+    """The run was paused, and can be resumed from here."""
 
 
 @dataclass(frozen=True)
 class Pauses:
+    """Looks for the pause mark in a job's folder."""
+
     folder: Path
 
     def check_pause(self) -> None:
-        """Raises TrainingPaused where the mark is there. Called at every part of a step; it takes 2 microseconds."""
+        """Raises TrainingPaused if a pause is requested. Takes 2 microseconds, so it is called before every part of a
+        step."""
         if self.is_requested:
             raise TrainingPaused
 
@@ -48,14 +50,14 @@ class Pauses:
 
 @contextmanager
 def pause_on_full_disk(folder: Path) -> Iterator[None]:
-    """Pauses the job until somebody frees space and resumes it, so that a full disk costs no work. Raises
-    TrainingPaused, or OSError where the disk has no room for the mark either."""
+    """Pauses the job if the disk is full, so that no work is lost until somebody frees space and resumes it. Raises
+    TrainingPaused, or OSError if the disk has no room even for the pause mark."""
     try:
         yield
     except OSError as error:
         if not is_disk_full(error):
             raise
         replace_json(folder / PAUSE_MARK, {"at": None})
-        text = f"The disk is full: {error}. The job is paused: free some space and resume it, from its checkpoint."
+        text = f"The disk is full: {error}. The job is paused. Free some space and resume it from its checkpoint."
         append_event(folder, text, level="error", state="paused")
         raise TrainingPaused from error

@@ -1,9 +1,9 @@
-"""The one training loop of all methods: steps, validations, checkpoints, pauses and ceilings on a job's folder.
+"""The training loop of all methods: steps, validations, checkpoints, pauses and ceilings, in a job's folder.
 
-A method (methods/sft.py, methods/dpo.py) brings its rows, its model with an adapter, the gradients of rows and what a
-validation measures. All reports go through the metrics logger, and all that has to survive through checkpoints: a run
-that was killed or paused goes on from its newest checkpoint and ends as if it had not been. Knows no HTTP and no other
-job.
+A method (methods/sft.py, methods/dpo.py) provides its rows, a model with an adapter, the gradients of rows, and the
+scores of a validation. All reports go through the metrics logger. A checkpoint holds the whole state, so that a run
+that was killed or paused resumes from its newest checkpoint and ends with the same result. Knows nothing of HTTP or
+other jobs.
 """
 
 from __future__ import annotations
@@ -58,14 +58,14 @@ from trainers.local.training.schedule import (
 from trainers.methods import Parameters
 
 R = TypeVar("R")  # a row of the method
-P = TypeVar("P")  # what this process computed of a step
+P = TypeVar("P")  # this process's results of a step
 
 
 class TrainingMethod(ABC, Generic[R, P]):
-    """A method with its rows and one adapter. `validation` is empty without a validation file; `usual_tokens` are
-    computed at a time where memory allows; `metrics` are the names of Scores.more; `forward_share` is a validation's
-    time a token as a share of a step's, which also goes backward. With a `seed` a step's random numbers follow from it
-    and the step."""
+    """A method with its rows and one adapter. `validation` is empty without a validation file. `usual_tokens` is the
+    number of tokens computed at a time if memory allows. `metrics` are the names of Scores.more. `forward_share` is the
+    time of a validation per token, as a share of a training step's. If `seed` is set, it and the step determine a
+    step's random numbers."""
 
     metrics: ClassVar[tuple[str, ...]] = ()
     forward_share: ClassVar[float]
@@ -81,20 +81,20 @@ class TrainingMethod(ABC, Generic[R, P]):
 
     @abstractmethod
     def tokens(self, rows: Sequence[R]) -> int:
-        """Counts the tokens that are trained on."""
+        """Returns the number of tokens that count as trained."""
 
     @abstractmethod
     def width(self, rows: Sequence[R]) -> int:
-        """Returns how many tokens are computed for these rows together."""
+        """Returns the number of tokens that are computed for these rows together."""
 
     def fill(self, rows: Sequence[R], limit: int) -> list[list[R]]:
-        """Makes groups of at most `limit` tokens; a longer row is a group of its own."""
+        """Groups the rows into parts of at most `limit` tokens. A longer row is a part of its own."""
         return fill_parts(rows, limit, self.width)
 
     @abstractmethod
     def add_gradients(self, state: TrainState[R, P], parts: list[list[R]], batch: Sequence[R]) -> P:
-        """Adds those of this process's `parts` of the `batch`, scaled so that all parts together have the batch's mean
-        loss."""
+        """Adds the gradients of `parts`, this process's rows of the `batch`, scaled so that those of all processes add
+        up to the gradient of the batch's mean loss."""
 
     @abstractmethod
     def total(self, computed: P) -> Scores:
@@ -111,8 +111,8 @@ class TrainingMethod(ABC, Generic[R, P]):
 
 @dataclass
 class TrainState(Generic[R, P]):
-    """The method and all else that a step takes. `check_pause` raises TrainingPaused where a pause is wanted; a team
-    checks between steps only."""
+    """The method and everything else that a step needs. `check_pause` raises TrainingPaused if a pause is requested;
+    with several processes it does nothing, since they check between steps."""
 
     method: TrainingMethod[R, P]
     optimizer: Optimizer
@@ -136,7 +136,7 @@ Prepare = Callable[[Path, TrainingJob, MetricsLogger, Pauses], TrainingMethod[An
 def train(
     folder: Path, job: TrainingJob, prepare: Prepare, metrics: Sequence[str], checkpoint_s: float
 ) -> None:
-    """Ends with adapter/ and DONE. Raises TrainingFailed where it cannot, TrainingPaused where it must wait."""
+    """Trains the job in `folder` and ends with adapter/ and DONE. Raises TrainingFailed or TrainingPaused."""
     distributed.join(job.seed)
     logger = create_logger(folder, job, metrics)
     is_done = False
@@ -158,7 +158,7 @@ def train(
 def start_loop(
     folder: Path, job: TrainingJob, method: TrainingMethod[R, P], logger: MetricsLogger, pauses: Pauses
 ) -> TrainingLoop[R, P]:
-    """Returns a loop at the start, or at the position of the newest checkpoint in `folder`."""
+    """Returns a loop at the beginning, or at the position of the newest checkpoint in `folder`."""
     model, settings = method.model, job.settings
     learnt = [parameter for parameter in model.parameters() if parameter.requires_grad]
     optimizer = new_optimizer(learnt, settings)
@@ -183,16 +183,16 @@ def start_loop(
         end_team=partial(end_team, folder) if method.is_sharded else None,
     )
     state = TrainState(method, optimizer, room, distributed.step_pause_check(pauses), scaler=scaler)
-    # What a step took before the break: its first one after it may already pass the ceiling.
+    # Start with the pace before the break, since even the first step may pass the ceiling.
     pace = Pace(logger.step_s or 0.0 if position.step else 0.0, None, 0.0)
     loop = TrainingLoop(folder, settings, job.seed, state, logger, position, pauses, pace)
     logger.begin(after=position.step)
     if is_packed:
         logger.log(
-            "The experts are in 4 bits, so activations are computed again on the way back instead of kept"
+            "The experts are in 4 bits, so activations are recomputed in the backward pass instead of kept"
         )
     if position.step:
-        logger.log(f"Going on from the checkpoint of step {position.step}/{loop.total}")
+        logger.log(f"Resuming from the checkpoint of step {position.step}/{loop.total}")
     return loop
 
 
@@ -202,8 +202,8 @@ def new_optimizer(learnt: Sequence[torch.nn.Parameter], settings: Parameters) ->
 
 @dataclass
 class TrainingLoop(Generic[R, P]):
-    """The training of one adapter. `folder` has its checkpoints, `position` is how far it is; `pauses` are those of the
-    job, of which it may be a trial."""
+    """The training of one adapter, of a job or of a sweep's trial. `folder` has its checkpoints, `position` is its
+    progress, and `pauses` are the job's."""
 
     folder: Path
     settings: Parameters
@@ -226,26 +226,26 @@ class TrainingLoop(Generic[R, P]):
 
     @property
     def seconds(self) -> float:
-        """The seconds of all tries together, without the breaks between them."""
+        """The seconds of all attempts together, without the breaks between them."""
         return time.monotonic() - self.started
 
     def train_until(self, started: float, checkpoint_s: float, until: int) -> Stop | None:
-        """Trains to step `until` and validates there, too. `started` is by time.monotonic, as if there had been no
-        break.
+        """Trains to step `until` and validates there. Returns why it stopped earlier, or None. `started` is a time of
+        time.monotonic, moved forward by all breaks.
 
         Saves a checkpoint before it raises TrainingPaused. Raises TrainingFailed.
         """
         self.started, self.saved_at, stop = started, time.monotonic(), None
         rows = self.state.method.rows
         try:
-            # a checkpoint may have been saved before its step was validated
+            # The checkpoint may have been saved before its step was validated.
             if self._is_validated(self.position.step, until) and needs_validation(self.position):
                 self._validate()
-            for step, batch in steps_from(rows, self.settings, self.seed, self.position.step):
+            for step, batch in steps_after(rows, self.settings, self.seed, self.position.step):
                 if step > until:
                     break
                 distributed.check_pause(self.pauses)
-                # The first process decides for its team, since clocks differ.
+                # The first process decides for all, since clocks differ.
                 here = replace(self.position, seconds=self.seconds)
                 stop = distributed.broadcast(find_stop(here, self.pace, self.settings))
                 if stop:
@@ -300,7 +300,7 @@ class TrainingLoop(Generic[R, P]):
         self.logger.record(step_metrics, is_validated_next=is_validated_next)
 
     def _validate(self) -> None:
-        """Validates after the last step and records it. Raises TrainingFailed."""
+        """Validates the model after the last step and records the scores. Raises TrainingFailed."""
         begun, position = time.monotonic(), self.position
         scores = self.state.method.evaluate(self.state)
         if not math.isfinite(scores.loss):
@@ -336,7 +336,7 @@ class TrainingLoop(Generic[R, P]):
 
 
 def train_step(state: TrainState[R, P], batch: Sequence[R], rate: float, step: int) -> Scores:
-    """Trains one step on the batch's mean loss. A step that is paused changes nothing."""
+    """Trains one step on the batch's mean loss. A step that is interrupted by a pause changes nothing."""
     method, optimizer = state.method, state.optimizer
     method.model.train()
     if method.seed is not None:
@@ -344,30 +344,34 @@ def train_step(state: TrainState[R, P], batch: Sequence[R], rate: float, step: i
     distributed.reseed(step)
     random = get_random_states()
 
-    def forget() -> None:
+    def undo() -> None:
         optimizer.zero_grad()
         restore_random_states(random)
 
-    def add_all(parts: list[list[R]]) -> P:
-        if not distributed.is_alone():  # memory may have been full in another process, and all compute again
-            forget()
+    def add_gradients(parts: list[list[R]]) -> P:
+        if (
+            not distributed.is_alone()
+        ):  # memory may have been full in another process, so that all start again
+            undo()
         try:
             return method.add_gradients(state, parts, batch)
-        except BaseException:  # memory full or paused: nothing of this step has happened
-            forget()
+        except BaseException:  # memory is full, or a pause is requested
+            undo()
             raise
 
     learnt = state.learnt
     while True:
-        computed = state.batcher.compute_in_parts(distributed.share(batch), add_all, f"at step {step}")
+        computed = state.batcher.compute_in_parts(distributed.share(batch), add_gradients, f"at step {step}")
         distributed.sum_gradients(learnt)
         scores = method.total(computed)
         if not math.isfinite(scores.loss) or unscale_gradients(state.scaler, optimizer):
             break
-        forget()
+        undo()
     norm = torch.nn.utils.clip_grad_norm_(learnt, MAX_NORM).item()
     if not math.isfinite(scores.loss) or not math.isfinite(norm):
-        wider = " In float32 numbers may be larger: FINETUNE_DTYPE=fp32." if state.scaler.is_enabled() else ""
+        wider = (
+            " Or set FINETUNE_DTYPE=fp32, which allows larger numbers." if state.scaler.is_enabled() else ""
+        )
         text = (
             f"At step {step} the loss became {scores.loss} and its gradient {norm}. Set learning_rate lower."
             f"{wider}"
@@ -381,15 +385,16 @@ def train_step(state: TrainState[R, P], batch: Sequence[R], rate: float, step: i
 
 
 def batches(rows: Sequence[R], size: int, seed: int, epoch: int) -> list[list[R]]:
-    """Shuffles rows by seed and epoch, the same each time. They are not grouped by length, since nothing is padded."""
+    """Returns the rows in batches, in an order that depends on seed and epoch only. Rows are not grouped by length,
+    since nothing is padded."""
     order = torch.randperm(len(rows), generator=torch.Generator().manual_seed(seed + epoch)).tolist()
     return [[rows[place] for place in order[start : start + size]] for start in range(0, len(rows), size)]
 
 
-def steps_from(
+def steps_after(
     rows: Sequence[R], settings: Parameters, seed: int, after: int
 ) -> Iterator[tuple[int, list[R]]]:
-    """Yields the steps after `after`, counted from 1 over all epochs, with their rows."""
+    """Yields each step after step `after`, counted from 1 over all epochs, with its rows."""
     step = 0
     for epoch in range(settings.n_epochs):
         for batch in batches(rows, settings.batch_size, seed, epoch):

@@ -1,5 +1,5 @@
-"""Decides how many tokens are computed at a time, half as many each time that memory is too small, and ends a run where
-nothing smaller is left or a disk is full."""
+"""Decides how many tokens are computed at a time, halves this number each time that memory runs out, and ends a run if
+it can't be reduced further or a disk is full."""
 
 from __future__ import annotations
 
@@ -28,14 +28,13 @@ OUT_OF_MEMORY_TEXTS = (
     "cublas_status_alloc_failed",
     "cudnn_status_alloc_failed",
 )
-BUSY_DIVISOR = (
-    4  # a quarter of the usual tokens keeps a device as busy; recomputing costs a third of its time
-)
+BUSY_DIVISOR = 4  # a quarter of the usual tokens still keeps a device busy; recomputing takes a third longer
 
 
 @dataclass(frozen=True)
 class Shortage:
-    """`message` is for the user. The next start computes `tokens` at a time. `failed`: nothing smaller is left."""
+    """What to do after memory ran out. `message` is for the user, and the next start computes `tokens` at a time. If
+    nothing can be reduced further, `failed` is the error."""
 
     message: str
     failed: TrainingFailed | None = None
@@ -44,9 +43,10 @@ class Shortage:
 
 
 def end_team(folder: Path, shortage: Shortage) -> NoReturn:
-    """Ends all processes of a team whose base is divided. The others wait for this process inside a layer and can't be
-    reached, so it writes what the next start needs into the job's folder and exits without leaving the group, which
-    could wait for them. The launcher ends them, and the server starts the job again from its checkpoint."""
+    """Ends all processes of a training whose base is sharded. The others wait for this one inside a layer and can't be
+    told. So this process writes what the next start needs into the job's folder and exits at once, without leaving the
+    process group, which could block. The launcher then ends the others, and the server restarts the job from its
+    checkpoint."""
     print(shortage.message, file=sys.stderr, flush=True)
     if shortage.failed is not None:
         write_failure(folder, shortage.failed)
@@ -58,8 +58,8 @@ def end_team(folder: Path, shortage: Shortage) -> NoReturn:
 
 
 def tokens_after_shortage(folder: Path) -> tuple[int, bool] | None:
-    """Returns the fewest tokens at a time of all shortages, and whether activations are computed again; None without
-    any shortage. The first process reads for all, as the others may be on machines that lack the files."""
+    """Returns the smallest number of tokens of all shortages, and whether to recompute activations, or None if there
+    was no shortage. The first process reads for all, since the others may run on machines without the files."""
 
     def read() -> tuple[int, bool] | None:
         notes = [read_json(path) or {} for path in folder.glob("room-*.json")]
@@ -71,8 +71,8 @@ def tokens_after_shortage(folder: Path) -> tuple[int, bool] | None:
 
 
 def fill_parts(rows: Sequence[R], limit: int, width: Callable[[Sequence[R]], int]) -> list[list[R]]:
-    """Groups rows in their order, so that a group takes at most `limit` tokens by `width`. A wider row is a group of
-    its own."""
+    """Groups rows in their order, so that a group takes at most `limit` tokens according to `width`. A wider row is a
+    group of its own."""
     parts: list[list[R]] = []
     for row in rows:
         if parts and width([*parts[-1], row]) <= limit:
@@ -83,15 +83,16 @@ def fill_parts(rows: Sequence[R], limit: int, width: Callable[[Sequence[R]], int
 
 
 class MicroBatcher(Generic[R]):
-    """Divides a step's rows into parts of at most `tokens` tokens; a longer row is a part of its own, and without
-    `packs` each row is. The gradients of the parts are added up, so the batch that a step learns from stays the same.
+    """Divides a step's rows into parts of at most `tokens` tokens. A longer row is a part of its own; with `packs`
+    False every row is. The gradients of the parts are added up, so a step still learns from the same batch.
 
-    Each time that memory is too small, `tokens` is halved. Before parts would shrink to single rows, or to less than a
-    quarter of what is usual, activations are computed again instead of kept.
+    Each time that memory runs out, `tokens` is halved. Before parts would shrink to single rows, or to less than a
+    quarter of the usual tokens, activations are recomputed instead of kept.
 
-    `fill` makes groups of at most so many tokens, `width` tells how many a group takes. `recompute` makes the model
-    keep less, for more time, and returns False where it can't; `recomputes`: it does so already. `end_team` is for a
-    divided base, where the others wait in a layer for a process that ran out of memory: all end, and start again.
+    `remembered` is the reduced number of tokens from a checkpoint. `fill` groups rows into parts of at most a given
+    number of tokens, and `width` returns the tokens of a part. `recompute` makes the model recompute activations and
+    returns False if it can't; `recomputes` is True once it does. `end_team` is given for a sharded base, where the
+    other processes wait in a layer for one that ran out of memory: all must end and start again.
     """
 
     def __init__(
@@ -119,17 +120,17 @@ class MicroBatcher(Generic[R]):
 
     @property
     def remembered(self) -> int | None:
-        """The number for checkpoints, so that a resumed run computes as this one does; None: the usual one."""
+        """The reduced number of tokens, which checkpoints store so that a resumed run computes alike. None if it was
+        not reduced."""
         return self.tokens if self.tokens < self._usual else None
 
     def parts(self, rows: Sequence[R]) -> list[list[R]]:
         return self._fill(rows, self.tokens if self._packs else 1)
 
     def compute_in_parts(self, rows: Sequence[R], compute: Callable[[list[list[R]]], T], action: str) -> T:
-        """Calls `compute` with the rows in parts, and again with smaller parts where memory is full.
-
-        In a team all do so where one has to. Raises TrainingFailed where a single row is too much. Does not return
-        where memory is full and the base is divided.
+        """Calls `compute` with the rows in parts, and again with smaller parts if memory runs out in any process.
+        `action` says for messages when this happened. Raises TrainingFailed if a single row is too large. With a
+        sharded base this does not return if memory runs out.
         """
         while True:
             text = ""
@@ -140,25 +141,23 @@ class MicroBatcher(Generic[R]):
                     raise
                 text = str(error).partition("\n")[0]
             if text and self._end_team is not None:
-                try:  # alone, since the others can't be asked
+                try:  # decide without the other processes, which wait inside a layer
                     message = self._reduce_memory(rows, action, text, int)
                 except TrainingFailed as failed:
                     self._end_team(Shortage(failed.message, failed))
                 self._end_team(Shortage(message, None, self.tokens, self.recomputes))
             if not distributed.any_process(bool(text)):
                 return result
-            gc.collect()  # the frames that held the tensors are gone only now
+            gc.collect()  # only outside the except block are the frames that held the tensors gone
             if torch.cuda.is_available():
                 torch.cuda.empty_cache()
             self._tell(
                 self._reduce_memory(rows, action, text or "in another process", distributed.max_of_all)
             )
 
-    def _reduce_memory(
-        self, rows: Sequence[R], action: str, sentence: str, most: Callable[[int], int]
-    ) -> str:
-        """Takes fewer tokens or recomputes, and returns a message about it. `most` returns the highest number of all
-        processes. Raises TrainingFailed."""
+    def _reduce_memory(self, rows: Sequence[R], action: str, error: str, most: Callable[[int], int]) -> str:
+        """Halves `tokens` or starts to recompute, and returns a message about it. `error` is the error's text, and
+        `most` returns the highest of a number in all processes. Raises TrainingFailed."""
         before = most(max((self._width(part) for part in self.parts(rows) if len(part) > 1), default=0))
         longest = most(max((self._width([row]) for row in rows), default=0))
         half = before // 2
@@ -167,16 +166,16 @@ class MicroBatcher(Generic[R]):
             self.recomputes = True
             return (
                 f"Memory was full {action} with {before or longest:,} tokens at a time: from now on activations are "
-                "computed again on the way back instead of kept, which takes about a third longer."
+                "recomputed in the backward pass instead of kept, which takes about a third longer."
             )
         if before:
             self.tokens = half
             return (
-                f"Memory was full {action} with {before:,} tokens at a time: from now on at most {half:,}, their "
-                "gradients added up. A step still learns from as many rows."
+                f"Memory was full {action} with {before:,} tokens at a time: from now on at most {half:,} are computed "
+                "at a time and their gradients added up. A step still learns from as many rows."
             )
         text = (
-            f"Memory is too small for one row of {longest} tokens at a time ({sentence}). "
+            f"Memory is too small for a single row of {longest} tokens ({error}). "
             "Set max_length or lora_r lower, or take a smaller model."
         )
         raise TrainingFailed("out_of_memory", text, "max_length")
@@ -190,7 +189,7 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 @contextmanager
 def map_machine_errors(folder: Path) -> Iterator[None]:
-    """Pauses the job where the disk is full, and fails it where the accelerator's memory is. Raises TrainingPaused,
+    """Pauses the job if the disk is full, and fails it if the accelerator's memory is full. Raises TrainingPaused or
     TrainingFailed."""
     with pause_on_full_disk(folder):
         try:

@@ -1,5 +1,5 @@
-"""Writes what a training run reports while it goes on: events.jsonl, progress.json, results.csv and curves. Processes
-other than the first of a team have a logger that writes nothing."""
+"""Writes a training run's reports: events.jsonl, progress.json, results.csv and curves. Processes other than the first
+have a logger that writes nothing."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ RECENT = 0.1
 
 @dataclass(frozen=True)
 class Scores:
-    """`loss` is in nats a supervised token, `accuracy` the share of those predicted as the likeliest; None: not
-    measured. `more` is what a method measures besides, by name."""
+    """`loss` is in nats per supervised token. `accuracy` is the share of supervised tokens that the model predicts as
+    the likeliest, or None if not measured. `more` are a method's other metrics by name."""
 
     loss: float
     accuracy: float | None
@@ -37,7 +37,7 @@ class Scores:
 
 @dataclass(frozen=True)
 class Step:
-    """Step `number` of `total`, counted from 1. `trained_tokens` and `seconds` are since the run's beginning."""
+    """Step `number` of `total`, from 1. `trained_tokens` and `seconds` count from the beginning of the run."""
 
     number: int
     total: int
@@ -49,7 +49,7 @@ class Step:
 
 @dataclass(frozen=True)
 class Progress:
-    """The content of progress.json. `step_s` is how many seconds a step takes; None before the first."""
+    """The content of progress.json. `step_s` is the recent seconds per step, or None before the first step."""
 
     step: int
     total_steps: int
@@ -59,8 +59,8 @@ class Progress:
 
 
 class MetricsLogger:
-    """The run ends after `ceiling_s` seconds at the latest. `more` are the names of Scores.more, `step_s` the seconds
-    that recent steps took."""
+    """`ceiling_s` is the run's maximum duration in seconds. `more` are the names of Scores.more. `step_s` is the recent
+    seconds per step."""
 
     def __init__(
         self,
@@ -80,11 +80,11 @@ class MetricsLogger:
 
     @property
     def seconds_known(self) -> float:
-        """The seconds in progress.json: a kill loses work, but not the time that it took."""
+        """The seconds in progress.json. Unlike a checkpoint's, they include work that was lost in a kill."""
         return float((read_json(self._folder / "progress.json") or {}).get("seconds") or 0.0)
 
     def begin(self, after: int) -> None:
-        """Starts results.csv, or cuts it back to its first `after` steps, and continues the curves from there."""
+        """Creates results.csv or truncates it to the first `after` steps, and continues the curves from there."""
         self._write_results(_read_rows(self._folder / "results.csv")[:after])
         self._curves.begin(after)
         self._stepped_at = time.monotonic()
@@ -98,7 +98,7 @@ class MetricsLogger:
         self.log(message, "warn")
 
     def record(self, step: Step, *, is_validated_next: bool = False) -> None:
-        """Records one step. Where its validation follows, one event reports both."""
+        """Records one step. If a validation follows, both are reported in one event."""
         now = time.monotonic()
         self._update_step_s(now - self._stepped_at)
         self._stepped_at = now
@@ -118,8 +118,9 @@ class MetricsLogger:
             self._tell(step, None)
 
     def _update_step_s(self, taken: float) -> None:
-        """A process's first step also reads the weights and prepares kernels, and took ten times as long as the others:
-        it counts only where nothing else is known, and only until the second one."""
+        """Updates the seconds per step. A process's first step may take ten times as long as the others, because it
+        also reads the weights and prepares kernels: it counts only until the second step, and only if nothing else is
+        known."""
         is_first, self._is_first = self._is_first, False
         if self.step_s is None or self._is_rough:
             self.step_s, self._is_rough = taken, is_first
@@ -127,7 +128,7 @@ class MetricsLogger:
             self.step_s = (1 - RECENT) * self.step_s + RECENT * taken
 
     def record_validation(self, step: Step, valid: Scores) -> None:
-        """Records the validation of the last step that was recorded."""
+        """Records the validation of the last recorded step."""
         path = self._folder / "results.csv"
         *before, last = _read_rows(path)
         trained = last[len(RESULTS_HEADER) : len(RESULTS_HEADER) + len(self._more)]
@@ -142,13 +143,13 @@ class MetricsLogger:
         self._tell(step, valid)
 
     def last_scores(self) -> Scores:
-        """Returns the training scores of the last step in results.csv, with the digits there."""
+        """Returns the training scores of the last step in results.csv, as rounded there."""
         _, loss, accuracy, _, _, *more = _read_rows(self._folder / "results.csv")[-1]
         named = {name: float(value) for name, value in zip(self._more, more, strict=False) if value}
         return Scores(float(loss), float(accuracy) if accuracy else None, named)
 
     def write_progress(self, progress: Progress, *, is_paused: bool = False, is_over: bool = False) -> None:
-        """Writes progress.json. A paused run has no estimate of its end; one that is over ends now."""
+        """Writes progress.json. The estimated finish is None for a paused run, and now for one that is over."""
         finish = round(time.time()) if is_over else None
         if progress.step_s is not None and not is_paused and not is_over:
             left = (progress.total_steps - progress.step) * progress.step_s
@@ -196,7 +197,7 @@ def _curves(when: str, scores: Scores) -> dict[str, float]:
 
 
 def _read_rows(path: Path) -> list[list[str]]:
-    """Returns the rows without the header; a last line that a kill cut off is included as far as it goes."""
+    """Returns the rows without the header. The last row may be incomplete after a kill."""
     if not path.exists():
         return []
     with path.open(encoding="utf-8", newline="") as file:
@@ -208,15 +209,15 @@ def format_number(value: float | None) -> str:
 
 
 def create_logger(folder: Path, job: TrainingJob, more: Sequence[str] = ()) -> MetricsLogger:
-    """Only the first process of a team gets a logger that writes. A sweep's curves are written by its arms. `more` are
-    the names of Scores.more."""
+    """Returns a logger that writes in the first process only. A sweep writes no curves itself, since its arms do.
+    `more` are the names of Scores.more."""
     if not distributed.is_first():
         return NullLogger(folder)
     return MetricsLogger(folder, () if job.arms else job.integrations, job.settings.ceiling_s, more)
 
 
 class NullLogger(MetricsLogger):
-    """The logger of processes other than the first of a team, which writes nothing."""
+    """A logger that writes nothing, for processes other than the first."""
 
     def begin(self, after: int) -> None: ...
 

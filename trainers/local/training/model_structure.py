@@ -1,5 +1,5 @@
-"""Decides as which transformers class a base model is loaded, which part of it reads and writes text, and which of its
-layers get LoRA matrices."""
+"""Chooses the transformers class of a base model, finds the part that reads and writes text, and decides which layers
+get LoRA matrices."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from transformers.pytorch_utils import Conv1D
 from trainers.base_models import WRITERS
 from trainers.local.training.errors import TrainingFailed
 
-# Layers that do the work of several, by the names under which other models have these.
+# Layers that combine several, with the names of these in other models.
 FUSED = {
     "qkv_proj": ("q_proj", "k_proj", "v_proj"),
     "query_key_value": ("q_proj", "k_proj", "v_proj"),
@@ -26,7 +26,7 @@ FUSED = {
 
 @dataclass(frozen=True)
 class Choice:
-    """`model_class` is one of transformers' own, `config` the configuration that it takes."""
+    """`model_class` is a class of transformers, and `config` the configuration that it takes."""
 
     model_class: Any
     config: PreTrainedConfig
@@ -37,10 +37,12 @@ class Choice:
 
 
 def choose_class(source: str, config: PreTrainedConfig) -> Choice:
-    """Chooses by the configuration, never by a name. Models that also see are trained on text only: where transformers
-    has a class for the text part (Llama 4) that one is loaded, else all of it (Mistral Small, Gemma 3), and LoRA is
-    added only to the part that get_decoder names. Raises TrainingFailed where the model does not write text after a
-    prompt."""
+    """Chooses by the configuration, never by the model's name. Raises TrainingFailed if the model is not a text
+    generator.
+
+    Models that also process images are trained on text only. If transformers has a class for the text part (Llama 4),
+    it is loaded alone. Otherwise the whole model is loaded (Mistral Small, Gemma 3), and LoRA is added only to the part
+    that get_decoder returns."""
     kind, names = type(config), config.architectures or []
     is_writer = not names or any(name.endswith(WRITERS) for name in names)
     if is_writer and not config.is_encoder_decoder:
@@ -53,7 +55,7 @@ def choose_class(source: str, config: PreTrainedConfig) -> Choice:
         if kind in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING:
             return Choice(MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING[kind], config)
     name = ", ".join(names) or config.model_type
-    text = f"The base model {source} is a {name}, which does not go on writing a text. Choose a chat model."
+    text = f"The base model {source} is a {name}, which doesn't generate text. Choose a chat model."
     raise TrainingFailed("base_writes_no_text", text, "model")
 
 
@@ -65,24 +67,26 @@ def text_module_name(model: Any) -> str:
 
 
 def has_vision(model: Any) -> bool:
-    """Whether the model has parts besides the text part, which LoRA must not touch."""
+    """True if the model has parts besides the text part. LoRA must not adapt them."""
     return bool(model.config.get_text_config() is not model.config)
 
 
 @dataclass(frozen=True)
 class Targets:
-    """Values for LoraConfig: `modules` are ends of names or one pattern for whole names, `parameters` ends of names."""
+    """Values for LoraConfig: `modules` are suffixes of module names or one regular expression for full names, and
+    `parameters` are suffixes of parameter names."""
 
     modules: list[str] | str
     parameters: list[str]
 
 
 def find_targets(model: Any, setting: str) -> Targets:
-    """`setting` is 'all-linear', or names separated by commas. Raises TrainingFailed where one does not exist.
+    """`setting` is 'all-linear', or names separated by commas. Raises TrainingFailed if a name doesn't exist or can't
+    be trained.
 
-    Targets are in the part that reads and writes text, never in the head. Experts of a mixture that are fused into one
-    Parameter (Llama 4) are no linear layers: they are trained where they are named, as experts.gate_up_proj, and not by
-    'all-linear', which would mean 428 million parameters at rank 16 in Llama 4 Scout.
+    Targets are in the part that reads and writes text, never in the head. Experts that are fused into one Parameter
+    (Llama 4) are not linear layers. They are trained only if they are named, like experts.gate_up_proj: with
+    'all-linear' they would add 428 million parameters at rank 16 to Llama 4 Scout.
     """
     layers, experts = linear_layers(model), fused_experts(model)
     names = sorted({_short_name(name) for name in layers}) if setting == "all-linear" else setting.split(",")
@@ -91,15 +95,15 @@ def find_targets(model: Any, setting: str) -> Targets:
     packed = [name for name in others if _matches_any(name, packed_experts(model))]
     if packed:  # peft would ignore them
         text = (
-            f"{packed[0]} is in 4 bits here, where it can be computed with and not trained. Leave it out of "
-            "target_modules, or set quantization to int8 or none."
+            f"{packed[0]} is loaded in 4 bits, so it can't be trained. Leave it out of target_modules, or set "
+            "quantization to int8 or none."
         )
         raise TrainingFailed("experts_packed", text, "target_modules")
     parameters = [name for name in others if _matches_any(name, experts)]
     absent = [name for name in others if name not in parameters]
     if absent or not names:
         raise _explain_absence(model, absent, layers, experts)
-    if has_vision(model) and modules:  # a plain q_proj would also match layers of the part that sees
+    if has_vision(model) and modules:  # a plain q_proj would also match layers of the vision part
         ends = "|".join(map(re.escape, modules))
         return Targets(rf"{re.escape(text_module_name(model))}\.(.+\.)?({ends})", parameters)
     return Targets(modules, parameters)
@@ -108,11 +112,11 @@ def find_targets(model: Any, setting: str) -> Targets:
 def linear_layers(model: Any) -> list[str]:
     """Returns the full names of linear layers in the text part.
 
-    A layer that is linear and more, such as Llama 4's router, doesn't count. Nor do those of a state space (Mamba)
-    whose weights are read directly by its kernels, so that an adapter there would have no effect.
+    Subclasses of linear layers, such as Llama 4's router, don't count. Neither do layers of a state space model (Mamba)
+    whose weights are read directly by its kernels, where an adapter would have no effect.
     """
     head, part = model.get_output_embeddings(), text_module_name(model)
-    # A state space has a decay and a skip of its own; linear attention (Qwen 3.5) has no skip.
+    # A state space layer has a decay (A_log) and a skip (D); linear attention (Qwen 3.5) has no skip.
     spaces = [
         name for name, module in model.named_modules() if hasattr(module, "A_log") and hasattr(module, "D")
     ]
@@ -126,7 +130,7 @@ def linear_layers(model: Any) -> list[str]:
 
 
 def fused_experts(model: Any) -> list[str]:
-    """Returns the full names of weights with three dimensions: expert, in, out."""
+    """Returns the full names of fused experts: weights with the dimensions expert, in, out."""
     part = text_module_name(model)
     return [
         name
@@ -136,7 +140,8 @@ def fused_experts(model: Any) -> list[str]:
 
 
 def packed_experts(model: Any) -> dict[str, int]:
-    """Returns the experts in 4 bits (quantized_experts.py): full names, and their bytes, of two numbers each."""
+    """Returns the experts in 4 bits (quantized_experts.py) by full name, with their bytes; each byte holds two
+    numbers."""
     return {
         name.removesuffix("_packed"): weight.numel()
         for name, weight in model.named_parameters()
@@ -149,8 +154,8 @@ def _is_in(name: str, part: str) -> bool:
 
 
 def _short_name(name: str) -> str:
-    """Returns the last part of a name. For a layer that only has a number its list's name precedes it, since a bare "0"
-    would also mean every first layer."""
+    """Returns the last part of a name. If that is a number, it is preceded by the name of its list, since a bare "0"
+    would match the first module of every list."""
     before, _, last = name.rpartition(".")
     return f"{_short_name(before)}.{last}" if last.isdigit() and before else last
 

@@ -1,11 +1,11 @@
-"""Puts the rows of a batch one after the other into one sequence, with no padding and a common beginning only once.
+"""Packs the rows of a batch into one sequence, without padding and with their common beginning only once.
 
-    ids        p p p  a a a  b b        p: the tokens every row begins with; a, b: what follows in each row
+    ids        p p p  a a a  b b        p: the tokens with which every row begins; a, b: the rest of each row
     positions  0 1 2  3 4 5  3 4
-    seen by b  p p p         b b        each row sees the common beginning and itself, by a mask or a layout
+    seen by b  p p p         b b        each row sees the common beginning and itself, through a mask or a layout
 
 Tokens after a row's last supervised token are never computed. A model that would see across rows all the same, such as
-a recurrent one, gets one row at a time. The module builds tensors and measures the loss; it neither reads rows nor
+a recurrent one, gets one row at a time. This module builds tensors and computes the loss; it neither reads rows nor
 trains.
 """
 
@@ -30,7 +30,7 @@ from trainers.local.training.data import Row
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-# Families whose attention takes a mask and positions as they are given; tested in tests/local/test_packing.py.
+# Families whose attention uses the given mask and positions unchanged; tested in tests/local/test_packing.py.
 PACKED_FAMILIES = (
     *("llama", "mistral", "qwen2", "qwen3", "phi3", "gemma", "olmo2", "smollm3"),
     *("gemma3_text", "gemma3", "mistral3", "ministral3", "llama4_text"),
@@ -52,9 +52,9 @@ class Output(Protocol):
 class Pack:
     """T tokens in one sequence, of which K predict a supervised token.
 
-    `input_ids` and `positions` are (1, T). `mask` (1, 1, T, T) is added to the attention scores; None is the plain
-    causal one. Where attention goes by rows or by blocks, `layout` takes its place. `predicting` (K,) are places in the
-    sequence, `targets` (K,) token ids.
+    `input_ids` and `positions` are (1, T). `mask` (1, 1, T, T) is added to the attention scores; None means the plain
+    causal mask. If attention is computed by rows or by blocks, `layout` replaces the mask. `predicting` (K,) are
+    positions in the sequence, and `targets` (K,) the token ids to predict there.
     """
 
     input_ids: Tensor
@@ -67,9 +67,9 @@ class Pack:
 
 @dataclass(frozen=True)
 class Abilities:
-    """What a model can do. `packs`: rows in one sequence, of at most `widest` tokens, do not see each other. `selects`:
-    the head can be applied at selected places. `by_rows`, `by_blocks`: attention takes a layout. `kept_places`: the
-    last layer's feed-forward part computes only at those places."""
+    """What a model can do. `packs`: rows in one sequence, of at most `widest` tokens, don't see each other. `selects`:
+    the head can be applied to selected tokens only. `by_rows`, `by_blocks`: attention takes a layout. `kept_places`:
+    the last layer's feed-forward part is computed only at these positions."""
 
     packs: bool
     selects: bool
@@ -100,14 +100,14 @@ def find_abilities(model: PreTrainedModel, longest: int) -> Abilities:
 
 
 def max_packed_length(text: Mapping[str, Any]) -> int:
-    """Returns how long a row may be for the model to read it in a pack as it does alone. `text` is the configuration of
-    the text part.
+    """Returns how long a row may be so that the model computes the same in a pack as for the row alone. `text` is the
+    configuration of the text part.
 
-    A row has to fit into a sliding window and into a chunk of attention. Rotary positions that stretch with the longest
+    A row must fit into a sliding window and into an attention chunk. Rotary embeddings that stretch with the longest
     row (dynamic, and longrope of Phi-4-mini) would be stretched for all rows of a pack.
     """
     parameters = text.get("rope_parameters") or {}
-    # Some have parameters for each kind of layers, as Gemma 3.
+    # Some models, like Gemma 3, have parameters for each kind of layer.
     by_kind = [values for values in parameters.values() if isinstance(values, dict)]
     limits = [text.get("sliding_window"), text.get("attention_chunk_size")]
     for rope in (parameters, *by_kind):
@@ -118,15 +118,16 @@ def max_packed_length(text: Mapping[str, Any]) -> int:
 
 
 def pack_tokens(device: torch.device) -> int:
-    """Returns up to which length a longer sequence pays, since attention grows with its square."""
+    """Returns the length of sequence beyond which packing more rows no longer pays, since attention grows with its
+    square."""
     return 768 if device.type == "cpu" else 8192
 
 
 def fill_packs(rows: Sequence[Row], limit: int) -> list[list[Row]]:
     """Groups rows in their order, so that a group takes at most `limit` tokens with the common beginning counted once.
-    A longer row has a group of its own."""
+    A longer row is a group of its own."""
     packs: list[list[Row]] = []
-    shared = apart = 0  # of the last pack: tokens of the common beginning, and of all rows one by one
+    shared = apart = 0  # of the last pack: tokens of the common beginning, and of all rows without sharing
     for row in rows:
         common = min(shared, shared_prefix_length((packs[-1][0], row))) if packs else 0
         if packs and apart + len(row.ids) - len(packs[-1]) * common <= limit:
@@ -139,7 +140,7 @@ def fill_packs(rows: Sequence[Row], limit: int) -> list[list[Row]]:
 
 
 def width(rows: Sequence[Row]) -> int:
-    """Returns how many tokens a pack of these rows takes at most."""
+    """Returns the maximum number of tokens in a pack of these rows."""
     return sum(len(row.ids) for row in rows) - (len(rows) - 1) * shared_prefix_length(rows)
 
 
@@ -181,7 +182,8 @@ def pack_rows(
 
 
 def shared_prefix_length(rows: Sequence[Row]) -> int:
-    """Returns how many tokens all rows begin with, up to the first that predicts a supervised token."""
+    """Returns the number of equal tokens with which all rows begin, up to the first that predicts a supervised
+    token."""
     first = rows[0].ids
     shared = min(row.first_target - 1 for row in rows)
     for row in rows[1:]:
@@ -190,9 +192,11 @@ def shared_prefix_length(rows: Sequence[Row]) -> int:
 
 
 def attention_mask(owners: Sequence[int], device: torch.device, dtype: torch.dtype) -> Tensor:
-    """Returns (1, 1, T, T): 0 where a token may look, the lowest number where it may not. Owner 0 is seen by all
-    rows."""
-    owner = torch.tensor(owners, device=device)  # on the device, since the mask of 8,192 tokens has 134 MB
+    """Returns (1, 1, T, T): 0 for each pair of tokens where the first may see the second, otherwise the lowest number.
+    All rows see the tokens of owner 0."""
+    owner = torch.tensor(
+        owners, device=device
+    )  # built on the device, since a mask of 8,192 tokens takes 134 MB
     visible = (owner[:, None] == owner[None, :]) | (owner[None, :] == 0)
     allowed = visible & torch.ones_like(visible).tril()
     mask = torch.zeros(allowed.shape, device=device, dtype=dtype).masked_fill(
@@ -202,13 +206,14 @@ def attention_mask(owners: Sequence[int], device: torch.device, dtype: torch.dty
 
 
 def measure(model: Model, pack: Pack, able: Abilities) -> Loss:
-    """Applies the model's head at the K places that predict a supervised token, and elsewhere only where the model
-    can't select places."""
+    """Computes the loss of a pack. The head is applied only to the K tokens that predict a supervised token, or to all
+    if the model can't select."""
     placed: dict[str, Any] = (
         {"position_ids": pack.positions, "attention_mask": pack.mask} if able.packs else {}
     )
     if pack.layout is not None:
-        # A mask is given so that transformers makes none. It is nan, which shows where a family ignores the layout.
+        # Pass a mask so that transformers builds none. It is nan, so that the loss shows if a family ignores the
+        # layout.
         dtype = pack.layout.mask.dtype if isinstance(pack.layout, RowLayout) else torch.float32
         unused = pack.positions.new_full((1, 1, 1, 1), math.nan, dtype=dtype)
         placed = {**placed, "attention_mask": unused, "row_layout": pack.layout}

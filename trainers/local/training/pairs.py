@@ -1,8 +1,8 @@
-"""Turns preference pairs into token ids: the prompt, the better answer and the worse one. Needs a tokenizer and no
+"""Turns preference pairs into token ids: the prompt, the better answer and the worse one. Needs a tokenizer but no
 model.
 
-They are rendered with the model's own chat template, as chats are in data.py: an answer goes from where generation
-would begin up to the token that ends the turn, and only these tokens count in DPO.
+Pairs are rendered with the model's own chat template, like chats in data.py. An answer extends from the point where
+generation would begin to the token that ends the turn, and only these tokens count in DPO.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class PairRow:
-    """Token ids of a pair. `line` counts from 1 in the file."""
+    """Token ids of a pair. `line` is the line in the file, from 1."""
 
     line: int
     prompt: Sequence[int]
@@ -42,7 +42,7 @@ class PairRow:
 
     @property
     def length(self) -> int:
-        """Tokens of the prompt with the longer answer."""
+        """The number of tokens of the prompt with the longer answer."""
         return len(self.prompt) + max(len(self.chosen), len(self.rejected))
 
     @property
@@ -50,8 +50,8 @@ class PairRow:
         return self.chosen != self.rejected
 
     def cut_to(self, max_length: int) -> PairRow:
-        """Ends both answers after `max_length` tokens, the prompt included. Where they differ only later, nothing is
-        left to learn."""
+        """Cuts both answers, so that prompt and answer have at most `max_length` tokens. If the answers differ only
+        after that, nothing is left to learn."""
         room = max(0, max_length - len(self.prompt))
         return PairRow(self.line, self.prompt, self.chosen[:room], self.rejected[:room])
 
@@ -62,8 +62,8 @@ class PairRow:
 
 @dataclass(frozen=True)
 class Pairs:
-    """The `rows` to learn from. Left out are pairs whose answers are the `same` once the template has written them, and
-    `too_long` ones; answers of `cut` pairs end at `max_length` tokens, as the job wants."""
+    """The pairs to learn from. `same` pairs, whose answers are equal after rendering, and `too_long` ones were left
+    out; `cut` pairs were shortened to max_length. The job's setting too_long decides between the last two."""
 
     rows: Sequence[PairRow]
     same: int
@@ -78,8 +78,8 @@ class Pairs:
 def read_pairs(
     path: Path, tokenizer: PreTrainedTokenizerFast, max_length: int, param: str, too_long: TooLong
 ) -> Pairs:
-    """Raises TrainingFailed for a wrong line, with its number, and where no pair is left. `param` names the file to the
-    user."""
+    """Raises TrainingFailed for an invalid line, with its number, and if no pair is left. `param` is the API parameter
+    that names the file."""
     check_tokenizer(tokenizer)
     try:
         lines = path.read_text(encoding="utf-8-sig").split("\n")
@@ -98,8 +98,8 @@ def filter_pairs(pairs: Iterable[PairRow], max_length: int, param: str, too_long
     learnable = [pair for pair in every if pair.is_learnable]
     if not learnable:
         text = (
-            f"No pair of the {describe_file(param)} has two different answers, as this model's chat template writes "
-            "them. Give different ones."
+            f"No pair of the {describe_file(param)} has two different answers after this model's chat template has "
+            "rendered them. Write answers that differ."
         )
         raise TrainingFailed("nothing_to_learn", text, param)
     fitting, left_out, cut = filter_by_length(learnable, "pair", max_length, param, too_long)
@@ -107,8 +107,8 @@ def filter_pairs(pairs: Iterable[PairRow], max_length: int, param: str, too_long
 
 
 def width(pairs: Sequence[PairRow]) -> int:
-    """Returns how many tokens are computed for a group: each pair's prompt with both answers, all padded to one
-    length."""
+    """Returns the number of tokens computed for a group of pairs: each prompt with both its answers, all padded to the
+    longest."""
     return 2 * len(pairs) * max(pair.length for pair in pairs)
 
 
@@ -120,7 +120,9 @@ def pair_of(line: int, text: str, template: Template, param: str) -> PairRow:
         answers = [for_template(raw[name][-1]) for name in ("preferred_output", "non_preferred_output")]
         tools = tools_for_template(raw["input"])
     except (ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
-        sentence = f'Line {line} is no preference pair: {error!r}. Write {{"input": {{"messages": […]}}, …}}.'
+        sentence = (
+            f'Line {line} is not a preference pair: {error!r}. Write {{"input": {{"messages": […]}}, …}}.'
+        )
         raise TrainingFailed("invalid_row", sentence, param) from error
     with translate_template_errors(line, param):
         chats = [Chat.of(template, [*entries, answer], tools) for answer in answers]
@@ -128,7 +130,7 @@ def pair_of(line: int, text: str, template: Template, param: str) -> PairRow:
     (prompt, chosen), (other, rejected) = (
         _split(template.row(line, answer.text, [answer])) for answer in written
     )
-    # The prompt's last token may also contain an answer's beginning, and then the two prompts differ.
+    # The last token of a prompt may include the beginning of the answer, so the two prompts may differ.
     shared = common_prefix_length(prompt, other)
     return PairRow(line, prompt[:shared], chosen[shared:], rejected[shared:])
 

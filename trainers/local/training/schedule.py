@@ -1,4 +1,4 @@
-"""Decides how long a run goes on, at which learning rate, and which of its checkpoints is the result. Pure."""
+"""Decides when a run stops, its learning rate at each step, and which checkpoint is the result. Pure."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ WARM_UP = 0.05
 
 @dataclass(frozen=True)
 class Validation:
-    """Scores on the validation file after `step` steps. `loss` is in nats a supervised token; `accuracy` is None where
-    it is not measured."""
+    """Scores on the validation file after `step` steps. `loss` is in nats per supervised token. `accuracy` is None if
+    not measured."""
 
     step: int
     loss: float
@@ -27,10 +27,10 @@ class Validation:
 
 @dataclass(frozen=True)
 class Position:
-    """How far a run is: steps, tokens of the rows that it trained on (each row once an epoch), and seconds.
+    """A run's progress: steps, trained tokens (each row counts once per epoch), and seconds.
 
-    `room` is the number of tokens computed at a time, once memory was too small for the usual one; `recomputes`:
-    activations are computed again instead of kept.
+    `room` is the reduced number of tokens computed at a time, or None if memory never ran out. `recomputes` is True if
+    activations are recomputed in the backward pass.
     """
 
     step: int
@@ -46,7 +46,7 @@ START = Position(0, 0, 0.0)
 
 @dataclass(frozen=True)
 class Pace:
-    """Seconds of the last step and of the last validation, and a guess for the first validation."""
+    """Seconds of the last step and of the last validation, and a guess until the first validation was measured."""
 
     step_s: float
     validation_s: float | None
@@ -54,7 +54,7 @@ class Pace:
 
     @property
     def needed_s(self) -> float:
-        """The seconds for one more step and a validation after it."""
+        """The seconds of one more step and a validation."""
         guess = self.validation_guess_s if self.validation_s is None else self.validation_s
         return self.step_s + guess
 
@@ -63,25 +63,29 @@ def steps_an_epoch(rows: int, settings: Parameters) -> int:
     return math.ceil(rows / settings.batch_size)
 
 
+def warm_up_steps(total: int) -> int:
+    return max(1, round(WARM_UP * total))
+
+
 def learning_rate_share(step: int, total: int) -> float:
-    """Returns the share of the learning rate: linear from 0 to 1 over the first steps, then linear down, not quite to 0
+    """Returns the factor of the learning rate: it rises linearly to 1 over the warm-up, then falls linearly to almost 0
     at the last step."""
-    warm_up = max(1, round(WARM_UP * total))
+    warm_up = warm_up_steps(total)
     return min(step / warm_up, (total - step + 1) / (total - warm_up + 1))
 
 
 def best_validation(validations: Sequence[Validation]) -> Validation | None:
-    """Returns the validation with the lowest loss; of equal ones the first."""
+    """Returns the validation with the lowest loss, or None. The first of equal ones wins."""
     return min(validations, key=lambda each: each.loss, default=None)
 
 
 def is_validation_due(step: int, steps_an_epoch: int, settings: Parameters) -> bool:
-    """Whether a validation follows this step."""
+    """True if a validation follows this step."""
     return step % steps_an_epoch == 0 or (settings.eval_steps is not None and step % settings.eval_steps == 0)
 
 
 def is_out_of_patience(validations: Sequence[Validation], patience: int | None) -> bool:
-    """Whether none of the last `patience` validations was lower than the best before them."""
+    """True if none of the last `patience` validations had a lower loss than the best before them."""
     lowest = best_validation(validations)
     if patience is None or lowest is None:
         return False
@@ -89,7 +93,7 @@ def is_out_of_patience(validations: Sequence[Validation], patience: int | None) 
 
 
 def is_over_ceiling(seconds: float, pace: Pace, ceiling_s: float | None) -> bool:
-    """Whether one more step, and the validation that must follow, would pass the ceiling."""
+    """True if one more step and a validation would exceed the ceiling."""
     return ceiling_s is not None and seconds + pace.needed_s > ceiling_s
 
 
@@ -104,14 +108,14 @@ def find_stop(position: Position, pace: Pace, settings: Parameters) -> Stop | No
 
 
 def stop_sentence(why: Stop, position: Position, total: int, settings: Parameters) -> str:
-    """`why` the run of `total` steps stopped, and what it had reached."""
+    """Explains why a run of `total` steps stopped, and how far it had come."""
     lowest = best_validation(position.validations)
     reached = f"Reached: {position.trained_tokens:,} tokens in {position.seconds:,.0f} s"
     reached += f", validation loss {lowest.loss:.4f} at best." if lowest else "."
     stopped = f"Stopped at step {position.step}/{total}"
     if why == "patience":
         count = f"{settings.patience} validation" + ("s" if settings.patience != 1 else "")
-        return f"{stopped}: {count} in a row brought no lower loss. {reached}"
+        return f"{stopped}: {count} in a row had no lower loss. {reached}"
     most, hourly = settings.max_usd_micros, settings.usd_per_hour_micros
     ceiling = f"{settings.ceiling_s:,.0f} s"
     if settings.ceiling_s != settings.max_seconds and most is not None and hourly is not None:
@@ -120,7 +124,7 @@ def stop_sentence(why: Stop, position: Position, total: int, settings: Parameter
 
 
 def result_sentence(position: Position, total: int) -> str | None:
-    """Names the checkpoint that is the result; None without a validation file."""
+    """Says which checkpoint is the result and why. Returns None without validations."""
     lowest = best_validation(position.validations)
     if lowest is None:
         return None

@@ -1,5 +1,4 @@
-"""Prepares what a job, or all trials of a sweep, train with: tokenized rows and the base model on its device. Trains
-nothing."""
+"""Prepares a job, or all trials of a sweep, for training: tokenizes the rows and loads the base model."""
 
 from __future__ import annotations
 
@@ -33,7 +32,8 @@ KERNELS_FILE = "kernels.json"  # in the job's folder
 
 @dataclass
 class TrainingSetup:
-    """`base` is the model without an adapter, `able` what it can do with these rows."""
+    """What a job, or all trials of a sweep, train with. `base` is the model without an adapter, and `able` its
+    abilities with these rows."""
 
     base: Any
     training: Rows
@@ -69,7 +69,7 @@ def prepare_training(folder: Path, job: TrainingJob, logger: MetricsLogger, paus
     if is_sharded and job.arms:
         raise sharding_refusal("the arms of a sweep")
     with distributed.one_at_a_time() if is_sharded else nullcontext():
-        base = load_model(job.base, device, dtype, settings.quantization, stays=is_sharded)
+        base = load_model(job.base, device, dtype, settings.quantization, stay_on_cpu=is_sharded)
         kernels = choose_kernels(base, device, is_sharded=is_sharded)
         if is_sharded:
             shard_layers(base, device)
@@ -78,7 +78,7 @@ def prepare_training(folder: Path, job: TrainingJob, logger: MetricsLogger, paus
     if device.type == "cuda" and able.packs and widest_pack(training.rows, job) > MAX_MASKED_TOKENS:
         why = choose_attention(base, device)
         able = find_abilities(base, longest)
-        how = f"by a mask, since flex_attention was not taken: {why}" if why else "by blocks (flex_attention)"
+        how = f"by a mask, since flex_attention is not used: {why}" if why else "by blocks (flex_attention)"
         logger.log(f"Attention in packs: {how}")
     if able.packs and able.selects:
         able = replace(able, kept_places=trim_last_mlp(base))
@@ -89,21 +89,22 @@ def prepare_training(folder: Path, job: TrainingJob, logger: MetricsLogger, paus
     if validation:
         report_rows(logger, "Validation", validation, settings.max_length)
     if not able.packs:
-        logger.log("Rows are computed one by one: this model's family is not known to keep packed rows apart")
+        logger.log("Rows are computed one by one: packing is not supported for this model's family")
     if not able.selects:
-        logger.log("Logits are computed at every token: this model cannot select places")
+        logger.log("Logits are computed at every token: this model can't select tokens")
     report_processes(logger, is_sharded)
     return TrainingSetup(base, training, validation, able, device, dtype, is_sharded)
 
 
 def widest_pack(rows: Sequence[Row], job: TrainingJob) -> int:
-    """Returns the tokens of the longest rows together that one step of the job, or of an arm, may have."""
+    """Returns the largest number of tokens that one step of the job, or of a sweep's arm, may have."""
     count = max(settings.batch_size for settings in (job.settings, *job.arms))
     return sum(heapq.nlargest(count, (len(row.ids) for row in rows)))
 
 
 def needs_sharding(settings: Parameters, base: Path, device: torch.device) -> bool:
-    """Answers the same in every process of a team. A base in 4 or 8 bits stays whole, however large its files are."""
+    """True if the base must be divided among the processes; all of them get the same answer. A base in 4 or 8 bits is
+    never divided."""
     if settings.quantization != "none":
         return False
     weights = sum(path.stat().st_size for path in base.glob("*.safetensors"))
@@ -113,19 +114,19 @@ def needs_sharding(settings: Parameters, base: Path, device: torch.device) -> bo
 
 def sharding_refusal(who: str) -> TrainingFailed:
     text = (
-        f"This base is too large for one GPU beside its training, and {who} are not trained on a base that is divided "
-        "among several. Take a smaller base, or try it whole with sharding 'none'."
+        f"This base is too large to train on one GPU, and {who} can't be trained on a base that is divided among "
+        "several. Use a smaller base, or try sharding 'none'."
     )
     return TrainingFailed("sharding_unavailable", text, "sharding")
 
 
 def cap_to_context(settings: Parameters, base: str, logger: MetricsLogger) -> Parameters:
-    """Lowers max_length to the model's context where it is higher."""
+    """Lowers max_length to the model's context if it is longer."""
     context = context_of_base(base)
     if context is None or settings.max_length <= context:
         return settings
     logger.warn(
-        f"max_length {settings.max_length} is more than the base's context: rows may have {context} tokens"
+        f"max_length {settings.max_length} exceeds the base's context: rows may have at most {context} tokens"
     )
     return replace(settings, max_length=context)
 
@@ -137,11 +138,11 @@ def report_processes(logger: MetricsLogger, is_sharded: bool) -> None:
 
 
 def report_kernels(folder: Path, kernels: Kernels | None, logger: MetricsLogger) -> None:
-    """Writes the kernels into an event and the job's folder; a resumed run that has other kernels warns of it."""
+    """Logs the kernels and stores them in the job's folder. Warns if a resumed run uses other kernels than before."""
     if kernels is None or not distributed.is_first():
         return
     before = (read_json(folder / KERNELS_FILE) or {}).get("kernels", kernels.name)
     logger.log(str(kernels))
     if before != kernels.name:
-        logger.warn(f"This job began with the kernels of {before}: sums may differ in their last digits")
+        logger.warn(f"This job began with the kernels of {before}: results may differ in their last digits")
     replace_json(folder / KERNELS_FILE, {"kernels": kernels.name, "why": kernels.why})

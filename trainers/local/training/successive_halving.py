@@ -1,7 +1,7 @@
-"""Decides in a sweep which arm trains next and how far, and which one wins. Pure.
+"""Decides which arm of a sweep trains next and how far, and which one wins. Pure.
 
-All of it follows from how far each arm is, so that nothing else has to survive a kill. Where an arm drops out, the
-others go on as if it had not been there, in the rungs that were planned for all."""
+The decisions depend only on the arms' progress, so nothing else has to survive a kill. If an arm drops out, the others
+continue through the rungs that were planned for all arms."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from trainers.hyperparameters import HalvingRung, halving_rungs
 
 @dataclass(frozen=True)
 class TrialScore:
-    """How far arm `number`, counted from 1, is on its `course` of so many steps. `losses` are those of validations, by
-    step. `out` is the sentence that explains why it trains no more."""
+    """The progress of arm `number` (from 1). `course` is its total number of steps, `losses` are its validation losses
+    by step, and `out` explains why it dropped out, if it did."""
 
     number: int
     course: int
@@ -23,18 +23,18 @@ class TrialScore:
     out: str | None = None
 
     def loss_at(self, rung: HalvingRung) -> float | None:
-        """Returns None where the arm hasn't finished the rung."""
+        """Returns None if the arm hasn't finished the rung."""
         return (self.losses or {}).get(rung.steps(self.course))
 
     @property
     def lowest(self) -> tuple[float, int] | None:
-        """The lowest loss and its step; of equal losses the first."""
+        """The lowest loss and its step, or None. The first of equal losses wins."""
         return min(((loss, step) for step, loss in (self.losses or {}).items()), default=None)
 
 
 @dataclass(frozen=True)
 class Round:
-    """A rung, counted from 1, and the arms that train in it, in the order of their results in the rung before."""
+    """A rung (from 1) and the arms that train in it, ordered by their results in the rung before."""
 
     number: int
     rung: HalvingRung
@@ -47,7 +47,8 @@ class Round:
 
     @property
     def ranking(self) -> list[TrialScore]:
-        """The arms from best to worst, once the rung is over; of equal losses the first arm's is better."""
+        """The arms from best to worst, once the rung is over. Of equal losses the arm with the lower number is
+        better."""
         return sorted(self.arms, key=lambda arm: (arm.loss_at(self.rung), arm.number))
 
 
@@ -61,7 +62,7 @@ class Decision:
 
 
 def list_rounds(trial_scores: Sequence[TrialScore]) -> tuple[Round, ...]:
-    """Returns the rounds up to the first that isn't over."""
+    """Returns the rounds up to the first one that isn't over."""
     arms = [arm for arm in trial_scores if arm.out is None]
     rounds: list[Round] = []
     for number, rung in enumerate(halving_rungs(len(trial_scores)), start=1):
@@ -74,14 +75,14 @@ def list_rounds(trial_scores: Sequence[TrialScore]) -> tuple[Round, ...]:
 
 
 def next_decision(trial_scores: Sequence[TrialScore]) -> Decision | None:
-    """Returns None where all rungs are over, or no arm is left."""
+    """Returns None if all rungs are over, or if no arm is left."""
     last = list_rounds(trial_scores)[-1]
     arm = last.waiting
     return Decision(arm.number, last.rung.steps(arm.course), last.number) if arm else None
 
 
 def steps_left(trial_scores: Sequence[TrialScore]) -> int:
-    """Returns the most steps that all arms together may still train."""
+    """Returns the maximum number of steps that all arms together may still train."""
     *_, now = list_rounds(trial_scores)
     left = sum(max(0, now.rung.steps(arm.course) - arm.step) for arm in now.arms)
     done = now.rung
@@ -93,7 +94,6 @@ def steps_left(trial_scores: Sequence[TrialScore]) -> int:
 
 
 def find_winner(trial_scores: Sequence[TrialScore]) -> TrialScore | None:
-    """Returns the arm with the lowest validation loss at any step, as among the checkpoints of a single job; None
-    without any validation."""
+    """Returns the arm with the lowest validation loss at any step, or None if nothing was validated."""
     measured = [(arm.lowest, arm.number, arm) for arm in trial_scores if arm.out is None and arm.lowest]
     return min(measured, key=lambda pair: (pair[0][0], pair[1]))[2] if measured else None

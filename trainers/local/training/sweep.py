@@ -1,10 +1,10 @@
-"""Trains a sweep in a job's folder: arms by successive halving over one base, with one ceiling and one result.
+"""Trains a sweep in a job's folder: its arms share one base and compete by successive halving, with one ceiling and one
+result.
 
-Each arm follows the learning rate of its own full course from the same seed, so that at every step it is what it would
-be as a job of its own, to the byte where jobs are reproducible. Which arm is next follows from the arms' folders
-(successive_halving.py), so a kill loses what a job would lose: the steps since the last checkpoint. A team of several
-processes trains each arm as it does a job; only the first one reads and writes the arms' folders and decides what is
-next.
+Each arm uses the learning rate schedule of its own full course and the same seed. So at every step it equals a single
+job with its settings, byte for byte on machines where jobs are reproducible. The arms' folders determine which arm
+trains next (successive_halving.py), so a kill loses only the steps since the last checkpoint. Several processes train
+each arm together, like a job; only the first one reads and writes the arms' folders and decides which arm is next.
 """
 
 from __future__ import annotations
@@ -70,8 +70,8 @@ from trainers.local.training.trials import (
 
 @dataclass
 class Sweep:
-    """One process's work on a sweep. `setup` is what all arms share. `started` is by time.monotonic, as if the sweep
-    had had no break; `pace` is that of the arm before."""
+    """A sweep as one process sees it. All arms share `setup`. `started` is a time of time.monotonic, moved forward by
+    all breaks. `pace` is that of the arm trained last."""
 
     folder: Path
     job: TrainingJob
@@ -93,7 +93,8 @@ class Sweep:
 
 
 def train_sweep(folder: Path, job: TrainingJob, checkpoint_s: float = CHECKPOINT_S) -> None:
-    """Ends with adapter/, sweep.csv and DONE. Raises TrainingFailed where no arm can be trained, and TrainingPaused."""
+    """Trains the sweep and ends with adapter/, sweep.csv and DONE. Raises TrainingFailed if no arm can be trained, and
+    TrainingPaused."""
     distributed.join(job.seed)
     try:
         with map_machine_errors(folder):
@@ -111,12 +112,12 @@ def train_sweep(folder: Path, job: TrainingJob, checkpoint_s: float = CHECKPOINT
 
 
 def run_rounds(sweep: Sweep) -> None:
-    """Trains the arms until the winner is written down."""
+    """Trains the arms, and stores the winner."""
     logger, stop = sweep.logger, None
     courses = [sweep.course(arm) for arm in sweep.arms]
     logger.log(
-        f"Sweep of {len(sweep.arms)} arms by successive halving: {halving_steps(courses):,} steps at most, where all "
-        f"courses together would be {sum(courses):,}"
+        f"Sweep of {len(sweep.arms)} arms by successive halving: at most {halving_steps(courses):,} steps, instead of "
+        f"{sum(courses):,} for training every arm to its end"
     )
     report_rounds(sweep)
     while stop is None and (move := distributed.run_in_first(lambda: next_decision(sweep.trial_scores))):
@@ -128,7 +129,7 @@ def run_rounds(sweep: Sweep) -> None:
 
 
 def train_arm(sweep: Sweep, arm: Trial, move: Decision) -> Stop | None:
-    """Trains an arm to the end of its rung, or until it drops out. The base is as before when it returns."""
+    """Trains an arm to the end of its rung, or until it drops out. Leaves the base as it was."""
     logger, is_done = create_arm_logger(sweep, arm), False
     try:
         method = sft.create_method(arm.folder, arm.job, sweep.setup)
@@ -146,7 +147,7 @@ def train_arm(sweep: Sweep, arm: Trial, move: Decision) -> Stop | None:
         return stop
     except (TrainingFailed, OutOfMemoryError) as error:
         if isinstance(error, OutOfMemoryError) and not distributed.is_alone():
-            raise  # the other processes may have had enough memory, and wait for this one
+            raise  # the other processes may have enough memory and wait for this one
         if isinstance(logger, TrialLogger):
             drop_arm(arm, logger, error)
         return None
@@ -168,22 +169,24 @@ def create_arm_logger(sweep: Sweep, arm: Trial) -> MetricsLogger:
 
 
 def arm_ceiling_s(sweep: Sweep, begun: float) -> int | None:
-    """Returns the arm's ceiling in its own seconds: those that it took, and those that are left of the sweep's."""
+    """Returns the arm's ceiling: the seconds that it has taken plus those left of the sweep's ceiling."""
     ceiling_s, now = sweep.job.settings.ceiling_s, time.monotonic()
     return None if ceiling_s is None else math.floor(now - begun + ceiling_s - (now - sweep.started))
 
 
 def save_arm(arm: Trial, course: TrainingLoop[Row, Scores], seconds: float, *, is_last: bool) -> None:
-    """Saves what the arm needs to go on. At the end of its course its last checkpoints stay, as those of a job do."""
+    """Saves a checkpoint for the arm's next rung and deletes older ones. At the end of the course its last checkpoints
+    are kept, like those of a job."""
     course.position = replace(course.position, seconds=seconds)
     if course.position.step:
         course.save()
     if not is_last and distributed.is_first():
-        # From the newest the arm may go on, and its best one stays in case it wins.
+        # The arm may continue from its newest checkpoint, and its best one is needed if it wins.
         delete_old_checkpoints(arm.folder, read_trial_position(arm), keep=1)
 
 
 def drop_arm(arm: Trial, logger: TrialLogger, error: TrainingFailed | OutOfMemoryError) -> None:
+    """Stores why the arm dropped out, and how far it had come."""
     message = error.message if isinstance(error, TrainingFailed) else f"Memory is full: {error}"
     last, reached = logger.last, read_trial_position(arm)
     if last and last.number > reached.step:
@@ -194,15 +197,14 @@ def drop_arm(arm: Trial, logger: TrialLogger, error: TrainingFailed | OutOfMemor
 
 
 def report_rounds(sweep: Sweep) -> None:
-    """Writes an event for each rung that is over, once, and the table. Of a team, the first process does."""
+    """Writes one event for each rung that is over, and the table, in the first process only."""
     if not distributed.is_first():
         return
     trial_scores = sweep.trial_scores
     played = list_rounds(trial_scores)
-    report = [event["message"] for event in read_events(sweep.folder)]
+    reported = {(event.get("data") or {}).get("rung") for event in read_events(sweep.folder)}
     for number, each in enumerate(played, start=1):
-        is_told = any(message.startswith(f"Rung {number}/") for message in report)
-        if each.arms and each.waiting is None and not is_told:
+        if each.arms and each.waiting is None and number not in reported:
             going_on = played[number].arms if number < len(played) else ()
             message, rows = describe_round(each, sweep.arms, going_on)
             sweep.logger.log(message, data={"rung": number, "arms": rows})
@@ -210,7 +212,7 @@ def report_rounds(sweep: Sweep) -> None:
 
 
 def choose_winner(sweep: Sweep, stop: Stop | None) -> None:
-    """Writes the winner down. Raises TrainingFailed where there is none."""
+    """Stores the winner. Raises TrainingFailed if there is none."""
     trial_scores = sweep.trial_scores
     score = find_winner(trial_scores)
     if score is None or score.lowest is None:
@@ -234,7 +236,7 @@ def choose_winner(sweep: Sweep, stop: Stop | None) -> None:
 def explain_no_winner(sweep: Sweep, trial_scores: Sequence[TrialScore]) -> TrainingFailed:
     lines = [f"{arm}: {score.out}" for arm, score in zip(sweep.arms, trial_scores, strict=True) if score.out]
     if len(lines) == len(trial_scores):
-        text = f"All {len(lines)} arms of the sweep are out. {' '.join(lines)}"
+        text = f"All {len(lines)} arms of the sweep failed. {' '.join(lines)}"
         return TrainingFailed("all_arms_out", text, "sweep")
     text = (
         f"The ceiling of {sweep.job.settings.ceiling_s or 0:,.0f} s was reached before any arm of the sweep was "
@@ -244,7 +246,7 @@ def explain_no_winner(sweep: Sweep, trial_scores: Sequence[TrialScore]) -> Train
 
 
 def publish_winner(folder: Path, arms: Sequence[Trial], logger: MetricsLogger, seconds: float) -> None:
-    """Makes the winner's checkpoints, curve and adapter the job's, and writes DONE. May be called again after a
+    """Copies the winner's checkpoints, curve and adapter to the job's folder and writes DONE. Can be repeated after a
     kill."""
     values = read_json(folder / ARMS / WINNER) or {}
     arm, step, tokens = arms[values["arm"] - 1], int(values["step"]), int(values["trained_tokens"])
@@ -259,7 +261,7 @@ def publish_winner(folder: Path, arms: Sequence[Trial], logger: MetricsLogger, s
     save_checkpoint_as_result(folder, step)
     for each in arms:
         shutil.rmtree(each.folder / "checkpoints", ignore_errors=True)
-    logger.log(f"{arm} has won: its validation loss of {values['loss']:.4f} at step {step} is the lowest")
+    logger.log(f"{arm} won: its validation loss of {values['loss']:.4f} at step {step} is the lowest")
     logger.log(f"All arms trained on {tokens:,} tokens in {seconds:,.0f} s; adapter saved")
     weights = load((folder / "adapter" / WEIGHTS).read_bytes())
     done = {

@@ -1,7 +1,7 @@
-"""Writes a run's curves for other tools: TensorBoard's files always, W&B and MLflow where the job names them.
+"""Writes a run's curves for other tools: TensorBoard's files always, W&B and MLflow if the job names them.
 
-Names are train/loss, train/accuracy, train/learning_rate, train/tokens, valid/loss, valid/accuracy, by step. Where
-W&B or MLflow can't be reached the training goes on without it, and an event says so. Decides nothing.
+The curves are train/loss, train/accuracy, train/learning_rate, train/tokens, valid/loss and valid/accuracy, by step. If
+W&B or MLflow can't be reached, the training goes on without it, and an event says so.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from trainers.local.job_directory import Integration, append_event, read_json, r
 
 
 class Unreachable(Exception):
-    """A service can't be written to; the message is its error."""
+    """A service can't be reached. The message is its error."""
 
 
 @contextmanager
@@ -39,7 +39,7 @@ class Tracker(Protocol):
 
 
 class Curves:
-    """All trackers of the job in `folder`. A resumed run writes the steps after its checkpoint again."""
+    """All trackers of the job in `folder`. A resumed run rewrites the steps after its checkpoint."""
 
     def __init__(self, folder: Path, integrations: Sequence[Integration]) -> None:
         self._folder = folder
@@ -67,7 +67,8 @@ class Curves:
                 self._warn_lost(kind, error)
 
     def end(self, *, is_done: bool) -> None:
-        """Without `is_done` the run was paused or failed. A paused run that is resumed goes on in the same curves."""
+        """Closes the trackers. `is_done` is False if the run was paused or failed; a resumed run continues its
+        curves."""
         if self._board is not None:
             self._board.end(is_done=is_done)
         for kind, service in self._services.items():
@@ -84,8 +85,8 @@ class Curves:
 
 
 class TensorBoard:
-    """Event files in `folder`. Each record is written at once; torch's SummaryWriter writes in a thread, which a full
-    disk kills with a traceback."""
+    """Writes event files in `folder`, each record at once. torch's SummaryWriter is not used, because it writes in a
+    thread that a full disk kills with a traceback."""
 
     def __init__(self, folder: Path, after: int) -> None:
         folder.mkdir(parents=True, exist_ok=True)
@@ -93,7 +94,7 @@ class TensorBoard:
         self._file = (folder / name).open("ab", buffering=0)
         self._records = RecordWriter(self._file)
         self._write(Event(wall_time=time.time(), file_version="brain.Event:2"))
-        start = SessionLog(status=SessionLog.START)  # hides what an earlier process wrote from this step on
+        start = SessionLog(status=SessionLog.START)  # hides an earlier process's values from this step on
         self._write(Event(wall_time=time.time(), step=after + 1, session_log=start))
 
     def log(self, step: int, values: Mapping[str, float]) -> None:
@@ -108,14 +109,16 @@ class TensorBoard:
 
 
 class Wandb:
-    """One run of W&B under the job's id, which a resumed job continues. Key and mode come from the environment."""
+    """A run of W&B under the job's id, which a resumed job continues. Key and mode come from the environment."""
 
     def __init__(self, folder: Path, integration: Integration) -> None:
         import wandb
 
         self._errors = (wandb.Error, OSError)
         job = read_json(folder / "job.json") or {}
-        identity = str(job.get("id", folder.name))  # an arm's folder is called 01 in every sweep
+        identity = str(
+            job.get("id", folder.name)
+        )  # not the folder's name, which is 01 for an arm of every sweep
         with translate_errors(self._errors):
             self._run = wandb.init(
                 project=integration.project,
@@ -139,7 +142,7 @@ class Wandb:
 
 
 class Mlflow:
-    """One run of MLflow. Its id is kept in the job's folder, so that a resumed job continues it."""
+    """A run of MLflow. Its id is stored in the job's folder, so that a resumed job continues it."""
 
     def __init__(self, folder: Path, integration: Integration) -> None:
         from mlflow import MlflowClient

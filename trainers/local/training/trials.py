@@ -1,10 +1,9 @@
-"""Reads and writes the trials of a sweep on the disk: each is a job's folder inside the job's folder, and sweep.csv has
-a table of all.
+"""Reads and writes the trials of a sweep. Each has a job's folder inside the sweep's folder, and sweep.csv lists all.
 
-arms/01/job.json      TrainingJob with the arm's own settings, its id ending in -arm-01
+arms/01/job.json      TrainingJob with the arm's own settings and an id that ends in -arm-01
 arms/01/checkpoints/  like a job's, until the sweep is over
-arms/01/OUT           {"message", "step", "trained_tokens", "seconds"}: the arm trains no more
-arms/WINNER           {"arm", "step", "stopped", …}: the winner is chosen and has to be published
+arms/01/OUT           {"message", "step", "trained_tokens", "seconds"}: the arm has dropped out
+arms/WINNER           {"arm", "step", "stopped", …}: the winner is chosen but not yet published
 """
 
 from __future__ import annotations
@@ -35,7 +34,8 @@ MEASURED = (
 
 @dataclass(frozen=True)
 class Trial:
-    """`chosen` are the values in which it differs. `job` has its settings without ceilings, which are the sweep's."""
+    """One arm of a sweep. `chosen` are the values of the swept hyperparameters. `job` has the arm's settings without
+    ceilings, which apply to the whole sweep."""
 
     number: int
     chosen: Mapping[str, Value]
@@ -48,7 +48,7 @@ class Trial:
 
 
 def create_trials(folder: Path, job: TrainingJob) -> tuple[Trial, ...]:
-    """Returns the trials of a job, and creates folders that don't exist yet; of a team, the first process does."""
+    """Returns the trials of a job. The first process creates the folders that don't exist yet."""
     trials = []
     for number, chosen in enumerate(combinations(job.settings.sweep), start=1):
         name = f"arm-{number:02d}"
@@ -68,7 +68,7 @@ def create_trials(folder: Path, job: TrainingJob) -> tuple[Trial, ...]:
 
 
 def read_trial_position(arm: Trial) -> Position:
-    """Returns the position of the newest checkpoint, with how far the trial had come where it dropped out."""
+    """Returns the position of the newest checkpoint, or of the last step if the trial has dropped out."""
     paths = list_checkpoints(arm.folder)
     position = read_position(paths[-1]) if paths else START
     out = read_json(arm.folder / OUT)
@@ -78,7 +78,7 @@ def read_trial_position(arm: Trial) -> Position:
 
 
 def read_trial_score(arm: Trial, course: int) -> TrialScore:
-    """`course` is the number of steps of its full course."""
+    """Reads a trial's progress. `course` is its total number of steps."""
     position, out = read_trial_position(arm), read_json(arm.folder / OUT)
     losses = {each.step: each.loss for each in position.validations}
     return TrialScore(arm.number, course, position.step, losses, out["message"] if out else None)
@@ -86,8 +86,8 @@ def read_trial_score(arm: Trial, course: int) -> TrialScore:
 
 @dataclass(frozen=True)
 class OtherTrials:
-    """What all other arms have done. `total` are the most steps of the whole sweep; `started` is by time.monotonic, as
-    if the sweep had had no break."""
+    """The progress of all other arms together. `total` is the maximum number of steps of the whole sweep. `started` is
+    the sweep's start by time.monotonic, moved forward by all breaks."""
 
     step: int
     trained_tokens: int
@@ -96,8 +96,8 @@ class OtherTrials:
 
 
 class TrialLogger(MetricsLogger):
-    """Writes curves and progress into the arm's folder, events and the progress of all arms together into the job's.
-    `sweep` is the job's logger, `folder` the job's folder."""
+    """Writes curves and progress to the arm's folder, and events and the progress of the whole sweep to the job's.
+    `sweep` is the job's logger, and `folder` the job's folder."""
 
     def __init__(self, sweep: MetricsLogger, folder: Path, arm: Trial, others: OtherTrials) -> None:
         super().__init__(arm.folder, arm.job.integrations)
@@ -139,8 +139,8 @@ def write_table(
     played: Sequence[Round],
     winner: int | None,
 ) -> None:
-    """Writes sweep.csv by rename. `valid_loss` is the arm's lowest, at its `best_step`. `winner` is None until an arm
-    has won."""
+    """Writes sweep.csv atomically. Column `valid_loss` is an arm's lowest loss, at its `best_step`. `winner` is None
+    until an arm has won."""
     text = io.StringIO(newline="")
     rows = csv.writer(text)
     rows.writerow(["arm", *arms[0].chosen, *MEASURED])
@@ -173,7 +173,7 @@ def outcome(score: TrialScore, played: Sequence[Round], winner: int | None) -> s
 def describe_round(
     over: Round, arms: Sequence[Trial], going_on: Sequence[TrialScore]
 ) -> tuple[str, list[dict[str, object]]]:
-    """Returns an event's message, with a line for each arm from best to worst, and the same as data."""
+    """Returns an event's message, with a line for each arm from best to worst, and the same facts as data."""
     last = halving_rungs(len(arms))
     share = f"{over.rung.share.numerator}/{over.rung.share.denominator}" if over.rung.share < 1 else "all"
     lines = [f"Rung {over.number}/{len(last)} is over, {share} of the course"]

@@ -1,10 +1,10 @@
-"""Direct preference optimisation on preference pairs: TRL's loss and reference in the loop of all methods.
+"""Direct preference optimisation on preference pairs, with TRL's loss and reference in the loop of all methods.
 
     reward(answer) = beta * (log p(answer | asked) - log p0(answer | asked))
     loss = -log sigmoid(reward(chosen) - reward(rejected))
 
-p is the model with its adapter, p0 the reference: the same model without it, or with the adapter that the training goes
-on from (Rafailov et al. 2023, arXiv 2305.18290, equation 7).
+p is the model with its adapter. p0 is the reference: the same model without an adapter, or with the adapter that is
+trained further (Rafailov et al. 2023, arXiv 2305.18290, equation 7).
 """
 
 from __future__ import annotations
@@ -47,12 +47,12 @@ REWARDS = {
 
 
 def train(folder: Path, job: TrainingJob, checkpoint_s: float = CHECKPOINT_S) -> None:
-    """Ends with adapter/ and DONE. Raises TrainingFailed where it cannot, TrainingPaused where it must wait."""
+    """Trains the job in `folder` and ends with adapter/ and DONE. Raises TrainingFailed or TrainingPaused."""
     trl_setup.train(folder, job, prepare, Dpo.metrics, checkpoint_s)
 
 
 def prepare(folder: Path, job: TrainingJob, logger: MetricsLogger, pauses: Pauses) -> Dpo:
-    """Raises TrainingFailed, TrainingPaused."""
+    """Reads the pairs and loads the model. Raises TrainingFailed or TrainingPaused."""
 
     def read(file: Path, tokenizer: Any, settings: Parameters, param: str) -> Pairs:
         return read_pairs(file, tokenizer, settings.max_length, param, settings.too_long)
@@ -61,34 +61,30 @@ def prepare(folder: Path, job: TrainingJob, logger: MetricsLogger, pauses: Pause
     for what, pairs in (("Training", setup.training), ("Validation", setup.validation)):
         if pairs:
             _report_pairs(logger, what, pairs, setup.settings)
-    assert isinstance(setup.settings, DpoParameters)  # noqa: S101 - read_job goes by the job's method
+    assert isinstance(setup.settings, DpoParameters)  # noqa: S101 - read_job chooses the class by the method
     config = DpoSettings(
         beta=setup.settings.beta,
-        max_length=None,  # pairs.py has seen to it
+        max_length=None,  # pairs.py has cut the rows
         **silent_options(folder, job, setup),
     )
     return Dpo(PairLoss(setup, config), setup, job.seed)
 
 
 def _report_pairs(logger: MetricsLogger, what: str, pairs: Pairs, settings: Parameters) -> None:
-    logger.log(
-        f"{what} pairs: {len(pairs.rows):,} with {pairs.tokens:,} tokens, what was asked counted twice"
-    )
+    logger.log(f"{what} pairs: {len(pairs.rows):,} with {pairs.tokens:,} tokens, counting each prompt twice")
     if pairs.same:
-        logger.warn(f"{what} pairs left out, both answers are the same to this model: {pairs.same:,}")
+        logger.warn(f"{what} pairs left out because both answers are the same to this model: {pairs.same:,}")
     if pairs.too_long:
-        logger.warn(f"{what} pairs left out, longer than max_length: {pairs.too_long:,}")
+        logger.warn(f"{what} pairs left out because they are longer than max_length: {pairs.too_long:,}")
     if pairs.cut:
-        text = (
-            f"{what} pairs cut to max_length {settings.max_length} tokens, so that an answer may end early: "
-        )
+        text = f"{what} pairs cut to max_length {settings.max_length} tokens, so an answer may end early: "
         logger.warn(f"{text}{pairs.cut:,}")
 
 
 @dataclass(frozen=True)
 class Part:
-    """Of a batch: its mean loss over `pairs` pairs, its rewards as in REWARDS, and which share of `tokens` tokens of
-    chosen answers was the likeliest."""
+    """Scores of `pairs` pairs: their mean loss, their mean rewards as named in REWARDS, and the share of the `tokens`
+    tokens of chosen answers that the model predicts as the likeliest."""
 
     pairs: int
     tokens: int
@@ -99,7 +95,7 @@ class Part:
 
 class Dpo(TrainingMethod[PairRow, list[Part]]):
     metrics = tuple(REWARDS)
-    forward_share = 1 / 2  # the reference, which has no way back, is asked in both
+    forward_share = 1 / 2  # the reference, which has no backward pass, is computed in both
 
     def __init__(self, trainer: PairLoss, setup: TrlBase[Pairs], seed: int) -> None:
         self.model, self.rows = trainer.peft_model, setup.training.rows
@@ -126,7 +122,7 @@ class Dpo(TrainingMethod[PairRow, list[Part]]):
         return measured
 
     def total(self, computed: list[Part]) -> Scores:
-        """Over the pairs of all processes."""
+        """Returns the mean scores over the pairs of all processes."""
         pairs, tokens, loss, right, *rewards = distributed.sum_all(
             sum(part.pairs for part in computed),
             sum(part.tokens for part in computed),
@@ -155,17 +151,17 @@ class Dpo(TrainingMethod[PairRow, list[Part]]):
 
 
 class DpoSettings(SingleProcess, DPOConfig):
-    """TRL's."""
+    """TRL's settings for a single process."""
 
 
 class PairLoss(LossOnly, DPOTrainer):
-    """TRL's trainer for its loss and its reference alone."""
+    """TRL's trainer, used only for its loss and its reference."""
 
     def __init__(self, setup: TrlBase[Pairs], config: DpoSettings) -> None:
         super().__init__(
             model=setup.model,
             args=config,
-            train_dataset=Dataset.from_dict({"row": [0]}),  # it wants one
+            train_dataset=Dataset.from_dict({"row": [0]}),  # required but unused
             processing_class=setup.tokenizer,
             peft_config=setup.lora,
         )
@@ -173,7 +169,7 @@ class PairLoss(LossOnly, DPOTrainer):
         self._pad = DataCollatorForPreference(pad_token_id=setup.tokenizer.pad_token_id)
 
     def measure(self, pairs: Sequence[PairRow]) -> tuple[Tensor, Part]:
-        """The mean loss of these pairs, to go backward from, and what TRL noted beside it."""
+        """Returns the mean loss of these pairs, for the backward pass, and the scores that TRL computed with it."""
         rows = [
             {
                 "prompt_ids": list(pair.prompt),
@@ -197,5 +193,5 @@ class PairLoss(LossOnly, DPOTrainer):
         return loss, part
 
     def _prepare_dataset(self, dataset: Dataset, *_: Any) -> Dataset:
-        """Pairs are token ids already, by the template options that the model is asked with."""
+        """Overrides TRL's tokenization: pairs are token ids already, rendered as in serving."""
         return dataset

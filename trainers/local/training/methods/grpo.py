@@ -1,13 +1,13 @@
-"""Group relative policy optimisation: answers that the model samples are rewarded by how well they agree with the right
-one, and those that are better than the others of their question become likelier.
+"""Group relative policy optimisation: sampled answers are rewarded by how well they agree with the right one, and
+answers that are better than the others to the same question become more likely.
 
     advantage(answer) = (reward - mean) / (std + 1e-4)           over the answers to one question
     loss = -min(ratio * advantage, clip(ratio, 0.8, 1.2) * advantage) + beta * ratio * kl    a mean over its tokens
 
-ratio is p(token) by what it was when it was sampled (Shao et al. 2024, arXiv 2402.03300, equation 3; the kl's ratio:
-arXiv 2512.02556). Each sample is learnt from once, so that the ratio is 1 and never clipped, and has a gradient all the
-same. Sampling, loss and reference are TRL's, in the loop of all methods. The adapter's dropout is off while answers
-are sampled and the reference is asked, and on where they are learnt from.
+ratio is p(token) divided by its value when the answer was sampled (Shao et al. 2024, arXiv 2402.03300, equation 3; the
+factor ratio of kl: arXiv 2512.02556). Each sample is used once, so the ratio is 1 and never clipped, but still has a
+gradient. Sampling, loss and reference are TRL's, in the loop of all methods. The adapter's dropout is on only in the
+training pass, not while answers are sampled or the reference is computed.
 """
 
 from __future__ import annotations
@@ -47,19 +47,20 @@ from trainers.local.training.metrics_logger import MetricsLogger, Scores
 from trainers.local.training.packing import pack_tokens
 from trainers.methods import GrpoParameters, Parameters, Reward
 
-# From the right answer and the model's to a share; read and normalised as evaluation does.
+# Functions of the right answer and the model's that return 0 to 1, reading and normalising texts as the evaluation
+# does.
 REWARDS: Mapping[Reward, Callable[[str, str], float]] = {"exact": exact_match, "json": json_share}
-STD_EPSILON = 1e-4  # TRL's
-LOG_INTERVAL_S = 60.0  # a step of hundreds of answers may take minutes, and is told only at its end
+STD_EPSILON = 1e-4  # the same as in TRL
+LOG_INTERVAL_S = 60.0  # within a step, which may take minutes for hundreds of answers
 
 
 def train(folder: Path, job: TrainingJob, checkpoint_s: float = CHECKPOINT_S) -> None:
-    """Ends with adapter/ and DONE. Raises TrainingFailed where it cannot, TrainingPaused where it must wait."""
+    """Trains the job in `folder` and ends with adapter/ and DONE. Raises TrainingFailed or TrainingPaused."""
     trl_setup.train(folder, job, prepare, Grpo.metrics, checkpoint_s)
 
 
 def prepare(folder: Path, job: TrainingJob, logger: MetricsLogger, pauses: Pauses) -> Grpo:
-    """Raises TrainingFailed, TrainingPaused."""
+    """Reads the rows and loads the model. Raises TrainingFailed or TrainingPaused."""
 
     def read(file: Path, tokenizer: Any, settings: Parameters, param: str) -> Rows:
         with distributed.rank_zero_first():
@@ -71,13 +72,13 @@ def prepare(folder: Path, job: TrainingJob, logger: MetricsLogger, pauses: Pause
     report_rows(logger, "Training", setup.training, setup.settings.max_length)
     if setup.validation:
         report_rows(logger, "Validation", setup.validation, setup.settings.max_length)
-        logger.log("The validation loss is 1 less the mean reward of the likeliest answers")
+        logger.log("The validation loss is 1 minus the mean reward of the likeliest answers")
     settings = setup.settings
-    assert isinstance(settings, GrpoParameters)  # noqa: S101 - read_job goes by the job's method
+    assert isinstance(settings, GrpoParameters)  # noqa: S101 - read_job chooses the class by the method
     config = GrpoSettings(
         beta=settings.beta,
         num_generations=settings.samples,
-        per_device_train_batch_size=settings.samples,  # which TRL wants to be a multiple of it
+        per_device_train_batch_size=settings.samples,  # TRL requires a multiple of num_generations
         temperature=settings.temperature,
         max_completion_length=settings.max_new_tokens,
         loss_type="grpo",
@@ -85,14 +86,14 @@ def prepare(folder: Path, job: TrainingJob, logger: MetricsLogger, pauses: Pause
     )
     logger.log(
         f"Each step samples {settings.samples} answers of at most {settings.max_new_tokens} tokens to each of "
-        f"{min(settings.batch_size, len(setup.training.rows))} questions before it learns from them"
+        f"{min(settings.batch_size, len(setup.training.rows))} questions, and then learns from them"
     )
     return Grpo(GroupLoss(setup, config), setup, settings, job, logger)
 
 
 @dataclass(frozen=True)
 class Question:
-    """What was asked, in token ids, and the right answer. `tokens` of both."""
+    """A prompt as token ids, and the right answer. `tokens` is the length of both together."""
 
     asked: Sequence[int]
     answer: str
@@ -100,7 +101,7 @@ class Question:
 
 
 def last_question(row: Row, tokenizer: Any) -> Question:
-    """A row's last answer that is to be learnt; what comes before it was asked."""
+    """Splits a row into its last supervised answer and the prompt, which is everything before it."""
     end = row.last_target
     start = next((place for place in range(end, 0, -1) if not row.supervised[place - 1]), 0)
     answer = tokenizer.decode(row.ids[start : end + 1], skip_special_tokens=True)
@@ -109,8 +110,8 @@ def last_question(row: Row, tokenizer: Any) -> Question:
 
 @dataclass(frozen=True)
 class Part:
-    """Of a batch: means over `questions` questions. `spread`: how far apart the rewards of one question's answers are.
-    `kl`: nats a token from the reference; 0 without one."""
+    """Mean scores of `questions` questions. `spread` is the standard deviation of the rewards within a question. `kl`
+    is the divergence from the reference in nats per token, and 0 without a reference."""
 
     questions: int
     loss: float
@@ -121,7 +122,7 @@ class Part:
 
 class Grpo(TrainingMethod[Question, list[Part]]):
     metrics = ("reward_mean", "reward_std", "kl")
-    forward_share = 1 / 2  # writing takes about as long as learning from what was written
+    forward_share = 1 / 2  # sampling answers takes about as long as learning from them
 
     def __init__(
         self,
@@ -143,12 +144,12 @@ class Grpo(TrainingMethod[Question, list[Part]]):
         self._logger = logger
 
     def tokens(self, rows: Sequence[Question]) -> int:
-        """As if all answers were as long as the right one."""
+        """Counts each sampled answer as if it were as long as the right one."""
         return self._settings.samples * sum(row.tokens for row in rows)
 
     @property
     def validation_tokens(self) -> int:
-        """One answer each."""
+        """The number of tokens with one answer to each question."""
         return sum(row.tokens for row in self.validation)
 
     def width(self, rows: Sequence[Question]) -> int:
@@ -165,7 +166,7 @@ class Grpo(TrainingMethod[Question, list[Part]]):
             if time.monotonic() - told_at >= LOG_INTERVAL_S:
                 told_at = time.monotonic()
                 done, every = sum(part.questions for part in measured), sum(map(len, parts))
-                self._logger.log(f"Of this step, answers to {done} of {every} questions are learnt from")
+                self._logger.log(f"This step has learnt from the answers to {done} of {every} questions")
             with state.cores.shared():
                 answers = self._generate_answers(rows, self._settings.samples)
                 state.check_pause()
@@ -175,7 +176,7 @@ class Grpo(TrainingMethod[Question, list[Part]]):
         return measured
 
     def total(self, computed: list[Part]) -> Scores:
-        """Over the questions of all processes."""
+        """Returns the mean scores over the questions of all processes."""
         questions, loss, reward, spread, kl = distributed.sum_all(
             sum(part.questions for part in computed),
             sum(part.loss * part.questions for part in computed),
@@ -189,9 +190,11 @@ class Grpo(TrainingMethod[Question, list[Part]]):
         return Scores(loss / questions, None, more)
 
     def evaluate(self, state: TrainState[Question, list[Part]]) -> Scores:
-        """By each question's likeliest answer, which is what a measurement asks for."""
+        """Scores each question's likeliest answer, as the evaluation does."""
         self.model.eval()
-        at_once = self._settings.samples  # parts of a step have room for as many answers to each question
+        at_once = (
+            self._settings.samples
+        )  # a part has room for this many answers per question, and one is needed here
 
         def reward_all(parts: list[list[Question]]) -> list[float]:
             rewards: list[float] = []
@@ -208,7 +211,8 @@ class Grpo(TrainingMethod[Question, list[Part]]):
         return Scores(1 - total / count, None, {"reward_mean": total / count})
 
     def _generate_answers(self, rows: Sequence[Question], count: int) -> list[list[int]]:
-        """`count` to each row, one row after the other, as token ids; a single one is the likeliest."""
+        """Returns `count` answers to each row as token ids, row by row. A single answer is the likeliest; several are
+        sampled."""
         prompts = [list(row.asked) for row in rows for _ in range(count)]
         most = self._settings.max_new_tokens
         if self._context is not None:
@@ -216,34 +220,34 @@ class Grpo(TrainingMethod[Question, list[Part]]):
         return self._trainer.answer(prompts, most, is_sampled=count > 1)
 
     def _compute_rewards(self, rows: Sequence[Question], answers: Sequence[Sequence[int]]) -> list[float]:
-        """As many answers to each row, one row after the other."""
+        """Returns the reward of each answer. `answers` has the same number of answers to each row, row by row."""
         count, reward = len(answers) // len(rows), REWARDS[self._settings.reward]
         texts = self._tokenizer.batch_decode(answers, skip_special_tokens=True)
         return [float(reward(rows[place // count].answer, text)) for place, text in enumerate(texts)]
 
 
 class GrpoSettings(SingleProcess, GRPOConfig):
-    """TRL's."""
+    """TRL's settings for a single process."""
 
 
 class GroupLoss(LossOnly, GRPOTrainer):
-    """TRL's trainer for its sampling, its loss and its reference alone."""
+    """TRL's trainer, used only for its sampling, its loss and its reference."""
 
     def __init__(self, setup: TrlBase[Rows], config: GrpoSettings) -> None:
         super().__init__(
             model=setup.model,
             args=config,
-            reward_funcs=[lambda **_: []],  # it wants one, and a dataset
+            reward_funcs=[lambda **_: []],  # required but unused, like the dataset
             train_dataset=Dataset.from_dict({"prompt": ["-"]}),
             processing_class=setup.tokenizer,
             peft_config=setup.lora,
         )
         self.finish_setup(setup.dtype)
-        self.current_gradient_accumulation_steps = 1  # which its own loop would count
+        self.current_gradient_accumulation_steps = 1  # TRL's own training loop would set it
         self._pad_id: int = setup.tokenizer.pad_token_id
 
     def answer(self, prompts: list[list[int]], most: int, *, is_sampled: bool) -> list[list[int]]:
-        """At most `most` tokens to each, the one that ends the turn included."""
+        """Answers each prompt with at most `most` tokens, including the one that ends the turn."""
         self.generation_config.max_new_tokens = most
         self.generation_config.do_sample = is_sampled
         with self._without_dropout():
@@ -253,7 +257,8 @@ class GroupLoss(LossOnly, GRPOTrainer):
     def measure(
         self, rows: Sequence[Question], answers: Sequence[Sequence[int]], rewards: Sequence[float]
     ) -> tuple[Tensor, Part]:
-        """The mean loss of these answers, as many to each row, to go backward from."""
+        """Returns the mean loss of these answers, for the backward pass, and their scores. Each row has the same number
+        of answers."""
         groups = torch.tensor(rewards).view(len(rows), -1)
         spread = groups.std(1, keepdim=True)
         advantages = (groups - groups.mean(1, keepdim=True)) / (spread + STD_EPSILON)
@@ -277,7 +282,7 @@ class GroupLoss(LossOnly, GRPOTrainer):
         return {f"{name}_ids": ids.to(self.args.device), f"{name}_mask": mask.to(self.args.device)}
 
     def _reference_logps(self, inputs: Mapping[str, Tensor]) -> Tensor:
-        """Of each answer's tokens; the reference is as in DPO."""
+        """Returns the reference's log probabilities of the answers' tokens. The reference is the same as in DPO."""
         ids, mask = (
             torch.cat([inputs[f"prompt_{what}"], inputs[f"completion_{what}"]], 1) for what in ("ids", "mask")
         )
@@ -290,7 +295,7 @@ class GroupLoss(LossOnly, GRPOTrainer):
 
     @contextmanager
     def _without_dropout(self) -> Iterator[None]:
-        """And without gradients."""
+        """Turns dropout and gradients off."""
         was_training = self.peft_model.training
         self.peft_model.eval()
         try:

@@ -1,8 +1,8 @@
-"""The method `head`: a linear classifier on the vectors of an encoder that stays as it is. Seconds on a CPU, without
-torch. The rows, their vectors and the end of a job are those of the method `full`, too.
+"""The method `head`: trains a linear classifier on the vectors of an unchanged encoder, which takes seconds on a CPU,
+without torch. Also has the functions for rows, vectors and results that the method `full` shares.
 
-Vectors are stored in the job's folder, some hundred rows at a time, so that a kill or a pause loses no more than one
-part: at 10 ms a row 10,000 rows take minutes.
+Vectors are stored in the job's folder, 256 rows at a time, so that a kill or a pause loses at most one part: at 10 ms
+per row, 10,000 rows take minutes.
 """
 
 from __future__ import annotations
@@ -37,13 +37,13 @@ ROWS_A_PART = 256
 
 
 def train(folder: Path, job: TrainingJob) -> None:
-    """Ends with adapter/ and DONE. Raises TrainingFailed, TrainingPaused."""
+    """Trains the job in `folder` and ends with adapter/ and DONE. Raises TrainingFailed or TrainingPaused."""
     with pause_on_full_disk(folder):
-        append_event(folder, f"Reading the rows by {job.base_name}")
+        append_event(folder, f"Reading the rows with {job.base_name}")
         rows, encoder = read_labelled_rows(job), open_encoder(job.base)
         log = EncoderLog(folder, total=count_parts(rows), trained_tokens=encoder.count_tokens(rows.texts))
         counts = f"{len(rows.names):,} labels on {len(rows.texts):,} rows"
-        append_event(folder, f"Fitting {counts} by {job.base_name}, which stays as it is")
+        append_event(folder, f"Fitting {counts} with {job.base_name}, which is not changed")
         vectors = embed_rows(folder, encoder, rows, log.write_progress)
         head = learn(encoder, rows.texts, rows.labels, vectors, seed=job.seed)
         columns = head_inputs(encoder, head, rows.texts, vectors)
@@ -78,7 +78,7 @@ def open_encoder(source: str) -> TextEncoder:
 
 @dataclass
 class EncoderLog:
-    """Progress and the result file of a job of `total` steps. `seconds` counts all tries of the job."""
+    """Writes progress and results of a job of `total` steps. `seconds` includes earlier attempts of the job."""
 
     folder: Path
     total: int
@@ -106,7 +106,7 @@ class EncoderLog:
         replace_json(self.folder / "progress.json", progress)
 
     def write_results(self, rows: list[tuple[int, float, float]]) -> None:
-        """`rows`: step, training loss and training accuracy."""
+        """Writes results.csv. `rows` are step, training loss and training accuracy."""
         temporary = self.folder / "results.tmp"
         with temporary.open("w", encoding="utf-8", newline="") as file:
             lines = [(step, f"{loss:.6g}", f"{right:.6g}", "", "") for step, loss, right in rows]
@@ -134,7 +134,7 @@ def count_parts(rows: LabelledRows) -> int:
 def embed_rows(
     folder: Path, encoder: TextEncoder, rows: LabelledRows, tell: Callable[[int], None] = lambda parts: None
 ) -> Vectors:
-    """Returns a vector a row. `tell` gets the number of parts that are done. Raises TrainingPaused between two
+    """Returns one vector per row. `tell` is called with the number of finished parts. Raises TrainingPaused between two
     parts."""
     import numpy as np
 
@@ -157,7 +157,7 @@ def embed_rows(
 
 
 def measure_fit(head: LinearHead, vectors: Vectors, rows: LabelledRows) -> tuple[float, float]:
-    """Returns the mean loss, in nats a row, and the share right of the rows that the head was fitted on."""
+    """Returns the mean loss in nats per row and the accuracy, on the rows that the head was fitted on."""
     import numpy as np
 
     place = {label: number for number, label in enumerate(head.labels)}

@@ -30,7 +30,7 @@ from trainers.local.training.sharding import pad_parts, shard_rest
 
 
 def train(folder: Path, job: TrainingJob, checkpoint_s: float = CHECKPOINT_S) -> None:
-    """Ends with adapter/ and DONE. Raises TrainingFailed where it cannot, TrainingPaused where it must wait."""
+    """Trains the job in `folder` and ends with adapter/ and DONE. Raises TrainingFailed or TrainingPaused."""
     loop.train(folder, job, prepare, Sft.metrics, checkpoint_s)
 
 
@@ -39,8 +39,9 @@ def prepare(folder: Path, job: TrainingJob, logger: MetricsLogger, pauses: Pause
 
 
 def create_method(folder: Path, job: TrainingJob, setup: TrainingSetup) -> Sft:
-    """With a new adapter on the base, or the tuned model's that the job goes on from. `folder` may be a trial's."""
-    torch.manual_seed(job.seed)  # here, so that a trial of a sweep begins as it would alone
+    """Adds a new adapter to the base, or loads that of the tuned model which the job trains further. `folder` may be a
+    trial's."""
+    torch.manual_seed(job.seed)  # here, so that each trial of a sweep begins like a single job
     if job.continues:
         model = resume_from_adapter(folder, setup.base, job.settings)
     else:
@@ -51,8 +52,8 @@ def create_method(folder: Path, job: TrainingJob, setup: TrainingSetup) -> Sft:
 
 
 class Sft(TrainingMethod[Row, Scores]):
-    """The loss is the mean over the batch's supervised tokens, in nats; the accuracy how often the right token was the
-    likeliest."""
+    """The loss is the mean over the batch's supervised tokens, in nats. The accuracy is the share of these tokens that
+    the model predicts as the likeliest."""
 
     forward_share = 1 / 3
 
@@ -114,7 +115,8 @@ class Sft(TrainingMethod[Row, Scores]):
 
 
 def measure_rows(model: PeftModel, rows: Sequence[Row], able: Abilities) -> Loss:
-    """Frozen weights in bfloat16 meet LoRA's in float32: autocast multiplies both in bfloat16."""
+    """Computes the loss of the rows. autocast is needed because frozen weights are in bfloat16 and LoRA's in
+    float32."""
     weight = next(model.parameters())
     ways = {"by_rows": able.by_rows, "by_blocks": able.by_blocks}
     pack = pack_rows(rows, weight.device, weight.dtype, **ways)

@@ -1,7 +1,7 @@
-"""What the methods with TRL's losses share: a base that stays whole, and TRL's trainers, which never train here.
+"""Setup shared by DPO and GRPO: loads the base, and keeps TRL's trainers from doing more than computing losses.
 
-Loss and reference are theirs; rows, steps, checkpoints and everything that is told are the loop's. Of a team each
-process sees itself alone: training/distributed.py shares out the rows and sums the gradients.
+Only loss, reference and sampling are TRL's; our loop handles rows, steps, checkpoints and reports. With several
+processes, TRL sees a single one in each: training/distributed.py divides the rows and sums the gradients.
 """
 
 from __future__ import annotations
@@ -40,23 +40,26 @@ from trainers.local.training.setup import (
 )
 from trainers.methods import METHODS, Parameters
 
-D = TypeVar("D")  # what a file is read into
-Read = Callable[[Path, Any, Parameters, str], D]  # a file by a tokenizer; the text names it to the user
+D = TypeVar("D")  # the rows of a file
+Read = Callable[
+    [Path, Any, Parameters, str], D
+]  # reads a file with a tokenizer; the text is its API parameter
 
 
 def train(
     folder: Path, job: TrainingJob, prepare: loop.Prepare, metrics: Sequence[str], checkpoint_s: float
 ) -> None:
-    """As loop.train."""
+    """Calls loop.train without some warnings."""
     with warnings.catch_warnings():
-        # TRL 1.16 and peft 0.21 use names of settings that transformers 5 has replaced
+        # TRL 1.16 and peft 0.21 use settings that transformers 5 has renamed.
         warnings.filterwarnings("ignore", ".*gradient_checkpointing", FutureWarning)
         loop.train(folder, job, prepare, metrics, checkpoint_s)
 
 
 @dataclass
 class TrlBase(Generic[D]):
-    """`model` has the adapter that the training goes on from, or none; then `lora` is the one to make."""
+    """If an adapter is trained further, `model` has it and `lora` is None. Otherwise `lora` is the adapter to
+    create."""
 
     model: Any
     lora: LoraConfig | None
@@ -71,7 +74,7 @@ class TrlBase(Generic[D]):
 def prepare_base(
     folder: Path, job: TrainingJob, logger: MetricsLogger, pauses: Pauses, read: Read[D]
 ) -> TrlBase[D]:
-    """Raises TrainingFailed, TrainingPaused."""
+    """Reads the files and loads the base. Raises TrainingFailed or TrainingPaused."""
     torch.manual_seed(job.seed)
     device = best_device()
     with distributed.rank_zero_first():
@@ -89,7 +92,7 @@ def prepare_base(
         raise sharding_refusal(f"jobs of the method {job.method}")
     base = load_model(job.base, device, dtype, settings.quantization)
     kernels = choose_kernels(base, device)
-    disable_dropout_in_model(base)  # the reference would answer otherwise each time; the adapter's own stays
+    disable_dropout_in_model(base)  # so that the reference is deterministic; the adapter keeps its dropout
     model = resume_from_adapter(folder, base, settings) if job.continues else base
     lora = None if job.continues else lora_config(base, settings)
     where = f"on {device.type} in {str(dtype).removeprefix('torch.')}"
@@ -100,14 +103,14 @@ def prepare_base(
 
 
 class LossOnly(Trainer):
-    """Before one of TRL's trainers among the bases of a class: it never trains, and tells nobody."""
+    """A mixin, to be named before one of TRL's trainers: it adds helpers and turns reporting off."""
 
     def finish_setup(self, dtype: torch.dtype) -> None:
-        """At the end of __init__."""
+        """Must be called at the end of __init__."""
         self.remove_callback(PrinterCallback)
         self._dtype = dtype
         for weight in self.peft_model.parameters():
-            if weight.requires_grad:  # TRL turns those beside quantised weights into bfloat16
+            if weight.requires_grad:  # TRL converts adapters of quantised models to bfloat16
                 weight.data = weight.data.float()
 
     @property
@@ -118,11 +121,11 @@ class LossOnly(Trainer):
         return torch.autocast(self.args.device.type, self._dtype, enabled=self._dtype != torch.float32)
 
     def _send_telemetry(self) -> None:
-        """TRL would tell the hub that somebody trains."""
+        """Overrides TRL's report to the hub."""
 
 
 def silent_options(folder: Path, job: TrainingJob, setup: TrlBase[Any]) -> dict[str, Any]:
-    """For a config of TRL's: all that TRL and transformers would write, log and send is switched off."""
+    """Returns options for a TRL config that turn off everything that TRL and transformers would write, log or send."""
     return {
         "output_dir": str(folder / "checkpoints"),
         "disable_dropout": False,
@@ -138,12 +141,12 @@ def silent_options(folder: Path, job: TrainingJob, setup: TrlBase[Any]) -> dict[
 
 
 class SingleProcess(TrainingArguments):
-    """Before one of TRL's configs among the bases of a class. What TRL, transformers and accelerate see of a team: one
-    process with one device, so that they share out, wrap and gather nothing."""
+    """A mixin, to be named before one of TRL's configs. TRL, transformers and accelerate then see one process with one
+    device, so that they don't divide, wrap or gather anything."""
 
     @cached_property
     def _setup_devices(self) -> torch.device:
-        """Else a process that thinks that it is alone takes the first GPU, and wants to use all that it sees."""
+        """Hides the other processes. Unlike transformers' own code for one process, keeps this process's own GPU."""
         if distributed.is_alone():
             return super()._setup_devices
         AcceleratorState._reset_state(reset_partial_state=True)
@@ -154,7 +157,7 @@ class SingleProcess(TrainingArguments):
         return device
 
 
-LAUNCHER_VARIABLES = ("LOCAL_RANK", "WORLD_SIZE")  # where accelerate looks whether there are others
+LAUNCHER_VARIABLES = ("LOCAL_RANK", "WORLD_SIZE")  # by which accelerate detects other processes
 
 
 @contextmanager
