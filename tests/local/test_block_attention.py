@@ -111,10 +111,10 @@ def test_a_short_pack_and_a_single_row_need_no_blocks() -> None:
     ("capability", "changes", "kernel", "why"),
     [
         ((9, 0), {}, attend_by_blocks, None),
-        ((7, 5), {}, attend_by_blocks, "this GPU is older than its kernels"),
-        ((9, 0), {"attention_dropout": 0.1}, attend_by_blocks, "this model drops out in its attention"),
+        ((7, 5), {}, attend_by_blocks, "this GPU is too old for its kernels"),
+        ((9, 0), {"attention_dropout": 0.1}, attend_by_blocks, "this model has dropout in its attention"),
         ((9, 0), {}, ValueError("no kernel"), "it did not run here: ValueError no kernel"),
-        ((9, 0), {}, 1.5, "it gave other numbers here (0.5 apart)"),
+        ((9, 0), {}, 1.5, "its results differ here (by 0.5)"),
     ],
 )
 def test_it_is_used_where_it_runs_and_computes_the_same(

@@ -89,7 +89,7 @@ def test_a_cpu_keeps_its_own_norms() -> None:
 def test_a_base_that_is_divided_keeps_its_own() -> None:
     found = choose_kernels(tiny("llama"), torch.device("cuda"), is_sharded=True)
     assert str(found) == (
-        "Kernels: PyTorch, since Liger's are not tried out on a base that is divided among GPUs"
+        "Kernels: PyTorch, since Liger's are not supported on a base that is divided among GPUs"
     )
 
 
@@ -132,9 +132,9 @@ RAISE = "    raise RuntimeError('no such GPU\\nmore')\n"
             "raise ImportError('no triton here')",
             "importing liger_kernel: ImportError no triton here",
         ),
-        ("granite", FUNCTION + "    pass\n", "Liger's were not compared for the family granite"),
+        ("granite", FUNCTION + "    pass\n", "Liger's were not tested with the family granite"),
         ("llama", OTHER + RAISE, "Liger's did not run here: RuntimeError no such GPU"),
-        ("llama", OTHER, "Liger's gave other numbers for this model ("),
+        ("llama", OTHER, "Liger's results differ for this model (by "),
     ],
 )
 def test_where_liger_cannot_be_used_all_is_put_back_and_the_reason_is_said(

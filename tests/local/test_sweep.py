@@ -249,5 +249,5 @@ def test_each_arm_remembers_that_memory_was_too_small_for_it(same_sweep: Path) -
     (same_sweep / "PAUSED").unlink()
     assert work(same_sweep) == 0
     told = [said for said in warnings(same_sweep) if "Memory was full" in said]
-    once = {(said.partition(":")[0], "computed again" in said) for said in told}
+    once = {(said.partition(":")[0], "recomputed" in said) for said in told}
     assert len(told) == len(once)  # each measure once an arm, also those of the second process

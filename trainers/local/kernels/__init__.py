@@ -1,2 +1,2 @@
-"""Faster computations put into a loaded model: fused LoRA layers and norms, attention over packs, Liger's
-kernels, experts in 4 bits. Trains nothing."""
+"""Faster computations for a loaded model: fused LoRA layers and norms, attention over packs, Liger's kernels, experts
+in 4 bits."""

@@ -1,9 +1,9 @@
-"""Attention in packs on a GPU: only blocks of tokens that may see each other are computed, by torch's flex_attention.
+"""Attention in packs on a GPU: torch's flex_attention computes only blocks of tokens that may see each other.
 
-A mask over all T tokens of a pack has T² numbers and rules torch's flash kernels out: with 8 rows of 1,024 tokens seven
-eighths of what is computed under it is thrown away. It is registered with transformers as "blocks", and compared with a
-mask when a base is loaded (Dong et al. 2024, Flex Attention, arXiv 2412.05496). On a CPU shared_prefix_attention.py
-takes its place.
+A mask over all T tokens of a pack has T² numbers and rules out torch's flash kernels: with 8 rows of 1,024 tokens,
+seven eighths of the computed scores are discarded. This attention is registered with transformers as "blocks", and
+compared with a mask when a base is loaded (Dong et al. 2024, Flex Attention, arXiv 2412.05496). On a CPU,
+shared_prefix_attention.py is used instead.
 """
 
 from __future__ import annotations
@@ -25,29 +25,29 @@ BY_BLOCKS: Final[Literal["blocks"]] = "blocks"
 BLOCK_TOKENS = 128  # tokens of a block
 # A pack of up to this many tokens uses a mask: attention is then a twentieth of the work, and nothing is compiled.
 MAX_MASKED_TOKENS = 1024
-MIN_CAPABILITY = 8  # NVIDIA's compute capability: Triton's kernels are made for Ampere and later
-ROWS = (60, 700, 420, 300)  # tokens of a common beginning and of three rows, for the comparison
+MIN_CAPABILITY = 8  # NVIDIA's compute capability: Triton's kernels need Ampere or later
+ROWS = (60, 700, 420, 300)  # tokens of a common beginning and of three rows, for the comparison with a mask
 TOLERANCE = {torch.float32: 1e-3}
 TOLERANCE_NARROW = 0.02  # for bfloat16 and float16
 
 
 @dataclass(frozen=True)
 class Blocks:
-    """`tokens` is a pack's length, filled up to a power of two, since a kernel is compiled for each length."""
+    """`tokens` is a pack's length, rounded up to a power of two because a kernel is compiled for each length."""
 
     mask: BlockMask
     tokens: int
 
 
 def build_blocks(owners: Sequence[int], device: torch.device) -> Blocks:
-    """`owners` has the row of each token, in order; 0 is the beginning that all rows share."""
+    """`owners` is the row of each token, in ascending order; 0 is the beginning that all rows share."""
     last_row, tokens = owners[-1], max(BLOCK_TOKENS, 1 << (len(owners) - 1).bit_length())
     owner = torch.full((tokens,), last_row + 1)
     owner[: len(owners)] = torch.tensor(owners)
     owner = owner.to(device)
     first, last = owner.view(-1, BLOCK_TOKENS)[:, 0], owner.view(-1, BLOCK_TOKENS)[:, -1]
     place = torch.arange(len(first), device=device)
-    below = (place[:, None] > place) & (first <= last_row)[:, None]  # blocks that only fill up see themselves
+    below = (place[:, None] > place) & (first <= last_row)[:, None]  # blocks of padding see only themselves
     sees = below & ((last >= first[:, None]) | (first == 0))
     is_one = first == last
     full = below & ((last == 0) | (is_one[:, None] & is_one & (first[:, None] == first)))
@@ -57,7 +57,7 @@ def build_blocks(owners: Sequence[int], device: torch.device) -> Blocks:
         return (query >= key) & ((owner[query] == owner[key]) | (owner[key] == 0))
 
     def list_blocks(blocks: Tensor) -> tuple[Tensor, Tensor]:
-        """Returns how many are set in each line, and the places in a line, those that are set first."""
+        """Returns the number of blocks set in each line, and each line's block numbers with the set ones first."""
         order = torch.argsort(blocks.int(), dim=-1, descending=True, stable=True)
         return blocks.sum(-1, dtype=torch.int32)[None, None], order.to(torch.int32)[None, None]
 
@@ -77,7 +77,7 @@ def attend_by_blocks(
     scaling: float | None = None,
     **more: Any,
 ) -> tuple[Tensor, None]:
-    """`query` is (1, heads, T, D), `key` and `value` are (1, groups, T, D). Returns (1, T, heads, D), as transformers
+    """`query` is (1, heads, T, D); `key` and `value` are (1, groups, T, D). Returns (1, T, heads, D), as transformers
     expects."""
     if row_layout is None:
         result, _ = sdpa_attention_forward(module, query, key, value, attention_mask, scaling=scaling, **more)
@@ -98,28 +98,29 @@ def _kernel(device: str) -> Any:
 
 
 def choose_attention(model: Any, device: torch.device) -> str | None:
-    """Switches `model` to this attention if it computes here what a mask does. Returns why not, or None."""
+    """Switches `model` to this attention if it gives the same results as a mask on this device. Otherwise returns the
+    reason why not."""
     if torch.cuda.get_device_capability(device)[0] < MIN_CAPABILITY:
-        return "this GPU is older than its kernels"
+        return "this GPU is too old for its kernels"
     text = model.config.get_text_config()
     if getattr(text, "attention_dropout", 0):
-        return "this model drops out in its attention"
+        return "this model has dropout in its attention"
     size = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
     groups = getattr(text, "num_key_value_heads", None) or text.num_attention_heads
     try:
         apart = difference_from_mask((text.num_attention_heads, groups, size), device, model.dtype)
-    except Exception as raised:  # Triton's compiler has errors of many kinds
+    except Exception as raised:  # Triton's compiler raises many kinds of errors
         sentence = str(raised).strip().partition("\n")[0][:200]
         return f"it did not run here: {type(raised).__name__} {sentence}".strip()
-    if not apart <= TOLERANCE.get(model.dtype, TOLERANCE_NARROW):  # it may be no number
-        return f"it gave other numbers here ({apart:.1g} apart)"
+    if not apart <= TOLERANCE.get(model.dtype, TOLERANCE_NARROW):  # "not <=", so that nan fails too
+        return f"its results differ here (by {apart:.1g})"
     model.set_attn_implementation(BY_BLOCKS)
     return None
 
 
 def difference_from_mask(heads: tuple[int, int, int], device: torch.device, dtype: torch.dtype) -> float:
-    """Returns the largest relative difference of results and gradients, for rows in a pack. `heads` are the number of
-    heads, of groups, and the size of a head."""
+    """Returns the largest relative difference of results and gradients between this attention and a mask, for a pack of
+    random rows. `heads` are the number of heads, the number of groups, and the size of a head."""
     owners = [owner for owner, length in enumerate(ROWS) for _ in range(length)]
     blocks, total = build_blocks(owners, device), len(owners)
     owner = torch.tensor(owners, device=device)

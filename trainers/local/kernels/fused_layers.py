@@ -1,5 +1,5 @@
-"""Computes layers of a loaded model in fewer steps: a linear layer with its LoRA matrices, an RMS norm, and the last
-layer's MLP, which is computed only at the places that the head reads."""
+"""Computes layers of a loaded model faster: a linear layer together with its LoRA matrices, an RMS norm in one step,
+and the last layer's MLP only at the tokens that the head reads."""
 
 from __future__ import annotations
 
@@ -22,17 +22,17 @@ def compute_fused(config: LoraConfig) -> None:
 
 
 class FusedLinear(Linear):
-    """A linear layer and its LoRA matrices as one step of autograd, in the weights' own number format.
+    """A linear layer and its LoRA matrices as one autograd function, in the number format of the layer's weights.
 
-    peft adds scale · B(A(x)) to the layer's result by five operations, each with a copy of the tokens' activations,
-    and converts those to float32 and back where the matrices are kept in it. Here the product is added in place:
+    peft adds scale · B(A(x)) to the layer's result in five operations, each with a copy of the activations, and
+    converts them to float32 and back if the matrices are in float32. Here the product is added in place:
 
         y  = x Wᵀ + s · (x Aᵀ) Bᵀ        x: (tokens, in)   W: (out, in)   A: (r, in)   B: (out, r)
         ∂x = g W + s · (g B) A           g: (tokens, out)
         ∂A = s · (g B)ᵀ x                ∂B = s · gᵀ (x Aᵀ)
 
-    The gradients are those of LoRA's paper (arXiv 2106.09685, section 4.1), with W frozen. For anything but plain
-    training (several adapters, none, or dropout) it computes as peft does.
+    The gradients are those of LoRA's paper (arXiv 2106.09685, section 4.1), with W frozen. With several adapters, none,
+    or dropout, peft's own code is used.
     """
 
     def forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
@@ -51,7 +51,7 @@ class FusedLinear(Linear):
         a, b = (matrices[name].weight.to(kind) for matrices in (self.lora_A, self.lora_B))
         tokens = x.to(kind).reshape(-1, x.shape[-1])
         product: Tensor = _Product.apply(tokens, base.weight, a, b, self.scaling[name])  # type: ignore[no-untyped-call]
-        # A view made inside _Product couldn't be changed, and Llama 4 adds to the result in place.
+        # The view is made here because one made inside _Product can't be changed in place, which Llama 4 does.
         product = product.view(*x.shape[:-1], -1)
         return product if base.bias is None else product + base.bias
 
@@ -70,24 +70,24 @@ class _Product(torch.autograd.Function):
         tokens, weight, a, b, narrow = ctx.saved_tensors
         gradient = gradients[0]
         narrowed = (gradient @ b).mul_(ctx.scale)
-        of_x = None
+        input_gradient = None
         if ctx.needs_input_grad[0]:
-            of_x = (gradient @ weight).addmm_(narrowed, a)
-        return of_x, None, narrowed.T @ tokens, (gradient.T @ narrow).mul_(ctx.scale), None
+            input_gradient = (gradient @ weight).addmm_(narrowed, a)
+        return input_gradient, None, narrowed.T @ tokens, (gradient.T @ narrow).mul_(ctx.scale), None
 
 
 def fuse_norms(model: nn.Module) -> None:
-    """Makes RMS norms compute in one step, where a trial shows that they are such norms. Their weights stay in
-    place."""
+    """Makes RMS norms compute in one step, if a trial shows that they are plain RMS norms. Their weights are not
+    touched."""
     for module in model.modules():
         if hasattr(module, "variance_epsilon") and is_plain_norm(module):
             module.forward = partial(apply_norm, module)
 
 
 def is_plain_norm(module: Any) -> bool:
-    """Whether the module computes w · (x / rms) for a few made-up tokens, unlike Gemma's, which has 1 + w."""
+    """True if the module computes w · (x / rms) for a few made-up tokens. Gemma's norms, for example, use 1 + w."""
     weight: Tensor = module.weight
-    # Hybrid models have gated norms, whose forward takes the gate too.
+    # The gated norms of hybrid models take the gate as a second argument.
     if weight.is_meta or len(inspect.signature(type(module).forward).parameters) > len(("self", "x")):
         return False
     tokens = torch.linspace(-2, 3, 3 * weight.numel(), device=weight.device, dtype=weight.dtype).view(3, -1)
@@ -105,10 +105,10 @@ def apply_norm(module: Any, x: Tensor) -> Tensor:
 
 
 class _Norm(torch.autograd.Function):
-    """A layer's RMS norm as one step of autograd.
+    """An RMS norm as one autograd function.
 
-    transformers converts a bfloat16 input to float32 and back in seven operations, each with a copy of the tokens'
-    states, and keeps three of them for the backward pass. Here the states and one number a token are kept:
+    transformers converts a bfloat16 input to float32 and back in seven operations, each with a copy of the states, and
+    keeps three of the copies for the backward pass. Here only the states and one number per token are kept:
 
         y  = w · (x / rms)        rms = √(mean(x²) + ε)        x: (…, width)   w: (width,), frozen
         ∂x = (g w - x · mean(g w x) / rms²) / rms
@@ -133,27 +133,27 @@ class _Norm(torch.autograd.Function):
 
 
 def _float32(x: Tensor) -> Tensor:
-    """Copies, since products of bfloat16 with float32 take ten times as long as those of float32."""
+    """Returns a float32 copy. Products of bfloat16 with float32 would take ten times as long as those of float32."""
     return x.to(torch.float32, copy=True)
 
 
 @dataclass
 class KeptPlaces:
-    """`places` are (K,) of a sequence of `tokens`; None: all. They stay until others are named, since activations that
-    are recomputed in the backward pass need them again."""
+    """The positions (K,) in a sequence of `tokens` that are computed; None means all. They are kept until the next call
+    of `keep`, since activations that are recomputed in the backward pass need them again."""
 
     places: Tensor | None = None
     tokens: int = 0
 
-    def name(self, places: Tensor, tokens: int) -> None:
+    def keep(self, places: Tensor, tokens: int) -> None:
         self.places, self.tokens = places, tokens
 
 
 def trim_last_mlp(model: Any) -> KeptPlaces | None:
-    """Makes the last layer's feed-forward part compute only at the places that the head reads, which are named in the
-    result; nothing else sees its output. With 30 layers this saves a fiftieth of all computation.
+    """Makes the last layer's feed-forward part compute only at the positions that the head reads, since nothing else
+    uses its output. With 30 layers this saves a fiftieth of all computation.
 
-    Returns None where the model has no such part under its usual name.
+    The caller sets the positions in the result, which is None if the model has no such part under its usual name.
     """
     layers = getattr(model.get_decoder(), "layers", None)
     part = getattr(layers[-1], "mlp", None) if isinstance(layers, nn.ModuleList) else None

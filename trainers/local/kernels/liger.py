@@ -1,9 +1,9 @@
 """Liger's Triton kernels for a model's rotary embedding, gated feed-forward parts and RMS norms, on CUDA.
 
-Where the extra [liger] is installed, Liger's own functions put them into the loaded base. Its fused linear cross
-entropy is not used: our head and TRL's compute only the tokens that are learnt. A few tokens go through the model
-before and after, forward and backward; where the results differ, or a kernel does not compile, everything is put back
-and the reason is reported. On a CPU fused_layers.py and shared_prefix_attention.py take their place.
+If the extra [liger] is installed, Liger's own functions put the kernels into the loaded base. Its fused linear cross
+entropy is not used, because our head and TRL's compute only the learnt tokens anyway. A few tokens pass through the
+model before and after, forward and backward. If the results differ or a kernel doesn't compile, the model is restored
+and the reason is reported. On a CPU, fused_layers.py and shared_prefix_attention.py are used instead.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-# Dense models; each family is compared with transformers' own modules in tests/local/test_liger.py.
+# Families of dense models; each is compared with transformers' own modules in tests/local/test_liger.py.
 LIGER_FAMILIES = (
     *("llama", "mistral", "qwen2", "qwen3", "phi3", "gemma"),
     *("gemma3_text", "gemma3", "smollm3", "olmo2"),
@@ -30,7 +30,7 @@ TOLERANCE_NARROW = 0.05  # for bfloat16 and float16, after all layers
 
 @dataclass(frozen=True)
 class Kernels:
-    """`name` is such as "liger 0.8.0" or "PyTorch"; `why` tells why it is not Liger."""
+    """`name` is, for example, "liger 0.8.0" or "PyTorch". `why` is the reason why Liger is not used."""
 
     name: str
     why: str | None = None
@@ -40,12 +40,11 @@ class Kernels:
 
 
 def choose_kernels(model: Any, device: torch.device, *, is_sharded: bool = False) -> Kernels | None:
-    """Puts Liger's kernels into `model` if they compute the same. Returns None where there is no choice, as not on
-    CUDA."""
+    """Puts Liger's kernels into `model` if they give the same results. Returns None if the device is not CUDA."""
     if device.type != "cuda":
         return None
     if is_sharded:
-        return Kernels("PyTorch", "Liger's are not tried out on a base that is divided among GPUs")
+        return Kernels("PyTorch", "Liger's are not supported on a base that is divided among GPUs")
     return replace_by_liger(model)
 
 
@@ -54,10 +53,10 @@ def replace_by_liger(model: Any) -> Kernels:
     if importlib.util.find_spec("liger_kernel") is None:
         return Kernels("PyTorch", "liger-kernel is not installed (the extra [liger])")
     if family not in LIGER_FAMILIES:
-        return Kernels("PyTorch", f"Liger's were not compared for the family {family}")
+        return Kernels("PyTorch", f"Liger's were not tested with the family {family}")
     try:
         from liger_kernel.transformers import _apply_liger_kernel_to_instance
-    except Exception as error:  # whatever its or Triton's import raises
+    except Exception as error:  # importing Liger or Triton may raise anything
         return Kernels("PyTorch", f"importing liger_kernel: {_first_line(error)}")
 
     expected, restore = _pass_through(model), _save_attributes(model)
@@ -75,13 +74,13 @@ def replace_by_liger(model: Any) -> Kernels:
             float((result - other).norm() / other.norm().clamp_min(1e-12))
             for result, other in zip(_pass_through(model), expected, strict=True)
         ]
-    except Exception as raised:  # Triton's compiler has errors of many kinds
+    except Exception as raised:  # Triton's compiler raises many kinds of errors
         restore()
         return Kernels("PyTorch", f"Liger's did not run here: {_first_line(raised)}")
     limit = TOLERANCE.get(model.dtype, TOLERANCE_NARROW)
-    if not all(difference <= limit for difference in differences):  # written so that nan fails, too
+    if not all(difference <= limit for difference in differences):  # "not <=", so that nan fails too
         restore()
-        why = f"Liger's gave other numbers for this model ({max(differences):.1g} apart)"
+        why = f"Liger's results differ for this model (by {max(differences):.1g})"
         return Kernels("PyTorch", why)
     return Kernels(f"liger {importlib.metadata.version('liger-kernel')}")
 
@@ -95,15 +94,15 @@ def _pass_through(model: Any) -> tuple[Tensor, Tensor]:
         result = model.get_decoder()(
             inputs_embeds=states, position_ids=ids + TOKENS, use_cache=False
         ).last_hidden_state
-        # Not the sum of squares, which after a norm is constant.
+        # A sum of squares would be constant after a norm.
         slopes = torch.linspace(-1, 1, result.numel(), device=result.device).view_as(result)
         (gradient,) = torch.autograd.grad((result.float() * slopes).sum(), states)
     return result.detach().float(), gradient.float()
 
 
 def _save_attributes(model: Any) -> Callable[[], None]:
-    """Returns a function that undoes what Liger changes: attributes of the modules, and of the file of transformers
-    that the model's class is from."""
+    """Returns a function that undoes Liger's changes to the attributes of the modules, and of the Python module that
+    defines the model's class."""
     source = sys.modules[type(model).__module__]
     names = dict(vars(source))
     own = [(module, dict(vars(module))) for module in model.modules()]

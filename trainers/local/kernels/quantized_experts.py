@@ -1,10 +1,11 @@
-"""Loads a mixture's experts in 4 bits. bitsandbytes replaces Linear layers, and not experts that are fused into one
-weight of three dimensions (Llama 4, Mixtral, Qwen 3), which are most of such a model: 193 of Llama 4 Scout's 202 GB.
+"""Loads the experts of a mixture in 4 bits. bitsandbytes quantises Linear layers only, but not experts that are fused
+into one weight with three dimensions (Llama 4, Mixtral, Qwen 3). These are most of such a model: 193 of Llama 4 Scout's
+202 GB.
 
-Each weight is packed while the files are read, so that never more than one is in memory in full. It is unpacked while
-its layer computes, all layers' weights into the same memory, which would soon be fragmented if each layer allocated its
-own. So a layer's backward pass has to follow right on its forward pass, as it does with gradient checkpointing. It is
-registered with transformers as a quantisation of its own.
+Each weight is packed while the files are read, so that at most one is in memory in full. It is unpacked while its layer
+computes. All layers unpack into the same memory, which would soon be fragmented if each layer allocated its own.
+Therefore a layer's backward pass must directly follow its forward pass, as it does with gradient checkpointing. This is
+registered with transformers as a separate quantisation method.
 """
 
 from __future__ import annotations
@@ -31,12 +32,12 @@ class FourBits(BitsAndBytesConfig):
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**options, load_in_4bit=True)  # type: ignore[no-untyped-call]
-        self.quant_method = QUANTIZER_NAME  # type: ignore[assignment]  # a plugin's is a plain string
+        self.quant_method = QUANTIZER_NAME  # type: ignore[assignment]  # a plugin's method is a plain string
 
 
 @register_quantizer(QUANTIZER_NAME)
 class FourBitQuantizer(Bnb4BitHfQuantizer):
-    """Packs Linear layers as its parent does, and experts. `states` has what unpacking needs, by a weight's name."""
+    """Packs Linear layers like its parent, and experts too. `states` are the scales needed for unpacking, by weight."""
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
@@ -50,7 +51,7 @@ class FourBitQuantizer(Bnb4BitHfQuantizer):
         return Pack(self)  # type: ignore[no-untyped-call]
 
     def get_weight_conversions(self) -> list[Any]:
-        """Unpacks gpt-oss's experts, which are stored in MXFP4, before they are packed."""
+        """Unpacks gpt-oss's experts, which are stored in MXFP4, before they are packed in 4 bits."""
         stored = Mxfp4HfQuantizer.serialized_names.items()
         unpacked = [WeightConverter(names, weight, [Mxfp4Dequantize(self)]) for weight, names in stored]
         return [*super().get_weight_conversions(), *unpacked]  # type: ignore[no-untyped-call]
@@ -68,7 +69,7 @@ class FourBitQuantizer(Bnb4BitHfQuantizer):
 
 
 class Pack(Bnb4bitQuantize):
-    """Packs weights while a file is read."""
+    """Packs weights while the files are read."""
 
     def convert(  # type: ignore[override]
         self, input_dict: dict[str, Any], model: Any = None, **more: Any
@@ -92,13 +93,13 @@ class Pack(Bnb4bitQuantize):
 
 
 def is_expert(name: str, weight: torch.Tensor) -> bool:
-    """The three dimensions of such a weight are expert, in, out."""
+    """True for a fused experts' weight, whose dimensions are expert, in, out."""
     return weight.dim() == 3 and ".experts." in name
 
 
 def unpack_on_use(experts: Any, weight: str, state: QuantState, place: torch.Tensor) -> None:
-    """Makes the attribute `weight` of `experts` unpack 4 bits, which are kept under another name; while the layer
-    computes, it is unpacked in `place`."""
+    """Replaces the attribute `weight` of `experts` by a property that unpacks it. The packed weight is kept under
+    another name, and is unpacked into `place` while the layer computes."""
     numbers = getattr(experts, weight)
     delattr(experts, weight)
     experts.register_parameter(f"{weight}{PACKED}", numbers)
@@ -111,15 +112,15 @@ def unpack_on_use(experts: Any, weight: str, state: QuantState, place: torch.Ten
 
 
 class Unpacking(torch.nn.Module):
-    """A base class put before a class of experts. By a weight's name: what unpacking needs, the memory to unpack into,
-    and the unpacked weight while the layer computes."""
+    """A mixin for classes of experts. The attributes are, by the name of a weight, the scales for unpacking, the memory
+    to unpack into, and the unpacked weights while the layer computes."""
 
     states: dict[str, QuantState]
     places: dict[str, torch.Tensor]
     unpacked: dict[str, torch.Tensor]
 
     def unpack(self, weight: str) -> torch.Tensor:
-        """Returns a new copy while the layer doesn't compute."""
+        """Returns the unpacked weight: a new copy, unless the layer is computing."""
         if weight in self.unpacked:
             return self.unpacked[weight]
         full: torch.Tensor = dequantize_4bit(getattr(self, f"{weight}{PACKED}"), self.states[weight])
@@ -131,7 +132,7 @@ class Unpacking(torch.nn.Module):
             if place.is_cuda:
                 packed = getattr(self, f"{weight}{PACKED}")
                 unpacked[weight] = dequantize_4bit(packed, self.states[weight], out=place)
-            else:  # bitsandbytes writes into given memory on CUDA only
+            else:  # bitsandbytes supports `out` on CUDA only
                 unpacked[weight] = place.copy_(self.unpack(weight))
         self.unpacked = unpacked
         try:

@@ -1,16 +1,15 @@
-"""Attention for rows that lie one after the other in a pack: a row sees the common beginning and itself.
+"""Attention on a CPU for the rows of a pack, in which each row sees the common beginning and itself.
 
-A mask over the whole pack throws nearly all scores away: with 8 rows in 360 tokens five sixths. Here each row's own
-tokens are multiplied only with those that they may see. Forward and backward on a CPU, with 9 heads of 64 in bfloat16,
-take 11 ms instead of 33.
+With a mask over the whole pack most scores are discarded: five sixths with 8 rows in 360 tokens. Here each row's tokens
+are multiplied only with the tokens that they may see. Forward and backward with 9 heads of 64 in bfloat16 take 11 ms
+instead of 33.
 
     common  P P P                     sees itself, by ordinary causal attention
     rows    a a a .    P P P a a a .  queries and keys, padded to the longest row; a padded key is in no query's past,
             b b b b    P P P b b b b  and the result of a padded query is dropped
 
-It is registered with transformers as "rows". Answers are generated without a layout, for rows padded to one length, and
-the same products serve for them. Training without a layout, and rows with too many scores, are left to torch's own
-attention.
+This attention is registered with transformers as "rows". Generation passes no layout but rows padded to one length,
+which the same products compute. Training without a layout, and rows with too many scores, use torch's own attention.
 """
 
 from __future__ import annotations
@@ -29,15 +28,16 @@ from transformers.masking_utils import sdpa_mask
 
 BY_ROWS: Final[Literal["rows"]] = "rows"
 MAX_SCORES = 2**24  # 32 MB in bfloat16
-BLOCK_QUERIES = 128  # of a block
+BLOCK_QUERIES = 128
 
 
 @dataclass(frozen=True)
 class RowLayout:
-    """B rows of at most L tokens of their own behind `common` tokens, P, in a pack of T.
+    """A pack of T tokens: P = `common` tokens, followed by B = `count` rows of at most L = `longest` tokens each.
 
-    `own` (B·L,) are places of the rows' own tokens, `seen` (B·(P+L),) places of what they may see, `back` (T-P,) places
-    in `own` of the pack's tokens. `mask` (1, L, P+L) is added to a row's scores.
+    `own` (B·L,) are the positions in the pack of the rows' own tokens, `seen` (B·(P+L),) the positions of the tokens
+    that they may see, and `back` (T-P,) the positions in `own` of the pack's tokens. `mask` (1, L, P+L) is added to a
+    row's scores.
     """
 
     common: int
@@ -52,8 +52,8 @@ class RowLayout:
 def build_row_layout(
     common: int, lengths: Sequence[int], device: torch.device, dtype: torch.dtype
 ) -> RowLayout | None:
-    """Returns None where one row is so much longer than the others that there are more padded pairs of tokens than in
-    the pack."""
+    """Returns None if one row is so much longer than the others that padded rows have more pairs of tokens than the
+    whole pack."""
     count, longest = len(lengths), max(lengths)
     if count * longest * (common + longest) > (common + sum(lengths)) ** 2:
         return None
@@ -87,7 +87,7 @@ def attend_by_rows(
     scaling: float | None = None,
     **more: Any,
 ) -> tuple[Tensor, None]:
-    """`query` is (1, heads, T, D), `key` and `value` are (1, groups, T, D). Returns (1, T, heads, D), as transformers
+    """`query` is (1, heads, T, D); `key` and `value` are (1, groups, T, D). Returns (1, T, heads, D), as transformers
     expects."""
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
     if row_layout is not None:
@@ -104,12 +104,14 @@ def attend_by_rows(
         # No row is padded, and the newest token sees all others.
         attention_mask = query.new_zeros(1, 1, 1, key.shape[2])
 
-    # Scores of padded rows are held in memory, which torch's own attention never does: so there may not be too many.
+    # Unlike torch's own attention, this keeps the scores of padded rows in memory, so their number is limited.
     is_plain = all(more.get(name) is None for name in ("position_bias", "softcap"))
     is_small = query.shape[:3].numel() * key.shape[2] <= MAX_SCORES
     if attention_mask is not None and not torch.is_grad_enabled() and is_plain and is_small:
         mask = attention_mask[:, 0]
-        if mask.dtype == torch.bool:  # True where a token may look; a mask of numbers is added to the scores
+        if (
+            mask.dtype == torch.bool
+        ):  # True means that a token may be seen; a mask of numbers is added to the scores
             lowest = torch.finfo(query.dtype).min
             mask = torch.zeros_like(mask, dtype=query.dtype).masked_fill_(~mask, lowest)
         queries, keys, values = (states.transpose(1, 2) for states in (query, key, value))
@@ -122,7 +124,7 @@ def attend_by_rows(
 def _attend_rows(
     query: Tensor, key: Tensor, value: Tensor, layout: RowLayout, scale: float, dropout: float
 ) -> Tensor:
-    """Returns (1, T-P, heads, D). Gathers by index_select, whose backward pass is a sum; that of indexing is a sort."""
+    """Returns (1, T-P, heads, D). Uses index_select, because the backward pass of indexing is much slower: it sorts."""
     count, width = layout.count, layout.common + layout.longest
     queries, keys, values = (each[0].transpose(0, 1) for each in (query, key, value))
     result = attend(
@@ -137,9 +139,9 @@ def _attend_rows(
 
 
 def attend_in_blocks(query: Tensor, key: Tensor, value: Tensor, mask: Tensor, scale: float) -> Tensor:
-    """`attend` for queries that are the last tokens of the keys and see none after themselves: a block of queries
-    leaves out the keys behind it, and its scores stay in the processor's cache. 555 tokens after 76 took 6.7 ms instead
-    of 15.9 in bfloat16, 12.7 instead of 37.4 in float32 (AVX2)."""
+    """Computes `attend` in blocks of queries, which must be the last of the keys' tokens and see none after themselves.
+    A block skips the keys after it, and its scores fit into the processor's cache: 555 tokens after 76 took 6.7 ms
+    instead of 15.9 in bfloat16, and 12.7 instead of 37.4 in float32 (AVX2)."""
     length, width = query.shape[1], key.shape[1]
     parts = []
     for start in range(0, length, BLOCK_QUERIES):
@@ -153,11 +155,11 @@ def attend_in_blocks(query: Tensor, key: Tensor, value: Tensor, mask: Tensor, sc
 def attend(
     query: Tensor, key: Tensor, value: Tensor, mask: Tensor, scale: float, dropout: float = 0.0
 ) -> Tensor:
-    """`query` is (B, L, heads, D), `key` and `value` are (B, W, groups, D), `mask` is (B or 1, L, W) and added to the
+    """`query` is (B, L, heads, D); `key` and `value` are (B, W, groups, D); `mask` (B or 1, L, W) is added to the
     scores. Returns (B, L, heads, D).
 
-    The heads of a group share keys and values, so their queries are stacked into one product. A CPU takes half the time
-    of its fused attention for it.
+    The heads of a group share keys and values, so their queries are stacked into one product. On a CPU this takes half
+    the time of torch's fused attention.
     """
     count, length, heads, _ = query.shape
     width, groups = key.shape[1:3]

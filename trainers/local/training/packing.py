@@ -219,7 +219,7 @@ def measure(model: Model, pack: Pack, able: Abilities) -> Loss:
         placed = {**placed, "attention_mask": unused, "row_layout": pack.layout}
     selected = {"logits_to_keep": pack.predicting} if able.selects else {}
     if able.kept_places is not None:
-        able.kept_places.name(pack.predicting, pack.input_ids.shape[1])
+        able.kept_places.keep(pack.predicting, pack.input_ids.shape[1])
     logits = model(input_ids=pack.input_ids, use_cache=False, **placed, **selected).logits[0]
     logits = (logits if able.selects else logits[pack.predicting]).float()
     total = functional.cross_entropy(logits, pack.targets, reduction="sum")
