@@ -177,4 +177,4 @@ def test_auto_beside_a_sweep_is_not_given_singly() -> None:
 def test_other_engines_cannot_sweep() -> None:
     refused = refuse_unsupported(UNSLOTH, Parameters(engine="unsloth", sweep=(("lora_r", (8, 16)),)))
     assert refused is not None
-    assert refused.message.startswith("The engine unsloth cannot honour sweep. Leave sweep out")
+    assert refused.message.startswith("The engine unsloth does not support sweep. Leave sweep out")

@@ -187,7 +187,7 @@ def test_vllm_is_told_to_leave_thoughts_out_where_a_base_may_think(
 @pytest.mark.parametrize(
     ("config", "said"),
     [
-        ({"r": 513}, "rank is 513; vLLM takes 512 at most"),
+        ({"r": 513}, "rank is 513; vLLM supports at most 512"),
         ({"r": 8, "target_parameters": ["experts.gate_up_proj"]}, "matrices on fused experts"),
         ({"r": 8, "use_dora": True}, "DoRA's magnitudes"),
     ],

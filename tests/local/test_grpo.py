@@ -104,7 +104,7 @@ def test_rewards_are_told_and_what_is_not_measured_is_not(undisturbed: Path) -> 
 def test_what_a_step_samples_is_told_before_it_ends(
     tiny_model_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(grpo, "TOLD_S", 0.0)
+    monkeypatch.setattr(grpo, "LOG_INTERVAL_S", 0.0)
     folder = job(tmp_path / "job", tiny_model_dir, n_epochs=1)
     assert work(folder) == 0
     told = [event["message"] for event in read_events(folder)]

@@ -4,6 +4,7 @@ attempt that was given up."""
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import threading
 from collections.abc import Callable
@@ -23,7 +24,14 @@ from trainers.local.job_directory import (
     replace_json,
     write_job,
 )
-from trainers.local.ray.attempt import AttemptReplaced, AttemptStorage, Publisher, train_here
+from trainers.local.ray.attempt import (
+    PREFIX,
+    AttemptReplaced,
+    AttemptStorage,
+    Publisher,
+    delete_leftovers,
+    train_here,
+)
 from trainers.local.ray.job_files import (
     ATTEMPT_FILE,
     EVENTS_PER_PIECE,
@@ -286,6 +294,15 @@ def test_what_an_attempt_of_the_former_version_wrote_down_is_read(tmp_path: Path
     assert open_attempt(tmp_path).attempt == 3
 
 
+def test_leftovers_that_another_attempt_deletes_meanwhile_are_no_error(tmp_path: Path) -> None:
+    old = tmp_path / f"{PREFIX}old"
+    old.mkdir()
+    os.utime(old, (0, 0))
+    (tmp_path / f"{PREFIX}gone").symlink_to(tmp_path / "deleted")
+    delete_leftovers(tmp_path)
+    assert not old.exists()
+
+
 def test_on_a_common_disk_only_the_newest_attempt_trains(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -294,9 +311,9 @@ def test_on_a_common_disk_only_the_newest_attempt_trains(
     close_attempt(tmp_path, first)
     assert read_attempt(tmp_path) == second
     assert train_here(tmp_path, first.key, 1) == 0
-    assert "not wanted any more" in capsys.readouterr().err
+    assert "no longer needed" in capsys.readouterr().err
     assert train_here(tmp_path / "elsewhere", first.key, 1) == 1
-    assert "Name a storage that all nodes see with --storage." in capsys.readouterr().err
+    assert "Set --storage to one that all nodes can access." in capsys.readouterr().err
 
 
 def test_a_name_written_twice_has_the_second_content_and_a_cut_off_one_is_not_read(tmp_path: Path) -> None:
@@ -306,7 +323,7 @@ def test_a_name_written_twice_has_the_second_content_and_a_cut_off_one_is_not_re
     storage.write("a/b.json", b"[]")
     assert storage.read("a/b.json") == b"[]"
     assert storage.read_json("a/b.json") is None
-    with pytest.raises(StorageAway, match="has not the 3 bytes"):
+    with pytest.raises(StorageAway, match="doesn't have the 3 bytes"):
         storage.download("a/b.json", tmp_path / "b", 3)
     assert not (tmp_path / "b").exists()
     storage.delete("a/b.json")

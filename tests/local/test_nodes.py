@@ -81,7 +81,7 @@ def test_a_job_is_queued_until_it_has_its_nodes_and_can_be_cancelled_before(
 def test_a_cluster_that_shrinks_under_a_waiting_job_is_named_in_its_events(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for module, name in ((backend, "POLL_S"), (wait_events, "QUEUED_S"), (wait_events, "COUNT_EACH_S")):
+    for module, name in ((backend, "POLL_S"), (wait_events, "REPORT_WAIT_S"), (wait_events, "RECOUNT_S")):
         monkeypatch.setattr(module, name, 0.05)
     with ray_head() as head, trainer(tmp_path, head) as served, served.client() as client:
         head.nodes = [BIG, BIG]
@@ -139,7 +139,7 @@ def test_more_nodes_than_the_cluster_has_are_refused_before_anything_is_submitte
             create(client)
         assert (
             f"This trainer trains each job on 2 nodes with 4 GPUs each, and the Ray cluster at {head.address} has 1. "
-            "Add nodes to it, or start the trainer with a lower --nodes-per-job."
+            "Add nodes, or start the trainer with a lower --nodes-per-job."
         ) in str(caught.value)
         assert caught.value.code == "too_few_nodes"
         assert head.bodies == []

@@ -106,7 +106,7 @@ def test_a_trimmed_model_answers_as_before_until_places_are_named() -> None:
     kept = trim_last_mlp(model)
     assert kept is not None and trim_last_mlp(model) is kept
     assert torch.equal(model(input_ids=ids).logits, before)
-    kept.name(torch.tensor([5, 6]), tokens=9)
+    kept.keep(torch.tensor([5, 6]), tokens=9)
     trimmed = model(input_ids=ids).logits
     torch.testing.assert_close(trimmed[:, 5:7], before[:, 5:7])
     assert not torch.allclose(trimmed[:, :5], before[:, :5])

@@ -35,7 +35,7 @@ MODELS = {"local/toy": "/nowhere"}
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(backend, "POLL_S", 0.05)
-    monkeypatch.setattr(wait_events, "SILENT_S", 0.0)
+    monkeypatch.setattr(wait_events, "REPORT_OUTAGE_S", 0.0)
     monkeypatch.setattr(wait_events, "MAX_PAUSE_S", 0.2)
     monkeypatch.setattr(attempt, "TICK_S", 0.1)
     monkeypatch.setattr(takeover, "CLEAN_S", 0.1)
@@ -139,7 +139,7 @@ def test_a_job_that_a_new_head_does_not_know_is_submitted_again(tmp_path: Path) 
         head.go_away()
         head.come_back(knows_its_jobs=False)
         wait_for(lambda: list(head.jobs), lambda known: known == [f"{job.id}-2"])
-        assert any("the Ray cluster does not know it any more" in said for said in messages(client, job.id))
+        assert any("the Ray cluster no longer knows it" in said for said in messages(client, job.id))
         client.fine_tuning.jobs.cancel(job.id)
 
 
@@ -254,15 +254,18 @@ def test_a_cluster_that_cannot_be_used_is_a_sentence(tmp_path: Path) -> None:
     [
         (
             None,
-            r"don't see this machine's disk. Name a folder that they and we see with --storage: a path on",
+            r"can't access this machine's disk. Set --storage .* to a folder that both can access: a path on",
         ),
-        ("ftp://host/x", r"ftp://host/x is no storage: give a path, file://, s3:// or gs://"),
-        ("shared/x", r"give the whole path"),
-        ("s3:///x", r"names no bucket: give one, such as s3://bucket/finetune"),
-        ("s3://key:secret@bucket/x", r"holds credentials, .* Set them as variables and write s3://bucket/x"),
+        ("ftp://host/x", r"ftp://host/x is not a storage: give a path, file://, s3:// or gs://"),
+        ("shared/x", r"shared/x is not a full path"),
+        ("s3:///x", r"has no bucket: give one, such as s3://bucket/finetune"),
+        (
+            "s3://key:secret@bucket/x",
+            r"holds credentials, .* Set them as environment variables and write s3://bucket/x",
+        ),
         (
             "s3://bucket/x?zone=1",
-            r"zone is no option of an s3:// URL. Known are region, endpoint_override, scheme",
+            r"s3:// URLs have no option zone. The options are region, endpoint_override, scheme",
         ),
     ],
 )

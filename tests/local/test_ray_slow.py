@@ -161,6 +161,6 @@ def test_a_cluster_that_goes_away_is_waited_for_and_a_new_head_gets_the_job_anew
         assert job.status == "succeeded", job.error
         said = told(client, job_id)
     assert any("answers again after" in each for each in said)
-    assert any("was lost: the Ray cluster does not know it any more" in each for each in said)
+    assert any("was lost: the Ray cluster no longer knows it" in each for each in said)
     assert any(each.startswith("Resuming from the checkpoint of step ") for each in said)
     assert len([each for each in said if "adapter saved" in each]) == 1

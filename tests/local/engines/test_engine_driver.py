@@ -4,6 +4,7 @@ real."""
 from __future__ import annotations
 
 import csv
+import fcntl
 import json
 import os
 import signal
@@ -88,7 +89,7 @@ def test_its_log_becomes_our_events_and_results(job_folder: Path) -> None:
     assert (progress["step"], progress["total_steps"], progress["trained_tokens"]) == (12, 12, 2012)
     assert progress["estimated_finish"] <= time.time() + 1
     said = messages(job_folder)
-    assert "Training local/tiny by llamafactory 0.9.5 on cpu in fp32" in said
+    assert "Training local/tiny with llamafactory 0.9.5 on cpu in fp32" in said
     assert "Epoch 2/2 finished after step 12/12" in said
     assert "Checkpoint of step 12/12 saved" in said
     metrics = [event["data"] for event in read_events(job_folder) if event["type"] == "metrics"]
@@ -133,7 +134,7 @@ def test_a_full_disk_is_a_pause(job_folder: Path, monkeypatch: pytest.MonkeyPatc
     with pytest.raises(TrainingPaused):
         train(job_folder)
     assert (job_folder / "PAUSED").exists()
-    assert any("free some space and resume it" in message for message in messages(job_folder))
+    assert any("Free some space and resume it" in message for message in messages(job_folder))
 
 
 def test_what_it_was_told_stays_in_the_jobs_folder(job_folder: Path) -> None:
@@ -231,9 +232,11 @@ def test_a_base_that_was_not_quantised_ends_the_job_with_a_sentence(
     assert (failed.code, failed.param) == ("engine_cannot", "quantization")
     assert failed.message == (
         "llamafactory did not load the base in nf4: the base's layers are Linear, not nf4. Leave quantization out, "
-        "or let the engine be builtin."
+        "or set engine to builtin."
     )
-    assert "Training local/tiny by llamafactory 0.9.5 on cpu in fp32, the base in nf4" in messages(job_folder)
+    assert "Training local/tiny with llamafactory 0.9.5 on cpu in fp32, the base in nf4" in messages(
+        job_folder
+    )
 
 
 def test_a_key_that_the_engine_refuses_ends_the_job_with_a_sentence(
@@ -243,8 +246,8 @@ def test_a_key_that_the_engine_refuses_ends_the_job_with_a_sentence(
     failed = failure(job_folder)
     assert failed.code == "engine_config_changed"
     assert failed.message == (
-        "llamafactory 0.9.5 does not know the config key lora_rank; the configs written here are for version "
-        "0.9.5. `finetune engines remove llamafactory`, then `finetune engines install llamafactory` brings that one."
+        "llamafactory 0.9.5 does not know the config key lora_rank; our configs are for version 0.9.5. "
+        "Install that: `finetune engines remove llamafactory`, then `finetune engines install llamafactory`."
     )
 
 
@@ -306,3 +309,14 @@ def test_an_engine_whose_starter_was_killed_is_ended_before_another_begins(tmp_p
     assert is_there(pid)
     kill_leftover(tmp_path / "e")
     assert not is_there(pid)
+
+
+def test_a_child_that_outlives_a_killed_engine_is_waited_for(tmp_path: Path) -> None:
+    gone = subprocess.Popen(["true"])
+    gone.wait(10)
+    (tmp_path / "pid").write_text(str(gone.pid))
+    with (tmp_path / "lock").open("a") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        child = subprocess.Popen(["sleep", "0.5"], pass_fds=(lock.fileno(),))
+    kill_leftover(tmp_path)
+    assert child.wait(10) == 0

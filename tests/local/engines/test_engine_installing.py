@@ -36,7 +36,7 @@ def test_the_list_says_what_was_begun_or_changed(engines: Path) -> None:
     packages = engines / "llamafactory" / "env" / "lib" / "python3.11" / "site-packages"
     (packages / "llamafactory-0.9.5.dist-info").rename(packages / "llamafactory-1.0.dist-info")
     said = run(engines.parent).output
-    assert "unsloth       not installed (begun; the same command goes on)" in said
+    assert "unsloth       not installed (incomplete; the command continues it)" in said
     assert "installed · 0.9.5 (now 1.0: install it again)" in said
 
 
@@ -62,7 +62,7 @@ def test_an_engine_in_use_is_neither_removed_nor_installed(engines: Path) -> Non
     with engine_in_use(engines / "llamafactory", alone=False):
         with pytest.raises(InstallationFailed, match="is in use by a job"):
             remove(engines, LLAMAFACTORY)
-        with pytest.raises(InstallationFailed, match="a job is trained by it"):
+        with pytest.raises(InstallationFailed, match="a job is training with it"):
             install(engines, LLAMAFACTORY, print)
     assert (engines / "llamafactory" / "engine.json").exists()
 
@@ -86,10 +86,10 @@ def test_without_a_network_the_cause_is_a_sentence(tmp_path: Path, monkeypatch: 
     monkeypatch.setenv("PIP_FIND_LINKS", str(tmp_path))
     done = run(tmp_path, "install", "unsloth")
     assert done.exit_code == 2
-    assert "about 2.9 GB on the disk (with CUDA about 4 GB more) and 2.5 minutes" in done.output
+    assert "about 2.9 GB (with CUDA about 4 GB more) and 2.5 minutes" in done.output
     assert "Installing unsloth in" in done.output
-    assert "fetching pip: ERROR: No matching distribution found for pip" in done.output
-    assert "not installed (begun; the same command goes on)" in run(tmp_path).output
+    assert "updating pip: ERROR: No matching distribution found for pip" in done.output
+    assert "not installed (incomplete; the command continues it)" in run(tmp_path).output
 
 
 def test_a_name_that_is_no_engine_is_refused(tmp_path: Path) -> None:

@@ -79,7 +79,7 @@ def test_an_engine_that_does_not_hear_is_ended_and_what_it_kept_is_the_result(
     change(job_folder, **ENDLESS)
     ended = train(job_folder)
     assert ended["result_step"] == 6 < ended["step"] < 6 * FOREVER
-    assert "What was learnt after the checkpoint of step 6 is lost" in warnings(job_folder)
+    assert "The steps after the checkpoint of step 6 are lost" in warnings(job_folder)
 
 
 def test_a_ceiling_before_the_first_checkpoint_is_a_sentence(
@@ -173,7 +173,7 @@ def test_a_kill_between_the_decision_and_its_checkpoint_leaves_the_one_before(
     monkeypatch.setenv("FINETUNE_STAND_IN", "key")
     ended = train(job_folder)
     assert (ended["step"], ended["result_step"]) == (12, 6)
-    assert "What was learnt after the checkpoint of step 6 is lost" in warnings(job_folder)
+    assert "The steps after the checkpoint of step 6 are lost" in warnings(job_folder)
 
 
 def test_time_is_left_for_the_step_that_runs_one_more_and_the_validations() -> None:

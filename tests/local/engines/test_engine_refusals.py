@@ -40,7 +40,7 @@ def test_an_engine_that_is_not_installed_is_refused_with_its_cure(client: openai
     error = create(client, "axolotl")
     assert (error.code, error.param) == ("engine_not_installed", "hyperparameters.engine")
     assert error.body["message"] == (  # type: ignore[index]
-        "The engine axolotl is not installed on this trainer. `finetune engines install axolotl` does it "
+        "The engine axolotl is not installed on this trainer. Run `finetune engines install axolotl` "
         "(about 4.4 GB, 4.5 minutes), or leave 'engine' out."
     )
     assert list(client.fine_tuning.jobs.list()) == []
@@ -73,7 +73,7 @@ def test_an_engine_that_somebody_upgraded_by_hand_is_refused(engines: Path) -> N
     refused = find_refusal(engines, BY_LLAMAFACTORY)
     assert refused is not None
     assert refused.code == "engine_changed"
-    assert "was installed in version 0.9.5, and now version 0.9.6 lies there" in refused.message
+    assert "was installed in version 0.9.5, but its environment now has version 0.9.6" in refused.message
 
 
 def test_a_half_installed_engine_is_not_installed(engines: Path) -> None:
@@ -81,8 +81,8 @@ def test_a_half_installed_engine_is_not_installed(engines: Path) -> None:
     refused = find_refusal(engines, BY_LLAMAFACTORY)
     assert refused == Refusal(
         "engine_not_installed",
-        "The engine llamafactory is not installed on this trainer. `finetune engines install llamafactory` does "
-        f"it (about {LLAMAFACTORY.gigabytes} GB, 2 minutes), or leave 'engine' out.",
+        "The engine llamafactory is not installed on this trainer. Run `finetune engines install llamafactory` "
+        f"(about {LLAMAFACTORY.gigabytes} GB, 2 minutes), or leave 'engine' out.",
     )
 
 
@@ -98,7 +98,7 @@ def test_a_setting_that_only_our_own_engine_knows_is_refused(
 ) -> None:
     assert find_refusal(engines, settings) == Refusal(
         "engine_cannot",
-        f"The engine llamafactory cannot honour {name}. Leave {name} out, or let the engine be builtin.",
+        f"The engine llamafactory does not support {name}. Leave {name} out, or set engine to builtin.",
         name,
     )
 
@@ -124,8 +124,8 @@ def test_an_engine_without_bitsandbytes_beside_it_does_not_quantise(engines: Pat
     refused = find_refusal(engines, Parameters(engine="llamafactory", quantization="nf4"))
     assert refused == Refusal(
         "quantization_unavailable",
-        "quantization 'nf4' by the engine llamafactory needs the package bitsandbytes, which was not found beside "
-        "it. `finetune engines install llamafactory` adds it, or leave quantization out.",
+        "quantization 'nf4' with the engine llamafactory needs the package bitsandbytes, which it lacks. "
+        "Run `finetune engines install llamafactory` to add it, or leave quantization out.",
         "quantization",
     )
 
@@ -141,7 +141,7 @@ def test_unsloth_in_8_bits_is_for_a_gpu(tmp_path: Path, has_cuda: bool, is_refus
     (tmp_path / "unsloth" / "engine.json").write_text(json.dumps(known))
     refused = find_refusal(tmp_path, Parameters(engine="unsloth", quantization="int8"))
     assert (refused is not None) == is_refused
-    assert refused is None or "loads a base in int8 on a GPU only" in refused.message
+    assert refused is None or "supports int8 only on a GPU" in refused.message
     assert find_refusal(tmp_path, Parameters(engine="unsloth", quantization="nf4")) is None
 
 

@@ -35,6 +35,9 @@ def interrupt(command: list[str], name: str, log: Path) -> None:
     wait_for(lambda: log.exists() and log.read_text().count("Collecting ") > 10, bool, seconds=300)
     first.send_signal(signal.SIGINT)
     _, said = first.communicate(timeout=60)
-    assert (first.returncode, said.splitlines()[-1]) == (2, "Stopped. The same command goes on from here.")
+    assert (first.returncode, said.splitlines()[-1]) == (
+        2,
+        "Stopped. Run the same command again to continue.",
+    )
     listed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
-    assert "not installed (begun; the same command goes on)" in listed
+    assert "not installed (incomplete; the command continues it)" in listed

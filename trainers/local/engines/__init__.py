@@ -1,1 +1,1 @@
-"""Other people's trainers behind our API: each in an environment and a process of its own, fed from a job's folder."""
+"""Third-party trainers behind our API. Each has its own environment and process, and trains a job's folder."""

@@ -1,4 +1,4 @@
-"""`finetune engines [list | install NAME | remove NAME]`: shows and changes which other trainers this machine has."""
+"""`finetune engines [list | install NAME | remove NAME]`: lists, installs and removes third-party trainers."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ LINE_INTERVAL_S = 10.0
 @JSON
 @click.pass_context
 def main(context: click.Context, data: Path, as_json: bool) -> None:
-    """Other engines beside our own, each in an environment of its own."""
+    """List, install and remove other training engines. Each gets its own environment."""
     context.obj = data.absolute() / ENGINES_FOLDER
     if context.invoked_subcommand is None:
         show(context.obj, as_json)
@@ -39,7 +39,7 @@ def main(context: click.Context, data: Path, as_json: bool) -> None:
 @JSON
 @click.pass_obj
 def list_engines(root: Path, as_json: bool) -> None:
-    """What there is, and what each can do."""
+    """List the engines, whether they are installed, and what each can do."""
     show(root, as_json)
 
 
@@ -47,11 +47,11 @@ def list_engines(root: Path, as_json: bool) -> None:
 @click.argument("name", type=NAME)
 @click.pass_obj
 def install_engine(root: Path, name: str) -> None:
-    """Make the engine's environment, or go on where an earlier try stopped."""
+    """Install an engine, or continue an interrupted installation."""
     engine = INSTALLABLE[name]
     click.echo(
-        f"Installing {engine.name} {engine.version} into {root / engine.name}: about {engine.gigabytes} GB on the "
-        f"disk (with CUDA about 4 GB more) and {engine.minutes:g} minutes. Licence: {engine.licence}."
+        f"Installing {engine.name} {engine.version} into {root / engine.name}. This takes about {engine.gigabytes} GB "
+        f"(with CUDA about 4 GB more) and {engine.minutes:g} minutes. Licence: {engine.licence}."
     )
     ticker = Ticker()
     try:
@@ -59,7 +59,7 @@ def install_engine(root: Path, name: str) -> None:
     except InstallationFailed as error:
         refuse(str(error))
     except KeyboardInterrupt:
-        refuse("Stopped. The same command goes on from here.")
+        refuse("Stopped. Run the same command again to continue.")
     ticker.done()
     facts = f"{_facts(installation)}, {installation.seconds:,.0f} s"
     click.echo(f"{engine.name} {installation.version} is installed: {facts}.")
@@ -69,7 +69,7 @@ def install_engine(root: Path, name: str) -> None:
 @click.argument("name", type=NAME)
 @click.pass_obj
 def remove_engine(root: Path, name: str) -> None:
-    """Delete the engine's environment. Models that it trained stay."""
+    """Delete an engine's environment. Models that it has trained are kept."""
     try:
         is_removed = remove(root, INSTALLABLE[name])
     except InstallationFailed as error:
@@ -81,7 +81,7 @@ def show(root: Path, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps([_engine_json(root, engine) for engine in INSTALLABLE.values()], indent=2))
         return
-    click.echo("builtin       always there: this trainer's own LoRA loop")
+    click.echo("builtin       always available: this trainer's own LoRA loop")
     for engine in INSTALLABLE.values():
         click.echo(
             f"{engine.name:<14}{_state(root, engine)}\n{'':<14}{engine.abilities}. Licence: {engine.licence}"
@@ -89,7 +89,8 @@ def show(root: Path, as_json: bool) -> None:
 
 
 def _engine_json(root: Path, engine: Engine) -> dict[str, object]:
-    """`installed` is null where it isn't; `present` differs from it where the environment was changed by hand."""
+    """`installed` is null if the engine isn't installed. `present` is the version found in the environment, which may
+    have been changed since the installation."""
     installation = find_installation(root, engine)
     return {
         "name": engine.name,
@@ -105,7 +106,7 @@ def _engine_json(root: Path, engine: Engine) -> dict[str, object]:
 def _state(root: Path, engine: Engine) -> str:
     installation = find_installation(root, engine)
     if installation is None:
-        half = " (begun; the same command goes on)" if (root / engine.name / "env").exists() else ""
+        half = " (incomplete; the command continues it)" if (root / engine.name / "env").exists() else ""
         return (
             f"not installed{half} · finetune engines install {engine.name}: version {engine.version}, "
             f"about {engine.gigabytes} GB and {engine.minutes:g} minutes"
@@ -121,7 +122,7 @@ def _facts(installation: Installation) -> str:
 
 
 class Ticker:
-    """Shows progress: on a terminal a line that is rewritten in place, elsewhere a new line every ten seconds."""
+    """Shows progress: on a terminal in one line that is rewritten, elsewhere in a new line every ten seconds."""
 
     def __init__(self) -> None:
         self._printed_at = 0.0

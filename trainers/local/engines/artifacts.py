@@ -1,4 +1,4 @@
-"""Turns what an engine wrote into its output folder into the job's checkpoints, adapter and result; DONE comes last."""
+"""Turns the files in an engine's output folder into the job's checkpoints, adapter and result. DONE is written last."""
 
 from __future__ import annotations
 
@@ -42,8 +42,8 @@ LAST_FILE = "trainer_state.json"  # transformers' Trainer writes it after all ot
 
 @dataclass(frozen=True)
 class LoggedResults:
-    """What results.csv has of a job. The last of its `steps` is not one of the `complete_steps` while its validation is
-    due and missing."""
+    """The content of results.csv. `steps` is the number of logged steps. `complete_steps` excludes the last one if a
+    validation is due there and missing."""
 
     steps: int
     complete_steps: int
@@ -55,7 +55,7 @@ def read_results(job_folder: Path, is_validated: Callable[[int], bool]) -> Logge
     if not path.exists():
         return LoggedResults(0, 0, ())
     with path.open(encoding="utf-8", newline="") as file:
-        rows = [row for row in list(csv.reader(file))[1:] if len(row) > 4]  # a kill may cut the last one off
+        rows = [row for row in list(csv.reader(file))[1:] if len(row) > 4]  # a kill may truncate the last row
     validations = tuple(
         Validation(int(row[0]), float(row[3]), float(row[4]) if row[4] else None) for row in rows if row[3]
     )
@@ -65,7 +65,7 @@ def read_results(job_folder: Path, is_validated: Callable[[int], bool]) -> Logge
 
 
 def engine_checkpoints(output: Path) -> dict[int, Path]:
-    """Returns the engine's complete checkpoints by their step, oldest first."""
+    """Returns the engine's complete checkpoints by step, oldest first."""
     folders = {}
     for folder in output.glob("checkpoint-*[0-9]"):
         with suppress(FileNotFoundError, ValueError):
@@ -75,8 +75,8 @@ def engine_checkpoints(output: Path) -> dict[int, Path]:
 
 
 def remove_unlogged(output: Path, last_step: int) -> None:
-    """Deletes checkpoints that a kill cut off, and those after `last_step`. The engine would go on from the newest,
-    whatever is in it, and nobody has read the log of an engine that outlived us."""
+    """Deletes incomplete checkpoints and those after `last_step`. The engine would resume from the newest one in any
+    case, but the log of an engine that outlived our process was not read beyond that step."""
     usable = {folder for step, folder in engine_checkpoints(output).items() if step <= last_step}
     for folder in set(output.glob("checkpoint-*")) - usable:
         shutil.rmtree(folder)
@@ -89,11 +89,11 @@ def read_last_position(job_folder: Path) -> Position:
 
 
 def publish_checkpoints(job_folder: Path, output: Path, position: Position) -> Iterator[int]:
-    """Copies the engine's new checkpoints up to the job's `position` into the job's folder and yields their steps; only
-    the newest three and the best are kept.
+    """Copies the engine's new checkpoints up to the job's `position` to the job's folder and yields their steps. Only
+    the newest three and the best one are kept.
 
-    A checkpoint's validations are those up to its step. The engine keeps three itself: one that it deletes meanwhile is
-    left out.
+    A checkpoint is stored with the validations up to its step. The engine itself keeps three checkpoints; one that it
+    deletes meanwhile is skipped.
     """
     (job_folder / "checkpoints").mkdir(exist_ok=True)
     newest = max(_published_steps(job_folder), default=0)
@@ -116,16 +116,16 @@ def finish_job(
     stop: Stop | None,
     logger: MetricsLogger,
 ) -> None:
-    """Ends a training of `total` steps at `position`, as a training by our own engine ends. The result is a checkpoint,
-    since an engine that is ended early leaves nothing else.
+    """Publishes the result of a training of `total` steps that ended at `position`, in the same files as our own
+    engine. The result is a checkpoint, since an engine that is stopped early leaves nothing else.
 
-    `folder` is the job's, `output` the engine's. Raises TrainingFailed where there is no result.
+    `folder` is the job's, and `output` the engine's. Raises TrainingFailed if there is no result.
     """
     sentence = None
     if stop and position.step != total:
         sentence = _explain_stop(folder, job, position, total, stop, logger)
 
-    # The result is the best validation's checkpoint; where that wasn't kept, the best of those that were.
+    # The result is the checkpoint with the best validation, or the best one that was kept.
     steps = _published_steps(folder)
     validations = tuple(each for each in position.validations if each.step in steps)
     if best_validation(validations) != best_validation(position.validations):
@@ -154,7 +154,7 @@ def finish_job(
 def _explain_stop(
     folder: Path, job: TrainingJob, position: Position, total: int, stop: Stop, logger: MetricsLogger
 ) -> str:
-    """Raises TrainingFailed where no checkpoint was saved."""
+    """Logs and returns why the training stopped early. Raises TrainingFailed if no checkpoint was saved."""
     saved_step = read_last_position(folder).step
     if not saved_step:
         text = (
@@ -166,20 +166,20 @@ def _explain_stop(
     sentence = stop_sentence(stop, position, total, job.settings)
     logger.warn(sentence)
     if stop == "ceiling" and saved_step < position.step:
-        logger.warn(f"What was learnt after the checkpoint of step {saved_step} is lost")
+        logger.warn(f"The steps after the checkpoint of step {saved_step} are lost")
     return sentence
 
 
 def _publish_result(job_folder: Path, output: Path, step: int, engine: str) -> int:
-    """Publishes the job's checkpoint of `step`, or else the adapter that the engine wrote at its end, and returns how
-    many numbers were trained. Raises TrainingFailed where one of them is not finite."""
+    """Publishes the job's checkpoint of `step`, or the engine's final adapter if there is no such checkpoint, and
+    returns the number of trained parameters. Raises TrainingFailed if one of them is not finite."""
     checkpoint = checkpoint_folder(job_folder, step)
     source = checkpoint if checkpoint.exists() else output
     weights = load((source / WEIGHTS).read_bytes())
     broken = sorted(name for name, tensor in weights.items() if not torch.isfinite(tensor).all())
     if broken:
         text = (
-            f"The adapter that {engine} trained holds numbers that are not finite, as in {broken[0]}. "
+            f"The adapter trained by {engine} has numbers that are not finite, for example in {broken[0]}. "
             "Set learning_rate lower."
         )
         raise TrainingFailed("loss_not_finite", text, "learning_rate")
@@ -192,12 +192,12 @@ def _publish_result(job_folder: Path, output: Path, step: int, engine: str) -> i
 
 
 def _published_steps(job_folder: Path) -> list[int]:
-    """Returns the steps of the job's own checkpoints, oldest first."""
+    """Returns the steps of the checkpoints in the job's folder, oldest first."""
     return [checkpoint_step(folder) for folder in list_checkpoints(job_folder)]
 
 
 def _publish(source: Path, target: Path, position: Position | None) -> None:
-    """Copies an adapter in float32, as the built-in engine saves adapters."""
+    """Copies an adapter, converted to float32 like those of the built-in engine."""
     weights = load((source / WEIGHTS).read_bytes())
     with renamed_when_complete(target) as temporary:
         plain = {name: tensor.to(torch.float32).contiguous() for name, tensor in weights.items()}

@@ -1,6 +1,6 @@
 """Writes a plan as config.yml for `axolotl train`.
 
-axolotl takes rows that have input_ids and labels as they are, as long as no `type` of dataset is named.
+axolotl uses rows with input_ids and labels unchanged, as long as the config names no dataset `type`.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from trainers.local.engines.plan import (
 )
 
 ENVIRONMENT = {"AXOLOTL_DO_NOT_TRACK": "1", "WANDB_DISABLED": "true"}
-# axolotl's defaults, written for CUDA
+# Kernels for CUDA only, which axolotl uses by default.
 CUDA_KERNELS = ("lora_mlp_kernel", "lora_qkv_kernel", "lora_o_kernel", "lora_embedding_kernel")
 
 
@@ -52,7 +52,7 @@ def write(plan: EnginePlan, env: Path) -> EngineConfig:
     match plan.settings.quantization:
         case "none":
             pass
-        case "nf4":  # with double quantisation, axolotl's default
+        case "nf4":  # with double quantisation, which is axolotl's default
             config |= {"adapter": "qlora", "load_in_4bit": True}
         case "int8":
             config["load_in_8bit"] = True
@@ -70,7 +70,7 @@ def write(plan: EnginePlan, env: Path) -> EngineConfig:
     on_cpu = {"ACCELERATE_USE_CPU": "true", "CUDA_VISIBLE_DEVICES": ""} if is_on_cpu else {}
     return EngineConfig(
         files={"config.yml": yaml(config), **read_scripts(plugin="axolotl_plugin")},
-        # not through accelerate, which would put a process between the engine and a signal
+        # Not through accelerate, whose extra process would keep signals from the engine.
         commands=((str(env / "bin" / "axolotl"), "train", "config.yml", "--launcher", "python"),),
         environment=ENVIRONMENT | callback_environment(plan) | on_cpu,
         keys={"config": frozenset(config)},

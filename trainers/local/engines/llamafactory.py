@@ -1,6 +1,6 @@
-"""Writes a plan for LLaMA-Factory: config.yml, a script that trains by it, and one that stores rows in its form.
+"""Writes a plan for LLaMA-Factory: config.yml, a script that trains, and one that converts the rows to its format.
 
-LLaMA-Factory would render chats by a template of its own, and so gets rows that are tokens already.
+It gets tokenized rows, because it would render chats with its own template.
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ def write(plan: EnginePlan, env: Path) -> EngineConfig:
         "do_train": True,
         "finetuning_type": "lora",
         "lora_target": ",".join(plan.targets),
-        "template": "empty",  # unused, but one must be named
-        "dataset": "train",  # likewise
+        "template": "empty",  # required but unused
+        "dataset": "train",  # required but unused
         "tokenized_path": "tokenized",
         "output_dir": OUTPUT,
         "lr_scheduler_type": "linear",

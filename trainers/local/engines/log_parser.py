@@ -1,9 +1,9 @@
-"""Lines of an engine's log → what they mean to a job. Pure: reads no file, knows no engine's process.
+"""Parses the lines of an engine's log. Pure: reads no file, knows no process.
 
-All three engines train by transformers' Trainer, which prints a Python dict for each step and each validation:
+All three engines use transformers' Trainer, which prints a Python dict for each step and each validation:
     {'loss': '2.738', 'grad_norm': '0.5898', 'learning_rate': '0.01071', 'epoch': '2.667'}
     {'eval_loss': '2.614', 'eval_runtime': '1.683', 'epoch': '3'}
-Its numbers were text from transformers 5 on and plain before; unsloth's script prints JSON with the step."""
+The values are texts from transformers 5 on and numbers before. unsloth's script prints JSON, with the step."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ DISK_FULL = re.compile(r"No space left on device|Disk quota exceeded")
 
 @dataclass(frozen=True)
 class TrainedStep:
-    """One step; the loss is in nats a learnt token. `step` is None where the log doesn't number steps: the next one."""
+    """One step. `loss` is in nats per learnt token. `step` is None if the log doesn't number steps."""
 
     step: int | None
     loss: float
@@ -48,8 +48,8 @@ class ValidatedStep:
 
 @dataclass(frozen=True)
 class Trouble:
-    """A known reason to stop. `key` is the config key that the engine refused, `message` its own words, where the
-    code needs them."""
+    """A known error. `key` is the config key that the engine refused, and `message` its own words, for the codes that
+    use them."""
 
     code: str
     key: str | None = None
@@ -60,7 +60,7 @@ Line = TrainedStep | ValidatedStep | Trouble
 
 
 def read_line(line: str) -> Line | None:
-    """Returns None where the line says nothing about the job."""
+    """Returns None for a line that says nothing about the job."""
     record = RECORD.search(line)
     values = _read_values(record[0]) if record else None
     if values is None:
@@ -79,9 +79,9 @@ def _read_values(text: str) -> dict[str, Any] | None:
         if text.startswith('{"'):
             values = json.loads(text)
         else:
-            # Transformers before 5 printed nan and inf bare, which are no literals in Python.
+            # transformers before version 5 printed bare nan and inf, which are not Python literals.
             values = ast.literal_eval(re.sub(r": (-?(?:nan|inf))\b", r": '\1'", text))
-    except (ValueError, SyntaxError):  # a line cut off, or something else in braces
+    except (ValueError, SyntaxError):  # a truncated line, or something else in braces
         return None
     return values if isinstance(values, dict) else None
 
@@ -108,7 +108,7 @@ def _find_trouble(line: str) -> Trouble | None:
 
 @dataclass(frozen=True)
 class LogPosition:
-    """How far a log was read: `step` is the last step in it, `validated` the last step with a validation."""
+    """The position in a log: `step` is the last step read, and `validated` the last step with a validation."""
 
     step: int
     validated: int = 0
@@ -119,6 +119,6 @@ class LogPosition:
         return replace(self, validated=self.step)
 
     def is_new_validation(self, line: ValidatedStep) -> bool:
-        """Some engines print the last validation again at their end, and one before the first step, which a job doesn't
-        have."""
+        """Returns False for a validation to ignore: some engines print one before the first step, and repeat the last
+        one at their end."""
         return self.step > self.validated

@@ -1,5 +1,5 @@
-"""What every engine needs to know about a job, in one value, and how it is written into the engine's folder: a config,
-and a script that starts the engine, for us or for a person."""
+"""A plan with everything that an engine needs to know about a job, and the code that writes it to the engine's folder:
+a config, and a script that starts the engine."""
 
 from __future__ import annotations
 
@@ -19,22 +19,22 @@ SAVE_STEPS_BELOW_A_CEILING = range(5, 26)
 
 ROWS, OUTPUT = "rows", "output"
 Value = str | int | float | bool | None | list[str] | list[dict[str, str]]
-OFFLINE = {"HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}  # all that is needed lies in folders
+OFFLINE = {"HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}  # all needed files are in local folders
 SCRIPTS = Path(__file__).parent / "scripts"
 
 
 @dataclass(frozen=True)
 class EngineKeys:
-    """The names of a hyperparameter in the engines' configs; `lora.r` is the key r in the part lora of unsloth's."""
+    """The names of a hyperparameter in the engines' configs. In unsloth's config, `lora.r` is key r of part lora."""
 
     unsloth: tuple[str, ...]
     axolotl: str
     llamafactory: str
 
 
-# The hyperparameters that other engines honour, by their fields in trainers/methods.py; compatibility.py refuses all
-# others. None: there is no single key for it. Rows, modules and the base's bits are written by each engine's module;
-# runner.py and scripts/callback.py decide when to validate and when to end.
+# The hyperparameters that other engines support, by their fields in trainers/methods.py; compatibility.py refuses all
+# others. None means that there is no single key: each engine's module writes rows, target modules and quantization, and
+# runner.py and scripts/callback.py decide when to validate and when to stop.
 HYPERPARAMETER_KEYS: Mapping[str, EngineKeys | None] = {
     "n_epochs": EngineKeys(("arguments.num_train_epochs",), "num_epochs", "num_train_epochs"),
     "batch_size": EngineKeys(
@@ -59,7 +59,7 @@ HYPERPARAMETER_KEYS: Mapping[str, EngineKeys | None] = {
 }
 SHARED_SETTINGS: Mapping[
     str, str | int | float
-] = {  # alike in all engines; in the part arguments of unsloth's config
+] = {  # the same in all engines; in unsloth's config they are in part arguments
     "gradient_accumulation_steps": 1,
     "max_grad_norm": 1.0,
     "logging_steps": 1,
@@ -70,7 +70,7 @@ SHARED_SETTINGS: Mapping[
 
 @dataclass(frozen=True)
 class EnginePlan:
-    """`base` is a local folder, `targets` are the last parts of modules' names, `rows` is the number of training rows.
+    """`base` is a local folder, `targets` are suffixes of module names, and `rows` is the number of training rows.
     Paths in configs are relative to the engine's folder."""
 
     base: str
@@ -93,10 +93,11 @@ class EnginePlan:
 
     @property
     def save_steps(self) -> int:
-        """Steps between two checkpoints: an epoch, or in a long one the largest number from 25 to 100 that divides it,
-        else 100. Under a ceiling 5 to 25, since what comes after the last checkpoint can be lost there.
+        """The number of steps between two checkpoints: a whole epoch or, if that is too long, the largest number from
+        25 to 100 that divides it, or 100. Under a ceiling it is 5 to 25, since steps after the last checkpoint may be
+        lost.
 
-        Where the steps don't divide an epoch, scripts/callback.py saves a checkpoint at its end too.
+        If the number doesn't divide an epoch, scripts/callback.py also saves a checkpoint at the epoch's end.
         """
         epoch = self.steps_an_epoch
         choices = SAVE_STEPS if self.settings.ceiling_s is None else SAVE_STEPS_BELOW_A_CEILING
@@ -122,8 +123,8 @@ class EnginePlan:
 
 @dataclass(frozen=True)
 class EngineConfig:
-    """An engine's own files by name, and the commands that it takes, in order; the last one is the training.
-    `environment` is added to ours. `keys` are the config keys in use, by what reads them."""
+    """An engine's files by name, and its commands in order, the last of which trains. `environment` is added to ours.
+    `keys` are the config keys in use, by their reader."""
 
     files: Mapping[str, str]
     commands: tuple[tuple[str, ...], ...]
@@ -132,7 +133,7 @@ class EngineConfig:
 
 
 def map_settings(plan: EnginePlan, engine: EngineName) -> dict[str, Value]:
-    """Returns the hyperparameters by this engine's keys, and the settings that are alike in all engines."""
+    """Returns the hyperparameters under this engine's keys, and the settings that are the same in all engines."""
     named: dict[str, Value] = {}
     for field, keys in HYPERPARAMETER_KEYS.items():
         value = getattr(plan.settings, field)
@@ -150,13 +151,14 @@ def map_settings(plan: EnginePlan, engine: EngineName) -> dict[str, Value]:
 
 
 def read_scripts(**names: str) -> dict[str, str]:
-    """Returns texts for the engine's folder by file name: the callback, and for `train="unsloth_train"` a train.py."""
+    """Returns the contents of scripts by the file name in the engine's folder: callback.py and, for example, train.py
+    for `train="unsloth_train"`."""
     names = {"callback": "callback", **names}
     return {f"{to}.py": (SCRIPTS / f"{name}.py").read_text(encoding="utf-8") for to, name in names.items()}
 
 
 def callback_environment(plan: EnginePlan) -> dict[str, str]:
-    """The environment that scripts/callback.py reads; Python finds it in the folder where the engine runs."""
+    """Returns the variables for scripts/callback.py, and the PYTHONPATH by which the engine finds it."""
     return {
         "PYTHONPATH": ".",
         "FINETUNE_EVAL_STEPS": str(plan.settings.eval_steps or 0),
@@ -169,8 +171,8 @@ def engine_folder(job_folder: Path) -> Path:
 
 
 def yaml(values: Mapping[str, Value]) -> str:
-    """Writes a line a key. Values are JSON, which YAML includes, but for small numbers: YAML 1.1 reads 1e-05 as text
-    and 1.0e-05 as a number."""
+    """Writes one line per key. Values are written as JSON, which is valid YAML except for small numbers: YAML 1.1 reads
+    1e-05 as text, so it is written 1.0e-05."""
 
     def scalar(value: Value) -> str:
         if not isinstance(value, float):
@@ -182,7 +184,7 @@ def yaml(values: Mapping[str, Value]) -> str:
 
 
 def write_files(folder: Path, config: EngineConfig) -> Path:
-    """Writes all that the engine needs into `folder` and returns the script that starts it."""
+    """Writes the engine's files to `folder` and returns the script that starts it."""
     folder.mkdir(exist_ok=True)
     for name, text in config.files.items():
         (folder / name).write_text(text, encoding="utf-8")
@@ -190,8 +192,8 @@ def write_files(folder: Path, config: EngineConfig) -> Path:
     *before, last = (shlex.join(command) for command in config.commands)
     lines = [
         "#!/bin/sh",
-        "# Trains this job as the trainer does, and goes on from the newest checkpoint in output/.",
-        "# By hand only while the trainer doesn't: two at once would write into one folder.",
+        "# Trains this job like the trainer does, from the newest checkpoint in output/.",
+        "# Don't run it while the trainer does: both would write to the same folder.",
         'cd "$(dirname "$0")" || exit 1',
         *(f"export {name}={shlex.quote(value)}" for name, value in sorted(environment.items())),
         *(f"{command} || exit 1" for command in before),

@@ -1,7 +1,7 @@
-"""An engine as a process: started by its run.sh, its log read as it grows, ended together with our process.
+"""Runs an engine: starts its run.sh, follows its log, and ends it together with our process.
 
-It stays in our process group, so that a signal to the job reaches it too. It holds engine/lock for its life: an engine
-whose starter was killed is found by that lock, and ended before another begins.
+The engine stays in our process group, so that a signal to the job reaches it too. It holds engine/lock as long as it
+runs. If our process was killed, the next attempt finds the engine by that lock and kills it before starting another.
 """
 
 from __future__ import annotations
@@ -13,12 +13,12 @@ import signal
 import subprocess
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
 
 POLL_INTERVAL_S = 0.2
-GRACE_S = 3.0  # below that of jobs/backends.py, which kills the whole group after 5 s
+GRACE_S = 3.0  # shorter than in jobs/backends.py, which kills the whole process group after 5 s
 LOG, LOCK, PID = "log.txt", "lock", "pid"
 
 
@@ -26,7 +26,7 @@ LOG, LOCK, PID = "log.txt", "lock", "pid"
 def run_engine(
     folder: Path, script: Path, environment: Mapping[str, str]
 ) -> Iterator[subprocess.Popen[bytes]]:
-    """Runs the engine until the end of the block, or until our own process gets a SIGTERM."""
+    """Runs the engine until the end of the block, or until our own process receives SIGTERM."""
 
     def exit_on_signal(number: int, frame: FrameType | None) -> None:
         raise SystemExit(128 + number)
@@ -62,22 +62,24 @@ def end_process(process: subprocess.Popen[bytes]) -> None:
 
 
 def kill_leftover(folder: Path) -> None:
-    """Kills an engine that outlived its starter, since it would write into the same output folder."""
+    """Kills an engine that outlived the process that started it, since it would write to the same output folder."""
     folder.mkdir(exist_ok=True)
     with (folder / LOCK).open("a") as lock:
         while True:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
-                os.kill(int((folder / PID).read_text(encoding="ascii")), signal.SIGKILL)
+                # After the engine itself a child of it may hold the lock a little longer.
+                with suppress(ProcessLookupError):
+                    os.kill(int((folder / PID).read_text(encoding="ascii")), signal.SIGKILL)
                 time.sleep(POLL_INTERVAL_S)
             else:
                 return
 
 
 def follow_log(path: Path, start: int, process: subprocess.Popen[bytes]) -> Iterator[str | None]:
-    """Yields the lines that are written from byte `start` on until the process has ended, and None whenever there is
-    no further one for now. A progress bar's carriage return ends a line as well."""
+    """Yields the log's lines from byte `start` on until the process has ended, and None whenever there are no new
+    lines. A progress bar's carriage return also ends a line."""
     with path.open("rb") as file:
         file.seek(start)
         rest = b""

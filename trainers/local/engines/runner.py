@@ -1,6 +1,6 @@
-"""Trains a job by another engine, as training/loop.py does by our own: writes the engine's config, runs it, follows its
-log, publishes its checkpoints, and stops it by the job's ceiling or patience. After a kill it goes on from the engine's
-newest checkpoint."""
+"""Trains a job with another engine, like training/loop.py does with our own: writes the engine's config, runs it,
+follows its log, publishes its checkpoints, and stops it at the job's ceiling or patience. After a kill it resumes from
+the engine's newest checkpoint."""
 
 from __future__ import annotations
 
@@ -62,27 +62,27 @@ from trainers.local.training.schedule import (
 
 STOP_FILE = "STOP"  # read by scripts/callback.py
 RECENT = 10
-SAVING_S = 2.0  # for a checkpoint to be written, and for us to see it
-LAST_LINES = 3  # of a crashed engine's log, quoted in the error
+SAVING_S = 2.0  # the time until a checkpoint is written and found
+LAST_LINES = 3  # the lines of a crashed engine's log that an error quotes
 NOTE_INTERVAL_S = 5.0
 
 
 class EngineCrashed(Exception):
-    """The engine ended without a result and without a reason that we know; the job goes on from its last checkpoint."""
+    """The engine ended without a result, for an unknown reason. The job can be resumed from its last checkpoint."""
 
 
 def train_with_engine(engine: Engine, folder: Path, job: TrainingJob) -> None:
     """Trains the job in `folder` and ends with adapter/ and DONE.
 
-    Raises TrainingFailed where another try would fail too, TrainingPaused where the job must wait, EngineCrashed where
-    another try may help.
+    Raises TrainingFailed if another attempt would fail too, EngineCrashed if another attempt may succeed, and
+    TrainingPaused.
     """
     root = engines_folder(folder)
     refusal = find_refusal(root, job.settings)
     if refusal:
         raise _failure(refusal)
     installation = find_installation(root, engine)
-    if installation is None:  # removed since the line above
+    if installation is None:  # removed after find_refusal
         raise TrainingFailed("engine_not_installed", "The engine is not installed on this trainer.", "engine")
 
     with engine_in_use(installation.home, alone=False) as is_ours:
@@ -101,8 +101,8 @@ def train_with_engine(engine: Engine, folder: Path, job: TrainingJob) -> None:
 
 @dataclass
 class EngineRun:
-    """One try of one job. `reading` is how far the engine's log was read, `position` what the job has done, `stop` why
-    the engine is ended before its last step, and `stop_step` the last step that it had done by then."""
+    """One attempt at a job. `reading` is the position in the engine's log, and `position` the job's progress. `stop` is
+    the reason to end the engine before its last step, and `stop_step` the last step at that decision."""
 
     engine: Engine
     installation: Installation
@@ -146,11 +146,11 @@ class EngineRun:
 
     @property
     def seconds(self) -> float:
-        """What all tries of the job took together."""
+        """The seconds of all attempts at the job together."""
         return time.monotonic() - self.started
 
     def _resume(self, started: float) -> None:
-        """Takes up the newest checkpoint whose steps were logged. Where an earlier try decided to stop, nothing is
+        """Resumes from the newest checkpoint whose steps were logged. If an earlier attempt decided to stop, nothing is
         trained, and the position is that of its last step."""
         plan = self.prepared.plan
         logged = read_results(self.folder, plan.is_validated)
@@ -162,7 +162,7 @@ class EngineRun:
         if decision:
             self.stop = "ceiling" if decision["why"] == "ceiling" else "patience"
         elif is_out_of_patience(logged.validations, self.job.settings.patience):
-            self.stop = "patience"  # a kill came before it was written down
+            self.stop = "patience"  # a kill came before this decision was stored
         step = logged.steps
         if self.stop is None:
             remove_unlogged(self.output, logged.complete_steps)
@@ -177,7 +177,7 @@ class EngineRun:
         number = "bf16" if plan.is_bf16 else "fp16" if plan.is_fp16 else "fp32"
         kind = plan.settings.quantization
         base = "" if kind == "none" else f", the base in {kind}"
-        trainer = f"Training {self.job.base_name} by {self.engine.name} {self.installation.version}"
+        trainer = f"Training {self.job.base_name} with {self.engine.name} {self.installation.version}"
         self.logger.log(f"{trainer} on {plan.device} in {number}{base}")
         if step:
             self.logger.log(f"Resuming from the checkpoint of step {step}/{plan.total_steps}")
@@ -193,7 +193,8 @@ class EngineRun:
                 if line is None:
                     pauses.check_pause()
                     self._publish_checkpoints()
-                    # An engine loads for minutes, and they count towards a ceiling also where a kill comes meanwhile.
+                    # Store the seconds regularly: an engine loads for minutes, which count towards a ceiling even if it
+                    # is killed meanwhile.
                     if time.monotonic() - self.noted_at >= NOTE_INTERVAL_S:
                         self.noted_at = time.monotonic()
                         self.logger.write_progress(self._progress())
@@ -209,8 +210,8 @@ class EngineRun:
                 raise EngineCrashed(f"{self.engine.name} ended with exit code {process.returncode}: {text}")
 
     def _is_over(self) -> bool:
-        """Whether nothing more is awaited. An engine that stops at its ceiling still validates and saves a checkpoint,
-        if time allows; one that its config had it save meanwhile is not validated."""
+        """True if nothing more is expected from the engine. At a ceiling it still validates and saves a last
+        checkpoint, if there is time; a regular checkpoint in between doesn't count, since it isn't validated."""
         if self.stop is None and self._is_out_of_time:
             self._stop_for("ceiling")
         if self.stop == "ceiling":
@@ -236,7 +237,7 @@ class EngineRun:
                 raise _failure(refuse_unquantized(self.engine, self.job.settings.quantization, line.message))
             case Trouble():
                 text = (
-                    "The memory is full. Set batch_size, max_length or lora_r lower, or take a smaller model."
+                    "The memory is full. Set batch_size, max_length or lora_r lower, or use a smaller model."
                 )
                 raise TrainingFailed("out_of_memory", text, "batch_size")
             case _:
@@ -286,7 +287,8 @@ class EngineRun:
         self.reading = self.reading.after(line)
 
     def _check_ceiling(self) -> None:
-        """Called when a step or its validation is over, while the engine is already at the next one."""
+        """Stops the engine if the next steps would exceed the ceiling. Called after a step and its validation, when the
+        engine is already computing the next step."""
         step, plan = self.position.step, self.prepared.plan
         pace = self.times.until_end(is_validated_next=plan.is_validated(step + 1))
         is_over = is_over_ceiling(self.seconds, pace, self._ceiling_s)
@@ -300,7 +302,7 @@ class EngineRun:
 
     @property
     def _ceiling_s(self) -> float | None:
-        """The job's ceiling less what it takes to end an engine that has to be killed."""
+        """The job's ceiling minus the time to end an engine that has to be killed."""
         ceiling_s = self.job.settings.ceiling_s
         return None if ceiling_s is None else ceiling_s - GRACE_S
 
@@ -323,10 +325,10 @@ class EngineRun:
 
 @dataclass
 class StepTimes:
-    """How long steps and validations take, by when their lines were read. LogPosition lags behind, so the slowest of
-    the recent steps counts.
+    """The duration of steps and validations, by the times when their lines were read. Since reading lags behind, the
+    slowest of the recent steps counts.
 
-    `validation_steps`: how many steps a first validation probably takes as long as.
+    `validation_steps` is the expected duration of the first validation, as a number of steps.
     """
 
     validation_steps: float
@@ -335,7 +337,7 @@ class StepTimes:
     _read_at: float | None = None
 
     def record_step(self, now: float) -> None:
-        """The first step of a try doesn't count: it includes the engine's loading."""
+        """Records a step, except the first one of an attempt, which includes the engine's start."""
         if self._read_at is not None:
             self.steps_s = (*self.steps_s, now - self._read_at)[-RECENT:]
         self._read_at = now
@@ -346,8 +348,8 @@ class StepTimes:
             self._read_at = now
 
     def until_end(self, *, is_validated_next: bool) -> Pace:
-        """The time for the step that the engine is at by now, one more, the validation at the end and its checkpoint,
-        and for the validation between the two steps where there is one."""
+        """Returns the time until the engine could end: its current step, one more step, the final validation and its
+        checkpoint, and a validation between the two steps if there is one."""
         step_s = max(self.steps_s, default=0.0)
         guess_s = self.validation_steps * step_s
         between_s = (guess_s if self.validation_s is None else self.validation_s) * is_validated_next
@@ -364,17 +366,17 @@ def write_plan(engine: Engine, plan: EnginePlan, env: Path) -> EngineConfig:
         case "llamafactory":
             return llamafactory.write(plan, env)
         case "vllm":
-            raise ValueError("vLLM answers; it trains nothing")
+            raise ValueError("vLLM can't train")
         case _:
             assert_never(engine.name)
 
 
 def engine_environment() -> dict[str, str]:
-    """Returns an environment without keys (the base is fetched before the engine starts) and without what would lead
-    the engine's Python to our packages.
+    """Returns an environment without keys, which the engine doesn't need since the base is already downloaded, and
+    without variables by which the engine's Python would find our packages.
 
-    It shows one GPU, as engines would take all, and lets threads sleep while they wait: an engine does not make room
-    for other work, as devices.py does.
+    It shows only one GPU, since engines would use all. It lets threads sleep while they wait, since engines don't leave
+    cores to other programs like devices.py does.
     """
     inherited = child_environment()
     for name in ("PYTHONPATH", "PYTHONHOME"):

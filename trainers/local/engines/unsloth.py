@@ -1,4 +1,4 @@
-"""Writes a plan for unsloth: arguments of its functions in config.json, and a script that calls them."""
+"""Writes a plan for unsloth: config.json with the arguments of its functions, and a script that calls them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from trainers.local.engines.plan import (
     read_scripts,
 )
 
-ENVIRONMENT = {"UNSLOTH_DISABLE_STATISTICS": "1"}  # else it fetches a file from the hub to be counted
+ENVIRONMENT = {"UNSLOTH_DISABLE_STATISTICS": "1"}  # otherwise it downloads a file from the hub to be counted
 
 
 def write(plan: EnginePlan, env: Path) -> EngineConfig:

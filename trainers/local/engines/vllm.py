@@ -1,7 +1,7 @@
-"""vLLM, an engine that answers: where it is installed, which adapters it loads, and the command of its server.
+"""vLLM, an engine for serving only: whether it is installed, which adapters it can load, and its server's command.
 
-It is installed like the engines that train, in an environment of its own, since its pins clash with ours. This module
-starts nothing; `serving/vllm_process.py` does."""
+It has its own environment, like the engines that train, since its dependencies conflict with ours.
+`serving/vllm_process.py` starts it."""
 
 from __future__ import annotations
 
@@ -14,22 +14,23 @@ from typing import Any
 from trainers.host import free_memory
 from trainers.local.engines.catalog import VLLM, Installation, find_installation
 
-# MaxLoRARanks in vllm/config/lora.py, vLLM 0.14 and newer: no number between them is taken
+# The only values of --max-lora-rank: MaxLoRARanks in vllm/config/lora.py, vLLM 0.14 and newer.
 VLLM_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
 VLLM_LACKS = {
     "modules_to_save": "whole layers trained beside it",
     "target_parameters": "matrices on fused experts",
     "use_dora": "DoRA's magnitudes",
 }
-SERVED_BASE = "base"  # what vLLM calls the model without an adapter
+SERVED_BASE = "base"  # vLLM's name for the model without an adapter
 SCRIPT = Path(__file__).parent / "scripts" / "vllm_serve.py"
-INSTALL = "`finetune engines install vllm` installs it, or let the serving engine be builtin."
+INSTALL = "Run `finetune engines install vllm`, or set the serving engine to builtin."
 
 
 @dataclass(frozen=True)
 class VllmOptions:
-    """`base` is a folder, `dtype` vLLM's name of it. The server holds `adapters` at a time, of `rank` at most, and
-    takes `share` of a GPU's memory; None on a CPU, where it takes half of the memory that is free when it starts."""
+    """`base` is a folder, and `dtype` vLLM's name of a number format. The server holds up to `adapters` adapters of at
+    most rank `rank`, and uses `share` of a GPU's memory. `share` is None on a CPU, where it uses half of the memory
+    that is free when it starts."""
 
     base: Path
     dtype: str
@@ -38,39 +39,42 @@ class VllmOptions:
     share: float | None
 
     def serves(self, wanted: VllmOptions) -> bool:
-        """Whether a server with these options can answer what asks for `wanted`."""
+        """True if a server with these options can also serve requests that need `wanted`."""
         return self.rank >= wanted.rank and replace(self, rank=wanted.rank) == wanted
 
 
 def find_missing_reason(engines: Path) -> str | None:
-    """Returns why vLLM can't be used, in a sentence with the cure, or None. `engines` is the folder of engines."""
+    """Returns why vLLM can't be used, and what to do, or None. `engines` is the folder of engines."""
     installation = find_installation(engines, VLLM)
     if installation is None:
         return f"vLLM is not installed in {engines / VLLM.name}. {INSTALL}"
     version, present = installation.version, installation.present_version
     if present != version:
-        return f"vLLM {version} was installed, and now {present or 'no version'} is there. {INSTALL}"
+        return (
+            f"vLLM {version} was installed, but its environment now has {present or 'no version'}. {INSTALL}"
+        )
     return None
 
 
 def adapter_refusal(config: Mapping[str, Any]) -> str | None:
-    """Returns why vLLM can't load such an adapter, without a cure, or None. `config` is peft's adapter_config.json."""
+    """Returns why vLLM can't load an adapter, or None. `config` is peft's adapter_config.json."""
     for key, feature in VLLM_LACKS.items():
         if config.get(key):
-            return f"vLLM loads no adapter with {feature} ({key})."
+            return f"vLLM can't load an adapter with {feature} ({key})."
     if _highest_rank(config) > VLLM_RANKS[-1]:
-        return f"The adapter's rank is {_highest_rank(config)}; vLLM takes {VLLM_RANKS[-1]} at most."
+        return f"The adapter's rank is {_highest_rank(config)}; vLLM supports at most {VLLM_RANKS[-1]}."
     return None
 
 
 def vllm_rank(config: Mapping[str, Any]) -> int:
-    """Returns the lowest --max-lora-rank for this adapter."""
+    """Returns the lowest --max-lora-rank that fits this adapter."""
     return next(rank for rank in VLLM_RANKS if rank >= _highest_rank(config))
 
 
 def serve_command(installation: Installation, options: VllmOptions, socket: Path) -> list[str]:
-    """The server's key is passed in its environment, where no other user's `ps` shows it. Sampling follows the request
-    and not the base's generation_config.json; grammars are checked by llguidance, as in the built-in engine."""
+    """Returns the command of vLLM's server. Its key is not an argument, since other users' `ps` would show it; it is
+    passed in the environment. Sampling follows the request and not the base's generation_config.json. Grammars are
+    checked by llguidance, as in the built-in engine."""
     python = str(installation.env / "bin" / "python")
     command = [python, str(SCRIPT), "serve", str(options.base), "--served-model-name", SERVED_BASE]
     command += ["--uds", str(socket), "--dtype", options.dtype, "--max-model-len", "auto"]
@@ -85,7 +89,8 @@ def serve_command(installation: Installation, options: VllmOptions, socket: Path
 
 
 def _share_of_memory() -> float | None:
-    """The option's name notwithstanding, it holds for a CPU's memory too; vLLM's own 92% are seldom free there."""
+    """Returns half of the free memory as a share of the total. In spite of its name the option also applies to a CPU,
+    where vLLM's default of 92% is seldom free."""
     memory = free_memory()
     return memory and memory[0] / memory[1] / 2
 

@@ -1,5 +1,5 @@
-"""Prepares what an engine trains on: the base model as a local folder, the rows as tokens, the names of the modules
-that get LoRA matrices, and a plan with nothing left open. Loads no weights."""
+"""Prepares a job for an engine: downloads the base model, writes the tokenized rows, finds the modules that get LoRA
+matrices, and completes the plan. Loads no weights."""
 
 from __future__ import annotations
 
@@ -25,29 +25,30 @@ from trainers.methods import Parameters
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
-IGNORED = -100  # torch's cross entropy skips it
+IGNORED = -100  # a label that torch's cross entropy skips
 
 
 @dataclass(frozen=True)
 class PreparedJob:
-    """`tokens` of all training rows, once each, and of all validation rows."""
+    """A plan with the number of `tokens` in all training rows, and in all validation rows."""
 
     plan: EnginePlan
     tokens: int
     validation_tokens: int = 0
 
     def tokens_after(self, step: int) -> int:
-        """Exact at an epoch's end; engines don't log which rows a step within one had."""
+        """Returns the trained tokens after `step` steps. Exact at the end of an epoch only, since engines don't log the
+        rows of a step."""
         return round(self.tokens * step / self.plan.steps_an_epoch)
 
     @property
     def validation_steps(self) -> float:
-        """How many steps a validation takes as long as, by its tokens: a third, since nothing is learnt."""
+        """The duration of a validation as a number of steps. A validation takes a third of the time per token."""
         return self.validation_tokens * self.plan.steps_an_epoch / self.tokens / 3
 
 
 def prepare(job: TrainingJob, home: Path, has_cuda: bool, logger: MetricsLogger) -> PreparedJob:
-    """Writes rows/ in the engine's folder `home`. Raises TrainingFailed."""
+    """Writes rows/ to the engine's folder `home` and returns the plan. Raises TrainingFailed."""
     base = fetch_base(job.base, logger.log)
     remember_base(home.parent, base, job.base_name)
     targets = target_names(base, job.settings)
@@ -72,15 +73,15 @@ def prepare(job: TrainingJob, home: Path, has_cuda: bool, logger: MetricsLogger)
         is_fp16=dtype == torch.float16,
     )
     if torch.cuda.is_available() and not has_cuda:
-        logger.log("There is a GPU, but the engine's PyTorch has no CUDA: it trains on the CPU", "warn")
+        logger.warn("There is a GPU, but the engine's PyTorch has no CUDA, so it trains on the CPU")
     return PreparedJob(plan, training.tokens, validation_tokens)
 
 
 def target_names(base: Path, settings: Parameters) -> tuple[str, ...]:
     """Returns the modules that get LoRA matrices, by names that mean the same to every engine.
 
-    Raises TrainingFailed unless the base is one that engines and our server load alike: a text model of plain weights,
-    whose adapters' names agree.
+    Raises TrainingFailed unless engines and our server load the base alike, so that an adapter's names agree: it must
+    be a text model with unquantised weights.
     """
     engine, wanted = settings.engine, settings.target_modules
     config = load_config(str(base))
@@ -91,18 +92,18 @@ def target_names(base: Path, settings: Parameters) -> tuple[str, ...]:
     with torch.device("meta"):
         model = choice.model_class(choice.config)
     if choice.config is not config or has_vision(model):
-        raise _builtin_only("model also sees, and only its text part would be trained", engine, "model")
+        raise _builtin_only("model also processes images, and only its text part is trained", engine, "model")
     if settings.quantization == "nf4" and fused_experts(model):
-        why = "experts would stay in full, and our server answers with packed ones"
+        why = "experts would not be quantised, and our server quantises them"
         raise _builtin_only(why, engine, "quantization")
     targets = find_targets(model, wanted)
     if targets.parameters or isinstance(targets.modules, str):
-        raise _builtin_only(f"{targets.parameters[0]} is no linear layer", engine, "target_modules")
+        raise _builtin_only(f"{targets.parameters[0]} is not a linear layer", engine, "target_modules")
     return tuple(targets.modules)
 
 
 def _builtin_only(why: str, engine: str, param: str) -> TrainingFailed:
-    text = f"The engine {engine} cannot train this: the base's {why}. Let the engine be builtin."
+    text = f"The engine {engine} can't train this: the base's {why}. Set engine to builtin."
     return TrainingFailed("engine_cannot", text, param)
 
 
@@ -125,7 +126,7 @@ def _prepare_rows(
 
 
 def write_rows(path: Path, rows: Rows) -> None:
-    """Writes JSON lines with input_ids, attention_mask and labels. What follows a row's last answer is left out."""
+    """Writes JSON lines with input_ids, attention_mask and labels. Tokens after a row's last answer are left out."""
     with path.open("w", encoding="utf-8") as file:
         for row in rows.rows:
             ids = list(row.ids[: row.last_target + 1])

@@ -1,1 +1,1 @@
-"""Training on a Ray cluster: submission by the server, the attempt on a node, and the storage between them."""
+"""Training on a Ray cluster: the server submits jobs, nodes run attempts, and a storage connects them."""

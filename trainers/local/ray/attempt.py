@@ -1,8 +1,8 @@
-"""One attempt at a job on a cluster's node: in the job's own folder where all nodes see the same disk, else in a copy
-of it whose files are uploaded to the storage while it trains.
+"""One attempt at a job on a cluster's node. If all nodes share a disk with the trainer, it trains in the job's folder.
+Otherwise it trains in a copy of the folder, and uploads the files to the storage meanwhile.
 
-While the storage is away the training goes on, and what it wrote is uploaded later; an attempt that was replaced ends.
-Where several nodes train one job, only the first one writes to the storage.
+While the storage doesn't answer, the training continues and the files are uploaded later. An attempt that was replaced
+ends. If several nodes train one job, only the first one writes to the storage.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -44,10 +45,10 @@ from trainers.local.training.errors import PAUSE_MARK
 PREFIX = "finetune-job-"
 BASES_VARIABLE = "FINETUNE_BASES"
 TICK_S = 1.0
-MAX_TICK_S = 5.0  # between two writes of a long training: each costs money at an object store
+MAX_TICK_S = 5.0  # between two uploads of a long training, since each request to an object store costs money
 MAX_PAUSE_S = 15.0
 GIVE_UP_S = 24 * 3600.0
-GRACE_S = 2.0  # Ray kills 3 s after it asked to end
+GRACE_S = 2.0  # Ray sends SIGKILL 3 s after SIGTERM
 LEFTOVER_S = 60.0
 T = TypeVar("T")
 
@@ -57,13 +58,13 @@ class AttemptReplaced(Exception):
 
 
 class BaseChanged(Exception):
-    """The message is a sentence."""
+    """The downloaded base model is not the one that was stored. The message is a sentence for the user."""
 
 
 def train_here(folder: Path, key: str, processes: int, meeting: Meeting | None = None) -> int:
-    """Trains in the job's own folder, which every node sees. Returns the exit code."""
+    """Trains in the job's folder on a shared disk. Returns the exit code."""
     if not folder.is_dir():
-        text = f"This node does not see the job's folder {folder}. Name a storage that all nodes see with --storage."
+        text = f"This node can't access the job's folder {folder}. Set --storage to one that all nodes can access."
         print(text, file=sys.stderr)
         return 1
     record = read_attempt(folder)
@@ -76,13 +77,7 @@ def train_from_storage(
     url: str, job_id: str, key: str, processes: int, meeting: Meeting | None = None
 ) -> int:
     """Trains in a copy of the job's folder. Returns the exit code."""
-    # Of attempts that were killed on this node.
-    for leftover in Path(tempfile.gettempdir()).glob(f"{PREFIX}*"):
-        if time.time() - leftover.stat().st_mtime > LEFTOVER_S:
-            with exclusive(leftover) as lock:
-                if lock is not None:
-                    shutil.rmtree(leftover)
-
+    delete_leftovers(Path(tempfile.gettempdir()))
     link = AttemptStorage(Storage(url), job_id, key)
     command = train_command(processes, meeting)
     with tempfile.TemporaryDirectory(prefix=PREFIX) as root, exclusive(Path(root)):
@@ -99,14 +94,24 @@ def train_from_storage(
             return 1
 
 
+def delete_leftovers(folder: Path) -> None:
+    """Deletes the copies of attempts that were killed on this node."""
+    for leftover in folder.glob(f"{PREFIX}*"):
+        with suppress(FileNotFoundError):  # another attempt that starts just now may be deleting it too
+            if time.time() - leftover.stat().st_mtime > LEFTOVER_S:
+                with exclusive(leftover) as lock:
+                    if lock is not None:
+                        shutil.rmtree(leftover)
+
+
 def _not_wanted() -> int:
-    text = "This attempt is not wanted any more: another has taken over, or the job has ended."
+    text = "This attempt is no longer needed: another one has replaced it, or the job has ended."
     print(text, file=sys.stderr)
     return 0
 
 
 def _run(folder: Path, command: Sequence[str]) -> int:
-    """Runs the training process, whose files stay in `folder`."""
+    """Runs the training process in `folder` without uploading files."""
     process = _start(folder, command)
     try:
         return process.wait()
@@ -130,7 +135,7 @@ def _run_and_publish(folder: Path, command: Sequence[str], publisher: Publisher)
 
 
 def _retry_while_away(ask: Callable[[], T]) -> T:
-    """Asks the storage until it answers, at longer and longer intervals; gives up after a day."""
+    """Calls `ask` until the storage answers, at growing intervals. Gives up after a day."""
     since, pause_s = time.monotonic(), TICK_S
     while True:
         try:
@@ -139,7 +144,7 @@ def _retry_while_away(ask: Callable[[], T]) -> T:
             if pause_s == TICK_S:
                 print(f"The storage does not answer: {error}. Trying again.", file=sys.stderr, flush=True)
             if time.monotonic() - since > GIVE_UP_S:
-                sys.exit("The storage has been away for a day. This attempt ends.")
+                sys.exit("The storage has not answered for a day. This attempt ends.")
             time.sleep(pause_s)
             pause_s = min(MAX_PAUSE_S, 2 * pause_s)
 
@@ -163,7 +168,7 @@ def _end_process(process: subprocess.Popen[bytes]) -> None:
 
 
 class AttemptStorage:
-    """What one attempt reads from the storage. All methods raise StorageAway."""
+    """Reads an attempt's files from the storage. All methods raise StorageAway."""
 
     def __init__(self, storage: Storage, job_id: str, key: str) -> None:
         self.storage = storage
@@ -172,23 +177,23 @@ class AttemptStorage:
         self._key = key
 
     def wants_pause(self) -> bool:
-        """Raises AttemptReplaced."""
+        """Returns True if the server asks for a pause. Raises AttemptReplaced."""
         control = self.storage.read_json(f"{self.job}/control.json")
         if control is None or control.get("attempt") != self._key or control.get("wanted") == "end":
             raise AttemptReplaced
         return control.get("wanted") == "pause"
 
     def fetch(self, folder: Path) -> tuple[Snapshot, str]:
-        """Fills `folder` and writes this machine's paths into its job.json. Returns what the attempt begins with, and
-        the base model's name on the trainer. Raises AttemptReplaced, BaseChanged."""
+        """Downloads the job to `folder` and writes this machine's paths to its job.json. Returns the files with which
+        the attempt begins, and the base model's name on the trainer. Raises AttemptReplaced, BaseChanged."""
         self.wants_pause()
         start = self.storage.read_json(f"{self.attempt}/start.json") or {}
         snapshot = parse_snapshot(start.get("snapshot"))
         if snapshot is None:
-            raise StorageAway(f"{self.attempt}/start.json is missing or no snapshot")
+            raise StorageAway(f"{self.attempt}/start.json is missing or invalid")
         for path, stored in snapshot.files.items():
             target = folder / path
-            # An earlier call may have been cut off, and then fetched a part of the files.
+            # An interrupted call may have downloaded some of the files.
             if not target.exists() or target.stat().st_size != stored.bytes:
                 size = stored.bytes if is_in_folder(path) else None
                 self.storage.download(f"{self.job}/{stored.object}", target, size)
@@ -207,8 +212,8 @@ class AttemptStorage:
         return snapshot, job.base
 
     def _fetch_base(self, fingerprint: str) -> Path:
-        """Returns the folder of a base model on this node. On a disk that all nodes see, the base is used where it
-        lies."""
+        """Returns the folder of a base model on this node: the storage's own on a shared disk, otherwise a cached
+        copy."""
         name = f"bases/{fingerprint}"
         if self.storage.local is not None:
             return self.storage.local / name
@@ -216,7 +221,7 @@ class AttemptStorage:
         root.mkdir(parents=True, exist_ok=True)
         target = root / fingerprint
         with (root / f"{fingerprint}.lock").open("w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)  # waits while another job on this node fetches the same base
+            fcntl.flock(lock, fcntl.LOCK_EX)  # waits while another job on this node downloads the same base
             if target.is_dir():
                 return target
             files = (self.storage.read_json(f"{name}/base.json") or {}).get("files", {})
@@ -227,16 +232,16 @@ class AttemptStorage:
                 self.storage.download(f"{name}/{file}", partial / Path(file).name, int(size))
             if base_fingerprint(partial) != fingerprint:
                 shutil.rmtree(partial)
-                raise BaseChanged("The base model's files changed on their way. Create the job again.")
+                raise BaseChanged("The base model's files were changed in the storage. Create the job again.")
             partial.rename(target)
         return target
 
 
 class Publisher:
-    """Uploads what a training process writes into its folder.
+    """Uploads the files that a training process writes to its folder.
 
-    `base` is the base model's name on the trainer, which adapters name instead of the node's folder. `start` is what
-    lies in `folder` already, and in the storage under the names of earlier attempts.
+    `base` is the base model's name on the trainer, which uploaded adapters name instead of the node's folder. `start`
+    are the files that are already in `folder` and in the storage, under the names of earlier attempts.
     """
 
     def __init__(self, link: AttemptStorage, folder: Path, base: str, start: Snapshot) -> None:
@@ -250,13 +255,13 @@ class Publisher:
         self._uploads = {path: (_stamp(folder / path), stored) for path, stored in start.files.items()}
 
     def publish(self, *, is_over: bool) -> None:
-        """Uploads what is new and then the list of all files; the result goes once the process has ended (`is_over`).
-        Raises StorageAway, AttemptReplaced; a second call goes on where the first broke off."""
+        """Uploads new files and then the list of all files. The result is uploaded only after the process has ended
+        (`is_over`). Raises StorageAway or AttemptReplaced; the next call continues an interrupted one."""
         if self._link.wants_pause() and not self._is_paused:
             self._is_paused = True
             replace_json(self._folder / PAUSE_MARK, {"at": None})
-        # The records are read first, so that the files and events that are read after them include what they refer to.
-        # A pause that the server asked for is not reported to it: the job may have been resumed meanwhile.
+        # Read the records first, so that the files and events read afterwards include everything they refer to.
+        # A pause that the server requested is not reported back, since the job may have been resumed meanwhile.
         names = [
             name
             for name in RECORDS
@@ -286,7 +291,8 @@ class Publisher:
             self._published = snapshot
 
     def _store(self, paths: Sequence[str]) -> None:
-        """All of `paths` count or none, where the storage goes away or the training deletes one meanwhile."""
+        """Uploads files that count all together or not at all, if the storage fails or the training deletes one
+        meanwhile."""
         try:
             for path in paths:
                 stamp = _stamp(self._folder / path)
@@ -309,7 +315,7 @@ class Publisher:
         return StoredFile(name.removeprefix(f"{self._link.job}/"), size, version)
 
     def _store_events(self) -> None:
-        """Uploads events in pieces, so that a long journal is not written again for each new line."""
+        """Uploads events in pieces, so that a long log is not uploaded again for each new line."""
         events = read_events(self._folder)
         first_piece = self._stored_events // EVENTS_PER_PIECE
         for start in range(first_piece * EVENTS_PER_PIECE, len(events), EVENTS_PER_PIECE):
@@ -321,6 +327,6 @@ class Publisher:
 
 
 def _stamp(path: Path) -> tuple[int, int]:
-    """The time of the last change in nanoseconds, and the size in bytes."""
+    """Returns the modification time in nanoseconds, and the size in bytes."""
     status = path.stat()
     return status.st_mtime_ns, status.st_size

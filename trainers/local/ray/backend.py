@@ -1,9 +1,9 @@
-"""Jobs on a Ray cluster: each attempt is a Ray job that a thread here submits, with our own source as its package, and
+"""Jobs on a Ray cluster. Each attempt is a Ray job that a thread here submits, with our source code as its package, and
 follows to its end.
 
-What the attempt writes is taken over from the storage (takeover.py), or lies in the job's folder already where all see
-one disk. A head or a storage that does not answer is asked again; a head that has forgotten the job ends the attempt,
-and the queue starts the next.
+The attempt's files are taken over from the storage (takeover.py), or are already in the job's folder on a shared disk.
+If the head or the storage doesn't answer, it is asked again. If the head has forgotten the job, the attempt ends and
+the queue starts the next one.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ LAUNCHER = "trainers.local.ray.launcher"
 ROOT = Path(__file__).resolve().parents[3]
 PACKAGE = "trainers"
 ENDINGS = (".py", ".toml", ".txt")
-ZIP_TIME = (1980, 1, 1, 0, 0, 0)  # fixed, so that the same source makes the same bytes
+ZIP_TIME = (1980, 1, 1, 0, 0, 0)  # fixed, so that the same source gives the same bytes
 POLL_S = 1.0
 ENDING_POLL_S = 0.2
 LOG_EVERY_S = 5.0
@@ -52,10 +52,10 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class RayOptions:
-    """`storage` is the URL of a folder that the nodes see; None where they see the trainer's data folder itself.
+    """`storage` is the URL of a folder that the nodes can access, or None if they share the trainer's data folder.
 
-    `python` is the nodes' interpreter with the extra 'local'. Ray keeps `gpus` free for a job, the same number on each
-    of its `nodes` machines, and a CPU on each. `passed` are environment variables for the nodes.
+    `python` is the nodes' interpreter, with the extra 'local'. Ray reserves `gpus` GPUs for a job, divided evenly among
+    its `nodes` machines, and one CPU on each. `passed` are environment variables for the nodes.
     """
 
     address: str
@@ -102,18 +102,18 @@ class RayBackend:
         return self._follow(record, attempt) if attempt is not None and attempt.is_open else None
 
     def discard(self, record: JobRecord) -> str | None:
-        """Deletes what a job that has ended left in the storage."""
+        """Deletes an ended job's files in the storage. Returns a message if that is not possible now."""
         try:
             if self._cleaner is not None:
                 self._cleaner.clean(record.folder)
         except StorageAway as error:
             job_id = record.job.id
-            return f"What {job_id} left in the storage can't be deleted: {error}. Try again in a minute."
+            return f"The files of {job_id} in the storage can't be deleted: {error}. Try again in a minute."
         return None
 
     def shortage(self) -> str | None:
-        """Refuses a job only where it can never start: a head that is away is waited for, and one node's GPUs are
-        too."""
+        """Returns why a job over several nodes can never start, or None. A job waits for a head that doesn't answer,
+        and for a single node's GPUs."""
         gpus = self._options.gpus_a_node
         if self.nodes == 1:
             return None
@@ -127,11 +127,11 @@ class RayBackend:
         each = f"{gpus} GPUs each" if gpus else "a CPU each"
         return (
             f"This trainer trains each job on {self.nodes} nodes with {each}, and the Ray cluster at "
-            f"{self._head.address} has {nodes}. Add nodes to it, or start the trainer with a lower --nodes-per-job."
+            f"{self._head.address} has {nodes}. Add nodes, or start the trainer with a lower --nodes-per-job."
         )
 
     def close(self) -> None:
-        for attempt in self._attempts:  # those too that were ended while the head was away
+        for attempt in self._attempts:  # including those that were ended while the head didn't answer
             attempt.release()
         if self._cleaner is not None:
             self._cleaner.stop()
@@ -145,7 +145,7 @@ class RayBackend:
 
 
 class RayAttempt:
-    """Follows one attempt in a thread of its own, which alone sets `exit` and `has_begun`."""
+    """Follows one attempt in its own thread. Only that thread sets `exit` and `has_begun`."""
 
     def __init__(
         self,
@@ -183,7 +183,7 @@ class RayAttempt:
         self.thread = threading.Thread(target=self.follow, name=entry.submission, daemon=True)
 
     def follow(self) -> None:
-        """Returns once the attempt has ended, or the server lets go of it."""
+        """Runs in the thread until the attempt has ended or is released."""
         while self.exit is None and not self._released.is_set():
             attempt_exit = self._try_step(self._look)
             if attempt_exit is not None:
@@ -195,7 +195,7 @@ class RayAttempt:
             self._released.wait(ENDING_POLL_S if self._is_unwanted.is_set() else pause_s)
 
     def _try_step(self, step: Callable[[], Exit | None]) -> Exit | None:
-        """Returns None where the head or the storage doesn't answer: the step is tried again."""
+        """Calls `step`. Returns None if the head or the storage doesn't answer; the caller then tries again."""
         try:
             return step()
         except (RayAway, RayRefused) as error:
@@ -204,13 +204,13 @@ class RayAttempt:
             self._storage_outage.record(str(error))
         except Stopped:  # the next _look finds out why
             return None
-        except OSError as error:  # a full disk, say
+        except OSError as error:  # e.g. a full disk
             log.error("following %s: %s. Trying again.", self._entry.submission, error)
         return None
 
     def end(self) -> bool:
-        """Ends the attempt. From here on none of its files are taken over, whether or not the head and the storage
-        can be reached."""
+        """Ends the attempt. From now on none of its files are taken over, even if the head and the storage can't be
+        reached."""
         close_attempt(self.record.folder, self._entry)
         with self._turn:
             self._is_unwanted.set()
@@ -219,12 +219,12 @@ class RayAttempt:
         return self._files is not None or not self.has_begun
 
     def release(self) -> None:
-        """Stops following; the job itself goes on."""
+        """Stops following. The Ray job itself goes on."""
         self._released.set()
         self.thread.join()
 
     def _exchange(self) -> None:
-        """Writes down for the attempt whether it may run, and takes over what it has written."""
+        """Tells the attempt to run, pause or end, and takes over its new files."""
         if self._files is None:
             return
         if self._is_unwanted.is_set():
@@ -247,7 +247,7 @@ class RayAttempt:
                 self._exchange()
             return describe_exit(job)
         if not self.has_begun and not is_waiting:
-            # A job over several nodes runs before it has them, since what runs is what asks for them.
+            # A job over several nodes has status RUNNING before it has them: the launcher runs and requests them.
             self.has_begun = self._options.nodes == 1 or self._head.has_placed(self._entry.submission)
         if self.has_begun:
             self._waiting.end()
@@ -255,19 +255,21 @@ class RayAttempt:
             self._waiting.record()
         if self._is_unwanted.is_set():
             self._head.stop(self._entry.submission)
-            return NEVER_BEGAN if is_waiting else None  # one that waits stays PENDING until it has a machine
+            return (
+                NEVER_BEGAN if is_waiting else None
+            )  # Ray keeps a stopped job PENDING until it has a machine
         if self.has_begun and time.monotonic() - self._log_at > LOG_EVERY_S:
             self._keep_log()
         return None
 
     def _submit(self) -> Exit | None:
-        """Submits the attempt; one that was submitted before has been lost by the head."""
+        """Submits the attempt. If it was submitted before, the head has lost it, which is its end."""
         if self._is_unwanted.is_set():
             return NEVER_BEGAN
         if self._entry.is_submitted:
             self._exchange()
             return Exit(
-                None, "was lost: the Ray cluster does not know it any more, as after a restart of its head"
+                None, "was lost: the Ray cluster no longer knows it, perhaps because its head was restarted"
             )
         if self._files is not None:
             self._files.provide()
@@ -282,11 +284,11 @@ class RayAttempt:
         return None
 
     def _keep_log(self) -> None:
-        """Saves the process's own output, for a crash that left nothing in the job's folder."""
+        """Saves the process's output, which may explain a crash."""
         self._log_at = time.monotonic()
         try:
             text = self._head.logs(self._entry.submission)
-        except (RayAway, RayRefused) as error:  # its node is gone, say
+        except (RayAway, RayRefused) as error:  # e.g. its node is gone
             return log.warning("reading the log of %s: %s", self._entry.submission, error)
         (self.record.folder / "train.log").write_text(text, encoding="utf-8")
 
@@ -294,7 +296,7 @@ class RayAttempt:
 def submission(
     entry: AttemptRecord, record: JobRecord, package: Package, options: RayOptions
 ) -> dict[str, Any]:
-    """Returns the body of POST /api/jobs/. It holds no secret, since Ray shows it to everybody."""
+    """Returns the body of POST /api/jobs/. It must not hold secrets, since Ray shows it to everybody."""
     job_id = record.job.id
     environment = dict(options.passed)
     if options.storage is None:
@@ -307,7 +309,7 @@ def submission(
     if options.nodes == 1:
         command = [options.python, "-m", NODE]
         resources = {"entrypoint_num_cpus": 1, "entrypoint_num_gpus": options.gpus}
-    else:  # the launcher itself takes nothing, and asks for what each node gives
+    else:  # the launcher itself reserves nothing; it requests the resources of each node
         nodes, gpus = options.nodes, options.gpus_a_node
         request = NodesRequest(nodes, gpus, options.python, entry.submission)
         command = [options.python, "-m", LAUNCHER, *request.arguments]
@@ -322,7 +324,7 @@ def submission(
 
 
 def describe_exit(job: RayJob) -> Exit:
-    """Words how a job that has ended did so."""
+    """Returns how an ended job ended."""
     if job.status == "STOPPED":
         return Exit(None, "was stopped on the Ray cluster")
     if job.exit_code is not None:
@@ -333,14 +335,14 @@ def describe_exit(job: RayJob) -> Exit:
 
 @dataclass(frozen=True)
 class Package:
-    """Our own source for the nodes, named by its content, so that they run what the trainer runs."""
+    """Our source code, so that nodes run the same version as the trainer. It is named by its content."""
 
     name: str
     content: bytes
 
 
 def pack_source() -> Package:
-    """Returns a zip with `trainers/…`, about 0.3 MB."""
+    """Returns a zip file with `trainers/…`, of about 0.3 MB."""
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
         for path in sorted((ROOT / PACKAGE).rglob("*")):

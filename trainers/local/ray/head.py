@@ -1,4 +1,4 @@
-"""A client of a Ray cluster's head over HTTP: its Jobs API, its store of packages and its lists of nodes. Needs no
+"""An HTTP client for a Ray cluster's head: its Jobs API, its store of packages and its lists of nodes. Doesn't need
 Ray."""
 
 from __future__ import annotations
@@ -16,7 +16,9 @@ MIN_VERSION = (2, 30)
 TIMEOUT_S = 15.0
 UPLOAD_S = 120.0
 TOKEN_VARIABLE = "FINETUNE_RAY_TOKEN"  # noqa: S105 - a name
-PLAIN_NODE = re.compile(r"node_?[0-9a-f]{20,}", re.IGNORECASE)  # the dashboard writes node864B0F2C…
+PLAIN_NODE = re.compile(
+    r"node_?[0-9a-f]{20,}", re.IGNORECASE
+)  # e.g. node864B0F2C…, as the dashboard writes it
 FINAL = ("SUCCEEDED", "FAILED", "STOPPED")
 
 
@@ -25,17 +27,17 @@ class RayError(Exception):
 
 
 class RayAway(RayError):
-    """There is no answer, or one that says to come back. The cluster may know more than we do."""
+    """There is no answer, or a temporary error. It is unknown whether the request was carried out."""
 
 
 class RayRefused(RayError):
-    """The head understood the request and will never do it."""
+    """The head refused the request for good."""
 
 
 @dataclass(frozen=True)
 class RayJob:
-    """`status` is PENDING, RUNNING, SUCCEEDED, FAILED or STOPPED; `exit_code` is the entrypoint's, where it ended by
-    itself."""
+    """`status` is PENDING, RUNNING, SUCCEEDED, FAILED or STOPPED. `exit_code` is the entrypoint's if it has ended by
+    itself, otherwise None."""
 
     status: str
     message: str
@@ -47,7 +49,8 @@ class RayJob:
 
 
 class RayHead:
-    """`address` is such as http://127.0.0.1:8265. $FINETUNE_RAY_TOKEN is for clusters with token authentication."""
+    """`address` is, for example, http://127.0.0.1:8265. A cluster with token authentication needs
+    $FINETUNE_RAY_TOKEN."""
 
     def __init__(self, address: str) -> None:
         self.address = address.rstrip("/")
@@ -59,26 +62,24 @@ class RayHead:
         self._http.close()
 
     def check(self) -> str:
-        """Returns Ray's version. Raises RayAway, or RayRefused where the address is no Ray of a version that we
-        know."""
+        """Returns Ray's version. Raises RayAway, or RayRefused if the address is not a Ray cluster of a supported
+        version."""
         answer = self._ask("GET", "/api/version")
         try:
             raw = answer.json()
             version, api = str(raw["ray_version"]), str(raw["version"])
         except (ValueError, KeyError, TypeError) as error:
-            text = (
-                f"{self.address} answers, but it is no Ray dashboard. Name the head's, by default port 8265."
-            )
+            text = f"{self.address} is not a Ray dashboard. Give the address of the head's, by default with port 8265."
             raise RayRefused(text) from error
         numbers = tuple(int(part) for part in version.split(".")[:2] if part.isdigit())
         if api != API_VERSION or numbers < MIN_VERSION:
             wanted = ".".join(str(number) for number in MIN_VERSION)
-            text = f"Ray {version} at {self.address} speaks version {api} of the Jobs API; {wanted} or newer is needed"
-            raise RayRefused(f"{text}, with version {API_VERSION}. Update the cluster.")
+            text = f"Ray {version} at {self.address} has version {api} of the Jobs API. Update the cluster: "
+            raise RayRefused(f"{text}Ray {wanted} or newer is needed, with version {API_VERSION} of the API.")
         return version
 
     def find_job(self, submission: str) -> RayJob | None:
-        """Returns None where the head does not know the submission. Raises RayAway."""
+        """Returns None if the head does not know the submission. Raises RayAway or RayRefused."""
         answer = self._ask("GET", f"/api/jobs/{submission}", allow_404=True)
         if answer.status_code == 404:
             return None
@@ -86,29 +87,30 @@ class RayHead:
         return RayJob(str(raw.get("status")), str(raw.get("message") or ""), raw.get("driver_exit_code"))
 
     def submit(self, body: Mapping[str, Any]) -> None:
-        """Call `find_job` first: Ray answers a submission that it has already like a fault. Raises RayAway,
-        RayRefused."""
+        """Submits a job. Call `find_job` first, since Ray answers a repeated submission with an error. Raises RayAway
+        or RayRefused."""
         self._ask("POST", "/api/jobs/", json=body)
 
     def stop(self, submission: str) -> None:
-        """Asks Ray to end a job: SIGTERM, and SIGKILL 3 s later. A job that waits for a machine ends once it has
-        one."""
+        """Asks Ray to end a job, with SIGTERM and 3 s later SIGKILL. A job that waits for a machine ends only when it
+        gets one."""
         self._ask("POST", f"/api/jobs/{submission}/stop", allow_404=True)
 
     def logs(self, submission: str) -> str:
-        """Returns all that the entrypoint has written so far. Raises RayAway."""
+        """Returns the entrypoint's output so far. Raises RayAway or RayRefused."""
         answer = self._ask("GET", f"/api/jobs/{submission}/logs", allow_404=True)
         return "" if answer.status_code == 404 else str(_object(answer).get("logs") or "")
 
     def nodes_with(self, gpus: int) -> int:
-        """Counts the machines that have a CPU and so many GPUs, free or not. Raises RayAway, RayRefused."""
+        """Returns the number of machines with a CPU and at least `gpus` GPUs, free or not. Raises RayAway or
+        RayRefused."""
         totals = [raw.get("resources_total") or {} for raw in self._state("nodes", "state", "ALIVE")]
         return sum(total.get("CPU", 0) >= 1 and total.get("GPU", 0) >= gpus for total in totals)
 
     @property
     def may_grow(self) -> bool:
-        """Whether an autoscaler adds machines when jobs wait. The first kind of autoscaler lists its node types by
-        name, where a cluster without one lists each node under its id; the second kind reports nothing. Raises RayAway,
+        """True if an autoscaler may add machines when jobs wait. Version 1 of the autoscaler lists node types by name,
+        and version 2 reports nothing; a cluster without an autoscaler lists each node under its id. Raises RayAway or
         RayRefused."""
         status = _object(self._ask("GET", "/api/cluster_status")).get("data") or {}
         report = (status.get("clusterStatus") or {}).get("autoscalerReport") or {}
@@ -116,11 +118,11 @@ class RayHead:
         return not types or any(not PLAIN_NODE.fullmatch(name) for name in types)
 
     def has_placed(self, name: str) -> bool:
-        """Whether the placement group of that name has its nodes. Raises RayAway, RayRefused."""
+        """True if the placement group of this name has its nodes. Raises RayAway or RayRefused."""
         return any(raw.get("state") == "CREATED" for raw in self._state("placement_groups", "name", name))
 
     def _state(self, resource: str, key: str, value: str) -> list[dict[str, Any]]:
-        """docs.ray.io/en/latest/ray-observability/reference/api.html"""
+        """Lists resources of a kind, see docs.ray.io/en/latest/ray-observability/reference/api.html."""
         query = {"filter_keys": key, "filter_predicates": "=", "filter_values": value, "limit": "10000"}
         raw = _object(self._ask("GET", f"/api/v0/{resource}", params=query))
         listed = ((raw.get("data") or {}).get("result") or {}).get("result")
@@ -129,7 +131,7 @@ class RayHead:
         return listed
 
     def provide(self, name: str, package: bytes) -> None:
-        """Uploads a package unless the cluster has it. Raises RayAway, RayRefused."""
+        """Uploads a package unless the cluster already has it. Raises RayAway or RayRefused."""
         path = f"/api/packages/gcs/{name}"
         if self._ask("GET", path, allow_404=True).status_code == 404:
             self._ask("PUT", path, content=package, timeout=UPLOAD_S)
@@ -149,14 +151,14 @@ class RayHead:
 
 
 def _object(answer: httpx2.Response) -> dict[str, Any]:
-    """Raises RayAway where the answer is no JSON: a proxy in front of a head that is away answers 200 with a page."""
+    """Raises RayAway if the answer is not JSON, such as the page of a proxy in front of a head that is down."""
     try:
         raw = answer.json()
     except ValueError as error:
-        raise RayAway(f"{answer.request.url} answers no JSON") from error
+        raise RayAway(f"the answer of {answer.request.url} is not JSON") from error
     return raw if isinstance(raw, dict) else {}
 
 
 def _last_line(text: str) -> str:
     lines = [line.strip() for line in text.splitlines() if line.strip(" .")]
-    return lines[-1][:300] if lines else "no words"
+    return lines[-1][:300] if lines else "no message"

@@ -1,17 +1,17 @@
 """The files of a job in the storage, and which attempt may write them.
 
-An attempt that was given up may still be running somewhere. So each attempt writes under a name of its own, and the
-server reads only what the newest attempt wrote:
+An attempt that was given up may still be running somewhere. So each attempt writes under its own name, and the server
+reads only the files of the newest one:
 
-STORAGE/bases/FINGERPRINT/         a base model of the trainer's disk; base.json last
-STORAGE/JOB/inputs/                the job and its rows, by the server
-STORAGE/JOB/control.json           {"attempt": KEY, "wanted": "run", "pause" or "end"}, by the server
-STORAGE/JOB/attempts/KEY/start.json   the files that the attempt begins with, and its base; by the server
-STORAGE/JOB/attempts/KEY/files/       what it writes, with checkpoints and adapter
-STORAGE/JOB/attempts/KEY/events/      500 a piece
-STORAGE/JOB/attempts/KEY/state.json   Snapshot: the files that count, written after them
+STORAGE/bases/FINGERPRINT/         a base model from the trainer's disk; base.json is written last
+STORAGE/JOB/inputs/                the job and its rows, written by the server
+STORAGE/JOB/control.json           {"attempt": KEY, "wanted": "run", "pause" or "end"}, written by the server
+STORAGE/JOB/attempts/KEY/start.json   the files with which the attempt begins, and its base; written by the server
+STORAGE/JOB/attempts/KEY/files/       the attempt's files, including checkpoints and adapter
+STORAGE/JOB/attempts/KEY/events/      its events, 500 per piece
+STORAGE/JOB/attempts/KEY/state.json   Snapshot: the list of its valid files, written after them
 
-A job that has ended is deleted there: its attempts find no control.json any more, and end.
+When a job has ended, its folder is deleted. Attempts that are still running then find no control.json and end.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ from typing import Any
 from trainers.local.job_directory import KEPT_ROWS, read_json, replace_json
 
 ATTEMPT_FILE = "ray.json"
-STORED_MARK = "IN_STORAGE"  # in the job's folder while the job has files in the storage
+STORED_MARK = "IN_STORAGE"  # a mark in the job's folder while the job has files in the storage
 EVENTS_PER_PIECE = 500
-RECORD_LOCK = threading.Lock()  # held while an attempt's record is read and written again
+RECORD_LOCK = threading.Lock()  # held while an attempt's record is read and rewritten
 Kinds = tuple[type, ...]
 NUMBER: Kinds = (int, type(None))
 PROGRESS: Mapping[str, Kinds] = {
@@ -41,7 +41,7 @@ PROGRESS: Mapping[str, Kinds] = {
     "result_step": NUMBER,
     "winner": NUMBER,
 }
-# The small files that travel inside the snapshot, in the order in which the server writes them: end marks come last.
+# The small files whose content is part of a snapshot, in the order in which the server writes them: end marks last.
 RECORDS: Mapping[str, Mapping[str, Kinds]] = {
     "progress.json": PROGRESS,
     "PAUSED": {},
@@ -49,28 +49,30 @@ RECORDS: Mapping[str, Mapping[str, Kinds]] = {
     "DONE": {**PROGRESS, "step": NUMBER, "trained_tokens": (int,)},
 }
 
-INPUT_FILES = frozenset({"job.json", "train.jsonl", "valid.jsonl"})  # the server's, which a run needs
-# The server's own files, which no attempt writes.
+INPUT_FILES = frozenset({"job.json", "train.jsonl", "valid.jsonl"})  # files of the server that a run needs
+# Files that only the server writes.
 SERVER_FILES = INPUT_FILES | {
     *("lock", "pid", "gpu", ATTEMPT_FILE, STORED_MARK, "request.json", "events.jsonl", "train.log"),
     *("CHECKED", "CANCELLED", "MODEL_DELETED", "rented.json"),
 }
 FILE_NAME = r"[A-Za-z0-9_][\w.-]{0,200}"
-# A folder that is complete once it has its name.
+# Folders that are complete once they have their name.
 FOLDER = re.compile(rf"adapter|({FILE_NAME}/){{0,3}}checkpoints/step-\d{{6,9}}", re.ASCII)
 FILE = re.compile(rf"({FILE_NAME}/){{0,5}}{FILE_NAME}", re.ASCII)
 OBJECT = re.compile(rf"(inputs|attempts/[\w-]{{1,40}}/files)/({FILE_NAME}/){{0,5}}{FILE_NAME}", re.ASCII)
-STRAY = re.compile(r"(.*/)?checkpoints(/(?!step-\d{6,9}/).*)?", re.ASCII)  # what is no checkpoint beside them
+STRAY = re.compile(
+    r"(.*/)?checkpoints(/(?!step-\d{6,9}/).*)?", re.ASCII
+)  # anything else in a checkpoints folder
 POSITION = (
-    "checkpoint.json"  # the one file of a complete checkpoint that changes: a validation is added to it
+    "checkpoint.json"  # the only file of a complete checkpoint that may change: a validation is added to it
 )
-STATE = "state.pt"  # optimizer and generators: two thirds of a checkpoint, for the next attempt alone
+STATE = "state.pt"  # optimizer and generators: two thirds of a checkpoint, needed only by the next attempt
 
 
 @dataclass(frozen=True)
 class AttemptRecord:
-    """`key` names the attempt's folder in the storage, `after` that of the attempt whose files it goes on from. It is
-    open until it has ended or was given up."""
+    """`key` names the attempt's folder in the storage, and `after` that of the attempt from whose files it continues.
+    An attempt is open until it has ended or was given up."""
 
     submission: str
     attempt: int
@@ -84,17 +86,17 @@ def read_attempt(folder: Path) -> AttemptRecord | None:
     raw = read_json(folder / ATTEMPT_FILE)
     if raw is None:
         return None
-    if "token" in raw:  # of 0.1.0, whose attempts were let in by a token
+    if "token" in raw:  # written by version 0.1.0
         key, is_open = str(raw["attempt"]), bool(raw["token"])
         return AttemptRecord(raw["submission"], raw["attempt"], key, is_open, raw["is_submitted"])
     return AttemptRecord(**raw)
 
 
 def open_attempt(folder: Path) -> AttemptRecord:
-    """Begins the job's next attempt; from now on the server reads no other."""
+    """Begins the job's next attempt. From now on the server ignores all others."""
     before = read_attempt(folder)
     number = before.attempt + 1 if before else 1
-    # Not the number alone: a job may be created again under the same id while the first one's files are still there.
+    # The number alone is not unique: a job may be created again with the same id while old files still exist.
     key = f"{number}-{secrets.token_hex(4)}"
     after = "" if before is None else before.key if before.is_submitted else before.after
     record = AttemptRecord(f"{folder.name}-{number}", number, key, after=after)
@@ -111,7 +113,7 @@ def close_attempt(folder: Path, record: AttemptRecord) -> None:
 
 
 def _change(folder: Path, record: AttemptRecord, **changes: Any) -> AttemptRecord:
-    """Changes the record on disk, which another thread may have changed meanwhile, unless it is a later attempt's."""
+    """Changes the record on disk, including other threads' changes, unless it belongs to a later attempt."""
     with RECORD_LOCK:
         now = read_attempt(folder)
         if now is None or now.attempt != record.attempt:
@@ -128,7 +130,7 @@ def has_open_attempts(jobs: Path) -> bool:
 
 @dataclass(frozen=True)
 class StoredFile:
-    """`object` is its name below the job's folder in the storage; `version` changes with its content."""
+    """`object` is the file's name below the job's folder in the storage. `version` changes with its content."""
 
     object: str
     bytes: int
@@ -137,8 +139,8 @@ class StoredFile:
 
 @dataclass(frozen=True)
 class Snapshot:
-    """A job's folder as an attempt has it: its `files` by their paths, the number of its `events`, and the content of
-    the small files that the server reads, `records` by their names. A checkpoint has all its files here or none."""
+    """A job's folder at an attempt: `files` by path, the number of `events`, and the content of small files, `records`
+    by name. A checkpoint's files are listed all or not at all."""
 
     files: Mapping[str, StoredFile] = field(default_factory=dict)
     events: int = 0
@@ -150,8 +152,8 @@ class Snapshot:
 
 
 def parse_snapshot(raw: Mapping[str, Any] | None) -> Snapshot | None:
-    """Returns None where `raw` does not have the form that an attempt writes, so that a job's status is never read from
-    nonsense."""
+    """Returns None if `raw` does not have the format of a snapshot, so that a job's status is never read from invalid
+    data."""
     try:
         if raw is None:
             return None
@@ -176,26 +178,26 @@ def parse_snapshot(raw: Mapping[str, Any] | None) -> Snapshot | None:
 
 
 def needed_files(folder: Path) -> list[str]:
-    """Returns what a run needs to begin or to go on, as far as it lies here: the job, its rows, checkpoints, curves. A
-    checkpoint whose optimizer's state stayed in the storage is of no use and left out."""
+    """Returns the files here that a run needs to begin or to resume: the job, its rows, checkpoints and curves. Leaves
+    out checkpoints whose optimizer state is only in the storage, since they are of no use without it."""
     paths = [path for path in _files(folder) if path in INPUT_FILES or _is_written_by_a_run(path)]
     return [path for path in paths if not is_in_folder(path) or (folder / path).with_name(STATE).exists()]
 
 
 def changing_files(folder: Path) -> list[str]:
-    """Returns what a run writes, but for events, records and the files of complete folders."""
+    """Returns the files that a run writes, except events, records and the files of complete folders."""
     return [path for path in _files(folder) if _is_written_by_a_run(path) and not is_in_folder(path)]
 
 
 def complete_folders(folder: Path) -> list[str]:
-    """Returns the checkpoints, the job's own and those of a sweep's arms."""
+    """Returns the folders of checkpoints, including those of a sweep's arms."""
     paths = (path.relative_to(folder).as_posix() for path in folder.rglob("checkpoints/step-*"))
     return sorted(path for path in paths if FOLDER.fullmatch(path))
 
 
 def is_allowed_path(path: str) -> bool:
-    """Whether a snapshot may hold a file of this path. A folder with the name of a mark would pass for the mark, and a
-    file with the name of a checkpoint for the checkpoint."""
+    """True if a snapshot may contain this path. Not allowed are paths that the server would take for something else: a
+    folder named like a mark, or a file named like a checkpoint."""
     first = path.partition("/")[0]
     if FOLDER.fullmatch(path) or STRAY.fullmatch(path) or first in SERVER_FILES or first in RECORDS:
         return False

@@ -1,9 +1,9 @@
-"""`python -m trainers.local.ray.launcher`: the entry point of a Ray job over several nodes. It trains nothing itself.
+"""`python -m trainers.local.ray.launcher`: the entry point of a Ray job over several nodes. It doesn't train itself.
 
-It asks Ray for all nodes at once (a placement group, so that no job holds some of them and waits for the rest), starts
-node.py on each by an actor, and ends as the first node's attempt does, or with the first failure of another one; Ray
-ends a job's actors with it. The Python that runs this needs Ray. The actor runs in Ray's own Python, which may lack all
-of the trainer's packages, and starts the nodes' Python.
+It requests all nodes from Ray at once (as a placement group, so that no job holds some nodes while it waits for
+others), and starts node.py on each through an actor. It ends when the first node's attempt ends or another node fails;
+Ray then ends the actors. The Python that runs this needs Ray. The actors run in Ray's own Python, which may lack the
+trainer's packages, and start the nodes' Python.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ NODE = "trainers.local.ray.node"
 UNABLE = 3
 LOST = 4
 WAIT_S = 3600.0
-OTHERS_END_S = 10.0  # for the others to notice that one failed, and for the first to write what it has
+OTHERS_END_S = 10.0  # time for the others to notice a failure, and for the first node to upload its files
 SIOCGIFADDR = 0x8915  # netdevice(7)
 NAME_BYTES = 15
 
 
 @dataclass(frozen=True)
 class NodesRequest:
-    """`gpus` are those of each node, `python` is the nodes', `name` the submission's, for Ray's lists."""
+    """`gpus` is the number per node, `python` the nodes' interpreter, and `name` the submission, for Ray's lists."""
 
     nodes: int
     gpus: int
@@ -57,7 +57,7 @@ class Member:
     """One node's actor."""
 
     def address(self) -> str:
-        """Returns a free address, host:port, at which the first node can listen."""
+        """Returns a free address, host:port, on which the first node can listen."""
         import ray
 
         host = ray.util.get_node_ip_address()
@@ -66,7 +66,7 @@ class Member:
             return f"{host}:{probe.getsockname()[1]}"
 
     def train(self, python: str, meeting: Meeting) -> int:
-        """Returns the exit code of this node's process, which ends with this actor."""
+        """Runs this node's process, which ends with this actor, and returns its exit code."""
         import ray
 
         network = find_interface(ray.util.get_node_ip_address())
@@ -111,7 +111,7 @@ def run_on_nodes(request: NodesRequest) -> int:
         for node in range(request.nodes)
     ]
     address = ray.get(members[0].address.remote())
-    print(f"{request.nodes} nodes are there; they meet at {address}.", flush=True)
+    print(f"All {request.nodes} nodes are ready; they connect at {address}.", flush=True)
     running = {
         member.train.remote(request.python, Meeting(request.nodes, node, address)): node
         for node, member in enumerate(members)
@@ -120,7 +120,7 @@ def run_on_nodes(request: NodesRequest) -> int:
 
 
 def wait_for_end(running: Mapping[Any, int]) -> int:
-    """Returns the exit code of the whole. `running` maps Ray's references of the results to nodes' numbers."""
+    """Returns the exit code of the whole job. `running` maps Ray's references to results to the nodes' numbers."""
     import ray
 
     left = dict(running)
@@ -131,8 +131,8 @@ def wait_for_end(running: Mapping[Any, int]) -> int:
         if node == 0 and code in (0, PAUSED):
             return code
         if code:
-            print(f"Node {node} ended with {code}, so all end.", file=sys.stderr, flush=True)
-            # A node that lost the others ends with 1, a killed one with more: the highest code is the cause.
+            print(f"Node {node} ended with exit code {code}, so all end.", file=sys.stderr, flush=True)
+            # Nodes that lost the others end with 1, and a killed one with a higher code: the highest is the cause.
             results = ray.wait(list(left), num_returns=len(left), timeout=OTHERS_END_S)[0] if left else []
             return max([code, *(_exit_code(other, left[other]) for other in results)])
 
@@ -141,7 +141,7 @@ def _exit_code(result: Any, node: int) -> int:
     import ray
 
     try:
-        return as_shells_tell(int(ray.get(result)))  # below 0 where node.py itself was killed
+        return as_shells_tell(int(ray.get(result)))  # negative if node.py itself was killed
     except ray.exceptions.RayError as error:
         reason = " ".join(str(error).split())[:300]
         print(f"Node {node} was lost: {reason}", file=sys.stderr, flush=True)

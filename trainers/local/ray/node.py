@@ -1,7 +1,8 @@
-"""`python -m trainers.local.ray.node`: one attempt at one job (attempt.py), as a Ray job runs it on its node.
+"""`python -m trainers.local.ray.node`: runs one attempt at one job (attempt.py) on a node.
 
-$FINETUNE_JOB is the job's folder where all nodes see one disk, else its id in $FINETUNE_STORAGE. The exit code is that
-of the training process (train.py), or 3 where this node can't train. Of several nodes (launcher.py) each runs it."""
+$FINETUNE_JOB is the job's folder on a shared disk, or its id in $FINETUNE_STORAGE. The exit code is that of the
+training process (train.py), or 3 if this node can't train. For a job over several nodes, launcher.py runs this on
+each."""
 
 from __future__ import annotations
 
@@ -29,7 +30,7 @@ def main() -> int:
     if lacking:
         print(
             f"The node's Python, {sys.executable}, lacks {', '.join(lacking)}. Install finetune-bot[local] there, or "
-            "name another Python with --ray-python.",
+            "set --ray-python to another Python.",
             file=sys.stderr,
         )
         return UNABLE

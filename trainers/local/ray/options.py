@@ -1,4 +1,5 @@
-"""Checks what `--executor ray` needs before the trainer starts: the head, and a storage that the nodes see."""
+"""Checks the requirements of `--executor ray` before the trainer starts: the head, and a storage that nodes can
+access."""
 
 from __future__ import annotations
 
@@ -13,7 +14,7 @@ from trainers.local.ray.job_files import has_open_attempts
 from trainers.local.ray.storage import Storage, StorageAway, local_folder, url_refusal
 from trainers.providers import is_loopback
 
-# Environment variables for the nodes. No keys: Ray shows these to everybody.
+# Environment variables that are passed to the nodes. No keys, since Ray shows these to everybody.
 PASSED_VARIABLES = (
     *("FINETUNE_DTYPE", "HF_ENDPOINT", "MLFLOW_TRACKING_URI", "OMP_NUM_THREADS"),
     *("AWS_REGION", "AWS_DEFAULT_REGION", "AWS_ENDPOINT_URL"),
@@ -37,15 +38,15 @@ def check_options(options: RayOptions, data: Path) -> RayOptions:
             Storage(storage).check()
     except RayAway as error:
         if not has_jobs:
-            text = "Start it with `ray start --head`, or name its dashboard with --ray-address."
+            text = "Start it with `ray start --head`, or set --ray-address to its dashboard."
             raise RayUnusable(f"the Ray cluster can't be used: {error}. {text}") from error
-        log.warning("%s. Its jobs are waited for.", error)
+        log.warning("%s. Waiting for it, because it may be running our jobs.", error)
     except RayError as error:
         raise RayUnusable(f"the Ray cluster can't be used: {error}") from error
     except StorageAway as error:
         if not has_jobs:
             raise RayUnusable(f"the storage can't be used: {error}.") from error
-        log.warning("%s. Its jobs are waited for.", error)
+        log.warning("%s. Waiting for it, because our jobs may be using it.", error)
     finally:
         head.close()
     passed = {name: os.environ[name] for name in PASSED_VARIABLES if name in os.environ}
@@ -53,14 +54,14 @@ def check_options(options: RayOptions, data: Path) -> RayOptions:
 
 
 def _storage(options: RayOptions, data: Path) -> str | None:
-    """Returns None where the nodes see the data folder."""
+    """Returns None if the nodes share the data folder. Raises RayUnusable."""
     if options.storage is None:
         if is_loopback(options.address):
             return None
         raise RayUnusable(
-            f"the nodes of {options.address} don't see this machine's disk. Name a folder that they and we see "
-            "with --storage: a path on a shared disk, s3://bucket/folder or gs://bucket/folder ([trainer] storage "
-            "in finetune.toml)."
+            f"the nodes of {options.address} can't access this machine's disk. Set --storage ([trainer] storage in "
+            "finetune.toml) to a folder that both can access: a path on a shared disk, s3://bucket/folder or "
+            "gs://bucket/folder."
         )
     refusal = url_refusal(options.storage)
     if refusal is not None:

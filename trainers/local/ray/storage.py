@@ -1,8 +1,8 @@
-"""One folder that the trainer and all nodes of a cluster see, by its URL: a path, file://, s3:// or gs://.
+"""A folder that the trainer and all nodes of a cluster can access, by its URL: a path, file://, s3:// or gs://.
 
-It uses pyarrow.fs, which is a dependency already and speaks S3's and Google's protocols itself; fsspec would need s3fs
-and gcsfs as well. Credentials come from the environment of trainer and nodes, never from the URL, which Ray shows to
-everybody.
+It uses pyarrow.fs, which is a dependency already and supports S3 and Google Cloud Storage; fsspec would need s3fs and
+gcsfs as well. Credentials come from the environment of the trainer and the nodes, never from the URL, since Ray shows
+it to everybody.
 """
 
 from __future__ import annotations
@@ -24,26 +24,26 @@ S3_OPTIONS = ("region", "endpoint_override", "scheme")
 
 
 class StorageAway(Exception):
-    """The storage does not answer, or refuses. Callers try again."""
+    """The storage doesn't answer, or refuses. Callers try again."""
 
 
 class Stopped(Exception):
-    """An upload was given up because nobody wants it any more."""
+    """A transfer was given up because its attempt no longer counts."""
 
 
 class Storage:
-    """Names are relative to the URL, such as `ftjob-1/control.json`. All methods raise StorageAway."""
+    """Names are relative to the URL, for example `ftjob-1/control.json`. All methods raise StorageAway."""
 
     def __init__(self, url: str) -> None:
         self.url = url
 
     @property
     def local(self) -> Path | None:
-        """The folder, where the URL is one of a disk."""
+        """The folder, or None if the URL is of an object store."""
         return local_folder(self.url)
 
     def read(self, name: str) -> bytes | None:
-        """Returns None where there is no such object."""
+        """Returns None if there is no such object."""
         with self._translate_errors("reading", name):
             try:
                 with self._system.open_input_stream(self._path(name)) as stream:
@@ -53,7 +53,7 @@ class Storage:
                 return None
 
     def read_json(self, name: str) -> dict[str, Any] | None:
-        """Returns None also where the content is no JSON object."""
+        """Returns None if there is no such object, or if its content is not a JSON object."""
         content = self.read(name)
         try:
             value = None if content is None else orjson.loads(content)
@@ -62,7 +62,7 @@ class Storage:
         return value if isinstance(value, dict) else None
 
     def write(self, name: str, content: bytes) -> None:
-        """Writes atomically: a reader sees the former content or this one."""
+        """Writes atomically: a reader sees either the old content or the new one."""
         with self._translate_errors("writing", name):
             self._put(name, iter((content,)))
 
@@ -70,7 +70,8 @@ class Storage:
         self.write(name, orjson.dumps(value))
 
     def upload(self, name: str, source: Path, is_wanted: Callable[[], bool] = lambda: True) -> int:
-        """Returns the size. Raises FileNotFoundError where `source` is gone, Stopped once `is_wanted` says no."""
+        """Returns the size. Raises FileNotFoundError if `source` is gone, and Stopped once `is_wanted` returns
+        False."""
         size = 0
 
         def chunks() -> Iterator[bytes]:
@@ -86,7 +87,7 @@ class Storage:
         return size
 
     def download(self, name: str, target: Path, size: int | None) -> None:
-        """Replaces `target` atomically. Raises StorageAway where the object is not `size` bytes long; None: any
+        """Replaces `target` atomically. Raises StorageAway if the object doesn't have `size` bytes; None allows any
         size."""
         target.parent.mkdir(parents=True, exist_ok=True)
         temporary = target.with_name(target.name + ".tmp")
@@ -98,16 +99,16 @@ class Storage:
                     chunk: bytes = stream.read(CHUNK_BYTES)
                 if not chunk:
                     break
-                file.write(chunk)  # an error here is our own disk's
+                file.write(chunk)  # outside _translate_errors, since an error here is of our own disk
             file.flush()
             os.fsync(file.fileno())
         if size is not None and temporary.stat().st_size != size:
             temporary.unlink()
-            raise StorageAway(f"{name} at {self.url} has not the {size} bytes that were written")
+            raise StorageAway(f"{name} at {self.url} doesn't have the {size} bytes that were written")
         temporary.replace(target)
 
     def delete(self, name: str) -> None:
-        """Deletes one object, which may be gone already."""
+        """Deletes one object, if it exists."""
         with self._translate_errors("deleting", name), suppress(FileNotFoundError):
             self._system.delete_file(self._path(name))
 
@@ -116,16 +117,16 @@ class Storage:
             self._system.delete_dir(self._path(name))
 
     def check(self) -> None:
-        """Raises StorageAway unless the storage can be written, read and cleared."""
+        """Raises StorageAway unless an object can be written, read and deleted."""
         name = f".finetune-{os.getpid()}"
         self.write(name, b"checked")
         if self.read(name) != b"checked":
-            raise StorageAway(f"what was written to {self.url} is not there")
+            raise StorageAway(f"an object written to {self.url} can't be read back")
         self.delete(name)
 
     def _put(self, name: str, chunks: Iterator[bytes]) -> None:
         path = self._path(name)
-        if self.local is None:  # an object gets its name when its last byte is there
+        if self.local is None:  # an object store writes atomically by itself
             with self._system.open_output_stream(path) as stream:
                 for chunk in chunks:
                     stream.write(chunk)
@@ -147,7 +148,7 @@ class Storage:
 
     @cached_property
     def _system(self) -> Any:
-        from pyarrow import fs  # 50 MB that only a trainer with a storage takes
+        from pyarrow import fs  # takes 50 MB of memory, which only a trainer with a storage needs
 
         parts = urlsplit(self.url)
         if parts.scheme == "s3":
@@ -180,24 +181,29 @@ def _s3(bucket: str, query: dict[str, str]) -> Any:
 
 
 def local_folder(url: str) -> Path | None:
-    """The folder of a path or a file:// URL; None for an object store."""
+    """Returns the folder of a path or a file:// URL, or None for an object store."""
     parts = urlsplit(url)
     return Path(parts.path) if parts.scheme in ("", "file") else None
 
 
 def url_refusal(url: str) -> str | None:
-    """Returns why `url` can't be a storage, in a sentence, or None."""
+    """Returns why `url` can't be used as a storage, or None."""
     parts = urlsplit(url)
     if parts.scheme not in SCHEMES:
-        return f"{url} is no storage: give a path, file://, s3:// or gs://."
+        return f"{url} is not a storage: give a path, file://, s3:// or gs://."
     if parts.username or parts.password:
         where = f"{parts.scheme}://{parts.hostname}{parts.path}"
-        return f"The storage's URL holds credentials, which Ray would show. Set them as variables and write {where}."
+        return (
+            "The storage's URL holds credentials, which Ray would show to everybody. Set them as environment variables "
+            f"and write {where}."
+        )
     if parts.scheme in ("", "file") and (parts.netloc or not parts.path.startswith("/")):
-        return f"{url} is no storage that all nodes find: give the whole path, such as /mnt/shared/finetune."
+        return f"{url} is not a full path: give one that is valid on all nodes, such as /mnt/shared/finetune."
     if parts.scheme in ("s3", "gs") and not parts.netloc:
-        return f"{url} names no bucket: give one, such as {parts.scheme}://bucket/finetune."
+        return f"{url} has no bucket: give one, such as {parts.scheme}://bucket/finetune."
     unknown = sorted(set(dict(parse_qsl(parts.query))) - set(S3_OPTIONS)) if parts.scheme == "s3" else []
     if unknown:
-        return f"{url}: {', '.join(unknown)} is no option of an s3:// URL. Known are {', '.join(S3_OPTIONS)}."
+        return (
+            f"{url}: s3:// URLs have no option {', '.join(unknown)}. The options are {', '.join(S3_OPTIONS)}."
+        )
     return None

@@ -1,5 +1,5 @@
-"""The trainer's side of the storage: uploads what an attempt needs before it is submitted, takes what it writes over
-into the job's folder, and deletes what a job that has ended left there."""
+"""The trainer's side of the storage: uploads an attempt's input files before it is submitted, downloads its output to
+the job's folder, and deletes the files of ended jobs."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from trainers.local.ray.job_files import (
 )
 from trainers.local.ray.storage import Stopped, Storage, StorageAway
 
-# Of a base, as from the hub: no code, no pickles.
+# The files of a base that are uploaded, the same kinds as from the hub: no code, no pickles.
 BASE_FILE_ENDINGS = (".json", ".safetensors", ".jinja", ".model", ".txt")
 PROGRESS = "progress.json"
 EVENT_FIELDS = {"created_at": int, "level": str, "type": str, "message": str, "data": dict}
@@ -42,8 +42,9 @@ bases_lock = threading.Lock()
 
 
 class Takeover:
-    """The files of one attempt. `is_wanted` tells whether the attempt still counts, also during long transfers. `turn`
-    is held while it is asked for the last time before an end mark: none is written after somebody with `turn` said no.
+    """The files of one attempt. `is_wanted` returns False once the attempt no longer counts; it is also called during
+    long transfers. `turn` is held while `is_wanted` is checked and a record is written, so that a caller who makes it
+    return False while holding `turn` can be sure that no end mark is written afterwards.
     """
 
     def __init__(
@@ -63,11 +64,11 @@ class Takeover:
         self._attempt = f"{self._job}/attempts/{record.key}"
         self._control = ""
         self._taken = Snapshot()
-        self._events: int | None = None  # of this attempt in events.jsonl; None: not yet counted
+        self._events: int | None = None  # this attempt's events in events.jsonl; None until counted
 
     def provide(self) -> None:
-        """Uploads what the attempt needs: the files as the one before left them, or those that lie here. It may be
-        called again. Raises StorageAway, Stopped."""
+        """Uploads the attempt's input files: those of the attempt before, or those in the job's folder. Does nothing if
+        that was done before. Raises StorageAway or Stopped."""
         if self._storage.read(f"{self._attempt}/start.json") is not None:
             return
         replace_json(self._folder / STORED_MARK, {})
@@ -95,12 +96,15 @@ class Takeover:
         self._storage.write_json(f"{self._attempt}/start.json", {"snapshot": asdict(begin), "base": base})
 
     def _provide_base(self, base: Path) -> str | None:
-        """Returns the fingerprint under which the base is stored; None for a hub id, which the node fetches itself."""
+        """Returns the fingerprint under which the base is stored, or None for a hub id, which the node downloads
+        itself."""
         if not base.is_dir():
             return None
         fingerprint = base_fingerprint(base)
         name = f"bases/{fingerprint}"
-        while not bases_lock.acquire(timeout=0.5):  # 64 jobs that begin at once upload one copy of their base
+        while not bases_lock.acquire(
+            timeout=0.5
+        ):  # so that jobs that begin together upload their base only once
             self._check_wanted()
         try:
             if self._storage.read(f"{name}/base.json") is None:
@@ -122,15 +126,15 @@ class Takeover:
             self._control = wanted
 
     def take(self) -> None:
-        """Takes over what is new, the end mark last. Raises StorageAway, Stopped; a second call goes on where the first
-        broke off, also after a restart."""
+        """Downloads new files, with the end mark last. Raises StorageAway or Stopped; the next call continues an
+        interrupted one, even after a restart."""
         snapshot = parse_snapshot(self._storage.read_json(f"{self._attempt}/state.json"))
         if snapshot is None or snapshot == self._taken:
             return
         for path, stored in snapshot.files.items():
             is_input = stored.object.startswith("inputs/")
             if not is_input and not is_in_folder(path) and self._taken.files.get(path) != stored:
-                # Without a size: such a file may have been written again after the snapshot, and the newer one will do.
+                # Without a size, since the file may have been rewritten after the snapshot; the newer one is fine.
                 self._download(stored, self._folder / path, None)
         for folder in sorted(snapshot.folders):
             if folder != "adapter" or "DONE" in snapshot.records:
@@ -146,7 +150,7 @@ class Takeover:
                     self._check_wanted()
                     replace_json(self._folder / name, snapshot.records[name])
 
-        # Checkpoints that the training has replaced by newer ones.
+        # Delete old checkpoints that the training has deleted too.
         objects = {stored.object for stored in snapshot.files.values()}
         for path, stored in self._taken.files.items():
             if is_in_folder(path) and stored.object not in objects:
@@ -154,7 +158,7 @@ class Takeover:
         self._taken = snapshot
 
     def _take_folder(self, folder: str, snapshot: Snapshot) -> None:
-        """Takes over a checkpoint or the adapter, by rename. The optimizer's state stays in the storage."""
+        """Downloads a checkpoint or the adapter atomically. The optimizer's state stays in the storage."""
         files = {
             path: stored
             for path, stored in snapshot.files.items()
@@ -174,7 +178,7 @@ class Takeover:
         hidden.rename(target)
 
     def _take_events(self, count: int) -> None:
-        """Appends each event once, also after a restart: its line carries the number of the attempt."""
+        """Appends each event once, even after a restart, since each line has the number of its attempt."""
         number = self._record.attempt
         if self._events is None:
             self._events = sum(1 for event in read_events(self._folder) if event.get("attempt") == number)
@@ -199,7 +203,7 @@ class Takeover:
 
 
 def _parse_events(content: bytes | None) -> list[dict[str, object]]:
-    """Raises StorageAway where they don't have the form of a job's events."""
+    """Raises StorageAway if `content` doesn't have the format of a job's events."""
 
     def is_event(raw: object) -> bool:
         if not isinstance(raw, dict) or raw.keys() != EVENT_FIELDS.keys():
@@ -209,14 +213,15 @@ def _parse_events(content: bytes | None) -> list[dict[str, object]]:
     try:
         events = [] if content is None else orjson.loads(content)
     except orjson.JSONDecodeError as error:
-        raise StorageAway(f"a piece of the events is no JSON: {error}") from error
+        raise StorageAway(f"a piece of the events is not JSON: {error}") from error
     if not isinstance(events, list) or not all(is_event(event) for event in events):
-        raise StorageAway("a piece of the events is not of their form")
+        raise StorageAway("a piece of the events has the wrong format")
     return events
 
 
 class Cleaner:
-    """Deletes what ended jobs left in the storage, every minute; where the storage is away, it tries again later."""
+    """Deletes the files of ended jobs in the storage, every minute. If the storage doesn't answer, it tries again
+    later."""
 
     def __init__(self, storage: Storage, jobs: Path) -> None:
         self._storage = storage
@@ -232,7 +237,7 @@ class Cleaner:
         self._thread.join()
 
     def clean(self, folder: Path) -> None:
-        """Raises StorageAway."""
+        """Deletes a job's files in the storage. Raises StorageAway."""
         if (folder / STORED_MARK).exists():
             self._storage.delete_folder(folder.name)
             (folder / STORED_MARK).unlink(missing_ok=True)

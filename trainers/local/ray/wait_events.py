@@ -1,4 +1,4 @@
-"""Writes events into a job on a cluster while it waits: for machines, or for a head or a storage that is away."""
+"""Logs events of a job that waits: for machines of the cluster, or for a head or a storage that doesn't answer."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from typing import Literal
 from trainers.local.job_directory import append_event
 from trainers.local.ray.head import RayAway, RayHead, RayRefused
 
-REPORT_WAIT_S = 20.0  # a wait for less is not worth an event
+REPORT_WAIT_S = 20.0  # a shorter wait is not worth an event
 RECOUNT_S = 30.0  # between two counts of the machines
-REPORT_OUTAGE_S = 5.0  # an outage of less is not worth an event
+REPORT_OUTAGE_S = 5.0  # a shorter outage is not worth an event
 MAX_PAUSE_S = 30.0  # between two requests during an outage
 
 log = logging.getLogger(__name__)
@@ -21,7 +21,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Need:
-    """What one job needs: `nodes` machines with a CPU and `gpus` GPUs each."""
+    """The machines that one job needs: `nodes` of them, each with a CPU and `gpus` GPUs."""
 
     nodes: int
     gpus: int
@@ -35,15 +35,15 @@ class Need:
 
 @dataclass(frozen=True)
 class Machines:
-    """`count` is the number of machines that are large enough for the job, free or not. `may_grow`: an autoscaler adds
-    more."""
+    """`count` is the number of machines that are large enough for the job, free or not. `may_grow`: an autoscaler may
+    add more."""
 
     count: int
     may_grow: bool
 
 
 class Waiting:
-    """Writes events while the cluster has no room for a job."""
+    """Logs events while the cluster has no room for a job."""
 
     def __init__(self, folder: Path, head: RayHead, need: Need) -> None:
         self._folder = folder
@@ -54,7 +54,8 @@ class Waiting:
         self._reported: Machines | None = None
 
     def record(self) -> None:
-        """Called again and again while the job waits: writes one event, and another whenever the machines changed."""
+        """To be called repeatedly while the job waits. Logs one event, and another whenever the machines have
+        changed."""
         now = time.monotonic()
         if self._since is None:
             self._since, self._look_at = now, now + REPORT_WAIT_S
@@ -95,8 +96,8 @@ def why_waiting(need: Need, machines: Machines) -> str:
 
 
 class Outage:
-    """Writes events while `who` (in a later sentence `it`) does not answer a job's requests. `pause_s` is the time to
-    the next request, 0 without an outage."""
+    """Logs events while `who` (`it` in a later sentence) doesn't answer. `pause_s` is the time to wait before the next
+    request, and 0 without an outage."""
 
     def __init__(self, folder: Path, who: str, it: str) -> None:
         self._folder = folder

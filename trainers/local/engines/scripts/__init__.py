@@ -1,1 +1,1 @@
-"""What runs inside engines' own environments; never imported by ours."""
+"""Scripts that run in the engines' environments. Our own code never imports them."""

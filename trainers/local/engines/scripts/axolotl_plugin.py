@@ -1,4 +1,4 @@
-"""Runs inside axolotl's own environment, named in its config: hands our callback to its trainer."""
+"""A plugin that runs in axolotl's environment and adds our callback to its trainer. The config names it."""
 
 from __future__ import annotations
 

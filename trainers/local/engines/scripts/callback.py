@@ -1,8 +1,8 @@
-"""Runs inside each engine's own environment: a callback of transformers' Trainer, by which all three train.
+"""A callback of transformers' Trainer, which all three engines use. Runs in an engine's environment.
 
-Beside what the config says it validates every $FINETUNE_EVAL_STEPS steps, keeps a checkpoint of each validation, and
-ends with a validation and a checkpoint once the file STOP lies in the engine's folder. Before the first step it looks
-whether the base was loaded as $FINETUNE_QUANTIZATION says. Imports nothing of this project.
+In addition to the config it validates every $FINETUNE_EVAL_STEPS steps, saves a checkpoint at each validation, and ends
+with a validation and a checkpoint once the engine's folder has a file STOP. Before the first step it checks that the
+base was loaded with $FINETUNE_QUANTIZATION. Imports nothing of this project.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ WANTED = os.environ.get("FINETUNE_QUANTIZATION", "none")
 
 
 class NotQuantized(Exception):
-    """An engine that can't quantise may load all weights, and say nothing."""
+    """The base's layers are not quantised as requested. An engine that can't quantise may silently load all weights."""
 
 
 class JobCallback(TrainerCallback):
@@ -44,7 +44,7 @@ class JobCallback(TrainerCallback):
 
 
 def kind(layer: Any) -> str:
-    """nf4, int8, or else what the layer calls itself."""
+    """Returns nf4, int8, or the name of the layer's class."""
     name = type(layer).__name__
     if name == "Linear4bit":
         return str(layer.weight.quant_type)

@@ -1,6 +1,6 @@
-"""Runs inside LLaMA-Factory's own environment: `python rows.py rows/train.jsonl [rows/valid.jsonl]` → tokenized/.
+"""Runs in LLaMA-Factory's environment: `python rows.py rows/train.jsonl [rows/valid.jsonl]` writes tokenized/.
 
-Written by the `datasets` of the version that will read it: the form on disk has changed between versions.
+Our own environment can't write it, because the format on disk differs between versions of `datasets`.
 """
 
 from __future__ import annotations

@@ -1,5 +1,5 @@
-"""Runs inside LLaMA-Factory's own environment: `python train.py config.yml` is `llamafactory-cli train config.yml` with
-our callback."""
+"""Runs in LLaMA-Factory's environment: `python train.py config.yml` is `llamafactory-cli train config.yml` with our
+callback."""
 
 from __future__ import annotations
 

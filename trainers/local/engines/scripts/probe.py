@@ -1,6 +1,6 @@
-"""`python probe.py NAME` inside an engine's own environment: in JSON, what it is and which config keys it knows.
+"""Runs in an engine's environment: `python probe.py NAME` prints the engine's versions and config keys as JSON.
 
-That it runs at all proves that the engine can be imported.
+It fails if the engine can't be imported.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Any
 
 
 def unsloth_keys() -> dict[str, list[str]]:
-    import unsloth  # first of all: it changes transformers and trl when it is imported
+    import unsloth  # must be first, since it patches transformers and trl on import
     from trl import SFTConfig
 
     def arguments(function: Callable[..., Any]) -> list[str]:
@@ -32,7 +32,7 @@ def unsloth_keys() -> dict[str, list[str]]:
 
 def llamafactory_keys() -> dict[str, list[str]]:
     from llamafactory.hparams import parser
-    from llamafactory.train import tuner  # noqa: F401  what training imports must be there
+    from llamafactory.train import tuner  # noqa: F401  checks that everything training imports is installed
 
     return {"config": [field.name for part in parser._TRAIN_ARGS for field in fields(part)]}
 
@@ -51,7 +51,7 @@ def vllm_keys() -> dict[str, list[str]]:
 
 
 def versions() -> dict[str, str]:
-    """Of the packages that a job's numbers depend on, those that are there."""
+    """Returns the versions of the packages that determine a job's results, as far as they are installed."""
     version_by_package = {}
     for package in ("torch", "transformers", "peft", "trl", "datasets", "bitsandbytes"):
         with contextlib.suppress(PackageNotFoundError):

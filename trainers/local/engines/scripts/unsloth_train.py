@@ -1,7 +1,7 @@
-"""Runs inside unsloth's own environment, as a process of its own: `python train.py config.json`.
+"""Runs in unsloth's environment: `python train.py config.json`.
 
-Trains LoRA on rows that are token ids already, and goes on from the newest checkpoint in its output folder.
-Prints a line of JSON for every step and every validation; imports nothing of this project.
+Trains LoRA on tokenized rows, from the newest checkpoint in the output folder. Prints a line of JSON for every step and
+every validation. Imports nothing of this project.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import unsloth  # first of all: it changes transformers and trl when it is imported
+import unsloth  # must be first, since it patches transformers and trl on import
 
 # isort: split
 import torch
@@ -23,7 +23,7 @@ from trl import SFTConfig, SFTTrainer
 
 
 class Lines(TrainerCallback):
-    """A line a step, for anyone who reads the log."""
+    """Prints each log entry as a line of JSON."""
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any], **_: Any) -> None:
         print(json.dumps({"step": state.global_step, "total_steps": state.max_steps, **logs}), flush=True)
@@ -50,7 +50,7 @@ def main(config: dict[str, Any]) -> None:
         data_collator=DataCollatorForSeq2Seq(tokenizer, label_pad_token_id=-100),
         callbacks=[Lines(), JobCallback()],
     )
-    trainer.remove_callback(PrinterCallback)  # the same again, without the step
+    trainer.remove_callback(PrinterCallback)  # would print the same without the step
     trainer.train(resume_from_checkpoint=get_last_checkpoint(output))
     model.save_pretrained(output)
 
