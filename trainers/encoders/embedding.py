@@ -227,10 +227,12 @@ def _find_packaged() -> EncoderFiles:
 
 
 def _find_in_folder(name: str, folder: Path) -> EncoderFiles:
-    found = [str(path.relative_to(folder)) for path in sorted(folder.rglob("*.onnx"))]
-    model = next((file for file in ONNX_FILES if file in found), found[0] if len(found) == 1 else None)
+    onnx_files = [str(path.relative_to(folder)) for path in sorted(folder.rglob("*.onnx"))]
+    model = next(
+        (file for file in ONNX_FILES if file in onnx_files), onnx_files[0] if len(onnx_files) == 1 else None
+    )
     if model is None:
-        has = f"several with unusual names ({', '.join(found[:4])})" if found else "none"
+        has = f"several with unusual names ({', '.join(onnx_files[:4])})" if onnx_files else "none"
         raise EncoderError(
             f"The folder {name} should hold an encoder as one ONNX file, like onnx/model.onnx, and has {has}. "
             "Export one: `optimum-cli export onnx --task feature-extraction --model NAME FOLDER`."
