@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from bot.values.runs import Refusal
 from trainers.base_models import Base, Preset, find_base, presets
-from trainers.sizing.hardware import GPUS, Fit, Machine, adapt_to_memory, fit, read_gpu, this_machine
+from trainers.sizing.hardware import GPUS, Fit, Machine, adapt_to_memory, check_fit, read_gpu, this_machine
 from trainers.sizing.memory import Method, Work
 
 Task = Literal["labels", "texts"]
@@ -86,7 +86,9 @@ def _offer(preset: Preset, work: Work, machine: Machine) -> Offer:
     assert isinstance(base, Base)  # noqa: S101 - tests build every preset
     wanted: dict[Method, Work] = {"lora": work, "qlora": replace(work, method="qlora")}
     computed = {method: adapt_to_memory(base.architecture, each, machine) for method, each in wanted.items()}
-    return Offer(preset, {method: fit(base.architecture, each, machine) for method, each in computed.items()})
+    return Offer(
+        preset, {method: check_fit(base.architecture, each, machine) for method, each in computed.items()}
+    )
 
 
 def advice_text(advice: Advice) -> str:

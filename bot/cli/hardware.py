@@ -17,13 +17,21 @@ from bot.values.runs import Refusal
 from trainers.base_models import Base, find_base, find_preset
 from trainers.host import child_environment
 from trainers.sizing.architecture import Architecture, UnknownSize, read_config
-from trainers.sizing.hardware import GPUS, Fit, adapt_to_memory, fit, read_gpu, smallest_gpu, this_machine
+from trainers.sizing.hardware import (
+    GPUS,
+    Fit,
+    adapt_to_memory,
+    check_fit,
+    read_gpu,
+    smallest_gpu,
+    this_machine,
+)
 from trainers.sizing.memory import (
     TILE_WORDS,
     Work,
     base_bytes,
     loaded_parameters,
-    reference_pass,
+    reference_logit_bytes,
     tokens_at_a_time,
     trainable_parameters,
     with_forced_checkpoints,
@@ -93,7 +101,7 @@ def plan_memory(name: str, work: Work, gpu: str | None) -> MemoryPlan | Refusal:
         )
     wanted_work = with_forced_checkpoints(base.architecture, work)
     work = adapt_to_memory(base.architecture, wanted_work, machine)
-    return MemoryPlan(base, wanted_work, work, fit(base.architecture, work, machine))
+    return MemoryPlan(base, wanted_work, work, check_fit(base.architecture, work, machine))
 
 
 def headline(planned: MemoryPlan) -> str:
@@ -145,7 +153,7 @@ def memory_json(planned: MemoryPlan) -> dict[str, Any]:
             "trainable": trainable_parameters(model, planned.work),
         },
         "bytes": {**asdict(fit.memory), "total": fit.needed},
-        "reference_pass_bytes": reference_pass(model, planned.work, fit.machine.place)
+        "reference_pass_bytes": reference_logit_bytes(model, planned.work, fit.machine.place)
         if planned.work.pairs
         else None,
         "total_gb": round(fit.needed / 1e9, 2),
@@ -202,7 +210,7 @@ def _change(before: Work, after: Work) -> str:
 
 
 def _needed_bytes(planned: MemoryPlan, work: Work) -> int:
-    return fit(planned.base.architecture, work, planned.fit.machine).needed
+    return check_fit(planned.base.architecture, work, planned.fit.machine).needed
 
 
 def _table(planned: MemoryPlan) -> list[tuple[str, str, str]]:
@@ -279,7 +287,7 @@ def _notes(planned: MemoryPlan) -> list[str]:
             f"Its vision part ({_billions(model.parameters - loaded_parameters(model))}) is not loaded."
         )
     if planned.work.pairs:
-        logits = reference_pass(model, planned.work, planned.fit.machine.place)
+        logits = reference_logit_bytes(model, planned.work, planned.fit.machine.place)
         notes.append(
             "The reference is the model with its adapter turned off, not a second copy. Its logits "
             f"({logits / 1e9:.2f} GB) are freed before the backward pass needs its own, so they are not added."

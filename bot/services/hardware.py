@@ -40,7 +40,7 @@ from trainers.rentals.prices import PROVIDER as RENTED
 from trainers.rentals.prices import Rental, fetch_rental
 from trainers.sizing.architecture import UnknownSize
 from trainers.sizing.encoders import PARAMETERS, READS_A_SECOND, WRITES_A_SECOND, EncoderWork
-from trainers.sizing.hardware import Fit, Machine, adapt_to_memory, fit, read_gpu, this_machine
+from trainers.sizing.hardware import Fit, Machine, adapt_to_memory, check_fit, read_gpu, this_machine
 from trainers.sizing.memory import (
     Method,
     Work,
@@ -118,7 +118,7 @@ def memory_headroom(
     one at a time. `machine` is this one by default."""
     work, machine = _work(base, report, chosen, sweep), machine or this_machine()
     done = adapt_to_memory(base.architecture, work, machine)
-    memory_fit = fit(base.architecture, done, machine)
+    memory_fit = check_fit(base.architecture, done, machine)
     trained = trainable_parameters(base.architecture, work)
     sizes = f"{_count(loaded_parameters(base.architecture))} parameters, {_count(trained)} trained"
     by_itself = " with checkpointing" if done.checkpoints and not work.checkpoints else ""
@@ -200,7 +200,7 @@ def _method(chosen: Mapping[str, Hyperparameter]) -> Method:
 def _in_4_bits(base: Base, work: Work, machine: Machine) -> int | None:
     """Returns the bytes that training would take in 4 bits, None if that wouldn't fit either or is already chosen."""
     in_4_bits = adapt_to_memory(base.architecture, replace(work, method="qlora"), machine)
-    packed = fit(base.architecture, in_4_bits, machine)
+    packed = check_fit(base.architecture, in_4_bits, machine)
     if work.method == "qlora" or packed.standing != "fits":
         return None
     return packed.needed
@@ -208,7 +208,7 @@ def _in_4_bits(base: Base, work: Work, machine: Machine) -> int | None:
 
 def memory_headroom_for_pairs(base: Base, pairs: PairsReport) -> MemoryHeadroom:
     """Sizes the longest pair with our own trainer's defaults."""
-    memory_fit = fit(base.architecture, _work_on_pairs(base, pairs, {}), this_machine())
+    memory_fit = check_fit(base.architecture, _work_on_pairs(base, pairs, {}), this_machine())
     return MemoryHeadroom(_memory_text(memory_fit), _shortage(memory_fit))
 
 

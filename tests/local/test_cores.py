@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from trainers.local.training import devices
-from trainers.local.training.devices import CpuSeconds, CpuThreads, cores_allowed, cpu_seconds, threads_for
+from trainers.local.training.devices import CpuSeconds, CpuThreads, choose_threads, cores_allowed, cpu_seconds
 
 
 @pytest.mark.parametrize(
@@ -26,7 +26,7 @@ from trainers.local.training.devices import CpuSeconds, CpuThreads, cores_allowe
 )
 def test_others_keep_what_they_took(others: float, most: int, threads: int) -> None:
     seen = CpuSeconds(wall=2.0, busy=6.0 + 2 * others, own=6.0)
-    assert threads_for(seen, cores=8, most=most) == threads
+    assert choose_threads(seen, cores=8, most=most) == threads
 
 
 def test_torch_follows_what_others_take_while_it_works(monkeypatch: pytest.MonkeyPatch) -> None:

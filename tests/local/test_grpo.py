@@ -136,15 +136,17 @@ def test_loss_and_gradient_are_those_of_the_paper(beta: float, tiny_model_dir: P
         for name, weight in method.model.named_parameters():
             if "lora_B" in name:
                 weight.add_(0.01)  # away from the reference
-    asked, answers = method.rows[:2], ([7, 8, 9], [20, 2], [30, 31, 2], [2])
+    questions, answers = method.rows[:2], ([7, 8, 9], [20, 2], [30, 31, 2], [2])
     rewards = [1.0, 0.0, 0.25, 0.75]
     method.model.train()
-    loss, part = cast(GroupLoss, method._trainer).measure(asked, answers, rewards)
+    loss, part = cast(GroupLoss, method._trainer).measure(questions, answers, rewards)
     loss.backward()  # type: ignore[no-untyped-call]
     learnt = [weight for weight in method.model.parameters() if weight.requires_grad]
     gradients = [torch.zeros_like(each) if each.grad is None else each.grad.clone() for each in learnt]
     method.model.zero_grad()
-    expected, kl = by_hand(method, [asked[0], asked[0], asked[1], asked[1]], answers, rewards, beta)
+    expected, kl = by_hand(
+        method, [questions[0], questions[0], questions[1], questions[1]], answers, rewards, beta
+    )
     expected.backward()
     assert loss.item() == pytest.approx(expected.item(), abs=1e-5)
     assert (part.reward, part.kl) == (0.5, pytest.approx(kl, rel=1e-3))
@@ -153,18 +155,18 @@ def test_loss_and_gradient_are_those_of_the_paper(beta: float, tiny_model_dir: P
 
 
 def by_hand(
-    method: Grpo, asked: Sequence[Any], answers: Sequence[Any], rewards: Sequence[float], beta: float
+    method: Grpo, questions: Sequence[Any], answers: Sequence[Any], rewards: Sequence[float], beta: float
 ) -> tuple[Any, float]:
     """Loss, and the KL a token."""
     groups = torch.tensor(rewards).view(-1, 2)
     advantages = ((groups - groups.mean(1, keepdim=True)) / (groups.std(1, keepdim=True) + 1e-4)).flatten()
     losses, divergences = [], []
-    for question, answer, advantage in zip(asked, answers, advantages, strict=True):
-        p = log_probabilities(method.model, question.asked, answer)
+    for question, answer, advantage in zip(questions, answers, advantages, strict=True):
+        p = log_probabilities(method.model, question.prompt, answer)
         divergence = torch.zeros(len(answer))
         if beta:
             with torch.no_grad(), method.model.disable_adapter():
-                reference = log_probabilities(method.model, question.asked, answer)
+                reference = log_probabilities(method.model, question.prompt, answer)
             divergence = (reference - p).exp() - (reference - p) - 1
         ratio = (p - p.detach()).exp()
         losses.append((ratio * (beta * divergence - advantage)).mean())
@@ -172,8 +174,8 @@ def by_hand(
     return torch.stack(losses).mean(), float(torch.cat(divergences).mean())
 
 
-def log_probabilities(model: Any, asked: Sequence[int], answer: Sequence[int]) -> torch.Tensor:
-    logits = model(torch.tensor([[*asked, *answer]])).logits[0, len(asked) - 1 : -1] / 0.7
+def log_probabilities(model: Any, prompt: Sequence[int], answer: Sequence[int]) -> torch.Tensor:
+    logits = model(torch.tensor([[*prompt, *answer]])).logits[0, len(prompt) - 1 : -1] / 0.7
     return logits.log_softmax(-1)[range(len(answer)), list(answer)]
 
 
@@ -190,7 +192,7 @@ def test_a_question_ends_where_the_last_answer_that_counts_begins(
     (tmp_path / "job.jsonl").write_text(json.dumps(chat), encoding="utf-8")
     method = prepared(folder)
     question = method.rows[0]
-    text = method._tokenizer.decode(question.asked)
+    text = method._tokenizer.decode(question.prompt)
     assert text.endswith("charged twice<|im_end|>\n<|im_start|>assistant\n")
     assert "login" in text
     assert question.answer == "billing"

@@ -99,7 +99,7 @@ class Story:
     def submit(self) -> AttemptRecord:
         record = open_attempt(self.folder)
         takeover = self.takeover(record)
-        patiently(takeover.provide)
+        patiently(takeover.upload_inputs)
         patiently(lambda: takeover.control("run"))
         return mark_submitted(self.folder, record)
 
@@ -150,18 +150,18 @@ def test_each_file_and_event_arrives_once_whichever_call_fails(tmp_path: Path, a
     save_checkpoint(node, 1)
     (node / "results.csv").write_text("1\n")
     patiently(lambda: publisher.publish(is_over=False))
-    patiently(story.takeover(record).take)  # each time as after a restart of the trainer
+    patiently(story.takeover(record).download_new_files)  # each time as after a restart of the trainer
     assert read_json(story.folder / "progress.json") == PROGRESS
     replace_json(node / "checkpoints" / "step-000001" / "checkpoint.json", {"step": 1, "validated": True})
     patiently(lambda: publisher.publish(is_over=False))
-    patiently(story.takeover(record).take)
+    patiently(story.takeover(record).download_new_files)
     kept = read_json(story.folder / "checkpoints" / "step-000001" / "checkpoint.json")
     assert kept == {"step": 1, "validated": True}
     save_checkpoint(node, 2, 1)
     (node / "results.csv").write_text("1\n2\n")
     finish(node)
     patiently(lambda: publisher.publish(is_over=True))
-    patiently(story.takeover(record).take)
+    patiently(story.takeover(record).download_new_files)
     assert messages(story.folder) == ["Created", "Step 1", "Done"]
     assert (story.folder / "results.csv").read_text() == "1\n2\n"
     assert read_json(story.folder / "DONE") == DONE
@@ -184,7 +184,7 @@ def test_an_attempt_that_was_given_up_changes_nothing_of_its_successor_s(
     append_event(node, "Step 1 of the first")
     save_checkpoint(node, 1)
     publisher.publish(is_over=False)
-    story.takeover(first).take()
+    story.takeover(first).download_new_files()
     assert open_attempt(story.folder).after == first.key  # never submitted: the trainer was killed before
     second = story.submit()
     assert second.after == first.key
@@ -198,14 +198,14 @@ def test_an_attempt_that_was_given_up_changes_nothing_of_its_successor_s(
     with monkeypatch.context() as late:
         late.setattr(AttemptStorage, "wants_pause", lambda self: False)  # it had looked a moment before
         publisher.publish(is_over=True)
-    story.takeover(second).take()
+    story.takeover(second).download_new_files()
     assert messages(story.folder) == ["Created", "Step 1 of the first"]
     assert not (story.folder / "DONE").exists()
     append_event(other, "Step 2 of the second")
     save_checkpoint(other, 2, 1)
     finish(other)
     successor.publish(is_over=True)
-    story.takeover(second).take()
+    story.takeover(second).download_new_files()
     assert messages(story.folder) == ["Created", "Step 1 of the first", "Step 2 of the second", "Done"]
     assert read_json(story.folder / "DONE") == DONE
 
@@ -219,7 +219,7 @@ def test_what_is_given_up_while_it_is_taken_over_gets_no_end_mark(tmp_path: Path
     publisher.publish(is_over=True)
     asked = iter([True, False])
     with pytest.raises(Stopped):
-        story.takeover(record, lambda: next(asked)).take()
+        story.takeover(record, lambda: next(asked)).download_new_files()
     assert not (story.folder / "DONE").exists()
 
 
@@ -239,7 +239,7 @@ def test_a_pause_is_marked_in_the_node_s_folder_and_not_told_back(tmp_path: Path
     publisher.publish(is_over=False)
     assert (node / "PAUSED").exists()
     publisher.publish(is_over=True)
-    story.takeover(record).take()
+    story.takeover(record).download_new_files()
     assert not (story.folder / "PAUSED").exists()
 
 
@@ -254,7 +254,7 @@ def test_a_long_journal_goes_in_pieces(tmp_path: Path) -> None:
             append_event(node, f"{count} {number}")
             wanted.append(f"{count} {number}")
         publisher.publish(is_over=False)
-        taking.take()
+        taking.download_new_files()
         assert messages(story.folder) == wanted
 
 

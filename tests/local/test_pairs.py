@@ -15,7 +15,7 @@ from trainers.local.checks import refusal
 from trainers.local.training.data import Template
 from trainers.local.training.errors import TrainingFailed
 from trainers.local.training.memory import fill_parts
-from trainers.local.training.pairs import PairRow, Pairs, filter_pairs, pair_of, read_pairs, width
+from trainers.local.training.pairs import PairRow, Pairs, filter_pairs, read_pair, read_pairs, width
 from trainers.methods import TooLong
 
 FORM = '{"input": {"messages": [...]}, "preferred_output": [...], "non_preferred_output": [...]}'
@@ -27,7 +27,7 @@ def tokenizer(tiny_model_dir: Path) -> Any:
 
 
 def made(tokenizer: Any, raw: dict[str, Any]) -> PairRow:
-    return pair_of(7, json.dumps(raw), Template.of(tokenizer), "training_file")
+    return read_pair(7, json.dumps(raw), Template.of(tokenizer), "training_file")
 
 
 def test_an_answer_is_what_the_model_would_generate_up_to_its_end_token(tokenizer: Any) -> None:

@@ -8,7 +8,7 @@ import pytest
 
 from trainers.base_models import Base, find_base
 from trainers.sizing.architecture import Architecture
-from trainers.sizing.hardware import Machine, fit, read_gpu, smallest_gpu
+from trainers.sizing.hardware import Machine, check_fit, read_gpu, smallest_gpu
 from trainers.sizing.memory import (
     Device,
     Memory,
@@ -16,7 +16,7 @@ from trainers.sizing.memory import (
     base_bytes,
     estimate_memory,
     loaded_parameters,
-    reference_pass,
+    reference_logit_bytes,
     tokens_at_a_time,
     trainable_parameters,
     with_forced_checkpoints,
@@ -118,31 +118,31 @@ def test_only_learnt_tokens_have_logits() -> None:
 
 
 def test_what_fits_with_room_needs_no_cure() -> None:
-    found = fit(model("smollm2-135m"), WORK, gpu("24"))
+    found = check_fit(model("smollm2-135m"), WORK, gpu("24"))
     assert (found.standing, found.cures) == ("fits", ())
 
 
 def test_what_is_too_large_names_changes_that_fit_each_of_another_kind() -> None:
     mistral, machine = model("mistral-7b"), gpu("24")
-    found = fit(mistral, WORK, machine)
+    found = check_fit(mistral, WORK, machine)
     assert found.standing == "too large"
     assert found.cures
     assert len({(one.method, one.checkpoints, one.length, one.batch) for one in found.cures}) == len(
         found.cures
     )
     for cure in found.cures:
-        assert fit(mistral, cure, machine).standing == "fits"
+        assert check_fit(mistral, cure, machine).standing == "fits"
 
 
 def test_what_fits_only_if_the_estimate_is_right_is_tight() -> None:
     mistral = model("mistral-7b")
     needed = estimate_memory(mistral, WORK, GPU).total
-    assert fit(mistral, WORK, Machine("a GPU", needed, GPU)).standing == "tight"
-    assert fit(mistral, WORK, Machine("a GPU", needed - 1, GPU)).standing == "too large"
+    assert check_fit(mistral, WORK, Machine("a GPU", needed, GPU)).standing == "tight"
+    assert check_fit(mistral, WORK, Machine("a GPU", needed - 1, GPU)).standing == "too large"
 
 
 def test_where_no_change_is_enough_the_least_is_told() -> None:
-    found = fit(model("llama-4-scout"), WORK, gpu("l40s"))
+    found = check_fit(model("llama-4-scout"), WORK, gpu("l40s"))
     assert found.cures == ()
     assert 60e9 < found.least < 70e9 < found.needed
     assert smallest_gpu(found.needed) is None
@@ -199,7 +199,7 @@ def test_the_reference_has_no_weights_and_its_logits_are_never_the_peak() -> Non
         for place in (CPU, GPU, Device("cpu", 2)):
             found = estimate_memory(model(name), PAIRS, place)
             assert found.weights == estimate_memory(model(name), replace(PAIRS, pairs=False), place).weights
-            assert 0 < reference_pass(model(name), PAIRS, place) <= found.logits
+            assert 0 < reference_logit_bytes(model(name), PAIRS, place) <= found.logits
 
 
 def test_a_pair_keeps_what_two_rows_alone_keep_and_keys_and_values_for_every_head() -> None:

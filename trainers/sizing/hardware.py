@@ -143,7 +143,7 @@ class Fit:
         return self.memory.total + self.memory.process
 
 
-def fit(model: Architecture, work: Work, machine: Machine) -> Fit:
+def check_fit(model: Architecture, work: Work, machine: Machine) -> Fit:
     memory = estimate_memory(model, work, machine.place)
     needed = memory.total + memory.process
     if needed * MEMORY_MARGIN <= machine.memory:

@@ -205,7 +205,7 @@ def rows_at_a_time(work: Work, place: Device) -> int:
     return max(1, min(work.batch, (place.tokens_at_a_time - work.shared) // (work.length - work.shared)))
 
 
-def reference_pass(model: Architecture, work: Work, place: Device) -> int:
+def reference_logit_bytes(model: Architecture, work: Work, place: Device) -> int:
     """Returns the bytes of logits in the reference model's pass. They are freed before the backward pass, so they are
     not part of the peak."""
     positions, e = _head_positions(work, place), place.number_bytes

@@ -12,7 +12,7 @@ import pytest
 from tests.local.served import examples
 from trainers.local.engines.catalog import LLAMAFACTORY
 from trainers.local.engines.plan import EnginePlan
-from trainers.local.engines.runner import write_plan
+from trainers.local.engines.runner import build_config
 from trainers.local.job_directory import TrainingJob, read_job, write_job
 from trainers.methods import Parameters
 
@@ -38,7 +38,7 @@ def engines(tmp_path: Path) -> Path:
 def facts(without: str = "") -> dict[str, object]:
     settings = Parameters(quantization="nf4")
     plan = EnginePlan("base", settings, 0, ("q_proj",), 10, True, "cpu", False)
-    keys = sorted(write_plan(LLAMAFACTORY, plan, Path("env")).keys["config"] - {without})
+    keys = sorted(build_config(LLAMAFACTORY, plan, Path("env")).keys["config"] - {without})
     return {
         "version": "0.9.5",
         "versions": {"torch": "2.13.0", "bitsandbytes": "0.50.2"},

@@ -18,7 +18,7 @@ from trainers.local.engines.catalog import AXOLOTL, ENGINES, Engine
 from trainers.local.engines.installation import constraints_file
 from trainers.local.engines.plan import EngineConfig, EnginePlan, write_files
 from trainers.local.engines.plan import yaml as as_yaml
-from trainers.local.engines.runner import write_plan
+from trainers.local.engines.runner import build_config
 from trainers.local.engines.workdir import target_names, write_rows
 from trainers.local.training.data import Row, Rows
 from trainers.local.training.errors import TrainingFailed
@@ -47,7 +47,7 @@ PLAN = EnginePlan(
 
 
 def written(name: str, plan: EnginePlan = PLAN) -> EngineConfig:
-    return write_plan(ENGINES[name], plan, ENV)
+    return build_config(ENGINES[name], plan, ENV)
 
 
 def config(name: str, plan: EnginePlan = PLAN) -> dict[str, Any]:

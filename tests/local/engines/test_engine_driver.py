@@ -20,7 +20,7 @@ from safetensors.torch import load_file
 
 from tests.local.engines.conftest import change, facts
 from trainers.local.engines.artifacts import read_results
-from trainers.local.engines.catalog import LLAMAFACTORY, engine_in_use
+from trainers.local.engines.catalog import LLAMAFACTORY, lock_engine
 from trainers.local.engines.process import kill_leftover
 from trainers.local.engines.runner import EngineCrashed, train_with_engine
 from trainers.local.job_directory import read_events, read_job, read_json
@@ -262,7 +262,7 @@ def test_a_key_that_the_installation_did_not_name_stops_the_job_before_it_starts
 
 
 def test_an_engine_that_is_being_changed_trains_nothing(job_folder: Path, engines: Path) -> None:
-    with engine_in_use(engines / "llamafactory", alone=True):
+    with lock_engine(engines / "llamafactory", alone=True):
         assert failure(job_folder).code == "engine_busy"
 
 

@@ -11,7 +11,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from trainers.local.engines.__main__ import main
-from trainers.local.engines.catalog import LLAMAFACTORY, UNSLOTH, engine_in_use
+from trainers.local.engines.catalog import LLAMAFACTORY, UNSLOTH, lock_engine
 from trainers.local.engines.installation import InstallationFailed, PipProgress, install, remove
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -59,7 +59,7 @@ def test_the_folder_may_be_named_anywhere_in_the_line(tmp_path: Path, is_last: b
 
 
 def test_an_engine_in_use_is_neither_removed_nor_installed(engines: Path) -> None:
-    with engine_in_use(engines / "llamafactory", alone=False):
+    with lock_engine(engines / "llamafactory", alone=False):
         with pytest.raises(InstallationFailed, match="is in use by a job"):
             remove(engines, LLAMAFACTORY)
         with pytest.raises(InstallationFailed, match="a job is training with it"):
@@ -69,8 +69,8 @@ def test_an_engine_in_use_is_neither_removed_nor_installed(engines: Path) -> Non
 
 def test_two_jobs_use_one_engine(engines: Path) -> None:
     with (
-        engine_in_use(engines / "llamafactory", alone=False),
-        engine_in_use(engines / "llamafactory", alone=False) as second,
+        lock_engine(engines / "llamafactory", alone=False),
+        lock_engine(engines / "llamafactory", alone=False) as second,
     ):
         assert second
 

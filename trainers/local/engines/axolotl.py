@@ -23,7 +23,7 @@ ENVIRONMENT = {"AXOLOTL_DO_NOT_TRACK": "1", "WANDB_DISABLED": "true"}
 CUDA_KERNELS = ("lora_mlp_kernel", "lora_qkv_kernel", "lora_o_kernel", "lora_embedding_kernel")
 
 
-def write(plan: EnginePlan, env: Path) -> EngineConfig:
+def build_config(plan: EnginePlan, env: Path) -> EngineConfig:
     """`env` is the virtual environment."""
     is_on_cpu = plan.device == "cpu"
     config: dict[str, Value] = {

@@ -127,7 +127,7 @@ def find_installation(root: Path, engine: Engine) -> Installation | None:
 
 
 @contextmanager
-def engine_in_use(home: Path, *, alone: bool) -> Iterator[bool]:
+def lock_engine(home: Path, *, alone: bool) -> Iterator[bool]:
     """Locks an engine, exclusively (`alone`) to change it, or shared to use it. Yields False if another process's lock
     conflicts."""
     home.mkdir(parents=True, exist_ok=True)

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from trainers.host import child_environment
-from trainers.local.engines.catalog import VLLM, Engine, Installation, engine_in_use, find_installation
+from trainers.local.engines.catalog import VLLM, Engine, Installation, find_installation, lock_engine
 from trainers.local.job_directory import replace_json
 
 HERE = Path(__file__).parent
@@ -39,7 +39,7 @@ class InstallationFailed(Exception):
 def install(root: Path, engine: Engine, show: Callable[[str], None]) -> Installation:
     """`root` is the folder of engines. `show` is called with lines about the progress. Raises InstallationFailed."""
     home = root / engine.name
-    with engine_in_use(home, alone=True) as is_ours:
+    with lock_engine(home, alone=True) as is_ours:
         if not is_ours:
             user = "the trainer is serving with it" if engine is VLLM else "a job is training with it"
             text = f"{engine.name} is being installed, or {user}. Wait until that has ended, then try again."
@@ -72,7 +72,7 @@ def remove(root: Path, engine: Engine) -> bool:
     home = root / engine.name
     if not home.exists():
         return False
-    with engine_in_use(home, alone=True) as is_ours:
+    with lock_engine(home, alone=True) as is_ours:
         if not is_ours:
             text = (
                 f"{engine.name} is in use by a job, an installation or a serving trainer. Wait until that has ended, "

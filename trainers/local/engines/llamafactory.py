@@ -21,7 +21,7 @@ from trainers.local.engines.plan import (
 ENVIRONMENT = {"DISABLE_VERSION_CHECK": "0", "USE_MODELSCOPE_HUB": "0"}
 
 
-def write(plan: EnginePlan, env: Path) -> EngineConfig:
+def build_config(plan: EnginePlan, env: Path) -> EngineConfig:
     """`env` is the virtual environment."""
     is_on_cpu = plan.device == "cpu"
     config: dict[str, Value] = {

@@ -24,9 +24,9 @@ from trainers.local.engines.artifacts import (
 from trainers.local.engines.catalog import (
     Engine,
     Installation,
-    engine_in_use,
     engines_folder,
     find_installation,
+    lock_engine,
 )
 from trainers.local.engines.compatibility import (
     Refusal,
@@ -85,7 +85,7 @@ def train_with_engine(engine: Engine, folder: Path, job: TrainingJob) -> None:
     if installation is None:  # removed after find_refusal
         raise TrainingFailed("engine_not_installed", "The engine is not installed on this trainer.", "engine")
 
-    with engine_in_use(installation.home, alone=False) as is_ours:
+    with lock_engine(installation.home, alone=False) as is_ours:
         if not is_ours:
             text = f"The engine {engine.name} is being installed or removed. Start the job again afterwards."
             raise TrainingFailed("engine_busy", text, "engine")
@@ -121,7 +121,7 @@ class EngineRun:
         self.home.mkdir(exist_ok=True)
         self.prepared = prepare(self.job, self.home, self.installation.has_cuda, self.logger)
         plan = self.prepared.plan
-        config = write_plan(self.engine, plan, self.installation.env)
+        config = build_config(self.engine, plan, self.installation.env)
         on_cpu = refuse_int8_on_cpu(self.job.settings) if plan.device == "cpu" else None
         refusal = on_cpu or refuse_unknown_keys(self.engine, self.installation, config.keys)
         if refusal:
@@ -356,15 +356,15 @@ class StepTimes:
         return Pace(2 * step_s + between_s + SAVING_S, self.validation_s, guess_s)
 
 
-def write_plan(engine: Engine, plan: EnginePlan, env: Path) -> EngineConfig:
+def build_config(engine: Engine, plan: EnginePlan, env: Path) -> EngineConfig:
     """`env` is the engine's virtual environment."""
     match engine.name:
         case "unsloth":
-            return unsloth.write(plan, env)
+            return unsloth.build_config(plan, env)
         case "axolotl":
-            return axolotl.write(plan, env)
+            return axolotl.build_config(plan, env)
         case "llamafactory":
-            return llamafactory.write(plan, env)
+            return llamafactory.build_config(plan, env)
         case "vllm":
             raise ValueError("vLLM can't train")
         case _:

@@ -18,7 +18,7 @@ from trainers.local.engines.plan import (
 ENVIRONMENT = {"UNSLOTH_DISABLE_STATISTICS": "1"}  # otherwise it downloads a file from the hub to be counted
 
 
-def write(plan: EnginePlan, env: Path) -> EngineConfig:
+def build_config(plan: EnginePlan, env: Path) -> EngineConfig:
     """`env` is the virtual environment."""
     parts: dict[str, dict[str, Any]] = {
         "model": {

@@ -87,13 +87,13 @@ def attend_by_blocks(
         functional.pad(each.to(value.dtype), (0, 0, 0, row_layout.tokens - length))
         for each in (query, key, value)
     )
-    attend = _kernel(query.device.type)
+    attend = _compile_attention(query.device.type)
     result = attend(queries, keys, values, block_mask=row_layout.mask, scale=scaling, enable_gqa=True)
     return result[:, :, :length].transpose(1, 2).contiguous(), None
 
 
 @cache
-def _kernel(device: str) -> Any:
+def _compile_attention(device: str) -> Any:
     return torch.compile(flex_attention, dynamic=False) if device == "cuda" else flex_attention
 
 

@@ -69,7 +69,7 @@ def train_here(folder: Path, key: str, processes: int, meeting: Meeting | None =
         return 1
     record = read_attempt(folder)
     if record is None or not record.is_open or record.key != key:
-        return _not_wanted()
+        return _report_replaced()
     return _run(folder, train_command(processes, meeting))
 
 
@@ -88,7 +88,7 @@ def train_from_storage(
                 return _run(folder, command)
             return _run_and_publish(folder, command, Publisher(link, folder, base, start))
         except AttemptReplaced:
-            return _not_wanted()
+            return _report_replaced()
         except BaseChanged as error:
             print(error, file=sys.stderr)
             return 1
@@ -104,7 +104,7 @@ def delete_leftovers(folder: Path) -> None:
                         shutil.rmtree(leftover)
 
 
-def _not_wanted() -> int:
+def _report_replaced() -> int:
     text = "This attempt is no longer needed: another one has replaced it, or the job has ended."
     print(text, file=sys.stderr)
     return 0

@@ -185,12 +185,12 @@ class RayAttempt:
     def follow(self) -> None:
         """Runs in the thread until the attempt has ended or is released."""
         while self.exit is None and not self._released.is_set():
-            attempt_exit = self._try_step(self._look)
+            attempt_exit = self._try_step(self._check_job)
             if attempt_exit is not None:
                 close_attempt(self.record.folder, self._entry)
                 self.exit = attempt_exit
             elif self._entry.is_submitted:
-                self._try_step(self._exchange)
+                self._try_step(self._sync_files)
             pause_s = max(POLL_S, self._outage.pause_s, self._storage_outage.pause_s)
             self._released.wait(ENDING_POLL_S if self._is_unwanted.is_set() else pause_s)
 
@@ -202,7 +202,7 @@ class RayAttempt:
             self._outage.record(str(error))
         except StorageAway as error:
             self._storage_outage.record(str(error))
-        except Stopped:  # the next _look finds out why
+        except Stopped:  # the next _check_job finds out why
             return None
         except OSError as error:  # e.g. a full disk
             log.error("following %s: %s. Trying again.", self._entry.submission, error)
@@ -223,17 +223,17 @@ class RayAttempt:
         self._released.set()
         self.thread.join()
 
-    def _exchange(self) -> None:
+    def _sync_files(self) -> None:
         """Tells the attempt to run, pause or end, and takes over its new files."""
         if self._files is None:
             return
         if self._is_unwanted.is_set():
             return self._files.control("end")
         self._files.control("pause" if (self.record.folder / "PAUSED").exists() else "run")
-        self._files.take()
+        self._files.download_new_files()
         self._storage_outage.end()
 
-    def _look(self) -> Exit | None:
+    def _check_job(self) -> Exit | None:
         job = self._head.find_job(self._entry.submission)
         self._outage.end()
         if job is None:
@@ -244,7 +244,7 @@ class RayAttempt:
         if job.is_final:
             self._keep_log()
             if not self._is_unwanted.is_set():
-                self._exchange()
+                self._sync_files()
             return describe_exit(job)
         if not self.has_begun and not is_waiting:
             # A job over several nodes has status RUNNING before it has them: the launcher runs and requests them.
@@ -267,17 +267,17 @@ class RayAttempt:
         if self._is_unwanted.is_set():
             return NEVER_BEGAN
         if self._entry.is_submitted:
-            self._exchange()
+            self._sync_files()
             return Exit(
                 None, "was lost: the Ray cluster no longer knows it, perhaps because its head was restarted"
             )
         if self._files is not None:
-            self._files.provide()
+            self._files.upload_inputs()
             self._files.control("run")
             self._storage_outage.end()
         try:
-            self._head.provide(self._package.name, self._package.content)
-            self._head.submit(submission(self._entry, self.record, self._package, self._options))
+            self._head.upload_package(self._package.name, self._package.content)
+            self._head.submit(build_submission(self._entry, self.record, self._package, self._options))
         except RayRefused as error:
             return Exit(None, f"was refused by the Ray cluster: {error}")
         self._entry = mark_submitted(self.record.folder, self._entry)
@@ -293,7 +293,7 @@ class RayAttempt:
         (self.record.folder / "train.log").write_text(text, encoding="utf-8")
 
 
-def submission(
+def build_submission(
     entry: AttemptRecord, record: JobRecord, package: Package, options: RayOptions
 ) -> dict[str, Any]:
     """Returns the body of POST /api/jobs/. It must not hold secrets, since Ray shows it to everybody."""

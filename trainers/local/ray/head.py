@@ -130,7 +130,7 @@ class RayHead:
             raise RayAway(f"{self.address} does not list its {resource}: {_last_line(str(raw.get('msg')))}")
         return listed
 
-    def provide(self, name: str, package: bytes) -> None:
+    def upload_package(self, name: str, package: bytes) -> None:
         """Uploads a package unless the cluster already has it. Raises RayAway or RayRefused."""
         path = f"/api/packages/gcs/{name}"
         if self._ask("GET", path, allow_404=True).status_code == 404:

@@ -66,7 +66,7 @@ class Takeover:
         self._taken = Snapshot()
         self._events: int | None = None  # this attempt's events in events.jsonl; None until counted
 
-    def provide(self) -> None:
+    def upload_inputs(self) -> None:
         """Uploads the attempt's input files: those of the attempt before, or those in the job's folder. Does nothing if
         that was done before. Raises StorageAway or Stopped."""
         if self._storage.read(f"{self._attempt}/start.json") is not None:
@@ -125,7 +125,7 @@ class Takeover:
             self._storage.write_json(f"{self._job}/control.json", value)
             self._control = wanted
 
-    def take(self) -> None:
+    def download_new_files(self) -> None:
         """Downloads new files, with the end mark last. Raises StorageAway or Stopped; the next call continues an
         interrupted one, even after a restart."""
         snapshot = parse_snapshot(self._storage.read_json(f"{self._attempt}/state.json"))
@@ -138,12 +138,12 @@ class Takeover:
                 self._download(stored, self._folder / path, None)
         for folder in sorted(snapshot.folders):
             if folder != "adapter" or "DONE" in snapshot.records:
-                self._take_folder(folder, snapshot)
+                self._download_folder(folder, snapshot)
         for folder in complete_folders(self._folder):
             if folder not in snapshot.folders:
                 shutil.rmtree(self._folder / folder)
 
-        self._take_events(snapshot.events)
+        self._append_events(snapshot.events)
         for name in RECORDS:
             if name in snapshot.records and snapshot.records[name] != self._taken.records.get(name):
                 with self._turn:
@@ -157,7 +157,7 @@ class Takeover:
                 self._storage.delete(f"{self._job}/{stored.object}")
         self._taken = snapshot
 
-    def _take_folder(self, folder: str, snapshot: Snapshot) -> None:
+    def _download_folder(self, folder: str, snapshot: Snapshot) -> None:
         """Downloads a checkpoint or the adapter atomically. The optimizer's state stays in the storage."""
         files = {
             path: stored
@@ -177,7 +177,7 @@ class Takeover:
         shutil.rmtree(target, ignore_errors=True)
         hidden.rename(target)
 
-    def _take_events(self, count: int) -> None:
+    def _append_events(self, count: int) -> None:
         """Appends each event once, even after a restart, since each line has the number of its attempt."""
         number = self._record.attempt
         if self._events is None:

@@ -24,7 +24,7 @@ import httpx2
 
 from trainers.host import HUB_KEYS, child_environment
 from trainers.local.api_errors import ApiError
-from trainers.local.engines.catalog import Installation, engine_in_use
+from trainers.local.engines.catalog import Installation, lock_engine
 from trainers.local.engines.vllm import SERVED_BASE, VllmOptions, serve_command
 from trainers.local.serving.answers import busy
 from trainers.local.serving.values import adapter_is_gone
@@ -52,9 +52,9 @@ class VllmServer:
         self._loaded = 0
         self._loading = asyncio.Lock()
         self._resources = ExitStack()
-        if not self._resources.enter_context(engine_in_use(engine.home, alone=False)):
+        if not self._resources.enter_context(lock_engine(engine.home, alone=False)):
             text = "vLLM is being installed or removed. Try again when that is done."
-            raise busy(text, "engine_in_use", RETRY_S)
+            raise busy(text, "lock_engine", RETRY_S)
         folder = Path(tempfile.mkdtemp(prefix="finetune-vllm-"))  # short: a socket's path has 107 bytes
         self._resources.callback(shutil.rmtree, folder, ignore_errors=True)
         key = secrets.token_urlsafe(32)

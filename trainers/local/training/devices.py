@@ -91,13 +91,13 @@ class CpuThreads:
         self._seen += cpu_seconds() - start
         if self._seen.wall < MIN_MEASURED_S:
             return
-        threads = threads_for(self._seen, count_cores(), self._most)
+        threads = choose_threads(self._seen, count_cores(), self._most)
         self._seen = CpuSeconds()
         if threads != torch.get_num_threads():
             torch.set_num_threads(threads)
 
 
-def threads_for(seen: CpuSeconds, cores: int, most: int) -> int:
+def choose_threads(seen: CpuSeconds, cores: int, most: int) -> int:
     """Returns 1 to `most` threads, assuming that other programs keep using as many cores as in `seen`."""
     others = (seen.busy - seen.own) / seen.wall
     return max(1, min(most, round(cores - others)))

@@ -289,7 +289,7 @@ class TrainingLoop(Generic[R, P]):
             step=step,
             trained_tokens=self.position.trained_tokens + tokens,
             seconds=self.seconds,
-            room=self.state.batcher.remembered,
+            room=self.state.batcher.reduced_tokens,
             recomputes=self.state.batcher.recomputes,
         )
         guess_s = method.validation_tokens / tokens * took * method.forward_share
@@ -316,7 +316,7 @@ class TrainingLoop(Generic[R, P]):
         self.position = replace(
             position,
             validations=(*position.validations, validation),
-            room=self.state.batcher.remembered,
+            room=self.state.batcher.reduced_tokens,
             recomputes=self.state.batcher.recomputes,
         )
         self.pace = replace(self.pace, validation_s=time.monotonic() - begun)

@@ -89,7 +89,7 @@ class MicroBatcher(Generic[R]):
     Each time that memory runs out, `tokens` is halved. Before parts would shrink to single rows, or to less than a
     quarter of the usual tokens, activations are recomputed instead of kept.
 
-    `remembered` is the reduced number of tokens from a checkpoint. `fill` groups rows into parts of at most a given
+    `reduced_tokens` is the reduced number of tokens from a checkpoint. `fill` groups rows into parts of at most a given
     number of tokens, and `width` returns the tokens of a part. `recompute` makes the model recompute activations and
     returns False if it can't; `recomputes` is True once it does. `end_team` is given for a sharded base, where the
     other processes wait in a layer for one that ran out of memory: all must end and start again.
@@ -98,7 +98,7 @@ class MicroBatcher(Generic[R]):
     def __init__(
         self,
         usual: int,
-        remembered: int | None,
+        reduced_tokens: int | None,
         *,
         packs: bool,
         fill: Callable[[Sequence[R], int], list[list[R]]],
@@ -108,7 +108,7 @@ class MicroBatcher(Generic[R]):
         recomputes: bool = False,
         end_team: Callable[[Shortage], NoReturn] | None = None,
     ) -> None:
-        self.tokens = remembered or usual
+        self.tokens = reduced_tokens or usual
         self._usual = usual
         self._packs = packs
         self._fill = fill
@@ -119,7 +119,7 @@ class MicroBatcher(Generic[R]):
         self._end_team = end_team
 
     @property
-    def remembered(self) -> int | None:
+    def reduced_tokens(self) -> int | None:
         """The reduced number of tokens, which checkpoints store so that a resumed run computes alike. None if it was
         not reduced."""
         return self.tokens if self.tokens < self._usual else None

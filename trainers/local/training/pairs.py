@@ -89,7 +89,7 @@ def read_pairs(
     template = Template.of(tokenizer)
     written = ((number, line) for number, line in enumerate(lines, start=1) if line.strip())
     return filter_pairs(
-        (pair_of(number, line, template, param) for number, line in written), max_length, param, too_long
+        (read_pair(number, line, template, param) for number, line in written), max_length, param, too_long
     )
 
 
@@ -112,7 +112,7 @@ def width(pairs: Sequence[PairRow]) -> int:
     return 2 * len(pairs) * max(pair.length for pair in pairs)
 
 
-def pair_of(line: int, text: str, template: Template, param: str) -> PairRow:
+def read_pair(line: int, text: str, template: Template, param: str) -> PairRow:
     """Reads one line of the file. Raises TrainingFailed."""
     try:
         raw = json.loads(text)

@@ -152,14 +152,14 @@ def write_table(
             if lowest is None
             else (lowest.step, format_number(lowest.loss), format_number(lowest.accuracy))
         )
-        taken = position.trained_tokens, round(position.seconds, 1), outcome(score, played, winner)
+        taken = position.trained_tokens, round(position.seconds, 1), describe_outcome(score, played, winner)
         rows.writerow([arm.number, *arm.chosen.values(), position.step, score.course, *scores, *taken])
     temporary = folder / (TABLE_FILE + ".tmp")
     temporary.write_text(text.getvalue(), encoding="utf-8", newline="")
     temporary.replace(folder / TABLE_FILE)
 
 
-def outcome(score: TrialScore, played: Sequence[Round], winner: int | None) -> str:
+def describe_outcome(score: TrialScore, played: Sequence[Round], winner: int | None) -> str:
     if score.out is not None:
         return f"out after step {score.step}: {score.out}"
     if score.number == winner:

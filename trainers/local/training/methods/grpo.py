@@ -95,7 +95,7 @@ def prepare(folder: Path, job: TrainingJob, logger: MetricsLogger, pauses: Pause
 class Question:
     """A prompt as token ids, and the right answer. `tokens` is the length of both together."""
 
-    asked: Sequence[int]
+    prompt: Sequence[int]
     answer: str
     tokens: int
 
@@ -153,7 +153,7 @@ class Grpo(TrainingMethod[Question, list[Part]]):
         return sum(row.tokens for row in self.validation)
 
     def width(self, rows: Sequence[Question]) -> int:
-        longest = max(len(row.asked) for row in rows)
+        longest = max(len(row.prompt) for row in rows)
         return len(rows) * self._settings.samples * (longest + self._settings.max_new_tokens)
 
     def add_gradients(
@@ -205,7 +205,7 @@ class Grpo(TrainingMethod[Question, list[Part]]):
                     rewards += self._compute_rewards(rows, self._generate_answers(rows, 1))
             return rewards
 
-        by_length = sorted(self.validation, key=lambda row: len(row.asked))
+        by_length = sorted(self.validation, key=lambda row: len(row.prompt))
         rewards = state.batcher.compute_in_parts(distributed.share(by_length), reward_all, "while validating")
         count, total = distributed.sum_all(len(rewards), sum(rewards))
         return Scores(1 - total / count, None, {"reward_mean": total / count})
@@ -213,7 +213,7 @@ class Grpo(TrainingMethod[Question, list[Part]]):
     def _generate_answers(self, rows: Sequence[Question], count: int) -> list[list[int]]:
         """Returns `count` answers to each row as token ids, row by row. A single answer is the likeliest; several are
         sampled."""
-        prompts = [list(row.asked) for row in rows for _ in range(count)]
+        prompts = [list(row.prompt) for row in rows for _ in range(count)]
         most = self._settings.max_new_tokens
         if self._context is not None:
             most = max(1, min(most, self._context - max(map(len, prompts))))
@@ -263,7 +263,7 @@ class GroupLoss(LossOnly, GRPOTrainer):
         spread = groups.std(1, keepdim=True)
         advantages = (groups - groups.mean(1, keepdim=True)) / (spread + STD_EPSILON)
         count = groups.shape[1]
-        prompts = [torch.tensor(row.asked) for row in rows for _ in range(count)]
+        prompts = [torch.tensor(row.prompt) for row in rows for _ in range(count)]
         inputs = self._pad_batch("prompt", prompts, "left")
         inputs |= self._pad_batch("completion", [torch.tensor(answer) for answer in answers], "right")
         inputs["advantages"] = advantages.flatten().to(self.args.device)
