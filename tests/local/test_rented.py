@@ -28,7 +28,7 @@ from tests.peers.hf_jobs import ACCOUNT, TOKEN, HfPeer, PeerJob, hf_jobs
 from trainers.errors import Refused
 from trainers.local.job_directory import read_job
 from trainers.local.rentals.machines import RentingOptions
-from trainers.rentals.prices import fetch_rental, hub_api
+from trainers.rentals.prices import fetch_rental, hub_api, read_rental
 
 pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")  # huggingface_hub's
 IMAGE = f"docker.io/acme/finetune@sha256:{'0' * 64}"
@@ -333,3 +333,20 @@ def test_kills_of_the_trainer_leave_one_machine_a_job_and_nothing_running(
         wait_for(lambda: (peer.running, list(peer.repositories)), lambda left: left == ([], []))
     started = [job.spec["labels"]["finetune-job"] for job in peer.jobs.values() if job is not stray]
     assert sorted(started) == sorted(ids) and stray.stage == "CANCELED"
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"hf_usd_per_minute": "NaN"}, "numbers above 0"),
+        ({"hf_usd_per_minute": "cheap"}, "numbers above 0"),
+        ({"hf_minutes": "-5"}, "numbers above 0"),
+        ({"hf_minutes": None}, "given together"),
+    ],
+)
+def test_terms_of_a_rented_machine_that_cannot_be_meant_are_refused(
+    changes: dict[str, str | None], said: str
+) -> None:
+    terms = {name: value for name, value in {**TERMS, **changes}.items() if value is not None}
+    with pytest.raises(ValueError, match=said):
+        read_rental(terms)

@@ -13,6 +13,7 @@ import pytest
 
 from tests.peers.deployments import HostingService
 from tests.peers.hosted import COMMIT_THEN_RESET, HTML, Fault, Hosted
+from tests.peers.service import refusal
 from trainers.deployments import open_deployments
 from trainers.deployments.port import Deployments
 from trainers.errors import InvalidResponse, Refused, Uncertain
@@ -94,6 +95,20 @@ def test_a_start_without_an_answer_is_uncertain_and_leaves_one_to_find(opened: O
     with pytest.raises(Uncertain):  # the id is ours: a second one of it can't be
         deployments.start("ft-run1-abc-1", TUNED, BASE, 1800)
     assert len(service.machines) == 1 and len(deployments.find("ft-run1-abc-1")) == 1
+
+
+def test_a_refusal_is_told_even_if_the_empty_endpoint_cannot_be_deleted(opened: Open) -> None:
+    service, deployments, _ = opened("together")
+    answer_to = service.answer_to
+
+    def refuse(method: str, path: str, *more: Any) -> Any:
+        if path.endswith("/deployments"):
+            return refusal(402, "no_credit", "No credit left")
+        return refusal(503, "away", "Come back") if method == "DELETE" else answer_to(method, path, *more)
+
+    service.answer_to = refuse  # type: ignore[method-assign]
+    with pytest.raises(Refused, match="No credit left"):
+        deployments.start("ft-run1-abc-1", TUNED, BASE, 1800)
 
 
 @pytest.mark.parametrize("api", APIS)

@@ -4,11 +4,12 @@ minute. Every deployment is created with the vendor's idle stop, and costs nothi
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from decimal import Decimal
 from typing import Any
 
 from trainers.deployments.port import Deployment, Deployments, DeploymentState, unix_seconds
-from trainers.errors import Refused
+from trainers.errors import Refused, TrainerError
 
 STATES: Mapping[str, DeploymentState] = {
     "READY": "ready",
@@ -49,8 +50,10 @@ class TogetherDeployments(Deployments):
         try:
             return self._read_deployment(endpoint, self._post(what, f"{path}/deployments", body))
         except Refused:
-            # An empty endpoint is not listed as a deployment, so nothing else would ever delete it.
-            self._delete(what, path)
+            # An empty endpoint is not listed as a deployment, so nothing else would ever delete it. It is free, so the
+            # refusal matters more than a failure to delete it.
+            with suppress(TrainerError):
+                self._delete(what, path)
             raise
 
     def _list_all(self) -> Iterable[Deployment]:

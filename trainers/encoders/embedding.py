@@ -292,7 +292,11 @@ def _fetch(name: str, file: str) -> Path | None:
 def _read_files(name: str, model: Path, tokenizer: Path, folder: Path) -> EncoderFiles:
     """Reads from the folder how vectors are pooled, and the licence if it is stated."""
     pooling, card = folder / "1_Pooling" / "config.json", folder / "README.md"
-    is_first = pooling.is_file() and bool(json.loads(pooling.read_text()).get("pooling_mode_cls_token"))
+    try:
+        modes = json.loads(pooling.read_bytes()) if pooling.is_file() else {}
+    except ValueError as error:
+        raise EncoderError(f"{pooling} is not valid JSON: copy it again from the model's source.") from error
+    is_first = bool(modes.get("pooling_mode_cls_token"))
     front = card.read_text(encoding="utf-8", errors="replace")[:4_000] if card.is_file() else ""
     licence = _LICENCE.search(front)
     return EncoderFiles(name, model, tokenizer, licence[1] if licence else None, not is_first)

@@ -63,13 +63,19 @@ class Rental:
 
 def read_rental(metadata: Mapping[str, str]) -> Rental | None:
     """Reads the approved terms from a job's metadata. Returns None for a job that trains on the trainer's own machines.
-    Raises ValueError for incomplete terms."""
+    Raises ValueError for incomplete or impossible terms."""
     if HARDWARE not in metadata:
         return None
+    if PRICE not in metadata or MINUTES not in metadata:
+        raise ValueError(f"{HARDWARE}, {PRICE} and {MINUTES} must be given together")
     try:
-        return Rental(metadata[HARDWARE], Decimal(metadata[PRICE]), int(metadata[MINUTES]))
-    except (KeyError, ValueError, InvalidOperation) as error:
-        raise ValueError(f"{HARDWARE}, {PRICE} and {MINUTES} must be given together") from error
+        rental = Rental(metadata[HARDWARE], Decimal(metadata[PRICE]), int(metadata[MINUTES]))
+        is_possible = rental.usd_per_minute.is_finite() and rental.usd_per_minute > 0 and rental.minutes > 0
+    except (ValueError, InvalidOperation):
+        is_possible = False
+    if not is_possible:
+        raise ValueError(f"{PRICE} and {MINUTES} must be numbers above 0")
+    return rental
 
 
 def fetch_rental(hardware: str, minutes: int) -> Rental:

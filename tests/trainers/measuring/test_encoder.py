@@ -163,6 +163,13 @@ def test_what_is_no_encoder_is_refused_in_a_sentence(
         assert name[:40] in str(refused.value)
 
 
+def test_a_pooling_config_that_is_not_json_is_a_sentence(tmp_path: Path, folder: Path) -> None:
+    (tmp_path / "1_Pooling").mkdir(exist_ok=True)
+    (tmp_path / "1_Pooling" / "config.json").write_text("pooling")
+    with pytest.raises(EncoderError, match=r"1_Pooling/config\.json is not valid JSON"):
+        load_encoder(str(folder))
+
+
 def test_a_model_of_another_kind_is_refused(tmp_path: Path, folder: Path) -> None:
     (tmp_path / "onnx" / "model.onnx").unlink()
     (tmp_path / "onnx" / "model.onnx").write_bytes(_identity("pixels"))

@@ -27,8 +27,8 @@ class RayUnusable(Exception):
 
 
 def check_options(options: RayOptions, data: Path) -> RayOptions:
-    """Returns the options without a storage where the nodes see the data folder. Raises RayUnusable. A head or a
-    storage that does not answer is accepted where our jobs may be running there."""
+    """Returns the options, with storage None if the nodes share the data folder. Raises RayUnusable. A head or a
+    storage that doesn't answer is accepted if our jobs may be running there."""
     storage = _storage(options, data)
     head = RayHead(options.address)
     has_jobs = has_open_attempts(data / "jobs")

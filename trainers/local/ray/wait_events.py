@@ -115,8 +115,8 @@ class Outage:
             self._is_reported = True
             since = time.strftime("%H:%M:%S", time.gmtime(self._since))
             text = (
-                f"{self._who} has not answered since {since} UTC ({reason}). The job goes on if it can; {self._it} "
-                f"is asked again every {MAX_PAUSE_S:.0f} s."
+                f"{self._who} has not answered since {since} UTC ({reason}). The job continues if it can; {self._it} "
+                f"is tried again every {MAX_PAUSE_S:.0f} s."
             )
             append_event(self._folder, text, level="warn")
 
