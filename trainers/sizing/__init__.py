@@ -1,1 +1,1 @@
-"""How large a training is before it starts: parameters, memory, what fits, how long. Pure; knows no torch."""
+"""Estimates a training before it starts: parameters, memory, fitting hardware, and time. Pure, without torch."""

@@ -50,7 +50,7 @@ UNSLOTH = Engine(
 AXOLOTL = Engine(
     name="axolotl",
     package="axolotl",
-    version="0.21.0" if sys.version_info >= (3, 12) else "0.19.0",  # newer ones want Python 3.12
+    version="0.21.0" if sys.version_info >= (3, 12) else "0.19.0",  # newer versions need Python 3.12
     gigabytes=4.4,
     minutes=4.5,
     abilities="LoRA and QLoRA from one YAML file that you can extend: DeepSpeed, FSDP, sample packing",

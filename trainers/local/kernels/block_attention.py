@@ -22,7 +22,7 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
 BY_BLOCKS: Final[Literal["blocks"]] = "blocks"
-BLOCK_TOKENS = 128  # tokens of a block
+BLOCK_TOKENS = 128
 # A pack of up to this many tokens uses a mask: attention is then a twentieth of the work, and nothing is compiled.
 MAX_MASKED_TOKENS = 1024
 MIN_CAPABILITY = 8  # NVIDIA's compute capability: Triton's kernels need Ampere or later

@@ -17,7 +17,7 @@ KEPT_PLACES = "_kept_places"
 
 
 def compute_fused(config: LoraConfig) -> None:
-    """Makes peft create fused layers for `config`. Their parameters, names and files stay peft's."""
+    """Makes peft create fused layers for `config`. Parameters, names and files are the same as peft's."""
     config._register_custom_module({nn.Linear: FusedLinear})
 
 

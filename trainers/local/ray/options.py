@@ -23,7 +23,7 @@ log = logging.getLogger(__name__)
 
 
 class RayUnusable(Exception):
-    """The message is a sentence."""
+    """The cluster or the storage can't be used. The message is a sentence for the user."""
 
 
 def check_options(options: RayOptions, data: Path) -> RayOptions:

@@ -1,1 +1,2 @@
-"""LoRA training on a job's folder: rows, base model, loop, checkpoints. Knows no HTTP; `train.py` above starts it."""
+"""Trains a job's folder with LoRA: rows, base model, loop, checkpoints. Knows nothing of HTTP; `../train.py` starts
+it."""

@@ -114,7 +114,7 @@ def load_config(source: str) -> PreTrainedConfig:
 
 
 def load_tokenizer(source: str) -> Any:
-    """Raises TrainingFailed."""
+    """Loads the tokenizer with its chat template. Raises TrainingFailed."""
     folder = fetch_base(source)
     try:
         tokenizer: Any = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)

@@ -56,12 +56,12 @@ def is_alone() -> bool:
     return size() == 1
 
 
-def is_first() -> bool:
-    return not distributed.is_initialized() or distributed.get_rank() == 0
-
-
 def rank() -> int:
     return distributed.get_rank() if distributed.is_initialized() else 0
+
+
+def is_first() -> bool:
+    return rank() == 0
 
 
 def share(rows: Sequence[T]) -> Sequence[T]:
@@ -101,7 +101,7 @@ def any_process(flag: bool) -> bool:
 
 
 def max_of_all(number: int) -> int:
-    """Returns the highest number of all processes."""
+    """Returns the highest of a number in all processes."""
     return number if is_alone() else int(_reduce([float(number)], distributed.ReduceOp.MAX)[0])
 
 

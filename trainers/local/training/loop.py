@@ -57,7 +57,7 @@ from trainers.local.training.schedule import (
 )
 from trainers.methods import Parameters
 
-R = TypeVar("R")  # a row of the method
+R = TypeVar("R")  # the method's kind of row
 P = TypeVar("P")  # this process's results of a step
 
 

@@ -93,7 +93,7 @@ def find_targets(model: Any, setting: str) -> Targets:
     modules = [name for name in names if _matches_any(name, layers)]
     others = [name for name in names if name not in modules]
     packed = [name for name in others if _matches_any(name, packed_experts(model))]
-    if packed:  # peft would ignore them
+    if packed:  # peft would silently ignore them
         text = (
             f"{packed[0]} is loaded in 4 bits, so it can't be trained. Leave it out of target_modules, or set "
             "quantization to int8 or none."

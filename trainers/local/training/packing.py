@@ -81,7 +81,8 @@ class Abilities:
 
 @dataclass(frozen=True)
 class Loss:
-    """`total` is in nats, summed over `tokens` supervised tokens, of which `right` were predicted as the likeliest."""
+    """`total` is the sum over `tokens` supervised tokens, in nats. The model predicted `right` of them as the
+    likeliest."""
 
     total: Tensor
     tokens: int
@@ -94,7 +95,7 @@ def find_abilities(model: PreTrainedModel, longest: int) -> Abilities:
     packs = model.config.model_type in PACKED_FAMILIES and longest <= max_packed_length(text)
     selects = "logits_to_keep" in inspect.signature(model.forward).parameters
     attention = model.config._attn_implementation
-    # Llama 4 sharpens attention by the place in the sequence, from its floor_scale-th token on.
+    # Llama 4 scales attention by the position in the sequence from position floor_scale on, so packs must be shorter.
     widest = int(text["floor_scale"]) - 1 if text.get("attn_temperature_tuning") else sys.maxsize
     return Abilities(packs, selects, widest, attention == BY_ROWS, attention == BY_BLOCKS)
 

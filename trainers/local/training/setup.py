@@ -45,13 +45,13 @@ class TrainingSetup:
 
 
 def prepare_training(folder: Path, job: TrainingJob, logger: MetricsLogger, pauses: Pauses) -> TrainingSetup:
-    """Raises TrainingFailed, TrainingPaused."""
+    """Reads the rows and loads the base. Raises TrainingFailed or TrainingPaused."""
     device = best_device()
     with distributed.rank_zero_first():
         source = fetch_base(job.base, logger.log)
         remember_base(folder, source, job.base_name)
     family = load_config(job.base).model_type
-    dtype = distributed.broadcast(best_dtype(device, family))  # machines of a cluster may differ
+    dtype = distributed.broadcast(best_dtype(device, family))  # the machines of a cluster may differ
     tokenizer = load_tokenizer(job.base)
     settings = cap_to_context(job.settings, job.base, logger)
     length, too_long, path = settings.max_length, settings.too_long, folder / KEPT_ROWS

@@ -137,9 +137,7 @@ def train_arm(sweep: Sweep, arm: Trial, move: Decision) -> Stop | None:
         begun = time.monotonic() - max(course.position.seconds, logger.seconds_known)
         course.pace = sweep.pace
         course.settings = replace(course.settings, max_seconds=arm_ceiling_s(sweep, begun))
-        logger.log(
-            f"trains to step {move.until}/{course.total} in rung {move.round}: {str(arm).partition('(')[2][:-1]}"
-        )
+        logger.log(f"trains to step {move.until}/{course.total} in rung {move.round}: {arm.values}")
         stop = course.train_until(begun, sweep.checkpoint_s, move.until)
         sweep.pace = course.pace
         save_arm(arm, course, time.monotonic() - begun, is_last=move.until == course.total)

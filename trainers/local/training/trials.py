@@ -42,9 +42,12 @@ class Trial:
     job: TrainingJob
     folder: Path
 
+    @property
+    def values(self) -> str:
+        return ", ".join(f"{name} {value}" for name, value in self.chosen.items())
+
     def __str__(self) -> str:
-        values = ", ".join(f"{name} {value}" for name, value in self.chosen.items())
-        return f"Arm {self.number} ({values})"
+        return f"Arm {self.number} ({self.values})"
 
 
 def create_trials(folder: Path, job: TrainingJob) -> tuple[Trial, ...]:

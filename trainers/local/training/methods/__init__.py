@@ -1,1 +1,1 @@
-"""The training methods, one file each, and what those with TRL's losses share."""
+"""The training methods, one file each, and the setup shared by those that use TRL's losses."""
