@@ -225,7 +225,7 @@ def test_the_repository_stays_where_it_is_to_be_kept(
 
 def test_hardware_with_several_gpus_is_refused(peer: HfPeer) -> None:
     peer.micro_usd["t4-mediumx4"] = 20_000
-    with pytest.raises(Refused, match=r"has 4 GPUs\. A job uses one GPU, paid by the minute"):
+    with pytest.raises(Refused, match=r"has 4 GPUs\. A job uses one GPU, billed by the minute"):
         fetch_rental("t4-mediumx4", 30)
 
 
