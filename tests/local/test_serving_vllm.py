@@ -149,8 +149,8 @@ def test_a_trainer_without_vllm_says_how_to_get_it(tmp_path: Path) -> None:
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 2
     assert done.stderr == (
-        f"trainer: vLLM is not installed in {tmp_path}/engines/vllm. finetune engines install vllm installs it, or "
-        "let the serving engine be builtin.\n"
+        f"trainer: vLLM is not installed in {tmp_path}/engines/vllm. Run finetune engines install vllm, or "
+        "set the serving engine to builtin.\n"
     )
 
 
