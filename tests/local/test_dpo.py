@@ -348,9 +348,7 @@ def test_a_run_stops_when_validation_gets_no_better_and_its_best_checkpoint_is_t
     assert work(folder) == 0
     done = read_json(folder / "DONE") or {}
     assert done["step"] < 20
-    assert done["stopped"].startswith(
-        f"Stopped at step {done['step']}/100: 2 validations in a row had no"
-    )
+    assert done["stopped"].startswith(f"Stopped at step {done['step']}/100: 2 validations in a row had no")
     best = checkpoint_folder(folder, done["result_step"]) / "adapter_model.safetensors"
     assert adapter_bytes(folder) == best.read_bytes()
 

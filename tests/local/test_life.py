@@ -161,9 +161,7 @@ def test_a_run_stops_when_validation_gets_no_better_and_its_best_checkpoint_is_t
     lowest = min(validations, key=lambda each: each["valid_loss"])
     assert done["result_step"] == lowest["step"] == done["step"] - 15
     assert done["stopped"] == warnings(folder)[-1]
-    assert done["stopped"].startswith(
-        f"Stopped at step {done['step']}/200: 3 validations in a row had no"
-    )
+    assert done["stopped"].startswith(f"Stopped at step {done['step']}/200: 3 validations in a row had no")
     best_weights = checkpoint_folder(folder, lowest["step"]) / "adapter_model.safetensors"
     assert adapter_bytes(folder) == best_weights.read_bytes()
     assert any(
