@@ -171,7 +171,7 @@ def start_loop(
         tokens = min(tokens, position.room or tokens)
         position = replace(position, room=tokens, recomputes=recomputes or position.recomputes)
     is_packed = recompute_if_packed(model)
-    room = MicroBatcher(
+    batcher = MicroBatcher(
         method.usual_tokens,
         position.room,
         packs=method.packs,
@@ -182,7 +182,7 @@ def start_loop(
         recomputes=is_packed or (position.recomputes and recompute_activations(model)),
         end_team=partial(end_team, folder) if method.is_sharded else None,
     )
-    state = TrainState(method, optimizer, room, distributed.step_pause_check(pauses), scaler=scaler)
+    state = TrainState(method, optimizer, batcher, distributed.step_pause_check(pauses), scaler=scaler)
     # Start with the pace before the break, since even the first step may pass the ceiling.
     pace = Pace(logger.step_s or 0.0 if position.step else 0.0, None, 0.0)
     loop = TrainingLoop(folder, settings, job.seed, state, logger, position, pauses, pace)
@@ -246,12 +246,12 @@ class TrainingLoop(Generic[R, P]):
                     break
                 distributed.check_pause(self.pauses)
                 # The first process decides for all, since clocks differ.
-                here = replace(self.position, seconds=self.seconds)
-                stop = distributed.broadcast(find_stop(here, self.pace, self.settings))
+                now = replace(self.position, seconds=self.seconds)
+                stop = distributed.broadcast(find_stop(now, self.pace, self.settings))
                 if stop:
                     break
                 is_validated = self._is_validated(step, until)
-                self._learn(step, batch, is_validated_next=is_validated)
+                self._run_step(step, batch, is_validated_next=is_validated)
                 if is_validated:
                     self._validate()
                 self._save_if_due(checkpoint_s)
@@ -279,7 +279,7 @@ class TrainingLoop(Generic[R, P]):
     def _rate(self, step: int) -> float:
         return self.settings.learning_rate * learning_rate_share(step, self.total)
 
-    def _learn(self, step: int, batch: Sequence[R], *, is_validated_next: bool) -> None:
+    def _run_step(self, step: int, batch: Sequence[R], *, is_validated_next: bool) -> None:
         """Trains one step and records it."""
         begun, method = time.monotonic(), self.state.method
         scores = train_step(self.state, batch, self._rate(step), step)
