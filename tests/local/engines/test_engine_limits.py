@@ -12,7 +12,7 @@ import pytest
 
 from tests.local.engines.conftest import change
 from trainers.local.engines.catalog import LLAMAFACTORY
-from trainers.local.engines.runner import SAVING_S, EngineCrashed, Times, train_with_engine
+from trainers.local.engines.runner import SAVING_S, EngineCrashed, StepTimes, train_with_engine
 from trainers.local.job_directory import read_events, read_job, read_json, replace_json
 from trainers.local.training.errors import TrainingFailed
 
@@ -177,7 +177,7 @@ def test_a_kill_between_the_decision_and_its_checkpoint_leaves_the_one_before(
 
 
 def test_time_is_left_for_the_step_that_runs_one_more_and_the_validations() -> None:
-    times = Times(validation_steps=0.5)
+    times = StepTimes(validation_steps=0.5)
     assert times.until_end(is_validated_next=False).needed_s == SAVING_S
     for now in (100.0, 102.0, 105.0):
         times.record_step(now)
@@ -188,6 +188,6 @@ def test_time_is_left_for_the_step_that_runs_one_more_and_the_validations() -> N
 
 
 def test_a_step_before_which_the_engine_loaded_says_nothing_of_the_next() -> None:
-    times = Times(validation_steps=0.0)
+    times = StepTimes(validation_steps=0.0)
     times.record_step(90.0)
     assert times.until_end(is_validated_next=False).needed_s == SAVING_S
