@@ -140,8 +140,8 @@ def test_it_is_used_where_it_runs_and_computes_the_same(
 def test_the_two_devices_have_a_kernel_each(monkeypatch: pytest.MonkeyPatch) -> None:
     told: list[Any] = []
     monkeypatch.setattr(torch, "compile", lambda made, **more: told.append((made, more)) or SimpleNamespace())
-    block_attention._kernel.cache_clear()
-    assert block_attention._kernel("cpu") is block_attention.flex_attention
-    block_attention._kernel("cuda")
+    block_attention._compile_attention.cache_clear()
+    assert block_attention._compile_attention("cpu") is block_attention.flex_attention
+    block_attention._compile_attention("cuda")
     assert told == [(block_attention.flex_attention, {"dynamic": False})]
-    block_attention._kernel.cache_clear()
+    block_attention._compile_attention.cache_clear()

@@ -200,7 +200,7 @@ def wait_for_one_that_hangs(rank: int, port: int) -> None:
     from trainers.local.training import distributed
 
     enter_team(rank, 2, port)
-    distributed.TIMEOUT = timedelta(seconds=10)
+    distributed.STEP_TIMEOUT = timedelta(seconds=10)
     distributed.join(seed=7)
     with distributed.rank_zero_first():
         time.sleep(12 if rank == 0 else 0)
