@@ -62,7 +62,7 @@ def test_activations_are_computed_again_before_parts_are_single_rows(length: int
         raise RuntimeError("CUDA error: out of memory")
 
     room = MicroBatcher(8192, None, packs=True, fill=fill_packs, width=width, tell=str, recompute=again)
-    with pytest.raises(TrainingFailed, match=f"one row of {length} tokens"):
+    with pytest.raises(TrainingFailed, match=f"a single row of {length} tokens"):
         room.compute_in_parts(rows, compute, "in a test")
     assert found == tried
 
