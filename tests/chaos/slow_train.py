@@ -8,11 +8,11 @@ import time
 from pathlib import Path
 
 from tests.local.stub_train import progress, succeed
-from trainers.local.job_directory import exclusive, replace_json
+from trainers.local.job_directory import lock_job, replace_json
 
 
 def main(folder: Path) -> int:
-    with exclusive(folder) as lock:
+    with lock_job(folder) as lock:
         if lock is None:
             return 4
         for _ in range(10):

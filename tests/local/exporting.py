@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.local.served import examples
-from trainers.local.export.order import Order
+from trainers.local.export.order import ExportOrder
 from trainers.local.export.pipeline import export
 from trainers.local.job_directory import TrainingJob, replace_json, write_job
 from trainers.local.train import work
@@ -49,11 +49,11 @@ def write(data: Path, base: Path, job_id: str = JOB) -> Path:
     return folder
 
 
-def order(data: Path, out: Path, to: str, tools: Path | None = None, **changes: Any) -> Order:
-    return replace(Order(MODEL, to, out, (data,), tools or data / "tools"), **changes)
+def order(data: Path, out: Path, to: str, tools: Path | None = None, **changes: Any) -> ExportOrder:
+    return replace(ExportOrder(MODEL, to, out, (data,), tools or data / "tools"), **changes)
 
 
-def made(asked: Order) -> tuple[Path, list[str]]:
+def made(asked: ExportOrder) -> tuple[Path, list[str]]:
     """The export's folder, and what was said meanwhile."""
     said: list[str] = []
     return export(asked, said.append), said

@@ -202,10 +202,10 @@ def run_member(folder: Path, checkpoint_s: float, rank: int, processes: int, por
     os.environ["FINETUNE_DTYPE"] = "fp32"
     import torch
 
-    from trainers.local.train import help_out
+    from trainers.local.train import train_as_helper
 
     torch.set_num_threads(1)
-    raise SystemExit(help_out(folder))
+    raise SystemExit(train_as_helper(folder))
 
 
 def _run(folder: Path, checkpoint_s: float) -> None:

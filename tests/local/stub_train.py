@@ -13,12 +13,12 @@ import sys
 import time
 from pathlib import Path
 
-from trainers.local.job_directory import append_event, exclusive, read_job, replace_json
-from trainers.local.launch import SHORT
+from trainers.local.job_directory import append_event, lock_job, read_job, replace_json
+from trainers.local.launch import SHORT_OF_MEMORY
 
 
 def main(folder: Path) -> None:
-    with exclusive(folder) as lock:
+    with lock_job(folder) as lock:
         if lock is None:
             sys.exit(4)
         with (folder / "starts").open("a") as starts:
@@ -38,7 +38,7 @@ def act(folder: Path, how: str) -> None:
     if how == "crash" or (how == "crash_once" and first):
         raise RuntimeError("the disk of the toy is full")
     if how == "short" and len((folder / "starts").read_text()) < 5:
-        sys.exit(SHORT)
+        sys.exit(SHORT_OF_MEMORY)
     if how == "refuse":
         replace_json(folder / "FAILED", {"code": "too_long", "message": "Line 3 is too long.", "param": None})
         return

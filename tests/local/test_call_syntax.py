@@ -14,7 +14,7 @@ from tokenizers.models import WordLevel
 from transformers import PreTrainedTokenizerFast
 
 from tests.local.conftest import CHATML
-from trainers.local.serving.constraints import CallSyntax, grammar_of_calls, syntax_of
+from trainers.local.serving.constraints import CallSyntax, grammar_of_calls, infer_call_syntax
 from trainers.local.serving.values import Tools
 from trainers.local.tool_calls import ToolCall, parse_tool_calls, read_chat_template, render_chat
 
@@ -45,7 +45,7 @@ def tokenizer_of(template: str) -> PreTrainedTokenizerFast:
 def syntax_in(template: str) -> CallSyntax:
     tokenizer = tokenizer_of(template)
     prompt = render_chat(tokenizer, ASKED, tools=TOOLS, add_generation_prompt=True)
-    return syntax_of(ASKED, prompt, lambda each: render_chat(tokenizer, each, tools=TOOLS), ENDS)
+    return infer_call_syntax(ASKED, prompt, lambda each: render_chat(tokenizer, each, tools=TOOLS), ENDS)
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -53,7 +53,7 @@ def test_a_call_in_a_familys_own_syntax_is_read_back(family: str) -> None:
     template = (files("trl") / "chat_templates" / f"{family}.jinja").read_text(encoding="utf-8")
     mark, is_json = FAMILIES[family]
     syntax = syntax_in(template)
-    before, after = syntax.around("book")
+    before, after = syntax.texts_around("book")
     text = f'{before}{{"city": "Paris"}}{after}'
     _, calls = parse_tool_calls(text, read_chat_template(tokenizer_of(template), TOOLS), TOOLS)
     assert [(call.name, json.loads(call.arguments)) for call in calls] == [("book", {"city": "Paris"})]
@@ -76,7 +76,7 @@ def test_a_template_without_tools_has_them_described_and_calls_as_text() -> None
     made = '<tool_call>\n{"name": "book", "arguments": {"city": "Paris"}}\n</tool_call>'
     assert f"<|im_start|>assistant\n{made}<|im_end|>" in written
     assert "<|im_start|>user\n<tool_response>\ndone\n</tool_response><|im_end|>" in written
-    assert syntax_in(CHATML).around("book") == tuple(made.split('{"city": "Paris"}'))
+    assert syntax_in(CHATML).texts_around("book") == tuple(made.split('{"city": "Paris"}'))
     read = parse_tool_calls(f"Yes.{made}", read_chat_template(tokenizer, TOOLS), TOOLS)
     assert read == ("Yes.", (ToolCall("book", '{"city": "Paris"}'),))
 

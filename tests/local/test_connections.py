@@ -18,7 +18,7 @@ import pytest
 
 from tests.local.served import KEY, ROOT, Served, close, ready_url, served_here
 from trainers.local.api import guard
-from trainers.local.api.guard import OnceAMinute
+from trainers.local.api.guard import OpenFilesErrorFilter
 
 FILES, SILENT = 500, 700
 UNFINISHED = b"POST /v1/files HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 100000\r\n"
@@ -107,7 +107,7 @@ def test_that_no_file_is_left_is_logged_once_a_minute() -> None:
     def record(error: OSError) -> logging.LogRecord:
         return logging.makeLogRecord({"exc_info": (OSError, error, None)})
 
-    news = OnceAMinute()
+    news = OpenFilesErrorFilter()
     assert [bool(news.filter(record(OSError(errno.EMFILE, "")))) for _ in range(3)] == [True, False, False]
     assert news.filter(record(OSError(errno.ENOSPC, "")))
 

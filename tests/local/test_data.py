@@ -13,7 +13,7 @@ from tests.local.conftest import SPECIAL
 from trainers.dataset.checks import Fault
 from trainers.dataset.jsonl import parse_row
 from trainers.dataset.rows import Limits
-from trainers.local.checks import refusal
+from trainers.local.checks import file_refusal
 from trainers.local.training.data import Row, Template, read_rows, rows_of_line
 from trainers.local.training.errors import TrainingFailed
 
@@ -306,7 +306,7 @@ def test_calls_that_the_check_takes_are_taken_and_learnt(
     chat = {"messages": [CHAT[1], answer], "functions": [{"name": "weather"}]}
     assert not isinstance(parse_row(1, json.dumps(chat).encode(), Limits()), Fault)
     (tmp_path / "rows.jsonl").write_text(json.dumps(chat))
-    assert refusal(tmp_path / "rows.jsonl", 1) is None
+    assert file_refusal(tmp_path / "rows.jsonl", 1) is None
     (row,) = all_made(with_template(tokenizer, CALLING), **chat)
     assert learnt(tokenizer, row) == [f"<tool_call>{AS_LEARNT}</tool_call><|im_end|>"]
     assert '"name": "weather"' in tokenizer.decode(row.ids[: row.first_target])
@@ -365,7 +365,7 @@ def test_chats_count_lines_and_rows_count_answers_where_a_template_rewrites(
 def test_a_byte_order_mark_is_read(tokenizer: Any, tmp_path: Path) -> None:
     path = tmp_path / "train.jsonl"
     path.write_text("\ufeff" + json.dumps({"messages": CHAT}) + "\n", encoding="utf-8")
-    assert refusal(path, 1) is None
+    assert file_refusal(path, 1) is None
     assert len(read_rows(path, tokenizer, 200, "training_file").rows) == 1
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from tests.peers.model_hub import TOKEN, model_hub
 from trainers.local.export.hub import upload
-from trainers.local.export.order import Order, Upload
+from trainers.local.export.order import ExportOrder, Upload
 from trainers.local.export.output import ExportRefused
 
 pytestmark = pytest.mark.filterwarnings(
@@ -25,8 +25,8 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def order_of(folder: Path) -> Order:
-    return Order("tickets-7", "hub", folder, [], Path(), upload=Upload("team/tickets-7"))
+def order_of(folder: Path) -> ExportOrder:
+    return ExportOrder("tickets-7", "hub", folder, [], Path(), upload=Upload("team/tickets-7"))
 
 
 def test_every_file_arrives_in_a_private_repo(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,7 +16,7 @@ from tests.local.families import published
 from trainers.export_formats import FORMATS
 from trainers.local.engines.vllm import VLLM_RANKS
 from trainers.local.export import output
-from trainers.local.export.ollama import context_of, modelfile
+from trainers.local.export.ollama import context_size, modelfile
 from trainers.local.export.order import Form, Measured, Upload
 from trainers.local.export.output import ExportRefused
 from trainers.local.export.sources import find_source, read_questions
@@ -236,9 +236,9 @@ def test_a_system_prompt_that_a_modelfile_can_not_quote_is_refused(tmp_path: Pat
 
 
 def test_ollamas_context_is_as_long_as_the_rows_were_and_no_longer_than_the_models() -> None:
-    assert context_of(131072, 1024) == 4096
-    assert context_of(131072, 8192) == 8192
-    assert context_of(2048, 8192) == 2048
+    assert context_size(131072, 1024) == 4096
+    assert context_size(131072, 8192) == 8192
+    assert context_size(2048, 8192) == 2048
 
 
 def test_an_adapter_of_another_state_of_its_base_is_refused(job: Path) -> None:

@@ -11,7 +11,7 @@ import pytest
 from transformers import AutoTokenizer
 
 from tests.local.preferences import pair
-from trainers.local.checks import refusal
+from trainers.local.checks import file_refusal
 from trainers.local.training.data import Template
 from trainers.local.training.errors import TrainingFailed
 from trainers.local.training.memory import fill_parts
@@ -105,7 +105,7 @@ def test_pairs_are_read_with_a_bom_and_blank_lines(tokenizer: Any, tmp_path: Pat
 def complaint(tmp_path: Path, *rows: object, pairs: bool = True) -> str | None:
     path = tmp_path / "rows.jsonl"
     path.write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
-    return refusal(path, 1, pairs=pairs)
+    return file_refusal(path, 1, pairs=pairs)
 
 
 TOOL = {"type": "function", "function": {"name": "look", "parameters": {"type": "object", "properties": {}}}}

@@ -20,7 +20,7 @@ from tests.local.served import STUB, Served, served_here, upload, wait_for, wait
 from tests.local.test_server_process import refuse_to_start
 from tests.peers.ray_head import Head, ray_head
 from trainers.local.jobs.backends import Exit
-from trainers.local.launch import as_shells_tell
+from trainers.local.launch import shell_exit_code
 from trainers.local.ray import attempt, backend, takeover, wait_events
 from trainers.local.ray.backend import RayOptions, describe_exit, pack_source
 from trainers.local.ray.head import RayJob
@@ -224,7 +224,7 @@ def test_an_engine_of_this_machine_is_refused_on_a_cluster(tmp_path: Path) -> No
         (RayJob("FAILED", "", 1), Exit(1, "ended with exit code 1")),
         (RayJob("FAILED", "", 143), Exit(-15, "was ended by signal 15")),
         (
-            RayJob("FAILED", "", as_shells_tell(-9)),
+            RayJob("FAILED", "", shell_exit_code(-9)),
             Exit(-9, "was killed, perhaps because the machine ran out of memory"),
         ),
         (RayJob("STOPPED", "", None), Exit(None, "was stopped on the Ray cluster")),

@@ -338,21 +338,21 @@ def row(prompt: int, limit: int = 10, base: str = "a", adapter: str | None = Non
 
 def test_a_batch_begins_with_who_waited_longest_and_takes_its_likes_of_the_same_base() -> None:
     rows = [row(50), row(400), row(60, base="b"), row(55, adapter="x"), row(40, adapter="y")]
-    chosen = choose_batch(rows, BatchLimits(3, 10_000), mixes=True)
+    chosen = choose_batch(rows, BatchLimits(3, 10_000), can_mix=True)
     assert [one.prompt for one in chosen] == [[1] * 50, [1] * 55, [1] * 40]
-    assert choose_batch(rows, BatchLimits(3, 10_000), mixes=False) == [rows[0], rows[1]]
+    assert choose_batch(rows, BatchLimits(3, 10_000), can_mix=False) == [rows[0], rows[1]]
 
 
 def test_a_batch_is_as_large_as_the_memory_for_prompts_and_answers() -> None:
     rows = [row(50, 50) for _ in range(10)]
-    assert len(choose_batch(rows, BatchLimits(16, 450), mixes=True)) == 4
-    assert choose_batch(rows, BatchLimits(16, 99), mixes=True) == []
+    assert len(choose_batch(rows, BatchLimits(16, 450), can_mix=True)) == 4
+    assert choose_batch(rows, BatchLimits(16, 99), can_mix=True) == []
     assert len(fill_batch(rows[:2], rows[2:], BatchLimits(16, 450))) == 2
 
 
 def test_a_batch_has_no_more_adapters_than_memory_holds() -> None:
     rows = [row(50, adapter=f"job-{n}") for n in range(12)]
-    assert len(choose_batch(rows, BatchLimits(16, 10**6), mixes=True)) == 8
+    assert len(choose_batch(rows, BatchLimits(16, 10**6), can_mix=True)) == 8
 
 
 def test_a_token_takes_what_the_cache_keeps_of_it(babbling_model_dir: Path) -> None:
@@ -362,7 +362,7 @@ def test_a_token_takes_what_the_cache_keeps_of_it(babbling_model_dir: Path) -> N
         model(input_ids=torch.ones(1, 10, dtype=torch.long), cache=cache, use_cache=True)
     layers: list[Any] = list(cache.layers)
     kept = sum(layer.keys.nbytes + layer.values.nbytes for layer in layers)
-    assert 10 * memory.bytes_a_token(model.config, torch.float32) == kept
+    assert 10 * memory.bytes_per_token(model.config, torch.float32) == kept
 
 
 def test_free_memory_is_what_linux_says_can_be_had(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,7 +15,14 @@ from tests.local.runs import adapter_bytes, files_of_at_most, make_job
 from tests.local.sweeping import kill_after_steps, make_sweep, table, told_by_arms
 from tests.local.test_life import memory_for, messages, pausing_in_forward, results, warnings, write_rows
 from trainers.hyperparameters import Sweep
-from trainers.local.job_directory import as_trained, read_events, read_job, read_json, replace_json, write_job
+from trainers.local.job_directory import (
+    read_events,
+    read_job,
+    read_json,
+    replace_json,
+    with_winning_settings,
+    write_job,
+)
 from trainers.local.jobs.job_queue import steps_in_checkpoints
 from trainers.local.train import PAUSED, work
 from trainers.methods import Parameters
@@ -78,7 +85,7 @@ def test_four_arms_take_the_steps_and_tokens_of_two_single_jobs_and_the_winner_i
     )
     assert work(alone) == 0
     assert adapter_bytes(undisturbed) == adapter_bytes(alone)
-    assert as_trained(undisturbed, job).settings == winner
+    assert with_winning_settings(undisturbed, job).settings == winner
     single = read_json(alone / "DONE") or {}
     assert done["step"] == 2 * COURSE == 2 * single["step"]
     assert done["trained_tokens"] == pytest.approx(

@@ -32,7 +32,7 @@ from tests.local.test_life import write_rows
 from tests.local.test_team import furthest
 from trainers.hyperparameters import Sweep
 from trainers.local.job_directory import read_events, read_json
-from trainers.local.launch import SHORT, train_command
+from trainers.local.launch import SHORT_OF_MEMORY, train_command
 from trainers.local.train import PAUSED
 from trainers.methods import Parameters
 
@@ -248,7 +248,7 @@ def test_where_one_process_of_a_divided_base_has_no_room_all_end_and_go_on_with_
     alone = short_job(tmp_path / "alone", tiny_model_dir, Parameters(batch_size=4))
     assert run_to_end(alone) == 0
     codes = [start_short_of_memory(folder, rows=1) for _ in range(3)]
-    assert codes == [SHORT, SHORT, 0]
+    assert codes == [SHORT_OF_MEMORY, SHORT_OF_MEMORY, 0]
     told = [event["message"] for event in read_events(folder) if event["level"] == "warn"]
     assert ["activations are recomputed" in said for said in told] == [True, False]
     assert "gradients added up" in told[1]
@@ -259,7 +259,7 @@ def test_where_one_row_is_too_much_for_one_process_of_a_divided_base_the_job_fai
     tmp_path: Path, tiny_model_dir: Path
 ) -> None:
     folder = short_job(tmp_path / "divided", tiny_model_dir, Parameters(batch_size=2, sharding="fsdp"))
-    assert [start_short_of_memory(folder, rows=0) for _ in range(2)] == [SHORT, 1]
+    assert [start_short_of_memory(folder, rows=0) for _ in range(2)] == [SHORT_OF_MEMORY, 1]
     failed = read_json(folder / "FAILED")
     assert failed is not None
     assert failed["code"] == "out_of_memory"

@@ -11,7 +11,7 @@ from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 from transformers import PreTrainedTokenizerFast
 
-from trainers.local.tool_calls import ToolCall, for_template, parse_tool_calls, render_chat
+from trainers.local.tool_calls import ToolCall, message_for_template, parse_tool_calls, render_chat
 
 PARIS = ToolCall("get_weather", '{"city": "Paris"}')
 SEND = ToolCall("send", '{"to": "O\'Brien, \\"Jo\\"", "count": 3, "urgent": true, "tags": ["a", "b"]}')
@@ -160,13 +160,13 @@ def test_a_tokenizers_own_response_template_goes_first() -> None:
 def test_a_message_is_written_as_templates_take_it() -> None:
     call = {"id": "1", "type": "function", "function": {"name": "f", "arguments": '{"a": 1}'}}
     raw = {"role": "assistant", "content": None, "refusal": None, "weight": 1, "tool_calls": [call]}
-    assert for_template(raw) == {
+    assert message_for_template(raw) == {
         "role": "assistant",
         "content": "",
         "tool_calls": [{**call, "function": {"name": "f", "arguments": {"a": 1}}}],
     }
     parts = [{"type": "text", "text": "Sort "}, {"type": "text", "text": "this."}]
-    assert for_template({"role": "developer", "content": parts, "tool_calls": []}) == {
+    assert message_for_template({"role": "developer", "content": parts, "tool_calls": []}) == {
         "role": "system",
         "content": "Sort this.",
     }
@@ -177,7 +177,7 @@ def test_a_message_is_written_as_templates_take_it() -> None:
 def test_arguments_that_are_no_object_are_refused(arguments: object) -> None:
     call = {"function": {"name": "f", "arguments": arguments}}
     with pytest.raises(ValueError, match=r"arguments|Expecting"):
-        for_template({"role": "assistant", "tool_calls": [call]})
+        message_for_template({"role": "assistant", "tool_calls": [call]})
 
 
 CALLING = (
@@ -200,7 +200,9 @@ def test_what_a_published_template_writes_of_a_call_is_read_back(family: str, ca
     }
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=Tokenizer(WordLevel()), chat_template=template)
     before, after = (
-        render_chat(tokenizer, [*map(for_template, messages)], tools=TOOLS, add_generation_prompt=asks)
+        render_chat(
+            tokenizer, [*map(message_for_template, messages)], tools=TOOLS, add_generation_prompt=asks
+        )
         for messages, asks in ((asked, True), ([*asked, answer], False))
     )
     text = after.removeprefix(before) if after.startswith(before) else after.split("Do it.")[1]

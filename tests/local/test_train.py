@@ -20,7 +20,7 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
 from tests.local.runs import files_of_at_most, start_run
-from trainers.local.job_directory import TrainingJob, exclusive, read_events, read_json, write_job
+from trainers.local.job_directory import TrainingJob, lock_job, read_events, read_json, write_job
 from trainers.local.train import PAUSED, work
 from trainers.local.training.data import Row
 from trainers.local.training.loop import batches, new_optimizer
@@ -210,7 +210,7 @@ def test_a_second_process_leaves_the_job_alone_with_exit_code_75(
     tiny_model_dir: Path, rows_file: Path, tmp_path: Path
 ) -> None:
     folder = make_job(tmp_path, tiny_model_dir, rows_file)
-    with exclusive(folder):
+    with lock_job(folder):
         process = subprocess.run(
             [sys.executable, "-m", "trainers.local.train", str(folder)],
             cwd=ROOT,

@@ -26,7 +26,7 @@ import uvicorn
 from trainers.base_models import find_preset, why_no_base
 from trainers.encoders import DEFAULT_ENCODER
 from trainers.host import BY_PCI_BUS, ENGINES_FOLDER, GPU_ORDER
-from trainers.local.api.guard import OnceAMinute, allow_more_files, server_config
+from trainers.local.api.guard import OpenFilesErrorFilter, allow_more_files, server_config
 from trainers.local.api.server import Config, build_app
 from trainers.local.engines.vllm import find_missing_reason
 from trainers.local.jobs.backends import visible_gpus
@@ -214,7 +214,7 @@ def write_log(key: str) -> None:
     blot = Redactor([key])
     handler = logging.StreamHandler()
     handler.addFilter(lambda record: not (record.exc_info and isinstance(record.exc_info[1], CancelledError)))
-    handler.addFilter(OnceAMinute())
+    handler.addFilter(OpenFilesErrorFilter())
     handler.setFormatter(TextLines(blot) if sys.stderr.isatty() else JsonLines(blot))
     logging.basicConfig(level=logging.INFO, handlers=[handler])
     logging.getLogger("httpx2").setLevel(logging.WARNING)  # a line for every question to a cluster

@@ -38,7 +38,7 @@ def invalid(message: str, param: str | None, code: str = "invalid_value") -> Api
     return ApiError(400, message, code, param)
 
 
-def missing(noun: str, identifier: str, code: str = "not_found", param: str | None = None) -> ApiError:
+def not_found(noun: str, identifier: str, code: str = "not_found", param: str | None = None) -> ApiError:
     return ApiError(404, f"There is no {noun} '{identifier}' on this trainer.", code, param)
 
 

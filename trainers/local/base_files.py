@@ -33,7 +33,7 @@ def base_fingerprint(base: Path) -> str:
     return digest.hexdigest()
 
 
-def remember_base(job_folder: Path, base: Path, name: str) -> None:
+def ensure_same_base(job_folder: Path, base: Path, name: str) -> None:
     """Keeps the fingerprint in the job's folder. Raises TrainingFailed where a resumed run has other weights than it
     began with."""
     now, before = base_fingerprint(base), read_json(job_folder / BASE_FILE)
@@ -47,8 +47,8 @@ def remember_base(job_folder: Path, base: Path, name: str) -> None:
         raise TrainingFailed("base_changed", text, "model")
 
 
-def base_of_adapter(adapter: Path) -> str | None:
-    """Returns the fingerprint that remember_base kept for an adapter or a checkpoint of a job; None for jobs of
+def adapter_base_fingerprint(adapter: Path) -> str | None:
+    """Returns the fingerprint that ensure_same_base kept for an adapter or a checkpoint of a job; None for jobs of
     versions that kept none."""
     job_folder = adapter.parent if adapter.name == "adapter" else adapter.parent.parent
     values = read_json(job_folder / BASE_FILE)

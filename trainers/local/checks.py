@@ -32,7 +32,7 @@ PICTURES = {
 }
 
 
-def refusal(path: Path, least: int, *, pairs: bool = False) -> str | None:
+def file_refusal(path: Path, least: int, *, pairs: bool = False) -> str | None:
     """A sentence with the line's number, or None where the file has at least `least` examples and all are good.
     `pairs`: of preference pairs, and not of chats."""
     examples = 0

@@ -111,7 +111,7 @@ def _parameters(raw: Mapping[str, Any], kind: type[Parameters]) -> Parameters:
     return kind(**{**values, "sweep": sweep_from_lists(raw.get("sweep", ()))})
 
 
-def as_trained(folder: Path, job: TrainingJob) -> TrainingJob:
+def with_winning_settings(folder: Path, job: TrainingJob) -> TrainingJob:
     """The job with the settings of the arm that won, where it was a sweep and is done."""
     winner = (read_json(folder / "DONE") or {}).get("winner")
     return replace(job, settings=job.arms[winner - 1], arms=()) if winner else job
@@ -128,7 +128,7 @@ def replace_json(path: Path, value: object) -> None:
 
 
 @contextmanager
-def renamed_when_complete(target: Path) -> Iterator[Path]:
+def atomic_folder(target: Path) -> Iterator[Path]:
     """Yields a folder beside `target` that gets its name at the end, so that it is complete where it is."""
     temporary = target.with_name(f".{target.name}")
     shutil.rmtree(temporary, ignore_errors=True)
@@ -145,10 +145,10 @@ def renamed_when_complete(target: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def new_result(folder: Path) -> Iterator[Path]:
+def new_result_folder(folder: Path) -> Iterator[Path]:
     """Yields a folder that becomes the job's adapter/ at the end."""
     shutil.rmtree(folder / "adapter", ignore_errors=True)  # from a run that was killed before it wrote DONE
-    with renamed_when_complete(folder / "adapter") as temporary:
+    with atomic_folder(folder / "adapter") as temporary:
         yield temporary
 
 
@@ -218,7 +218,7 @@ def read_events(folder: Path) -> list[dict[str, Any]]:
 
 
 @contextmanager
-def exclusive(folder: Path) -> Iterator[IO[str] | None]:
+def lock_job(folder: Path) -> Iterator[IO[str] | None]:
     """Takes the job's lock; yields None where another process has it."""
     with (folder / "lock").open("w") as file:
         try:

@@ -18,10 +18,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 TRAIN = (sys.executable, "-m", "trainers.local.train")
-VARIABLE = "FINETUNE_PROCESSES"  # how many processes a member of a team has to find
+PROCESSES_VARIABLE = "FINETUNE_PROCESSES"  # how many processes a member of a team has to find
 PR_SET_PDEATHSIG = 1  # prctl(2)
 SHUTDOWN_S = 3
-SHORT = 77  # a process had too little memory: the job starts again, with less at a time (training/memory.py)
+SHORT_OF_MEMORY = (
+    77  # a process had too little memory: the job starts again, with less at a time (training/memory.py)
+)
 MEET_S = 12 * 3600  # another machine may have a large base to fetch; a lost one is noticed in other ways
 
 
@@ -76,7 +78,7 @@ def quick_imports() -> Iterator[None]:
             gc.enable()
 
 
-def as_shells_tell(code: int) -> int:
+def shell_exit_code(code: int) -> int:
     """A child's exit code as a shell gives it, which has no sign: a signal is 128 plus its number."""
     return 128 - code if code < 0 else code
 
@@ -96,7 +98,7 @@ def launch(processes: int, meeting: Meeting | None, folder: str) -> int:
     from torch.distributed.launcher.api import LaunchConfig, launch_agent
 
     nodes = meeting.nodes if meeting else 1
-    os.environ[VARIABLE] = str(nodes * processes)
+    os.environ[PROCESSES_VARIABLE] = str(nodes * processes)
     config = LaunchConfig(
         min_nodes=nodes,
         max_nodes=nodes,
@@ -112,9 +114,9 @@ def launch(processes: int, meeting: Meeting | None, folder: str) -> int:
     try:
         launch_agent(config, python, [*arguments, folder])
     except ChildFailedError as error:
-        if any(failure.exitcode == SHORT for failure in error.failures.values()):
-            return SHORT  # the others may have failed for lack of memory too
-        return as_shells_tell(int(error.get_first_failure()[1].exitcode))
+        if any(failure.exitcode == SHORT_OF_MEMORY for failure in error.failures.values()):
+            return SHORT_OF_MEMORY  # the others may have failed for lack of memory too
+        return shell_exit_code(int(error.get_first_failure()[1].exitcode))
     except SignalException as error:
         return 128 + int(error.sigval)
     return 0

@@ -15,9 +15,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from trainers.local.api_errors import ApiError, invalid, missing
+from trainers.local.api_errors import ApiError, invalid, not_found
 from trainers.local.job_directory import read_json, replace_json
-from trainers.local.jobs.records import JobRecord, Jobs, Start, Tuned, mark
+from trainers.local.jobs.records import JobRecord, Jobs, StartingPoint, TunedModel, mark
 from trainers.local.serving.values import Target
 from trainers.methods import METHODS
 
@@ -65,18 +65,20 @@ class Models:
     def _base_model(self, name: str) -> Model:
         return Model(name, self._started, "local")
 
-    def start(self, name: str) -> Start:
+    def starting_point(self, name: str) -> StartingPoint:
         """Where a training starts that names this model. Raises ApiError (404)."""
         if name in self._bases:
-            return Start(self._bases[name], name, is_encoder=name in self._encoders)
-        record = self._jobs.of_model(name)
+            return StartingPoint(self._bases[name], name, is_encoder=name in self._encoders)
+        record = self._jobs.find_by_model(name)
         adapter = _adapter(record, name) if record else None
         if record and adapter:
             job = record.job
             if METHODS[job.method].is_for_encoders:
                 text = f"An encoder is trained from its base each time: name {job.base_name} and all rows."
                 raise invalid(text, "model")
-            return Start(job.base, job.base_name, Tuned(name, adapter, record.folder, job.settings))
+            return StartingPoint(
+                job.base, job.base_name, TunedModel(name, adapter, record.folder, job.settings)
+            )
         existing = ", ".join(self._bases) or "none; start it with --model NAME=FOLDER"
         text = (
             f"There is no model '{name}' here to be fine-tuned. "
@@ -95,10 +97,10 @@ class Models:
 
     def _find_tuned(self, name: str) -> tuple[JobRecord, Path]:
         """The job of a tuned model or checkpoint, and its adapter. Raises ApiError (404)."""
-        record = self._jobs.of_model(name)
+        record = self._jobs.find_by_model(name)
         adapter = _adapter(record, name) if record else None
         if record is None or adapter is None:
-            raise missing("model", name, "model_not_found", "model")
+            raise not_found("model", name, "model_not_found", "model")
         return record, adapter
 
     def delete(self, name: str) -> None:
@@ -106,9 +108,9 @@ class Models:
         if name in self._bases:
             text = f"'{name}' is a base model. Only fine-tuned models can be deleted here."
             raise ApiError(403, text, "model_not_deletable", "model")
-        record = self._jobs.of_model(name)
+        record = self._jobs.find_by_model(name)
         if record is None or not record.has_model or record.model_name != name:
-            raise missing("fine-tuned model", name, "model_not_found", "model")
+            raise not_found("fine-tuned model", name, "model_not_found", "model")
         mark(record.folder, "MODEL_DELETED")
         for part in ("adapter", "checkpoints"):
             shutil.rmtree(record.folder / part, ignore_errors=True)
@@ -179,7 +181,7 @@ class Aliases:
         with self._lock:
             aliases_by_name = self._read()
             if aliases_by_name.pop(name, None) is None:
-                raise missing("alias", name, "alias_not_found", "name")
+                raise not_found("alias", name, "alias_not_found", "name")
             self._write(aliases_by_name)
 
     def find(self, name: str) -> tuple[str, Target]:

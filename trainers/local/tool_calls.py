@@ -36,7 +36,7 @@ class ToolCall:
     arguments: str
 
 
-def for_template(raw: Mapping[str, Any]) -> dict[str, Any]:
+def message_for_template(raw: Mapping[str, Any]) -> dict[str, Any]:
     """A message in OpenAI's form as templates take it: 'developer' becomes 'system', text parts one text, no
     content "", arguments a mapping; fields without a value and `weight` are dropped. Raises ValueError, KeyError,
     TypeError."""
@@ -63,9 +63,9 @@ def for_template(raw: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def chat_for_template(messages: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """The messages of a chat; a tool's message also names the tool that was called. Raises as `for_template`."""
+    """The messages of a chat; a tool's message also names the tool called. Raises as `message_for_template`."""
     names: dict[object, str] = {}
-    turns = [for_template(message) for message in messages]
+    turns = [message_for_template(message) for message in messages]
     for turn in turns:
         names |= {call.get("id"): call["function"]["name"] for call in turn.get("tool_calls", ())}
         if turn["role"] == "tool" and turn.get("tool_call_id") in names:
@@ -89,15 +89,15 @@ def special_texts(tokenizer: Any) -> re.Pattern[str]:
     return re.compile("|".join(re.escape(token.content) for token in added if token.special) or "(?!)")
 
 
-def as_text(special: re.Pattern[str], value: Any) -> Any:
+def break_special_tokens(special: re.Pattern[str], value: Any) -> Any:
     """Returns messages with a BREAK in each text of a special token. Tokenized by its parts it stays text; else a
     person who writes <|im_end|> into a message could end it and begin another in the system's name. The marks around a
     thought stay whole, since answers are written with them."""
     if isinstance(value, str):
         return special.sub(_broken, value.replace(BREAK, ""))
     if isinstance(value, Mapping):
-        return {key: as_text(special, each) for key, each in value.items()}
-    return [as_text(special, each) for each in value] if isinstance(value, list) else value
+        return {key: break_special_tokens(special, each) for key, each in value.items()}
+    return [break_special_tokens(special, each) for each in value] if isinstance(value, list) else value
 
 
 def _broken(match: re.Match[str]) -> str:

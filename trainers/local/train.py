@@ -18,7 +18,7 @@ from pathlib import Path
 from trainers.local.engines.catalog import ENGINES
 from trainers.local.engines.plan import engine_folder
 from trainers.local.engines.process import kill_leftover
-from trainers.local.job_directory import TrainingJob, exclusive, read_job
+from trainers.local.job_directory import TrainingJob, lock_job, read_job
 from trainers.local.launch import die_with_parent, quick_imports
 from trainers.local.training.errors import PAUSE_MARK, TrainingFailed, TrainingPaused, write_failure
 from trainers.methods import BUILTIN, METHODS
@@ -38,15 +38,15 @@ def main() -> int:
     if "RANK" in os.environ:
         die_with_parent()
     if os.environ.get("RANK", "0") != "0":
-        return help_out(folder)
-    with exclusive(folder) as lock:
+        return train_as_helper(folder)
+    with lock_job(folder) as lock:
         if lock is None:
             print(f"{folder}: another process trains this job. Wait for it or end it.", file=sys.stderr)
             return BUSY
         return work(folder)
 
 
-def help_out(folder: Path) -> int:
+def train_as_helper(folder: Path) -> int:
     """Trains as a process that is not the first of its team: it writes nothing, and the first ends the team."""
     if any((folder / mark).exists() for mark in (*END_MARKS, PAUSE_MARK)):
         return 0

@@ -12,7 +12,7 @@ import orjson
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 
-from trainers.local.api.chat_requests import ChatOrder
+from trainers.local.api.chat_requests import ChatParams
 from trainers.local.api.inbox import Answer, Inbox
 from trainers.local.api_errors import ApiError
 from trainers.local.serving import values
@@ -30,28 +30,32 @@ from trainers.local.tool_calls import ToolCall
 Body = dict[str, Any]
 
 
-async def complete(request: Request, engine: GenerationEngine, target: Target, order: ChatOrder) -> Response:
+async def complete(
+    request: Request, engine: GenerationEngine, target: Target, params: ChatParams
+) -> Response:
     """Raises ApiError before the first byte is sent; after that an error is the last event of the stream."""
-    inbox = ask(request, engine, target, order)
-    head = {"id": f"chatcmpl-{secrets.token_hex(12)}", "created": int(time.time()), "model": order.model}
-    if not order.streams:
-        answers = await inbox.answers(order.sampling.n)
-        choices = [_choice(answer, order) for answer in answers]
-        usage = usage_of([answer.end for answer in answers])
+    inbox = ask(request, engine, target, params)
+    head = {"id": f"chatcmpl-{secrets.token_hex(12)}", "created": int(time.time()), "model": params.model}
+    if not params.streams:
+        answers = await inbox.answers(params.sampling.n)
+        choices = [_choice(answer, params) for answer in answers]
+        usage = usage_body([answer.end for answer in answers])
         return JSONResponse({**head, "object": "chat.completion", "choices": choices, "usage": usage})
     first = await inbox.next_or_hung_up()
-    return StreamingResponse(_events(first, inbox, head, order), media_type="text/event-stream")
+    return StreamingResponse(_events(first, inbox, head, params), media_type="text/event-stream")
 
 
-def ask(request: Request, engine: GenerationEngine, target: Target, order: ChatOrder) -> Inbox:
+def ask(request: Request, engine: GenerationEngine, target: Target, params: ChatParams) -> Inbox:
     """Queues a chat and returns the inbox of its outcomes. Raises ApiError (503)."""
     inbox = Inbox(request)
-    chat = values.Request(target, order.messages, order.sampling, order.streams, inbox.put, tools=order.tools)
+    chat = values.Request(
+        target, params.messages, params.sampling, params.streams, inbox.put, tools=params.tools
+    )
     inbox.ticket = engine.submit(chat)
     return inbox
 
 
-def _choice(answer: Answer, order: ChatOrder) -> Body:
+def _choice(answer: Answer, params: ChatParams) -> Body:
     content = answer.text or (None if answer.calls else "")
     message: Body = {"role": "assistant", "content": content, "refusal": None}
     if answer.calls:
@@ -59,7 +63,7 @@ def _choice(answer: Answer, order: ChatOrder) -> Body:
     return {
         "index": answer.end.index,
         "message": message,
-        "logprobs": _logprobs(answer.tokens, order),
+        "logprobs": _logprobs(answer.tokens, params),
         "finish_reason": answer.end.reason,
         **_classification(answer.end),
     }
@@ -83,20 +87,20 @@ def new_call_id() -> str:
     return "".join(secrets.choice(string.ascii_letters + string.digits) for _ in range(9))
 
 
-async def _events(first: Outcome, inbox: Inbox, head: Body, order: ChatOrder) -> AsyncIterator[bytes]:
-    usage = {"usage": None} if order.includes_usage else {}
+async def _events(first: Outcome, inbox: Inbox, head: Body, params: ChatParams) -> AsyncIterator[bytes]:
+    usage = {"usage": None} if params.includes_usage else {}
     chunk = {**head, "object": "chat.completion.chunk", **usage}
     ends: list[AnswerEnd] = []
     try:
-        for index in range(order.sampling.n):
+        for index in range(params.sampling.n):
             start = {"role": "assistant", "content": "", "refusal": None}
             yield event({**chunk, "choices": [_delta(index, start)]})
-        async for outcome in inbox.parts(first, order.sampling.n):
-            yield event({**chunk, "choices": [_chunk_choice(outcome, order)]})
+        async for outcome in inbox.parts(first, params.sampling.n):
+            yield event({**chunk, "choices": [_chunk_choice(outcome, params)]})
             if isinstance(outcome, AnswerEnd):
                 ends.append(outcome)
-        if order.includes_usage:
-            yield event({**chunk, "choices": [], "usage": usage_of(ends)})
+        if params.includes_usage:
+            yield event({**chunk, "choices": [], "usage": usage_body(ends)})
         yield b"data: [DONE]\n\n"
     except ApiError as problem:
         yield event({"error": problem.body()})
@@ -104,9 +108,9 @@ async def _events(first: Outcome, inbox: Inbox, head: Body, order: ChatOrder) ->
         inbox.abandon()
 
 
-def _chunk_choice(outcome: Outcome, order: ChatOrder) -> Body:
+def _chunk_choice(outcome: Outcome, params: ChatParams) -> Body:
     if isinstance(outcome, Piece):
-        logprobs = _logprobs(outcome.tokens, order)
+        logprobs = _logprobs(outcome.tokens, params)
         return {**_delta(outcome.index, {"content": outcome.text}), "logprobs": logprobs}
     if isinstance(outcome, AnswerCalls):
         calls = [{"index": place, **_call(call)} for place, call in enumerate(outcome.calls)]
@@ -123,8 +127,8 @@ def _delta(index: int, delta: Body) -> Body:
     return {"index": index, "delta": delta, "logprobs": None, "finish_reason": None}
 
 
-def _logprobs(tokens: Sequence[Likelihood], order: ChatOrder) -> Body | None:
-    if order.sampling.top_logprobs is None:
+def _logprobs(tokens: Sequence[Likelihood], params: ChatParams) -> Body | None:
+    if params.sampling.top_logprobs is None:
         return None
     return {"content": [likelihood_body(token) for token in tokens], "refusal": None}
 
@@ -139,7 +143,7 @@ def _token(token: bytes, logprob: float) -> Body:
     return {"token": token.decode(errors="replace"), "bytes": list(token), "logprob": logprob}
 
 
-def usage_of(ends: Sequence[AnswerEnd]) -> Body:
+def usage_body(ends: Sequence[AnswerEnd]) -> Body:
     """The prompt is counted once, however many answers it got. Models answer here without reasoning first."""
     prompt, completion = ends[0].prompt_tokens, sum(end.completion_tokens for end in ends)
     return {

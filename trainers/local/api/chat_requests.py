@@ -11,7 +11,7 @@ from typing import Annotated, Any
 
 from trainers.local.api_errors import AN_OBJECT, invalid, read_body
 from trainers.local.serving import constraints
-from trainers.local.serving.constraints import parameters_of
+from trainers.local.serving.constraints import parameters_schema
 from trainers.local.serving.values import ChatMessage, Sampling, Tools
 from trainers.local.tool_calls import ToolCall, tools_for_template
 from trainers.typed_tables import Key, Limits
@@ -52,7 +52,9 @@ def _definition(tool: object, path: str) -> Mapping[str, Any]:
     if not isinstance(function.get("parameters") or {}, dict):
         raise invalid(f"'{param}' must be an object.", param, "invalid_type")
     is_strict = function.get("strict") is True
-    constraints.check(f"start: {constraints.json_rule(parameters_of(function), is_strict=is_strict)}", param)
+    constraints.check(
+        f"start: {constraints.json_rule(parameters_schema(function), is_strict=is_strict)}", param
+    )
     return {"type": "function", "function": function}
 
 
@@ -122,7 +124,7 @@ SCHEMA_NAME = re.compile(r"[\w-]{1,64}", re.ASCII)
 
 
 @dataclass(frozen=True)
-class ChatOrder:
+class ChatParams:
     model: str
     messages: tuple[ChatMessage, ...]
     sampling: Sampling
@@ -131,7 +133,7 @@ class ChatOrder:
     includes_usage: bool
 
 
-def parse_chat(body: Mapping[str, Any]) -> ChatOrder:
+def parse_chat(body: Mapping[str, Any]) -> ChatParams:
     """Raises ApiError (400) that names the field."""
     for name, value in body.items():
         check_known(name, value, OWN | LABELS, NEUTRAL)
@@ -142,7 +144,7 @@ def parse_chat(body: Mapping[str, Any]) -> ChatOrder:
     fields = read_body(ChatBody, body, takes_others=True)
     if fields.top_logprobs and not fields.logprobs:
         raise invalid("'top_logprobs' needs 'logprobs' to be true.", "top_logprobs")
-    return ChatOrder(
+    return ChatParams(
         model=model,
         messages=chat,
         sampling=fields.sampling(body, (fields.top_logprobs or 0) if fields.logprobs else None),

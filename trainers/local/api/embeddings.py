@@ -21,13 +21,13 @@ FIELDS = ("model", "input", "encoding_format", "user")
 
 
 @dataclass(frozen=True)
-class EmbeddingOrder:
+class EmbeddingParams:
     model: str
     texts: tuple[str, ...]
     is_base64: bool
 
 
-def parse_embedding(body: Mapping[str, Any]) -> EmbeddingOrder:
+def parse_embedding(body: Mapping[str, Any]) -> EmbeddingParams:
     """Raises ApiError (400) that names the field."""
     for name, value in body.items():
         if name not in FIELDS and value is not None:
@@ -43,21 +43,21 @@ def parse_embedding(body: Mapping[str, Any]) -> EmbeddingOrder:
         raise invalid(text, "input", "invalid_type")
     if not 1 <= len(texts) <= MAX_TEXTS:
         raise invalid(f"'input' has {len(texts)} texts; it must have 1 to {MAX_TEXTS}.", "input")
-    return EmbeddingOrder(model, tuple(texts), form == "base64")
+    return EmbeddingParams(model, tuple(texts), form == "base64")
 
 
 async def embed(
-    request: Request, engine: GenerationEngine, target: Target, order: EmbeddingOrder
+    request: Request, engine: GenerationEngine, target: Target, params: EmbeddingParams
 ) -> Response:
     """Raises ApiError."""
     inbox = Inbox(request)
-    inbox.ticket = engine.submit(EmbeddingRequest(target, order.texts, inbox.put))
+    inbox.ticket = engine.submit(EmbeddingRequest(target, params.texts, inbox.put))
     embeddings = await inbox.next_or_hung_up()
     assert isinstance(embeddings, Embeddings)  # noqa: S101  an ApiError was raised
     data = []
     for index, vector in enumerate(embeddings.vectors):
         packed = base64.b64encode(struct.pack(f"<{len(vector)}f", *vector)).decode()
-        value = packed if order.is_base64 else vector
+        value = packed if params.is_base64 else vector
         data.append({"object": "embedding", "index": index, "embedding": value})
     usage = {"prompt_tokens": embeddings.tokens, "total_tokens": embeddings.tokens}
-    return JSONResponse({"object": "list", "data": data, "model": order.model, "usage": usage})
+    return JSONResponse({"object": "list", "data": data, "model": params.model, "usage": usage})

@@ -28,7 +28,7 @@ from trainers.local.api import (
     responses,
     text_completions,
 )
-from trainers.local.api_errors import ApiError, invalid, missing
+from trainers.local.api_errors import ApiError, invalid, not_found
 from trainers.local.base_files import rate_of_base
 from trainers.local.checks import method_refusal, quantization_refusal
 from trainers.local.engines.compatibility import find_refusal
@@ -36,15 +36,20 @@ from trainers.local.jobs.backends import Backend, backend_refusal
 from trainers.local.jobs.files import Files
 from trainers.local.jobs.job_queue import JobQueue
 from trainers.local.jobs.records import JobRecord, Jobs
-from trainers.local.jobs.requests import check_installed, for_base, parse_job_request, request_fingerprint
+from trainers.local.jobs.requests import (
+    adapt_to_base,
+    check_integrations,
+    parse_job_request,
+    request_fingerprint,
+)
 from trainers.local.models import Alias, Aliases, Model, Models
 from trainers.local.serving.values import GenerationEngine, Target
 from trainers.rentals.prices import read_rental
 
-FILES_A_PAGE = 10_000
-JOBS_A_PAGE = 20
-EVENTS_A_PAGE = 20
-CHECKPOINTS_A_PAGE = 10
+FILES_PER_PAGE = 10_000
+JOBS_PER_PAGE = 20
+EVENTS_PER_PAGE = 20
+CHECKPOINTS_PER_PAGE = 10
 DAY = re.compile(r"\d{4}-\d{2}-\d{2}", re.ASCII)
 
 Ask = Callable[[Request, GenerationEngine, Target, Any], Awaitable[Response]]
@@ -81,16 +86,16 @@ class FileEndpoints:
             results = (file for record in self.jobs.all() for file in record.result_files)
             shown += [bodies.result_file_body(file) for file in results]
         shown.sort(key=lambda body: (body["created_at"], body["id"]), reverse=query.get("order") != "asc")
-        return JSONResponse(bodies.listing(shown, query, FILES_A_PAGE, most=FILES_A_PAGE))
+        return JSONResponse(bodies.listing(shown, query, FILES_PER_PAGE, most=FILES_PER_PAGE))
 
     def retrieve(self, request: Request) -> Response:
-        result = self.jobs.of_result(request.path_params["id"])
+        result = self.jobs.find_result_file(request.path_params["id"])
         if result is not None:
             return JSONResponse(bodies.result_file_body(result))
         return JSONResponse(bodies.file_body(self.files.get(request.path_params["id"])))
 
     def content(self, request: Request) -> Response:
-        result = self.jobs.of_result(request.path_params["id"])
+        result = self.jobs.find_result_file(request.path_params["id"])
         if result is not None:
             return FileResponse(result.path, media_type="text/csv")
         return FileResponse(
@@ -99,7 +104,7 @@ class FileEndpoints:
 
     def delete(self, request: Request) -> Response:
         file_id = request.path_params["id"]
-        if self.jobs.of_result(file_id) is not None:
+        if self.jobs.find_result_file(file_id) is not None:
             text = "A job's result file stays as long as its job."
             raise ApiError(403, text, "file_not_deletable")
         self.files.delete(file_id)
@@ -139,39 +144,43 @@ class JobEndpoints:
         return self._answer(record)
 
     def _create(self, body: bodies.Body, key: str | None) -> JobRecord:
-        earlier = self.jobs.same(key, request_fingerprint(body)) if key else None
+        earlier = self.jobs.find_by_key(key, request_fingerprint(body)) if key else None
         if earlier is not None:
             return earlier
-        order = parse_job_request(body)
-        check_installed(order.integrations)
-        if complaint := quantization_refusal(order.hyperparameters.values.get("quantization", "none")):
+        job_request = parse_job_request(body)
+        check_integrations(job_request.integrations)
+        if complaint := quantization_refusal(job_request.hyperparameters.values.get("quantization", "none")):
             raise invalid(complaint, "hyperparameters.quantization", "quantization_unavailable")
-        if complaint := method_refusal(order.method):
+        if complaint := method_refusal(job_request.method):
             raise invalid(complaint, "method.type", "method_unavailable")
-        start = self.models.start(order.model)
-        order = for_base(order, start.base_name, is_encoder=start.is_encoder)
-        backend = self._backend_for(order.metadata)
+        start = self.models.starting_point(job_request.model)
+        job_request = adapt_to_base(job_request, start.base_name, is_encoder=start.is_encoder)
+        backend = self._backend_for(job_request.metadata)
         if start.is_encoder and not backend.is_here:
             text = "This trainer's jobs run on a cluster, where no encoder is trained. Ask one that trains by itself."
             raise invalid(text, "model", "base_not_trainable")
         if not start.is_encoder and (complaint := why_untrainable(start.base)):
             raise invalid(complaint, "model", "base_not_trainable")
-        training = self._known_file(order.training_file, "training_file")
+        training = self._known_file(job_request.training_file, "training_file")
         validation = (
-            self._known_file(order.validation_file, "validation_file") if order.validation_file else None
+            self._known_file(job_request.validation_file, "validation_file")
+            if job_request.validation_file
+            else None
         )
 
         # "auto" depends on the number of rows and on the base.
-        examples = self.files.get(order.training_file).lines
-        rate = rate_of_base(start.base, order.method)
-        settings = start.settings(order.hyperparameters, order.hyperparameters.resolved(examples, rate))
+        examples = self.files.get(job_request.training_file).lines
+        rate = rate_of_base(start.base, job_request.method)
+        settings = start.settings(
+            job_request.hyperparameters, job_request.hyperparameters.resolved(examples, rate)
+        )
         refused = backend_refusal(backend, settings) or find_refusal(self.engines, settings)
         if refused:
             raise invalid(refused.message, f"hyperparameters.{refused.param}", refused.code)
         if shortage := backend.shortage():
             raise invalid(shortage, None, "too_few_nodes")
-        arms = order.hyperparameters.arms(examples, rate)
-        return self.jobs.create(order, start, settings, training, validation, key=key, arms=arms)
+        arms = job_request.hyperparameters.arms(examples, rate)
+        return self.jobs.create(job_request, start, settings, training, validation, key=key, arms=arms)
 
     def _backend_for(self, metadata: Mapping[str, str]) -> Backend:
         """Where a job is to train. Raises ApiError (400) where it asks for a machine that can't be rented."""
@@ -193,7 +202,7 @@ class JobEndpoints:
         }
         records = [record for record in self.jobs.all() if filters.items() <= record.job.metadata.items()]
         by_id = {record.job.id: record for record in records}
-        body = bodies.listing([{"id": job_id} for job_id in by_id], query, JOBS_A_PAGE)
+        body = bodies.listing([{"id": job_id} for job_id in by_id], query, JOBS_PER_PAGE)
         return JSONResponse({**body, "data": [self._body(by_id[entry["id"]]) for entry in body["data"]]})
 
     def retrieve(self, request: Request) -> Response:
@@ -241,17 +250,17 @@ class JobEndpoints:
 
     def events(self, request: Request) -> Response:
         events = bodies.event_bodies(self._record(request))
-        return JSONResponse(bodies.listing(events, request.query_params, EVENTS_A_PAGE))
+        return JSONResponse(bodies.listing(events, request.query_params, EVENTS_PER_PAGE))
 
     def checkpoints(self, request: Request) -> Response:
         checkpoints = bodies.checkpoint_bodies(self._record(request))
-        return JSONResponse(bodies.listing(checkpoints, request.query_params, CHECKPOINTS_A_PAGE))
+        return JSONResponse(bodies.listing(checkpoints, request.query_params, CHECKPOINTS_PER_PAGE))
 
     def _record(self, request: Request) -> JobRecord:
         job_id = request.path_params["id"]
         record = self.jobs.get(job_id)
         if record is None:
-            raise missing("fine-tuning job", job_id)
+            raise not_found("fine-tuning job", job_id)
         return record
 
     def _unended(self, request: Request, what: str) -> JobRecord:
@@ -312,12 +321,12 @@ class ModelEndpoints:
         """The answer to an alias names the model that it stands for, and is counted."""
 
         async def ask(request: Request) -> Response:
-            order = await run_in_threadpool(parse, await bodies.read_object(request))
-            model, target = await run_in_threadpool(self.aliases.find, order.model)
+            params = await run_in_threadpool(parse, await bodies.read_object(request))
+            model, target = await run_in_threadpool(self.aliases.find, params.model)
             engine = self.engine
-            if order.model != model:
-                engine = CountingEngine(engine, self.usage, order.model, model)
-            return await answer(request, engine, target, replace(order, model=model))
+            if params.model != model:
+                engine = CountingEngine(engine, self.usage, params.model, model)
+            return await answer(request, engine, target, replace(params, model=model))
 
         return Route(path, ask, methods=["POST"])
 
@@ -359,7 +368,7 @@ class AliasEndpoints:
     def usage(self, request: Request) -> Response:
         name, since = request.path_params["name"], request.query_params.get("since", "")
         if not any(alias.name == name for alias in self.aliases.all()):
-            raise missing("alias", name, "alias_not_found", "name")
+            raise not_found("alias", name, "alias_not_found", "name")
         if since and not DAY.fullmatch(since):
             raise invalid("'since' must be a day, like 2026-11-01.", "since")
         data = [{"object": "alias.usage", **asdict(day)} for day in self.counts.since(name, since)]

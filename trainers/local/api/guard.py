@@ -21,7 +21,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from trainers.local.api_errors import ApiError
-from trainers.local.jobs.files import MAX_FILE_BYTES, too_large
+from trainers.local.jobs.files import MAX_FILE_BYTES, file_too_large
 
 MAX_JSON_BYTES = 2 * 1024 * 1024
 MULTIPART_SLACK_BYTES = 64 * 1024
@@ -54,7 +54,7 @@ class Guard:
         problem = self._host_problem(headers) or self._key_problem(headers)
         declared = headers.get("content-length", "0")
         if problem is None and declared.isdigit() and int(declared) > limit:
-            problem = too_large() if is_upload else _too_much()
+            problem = file_too_large() if is_upload else _too_much()
         if problem is not None:
             return await problem.response()(scope, receive, send)
         await self.app(scope, _Capped(receive, limit), send)
@@ -154,7 +154,7 @@ def allow_more_files() -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
-class OnceAMinute(logging.Filter):
+class OpenFilesErrorFilter(logging.Filter):
     """Lets one error a minute through that no file is left: asyncio logs it for each connection of its backlog,
     over and over."""
 

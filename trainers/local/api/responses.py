@@ -17,8 +17,8 @@ import orjson
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 
-from trainers.local.api.chat_completions import Body, ask, likelihood_body, new_call_id, usage_of
-from trainers.local.api.chat_requests import ChatOrder, check_known, parse_chat
+from trainers.local.api.chat_completions import Body, ask, likelihood_body, new_call_id, usage_body
+from trainers.local.api.chat_requests import ChatParams, check_known, parse_chat
 from trainers.local.api.inbox import Answer, Inbox
 from trainers.local.api_errors import ApiError, invalid
 from trainers.local.serving.values import (
@@ -58,13 +58,13 @@ NAMES = {
 
 
 @dataclass(frozen=True)
-class ResponseOrder(ChatOrder):
+class ResponseParams(ChatParams):
     """`echo`: what an answer repeats of the request."""
 
     echo: Body
 
 
-def parse_response(body: Mapping[str, Any]) -> ResponseOrder:
+def parse_response(body: Mapping[str, Any]) -> ResponseParams:
     """Raises ApiError (400) that names the field."""
     for name, value in body.items():
         check_known(name, value, OWN, NEUTRAL)
@@ -80,7 +80,7 @@ def parse_response(body: Mapping[str, Any]) -> ResponseOrder:
             raise
         message = re.sub(rf"'{re.escape(field)}\b", f"'{NAMES[field]}", problem.message)
         raise replace(problem, message=message, param=NAMES[field] + param.removeprefix(field)) from problem
-    return ResponseOrder(**vars(chat), echo=_echo(body, chat))
+    return ResponseParams(**vars(chat), echo=_echo(body, chat))
 
 
 def _as_chat(body: Mapping[str, Any]) -> Body:
@@ -170,7 +170,7 @@ def _content(content: object) -> object:
     ]
 
 
-def _echo(body: Mapping[str, Any], chat: ChatOrder) -> Body:
+def _echo(body: Mapping[str, Any], chat: ChatParams) -> Body:
     return {
         "instructions": body.get("instructions"),
         "max_output_tokens": chat.sampling.max_tokens,
@@ -190,21 +190,21 @@ def _echo(body: Mapping[str, Any], chat: ChatOrder) -> Body:
 
 
 async def respond(
-    request: Request, engine: GenerationEngine, target: Target, order: ResponseOrder
+    request: Request, engine: GenerationEngine, target: Target, params: ResponseParams
 ) -> Response:
     """Raises ApiError before the first byte is sent; after that an error is the last event of the stream."""
-    inbox = ask(request, engine, target, order)
+    inbox = ask(request, engine, target, params)
     head = {
         "id": _new_id("resp"),
         "object": "response",
         "created_at": int(time.time()),
-        "model": order.model,
+        "model": params.model,
         "error": None,
         "incomplete_details": None,
         "usage": None,
-        **order.echo,
+        **params.echo,
     }
-    if not order.streams:
+    if not params.streams:
         (answer,) = await inbox.answers(1)
         return JSONResponse(_final_body(head, _output(answer, _new_id("msg")), answer.end))
     first = await inbox.next_or_hung_up()
@@ -212,7 +212,7 @@ async def respond(
 
 
 def _final_body(head: Body, output: Sequence[Body], end: AnswerEnd) -> Body:
-    usage = usage_of([end])
+    usage = usage_body([end])
     is_cut = end.reason == "length"
     return {
         **head,

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 
-from trainers.local.api.chat_completions import Body, event, usage_of
+from trainers.local.api.chat_completions import Body, event, usage_body
 from trainers.local.api.chat_requests import SamplingBody, check_known, model_name
 from trainers.local.api.inbox import Inbox
 from trainers.local.api_errors import ApiError, invalid, read_body
@@ -43,7 +43,7 @@ Prompt = str | Sequence[int]
 
 
 @dataclass(frozen=True)
-class TextOrder:
+class TextParams:
     model: str
     prompts: Sequence[Prompt]
     sampling: Sampling
@@ -60,7 +60,7 @@ class TextBody(SamplingBody):
     logprobs: Annotated[int, Limits(ge=0, le=MAX_LOGPROBS)] | None = None
 
 
-def parse_text(body: Mapping[str, Any]) -> TextOrder:
+def parse_text(body: Mapping[str, Any]) -> TextParams:
     """Raises ApiError (400) that names the field."""
     for name, value in body.items():
         check_known(name, value, OWN, NEUTRAL)
@@ -71,7 +71,7 @@ def parse_text(body: Mapping[str, Any]) -> TextOrder:
     if len(prompts) * sampling.n > MAX_OPEN_ROWS:
         text = f"'prompt' and 'n' ask for {len(prompts) * sampling.n} answers; at most {MAX_OPEN_ROWS} are given."
         raise invalid(text, "prompt")
-    return TextOrder(
+    return TextParams(
         model=model_name(body),
         prompts=prompts,
         sampling=replace(sampling, max_tokens=most),
@@ -100,14 +100,14 @@ def _prompt(value: object) -> Prompt | None:
 
 
 async def continue_text(
-    request: Request, engine: GenerationEngine, target: Target, order: TextOrder
+    request: Request, engine: GenerationEngine, target: Target, params: TextParams
 ) -> Response:
     """Raises ApiError before the first byte is sent; after that an error is the last event of the stream."""
     inbox = Inbox(request)
-    for place, prompt in enumerate(order.prompts):
-        emit = _renumbering(inbox, place * order.sampling.n)
+    for place, prompt in enumerate(params.prompts):
+        emit = _renumbering(inbox, place * params.sampling.n)
         completion = values.Request(
-            target, (), order.sampling, order.streams, emit, ticket=inbox.ticket, prompt=prompt
+            target, (), params.sampling, params.streams, emit, ticket=inbox.ticket, prompt=prompt
         )
         try:
             engine.submit(completion)
@@ -115,17 +115,17 @@ async def continue_text(
             inbox.abandon()  # the prompts before this one
             raise
     head: Body = {"id": f"cmpl-{secrets.token_hex(12)}", "object": "text_completion"}
-    head |= {"created": int(time.time()), "model": order.model}
-    if not order.streams:
-        answers = await inbox.answers(order.answers)
+    head |= {"created": int(time.time()), "model": params.model}
+    if not params.streams:
+        answers = await inbox.answers(params.answers)
         choices = [
-            _choice(answer.end.index, answer.text, answer.tokens, order, answer.end.reason)
+            _choice(answer.end.index, answer.text, answer.tokens, params, answer.end.reason)
             for answer in answers
         ]
-        usage = _usage([answer.end for answer in answers], order)
+        usage = _usage([answer.end for answer in answers], params)
         return JSONResponse({**head, "choices": choices, "usage": usage})
     first = await inbox.next_or_hung_up()
-    return StreamingResponse(_events(first, inbox, head, order), media_type="text/event-stream")
+    return StreamingResponse(_events(first, inbox, head, params), media_type="text/event-stream")
 
 
 def _renumbering(inbox: Inbox, before: int) -> values.Emit:
@@ -139,20 +139,20 @@ def _renumbering(inbox: Inbox, before: int) -> values.Emit:
     return emit
 
 
-async def _events(first: Outcome, inbox: Inbox, head: Body, order: TextOrder) -> AsyncIterator[bytes]:
-    chunk = {**head, "usage": None} if order.includes_usage else head
+async def _events(first: Outcome, inbox: Inbox, head: Body, params: TextParams) -> AsyncIterator[bytes]:
+    chunk = {**head, "usage": None} if params.includes_usage else head
     ends: list[AnswerEnd] = []
     try:
-        async for outcome in inbox.parts(first, order.answers):
+        async for outcome in inbox.parts(first, params.answers):
             if isinstance(outcome, Piece):
-                choice = _choice(outcome.index, outcome.text, outcome.tokens, order)
+                choice = _choice(outcome.index, outcome.text, outcome.tokens, params)
                 yield event({**chunk, "choices": [choice]})
             elif isinstance(outcome, AnswerEnd):
                 ends.append(outcome)
-                choice = _choice(outcome.index, "", (), order, outcome.reason)
+                choice = _choice(outcome.index, "", (), params, outcome.reason)
                 yield event({**chunk, "choices": [choice]})
-        if order.includes_usage:
-            yield event({**chunk, "choices": [], "usage": _usage(ends, order)})
+        if params.includes_usage:
+            yield event({**chunk, "choices": [], "usage": _usage(ends, params)})
         yield b"data: [DONE]\n\n"
     except ApiError as problem:
         yield event({"error": problem.body()})
@@ -161,14 +161,14 @@ async def _events(first: Outcome, inbox: Inbox, head: Body, order: TextOrder) ->
 
 
 def _choice(
-    index: int, text: str, tokens: Sequence[Likelihood], order: TextOrder, reason: str | None = None
+    index: int, text: str, tokens: Sequence[Likelihood], params: TextParams, reason: str | None = None
 ) -> Body:
-    return {"index": index, "text": text, "logprobs": _logprobs(tokens, order), "finish_reason": reason}
+    return {"index": index, "text": text, "logprobs": _logprobs(tokens, params), "finish_reason": reason}
 
 
-def _logprobs(tokens: Sequence[Likelihood], order: TextOrder) -> Body | None:
+def _logprobs(tokens: Sequence[Likelihood], params: TextParams) -> Body | None:
     """Four lists, in the form of this endpoint."""
-    if order.sampling.top_logprobs is None:
+    if params.sampling.top_logprobs is None:
         return None
     texts = [token.token.decode(errors="replace") for token in tokens]
     return {
@@ -181,9 +181,9 @@ def _logprobs(tokens: Sequence[Likelihood], order: TextOrder) -> Body | None:
     }
 
 
-def _usage(ends: Sequence[AnswerEnd], order: TextOrder) -> Body:
+def _usage(ends: Sequence[AnswerEnd], params: TextParams) -> Body:
     """Each prompt is counted once."""
-    firsts = [end for end in ends if end.index % order.sampling.n == 0]
+    firsts = [end for end in ends if end.index % params.sampling.n == 0]
     prompt = sum(end.prompt_tokens for end in firsts)
-    usage = usage_of(ends)
+    usage = usage_body(ends)
     return {**usage, "prompt_tokens": prompt, "total_tokens": prompt + usage["completion_tokens"]}

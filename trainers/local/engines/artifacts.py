@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 from safetensors.torch import load, save
 
-from trainers.local.job_directory import TrainingJob, renamed_when_complete, replace_json
+from trainers.local.job_directory import TrainingJob, atomic_folder, replace_json
 from trainers.local.training.checkpoints import (
     KEPT_CHECKPOINTS,
     WEIGHTS,
@@ -199,7 +199,7 @@ def _published_steps(job_folder: Path) -> list[int]:
 def _publish(source: Path, target: Path, position: Position | None) -> None:
     """Copies an adapter, converted to float32 like those of the built-in engine."""
     weights = load((source / WEIGHTS).read_bytes())
-    with renamed_when_complete(target) as temporary:
+    with atomic_folder(target) as temporary:
         plain = {name: tensor.to(torch.float32).contiguous() for name, tensor in weights.items()}
         (temporary / WEIGHTS).write_bytes(save(plain, metadata={"format": "pt"}))
         shutil.copyfile(source / CONFIG, temporary / CONFIG)

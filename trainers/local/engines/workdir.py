@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Literal
 import torch
 
 from trainers.local.base_download import fetch_base
-from trainers.local.base_files import remember_base
+from trainers.local.base_files import ensure_same_base
 from trainers.local.engines.plan import ROWS, EnginePlan
 from trainers.local.job_directory import TrainingJob
 from trainers.local.training.base_model import load_config, load_tokenizer, stored_quantization
@@ -50,7 +50,7 @@ class PreparedJob:
 def prepare(job: TrainingJob, home: Path, has_cuda: bool, logger: MetricsLogger) -> PreparedJob:
     """Writes rows/ to the engine's folder `home` and returns the plan. Raises TrainingFailed."""
     base = fetch_base(job.base, logger.log)
-    remember_base(home.parent, base, job.base_name)
+    ensure_same_base(home.parent, base, job.base_name)
     targets = target_names(base, job.settings)
     tokenizer = load_tokenizer(str(base))
     training = _prepare_rows(job.training_file, tokenizer, job, home, "train", logger)

@@ -60,12 +60,12 @@ def main(
     try:  # the most frequent mistakes are refused before torch is loaded
         find_source(model, data)
         check_out(out)
-        from trainers.local.export.order import Measured, Order, Upload
+        from trainers.local.export.order import ExportOrder, Measured, Upload
         from trainers.local.export.pipeline import export
 
         measured = Measured.from_json(sys.stdin.read()) if facts else None
         upload = Upload(repo, public)
-        order = Order(model, to, out, data, tools, dtype, rows, base_id, licence, upload, measured)
+        order = ExportOrder(model, to, out, data, tools, dtype, rows, base_id, licence, upload, measured)
         export(order, lambda sentence: click.echo(sentence, err=True))
     except ExportRefused as refused:
         click.echo(f"export: {refused}", err=True)

@@ -13,7 +13,7 @@ from typing import Any, Literal
 import torch
 
 from trainers.local.api_errors import ApiError
-from trainers.local.export.order import Say, Work
+from trainers.local.export.order import PreparedExport, Say
 from trainers.local.export.output import AnswersDiffer, ExportRefused
 from trainers.local.export.sources import Question
 from trainers.local.export.weights import Loaded
@@ -95,7 +95,7 @@ def _read_answer(box: queue.SimpleQueue[Outcome]) -> str:
         text += outcome.text
 
 
-def compare_answers(work: Work, loaded: Loaded, tolerance: float, say: Say) -> str:
+def compare_answers(work: PreparedExport, loaded: Loaded, tolerance: float, say: Say) -> str:
     """Asks the model that was written and loaded again, and returns a sentence about its answers. Raises
     AnswersDiffer."""
     say("Asking what was written, loaded again, the same questions")

@@ -10,21 +10,21 @@ from typing import ClassVar
 from huggingface_hub import ModelCard, ModelCardData
 
 from trainers.export_formats import FORMATS
-from trainers.local.export.order import Order, WrittenExport, name_of
+from trainers.local.export.order import ExportOrder, WrittenExport, export_name
 from trainers.local.export.sources import Source, describe_file
 from trainers.local.export.weights import Base
 
 
 @dataclass(frozen=True)
 class Card:
-    order: Order
+    order: ExportOrder
     source: Source
     base: Base
     dtype: str
     written: WrittenExport
     pipeline_tag: ClassVar[str] = "text-generation"
     tags: ClassVar[Sequence[str]] = ("lora", "fine-tuned")
-    held_against: ClassVar[str] = "the untuned base"
+    compared_with: ClassVar[str] = "the untuned base"
 
     def render(self) -> ModelCard:
         form = FORMATS[self.order.to]
@@ -37,7 +37,7 @@ class Card:
             tags=list(self.tags),
         )
         checks = "\n".join(f"- {check}" for check in self.written.checks)
-        parts = [f"---\n{front.to_yaml()}\n---", f"# {name_of(self.order, self.source)}", self._opening()]
+        parts = [f"---\n{front.to_yaml()}\n---", f"# {export_name(self.order, self.source)}", self._opening()]
         parts += ["## Use", self.written.usage, "## Training", self._data(), self._settings()]
         parts += ["## Quality", self._quality(), "## Limits", self._limits(), "## Checked on export", checks]
         return ModelCard("\n\n".join(parts) + "\n")
@@ -90,7 +90,7 @@ class Card:
             f"Run {measured.run} of {measured.dataset} measured it on {measured.holdout_rows:,} rows that were set "
             f"aside before training: {measured.measure}, with 95% intervals.\n\n"
             f"| | score | interval |\n|---|---|---|\n{rows}\n\n"
-            f"Against {self.held_against} on the same rows: p = {measured.p_value:.2g} (McNemar, exact). "
+            f"Against {self.compared_with} on the same rows: p = {measured.p_value:.2g} (McNemar, exact). "
             f"Plan `{measured.plan_hash}`."
         )
 

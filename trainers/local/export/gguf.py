@@ -13,7 +13,7 @@ from transformers.modeling_gguf_pytorch_utils import GGUF_SUPPORTED_ARCHITECTURE
 from trainers.local.export import gguf_converter
 from trainers.local.export.agreement import compare_answers
 from trainers.local.export.merged import check_mergeable, merge
-from trainers.local.export.order import TOLERANCES, Order, Plan, Say, Work, WrittenExport
+from trainers.local.export.order import TOLERANCES, ExportOrder, Plan, PreparedExport, Say, WrittenExport
 from trainers.local.export.output import ExportRefused
 from trainers.local.export.sources import Source
 from trainers.local.export.weights import BYTES, Base, Loaded, load_gguf
@@ -27,7 +27,7 @@ SPACE = "\u2581"  # SentencePiece's
 ADDS_BOS = "tokenizer.ggml.add_bos_token"
 
 
-def plan(order: Order, source: Source, base: Base) -> Plan:
+def plan(order: ExportOrder, source: Source, base: Base) -> Plan:
     """Refuses a model that the converter does not take, or whose file could not be read again."""
     check_mergeable(base)
     reason = gguf_converter.refusal(order.tools, base.architecture)
@@ -47,13 +47,13 @@ def plan(order: Order, source: Source, base: Base) -> Plan:
     return Plan(dtype, int(base.parameters * bytes_a_parameter))
 
 
-def write(work: Work, folder: Path, say: Say) -> WrittenExport:
+def write(work: PreparedExport, folder: Path, say: Say) -> WrittenExport:
     file, checks, _ = write_file(work, folder, say)
     usage = f"With llama.cpp: `llama-server -m {file.name} --jinja` reads the chat template out of the file."
     return WrittenExport(checks, usage)
 
 
-def write_file(work: Work, folder: Path, say: Say) -> tuple[Path, list[str], Loaded]:
+def write_file(work: PreparedExport, folder: Path, say: Say) -> tuple[Path, list[str], Loaded]:
     """Returns the file, what was checked, and the model loaded from it. It is merged in float32, so that numbers are
     rounded only once."""
     file = folder / f"{work.name}-{FORMATS[work.dtype]}.gguf"

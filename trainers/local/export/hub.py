@@ -10,7 +10,15 @@ from huggingface_hub import HfApi
 
 from trainers.base_models import HUB_ID
 from trainers.local.export.agreement import compare_answers
-from trainers.local.export.order import ADAPTER_TOLERANCE, Order, Plan, Say, Upload, Work, WrittenExport
+from trainers.local.export.order import (
+    ADAPTER_TOLERANCE,
+    ExportOrder,
+    Plan,
+    PreparedExport,
+    Say,
+    Upload,
+    WrittenExport,
+)
 from trainers.local.export.output import ExportRefused
 from trainers.local.export.sources import WEIGHTS, Source
 from trainers.local.export.vllm import copy_adapter
@@ -19,7 +27,7 @@ from trainers.local.export.weights import Base, load_with_adapter
 TOKEN_VARIABLE = "HF_TOKEN"  # noqa: S105
 
 
-def plan(order: Order, source: Source, base: Base) -> Plan:
+def plan(order: ExportOrder, source: Source, base: Base) -> Plan:
     check_upload(order.upload, base)
     return Plan(base.dtype, 2 * (source.adapter / WEIGHTS).stat().st_size)
 
@@ -47,7 +55,7 @@ def check_upload(upload: Upload, base: Base) -> None:
         )
 
 
-def write(work: Work, folder: Path, say: Say) -> WrittenExport:
+def write(work: PreparedExport, folder: Path, say: Say) -> WrittenExport:
     copy_adapter(work.source, work.base, folder)
     agreement = compare_answers(work, load_with_adapter(work.base.folder, folder), ADAPTER_TOLERANCE, say)
     model = work.order.upload.repo or "FOLDER_OR_HUB_ID"
@@ -59,7 +67,7 @@ def write(work: Work, folder: Path, say: Say) -> WrittenExport:
     return WrittenExport([agreement], usage)
 
 
-def upload(order: Order, say: Say) -> None:
+def upload(order: ExportOrder, say: Say) -> None:
     """Uploads the export where the order says so. Raises ExportRefused, and leaves the folder as it is."""
     folder, repo = order.out, order.upload.repo
     if repo is None:

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from trainers.chat_templates import with_thinking_off
 from trainers.local.export.agreement import compare_answers
-from trainers.local.export.order import TOLERANCES, Order, Plan, Say, Work, WrittenExport
+from trainers.local.export.order import TOLERANCES, ExportOrder, Plan, PreparedExport, Say, WrittenExport
 from trainers.local.export.output import ExportRefused
 from trainers.local.export.sources import Source
 from trainers.local.export.weights import BYTES, Base, load, load_with_adapter
@@ -40,7 +40,7 @@ class Merged:
         return f"merged in float32, the logits differ from those of base and adapter by {share}"
 
 
-def plan(order: Order, source: Source, base: Base) -> Plan:
+def plan(order: ExportOrder, source: Source, base: Base) -> Plan:
     check_mergeable(base)
     dtype = order.dtype or base.dtype
     if dtype not in BYTES:
@@ -50,7 +50,7 @@ def plan(order: Order, source: Source, base: Base) -> Plan:
     return Plan(dtype, base.parameters * BYTES[dtype])
 
 
-def write(work: Work, folder: Path, say: Say) -> WrittenExport:
+def write(work: PreparedExport, folder: Path, say: Say) -> WrittenExport:
     merged = merge(work, folder, work.dtype, say)
     agreement = compare_answers(work, load(folder), TOLERANCES[work.dtype], say)
     usage = (
@@ -69,7 +69,7 @@ def check_mergeable(base: Base) -> None:
         )
 
 
-def merge(work: Work, out: Path, dtype: str, say: Say) -> Merged:
+def merge(work: PreparedExport, out: Path, dtype: str, say: Say) -> Merged:
     """Writes weights, tokenizer with chat template and generation config into `out`. Raises ExportRefused."""
     base, prompts = work.base, work.prompts
     say(f"Merging the adapter into {base.name} ({base.parameters:,} parameters)")

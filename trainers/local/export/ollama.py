@@ -20,7 +20,7 @@ from jinja2 import TemplateError
 
 from trainers.local.export import gguf
 from trainers.local.export.gguf import plan as plan
-from trainers.local.export.order import Say, Work, WrittenExport
+from trainers.local.export.order import PreparedExport, Say, WrittenExport
 from trainers.local.export.output import ExportRefused
 from trainers.local.tool_calls import render_chat
 from trainers.local.training.base_model import load_tokenizer
@@ -40,11 +40,11 @@ PROOFS: tuple[Chat, ...] = (
 USUAL_CONTEXT = 4096
 
 
-def write(work: Work, folder: Path, say: Say) -> WrittenExport:
+def write(work: PreparedExport, folder: Path, say: Say) -> WrittenExport:
     tokenizer = load_tokenizer(str(work.base.folder))
     template = read_chat_template(tokenizer, strip_bos=gguf.template_writes_bos(tokenizer))
     file, checks, loaded = gguf.write_file(work, folder, say)
-    context = context_of(
+    context = context_size(
         int(loaded.model.config.get_text_config().max_position_embeddings),
         work.source.job.settings.max_length,
     )
@@ -75,7 +75,7 @@ def modelfile(
     return "\n".join(lines) + "\n"
 
 
-def context_of(most: int, trained: int) -> int:
+def context_size(most: int, trained: int) -> int:
     """Returns how many tokens prompt and answer may have: as many as the rows had, and at least Ollama's usual context
     where the model has it."""
     return min(most, max(trained, USUAL_CONTEXT))

@@ -19,7 +19,7 @@ from trainers.encoders.embedding import MAX_TOKENS, WORDS_WEIGHT, EncoderError, 
 from trainers.export_formats import ENCODER_FORMS
 from trainers.local.export import hub
 from trainers.local.export.card import Card, today
-from trainers.local.export.order import Order, Say, WrittenExport
+from trainers.local.export.order import ExportOrder, Say, WrittenExport
 from trainers.local.export.output import (
     AnswersDiffer,
     ExportRefused,
@@ -29,7 +29,7 @@ from trainers.local.export.output import (
 )
 from trainers.local.export.sources import Source, read_questions
 from trainers.local.export.weights import Base
-from trainers.local.serving.encoder_engine import text_to_read
+from trainers.local.serving.encoder_engine import text_to_classify
 from trainers.methods import specs
 
 SCRIPT = "classify.py"
@@ -49,7 +49,7 @@ PyTorch. `{DESCRIPTION}` has the labels, `{HEAD}` the head: a vector of `model.o
 class EncoderCard(Card):
     pipeline_tag: ClassVar[str] = "text-classification"
     tags: ClassVar[Sequence[str]] = ("text-classification", "onnx")
-    held_against: ClassVar[str] = "a classical model (TF-IDF and a linear SVM)"
+    compared_with: ClassVar[str] = "a classical model (TF-IDF and a linear SVM)"
 
     def _opening(self) -> str:
         how = "trained as a whole" if self.source.job.method == "full" else "which stays as it is"
@@ -79,7 +79,7 @@ class EncoderCard(Card):
         return "\n".join(f"- {limit}" for limit in limits)
 
 
-def export(order: Order, source: Source, say: Say) -> Path:
+def export(order: ExportOrder, source: Source, say: Say) -> Path:
     """Returns the new folder. Raises ExportRefused, and its subclass AnswersDiffer."""
     check_form(order, source)
     check_out(order.out)
@@ -94,7 +94,7 @@ def export(order: Order, source: Source, say: Say) -> Path:
         hub.check_upload(order.upload, base)
     check_space(order.out, 2 * files.model.stat().st_size)
     questions = read_questions(source, order.rows)
-    texts = [text_to_read(question.messages) for question in questions.questions]
+    texts = [text_to_classify(question.messages) for question in questions.questions]
     say(f"{source.name}: asking our server's classifier {len(texts)} questions of {questions.file.name}")
     with folder_when_complete(order.out) as folder:
         _copy(source, files, served, folder)
@@ -106,7 +106,7 @@ def export(order: Order, source: Source, say: Say) -> Path:
     return order.out
 
 
-def check_form(order: Order, source: Source) -> None:
+def check_form(order: ExportOrder, source: Source) -> None:
     """Raises ExportRefused for a form or an option that is for models which write."""
     if order.to not in ENCODER_FORMS:
         raise ExportRefused(
@@ -136,7 +136,7 @@ def compare_with_script(folder: Path, served: Classifier, texts: Sequence[str]) 
     return f"{SCRIPT}, in a process of its own, {same} for all {len(texts)} questions"
 
 
-def _base(order: Order, source: Source, files: EncoderFiles) -> Base:
+def _base(order: ExportOrder, source: Source, files: EncoderFiles) -> Base:
     job = source.job
     hub_id = DEFAULT_ID if job.base == DEFAULT_ENCODER else job.base if HUB_ID.fullmatch(job.base) else None
     try:

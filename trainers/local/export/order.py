@@ -73,7 +73,7 @@ class Upload:
 
 
 @dataclass(frozen=True)
-class Order:
+class ExportOrder:
     """`to` is a name of `trainers.export_formats`, `data` are data folders of trainers, `tools` is where the converter
     is kept. Where `dtype` is None the form chooses; where `base_id` or `licence` is, the base's own holds."""
 
@@ -91,10 +91,10 @@ class Order:
 
 
 @dataclass(frozen=True)
-class Work:
+class PreparedExport:
     """An order that was checked. `prompts` are the questions as token ids, `answers` are our server's."""
 
-    order: Order
+    order: ExportOrder
     source: Source
     base: Base
     questions: Questions
@@ -104,10 +104,10 @@ class Work:
 
     @property
     def name(self) -> str:
-        return name_of(self.order, self.source)
+        return export_name(self.order, self.source)
 
 
-def name_of(order: Order, source: Source) -> str:
+def export_name(order: ExportOrder, source: Source) -> str:
     """Returns the model's name in letters that file names and commands take."""
     name = order.measured.name if order.measured else source.name.removeprefix("ft:")
     return re.sub(r"[^\w.-]+", "-", name).strip("-.")
@@ -132,14 +132,14 @@ class Plan:
 class Form(Protocol):
     """A module of this folder with a form's name."""
 
-    def plan(self, order: Order, source: Source, base: Base) -> Plan:
+    def plan(self, order: ExportOrder, source: Source, base: Base) -> Plan:
         """Called before anything is written. Raises ExportRefused."""
         ...
 
-    def write(self, work: Work, folder: Path, say: Say) -> WrittenExport:
+    def write(self, work: PreparedExport, folder: Path, say: Say) -> WrittenExport:
         """Writes everything but the card. Raises ExportRefused, and its subclass AnswersDiffer."""
         ...
 
 
-def load_form(order: Order) -> Form:
+def load_form(order: ExportOrder) -> Form:
     return cast(Form, import_module(f"trainers.local.export.{order.to}"))

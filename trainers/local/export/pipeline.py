@@ -8,11 +8,11 @@ from __future__ import annotations
 from pathlib import Path
 
 from trainers.export_formats import FORMATS, formats_with
-from trainers.local.base_files import base_fingerprint, base_of_adapter
+from trainers.local.base_files import adapter_base_fingerprint, base_fingerprint
 from trainers.local.export import hub, onnx
 from trainers.local.export.agreement import encode, served_answers
 from trainers.local.export.card import Card
-from trainers.local.export.order import Order, Say, Work, load_form
+from trainers.local.export.order import ExportOrder, PreparedExport, Say, load_form
 from trainers.local.export.output import ExportRefused, check_out, check_space, folder_when_complete
 from trainers.local.export.sources import Questions, Source, find_source, read_questions
 from trainers.local.export.weights import Base, open_base
@@ -22,7 +22,7 @@ from trainers.local.training.base_model import load_tokenizer
 from trainers.local.training.devices import best_device
 
 
-def export(order: Order, say: Say) -> Path:
+def export(order: ExportOrder, say: Say) -> Path:
     """Returns the new folder. Raises ExportRefused, and its subclass AnswersDiffer."""
     source = find_source(order.model, order.data)
     if source.is_encoder:
@@ -33,7 +33,7 @@ def export(order: Order, say: Say) -> Path:
     prompts = [encode(tokenizer, question) for question in questions.questions]
     answers = served_answers(Target(str(base.folder), source.adapter), prompts)
     release_memory(best_device())
-    work = Work(order, source, base, questions, dtype, prompts, answers)
+    work = PreparedExport(order, source, base, questions, dtype, prompts, answers)
     with folder_when_complete(order.out) as folder:
         written = load_form(order).write(work, folder, say)
         Card(order, source, base, dtype, written).render().save(folder / "README.md")
@@ -42,7 +42,7 @@ def export(order: Order, say: Say) -> Path:
     return order.out
 
 
-def _check_order(order: Order, source: Source) -> tuple[Base, Questions, str]:
+def _check_order(order: ExportOrder, source: Source) -> tuple[Base, Questions, str]:
     """Returns the model's base, the questions to compare with, and the number format of the weights."""
     if order.to == "onnx":
         raise ExportRefused(
@@ -51,7 +51,7 @@ def _check_order(order: Order, source: Source) -> tuple[Base, Questions, str]:
         )
     check_out(order.out)
     base = open_base(source.job.base, source.job.base_name, order.base_id, order.licence)
-    if base_of_adapter(source.adapter) not in (None, base_fingerprint(base.folder)):
+    if adapter_base_fingerprint(source.adapter) not in (None, base_fingerprint(base.folder)):
         raise ExportRefused(
             f"The weights of the base model in {base.folder} have changed since {source.name} was tuned, so its "
             "adapter does not fit them. Put the former weights back, or train again."

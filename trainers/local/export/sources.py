@@ -13,7 +13,7 @@ from typing import Any
 from trainers.encoders.classifier import DESCRIPTION, HEAD
 from trainers.local.api_errors import ApiError
 from trainers.local.export.output import ExportRefused
-from trainers.local.job_directory import TrainingJob, as_trained, read_job
+from trainers.local.job_directory import TrainingJob, read_job, with_winning_settings
 from trainers.local.jobs.records import Jobs
 from trainers.local.models import Models
 from trainers.local.serving.values import ChatMessage
@@ -45,7 +45,7 @@ def find_source(model: str, data: Sequence[Path]) -> Source:
     folder = Path(model).expanduser()
     if (folder / "job.json").is_file():
         folder = folder.resolve()
-        job = as_trained(folder, read_job(folder))
+        job = with_winning_settings(folder, read_job(folder))
         _check_ended(folder, f"The job in {folder}")
         _check_kept(folder, f"The tuned model of the job in {folder}")
         name = f"{job.base_name}:{job.suffix or job.id[-8:]}"
@@ -66,7 +66,7 @@ def find_source(model: str, data: Sequence[Path]) -> Source:
 
 
 def _source_by_name(model: str, jobs: Jobs) -> Source | None:
-    record = jobs.get(model) or jobs.of_model(model)
+    record = jobs.get(model) or jobs.find_by_model(model)
     if record is None:
         return None
     _check_kept(record.folder, f"The model {model}")
@@ -81,7 +81,9 @@ def _source_by_name(model: str, jobs: Jobs) -> Source | None:
         raise ExportRefused(f"{problem.message} Checkpoints that are kept: {stored}.") from problem
     assert adapter is not None  # noqa: S101  there are no base models among Models({})
     step = int(name.rpartition(":ckpt-step-")[2]) if ":ckpt-step-" in name else None
-    return _with_files(Source(name, as_trained(record.folder, record.job), record.folder, adapter, step))
+    return _with_files(
+        Source(name, with_winning_settings(record.folder, record.job), record.folder, adapter, step)
+    )
 
 
 def _check_ended(folder: Path, subject: str) -> None:

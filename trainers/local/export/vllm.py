@@ -12,18 +12,25 @@ from typing import Any
 from trainers.chat_templates import read_chat_template, thinking_switches
 from trainers.local.engines.vllm import adapter_refusal, vllm_rank
 from trainers.local.export.agreement import compare_answers
-from trainers.local.export.order import ADAPTER_TOLERANCE, Order, Plan, Say, Work, WrittenExport
+from trainers.local.export.order import (
+    ADAPTER_TOLERANCE,
+    ExportOrder,
+    Plan,
+    PreparedExport,
+    Say,
+    WrittenExport,
+)
 from trainers.local.export.output import ExportRefused
 from trainers.local.export.sources import CONFIG, WEIGHTS, Source
 from trainers.local.export.weights import Base, load_with_adapter
 
 
-def plan(order: Order, source: Source, base: Base) -> Plan:
+def plan(order: ExportOrder, source: Source, base: Base) -> Plan:
     check_vllm(source)
     return Plan(base.dtype, 2 * (source.adapter / WEIGHTS).stat().st_size)
 
 
-def write(work: Work, folder: Path, say: Say) -> WrittenExport:
+def write(work: PreparedExport, folder: Path, say: Say) -> WrittenExport:
     copy_adapter(work.source, work.base, folder / "adapter")
     command = vllm_command(work.source, work.base, work.name)
     script = folder / "serve.sh"

@@ -19,7 +19,7 @@ from typing import Protocol
 
 from trainers.host import HUB_KEYS, TRACKER_KEYS, child_environment
 from trainers.local.engines.compatibility import Refusal
-from trainers.local.job_directory import exclusive
+from trainers.local.job_directory import lock_job
 from trainers.local.jobs.records import JobRecord
 from trainers.local.launch import train_command
 from trainers.methods import BUILTIN, METHODS, Parameters
@@ -120,7 +120,7 @@ class Child:
         if self.process is None:
             return None if is_locked(self.record.folder) else Exit(None, None)
         code = self.process.poll()
-        return None if code is None else exit_with(code)
+        return None if code is None else exit_from_code(code)
 
     def end(self) -> bool:
         """Sends SIGTERM to its whole group, and SIGKILL after 5 s. False where it still runs after 10 s."""
@@ -223,7 +223,7 @@ def pick_gpus(gpus: Sequence[str], taken: Iterable[str], count: int) -> tuple[st
 
 def is_locked(folder: Path) -> bool:
     """Whether a training process holds the job's lock."""
-    with exclusive(folder) as lock:
+    with lock_job(folder) as lock:
         return lock is None
 
 
@@ -232,7 +232,7 @@ def job_environment(gpus: Sequence[str]) -> dict[str, str]:
     return child_environment(*HUB_KEYS, *TRACKER_KEYS) | ({GPUS_VARIABLE: ",".join(gpus)} if gpus else {})
 
 
-def exit_with(code: int) -> Exit:
+def exit_from_code(code: int) -> Exit:
     """Launchers give a signal as shells do, as 128 plus its number; Python as its number below 0."""
     code = 128 - code if code > 128 else code
     if code == -signal.SIGKILL:

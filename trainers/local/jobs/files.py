@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import BinaryIO
 
-from trainers.local.api_errors import ApiError, missing
+from trainers.local.api_errors import ApiError, not_found
 from trainers.local.job_directory import delete_folder, read_json, replace_json
 
 MAX_FILE_BYTES = 512 * 1024 * 1024
@@ -57,7 +57,7 @@ class Files:
         """Raises ApiError (404) where there was no such file, or it was deleted or has expired."""
         file = self._read(file_id) if FILE_ID.fullmatch(file_id) else None
         if file is None:
-            raise missing("file", file_id)
+            raise not_found("file", file_id)
         return file
 
     def content(self, file_id: str) -> Path:
@@ -93,7 +93,7 @@ def _write(
         while chunk := source.read(CHUNK_BYTES):
             size += len(chunk)
             if size > MAX_FILE_BYTES:
-                raise too_large()
+                raise file_too_large()
             digest.update(chunk)
             newlines += chunk.count(b"\n")
             last = chunk[-1:]
@@ -114,6 +114,6 @@ def _write(
     )
 
 
-def too_large() -> ApiError:
+def file_too_large() -> ApiError:
     text = "The file is larger than 512 MB. Split it, or leave out what is not needed."
     return ApiError(413, text, "file_too_large", "file")

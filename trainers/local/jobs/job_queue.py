@@ -16,11 +16,11 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from trainers.local.checks import MIN_TRAINING_EXAMPLES, labels_refusal, refusal
+from trainers.local.checks import MIN_TRAINING_EXAMPLES, file_refusal, labels_refusal
 from trainers.local.job_directory import KEPT_ROWS, append_event
 from trainers.local.jobs.backends import Attempt, Backend, exits_within
 from trainers.local.jobs.records import Failure, JobRecord, Jobs, fail, has_ended, mark
-from trainers.local.launch import SHORT
+from trainers.local.launch import SHORT_OF_MEMORY
 from trainers.local.train import BUSY, PAUSED
 from trainers.methods import METHODS
 from trainers.rentals.prices import HARDWARE
@@ -197,7 +197,7 @@ class JobQueue:
             return drop_training_state(folder)
         if ended is None or ended.why is None or (folder / "PAUSED").exists():
             return
-        if ended.code in (PAUSED, SHORT) or self._adopt(attempt.record) or ended.code == BUSY:
+        if ended.code in (PAUSED, SHORT_OF_MEMORY) or self._adopt(attempt.record) or ended.code == BUSY:
             return  # paused and resumed at once; short of memory, with a note; or another process trains it
 
         steps = steps_in_checkpoints(folder)
@@ -261,7 +261,7 @@ def _file_failure(record: JobRecord) -> Failure | None:
     """Why a job can't be trained on its files. They are read once, before the job waits for a slot."""
     job = record.job
     pairs = METHODS[job.method].reads_pairs
-    complaint = refusal(Path(job.training_file), MIN_TRAINING_EXAMPLES, pairs=pairs)
+    complaint = file_refusal(Path(job.training_file), MIN_TRAINING_EXAMPLES, pairs=pairs)
     if complaint is not None:
         text = f"The training file cannot be used. {complaint}"
         return Failure("invalid_training_file", text, "training_file")
@@ -269,7 +269,7 @@ def _file_failure(record: JobRecord) -> Failure | None:
         text = f"The training file cannot be used. {complaint}"
         return Failure("invalid_training_file", text, "training_file")
     if job.validation_file is not None:
-        complaint = refusal(Path(job.validation_file), 1, pairs=pairs)
+        complaint = file_refusal(Path(job.validation_file), 1, pairs=pairs)
         if complaint is not None:
             text = f"The validation file cannot be used. {complaint}"
             return Failure("invalid_validation_file", text, "validation_file")

@@ -87,14 +87,14 @@ class ResultFile:
 
 @dataclass(frozen=True)
 class JobRecord:
-    """`status` is never 'running': whether a queued job has a process is known to the queue of jobs. `order` sorts jobs
-    by the time of their creation. `billed_seconds` of a rented machine, None on others."""
+    """`status` is never 'running': whether a queued job has a process is known to the queue of jobs. `sort_key` sorts
+    jobs by the time of their creation. `billed_seconds` of a rented machine, None on others."""
 
     folder: Path
     job: TrainingJob
     request: Request
     status: Status
-    order: tuple[int, int, str]
+    sort_key: tuple[int, int, str]
     finished_at: int | None
     failure: Failure | None
     progress: Progress | None
@@ -125,7 +125,7 @@ class JobRecord:
 
 
 @dataclass(frozen=True)
-class Tuned:
+class TunedModel:
     """A tuned model, or a checkpoint of one. `folder` is that of the job that made it."""
 
     name: str
@@ -135,13 +135,13 @@ class Tuned:
 
 
 @dataclass(frozen=True)
-class Start:
+class StartingPoint:
     """`base`: a local folder or a hub id, of an encoder as trainers/encoders names it. `tuned`: the model over it that
     is trained further, where there is one."""
 
     base: str
     base_name: str
-    tuned: Tuned | None = None
+    tuned: TunedModel | None = None
     is_encoder: bool = False
 
     @property
@@ -192,7 +192,7 @@ class Jobs:
         for leftover in root.glob(".ftjob-*"):  # of a deletion that a kill cut off
             shutil.rmtree(leftover)
 
-    def same(self, key: str, fingerprint: str) -> JobRecord | None:
+    def find_by_key(self, key: str, fingerprint: str) -> JobRecord | None:
         """The job created under this Idempotency-Key. Raises ApiError (409) where the body differed."""
         record = self.get(_id_from_key(key))
         if record is None or record.request.fingerprint == fingerprint:
@@ -203,8 +203,8 @@ class Jobs:
 
     def create(
         self,
-        order: JobRequest,
-        start: Start,
+        job_request: JobRequest,
+        start: StartingPoint,
         settings: Parameters,
         training: Path,
         validation: Path | None = None,
@@ -216,7 +216,7 @@ class Jobs:
         `validation` are the files that the request's ids stand for."""
         job_id = _id_from_key(key) if key else "ftjob-" + secrets.token_hex(12)
         with self._creating:
-            if key and (record := self.same(key, order.fingerprint)):
+            if key and (record := self.find_by_key(key, job_request.fingerprint)):
                 return record
             folder = self._root / job_id
             shutil.rmtree(folder, ignore_errors=True)  # of a creation that a kill cut off, never answered
@@ -231,17 +231,17 @@ class Jobs:
                 base_name=start.base_name,
                 training_file=str((folder / "train.jsonl").resolve()),
                 validation_file=str((folder / "valid.jsonl").resolve()) if validation else None,
-                seed=secrets.randbelow(MAX_SEED) if order.seed is None else order.seed,
+                seed=secrets.randbelow(MAX_SEED) if job_request.seed is None else job_request.seed,
                 settings=settings,
-                suffix=order.suffix,
-                metadata=order.metadata,
+                suffix=job_request.suffix,
+                metadata=job_request.metadata,
                 created_at=int(time.time()),
-                integrations=order.integrations,
+                integrations=job_request.integrations,
                 arms=arms,
-                method=order.method,
+                method=job_request.method,
                 continues=start.continues,
             )
-            request = Request(order.training_file, order.validation_file, order.fingerprint)
+            request = Request(job_request.training_file, job_request.validation_file, job_request.fingerprint)
             replace_json(folder / "request.json", asdict(request))
             append_event(folder, f"Created fine-tuning job: {job_id}")
             write_job(folder, job)
@@ -255,15 +255,17 @@ class Jobs:
     def all(self) -> list[JobRecord]:
         """Newest first."""
         records = (self._read(job_id) for job_id in self._folders.names())
-        return sorted(records, key=lambda record: record.order, reverse=True)
+        return sorted(records, key=lambda record: record.sort_key, reverse=True)
 
     def unfinished(self) -> list[JobRecord]:
         """Oldest first."""
         open_ids = (job_id for job_id in self._folders.names() if job_id not in self._final)
         records = (self._read(job_id) for job_id in open_ids)
-        return sorted((record for record in records if not record.is_final), key=lambda record: record.order)
+        return sorted(
+            (record for record in records if not record.is_final), key=lambda record: record.sort_key
+        )
 
-    def of_model(self, name: str) -> JobRecord | None:
+    def find_by_model(self, name: str) -> JobRecord | None:
         """The job whose tuned model or checkpoint is called `name`, whatever its status."""
         plain = name.partition(":ckpt-step-")[0]
         short = plain[-8:]
@@ -272,7 +274,7 @@ class Jobs:
         candidates = (self.get(name) for name in self._folders.names() if name.endswith(short))
         return next((record for record in candidates if record and record.model_name == plain), None)
 
-    def of_result(self, file_id: str) -> ResultFile | None:
+    def find_result_file(self, file_id: str) -> ResultFile | None:
         match = RESULT_ID.fullmatch(file_id)
         record = self.get(f"ftjob-{match[1]}") if match else None
         files = record.result_files if record else ()
@@ -300,7 +302,7 @@ class Jobs:
             job=job,
             request=Request(**(read_json(folder / "request.json") or {})),
             status=status,
-            order=(job.created_at, (folder / "job.json").stat().st_mtime_ns, job_id),
+            sort_key=(job.created_at, (folder / "job.json").stat().st_mtime_ns, job_id),
             finished_at=finished_at,
             failure=Failure(str(raw["code"]), str(raw["message"]), raw.get("param")) if raw else None,
             progress=_progress(folder),

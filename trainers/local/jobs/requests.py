@@ -112,7 +112,7 @@ def parse_integrations(bodies: Sequence[Mapping[str, Any]]) -> tuple[Integration
     return parsed
 
 
-def check_installed(integrations: tuple[Integration, ...]) -> None:
+def check_integrations(integrations: tuple[Integration, ...]) -> None:
     """Raises ApiError (400) where a service's package or key is missing on this trainer."""
     for each in integrations:
         if find_spec(each.kind) is None:
@@ -249,26 +249,32 @@ def parse_job_request(body: Mapping[str, Any]) -> JobRequest:
     )
 
 
-def for_base(order: JobRequest, name: str, *, is_encoder: bool) -> JobRequest:
+def adapt_to_base(job_request: JobRequest, name: str, *, is_encoder: bool) -> JobRequest:
     """Returns the request by a method that the base `name` can be trained by: an encoder's is `head` where nobody says
     another. Raises ApiError (400)."""
     if not is_encoder:
-        if METHODS[order.method].is_for_encoders:
-            text = (
-                f"'{name}' writes texts, and the method {order.method} trains encoders. Leave 'method' out."
-            )
+        if METHODS[job_request.method].is_for_encoders:
+            text = f"'{name}' writes texts, and the method {job_request.method} trains encoders. Leave 'method' out."
             raise invalid(text, "method.type")
-        return order
-    if order.method == "supervised":
-        _check_method(order.hyperparameters.values, order.hyperparameters.sweep or None, METHODS["head"])
-        order = replace(order, method="head", hyperparameters=replace(order.hyperparameters, method="head"))
-    if not METHODS[order.method].is_for_encoders:
-        text = f"'{name}' is an encoder, which learns labels: set 'method.type' to head or full, not {order.method}."
+        return job_request
+    if job_request.method == "supervised":
+        _check_method(
+            job_request.hyperparameters.values, job_request.hyperparameters.sweep or None, METHODS["head"]
+        )
+        job_request = replace(
+            job_request, method="head", hyperparameters=replace(job_request.hyperparameters, method="head")
+        )
+    if not METHODS[job_request.method].is_for_encoders:
+        wrong = job_request.method
+        text = f"'{name}' is an encoder, which learns labels: set 'method.type' to head or full, not {wrong}."
         raise invalid(text, "method.type")
-    for param, value in (("validation_file", order.validation_file), ("integrations", order.integrations)):
+    for param, value in (
+        ("validation_file", job_request.validation_file),
+        ("integrations", job_request.integrations),
+    ):
         if value:
             raise invalid(f"An encoder's training has no use for '{param}'. Leave it out.", param)
-    return order
+    return job_request
 
 
 def request_fingerprint(body: Mapping[str, Any]) -> str:

@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from trainers.local.jobs.backends import Exit, exit_with, exits_within
+from trainers.local.jobs.backends import Exit, exit_from_code, exits_within
 from trainers.local.jobs.records import JobRecord
 from trainers.local.ray.head import RayAway, RayHead, RayJob, RayRefused
 from trainers.local.ray.job_files import (
@@ -328,7 +328,7 @@ def describe_exit(job: RayJob) -> Exit:
     if job.status == "STOPPED":
         return Exit(None, "was stopped on the Ray cluster")
     if job.exit_code is not None:
-        return exit_with(job.exit_code)
+        return exit_from_code(job.exit_code)
     reason = " ".join(job.message.split())[:300] or "Ray does not say why"
     return Exit(None, f"ended on the Ray cluster: {reason}")
 

@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import Any
 
-from trainers.local.launch import Meeting, as_shells_tell, die_with_parent
+from trainers.local.launch import Meeting, die_with_parent, shell_exit_code
 from trainers.local.train import PAUSED
 
 NODE = "trainers.local.ray.node"
@@ -141,7 +141,7 @@ def _exit_code(result: Any, node: int) -> int:
     import ray
 
     try:
-        return as_shells_tell(int(ray.get(result)))  # negative if node.py itself was killed
+        return shell_exit_code(int(ray.get(result)))  # negative if node.py itself was killed
     except ray.exceptions.RayError as error:
         reason = " ".join(str(error).split())[:300]
         print(f"Node {node} was lost: {reason}", file=sys.stderr, flush=True)

@@ -13,7 +13,7 @@ import sys
 from importlib.util import find_spec
 from pathlib import Path
 
-from trainers.local.launch import add_meeting, as_shells_tell, read_meeting
+from trainers.local.launch import add_meeting, read_meeting, shell_exit_code
 
 NEEDED = ("torch", "transformers", "peft", "datasets", "httpx2", "pyarrow", "tensorboard")
 UNABLE = 3
@@ -38,8 +38,8 @@ def main() -> int:
 
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     if url:
-        return as_shells_tell(train_from_storage(url, job, key, processes, meeting))
-    return as_shells_tell(train_here(Path(job), key, processes, meeting))
+        return shell_exit_code(train_from_storage(url, job, key, processes, meeting))
+    return shell_exit_code(train_here(Path(job), key, processes, meeting))
 
 
 if __name__ == "__main__":

@@ -20,7 +20,7 @@ from pathlib import Path
 from trainers.errors import TrainerError
 from trainers.local.job_directory import TrainingJob, append_event, read_job, read_json, write_job
 from trainers.local.jobs.records import Failure, fail, has_ended
-from trainers.local.launch import SHORT, train_command
+from trainers.local.launch import SHORT_OF_MEMORY, train_command
 from trainers.local.ray.job_files import is_in_folder, needed_files
 from trainers.local.rentals.machines import RESULT, RESUME
 from trainers.rentals.prices import hub_api, translate_errors
@@ -101,9 +101,9 @@ def _train(folder: Path, job: TrainingJob, limit_s: float, began: float) -> None
     ceiling = min(left_s, job.settings.max_seconds or left_s)
     arms = tuple(replace(arm, max_seconds=ceiling) for arm in job.arms)
     write_job(folder, replace(job, settings=replace(job.settings, max_seconds=ceiling), arms=arms))
-    code = SHORT
+    code = SHORT_OF_MEMORY
     for _ in range(MAX_STARTS):
-        if code == SHORT:  # with less at a time than before
+        if code == SHORT_OF_MEMORY:  # with less at a time than before
             code = _run(folder, None)
     if not has_ended(folder):
         fail(folder, Failure("training_crashed", _reason(folder, code), None))

@@ -24,7 +24,7 @@ from trainers.local.jobs.backends import Exit, exits_within
 from trainers.local.jobs.records import Failure, JobRecord, fail, has_ended, mark
 from trainers.local.ray.job_files import RECORDS, is_allowed_path
 from trainers.local.ray.wait_events import Outage
-from trainers.local.rentals.machines import Machine, Machines, RentingOptions, with_base
+from trainers.local.rentals.machines import Machine, Machines, RentingOptions, set_adapter_base
 from trainers.rentals.prices import WHO, fetch_rental, read_rental
 
 RECORD = "rented.json"
@@ -35,7 +35,7 @@ MOST_LOST = 2  # machines of a job
 LEAST_LEFT = 0.1  # of the approved time; with less another machine would hardly load the model
 OVERTIME_S = 600.0  # beyond its time-out, in which the provider itself ends a machine
 NOT_THERE = "hf_404"
-OVER = Exit(None, None)  # the job's folder says how
+FOLLOWED_TO_END = Exit(None, None)  # the job's folder says how
 
 log = logging.getLogger(__name__)
 
@@ -180,7 +180,7 @@ class RentedAttempt:
                 is_over = self._step()
                 self._outage.end()
                 if is_over:
-                    self.exit = OVER
+                    self.exit = FOLLOWED_TO_END
             except Refused as refused:
                 self._give_up(Failure(refused.code or "refused", str(refused), None))
             except TrainerError as error:
@@ -355,7 +355,7 @@ class RentedAttempt:
             self._mark_cancelled()
         elif not has_ended(self.record.folder):
             fail(self.record.folder, failure)
-        self.exit = OVER
+        self.exit = FOLLOWED_TO_END
 
     def _take(self, names: tuple[str, ...]) -> None:
         """Takes over what the attempt has uploaded by now, the end mark last."""
@@ -375,7 +375,7 @@ class RentedAttempt:
             path = source.relative_to(result).as_posix()
             if source.is_file() and not source.is_symlink() and is_allowed_path(path):
                 if source.name == "adapter_config.json":
-                    with_base(source, read_job(folder).base)
+                    set_adapter_base(source, read_job(folder).base)
                 target = folder / path
                 target.parent.mkdir(parents=True, exist_ok=True)
                 source.replace(target)

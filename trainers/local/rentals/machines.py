@@ -178,7 +178,7 @@ def _machine(job: JobInfo) -> Machine:
     )
 
 
-def with_base(path: Path, base: str) -> None:
+def set_adapter_base(path: Path, base: str) -> None:
     """Names the trainer's base in an adapter's config, which names the container's folder."""
     config = json.loads(path.read_text(encoding="utf-8"))
     path.write_text(json.dumps({**config, "base_model_name_or_path": base}, indent=2), encoding="utf-8")

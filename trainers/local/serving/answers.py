@@ -52,18 +52,18 @@ def prepare(request: Request, vocabulary: Vocabulary, context: int) -> Preparati
     return Preparation(prompt, min(free, sampling.max_tokens or free), grammar, syntax)
 
 
-def check_queue(open_rows: int, rows: int, rows_a_second: float) -> None:
+def check_queue(open_rows: int, rows: int, rows_per_second: float) -> None:
     """Raises ApiError (503) where too many answers are waited for already."""
     if open_rows + rows > MAX_OPEN_ROWS:
-        wait_s = min(LONGEST_RETRY_S, math.ceil(open_rows / rows_a_second))
+        wait_s = min(LONGEST_RETRY_S, math.ceil(open_rows / rows_per_second))
         text = (
             f"{open_rows} answers are waited for already; at most {MAX_OPEN_ROWS} may be. "
             f"Try again in {wait_s} s."
         )
-        raise busy(text, "queue_full", wait_s)
+        raise busy_error(text, "queue_full", wait_s)
 
 
-def busy(text: str, code: str, wait_s: int) -> ApiError:
+def busy_error(text: str, code: str, wait_s: int) -> ApiError:
     """A refusal for now, with the time after which it is worth trying again."""
     return ApiError(503, text, code, kind="server_error", headers={"Retry-After": str(max(1, wait_s))})
 

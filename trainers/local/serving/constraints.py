@@ -82,7 +82,7 @@ class Guide:
         """For another answer, at the same place."""
         return Guide(self._matcher.deep_copy(), self._width, self._ends)
 
-    def allowed(self) -> Tensor:
+    def allowed_tokens(self) -> Tensor:
         """True for each token that may come next: (width,). Raises ApiError (400)."""
         import numpy
         import torch
@@ -105,7 +105,7 @@ class Guide:
         if len(forced) > most or not self._matcher.consume_tokens(forced):
             return None
         if self._matcher.is_accepting():
-            allowed = self.allowed()
+            allowed = self.allowed_tokens()
             allowed[self._ends] = False
             if not allowed.any():
                 return forced
@@ -146,7 +146,7 @@ class CallSyntax:
     start: str | None
     arguments: tuple[str, str] | None
 
-    def around(self, name: str) -> tuple[str, str]:
+    def texts_around(self, name: str) -> tuple[str, str]:
         """The texts before and after the arguments of a call of this tool."""
         if self.arguments is None:
             return f'{{"name": {json.dumps(name)}, "arguments": ', "}"
@@ -172,7 +172,7 @@ class CallSyntax:
         return len(text) - next(overlaps, 0)
 
 
-def syntax_of(
+def infer_call_syntax(
     messages: Sequence[dict[str, Any]], prompt: str, render: Render, ends: Sequence[str]
 ) -> CallSyntax:
     """How a model writes calls, read off a rendered one. `prompt`: the messages up to where the answer begins. `ends`:
@@ -212,9 +212,9 @@ def grammar_of_calls(
     allowed = [function for function in functions if not tools.required or function["name"] in tools.required]
     starts, rules = [], []
     for number, function in enumerate(allowed):
-        before, after = syntax.around(function["name"])
+        before, after = syntax.texts_around(function["name"])
         parts = [*_literals(before, specials), f"arguments{number}", *_literals(after, specials)]
-        schema = parameters_of(function)
+        schema = parameters_schema(function)
         if schema.get("properties"):
             # Who names properties wants these alone, though JSON Schema would allow any.
             schema = {"additionalProperties": False, **schema}
@@ -227,7 +227,7 @@ def grammar_of_calls(
     return "\n".join([f"start: {' | '.join(starts)}", *rules])
 
 
-def parameters_of(function: Mapping[str, Any]) -> Mapping[str, Any]:
+def parameters_schema(function: Mapping[str, Any]) -> Mapping[str, Any]:
     """The JSON schema of a tool's arguments: an empty object where it names none."""
     return function.get("parameters") or {"type": "object", "properties": {}, "additionalProperties": False}
 

@@ -66,7 +66,7 @@ def decode(base: Base, rows: Sequence[Row], newcomers: Newcomers) -> None:
             return
         state = _feed(base, running, state)
         steps += 1
-        if base.joins and steps % STEPS_BETWEEN_LOOKS == 0 and (added := newcomers(running)):
+        if base.can_join and steps % STEPS_BETWEEN_LOOKS == 0 and (added := newcomers(running)):
             state = join([state, prefill_rows(base, added)], range(len(running) + len(added)))
             running = [*running, *added]
 
@@ -91,7 +91,7 @@ def _feed(base: Base, running: Sequence[Row], state: BatchState) -> BatchState:
     guesses: list[Sequence[int]] = []
     for row in running:
         # A guess is checked against the likeliest tokens, and leaves gaps in the cache where it was wrong.
-        can_guess = row.is_plain and base.joins
+        can_guess = row.is_plain and base.can_join
         guess = base.drafts(row.request.target.adapter).guess(row.tokens) if can_guess else ()
         guesses.append(guess[: row.limit - len(row.tokens)])
     ids, own = pad_right(
@@ -145,7 +145,7 @@ def prefill_rows(base: Base, rows: Sequence[Row]) -> BatchState:
     places: dict[tuple[Path | None, Ids], int] = {}
     for adapter in dict.fromkeys(row.request.target.adapter for row in rows):
         prompts = [tuple(row.ids) for row in rows if row.request.target.adapter == adapter]
-        prompts = list(dict.fromkeys(prompts)) if base.joins else prompts
+        prompts = list(dict.fromkeys(prompts)) if base.can_join else prompts
         model = base.with_adapters([adapter])
         # Padding behind a prefix would count as tokens of a sliding window.
         fits = max(row.size for row in rows) <= base.window
@@ -156,7 +156,7 @@ def prefill_rows(base: Base, rows: Sequence[Row]) -> BatchState:
         if prefix:
             prefixes[adapter] = prefix
     base.prefixes = prefixes
-    if not base.joins:
+    if not base.can_join:
         return states[0]
     return join(states, [places[row.request.target.adapter, tuple(row.ids)] for row in rows])
 
@@ -194,7 +194,7 @@ def _last_place(device: torch.device) -> Tensor:
 
 def _parts_of_like_length(prompts: Sequence[Ids], prefix: CachedPrefix | None, base: Base) -> list[list[Ids]]:
     """Prompts that are read in one pass: on a CPU few, and of like length."""
-    if base.device.type != "cpu" or not base.joins:
+    if base.device.type != "cpu" or not base.can_join:
         return [list(prompts)]
     shared = len(prefix.ids) if prefix else 0
     by_length = sorted(prompts, key=len)

@@ -33,7 +33,7 @@ class Embedder:
 
     def __init__(self, source: str, device: torch.device) -> None:
         self._device = device
-        self._pooling = pooling_of(source)
+        self._pooling = read_pooling(source)
         try:
             config = AutoConfig.from_pretrained(source, trust_remote_code=False)
             self._tokenizer: Any = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
@@ -82,7 +82,7 @@ class Embedder:
         return torch.nn.functional.normalize(vectors, dim=-1)
 
 
-def pooling_of(source: str) -> str:
+def read_pooling(source: str) -> str:
     """Which of POOLINGS. Raises ApiError (404) where the model names none, or one that is not implemented here."""
     stages, pooling = _read_hub_json(source, "modules.json"), _read_hub_json(source, "1_Pooling/config.json")
     if pooling is None:

@@ -30,12 +30,12 @@ from trainers.local.serving.values import (
     Piece,
     Request,
     Ticket,
-    adapter_is_gone,
+    adapter_gone_error,
 )
 from trainers.types import Message, Role
 
 ENCODERS_IN_MEMORY, CLASSIFIERS_IN_MEMORY = 4, 64
-ROWS_A_SECOND = 20.0
+ROWS_PER_SECOND = 20.0
 
 
 class EncoderEngine:
@@ -56,7 +56,7 @@ class EncoderEngine:
             return self._writer.submit(request)
         check_request(request)
         with self._lock:
-            check_queue(self._open_rows, request.rows, ROWS_A_SECOND)
+            check_queue(self._open_rows, request.rows, ROWS_PER_SECOND)
             self._open_rows += request.rows
         self._thread.submit(self._answer, request)
         return request.ticket
@@ -85,7 +85,7 @@ class EncoderEngine:
             encoder = self._encoder(request.target.base)
             vectors = encoder.embed(request.texts).tolist()
             return [Embeddings(tuple(map(tuple, vectors)), encoder.count_tokens(request.texts))]
-        text, classifier = text_to_read(request.messages), self._classifier(request)
+        text, classifier = text_to_classify(request.messages), self._classifier(request)
         (answer,) = classifier.classify([text])
         tokens = classifier.encoder.count_tokens([text])
         return [
@@ -96,7 +96,7 @@ class EncoderEngine:
         folder = cast(Path, request.target.adapter)
         if not folder.is_dir():
             self._classifiers.pop(folder, None)
-            raise adapter_is_gone(folder)
+            raise adapter_gone_error(folder)
         if folder not in self._classifiers:
             self._classifiers[folder] = load_classifier(folder, self._encoder)
             if len(self._classifiers) > CLASSIFIERS_IN_MEMORY:
@@ -125,11 +125,11 @@ def check_request(request: PendingRequest) -> None:
             "'guided_choice' and 'structured_outputs' out."
         )
         raise invalid(text, "response_format")
-    if not text_to_read(request.messages):
+    if not text_to_classify(request.messages):
         raise invalid("There is no text to label: 'messages' has no user's message.", "messages")
 
 
-def text_to_read(messages: Iterable[ChatMessage]) -> str:
+def text_to_classify(messages: Iterable[ChatMessage]) -> str:
     """Returns what training reads of a row: all that stands before the answer, without instructions."""
     turns = (Message(cast(Role, message.role), message.content) for message in messages)
     return text_of(Example(0, (*turns, Message("assistant", ""))))

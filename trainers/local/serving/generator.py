@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 from trainers.local.api_errors import ApiError
 from trainers.local.launch import quick_imports
-from trainers.local.serving.answers import busy, check_queue, internal_error, prepare
+from trainers.local.serving.answers import busy_error, check_queue, internal_error, prepare
 from trainers.local.serving.values import (
     MAX_ADAPTERS,
     EmbeddingRequest,
@@ -55,7 +55,7 @@ class BatchLimits:
     tokens: int
 
 
-def choose_batch(waiting: Sequence[Row], room: BatchLimits, *, mixes: bool) -> list[Row]:
+def choose_batch(waiting: Sequence[Row], room: BatchLimits, *, can_mix: bool) -> list[Row]:
     """The row that waited longest, and those over the same base with prompts nearest to its length. Where adapters
     can't be mixed, only those with the same one. Empty where not even the first fits."""
     if not waiting or waiting[0].size > room.tokens:
@@ -66,7 +66,7 @@ def choose_batch(waiting: Sequence[Row], room: BatchLimits, *, mixes: bool) -> l
         row
         for row in waiting[1:]
         if row.request.target.weights == target.weights
-        and (mixes or row.request.target.adapter == target.adapter)
+        and (can_mix or row.request.target.adapter == target.adapter)
     ]
     others.sort(key=lambda row: abs(len(row.prompt) - len(oldest.prompt)))
     return fill_batch([], [oldest, *others], room)
@@ -106,14 +106,14 @@ class Generator:
         self._answered = 0  # rows that left this batch when others joined
         self._callers = 0  # rows that waited when the last batch began
         self._most_rows = MAX_BATCH_ROWS  # less after a batch that ran out of memory
-        self._rows_a_second = 1.0
+        self._rows_per_second = 1.0
         self._models: ModelCache | None = None
 
     def submit(self, request: PendingRequest) -> Ticket:
         """Raises ApiError (503) where too many answers are waited for already."""
         with self._lock:
             open_rows = self._in_inbox + len(self._waiting) + len(self._batch)
-            check_queue(open_rows, request.rows, self._rows_a_second)
+            check_queue(open_rows, request.rows, self._rows_per_second)
             self._in_inbox += request.rows
             if self._thread is None or not self._thread.is_alive():
                 self._thread = threading.Thread(target=self._run, name="generator", daemon=True)
@@ -195,13 +195,13 @@ class Generator:
         with self._boundary(lambda: [row.request for row in self._batch or [first] if not row.is_done]):
             base = self._open_models().base(first.request.target.weights)
             room = self._room(base)
-            rows = choose_batch(self._waiting, room, mixes=base.mixes)
+            rows = choose_batch(self._waiting, room, can_mix=base.can_mix)
             if not rows:
                 text = (
                     f"This answer may come to {first.size:,} tokens, for which there is no memory now "
                     f"({room.tokens:,} would fit). Lower 'max_tokens', shorten the messages, or try again later."
                 )
-                raise busy(text, "out_of_memory", BUSY_RETRY_S)
+                raise busy_error(text, "out_of_memory", BUSY_RETRY_S)
             self._callers = len(self._waiting)
             if self._take(base, rows, ()):
                 self._decode(base)
@@ -216,9 +216,9 @@ class Generator:
         taken: list[Row] = []
         for row in rows:
             with self._boundary(lambda row=row: [row.request]):  # type: ignore[misc]
-                base.hold(row.request.target.adapter, in_use)
+                base.ensure_adapter(row.request.target.adapter, in_use)
                 taken.append(row)
-        if not base.mixes and taken:  # known only once an adapter is loaded
+        if not base.can_mix and taken:  # known only once an adapter is loaded
             adapter = [*running, *taken][0].request.target.adapter
             self._waiting[:0] = [row for row in taken if row.request.target.adapter != adapter]
             taken = [row for row in taken if row.request.target.adapter == adapter]
@@ -243,7 +243,7 @@ class Generator:
         if not is_short_of_memory:
             self._most_rows = min(MAX_BATCH_ROWS, self._most_rows + 1)
             rows = self._answered + len(self._batch)
-            self._rows_a_second = max(0.05, rows / (time.monotonic() - start))
+            self._rows_per_second = max(0.05, rows / (time.monotonic() - start))
             return
 
         # Only here, outside the `except`: the error's traceback holds the batch's tensors until that block is left.
@@ -251,7 +251,7 @@ class Generator:
         left = [row for row in self._batch if not row.is_done]
         if len(left) < 2:
             text = "This answer needs more memory than there is. Shorten it, or try again when less goes on here."
-            raise busy(text, "out_of_memory", BUSY_RETRY_S)
+            raise busy_error(text, "out_of_memory", BUSY_RETRY_S)
         # The next batch has half as many rows, and goes on where these stopped.
         self._most_rows = len(left) // 2
         log.warning("out of memory with %d answers at a time; going on with %d", len(left), self._most_rows)
@@ -287,7 +287,7 @@ class Generator:
 
         free = free_bytes(base.device)
         return BatchLimits(
-            self._most_rows, sys.maxsize if free is None else tokens_that_fit(free, base.bytes_a_token)
+            self._most_rows, sys.maxsize if free is None else tokens_that_fit(free, base.bytes_per_token)
         )
 
     def _unload_for_training(self) -> None:
@@ -324,7 +324,7 @@ class Generator:
         log.warning("loading a model: out of memory")
         beside = "beside the job that trains" if self._is_training() else "beside what else goes on here"
         text = f"The model does not fit into memory {beside}. Try again later."
-        return busy(text, "out_of_memory", BUSY_RETRY_S)
+        return busy_error(text, "out_of_memory", BUSY_RETRY_S)
 
     def _open_models(self) -> ModelCache:
         if self._models is None:

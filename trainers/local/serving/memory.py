@@ -23,7 +23,7 @@ from trainers.local.serving.values import Ids, gpu_share
 CACHE_COPIES = 3
 
 
-def bytes_a_token(config: Any, dtype: torch.dtype) -> int:
+def bytes_per_token(config: Any, dtype: torch.dtype) -> int:
     """Keys and values of one token in all layers that keep them. The state of linear attention and of state spaces
     isn't counted, since it does not grow. Layers may differ (Gemma 4)."""
     text = config.get_text_config()
@@ -84,7 +84,7 @@ class CachedPrefix:
         return all(len(prompt) > size and prompt[:size] == self.ids for prompt in prompts)
 
 
-def can_be_joined(model: Any) -> bool:
+def can_join_caches(model: Any) -> bool:
     """Whether caches of rows that were read apart can be put together: every layer has to keep every token."""
     return all(type(layer) is DynamicLayer for layer in DynamicCache(config=model.config).layers)
 

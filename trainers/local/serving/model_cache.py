@@ -23,18 +23,18 @@ from torch.nn import functional
 
 from trainers.local.api_errors import ApiError
 from trainers.local.base_download import fetch_base
-from trainers.local.base_files import base_fingerprint, base_of_adapter
+from trainers.local.base_files import adapter_base_fingerprint, base_fingerprint
 from trainers.local.peft import AuxiliaryTrainingWrapper, Linear, LoraLayer, PeftModel
 from trainers.local.serving.embeddings import Embedder
 from trainers.local.serving.memory import (
     CachedPrefix,
-    bytes_a_token,
-    can_be_joined,
+    bytes_per_token,
+    can_join_caches,
     keeps_state,
     release_memory,
 )
 from trainers.local.serving.sequences import Drafts
-from trainers.local.serving.values import MAX_ADAPTERS, Weights, adapter_is_gone, check_base_unchanged
+from trainers.local.serving.values import MAX_ADAPTERS, Weights, adapter_gone_error, check_base_unchanged
 from trainers.local.serving.vocabulary import Vocabulary, end_tokens
 from trainers.local.training.base_model import load_config, load_model, load_tokenizer, silence_peft_warning
 from trainers.local.training.devices import CpuThreads, best_device, best_dtype
@@ -100,7 +100,7 @@ class Base:
     """A base model and the adapters over it.
 
     `context` in tokens, prompt and answer together. `prefixes`: what the last batch's prompts began with, by adapter.
-    `joins`: whether caches of rows that were read apart can be put together. `mixes`: whether rows with different
+    `can_join`: whether caches of rows that were read apart can be put together. `can_mix`: whether rows with different
     adapters can. `window`: tokens that all layers see at once. `keeps_state`: its state runs over every token in turn,
     padding too, so rows are answered one by one.
     """
@@ -116,8 +116,8 @@ class Base:
         # Bloom, MPT and pure state spaces name no limit under this name, if any.
         self.context = int(getattr(config, "max_position_embeddings", None) or NO_LIMIT)
         self.window = max_packed_length(config.to_dict())
-        self.bytes_a_token = bytes_a_token(config, dtype)
-        self.joins = self.mixes = can_be_joined(model)
+        self.bytes_per_token = bytes_per_token(config, dtype)
+        self.can_join = self.can_mix = can_join_caches(model)
         self.keeps_state = keeps_state(model)
         self.vocabulary = Vocabulary(
             tokenizer, end_tokens(model.generation_config, tokenizer), int(config.vocab_size)
@@ -132,13 +132,13 @@ class Base:
         self._loaded = 0
         self._active = PLAIN  # peft's adapter, where the layers are peft's
 
-    def hold(self, adapter: Path | None, in_use: Collection[Path | None]) -> None:
+    def ensure_adapter(self, adapter: Path | None, in_use: Collection[Path | None]) -> None:
         """Loads the adapter unless it is there, and unloads the least used that are not `in_use`. Raises ApiError (404)
         where its files are gone."""
         if adapter is None:
             return
         if not adapter.is_dir():
-            raise adapter_is_gone(adapter)
+            raise adapter_gone_error(adapter)
         if adapter in self._adapters:
             return self._adapters.move_to_end(adapter)
         self._load_adapter(adapter)
@@ -147,7 +147,7 @@ class Base:
             self._model.delete_adapter(self._adapters.pop(oldest))
             self._drafts.pop(oldest, None)
         self._is_batched = _install_batched_lora(self._model, self._runs)
-        self.mixes = self.joins and self._is_batched  # peft 0.21 mixes plain LoRA only
+        self.can_mix = self.can_join and self._is_batched  # peft 0.21 mixes plain LoRA only
 
     def drafts(self, adapter: Path | None) -> Drafts:
         return self._drafts.setdefault(adapter, Drafts())
@@ -180,7 +180,7 @@ class Base:
         self._active = name
 
     def _load_adapter(self, adapter: Path) -> None:
-        check_base_unchanged(self._source, base_of_adapter(adapter), self._fingerprint)
+        check_base_unchanged(self._source, adapter_base_fingerprint(adapter), self._fingerprint)
         self._loaded += 1
         name = f"adapter_{self._loaded}"
         options: dict[str, Any] = {
@@ -197,7 +197,7 @@ class Base:
                     self._model = PeftModel.from_pretrained(self._model, str(adapter), **options)
         except (OSError, ValueError) as error:
             if not (adapter / "adapter_model.safetensors").exists():  # deleted while it was read
-                raise adapter_is_gone(adapter) from error
+                raise adapter_gone_error(adapter) from error
             raise
         # The adapter's matrices into the model's format; quantised weights are left alone.
         dtype = next(self._model.parameters()).dtype

@@ -86,7 +86,7 @@ class Row(AnswerWriter):
         """A token by the request's sampling, and its likelihood where the request asks for that."""
         logits = logits.float().cpu()
         weighed = self._weigh(logits) if self._is_weighed else logits
-        allowed = weighed.masked_fill(~self._guide.allowed(), -torch.inf) if self._guide else weighed
+        allowed = weighed.masked_fill(~self._guide.allowed_tokens(), -torch.inf) if self._guide else weighed
         if self._sampling.temperature < GREEDY_BELOW:
             token = int(allowed.argmax())
         else:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
-from trainers.local.api_errors import ApiError, missing
+from trainers.local.api_errors import ApiError, not_found
 from trainers.local.tool_calls import ToolCall
 from trainers.methods import Quantization
 
@@ -196,11 +196,11 @@ def gpu_share(is_training: bool) -> float:
     return SHARE_WHILE_TRAINING if is_training else SHARE_ALONE
 
 
-def adapter_is_gone(adapter: Path) -> ApiError:
+def adapter_gone_error(adapter: Path) -> ApiError:
     name = (
         adapter.parent.name if adapter.name == "adapter" else f"{adapter.parent.parent.name}/{adapter.name}"
     )
-    problem = missing("adapter", name, "model_not_found", "model")
+    problem = not_found("adapter", name, "model_not_found", "model")
     problem.message += " It was deleted while the request waited."
     return problem
 

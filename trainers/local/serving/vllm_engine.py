@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 from trainers.local.api_errors import ApiError, invalid
 from trainers.local.base_download import fetch_base
-from trainers.local.base_files import base_fingerprint, base_of_adapter
+from trainers.local.base_files import adapter_base_fingerprint, base_fingerprint
 from trainers.local.engines.catalog import VLLM, find_installation
 from trainers.local.engines.vllm import (
     VLLM_RANKS,
@@ -35,7 +35,7 @@ from trainers.local.serving.answers import (
     GREEDY_BELOW,
     AnswerWriter,
     Preparation,
-    busy,
+    busy_error,
     check_queue,
     internal_error,
     prepare,
@@ -49,7 +49,7 @@ from trainers.local.serving.values import (
     Request,
     Target,
     Ticket,
-    adapter_is_gone,
+    adapter_gone_error,
     check_base_unchanged,
     gpu_share,
 )
@@ -107,10 +107,10 @@ class VllmEngine:
         if isinstance(request, EmbeddingRequest):
             return self._builtin.submit(request)
         with self._starting:
-            rows_a_second = 1.0
+            rows_per_second = 1.0
             if len(self._ended_at) > 1:
-                rows_a_second = len(self._ended_at) / max(0.1, time.monotonic() - self._ended_at[0])
-            check_queue(self._open_rows, request.rows, rows_a_second)
+                rows_per_second = len(self._ended_at) / max(0.1, time.monotonic() - self._ended_at[0])
+            check_queue(self._open_rows, request.rows, rows_per_second)
             self._open_rows += request.rows
             if self._thread is None:
                 self._thread = threading.Thread(target=self._run, name="vllm", daemon=True)
@@ -182,8 +182,8 @@ class VllmEngine:
         if target.adapter is not None:
             config = read_json(target.adapter / "adapter_config.json")
             if config is None:
-                raise adapter_is_gone(target.adapter)
-            check_base_unchanged(target.base, base_of_adapter(target.adapter), base.fingerprint)
+                raise adapter_gone_error(target.adapter)
+            check_base_unchanged(target.base, adapter_base_fingerprint(target.adapter), base.fingerprint)
             reason = adapter_refusal(config)
             if reason:
                 text = f"{reason} Start the trainer with --serving-engine builtin to ask this model."
@@ -217,7 +217,7 @@ class VllmEngine:
         engine = find_installation(self._engines, VLLM)
         reason = find_missing_reason(self._engines)
         if engine is None or reason:
-            raise busy(str(reason), "engine_not_installed", RETRY_S)
+            raise busy_error(str(reason), "engine_not_installed", RETRY_S)
         log.info("starting vLLM %s for %s", engine.version, options.base)
         server = VllmServer(engine, options, self._gpu)
         try:
@@ -250,7 +250,7 @@ def _prepare(request: Request, vocabulary: Vocabulary, context: int) -> Preparat
     """Raises ApiError (400), also for a grammar that nothing satisfies: there vLLM would answer with no text."""
     preparation = prepare(request, vocabulary, context)
     if preparation.grammar is not None:
-        vocabulary.guide(preparation.grammar).allowed()
+        vocabulary.guide(preparation.grammar).allowed_tokens()
     return preparation
 
 

@@ -26,8 +26,8 @@ from trainers.host import HUB_KEYS, child_environment
 from trainers.local.api_errors import ApiError
 from trainers.local.engines.catalog import Installation, lock_engine
 from trainers.local.engines.vllm import SERVED_BASE, VllmOptions, serve_command
-from trainers.local.serving.answers import busy
-from trainers.local.serving.values import adapter_is_gone
+from trainers.local.serving.answers import busy_error
+from trainers.local.serving.values import adapter_gone_error
 
 START_S = 1200.0  # two busy cores took 4 minutes, and a large base may lie on a slow disk
 LOOK_S = 0.5
@@ -54,7 +54,7 @@ class VllmServer:
         self._resources = ExitStack()
         if not self._resources.enter_context(lock_engine(engine.home, alone=False)):
             text = "vLLM is being installed or removed. Try again when that is done."
-            raise busy(text, "lock_engine", RETRY_S)
+            raise busy_error(text, "lock_engine", RETRY_S)
         folder = Path(tempfile.mkdtemp(prefix="finetune-vllm-"))  # short: a socket's path has 107 bytes
         self._resources.callback(shutil.rmtree, folder, ignore_errors=True)
         key = secrets.token_urlsafe(32)
@@ -106,7 +106,7 @@ class VllmServer:
         errors = [line for line in lines if "Error" in line]
         cause = (errors or lines or ["it wrote nothing."])[-1][-300:]
         text = f"vLLM did not start: {cause} Its log is {self._log}."
-        raise busy(text, "engine_not_started", RETRY_S)
+        raise busy_error(text, "engine_not_started", RETRY_S)
 
     async def stop(self) -> None:
         """Sends SIGTERM to its process group, and SIGKILL where it is still there after 5 s."""
@@ -143,7 +143,7 @@ class VllmServer:
     async def _load(self, adapter: Path) -> str:
         if not adapter.is_dir():
             await self._unload(adapter)
-            raise adapter_is_gone(adapter)
+            raise adapter_gone_error(adapter)
         if adapter not in self._adapters:
             idle = [path for path in self._adapters if not self._in_use[path]]
             for path in idle[: max(0, len(self._adapters) + 1 - self.options.adapters)]:
@@ -199,7 +199,7 @@ class VllmServer:
         while self.is_alive and time.monotonic() < deadline:
             await asyncio.sleep(0.05)
         text = "vLLM ended while it answered; the next request starts it again. Try again in a minute."
-        return busy(text, "engine_ended", RETRY_S)
+        return busy_error(text, "engine_ended", RETRY_S)
 
 
 def _refused(status: int, text: str) -> ApiError:

@@ -7,12 +7,12 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from trainers.local.api_errors import ApiError, invalid
-from trainers.local.serving.constraints import CallSyntax, Guide, grammar_of_calls, syntax_of
+from trainers.local.serving.constraints import CallSyntax, Guide, grammar_of_calls, infer_call_syntax
 from trainers.local.serving.values import ChatMessage, Request, Tools
 from trainers.local.tool_calls import (
     BREAK,
     ToolCall,
-    as_text,
+    break_special_tokens,
     chat_for_template,
     parse_tool_calls,
     read_chat_template,
@@ -58,7 +58,7 @@ class Vocabulary:
         turns = self._turns(request)
         prompt = self._prompt(request, turns)
         ends = [str(self._tokenizer.convert_ids_to_tokens(end)) for end in self.ends]
-        return syntax_of(turns, prompt, lambda messages: self._render(request, messages), ends)
+        return infer_call_syntax(turns, prompt, lambda messages: self._render(request, messages), ends)
 
     def grammar(self, request: Request, syntax: CallSyntax) -> str | None:
         """The grammar of an answer that may call tools."""
@@ -97,7 +97,7 @@ class Vocabulary:
         return {token.content: number for number, token in added if token.special}
 
     def _turns(self, request: Request) -> Any:
-        return as_text(self._special, _turns(request.messages))
+        return break_special_tokens(self._special, _turns(request.messages))
 
     def _prompt(self, request: Request, turns: Sequence[dict[str, Any]]) -> str:
         from jinja2 import TemplateError

@@ -20,9 +20,9 @@ from torch.optim import Optimizer
 
 from trainers.local.job_directory import (
     TrainingJob,
-    new_result,
+    atomic_folder,
+    new_result_folder,
     read_json,
-    renamed_when_complete,
     replace_json,
 )
 from trainers.local.kernels.fused_layers import compute_fused
@@ -69,7 +69,7 @@ def save_checkpoint(
     target = checkpoint_folder(folder, position.step)
     if target.exists():
         return replace_json(target / "checkpoint.json", asdict(position))
-    with renamed_when_complete(target) as temporary:
+    with atomic_folder(target) as temporary:
         write_adapter(temporary, model)
         buffer = io.BytesIO()  # torch.save into a file would hide a disk error
         state = {
@@ -140,7 +140,7 @@ def read_position(checkpoint: Path) -> Position:
 
 def save_checkpoint_as_result(folder: Path, step: int) -> None:
     """Copies the adapter of that step's checkpoint to the result, byte for byte."""
-    with new_result(folder) as temporary:
+    with new_result_folder(folder) as temporary:
         for name in (WEIGHTS, "adapter_config.json"):
             shutil.copyfile(checkpoint_folder(folder, step) / name, temporary / name)
 
@@ -198,7 +198,7 @@ def finish_job(
     if checkpoint_folder(folder, result_step).exists():
         save_checkpoint_as_result(folder, result_step)
     else:
-        with new_result(folder) as temporary:
+        with new_result_folder(folder) as temporary:
             write_adapter(temporary, model)
     logger.log(f"Trained on {position.trained_tokens:,} tokens in {position.seconds:,.0f} s; adapter saved")
     progress = Progress(position.step, total, position.trained_tokens, position.seconds, logger.step_s)

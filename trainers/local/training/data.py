@@ -23,7 +23,7 @@ from jinja2 import TemplateError
 from trainers.chat_templates import template_variables
 from trainers.local.tool_calls import (
     BREAK,
-    as_text,
+    break_special_tokens,
     chat_for_template,
     render_chat,
     special_texts,
@@ -354,7 +354,7 @@ class Chat:
     @classmethod
     def of(cls, template: Template, messages: list[dict[str, Any]], tools: Any) -> Chat:
         """Escapes the messages, so that a special token written in one is treated as plain text."""
-        return cls(template, as_text(template.special, messages), tools)
+        return cls(template, break_special_tokens(template.special, messages), tools)
 
     def text(self, turns: int, *, asks: bool = False) -> str:
         """Renders the first `turns` messages. `asks` adds the generation prompt, after which the model would answer."""

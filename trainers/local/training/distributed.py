@@ -15,7 +15,7 @@ from typing import TypeVar
 import torch
 from torch import distributed
 
-from trainers.local.launch import VARIABLE
+from trainers.local.launch import PROCESSES_VARIABLE
 from trainers.local.training.errors import Pauses, TrainingFailed, TrainingPaused
 
 T = TypeVar("T")
@@ -29,7 +29,7 @@ def join(seed: int) -> None:
     """Connects to the other processes. `seed` is the job's. Raises TrainingFailed if their number is wrong."""
     global _seed, _slow_group
     _seed = seed
-    wanted, started = int(os.environ.get(VARIABLE, "1")), int(os.environ.get("WORLD_SIZE", "1"))
+    wanted, started = int(os.environ.get(PROCESSES_VARIABLE, "1")), int(os.environ.get("WORLD_SIZE", "1"))
     if wanted != started:
         text = f"The job needs {wanted} processes, and its launcher started {started}."
         raise TrainingFailed("launch_incomplete", f"{text} Check the launcher.")

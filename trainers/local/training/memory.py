@@ -15,7 +15,7 @@ from typing import Generic, NoReturn, TypeVar
 import torch
 
 from trainers.local.job_directory import append_event, read_json, replace_json
-from trainers.local.launch import SHORT
+from trainers.local.launch import SHORT_OF_MEMORY
 from trainers.local.training import distributed
 from trainers.local.training.errors import TrainingFailed, pause_on_full_disk, write_failure
 
@@ -54,7 +54,7 @@ def end_team(folder: Path, shortage: Shortage) -> NoReturn:
     append_event(folder, shortage.message, level="warn")
     less = {"tokens": shortage.tokens, "recomputes": shortage.recomputes}
     replace_json(folder / f"room-{distributed.rank()}.json", less)  # several processes may write at once
-    os._exit(SHORT)
+    os._exit(SHORT_OF_MEMORY)
 
 
 def tokens_after_shortage(folder: Path) -> tuple[int, bool] | None:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from trainers.local.tool_calls import chat_for_template, for_template, tools_for_template
+from trainers.local.tool_calls import chat_for_template, message_for_template, tools_for_template
 from trainers.local.training.data import (
     Chat,
     Row,
@@ -117,7 +117,9 @@ def read_pair(line: int, text: str, template: Template, param: str) -> PairRow:
     try:
         raw = json.loads(text)
         entries = chat_for_template(raw["input"]["messages"])
-        answers = [for_template(raw[name][-1]) for name in ("preferred_output", "non_preferred_output")]
+        answers = [
+            message_for_template(raw[name][-1]) for name in ("preferred_output", "non_preferred_output")
+        ]
         tools = tools_for_template(raw["input"])
     except (ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
         sentence = (

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from trainers.local.base_download import fetch_base
-from trainers.local.base_files import context_of_base, remember_base
+from trainers.local.base_files import context_of_base, ensure_same_base
 from trainers.local.job_directory import KEPT_ROWS, TrainingJob, read_json, replace_json
 from trainers.local.kernels.block_attention import MAX_MASKED_TOKENS, choose_attention
 from trainers.local.kernels.fused_layers import trim_last_mlp
@@ -49,7 +49,7 @@ def prepare_training(folder: Path, job: TrainingJob, logger: MetricsLogger, paus
     device = best_device()
     with distributed.rank_zero_first():
         source = fetch_base(job.base, logger.log)
-        remember_base(folder, source, job.base_name)
+        ensure_same_base(folder, source, job.base_name)
     family = load_config(job.base).model_type
     dtype = distributed.broadcast(best_dtype(device, family))  # the machines of a cluster may differ
     tokenizer = load_tokenizer(job.base)

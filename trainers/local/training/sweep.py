@@ -23,9 +23,9 @@ from torch import OutOfMemoryError
 from trainers.hyperparameters import halving_steps
 from trainers.local.job_directory import (
     TrainingJob,
+    atomic_folder,
     read_events,
     read_json,
-    renamed_when_complete,
     replace_json,
 )
 from trainers.local.training import distributed
@@ -252,7 +252,7 @@ def publish_winner(folder: Path, arms: Sequence[Trial], logger: MetricsLogger, s
     for checkpoint in list_checkpoints(arm.folder):
         target = folder / "checkpoints" / checkpoint.name
         if not target.exists():
-            with renamed_when_complete(target) as temporary:
+            with atomic_folder(target) as temporary:
                 for file in checkpoint.iterdir():
                     os.link(file, temporary / file.name)
     shutil.copyfile(arm.folder / "results.csv", folder / "results.csv")

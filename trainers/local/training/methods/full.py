@@ -26,7 +26,7 @@ from trainers.encoders import DEFAULT_ENCODER
 from trainers.encoders.classifier import LinearHead, fit_head, save_head
 from trainers.encoders.embedding import MAX_TOKENS, EncoderFiles, find_encoder, load_encoder
 from trainers.local.base_download import fetch_base
-from trainers.local.job_directory import KEPT_ROWS, TrainingJob, append_event, new_result, replace_json
+from trainers.local.job_directory import KEPT_ROWS, TrainingJob, append_event, new_result_folder, replace_json
 from trainers.local.training.devices import best_device
 from trainers.local.training.errors import Pauses, TrainingFailed, TrainingPaused, pause_on_full_disk
 from trainers.local.training.methods.head import (
@@ -55,7 +55,7 @@ def train(folder: Path, job: TrainingJob) -> None:
         counts = f"{len(rows.names):,} labels, {len(rows.texts):,} rows"
         append_event(folder, f"Training all of {job.base_name} on {device.type}: {counts}")
         learner.run()
-        with new_result(folder) as temporary:
+        with new_result_folder(folder) as temporary:
             _write(temporary, learner, rows)
         learner.log.finish(sum(weight.numel() for weight in learner.weights))
 

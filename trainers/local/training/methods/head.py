@@ -24,7 +24,7 @@ from trainers.local.job_directory import (
     RESULTS_HEADER,
     TrainingJob,
     append_event,
-    new_result,
+    new_result_folder,
     read_json,
     replace_json,
 )
@@ -48,7 +48,7 @@ def train(folder: Path, job: TrainingJob) -> None:
         head = learn(encoder, rows.texts, rows.labels, vectors, seed=job.seed)
         columns = head_inputs(encoder, head, rows.texts, vectors)
         log.write_results([(log.total, *measure_fit(head, columns, rows))])
-        with new_result(folder) as temporary:
+        with new_result_folder(folder) as temporary:
             save_head(temporary, head, encoder=job.base, sha256=encoder.sha256)
         log.finish(head.weights.size + head.biases.size)
 

@@ -21,7 +21,7 @@ from transformers import PrinterCallback, Trainer, TrainingArguments
 from trl.trainer.utils import disable_dropout_in_model
 
 from trainers.local.base_download import fetch_base
-from trainers.local.base_files import remember_base
+from trainers.local.base_files import ensure_same_base
 from trainers.local.job_directory import TrainingJob
 from trainers.local.kernels.liger import choose_kernels
 from trainers.local.peft import LoraConfig, PeftModel
@@ -79,7 +79,7 @@ def prepare_base(
     device = best_device()
     with distributed.rank_zero_first():
         source = fetch_base(job.base, logger.log)
-        remember_base(folder, source, job.base_name)
+        ensure_same_base(folder, source, job.base_name)
     dtype = distributed.broadcast(best_dtype(device, load_config(job.base).model_type))
     tokenizer = load_tokenizer(job.base)
     settings = cap_to_context(job.settings, job.base, logger)
