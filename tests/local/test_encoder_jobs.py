@@ -13,12 +13,16 @@ from tests.local.labelled import encoder_job, tickets
 from tests.local.runs import SIGKILLED, start_run
 from trainers.encoders.classifier import load_classifier
 from trainers.encoders.embedding import EncoderError
-from trainers.local.checks import labels_refusal
+from trainers.local.checks import file_refusal, labels_refusal
 from trainers.local.job_directory import read_events, read_json, replace_json
 from trainers.local.train import PAUSED, work
 from trainers.local.training.methods.head import ROWS_A_PART
 from trainers.methods import Parameters
 
+CALL = (
+    b'{"messages": [{"role": "user", "content": "hi"}, '
+    b'{"role": "assistant", "tool_calls": [{"id": "1", "function": {"name": "f", "arguments": "{}"}}]}]}\n'
+)
 QUICK = Parameters(n_epochs=6, batch_size=8, learning_rate=2e-3)
 
 
@@ -126,6 +130,7 @@ def test_a_head_is_not_used_over_another_encoder(
     [
         (tickets(1) * 12, "All its answers are the same"),
         (b"".join(tickets(3).replace(b"billing", b"b%d" % n) for n in range(501)), "tells 500 apart at most"),
+        (tickets(3) + CALL, "end with no answer of plain text"),
     ],
 )
 def test_rows_that_are_no_labels_are_refused(rows: bytes, sentence: str, tmp_path: Path) -> None:
@@ -133,3 +138,10 @@ def test_rows_that_are_no_labels_are_refused(rows: bytes, sentence: str, tmp_pat
     path.write_bytes(rows)
     refused = labels_refusal(path)
     assert refused and sentence in refused
+
+
+def test_a_line_with_nothing_but_a_byte_order_mark_is_blank(tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    path.write_bytes(b"\xef\xbb\xbf\n" + tickets(12))
+    assert file_refusal(path, 10) is None
+    assert labels_refusal(path) is None

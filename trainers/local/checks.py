@@ -8,6 +8,7 @@ duplicates, labels and overlaps are checked by who prepares the data.
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -36,16 +37,11 @@ def file_refusal(path: Path, least: int, *, pairs: bool = False) -> str | None:
     """A sentence with the line's number, or None where the file has at least `least` examples and all are good.
     `pairs`: of preference pairs, and not of chats."""
     examples = 0
-    with path.open("rb") as file:
-        lines = iter(lambda: file.readline(MAX_LINE_BYTES + 1), b"")
-        for number, line in enumerate(lines, start=1):
-            line = line.removeprefix(UTF8_MARK) if number == 1 else line
-            if not line.strip():
-                continue
-            complaint = _line_complaint(line, pairs)
-            if complaint is not None:
-                return f"Line {number} {complaint}"
-            examples += 1
+    for number, line in _read_lines(path):
+        complaint = _line_complaint(line, pairs)
+        if complaint is not None:
+            return f"Line {number} {complaint}"
+        examples += 1
     if examples < least:
         return f"The file has {examples} examples; at least {least} are needed. Add more and upload it again."
     return None
@@ -54,12 +50,12 @@ def file_refusal(path: Path, least: int, *, pairs: bool = False) -> str | None:
 def labels_refusal(path: Path) -> str | None:
     """Why an encoder can't learn the last answers of these chats as labels, in a sentence."""
     labels: set[bytes] = set()
-    with path.open("rb") as file:
-        for line in filter(bytes.strip, file):
-            answer = orjson.loads(line.removeprefix(UTF8_MARK))["messages"][-1]
-            if answer["role"] != "assistant" or not isinstance(answer["content"], str):
-                return "An encoder learns labels, and some rows end with no answer of plain text. Choose a chat model."
-            labels.add(hashlib.blake2b(answer["content"].strip().encode(), digest_size=16).digest())
+    for _, line in _read_lines(path):
+        answer = orjson.loads(line)["messages"][-1]
+        label = answer.get("content")  # a call of tools may have no content at all
+        if answer["role"] != "assistant" or not isinstance(label, str):
+            return "An encoder learns labels, and some rows end with no answer of plain text. Choose a chat model."
+        labels.add(hashlib.blake2b(label.strip().encode(), digest_size=16).digest())
     if len(labels) < 2:
         return "All its answers are the same, so there is nothing to tell apart. Add rows with another label."
     if len(labels) > MOST_LABELS:
@@ -68,6 +64,17 @@ def labels_refusal(path: Path) -> str | None:
             "chat model."
         )
     return None
+
+
+def _read_lines(path: Path) -> Iterator[tuple[int, bytes]]:
+    """Yields the number and the bytes of each line that isn't blank. A line that is too long is cut just above the
+    limit, so that a file without line breaks isn't read into memory as a whole."""
+    with path.open("rb") as file:
+        lines = iter(lambda: file.readline(MAX_LINE_BYTES + 1), b"")
+        for number, line in enumerate(lines, start=1):
+            line = line.removeprefix(UTF8_MARK) if number == 1 else line
+            if line.strip():
+                yield number, line
 
 
 def quantization_refusal(kind: str) -> str | None:
