@@ -16,6 +16,7 @@ import openai
 import pytest
 
 from tests.local.served import KEY, Served, check_answer, examples, served_here, upload, wait_for_status
+from trainers.local.api import guard
 
 UNKNOWN_FILE = "file-0123456789abcdef01234567"
 PNG = b"\x89PNG\r\n\x1a\n" + bytes(range(256)) * 8
@@ -253,6 +254,10 @@ CASES = [
         "'limit' must be a whole number from 1 to 100.",
     ),
     Case(
+        *("limit of 5,000 digits", "GET", JOBS + "?limit=" + "9" * 5000, 400, "invalid_value", "limit"),
+        "'limit' must be a whole number from 1 to 100.",
+    ),
+    Case(
         *("unknown cursor", "GET", JOBS + "?after=ftjob-1", 400, "invalid_value", "after"),
         "'after' names 'ftjob-1', which is not in this list.",
     ),
@@ -476,6 +481,16 @@ def test_a_body_without_a_declared_length_is_cut_off_at_its_cap(trainer: Served)
     headers = {"Authorization": f"Bearer {KEY}"}
     answer = httpx2.post(f"{trainer.url}{JOBS}", headers=headers, content=iter([b" " * 1_000_000] * 3))
     assert (answer.status_code, answer.json()["error"]["code"]) == (413, "request_too_large")
+
+
+def test_an_upload_without_a_declared_length_is_refused_as_a_file(
+    trainer: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(guard, "MAX_FILE_BYTES", 1000)
+    headers = {"Authorization": f"Bearer {KEY}", "Content-Type": "multipart/form-data; boundary=x"}
+    part = b'--x\r\nContent-Disposition: form-data; name="file"; filename="rows.jsonl"\r\n\r\n'
+    answer = httpx2.post(f"{trainer.url}/files", headers=headers, content=iter([part, b" " * 100_000]))
+    assert (answer.status_code, answer.json()["error"]["code"]) == (413, "file_too_large")
 
 
 def test_a_finished_job_cannot_be_cancelled(client: openai.OpenAI, file_id: str) -> None:

@@ -3,6 +3,7 @@ body may be is checked in guard.py."""
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -37,7 +38,7 @@ def listing(bodies: Sequence[Body], query: QueryParams, default: int, most: int 
             raise invalid(f"'after' names '{after}', which is not in this list.", "after")
         start = place + 1
     limit = query.get("limit", str(default))
-    if not limit.isascii() or not limit.isdigit() or not 1 <= int(limit) <= most:
+    if not re.fullmatch(r"\d{1,9}", limit, re.ASCII) or not 1 <= int(limit) <= most:
         raise invalid(f"'limit' must be a whole number from 1 to {most}.", "limit")
     end = start + int(limit)
     shown = bodies[start:end]

@@ -51,13 +51,14 @@ class Guard:
         headers = Headers(scope=scope)
         is_upload = scope["path"] == "/v1/files" and scope["method"] == "POST"
         limit = MAX_FILE_BYTES + MULTIPART_SLACK_BYTES if is_upload else MAX_JSON_BYTES
+        too_large = file_too_large() if is_upload else _body_too_large()
         problem = self._host_problem(headers) or self._key_problem(headers)
         declared = headers.get("content-length", "0")
         if problem is None and declared.isdigit() and int(declared) > limit:
-            problem = file_too_large() if is_upload else _too_much()
+            problem = too_large
         if problem is not None:
             return await problem.response()(scope, receive, send)
-        await self.app(scope, _Capped(receive, limit), send)
+        await self.app(scope, _LimitedBody(receive, limit, too_large), send)
 
     def _host_problem(self, headers: Headers) -> ApiError | None:
         host = headers.get("host", "")
@@ -75,22 +76,23 @@ class Guard:
         return ApiError(401, text, "invalid_api_key", headers={"WWW-Authenticate": "Bearer"})
 
 
-class _Capped:
-    """Receives a body up to `limit` bytes; raises ApiError (413) at the first byte beyond."""
+class _LimitedBody:
+    """Receives a body of at most `limit` bytes, and raises `too_large` at the first byte beyond."""
 
-    def __init__(self, receive: Receive, limit: int) -> None:
+    def __init__(self, receive: Receive, limit: int, too_large: ApiError) -> None:
         self._receive = receive
         self._left = limit
+        self._too_large = too_large
 
     async def __call__(self) -> Message:
         message = await self._receive()
         self._left -= len(message.get("body", b""))
         if self._left < 0:
-            raise _too_much()
+            raise self._too_large
         return message
 
 
-def _too_much() -> ApiError:
+def _body_too_large() -> ApiError:
     return ApiError(413, "The request's body is too large. JSON may have 2 MB.", "request_too_large")
 
 
