@@ -129,6 +129,12 @@ def test_of_harmony_only_what_is_said_aloud_stays() -> None:
     assert parse_tool_calls("plain", "<|channel|>commentary", TOOLS) == ("plain", ())
 
 
+def test_arguments_nested_too_deeply_to_be_parsed_stay_text() -> None:
+    deep = "[" * 100_000
+    text = f"<|channel|>commentary to=functions.send<|message|>{deep}<|call|>"
+    assert parse_tool_calls(text, "<|channel|>commentary", TOOLS) == (deep, ())
+
+
 def test_a_value_without_a_type_takes_the_tools() -> None:
     text = "<tool_call><function={}><parameter=zip>\n75001\n</parameter></function></tool_call>"
     tools = [

@@ -25,6 +25,9 @@ ROLES = ("system", "user", "assistant", "tool")
 
 Tools = Sequence[Mapping[str, Any]]
 CALL = {"id": "000000000", "type": "function"}  # Mistral's templates want 9 characters
+# What parsing a model's text as a call may raise: SyntaxError and MemoryError come from Python's parser, RecursionError
+# from text that is nested too deeply.
+UNREADABLE = (ValueError, KeyError, TypeError, SyntaxError, RecursionError, MemoryError)
 BREAK = "\ufdd0"  # a noncharacter of Unicode: where a rendered chat is cut before it is tokenized
 
 
@@ -222,7 +225,7 @@ def _by_own_template(
             text, dict(response_template), prefix="", tools=[dict(tool) for tool in tools]
         )
         calls = tuple(_call(call["function"]) for call in message.get("tool_calls") or ())
-    except (ValueError, KeyError, TypeError):
+    except UNREADABLE:
         return None
     return message.get("content") or None, calls
 
@@ -244,7 +247,7 @@ def _take_calls(text: str, form: Form, tools: Tools) -> tuple[str, tuple[ToolCal
     def take(match: re.Match[str]) -> str:
         try:
             tool_calls = list(form.read(match[1], tools))
-        except (ValueError, KeyError, TypeError, SyntaxError, RecursionError, MemoryError):
+        except UNREADABLE:
             return match[0]
         calls.extend(tool_calls)
         return "" if tool_calls else match[0]
@@ -284,7 +287,7 @@ def _bare(text: str, tools: Tools) -> Iterator[ToolCall]:
     fenced = re.fullmatch(r"\s*```(?:json)?\s*(.*?)\s*```\s*", text, re.DOTALL)
     try:
         calls = list(_objects(fenced[1] if fenced else text, tools))
-    except (ValueError, KeyError, TypeError, RecursionError):
+    except UNREADABLE:
         return
     if all(call.name in names for call in calls):
         yield from calls
@@ -397,7 +400,7 @@ def _harmony(text: str) -> tuple[str | None, tuple[ToolCall, ...]]:
         if recipient:
             try:
                 calls.append(_call({"name": recipient[1], "arguments": json.loads(body)}))
-            except ValueError:
+            except UNREADABLE:
                 lines.append(body)
         elif "<|channel|>analysis" not in head:
             lines.append(body)
