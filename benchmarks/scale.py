@@ -29,7 +29,7 @@ from tests.local.served import KEY, examples, served_here
 from tests.peers.hosted import KEY as COMPANY_KEY
 from trainers.base_models import Base, find_base
 from trainers.local.job_directory import append_event, replace_json
-from trainers.local.jobs.records import Jobs, Start
+from trainers.local.jobs.records import Jobs, StartingPoint
 from trainers.local.jobs.requests import parse_job_request
 from trainers.methods import Parameters
 from trainers.sizing.memory import Work, trainable_parameters
@@ -56,7 +56,7 @@ def main(jobs: int) -> None:
 def fill(root: Path, count: int) -> float:
     """Seconds a job, fsync included."""
     (root / "rows.jsonl").write_bytes(examples())
-    jobs, start, begun = Jobs(root / "jobs"), Start("/nowhere", "local/toy"), time.perf_counter()
+    jobs, start, begun = Jobs(root / "jobs"), StartingPoint("/nowhere", "local/toy"), time.perf_counter()
     for number in range(count):
         order = parse_job_request(
             {"model": "local/toy", "training_file": "f", "metadata": {"run": str(number)}}

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from trainers.local.jobs.job_queue import drop_training_state
-from trainers.local.jobs.records import JobRecord, Jobs, Start
+from trainers.local.jobs.records import JobRecord, Jobs, StartingPoint
 from trainers.local.jobs.requests import parse_job_request
 from trainers.methods import Parameters
 
@@ -22,7 +22,7 @@ def source(tmp_path: Path) -> Path:
 
 def create(jobs: Jobs, source: Path) -> JobRecord:
     order = parse_job_request({"model": "m", "training_file": "f"})
-    return jobs.create(order, Start("m", "m"), Parameters(), source)
+    return jobs.create(order, StartingPoint("m", "m"), Parameters(), source)
 
 
 def ids(jobs: Jobs) -> set[str]:

@@ -15,7 +15,7 @@ from tests.local.preferences import pairs
 from tests.local.served import Served, examples, served_here, served_process, upload, wait_for_status
 from trainers.hyperparameters import BETA, rate_for
 from trainers.local.api_errors import ApiError
-from trainers.local.jobs.records import Start, Tuned
+from trainers.local.jobs.records import StartingPoint, TunedModel
 from trainers.local.jobs.requests import Hyperparameters
 from trainers.methods import METHODS, DpoParameters, Parameters
 
@@ -119,8 +119,8 @@ def test_without_trl_pairs_are_refused_before_anything_starts(
     assert (caught.value.code, caught.value.param) == ("method_unavailable", "method.type")
 
 
-def start(tuned: Parameters, tmp_path: Path) -> Start:
-    return Start("/toy", "toy", Tuned("ft:toy:local::12345678", tmp_path, tmp_path, tuned))
+def start(tuned: Parameters, tmp_path: Path) -> StartingPoint:
+    return StartingPoint("/toy", "toy", TunedModel("ft:toy:local::12345678", tmp_path, tmp_path, tuned))
 
 
 def test_a_training_that_goes_on_keeps_the_form_of_the_adapter(tmp_path: Path) -> None:
