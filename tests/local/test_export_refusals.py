@@ -218,7 +218,10 @@ def test_questions_are_spread_over_the_file_and_a_shared_system_prompt_is_found(
 def test_rows_that_can_not_be_asked_are_refused(job: Path, tmp_path: Path) -> None:
     (tmp_path / "rows.jsonl").write_text('{"messages": [{"role": "user", "content": "hi"}]}\n')
     assert "no plain question and answer" in refusal(job, rows=tmp_path / "rows.jsonl")
-    (tmp_path / "rows.jsonl").write_text("{")
+    for line in ("{", "5", '{"messages": ["hi"]}', '{"messages": 5}', '{"input": {}, "preferred_output": 5}'):
+        (tmp_path / "rows.jsonl").write_text(line)
+        assert "Line 1 of" in refusal(job, rows=tmp_path / "rows.jsonl")
+    (tmp_path / "rows.jsonl").write_text('{"messages": [], "tools": [5]}')
     assert "Line 1 of" in refusal(job, rows=tmp_path / "rows.jsonl")
 
 
@@ -233,6 +236,13 @@ def test_a_system_prompt_that_a_modelfile_can_not_quote_is_refused(tmp_path: Pat
     plain = ChatTemplate({("start", "user"): "Q: ", ("user", "end"): "\nA: "}, None)
     with pytest.raises(ExportRefused, match="quotation marks that a Modelfile can't hold"):
         modelfile(tmp_path / "m.gguf", plain, ["</s>"], 4096, 'Say """hi"""')
+
+
+def test_looking_for_a_model_deletes_nothing(job: Path) -> None:
+    leftover = job.parent / f".{JOB}-1a2b3c4d"  # the server is just deleting it
+    leftover.mkdir()
+    find_source(MODEL, [job.parents[1]])
+    assert leftover.exists()
 
 
 def test_ollamas_context_is_as_long_as_the_rows_were_and_no_longer_than_the_models() -> None:

@@ -60,3 +60,11 @@ def test_a_job_that_ended_keeps_its_adapters_and_not_what_training_on_needs(tmp_
     drop_training_state(tmp_path)
     kept = [path.name for path in tmp_path.rglob("*") if path.is_file()]
     assert kept == ["adapter_model.safetensors"] * 2
+
+
+def test_what_an_interrupted_deletion_left_goes_at_the_next_start(tmp_path: Path, source: Path) -> None:
+    jobs = Jobs(tmp_path / "jobs")
+    kept = create(jobs, source)
+    kept.folder.with_name(f".{kept.job.id}-1a2b3c4d").mkdir()
+    jobs.remove_leftovers()
+    assert [path.name for path in (tmp_path / "jobs").iterdir()] == [kept.job.id]

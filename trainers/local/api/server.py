@@ -69,6 +69,7 @@ class Config:
 def build_app(config: Config) -> Starlette:
     """The app's lifespan starts the queue of jobs, and at its end ends the training processes."""
     files, jobs = Files(config.data / "files"), Jobs(config.data / "jobs")
+    jobs.remove_leftovers()
     models = Models(config.models, jobs, config.encoders)
     aliases, usage = Aliases(config.data / ALIASES_FILE, models), AliasCounts(config.data / USAGE_FOLDER)
     engines = config.data / ENGINES_FOLDER

@@ -162,8 +162,8 @@ def read_questions(source: Source, file: Path | None) -> Questions:
     count = min(QUESTIONS, len(questions))
     spread = [questions[place * len(questions) // count] for place in range(count)]
 
-    openings = {json.dumps((row.get("messages") or [None])[0], sort_keys=True) for row in rows}
-    opening = (json.loads(openings.pop()) if len(openings) == 1 else None) or {}
+    openings = {json.dumps(row["messages"][:1], sort_keys=True) for row in rows}
+    opening: dict[str, Any] = next(iter(json.loads(openings.pop())), {}) if len(openings) == 1 else {}
     is_system = opening.get("role") in ("system", "developer") and isinstance(opening.get("content"), str)
     return Questions(path, spread, opening["content"] if is_system else None)
 
@@ -182,22 +182,27 @@ def _read_rows(path: Path) -> list[dict[str, Any]]:
     rows = []
     for number, line in enumerate(lines, start=1):
         try:
-            row = json.loads(line) if line.strip() else None
-        except ValueError as error:
+            if line.strip():
+                rows.append(_as_chat(json.loads(line)))
+        except (ValueError, TypeError, AttributeError, KeyError) as error:
             raise ExportRefused(
-                f"Line {number} of {path} is not valid JSON: {error}. Give chat JSONL."
+                f"Line {number} of {path} is not a chat ({error}). Name a chat JSONL file with --rows."
             ) from error
-        if isinstance(row, dict):
-            rows.append(_as_chat(row))
     return rows
 
 
 def _as_chat(row: dict[str, Any]) -> dict[str, Any]:
-    """Returns a preference pair as the chat with its better answer, and other rows as they are."""
+    """Returns a preference pair as the chat with its better answer, and other rows as they are.
+
+    Raises TypeError, AttributeError or KeyError if the row is not a chat.
+    """
     request = row.get("input")
-    if not isinstance(request, dict) or "preferred_output" not in row:
-        return row
-    return {**request, "messages": [*(request.get("messages") or ()), *(row["preferred_output"] or ())]}
+    if isinstance(request, dict) and "preferred_output" in row:
+        row = {**request, "messages": [*(request.get("messages") or ()), *(row["preferred_output"] or ())]}
+    if not all(isinstance(message, dict) for message in row["messages"]):
+        raise TypeError("a message is not an object")
+    tools_for_template(row)  # raises if the tools are malformed
+    return row
 
 
 def _question(row: dict[str, Any]) -> Question | None:
@@ -208,7 +213,7 @@ def _question(row: dict[str, Any]) -> Question | None:
         calls = message.get("tool_calls") or message.get("function_call")
         return message.get("role") in ROLES and isinstance(message.get("content"), str) and not calls
 
-    messages = row.get("messages") or []
+    messages = row["messages"]
     answers = [place for place, message in enumerate(messages) if message.get("role") == "assistant"]
     plain = [place for place in answers if place and all(map(is_plain, messages[:place]))]
     if not plain:

@@ -189,7 +189,10 @@ class Jobs:
         self._final: dict[str, JobRecord] = {}
         self._folders = JobFolders(root)
         root.mkdir(parents=True, exist_ok=True)
-        for leftover in root.glob(".ftjob-*"):  # of a deletion that a kill cut off
+
+    def remove_leftovers(self) -> None:
+        """Removes what interrupted deletions left. For the server alone: an export reads its jobs while it deletes."""
+        for leftover in self._root.glob(".ftjob-*"):
             shutil.rmtree(leftover)
 
     def find_by_key(self, key: str, fingerprint: str) -> JobRecord | None:
