@@ -27,7 +27,8 @@ from tests.local.served import (
 from tests.peers.hf_jobs import ACCOUNT, TOKEN, HfPeer, PeerJob, hf_jobs
 from trainers.errors import Refused
 from trainers.local.job_directory import read_job
-from trainers.local.rentals.machines import RentingOptions
+from trainers.local.rentals import backend as rented_backend
+from trainers.local.rentals.machines import Machines, RentingOptions
 from trainers.rentals.prices import fetch_rental, hub_api, read_rental
 
 pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")  # huggingface_hub's
@@ -305,6 +306,19 @@ def test_hardware_that_is_sold_out_is_waited_for_and_then_given_up(
         assert ended.error.code == "hardware_sold_out" and "no t4-small free" in ended.error.message
         assert ended.billed_seconds == 0
     assert not peer.running
+
+
+def test_a_machine_that_is_waited_for_is_not_asked_for_twice_a_second(
+    peer: HfPeer, tmp_path: Path, tiny_model_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rented_backend, "SETTLE_S", 1.0)
+    peer.schedule_s, asked = 3600.0, []
+    look = Machines.look
+    monkeypatch.setattr(Machines, "look", lambda self, id: asked.append(time.monotonic()) or look(self, id))
+    with here(tmp_path, tiny_model_dir) as client:
+        create(client)
+        wait_for(lambda: asked, lambda times: times and time.monotonic() - times[0] > 8.0, seconds=30)
+    assert 2 <= len(asked) <= 5, [round(at - asked[0], 1) for at in asked]
 
 
 def test_kills_of_the_trainer_leave_one_machine_a_job_and_nothing_running(

@@ -161,11 +161,13 @@ class RentedAttempt:
         self._outage = Outage(record.folder, WHO, "it")
         self._why_ended: Failure | None = None
         self._taken_at = time.monotonic()
+        self._hurried_until = time.monotonic() + SETTLE_S
         self._is_unwanted = threading.Event()
         self._released = threading.Event()
         self.thread = threading.Thread(target=self._follow, name=f"rented {record.job.id}", daemon=True)
 
     def end(self) -> bool:
+        self._hurried_until = time.monotonic() + SETTLE_S
         self._is_unwanted.set()
         return exits_within(self, END_S)
 
@@ -187,7 +189,10 @@ class RentedAttempt:
                 self._outage.record(str(error).rstrip("."))
             except (OSError, ValueError) as error:  # a full disk, or a result that is no JSON
                 log.error("following %s: %s. Trying again.", self.record.job.id, error)
-            is_hurried = self._is_unwanted.is_set() or not self.has_begun
+            # Not longer, since a machine may be waited for an hour, and the provider limits the rate of requests.
+            is_hurried = time.monotonic() < self._hurried_until and (
+                self._is_unwanted.is_set() or not self.has_begun
+            )
             self._released.wait(HURRIED_S if is_hurried else max(POLL_S, self._outage.pause_s))
 
         if self.exit is not None:
