@@ -99,7 +99,7 @@ def _ask(world: World, served: Served) -> None:
             model="team/tickets", messages=ASKED, max_tokens=4, temperature=0
         )  # type: ignore[arg-type]
         assert said.model == model
-        with pytest.raises(openai.BadRequestError, match="team/tickets stands for it"):
+        with pytest.raises(openai.BadRequestError, match="in use by team/tickets"):
             client.models.delete(model)
     assert "Asking `tickets-1`" in world.type("/finetune try tickets where is it?")
     assert "It answers" in world.until_told()

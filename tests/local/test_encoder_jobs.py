@@ -129,8 +129,11 @@ def test_a_head_is_not_used_over_another_encoder(
     ("rows", "sentence"),
     [
         (tickets(1) * 12, "All its answers are the same"),
-        (b"".join(tickets(3).replace(b"billing", b"b%d" % n) for n in range(501)), "tells 500 apart at most"),
-        (tickets(3) + CALL, "end with no answer of plain text"),
+        (
+            b"".join(tickets(3).replace(b"billing", b"b%d" % n) for n in range(501)),
+            "an encoder learns at most 500",
+        ),
+        (tickets(3) + CALL, "don't end with a plain-text answer"),
     ],
 )
 def test_rows_that_are_no_labels_are_refused(rows: bytes, sentence: str, tmp_path: Path) -> None:

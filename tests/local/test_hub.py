@@ -109,7 +109,7 @@ def test_a_name_that_is_neither_folder_nor_hub_id_is_said(hub: Hub, tmp_path: Pa
     for source in ("gpt-9", "../models", "org/tiny/more"):
         failed = failure(hub, source, tmp_path)
         assert failed.code == "base_not_loaded"
-        assert "no hub id such as org/name" in failed.message
+        assert "neither a folder nor a hub id such as org/name" in failed.message
 
 
 def test_an_adapter_is_no_base(hub: Hub, tmp_path: Path) -> None:

@@ -123,7 +123,7 @@ def test_pairs_with_tools_calls_and_openais_other_keys_are_good(tmp_path: Path) 
     [
         (
             {"messages": [{"role": "user", "content": "x"}]},
-            f"is a chat, and the method dpo learns from pairs. Leave method out, or send lines like {FORM}.",
+            f"is a chat, but the method dpo learns from pairs. Leave method out, or send lines like {FORM}.",
         ),
         (
             {"prompt": "x", "chosen": "a", "rejected": "b"},
@@ -138,11 +138,11 @@ def test_pairs_with_tools_calls_and_openais_other_keys_are_good(tmp_path: Path) 
         ),
         (
             pair(input={"messages": [{"role": "assistant", "content": "x"}]}),
-            "ends input.messages with the assistant's answer. Its place is preferred_output or non_preferred_output.",
+            "ends input.messages with the assistant's answer. Move it into preferred_output or non_preferred_output.",
         ),
         (
             pair(input={"messages": [{"role": "user", "content": "x"}], "tools": {}}),
-            "has input.tools that is no list. Send tool definitions as a list, or leave it out.",
+            "has input.tools that is not a list. Send tool definitions as a list, or leave it out.",
         ),
         (pair(preferred_output=[]), "has no list 'preferred_output' with at least one message."),
         (
@@ -151,12 +151,12 @@ def test_pairs_with_tools_calls_and_openais_other_keys_are_good(tmp_path: Path) 
         ),
         (
             pair(preferred_output=[{"role": "user", "content": "x"}]),
-            "has a preferred_output that is not one message of the assistant. What comes before it belongs in "
+            "has a preferred_output that is not a single message of the assistant. Move the messages before it into "
             "input.messages.",
         ),
         (
             pair(preferred_output=[{"role": "assistant", "content": "x"}] * 2),
-            "has a preferred_output that is not one message of the assistant. What comes before it belongs in "
+            "has a preferred_output that is not a single message of the assistant. Move the messages before it into "
             "input.messages.",
         ),
         (pair("same", "same"), "has the same answer twice. Give two different ones, or delete the line."),
@@ -173,6 +173,6 @@ def test_pairs_sent_to_be_trained_on_as_chats_are_named_with_the_method_that_tak
 ) -> None:
     said = complaint(tmp_path, pair(), pairs=False)
     assert said == (
-        "Line 1 is a preference pair, and the job's method learns from chats. Create the job with method.type "
+        "Line 1 is a preference pair, but the job's method learns from chats. Create the job with method.type "
         'dpo, or send lines like {"messages": [...]}.'
     )

@@ -151,7 +151,7 @@ def test_our_client_reads_the_refusal(trainer: Trainer) -> None:
 def test_a_model_in_use_is_not_deleted(trainer: Trainer, client: openai.OpenAI) -> None:
     first, second = tuned(client), tuned(client)
     trainer.set_alias("team/tickets", f"{first}:ckpt-step-1")
-    with pytest.raises(openai.BadRequestError, match="in use: team/tickets stands for it"):
+    with pytest.raises(openai.BadRequestError, match="in use by team/tickets"):
         client.models.delete(first)
     trainer.set_alias("team/tickets", second)
     assert client.models.delete(first).deleted
@@ -179,13 +179,13 @@ def test_a_name_whose_model_was_taken_from_the_disk_says_so(
     trainer.set_alias("team/tickets", model)
     for folder in (data / "jobs").iterdir():
         (folder / "MODEL_DELETED").touch()
-    with pytest.raises(openai.NotFoundError, match="'team/tickets' stands for 'ft:toy"):
+    with pytest.raises(openai.NotFoundError, match="'team/tickets' points at 'ft:toy"):
         client.chat.completions.create(model="team/tickets", messages=[{"role": "user", "content": "hi"}])
 
 
 def test_a_training_names_its_model_itself(trainer: Trainer, client: openai.OpenAI) -> None:
     trainer.set_alias("team/tickets", tuned(client))
-    with pytest.raises(openai.NotFoundError, match="no model 'team/tickets' here to be fine-tuned"):
+    with pytest.raises(openai.NotFoundError, match="no model 'team/tickets' here to fine-tune"):
         client.fine_tuning.jobs.create(model="team/tickets", training_file=upload(client))
 
 

@@ -48,7 +48,8 @@ def test_a_port_in_use_is_a_sentence(tmp_path: Path) -> None:
         port = taken.getsockname()[1]
         said = refuse_to_start("--data", str(tmp_path), "--port", str(port))
     assert said == (
-        f"trainer: port {port} on 127.0.0.1 cannot be used: Address already in use. Name another, or 0 for a free one."
+        f"trainer: port {port} on 127.0.0.1 cannot be used: Address already in use. "
+        "Try another --port; 0 picks a free one."
     )
 
 
@@ -90,7 +91,7 @@ def test_a_second_trainer_on_the_same_data_is_refused(tmp_path: Path) -> None:
     with served_process(tmp_path):
         said = refuse_to_start("--data", str(tmp_path), "--port", "0")
     assert said == (
-        f"trainer: another trainer works on {tmp_path}. End it, or name another folder with --data."
+        f"trainer: another trainer is using {tmp_path}. Stop it, or name another folder with --data."
     )
 
 

@@ -136,7 +136,7 @@ CASES = [
     ),
     Case(
         *("unknown model", "POST", JOBS, 404, "model_not_found", "model"),
-        "There is no model 'gpt-9' here to be fine-tuned. This trainer has: toy, mute; and what was tuned here.",
+        "There is no model 'gpt-9' here to fine-tune. This trainer has: toy, mute; and the models tuned here.",
         body=job(model="gpt-9"),
     ),
     Case(
@@ -392,13 +392,13 @@ def test_a_quantised_job_is_refused_where_bitsandbytes_is_missing(
         "quantization_unavailable",
         "hyperparameters.quantization",
     )
-    assert "needs the package bitsandbytes, which is not installed beside this trainer" in str(caught.value)
+    assert "needs the package bitsandbytes, which this trainer's environment lacks" in str(caught.value)
 
 
 FILES = {
     "a picture": (
         PNG,
-        "Line 1 is not text: the file looks like a PNG picture. Send chat JSONL, one JSON object a line.",
+        "Line 1 is not text: the file looks like a PNG picture. Send chat JSONL, one JSON object per line.",
     ),
     "three rows": (
         examples(3),
@@ -419,7 +419,7 @@ FILES = {
     ),
     "no answer": (
         bad_line(5, b'{"messages": [{"role": "user", "content": "hi"}]}'),
-        "Line 5 has no assistant message to learn from. Add the answer that you want.",
+        "Line 5 has no assistant message to learn from. Add the answer that the model should give.",
     ),
     "a wrong weight": (
         bad_line(6, b'{"messages": [{"role": "assistant", "content": "hi", "weight": 0.5}]}'),

@@ -233,7 +233,7 @@ def start_short_of_memory(folder: Path, rows: int) -> int:
     """By the launcher, with two processes. The exit code."""
     script = (
         "import sys; from trainers.local import launch; "
-        "launch.TRAIN = (sys.executable, '-m', 'tests.local.short_of_memory'); "
+        "launch.TRAIN_COMMAND = (sys.executable, '-m', 'tests.local.short_of_memory'); "
         "sys.exit(launch.launch(2, None, sys.argv[1]))"
     )
     command = [sys.executable, "-c", script, str(folder)]

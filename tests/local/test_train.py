@@ -219,7 +219,7 @@ def test_a_second_process_leaves_the_job_alone_with_exit_code_75(
             timeout=30,
         )
     assert process.returncode == 75
-    assert "another process trains this job" in process.stderr
+    assert "another process is training this job" in process.stderr
     assert not read_events(folder)
 
 

@@ -1,4 +1,4 @@
-"""Our own trainer: a process of its own that speaks OpenAI's fine-tuning API.
+"""Our own trainer, a separate process with OpenAI's fine-tuning API.
 
-Nobody imports it; it needs the extra [local].
+No other package imports it. It needs the extra [local].
 """

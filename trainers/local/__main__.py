@@ -1,7 +1,7 @@
 """`python -m trainers.local --port N --data DIR --model NAME=FOLDER_OR_HUB_ID`: the trainer as a process.
 
-Checks what it was told, takes the data directory for itself, says one line when it is ready, and ends its
-training processes when it is ended. Exit code 2 and a sentence where it cannot start.
+Checks its options, locks the data folder, prints one line when it is ready, and stops its training processes when it is
+stopped. If it can't start, it exits with code 2 and a sentence that says why.
 """
 
 from __future__ import annotations
@@ -37,19 +37,23 @@ from trainers.log_lines import JsonLines, Redactor, TextLines
 
 KEY_VARIABLE = "FINETUNE_TRAINER_KEY"
 SHUTDOWN_S = 5
-CHILD_SHUTDOWN_S = 1  # the bot that started us has hung up before it ends us
-RAY_SLOTS = 64  # submitted at a time; Ray itself lets them wait for its GPUs
-TEAM_SLOTS = 8  # over several nodes each that waits is a process of 130 MB on the head, and its supervisor
+CHILD_SHUTDOWN_S = 1  # as a child of the bot, which closes its connections before it stops us
+RAY_SLOTS = 64  # jobs submitted at a time; Ray queues them for its GPUs
+TEAM_SLOTS = 8  # with several nodes per job: each job that waits takes a process of 130 MB on Ray's head
 
 log = logging.getLogger(__name__)
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
 @click.option(
-    "--port", type=click.IntRange(0, 65535), default=8021, show_default=True, help="0 picks a free one."
+    "--port",
+    type=click.IntRange(0, 65535),
+    default=8021,
+    show_default=True,
+    help="Port to listen on. 0 picks a free one.",
 )
 @click.option(
-    "--data", type=click.Path(path_type=Path), required=True, help="Files, jobs and adapters live here."
+    "--data", type=click.Path(path_type=Path), required=True, help="Folder for files, jobs and adapters."
 )
 @click.option(
     "--model", "models", multiple=True, metavar="NAME=FOLDER_OR_HUB_ID", help="A base model. Repeatable."
@@ -59,33 +63,31 @@ log = logging.getLogger(__name__)
     "encoders",
     multiple=True,
     metavar="NAME=FOLDER_OR_HUB_ID",
-    help=f"An encoder, to be trained on labels; {DEFAULT_ENCODER} is in the package. Repeatable.",
+    help=f"An encoder to train on labels; {DEFAULT_ENCODER} is in the package. Repeatable.",
 )
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
 @click.option(
-    "--allow-host", multiple=True, help="One more name under which clients may address this trainer."
+    "--allow-host", multiple=True, help="Another host name that clients may use for this trainer. Repeatable."
 )
 @click.option(
     "--slots",
     type=click.IntRange(1, 1024),
-    help="Jobs trained at a time.  [default: one a GPU, 1 without any]",
+    help="Jobs trained at the same time.  [default: one per GPU; 1 without a GPU]",
 )
-@click.option(
-    "--gpus-per-job", type=click.IntRange(0, 512), help="GPUs that one job computes on.  [default: 1 a node]"
-)
+@click.option("--gpus-per-job", type=click.IntRange(0, 512), help="GPUs for each job.  [default: 1 per node]")
 @click.option(
     "--nodes-per-job",
     type=click.IntRange(1, 64),
     default=1,
     show_default=True,
-    help="Machines of a Ray cluster that the GPUs of one job are on, as many on each.",
+    help="Machines of a Ray cluster among which a job's GPUs are divided evenly.",
 )
 @click.option(
     "--serving-engine",
     type=click.Choice(["builtin", "vllm"]),
     default="builtin",
     show_default=True,
-    help="What answers; vllm has to be installed: finetune engines install vllm.",
+    help="What answers chats. Install vllm first: finetune engines install vllm.",
 )
 @click.option(
     "--executor",
@@ -98,26 +100,32 @@ log = logging.getLogger(__name__)
 @click.option(
     "--storage",
     metavar="URL",
-    help="A folder that the nodes see too: a path, s3://, gs://.  [default: the data folder, where Ray runs here]",
+    help="A folder that the nodes can access too: a path, s3://, gs://.  [default: the data folder, if Ray runs here]",
 )
-@click.option("--ray-shared", is_flag=True, hidden=True, help="Of 0.1.0: --storage with the data folder.")
-@click.option("--ray-python", default="python", show_default=True, help="The nodes' Python with [local].")
-@click.option("--relay-url", hidden=True, help="Of 0.1.0: has no meaning any more.")
+@click.option(
+    "--ray-shared", is_flag=True, hidden=True, help="From 0.1.0: now --storage with the data folder."
+)
+@click.option(
+    "--ray-python", default="python", show_default=True, help="Python with the extra [local] on the nodes."
+)
+@click.option("--relay-url", hidden=True, help="From 0.1.0: ignored.")
 @click.option(
     "--hf-image",
     metavar="IMAGE@sha256:…",
-    help="Train jobs that name hardware on machines of Hugging Face Jobs, by this image with [local].",
+    help="Train jobs that name hardware on Hugging Face Jobs, in this image with the extra [local].",
 )
-@click.option("--hf-namespace", default="", help="Who pays for them.  [default: the token's account]")
+@click.option(
+    "--hf-namespace", default="", help="The account that pays for them.  [default: the token's account]"
+)
 @click.option(
     "--hf-wait-minutes",
     type=click.IntRange(1, 2880),
     default=60,
     show_default=True,
-    help="How long a machine is waited for.",
+    help="How long to wait for a machine.",
 )
-@click.option("--hf-keep-files", is_flag=True, help="Keep the private repositories of ended jobs.")
-@click.option("--exit-with-parent", is_flag=True, help="End when standard input is closed.")
+@click.option("--hf-keep-files", is_flag=True, help="Keep the private repositories of finished jobs.")
+@click.option("--exit-with-parent", is_flag=True, help="Stop when standard input is closed.")
 def main(
     port: int,
     data: Path,
@@ -141,7 +149,7 @@ def main(
     hf_keep_files: bool,
     exit_with_parent: bool,
 ) -> None:
-    """Serve OpenAI's fine-tuning API: training and chat with the models of this machine."""
+    """Serve OpenAI's fine-tuning API: train this machine's models, and chat with them."""
     os.umask(0o077)
     os.environ.setdefault(GPU_ORDER, BY_PCI_BUS)
     allow_more_files()
@@ -149,79 +157,80 @@ def main(
     vector_bases = parse_encoders(encoders, bases)
     _hold = lock_data(data)
     listener = listen(host, port)
-    key, whence = read_key(data)
+    key, key_place = read_key(data)
     write_log(key)
     gpus = visible_gpus()
-    each = nodes_per_job if gpus_per_job is None else gpus_per_job
-    check_nodes(nodes_per_job, each, executor)
+    job_gpus = nodes_per_job if gpus_per_job is None else gpus_per_job
+    check_nodes(nodes_per_job, job_gpus, executor)
     if serving_engine == "vllm" and (reason := find_missing_reason(data / ENGINES_FOLDER)):
         refuse(reason.replace("`", ""))
     ray = None
     if executor == "ray":
         if relay_url is not None:
             log.warning(
-                "--relay-url has no meaning any more: files go by a storage, see --storage in docs/ray.md."
+                "--relay-url is ignored: files now travel by a storage, see --storage in docs/ray.md."
             )
         if ray_shared and storage is None:
             storage = str(data.resolve())
             log.warning("--ray-shared is now --storage %s.", storage)
         try:
             ray = check_options(
-                RayOptions(ray_address, storage, ray_python, gpus=each, nodes=nodes_per_job), data
+                RayOptions(ray_address, storage, ray_python, gpus=job_gpus, nodes=nodes_per_job), data
             )
         except RayUnusable as error:
             refuse(str(error))
-    elif gpus and each > len(gpus):
+    elif gpus and job_gpus > len(gpus):
         refuse(
-            f"--gpus-per-job {each} is more than the {len(gpus)} GPUs that this machine shows. Set it lower."
+            f"--gpus-per-job {job_gpus} is more than the {len(gpus)} GPUs that this trainer may use. Set it lower."
         )
-    most = RAY_SLOTS if nodes_per_job == 1 else TEAM_SLOTS
+    ray_slots = RAY_SLOTS if nodes_per_job == 1 else TEAM_SLOTS
     config = Config(
         data=data,
         key=key,
         models=bases,
         encoders=vector_bases,
-        slots=slots or (most if ray else max(1, len(gpus) // max(1, each))),
+        slots=slots or (ray_slots if ray else max(1, len(gpus) // max(1, job_gpus))),
         hosts=frozenset(name.lower() for name in (host, *allow_host)),
         gpus=gpus,
-        gpus_per_job=max(1, each),
+        gpus_per_job=max(1, job_gpus),
         serving_engine=serving_engine,
         ray=ray,
         rented=RentingOptions(hf_image, hf_namespace, hf_wait_minutes, hf_keep_files) if hf_image else None,
     )
     address = f"http://{host if ':' not in host else f'[{host}]'}:{listener.getsockname()[1]}/v1"
     names = ", ".join([*bases, *config.encoders]) or "none"
-    ready = f"trainer ready on {address} · models: {names} · key in {whence}"
+    ready = f"trainer ready on {address} · models: {names} · key in {key_place}"
     serve(config, listener, ready, exit_with_parent=exit_with_parent)
 
 
 def serve(config: Config, listener: socket.socket, ready: str, *, exit_with_parent: bool) -> None:
-    """Until it is ended. `ready` is said when it answers."""
+    """Serves until the process is stopped. `ready` is printed as soon as the server answers."""
     shutdown_s = CHILD_SHUTDOWN_S if exit_with_parent else SHUTDOWN_S
     server = Server(server_config(build_app(config), shutdown_s), ready)
     if exit_with_parent:
-        threading.Thread(target=server.end_at_end_of_input, daemon=True).start()
-    signal.signal(signal.SIGTERM, lambda *_: None)  # uvicorn raises it again when all is ended: exit 0 then
+        threading.Thread(target=server.stop_at_end_of_input, daemon=True).start()
+    signal.signal(signal.SIGTERM, lambda *_: None)  # uvicorn raises it again after its shutdown: exit 0 then
     server.run(sockets=[listener])
-    # All is on the disk. A batch of answers may be at work, and torch takes seconds to end on a busy machine.
+    # Everything is on disk. A batch of answers may still be running, and torch takes seconds to unload on a busy
+    # machine.
     sys.stderr.flush()
     os._exit(0)
 
 
 def write_log(key: str) -> None:
-    """To stderr: as text on a terminal, as JSON elsewhere, without our key; without the traceback of each answer that
-    our end cut off."""
+    """Logs to stderr, as text on a terminal and as JSON elsewhere, without our key. Leaves out the tracebacks of
+    answers that our own shutdown cut off."""
     blot = Redactor([key])
     handler = logging.StreamHandler()
     handler.addFilter(lambda record: not (record.exc_info and isinstance(record.exc_info[1], CancelledError)))
     handler.addFilter(OpenFilesErrorFilter())
     handler.setFormatter(TextLines(blot) if sys.stderr.isatty() else JsonLines(blot))
     logging.basicConfig(level=logging.INFO, handlers=[handler])
-    logging.getLogger("httpx2").setLevel(logging.WARNING)  # a line for every question to a cluster
+    logging.getLogger("httpx2").setLevel(logging.WARNING)  # it writes a line for every request to a cluster
 
 
 class Server(uvicorn.Server):
-    """Says a line when it answers."""
+    """Prints a line as soon as it answers."""
 
     def __init__(self, config: uvicorn.Config, ready: str) -> None:
         super().__init__(config)
@@ -232,20 +241,24 @@ class Server(uvicorn.Server):
         if self.started:
             print(self._ready, flush=True)
 
-    def end_at_end_of_input(self) -> None:
-        while os.read(0, 4096):  # not sys.stdin: its lock, held here, aborts the interpreter's end
+    def stop_at_end_of_input(self) -> None:
+        while os.read(
+            0, 4096
+        ):  # not sys.stdin, whose lock would be held here and abort the interpreter's shutdown
             continue
         self.should_exit = True
 
 
 def parse_models(names: Iterable[str]) -> dict[str, str]:
-    """Base models by name. A value that looks like a path, or is a folder, must hold a model."""
-    hint = "the name of letters, digits and . _ - /"
+    """Returns the source of each base model by its name. A source that looks like a path, or is a folder, must hold a
+    model."""
+    hint = "with a name of letters, digits and . _ - /"
     return {name: _model_source(name, source) for name, source in _named_sources("--model", names, hint)}
 
 
 def parse_encoders(names: Iterable[str], bases: Mapping[str, str]) -> dict[str, str]:
-    """Encoders by name. What they are is looked at when they are first used, since some have to be fetched."""
+    """Returns the source of each encoder by its name. They are checked at their first use, since some have to be
+    downloaded."""
     encoders: dict[str, str] = {}
     for name, source in _named_sources("--encoder", names, f"or NAME={DEFAULT_ENCODER}"):
         if name in bases:
@@ -284,21 +297,21 @@ def check_nodes(nodes: int, gpus: int, executor: str) -> None:
 
 
 def lock_data(data: Path) -> IO[str]:
-    """The lock lasts as long as the handle is kept."""
+    """Returns the lock's handle. The lock lasts as long as the handle is kept."""
     try:
         data.mkdir(mode=0o700, parents=True, exist_ok=True)
         handle = (data / "lock").open("a", encoding="utf-8")
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
-        refuse(f"another trainer works on {data}. End it, or name another folder with --data.")
+        refuse(f"another trainer is using {data}. Stop it, or name another folder with --data.")
     except OSError as error:
         refuse(f"the data folder {data} cannot be used: {error.strerror}. Name another with --data.")
     return handle
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """Connections send at once: asyncio asks for that itself only where a socket names its protocol, which those of
-    create_server don't, and then each answer waits 40 ms for an acknowledgement of its head."""
+    """Returns a listening socket with Nagle's algorithm off. asyncio turns it off only for sockets that name their
+    protocol, which those of create_server don't; with it each answer waits 40 ms for an acknowledgement of its head."""
     try:
         listener = socket.create_server(
             (host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET
@@ -307,11 +320,11 @@ def listen(host: str, port: int) -> socket.socket:
         return listener
     except OSError as error:
         why = str(error.strerror).partition(" (while")[0]
-        refuse(f"port {port} on {host} cannot be used: {why}. Name another, or 0 for a free one.")
+        refuse(f"port {port} on {host} cannot be used: {why}. Try another --port; 0 picks a free one.")
 
 
 def read_key(data: Path) -> tuple[str, str]:
-    """The key, and where a user finds it."""
+    """Returns the key and where a user finds it. Creates one if there is none."""
     text = os.environ.get(KEY_VARIABLE, "").strip()
     if text:
         if not text.isascii() or not text.isprintable() or " " in text:
@@ -328,7 +341,7 @@ def read_key(data: Path) -> tuple[str, str]:
     path.chmod(0o600)
     key = path.read_text(encoding="ascii").strip()
     if not key:
-        refuse(f"{path} is empty. Delete it, and a new key is made.")
+        refuse(f"{path} is empty. Delete it; the next start makes a new key.")
     return key, str(path)
 
 

@@ -1,8 +1,8 @@
-"""How much each alias is called: calls and tokens by day (UTC) and by the model that answered.
+"""Counts the calls and tokens of each alias by day (UTC) and by the model that answered.
 
 FOLDER/2026-11-27.json: {"team/tickets": {"ft:…": [calls, prompt tokens, completion tokens]}}. A day's file is small, so
-it is replaced with every answer: a killed trainer loses no count. It is not synced to the disk, which would hold up the
-answers: a power cut may cost the last seconds.
+it is rewritten with every answer, and a killed trainer loses nothing. It is not synced to disk, which would delay the
+answers, so a power cut may lose the counts of the last seconds.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class AliasCounts:
         self._day, self._counts = "", Counts()
 
     def count(self, alias: str, model: str, calls: int, prompt_tokens: int, completion_tokens: int) -> None:
-        """Adds to today's counts. A full disk is logged and holds up no answer."""
+        """Adds to today's counts. A full disk is logged and doesn't fail the answer."""
         with self._lock:
             day = datetime.now(UTC).date().isoformat()
             if day != self._day:
@@ -53,7 +53,7 @@ class AliasCounts:
                 log.warning("counting the calls of %s: %s", alias, error)
 
     def since(self, alias: str, day: str) -> list[AliasUsage]:
-        """Returns what was counted from this day on, the oldest first."""
+        """Returns the counts from `day` (YYYY-MM-DD) on, oldest first."""
         return [
             AliasUsage(name, model, *row)
             for name in self._days()
@@ -76,7 +76,7 @@ class AliasCounts:
         path = self._folder / f"{day}.json"
         try:
             return read_json(path) or {}
-        except ValueError:  # cut off by a power cut
+        except ValueError:  # truncated by a power cut
             log.warning("%s can't be read: its counts are lost", path)
             return {}
 
@@ -89,8 +89,7 @@ class AliasCounts:
 
 @dataclass(frozen=True)
 class CountingEngine:
-    """Hands requests on to `engine`, and counts what it answers as the alias's. What was cut off before its end is not
-    counted."""
+    """Passes requests on to `engine` and counts its answers as calls of the alias. Unfinished answers don't count."""
 
     engine: GenerationEngine
     usage: AliasCounts
@@ -101,7 +100,7 @@ class CountingEngine:
         def emit(outcome: Outcome) -> object:
             match outcome:
                 case AnswerEnd(index=index, prompt_tokens=prompt, completion_tokens=completion):
-                    # Of several answers the first counts as the call, with the prompt's tokens.
+                    # A request for several answers is one call: the first answer counts it, with the prompt's tokens.
                     is_first = index == 0
                     self.usage.count(self.alias, self.model, int(is_first), prompt * is_first, completion)
                 case Embeddings(tokens=tokens):

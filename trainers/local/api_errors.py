@@ -1,4 +1,4 @@
-"""Refusals of the trainer's API in OpenAI's error envelope. Every message can be shown to a user."""
+"""Errors of the trainer's API in OpenAI's envelope. Every message may be shown to a user."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from starlette.responses import JSONResponse
 from trainers.typed_tables import Fault, KeyPath, read_table
 
 T = TypeVar("T")
-# What is wanted by its type alone: for the rest it is the value that is wrong.
+# A value that isn't one of these has the wrong type; for all other expectations the value is wrong.
 AN_OBJECT, FILLED_TEXT, OBJECTS = "an object", "text that is not empty", "a list of objects"
 TYPES = frozenset({AN_OBJECT, FILLED_TEXT, OBJECTS, "true or false"})
 
 
 @dataclass
 class ApiError(Exception):
-    """An answer other than 2xx. `param` names the field of the request that is wrong."""
+    """An answer other than 2xx. `param` names the field of the request that is at fault."""
 
     status: int
     message: str
@@ -43,17 +43,18 @@ def not_found(noun: str, identifier: str, code: str = "not_found", param: str | 
 
 
 def read_body(kind: type[T], body: Mapping[str, Any], at: KeyPath = (), *, takes_others: bool = False) -> T:
-    """Raises ApiError (400) about one field that is wrong. `takes_others`: other names are looked at elsewhere."""
+    """Returns `body` as a `kind`. Raises ApiError (400) about the first field that is wrong; unknown fields come first,
+    unless `takes_others`, for callers that check them themselves."""
     faults: list[Fault] = []
     value = read_table(kind, body, faults, at)
     others = [fault for fault in faults if fault.kind == "unknown" and not takes_others]
     wrong = others + [fault for fault in faults if fault.kind != "unknown"]
     if wrong:
-        raise _error_of(wrong[0])
+        raise _to_api_error(wrong[0])
     return value
 
 
-def _error_of(fault: Fault) -> ApiError:
+def _to_api_error(fault: Fault) -> ApiError:
     path = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in fault.path)[1:]
     if fault.kind == "unknown":
         text = f"Unknown parameter '{path}'. Known are {', '.join(fault.names)}."

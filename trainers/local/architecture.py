@@ -1,8 +1,8 @@
-"""`python -m trainers.local.architecture < config.json`: builds transformers' own class of a config without weights (on
-PyTorch's meta device) and prints its dimensions as JSON, an Architecture's fields. Exits with 1 and a sentence on
-stderr where it can't be built.
+"""`python -m trainers.local.architecture < config.json`: builds transformers' own class for a config, without weights
+(on PyTorch's meta device), and prints the fields of an Architecture as JSON. If it can't be built, exits with code 1
+and a sentence on stderr.
 
-For the families that trainers/sizing/architecture.py has no formula for; `find_base` starts it.
+`find_base` starts it for the families that trainers/sizing/architecture.py has no formula for.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from trainers.local.training.model_structure import (
 )
 from trainers.sizing.architecture import Architecture, CountedLayers, Experts, Vision
 
-UNBOUNDED = 2**20  # tokens; a state space has no positions
+UNBOUNDED = 2**20  # tokens, for state-space models, which have no limit of positions
 
 
 def main() -> None:
@@ -41,7 +41,7 @@ def main() -> None:
 
 
 def architecture_of(raw: Mapping[str, Any]) -> Architecture:
-    """Raises TrainingFailed for what is no model that writes text, and what transformers raises."""
+    """Raises TrainingFailed if it is not a model that writes text. transformers' own errors pass through."""
     family = str(raw.get("model_type"))
     if family not in CONFIG_MAPPING:
         raise TrainingFailed(
@@ -62,7 +62,7 @@ def architecture_of(raw: Mapping[str, Any]) -> Architecture:
         for module in model.modules()
         if type(module) is torch.nn.Linear and module is not head
     }
-    # The layers that LoRA may stand beside, by the last part of their names.
+    # The layers that LoRA can adapt, by the last part of their names.
     matrices = Counter(
         (name.rpartition(".")[2], *reversed(model.get_submodule(name).weight.shape))
         for name in linear_layers(model)
@@ -72,7 +72,7 @@ def architecture_of(raw: Mapping[str, Any]) -> Architecture:
         layers=_number(text, "num_hidden_layers"),
         hidden=hidden,
         heads=heads,
-        kv_heads=heads,  # what differs by layer is in the matrices
+        kv_heads=heads,  # differences between layers show in the matrices
         head_dim=hidden // heads,
         dense_intermediate=0,
         vocab=int(head.weight.shape[0]),
@@ -91,7 +91,7 @@ def architecture_of(raw: Mapping[str, Any]) -> Architecture:
 
 
 def _parameters(module: torch.nn.Module) -> dict[int, int]:
-    """Counts a tied matrix once."""
+    """Returns the size of each parameter by its identity, so that a tied matrix counts once."""
     return {id(weight): weight.numel() for weight in module.parameters()}
 
 
@@ -107,7 +107,7 @@ def _experts(model: Any, text: Any, hidden: int) -> Experts | None:
 
 
 def _number(config: Any, *names: str) -> int:
-    """Returns the first of these that the config has; the largest of those that differ by layer; 0 for none."""
+    """Returns the first of `names` that the config has, or 0. If it differs by layer, returns the largest."""
     values = (getattr(config, name, None) for name in names)
     value = next((value for value in values if value), 0)
     return max(value) if isinstance(value, list | tuple) else int(value)

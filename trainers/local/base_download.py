@@ -1,7 +1,7 @@
-"""Fetches a base model's files from the hub, or finds them in a folder.
+"""Downloads a base model's files from the hub, or finds them in a local folder.
 
-Whether a base can be had is decided before its first large file. Only its configuration, tokenizer and safetensors are
-downloaded, never code or pickled weights.
+A base that can't be used is refused before its first large file is downloaded. Only configuration, tokenizer and
+safetensors are downloaded, never code or pickled weights.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from trainers.base_models import HUB_ID
 from trainers.local.training.errors import TrainingFailed
 
 WANTED_ENDINGS = (".json", ".safetensors", ".jinja", ".model", ".txt")
-UNWANTED = "consolidated"  # Mistral's repositories have all weights a second time, in another layout
+UNWANTED = "consolidated"  # Mistral's repositories hold all weights a second time, in another layout
 TIMEOUT_S = 30.0
 Say = Callable[[str], None]
 
@@ -36,24 +36,24 @@ def fetch_base(
 ) -> Path:
     """Returns the folder with the files of `source`, a local folder or a hub id. Raises TrainingFailed.
 
-    `endpoint` is another hub's address than $HF_ENDPOINT, `cache` another folder than $HF_HOME.
+    `say` gets a sentence before a download. `endpoint` overrides $HF_ENDPOINT, and `cache` overrides $HF_HOME.
     """
     folder = Path(source)
     if folder.is_dir():
-        return checked(folder, source)
+        return require_model_files(folder, source)
     if not HUB_ID.fullmatch(source):
-        text = f"Loading the base model {source}: there is no such folder, and it is no hub id such as org/name either."
+        text = f"Loading the base model {source}: this is neither a folder nor a hub id such as org/name."
         raise TrainingFailed("base_not_loaded", f"{text} Check the name.", "model")
     try:
         return _download(source, say, endpoint, cache or Path(constants.HF_HUB_CACHE))
     except HfHubHTTPError as error:  # the base class of those for gated and unknown repositories
-        raise _explain_answer(source, error) from error
+        raise _explain_http_error(source, error) from error
     except (OfflineModeIsEnabled, LocalEntryNotFoundError, httpx2.TransportError) as error:
-        return _without_hub(source, error, cache)
+        return _load_cached_copy(source, error, cache)
 
 
-def checked(folder: Path, source: str) -> Path:
-    """Returns `folder` if it holds a model in safetensors. Raises TrainingFailed."""
+def require_model_files(folder: Path, source: str) -> Path:
+    """Returns `folder` if it holds a model in safetensors, else raises TrainingFailed."""
     if not (folder / "config.json").is_file():
         if (folder / "adapter_config.json").is_file():
             text = (
@@ -63,7 +63,7 @@ def checked(folder: Path, source: str) -> Path:
         text = f"Loading the base model {source}: it has no config.json. A model has config.json and *.safetensors."
         raise TrainingFailed("base_not_loaded", text, "model")
     if not any(folder.glob("*.safetensors")):
-        raise _pickled(source)
+        raise _no_safetensors(source)
     return folder
 
 
@@ -77,7 +77,7 @@ def _download(source: str, say: Say, endpoint: str | None, cache: Path) -> Path:
         and not file.rfilename.startswith(UNWANTED)
     }
     if "config.json" in sizes and not any(name.endswith(".safetensors") for name in sizes):
-        raise _pickled(source)
+        raise _no_safetensors(source)
     missing = [
         name
         for name in sizes
@@ -88,14 +88,14 @@ def _download(source: str, say: Say, endpoint: str | None, cache: Path) -> Path:
     free = shutil.disk_usage(place).free
     if size > free:
         text = (
-            f"Downloading {source} takes {_gigabytes(size)}, and the disk of {cache} has {_gigabytes(free)} left. "
+            f"Downloading {source} takes {_format_gb(size)}, and the disk of {cache} has {_format_gb(free)} free. "
             "Free some space, or set HF_HOME to a folder on a larger disk."
         )
         raise TrainingFailed("disk_full", text, "model")
     if size:
-        say(f"Downloading {source}: {_gigabytes(size)} in {len(missing)} files")
+        say(f"Downloading {source}: {_format_gb(size)} in {len(missing)} files")
     disable_progress_bars()
-    return checked(_snapshot(source, cache, endpoint=endpoint), source)
+    return require_model_files(_snapshot(source, cache, endpoint=endpoint), source)
 
 
 def _snapshot(source: str, cache: Path | None, **more: Any) -> Path:
@@ -107,14 +107,14 @@ def _snapshot(source: str, cache: Path | None, **more: Any) -> Path:
     )
 
 
-def _gigabytes(size: int) -> str:
+def _format_gb(size: int) -> str:
     return f"{size / 1e9:,.1f} GB"
 
 
-def _without_hub(source: str, error: Exception, cache: Path | None) -> Path:
-    """Returns what an earlier download left, if it is complete."""
+def _load_cached_copy(source: str, error: Exception, cache: Path | None) -> Path:
+    """Returns the folder of an earlier download if that is complete, else raises TrainingFailed."""
     try:
-        return checked(_snapshot(source, cache, local_files_only=True), source)
+        return require_model_files(_snapshot(source, cache, local_files_only=True), source)
     except (LocalEntryNotFoundError, TrainingFailed):
         sentence = " ".join(str(error).split())[:200]
         text = (
@@ -124,16 +124,16 @@ def _without_hub(source: str, error: Exception, cache: Path | None) -> Path:
         raise TrainingFailed("hub_unreachable", text, "model") from error
 
 
-def _explain_answer(source: str, error: HfHubHTTPError) -> TrainingFailed:
+def _explain_http_error(source: str, error: HfHubHTTPError) -> TrainingFailed:
     status = error.response.status_code
     if isinstance(error, GatedRepoError):
         text = (
-            f"{source} is gated: its owner wants its licence accepted first. Accept it on the model's page, then give "
-            "the trainer a token that may read it, as HF_TOKEN in its environment or with 'hf auth login'."
+            f"{source} is gated: you have to accept its licence first. Accept it on the model's page, then give the "
+            "trainer a token that may read it, as HF_TOKEN in its environment or with 'hf auth login'."
         )
         return TrainingFailed("base_gated", text, "model")
     if isinstance(error, RepositoryNotFoundError):
-        # The hub answers 401 both for a private model and for one that is not there.
+        # The hub answers 401 both for a private model and for one that does not exist.
         private = " or it is private" if status == 401 else ""
         text = (
             f"The hub has no model {source}{private}. Check the spelling; a private one needs HF_TOKEN in the "
@@ -142,7 +142,7 @@ def _explain_answer(source: str, error: HfHubHTTPError) -> TrainingFailed:
         return TrainingFailed("base_not_found", text, "model")
     if status in (401, 403):
         text = (
-            f"The hub refuses {source} to this trainer's token (HTTP {status}). Set HF_TOKEN in the trainer's "
+            f"The hub does not let this trainer's token read {source} (HTTP {status}). Set HF_TOKEN in the trainer's "
             "environment to a valid token that may read this model."
         )
         return TrainingFailed("base_forbidden", text, "model")
@@ -152,6 +152,6 @@ def _explain_answer(source: str, error: HfHubHTTPError) -> TrainingFailed:
     return TrainingFailed("hub_unreachable", text, "model")
 
 
-def _pickled(source: str) -> TrainingFailed:
+def _no_safetensors(source: str) -> TrainingFailed:
     text = f"The base model in {source} has no *.safetensors. Convert it: other formats can carry code."
     return TrainingFailed("base_not_safetensors", text, "model")

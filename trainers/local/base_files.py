@@ -1,6 +1,5 @@
-"""Reads the files of a base model that lies on this machine: its config.json, and a fingerprint of its weights that
-tells whether they changed. Loads no weights and asks no hub; base_download.py does.
-"""
+"""Reads files of a base model on this machine: its config.json, and a fingerprint of its weights that shows whether
+they changed. Loads no weights and contacts no hub; base_download.py does."""
 
 from __future__ import annotations
 
@@ -20,8 +19,8 @@ BASE_FILE = "base.json"  # in the job's folder
 
 
 def base_fingerprint(base: Path) -> str:
-    """Hashes names, sizes and samples of the weights, some hundred kilobytes of a model of any size: another training
-    of the same architecture differs in every sample."""
+    """Hashes the names and sizes of the weight files and a few samples of each, some hundred kilobytes for a model of
+    any size. That is enough, since weights from another training differ in every sample."""
     digest = hashlib.sha256()
     for path in sorted(base.glob("*.safetensors")):
         size = path.stat().st_size
@@ -34,8 +33,8 @@ def base_fingerprint(base: Path) -> str:
 
 
 def ensure_same_base(job_folder: Path, base: Path, name: str) -> None:
-    """Keeps the fingerprint in the job's folder. Raises TrainingFailed where a resumed run has other weights than it
-    began with."""
+    """Stores the base's fingerprint in the job's folder at the job's first start. Raises TrainingFailed at a later
+    start if the weights have changed."""
     now, before = base_fingerprint(base), read_json(job_folder / BASE_FILE)
     if before is None:
         replace_json(job_folder / BASE_FILE, {"fingerprint": now})
@@ -48,16 +47,16 @@ def ensure_same_base(job_folder: Path, base: Path, name: str) -> None:
 
 
 def adapter_base_fingerprint(adapter: Path) -> str | None:
-    """Returns the fingerprint that ensure_same_base kept for an adapter or a checkpoint of a job; None for jobs of
-    versions that kept none."""
+    """Returns the base's fingerprint for a job's adapter or checkpoint, as ensure_same_base stored it; None for jobs of
+    versions that stored none."""
     job_folder = adapter.parent if adapter.name == "adapter" else adapter.parent.parent
     values = read_json(job_folder / BASE_FILE)
     return str(values["fingerprint"]) if values else None
 
 
 def rate_of_base(source: str, method: MethodName = "supervised") -> float:
-    """Returns the learning rate by trainers/hyperparameters.py for a folder or a hub id. The hidden size of a base that
-    isn't downloaded yet is unknown."""
+    """Returns the default learning rate for a folder or a hub id, by the rule in trainers/hyperparameters.py. The rule
+    does without the hidden size if the base isn't downloaded yet."""
     if METHODS[method].is_for_encoders:
         return ENCODER_RATE
     config = read_config(source)
@@ -68,7 +67,7 @@ def rate_of_base(source: str, method: MethodName = "supervised") -> float:
 
 
 def context_of_base(source: str) -> int | None:
-    """Returns the most tokens that the model was trained for, or None where its config doesn't tell."""
+    """Returns the longest context in tokens that the model was trained for, or None if its config has none."""
     config = read_config(source)
     text = config.get("text_config", config)
     context = text.get("max_position_embeddings") if isinstance(text, dict) else None
@@ -76,10 +75,10 @@ def context_of_base(source: str) -> int | None:
 
 
 def read_config(source: str) -> dict[str, Any]:
-    """Returns an empty dictionary where this machine has no config.json of the base."""
+    """Returns the base's config.json, or an empty dictionary if this machine doesn't have it."""
     path = Path(source) / "config.json"
     if not path.is_file():
-        from huggingface_hub import try_to_load_from_cache  # 10 MB that an idle trainer doesn't hold
+        from huggingface_hub import try_to_load_from_cache  # 10 MB, which an idle trainer does without
 
         cached = None if Path(source).is_absolute() else try_to_load_from_cache(source, "config.json")
         if not isinstance(cached, str):

