@@ -141,7 +141,7 @@ def test_what_is_wrong_is_refused_by_its_name(
 
 
 def test_who_names_an_earlier_response_is_told_to_send_the_conversation(client: openai.OpenAI) -> None:
-    with pytest.raises(openai.BadRequestError, match="send it whole as 'input'"):
+    with pytest.raises(openai.BadRequestError, match="Send it in full as 'input'"):
         client.responses.create(model="scripted", input="Hello", previous_response_id="resp_1")
 
 
@@ -235,7 +235,7 @@ def test_token_ids_are_continued_and_ones_that_do_not_exist_are_refused(client: 
         with pytest.raises(openai.BadRequestError) as caught:
             continued(client, prompt)
         assert caught.value.param == "prompt"
-    with pytest.raises(openai.BadRequestError, match="ask for 258 answers; at most 256"):
+    with pytest.raises(openai.BadRequestError, match="ask for 258 answers; the limit is 256"):
         continued(client, ["a"] * 129, n=2)  # a 503 would be asked again for ever
 
 

@@ -106,7 +106,7 @@ CASES = [
     ),
     Case(
         *("rebound name", "GET", "/models", 403, "host_not_allowed", None),
-        "This trainer does not answer to the host name 'evil.example'.",
+        "This trainer does not answer to the host name 'evil.example'. Start it with --allow-host evil.example.",
         headers={"Host": "evil.example:8021"},
     ),
     Case(
@@ -121,12 +121,12 @@ CASES = [
     ),
     Case(
         *("body is no JSON", "POST", JOBS, 400, "invalid_json", None),
-        "The request's body is not valid JSON from line 1, character 1 on.",
+        "The request's body is not valid JSON at line 1, character 1.",
         raw=b"model=toy",
     ),
     Case(
         *("body of 3 MB", "POST", JOBS, 413, "request_too_large", None),
-        "The request's body is too large. JSON may have 2 MB.",
+        "The request's body is too large. The limit for JSON is 2 MB.",
         raw=b" " * 3_000_000,
     ),
     Case(
@@ -349,7 +349,7 @@ CASES = [
     ),
     Case(
         *("embedding token ids", "POST", "/embeddings", 400, "invalid_type", "input"),
-        "'input' must be text or a list of texts, none of them empty. Token ids are not read here.",
+        "'input' must be text or a list of texts, none of them empty. Token ids are not supported.",
         body={"model": "toy", "input": [1, 2]},
     ),
     Case(

@@ -1,7 +1,7 @@
-"""Tool calls: turns messages in OpenAI's form into those that chat templates take, and a model's text into calls. Pure.
+"""Tool calls: converts messages from OpenAI's form to that of chat templates, and a model's text to calls. Pure.
 
-Each family writes calls in a form of its own, which its chat template shows: the form is recognised by the template's
-text, never by a model's name. What looks like a call and can't be read as one stays text.
+Each model family writes calls in its own form, which is recognised by marks in its chat template, never by the model's
+name. Text that looks like a call but can't be parsed as one stays text.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from trainers.chat_templates import (
 ROLES = ("system", "user", "assistant", "tool")
 
 Tools = Sequence[Mapping[str, Any]]
-CALL = {"id": "000000000", "type": "function"}  # Mistral's templates want 9 characters
+CALL = {"id": "000000000", "type": "function"}  # Mistral's templates require an id of 9 characters
 # What parsing a model's text as a call may raise: SyntaxError and MemoryError come from Python's parser, RecursionError
 # from text that is nested too deeply.
 UNREADABLE = (ValueError, KeyError, TypeError, SyntaxError, RecursionError, MemoryError)
@@ -33,16 +33,16 @@ BREAK = "\ufdd0"  # a noncharacter of Unicode: where a rendered chat is cut befo
 
 @dataclass(frozen=True)
 class ToolCall:
-    """`arguments`: a JSON object as text, as OpenAI's API gives it."""
+    """`arguments` is a JSON object as text, as in OpenAI's API."""
 
     name: str
     arguments: str
 
 
 def message_for_template(raw: Mapping[str, Any]) -> dict[str, Any]:
-    """A message in OpenAI's form as templates take it: 'developer' becomes 'system', text parts one text, no
-    content "", arguments a mapping; fields without a value and `weight` are dropped. Raises ValueError, KeyError,
-    TypeError."""
+    """Converts a message from OpenAI's form to that of templates: 'developer' becomes 'system', text parts are joined,
+    missing content becomes "", arguments are parsed. Drops `weight` and fields without a value. Raises ValueError,
+    KeyError or TypeError if the message is malformed."""
     message = {key: value for key, value in raw.items() if key != "weight" and value is not None}
     message["role"] = "system" if raw["role"] == "developer" else raw["role"]
     content = message.get("content", "")
@@ -51,7 +51,7 @@ def message_for_template(raw: Mapping[str, Any]) -> dict[str, Any]:
     message["content"] = content
     if message["role"] not in ROLES or not isinstance(content, str):
         raise ValueError(f"a message of role {raw['role']!r} with content {content!r}")
-    # Templates ask whether the key is there, not whether anything is in it.
+    # Left out if there are no calls: templates only test whether the key exists.
     older = message.pop("function_call", None)
     calls = []
     for call in message.pop("tool_calls", None) or (older and [{**CALL, "function": older}]) or ():
@@ -60,13 +60,14 @@ def message_for_template(raw: Mapping[str, Any]) -> dict[str, Any]:
         if isinstance(arguments, str):
             arguments = json.loads(arguments)
         if not isinstance(arguments, dict):
-            raise ValueError(f"a call of {function['name']!r} whose arguments are no JSON object")
+            raise ValueError(f"a call of {function['name']!r} whose arguments are not a JSON object")
         calls.append({**call, "function": {**function, "arguments": arguments}})
     return {**message, "tool_calls": calls} if calls else message
 
 
 def chat_for_template(messages: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """The messages of a chat; a tool's message also names the tool called. Raises as `message_for_template`."""
+    """Converts the messages of a chat, and adds the tool's name to messages with a tool's result. Raises what
+    `message_for_template` raises."""
     names: dict[object, str] = {}
     turns = [message_for_template(message) for message in messages]
     for turn in turns:
@@ -77,8 +78,8 @@ def chat_for_template(messages: Sequence[Mapping[str, Any]]) -> list[dict[str, A
 
 
 def tools_for_template(values: Mapping[str, Any]) -> list[dict[str, Any]] | None:
-    """The tools of a request or a row, which may have OpenAI's older `functions`. Fields without a value are dropped.
-    Raises KeyError, TypeError, AttributeError."""
+    """Returns the tools of a request or a row, which may use OpenAI's older `functions`, or None if it has none. Drops
+    fields without a value. Raises KeyError, TypeError or AttributeError if they are malformed."""
     older = [{"type": "function", "function": function} for function in values.get("functions") or ()]
     return [
         {**tool, "function": {key: value for key, value in tool["function"].items() if value is not None}}
@@ -87,32 +88,32 @@ def tools_for_template(values: Mapping[str, Any]) -> list[dict[str, Any]] | None
 
 
 def special_texts(tokenizer: Any) -> re.Pattern[str]:
-    """Matches the text of one special token."""
+    """Returns a pattern that matches the text of any special token."""
     added = tokenizer.added_tokens_decoder.values()
     return re.compile("|".join(re.escape(token.content) for token in added if token.special) or "(?!)")
 
 
 def break_special_tokens(special: re.Pattern[str], value: Any) -> Any:
-    """Returns messages with a BREAK in each text of a special token. Tokenized by its parts it stays text; else a
-    person who writes <|im_end|> into a message could end it and begin another in the system's name. The marks around a
-    thought stay whole, since answers are written with them."""
+    """Inserts a BREAK into each special token's text in these messages, so that it is tokenized as plain text.
+    Otherwise a person who writes <|im_end|> into a message could end it and begin another one in the system's name. The
+    marks around a thought are left alone, since answers contain them."""
     if isinstance(value, str):
-        return special.sub(_broken, value.replace(BREAK, ""))
+        return special.sub(_insert_break, value.replace(BREAK, ""))
     if isinstance(value, Mapping):
         return {key: break_special_tokens(special, each) for key, each in value.items()}
     return [break_special_tokens(special, each) for each in value] if isinstance(value, list) else value
 
 
-def _broken(match: re.Match[str]) -> str:
+def _insert_break(match: re.Match[str]) -> str:
     text = match[0]
     return text if "think" in text.lower() else text[0] + BREAK + text[1:]
 
 
 def render_chat(tokenizer: Any, messages: Sequence[dict[str, Any]], **options: Any) -> str:
-    """The text of a chat by the tokenizer's template. Messages and tools are those of `chat_for_template` and
-    `tools_for_template`; where the template has no place for tools, they are described in words. Raises jinja2's
-    TemplateError, and TypeError where the template can't take a message's shape."""
-    from jinja2 import TemplateError  # a server that writes no text needs no templates
+    """Renders a chat with the tokenizer's template. Messages and tools come from `chat_for_template` and
+    `tools_for_template`. If the template has no place for tools, they are described in words. Raises jinja2's
+    TemplateError, or TypeError if the template can't handle a message's shape."""
+    from jinja2 import TemplateError  # imported late: a server that only trains needs no templates
 
     tools = options.get("tools") or ()
     template = read_chat_template(tokenizer, tools) if tools else ""
@@ -121,7 +122,7 @@ def render_chat(tokenizer: Any, messages: Sequence[dict[str, Any]], **options: A
     try:
         return _apply_template(tokenizer, messages, options)
     except (TemplateError, TypeError):
-        # Some (gpt-oss) read a description and properties without asking whether there are any.
+        # Some templates (gpt-oss) read a tool's description and properties without testing whether they exist.
         filled = []
         for tool in options.get("tools") or ():
             function = {"description": "", **tool["function"]}
@@ -142,7 +143,7 @@ def _apply_template(tokenizer: Any, messages: Sequence[dict[str, Any]], options:
     except TypeError:
         if not any("tool_calls" in message for message in messages):
             raise
-        # DeepSeek's template joins the arguments to other text, as they are in OpenAI's form.
+        # DeepSeek's template concatenates the arguments with other text, so it needs them as text.
         text = tokenizer.apply_chat_template(
             [*map(_with_text_arguments, messages)], tokenize=False, **options
         )
@@ -152,14 +153,15 @@ def _apply_template(tokenizer: Any, messages: Sequence[dict[str, Any]], options:
 
 
 def read_chat_template(tokenizer: Any, tools: Tools) -> str:
-    """The chat template's text, which shows how it writes calls; CALLS_IN_WORDS where it has no tools."""
+    """Returns the chat template's text, which shows how the model writes calls, or CALLS_IN_WORDS if it has no
+    tools."""
     template = str(tokenizer.get_chat_template(tools=[*tools] or None))
     return template if "tool" in template else CALLS_IN_WORDS
 
 
 def _describe_tools(messages: Sequence[dict[str, Any]], tools: Tools, template: str) -> list[dict[str, Any]]:
-    """For a template that lists no tools: puts them into the system message. Where it knows no calls either, these are
-    written as text, and their results are messages of the user."""
+    """Describes the tools in the system message, for a template that doesn't list them. If it has no calls either,
+    these are written as text, and their results become messages of the user."""
     description = describe_tools("" if template == CALLS_IN_WORDS else "tool", tools)
     if template == CALLS_IN_WORDS:
         messages = [*map(_message_in_words, messages)]
@@ -174,7 +176,7 @@ def _message_in_words(message: dict[str, Any]) -> dict[str, Any]:
     parts = [message["content"]] if message["content"] else []
     for call in message.get("tool_calls", ()):
         name, arguments = call["function"]["name"], call["function"]["arguments"]
-        parts.append(f"<tool_call>\n{_json({'name': name, 'arguments': arguments})}\n</tool_call>")
+        parts.append(f"<tool_call>\n{_dump_json({'name': name, 'arguments': arguments})}\n</tool_call>")
     return {"role": message["role"], "content": "\n".join(parts)}
 
 
@@ -184,7 +186,7 @@ def _with_text_arguments(message: dict[str, Any]) -> dict[str, Any]:
     calls = []
     for call in message["tool_calls"]:
         function = call["function"]
-        calls.append({**call, "function": {**function, "arguments": _json(function["arguments"])}})
+        calls.append({**call, "function": {**function, "arguments": _dump_json(function["arguments"])}})
     return {**message, "tool_calls": calls}
 
 
@@ -194,37 +196,37 @@ def parse_tool_calls(
     tools: Tools = (),
     response_template: Mapping[str, Any] | None = None,
 ) -> tuple[str | None, tuple[ToolCall, ...]]:
-    """An answer's text without its calls, None where it only calls, and the calls in their order.
+    """Returns an answer's text without its calls, or None if it only calls, and the calls in order.
 
-    `text`: decoded with its special tokens, which mark the calls in many families, without the one that ended it.
-    `tools`, as in the request: their types count where a form writes none, and a call in bare JSON must name one.
-    `response_template`: the tokenizer's own, which is tried before the forms here.
+    `text` is decoded with its special tokens, which mark calls in many families, but without the token that ended it.
+    `tools` are the request's: they give the types that some forms don't write, and a call in bare JSON must name one.
+    `response_template` is the tokenizer's own, which is tried before the forms in this module.
     """
     if response_template is not None:
-        parsed = _by_own_template(text, response_template, tools)
+        parsed = _parse_by_response_template(text, response_template, tools)
         if parsed is not None:
             return parsed
     form = next((form for form in FORMS if all(mark in (template or "") for mark in form.marks)), None)
     if form is HARMONY:
-        return _harmony(text)
-    rest, calls = _take_calls(text, form, tools) if form else (text, ())
+        return _parse_harmony(text)
+    rest, calls = _extract_calls(text, form, tools) if form else (text, ())
     if not calls:
-        calls = tuple(_bare(text, tools))
+        calls = tuple(_read_bare_json(text, tools))
         rest = "" if calls else text
     return (rest.strip() or None if calls else rest), calls
 
 
-def _by_own_template(
+def _parse_by_response_template(
     text: str, response_template: Mapping[str, Any], tools: Tools
 ) -> tuple[str | None, tuple[ToolCall, ...]] | None:
-    """None where the answer isn't in the template's form."""
+    """Returns None if the answer isn't in the template's form."""
     from transformers.utils.chat_parsing import parse_response
 
     try:
         message = parse_response(
             text, dict(response_template), prefix="", tools=[dict(tool) for tool in tools]
         )
-        calls = tuple(_call(call["function"]) for call in message.get("tool_calls") or ())
+        calls = tuple(_parse_call(call["function"]) for call in message.get("tool_calls") or ())
     except UNREADABLE:
         return None
     return message.get("content") or None, calls
@@ -232,16 +234,16 @@ def _by_own_template(
 
 @dataclass(frozen=True)
 class Form:
-    """How a family writes calls. Its templates contain all `marks`. `block` matches a stretch of calls, and `read`
-    parses its first group; it raises ValueError where that can't be read."""
+    """How a family writes calls. Its templates contain all `marks`. `block` matches a stretch of calls, whose first
+    group `read` parses. `read` raises one of UNREADABLE if it can't."""
 
     marks: tuple[str, ...]
     block: re.Pattern[str]
     read: Callable[[str, Tools], Iterator[ToolCall]]
 
 
-def _take_calls(text: str, form: Form, tools: Tools) -> tuple[str, tuple[ToolCall, ...]]:
-    """The text without its calls, and the calls."""
+def _extract_calls(text: str, form: Form, tools: Tools) -> tuple[str, tuple[ToolCall, ...]]:
+    """Returns the text without its calls, and the calls."""
     calls: list[ToolCall] = []
 
     def take(match: re.Match[str]) -> str:
@@ -255,20 +257,20 @@ def _take_calls(text: str, form: Form, tools: Tools) -> tuple[str, tuple[ToolCal
     return form.block.sub(take, text), tuple(calls)
 
 
-def _call(function: Any) -> ToolCall:
-    """A call of {"name", "arguments"}, or of Llama's and Command's "parameters". Raises ValueError, KeyError,
+def _parse_call(function: Any) -> ToolCall:
+    """Parses {"name", "arguments"}, or "parameters" as Llama and Command write it. Raises ValueError, KeyError or
     TypeError."""
     name = function.get("name") or function["tool_name"]
     arguments = function.get("arguments", function.get("parameters", {}))
     if isinstance(arguments, str):
         arguments = json.loads(arguments)
     if not isinstance(name, str) or not isinstance(arguments, dict):
-        raise ValueError(f"no call: {function!r}")
-    return ToolCall(name, _json(arguments))
+        raise ValueError(f"not a call: {function!r}")
+    return ToolCall(name, _dump_json(arguments))
 
 
-def _objects(text: str, tools: Tools) -> Iterator[ToolCall]:
-    """Calls as JSON objects or lists of them, one after the other: Llama separates them by ';', others by nothing."""
+def _read_json(text: str, tools: Tools) -> Iterator[ToolCall]:
+    """Reads calls as consecutive JSON objects or lists of objects. Llama separates them by ';', others by nothing."""
     place, decoder = 0, json.JSONDecoder()
     text = text.strip()
     while place < len(text):
@@ -276,40 +278,41 @@ def _objects(text: str, tools: Tools) -> Iterator[ToolCall]:
         for item in value if isinstance(value, list) else [value]:
             if not isinstance(item, dict):
                 raise ValueError("no call")
-            yield _call(item)
+            yield _parse_call(item)
         place += len(text[place:]) - len(text[place:].lstrip("; \n\t,"))
 
 
-def _bare(text: str, tools: Tools) -> Iterator[ToolCall]:
-    """Calls where the answer is nothing but JSON that calls tools of the request: small models of any family do
-    that."""
+def _read_bare_json(text: str, tools: Tools) -> Iterator[ToolCall]:
+    """Reads calls from an answer that is nothing but JSON calling tools of the request, as small models of any family
+    write it. Yields nothing for other answers."""
     names = {tool.get("function", tool).get("name") for tool in tools}
     fenced = re.fullmatch(r"\s*```(?:json)?\s*(.*?)\s*```\s*", text, re.DOTALL)
     try:
-        calls = list(_objects(fenced[1] if fenced else text, tools))
+        calls = list(_read_json(fenced[1] if fenced else text, tools))
     except UNREADABLE:
         return
     if all(call.name in names for call in calls):
         yield from calls
 
 
-def _llama(text: str, tools: Tools) -> Iterator[ToolCall]:
-    """JSON, or name.call(argument="text") of a built-in tool."""
+def _read_llama(text: str, tools: Tools) -> Iterator[ToolCall]:
+    """Reads JSON, or name.call(argument="text") for a built-in tool."""
     built_in = re.fullmatch(r"\s*([\w.-]+?)\.call(\(.*\))\s*", text, re.DOTALL)
-    yield from _python(f"{built_in[1]}{built_in[2]}", tools) if built_in else _objects(text, tools)
+    yield from _read_python(f"{built_in[1]}{built_in[2]}", tools) if built_in else _read_json(text, tools)
 
 
-def _mistral(text: str, tools: Tools) -> Iterator[ToolCall]:
-    """A list in JSON, or since 2025 name[ARGS]{…}."""
+def _read_mistral(text: str, tools: Tools) -> Iterator[ToolCall]:
+    """Reads a JSON list, or name[ARGS]{…} as written since 2025."""
     if "[ARGS]" not in text:
-        yield from _objects(text, tools)
+        yield from _read_json(text, tools)
         return
     head, arguments = text.split("[ARGS]", 1)
-    yield _call({"name": head.split("[CALL_ID]")[0].strip(), "arguments": json.loads(arguments)})
+    yield _parse_call({"name": head.split("[CALL_ID]")[0].strip(), "arguments": json.loads(arguments)})
 
 
-def _xml(call: str, parameter: str) -> Callable[[str, Tools], Iterator[ToolCall]]:
-    """A reader of XML with a tool's name, and values without their types."""
+def _xml_reader(call: str, parameter: str) -> Callable[[str, Tools], Iterator[ToolCall]]:
+    """Returns a reader of XML calls, whose values have no types: these come from the tool's schema. `call` and
+    `parameter` are patterns with two groups each."""
 
     def read(text: str, tools: Tools) -> Iterator[ToolCall]:
         match = re.fullmatch(call, text.strip(), re.DOTALL)
@@ -323,13 +326,13 @@ def _xml(call: str, parameter: str) -> Callable[[str, Tools], Iterator[ToolCall]
                 break
         types = {key: schema.get("type") for key, schema in properties.items() if isinstance(schema, dict)}
         entries = re.findall(parameter, match[2], re.DOTALL)
-        arguments = {key.strip(): _typed(value, types.get(key.strip())) for key, value in entries}
-        yield ToolCall(match[1].strip(), _json(arguments))
+        arguments = {key.strip(): _parse_value(value, types.get(key.strip())) for key, value in entries}
+        yield ToolCall(match[1].strip(), _dump_json(arguments))
 
     return read
 
 
-def _typed(value: str, kind: object) -> Any:
+def _parse_value(value: str, kind: object) -> Any:
     if kind == "string":
         return value
     try:
@@ -338,20 +341,22 @@ def _typed(value: str, kind: object) -> Any:
         return {"True": True, "False": False, "None": None}.get(value, value)
 
 
-def _gemma(text: str, tools: Tools) -> Iterator[ToolCall]:
-    """call:name{key:<|"|>text<|"|>,other:3}"""
+def _read_gemma(text: str, tools: Tools) -> Iterator[ToolCall]:
+    """Reads call:name{key:<|"|>text<|"|>,other:3}."""
     match = re.fullmatch(r"\s*call:([\w.-]+)(\{.*\})\s*", text, re.DOTALL)
     if match is None:
         raise ValueError("no call")
-    # Odd parts are texts. Only outside of them a word before a colon is a key.
+    # Every second part is a text value. Only in the others a word before a colon is a key.
     parts = match[2].split('<|"|>')
     key = re.compile(r"([{,]\s*)([^\s{}\[\],:\"]+)(\s*:)")
-    quoted = [_json(part) if number % 2 else key.sub(r'\1"\2"\3', part) for number, part in enumerate(parts)]
-    yield _call({"name": match[1], "arguments": json.loads("".join(quoted))})
+    quoted = [
+        _dump_json(part) if number % 2 else key.sub(r'\1"\2"\3', part) for number, part in enumerate(parts)
+    ]
+    yield _parse_call({"name": match[1], "arguments": json.loads("".join(quoted))})
 
 
-def _python(text: str, tools: Tools) -> Iterator[ToolCall]:
-    """[name(key="text"), other()], or each call on a line of its own."""
+def _read_python(text: str, tools: Tools) -> Iterator[ToolCall]:
+    """Reads [name(key="text"), other()], or one call per line."""
     listed = text.strip()
     if not listed.startswith("["):
         listed = "[" + re.sub(r"\)\s*\n\s*", "), ", listed) + "]"
@@ -359,37 +364,37 @@ def _python(text: str, tools: Tools) -> Iterator[ToolCall]:
     for call in body.elts if isinstance(body, ast.List) else ():
         if not isinstance(call, ast.Call) or call.args:
             raise ValueError("no call with named arguments")
-        arguments = {str(word.arg): _literal(word.value) for word in call.keywords}
-        yield ToolCall(ast.unparse(call.func), _json(arguments))
+        arguments = {str(word.arg): _evaluate_literal(word.value) for word in call.keywords}
+        yield ToolCall(ast.unparse(call.func), _dump_json(arguments))
 
 
-def _literal(node: ast.expr) -> Any:
-    """Python's literals, and JSON's."""
+def _evaluate_literal(node: ast.expr) -> Any:
+    """Evaluates a literal that may contain JSON's true, false and null."""
     for part in ast.walk(node):
         if isinstance(part, ast.List):
-            part.elts = [_constant(item) for item in part.elts]
+            part.elts = [_json_constant(item) for item in part.elts]
         elif isinstance(part, ast.Dict):
-            part.values = [_constant(value) for value in part.values]
-    return ast.literal_eval(_constant(node))
+            part.values = [_json_constant(value) for value in part.values]
+    return ast.literal_eval(_json_constant(node))
 
 
-def _constant(node: ast.expr) -> ast.expr:
+def _json_constant(node: ast.expr) -> ast.expr:
     values = {"true": True, "false": False, "null": None}
     return ast.Constant(values[node.id]) if isinstance(node, ast.Name) and node.id in values else node
 
 
-def _deepseek(text: str, tools: Tools) -> Iterator[ToolCall]:
-    """A name and JSON since V3.1; before that the type, the name, and JSON between ```."""
+def _read_deepseek(text: str, tools: Tools) -> Iterator[ToolCall]:
+    """Reads a name and JSON, as V3.1 and later write it, or the type, the name and JSON between ```."""
     for head, body in re.findall(
         r"<｜tool▁call▁begin｜>(.*?)<｜tool▁sep｜>(.*?)<｜tool▁call▁end｜>", text, re.DOTALL
     ):
         older = re.fullmatch(r"\s*(\S+)\s*```json\s*(.*?)\s*```\s*", body, re.DOTALL)
         name, arguments = older.groups() if older else (head.strip(), body)
-        yield _call({"name": name, "arguments": json.loads(arguments)})
+        yield _parse_call({"name": name, "arguments": json.loads(arguments)})
 
 
-def _harmony(text: str) -> tuple[str | None, tuple[ToolCall, ...]]:
-    """Messages, each with a recipient or a channel; those of the channel 'analysis' are left out."""
+def _parse_harmony(text: str) -> tuple[str | None, tuple[ToolCall, ...]]:
+    """Reads gpt-oss's messages, each with a recipient or a channel, and drops those of the channel 'analysis'."""
     messages = re.findall(r"(.*?)<\|message\|>(.*?)(?:<\|(?:end|call|return)\|>|\Z)", text, re.DOTALL)
     if not messages:
         return text, ()
@@ -399,7 +404,7 @@ def _harmony(text: str) -> tuple[str | None, tuple[ToolCall, ...]]:
         recipient = re.search(r"to=(?:functions\.)?([\w.-]+)", head)
         if recipient:
             try:
-                calls.append(_call({"name": recipient[1], "arguments": json.loads(body)}))
+                calls.append(_parse_call({"name": recipient[1], "arguments": json.loads(body)}))
             except UNREADABLE:
                 lines.append(body)
         elif "<|channel|>analysis" not in head:
@@ -407,25 +412,25 @@ def _harmony(text: str) -> tuple[str | None, tuple[ToolCall, ...]]:
     return "\n".join(lines).strip() or None, tuple(calls)
 
 
-def _json(value: object) -> str:
+def _dump_json(value: object) -> str:
     return json.dumps(value, ensure_ascii=False)
 
 
-def _between(start: str, end: str) -> re.Pattern[str]:
-    """The last block may lack its end, where that token ended the answer."""
+def _block_pattern(start: str, end: str) -> re.Pattern[str]:
+    """Returns a pattern for a block of calls. The last block may lack its end mark, if that token ended the answer."""
     return re.compile(rf"{start}(.*?)(?:{end}|\Z)", re.DOTALL)
 
 
-_TOOL_CALL = _between(r"\s*<tool_call>", "</tool_call>")
-HARMONY = Form(("<|channel|>", "commentary"), re.compile(r"(?!)()"), _objects)
-# In this order, since templates of earlier ones contain the marks of later ones too.
+_TOOL_CALL = _block_pattern(r"\s*<tool_call>", "</tool_call>")
+HARMONY = Form(("<|channel|>", "commentary"), re.compile(r"(?!)()"), _read_json)
+# The order matters: templates of earlier forms also contain the marks of later ones.
 FORMS = (
     HARMONY,
-    Form(("<|tool_call>call:",), _between(r"\s*<\|tool_call>", r"<tool_call\|>"), _gemma),
+    Form(("<|tool_call>call:",), _block_pattern(r"\s*<\|tool_call>", r"<tool_call\|>"), _read_gemma),
     Form(
         ("<tool_call>", "<function="),
         _TOOL_CALL,
-        _xml(
+        _xml_reader(
             r"<function=([^\n>]+)>(.*?)(?:</function>)?",
             r"<parameter=([^\n>]+)>\n?(.*?)\n?</parameter>",
         ),
@@ -433,19 +438,23 @@ FORMS = (
     Form(
         ("<tool_call>", "<arg_key>"),
         _TOOL_CALL,
-        _xml(r"([^\n<]+)(.*)", r"<arg_key>(.*?)</arg_key>\s*<arg_value>(.*?)</arg_value>"),
+        _xml_reader(r"([^\n<]+)(.*)", r"<arg_key>(.*?)</arg_key>\s*<arg_value>(.*?)</arg_value>"),
     ),
-    Form(("<tool_call>",), _TOOL_CALL, _objects),
-    Form(("<|tool_call_start|>",), _between(r"\s*<\|tool_call_start\|>", r"<\|tool_call_end\|>"), _python),
-    Form(("<function_calls>",), _between(r"\s*<function_calls>", "</function_calls>"), _python),
+    Form(("<tool_call>",), _TOOL_CALL, _read_json),
+    Form(
+        ("<|tool_call_start|>",),
+        _block_pattern(r"\s*<\|tool_call_start\|>", r"<\|tool_call_end\|>"),
+        _read_python,
+    ),
+    Form(("<function_calls>",), _block_pattern(r"\s*<function_calls>", "</function_calls>"), _read_python),
     Form(
         ("<｜tool▁calls▁begin｜>",),
-        _between(r"\s*<｜tool▁calls▁begin｜>", "<｜tool▁calls▁end｜>"),
-        _deepseek,
+        _block_pattern(r"\s*<｜tool▁calls▁begin｜>", "<｜tool▁calls▁end｜>"),
+        _read_deepseek,
     ),
-    Form(("[TOOL_CALLS]",), _between(r"\s*\[TOOL_CALLS\]", r"(?=\[TOOL_CALLS\])"), _mistral),
-    Form(("<|START_ACTION|>",), _between(r"\s*<\|START_ACTION\|>", r"<\|END_ACTION\|>"), _objects),
-    Form(("<|tool_call|>",), _between(r"\s*<\|tool_call\|>", r"<\|/tool_call\|>"), _objects),
-    # Llama marks only what goes to its interpreter; other calls are JSON alone, which is read from any family.
-    Form(("<|python_tag|>",), _between(r"\s*<\|python_tag\|>", r"<\|eom_id\|>"), _llama),
+    Form(("[TOOL_CALLS]",), _block_pattern(r"\s*\[TOOL_CALLS\]", r"(?=\[TOOL_CALLS\])"), _read_mistral),
+    Form(("<|START_ACTION|>",), _block_pattern(r"\s*<\|START_ACTION\|>", r"<\|END_ACTION\|>"), _read_json),
+    Form(("<|tool_call|>",), _block_pattern(r"\s*<\|tool_call\|>", r"<\|/tool_call\|>"), _read_json),
+    # Llama marks only calls of its interpreter. Its other calls are bare JSON, which is read for any family.
+    Form(("<|python_tag|>",), _block_pattern(r"\s*<\|python_tag\|>", r"<\|eom_id\|>"), _read_llama),
 )

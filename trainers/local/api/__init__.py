@@ -1,1 +1,1 @@
-"""OpenAI-shaped HTTP over the spool: who may ask, what is asked, and the answers in OpenAI's bodies."""
+"""The trainer's HTTP API in OpenAI's shapes: who may call it, what requests mean, and the bodies of its answers."""

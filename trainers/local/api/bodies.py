@@ -1,5 +1,4 @@
-"""JSON bodies in OpenAI's shapes: reads and checks what clients send, and writes our values as answers. How large a
-body may be is checked in guard.py."""
+"""JSON bodies in OpenAI's shapes: parses those of clients, and builds those of answers. guard.py limits their size."""
 
 from __future__ import annotations
 
@@ -29,8 +28,9 @@ MAX_EXPIRY_S = 30 * 24 * 3600
 Body = dict[str, Any]
 
 
-def listing(bodies: Sequence[Body], query: QueryParams, default: int, most: int = 100) -> Body:
-    """OpenAI's list: the page of `bodies` that the query's `after` and `limit` name. Raises ApiError (400)."""
+def list_body(bodies: Sequence[Body], query: QueryParams, default: int, most: int = 100) -> Body:
+    """Returns OpenAI's list object with the page of `bodies` that the query's `after` and `limit` ask for. Raises
+    ApiError (400)."""
     start, after = 0, query.get("after")
     if after:
         place = next((number for number, body in enumerate(bodies) if body["id"] == after), None)
@@ -83,7 +83,7 @@ def job_body(record: JobRecord, is_running: bool) -> Body:
     status = "running" if is_running and record.status in ("queued", "paused") else record.status
     hyperparameters = _hyperparameters(job, progress.winner if progress else None)
     finish = progress.estimated_finish if progress and status == "running" else None
-    if finish and finish < time.time():  # as while a process starts again
+    if finish and finish < time.time():  # out of date, as while a process is restarting
         finish = None
     return {
         "object": "fine_tuning.job",
@@ -115,8 +115,8 @@ def job_body(record: JobRecord, is_running: bool) -> Body:
 
 
 def _hyperparameters(job: TrainingJob, winner: int | None) -> Body:
-    """As resolved, money in dollars as text, without what has no value. Of a sweep: what all arms share, and those of
-    the `winner`, an arm's number, once it is known."""
+    """Returns the resolved hyperparameters that have a value, with money in dollars as text. For a sweep these are the
+    ones that all arms share; once `winner`, an arm's number, is known, those of that arm."""
     if METHODS[job.method].is_for_encoders:
         return {name: getattr(job.settings, spec.field) for name, spec in specs(job.method).items()}
     settings = job.settings if winner is None else job.arms[winner - 1]
@@ -136,7 +136,7 @@ def _hyperparameters(job: TrainingJob, winner: int | None) -> Body:
 
 
 def event_bodies(record: JobRecord) -> list[Body]:
-    """Newest first. An event's id is made of its place in the file, so that it stays the same."""
+    """Returns the events, newest first. An event's id is built from its place in the file, so it never changes."""
     bodies = [
         {
             "object": "fine_tuning.job.event",
@@ -153,7 +153,8 @@ def event_bodies(record: JobRecord) -> list[Body]:
 
 
 def checkpoint_bodies(record: JobRecord) -> list[Body]:
-    """Newest first. Metrics are the last that events named at or before the checkpoint's step."""
+    """Returns the checkpoints, newest first. Their metrics are the latest reported at or before the checkpoint's
+    step."""
     winner = record.progress.winner if record.progress else None
     events = [event["data"] for event in read_events(record.folder) if event["type"] == "metrics"]
     measured = [data for data in events if "step" in data and data.get("arm") == winner]
@@ -162,7 +163,7 @@ def checkpoint_bodies(record: JobRecord) -> list[Body]:
         step = int(folder.name.removeprefix("step-"))
         try:  # the folder itself changes once more at the job's end, when state.pt goes
             saved_at = int((folder / "adapter_config.json").stat().st_mtime)
-        except FileNotFoundError:  # it is just being deleted for a newer one
+        except FileNotFoundError:  # it is being deleted, to be replaced by a newer one
             continue
         metrics: Body = {"step": step}
         for data in measured:
@@ -183,21 +184,19 @@ def checkpoint_bodies(record: JobRecord) -> list[Body]:
 
 
 async def read_object(request: Request) -> dict[str, Any]:
-    """A request's JSON object. Raises ApiError (400); NaN, lone surrogates and broken UTF-8 are no JSON."""
+    """Returns a request's JSON object. Raises ApiError (400), also for NaN, lone surrogates and broken UTF-8."""
     try:
         body = orjson.loads(await request.body())
     except orjson.JSONDecodeError as error:
         place = f"line {error.lineno}, character {error.colno}"
-        raise invalid(
-            f"The request's body is not valid JSON from {place} on.", None, "invalid_json"
-        ) from error
+        raise invalid(f"The request's body is not valid JSON at {place}.", None, "invalid_json") from error
     if not isinstance(body, dict):
         raise invalid("The request's body must be a JSON object.", None, "invalid_json")
     return body
 
 
 def read_upload(form: FormData) -> UploadFile:
-    """The part 'file' of a form with the purpose 'fine-tune'. Raises ApiError (400)."""
+    """Returns the part 'file' of a form whose purpose is 'fine-tune'. Raises ApiError (400)."""
     file, purpose = form.get("file"), form.get("purpose")
     if not isinstance(file, UploadFile):
         raise invalid(
@@ -210,7 +209,7 @@ def read_upload(form: FormData) -> UploadFile:
 
 
 def read_expiry(form: FormData) -> int | None:
-    """After how many seconds the file expires. Raises ApiError (400)."""
+    """Returns after how many seconds the file expires, or None if it doesn't. Raises ApiError (400)."""
     raw, anchor = form.get("expires_after[seconds]"), form.get("expires_after[anchor]")
     if raw is None and anchor is None:
         return None

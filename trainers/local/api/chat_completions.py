@@ -33,20 +33,20 @@ Body = dict[str, Any]
 async def complete(
     request: Request, engine: GenerationEngine, target: Target, params: ChatParams
 ) -> Response:
-    """Raises ApiError before the first byte is sent; after that an error is the last event of the stream."""
-    inbox = ask(request, engine, target, params)
+    """Answers a request. Raises ApiError before the first byte is sent; a later error is the stream's last event."""
+    inbox = submit_chat(request, engine, target, params)
     head = {"id": f"chatcmpl-{secrets.token_hex(12)}", "created": int(time.time()), "model": params.model}
     if not params.streams:
         answers = await inbox.answers(params.sampling.n)
         choices = [_choice(answer, params) for answer in answers]
         usage = usage_body([answer.end for answer in answers])
         return JSONResponse({**head, "object": "chat.completion", "choices": choices, "usage": usage})
-    first = await inbox.next_or_hung_up()
+    first = await inbox.next_outcome()
     return StreamingResponse(_events(first, inbox, head, params), media_type="text/event-stream")
 
 
-def ask(request: Request, engine: GenerationEngine, target: Target, params: ChatParams) -> Inbox:
-    """Queues a chat and returns the inbox of its outcomes. Raises ApiError (503)."""
+def submit_chat(request: Request, engine: GenerationEngine, target: Target, params: ChatParams) -> Inbox:
+    """Queues a chat and returns the inbox that gets its outcomes. Raises ApiError (503)."""
     inbox = Inbox(request)
     chat = values.Request(
         target, params.messages, params.sampling, params.streams, inbox.put, tools=params.tools
@@ -70,7 +70,7 @@ def _choice(answer: Answer, params: ChatParams) -> Body:
 
 
 def _classification(end: AnswerEnd) -> Body:
-    """An extension: how sure an encoder is. A model that writes has none."""
+    """Returns an extension of OpenAI's body for encoders' answers: the label's probability and the other labels'."""
     if end.classification is None:
         return {}
     others = [{"label": label, "probability": share} for label, share in end.classification.others]
@@ -83,7 +83,7 @@ def _call(call: ToolCall) -> Body:
 
 
 def new_call_id() -> str:
-    """Nine letters and digits, since Mistral's templates take no other ids."""
+    """Returns nine letters and digits, the only ids that Mistral's templates accept."""
     return "".join(secrets.choice(string.ascii_letters + string.digits) for _ in range(9))
 
 
@@ -94,16 +94,16 @@ async def _events(first: Outcome, inbox: Inbox, head: Body, params: ChatParams) 
     try:
         for index in range(params.sampling.n):
             start = {"role": "assistant", "content": "", "refusal": None}
-            yield event({**chunk, "choices": [_delta(index, start)]})
+            yield encode_event({**chunk, "choices": [_delta(index, start)]})
         async for outcome in inbox.parts(first, params.sampling.n):
-            yield event({**chunk, "choices": [_chunk_choice(outcome, params)]})
+            yield encode_event({**chunk, "choices": [_chunk_choice(outcome, params)]})
             if isinstance(outcome, AnswerEnd):
                 ends.append(outcome)
         if params.includes_usage:
-            yield event({**chunk, "choices": [], "usage": usage_body(ends)})
+            yield encode_event({**chunk, "choices": [], "usage": usage_body(ends)})
         yield b"data: [DONE]\n\n"
     except ApiError as problem:
-        yield event({"error": problem.body()})
+        yield encode_event({"error": problem.body()})
     finally:
         inbox.abandon()
 
@@ -115,11 +115,11 @@ def _chunk_choice(outcome: Outcome, params: ChatParams) -> Body:
     if isinstance(outcome, AnswerCalls):
         calls = [{"index": place, **_call(call)} for place, call in enumerate(outcome.calls)]
         return _delta(outcome.index, {"tool_calls": calls})
-    assert isinstance(outcome, AnswerEnd)  # noqa: S101  an ApiError was raised, and a chat gets no vectors
+    assert isinstance(outcome, AnswerEnd)  # noqa: S101  inbox.parts raises ApiErrors, and chats get no Embeddings
     return {**_delta(outcome.index, {}), "finish_reason": outcome.reason, **_classification(outcome)}
 
 
-def event(body: Mapping[str, Any]) -> bytes:
+def encode_event(body: Mapping[str, Any]) -> bytes:
     return b"data: " + orjson.dumps(body) + b"\n\n"
 
 
@@ -139,12 +139,12 @@ def likelihood_body(likelihood: Likelihood) -> Body:
 
 
 def _token(token: bytes, logprob: float) -> Body:
-    """A part of a character has no text of its own: a client puts such characters together from the bytes."""
+    """A token may be a part of a character, whose text is then meaningless; clients decode the bytes of all parts."""
     return {"token": token.decode(errors="replace"), "bytes": list(token), "logprob": logprob}
 
 
 def usage_body(ends: Sequence[AnswerEnd]) -> Body:
-    """The prompt is counted once, however many answers it got. Models answer here without reasoning first."""
+    """Counts the prompt once, however many answers it got. Models don't reason before they answer here."""
     prompt, completion = ends[0].prompt_tokens, sum(end.completion_tokens for end in ends)
     return {
         "prompt_tokens": prompt,

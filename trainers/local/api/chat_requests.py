@@ -1,5 +1,4 @@
-"""Parses a request for a chat completion, its tools included. Pure, except for the check of grammars, which
-takes up to a second."""
+"""Parses a request for a chat completion, including its tools. Pure. Checking a grammar may take a second."""
 
 from __future__ import annotations
 
@@ -33,14 +32,14 @@ def parse_tools(body: Mapping[str, Any]) -> Tools:
         raise invalid("Two of 'tools' have the same name.", "tools")
     if choice not in (None, "none", "auto") and not definitions:
         raise invalid("'tool_choice' needs 'tools'.", "tool_choice")
-    required = _required(choice, names)
+    required = _required_tools(choice, names)
     return Tools() if choice == "none" else Tools(tools_for_template({"tools": definitions}) or (), required)
 
 
 def _definition(tool: object, path: str) -> Mapping[str, Any]:
     function = tool.get("function") if isinstance(tool, dict) and tool.get("type") == "function" else None
     if not isinstance(function, dict):
-        text = f'\'{path}\' must be {{"type": "function", "function": {{…}}}}; other tools are not run here.'
+        text = f'\'{path}\' must be {{"type": "function", "function": {{…}}}}; other tools are not supported.'
         raise invalid(text, path)
     name, description = function.get("name"), function.get("description")
     if not isinstance(name, str) or not TOOL_NAME.fullmatch(name):
@@ -58,8 +57,8 @@ def _definition(tool: object, path: str) -> Mapping[str, Any]:
     return {"type": "function", "function": function}
 
 
-def _required(choice: object, names: Sequence[str]) -> Sequence[str]:
-    """The names of which one must be called."""
+def _required_tools(choice: object, names: Sequence[str]) -> Sequence[str]:
+    """Returns the names of the tools of which one must be called; none if the model decides."""
     if choice in (None, "none", "auto"):
         return ()
     if choice == "required":
@@ -68,14 +67,14 @@ def _required(choice: object, names: Sequence[str]) -> Sequence[str]:
         case {"type": "function", "function": {"name": str(name)}} if name in names:
             return (name,)
         case {"type": "function", "function": {"name": str(name)}}:
-            text = f"'tool_choice' names {name!r}, which is none of 'tools'."
+            text = f"'tool_choice' names {name!r}, which is not one of 'tools'."
             raise invalid(text, "tool_choice")
     text = '\'tool_choice\' must be none, auto, required, or {"type": "function", "function": {"name": …}}.'
     raise invalid(text, "tool_choice")
 
 
 def parse_calls(calls: object, path: str) -> dict[str, ToolCall]:
-    """Of an assistant's message, by their ids. Raises ApiError (400)."""
+    """Returns the calls of an assistant's message by their ids. Raises ApiError (400)."""
     if calls is None:
         return {}
     if not isinstance(calls, list):
@@ -99,10 +98,10 @@ def _parse_call(call: object, path: str) -> tuple[str, ToolCall]:
     raise invalid(sentence, path)
 
 
-# A parameter that would change the answer and isn't supported is refused; one that is given at its neutral value, or
-# that only labels the request, is accepted. So is `reasoning_effort`, since models answer here without thinking first:
-# `usage` says 0 reasoning tokens. `guided_choice: [text, …]` and vLLM's `structured_outputs` are extensions: the answer
-# is one of these texts, JSON of a schema, or matches a regular expression.
+# Unsupported parameters are refused if they would change the answer. They are accepted at a neutral value, or if they
+# only label the request. `reasoning_effort` is accepted too, since models don't reason here: `usage` reports 0
+# reasoning tokens. `guided_choice: [text, …]` and vLLM's `structured_outputs` are extensions that restrict the answer
+# to one of some texts, to JSON of a schema, or to a regular expression.
 ROLES = ("system", "developer", "user", "assistant", "tool")
 LABELS = frozenset({"user", "metadata", "store", "service_tier", "safety_identifier", "prompt_cache_key"})
 NEUTRAL: Mapping[str, tuple[object, ...]] = {
@@ -110,7 +109,7 @@ NEUTRAL: Mapping[str, tuple[object, ...]] = {
     "reasoning_effort": ("none", "minimal", "low", "medium", "high", "xhigh", "max"),
     "modalities": (["text"],),
 }
-OWN = frozenset(
+KNOWN = frozenset(
     {
         *("model", "messages", "temperature", "top_p", "max_tokens", "max_completion_tokens"),
         *("stop", "seed", "stream", "stream_options", "n", "logprobs", "top_logprobs"),
@@ -134,10 +133,10 @@ class ChatParams:
 
 
 def parse_chat(body: Mapping[str, Any]) -> ChatParams:
-    """Raises ApiError (400) that names the field."""
+    """Raises ApiError (400), which names the field."""
     for name, value in body.items():
-        check_known(name, value, OWN | LABELS, NEUTRAL)
-    model, messages = model_name(body), body.get("messages")
+        check_parameter(name, value, KNOWN | LABELS, NEUTRAL)
+    model, messages = read_model_name(body), body.get("messages")
     if not isinstance(messages, list) or not messages:
         raise invalid("'messages' must be a list with at least one message.", "messages")
     chat = tuple(_message(message, f"messages[{number}]") for number, message in enumerate(messages))
@@ -154,10 +153,11 @@ def parse_chat(body: Mapping[str, Any]) -> ChatParams:
     )
 
 
-def check_known(
-    name: str, value: object, own: Collection[str], neutral: Mapping[str, Sequence[object]]
+def check_parameter(
+    name: str, value: object, known: Collection[str], neutral: Mapping[str, Sequence[object]]
 ) -> None:
-    if name in own or value is None:
+    """Raises ApiError (400) unless the parameter is known, null, or at a neutral value."""
+    if name in known or value is None:
         return
     if name not in neutral:
         raise invalid(f"This trainer does not know the parameter '{name}'.", name, "unknown_parameter")
@@ -166,7 +166,7 @@ def check_known(
         raise invalid(text, name, "unsupported_value")
 
 
-def model_name(body: Mapping[str, Any]) -> str:
+def read_model_name(body: Mapping[str, Any]) -> str:
     model = body.get("model")
     if not isinstance(model, str) or not model:
         raise invalid("Missing required parameter 'model'.", "model", "missing_required_parameter")
@@ -208,14 +208,14 @@ def _content(content: object, path: str) -> str:
     return "".join(texts)
 
 
-def _stop(stop: object) -> tuple[str, ...]:
+def _read_stop(stop: object) -> tuple[str, ...]:
     stops = [stop] if isinstance(stop, str) else stop or []
     if not isinstance(stops, list) or len(stops) > 4 or not all(isinstance(s, str) and s for s in stops):
         raise ValueError(stop)
     return tuple(stops)
 
 
-def _biases(value: object) -> Mapping[int, float]:
+def _read_biases(value: object) -> Mapping[int, float]:
     if not isinstance(value, dict) or not all(TOKEN_ID.fullmatch(token) for token in value):
         raise ValueError(value)
     if not all(type(bias) in (int, float) and -100 <= bias <= 100 for bias in value.values()):
@@ -234,7 +234,7 @@ class StreamOptions:
 
 @dataclass(frozen=True)
 class SamplingBody:
-    """What chats and texts to be continued may ask for alike."""
+    """The parameters that chat completions and text completions share."""
 
     temperature: Annotated[float, Limits(ge=0, le=2)] = 1.0
     top_p: Annotated[float, Limits(ge=0, le=1)] = 1.0
@@ -246,13 +246,13 @@ class SamplingBody:
     presence_penalty: Penalty = 0.0
     stop: Annotated[
         tuple[str, ...],
-        Key(input_type=Any, convert=_stop, wants="text or a list of at most 4 texts, none of them empty"),
+        Key(input_type=Any, convert=_read_stop, wants="text or a list of at most 4 texts, none of them empty"),
     ] = ()
     logit_bias: Annotated[
         Mapping[int, float],
         Key(
             input_type=Any,
-            convert=_biases,
+            convert=_read_biases,
             wants="an object of token ids, each with a number from -100 to 100",
         ),
     ] = field(default_factory=dict)
@@ -260,7 +260,7 @@ class SamplingBody:
     stream_options: Annotated[StreamOptions, Key(wants=AN_OBJECT)] = StreamOptions()
 
     def sampling(self, body: Mapping[str, Any], top_logprobs: int | None) -> Sampling:
-        """`body` may say what the answer is held to. Raises ApiError (400)."""
+        """`body` is the whole request, which may restrict the answer by a grammar. Raises ApiError (400)."""
         limit = self.max_tokens if self.max_completion_tokens is None else self.max_completion_tokens
         return Sampling(
             temperature=self.temperature,
@@ -284,7 +284,8 @@ class ChatBody(SamplingBody):
 
 
 def _grammar(body: Mapping[str, Any]) -> str | None:
-    """What the answer is held to, by the one parameter that says so."""
+    """Returns the grammar that the request restricts its answer to, or None. Raises ApiError (400), also if two
+    parameters restrict it."""
     form, choices = body.get("response_format"), body.get("guided_choice")
     results_by_name = {
         "response_format": None if form is None else _grammar_of_form(form),
@@ -302,7 +303,7 @@ def _grammar_of_choices(choices: object, param: str) -> str:
 
 
 def _grammar_of_outputs(outputs: object) -> str | None:
-    """https://docs.vllm.ai/en/latest/features/structured_outputs.html"""
+    """Reads vLLM's parameter: https://docs.vllm.ai/en/latest/features/structured_outputs.html"""
     param = "structured_outputs"
     if outputs is None:
         return None

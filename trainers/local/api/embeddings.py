@@ -1,4 +1,4 @@
-"""POST /v1/embeddings: parses the request and answers with numbers, or with base64 of 32-bit floats."""
+"""POST /v1/embeddings: parses requests and answers with vectors as numbers, or as base64 of 32-bit floats."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from trainers.local.api.chat_requests import model_name
+from trainers.local.api.chat_requests import read_model_name
 from trainers.local.api.inbox import Inbox
 from trainers.local.api_errors import invalid
 from trainers.local.serving.values import EmbeddingRequest, Embeddings, GenerationEngine, Target
@@ -28,18 +28,18 @@ class EmbeddingParams:
 
 
 def parse_embedding(body: Mapping[str, Any]) -> EmbeddingParams:
-    """Raises ApiError (400) that names the field."""
+    """Raises ApiError (400), which names the field."""
     for name, value in body.items():
         if name not in FIELDS and value is not None:
             text = f"This trainer does not know the parameter '{name}'. Known are {', '.join(FIELDS)}."
             raise invalid(text, name, "unknown_parameter")
-    model, form = model_name(body), body.get("encoding_format")
+    model, form = read_model_name(body), body.get("encoding_format")
     if form not in (None, "float", "base64"):
         raise invalid(f"'encoding_format' is {form!r}; allowed are float, base64.", "encoding_format")
     texts = body.get("input")
     texts = [texts] if isinstance(texts, str) else texts
     if not isinstance(texts, list) or not all(isinstance(text, str) and text for text in texts):
-        text = "'input' must be text or a list of texts, none of them empty. Token ids are not read here."
+        text = "'input' must be text or a list of texts, none of them empty. Token ids are not supported."
         raise invalid(text, "input", "invalid_type")
     if not 1 <= len(texts) <= MAX_TEXTS:
         raise invalid(f"'input' has {len(texts)} texts; it must have 1 to {MAX_TEXTS}.", "input")
@@ -49,11 +49,11 @@ def parse_embedding(body: Mapping[str, Any]) -> EmbeddingParams:
 async def embed(
     request: Request, engine: GenerationEngine, target: Target, params: EmbeddingParams
 ) -> Response:
-    """Raises ApiError."""
+    """Answers with one vector per text. Raises ApiError."""
     inbox = Inbox(request)
     inbox.ticket = engine.submit(EmbeddingRequest(target, params.texts, inbox.put))
-    embeddings = await inbox.next_or_hung_up()
-    assert isinstance(embeddings, Embeddings)  # noqa: S101  an ApiError was raised
+    embeddings = await inbox.next_outcome()
+    assert isinstance(embeddings, Embeddings)  # noqa: S101  next_outcome raises ApiErrors
     data = []
     for index, vector in enumerate(embeddings.vectors):
         packed = base64.b64encode(struct.pack(f"<{len(vector)}f", *vector)).decode()

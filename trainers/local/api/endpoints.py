@@ -1,9 +1,9 @@
-"""The endpoints of the API, one class per noun: files, jobs, models with their chats, aliases. Each reads its request,
+"""The endpoints of the API, one class per noun: files, jobs, models with their chats, aliases. Each parses its request,
 asks the stores and answers in OpenAI's shape.
 
-Beyond OpenAI's API: jobs are paused, resumed and deleted, and /v1/aliases has names that programs call and the models
-they stand for. PUT /v1/aliases/team/tickets {"model": "ft:…"} may be sent again and changes nothing then. GET
-/v1/aliases/team/tickets/usage?since=2026-11-01 says how much each is called."""
+Extensions of OpenAI's API: jobs can be paused, resumed and deleted, and /v1/aliases holds names that programs call,
+each with the model behind it. PUT /v1/aliases/team/tickets {"model": "ft:…"} is idempotent. GET
+/v1/aliases/team/tickets/usage?since=2026-11-01 returns how much an alias was called."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ EVENTS_PER_PAGE = 20
 CHECKPOINTS_PER_PAGE = 10
 DAY = re.compile(r"\d{4}-\d{2}-\d{2}", re.ASCII)
 
-Ask = Callable[[Request, GenerationEngine, Target, Any], Awaitable[Response]]
+AnswerRequest = Callable[[Request, GenerationEngine, Target, Any], Awaitable[Response]]
 
 
 @dataclass(frozen=True)
@@ -86,7 +86,7 @@ class FileEndpoints:
             results = (file for record in self.jobs.all() for file in record.result_files)
             shown += [bodies.result_file_body(file) for file in results]
         shown.sort(key=lambda body: (body["created_at"], body["id"]), reverse=query.get("order") != "asc")
-        return JSONResponse(bodies.listing(shown, query, FILES_PER_PAGE, most=FILES_PER_PAGE))
+        return JSONResponse(bodies.list_body(shown, query, FILES_PER_PAGE, most=FILES_PER_PAGE))
 
     def retrieve(self, request: Request) -> Response:
         result = self.jobs.find_result_file(request.path_params["id"])
@@ -105,7 +105,7 @@ class FileEndpoints:
     def delete(self, request: Request) -> Response:
         file_id = request.path_params["id"]
         if self.jobs.find_result_file(file_id) is not None:
-            text = "A job's result file stays as long as its job."
+            text = "A job's result file can't be deleted on its own. Delete the job instead."
             raise ApiError(403, text, "file_not_deletable")
         self.files.delete(file_id)
         return JSONResponse({"id": file_id, "object": "file", "deleted": True})
@@ -138,7 +138,7 @@ class JobEndpoints:
         body = await bodies.read_object(request)
         key = request.headers.get("idempotency-key")
         if key is not None and not 1 <= len(key) <= 255:
-            raise invalid("The Idempotency-Key has 1 to 255 characters.", "Idempotency-Key")
+            raise invalid("The Idempotency-Key must have 1 to 255 characters.", "Idempotency-Key")
         record = await run_in_threadpool(self._create, body, key)
         self.queue.wake()
         return self._answer(record)
@@ -157,7 +157,9 @@ class JobEndpoints:
         job_request = adapt_to_base(job_request, start.base_name, is_encoder=start.is_encoder)
         backend = self._backend_for(job_request.metadata)
         if start.is_encoder and not backend.is_here:
-            text = "This trainer's jobs run on a cluster, where no encoder is trained. Ask one that trains by itself."
+            text = (
+                "This trainer's jobs run on a cluster, which can't train encoders. Leave --executor ray out."
+            )
             raise invalid(text, "model", "base_not_trainable")
         if not start.is_encoder and (complaint := why_untrainable(start.base)):
             raise invalid(complaint, "model", "base_not_trainable")
@@ -174,16 +176,17 @@ class JobEndpoints:
         settings = start.settings(
             job_request.hyperparameters, job_request.hyperparameters.resolved(examples, rate)
         )
-        refused = backend_refusal(backend, settings) or find_refusal(self.engines, settings)
-        if refused:
-            raise invalid(refused.message, f"hyperparameters.{refused.param}", refused.code)
+        refusal = backend_refusal(backend, settings) or find_refusal(self.engines, settings)
+        if refusal:
+            raise invalid(refusal.message, f"hyperparameters.{refusal.param}", refusal.code)
         if shortage := backend.shortage():
             raise invalid(shortage, None, "too_few_nodes")
         arms = job_request.hyperparameters.arms(examples, rate)
         return self.jobs.create(job_request, start, settings, training, validation, key=key, arms=arms)
 
     def _backend_for(self, metadata: Mapping[str, str]) -> Backend:
-        """Where a job is to train. Raises ApiError (400) where it asks for a machine that can't be rented."""
+        """Returns where a job with this metadata trains. Raises ApiError (400) if it asks for a machine that can't be
+        rented."""
         backend = self.queue.backend_of(metadata)
         try:
             if read_rental(metadata) is None or backend.rents:
@@ -202,7 +205,7 @@ class JobEndpoints:
         }
         records = [record for record in self.jobs.all() if filters.items() <= record.job.metadata.items()]
         by_id = {record.job.id: record for record in records}
-        body = bodies.listing([{"id": job_id} for job_id in by_id], query, JOBS_PER_PAGE)
+        body = bodies.list_body([{"id": job_id} for job_id in by_id], query, JOBS_PER_PAGE)
         return JSONResponse({**body, "data": [self._body(by_id[entry["id"]]) for entry in body["data"]]})
 
     def retrieve(self, request: Request) -> Response:
@@ -212,7 +215,7 @@ class JobEndpoints:
         """Deletes a job with its rows, events, checkpoints and model."""
         record = self._record(request)
         if not record.is_final or self.queue.is_running(record.job.id):
-            text = f"{record.job.id} is under way, so it can't be deleted. Cancel it, or wait until it has ended."
+            text = f"{record.job.id} has not ended, so it can't be deleted. Cancel it, or wait for its end."
             raise ApiError(400, text, "job_not_final")
         complaint = self.queue.backend_of(record.job.metadata).discard(record)
         if complaint is not None:
@@ -221,7 +224,7 @@ class JobEndpoints:
         return JSONResponse({"id": record.job.id, "object": "fine_tuning.job", "deleted": True})
 
     def cancel(self, request: Request) -> Response:
-        """A job that is cancelled already is answered as it is, so that a second click does no harm."""
+        """Cancels a job. One that is cancelled already is returned as it is, so a second click does no harm."""
         record = self._record(request)
         if record.status in ("succeeded", "failed"):
             text = f"{record.job.id} has already {record.status}, so it can't be cancelled."
@@ -232,10 +235,10 @@ class JobEndpoints:
         return self._answer(self._record(request))
 
     def pause(self, request: Request) -> Response:
-        """A job that is paused already is answered as it is."""
-        record = self._unended(request, "paused")
+        """Pauses a job. One that is paused already is returned as it is."""
+        record = self._active_record(request, "paused")
         if self.queue.backend_of(record.job.metadata).rents:
-            text = f"{record.job.id} trains on a rented machine, which is paid while it waits. Cancel it instead."
+            text = f"{record.job.id} trains on a rented machine, which costs money while it waits. Cancel it instead."
             raise ApiError(400, text, "rented_machine")
         if not self.queue.pause(record):
             text = f"The training process of {record.job.id} could not be ended. Try again in a minute."
@@ -243,18 +246,18 @@ class JobEndpoints:
         return self._answer(self._record(request))
 
     def resume(self, request: Request) -> Response:
-        """A job that isn't paused is answered as it is."""
-        record = self._unended(request, "resumed")
+        """Resumes a job. One that isn't paused is returned as it is."""
+        record = self._active_record(request, "resumed")
         self.queue.resume(record)
         return self._answer(self._record(request))
 
     def events(self, request: Request) -> Response:
         events = bodies.event_bodies(self._record(request))
-        return JSONResponse(bodies.listing(events, request.query_params, EVENTS_PER_PAGE))
+        return JSONResponse(bodies.list_body(events, request.query_params, EVENTS_PER_PAGE))
 
     def checkpoints(self, request: Request) -> Response:
         checkpoints = bodies.checkpoint_bodies(self._record(request))
-        return JSONResponse(bodies.listing(checkpoints, request.query_params, CHECKPOINTS_PER_PAGE))
+        return JSONResponse(bodies.list_body(checkpoints, request.query_params, CHECKPOINTS_PER_PAGE))
 
     def _record(self, request: Request) -> JobRecord:
         job_id = request.path_params["id"]
@@ -263,7 +266,7 @@ class JobEndpoints:
             raise not_found("fine-tuning job", job_id)
         return record
 
-    def _unended(self, request: Request, what: str) -> JobRecord:
+    def _active_record(self, request: Request, what: str) -> JobRecord:
         record = self._record(request)
         if record.is_final:
             text = f"{record.job.id} has {record.status}, so it can't be {what}."
@@ -296,10 +299,12 @@ class ModelEndpoints:
             Route("/v1/models", self.index),
             Route("/v1/models/{name:path}", self.retrieve),
             Route("/v1/models/{name:path}", self.delete, methods=["DELETE"]),
-            self._asking("/v1/chat/completions", chat_requests.parse_chat, chat_completions.complete),
-            self._asking("/v1/responses", responses.parse_response, responses.respond),
-            self._asking("/v1/completions", text_completions.parse_text, text_completions.continue_text),
-            self._asking("/v1/embeddings", embeddings.parse_embedding, embeddings.embed),
+            self._engine_route("/v1/chat/completions", chat_requests.parse_chat, chat_completions.complete),
+            self._engine_route("/v1/responses", responses.parse_response, responses.respond),
+            self._engine_route(
+                "/v1/completions", text_completions.parse_text, text_completions.continue_text
+            ),
+            self._engine_route("/v1/embeddings", embeddings.parse_embedding, embeddings.embed),
         ]
 
     def index(self, request: Request) -> Response:
@@ -317,8 +322,9 @@ class ModelEndpoints:
         self.aliases.delete_model(name)
         return JSONResponse({"id": name, "object": "model", "deleted": True})
 
-    def _asking(self, path: str, parse: Callable[[bodies.Body], Any], answer: Ask) -> Route:
-        """The answer to an alias names the model that it stands for, and is counted."""
+    def _engine_route(self, path: str, parse: Callable[[bodies.Body], Any], answer: AnswerRequest) -> Route:
+        """Returns the route of an endpoint that asks a model. A call of an alias is counted, and its answer names the
+        model behind it."""
 
         async def ask(request: Request) -> Response:
             params = await run_in_threadpool(parse, await bodies.read_object(request))
@@ -361,7 +367,7 @@ class AliasEndpoints:
         for name in body:
             if name != "model":
                 raise invalid(f"An alias has no '{name}'. Send the model alone.", name, "unknown_parameter")
-        model = chat_requests.model_name(body)
+        model = chat_requests.read_model_name(body)
         alias = await run_in_threadpool(self.aliases.point, request.path_params["name"], model)
         return JSONResponse(_alias_body(alias))
 

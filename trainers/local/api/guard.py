@@ -1,8 +1,9 @@
-"""What is checked before any endpoint is reached: idle connections, Host header, bearer key and size of the body.
+"""Checks that come before any endpoint: idle connections, Host header, bearer key and size of the body.
 
-A connection has 10 s for a request's head, and where there are too many, the one that has waited longest is closed.
-uvicorn has no such limits: a client that opened 1,024 connections and sent nothing made the trainer unreachable. The
-key is checked before a body is read; who has it may take as long as it needs to send one."""
+A connection has 10 s to send a request's head, and if there are too many connections, the one that has waited longest
+is closed. uvicorn has no such limits: a client that opened 1,024 connections and sent nothing made the trainer
+unreachable. The key is checked before a body is read; a client with the key may take as long as it needs to send
+one."""
 
 from __future__ import annotations
 
@@ -27,18 +28,19 @@ MAX_JSON_BYTES = 2 * 1024 * 1024
 MULTIPART_SLACK_BYTES = 64 * 1024
 LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "::1"})
 HEAD_S = 10.0
-BACKLOG = 128  # asyncio accepts as many before it looks at one of them
-MOST, LEAST = 1000, 16
-OTHER_FILES = 128 + 2 * BACKLOG  # jobs, logs and weights; and connections accepted before others are closed
-MOST_FILES = 65_536
-SILENT_S = 60.0
+BACKLOG = 128  # asyncio accepts this many connections before it serves one of them
+MAX_CONNECTIONS, MIN_CONNECTIONS = 1000, 16
+RESERVED_FILES = (
+    128 + 2 * BACKLOG
+)  # for jobs, logs, weights, and connections accepted before others are closed
+MAX_OPEN_FILES = 65_536
+LOG_INTERVAL_S = 60.0
 
 
 @dataclass(frozen=True)
 class Guard:
-    """`hosts` are the names by which this server may be addressed, beside those of loopback.
-
-    A page in a browser whose name was made to point at 127.0.0.1 (DNS rebinding) sends its own name as Host.
+    """`hosts` are the host names that clients may use, besides those of loopback. Others are refused because of DNS
+    rebinding: a web page whose name was pointed at 127.0.0.1 sends its own name as Host.
     """
 
     app: ASGIApp
@@ -62,11 +64,12 @@ class Guard:
 
     def _host_problem(self, headers: Headers) -> ApiError | None:
         host = headers.get("host", "")
-        # without the port; of '[::1]:80' the address without its brackets
+        # without the port, and without the brackets of an address such as '[::1]:80'
         name = (host[1:].partition("]") if host.startswith("[") else host.partition(":"))[0].lower()
         if name in LOOPBACK_NAMES or name in self.hosts:
             return None
-        return ApiError(403, f"This trainer does not answer to the host name '{name}'.", "host_not_allowed")
+        text = f"This trainer does not answer to the host name '{name}'. Start it with --allow-host {name}."
+        return ApiError(403, text, "host_not_allowed")
 
     def _key_problem(self, headers: Headers) -> ApiError | None:
         scheme, _, value = headers.get("authorization", "").partition(" ")
@@ -93,7 +96,7 @@ class _LimitedBody:
 
 
 def _body_too_large() -> ApiError:
-    return ApiError(413, "The request's body is too large. JSON may have 2 MB.", "request_too_large")
+    return ApiError(413, "The request's body is too large. The limit for JSON is 2 MB.", "request_too_large")
 
 
 def server_config(app: Any, shutdown_s: int) -> uvicorn.Config:
@@ -108,7 +111,7 @@ def server_config(app: Any, shutdown_s: int) -> uvicorn.Config:
 
 
 class TimedConnection(H11Protocol):
-    """A connection that is closed where a request's head takes longer than HEAD_S. `_since`: when the wait began."""
+    """A connection that is closed if a request's head takes longer than HEAD_S. `_since` is when the wait began."""
 
     _since = 0.0
     _timer: asyncio.TimerHandle | None = None
@@ -122,7 +125,7 @@ class TimedConnection(H11Protocol):
         self._since = self.loop.time()
         self._timer = self.loop.call_later(HEAD_S, self._close_if_late)
         files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-        if len(self.connections) > max(LEAST, min(MOST, files - OTHER_FILES)):
+        if len(self.connections) > max(MIN_CONNECTIONS, min(MAX_CONNECTIONS, files - RESERVED_FILES)):
             waiting = [
                 connection
                 for connection in self.connections
@@ -148,27 +151,27 @@ class TimedConnection(H11Protocol):
 
 
 def allow_more_files() -> None:
-    """Raises this process's limit of open files as far as the system allows: the usual 1,024 are for programs that use
-    select()."""
+    """Raises this process's limit of open files as far as the system allows. The default of 1,024 exists for programs
+    that use select()."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = MOST_FILES if hard == resource.RLIM_INFINITY else min(hard, MOST_FILES)
+    wanted = MAX_OPEN_FILES if hard == resource.RLIM_INFINITY else min(hard, MAX_OPEN_FILES)
     if wanted > soft:
         resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 class OpenFilesErrorFilter(logging.Filter):
-    """Lets one error a minute through that no file is left: asyncio logs it for each connection of its backlog,
-    over and over."""
+    """Lets the error that too many files are open through once a minute. asyncio logs it over and over, for each
+    connection of its backlog."""
 
     def __init__(self) -> None:
         super().__init__()
-        self._last = -SILENT_S
+        self._last = -LOG_INTERVAL_S
 
     def filter(self, record: logging.LogRecord) -> bool:
         error = record.exc_info[1] if record.exc_info else None
         if not (isinstance(error, OSError) and error.errno in (EMFILE, ENFILE)):
             return True
-        is_due = time.monotonic() - self._last >= SILENT_S
+        is_due = time.monotonic() - self._last >= LOG_INTERVAL_S
         if is_due:
             self._last = time.monotonic()
         return is_due

@@ -1,4 +1,5 @@
-"""What the engine's thread sends to an endpoint that waits. A client that hung up is noticed within a second."""
+"""Passes an engine's outcomes from its thread to the endpoint that waits for them. A client that hangs up is noticed
+within a second."""
 
 from __future__ import annotations
 
@@ -17,7 +18,7 @@ DISCONNECT_POLL_S = 1.0
 
 @dataclass(frozen=True)
 class Answer:
-    """One answer from its beginning to its `end`."""
+    """One complete answer."""
 
     text: str
     tokens: Sequence[Likelihood]
@@ -26,7 +27,7 @@ class Answer:
 
 
 class Inbox:
-    """`put` may be called from any thread. `ticket` is abandoned when nobody waits any more."""
+    """`put` may be called from any thread. `ticket` is abandoned as soon as nobody waits for the outcomes."""
 
     def __init__(self, request: Request) -> None:
         self.ticket = Ticket()
@@ -41,9 +42,8 @@ class Inbox:
     def abandon(self) -> None:
         self.ticket.abandon()
 
-    async def next_or_hung_up(self) -> Outcome:
-        """The next outcome. Raises ApiError where that is one, or where the client hung up meanwhile, which nobody will
-        read."""
+    async def next_outcome(self) -> Outcome:
+        """Returns the next outcome, or raises it if it is an ApiError. Raises ApiError (499) if the client hung up."""
         try:
             while True:
                 try:
@@ -56,14 +56,15 @@ class Inbox:
             raise
 
     async def answers(self, count: int) -> list[Answer]:
-        """All `count` answers to a request, in their order. Raises ApiError."""
+        """Waits for all `count` answers to a request and returns them in order. Raises ApiError."""
         outcomes: list[Outcome] = []
         while sum(isinstance(outcome, AnswerEnd) for outcome in outcomes) < count:
-            outcomes.append(await self.next_or_hung_up())
+            outcomes.append(await self.next_outcome())
         return [_answer(index, outcomes) for index in range(count)]
 
     async def parts(self, first: Outcome, count: int) -> AsyncIterator[Outcome]:
-        """The outcomes of all `count` answers to a request, from `first` to the last one's end. Raises ApiError."""
+        """Yields the outcomes of all `count` answers to a request, from `first` to the last answer's end. Raises
+        ApiError."""
         outcome = first
         yield outcome
         ends = int(isinstance(outcome, AnswerEnd))

@@ -1,8 +1,7 @@
 """POST /v1/responses: chats in the form of OpenAI's newer API, with text and function calls, streamed or not.
 
-A request becomes one for a chat completion, so that each rule is written once. Nothing is stored: a conversation is
-sent in full each time, so `previous_response_id`, `conversation` and `background` are refused.
-"""
+A request is converted to one for a chat completion, so that each rule is written once. Nothing is stored, so clients
+send a conversation in full each time, and `previous_response_id`, `conversation` and `background` are refused."""
 
 from __future__ import annotations
 
@@ -17,8 +16,8 @@ import orjson
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 
-from trainers.local.api.chat_completions import Body, ask, likelihood_body, new_call_id, usage_body
-from trainers.local.api.chat_requests import ChatParams, check_known, parse_chat
+from trainers.local.api.chat_completions import Body, likelihood_body, new_call_id, submit_chat, usage_body
+from trainers.local.api.chat_requests import ChatParams, check_parameter, parse_chat
 from trainers.local.api.inbox import Answer, Inbox
 from trainers.local.api_errors import ApiError, invalid
 from trainers.local.serving.values import (
@@ -32,22 +31,22 @@ from trainers.local.serving.values import (
 )
 from trainers.local.tool_calls import ToolCall
 
-AS_IN_CHATS = (
+SAME_IN_CHATS = (
     *("model", "temperature", "top_p", "stream", "parallel_tool_calls"),
     *("user", "metadata", "service_tier"),
 )
-OF_STORED = ("previous_response_id", "conversation")
-OWN = frozenset(
+CONVERSATION_FIELDS = ("previous_response_id", "conversation")
+KNOWN = frozenset(
     {
-        *AS_IN_CHATS,
-        *OF_STORED,
+        *SAME_IN_CHATS,
+        *CONVERSATION_FIELDS,
         *("input", "instructions", "max_output_tokens", "tools", "tool_choice", "text", "top_logprobs"),
         *("reasoning", "include", "store", "stream_options", "safety_identifier", "prompt_cache_key"),
     }
 )
 NEUTRAL: Mapping[str, tuple[object, ...]] = {"background": (False,), "truncation": ("disabled",)}
 LOGPROBS = "message.output_text.logprobs"
-# A chat's field → the field here that it was made of, which a refusal has to name.
+# A chat completion's field → the field of this API that it comes from, which a refusal has to name.
 NAMES = {
     "messages": "input",
     "max_completion_tokens": "max_output_tokens",
@@ -59,17 +58,17 @@ NAMES = {
 
 @dataclass(frozen=True)
 class ResponseParams(ChatParams):
-    """`echo`: what an answer repeats of the request."""
+    """`echo` has the fields of the request that its answer repeats."""
 
     echo: Body
 
 
 def parse_response(body: Mapping[str, Any]) -> ResponseParams:
-    """Raises ApiError (400) that names the field."""
+    """Raises ApiError (400), which names the field."""
     for name, value in body.items():
-        check_known(name, value, OWN, NEUTRAL)
-        if name in OF_STORED and value is not None:
-            text = f"'{name}' names a conversation, and none is kept here: send it whole as 'input'."
+        check_parameter(name, value, KNOWN, NEUTRAL)
+        if name in CONVERSATION_FIELDS and value is not None:
+            text = f"'{name}' names a conversation, and this trainer stores none. Send it in full as 'input'."
             raise invalid(text, name, "unsupported_parameter")
     try:
         chat = parse_chat(_as_chat(body))
@@ -84,7 +83,7 @@ def parse_response(body: Mapping[str, Any]) -> ResponseParams:
 
 
 def _as_chat(body: Mapping[str, Any]) -> Body:
-    """The body of a chat completion that asks for the same."""
+    """Returns the body of a chat completion that asks for the same."""
     form = _object(body, "text").get("format")
     if isinstance(form, dict) and form.get("type") == "json_schema":
         form = {"type": "json_schema", "json_schema": {key: form[key] for key in form if key != "type"}}
@@ -104,7 +103,7 @@ def _as_chat(body: Mapping[str, Any]) -> Body:
         case {"type": "function", "name": name}:
             choice = {"type": "function", "function": {"name": name}}
     chat = {
-        **{name: body.get(name) for name in AS_IN_CHATS},
+        **{name: body.get(name) for name in SAME_IN_CHATS},
         "messages": _messages(body),
         "max_completion_tokens": body.get("max_output_tokens"),
         "response_format": form,
@@ -140,7 +139,8 @@ def _messages(body: Mapping[str, Any]) -> list[Body]:
 
 
 def _append(item: object, path: str, messages: list[Body]) -> None:
-    """Appends an item of the input. A call joins the assistant's message before it, since a chat has both in one."""
+    """Appends an item of the input. A call is added to the assistant's message before it, since a chat completion has
+    both in one message."""
     match item:
         case {"type": "function_call", "call_id": call_id, "name": name, "arguments": arguments}:
             if not messages or messages[-1]["role"] != "assistant":
@@ -151,8 +151,8 @@ def _append(item: object, path: str, messages: list[Body]) -> None:
         case {"type": "function_call_output", "call_id": call_id, "output": output}:
             messages.append({"role": "tool", "tool_call_id": call_id, "content": _content(output)})
         case {"type": "reasoning"}:
-            pass  # another model's thoughts, sent back with its answer
-        case {"type": "message", "role": role, "content": content} | {"role": role, "content": content}:
+            pass  # another model's thoughts, which clients send back with its answer
+        case {"role": role, "content": content}:
             messages.append({"role": role, "content": _content(content)})
         case _:
             text = f"'{path}' must be a message, a function_call or a function_call_output."
@@ -160,7 +160,7 @@ def _append(item: object, path: str, messages: list[Body]) -> None:
 
 
 def _content(content: object) -> object:
-    """Text parts under their names in chats."""
+    """Renames text parts as chat completions name them."""
     if not isinstance(content, list):
         return content
     kinds = ("input_text", "output_text")
@@ -177,7 +177,7 @@ def _echo(body: Mapping[str, Any], chat: ChatParams) -> Body:
         "metadata": body.get("metadata") or {},
         "parallel_tool_calls": body.get("parallel_tool_calls", True),
         "previous_response_id": None,
-        "reasoning": {"effort": "none", "summary": None},  # models answer here without thinking first
+        "reasoning": {"effort": "none", "summary": None},  # models don't reason here
         "store": False,
         "temperature": chat.sampling.temperature,
         "text": {"format": {"type": "text"}, **_object(body, "text")},
@@ -192,8 +192,8 @@ def _echo(body: Mapping[str, Any], chat: ChatParams) -> Body:
 async def respond(
     request: Request, engine: GenerationEngine, target: Target, params: ResponseParams
 ) -> Response:
-    """Raises ApiError before the first byte is sent; after that an error is the last event of the stream."""
-    inbox = ask(request, engine, target, params)
+    """Answers a request. Raises ApiError before the first byte is sent; a later error is the stream's last event."""
+    inbox = submit_chat(request, engine, target, params)
     head = {
         "id": _new_id("resp"),
         "object": "response",
@@ -207,7 +207,7 @@ async def respond(
     if not params.streams:
         (answer,) = await inbox.answers(1)
         return JSONResponse(_final_body(head, _output(answer, _new_id("msg")), answer.end))
-    first = await inbox.next_or_hung_up()
+    first = await inbox.next_outcome()
     return StreamingResponse(_stream(first, inbox, head), media_type="text/event-stream")
 
 
@@ -231,7 +231,7 @@ def _final_body(head: Body, output: Sequence[Body], end: AnswerEnd) -> Body:
 
 
 def _output(answer: Answer, message_id: str) -> list[Body]:
-    """A message, unless the answer only calls, and then the calls."""
+    """Returns the answer's message, unless it only calls, followed by its calls."""
     calls: list[Body] = [
         {
             "id": _new_id("fc"),
@@ -280,7 +280,7 @@ def _event(kind: str, number: int, body: Mapping[str, Any]) -> bytes:
 
 
 async def _events(first: Outcome, inbox: Inbox, head: Body) -> AsyncIterator[tuple[str, Body]]:
-    """In OpenAI's order: each item and each part is added, streamed and done before the next one."""
+    """Yields events in OpenAI's order: each item and each part is added, streamed and done before the next."""
     begun = {**head, "status": "in_progress", "output": []}
     yield "response.created", {"response": begun}
     yield "response.in_progress", {"response": begun}
@@ -291,7 +291,7 @@ async def _events(first: Outcome, inbox: Inbox, head: Body) -> AsyncIterator[tup
     async for outcome in inbox.parts(first, 1):
         if isinstance(outcome, Piece):
             if not pieces:
-                for event in _message_begins(message_id, place):
+                for event in _message_start_events(message_id, place):
                     yield event
             pieces.append(outcome)
             logprobs = [likelihood_body(token) for token in outcome.tokens]
@@ -305,7 +305,7 @@ async def _events(first: Outcome, inbox: Inbox, head: Body) -> AsyncIterator[tup
     tokens = [token for piece in pieces for token in piece.tokens]
     items = _output(Answer(text, tokens, calls, end), message_id)
     if not pieces and items[0]["type"] == "message":  # an empty answer
-        for event in _message_begins(message_id, place):
+        for event in _message_start_events(message_id, place):
             yield event
     for number, item in enumerate(items):
         if item["type"] == "message":
@@ -320,14 +320,14 @@ async def _events(first: Outcome, inbox: Inbox, head: Body) -> AsyncIterator[tup
     yield f"response.{final['status']}", {"response": final}
 
 
-def _message_begins(item_id: str, place: Body) -> Iterator[tuple[str, Body]]:
+def _message_start_events(item_id: str, place: Body) -> Iterator[tuple[str, Body]]:
     item = _message(item_id, "in_progress", [])
     yield "response.output_item.added", {"output_index": 0, "item": item}
     yield "response.content_part.added", {**place, "part": _part("")}
 
 
 def _call_events(item: Body, number: int) -> Iterator[tuple[str, Body]]:
-    """A call is complete when it comes, so its arguments are one delta."""
+    """Calls arrive complete, so the arguments are a single delta."""
     place = {"item_id": item["id"], "output_index": number}
     begun = {**item, "status": "in_progress", "arguments": ""}
     yield "response.output_item.added", {"output_index": number, "item": begun}

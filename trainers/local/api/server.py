@@ -1,8 +1,8 @@
-"""The trainer's HTTP server, in OpenAI's shapes: files, fine-tuning jobs, models, aliases, chats; anything else is
-a 404.
+"""The trainer's HTTP server, with OpenAI's endpoints for files, fine-tuning jobs, models and chats, and one for
+aliases.
 
-Assembles the parts and answers errors. Every answer is derived from the data folder and the queue of jobs; training
-runs in child processes, generation in a thread, and no module imported here imports torch.
+Assembles the parts and turns errors into answers. Every answer is derived from the data folder and the queue of jobs.
+Training runs in child processes, generation in a thread, and no module imported here imports torch.
 """
 
 from __future__ import annotations
@@ -46,11 +46,12 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Config:
-    """`models`: base models by name, each a local folder or a hub id; `encoders`: likewise, as trainers/encoders names
-    them. `hosts`, `key` as in Guard.
+    """`models` maps names of base models to local folders or hub ids, and `encoders` those of encoders, as
+    trainers/encoders names them. `hosts` and `key` are Guard's.
 
-    `gpus` as CUDA_VISIBLE_DEVICES takes them; each job gets `gpus_per_job`. () leaves the processes what the
-    machine has. `train_command` replaces the real one. `ray`: jobs run on that cluster instead of this machine."""
+    `gpus` are named as in CUDA_VISIBLE_DEVICES, and each job gets `gpus_per_job` of them. With () the processes see all
+    that the machine has. `train_command` replaces the real one in tests. With `ray`, jobs run on that cluster instead
+    of this machine; with `rented`, jobs that name hardware run on rented machines."""
 
     data: Path
     key: str
@@ -67,7 +68,7 @@ class Config:
 
 
 def build_app(config: Config) -> Starlette:
-    """The app's lifespan starts the queue of jobs, and at its end ends the training processes."""
+    """Returns the app. Its lifespan starts the queue of jobs, and at its end stops the training processes."""
     files, jobs = Files(config.data / "files"), Jobs(config.data / "jobs")
     jobs.remove_leftovers()
     models = Models(config.models, jobs, config.encoders)
@@ -80,7 +81,7 @@ def build_app(config: Config) -> Starlette:
     queue = JobQueue(jobs, config.slots, backend, rented)
     engine: GenerationEngine = Generator(lambda: queue.is_busy)
     if config.serving_engine == "vllm":
-        # Only here: with it come the hub's client and its HTTP, 10 MB that an idle trainer doesn't hold.
+        # Imported late, with the hub's client: 10 MB, which other trainers do without while idle.
         from trainers.local.serving.vllm_engine import VllmEngine
 
         gpu = config.gpus[0] if config.gpus else None
@@ -116,17 +117,17 @@ def build_app(config: Config) -> Starlette:
 
 
 async def _answer_disconnect(request: Request, error: Exception) -> Response:
-    """The client hung up while it was sending: not the server's fault, so no traceback in the log."""
-    return ApiError(400, "The request was cut off before its end.", "cut_off").response()
+    """The client hung up while it was sending, which is not the server's fault: the log gets no traceback."""
+    return ApiError(400, "The request ended before it was complete.", "cut_off").response()
 
 
 async def _answer_problem(request: Request, error: Exception) -> Response:
-    assert isinstance(error, ApiError)  # noqa: S101  Starlette's signature is wider than its promise
+    assert isinstance(error, ApiError)  # noqa: S101  Starlette's type for handlers takes any exception
     return error.response()
 
 
 async def _answer_http_exception(request: Request, error: Exception) -> Response:
-    """What Starlette itself refuses: no such route, no such method, a broken multipart form."""
+    """Answers what Starlette itself refuses: an unknown route or method, or a malformed multipart form."""
     assert isinstance(error, HTTPException)  # noqa: S101
     where = f"{request.method} {request.url.path}"
     if error.status_code == 404:
@@ -138,12 +139,10 @@ async def _answer_http_exception(request: Request, error: Exception) -> Response
 
 
 async def _answer_os_error(request: Request, error: Exception) -> Response:
-    """A full disk is named; any other error is a fault of the server."""
+    """Names a full disk; any other OSError is a fault of the server."""
     if isinstance(error, OSError) and is_disk_full(error):
         where = f"{request.method} {request.url.path}"
-        text = (
-            f"The trainer's disk is full, so {where} could not be done. Free some space there, and try again."
-        )
+        text = f"The trainer's disk is full, so {where} failed. Free some space there, and try again."
         return ApiError(507, text, "disk_full", kind="server_error").response()
     return await _answer_fault(request, error)
 
@@ -151,5 +150,5 @@ async def _answer_os_error(request: Request, error: Exception) -> Response:
 async def _answer_fault(request: Request, error: Exception) -> Response:
     reference = new_reference()
     log.error("%s %s", request.method, request.url.path, exc_info=error, extra={"ref": reference})
-    text = f"The trainer made a mistake. Its log says which, under reference {reference}."
+    text = f"The trainer failed unexpectedly. Its log has the details, under reference {reference}."
     return ApiError(500, text, "internal_error", kind="server_error").response()

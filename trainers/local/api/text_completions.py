@@ -1,4 +1,4 @@
-"""POST /v1/completions: text that a model continues as it stands, without a chat template."""
+"""POST /v1/completions: a model continues a text as it is, without a chat template."""
 
 from __future__ import annotations
 
@@ -6,13 +6,14 @@ import secrets
 import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import accumulate
 from typing import Annotated, Any
 
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 
-from trainers.local.api.chat_completions import Body, event, usage_body
-from trainers.local.api.chat_requests import SamplingBody, check_known, model_name
+from trainers.local.api.chat_completions import Body, encode_event, usage_body
+from trainers.local.api.chat_requests import SamplingBody, check_parameter, read_model_name
 from trainers.local.api.inbox import Inbox
 from trainers.local.api_errors import ApiError, invalid, read_body
 from trainers.local.serving import values
@@ -30,7 +31,7 @@ from trainers.typed_tables import Limits
 
 MAX_LOGPROBS = 5
 DEFAULT_MAX_TOKENS = 16  # OpenAI's, for this endpoint only
-OWN = frozenset(
+KNOWN = frozenset(
     {
         *("model", "prompt", "temperature", "top_p", "max_tokens", "stop", "seed"),
         *("stream", "stream_options", "n", "logprobs", "frequency_penalty", "presence_penalty", "logit_bias"),
@@ -61,27 +62,27 @@ class TextBody(SamplingBody):
 
 
 def parse_text(body: Mapping[str, Any]) -> TextParams:
-    """Raises ApiError (400) that names the field."""
+    """Raises ApiError (400), which names the field."""
     for name, value in body.items():
-        check_known(name, value, OWN, NEUTRAL)
+        check_parameter(name, value, KNOWN, NEUTRAL)
     fields = read_body(TextBody, body, takes_others=True)
     sampling = fields.sampling(body, fields.logprobs)
-    most = DEFAULT_MAX_TOKENS if sampling.max_tokens is None else sampling.max_tokens
+    max_tokens = DEFAULT_MAX_TOKENS if sampling.max_tokens is None else sampling.max_tokens
     prompts = _prompts(body.get("prompt"))
     if len(prompts) * sampling.n > MAX_OPEN_ROWS:
-        text = f"'prompt' and 'n' ask for {len(prompts) * sampling.n} answers; at most {MAX_OPEN_ROWS} are given."
+        text = f"'prompt' and 'n' ask for {len(prompts) * sampling.n} answers; the limit is {MAX_OPEN_ROWS}."
         raise invalid(text, "prompt")
     return TextParams(
-        model=model_name(body),
+        model=read_model_name(body),
         prompts=prompts,
-        sampling=replace(sampling, max_tokens=most),
+        sampling=replace(sampling, max_tokens=max_tokens),
         streams=fields.stream,
         includes_usage=fields.stream_options.include_usage,
     )
 
 
 def _prompts(value: object) -> Sequence[Prompt]:
-    """One text or many, one list of token ids or many."""
+    """Reads one text, one list of token ids, or a list of these."""
     prompt = _prompt(value)
     if prompt:
         return [prompt]
@@ -102,7 +103,7 @@ def _prompt(value: object) -> Prompt | None:
 async def continue_text(
     request: Request, engine: GenerationEngine, target: Target, params: TextParams
 ) -> Response:
-    """Raises ApiError before the first byte is sent; after that an error is the last event of the stream."""
+    """Answers a request. Raises ApiError before the first byte is sent; a later error is the stream's last event."""
     inbox = Inbox(request)
     for place, prompt in enumerate(params.prompts):
         emit = _renumbering(inbox, place * params.sampling.n)
@@ -112,7 +113,7 @@ async def continue_text(
         try:
             engine.submit(completion)
         except ApiError:
-            inbox.abandon()  # the prompts before this one
+            inbox.abandon()  # prompts before this one are queued already
             raise
     head: Body = {"id": f"cmpl-{secrets.token_hex(12)}", "object": "text_completion"}
     head |= {"created": int(time.time()), "model": params.model}
@@ -124,12 +125,12 @@ async def continue_text(
         ]
         usage = _usage([answer.end for answer in answers], params)
         return JSONResponse({**head, "choices": choices, "usage": usage})
-    first = await inbox.next_or_hung_up()
+    first = await inbox.next_outcome()
     return StreamingResponse(_events(first, inbox, head, params), media_type="text/event-stream")
 
 
 def _renumbering(inbox: Inbox, before: int) -> values.Emit:
-    """Numbers the answers to one prompt among those to all, `before` of which come first."""
+    """Returns an `emit` that adds `before`, the number of answers to earlier prompts, to an answer's number."""
 
     def emit(outcome: Outcome) -> None:
         if isinstance(outcome, Piece | AnswerEnd):
@@ -146,16 +147,16 @@ async def _events(first: Outcome, inbox: Inbox, head: Body, params: TextParams) 
         async for outcome in inbox.parts(first, params.answers):
             if isinstance(outcome, Piece):
                 choice = _choice(outcome.index, outcome.text, outcome.tokens, params)
-                yield event({**chunk, "choices": [choice]})
+                yield encode_event({**chunk, "choices": [choice]})
             elif isinstance(outcome, AnswerEnd):
                 ends.append(outcome)
                 choice = _choice(outcome.index, "", (), params, outcome.reason)
-                yield event({**chunk, "choices": [choice]})
+                yield encode_event({**chunk, "choices": [choice]})
         if params.includes_usage:
-            yield event({**chunk, "choices": [], "usage": _usage(ends, params)})
+            yield encode_event({**chunk, "choices": [], "usage": _usage(ends, params)})
         yield b"data: [DONE]\n\n"
     except ApiError as problem:
-        yield event({"error": problem.body()})
+        yield encode_event({"error": problem.body()})
     finally:
         inbox.abandon()
 
@@ -167,7 +168,7 @@ def _choice(
 
 
 def _logprobs(tokens: Sequence[Likelihood], params: TextParams) -> Body | None:
-    """Four lists, in the form of this endpoint."""
+    """Returns the log-probabilities as four parallel lists, the form of this endpoint."""
     if params.sampling.top_logprobs is None:
         return None
     texts = [token.token.decode(errors="replace") for token in tokens]
@@ -177,12 +178,12 @@ def _logprobs(tokens: Sequence[Likelihood], params: TextParams) -> Body | None:
         "top_logprobs": [
             {other.decode(errors="replace"): logprob for other, logprob in token.others} for token in tokens
         ],
-        "text_offset": [sum(map(len, texts[:place])) for place in range(len(texts))],
+        "text_offset": [*accumulate(map(len, texts), initial=0)][:-1],
     }
 
 
 def _usage(ends: Sequence[AnswerEnd], params: TextParams) -> Body:
-    """Each prompt is counted once."""
+    """Counts each prompt once, however many answers it got."""
     firsts = [end for end in ends if end.index % params.sampling.n == 0]
     prompt = sum(end.prompt_tokens for end in firsts)
     usage = usage_body(ends)
