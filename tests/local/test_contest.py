@@ -142,17 +142,17 @@ def test_arms_are_all_combinations_and_follow_the_rules_of_single_values() -> No
         (
             {"sweep": {"lora_r": [8, 16]}, "lora_r": 4},
             "lora_r",
-            "'lora_r' is given singly and 'lora_r' in the sweep",
+            "'lora_r' has a single value, but the sweep has 'lora_r' too",
         ),
         (
             {"sweep": {"learning_rate": [1e-3, 1e-4]}, "learning_rate_multiplier": 2},
             "learning_rate_multiplier",
-            "'learning_rate_multiplier' is given singly and 'learning_rate' in the sweep",
+            "'learning_rate_multiplier' has a single value, but the sweep has 'learning_rate' too",
         ),
         (
             {"sweep": {"lora_r": [8, 16]}, "patience": 2},
             "patience",
-            "The halving of a sweep stops arms itself",
+            "A sweep stops its weaker arms itself",
         ),
     ],
 )

@@ -163,8 +163,8 @@ def test_three_crashes_end_the_job_with_what_ray_says(tmp_path: Path) -> None:
         job = wait_for_status(client, create(client).id, "failed")
         assert job.error is not None
         assert job.error.message == (
-            "Training stopped 3 times before its first checkpoint: the process ended with exit code 3. It last said: "
-            f"the log of {job.id}-3"
+            "Training crashed 3 times before its first checkpoint: the process ended with exit code 3. Its log ends "
+            f"with: the log of {job.id}-3"
         )
     assert len(head.bodies) == 3
 

@@ -139,7 +139,7 @@ def test_a_training_that_goes_on_keeps_the_form_of_the_adapter(tmp_path: Path) -
         (
             Hyperparameters({"lora_r": 8}),
             "hyperparameters.lora_r",
-            "has lora_r 4, and a training that goes on from it keeps",
+            "has lora_r 4, and training it further can't change that",
         ),
         (
             Hyperparameters({"quantization": "nf4"}),
@@ -149,7 +149,7 @@ def test_a_training_that_goes_on_keeps_the_form_of_the_adapter(tmp_path: Path) -
         (
             Hyperparameters({"engine": "unsloth"}),
             "hyperparameters.engine",
-            "The engine unsloth begins at base models only.",
+            "The engine unsloth trains base models only.",
         ),
     ],
 )

@@ -251,8 +251,8 @@ def test_a_process_that_dies_three_times_fails_the_job_with_its_last_words(clien
     assert failed.error is not None
     assert failed.error.code == "training_crashed"
     assert failed.error.message == (
-        "Training stopped 3 times before its first checkpoint: the process ended with exit code 1. "
-        "It last said: RuntimeError: the disk of the toy is full"
+        "Training crashed 3 times before its first checkpoint: the process ended with exit code 1. "
+        "Its log ends with: RuntimeError: the disk of the toy is full"
     )
 
 

@@ -290,10 +290,10 @@ def test_ceilings_and_patience_come_back_as_they_were_said(client: openai.OpenAI
 @pytest.mark.parametrize(
     ("hyperparameters", "param", "message"),
     [
-        ({"patience": 2}, "patience", "'patience' needs a validation file to look at."),
-        ({"eval_steps": 9}, "eval_steps", "'eval_steps' needs a validation file to look at."),
-        ({"max_usd": 1}, "usd_per_hour", "'max_usd' is a ceiling at the price 'usd_per_hour': give both."),
-        ({"usd_per_hour": 1}, "max_usd", "'max_usd' is a ceiling at the price 'usd_per_hour': give both."),
+        ({"patience": 2}, "patience", "'patience' needs a validation file."),
+        ({"eval_steps": 9}, "eval_steps", "'eval_steps' needs a validation file."),
+        ({"max_usd": 1}, "usd_per_hour", "'max_usd' is a limit at the price 'usd_per_hour': give both."),
+        ({"usd_per_hour": 1}, "max_usd", "'max_usd' is a limit at the price 'usd_per_hour': give both."),
         ({"max_usd": -1}, "max_usd", "'max_usd' is -1; it must be dollars"),
         ({"max_usd": "1e3"}, "max_usd", "'max_usd' is '1e3'; it must be dollars"),
         ({"max_seconds": 0}, "max_seconds", "'max_seconds' is 0; it must be a whole number"),
@@ -317,7 +317,7 @@ def mlflow(**fields: Any) -> list[dict[str, Any]]:
     ("integrations", "param", "message"),
     [
         ("wandb", "integrations", "must be a list of objects"),
-        ([{"type": "comet"}], "integrations[0].type", "is 'comet'; this trainer knows wandb and mlflow"),
+        ([{"type": "comet"}], "integrations[0].type", "is 'comet'; allowed are wandb and mlflow"),
         ([{"type": "wandb"}], "integrations[0]", "must have 'type' and an object 'wandb'"),
         ([{"type": "wandb", "wandb": {}}], "integrations[0].wandb.project", "Missing required parameter"),
         (mlflow(tracking_uri="http://10.0.0.1"), "integrations[0].mlflow.tracking_uri", "Unknown parameter"),

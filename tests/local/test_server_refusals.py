@@ -151,14 +151,14 @@ CASES = [
     ),
     Case(
         *("load_in_4bit", "POST", JOBS, 400, "unknown_parameter", "hyperparameters.load_in_4bit"),
-        "'load_in_4bit' is a loading argument of transformers, which no longer takes it bare either. Write "
+        "'load_in_4bit' is an argument for loading a model with transformers, not a hyperparameter. Write "
         '"quantization": "nf4" instead: the frozen base in 4-bit NormalFloat with double quantisation, the adapter '
         "in full (QLoRA).",
         body=job(hyperparameters={"load_in_4bit": True}),
     ),
     Case(
         *("load_in_8bit", "POST", JOBS, 400, "unknown_parameter", "hyperparameters.load_in_8bit"),
-        "'load_in_8bit' is a loading argument of transformers, which no longer takes it bare either. Write "
+        "'load_in_8bit' is an argument for loading a model with transformers, not a hyperparameter. Write "
         '"quantization": "int8" instead: the frozen base in 8 bits, the adapter in full.',
         body=job(hyperparameters={"load_in_8bit": True}),
     ),
@@ -195,12 +195,12 @@ CASES = [
     ),
     Case(
         *("unknown method", "POST", JOBS, 400, "invalid_value", "method.type"),
-        "This trainer knows the methods supervised, dpo, grpo, head, full, not 'reinforcement'.",
+        "'method.type' is 'reinforcement'; allowed are supervised, dpo, grpo, head, full.",
         body=job(method={"type": "reinforcement"}),
     ),
     Case(
         *("method without type", "POST", JOBS, 400, "invalid_value", "method.type"),
-        "This trainer knows the methods supervised, dpo, grpo, head, full, not None.",
+        "'method.type' is None; allowed are supervised, dpo, grpo, head, full.",
         body=job(method={"dpo": {"hyperparameters": {"beta": 0.1}}}),
     ),
     Case(
@@ -227,7 +227,7 @@ CASES = [
     ),
     Case(
         *("pairs by another engine", "POST", JOBS, 400, "engine_cannot", "hyperparameters.engine"),
-        "The method dpo is this trainer's own, and unsloth lacks it. Leave 'engine' out.",
+        "The engine unsloth can't train with the method dpo. Leave 'engine' out.",
         body=job(method={"type": "dpo"}, hyperparameters={"engine": "unsloth"}),
     ),
     Case(
@@ -453,7 +453,7 @@ def test_an_empty_upload_is_refused(client: openai.OpenAI) -> None:
     with pytest.raises(openai.BadRequestError) as caught:
         client.files.create(file=("nothing.jsonl", b""), purpose="fine-tune")
     assert caught.value.body == {
-        "message": "The file 'nothing.jsonl' is empty. Send one example a line.",
+        "message": "The file 'nothing.jsonl' is empty. Send one example per line.",
         "type": "invalid_request_error",
         "param": "file",
         "code": "empty_file",

@@ -142,11 +142,11 @@ def test_a_base_in_fewer_bits_stays_whole(
 @pytest.mark.parametrize(
     ("gpus_per_job", "settings", "said"),
     [
-        (1, Parameters(sharding="fsdp"), "gives each job one"),
-        (2, Parameters(sharding="fsdp", quantization="nf4"), "A base in nf4 is not divided"),
-        (2, Parameters(engine="unsloth"), "the engine unsloth is run by one"),
+        (1, Parameters(sharding="fsdp"), "gives each job only one"),
+        (2, Parameters(sharding="fsdp", quantization="nf4"), "A base in nf4 can't be divided"),
+        (2, Parameters(engine="unsloth"), "the engine unsloth runs in a single one"),
         (2, Parameters(sharding="fsdp", sweep=SWEEP), "The arms of a sweep take turns on one base"),
-        (2, DpoParameters(sharding="fsdp"), "The method dpo trains on a whole base"),
+        (2, DpoParameters(sharding="fsdp"), "The method dpo needs the whole base"),
     ],
 )
 def test_what_several_processes_cannot_do_is_refused_before_anything_starts(

@@ -1,2 +1,2 @@
-"""The trainer's jobs: requests for them, their records on disk, their queue, and the processes that run them
-on this machine."""
+"""The trainer's jobs: requests to create them, their records on disk, their queue, and the processes that run them on
+this machine."""

@@ -1,7 +1,7 @@
-"""Where a job's training runs: the protocol of a backend, and the one whose jobs are child processes of this
-server, each with GPUs of its own. Ray's is in ray/backend.py.
+"""Backends, which run a job's training: their protocol, and the one that runs each job as a child process of this
+server with its own GPUs. Ray's is in ray/backend.py, that of rented machines in rentals/backend.py.
 
-A child that outlived a killed server still holds its job's lock: it is waited for, and not started a second time."""
+A child that outlives a killed server still holds its job's lock, so the next server adopts it."""
 
 from __future__ import annotations
 
@@ -24,26 +24,26 @@ from trainers.local.jobs.records import JobRecord
 from trainers.local.launch import train_command
 from trainers.methods import BUILTIN, METHODS, Parameters
 
-LOOK_S = 0.05
+POLL_S = 0.05
 GRACE_S = 5.0
 GPUS_VARIABLE = "CUDA_VISIBLE_DEVICES"
 
 
 @dataclass(frozen=True)
 class Exit:
-    """How an attempt ended. `why` continues "the training process …", and is None where this server did not see it end.
-    `code` where it is known."""
+    """How an attempt ended. `why` completes a sentence that begins "the training process"; it is None if this server
+    did not see the end. `code` is the exit code, None if unknown."""
 
     code: int | None
     why: str | None
 
 
 class Attempt(Protocol):
-    """One start of a job's training, until it exits."""
+    """One run of a job's training process, from its start to its exit."""
 
     record: JobRecord
     is_being_cancelled: bool
-    is_beside_serving: bool  # on the GPU that answers, or on a machine without any
+    is_beside_serving: bool  # uses the GPU that serving uses, or the CPU if this machine has no GPU
 
     @property
     def has_begun(self) -> bool:
@@ -52,21 +52,21 @@ class Attempt(Protocol):
 
     @property
     def exit(self) -> Exit | None:
-        """None as long as it runs. Answers at once."""
+        """None while it runs. Never blocks."""
         ...
 
     def end(self) -> bool:
-        """Ends it within about 10 s. False where it may still run."""
+        """Stops it within about 10 s. Returns False if it may still be running."""
         ...
 
     def release(self) -> None:
-        """Called when the server ends. Returns once no thread here follows the attempt any more."""
+        """Called when the server stops. Returns as soon as no thread of this server follows the attempt."""
         ...
 
 
 class Backend(Protocol):
-    """`lag_s`: how much later than on this machine an exit may be seen. `is_here`: jobs use this machine's memory.
-    `rents`: each job has a machine that is paid for it. `processes` train one job, on `nodes` machines.
+    """`lag_s` is how much later than on this machine an exit may be noticed. `is_here` is true if jobs use this
+    machine's memory, `rents` if each job has a machine rented for it. `processes` train one job, on `nodes` machines.
     """
 
     lag_s: float
@@ -76,36 +76,38 @@ class Backend(Protocol):
     nodes: int
 
     def shortage(self) -> str | None:
-        """Why no job can begin at present, in a sentence; None where nothing is known to be missing."""
+        """Returns a sentence that says why no job can start at present, or None if nothing is known to be missing."""
         ...
 
     def start(self, record: JobRecord) -> Attempt: ...
 
     def adopt(self, record: JobRecord) -> Attempt | None:
-        """The attempt that an earlier server or a person started and that may still run."""
+        """Returns the attempt that an earlier server or a person started and that may still be running, or None."""
         ...
 
     def discard(self, record: JobRecord) -> str | None:
-        """Deletes what a job that has ended left there. Returns why that can't be done, in a sentence, or None."""
+        """Deletes the files that an ended job left at the backend. Returns None, or a sentence that says why it
+        can't."""
         ...
 
     def close(self) -> None:
-        """Called after all attempts were released."""
+        """Called after all attempts have been released."""
         ...
 
 
 def exits_within(attempt: Attempt, seconds: float) -> bool:
+    """Waits for the attempt's exit. Returns False if it is still running after `seconds`."""
     deadline = time.monotonic() + seconds
     while attempt.exit is None:
         if time.monotonic() >= deadline:
             return False
-        time.sleep(LOOK_S)
+        time.sleep(POLL_S)
     return True
 
 
 @dataclass
 class Child:
-    """A training process on this machine. `process` is None for one that an earlier server started."""
+    """A training process on this machine. `process` is None if an earlier server started it."""
 
     record: JobRecord
     process: subprocess.Popen[bytes] | None
@@ -123,7 +125,7 @@ class Child:
         return None if code is None else exit_from_code(code)
 
     def end(self) -> bool:
-        """Sends SIGTERM to its whole group, and SIGKILL after 5 s. False where it still runs after 10 s."""
+        """Sends SIGTERM to its process group, and SIGKILL after 5 s. Returns False if it still runs after 10 s."""
         for number in (signal.SIGTERM, signal.SIGKILL):
             if self.pid is not None:
                 with suppress(ProcessLookupError):  # it has just exited
@@ -147,7 +149,7 @@ class LocalBackend:
     ) -> None:
         self.processes = gpus_per_job
         self._command = command or train_command(gpus_per_job)
-        self._single_command = command or train_command(1)  # an encoder is small
+        self._single_command = command or train_command(1)  # encoders are small
         self._gpus = gpus
         self._children: list[Child] = []
 
@@ -184,7 +186,7 @@ class LocalBackend:
         pid: int | None,
         gpus: tuple[str, ...],
     ) -> Child:
-        # The server computes on the first GPU that it sees.
+        # Serving uses the first GPU.
         is_beside_serving = not gpus or not self._gpus or self._gpus[0] in gpus
         child = Child(record, process, pid, gpus, is_beside_serving)
         self._children.append(child)
@@ -200,8 +202,8 @@ class LocalBackend:
 
 
 def visible_gpus(environment: Mapping[str, str] = os.environ) -> tuple[str, ...]:
-    """The GPUs that CUDA_VISIBLE_DEVICES names; where it is unset, every GPU of nvidia-smi by its number; () without
-    any."""
+    """Returns the GPUs that CUDA_VISIBLE_DEVICES names. If it is unset, returns the numbers of all that nvidia-smi
+    lists."""
     variable = environment.get(GPUS_VARIABLE)
     if variable is not None:
         return tuple(name.strip() for name in variable.split(",") if name.strip() not in ("", "-1"))
@@ -214,26 +216,27 @@ def visible_gpus(environment: Mapping[str, str] = os.environ) -> tuple[str, ...]
 
 
 def pick_gpus(gpus: Sequence[str], taken: Iterable[str], count: int) -> tuple[str, ...]:
-    """The `count` GPUs that fewest jobs have, in order, and serving's, which is the first, only where others have as
-    many. () where there are no GPUs."""
+    """Returns the `count` GPUs with the fewest jobs, in order. Among GPUs with as many jobs, serving's, which is the
+    first, is picked last."""
     jobs = Counter(taken)
     fewest = sorted(gpus, key=lambda gpu: (jobs[gpu], gpu == gpus[0]))[:count]
     return tuple(sorted(fewest, key=gpus.index))
 
 
 def is_locked(folder: Path) -> bool:
-    """Whether a training process holds the job's lock."""
+    """Returns True if a training process holds the job's lock."""
     with lock_job(folder) as lock:
         return lock is None
 
 
 def job_environment(gpus: Sequence[str]) -> dict[str, str]:
-    """The environment of a training process: the keys of the hub and of the trackers of curves, and its own GPUs."""
+    """Returns the environment of a training process, with the keys of the hub and of trackers, and its GPUs."""
     return child_environment(*HUB_KEYS, *TRACKER_KEYS) | ({GPUS_VARIABLE: ",".join(gpus)} if gpus else {})
 
 
 def exit_from_code(code: int) -> Exit:
-    """Launchers give a signal as shells do, as 128 plus its number; Python as its number below 0."""
+    """Returns the Exit for an exit code. Launchers report a signal as shells do, by 128 plus its number; Python reports
+    it as a negative number."""
     code = 128 - code if code > 128 else code
     if code == -signal.SIGKILL:
         return Exit(code, "was killed, perhaps because the machine ran out of memory")
@@ -241,16 +244,16 @@ def exit_from_code(code: int) -> Exit:
 
 
 def _read_text(path: Path) -> str:
-    """Empty where a kill came between the start of a process and the writing of the file."""
+    """Returns "" if there is no such file, since a kill came between the start of a process and writing it."""
     return path.read_text(encoding="ascii") if path.exists() else ""
 
 
 def backend_refusal(backend: Backend, settings: Parameters) -> Refusal | None:
-    """Why this backend can't train by these settings; asked before anything starts."""
+    """Returns why this backend can't train with these settings, or None. Called before anything starts."""
     if settings.engine != BUILTIN and not backend.is_here:
         text = (
             f"This trainer's jobs run on a cluster, where the engine {settings.engine} is not installed. Leave "
-            "'engine' out, or ask a trainer that trains on its own machine."
+            "'engine' out, or use a trainer that trains on its own machine."
         )
         return Refusal("engine_not_installed", text)
     if settings.engine != BUILTIN and backend.processes > 1:
@@ -258,8 +261,8 @@ def backend_refusal(backend: Backend, settings: Parameters) -> Refusal | None:
         if backend.nodes > 1:
             where, option = f" on {backend.nodes} nodes", "--nodes-per-job"
         text = (
-            f"This trainer gives each job {backend.processes} processes{where}, and the engine {settings.engine} is "
-            f"run by one. Leave 'engine' out, or ask one without {option}."
+            f"This trainer gives each job {backend.processes} processes{where}, but the engine {settings.engine} runs "
+            f"in a single one. Leave 'engine' out, or use a trainer started without {option}."
         )
         return Refusal("engine_cannot", text)
     return _sharding_refusal(backend, settings) if settings.sharding == "fsdp" else None
@@ -268,21 +271,21 @@ def backend_refusal(backend: Backend, settings: Parameters) -> Refusal | None:
 def _sharding_refusal(backend: Backend, settings: Parameters) -> Refusal | None:
     if backend.processes == 1:
         text = (
-            "sharding 'fsdp' divides the base among a job's GPUs, and this trainer gives each job one. Leave it out, "
-            "or start the trainer with --gpus-per-job 2 or more."
+            "sharding 'fsdp' divides the base among a job's GPUs, but this trainer gives each job only one. Leave it "
+            "out, or start the trainer with --gpus-per-job 2 or more."
         )
         return Refusal("sharding_unavailable", text, "sharding")
     if settings.quantization != "none":
-        text = f"A base in {settings.quantization} is not divided among GPUs. Leave 'sharding' or 'quantization' out."
+        text = f"A base in {settings.quantization} can't be divided among GPUs. Leave out 'sharding' or 'quantization'."
         return Refusal("sharding_unavailable", text, "sharding")
     if settings.sweep:
         text = (
-            "The arms of a sweep take turns on one base, which is not divided among GPUs. Leave 'sharding' or 'sweep' "
-            "out."
+            "The arms of a sweep take turns on one base, which can't be divided among GPUs. Leave out 'sharding' or "
+            "'sweep'."
         )
         return Refusal("sharding_unavailable", text, "sharding")
     method = next(method for method in METHODS.values() if type(settings) is method.parameters)
     if not method.is_plain:
-        text = f"The method {method.name} trains on a whole base, not on one divided among GPUs. Leave 'sharding' out."
+        text = f"The method {method.name} needs the whole base on each GPU. Leave 'sharding' out."
         return Refusal("sharding_unavailable", text, "sharding")
     return None

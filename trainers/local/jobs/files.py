@@ -1,4 +1,4 @@
-"""Uploaded files on disk. Clients' file names are stored as data; folders are named by generated ids."""
+"""Uploaded files on disk. Folders are named by generated ids; a client's file name is only stored as data."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ FILE_ID = re.compile(r"file-[0-9a-f]{24}")
 
 @dataclass(frozen=True)
 class StoredFile:
-    """`sha256` of the content in hex. `lines` counts a last line that has no newline too."""
+    """`sha256` is that of the content, in hex. `lines` also counts a last line without a newline."""
 
     id: str
     filename: str
@@ -37,11 +37,11 @@ class Files:
     def __init__(self, root: Path) -> None:
         self._root = root
         root.mkdir(parents=True, exist_ok=True)
-        for leftover in root.glob(".*"):  # of an upload or a deletion that a kill cut off
+        for leftover in root.glob(".*"):  # from an interrupted upload or deletion
             shutil.rmtree(leftover)
 
     def add(self, source: BinaryIO, filename: str, expires_after_s: int | None) -> StoredFile:
-        """Stores all of `source`. Raises ApiError (400 where it is empty, 413 over the limit)."""
+        """Stores all of `source`. Raises ApiError: 400 if it is empty, 413 if it is too large."""
         file_id = "file-" + secrets.token_hex(12)
         staging = self._root / f".{file_id}"
         staging.mkdir()
@@ -54,7 +54,7 @@ class Files:
         return stored
 
     def get(self, file_id: str) -> StoredFile:
-        """Raises ApiError (404) where there was no such file, or it was deleted or has expired."""
+        """Raises ApiError (404) if there is no such file, or it has expired."""
         file = self._read(file_id) if FILE_ID.fullmatch(file_id) else None
         if file is None:
             raise not_found("file", file_id)
@@ -64,17 +64,17 @@ class Files:
         return self._root / self.get(file_id).id / "content.jsonl"
 
     def delete(self, file_id: str) -> None:
-        """Jobs that were made from it have a link of their own to the bytes."""
+        """Deletes a file. Jobs created from it keep their own links to its bytes."""
         delete_folder(self._root / self.get(file_id).id)
 
     def all(self) -> list[StoredFile]:
-        """Newest first."""
+        """Returns all files, newest first."""
         files = [self._read(folder.name) for folder in self._root.glob("file-*")]
         present = [file for file in files if file is not None]
         return sorted(present, key=lambda file: (file.created_at, file.id), reverse=True)
 
     def _read(self, file_id: str) -> StoredFile | None:
-        """None where there is no such file, or it has just expired."""
+        """Returns None if there is no such file, or it has expired."""
         raw = read_json(self._root / file_id / "meta.json")
         if raw is None:
             return None
@@ -101,7 +101,9 @@ def _write(
         target.flush()
         os.fsync(target.fileno())
     if size == 0:
-        raise ApiError(400, f"The file '{filename}' is empty. Send one example a line.", "empty_file", "file")
+        raise ApiError(
+            400, f"The file '{filename}' is empty. Send one example per line.", "empty_file", "file"
+        )
     now = int(time.time())
     return StoredFile(
         id=file_id,
@@ -115,5 +117,5 @@ def _write(
 
 
 def file_too_large() -> ApiError:
-    text = "The file is larger than 512 MB. Split it, or leave out what is not needed."
+    text = "The file is larger than 512 MB. Send a smaller one."
     return ApiError(413, text, "file_too_large", "file")

@@ -1,9 +1,9 @@
-"""The queue of jobs: oldest first, `slots` at a time; checks their files, follows each job, restarts those whose
-process died, and fails them after three deaths in a row.
+"""The queue of jobs: checks their files, runs `slots` at a time, oldest first, restarts a job whose process crashed,
+and fails it after three crashes in a row without progress.
 
-Knows no HTTP, and not how a job runs, which is the backend's. Level-triggered: two threads look at the unfinished jobs
-again and again, so that a restart of the server needs no care. What still runs from before is adopted, not started
-twice."""
+Knows no HTTP and not how a job runs, which is the backend's. Two threads look at all unfinished jobs again and again
+and keep no other state, so a restart of the server needs no special handling. Processes that still run are adopted, not
+started twice."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ log = logging.getLogger(__name__)
 
 @dataclass
 class Crashes:
-    """How often in a row a job's process has died, and how many steps its checkpoints had then."""
+    """How often in a row a job's process has crashed, and how many steps its checkpoints had the first time."""
 
     count: int
     steps: int
@@ -54,7 +54,7 @@ class JobQueue:
         self._rented = rented
         self._attempts: dict[str, Attempt] = {}
         self._crashes: dict[str, Crashes] = {}
-        self._lock = threading.RLock()  # over the two above and over every start and every end mark
+        self._lock = threading.RLock()  # guards the two above, every start and every end mark
         self._wake_runner = threading.Event()
         self._wake_checker = threading.Event()
         self._stopping = threading.Event()
@@ -64,7 +64,7 @@ class JobQueue:
         ]
 
     def backend_of(self, metadata: Mapping[str, str]) -> Backend:
-        """Where a job with this metadata trains."""
+        """Returns where a job with this metadata trains."""
         return self._rented if self._rented and HARDWARE in metadata else self._backend
 
     def start(self) -> None:
@@ -74,11 +74,12 @@ class JobQueue:
             thread.start()
 
     def wake(self) -> None:
-        """A hint that a job was added."""
+        """Tells the queue that a job was added."""
         self._wake_checker.set()
 
     def stop(self) -> None:
-        """Releases all attempts. Child processes end; their jobs go on from their checkpoints at the next start."""
+        """Releases all attempts. Child processes are stopped; their jobs resume from their checkpoints at the next
+        start."""
         self._stopping.set()
         self._wake_runner.set()
         self._wake_checker.set()
@@ -92,23 +93,23 @@ class JobQueue:
             backend.close()
 
     def is_running(self, job_id: str) -> bool:
-        """False while the job waits for a machine of a cluster."""
+        """Returns False while the job waits for a machine."""
         attempt = self._attempts.get(job_id)
         return attempt is not None and attempt.has_begun
 
     @property
     def is_busy(self) -> bool:
-        """Whether any job is being trained where answers are computed too."""
+        """True if a job is training on the device that serving uses."""
         return any(attempt.is_beside_serving for attempt in list(self._attempts.values()))
 
     def cancel(self, record: JobRecord) -> bool:
-        """Returns when the process is gone and the mark is written, after up to 10 s.
+        """Stops the job's process and then marks the job cancelled, which takes up to 10 s.
 
-        A job that has ended stays as it is. False where its process could not be ended: nothing is marked then.
+        A job that has ended stays as it is. Returns False, without a mark, if its process could not be stopped.
         """
         with self._lock:
             attempt = self._attempts.get(record.job.id)
-            if attempt is None:  # marked under the same lock, or it could be started in between
+            if attempt is None:  # marked while the lock is held, so that it can't be started in between
                 self._mark_cancelled(record)
                 return True
             attempt.is_being_cancelled = True
@@ -128,10 +129,11 @@ class JobQueue:
             drop_training_state(record.folder)
 
     def pause(self, record: JobRecord) -> bool:
-        """Returns when the process has saved a checkpoint and is gone; its slot is free then.
+        """Waits until the process has saved a checkpoint and exited, which frees its slot.
 
-        One that doesn't within 10 s is ended as for a cancel, and the job goes on from the checkpoint before. A job
-        that has ended stays as it is. False where its process could not be ended: it goes on.
+        A process that takes longer than 10 s is stopped as for a cancel, so the job will resume from an earlier
+        checkpoint. A job that has ended stays as it is. Returns False if the process could not be stopped; the job then
+        continues.
         """
         folder = record.folder
         with self._lock:
@@ -150,18 +152,18 @@ class JobQueue:
             self._attempts.pop(record.job.id, None)
             if not has_ended(folder):
                 steps = steps_in_checkpoints(folder)
-                where = "it had no step to keep yet"
+                kept = "it had no step to keep yet"
                 if steps and (folder / "arms").exists():
-                    where = f"{steps} steps of its arms are kept"
+                    kept = f"{steps} steps of its arms are kept"
                 elif steps:
-                    where = f"its checkpoint of step {steps} is kept"
-                text = f"The job was paused; {where}, and its place on the machine is free."
+                    kept = f"its checkpoint of step {steps} is kept"
+                text = f"The job was paused; {kept}, and its place on the machine is free."
                 append_event(folder, text, level="warn", state="paused")
         self._wake_runner.set()
         return True
 
     def resume(self, record: JobRecord) -> None:
-        """Puts the job back at its old place in the queue. One that isn't paused stays as it is."""
+        """Puts a paused job back at its old place in the queue. Any other job stays as it is."""
         with self._lock:
             if record.status != "paused":
                 return
@@ -185,45 +187,48 @@ class JobQueue:
                             del self._attempts[job_id]
                             self._judge_exit(attempt)
                     self._fill_slots()
-            except OSError as error:  # a full disk, say: the next look finds the jobs as they are
+            except (
+                OSError
+            ) as error:  # for example a full disk; the next round starts from the jobs' files again
                 log.error("looking after the jobs: %s. Trying again in %s s.", error, IDLE_TICK_S)
             self._wake_runner.wait(TICK_S if self._attempts else IDLE_TICK_S)
             self._wake_runner.clear()
 
     def _judge_exit(self, attempt: Attempt) -> None:
-        """What an exit means: the end of the job, another process holding its lock, or a crash."""
+        """Decides what an exit means: the job's end, another process training it, or a crash."""
         folder, job_id, ended = attempt.record.folder, attempt.record.job.id, attempt.exit
         if has_ended(folder):
             return drop_training_state(folder)
         if ended is None or ended.why is None or (folder / "PAUSED").exists():
             return
         if ended.code in (PAUSED, SHORT_OF_MEMORY) or self._adopt(attempt.record) or ended.code == BUSY:
-            return  # paused and resumed at once; short of memory, with a note; or another process trains it
+            # It was paused and resumed at once; it has to start again with less memory; or another process trains it.
+            return
 
         steps = steps_in_checkpoints(folder)
         crashes = self._crashes.get(job_id)
-        if crashes is None or crashes.steps < steps:  # it got further than before
+        if crashes is None or crashes.steps < steps:  # it made progress since
             crashes = self._crashes[job_id] = Crashes(0, steps)
         crashes.count += 1
         if crashes.count < MAX_CRASHES:
             text = f"The training process {ended.why}. It starts again from its last checkpoint."
             append_event(folder, text, level="warn")
             return
-        when = f"after {steps} steps that are kept" if steps else "before its first checkpoint"
+        when = f"after step {steps}, its last checkpoint" if steps else "before its first checkpoint"
         words = " / ".join(_last_lines(folder / "train.log")) or "nothing"
-        text = f"Training stopped {MAX_CRASHES} times {when}: the process {ended.why}. It last said: {words}"
+        text = f"Training crashed {MAX_CRASHES} times {when}: the process {ended.why}. Its log ends with: {words}"
         fail(folder, Failure("training_crashed", text, None))
         drop_training_state(folder)
 
     def _fill_slots(self) -> None:
         if not self._has_room(self._backend) and not (self._rented and self._has_room(self._rented)):
-            return  # before any job is read: reading 200 that wait took 90% of a core, five times a second
+            return  # before any job is read: five times a second, reading 200 queued jobs took 90% of a core
         for record in self._jobs.unfinished():
             backend = self.backend_of(record.job.metadata)
             if record.status != "queued" or record.job.id in self._attempts or not self._has_room(backend):
                 continue
             if HARDWARE in record.job.metadata and self._rented is None:
-                continue  # started without --hf-image: it waits, and is not trained elsewhere than was asked
+                continue  # without --hf-image it waits: it must not train elsewhere than was requested
             if not self._adopt(record):
                 self._attempts[record.job.id] = backend.start(record)
 
@@ -248,7 +253,9 @@ class JobQueue:
         append_event(record.folder, f"Validating training file: {record.request.training_file}")
         failure = _file_failure(record)
         with self._lock:
-            if has_ended(record.folder):  # cancelled meanwhile; the verdict counts for one paused meanwhile
+            if has_ended(
+                record.folder
+            ):  # cancelled meanwhile (if paused meanwhile, the verdict still counts)
                 return
             if failure is not None:
                 return fail(record.folder, failure)
@@ -258,13 +265,14 @@ class JobQueue:
 
 
 def _file_failure(record: JobRecord) -> Failure | None:
-    """Why a job can't be trained on its files. They are read once, before the job waits for a slot."""
+    """Returns why a job can't be trained on its files, or None. They are read once, before the job is queued."""
     job = record.job
     pairs = METHODS[job.method].reads_pairs
     complaint = file_refusal(Path(job.training_file), MIN_TRAINING_EXAMPLES, pairs=pairs)
     if complaint is not None:
-        text = f"The training file cannot be used. {complaint}"
-        return Failure("invalid_training_file", text, "training_file")
+        return Failure(
+            "invalid_training_file", f"The training file cannot be used. {complaint}", "training_file"
+        )
     if METHODS[job.method].is_for_encoders and (complaint := labels_refusal(Path(job.training_file))):
         text = f"The training file cannot be used. {complaint}"
         return Failure("invalid_training_file", text, "training_file")
@@ -277,7 +285,7 @@ def _file_failure(record: JobRecord) -> Failure | None:
 
 
 def _last_lines(log_file: Path) -> list[str]:
-    """Its last three different lines outside a traceback's listing, 200 characters each at most."""
+    """Returns the last three different lines of a log, without a traceback's listing, cut at 200 characters each."""
     if not log_file.exists():
         return []
     with log_file.open("rb") as file:
@@ -288,7 +296,7 @@ def _last_lines(log_file: Path) -> list[str]:
 
 
 def steps_in_checkpoints(folder: Path) -> int:
-    """The steps of a job that a checkpoint keeps, of a sweep those of all arms; 0 where there is no checkpoint."""
+    """Returns the newest checkpoint's step, or 0 if there is none. For a sweep, returns the sum over its arms."""
     newest: dict[Path, int] = defaultdict(int)
     for path in _checkpoints(folder):
         newest[path.parent] = max(newest[path.parent], int(path.name.removeprefix("step-")))
@@ -296,8 +304,8 @@ def steps_in_checkpoints(folder: Path) -> int:
 
 
 def drop_training_state(folder: Path) -> None:
-    """Deletes what only the resuming of a job needs, once it has ended: optimizer and random states, which are two
-    thirds of a checkpoint, and rows as tokens."""
+    """Deletes what an ended job needed only to resume: optimizer and random states, which are two thirds of a
+    checkpoint, and rows as tokens."""
     shutil.rmtree(folder / KEPT_ROWS, ignore_errors=True)
     for checkpoint in _checkpoints(folder):
         (checkpoint / STATE_FILE).unlink(missing_ok=True)

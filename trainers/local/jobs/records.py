@@ -1,12 +1,12 @@
-"""The jobs of this trainer, read from their folders at every question; those that ended are remembered.
+"""The jobs of this trainer. They are read from their folders whenever they are needed; ended ones are cached.
 
-Beside what job_directory.py names, the server writes into a job's folder:
-    request.json             Request, before job.json; a folder without job.json is no job yet
+Besides the files listed in job_directory.py, the server writes into a job's folder:
+    request.json             Request, before job.json; a folder without job.json is not a job yet
     train.jsonl valid.jsonl  links to the uploaded bytes, so that the upload may be deleted
     CHECKED                  the files can be trained on
-    rented.json              RentedMachine (rentals/backend.py), where a machine is rented for the job
+    rented.json              RentedMachine (rentals/backend.py), if a machine is rented for the job
     ray.json                 on a cluster: the newest attempt
-    IN_STORAGE               on a cluster: the job has files in the storage, which are deleted when it has ended
+    IN_STORAGE               on a cluster: the job has files in the storage, which are deleted once it has ended
     MODEL_DELETED            the tuned model was deleted by a client
     PAUSED                   a client paused the job; removed when it is resumed"""
 
@@ -36,10 +36,10 @@ from trainers.local.job_directory import (
 from trainers.local.jobs.requests import MAX_SEED, Hyperparameters, JobRequest
 from trainers.methods import BUILTIN, Parameters
 
-SETTLED_NS = 2_000_000_000  # a folder's time of change is coarse: two changes may share one
+SETTLED_NS = 2_000_000_000  # modification times of folders are coarse: two changes may share one
 JOB_ID = re.compile(r"ftjob-[0-9a-f]{24}")
 RESULT_ID = re.compile(r"file-(?:results|sweep)-([0-9a-f]{24})")
-OF_ADAPTER = ("lora_r", "lora_alpha", "target_modules", "quantization")
+ADAPTER_SETTINGS = ("lora_r", "lora_alpha", "target_modules", "quantization")
 ADAPTER_FILES = ("adapter_model.safetensors", "adapter_config.json")
 END_MARKS = ("DONE", "FAILED", "CANCELLED")
 
@@ -48,7 +48,7 @@ Status = Literal["validating_files", "queued", "running", "paused", "succeeded",
 
 @dataclass(frozen=True)
 class Request:
-    """What the client sent that job.json has no place for. The files are ids of uploads."""
+    """The parts of a client's request that job.json doesn't store. The files are ids of uploads."""
 
     training_file: str
     validation_file: str | None
@@ -64,8 +64,8 @@ class Failure:
 
 @dataclass(frozen=True)
 class Progress:
-    """`stopped_early`: a sentence where the job ended before its last step. `result_step`: the step whose checkpoint
-    is the result. `winner`: the number of a sweep's arm, whose step that is."""
+    """`stopped_early` is a sentence that says why the job ended before its last step. `result_step` is the step whose
+    checkpoint is the result, and `winner` the number of the sweep's arm that it belongs to."""
 
     step: int
     total_steps: int | None
@@ -78,7 +78,7 @@ class Progress:
 
 @dataclass(frozen=True)
 class ResultFile:
-    """A file that a job wrote for clients to read."""
+    """A file that a job writes for clients."""
 
     id: str
     path: Path
@@ -87,8 +87,8 @@ class ResultFile:
 
 @dataclass(frozen=True)
 class JobRecord:
-    """`status` is never 'running': whether a queued job has a process is known to the queue of jobs. `sort_key` sorts
-    jobs by the time of their creation. `billed_seconds` of a rented machine, None on others."""
+    """`status` is never 'running': only the queue of jobs knows whether a queued job has a process. `sort_key` sorts
+    jobs by their time of creation. `billed_seconds` are those of a rented machine, None without one."""
 
     folder: Path
     job: TrainingJob
@@ -111,7 +111,7 @@ class JobRecord:
 
     @property
     def result_files(self) -> tuple[ResultFile, ...]:
-        """The metrics of each step, and a table of a sweep's arms, once the job has ended."""
+        """The metrics of each step and a sweep's table of arms, once the job has ended."""
         short = self.job.id.removeprefix("ftjob-")
         files = (
             ResultFile(f"file-results-{short}", self.folder / "results.csv", "step_metrics.csv"),
@@ -126,7 +126,7 @@ class JobRecord:
 
 @dataclass(frozen=True)
 class TunedModel:
-    """A tuned model, or a checkpoint of one. `folder` is that of the job that made it."""
+    """A tuned model or one of its checkpoints. `folder` and `settings` are those of the job that trained it."""
 
     name: str
     adapter: Path
@@ -136,8 +136,8 @@ class TunedModel:
 
 @dataclass(frozen=True)
 class StartingPoint:
-    """`base`: a local folder or a hub id, of an encoder as trainers/encoders names it. `tuned`: the model over it that
-    is trained further, where there is one."""
+    """The model that a training begins with. `base` is a local folder or a hub id; for an encoder, the name that
+    trainers/encoders uses. `tuned` is the tuned model that is trained further, if any."""
 
     base: str
     base_name: str
@@ -149,28 +149,30 @@ class StartingPoint:
         return self.tuned.name if self.tuned else None
 
     def settings(self, hyperparameters: Hyperparameters, resolved: Parameters) -> Parameters:
-        """The job's settings: an adapter that is trained further keeps its form. Raises ApiError (400) where the
-        request names another form."""
+        """Returns the job's settings. An adapter that is trained further keeps its shape, so ApiError (400) is raised
+        if the request asks for another shape."""
         if self.tuned is None:
             return resolved
         if resolved.engine != BUILTIN:
-            text = f"The engine {resolved.engine} begins at base models only. Leave 'engine' out, or name a base model."
+            text = f"The engine {resolved.engine} trains base models only. Leave 'engine' out, or name a base model."
             raise invalid(text, "hyperparameters.engine", "engine_cannot")
         if resolved.sweep:
-            text = "A sweep begins at base models only. Leave 'sweep' out, or name a base model."
+            text = "A sweep trains base models only. Leave 'sweep' out, or name a base model."
             raise invalid(text, "hyperparameters.sweep")
-        form = {name: value for name, value in asdict(self.tuned.settings).items() if name in OF_ADAPTER}
-        for name, value in form.items():
+        kept = {
+            name: value for name, value in asdict(self.tuned.settings).items() if name in ADAPTER_SETTINGS
+        }
+        for name, value in kept.items():
             if hyperparameters.values.get(name, value) != value:
                 text = (
-                    f"{self.tuned.name} has {name} {value}, and a training that goes on from it keeps that. "
-                    f"Leave '{name}' out, or name its base model {self.base_name}."
+                    f"{self.tuned.name} has {name} {value}, and training it further can't change that. Leave '{name}' "
+                    f"out, or name its base model {self.base_name}."
                 )
                 raise invalid(text, f"hyperparameters.{name}")
-        return replace(resolved, **form)
+        return replace(resolved, **kept)
 
     def link_into(self, folder: Path) -> None:
-        """Links the adapter into the new job's folder, so that the tuned model may be deleted."""
+        """Links the adapter into the new job's folder, so that the tuned model can be deleted meanwhile."""
         if self.tuned is None:
             return
         (folder / "tuned").mkdir()
@@ -181,7 +183,7 @@ class StartingPoint:
 
 
 class Jobs:
-    """Creates, finds and deletes jobs under `root`, a folder each."""
+    """Creates, finds and deletes jobs. Each is a folder in `root`."""
 
     def __init__(self, root: Path) -> None:
         self._root = root
@@ -191,16 +193,17 @@ class Jobs:
         root.mkdir(parents=True, exist_ok=True)
 
     def remove_leftovers(self) -> None:
-        """Removes what interrupted deletions left. For the server alone: an export reads its jobs while it deletes."""
+        """Removes what interrupted deletions left. Only the server may do so: it may be deleting a job while another
+        process, such as an export, reads its jobs."""
         for leftover in self._root.glob(".ftjob-*"):
             shutil.rmtree(leftover)
 
     def find_by_key(self, key: str, fingerprint: str) -> JobRecord | None:
-        """The job created under this Idempotency-Key. Raises ApiError (409) where the body differed."""
+        """Returns the job that this Idempotency-Key created, or None. Raises ApiError (409) if its body was another."""
         record = self.get(_id_from_key(key))
         if record is None or record.request.fingerprint == fingerprint:
             return record
-        text = f"Idempotency-Key '{key}' made {record.job.id} out of another request. Use a new key."
+        text = f"Idempotency-Key '{key}' was used for another request, which created {record.job.id}. Use a new key."
         headers = {"x-should-retry": "false"}
         raise ApiError(409, text, "idempotency_conflict", "Idempotency-Key", headers=headers)
 
@@ -215,14 +218,14 @@ class Jobs:
         key: str | None = None,
         arms: tuple[Parameters, ...] = (),
     ) -> JobRecord:
-        """The job is durable when this returns. With `key` a second call returns the first one's job. `training` and
-        `validation` are the files that the request's ids stand for."""
+        """Creates a job, which is durable when this returns. A second call with the same `key` returns the same job.
+        `training` and `validation` are the files behind the request's ids."""
         job_id = _id_from_key(key) if key else "ftjob-" + secrets.token_hex(12)
         with self._creating:
             if key and (record := self.find_by_key(key, job_request.fingerprint)):
                 return record
             folder = self._root / job_id
-            shutil.rmtree(folder, ignore_errors=True)  # of a creation that a kill cut off, never answered
+            shutil.rmtree(folder, ignore_errors=True)  # of an interrupted creation, which no client knows of
             folder.mkdir()
             start.link_into(folder)
             os.link(training, folder / "train.jsonl")
@@ -256,12 +259,12 @@ class Jobs:
         return self._load(job_id)
 
     def all(self) -> list[JobRecord]:
-        """Newest first."""
+        """Returns all jobs, newest first."""
         records = (self._read(job_id) for job_id in self._folders.names())
         return sorted(records, key=lambda record: record.sort_key, reverse=True)
 
     def unfinished(self) -> list[JobRecord]:
-        """Oldest first."""
+        """Returns the jobs that have not ended, oldest first."""
         open_ids = (job_id for job_id in self._folders.names() if job_id not in self._final)
         records = (self._read(job_id) for job_id in open_ids)
         return sorted(
@@ -269,7 +272,7 @@ class Jobs:
         )
 
     def find_by_model(self, name: str) -> JobRecord | None:
-        """The job whose tuned model or checkpoint is called `name`, whatever its status."""
+        """Returns the job whose tuned model or checkpoint has this name, whatever its status, or None."""
         plain = name.partition(":ckpt-step-")[0]
         short = plain[-8:]
         if not re.fullmatch(r"[0-9a-f]{8}", short):
@@ -289,7 +292,7 @@ class Jobs:
         self._final.pop(job_id, None)
 
     def _read(self, job_id: str) -> JobRecord:
-        """A job that has ended is not read from disk again, since no end mark is ever removed."""
+        """Reads a job, or returns it from the cache if it has ended: end marks are never removed."""
         record = self._final.get(job_id) or self._load(job_id)
         if record.is_final:
             self._final[job_id] = record
@@ -327,13 +330,13 @@ def has_ended(folder: Path) -> bool:
 
 
 def _id_from_key(key: str) -> str:
-    """The same key gives the same folder, so that no index is needed."""
+    """Derives the job's id from the key, so that no index of keys is needed."""
     return "ftjob-" + hashlib.sha256(b"idempotency-key:" + key.encode()).hexdigest()[:24]
 
 
 def _status(folder: Path) -> tuple[Status, int | None]:
-    """The status, and when the job ended. DONE and FAILED go before CANCELLED: what the training process finished
-    before it was ended counts."""
+    """Returns the status and when the job ended. DONE and FAILED take precedence over CANCELLED, since what the
+    training process finished before it was stopped counts."""
     ends: list[tuple[str, Status]] = [("DONE", "succeeded"), ("FAILED", "failed"), ("CANCELLED", "cancelled")]
     for name, status in ends:
         try:
@@ -364,8 +367,8 @@ def _progress(folder: Path) -> Progress | None:
 
 
 class JobFolders:
-    """The names of the folders under `root` that hold a job.json, which is never taken away. A look through 10,000
-    folders took 40 ms, and the queue asks five times a second: so the names are read again only after a change."""
+    """The names of the folders in `root` that have a job.json, which is never removed. Listing 10,000 folders took 40
+    ms and the queue needs the names five times a second, so they are listed again only after `root` has changed."""
 
     def __init__(self, root: Path) -> None:
         self._root = root

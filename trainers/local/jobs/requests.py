@@ -1,5 +1,5 @@
-"""Parses the body of a request to create a fine-tuning job: hyperparameters, method, sweep, integrations.
-Refuses what it does not know. Starts nothing."""
+"""Parses the body of a request to create a fine-tuning job: hyperparameters, method, sweep, integrations. Refuses what
+it does not know. Starts nothing."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ TYPES: tuple[MethodName, ...] = get_args(MethodName)
 
 @dataclass(frozen=True)
 class ChosenMethod:
-    """`hyperparameters` as they came, from the place `path` of the request."""
+    """`hyperparameters` are unparsed, as the request has them at `path`."""
 
     type: MethodName
     path: str
@@ -36,10 +36,10 @@ class ChosenMethod:
 
 
 def parse_method(values: Mapping[str, Any]) -> ChosenMethod:
-    """Nothing is supervised. Raises ApiError (400)."""
+    """Reads the field 'method'; an empty one means supervised. Raises ApiError (400)."""
     kind: Any = values.get("type") if values else "supervised"
     if kind not in TYPES:
-        text = f"This trainer knows the methods {', '.join(TYPES)}, not {kind!r}."
+        text = f"'method.type' is {kind!r}; allowed are {', '.join(TYPES)}."
         raise invalid(text, "method.type")
     for name in values:
         if name in TYPES and name != kind:
@@ -65,13 +65,9 @@ def _as_object(value: object, path: str) -> dict[str, Any]:
     return value
 
 
-# Parses OpenAI's `integrations`: which services, beside TensorBoard's files, get a job's curves. Sends
-# nothing.
-#
-# Where a service lies and who we are there is the trainer's environment alone (WANDB_API_KEY, WANDB_MODE,
-# MLFLOW_TRACKING_URI): a client names a project, never an address.
-
-
+# OpenAI's `integrations` name services that get a job's curves, in addition to TensorBoard's files. A client names only
+# a project: the service's address and credentials come from the trainer's environment (WANDB_API_KEY, WANDB_MODE,
+# MLFLOW_TRACKING_URI).
 PROJECTS: Mapping[str, Literal["project", "experiment"]] = {"wandb": "project", "mlflow": "experiment"}
 NAME, NAME_WANTS = re.compile(r"[\w .:/-]{1,128}"), "1 to 128 letters, digits, spaces and . _ - : /"
 ServiceName = Annotated[str, NAME, Key(wants=NAME_WANTS)]
@@ -106,14 +102,14 @@ class MlflowBody:
 
 def parse_integrations(bodies: Sequence[Mapping[str, Any]]) -> tuple[Integration, ...]:
     """Raises ApiError (400)."""
-    parsed = tuple(_integration(body, number) for number, body in enumerate(bodies))
+    parsed = tuple(_parse_integration(body, number) for number, body in enumerate(bodies))
     if len({each.kind for each in parsed}) < len(parsed):
         raise invalid("'integrations' names a service twice.", "integrations")
     return parsed
 
 
 def check_integrations(integrations: tuple[Integration, ...]) -> None:
-    """Raises ApiError (400) where a service's package or key is missing on this trainer."""
+    """Raises ApiError (400) if this trainer lacks a service's package or key."""
     for each in integrations:
         if find_spec(each.kind) is None:
             text = (
@@ -123,20 +119,21 @@ def check_integrations(integrations: tuple[Integration, ...]) -> None:
             raise ApiError(400, text, "integration_not_installed", "integrations")
         if each.kind == "wandb" and not _has_wandb_key():
             text = (
-                "The integration 'wandb' needs a key where the trainer runs: set WANDB_API_KEY there, "
-                "or WANDB_MODE=offline to keep its files in the job's folder."
+                "The integration 'wandb' needs a key in the trainer's environment: set WANDB_API_KEY, or "
+                "WANDB_MODE=offline to keep its files in the job's folder."
             )
             raise ApiError(400, text, "integration_not_set_up", "integrations")
         if each.kind == "mlflow" and not os.environ.get("MLFLOW_TRACKING_URI"):
             text = (
-                "The integration 'mlflow' needs an address where the trainer runs: "
-                "set MLFLOW_TRACKING_URI there to that of your MLflow server."
+                "The integration 'mlflow' needs an address in the trainer's environment: set MLFLOW_TRACKING_URI to "
+                "that of your MLflow server."
             )
             raise ApiError(400, text, "integration_not_set_up", "integrations")
 
 
 def integration_body(integration: Integration) -> dict[str, Any]:
-    """OpenAI's shape; for MLflow, which OpenAI does not know, the same with its own word."""
+    """Returns an integration in OpenAI's shape. MLflow, which OpenAI doesn't have, gets the same shape with
+    'experiment' in place of 'project'."""
     inner: dict[str, Any] = {PROJECTS[integration.kind]: integration.project}
     inner |= {"name": integration.name, "tags": list(integration.tags)}
     if integration.kind == "wandb":
@@ -144,14 +141,14 @@ def integration_body(integration: Integration) -> dict[str, Any]:
     return {"type": integration.kind, integration.kind: inner}
 
 
-def _integration(raw: Mapping[str, Any], number: int) -> Integration:
+def _parse_integration(raw: Mapping[str, Any], number: int) -> Integration:
     kind, path = raw.get("type"), f"integrations[{number}]"
     if kind not in ("wandb", "mlflow"):
-        text = f"'{path}.type' is {kind!r}; this trainer knows wandb and mlflow, and writes TensorBoard's files anyway."
+        text = f"'{path}.type' is {kind!r}; allowed are wandb and mlflow. TensorBoard's files are always written."
         raise invalid(text, f"{path}.type")
     inner = raw.get(kind)
     if set(raw) - {"type", kind} or not isinstance(inner, dict):
-        raise invalid(f"'{path}' must have 'type' and an object '{kind}', nothing else.", path)
+        raise invalid(f"'{path}' must have 'type' and an object '{kind}', and nothing else.", path)
     body = read_body(WandbBody if kind == "wandb" else MlflowBody, inner, ("integrations", number, kind))
     return Integration(kind, **vars(body))
 
@@ -171,7 +168,7 @@ Object = Annotated[Mapping[str, Any], Key(wants=AN_OBJECT)]
 
 @dataclass(frozen=True)
 class JobBody:
-    """A request as it is sent. What is in `method` and `hyperparameters` is read by the method."""
+    """The body of a request. `method` and `hyperparameters` are parsed separately, since they depend on the method."""
 
     model: RequiredText
     training_file: RequiredText
@@ -196,19 +193,20 @@ class JobBody:
 
 @dataclass(frozen=True)
 class Hyperparameters:
-    """What a request gave, by name; what it left to the rules ("auto") is not among `values`."""
+    """`values` are the hyperparameters that a request sets, by name, without those that are "auto"."""
 
     values: Mapping[str, Any]
     method: MethodName = "supervised"
     sweep: Sweep = ()
 
     def resolved(self, examples: int, rate: float) -> Parameters:
-        """`rate`: the learning rate that the rule gives for the base and the method."""
+        """Returns the settings with all "auto" values resolved by rule. `rate` is the default learning rate for the
+        base and the method."""
         resolved = methods.resolve(self.method, self.values, Basis(examples, rate, self.method))
         return replace(resolved, sweep=self.sweep)
 
     def arms(self, examples: int, rate: float) -> tuple[Parameters, ...]:
-        """Of a sweep, each by the same rules; none without."""
+        """Returns the resolved settings of each arm of a sweep; none without a sweep."""
         arms = combinations(self.sweep) if self.sweep else ()
         alone = replace(self, sweep=())
         return tuple(replace(alone, values={**self.values, **arm}).resolved(examples, rate) for arm in arms)
@@ -216,7 +214,7 @@ class Hyperparameters:
 
 @dataclass(frozen=True)
 class JobRequest:
-    """`fingerprint` is the sha256 of the body in canonical JSON: the same order has the same one."""
+    """`fingerprint` is the sha256 of the body in canonical JSON, so equal requests have equal ones."""
 
     model: str
     training_file: str
@@ -231,7 +229,7 @@ class JobRequest:
 
 
 def parse_job_request(body: Mapping[str, Any]) -> JobRequest:
-    """Raises ApiError (400) that names the field."""
+    """Raises ApiError (400), which names the field."""
     fields = read_body(JobBody, body)
     method = parse_method(fields.method)
     has_validation = fields.validation_file is not None
@@ -239,7 +237,7 @@ def parse_job_request(body: Mapping[str, Any]) -> JobRequest:
         model=fields.model,
         training_file=fields.training_file,
         validation_file=fields.validation_file,
-        hyperparameters=_hyperparameters(fields.hyperparameters, method, has_validation=has_validation),
+        hyperparameters=_parse_hyperparameters(fields.hyperparameters, method, has_validation=has_validation),
         suffix=fields.suffix,
         seed=fields.seed,
         metadata=fields.metadata,
@@ -250,11 +248,11 @@ def parse_job_request(body: Mapping[str, Any]) -> JobRequest:
 
 
 def adapt_to_base(job_request: JobRequest, name: str, *, is_encoder: bool) -> JobRequest:
-    """Returns the request by a method that the base `name` can be trained by: an encoder's is `head` where nobody says
-    another. Raises ApiError (400)."""
+    """Returns the request with a method that suits the base `name`: an encoder's default is `head`. Raises ApiError
+    (400) if the request names a method that doesn't suit it."""
     if not is_encoder:
         if METHODS[job_request.method].is_for_encoders:
-            text = f"'{name}' writes texts, and the method {job_request.method} trains encoders. Leave 'method' out."
+            text = f"'{name}' writes text, and the method {job_request.method} is for encoders. Leave 'method' out."
             raise invalid(text, "method.type")
         return job_request
     if job_request.method == "supervised":
@@ -273,7 +271,7 @@ def adapt_to_base(job_request: JobRequest, name: str, *, is_encoder: bool) -> Jo
         ("integrations", job_request.integrations),
     ):
         if value:
-            raise invalid(f"An encoder's training has no use for '{param}'. Leave it out.", param)
+            raise invalid(f"Training an encoder doesn't use '{param}'. Leave it out.", param)
     return job_request
 
 
@@ -281,7 +279,7 @@ def request_fingerprint(body: Mapping[str, Any]) -> str:
     return hashlib.sha256(orjson.dumps(body, option=orjson.OPT_SORT_KEYS)).hexdigest()
 
 
-def _hyperparameters(
+def _parse_hyperparameters(
     at_the_top: Mapping[str, Any], method: ChosenMethod, *, has_validation: bool
 ) -> Hyperparameters:
     fields: dict[str, Any] = {}
@@ -289,9 +287,13 @@ def _hyperparameters(
     for path, group in groups:
         for name, value in _as_object(group, path).items():
             where = f"{path}.{name}"
-            parsed = _sweep(value, where) if name == "sweep" else _hyperparameter(name, value, where, method)
+            parsed = (
+                _parse_sweep(value, where)
+                if name == "sweep"
+                else _parse_hyperparameter(name, value, where, method)
+            )
             if fields.setdefault(name, parsed) != parsed:
-                raise invalid(f"'{name}' is given twice, as {fields[name]} and {parsed}.", where)
+                raise invalid(f"'{name}' is given twice, with different values. Give it once.", where)
     sweep = fields.pop("sweep", None)
     values = {name: value for name, value in fields.items() if value is not None}
     _check_together(values, has_validation)
@@ -301,12 +303,12 @@ def _hyperparameters(
     return Hyperparameters(values, method.type, sweep or ())
 
 
-def _hyperparameter(name: str, value: object, path: str, method: ChosenMethod) -> Any:
-    """None stands for "auto". Money in dollars becomes micro-dollars."""
+def _parse_hyperparameter(name: str, value: object, path: str, method: ChosenMethod) -> Any:
+    """Returns the parsed value, None for "auto". Dollars become micro-dollars."""
     if name in QUANTIZATION_OF:
         kind = QUANTIZATION_OF[name]
         text = (
-            f"'{name}' is a loading argument of transformers, which no longer takes it bare either. "
+            f"'{name}' is an argument for loading a model with transformers, not a hyperparameter. "
             f'Write "quantization": "{kind}" instead: {QUANTIZATIONS[kind]}.'
         )
         raise invalid(text, path, "unknown_parameter")
@@ -328,13 +330,11 @@ def _check_together(values: Mapping[str, Any], has_validation: bool) -> None:
         raise invalid(text, "hyperparameters.learning_rate")
     for name in values:
         if methods.all_specs()[name].declared.needs_validation and not has_validation:
-            text = (
-                f"'{name}' needs a validation file to look at. Give 'validation_file', or leave '{name}' out."
-            )
+            text = f"'{name}' needs a validation file. Give 'validation_file', or leave '{name}' out."
             raise invalid(text, f"hyperparameters.{name}")
     lacking = [name for name in ("max_usd", "usd_per_hour") if name not in values]
     if len(lacking) == 1:
-        text = f"'max_usd' is a ceiling at the price 'usd_per_hour': give both. '{lacking[0]}' is missing."
+        text = f"'max_usd' is a limit at the price 'usd_per_hour': give both. '{lacking[0]}' is missing."
         raise invalid(text, f"hyperparameters.{lacking[0]}")
 
 
@@ -356,21 +356,21 @@ def _check_method(values: Mapping[str, Any], sweep: Sweep | None, method: Method
         raise invalid(text, "hyperparameters.sweep")
     engine = values.get("engine", BUILTIN)
     if engine not in method.engines:
-        text = f"The method {method.name} is this trainer's own, and {engine} lacks it. Leave 'engine' out."
+        text = f"The engine {engine} can't train with the method {method.name}. Leave 'engine' out."
         raise invalid(text, "hyperparameters.engine", "engine_cannot")
 
 
 RATES = ("learning_rate", "learning_rate_multiplier")
 
 
-def _sweep(value: object, path: str) -> Sweep | None:
-    """{"lora_r": [8, 16], "learning_rate": [0.0005, 0.001]}; None where there is none."""
+def _parse_sweep(value: object, path: str) -> Sweep | None:
+    """Reads {"lora_r": [8, 16], "learning_rate": [0.0005, 0.001]}. Returns None without a sweep."""
     if value is None:
         return None
     if not isinstance(value, dict) or not all(isinstance(values, list) for values in value.values()):
         text = f"'sweep' must be an object of lists, like {{\"lora_r\": {methods.example_values('lora_r')}}}."
         raise invalid(text, path, "invalid_type")
-    sweep = tuple((name, tuple(_joined(each) for each in values)) for name, values in value.items())
+    sweep = tuple((name, tuple(_join_names(each) for each in values)) for name, values in value.items())
     problem = methods.sweep_problem(sweep)
     if problem:
         text, about = problem
@@ -378,27 +378,27 @@ def _sweep(value: object, path: str) -> Sweep | None:
     return sweep
 
 
-def _joined(value: Any) -> Any:
-    """Names of modules may come as a list, as they may singly; what they must be is checked later."""
+def _join_names(value: Any) -> Any:
+    """Joins a list of module names by commas, as for a single value. Their validity is checked later."""
     is_names = isinstance(value, list) and all(isinstance(name, str) for name in value)
     return ",".join(value) if is_names else value
 
 
 def _check_sweep(sweep: Sweep, single: Mapping[str, object], *, has_validation: bool) -> None:
-    """Beside the single hyperparameters that were given."""
+    """Checks a sweep against the hyperparameters that the request sets to a `single` value."""
     names = {name for name, _ in sweep}
     for name in single:
         rate = next((other for other in RATES if name in RATES and other in names), None)
         if name in names or rate:
-            text = f"'{name}' is given singly and '{rate or name}' in the sweep. Say it in one of the two places."
+            text = (
+                f"'{name}' has a single value, but the sweep has '{rate or name}' too. Leave out one of them."
+            )
             raise invalid(text, f"hyperparameters.{name}")
     if "patience" in single:
-        text = "The halving of a sweep stops arms itself, so 'patience' doesn't go with it. Leave one of the two out."
+        text = "A sweep stops its weaker arms itself, so it can't have 'patience'. Leave out one of the two."
         raise invalid(text, "hyperparameters.patience")
     if not has_validation:
-        text = (
-            "A sweep chooses by the loss on a validation file. Give 'validation_file', or leave 'sweep' out."
-        )
+        text = "A sweep compares losses on a validation file. Give 'validation_file', or leave 'sweep' out."
         raise invalid(text, "hyperparameters.sweep")
 
 
