@@ -255,7 +255,7 @@ def test_after_a_lost_machine_another_goes_on_in_the_time_that_is_left(
     left = [machine.spec["timeoutSeconds"] for machine in machines]
     assert left[0] == 1800 and left[1] == 1800 - machines[0].seconds
     assert int(machines[1].spec["environment"]["FINETUNE_SECONDS"]) == left[1]
-    assert any("lost the machine (Node is gone). Another goes on" in text for text in texts), texts
+    assert any("lost the machine (Node is gone). Another one continues" in text for text in texts), texts
     assert not peer.running and len(machines) == min(losses + 1, 3)
 
 
@@ -313,8 +313,8 @@ def test_a_machine_that_is_waited_for_is_not_asked_for_twice_a_second(
 ) -> None:
     monkeypatch.setattr(rented_backend, "SETTLE_S", 1.0)
     peer.schedule_s, asked = 3600.0, []
-    look = Machines.look
-    monkeypatch.setattr(Machines, "look", lambda self, id: asked.append(time.monotonic()) or look(self, id))
+    get = Machines.get
+    monkeypatch.setattr(Machines, "get", lambda self, id: asked.append(time.monotonic()) or get(self, id))
     with here(tmp_path, tiny_model_dir) as client:
         create(client)
         wait_for(lambda: asked, lambda times: times and time.monotonic() - times[0] > 8.0, seconds=30)

@@ -1,1 +1,1 @@
-"""Training on a machine that is rented by the minute: the server's side, and the attempt in the container."""
+"""Training on machines rented by the minute: the server's side, and the process in the container."""

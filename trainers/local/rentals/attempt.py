@@ -1,8 +1,9 @@
-"""`python -m trainers.local.rentals.attempt`: a job on a rented machine, in the folder of its repository's files.
+"""`python -m trainers.local.rentals.attempt`: trains a job on a rented machine, in a folder with its repository's
+files.
 
-First a few steps on 8 rows, so that what can't work ends after minutes and not hours; then the training, which stops by
-itself before the machine is taken away. What it writes is uploaded now and then, and all of it with the end mark in one
-commit at last. Its checkpoints are uploaded too, so that another machine can go on where this one is lost.
+First it trains a few steps on 8 rows, so that a job that can't work fails after minutes, not hours. Then it trains the
+job, and stops before the machine's time is over. Progress is uploaded now and then, and the result with the end mark in
+one last commit. Checkpoints are uploaded too, so that another machine can continue if this one is lost.
 """
 
 from __future__ import annotations
@@ -20,40 +21,39 @@ from pathlib import Path
 from trainers.errors import TrainerError
 from trainers.local.job_directory import TrainingJob, append_event, read_job, read_json, write_job
 from trainers.local.jobs.records import Failure, fail, has_ended
-from trainers.local.launch import SHORT_OF_MEMORY, train_command
+from trainers.local.launch import train_command
 from trainers.local.ray.job_files import is_in_folder, needed_files
 from trainers.local.rentals.machines import RESULT, RESUME
 from trainers.rentals.prices import hub_api, translate_errors
 
 SMOKE_ROWS, SMOKE_S = 8, 1800.0
-UPLOAD_S, CHECKPOINT_S = 120.0, 600.0  # at most; of a short time a sixtieth and a twelfth
+UPLOAD_S, CHECKPOINT_S = 120.0, 600.0  # at most; a sixtieth and a twelfth of a short rental
 LAST_UPLOAD_S = 600.0
-RESERVED = 0.15  # of the time, for loading before the training and uploading after it
-LEAST_TRAINING_S = 60
-MAX_STARTS = 3
-SMALL = ("progress.json", "events.jsonl")
+RESERVED = 0.15  # of the rented time, for loading before the training and uploading after it
+MIN_TRAINING_S = 60
+PROGRESS_FILES = ("progress.json", "events.jsonl")
 INPUTS = ("job.json", "train.jsonl", "valid.jsonl", "tuned/*", "base.json")
-# What the server has already, what only this machine needs, and what is too large to be worth its time.
-LEFT_OUT = (*INPUTS, "lock", "train.log", "rows/*", "checkpoints/*", "arms/*", ".*")
+# Not uploaded: the server has it, only this machine needs it, or it is too large to be worth the time.
+NOT_UPLOADED = (*INPUTS, "lock", "train.log", "rows/*", "checkpoints/*", "arms/*", ".*")
 
 
 def main() -> int:
     began, folder = time.monotonic(), Path("job").resolve()
-    job, limit_s = _write_here(folder), float(os.environ["FINETUNE_SECONDS"])
-    if Path(RESUME).is_dir():  # of a machine before this one
-        _put_back(folder)
+    job, limit_s = _use_local_paths(folder), float(os.environ["FINETUNE_SECONDS"])
+    if Path(RESUME).is_dir():  # uploaded by a machine before this one
+        _restore_checkpoint(folder)
         _train(folder, job, limit_s, began)
     elif failure := _smoke_failure(folder, job):
         fail(folder, failure)
     else:
-        append_event(folder, f"A few steps on {SMOKE_ROWS} rows went well; the training begins.")
+        append_event(folder, f"A few steps on {SMOKE_ROWS} rows went well. The training begins.")
         _train(folder, job, limit_s, began)
     _upload_all(folder)
     return 0 if (folder / "DONE").exists() else 1
 
 
-def _write_here(folder: Path) -> TrainingJob:
-    """Names this machine's paths in the job."""
+def _use_local_paths(folder: Path) -> TrainingJob:
+    """Writes this machine's paths into the job, and returns it."""
     job, base = read_job(folder), folder.with_name("base")
     job = replace(
         job,
@@ -65,14 +65,16 @@ def _write_here(folder: Path) -> TrainingJob:
     return job
 
 
-def _put_back(folder: Path) -> None:
+def _restore_checkpoint(folder: Path) -> None:
     shutil.copytree(RESUME, folder, dirs_exist_ok=True)
-    for name in SMALL:  # newer than the checkpoint; the server counts events from the first machine's on
+    # These are newer than the checkpoint. All events are needed, since the server skips as many as it has already.
+    for name in PROGRESS_FILES:
         if (uploaded := Path(RESULT, name)).exists():
             shutil.copy(uploaded, folder / name)
 
 
 def _smoke_failure(folder: Path, job: TrainingJob) -> Failure | None:
+    """Trains a few steps on a few rows in a folder of its own. Returns why that failed, or None."""
     smoke = folder.with_name("smoke")
     smoke.mkdir()
     for name in ("train.jsonl", "valid.jsonl"):
@@ -96,21 +98,20 @@ def _smoke_failure(folder: Path, job: TrainingJob) -> Failure | None:
 
 
 def _train(folder: Path, job: TrainingJob, limit_s: float, began: float) -> None:
-    left_s = max(LEAST_TRAINING_S, int(limit_s * (1 - RESERVED) - (time.monotonic() - began)))
-    left_s += int((read_json(folder / "progress.json") or {}).get("seconds") or 0)  # on the machines before
+    left_s = max(MIN_TRAINING_S, int(limit_s * (1 - RESERVED) - (time.monotonic() - began)))
+    # max_seconds counts the whole job's training, so earlier machines' seconds come on top.
+    left_s += int((read_json(folder / "progress.json") or {}).get("seconds") or 0)
     ceiling = min(left_s, job.settings.max_seconds or left_s)
     arms = tuple(replace(arm, max_seconds=ceiling) for arm in job.arms)
     write_job(folder, replace(job, settings=replace(job.settings, max_seconds=ceiling), arms=arms))
-    code = SHORT_OF_MEMORY
-    for _ in range(MAX_STARTS):
-        if code == SHORT_OF_MEMORY:  # with less at a time than before
-            code = _run(folder, None)
+    code = _run(folder, None)
     if not has_ended(folder):
         fail(folder, Failure("training_crashed", _reason(folder, code), None))
 
 
 def _run(folder: Path, limit_s: float | None) -> int:
-    """Returns the exit code. Without a limit it is the job itself, whose progress is uploaded meanwhile."""
+    """Trains the folder and returns the exit code. Without a limit it is the job itself, not the smoke test, and its
+    progress is uploaded meanwhile."""
     rented_s, saved_at = float(os.environ["FINETUNE_SECONDS"]), time.monotonic()
     with (folder / "train.log").open("ab") as log:
         process = subprocess.Popen([*train_command(1), str(folder)], stdout=log, stderr=log)
@@ -132,26 +133,28 @@ def _reason(folder: Path, code: int) -> str:
         return str(failed["message"])
     lines = (folder / "train.log").read_text(encoding="utf-8", errors="replace").splitlines()
     words = [line[:200] for line in lines if line.strip() and not line.startswith((" ", "Traceback"))]
-    return f"the process ended with exit code {code}. It last said: {' / '.join(words[-3:]) or 'nothing'}"
+    return (
+        f"the process ended with exit code {code}. Its log ends with: {' / '.join(words[-3:]) or 'nothing'}"
+    )
 
 
 def _upload_progress(folder: Path, *, with_checkpoint: bool) -> None:
     try:
-        _upload(folder, RESULT, (name for name in SMALL if (folder / name).exists()))
+        _upload(folder, RESULT, (name for name in PROGRESS_FILES if (folder / name).exists()))
         needed = [path for path in needed_files(folder) if not _matches(path, INPUTS)]
         if with_checkpoint and any(map(is_in_folder, needed)):
             _upload(folder, RESUME, needed)
-    except (TrainerError, OSError) as error:  # the latter: a checkpoint was deleted meanwhile
+    except (TrainerError, OSError) as error:  # OSError: a checkpoint was deleted meanwhile
         print(error, file=sys.stderr, flush=True)
 
 
 def _upload_all(folder: Path) -> None:
-    """Tries for ten minutes: what is not uploaded is lost with the machine."""
+    """Uploads the result, and tries for ten minutes, since the machine and its disk will be gone."""
     paths = [path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()]
     deadline, pause_s = time.monotonic() + LAST_UPLOAD_S, 1.0
     while True:
         try:
-            return _upload(folder, RESULT, (path for path in paths if not _matches(path, LEFT_OUT)))
+            return _upload(folder, RESULT, (path for path in paths if not _matches(path, NOT_UPLOADED)))
         except TrainerError as error:
             print(error, file=sys.stderr, flush=True)
             if time.monotonic() > deadline:
@@ -161,8 +164,8 @@ def _upload_all(folder: Path) -> None:
 
 
 def _upload(folder: Path, into: str, paths: Iterable[str]) -> None:
-    """One commit, after which `into` has these files; of the checkpoints no others. (`upload_folder` may make several
-    commits.)"""
+    """Uploads files into the repository's folder `into` in a single commit; `upload_folder` could need several. Files
+    of an earlier checkpoint are deleted by the same commit."""
     from huggingface_hub import CommitOperationAdd, CommitOperationDelete
 
     repository, api = os.environ["FINETUNE_REPO"], hub_api()
@@ -173,7 +176,7 @@ def _upload(folder: Path, into: str, paths: Iterable[str]) -> None:
         gone = [path for path in there if path.startswith(f"{RESUME}/") and path not in named]
         changes: list[CommitOperationAdd | CommitOperationDelete] = [*added]
         changes += [CommitOperationDelete(path) for path in gone]
-        api.create_commit(repository, changes, commit_message=f"What the training wrote: {into}")
+        api.create_commit(repository, changes, commit_message=f"Upload {into}")
 
 
 def _matches(path: str, patterns: Iterable[str]) -> bool:

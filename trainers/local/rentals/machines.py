@@ -1,7 +1,7 @@
-"""What Hugging Face's API is asked for: machines by the labels of their jobs, and the private repository that takes a
-job's files there and back. All methods raise TrainerError.
+"""Calls of Hugging Face's API: machines, found by the labels of their jobs, and the private repository by which a job's
+files travel there and back. All methods may raise TrainerError.
 
-A machine's start has no key that would make a second call harmless, so it is looked for by its labels.
+The request that starts a machine has no idempotency key, so after a lost answer the machine is looked up by its labels.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 OWNER, JOB = "finetune-trainer", "finetune-job"  # labels
 RESULT, RESUME = "result", "resume"  # folders of a job's repository
 ENDED = frozenset({"COMPLETED", "CANCELED", "ERROR", "DELETED"})
-# Its packages are those of the extra [local]; our own source comes with the job, so that both sides are of one version.
+# The image has the packages of the extra [local]. Our source comes with the job, so that both sides have one version.
 COMMAND = (
     'cd "$(mktemp -d)" && hf download "$FINETUNE_REPO" --revision "$FINETUNE_REVISION" --local-dir . >/dev/null'
     " && python -m zipfile -e source.zip source"
@@ -37,8 +37,8 @@ COMMAND = (
 
 @dataclass(frozen=True)
 class RentingOptions:
-    """`namespace`: who pays and owns the repositories, '' is the token's account. A machine that does not start within
-    `wait_minutes` is given up. `keeps_files`: a job's repository stays."""
+    """`namespace` is the account that pays and owns the repositories; '' is the token's account. A machine that does
+    not start within `wait_minutes` is given up. With `keeps_files` jobs' repositories are not deleted."""
 
     image: str
     namespace: str = ""
@@ -48,7 +48,8 @@ class RentingOptions:
 
 @dataclass(frozen=True)
 class Machine:
-    """One start of a machine, as it was last seen."""
+    """A rented machine, as it was last seen. `running_seconds` are those it is billed for, `created_at` is in unix
+    seconds."""
 
     id: str
     job: str
@@ -67,26 +68,26 @@ class Machine:
 
 
 class Machines:
-    """`owner` tells our machines from those of another trainer with the same account."""
+    """`owner` is a label that distinguishes this trainer's machines from those of others with the same account."""
 
     def __init__(self, options: RentingOptions, owner: str) -> None:
         self._options = options
         self._owner = owner
 
     def find(self, job_id: str) -> list[Machine]:
-        """Oldest first."""
-        return self._listed({OWNER: self._owner, JOB: job_id})
+        """Returns a job's machines, oldest first."""
+        return self._list({OWNER: self._owner, JOB: job_id})
 
-    def live(self) -> list[Machine]:
-        return [machine for machine in self._listed({OWNER: self._owner}) if not machine.has_ended]
+    def list_live(self) -> list[Machine]:
+        return [machine for machine in self._list({OWNER: self._owner}) if not machine.has_ended]
 
-    def look(self, machine_id: str) -> Machine:
+    def get(self, machine_id: str) -> Machine:
         with translate_errors("asking for a machine"):
             return _machine(self._api.inspect_job(job_id=machine_id, namespace=self._namespace))
 
     def start(self, job_id: str, revision: str, terms: Rental, seconds: int) -> Machine:
-        """One POST for a machine that is ended after so many seconds. Refused: nothing was started. Anything else:
-        perhaps it was, so look first."""
+        """Starts a machine, which the provider ends after `seconds`. If this raises Refused, nothing was started. After
+        any other TrainerError a machine may have been started, so get for it first."""
         environment = {"FINETUNE_REPO": self.repository(job_id), "FINETUNE_REVISION": revision}
         environment["FINETUNE_SECONDS"] = str(seconds)
         environment |= {name: os.environ[name] for name in ("HF_ENDPOINT",) if name in os.environ}
@@ -97,8 +98,8 @@ class Machines:
                 env=environment,
                 secrets={"HF_TOKEN": str(self._api.token)},
                 flavor=terms.hardware,
-                timeout=seconds,  # without one the provider's default holds
-                attempts=1,  # each further one would cost as much again
+                timeout=seconds,  # else the provider's default applies
+                attempts=1,  # each further attempt would cost as much again
                 labels={OWNER: self._owner, JOB: job_id, "name": job_id},
                 namespace=self._namespace,
             )
@@ -109,7 +110,8 @@ class Machines:
             self._api.cancel_job(job_id=machine_id, namespace=self._namespace)
 
     def upload(self, folder: Path) -> str:
-        """Puts the job, its rows, our source and a base of this disk into the job's repository. Returns the commit."""
+        """Uploads the job, its rows, our source and a base that is a local folder to the job's repository. Returns the
+        commit's id."""
         from huggingface_hub import CommitOperationAdd
 
         base = Path(read_job(folder).base)
@@ -126,7 +128,7 @@ class Machines:
             return str(commit.oid)
 
     def download(self, job_id: str, target: Path, names: Iterable[str]) -> Path:
-        """Returns the folder of what the attempt has uploaded by now."""
+        """Downloads those of the files `names` that the machine has uploaded so far. Returns their folder."""
         with translate_errors("fetching a job's result"):
             patterns = [f"{RESULT}/{name}" for name in names]
             self._api.snapshot_download(self.repository(job_id), local_dir=target, allow_patterns=patterns)
@@ -137,8 +139,8 @@ class Machines:
             files = self._api.list_repo_files(self.repository(job_id))
             return any(path.startswith(f"{RESUME}/") for path in files)
 
-    def clean(self, job_id: str) -> None:
-        """Deletes the job's repository, unless it is to stay."""
+    def delete_repository(self, job_id: str) -> None:
+        """Deletes the job's repository, unless the options keep it."""
         if not self._options.keeps_files:
             with translate_errors("deleting a job's repository"):
                 self._api.delete_repo(self.repository(job_id), missing_ok=True)
@@ -151,10 +153,10 @@ class Machines:
     def repository(self, job_id: str) -> str:
         return f"{self._namespace}/finetune-{job_id}"
 
-    def _listed(self, labels: dict[str, str]) -> list[Machine]:
+    def _list(self, labels: dict[str, str]) -> list[Machine]:
         with translate_errors("looking for machines"):
             jobs = self._api.list_jobs(labels=labels, namespace=self._namespace)
-            # Compared again: a filter that is not understood would show everybody's.
+            # Compared here too: if the server ignored the filter, it would list everybody's machines.
             ours = [_machine(job) for job in jobs if labels.items() <= (job.labels or {}).items()]
         return sorted(ours, key=lambda machine: (machine.created_at, machine.id))
 
@@ -179,6 +181,6 @@ def _machine(job: JobInfo) -> Machine:
 
 
 def set_adapter_base(path: Path, base: str) -> None:
-    """Names the trainer's base in an adapter's config, which names the container's folder."""
+    """Replaces the container's path by the trainer's base in an adapter's config."""
     config = json.loads(path.read_text(encoding="utf-8"))
     path.write_text(json.dumps({**config, "base_model_name_or_path": base}, indent=2), encoding="utf-8")
