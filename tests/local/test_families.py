@@ -364,7 +364,7 @@ def test_an_adapter_of_another_base_is_not_put_on(
     for adapter in (folder / "adapter", folder / "checkpoints" / "step-000005"):
         problem = refusal(generator, Target(str(base), adapter))
         assert problem.code == "adapter_of_another_base"
-        assert problem.message.startswith(f"This model was tuned on another state of its base model {base}")
+        assert problem.message.startswith(f"The weights of the base model {base} have changed")
     (folder / "DONE").unlink()
     assert work(folder) == 1
     assert (read_json(folder / "FAILED") or {})["code"] == "base_changed"

@@ -160,7 +160,7 @@ def test_a_prompt_beyond_the_context_is_refused(client: openai.OpenAI) -> None:
     with pytest.raises(openai.BadRequestError) as caught:
         ask(client, messages_of("twice " * 3000))
     assert caught.value.code == "context_length_exceeded"
-    assert "this model reads 2048 with its answer" in str(caught.value)
+    assert "this model takes 2048 with its answer" in str(caught.value)
 
 
 def test_a_prompt_beyond_the_context_is_refused_before_a_stream_begins(client: openai.OpenAI) -> None:

@@ -234,4 +234,4 @@ def test_a_chat_model_makes_no_embeddings(client: openai.OpenAI) -> None:
 def test_a_text_beyond_the_model_is_refused_and_not_cut_off(client: openai.OpenAI) -> None:
     with pytest.raises(openai.BadRequestError) as caught:
         client.embeddings.create(model="embedder", input=["fine", "x" * 500])
-    assert "'input[1]' has 500 tokens; this model reads 64." in str(caught.value)
+    assert "'input[1]' has 500 tokens; this model takes 64." in str(caught.value)

@@ -108,17 +108,17 @@ def test_the_untrained_encoder_gives_vectors(client: openai.OpenAI) -> None:
 @pytest.mark.parametrize(
     ("more", "sentence"),
     [
-        ({"response_format": {"type": "json_object"}}, "answers one of the labels"),
-        ({"extra_body": {"guided_choice": ["login"]}}, "answers one of the labels"),
+        ({"response_format": {"type": "json_object"}}, "answers with one of the labels"),
+        ({"extra_body": {"guided_choice": ["login"]}}, "answers with one of the labels"),
         (
             {
                 "tools": [{"type": "function", "function": {"name": "look", "parameters": {}}}],
                 "tool_choice": "required",
             },
-            "calls no tools",
+            "can't call tools",
         ),
         ({"messages": [{"role": "system", "content": "Sort."}]}, "no text to label"),
-        ({"model": "minilm-encoder"}, "answers nothing before it is trained"),
+        ({"model": "minilm-encoder"}, "can't answer before it is trained"),
     ],
 )
 def test_what_it_can_not_do_is_refused(

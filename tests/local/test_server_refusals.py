@@ -331,14 +331,14 @@ CASES = [
     ),
     Case(
         *("a schema that can't be kept", "POST", CHAT, 400, "unsupported_schema", SCHEMA + ".schema"),
-        "Answers cannot be held to 'response_format.json_schema.schema': Unimplemented keys: [\"not\"]. "
+        "Answers cannot be restricted to 'response_format.json_schema.schema': Unimplemented keys: [\"not\"]. "
         "Change or leave out that part.",
         body=chat(response_format=schema({"not": {"type": "string"}})),
     ),
     Case(
         *("a schema from elsewhere", "POST", CHAT, 400, "unsupported_schema", SCHEMA + ".schema"),
-        "Answers cannot be held to 'response_format.json_schema.schema': Resource 'http://127.0.0.1/x' is not present "
-        "in a registry and retrieving it failed: Default retriever does not fetch resources. "
+        "Answers cannot be restricted to 'response_format.json_schema.schema': Resource 'http://127.0.0.1/x' is not "
+        "present in a registry and retrieving it failed: Default retriever does not fetch resources. "
         "Change or leave out that part.",
         body=chat(response_format=schema({"$ref": "http://127.0.0.1/x"})),
     ),

@@ -269,7 +269,7 @@ def test_a_full_queue_refuses_with_a_time_to_come_back(
     answer = caught.value.response()
     assert (answer.status_code, caught.value.code) == (503, "queue_full")
     assert 1 <= int(answer.headers["retry-after"]) <= 60
-    assert "256 answers are waited for already; at most 256 may be." in caught.value.message
+    assert "256 answers are queued already; the limit is 256." in caught.value.message
     for caller in callers:
         caller.answer(n=MAX_OPEN_ROWS // 2)
     assert ask(generator, target, TICKETS[1]).answer()

@@ -51,7 +51,7 @@ def _definition(tool: object, path: str) -> Mapping[str, Any]:
     if not isinstance(function.get("parameters") or {}, dict):
         raise invalid(f"'{param}' must be an object.", param, "invalid_type")
     is_strict = function.get("strict") is True
-    constraints.check(
+    constraints.check_grammar(
         f"start: {constraints.json_rule(parameters_schema(function), is_strict=is_strict)}", param
     )
     return {"type": "function", "function": function}
@@ -299,7 +299,7 @@ def _grammar(body: Mapping[str, Any]) -> str | None:
 
 
 def _grammar_of_choices(choices: object, param: str) -> str:
-    return constraints.check(constraints.grammar_of_choices(choices, param), param)
+    return constraints.check_grammar(constraints.grammar_of_choices(choices, param), param)
 
 
 def _grammar_of_outputs(outputs: object) -> str | None:
@@ -312,9 +312,9 @@ def _grammar_of_outputs(outputs: object) -> str | None:
         case {"choice": choices} if len(values) == 1:
             return _grammar_of_choices(choices, f"{param}.choice")
         case {"regex": str(pattern)} if len(values) == 1:
-            return constraints.check(constraints.grammar_of_regex(pattern), f"{param}.regex")
+            return constraints.check_grammar(constraints.grammar_of_regex(pattern), f"{param}.regex")
         case {"json": dict(schema)} if len(values) == 1:
-            return constraints.check(f"start: {constraints.json_rule(schema)}", f"{param}.json")
+            return constraints.check_grammar(f"start: {constraints.json_rule(schema)}", f"{param}.json")
     text = f"'{param}' must be an object with one of 'choice' (texts), 'regex' (text) and 'json' (a schema)."
     raise invalid(text, param)
 
@@ -343,4 +343,4 @@ def _grammar_of_schema(wrapped: object) -> str:
         raise invalid(text, f"{param}.name")
     if not isinstance(schema, dict):
         raise invalid(f"'{param}.schema' must be an object.", f"{param}.schema", "invalid_type")
-    return constraints.check(f"start: {constraints.json_rule(schema)}", f"{param}.schema")
+    return constraints.check_grammar(f"start: {constraints.json_rule(schema)}", f"{param}.schema")

@@ -1,1 +1,1 @@
-"""Answers with base and tuned models: weights in memory, batches, the decoding loop. Knows no HTTP."""
+"""Answers requests with base and tuned models: weights in memory, batches, the decoding loop. Knows no HTTP."""

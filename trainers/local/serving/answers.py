@@ -1,4 +1,4 @@
-"""What all engines do alike, whichever computes the tokens: the prompt as token ids, the refusals, and the way from
+"""The code that all engines share, whichever computes the tokens: prompts as token ids, refusals, and the conversion of
 tokens to text, stop texts, tool calls and the answer's end. Imports no torch."""
 
 from __future__ import annotations
@@ -16,8 +16,10 @@ from trainers.local.tool_calls import ToolCall
 from trainers.log_lines import new_reference
 
 GREEDY_BELOW = 1e-3
-HALF = "\ufffd"  # how a character is decoded whose last bytes are still to come
-EXPECTED_TOKENS = 512  # of an answer whose caller set no limit: the context may have room for 100,000
+HALF = "\ufffd"  # what a character decodes to while its last bytes are missing
+EXPECTED_TOKENS = (
+    512  # assumed length of an answer without a limit; the context may have room for 100,000 tokens
+)
 MAX_OPEN_ROWS = 256
 LONGEST_RETRY_S = 60
 
@@ -26,8 +28,8 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Preparation:
-    """A request as tokens: `prompt` up to where the answer begins, `limit` of the answer, `grammar` as constraints.py
-    writes it, `syntax` where it may call tools."""
+    """A request as tokens. `prompt` ends where the answer begins, which may have `limit` tokens. `grammar` is in
+    constraints.py's form. `syntax` is None if the request has no tools."""
 
     prompt: list[int]
     limit: int
@@ -36,7 +38,7 @@ class Preparation:
 
 
 def prepare(request: Request, vocabulary: Vocabulary, context: int) -> Preparation:
-    """`context` in tokens, prompt and answer together. Raises ApiError (400)."""
+    """`context` is the most tokens that prompt and answer may have together. Raises ApiError (400)."""
     sampling = request.sampling
     vocabulary.check_bias(sampling.logit_bias)
     prompt = vocabulary.encode(request)
@@ -44,7 +46,7 @@ def prepare(request: Request, vocabulary: Vocabulary, context: int) -> Preparati
     if free < 1:
         subject, it = ("messages have", "them") if request.prompt is None else ("prompt has", "it")
         text = (
-            f"The {subject} {len(prompt)} tokens; this model reads {context} with its answer. Shorten {it}."
+            f"The {subject} {len(prompt)} tokens; this model takes {context} with its answer. Shorten {it}."
         )
         raise ApiError(400, text, "context_length_exceeded", subject.split()[0])
     syntax = vocabulary.call_syntax(request) if request.tools.definitions else None
@@ -53,23 +55,22 @@ def prepare(request: Request, vocabulary: Vocabulary, context: int) -> Preparati
 
 
 def check_queue(open_rows: int, rows: int, rows_per_second: float) -> None:
-    """Raises ApiError (503) where too many answers are waited for already."""
+    """Raises ApiError (503) if too many answers are queued already."""
     if open_rows + rows > MAX_OPEN_ROWS:
         wait_s = min(LONGEST_RETRY_S, math.ceil(open_rows / rows_per_second))
         text = (
-            f"{open_rows} answers are waited for already; at most {MAX_OPEN_ROWS} may be. "
-            f"Try again in {wait_s} s."
+            f"{open_rows} answers are queued already; the limit is {MAX_OPEN_ROWS}. Try again in {wait_s} s."
         )
         raise busy_error(text, "queue_full", wait_s)
 
 
 def busy_error(text: str, code: str, wait_s: int) -> ApiError:
-    """A refusal for now, with the time after which it is worth trying again."""
+    """Returns a temporary refusal, which tells the client to try again after `wait_s` seconds."""
     return ApiError(503, text, code, kind="server_error", headers={"Retry-After": str(max(1, wait_s))})
 
 
 def internal_error(error: BaseException) -> ApiError:
-    """A fault that is not the request's: its traceback goes to the log, a reference to the caller."""
+    """Logs a fault that the request didn't cause, and returns an error with a reference to the log's entry."""
     reference = new_reference()
     log.error("generating", exc_info=error, extra={"ref": reference})
     text = f"The model could not answer. The trainer's log says why, under reference {reference}."
@@ -77,8 +78,8 @@ def internal_error(error: BaseException) -> ApiError:
 
 
 class AnswerWriter:
-    """Answer number `index` to a request, written token by token. `tokens`: those it has, without the one that ends
-    it."""
+    """Writes answer number `index` to a request, token by token. `tokens` are those so far, without the one that ends
+    the answer."""
 
     def __init__(
         self, request: Request, index: int, preparation: Preparation, vocabulary: Vocabulary
@@ -91,18 +92,20 @@ class AnswerWriter:
         self._index = index
         self._vocabulary = vocabulary
         self._syntax = preparation.syntax
-        self._likelihoods: list[tuple[int, Likelihood]] = []  # where each token's text begins
+        self._likelihoods: list[
+            tuple[int, Likelihood]
+        ] = []  # each with the place where its token's text begins
         self._sent = 0
 
     @property
     def size(self) -> int:
-        """Tokens of prompt and answer at most; where the caller set no limit, as many as are expected."""
+        """The most tokens that prompt and answer take. Without a limit from the caller, an expected number."""
         if self.request.sampling.max_tokens is not None:
             return len(self.prompt) + self.limit
         return len(self.prompt) + min(self.limit, len(self.tokens) + EXPECTED_TOKENS)
 
     def accept(self, token: int, likelihood: Likelihood | None = None) -> None:
-        """Adds the next token. Sends the text that can't change any more, and ends the answer where it has to end."""
+        """Adds the next token, sends the text that can no longer change, and ends the answer if it is complete."""
         if token in self._vocabulary.ends:
             self.finish("stop")
             return
@@ -124,7 +127,7 @@ class AnswerWriter:
             self._send(certain, len(certain))
 
     def finish(self, reason: EndReason, tokens: Sequence[int] = ()) -> None:
-        """Ends the answer after `tokens`."""
+        """Adds `tokens` and ends the answer."""
         self.tokens += tokens
         self._finish(reason, self._text())
 
@@ -132,9 +135,9 @@ class AnswerWriter:
         calls: Sequence[ToolCall] = ()
         end = len(text) + 1
         if self._syntax is not None:
-            # Calls are sent at the end: a part of one is no JSON that a program could read.
+            # Calls are sent at the end, since no program could parse a part of one.
             sent = text[: self._sent]
-            text, calls = self._vocabulary.calls_in(text, self.request.tools)
+            text, calls = self._vocabulary.extract_calls(text, self.request.tools)
             text = text if text.startswith(sent) else sent + text[len(sent.lstrip()) :]
         self._send(text, end)
         if calls:
@@ -144,7 +147,7 @@ class AnswerWriter:
         self.is_done = True
 
     def _send(self, text: str, end: int) -> None:
-        """Sends what is new in `text`, and the likelihoods of tokens whose text begins before `end`."""
+        """Sends the new part of `text`, and the likelihoods of tokens whose text begins before `end`."""
         likelihoods = tuple(likelihood for begins, likelihood in self._likelihoods if begins < end)
         if len(text) > self._sent or likelihoods:
             self._likelihoods = self._likelihoods[len(likelihoods) :]
@@ -152,12 +155,12 @@ class AnswerWriter:
             self._sent = len(text)
 
     def _text(self) -> str:
-        """With special tokens where some of them may mark a call."""
+        """Returns the text so far, with special tokens if they may mark calls."""
         return self._vocabulary.text(self.tokens, with_specials=self._syntax is not None)
 
 
 def _count_uncertain(text: str, stops: Sequence[str]) -> int:
-    """How many characters at the end may still change: half a character, or the beginning of a stop text."""
+    """Returns how many characters at the end may still change: an incomplete one, or the beginning of a stop text."""
     if text.endswith(HALF):
         return len(text) - len(text.rstrip(HALF))
     sizes = [size for stop in stops for size in range(1, len(stop)) if text.endswith(stop[:size])]

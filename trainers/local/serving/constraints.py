@@ -1,12 +1,12 @@
-"""Constrained answers: grammars for one of some labels, JSON of a schema, or tool calls in the model's own syntax, and
-which token may come next. Imports no torch until a guide is used.
+"""Constrained answers: grammars for one of several labels, for JSON of a schema, or for tool calls in the model's own
+syntax, and the tokens that may come next. Imports no torch until a guide is used.
 
-llguidance does the work: MIT, 3 MB, no dependencies, and it refuses a schema's keyword that it can't keep instead of
-ignoring it. (xgrammar brings triton and pydantic; outlines-core builds its whole table before the first token.)
+llguidance does the work (MIT, 3 MB, no dependencies). It refuses a schema keyword that it can't enforce instead of
+ignoring it. xgrammar needs triton and pydantic, and outlines-core builds its whole table before the first token.
 
-A model's chat template shows how it writes tool calls: a call of each tool is rendered behind the prompt, and what
-stands before and after its arguments is the family's syntax. Where the arguments aren't JSON there, the grammar is
-{"name": …, "arguments": …}, which is read from every family."""
+A model's chat template shows how it writes tool calls: a call is rendered after the prompt, and the texts before and
+after its arguments are the family's syntax. If the template doesn't write the arguments as JSON, the grammar is
+{"name": …, "arguments": …}, which is parsed for every family."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ if TYPE_CHECKING:
 
 MAX_CHOICES = 2_000
 MAX_CHOICE_CHARACTERS = 500
-# One space, or a new line with its indentation: compact and pretty-printed JSON both pass, and a small model that has
-# begun to write spaces can't go on for ever.
+# One space, or a new line with its indentation: this allows compact and pretty-printed JSON, but keeps a small model
+# that has begun to write spaces from writing them for ever.
 WHITESPACE = r"( |\n {0,12})?"
 
 
 def grammar_of_choices(choices: object, param: str) -> str:
-    """A grammar for one of these texts and nothing else. Raises ApiError (400)."""
+    """Returns a grammar for exactly one of these texts. Raises ApiError (400)."""
     if not isinstance(choices, list) or not all(isinstance(choice, str) and choice for choice in choices):
         raise invalid(f"'{param}' must be a list of texts, none of them empty.", param, "invalid_type")
     if not 1 <= len(choices) <= MAX_CHOICES:
@@ -46,21 +46,22 @@ def grammar_of_choices(choices: object, param: str) -> str:
 
 
 def json_rule(schema: Mapping[str, Any], *, is_strict: bool = True) -> str:
-    """JSON of this schema as a part of a grammar. Keywords that can't be kept are ignored unless it is strict."""
+    """Returns the part of a grammar for JSON of this schema. Keywords that can't be enforced are ignored unless
+    `is_strict`."""
     options = {"whitespace_pattern": WHITESPACE, "lenient": not is_strict}
     return f"%json {json.dumps({**schema, 'x-guidance': options}, ensure_ascii=False)}"
 
 
 def grammar_of_regex(pattern: str) -> str:
-    """A grammar for text that this regular expression matches from its beginning to its end."""
+    """Returns a grammar for texts that this regular expression matches as a whole."""
     from llguidance import LLMatcher
 
     return str(json.loads(LLMatcher.grammar_from_regex(pattern))["grammars"][0]["lark_grammar"])
 
 
-def check(grammar: str, param: str) -> str:
-    """Returns the grammar. Raises ApiError (400) that says what is wrong with it. Fetches nothing: a `$ref` to another
-    document is refused."""
+def check_grammar(grammar: str, param: str) -> str:
+    """Returns the grammar if it is valid. Raises ApiError (400), which says what is wrong with it. A `$ref` to another
+    document is refused, not fetched."""
     from llguidance import LLMatcher
 
     is_wrong, reply = LLMatcher.validate_grammar_with_warnings(grammar)
@@ -70,7 +71,8 @@ def check(grammar: str, param: str) -> str:
 
 
 class Guide:
-    """One answer's way through its grammar. `width`: tokens of the model's head; `ends`: those that end a turn."""
+    """One answer's position in its grammar. `width` is the size of the model's head in tokens, `ends` are the tokens
+    that end a turn."""
 
     def __init__(self, matcher: LLMatcher, width: int, ends: Sequence[int]) -> None:
         self._matcher = matcher
@@ -79,11 +81,11 @@ class Guide:
         self._raise_error()
 
     def copy(self) -> Guide:
-        """For another answer, at the same place."""
+        """Returns a guide for another answer, at the same position."""
         return Guide(self._matcher.deep_copy(), self._width, self._ends)
 
     def allowed_tokens(self) -> Tensor:
-        """True for each token that may come next: (width,). Raises ApiError (400)."""
+        """Returns a mask, (width,), that is True for each token that may come next. Raises ApiError (400)."""
         import numpy
         import torch
 
@@ -100,7 +102,8 @@ class Guide:
         self._raise_error()
 
     def forced_end(self, most: int) -> list[int] | None:
-        """The tokens up to the answer's end, where the grammar leaves no choice about them; at most `most`."""
+        """Returns the tokens up to the answer's end if the grammar leaves no choice about them and they are at most
+        `most`, else None."""
         forced: list[int] = self._matcher.compute_ff_tokens()
         if len(forced) > most or not self._matcher.consume_tokens(forced):
             return None
@@ -118,15 +121,15 @@ class Guide:
 
 
 def _unsupported(sentence: str, param: str) -> ApiError:
-    """Quotes llguidance on one line: its sentence names the keyword or the place."""
-    message = re.split(r"<state>|\n +\d+ \| ", sentence)[0]  # then comes the grammar itself
+    """Returns an error with llguidance's own sentence, which names the keyword or the place, on one line."""
+    message = re.split(r"<state>|\n +\d+ \| ", sentence)[0]  # the grammar follows
     why = re.sub(
         r"^(Error: )?(at \d+\(\d+\): )?(failed to compile JSON schema: )?", "", " ".join(message.split())
     )
     why = why[:300].rstrip(".")
     if why.startswith("NoExtension"):
         why = "no text satisfies it"
-    text = f"Answers cannot be held to '{param}': {why}. Change or leave out that part."
+    text = f"Answers cannot be restricted to '{param}': {why}. Change or leave out that part."
     return invalid(text, param, "unsupported_schema")
 
 
@@ -140,14 +143,14 @@ Render = Callable[[Sequence[dict[str, Any]]], str]  # of messages, without the g
 
 @dataclass(frozen=True)
 class CallSyntax:
-    """The texts before a tool's name (`start`), and before and after a call's `arguments`, where _PROBE stands for the
-    name. None where they aren't known."""
+    """How a model writes a call: the text before a tool's name (`start`), and the texts before and after its
+    `arguments`, in which _PROBE stands for the name. Each is None if unknown."""
 
     start: str | None
     arguments: tuple[str, str] | None
 
     def texts_around(self, name: str) -> tuple[str, str]:
-        """The texts before and after the arguments of a call of this tool."""
+        """Returns the texts before and after the arguments of a call of this tool."""
         if self.arguments is None:
             return f'{{"name": {json.dumps(name)}, "arguments": ', "}"
         before, after = self.arguments
@@ -155,11 +158,11 @@ class CallSyntax:
 
     @property
     def mark(self) -> str:
-        """The text that a call begins with; "" where there is none, as before bare JSON."""
+        """The text that a call begins with; "" if there is none, as for bare JSON."""
         return (self.start or "").split("{")[0].strip()
 
     def end_of_text(self, text: str) -> int:
-        """How many characters at the start of an unfinished answer can't be a part of a call, and so can be sent."""
+        """Returns how many characters at the start of an unfinished answer can't be part of a call and may be sent."""
         stripped = text.lstrip()
         if self.start is None or not stripped or stripped.startswith(_STARTS_OF_BARE_CALLS):
             return 0
@@ -175,11 +178,11 @@ class CallSyntax:
 def infer_call_syntax(
     messages: Sequence[dict[str, Any]], prompt: str, render: Render, ends: Sequence[str]
 ) -> CallSyntax:
-    """How a model writes calls, read off a rendered one. `prompt`: the messages up to where the answer begins. `ends`:
-    tokens that end a turn."""
+    """Returns how a model writes calls, as seen in a rendered one. `prompt` is the rendered text of the messages up to
+    where the answer begins. `ends` are the texts of tokens that end a turn."""
     from jinja2 import TemplateError
 
-    # Mistral's templates want an id of 9 characters.
+    # Mistral's templates require an id of 9 characters.
     call = {
         "id": "aaaaaaaaa",
         "type": "function",
@@ -204,8 +207,9 @@ def infer_call_syntax(
 def grammar_of_calls(
     tools: Tools, syntax: CallSyntax, specials: Mapping[str, int], otherwise: str | None
 ) -> str | None:
-    """A grammar for a call of one of the required tools; where none is required, for `otherwise` or a call of any. None
-    where every text is allowed. `specials`: the special tokens' ids by their texts."""
+    """Returns a grammar for a call of one of the required tools. If no tool is required, the grammar is for a call of
+    any tool or for `otherwise`, the request's own grammar; without that, returns None. `specials` are the special
+    tokens' ids by their texts."""
     if not tools.required and otherwise is None:
         return None
     functions = [definition["function"] for definition in tools.definitions]
@@ -216,7 +220,7 @@ def grammar_of_calls(
         parts = [*_literals(before, specials), f"arguments{number}", *_literals(after, specials)]
         schema = parameters_schema(function)
         if schema.get("properties"):
-            # Who names properties wants these alone, though JSON Schema would allow any.
+            # JSON Schema would allow others too, but a tool that names properties expects only those.
             schema = {"additionalProperties": False, **schema}
         arguments = json_rule(schema, is_strict=function.get("strict") is True)
         starts.append(f"call{number}")
@@ -228,12 +232,13 @@ def grammar_of_calls(
 
 
 def parameters_schema(function: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The JSON schema of a tool's arguments: an empty object where it names none."""
+    """Returns the JSON schema of a tool's arguments: an empty object if it has none."""
     return function.get("parameters") or {"type": "object", "properties": {}, "additionalProperties": False}
 
 
 def _literals(text: str, specials: Mapping[str, int]) -> list[str]:
-    """Text as grammar: special tokens by their ids, since their text would be written letter by letter."""
+    """Returns a text as terms of a grammar. Special tokens are given by their ids, since the model would have to write
+    their texts letter by letter."""
     pattern = "|".join(re.escape(special) for special in sorted(specials, key=len, reverse=True))
     parts = re.split(f"({pattern})", text) if pattern else [text]
     return [

@@ -1,9 +1,9 @@
-"""The decoding loop: a batch of rows, token by token. Imports torch; knows neither HTTP nor the queue.
+"""The decoding loop: writes a batch of rows, token by token. Imports torch; knows neither HTTP nor the queue.
 
-Rows leave as they finish, so that the rest goes faster; others join while it runs, so that a short answer need not wait
-for a long one to end. Prompts are read first: what all begin with once, the rest in parts of like length. On a CPU a
-pass over a few hundred tokens keeps every core busy, so that more rows in one pass only add padding: 16 prompts of 430
-to 1,015 tokens took twice as long in one pass as one by one.
+Rows leave when they finish, which speeds up the rest, and new rows join meanwhile, so that a short answer need not wait
+for the end of a long one. Prompts are read first: their common prefix once, the rest in parts of similar length. On a
+CPU a pass over a few hundred tokens keeps every core busy, so more rows per pass only add padding: 16 prompts of 430 to
+1,015 tokens took twice as long in one pass as one by one.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ from trainers.local.serving.sequences import Row, count_agreeing, pad_right
 from trainers.local.serving.values import Ids
 from trainers.local.training.memory import fill_parts
 
-# Reading the common prefix alone costs one more pass over the weights, which pays only from so many tokens saved over
-# all rows.
+# Reading the common prefix separately costs one more pass over the weights. It pays off only if all rows together save
+# at least this many tokens.
 MIN_TOKENS_SAVED = 64
 CPU_TOKENS_AT_ONCE = 512
-# Reading newcomers costs the running rows a pass. Labels, which are short, are through before the first look.
+# Reading newcomers costs the running rows a pass. Short answers such as labels are done before the first look.
 STEPS_BETWEEN_LOOKS = 16
 
 Newcomers = Callable[[Sequence[Row]], Sequence[Row]]
@@ -36,8 +36,8 @@ Newcomers = Callable[[Sequence[Row]], Sequence[Row]]
 
 @dataclass(frozen=True)
 class BatchState:
-    """What the model has read of a batch of rows: `logits` (rows, vocabulary) and `positions` (rows, 1) of what comes
-    next, `mask` (rows, places in the cache). Padded on the left."""
+    """What the model has read of a batch of rows, padded on the left. `logits` (rows, vocabulary) and `positions`
+    (rows, 1) are those of the next token; `mask` is (rows, places in the cache)."""
 
     cache: DynamicCache
     mask: Tensor
@@ -47,16 +47,17 @@ class BatchState:
 
 @torch.inference_mode()
 def decode(base: Base, rows: Sequence[Row], newcomers: Newcomers) -> None:
-    """Answers all rows; returns when the last is done. `newcomers` gets the running rows and returns those that join.
+    """Answers all rows, and returns when the last is done. `newcomers` gets the running rows and returns rows that
+    join.
 
-    After a fault the rows keep what they have written, and another call goes on from there.
+    After a fault the rows keep what they have written, and another call continues from there.
     """
     running = [row for row in rows if not row.is_done]
     if base.keeps_state and len(running) > 1:
         for row in running:
             decode(base, [row], newcomers)
         return
-    # Neighbours with one adapter are one product.
+    # Neighbouring rows with the same adapter are computed as one product.
     running.sort(key=lambda row: str(row.request.target.adapter))
     state = prefill_rows(base, running)
     steps = 0
@@ -72,9 +73,9 @@ def decode(base: Base, rows: Sequence[Row], newcomers: Newcomers) -> None:
 
 
 def _choose_tokens(base: Base, running: Sequence[Row], state: BatchState) -> tuple[list[Row], BatchState]:
-    """Each row takes its next token. Returns the rows that go on, and their state."""
+    """Lets each row take its next token. Returns the rows that are not done, and their state."""
     for row, logits, likeliest in zip(running, state.logits, state.logits.argmax(-1).tolist(), strict=True):
-        if not row.is_done:  # guessed tokens may have ended it
+        if not row.is_done:  # a guessed token may have ended it
             row.take(logits, likeliest)
         if row.is_done and row.is_plain:
             base.drafts(row.request.target.adapter).remember(row.tokens)
@@ -87,10 +88,11 @@ def _choose_tokens(base: Base, running: Sequence[Row], state: BatchState) -> tup
 
 
 def _feed(base: Base, running: Sequence[Row], state: BatchState) -> BatchState:
-    """One pass over the newest token of each row and a guess at what follows; rows take the tokens guessed right."""
+    """Runs the model over the newest token of each row and a guess of what follows. Rows take the tokens that were
+    guessed correctly."""
     guesses: list[Sequence[int]] = []
     for row in running:
-        # A guess is checked against the likeliest tokens, and leaves gaps in the cache where it was wrong.
+        # A guess is compared to the likeliest tokens, and wrong guesses leave gaps in the cache.
         can_guess = row.is_plain and base.can_join
         guess = base.drafts(row.request.target.adapter).guess(row.tokens) if can_guess else ()
         guesses.append(guess[: row.limit - len(row.tokens)])
@@ -108,8 +110,8 @@ def _feed(base: Base, running: Sequence[Row], state: BatchState) -> BatchState:
 
     counts = _take_guessed(running, guesses, logits) if ids.shape[1] > 1 else [0] * len(running)
     right = torch.tensor(counts, device=ids.device)
-    # From here on as if each row had read only its newest token and the right ones of its guess: the wrong ones are
-    # masked, and the places that no row needs are dropped.
+    # Continue as if each row had read only its newest token and the correct part of its guess: wrong tokens are masked,
+    # and places that no row needs are dropped.
     used = max(counts) + 1
     if used < ids.shape[1]:
         state.cache.crop(used - ids.shape[1])
@@ -125,7 +127,8 @@ def _feed(base: Base, running: Sequence[Row], state: BatchState) -> BatchState:
 def _take_guessed(
     running: Sequence[Row], guesses: Sequence[Sequence[int]], logits: torch.Tensor
 ) -> list[int]:
-    """Each row takes the beginning of its guess that the model agrees with. Returns how many tokens that were."""
+    """Lets each row take the beginning of its guess that the model agrees with. Returns the number of these tokens for
+    each row."""
     counts = []
     likeliest_tokens = logits.argmax(-1).tolist()
     for row, guess, row_logits, likeliest in zip(running, guesses, logits, likeliest_tokens, strict=True):
@@ -138,8 +141,9 @@ def _take_guessed(
 
 
 def prefill_rows(base: Base, rows: Sequence[Row]) -> BatchState:
-    """The state of `rows`, in their order. Prompts of one adapter are read together; several answers to one prompt
-    read it once. `base` keeps the common prefixes for the next batch, whose prompts may begin with the same."""
+    """Reads the prompts of `rows` and returns the state, in their order. Prompts of one adapter are read together, and
+    a prompt with several answers is read once. `base` keeps the common prefixes for the next batch, whose prompts may
+    begin with the same tokens."""
     prefixes: dict[Path | None, CachedPrefix] = {}
     states: list[BatchState] = []
     places: dict[tuple[Path | None, Ids], int] = {}
@@ -150,7 +154,7 @@ def prefill_rows(base: Base, rows: Sequence[Row]) -> BatchState:
         # Padding behind a prefix would count as tokens of a sliding window.
         fits = max(row.size for row in rows) <= base.window
         prefix = _read_prefix(model, prompts, base.prefixes.get(adapter), base.device) if fits else None
-        for part in _parts_of_like_length(prompts, prefix, base):
+        for part in _parts_of_similar_length(prompts, prefix, base):
             places |= {(adapter, prompt): len(places) + number for number, prompt in enumerate(part)}
             states.append(_read_part(model, part, prefix, base.device))
         if prefix:
@@ -164,7 +168,8 @@ def prefill_rows(base: Base, rows: Sequence[Row]) -> BatchState:
 def _read_prefix(
     model: Any, prompts: Sequence[Ids], earlier: CachedPrefix | None, device: torch.device
 ) -> CachedPrefix | None:
-    """What all prompts begin with; None where reading it alone doesn't pay. `earlier`: that of the last batch."""
+    """Reads the common prefix of all prompts and returns it, or `earlier`, the last batch's, if that is good enough.
+    Returns None if reading it separately doesn't pay off."""
     shortest = min(map(len, prompts)) - 1
     differing = (
         place for place in range(shortest) if any(prompt[place] != prompts[0][place] for prompt in prompts)
@@ -187,13 +192,15 @@ def _read_prefix(
 
 
 def _last_place(device: torch.device) -> Tensor:
-    """Where the head is applied. An index and not the number 1, which leaves a view for which torch copies the frozen
-    head once for each row (16 prompts of 49 tokens took 3 times as long)."""
+    """Returns the place where the head is applied. It is an index, since the number 1 would leave a view, for which
+    torch copies the frozen head once per row (16 prompts of 49 tokens took 3 times as long)."""
     return torch.tensor([-1], device=device)
 
 
-def _parts_of_like_length(prompts: Sequence[Ids], prefix: CachedPrefix | None, base: Base) -> list[list[Ids]]:
-    """Prompts that are read in one pass: on a CPU few, and of like length."""
+def _parts_of_similar_length(
+    prompts: Sequence[Ids], prefix: CachedPrefix | None, base: Base
+) -> list[list[Ids]]:
+    """Groups the prompts that are read in one pass: on a CPU few, and of similar length."""
     if base.device.type != "cpu" or not base.can_join:
         return [list(prompts)]
     shared = len(prefix.ids) if prefix else 0
@@ -226,7 +233,7 @@ def _read_part(
 
 
 def join(states: Sequence[BatchState], order: Sequence[int]) -> BatchState:
-    """One batch of all `states`; its row number i is row `order[i]` of them all, one after the other."""
+    """Joins `states` into one batch. Its row i is row `order[i]` of all states' rows in sequence."""
     rows = torch.tensor(order, device=states[0].mask.device)
     if len(states) == 1 and list(order) == list(range(len(states[0].mask))):
         return states[0]
@@ -247,7 +254,7 @@ def join(states: Sequence[BatchState], order: Sequence[int]) -> BatchState:
 
 
 def _pad_front(tensor: Tensor, length: int, dim: int) -> Tensor:
-    """With zeros in front, so that its size along `dim` is `length`."""
+    """Adds zeros in front, up to the size `length` along `dim`."""
     missing = length - tensor.shape[dim]
     if not missing:
         return tensor

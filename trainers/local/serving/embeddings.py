@@ -1,8 +1,7 @@
-"""Vectors of texts, by models with sentence-transformers' description beside their weights.
+"""Embeds texts, by models that have sentence-transformers' description next to their weights.
 
-A chat model has no such description and is refused: a mean of its states would look like an embedding, and a search by
-it would find little.
-"""
+Chat models have no such description and are refused: the mean of their states would look like an embedding, but a
+search with it would find little."""
 
 from __future__ import annotations
 
@@ -28,7 +27,7 @@ TOKENS_AT_ONCE = 2_048
 
 
 class Embedder:
-    """An embedding model on its device. Vectors have unit length, so that their product is their cosine. Raises
+    """An embedding model on its device. Its vectors have unit length, so that their dot product is their cosine. Raises
     ApiError (404, 500)."""
 
     def __init__(self, source: str, device: torch.device) -> None:
@@ -53,11 +52,11 @@ class Embedder:
 
     @torch.inference_mode()
     def embed(self, texts: Sequence[str]) -> Embeddings:
-        """In their order. Raises ApiError (400) where one is longer than the model reads: nothing is cut off."""
+        """Returns a vector for each text, in order. Raises ApiError (400) if a text is too long; none is truncated."""
         ids = [list(self._tokenizer(text).input_ids) for text in texts]
         for number, tokens in enumerate(ids):
             if len(tokens) > self._context:
-                text = f"'input[{number}]' has {len(tokens)} tokens; this model reads {self._context}. Shorten it."
+                text = f"'input[{number}]' has {len(tokens)} tokens; this model takes {self._context}. Shorten it."
                 raise ApiError(400, text, "context_length_exceeded", "input")
 
         by_length = sorted(range(len(ids)), key=lambda place: len(ids[place]))
@@ -69,7 +68,7 @@ class Embedder:
         return Embeddings(tuple(vectors[place] for place in range(len(ids))), sum(map(len, ids)))
 
     def _vectors(self, ids: Sequence[Sequence[int]]) -> Tensor:
-        """(texts, size), by one pass over rows padded on the right."""
+        """Returns the vectors, (texts, size), from one pass over rows padded on the right."""
         padded, mask = pad_right(ids, self._device)
         states = self._model(input_ids=padded, attention_mask=mask).last_hidden_state.float()
         if self._pooling == "cls_token":
@@ -83,16 +82,15 @@ class Embedder:
 
 
 def read_pooling(source: str) -> str:
-    """Which of POOLINGS. Raises ApiError (404) where the model names none, or one that is not implemented here."""
+    """Returns the model's pooling, one of POOLINGS. Raises ApiError (404) if it names none, or one that is not
+    supported."""
     stages, pooling = _read_hub_json(source, "modules.json"), _read_hub_json(source, "1_Pooling/config.json")
     if pooling is None:
-        raise _cannot_embed(
-            "it has no 1_Pooling/config.json that says how. Serve a sentence-transformers model for that."
-        )
+        raise _cannot_embed("it has no 1_Pooling/config.json. Use a sentence-transformers model.")
     unknown = {str(stage["type"]).rpartition(".")[2] for stage in stages or []} - KNOWN_STAGES
     if unknown:
         raise _cannot_embed(
-            f"it has the stage {', '.join(sorted(unknown))}, which this trainer doesn't compute."
+            f"it has the stage {', '.join(sorted(unknown))}, which this trainer doesn't support."
         )
     modes = [
         name.removeprefix("pooling_mode_")
@@ -101,13 +99,13 @@ def read_pooling(source: str) -> str:
     ]
     if len(modes) != 1 or modes[0] not in POOLINGS:
         raise _cannot_embed(
-            f"it pools by {' and '.join(modes) or 'nothing'}; here there are {', '.join(POOLINGS)}."
+            f"it pools by {' and '.join(modes) or 'nothing'}; supported are {', '.join(POOLINGS)}."
         )
     return str(modes[0])
 
 
 def _read_hub_json(source: str, name: str) -> Any:
-    """None where the model has no such file."""
+    """Returns None if the model has no such file."""
     path = cached_file(
         source,
         name,

@@ -1,5 +1,6 @@
-"""Answers for encoders, in one thread of the server and without torch; requests to all other models go to the engine
-that writes texts. A trained encoder answers one of its labels, with its probability; an untrained one gives vectors."""
+"""Answers for encoders, in one thread of the server and without torch. Requests to other models are passed on to the
+engine that writes text. A trained encoder answers with one of its labels and its probability, an untrained one with
+vectors."""
 
 from __future__ import annotations
 
@@ -43,7 +44,7 @@ class EncoderEngine:
         self._writer = writer
         self._encoder = lru_cache(ENCODERS_IN_MEMORY)(load_encoder)
         self._classifiers: OrderedDict[Path, Classifier] = OrderedDict()
-        self._lock = threading.Lock()  # over the count of open rows
+        self._lock = threading.Lock()  # guards the count of open rows
         self._open_rows = 0
 
     @cached_property
@@ -51,7 +52,7 @@ class EncoderEngine:
         return ThreadPoolExecutor(1, "encoder")
 
     def submit(self, request: PendingRequest) -> Ticket:
-        """Raises ApiError (400, 404) for what an encoder can't do, (503) where too much waits already."""
+        """Raises ApiError: 400 or 404 if an encoder can't do this, 503 if too many requests are queued."""
         if not request.target.is_encoder:
             return self._writer.submit(request)
         check_request(request)
@@ -74,7 +75,7 @@ class EncoderEngine:
             request.emit(problem)
         except EncoderError as error:
             request.emit(ApiError(500, str(error), "encoder_not_loaded", "model", kind="server_error"))
-        except Exception as error:  # to the log, with a reference for the caller
+        except Exception as error:  # logged; the caller gets a reference
             request.emit(internal_error(error))
         finally:
             with self._lock:
@@ -89,7 +90,9 @@ class EncoderEngine:
         (answer,) = classifier.classify([text])
         tokens = classifier.encoder.count_tokens([text])
         return [
-            outcome for index in range(request.rows) for outcome in _label(request, index, answer, tokens)
+            outcome
+            for index in range(request.rows)
+            for outcome in _label_outcomes(request, index, answer, tokens)
         ]
 
     def _classifier(self, request: Request) -> Classifier:
@@ -106,37 +109,39 @@ class EncoderEngine:
 
 
 def check_request(request: PendingRequest) -> None:
-    """Raises ApiError for what an encoder can't do."""
+    """Raises ApiError if an encoder can't do this."""
     if isinstance(request, EmbeddingRequest):
         if request.target.adapter is not None:
-            text = "A trained encoder answers a label; its base makes embeddings."
+            text = "A trained encoder answers with a label. Ask its base for embeddings."
             raise ApiError(404, text, "model_cannot_embed", "model")
         return
     if request.prompt is not None:
-        raise invalid("An encoder continues no text. Ask it by /v1/chat/completions.", "model")
+        raise invalid("An encoder can't continue text. Use /v1/chat/completions.", "model")
     if request.target.adapter is None:
-        text = "This is an encoder, which answers nothing before it is trained on labels. Fine-tune it, or ask another."
+        text = "This encoder can't answer before it is trained on labels. Fine-tune it, or use another model."
         raise invalid(text, "model", "model_not_trained")
     if request.tools.required:
-        raise invalid("An encoder calls no tools. Leave 'tool_choice' out.", "tool_choice")
+        raise invalid("An encoder can't call tools. Leave 'tool_choice' out.", "tool_choice")
     if request.sampling.grammar is not None:
         text = (
-            "An encoder answers one of the labels that it was trained on and nothing else. Leave 'response_format', "
+            "An encoder always answers with one of the labels that it was trained on. Leave 'response_format', "
             "'guided_choice' and 'structured_outputs' out."
         )
         raise invalid(text, "response_format")
     if not text_to_classify(request.messages):
-        raise invalid("There is no text to label: 'messages' has no user's message.", "messages")
+        raise invalid("There is no text to label: 'messages' has no message of a user.", "messages")
 
 
 def text_to_classify(messages: Iterable[ChatMessage]) -> str:
-    """Returns what training reads of a row: all that stands before the answer, without instructions."""
+    """Returns the text that an encoder reads, as in training: everything before the answer, without instructions."""
     turns = (Message(cast(Role, message.role), message.content) for message in messages)
     return text_of(Example(0, (*turns, Message("assistant", ""))))
 
 
-def _label(request: Request, index: int, answer: Classification, prompt_tokens: int) -> Iterable[Outcome]:
-    """A label comes whole, and counts as one token."""
+def _label_outcomes(
+    request: Request, index: int, answer: Classification, prompt_tokens: int
+) -> Iterable[Outcome]:
+    """Yields the label as a single piece, which counts as one token."""
     top = request.sampling.top_logprobs
     ranked = [(answer.label, answer.probability), *answer.others]
     tokens: tuple[Likelihood, ...] = ()

@@ -1,6 +1,6 @@
-"""The built-in engine: generation in one thread of the server's process, which gathers requests for the same base model
-into batches. torch and the models are loaded in that thread at the first request, so that the server answers everything
-else at once. The queue is bounded: beyond that a request is refused, with a time after which to try again."""
+"""The built-in engine: one thread of the server's process generates text, and batches requests for the same base model.
+torch and the models are loaded in that thread at the first request, so that the server answers other requests at once.
+The queue is bounded: beyond its limit a request is refused, with a time after which to try again."""
 
 from __future__ import annotations
 
@@ -32,32 +32,33 @@ if TYPE_CHECKING:
     from trainers.local.serving.model_cache import Base, ModelCache
     from trainers.local.serving.sequences import Row
 
-# CPU seconds an answer (135M, bf16, labels of 2 to 4 tokens): 0.34 alone, 0.12 of 16, 0.11 of 32, 0.10 of 64
+# CPU seconds per answer (135M, bf16, labels of 2 to 4 tokens), by rows per batch: 0.34 with 1, 0.12 with 16, 0.11 with
+# 32, 0.10 with 64.
 MAX_BATCH_ROWS = 32
-MAX_BATCH_TOKENS = 16_384  # rows times longest prompt: bounds the pass that reads them
-# Callers that ask again at once are waited for. Without that, 16 callers in one Python process fell apart into
-# batches of 15 and 1, or of 3 and 13, and got 12 answers a second instead of 15.
+MAX_BATCH_TOKENS = 16_384  # rows times the longest prompt, which bounds the pass that reads them
+# A batch waits briefly for callers that send their next request at once. Without that, 16 callers in one Python process
+# fell apart into batches of 15 and 1, or of 3 and 13, and got 12 answers per second instead of 15.
 RETURN_S = 0.06
 QUIET_S = 0.005
 GATHER_S = 0.2
 BUSY_RETRY_S = 30
 STOP_S = 1.0
-LOOK_S = 1.0  # how often an idle generator looks whether a job needs the GPU
+IDLE_POLL_S = 1.0  # how often an idle generator checks whether a job needs the GPU
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class BatchLimits:
-    """Of one batch. `tokens`: of prompts and answers together, all rows as long as the longest."""
+    """Limits of one batch. `tokens` counts prompts and answers together, with each row as long as the longest."""
 
     rows: int
     tokens: int
 
 
 def choose_batch(waiting: Sequence[Row], room: BatchLimits, *, can_mix: bool) -> list[Row]:
-    """The row that waited longest, and those over the same base with prompts nearest to its length. Where adapters
-    can't be mixed, only those with the same one. Empty where not even the first fits."""
+    """Returns the row that has waited longest, with rows for the same base whose prompts are closest in length. Unless
+    adapters can be mixed, all have the same one. Returns an empty list if not even the first row fits."""
     if not waiting or waiting[0].size > room.tokens:
         return []
     oldest = waiting[0]
@@ -73,7 +74,7 @@ def choose_batch(waiting: Sequence[Row], room: BatchLimits, *, can_mix: bool) ->
 
 
 def fill_batch(present: Sequence[Row], candidates: Sequence[Row], room: BatchLimits) -> list[Row]:
-    """Of `candidates`, over the same base, those that still fit beside `present`, in their order."""
+    """Returns the first of `candidates`, for the same base, that still fit into the batch with `present`."""
     batch = list(present)
     for row in candidates:
         rows = [*batch, row]
@@ -90,27 +91,27 @@ def fill_batch(present: Sequence[Row], candidates: Sequence[Row], room: BatchLim
 
 
 class Generator:
-    """`is_training`: whether a job computes where this process does: on its GPU, or on a machine without any."""
+    """`is_training` returns True if a job uses the same GPU as this process, or the CPU if there is no GPU."""
 
     def __init__(self, is_training: Callable[[], bool] = lambda: False) -> None:
         self._is_training = is_training
         self._inbox: queue.SimpleQueue[PendingRequest | None] = queue.SimpleQueue()
         self._thread: threading.Thread | None = None
-        self._lock = threading.Lock()  # over the thread's start and the count of the inbox
+        self._lock = threading.Lock()  # guards the thread's start and the count of the inbox
         self._in_inbox = 0  # rows
         self._stopping = False
-        # What follows belongs to the thread; others read lengths only.
-        self._later: list[PendingRequest] = []  # came while a batch ran that they can't join
+        # These belong to the generator's thread; other threads only read lengths.
+        self._later: list[PendingRequest] = []  # came during a batch that they can't join
         self._waiting: list[Row] = []
         self._batch: list[Row] = []
-        self._answered = 0  # rows that left this batch when others joined
+        self._answered = 0  # rows that left the current batch when others joined
         self._callers = 0  # rows that waited when the last batch began
         self._most_rows = MAX_BATCH_ROWS  # less after a batch that ran out of memory
         self._rows_per_second = 1.0
         self._models: ModelCache | None = None
 
     def submit(self, request: PendingRequest) -> Ticket:
-        """Raises ApiError (503) where too many answers are waited for already."""
+        """Raises ApiError (503) if too many answers are queued already."""
         with self._lock:
             open_rows = self._in_inbox + len(self._waiting) + len(self._batch)
             check_queue(open_rows, request.rows, self._rows_per_second)
@@ -122,7 +123,7 @@ class Generator:
         return request.ticket
 
     def stop(self) -> None:
-        """Gives the thread a moment; a batch at work ends with the process (`__main__.serve`)."""
+        """Gives the thread a moment to stop; a running batch ends with the process (`__main__.serve`)."""
         self._stopping = True
         self._inbox.put(None)
         if self._thread is not None:
@@ -138,20 +139,21 @@ class Generator:
                     self._answer_batch()
 
     def _give_up(self) -> Sequence[PendingRequest]:
-        """All requests that wait, after a fault that belongs to none of them. The next one loads the models again."""
+        """Drops and returns all waiting requests, after a fault that none of them caused. The next request loads the
+        models again."""
         requests = [row.request for row in (*self._waiting, *self._batch) if not row.is_done]
         self._waiting, self._batch, self._models = [], [], None
         return requests
 
     def _gather(self) -> list[PendingRequest]:
-        """What is in the inbox, and what comes in quick succession until the batch is full."""
+        """Returns the requests in the inbox, and those that follow in quick succession, until a batch is full."""
         requests, self._later = self._later, []
         deadline = time.monotonic() + GATHER_S
         while True:
             rows = len(self._waiting) + sum(request.rows for request in requests)
             is_idle = not self._waiting and not requests
             if is_idle:
-                patience_s = LOOK_S
+                patience_s = IDLE_POLL_S
             elif rows >= MAX_BATCH_ROWS or time.monotonic() > deadline:
                 patience_s = 0.0
             else:
@@ -167,12 +169,12 @@ class Generator:
             requests.append(request)
 
     def _prepare_all(self, requests: Iterable[PendingRequest]) -> None:
-        """Chats become rows that wait; embeddings are answered at once."""
+        """Turns chats into waiting rows, and answers requests for embeddings at once."""
         for request in requests:
             with self._boundary(lambda request=request: [request]):  # type: ignore[misc]
                 if isinstance(request, EmbeddingRequest):
                     if request.target.adapter is not None:
-                        text = "A fine-tuned model chats; it makes no embeddings."
+                        text = "A fine-tuned model can't make embeddings. Use an embedding model."
                         raise ApiError(404, text, "model_cannot_embed", "model")
                     request.emit(self._open_models().embedder(request.target.base).embed(request.texts))
                 elif not request.ticket.is_abandoned:
@@ -198,8 +200,8 @@ class Generator:
             rows = choose_batch(self._waiting, room, can_mix=base.can_mix)
             if not rows:
                 text = (
-                    f"This answer may come to {first.size:,} tokens, for which there is no memory now "
-                    f"({room.tokens:,} would fit). Lower 'max_tokens', shorten the messages, or try again later."
+                    f"This answer may take {first.size:,} tokens, and there is memory for {room.tokens:,} now. Lower "
+                    "'max_tokens', shorten the messages, or try again later."
                 )
                 raise busy_error(text, "out_of_memory", BUSY_RETRY_S)
             self._callers = len(self._waiting)
@@ -208,8 +210,8 @@ class Generator:
         self._batch = []
 
     def _take(self, base: Base, rows: Sequence[Row], running: Sequence[Row]) -> list[Row]:
-        """Moves `rows` from the queue into the batch, beside those `running` there. Returns those that were moved: not
-        rows whose adapters can't be loaded, or mixed with the others'."""
+        """Moves `rows` from the queue into the batch, in which `running` are already. Returns the moved rows, without
+        those whose adapters can't be loaded or can't be mixed with the others'."""
         row_ids = set(map(id, rows))
         self._waiting = [row for row in self._waiting if id(row) not in row_ids]
         in_use = {row.request.target.adapter for row in (*running, *rows)}
@@ -222,7 +224,7 @@ class Generator:
             adapter = [*running, *taken][0].request.target.adapter
             self._waiting[:0] = [row for row in taken if row.request.target.adapter != adapter]
             taken = [row for row in taken if row.request.target.adapter == adapter]
-        # A batch that is joined again and again may run for hours: what is answered doesn't stay in it.
+        # Rows may join a batch for hours, so the answered ones must not stay in it.
         going_on = [row for row in self._batch if not row.is_done]
         self._answered += len(self._batch) - len(going_on)
         self._batch = going_on + taken
@@ -246,21 +248,21 @@ class Generator:
             self._rows_per_second = max(0.05, rows / (time.monotonic() - start))
             return
 
-        # Only here, outside the `except`: the error's traceback holds the batch's tensors until that block is left.
+        # Not in the `except` block, since the error's traceback holds the batch's tensors until the block ends.
         base.drop_prefixes()
         left = [row for row in self._batch if not row.is_done]
         if len(left) < 2:
-            text = "This answer needs more memory than there is. Shorten it, or try again when less goes on here."
+            text = "This answer needs more memory than there is. Shorten it, or try again later."
             raise busy_error(text, "out_of_memory", BUSY_RETRY_S)
-        # The next batch has half as many rows, and goes on where these stopped.
+        # The next batch has half as many rows, and continues where these stopped.
         self._most_rows = len(left) // 2
         log.warning("out of memory with %d answers at a time; going on with %d", len(left), self._most_rows)
         self._waiting[:0] = left
         self._batch = []
 
     def _newcomers(self, base: Base, running: Sequence[Row]) -> Sequence[Row]:
-        """Rows that join a running batch: over the same base, as far as there is room. Raises MemoryError before
-        answers without a limit have taken all of it."""
+        """Returns rows that join a running batch: those for the same base, as far as there is room. Raises MemoryError
+        before answers without a limit have taken all memory."""
         from trainers.local.serving.decoding import STEPS_BETWEEN_LOOKS
 
         grows = any(row.request.sampling.max_tokens is None for row in running)
@@ -272,8 +274,10 @@ class Generator:
             request = self._inbox.get()
             if isinstance(request, Request) and request.target.weights == weights:
                 chats.append(request)
-            elif request is not None:  # the None of `stop` is seen by _stopping
-                self._later.append(request)  # it would load another model beside the one at work
+            elif request is not None:  # None comes from `stop`, which also sets _stopping
+                self._later.append(
+                    request
+                )  # answering it now would load another model next to the running one
         self._prepare_all(chats)
         candidates = [
             row
@@ -291,26 +295,28 @@ class Generator:
         )
 
     def _unload_for_training(self) -> None:
-        """Unloads the models where a job trains on the same GPU and they take more than serving's share."""
+        """Unloads the models if a job trains on the same GPU and they take more than serving's share."""
         if self._models is None:
             return
         from trainers.local.serving.memory import limit_to_share
 
         if not limit_to_share(self._models.device, self._is_training()):
             log.info(
-                "a job trains on this GPU: models are put away, and loaded again where they fit beside it"
+                "a job trains on this GPU: unloading the models, to load them again if they fit beside it"
             )
             self._models.clear()
 
     @contextmanager
     def _boundary(self, owners: Callable[[], Sequence[PendingRequest]]) -> Iterator[None]:
-        """Sends a fault to the requests that it belongs to, since the thread must outlive every one of them."""
+        """Sends a fault to the requests that caused it, since the thread must survive it."""
         try:
             yield
             return
         except ApiError as problem:
             outcome = problem
-        except BaseException as error:  # a library's SystemExit too: all callers would wait for a dead thread
+        except (
+            BaseException
+        ) as error:  # even a library's SystemExit, else all callers would wait for a dead thread
             outcome = self._explain(error)
         for owner in {id(owner): owner for owner in owners()}.values():
             owner.emit(outcome)
@@ -322,8 +328,8 @@ class Generator:
         if not is_out_of_memory(error):
             return internal_error(error)
         log.warning("loading a model: out of memory")
-        beside = "beside the job that trains" if self._is_training() else "beside what else goes on here"
-        text = f"The model does not fit into memory {beside}. Try again later."
+        beside = "the job that trains" if self._is_training() else "the other programs on this machine"
+        text = f"The model does not fit into memory beside {beside}. Try again later."
         return busy_error(text, "out_of_memory", BUSY_RETRY_S)
 
     def _open_models(self) -> ModelCache:

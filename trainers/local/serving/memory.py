@@ -1,8 +1,7 @@
-"""How much memory an answer takes, how much there is, and how serving and training share one GPU. Imports torch.
+"""How much memory an answer takes, how much is free, and how serving and training share one GPU. Imports torch.
 
-A job's process and the server's know nothing of each other's memory, so they divide a GPU beforehand: serving
-keeps to `gpu_share`, which PyTorch enforces; models that take more are put away. On a CPU the system's free memory
-counts, whatever else runs there.
+The server's process and a job's don't know each other's memory, so they divide a GPU beforehand: serving is limited to
+`gpu_share`, which PyTorch enforces, and models that take more are unloaded. On a CPU the system's free memory counts.
 """
 
 from __future__ import annotations
@@ -19,13 +18,13 @@ from transformers.cache_utils import DynamicLayer, LinearAttentionCacheLayerMixi
 from trainers.host import free_memory
 from trainers.local.serving.values import Ids, gpu_share
 
-# For a moment the cache is there twice, when rows leave or join, and attention needs room beside it.
+# The cache briefly exists twice when rows leave or join, and attention needs room too.
 CACHE_COPIES = 3
 
 
 def bytes_per_token(config: Any, dtype: torch.dtype) -> int:
-    """Keys and values of one token in all layers that keep them. The state of linear attention and of state spaces
-    isn't counted, since it does not grow. Layers may differ (Gemma 4)."""
+    """Returns the size of one token's keys and values in all layers that keep them. The state of linear attention and
+    state-space layers isn't counted, since it doesn't grow. Layers may differ (Gemma 4)."""
     text = config.get_text_config()
     numbers = 0
     for layer, cache in zip(text.per_layer_config, DynamicCache(config=text).layers, strict=True):
@@ -37,12 +36,12 @@ def bytes_per_token(config: Any, dtype: torch.dtype) -> int:
 
 
 def tokens_that_fit(free: int, a_token: int) -> int:
-    """How many tokens of all rows of a batch together, `free` and `a_token` in bytes."""
+    """Returns how many tokens the rows of a batch may have together. `free` and `a_token` are in bytes."""
     return max(0, free) // (CACHE_COPIES * a_token)
 
 
 def free_bytes(device: torch.device) -> int | None:
-    """What a batch may take now. None where the machine doesn't say."""
+    """Returns the bytes that a batch may take now, or None if the machine doesn't tell."""
     if device.type == "cuda":
         free, _ = torch.cuda.mem_get_info(device)
         allocated = torch.cuda.memory_allocated(device)
@@ -55,8 +54,8 @@ def free_bytes(device: torch.device) -> int | None:
 
 
 def limit_to_share(device: torch.device, is_training: bool) -> bool:
-    """Limits this process to its share of a GPU. False where it has taken more already: the caller has to put models
-    away and release their memory."""
+    """Limits this process to its share of a GPU. Returns False if it has more already, so that the caller has to unload
+    models and release their memory."""
     if device.type != "cuda":
         return True
     share = gpu_share(is_training)
@@ -66,7 +65,7 @@ def limit_to_share(device: torch.device, is_training: bool) -> bool:
 
 
 def release_memory(device: torch.device) -> None:
-    """Gives freed memory back, so that others can have it."""
+    """Returns freed memory to the system, so that other processes can use it."""
     gc.collect()
     if device.type == "cuda":
         torch.cuda.empty_cache()
@@ -74,7 +73,7 @@ def release_memory(device: torch.device) -> None:
 
 @dataclass(frozen=True)
 class CachedPrefix:
-    """Tokens that prompts began with, as the model keeps them in its cache: a batch of one row."""
+    """The common first tokens of some prompts, with their cache: a batch of one row."""
 
     ids: Ids
     cache: DynamicCache
@@ -85,11 +84,11 @@ class CachedPrefix:
 
 
 def can_join_caches(model: Any) -> bool:
-    """Whether caches of rows that were read apart can be put together: every layer has to keep every token."""
+    """Returns True if caches of rows that were read separately can be joined. Every layer has to keep every token."""
     return all(type(layer) is DynamicLayer for layer in DynamicCache(config=model.config).layers)
 
 
 def keeps_state(model: Any) -> bool:
-    """Whether linear attention, convolutions or state spaces are among its layers."""
+    """Returns True if the model has layers of linear attention, convolutions or state spaces."""
     layers = DynamicCache(config=model.config).layers
     return any(isinstance(layer, LinearAttentionCacheLayerMixin) for layer in layers)

@@ -1,10 +1,10 @@
-"""Base models and adapters in memory, each row of a batch with its own adapter. Only the generator's thread imports
-this, since it imports torch. Nothing from a model's folder is executed: safetensors only, no remote code.
+"""Base models and adapters in memory. Each row of a batch may have its own adapter. Imports torch, so only the
+generator's thread imports this module. No code from a model's folder is executed: safetensors only, no remote code.
 
     y[rows] += s · (x[rows] Aᵀ) Bᵀ   for each run of neighbouring rows with the same adapter
 
-peft loads the matrices. Its own pass through a layer looks for adapters, hooks and settings each time: a step of one
-token for 16 rows with four adapters took 233 ms of CPU by it, and 168 ms here (SmolLM2-135M)."""
+peft loads the matrices, but its own forward pass looks up adapters, hooks and settings in each layer every time: a step
+of one token for 16 rows with four adapters took 233 ms of CPU with peft, and 168 ms here (SmolLM2-135M)."""
 
 from __future__ import annotations
 
@@ -43,17 +43,17 @@ from trainers.local.training.packing import max_packed_length
 from trainers.methods import Quantization
 
 MAX_BASES = 2
-NO_LIMIT = 1_000_000
+NO_LIMIT = 1_000_000  # tokens
 PLAIN = "__base__"  # peft's name for the adapter of a row without one
-QUANTISED = ("Linear4bit", "Linear8bitLt")  # peft has these classes only where bitsandbytes is
-# Adapters' names and their neighbouring rows; None: every row, however many.
+QUANTISED = ("Linear4bit", "Linear8bitLt")  # by name, since peft has these classes only with bitsandbytes
+# Names of adapters, each with its neighbouring rows; None stands for all rows.
 Runs = list[tuple[str, slice | None]]
 
 log = logging.getLogger(__name__)
 
 
 class ModelCache:
-    """Base models by folder or hub id and the format of their weights. The least used is unloaded first."""
+    """Base models by their source and the format of their weights. The least recently used one is unloaded first."""
 
     def __init__(self) -> None:
         self.device = best_device()
@@ -62,21 +62,21 @@ class ModelCache:
         self._embedder: tuple[str, Embedder] | None = None
 
     def base(self, weights: Weights) -> Base:
-        """Raises ApiError (500) where it cannot be loaded, OutOfMemoryError where it doesn't fit even alone."""
+        """Raises ApiError (500) if it can't be loaded, OutOfMemoryError if it doesn't fit even alone."""
         if weights not in self._bases:
             while len(self._bases) >= MAX_BASES:
                 self._bases.popitem(last=False)
             try:
                 self._bases[weights] = _load(weights, self.device)
             except torch.OutOfMemoryError:
-                log.warning("loading %s: out of memory; other models are put away", weights[0])
+                log.warning("loading %s: out of memory; unloading other models", weights[0])
                 self.clear()
                 self._bases[weights] = _load(weights, self.device)
         self._bases.move_to_end(weights)
         return self._bases[weights]
 
     def embedder(self, source: str) -> Embedder:
-        """One at a time. Raises ApiError (404) where the model makes no embeddings."""
+        """Returns an embedding model; only one is kept. Raises ApiError (404) if it is not an embedding model."""
         if self._embedder is None or self._embedder[0] != source:
             self._embedder = None  # frees its memory before the next one is loaded
             self._embedder = (source, Embedder(source, self.device))
@@ -97,13 +97,13 @@ def _load(weights: Weights, device: torch.device) -> Base:
 
 
 class Base:
-    """A base model and the adapters over it.
+    """A base model and its adapters.
 
-    `context` in tokens, prompt and answer together. `prefixes`: what the last batch's prompts began with, by adapter.
-    `can_join`: whether caches of rows that were read apart can be put together. `can_mix`: whether rows with different
-    adapters can. `window`: tokens that all layers see at once. `keeps_state`: its state runs over every token in turn,
-    padding too, so rows are answered one by one.
-    """
+    `context` is the most tokens that prompt and answer may have together. `prefixes` are the common first tokens of the
+    last batch's prompts, by adapter. `can_join` is true if caches of rows that were read separately can be joined, and
+    `can_mix` if a batch may have rows with different adapters. `window` is the number of tokens that all layers see at
+    once. With `keeps_state` the model's state depends on every token, including padding, so rows are answered one by
+    one."""
 
     def __init__(self, source: str, quantization: Quantization, device: torch.device) -> None:
         self._source = source
@@ -113,7 +113,7 @@ class Base:
         tokenizer = load_tokenizer(source)
         model = load_model(source, device, dtype, quantization)
         config = model.config.get_text_config()
-        # Bloom, MPT and pure state spaces name no limit under this name, if any.
+        # Bloom, MPT and pure state-space models have no limit, or have it under another name.
         self.context = int(getattr(config, "max_position_embeddings", None) or NO_LIMIT)
         self.window = max_packed_length(config.to_dict())
         self.bytes_per_token = bytes_per_token(config, dtype)
@@ -124,17 +124,17 @@ class Base:
         )
         self.prefixes: dict[Path | None, CachedPrefix] = {}
         self._drafts: dict[Path | None, Drafts] = {}
-        self._bare: Any = model.eval()  # peft puts its layers into this one too
+        self._bare: Any = model.eval()  # peft inserts its layers into this object too
         self._model: Any = model
-        self._runs: Runs = []  # what the next pass computes; the layers hold this very list
-        self._is_batched = True  # the layers compute adapters here, not by peft
+        self._runs: Runs = []  # the adapters of the next pass; the layers refer to this list object
+        self._is_batched = True  # adapters are computed by this module, not by peft
         self._adapters: OrderedDict[Path, str] = OrderedDict()
         self._loaded = 0
-        self._active = PLAIN  # peft's adapter, where the layers are peft's
+        self._active = PLAIN  # peft's active adapter, used if adapters are computed by peft
 
     def ensure_adapter(self, adapter: Path | None, in_use: Collection[Path | None]) -> None:
-        """Loads the adapter unless it is there, and unloads the least used that are not `in_use`. Raises ApiError (404)
-        where its files are gone."""
+        """Loads the adapter if necessary, and unloads the least recently used ones that are not `in_use`. Raises
+        ApiError (404) if its files are gone."""
         if adapter is None:
             return
         if not adapter.is_dir():
@@ -153,13 +153,13 @@ class Base:
         return self._drafts.setdefault(adapter, Drafts())
 
     def drop_prefixes(self) -> None:
-        """Gives back the memory of what was kept for the next batch."""
+        """Releases the memory of the prefixes kept for the next batch."""
         self.prefixes = {}
         release_memory(self.device)
 
     def with_adapters(self, adapters: Sequence[Path | None]) -> Any:
-        """The model with one adapter for all rows, or with one for each; None is the bare base. `hold` has to have
-        loaded them."""
+        """Returns the model with one adapter for all rows, or one for each row; None stands for the plain base. They
+        must have been loaded by `ensure_adapter`."""
         names = [self._adapters[adapter] if adapter else PLAIN for adapter in adapters]
         if self._is_batched:
             self._runs[:] = _runs_of(names)
@@ -168,7 +168,7 @@ class Base:
         return partial(self._model, adapter_names=names) if len(set(names)) > 1 else self._model
 
     def _activate(self, name: str) -> None:
-        """Switches peft's adapter. Each switch visits every layer, so it is made only where the name changes."""
+        """Switches peft's adapter. A switch visits every layer, so it is made only if the name changes."""
         if name == self._active:
             return
         if name == PLAIN:
@@ -199,19 +199,19 @@ class Base:
             if not (adapter / "adapter_model.safetensors").exists():  # deleted while it was read
                 raise adapter_gone_error(adapter) from error
             raise
-        # The adapter's matrices into the model's format; quantised weights are left alone.
+        # Convert the adapter's matrices to the model's number format, but not quantised weights.
         dtype = next(self._model.parameters()).dtype
         for parameter_name, weight in self._model.named_parameters():
             if f".{name}." in parameter_name:
                 weight.data = weight.data.to(dtype)
-        # peft has activated it, perhaps in training mode, and the one before may be unloaded next.
+        # peft has activated the adapter, perhaps in training mode, and the previous one may be unloaded next.
         self._active = ""
         self._activate(name)
         self._adapters[adapter] = name
 
 
 def _runs_of(names: Sequence[str]) -> Runs:
-    """`names`: an adapter's for each row, or one for all rows."""
+    """`names` has an adapter's name for each row, or a single one for all rows."""
     if len(set(names)) == 1:
         return [(names[0], None)] if names[0] != PLAIN else []
     runs: Runs = []
@@ -226,7 +226,7 @@ def _runs_of(names: Sequence[str]) -> Runs:
 
 @dataclass(frozen=True)
 class Matrices:
-    """a: (r, in), b: (out, r)"""
+    """The matrices of a LoRA layer: `a` is (r, in), `b` is (out, r)."""
 
     a: Tensor
     b: Tensor
@@ -234,8 +234,8 @@ class Matrices:
 
 
 def _install_batched_lora(model: PeftModel, runs: Runs) -> bool:
-    """Makes the model's LoRA layers follow `runs`. Has to be called again after each change of adapters. False, and all
-    is left to peft, where one of them is more than plain LoRA on a linear layer."""
+    """Makes the model's LoRA layers compute the adapters in `runs`. Must be called again after each change of adapters.
+    Returns False and leaves the layers to peft if any of them is more than plain LoRA on a linear layer."""
     layers: list[Any] = [module for module in model.modules() if isinstance(module, LoraLayer)]
     is_plain = all(map(_is_plain, layers)) and not any(
         isinstance(module, AuxiliaryTrainingWrapper) for module in model.modules()
@@ -270,7 +270,7 @@ def _forward_with_adapters(
         if matrices is not None:
             narrow = functional.linear((x if rows is None else x[rows]).to(matrices.a.dtype), matrices.a)
             out = result if rows is None else result[rows]
-            # Neighbouring rows are a view, so the product is added in place.
+            # A slice of rows is a view, so the product is added in place.
             flat = out.view(-1, out.shape[-1])
             flat.addmm_(
                 narrow.view(-1, narrow.shape[-1]).to(flat.dtype),

@@ -1,5 +1,5 @@
-"""The row of a batch that one answer is: it chooses its next token by the request's sampling and grammar. And guesses
-at how answers go on. Imports torch."""
+"""A row of a batch, which is one answer and chooses its tokens by the request's sampling and grammar; and guesses of
+how answers continue. Imports torch."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from trainers.local.serving.constraints import Guide
 from trainers.local.serving.values import Likelihood, Request
 from trainers.local.serving.vocabulary import Vocabulary
 
-LONGEST = 16  # tokens of an answer that is remembered: only labels and short phrases come again
-MOST_BEGINNINGS = 4096  # about 200 kB; then the memory starts empty again
+LONGEST = 16  # tokens of an answer that is remembered: only labels and short phrases are repeated
+MOST_BEGINNINGS = 4096  # about 200 kB; beyond that all are forgotten
 GUESS_END = -1
-LIKELY = 0.75
+MIN_CHANCE = 0.75  # that all guessed tokens are right
 
 TokenIds = tuple[int, ...]
 
 
 class Row(AnswerWriter):
-    """An answer that this process computes. `is_plain`: its next token is always the likeliest one."""
+    """An answer that this process computes. `is_plain` is true if its next token is always the likeliest one."""
 
     def __init__(
         self,
@@ -53,12 +53,12 @@ class Row(AnswerWriter):
 
     @property
     def ids(self) -> list[int]:
-        """All tokens that the model has to have read for the next one."""
+        """All tokens that the model must have read to compute the next one."""
         return self.prompt + self.tokens
 
     def take(self, logits: Tensor, likeliest: int) -> None:
-        """Takes the next token: `likeliest` or another one, by `logits` (vocabulary,). An error in this row goes to its
-        own caller, and ends all answers to the same request."""
+        """Chooses and adds the next token: `likeliest` or another one, by `logits` (vocabulary,). An error is sent to
+        this row's caller, and ends all answers to the same request."""
         if self.request.ticket.is_abandoned:
             self.is_done = True
             return
@@ -67,7 +67,7 @@ class Row(AnswerWriter):
                 self.accept(likeliest)
                 return
             token, likelihood = self._choose(logits)
-            # Where the grammar leaves one way to the end, its tokens need no pass through the model.
+            # If the grammar leaves only one way to the end, its tokens need no pass through the model.
             forced = None
             if self._guide is not None and token not in self._vocabulary.ends:
                 self._guide.accept(token)
@@ -83,7 +83,7 @@ class Row(AnswerWriter):
             self.is_done = True
 
     def _choose(self, logits: Tensor) -> tuple[int, Likelihood | None]:
-        """A token by the request's sampling, and its likelihood where the request asks for that."""
+        """Returns a token chosen by the request's sampling, and its likelihood if the request asks for that."""
         logits = logits.float().cpu()
         weighed = self._weigh(logits) if self._is_weighed else logits
         allowed = weighed.masked_fill(~self._guide.allowed_tokens(), -torch.inf) if self._guide else weighed
@@ -92,7 +92,7 @@ class Row(AnswerWriter):
         else:
             chances = torch.softmax(allowed / self._sampling.temperature, -1)
             ordered, tokens = chances.sort(descending=True)
-            ordered[ordered.cumsum(-1) - ordered > self._sampling.top_p] = 0  # the first always stays
+            ordered[ordered.cumsum(-1) - ordered > self._sampling.top_p] = 0  # always keeps the first
             token = int(tokens[torch.multinomial(ordered, 1, generator=self._dice)])
         if self._sampling.top_logprobs is None or token in self._vocabulary.ends:
             return token, None
@@ -105,7 +105,8 @@ class Row(AnswerWriter):
         return token, Likelihood(self._vocabulary.bytes_of(token), float(logprobs[token]), likeliest)
 
     def _weigh(self, logits: Tensor) -> Tensor:
-        """https://platform.openai.com/docs/guides/text-generation#frequency-and-presence-penalties"""
+        """Applies penalties and biases by OpenAI's formula:
+        https://platform.openai.com/docs/guides/text-generation#frequency-and-presence-penalties"""
         counts = torch.bincount(torch.tensor(self.tokens, dtype=torch.long), minlength=len(logits))
         weighed = (
             logits
@@ -118,20 +119,20 @@ class Row(AnswerWriter):
 
 
 class Drafts:
-    """Guesses how an answer goes on from what the same model has answered before: counts which token followed each
+    """Guesses how an answer continues from the same model's earlier answers, by counting which token followed each
     beginning of an answer.
 
-    A pass over one token and a pass over two or three take about as long, since both move all weights. So the guessed
-    tokens are read in the pass that the newest token needs anyway, and those that the model would have chosen are kept.
-    This is speculative decoding (Leviathan et al. 2023) with a memory in place of the smaller model. A label takes two
-    passes, however many tokens it has. Answers are the same with and without, but for rounding below float32.
-    """
+    A pass over two or three tokens takes about as long as one over a single token, since both move all weights. So the
+    guessed tokens are read in the pass that the newest token needs anyway, and those that the model would have chosen
+    are kept. This is speculative decoding (Leviathan et al. 2023) with a memory instead of a smaller model. A label
+    takes two passes, however many tokens it has. Answers are the same as without guesses, except for rounding below
+    float32."""
 
     def __init__(self) -> None:
         self._next: defaultdict[TokenIds, Counter[int]] = defaultdict(Counter)
 
     def remember(self, answer: Sequence[int]) -> None:
-        """`answer`: the tokens without the one that ended it."""
+        """Counts an answer, given as its tokens without the one that ended it."""
         if len(answer) > LONGEST:
             return
         if len(self._next) >= MOST_BEGINNINGS:
@@ -140,30 +141,30 @@ class Drafts:
             self._next[tuple(answer[:place])][token] += 1
 
     def guess(self, beginning: Sequence[int]) -> TokenIds:
-        """The tokens that follow `beginning`, for as long as all of them together are right in LIKELY of the cases.
+        """Returns the tokens that probably follow `beginning`: as many as are all right with a chance over MIN_CHANCE.
 
-        What came once proves nothing, so one more answer is counted that went on otherwise. On a CPU a wrong guess
-        isn't free: 32 rows of 16 guessed tokens take as long as six passes over one token, and 200 answers of a base
-        that doesn't know the labels took 28.9 s with every guess that came more often than not, and 20.0 s so.
+        A single case proves little, so the chance counts one more answer that continued differently. On a CPU a wrong
+        guess isn't free: 32 rows of 16 guessed tokens take as long as six passes over one token. 200 answers of a base
+        that doesn't know the labels took 28.9 s with every guess of a chance over one half, and 20.0 s with these.
         """
         answer, chance = tuple(beginning), 1.0
         while (counts := self._next.get(answer)) is not None:
             ((token, times),) = counts.most_common(1)
             chance *= times / (counts.total() + 1)
-            if token == GUESS_END or chance <= LIKELY:
+            if token == GUESS_END or chance <= MIN_CHANCE:
                 break
             answer += (token,)
         return answer[len(beginning) :]
 
 
 def count_agreeing(guess: Sequence[int], chosen: Sequence[int]) -> int:
-    """How many tokens at the start of `guess` are those that were `chosen`."""
+    """Returns how many tokens at the start of `guess` equal those that were `chosen`."""
     pairs = enumerate(zip(guess, chosen, strict=False))
     return next((place for place, (guessed, own) in pairs if guessed != own), len(guess))
 
 
 def pad_right(rows: Sequence[Sequence[int]], device: torch.device) -> tuple[Tensor, Tensor]:
-    """Ids and mask, (rows, longest), of tokens that follow what is in a cache."""
+    """Returns ids and mask, both (rows, longest)."""
     longest = max(map(len, rows))
     ids = [list(row) + [0] * (longest - len(row)) for row in rows]
     mask = [[1] * len(row) + [0] * (longest - len(row)) for row in rows]

@@ -1,4 +1,4 @@
-"""Requests to a generation engine, and what it answers. No torch, no HTTP."""
+"""Requests to a generation engine, and its outcomes. No torch, no HTTP."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from trainers.methods import Quantization
 if TYPE_CHECKING:
     from trainers.encoders.classifier import Classification
 
-MAX_ADAPTERS = 8  # in memory, and so in one batch
+MAX_ADAPTERS = 8  # in memory, and therefore in one batch
 SHARE_ALONE, SHARE_WHILE_TRAINING = 0.9, 0.3  # of a GPU's memory
 Ids = tuple[int, ...]
 Weights = tuple[str, Quantization]
@@ -22,8 +22,8 @@ Weights = tuple[str, Quantization]
 
 @dataclass(frozen=True)
 class ChatMessage:
-    """`calls` by their ids, in an assistant's message. `call_id` and `name` are those of the call that a tool's message
-    answers."""
+    """`calls` are those of an assistant's message, by their ids. In a tool's message, `call_id` and `name` are those of
+    the call that it answers."""
 
     role: str
     content: str
@@ -34,8 +34,8 @@ class ChatMessage:
 
 @dataclass(frozen=True)
 class Tools:
-    """What a model may call: `definitions` in OpenAI's form, which is also that of chat templates. One of the tools
-    named in `required` must be called; where it is empty the model decides."""
+    """The tools that a model may call. `definitions` are in OpenAI's form, which chat templates use too. One of the
+    tools named in `required` must be called; if it is empty, the model decides."""
 
     definitions: Sequence[Mapping[str, Any]] = ()
     required: Sequence[str] = ()
@@ -43,11 +43,12 @@ class Tools:
 
 @dataclass(frozen=True)
 class Sampling:
-    """`max_tokens` None: as far as the context goes. Greedy below a temperature of 0.001. The answer ends before a text
-    of `stop`. Penalties and `logit_bias` (by token id) are OpenAI's: subtracted from, and added to, a token's logit.
+    """How an answer is sampled. Without `max_tokens` it may fill the context. Below a temperature of 0.001 it is
+    greedy. It ends before a text of `stop`. Penalties and `logit_bias` (by token id) are OpenAI's: they are subtracted
+    from, and added to, a token's logit.
 
-    `n` answers to the same prompt, each with the seed after that of the one before. `top_logprobs`: how many other
-    tokens are named at each place, None for no log-probabilities at all. `grammar` as constraints.py writes it.
+    Each of the `n` answers to the same prompt uses the seed after the previous one's. `top_logprobs` is how many of the
+    likeliest tokens are listed at each place; None means no log-probabilities. `grammar` is in constraints.py's form.
     """
 
     temperature: float
@@ -65,8 +66,9 @@ class Sampling:
 
 @dataclass(frozen=True)
 class Target:
-    """A base model (local folder or hub id), the folder of an adapter over it, and the format of the base's weights
-    that the adapter was trained on. An encoder's adapter is what encoder_folder.py describes."""
+    """What answers a request: a base model (local folder or hub id), the folder of an adapter, if any, and the format
+    of the base's weights that the adapter was trained on. An encoder's adapter is a folder of
+    trainers/encoders/classifier.py."""
 
     base: str
     adapter: Path | None
@@ -75,14 +77,14 @@ class Target:
 
     @property
     def weights(self) -> Weights:
-        """What is loaded once for all adapters over the base."""
+        """The part that is loaded once for all adapters."""
         return self.base, self.quantization
 
 
 @dataclass(frozen=True)
 class Likelihood:
-    """The natural logarithm of the model's own probability of one token, at temperature 1, before `top_p` and
-    before any constraint. `others`: the likeliest tokens at its place, perhaps itself among them."""
+    """A token with the natural logarithm of its probability, at temperature 1, before `top_p` and any constraint.
+    `others` are the likeliest tokens at its place, which may include the token itself."""
 
     token: bytes
     logprob: float
@@ -91,7 +93,7 @@ class Likelihood:
 
 @dataclass(frozen=True)
 class Piece:
-    """Text of answer number `index`. `tokens` is empty where the request asks for no log-probabilities."""
+    """A piece of the text of answer number `index`. `tokens` is empty unless the request asks for log-probabilities."""
 
     index: int
     text: str
@@ -111,8 +113,8 @@ EndReason = Literal["stop", "length", "tool_calls"]
 
 @dataclass(frozen=True)
 class AnswerEnd:
-    """The end of answer number `index`. `completion_tokens` doesn't count the token that ends the turn.
-    `classification`: of an encoder's answer."""
+    """The end of answer number `index`. `completion_tokens` doesn't count the token that ends the turn. Only encoders'
+    answers have a `classification`."""
 
     index: int
     reason: EndReason
@@ -134,7 +136,7 @@ Emit = Callable[[Outcome], object]
 
 
 class Ticket:
-    """A request's place in the queue. Its owner abandons it when nobody waits for the answer any more."""
+    """A request's place in the queue. Its owner abandons it as soon as nobody waits for the answer."""
 
     def __init__(self) -> None:
         self.is_abandoned = False
@@ -145,8 +147,8 @@ class Ticket:
 
 @dataclass(frozen=True)
 class Request:
-    """A request for `sampling.n` answers. `prompt`: text or token ids that are continued as they are, in place of
-    messages. `emit` is called from the engine's thread: with Pieces, AnswerCalls and an AnswerEnd for each answer, or
+    """A request for `sampling.n` answers. `prompt` replaces the messages by text or token ids that are continued as
+    they are. `emit` is called from the engine's thread, with Pieces, AnswerCalls and an AnswerEnd for each answer, or
     with an ApiError."""
 
     target: Target
@@ -165,7 +167,7 @@ class Request:
 
 @dataclass(frozen=True)
 class EmbeddingRequest:
-    """`texts` become vectors of unit length. `emit` gets one Embeddings, or an ApiError."""
+    """A request for a vector of unit length for each of `texts`. `emit` gets one Embeddings, or an ApiError."""
 
     target: Target
     texts: Sequence[str]
@@ -174,7 +176,7 @@ class EmbeddingRequest:
 
     @property
     def rows(self) -> int:
-        """What it counts for in the queue: texts are read many at a time, and nothing is written."""
+        """How many answers the request counts for in the queue: 16 texts take about as long as one answer."""
         return -(-len(self.texts) // 16)
 
 
@@ -182,17 +184,17 @@ PendingRequest = Request | EmbeddingRequest
 
 
 class GenerationEngine(Protocol):
-    """Answers requests: `generator.Generator` in this process, `vllm_engine.VllmEngine` by a vLLM server beside it."""
+    """Answers requests: `generator.Generator` in this process, `vllm_engine.VllmEngine` by a separate vLLM server."""
 
     def submit(self, request: PendingRequest) -> Ticket:
-        """Returns at once; the outcomes go to `request.emit`. Raises ApiError (503) where too much waits already."""
+        """Returns at once; the outcomes go to `request.emit`. Raises ApiError (503) if too many answers are queued."""
         ...
 
     def stop(self) -> None: ...
 
 
 def gpu_share(is_training: bool) -> float:
-    """The share of a GPU's memory that serving may take, while a job trains there or not."""
+    """Returns the share of a GPU's memory that serving may take, which is smaller while a job trains there."""
     return SHARE_WHILE_TRAINING if is_training else SHARE_ALONE
 
 
@@ -206,11 +208,11 @@ def adapter_gone_error(adapter: Path) -> ApiError:
 
 
 def check_base_unchanged(source: str, trained_on: str | None, fingerprint: str) -> None:
-    """Raises ApiError (409) where the base's weights are not those that the adapter was trained on. `trained_on`: their
-    fingerprint, None where it isn't known."""
+    """Raises ApiError (409) unless the base's weights are those that the adapter was trained on. `trained_on` is the
+    fingerprint of those, None if unknown."""
     if trained_on not in (None, fingerprint):
         text = (
-            f"This model was tuned on another state of its base model {source}: the weights there have "
-            "changed since. Put the former ones back and start the trainer again, or train again."
+            f"The weights of the base model {source} have changed since this model was tuned. Put the former weights "
+            "back and restart the trainer, or train again."
         )
         raise ApiError(409, text, "adapter_of_another_base", "model")

@@ -1,9 +1,9 @@
 """The engine that answers by vLLM. Prompts, grammars, stop texts and tool calls are handled as in the built-in engine:
-vLLM gets token ids and returns token ids, so that an answer means the same whichever engine computed it.
+vLLM gets token ids and returns token ids, so that answers don't depend on the engine.
 
-One vLLM server runs at a time, for the base that was asked last: it is started with the first request, started again
-where it ended, and replaced for another base, a higher LoRA rank or another share of the GPU once its open answers are
-done. Embeddings stay with the built-in engine."""
+One vLLM server runs at a time, for the base that was asked last. It is started by the first request, restarted if it
+ended, and replaced for another base, a higher LoRA rank or another share of the GPU once its open answers are done. The
+built-in engine makes embeddings."""
 
 from __future__ import annotations
 
@@ -60,16 +60,16 @@ if TYPE_CHECKING:
     from trainers.local.serving.vocabulary import Vocabulary
 
 LOOK_S = 0.5  # how often to check whether a client hung up, or a job needs the GPU
-SMALLEST_TOP_P = 1e-6  # vLLM takes no 0
+SMALLEST_TOP_P = 1e-6  # vLLM refuses 0
 USUAL_RANK = 16
-TOKEN = "token_id:"  # noqa: S105  what vLLM writes before a token's id where a request asks for ids
+TOKEN = "token_id:"  # noqa: S105  the prefix of a token's id if a request asks for ids
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class ServedBase:
-    """A base's folder and vocabulary. `fingerprint` of its weights; `dtype` as vLLM names it."""
+    """A base's folder and vocabulary, the fingerprint of its weights, and its number format as vLLM names it."""
 
     folder: Path
     fingerprint: str
@@ -78,8 +78,8 @@ class ServedBase:
 
 
 class VllmEngine:
-    """`engines`: the trainer's folder of engines. `gpu`: the first of the trainer's GPUs; None on a CPU. `is_training`:
-    whether a job computes on it too. `builtin` makes embeddings."""
+    """`engines` is the trainer's folder of engines. `gpu` is the first of the trainer's GPUs, None on a CPU.
+    `is_training` returns True if a job uses it too. `builtin` makes embeddings."""
 
     def __init__(
         self, engines: Path, builtin: GenerationEngine, is_training: Callable[[], bool], gpu: str | None
@@ -90,23 +90,21 @@ class VllmEngine:
         self._gpu = gpu
         self._loop = asyncio.new_event_loop()
         self._thread: threading.Thread | None = None
-        self._starting = threading.Lock()
+        self._lock = threading.Lock()  # guards the thread's start and the count of open rows
         self._open_rows = 0
-        self._ended_at: deque[float] = deque(maxlen=50)  # of the last answers, monotonic seconds
-        # What follows belongs to the loop's thread.
+        self._ended_at: deque[float] = deque(maxlen=50)  # when the last answers ended, in monotonic seconds
+        # These belong to the loop's thread.
         self._bases: dict[str, ServedBase] = {}
         self._server: VllmServer | None = None
-        self._turn = (
-            asyncio.Lock()
-        )  # over replacing the server; requests wait in the order in which they came
+        self._turn = asyncio.Lock()  # held while the server is replaced; requests wait in the order they came
         self._idle = asyncio.Event()
         self._open_requests = 0
 
     def submit(self, request: PendingRequest) -> Ticket:
-        """Raises ApiError (503) where too many answers are waited for already."""
+        """Raises ApiError (503) if too many answers are queued already."""
         if isinstance(request, EmbeddingRequest):
             return self._builtin.submit(request)
-        with self._starting:
+        with self._lock:
             rows_per_second = 1.0
             if len(self._ended_at) > 1:
                 rows_per_second = len(self._ended_at) / max(0.1, time.monotonic() - self._ended_at[0])
@@ -153,8 +151,9 @@ class VllmEngine:
                 request.ticket.abandon()
         finally:
             work.cancel()
-            self._open_rows -= request.rows
-            self._ended_at.extend([time.monotonic()] * request.rows)
+            with self._lock:
+                self._open_rows -= request.rows
+                self._ended_at.extend([time.monotonic()] * request.rows)
 
     async def _write_answers(self, request: Request) -> None:
         source = request.target.base
@@ -164,18 +163,18 @@ class VllmEngine:
         options = self._options(request.target, base)
         async with self._hold_server(options) as server, server.model(request.target.adapter) as model:
             preparation = await asyncio.to_thread(_prepare, request, base.vocabulary, server.context)
-            async with _together() as start:
+            async with _run_together() as start:
                 for index in range(request.rows):
                     writer = AnswerWriter(request, index, preparation, base.vocabulary)
                     body = completion_body(request, index, preparation, model, base.vocabulary.ends)
                     start(_write_answer(server, writer, body, base.vocabulary))
 
     def _options(self, target: Target, base: ServedBase) -> VllmOptions:
-        """What a server needs to answer this. Raises ApiError where vLLM can't serve it."""
+        """Returns the options that a server needs to answer for `target`. Raises ApiError if vLLM can't serve it."""
         if target.quantization != "none":
             text = (
-                f"This model was tuned over its base in {target.quantization}, which is not served by vLLM here. "
-                "Start the trainer with --serving-engine builtin to ask it, or train without quantization."
+                f"This model was tuned with its base in {target.quantization}, which this trainer can't serve by vLLM. "
+                "Start the trainer with --serving-engine builtin, or train without quantization."
             )
             raise invalid(text, "model", "engine_cannot")
         rank = USUAL_RANK
@@ -186,7 +185,7 @@ class VllmEngine:
             check_base_unchanged(target.base, adapter_base_fingerprint(target.adapter), base.fingerprint)
             reason = adapter_refusal(config)
             if reason:
-                text = f"{reason} Start the trainer with --serving-engine builtin to ask this model."
+                text = f"{reason} Start the trainer with --serving-engine builtin to use this model."
                 raise invalid(text, "model", "engine_cannot")
             rank = max(rank, vllm_rank(config))
         assert rank in VLLM_RANKS  # noqa: S101
@@ -197,7 +196,7 @@ class VllmEngine:
 
     @asynccontextmanager
     async def _hold_server(self, options: VllmOptions) -> AsyncIterator[VllmServer]:
-        """A server with these options, which stays until the block ends."""
+        """Yields a server with these options, which keeps running until the block ends."""
         async with self._turn:
             server = self._server
             if server is None or not server.is_alive or not server.options.serves(options):
@@ -234,8 +233,8 @@ class VllmEngine:
             await server.stop()
 
     async def _stop_for_training(self) -> None:
-        """Stops a server that has more than serving's share while a job trains on its GPU. The next request starts one
-        with the share that is left."""
+        """Stops a server with more than serving's share while a job trains on its GPU. The next request starts one with
+        the smaller share."""
         while True:
             await asyncio.sleep(LOOK_S)
             server, share = self._server, self._share()
@@ -247,7 +246,7 @@ class VllmEngine:
 
 
 def _prepare(request: Request, vocabulary: Vocabulary, context: int) -> Preparation:
-    """Raises ApiError (400), also for a grammar that nothing satisfies: there vLLM would answer with no text."""
+    """Raises ApiError (400), also for a grammar that no text satisfies, to which vLLM would answer with no text."""
     preparation = prepare(request, vocabulary, context)
     if preparation.grammar is not None:
         vocabulary.guide(preparation.grammar).allowed_tokens()
@@ -255,9 +254,9 @@ def _prepare(request: Request, vocabulary: Vocabulary, context: int) -> Preparat
 
 
 @asynccontextmanager
-async def _together() -> AsyncIterator[Callable[[Coroutine[Any, Any, None]], None]]:
-    """Starts tasks that are awaited at the block's end. The first error cancels the others and is raised as it is, and
-    not in the ExceptionGroup of asyncio.TaskGroup."""
+async def _run_together() -> AsyncIterator[Callable[[Coroutine[Any, Any, None]], None]]:
+    """Yields a function that starts tasks, which are awaited at the block's end. The first error cancels the others and
+    is raised as it is; asyncio.TaskGroup would wrap it in an ExceptionGroup."""
     tasks: list[asyncio.Task[None]] = []
     try:
         yield lambda work: tasks.append(asyncio.create_task(work))
@@ -292,7 +291,7 @@ def _load_base(source: str) -> ServedBase:
 def completion_body(
     request: Request, index: int, preparation: Preparation, model: str, ends: frozenset[int]
 ) -> dict[str, Any]:
-    """Answer number `index` as a request to vLLM's POST /v1/completions."""
+    """Returns the body of the request to vLLM's POST /v1/completions for answer number `index`."""
     sampling = request.sampling
     body: dict[str, Any] = {
         "model": model,
@@ -325,11 +324,11 @@ async def _write_answer(
     async for choice in server.completion_parts(body):
         _take(choice, writer, vocabulary)
         if writer.is_done:
-            return  # leaving the stream makes vLLM give up the answer
+            return  # closing the stream makes vLLM abort the answer
 
 
 def _take(choice: Mapping[str, Any], writer: AnswerWriter, vocabulary: Vocabulary) -> None:
-    """Gives the writer the tokens of `choice`, an answer or a part of one."""
+    """Adds the tokens of `choice`, which is an answer or a part of one, to the writer."""
     tokens: Sequence[int] = choice["token_ids"] or ()
     likelihoods = _likelihoods(choice, writer, vocabulary)
     for place, token in enumerate(tokens):
@@ -342,7 +341,8 @@ def _take(choice: Mapping[str, Any], writer: AnswerWriter, vocabulary: Vocabular
 def _likelihoods(
     choice: Mapping[str, Any], writer: AnswerWriter, vocabulary: Vocabulary
 ) -> Sequence[Likelihood]:
-    """One per token; none where the request doesn't ask for them. vLLM names the chosen token beside the likeliest."""
+    """Returns one per token, or none unless the request asks for them. vLLM lists the chosen token in addition to the
+    likeliest ones, so the list is cut."""
     most = writer.request.sampling.top_logprobs
     if most is None or not choice.get("logprobs"):
         return ()

@@ -1,7 +1,7 @@
-"""One vLLM server as a process beside the trainer: starts it, waits until it is ready, asks it and ends it.
+"""A vLLM server as a child process of the trainer: starts it, waits until it is ready, sends requests and stops it.
 
-It listens on a Unix socket in a folder that only our user may enter, with a random key: its endpoint that loads
-adapters takes any path, so nobody else may reach it. Its log is DATA/engines/vllm/serve.log."""
+Its endpoint that loads adapters takes any path, so nobody else may reach it: it listens on a Unix socket in a folder
+that only our user may enter, and requires a random key. Its log is DATA/engines/vllm/serve.log."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ from trainers.local.engines.vllm import SERVED_BASE, VllmOptions, serve_command
 from trainers.local.serving.answers import busy_error
 from trainers.local.serving.values import adapter_gone_error
 
-START_S = 1200.0  # two busy cores took 4 minutes, and a large base may lie on a slow disk
-LOOK_S = 0.5
+START_S = 1200.0  # two busy cores took 4 minutes, and a large base may be on a slow disk
+POLL_S = 0.5
 ENDING_S = 2.0
 GRACE_S = 5.0
 RETRY_S = 30
@@ -39,10 +39,10 @@ LOG = "serve.log"
 
 
 class VllmServer:
-    """`context` in tokens, known once it is ready."""
+    """`context` is in tokens, and known once the server is ready."""
 
     def __init__(self, engine: Installation, options: VllmOptions, gpu: str | None) -> None:
-        """Starts the process. `gpu`: as CUDA_VISIBLE_DEVICES takes it. Raises ApiError (503) while vLLM is being
+        """Starts the process. `gpu` is named as in CUDA_VISIBLE_DEVICES. Raises ApiError (503) while vLLM is being
         installed or removed."""
         self.options = options
         self.context = 0
@@ -55,17 +55,19 @@ class VllmServer:
         if not self._resources.enter_context(lock_engine(engine.home, alone=False)):
             text = "vLLM is being installed or removed. Try again when that is done."
             raise busy_error(text, "lock_engine", RETRY_S)
-        folder = Path(tempfile.mkdtemp(prefix="finetune-vllm-"))  # short: a socket's path has 107 bytes
+        folder = Path(
+            tempfile.mkdtemp(prefix="finetune-vllm-")
+        )  # short, since a socket's path is limited to 107 bytes
         self._resources.callback(shutil.rmtree, folder, ignore_errors=True)
         key = secrets.token_urlsafe(32)
         environment = child_environment(*HUB_KEYS, "VLLM_") | {
             "VLLM_API_KEY": key,
             "VLLM_ALLOW_RUNTIME_LORA_UPDATING": "True",
             "VLLM_NO_USAGE_STATS": "1",
-            "HF_HUB_OFFLINE": "1",  # the base was fetched before
+            "HF_HUB_OFFLINE": "1",  # the base is already downloaded
         }
         if gpu is None:
-            environment.setdefault("VLLM_CPU_OMP_THREADS_BIND", "nobind")  # the cores are shared with others
+            environment.setdefault("VLLM_CPU_OMP_THREADS_BIND", "nobind")  # other processes use the cores too
         else:
             environment["CUDA_VISIBLE_DEVICES"] = gpu
         with self._log.open("wb") as log:
@@ -91,7 +93,7 @@ class VllmServer:
         return self._process.poll() is None
 
     async def wait_until_ready(self) -> None:
-        """Raises ApiError (503) with the last line of its log where it ends before, or takes too long."""
+        """Raises ApiError (503), with the last line of its log, if it ends before it is ready or takes too long."""
         deadline = time.monotonic() + START_S
         while self.is_alive and time.monotonic() < deadline:
             try:
@@ -99,17 +101,17 @@ class VllmServer:
                     models = (await self._http.get("/v1/models")).json()["data"]
                     self.context = int(models[0]["max_model_len"])
                     return
-            except httpx2.TransportError:  # it doesn't listen yet
+            except httpx2.TransportError:  # not listening yet
                 pass
-            await asyncio.sleep(LOOK_S)
+            await asyncio.sleep(POLL_S)
         lines = [line.strip() for line in self._log.read_text(errors="replace").splitlines() if line.strip()]
         errors = [line for line in lines if "Error" in line]
-        cause = (errors or lines or ["it wrote nothing."])[-1][-300:]
+        cause = (errors or lines or ["its log is empty."])[-1][-300:]
         text = f"vLLM did not start: {cause} Its log is {self._log}."
         raise busy_error(text, "engine_not_started", RETRY_S)
 
     async def stop(self) -> None:
-        """Sends SIGTERM to its process group, and SIGKILL where it is still there after 5 s."""
+        """Sends SIGTERM to its process group, and SIGKILL if it is still running after 5 s."""
         await self._http.aclose()
         for number in (signal.SIGTERM, signal.SIGKILL):
             deadline = time.monotonic() + GRACE_S
@@ -127,8 +129,8 @@ class VllmServer:
 
     @asynccontextmanager
     async def model(self, adapter: Path | None) -> AsyncIterator[str]:
-        """vLLM's name for the base with this adapter, which stays loaded until the block ends. Raises ApiError (404)
-        where its files are gone."""
+        """Yields vLLM's name for the base with this adapter, which stays loaded until the block ends. Raises ApiError
+        (404) if its files are gone."""
         if adapter is None:
             yield SERVED_BASE
             return
@@ -161,13 +163,13 @@ class VllmServer:
             await self._post("/v1/unload_lora_adapter", {"lora_name": name})
 
     async def completion(self, body: Mapping[str, Any]) -> dict[str, Any]:
-        """The choice of POST /v1/completions. Raises ApiError."""
+        """Returns the choice that POST /v1/completions answers with. Raises ApiError."""
         answer: dict[str, Any] = json.loads(await self._post("/v1/completions", body))
         choice: dict[str, Any] = answer["choices"][0]
         return choice
 
     async def completion_parts(self, body: Mapping[str, Any]) -> AsyncIterator[dict[str, Any]]:
-        """The parts of the choice, as they are written. Raises ApiError."""
+        """Yields the parts of the choice as they are written. Raises ApiError."""
         try:
             async with self._http.stream(
                 "POST", "/v1/completions", json={**body, "stream": True}
@@ -194,16 +196,17 @@ class VllmServer:
         return response.text
 
     async def _ended_while_answering(self) -> ApiError:
-        """Its connections break a moment before it ends: until then the next request would be sent to it."""
+        """Waits for the end of the process, which comes a moment after its connections break: before that, the next
+        request would still be sent to it. Returns the error."""
         deadline = time.monotonic() + ENDING_S
         while self.is_alive and time.monotonic() < deadline:
             await asyncio.sleep(0.05)
-        text = "vLLM ended while it answered; the next request starts it again. Try again in a minute."
+        text = "vLLM ended while it answered. The next request starts it again: try again in a minute."
         return busy_error(text, "engine_ended", RETRY_S)
 
 
 def _refused(status: int, text: str) -> ApiError:
-    """vLLM's own sentence, in OpenAI's envelope."""
+    """Returns vLLM's own error message as an ApiError."""
     try:
         error = json.loads(text.removeprefix("data: "))["error"]
         message = str(error["message"] if isinstance(error, dict) else error)

@@ -1,5 +1,5 @@
-"""From messages to token ids and from ids to text and bytes, for one model's tokenizer and chat template; and guides
-through a grammar. Loads no weights."""
+"""Converts messages to token ids, and ids to text and bytes, with one model's tokenizer and chat template. Also makes
+guides through a grammar. Loads no weights."""
 
 from __future__ import annotations
 
@@ -25,7 +25,8 @@ if TYPE_CHECKING:
 
 
 class Vocabulary:
-    """`ends`: ids that end a turn. `width`: tokens of the model's head, which may be more than the tokenizer has."""
+    """`ends` are the ids that end a turn. `width` is the size of the model's head in tokens, which may be larger than
+    the tokenizer's vocabulary."""
 
     def __init__(self, tokenizer: Any, ends: frozenset[int], width: int) -> None:
         self.ends = ends
@@ -35,7 +36,7 @@ class Vocabulary:
         self._bytes: LLTokenizer | None = None
 
     def encode(self, request: Request) -> list[int]:
-        """Token ids up to where the answer begins. Raises ApiError (400)."""
+        """Returns the token ids up to where the answer begins. Raises ApiError (400)."""
         if request.prompt is None:
             parts = self._prompt(request, self._turns(request)).split(BREAK)
             return [
@@ -48,24 +49,24 @@ class Vocabulary:
         return list(request.prompt)
 
     def check_bias(self, biases: Mapping[int, float]) -> None:
-        """Raises ApiError (400)."""
+        """Raises ApiError (400) if a token doesn't exist."""
         if any(token >= self._width for token in biases):
             text = f"'logit_bias' has a token id beyond this model's {self._width:,} tokens."
             raise invalid(text, "logit_bias")
 
     def call_syntax(self, request: Request) -> CallSyntax:
-        """How this model would write a call as its answer to the request."""
+        """Returns how this model writes a call as its answer to the request."""
         turns = self._turns(request)
         prompt = self._prompt(request, turns)
         ends = [str(self._tokenizer.convert_ids_to_tokens(end)) for end in self.ends]
         return infer_call_syntax(turns, prompt, lambda messages: self._render(request, messages), ends)
 
     def grammar(self, request: Request, syntax: CallSyntax) -> str | None:
-        """The grammar of an answer that may call tools."""
+        """Returns the grammar of an answer that may call tools, or None if any text is allowed."""
         return grammar_of_calls(request.tools, syntax, self._specials(), request.sampling.grammar)
 
-    def calls_in(self, text: str, tools: Tools) -> tuple[str, Sequence[ToolCall]]:
-        """An answer's text without its calls, and the calls."""
+    def extract_calls(self, text: str, tools: Tools) -> tuple[str, Sequence[ToolCall]]:
+        """Returns an answer's text without its calls, and the calls."""
         response_template = getattr(self._tokenizer, "response_template", None)
         template = read_chat_template(self._tokenizer, tools.definitions)
         content, calls = parse_tool_calls(text, template, tools.definitions, response_template)
@@ -81,16 +82,16 @@ class Vocabulary:
         )
 
     def bytes_of(self, token: int) -> bytes:
-        """A token's bytes, which may be a part of a character; none for a special one."""
+        """Returns a token's bytes, which may be a part of a character; none for a special token."""
         if not self.text([token]):
             return b""
-        return bytes(self._by_bytes().decode_bytes([token]))
+        return bytes(self._byte_tokenizer().decode_bytes([token]))
 
     def guide(self, grammar: str) -> Guide:
-        """Raises ApiError (400) where the grammar cannot be kept by this model."""
+        """Raises ApiError (400) if this model can't keep to the grammar."""
         from llguidance import LLMatcher
 
-        return Guide(LLMatcher(self._by_bytes(), grammar, log_level=0), self._width, sorted(self.ends))
+        return Guide(LLMatcher(self._byte_tokenizer(), grammar, log_level=0), self._width, sorted(self.ends))
 
     def _specials(self) -> dict[str, int]:
         added = self._tokenizer.added_tokens_decoder.items()
@@ -115,21 +116,21 @@ class Vocabulary:
         tools = list(request.tools.definitions) or None
         return render_chat(self._tokenizer, turns, tools=tools, add_generation_prompt=asks)
 
-    def _by_bytes(self) -> LLTokenizer:
-        """llguidance's tokenizer, made at first use since it takes a second for 49,000 tokens."""
+    def _byte_tokenizer(self) -> LLTokenizer:
+        """Returns llguidance's tokenizer. It is made at first use, since it takes a second for 49,000 tokens."""
         if self._bytes is None:
             from llguidance.hf import from_tokenizer
 
             try:
                 self._bytes = from_tokenizer(self._tokenizer, self._width, sorted(self.ends))
             except ValueError as error:
-                text = f"This model's tokenizer hides its tokens' bytes ({error}): no constraints and no logprobs."
+                text = f"This model has no constraints or logprobs: its tokenizer hides its tokens' bytes ({error})."
                 raise ApiError(400, text, "unsupported_value", "model") from error
         return self._bytes
 
 
 def _turns(messages: Sequence[ChatMessage]) -> list[dict[str, Any]]:
-    """Messages as chat templates take them."""
+    """Converts messages to the form of chat templates."""
     raw_messages = []
     for message in messages:
         calls = [
@@ -149,7 +150,7 @@ def _turns(messages: Sequence[ChatMessage]) -> list[dict[str, Any]]:
 
 
 def end_tokens(generation_config: Any, tokenizer: Any) -> frozenset[int]:
-    """The ids that end a turn."""
+    """Returns the ids that end a turn."""
     configured = generation_config.eos_token_id
     ends = configured if isinstance(configured, list) else [configured]
     return frozenset(int(end) for end in [*ends, tokenizer.eos_token_id] if end is not None)
