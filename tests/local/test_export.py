@@ -20,7 +20,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from tests.local.exporting import JOB, MODEL, made, order, tune
 from tests.local.preferences import pair
-from trainers.local.export.agreement import Comparison, ModelAnswer, agreement, compare, encode
+from trainers.local.export.agreement import Comparison, ModelAnswer, compare, encode, judge_answer
 from trainers.local.export.order import Measured, Score
 from trainers.local.export.output import AnswersDiffer, folder_when_complete
 from trainers.local.export.sources import find_source, read_questions
@@ -131,7 +131,7 @@ def test_a_checkpoint_is_exported_by_its_name_and_its_card_says_so(data: Path, t
     )
     card = (folder / "README.md").read_text(encoding="utf-8")
     assert "the checkpoint of step 24" in card
-    assert "taken before training ended" in card
+    assert "a checkpoint from before the end of training" in card
 
 
 def test_vllm_gets_an_adapter_that_peft_loads_and_a_rank_that_it_takes(
@@ -151,7 +151,7 @@ def test_a_card_without_a_run_says_that_nothing_was_measured(merged: Any) -> Non
     folder, _, before = merged
     text = (folder / "README.md").read_text(encoding="utf-8")
     assert "This model was not measured on held-out rows." in text
-    assert "look it up before this model is passed on" in text
+    assert "look it up before you pass this model on" in text
     training = next(path for path in before if path.endswith("train.jsonl"))
     assert f"training file: 24 rows, sha256 `{before[training]}`" in text
     assert "| lora_r | 4 |" in text
@@ -189,7 +189,7 @@ def test_the_command_refuses_with_a_sentence_and_leaves_nothing(data: Path, tmp_
     where = ["--to", "merged", "--out", str(tmp_path / "out"), "--data", str(data), "--tools", str(tmp_path)]
     done = subprocess.run([*command, *where], capture_output=True, text=True, check=False)
     assert done.returncode == 2
-    assert f"There are: {MODEL}." in done.stderr
+    assert f"Available: {MODEL}." in done.stderr
     assert list(tmp_path.iterdir()) == []
 
 
@@ -234,7 +234,7 @@ class Letters:
 def test_answers_that_part_at_a_near_tie_are_told_from_different_ones(
     our: str, told: ModelAnswer, expected: str
 ) -> None:
-    assert agreement(our, told, Letters(), [0]) == expected
+    assert judge_answer(our, told, Letters(), [0]) == expected
 
 
 def test_a_model_that_learnt_tools_is_compared_where_it_is_asked_with_them(

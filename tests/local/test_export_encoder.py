@@ -99,8 +99,8 @@ def test_it_is_uploaded_as_it_runs(data: Path, tmp_path: Path, monkeypatch: pyte
 @pytest.mark.parametrize(
     ("to", "changes", "sentence"),
     [
-        ("merged", {}, "is an encoder, and --to merged is for models that write"),
-        ("onnx", {"dtype": "float16"}, "--dtype has no use here"),
+        ("merged", {}, "is an encoder, but --to merged is for models that write"),
+        ("onnx", {"dtype": "float16"}, "--dtype doesn't apply to this export"),
     ],
 )
 def test_forms_of_chat_models_are_refused(
@@ -114,6 +114,6 @@ def test_other_answers_than_our_server_s_leave_nothing_behind(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("trainers.local.export.onnx.MAX_TOKENS", 3)
-    with pytest.raises(AnswersDiffer, match="and our server"):
+    with pytest.raises(AnswersDiffer, match="but our server"):
         export(ordered(data, tmp_path / "out"), lambda _: None)
     assert not (tmp_path / "out").exists()

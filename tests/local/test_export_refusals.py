@@ -74,12 +74,12 @@ def without_rows(job: Path) -> None:
 @pytest.mark.parametrize(
     ("spoil", "said"),
     [
-        (undone, f"The job {JOB} is not done."),
+        (undone, f"The job {JOB} has not ended."),
         (cancelled, "was cancelled, so there is no finished model"),
-        (failed, "It said: Line 3 is too long."),
-        (deleted, f"The model {MODEL} was deleted, its weights are gone. Train it again"),
+        (failed, "The reason was: Line 3 is too long."),
+        (deleted, f"The model {MODEL} was deleted with its weights. Train it again"),
         (torn, "has no adapter_model.safetensors"),
-        (without_rows, "are gone, so its export could not be checked. Name a chat JSONL file"),
+        (without_rows, "are gone, so its export could not be checked. Give a chat JSONL file"),
     ],
 )
 def test_a_job_without_a_whole_model_is_refused(job: Path, spoil: Callable[[Path], None], said: str) -> None:
@@ -89,11 +89,11 @@ def test_a_job_without_a_whole_model_is_refused(job: Path, spoil: Callable[[Path
 
 def test_a_checkpoint_that_is_not_kept_is_refused_with_those_that_are(job: Path) -> None:
     (job / "checkpoints" / "step-000012").mkdir(parents=True)
-    assert f"kept: {MODEL}:ckpt-step-12." in refusal(job, model=f"{MODEL}:ckpt-step-7")
+    assert f"Available checkpoints: {MODEL}:ckpt-step-12." in refusal(job, model=f"{MODEL}:ckpt-step-7")
 
 
 def test_a_folder_that_is_no_job_is_refused(job: Path) -> None:
-    assert "holds no job.json" in refusal(job, model=str(job.parent))
+    assert "has no job.json" in refusal(job, model=str(job.parent))
 
 
 def test_a_place_that_is_taken_is_refused(job: Path, tmp_path: Path) -> None:
@@ -101,7 +101,7 @@ def test_a_place_that_is_taken_is_refused(job: Path, tmp_path: Path) -> None:
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "mine").write_text("mine")
     assert "is a file or a link" in refusal(job, out=tmp_path / "file")
-    assert "is not empty, and nothing in it is overwritten" in refusal(job, out=tmp_path / "full")
+    assert "is not empty, and an export overwrites nothing" in refusal(job, out=tmp_path / "full")
     assert f"{tmp_path / 'file'} is a file, so" in refusal(job, out=tmp_path / "file" / "below")
 
 
@@ -117,11 +117,11 @@ def test_a_disk_without_room_is_refused_with_both_sizes(job: Path, monkeypatch: 
         (
             "vllm",
             {"dtype": "float16"},
-            "--dtype is for --to merged, gguf and ollama; --to vllm has no use for it",
+            "--dtype is for --to merged, gguf and ollama and doesn't apply to --to vllm",
         ),
         ("merged", {"upload": Upload("org/name", False)}, "--repo is for --to hub"),
-        ("hub", {}, "Name it: --base-id ORG/NAME."),
-        ("hub", {"base_id": "org/tiny"}, "Look it up, and say it: --licence ID"),
+        ("hub", {}, "Give it with --base-id ORG/NAME."),
+        ("hub", {"base_id": "org/tiny"}, "Look it up and give it with --licence ID"),
         (
             "hub",
             {"base_id": "org/tiny", "licence": "mit", "upload": Upload("org/name", False)},
@@ -217,7 +217,7 @@ def test_questions_are_spread_over_the_file_and_a_shared_system_prompt_is_found(
 
 def test_rows_that_can_not_be_asked_are_refused(job: Path, tmp_path: Path) -> None:
     (tmp_path / "rows.jsonl").write_text('{"messages": [{"role": "user", "content": "hi"}]}\n')
-    assert "no plain question and answer" in refusal(job, rows=tmp_path / "rows.jsonl")
+    assert "no plain question with an answer" in refusal(job, rows=tmp_path / "rows.jsonl")
     for line in ("{", "5", '{"messages": ["hi"]}', '{"messages": 5}', '{"input": {}, "preferred_output": 5}'):
         (tmp_path / "rows.jsonl").write_text(line)
         assert "Line 1 of" in refusal(job, rows=tmp_path / "rows.jsonl")
@@ -226,7 +226,7 @@ def test_rows_that_can_not_be_asked_are_refused(job: Path, tmp_path: Path) -> No
 
 
 def test_facts_that_are_no_facts_are_refused() -> None:
-    with pytest.raises(ExportRefused, match="The run's facts can't be read"):
+    with pytest.raises(ExportRefused, match="The run's measurements can't be read"):
         Measured.from_json('{"tuned": 3}')
 
 
@@ -234,7 +234,7 @@ def test_a_system_prompt_that_a_modelfile_can_not_quote_is_refused(tmp_path: Pat
     from trainers.local.export.ollama import ChatTemplate
 
     plain = ChatTemplate({("start", "user"): "Q: ", ("user", "end"): "\nA: "}, None)
-    with pytest.raises(ExportRefused, match="quotation marks that a Modelfile can't hold"):
+    with pytest.raises(ExportRefused, match="quotation marks that a Modelfile can't express"):
         modelfile(tmp_path / "m.gguf", plain, ["</s>"], 4096, 'Say """hi"""')
 
 

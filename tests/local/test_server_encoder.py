@@ -138,7 +138,7 @@ def test_what_it_can_not_do_is_refused(
             {"method": {"type": "full", "full": {"hyperparameters": {"lora_r": 8}}}},
             "takes batch_size, learning_rate, n_epochs. Leave 'lora_r' out",
         ),
-        ({"validation_file": "file-1"}, "has no use for 'validation_file'"),
+        ({"validation_file": "file-1"}, "doesn't use 'validation_file'"),
     ],
 )
 def test_a_training_that_makes_no_sense_is_refused(client: openai.OpenAI, body: Any, sentence: str) -> None:

@@ -1,1 +1,1 @@
-"""A tuned model in the forms that other programs load: merged, GGUF, Ollama, vLLM, hub. Trains nothing."""
+"""Exports tuned models in forms that other programs load: merged, GGUF, Ollama, vLLM, hub, ONNX. Trains nothing."""

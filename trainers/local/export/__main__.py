@@ -1,7 +1,7 @@
-"""`python -m trainers.local.export MODEL --to FORM --out FOLDER`: makes one export and ends.
+"""`python -m trainers.local.export MODEL --to FORM --out FOLDER`: makes one export.
 
-The exit code is 2, with a sentence, where the export is refused, and 1 where what was written answered otherwise than
-our server.
+Exits with code 2 and a sentence if the export is refused, and with 1 if the exported model answers differently from our
+server.
 """
 
 from __future__ import annotations
@@ -25,16 +25,16 @@ FOLDER = click.Path(path_type=Path)
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
 @click.argument("model")
 @click.option("--to", type=click.Choice(list(FORMATS)), required=True)
-@click.option("--out", type=FOLDER, required=True, help="A folder that doesn't exist yet, or is empty.")
+@click.option("--out", type=FOLDER, required=True, help="The folder to write, new or empty.")
 @click.option("--data", type=FOLDER, multiple=True, help="A trainer's data folder. Repeatable.")
-@click.option("--tools", type=FOLDER, required=True, help="Where llama.cpp's converter is kept.")
+@click.option("--tools", type=FOLDER, required=True, help="Folder for llama.cpp's converter.")
 @click.option("--dtype", type=click.Choice(DTYPES), help="Default: the base's.")
-@click.option("--rows", type=FOLDER, help="Chat JSONL to check with. Default: the job's own rows.")
-@click.option("--base-id", help="The base model's id on the hub, where it is a folder here.")
-@click.option("--licence", help="The base model's licence, where its folder doesn't say it.")
+@click.option("--rows", type=FOLDER, help="Chat JSONL to check the export with. Default: the job's own rows.")
+@click.option("--base-id", help="The base model's id on the hub, if the trainer has it as a folder.")
+@click.option("--licence", help="The base model's licence, if its folder doesn't name it.")
 @click.option("--repo", help="ORG/NAME to upload to, with --to hub.")
-@click.option("--public", is_flag=True, help="The repo may be read by everybody.")
-@click.option("--facts", is_flag=True, help="What the bot measured comes as JSON on standard input.")
+@click.option("--public", is_flag=True, help="Let everybody read the repo.")
+@click.option("--facts", is_flag=True, help="Read the bot's measurements as JSON from standard input.")
 def main(
     model: str,
     to: str,
@@ -49,15 +49,15 @@ def main(
     public: bool,
     facts: bool,
 ) -> None:
-    """Export a tuned model: an ft:… name, a checkpoint's, a job's id or its folder."""
+    """Export a tuned model. MODEL is an ft:… name, also of a checkpoint, a job's id or a job's folder."""
     os.umask(0o022)
-    # Our server is asked in full precision, so that a difference is the export's.
+    # Our server answers in full precision, so that any difference comes from the export.
     os.environ["FINETUNE_DTYPE"] = "fp32"
     warnings.filterwarnings("ignore", category=FutureWarning)  # peft's, about transformers' names
-    # bitsandbytes warns that it lacks kernels which nothing here needs.
+    # bitsandbytes warns about missing kernels that no export needs.
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # raises, so that half an export is deleted
-    try:  # the most frequent mistakes are refused before torch is loaded
+    try:  # refuse the most frequent mistakes before torch is loaded
         find_source(model, data)
         check_out(out)
         from trainers.local.export.order import ExportOrder, Measured, Upload

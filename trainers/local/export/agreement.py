@@ -1,7 +1,7 @@
-"""Compares our server's greedy answers with those of an export that was loaded again.
+"""Compares our server's greedy answers with those of an export, loaded from disk.
 
-Weights that are stored with fewer bits move every logit a little, so that two tokens which were all but equally likely
-can change places. An answer that departs from our server's at such a near tie is accepted, and counted."""
+Weights stored with fewer bits change every logit a little, so that two tokens of nearly equal probability can swap
+places. An answer that differs from our server's at such a near tie is accepted, and counted."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ Agreement = Literal["same", "near tie", "different"]
 
 @dataclass(frozen=True)
 class ModelAnswer:
-    """An answer as text and as tokens. `near` has for each step the tokens within the tolerance of the likeliest."""
+    """An answer as text and as tokens. `near` has, for each step, the tokens within the tolerance of the likeliest."""
 
     text: str
     near: Sequence[Sequence[int]]
@@ -38,7 +38,7 @@ class ModelAnswer:
 
 @dataclass(frozen=True)
 class Comparison:
-    """`tolerance` is how many logits below the likeliest token another may lie for a near tie."""
+    """`tolerance` is the largest difference in logits to the likeliest token that counts as a near tie."""
 
     rows: int
     near_ties: int
@@ -48,11 +48,11 @@ class Comparison:
         if not self.near_ties:
             return f"{self.rows} of {self.rows} answers are the same, letter by letter"
         same = f"{self.rows - self.near_ties} of {self.rows} answers are the same, letter by letter"
-        return f"{same}; {self.near_ties} part where two tokens were within {self.tolerance:g} logits of each other"
+        return f"{same}; {self.near_ties} differ from a near tie on (two tokens within {self.tolerance:g} logits)"
 
 
 def encode(tokenizer: Any, question: Question) -> list[int]:
-    """Writes a chat as our server does: token ids up to where the answer begins. Raises ExportRefused."""
+    """Returns a chat as token ids up to where the answer begins, encoded as by our server. Raises ExportRefused."""
     vocabulary = Vocabulary(tokenizer, frozenset(), len(tokenizer))
     request = Request(
         Target("", None),
@@ -65,12 +65,12 @@ def encode(tokenizer: Any, question: Question) -> list[int]:
     try:
         return vocabulary.encode(request)
     except ApiError as problem:
-        raise ExportRefused(f"A question to compare the export with: {problem.message}") from problem
+        raise ExportRefused(f"Preparing a question to check the export with: {problem.message}") from problem
 
 
 def served_answers(target: Target, prompts: Sequence[Sequence[int]]) -> list[str]:
-    """Answers by the very code that serves chat. A tool call is the text that the model writes. Raises
-    ExportRefused."""
+    """Returns our server's answers, by the same code that serves chats. Tool calls are the text that the model writes.
+    Raises ExportRefused."""
     generator = Generator()
     boxes: list[queue.SimpleQueue[Outcome]] = [queue.SimpleQueue() for _ in prompts]
     try:
@@ -86,21 +86,18 @@ def _read_answer(box: queue.SimpleQueue[Outcome]) -> str:
     while True:
         outcome = box.get(timeout=PATIENCE_S)
         if isinstance(outcome, ApiError):
-            raise ExportRefused(
-                f"Asking the tuned model itself, to compare the export with: {outcome.message}"
-            )
+            raise ExportRefused(f"Asking the tuned model itself, to check the export with: {outcome.message}")
         if isinstance(outcome, AnswerEnd):
             return text
         assert isinstance(outcome, Piece)  # noqa: S101
         text += outcome.text
 
 
-def compare_answers(work: PreparedExport, loaded: Loaded, tolerance: float, say: Say) -> str:
-    """Asks the model that was written and loaded again, and returns a sentence about its answers. Raises
-    AnswersDiffer."""
-    say("Asking what was written, loaded again, the same questions")
-    comparison = compare(loaded, work.prompts, work.answers, tolerance)
-    return f"loaded again in float32 and asked what our server was asked: {comparison}"
+def compare_answers(prepared: PreparedExport, loaded: Loaded, tolerance: float, say: Say) -> str:
+    """Asks the exported model, loaded from disk, and returns a phrase about its answers. Raises AnswersDiffer."""
+    say("Loading the export and asking it the same questions")
+    comparison = compare(loaded, prepared.prompts, prepared.answers, tolerance)
+    return f"loaded in float32 and asked the questions that our server was asked: {comparison}"
 
 
 def compare(
@@ -110,12 +107,13 @@ def compare(
     ties = 0
     for number, (prompt, answer) in enumerate(zip(prompts, answers, strict=True), start=1):
         exported = ask(loaded.model, loaded.tokenizer, loaded.end_tokens, prompt, tolerance)
-        result = agreement(answer, exported, loaded.tokenizer, loaded.end_tokens)
+        result = judge_answer(answer, exported, loaded.tokenizer, loaded.end_tokens)
         if result == "different":
             raise AnswersDiffer(
-                f"Question {number} of {len(prompts)}: the tuned model answers {answer[:80]!r}, the export "
-                f"{exported.text[:80]!r}, and it is no near tie (within {tolerance:g} logits). Nothing was kept. "
-                "Merged and GGUF exports keep more with --dtype float16 or float32; --to vllm changes no weights."
+                f"Question {number} of {len(prompts)}: the tuned model answers {answer[:80]!r}, but the export "
+                f"{exported.text[:80]!r}, which is not a near tie (within {tolerance:g} logits). The export was "
+                "deleted. Merged and GGUF exports are more exact with --dtype float16 or float32; --to vllm changes no "
+                "weights."
             )
         ties += result == "near tie"
     return Comparison(len(prompts), ties, tolerance)
@@ -125,7 +123,7 @@ def compare(
 def ask(
     model: Any, tokenizer: Any, end_tokens: Sequence[int], prompt: Sequence[int], tolerance: float
 ) -> ModelAnswer:
-    """Answers greedily by transformers' own generate."""
+    """Returns the greedy answer of transformers' own generate."""
     ids = torch.tensor([list(prompt)], device=model.device)
     result = model.generate(
         ids,
@@ -146,11 +144,11 @@ def decode(tokenizer: Any, tokens: Sequence[int]) -> str:
     return str(tokenizer.decode(tokens, skip_special_tokens=True, clean_up_tokenization_spaces=False))
 
 
-def agreement(answer: str, exported: ModelAnswer, tokenizer: Any, end_tokens: Sequence[int]) -> Agreement:
-    """`answer` is our server's."""
+def judge_answer(answer: str, exported: ModelAnswer, tokenizer: Any, end_tokens: Sequence[int]) -> Agreement:
+    """Compares our server's `answer` with the exported model's."""
 
     def begins_with(tokens: Sequence[int]) -> bool:
-        """Ignores a last character of which the tokens hold only a part."""
+        """Ignores a last character if the tokens have only a part of its bytes."""
         return answer.startswith(decode(tokenizer, tokens).rstrip("\ufffd"))
 
     if answer == exported.text:
@@ -159,7 +157,7 @@ def agreement(answer: str, exported: ModelAnswer, tokenizer: Any, end_tokens: Se
         before, token = exported.tokens[:step], exported.tokens[step]
         if begins_with([*before, token]) and token not in end_tokens:
             continue
-        # Here the two part. Would one of the tokens that were nearly as likely have led to our server's answer?
+        # Here the two answers diverge. Would a token that was nearly as likely have led to our server's answer?
         others = [other for other in near if other != token]
         ends_here = any(other in end_tokens for other in others) and decode(tokenizer, before) == answer
         is_tie = ends_here or any(begins_with([*before, other]) for other in others)

@@ -46,12 +46,12 @@ class Card:
         licence = (
             f"its licence is {self.base.licence}"
             if self.base.licence
-            else "its folder does not say its licence: look it up before this model is passed on"
+            else "its folder names no licence: look it up before you pass this model on"
         )
         step = f" (the checkpoint of step {self.source.step:,})" if self.source.step is not None else ""
         return (
-            f"{self.base.name}, fine-tuned with LoRA by job {self.source.job.id}{step}. The base is "
-            f"{self.base.parameters:,} parameters large; {licence}. Exported on {today()}, weights in {self.dtype}."
+            f"{self.base.name}, fine-tuned with LoRA by job {self.source.job.id}{step}. The base "
+            f"has {self.base.parameters:,} parameters; {licence}. Exported on {today()}, weights in {self.dtype}."
         )
 
     def _data(self) -> str:
@@ -63,7 +63,7 @@ class Card:
         lines = [
             f"- {name} file: {data.rows:,} rows, sha256 `{data.sha256}`"
             if data
-            else f"- {name} file: none is kept"
+            else f"- {name} file: not available"
             for name, data in files.items()
         ]
         if measured := self.order.measured:
@@ -84,7 +84,7 @@ class Card:
     def _quality(self) -> str:
         measured = self.order.measured
         if measured is None:
-            return "This model was not measured on held-out rows. Measure it before it answers anybody."
+            return "This model was not measured on held-out rows. Measure it before you put it to use."
         rows = "\n".join(str(score) for score in (measured.tuned, *measured.against))
         return (
             f"Run {measured.run} of {measured.dataset} measured it on {measured.holdout_rows:,} rows that were set "
@@ -96,21 +96,21 @@ class Card:
 
     def _limits(self) -> str:
         settings = self.source.job.settings
-        fate = "were cut to that length" if settings.too_long == "truncate" else "were not learnt from"
+        fate = "were cut to that length" if settings.too_long == "truncate" else "were left out of training"
         limits = [
-            "It learnt the kind of question that its rows have; of other questions nothing was measured.",
+            "It learnt from the kind of questions that its rows have, and was measured on no others.",
             f"Rows longer than {settings.max_length:,} tokens {fate}.",
-            "What the rows say can be drawn out of the weights: keep them as safe as the rows.",
-            "The base model's own limits and licence hold for it too.",
+            "Training data can be extracted from the weights: protect them like the rows.",
+            "The base model's limits and licence apply to it too.",
         ]
         if settings.quantization != "none":
             limits.append(
-                f"It was trained over a base in {settings.quantization}. Exported and compared was the "
-                "adapter over the base in full precision; over a quantised base it may answer otherwise."
+                f"It was trained with its base in {settings.quantization}, but exported and checked with the base in "
+                "full precision. With a quantised base it may answer differently."
             )
         if self.source.step is not None:
             limits.append(
-                "It is a checkpoint, taken before training ended; what the finished model scores is not its score."
+                "It is a checkpoint from before the end of training, so the finished model's scores don't apply to it."
             )
         return "\n".join(f"- {limit}" for limit in limits)
 

@@ -1,4 +1,4 @@
-"""`--to gguf`: writes a merged folder as one GGUF file, by llama.cpp's converter, and checks what the file holds."""
+"""`--to gguf`: converts a merged folder to one GGUF file, by llama.cpp's converter, and checks the file's contents."""
 
 from __future__ import annotations
 
@@ -23,23 +23,24 @@ from trainers.local.training.base_model import load_tokenizer
 FORMATS = {"float32": "f32", "float16": "f16", "bfloat16": "bf16", "q8_0": "q8_0"}
 BITS = {"float32": 32, "float16": 16, "bfloat16": 16, "q8_0": 8.5}
 READ_AS = {"gemma3_text": "gemma3", "qwen2_moe": "qwen2_moe"}
-SPACE = "\u2581"  # SentencePiece's
+SPACE = "\u2581"  # SentencePiece's mark for a space
 ADDS_BOS = "tokenizer.ggml.add_bos_token"
 
 
 def plan(order: ExportOrder, source: Source, base: Base) -> Plan:
-    """Refuses a model that the converter does not take, or whose file could not be read again."""
+    """Refuses a model that the converter doesn't support, or whose file could not be loaded for the check."""
     check_mergeable(base)
     reason = gguf_converter.refusal(order.tools, base.architecture)
     if reason:
         raise ExportRefused(
-            f"llama.cpp's converter takes no {base.architecture}: {reason} Export it merged, and serve that folder."
+            f"llama.cpp's converter doesn't support {base.architecture}: {reason} Export it with --to merged, and "
+            "serve that folder."
         )
     family = str(base.config.get("model_type"))
     if READ_AS.get(family, family) not in GGUF_SUPPORTED_ARCHITECTURES:
         raise ExportRefused(
-            f"A GGUF file of a {base.architecture} can't be read again by transformers, so it could not be checked. "
-            "Export it merged, and serve that folder."
+            f"transformers can't load a GGUF file of a {base.architecture}, so the export could not be checked. Export "
+            "it with --to merged, and serve that folder."
         )
     # float16 is as small as bfloat16, and far closer to the base's answers (TOLERANCES).
     dtype = order.dtype or ("float16" if base.dtype == "bfloat16" else base.dtype)
@@ -47,44 +48,45 @@ def plan(order: ExportOrder, source: Source, base: Base) -> Plan:
     return Plan(dtype, int(base.parameters * bytes_a_parameter))
 
 
-def write(work: PreparedExport, folder: Path, say: Say) -> WrittenExport:
-    file, checks, _ = write_file(work, folder, say)
+def write(prepared: PreparedExport, folder: Path, say: Say) -> WrittenExport:
+    file, checks, _ = write_file(prepared, folder, say)
     usage = f"With llama.cpp: `llama-server -m {file.name} --jinja` reads the chat template out of the file."
     return WrittenExport(checks, usage)
 
 
-def write_file(work: PreparedExport, folder: Path, say: Say) -> tuple[Path, list[str], Loaded]:
-    """Returns the file, what was checked, and the model loaded from it. It is merged in float32, so that numbers are
-    rounded only once."""
-    file = folder / f"{work.name}-{FORMATS[work.dtype]}.gguf"
+def write_file(prepared: PreparedExport, folder: Path, say: Say) -> tuple[Path, list[str], Loaded]:
+    """Returns the file, sentences about what was checked, and the model loaded from the file. The adapter is merged in
+    float32, so that numbers are rounded only once."""
+    file = folder / f"{prepared.name}-{FORMATS[prepared.dtype]}.gguf"
     with TemporaryDirectory(prefix=".merged-", dir=folder) as temporary:
-        merged = merge(work, Path(temporary), "float32", say)
+        merged = merge(prepared, Path(temporary), "float32", say)
         say(f"Writing {file.name} with llama.cpp's converter")
         tokenizer = load_tokenizer(temporary)
-        convert(work.order.tools, Path(temporary), tokenizer, work.dtype, file)
+        convert(prepared.order.tools, Path(temporary), tokenizer, prepared.dtype, file)
     loaded = load_gguf(file, tokenizer, merged.end_tokens)
-    agreement = compare_answers(work, loaded, TOLERANCES[work.dtype], say)
-    words = "the file holds the chat template and every token of the tokenizer"
-    return file, [merged.check, words, agreement], loaded
+    agreement = compare_answers(prepared, loaded, TOLERANCES[prepared.dtype], say)
+    contents = "the file holds the chat template and every token of the tokenizer"
+    return file, [merged.check, contents, agreement], loaded
 
 
 def convert(tools: Path, merged: Path, tokenizer: Any, dtype: str, out: Path) -> None:
-    """Writes the folder `merged` as the file `out`. `dtype` is a key of FORMATS. Raises ExportRefused."""
+    """Converts the folder `merged` to the file `out`. `dtype` is a key of FORMATS. Raises ExportRefused."""
     _write_tokenizer_settings(merged / "tokenizer_config.json", tokenizer)
     gguf_converter.convert(tools, merged, out, FORMATS[dtype])
 
-    # By this entry programs put a bos in front of a chat, or not. It must be there as often as in training.
+    # This entry tells programs whether to put a bos token before a chat, which has to be the same as in training.
     field = GGUFReader(out, "r+").get_field(ADDS_BOS)
     if field is None:
         raise ExportRefused(
-            f"llama.cpp's converter left {ADDS_BOS} out, so chats could begin otherwise than in training."
+            f"llama.cpp's converter left out {ADDS_BOS}, so chats could begin differently than in training."
         )
     field.parts[field.data[0]][0] = template_writes_bos(tokenizer)
     _check_tokens(out, tokenizer)
 
 
 def template_writes_bos(tokenizer: Any) -> bool:
-    """Whether the template writes it once, at the beginning: some begin every turn with the token that is also bos."""
+    """Returns True if the template writes the bos token once, at the beginning. Some begin every turn with the token
+    that is also bos."""
     if tokenizer.bos_token is None:
         return False
     turns = [{"role": role, "content": "?"} for role in ("user", "assistant", "user")]
@@ -93,11 +95,11 @@ def template_writes_bos(tokenizer: Any) -> bool:
 
 
 def _write_tokenizer_settings(path: Path, tokenizer: Any) -> None:
-    """Writes into tokenizer_config.json what the tokenizer does, as the converter recognises a tokenizer by what it
-    makes of a text, bos included.
+    """Writes the tokenizer's actual behaviour into tokenizer_config.json. The converter recognises a tokenizer by the
+    tokens that it makes of a text, bos included.
 
-    Without an entry about a space after a special token, llama.cpp puts one there for tokenizers of SentencePiece's
-    kind: a toy model without one answered 'lilin' instead of 'login'.
+    Without an entry about a space after a special token, llama.cpp adds one for tokenizers like SentencePiece's: a toy
+    model without the entry answered 'lilin' instead of 'login'.
     """
     values = {"add_bos_token": tokenizer.bos_token_id in tokenizer("?").input_ids[:1]}
     if SPACE in tokenizer.get_vocab():
@@ -113,7 +115,7 @@ def _check_tokens(file: Path, tokenizer: Any) -> None:
     field = reader.get_field("tokenizer.chat_template")
     template = bytes(field.parts[field.data[0]]).decode("utf-8") if field else None
     if template != tokenizer.chat_template:
-        raise ExportRefused("The GGUF file holds another chat template than the model was trained with.")
+        raise ExportRefused("The GGUF file's chat template is not the one that the model was trained with.")
     field = reader.get_field("tokenizer.ggml.tokens")
     written = [bytes(field.parts[place]).decode("utf-8") for place in field.data] if field else []
     differing = [
@@ -121,15 +123,15 @@ def _check_tokens(file: Path, tokenizer: Any) -> None:
     ]
     if differing:
         raise ExportRefused(
-            f"The GGUF file holds other tokens than the tokenizer, the first is {differing[0]!r}."
+            f"The GGUF file's tokens differ from the tokenizer's, beginning with {differing[0]!r}."
         )
 
-    # A special token that the file takes for a plain word would be read letter by letter.
+    # A special token that the file lists as a plain word would be read letter by letter.
     field = reader.get_field("tokenizer.ggml.token_type")
     kinds = [int(field.parts[place][0]) for place in field.data] if field else []
     for place, token in tokenizer.added_tokens_decoder.items():
         if token.special and kinds[place : place + 1] == [TokenType.NORMAL]:
             raise ExportRefused(
-                f"The GGUF file takes {token.content!r} for a plain word: the tokenizer does not list it among its "
-                "special tokens. Add it there, in the base's tokenizer_config.json, or export it merged."
+                f"The GGUF file lists {token.content!r} as a plain word, since the tokenizer does not list it among "
+                "its special tokens. Add it there, in the base's tokenizer_config.json, or export with --to merged."
             )

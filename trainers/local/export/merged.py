@@ -1,7 +1,7 @@
-"""`--to merged`: base and adapter in one set of weights, as a transformers folder.
+"""`--to merged`: merges base and adapter into one set of weights, as a transformers folder.
 
-W becomes W + B·A·alpha/r. In float32 the logits of both differ by rounding alone; a larger difference means that the
-adapter does something that merging loses, and nothing is written."""
+W becomes W + B·A·alpha/r. In float32 the logits before and after differ only by rounding. A larger difference means
+that merging loses something that the adapter does, and the export is refused."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ from trainers.local.export.weights import BYTES, Base, load, load_with_adapter
 from trainers.local.serving.memory import release_memory
 from trainers.local.training.devices import best_device
 
-MERGE_TOLERANCE = 1e-3  # of the largest logit. Measured: 1e-6 on the toy, 4e-6 on SmolLM2-135M
+MERGE_TOLERANCE = 1e-3  # of the largest logit. Measured: 1e-6 for the toy model, 4e-6 for SmolLM2-135M
 LAST_PLACES = 8  # of each prompt, whose logits are compared
 
 
 @dataclass(frozen=True)
 class Merged:
-    """`difference` is the largest between two logits, as a share of the largest logit."""
+    """`difference` is the largest one between two logits, as a share of the largest logit."""
 
     difference: float
     end_tokens: Sequence[int]
@@ -50,18 +50,18 @@ def plan(order: ExportOrder, source: Source, base: Base) -> Plan:
     return Plan(dtype, base.parameters * BYTES[dtype])
 
 
-def write(work: PreparedExport, folder: Path, say: Say) -> WrittenExport:
-    merged = merge(work, folder, work.dtype, say)
-    agreement = compare_answers(work, load(folder), TOLERANCES[work.dtype], say)
+def write(prepared: PreparedExport, folder: Path, say: Say) -> WrittenExport:
+    merged = merge(prepared, folder, prepared.dtype, say)
+    agreement = compare_answers(prepared, load(folder), TOLERANCES[prepared.dtype], say)
     usage = (
-        "A transformers folder: `AutoModelForCausalLM.from_pretrained` takes it. With vLLM, in this folder:\n\n"
-        f"```\nvllm serve . --served-model-name {shlex.quote(work.name)}\n```"
+        "A transformers folder: `AutoModelForCausalLM.from_pretrained` loads it. With vLLM, in this folder:\n\n"
+        f"```\nvllm serve . --served-model-name {shlex.quote(prepared.name)}\n```"
     )
     return WrittenExport([merged.check, agreement], usage)
 
 
 def check_mergeable(base: Base) -> None:
-    """Raises ExportRefused."""
+    """Raises ExportRefused if nothing can be merged into the base."""
     if base.is_quantised:
         raise ExportRefused(
             f"The base {base.name} is stored quantised, so nothing can be merged into it exactly. "
@@ -69,11 +69,11 @@ def check_mergeable(base: Base) -> None:
         )
 
 
-def merge(work: PreparedExport, out: Path, dtype: str, say: Say) -> Merged:
+def merge(prepared: PreparedExport, out: Path, dtype: str, say: Say) -> Merged:
     """Writes weights, tokenizer with chat template and generation config into `out`. Raises ExportRefused."""
-    base, prompts = work.base, work.prompts
+    base, prompts = prepared.base, prepared.prompts
     say(f"Merging the adapter into {base.name} ({base.parameters:,} parameters)")
-    adapted = load_with_adapter(base.folder, work.source.adapter)
+    adapted = load_with_adapter(base.folder, prepared.source.adapter)
     before = [_logits(adapted.model, prompt) for prompt in prompts]
     merged = adapted.model.merge_and_unload(safe_merge=True)
     difference = max(
@@ -82,14 +82,14 @@ def merge(work: PreparedExport, out: Path, dtype: str, say: Say) -> Merged:
     )
     if not difference <= MERGE_TOLERANCE:
         raise ExportRefused(
-            f"The merged weights compute other logits than base and adapter: they differ by {difference:.1e} of the "
-            f"largest, {MERGE_TOLERANCE:.0e} is allowed. Export the adapter itself: --to vllm or --to hub."
+            f"The merged weights compute different logits than base and adapter: they differ by {difference:.1e} of "
+            f"the largest, and {MERGE_TOLERANCE:.0e} is allowed. Export the adapter itself: --to vllm or --to hub."
         )
     merged.to(getattr(torch, dtype))
     merged.config.dtype = dtype
     merged.save_pretrained(out)
     template = adapted.tokenizer.chat_template
-    if isinstance(template, dict):  # several by name
+    if isinstance(template, dict):  # several templates by name
         template = {name: with_thinking_off(text) for name, text in template.items()}
     else:
         template = with_thinking_off(template)
@@ -103,6 +103,6 @@ def merge(work: PreparedExport, out: Path, dtype: str, say: Say) -> Merged:
 
 @torch.inference_mode()
 def _logits(model: Any, prompt: Sequence[int]) -> Tensor:
-    """Returns those of the last places: (places, vocabulary)."""
+    """Returns the logits of the last places: (places, vocabulary)."""
     logits: Tensor = model(input_ids=torch.tensor([list(prompt)], device=model.device)).logits
     return logits[0, -LAST_PLACES:].float().cpu()

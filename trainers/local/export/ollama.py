@@ -1,11 +1,11 @@
-"""`--to ollama`: writes a GGUF file and the Modelfile beside it, all that `ollama create` needs.
+"""`--to ollama`: writes a GGUF file and a Modelfile, which is all that `ollama create` needs.
 
-Ollama does not run the Jinja template in a GGUF file. It compares its text with some twenty templates that it knows and
-takes the nearest within an edit distance of 100, else sends the prompt without any template (Named and DefaultTemplate
-in its template/template.go): a nearly right one would make the model worse without anybody noticing. So the Modelfile
-gets a template of its own. What a chat template writes is nearly always fixed text between the messages, which depends
-on the roles before and after. These texts are taken from chats with marked messages, and then other chats are written
-with both templates. Where one of them differs, the export is refused."""
+Ollama does not run the Jinja template in a GGUF file. It compares the template's text with about twenty that it knows
+and takes the nearest within an edit distance of 100, or sends the prompt without any template (Named and
+DefaultTemplate in its template/template.go). A nearly right template would make the model worse without anybody
+noticing, so the Modelfile contains the model's own. A chat template nearly always writes fixed texts between the
+messages, which depend on the roles before and after. These texts are read from chats with marked messages. Then other
+chats are rendered with both templates, and if any of them differs, the export is refused."""
 
 from __future__ import annotations
 
@@ -40,33 +40,34 @@ PROOFS: tuple[Chat, ...] = (
 USUAL_CONTEXT = 4096
 
 
-def write(work: PreparedExport, folder: Path, say: Say) -> WrittenExport:
-    tokenizer = load_tokenizer(str(work.base.folder))
+def write(prepared: PreparedExport, folder: Path, say: Say) -> WrittenExport:
+    tokenizer = load_tokenizer(str(prepared.base.folder))
     template = read_chat_template(tokenizer, strip_bos=gguf.template_writes_bos(tokenizer))
-    file, checks, loaded = gguf.write_file(work, folder, say)
+    file, checks, loaded = gguf.write_file(prepared, folder, say)
     context = context_size(
         int(loaded.model.config.get_text_config().max_position_embeddings),
-        work.source.job.settings.max_length,
+        prepared.source.job.settings.max_length,
     )
     stops = [loaded.tokenizer.decode([token]) for token in loaded.end_tokens]
-    text = modelfile(file, template, stops, context, work.questions.system)
+    text = modelfile(file, template, stops, context, prepared.questions.system)
     (folder / "Modelfile").write_text(text, encoding="utf-8")
-    usage = f"In this folder:\n\n```\nollama create {work.name} -f Modelfile\nollama run {work.name}\n```"
-    templates = (
-        "the Modelfile's template writes the same chats as the model's own, on four that were compared"
+    usage = (
+        f"In this folder:\n\n```\nollama create {prepared.name} -f Modelfile\nollama run {prepared.name}\n```"
     )
+    templates = "the Modelfile's template renders four chats like the model's own"
     return WrittenExport([templates, *checks], usage)
 
 
 def modelfile(
     file: Path, template: ChatTemplate, stops: Sequence[str], context: int, system: str | None
 ) -> str:
-    """The temperature is 0, as the model was measured. Raises ExportRefused where the system prompt can't be quoted."""
-    # A Modelfile knows no escapes, only three quotation marks around a text.
+    """Returns the Modelfile's text. The temperature is 0, as when the model was measured. Raises ExportRefused if the
+    system prompt can't be quoted."""
+    # A Modelfile has no escapes, only three quotation marks around a text.
     if system is not None and ('"""' in system or system.endswith('"')):
         raise ExportRefused(
-            "The rows' system prompt has quotation marks that a Modelfile can't hold. Export with --to gguf, and set "
-            "the system prompt where the model is called."
+            "The rows' system prompt has quotation marks that a Modelfile can't express. Export with --to gguf, and "
+            "send the system prompt with each request."
         )
     lines = [f"FROM ./{file.name}", f'TEMPLATE """{template.in_go()}"""', "PARAMETER temperature 0"]
     lines += [f"PARAMETER num_ctx {context}", *(f'PARAMETER stop "{stop}"' for stop in stops)]
@@ -76,22 +77,22 @@ def modelfile(
 
 
 def context_size(most: int, trained: int) -> int:
-    """Returns how many tokens prompt and answer may have: as many as the rows had, and at least Ollama's usual context
-    where the model has it."""
+    """Returns how many tokens prompt and answer may have: as many as the training rows, at least Ollama's default, and
+    no more than the model's `most`."""
     return min(most, max(trained, USUAL_CONTEXT))
 
 
 @dataclass(frozen=True)
 class ChatTemplate:
-    """`between[a, b]` is the text between a message of role a and one of role b; 'start' and 'end' are the chat's.
-    `system_before` is for models whose system message has no turn of its own and stands inside the last question, with
-    this text after it; None for all others."""
+    """`between[a, b]` is the text between a message of role a and one of role b; 'start' and 'end' are those of the
+    chat. `system_before` is for models whose system message has no turn of its own but is part of the last question,
+    followed by this text; None for all others."""
 
     between: Mapping[tuple[Role, Role], str]
     system_before: str | None
 
     def render(self, chat: Chat) -> str:
-        """Returns the chat's text up to where the model answers."""
+        """Returns the chat's text up to where the answer begins."""
         system = "\n\n".join(text for role, text in chat if role == "system")
         turns = [turn for turn in chat if self.system_before is None or turn[0] != "system"]
         text, last = "", "start"
@@ -103,15 +104,15 @@ class ChatTemplate:
         return text + self.between[last, "end"]  # type: ignore[index]
 
     def in_go(self) -> str:
-        """Returns the text for Ollama's TEMPLATE."""
+        """Returns the template for Ollama's TEMPLATE, which is a Go template."""
         roles: tuple[Role, ...] = ("system", "user", "assistant")
         written = [role for role in roles if any(after == role for _, after in self.between)]
         inside = "".join(self._turn(role) for role in written)
-        end = _chosen([(before, text) for (before, after), text in self.between.items() if after == "end"])
+        end = _choose([(before, text) for (before, after), text in self.between.items() if after == "end"])
         return f'{{{{- $last := "start" }}}}{{{{ range $i, $m := .Messages }}}}{inside}{{{{ end }}}}{end}'
 
     def _turn(self, role: Role) -> str:
-        joint = _chosen([(before, text) for (before, after), text in self.between.items() if after == role])
+        joint = _choose([(before, text) for (before, after), text in self.between.items() if after == role])
         system = ""
         if self.system_before is not None:
             system = (
@@ -121,8 +122,8 @@ class ChatTemplate:
         return f'{{{{ if eq .Role "{role}" }}}}{joint}{system}{{{{ .Content }}}}{{{{ $last = "{role}" }}}}{{{{ end }}}}'
 
 
-def _chosen(texts: Sequence[tuple[Role, str]]) -> str:
-    """Chooses among texts by the role before."""
+def _choose(texts: Sequence[tuple[Role, str]]) -> str:
+    """Returns Go code that chooses among texts by the role before."""
     if len({text for _, text in texts}) == 1:
         return _literal(texts[0][1])
     cases = [f'{{{{ if eq $last "{before}" }}}}{_literal(text)}{{{{ end }}}}' for before, text in texts]
@@ -130,7 +131,7 @@ def _chosen(texts: Sequence[tuple[Role, str]]) -> str:
 
 
 def _literal(text: str) -> str:
-    """Quotes a text as an action, so that nothing in it is read as a template and no white space is lost."""
+    """Quotes a text as a Go action, so that nothing in it is parsed as a template and no white space is lost."""
     if not text:
         return ""
     escapes = str.maketrans({'"': '\\"', "\\": "\\\\", "\n": "\\n", "\t": "\\t", "\r": "\\r"})
@@ -138,9 +139,10 @@ def _literal(text: str) -> str:
 
 
 def read_chat_template(tokenizer: Any, strip_bos: bool) -> ChatTemplate:
-    """`strip_bos`: the program puts the beginning token in front by itself. Raises ExportRefused."""
+    """Reads the tokenizer's template. With `strip_bos` the bos token is left out, since the program that serves the
+    file adds it. Raises ExportRefused."""
     for template in (_read_turns_template(tokenizer), _read_template_without_system(tokenizer)):
-        if template is not None and _writes_the_same(template, tokenizer):
+        if template is not None and _renders_the_same(template, tokenizer):
             if not strip_bos:
                 return template
             between = {
@@ -149,8 +151,8 @@ def read_chat_template(tokenizer: Any, strip_bos: bool) -> ChatTemplate:
             }
             return ChatTemplate(between, template.system_before)
     raise ExportRefused(
-        "This model's chat template can't be written as a template of Ollama: chats written with both differ. Export "
-        "it with --to gguf and serve that with llama.cpp's server, which reads the model's own template from the file."
+        "This model's chat template can't be expressed as one of Ollama: chats rendered with both differ. Export it "
+        "with --to gguf and serve that with llama.cpp's server, which uses the model's own template from the file."
     )
 
 
@@ -169,7 +171,7 @@ def _read_turns_template(tokenizer: Any) -> ChatTemplate | None:
 
 
 def _read_template_without_system(tokenizer: Any) -> ChatTemplate | None:
-    """Reads a template such as Mistral's, which puts the system message in front of the last question."""
+    """Reads a template such as Mistral's, which puts the system message before the last question."""
     turns = _read_turns(tokenizer, ("user", "assistant", "user"))
     with_system = _read_turns(tokenizer, ("system", "user"))
     if turns is None or with_system is None:
@@ -178,7 +180,7 @@ def _read_template_without_system(tokenizer: Any) -> ChatTemplate | None:
 
 
 def _read_turns(tokenizer: Any, roles: Sequence[Role]) -> list[tuple[tuple[Role, Role], str]] | None:
-    """Returns the texts around marked messages, by the roles before and after; None where the template does not write
+    """Returns the texts around marked messages, by the roles before and after, or None if the template doesn't write
     each message once and in order."""
     marks = [f"MARK{number}MARK" for number in range(len(roles))]
     try:
@@ -192,11 +194,11 @@ def _read_turns(tokenizer: Any, roles: Sequence[Role]) -> list[tuple[tuple[Role,
     return list(zip(pairwise(path), parts, strict=True))
 
 
-def _writes_the_same(template: ChatTemplate, tokenizer: Any) -> bool:
+def _renders_the_same(template: ChatTemplate, tokenizer: Any) -> bool:
     for chat in PROOFS:
         try:
             expected = render_with_template(tokenizer, chat)
-        except TemplateError:  # a model without system messages, as Gemma 2
+        except TemplateError:  # a model without system messages, like Gemma 2
             continue
         if template.render(chat) != expected:
             return False

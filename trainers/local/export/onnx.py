@@ -1,5 +1,5 @@
-"""Exports a trained encoder: ONNX, tokenizer, head and labels, a script that needs nothing of this project, and a card.
-The forms are `onnx`, a folder, and `hub`, which may be uploaded too."""
+"""Exports a trained encoder: ONNX, tokenizer, head and labels, a script that doesn't need this project, and a card. The
+forms are `onnx`, a folder, and `hub`, which can be uploaded too."""
 
 from __future__ import annotations
 
@@ -34,15 +34,15 @@ from trainers.methods import specs
 
 SCRIPT = "classify.py"
 DEFAULT_ID = "sentence-transformers/all-MiniLM-L6-v2"
-SAME = 1e-4  # the most that a probability may differ
+SAME = 1e-4  # the largest allowed difference of probabilities
 USAGE = f"""```
 pip install onnxruntime tokenizers numpy
 python {SCRIPT} "where is my parcel?"
 ```
 
 `{SCRIPT}` has a class `Classifier` whose `classify(text)` returns a label and its probability. It needs a CPU and no
-PyTorch. `{DESCRIPTION}` has the labels, `{HEAD}` the head: a vector of `model.onnx`, of length 1, times `weights`, plus
-`biases`, of which softmax makes probabilities."""
+PyTorch. `{DESCRIPTION}` has the labels, `{HEAD}` the head: the probabilities are the softmax of a vector of
+`model.onnx`, scaled to length 1, times `weights`, plus `biases`."""
 
 
 @dataclass(frozen=True)
@@ -52,10 +52,8 @@ class EncoderCard(Card):
     compared_with: ClassVar[str] = "a classical model (TF-IDF and a linear SVM)"
 
     def _opening(self) -> str:
-        how = "trained as a whole" if self.source.job.method == "full" else "which stays as it is"
-        licence = (
-            f"Its licence is {self.base.licence}" if self.base.licence else "Its files do not say its licence"
-        )
+        how = "trained as a whole" if self.source.job.method == "full" else "which was not changed"
+        licence = f"Its licence is {self.base.licence}" if self.base.licence else "Its files name no licence"
         labels = json.loads((self.source.adapter / DESCRIPTION).read_text(encoding="utf-8"))["labels"]
         encoder = self.base.hub_id or self.base.name
         return (
@@ -71,16 +69,16 @@ class EncoderCard(Card):
 
     def _limits(self) -> str:
         limits = (
-            "It answers one of its labels to any text, also where none of them fits: look at the probability.",
-            f"Of a text the first {MAX_TOKENS} tokens are read.",
-            "It learnt the kind of question that its rows have; of other questions nothing was measured.",
-            "The encoder's own limits and licence hold for it too.",
+            "It answers any text with one of its labels, even if none of them fits: look at the probability.",
+            f"It reads only the first {MAX_TOKENS} tokens of a text.",
+            "It learnt from the kind of questions that its rows have, and was measured on no others.",
+            "The encoder's limits and licence apply to it too.",
         )
         return "\n".join(f"- {limit}" for limit in limits)
 
 
 def export(order: ExportOrder, source: Source, say: Say) -> Path:
-    """Returns the new folder. Raises ExportRefused, and its subclass AnswersDiffer."""
+    """Writes the export and returns its folder. Raises ExportRefused, and its subclass AnswersDiffer."""
     check_form(order, source)
     check_out(order.out)
     has_own = (source.adapter / "model.onnx").is_file()  # it was trained as a whole
@@ -107,20 +105,23 @@ def export(order: ExportOrder, source: Source, say: Say) -> Path:
 
 
 def check_form(order: ExportOrder, source: Source) -> None:
-    """Raises ExportRefused for a form or an option that is for models which write."""
+    """Raises ExportRefused for a form or an option that is only for models that write text."""
     if order.to not in ENCODER_FORMS:
         raise ExportRefused(
-            f"{source.name} is an encoder, and --to {order.to} is for models that write. Export it "
+            f"{source.name} is an encoder, but --to {order.to} is for models that write text. Export it "
             f"{' or '.join(f'--to {name}' for name in ENCODER_FORMS)}."
         )
     options: Mapping[str, object] = {"dtype": order.dtype, "repo": order.to == "onnx" and order.upload.repo}
     for option, value in options.items():
         if value:
-            raise ExportRefused(f"--{option} has no use here. Leave it out, or name it with another --to.")
+            raise ExportRefused(
+                f"--{option} doesn't apply to this export. Leave it out, or choose another --to."
+            )
 
 
 def compare_with_script(folder: Path, served: Classifier, texts: Sequence[str]) -> str:
-    """Asks the script that was written, in a process of its own, what our server was asked. Raises AnswersDiffer."""
+    """Runs the exported script in a separate process with the questions that our server was asked, and returns a phrase
+    about its answers. Raises AnswersDiffer."""
     command = [sys.executable, "-I", str(folder / SCRIPT), *texts]
     process = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
     if process.returncode:
@@ -129,11 +130,11 @@ def compare_with_script(folder: Path, served: Classifier, texts: Sequence[str]) 
     for text, ours, theirs in zip(texts, served.classify(texts), answers, strict=True):
         if ours.label != theirs["label"] or abs(ours.probability - theirs["probability"]) > SAME:
             raise AnswersDiffer(
-                f"What was written says {theirs['label']!r} ({theirs['probability']:.4f}) to {text[:80]!r}, and our "
+                f"The export answers {theirs['label']!r} ({theirs['probability']:.4f}) to {text[:80]!r}, but our "
                 f"server {ours.label!r} ({ours.probability:.4f})."
             )
     same = "gave the same label and probability as our server"
-    return f"{SCRIPT}, in a process of its own, {same} for all {len(texts)} questions"
+    return f"{SCRIPT}, in a separate process, {same} for all {len(texts)} questions"
 
 
 def _base(order: ExportOrder, source: Source, files: EncoderFiles) -> Base:
@@ -141,7 +142,7 @@ def _base(order: ExportOrder, source: Source, files: EncoderFiles) -> Base:
     hub_id = DEFAULT_ID if job.base == DEFAULT_ENCODER else job.base if HUB_ID.fullmatch(job.base) else None
     try:
         licence = find_encoder(job.base).licence
-    except EncoderError:  # a tuned encoder is complete without its base
+    except EncoderError:  # an encoder trained as a whole doesn't need its base
         licence = None
     dtype = "float32" if files.model.parent == source.adapter else "that of the encoder's file"
     return Base(
@@ -151,7 +152,7 @@ def _base(order: ExportOrder, source: Source, files: EncoderFiles) -> Base:
 
 def _copy(source: Source, files: EncoderFiles, served: Classifier, folder: Path) -> None:
     shutil.copyfile(files.model, folder / "model.onnx")
-    beside = files.model.with_name(f"{files.model.name}_data")  # where the weights of large models lie
+    beside = files.model.with_name(f"{files.model.name}_data")  # the weights of large models
     if beside.is_file():
         shutil.copyfile(beside, folder / beside.name)
     shutil.copyfile(files.tokenizer, folder / "tokenizer.json")

@@ -1,4 +1,4 @@
-"""The values of an export: the order, and what a form gets and returns."""
+"""The values of an export: the order, and what a form's functions get and return."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from trainers.local.export.weights import Base
 
 Say = Callable[[str], None]
 
-# In logits. Measured on SmolLM2-135M, tuned: rounded to float16 the logits move by 0.005 on average and 0.023 at
+# In logits. Measured on a tuned SmolLM2-135M: rounding to float16 changes the logits by 0.005 on average and 0.023 at
 # most, to q8_0 by 0.16 and 0.98, to bfloat16, which has fewer digits than both, by 0.24 and 1.44.
 TOLERANCES = {"float32": 0.01, "float16": 0.05, "bfloat16": 0.5, "q8_0": 0.5}
 ADAPTER_TOLERANCE = 0.01
@@ -25,7 +25,7 @@ ADAPTER_TOLERANCE = 0.01
 
 @dataclass(frozen=True)
 class Score:
-    """A share from 0 to 1 with its 95% interval; `what` is the row's name in the card's table."""
+    """A share from 0 to 1 with its 95% interval. `what` is the name of its row in the card's table."""
 
     what: str
     score: float
@@ -38,7 +38,7 @@ class Score:
 
 @dataclass(frozen=True)
 class Measured:
-    """What the bot measured of a run's model. The scores are shares of `measure`; `tuned` is this model's."""
+    """The bot's measurements of a run's model. The scores are shares of `measure`; `tuned` is this model's."""
 
     name: str
     run: int
@@ -60,13 +60,13 @@ class Measured:
             return from_object(Measured, json.loads(text))
         except (ValueError, TypeError, KeyError, AttributeError) as error:
             raise ExportRefused(
-                f"The run's facts can't be read: {error!r}. Give those that the bot writes."
+                f"The run's measurements can't be read: {error!r}. Send the JSON that the bot writes."
             ) from error
 
 
 @dataclass(frozen=True)
 class Upload:
-    """Without a `repo` the folder is made ready and nothing leaves the machine."""
+    """Where to upload the export. Without a `repo` nothing leaves the machine."""
 
     repo: str | None = None
     is_public: bool = False
@@ -74,8 +74,9 @@ class Upload:
 
 @dataclass(frozen=True)
 class ExportOrder:
-    """`to` is a name of `trainers.export_formats`, `data` are data folders of trainers, `tools` is where the converter
-    is kept. Where `dtype` is None the form chooses; where `base_id` or `licence` is, the base's own holds."""
+    """A request for an export. `to` is a name of `trainers.export_formats`, `data` are data folders of trainers,
+    `tools` is the converter's folder. Without a `dtype` the form chooses one; without a `base_id` or `licence` the
+    base's own is used."""
 
     model: str
     to: str
@@ -92,7 +93,7 @@ class ExportOrder:
 
 @dataclass(frozen=True)
 class PreparedExport:
-    """An order that was checked. `prompts` are the questions as token ids, `answers` are our server's."""
+    """A checked order with all that a form needs. `prompts` are the questions as token ids, `answers` our server's."""
 
     order: ExportOrder
     source: Source
@@ -108,14 +109,14 @@ class PreparedExport:
 
 
 def export_name(order: ExportOrder, source: Source) -> str:
-    """Returns the model's name in letters that file names and commands take."""
+    """Returns the model's name in characters that are safe in file names and commands."""
     name = order.measured.name if order.measured else source.name.removeprefix("ft:")
     return re.sub(r"[^\w.-]+", "-", name).strip("-.")
 
 
 @dataclass(frozen=True)
 class WrittenExport:
-    """`checks` are sentences without their full stop, the last about the answers; `usage` is Markdown."""
+    """`checks` are phrases for the card, the last one about the answers. `usage` is Markdown."""
 
     checks: Sequence[str]
     usage: str
@@ -123,20 +124,20 @@ class WrittenExport:
 
 @dataclass(frozen=True)
 class Plan:
-    """The weights' number format, and the most bytes that the export takes on the disk at once."""
+    """The weights' number format, and the most disk space that the export needs at once."""
 
     dtype: str
     bytes_needed: int
 
 
 class Form(Protocol):
-    """A module of this folder with a form's name."""
+    """The module of this folder that a form is named after."""
 
     def plan(self, order: ExportOrder, source: Source, base: Base) -> Plan:
         """Called before anything is written. Raises ExportRefused."""
         ...
 
-    def write(self, work: PreparedExport, folder: Path, say: Say) -> WrittenExport:
+    def write(self, prepared: PreparedExport, folder: Path, say: Say) -> WrittenExport:
         """Writes everything but the card. Raises ExportRefused, and its subclass AnswersDiffer."""
         ...
 

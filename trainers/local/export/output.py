@@ -1,5 +1,5 @@
-"""The folder of an export: checks that it is empty and has space on its disk, fills it beside its place and renames it
-once it is checked. Also the two exceptions of an export."""
+"""The folder of an export: checks that it is empty and its disk has space, and renames it into place once the export is
+checked. Also the two exceptions of an export."""
 
 from __future__ import annotations
 
@@ -12,32 +12,34 @@ from pathlib import Path
 
 
 class ExportRefused(Exception):
-    """The export can't be made. The message can be shown to a user."""
+    """The export can't be made. The message may be shown to a user."""
 
 
 class AnswersDiffer(ExportRefused):
-    """The export was written, loaded again and answered otherwise than our server; nothing of it was kept."""
+    """The exported model answered differently from our server, so the export was deleted."""
 
 
-SPARE_BYTES = 64 * 1024 * 1024  # for the tokenizer, the card, and what else is written to the disk meanwhile
+SPARE_BYTES = 64 * 1024 * 1024  # for the tokenizer, the card, and other programs' files
 
 
 def check_out(out: Path) -> None:
-    """Raises ExportRefused."""
+    """Raises ExportRefused if `out` can't become the export's folder."""
     if out.is_symlink() or out.is_file():
         raise ExportRefused(f"{out} is a file or a link. Name a folder that doesn't exist yet, with --out.")
     if out.exists() and any(out.iterdir()):
         raise ExportRefused(
-            f"The folder {out} is not empty, and nothing in it is overwritten. Name another with --out."
+            f"The folder {out} is not empty, and an export overwrites nothing. Name another with --out."
         )
     blocking = next(
         (folder for folder in out.resolve().parents if folder.exists() and not folder.is_dir()), None
     )
     if blocking:
-        raise ExportRefused(f"{blocking} is a file, so {out} can't be made. Name another folder with --out.")
+        raise ExportRefused(
+            f"{blocking} is a file, so {out} can't be created. Name another folder with --out."
+        )
     above = nearest_existing_folder(out)
     if not os.access(above, os.W_OK):
-        raise ExportRefused(f"Nothing may be written in {above}. Name another folder with --out.")
+        raise ExportRefused(f"The folder {above} is not writable. Name another folder with --out.")
 
 
 def check_space(out: Path, needed: int) -> None:
@@ -57,7 +59,7 @@ def nearest_existing_folder(out: Path) -> Path:
 
 @contextmanager
 def folder_when_complete(out: Path) -> Iterator[Path]:
-    """Yields a folder beside `out` that is renamed to it at the end, and deleted where something goes wrong."""
+    """Yields a folder next to `out`, which is renamed to `out` at the end, or deleted if anything goes wrong."""
     out.parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
     try:
@@ -66,7 +68,9 @@ def folder_when_complete(out: Path) -> Iterator[Path]:
         try:
             temporary.rename(out)
         except OSError as error:
-            raise ExportRefused(f"{out} was filled by somebody else meanwhile: {error.strerror}.") from error
+            raise ExportRefused(
+                f"{out} can't be replaced, perhaps it was filled meanwhile: {error.strerror}."
+            ) from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 

@@ -1,7 +1,8 @@
-"""One export from the model's name to a folder that was checked: refuse, write, load again, compare, rename.
+"""Makes an export, from the model's name to a checked folder: refuse, write, load, compare, rename.
 
-Everything that can be refused is looked at first. What is written lies beside OUT until our server's answers and those
-of the written model, loaded again, are the same; then it is renamed to OUT. The job's own files stay as they are."""
+All checks that may refuse the export come first. Then the export is written next to OUT, loaded, and asked the
+questions that our server was asked. Only if the answers agree is it renamed to OUT. The job's own files are not
+changed."""
 
 from __future__ import annotations
 
@@ -23,7 +24,7 @@ from trainers.local.training.devices import best_device
 
 
 def export(order: ExportOrder, say: Say) -> Path:
-    """Returns the new folder. Raises ExportRefused, and its subclass AnswersDiffer."""
+    """Writes the export and returns its folder. Raises ExportRefused, and its subclass AnswersDiffer."""
     source = find_source(order.model, order.data)
     if source.is_encoder:
         return onnx.export(order, source, say)
@@ -33,9 +34,9 @@ def export(order: ExportOrder, say: Say) -> Path:
     prompts = [encode(tokenizer, question) for question in questions.questions]
     answers = served_answers(Target(str(base.folder), source.adapter), prompts)
     release_memory(best_device())
-    work = PreparedExport(order, source, base, questions, dtype, prompts, answers)
+    prepared = PreparedExport(order, source, base, questions, dtype, prompts, answers)
     with folder_when_complete(order.out) as folder:
-        written = load_form(order).write(work, folder, say)
+        written = load_form(order).write(prepared, folder, say)
         Card(order, source, base, dtype, written).render().save(folder / "README.md")
     say(f"{order.out} is ready: {written.checks[-1]}")
     hub.upload(order, say)
@@ -43,11 +44,11 @@ def export(order: ExportOrder, say: Say) -> Path:
 
 
 def _check_order(order: ExportOrder, source: Source) -> tuple[Base, Questions, str]:
-    """Returns the model's base, the questions to compare with, and the number format of the weights."""
+    """Returns the model's base, the questions to check with, and the number format of the weights. Raises
+    ExportRefused."""
     if order.to == "onnx":
         raise ExportRefused(
-            f"{source.name} writes texts, and --to onnx is for encoders. For other programs export it --to merged or "
-            "gguf."
+            f"{source.name} writes text, but --to onnx is for encoders. Use --to merged or --to gguf."
         )
     check_out(order.out)
     base = open_base(source.job.base, source.job.base_name, order.base_id, order.licence)
@@ -61,7 +62,7 @@ def _check_order(order: ExportOrder, source: Source) -> tuple[Base, Questions, s
     for option, value in options.items():
         if value and option not in FORMATS[order.to].options:
             raise ExportRefused(
-                f"--{option} is for --to {formats_with(option)}; --to {order.to} has no use for it. Leave it out."
+                f"--{option} is for --to {formats_with(option)} and doesn't apply to --to {order.to}. Leave it out."
             )
     plan = load_form(order).plan(order, source, base)
     check_space(order.out, plan.bytes_needed)

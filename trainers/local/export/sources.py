@@ -1,5 +1,5 @@
-"""Finds the tuned model that an export is of (by a name, a checkpoint's name or a job's folder), and questions from its
-own rows to check the export with. Reads only."""
+"""Finds the tuned model to export (by its name, a checkpoint's name, or a job's id or folder), and questions from its
+own rows to check the export with. Changes nothing."""
 
 from __future__ import annotations
 
@@ -27,7 +27,8 @@ ROLES = ("system", "developer", "user", "assistant")
 
 @dataclass(frozen=True)
 class Source:
-    """A tuned model: the job that trained it, and the folder of its adapter. `step` is a checkpoint's."""
+    """A tuned model: the job that trained it, the job's folder, and the folder of its adapter. `step` is set only for a
+    checkpoint."""
 
     name: str
     job: TrainingJob
@@ -51,17 +52,17 @@ def find_source(model: str, data: Sequence[Path]) -> Source:
         name = f"{job.base_name}:{job.suffix or job.id[-8:]}"
         return _with_files(Source(name, job, folder, folder / "adapter"))
     if folder.is_dir():
-        raise ExportRefused(f"The folder {model} holds no job.json, so it is no training job's folder.")
+        raise ExportRefused(f"The folder {model} has no job.json, so it is not a training job's folder.")
     roots = [root / "jobs" for root in data if (root / "jobs").is_dir()]
     for root in roots:
         if source := _source_by_name(model, Jobs(root)):
             return source
 
     names = [record.model_name for root in roots for record in Jobs(root).all() if record.has_model]
-    existing = f"There are: {', '.join(names[:10])}." if names else "There is none yet."
+    existing = f"Available: {', '.join(names[:10])}." if names else "There are no tuned models yet."
     searched = ", ".join(str(root) for root in data) or "nowhere"
     raise ExportRefused(
-        f"There is no tuned model '{model}' (looked in {searched}), and no job's folder of that name. {existing}"
+        f"There is no tuned model '{model}' (looked in {searched}), and no job folder of that name. {existing}"
     )
 
 
@@ -78,7 +79,7 @@ def _source_by_name(model: str, jobs: Jobs) -> Source | None:
     except ApiError as problem:
         steps = sorted(int(path.name[5:]) for path in record.folder.glob("checkpoints/step-*"))
         stored = ", ".join(f"{record.model_name}:ckpt-step-{step}" for step in steps) or "none"
-        raise ExportRefused(f"{problem.message} Checkpoints that are kept: {stored}.") from problem
+        raise ExportRefused(f"{problem.message} Available checkpoints: {stored}.") from problem
     assert adapter is not None  # noqa: S101  there are no base models among Models({})
     step = int(name.rpartition(":ckpt-step-")[2]) if ":ckpt-step-" in name else None
     return _with_files(
@@ -91,23 +92,23 @@ def _check_ended(folder: Path, subject: str) -> None:
         return
     if (folder / "FAILED").exists():
         why = json.loads((folder / "FAILED").read_text(encoding="utf-8")).get("message", "")
-        raise ExportRefused(f"{subject} failed, so there is no tuned model to export. It said: {why}")
+        raise ExportRefused(f"{subject} failed, so there is no tuned model to export. The reason was: {why}")
     if (folder / "CANCELLED").exists():
         raise ExportRefused(
-            f"{subject} was cancelled, so there is no finished model. A checkpoint can be exported: MODEL:ckpt-step-N."
+            f"{subject} was cancelled, so there is no finished model. You can export a checkpoint: MODEL:ckpt-step-N."
         )
     raise ExportRefused(
-        f"{subject} is not done. Export it when it has succeeded, or one of its checkpoints now."
+        f"{subject} has not ended. Export it when it has succeeded, or one of its checkpoints now."
     )
 
 
 def _check_kept(folder: Path, subject: str) -> None:
     if (folder / "MODEL_DELETED").exists():
-        raise ExportRefused(f"{subject} was deleted, its weights are gone. Train it again to export it.")
+        raise ExportRefused(f"{subject} was deleted with its weights. Train it again to export it.")
 
 
 def _with_files(source: Source) -> Source:
-    """Raises ExportRefused where a file of the adapter is missing."""
+    """Raises ExportRefused if a file of the adapter is missing."""
     for name in (DESCRIPTION, HEAD) if source.is_encoder else (WEIGHTS, CONFIG):
         if not (source.adapter / name).is_file():
             raise ExportRefused(f"The adapter in {source.adapter} has no {name}, so it can't be exported.")
@@ -116,7 +117,7 @@ def _with_files(source: Source) -> Source:
 
 @dataclass(frozen=True)
 class Question:
-    """A conversation up to where the model answers, with the tools that its row offers."""
+    """A conversation up to where the model answers, with the tools of its row."""
 
     messages: Sequence[ChatMessage]
     tools: Sequence[Mapping[str, Any]]
@@ -124,8 +125,8 @@ class Question:
 
 @dataclass(frozen=True)
 class Questions:
-    """Questions spread evenly over the file. `system` is the system message with which every row begins, None where
-    they don't all begin with the same."""
+    """Questions spread evenly over the file. `system` is the system message that all rows begin with, None if they
+    don't begin with the same one."""
 
     file: Path
     questions: Sequence[Question]
@@ -134,30 +135,30 @@ class Questions:
 
 @dataclass(frozen=True)
 class DataFile:
-    """`rows` are the lines that are not blank, `sha256` is in hex."""
+    """`rows` is the number of lines that are not blank; `sha256` is in hex."""
 
     rows: int
     sha256: str
 
 
 def read_questions(source: Source, file: Path | None) -> Questions:
-    """Reads `file`, or without one the file that the job was validated on, or the one that it was trained on.
+    """Reads questions from `file`; without one, from the job's validation file, or else its training file.
 
-    Raises ExportRefused where there is no such file, or no question in it.
+    Raises ExportRefused if there is no such file, or no question in it.
     """
     job = source.job
     path = file or _rows_file(source, job.validation_file) or _rows_file(source, job.training_file)
     if path is None:
         raise ExportRefused(
             f"The rows of the job in {source.folder} are gone, so its export could not be checked. "
-            "Name a chat JSONL file with questions: --rows FILE."
+            "Give a chat JSONL file with questions: --rows FILE."
         )
     rows = _read_rows(path)
-    # Each question once, in the order of the file.
+    # Keep each question once, in the file's order.
     questions = list({repr(question): question for row in rows if (question := _question(row))}.values())
     if not questions:
         raise ExportRefused(
-            f"{path} has no plain question and answer to check the export with. Give --rows FILE."
+            f"{path} has no plain question with an answer to check the export with. Give --rows FILE."
         )
     count = min(QUESTIONS, len(questions))
     spread = [questions[place * len(questions) // count] for place in range(count)]
@@ -169,7 +170,8 @@ def read_questions(source: Source, file: Path | None) -> Questions:
 
 
 def _rows_file(source: Source, name: str | None) -> Path | None:
-    """Looks for a job's file where job.json names it, and beside the job.json of a folder that was moved."""
+    """Returns a job's file: at the path in job.json or, if the job's folder was moved, next to job.json. Returns None
+    if it is gone."""
     candidates = [Path(name), source.folder / Path(name).name] if name else []
     return next((path for path in candidates if path.is_file()), None)
 
@@ -206,8 +208,7 @@ def _as_chat(row: dict[str, Any]) -> dict[str, Any]:
 
 
 def _question(row: dict[str, Any]) -> Question | None:
-    """Returns the messages before the last answer with nothing but plain text before it; None without such an
-    answer."""
+    """Returns the messages before the last answer that follows only plain text, or None if there is no such answer."""
 
     def is_plain(message: dict[str, Any]) -> bool:
         calls = message.get("tool_calls") or message.get("function_call")
@@ -223,7 +224,7 @@ def _question(row: dict[str, Any]) -> Question | None:
 
 
 def describe_file(source: Source, name: str | None) -> DataFile | None:
-    """Returns None where the job had no such file, or it is gone."""
+    """Returns None if the job had no such file, or it is gone."""
     path = _rows_file(source, name)
     if path is None:
         return None

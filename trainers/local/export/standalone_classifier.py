@@ -1,9 +1,9 @@
 """Labels texts with the classifier in this folder: `python classify.py "where is my parcel?"`
 
-Needs onnxruntime, tokenizers and numpy. Prints a line of JSON for each text: its label with the probability.
+Needs onnxruntime, tokenizers and numpy. Prints a line of JSON for each text, with its label and the probability.
 """
 
-# It is copied into exports of encoders as classify.py, so it imports nothing of this project.
+# This file is copied into exports of encoders as classify.py, so it must not import anything of this project.
 import json
 import sys
 from pathlib import Path
@@ -33,7 +33,7 @@ class Classifier:
             self._weights, self._biases = head["weights"], head["biases"]
 
     def probabilities(self, text: str) -> Any:
-        """Returns one for each of `labels`."""
+        """Returns a probability for each of `labels`."""
         tokens = self._tokenizer.encode(text)
         values = {
             "input_ids": tokens.ids,
@@ -46,7 +46,7 @@ class Classifier:
             output = output.mean(axis=1) if self._is_mean else output[:, 0]
         vector = output[0] / max(float(np.linalg.norm(output[0])), 1e-12)
         columns = len(self._weights) - len(vector)
-        if columns:  # the pieces of words that the text has
+        if columns:  # the head also has weights for counts of word pieces
             pieces = np.array(tokens.ids, np.int64)[np.array(tokens.special_tokens_mask) == 0] % columns
             words = np.log1p(np.bincount(pieces, minlength=columns))
             words *= self._words_weigh / max(float(np.linalg.norm(words)), 1e-12)

@@ -1,4 +1,4 @@
-"""`--to vllm`: a copy of the adapter in peft's layout, and the command that starts vLLM with it."""
+"""`--to vllm`: copies the adapter in peft's layout, and writes the command that starts vLLM with it."""
 
 from __future__ import annotations
 
@@ -30,15 +30,15 @@ def plan(order: ExportOrder, source: Source, base: Base) -> Plan:
     return Plan(base.dtype, 2 * (source.adapter / WEIGHTS).stat().st_size)
 
 
-def write(work: PreparedExport, folder: Path, say: Say) -> WrittenExport:
-    copy_adapter(work.source, work.base, folder / "adapter")
-    command = vllm_command(work.source, work.base, work.name)
+def write(prepared: PreparedExport, folder: Path, say: Say) -> WrittenExport:
+    copy_adapter(prepared.source, prepared.base, folder / "adapter")
+    command = vllm_command(prepared.source, prepared.base, prepared.name)
     script = folder / "serve.sh"
     script.write_text(f'#!/bin/sh\ncd "$(dirname "$0")" && exec {command} "$@"\n', encoding="utf-8")
     script.chmod(script.stat().st_mode | stat.S_IXUSR | stat.S_IXGRP | stat.S_IXOTH)
-    loaded = load_with_adapter(work.base.folder, folder / "adapter")
-    agreement = compare_answers(work, loaded, ADAPTER_TOLERANCE, say)
-    usage = f"`./serve.sh`, which is\n\n```\n{command}\n```\n\nThen ask for the model `{work.name}`."
+    loaded = load_with_adapter(prepared.base.folder, folder / "adapter")
+    agreement = compare_answers(prepared, loaded, ADAPTER_TOLERANCE, say)
+    usage = f"`./serve.sh` runs\n\n```\n{command}\n```\n\nThen request the model `{prepared.name}`."
     return WrittenExport([agreement], usage)
 
 
@@ -49,7 +49,7 @@ def read_config(source: Source) -> dict[str, Any]:
 
 
 def copy_adapter(source: Source, base: Base, out: Path) -> None:
-    """Copies weights and config. The config names the base by its hub id where there is one, else by its folder."""
+    """Copies weights and config. The config names the base by its hub id if it has one, else by its folder."""
     out.mkdir(parents=True, exist_ok=True)
     shutil.copyfile(source.adapter / WEIGHTS, out / WEIGHTS)
     config = {**read_config(source), "base_model_name_or_path": base.hub_id or str(base.folder)}
@@ -57,14 +57,14 @@ def copy_adapter(source: Source, base: Base, out: Path) -> None:
 
 
 def check_vllm(source: Source) -> None:
-    """Raises ExportRefused for an adapter that vLLM can't load."""
+    """Raises ExportRefused if vLLM can't load the adapter."""
     reason = adapter_refusal(read_config(source))
     if reason:
-        raise ExportRefused(f"{reason} Export it merged: --to merged.")
+        raise ExportRefused(f"{reason} Export it with --to merged.")
 
 
 def vllm_command(source: Source, base: Base, name: str) -> str:
-    """Returns one line for a shell in the export's folder."""
+    """Returns the command, one line for a shell in the export's folder."""
     rank = vllm_rank(read_config(source))
     model = shlex.quote(base.hub_id or str(base.folder))
     command = f"vllm serve {model} --enable-lora --max-lora-rank {rank} --lora-modules {shlex.quote(name)}=./adapter"

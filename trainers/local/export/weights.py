@@ -1,4 +1,4 @@
-"""The base model of an export, and models that are loaded in float32, to be merged or asked."""
+"""The base model of an export, and models loaded in float32, to be merged or asked."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ BYTES = {"float32": 4, "float16": 2, "bfloat16": 2}
 
 @dataclass(frozen=True)
 class Base:
-    """`hub_id` is None for a folder of this machine, `licence` None where it is unknown. `dtype` is that of the stored
+    """`hub_id` is None for a folder of this machine, `licence` None if unknown. `dtype` is that of the stored
     weights."""
 
     folder: Path
@@ -50,9 +50,10 @@ class Base:
 
 
 def open_base(source: str, name: str, hub_id: str | None, licence: str | None) -> Base:
-    """`source` is a local folder or a hub id, as the job names it; a person may have given `hub_id` and `licence`.
+    """Reads the base that the job names by `source`, a local folder or a hub id. `hub_id` and `licence` are those that
+    the user gave, if any.
 
-    A hub id's files are taken from the cache, or fetched. Raises ExportRefused.
+    Files of a hub id come from the cache, or are downloaded. Raises ExportRefused.
     """
     try:
         folder = fetch_base(source)
@@ -82,19 +83,19 @@ def open_base(source: str, name: str, hub_id: str | None, licence: str | None) -
 
 
 def _read_licence(source: str, folder: Path) -> str | None:
-    """Reads the base model's own card. Returns None without a card, or where the hub can't be asked; then a person has
-    to give the licence."""
+    """Returns the licence in the base model's card, or None if it has none or the hub can't be reached; then the user
+    has to give the licence."""
     card = folder / "README.md" if Path(source).is_dir() else source
     try:
         licence = ModelCard.load(card, ignore_metadata_errors=True).data.license
-    except (OSError, ValueError, YAMLError):  # huggingface_hub's own errors are of the first kind
+    except (OSError, ValueError, YAMLError):  # huggingface_hub's own errors are OSErrors
         return None
     return licence if isinstance(licence, str) else None
 
 
 @dataclass(frozen=True)
 class Loaded:
-    """A model in float32 with what it needs to answer."""
+    """A model in float32, with its tokenizer and the tokens that end its answers."""
 
     model: Any
     tokenizer: Any
@@ -102,7 +103,7 @@ class Loaded:
 
 
 def load_with_adapter(base: Path, adapter: Path) -> Loaded:
-    """Loads base and adapter as peft puts them together, in float32."""
+    """Loads base and adapter in float32, combined by peft."""
     loaded = load(base)
     with silence_peft_warning():
         model = PeftModel.from_pretrained(
@@ -122,7 +123,7 @@ def load(folder: Path) -> Loaded:
 
 
 def load_gguf(file: Path, tokenizer: Any, end_tokens: Sequence[int]) -> Loaded:
-    """Loads the file's weights, dequantised, into transformers' model of its family. Raises ExportRefused."""
+    """Loads the file's dequantised weights into transformers' class for the model. Raises ExportRefused."""
     try:
         model: Any = AutoModelForCausalLM.from_pretrained(
             file.parent,
@@ -132,5 +133,5 @@ def load_gguf(file: Path, tokenizer: Any, end_tokens: Sequence[int]) -> Loaded:
         )
     except (OSError, ValueError, RuntimeError) as error:
         reason = " ".join(str(error).split())[:300]
-        raise ExportRefused(f"Reading the GGUF file again, to check it: {reason}") from error
+        raise ExportRefused(f"Loading the GGUF file, to check it: {reason}") from error
     return Loaded(model.to(best_device()).eval(), tokenizer, end_tokens)
