@@ -11,6 +11,7 @@ import pytest
 from trainers.local.jobs.job_queue import drop_training_state
 from trainers.local.jobs.records import JobRecord, Jobs, StartingPoint
 from trainers.local.jobs.requests import parse_job_request
+from trainers.local.models import Models
 from trainers.methods import Parameters
 
 
@@ -62,9 +63,27 @@ def test_a_job_that_ended_keeps_its_adapters_and_not_what_training_on_needs(tmp_
     assert kept == ["adapter_model.safetensors"] * 2
 
 
-def test_what_an_interrupted_deletion_left_goes_at_the_next_start(tmp_path: Path, source: Path) -> None:
+def test_what_an_interrupted_deletion_or_creation_left_goes_at_the_next_start(
+    tmp_path: Path, source: Path
+) -> None:
     jobs = Jobs(tmp_path / "jobs")
     kept = create(jobs, source)
     kept.folder.with_name(f".{kept.job.id}-1a2b3c4d").mkdir()
+    half = tmp_path / "jobs" / ("ftjob-" + "1" * 24)
+    half.mkdir()
+    (half / "train.jsonl").write_text("{}\n")  # a kill came before its job.json was written
     jobs.remove_leftovers()
     assert [path.name for path in (tmp_path / "jobs").iterdir()] == [kept.job.id]
+
+
+def test_of_a_deleted_model_no_weights_are_left(tmp_path: Path, source: Path) -> None:
+    jobs = Jobs(tmp_path / "jobs")
+    record = create(jobs, source)
+    for folder in ("adapter", "checkpoints/step-000001", "engine/output/checkpoint-1"):
+        (record.folder / folder).mkdir(parents=True)
+        (record.folder / folder / "adapter_model.safetensors").touch()
+    (record.folder / "engine" / "log.txt").touch()
+    (record.folder / "DONE").write_text("{}")
+    Models({}, jobs).delete(record.model_name)
+    assert not list(record.folder.rglob("*.safetensors"))
+    assert (record.folder / "engine" / "log.txt").exists()

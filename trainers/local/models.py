@@ -112,7 +112,7 @@ class Models:
         if record is None or not record.has_model or record.model_name != name:
             raise not_found("fine-tuned model", name, "model_not_found", "model")
         mark(record.folder, "MODEL_DELETED")
-        for part in ("adapter", "checkpoints"):
+        for part in ("adapter", "checkpoints", "engine/output"):  # the last one is another engine's copy
             shutil.rmtree(record.folder / part, ignore_errors=True)
 
 

@@ -193,10 +193,12 @@ class Jobs:
         root.mkdir(parents=True, exist_ok=True)
 
     def remove_leftovers(self) -> None:
-        """Removes what interrupted deletions left. Only the server may do so: it may be deleting a job while another
-        process, such as an export, reads its jobs."""
-        for leftover in self._root.glob(".ftjob-*"):
-            shutil.rmtree(leftover)
+        """Removes what interrupted deletions and creations left, which may include training rows. Only a server that
+        starts may do so: a running one may be deleting or creating jobs while another process, such as an export, reads
+        them."""
+        for folder in (*self._root.glob(".ftjob-*"), *self._root.glob("ftjob-*")):
+            if folder.name.startswith(".") or not (folder / "job.json").exists():
+                shutil.rmtree(folder)
 
     def find_by_key(self, key: str, fingerprint: str) -> JobRecord | None:
         """Returns the job that this Idempotency-Key created, or None. Raises ApiError (409) if its body was another."""
