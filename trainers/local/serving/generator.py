@@ -328,8 +328,8 @@ class Generator:
         if not is_out_of_memory(error):
             return internal_error(error)
         log.warning("loading a model: out of memory")
-        beside = "the job that trains" if self._is_training() else "the other programs on this machine"
-        text = f"The model does not fit into memory beside {beside}. Try again later."
+        others = "the job that trains" if self._is_training() else "the other programs on this machine"
+        text = f"The model does not fit into memory next to {others}. Try again later."
         return busy_error(text, "out_of_memory", BUSY_RETRY_S)
 
     def _open_models(self) -> ModelCache:
