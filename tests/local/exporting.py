@@ -10,7 +10,7 @@ from tests.local.served import examples
 from trainers.local.export.order import ExportOrder
 from trainers.local.export.pipeline import export
 from trainers.local.job_directory import TrainingJob, replace_json, write_job
-from trainers.local.train import work
+from trainers.local.train import run_training
 from trainers.methods import Parameters
 
 JOB = "ftjob-" + "0" * 16 + "feedbeef"
@@ -21,7 +21,7 @@ SETTINGS = Parameters(n_epochs=5, batch_size=4, learning_rate=2e-2, lora_r=4, lo
 def tune(data: Path, base: Path, job_id: str = JOB) -> Path:
     """The folder of a job that was trained to its end, as the trainer keeps it under `data`."""
     folder = write(data, base, job_id)
-    assert work(folder) == 0
+    assert run_training(folder) == 0
     return folder
 
 

@@ -213,10 +213,10 @@ def _run(folder: Path, checkpoint_s: float) -> None:
     os.environ["FINETUNE_DTYPE"] = "fp32"
     import torch
 
-    from trainers.local.train import work
+    from trainers.local.train import run_training
 
     torch.set_num_threads(1)
-    raise SystemExit(work(folder, checkpoint_s))
+    raise SystemExit(run_training(folder, checkpoint_s))
 
 
 if __name__ == "__main__":

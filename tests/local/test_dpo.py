@@ -25,7 +25,7 @@ from tests.local.runs import adapter_bytes, files_of_at_most, kill_after_step, m
 from tests.local.test_life import memory_for, messages, pausing_in_forward, results, warnings
 from tests.local.test_life import write_rows as write_chats
 from trainers.local.job_directory import read_events, read_json
-from trainers.local.train import PAUSED, work
+from trainers.local.train import PAUSED, run_training
 from trainers.local.training.base_model import silence_peft_warning
 from trainers.local.training.checkpoints import checkpoint_folder
 from trainers.local.training.pairs import read_pairs
@@ -76,7 +76,7 @@ def undisturbed(
 ) -> Path:
     """A job with dropout that ran to its end without a break."""
     folder = job(tmp_path_factory.mktemp("undisturbed"), tiny_model_dir, pairs_file, held_out)
-    assert work(folder) == 0
+    assert run_training(folder) == 0
     return folder
 
 
@@ -122,7 +122,7 @@ def test_nobody_is_told_that_somebody_trains(
     monkeypatch.delenv("CI", raising=False)  # there TRL keeps silent by itself
     monkeypatch.setattr(base_trainer, "send_telemetry", tell)
     folder = job(tmp_path, tiny_model_dir, pairs_file, n_epochs=1, batch_size=20)
-    assert work(folder) == 0
+    assert run_training(folder) == 0
 
 
 def test_a_model_prefers_the_chosen_answers_of_pairs_that_it_has_not_seen(undisturbed: Path) -> None:
@@ -184,12 +184,12 @@ def test_a_pause_in_the_middle_of_a_step_or_a_validation_loses_neither(
 ) -> None:
     for is_training, forwards in ((True, 11), (False, 1), (True, 3)):
         with pausing_in_forward(same_job, forwards, is_training=is_training):
-            assert work(same_job) == PAUSED
+            assert run_training(same_job) == PAUSED
         progress = read_json(same_job / "progress.json") or {}
         assert checkpoint_folder(same_job, progress["step"]).exists()
         assert progress["estimated_finish"] is None
         (same_job / "PAUSED").unlink()
-    assert work(same_job) == 0
+    assert run_training(same_job) == 0
     assert adapter_bytes(same_job) == adapter_bytes(undisturbed)
     assert results(same_job) == results(undisturbed)
 
@@ -200,7 +200,7 @@ def test_a_run_killed_between_its_last_checkpoint_and_its_end_only_writes_its_re
     for name in ("checkpoints", "results.csv", "progress.json"):
         copy = shutil.copytree if (undisturbed / name).is_dir() else shutil.copy
         copy(undisturbed / name, same_job / name)
-    assert work(same_job) == 0
+    assert run_training(same_job) == 0
     assert adapter_bytes(same_job) == adapter_bytes(undisturbed)
     assert results(same_job) == results(undisturbed)
 
@@ -209,7 +209,7 @@ def test_a_base_in_four_bits_is_trained_on_with_an_adapter_in_full(
     tiny_model_dir: Path, pairs_file: Path, tmp_path: Path
 ) -> None:
     folder = job(tmp_path, tiny_model_dir, pairs_file, n_epochs=2, quantization="nf4")
-    assert work(folder) == 0
+    assert run_training(folder) == 0
     assert float(rows(folder)[0]["train_loss"]) == pytest.approx(math.log(2), abs=1e-3)
     assert float(rows(folder)[-1]["train_reward_accuracy"]) == 1.0
     weights = load_file(folder / "adapter" / "adapter_model.safetensors")
@@ -223,7 +223,7 @@ def test_pairs_that_were_left_out_are_counted_in_an_event(
     file = tmp_path / "pairs.jsonl"
     file.write_text(pairs_file.read_text() + "\n" + long, encoding="utf-8")
     folder = job(tmp_path / "job", tiny_model_dir, file, n_epochs=1, max_length=64)
-    assert work(folder) == 0
+    assert run_training(folder) == 0
     assert warnings(folder) == ["Training pairs left out because they are longer than max_length: 1"]
 
 
@@ -235,9 +235,9 @@ def test_memory_that_is_too_small_is_answered_by_smaller_parts_of_the_same_batch
         job(tmp_path / name, tiny_model_dir, pairs_file, n_epochs=1, lora_dropout=0.0)
         for name in ("roomy", "narrow")
     )
-    assert work(roomy) == 0
+    assert run_training(roomy) == 0
     with memory_for(150):
-        assert work(narrow) == 0
+        assert run_training(narrow) == 0
     again, told = [said for said in warnings(narrow) if said.startswith("Memory was full at step 1 with ")]
     assert "activations are recomputed" in again
     assert "A step still learns from as many rows" in told
@@ -256,9 +256,9 @@ def test_a_pair_that_alone_is_too_much_is_computed_twice_instead_of_kept(
         job(tmp_path / name, tiny_model_dir, pairs_file, n_epochs=1, lora_dropout=0.0)
         for name in ("roomy", "narrow")
     )
-    assert work(roomy) == 0
+    assert run_training(roomy) == 0
     with memory_for_layers_that_keep_nothing():
-        assert work(narrow) == 0
+        assert run_training(narrow) == 0
     assert any("recomputed in the backward pass" in said for said in warnings(narrow))
     for ours, theirs in zip(rows(narrow), rows(roomy), strict=True):
         assert float(ours["train_reward_margin"]) == pytest.approx(
@@ -283,7 +283,7 @@ def memory_for_layers_that_keep_nothing() -> Iterator[None]:
 
 
 def failure_of(folder: Path) -> dict[str, Any]:
-    assert work(folder) == 1
+    assert run_training(folder) == 1
     return read_json(folder / "FAILED") or {}
 
 
@@ -300,11 +300,11 @@ def test_a_full_disk_pauses_the_job_and_leaves_no_half_checkpoint(
 ) -> None:
     folder = job(tmp_path, tiny_model_dir, pairs_file, n_epochs=1)
     with files_of_at_most(10_000):
-        assert work(folder) == PAUSED
+        assert run_training(folder) == PAUSED
     assert messages(folder)[-1].startswith("The disk is full: ")
     assert not list((folder / "checkpoints").iterdir())
     (folder / "PAUSED").unlink()
-    assert work(folder) == 0
+    assert run_training(folder) == 0
 
 
 def test_time_that_a_killed_run_took_counts_against_its_ceiling(
@@ -329,7 +329,7 @@ def test_a_run_stops_at_its_ceiling_with_what_was_reached(
         batch_size=1,
         max_seconds=4,
     )
-    assert work(folder) == 0
+    assert run_training(folder) == 0
     done = read_json(folder / "DONE") or {}
     assert 0 < done["step"] < 1000
     assert done["seconds"] <= 4.0
@@ -345,7 +345,7 @@ def test_a_run_stops_when_validation_gets_no_better_and_its_best_checkpoint_is_t
     folder = job(
         tmp_path / "job", tiny_model_dir, pairs_file, contrary, n_epochs=20, patience=2, eval_steps=3
     )
-    assert work(folder) == 0
+    assert run_training(folder) == 0
     done = read_json(folder / "DONE") or {}
     assert done["step"] < 20
     assert done["stopped"].startswith(f"Stopped at step {done['step']}/100: 2 validations in a row had no")
@@ -370,9 +370,9 @@ def test_a_training_goes_on_from_a_tuned_models_adapter_which_is_its_reference(
     with pausing_in_forward(
         folder, 6, is_training=True
     ):  # the second time the reference is the tuned model still
-        assert work(folder) == PAUSED
+        assert run_training(folder) == PAUSED
     (folder / "PAUSED").unlink()
-    assert work(folder) == 0
+    assert run_training(folder) == 0
     first = rows(folder)[0]
     assert float(first["train_loss"]) == pytest.approx(math.log(2), abs=1e-4)
     assert float(first["train_reward_margin"]) == pytest.approx(0, abs=1e-6)
@@ -401,7 +401,7 @@ def test_chats_go_on_from_a_tuned_models_adapter_too(
     settings = replace(SETTINGS, n_epochs=1, learning_rate=1e-9, eval_steps=None)
     folder = make_job(tmp_path / "job", tiny_model_dir, chats, settings, continues="ft:tiny")
     shutil.copytree(undisturbed / "adapter", folder / "tuned")
-    assert work(folder) == 0
+    assert run_training(folder) == 0
     before, after = (
         load_file(each / "adapter" / "adapter_model.safetensors") for each in (undisturbed, folder)
     )

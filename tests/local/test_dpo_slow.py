@@ -20,7 +20,7 @@ from tests.local.preferences import pair
 from tests.local.runs import make_job
 from tests.local.test_dpo import log_probabilities
 from trainers.local.demo_model import make_demo_model
-from trainers.local.train import work
+from trainers.local.train import run_training
 from trainers.local.training.base_model import silence_peft_warning
 from trainers.methods import Parameters
 
@@ -65,7 +65,7 @@ def test_a_small_model_prefers_the_better_answers_to_questions_it_has_not_seen(t
     held_out = write_pairs(tmp_path / "held-out.jsonl", TICKETS / "holdout.jsonl", HELD_OUT)
     settings = Parameters(n_epochs=1, batch_size=8, learning_rate=RATE)
     folder = make_job(tmp_path / "job", MODEL, training, settings, method="dpo")
-    assert work(folder) == 0
+    assert run_training(folder) == 0
     model: Any = AutoModelForCausalLM.from_pretrained(MODEL, dtype=torch.float32)
     before = log_probabilities(model, MODEL, held_out)
     with silence_peft_warning():

@@ -15,7 +15,7 @@ from trainers.encoders.classifier import load_classifier
 from trainers.encoders.embedding import EncoderError
 from trainers.local.checks import file_refusal, labels_refusal
 from trainers.local.job_directory import read_events, read_json, replace_json
-from trainers.local.train import PAUSED, work
+from trainers.local.train import PAUSED, run_training
 from trainers.local.training.methods.head import ROWS_A_PART
 from trainers.methods import Parameters
 
@@ -34,7 +34,7 @@ def head_of(folder: Path) -> bytes:
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = encoder_job(tmp_path_factory.mktemp("head") / "job")
-    assert work(folder) == 0
+    assert run_training(folder) == 0
     return folder
 
 
@@ -62,7 +62,7 @@ def test_a_kill_between_two_parts_costs_no_part_and_ends_alike(tmp_path: Path) -
     process.join(20)
     assert process.exitcode == SIGKILLED and not (folder / "DONE").exists()
     parts = {path: path.stat().st_mtime_ns for path in (folder / "rows").glob("*.npy")}
-    assert work(folder) == work(other) == 0
+    assert run_training(folder) == run_training(other) == 0
     assert all(path.stat().st_mtime_ns == made_at for path, made_at in parts.items())
     assert head_of(folder) == head_of(other)
 
@@ -70,15 +70,15 @@ def test_a_kill_between_two_parts_costs_no_part_and_ends_alike(tmp_path: Path) -
 def test_a_pause_is_obeyed_and_what_was_read_stays(tmp_path: Path) -> None:
     folder = encoder_job(tmp_path / "job")
     replace_json(folder / "PAUSED", {"at": 0})
-    assert work(folder) == PAUSED
+    assert run_training(folder) == PAUSED
     (folder / "PAUSED").unlink()
-    assert work(folder) == 0
+    assert run_training(folder) == 0
 
 
 def test_an_encoder_learns_as_a_whole_and_is_served_as_onnx(tiny_encoder_dir: Path, tmp_path: Path) -> None:
     head = encoder_job(tmp_path / "head", base=str(tiny_encoder_dir))
     full = encoder_job(tmp_path / "full", "full", base=str(tiny_encoder_dir), settings=QUICK)
-    assert work(head) == work(full) == 0
+    assert run_training(head) == run_training(full) == 0
     texts = [f"Order {number}: the courier lost my package" for number in range(5)]
     frozen, learnt = (load_classifier(each / "adapter") for each in (head, full))
     assert frozen.encoder.sha256 != learnt.encoder.sha256, "its own ONNX lies with the head"
@@ -98,7 +98,7 @@ def test_a_whole_training_goes_on_where_it_was_paused(tiny_encoder_dir: Path, tm
     process.join(60)
     assert process.exitcode == PAUSED
     (folder / "PAUSED").unlink()
-    assert work(folder) == work(whole) == 0
+    assert run_training(folder) == run_training(whole) == 0
     assert any(event["message"].startswith("Resuming from step") for event in read_events(folder))
     steps = [line.split(",")[0] for line in (folder / "results.csv").read_text().splitlines()[1:]]
     assert steps == [str(step) for step in range(1, 49)]
@@ -108,7 +108,7 @@ def test_a_whole_training_goes_on_where_it_was_paused(tiny_encoder_dir: Path, tm
 
 def test_an_encoder_that_is_not_there_fails_the_job_with_the_cure(tmp_path: Path) -> None:
     folder = encoder_job(tmp_path / "job", base=str(tmp_path / "nowhere"))
-    assert work(folder) == 1
+    assert run_training(folder) == 1
     failed = read_json(folder / "FAILED")
     assert failed and failed["param"] == "model" and "There is no encoder" in failed["message"]
 

@@ -20,7 +20,7 @@ from trainers.local.export.order import Upload
 from trainers.local.export.output import AnswersDiffer, ExportRefused
 from trainers.local.export.pipeline import export
 from trainers.local.job_directory import read_job, replace_json, write_job
-from trainers.local.train import work
+from trainers.local.train import run_training
 
 MODEL = "ft:minilm-encoder:local:tickets:feedbeef"
 
@@ -36,7 +36,7 @@ def trained(data: Path, rows: bytes) -> Path:
     write_job(folder, replace(job, id=JOB, base_name="minilm-encoder", suffix="tickets"))
     request = {"training_file": "file-1", "validation_file": None, "fingerprint": ""}
     replace_json(folder / "request.json", request)
-    assert work(folder) == 0
+    assert run_training(folder) == 0
     return data
 
 

@@ -24,7 +24,7 @@ from trainers.local.job_directory import TrainingJob, read_events, read_json, wr
 from trainers.local.serving.generator import Generator
 from trainers.local.serving.values import AnswerEnd, ChatMessage, Piece, Request, Sampling, Target
 from trainers.local.tool_calls import render_chat
-from trainers.local.train import work
+from trainers.local.train import run_training
 from trainers.local.training.base_model import add_lora, load_model
 from trainers.local.training.errors import TrainingFailed
 from trainers.local.training.model_structure import find_targets
@@ -146,7 +146,7 @@ def test_a_family_learns_is_saved_and_answers(
 ) -> None:
     family, base = FAMILIES[name], base_of(bases, name)
     folder = make_job(tmp_path, base, rows_file, SETTINGS)
-    assert work(folder) == 0, read_json(folder / "FAILED")
+    assert run_training(folder) == 0, read_json(folder / "FAILED")
     assert losses(folder)[-1] < 0.2 * losses(folder)[0]
     assert type(cpu_model(base)).__name__ == family.model_class
     layers = adapted(folder)
@@ -166,7 +166,7 @@ def test_a_hybrid_learns_is_saved_and_answers(
 ) -> None:
     family, base = HYBRIDS[name], base_of(bases, name)
     folder = make_job(tmp_path, base, rows_file, SETTINGS)
-    assert work(folder) == 0, read_json(folder / "FAILED")
+    assert run_training(folder) == 0, read_json(folder / "FAILED")
     assert losses(folder)[-1] < 0.3 * losses(folder)[0]
     assert type(cpu_model(base)).__name__ == family.model_class
     layers = adapted(folder)
@@ -209,7 +209,7 @@ def test_a_quantised_base_learns_and_its_adapter_answers_over_it(
 ) -> None:
     base = base_of(bases, name)
     folder = make_job(tmp_path, base, rows_file, replace(SETTINGS, quantization=kind))
-    assert work(folder) == 0, read_json(folder / "FAILED")
+    assert run_training(folder) == 0, read_json(folder / "FAILED")
     assert losses(folder)[-1] < 0.2 * losses(folder)[0]
     assert {layer.rpartition(".")[2] for layer in adapted(folder)} == (FAMILIES | HYBRIDS)[name].layers
     target = Target(str(base), folder / "adapter", kind)
@@ -258,7 +258,7 @@ def test_without_bitsandbytes_a_quantised_job_ends_with_the_way_to_it(
     bases: Path, rows_file: Path, tmp_path: Path, without_bitsandbytes: None
 ) -> None:
     folder = make_job(tmp_path, base_of(bases, "llama-3"), rows_file, replace(SETTINGS, quantization="nf4"))
-    assert work(folder) == 1
+    assert run_training(folder) == 1
     failed = read_json(folder / "FAILED") or {}
     assert (failed["code"], failed["param"]) == ("quantization_unavailable", "quantization")
     assert "pip install '.[quantized]' in a checkout" in failed["message"]
@@ -270,7 +270,7 @@ def test_experts_are_trained_where_they_are_named(
 ) -> None:
     base, named = base_of(bases, "llama-4-scout"), "q_proj,experts.gate_up_proj,experts.down_proj"
     folder = make_job(tmp_path, base, rows_file, replace(SETTINGS, target_modules=named))
-    assert work(folder) == 0, read_json(folder / "FAILED")
+    assert run_training(folder) == 0, read_json(folder / "FAILED")
     assert losses(folder)[-1] < 0.5 * losses(folder)[0]
     config = read_json(folder / "adapter" / "adapter_config.json") or {}
     assert sorted(config["target_parameters"]) == ["experts.down_proj", "experts.gate_up_proj"]
@@ -357,7 +357,7 @@ def test_an_adapter_of_another_base_is_not_put_on(
 ) -> None:
     base = shutil.copytree(base_of(bases, "smollm2"), tmp_path / "base")
     folder = make_job(tmp_path / "job", base, rows_file, replace(SETTINGS, n_epochs=1))
-    assert work(folder) == 0, read_json(folder / "FAILED")
+    assert run_training(folder) == 0, read_json(folder / "FAILED")
     torch.manual_seed(1)
     made = FAMILIES["smollm2"].config()
     MODEL_FOR_CAUSAL_LM_MAPPING[type(made)](made).save_pretrained(base)
@@ -366,7 +366,7 @@ def test_an_adapter_of_another_base_is_not_put_on(
         assert problem.code == "adapter_of_another_base"
         assert problem.message.startswith(f"The weights of the base model {base} have changed")
     (folder / "DONE").unlink()
-    assert work(folder) == 1
+    assert run_training(folder) == 1
     assert (read_json(folder / "FAILED") or {})["code"] == "base_changed"
 
 
@@ -385,7 +385,7 @@ def test_a_row_longer_than_the_model_reads_is_left_out_counted_and_said(bases: P
     path.write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
     settings = replace(SETTINGS, n_epochs=1, max_length=4096)
     folder = make_job(tmp_path / "job", base_of(bases, "llama-3"), path, settings)
-    assert work(folder) == 0, read_json(folder / "FAILED")
+    assert run_training(folder) == 0, read_json(folder / "FAILED")
     told = [event["message"] for event in read_events(folder) if event["level"] == "warn"]
     assert told == [
         "max_length 4096 exceeds the base's context: rows may have at most 512 tokens",

@@ -16,7 +16,7 @@ from tests.local.runs import make_job
 from tests.local.test_life import SETTINGS, losses
 from tests.local.test_life import rows_file as rows_file
 from trainers.local.job_directory import read_events
-from trainers.local.train import work
+from trainers.local.train import run_training
 from trainers.local.training.base_model import add_lora, load_model
 from trainers.local.training.checkpoints import checkpoint_folder, restore_checkpoint, save_checkpoint
 from trainers.local.training.data import Row, Rows
@@ -68,7 +68,7 @@ def test_a_training_in_float16_learns_what_one_in_float32_learns(
     for number in ("fp32", "fp16"):
         monkeypatch.setenv("FINETUNE_DTYPE", number)
         folder = make_job(tmp_path / number, tiny_model_dir, rows, PLAIN, method=method)
-        assert work(folder) == 0
+        assert run_training(folder) == 0
         found[number] = losses(folder)
     assert any("in float16" in event["message"] for event in read_events(tmp_path / "fp16"))
     assert found["fp16"] == pytest.approx(found["fp32"], rel=0.02)

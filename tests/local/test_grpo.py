@@ -18,7 +18,7 @@ from tests.local.runs import adapter_bytes, kill_after_step, make_job, run_team,
 from tests.local.served import KEY, examples, served_here, upload, wait_for_status
 from tests.local.test_life import results
 from trainers.local.job_directory import read_events, read_job, read_json
-from trainers.local.train import work
+from trainers.local.train import run_training
 from trainers.local.training.errors import Pauses
 from trainers.local.training.methods import grpo
 from trainers.local.training.methods.grpo import REWARDS, GroupLoss, Grpo, prepare
@@ -73,7 +73,7 @@ def job(folder: Path, base: Path, *, tuned: Path | None = None, **changes: Any) 
 @pytest.fixture(scope="module")
 def undisturbed(tiny_model_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = job(tmp_path_factory.mktemp("undisturbed") / "job", tiny_model_dir)
-    assert work(folder) == 0
+    assert run_training(folder) == 0
     return folder
 
 
@@ -106,7 +106,7 @@ def test_what_a_step_samples_is_told_before_it_ends(
 ) -> None:
     monkeypatch.setattr(grpo, "LOG_INTERVAL_S", 0.0)
     folder = job(tmp_path / "job", tiny_model_dir, n_epochs=1)
-    assert work(folder) == 0
+    assert run_training(folder) == 0
     told = [event["message"] for event in read_events(folder)]
     samples = (
         "Each step samples 32 answers of at most 1 tokens to each of 4 questions, and then learns from them"
@@ -216,7 +216,7 @@ def test_a_tuned_model_is_gone_on_from_and_is_the_reference(
     undisturbed: Path, tiny_model_dir: Path, tmp_path: Path
 ) -> None:
     folder = job(tmp_path / "job", tiny_model_dir, tuned=undisturbed / "adapter", beta=0.05, lora_dropout=0.0)
-    assert work(folder) == 0
+    assert run_training(folder) == 0
     first, last = rows(folder)[0], rows(folder)[-1]
     assert float(first["train_reward_mean"]) > 0.5
     assert float(first["train_kl"]) == pytest.approx(0, abs=1e-6)

@@ -25,7 +25,7 @@ from tests.local.runs import (
     wait_for_step,
 )
 from trainers.local.job_directory import read_events, read_json, replace_json
-from trainers.local.train import PAUSED, work
+from trainers.local.train import PAUSED, run_training
 from trainers.local.training.checkpoints import checkpoint_folder
 from trainers.methods import Parameters
 
@@ -122,9 +122,9 @@ def test_a_pause_in_the_middle_of_a_validation_or_a_step_loses_neither(
 ) -> None:
     for is_training, forwards in ((False, 4), (True, 7), (False, 1)):
         with pausing_in_forward(same_job, forwards, is_training=is_training):
-            assert work(same_job) == PAUSED
+            assert run_training(same_job) == PAUSED
         (same_job / "PAUSED").unlink()
-    assert work(same_job) == 0
+    assert run_training(same_job) == 0
     assert adapter_bytes(same_job) == adapter_bytes(undisturbed)
     assert results(same_job) == results(undisturbed)
 
@@ -154,7 +154,7 @@ def test_a_run_stops_when_validation_gets_no_better_and_its_best_checkpoint_is_t
     contrary = write_rows(tmp_path / "valid.jsonl", 8, is_wrong=True)
     settings = replace(SETTINGS, n_epochs=20, patience=3, eval_steps=5)
     folder = make_job(tmp_path / "job", tiny_model_dir, rows_file, settings, validation=contrary)
-    assert work(folder) == 0
+    assert run_training(folder) == 0
     done = read_json(folder / "DONE") or {}
     validations = [e["data"] for e in read_events(folder) if "valid_loss" in e["data"]]
     assert [each["step"] for each in validations] == list(range(5, done["step"] + 1, 5))
@@ -176,7 +176,7 @@ def test_a_ceiling_of_time_stops_a_run_before_it_is_passed_and_keeps_what_was_re
     settings = replace(SETTINGS, n_epochs=50, batch_size=1, max_usd_micros=1_000, usd_per_hour_micros=600_000)
     assert settings.ceiling_s == 6.0
     folder = make_job(tmp_path, tiny_model_dir, rows_file, settings)
-    assert work(folder) == 0
+    assert run_training(folder) == 0
     done = read_json(folder / "DONE") or {}
     assert 0 < done["step"] < 2000
     assert done["seconds"] <= 6.0
@@ -192,7 +192,7 @@ def test_time_that_a_killed_run_took_counts_against_its_ceiling(
     (folder / "progress.json").write_text(
         '{"step": 0, "total_steps": 30, "trained_tokens": 0, "seconds": 4000}'
     )
-    assert work(folder) == 1
+    assert run_training(folder) == 1
     failed = read_json(folder / "FAILED") or {}
     assert (failed["code"], failed["param"]) == ("ceiling_reached", "max_seconds")
 
@@ -205,7 +205,7 @@ def test_a_run_that_goes_on_takes_no_step_for_which_its_ceiling_leaves_no_time(
     step = steps_told(folder)
     progress = read_json(folder / "progress.json") or {}
     replace_json(folder / "progress.json", {**progress, "seconds": 2900.0, "step_s": 200.0})
-    assert work(folder) == 0
+    assert run_training(folder) == 0
     assert (read_json(folder / "DONE") or {})["step"] <= step
 
 
@@ -214,10 +214,10 @@ def test_memory_that_is_too_small_is_answered_by_smaller_parts_of_the_same_batch
 ) -> None:
     settings = replace(SETTINGS, n_epochs=1, lora_dropout=0.0)
     roomy = make_job(tmp_path / "roomy", tiny_model_dir, rows_file, settings, validation=rows_file)
-    assert work(roomy) == 0
+    assert run_training(roomy) == 0
     narrow = make_job(tmp_path / "narrow", tiny_model_dir, rows_file, settings, validation=rows_file)
     with memory_for(60):
-        assert work(narrow) == 0
+        assert run_training(narrow) == 0
     told = [said for said in warnings(narrow) if said.startswith("Memory was full at step 1 with ")]
     assert len(told) == 2
     assert "activations are recomputed" in told[0]  # a half would be single rows here and there
@@ -230,9 +230,9 @@ def test_a_run_that_goes_on_keeps_to_the_smaller_parts(
 ) -> None:
     folder = make_job(tmp_path, tiny_model_dir, rows_file, SETTINGS)
     with memory_for(60), pausing_in_forward(folder, 30, is_training=True):
-        assert work(folder) == PAUSED
+        assert run_training(folder) == PAUSED
     (folder / "PAUSED").unlink()
-    assert work(folder) == 0
+    assert run_training(folder) == 0
     newest = max((folder / "checkpoints").iterdir())
     kept = read_json(newest / "checkpoint.json") or {}
     assert (kept["room"] < 60, kept["recomputes"]) == (True, True)
@@ -244,7 +244,7 @@ def test_a_row_that_alone_is_too_much_for_the_memory_fails_the_job_with_its_leng
 ) -> None:
     folder = make_job(tmp_path, tiny_model_dir, rows_file, SETTINGS)
     with memory_for(5):
-        assert work(folder) == 1
+        assert run_training(folder) == 1
     failed = read_json(folder / "FAILED") or {}
     assert failed["code"] == "out_of_memory"
     assert failed["message"].startswith("Memory is too small for a single row of ")
@@ -288,7 +288,7 @@ def test_rows_that_were_cut_are_counted_in_an_event(
     question = {"role": "user", "content": "x"}
     long.write_text((json.dumps({"messages": [question, answer]}) + "\n") * 4, encoding="utf-8")
     folder = make_job(tmp_path / "job", tiny_model_dir, long, settings)
-    assert work(folder) == 0
+    assert run_training(folder) == 0
     assert warnings(folder) == [
         "Training rows cut to max_length 16 tokens, perhaps in the middle of an answer: 4"
     ]
@@ -303,7 +303,7 @@ def test_rows_beyond_the_bases_context_are_too_long_whatever_max_length_says(
     row = json.dumps({"messages": [{"role": "user", "content": "x"}, answer]})
     long.write_text(rows_file.read_text(encoding="utf-8") + "\n" + row, encoding="utf-8")
     folder = make_job(tmp_path / "job", tiny_model_dir, long, settings)
-    assert work(folder) == 0
+    assert run_training(folder) == 0
     assert warnings(folder) == [
         "max_length 100000 exceeds the base's context: rows may have at most 2048 tokens",
         "Training rows left out because they are longer than max_length: 1",

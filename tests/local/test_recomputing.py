@@ -17,7 +17,7 @@ from tests.local.runs import make_job
 from tests.local.test_life import SETTINGS, losses, warnings
 from tests.local.test_life import _exact_numbers as _exact_numbers
 from tests.local.test_life import rows_file as rows_file
-from trainers.local.train import work
+from trainers.local.train import run_training
 from trainers.local.training.base_model import add_lora, load_model, recompute_activations
 from trainers.local.training.data import Row
 from trainers.local.training.errors import TrainingFailed
@@ -30,10 +30,10 @@ def test_a_row_that_alone_is_too_much_is_computed_twice_instead_of_kept(
 ) -> None:
     settings = replace(SETTINGS, n_epochs=1, lora_dropout=0.0)
     roomy = make_job(tmp_path / "roomy", tiny_model_dir, rows_file, settings, validation=rows_file)
-    assert work(roomy) == 0
+    assert run_training(roomy) == 0
     narrow = make_job(tmp_path / "narrow", tiny_model_dir, rows_file, settings, validation=rows_file)
     with memory_for_layers_that_keep_nothing():
-        assert work(narrow) == 0
+        assert run_training(narrow) == 0
     (told,) = [said for said in warnings(narrow) if said.startswith("Memory was full at step 1")]
     assert "recomputed in the backward pass" in told
     assert losses(narrow) == pytest.approx(losses(roomy), rel=1e-3)

@@ -24,7 +24,7 @@ from trainers.local.job_directory import (
     write_job,
 )
 from trainers.local.jobs.job_queue import steps_in_checkpoints
-from trainers.local.train import PAUSED, work
+from trainers.local.train import PAUSED, run_training
 from trainers.methods import Parameters
 
 SETTINGS = Parameters(n_epochs=2, batch_size=5, lora_r=4, lora_alpha=8, lora_dropout=0.1)
@@ -65,7 +65,7 @@ def undisturbed(
     folder = tmp_path_factory.mktemp("undisturbed")
     make_sweep(folder, tiny_model_dir, rows_file, valid_file, SETTINGS, SWEEP)
     with exact_numbers():
-        assert work(folder) == 0
+        assert run_training(folder) == 0
     return folder
 
 
@@ -83,7 +83,7 @@ def test_four_arms_take_the_steps_and_tokens_of_two_single_jobs_and_the_winner_i
     alone = make_job(
         tmp_path, tiny_model_dir, rows_file, replace(winner, eval_steps=4), validation=valid_file
     )
-    assert work(alone) == 0
+    assert run_training(alone) == 0
     assert adapter_bytes(undisturbed) == adapter_bytes(alone)
     assert with_winning_settings(undisturbed, job).settings == winner
     single = read_json(alone / "DONE") or {}
@@ -150,7 +150,7 @@ def check_killed(undisturbed: Path, folder: Path, at: tuple[int, ...]) -> None:
     """`at`: steps, counted over all arms."""
     for steps in at:
         kill_after_steps(folder, steps)
-    assert work(folder) == 0
+    assert run_training(folder) == 0
     assert adapter_bytes(folder) == adapter_bytes(undisturbed)
     assert table(folder) == table(undisturbed)
     assert told_by_arms(folder) == 2 * COURSE
@@ -166,7 +166,7 @@ def rungs_told(folder: Path) -> list[str]:
 def test_a_kill_between_the_choice_and_the_end_publishes_the_choice(undisturbed: Path) -> None:
     before = adapter_bytes(undisturbed)
     (undisturbed / "DONE").rename(undisturbed / "was")
-    assert work(undisturbed) == 0
+    assert run_training(undisturbed) == 0
     assert adapter_bytes(undisturbed) == before
     done, was = read_json(undisturbed / "DONE") or {}, read_json(undisturbed / "was") or {}
     assert {**done, "seconds": 0} == {**was, "seconds": 0}
@@ -177,12 +177,12 @@ def test_a_pause_within_any_arm_is_kept_and_the_sweep_goes_on_to_the_same_bytes(
 ) -> None:
     for forwards in (3, 9):
         with pausing_in_forward(same_sweep, forwards, is_training=True):
-            assert work(same_sweep) == PAUSED
+            assert run_training(same_sweep) == PAUSED
         progress = read_json(same_sweep / "progress.json") or {}
         assert progress["step"] == steps_in_checkpoints(same_sweep)
         assert progress["estimated_finish"] is None
         (same_sweep / "PAUSED").unlink()
-    assert work(same_sweep) == 0
+    assert run_training(same_sweep) == 0
     assert adapter_bytes(same_sweep) == adapter_bytes(undisturbed)
     assert table(same_sweep) == table(undisturbed)
 
@@ -192,7 +192,7 @@ def test_an_arm_whose_loss_is_no_number_is_out_and_the_others_go_on(
 ) -> None:
     sweep: Sweep = (("learning_rate", (1e-3, 1e30, 1e-2)),)
     folder = make_sweep(tmp_path, tiny_model_dir, rows_file, valid_file, SETTINGS, sweep)
-    assert work(folder) == 0
+    assert run_training(folder) == 0
     out = table(folder)[1]
     assert out["outcome"].startswith("out after step 1: At step 2 the loss became nan")
     assert [said for said in warnings(folder) if said.startswith("Arm 2: is out, and the sweep goes on")]
@@ -207,7 +207,7 @@ def test_where_every_arm_is_out_the_job_fails_with_each_ones_reason(
 ) -> None:
     sweep: Sweep = (("learning_rate", (1e29, 1e30)),)
     folder = make_sweep(tmp_path, tiny_model_dir, rows_file, valid_file, SETTINGS, sweep)
-    assert work(folder) == 1
+    assert run_training(folder) == 1
     failed = read_json(folder / "FAILED") or {}
     assert (failed["code"], failed["param"]) == ("all_arms_out", "sweep")
     assert failed["message"].startswith(
@@ -220,7 +220,7 @@ def test_one_ceiling_holds_for_all_arms_together_and_the_best_so_far_is_the_resu
 ) -> None:
     settings = replace(SETTINGS, n_epochs=50, batch_size=1, max_seconds=2)
     folder = make_sweep(tmp_path, tiny_model_dir, rows_file, valid_file, settings, SWEEP)
-    assert work(folder) == 0
+    assert run_training(folder) == 0
     done = read_json(folder / "DONE") or {}
     assert done["seconds"] <= 2
     assert done["stopped"].startswith(
@@ -235,26 +235,26 @@ def test_what_killed_processes_took_counts_against_the_sweeps_ceiling(same_sweep
     write_job(same_sweep, replace(job, settings=replace(job.settings, max_seconds=3000)))
     told = {"step": 0, "total_steps": 32, "trained_tokens": 0, "seconds": 4000}
     replace_json(same_sweep / "progress.json", told)
-    assert work(same_sweep) == 1
+    assert run_training(same_sweep) == 1
     failed = read_json(same_sweep / "FAILED") or {}
     assert (failed["code"], failed["param"]) == ("ceiling_reached", "max_seconds")
 
 
 def test_a_full_disk_pauses_the_sweep_and_no_arm_is_out_for_it(same_sweep: Path) -> None:
     with files_of_at_most(12_000):
-        assert work(same_sweep) == PAUSED
+        assert run_training(same_sweep) == PAUSED
     assert "The disk is full: " in messages(same_sweep)[-1]
     assert not list(same_sweep.glob("arms/*/OUT"))
 
 
 def test_each_arm_remembers_that_memory_was_too_small_for_it(same_sweep: Path) -> None:
     with memory_for(60), pausing_in_forward(same_sweep, 40, is_training=True):
-        assert work(same_sweep) == PAUSED
+        assert run_training(same_sweep) == PAUSED
     rooms = [read_json(path) or {} for path in same_sweep.glob("arms/*/checkpoints/*/checkpoint.json")]
     assert len(rooms) >= 3
     assert all(0 < room["room"] < 100 for room in rooms)
     (same_sweep / "PAUSED").unlink()
-    assert work(same_sweep) == 0
+    assert run_training(same_sweep) == 0
     told = [said for said in warnings(same_sweep) if "Memory was full" in said]
     once = {(said.partition(":")[0], "recomputed" in said) for said in told}
     assert len(told) == len(once)  # each measure once an arm, also those of the second process

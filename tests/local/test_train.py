@@ -21,7 +21,7 @@ from transformers import AutoModelForCausalLM
 
 from tests.local.runs import files_of_at_most, start_run
 from trainers.local.job_directory import TrainingJob, lock_job, read_events, read_json, write_job
-from trainers.local.train import PAUSED, work
+from trainers.local.train import PAUSED, run_training
 from trainers.local.training.data import Row
 from trainers.local.training.loop import batches, new_optimizer
 from trainers.local.training.schedule import learning_rate_share
@@ -162,7 +162,7 @@ def test_a_killed_run_goes_on_and_ends_as_if_it_had_not_been(
     folder = make_job(tmp_path, tiny_model_dir, rows_file, validation=rows_file)
     end_at_step(folder, 13, signal.SIGKILL)
     (folder / "checkpoints" / ".step-000099").mkdir()  # what a kill in the middle of a checkpoint leaves
-    assert work(folder) == 0
+    assert run_training(folder) == 0
     assert any(message.startswith("Resuming from the checkpoint of step 1") for message in messages(folder))
     same = load_file(trained / "adapter" / "adapter_model.safetensors")
     for name, tensor in load_file(folder / "adapter" / "adapter_model.safetensors").items():
@@ -230,13 +230,13 @@ def test_nothing_heavy_is_imported_before_there_is_something_to_train() -> None:
 
 def test_a_job_that_has_ended_is_not_trained_again(trained: Path) -> None:
     before = read_events(trained)
-    assert work(trained) == 0
+    assert run_training(trained) == 0
     assert read_events(trained) == before
 
 
 def failure_of(folder: Path) -> dict[str, Any]:
     """Runs the job in this process, which must fail as expected failures do."""
-    assert work(folder) == 1
+    assert run_training(folder) == 1
     assert not (folder / "DONE").exists()
     failed = read_json(folder / "FAILED") or {}
     assert messages(folder)[-1] == f"The job failed: {failed['message']}"
@@ -276,7 +276,7 @@ def test_rows_too_long_are_left_out_and_said(tiny_model_dir: Path, rows_file: Pa
     path.write_text("\n".join([*lines, long]), encoding="utf-8")
     settings = Parameters(n_epochs=1, lora_r=4, max_length=150)
     folder = make_job(tmp_path / "job", tiny_model_dir, path, settings=settings)
-    assert work(folder) == 0
+    assert run_training(folder) == 0
     warned = [event["message"] for event in read_events(folder) if event["level"] == "warn"]
     assert warned == ["Training rows left out because they are longer than max_length: 1"]
 
@@ -294,12 +294,12 @@ def test_a_full_disk_pauses_the_job_and_leaves_no_half_checkpoint(
 ) -> None:
     folder = make_job(tmp_path, tiny_model_dir, rows_file)
     with files_of_at_most(10_000):
-        assert work(folder) == PAUSED
+        assert run_training(folder) == PAUSED
     assert messages(folder)[-1].startswith("The disk is full: ")
     assert not list((folder / "checkpoints").iterdir())
-    assert work(folder) == PAUSED
+    assert run_training(folder) == PAUSED
     (folder / "PAUSED").unlink()
-    assert work(folder) == 0
+    assert run_training(folder) == 0
 
 
 def test_target_modules_that_are_not_there_fail_the_job(

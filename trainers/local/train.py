@@ -44,7 +44,7 @@ def main() -> int:
         if lock is None:
             print(f"{folder}: another process is training this job. Wait for it or stop it.", file=sys.stderr)
             return BUSY
-        return work(folder)
+        return run_training(folder)
 
 
 def train_as_helper(folder: Path) -> int:
@@ -59,7 +59,7 @@ def train_as_helper(folder: Path) -> int:
     return 0
 
 
-def work(folder: Path, checkpoint_s: float | None = None) -> int:
+def run_training(folder: Path, checkpoint_s: float | None = None) -> int:
     """Trains and returns the exit code. `checkpoint_s` is the time between checkpoints within an epoch, None the
     default."""
     for mark in END_MARKS:
