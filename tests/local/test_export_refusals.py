@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
 from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
@@ -16,6 +17,7 @@ from tests.local.families import published
 from trainers.export_formats import FORMATS
 from trainers.local.engines.vllm import VLLM_RANKS
 from trainers.local.export import output
+from trainers.local.export.gguf_converter import install
 from trainers.local.export.ollama import context_size, modelfile
 from trainers.local.export.order import Form, Measured, Upload
 from trainers.local.export.output import ExportRefused
@@ -236,6 +238,18 @@ def test_a_system_prompt_that_a_modelfile_can_not_quote_is_refused(tmp_path: Pat
     plain = ChatTemplate({("start", "user"): "Q: ", ("user", "end"): "\nA: "}, None)
     with pytest.raises(ExportRefused, match="quotation marks that a Modelfile can't express"):
         modelfile(tmp_path / "m.gguf", plain, ["</s>"], 4096, 'Say """hi"""')
+
+
+def test_a_converter_that_takes_too_long_to_download_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def hang(command: Any, timeout: float, **options: Any) -> None:
+        raise subprocess.TimeoutExpired(command, timeout)
+
+    monkeypatch.setattr(subprocess, "run", hang)
+    with pytest.raises(ExportRefused, match="it did not end within 300 s"):
+        install(tmp_path)
+    assert not list(tmp_path.iterdir())
 
 
 def test_looking_for_a_model_deletes_nothing(job: Path) -> None:

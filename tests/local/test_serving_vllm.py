@@ -9,9 +9,12 @@ import os
 import signal
 import subprocess
 import sys
+import threading
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import openai
 import pytest
@@ -56,7 +59,7 @@ from trainers.local.engines.catalog import VLLM, find_installation
 from trainers.local.engines.vllm import VllmOptions, serve_command
 from trainers.local.serving.answers import Preparation
 from trainers.local.serving.values import ChatMessage, Request, Sampling, Target
-from trainers.local.serving.vllm_engine import completion_body
+from trainers.local.serving.vllm_engine import VllmEngine, completion_body
 
 
 @pytest.fixture(scope="module")
@@ -213,3 +216,29 @@ def test_on_a_cpu_vllm_takes_half_of_the_memory_that_is_free(
     assert installation is not None
     command = serve_command(installation, VllmOptions(tmp_path, "float32", 16, 8, None), tmp_path / "socket")
     assert command[-3:] == ["--enforce-eager", "--gpu-memory-utilization", "0.188"]
+
+
+def test_a_request_that_comes_while_another_ends_is_counted(tmp_path: Path) -> None:
+    class Engine(VllmEngine):
+        async def _write_answers(self, request: Request) -> None:
+            """Is done at once."""
+
+    class Ending(Request):
+        @property
+        def rows(self) -> int:
+            if threading.current_thread().name == "vllm":  # as its end is counted
+                caller = threading.Thread(target=engine.submit, args=(other,))
+                caller.start()
+                caller.join(0.3)
+            return 1
+
+    engine = Engine(tmp_path, SimpleNamespace(stop=lambda: None), lambda: False, None)  # type: ignore[arg-type]
+    values = (Target("tiny", None), [], Sampling(0.0, 1.0, None, (), None), False, lambda outcome: None)
+    other = Request(*values)
+    engine.submit(Ending(*values))
+    try:
+        wait_for(lambda: engine._open_rows, lambda rows: rows == 0, seconds=10)
+        time.sleep(1.0)
+        assert engine._open_rows == 0
+    finally:
+        engine.stop()
