@@ -24,7 +24,8 @@ GREEDY = Sampling(0.0, 1.0, None, (), None)
 
 def totals(usage: AliasCounts, alias: str = "team/tickets") -> list[tuple[str, int, int, int]]:
     return [
-        (one.model, one.calls, one.prompt_tokens, one.completion_tokens) for one in usage.since(alias, "")
+        (one.model, one.calls, one.prompt_tokens, one.completion_tokens)
+        for one in usage.usage_since(alias, "")
     ]
 
 
@@ -50,8 +51,8 @@ def test_what_is_older_than_asked_is_left_out_and_a_removed_alias_is_forgotten(t
         '{"team/tickets": {"ft:1": [5, 50, 5]}, "team/faq": {"ft:3": [1, 1, 1]}}'
     )
     usage = AliasCounts(tmp_path)
-    assert [one.day for one in usage.since("team/tickets", "2026-01-31")] == ["2026-01-31"]
-    assert usage.since("team/tickets", "2026-02-01") == []
+    assert [one.day for one in usage.usage_since("team/tickets", "2026-01-31")] == ["2026-01-31"]
+    assert usage.usage_since("team/tickets", "2026-02-01") == []
     usage.forget("team/tickets")
     assert totals(usage) == [] and totals(usage, "team/faq") == [("ft:3", 1, 1, 1)]
 

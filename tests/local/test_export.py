@@ -21,7 +21,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from tests.local.exporting import JOB, MODEL, made, order, tune
 from tests.local.preferences import pair
 from trainers.local.export.agreement import Comparison, ModelAnswer, compare, encode, judge_answer
-from trainers.local.export.order import Measured, Score
+from trainers.local.export.order import RunMeasurements, Score
 from trainers.local.export.output import AnswersDiffer, folder_when_complete
 from trainers.local.export.sources import find_source, read_questions
 from trainers.local.export.weights import load
@@ -161,7 +161,7 @@ def test_a_card_without_a_run_says_that_nothing_was_measured(merged: Any) -> Non
 def test_a_card_of_a_run_has_the_score_its_interval_and_what_it_was_held_against(
     data: Path, tmp_path: Path
 ) -> None:
-    facts = Measured(
+    facts = RunMeasurements(
         *("tickets-7", 7, "planhash", "tickets", "cafe", 24, 200, "beef", "share of right answers"),
         tuned=Score("this model", 0.935, 0.892, 0.961),
         against=(Score("the untuned base", 0.27, 0.213, 0.335),),

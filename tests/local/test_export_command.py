@@ -19,7 +19,7 @@ from storage.runs import NewRun
 from storage.store import Store
 from tests.cards import made
 from tests.local.exporting import MODEL, tune
-from trainers.local.export.order import Measured
+from trainers.local.export.order import RunMeasurements
 
 RIGHT = "the share of right answers"
 
@@ -71,7 +71,7 @@ def test_facts_are_those_of_the_plan_and_the_result() -> None:
     found = look()
     assert (found.model, found.name) == (MODEL, "tickets-7")
     assert found.facts is not None
-    facts = Measured.from_json(json.dumps(found.facts))
+    facts = RunMeasurements.from_json(json.dumps(found.facts))
     assert (facts.train_rows, facts.holdout_rows, facts.measure) == (306, 77, RIGHT)
     assert look(MODEL) == found
 

@@ -19,7 +19,7 @@ from trainers.local.engines.vllm import VLLM_RANKS
 from trainers.local.export import output
 from trainers.local.export.gguf_converter import install
 from trainers.local.export.ollama import context_size, modelfile
-from trainers.local.export.order import Form, Measured, Upload
+from trainers.local.export.order import Form, RunMeasurements, Upload
 from trainers.local.export.output import ExportRefused
 from trainers.local.export.sources import find_source, read_questions
 from trainers.local.export.vllm import check_vllm, vllm_command
@@ -229,7 +229,7 @@ def test_rows_that_can_not_be_asked_are_refused(job: Path, tmp_path: Path) -> No
 
 def test_facts_that_are_no_facts_are_refused() -> None:
     with pytest.raises(ExportRefused, match="The run's measurements can't be read"):
-        Measured.from_json('{"tuned": 3}')
+        RunMeasurements.from_json('{"tuned": 3}')
 
 
 def test_a_system_prompt_that_a_modelfile_can_not_quote_is_refused(tmp_path: Path) -> None:

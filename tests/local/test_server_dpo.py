@@ -128,7 +128,7 @@ def test_a_training_that_goes_on_keeps_the_form_of_the_adapter(tmp_path: Path) -
         lora_r=4, lora_alpha=8, target_modules="q_proj", quantization="nf4", learning_rate=1e-3
     )
     given = Hyperparameters({"lora_r": 4, "learning_rate": 1e-5}, "dpo")
-    settings = start(tuned, tmp_path).settings(given, given.resolved(100, 1e-5))
+    settings = start(tuned, tmp_path).settings(given, given.resolve(100, 1e-5))
     alike = {**asdict(tuned), "learning_rate": 1e-5, "n_epochs": 3, "batch_size": 4}
     assert settings == DpoParameters(**alike, beta=BETA)
 
@@ -157,7 +157,7 @@ def test_another_form_than_the_adapters_is_refused(
     tmp_path: Path, given: Hyperparameters, param: str, said: str
 ) -> None:
     with pytest.raises(ApiError) as caught:
-        start(Parameters(lora_r=4), tmp_path).settings(given, given.resolved(100, 1e-5))
+        start(Parameters(lora_r=4), tmp_path).settings(given, given.resolve(100, 1e-5))
     assert (caught.value.status, caught.value.param) == (400, param)
     assert said in caught.value.message
 

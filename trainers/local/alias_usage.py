@@ -52,7 +52,7 @@ class AliasCounts:
             except OSError as error:
                 log.warning("counting the calls of %s: %s", alias, error)
 
-    def since(self, alias: str, day: str) -> list[AliasUsage]:
+    def usage_since(self, alias: str, day: str) -> list[AliasUsage]:
         """Returns the counts from `day` (YYYY-MM-DD) on, oldest first."""
         return [
             AliasUsage(name, model, *row)

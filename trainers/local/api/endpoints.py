@@ -174,7 +174,7 @@ class JobEndpoints:
         examples = self.files.get(job_request.training_file).lines
         rate = rate_of_base(start.base, job_request.method)
         settings = start.settings(
-            job_request.hyperparameters, job_request.hyperparameters.resolved(examples, rate)
+            job_request.hyperparameters, job_request.hyperparameters.resolve(examples, rate)
         )
         refusal = backend_refusal(backend, settings) or find_refusal(self.engines, settings)
         if refusal:
@@ -377,7 +377,7 @@ class AliasEndpoints:
             raise not_found("alias", name, "alias_not_found", "name")
         if since and not DAY.fullmatch(since):
             raise invalid("'since' must be a day, like 2026-11-01.", "since")
-        data = [{"object": "alias.usage", **asdict(day)} for day in self.counts.since(name, since)]
+        data = [{"object": "alias.usage", **asdict(day)} for day in self.counts.usage_since(name, since)]
         return JSONResponse({"object": "list", "data": data})
 
     def delete(self, request: Request) -> Response:

@@ -52,7 +52,7 @@ class TextParams:
     includes_usage: bool
 
     @property
-    def answers(self) -> int:
+    def answer_count(self) -> int:
         return len(self.prompts) * self.sampling.n
 
 
@@ -118,7 +118,7 @@ async def continue_text(
     head: Body = {"id": f"cmpl-{secrets.token_hex(12)}", "object": "text_completion"}
     head |= {"created": int(time.time()), "model": params.model}
     if not params.streams:
-        answers = await inbox.answers(params.answers)
+        answers = await inbox.answers(params.answer_count)
         choices = [
             _choice(answer.end.index, answer.text, answer.tokens, params, answer.end.reason)
             for answer in answers
@@ -144,7 +144,7 @@ async def _events(first: Outcome, inbox: Inbox, head: Body, params: TextParams) 
     chunk = {**head, "usage": None} if params.includes_usage else head
     ends: list[AnswerEnd] = []
     try:
-        async for outcome in inbox.parts(first, params.answers):
+        async for outcome in inbox.parts(first, params.answer_count):
             if isinstance(outcome, Piece):
                 choice = _choice(outcome.index, outcome.text, outcome.tokens, params)
                 yield encode_event({**chunk, "choices": [choice]})

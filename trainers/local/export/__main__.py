@@ -60,10 +60,10 @@ def main(
     try:  # refuse the most frequent mistakes before torch is loaded
         find_source(model, data)
         check_out(out)
-        from trainers.local.export.order import ExportOrder, Measured, Upload
+        from trainers.local.export.order import ExportOrder, RunMeasurements, Upload
         from trainers.local.export.pipeline import export
 
-        measured = Measured.from_json(sys.stdin.read()) if facts else None
+        measured = RunMeasurements.from_json(sys.stdin.read()) if facts else None
         upload = Upload(repo, public)
         order = ExportOrder(model, to, out, data, tools, dtype, rows, base_id, licence, upload, measured)
         export(order, lambda sentence: click.echo(sentence, err=True))

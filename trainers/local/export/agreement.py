@@ -16,7 +16,7 @@ from trainers.local.api_errors import ApiError
 from trainers.local.export.order import PreparedExport, Say
 from trainers.local.export.output import AnswersDiffer, ExportRefused
 from trainers.local.export.sources import Question
-from trainers.local.export.weights import Loaded
+from trainers.local.export.weights import LoadedModel
 from trainers.local.serving.generator import Generator
 from trainers.local.serving.values import AnswerEnd, Outcome, Piece, Request, Sampling, Target, Tools
 from trainers.local.serving.vocabulary import Vocabulary
@@ -93,7 +93,7 @@ def _read_answer(box: queue.SimpleQueue[Outcome]) -> str:
         text += outcome.text
 
 
-def compare_answers(prepared: PreparedExport, loaded: Loaded, tolerance: float, say: Say) -> str:
+def compare_answers(prepared: PreparedExport, loaded: LoadedModel, tolerance: float, say: Say) -> str:
     """Asks the exported model, loaded from disk, and returns a phrase about its answers. Raises AnswersDiffer."""
     say("Loading the export and asking it the same questions")
     comparison = compare(loaded, prepared.prompts, prepared.answers, tolerance)
@@ -101,7 +101,7 @@ def compare_answers(prepared: PreparedExport, loaded: Loaded, tolerance: float, 
 
 
 def compare(
-    loaded: Loaded, prompts: Sequence[Sequence[int]], answers: Sequence[str], tolerance: float
+    loaded: LoadedModel, prompts: Sequence[Sequence[int]], answers: Sequence[str], tolerance: float
 ) -> Comparison:
     """Asks `loaded` the same questions; `answers` are our server's. Raises AnswersDiffer at the first that differs."""
     ties = 0

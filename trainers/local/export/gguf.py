@@ -16,7 +16,7 @@ from trainers.local.export.merged import check_mergeable, merge
 from trainers.local.export.order import TOLERANCES, ExportOrder, Plan, PreparedExport, Say, WrittenExport
 from trainers.local.export.output import ExportRefused
 from trainers.local.export.sources import Source
-from trainers.local.export.weights import BYTES, Base, Loaded, load_gguf
+from trainers.local.export.weights import BYTES, Base, LoadedModel, load_gguf
 from trainers.local.tool_calls import render_chat
 from trainers.local.training.base_model import load_tokenizer
 
@@ -54,7 +54,7 @@ def write(prepared: PreparedExport, folder: Path, say: Say) -> WrittenExport:
     return WrittenExport(checks, usage)
 
 
-def write_file(prepared: PreparedExport, folder: Path, say: Say) -> tuple[Path, list[str], Loaded]:
+def write_file(prepared: PreparedExport, folder: Path, say: Say) -> tuple[Path, list[str], LoadedModel]:
     """Returns the file, sentences about what was checked, and the model loaded from the file. The adapter is merged in
     float32, so that numbers are rounded only once."""
     file = folder / f"{prepared.name}-{FORMATS[prepared.dtype]}.gguf"

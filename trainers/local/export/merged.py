@@ -28,7 +28,7 @@ LAST_PLACES = 8  # of each prompt, whose logits are compared
 
 
 @dataclass(frozen=True)
-class Merged:
+class MergeResult:
     """`difference` is the largest one between two logits, as a share of the largest logit."""
 
     difference: float
@@ -69,7 +69,7 @@ def check_mergeable(base: Base) -> None:
         )
 
 
-def merge(prepared: PreparedExport, out: Path, dtype: str, say: Say) -> Merged:
+def merge(prepared: PreparedExport, out: Path, dtype: str, say: Say) -> MergeResult:
     """Writes weights, tokenizer with chat template and generation config into `out`. Raises ExportRefused."""
     base, prompts = prepared.base, prepared.prompts
     say(f"Merging the adapter into {base.name} ({base.parameters:,} parameters)")
@@ -95,7 +95,7 @@ def merge(prepared: PreparedExport, out: Path, dtype: str, say: Say) -> Merged:
         template = with_thinking_off(template)
     adapted.tokenizer.chat_template = template
     adapted.tokenizer.save_pretrained(out)
-    result = Merged(difference, adapted.end_tokens)
+    result = MergeResult(difference, adapted.end_tokens)
     del merged, adapted
     release_memory(best_device())
     return result

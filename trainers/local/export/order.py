@@ -37,7 +37,7 @@ class Score:
 
 
 @dataclass(frozen=True)
-class Measured:
+class RunMeasurements:
     """The bot's measurements of a run's model. The scores are shares of `measure`; `tuned` is this model's."""
 
     name: str
@@ -54,10 +54,10 @@ class Measured:
     p_value: float
 
     @staticmethod
-    def from_json(text: str) -> Measured:
+    def from_json(text: str) -> RunMeasurements:
         """Raises ExportRefused."""
         try:
-            return from_object(Measured, json.loads(text))
+            return from_object(RunMeasurements, json.loads(text))
         except (ValueError, TypeError, KeyError, AttributeError) as error:
             raise ExportRefused(
                 f"The run's measurements can't be read: {error!r}. Send the JSON that the bot writes."
@@ -88,7 +88,7 @@ class ExportOrder:
     base_id: str | None = None
     licence: str | None = None
     upload: Upload = Upload()
-    measured: Measured | None = None
+    measured: RunMeasurements | None = None
 
 
 @dataclass(frozen=True)

@@ -94,7 +94,7 @@ def _read_licence(source: str, folder: Path) -> str | None:
 
 
 @dataclass(frozen=True)
-class Loaded:
+class LoadedModel:
     """A model in float32, with its tokenizer and the tokens that end its answers."""
 
     model: Any
@@ -102,27 +102,27 @@ class Loaded:
     end_tokens: Sequence[int]
 
 
-def load_with_adapter(base: Path, adapter: Path) -> Loaded:
+def load_with_adapter(base: Path, adapter: Path) -> LoadedModel:
     """Loads base and adapter in float32, combined by peft."""
     loaded = load(base)
     with silence_peft_warning():
         model = PeftModel.from_pretrained(
             loaded.model, str(adapter), is_trainable=False, use_safetensors=True
         )
-    return Loaded(model.eval(), loaded.tokenizer, loaded.end_tokens)
+    return LoadedModel(model.eval(), loaded.tokenizer, loaded.end_tokens)
 
 
-def load(folder: Path) -> Loaded:
+def load(folder: Path) -> LoadedModel:
     """Loads a transformers folder. Raises ExportRefused."""
     try:
         tokenizer = load_tokenizer(str(folder))
         model = load_model(str(folder), best_device(), torch.float32)
     except TrainingFailed as error:
         raise ExportRefused(error.message) from error
-    return Loaded(model.eval(), tokenizer, sorted(end_tokens(model.generation_config, tokenizer)))
+    return LoadedModel(model.eval(), tokenizer, sorted(end_tokens(model.generation_config, tokenizer)))
 
 
-def load_gguf(file: Path, tokenizer: Any, end_tokens: Sequence[int]) -> Loaded:
+def load_gguf(file: Path, tokenizer: Any, end_tokens: Sequence[int]) -> LoadedModel:
     """Loads the file's dequantised weights into transformers' class for the model. Raises ExportRefused."""
     try:
         model: Any = AutoModelForCausalLM.from_pretrained(
@@ -134,4 +134,4 @@ def load_gguf(file: Path, tokenizer: Any, end_tokens: Sequence[int]) -> Loaded:
     except (OSError, ValueError, RuntimeError) as error:
         reason = " ".join(str(error).split())[:300]
         raise ExportRefused(f"Loading the GGUF file, to check it: {reason}") from error
-    return Loaded(model.to(best_device()).eval(), tokenizer, end_tokens)
+    return LoadedModel(model.to(best_device()).eval(), tokenizer, end_tokens)

@@ -199,7 +199,7 @@ class Hyperparameters:
     method: MethodName = "supervised"
     sweep: Sweep = ()
 
-    def resolved(self, examples: int, rate: float) -> Parameters:
+    def resolve(self, examples: int, rate: float) -> Parameters:
         """Returns the settings with all "auto" values resolved by rule. `rate` is the default learning rate for the
         base and the method."""
         resolved = methods.resolve(self.method, self.values, Basis(examples, rate, self.method))
@@ -209,7 +209,7 @@ class Hyperparameters:
         """Returns the resolved settings of each arm of a sweep; none without a sweep."""
         arms = combinations(self.sweep) if self.sweep else ()
         alone = replace(self, sweep=())
-        return tuple(replace(alone, values={**self.values, **arm}).resolved(examples, rate) for arm in arms)
+        return tuple(replace(alone, values={**self.values, **arm}).resolve(examples, rate) for arm in arms)
 
 
 @dataclass(frozen=True)
