@@ -285,6 +285,18 @@ CASES = [
         body=chat(messages=[{"role": "robot", "content": "hi"}]),
     ),
     Case(
+        *("two calls with one id", "POST", CHAT, 400, "invalid_value", "messages[0].tool_calls"),
+        "Two calls of 'messages[0].tool_calls' have the same id.",
+        body=chat(
+            messages=[
+                {
+                    "role": "assistant",
+                    "tool_calls": 2 * [{"id": "1", "function": {"name": "f", "arguments": ""}}],
+                }
+            ]
+        ),
+    ),
+    Case(
         *("chat with a picture", "POST", CHAT, 400, "invalid_type", "messages[0].content"),
         "'messages[0].content' must be text, or a list of parts of type 'text'.",
         body=chat(messages=[{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "x"}}]}]),

@@ -28,7 +28,7 @@ MAX_EXPIRY_S = 30 * 24 * 3600
 Body = dict[str, Any]
 
 
-def list_body(bodies: Sequence[Body], query: QueryParams, default: int, most: int = 100) -> Body:
+def list_body(bodies: Sequence[Body], query: QueryParams, default_limit: int, max_limit: int = 100) -> Body:
     """Returns OpenAI's list object with the page of `bodies` that the query's `after` and `limit` ask for. Raises
     ApiError (400)."""
     start, after = 0, query.get("after")
@@ -37,9 +37,9 @@ def list_body(bodies: Sequence[Body], query: QueryParams, default: int, most: in
         if place is None:
             raise invalid(f"'after' names '{after}', which is not in this list.", "after")
         start = place + 1
-    limit = query.get("limit", str(default))
-    if not re.fullmatch(r"\d{1,9}", limit, re.ASCII) or not 1 <= int(limit) <= most:
-        raise invalid(f"'limit' must be a whole number from 1 to {most}.", "limit")
+    limit = query.get("limit", str(default_limit))
+    if not re.fullmatch(r"\d{1,9}", limit, re.ASCII) or not 1 <= int(limit) <= max_limit:
+        raise invalid(f"'limit' must be a whole number from 1 to {max_limit}.", "limit")
     end = start + int(limit)
     shown = bodies[start:end]
     return {

@@ -79,7 +79,10 @@ def parse_calls(calls: object, path: str) -> dict[str, ToolCall]:
         return {}
     if not isinstance(calls, list):
         raise invalid(f"'{path}' must be a list.", path, "invalid_type")
-    return dict(_parse_call(call, f"{path}[{number}]") for number, call in enumerate(calls))
+    calls_by_id = dict(_parse_call(call, f"{path}[{number}]") for number, call in enumerate(calls))
+    if len(calls_by_id) < len(calls):
+        raise invalid(f"Two calls of '{path}' have the same id.", path)
+    return calls_by_id
 
 
 def _parse_call(call: object, path: str) -> tuple[str, ToolCall]:

@@ -86,7 +86,7 @@ class FileEndpoints:
             results = (file for record in self.jobs.all() for file in record.result_files)
             shown += [bodies.result_file_body(file) for file in results]
         shown.sort(key=lambda body: (body["created_at"], body["id"]), reverse=query.get("order") != "asc")
-        return JSONResponse(bodies.list_body(shown, query, FILES_PER_PAGE, most=FILES_PER_PAGE))
+        return JSONResponse(bodies.list_body(shown, query, FILES_PER_PAGE, max_limit=FILES_PER_PAGE))
 
     def retrieve(self, request: Request) -> Response:
         result = self.jobs.find_result_file(request.path_params["id"])

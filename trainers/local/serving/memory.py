@@ -35,9 +35,9 @@ def bytes_per_token(config: Any, dtype: torch.dtype) -> int:
     return max(1, numbers * dtype.itemsize)
 
 
-def tokens_that_fit(free: int, a_token: int) -> int:
-    """Returns how many tokens the rows of a batch may have together. `free` and `a_token` are in bytes."""
-    return max(0, free) // (CACHE_COPIES * a_token)
+def tokens_that_fit(free: int, token_size: int) -> int:
+    """Returns how many tokens the rows of a batch may have together. `free` and `token_size` are in bytes."""
+    return max(0, free) // (CACHE_COPIES * token_size)
 
 
 def free_bytes(device: torch.device) -> int | None:
