@@ -69,7 +69,8 @@ def main(seconds: float, processor_time: bool) -> None:
 
 
 def calibrate(device: torch.device, dtype: torch.dtype, clock: Clock, budget_s: float) -> Calibration:
-    """`clock` returns seconds: the wall clock's or the process's. The budget always counts wall-clock seconds."""
+    """Measures the machine's speed. `clock` returns the wall clock's or the process's seconds; the budget always counts
+    wall-clock seconds."""
     imported_s = clock() - (0 if clock is time.process_time else STARTED)
     deadline = time.monotonic() + budget_s
     torch.manual_seed(0)

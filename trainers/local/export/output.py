@@ -43,7 +43,7 @@ def check_out(out: Path) -> None:
 
 
 def check_space(out: Path, needed: int) -> None:
-    """`needed` in bytes. Raises ExportRefused."""
+    """Raises ExportRefused if the disk of `out` has less than `needed` bytes free."""
     free = shutil.disk_usage(nearest_existing_folder(out)).free
     if free < needed + SPARE_BYTES:
         raise ExportRefused(

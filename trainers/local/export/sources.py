@@ -42,7 +42,8 @@ class Source:
 
 
 def find_source(model: str, data: Sequence[Path]) -> Source:
-    """`data` are data folders of trainers. Raises ExportRefused."""
+    """Finds a tuned model by its name, a checkpoint's name, or a job's id or folder, in the trainers' data folders
+    `data`. Raises ExportRefused."""
     folder = Path(model).expanduser()
     if (folder / "job.json").is_file():
         folder = folder.resolve()

@@ -38,7 +38,8 @@ class Preparation:
 
 
 def prepare(request: Request, vocabulary: Vocabulary, context: int) -> Preparation:
-    """`context` is the most tokens that prompt and answer may have together. Raises ApiError (400)."""
+    """Checks a request and converts it to tokens. `context` is the most tokens that prompt and answer may have
+    together. Raises ApiError (400)."""
     sampling = request.sampling
     vocabulary.check_bias(sampling.logit_bias)
     prompt = vocabulary.encode(request)

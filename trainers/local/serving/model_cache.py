@@ -211,7 +211,8 @@ class Base:
 
 
 def _runs_of(names: Sequence[str]) -> Runs:
-    """`names` has an adapter's name for each row, or a single one for all rows."""
+    """Returns the runs of neighbouring rows with the same adapter. `names` has an adapter's name for each row, or a
+    single one for all rows."""
     if len(set(names)) == 1:
         return [(names[0], None)] if names[0] != PLAIN else []
     runs: Runs = []

@@ -268,7 +268,7 @@ async def _run_together() -> AsyncIterator[Callable[[Coroutine[Any, Any, None]],
 
 
 def _load_base(source: str) -> ServedBase:
-    """Imports torch. Raises ApiError (500)."""
+    """Loads a base's tokenizer, not its weights. Imports torch. Raises ApiError (500)."""
     from transformers import GenerationConfig
 
     from trainers.local.serving.vocabulary import Vocabulary, end_tokens
