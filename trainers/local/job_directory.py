@@ -42,6 +42,7 @@ from trainers.methods import METHODS, MethodName, Parameters
 from trainers.types import JobState
 
 KEPT_ROWS = "rows"
+LOG_TAIL_BYTES = 4096
 RESULTS_HEADER = ("step", "train_loss", "train_accuracy", "valid_loss", "valid_mean_token_accuracy")
 
 
@@ -219,6 +220,17 @@ def read_events(folder: Path) -> list[dict[str, Any]]:
         with suppress(ValueError):
             events.append(json.loads(line))
     return events
+
+
+def last_log_lines(log_file: Path) -> list[str]:
+    """Returns the last three different lines of a log, without a traceback's listing, cut at 200 characters each."""
+    if not log_file.exists():
+        return []
+    with log_file.open("rb") as file:
+        file.seek(max(0, log_file.stat().st_size - LOG_TAIL_BYTES))
+        lines = file.read().decode(errors="replace").splitlines()
+    messages = [line for line in lines if line.strip() and not line.startswith((" ", "Traceback"))]
+    return [line[:200] for line in list(dict.fromkeys(messages))[-3:]]
 
 
 @contextmanager

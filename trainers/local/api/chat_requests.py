@@ -157,10 +157,10 @@ def parse_chat(body: Mapping[str, Any]) -> ChatParams:
 
 
 def check_parameter(
-    name: str, value: object, known: Collection[str], neutral: Mapping[str, Sequence[object]]
+    name: str, value: object, supported: Collection[str], neutral: Mapping[str, Sequence[object]]
 ) -> None:
-    """Raises ApiError (400) unless the parameter is known, null, or at a neutral value."""
-    if name in known or value is None:
+    """Raises ApiError (400) unless the parameter is supported, null, or at a neutral value."""
+    if name in supported or value is None:
         return
     if name not in neutral:
         raise invalid(f"This trainer does not know the parameter '{name}'.", name, "unknown_parameter")

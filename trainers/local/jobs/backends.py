@@ -269,23 +269,21 @@ def backend_refusal(backend: Backend, settings: Parameters) -> Refusal | None:
 
 
 def _sharding_refusal(backend: Backend, settings: Parameters) -> Refusal | None:
+    method = next(method for method in METHODS.values() if type(settings) is method.parameters)
     if backend.processes == 1:
         text = (
             "sharding 'fsdp' divides the base among a job's GPUs, but this trainer gives each job only one. Leave it "
             "out, or start the trainer with --gpus-per-job 2 or more."
         )
-        return Refusal("sharding_unavailable", text, "sharding")
-    if settings.quantization != "none":
+    elif settings.quantization != "none":
         text = f"A base in {settings.quantization} can't be divided among GPUs. Leave out 'sharding' or 'quantization'."
-        return Refusal("sharding_unavailable", text, "sharding")
-    if settings.sweep:
+    elif settings.sweep:
         text = (
             "The arms of a sweep take turns on one base, which can't be divided among GPUs. Leave out 'sharding' or "
             "'sweep'."
         )
-        return Refusal("sharding_unavailable", text, "sharding")
-    method = next(method for method in METHODS.values() if type(settings) is method.parameters)
-    if not method.is_plain:
+    elif not method.is_plain:
         text = f"The method {method.name} needs the whole base on each GPU. Leave 'sharding' out."
-        return Refusal("sharding_unavailable", text, "sharding")
-    return None
+    else:
+        return None
+    return Refusal("sharding_unavailable", text, "sharding")

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from trainers.local.checks import MIN_TRAINING_EXAMPLES, file_refusal, labels_refusal
-from trainers.local.job_directory import KEPT_ROWS, append_event
+from trainers.local.job_directory import KEPT_ROWS, append_event, last_log_lines
 from trainers.local.jobs.backends import Attempt, Backend, exits_within
 from trainers.local.jobs.records import Failure, JobRecord, Jobs, fail, has_ended, mark
 from trainers.local.launch import SHORT_OF_MEMORY
@@ -29,7 +29,6 @@ STATE_FILE = "state.pt"
 CHECKPOINTS = ("checkpoints/step-*", "arms/*/checkpoints/step-*")
 STEP_FOLDER = re.compile(r"step-[0-9]+")
 MAX_CRASHES = 3
-LOG_TAIL_BYTES = 4096
 TICK_S = 0.2
 IDLE_TICK_S = 2.0
 PAUSE_S = 10.0
@@ -152,12 +151,12 @@ class JobQueue:
             self._attempts.pop(record.job.id, None)
             if not has_ended(folder):
                 steps = steps_in_checkpoints(folder)
-                kept = "it had no step to keep yet"
+                progress = "it had no step to keep yet"
                 if steps and (folder / "arms").exists():
-                    kept = f"{steps} steps of its arms are kept"
+                    progress = f"{steps} steps of its arms are kept"
                 elif steps:
-                    kept = f"its checkpoint of step {steps} is kept"
-                text = f"The job was paused; {kept}, and its place on the machine is free."
+                    progress = f"its checkpoint of step {steps} is kept"
+                text = f"The job was paused; {progress}, and its place on the machine is free."
                 append_event(folder, text, level="warn", state="paused")
         self._wake_runner.set()
         return True
@@ -215,7 +214,7 @@ class JobQueue:
             append_event(folder, text, level="warn")
             return
         when = f"after step {steps}, its last checkpoint" if steps else "before its first checkpoint"
-        words = " / ".join(_last_lines(folder / "train.log")) or "nothing"
+        words = " / ".join(last_log_lines(folder / "train.log")) or "nothing"
         text = f"Training crashed {MAX_CRASHES} times {when}: the process {ended.why}. Its log ends with: {words}"
         fail(folder, Failure("training_crashed", text, None))
         drop_training_state(folder)
@@ -266,33 +265,20 @@ class JobQueue:
 
 def _file_failure(record: JobRecord) -> Failure | None:
     """Returns why a job can't be trained on its files, or None. They are read once, before the job is queued."""
-    job = record.job
-    pairs = METHODS[job.method].reads_pairs
-    complaint = file_refusal(Path(job.training_file), MIN_TRAINING_EXAMPLES, pairs=pairs)
+    job, method = record.job, METHODS[record.job.method]
+    training_file = Path(job.training_file)
+    complaint = file_refusal(training_file, MIN_TRAINING_EXAMPLES, pairs=method.reads_pairs)
+    if complaint is None and method.is_for_encoders:
+        complaint = labels_refusal(training_file)
     if complaint is not None:
-        return Failure(
-            "invalid_training_file", f"The training file cannot be used. {complaint}", "training_file"
-        )
-    if METHODS[job.method].is_for_encoders and (complaint := labels_refusal(Path(job.training_file))):
         text = f"The training file cannot be used. {complaint}"
         return Failure("invalid_training_file", text, "training_file")
     if job.validation_file is not None:
-        complaint = file_refusal(Path(job.validation_file), 1, pairs=pairs)
-        if complaint is not None:
-            text = f"The validation file cannot be used. {complaint}"
-            return Failure("invalid_validation_file", text, "validation_file")
+        complaint = file_refusal(Path(job.validation_file), 1, pairs=method.reads_pairs)
+    if complaint is not None:
+        text = f"The validation file cannot be used. {complaint}"
+        return Failure("invalid_validation_file", text, "validation_file")
     return None
-
-
-def _last_lines(log_file: Path) -> list[str]:
-    """Returns the last three different lines of a log, without a traceback's listing, cut at 200 characters each."""
-    if not log_file.exists():
-        return []
-    with log_file.open("rb") as file:
-        file.seek(max(0, log_file.stat().st_size - LOG_TAIL_BYTES))
-        lines = file.read().decode(errors="replace").splitlines()
-    messages = [line for line in lines if line.strip() and not line.startswith((" ", "Traceback"))]
-    return [line[:200] for line in list(dict.fromkeys(messages))[-3:]]
 
 
 def steps_in_checkpoints(folder: Path) -> int:

@@ -159,17 +159,17 @@ class StartingPoint:
         if resolved.sweep:
             text = "A sweep trains base models only. Leave 'sweep' out, or name a base model."
             raise invalid(text, "hyperparameters.sweep")
-        kept = {
+        shape = {
             name: value for name, value in asdict(self.tuned.settings).items() if name in ADAPTER_SETTINGS
         }
-        for name, value in kept.items():
+        for name, value in shape.items():
             if hyperparameters.values.get(name, value) != value:
                 text = (
                     f"{self.tuned.name} has {name} {value}, and training it further can't change that. Leave '{name}' "
                     f"out, or name its base model {self.base_name}."
                 )
                 raise invalid(text, f"hyperparameters.{name}")
-        return replace(resolved, **kept)
+        return replace(resolved, **shape)
 
     def link_into(self, folder: Path) -> None:
         """Links the adapter into the new job's folder, so that the tuned model can be deleted meanwhile."""

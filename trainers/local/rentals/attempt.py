@@ -19,7 +19,14 @@ from fnmatch import fnmatch
 from pathlib import Path
 
 from trainers.errors import TrainerError
-from trainers.local.job_directory import TrainingJob, append_event, read_job, read_json, write_job
+from trainers.local.job_directory import (
+    TrainingJob,
+    append_event,
+    last_log_lines,
+    read_job,
+    read_json,
+    write_job,
+)
 from trainers.local.jobs.records import Failure, fail, has_ended
 from trainers.local.launch import train_command
 from trainers.local.ray.job_files import is_in_folder, needed_files
@@ -131,11 +138,8 @@ def _reason(folder: Path, code: int) -> str:
     failed = read_json(folder / "FAILED")
     if failed is not None:
         return str(failed["message"])
-    lines = (folder / "train.log").read_text(encoding="utf-8", errors="replace").splitlines()
-    words = [line[:200] for line in lines if line.strip() and not line.startswith((" ", "Traceback"))]
-    return (
-        f"the process ended with exit code {code}. Its log ends with: {' / '.join(words[-3:]) or 'nothing'}"
-    )
+    words = " / ".join(last_log_lines(folder / "train.log")) or "nothing"
+    return f"the process ended with exit code {code}. Its log ends with: {words}"
 
 
 def _upload_progress(folder: Path, *, with_checkpoint: bool) -> None:
