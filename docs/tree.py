@@ -9,21 +9,15 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 START, END = "<!-- tree: written by docs/tree.py -->\n", "<!-- end of tree -->\n"
 OTHERS = (
-    ("tests/", "one folder for each part, and stand-ins for the servers of companies"),
-    ("benchmarks/", "what was measured, to be measured again: `make bench`"),
+    ("tests/", "One folder for each package, and stand-ins for vendors' servers"),
+    ("benchmarks/", "The measurements in README and docs: `make bench`"),
     (
         "examples/",
-        "support tickets written for this project: two versions, one with wrong labels, one flawed",
+        "Support tickets written for this project: two versions, one with wrong labels, one with faults",
     ),
-    (
-        "docs/",
-        "how the decision is made, a job's life, models in use, exports, Slack, local-slack, screenshots",
-    ),
-    (
-        "deploy/",
-        "systemd unit, Dockerfile, compose file, hashed locks, and the question after known vulnerabilities",
-    ),
-    ("manifest.yml", "the Slack app, as Slack reads it"),
+    ("docs/", "Documentation, its index (docs/README.md), and the scripts that generate parts of it"),
+    ("deploy/", "systemd unit, Dockerfile, compose file, hashed lock files, and the vulnerability audit"),
+    ("manifest.yml", "The Slack app's manifest"),
 )
 
 

@@ -1,4 +1,4 @@
-"""The decision table of docs/deciding.md, row by row: one verdict, by one rule, and no word that speaks
+"""The decision table of docs/decision-table.md, row by row: one verdict, by one rule, and no word that speaks
 against it."""
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from tests.rules.worded import Worded, advise
 from trainers.evaluation.results import Pair, Rung
 from trainers.providers import ModelVerdict
 
-DOCS = Path(__file__).parents[2] / "docs" / "deciding.md"
+DOCS = Path(__file__).parents[2] / "docs" / "decision-table.md"
 WORDS: Mapping[VerdictKind, str] = {"go": "go", "no_go": "no", "unknown": "not decided"}
 MONEY = ("cost", "payback", "net value", "people's time", "only way")
 
@@ -100,7 +100,7 @@ def told(better: Rung, worse: Rung, p: float) -> tuple[Pair, ...]:
 
 
 TABLE: dict[str, tuple[Facts, VerdictKind, str]] = {
-    "the model to train has ended": (team(*ALL_MISS, target=ENDED), "no_go", "end date"),
+    "the model to train has been retired": (team(*ALL_MISS, target=ENDED), "no_go", "end date"),
     "all rows have one label": (team(*ALL_MISS, n_labels=1), "no_go", "one label"),
     "a third of the labels are wrong": (
         team(*ALL_MISS, faults=RowFaults(doubted=400)),
@@ -118,7 +118,7 @@ TABLE: dict[str, tuple[Facts, VerdictKind, str]] = {
         "wrong labels",
     ),
     "the classical model meets the bar": (team(*instead(CLASSICAL)), "no_go", "cheaper rung"),
-    "the classical model meets it, the tuned one is better, errors have a price": (
+    "the classical model meets it, the tuned model is better, errors have a price": (
         team(
             *instead(CLASSICAL),
             tuned=GOOD,
@@ -128,7 +128,7 @@ TABLE: dict[str, tuple[Facts, VerdictKind, str]] = {
         "go",
         "fewer errors",
     ),
-    "the classical model meets it, the tuned one ties, errors have a price": (
+    "the classical model meets it, the tuned model ties, errors have a price": (
         team(
             *instead(CLASSICAL),
             tuned=TIE,
@@ -139,7 +139,7 @@ TABLE: dict[str, tuple[Facts, VerdictKind, str]] = {
         "cheaper rung",
     ),
     "the encoder meets the bar": (team(*instead(ENCODER)), "no_go", "cheaper rung"),
-    "the encoder meets it, the tuned one is better, errors have a price": (
+    "the encoder meets it, the tuned model is better, errors have a price": (
         team(
             *instead(ENCODER),
             tuned=GOOD,
@@ -149,7 +149,7 @@ TABLE: dict[str, tuple[Facts, VerdictKind, str]] = {
         "go",
         "fewer errors",
     ),
-    "the encoder meets it, the tuned one ties, errors have a price": (
+    "the encoder meets it, the tuned model ties, errors have a price": (
         team(
             *instead(ENCODER),
             tuned=TIE,
@@ -159,168 +159,168 @@ TABLE: dict[str, tuple[Facts, VerdictKind, str]] = {
         "no_go",
         "cheaper rung",
     ),
-    "a dear prompted model meets it, the encoder is too close to the bar": (
+    "an expensive prompted model meets it, the encoder is too close to the bar": (
         team(ALL_MISS[0], rung("encoder", "undecided", 174, rows_to_decide=90), *instead(KSHOT)[2:]),
         "unknown",
         "undecided",
     ),
     "the encoder is not measured": (team(ALL_MISS[0], *ALL_MISS[2:]), "unknown", "measure"),
-    "a cheap prompted model meets it, a tuned one saves nothing": (
+    "a cheap prompted model meets it, a tuned model saves nothing": (
         team(*instead(KSHOT), sums=replace(HIGH, now=HIGH.tuned)),
         "no_go",
         "cheaper rung",
     ),
-    "an optimised prompt alone meets it, a tuned one saves nothing": (
+    "an optimised prompt alone meets it, a tuned model saves nothing": (
         team(*ALL_MISS, OPTIMISED, sums=replace(HIGH, now=HIGH.tuned)),
         "no_go",
         "cheaper rung",
     ),
-    "an optimised prompt alone meets it, it is dear, the tuned one costs less and is not worse": (
+    "an expensive optimised prompt alone meets it, the tuned model costs less and is not worse": (
         team(*ALL_MISS, OPTIMISED, tuned=replace(GOOD, scores=OPTIMISED.scores)),
         "go",
         "not worse",
     ),
-    "examples were tried on training rows and are no help, all others miss it, high volume": (
+    "examples did not help on training rows, all alternatives miss it, high volume": (
         team(ALL_MISS[0], ALL_MISS[1], NO_EXAMPLES, ALL_MISS[4]),
         "go",
         "alternatives",
     ),
-    "an optimised prompt was looked for, and misses it too, high volume": (
+    "all alternatives miss it, an optimised prompt too, high volume": (
         team(*ALL_MISS, rung("optimised", "misses", 160)),
         "go",
         "alternatives",
     ),
-    "a dear prompted model meets it, a tuned one costs less, high volume": (
+    "an expensive prompted model meets it, a tuned model costs less, high volume": (
         team(*instead(KSHOT)),
         "go",
         "distil",
     ),
-    "a dear prompted model meets it, a tuned one costs less, low volume": (
+    "an expensive prompted model meets it, a tuned model costs less, low volume": (
         team(*instead(KSHOT), sums=LOW),
         "no_go",
         "payback",
     ),
-    "a dear prompted model meets it, the tuned one costs less and is not worse": (
+    "an expensive prompted model meets it, the tuned model costs less and is not worse": (
         team(*instead(KSHOT), tuned=GOOD),
         "go",
         "not worse",
     ),
-    "a dear prompted model meets it, the tuned one is not worse but too close to the bar": (
+    "an expensive prompted model meets it, the tuned model is not worse but too close to the bar": (
         team(*instead(KSHOT), tuned=replace(CLOSE, scores=KSHOT.scores)),
         "go",
         "not worse",
     ),
-    "a dear prompted model meets it, the tuned one is too close to the bar and may be worse": (
+    "an expensive prompted model meets it, the tuned model is too close to the bar and may be worse": (
         team(*instead(KSHOT), tuned=CLOSE),
         "unknown",
         "tuned",
     ),
-    "a dear prompted model meets it, the tuned one is not worse and costs more": (
+    "an expensive prompted model meets it, the tuned model is not worse and costs more": (
         team(*instead(KSHOT), tuned=replace(TIE, usd_per_1000=Decimal("0.50"))),
         "no_go",
         "cheaper rung",
     ),
-    "a dear prompted model meets it, the tuned one costs less and misses it": (
+    "an expensive prompted model meets it, the tuned model costs less and misses it": (
         team(*instead(KSHOT), tuned=rung("tuned", "misses", 150, usd=Decimal("0.03"))),
         "no_go",
         "tuned",
     ),
-    "a prompted model meets it, nobody knows its price": (
+    "a prompted model meets it, its price is unknown": (
         team(*instead(UNPRICED)),
         "unknown",
         "cheaper rung",
     ),
-    "speed is the aim, a slow prompt meets it, no tuned model is measured": (
+    "speed is the goal, a slow prompt meets it, no tuned model is measured": (
         team(*instead(SLOW), task_kind="latency"),
         "unknown",
         "latency",
     ),
-    "speed is the aim, a slow prompt meets it, the tuned one is twice as fast and dearer": (
+    "speed is the goal, a slow prompt meets it, the tuned model is twice as fast and costs more": (
         team(*instead(SLOW), task_kind="latency", tuned=GOOD, sums=DEAR),
         "go",
         "distil",
     ),
-    "speed is the aim, a slow prompt meets it, the tuned one is hardly faster": (
+    "speed is the goal, a slow prompt meets it, the tuned model is hardly faster": (
         team(*instead(SLOW), task_kind="latency", tuned=replace(GOOD, p95_s=3.0)),
         "no_go",
         "cheaper rung",
     ),
-    "better answers are the aim, the classical model meets it": (
+    "better answers are the goal, the classical model meets it": (
         team(*instead(CLASSICAL), task_kind="quality", sums=None),
         "no_go",
         "cheaper rung",
     ),
     "nothing is measured": (team(), "unknown", "measure"),
-    "a way is not measured": (team(*ALL_MISS[:4]), "unknown", "measure"),
+    "one alternative is not measured": (team(*ALL_MISS[:4]), "unknown", "measure"),
     "today's model is not measured": (
         team(*ALL_MISS, sums=replace(HIGH, people_hours=Decimal(0)), current="gpt-4o"),
         "unknown",
         "today's model",
     ),
-    "the bar was moved after measuring": (team(*ALL_MISS, bar=0.75), "unknown", "bar"),
+    "the bar was changed after measuring": (team(*ALL_MISS, bar=0.75), "unknown", "bar"),
     "the holdout is too small to tell": (team(*HELD_OUT_FEW, n_holdout=30), "unknown", "undecided"),
-    "facts are wanted": (team(*ALL_MISS[:4], task_kind="knowledge"), "no_go", "knowledge"),
-    "reasoning is wanted": (team(*ALL_MISS, task_kind="reasoning"), "no_go", "reasoning"),
+    "the task needs facts": (team(*ALL_MISS[:4], task_kind="knowledge"), "no_go", "knowledge"),
+    "the task needs reasoning": (team(*ALL_MISS, task_kind="reasoning"), "no_go", "reasoning"),
     "fewer than 200 rows": (team(*ALL_MISS, rows=150), "no_go", "rows"),
     "many rows, fewer than 200 questions": (
         team(*ALL_MISS, faults=RowFaults(copies=1080)),
         "no_go",
         "rows",
     ),
-    "500 rows of free text, nobody said what for": (
+    "500 rows of free text, no task is given": (
         team(*ALL_MISS[2:], rows=500, smallest_label=None),
         "unknown",
         "rows",
     ),
-    "500 rows for a style that prompts nearly reach": (
+    "500 rows for a style that prompts almost reach": (
         team(
             *ALL_MISS[2:4], rung("retrieval", "misses", 164), rows=500, smallest_label=None, task_kind="style"
         ),
         "go",
         "alternatives",
     ),
-    "the free ones miss it, no prompt's answers could be read": (
+    "the free alternatives miss it, no prompt's answers could be read": (
         team(
             *ALL_MISS[:2], *(rung(name, "misses", 2, unread=190) for name in ("zero", "kshot", "retrieval"))
         ),
         "unknown",
         "unread",
     ),
-    "all others miss it, high volume": (team(*ALL_MISS), "go", "alternatives"),
-    "all others miss it, low volume": (team(*ALL_MISS, sums=LOW), "no_go", "payback"),
-    "all others miss it, a free machine, next to no volume": (
+    "all alternatives miss it, high volume": (team(*ALL_MISS), "go", "alternatives"),
+    "all alternatives miss it, low volume": (team(*ALL_MISS, sums=LOW), "no_go", "payback"),
+    "all alternatives miss it, training is free, hardly any volume": (
         team(*ALL_MISS, sums=NEXT_TO_NOTHING),
         "no_go",
         "people's time",
     ),
-    "all others miss it, a tuned one costs more": (team(*ALL_MISS, sums=DEAR), "no_go", "cost"),
-    "all others miss it, nobody said a volume": (team(*ALL_MISS, sums=None), "unknown", "cost"),
-    "all others miss it, the model ends before it has paid back": (
+    "all alternatives miss it, a tuned model costs more": (team(*ALL_MISS, sums=DEAR), "no_go", "cost"),
+    "all alternatives miss it, no volume is given": (team(*ALL_MISS, sums=None), "unknown", "cost"),
+    "all alternatives miss it, the tuned model is retired before it pays back": (
         team(*ALL_MISS, target=ENDING, sums=replace(LOW, ends=date(2027, 1, 14))),
         "no_go",
         "payback",
     ),
-    "all others miss it, the model ends after it has paid back": (
+    "all alternatives miss it, the tuned model is retired after it pays back": (
         team(*ALL_MISS, target=ENDING, sums=replace(HIGH, ends=date(2027, 1, 14))),
         "go",
         "alternatives",
     ),
-    "all others miss it, today's model ends, its successor is not measured": (
+    "all alternatives miss it, today's model will be retired, its successor is not measured": (
         team(*ALL_MISS, sums=replace(HIGH, now=ending(SUCCESSOR))),
         "unknown",
         "successor",
     ),
-    "all others miss it, today's model ends, no successor is known, it saves enough until then": (
+    "all alternatives miss it, today's model will be retired, no successor is known, it saves enough until then": (
         team(*ALL_MISS, sums=replace(HIGH, now=ending(None))),
         "go",
         "alternatives",
     ),
-    "all others miss it, today's model ends, no successor is known, it saves too little until then": (
+    "all alternatives miss it, today's model will be retired, no successor is known, it saves too little until then": (
         team(*ALL_MISS, sums=replace(LOW, now=ending(None))),
         "no_go",
         "cost",
     ),
-    "all others miss it, better answers are the aim": (
+    "all alternatives miss it, better answers are the goal": (
         team(*ALL_MISS, task_kind="quality", sums=DEAR),
         "go",
         "alternatives",
@@ -386,7 +386,7 @@ def test_the_table_in_the_docs_is_this_one() -> None:
 
 
 def test_a_better_prompt_was_enough() -> None:
-    verdict = advise(TABLE["an optimised prompt alone meets it, a tuned one saves nothing"][0])
+    verdict = advise(TABLE["an optimised prompt alone meets it, a tuned model saves nothing"][0])
     deciding = next(one for one in verdict.reasons if one.rule == "cheaper rung")
     assert deciding.text.startswith(
         "A better prompt was enough: the optimised prompt on openai/gpt-4o-mini meets"
@@ -394,7 +394,7 @@ def test_a_better_prompt_was_enough() -> None:
 
 
 def test_a_dearer_model_is_not_said_to_pay() -> None:
-    faster = "speed is the aim, a slow prompt meets it, the tuned one is twice as fast and dearer"
+    faster = "speed is the goal, a slow prompt meets it, the tuned model is twice as fast and costs more"
     assert advise(TABLE[faster][0]).headline == "Go: the tuned model is good enough."
 
 
