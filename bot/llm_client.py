@@ -188,7 +188,7 @@ class ProviderQueue:
             while (waiting := self._next()) is not None:
                 self._ask(waiting)
         finally:
-            self._store.database.leave()
+            self._store.database.close_connection()
 
     def _next(self) -> _Waiting | None:
         """Waits for a question that is due. Returns None if no question is left, so that the thread ends."""
@@ -224,7 +224,7 @@ class ProviderQueue:
                 self._remove(waiting)
                 return
             where = (
-                self._store.deployments.use(question.model, now=self._clock())
+                self._store.deployments.record_use(question.model, now=self._clock())
                 if self._row.is_hosted
                 else None
             )

@@ -239,7 +239,7 @@ class OutboxSender:
         self.locked_out = None
         self._sent_at = self.clock()
         self._clear_state(item)
-        self.store.outbox.sent(item, channel=channel, ts=ts)
+        self.store.outbox.mark_sent(item, channel=channel, ts=ts)
         return True
 
     def _deliver_with_fallback(self, item: OutboxItem) -> tuple[str, str | None]:
@@ -375,7 +375,7 @@ class OutboxSender:
             return
         if not counts or tries < PATIENT_TRIES:
             self._next_allowed[item.lane] = self.clock() + seconds
-        self.store.outbox.later(item, due_at=self.clock() + seconds, error=error, counts=counts)
+        self.store.outbox.postpone(item, due_at=self.clock() + seconds, error=error, counts=counts)
 
     def _fails_alone(self, item: OutboxItem) -> bool:
         """True if Slack accepted other messages between many of this one's tries, so that the fault is this one's."""
@@ -394,7 +394,7 @@ class OutboxSender:
                 self._report_missing_scope(item, needed)
             else:
                 self._report_failure(item, code)
-            self.store.outbox.later(item, due_at=self.clock() + RETRY_S, error=code)
+            self.store.outbox.postpone(item, due_at=self.clock() + RETRY_S, error=code)
 
     def _give_up(self, item: OutboxItem, error: str) -> None:
         log.error("message %s of kind %s to %s is given up: %s", item.id, item.kind, item.channel, error)

@@ -257,7 +257,7 @@ class Health:
             log.error("answering %s: %s", path, error)
             return 503, TEXT, f"The database does not answer: {error}\n"
         finally:
-            self._store.database.leave()
+            self._store.database.close_connection()
 
 
 def _probe_disk(folder: Path) -> str:

@@ -59,6 +59,6 @@ class ProviderThreads:
             ):  # an abandoned step fails on the closed store; the next process repeats it
                 log.exception("working at %s", provider)
         finally:
-            self._store.database.leave()
+            self._store.database.close_connection()
             with self._lock:
                 del self._busy[provider]

@@ -97,7 +97,7 @@ def back_up(context: AppContext) -> None:
     context.troubles.pop("backup", None)
     if isinstance(new_backup.audit, BrokenLog):
         log.error("the audit log was altered; `finetune audit verify` shows where: %s", new_backup.audit.why)
-    backup.keep_newest(settings.backups, n_backups)
+    backup.delete_old_backups(settings.backups, n_backups)
     log.info("the nightly backup is %s", new_backup.path)
 
 
@@ -201,7 +201,7 @@ def reconcile(context: AppContext) -> None:
             context.threads.begin(f"labelling {labelling.id}", partial(_fetch_rows, context, labelling))
         else:
             _step_labelling(context, labelling)
-    for sha256, scanner in context.store.scans.wanted():
+    for sha256, scanner in context.store.scans.requested():
         _run_guarded(partial(datasets.scan_file, context, sha256, scanner), f"the scan of {sha256}")
     for measurement in context.store.measurements.due(now):
         if _provider_of(measurement) is None:
@@ -217,7 +217,7 @@ def reconcile(context: AppContext) -> None:
     _run_guarded(partial(clean_copies.tidy, context), "cleaned files")
     if any(reports.find_unreported(context)):  # in a thread, as people's names are looked up in Slack
         context.threads.begin("reports", partial(_run_guarded, partial(reports.step, context), "reports"))
-    for estimate in context.store.estimates.wanted():
+    for estimate in context.store.estimates.to_share():
         _run_guarded(partial(estimate_requests.step, context, estimate), f"estimate {estimate.id}")
     if context.store.deletions.open(now):  # in a thread, as a trainer may not answer
         context.threads.begin("deletions", partial(_step_deletions, context, now))
@@ -295,7 +295,7 @@ def _list_work(context: AppContext, provider: str, now: float) -> Iterator[Calla
     for measurement in context.store.measurements.due(now):
         if _provider_of(measurement) == provider:
             yield partial(_step_measurement, context, measurement)
-    for number in context.store.interventions.runs_with_words():
+    for number in context.store.interventions.runs_with_open_decisions():
         if _provider_of_run(context, number) == provider:
             yield partial(
                 _run_guarded, partial(interventions.step, context, number), f"intervention of run {number}"
@@ -315,7 +315,7 @@ def _find_busy_providers(context: AppContext, now: float) -> list[str]:
     names |= {
         run.provider for run in store.runs.due(now, STATES_WITHOUT_PROVIDER) if _is_at_its_provider(run)
     }
-    names |= {_provider_of_run(context, number) for number in store.interventions.runs_with_words()}
+    names |= {_provider_of_run(context, number) for number in store.interventions.runs_with_open_decisions()}
     names |= {record.provider for record in store.deployments.due(now)}
     names |= {alias_sync.provider_of(context, promotion) for promotion in store.promotions.to_sync(now)}
     curves_due = (_provider_of(measurement) for measurement in store.measurements.due(now))

@@ -69,7 +69,7 @@ def entry_hash(previous: str, at: float, who: str, action: str, subject: str, de
     return hashlib.sha256(json.dumps([previous, at, who, action, subject, detail]).encode()).hexdigest()
 
 
-def misfit(entry: AuditEntry, number: int, previous: str) -> str | None:
+def find_mismatch(entry: AuditEntry, number: int, previous: str) -> str | None:
     """Returns why this can't be the log's `number`-th entry (from 1) after one with the hash `previous`, None if it
     fits."""
     if any(type(value) is not kind for value, kind in zip(astuple(entry), ENTRY_TYPES, strict=True)):
@@ -119,7 +119,7 @@ def _follow(connection: Any, head: str | None) -> IntactLog | BrokenLog:
     number, previous, audit_entry = 0, GENESIS, None
     try:
         for entry in _entries(connection):
-            why = misfit(entry, number + 1, previous)
+            why = find_mismatch(entry, number + 1, previous)
             if why:
                 return BrokenLog(number, entry, why)
             number, previous = number + 1, entry.hash

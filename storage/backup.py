@@ -20,7 +20,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from storage.audit import BrokenLog, IntactLog, open_read_only, verify_log
-from storage.database import BUSY_TIMEOUT_MS, StorageError, lock_or_refuse, refuse_newer
+from storage.database import BUSY_TIMEOUT_MS, StorageError, acquire_lock, check_schema_version
 from storage.driver import SqliteUtils, sqlite3
 from storage.records import Measurement, Run
 from storage.store import Store
@@ -32,31 +32,31 @@ STAMP = "%Y%m%dT%H%M%SZ"
 KEPT_FILE = re.compile(r"([0-9a-f]{64})(\.jsonl)?")
 CHUNK = 1 << 20
 DATABASE_SUFFIXES = ("", "-wal", "-shm")
-InDoubt = Callable[[Measurement, float], str | None]
+MarkUncertain = Callable[[Measurement, float], str | None]
 
 
 @dataclass(frozen=True)
 class Backup:
-    """`audit` is the check of the copy's log. Of `files` files, `copied` were not in the backup yet; `spoilt` are those
-    whose content no longer fits their name, which are left out."""
+    """`audit` is the check of the copy's log. Of `files` files, `copied` were not in the backup yet; `corrupt` are
+    those whose content no longer fits their name, which are left out."""
 
     path: Path
     audit: IntactLog | BrokenLog
     files: int = 0
     copied: int = 0
-    spoilt: tuple[str, ...] = ()
+    corrupt: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
-class Restored:
+class RestoreResult:
     """`kept`: where the replaced database is, None if there was none. `open`: the runs that go on. `files` were copied;
-    `spoilt` as of a Backup."""
+    `corrupt` as of a Backup."""
 
     audit: IntactLog
     open: tuple[Run, ...]
     kept: Path | None
     files: int
-    spoilt: tuple[str, ...]
+    corrupt: tuple[str, ...]
 
 
 def back_up(database: Path, folder: Path, *, now: float, files: Path | None = None) -> Backup:
@@ -93,7 +93,7 @@ def _write_whole(database: Path, to: Path) -> None:
 
 
 @contextmanager
-def opened_copy(database: Path) -> Iterator[Store]:
+def open_copy(database: Path) -> Iterator[Store]:
     """A store on a copy, for reading while the bot has the database open. Raises StorageError."""
     with tempfile.TemporaryDirectory() as folder:
         store = Store(back_up(database, Path(folder), now=time.time()).path)
@@ -113,7 +113,7 @@ def is_night_over(since: float, now: float) -> bool:
     return since < (now - NIGHTLY_AT_S) // DAY_S * DAY_S + NIGHTLY_AT_S
 
 
-def keep_newest(folder: Path, count: int) -> None:
+def delete_old_backups(folder: Path, count: int) -> None:
     """Deletes all backups but the newest `count`; files without a backup's name stay."""
     backups = [path for path in folder.glob("finetune-*.db") if BACKUP_NAME.fullmatch(path.name)]
     for path in sorted(backups, key=_time_of, reverse=True)[count:]:
@@ -128,9 +128,9 @@ def copy_files(source: Path, target: Path) -> tuple[int, int, tuple[str, ...]]:
     if not missing:
         return len(names), 0, ()
     target.mkdir(parents=True, exist_ok=True)
-    spoilt = tuple(name for name in missing if not _copy(source / name, target / name))
+    corrupt = tuple(name for name in missing if not _copy(source / name, target / name))
     sync(target)
-    return len(names), len(missing) - len(spoilt), spoilt
+    return len(names), len(missing) - len(corrupt), corrupt
 
 
 def check_integrity(path: Path) -> None:
@@ -191,29 +191,29 @@ def restore(
     files: Path,
     *,
     now: float,
-    in_doubt: InDoubt = lambda _measurement, _now: None,
-) -> Restored:
-    """Puts a backup in the database's place. `in_doubt` returns the new progress of a measurement whose jobs may exist,
-    None if it has none.
+    mark_uncertain: MarkUncertain = lambda _measurement, _now: None,
+) -> RestoreResult:
+    """Puts a backup in the database's place. `mark_uncertain` returns the new progress of a measurement whose
+    jobs may exist, None if it has none.
 
     Raises StorageError, and then nothing was changed: a bot runs, or the backup is damaged or altered.
     """
     os.umask(0o077)
     audit = _intact_log(backup)
     database.parent.mkdir(parents=True, exist_ok=True)
-    lock = lock_or_refuse(database)
+    lock = acquire_lock(database)
     try:
-        _, copied, spoilt = copy_files(backup.parent / "files", files)
+        _, copied, corrupt = copy_files(backup.parent / "files", files)
         fresh = database.with_name(f"{database.name}.restoring")
         _clear(fresh)
         # not its file alone: a database that a restore put aside may have writes in its log
         _write_whole(backup, fresh)
-        open_runs = _mark_uncertain_jobs(fresh, backup, audit, now, in_doubt)
+        open_runs = _mark_uncertain_jobs(fresh, backup, audit, now, mark_uncertain)
         sync(fresh)
-        path = _put_aside(database, now)
+        path = _set_aside(database, now)
         fresh.replace(database)
         sync(database.parent)
-        return Restored(audit, open_runs, path, copied, spoilt)
+        return RestoreResult(audit, open_runs, path, copied, corrupt)
     except (OSError, sqlite3.Error) as error:
         raise StorageError(
             f"Restoring {backup} to {database}: {error}. The database is as it was."
@@ -228,7 +228,7 @@ def _intact_log(backup: Path) -> IntactLog:
         audit = verify_log(backup)
         check_integrity(backup)
         with closing(open_read_only(backup)) as connection:
-            refuse_newer(SqliteUtils(connection), backup)
+            check_schema_version(SqliteUtils(connection), backup)
     except (OSError, sqlite3.Error) as error:
         raise StorageError(f"Reading the backup {backup}: {error}. The database is as it was.") from error
     if isinstance(audit, BrokenLog):
@@ -241,7 +241,7 @@ def _intact_log(backup: Path) -> IntactLog:
 
 
 def _mark_uncertain_jobs(
-    fresh: Path, backup: Path, audit: IntactLog, now: float, in_doubt: InDoubt
+    fresh: Path, backup: Path, audit: IntactLog, now: float, mark_uncertain: MarkUncertain
 ) -> tuple[Run, ...]:
     """Migrates the copy, records the restore in its audit log, and marks every create as uncertain. Returns the runs
     that go on."""
@@ -257,7 +257,7 @@ def _mark_uncertain_jobs(
                     at=now, who="finetune", action="restored", subject=f"run {run.id}", detail=run.state
                 )
             for measurement in store.measurements.open():
-                progress = in_doubt(measurement, now)
+                progress = mark_uncertain(measurement, now)
                 if progress is not None:
                     store.measurements.move(measurement, measurement.state, now=now, progress=progress)
         return tuple(store.runs.open())
@@ -268,7 +268,7 @@ def _mark_uncertain_jobs(
         fresh.with_name(f"{fresh.name}.lock").unlink()
 
 
-def _put_aside(database: Path, now: float) -> Path | None:
+def _set_aside(database: Path, now: float) -> Path | None:
     """Gives the database and its log of writes a second name, and returns that; None if there is no database.
 
     The file keeps its first name until the backup takes it, so that there is a database at every moment. Its log of

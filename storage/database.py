@@ -41,11 +41,11 @@ class Database:
         os.umask(0o077)
         path.parent.mkdir(parents=True, exist_ok=True)
         self.path = path
-        self._lock = lock_or_refuse(path)
+        self._lock = acquire_lock(path)
         self._local = threading.local()
         self._is_closed = False
         try:
-            refuse_newer(self.utils, path)
+            check_schema_version(self.utils, path)
             migrations.apply(self.utils)
         except StorageError:
             os.close(self._lock)
@@ -154,14 +154,14 @@ class Database:
         """How many rows this thread's connection has changed so far."""
         return int(self.utils.conn.total_changes)
 
-    def leave(self) -> None:
+    def close_connection(self) -> None:
         """Closes this thread's connection, which the thread's end does too."""
         if hasattr(self._local, "own"):
             del self._local.own
 
     def close(self) -> None:
         """Closes this thread's connection and lets another process open the database."""
-        self.leave()
+        self.close_connection()
         self._is_closed = True
         os.close(self._lock)
 
@@ -184,7 +184,7 @@ class _ThreadsOwn:
         self.utils.conn.close()
 
 
-def refuse_newer(utils: SqliteUtils, path: Path) -> None:
+def check_schema_version(utils: SqliteUtils, path: Path) -> None:
     """Raises StorageError where a newer version has migrated this database: what it added there, we would not keep."""
     newest = max((step.name for step in migrations.applied(utils)), default="")
     if newest > NEWEST:
@@ -218,7 +218,7 @@ def _connect(path: Path) -> SqliteUtils:
     return SqliteUtils(connection)
 
 
-def lock_or_refuse(path: Path) -> int:
+def acquire_lock(path: Path) -> int:
     """Locks the database and returns the lock's descriptor. Raises DatabaseInUse where another process has it.
 
     The lock lies beside the file itself, since the same database may be reached by symbolic links. A hard link would

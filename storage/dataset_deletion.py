@@ -149,7 +149,7 @@ class DatasetDeletions(Table):
             (json.dumps(sorted(paths)), json.dumps(sorted(files)), copies, deletion.id),
         )
 
-    def later(self, deletion: DatasetDeletion, *, next_at: float) -> None:
+    def postpone(self, deletion: DatasetDeletion, *, next_at: float) -> None:
         self._db.change("UPDATE forgettings SET next_at = ? WHERE id = ?", (next_at, deletion.id))
 
     def end(self, deletion: DatasetDeletion) -> bool:

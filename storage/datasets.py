@@ -169,7 +169,7 @@ class Documents(Table):
             (now, now),
         )
 
-    def being_read(self, dataset: str) -> bool:
+    def has_unread(self, dataset: str) -> bool:
         sql = "SELECT count(*) FROM documents WHERE dataset = ? AND state = 'received'"
         return bool(self._db.value(sql, (dataset,)))
 
@@ -211,7 +211,7 @@ class Cleanings(Table):
         """Returns the open requests, oldest first."""
         return self._db.all(Cleaning, "SELECT * FROM cleanings ORDER BY id")
 
-    def done(self, cleaning: Cleaning) -> bool:
+    def finish(self, cleaning: Cleaning) -> bool:
         """Returns False if another thread was quicker."""
         return self._db.change("DELETE FROM cleanings WHERE id = ?", (cleaning.id,)) == 1
 
@@ -222,10 +222,10 @@ class Scans(Table):
     A row whose `found` is NULL is a request: the file has to be scanned before it leaves.
     """
 
-    def want(self, sha256: str, scanner: str, *, now: float) -> None:
+    def request(self, sha256: str, scanner: str, *, now: float) -> None:
         self._db.insert_once("scans", {"sha256": sha256, "scanner": scanner, "at": now})
 
-    def keep(self, sha256: str, scanner: str, result: str, *, now: float) -> None:
+    def save(self, sha256: str, scanner: str, result: str, *, now: float) -> None:
         self._db.change(
             "INSERT INTO scans (sha256, scanner, found, at) VALUES (?, ?, ?, ?)"
             " ON CONFLICT DO UPDATE SET found = excluded.found, at = excluded.at",
@@ -238,7 +238,7 @@ class Scans(Table):
         result: str | None = self._db.value(sql, (sha256, scanner))
         return result
 
-    def wanted(self) -> list[tuple[str, str]]:
+    def requested(self) -> list[tuple[str, str]]:
         """Returns sha256 and scanner of each request, oldest first."""
         rows = self._db.rows("SELECT sha256, scanner FROM scans WHERE found IS NULL ORDER BY at")
         return [(row["sha256"], row["scanner"]) for row in rows]

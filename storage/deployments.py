@@ -76,7 +76,7 @@ class Deployments(Table):
         """Returns None if the run has one that is not stopped."""
         return self._add(new, "starting", now, {})
 
-    def take_over(self, new: NewDeployment, *, reason: str, now: float) -> DeploymentRecord | None:
+    def add_orphan(self, new: NewDeployment, *, reason: str, now: float) -> DeploymentRecord | None:
         """Adds one that nobody here started, so that it is stopped. Returns None if that is under way."""
         return self._add(new, "stopping", now, {"sent_at": now, "reason": reason})
 
@@ -102,7 +102,7 @@ class Deployments(Table):
         sql = f"{RECORDS_SQL} WHERE state <> 'stopped' AND {due_sql('next_at')} ORDER BY id"
         return self._db.all(DeploymentRecord, sql, (now, now))
 
-    def named(self, provider: str, name: str) -> DeploymentRecord | None:
+    def find_by_name(self, provider: str, name: str) -> DeploymentRecord | None:
         return self._db.first(
             DeploymentRecord, f"{RECORDS_SQL} WHERE provider = ? AND name = ?", (provider, name)
         )
@@ -115,7 +115,7 @@ class Deployments(Table):
         moved = self._db.move("deployments", record.id, record.state, changes)
         return self.get(record.id) if moved else None
 
-    def use(self, full_name: str, *, now: float) -> str | None:
+    def record_use(self, full_name: str, *, now: float) -> str | None:
         """Records that a model ('provider/model', by its name there) is asked. Returns what it is called where it
         runs."""
         row = self._db.row(
@@ -125,7 +125,7 @@ class Deployments(Table):
         )
         return row["chat_model"] if row else None
 
-    def keep(self, record: DeploymentRecord, person: str, *, now: float) -> bool:
+    def keep_running(self, record: DeploymentRecord, person: str, *, now: float) -> bool:
         """Returns False if somebody keeps it already, or it is being stopped."""
         sql = (
             "UPDATE deployments SET kept_by = ?, used_at = ?, next_at = 0 WHERE id = ? AND kept_by IS NULL"
@@ -148,16 +148,16 @@ class Deployments(Table):
         self._db.change(
             "UPDATE runs SET actual_micros = ? + (SELECT micros FROM ledger WHERE run_id = runs.id AND kind = 'settle')"
             " WHERE id = ? AND EXISTS (SELECT 1 FROM ledger WHERE run_id = runs.id AND kind = 'settle')",
-            (self.of_runs(record.run_id), record.run_id),
+            (self.cost_of_run(record.run_id), record.run_id),
         )
 
-    def of_day(self, day: str, number: int | None = None) -> int:
+    def cost_of_day(self, day: str, number: int | None = None) -> int:
         """Returns the micro-dollars of a day ('YYYY-MM-DD') of one deployment; None: of all."""
         mine = "" if number is None else " AND deployments.id = ?"
         sql = f"{TOTAL_SQL} WHERE days.day = ?{mine}"
         return int(self._db.value(sql, (day,) if number is None else (day, number)))
 
-    def of_runs(self, run_id: int | None) -> int:
+    def cost_of_run(self, run_id: int | None) -> int:
         """Returns the micro-dollars of all deployments of a run so far."""
         return int(self._db.value(f"{TOTAL_SQL} WHERE deployments.run_id = ?", (run_id,)))
 

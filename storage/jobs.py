@@ -61,7 +61,7 @@ class Interventions(Table):
             (run.id, run.state_since),
         )
 
-    def runs_with_words(self) -> list[int]:
+    def runs_with_open_decisions(self) -> list[int]:
         """Returns the ids of runs that wait for people and have a decision that is not carried out yet."""
         rows = self._db.rows(
             "SELECT DISTINCT runs.id AS id FROM words_on_doubts word JOIN runs ON runs.id = word.run_id"
@@ -76,7 +76,7 @@ class Interventions(Table):
             (outcome, run.id, run.state_since),
         )
 
-    def first_seen(self, provider: str, job_id: str, key: str, *, now: float) -> bool:
+    def record_orphan(self, provider: str, job_id: str, key: str, *, now: float) -> bool:
         """Records a job that no run knows. Returns True the first time."""
         values = {"provider": provider, "job_id": job_id, "key": key, "at": now}
         return self._db.insert_once("stray_jobs", values) is not None
@@ -104,7 +104,7 @@ class Uploads(Table):
         rows = self._db.rows("SELECT sha256 FROM uploads WHERE provider = ?", (provider,))
         return {row["sha256"] for row in rows}
 
-    def deleted(self, provider: str, hashes: Collection[str], *, now: float) -> None:
+    def confirm_deleted(self, provider: str, hashes: Collection[str], *, now: float) -> None:
         """Forgets files that the trainer didn't list at `now`, but for those sent just before: they may not have been
         listed yet."""
         with self._db.immediate():

@@ -61,7 +61,7 @@ class Inbox:
         with self._lock:
             self._under_way.discard(delivery)
 
-    def done_here(self) -> None:
+    def close_current(self) -> None:
         """Closes the delivery that this thread handles, if any, in the transaction that carries it out."""
         delivery = getattr(self._handled_here, "delivery", None)
         if delivery:
@@ -74,7 +74,7 @@ class Inbox:
         )
         return [Delivery(**{**row, "body": json.loads(row["body"])}) for row in rows]
 
-    def tried(self, delivery: str) -> None:
+    def count_try(self, delivery: str) -> None:
         """Counts a replay before it begins, so that a delivery that ends its process each time is given up at last."""
         self._db.change("UPDATE deliveries SET tries = tries + 1 WHERE id = ?", (delivery,))
 
@@ -190,7 +190,7 @@ class Outbox(Table):
     def waiting(self) -> int:
         return int(self._db.value("SELECT count(*) FROM outbox WHERE state = 'due'"))
 
-    def sent(self, item: OutboxItem, *, channel: str, ts: str | None) -> None:
+    def mark_sent(self, item: OutboxItem, *, channel: str, ts: str | None) -> None:
         """Deletes a message that was sent, but for its dedupe. Where a card was posted is kept for later edits and
         replies."""
         with self._db.immediate():
@@ -210,7 +210,7 @@ class Outbox(Table):
                 )
                 self._db.change("UPDATE outbox SET kind = 'edit' WHERE id = ? AND state = 'due'", (item.id,))
 
-    def later(self, item: OutboxItem, *, due_at: float, error: str, counts: bool = True) -> None:
+    def postpone(self, item: OutboxItem, *, due_at: float, error: str, counts: bool = True) -> None:
         """Postpones a message. `counts` is False if the message itself is not the reason."""
         self._db.change(
             "UPDATE outbox SET due_at = ?, tries = tries + ?, error = ? WHERE id = ?",
@@ -242,7 +242,7 @@ class Outbox(Table):
     def card(self, name: str) -> Card | None:
         return self._db.first(Card, "SELECT name, channel, ts FROM cards WHERE name = ?", (name,))
 
-    def opened_home(self, person: str, *, now: float) -> None:
+    def record_home(self, person: str, *, now: float) -> None:
         """Remembers who looks at their App Home: it is kept among the cards, with the time in place of a message's."""
         self._db.change(
             "INSERT INTO cards (name, channel, ts) VALUES (?, ?, ?) ON CONFLICT (name) DO UPDATE SET ts = excluded.ts",

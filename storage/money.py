@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from storage.database import Table
-from storage.records import KeptEstimate
+from storage.records import StoredEstimate
 
 COMMITMENTS_SQL = """
 SELECT 'run' AS kind, runs.id AS number, datasets.name AS dataset, runs.requester AS person, runs.channel AS channel,
@@ -110,12 +110,12 @@ class Freezes(Table):
     def current(self) -> Freeze | None:
         return self._db.first(Freeze, "SELECT * FROM freezes WHERE lifted_at IS NULL")
 
-    def speak_against(self, freeze: Freeze, person: str, *, now: float) -> bool:
+    def request_lift(self, freeze: Freeze, person: str, *, now: float) -> bool:
         """Records that a person wants it lifted. Returns False if they have said so already."""
         values = {"freeze_id": freeze.id, "person": person, "at": now}
         return self._db.insert_once("unfreezes", values) is not None
 
-    def against(self, freeze: Freeze) -> list[str]:
+    def lift_requests(self, freeze: Freeze) -> list[str]:
         """Returns the people who want it lifted, first to last."""
         rows = self._db.rows("SELECT person FROM unfreezes WHERE freeze_id = ? ORDER BY id", (freeze.id,))
         return [str(row["person"]) for row in rows]
@@ -133,35 +133,35 @@ class Estimates(Table):
     """Estimates as they were asked for, so that a person can share the one they got. Kept for a month; a dataset's
     newest for longer, as it names today's model."""
 
-    def keep(self, dataset: str, question: str, *, channel: str, person: str, now: float) -> KeptEstimate:
+    def keep(self, dataset: str, question: str, *, channel: str, person: str, now: float) -> StoredEstimate:
         with self._db.immediate():
             self._db.change(
                 "DELETE FROM estimates WHERE at < ? AND id NOT IN (SELECT max(id) FROM estimates GROUP BY dataset)",
                 (now - ESTIMATE_KEPT_S,),
             )
             values = {"dataset": dataset, "asked": question, "channel": channel, "person": person, "at": now}
-            return KeptEstimate(**self._db.insert("estimates", {**values, "state": "shown"}))
+            return StoredEstimate(**self._db.insert("estimates", {**values, "state": "shown"}))
 
-    def get(self, number: int) -> KeptEstimate | None:
-        return self._db.first(KeptEstimate, "SELECT * FROM estimates WHERE id = ?", (number,))
+    def get(self, number: int) -> StoredEstimate | None:
+        return self._db.first(StoredEstimate, "SELECT * FROM estimates WHERE id = ?", (number,))
 
-    def newest(self, dataset: str) -> list[KeptEstimate]:
+    def newest(self, dataset: str) -> list[StoredEstimate]:
         """Returns a dataset's estimates, newest first."""
         return self._db.all(
-            KeptEstimate, "SELECT * FROM estimates WHERE dataset = ? ORDER BY id DESC", (dataset,)
+            StoredEstimate, "SELECT * FROM estimates WHERE dataset = ? ORDER BY id DESC", (dataset,)
         )
 
-    def share(self, number: int) -> bool:
+    def request_share(self, number: int) -> bool:
         """Returns False if it is shared already, or deleted."""
         return self._move(number, "shown", "wanted")
 
-    def shared(self, number: int) -> bool:
+    def mark_shared(self, number: int) -> bool:
         """Returns False if another thread was quicker."""
         return self._move(number, "wanted", "shared")
 
-    def wanted(self) -> list[KeptEstimate]:
+    def to_share(self) -> list[StoredEstimate]:
         """Returns the estimates that are still to be posted, oldest first."""
-        return self._db.all(KeptEstimate, "SELECT * FROM estimates WHERE state = 'wanted' ORDER BY id")
+        return self._db.all(StoredEstimate, "SELECT * FROM estimates WHERE state = 'wanted' ORDER BY id")
 
     def _move(self, number: int, before: str, after: str) -> bool:
         return self._db.move("estimates", number, before, {"state": after}) is not None

@@ -97,11 +97,11 @@ class Promotions(Table):
         sql = "SELECT * FROM promotions WHERE dataset = ? AND model = ? ORDER BY id"
         return self._db.all(_promotion, sql, (dataset, model))
 
-    def standing(self, dataset: str) -> Promotion | None:
+    def current(self, dataset: str) -> Promotion | None:
         sql = "SELECT * FROM promotions WHERE dataset = ? AND ended_at IS NULL"
         return self._db.first(_promotion, sql, (dataset,))
 
-    def all_standing(self) -> list[Promotion]:
+    def all_current(self) -> list[Promotion]:
         """Returns the promotions that stand, in the order of their datasets' names."""
         return self._db.all(_promotion, "SELECT * FROM promotions WHERE ended_at IS NULL ORDER BY dataset")
 
@@ -109,21 +109,21 @@ class Promotions(Table):
         """Returns those that stand whose alias is still to be set, where the time has come."""
         return [
             promotion
-            for promotion in self.all_standing()
+            for promotion in self.all_current()
             if promotion.carried_at is None and is_due(promotion.next_at, now)
         ]
 
-    def synced(self, promotion: Promotion, *, now: float) -> Promotion | None:
+    def mark_synced(self, promotion: Promotion, *, now: float) -> Promotion | None:
         """Records that the alias is set. Returns None if the promotion stands no more, or that is recorded already."""
         changes = "carried_at = ?, tries = 0, trouble = NULL"
         return self._update(promotion, changes, (now,), "carried_at IS NULL")
 
-    def put_off(self, promotion: Promotion, until: float, trouble: str) -> Promotion | None:
+    def postpone(self, promotion: Promotion, until: float, trouble: str) -> Promotion | None:
         """Records that the alias could not be set. Returns None as `synced` does."""
         changes = "tries = tries + 1, next_at = ?, trouble = ?"
         return self._update(promotion, changes, (until, trouble), "carried_at IS NULL")
 
-    def sync_again(self, promotion: Promotion) -> Promotion | None:
+    def mark_unsynced(self, promotion: Promotion) -> Promotion | None:
         """Records that the trainer's alias points elsewhere. Returns None if the promotion stands no more."""
         return self._update(promotion, "carried_at = NULL, next_at = 0", (), "carried_at IS NOT NULL")
 

@@ -43,7 +43,7 @@ class Questions(Table):
     def waiting(self) -> list[Ask]:
         return self._asks("ORDER BY asks.id")
 
-    def sent(self, ask: Ask, *, now: float) -> None:
+    def mark_sent(self, ask: Ask, *, now: float) -> None:
         """Records that it is about to be sent to its model: from here on it may have to be paid."""
         self._db.change("UPDATE asks SET sent_at = ? WHERE id = ?", (now, ask.id))
 

@@ -328,7 +328,7 @@ class RowLabel:
 
 
 @dataclass(frozen=True)
-class KeptEstimate:
+class StoredEstimate:
     """An estimate that a person got: `asked` is the question as they would type it; `state` whether it was shared."""
 
     id: int

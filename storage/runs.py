@@ -47,7 +47,7 @@ class Runs(Table):
     def by_plan(self, plan_hash: str) -> Run | None:
         return self._db.first(Run, "SELECT * FROM runs WHERE plan_hash = ?", (plan_hash,))
 
-    def at(self, provider: str) -> list[Run]:
+    def at_provider(self, provider: str) -> list[Run]:
         """Returns every run at this provider."""
         return self._db.all(Run, "SELECT * FROM runs WHERE provider = ?", (provider,))
 
@@ -88,7 +88,7 @@ class Runs(Table):
         sql = f"SELECT DISTINCT provider FROM runs WHERE state IN ({_marks(states)}) AND {due_sql('next_at')}"  # noqa: S608
         return {str(row["provider"]) for row in self._db.rows(sql, (*states, now, now))}
 
-    def put_off(self, run_ids: Sequence[int], next_at: float) -> None:
+    def postpone(self, run_ids: Sequence[int], next_at: float) -> None:
         """Postpones the next step of those runs that still train and that nobody wants cancelled, paused or resumed."""
         self._db.change(
             "UPDATE runs SET next_at = ? WHERE state = 'training' AND cancel_asked_by IS NULL AND wish IS NULL"
@@ -96,7 +96,7 @@ class Runs(Table):
             (next_at, json.dumps(run_ids)),
         )
 
-    def training(self) -> int:
+    def count_training(self) -> int:
         """Returns how many runs train now."""
         return int(self._db.value("SELECT count(*) FROM runs WHERE state = 'training'"))
 
@@ -108,7 +108,7 @@ class Runs(Table):
         row = self._db.move("runs", run.id, run.state, changes)
         return Run(**row) if row else None
 
-    def grant(self, run: Run, *, now: float) -> None:
+    def complete_wish(self, run: Run, *, now: float) -> None:
         """Records that the trainer did what `wish` asks for. A newer wish stays."""
         self._db.change(
             "UPDATE runs SET wish = NULL, wished_by = CASE wish WHEN 'pause' THEN wished_by END, updated_at = ?"
@@ -131,7 +131,7 @@ class Runs(Table):
             (run_id,),
         )
 
-    def standing(self, run_id: int) -> list[Approval]:
+    def valid_approvals(self, run_id: int) -> list[Approval]:
         """Returns the approvals that count: those that were not voided."""
         return self._db.all(
             Approval,
@@ -141,11 +141,11 @@ class Runs(Table):
             (run_id,),
         )
 
-    def void(self, run: Run, person: str, why: str, *, now: float) -> None:
+    def void_approval(self, run: Run, person: str, why: str, *, now: float) -> None:
         """Voids a person's approval of this run for good."""
         self._db.insert_once("voids", {"run_id": run.id, "person": person, "why": why, "at": now})
 
-    def unreserve(self, run: Run) -> None:
+    def delete_reservation(self, run: Run) -> None:
         """Deletes the reservation of a run whose job was never created and which waits for approval again."""
         self._db.change(
             "DELETE FROM ledger WHERE run_id = ? AND kind = 'reserve' AND NOT EXISTS"
@@ -153,13 +153,13 @@ class Runs(Table):
             (run.id,),
         )
 
-    def reserved_in(self, run: Run) -> str | None:
+    def reservation_month(self, run: Run) -> str | None:
         """Returns the month ('YYYY-MM') in which its reservation counts, None if nothing is reserved."""
         sql = "SELECT month FROM ledger WHERE run_id = ? AND kind = 'reserve'"
         month: str | None = self._db.value(sql, (run.id,))
         return month
 
-    def reserve_in(self, run: Run, month: str) -> None:
+    def move_reservation(self, run: Run, month: str) -> None:
         """Moves its reservation to this month."""
         self._db.change("UPDATE ledger SET month = ? WHERE run_id = ? AND kind = 'reserve'", (month, run.id))
 
@@ -239,6 +239,6 @@ class Replacements(Table):
             (since,),
         )
 
-    def linked(self, run_id: int, *, now: float) -> bool:
+    def mark_linked(self, run_id: int, *, now: float) -> bool:
         sql = "UPDATE replacements SET linked_at = ? WHERE run_id = ? AND linked_at IS NULL"
         return self._db.change(sql, (now, run_id)) == 1

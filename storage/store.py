@@ -81,7 +81,7 @@ class Store:
             before = self.database.changes
             yield
             if self.database.changes > before:
-                self.inbox.done_here()
+                self.inbox.close_current()
 
     def committed(self, month: str) -> int:
         """Returns the micro-dollars of a month ('YYYY-MM') that runs, measurements and questions reserve or spent, and
@@ -132,7 +132,7 @@ class Store:
         rows = self.database.rows(LOOKS_SQL, (json.dumps(list(datasets)),))
         return {str(row["holdout"]): int(row["looks"]) for row in rows}
 
-    def model_gone(self, model: Model, at: float | None) -> bool:
+    def mark_model_gone(self, model: Model, at: float | None) -> bool:
         """Records that its provider doesn't have it any more; `at` None: that it has it again. Returns False if that
         was recorded before."""
         sql = "UPDATE models SET gone_at = ? WHERE name = ? AND (gone_at IS NULL) = ?"

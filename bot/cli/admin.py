@@ -96,7 +96,7 @@ def report(subject: str, out: Path) -> None:
     from bot.services import reports
     from bot.slack.users import display_names
     from bot.values.runs import Refusal
-    from storage.backup import opened_copy
+    from storage.backup import open_copy
 
     if not re.fullmatch(r"m?[0-9]{1,9}", subject):
         refuse(f"{subject!r} is neither a run, like 7, nor a measurement, like m3.")
@@ -106,7 +106,7 @@ def report(subject: str, out: Path) -> None:
     settings = load()
     name_of = display_names(settings.slack.bot_token, settings.slack.api_url)
     gather = reports.measurement_report if is_measurement else reports.run_report
-    with exit_on_storage_error(), opened_copy(settings.database) as store:
+    with exit_on_storage_error(), open_copy(settings.database) as store:
         report = gather(store, number)
     if isinstance(report, Refusal):
         refuse(report.text)
@@ -150,7 +150,9 @@ def restore(file: Path) -> None:
 
     settings = load()
     with exit_on_storage_error():
-        restored = restore(file, settings.database, settings.files, now=time.time(), in_doubt=curve_in_doubt)
+        restored = restore(
+            file, settings.database, settings.files, now=time.time(), mark_uncertain=curve_in_doubt
+        )
     click.echo(restore_summary(restored, file, settings.files))
 
 
@@ -217,13 +219,13 @@ def deployments(database: Path | None, as_json: bool) -> None:
     from bot.cli.render import deployments_json
     from bot.services.deployments import running
     from bot.slack.users import display_names
-    from storage.backup import opened_copy
+    from storage.backup import open_copy
 
     settings, now = load(), time.time()
     path = database or settings.database
     live = []
     if database or path.exists():
-        with exit_on_storage_error(), opened_copy(path) as store:
+        with exit_on_storage_error(), open_copy(path) as store:
             live = running(store, settings, now)
     if as_json:
         show_json(deployments_json(live))

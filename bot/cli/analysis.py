@@ -360,12 +360,12 @@ def sunsets(as_json: bool) -> None:
     from bot.cards.sunsets import listing
     from bot.cli.render import uses_json
     from bot.services import sunsets as ends
-    from storage.backup import opened_copy
+    from storage.backup import open_copy
 
     today, settings = utc_today(), load()
     uses = tuple(ends.list_configured(settings, today))
     if settings.database.exists():
-        with exit_on_storage_error(), opened_copy(settings.database) as store:
+        with exit_on_storage_error(), open_copy(settings.database) as store:
             uses = (*ends.list_uses(store, settings, today), *uses)
     ended = any(use.dataset and use.has_ended(today) for use in uses)
     if as_json:

@@ -101,7 +101,7 @@ def _carry_out(context: DeletionContext, number: int, title: str) -> str:
 def _open_context(settings: Settings) -> Iterator[DeletionContext]:
     store = Store(settings.database)
     trainer = settings.trainer
-    has_jobs = any(row.is_started_by_us and store.runs.at(row.name) for row in settings.providers)
+    has_jobs = any(row.is_started_by_us and store.runs.at_provider(row.name) for row in settings.providers)
     embedded = None
     if has_jobs:
         data = settings.data / "trainer"

@@ -11,7 +11,7 @@ from bot.cards.candidates import MEANINGS, arm_name
 from bot.rules.plans import Plan, plan_from_json
 from bot.settings import Settings
 from bot.values.runs import Refusal, RunResult
-from storage.backup import opened_copy
+from storage.backup import open_copy
 from storage.records import Model, Run
 
 Facts = Mapping[str, Any]
@@ -32,7 +32,7 @@ def find_model(settings: Settings, name: str) -> ExportSource | Refusal:
     jobs."""
     if not settings.database.exists():
         return ExportSource(name, None, None)
-    with opened_copy(settings.database) as store:
+    with open_copy(settings.database) as store:
         model = next((model for model in store.models() if name in (model.name, model.provider_model)), None)
         if model is None:
             return ExportSource(name, None, None)

@@ -32,7 +32,7 @@ from bot.rules.plans import plan_from_json
 from bot.values.sunsets import ModelUse
 from storage.actuals import ActualMonth, ModelInUse
 from storage.audit import BrokenLog, IntactLog
-from storage.backup import Backup, Restored
+from storage.backup import Backup, RestoreResult
 from storage.records import AuditEntry, Run
 from trainers.money import usd_micros
 
@@ -126,7 +126,7 @@ def backup_summary(backup: Backup, *, has_files: bool) -> str:
         lines.append(
             "The datasets' files are not included; name a folder on another disk to back them up too."
         )
-    lines += [f"Left out, as its content no longer matches its name: {name}" for name in backup.spoilt]
+    lines += [f"Left out, as its content no longer matches its name: {name}" for name in backup.corrupt]
     return "\n".join([*lines, NOT_INCLUDED])
 
 
@@ -139,11 +139,11 @@ def backup_json(backup: Backup) -> dict[str, Any]:
         "audit": log_json(backup.audit),
         "files": backup.files,
         "files_new": backup.copied,
-        "left_out": list(backup.spoilt),
+        "left_out": list(backup.corrupt),
     }
 
 
-def restore_summary(restored: Restored, backup: Path, files: Path) -> str:
+def restore_summary(restored: RestoreResult, backup: Path, files: Path) -> str:
     lines = [
         f"{backup} is the database now. Audit log: {pluralize(restored.audit.entries, 'entry', 'entries')}, all intact."
     ]
@@ -151,7 +151,7 @@ def restore_summary(restored: Restored, backup: Path, files: Path) -> str:
         lines.append(f"The replaced database is kept at {restored.kept}.")
     if restored.files:
         lines.append(f"{pluralize(restored.files, 'file')} of datasets restored.")
-    lines += [f"Not copied, as its content does not match its name: {name}" for name in restored.spoilt]
+    lines += [f"Not copied, as its content does not match its name: {name}" for name in restored.corrupt]
     lines += [*_open_runs_text(restored.open), *_missing_files(restored.open, files)]
     lines.append(
         "Everything after the backup is lost: approvals, spending, sent messages. "
@@ -251,7 +251,7 @@ def uses_json(uses: Sequence[ModelUse], today: date) -> list[dict[str, Any]]:
 
 
 def is_intact(backup: Backup) -> bool:
-    return not backup.spoilt and not isinstance(backup.audit, BrokenLog)
+    return not backup.corrupt and not isinstance(backup.audit, BrokenLog)
 
 
 @dataclass(frozen=True)

@@ -41,7 +41,7 @@ def step(context: AppContext, promotion: Promotion) -> None:
     else:
         now, proof = context.clock(), models.proof_of(context, promotion)
         with context.store.transaction():
-            noted = context.store.promotions.synced(promotion, now=now)
+            noted = context.store.promotions.mark_synced(promotion, now=now)
             if noted:
                 alias, subject = alias_for(promotion.dataset), f"run {model.run_id}"
                 detail = f"{alias} stands for {model.provider_model} at {model.provider}"
@@ -54,7 +54,7 @@ def provider_of(context: AppContext, promotion: Promotion) -> str:
 
 
 def handle_step_failure(context: AppContext, promotion: Promotion) -> None:
-    context.store.promotions.put_off(
+    context.store.promotions.postpone(
         promotion, context.clock() + MAX_PAUSE_S, "something went wrong in the bot."
     )
 
@@ -86,7 +86,7 @@ def _check_models(context: AppContext, trainer: Trainer, ours: Iterable[Model]) 
 
 def _check_aliases(context: AppContext, trainer: Trainer, ours: Mapping[str, Model]) -> None:
     there = trainer.aliases()
-    for promotion in context.store.promotions.all_standing():
+    for promotion in context.store.promotions.all_current():
         used = ours.get(promotion.model)
         if used is None or promotion.carried_at is None or used.gone_at is not None:
             continue
@@ -96,7 +96,7 @@ def _check_aliases(context: AppContext, trainer: Trainer, ours: Mapping[str, Mod
 
 
 def _count_calls(context: AppContext, trainer: Trainer, ours: Mapping[str, Model]) -> None:
-    for promotion in context.store.promotions.all_standing():
+    for promotion in context.store.promotions.all_current():
         if promotion.model in ours and promotion.carried_at is not None:
             actuals.update(context, trainer, promotion, ours[promotion.model])
 
@@ -105,18 +105,18 @@ def _put_off(context: AppContext, promotion: Promotion, seconds: float, trouble:
     """Postpones setting the alias. The promotion's card shows the reason."""
     proof = models.proof_of(context, promotion)
     with context.store.transaction():
-        noted = context.store.promotions.put_off(promotion, context.clock() + seconds, trouble)
+        noted = context.store.promotions.postpone(promotion, context.clock() + seconds, trouble)
         if noted and trouble != promotion.trouble:
             models.show_card(context, noted, proof)
 
 
 def _record_presence(context: AppContext, model: Model, gone_at: float | None) -> None:
     with context.store.transaction():
-        if not context.store.model_gone(model, gone_at):
+        if not context.store.mark_model_gone(model, gone_at):
             return
         action = "back" if gone_at is None else "gone"
         context.audit("finetune", action, f"run {model.run_id}")
-        for promotion in context.store.promotions.all_standing():
+        for promotion in context.store.promotions.all_current():
             if promotion.model == model.name and gone_at is not None:
                 message = views.model_lost(
                     model, promotion.dataset, context.settings.title_of(model.provider)
@@ -128,7 +128,7 @@ def _record_presence(context: AppContext, model: Model, gone_at: float | None) -
 def _set_again(context: AppContext, promotion: Promotion, model: Model, target: str | None) -> None:
     proof = models.proof_of(context, promotion)
     with context.store.transaction():
-        noted = context.store.promotions.sync_again(promotion)
+        noted = context.store.promotions.mark_unsynced(promotion)
         if noted is None:
             return
         detail = f"{alias_for(promotion.dataset)} stood for {target or 'nothing'}"

@@ -64,7 +64,10 @@ def approve(context: AppContext, hash_in_button: str, person: str, reason: str =
         if refusal:
             return refusal
 
-        now, decided = context.clock(), [approval.person for approval in context.store.runs.standing(run.id)]
+        now, decided = (
+            context.clock(),
+            [approval.person for approval in context.store.runs.valid_approvals(run.id)],
+        )
         is_last = has_quorum([*decided, person], caller.rules, plan.maximum_micros)
         context.store.runs.decide(run, person, "approve", reason=why or None, now=now)
         context.audit(person, "approve", f"run {run.id}", f"{run.plan_hash} {why}".strip())
@@ -194,7 +197,7 @@ def _ask_vendor(context: AppContext, run: Run, plan: Plan) -> None:
 def _has_enough_approvals(context: AppContext, run: Run, plan: Plan) -> bool:
     """True if the approvals suffice by now: the rules may ask for fewer people than at the last approval, and nobody
     can approve again."""
-    approvers = [approval.person for approval in context.store.runs.standing(run.id)]
+    approvers = [approval.person for approval in context.store.runs.valid_approvals(run.id)]
     return bool(approvers) and has_quorum(
         approvers, authorization.current_rules(context, "approve"), plan.maximum_micros
     )
@@ -213,7 +216,7 @@ def _remind(context: AppContext, run: Run, plan: Plan) -> None:
     once = f"reminder {run.id} {run.state_since:.0f} {due:.0f}" if due is not None else ""
     if due is None or context.store.outbox.was_put(once):
         return
-    named, approvals = policy.named("approve"), context.store.runs.standing(run.id)
+    named, approvals = policy.named("approve"), context.store.runs.valid_approvals(run.id)
     others = named.users - {run.requester, plan.uploaded_by, *(approval.person for approval in approvals)}
     whom = [f"<@{user}>" for user in sorted(others)]
     whom += [f"<!subteam^{group}>" for group in sorted(named.groups)]
@@ -265,7 +268,7 @@ def _uncounted_refusal(
     context: AppContext, run: Run, plan: Plan, person: str, rules: Rules
 ) -> Refusal | None:
     """Returns why this person's approval would not count or could not start the run."""
-    decided = [approval.person for approval in context.store.runs.standing(run.id)]
+    decided = [approval.person for approval in context.store.runs.valid_approvals(run.id)]
     is_last = has_quorum([*decided, person], rules, plan.maximum_micros)
     if (
         not is_last
@@ -295,7 +298,7 @@ def _hand_over(context: AppContext, run: Run, plan: Plan) -> Run | None:
     if moved:
         context.store.runs.book(moved, "reserve", plan.maximum_micros, month=units.month_of(now), now=now)
         notifications.show_progress(context, moved)
-        tell_decision(context, moved, plan_views.approved_by(context.store.runs.standing(run.id)))
+        tell_decision(context, moved, plan_views.approved_by(context.store.runs.valid_approvals(run.id)))
     return moved
 
 
@@ -355,7 +358,7 @@ def revalidate(context: AppContext, run: Run) -> Unsure | LapsedApprovals | Forb
     forbidden = data_policy.plan_refusal(context, plan)
     if forbidden:
         return Forbidden(f"{forbidden} Its approval is void, and nothing was started.")
-    approvers = tuple(approval.person for approval in context.store.runs.standing(run.id))
+    approvers = tuple(approval.person for approval in context.store.runs.valid_approvals(run.id))
     rules = authorization.current_rules(context, "approve")
     tier = rules.policy.tier(plan.maximum_micros)
     if tier is None:
@@ -389,8 +392,8 @@ def void_approvals(context: AppContext, run: Run, lapsed: LapsedApprovals) -> No
         if moved is None:
             return
         for person in lapsed.people:
-            context.store.runs.void(moved, person, lapsed.reason, now=now)
-        context.store.runs.unreserve(moved)
+            context.store.runs.void_approval(moved, person, lapsed.reason, now=now)
+        context.store.runs.delete_reservation(moved)
         context.audit("finetune", "void", f"run {run.id}", lapsed.reason)
         plans.show_request(context, moved, plan)  # its card asks again
         message = plan_views.voided_card(moved, plan, lapsed.reason, notifications.link_to(context, moved))

@@ -48,7 +48,7 @@ def refusal(
 
 def refusal_in_a_new_month(context: AppContext, run: Run) -> str | None:
     """Returns why a run that was approved in an earlier month doesn't fit into this month's budget, None if it does."""
-    if context.store.runs.reserved_in(run) in (None, units.month_of(context.clock())):
+    if context.store.runs.reservation_month(run) in (None, units.month_of(context.clock())):
         return None
     why = refusal(context, run.channel, run.requester, run.reserved_micros)
     return f"It was approved in a month that is over. {why}" if why else None

@@ -97,7 +97,7 @@ def _finish(
 ) -> None:
     place = _place(context, dataset, cleaning.person)
     with context.store.transaction():
-        if not context.store.cleanings.done(cleaning):
+        if not context.store.cleanings.finish(cleaning):
             return
         if isinstance(place, Refusal):
             _tell(context, cleaning, dataset, place.text)

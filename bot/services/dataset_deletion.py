@@ -292,7 +292,7 @@ def scope_of(
     is_whole = {version.id for version in context.store.datasets.versions(dataset)} <= ids
     runs, measurements = context.store.runs.on(ids), context.store.measurements.on(ids)
     why = _find_obstacle(versions, runs, measurements, context.store.labellings.on(ids))
-    if is_whole and context.store.documents.being_read(dataset):
+    if is_whole and context.store.documents.has_unread(dataset):
         why = why or "a document is still being read. Try again in a minute."
     if standing and not is_whole and not takes_used:
         why = f"{code(standing.model)}, which is in use, was trained on it. Deploy a newer model first."
@@ -313,7 +313,7 @@ def step(context: CoreContext, deletion: DatasetDeletion) -> None:
 
 
 def handle_step_failure(context: CoreContext, deletion: DatasetDeletion) -> None:
-    context.store.deletions.later(deletion, next_at=context.clock() + AGAIN_S)
+    context.store.deletions.postpone(deletion, next_at=context.clock() + AGAIN_S)
 
 
 def _record(
@@ -407,7 +407,7 @@ def _delete(context: CoreContext, deletion: DatasetDeletion) -> None:
         trouble = _delete_there(context, copy)
         if isinstance(trouble, TrainerError) and not isinstance(trouble, Refused) and not is_late:
             log.warning("forgetting %s: %s", deletion.id, trouble)
-            context.store.deletions.later(deletion, next_at=context.clock() + AGAIN_S)
+            context.store.deletions.postpone(deletion, next_at=context.clock() + AGAIN_S)
             return
         if trouble:
             left.append(f"{copy.model or copy.job_id} at {copy.provider}: {trouble}")
@@ -418,7 +418,7 @@ def _delete(context: CoreContext, deletion: DatasetDeletion) -> None:
                 f"uploaded files at {trainer.provider.name}: deleting them is retried until they are gone"
             )
     if not context.store.deletions.wipe():
-        context.store.deletions.later(deletion, next_at=context.clock() + 1)
+        context.store.deletions.postpone(deletion, next_at=context.clock() + 1)
         return
     ids = set(deletion.datasets)
     versions = [context.store.datasets.get(dataset) for dataset in deletion.datasets]
@@ -465,7 +465,7 @@ def _post_outcome(
 
 def _standing_promotion(context: CoreContext, versions: Sequence[Dataset]) -> Promotion | None:
     """Returns the current promotion if its model was trained on one of these versions, else None."""
-    standing = context.store.promotions.standing(versions[0].name)
+    standing = context.store.promotions.current(versions[0].name)
     model = context.store.model(standing.model) if standing else None
     run = context.store.runs.get(model.run_id) if model else None
     return standing if run and run.dataset_id in {version.id for version in versions} else None

@@ -54,7 +54,7 @@ def scans_of(context: AppContext, report: Report) -> tuple[Scan, ...] | None:
     for sha256 in report.stored_files:
         stored = context.store.scans.of(sha256, by)
         if stored is None:
-            context.store.scans.want(sha256, by, now=context.clock())
+            context.store.scans.request(sha256, by, now=context.clock())
             is_missing = True
         else:
             scans.append(Scan.from_json(stored))
@@ -64,7 +64,7 @@ def scans_of(context: AppContext, report: Report) -> tuple[Scan, ...] | None:
 def store_scans(context: CoreContext, scans: Iterable[Scan]) -> None:
     by = scanner_name(presidio=context.settings.presidio)
     for scan in scans:
-        context.store.scans.keep(scan.sha256, by, scan.to_json(), now=context.clock())
+        context.store.scans.save(scan.sha256, by, scan.to_json(), now=context.clock())
 
 
 def scan_file(context: AppContext, sha256: str, by: str) -> None:

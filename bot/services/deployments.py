@@ -315,9 +315,9 @@ def _find_stop_reason(context: AppContext, record: DeploymentRecord) -> StopReas
         age_s=context.waits.since(record.created_at),
         idle_s=now - record.used_at,
         idle_stop_s=record.idle_stop_s,
-        day_micros=store.deployments.of_day(day, record.id),
+        day_micros=store.deployments.cost_of_day(day, record.id),
         day_limit=record.day_micros,
-        all_day_micros=store.deployments.of_day(day),
+        all_day_micros=store.deployments.cost_of_day(day),
         all_day_limit=_day_limit(context),
         budget_left=budgets.team_budget(context).left_micros,
     )
@@ -356,7 +356,7 @@ def keep(context: AppContext, number: int, person: str) -> Refusal | None:
         return refused
     now = context.clock()
     with context.store.transaction():
-        if not context.store.deployments.keep(record, person, now=now):
+        if not context.store.deployments.keep_running(record, person, now=now):
             return Refusal("It is already kept running, or it is being stopped.")
         _audit(context, record, person, "hosting kept")
         _show(context, context.store.deployments.get(number) or record)
@@ -387,7 +387,7 @@ def start_again(context: AppContext, number: int, person: str) -> Refusal | None
         return Refusal("Its dataset was deleted, and the model with it.")
     planned = replace(plan.hosting, micros_per_hour=_hour_micros(context, plan) or record.micros_per_hour)
     day = context.today().isoformat()
-    if context.store.deployments.of_day(day) >= _day_limit(context):
+    if context.store.deployments.cost_of_day(day) >= _day_limit(context):
         return Refusal(
             "Today's limit for running models is used up: it is `hosting_usd_per_day` under [budget] in finetune.toml."
         )
@@ -408,7 +408,7 @@ def stop_stray(context: AppContext, value: str, person: str) -> Refusal | None:
     channel = context.settings.slack.fallback_channel or (newest.channel if newest else "")
     new = NewDeployment(None, provider, name, name, channel, person, 0, 0, 0)
     with context.store.transaction():
-        record = context.store.deployments.take_over(new, reason="asked", now=now)
+        record = context.store.deployments.add_orphan(new, reason="asked", now=now)
         if record:
             _audit(context, record, person, "hosting stopped", name)
     return None if record else Refusal("It is already stopped, or is being stopped.")
@@ -436,7 +436,7 @@ def sweep(context: AppContext) -> None:
 def _sweep(context: AppContext, provider: str, vendor: Deployments) -> None:
     now, strays = context.clock(), list[Deployment]()
     for deployment in vendor.list_running():
-        record = context.store.deployments.named(provider, deployment.name)
+        record = context.store.deployments.find_by_name(provider, deployment.name)
         if record is None:
             strays.append(deployment)
         elif record.state == "stopped" and now - (record.ended_at or 0.0) > JUST_STOPPED_S:
@@ -458,7 +458,7 @@ def _tell_strays(context: AppContext, provider: str, strays: Sequence[Deployment
         new = [
             stray
             for stray in strays
-            if where and context.store.interventions.first_seen(provider, stray.id, stray.name, now=now)
+            if where and context.store.interventions.record_orphan(provider, stray.id, stray.name, now=now)
         ]
         if new and where:
             log.error("running at %s, and started by nobody here: %s", provider, new)
@@ -473,7 +473,7 @@ def running(store: Store, settings: Settings, now: float) -> list[DeploymentSumm
         DeploymentSummary(
             record,
             settings.title_of(record.provider),
-            today_micros=store.deployments.of_day(day, record.id),
+            today_micros=store.deployments.cost_of_day(day, record.id),
         )
         for record in store.deployments.live()
     ]

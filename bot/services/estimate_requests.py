@@ -34,7 +34,7 @@ from bot.services.evidence import load_evidence
 from bot.services.hardware import find_target, with_rental_price
 from bot.values.requests import Estimate
 from bot.values.runs import Refusal
-from storage.records import Draft, KeptEstimate
+from storage.records import Draft, StoredEstimate
 from trainers.money import to_micros
 from trainers.providers import model_verdict
 
@@ -114,7 +114,7 @@ def share(context: AppContext, number: int, person: str) -> str | Refusal:
     if refusal:
         return refusal
     with context.store.transaction():
-        if not context.store.estimates.share(number):
+        if not context.store.estimates.request_share(number):
             shared = "This estimate was shared already. `/finetune estimate` makes a new one."
             return Refusal(shared) if estimate else GONE
         context.audit(person, "share", f"estimate {number}")
@@ -129,7 +129,7 @@ def recompute(context: AppContext, number: int, person: str) -> EstimateResult |
     )
 
 
-def load_estimate_for(context: AppContext, number: int, person: str) -> KeptEstimate | Refusal:
+def load_estimate_for(context: AppContext, number: int, person: str) -> StoredEstimate | Refusal:
     """Returns the stored question of an estimate, or why this person may not see its answer."""
     estimate = context.store.estimates.get(number)
     if estimate is None:
@@ -156,12 +156,12 @@ def load_asked_estimate(context: AppContext, number: int, person: str) -> AskedE
     return AskedEstimate(number, estimate.dataset, typed)
 
 
-def step(context: AppContext, estimate: KeptEstimate) -> None:
+def step(context: AppContext, estimate: StoredEstimate) -> None:
     """Has a worker process draw the plots of a shared estimate, then posts it with the plots in its thread."""
     result = _recompute(context, estimate)
     if isinstance(result, Refusal):
         with context.store.transaction():
-            if context.store.estimates.shared(estimate.id):
+            if context.store.estimates.mark_shared(estimate.id):
                 text = f"The estimate of {estimate.dataset} could not be shared. {result.text}"
                 body = text_message(text).body()
                 context.send(Draft("direct", estimate.channel, body, person=estimate.person))
@@ -173,7 +173,7 @@ def step(context: AppContext, estimate: KeptEstimate) -> None:
     card = f"estimate {estimate.id}"
     message = _card(context, result, estimate.id, shared_by=estimate.person)
     with context.store.transaction():
-        if not context.store.estimates.shared(estimate.id):
+        if not context.store.estimates.mark_shared(estimate.id):
             return
         context.show(card, estimate.channel, message, concerns=estimate.person)
         put_plots(context, estimate.channel, card, plots, estimate.dataset)
@@ -283,7 +283,7 @@ def _best_alternative(evidence: Evidence) -> BestCandidate | None:
     return BestCandidate(rung_name(best.arm), score, low, high, standing)
 
 
-def _recompute(context: AppContext, estimate: KeptEstimate) -> EstimateResult | Refusal:
+def _recompute(context: AppContext, estimate: StoredEstimate) -> EstimateResult | Refusal:
     checked = datasets.load_usable(
         context, estimate.dataset, estimate.person, estimate.channel, is_posted=True
     )

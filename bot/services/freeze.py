@@ -45,8 +45,8 @@ def unfreeze(context: AppContext, person: str, channel: str) -> Freeze | Refusal
         standing = context.store.freezes.current()
         if standing is None:
             return Refusal("Nothing is frozen.")
-        is_new = context.store.freezes.speak_against(standing, person, now=now)
-        against = context.store.freezes.against(standing)
+        is_new = context.store.freezes.request_lift(standing, person, now=now)
+        against = context.store.freezes.lift_requests(standing)
         named = rules.named("unfreeze") - {person, *against}
         others = None if rules.policy.named("unfreeze").anyone else named
         if not is_new and not may_unfreeze(against, rules):

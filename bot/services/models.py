@@ -47,7 +47,7 @@ def ask(context: AppContext, name: str, text: str, person: str, channel: str) ->
     if refusal:
         return refusal
     names = authorization.visible_datasets(context, person, channel)
-    standing = context.store.promotions.standing(name) if name in names else None
+    standing = context.store.promotions.current(name) if name in names else None
     model = find(context, standing.model if standing and not context.store.model(name) else name, names)
     if isinstance(model, Refusal):
         return model
@@ -146,7 +146,7 @@ def _send(context: AppContext, ask: Ask, question: Question) -> None:
     elif provider not in context.trainers:
         _fail(context, ask, f"there is no key for {provider} where the bot runs.", 0)
     else:
-        context.store.questions.sent(ask, now=context.clock())
+        context.store.questions.mark_sent(ask, now=context.clock())
         context.llm.ask(_owner(ask), provider, [question])
 
 
@@ -239,7 +239,7 @@ def _owner(ask: Ask) -> str:
 
 def listing(context: AppContext, person: str, channel: str) -> Sequence[ModelEntry]:
     """Returns the tuned models that a person may know about: those in use first, then newest first."""
-    standing = {promotion.model: promotion for promotion in context.store.promotions.all_standing()}
+    standing = {promotion.model: promotion for promotion in context.store.promotions.all_current()}
     entries = context.store.models_of(authorization.visible_datasets(context, person, channel))
     models = sorted(entries, key=lambda model: model.name not in standing)
     return [_entry(context, model, standing.get(model.name), at < SHOWN) for at, model in enumerate(models)]
@@ -248,7 +248,7 @@ def listing(context: AppContext, person: str, channel: str) -> Sequence[ModelEnt
 def all_in_use(context: AppContext, names: Collection[str]) -> Sequence[ModelEntry]:
     """Returns the models in use for these datasets, by dataset."""
     promotions = [
-        promotion for promotion in context.store.promotions.all_standing() if promotion.dataset in names
+        promotion for promotion in context.store.promotions.all_current() if promotion.dataset in names
     ]
     return [
         _entry(context, model_of(context, promotion), promotion, at < SHOWN)
@@ -336,7 +336,7 @@ def proof_of_run(context: AppContext, run: Run) -> PromotionEvidence | None:
     model = context.store.model(run.model or "")
     if run.result is None or model is None or model.state == "promoted":
         return None
-    standing = context.store.promotions.standing(plan_from_json(run.plan).dataset)
+    standing = context.store.promotions.current(plan_from_json(run.plan).dataset)
     used = context.store.model(standing.model) if standing else None
     return evidence.promotion_proof(context, model, used, run)
 

@@ -128,7 +128,7 @@ def tell_requester(context: AppContext, run: Run, text: str, *, once: str) -> No
 
 def show_progress(context: AppContext, run: Run) -> None:
     """Edits the run's card, which shows the progress from the approval on."""
-    plan, approvals = plan_from_json(run.plan), context.store.runs.standing(run.id)
+    plan, approvals = plan_from_json(run.plan), context.store.runs.valid_approvals(run.id)
     known_so_far = Progress.from_json(run.progress)
     message = views.card(
         run,

@@ -49,7 +49,11 @@ def sweep(context: AppContext) -> None:
 
 
 def _sweep(context: AppContext, provider: str, trainer: Trainer) -> None:
-    runs = {run.key: run for name in context.settings.beside(provider) for run in context.store.runs.at(name)}
+    runs = {
+        run.key: run
+        for name in context.settings.beside(provider)
+        for run in context.store.runs.at_provider(name)
+    }
     sizes = {
         size.key: SizeJob(measurement, size.job_id)
         for measurement in context.store.measurements.newest(MEASUREMENTS)
@@ -147,7 +151,7 @@ def _alert(
     newest = (run.channel for run in context.store.runs.newest(1))
     where = context.settings.slack.fallback_channel or channel or next(newest, None)
     with context.store.transaction():
-        if not context.store.interventions.first_seen(account, job.id, about, now=now):
+        if not context.store.interventions.record_orphan(account, job.id, about, now=now):
             return
         log.error("job %s at %s: %s", job.id, provider, message.text)
         context.audit("finetune", "stray job", f"job {job.id}", message.text)

@@ -33,7 +33,7 @@ SHOWN_DATASETS = 40  # lines that fit on a card
 def status(context: AppContext, person: str, channel: str) -> Status:
     names = authorization.visible_datasets(context, person, channel)
     freeze = context.store.freezes.current()
-    against = context.store.freezes.against(freeze) if freeze else ()
+    against = context.store.freezes.lift_requests(freeze) if freeze else ()
     latest, used = _latest_results(context, names)[:LATEST_RESULTS], models.all_in_use(context, names)
     today = context.today()
     uses = [use for use in sunsets.list_uses(context.store, context.settings, today) if use.dataset in names]

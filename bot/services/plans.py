@@ -532,7 +532,7 @@ def request_card(context: AppContext, run: Run, plan: Plan) -> Message:
         plan,
         budgets.tightest(context, run.channel, run.requester),
         approvals_needed(context, plan),
-        context.store.runs.standing(run.id),
+        context.store.runs.valid_approvals(run.id),
         context.settings.policy.expires_s / 3600,
     )
     return plan_views.add_replacement_note(card, context.store.replacements.of(run.id))
@@ -548,6 +548,6 @@ def link_superseded(context: AppContext) -> None:
         if where is None or new is None:
             continue
         with context.store.transaction():
-            if context.store.replacements.linked(replacement.run_id, now=now):
+            if context.store.replacements.mark_linked(replacement.run_id, now=now):
                 text = superseded_by(new.id, new.requester, where)
                 show_superseded(context, replacement.run_id, text, budgets.team_budget(context))

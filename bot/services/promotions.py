@@ -75,7 +75,7 @@ def roll_back(
     refusal = refusal or authorization.dataset_refusal(context, dataset, person, channel)
     if refusal:
         return refusal
-    standing = context.store.promotions.standing(dataset)
+    standing = context.store.promotions.current(dataset)
     if standing is None:
         return Refusal(
             f"No model is in use for {code(dataset)}, so there is nothing to roll back. `/finetune models` lists all "
@@ -105,7 +105,7 @@ def decide_by_sealed(
     refusal = authorization.refusal(context, person, "promote", measurement.channel)
     if refusal or model is None or run is None:
         return refusal or Refusal(f"{plan.promotes} is gone.")
-    standing = context.store.promotions.standing(plan.dataset)
+    standing = context.store.promotions.current(plan.dataset)
     used = _model(context, standing)
     if used and used.name == model.name:
         return Refusal(f"{code(model.name)} is already in use.")
@@ -133,7 +133,7 @@ def _promote(
     if run is None:
         raise KeyError(model.run_id)
     dataset = plan_from_json(run.plan).dataset
-    standing = context.store.promotions.standing(dataset)
+    standing = context.store.promotions.current(dataset)
     if standing and standing.model == model.name:
         return Refusal(f"{code(model.name)} is already in use for {code(dataset)}, by <@{standing.person}>.")
     used = _model(context, standing)

@@ -398,7 +398,7 @@ def _delete_unneeded(context: CoreContext, trainer: Trainer, hashes: set[str], o
     """Returns how many files were deleted, None if the trainer could not be asked."""
     needed: set[str] = set()  # files that an unfinished job may still read
     for name in context.settings.beside(trainer.provider.name):
-        for run in context.store.runs.at(name):
+        for run in context.store.runs.at_provider(name):
             if run.state in BEFORE_THE_JOB_ENDS and f"run {run.id}" != owner:
                 needed |= uploads_of_run(run)
         for measurement in context.store.measurements.open():
@@ -412,7 +412,7 @@ def _delete_unneeded(context: CoreContext, trainer: Trainer, hashes: set[str], o
     except TrainerError as trouble:
         log.warning("%s: uploaded files stay for now: %s", owner, trouble)
         return None
-    context.store.uploads.deleted(trainer.provider.name, unneeded, now=now)
+    context.store.uploads.confirm_deleted(trainer.provider.name, unneeded, now=now)
     if deleted:
         log.info("%s: %s uploaded files were deleted", owner, deleted)
     return deleted

@@ -51,7 +51,7 @@ def run_report(store: Store, number: int) -> RunReport | Refusal:
         result,
         _everything_measured(store, run, plan, result),
         notifications.actuals_of(run, plan, result),
-        store.runs.standing(number),
+        store.runs.valid_approvals(number),
         store.audit.entries(f"run {number}"),
     )
 

@@ -175,7 +175,7 @@ def _take_step(step: ResultStep) -> None:
         if replies is not None:
             keys, now = evaluation.keys[CLASSICAL], context.clock()
             evaluation_engine.store_free_answers(context, CLASSICAL, keys, replies, now, step.owner)
-    cost = _cost_micros(step, *answers.paid.values()) + context.store.deployments.of_runs(run.id)
+    cost = _cost_micros(step, *answers.paid.values()) + context.store.deployments.cost_of_run(run.id)
     if answers.failed:
         _handle_failure(step, answers)
     elif answers.all_missing and cost > plan.maximum_micros:
@@ -363,7 +363,7 @@ def _judge_task(run: Run) -> str:
 
 def _finish(step: ResultStep, judged: JudgedRun, arms: tuple[SweepArm, ...]) -> None:
     context, run, plan, progress = step.context, step.run, step.plan, step.progress
-    settled, hosting = _spent_micros(step), context.store.deployments.of_runs(run.id)
+    settled, hosting = _spent_micros(step), context.store.deployments.cost_of_run(run.id)
     actual = settled + hosting
     row = context.settings.provider(plan.provider)
     result = RunResult(

@@ -27,7 +27,7 @@ def end(
 ) -> None:
     """Ends a run without a result, and settles the reservation with what was spent. The hourly cost of its model is not
     part of `actual_micros`, because deployments have rows of their own in the ledger."""
-    now, hosting = context.clock(), context.store.deployments.of_runs(run.id)
+    now, hosting = context.clock(), context.store.deployments.cost_of_run(run.id)
     with context.store.transaction():
         in_all = actual_micros + hosting
         moved = context.store.runs.move(run, state, now=now, error=why, actual_micros=in_all)

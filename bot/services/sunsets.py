@@ -43,7 +43,7 @@ LOOKED_BACK = 20  # the newest estimates and runs of a dataset that are searched
 def list_uses(store: Store, settings: Settings, today: date) -> list[ModelUse]:
     """Returns every model that a dataset relies on. If a tuned model is in use, the model prompted before is left
     out."""
-    standing = store.promotions.all_standing()
+    standing = store.promotions.all_current()
     names = dict.fromkeys(dataset.name for dataset in store.datasets.all())
     prompted = [name for name in names if name not in {promotion.dataset for promotion in standing}]
     questions = [(name, _last_question(store, name)) for name in prompted]

@@ -95,7 +95,7 @@ class RunJob:
         if budgets.refusal_in_a_new_month(context, run):
             return None
         context.waits.since(now)
-        context.store.runs.reserve_in(run, units.month_of(now))
+        context.store.runs.move_reservation(run, units.month_of(now))
         changes = {"tries": run.tries + 1, "state_since": now, "next_at": now, "file_id": ready.file_id}
         intent = context.store.runs.move(run, "creating", now=now, **changes)
         return replace(self, run=intent) if intent else None
@@ -209,7 +209,7 @@ def follow(context: AppContext, run: Run) -> None:
 def card_interval(context: AppContext) -> float:
     """Returns the seconds between two edits of a run's card if only its numbers change: Slack allows about 50 edits a
     minute in total."""
-    return max(POLL_S, SECONDS_A_CARD * context.store.runs.training())
+    return max(POLL_S, SECONDS_A_CARD * context.store.runs.count_training())
 
 
 def overrun_text(run: Run) -> str | None:
@@ -311,7 +311,7 @@ def _store_progress(context: AppContext, run: Run, progress: Progress, is_shown:
         return
     with context.store.transaction():
         if run.wish:
-            context.store.runs.grant(run, now=now)
+            context.store.runs.complete_wish(run, now=now)
         soon = now + POLL_S if is_urgent else provider_jobs.next_look(now, run.state_since)
         next_at = due_unless_wished(context, run, soon)
         moved = context.store.runs.move(
@@ -370,11 +370,11 @@ def runs_to_poll(context: AppContext, runs: Sequence[Run]) -> Sequence[Run]:
     alone = {run.id for run in looks}
     when = {run.id: provider_jobs.next_look(now, run.state_since) for run in runs if run.id not in alone}
     for next_at in sorted(set(when.values())):
-        context.store.runs.put_off([number for number, at in when.items() if at == next_at], next_at)
+        context.store.runs.postpone([number for number, at in when.items() if at == next_at], next_at)
     # With many jobs, the list alone has taken a tick's share of calls.
     at_once, a_second = (1, FEW_JOBS) if len(runs) <= MANY_JOBS else (0, 1)
     for number, later in enumerate(_batches(looks[at_once:], a_second), start=2):
-        context.store.runs.put_off([run.id for run in later], now + number)
+        context.store.runs.postpone([run.id for run in later], now + number)
     return looks[:at_once]
 
 

@@ -30,7 +30,7 @@ class Homes:
         self._is_settling, self._next_at = False, 0.0
 
     def open(self, person: str) -> None:
-        self._context.store.outbox.opened_home(person, now=self._context.clock())
+        self._context.store.outbox.record_home(person, now=self._context.clock())
         self.draw(person)
 
     def draw(self, person: str) -> None:

@@ -44,7 +44,7 @@ def replay(app: App, context: AppContext) -> None:
             tell(context, delivery.id, delivery.body, views.interrupted_notice(typed_command(delivery.body)))
             context.store.inbox.end(delivery.id)
             continue
-        context.store.inbox.tried(delivery.id)
+        context.store.inbox.count_try(delivery.id)
         log.info("%s was interrupted, and is handled now", delivery.id)
         response = app.dispatch(BoltRequest(mode="socket_mode", body=dict(delivery.body)))
         if response.status == 404:  # no listener matches it

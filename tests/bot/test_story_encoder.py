@@ -100,7 +100,7 @@ def test_an_encoder_is_approved_trained_measured_and_deployed(own: World, traine
     world.click(ANA, results.DETAILS)
     assert "the classical model was trained on the same training rows" in world.form(ANA)
     assert world.type("/finetune promote tickets-1 because=it says how sure it is", user=BEN) == ""
-    world.until(lambda: world.store.promotions.standing("tickets").carried_at, "the trainer to know")
+    world.until(lambda: world.store.promotions.current("tickets").carried_at, "the trainer to know")
     _ask(world, trainer.served)
 
 
@@ -180,7 +180,7 @@ def test_an_encoder_named_by_setting_is_measured_trained_as_a_whole_and_rolled_b
     assert world.type("/finetune rollback tickets because=it was better", user=BEN) == ""
     world.send()
     assert world.said("tickets-1 is in use again for tickets")
-    world.until(lambda: world.store.promotions.standing("tickets").carried_at, "the trainer to know")
+    world.until(lambda: world.store.promotions.current("tickets").carried_at, "the trainer to know")
     assert "Asking `tickets-1`" in world.type("/finetune try tickets Order 38: a question about shipping")
     assert "shipping" in world.until_told()
 

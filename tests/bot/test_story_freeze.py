@@ -198,7 +198,7 @@ def test_a_paused_training_stays_paused_until_the_freeze_ends(world: World) -> N
     freeze(world)
     world.tick(3)
     assert Progress.from_json(world.run().progress).is_paused and world.run().wish == "resume"
-    world.store.runs.grant(world.run(), now=world.clock)
+    world.store.runs.complete_wish(world.run(), now=world.clock)
     said = world.type("/finetune resume 1")
     assert "stays paused" in said and f"frozen by <@{BEN.id}>" in said
     assert world.company.count(f"POST {JOBS}/ftjob-1/resume") == 0

@@ -69,7 +69,7 @@ def test_from_the_plan_to_the_bill(make_world: MakeWorld, api: str) -> None:
     bill = f"${company(world).bill}"
     assert f"{bill} at {hour} an hour" in card, (bill, card)
     trained = world.ledger()["settle"]
-    in_all = trained + world.store.deployments.of_runs(1)
+    in_all = trained + world.store.deployments.cost_of_run(1)
     assert world.run().actual_micros == in_all and usd_micros(in_all) in card
     assert "is not running at" in world.type("/finetune try tickets-1 where is my refund?")
 
@@ -196,7 +196,7 @@ def test_one_that_never_gets_ready_is_stopped_said_and_booked(make_world: MakeWo
     world.pass_time(LOST_S)
     world.until_state("failed")
     assert "Nobody started the model again" in world.said("Run 1 failed")
-    assert world.run().actual_micros == world.ledger()["settle"] + world.store.deployments.of_runs(1)
+    assert world.run().actual_micros == world.ledger()["settle"] + world.store.deployments.cost_of_run(1)
 
 
 def test_one_that_dies_under_the_measurement_is_started_once_more(make_world: MakeWorld) -> None:
@@ -259,7 +259,7 @@ def test_an_adapter_that_expired_under_its_machine_ends_the_run_and_the_machine(
     world.until_state("failed")
     told = world.said("Run 1 failed")
     assert "doesn't answer for the model, which may have expired there. Train it again" in told
-    assert world.run().actual_micros == world.ledger()["settle"] + world.store.deployments.of_runs(1)
+    assert world.run().actual_micros == world.ledger()["settle"] + world.store.deployments.cost_of_run(1)
     until_stopped(world)
     assert company(world).running == [] and len(company(world).machines) == 1
 
@@ -358,5 +358,5 @@ def test_a_machine_that_appears_after_it_was_given_up_is_stopped_and_booked(make
     world.pass_time(1000)
     maintain(world.service.context)
     assert company(world).running == []
-    booked = from_micros(world.store.deployments.of_runs(1)).quantize(Decimal("0.01"))
+    booked = from_micros(world.store.deployments.cost_of_run(1)).quantize(Decimal("0.01"))
     assert booked >= company(world).bill > 1

@@ -216,7 +216,7 @@ def test_what_is_an_hour_old_or_kills_each_time_is_told_and_not_done(world: Worl
     world.store.inbox.receive("trigger old", a_freeze(world), now=world.clock - STALE_S - 1)
     world.store.inbox.receive("trigger bad", {**a_freeze(world), "text": "unfreeze"}, now=world.clock)
     for _ in range(MOST_TRIES):
-        world.store.inbox.tried("trigger bad")
+        world.store.inbox.count_try("trigger bad")
     world.restart()
     boot_once(world)
     assert world.store.freezes.current() is None and world.store.inbox.waiting() == []

@@ -105,7 +105,7 @@ def test_the_model_in_use_goes_where_it_learnt_from_the_row(make_world: MakeWorl
     assert "tickets-1 is in use and is deleted too" in asked[0] and "1 version, 1 run" in asked[0]
     assert world.company.service.deleted_models == {model} and behind_the_alias(world) is None
     assert nothing_left(world) and world.left_at_company() == []
-    assert world.store.promotions.standing("tickets") is None
+    assert world.store.promotions.current("tickets") is None
 
 
 def test_what_stands_in_the_way_of_taking_rows_out_is_named(world: World) -> None:

@@ -70,8 +70,8 @@ def forget_scans(world: World) -> None:
 
 
 def looked_through(world: World) -> None:
-    assert world.store.scans.wanted()
-    world.until(lambda: not world.store.scans.wanted(), "the scans")
+    assert world.store.scans.requested()
+    world.until(lambda: not world.store.scans.requested(), "the scans")
 
 
 def uploaded(world: World) -> list[str]:

@@ -49,7 +49,7 @@ def promote(world: World, model: str = "tickets-1", why: str = "", user: Person 
 
 
 def in_use(world: World) -> str | None:
-    standing = world.store.promotions.standing("tickets")
+    standing = world.store.promotions.current("tickets")
     return standing.model if standing else None
 
 
@@ -263,7 +263,7 @@ def test_a_trainer_that_is_unwell_is_told_later(world: World, fault: object) -> 
     promote(world)
     world.tick()
     assert "can't be reached yet; trying again" in world.said("tickets-1 is in use")
-    world.until(lambda: world.store.promotions.standing("tickets").carried_at, "the trainer to know")
+    world.until(lambda: world.store.promotions.current("tickets").carried_at, "the trainer to know")
     world.send()
     assert behind_the_alias(world) == provider_model(world, "tickets-1")
     card = world.said("tickets-1 is in use")

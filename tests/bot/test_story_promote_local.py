@@ -54,7 +54,7 @@ def test_a_name_is_set_once_the_trainer_is_up_again(
         assert "can't be reached yet; trying again" in world.said("tickets-1 is in use for tickets")
         served = started(folder, tiny_model_dir, port)
         world.pass_time(120)
-        world.until(lambda: world.store.promotions.standing("tickets").carried_at, "the trainer to know")
+        world.until(lambda: world.store.promotions.current("tickets").carried_at, "the trainer to know")
         world.send()
         assert "now get it, without a change" in world.said("tickets-1 is in use for tickets")
         _ask(world, served)

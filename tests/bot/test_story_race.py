@@ -86,7 +86,7 @@ def test_64_approvals_at_once_never_pass_the_budget(make_world: MakeWorld) -> No
 
     def approve(number: int) -> None:
         answers.append(approvals.approve(context, runs[number].plan_hash, BEN.id, WHY))
-        world.store.database.leave()
+        world.store.database.close_connection()
 
     at_once(THREADS, approve)
     fits = 200_000 // plan.maximum_micros
@@ -113,7 +113,7 @@ def test_64_approvals_at_once_never_pass_the_budget_of_a_channel_or_a_person(
 
     def approve(number: int) -> None:
         answers.append(approvals.approve(context, runs[number].plan_hash, BEN.id, WHY))
-        world.store.database.leave()
+        world.store.database.close_connection()
 
     at_once(THREADS, approve)
     fits = 200_000 // plan.maximum_micros
@@ -131,7 +131,7 @@ def test_64_clicks_on_one_plan_reserve_once(make_world: MakeWorld) -> None:
 
     def approve(number: int) -> None:
         answers.append(approvals.approve(context, run.plan_hash, (BEN, CLEO)[number % 2].id, WHY))
-        world.store.database.leave()
+        world.store.database.close_connection()
 
     at_once(THREADS, approve)
     assert sum(isinstance(one, Run) for one in answers) == 1
@@ -154,7 +154,7 @@ def test_64_measurements_priced_at_once_never_pass_the_budget(make_world: MakeWo
 
     def price(number: int) -> None:
         measurements.settle_cost(context, added[number], progress)
-        world.store.database.leave()
+        world.store.database.close_connection()
 
     at_once(THREADS, price)
     states = [world.store.measurements.get(one.id).state for one in added]

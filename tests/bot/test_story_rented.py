@@ -71,7 +71,7 @@ def test_the_whole_road_ends_with_the_bill_of_who_rents_and_nothing_running(
     world.click(ANA, "try_model")
     assert world.slack.submit_modal(ANA.id, {"text": "where is my refund?"}).closed
     assert "It answers" in world.until_told()
-    assert world.store.promotions.standing("tickets").model == "tickets-1"
+    assert world.store.promotions.current("tickets").model == "tickets-1"
     world.until(lambda: not peer.repositories, "the repository to be deleted")
     assert (peer.running, len(peer.jobs), peer.usd) == ([], 1, bill)
 

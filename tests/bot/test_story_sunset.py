@@ -106,7 +106,7 @@ def test_the_team_re_tunes_elsewhere_before_gpt_4o_ends_by_buttons_alone(make_wo
     world.until_state("done", run.id)
     world.click(BEN, "put_to_work")
     world.send()
-    standing = world.store.promotions.standing("tickets")
+    standing = world.store.promotions.current("tickets")
     assert standing is not None and standing.model == world.run(run.id).model
     assert "cheaper and not worse" in world.said(f"{standing.model} is in use for tickets")
     assert look(world, noon(2027, 1, 10)) == [card]  # it is prompted no more

@@ -69,7 +69,7 @@ def test_the_whole_road_by_clicks_ends_with_the_vendors_bill_and_nothing_running
     world.click(ANA, "try_model")
     assert world.slack.submit_modal(ANA.id, {"text": "where is my refund?"}).closed
     assert "It answers" in world.until_told()
-    assert world.store.promotions.standing("tickets").model == "tickets-1"
+    assert world.store.promotions.current("tickets").model == "tickets-1"
     assert len(service.running) == 1
     world.click(ANA, "stop_deployment")
     world.until(lambda: not world.store.deployments.live(), "nothing to run")

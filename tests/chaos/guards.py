@@ -494,7 +494,7 @@ GUARDS = (
         "a message and its fact in one transaction",
         OUTBOX,
         "        with self._db.immediate():\n            if draft.dedupe",
-        "        if True:\n            self._db.leave()\n            if draft.dedupe",
+        "        if True:\n            self._db.close_connection()\n            if draft.dedupe",
         "tests/storage/test_outbox.py::test_a_draft_goes_with_the_transaction_that_makes_it_true",
     ),
     Guard(

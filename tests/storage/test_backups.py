@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from storage.audit import IntactLog, verify_log
-from storage.backup import InDoubt, back_up, is_due, keep_newest, restore
+from storage.backup import MarkUncertain, back_up, delete_old_backups, is_due, restore
 from storage.database import DatabaseInUse, StorageError
 from storage.driver import sqlite3
 from storage.evaluations import NewMeasurement
@@ -70,7 +70,7 @@ def test_files_are_taken_along_once_and_only_where_they_fit_their_name(
     (files / names[2]).write_bytes(b"thref")
     (files / "plot.png").write_bytes(b"")
     made = back_up(database, folder, now=NOON, files=files)
-    assert (made.files, made.copied, made.spoilt) == (3, 2, (names[2],))
+    assert (made.files, made.copied, made.corrupt) == (3, 2, (names[2],))
     assert sorted(path.name for path in (folder / "files").iterdir()) == sorted(names[:2])
     assert back_up(database, folder, now=NOON + 1, files=files).copied == 0
 
@@ -92,7 +92,7 @@ def test_a_night_has_one_backup_and_the_oldest_go(database: Path, tmp_path: Path
     assert not is_due(folder, last + 14.9 * 3600)
     assert is_due(folder, last + 15.1 * 3600), "it is past 3 o'clock again"
     (folder / "finetune-mine.db").write_text("not ours")
-    keep_newest(folder, 2)
+    delete_old_backups(folder, 2)
     assert sorted(path.name for path in folder.iterdir()) == [
         *(path.name for path in made[1:]),
         "finetune-mine.db",
@@ -108,7 +108,7 @@ def test_a_restore_brings_back_what_was_and_keeps_what_is(database: Path, tmp_pa
     add_run(store, "b")
     store.close()
     found = restore(made.path, database, files, now=NOON + 60)
-    assert ([run.id for run in found.open], found.files, found.spoilt) == ([1], 1, ())
+    assert ([run.id for run in found.open], found.files, found.corrupt) == ([1], 1, ())
     assert (files / names[0]).read_bytes() == b"one"
     store, kept = Store(database), Store(found.kept or Path())
     assert (store.runs.get(2), kept.runs.get(2) is None) == (None, False)
@@ -158,8 +158,8 @@ def test_a_measurement_s_progress_is_what_in_doubt_makes_of_it(database: Path, t
     store.measurements.add(NewMeasurement("curve", 1, "C1", "U1", "{}", "running"), now=1.0)
     store.close()
     made = back_up(database, tmp_path / "to", now=NOON)
-    said: InDoubt = lambda one, now: f"{one.id} at {now}"  # noqa: E731
-    restore(made.path, database, tmp_path / "files", now=NOON, in_doubt=said)
+    said: MarkUncertain = lambda one, now: f"{one.id} at {now}"  # noqa: E731
+    restore(made.path, database, tmp_path / "files", now=NOON, mark_uncertain=said)
     store = Store(database)
     assert [one.progress for one in store.measurements.open()] == [f"1 at {NOON}"]
     store.close()

@@ -41,8 +41,12 @@ def test_time_is_counted_by_the_day_and_the_month(store: Store) -> None:
         latest = store.deployments.get(record.id)
         assert latest is not None
         store.deployments.bill(latest, until)
-    assert store.deployments.of_day("2026-11-30") == store.deployments.of_day("2026-12-01") == HOUR // 2
-    assert store.deployments.of_runs(run.id) == HOUR
+    assert (
+        store.deployments.cost_of_day("2026-11-30")
+        == store.deployments.cost_of_day("2026-12-01")
+        == HOUR // 2
+    )
+    assert store.deployments.cost_of_run(run.id) == HOUR
     latest = store.deployments.get(record.id)
     assert latest is not None and latest.micros == HOUR
 
@@ -69,19 +73,19 @@ def test_what_is_scaled_to_zero_costs_nothing(store: Store) -> None:
     asleep = store.deployments.move(record, "ready", now=LATE, is_billed=False)
     assert asleep is not None
     store.deployments.bill(asleep, LATE + 1800)
-    assert store.deployments.of_runs(record.run_id) == 0
+    assert store.deployments.cost_of_run(record.run_id) == 0
 
 
 def test_a_question_finds_where_the_model_runs_and_counts_as_its_use(store: Store) -> None:
     run = add_run(store)
     record = deployed(store, run)
     store.add_model(Model("tickets-1", run.id, "acme", "ft:small:1", "candidate", LATE))
-    assert store.deployments.use("acme/ft:small:1", now=LATE + 60) == "m-1"
-    assert store.deployments.use("acme/ft:small:2", now=LATE + 60) is None
+    assert store.deployments.record_use("acme/ft:small:1", now=LATE + 60) == "m-1"
+    assert store.deployments.record_use("acme/ft:small:2", now=LATE + 60) is None
     latest = store.deployments.get(record.id)
     assert latest is not None and latest.used_at == LATE + 60
     store.deployments.move(latest, "stopping", now=LATE)
-    assert store.deployments.use("acme/ft:small:1", now=LATE + 90) is None
+    assert store.deployments.record_use("acme/ft:small:1", now=LATE + 90) is None
 
 
 def test_none_is_forgotten(store: Store) -> None:

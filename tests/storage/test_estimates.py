@@ -3,30 +3,30 @@
 from __future__ import annotations
 
 from storage.money import ESTIMATE_KEPT_S
-from storage.records import KeptEstimate
+from storage.records import StoredEstimate
 from storage.store import Store
 
 NOW = 1_790_000_000.0
 
 
-def keep(store: Store, now: float = NOW) -> KeptEstimate:
+def keep(store: Store, now: float = NOW) -> StoredEstimate:
     return store.estimates.keep("tickets", "volume=10", channel="C1", person="U1", now=now)
 
 
 def test_an_estimate_is_shared_once(store: Store) -> None:
     kept = keep(store)
     assert store.estimates.get(kept.id) == kept and kept.state == "shown"
-    assert store.estimates.wanted() == []
-    assert store.estimates.share(kept.id) and not store.estimates.share(kept.id)
-    assert [one.id for one in store.estimates.wanted()] == [kept.id]
-    assert store.estimates.shared(kept.id) and not store.estimates.shared(kept.id)
-    assert store.estimates.wanted() == []
-    assert not store.estimates.share(kept.id)
+    assert store.estimates.to_share() == []
+    assert store.estimates.request_share(kept.id) and not store.estimates.request_share(kept.id)
+    assert [one.id for one in store.estimates.to_share()] == [kept.id]
+    assert store.estimates.mark_shared(kept.id) and not store.estimates.mark_shared(kept.id)
+    assert store.estimates.to_share() == []
+    assert not store.estimates.request_share(kept.id)
 
 
 def test_what_was_not_asked_for_is_not_shared(store: Store) -> None:
-    assert not store.estimates.shared(keep(store).id)
-    assert not store.estimates.share(99)
+    assert not store.estimates.mark_shared(keep(store).id)
+    assert not store.estimates.request_share(99)
 
 
 def test_old_ones_are_forgotten(store: Store) -> None:

@@ -27,25 +27,25 @@ def test_of_sixteen_threads_one_freezes(store: Store) -> None:
 
 def test_a_person_speaks_against_it_once(store: Store) -> None:
     freeze = frozen(store)
-    said = [store.freezes.speak_against(freeze, person, now=6.0) for person in ("U2", "U2", "U1")]
+    said = [store.freezes.request_lift(freeze, person, now=6.0) for person in ("U2", "U2", "U1")]
     assert said == [True, False, True]
-    assert store.freezes.against(freeze) == ["U2", "U1"]
+    assert store.freezes.lift_requests(freeze) == ["U2", "U1"]
 
 
 def test_after_it_is_lifted_another_may_stand_with_words_of_its_own(store: Store) -> None:
     first = frozen(store)
-    store.freezes.speak_against(first, "U2", now=6.0)
+    store.freezes.request_lift(first, "U2", now=6.0)
     assert store.freezes.lift(first, now=7.0) and not store.freezes.lift(first, now=8.0)
     assert store.freezes.current() is None
     second = frozen(store)
     assert store.freezes.current() == second != first
-    assert store.freezes.against(second) == []
+    assert store.freezes.lift_requests(second) == []
 
 
 @pytest.mark.parametrize(
     "sql", ["DELETE FROM freezes", "DELETE FROM unfreezes", "UPDATE unfreezes SET person = 'U9'"]
 )
 def test_what_was_said_stays(store: Store, sql: str) -> None:
-    store.freezes.speak_against(frozen(store), "U2", now=6.0)
+    store.freezes.request_lift(frozen(store), "U2", now=6.0)
     with pytest.raises(sqlite3.IntegrityError):
         store.database.change(sql)

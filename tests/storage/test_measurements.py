@@ -101,7 +101,7 @@ def test_only_answers_from_a_moment_on_count_as_paid_each_once(store: Store) -> 
 def test_threads_keep_answers_beside_each_other(store: Store) -> None:
     def keep(number: int) -> None:
         store.answers.keep([reply(f"{number} {each}") for each in range(20)])
-        store.database.leave()
+        store.database.close_connection()
 
     at_once(8, keep)
     assert store.database.value("SELECT count(*) FROM replies") == 160

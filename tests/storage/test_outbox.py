@@ -28,7 +28,7 @@ def in_order(store: Store, now: float = 10.0) -> list[str]:
     while heads := store.outbox.due(now):
         texts += [item.body["text"] for item in heads]
         for item in heads:
-            store.outbox.sent(item, channel=item.channel, ts="1.1")
+            store.outbox.mark_sent(item, channel=item.channel, ts="1.1")
     return texts
 
 
@@ -40,7 +40,7 @@ def only(store: Store, now: float = 10.0) -> OutboxItem:
 def posted(store: Store, card: str = "run 1") -> None:
     """The card stands in the channel."""
     put(store, text="card", card=card, dedupe=card)
-    store.outbox.sent(only(store), channel="C1", ts="1.1")
+    store.outbox.mark_sent(only(store), channel="C1", ts="1.1")
 
 
 def test_messages_go_in_their_order_when_their_time_has_come(store: Store) -> None:
@@ -65,7 +65,7 @@ def test_what_failed_again_and_again_goes_behind_the_others_of_its_lane(store: S
         put(store, text=text)
     for _ in range(PATIENT_TRIES):
         assert due(store) == [("post", "cursed")]
-        store.outbox.later(only(store), due_at=5.0, error="internal_error")
+        store.outbox.postpone(only(store), due_at=5.0, error="internal_error")
     assert in_order(store) == ["a", "b", "cursed"]
 
 
@@ -82,7 +82,7 @@ def test_a_decision_s_edit_goes_before_those_that_tell_of_progress(store: Store)
 def test_a_second_draft_of_the_same_message_does_nothing(store: Store) -> None:
     at_once(16, lambda n: put(store, text=f"draft {n}", dedupe="result 1"))
     assert store.outbox.waiting() == 1
-    store.outbox.sent(only(store), channel="C1", ts="1.1")
+    store.outbox.mark_sent(only(store), channel="C1", ts="1.1")
     put(store, text="again", dedupe="result 1")
     assert due(store) == []
 
@@ -97,7 +97,7 @@ def test_a_card_is_remembered_by_its_name(store: Store) -> None:
     put(store, card="run 1")
     assert store.outbox.is_waiting("run 1")
     assert store.outbox.card("run 1") is None
-    store.outbox.sent(only(store), channel="C1", ts="1.1")
+    store.outbox.mark_sent(only(store), channel="C1", ts="1.1")
     assert store.outbox.card("run 1") == Card("run 1", "C1", "1.1")
     assert not store.outbox.is_waiting("run 1")
 
@@ -139,7 +139,7 @@ def test_an_edit_of_a_card_not_yet_posted_is_posted_in_its_place(store: Store) -
 def test_an_edit_keeps_the_wait_that_slack_asked_for(store: Store) -> None:
     posted(store)
     show(store, "run 1", "10%")
-    store.outbox.later(only(store), due_at=30.0, error="ratelimited")
+    store.outbox.postpone(only(store), due_at=30.0, error="ratelimited")
     show(store, "run 1", "20%", now=12.0)
     assert due(store, 29.0) == []
     assert due(store, 30.0) == [("edit", "20%")]
@@ -151,9 +151,9 @@ def test_an_edit_replaced_while_under_way_stays_due(store: Store) -> None:
     show(store, "run 1", "10%")
     under_way = only(store)
     show(store, "run 1", "20%")
-    store.outbox.sent(under_way, channel="C1", ts="1.1")
+    store.outbox.mark_sent(under_way, channel="C1", ts="1.1")
     assert due(store) == [("edit", "20%")]
-    store.outbox.sent(only(store), channel="C1", ts="1.1")
+    store.outbox.mark_sent(only(store), channel="C1", ts="1.1")
     assert store.outbox.waiting() == 0
 
 
@@ -161,7 +161,7 @@ def test_a_post_replaced_while_under_way_goes_on_as_an_edit_of_its_card(store: S
     put(store, text="queued", card="run 1", dedupe="run 1")
     under_way = only(store)
     show(store, "run 1", "training")
-    store.outbox.sent(under_way, channel="C1", ts="1.1")
+    store.outbox.mark_sent(under_way, channel="C1", ts="1.1")
     assert due(store) == [("edit", "training")]
     assert store.outbox.card("run 1") == Card("run 1", "C1", "1.1")
     put(store, text="queued", card="run 1", dedupe="run 1")
@@ -193,7 +193,7 @@ def test_a_reply_waits_for_its_card_s_post(store: Store) -> None:
     assert due(store, 10.0) == []
     (card,) = [item for item in store.outbox.due(20.0) if item.card]
     assert due(store, 20.0) == [("post", "card")]
-    store.outbox.sent(card, channel="C1", ts="1.1")
+    store.outbox.mark_sent(card, channel="C1", ts="1.1")
     assert due(store, 20.0) == [("file", "plot")]
 
 
@@ -210,7 +210,7 @@ def test_an_edit_of_a_card_that_never_came_to_stand_is_its_post(store: Store) ->
     show(store, "run 1", "20%")
     show(store, "run 1", "30%")
     assert due(store, RETRY_S + 10.0) == [("post", "30%")]
-    store.outbox.sent(only(store, RETRY_S + 10.0), channel="C1", ts="1.1")
+    store.outbox.mark_sent(only(store, RETRY_S + 10.0), channel="C1", ts="1.1")
     assert store.outbox.card("run 1") == Card("run 1", "C1", "1.1")
 
 
@@ -222,7 +222,7 @@ def test_a_lost_card_is_posted_anew_under_its_name(store: Store) -> None:
     assert due(store, 12.0) == [("post", "50%")]
     assert store.outbox.card("run 1") is None
     show(store, "run 1", "60%")
-    store.outbox.sent(only(store, 12.0), channel="C1", ts="9.9")
+    store.outbox.mark_sent(only(store, 12.0), channel="C1", ts="9.9")
     assert store.outbox.card("run 1") == Card("run 1", "C1", "9.9")
     assert store.outbox.waiting() == 0
 
@@ -236,7 +236,7 @@ def test_a_closed_channel_s_message_goes_elsewhere_and_into_no_thread(store: Sto
     assert due(store, 11.0) == []
     edit = only(store, 12.0)
     assert (edit.kind, edit.channel, edit.card) == ("post", "C9", "run 1")
-    store.outbox.sent(edit, channel="C9", ts="2.1")
+    store.outbox.mark_sent(edit, channel="C9", ts="2.1")
     reply = only(store, 12.0)
     assert (reply.kind, reply.channel, reply.thread) == ("post", "C9", None)
 
@@ -249,9 +249,9 @@ def test_what_one_person_was_to_see_never_becomes_a_post_for_all(store: Store) -
 
 def test_waiting_longer_counts_a_try_unless_it_is_not_the_message_s_fault(store: Store) -> None:
     put(store)
-    store.outbox.later(only(store), due_at=20.0, error="HTTP 500")
+    store.outbox.postpone(only(store), due_at=20.0, error="HTTP 500")
     assert (only(store, 20.0).tries, only(store, 20.0).due_at) == (1, 20.0)
-    store.outbox.later(only(store, 20.0), due_at=30.0, error="token_revoked", counts=False)
+    store.outbox.postpone(only(store, 20.0), due_at=30.0, error="token_revoked", counts=False)
     assert only(store, 30.0).tries == 1
 
 

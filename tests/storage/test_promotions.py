@@ -25,7 +25,7 @@ def models(store: Store) -> None:
 
 
 def promoted(store: Store, model: str, *, now: float = 5.0) -> Promotion:
-    standing = store.promotions.standing("tickets")
+    standing = store.promotions.current("tickets")
     new = NewPromotion("tickets", model, "U2", "C1", standing, standing.id if standing else None)
     made = store.promotions.add(new, now=now)
     assert made is not None
@@ -47,7 +47,7 @@ def test_of_sixteen_threads_one_promotes(store: Store) -> None:
 
     at_once(16, add)
     (one,) = [promotion for promotion in made if promotion]
-    assert store.promotions.standing("tickets") == one
+    assert store.promotions.current("tickets") == one
     assert sorted(states(store)) == ["candidate", "candidate", "promoted"]
 
 
@@ -57,7 +57,7 @@ def test_another_takes_its_place_and_says_what_it_returns_to(store: Store) -> No
     ended = store.promotions.get(first.id)
     assert ended is not None and ended.ended_at == 6.0
     assert states(store) == ["retired", "promoted", "candidate"]
-    assert store.promotions.all_standing() == [second]
+    assert store.promotions.all_current() == [second]
 
 
 def test_who_saw_another_standing_changes_nothing(store: Store) -> None:
@@ -72,24 +72,24 @@ def test_who_saw_another_standing_changes_nothing(store: Store) -> None:
 def test_what_the_trainer_was_told_is_noted_once_and_of_what_stands_alone(store: Store) -> None:
     first = promoted(store, "tickets-1")
     assert store.promotions.to_sync(5.0) == [first]
-    off = store.promotions.put_off(first, 9.0, "busy")
+    off = store.promotions.postpone(first, 9.0, "busy")
     assert off is not None and (off.tries, off.trouble) == (1, "busy")
     assert store.promotions.to_sync(8.9) == [] and store.promotions.to_sync(9.0) == [off]
-    carried = store.promotions.synced(off, now=9.5)
+    carried = store.promotions.mark_synced(off, now=9.5)
     assert carried is not None and (carried.carried_at, carried.trouble) == (9.5, None)
-    assert store.promotions.synced(off, now=9.6) is None and store.promotions.to_sync(10.0) == []
-    assert store.promotions.sync_again(carried) and len(store.promotions.to_sync(10.0)) == 1
+    assert store.promotions.mark_synced(off, now=9.6) is None and store.promotions.to_sync(10.0) == []
+    assert store.promotions.mark_unsynced(carried) and len(store.promotions.to_sync(10.0)) == 1
     promoted(store, "tickets-2")
-    assert store.promotions.synced(carried, now=11.0) is None
+    assert store.promotions.mark_synced(carried, now=11.0) is None
 
 
 def test_a_model_is_gone_once_and_back_once(store: Store) -> None:
     model = store.model("tickets-1")
     assert model is not None
-    assert store.model_gone(model, 5.0) and not store.model_gone(model, 6.0)
+    assert store.mark_model_gone(model, 5.0) and not store.mark_model_gone(model, 6.0)
     gone = store.model("tickets-1")
     assert gone is not None and gone.gone_at == 5.0
-    assert store.model_gone(model, None) and not store.model_gone(model, None)
+    assert store.mark_model_gone(model, None) and not store.mark_model_gone(model, None)
 
 
 def test_promotions_are_kept(store: Store) -> None:

@@ -205,9 +205,9 @@ def test_a_voided_approval_counts_no_longer_and_stays_so(store: Store) -> None:
     run = add_run(store)
     for person in ("U1", "U2"):
         assert store.runs.decide(run, person, "approve", now=110.0)
-    store.runs.void(run, "U1", "left the group", now=120.0)
-    store.runs.void(run, "U1", "said twice", now=130.0)
-    assert [one.person for one in store.runs.standing(run.id)] == ["U2"]
+    store.runs.void_approval(run, "U1", "left the group", now=120.0)
+    store.runs.void_approval(run, "U1", "said twice", now=130.0)
+    assert [one.person for one in store.runs.valid_approvals(run.id)] == ["U2"]
     assert [one.person for one in store.runs.decisions(run.id)] == ["U1", "U2"], "what was said stays"
     assert not store.runs.decide(run, "U1", "approve", now=140.0)
     for statement in ("DELETE FROM voids", "UPDATE voids SET person = 'U9'"):
@@ -218,9 +218,9 @@ def test_a_voided_approval_counts_no_longer_and_stays_so(store: Store) -> None:
 def test_what_a_voided_run_had_reserved_is_free_and_what_one_that_ended_spent_is_not(store: Store) -> None:
     run = add_run(store)
     assert store.runs.book(run, "reserve", 500, month="2026-11", now=110.0)
-    store.runs.unreserve(run)
+    store.runs.delete_reservation(run)
     assert store.runs.committed("2026-11") == 0
     assert store.runs.book(run, "reserve", 500, month="2026-12", now=120.0)
     store.runs.book(run, "settle", 300, month="2026-12", now=130.0)
-    store.runs.unreserve(run)
+    store.runs.delete_reservation(run)
     assert store.runs.committed("2026-12") == 300

@@ -45,6 +45,6 @@ def test_a_wish_for_a_cleaned_file_waits_once_until_it_is_done(store: Store) -> 
     assert store.cleanings.ask(dataset.id, "U1", now=3.0) is None
     other = store.cleanings.ask(dataset.id, "U2", now=3.0)
     assert store.cleanings.waiting() == [asked, other]
-    assert (store.cleanings.done(asked), store.cleanings.done(asked)) == (True, False)
+    assert (store.cleanings.finish(asked), store.cleanings.finish(asked)) == (True, False)
     assert store.cleanings.waiting() == [other]
     assert store.cleanings.ask(dataset.id, "U1", now=4.0) is not None, "asked again, made again"
