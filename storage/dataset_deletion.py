@@ -1,8 +1,8 @@
-"""Deletion of a dataset (asked → deleting → done): the requests, and the SQL that erases its text.
+"""Requests to delete a dataset (asked → deleting → done), and the SQL that erases its text.
 
-Rows that money, approvals and the audit log need stay, without what customers wrote: a deleted version is a row with
-`forgotten_at`, and the next upload under its name is the next version. A new column that holds what customers wrote
-belongs into the SQL here and into the table in docs/security.md.
+Rows that money, approvals and the audit log depend on stay, without customers' words: a deleted version is a row with
+`forgotten_at`, and the next upload under its name is the next version. If you add a column with customers' words, add
+it to the SQL here and to the table in docs/security.md.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from storage.database import Table
+from storage.records import due_sql
 
 FILES_SQL = """
 SELECT id IN (SELECT value FROM json_each(?)) AS is_ours, coalesce(sha256, '') || coalesce(report, '') AS text
@@ -26,8 +27,13 @@ UNION ALL SELECT dataset_id IN (SELECT value FROM json_each(?)), coalesce(sha256
 UNION ALL SELECT dataset = ?, coalesce(sha256, '') FROM documents
 """.strip()
 
-# Answers from before there was an owner could be anybody's, so they all go: those that others need are paid again.
-ERASE_VERSIONS_SQL = """
+ASKS = """model = :name OR model IN
+    (SELECT column_of.value FROM models JOIN runs ON runs.id = run_id, json_each(json_array(name, provider_model))
+        AS column_of WHERE dataset_id IN (SELECT value FROM json_each(:ids)))"""
+
+# Old answers without an owner could belong to any dataset, so all of them go; if others need one, it is paid for again.
+# A question that was sent may be billed and nobody will hear its answer, so its maximum counts as spent.
+ERASE_VERSIONS_SQL = f"""
 UPDATE answers SET text = '' WHERE run_id IN
     (SELECT id FROM runs WHERE dataset_id IN (SELECT value FROM json_each(:ids)));
 DELETE FROM replies WHERE owner IS NULL AND EXISTS
@@ -37,9 +43,10 @@ DELETE FROM replies WHERE owner IS NULL AND EXISTS
     OR owner IN (SELECT 'm' || id FROM measurements WHERE dataset_id IN (SELECT value FROM json_each(:ids)))
     OR model IN (SELECT models.provider || '/' || provider_model FROM models JOIN runs ON runs.id = run_id
         WHERE dataset_id IN (SELECT value FROM json_each(:ids)));
-DELETE FROM asks WHERE model = :name OR model IN
-    (SELECT column_of.value FROM models JOIN runs ON runs.id = run_id, json_each(json_array(name, provider_model))
-        AS column_of WHERE dataset_id IN (SELECT value FROM json_each(:ids)));
+UPDATE questions SET actual_micros =
+    (SELECT iif(sent_at IS NULL, 0, reserved_micros) FROM asks WHERE asks.id = questions.id)
+    WHERE id IN (SELECT id FROM asks WHERE {ASKS});
+DELETE FROM asks WHERE {ASKS};
 DELETE FROM tried_answers WHERE model IN (SELECT name FROM models JOIN runs ON runs.id = run_id
     WHERE dataset_id IN (SELECT value FROM json_each(:ids)));
 UPDATE models SET gone_at = coalesce(gone_at, :now) WHERE run_id IN
@@ -65,7 +72,7 @@ UPDATE datasets SET forgotten_at = :now, state = 'refused', refusal = 'It was de
 DELETE FROM outbox WHERE EXISTS (SELECT 1 FROM json_each(:about) WHERE
     ' ' || coalesce(card, '') || ' | ' || coalesce(thread, '') || ' | ' || coalesce(dedupe, '') || ' '
     LIKE '% ' || value || ' %');
-"""
+"""  # noqa: S608 - our names
 ERASE_NAME_SQL = """
 DELETE FROM documents WHERE dataset = :name;
 DELETE FROM estimates WHERE dataset = :name;
@@ -87,7 +94,7 @@ FILE_NAME = re.compile(r"\b[0-9a-f]{64}\b")
 
 @dataclass(frozen=True)
 class RemoteCopy:
-    """What a run left at its trainer. `alias`: the name by which programs call the model."""
+    """A job or model that a run created at its trainer. `alias` is the name by which programs call the model."""
 
     provider: str
     job_id: str | None
@@ -97,10 +104,10 @@ class RemoteCopy:
 
 @dataclass(frozen=True)
 class DatasetDeletion:
-    """`datasets` are ids of versions. `channel` None: requested in the terminal, or by the retention.
+    """A request to delete the versions with the ids `datasets`.
 
-    Set when deleting begins: `paths` in the data folder, `files` (sha256) that trainers may have, and the copies
-    `elsewhere`.
+    `channel` is None if it came from the terminal or from the retention period. `paths` in the data folder, `files`
+    (sha256) that trainers may have, and the copies `elsewhere` are set when deleting begins.
     """
 
     id: int
@@ -120,19 +127,19 @@ class DatasetDeletions(Table):
     def ask(
         self, dataset: str, datasets: Collection[int], *, person: str, channel: str | None, now: float
     ) -> DatasetDeletion | None:
-        """Returns None if a deletion of this dataset is under way."""
+        """Records a request. Returns None if this dataset is being deleted already."""
         ids = json.dumps(sorted(datasets))
         values = {"dataset": dataset, "datasets": ids, "person": person, "channel": channel, "at": now}
         row = self._db.insert_once("forgettings", values)
         return _dataset_deletion(**row) if row else None
 
     def open(self, now: float = float("inf")) -> list[DatasetDeletion]:
-        """Returns the deletions whose next step's time has come, oldest first."""
-        sql = "SELECT * FROM forgettings WHERE state <> 'done' AND next_at <= ? ORDER BY id"
-        return self._db.all(_dataset_deletion, sql, (now,))
+        """Returns the unfinished deletions whose next step is due, oldest first."""
+        sql = f"SELECT * FROM forgettings WHERE state <> 'done' AND {due_sql('next_at')} ORDER BY id"  # noqa: S608
+        return self._db.all(_dataset_deletion, sql, (now, now))
 
     def of(self, dataset: str) -> DatasetDeletion | None:
-        """Returns the dataset's deletion that is under way."""
+        """Returns the dataset's unfinished deletion, None if there is none."""
         return next((deletion for deletion in self.open() if deletion.dataset == dataset), None)
 
     def begin(
@@ -142,7 +149,7 @@ class DatasetDeletions(Table):
         files: Iterable[str],
         elsewhere: Iterable[RemoteCopy],
     ) -> None:
-        """Records what has to be deleted outside the database; call it in the transaction of `erase`."""
+        """Records what has to be deleted outside the database. Call it in the same transaction as `erase`."""
         copies = json.dumps([vars(copy) for copy in elsewhere])
         self._db.change(
             "UPDATE forgettings SET state = 'deleting', paths = ?, files = ?, elsewhere = ? WHERE id = ?",
@@ -158,8 +165,8 @@ class DatasetDeletions(Table):
         return self._db.change(sql, (deletion.id,)) == 1
 
     def files_of(self, datasets: Collection[int], *, documents_of: str | None) -> set[str]:
-        """Returns the sha256 of every file that these versions, what was made of them, or the documents of the dataset
-        `documents_of` need, and nothing else does."""
+        """Returns the sha256 of every file that only these versions use, their runs, measurements and labellings
+        included; with `documents_of` also the files of that dataset's documents."""
         ours, ids, name = set[str](), json.dumps(list(datasets)), documents_of or ""
         others = set[str]()
         for row in self._db.rows(FILES_SQL, (ids, ids, ids, ids, name)):
@@ -176,8 +183,11 @@ class DatasetDeletions(Table):
         is_whole: bool,
         now: float,
     ) -> None:
-        """Erases these versions' text from the database; call it in a transaction. `files` as `files_of` returned them;
-        `about`: their subjects in the audit log; `is_whole`: no version is left."""
+        """Erases the text of these versions from the database. Call it in a transaction.
+
+        `files` are those that `files_of` returned. `about` are the names in the outbox (like 'run 7') whose waiting
+        messages are deleted. `is_whole` means that no version remains.
+        """
         values = {
             "ids": json.dumps(list(datasets)),
             "name": dataset,
@@ -190,11 +200,11 @@ class DatasetDeletions(Table):
             self._db.change(sql, values)
 
     def erase_late_answers(self) -> None:
-        """Erases answers that were under way when their dataset was deleted."""
+        """Erases answers that arrived after their dataset was deleted."""
         self._db.change(ERASE_LATE_ANSWERS_SQL)
 
     def wipe(self) -> bool:
-        """Removes what was deleted from the database's files. Returns False while somebody reads: try again later."""
+        """Overwrites deleted rows in the database's files. Returns False if a reader prevents it: try again later."""
         self._db.change("VACUUM")
         return bool(self._db.value("PRAGMA wal_checkpoint(TRUNCATE)") == 0)
 

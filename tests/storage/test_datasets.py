@@ -8,6 +8,7 @@ import pytest
 
 from storage.datasets import NewDataset
 from storage.driver import sqlite3
+from storage.questions import NewAsk
 from storage.records import Dataset
 from storage.store import Store
 from tests.storage.conftest import TICKETS
@@ -88,3 +89,28 @@ def test_a_state_that_is_none_is_refused_by_the_database(store: Store) -> None:
         store.datasets.move(dataset, "lost", now=2.0)  # type: ignore[arg-type]
     with pytest.raises(KeyError):
         store.datasets.get(99)
+
+
+def test_a_clock_put_back_holds_up_no_deletion(store: Store) -> None:
+    deletion = store.deletions.ask("tickets", [1], person="U1", channel=None, now=1e6)
+    assert deletion is not None
+    store.deletions.postpone(deletion, next_at=1e6 + 300)
+    assert store.deletions.open(1e6) == []
+    assert [waiting.id for waiting in store.deletions.open(1e6 - 86_400)] == [deletion.id]
+
+
+def test_questions_that_go_with_their_dataset_reserve_nothing_any_more(store: Store) -> None:
+    """One that was sent may have to be paid, so that its maximum counts as spent."""
+    dataset = store.datasets.receive(TICKETS, now=1.0)
+    assert dataset is not None
+    new = NewAsk("U1", "C1", "tickets", "tickets", "Where is it?", "2026-11", 40)
+    store.questions.add(new, now=2.0)
+    sent = store.questions.add(new, now=3.0)
+    store.questions.mark_sent(sent, now=4.0)
+    assert store.questions.committed("2026-11") == 80
+    with store.transaction():
+        store.deletions.erase([dataset.id], "tickets", files=[], about=[], is_whole=True, now=5.0)
+    assert store.questions.waiting() == []
+    assert store.questions.committed("2026-11") == 40
+    (commitment,) = store.ledger.commitments("2026-11")
+    assert (commitment.reserved_micros, commitment.spent_micros) == (0, 40)
