@@ -1,1 +1,1 @@
-"""Memory: what we remember, in SQLite. Knows neither people's rules nor models."""
+"""Memory: everything the bot stores, in SQLite. Knows nothing about people's rules or models."""

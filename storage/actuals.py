@@ -1,4 +1,4 @@
-"""What models in use were asked, month by month: calls, tokens, what they cost, and what the alternative would have."""
+"""The monthly usage of models in use: calls, tokens, their cost, and what the best alternative would have cost."""
 
 from __future__ import annotations
 
@@ -12,8 +12,11 @@ from storage.database import Table
 
 @dataclass(frozen=True)
 class ActualMonth:
-    """What a model answered under its dataset's alias in a month ('2026-11'). `micros` of it; None: a price is not
-    known. `alternative`: what the saving is held against, and what it would have cost. `at`: when this was counted."""
+    """A model's usage under its dataset's alias in a month ('2026-11'), counted at the time `at`.
+
+    `micros` is its cost, None if a price is unknown. The saving is relative to the model `alternative`, which would
+    have cost `alternative_micros`.
+    """
 
     dataset: str
     model: str
@@ -32,7 +35,7 @@ class ActualMonth:
 
     @property
     def saving_micros(self) -> int | None:
-        """Below 0 where it cost more than the alternative would have."""
+        """The saving, negative if the model cost more than the alternative; None if a price is unknown."""
         if self.micros is None or self.alternative_micros is None:
             return None
         return self.alternative_micros - self.micros
@@ -40,7 +43,7 @@ class ActualMonth:
 
 class Actuals(Table):
     def keep(self, month: ActualMonth) -> None:
-        """Stores a month, in the place of what was counted of it before."""
+        """Stores a month, replacing an earlier count of it."""
         columns = ", ".join(vars(month))
         marks = ", ".join("?" * len(vars(month)))
         self._db.change(
@@ -53,15 +56,15 @@ class Actuals(Table):
         return self._db.first(ActualMonth, sql, (dataset, model, month))
 
     def of(self, dataset: str) -> list[ActualMonth]:
-        """Returns the newest month first; a month has one for each model that was in use."""
+        """Returns a dataset's months, newest first, with one value for each model that was in use."""
         sql = "SELECT * FROM actual_months WHERE dataset = ? ORDER BY month DESC, model"
         return self._db.all(ActualMonth, sql, (dataset,))
 
 
 @dataclass(frozen=True)
 class ModelInUse:
-    """A dataset's model, by our name and by its provider's, since `at`. `expected_micros`: what its plan expected to be
-    saved a month. `months` are the dataset's, the newest first."""
+    """A dataset's model, under our name and its provider's, in use since `at`. `expected_micros` is the monthly saving
+    that its plan predicted. `months` are the dataset's, newest first."""
 
     dataset: str
     model: str
@@ -84,7 +87,7 @@ WHERE promotions.ended_at IS NULL ORDER BY promotions.dataset
 
 
 def models_in_use(database: Path) -> list[ModelInUse]:
-    """Reads beside a running bot. Raises StorageError."""
+    """Returns the models in use, one per dataset, also while a bot is running. Raises StorageError."""
     models = []
     for *model, months in query_read_only(database, MODELS_SQL, what="the models in use"):
         values = [*model, tuple(ActualMonth(*month) for month in json.loads(months))]

@@ -1,5 +1,8 @@
-"""The append-only audit log, chained by hashes, and its read-only verification. It cannot see entries cut
-off at the end, or a chain rewritten from some entry on: compare its head with one noted elsewhere."""
+"""The append-only audit log, chained by hashes, and its read-only verification.
+
+The verification can't detect entries cut off at the end, or a chain rewritten from some entry on: compare the log's
+head with one noted elsewhere.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +26,8 @@ ENTRY_TYPES = (int, float, str, str, str, str, str, str)  # of AuditEntry's fiel
 
 @dataclass(frozen=True)
 class IntactLog:
-    """`head` is the last entry's hash. `earlier` is the entry whose hash the caller passed."""
+    """The verification found no fault. `head` is the last entry's hash, `earlier` the entry whose hash the caller
+    gave."""
 
     entries: int
     head: str
@@ -32,7 +36,7 @@ class IntactLog:
 
 @dataclass(frozen=True)
 class BrokenLog:
-    """`entry` is the first that doesn't fit, None if it can't be read; `before` is how many fit before it."""
+    """The verification found a fault in `entry` (None if it can't be read), after `before` intact entries."""
 
     before: int
     entry: AuditEntry | None
@@ -40,7 +44,8 @@ class BrokenLog:
 
 
 def verify_log(path: Path, head: str | None = None) -> IntactLog | BrokenLog:
-    """Checks every entry's hash, and that the log can't be altered. `head`: a hash that was once the last one.
+    """Checks every entry's hash, and that the triggers against changes exist. With `head`, the last entry's hash at an
+    earlier time, it also checks that this entry still exists.
 
     Raises StorageError if there is no audit log to read.
     """
@@ -55,7 +60,7 @@ def verify_log(path: Path, head: str | None = None) -> IntactLog | BrokenLog:
 
 
 def read_entries(path: Path, subject: str | None = None) -> Iterator[AuditEntry]:
-    """Yields the entries as they are stored, oldest first. Raises StorageError."""
+    """Yields the stored entries, oldest first, without verifying them. Raises StorageError."""
     with closing(open_read_only(path)) as connection:
         try:
             for entry in _entries(connection):
@@ -70,39 +75,40 @@ def entry_hash(previous: str, at: float, who: str, action: str, subject: str, de
 
 
 def find_mismatch(entry: AuditEntry, number: int, previous: str) -> str | None:
-    """Returns why this can't be the log's `number`-th entry (from 1) after one with the hash `previous`, None if it
-    fits."""
+    """Returns a sentence saying why this can't be the log's entry `number` (from 1) after one with the hash `previous`,
+    None if it fits."""
     if any(type(value) is not kind for value, kind in zip(astuple(entry), ENTRY_TYPES, strict=True)):
-        return "A value in it is of another kind than was written."
+        return "A value in it has another type than it was written with."
     if entry.id != number:
-        return f"Entry {number} should stand there: it was taken out, or this one's number was changed."
+        return f"Entry {number} should be here: it was removed, or this entry's number was changed."
     if entry.previous != previous:
-        return "It does not follow the entry before it: one was taken out, put in or altered."
+        return "It does not follow from the previous entry: one was removed, inserted or altered."
     if entry.hash != entry_hash(previous, entry.at, entry.who, entry.action, entry.subject, entry.detail):
-        return "Its hash does not fit its content: it was altered after it was written."
+        return "Its hash does not match its content: it was altered after it was written."
     return None
 
 
 def query_read_only(
     database: Path, sql: str, values: Sequence[Any] = (), *, what: str
 ) -> list[tuple[Any, ...]]:
-    """Returns the rows, read beside a running bot. Raises StorageError, which says `what` was looked for."""
+    """Returns the rows of a query, also while a bot is running. Raises StorageError, whose message names `what` was
+    being read."""
     with closing(open_read_only(database)) as connection:
         try:
             return [tuple(row) for row in connection.execute(sql, values).fetchall()]
         except sqlite3.DatabaseError as error:
             raise StorageError(
-                f"Looking in {database} for {what}: {error}. A database of an older version gets what it lacks when "
-                "the bot is started once."
+                f"Reading {what} from {database}: {error}. If the database is of an older version, start the bot once "
+                "to upgrade it."
             ) from error
 
 
 def open_read_only(path: Path) -> Any:
-    """Returns a connection that can change nothing. Raises StorageError if this is not our database."""
+    """Returns a read-only connection. Raises StorageError if this is not a database of this program."""
     if not path.is_file():
         raise StorageError(f"There is no database at {path}.")
     connection = sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True, timeout=30)
-    # An altered byte may make text that is no UTF-8: it is read nevertheless, so that its hash shows the change.
+    # An altered byte may make a text invalid UTF-8. It is read all the same, so that its hash reveals the change.
     connection.text_factory = lambda raw: raw.decode("utf-8", "surrogateescape")
     try:
         result = connection.execute("SELECT count(*) FROM sqlite_master WHERE name = 'audit'").fetchone()[0]
@@ -111,7 +117,7 @@ def open_read_only(path: Path) -> Any:
         raise StorageError(f"{path} can't be read as a database: {error}.") from error
     if not result:
         connection.close()
-        raise StorageError(f"{path} is a database, but none of this program: it has no audit log.")
+        raise StorageError(f"{path} is not a database of this program: it has no audit log.")
     return connection
 
 
@@ -128,7 +134,7 @@ def _follow(connection: Any, head: str | None) -> IntactLog | BrokenLog:
         return BrokenLog(number, None, f"SQLite can't read it: {error}.")
     if head in (None, GENESIS) or audit_entry:
         return IntactLog(number, previous, audit_entry)
-    why = "The rest fits, but no entry has the hash that was the head earlier: the end was cut off or written again."
+    why = "The entries are intact, but none has the earlier head's hash: the end was cut off or rewritten."
     return BrokenLog(number, None, why)
 
 
@@ -139,11 +145,11 @@ def _entries(connection: Any) -> Iterator[AuditEntry]:
 
 
 class Audit(Table):
-    """The append-only log: each entry's hash covers the one before, so an altered row is found."""
+    """The append-only log. Each entry's hash covers the previous one, so that an altered row is found."""
 
     def add(self, *, at: float, who: str, action: str, subject: str, detail: str = "") -> None:
-        """Appends one entry; call it inside the transaction of what it records."""
-        at = float(at)  # as the column gives it back: 5 and 5.0 hash differently
+        """Appends an entry. Call it in the transaction of the action that it records."""
+        at = float(at)  # the column returns floats, and 5 and 5.0 have different hashes
         values = {"at": at, "who": who, "action": action, "subject": subject, "detail": detail}
         with self._db.immediate():
             previous = self._db.value("SELECT hash FROM audit ORDER BY id DESC LIMIT 1") or GENESIS
@@ -151,11 +157,11 @@ class Audit(Table):
             self._db.insert("audit", {**values, "previous": previous, "hash": digest})
 
     def newest(self) -> int:
-        """Returns the number of the newest entry, 0 where there is none."""
+        """Returns the number of the newest entry, 0 if there is none."""
         return int(self._db.value("SELECT max(id) FROM audit") or 0)
 
     def entries(self, subject: str | None = None) -> list[AuditEntry]:
-        """Returns the entries, oldest first."""
+        """Returns the entries, only those about `subject` if it is given, oldest first."""
         return self._db.all(
             AuditEntry, "SELECT * FROM audit WHERE ? IS NULL OR subject = ? ORDER BY id", (subject, subject)
         )

@@ -1,9 +1,8 @@
-"""Backs up the database and the files of datasets while they are in use, and restores them. After a restore
-every job that may exist at a provider counts as an uncertain create.
+"""Backs up the database and the files of datasets while they are in use, and restores them.
 
-A job that was created after a backup was made exists at its trainer, and the restored database knows nothing of it.
-Every run that may have one counts as an uncertain create: it is looked for by its key, and a second create waits
-until a lagging list must have shown the first.
+A job that was created after the backup exists at its trainer, but the restored database doesn't know it. So after a
+restore every run that may have such a job counts as an uncertain create: the job is looked for by its key, and a second
+create waits until even a lagging list would have shown the first.
 """
 
 from __future__ import annotations
@@ -37,8 +36,8 @@ MarkUncertain = Callable[[Measurement, float], str | None]
 
 @dataclass(frozen=True)
 class Backup:
-    """`audit` is the check of the copy's log. Of `files` files, `copied` were not in the backup yet; `corrupt` are
-    those whose content no longer fits their name, which are left out."""
+    """A finished backup. `audit` is the verification of its log. Of `files` dataset files, `copied` were new; those
+    named in `corrupt` were left out because their content doesn't have the hash in their name."""
 
     path: Path
     audit: IntactLog | BrokenLog
@@ -49,27 +48,28 @@ class Backup:
 
 @dataclass(frozen=True)
 class RestoreResult:
-    """`kept`: where the replaced database is, None if there was none. `open`: the runs that go on. `files` were copied;
-    `corrupt` as of a Backup."""
+    """A finished restore. `open` are the runs that continue, `replaced` is the path of the replaced database (None if
+    there was none), `files` the number of copied files, and `corrupt` is that of a Backup."""
 
     audit: IntactLog
     open: tuple[Run, ...]
-    kept: Path | None
+    replaced: Path | None
     files: int
     corrupt: tuple[str, ...]
 
 
 def back_up(database: Path, folder: Path, *, now: float, files: Path | None = None) -> Backup:
-    """Writes finetune-TIME.db into `folder`, and what is in `files` into its folder `files`. Raises StorageError."""
+    """Writes finetune-TIME.db into `folder`, and the files in the folder `files` into its subfolder `files`. Raises
+    StorageError."""
     open_read_only(database).close()  # raises if it is not our database
-    path = folder / f"finetune-{_stamp(now)}.db"
+    path = folder / f"finetune-{_timestamp(now)}.db"
     partial = folder / f".{path.name}.partial"
     os.umask(0o077)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         partial.unlink(missing_ok=True)
         try:
-            _write_whole(database, partial)
+            _copy_database(database, partial)
         except sqlite3.Error as error:
             raise StorageError(f"Copying {database} to {folder}: {error}.") from error
         check_integrity(partial)
@@ -79,7 +79,7 @@ def back_up(database: Path, folder: Path, *, now: float, files: Path | None = No
         copied = copy_files(files, folder / "files") if files else (0, 0, ())
     except OSError as error:
         raise StorageError(
-            f"Writing a backup to {folder}: {error.strerror}. Is there space, and may we write?"
+            f"Writing a backup to {folder}: {error.strerror}. Is there space, and may this user write there?"
         ) from error
     finally:
         if folder.is_dir():
@@ -87,14 +87,14 @@ def back_up(database: Path, folder: Path, *, now: float, files: Path | None = No
     return Backup(path, verify_log(path), *copied)
 
 
-def _write_whole(database: Path, to: Path) -> None:
+def _copy_database(database: Path, to: Path) -> None:
     with closing(sqlite3.connect(str(database), timeout=BUSY_TIMEOUT_MS / 1000)) as connection:
         connection.execute("VACUUM INTO ?", (str(to),))
 
 
 @contextmanager
 def open_copy(database: Path) -> Iterator[Store]:
-    """A store on a copy, for reading while the bot has the database open. Raises StorageError."""
+    """Opens a store on a temporary copy, to read it while a bot has the database open. Raises StorageError."""
     with tempfile.TemporaryDirectory() as folder:
         store = Store(back_up(database, Path(folder), now=time.time()).path)
         try:
@@ -104,25 +104,25 @@ def open_copy(database: Path) -> Iterator[Store]:
 
 
 def is_due(folder: Path, now: float) -> bool:
-    """Returns whether the newest backup is from before the last 3 o'clock, UTC."""
+    """Returns True if the newest backup was made before the latest 3:00 UTC."""
     return is_night_over(max((_time_of(path) for path in folder.glob("finetune-*.db")), default=0.0), now)
 
 
 def is_night_over(since: float, now: float) -> bool:
-    """Returns whether it was 3 o'clock, UTC, after `since`."""
+    """Returns True if it has been 3:00 UTC since `since`."""
     return since < (now - NIGHTLY_AT_S) // DAY_S * DAY_S + NIGHTLY_AT_S
 
 
 def delete_old_backups(folder: Path, count: int) -> None:
-    """Deletes all backups but the newest `count`; files without a backup's name stay."""
+    """Deletes all backups except the newest `count`. Files with other names stay."""
     backups = [path for path in folder.glob("finetune-*.db") if BACKUP_NAME.fullmatch(path.name)]
     for path in sorted(backups, key=_time_of, reverse=True)[count:]:
         path.unlink()
 
 
 def copy_files(source: Path, target: Path) -> tuple[int, int, tuple[str, ...]]:
-    """Copies what `target` lacks. Returns how many files are in `source`, how many were copied, and the names of those
-    that don't fit their content."""
+    """Copies the files that `target` lacks. Returns the number of files in `source`, the number copied, and the names
+    of those not copied because their content doesn't have the hash in their name."""
     names = sorted(path.name for path in source.glob("*") if KEPT_FILE.fullmatch(path.name))
     missing = [name for name in names if not (target / name).exists()]
     if not missing:
@@ -134,25 +134,25 @@ def copy_files(source: Path, target: Path) -> tuple[int, int, tuple[str, ...]]:
 
 
 def check_integrity(path: Path) -> None:
-    """Raises StorageError with what SQLite finds wrong."""
+    """Raises StorageError if SQLite finds the file damaged."""
     try:
         with closing(sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True)) as connection:
             reply = connection.execute("PRAGMA integrity_check(1)").fetchone()[0]
-    except sqlite3.OperationalError as error:  # a lock, a right that is missing: the file itself may be whole
+    except sqlite3.OperationalError as error:  # a lock or a missing permission: the file may be undamaged
         raise StorageError(
-            f"{path} could not be checked: {error}. Can its folder be written to, and by this user?"
+            f"{path} could not be checked: {error}. May this user write to its folder?"
         ) from error
     except sqlite3.DatabaseError as error:
         reply = str(error)
     if reply != "ok":
         raise StorageError(
-            f"{path} is damaged: {reply}. Take an older backup: `finetune restore BACKUP` puts it in the place of the "
-            "database, and keeps that."
+            f"{path} is damaged: {reply}. Use an older backup: `finetune restore BACKUP` replaces the database with "
+            "it, and keeps the replaced one."
         )
 
 
 def sync(path: Path) -> None:
-    """Waits until a file's content, or a folder's names, are on the disk itself."""
+    """Waits until a file's content, or a folder's entries, have reached the disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -161,7 +161,7 @@ def sync(path: Path) -> None:
 
 
 def _copy(source: Path, target: Path) -> bool:
-    """Returns False, and copies nothing, if the content doesn't have the hash that is its name."""
+    """Copies a file. Returns False, and leaves no copy, if its content doesn't have the hash in its name."""
     partial, digest = target.with_name(f".{target.name}.partial"), hashlib.sha256()
     with source.open("rb") as reading, partial.open("wb") as writing:
         while chunk := reading.read(CHUNK):
@@ -181,7 +181,7 @@ def _time_of(path: Path) -> float:
     return datetime.strptime(match[1], STAMP).replace(tzinfo=UTC).timestamp() if match else 0.0
 
 
-def _stamp(now: float) -> str:
+def _timestamp(now: float) -> str:
     return datetime.fromtimestamp(now, UTC).strftime(STAMP)
 
 
@@ -193,21 +193,21 @@ def restore(
     now: float,
     mark_uncertain: MarkUncertain = lambda _measurement, _now: None,
 ) -> RestoreResult:
-    """Puts a backup in the database's place. `mark_uncertain` returns the new progress of a measurement whose
-    jobs may exist, None if it has none.
+    """Replaces the database with a backup. `mark_uncertain` returns the new progress of a measurement that may have
+    jobs, None if there is nothing to mark.
 
-    Raises StorageError, and then nothing was changed: a bot runs, or the backup is damaged or altered.
+    Raises StorageError, without having changed anything, if a bot is running or the backup is damaged or altered.
     """
     os.umask(0o077)
-    audit = _intact_log(backup)
+    audit = _verify_backup(backup)
     database.parent.mkdir(parents=True, exist_ok=True)
     lock = acquire_lock(database)
     try:
         _, copied, corrupt = copy_files(backup.parent / "files", files)
         fresh = database.with_name(f"{database.name}.restoring")
-        _clear(fresh)
-        # not its file alone: a database that a restore put aside may have writes in its log
-        _write_whole(backup, fresh)
+        _delete_database(fresh)
+        # Copied by SQLite, not as a file: a database that an earlier restore replaced may have writes in its WAL.
+        _copy_database(backup, fresh)
         open_runs = _mark_uncertain_jobs(fresh, backup, audit, now, mark_uncertain)
         sync(fresh)
         path = _set_aside(database, now)
@@ -222,8 +222,8 @@ def restore(
         os.close(lock)
 
 
-def _intact_log(backup: Path) -> IntactLog:
-    """Raises StorageError where the backup is damaged or altered, before anything is made for it."""
+def _verify_backup(backup: Path) -> IntactLog:
+    """Returns the verification of the backup's log. Raises StorageError if the backup is damaged or altered."""
     try:
         audit = verify_log(backup)
         check_integrity(backup)
@@ -234,8 +234,8 @@ def _intact_log(backup: Path) -> IntactLog:
     if isinstance(audit, BrokenLog):
         where = f"entry {audit.entry.id}" if audit.entry else "the log"
         raise StorageError(
-            f"The audit log in {backup} does not fit at {where}: {audit.why} It is not restored; "
-            f"`finetune audit verify --database {backup}` says more. Take an older backup."
+            f"The audit log in {backup} is broken at {where}: {audit.why} It was not restored. Use an older backup; "
+            f"`finetune audit verify --database {backup}` has details."
         )
     return audit
 
@@ -243,8 +243,8 @@ def _intact_log(backup: Path) -> IntactLog:
 def _mark_uncertain_jobs(
     fresh: Path, backup: Path, audit: IntactLog, now: float, mark_uncertain: MarkUncertain
 ) -> tuple[Run, ...]:
-    """Migrates the copy, records the restore in its audit log, and marks every create as uncertain. Returns the runs
-    that go on."""
+    """Migrates the copy, records the restore in its audit log, and marks every create as uncertain. Returns the open
+    runs."""
     store = Store(fresh)
     try:
         with store.transaction():
@@ -262,32 +262,32 @@ def _mark_uncertain_jobs(
                     store.measurements.move(measurement, measurement.state, now=now, progress=progress)
         return tuple(store.runs.open())
     finally:
-        # Everything goes into the one file, as that is moved without its log of writes.
+        # Writes everything into the one file, since it is moved without its WAL.
         store.database.change("PRAGMA wal_checkpoint(TRUNCATE)")
         store.close()
         fresh.with_name(f"{fresh.name}.lock").unlink()
 
 
 def _set_aside(database: Path, now: float) -> Path | None:
-    """Gives the database and its log of writes a second name, and returns that; None if there is no database.
+    """Gives the database and its WAL a second name. Returns that name, None if there is no database.
 
-    The file keeps its first name until the backup takes it, so that there is a database at every moment. Its log of
-    writes loses it: SQLite would write that into whatever takes the database's place.
+    The file keeps its first name until the backup takes that over, so that a database exists at every moment. The WAL
+    loses its first name, because SQLite would apply it to whatever file takes the database's place.
     """
     if not database.exists():
         return None
-    path = database.with_name(f"{database.name}.replaced-{_stamp(now)}")
-    _clear(path)
-    for mark in DATABASE_SUFFIXES:
-        part = database.with_name(database.name + mark)
+    path = database.with_name(f"{database.name}.replaced-{_timestamp(now)}")
+    _delete_database(path)
+    for suffix in DATABASE_SUFFIXES:
+        part = database.with_name(database.name + suffix)
         if part.exists():
-            os.link(part, path.with_name(path.name + mark))
-    for mark in DATABASE_SUFFIXES[1:]:
-        database.with_name(database.name + mark).unlink(missing_ok=True)
+            os.link(part, path.with_name(path.name + suffix))
+    for suffix in DATABASE_SUFFIXES[1:]:
+        database.with_name(database.name + suffix).unlink(missing_ok=True)
     sync(database.parent)
     return path
 
 
-def _clear(path: Path) -> None:
-    for mark in DATABASE_SUFFIXES:
-        path.with_name(path.name + mark).unlink(missing_ok=True)
+def _delete_database(path: Path) -> None:
+    for suffix in DATABASE_SUFFIXES:
+        path.with_name(path.name + suffix).unlink(missing_ok=True)

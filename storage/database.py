@@ -1,8 +1,8 @@
-"""Opens the database: one connection a thread, safe pragmas, migrations, one process at a time; and the few
-statements that all tables need.
+"""Opens the database with one connection per thread, safe pragmas and migrations, for one process at a time. Also has
+the few statements that all tables need.
 
-sqlite-utils' `atomic()` begins a deferred transaction, in which read-then-write fails under
-concurrency (60 of 64 times when measured); `immediate()` here takes the write lock first.
+sqlite-utils' `atomic()` begins a deferred transaction, in which a read followed by a write fails under concurrency (60
+of 64 times when measured). `immediate()` here takes the write lock first.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ from storage.driver import SqliteUtils, sqlite3
 from storage.migrations import NEWEST, migrations
 
 BUSY_TIMEOUT_MS = 30_000
-LOCK_WAIT_S = 1.0  # a killed bot's child that was just being started has its descriptors for a moment longer
+LOCK_WAIT_S = 1.0  # a killed bot's child process may hold the lock's file descriptor for a moment longer
 LEAST_FREED_BYTES = 8_000_000
 
 Row = TypeVar("Row")
 
 
 class StorageError(Exception):
-    """The database cannot be used as it is. The message can be shown to a user."""
+    """The database can't be used in its current state. The message can be shown to a user."""
 
 
 class DatabaseInUse(StorageError):
@@ -35,7 +35,8 @@ class DatabaseInUse(StorageError):
 
 
 class Database:
-    """`path` is the database file; its folder is made if missing. Hold it open for the process's life."""
+    """The open database. `path` is its file, whose folder is created if missing. Keep it open while the process
+    runs."""
 
     def __init__(self, path: Path) -> None:
         os.umask(0o077)
@@ -50,7 +51,7 @@ class Database:
         except StorageError:
             os.close(self._lock)
             raise
-        except sqlite3.OperationalError as error:  # the file itself may be whole
+        except sqlite3.OperationalError as error:  # the file itself may be undamaged
             os.close(self._lock)
             raise StorageError(
                 f"{path} can't be opened: {error}. Is there space on its disk, and may this user write there?"
@@ -65,16 +66,16 @@ class Database:
     def utils(self) -> SqliteUtils:
         """This thread's own connection."""
         if self._is_closed:
-            # A thread that was left behind must not write into what another process has opened.
-            raise StorageError(f"{self.path} was closed here.")
-        if not hasattr(self._local, "own"):
-            self._local.own = _ThreadsOwn(_connect(self.path))
-        own: _ThreadsOwn = self._local.own
-        return own.utils
+            # A leftover thread must not write into a database that another process may have opened by now.
+            raise StorageError(f"{self.path} was closed in this process.")
+        if not hasattr(self._local, "connection"):
+            self._local.connection = _ThreadConnection(_connect(self.path))
+        connection: _ThreadConnection = self._local.connection
+        return connection.utils
 
     @contextmanager
     def immediate(self) -> Iterator[None]:
-        """One write transaction; inside another one of the same thread it is part of that."""
+        """Runs the block in a write transaction, or as part of the one that this thread has open."""
         connection = self.utils.conn
         if connection.in_transaction:
             yield
@@ -82,13 +83,13 @@ class Database:
         connection.execute("BEGIN IMMEDIATE")
         try:
             yield
-            connection.commit()  # may fail too: a full disk, a deferred constraint
+            connection.commit()  # inside the try: it may fail too, on a full disk or a deferred constraint
         except BaseException:
             connection.rollback()
             raise
 
     def rows(self, sql: str, parameters: Sequence[Any] = ()) -> list[dict[str, Any]]:
-        """Returns what a SELECT finds, or what an INSERT or UPDATE with RETURNING wrote."""
+        """Returns the rows of a SELECT, or of an INSERT or UPDATE with RETURNING."""
         cursor = self.utils.conn.execute(sql, parameters)
         names = [column[0] for column in cursor.description]
         return [dict(zip(names, row, strict=True)) for row in cursor.fetchall()]
@@ -102,12 +103,12 @@ class Database:
         return [kind(**row) for row in self.rows(sql, parameters)]
 
     def first(self, kind: Callable[..., Row], sql: str, parameters: Sequence[Any] = ()) -> Row | None:
-        """Returns the first row as a value of `kind`, None where there is no row."""
+        """Returns the first row as a value of `kind`, None if there is no row."""
         row = self.row(sql, parameters)
         return kind(**row) if row else None
 
     def value(self, sql: str, parameters: Sequence[Any] = ()) -> Any:
-        """Returns the first column of the first row, None where there is no row."""
+        """Returns the first column of the first row, None if there is no row."""
         result = self.utils.conn.execute(sql, parameters).fetchone()
         return result[0] if result else None
 
@@ -116,22 +117,22 @@ class Database:
         return int(self.utils.conn.execute(sql, parameters).rowcount)
 
     def insert(self, table: str, values: Mapping[str, Any]) -> dict[str, Any]:
-        """Returns the new row. Raises sqlite3.IntegrityError where a constraint forbids it."""
+        """Returns the new row. Raises sqlite3.IntegrityError if a constraint forbids it."""
         (row,) = self.rows(f"{_insert_sql(table, values)} RETURNING *", tuple(values.values()))
         return row
 
     def insert_once(
         self, table: str, values: Mapping[str, Any], unique: str | None = None
     ) -> dict[str, Any] | None:
-        """Returns the new row, or None if the table has one already with the same value in the column `unique`; None:
-        in the columns of any unique constraint."""
+        """Returns the new row, or None if it conflicts with an existing one in the column `unique` (None: in any unique
+        constraint)."""
         conflict = "ON CONFLICT" if unique is None else f"ON CONFLICT ({unique})"
         sql = f"{_insert_sql(table, values)} {conflict} DO NOTHING RETURNING *"
         return self.row(sql, tuple(values.values()))
 
     def move(self, table: str, row_id: int, state: str, changes: Mapping[str, Any]) -> dict[str, Any] | None:
-        """Changes a row that is still in `state`, in one guarded UPDATE. Returns None if another thread or process
-        moved it meanwhile."""
+        """Changes a row that is still in `state`, in one guarded UPDATE. Returns the changed row, or None if another
+        thread has moved it in the meantime."""
         names = ", ".join(f"{name} = ?" for name in changes)
         return self.row(
             f"UPDATE {table} SET {names} WHERE id = ? AND state = ? RETURNING *",  # noqa: S608 - our names
@@ -139,43 +140,47 @@ class Database:
         )
 
     def shrink(self) -> bool:
-        """Gives free pages back to the disk if they are a quarter of the file and more than 8 MB."""
+        """Returns free pages to the disk if they are a quarter of the file and more than 8 MB. Returns True if it
+        did."""
         pages, free, size = (
             int(self.value(f"PRAGMA {name}")) for name in ("page_count", "freelist_count", "page_size")
         )
         if free * size < LEAST_FREED_BYTES or free * 4 < pages:
             return False
         self.change("VACUUM")
-        self.change("PRAGMA wal_checkpoint(TRUNCATE)")  # in WAL the file itself shrinks only then
+        self.change("PRAGMA wal_checkpoint(TRUNCATE)")  # in WAL mode the file shrinks only at a checkpoint
         return True
 
     @property
     def changes(self) -> int:
-        """How many rows this thread's connection has changed so far."""
+        """The number of rows that this thread's connection has changed so far."""
         return int(self.utils.conn.total_changes)
 
     def close_connection(self) -> None:
-        """Closes this thread's connection, which the thread's end does too."""
-        if hasattr(self._local, "own"):
-            del self._local.own
+        """Closes this thread's connection now instead of when the thread ends."""
+        if hasattr(self._local, "connection"):
+            del self._local.connection
 
     def close(self) -> None:
-        """Closes this thread's connection and lets another process open the database."""
+        """Closes this thread's connection and releases the lock, so that another process may open the database."""
         self.close_connection()
         self._is_closed = True
         os.close(self._lock)
 
 
 class Table:
-    """What is stored of one subject."""
+    """Base class: the stored rows of one subject."""
 
     def __init__(self, database: Database) -> None:
         self._db = database
 
 
-class _ThreadsOwn:
-    """sqlite-utils' objects refer to each other in a circle: without this, a thread that ends leaves its files open
-    until a garbage collection, hundreds of them where threads come and go."""
+class _ThreadConnection:
+    """Closes the connection when its thread ends.
+
+    sqlite-utils' objects reference each other in a cycle, so without this an ended thread would keep its files open
+    until a garbage collection: hundreds of them if threads come and go.
+    """
 
     def __init__(self, utils: SqliteUtils) -> None:
         self.utils = utils
@@ -185,7 +190,8 @@ class _ThreadsOwn:
 
 
 def check_schema_version(utils: SqliteUtils, path: Path) -> None:
-    """Raises StorageError where a newer version has migrated this database: what it added there, we would not keep."""
+    """Raises StorageError if a newer version has migrated this database, since this one would not maintain what that
+    added."""
     newest = max((step.name for step in migrations.applied(utils)), default="")
     if newest > NEWEST:
         raise StorageError(
@@ -204,7 +210,7 @@ def sqlite_version() -> tuple[int, ...]:
 
 
 def _connect(path: Path) -> SqliteUtils:
-    # a thread's end may be noticed by another thread, which closes it then
+    # a connection may be closed by another thread than its own, after that has ended
     connection = sqlite3.connect(str(path), isolation_level=None, check_same_thread=False)
     journal = "WAL" if wal_is_safe(sqlite_version()) else "DELETE"
     for pragma in (
@@ -212,25 +218,25 @@ def _connect(path: Path) -> SqliteUtils:
         f"journal_mode={journal}",
         "synchronous=FULL",
         "foreign_keys=ON",
-        "secure_delete=ON",  # what customers said is overwritten, not only unlinked
+        "secure_delete=ON",  # deleted customers' words are overwritten, not only unlinked
     ):
         connection.execute(f"PRAGMA {pragma}")
     return SqliteUtils(connection)
 
 
 def acquire_lock(path: Path) -> int:
-    """Locks the database and returns the lock's descriptor. Raises DatabaseInUse where another process has it.
+    """Locks the database and returns the lock's file descriptor. Raises DatabaseInUse if another process has it locked.
 
-    The lock lies beside the file itself, since the same database may be reached by symbolic links. A hard link would
-    have another lock and another journal, so a file with one is refused.
+    The lock file is beside the resolved file, since symbolic links may lead to the same database. A hard link would
+    have a different lock and journal, so a file with one is refused.
     """
     real = path.resolve()
-    # A restore that was killed leaves a second name beside the file, under which it kept the database.
+    # A killed restore leaves a second name beside the file, under which it kept the database.
     replaced = real.parent.glob(f"{real.name}.replaced-*")
     if real.exists() and real.stat().st_nlink - sum(other.samefile(real) for other in replaced) > 1:
         raise StorageError(
-            f"{path} has another name as well (a hard link), by which a second bot could open it unseen. Delete that "
-            f"one, or make this a file of its own while no bot runs: `cp {path} {path}.own && mv {path}.own {path}`."
+            f"{path} has a second name (a hard link), under which another bot could open it unnoticed. Delete that "
+            f"name, or separate the two files while no bot runs: `cp {path} {path}.own && mv {path}.own {path}`."
         )
     descriptor = os.open(real.with_name(real.name + ".lock"), os.O_RDWR | os.O_CREAT, 0o600)
     deadline = time.monotonic() + LOCK_WAIT_S

@@ -1,5 +1,5 @@
-"""Datasets and their versions, settings, documents, waivers, scans for personal data, and requests for
-cleaned copies."""
+"""Datasets and their versions, settings, documents, waivers, scans for personal data, and requests for cleaned
+copies."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ from storage.records import (
 
 @dataclass(frozen=True)
 class NewDataset:
-    """`may_add`: where the channel has a dataset of this name, this is its next version. `origin` and `sealed` as of a
-    Dataset."""
+    """An upload. With `may_add` it becomes the next version of a dataset of that name in its channel. `origin` and
+    `sealed` are those of a Dataset."""
 
     name: str
     channel: str
@@ -39,8 +39,8 @@ class NewDataset:
 
 class Datasets(Table):
     def receive(self, new: NewDataset, *, now: float) -> Dataset | None:
-        """Records an upload: a name that its channel has gets its next version. Returns None if the name is taken by
-        another channel, or by this one and nothing may be added."""
+        """Records an upload, as the next version if the channel has a dataset of that name. Returns None if another
+        channel has the name, or this one has it and `may_add` is False."""
         with self._db.immediate():
             last = self._db.row(
                 "SELECT version, owner, sources FROM datasets WHERE name = ? ORDER BY version DESC LIMIT 1",
@@ -101,7 +101,7 @@ class Datasets(Table):
         return self._db.all(Dataset, sql, (name,))
 
     def due(self, now: float) -> list[Dataset]:
-        """Returns those that still have to be fetched or checked, where the time has come."""
+        """Returns the versions that have to be fetched or checked and whose next try is due, oldest first."""
         return self._db.all(
             Dataset,
             f"SELECT * FROM datasets WHERE state IN ('received', 'checking') AND {due_sql('next_at')} ORDER BY id",  # noqa: S608
@@ -109,7 +109,7 @@ class Datasets(Table):
         )
 
     def move(self, dataset: Dataset, to: DatasetState, *, now: float, **changes: Any) -> Dataset | None:
-        """Returns None if the dataset was moved meanwhile."""
+        """Returns the moved version, or None if it is no longer in its state."""
         changes = {**changes, "state": to, "updated_at": now}
         row = self._db.move("datasets", dataset.id, dataset.state, changes)
         return Dataset(**row) if row else None
@@ -131,7 +131,7 @@ class AllDatasetSettings(Table):
         task_kind: str | None = None,
         prompt: str | None = None,
     ) -> DatasetSettings:
-        """Sets what is not None, and leaves the rest as it was."""
+        """Sets the values that are not None and leaves the others unchanged."""
         (row,) = self._db.rows(
             "INSERT INTO dataset_settings (name, bar, task_kind, prompt, updated_by, updated_at)"
             " VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT (name) DO UPDATE SET bar = coalesce(excluded.bar, bar),"
@@ -144,7 +144,7 @@ class AllDatasetSettings(Table):
 
 @dataclass(frozen=True)
 class NewDocument:
-    """`source` is a Slack file id; `dataset` a name, for all its versions."""
+    """A document for all versions of the dataset with the name `dataset`. `source` is a Slack file id."""
 
     dataset: str
     filename: str
@@ -162,7 +162,7 @@ class Documents(Table):
         return self._db.first(Document, "SELECT * FROM documents WHERE id = ?", (document_id,))
 
     def due(self, now: float) -> list[Document]:
-        """Returns those that still have to be fetched and read, where the time has come."""
+        """Returns the documents that have to be fetched and read and whose next try is due, oldest first."""
         return self._db.all(
             Document,
             f"SELECT * FROM documents WHERE state = 'received' AND {due_sql('next_at')} ORDER BY id",  # noqa: S608
@@ -170,11 +170,12 @@ class Documents(Table):
         )
 
     def has_unread(self, dataset: str) -> bool:
+        """Returns True if a document of this dataset has not been read yet."""
         sql = "SELECT count(*) FROM documents WHERE dataset = ? AND state = 'received'"
         return bool(self._db.value(sql, (dataset,)))
 
     def ready(self, dataset: str) -> list[Document]:
-        """Returns the newest document of each file name, in the order in which they came."""
+        """Returns the newest usable document of each file name, in the order of their uploads."""
         return self._db.all(
             Document,
             "SELECT * FROM documents WHERE id IN (SELECT max(id) FROM documents"
@@ -183,7 +184,7 @@ class Documents(Table):
         )
 
     def refused(self, before: float) -> list[Document]:
-        """Returns those refused before then whose file is still here and belongs to nothing else."""
+        """Returns the documents refused before `before` whose file is still stored and has no other use."""
         return self._db.all(
             Document,
             "SELECT * FROM documents gone WHERE state = 'refused' AND sha256 IS NOT NULL AND updated_at < ?"
@@ -193,17 +194,17 @@ class Documents(Table):
         )
 
     def move(self, document: Document, to: DocumentState, *, now: float, **changes: Any) -> Document | None:
-        """Returns None if the document was moved meanwhile."""
+        """Returns the moved document, or None if it is no longer in its state."""
         changes = {**changes, "state": to, "updated_at": now}
         row = self._db.move("documents", document.id, document.state, changes)
         return Document(**row) if row else None
 
 
 class Cleanings(Table):
-    """Requests for a cleaned copy of a dataset's file, until they are answered."""
+    """Unanswered requests for a cleaned copy of a dataset's file."""
 
     def ask(self, dataset_id: int, person: str, *, now: float) -> Cleaning | None:
-        """Returns None if this person waits for it already."""
+        """Records a request. Returns None if this person is waiting for the same file already."""
         row = self._db.insert_once("cleanings", {"dataset_id": dataset_id, "person": person, "at": now})
         return Cleaning(**row) if row else None
 
@@ -212,14 +213,14 @@ class Cleanings(Table):
         return self._db.all(Cleaning, "SELECT * FROM cleanings ORDER BY id")
 
     def finish(self, cleaning: Cleaning) -> bool:
-        """Returns False if another thread was quicker."""
+        """Deletes an answered request. Returns False if another thread did so first."""
         return self._db.change("DELETE FROM cleanings WHERE id = ?", (cleaning.id,)) == 1
 
 
 class Scans(Table):
-    """Results of scans for personal data, by the sha256 of a file's bytes and the name of the patterns.
+    """Results of scans for personal data, by the file's sha256 and the scanner's name.
 
-    A row whose `found` is NULL is a request: the file has to be scanned before it leaves.
+    A row whose `found` is NULL is a request: the file has to be scanned before it leaves this machine.
     """
 
     def request(self, sha256: str, scanner: str, *, now: float) -> None:
@@ -233,13 +234,13 @@ class Scans(Table):
         )
 
     def of(self, sha256: str, scanner: str) -> str | None:
-        """Returns None if the file was not scanned yet."""
+        """Returns the result, None if the file has not been scanned yet."""
         sql = "SELECT found FROM scans WHERE sha256 = ? AND scanner = ?"
         result: str | None = self._db.value(sql, (sha256, scanner))
         return result
 
     def requested(self) -> list[tuple[str, str]]:
-        """Returns sha256 and scanner of each request, oldest first."""
+        """Returns the sha256 and the scanner of each request, oldest first."""
         rows = self._db.rows("SELECT sha256, scanner FROM scans WHERE found IS NULL ORDER BY at")
         return [(row["sha256"], row["scanner"]) for row in rows]
 
@@ -249,10 +250,10 @@ class Scans(Table):
 
 
 class Waivers(Table):
-    """People's decisions that a dataset with personal data may leave for a vendor. Rows are added, never changed."""
+    """People's decisions that a dataset with personal data may be sent to a vendor. Rows are added, never changed."""
 
     def add(self, dataset_id: int, person: str, reason: str, *, now: float) -> Waiver | None:
-        """Records a waiver, once for a dataset version. Returns None if there is one already."""
+        """Records a waiver for a dataset version. Returns None if it has one already."""
         waiver = Waiver(dataset_id, person, reason, now)
         return waiver if self._db.insert_once("waivers", vars(waiver)) else None
 

@@ -1,5 +1,5 @@
-"""What runs at vendors and costs money by the hour: the intent before a machine is started, until it is certainly gone,
-and how long it ran on each day."""
+"""Tuned models that are hosted by the hour at vendors: recorded before a machine is started until it is certain that it
+is gone, with the time that it ran on each day."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from storage.records import due_sql
 
 DeploymentState = Literal["starting", "ready", "stopping", "stopped"]
 
-# Whole milliseconds times whole micro-dollars an hour: no float comes in.
+# Whole milliseconds times whole micro-dollars per hour, rounded per day, without floats.
 SUM_SQL = "SELECT coalesce(sum((days.ms * deployments.micros_per_hour + 1800000) / 3600000), 0)"
 TOTAL_SQL = f"{SUM_SQL} FROM deployment_days days JOIN deployments ON deployments.id = days.deployment_id"
 OWN_SQL = f"{SUM_SQL} FROM deployment_days days WHERE days.deployment_id = deployments.id"
@@ -22,12 +22,12 @@ RECORDS_SQL = f"SELECT deployments.*, ({OWN_SQL}) AS micros FROM deployments"  #
 
 @dataclass(frozen=True)
 class DeploymentRecord:
-    """A tuned model that is deployed for a run, or was. `name` is what the vendor calls it too.
+    """A machine that hosts, or hosted, a run's tuned model. `name` is also its name at the vendor.
 
-    `sent_at`: when the start was sent last; None: it wasn't. `billed_until`: up to when its hours are counted in
-    `micros`; `is_billed`: those since then cost money as well. `used_at`: when it was asked last. `kept_by`: who wants
-    it to run on without questions. `reason`: why it is stopped, as a code of rules/budgets.py; `detail`: a sentence
-    about that, or about what keeps it from being stopped. `run_id` None: of a run that nobody here knows.
+    `run_id` is None if it belongs to no known run. `sent_at` is when the start was last sent, None if it was not.
+    `micros` is its cost until `billed_until`; with `is_billed` the time since then costs money too. `used_at` is its
+    latest question. `kept_by` is the person who wants it to keep running without questions. `reason` is a code of
+    rules/budgets.py for its stop; `detail` is a sentence about that, or about what prevents it.
     """
 
     id: int
@@ -73,11 +73,12 @@ class NewDeployment:
 
 class Deployments(Table):
     def intend(self, new: NewDeployment, *, now: float) -> DeploymentRecord | None:
-        """Returns None if the run has one that is not stopped."""
+        """Records a start before it is sent. Returns None if the run has a deployment that is not stopped."""
         return self._add(new, "starting", now, {})
 
     def add_orphan(self, new: NewDeployment, *, reason: str, now: float) -> DeploymentRecord | None:
-        """Adds one that nobody here started, so that it is stopped. Returns None if that is under way."""
+        """Adds a deployment that this bot did not start, so that it will be stopped. Returns None if it is known
+        already."""
         return self._add(new, "stopping", now, {"sent_at": now, "reason": reason})
 
     def _add(
@@ -91,11 +92,11 @@ class Deployments(Table):
         return self._db.first(DeploymentRecord, f"{RECORDS_SQL} WHERE id = ?", (number,))
 
     def of_run(self, run_id: int) -> list[DeploymentRecord]:
-        """Returns the newest first."""
+        """Returns the deployments of a run, newest first."""
         return self._db.all(DeploymentRecord, f"{RECORDS_SQL} WHERE run_id = ? ORDER BY id DESC", (run_id,))
 
     def live(self) -> list[DeploymentRecord]:
-        """Returns those that are not certainly gone, oldest first."""
+        """Returns the deployments that may still exist, oldest first."""
         return self._db.all(DeploymentRecord, f"{RECORDS_SQL} WHERE state <> 'stopped' ORDER BY id")
 
     def due(self, now: float) -> list[DeploymentRecord]:
@@ -110,14 +111,14 @@ class Deployments(Table):
     def move(
         self, record: DeploymentRecord, to: DeploymentState, *, now: float, **changes: Any
     ) -> DeploymentRecord | None:
-        """Returns None if it was moved meanwhile."""
+        """Returns the moved deployment, or None if it is no longer in its state."""
         changes = {"next_at": now, **changes, "state": to, "updated_at": now}
         moved = self._db.move("deployments", record.id, record.state, changes)
         return self.get(record.id) if moved else None
 
     def record_use(self, full_name: str, *, now: float) -> str | None:
-        """Records that a model ('provider/model', by its name there) is asked. Returns what it is called where it
-        runs."""
+        """Records a question to a model ('provider/model', by the provider's name). Returns the name of its running
+        deployment for chat, None if it has none."""
         row = self._db.row(
             "UPDATE deployments SET used_at = ? WHERE state = 'ready' AND model IN"
             " (SELECT name FROM models WHERE provider || '/' || provider_model = ?) RETURNING chat_model",
@@ -126,7 +127,7 @@ class Deployments(Table):
         return row["chat_model"] if row else None
 
     def keep_running(self, record: DeploymentRecord, person: str, *, now: float) -> bool:
-        """Returns False if somebody keeps it already, or it is being stopped."""
+        """Keeps it running without questions. Returns False if somebody did so before, or it is being stopped."""
         sql = (
             "UPDATE deployments SET kept_by = ?, used_at = ?, next_at = 0 WHERE id = ? AND kept_by IS NULL"
             " AND state IN ('starting', 'ready')"
@@ -134,7 +135,7 @@ class Deployments(Table):
         return self._db.change(sql, (person, now, record.id)) == 1
 
     def bill(self, record: DeploymentRecord, until: float) -> None:
-        """Counts the time since `billed_until`, day by day in UTC. Call it in the transaction that moves the record."""
+        """Books the time since `billed_until`, per day in UTC. Call it in the transaction that moves the record."""
         if record.billed_until is None or until < record.billed_until:
             return
         for day, ms in _days(record.billed_until, until) if record.is_billed else ():
@@ -144,7 +145,7 @@ class Deployments(Table):
                 (record.id, day, ms),
             )
         self._db.change("UPDATE deployments SET billed_until = ? WHERE id = ?", (until, record.id))
-        # the run may be over, and settled without what its deployment costs from then on
+        # If the run was settled before, its actual cost has to include what the deployment has cost since.
         self._db.change(
             "UPDATE runs SET actual_micros = ? + (SELECT micros FROM ledger WHERE run_id = runs.id AND kind = 'settle')"
             " WHERE id = ? AND EXISTS (SELECT 1 FROM ledger WHERE run_id = runs.id AND kind = 'settle')",
@@ -152,24 +153,24 @@ class Deployments(Table):
         )
 
     def cost_of_day(self, day: str, number: int | None = None) -> int:
-        """Returns the micro-dollars of a day ('YYYY-MM-DD') of one deployment; None: of all."""
+        """Returns the micro-dollars of a day ('YYYY-MM-DD') of the deployment with this number, None means of all."""
         mine = "" if number is None else " AND deployments.id = ?"
         sql = f"{TOTAL_SQL} WHERE days.day = ?{mine}"
         return int(self._db.value(sql, (day,) if number is None else (day, number)))
 
     def cost_of_run(self, run_id: int | None) -> int:
-        """Returns the micro-dollars of all deployments of a run so far."""
+        """Returns the micro-dollars of all of a run's deployments so far."""
         return int(self._db.value(f"{TOTAL_SQL} WHERE deployments.run_id = ?", (run_id,)))
 
     def committed(self, month: str) -> int:
-        """Returns the micro-dollars of a month. While a run is open they are part of what it reserves."""
+        """Returns the micro-dollars of a month for runs that are over. An open run's reservation includes them."""
         is_over = "EXISTS (SELECT 1 FROM ledger WHERE ledger.run_id = deployments.run_id AND ledger.kind <> 'reserve')"
         sql = f"{TOTAL_SQL} WHERE substr(days.day, 1, 7) = ? AND {is_over}"
         return int(self._db.value(sql, (month,)))
 
 
 def _days(start: float, end: float) -> Iterator[tuple[str, int]]:
-    """Returns the milliseconds of each day between the two; what is cut off at a day's end goes to the next one."""
+    """Yields each UTC day between the two times with its milliseconds, whose sum is the rounded total."""
     while start < end:
         day = datetime.fromtimestamp(start, UTC).replace(hour=0, minute=0, second=0, microsecond=0)
         until = min(end, (day + timedelta(days=1)).timestamp())

@@ -1,7 +1,7 @@
 """Imports SQLite, and sqlite-utils without pandas and numpy.
 
-sqlite-utils imports these two wherever they are installed, to store their types. We store none, and they
-would cost `finetune run` 0.7 s of start-up and 60 MB, so they are hidden during that import.
+sqlite-utils imports both if they are installed, to store their types. We store none, and they would cost `finetune run`
+0.7 s at its start and 60 MB, so they are hidden during that import.
 """
 
 from __future__ import annotations

@@ -1,5 +1,5 @@
-"""Evaluations and learning curves (asked → running → done | failed | cancelled), the cache of models'
-answers, and people's preferences between two answers."""
+"""Evaluations and learning curves (asked → running → done, failed or cancelled), the cache of models' answers, and
+people's preferences between two answers."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from storage.records import (
 
 @dataclass(frozen=True)
 class NewMeasurement:
-    """`plan` is JSON. Its maximum cost is reserved later, by `move`, once it is known."""
+    """A measurement that a person requests. `plan` is JSON. `move` reserves its maximum cost once that is known."""
 
     kind: MeasurementKind
     dataset_id: int
@@ -46,7 +46,7 @@ class Measurements(Table):
         return self.due(float("inf"))
 
     def due(self, now: float) -> list[Measurement]:
-        """Returns the open measurements whose next step's time has come."""
+        """Returns the open measurements whose next step is due, oldest first."""
         return self._db.all(
             Measurement,
             f"SELECT * FROM measurements WHERE state IN ('asked', 'running') AND {due_sql('next_at')} ORDER BY id",  # noqa: S608
@@ -54,7 +54,7 @@ class Measurements(Table):
         )
 
     def unreported(self, since: float) -> Measurement | None:
-        """Returns the oldest ladder with a result since then (unix seconds) whose report is not put yet."""
+        """Returns the oldest ladder with a result since `since` (unix seconds) that has no report yet."""
         sql = f"{unreported_sql('measurements', 'measurement')} AND kind = 'ladder' ORDER BY measurements.id LIMIT 1"
         return self._db.first(Measurement, sql, (since,))
 
@@ -78,7 +78,8 @@ class Measurements(Table):
         )
 
     def for_promotion(self, model: str) -> Measurement | None:
-        """Returns the newest measurement with a result that opened sealed rows for this tuned model."""
+        """Returns the newest finished measurement that opened sealed rows for this tuned model, None if there is
+        none."""
         sql = (
             "SELECT * FROM measurements WHERE state = 'done' AND kind = 'ladder'"
             " AND json_extract(plan, '$.promotes') = ? ORDER BY id DESC LIMIT 1"
@@ -88,7 +89,7 @@ class Measurements(Table):
     def move(
         self, measurement: Measurement, to: MeasurementState, *, now: float, **changes: Any
     ) -> Measurement | None:
-        """Returns None if the measurement was moved meanwhile."""
+        """Returns the moved measurement, or None if it is no longer in its state."""
         changes = {**changes, "state": to, "updated_at": now}
         if to != measurement.state:
             changes = {"tries": 0, "next_at": now, **changes}
@@ -96,7 +97,7 @@ class Measurements(Table):
         return Measurement(**row) if row else None
 
     def committed(self, month: str) -> int:
-        """Returns the micro-dollars of a month: reserved while a measurement is open, the actual cost afterwards."""
+        """Returns the micro-dollars of a month: the reservation of open measurements, the actual cost of the others."""
         return int(
             self._db.value(
                 "SELECT coalesce(sum(CASE WHEN state IN ('asked', 'running') THEN reserved_micros"
@@ -111,7 +112,7 @@ REPLY_COLUMNS = "key, model, text, prompt_tokens, completion_tokens, seconds, at
 
 @dataclass(frozen=True)
 class AnswerTotals:
-    """How many questions have an answer, and the tokens of those that were paid."""
+    """The number of questions that have an answer, and the tokens of the answers that were paid for."""
 
     answers: int
     prompt_tokens: int
@@ -119,11 +120,11 @@ class AnswerTotals:
 
 
 class AnswerCache(Table):
-    """The models' answers to prompts, so that the same question is paid once."""
+    """Models' answers to prompts, so that the same question is paid for once."""
 
     def keep(self, replies: Iterable[CachedAnswer], owner: str | None = None) -> None:
-        """Stores the first answer to each question. `owner` is what asked, 'run 3' or 'm3': the answers are deleted
-        with its dataset."""
+        """Stores the first answer to each question. `owner` is the run or measurement that asked ('run 3' or 'm3'),
+        with whose dataset the answers are deleted."""
         with self._db.immediate():
             for reply in replies:
                 self._db.insert_once("replies", {**vars(reply), "owner": owner})
@@ -132,22 +133,22 @@ class AnswerCache(Table):
         self._db.change("DELETE FROM replies WHERE key = ?", (key,))
 
     def read(self, keys: Sequence[str]) -> Mapping[str, CachedAnswer]:
-        """Returns the answers that are stored, by key."""
+        """Returns the stored answers by key."""
         sql = f"SELECT {REPLY_COLUMNS} FROM replies WHERE key IN (SELECT value FROM json_each(?))"  # noqa: S608
         answers = self._db.all(CachedAnswer, sql, (json.dumps(keys),))
         return {answer.key: answer for answer in answers}
 
     def answered(self, keys: Sequence[str]) -> frozenset[str]:
-        """Returns those of these questions that have an answer."""
+        """Returns the keys that have an answer."""
         return self.count(keys, since=0.0)[0]
 
     def totals(self, keys: Sequence[str], *, since: float) -> AnswerTotals:
-        """Returns the totals of these questions, each counted once. Only answers that came `since` then were paid."""
+        """Returns the totals of these questions, each counted once. Only answers since `since` were paid for."""
         return self.count(keys, since=since)[1]
 
     def count(self, keys: Sequence[str], *, since: float) -> tuple[frozenset[str], AnswerTotals]:
-        """Returns what `answered` and `totals` return, in one query: the step of each open evaluation asks for both. It
-        reads no texts, and passes the keys as one value, not a row each."""
+        """Returns the results of both `answered` and `totals` from one query, since each step of an open evaluation
+        needs them. For speed the query reads no texts and passes all keys as one JSON value."""
         (row,) = self._db.rows(
             "SELECT json_group_array(key) AS keys, count(*) AS answers,"
             " coalesce(sum(prompt_tokens) FILTER (WHERE at >= ?1), 0) AS prompt_tokens,"
@@ -158,7 +159,7 @@ class AnswerCache(Table):
         return frozenset(json.loads(row.pop("keys"))), AnswerTotals(**row)
 
     def totals_of(self, model: str, *, since: float) -> AnswerTotals:
-        """Returns the totals of everything that a model answered `since` then."""
+        """Returns the totals of all of a model's answers since `since`."""
         (row,) = self._db.rows(
             "SELECT count(*) AS answers, coalesce(sum(prompt_tokens), 0) AS prompt_tokens,"
             " coalesce(sum(completion_tokens), 0) AS completion_tokens FROM replies WHERE model = ? AND at >= ?",
@@ -168,10 +169,10 @@ class AnswerCache(Table):
 
 
 class Preferences(Table):
-    """Which of two answers people find better, one verdict a person and row. Rows are added, never changed."""
+    """People's choices between two answers, one per person and row. Rows are added, never changed."""
 
     def add(self, preference: Preference) -> bool:
-        """Returns False if this person has a verdict on this row already: the first one stays."""
+        """Records a choice. Returns False if this person has chosen for this row before: the first choice counts."""
         changed = self._db.change(
             "INSERT INTO preferences (measurement_id, row, first_arm, second_arm, person, choice, at)"
             " SELECT ?, ?, ?, ?, ?, ?, ? WHERE NOT EXISTS"
@@ -181,7 +182,7 @@ class Preferences(Table):
         return changed == 1
 
     def of(self, measurement_id: int) -> list[Preference]:
-        """Returns a measurement's verdicts in the order in which they were given."""
+        """Returns a measurement's choices in the order in which they were made."""
         return self._db.all(
             Preference,
             "SELECT measurement_id, row, first_arm, second_arm, person, choice, at FROM preferences"

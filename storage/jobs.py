@@ -1,5 +1,5 @@
-"""What may exist at providers: people's decisions about uncertain creates, jobs that no run knows, and
-uploaded files until they are deleted there."""
+"""Traces at providers: people's decisions about uncertain creates, jobs that belong to no known run, and uploaded files
+that have not been deleted there."""
 
 from __future__ import annotations
 
@@ -15,8 +15,11 @@ InterventionChoice = Literal["retry", "adopt", "give_up"]
 
 @dataclass(frozen=True)
 class InterventionDecision:
-    """One person's decision about an uncertain create. `since`: the run's `state_since` when it became uncertain;
-    `job_id`: for adopt. `outcome` None: it is not carried out yet, and may wait for a second person's."""
+    """One person's decision about an uncertain create.
+
+    `since` is the run's `state_since` when the create became uncertain. `job_id` is the job to adopt. `outcome` is None
+    until the decision is carried out, which may need a second person's.
+    """
 
     id: int
     run_id: int
@@ -40,7 +43,8 @@ class Interventions(Table):
         *,
         now: float,
     ) -> InterventionDecision | None:
-        """Returns None if this person's decision about this create still waits."""
+        """Records a decision. Returns None if an earlier one of this person about this create is not carried out
+        yet."""
         values = {
             "run_id": run.id,
             "since": run.state_since,
@@ -54,7 +58,7 @@ class Interventions(Table):
         return InterventionDecision(**row) if row else None
 
     def of(self, run: Run) -> list[InterventionDecision]:
-        """Returns every decision about the create that is uncertain now, oldest first."""
+        """Returns every decision about the run's present uncertain create, oldest first."""
         return self._db.all(
             InterventionDecision,
             "SELECT * FROM words_on_doubts WHERE run_id = ? AND since = ? ORDER BY id",
@@ -62,7 +66,7 @@ class Interventions(Table):
         )
 
     def runs_with_open_decisions(self) -> list[int]:
-        """Returns the ids of runs that wait for people and have a decision that is not carried out yet."""
+        """Returns the ids of the runs in needs_human with a decision that is not carried out yet."""
         rows = self._db.rows(
             "SELECT DISTINCT runs.id AS id FROM words_on_doubts word JOIN runs ON runs.id = word.run_id"
             " WHERE word.outcome IS NULL AND runs.state = 'needs_human' AND word.since = runs.state_since ORDER BY id"
@@ -70,27 +74,28 @@ class Interventions(Table):
         return [int(row["id"]) for row in rows]
 
     def conclude(self, run: Run, outcome: str) -> None:
-        """Closes every decision about this create that waits; the same people may decide again."""
+        """Closes all open decisions about this create, so that the same people may decide again."""
         self._db.change(
             "UPDATE words_on_doubts SET outcome = ? WHERE run_id = ? AND since = ? AND outcome IS NULL",
             (outcome, run.id, run.state_since),
         )
 
     def record_orphan(self, provider: str, job_id: str, key: str, *, now: float) -> bool:
-        """Records a job that no run knows. Returns True the first time."""
+        """Records a job that belongs to no known run. Returns False if it was recorded before."""
         values = {"provider": provider, "job_id": job_id, "key": key, "at": now}
         return self._db.insert_once("stray_jobs", values) is not None
 
 
 UPLOAD_SETTLE_S = 15 * 60.0
-"""A file whose upload was cut off may appear in the trainer's list this much later."""
+"""Seconds after which a file whose upload was interrupted may still appear in the trainer's list."""
 
 
 class Uploads(Table):
-    """Files that may be at a trainer: written down before one is sent, until it is certainly deleted there."""
+    """Files that may be at a trainer: recorded before they are sent, until it is certain that they are deleted
+    there."""
 
     def intend(self, provider: str, hashes: Collection[str], *, now: float) -> None:
-        """Records files before they are sent, so that a kill afterwards leaves something to look for."""
+        """Records files that are about to be sent, so that they can be found and deleted after a kill."""
         with self._db.immediate():
             for sha256 in hashes:
                 self._db.change(
@@ -100,13 +105,13 @@ class Uploads(Table):
                 )
 
     def at(self, provider: str) -> set[str]:
-        """Returns the sha256 of each file that may be there."""
+        """Returns the sha256 of each file that may be at the provider."""
         rows = self._db.rows("SELECT sha256 FROM uploads WHERE provider = ?", (provider,))
         return {row["sha256"] for row in rows}
 
     def confirm_deleted(self, provider: str, hashes: Collection[str], *, now: float) -> None:
-        """Forgets files that the trainer didn't list at `now`, but for those sent just before: they may not have been
-        listed yet."""
+        """Removes the records of files that the trainer did not list at `now`, except recently sent ones, which may not
+        be listed yet."""
         with self._db.immediate():
             for sha256 in hashes:
                 self._db.change(

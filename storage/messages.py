@@ -1,5 +1,5 @@
-"""Slack messages both ways: deliveries kept until they are handled once, and posts and edits until they are
-sent once."""
+"""Messages from and to Slack: deliveries, stored until they have been handled, and posts and edits, stored until they
+have been sent."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ SLACK_TOKEN_FIELD = "token"  # noqa: S105 - the name of a key: Slack's old verif
 
 @dataclass(frozen=True)
 class Delivery:
-    """A delivery that is not handled yet. `body` is as Bolt parsed it; `tries`: how often it was replayed."""
+    """A delivery that has not been handled yet. `body` is as Bolt parsed it; `tries` counts its replays."""
 
     id: str
     at: float
@@ -35,8 +35,10 @@ class Inbox:
         self._handled_here = threading.local()
 
     def receive(self, delivery: str, body: Mapping[str, Any], *, now: float) -> bool:
-        """Stores a delivery and returns whether to handle it. False: it is done or under way, as Slack repeats what it
-        believes lost. If its process was killed before it was done, it is handled when it comes again."""
+        """Stores a delivery. Returns False if it has been handled or is being handled, since Slack repeats deliveries.
+
+        A delivery whose process was killed while handling it is handled when it comes again.
+        """
         text = json.dumps({name: value for name, value in body.items() if name != SLACK_TOKEN_FIELD})
         with self._lock, self._db.immediate():
             self._db.change("DELETE FROM deliveries WHERE at < ?", (now - DELIVERY_KEPT_S,))
@@ -51,31 +53,32 @@ class Inbox:
         return True
 
     def begin(self, delivery: str) -> None:
-        """Call it in the thread that handles the delivery."""
+        """Notes which delivery the calling thread handles."""
         self._handled_here.delivery = delivery
 
     def end(self, delivery: str) -> None:
-        """Marks it as handled, whatever the outcome, and deletes its body."""
+        """Marks the delivery as handled, whatever the outcome, and deletes its body."""
         self._handled_here.delivery = None
         self._done(delivery)
         with self._lock:
             self._under_way.discard(delivery)
 
     def close_current(self) -> None:
-        """Closes the delivery that this thread handles, if any, in the transaction that carries it out."""
+        """Marks the delivery that this thread handles, if any, as handled. Call it in the transaction of its effect."""
         delivery = getattr(self._handled_here, "delivery", None)
         if delivery:
             self._done(delivery)
 
     def waiting(self) -> list[Delivery]:
-        """Returns what was not handled, oldest first. Call it before new deliveries come in."""
+        """Returns the deliveries that were not handled, oldest first. Call it before new deliveries arrive."""
         rows = self._db.rows(
             "SELECT id, at, body, tries FROM deliveries WHERE body IS NOT NULL ORDER BY at, id"
         )
         return [Delivery(**{**row, "body": json.loads(row["body"])}) for row in rows]
 
     def count_try(self, delivery: str) -> None:
-        """Counts a replay before it begins, so that a delivery that ends its process each time is given up at last."""
+        """Counts a replay before it begins, so that a delivery that ends its process each time is eventually given
+        up."""
         self._db.change("UPDATE deliveries SET tries = tries + 1 WHERE id = ?", (delivery,))
 
     def _done(self, delivery: str) -> None:
@@ -83,26 +86,30 @@ class Inbox:
 
 
 PATIENT_TRIES = 3
-"""How often a lane waits for a message that fails, which keeps the order through a short outage of Slack's."""
+"""A failing message keeps its place in its lane for this many tries, so that a short outage doesn't change the
+order."""
 RETRY_S = 300.0
-"""Seconds between two tries of what Slack refuses until somebody fixes it."""
+"""Seconds between two tries of a message that Slack refuses until somebody fixes the cause."""
 LANE_SQL = """CASE WHEN kind = 'edit' THEN 'edits ' || channel
     WHEN kind = 'direct' OR (kind = 'file' AND person IS NOT NULL) THEN 'person ' || person
     ELSE 'posts ' || channel END"""
 
 
 class Outbox(Table):
-    """Messages on their way to Slack: written in the transaction of the fact they report, sent later, each once.
+    """Messages to Slack, stored in the transaction of the fact that they report and sent later, each once.
 
-    A card is a message that is edited in place. Only its newest text matters: one that still waits is replaced by the
-    next, in an edit and in a first post alike, and one that this process sent last is not sent again."""
+    A card is a message that is edited in place. Only its newest text matters: a waiting post or edit gets the newer
+    text, and a text that this process has just sent is not sent again.
+    """
 
     def __init__(self, database: Database) -> None:
         super().__init__(database)
-        self._shown: dict[str, bytes] = {}  # digests by card; after a restart an edit too many does no harm
+        self._shown: dict[
+            str, bytes
+        ] = {}  # digests of the texts by card; a superfluous edit after a restart is harmless
 
     def put(self, draft: Draft, *, now: float) -> None:
-        """Adds a message that is sent once; a second one with the same `dedupe` does nothing."""
+        """Adds a message to send once. A second one with the same `dedupe` does nothing."""
         with self._db.immediate():
             if draft.dedupe is None or not self._was_sent(draft.dedupe):
                 self._add(draft.kind, draft, draft.dedupe, now)
@@ -119,12 +126,12 @@ class Outbox(Table):
         concerns: str | None = None,
         progress: bool = False,
     ) -> None:
-        """Posts this card, or edits it where it is posted; a text that still waits is replaced. A card whose post was
-        given up is posted again. The other arguments are those of a Draft."""
+        """Posts a card, or edits it if it was posted; a waiting text is replaced. A card whose post was given up is
+        posted again. The other arguments are those of a Draft."""
         draft = Draft("post", channel, body, None, card, thread, None, private, concerns, progress)
         text = _text(body)
         with self._db.immediate():
-            # What waits keeps its place. If it is a decision, the progress that replaces its text doesn't delay it.
+            # A waiting message keeps its place. A decision is not delayed when progress replaces its text.
             replaced = self._db.change(
                 "UPDATE outbox SET body = ?, progress = progress AND ?"
                 " WHERE state = 'due' AND card = ? AND kind IN ('edit', 'post')",
@@ -136,16 +143,16 @@ class Outbox(Table):
                 if self._shown.get(card) != _digest(text):
                     self._add("edit", draft, None, now)
             else:
-                # A new post takes the place of one that was given up, by its dedupe.
+                # A new post replaces one that was given up, by reusing its dedupe.
                 sql = "SELECT dedupe FROM outbox WHERE card = ? AND state = 'dead'"
                 self._add("post", draft, self._db.value(sql, (card,)) or card, now)
 
     def due(self, now: float) -> list[OutboxItem]:
-        """Returns the head of each lane, oldest first.
+        """Returns the first message of each lane, oldest first.
 
-        A lane is what goes to one place: the posts of a channel, what one person alone gets, the edits in a channel.
-        What failed PATIENT_TRIES times goes behind the others of its lane, and an edit that only shows progress behind
-        the other edits. What belongs to a thread or a card comes after the card's own post.
+        A lane holds the messages to one place: the posts in a channel, the messages to one person, or the edits in a
+        channel. A message that failed PATIENT_TRIES times comes after the others of its lane, and an edit that only
+        shows progress after the other edits. Replies and edits come after the post of their card.
         """
         rows = self._db.rows(
             f"""
@@ -174,11 +181,12 @@ class Outbox(Table):
         return [OutboxItem(**row) for row in rows]
 
     def was_put(self, dedupe: str) -> bool:
+        """Returns True if a message with this `dedupe` waits or was sent."""
         waits = self._db.value("SELECT 1 FROM outbox WHERE dedupe = ?", (dedupe,)) is not None
         return waits or self._was_sent(dedupe)
 
     def files(self) -> set[str]:
-        """Returns the paths of the files that wait to be sent."""
+        """Returns the paths of the files that are waiting to be sent."""
         rows = self._db.rows(
             "SELECT json_extract(body, '$.file') AS path FROM outbox WHERE state = 'due' AND kind = 'file'"
         )
@@ -191,7 +199,7 @@ class Outbox(Table):
         return int(self._db.value("SELECT count(*) FROM outbox WHERE state = 'due'"))
 
     def mark_sent(self, item: OutboxItem, *, channel: str, ts: str | None) -> None:
-        """Deletes a message that was sent, but for its dedupe. Where a card was posted is kept for later edits and
+        """Deletes a sent message except its `dedupe`, and stores where a card was posted, for later edits and
         replies."""
         with self._db.immediate():
             self._db.change(
@@ -200,7 +208,7 @@ class Outbox(Table):
             )
             if item.card:
                 self._shown[item.card] = _digest(_text(item.body))
-            # An edit replaced while it was under way stays due with its newer body.
+            # If its text was replaced while it was being sent, it stays due with the newer one.
             self._db.change("DELETE FROM outbox WHERE id = ? AND body = ?", (item.id, _text(item.body)))
             if item.kind == "post" and item.card and ts:
                 self._db.change(
@@ -211,28 +219,28 @@ class Outbox(Table):
                 self._db.change("UPDATE outbox SET kind = 'edit' WHERE id = ? AND state = 'due'", (item.id,))
 
     def postpone(self, item: OutboxItem, *, due_at: float, error: str, counts: bool = True) -> None:
-        """Postpones a message. `counts` is False if the message itself is not the reason."""
+        """Postpones a message. `counts` is False if the message is not the cause, so that the try is not counted."""
         self._db.change(
             "UPDATE outbox SET due_at = ?, tries = tries + ?, error = ? WHERE id = ?",
             (due_at, int(counts), error, item.id),
         )
 
     def give_up(self, item: OutboxItem, *, error: str) -> None:
-        """Gives up and deletes this body; a newer one that has replaced it meanwhile stays due."""
+        """Gives up a message and deletes its body. A newer body that has replaced it stays due."""
         self._db.change(
             "UPDATE outbox SET state = 'dead', body = '{}', error = ? WHERE id = ? AND body = ?",
             (error, item.id, _text(item.body)),
         )
 
     def repost(self, item: OutboxItem, *, now: float) -> None:
-        """Posts a card again whose message is gone or closed for edits."""
+        """Posts a card again whose message was deleted or can't be edited any more."""
         with self._db.immediate():
             self._db.change("DELETE FROM cards WHERE name = ?", (item.card,))
             self._db.change("UPDATE outbox SET kind = 'post', due_at = ? WHERE id = ?", (now, item.id))
 
     def reroute(self, item: OutboxItem, *, channel: str, now: float) -> None:
-        """Sends a message whose channel is closed to us to another channel, not into a thread there. What only one
-        person may see goes to that person."""
+        """Redirects a message whose channel the bot can't post in to another channel, outside any thread. An ephemeral
+        message becomes a direct message to its person."""
         self._db.change(
             "UPDATE outbox SET channel = ?, thread = NULL, kind = CASE kind WHEN 'edit' THEN 'post'"
             " WHEN 'ephemeral' THEN 'direct' ELSE kind END, due_at = ? WHERE id = ?",
@@ -243,14 +251,14 @@ class Outbox(Table):
         return self._db.first(Card, "SELECT name, channel, ts FROM cards WHERE name = ?", (name,))
 
     def record_home(self, person: str, *, now: float) -> None:
-        """Remembers who looks at their App Home: it is kept among the cards, with the time in place of a message's."""
+        """Records that a person opened their App Home. It is stored as a card with the current time as its `ts`."""
         self._db.change(
             "INSERT INTO cards (name, channel, ts) VALUES (?, ?, ?) ON CONFLICT (name) DO UPDATE SET ts = excluded.ts",
             (f"home {person}", person, f"{now:.6f}"),
         )
 
     def homes(self, since: float) -> list[str]:
-        """Returns the people who have opened their App Home since then."""
+        """Returns the people who have opened their App Home since `since`, most recent first."""
         rows = self._db.rows(
             "SELECT channel FROM cards WHERE name LIKE 'home %' AND CAST(ts AS REAL) >= ? ORDER BY ts DESC",
             (since,),
@@ -258,7 +266,7 @@ class Outbox(Table):
         return [row["channel"] for row in rows]
 
     def is_waiting(self, card: str) -> bool:
-        """Returns whether a message of this card is still to be sent."""
+        """Returns True if a message of this card is waiting to be sent."""
         return bool(self._db.value("SELECT 1 FROM outbox WHERE card = ? AND state = 'due'", (card,)))
 
     def _add(self, kind: OutboxKind, draft: Draft, dedupe: str | None, now: float) -> None:

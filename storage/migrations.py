@@ -1,4 +1,4 @@
-"""The schema, one step a release. A released step is never changed; a new one is added below it."""
+"""The migrations of the schema. A released step is never changed; add a new one at the end."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ migrations = Migrations("finetune")
 
 
 def _execute(db: SqliteUtils, script: str) -> None:
-    """Executes statement by statement: `executescript` would commit the migration's own transaction."""
+    """Executes a script statement by statement, because `executescript` would commit the migration's transaction."""
     statement = ""
     for line in script.strip().splitlines():
         statement += line + "\n"
@@ -41,7 +41,7 @@ def _execute(db: SqliteUtils, script: str) -> None:
 
 
 def _add(*steps: tuple[str, str]) -> None:
-    """Adds steps that are a script each."""
+    """Adds migrations that consist of one SQL script each."""
     for name, script in steps:
         migrations(name=name)(_execution(script))
 
@@ -63,7 +63,7 @@ _add(
 
 @migrations()
 def m008_ids_used_once(db: SqliteUtils) -> None:
-    """Adds AUTOINCREMENT, without which SQLite gives a deleted row's id to the next one. That takes a copy of each
+    """Adds AUTOINCREMENT, without which SQLite reuses a deleted row's id. SQLite can only do that by copying each
     table."""
     for table in ("cleanings", "estimates", "asks", "documents", "outbox"):
         (created,) = db.execute("SELECT sql FROM sqlite_master WHERE name = ?", (table,)).fetchone()

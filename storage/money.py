@@ -1,4 +1,4 @@
-"""The commitments of a month, the spending freeze, and estimates kept for sharing."""
+"""The commitments of a month, the spending freeze, and estimates stored for sharing."""
 
 from __future__ import annotations
 
@@ -40,9 +40,12 @@ GROUP BY deployments.id
 
 @dataclass(frozen=True)
 class Commitment:
-    """One run or measurement in a month, or a person's questions to the models of a dataset: then `number` is how many.
-    Money in micro-dollars: reserved while it is open, spent once it is not. A deployment has its run's number; while
-    that is open, what it costs is part of what the run reserves."""
+    """The money of one run, measurement or deployment in a month, or of a person's questions to a dataset's models.
+
+    `number` is that of the run or measurement, a deployment's run, or the number of questions. Micro-dollars are
+    reserved while it is open and spent afterwards. While a deployment's run is open, its cost is part of the run's
+    reservation.
+    """
 
     kind: Literal["run", "measurement", "questions", "deployment"]
     number: int
@@ -66,7 +69,7 @@ class Ledger(Table):
         return [commitment for commitment in commitments if commitment.micros]
 
     def committed(self, month: str, kind: Literal["channel", "person"], name: str) -> int:
-        """Returns the micro-dollars of the month that a channel or a person reserves and has spent."""
+        """Returns the micro-dollars that a channel or a person reserves or has spent in a month."""
         total = self._db.value(
             f"SELECT coalesce(sum(reserved_micros + spent_micros), 0) FROM ({COMMITMENTS_SQL}) WHERE {kind} = ?",  # noqa: S608
             (*(month,) * 4, name),
@@ -74,21 +77,22 @@ class Ledger(Table):
         return int(total)
 
     def warned(self, month: str, whose: str = "team") -> frozenset[int]:
-        """Returns the percents of the month's budget at which people were warned. `whose`: as Budget.whose."""
+        """Returns the percentages of the month's budget at which people were warned. `whose` is that of a Budget."""
         rows = self._db.rows(
             "SELECT percent FROM budget_warnings WHERE month = ? AND whose = ?", (month, whose)
         )
         return frozenset(int(row["percent"]) for row in rows)
 
     def warn(self, month: str, percent: int, whose: str = "team", *, now: float) -> bool:
-        """Records a warning. Returns False if there was one for this month, percent and budget before."""
+        """Records a warning. Returns False if one was recorded for this month, percentage and budget before."""
         values = {"month": month, "whose": whose, "percent": percent, "at": now}
         return self._db.insert_once("budget_warnings", values) is not None
 
 
 @dataclass(frozen=True)
 class Freeze:
-    """`reason` is as a person typed it, '' where none was given. `lifted_at` None: it stands."""
+    """A stop to all new spending. `reason` is what the person typed, '' for none. It is in force while `lifted_at` is
+    None."""
 
     id: int
     person: str
@@ -99,10 +103,10 @@ class Freeze:
 
 
 class Freezes(Table):
-    """While a freeze stands, nothing new is created. At most one stands. Each approver who wants it lifted is kept."""
+    """Freezes, at most one of which is in force, and the approvers who want it lifted."""
 
     def add(self, *, person: str, reason: str, channel: str, now: float) -> Freeze | None:
-        """Returns None if a freeze stands already."""
+        """Adds a freeze. Returns None if one is in force already."""
         values = {"person": person, "reason": reason, "channel": channel, "at": now}
         row = self._db.insert_once("freezes", values)
         return Freeze(**row) if row else None
@@ -111,17 +115,17 @@ class Freezes(Table):
         return self._db.first(Freeze, "SELECT * FROM freezes WHERE lifted_at IS NULL")
 
     def request_lift(self, freeze: Freeze, person: str, *, now: float) -> bool:
-        """Records that a person wants it lifted. Returns False if they have said so already."""
+        """Records that a person wants the freeze lifted. Returns False if that was recorded before."""
         values = {"freeze_id": freeze.id, "person": person, "at": now}
         return self._db.insert_once("unfreezes", values) is not None
 
     def lift_requests(self, freeze: Freeze) -> list[str]:
-        """Returns the people who want it lifted, first to last."""
+        """Returns the people who want the freeze lifted, in the order in which they asked."""
         rows = self._db.rows("SELECT person FROM unfreezes WHERE freeze_id = ? ORDER BY id", (freeze.id,))
         return [str(row["person"]) for row in rows]
 
     def lift(self, freeze: Freeze, *, now: float) -> bool:
-        """Returns False if another thread was quicker."""
+        """Lifts the freeze. Returns False if another thread did so first."""
         sql = "UPDATE freezes SET lifted_at = ? WHERE id = ? AND lifted_at IS NULL"
         return self._db.change(sql, (now, freeze.id)) == 1
 
@@ -130,8 +134,8 @@ ESTIMATE_KEPT_S = 30 * 24 * 3600.0
 
 
 class Estimates(Table):
-    """Estimates as they were asked for, so that a person can share the one they got. Kept for a month; a dataset's
-    newest for longer, as it names today's model."""
+    """Estimates that people got, so that they can share them. Stored for a month; a dataset's newest one for longer,
+    because it names today's model."""
 
     def keep(self, dataset: str, question: str, *, channel: str, person: str, now: float) -> StoredEstimate:
         with self._db.immediate():
@@ -152,15 +156,16 @@ class Estimates(Table):
         )
 
     def request_share(self, number: int) -> bool:
-        """Returns False if it is shared already, or deleted."""
+        """Requests that an estimate is shared. Returns False if it was requested before, or the estimate was
+        deleted."""
         return self._move(number, "shown", "wanted")
 
     def mark_shared(self, number: int) -> bool:
-        """Returns False if another thread was quicker."""
+        """Records that an estimate was posted. Returns False if another thread did so first."""
         return self._move(number, "wanted", "shared")
 
     def to_share(self) -> list[StoredEstimate]:
-        """Returns the estimates that are still to be posted, oldest first."""
+        """Returns the estimates that people want to share and that are not posted yet, oldest first."""
         return self._db.all(StoredEstimate, "SELECT * FROM estimates WHERE state = 'wanted' ORDER BY id")
 
     def _move(self, number: int, before: str, after: str) -> bool:

@@ -1,7 +1,7 @@
-"""Which tuned model is in use for each dataset and which were before; readable beside a running bot.
+"""Which tuned model is, or was, in use for each dataset. Can be read while a bot is running.
 
-Each promotion is a row of its own, and so is a rollback: it says which row it replaces and which one it puts back, so
-that two rollbacks go two models back.
+Each promotion and each rollback is a row, which names the row that it replaces and the one that a rollback returns to,
+so that two rollbacks go back two models.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from storage.records import is_due
 
 @dataclass(frozen=True)
 class Promotion:
-    """`reason` is a person's where one was asked for. `ended_at` None: it stands. It replaced `instead_of`;
-    `returns_to` is what a rollback puts back.
+    """A model's time in use for a dataset, current while `ended_at` is None.
 
-    `carried_at`: when the trainer's alias was seen to point to the model, None while that is still to do; `tries` and
-    `trouble` are about that.
+    `reason` is the person's, if one was required. It replaced the promotion `instead_of`; a rollback goes to
+    `returns_to`. `carried_at` is when the trainer's alias was set to the model, None until then; `tries` and `trouble`
+    are about setting it.
     """
 
     id: int
@@ -43,7 +43,8 @@ class Promotion:
 
 @dataclass(frozen=True)
 class NewPromotion:
-    """`instead_of`: what stands now. `is_synced`: no trainer has an alias to set."""
+    """A promotion to record, which replaces the current one `instead_of`. `is_synced` means that there is no alias to
+    set."""
 
     dataset: str
     model: str
@@ -58,7 +59,7 @@ class NewPromotion:
 
 class Promotions(Table):
     def add(self, new: NewPromotion, *, now: float) -> Promotion | None:
-        """Returns None if something else than `instead_of` stands by now. Call it in a transaction."""
+        """Returns None if `instead_of` is no longer the current promotion. Call it in a transaction."""
         before = new.instead_of
         if before is not None and not self.end(before, now=now):
             return None
@@ -93,7 +94,7 @@ class Promotions(Table):
         return self._db.first(_promotion, "SELECT * FROM promotions WHERE id = ?", (number,))
 
     def of(self, dataset: str, model: str) -> list[Promotion]:
-        """Returns each time that this model was put to use for the dataset."""
+        """Returns every promotion of this model for the dataset, oldest first."""
         sql = "SELECT * FROM promotions WHERE dataset = ? AND model = ? ORDER BY id"
         return self._db.all(_promotion, sql, (dataset, model))
 
@@ -102,11 +103,11 @@ class Promotions(Table):
         return self._db.first(_promotion, sql, (dataset,))
 
     def all_current(self) -> list[Promotion]:
-        """Returns the promotions that stand, in the order of their datasets' names."""
+        """Returns the current promotion of each dataset, ordered by the dataset's name."""
         return self._db.all(_promotion, "SELECT * FROM promotions WHERE ended_at IS NULL ORDER BY dataset")
 
     def to_sync(self, now: float) -> list[Promotion]:
-        """Returns those that stand whose alias is still to be set, where the time has come."""
+        """Returns the current promotions whose alias has to be set and whose next try is due."""
         return [
             promotion
             for promotion in self.all_current()
@@ -114,17 +115,17 @@ class Promotions(Table):
         ]
 
     def mark_synced(self, promotion: Promotion, *, now: float) -> Promotion | None:
-        """Records that the alias is set. Returns None if the promotion stands no more, or that is recorded already."""
+        """Records that the alias was set. Returns None if the promotion has ended or that was recorded before."""
         changes = "carried_at = ?, tries = 0, trouble = NULL"
         return self._update(promotion, changes, (now,), "carried_at IS NULL")
 
     def postpone(self, promotion: Promotion, until: float, trouble: str) -> Promotion | None:
-        """Records that the alias could not be set. Returns None as `synced` does."""
+        """Records that the alias could not be set. Returns None as `mark_synced` does."""
         changes = "tries = tries + 1, next_at = ?, trouble = ?"
         return self._update(promotion, changes, (until, trouble), "carried_at IS NULL")
 
     def mark_unsynced(self, promotion: Promotion) -> Promotion | None:
-        """Records that the trainer's alias points elsewhere. Returns None if the promotion stands no more."""
+        """Records that the trainer's alias points to another model. Returns None if the promotion has ended."""
         return self._update(promotion, "carried_at = NULL, next_at = 0", (), "carried_at IS NOT NULL")
 
     def _update(
@@ -148,6 +149,6 @@ WHERE promotions.dataset = ? AND promotions.ended_at IS NULL
 
 
 def current_model(database: Path, dataset: str) -> str | None:
-    """Returns the model in use by its provider's name, None if there is none. Raises StorageError."""
+    """Returns the provider's name of the model in use, None if there is none. Raises StorageError."""
     rows = query_read_only(database, CURRENT_MODEL_SQL, (dataset,), what="the model in use")
     return str(rows[0][0]) if rows else None

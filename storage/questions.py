@@ -1,7 +1,8 @@
-"""What people ask tuned models with `try`: the question until it is answered, and for good what it cost.
+"""Questions to tuned models by `try`, their cost, and people's verdicts on the answers.
 
-The text of a question is deleted once it is answered, its cost is not: a question's maximum cost is reserved before it
-is sent, and settled when it is over. A copy of question and answer is stored for the verdict of who asked.
+A question's maximum cost is reserved before it is sent and settled when it is answered. Then its row in `asks` is
+deleted, while its cost is kept in `questions`. A copy of question and answer is stored for the verdict of the person
+who asked.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from dataclasses import dataclass
 from storage.database import Table
 from storage.records import Ask
 
-WAITING = """
+ASKS_SQL = """
 SELECT asks.*, coalesce(questions.reserved_micros, 0) AS most_micros, questions.id IS NOT NULL AS is_priced
 FROM asks LEFT JOIN questions ON questions.id = asks.id
 """
@@ -19,7 +20,7 @@ FROM asks LEFT JOIN questions ON questions.id = asks.id
 
 @dataclass(frozen=True)
 class NewAsk:
-    """`dataset` is what the model was trained on; `month` ('YYYY-MM') is the one whose budget pays."""
+    """A question to a model that was trained on `dataset`. The budget of `month` ('YYYY-MM') pays for it."""
 
     person: str
     channel: str
@@ -44,11 +45,11 @@ class Questions(Table):
         return self._asks("ORDER BY asks.id")
 
     def mark_sent(self, ask: Ask, *, now: float) -> None:
-        """Records that it is about to be sent to its model: from here on it may have to be paid."""
+        """Records that the question is about to be sent to its model: from now on it may have to be paid for."""
         self._db.change("UPDATE asks SET sent_at = ? WHERE id = ?", (now, ask.id))
 
     def end(self, ask: Ask, actual_micros: int) -> bool:
-        """Deletes the text and settles the money. Returns False if that was done before."""
+        """Deletes the question and settles its cost. Returns False if that was done before."""
         with self._db.immediate():
             is_first = self._db.change("DELETE FROM asks WHERE id = ?", (ask.id,)) == 1
             if is_first:
@@ -57,19 +58,19 @@ class Questions(Table):
         return is_first
 
     def committed(self, month: str) -> int:
-        """Returns the micro-dollars of a month: reserved until a question is over, the actual cost from then on."""
+        """Returns the micro-dollars of a month: the reservation of open questions, the actual cost of the others."""
         total = "coalesce(sum(coalesce(actual_micros, reserved_micros)), 0)"
         return int(self._db.value(f"SELECT {total} FROM questions WHERE month = ?", (month,)))  # noqa: S608
 
     def _asks(self, where: str, *parameters: object) -> list[Ask]:
-        rows = self._db.rows(f"{WAITING.strip()} {where}", parameters)
+        rows = self._db.rows(f"{ASKS_SQL.strip()} {where}", parameters)
         return [Ask(**{**row, "is_priced": bool(row["is_priced"])}) for row in rows]
 
 
 @dataclass(frozen=True)
 class TriedAnswer:
-    """An answer to `try`, under the number of its question. `is_good`: the verdict of who asked, None without one;
-    `better`: what would have been a better answer."""
+    """An answer to `try`, under its question's number. `is_good` is the verdict of the person who asked, None if there
+    is none; `better` is the better answer that they typed."""
 
     id: int
     dataset: str
@@ -90,12 +91,12 @@ class TriedAnswers(Table):
         return next(iter(self._rows("WHERE id = ?", number)), None)
 
     def judge(self, tried: TriedAnswer, *, is_good: bool, better: str | None = None) -> None:
-        """Records a verdict; the last one counts."""
+        """Records a verdict, which replaces an earlier one."""
         sql = "UPDATE tried_answers SET is_good = ?, better = ? WHERE id = ?"
         self._db.change(sql, (is_good, better, tried.id))
 
     def judged(self, dataset: str) -> list[TriedAnswer]:
-        """Returns the answers of models of a dataset that have a verdict, oldest first."""
+        """Returns the answers of a dataset's models that have a verdict, oldest first."""
         return self._rows("WHERE dataset = ? AND is_good IS NOT NULL ORDER BY id", dataset)
 
     def drop_unjudged(self, before: float) -> None:

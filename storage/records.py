@@ -1,4 +1,4 @@
-"""Rows as frozen values. Times are unix seconds, money is integer micro-dollars, JSON stays text."""
+"""Rows as frozen values. Times are unix seconds, money is in whole micro-dollars, JSON stays text."""
 
 from __future__ import annotations
 
@@ -41,21 +41,22 @@ OPEN_RUN_STATES: tuple[RunState, ...] = (
 
 
 LONGEST_WAIT_S = 900.0
-"""No wait is longer: one that seems to be was stored before the machine's clock was put back, and counts as over."""
+"""No wait is longer. One that appears longer was stored before the machine's clock was set back, and counts as over."""
 
 
 def is_due(at: float, now: float) -> bool:
+    """Returns True if the time `at` has come, even if the machine's clock was set back since."""
     return at <= now or at > now + LONGEST_WAIT_S
 
 
 def due_sql(column: str) -> str:
-    """Returns `is_due` as a condition on a column. It takes two parameters, both of them now."""
+    """Returns `is_due` as an SQL condition on a column. It has two parameters, both the current time."""
     return f"({column} <= ? OR {column} > ? + {LONGEST_WAIT_S})"
 
 
 def unreported_sql(table: str, subject: str) -> str:
-    """Returns a query for the rows with a result since a moment, its parameter, whose report is not put into the outbox
-    yet. What was deleted has none."""
+    """Returns a query for the rows that have had a result since a time (its parameter) but no report in the outbox yet.
+    Rows of deleted datasets are left out."""
     once = f"'report of {subject} ' || {table}.id"
     return (
         f"SELECT {table}.* FROM {table} JOIN datasets ON datasets.id = dataset_id"  # noqa: S608
@@ -70,10 +71,10 @@ def unreported_sql(table: str, subject: str) -> str:
 class Dataset:
     """One version of a team's labelled examples. `source` is a Slack file id, or a path on this machine.
 
-    It belongs to the channel `owner`, where its first version came from. `sources`: every channel that its rows came
-    from, held-out rows of earlier versions included, separated by spaces. `origin`: whose labels the bot
-    added to the version before; None: it is somebody's file. `sealed`: how many rows its uploader wants set aside for a
-    promotion.
+    The dataset belongs to the channel `owner`, where its first version was uploaded. `sources` are the channels that
+    its rows came from, including held-out rows of earlier versions, separated by spaces. `origin` says whose labels the
+    bot added to the previous version, None for an uploaded file. `sealed` is the number of rows that the uploader wants
+    set aside for a promotion.
     """
 
     id: int
@@ -110,10 +111,10 @@ class Dataset:
 
 @dataclass(frozen=True)
 class Run:
-    """One plan on its way from request to result. `plan` is canonical JSON, its sha256 `plan_hash`.
+    """One plan on its way from request to result. `plan` is canonical JSON and `plan_hash` its sha256.
 
-    `wish`: what a person wants the trainer to do with the job, until it has done so. `wished_by` stays while the job
-    is paused.
+    `wish` is what a person wants the trainer to do with the job, until it has done so. `wished_by` is kept while the
+    job is paused.
     """
 
     id: int
@@ -155,8 +156,8 @@ class Approval:
 
 @dataclass(frozen=True)
 class AnswerRow:
-    """The answer of one arm of a run to one held-out row, stored once all answers are there. `came_at` is None in rows
-    from before there was this column."""
+    """The answer of one arm of a run to one held-out row. All of a run's answers are stored at once. `came_at` is None
+    in rows that are older than this column."""
 
     run_id: int
     arm: Arm
@@ -171,7 +172,7 @@ class AnswerRow:
 
 @dataclass(frozen=True)
 class DatasetSettings:
-    """A team's settings for all versions of a dataset; None: the default. `bar` is a share of right answers."""
+    """A team's settings for all versions of a dataset; None means the default. `bar` is a share of right answers."""
 
     name: str
     bar: float | None
@@ -193,7 +194,7 @@ class Waiver:
 
 @dataclass(frozen=True)
 class Cleaning:
-    """A person's request for a cleaned copy of a dataset's file, answered by a later tick."""
+    """A person's request for a cleaned copy of a dataset's file, answered at a later tick."""
 
     id: int
     dataset_id: int
@@ -205,7 +206,7 @@ class Cleaning:
 class Measurement:
     """An evaluation of alternatives on the holdout, or a learning curve. `plan` is the request, as JSON.
 
-    Its money counts in `month` ('YYYY-MM'): what is reserved while it is open, the actual cost once it is not.
+    Its money counts in `month` ('YYYY-MM'): the reservation while it is open, the actual cost afterwards.
     """
 
     id: int
@@ -230,8 +231,8 @@ class Measurement:
 
 @dataclass(frozen=True)
 class CachedAnswer:
-    """A model's answer to one prompt. `key` is a hash of the model, the messages and the cap on the answer: the
-    same question is paid once."""
+    """A model's answer to one prompt. `key` is a hash of the model, the messages and the token limit, so that the same
+    question is paid for once."""
 
     key: str
     model: str
@@ -244,7 +245,7 @@ class CachedAnswer:
 
 @dataclass(frozen=True)
 class Document:
-    """A text that a team gave as knowledge beside a dataset, for the retrieval rung."""
+    """A document that a team uploaded for a dataset, in which retrieval looks things up."""
 
     id: int
     dataset: str
@@ -264,7 +265,7 @@ class Document:
 
 @dataclass(frozen=True)
 class Preference:
-    """One person's verdict on which of two arms' answers to a held-out row is better."""
+    """One person's choice of the better of two arms' answers to a held-out row."""
 
     measurement_id: int
     row: int
@@ -277,10 +278,13 @@ class Preference:
 
 @dataclass(frozen=True)
 class Labelling:
-    """A batch of up to `count` rows that people label. `dataset_id` is the version that they were chosen from, or for.
-    `source`: the Slack file with rows without labels; None: training rows whose label is doubted. `left_out` lines of
-    that file can't be used. `teacher`: the model that labels them, 'provider/model', in the measurement
-    `measurement_id`; None: people do. `version_id`: the version that came of it."""
+    """A batch of up to `count` rows that people, or a model as the teacher, label.
+
+    `dataset_id` is the version that the rows were chosen from or for. `source` is the Slack file with unlabelled rows,
+    None for training rows with a doubted label; `left_out` lines of that file can't be used. `teacher` is the model
+    that labels them ('provider/model') in the measurement `measurement_id`, None if people do. `version_id` is the
+    version that was made from the labels.
+    """
 
     id: int
     dataset: str
@@ -305,8 +309,8 @@ class Labelling:
 
 @dataclass(frozen=True)
 class LabellingRow:
-    """`key`: the row's question_key in hexadecimal. `given`: the label that it has, None where it has none; `likely`
-    the label of rows like it."""
+    """A row to label. `key` is its question_key in hexadecimal, `given` its present label (None if it has none), and
+    `likely` the label of similar rows."""
 
     labelling_id: int
     place: int
@@ -318,7 +322,7 @@ class LabellingRow:
 
 @dataclass(frozen=True)
 class RowLabel:
-    """One person's answer to a row, or the teacher's. `label` None: the row should be dropped."""
+    """One person's, or the teacher's, label of a row. None means that the row should be dropped."""
 
     labelling_id: int
     place: int
@@ -329,7 +333,7 @@ class RowLabel:
 
 @dataclass(frozen=True)
 class StoredEstimate:
-    """An estimate that a person got: `asked` is the question as they would type it; `state` whether it was shared."""
+    """An estimate that a person got. `asked` is the question as they would type it; a 'wanted' one is to be shared."""
 
     id: int
     dataset: str
@@ -342,8 +346,8 @@ class StoredEstimate:
 
 @dataclass(frozen=True)
 class Ask:
-    """A person's `try MODEL text`. `sent_at`: when it was sent to the model; `most_micros`: its maximum cost;
-    `is_priced` False: it is from before that was stored."""
+    """A person's `try MODEL text`. `sent_at` is when it was sent to the model, `most_micros` its maximum cost.
+    `is_priced` is False if it is older than the storing of costs."""
 
     id: int
     person: str
@@ -358,8 +362,8 @@ class Ask:
 
 @dataclass(frozen=True)
 class Model:
-    """A tuned model that a team can use by its name. `promoted`: in use; `retired`: it was. `gone_at`: when its
-    provider no longer listed it."""
+    """A tuned model under the name that people use. A 'promoted' one is in use, a 'retired' one was. `gone_at` is when
+    its provider was found to have lost it."""
 
     name: str
     run_id: int
@@ -372,13 +376,13 @@ class Model:
 
 @dataclass(frozen=True)
 class Draft:
-    """A message to be sent: written in the transaction of the fact it reports, sent by the outbox.
+    """A message to send, stored in the transaction of the fact that it reports.
 
     `card` names a message that is edited in place; `thread` names the card to reply under. `person` is set for
-    ephemeral and direct messages, and for a file that goes to one person alone. `dedupe` makes a second identical
-    draft do nothing. A `private` one is only for the members of its channel, or that person: it is dropped rather than
-    sent elsewhere. `concerns`: the person to inform if it can't be delivered. `progress`: an edit that only shows how
-    far something is, so that decisions go first.
+    ephemeral and direct messages, and for a file that goes to one person. A second draft with the same `dedupe` does
+    nothing. A `private` message is only for the members of its channel, or that person, and is dropped rather than sent
+    elsewhere. `concerns` is the person to inform if it can't be delivered. `progress` marks an edit that only shows
+    progress, so that decisions are sent first.
     """
 
     kind: OutboxKind

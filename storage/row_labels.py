@@ -1,5 +1,5 @@
-"""Labels that people give in Slack: batches of rows (received → choosing → open → closing → done, cancelled or failed),
-their rows, and each person's answer to each row."""
+"""Labels from people in Slack or from a teacher model: batches of rows (received → choosing → open → closing → done,
+cancelled or failed), their rows, and each person's label of each row."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from typing import Any
 from storage.database import Table
 from storage.records import Labelling, LabellingRow, LabellingState, RowLabel, due_sql
 
-UNDER_WAY = "state IN ('received', 'choosing', 'open', 'closing')"
-OURS = "(state IN ('received', 'choosing', 'closing') OR (state = 'open' AND teacher IS NOT NULL))"
+UNFINISHED = "state IN ('received', 'choosing', 'open', 'closing')"
+BOT_IS_NEXT = "(state IN ('received', 'choosing', 'closing') OR (state = 'open' AND teacher IS NOT NULL))"
 
 
 @dataclass(frozen=True)
 class NewLabelling:
-    """`source`: a Slack file with rows without labels; None: doubted rows of the dataset. `teacher`: the model that
-    labels them; None: people do."""
+    """A batch to label. `source` is a Slack file with unlabelled rows, None for doubted rows of the dataset. `teacher`
+    is the model that labels them, None if people do."""
 
     dataset: str
     dataset_id: int
@@ -32,7 +32,7 @@ class NewLabelling:
 
 class Labellings(Table):
     def add(self, new: NewLabelling, *, now: float) -> Labelling | None:
-        """Returns None if a batch of this dataset is under way."""
+        """Adds a batch. Returns None if the dataset has an unfinished one."""
         state: LabellingState = "received" if new.source else "choosing"
         values = {**vars(new), "state": state, "created_at": now, "updated_at": now}
         row = self._db.insert_once("labellings", values)
@@ -42,26 +42,26 @@ class Labellings(Table):
         return self._db.first(Labelling, "SELECT * FROM labellings WHERE id = ?", (number,))
 
     def under_way(self, dataset: str) -> Labelling | None:
-        sql = f"SELECT * FROM labellings WHERE dataset = ? AND {UNDER_WAY}"  # noqa: S608 - our names
+        sql = f"SELECT * FROM labellings WHERE dataset = ? AND {UNFINISHED}"  # noqa: S608 - our names
         return self._db.first(Labelling, sql, (dataset,))
 
     def due(self, now: float) -> list[Labelling]:
-        """Returns those that the bot itself has something to do for, where the time has come."""
+        """Returns the batches whose next step is the bot's and is due, oldest first."""
         return self._db.all(
             Labelling,
-            f"SELECT * FROM labellings WHERE {OURS} AND {due_sql('next_at')} ORDER BY id",  # noqa: S608 - our names
+            f"SELECT * FROM labellings WHERE {BOT_IS_NEXT} AND {due_sql('next_at')} ORDER BY id",  # noqa: S608 - our names
             (now, now),
         )
 
     def on(self, datasets: Collection[int]) -> list[Labelling]:
-        """Returns the batches whose rows were chosen from, or for, these versions."""
+        """Returns the batches whose rows were chosen from or for these versions, oldest first."""
         sql = "SELECT * FROM labellings WHERE dataset_id IN (SELECT value FROM json_each(?)) ORDER BY id"
         return self._db.all(Labelling, sql, (json.dumps(list(datasets)),))
 
     def move(
         self, labelling: Labelling, to: LabellingState, *, now: float, **changes: Any
     ) -> Labelling | None:
-        """Returns None if it was moved meanwhile."""
+        """Returns the moved batch, or None if it is no longer in its state."""
         changes = {**changes, "state": to, "updated_at": now}
         row = self._db.move("labellings", labelling.id, labelling.state, changes)
         return Labelling(**row) if row else None
@@ -75,7 +75,7 @@ class Labellings(Table):
         return self._db.all(LabellingRow, sql, (labelling.id,))
 
     def answer(self, label: RowLabel) -> None:
-        """Records a person's answer; their last one to a row counts."""
+        """Records a person's label of a row, which replaces their earlier one."""
         self._db.change(
             "INSERT INTO row_labels (labelling_id, place, person, label, at)"
             " VALUES (:labelling_id, :place, :person, :label, :at)"

@@ -1,4 +1,4 @@
-"""Runs with their approvals, their money and their answers, and which plan superseded which."""
+"""Runs with their approvals, money and answers, and which plan replaced which."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class NewRun:
 
 class Runs(Table):
     def add(self, new: NewRun, *, now: float) -> Run | None:
-        """Adds a run that waits for approval. Returns None if this very plan has a run already."""
+        """Adds a run that waits for approval. Returns None if a run with the same plan exists."""
         times = {"state_since": now, "created_at": now, "updated_at": now}
         values = {**vars(new), "state": "awaiting_approval", **times}
         row = self._db.insert_once("runs", values, unique="plan_hash")
@@ -63,7 +63,7 @@ class Runs(Table):
         return self._db.all(Run, sql, tuple(datasets))
 
     def done(self, dataset_ids: tuple[int, ...] | None = None, *, limit: int = -1) -> list[Run]:
-        """Returns at most `limit` runs with a result, newest first; None: on any dataset."""
+        """Returns at most `limit` runs with a result (default: all), newest first; None means on any dataset."""
         condition = "" if dataset_ids is None else f"AND dataset_id IN ({_marks(dataset_ids)})"
         return self._db.all(
             Run,
@@ -76,7 +76,7 @@ class Runs(Table):
         return self.due(float("inf"))
 
     def due(self, now: float, states: tuple[RunState, ...] = OPEN_RUN_STATES) -> list[Run]:
-        """Returns the runs in one of these states whose next step's time has come, oldest first."""
+        """Returns the runs in one of these states whose next step is due, oldest first."""
         return self._db.all(
             Run,
             f"SELECT * FROM runs WHERE state IN ({_marks(states)}) AND {due_sql('next_at')} ORDER BY id",  # noqa: S608
@@ -84,12 +84,13 @@ class Runs(Table):
         )
 
     def providers_due(self, now: float, states: tuple[RunState, ...]) -> set[str]:
-        """Returns the providers of the runs that are `due`."""
+        """Returns the providers of the runs that `due` returns."""
         sql = f"SELECT DISTINCT provider FROM runs WHERE state IN ({_marks(states)}) AND {due_sql('next_at')}"  # noqa: S608
         return {str(row["provider"]) for row in self._db.rows(sql, (*states, now, now))}
 
     def postpone(self, run_ids: Sequence[int], next_at: float) -> None:
-        """Postpones the next step of those runs that still train and that nobody wants cancelled, paused or resumed."""
+        """Postpones the next step of these runs, except those that no longer train or that a person wants to cancel,
+        pause or resume."""
         self._db.change(
             "UPDATE runs SET next_at = ? WHERE state = 'training' AND cancel_asked_by IS NULL AND wish IS NULL"
             " AND id IN (SELECT value FROM json_each(?))",
@@ -97,11 +98,11 @@ class Runs(Table):
         )
 
     def count_training(self) -> int:
-        """Returns how many runs train now."""
+        """Returns the number of runs that are training."""
         return int(self._db.value("SELECT count(*) FROM runs WHERE state = 'training'"))
 
     def move(self, run: Run, to: RunState, *, now: float, **changes: Any) -> Run | None:
-        """Returns None if the run was moved meanwhile."""
+        """Returns the moved run, or None if it is no longer in its state."""
         changes = {**changes, "state": to, "updated_at": now}
         if to != run.state:
             changes = {"tries": 0, "next_at": now, "state_since": now, **changes}
@@ -109,7 +110,7 @@ class Runs(Table):
         return Run(**row) if row else None
 
     def complete_wish(self, run: Run, *, now: float) -> None:
-        """Records that the trainer did what `wish` asks for. A newer wish stays."""
+        """Records that the trainer has carried out the run's wish. A newer wish stays."""
         self._db.change(
             "UPDATE runs SET wish = NULL, wished_by = CASE wish WHEN 'pause' THEN wished_by END, updated_at = ?"
             " WHERE id = ? AND wish = ?",
@@ -132,7 +133,7 @@ class Runs(Table):
         )
 
     def valid_approvals(self, run_id: int) -> list[Approval]:
-        """Returns the approvals that count: those that were not voided."""
+        """Returns the approvals that were not voided."""
         return self._db.all(
             Approval,
             "SELECT run_id, plan_hash, person, decision, reason, at FROM approvals a"
@@ -142,7 +143,7 @@ class Runs(Table):
         )
 
     def void_approval(self, run: Run, person: str, why: str, *, now: float) -> None:
-        """Voids a person's approval of this run for good."""
+        """Voids a person's approval of this run permanently."""
         self._db.insert_once("voids", {"run_id": run.id, "person": person, "why": why, "at": now})
 
     def delete_reservation(self, run: Run) -> None:
@@ -154,22 +155,24 @@ class Runs(Table):
         )
 
     def reservation_month(self, run: Run) -> str | None:
-        """Returns the month ('YYYY-MM') in which its reservation counts, None if nothing is reserved."""
+        """Returns the month ('YYYY-MM') of the run's reservation, None if it has none."""
         sql = "SELECT month FROM ledger WHERE run_id = ? AND kind = 'reserve'"
         month: str | None = self._db.value(sql, (run.id,))
         return month
 
     def move_reservation(self, run: Run, month: str) -> None:
-        """Moves its reservation to this month."""
+        """Moves the run's reservation to this month."""
         self._db.change("UPDATE ledger SET month = ? WHERE run_id = ? AND kind = 'reserve'", (month, run.id))
 
     def book(self, run: Run, kind: LedgerKind, micros: int, *, month: str, now: float) -> bool:
-        """Books micro-dollars once a run and kind; `month` is 'YYYY-MM'. Returns False if that was done before."""
+        """Books micro-dollars, once per run and kind; `month` is 'YYYY-MM'. Returns False if they were booked
+        before."""
         values = {"run_id": run.id, "month": month, "kind": kind, "micros": micros, "at": now}
         return self._db.insert_once("ledger", values) is not None
 
     def committed(self, month: str) -> int:
-        """Returns the micro-dollars reserved and spent in a month: a reservation counts until settled or released."""
+        """Returns the micro-dollars reserved or spent in a month. A reservation counts until it is settled or
+        released."""
         return int(
             self._db.value(
                 """
@@ -189,12 +192,12 @@ class Runs(Table):
                 self._db.insert_once("answers", vars(answer))
 
     def answers(self, run_id: int, arm: Arm) -> list[AnswerRow]:
-        """Returns an arm's answers in the holdout's order."""
+        """Returns an arm's answers in the order of the holdout."""
         rows = self._db.rows("SELECT * FROM answers WHERE run_id = ? AND arm = ? ORDER BY row", (run_id, arm))
         return [AnswerRow(**{**row, "correct": bool(row["correct"])}) for row in rows]
 
     def unreported(self, since: float) -> Run | None:
-        """Returns the oldest run with a result since then (unix seconds) whose report is not put yet."""
+        """Returns the oldest run with a result since `since` (unix seconds) that has no report yet."""
         sql = f"{unreported_sql('runs', 'run')} ORDER BY runs.id LIMIT 1"
         return self._db.first(Run, sql, (since,))
 
@@ -205,7 +208,7 @@ def _marks(values: Collection[object]) -> str:
 
 @dataclass(frozen=True)
 class Replacement:
-    """`channel` and `ts` are those of the new plan's card."""
+    """The run `run_id` was replaced by `by_run_id`, whose card is at `channel` and `ts`."""
 
     run_id: int
     by_run_id: int
@@ -218,18 +221,18 @@ class Replacements(Table):
         self._db.change("INSERT INTO replacements (run_id, by_run_id) VALUES (?, ?)", (run_id, by_run_id))
 
     def by(self, run_id: int) -> int | None:
-        """Returns the run whose plan superseded this one's."""
+        """Returns the run whose plan replaced this one's, None if there is none."""
         number: int | None = self._db.value("SELECT by_run_id FROM replacements WHERE run_id = ?", (run_id,))
         return number
 
     def of(self, run_id: int) -> list[int]:
-        """Returns the runs whose plans this one's superseded."""
+        """Returns the runs whose plans this one's replaced."""
         rows = self._db.rows("SELECT run_id FROM replacements WHERE by_run_id = ? ORDER BY run_id", (run_id,))
         return [int(row["run_id"]) for row in rows]
 
     def unlinked(self, since: float) -> list[Replacement]:
-        """Returns the replacements by plans made `since` then (unix seconds) where both cards are posted, and the
-        former has no link to the newer yet."""
+        """Returns the replacements by runs created since `since` (unix seconds) whose cards are both posted, but whose
+        old card has no link to the new one yet."""
         return self._db.all(
             Replacement,
             "SELECT r.run_id, r.by_run_id, newer.channel, newer.ts FROM replacements r"
@@ -240,5 +243,6 @@ class Replacements(Table):
         )
 
     def mark_linked(self, run_id: int, *, now: float) -> bool:
+        """Records that the old card links to the new one. Returns False if that was recorded before."""
         sql = "UPDATE replacements SET linked_at = ? WHERE run_id = ? AND linked_at IS NULL"
         return self._db.change(sql, (now, run_id)) == 1

@@ -1,5 +1,5 @@
-"""Everything the bot stores, by subject, in one object that migrates its database when opened; and the counts that
-monitoring reads."""
+"""Everything the bot stores, by subject, in one object that migrates its database when it is opened; and the counts for
+monitoring."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from storage.records import Model, RunState
 from storage.row_labels import Labellings
 from storage.runs import Replacements, Runs
 
-# A curve's sizes from before were looked at by an earlier curve or a run.
+# A curve's sizes with `from_before` were looked at by an earlier curve or a run.
 LOOKS_SQL = """
 SELECT holdout, count(*) AS looks FROM (
     SELECT json_extract(plan, '$.holdout_sha256') AS holdout FROM measurements
@@ -73,9 +73,9 @@ class Store:
 
     @contextmanager
     def transaction(self) -> Iterator[None]:
-        """One transaction that holds the write lock from the start. It closes the delivery that this thread handles.
+        """Runs the block in a write transaction, and closes the delivery that this thread handles.
 
-        If it changed nothing, the delivery was refused: it stays open until the person is told so.
+        If the block changed nothing, the request was refused: its delivery stays open until the person is told so.
         """
         with self.database.immediate():
             before = self.database.changes
@@ -84,8 +84,8 @@ class Store:
                 self.inbox.close_current()
 
     def committed(self, month: str) -> int:
-        """Returns the micro-dollars of a month ('YYYY-MM') that runs, measurements and questions reserve or spent, and
-        those of deployments."""
+        """Returns the micro-dollars that runs, measurements, questions and deployments reserve or have spent in a month
+        ('YYYY-MM')."""
         return sum(
             (
                 self.runs.committed(month),
@@ -116,7 +116,7 @@ class Store:
         return self.database.first(Model, "SELECT * FROM models WHERE name = ?", (name,))
 
     def best_models(self, holdout_sha256: str, limit: int, *, but: str) -> list[Model]:
-        """Returns other models than `but` that exist and were measured on this holdout, most right answers first."""
+        """Returns the models except `but` that still exist and were measured on this holdout, best first."""
         return self.database.all(
             Model,
             "SELECT models.* FROM models JOIN runs ON runs.id = models.run_id"
@@ -127,14 +127,14 @@ class Store:
         )
 
     def looks(self, datasets: Collection[int]) -> dict[str, int]:
-        """Returns how often each holdout of these versions, by its sha256, was measured on with an outcome that people
-        saw: ladders, runs, and the sizes of tuned models' curves."""
+        """Returns the number of looks at each holdout of these versions, by the holdout's sha256: finished ladders,
+        runs, and sizes of tuned models' curves."""
         rows = self.database.rows(LOOKS_SQL, (json.dumps(list(datasets)),))
         return {str(row["holdout"]): int(row["looks"]) for row in rows}
 
     def mark_model_gone(self, model: Model, at: float | None) -> bool:
-        """Records that its provider doesn't have it any more; `at` None: that it has it again. Returns False if that
-        was recorded before."""
+        """Records when the provider was found to have lost the model, or with None that it has it again. Returns False
+        if that was recorded already."""
         sql = "UPDATE models SET gone_at = ? WHERE name = ? AND (gone_at IS NULL) = ?"
         return self.database.change(sql, (at, model.name, at is not None)) == 1
 
@@ -147,9 +147,12 @@ STUCK_S = 600.0
 
 @dataclass(frozen=True)
 class Metrics:
-    """`runs` has every state. `oldest_s`: for how long the oldest message waits, 0 where none does. `given_up`:
-    messages that never got through. `stuck`: messages that failed again and again, and wait for longer than STUCK_S.
-    `deployments`: tuned models that run by the hour."""
+    """Counts for monitoring.
+
+    `runs` are counts by state, every state included. `measurements` and `deployments` (models hosted by the hour) are
+    the open ones. `waiting` messages are in the outbox, the oldest for `oldest_s` seconds (0 if there is none).
+    `given_up` messages were never delivered. `stuck` ones have failed repeatedly and waited longer than STUCK_S.
+    """
 
     runs: dict[str, int]
     measurements: int

@@ -147,8 +147,8 @@ def restore_summary(restored: RestoreResult, backup: Path, files: Path) -> str:
     lines = [
         f"{backup} is the database now. Audit log: {pluralize(restored.audit.entries, 'entry', 'entries')}, all intact."
     ]
-    if restored.kept:
-        lines.append(f"The replaced database is kept at {restored.kept}.")
+    if restored.replaced:
+        lines.append(f"The replaced database is kept at {restored.replaced}.")
     if restored.files:
         lines.append(f"{pluralize(restored.files, 'file')} of datasets restored.")
     lines += [f"Not copied, as its content does not match its name: {name}" for name in restored.corrupt]

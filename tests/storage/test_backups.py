@@ -110,7 +110,7 @@ def test_a_restore_brings_back_what_was_and_keeps_what_is(database: Path, tmp_pa
     found = restore(made.path, database, files, now=NOON + 60)
     assert ([run.id for run in found.open], found.files, found.corrupt) == ([1], 1, ())
     assert (files / names[0]).read_bytes() == b"one"
-    store, kept = Store(database), Store(found.kept or Path())
+    store, kept = Store(database), Store(found.replaced or Path())
     assert (store.runs.get(2), kept.runs.get(2) is None) == (None, False)
     assert [one.action for one in store.audit.entries()][-2:] == ["restore", "restored"]
     assert isinstance(verify_log(database), IntactLog)
@@ -126,7 +126,7 @@ def test_writes_that_a_killed_bot_left_in_its_log_are_kept_and_not_mixed_in(
     write_and_be_killed(database)
     found = restore(made.path, database, tmp_path / "files", now=NOON)
     assert not (database.parent / "finetune.db-wal").exists()
-    for path, error in ((database, None), (found.kept, "later")):
+    for path, error in ((database, None), (found.replaced, "later")):
         store = Store(path or Path())
         assert store.runs.open()[0].error == error
         store.close()
@@ -135,7 +135,7 @@ def test_writes_that_a_killed_bot_left_in_its_log_are_kept_and_not_mixed_in(
 def test_what_was_replaced_comes_back_with_the_writes_of_its_log(database: Path, tmp_path: Path) -> None:
     made = back_up(database, tmp_path / "to", now=NOON)
     write_and_be_killed(database)
-    kept = restore(made.path, database, tmp_path / "files", now=NOON).kept
+    kept = restore(made.path, database, tmp_path / "files", now=NOON).replaced
     assert kept
     restore(kept, database, tmp_path / "files", now=NOON + 1)
     store = Store(database)
@@ -192,7 +192,7 @@ def test_a_damaged_backup_is_refused_and_changes_nothing(database: Path, tmp_pat
 def test_it_also_works_where_nothing_was(database: Path, tmp_path: Path) -> None:
     made = back_up(database, tmp_path / "to", now=NOON)
     found = restore(made.path, tmp_path / "new" / "finetune.db", tmp_path / "new" / "files", now=NOON)
-    assert found.kept is None
+    assert found.replaced is None
     assert sorted(path.name for path in (tmp_path / "new").iterdir()) == ["finetune.db", "finetune.db.lock"]
 
 

@@ -47,7 +47,7 @@ def test_it_says_which_entry_and_what_does_not_fit(path: Path) -> None:
     found = verify_log(path)
     assert isinstance(found, BrokenLog) and found.entry is not None
     assert (found.before, found.entry.id, found.entry.subject) == (1, 2, "run 1")
-    assert found.why == "Its hash does not fit its content: it was altered after it was written."
+    assert found.why == "Its hash does not match its content: it was altered after it was written."
 
 
 @pytest.mark.parametrize("number", [1, 2])
@@ -56,7 +56,7 @@ def test_an_entry_taken_out_is_missed(path: Path, number: int) -> None:
     found = verify_log(path)
     assert isinstance(found, BrokenLog) and found.entry is not None
     assert found.entry.id == number + 1
-    assert f"Entry {number} should stand there" in found.why
+    assert f"Entry {number} should be here" in found.why
 
 
 def test_a_number_changed_alone_is_seen_though_no_hash_holds_it(path: Path) -> None:
