@@ -1,4 +1,4 @@
-"""The SQL of each step in migrations.py. What is released is never changed."""
+"""The SQL of each step in migrations.py. Released SQL is never changed."""
 
 FIRST_SCHEMA = """
 CREATE TABLE datasets (
@@ -349,8 +349,8 @@ CREATE TRIGGER promotions_are_kept BEFORE DELETE ON promotions
 ALTER TABLE models ADD COLUMN gone_at REAL;
 """
 
-# Estimates begin well above what is known to have been used: buttons of those that were deleted still stand in Slack.
-# A cleaned file that waits under its wish's number may have been overwritten with another channel's rows.
+# Numbers of estimates begin well above all that are known to have been used, because buttons of deleted ones are still
+# in Slack. A waiting cleaned file, stored under its request's number, may hold another channel's rows.
 IDS_USED_ONCE = """
 INSERT INTO estimates (dataset, asked, channel, person, state, at) VALUES ('', '', '', '', 'shown', 0);
 UPDATE sqlite_sequence SET seq = CASE WHEN EXISTS (SELECT 1 FROM audit) THEN 1000 + max(seq,
@@ -361,7 +361,7 @@ UPDATE outbox SET state = 'dead', error = 'it may have held the rows of another 
     WHERE state = 'due' AND kind = 'file' AND body LIKE '%/files/cleaned-%';
 """
 
-# What was found in files as they are written. `found` NULL: to be looked through before they leave.
+# Results of scans for personal data. `found` is NULL for a file that has to be scanned before it leaves.
 SCANS = """
 CREATE TABLE scans (
     sha256 TEXT NOT NULL,
@@ -372,7 +372,7 @@ CREATE TABLE scans (
 );
 """
 
-# Every file that a run or a curve before this release may have left at its trainer is looked for once.
+# Every file that a run or curve before this release may have left at its trainer is looked for once.
 UPLOADS = """
 CREATE TABLE uploads (
     provider TEXT NOT NULL,
@@ -400,7 +400,7 @@ UPDATE datasets SET state = 'refused', refusal = 'The name belongs to a dataset 
     || ' under a name of its own.' WHERE state IN ('received', 'checking') AND channel != owner;
 """
 
-# Sent messages leave the outbox: with 200 jobs their rows grew the file by 11 MB a minute.
+# Sent messages are deleted: with 200 jobs their rows made the file grow by 11 MB a minute.
 OUTBOX_THAT_EMPTIES = """
 ALTER TABLE outbox ADD COLUMN concerns TEXT;
 ALTER TABLE outbox ADD COLUMN progress INTEGER NOT NULL DEFAULT 0;
@@ -445,8 +445,8 @@ UPDATE outbox SET body = '{}' WHERE state = 'dead';
 CREATE UNIQUE INDEX one_forgetting_a_dataset ON forgettings (dataset) WHERE state <> 'done';
 """
 
-# Labels that people give in Slack, or a model as their teacher: a batch of rows, and each one's answer to each row
-# (`label` NULL: drop the row).
+# Labels from people in Slack or from a teacher model: a batch of rows, and each labeller's label of each row
+# (`label` is NULL to drop the row).
 LABELS = """
 ALTER TABLE datasets ADD COLUMN origin TEXT CHECK (origin IN ('people', 'teacher'));
 CREATE TABLE labellings (
@@ -502,7 +502,7 @@ CREATE TABLE tried_answers (
 );
 """
 
-# `sealed`: how many rows the uploader wants set aside for the promotion.
+# `sealed` is the number of rows that the uploader wants set aside for a promotion.
 ACTUALS = """
 CREATE TABLE actual_months (
     dataset TEXT NOT NULL,
@@ -520,7 +520,7 @@ CREATE TABLE actual_months (
 ALTER TABLE datasets ADD COLUMN sealed INTEGER NOT NULL DEFAULT 0;
 """
 
-# `ms`: for how long a deployment was paid on a day, in UTC.
+# `ms` are the milliseconds for which a deployment is paid on a day (UTC).
 DEPLOYMENTS = """
 CREATE TABLE deployments (
     id INTEGER PRIMARY KEY AUTOINCREMENT,
