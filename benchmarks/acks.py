@@ -41,7 +41,7 @@ def measure_acks(requests: int, count: int, model: Path) -> None:
         folder = Path(name)
         rows = folder / "rows.jsonl"
         write_short_rows(rows, count)
-        with RunningBot(folder, slack.door, model) as bot:
+        with RunningBot(folder, slack.access, model) as bot:
             slack.deliver_to(bot.request_url)
             measure(slack, CALLERS)  # warm
             tell("alone", measure(slack, requests))

@@ -94,7 +94,7 @@ def ask(world: World, number: int) -> float:
 @contextmanager
 def running_bot(world: World) -> Iterator[str]:
     """`finetune run` on what the world has left; its address."""
-    door = world.slack.door
+    door = world.slack.access
     environment = {
         **os.environ,
         "FINETUNE_CONFIG": str(world.folder / "finetune.toml"),

@@ -47,7 +47,7 @@ def measure(model: Path, settle_s: float) -> tuple[float, float, float, float, f
     """Seconds until it is ready, by the clock and of the processor; the bot's MB then and later, and its trainer's."""
     with tempfile.TemporaryDirectory() as folder, SlackEmulator() as slack:
         started = time.monotonic()
-        with RunningBot(Path(folder), slack.door, model) as bot:
+        with RunningBot(Path(folder), slack.access, model) as bot:
             ready, cpu, first = time.monotonic() - started, cpu_seconds(bot.pid), resident_mb(bot.pid)
             time.sleep(settle_s)
             trainer = sum(resident_mb(child) for child in children(bot.pid))

@@ -23,14 +23,14 @@ _MISSING = "Please complete this required field."
 
 
 @dataclass(frozen=True)
-class Filled:
+class FilledForm:
     """`values` is Slack's `state.values`; `errors` by block_id: what the client shows without asking."""
 
     values: Mapping[str, Any]
     errors: Mapping[str, str]
 
 
-def fill_in(blocks: Sequence[Block], answers: Answers, file_of: Callable[[str], Block]) -> Filled:
+def fill_in(blocks: Sequence[Block], answers: Answers, file_of: Callable[[str], Block]) -> FilledForm:
     """Fields without an answer keep their initial value. `file_of` gives a file's JSON by its id."""
     inputs = [block for block in blocks if block["type"] == "input"]
     fields = [block["block_id"] for block in inputs]
@@ -44,7 +44,7 @@ def fill_in(blocks: Sequence[Block], answers: Answers, file_of: Callable[[str], 
         complaint = _complaint(block, state)
         if complaint:
             errors[block["block_id"]] = complaint
-    return Filled(values, errors)
+    return FilledForm(values, errors)
 
 
 def _state(element: Block, answer: Answer, file_of: Callable[[str], Block]) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from bot.embedded_trainer import free_port
 from demo.people import BEN
-from demo.workspace import Door, WorkspaceError
+from demo.workspace import BotAccess, WorkspaceError
 
 GRACE_S = 20
 
@@ -23,7 +23,7 @@ class RunningBot:
     """
 
     def __init__(
-        self, folder: Path, door: Door, model: Path, *, approvers: tuple[str, ...] = (BEN.id,)
+        self, folder: Path, door: BotAccess, model: Path, *, approvers: tuple[str, ...] = (BEN.id,)
     ) -> None:
         self._folder = folder
         self._door = door

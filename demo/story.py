@@ -132,7 +132,7 @@ def _workspace(story: Story, console: Console) -> Iterator[SlackEmulator | Local
 
 @contextmanager
 def _bot(story: Story, workspace: SlackEmulator | LocalSlack) -> Iterator[RunningBot]:
-    with RunningBot(story.folder, workspace.door, story.model) as bot:
+    with RunningBot(story.folder, workspace.access, story.model) as bot:
         if isinstance(workspace, LocalSlack):
             workspace.wait_for_bot()
         else:

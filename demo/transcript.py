@@ -50,7 +50,7 @@ class Transcript:
             yield self
         self._live = None
         for message in self._shown.values():
-            if bar_of(message, self._names) is not None:
+            if bar_percent(message, self._names) is not None:
                 self._print_message(message, edited=True)
 
     def did(self, user: str, what: str) -> None:
@@ -72,7 +72,7 @@ class Transcript:
             if before != message:
                 self._shown[key] = message
                 self._show(key, before, message)
-            if bar_of(message, self._names) is not None:
+            if bar_percent(message, self._names) is not None:
                 moving.append(message)
         if self._live:
             self._live.update(Group(*(render(message, self._names) for message in moving)))
@@ -98,15 +98,15 @@ class Transcript:
         return sorted(messages, key=lambda message: float(message.ts))
 
     def _show(self, key: tuple[str, str], before: PostedMessage | None, message: PostedMessage) -> None:
-        bar = bar_of(message, self._names)
+        bar = bar_percent(message, self._names)
         if before is None and (bar is None or not self._live):
             self._print_message(message, edited=False)
-            self._noted[key] = note_of(message, self._names) or ""
+            self._noted[key] = progress_key(message, self._names) or ""
         elif bar is None and before is not None:
             self._noted.pop(key, None)
             self._print_message(message, edited=True)
         elif not self._live:
-            note = note_of(message, self._names)
+            note = progress_key(message, self._names)
             if note and self._noted.get(key) != note:
                 self._noted[key] = note
                 self._print(Text("  ") + Text(progress_line(message, self._names), style="cyan"))
@@ -129,10 +129,10 @@ def names_in(workspace: Workspace) -> Names:
     directs = {
         workspace.dm(person.id): f"{person.real_name}'s direct messages" for person in workspace.people
     }
-    return {**places, **directs, **people, workspace.door.bot_user: "Finetune"}
+    return {**places, **directs, **people, workspace.access.bot_user: "Finetune"}
 
 
-def bar_of(message: PostedMessage, names: Names) -> int | None:
+def bar_percent(message: PostedMessage, names: Names) -> int | None:
     """How far the card's bar has come, in percent; None: there is no bar."""
     for text in texts(message, names):
         match = _BAR.search(text.plain)
@@ -141,9 +141,9 @@ def bar_of(message: PostedMessage, names: Names) -> int | None:
     return None
 
 
-def note_of(message: PostedMessage, names: Names) -> str | None:
+def progress_key(message: PostedMessage, names: Names) -> str | None:
     """What must change for a new line: the headline, the stages, or a tenth of the bar. None: no bar."""
-    bar = bar_of(message, names)
+    bar = bar_percent(message, names)
     if bar is None:
         return None
     stages = [text.plain for text in texts(message, names) if "›" in text.plain]

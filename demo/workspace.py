@@ -112,7 +112,7 @@ class Submission:
 
 
 @dataclass(frozen=True)
-class Door:
+class BotAccess:
     """What the bot needs to come in: settings for its WebClient and for one of the two modes."""
 
     api_url: str
@@ -130,7 +130,7 @@ class Workspace(Protocol):
         """The page on which a person can join in, where there is one."""
 
     @property
-    def door(self) -> Door: ...
+    def access(self) -> BotAccess: ...
 
     @property
     def people(self) -> tuple[Person, ...]: ...

@@ -89,7 +89,7 @@ def test_the_image_s_steps_end_in_a_bot_that_is_well(tmp_path: Path) -> None:
         (home / "finetune.toml").write_text(settings_of(slack))
         environment |= {
             "HOME": str(home),
-            "SLACK_BOT_TOKEN": slack.door.bot_token,
+            "SLACK_BOT_TOKEN": slack.access.bot_token,
             "SLACK_SIGNING_SECRET": "s",
         }
         give_to_user(home)
@@ -127,7 +127,7 @@ def copy_context(to: Path) -> None:
 
 def settings_of(slack: SlackEmulator) -> str:
     return (
-        f'[slack]\nmode = "http"\nport = 0\nhost = "0.0.0.0"\napi_url = "{slack.door.api_url}"\n'
+        f'[slack]\nmode = "http"\nport = 0\nhost = "0.0.0.0"\napi_url = "{slack.access.api_url}"\n'
         '[people]\napprovers = ["U0BEN"]\n[providers.local]\nbase_url = "http://127.0.0.1:9/v1"\n'
     )
 

@@ -15,7 +15,7 @@ _LONGEST_HEAD = 65_536
 _CHUNK = 65_536
 
 
-class Front:
+class PageProxy:
     def __init__(self, port: int) -> None:
         self._upstream = ("127.0.0.1", port)
         self._listener = socket.create_server(("127.0.0.1", 0))

@@ -11,15 +11,15 @@ from pathlib import Path
 from typing import Any
 
 from demo.forms import fill_in
-from demo.local_slack.front import Front
+from demo.local_slack.front import PageProxy
 from demo.local_slack.mirror import Mirror
 from demo.local_slack.process import APP, APP_TOKEN, BOT_TOKEN, SIGNING_SECRET, Running, dm_of, start
 from demo.people import ANA, BEN, BOT, TICKETS
 from demo.workspace import (
     Answers,
     Block,
+    BotAccess,
     Channel,
-    Door,
     Home,
     Modal,
     NotAnswered,
@@ -56,22 +56,22 @@ class LocalSlack:
     def __enter__(self) -> LocalSlack:
         self._running: Running = start(self._binary, self._folder, self._people, self._channels)
         self._mirror = Mirror(self._running.port)
-        self._front = Front(self._running.port)
-        self._front.start()
+        self._proxy = PageProxy(self._running.port)
+        self._proxy.start()
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._front.stop()
+        self._proxy.stop()
         self._mirror.close()
         self._running.stop()
 
     @property
     def url(self) -> str:
-        return self._front.url
+        return self._proxy.url
 
     @property
-    def door(self) -> Door:
-        return Door(self._running.api_url, BOT_TOKEN, SIGNING_SECRET, BOT.id, APP_TOKEN)
+    def access(self) -> BotAccess:
+        return BotAccess(self._running.api_url, BOT_TOKEN, SIGNING_SECRET, BOT.id, APP_TOKEN)
 
     @property
     def people(self) -> tuple[Person, ...]:
@@ -111,7 +111,7 @@ class LocalSlack:
         blocks = next((message.blocks for message in self._all(channel) if message.ts == ts), None)
         if blocks is None:
             raise WorkspaceError(f"there is no message {ts} in {channel}")
-        action = acted(find_element(blocks, action_id, value), value)
+        action = action_payload(find_element(blocks, action_id, value), value)
         self._act("interact", action_id, user=user, channel=channel, messageTs=ts, action=action)
 
     def press(self, user: str, action_id: str, *, value: str | None = None, home: bool = False) -> None:
@@ -121,7 +121,7 @@ class LocalSlack:
             raise Unsupported(
                 f"local-slack cannot press {action_id} in {user}'s {'home' if home else 'modal'}"
             )
-        action = acted(find_element(view["blocks"], action_id, value), value)
+        action = action_payload(find_element(view["blocks"], action_id, value), value)
         where = {"channel": "", "messageTs": "", "appId": APP}
         self._mirror.send({"t": "block_action", "user": user, "action": action, **where})
 
@@ -225,7 +225,7 @@ class LocalSlack:
             connection.close()
 
 
-def acted(element: Block, value: str | None) -> dict[str, Any]:
+def action_payload(element: Block, value: str | None) -> dict[str, Any]:
     """What the page sends for a click; `value` is the option chosen in a select."""
     action = {
         key: element[key] for key in ("type", "action_id", "block_id", "value", "text") if key in element

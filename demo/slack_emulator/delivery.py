@@ -42,7 +42,7 @@ class Delivery:
 
 
 @dataclass(frozen=True)
-class Courier:
+class BotClient:
     """Where the bot listens, how requests are signed, and after how many seconds an ack is too late."""
 
     url: str
@@ -50,15 +50,15 @@ class Courier:
     patience: float = 3.0
 
     def form(self, what: str, form: Mapping[str, str]) -> Delivery:
-        return self.bring(what, urlencode(form).encode(), _FORM)
+        return self.deliver(what, urlencode(form).encode(), _FORM)
 
     def payload(self, payload: Mapping[str, Any]) -> Delivery:
         return self.form(payload["type"], {"payload": json.dumps(payload)})
 
     def event(self, callback: Mapping[str, Any]) -> Delivery:
-        return self.bring(callback["event"]["type"], json.dumps(callback).encode(), _JSON)
+        return self.deliver(callback["event"]["type"], json.dumps(callback).encode(), _JSON)
 
-    def bring(self, what: str, body: bytes, content_type: str, *, retry: int = 0) -> Delivery:
+    def deliver(self, what: str, body: bytes, content_type: str, *, retry: int = 0) -> Delivery:
         """`retry` above 0 adds Slack's headers of the n-th repetition."""
         headers = {"Content-Type": content_type, **signature(self.secret, body)}
         if retry:

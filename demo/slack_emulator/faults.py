@@ -23,7 +23,7 @@ class Fault:
     cut: bool = False
     after_work: bool = False
 
-    def though_done(self) -> Fault:
+    def after_doing(self) -> Fault:
         return replace(self, after_work=True)
 
     @property
@@ -56,7 +56,7 @@ def cut_off() -> Fault:
 
 
 @dataclass(frozen=True)
-class Aim:
+class FaultTarget:
     """Which calls a fault is for: those of a `method` ('*': any), in a `channel`, with `text` in what was sent.
 
     `text` may be a message's words, a file's name or a person's id: such a message fails each time it is tried.
@@ -78,10 +78,10 @@ class Aim:
 class Faults:
     """Not locked: the owner deals under its own lock."""
 
-    _queue: list[tuple[Aim, Fault]] = field(default_factory=list)
-    _standing: dict[Aim, Fault] = field(default_factory=dict)
+    _queue: list[tuple[FaultTarget, Fault]] = field(default_factory=list)
+    _standing: dict[FaultTarget, Fault] = field(default_factory=dict)
 
-    def add(self, aim: Aim, fault: Fault, times: int | None) -> None:
+    def add(self, aim: FaultTarget, fault: Fault, times: int | None) -> None:
         if times is None:
             self._standing[aim] = fault
         else:

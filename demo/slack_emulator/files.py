@@ -18,7 +18,7 @@ def get_upload_url(state: State, args: Json) -> Json:
     name, length = args.get("filename"), str(args.get("length", ""))
     if not name or not length.isdigit() or int(length) == 0:
         raise SlackError("invalid_arguments", ["filename and a length above 0 are needed"])
-    file = _kept(state, str(name), int(length), BOT.id)
+    file = _store_file(state, str(name), int(length), BOT.id)
     token = state.new_id("up")
     state.uploads[token] = file.body["id"]
     return {"upload_url": f"{state.base}/upload/v1/{token}", "file_id": file.body["id"]}
@@ -51,12 +51,12 @@ def info(state: State, args: Json) -> Json:
 
 
 def person_upload(state: State, user: str, name: str, content: bytes) -> StoredFile:
-    file = _kept(state, name, len(content), user)
+    file = _store_file(state, name, len(content), user)
     file.content, file.shown = content, True
     return file
 
 
-def shared_in(state: State, file: StoredFile, channel: str, ts: str) -> None:
+def record_share(state: State, file: StoredFile, channel: str, ts: str) -> None:
     """Note in the file's JSON where it was shown, as files.info tells."""
     kind = state.channels[channel]
     place = "ims" if channel.startswith("D") else ("groups" if kind.private else "channels")
@@ -65,7 +65,7 @@ def shared_in(state: State, file: StoredFile, channel: str, ts: str) -> None:
     shares.setdefault(channel, []).append({"ts": ts})
 
 
-def readable(state: State, team_and_id: str, token: str | None) -> StoredFile | None:
+def file_for_token(state: State, team_and_id: str, token: str | None) -> StoredFile | None:
     """The file if this token may read it, else None: Slack then shows its login page with 200."""
     file = state.files.get(team_and_id.removeprefix(f"{TEAM}-"))
     if file is None or not file.shown:
@@ -74,7 +74,7 @@ def readable(state: State, team_and_id: str, token: str | None) -> StoredFile | 
     return file if allowed else None
 
 
-def _kept(state: State, name: str, length: int, owner: str) -> StoredFile:
+def _store_file(state: State, name: str, length: int, owner: str) -> StoredFile:
     file_id = state.new_id("F")
     place = f"{state.base}/files-pri/{TEAM}-{file_id}"
     body = {
@@ -122,4 +122,4 @@ def _share(state: State, files: list[StoredFile], args: Json) -> None:
     }
     stored = state.post_as_bot(channel.id, {**message, "files": [file.body for file in files]})
     for file in files:
-        shared_in(state, file, channel.id, stored.body["ts"])
+        record_share(state, file, channel.id, stored.body["ts"])

@@ -60,7 +60,7 @@ def view_action(state: State, user: str, view: Json, element: Json) -> Json:
     }
 
 
-def acted(element: Mapping[str, Any], value: str | None) -> Json:
+def action_payload(element: Mapping[str, Any], value: str | None) -> Json:
     """An element of a block as it stands in a block_actions payload, `value` chosen."""
     action = {"type": element["type"], "action_id": element["action_id"], "block_id": element["block_id"]}
     if element["type"] == "button":

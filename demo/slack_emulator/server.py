@@ -130,7 +130,7 @@ class Handler(BaseHTTPRequestHandler):
             return
         with self.server.state.lock:
             try:
-                file = files.readable(self.server.state, path.split("/")[2], self._token({}))
+                file = files.file_for_token(self.server.state, path.split("/")[2], self._token({}))
             except SlackError as error:
                 self._record("download", {"path": path}, 404, error.code)
                 self._send(404, error.code.encode(), "text/plain")

@@ -1,4 +1,4 @@
-"""The Web API's views.* as the emulator answers it, and what a submitted modal's ack does to it."""
+"""The Web API's views.* as the emulator answers it, and what a apply_ack modal's ack does to it."""
 
 from __future__ import annotations
 
@@ -12,22 +12,22 @@ _DEEPEST = 3
 
 
 def open_view(state: State, args: Json) -> Json:
-    user = _spend(state, args.get("trigger_id"))
-    view = _made(state, args.get("view"))
+    user = _use_trigger(state, args.get("trigger_id"))
+    view = _create_view(state, args.get("view"))
     state.modals[user] = [view]
     return {"view": view}
 
 
 def push(state: State, args: Json) -> Json:
-    user = _spend(state, args.get("trigger_id"))
-    return {"view": pushed(state, user, args.get("view"))}
+    user = _use_trigger(state, args.get("trigger_id"))
+    return {"view": push_onto_stack(state, user, args.get("view"))}
 
 
-def pushed(state: State, user: str, value: object) -> Json:
+def push_onto_stack(state: State, user: str, value: object) -> Json:
     stack = state.modals.setdefault(user, [])
     if len(stack) >= _DEEPEST:
         raise SlackError("push_limit_reached")
-    view = _made(state, value)
+    view = _create_view(state, value)
     if stack:
         view["previous_view_id"], view["root_view_id"] = stack[-1]["id"], stack[0]["id"]
     stack.append(view)
@@ -41,19 +41,19 @@ def update(state: State, args: Json) -> Json:
             if args.get("view_id") == old["id"] or (args.get("external_id") or "-") == old.get("external_id"):
                 if args.get("hash") not in (None, "", old["hash"]):
                     raise SlackError("hash_conflict")
-                stack[index] = replaced(state, old, args.get("view"))
+                stack[index] = replace_view(state, old, args.get("view"))
                 return {"view": stack[index]}
     raise SlackError("not_found")
 
 
-def replaced(state: State, old: Json, value: object) -> Json:
-    new = _made(state, value)
+def replace_view(state: State, old: Json, value: object) -> Json:
+    new = _create_view(state, value)
     return {**new, "id": old["id"], "root_view_id": old["root_view_id"]}
 
 
 def publish(state: State, args: Json) -> Json:
     user = state.person(str(args.get("user_id"))).id
-    view = _made(state, args.get("view"), kind="home")
+    view = _create_view(state, args.get("view"), kind="home")
     if user in state.homes:
         if args.get("hash") not in (None, "", state.homes[user]["hash"]):
             raise SlackError("hash_conflict")
@@ -62,7 +62,7 @@ def publish(state: State, args: Json) -> Json:
     return {"view": view}
 
 
-def submitted(state: State, user: str, ack: Json) -> Mapping[str, str]:
+def apply_ack(state: State, user: str, ack: Json) -> Mapping[str, str]:
     """What the ack to a view_submission does: no body closes the modal; `errors` are by block_id."""
     stack = state.modals[user]
     if not stack:  # sent twice at once: the first one closed it
@@ -75,9 +75,9 @@ def submitted(state: State, user: str, ack: Json) -> Mapping[str, str]:
         case "errors":
             return _known_errors(stack[-1], ack.get("errors") or {})
         case "update":
-            stack[-1] = replaced(state, stack[-1], ack.get("view"))
+            stack[-1] = replace_view(state, stack[-1], ack.get("view"))
         case "push":
-            pushed(state, user, ack.get("view"))
+            push_onto_stack(state, user, ack.get("view"))
         case other:
             raise SlackError(f"unknown response_action {other}")
     return {}
@@ -91,7 +91,7 @@ def _known_errors(view: Json, errors: Mapping[str, str]) -> Mapping[str, str]:
     return errors
 
 
-def _spend(state: State, trigger_id: object) -> str:
+def _use_trigger(state: State, trigger_id: object) -> str:
     trigger = state.triggers.get(str(trigger_id))
     if trigger is None:
         raise SlackError("invalid_trigger_id")
@@ -103,7 +103,7 @@ def _spend(state: State, trigger_id: object) -> str:
     return trigger.user
 
 
-def _made(state: State, value: object, kind: str = "modal") -> Json:
+def _create_view(state: State, value: object, kind: str = "modal") -> Json:
     if not isinstance(value, dict) or value.get("type") != kind:
         raise SlackError("invalid_arguments", [f"view: must be an object of the type {kind}"])
     faults = view_complaints(value)

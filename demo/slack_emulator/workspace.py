@@ -10,14 +10,14 @@ from typing import Any, Literal
 from demo.forms import fill_in
 from demo.people import ANA, BEN, BOT, TICKETS
 from demo.slack_emulator import chat, files, payloads, views
-from demo.slack_emulator.delivery import Courier, Delivery
-from demo.slack_emulator.faults import Aim, Fault, Faults
+from demo.slack_emulator.delivery import BotClient, Delivery
+from demo.slack_emulator.faults import Fault, Faults, FaultTarget
 from demo.slack_emulator.server import SlackServer
 from demo.slack_emulator.state import ALL_SCOPES, Call, Json, State, Stored
 from demo.workspace import (
     Answers,
+    BotAccess,
     Channel,
-    Door,
     Home,
     Modal,
     NotAnswered,
@@ -58,7 +58,7 @@ class SlackEmulator:
         self._faults = Faults()
         self._server = SlackServer(self._state, self._faults)
         self._deliveries: list[Delivery] = []
-        self._courier: Courier | None = None
+        self._client: BotClient | None = None
 
     def __enter__(self) -> SlackEmulator:
         self._server.start()
@@ -74,9 +74,9 @@ class SlackEmulator:
         return None
 
     @property
-    def door(self) -> Door:
+    def access(self) -> BotAccess:
         state = self._state
-        return Door(f"{state.base}/api/", state.bot_token, state.signing_secret, BOT.id)
+        return BotAccess(f"{state.base}/api/", state.bot_token, state.signing_secret, BOT.id)
 
     @property
     def people(self) -> tuple[Person, ...]:
@@ -89,7 +89,7 @@ class SlackEmulator:
 
     def deliver_to(self, request_url: str) -> None:
         """Where the bot takes Slack's requests, e.g. 'http://127.0.0.1:3000/slack/events'."""
-        self._courier = Courier(request_url, self._state.signing_secret, self._state.patience)
+        self._client = BotClient(request_url, self._state.signing_secret, self._state.patience)
 
     def fail(
         self,
@@ -100,14 +100,14 @@ class SlackEmulator:
         channel: str | None = None,
         text: str | None = None,
     ) -> None:
-        """The next `times` calls of `method` ('*': any, 'download': a file) go wrong; None: until `heal`.
+        """The next `times` calls of `method` ('*': any, 'download': a file) go wrong; None: until `clear_faults`.
 
-        `channel` and `text` (as in `Aim`) make a fault stick to a place or to a message.
+        `channel` and `text` (as in `FaultTarget`) make a fault stick to a place or to a message.
         """
         with self._state.lock:
-            self._faults.add(Aim(method, channel, text), fault, times)
+            self._faults.add(FaultTarget(method, channel, text), fault, times)
 
-    def heal(self) -> None:
+    def clear_faults(self) -> None:
         with self._state.lock:
             self._faults.clear()
 
@@ -123,7 +123,7 @@ class SlackEmulator:
 
     def repeat(self, sent: Delivery, *, retry: int = 1) -> Delivery:
         """Deliver the same thing again, as Slack does when it saw no ack."""
-        return self._sent(self._out().bring(sent.what, sent.body, sent.content_type, retry=retry))
+        return self._sent(self._out().deliver(sent.what, sent.body, sent.content_type, retry=retry))
 
     def archive(self, channel: str) -> None:
         self._change(channel, archived=True)
@@ -139,11 +139,11 @@ class SlackEmulator:
         """It has not accepted yet."""
         self._change(channel, invited=True)
 
-    def regroup(self, group: str, members: tuple[str, ...]) -> None:
+    def set_group(self, group: str, members: tuple[str, ...]) -> None:
         with self._state.lock:
             self._state.groups = {**self._state.groups, group: members}
 
-    def become(self, user: str, kind: Literal["guest", "deleted"]) -> None:
+    def set_kind(self, user: str, kind: Literal["guest", "deleted"]) -> None:
         with self._state.lock:
             people = (
                 replace(person, kind=kind) if person.id == user else person for person in self._state.people
@@ -200,7 +200,7 @@ class SlackEmulator:
             stored = self._state.add(
                 place.id, {"subtype": "file_share", "user": user, "text": text, "files": [file.body]}
             )
-            files.shared_in(self._state, file, place.id, stored.body["ts"])
+            files.record_share(self._state, file, place.id, stored.body["ts"])
         if BOT.id in place.members:
             shared = {"type": "file_shared", "file_id": file_id, "file": {"id": file_id}}
             self._event({**shared, "user_id": user, "channel_id": place.id})
@@ -210,7 +210,7 @@ class SlackEmulator:
         with self._state.lock:
             place = self._state.channel(channel)
             stored = self._seen(place.id, ts, user)
-            action = payloads.acted(find_element(stored.body["blocks"], action_id, value), value)
+            action = payloads.action_payload(find_element(stored.body["blocks"], action_id, value), value)
             payload = payloads.message_action(self._state, user, place, stored, action)
         self._interact(payload)
 
@@ -221,7 +221,7 @@ class SlackEmulator:
                 raise WorkspaceError(
                     f"{user} sees no {'App Home' if home else 'modal'} to press {action_id} in"
                 )
-            action = payloads.acted(find_element(view["blocks"], action_id, value), value)
+            action = payloads.action_payload(find_element(view["blocks"], action_id, value), value)
             payload = payloads.view_action(self._state, user, view, action)
         self._interact(payload)
 
@@ -234,7 +234,7 @@ class SlackEmulator:
             return Submission(False, filled.errors)
         ack = self._interact(payload).ack
         with self._state.lock:
-            errors = views.submitted(self._state, user, ack)
+            errors = views.apply_ack(self._state, user, ack)
             return Submission(self._state.top_modal(user) is None, errors)
 
     def close_modal(self, user: str) -> None:
@@ -298,12 +298,12 @@ class SlackEmulator:
 
     # Below: how it reaches the bot.
 
-    def _out(self) -> Courier:
-        if self._courier is None:
+    def _out(self) -> BotClient:
+        if self._client is None:
             raise WorkspaceError(
                 "the emulator does not know where the bot listens: call deliver_to(url) first"
             )
-        return self._courier
+        return self._client
 
     def _interact(self, payload: Json) -> Delivery:
         return self._acked(self._out().payload(payload))

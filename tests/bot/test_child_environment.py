@@ -28,7 +28,7 @@ def bot(
     monkeypatch.setenv("HF_TOKEN", "opens bases")
     monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", "AVX2")
     monkeypatch.setenv("WANDB_API_KEY", "keeps curves")
-    with SlackEmulator() as slack, RunningBot(tmp_path, slack.door, base) as bot:
+    with SlackEmulator() as slack, RunningBot(tmp_path, slack.access, base) as bot:
         slack.deliver_to(bot.request_url)
         yield bot, slack
 
@@ -44,8 +44,8 @@ def test_no_key_of_slack_or_a_vendor_is_in_a_child_s_environment(
     for environment in (worker, trainer):
         assert "PATH=" in environment
         assert "canary" not in environment
-        assert slack.door.bot_token not in environment
-        assert slack.door.signing_secret not in environment
+        assert slack.access.bot_token not in environment
+        assert slack.access.signing_secret not in environment
     assert "WANDB_API_KEY=keeps curves" in trainer
     assert "ONEDNN_MAX_CPU_ISA=AVX2" in trainer  # to try on this machine what another can
     assert "WANDB_API_KEY" not in worker

@@ -396,15 +396,15 @@ def settings_for(slack: SlackEmulator, folder: Path) -> dict[str, str]:
     """Settings with a trainer that is somewhere else, so that none is started here."""
     config = folder / "finetune.toml"
     config.write_text(
-        f'[slack]\nmode = "http"\nport = {free_port()}\napi_url = "{slack.door.api_url}"\n'
+        f'[slack]\nmode = "http"\nport = {free_port()}\napi_url = "{slack.access.api_url}"\n'
         f'[people]\napprovers = ["{BEN.id}"]\n'
         '[providers.local]\nbase_url = "http://127.0.0.1:9/v1"\n'
     )
     return {
         **os.environ,
         "FINETUNE_CONFIG": str(config),
-        "SLACK_BOT_TOKEN": slack.door.bot_token,
-        "SLACK_SIGNING_SECRET": slack.door.signing_secret,
+        "SLACK_BOT_TOKEN": slack.access.bot_token,
+        "SLACK_SIGNING_SECRET": slack.access.signing_secret,
     }
 
 

@@ -92,11 +92,9 @@ def test_a_provider_or_an_amount_that_there_is_not_is_said(policy: Path) -> None
 
 def test_with_a_token_slack_is_asked_who_they_are(policy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with SlackEmulator(people=PEOPLE, channels=(PRIVATE,), groups={APPROVERS_GROUP: (CLEO.id,)}) as slack:
-        api = (
-            f'[slack]\napi_url = "{slack.door.api_url}"\n[people]\napprover_groups = ["{APPROVERS_GROUP}"]\n'
-        )
+        api = f'[slack]\napi_url = "{slack.access.api_url}"\n[people]\napprover_groups = ["{APPROVERS_GROUP}"]\n'
         policy.write_text(api, encoding="utf-8")
-        monkeypatch.setenv("SLACK_BOT_TOKEN", slack.door.bot_token)
+        monkeypatch.setenv("SLACK_BOT_TOKEN", slack.access.bot_token)
         assert explain(CLEO.id, "approve").exit_code == 0
         assert explain(ANA.id, "approve").exit_code == 1
         assert "is a guest" in explain(GUS.id, "start").stdout

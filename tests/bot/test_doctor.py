@@ -55,12 +55,12 @@ class Installation:
         for row in load_settings({}, need_slack=False).providers:
             monkeypatch.delenv(row.provider.key_env or "NO_SUCH_KEY", raising=False)
         monkeypatch.setenv("FINETUNE_CONFIG", str(folder / "finetune.toml"))
-        self.environment(SLACK_BOT_TOKEN=slack.door.bot_token, SLACK_SIGNING_SECRET="s")
+        self.environment(SLACK_BOT_TOKEN=slack.access.bot_token, SLACK_SIGNING_SECRET="s")
         monkeypatch.delenv("SLACK_APP_TOKEN", raising=False)
         self.settings()
 
     def settings(self, *changes: tuple[str, str], more: str = "") -> None:
-        text = GOOD.format(api=self.slack.door.api_url)
+        text = GOOD.format(api=self.slack.access.api_url)
         for old, new in changes:
             assert old in text
             text = text.replace(old, new)
@@ -165,7 +165,7 @@ def test_a_damaged_database_is_a_problem_with_its_cure(here: Installation) -> No
 
 def test_whom_the_policy_names_and_slack_knows_not_is_said(here: Installation) -> None:
     assert here["policy"].text == "names 1 user and 1 group, all known to Slack"
-    here.slack.become("U0BEN", "guest")
+    here.slack.set_kind("U0BEN", "guest")
     assert "not full members of this workspace: U0BEN" in here["policy"].text
     here.settings(('["U0BEN"]', '["U0ANA"]'), ('["S1"]', '["S2"]'))
     assert not here["policy"].is_ok and "groups S2: the group is disabled" in here["policy"].text
@@ -210,7 +210,7 @@ def test_a_slack_that_cannot_be_reached_is_said_with_its_address(here: Installat
     here.slack.fail("auth.test", cut_off())
     finding = here["Slack"]
     assert not finding.is_ok
-    assert finding.text.startswith(f"could not be reached at {here.slack.door.api_url}")
+    assert finding.text.startswith(f"could not be reached at {here.slack.access.api_url}")
 
 
 def test_a_broken_slack_is_not_blamed_on_the_token(here: Installation) -> None:

@@ -20,7 +20,7 @@ from bot.scheduler import RECONCILE, SEND
 from bot.slack.http import CONNECTIONS, MAX_BODY
 from bot.slack.inbox import replay
 from demo.slack_emulator import broken, refused
-from demo.slack_emulator.delivery import Courier, signature
+from demo.slack_emulator.delivery import BotClient, signature
 from tests.bot.world import GUS, Rules, World
 
 FORM, JSON = "application/x-www-form-urlencoded", "application/json"
@@ -51,9 +51,9 @@ def status(world: World, body: bytes, headers: Mapping[str, str]) -> int:
     ids=["cut short", "no payload", "a list", "a bare list", "not UTF-8", "nested deep", "no actions"],
 )
 def test_a_body_in_no_form_of_slack_s_is_turned_away(world: World, body: bytes, kind: str) -> None:
-    unsigned = Courier(world.service.address, "another secret").bring("raw", body, kind)
+    unsigned = BotClient(world.service.address, "another secret").deliver("raw", body, kind)
     assert unsigned.status == 401
-    signed = Courier(world.service.address, world.slack.door.signing_secret).bring("raw", body, kind)
+    signed = BotClient(world.service.address, world.slack.access.signing_secret).deliver("raw", body, kind)
     assert signed.status in (400, 401, 404) and b"Traceback" not in signed.answer
 
 
@@ -62,18 +62,18 @@ def test_a_body_in_no_form_of_slack_s_is_turned_away(world: World, body: bytes, 
 )
 def test_a_form_without_its_blocks_is_answered(world: World, view: object) -> None:
     payload = {"type": "view_submission", "user": {"id": GUS.id}, "team": {"id": "T0"}, "view": view}
-    sent = Courier(world.service.address, world.slack.door.signing_secret).payload(payload)
+    sent = BotClient(world.service.address, world.slack.access.signing_secret).payload(payload)
     assert sent.status in (200, 400, 404), sent.answer
 
 
 @pytest.mark.parametrize(("age", "answered"), [(0, 200), (290, 200), (310, 401), (-310, 401), (86_400, 401)])
 def test_a_signature_is_good_for_five_minutes(world: World, age: int, answered: int) -> None:
-    signed = signature(world.slack.door.signing_secret, HELP, int(time.time()) - age)
+    signed = signature(world.slack.access.signing_secret, HELP, int(time.time()) - age)
     assert status(world, HELP, signed) == answered
 
 
 def test_a_signature_is_for_these_bytes_alone(world: World) -> None:
-    signed = signature(world.slack.door.signing_secret, HELP)
+    signed = signature(world.slack.access.signing_secret, HELP)
     assert status(world, HELP.replace(b"help", b"runs"), signed) == 401
 
 
@@ -91,14 +91,14 @@ def test_headers_that_no_slack_sends_are_turned_away(world: World, stamp: str, s
 def test_a_body_that_will_not_do_is_refused_by_its_head(
     world: World, announced: int, signed: bool, answered: bytes
 ) -> None:
-    headers = signature(world.slack.door.signing_secret, HELP) if signed else {}
+    headers = signature(world.slack.access.signing_secret, HELP) if signed else {}
     with connection(world) as client:
         client.sendall(head(world, {**headers, "Content-Length": str(announced)}))
         assert answered in ended(client).splitlines()[0]
 
 
 def test_a_body_without_a_length_is_cut_off(world: World) -> None:
-    signed = signature(world.slack.door.signing_secret, HELP)
+    signed = signature(world.slack.access.signing_secret, HELP)
     part = b"10000\r\n" + b"x" * 65536 + b"\r\n"
     with connection(world) as client:
         client.sendall(head(world, {**signed, "Transfer-Encoding": "chunked"}) + part * 16)
@@ -108,7 +108,7 @@ def test_a_body_without_a_length_is_cut_off(world: World) -> None:
 def test_a_request_that_trickles_in_is_given_up(make_world: Callable[[Rules], World]) -> None:
     world = make_world(Rules())
     world.service.connection._server.adj.channel_timeout = 0.5
-    signed = signature(world.slack.door.signing_secret, HELP)
+    signed = signature(world.slack.access.signing_secret, HELP)
     with connection(world) as client:
         client.sendall(head(world, {**signed, "Content-Length": "100000"}))
         client.settimeout(0.05)
@@ -152,7 +152,7 @@ def ended(client: socket.socket) -> bytes:
 
 def test_a_delivery_that_bolt_cannot_handle_stops_no_later_start(world: World) -> None:
     payload = {"type": "block_actions", "user": {"id": GUS.id}, "trigger_id": "t1", "actions": None}
-    sent = Courier(world.service.address, world.slack.door.signing_secret).payload(payload)
+    sent = BotClient(world.service.address, world.slack.access.signing_secret).payload(payload)
     assert sent.status == 400
     world.restart()
     replay(world.service.app, world.service.context)

@@ -210,7 +210,7 @@ def test_health_is_503_while_messages_fail_and_tells_what_was_given_up(make_worl
             world.pass_time(301)
             world.send()
         assert unwell(port)["messages"] == "1 fail again and again"
-        world.slack.heal()
+        world.slack.clear_faults()
         world.slack.fail("chat.postMessage", refused("msg_too_long"))
         world.pass_time(301)
         world.send()

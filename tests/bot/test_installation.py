@@ -30,25 +30,33 @@ def slack() -> Iterator[SlackEmulator]:
 
 
 def answer(folder: Path, slack: SlackEmulator, *lines: str) -> Result:
-    arguments = ["init", str(folder), "--slack-api", slack.door.api_url]
+    arguments = ["init", str(folder), "--slack-api", slack.access.api_url]
     return CliRunner().invoke(main, arguments, input="\n".join(lines) + "\n", catch_exceptions=False)
 
 
 def test_an_empty_folder_becomes_an_installation(tmp_path: Path, slack: SlackEmulator) -> None:
     folder = tmp_path / "new"
     result = answer(
-        folder, slack, slack.door.bot_token, APP_TOKEN, ANA.email, BEN.id, "", "$1,200.50", f"#{TICKETS.name}"
+        folder,
+        slack,
+        slack.access.bot_token,
+        APP_TOKEN,
+        ANA.email,
+        BEN.id,
+        "",
+        "$1,200.50",
+        f"#{TICKETS.name}",
     )
     assert result.exit_code == 0, result.output
     assert f"{ANA.real_name} ({ANA.id})" in result.output
-    assert slack.door.bot_token not in result.output
+    assert slack.access.bot_token not in result.output
     assert "From a manifest" in result.output and "manifest_yaml" not in result.output, "a pipe has no links"
     assert stat.S_IMODE((folder / ".env").stat().st_mode) == 0o600
     assert (folder / "manifest.yml").read_text() == (ROOT / "manifest.yml").read_text()
     settings = load_settings(
         {
             "FINETUNE_CONFIG": str(folder / "finetune.toml"),
-            "SLACK_BOT_TOKEN": slack.door.bot_token,
+            "SLACK_BOT_TOKEN": slack.access.bot_token,
             "SLACK_APP_TOKEN": APP_TOKEN,
         }
     )
@@ -58,14 +66,14 @@ def test_an_empty_folder_becomes_an_installation(tmp_path: Path, slack: SlackEmu
     env = dict(
         line.split("=", 1) for line in (folder / ".env").read_text().splitlines() if line.startswith("SLACK_")
     )
-    assert env == {"SLACK_BOT_TOKEN": slack.door.bot_token, "SLACK_APP_TOKEN": APP_TOKEN}
+    assert env == {"SLACK_BOT_TOKEN": slack.access.bot_token, "SLACK_APP_TOKEN": APP_TOKEN}
 
 
 def test_a_wrong_answer_is_asked_for_again_with_its_cure(tmp_path: Path, slack: SlackEmulator) -> None:
     result = answer(
         tmp_path,
         slack,
-        *("xoxb-…", "xoxb-not-the-one", slack.door.bot_token),
+        *("xoxb-…", "xoxb-not-the-one", slack.access.bot_token),
         *("xoxb-1-something", APP_TOKEN),
         *("ada", "nobody@example.com", ANA.id, "U0GONE1", ""),
         *("lots", "-3", "0"),
@@ -88,7 +96,7 @@ def test_a_wrong_answer_is_asked_for_again_with_its_cure(tmp_path: Path, slack: 
 
 def test_an_app_without_its_scopes_is_named(tmp_path: Path) -> None:
     with SlackEmulator(scopes=ALL_SCOPES - {"files:read"}) as slack:
-        result = answer(tmp_path, slack, slack.door.bot_token)
+        result = answer(tmp_path, slack, slack.access.bot_token)
     assert "The app lacks files:read" in result.output
     assert not (tmp_path / ".env").exists()
 

@@ -28,7 +28,7 @@ class Desk:
         self.now = 1_000.0
         self.store = store
         self.slack = slack
-        door = slack.door
+        door = slack.access
         client = WebClient(door.bot_token, base_url=door.api_url, timeout=5, retry_handlers=[])
         self.notices = OutboxSender(store, client, fallback, clock=lambda: self.now)
 
@@ -241,7 +241,7 @@ def test_a_revoked_token_loses_nothing_and_is_shown(desk: Desk) -> None:
         desk.later(61)
     assert desk.notices.locked_out == "token_revoked"
     assert desk.store.outbox.waiting() == 2
-    desk.slack.heal()
+    desk.slack.clear_faults()
     desk.slack.fail("chat.postMessage", broken(500))
     for seconds in (61, 301, 301):
         desk.later(seconds)

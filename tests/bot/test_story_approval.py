@@ -156,7 +156,7 @@ def test_a_look_up_that_fails_is_a_no(make_world: MakeWorld, method: str) -> Non
         world.slack.fail(method, fault, times=None)
         assert "Slack didn't say" in world.answer_to_click(CLEO, "approve_plan")
         assert world.run().state == "awaiting_approval"
-    world.slack.heal()
+    world.slack.clear_faults()
     world.approve(CLEO)
 
 

@@ -76,7 +76,7 @@ class Traces:
 
 
 def secrets(world: World) -> dict[str, str]:
-    door = world.slack.door
+    door = world.slack.access
     return {
         "the bot's token": door.bot_token,
         "the app's token": APP_TOKEN,
@@ -225,7 +225,7 @@ def _owns(column: str, canary: str) -> bool:
 
 @pytest.mark.parametrize("place", ["log", "audit", "arguments", "database", "file"])
 def test_what_is_planted_is_found(world: World, tmp_path: Path, place: str) -> None:
-    traces, token = Traces(), world.slack.door.bot_token
+    traces, token = Traces(), world.slack.access.bot_token
     match place:
         case "log":
             traces.log.write(f"DEBUG bot: posting with {token}")

@@ -325,7 +325,7 @@ def test_a_size_is_not_trained_once_who_agreed_may_no_more(world: World) -> None
     world.seed_dataset()
     agreed(world)
     until_size(world, 0, "training")
-    world.slack.become(BEN.id, "guest")
+    world.slack.set_kind(BEN.id, "guest")
     failed = until(world, "failed")
     said = world.said("Learning curve m1 failed")
     assert "who agreed to this, may not measure here any more" in said and "for 21 rows" in said
@@ -374,7 +374,7 @@ def test_a_create_in_doubt_is_looked_for_before_who_agreed_is(world: World) -> N
     world.company.fail(f"POST {JOBS}", COMMIT_THEN_500)
     agreed(world)
     world.until(lambda: world.jobs() == 1, "the job")
-    world.slack.become(BEN.id, "guest")
+    world.slack.set_kind(BEN.id, "guest")
     until_size(world, 0, "training")
     until(world, "failed")
     assert world.jobs() == 1
@@ -409,7 +409,7 @@ def test_a_size_waits_while_slack_does_not_tell_who_agreed(world: World) -> None
     world.slack.fail("users.info", refused("internal_error"), times=None)
     world.until(lambda: "Slack didn't say" in str(progress(world).note), "the note")
     assert world.jobs() == 1
-    world.slack.heal()
+    world.slack.clear_faults()
     until(world, "done")
     only_three_jobs(world)
 

@@ -188,7 +188,7 @@ def test_a_file_is_uploaded_from_the_home(world: World) -> None:
 def mention(world: World, text: str, **more: str) -> str:
     """What Ana alone reads after a mention in the channel."""
     before = len(world.slack.ephemerals(ANA.id))
-    world.slack.say(ANA.id, TICKETS.id, f"<@{world.slack.door.bot_user}> {text}", **more)
+    world.slack.say(ANA.id, TICKETS.id, f"<@{world.slack.access.bot_user}> {text}", **more)
     world.until(lambda: len(world.slack.ephemerals(ANA.id)) > before, "the answer")
     assert not [text for text in world.texts() if "/finetune" in text]
     return words_of(world.slack.ephemerals(ANA.id)[-1])
@@ -227,7 +227,7 @@ def test_a_bot_that_starts_while_slack_is_away_follows_its_jobs_and_answers_once
     world.slack.fail("chat.postMessage", cut_off(), times=None)
     world.boot()
     world.until(lambda: world.run().state == "done", "the run to be done")
-    world.slack.heal()
+    world.slack.clear_faults()
     assert "Run 1" in world.type("/finetune status")
     world.pass_time(301)
     world.until(lambda: any("Result of run 1" in text for text in world.texts()), "the result")

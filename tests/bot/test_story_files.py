@@ -156,7 +156,7 @@ def test_what_slack_delivers_twice_is_done_once(world: World) -> None:
 
 
 def test_the_same_mention_twice_is_answered_once(world: World) -> None:
-    world.slack.say(ANA.id, TICKETS.id, f"<@{world.slack.door.bot_user}> hello")
+    world.slack.say(ANA.id, TICKETS.id, f"<@{world.slack.access.bot_user}> hello")
     assert world.slack.repeat(world.slack.deliveries[-1]).acked
     world.until(lambda: world.slack.ephemerals(ANA.id), "the answer")
     world.tick(3)
@@ -167,14 +167,14 @@ def test_a_slow_slack_makes_no_ack_late(world: World) -> None:
     world.start()
     world.slack.fail("users.info", slow(5), times=None)
     assert "Slack didn't say who you are" in world.answer_to_click(BEN, "approve_plan")
-    world.slack.heal()
+    world.slack.clear_faults()
     assert world.run().state == "awaiting_approval"
 
 
 def test_what_was_not_signed_by_slack_is_turned_away(world: World) -> None:
-    from demo.slack_emulator.delivery import Courier
+    from demo.slack_emulator.delivery import BotClient
 
-    stranger = Courier(world.service.address, "another secret")
+    stranger = BotClient(world.service.address, "another secret")
     assert stranger.form("/finetune", {"command": "/finetune", "text": "help"}).status == 401
 
 

@@ -57,7 +57,7 @@ FREEZE = ("bot.services.freeze", "freeze")
 
 
 def environment(world: World) -> Mapping[str, str]:
-    door = world.slack.door
+    door = world.slack.access
     return {
         **os.environ,
         "SLACK_BOT_TOKEN": door.bot_token,
@@ -118,7 +118,7 @@ def test_a_command_that_killed_its_bot_before_or_after_its_effect_is_done_once(
 def test_an_event_that_was_acked_before_its_bot_was_killed_is_answered(world: World) -> None:
     """Bolt acks events before anybody handles them, so Slack will not bring this one again."""
     with doomed(world, ("bot.cards.help", "card"), "after the ack"):
-        world.slack.say(ANA.id, TICKETS.id, f"<@{world.slack.door.bot_user}> help")
+        world.slack.say(ANA.id, TICKETS.id, f"<@{world.slack.access.bot_user}> help")
     assert world.slack.deliveries[-1].acked
     boot_again(world)
     world.until(lambda: helps(world) == 1, "the answer")
@@ -169,7 +169,7 @@ def a_freeze(world: World) -> dict[str, Any]:
         "channel_id": TICKETS.id,
         "team_id": "T0",
         "trigger_id": "13345224609.738474920.8088930838d88f008e0",
-        "response_url": f"{world.slack.door.api_url}nowhere",
+        "response_url": f"{world.slack.access.api_url}nowhere",
         "api_app_id": "A0",
     }
 

@@ -73,7 +73,7 @@ def test_a_file_goes_to_a_channel_by_the_word_of_its_members_alone(world: World)
         "I can't see who is in that channel"
         in world.fill_upload(ANA, {**file, "channel": HR.id}).errors["channel"]
     )
-    world.slack.heal()
+    world.slack.clear_faults()
     assert len(world.store.datasets.all()) == 1
     world.slack.command(DORA.id, PUBLIC.id, "/finetune upload")
     again = {"name": "tickets", "file": world.put_file("t.csv", tickets_csv(90)), "channel": HR.id}

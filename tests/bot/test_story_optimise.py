@@ -124,7 +124,7 @@ def live_and_die(world: World, answers: Sequence[int]) -> None:
     """The bot as processes of its own, each ended by SIGKILL while questions are under way: after so many answers."""
     world.stop()
     world.company.slow_s = 0.05
-    door = world.slack.door
+    door = world.slack.access
     environment = {"SLACK_BOT_TOKEN": door.bot_token, "SLACK_SIGNING_SECRET": door.signing_secret}
     database = f"file:{world.folder}/data/finetune.db?mode=ro"
     with closing(sqlite3.connect(database, uri=True)) as file, Nursery() as nursery:

@@ -60,7 +60,7 @@ def test_a_channel_that_slack_says_nothing_of_is_a_no_with_the_cure(world: World
     world.slack.fail("conversations.info", refused("internal_error"), times=None)
     assert "/invite @Finetune" in world.answer_to_click(BEN, "approve_plan")
     assert "/invite @Finetune" in world.type("/finetune status")
-    world.slack.heal()
+    world.slack.clear_faults()
     world.approve()
     assert world.run().state == "approved"
 
@@ -92,7 +92,7 @@ def test_an_approver_who_left_the_group_before_the_create_voids_the_approval(mak
     world.start()
     world.approve(CLEO)
     assert world.run().state == "approved" and "reserve" in world.ledger()
-    world.slack.regroup(APPROVERS_GROUP, (BEN.id,))
+    world.slack.set_group(APPROVERS_GROUP, (BEN.id,))
     world.tick(2)
     assert world.jobs() == world.company.count(CREATE) == world.company.count("POST /files") == 0
     assert world.run().state == "awaiting_approval" and world.ledger() == {}
@@ -100,7 +100,7 @@ def test_an_approver_who_left_the_group_before_the_create_voids_the_approval(mak
     assert "is free again" in said and world.has_button("approve_plan")
     assert any("is void" in text for text in world.dms(ANA))
     assert "withdrew its approval" in world.type("/finetune audit 1")
-    world.slack.regroup(APPROVERS_GROUP, (BEN.id, CLEO.id))
+    world.slack.set_group(APPROVERS_GROUP, (BEN.id, CLEO.id))
     assert "was voided for good" in world.answer_to_click(CLEO, "approve_plan")
     world.approve()
     world.until_state("training")
@@ -138,7 +138,7 @@ def test_a_voided_plan_waits_as_long_as_a_new_one(make_world: MakeWorld) -> None
     world = make_world(BY_GROUP)
     world.start()
     world.approve(CLEO)
-    world.slack.regroup(APPROVERS_GROUP, (BEN.id,))
+    world.slack.set_group(APPROVERS_GROUP, (BEN.id,))
     world.pass_time(25 * 3600)
     world.tick(4)
     assert world.run().state == "awaiting_approval" and world.said("is void")
@@ -198,7 +198,7 @@ def test_a_config_that_names_others_meanwhile_voids_the_approval(world: World) -
 def test_an_approver_who_was_deactivated_counts_no_longer(world: World) -> None:
     world.start()
     world.approve()
-    world.slack.become(BEN.id, "deleted")
+    world.slack.set_kind(BEN.id, "deleted")
     world.tick(2)
     assert world.run().state == "awaiting_approval" and world.jobs() == 0
 
@@ -214,7 +214,7 @@ def test_while_slack_does_not_tell_nothing_is_created_and_nothing_is_lost(
     world.tick(5)
     assert world.run().state == "approved" and world.jobs() == 0 and "reserve" in world.ledger()
     assert "Slack didn't say" in world.said("Run 1", "Slack didn't say")
-    world.slack.heal()
+    world.slack.clear_faults()
     world.until_state("training")
     assert world.jobs() == 1
 
@@ -226,7 +226,7 @@ def test_a_job_whose_answer_got_lost_is_adopted_though_its_approval_lapsed(make_
     world.approve(CLEO)
     world.tick()
     assert world.run().state == "creating"
-    world.slack.regroup(APPROVERS_GROUP, ())
+    world.slack.set_group(APPROVERS_GROUP, ())
     world.until_state("training")
     assert world.jobs() == 1 and world.company.count(CREATE) == 1
 
@@ -237,7 +237,7 @@ def test_a_create_that_got_lost_is_not_repeated_once_its_approval_lapsed(make_wo
     world.start()
     world.approve(CLEO)
     world.tick()
-    world.slack.regroup(APPROVERS_GROUP, (BEN.id,))
+    world.slack.set_group(APPROVERS_GROUP, (BEN.id,))
     world.tick(5)
     assert world.run().state == "creating", "it may still show"
     world.pass_time(SETTLE_S)

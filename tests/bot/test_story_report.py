@@ -14,7 +14,7 @@ from tests.cards.test_page import Reader
 
 
 def write_report(world: World, out: Path, subject: str = "1") -> Result:
-    door = world.slack.door
+    door = world.slack.access
     environment = {
         "FINETUNE_CONFIG": str(world.folder / "finetune.toml"),
         "SLACK_BOT_TOKEN": door.bot_token,

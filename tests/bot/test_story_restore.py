@@ -46,7 +46,7 @@ def test_a_killed_bot_restored_from_before_its_job_takes_it_over(
     world.company.service.stages = ("running",) * 99 + ("succeeded",)
     world.start_approved()
     backup = backup_of(world)
-    door = world.slack.door
+    door = world.slack.access
     for name, value in (
         ("SLACK_BOT_TOKEN", door.bot_token),
         ("SLACK_SIGNING_SECRET", door.signing_secret),

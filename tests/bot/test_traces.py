@@ -28,7 +28,7 @@ def slack() -> Iterator[SlackEmulator]:
 
 @pytest.mark.parametrize(
     "fault",
-    [cut_off().though_done(), broken(503).though_done(), refused("fatal_error").though_done()],
+    [cut_off().after_doing(), broken(503).after_doing(), refused("fatal_error").after_doing()],
     ids=["cut off", "503", "Slack's own error"],
 )
 def test_a_post_whose_answer_got_lost_stands_once(desk: Desk, fault: Fault) -> None:
@@ -44,7 +44,7 @@ def test_a_post_whose_answer_got_lost_stands_once(desk: Desk, fault: Fault) -> N
 
 
 def test_a_card_that_is_found_gets_the_words_that_came_meanwhile(desk: Desk) -> None:
-    desk.slack.fail(POST, cut_off().though_done())
+    desk.slack.fail(POST, cut_off().after_doing())
     desk.put(text="training", card="run 1")
     desk.later(0)
     desk.show("run 1", "done")
@@ -73,7 +73,7 @@ def test_nobody_is_asked_where_nothing_was_lost(desk: Desk) -> None:
 
 
 def test_what_a_killed_process_had_sent_is_found_by_the_next(desk: Desk) -> None:
-    desk.slack.fail(POST, cut_off().though_done())
+    desk.slack.fail(POST, cut_off().after_doing())
     desk.put(text="a")
     desk.later(0)
     desk.now += 60
@@ -107,10 +107,10 @@ def successor(desk: Desk) -> OutboxSender:
 def test_a_reply_and_a_direct_message_are_found_too(desk: Desk) -> None:
     desk.put(text="card", card="run 1")
     desk.later(0)
-    desk.slack.fail(POST, cut_off().though_done())
+    desk.slack.fail(POST, cut_off().after_doing())
     desk.put(text="reply", thread="run 1")
     desk.later(5)
-    desk.slack.fail(POST, cut_off().though_done())
+    desk.slack.fail(POST, cut_off().after_doing())
     desk.put("direct", "for Ana", person=ANA.id)
     for _ in range(4):
         desk.later(10)
@@ -122,7 +122,7 @@ def test_a_reply_and_a_direct_message_are_found_too(desk: Desk) -> None:
 def test_a_file_whose_answer_got_lost_stands_once(desk: Desk, tmp_path: Path, is_done: bool) -> None:
     desk.put(text="card", card="run 1")
     desk.later(0)
-    desk.slack.fail(SHARE, cut_off().though_done() if is_done else cut_off())
+    desk.slack.fail(SHARE, cut_off().after_doing() if is_done else cut_off())
     put_plot(desk, tmp_path, b"a plot", thread="run 1")
     assert (shown(desk), desk.store.outbox.waiting()) == (["curve.png"], 0)
     assert len(desk.slack.calls("conversations.replies")) == 1
@@ -150,7 +150,7 @@ def shown(desk: Desk) -> list[str]:
 
 
 def test_where_slack_lets_nobody_look_for_now_the_message_waits(desk: Desk) -> None:
-    desk.slack.fail(POST, cut_off().though_done())
+    desk.slack.fail(POST, cut_off().after_doing())
     desk.slack.fail(LOOK, too_many(20))
     desk.put(text="a")
     desk.later(0)
@@ -168,7 +168,7 @@ def test_without_the_right_to_read_it_is_sent_again_and_the_log_says_why_once(
         store = Store(tmp_path / "finetune.db")
         desk = Desk(store, slack)
         for text in ("a", "b"):
-            slack.fail(POST, cut_off().though_done())
+            slack.fail(POST, cut_off().after_doing())
             desk.put(text=text)
             desk.later(5)
             desk.later(5)

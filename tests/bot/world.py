@@ -434,7 +434,7 @@ class World:
     def _settings(self) -> Settings:
         config = self.folder / "finetune.toml"
         config.write_text(self._toml(), encoding="utf-8")
-        door = self.slack.door
+        door = self.slack.access
         tokens = {"SLACK_BOT_TOKEN": door.bot_token, "SLACK_SIGNING_SECRET": door.signing_secret}
         return load_settings(tokens, config)
 
@@ -450,7 +450,7 @@ data = "data"
 [slack]
 mode = "http"
 port = 0
-api_url = "{self.slack.door.api_url}"
+api_url = "{self.slack.access.api_url}"
 fallback_channel = "{rules.fallback}"
 [people]
 approvers = {json.dumps(list(rules.approvers))}

@@ -45,7 +45,7 @@ class Clock:
 
 
 def notices(store: Store, slack: SlackEmulator, blocks: Blocks, clock: Clock) -> OutboxSender:
-    client = WebClient(slack.door.bot_token, base_url=slack.door.api_url, retry_handlers=[])
+    client = WebClient(slack.access.bot_token, base_url=slack.access.api_url, retry_handlers=[])
     return OutboxSender(store, client, blocks=blocks, clock=clock)
 
 

@@ -182,7 +182,7 @@ class _StormyFaults(slack_faults.Faults):
         fault = self._weather.of_slack(method)
         if fault is None or fault.status == 429:  # of which Slack has done nothing
             return fault
-        return fault.though_done() if self._weather.strikes(0.5) else fault
+        return fault.after_doing() if self._weather.strikes(0.5) else fault
 
 
 class StormySlack(SlackEmulator):

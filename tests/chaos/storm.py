@@ -300,7 +300,7 @@ class Storm:
         return slack
 
     def _settle_in(self) -> None:
-        port, door = free_port(), self.slack.door
+        port, door = free_port(), self.slack.access
         self.slack.deliver_to(f"http://127.0.0.1:{port}/slack/events")
         config = self.folder / "finetune.toml"
         people = settings(door.api_url, port, self.orders.budget_usd)

@@ -307,7 +307,7 @@ class Sweep:
         return self._nursery.wait(self._born(what, **more))
 
     def _born(self, what: str, **more: Any) -> int:
-        door = self._world.slack.door
+        door = self._world.slack.access
         environment = {
             "SLACK_BOT_TOKEN": door.bot_token,
             "SLACK_SIGNING_SECRET": door.signing_secret,

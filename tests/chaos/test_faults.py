@@ -67,7 +67,7 @@ def test_a_token_revoked_over_the_end_of_a_run_delays_its_result(world: World) -
     world.slack.fail("chat.update", refused("token_revoked"), times=None)
     world.until(lambda: world.run().state == "done", "the run to be done")
     assert _result(world, PRIVATE.id) == 0 and world.service.notices.locked_out == "token_revoked"
-    world.slack.heal()
+    world.slack.clear_faults()
     world.pass_time(61)
     world.until(lambda: _result(world, PRIVATE.id), "the result")
     assert _result(world, PRIVATE.id) == 1 and world.jobs() == 1

@@ -25,7 +25,7 @@ def test_an_unsigned_a_forged_and_an_old_request_change_nothing(world: World) ->
     world.start()
     world.click(BEN, "reject_plan")  # opens a form and decides nothing: its delivery is the one to imitate
     click = world.slack.deliveries[-1].body.replace(b"reject_plan", b"approve_plan")
-    secret, now = world.slack.door.signing_secret, int(time.time())
+    secret, now = world.slack.access.signing_secret, int(time.time())
     for headers in (
         {},
         signature("another secret", click, now),

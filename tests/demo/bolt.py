@@ -15,7 +15,7 @@ from demo.slack_emulator import SlackEmulator
 
 
 def bolt_app(slack: SlackEmulator) -> App:
-    door = slack.door
+    door = slack.access
     client = WebClient(door.bot_token, base_url=door.api_url)
     return App(client=client, signing_secret=door.signing_secret, process_before_response=False)
 

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from demo.local_slack import find_local_slack
-from demo.local_slack.front import Front
+from demo.local_slack.front import PageProxy
 from demo.local_slack.process import start, workspace_config
 from demo.people import ANA, BEN, BOT, TICKETS
 from demo.workspace import WorkspaceError
@@ -49,12 +49,12 @@ class Inner(BaseHTTPRequestHandler):
 
 
 @pytest.fixture
-def front() -> Iterator[Front]:
+def front() -> Iterator[PageProxy]:
     server = ThreadingHTTPServer(("127.0.0.1", 0), Inner)
     server.daemon_threads = True
     thread = threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True)
     thread.start()
-    front = Front(server.server_port)
+    front = PageProxy(server.server_port)
     front.start()
     yield front
     front.stop()
@@ -63,7 +63,7 @@ def front() -> Iterator[Front]:
     server.server_close()
 
 
-def ask(front: Front, verb: str, path: str, body: bytes = b"") -> bytes:
+def ask(front: PageProxy, verb: str, path: str, body: bytes = b"") -> bytes:
     connection = http.client.HTTPConnection(front.url.removeprefix("http://"), timeout=5)
     try:
         connection.request(verb, path, body)
@@ -73,20 +73,20 @@ def ask(front: Front, verb: str, path: str, body: bytes = b"") -> bytes:
 
 
 @pytest.mark.parametrize("path", ["/", "/?x=1"])
-def test_the_page_gets_our_script_before_its_own(front: Front, path: str) -> None:
+def test_the_page_gets_our_script_before_its_own(front: PageProxy, path: str) -> None:
     page = ask(front, "GET", path).decode()
     assert page.startswith("<html><head><script>")
     assert "window.WebSocket = class" in page
     assert page.endswith("</script><title>page</title></head></html>")
 
 
-def test_all_else_passes_through_bodies_too(front: Front) -> None:
+def test_all_else_passes_through_bodies_too(front: PageProxy) -> None:
     assert ask(front, "GET", "/api/files.info?file=F1") == b"/api/files.info?file=F1"
     large = bytes(range(256)) * 4_000
     assert ask(front, "POST", "/upload/v1/x", large) == large
 
 
-def test_a_websocket_s_bytes_pass_through_both_ways(front: Front) -> None:
+def test_a_websocket_s_bytes_pass_through_both_ways(front: PageProxy) -> None:
     host, _, port = front.url.removeprefix("http://").partition(":")
     with socket.create_connection((host, int(port)), 5) as line:
         line.sendall(b"GET /ui HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\nabcd")
@@ -98,7 +98,7 @@ def test_a_websocket_s_bytes_pass_through_both_ways(front: Front) -> None:
     assert got.startswith(b"HTTP/1.1 101")
 
 
-def test_a_door_that_is_closed_hangs_up_on_everybody(front: Front) -> None:
+def test_a_door_that_is_closed_hangs_up_on_everybody(front: PageProxy) -> None:
     host, _, port = front.url.removeprefix("http://").partition(":")
     with socket.create_connection((host, int(port)), 5) as line:
         line.sendall(b"GET /half")

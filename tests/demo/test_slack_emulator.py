@@ -15,7 +15,7 @@ from slack_sdk.errors import SlackApiError
 
 from demo.people import ANA, BEN, TICKETS
 from demo.slack_emulator import SlackEmulator, broken, cut_off, refused, slow, too_many
-from demo.slack_emulator.delivery import Courier, signature
+from demo.slack_emulator.delivery import BotClient, signature
 from demo.workspace import NotAnswered, PostedMessage, WorkspaceError, wait_until
 from tests.demo.bolt import bolt_app, serving
 
@@ -71,7 +71,7 @@ def app(slack: SlackEmulator) -> Iterator[App]:
 
 @pytest.fixture
 def client(slack: SlackEmulator) -> WebClient:
-    return WebClient(slack.door.bot_token, base_url=slack.door.api_url, retry_handlers=[])
+    return WebClient(slack.access.bot_token, base_url=slack.access.api_url, retry_handlers=[])
 
 
 def only(messages: tuple[PostedMessage, ...]) -> PostedMessage:
@@ -95,7 +95,7 @@ def test_bolt_takes_the_signature_and_the_asker_alone_sees_the_ack(slack: SlackE
 def test_a_wrong_signature_is_refused_by_bolt(slack: SlackEmulator, app: App) -> None:
     app.command("/finetune")(lambda ack: ack())
     with serving(app) as url:
-        assert Courier(url, "another secret").form("/finetune", {"command": "/finetune"}).status == 401
+        assert BotClient(url, "another secret").form("/finetune", {"command": "/finetune"}).status == 401
     assert signature("s", b"x", 100) == signature("s", b"x", 100) != signature("s", b"y", 100)
 
 
@@ -226,7 +226,7 @@ def test_events_reach_the_bot(slack: SlackEmulator, app: App, client: WebClient,
     )
     (tmp_path / "a.csv").write_text("a")
     slack.upload(ANA.id, tmp_path / "a.csv", channel=slack.dm(ANA.id))
-    said = slack.say(ANA.id, TICKETS.id, f"hello <@{slack.door.bot_user}>")
+    said = slack.say(ANA.id, TICKETS.id, f"hello <@{slack.access.bot_user}>")
     slack.open_home(BEN.id)
     home = wait_until(lambda: slack.home(BEN.id), "the home")
     assert home.blocks[0]["text"]["text"] == "Go"
@@ -309,10 +309,10 @@ def test_no_token_a_wrong_token_and_a_missing_scope_are_three_errors(
 ) -> None:
     for token, error in (("", "not_authed"), ("xoxb-other", "invalid_auth")):
         with pytest.raises(SlackApiError, match=error):
-            WebClient(token or None, base_url=slack.door.api_url).auth_test()
+            WebClient(token or None, base_url=slack.access.api_url).auth_test()
     with SlackEmulator(scopes=["chat:write"]) as poor:
         with pytest.raises(SlackApiError) as refusal:
-            WebClient(poor.door.bot_token, base_url=poor.door.api_url).users_list()
+            WebClient(poor.access.bot_token, base_url=poor.access.api_url).users_list()
         assert (refusal.value.response["error"], refusal.value.response["needed"]) == (
             "missing_scope",
             "users:read",
@@ -432,7 +432,7 @@ def test_a_standing_fault_lasts_until_it_is_healed(slack: SlackEmulator, client:
     for _ in range(3):
         with pytest.raises(SlackApiError, match="account_inactive"):
             client.auth_test()
-    slack.heal()
+    slack.clear_faults()
     assert client.auth_test()["ok"]
 
 
@@ -457,7 +457,7 @@ def test_an_edit_can_lose_its_message(slack: SlackEmulator, client: WebClient) -
 
 
 def test_a_broken_answer_may_hide_work_that_was_done(slack: SlackEmulator, client: WebClient) -> None:
-    slack.fail("chat.postMessage", broken(500).though_done())
+    slack.fail("chat.postMessage", broken(500).after_doing())
     with pytest.raises(SlackApiError):
         client.chat_postMessage(channel=TICKETS.id, text="it is there")
     assert only(slack.messages(TICKETS.id)).text == "it is there"

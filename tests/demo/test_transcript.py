@@ -151,7 +151,7 @@ def slack() -> Iterator[SlackEmulator]:
 
 @pytest.fixture
 def client(slack: SlackEmulator) -> WebClient:
-    return WebClient(slack.door.bot_token, base_url=slack.door.api_url)
+    return WebClient(slack.access.bot_token, base_url=slack.access.api_url)
 
 
 def card(percent: int, stage: str = "training") -> list[Json]:

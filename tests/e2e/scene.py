@@ -37,7 +37,7 @@ def opened(story: str, folder: Path, model: Path, tickets: Path) -> Iterator[Sce
     shutil.rmtree(SHOTS / story, ignore_errors=True)
     with (
         LocalSlack(binary, folder) as slack,
-        RunningBot(folder, slack.door, model, approvers=(ANA.id, BEN.id)),
+        RunningBot(folder, slack.access, model, approvers=(ANA.id, BEN.id)),
     ):
         slack.wait_for_bot()
         with open_page(slack.url, width=1280, height=1000) as page:

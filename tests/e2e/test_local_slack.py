@@ -139,7 +139,7 @@ class Bot:
     """The app under the drivers; `views` are the submissions it got, `shared` the bytes of files it was shown."""
 
     def __init__(self, slack: LocalSlack) -> None:
-        self.client = WebClient(slack.door.bot_token, base_url=slack.door.api_url)
+        self.client = WebClient(slack.access.bot_token, base_url=slack.access.api_url)
         self.views: list[Json] = []
         self.shared: list[bytes] = []
         self.app = App(client=self.client)
@@ -149,8 +149,8 @@ class Bot:
         self.app.event("file_shared")(self.file_shared)
         self.app.event("app_home_opened")(self.home)
         self.app.event("message")(lambda: None)
-        web = WebClient(slack.door.app_token, base_url=slack.door.api_url)
-        self.handler = SocketModeHandler(self.app, slack.door.app_token, web_client=web)
+        web = WebClient(slack.access.app_token, base_url=slack.access.api_url)
+        self.handler = SocketModeHandler(self.app, slack.access.app_token, web_client=web)
 
     def command(self, ack: Any, command: Json, client: WebClient) -> None:
         match command["text"]:

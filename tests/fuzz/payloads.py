@@ -17,7 +17,7 @@ from urllib.parse import quote, urlencode
 from hypothesis import strategies as st
 
 from demo.people import ANA, BEN
-from demo.slack_emulator.delivery import Courier, Delivery
+from demo.slack_emulator.delivery import BotClient, Delivery
 from tests.bot.world import EVE, GUS, PRIVATE, ROBO, World
 from tests.fuzz.odd import Json, mutated, odd_texts, raw_json
 
@@ -246,11 +246,11 @@ def _utf8(text: str) -> str:
 
 
 def bring(world: World, sent: Sent) -> Delivery:
-    door = world.slack.door
+    door = world.slack.access
     secret = door.signing_secret if sent.signs else "another secret"
     answered = quote(door.api_url.removesuffix("api/") + "response/none", safe="").encode()
     body = sent.body.replace(quote(RESPONSE_URL, safe="").encode(), answered)
-    return Courier(world.service.address, secret, 10).bring(sent.what, body, sent.content_type)
+    return BotClient(world.service.address, secret, 10).deliver(sent.what, body, sent.content_type)
 
 
 def complaint(world: World, sent: Sent) -> str | None:
