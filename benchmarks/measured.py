@@ -94,12 +94,12 @@ def ask(world: World, number: int) -> float:
 @contextmanager
 def running_bot(world: World) -> Iterator[str]:
     """`finetune run` on what the world has left; its address."""
-    door = world.slack.access
+    access = world.slack.access
     environment = {
         **os.environ,
         "FINETUNE_CONFIG": str(world.folder / "finetune.toml"),
-        "SLACK_BOT_TOKEN": door.bot_token,
-        "SLACK_SIGNING_SECRET": door.signing_secret,
+        "SLACK_BOT_TOKEN": access.bot_token,
+        "SLACK_SIGNING_SECRET": access.signing_secret,
         "PYTHONUNBUFFERED": "1",
     }
     with (

@@ -1,7 +1,7 @@
-"""The demo: the whole story played on this machine, as two people would in Slack. Not part of the wheel.
+"""The demo: plays the whole story on this machine, as two people would in Slack. Not part of the wheel.
 
 story.py                             what the two people do
 service.py, people.py                `finetune run` as a child process; who the people are
 workspace.py, forms.py               what a person can do and see in Slack
-slack_emulator/, local_slack/        two such workspaces: ours, strict, for tests; a third party's, with a web page
-transcript.py, drawing.py, summary.py    what the terminal shows meanwhile, and at the end"""
+slack_emulator/, local_slack/        two such workspaces: our own strict one for tests, a third party's with a web page
+transcript.py, drawing.py, summary.py    what the terminal shows during the story and at its end"""

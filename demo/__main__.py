@@ -1,4 +1,4 @@
-"""`python -m demo`: play the whole story on this machine, in a Slack workspace in the browser or in the terminal."""
+"""`python -m demo`: plays the whole story on this machine, in a Slack workspace in the browser or in the terminal."""
 
 from __future__ import annotations
 
@@ -14,11 +14,9 @@ from demo.story import Story, play
 @click.option("--data", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="Your own file.")
 @click.option("--text", help="Column with the text, for CSV.")
 @click.option("--label", help="Column with the label, for CSV.")
-@click.option(
-    "--epochs", type=click.IntRange(1, 50), help="Passes over the rows (by default chosen by rule)."
-)
-@click.option("--stay", is_flag=True, help="Stay up afterwards, to try it by hand.")
-@click.option("--terminal", "in_terminal", is_flag=True, help="In the terminal only, without the browser.")
+@click.option("--epochs", type=click.IntRange(1, 50), help="Epochs of training (by default chosen by rule).")
+@click.option("--stay", is_flag=True, help="Keep it running afterwards, to try it yourself.")
+@click.option("--terminal", "in_terminal", is_flag=True, help="Use the terminal only, without the browser.")
 @click.option("--folder", type=click.Path(path_type=Path), default=Path(".demo"), show_default=True)
 @click.option(
     "--model", type=click.Path(path_type=Path), default=Path(".cache/smollm2-135m"), show_default=True

@@ -1,6 +1,6 @@
-"""Slack's messages and modals drawn for a terminal with rich. Pure: a value in, a renderable out.
+"""Draws Slack's messages and modals for a terminal with rich. Pure: a value in, a renderable out.
 
-It draws the blocks of which cards are made for every client; any other block shows its name.
+It draws the kinds of blocks that cards use for every client; for any other block it shows the name.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from rich.text import Text
 from demo.workspace import Answers, Block, Modal, PostedMessage, SharedFile
 
 Names = Mapping[str, str]
-"""What people and channels are called, by their ids."""
+"""The names of people and channels by their ids."""
 
 _MARKS = re.compile(
     r"```(?P<fenced>.+?)```|`(?P<code>[^`\n]+)`|<(?P<link>[^<>\n]+)>"
@@ -32,7 +32,7 @@ _INVISIBLE = re.compile("[\u200b\u200e\u200f\u202a-\u202e\u2066-\u2069]")
 
 
 def render(message: PostedMessage, names: Names, *, edited: bool = False) -> RenderableType:
-    """A head (who, when, for whom) and the message's body below it; a reply is indented."""
+    """Returns a message: a head (author, time, recipient) and the body below it. A reply is indented."""
     parts: list[RenderableType] = [_head(message, names, edited=edited)]
     body = [draw(block, names) for block in message.blocks] or [mrkdwn(message.text, names)]
     parts += [_indented(part, 2) for part in body if message.blocks or message.text]
@@ -42,7 +42,7 @@ def render(message: PostedMessage, names: Names, *, edited: bool = False) -> Ren
 
 
 def render_modal(modal: Modal, answers: Answers, names: Names) -> RenderableType:
-    """The form as somebody sends it: a line a field; what was left alone keeps its value."""
+    """Returns a form as somebody submits it, one line per field. Untouched fields show their initial value."""
     rows: list[RenderableType] = [Text(f"┌ {modal.title}", style="bold")]
     for block in modal.blocks:
         if block["type"] == "input":
@@ -54,7 +54,7 @@ def render_modal(modal: Modal, answers: Answers, names: Names) -> RenderableType
 
 
 def draw(block: Block, names: Names) -> RenderableType:
-    """One block."""
+    """Returns one block."""
     match block["type"]:
         case "header":
             return Text(block["text"]["text"], style="bold")
@@ -71,7 +71,7 @@ def draw(block: Block, names: Names) -> RenderableType:
 
 
 def mrkdwn(text: str, names: Names, style: str | Style = "") -> Text:
-    """Slack's markup as styled text, mentions and links by their names."""
+    """Returns Slack's markup as styled text, with the names of mentions and links."""
     drawn, at = Text(style=style), 0
     for mark in _MARKS.finditer(text):
         drawn.append(_unescaped(text[at : mark.start()]))
@@ -82,13 +82,13 @@ def mrkdwn(text: str, names: Names, style: str | Style = "") -> Text:
 
 
 def headline(message: PostedMessage, names: Names) -> str:
-    """The header's text, else the first line of the text."""
+    """Returns the text of the header, or else the first line of the text."""
     headers = (block["text"]["text"] for block in message.blocks if block["type"] == "header")
     return next(headers, "") or mrkdwn(message.text, names).plain.partition("\n")[0]
 
 
 def texts(message: PostedMessage, names: Names) -> Iterator[Text]:
-    """Every text of the message's sections, one by one, fields as 'label value'."""
+    """Yields every text of the message's sections, and fields as 'label value'."""
     for block in message.blocks:
         if block["type"] == "section":
             if block.get("text"):
@@ -98,7 +98,7 @@ def texts(message: PostedMessage, names: Names) -> Iterator[Text]:
 
 
 def _indented(what: RenderableType, by: int) -> Padding:
-    """Text is not filled up to the full width: a log would be full of blanks."""
+    """Indents without padding to the full width, which would fill a log with blanks."""
     return Padding(what, (0, 0, 0, by), expand=isinstance(what, Rule))
 
 

@@ -1,4 +1,4 @@
-"""From what a person puts into a modal to Slack's `state.values`, or what Slack would refuse. Pure."""
+"""Turns a person's input in a modal into Slack's `state.values`, or into the errors that Slack would show. Pure."""
 
 from __future__ import annotations
 
@@ -24,14 +24,16 @@ _MISSING = "Please complete this required field."
 
 @dataclass(frozen=True)
 class FilledForm:
-    """`values` is Slack's `state.values`; `errors` by block_id: what the client shows without asking."""
+    """`values` is Slack's `state.values`; `errors` by block_id are those that Slack's client shows without asking the
+    app."""
 
     values: Mapping[str, Any]
     errors: Mapping[str, str]
 
 
 def fill_in(blocks: Sequence[Block], answers: Answers, file_of: Callable[[str], Block]) -> FilledForm:
-    """Fields without an answer keep their initial value. `file_of` gives a file's JSON by its id."""
+    """Fills in a modal. Fields without an answer keep their initial value. `file_of` returns a file's JSON by its
+    id."""
     inputs = [block for block in blocks if block["type"] == "input"]
     fields = [block["block_id"] for block in inputs]
     strangers = [name for name in answers if name not in fields]

@@ -1,4 +1,4 @@
-"""Who plays in both workspaces, under the same ids: two people, the bot, and one private channel."""
+"""The people of both workspaces, with the same ids: two people, the bot, and one private channel."""
 
 from __future__ import annotations
 

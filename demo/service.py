@@ -1,4 +1,4 @@
-"""The product as the demo runs it: `finetune run` as a child process, with settings for a local workspace."""
+"""Runs `finetune run` as a child process, with settings for a local workspace."""
 
 from __future__ import annotations
 
@@ -17,16 +17,14 @@ GRACE_S = 20
 
 
 class RunningBot:
-    """Use as a context manager. `folder` takes settings, database and log; `model` is the base's folder.
-
-    `approvers` are user ids.
-    """
+    """A context manager that runs the bot. `folder` receives settings, database and log; `model` is the base model's
+    folder; `approvers` are user ids."""
 
     def __init__(
-        self, folder: Path, door: BotAccess, model: Path, *, approvers: tuple[str, ...] = (BEN.id,)
+        self, folder: Path, access: BotAccess, model: Path, *, approvers: tuple[str, ...] = (BEN.id,)
     ) -> None:
         self._folder = folder
-        self._door = door
+        self._access = access
         self._model = model
         self._approvers = approvers
         self._port = free_port()
@@ -34,7 +32,7 @@ class RunningBot:
 
     @property
     def request_url(self) -> str:
-        """Where a workspace in HTTP mode delivers."""
+        """The URL to which a workspace in HTTP mode sends its requests."""
         return f"http://127.0.0.1:{self._port}/slack/events"
 
     @property
@@ -49,13 +47,13 @@ class RunningBot:
     def __enter__(self) -> RunningBot:
         config = self._folder / "finetune.toml"
         config.write_text(self._settings(), encoding="utf-8")
-        door = self._door
+        access = self._access
         environment = {
             **os.environ,
             "FINETUNE_CONFIG": str(config),
-            "SLACK_BOT_TOKEN": door.bot_token,
-            "SLACK_APP_TOKEN": door.app_token or "",
-            "SLACK_SIGNING_SECRET": door.signing_secret,
+            "SLACK_BOT_TOKEN": access.bot_token,
+            "SLACK_APP_TOKEN": access.app_token or "",
+            "SLACK_SIGNING_SECRET": access.signing_secret,
             "PYTHONUNBUFFERED": "1",
         }
         with self.log.open("w") as errors:
@@ -83,7 +81,7 @@ class RunningBot:
 
     def check_alive(self) -> None:
         if self._process is not None and self._process.poll() is not None:
-            raise WorkspaceError(f"finetune run has ended; its log is {self.log}")
+            raise WorkspaceError(f"finetune run has ended; see its log {self.log}")
 
     def _wait_until_ready(self) -> None:
         assert self._process is not None  # noqa: S101 - started above
@@ -95,13 +93,13 @@ class RunningBot:
             )
 
     def _settings(self) -> str:
-        mode = "socket" if self._door.app_token else "http"
+        mode = "socket" if self._access.app_token else "http"
         return f"""data = "data"
 
 [slack]
 mode = "{mode}"
 port = {self._port}
-api_url = "{self._door.api_url}"
+api_url = "{self._access.api_url}"
 blocks = "classic"
 
 [people]

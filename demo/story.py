@@ -1,7 +1,7 @@
-"""The demo: two people take a file of tickets to a better model, on this machine, in a few minutes.
+"""The demo's story: two people turn a file of tickets into a better model, on this machine, in a few minutes.
 
-Real parts only: `finetune run` and its trainer as child processes, a Slack workspace on localhost, a model
-that really trains. What a person would do is done here; what is seen is written down by the transcript.
+All parts are real: `finetune run` and its trainer as child processes, a Slack workspace on localhost, a model that
+trains. This module does what people would do; the transcript prints what they see.
 """
 
 from __future__ import annotations
@@ -30,11 +30,11 @@ EXAMPLE = Path(__file__).parents[1] / "examples" / "support_tickets.csv"
 MARKER = ".finetune-demo"
 TARGET = "local/smollm2-135m"
 PLAN = f"current=gpt-4o volume=100M target={TARGET}"
-PASSES = 2  # over our own tickets; the rule's third takes half a minute more on fast cores, two on others
-QUICK = "rungs=classical,encoder"  # these ask no model, so their answers are there in seconds
-# its prompts of 630 tokens took as long as two thirds of the training
+PASSES = 2  # epochs over our own tickets; a third, as by the rule, takes half a minute on fast cores, two on others
+QUICK = "rungs=classical,encoder"  # without a language model they take a few seconds
+# Retrieval is left out: its prompts of 630 tokens took two thirds as long as the training.
 WITHOUT_RETRIEVAL = "rungs=classical,encoder,zero,kshot"
-WITHOUT_LABELS = "rungs=zero,kshot"  # long answers take their time
+WITHOUT_LABELS = "rungs=zero,kshot"  # fewer rungs, because long answers take longer
 ASKED = "hi, the courier says delivered but there is no parcel here, order TP-55120"
 REASON = "a demo on this machine, nothing depends on it"
 LADDER_PATIENCE_S = 3 * 3600.0
@@ -43,8 +43,8 @@ RUN_PATIENCE_S = 3 * 3600.0
 
 @dataclass(frozen=True)
 class Story:
-    """What to play: `data` None is the project's own tickets; `folder` is emptied at the start; `epochs` None: by
-    rule."""
+    """What to play. `data` is None for the project's own tickets. `folder` is emptied at the start. `epochs` is None to
+    use the rule."""
 
     data: Path | None
     text: str | None
@@ -71,7 +71,7 @@ class Story:
 
 @dataclass
 class Timeline:
-    """When each stage's answer was there, in seconds since the start."""
+    """When each stage finished, in seconds since the start."""
 
     started: float = field(default_factory=time.monotonic)
     seconds: dict[str, float] = field(default_factory=dict)
@@ -81,13 +81,13 @@ class Timeline:
 
 
 def play(story: Story) -> int:
-    """The process's exit code: 0 when the story came to its end."""
+    """Plays the story. Returns the exit code, 0 if it came to its end."""
     console = Console(highlight=False, width=None if sys.stdout.isatty() else 100)
     timeline = Timeline()
     try:
         _prepare_folder(story.folder)
         if not (story.model / "config.json").is_file():
-            raise WorkspaceError(f"there is no base model in {story.model}: `make setup` puts it there")
+            raise WorkspaceError(f"there is no base model in {story.model}: run `make setup`")
         with _workspace(story, console) as workspace, _bot(story, workspace) as bot:
             summary = _perform(story, workspace, bot, console, timeline)
             timeline.mark("all")
@@ -106,9 +106,11 @@ def play(story: Story) -> int:
 
 
 def _prepare_folder(folder: Path) -> None:
-    """Empties it, if it is one that a demo made."""
+    """Empties the folder if a demo created it."""
     if folder.exists() and not (folder / MARKER).exists():
-        raise WorkspaceError(f"{folder} is there and no demo made it: name another one with --folder")
+        raise WorkspaceError(
+            f"{folder} exists and was not created by a demo: choose another one with --folder"
+        )
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     (folder / MARKER).touch()
@@ -125,7 +127,8 @@ def _workspace(story: Story, console: Console) -> Iterator[SlackEmulator | Local
     folder.mkdir()
     with LocalSlack(binary, folder) as local_slack:
         console.print(
-            f"A Slack workspace runs at [bold]{local_slack.url}[/bold]: watch in a browser.", markup=True
+            f"A Slack workspace is running at [bold]{local_slack.url}[/bold]: watch in a browser.",
+            markup=True,
         )
         yield local_slack
 
@@ -190,7 +193,7 @@ def _upload(story: Story, workspace: Workspace, transcript: Transcript) -> None:
 def _measure(
     story: Story, workspace: Workspace, transcript: Transcript, bot: RunningBot, number: int, rungs: str
 ) -> None:
-    """Measurement `number`: what can be had without tuning. Free here, so it starts at once."""
+    """Runs measurement `number` of the alternatives to tuning. It is free here, so it starts at once."""
     _type(workspace, transcript, ANA.id, f"/finetune baseline {story.name} {rungs}".rstrip())
 
     def look() -> PostedMessage | None:
@@ -203,7 +206,7 @@ def _measure(
 
 
 def _estimate(story: Story, workspace: Workspace, transcript: Transcript) -> str:
-    """What the estimate's headline says."""
+    """Asks for an estimate and returns its headline."""
     before = len(workspace.ephemerals(ANA.id))
     _type(workspace, transcript, ANA.id, f"/finetune estimate {story.name} {story.plan}")
     messages = transcript.until(lambda: workspace.ephemerals(ANA.id)[before:], "the estimate", seconds=15)
@@ -211,7 +214,7 @@ def _estimate(story: Story, workspace: Workspace, transcript: Transcript) -> str
 
 
 def _say_why(workspace: Workspace, transcript: Transcript, verdict: str) -> None:
-    """Nobody trains against the advice without a word."""
+    """Posts a reason if the people train against the advice."""
     if not verdict.startswith("Go"):
         transcript.refresh()
         text = f"The estimate says “{verdict}”. A run costs next to nothing on this machine, so let us see."
@@ -226,7 +229,7 @@ def _start(story: Story, workspace: Workspace, transcript: Transcript) -> None:
 def _approve(workspace: Workspace, transcript: Transcript) -> None:
     card = _with_button(workspace, "approve_plan")
     if card is None:
-        raise WorkspaceError("the approval card has lost its buttons")
+        raise WorkspaceError("the approval card has no Approve button any more")
     transcript.did(BEN.id, "clicks Approve")
     workspace.click(BEN.id, TICKETS.id, card.ts, "approve_plan")
     answered = lambda: workspace.view(BEN.id) or not _with_button(workspace, "approve_plan")  # noqa: E731
@@ -261,7 +264,7 @@ def _wait_for_result(
 
 
 def _put_to_work(story: Story, workspace: Workspace, transcript: Transcript) -> None:
-    """A model that is not shown to be the best takes a reason."""
+    """Deploys the model, with a reason if the bot asks for one."""
     before = len(workspace.ephemerals(BEN.id))
     promote = f"/finetune promote {story.name}-1"
     _type(workspace, transcript, BEN.id, promote)
@@ -291,7 +294,7 @@ def _type(workspace: Workspace, transcript: Transcript, person: str, line: str) 
 
 
 def _find(workspace: Workspace, *parts: str) -> PostedMessage | None:
-    """The newest message of the channel that says one of these."""
+    """Returns the newest message of the channel that contains one of these texts."""
     for message in reversed(workspace.messages(TICKETS.id)):
         if any(part in message.text for part in parts):
             return message

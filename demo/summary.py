@@ -1,4 +1,4 @@
-"""The demo's last lines, read from what the bot itself remembers after the run."""
+"""The demo's last lines, read from the bot's database after the run."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ WIDTH = 16
 
 @dataclass(frozen=True)
 class Summary:
-    """`verdict` is what the last estimate said, `ladder` what was measured before the run."""
+    """The outcome: `verdict` is the last estimate's headline, `ladder` was measured before the run."""
 
     ladder: Ladder
     result: RunResult
@@ -30,7 +30,7 @@ class Summary:
     adapter: Path
 
     def lines(self, timeline: Mapping[str, float]) -> list[str]:
-        """`timeline`: seconds from the start to the end of each stage, in order."""
+        """Returns the lines to print. `timeline` has the seconds from the start to the end of each stage, in order."""
         result = self.result
         rows = [
             ("base, prompted", f"{share_with_interval(result.base)} of {result.base.n} held-out rows right"),
@@ -45,7 +45,7 @@ class Summary:
         return [*self._ladder(), *(f"{name + ':':{WIDTH}} {text}" for name, text in rows)]
 
     def _ladder(self) -> list[str]:
-        """Every alternative on the same rows, the tuned model last, and what follows."""
+        """Returns a line for each alternative on the same rows, the tuned model last, then the verdict."""
         beside = self.result.ladder
         rungs = (*self.ladder.rungs, *(beside.rung("tuned") if beside else ()))
         width = max(len(arm_name(rung.arm)) for rung in rungs)
@@ -59,7 +59,7 @@ class Summary:
         ]
 
     def _against_untrained(self) -> list[str]:
-        """The tuned model against the best that was measured without training."""
+        """Returns a line comparing the tuned model with the best untrained alternative."""
         beside = self.result.ladder
         if beside is None or not beside.pairs:
             return []
@@ -85,7 +85,7 @@ def _measured(rung: Rung, bar: str) -> str:
 
 
 def summary(folder: Path, card: PostedMessage, verdict: str) -> Summary:
-    """Looks into the database (read-only, beside the running bot) for the run that `card` tells of."""
+    """Reads the run that `card` reports from the database, read-only, while the bot is running."""
     with _database(folder) as database:
         run = database.execute(
             "SELECT result, job_id FROM runs WHERE state = 'done' ORDER BY id DESC"
@@ -94,7 +94,7 @@ def summary(folder: Path, card: PostedMessage, verdict: str) -> Summary:
             "SELECT result FROM measurements WHERE state = 'done' AND kind = 'ladder' ORDER BY id DESC"
         ).fetchone()
     if run is None or measured is None:
-        raise WorkspaceError(f"the channel has a result ({card.text}), the database has none")
+        raise WorkspaceError(f"the channel has a result ({card.text}), but the database has none")
     adapter = folder / "data" / "trainer" / "jobs" / str(run[1]) / "adapter"
     if not (adapter / "adapter_model.safetensors").is_file():
         raise WorkspaceError(f"there is no adapter at {adapter}")
@@ -103,18 +103,18 @@ def summary(folder: Path, card: PostedMessage, verdict: str) -> Summary:
 
 
 def has_labels(folder: Path) -> bool:
-    """Does the dataset that was checked last sort into labels?"""
+    """Returns True if the newest checked dataset has labels."""
     with _database(folder) as database:
         row = database.execute(
             "SELECT report FROM datasets WHERE state = 'ready' ORDER BY id DESC"
         ).fetchone()
     if row is None:
-        raise WorkspaceError("the channel has a dataset that is ready, the database has none")
+        raise WorkspaceError("the channel has a dataset that is ready, but the database has none")
     return Report.from_json(row[0]).task == "labels"
 
 
 def is_trained(folder: Path) -> bool:
-    """Has a run's training ended with a model?"""
+    """Returns True if a training has produced a model."""
     with _database(folder) as database:
         return bool(database.execute("SELECT count(*) FROM models").fetchone()[0])
 

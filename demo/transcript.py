@@ -1,7 +1,7 @@
-"""A live, readable transcript of a workspace's channels in the terminal: who did what, and what the bot said.
+"""Prints a live transcript of a workspace's channels in the terminal: who did what, and what the bot said.
 
-On a terminal a card that is edited in place stays at the bottom and moves; elsewhere (a log, a pipe) a line
-is written when its bar has moved by a tenth or its stage has changed. It looks and draws; it never acts.
+On a terminal, a card that is edited in place stays at the bottom and is redrawn. Elsewhere (a log, a pipe) a line is
+printed when its bar has moved by a tenth or its stage has changed.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from demo.drawing import Names, headline, mrkdwn, render, render_modal, texts
 from demo.workspace import Answers, Modal, PostedMessage, Workspace, WorkspaceError
 
 _BAR = re.compile(r"[█░]{4,}\s*(\d{1,3})\s?%")
-_RESTS = re.compile(r"^✓ |: 0 of [\d,]+$")  # a line of a list that is through, or has not begun
+_RESTS = re.compile(r"^✓ |: 0 of [\d,]+$")  # an item of a list that is finished or has not begun
 _LOOK_EVERY = 0.2
 _SOON = 10.0
 _LOOK_LATER = 1.0
@@ -29,7 +29,7 @@ Seen = TypeVar("Seen")
 
 
 class Transcript:
-    """`channels` by id: the first is the stage, the others are named when somebody speaks there."""
+    """`channels` are ids. Messages in any but the first are printed with the channel's name."""
 
     def __init__(self, workspace: Workspace, channels: Sequence[str], console: Console) -> None:
         self._workspace = workspace
@@ -42,7 +42,7 @@ class Transcript:
 
     @contextmanager
     def running(self) -> Iterator[Transcript]:
-        """Cards move on a terminal while this is open; they are written down when it closes."""
+        """While this is open, moving cards are redrawn on a terminal; at its end they are printed."""
         if not self._console.is_terminal:
             yield self
             return
@@ -54,17 +54,17 @@ class Transcript:
                 self._print_message(message, edited=True)
 
     def did(self, user: str, what: str) -> None:
-        """A person did something that leaves no message: typed a command, pressed a button."""
+        """Prints an action that leaves no message, such as a command or a click."""
         self.refresh()
         self._print(Text(self._names[user], style="bold green") + Text(f"  {what}", style="not bold green"))
 
     def filled(self, user: str, modal: Modal, answers: Answers, files: Names | None = None) -> None:
-        """`files` are the names of the files among the answers, by their ids."""
+        """Prints a form as a person filled it in. `files` are the names of files among the answers, by their ids."""
         self.did(user, "fills in")
         self._print(render_modal(modal, answers, {**self._names, **(files or {})}))
 
     def refresh(self) -> None:
-        """Write what is new, in the order in which it happened."""
+        """Prints new messages in the order in which they were posted."""
         moving = []
         for message in self._everything():
             key = (message.channel, message.ts)
@@ -78,7 +78,8 @@ class Transcript:
             self._live.update(Group(*(render(message, self._names) for message in moving)))
 
     def until(self, look: Callable[[], Seen | None], what: str, *, seconds: float) -> Seen:
-        """Keep writing until there is something to see, and give it."""
+        """Keeps printing until `look` returns something, and returns that. `what` is for the error if the seconds run
+        out."""
         start = time.monotonic()
         while True:
             self.refresh()
@@ -87,8 +88,8 @@ class Transcript:
                 return seen
             waited = time.monotonic() - start
             if waited > seconds:
-                raise WorkspaceError(f"waited {seconds:g} s for {what}, in vain")
-            # a look takes 10 ms of both cores, which the training needs
+                raise WorkspaceError(f"waited {seconds:g} s for {what} without success")
+            # each look takes 10 ms of both cores, which the training needs
             time.sleep(_LOOK_EVERY if waited < _SOON else _LOOK_LATER)
 
     def _everything(self) -> list[PostedMessage]:
@@ -133,7 +134,7 @@ def names_in(workspace: Workspace) -> Names:
 
 
 def bar_percent(message: PostedMessage, names: Names) -> int | None:
-    """How far the card's bar has come, in percent; None: there is no bar."""
+    """Returns the percentage of the card's progress bar, None if it has none."""
     for text in texts(message, names):
         match = _BAR.search(text.plain)
         if match:
@@ -142,7 +143,8 @@ def bar_percent(message: PostedMessage, names: Names) -> int | None:
 
 
 def progress_key(message: PostedMessage, names: Names) -> str | None:
-    """What must change for a new line: the headline, the stages, or a tenth of the bar. None: no bar."""
+    """Returns a text that changes when a new line should be printed: with the headline, the stages, or a tenth of the
+    bar. None if the card has no bar."""
     bar = bar_percent(message, names)
     if bar is None:
         return None
@@ -151,7 +153,8 @@ def progress_key(message: PostedMessage, names: Names) -> str | None:
 
 
 def progress_line(message: PostedMessage, names: Names) -> str:
-    """The moving card in one line: its bar, the time left, its numbers, less what does not move."""
+    """Returns the card's progress in one line: its bar, the time left, its numbers, without finished or waiting
+    items."""
     plain = [text.plain for text in texts(message, names) if "›" not in text.plain]
     lines = [
         line.removeprefix("• ") for text in plain for line in text.splitlines() if not _RESTS.search(line)
@@ -160,7 +163,7 @@ def progress_line(message: PostedMessage, names: Names) -> str:
 
 
 def _stages(message: PostedMessage, names: Names) -> Iterator[str]:
-    """The stage that is in work: the one in bold."""
+    """Yields the current stage, which is the one in bold."""
     for block in message.blocks:
         text = (block.get("text") or {}).get("text", "") if block["type"] == "section" else ""
         if "›" in text:

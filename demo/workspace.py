@@ -1,7 +1,7 @@
-"""What a person can do and see in a Slack workspace: the seam at which the demo and the tests act as people.
+"""What a person can do and see in a Slack workspace: the interface through which the demo and the tests act as people.
 
-Two workspaces stand behind it: `slack_emulator` (ours, strict) and `local_slack` (not ours, with a web page).
-It does not know the bot, and it does not draw: `transcript` does.
+There are two implementations: `slack_emulator` (our own, strict) and `local_slack` (a third party's, with a web page).
+This module knows nothing about the bot and prints nothing; `transcript` does.
 """
 
 from __future__ import annotations
@@ -14,20 +14,20 @@ from pathlib import Path
 from typing import Any, Literal, Protocol, TypeVar
 
 Block = Mapping[str, Any]
-"""A Block Kit block or element as Slack's JSON has it."""
+"""A Block Kit block or element, as in Slack's JSON."""
 
 Answers = Mapping[str, str | Sequence[str]]
-"""What a person puts into a modal, by `block_id`: text, an option's value, several such, file ids."""
+"""A person's input in a modal by `block_id`: text, the value of an option, several values, or file ids."""
 
 Seen = TypeVar("Seen")
 
 
 class WorkspaceError(Exception):
-    """Something that no person could do there, or that a person would see go wrong."""
+    """An action that no person could do there, or whose failure a person would see."""
 
 
 class NotAnswered(WorkspaceError):
-    """The bot gave no ack within Slack's three seconds, or answered with an HTTP error."""
+    """The bot sent no ack within Slack's three seconds, or answered with an HTTP error."""
 
 
 class Unsupported(WorkspaceError):
@@ -36,7 +36,7 @@ class Unsupported(WorkspaceError):
 
 @dataclass(frozen=True)
 class Person:
-    """A `stranger` is of another organisation, in a shared channel."""
+    """A person. A `stranger` belongs to another organisation, in a shared channel."""
 
     id: str
     name: str
@@ -47,8 +47,8 @@ class Person:
 
 @dataclass(frozen=True)
 class Channel:
-    """`members` are user ids, the bot's among them where it was invited. `shared` with another organisation, or
-    `invited`: asked to be, which nobody there has accepted yet."""
+    """A channel. `members` are user ids, including the bot's if it was invited. A `shared` channel is shared with
+    another organisation; with `invited`, that organisation has been invited but has not accepted."""
 
     id: str
     name: str
@@ -61,7 +61,7 @@ class Channel:
 
 @dataclass(frozen=True)
 class SharedFile:
-    """`size` in bytes."""
+    """A file in Slack. `size` is in bytes."""
 
     id: str
     name: str
@@ -71,7 +71,7 @@ class SharedFile:
 
 @dataclass(frozen=True)
 class PostedMessage:
-    """`edits` counts chat.update and replace_original; `only_for` is the one user who sees an ephemeral."""
+    """A message. `edits` counts chat.update and replace_original; `only_for` is the user who sees an ephemeral one."""
 
     ts: str
     channel: str
@@ -101,7 +101,7 @@ class Home:
 
 @dataclass(frozen=True)
 class Submission:
-    """`errors` by block_id, as the modal shows them; `closed` when no modal is left."""
+    """The outcome of submitting a modal: its errors by block_id, and whether no modal is open any more."""
 
     closed: bool
     errors: Mapping[str, str]
@@ -113,7 +113,8 @@ class Submission:
 
 @dataclass(frozen=True)
 class BotAccess:
-    """What the bot needs to come in: settings for its WebClient and for one of the two modes."""
+    """What the bot needs to connect: settings for its WebClient, and tokens for Socket Mode (`app_token`) or HTTP
+    mode."""
 
     api_url: str
     bot_token: str
@@ -123,11 +124,11 @@ class BotAccess:
 
 
 class Workspace(Protocol):
-    """Users, channels, messages and files go by Slack's ids; `user` is who acts or looks."""
+    """Users, channels, messages and files are given by Slack's ids; `user` is the person who acts or looks."""
 
     @property
     def url(self) -> str | None:
-        """The page on which a person can join in, where there is one."""
+        """The web page on which a person can take part, None if there is none."""
 
     @property
     def access(self) -> BotAccess: ...
@@ -139,19 +140,19 @@ class Workspace(Protocol):
     def channels(self) -> tuple[Channel, ...]: ...
 
     def command(self, user: str, channel: str, line: str) -> None:
-        """Type `/name text`. Raises NotAnswered; the bot's answer is in `ephemerals` or `messages`."""
+        """Types `/name text`. The bot's answer is in `ephemerals` or `messages`. Raises NotAnswered."""
 
     def say(self, user: str, channel: str, text: str, *, thread_ts: str | None = None) -> str:
-        """Post a message, give its ts. A mention of the bot reaches it as app_mention."""
+        """Posts a message and returns its ts. A mention of the bot is sent to it as app_mention."""
 
     def upload(self, user: str, path: Path, *, channel: str | None = None, text: str = "") -> str:
-        """Give the new file's id. Without a channel it is put into no message: for a modal's file_input."""
+        """Uploads a file and returns its id. Without a channel it is in no message, for a modal's file_input."""
 
     def click(self, user: str, channel: str, ts: str, action_id: str, *, value: str | None = None) -> None:
-        """Press a message's button, or choose `value` in its select; a confirm is answered with yes."""
+        """Presses a message's button, or chooses `value` in its select; a confirmation dialog is accepted."""
 
     def press(self, user: str, action_id: str, *, value: str | None = None, home: bool = False) -> None:
-        """The same in the user's modal, or in the App Home."""
+        """Does the same in the user's modal, or in the App Home."""
 
     def submit_modal(self, user: str, answers: Answers) -> Submission: ...
 
@@ -162,13 +163,13 @@ class Workspace(Protocol):
     def global_shortcut(self, user: str, callback_id: str) -> None: ...
 
     def open_home(self, user: str) -> None:
-        """Open the App Home tab, which tells the bot; `home` shows what it published."""
+        """Opens the App Home tab, of which the bot is notified; `home` returns the view that it publishes."""
 
     def dm(self, user: str) -> str:
-        """The channel between this user and the bot."""
+        """Returns the id of the direct messages between this user and the bot."""
 
     def messages(self, channel: str) -> tuple[PostedMessage, ...]:
-        """What stands in the channel now, threads among it, oldest first; no ephemerals."""
+        """Returns the channel's messages, including threads but not ephemeral ones, oldest first."""
 
     def ephemerals(self, user: str) -> tuple[PostedMessage, ...]: ...
 
@@ -193,29 +194,29 @@ def file_of(body: Block) -> SharedFile:
 
 
 def wait_until(look: Callable[[], Seen | None], what: str, *, seconds: float = 10.0) -> Seen:
-    """Look every 20 ms, and after two seconds every 100 ms, until there is something (not None, not False, not empty),
-    and give it."""
+    """Calls `look` every 20 ms, and after two seconds every 100 ms, until its result is true, and returns that. `what`
+    is for the error if the seconds run out."""
     started = time.monotonic()
     while not (seen := look()):
         waited_s = time.monotonic() - started
         if waited_s > seconds:
-            raise WorkspaceError(f"waited {seconds:g} s for {what}, in vain")
+            raise WorkspaceError(f"waited {seconds:g} s for {what} without success")
         time.sleep(0.02 if waited_s < 2 else 0.1)
     return seen
 
 
 def find_element(blocks: Sequence[Block], action_id: str, value: str | None = None) -> Block:
-    """The element that a person means, with its `block_id`; `value` tells apart two of the same action_id."""
+    """Returns the element with this action_id, with its `block_id`. `value` distinguishes several with the same id."""
     for element in elements(blocks):
         if element["action_id"] == action_id and (value is None or offers(element, value)):
             return element
     there = ", ".join(sorted({element["action_id"] for element in elements(blocks)})) or "nothing"
     meant = action_id if value is None else f"{action_id} with the value {value}"
-    raise WorkspaceError(f"there is no {meant} to press: there is {there}")
+    raise WorkspaceError(f"there is no {meant} to press, but {there}")
 
 
 def elements(blocks: Sequence[Block]) -> Iterator[Block]:
-    """Everything that can be pressed: in actions, in a section's accessory, in cards."""
+    """Yields every element that can be pressed: in actions, in a section's accessory, in cards."""
     for index, block in enumerate(blocks):
         holders = [block.get("accessory"), *block.get("elements", ()), *block.get("actions", ())]
         for element in holders:
@@ -230,7 +231,7 @@ def offers(element: Block, value: str) -> bool:
 
 
 def escape_command(text: str, people: Sequence[Person], channels: Sequence[Channel]) -> str:
-    """What was typed after a command, as an app with `should_escape: true` gets it: entities, links, names."""
+    """Returns the text after a command as Slack sends it with `should_escape: true`: with entities, links and names."""
     text = text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
     text = re.sub(r"(?<!\S)https?://\S+", r"<\g<0>>", text)
     text = re.sub(r"(?<!\S)[\w.-]+\.(?:com|org|net)\b", r"<http://\g<0>|\g<0>>", text)

@@ -1,6 +1,6 @@
-"""A door in front of local-slack's page that adds to the page what it lacks (`page.js`). Loopback only.
+"""A proxy in front of local-slack that adds `page.js`, with features that its web page lacks. Loopback only.
 
-It answers the page itself and passes every other byte through, the websocket's too.
+It serves the page itself and passes everything else through, including the websocket.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class PageProxy:
         self._thread.start()
 
     def stop(self) -> None:
-        """Hang up on everybody; the page says that it is reconnecting."""
+        """Closes all connections; the page then shows that it is reconnecting."""
         with self._lock:
             self._stopping = True
             for item in (self._listener, *self._open):
@@ -43,38 +43,38 @@ class PageProxy:
     def _accept(self) -> None:
         while True:
             try:
-                visitor, _ = self._listener.accept()
+                client, _ = self._listener.accept()
             except OSError:
                 return
-            threading.Thread(target=self._serve, args=(visitor,), daemon=True).start()
+            threading.Thread(target=self._serve, args=(client,), daemon=True).start()
 
-    def _serve(self, visitor: socket.socket) -> None:
-        with visitor:
-            if not self._keep(visitor):
+    def _serve(self, client: socket.socket) -> None:
+        with client:
+            if not self._register(client):
                 return
             try:
-                self._answer(visitor)
+                self._answer(client)
             except OSError:
-                return  # the visitor or local-slack hung up: there is nobody to tell
+                return  # the client or local-slack hung up: there is nobody to tell
             finally:
                 with self._lock:
-                    self._open.discard(visitor)
+                    self._open.discard(client)
 
-    def _keep(self, visitor: socket.socket) -> bool:
+    def _register(self, client: socket.socket) -> bool:
         with self._lock:
-            self._open.add(visitor)
+            self._open.add(client)
             return not self._stopping
 
-    def _answer(self, visitor: socket.socket) -> None:
-        head, rest = _read_head(visitor)
+    def _answer(self, client: socket.socket) -> None:
+        head, rest = _read_head(client)
         verb, path = [*head.split(b" ", 2), b"", b""][:2]
         if verb == b"GET" and (path == b"/" or path.startswith((b"/?", b"/archives/"))):
-            visitor.sendall(self._page())
+            client.sendall(self._page())
         elif verb:
             with socket.create_connection(self._upstream, 10) as inner:
                 inner.settimeout(None)
                 inner.sendall(_one_request(head) + rest)
-                _pass_on(visitor, inner)
+                _pass_on(client, inner)
 
     def _page(self) -> bytes:
         connection = http.client.HTTPConnection(*self._upstream, timeout=10)
@@ -88,15 +88,15 @@ class PageProxy:
 
 
 def with_script(page: bytes) -> bytes:
-    """The page with our script before its own: it must wrap the websocket first."""
+    """Returns the page with our script before its own, since ours has to wrap the websocket first."""
     script = files("demo.local_slack").joinpath("page.js").read_bytes()
     return page.replace(b"<head>", b"<head><script>" + script + b"</script>", 1)
 
 
-def _read_head(visitor: socket.socket) -> tuple[bytes, bytes]:
+def _read_head(client: socket.socket) -> tuple[bytes, bytes]:
     got = b""
     while b"\r\n\r\n" not in got and len(got) < _LONGEST_HEAD:
-        chunk = visitor.recv(_CHUNK)
+        chunk = client.recv(_CHUNK)
         if not chunk:
             return b"", b""
         got += chunk
@@ -105,7 +105,7 @@ def _read_head(visitor: socket.socket) -> tuple[bytes, bytes]:
 
 
 def _one_request(head: bytes) -> bytes:
-    """The head, asking for one answer only: the next request must come to us. A websocket stays."""
+    """Returns the head with `Connection: close`, so that the next request comes to us again. A websocket stays open."""
     lines = head.split(b"\r\n")
     if not any(line.lower().startswith(b"upgrade:") for line in lines):
         lines = [line for line in lines if not line.lower().startswith(b"connection:")]
@@ -113,10 +113,10 @@ def _one_request(head: bytes) -> bytes:
     return b"\r\n".join(lines) + b"\r\n\r\n"
 
 
-def _pass_on(visitor: socket.socket, inner: socket.socket) -> None:
+def _pass_on(client: socket.socket, inner: socket.socket) -> None:
     with selectors.DefaultSelector() as selector:
-        selector.register(visitor, selectors.EVENT_READ, inner)
-        selector.register(inner, selectors.EVENT_READ, visitor)
+        selector.register(client, selectors.EVENT_READ, inner)
+        selector.register(inner, selectors.EVENT_READ, client)
         while True:
             for key, _ in selector.select():
                 source, target = key.fileobj, key.data

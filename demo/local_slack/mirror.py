@@ -1,6 +1,6 @@
-"""What local-slack's web page knows, followed over its websocket: modals, homes, edits, who is connected.
+"""Follows the state of local-slack's web page over its websocket: modals, homes, edits, and whether a bot is connected.
 
-It also acts through it where the page does and the control API cannot: submitting and closing a modal.
+It also does through the websocket what the page can and the control API can't: submit and close a modal.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from demo.workspace import NotAnswered
 
 
 class Mirror:
-    """One thread reads; everybody else looks under the lock."""
+    """A copy of the page's state. One thread updates it; others read it under the lock."""
 
     def __init__(self, port: int) -> None:
         self._socket: WebSocket = create_connection(f"ws://127.0.0.1:{port}/ui", timeout=10)
@@ -39,7 +39,7 @@ class Mirror:
 
     @property
     def modal(self) -> Mapping[str, Any] | None:
-        """The top one. There is one stack for the whole workspace, not one a user."""
+        """The top modal, None if there is none. There is one stack for the whole workspace, not one per user."""
         with self._changed:
             return self._stack[-1] if self._stack else None
 
@@ -52,7 +52,7 @@ class Mirror:
             return self._edits[channel, ts]
 
     def submit(self, user: str, values: Mapping[str, Any], seconds: float = 6.0) -> Mapping[str, str]:
-        """Submit the top modal, give the errors it then shows."""
+        """Submits the top modal and returns the errors that it then shows."""
         with self._changed:
             before, self._errors = self._answers, {}
             self.send({"t": "view_submit", "user": user, "values": values})

@@ -1,6 +1,6 @@
-"""local-slack as a child process: where its binary lies, the workspace it starts with, and how it ends.
+"""Runs local-slack as a child process: finds its binary, configures its workspace, and stops it.
 
-It is a third party's Slack on localhost (npm `local-slack-linux-x64`). Traps are in docs/local-slack.md.
+local-slack is a third party's Slack on localhost (npm `local-slack-linux-x64`). docs/local-slack.md lists its quirks.
 """
 
 from __future__ import annotations
@@ -29,14 +29,15 @@ _READY = re.compile(r"Web UI:\s+http://127\.0\.0\.1:(\d+)")
 
 
 def find_local_slack() -> Path | None:
-    """FINETUNE_LOCAL_SLACK if set, else what `npm i --prefix .cache` left in the project, else None.
+    """Returns the binary: FINETUNE_LOCAL_SLACK if set, else the one that `npm i --prefix .cache` installed in the
+    project, else None.
 
-    Raises WorkspaceError when the variable names no file.
+    Raises WorkspaceError if the variable names no file.
     """
     named = os.environ.get("FINETUNE_LOCAL_SLACK")
     if named:
         if not Path(named).is_file():
-            raise WorkspaceError(f"FINETUNE_LOCAL_SLACK names {named}: there is no such file")
+            raise WorkspaceError(f"FINETUNE_LOCAL_SLACK names {named}, which does not exist")
         return Path(named)
     cached = Path(__file__).resolve().parents[2] / ".cache" / _BINARY
     return cached if cached.is_file() else None
@@ -52,7 +53,7 @@ class Running:
         return f"http://127.0.0.1:{self.port}/api/"
 
     def stop(self) -> None:
-        """Ask by signal, insist after five seconds."""
+        """Sends SIGTERM, and SIGKILL after five seconds."""
         self.process.terminate()
         try:
             self.process.wait(5)
@@ -64,7 +65,7 @@ class Running:
 
 
 def start(binary: Path, folder: Path, people: tuple[Person, ...], channels: tuple[Channel, ...]) -> Running:
-    """Start it on a free port of its own choice; `folder` takes its configuration and its files."""
+    """Starts it on a free port that it chooses. `folder` receives its configuration and its files."""
     config = folder / "workspace.json"
     config.write_text(json.dumps(workspace_config(people, channels), indent=1))
     (folder / "files").mkdir(exist_ok=True)
@@ -84,7 +85,7 @@ def start(binary: Path, folder: Path, people: tuple[Person, ...], channels: tupl
 
 
 def workspace_config(people: tuple[Person, ...], channels: tuple[Channel, ...]) -> dict[str, object]:
-    """Its configuration (JSON is YAML): Socket Mode, and a channel between the bot and everybody."""
+    """Returns its configuration: Socket Mode, and direct messages between the bot and everybody."""
     return {
         "workspace": {"name": "Example Inc.", "domain": "example", "teamId": TEAM},
         "app": {
@@ -131,4 +132,4 @@ def _port(output: IO[str], seconds: float = 15.0) -> int:
                 return int(match[1])
             if not line:
                 break
-    raise WorkspaceError(f"starting local-slack: it did not say where it listens. It said: {text.strip()!r}")
+    raise WorkspaceError(f"starting local-slack: it printed no address. Its output: {text.strip()!r}")

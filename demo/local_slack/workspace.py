@@ -1,4 +1,4 @@
-"""local-slack as a Workspace: people act over its control API; a bot comes in by Socket Mode."""
+"""local-slack as a Workspace: people act through its control API, and a bot connects by Socket Mode."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ _LATE = 4.9
 
 
 class LocalSlack:
-    """Use as a context manager. `folder` takes its configuration and the uploaded files."""
+    """A context manager that runs local-slack. `folder` receives its configuration and the uploaded files."""
 
     def __init__(
         self,
@@ -82,9 +82,9 @@ class LocalSlack:
         return self._channels
 
     def wait_for_bot(self, seconds: float = 20.0) -> None:
-        """Until a bot is connected by Socket Mode: before that, whatever a person does is lost."""
+        """Waits until a bot is connected by Socket Mode. Before that, actions are lost."""
         if not self._mirror.wait_for_bot(seconds):
-            raise NotAnswered(f"no bot came to local-slack by Socket Mode in {seconds:g} s")
+            raise NotAnswered(f"no bot connected to local-slack by Socket Mode within {seconds:g} s")
 
     # What people do.
 
@@ -99,7 +99,8 @@ class LocalSlack:
         return str(answer["message"]["ts"])
 
     def upload(self, user: str, path: Path, *, channel: str | None = None, text: str = "") -> str:
-        """Without a channel the file is the bot's: local-slack lets no person upload without a message."""
+        """Uploads a file. Without a channel it belongs to the bot, since in local-slack people can't upload without a
+        message."""
         if channel is None:
             return self._upload_unshared(path)
         fields = {"user": user, "channel": channel, "text": text}
@@ -115,7 +116,8 @@ class LocalSlack:
         self._act("interact", action_id, user=user, channel=channel, messageTs=ts, action=action)
 
     def press(self, user: str, action_id: str, *, value: str | None = None, home: bool = False) -> None:
-        """In the App Home only: local-slack delivers no clicks in a modal. The payload has no `view`."""
+        """Presses a button in the App Home only, as local-slack sends no clicks in a modal. The payload has no
+        `view`."""
         view = self._mirror.home(user) if home else None
         if view is None:
             raise Unsupported(
@@ -159,7 +161,7 @@ class LocalSlack:
         return tuple(message for place in places for message in self._all(place) if message.only_for == user)
 
     def view(self, user: str) -> Modal | None:
-        """The workspace's one modal, anyone who opened it."""
+        """Returns the workspace's top modal, no matter who opened it."""
         view = self._mirror.modal
         return None if view is None else modal_of(view)
 
@@ -167,7 +169,7 @@ class LocalSlack:
         view = self._mirror.home(user)
         return None if view is None else Home(tuple(view["blocks"]))
 
-    # Below: how it reaches local-slack.
+    # How it reaches local-slack.
 
     def _all(self, channel: str) -> list[PostedMessage]:
         result = self._request("GET", f"/_control/messages/{channel}")["messages"]
@@ -181,7 +183,7 @@ class LocalSlack:
             block for block in view["blocks"] if block["type"] == "input" and not block.get("block_id")
         ]
         if nameless:
-            raise WorkspaceError("an input block without block_id: local-slack loses what it holds")
+            raise WorkspaceError("an input block has no block_id: local-slack would lose its value")
         return view
 
     def _file(self, file_id: str) -> Block:
@@ -198,7 +200,7 @@ class LocalSlack:
         return str(place["file_id"])
 
     def _act(self, verb: str, what: str, **body: Any) -> None:
-        """Act, and see by the clock whether the bot acked: local-slack itself gives up silently after 5 s."""
+        """Acts, and checks by the elapsed time whether the bot acked, since local-slack gives up silently after 5 s."""
         if not self._mirror.is_bot_connected:
             raise NotAnswered(f"{what}: no bot is connected to local-slack")
         start = time.monotonic()
@@ -226,7 +228,7 @@ class LocalSlack:
 
 
 def action_payload(element: Block, value: str | None) -> dict[str, Any]:
-    """What the page sends for a click; `value` is the option chosen in a select."""
+    """Returns what the page sends for a click. `value` is the option chosen in a select."""
     action = {
         key: element[key] for key in ("type", "action_id", "block_id", "value", "text") if key in element
     }
@@ -235,7 +237,7 @@ def action_payload(element: Block, value: str | None) -> dict[str, Any]:
 
 
 def multipart(fields: Mapping[str, str], path: Path) -> tuple[bytes, str]:
-    """A form with one file, and its content type."""
+    """Returns the body of a form with one file, and its content type."""
     border = uuid.uuid4().hex
     parts = [
         f'--{border}\r\nContent-Disposition: form-data; name="{name}"\r\n\r\n{value}\r\n'.encode()

@@ -1,4 +1,4 @@
-"""Our own small Slack on localhost: strict like Slack, with faults to order and a record of every call."""
+"""Our own small Slack on localhost: as strict as Slack, with injectable faults and a record of every call."""
 
 from demo.slack_emulator.delivery import Delivery
 from demo.slack_emulator.faults import Fault, broken, cut_off, refused, slow, too_many

@@ -1,7 +1,8 @@
-"""Slack's limits on blocks and views, as complaints in words. Pure. Where sources differ, the smaller.
+"""Checks blocks and views against Slack's limits, and describes violations in words. Pure. Where sources disagree, the
+smaller limit counts.
 
-It checks what Slack checks on sending, of the blocks that cards are made of: another one is refused here until its
-limits are written down. Whether a card reads well is for other tests.
+It knows the kinds of blocks that cards use and refuses any other until its limits are added here. Other tests check
+whether a card reads well.
 """
 
 from __future__ import annotations
@@ -34,12 +35,13 @@ _VIEW_BYTES = 250_000
 
 
 def complaints(blocks: Sequence[Block], surface: Surface) -> tuple[str, ...]:
-    """Empty when Slack would take these blocks; each sentence names the place, e.g. '/blocks/0/text'."""
+    """Returns the violations, none if Slack would accept these blocks. Each names the place, such as
+    '/blocks/0/text'."""
     return tuple(_all(blocks, surface))
 
 
 def view_complaints(view: Block) -> tuple[str, ...]:
-    """The same for a whole modal or home view, its frame among it."""
+    """Returns the violations of a whole modal or home view, including its frame."""
     surface: Surface = "home" if view.get("type") == "home" else "modal"
     frame = list(_frame(view)) if surface == "modal" else []
     size = len(json.dumps(view).encode())
@@ -48,7 +50,7 @@ def view_complaints(view: Block) -> tuple[str, ...]:
 
 
 def characters(blocks: Sequence[Block]) -> int:
-    """How much text there is to read in these blocks."""
+    """Returns the number of characters of all texts in these blocks."""
     return sum(len(text) for text in _texts(list(blocks)))
 
 

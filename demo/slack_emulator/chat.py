@@ -1,4 +1,4 @@
-"""The Web API's chat.* as the emulator answers it, and what comes over a response_url."""
+"""The emulator's chat.* methods of the Web API, and messages sent to a response_url."""
 
 from __future__ import annotations
 
@@ -50,7 +50,8 @@ def get_permalink(state: State, args: Json) -> Json:
 
 
 def respond(state: State, name: str, args: Json) -> None:
-    """A response_url: 5 uses in 30 minutes; only its user sees the answer unless it says in_channel."""
+    """Posts to a response_url, which has 5 uses in 30 minutes. Only its user sees the message unless it says
+    in_channel."""
     url = state.response_urls.get(name)
     if url is None or url.uses >= RESPONSE_USES or time.monotonic() - url.at > RESPONSE_SECONDS:
         raise SlackError("used_url" if url and url.uses >= RESPONSE_USES else "expired_url")
@@ -65,7 +66,7 @@ def respond(state: State, name: str, args: Json) -> None:
 
 
 def answer(state: State, user: str, channel: str, args: Json) -> Stored:
-    """What an ack or a response_url says: to the one who asked, unless it says in_channel."""
+    """Posts the text of an ack or response_url, to the user only unless it says in_channel."""
     _check_content(args)
     seen_by_all = args.get("response_type") == "in_channel"
     return state.post_as_bot(channel, args, only_for=None if seen_by_all else user)

@@ -1,4 +1,4 @@
-"""Slack's half of the HTTP mode: signed requests to the bot, and its answers within three seconds."""
+"""Slack's side of the HTTP mode: sends signed requests to the bot, and waits three seconds for its answers."""
 
 from __future__ import annotations
 
@@ -18,7 +18,8 @@ _JSON = "application/json"
 
 @dataclass(frozen=True)
 class Delivery:
-    """`what`: '/finetune', 'view_submission', 'file_shared'… `status` is None without an ack in time."""
+    """A request to the bot: `what` is '/finetune', 'view_submission', 'file_shared', … `status` is None if no ack came
+    in time."""
 
     what: str
     body: bytes
@@ -33,7 +34,7 @@ class Delivery:
 
     @property
     def ack(self) -> dict[str, Any]:
-        """What the ack's body says; bare text is an ephemeral's text, an empty body nothing."""
+        """The ack's body as JSON. Plain text becomes the text of an ephemeral message, an empty body {}."""
         text = self.answer.decode()
         if not text.startswith("{"):
             return {"text": text} if text else {}
@@ -43,7 +44,7 @@ class Delivery:
 
 @dataclass(frozen=True)
 class BotClient:
-    """Where the bot listens, how requests are signed, and after how many seconds an ack is too late."""
+    """Sends requests to the bot at `url`, signed with `secret`. An ack is too late after `patience` seconds."""
 
     url: str
     secret: str
@@ -59,7 +60,7 @@ class BotClient:
         return self.deliver(callback["event"]["type"], json.dumps(callback).encode(), _JSON)
 
     def deliver(self, what: str, body: bytes, content_type: str, *, retry: int = 0) -> Delivery:
-        """`retry` above 0 adds Slack's headers of the n-th repetition."""
+        """Sends a request. `retry` above 0 adds Slack's headers for that repetition."""
         headers = {"Content-Type": content_type, **signature(self.secret, body)}
         if retry:
             headers |= {"X-Slack-Retry-Num": str(retry), "X-Slack-Retry-Reason": "http_timeout"}
@@ -81,7 +82,8 @@ class BotClient:
 
 
 def signature(secret: str, body: bytes, at: int | None = None) -> dict[str, str]:
-    """v0 of Slack's request signing: HMAC-SHA256 over 'v0:<time>:<body>'. `at` in seconds, else now."""
+    """Returns the headers of Slack's request signing v0: HMAC-SHA256 over 'v0:<time>:<body>'. `at` is in seconds,
+    default now."""
     stamp = str(at if at is not None else int(time.time()))
     digest = hmac.new(secret.encode(), b":".join((b"v0", stamp.encode(), body)), hashlib.sha256).hexdigest()
     return {"X-Slack-Request-Timestamp": stamp, "X-Slack-Signature": f"v0={digest}"}

@@ -1,4 +1,4 @@
-"""What the emulator does wrong when a test asks for it. A fault is a value; `Faults` deals them out."""
+"""Faults that a test can inject into the emulator. A fault is a value; `Faults` decides which call gets it."""
 
 from __future__ import annotations
 
@@ -10,10 +10,11 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Fault:
-    """`error` answers `{"ok": false}`; a `status` but 200 answers like a proxy; `wait` (seconds) comes first.
+    """A failure of one call.
 
-    `cut` closes the connection without an answer. `after_work` does what was asked and only then goes wrong:
-    the caller cannot know.
+    `wait` delays the answer by seconds. `error` is Slack's code in an `{"ok": false}` answer; a `status` other than 200
+    without an error looks like a proxy's. `cut` closes the connection without an answer. With `after_work` the call is
+    carried out before it fails, which the caller can't know.
     """
 
     error: str | None = None
@@ -28,26 +29,27 @@ class Fault:
 
     @property
     def answers(self) -> bool:
-        """Whether this takes the place of the true answer; a mere delay does not."""
+        """True if this replaces the real answer, as opposed to a mere delay."""
         return self.cut or self.status != 200 or self.error is not None
 
 
 def too_many(retry_after: int = 1) -> Fault:
-    """HTTP 429; `retry_after` in seconds."""
+    """An HTTP 429. `retry_after` is in seconds."""
     return Fault(error="ratelimited", status=429, retry_after=retry_after)
 
 
 def broken(status: int = 500) -> Fault:
+    """An HTTP error without Slack's JSON."""
     return Fault(status=status)
 
 
 def refused(error: str) -> Fault:
-    """For instance message_not_found, account_inactive, token_revoked, missing_scope, is_archived."""
+    """An error of Slack's, such as message_not_found, account_inactive, token_revoked, missing_scope, is_archived."""
     return Fault(error=error)
 
 
 def slow(seconds: float) -> Fault:
-    """The true answer, late."""
+    """The real answer, delayed."""
     return Fault(wait=seconds)
 
 
@@ -57,9 +59,9 @@ def cut_off() -> Fault:
 
 @dataclass(frozen=True)
 class FaultTarget:
-    """Which calls a fault is for: those of a `method` ('*': any), in a `channel`, with `text` in what was sent.
+    """The calls that get a fault: those of a `method` ('*' for any), in a `channel`, with `text` in their arguments.
 
-    `text` may be a message's words, a file's name or a person's id: such a message fails each time it is tried.
+    `text` may be a message's words, a file's name or a person's id, so that a certain message fails on every try.
     """
 
     method: str
@@ -76,7 +78,7 @@ class FaultTarget:
 
 @dataclass
 class Faults:
-    """Not locked: the owner deals under its own lock."""
+    """The injected faults. Not thread-safe: the owner holds its own lock."""
 
     _queue: list[tuple[FaultTarget, Fault]] = field(default_factory=list)
     _standing: dict[FaultTarget, Fault] = field(default_factory=dict)
@@ -92,7 +94,8 @@ class Faults:
         self._standing.clear()
 
     def next_for(self, method: str, args: Mapping[str, Any]) -> Fault | None:
-        """The oldest that fits, those for a number of calls first; '*' comes after the method's own name."""
+        """Returns the fault for a call, None if there is none. Faults for a number of calls come first, the oldest
+        first; then the lasting ones, those for a certain method before '*'."""
         for index, (aim, fault) in enumerate(self._queue):
             if aim.fits(method, args):
                 del self._queue[index]

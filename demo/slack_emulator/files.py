@@ -1,4 +1,4 @@
-"""Files in the emulator: the bot's three-step upload, a person's, files.info, and who may read."""
+"""Files in the emulator: the bot's three-step upload, a person's upload, files.info, and downloads."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def get_upload_url(state: State, args: Json) -> Json:
 
 
 def take_bytes(state: State, token: str, content: bytes) -> None:
-    """The second step: the bytes themselves; their number must be the one that was announced."""
+    """Takes the bytes, the second step of an upload. Their number must be the announced one."""
     file = state.files[state.uploads.pop(token)]
     if len(content) != file.length:
         raise SlackError(f"length is {len(content)}, {file.length} was announced")
@@ -57,7 +57,7 @@ def person_upload(state: State, user: str, name: str, content: bytes) -> StoredF
 
 
 def record_share(state: State, file: StoredFile, channel: str, ts: str) -> None:
-    """Note in the file's JSON where it was shown, as files.info tells."""
+    """Records in the file's JSON where it was shared, which files.info returns."""
     kind = state.channels[channel]
     place = "ims" if channel.startswith("D") else ("groups" if kind.private else "channels")
     file.body[place] = [*file.body[place], channel]
@@ -66,7 +66,7 @@ def record_share(state: State, file: StoredFile, channel: str, ts: str) -> None:
 
 
 def file_for_token(state: State, team_and_id: str, token: str | None) -> StoredFile | None:
-    """The file if this token may read it, else None: Slack then shows its login page with 200."""
+    """Returns the file if this token may read it, else None, for which Slack shows its login page with a 200."""
     file = state.files.get(team_and_id.removeprefix(f"{TEAM}-"))
     if file is None or not file.shown:
         raise SlackError("file_not_found")

@@ -1,4 +1,4 @@
-"""The Web API's methods that the emulator knows, each with its scope; and those about people and places."""
+"""The Web API methods of the emulator with their scopes; here are those about people and channels."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ Item = TypeVar("Item")
 
 @dataclass(frozen=True)
 class Method:
-    """`scopes`: any one of them is enough; none means every token may."""
+    """A method. Any one of `scopes` is enough to call it; without any, every token may."""
 
     answer: Callable[[State, Json], Json]
     scopes: tuple[str, ...] = ()
 
 
 def call(state: State, name: str, token: str | None, args: Json) -> Json:
-    """Slack's answer without its `ok`. Raises SlackError."""
+    """Carries out a method and returns Slack's answer without its `ok`. Raises SlackError."""
     method = METHODS.get(name)
     if method is None:
         raise SlackError("unknown_method")
@@ -52,7 +52,7 @@ def _auth_test(state: State, args: Json) -> Json:
 
 
 def _blocks_validate(state: State, args: Json) -> Json:
-    """Blocks alone: of a message."""
+    """Validates only blocks, as those of a message."""
     if "blocks" not in args:
         raise SlackError("invalid_arguments", ["must provide exactly one of `blocks`, `view`, or `message`"])
     faults = [complaint.partition(": ") for complaint in complaints(args["blocks"], "message")]
@@ -93,7 +93,7 @@ def _conversations_replies(state: State, args: Json) -> Json:
 
 
 def _newest(state: State, args: Json, belongs: Callable[[Json], bool]) -> list[Json]:
-    """Newest first, as in a channel's history; metadata only where it is asked for."""
+    """Returns the messages that belong, newest first, with metadata only if it was requested."""
     channel = state.channel(args.get("channel"))
     needed = _history_scope(channel)
     if needed not in state.scopes:
@@ -110,7 +110,7 @@ def _newest(state: State, args: Json, belongs: Callable[[Json], bool]) -> list[J
 
 
 def _history_scope(channel: Channel) -> str:
-    """Each kind of conversation has a right of its own."""
+    """Returns the scope for reading messages, which depends on the kind of conversation."""
     if channel.id.startswith("D"):
         return "im:history"
     return "groups:history" if channel.private else "channels:history"
@@ -139,7 +139,7 @@ def _conversations_list(state: State, args: Json) -> Json:
 
 
 def _connections_open(state: State, args: Json) -> Json:
-    """The emulator has no Socket Mode behind the address: it answers whether the token may ask."""
+    """Only checks that the token may open a connection: the emulator has no Socket Mode behind the address."""
     return {"url": f"{state.base.replace('http', 'ws', 1)}/link"}
 
 
@@ -151,7 +151,7 @@ def _usergroup_users(state: State, args: Json) -> Json:
 
 
 def _page(items: Sequence[Item], args: Json) -> tuple[Sequence[Item], str]:
-    """`limit` and `cursor` as Slack has them; the cursor is '' on the last page."""
+    """Returns a page of the items by Slack's `limit` and `cursor`, and the next cursor, '' on the last page."""
     start = int(args.get("cursor") or 0)
     end = start + int(args.get("limit") or 1_000)
     return items[start:end], str(end) if end < len(items) else ""

@@ -1,4 +1,4 @@
-"""What Slack tells an app when a person does something. Pure but for new ids and triggers."""
+"""The payloads that Slack sends to an app when a person acts. Pure except for new ids and triggers."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def view_action(state: State, user: str, view: Json, element: Json) -> Json:
 
 
 def action_payload(element: Mapping[str, Any], value: str | None) -> Json:
-    """An element of a block as it stands in a block_actions payload, `value` chosen."""
+    """Returns a block's element as in a block_actions payload, with `value` chosen."""
     action = {"type": element["type"], "action_id": element["action_id"], "block_id": element["block_id"]}
     if element["type"] == "button":
         return action | {key: element[key] for key in ("value", "text", "style") if key in element}
@@ -100,7 +100,7 @@ def global_shortcut(state: State, user: str, callback_id: str) -> Json:
 
 
 def event(state: State, what: Json) -> Json:
-    """`what` is the event itself: app_mention, file_shared, app_home_opened."""
+    """Wraps the event `what` (such as app_mention, file_shared or app_home_opened) in an event_callback."""
     return {
         "token": "deprecated",
         "team_id": TEAM,

@@ -1,6 +1,6 @@
-"""The emulator's HTTP: /api/<method>, the upload and download URLs, response_urls. Faults strike here.
+"""The emulator's HTTP server: /api/<method>, upload and download URLs, and response_urls. It injects the faults.
 
-It reads and writes requests; what they mean is in `methods`, `files` and `chat`.
+It parses requests and writes answers; their meaning is in `methods`, `files` and `chat`.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _NESTED = ("blocks", "view", "files", "attachments", "metadata")
 
 
 class SlackServer(ThreadingHTTPServer):
-    """Listens on a free port of the loopback from the start; answers once `start` is called."""
+    """Listens on a free loopback port once created, and answers once `start` was called."""
 
     daemon_threads = True
 
@@ -42,7 +42,7 @@ class SlackServer(ThreadingHTTPServer):
         self.server_close()
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """A caller that hung up is no news; anything else is our own bug and is shown."""
+        """Ignores callers that hung up. Anything else is our own bug and is shown."""
         if not isinstance(sys.exception(), ConnectionError):
             super().handle_error(request, client_address)
 
@@ -72,7 +72,7 @@ class Handler(BaseHTTPRequestHandler):
             self._send(404, b"not found", "text/plain")
 
     def log_message(self, format: str, *args: Any) -> None:
-        """Silent: `State.calls` is the record."""
+        """Logs nothing, since `State.calls` records everything."""
 
     def _api(self, method: str, body: bytes) -> None:
         args = self._args(body)

@@ -1,6 +1,7 @@
-"""What the Slack emulator remembers: messages, files, views, triggers, and every call that came in.
+"""The Slack emulator's state: messages, files, views, triggers, and every call that was made.
 
-Slack's own objects stay in Slack's JSON; what Slack keeps to itself (who sees it, how often edited) is ours.
+Slack's objects are kept in Slack's JSON, with attributes that Slack doesn't expose (who sees a message, how often it
+was edited) beside it.
 """
 
 from __future__ import annotations
@@ -51,7 +52,7 @@ class SlackError(Exception):
 
 @dataclass(frozen=True)
 class Call:
-    """One request of the bot's. `at` is time.monotonic(); `error` is Slack's code, None when it went well."""
+    """A request by the bot. `at` is time.monotonic(); `error` is Slack's code, None if it succeeded."""
 
     method: str
     args: Mapping[str, Any]
@@ -69,7 +70,7 @@ class Stored:
 
 @dataclass
 class StoredFile:
-    """`content` is None until the bytes are there; `shown` once somebody may ask for it."""
+    """A file. `content` is None until it was uploaded; `shown` is True once it may be requested."""
 
     body: Json
     owner: str
@@ -96,7 +97,8 @@ class ResponseUrl:
 
 @dataclass
 class State:
-    """Guarded by `lock`: anyone who reads or writes holds it. `patience` in seconds, for acks and triggers."""
+    """The whole state. Hold `lock` to read or write it. `patience` is the time limit of acks and triggers in
+    seconds."""
 
     people: tuple[Person, ...]
     channels: dict[str, Channel]
@@ -123,7 +125,7 @@ class State:
         return f"{prefix}{self._ids:09d}"
 
     def new_ts(self) -> str:
-        """Slack's message id: the time in seconds, unique by its six decimals."""
+        """Returns a new message id: the time in seconds, made unique by its six decimals."""
         self._last_ts = max(time.time(), self._last_ts + 0.000002)
         return f"{self._last_ts:.6f}"
 
@@ -144,7 +146,7 @@ class State:
         raise SlackError("user_not_found")
 
     def channel(self, name: object) -> Channel:
-        """By id, by '#name', or the direct messages with a user id."""
+        """Returns the channel with this id, name or '#name', or the direct messages with this user id."""
         if isinstance(name, str):
             if name in [person.id for person in self.people]:
                 return self.open_dm(name)
@@ -164,7 +166,7 @@ class State:
         raise SlackError("message_not_found")
 
     def add(self, channel: str, body: Json, *, only_for: str | None = None) -> Stored:
-        """Keep a message; Slack gives it its ts, and a block_id to every block without one."""
+        """Stores a message. Like Slack, gives it a ts, and a block_id to every block without one."""
         stored = Stored({"type": "message", "ts": self.new_ts(), **body}, only_for)
         stored.body["blocks"] = self.with_ids(body.get("blocks") or [])
         self.messages.setdefault(channel, []).append(stored)
@@ -180,7 +182,7 @@ class State:
         return self.add(channel, {**frame, **body}, only_for=only_for)
 
     def edit(self, stored: Stored, args: Mapping[str, Any]) -> None:
-        """Text without blocks takes the blocks away, as in Slack."""
+        """Edits a message. As in Slack, text without blocks removes the blocks."""
         stored.body["text"] = args.get("text") or ""
         stored.body["blocks"] = self.with_ids(args.get("blocks") or [])
         stored.body["edited"] = {"user": BOT.id, "ts": self.new_ts()}

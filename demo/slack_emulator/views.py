@@ -1,4 +1,4 @@
-"""The Web API's views.* as the emulator answers it, and what a apply_ack modal's ack does to it."""
+"""The emulator's views.* methods of the Web API, and the effect of an ack on a submitted modal."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def push_onto_stack(state: State, user: str, value: object) -> Json:
 
 
 def update(state: State, args: Json) -> Json:
-    """By view_id or external_id; with a `hash`, only if the view is still that one."""
+    """Updates a view by view_id or external_id; with a `hash`, only if the view still has that one."""
     for stack in state.modals.values():
         for index, old in enumerate(stack):
             if args.get("view_id") == old["id"] or (args.get("external_id") or "-") == old.get("external_id"):
@@ -63,9 +63,10 @@ def publish(state: State, args: Json) -> Json:
 
 
 def apply_ack(state: State, user: str, ack: Json) -> Mapping[str, str]:
-    """What the ack to a view_submission does: no body closes the modal; `errors` are by block_id."""
+    """Applies the ack of a view_submission to the user's modals, and returns its errors by block_id. An empty ack
+    closes the modal."""
     stack = state.modals[user]
-    if not stack:  # sent twice at once: the first one closed it
+    if not stack:  # submitted twice at once, and the first ack closed it
         return dict(ack.get("errors") or {})
     match ack.get("response_action"):
         case None:

@@ -1,4 +1,4 @@
-"""The Slack emulator: a Workspace people act in it from Python; a bot takes it for Slack in HTTP mode."""
+"""The Slack emulator as a Workspace: people act in it from Python, and to a bot it looks like Slack in HTTP mode."""
 
 from __future__ import annotations
 
@@ -32,9 +32,9 @@ from demo.workspace import (
 
 
 class SlackEmulator:
-    """Use as a context manager. Tell it where the bot listens with `deliver_to` before anybody acts.
+    """A context manager. Call `deliver_to` with the bot's address before anybody acts.
 
-    `groups` are user groups by id; `patience` stands for Slack's three seconds for acks and trigger_ids.
+    `groups` are user groups by id; `patience` replaces Slack's three seconds for acks and trigger_ids.
     """
 
     def __init__(
@@ -67,7 +67,7 @@ class SlackEmulator:
     def __exit__(self, *_: object) -> None:
         self._server.stop()
 
-    # What the bot and the tests need to know.
+    # For the bot and the tests.
 
     @property
     def url(self) -> None:
@@ -88,7 +88,7 @@ class SlackEmulator:
             return tuple(self._state.channels.values())
 
     def deliver_to(self, request_url: str) -> None:
-        """Where the bot takes Slack's requests, e.g. 'http://127.0.0.1:3000/slack/events'."""
+        """Sets the bot's address for Slack's requests, such as 'http://127.0.0.1:3000/slack/events'."""
         self._client = BotClient(request_url, self._state.signing_secret, self._state.patience)
 
     def fail(
@@ -100,9 +100,10 @@ class SlackEmulator:
         channel: str | None = None,
         text: str | None = None,
     ) -> None:
-        """The next `times` calls of `method` ('*': any, 'download': a file) go wrong; None: until `clear_faults`.
+        """Makes the next `times` calls of `method` fail ('*' for any, 'download' for a file); None means until
+        `clear_faults`.
 
-        `channel` and `text` (as in `FaultTarget`) make a fault stick to a place or to a message.
+        `channel` and `text` (as in `FaultTarget`) limit the fault to a channel or a message.
         """
         with self._state.lock:
             self._faults.add(FaultTarget(method, channel, text), fault, times)
@@ -112,18 +113,18 @@ class SlackEmulator:
             self._faults.clear()
 
     def calls(self, method: str | None = None) -> tuple[Call, ...]:
-        """What the bot asked of Slack, in order, faults among it."""
+        """Returns the bot's calls in order, including failed ones."""
         with self._state.lock:
             return tuple(call for call in self._state.calls if method in (None, call.method))
 
     @property
     def deliveries(self) -> tuple[Delivery, ...]:
-        """What Slack told the bot, and how it answered."""
+        """The requests to the bot, with its answers."""
         return tuple(self._deliveries)
 
     def repeat(self, sent: Delivery, *, retry: int = 1) -> Delivery:
-        """Deliver the same thing again, as Slack does when it saw no ack."""
-        return self._sent(self._out().deliver(sent.what, sent.body, sent.content_type, retry=retry))
+        """Sends the same request again, as Slack does if it got no ack."""
+        return self._sent(self._bot().deliver(sent.what, sent.body, sent.content_type, retry=retry))
 
     def archive(self, channel: str) -> None:
         self._change(channel, archived=True)
@@ -132,11 +133,11 @@ class SlackEmulator:
         self._change(channel, private=False)
 
     def share(self, channel: str) -> None:
-        """With another organisation (Slack Connect)."""
+        """Shares the channel with another organisation (Slack Connect)."""
         self._change(channel, shared=True)
 
     def invite_organisation(self, channel: str) -> None:
-        """It has not accepted yet."""
+        """Invites another organisation, which has not accepted yet."""
         self._change(channel, invited=True)
 
     def set_group(self, group: str, members: tuple[str, ...]) -> None:
@@ -155,11 +156,11 @@ class SlackEmulator:
         self._change(channel, members=members)
 
     def add_bot(self, channel: str) -> None:
-        """As `/invite` does."""
+        """Adds the bot to the channel, as `/invite` does."""
         self._change(channel, members=(*self._state.channels[channel].members, BOT.id))
 
     def grant(self, *scopes: str) -> None:
-        """As a reinstallation of the app does."""
+        """Grants scopes, as reinstalling the app does."""
         with self._state.lock:
             self._state.scopes = self._state.scopes | frozenset(scopes)
 
@@ -172,7 +173,7 @@ class SlackEmulator:
     def command(self, user: str, channel: str, line: str) -> None:
         with self._state.lock:
             form = payloads.slash_command(self._state, user, self._state.channel(channel), line)
-        sent = self._acked(self._out().form(form["command"], form))
+        sent = self._acked(self._bot().form(form["command"], form))
         if sent.ack:
             with self._state.lock:
                 chat.answer(self._state, user, form["channel_id"], sent.ack)
@@ -277,7 +278,7 @@ class SlackEmulator:
             return tuple(_posted(place, stored) for stored in storeds if stored.only_for is None)
 
     def content(self, file_id: str) -> bytes:
-        """What is in a file that somebody posted."""
+        """Returns the content of a file."""
         with self._state.lock:
             return self._state.files[file_id].content or b""
 
@@ -296,23 +297,21 @@ class SlackEmulator:
             view = self._state.homes.get(user)
             return None if view is None else Home(tuple(view["blocks"]))
 
-    # Below: how it reaches the bot.
+    # How it reaches the bot.
 
-    def _out(self) -> BotClient:
+    def _bot(self) -> BotClient:
         if self._client is None:
-            raise WorkspaceError(
-                "the emulator does not know where the bot listens: call deliver_to(url) first"
-            )
+            raise WorkspaceError("the emulator does not know the bot's address: call deliver_to(url) first")
         return self._client
 
     def _interact(self, payload: Json) -> Delivery:
-        return self._acked(self._out().payload(payload))
+        return self._acked(self._bot().payload(payload))
 
     def _event(self, what: Json) -> Delivery:
-        """No person sees whether an event was acked: that is in `deliveries`."""
+        """Sends an event. Nobody sees whether it was acked, except in `deliveries`."""
         with self._state.lock:
             event = payloads.event(self._state, what)
-        return self._sent(self._out().event(event))
+        return self._sent(self._bot().event(event))
 
     def _acked(self, sent: Delivery) -> Delivery:
         self._sent(sent)

@@ -28,8 +28,8 @@ class Desk:
         self.now = 1_000.0
         self.store = store
         self.slack = slack
-        door = slack.access
-        client = WebClient(door.bot_token, base_url=door.api_url, timeout=5, retry_handlers=[])
+        access = slack.access
+        client = WebClient(access.bot_token, base_url=access.api_url, timeout=5, retry_handlers=[])
         self.notices = OutboxSender(store, client, fallback, clock=lambda: self.now)
 
     def put(self, kind: OutboxKind = "post", text: str = "x", **rest: Any) -> None:

@@ -112,7 +112,7 @@ def test_the_variable_names_the_binary_and_must_be_right(
 ) -> None:
     binary = tmp_path / "local-slack"
     monkeypatch.setenv("FINETUNE_LOCAL_SLACK", str(binary))
-    with pytest.raises(WorkspaceError, match="there is no such file"):
+    with pytest.raises(WorkspaceError, match="which does not exist"):
         find_local_slack()
     binary.touch()
     assert find_local_slack() == binary

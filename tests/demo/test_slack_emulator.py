@@ -197,7 +197,7 @@ def test_a_click_carries_the_button_and_its_message(
     assert only(slack.messages(TICKETS.id)).text == "approved by Ben"
     (body,) = seen
     assert (body["actions"][0]["value"], body["user"]["id"], body["message"]["ts"]) == ("run-1", BEN.id, ts)
-    with pytest.raises(WorkspaceError, match="there is no approve to press: there is nothing"):
+    with pytest.raises(WorkspaceError, match="there is no approve to press, but nothing"):
         slack.click(BEN.id, TICKETS.id, ts, "approve")
 
 

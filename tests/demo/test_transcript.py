@@ -241,7 +241,7 @@ def test_waiting_ends_with_what_was_seen_or_says_what_it_waited_for(
     transcript, _ = watched(slack, terminal=False)
     client.chat_postMessage(channel=TICKETS.id, text="there")
     assert transcript.until(lambda: slack.messages(TICKETS.id), "a message", seconds=1)[0].text == "there"
-    with pytest.raises(WorkspaceError, match="waited 0 s for the end, in vain"):
+    with pytest.raises(WorkspaceError, match="waited 0 s for the end without success"):
         transcript.until(lambda: None, "the end", seconds=0)
 
 
