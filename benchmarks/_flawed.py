@@ -20,7 +20,7 @@ FEW = 12  # of each kind of odd label
 
 
 @dataclass(frozen=True)
-class Flawed:
+class FlawedFile:
     """`lines` of the file by what is wrong with them; `reworded` are near copies that a person made of a row."""
 
     rows: tuple[Row, ...]
@@ -30,7 +30,7 @@ class Flawed:
 
 
 @dataclass
-class _Making:
+class _FlawBuilder:
     chance: random.Random
     spare: list[Row]
     made: list[tuple[str, Row]] = field(default_factory=list)
@@ -39,30 +39,30 @@ class _Making:
         self.made += [(kind, change(self.spare.pop())) for _ in range(count)]
 
 
-def flawed(rows: Sequence[Row], seed: int, of_each: int = 30) -> Flawed:
+def add_flaws(rows: Sequence[Row], seed: int, of_each: int = 30) -> FlawedFile:
     """`of_each` rows get each fault; a tenth of all, set aside as a holdout, is what some ask again."""
     chance = random.Random(seed)
     plain = [(" ".join(text.split()), label) for text, label in rows]
     chance.shuffle(plain)
     held = tuple(plain[: len(plain) // 10])
-    making = _Making(chance, plain[len(held) :])
+    making = _FlawBuilder(chance, plain[len(held) :])
     _plant_words(making, of_each)
     _plant_labels(making)
     sources = [row for row in making.spare if len(row[0]) >= 40]
     others = sorted({label for _, label in plain})
     again = [
-        *(("copy", _as_typed_again(row, chance)) for row in chance.sample(sources, of_each)),
+        *(("copy", _retype(row, chance)) for row in chance.sample(sources, of_each)),
         *(
-            ("contradiction", (row[0], _other(row[1], others, chance)))
+            ("contradiction", (row[0], _other_label(row[1], others, chance)))
             for row in chance.sample(sources, of_each)
         ),
-        *(("reworded", (_reworded(row[0], chance), row[1])) for row in chance.sample(sources, 2 * of_each)),
+        *(("reworded", (_reword(row[0], chance), row[1])) for row in chance.sample(sources, 2 * of_each)),
         *(("overlap", row) for row in chance.sample(held, of_each)),
     ]
     kinds = [*(("", row) for row in making.spare), *making.made]
     chance.shuffle(kinds)
     kinds += chance.sample(again, len(again))  # after what they repeat
-    return _with_lines(kinds, held)
+    return _find_lines(kinds, held)
 
 
 def write(rows: Sequence[Row], path: Path) -> Path:
@@ -71,7 +71,7 @@ def write(rows: Sequence[Row], path: Path) -> Path:
     return path
 
 
-def _plant_words(making: _Making, of_each: int) -> None:
+def _plant_words(making: _FlawBuilder, of_each: int) -> None:
     chance = making.chance
     for kind, makers in (("secret", SECRETS), ("personal_data", PERSONAL), ("special_token", MARKS)):
         for number in range(max(of_each, len(makers))):
@@ -82,14 +82,14 @@ def _plant_words(making: _Making, of_each: int) -> None:
         making.plant("decoy", 1, lambda row, d=decoy: (f"{row[0]} {d}", row[1]))
 
 
-def _plant_labels(making: _Making) -> None:
+def _plant_labels(making: _FlawBuilder) -> None:
     chance = making.chance
     making.plant("empty_label", FEW, lambda row: (row[0], chance.choice(("", " ", "\u200b"))))
     making.plant("empty_text", FEW, lambda row: (chance.choice(("", "  ", "\u2060")), row[1]))
     making.plant("null_label", FEW, lambda row: (row[0], chance.choice(("nan", "N/A", "None", "null"))))
 
 
-def _with_lines(kinds: Sequence[tuple[str, Row]], held: Sequence[Row]) -> Flawed:
+def _find_lines(kinds: Sequence[tuple[str, Row]], held: Sequence[Row]) -> FlawedFile:
     """What repeats what is worked out again, by the definitions of docs/deciding.md: the rows have copies already."""
     lines: dict[str, set[int]] = defaultdict(set)
     for line, (kind, _) in enumerate(kinds, 2):
@@ -98,23 +98,23 @@ def _with_lines(kinds: Sequence[tuple[str, Row]], held: Sequence[Row]) -> Flawed
     usable = [
         (at, row) for at, row in enumerate(rows, 2) if at not in lines["empty_label"] | lines["empty_text"]
     ]
-    held_keys = {key(text) for text, _ in held}
-    lines["overlap"] = {at for at, (text, _) in usable if key(text) in held_keys}
+    held_keys = {normalized(text) for text, _ in held}
+    lines["overlap"] = {at for at, (text, _) in usable if normalized(text) in held_keys}
     said: dict[str, set[str]] = defaultdict(set)
     lines["duplicate"], lines["contradiction"] = set(), set()
     for at, (text, label) in usable:
-        answers = said[key(text)]
+        answers = said[normalized(text)]
         if answers:
-            lines["duplicate" if key(label) in answers else "contradiction"].add(at)
-        answers.add(key(label))
+            lines["duplicate" if normalized(label) in answers else "contradiction"].add(at)
+        answers.add(normalized(label))
     lines["near copies"] = _near([(0, text) for text, _ in held] + [(at, text) for at, (text, _) in usable])
     reworded = frozenset(lines.pop("reworded", ()))
     for kind in ("", "copy", "decoy"):
         lines.pop(kind, None)
-    return Flawed(rows, tuple(held), {kind: frozenset(some) for kind, some in lines.items()}, reworded)
+    return FlawedFile(rows, tuple(held), {kind: frozenset(some) for kind, some in lines.items()}, reworded)
 
 
-def key(text: str) -> str:
+def normalized(text: str) -> str:
     return " ".join(unicodedata.normalize("NFKC", text).casefold().split())
 
 
@@ -125,9 +125,9 @@ def _near(rows: Iterable[tuple[int, str]]) -> set[int]:
     sizes: list[int] = []
     found, keys = set(), set()
     for line, text in rows:
-        if key(text) in keys:
+        if normalized(text) in keys:
             continue
-        keys.add(key(text))
+        keys.add(normalized(text))
         mine, common = _runs(text), defaultdict(int)
         for run in mine:
             for other in seen[run]:
@@ -145,16 +145,16 @@ def _runs(text: str) -> set[str]:
     return {even[at : at + 4] for at in range(len(even) - 3)}
 
 
-def _other(label: str, labels: Sequence[str], chance: random.Random) -> str:
+def _other_label(label: str, labels: Sequence[str], chance: random.Random) -> str:
     return chance.choice([name for name in labels if name != label])
 
 
-def _as_typed_again(row: Row, chance: random.Random) -> Row:
+def _retype(row: Row, chance: random.Random) -> Row:
     text = chance.choice((row[0], row[0].upper(), f"{row[0]}  ", row[0].replace(" ", "  ", 1)))
     return text, row[1]
 
 
-def _reworded(text: str, chance: random.Random) -> str:
+def _reword(text: str, chance: random.Random) -> str:
     """A greeting, a word less, or two letters in each other's place."""
     words = text.split()
     at = chance.randrange(len(words))
@@ -171,46 +171,48 @@ def _reworded(text: str, chance: random.Random) -> str:
     )
 
 
-def _drawn(letters: str, count: int) -> Callable[[random.Random], str]:
+def _random_text(letters: str, count: int) -> Callable[[random.Random], str]:
     return lambda chance: "".join(chance.choice(letters) for _ in range(count))
 
 
-def _form(*parts: str | Callable[[random.Random], str]) -> Callable[[random.Random], str]:
+def _template(*parts: str | Callable[[random.Random], str]) -> Callable[[random.Random], str]:
     return lambda chance: "".join(part if isinstance(part, str) else part(chance) for part in parts)
 
 
-def _mixed(count: int) -> Callable[[random.Random], str]:
+def _mixed_case(count: int) -> Callable[[random.Random], str]:
     """Letters of both cases and digits, two of each at least."""
-    rest = _drawn(string.ascii_letters + string.digits, count - 6)
-    return _form(_drawn("kqzx", 2), _drawn("0123456789", 2), _drawn("MWTB", 2), rest)
+    rest = _random_text(string.ascii_letters + string.digits, count - 6)
+    return _template(_random_text("kqzx", 2), _random_text("0123456789", 2), _random_text("MWTB", 2), rest)
 
 
 _capitals, _digits = (
-    (lambda count: _drawn(string.ascii_uppercase, count)),
-    (lambda count: _drawn(string.digits, count)),
+    (lambda count: _random_text(string.ascii_uppercase, count)),
+    (lambda count: _random_text(string.digits, count)),
 )
 SECRETS = (
-    _form("AK", "IA", _capitals(12), _digits(4)),
-    _form("AS", "IA", _capitals(12), _digits(4)),
-    _form("-----BEGIN RSA PRIV", "ATE KEY-----"),
-    _form("sk", "-proj-", _mixed(40)),
-    _form("sk", "_live_", _mixed(24)),
-    _form("wh", "sec_", _mixed(32)),
-    _form("xo", "xb-", _digits(11), "-", _mixed(24)),
-    _form("gh", "p_", _mixed(36)),
-    _form("github", "_pat_", _mixed(22)),
-    _form("https://hooks", ".slack.com/services/T", _capitals(8), "/B", _capitals(8), "/", _mixed(24)),
-    _form("hf", "_", _mixed(34)),
-    _form("gl", "pat-", _mixed(20)),
-    _form("np", "m_", _mixed(36)),
-    _form("py", "pi-AgE", _mixed(60)),
-    _form("ey", "J", _mixed(30), ".ey", "J", _mixed(60), ".", _mixed(43)),
-    _form("GOC", "SPX-", _mixed(28)),
-    _form("AI", "za", _mixed(35)),
-    _form("password: ", _mixed(10)),
-    _form("pwd=", _mixed(9)),
-    _form("api_key = ", _mixed(24)),
-    _form('"client_secret": "', _mixed(30), '"'),
+    _template("AK", "IA", _capitals(12), _digits(4)),
+    _template("AS", "IA", _capitals(12), _digits(4)),
+    _template("-----BEGIN RSA PRIV", "ATE KEY-----"),
+    _template("sk", "-proj-", _mixed_case(40)),
+    _template("sk", "_live_", _mixed_case(24)),
+    _template("wh", "sec_", _mixed_case(32)),
+    _template("xo", "xb-", _digits(11), "-", _mixed_case(24)),
+    _template("gh", "p_", _mixed_case(36)),
+    _template("github", "_pat_", _mixed_case(22)),
+    _template(
+        "https://hooks", ".slack.com/services/T", _capitals(8), "/B", _capitals(8), "/", _mixed_case(24)
+    ),
+    _template("hf", "_", _mixed_case(34)),
+    _template("gl", "pat-", _mixed_case(20)),
+    _template("np", "m_", _mixed_case(36)),
+    _template("py", "pi-AgE", _mixed_case(60)),
+    _template("ey", "J", _mixed_case(30), ".ey", "J", _mixed_case(60), ".", _mixed_case(43)),
+    _template("GOC", "SPX-", _mixed_case(28)),
+    _template("AI", "za", _mixed_case(35)),
+    _template("password: ", _mixed_case(10)),
+    _template("pwd=", _mixed_case(9)),
+    _template("api_key = ", _mixed_case(24)),
+    _template('"client_secret": "', _mixed_case(30), '"'),
 )
 
 
@@ -229,35 +231,35 @@ def _iban(chance: random.Random) -> str:
     return chance.choice((number, " ".join(number[at : at + 4] for at in range(0, 22, 4))))
 
 
-_name = _drawn(string.ascii_lowercase, 7)
+_name = _random_text(string.ascii_lowercase, 7)
 PERSONAL = (
-    _form(_name, "@", _name, ".example"),
-    _form(_name, ".", _name, "+", _digits(2), "@mail.", _name, ".com"),
-    _form("+49 30 ", _digits(7)),
-    _form("+1 (", _drawn("23456789", 3), ") 555-01", _digits(2)),
-    _form("+44", _drawn("123456789", 1), _digits(9)),
+    _template(_name, "@", _name, ".example"),
+    _template(_name, ".", _name, "+", _digits(2), "@mail.", _name, ".com"),
+    _template("+49 30 ", _digits(7)),
+    _template("+1 (", _random_text("23456789", 3), ") 555-01", _digits(2)),
+    _template("+44", _random_text("123456789", 1), _digits(9)),
     _card,
     _iban,
 )
-MARKS = tuple(map(_form, ("<|im_start|>", "<|endoftext|>", "[INST]", "<<SYS>>", "<start_of_turn>")))
+MARKS = tuple(map(_template, ("<|im_start|>", "<|endoftext|>", "[INST]", "<<SYS>>", "<start_of_turn>")))
 AROUND = ("{}", "({})", "it is {}.", "{} does not work", "here:\\n{}", "これは{}です")
 DECOYS = (
-    _form("My password: reset please"),
-    _form("I forgot my password, why"),
-    _form("password: ********"),
-    _form("the token = expired they say"),
-    _form("api key: {{API_KEY}}"),
-    _form("order ", _digits(15)),
-    _form("invoice 4", _digits(9), " of 20", _digits(2)),
-    _form("follow us @", _name),
-    _form("1 + 1 = 2, +5 points"),
-    _form("I paid 49.90 @ the shop"),
-    _form("ticket DE", _digits(8)),
-    _form("5 < 7 | 3 > 1"),
+    _template("My password: reset please"),
+    _template("I forgot my password, why"),
+    _template("password: ********"),
+    _template("the token = expired they say"),
+    _template("api key: {{API_KEY}}"),
+    _template("order ", _digits(15)),
+    _template("invoice 4", _digits(9), " of 20", _digits(2)),
+    _template("follow us @", _name),
+    _template("1 + 1 = 2, +5 points"),
+    _template("I paid 49.90 @ the shop"),
+    _template("ticket DE", _digits(8)),
+    _template("5 < 7 | 3 > 1"),
 )
 
 
-def broken(
+def make_broken_lines(
     rows: Sequence[Row], seed: int, of_each: int = 5
 ) -> tuple[list[str], Mapping[str, frozenset[int]]]:
     """Lines of chat JSONL, some of them broken, and which."""
@@ -280,7 +282,7 @@ def _chat(row: Row, **changed: object) -> str:
     return json.dumps({"messages": [user, answer]})
 
 
-def _said(*messages: tuple[str, str]) -> str:
+def _chat_of(*messages: tuple[str, str]) -> str:
     return json.dumps({"messages": [{"role": role, "content": content} for role, content in messages]})
 
 
@@ -289,10 +291,10 @@ BROKEN: tuple[tuple[str, Callable[[Row], str]], ...] = (
     ("not_a_number", lambda row: _chat(row, weight=float("nan"))),
     ("duplicate_key", lambda row: _chat(row).replace('{"role": "user"', '{"role": "user", "role": "user"')),
     ("bad_messages", lambda row: json.dumps({"messages": row[0]})),
-    ("unknown_role", lambda row: _said(("customer", row[0]), ("assistant", row[1]))),
-    ("no_answer", lambda row: _said(("user", row[0]))),
-    ("no_question", lambda row: _said(("system", row[0]), ("assistant", row[1]))),
-    ("empty_content", lambda row: _said(("user", row[0]), ("assistant", "\u200b"))),
+    ("unknown_role", lambda row: _chat_of(("customer", row[0]), ("assistant", row[1]))),
+    ("no_answer", lambda row: _chat_of(("user", row[0]))),
+    ("no_question", lambda row: _chat_of(("system", row[0]), ("assistant", row[1]))),
+    ("empty_content", lambda row: _chat_of(("user", row[0]), ("assistant", "\u200b"))),
     ("content_not_text", lambda row: _chat(row, content=7)),
     ("bad_weight", lambda row: _chat(row, weight=2)),
     ("nothing_to_learn", lambda row: _chat(row, weight=0)),

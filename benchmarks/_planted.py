@@ -12,7 +12,7 @@ from trainers.types import Message
 OWN_WORDS, COMMON_WORDS = 40, 2_000
 
 
-def texts(labels: int, of_each: int, seed: int, own: float = 0.25) -> list[Example]:
+def make_texts(labels: int, of_each: int, seed: int, own: float = 0.25) -> list[Example]:
     """Twelve words each: the share `own` of them is the label's own, a tenth that of a label like it, the rest are
     anybody's. Rare words are rare."""
     chance = random.Random(seed)
@@ -31,20 +31,20 @@ def texts(labels: int, of_each: int, seed: int, own: float = 0.25) -> list[Examp
         for _ in range(of_each)
     ]
     chance.shuffle(made)
-    return [row(text, label, line) for line, (text, label) in enumerate(made, 1)]
+    return [make_example(text, label, line) for line, (text, label) in enumerate(made, 1)]
 
 
-def row(text: str, label: str, line: int) -> Example:
+def make_example(text: str, label: str, line: int) -> Example:
     return Example(line, (Message("user", text), Message("assistant", label)))
 
 
-def mislabelled(rows: Sequence[Example], share: float, seed: int) -> tuple[list[Example], set[int]]:
+def mislabel(rows: Sequence[Example], share: float, seed: int) -> tuple[list[Example], set[int]]:
     """Some get any other label; which."""
     chance = random.Random(seed)
     names = sorted({one.answer for one in rows})
     wrong = set(chance.sample(range(len(rows)), round(share * len(rows))))
     made = [
-        row(one.prompt[-1].content, chance.choice([n for n in names if n != one.answer]), one.line)
+        make_example(one.prompt[-1].content, chance.choice([n for n in names if n != one.answer]), one.line)
         if place in wrong
         else one
         for place, one in enumerate(rows)
@@ -52,7 +52,7 @@ def mislabelled(rows: Sequence[Example], share: float, seed: int) -> tuple[list[
     return made, wrong
 
 
-def plainly(rows: Sequence[Example]) -> list[int]:
+def rank_by_margin(rows: Sequence[Example]) -> list[int]:
     """What anybody would do first: a logistic regression on words, out of fold, the worst margin first."""
     import numpy as np
     from sklearn.feature_extraction.text import TfidfVectorizer

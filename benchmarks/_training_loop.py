@@ -45,7 +45,7 @@ Batch = Sequence[Row]
 
 
 @dataclass(frozen=True)
-class Way:
+class Variant:
     """`step` trains on a batch and says its loss. `batches`: those that its own loader makes, where it has one."""
 
     model: Any
@@ -58,21 +58,26 @@ def main(name: str, source: Path, chats: Path, steps: int) -> None:
     torch.manual_seed(SEED)
     rows = read_rows(chats, load_tokenizer(str(source)), SETTINGS.max_length, "training_file").rows
     held, learnt = rows[:HELD_OUT], rows[HELD_OUT:][: steps * SETTINGS.batch_size]
-    way = WAYS[name](source, learnt)
-    tell({"dtype": str(way.dtype).removeprefix("torch."), "linear_parameters": linear_parameters(way.model)})
+    way = VARIANTS[name](source, learnt)
+    send(
+        {
+            "dtype": str(way.dtype).removeprefix("torch."),
+            "linear_parameters": count_linear_parameters(way.model),
+        }
+    )
     for line in sys.stdin:
         word, *places = line.split()
         if word == "batches":
             at = {id(row): place for place, row in enumerate(learnt)}
-            tell({"batches": [[at[id(row)] for row in batch] for batch in way.batches]})
+            send({"batches": [[at[id(row)] for row in batch] for batch in way.batches]})
         elif word == "step":
-            tell(timed(way.step, [learnt[int(place)] for place in places]))
+            send(time_step(way.step, [learnt[int(place)] for place in places]))
         else:
-            tell({**scored(way, held), "peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1000})
+            send({**score(way, held), "peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1000})
             return
 
 
-def timed(step: Callable[[Batch], float], batch: Batch) -> dict[str, float]:
+def time_step(step: Callable[[Batch], float], batch: Batch) -> dict[str, float]:
     wall, cpu = time.perf_counter(), time.process_time()
     loss = step(batch)
     if torch.cuda.is_available():
@@ -89,7 +94,7 @@ def timed(step: Callable[[Batch], float], batch: Batch) -> dict[str, float]:
 
 
 @torch.no_grad()
-def scored(way: Way, rows: Batch) -> dict[str, float]:
+def score(way: Variant, rows: Batch) -> dict[str, float]:
     """The mean loss of an answer's token, and the share of rows whose answer is the likeliest one throughout."""
     way.model.eval()
     device = next(way.model.parameters()).device
@@ -104,13 +109,13 @@ def scored(way: Way, rows: Batch) -> dict[str, float]:
     }
 
 
-def linear_parameters(model: Any) -> int:
+def count_linear_parameters(model: Any) -> int:
     """Of the layers that every token goes through: neither embeddings nor the head."""
     linear = (each for name, each in model.named_modules() if isinstance(each, torch.nn.Linear))
     return sum(each.weight.numel() for each in linear if each.weight.shape[0] < 40_000)
 
 
-def ours(source: Path, rows: Batch) -> Way:
+def ours(source: Path, rows: Batch) -> Variant:
     """loop.py's own step: rows packed, the head at supervised tokens only, the machine's best format."""
     device = best_device()
     dtype = best_dtype(device)
@@ -125,10 +130,10 @@ def ours(source: Path, rows: Batch) -> Way:
     def step(batch: Batch) -> float:
         return train_step(trainee, batch, SETTINGS.learning_rate, 1).loss
 
-    return Way(model, dtype, step)
+    return Variant(model, dtype, step)
 
 
-def trl(source: Path, rows: Batch) -> Way:
+def trl(source: Path, rows: Batch) -> Variant:
     """TRL's SFTTrainer at its best settings: batches of like length, bf16, loss on the answers only."""
     from trl import SFTConfig, SFTTrainer
 
@@ -175,7 +180,7 @@ def trl(source: Path, rows: Batch) -> Way:
         clip_and_step(trainer.model, optimizer)
         return float(loss)
 
-    return Way(trainer.model, dtype, step, made)
+    return Variant(trainer.model, dtype, step, made)
 
 
 def rows_of_line(loaded: Sequence[dict[str, Any]], rows: Batch) -> list[list[Row]]:
@@ -190,7 +195,7 @@ def rows_of_line(loaded: Sequence[dict[str, Any]], rows: Batch) -> list[list[Row
     ]
 
 
-def tutorial(source: Path, rows: Batch) -> Way:
+def tutorial(source: Path, rows: Batch) -> Variant:
     """Every row padded to one length, float32, logits at every token: how it stands in the usual article."""
     device = best_device()
     base: Any = AutoModelForCausalLM.from_pretrained(source, dtype=torch.float32)
@@ -205,15 +210,15 @@ def tutorial(source: Path, rows: Batch) -> Way:
 
     def step(batch: Batch) -> float:
         model.train()
-        loss = model(**padded(batch, length, device)).loss
+        loss = model(**pad(batch, length, device)).loss
         loss.backward()
         clip_and_step(model, optimizer)
         return float(loss.item())
 
-    return Way(model, torch.float32, step)
+    return Variant(model, torch.float32, step)
 
 
-WAYS: dict[str, Callable[[Path, Batch], Way]] = {"ours": ours, "trl": trl, "tutorial": tutorial}
+VARIANTS: dict[str, Callable[[Path, Batch], Variant]] = {"ours": ours, "trl": trl, "tutorial": tutorial}
 
 
 def new_optimizer(model: torch.nn.Module) -> torch.optim.Optimizer:
@@ -227,10 +232,10 @@ def clip_and_step(model: torch.nn.Module, optimizer: torch.optim.Optimizer) -> N
     optimizer.zero_grad()
 
 
-def padded(batch: Batch, length: int, device: torch.device) -> dict[str, torch.Tensor]:
+def pad(batch: Batch, length: int, device: torch.device) -> dict[str, torch.Tensor]:
     """(rows, length) each, padded on the right with token 0, which is neither seen nor learnt."""
 
-    def filled(values: Sequence[int], filler: int) -> list[int]:
+    def fill(values: Sequence[int], filler: int) -> list[int]:
         return [*values, *[filler] * (length - len(values))]
 
     labels = [
@@ -238,13 +243,13 @@ def padded(batch: Batch, length: int, device: torch.device) -> dict[str, torch.T
         for row in batch
     ]
     return {
-        "input_ids": torch.tensor([filled(row.ids, 0) for row in batch], device=device),
-        "attention_mask": torch.tensor([filled([1] * len(row.ids), 0) for row in batch], device=device),
-        "labels": torch.tensor([filled(each, IGNORED) for each in labels], device=device),
+        "input_ids": torch.tensor([fill(row.ids, 0) for row in batch], device=device),
+        "attention_mask": torch.tensor([fill([1] * len(row.ids), 0) for row in batch], device=device),
+        "labels": torch.tensor([fill(each, IGNORED) for each in labels], device=device),
     }
 
 
-def tell(value: dict[str, object] | dict[str, float]) -> None:
+def send(value: dict[str, object] | dict[str, float]) -> None:
     print(json.dumps(value), flush=True)
 
 

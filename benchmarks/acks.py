@@ -17,7 +17,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from benchmarks.checking import LABELS, ROOT, said, sentences_of
+from benchmarks.checking import LABELS, ROOT, random_sentences, sentences_of
 from demo.people import ANA, TICKETS
 from demo.service import RunningBot
 from demo.slack_emulator import SlackEmulator
@@ -44,12 +44,12 @@ def measure_acks(requests: int, count: int, model: Path) -> None:
         with RunningBot(folder, slack.access, model) as bot:
             slack.deliver_to(bot.request_url)
             measure(slack, CALLERS)  # warm
-            tell("alone", measure(slack, requests))
-            hand_over(slack, rows)
+            print_waits("alone", measure(slack, requests))
+            upload_rows(slack, rows)
             time.sleep(0.5)
             waits = measure(slack, requests)
             done = is_checked(slack)
-            tell(f"while {count:,} rows ({rows.stat().st_size / 1e6:.0f} MB) are checked", waits)
+            print_waits(f"while {count:,} rows ({rows.stat().st_size / 1e6:.0f} MB) are checked", waits)
             print(
                 "  the check was over before the last request" if done else "  the check went on all the time"
             )
@@ -61,7 +61,10 @@ def write_short_rows(path: Path, count: int) -> None:
     chance, sentences = random.Random(7), sentences_of(ROOT / "examples" / "support_tickets.csv")
     with path.open("w", encoding="utf-8") as file:
         for number in range(count):
-            question = {"role": "user", "content": f"Ticket {number}: {said(chance, sentences, 180)}"}
+            question = {
+                "role": "user",
+                "content": f"Ticket {number}: {random_sentences(chance, sentences, 180)}",
+            }
             answer = {"role": "assistant", "content": chance.choice(LABELS)}
             file.write(json.dumps({"messages": [question, answer]}) + "\n")
 
@@ -76,7 +79,7 @@ def measure(slack: SlackEmulator, requests: int) -> list[float]:
         return sorted(callers.map(ask, range(requests)))
 
 
-def hand_over(slack: SlackEmulator, rows: Path) -> None:
+def upload_rows(slack: SlackEmulator, rows: Path) -> None:
     """By the message shortcut: a form takes 10 MB at most."""
     slack.upload(ANA.id, rows, channel=TICKETS.id)
     (message,) = [each for each in slack.messages(TICKETS.id) if each.files]
@@ -90,7 +93,7 @@ def is_checked(slack: SlackEmulator) -> bool:
     return any("is ready" in message.text for message in slack.messages(TICKETS.id))
 
 
-def tell(when: str, waits: list[float]) -> None:
+def print_waits(when: str, waits: list[float]) -> None:
     def at(share: float) -> float:
         return 1000 * waits[min(int(share * len(waits)), len(waits) - 1)]
 

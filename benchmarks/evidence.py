@@ -24,19 +24,19 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from benchmarks._encoder import in_full_precision, measure, trained_as_a_whole  # noqa: E402
+from benchmarks._encoder import accuracy_in_float32, measure, measure_full_training  # noqa: E402
 from benchmarks._flawed import (  # noqa: E402
     Row,
-    broken,
-    flawed,
+    add_flaws,
+    make_broken_lines,
     write,
 )
 from benchmarks._paraphrases import PARAPHRASES  # noqa: E402
 from benchmarks._planted import (  # noqa: E402
-    mislabelled,
-    plainly,
-    row,
-    texts,
+    make_example,
+    make_texts,
+    mislabel,
+    rank_by_margin,
 )
 from bot.services.dataset_worker import SEED  # noqa: E402
 from trainers.dataset import (  # noqa: E402
@@ -69,52 +69,56 @@ NEAR = ("near_duplicate", "near_contradiction", "near_overlap")
 def main(is_short: bool) -> int:
     """0 where all is as expected; else 1. What needs ../shared/data is skipped without it."""
     tickets = read(TICKETS, TICKETS.name, columns=Columns("text", "label")).examples
-    kept = findings("support tickets", tickets, of_each=21 if is_short else 30)
-    kept &= lookups([one.prompt[-1].content for one in tickets])
-    kept &= encoder_on_tickets(tickets, is_short=is_short)
+    kept = check_findings("support tickets", tickets, of_each=21 if is_short else 30)
+    kept &= check_retrieval([one.prompt[-1].content for one in tickets])
+    kept &= check_encoder_on_tickets(tickets, is_short=is_short)
     made = {(2, 250): 0.25, (6, 100): 0.25, (150, 10): 0.3, (20, 50): 0.25, (77, 30): 0.3}
     sets = [] if is_short else [("support tickets", tickets)]
     for (labels, of_each), own in list(made.items())[: 1 if is_short else None]:
-        sets.append((f"made texts, {labels} labels", texts(labels, of_each, seed=1, own=own)))
+        sets.append((f"made texts, {labels} labels", make_texts(labels, of_each, seed=1, own=own)))
     for what, rows in sets:
-        kept &= wrong_labels(what, rows)
+        kept &= check_wrong_labels(what, rows)
     if not DATA.exists() or not BITEXT.exists():
         print("The rest is skipped: banking77 and bitext-support are not in ../shared/data.")
         return 0 if kept else 1
-    return max(0 if kept else 1, known(is_short))
+    return max(0 if kept else 1, check_known_datasets(is_short))
 
 
-def known(is_short: bool) -> int:
+def check_known_datasets(is_short: bool) -> int:
     train, test = (read(DATA / name, name, columns=COLUMNS).examples for name in ("train.csv", "test.csv"))
     print(f"banking77: {len(train):,} rows to train on, {len(test):,} held out (the official test)")
     if is_short:
-        few = rung_0(ten_a_label(train, 0), test)
-        fits = show("rung 0 on 10 a label", f"{few:.1%}, one draw", "72.9% ± 3", abs(few - 0.729) <= 0.03)
-        return 0 if fits & agrees(gate(test)) else 1
-    everything = rung_0(train, test)
-    fits = show("rung 0 on all rows", f"{everything:.1%}", "91.2% ± 0.8", abs(everything - 0.912) <= 0.008)
-    few = sum(rung_0(ten_a_label(train, seed), test) for seed in range(5)) / 5
-    fits &= show(
+        few = classical_accuracy(sample_ten_per_label(train, 0), test)
+        fits = print_result(
+            "rung 0 on 10 a label", f"{few:.1%}, one draw", "72.9% ± 3", abs(few - 0.729) <= 0.03
+        )
+        return 0 if fits & check_overlaps(count_overlaps(test)) else 1
+    everything = classical_accuracy(train, test)
+    fits = print_result(
+        "rung 0 on all rows", f"{everything:.1%}", "91.2% ± 0.8", abs(everything - 0.912) <= 0.008
+    )
+    few = sum(classical_accuracy(sample_ten_per_label(train, seed), test) for seed in range(5)) / 5
+    fits &= print_result(
         "rung 0 on 10 a label", f"{few:.1%}, mean of 5 draws", "72.9% ± 1.5", abs(few - 0.729) <= 0.015
     )
-    fits &= encoder("encoder on 10 a label", ten_a_label(train, 0), test, 0.84)
-    fits &= encoder("encoder on all rows", train, test, 0.93)
-    full = trained_as_a_whole(ten_a_label(train, 0), test)
+    fits &= check_encoder("encoder on 10 a label", sample_ten_per_label(train, 0), test, 0.84)
+    fits &= check_encoder("encoder on all rows", train, test, 0.93)
+    full = measure_full_training(sample_ten_per_label(train, 0), test)
     if isinstance(full, str):
         print(f"{'  all of it, 10 a label':34} {full}")
     else:
-        fits &= show("  all of it, 10 a label", full.text, "86% or more", full.right >= 0.86)
-    fits &= agrees(gate(test))
-    fits &= carry_on(train, test, everything)
-    messages = bitext()
-    fits &= findings("banking77", test) & findings("bitext", messages[:3_000])
+        fits &= print_result("  all of it, 10 a label", full.text, "86% or more", full.right >= 0.86)
+    fits &= check_overlaps(count_overlaps(test))
+    fits &= check_extrapolation(train, test, everything)
+    messages = load_bitext()
+    fits &= check_findings("banking77", test) & check_findings("bitext", messages[:3_000])
     for (name, rows), many in itertools.product((("banking77", train), ("bitext", messages)), (500, 2_000)):
-        fits &= wrong_labels(name, stratified_order(rows, 1)[:many])
-    fits &= curves({"banking77": (train, test), "bitext": (messages[:6_000], messages[6_000:])})
+        fits &= check_wrong_labels(name, stratified_order(rows, 1)[:many])
+    fits &= check_curves({"banking77": (train, test), "bitext": (messages[:6_000], messages[6_000:])})
     return 0 if fits else 1
 
 
-def bitext() -> list[Example]:
+def load_bitext() -> list[Example]:
     """All three parts, shuffled."""
     columns = Columns("utterance", "intent")
     rows = [
@@ -126,26 +130,30 @@ def bitext() -> list[Example]:
     return rows
 
 
-def findings(what: str, rows: Sequence[Example], of_each: int = 30) -> bool:
+def check_findings(what: str, rows: Sequence[Example], of_each: int = 30) -> bool:
     """Every fault that is planted in copies of the rows, or was in them, is found in its line, and nothing else is."""
     plain = [(one.prompt[-1].content, one.answer) for one in rows]
-    made = flawed(plain, 1, of_each)
-    held = [row(text, label, line) for line, (text, label) in enumerate(made.held, 1)]
-    found = lines_of(checked(made.rows, held=held))
+    made = add_flaws(plain, 1, of_each)
+    held = [make_example(text, label, line) for line, (text, label) in enumerate(made.held, 1)]
+    found = lines_of(check_rows(made.rows, held=held))
     found["near copies"] = set().union(*(found.get(code, set()) for code in NEAR))
-    fits = [by_line(f"{what}: {code}", found.get(code, set()), lines) for code, lines in made.lines.items()]
+    fits = [
+        compare_lines(f"{what}: {code}", found.get(code, set()), lines) for code, lines in made.lines.items()
+    ]
     seen = len(made.reworded & found["near copies"]) / len(made.reworded)
-    fits.append(show("a word or two changed", f"{seen:.0%} of them near copies", "75% or more", seen >= 0.75))
-    lines, wrong = broken(plain[:200], 1)
+    fits.append(
+        print_result("a word or two changed", f"{seen:.0%} of them near copies", "75% or more", seen >= 0.75)
+    )
+    lines, wrong = make_broken_lines(plain[:200], 1)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "broken.jsonl"
         path.write_text("\n".join(lines), encoding="utf-8")
         found = lines_of(check_file(path, path.name, Columns(), None, 7, limits=EVERY_LINE))
-    fits += [by_line(f"{what}: {code}", found.get(code, set()), where) for code, where in wrong.items()]
+    fits += [compare_lines(f"{what}: {code}", found.get(code, set()), where) for code, where in wrong.items()]
     return all(fits)
 
 
-def lookups(messages: Sequence[str]) -> bool:
+def check_retrieval(messages: Sequence[str]) -> bool:
     """How often a ticket is among the ten nearest of all, asked again in other words, and asked for by a word that it
     alone has: by retrieval, by each of its halves, and by TF-IDF, as it was before."""
     by_word = defaultdict(list)
@@ -159,13 +167,13 @@ def lookups(messages: Sequence[str]) -> bool:
         for start, query in PARAPHRASES.items()
     }
     library = open_library(messages, load_encoder())
-    fits = ten_nearest("in other words", library, messages, other_words, 0.6)
-    return fits & ten_nearest(
+    fits = check_ten_nearest("in other words", library, messages, other_words, 0.6)
+    return fits & check_ten_nearest(
         "by a rare word", library, messages, {f"what about {word}?": rare[word] for word in drawn}, 0.7
     )
 
 
-def ten_nearest(
+def check_ten_nearest(
     what: str, library: Library, messages: Sequence[str], wanted: Mapping[str, int], least: float
 ) -> bool:
     queries, vectors = list(wanted), features(in_pieces=True)
@@ -183,7 +191,7 @@ def ten_nearest(
     }
     beside = ", ".join(f"{share:.0%} {way}" for way, share in list(hits.items())[1:])
     print(f"tickets asked for {what}: {beside}")
-    return show(
+    return print_result(
         f"  {what}, by retrieval",
         f"{hits['retrieval']:.0%} in the ten nearest",
         f"{least:.0%} or more",
@@ -191,7 +199,7 @@ def ten_nearest(
     )
 
 
-def checked(rows: Sequence[Row], held: Sequence[Example] | None = None) -> Report:
+def check_rows(rows: Sequence[Row], held: Sequence[Example] | None = None) -> Report:
     with tempfile.TemporaryDirectory() as folder:
         path = write(rows, Path(folder) / "rows.csv")
         columns = Columns("text", "label")
@@ -206,37 +214,37 @@ def lines_of(report: Report) -> dict[str, set[int]]:
     return dict(found)
 
 
-def by_line(what: str, found: set[int], wrong: Set[int]) -> bool:
+def compare_lines(what: str, found: set[int], wrong: Set[int]) -> bool:
     right = len(found & wrong)
     precision, recall = right / max(len(found), 1), right / max(len(wrong), 1)
     said = f"precision {precision:.2f}, recall {recall:.2f}"
-    return show(what, said, f"1.00 of {len(wrong)} lines", precision == recall == 1)
+    return print_result(what, said, f"1.00 of {len(wrong)} lines", precision == recall == 1)
 
 
-def wrong_labels(what: str, rows: Sequence[Example]) -> bool:
+def check_wrong_labels(what: str, rows: Sequence[Example]) -> bool:
     """With 5% made wrong: as many found as by the worst margins of logistic regression, and about as many as said."""
     listed = right = theirs = planted = 0
     off: list[float] = []
-    plain = [row(" ".join(one.prompt[-1].content.split()), one.answer, 0) for one in rows]
+    plain = [make_example(" ".join(one.prompt[-1].content.split()), one.answer, 0) for one in rows]
     for seed in range(1, DRAWS + 1):
-        made, wrong = mislabelled(plain, 0.05, seed)
-        report = checked([(one.prompt[-1].content, one.answer) for one in made])
+        made, wrong = mislabel(plain, 0.05, seed)
+        report = check_rows([(one.prompt[-1].content, one.answer) for one in made])
         found = lines_of(report).get("label_doubted", set())
         hits = sum(place + 2 in found for place in wrong)  # a first line has the columns' names
         listed, right, planted = listed + len(found), right + hits, planted + len(wrong)
-        theirs += len(wrong & set(plainly(made)[: len(found)]))
+        theirs += len(wrong & set(rank_by_margin(made)[: len(found)]))
         errors = report.label_errors
         if errors and errors.is_told and found:
             off.append(abs(errors.expected - hits) / len(found))
     said = f"precision {right / max(listed, 1):.2f}, recall {right / planted:.2f}"
     better = f"{theirs / max(listed, 1):.2f}, {theirs / planted:.2f} by regression"
-    fits = show(f"wrong labels, {len(rows):,} {what}", said, better, right >= theirs)
+    fits = print_result(f"wrong labels, {len(rows):,} {what}", said, better, right >= theirs)
     mean = sum(off) / max(len(off), 1)
     told = f"off by {mean:.0%}, told in {len(off)} of {DRAWS}"
-    return fits & show("  the number said", told, "25% of the list at most", mean <= 0.25)
+    return fits & print_result("  the number said", told, "25% of the list at most", mean <= 0.25)
 
 
-def curves(sets: Mapping[str, tuple[Sequence[Example], Sequence[Example]]]) -> bool:
+def check_curves(sets: Mapping[str, tuple[Sequence[Example], Sequence[Example]]]) -> bool:
     """Files of 300 to 1,000 rows, held out as an upload is: the predicted score at twice the rows, and the real one."""
     errors, inside, told, falsely = [], 0, 0, 0
     for rows, test in sets.values():
@@ -247,49 +255,55 @@ def curves(sets: Mapping[str, tuple[Sequence[Example], Sequence[Example]]]) -> b
             train = file[held:]
             curve = classical_curve(train, file[:held], seed, [2 * len(train)])
             (found,) = curve.predicted
-            real = rung_0((train + order[many:])[: 2 * len(train)], test)
+            real = classical_accuracy((train + order[many:])[: 2 * len(train)], test)
             errors.append(abs(found.score - real))
             inside += found.low <= real <= found.high
             told += curve.farthest is not None and curve.farthest.is_certain
     for seed in range(6):
-        rows = texts(2, 150, seed, own=0.0)  # nothing to learn: more rows bring nothing
+        rows = make_texts(2, 150, seed, own=0.0)  # nothing to learn: more rows bring nothing
         curve = classical_curve(rows[100:], rows[:100], seed, [400])
         falsely += curve.farthest is not None and curve.farthest.is_certain
     mean = 100 * sum(errors) / len(errors)
-    fits = show("curve at twice the rows", f"off by {mean:.2f} points on average", "under 1.2", mean < 1.2)
+    fits = print_result(
+        "curve at twice the rows", f"off by {mean:.2f} points on average", "under 1.2", mean < 1.2
+    )
     many = len(errors)
-    fits &= show("", f"{inside} of {many} inside the band", "9 in 10", inside >= 0.9 * many)
-    fits &= show("", f"a gain told in {told} of {many}", "8 in 10", told >= 0.8 * many)
-    return fits & show("  with nothing to learn", f"told in {falsely} of 6", "1 at most", falsely <= 1)
+    fits &= print_result("", f"{inside} of {many} inside the band", "9 in 10", inside >= 0.9 * many)
+    fits &= print_result("", f"a gain told in {told} of {many}", "8 in 10", told >= 0.8 * many)
+    return fits & print_result(
+        "  with nothing to learn", f"told in {falsely} of 6", "1 at most", falsely <= 1
+    )
 
 
-def rung_0(train: Sequence[Example], test: Sequence[Example]) -> float:
+def classical_accuracy(train: Sequence[Example], test: Sequence[Example]) -> float:
     said = classify_holdout(train, test, seed=0)
     return sum(reply.text == row.answer for reply, row in zip(said, test, strict=True)) / len(test)
 
 
-def encoder_on_tickets(rows: Sequence[Example], *, is_short: bool) -> bool:
+def check_encoder_on_tickets(rows: Sequence[Example], *, is_short: bool) -> bool:
     """On the 200 tickets that the demo's upload holds out, and on six other draws."""
     parts = split(rows, seed=SEED)
     print(f"support tickets: {len(parts.train):,} rows to train on, {len(parts.holdout):,} held out")
-    fits = encoder("encoder on the demo's tickets", parts.train, parts.holdout, 0.75)
+    fits = check_encoder("encoder on the demo's tickets", parts.train, parts.holdout, 0.75)
     if not is_short:
         draws = [split(rows, seed) for seed in range(1, 7)]
         right = [measure(draw.train, draw.holdout).right for draw in draws]
         mean, text = statistics.mean(right), f"{min(right):.1%} to {max(right):.1%}"
-        fits &= show("  on six other draws", f"{mean:.1%} on average, {text}", "75% or more", mean >= 0.75)
-        full = in_full_precision(parts.train, parts.holdout)
+        fits &= print_result(
+            "  on six other draws", f"{mean:.1%} on average, {text}", "75% or more", mean >= 0.75
+        )
+        full = accuracy_in_float32(parts.train, parts.holdout)
         text = full if isinstance(full, str) else f"{full:.1%} in 32 bits"
         print(f"{'  the same weights':34} {text}")
     return fits
 
 
-def encoder(what: str, train: Sequence[Example], test: Sequence[Example], least: float) -> bool:
+def check_encoder(what: str, train: Sequence[Example], test: Sequence[Example], least: float) -> bool:
     found = measure(train, test)
-    return show(what, found.text, f"{least:.0%} or more", found.right >= least)
+    return print_result(what, found.text, f"{least:.0%} or more", found.right >= least)
 
 
-def ten_a_label(train: Sequence[Example], seed: int) -> list[Example]:
+def sample_ten_per_label(train: Sequence[Example], seed: int) -> list[Example]:
     by_label = defaultdict(list)
     for one in train:
         by_label[one.answer].append(one)
@@ -297,7 +311,7 @@ def ten_a_label(train: Sequence[Example], seed: int) -> list[Example]:
     return [row for label in sorted(by_label) for row in chance.sample(by_label[label], 10)]
 
 
-def gate(test: Sequence[Example]) -> tuple[int, int]:
+def count_overlaps(test: Sequence[Example]) -> tuple[int, int]:
     """What the check of train.csv finds, with the official test as its frozen holdout."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -310,13 +324,13 @@ def gate(test: Sequence[Example]) -> tuple[int, int]:
     return overlaps, duplicates
 
 
-def agrees(found: tuple[int, int]) -> bool:
+def check_overlaps(found: tuple[int, int]) -> bool:
     overlaps, duplicates = found
-    fits = show("overlaps of train and test", str(overlaps), "7", overlaps == 7)
-    return fits & show("duplicates inside train", str(duplicates), "4", duplicates == 4)
+    fits = print_result("overlaps of train and test", str(overlaps), "7", overlaps == 7)
+    return fits & print_result("duplicates inside train", str(duplicates), "4", duplicates == 4)
 
 
-def carry_on(train: Sequence[Example], test: Sequence[Example], actual: float) -> bool:
+def check_extrapolation(train: Sequence[Example], test: Sequence[Example], actual: float) -> bool:
     half = stratified_order(train, seed=0)[:5_001]
     started = time.perf_counter()
     curve = classical_curve(half, test, 0, [len(train)])
@@ -327,10 +341,12 @@ def carry_on(train: Sequence[Example], test: Sequence[Example], actual: float) -
     said = f"{found.score:.1%} ({found.low:.1%} to {found.high:.1%})"
     print("to label next: " + ", ".join(f"{need.label} ({need.rows} rows)" for need in curve.needs[:5]))
     expected = f"91.2% ± 1.5, here {actual:.1%}"
-    return show(f"predicted for {found.rows:,} rows", said, expected, abs(found.score - 0.912) <= 0.015)
+    return print_result(
+        f"predicted for {found.rows:,} rows", said, expected, abs(found.score - 0.912) <= 0.015
+    )
 
 
-def show(what: str, said: str, expected: str, fits: bool) -> bool:
+def print_result(what: str, said: str, expected: str, fits: bool) -> bool:
     print(f"{what:34} {said:28} expected {expected:26} {'as expected' if fits else 'NOT AS EXPECTED'}")
     return fits
 

@@ -35,7 +35,7 @@ def main(examples: int) -> int:
         some, start = round(examples * share), time.monotonic()
         with tempfile.TemporaryDirectory() as folder:
             found[name] = trial(Path(folder), some)
-        tell(name, some, found[name], time.monotonic() - start)
+        print_counts(name, some, found[name], time.monotonic() - start)
     return sum(sum(complaints.values()) for complaints in found.values())
 
 
@@ -68,7 +68,7 @@ def _snapshots(folder: Path, examples: int) -> Counter[str]:
     return try_all(snapshots.leftovers(), snapshots.complaining(folder), examples)
 
 
-def tell(name: str, examples: int, found: Counter[str], seconds: float) -> None:
+def print_counts(name: str, examples: int, found: Counter[str], seconds: float) -> None:
     of_kind = {
         kind: sum(n for said, n in found.items() if kind in said)
         for kind in ("traceback", "HTTP 5", "raised")

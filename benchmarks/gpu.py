@@ -30,7 +30,7 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from benchmarks.training import SHORT, as_chats, started
+from benchmarks.training import SHORT, start_loop, write_chats
 from bot.cli.hardware import plan_memory
 from bot.values.runs import Refusal
 from tests.local.runs import make_job
@@ -72,7 +72,7 @@ class Result:
 
 
 @dataclass(frozen=True)
-class Asked:
+class CheckOptions:
     """`seconds`: for one check."""
 
     model: Path
@@ -92,11 +92,11 @@ class Asked:
         return path
 
 
-def result_of(is_right: bool, said: str, **numbers: float) -> Result:
+def make_result(is_right: bool, said: str, **numbers: float) -> Result:
     return Result("ok" if is_right else "failed", said, {name: float(each) for name, each in numbers.items()})
 
 
-def lora(asked: Asked, quantization: Quantization = "none") -> Result:
+def lora(asked: CheckOptions, quantization: Quantization = "none") -> Result:
     """A job as the trainer runs it, with its peak and its seconds beside what plan-memory and the estimate say. Its
     loss on the same rows must fall."""
     steps = max(1, asked.steps // EPOCHS)
@@ -125,14 +125,14 @@ def lora(asked: Asked, quantization: Quantization = "none") -> Result:
     first, last = (sum(part) / len(part) for part in (losses[:epoch], losses[-epoch:]))
     said = f"loss {first:.3f} to {last:.3f}; {peak / 1e9:.2f} GB, planned {planned.fit.needed / 1e9:.2f}"
     said += f"; trained in {took:.1f} s with loading, guessed {expected:.1f}"
-    return result_of(last < first, said, peak=peak, planned=planned.fit.needed, seconds=took)
+    return make_result(last < first, said, peak=peak, planned=planned.fit.needed, seconds=took)
 
 
 def why_failed(job: Path) -> str:
     return str((read_json(job / "FAILED") or {}).get("message", "it left no reason"))
 
 
-def kernels(asked: Asked) -> Result:
+def kernels(asked: CheckOptions) -> Result:
     """Our fused layers and norms beside transformers' and peft's own, in float32."""
     from transformers import AutoModelForCausalLM
 
@@ -141,15 +141,15 @@ def kernels(asked: Asked) -> Result:
     config = LoraConfig(r=16, lora_alpha=16, target_modules=linear_layers(plain))
     ours = add_lora(load_model(str(asked.model), DEVICE, torch.float32), Parameters(lora_r=16, lora_alpha=16))
     (expected, slopes), (result, gradients) = (
-        learnt(model, ids) for model in (get_peft_model(plain, config), ours)
+        logits_and_gradients(model, ids) for model in (get_peft_model(plain, config), ours)
     )
     apart = distance(result, expected)
     steep = max(distance(gradients[name], slope) for name, slope in slopes.items())
     said = f"logits {apart:.1e} apart, gradients of {len(slopes)} matrices {steep:.1e} at most"
-    return result_of(max(apart, steep) < IN_FLOAT32, said, logits=apart, gradients=steep)
+    return make_result(max(apart, steep) < IN_FLOAT32, said, logits=apart, gradients=steep)
 
 
-def learnt(model: Any, ids: torch.Tensor) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+def logits_and_gradients(model: Any, ids: torch.Tensor) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
     """Logits, and gradients of LoRA's matrices, of which none is 0."""
     matrices = {name: each for name, each in model.named_parameters() if each.requires_grad}
     generator = torch.Generator().manual_seed(SEED)
@@ -164,7 +164,7 @@ def distance(one: torch.Tensor, other: torch.Tensor) -> float:
     return float((one.float() - other.float()).norm() / other.float().norm().clamp_min(1e-12))
 
 
-def packed_attention(asked: Asked) -> Result:
+def packed_attention(asked: CheckOptions) -> Result:
     """The loss of rows in one pack, by blocks on a GPU, beside that of each row alone."""
     model, rows = load_model(str(asked.model), DEVICE, torch.float32), asked.rows()[:64]
     why = choose_attention(model, DEVICE) if DEVICE.type == "cuda" else None
@@ -176,10 +176,10 @@ def packed_attention(asked: Asked) -> Result:
         each = [measure(model, pack_rows([row], DEVICE, torch.float32), able).total.item() for row in rows]
     apart = abs(together - sum(each)) / sum(each)
     is_right = able.packs and why is None and apart < IN_FLOAT32
-    return result_of(is_right, f"{len(rows)} rows {way}: losses {apart:.1e} apart", apart=apart)
+    return make_result(is_right, f"{len(rows)} rows {way}: losses {apart:.1e} apart", apart=apart)
 
 
-def bits(asked: Asked) -> Result:
+def bits(asked: CheckOptions) -> Result:
     """bitsandbytes: 4 bits there and back, and a product beside that of the unpacked weights."""
     from bitsandbytes.functional import dequantize_4bit, quantize_4bit
     from bitsandbytes.nn import Linear4bit
@@ -192,15 +192,15 @@ def bits(asked: Asked) -> Result:
     layer, inputs = layer.to(DEVICE), torch.randn(16, 1024, device=DEVICE)
     lost, apart = distance(unpacked, weights), distance(layer(inputs), inputs @ unpacked.T)
     said = f"nf4 loses {lost:.1%} of a weight, its product is {apart:.1e} apart"
-    return result_of(lost < IN_4_BITS and apart < 0.01, said, lost=lost, apart=apart)
+    return make_result(lost < IN_4_BITS and apart < 0.01, said, lost=lost, apart=apart)
 
 
-def liger(asked: Asked) -> Result:
+def liger(asked: CheckOptions) -> Result:
     chosen = choose_kernels(load_model(str(asked.model), DEVICE, torch.bfloat16), DEVICE)
-    return result_of(chosen is not None and chosen.why is None, str(chosen))
+    return make_result(chosen is not None and chosen.why is None, str(chosen))
 
 
-def two_processes(asked: Asked) -> Result:
+def two_processes(asked: CheckOptions) -> Result:
     """Two steps by two processes and by one: the same adapter."""
     from safetensors.torch import load_file
 
@@ -216,10 +216,10 @@ def two_processes(asked: Asked) -> Result:
             adapters.append(load_file(job / "adapter" / "adapter_model.safetensors"))
     one, two = adapters
     apart = max(float((one[name] - two[name]).abs().max()) for name in one)
-    return result_of(apart < IN_FLOAT32, f"adapters {apart:.1e} apart on {DEVICE.type}", apart=apart)
+    return make_result(apart < IN_FLOAT32, f"adapters {apart:.1e} apart on {DEVICE.type}", apart=apart)
 
 
-def vllm(asked: Asked) -> Result:
+def vllm(asked: CheckOptions) -> Result:
     """A tuned model's answer by the builtin engine and by vLLM, which loads the adapter while it serves."""
     import openai
 
@@ -244,12 +244,12 @@ def vllm(asked: Asked) -> Result:
                     engine = "vLLM" if more else "the builtin engine"
                     return Result("failed", f"{engine} gave no answer within {served.timeout_s:.0f} s")
     said = "alike" if answers[0] == answers[1] else f"unlike: {answers}"
-    return result_of(answers[0] == answers[1], f"base and hot-loaded adapter answer {said}")
+    return make_result(answers[0] == answers[1], f"base and hot-loaded adapter answer {said}")
 
 
-def speed(asked: Asked) -> Result:
+def speed(asked: CheckOptions) -> Result:
     """Tokens a second of our own step and of TRL's SFTTrainer, on the same batches in turns, and of unsloth's job."""
-    loops = [started(name, asked.model, asked.chats, asked.steps) for name in ("ours", "trl")]
+    loops = [start_loop(name, asked.model, asked.chats, asked.steps) for name in ("ours", "trl")]
     for batch in loops[1].ask("batches")["batches"][: asked.steps]:
         for loop in loops:
             loop.steps.append(loop.ask("step " + " ".join(map(str, batch))))
@@ -260,10 +260,10 @@ def speed(asked: Asked) -> Result:
     loss, other = (sum(step["loss"] for step in loop.steps) for loop in loops)
     apart = abs(loss / other - 1)
     said = f"ours {ours:,.0f} tokens/s, TRL {trl:,.0f} ({ours / trl:.1f} times), losses {apart:.1%} apart"
-    return result_of(apart < 0.08, said, ours=ours, trl=trl, apart=apart)
+    return make_result(apart < 0.08, said, ours=ours, trl=trl, apart=apart)
 
 
-def unsloth(asked: Asked) -> Result:
+def unsloth(asked: CheckOptions) -> Result:
     with tempfile.TemporaryDirectory() as folder:
         data = Path(folder)
         (data / "engines").symlink_to(str(asked.engines))
@@ -274,10 +274,10 @@ def unsloth(asked: Asked) -> Result:
         failed = why_failed(job) if code else ""
     tokens = sum(len(row.ids) for row in asked.rows()[: asked.steps * BATCH])
     said = f"{tokens:,} tokens in {took:.0f} s, its start included {failed}"
-    return result_of(code == 0, said, tokens=tokens, seconds=took)
+    return make_result(code == 0, said, tokens=tokens, seconds=took)
 
 
-CHECKS: dict[str, Callable[[Asked], Result]] = {
+CHECKS: dict[str, Callable[[CheckOptions], Result]] = {
     "LoRA": lora,
     "QLoRA": partial(lora, quantization="nf4"),
     "kernels": kernels,
@@ -306,8 +306,8 @@ def main() -> int:
     steps = options.steps or (60 if torch.cuda.is_available() else 6)
     engines = options.engines.absolute() if options.engines else None
     with tempfile.TemporaryDirectory() as folder:
-        asked = Asked(
-            options.model, as_chats(options.data, SHORT, Path(folder)), steps, engines, options.seconds
+        asked = CheckOptions(
+            options.model, write_chats(options.data, SHORT, Path(folder)), steps, engines, options.seconds
         )
         if options.child:
             print(json.dumps(asdict(CHECKS[options.child](asked))), flush=True)
@@ -328,19 +328,19 @@ def main() -> int:
     return 1 if any(result.state == "failed" for result, _ in results.values()) else 0
 
 
-def all_checks(asked: Asked, names: Sequence[str]) -> dict[str, tuple[Result, float]]:
+def all_checks(asked: CheckOptions, names: Sequence[str]) -> dict[str, tuple[Result, float]]:
     deadline, results = time.monotonic() + BUDGET_S, {}
     for name in names:
         began = time.monotonic()
-        why = why_not(name, asked)
-        result = Result("not run", why) if why else checked(name, asked, min(MOST_S, deadline - began))
+        why = missing_requirement(name, asked)
+        result = Result("not run", why) if why else run_check(name, asked, min(MOST_S, deadline - began))
         took = time.monotonic() - began
         results[name] = (result, took)
         print(f"{name:<17} {result.state:<7} {took:>4.0f} s  {result.said}", flush=True)
     return results
 
 
-def why_not(name: str, asked: Asked) -> str | None:
+def missing_requirement(name: str, asked: CheckOptions) -> str | None:
     """Returns what this machine lacks for a check."""
     gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if name == "Liger" and not gpus:
@@ -355,7 +355,7 @@ def why_not(name: str, asked: Asked) -> str | None:
     return None
 
 
-def checked(name: str, asked: Asked, most_s: float) -> Result:
+def run_check(name: str, asked: CheckOptions, most_s: float) -> Result:
     if most_s < 10:
         return Result("failed", "the ten minutes were over")
     arguments = ["--model", asked.model, "--data", asked.chats, "--steps", asked.steps]

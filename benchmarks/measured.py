@@ -49,13 +49,13 @@ def main() -> None:
         tempfile.TemporaryDirectory() as name,
         running_world(Path(name), workers, Rules(budget="100000")) as world,
     ):
-        fill(world, asked.runs, asked.rows)
+        add_runs(world, asked.runs, asked.rows)
         print(f"{asked.runs:,} runs, each measured on {asked.rows:,} rows:")
         first, *later = acks(world, asked.runs, asked.settle)
-        tell("ack of the first /finetune results of a process at rest", [first], MOST_ACK_MS)
-        tell("of later ones", later, MOST_ACK_MS)
-        tell("of one as soon as it is ready", acks(world, asked.runs, 0.0)[:1], MOST_ACK_MS)
-        tell(
+        report("ack of the first /finetune results of a process at rest", [first], MOST_ACK_MS)
+        report("of later ones", later, MOST_ACK_MS)
+        report("of one as soon as it is ready", acks(world, asked.runs, 0.0)[:1], MOST_ACK_MS)
+        report(
             f"a tick while the answers of {asked.evaluated} runs come",
             ticks(world, asked.evaluated),
             MOST_TICK_MS,
@@ -63,7 +63,7 @@ def main() -> None:
     workers.really_close()
 
 
-def fill(world: World, runs: int, rows: int) -> None:
+def add_runs(world: World, runs: int, rows: int) -> None:
     world.upload("tickets.csv", tickets_csv(HELD_OUT * rows))
     world.until(lambda: world.dataset().state == "ready", "the check", seconds=PATIENCE_S)
     world.start_approved()
@@ -121,7 +121,7 @@ def running_bot(world: World) -> Iterator[str]:
 
 def ticks(world: World, evaluated: int) -> list[float]:
     """Seconds of each, after those in which the questions are written and until the first run has its answers."""
-    numbers = [started(world, epochs) for epochs in range(4, 4 + evaluated)]
+    numbers = [start_run(world, epochs) for epochs in range(4, 4 + evaluated)]
     world.company.slow_s = SLOW_S
     world.until(lambda: all(is_asked(world, one) for one in numbers), "questions", seconds=PATIENCE_S)
     world.tick(2)
@@ -132,7 +132,7 @@ def ticks(world: World, evaluated: int) -> list[float]:
     return took
 
 
-def started(world: World, epochs: int) -> int:
+def start_run(world: World, epochs: int) -> int:
     run = world.start(f"{START} epochs={epochs}")
     world.approve()
     world.until_state("training", run.id)  # a plan that waits would be replaced by the next one
@@ -154,7 +154,7 @@ def tick(world: World) -> float:
     return took
 
 
-def tell(what: str, seconds: list[float], most: float) -> None:
+def report(what: str, seconds: list[float], most: float) -> None:
     ordered = sorted(1000 * one for one in seconds)
     middle, longest = ordered[len(ordered) // 2], ordered[-1]
     print(f"  {what}: p50 {middle:.0f} ms, max {longest:.0f} ms (up to {most:.0f})")

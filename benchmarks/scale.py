@@ -47,13 +47,13 @@ ASKED = 20
 def main(jobs: int) -> None:
     with tempfile.TemporaryDirectory() as name:
         root = Path(name)
-        tell(f"one ended job's folder made directly: {1000 * fill(root, jobs):.1f} ms")
+        report(f"one ended job's folder made directly: {1000 * create_job_folders(root, jobs):.1f} ms")
         measure_trainer(root, jobs)
     measure_bot()
     measure_disk()
 
 
-def fill(root: Path, count: int) -> float:
+def create_job_folders(root: Path, count: int) -> float:
     """Seconds a job, fsync included."""
     (root / "rows.jsonl").write_bytes(examples())
     jobs, start, begun = Jobs(root / "jobs"), StartingPoint("/nowhere", "local/toy"), time.perf_counter()
@@ -71,28 +71,30 @@ def measure_trainer(root: Path, jobs: int) -> None:
         headers = {"Authorization": f"Bearer {KEY}"}
         with httpx2.Client(base_url=served.url, headers=headers, timeout=120) as http:
             path = "/fine_tuning/jobs"
-            tell(f"first list of {jobs:,} jobs after a start: {timed(lambda: http.get(path))[0]:.2f} s")
-            tell(f"list, 20 a page: {each(lambda: http.get(path)):.1f} ms")
+            report(
+                f"first list of {jobs:,} jobs after a start: {measure_time(lambda: http.get(path))[0]:.2f} s"
+            )
+            report(f"list, 20 a page: {median_ms(lambda: http.get(path)):.1f} ms")
             found = {"metadata[run]": "17"}
-            tell(f"list by metadata: {each(lambda: http.get(path, params=found)):.1f} ms")
+            report(f"list by metadata: {median_ms(lambda: http.get(path, params=found)):.1f} ms")
             file = http.post("/files", files={"file": ("t.jsonl", examples())}, data={"purpose": "fine-tune"})
             order = {"model": "local/toy", "training_file": file.json()["id"]}
             begun = time.perf_counter()
             made = [http.post(path, json=order).json()["id"] for _ in range(CREATED)]
             rate = CREATED / (time.perf_counter() - begun)
-            tell(f"jobs created over one connection: {rate:.0f} a second, {86400 * rate:,.0f} a day")
+            report(f"jobs created over one connection: {rate:.0f} a second, {86400 * rate:,.0f} a day")
             for step in range(EVENTS):
                 append_event(root / "jobs" / made[0], f"Step {step}", data={"step": step, "train_loss": 1.0})
-            tell(f"a job's state: {each(lambda: http.get(f'{path}/{made[0]}')):.1f} ms")
-            tell(
-                f"its newest events of {EVENTS:,}: {each(lambda: http.get(f'{path}/{made[0]}/events')):.1f} ms"
+            report(f"a job's state: {median_ms(lambda: http.get(f'{path}/{made[0]}')):.1f} ms")
+            report(
+                f"its newest events of {EVENTS:,}: {median_ms(lambda: http.get(f'{path}/{made[0]}/events')):.1f} ms"
             )
         cpu = time.process_time()
         time.sleep(5)
-        tell(
+        report(
             f"CPU of the idle server with {CREATED} jobs waiting: {20 * (time.process_time() - cpu):.0f}% of a core"
         )
-        tell(f"memory of this process, server and jobs: {resident_mb():.0f} MB")
+        report(f"memory of this process, server and jobs: {resident_mb():.0f} MB")
 
 
 def measure_bot() -> None:
@@ -105,10 +107,10 @@ def measure_bot() -> None:
         with counted_commits() as commits:
             world.start_approved()
             world.until_state("done")
-            tell(f"one run from its request to its result: {commits[0]} write transactions")
-        tell(f"a bot's database writes: {commit_rate(Path(name) / 'rate.db'):,.0f} transactions a second")
+            report(f"one run from its request to its result: {commits[0]} write transactions")
+        report(f"a bot's database writes: {commit_rate(Path(name) / 'rate.db'):,.0f} transactions a second")
         calls = Counter(call.method for call in world.slack.calls() if call.method.startswith("chat."))
-        tell(f"calls to Slack that write: {dict(calls)}")
+        report(f"calls to Slack that write: {dict(calls)}")
         measure_reconcile(world)
     workers.really_close()
 
@@ -118,8 +120,8 @@ def measure_reconcile(world: World) -> None:
         world.start()
         world.approve()
     world.tick(2)
-    took, _ = timed(lambda: reconcile(world.service.context))
-    tell(f"one look at {RUNS} runs in training: {1000 * took:.0f} ms, {1000 * took / RUNS:.1f} ms a run")
+    took, _ = measure_time(lambda: reconcile(world.service.context))
+    report(f"one look at {RUNS} runs in training: {1000 * took:.0f} ms, {1000 * took / RUNS:.1f} ms a run")
 
 
 def measure_disk() -> None:
@@ -128,7 +130,7 @@ def measure_disk() -> None:
         base = find_base(name, ask_the_hub=False)
         assert isinstance(base, Base)
         adapter = 4 * trainable_parameters(base.architecture, Work("lora", 1024, 8)) / 1e6
-        tell(
+        report(
             f"{name}: adapter {adapter:,.0f} MB; a job {4 * adapter:,.0f} MB once it has ended (three checkpoints and "
             f"the result), {9 * adapter:,.0f} MB while it trains"
         )
@@ -164,12 +166,12 @@ def counted_commits() -> Iterator[list[int]]:
         Database.immediate = begin  # type: ignore[method-assign]
 
 
-def each(ask: Callable[[], Any]) -> float:
+def median_ms(ask: Callable[[], Any]) -> float:
     """Milliseconds, the median."""
-    return 1000 * statistics.median(timed(ask)[0] for _ in range(ASKED))
+    return 1000 * statistics.median(measure_time(ask)[0] for _ in range(ASKED))
 
 
-def timed(ask: Callable[[], Any]) -> tuple[float, Any]:
+def measure_time(ask: Callable[[], Any]) -> tuple[float, Any]:
     begun = time.perf_counter()
     answer = ask()
     return time.perf_counter() - begun, answer
@@ -180,7 +182,7 @@ def resident_mb() -> float:
     return pages * os.sysconf("SC_PAGE_SIZE") / 1e6
 
 
-def tell(line: str) -> None:
+def report(line: str) -> None:
     print(line, flush=True)
 
 

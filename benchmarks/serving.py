@@ -55,17 +55,17 @@ DTYPES = {"bf16": torch.bfloat16, "fp32": torch.float32}
 
 
 @dataclass(frozen=True)
-class Said:
+class Answer:
     text: str
     prompt_tokens: int
     completion_tokens: int
 
 
 @dataclass
-class Clock:
+class Timing:
     """What one way of answering took, block by block."""
 
-    said: list[Said] = field(default_factory=list)
+    said: list[Answer] = field(default_factory=list)
     seconds: float = 0.0
 
     @property
@@ -84,19 +84,19 @@ class Clock:
 def main() -> int:
     asked = arguments()
     make_demo_model(asked.model)
-    train, holdout = rows(asked.data, asked.rows)
+    train, holdout = load_rows(asked.data, asked.rows)
     labels = sorted({row.answer for row in train})
-    with served(asked.model, asked.cache, asked.dtype) as client:
-        tuned, adapter = trained(client, train[: asked.learn], asked.cache)
-        alone = Alone(asked.model, adapter, DTYPES[asked.dtype])
+    with run_server(asked.model, asked.cache, asked.dtype) as client:
+        tuned, adapter = train_adapter(client, train[: asked.learn], asked.cache)
+        alone = DirectModel(asked.model, adapter, DTYPES[asked.dtype])
         print(
             f"{len(holdout)} held-out rows, {len(labels)} labels, {asked.callers} callers, {asked.dtype}, "
             f"{torch.get_num_threads()} threads on {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}"
         )
         for arm in asked.arms:
-            prompts = prompts_of(arm, train, holdout, labels)
+            prompts = write_prompts(arm, train, holdout, labels)
             server = Server(client, BASE if arm == "examples" else tuned, labels if arm == "labels" else None)
-            compare(arm, prompts, holdout, labels, alone.without(arm == "examples"), server, asked.callers)
+            compare(arm, prompts, holdout, labels, alone.use_base(arm == "examples"), server, asked.callers)
     return 0
 
 
@@ -113,13 +113,13 @@ def arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def rows(path: Path, most: int) -> tuple[Sequence[Example], Sequence[Example]]:
+def load_rows(path: Path, most: int) -> tuple[Sequence[Example], Sequence[Example]]:
     """Training rows and held-out rows, as the bot divides them."""
     parts = split(with_system(read(path, path.name).examples, CLASSIFY), SEED)
     return parts.train, parts.holdout[:most]
 
 
-def prompts_of(
+def write_prompts(
     arm: str, train: Sequence[Example], holdout: Sequence[Example], labels: Sequence[str]
 ) -> list[tuple[Message, ...]]:
     if arm != "examples":
@@ -129,7 +129,7 @@ def prompts_of(
 
 
 @contextmanager
-def served(model: Path, cache: Path, dtype: str) -> Iterator[openai.OpenAI]:
+def run_server(model: Path, cache: Path, dtype: str) -> Iterator[openai.OpenAI]:
     cache.mkdir(parents=True, exist_ok=True)
     with (cache / "trainer.log").open("ab") as log:
         process = subprocess.Popen(
@@ -148,7 +148,7 @@ def served(model: Path, cache: Path, dtype: str) -> Iterator[openai.OpenAI]:
         process.wait(20)
 
 
-def trained(client: openai.OpenAI, train: Sequence[Example], cache: Path) -> tuple[str, Path]:
+def train_adapter(client: openai.OpenAI, train: Sequence[Example], cache: Path) -> tuple[str, Path]:
     """The tuned model's name and its adapter's folder: made once, found by its key afterwards."""
     stored = cache / f"{store_chat(cache, train)}.jsonl"
     job = next(
@@ -174,7 +174,7 @@ def trained(client: openai.OpenAI, train: Sequence[Example], cache: Path) -> tup
     return job.fine_tuned_model, cache / "data" / "jobs" / job.id / "adapter"
 
 
-class Alone:
+class DirectModel:
     """transformers' own `generate`, a row at a time."""
 
     def __init__(self, base: Path, adapter: Path, dtype: torch.dtype) -> None:
@@ -185,24 +185,24 @@ class Alone:
         )
         self._is_plain = False
 
-    def without(self, is_plain: bool) -> Alone:
+    def use_base(self, is_plain: bool) -> DirectModel:
         self._is_plain = is_plain
         return self
 
-    def ask(self, messages: Sequence[Message]) -> Said:
+    def ask(self, messages: Sequence[Message]) -> Answer:
         ids = self._ids(messages)
         said = self._generate(ids)
         written = len(said) - (int(said[-1]) in self._ends)
-        return Said(self._tokenizer.decode(said, skip_special_tokens=True), ids.shape[1], written)
+        return Answer(self._tokenizer.decode(said, skip_special_tokens=True), ids.shape[1], written)
 
-    def doubt(self, messages: Sequence[Message], one: str, other: str) -> str:
+    def explain_difference(self, messages: Sequence[Message], one: str, other: str) -> str:
         """How far apart the two likeliest tokens are where two answers part, and what the number format can tell
         apart there. Computed in the row's own pass, without a batch."""
         ids = self._ids(messages)
         said = [self._tokenizer(text, add_special_tokens=False).input_ids for text in (one, other)]
         common = next((n for n, (a, b) in enumerate(zip(*said, strict=False)) if a != b), min(map(len, said)))
         ids = torch.cat([ids, torch.tensor([said[0][:common]], dtype=torch.long)], -1)
-        with torch.inference_mode(), self._worn():
+        with torch.inference_mode(), self._adapter():
             best, second = self._model(input_ids=ids).logits[0, -1].topk(2).values
         step = torch.finfo(best.dtype).eps * 2 ** math.floor(math.log2(abs(float(best))))
         return f"the two likeliest tokens are {float(best - second):.3f} apart, in steps of {step:.4f}"
@@ -213,7 +213,7 @@ class Alone:
         ids: torch.Tensor = self._tokenizer(text, add_special_tokens=False, return_tensors="pt").input_ids
         return ids
 
-    def _worn(self) -> AbstractContextManager[Any]:
+    def _adapter(self) -> AbstractContextManager[Any]:
         return self._model.disable_adapter() if self._is_plain else nullcontext()
 
     @property
@@ -224,7 +224,7 @@ class Alone:
     @torch.inference_mode()
     def _generate(self, ids: torch.Tensor) -> torch.Tensor:
         options = {"attention_mask": torch.ones_like(ids), "max_new_tokens": MAX_TOKENS, "do_sample": False}
-        with self._worn():
+        with self._adapter():
             output = self._model.generate(input_ids=ids, **options)
         return output[0, ids.shape[1] :]
 
@@ -235,7 +235,7 @@ class Server:
     model: str
     choices: Sequence[str] | None
 
-    def ask(self, messages: Sequence[Message]) -> Said:
+    def ask(self, messages: Sequence[Message]) -> Answer:
         answer = self.client.chat.completions.create(
             model=self.model,
             messages=[{"role": one.role, "content": one.content} for one in messages],  # type: ignore[misc]
@@ -245,7 +245,7 @@ class Server:
         )
         assert answer.usage
         text = answer.choices[0].message.content or ""
-        return Said(text, answer.usage.prompt_tokens, answer.usage.completion_tokens)
+        return Answer(text, answer.usage.prompt_tokens, answer.usage.completion_tokens)
 
 
 def compare(
@@ -253,12 +253,12 @@ def compare(
     prompts: Sequence[Sequence[Message]],
     holdout: Sequence[Example],
     labels: Sequence[str],
-    alone: Alone,
+    alone: DirectModel,
     server: Server,
     callers: int,
 ) -> None:
     alone.ask(prompts[0]), server.ask(prompts[0])  # loads, warms up
-    one_by_one, together = Clock(), Clock()
+    one_by_one, together = Timing(), Timing()
     with ThreadPoolExecutor(callers) as pool:
         for start in range(0, len(prompts), BLOCK):
             block = prompts[start : start + BLOCK]
@@ -278,18 +278,18 @@ def compare(
             f"  {name:9} {clock.rate:6.2f} answers/s   {read_:6.0f} prompt tokens/s   {written:5.1f} answer tokens/s   "
             f"right {right / len(holdout):.1%}"
         )
-    tell_apart(prompts, one_by_one, together, alone)
+    print_differences(prompts, one_by_one, together, alone)
 
 
-def tell_apart(
-    prompts: Sequence[Sequence[Message]], one_by_one: Clock, together: Clock, alone: Alone
+def print_differences(
+    prompts: Sequence[Sequence[Message]], one_by_one: Timing, together: Timing, alone: DirectModel
 ) -> None:
     pairs = list(zip(prompts, one_by_one.said, together.said, strict=True))
     apart = [(prompt, one.text, other.text) for prompt, one, other in pairs if one.text != other.text]
     times, same = together.rate / one_by_one.rate, len(prompts) - len(apart)
     print(f"  {times:.1f} times as fast; the same text in {same} of {len(prompts)} rows")
     for prompt, one, other in apart[:5]:
-        print(f"  {one!r} and {other!r} part where {alone.doubt(prompt, one, other)}")
+        print(f"  {one!r} and {other!r} part where {alone.explain_difference(prompt, one, other)}")
 
 
 if __name__ == "__main__":

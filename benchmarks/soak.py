@@ -30,7 +30,7 @@ ENDED_EVERY_S = 15.0
 
 
 @dataclass(frozen=True)
-class Soaked:
+class SoakResult:
     """`calls`: of the company, second by second; `seen_s`: until each end of a job was known."""
 
     seconds: float
@@ -57,20 +57,20 @@ class Soaked:
         )
 
 
-def soak(folder: Path, jobs: int, seconds: float) -> Soaked:
+def soak(folder: Path, jobs: int, seconds: float) -> SoakResult:
     os.environ["ACME_KEY"] = KEY
     workers = KeptWorkers()
     with running_world(folder, workers, Rules(budget="100000")) as world:
-        fill(world, jobs)
+        add_jobs(world, jobs)
         world.clock = time.time()
         world.service.watcher.start()
-        soaked = watch(world, seconds)
+        soaked = observe(world, seconds)
         world.stop()
     workers.really_close()
     return soaked
 
 
-def fill(world: World, jobs: int) -> None:
+def add_jobs(world: World, jobs: int) -> None:
     """All of them two hours old, each with its card."""
     world.company.service.stages = ("running",)
     world.start_approved()
@@ -88,9 +88,9 @@ def fill(world: World, jobs: int) -> None:
         store.database.change("INSERT INTO cards VALUES (?, ?, ?)", (f"run {number}", TICKETS.id, str(ts)))
 
 
-def watch(world: World, seconds: float) -> Soaked:
-    company, began, size = world.company, time.monotonic(), size_of(world)
-    edits, calls, seen = edits_of(world), [], list[float]()
+def observe(world: World, seconds: float) -> SoakResult:
+    company, began, size = world.company, time.monotonic(), used_bytes(world)
+    edits, calls, seen = count_edits(world), [], list[float]()
     ended: dict[int, float] = {}
     asked, number = len(company.requests), 2
     while (now := time.monotonic() - began) < seconds:
@@ -105,14 +105,14 @@ def watch(world: World, seconds: float) -> Soaked:
         world.clock = time.time()
     took = time.monotonic() - began
     seen += [took - since for since in ended.values()]
-    return Soaked(took, tuple(calls), edits_of(world) - edits, size_of(world) - size, tuple(seen))
+    return SoakResult(took, tuple(calls), count_edits(world) - edits, used_bytes(world) - size, tuple(seen))
 
 
-def edits_of(world: World) -> int:
+def count_edits(world: World) -> int:
     return sum(call.method == "chat.update" for call in world.slack.calls())
 
 
-def size_of(world: World) -> int:
+def used_bytes(world: World) -> int:
     """Of what is in use: the log beside it is emptied again and again."""
     database = world.store.database
     pages = database.value("PRAGMA page_count") - database.value("PRAGMA freelist_count")

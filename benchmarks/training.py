@@ -53,7 +53,7 @@ class Loop:
         assert self.process.stdin is not None
         self.process.stdin.write(word + "\n")
         self.process.stdin.flush()
-        return answer(self.process)
+        return read_answer(self.process)
 
     def each(self, what: str, a: str = "seconds") -> float:
         """`what` in a second (wall or of the processor), by all counted steps together."""
@@ -76,20 +76,20 @@ def main() -> None:
     make_demo_model(asked.model)
     with tempfile.TemporaryDirectory() as folder:
         system = asked.instructions.read_text(encoding="utf-8").strip() if asked.instructions else SHORT
-        chats = as_chats(asked.data, system, Path(folder))
-        loops = [started(name, asked.model, chats, asked.steps) for name in NAMES]
+        chats = write_chats(asked.data, system, Path(folder))
+        loops = [start_loop(name, asked.model, chats, asked.steps) for name in NAMES]
         batches = loops[NAMES.index("trl")].ask("batches")["batches"]
         for batch in batches[: asked.steps]:
             for loop in loops:
                 loop.steps.append(loop.ask("step " + " ".join(str(place) for place in batch)))
         for loop in loops:
             loop.score = loop.ask("score")
-    told(loops, matmul_peak(loops[0].about["dtype"]))
+    print_table(loops, matmul_peak(loops[0].about["dtype"]))
     if not are_equal(loops):
         sys.exit(1)
 
 
-def started(name: str, model: Path, chats: Path, steps: int) -> Loop:
+def start_loop(name: str, model: Path, chats: Path, steps: int) -> Loop:
     process = subprocess.Popen(
         [sys.executable, str(LOOP), name, str(model), str(chats), str(steps)],
         stdin=subprocess.PIPE,
@@ -97,10 +97,10 @@ def started(name: str, model: Path, chats: Path, steps: int) -> Loop:
         stderr=subprocess.DEVNULL,
         text=True,
     )
-    return Loop(name, process, answer(process))
+    return Loop(name, process, read_answer(process))
 
 
-def answer(process: subprocess.Popen[str]) -> dict[str, Any]:
+def read_answer(process: subprocess.Popen[str]) -> dict[str, Any]:
     assert process.stdout is not None
     for line in process.stdout:
         if line.startswith("{"):
@@ -108,19 +108,19 @@ def answer(process: subprocess.Popen[str]) -> dict[str, Any]:
     raise SystemExit(f"{process.args} ended without an answer; run it by hand to see why.")
 
 
-def as_chats(path: Path, system: str, folder: Path) -> Path:
+def write_chats(path: Path, system: str, folder: Path) -> Path:
     """In an order of its own, so that the rows held out, which come first, are of all labels."""
     if path.suffix != ".csv":
         return path
     with path.open(encoding="utf-8", newline="") as file:
-        lines = [chat(row, system) for row in csv.DictReader(file)]
+        lines = [chat_line(row, system) for row in csv.DictReader(file)]
     random.Random(7).shuffle(lines)
     chats = folder / "chats.jsonl"
     chats.write_text("".join(lines), encoding="utf-8")
     return chats
 
 
-def chat(row: dict[str, str], system: str) -> str:
+def chat_line(row: dict[str, str], system: str) -> str:
     turns = (("system", system), ("user", row["text"]), ("assistant", row["label"]))
     return json.dumps({"messages": [{"role": role, "content": text} for role, text in turns]}) + "\n"
 
@@ -140,7 +140,7 @@ def matmul_peak(dtype: str) -> float:
     return best
 
 
-def told(loops: list[Loop], peak: float) -> None:
+def print_table(loops: list[Loop], peak: float) -> None:
     ours = loops[0]
     examples = int(sum(step["rows"] for step in ours.steps))
     mean = sum(step["tokens"] for step in ours.steps) / examples

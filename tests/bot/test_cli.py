@@ -19,8 +19,8 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 
-from benchmarks._flawed import flawed, write
-from benchmarks._planted import mislabelled, texts
+from benchmarks._flawed import add_flaws, write
+from benchmarks._planted import make_texts, mislabel
 from bot.cli import datasets, main
 from bot.embedded_trainer import free_port
 from demo.people import BEN
@@ -151,7 +151,7 @@ def test_each_planted_fault_is_named_by_its_line(tmp_path: Path) -> None:
     """Keys, personal data, copies, near copies, contradictions, odd labels, planted in copies of the tickets."""
     with TICKETS.open(encoding="utf-8", newline="") as file:
         rows = [(row["text"], row["label"]) for row in csv.DictReader(file)]
-    made = flawed(rows, seed=3, of_each=21)
+    made = add_flaws(rows, seed=3, of_each=21)
     write(made.held, tmp_path / "test.csv")
     result = finetune("check", write(made.rows, tmp_path / "rows.csv"), "--holdout", "test.csv", "--json")
     assert result.exit_code == 1, "keys block"
@@ -166,7 +166,7 @@ def test_each_planted_fault_is_named_by_its_line(tmp_path: Path) -> None:
 
 
 def test_wrong_labels_are_named_by_their_lines(tmp_path: Path) -> None:
-    made, wrong = mislabelled(texts(6, 60, seed=1, own=0.5), 0.05, seed=1)
+    made, wrong = mislabel(make_texts(6, 60, seed=1, own=0.5), 0.05, seed=1)
     path = write([(row.prompt[-1].content, row.answer) for row in made], tmp_path / "rows.csv")
     report = json.loads(finetune("check", path, "--json").stdout)
     doubted = {one["line"] for one in report["findings"] if one["code"] == "label_doubted"}

@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from benchmarks._planted import margins_of, mislabelled, plainly, texts
+from benchmarks._planted import make_texts, margins_of, mislabel, rank_by_margin
 from tests.trainers.measuring.made import example, rows
 from trainers.dataset import Example
 from trainers.dataset.slow_checks import suspect_labels
@@ -69,13 +69,13 @@ def test_nothing_to_judge_is_refused() -> None:
 
 @pytest.mark.parametrize(("labels", "of_each"), [(2, 250), (6, 80), (150, 10)])
 def test_planted_errors_are_found_as_well_as_by_logistic_regression(labels: int, of_each: int) -> None:
-    made, wrong = mislabelled(texts(labels, of_each, seed=1), 0.05, seed=1)
+    made, wrong = mislabel(make_texts(labels, of_each, seed=1), 0.05, seed=1)
 
     names, scores = out_of_fold(made, seed=7)
     found, errors = suspect_labels([e.answer for e in made], names, scores)
 
     listed = [doubt.row for doubt in found]
-    theirs = plainly(made)[: len(listed)]
+    theirs = rank_by_margin(made)[: len(listed)]
     assert len(wrong & set(listed)) >= len(wrong & set(theirs))
     assert errors.is_told
     assert errors.expected == pytest.approx(len(wrong & set(listed)), abs=0.15 * len(listed) + 3)
