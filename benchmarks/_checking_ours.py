@@ -1,5 +1,6 @@
-"""Our check of one file, for `checking.py` to time: `python benchmarks/_checking_ours.py FILE [FOLDER]` prints what it
-found and how long each part took. With a FOLDER the two files that it splits FILE into are written there.
+"""Our check of one file, timed by `checking.py`: `python benchmarks/_checking_ours.py FILE [FOLDER]`
+
+Prints the result and the time of each stage. With a FOLDER the two parts of FILE are written there.
 """
 
 from __future__ import annotations

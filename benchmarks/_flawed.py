@@ -1,6 +1,6 @@
-"""Files with faults whose lines are known, made of rows that have none: for `evidence.py` and tests.
+"""Plants faults on known lines into clean rows, for `evidence.py` and tests.
 
-All keys and people in them are made up as the file is made; nothing that looks like a key stands here.
+All keys and people are invented when a file is made, so nothing here looks like a key.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ FEW = 12  # of each kind of odd label
 
 @dataclass(frozen=True)
 class FlawedFile:
-    """`lines` of the file by what is wrong with them; `reworded` are near copies that a person made of a row."""
+    """A file with planted faults: `lines` by fault, and the lines that were `reworded`, as a person might."""
 
     rows: tuple[Row, ...]
     held: tuple[Row, ...]
@@ -40,7 +40,8 @@ class _FlawBuilder:
 
 
 def add_flaws(rows: Sequence[Row], seed: int, of_each: int = 30) -> FlawedFile:
-    """`of_each` rows get each fault; a tenth of all, set aside as a holdout, is what some ask again."""
+    """Plants each fault into `of_each` rows. A tenth of all rows becomes a holdout, whose questions some rows
+    repeat."""
     chance = random.Random(seed)
     plain = [(" ".join(text.split()), label) for text, label in rows]
     chance.shuffle(plain)
@@ -61,7 +62,7 @@ def add_flaws(rows: Sequence[Row], seed: int, of_each: int = 30) -> FlawedFile:
     ]
     kinds = [*(("", row) for row in making.spare), *making.made]
     chance.shuffle(kinds)
-    kinds += chance.sample(again, len(again))  # after what they repeat
+    kinds += chance.sample(again, len(again))  # after the rows that they repeat
     return _find_lines(kinds, held)
 
 
@@ -90,7 +91,8 @@ def _plant_labels(making: _FlawBuilder) -> None:
 
 
 def _find_lines(kinds: Sequence[tuple[str, Row]], held: Sequence[Row]) -> FlawedFile:
-    """What repeats what is worked out again, by the definitions of docs/deciding.md: the rows have copies already."""
+    """Determines duplicates, contradictions and near copies afresh, by the definitions of docs/deciding.md, because the
+    original rows contain some too."""
     lines: dict[str, set[int]] = defaultdict(set)
     for line, (kind, _) in enumerate(kinds, 2):
         lines[kind].add(line)
@@ -119,8 +121,8 @@ def normalized(text: str) -> str:
 
 
 def _near(rows: Iterable[tuple[int, str]]) -> set[int]:
-    """Lines with at least 0.8 of all their runs of four letters in common with a row above; copies aside. All pairs
-    that have a run in common are counted."""
+    """Returns the lines that share at least 0.8 of all runs of four letters with an earlier row, duplicates aside. It
+    compares all pairs that share a run."""
     seen: dict[str, list[int]] = defaultdict(list)
     sizes: list[int] = []
     found, keys = set(), set()
@@ -155,7 +157,7 @@ def _retype(row: Row, chance: random.Random) -> Row:
 
 
 def _reword(text: str, chance: random.Random) -> str:
-    """A greeting, a word less, or two letters in each other's place."""
+    """Adds a greeting, removes a word, or swaps two letters."""
     words = text.split()
     at = chance.randrange(len(words))
     letter = chance.randrange(1, max(len(words[at]) - 1, 2))
@@ -180,7 +182,7 @@ def _template(*parts: str | Callable[[random.Random], str]) -> Callable[[random.
 
 
 def _mixed_case(count: int) -> Callable[[random.Random], str]:
-    """Letters of both cases and digits, two of each at least."""
+    """Letters of both cases and digits, at least two of each."""
     rest = _random_text(string.ascii_letters + string.digits, count - 6)
     return _template(_random_text("kqzx", 2), _random_text("0123456789", 2), _random_text("MWTB", 2), rest)
 
@@ -226,7 +228,7 @@ def _card(chance: random.Random) -> str:
 
 def _iban(chance: random.Random) -> str:
     account = _digits(18)(chance)
-    check = 98 - int(f"{account}131400") % 97  # DE00 behind the account
+    check = 98 - int(f"{account}131400") % 97  # "DE00" as digits, after the account
     number = f"DE{check:02}{account}"
     return chance.choice((number, " ".join(number[at : at + 4] for at in range(0, 22, 4))))
 
@@ -262,12 +264,12 @@ DECOYS = (
 def make_broken_lines(
     rows: Sequence[Row], seed: int, of_each: int = 5
 ) -> tuple[list[str], Mapping[str, frozenset[int]]]:
-    """Lines of chat JSONL, some of them broken, and which."""
+    """Returns lines of chat JSONL, and the numbers of the broken ones by fault."""
     chance = random.Random(seed)
     made = [("", _chat(row)) for row in rows]
     made += [(kind, breaks(row)) for kind, breaks in BROKEN for row in chance.sample(list(rows), of_each)]
     chance.shuffle(made)
-    if made[0][0]:  # the first row says what format it is
+    if made[0][0]:  # the first row determines the format
         made.insert(0, ("", _chat(rows[0])))
     lines: dict[str, set[int]] = defaultdict(set)
     for line, (kind, _) in enumerate(made, 1):

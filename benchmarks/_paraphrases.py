@@ -1,6 +1,6 @@
-"""Forty of the support tickets asked again in other words: each shares no word with its ticket but very common ones.
+"""Paraphrases of forty support tickets, which share only very common words with them.
 
-A ticket is named by how it begins.
+Each is keyed by the beginning of its ticket.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Rows with errors that are known: synthetic texts of any number of labels, and labels made wrong on purpose."""
+"""Rows with known errors: synthetic texts with any number of labels, and labels made wrong on purpose."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ OWN_WORDS, COMMON_WORDS = 40, 2_000
 
 
 def make_texts(labels: int, of_each: int, seed: int, own: float = 0.25) -> list[Example]:
-    """Twelve words each: the share `own` of them is the label's own, a tenth that of a label like it, the rest are
-    anybody's. Rare words are rare."""
+    """Returns texts of twelve words. The share `own` of them is specific to the label, a tenth to a similar label, and
+    the others are common to all, with realistic frequencies."""
     chance = random.Random(seed)
     like = [chance.randrange(labels) for _ in range(labels)]
 
@@ -39,7 +39,7 @@ def make_example(text: str, label: str, line: int) -> Example:
 
 
 def mislabel(rows: Sequence[Example], share: float, seed: int) -> tuple[list[Example], set[int]]:
-    """Some get any other label; which."""
+    """Gives a share of the rows a random other label. Returns the rows and the places of the wrong labels."""
     chance = random.Random(seed)
     names = sorted({one.answer for one in rows})
     wrong = set(chance.sample(range(len(rows)), round(share * len(rows))))
@@ -53,7 +53,7 @@ def mislabel(rows: Sequence[Example], share: float, seed: int) -> tuple[list[Exa
 
 
 def rank_by_margin(rows: Sequence[Example]) -> list[int]:
-    """What anybody would do first: a logistic regression on words, out of fold, the worst margin first."""
+    """Ranks rows by the margin of an obvious baseline, logistic regression on words out of fold, worst first."""
     import numpy as np
     from sklearn.feature_extraction.text import TfidfVectorizer
     from sklearn.linear_model import LogisticRegression
@@ -70,7 +70,7 @@ def rank_by_margin(rows: Sequence[Example]) -> list[int]:
 
 
 def margins_of(scores: Any, given: Sequence[int]) -> Any:
-    """How far each row's own label is ahead of the best other one."""
+    """Returns how far each row's own label is ahead of the best other one."""
     import numpy as np
 
     places = np.arange(len(given))

@@ -1,8 +1,8 @@
-"""One way to train, in a process of its own, driven by `training.py`: `_training_loop.py NAME MODEL ROWS STEPS`.
+"""A training loop in a separate process, driven by `training.py`: `_training_loop.py NAME MODEL ROWS STEPS`.
 
-Reads a line and answers with JSON: "batches" tells TRL's batches by places in the rows, "step 4 17 …" trains on the
-rows at these places, "score" measures the rows held out and ends. All ways have the same base model, LoRA, optimizer,
-rows and batches, and the tokens are ours; so their losses can be compared step by step.
+Reads lines and answers with JSON: "batches" returns TRL's batches as places in the rows, "step 4 17 …" trains on the
+rows at these places, "score" measures the held-out rows and ends. All loops have the same base model, LoRA, optimizer,
+rows and batches, tokenized by us, so that their losses can be compared step by step.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ Batch = Sequence[Row]
 
 @dataclass(frozen=True)
 class Variant:
-    """`step` trains on a batch and says its loss. `batches`: those that its own loader makes, where it has one."""
+    """A training loop. `step` trains on a batch and returns its loss. `batches` are those of its own loader, if any."""
 
     model: Any
     dtype: torch.dtype
@@ -95,7 +95,7 @@ def time_step(step: Callable[[Batch], float], batch: Batch) -> dict[str, float]:
 
 @torch.no_grad()
 def score(way: Variant, rows: Batch) -> dict[str, float]:
-    """The mean loss of an answer's token, and the share of rows whose answer is the likeliest one throughout."""
+    """Returns the mean loss per answer token, and the share of rows whose every answer token is the likeliest."""
     way.model.eval()
     device = next(way.model.parameters()).device
     base = way.model.get_base_model()
@@ -110,7 +110,7 @@ def score(way: Variant, rows: Batch) -> dict[str, float]:
 
 
 def count_linear_parameters(model: Any) -> int:
-    """Of the layers that every token goes through: neither embeddings nor the head."""
+    """Counts the weights that every token passes through, without embeddings and head."""
     linear = (each for name, each in model.named_modules() if isinstance(each, torch.nn.Linear))
     return sum(each.weight.numel() for each in linear if each.weight.shape[0] < 40_000)
 
@@ -134,7 +134,7 @@ def ours(source: Path, rows: Batch) -> Variant:
 
 
 def trl(source: Path, rows: Batch) -> Variant:
-    """TRL's SFTTrainer at its best settings: batches of like length, bf16, loss on the answers only."""
+    """TRL's SFTTrainer at its best settings: batches of similar length, bf16, loss on the answers only."""
     from trl import SFTConfig, SFTTrainer
 
     device = best_device()
@@ -184,7 +184,7 @@ def trl(source: Path, rows: Batch) -> Variant:
 
 
 def rows_of_line(loaded: Sequence[dict[str, Any]], rows: Batch) -> list[list[Row]]:
-    """The rows that each loaded batch is made of."""
+    """Returns the rows of each loaded batch."""
     by_ids = {tuple(row.ids): row for row in rows}
     return [
         [
@@ -196,7 +196,7 @@ def rows_of_line(loaded: Sequence[dict[str, Any]], rows: Batch) -> list[list[Row
 
 
 def tutorial(source: Path, rows: Batch) -> Variant:
-    """Every row padded to one length, float32, logits at every token: how it stands in the usual article."""
+    """Every row padded to one length, float32, logits at every token, as in the usual article."""
     device = best_device()
     base: Any = AutoModelForCausalLM.from_pretrained(source, dtype=torch.float32)
     lora = LoraConfig(
@@ -233,7 +233,7 @@ def clip_and_step(model: torch.nn.Module, optimizer: torch.optim.Optimizer) -> N
 
 
 def pad(batch: Batch, length: int, device: torch.device) -> dict[str, torch.Tensor]:
-    """(rows, length) each, padded on the right with token 0, which is neither seen nor learnt."""
+    """Returns tensors of (rows, length), padded on the right with token 0, which is masked and not learned."""
 
     def fill(values: Sequence[int], filler: int) -> list[int]:
         return [*values, *[filler] * (length - len(values))]

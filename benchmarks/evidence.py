@@ -1,9 +1,9 @@
-"""Does the evidence keep what docs/deciding.md promises? `python benchmarks/evidence.py [--short]`
+"""Checks that the evidence keeps the promises of docs/deciding.md: `python benchmarks/evidence.py [--short]`
 
-Each finding of a check: its precision and recall by line, in copies of real rows with faults planted. Wrong labels
-against a plain logistic regression, from 2 to 150 labels. With ../shared/data beside the repository also on banking77
-and the bitext set, the error and coverage of curves, rung 0 and the encoder on banking77, and what the gate finds in
-it. Takes some ten minutes of one core, the short form half a minute.
+It measures the precision and recall by line of each finding of a check, in copies of real rows with planted faults, and
+compares the search for wrong labels with a plain logistic regression, for 2 to 150 labels. With ../shared/data beside
+the repository it does so on banking77 and Bitext too, and measures the error and coverage of curves, rung 0 and the
+encoder on banking77, and the overlaps found in it. Takes ten minutes on one core, the short form half a minute.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ NEAR = ("near_duplicate", "near_contradiction", "near_overlap")
 
 
 def main(is_short: bool) -> int:
-    """0 where all is as expected; else 1. What needs ../shared/data is skipped without it."""
+    """Returns 0 if everything is as expected, else 1. Without ../shared/data, the parts that need it are skipped."""
     tickets = read(TICKETS, TICKETS.name, columns=Columns("text", "label")).examples
     kept = check_findings("support tickets", tickets, of_each=21 if is_short else 30)
     kept &= check_retrieval([one.prompt[-1].content for one in tickets])
@@ -119,7 +119,7 @@ def check_known_datasets(is_short: bool) -> int:
 
 
 def load_bitext() -> list[Example]:
-    """All three parts, shuffled."""
+    """Returns all three parts, shuffled."""
     columns = Columns("utterance", "intent")
     rows = [
         row
@@ -131,7 +131,7 @@ def load_bitext() -> list[Example]:
 
 
 def check_findings(what: str, rows: Sequence[Example], of_each: int = 30) -> bool:
-    """Every fault that is planted in copies of the rows, or was in them, is found in its line, and nothing else is."""
+    """Checks that every fault, planted or already in the rows, is found on its line, and nothing else is."""
     plain = [(one.prompt[-1].content, one.answer) for one in rows]
     made = add_flaws(plain, 1, of_each)
     held = [make_example(text, label, line) for line, (text, label) in enumerate(made.held, 1)]
@@ -154,8 +154,8 @@ def check_findings(what: str, rows: Sequence[Example], of_each: int = 30) -> boo
 
 
 def check_retrieval(messages: Sequence[str]) -> bool:
-    """How often a ticket is among the ten nearest of all, asked again in other words, and asked for by a word that it
-    alone has: by retrieval, by each of its halves, and by TF-IDF, as it was before."""
+    """Measures how often a ticket is among the ten nearest, queried by a paraphrase and by a word that only it
+    contains: with retrieval, with each of its two rankings, and with TF-IDF."""
     by_word = defaultdict(list)
     for place, text in enumerate(messages):
         for word in set(re.findall(r"[a-z]{6,}|[0-9]{4,}", text.lower())):
@@ -222,7 +222,8 @@ def compare_lines(what: str, found: set[int], wrong: Set[int]) -> bool:
 
 
 def check_wrong_labels(what: str, rows: Sequence[Example]) -> bool:
-    """With 5% made wrong: as many found as by the worst margins of logistic regression, and about as many as said."""
+    """With 5% wrong labels, checks that at least as many are found as by logistic regression, and the estimated
+    number."""
     listed = right = theirs = planted = 0
     off: list[float] = []
     plain = [make_example(" ".join(one.prompt[-1].content.split()), one.answer, 0) for one in rows]
@@ -230,7 +231,7 @@ def check_wrong_labels(what: str, rows: Sequence[Example]) -> bool:
         made, wrong = mislabel(plain, 0.05, seed)
         report = check_rows([(one.prompt[-1].content, one.answer) for one in made])
         found = lines_of(report).get("label_doubted", set())
-        hits = sum(place + 2 in found for place in wrong)  # a first line has the columns' names
+        hits = sum(place + 2 in found for place in wrong)  # the first line has the column names
         listed, right, planted = listed + len(found), right + hits, planted + len(wrong)
         theirs += len(wrong & set(rank_by_margin(made)[: len(found)]))
         errors = report.label_errors
@@ -245,7 +246,8 @@ def check_wrong_labels(what: str, rows: Sequence[Example]) -> bool:
 
 
 def check_curves(sets: Mapping[str, tuple[Sequence[Example], Sequence[Example]]]) -> bool:
-    """Files of 300 to 1,000 rows, held out as an upload is: the predicted score at twice the rows, and the real one."""
+    """Compares the predicted with the real score at twice the rows, for files of 300 to 1,000 rows, split like
+    uploads."""
     errors, inside, told, falsely = [], 0, 0, 0
     for rows, test in sets.values():
         for many, seed in itertools.product((300, 600, 1_000), (0, 1)):
@@ -260,7 +262,7 @@ def check_curves(sets: Mapping[str, tuple[Sequence[Example], Sequence[Example]]]
             inside += found.low <= real <= found.high
             told += curve.farthest is not None and curve.farthest.is_certain
     for seed in range(6):
-        rows = make_texts(2, 150, seed, own=0.0)  # nothing to learn: more rows bring nothing
+        rows = make_texts(2, 150, seed, own=0.0)  # there is nothing to learn, so more rows don't help
         curve = classical_curve(rows[100:], rows[:100], seed, [400])
         falsely += curve.farthest is not None and curve.farthest.is_certain
     mean = 100 * sum(errors) / len(errors)
@@ -281,7 +283,7 @@ def classical_accuracy(train: Sequence[Example], test: Sequence[Example]) -> flo
 
 
 def check_encoder_on_tickets(rows: Sequence[Example], *, is_short: bool) -> bool:
-    """On the 200 tickets that the demo's upload holds out, and on six other draws."""
+    """Measures the encoder on the demo's 200 held-out tickets, and on six other splits."""
     parts = split(rows, seed=SEED)
     print(f"support tickets: {len(parts.train):,} rows to train on, {len(parts.holdout):,} held out")
     fits = check_encoder("encoder on the demo's tickets", parts.train, parts.holdout, 0.75)
@@ -312,7 +314,7 @@ def sample_ten_per_label(train: Sequence[Example], seed: int) -> list[Example]:
 
 
 def count_overlaps(test: Sequence[Example]) -> tuple[int, int]:
-    """What the check of train.csv finds, with the official test as its frozen holdout."""
+    """Returns the overlaps and duplicates that the check finds in train.csv, with the official test as its holdout."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         holdout = folder / f"{store_chat(folder, test)}.jsonl"

@@ -1,8 +1,8 @@
-"""What does what nobody would send do? Nothing: no traceback, no 500, no state changed.
+"""Fuzzing: malformed input must cause no traceback, no 500 and no change of state.
 
 `python benchmarks/fuzz.py [EXAMPLES]`, 10,000 by default: malformed files go through the check of an upload, Slack
-payloads through the real listeners into a real database, API bodies into a running trainer with a toy model, and into
-a job's folder what an attempt on a cluster might leave in the storage. Fails where anything is wrong.
+payloads through the real listeners into a real database, API bodies into a running trainer with a toy model, and files
+that an attempt on a cluster might leave in the storage into a job's folder. Exits with 1 if anything is wrong.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ SHARES = {"files": 0.3, "payloads": 0.3, "API bodies": 0.3, "storage": 0.1}
 
 
 def main(examples: int) -> int:
-    logging.disable(logging.CRITICAL)  # each reference has its traceback there, thousands of them
+    logging.disable(logging.CRITICAL)  # the log would have thousands of tracebacks, one for each reference
     found = {}
     for (name, share), trial in zip(SHARES.items(), (_files, _payloads, _bodies, _snapshots), strict=True):
         some, start = round(examples * share), time.monotonic()
@@ -46,7 +46,7 @@ def _files(folder: Path, examples: int) -> Counter[str]:
 
 def _payloads(folder: Path, examples: int) -> Counter[str]:
     os.environ["ACME_KEY"] = KEY
-    place = folder / "a" / "b" / "c" / "world"  # its tickets are kept three folders above
+    place = folder / "a" / "b" / "c" / "world"  # its tickets are stored three folders above
     place.mkdir(parents=True)
     workers = KeptWorkers()
     with world(place, workers, Rules()) as made_world:

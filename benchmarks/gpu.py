@@ -1,12 +1,12 @@
-"""What is proven of training and serving on this machine's GPU? `make gpu`
+"""Tests training and serving on this machine's GPU: `make gpu`
 
 `python benchmarks/gpu.py [--data FILE] [--model FOLDER] [--steps N] [--engines FOLDER] [--json FILE]`
 
-Each row of the table is a check in a process of its own, so that one that fails or hangs ends none of the others; all
-together end within ten minutes. Prints one table, a row as soon as it is known, writes one JSON (.cache/gpu.json), and
-ends with 1 where a check failed. Without a CUDA GPU what doesn't need one runs on the CPU in its place; the rest, and
-what a CPU can't show, is named as not measured.
---engines is a trainer's folder of engines (DATA/engines), for vLLM and unsloth; --check NAME runs that one alone.
+Each row of the table is a check in a separate process, so that one that fails or hangs affects no other; all
+together end within ten minutes. Prints a table, each row as soon as it is known, writes a JSON file (.cache/gpu.json),
+and exits with 1 if a check failed. Without a CUDA GPU, checks that don't need one run on the CPU; the others, and
+what a CPU can't show, are listed as not measured.
+--engines is a trainer's folder of engines (DATA/engines), for vLLM and unsloth; --check NAME runs only that check.
 """
 
 from __future__ import annotations
@@ -55,16 +55,16 @@ from trainers.sizing.training_time import RowLengths, guess_calibration, trainin
 ROOT = Path(__file__).resolve().parent.parent
 DEVICE = best_device()
 ON_THE_CPU = "no CUDA GPU: on the CPU"
-BUDGET_S, MOST_S = 570.0, 240.0  # all checks together, and one of them
+BUDGET_S, MOST_S = 570.0, 240.0  # for all checks together, and for a single one
 BATCH, EPOCHS, SEED = 8, 3, 20261127
-IN_FLOAT32 = 1e-3  # relative, of losses and gradients that should be equal
-ENDING_S = 60.0  # for a trainer and its vLLM
-IN_4_BITS = 0.12  # of normally distributed weights (QLoRA, table 2, has the format's error)
+IN_FLOAT32 = 1e-3  # relative tolerance of losses and gradients that should be equal
+ENDING_S = 60.0  # reserved for stopping a trainer and its vLLM
+IN_4_BITS = 0.12  # relative error for normally distributed weights (the format's error is in QLoRA, table 2)
 
 
 @dataclass(frozen=True)
 class Result:
-    """`said`: a phrase for the table."""
+    """A check's result. `said` is a phrase for the table."""
 
     state: Literal["ok", "failed", "not run"]
     said: str
@@ -73,7 +73,7 @@ class Result:
 
 @dataclass(frozen=True)
 class CheckOptions:
-    """`seconds`: for one check."""
+    """What to check. `seconds` is the time limit of one check."""
 
     model: Path
     chats: Path
@@ -97,8 +97,8 @@ def make_result(is_right: bool, said: str, **numbers: float) -> Result:
 
 
 def lora(asked: CheckOptions, quantization: Quantization = "none") -> Result:
-    """A job as the trainer runs it, with its peak and its seconds beside what plan-memory and the estimate say. Its
-    loss on the same rows must fall."""
+    """Runs a job as the trainer does. Its loss on the same rows must fall; reports its peak memory and seconds compared
+    with plan-memory and the estimate."""
     steps = max(1, asked.steps // EPOCHS)
     rows = asked.rows()[: steps * BATCH]
     settings = Parameters(n_epochs=EPOCHS, batch_size=BATCH, quantization=quantization)
@@ -129,11 +129,11 @@ def lora(asked: CheckOptions, quantization: Quantization = "none") -> Result:
 
 
 def why_failed(job: Path) -> str:
-    return str((read_json(job / "FAILED") or {}).get("message", "it left no reason"))
+    return str((read_json(job / "FAILED") or {}).get("message", "no reason given"))
 
 
 def kernels(asked: CheckOptions) -> Result:
-    """Our fused layers and norms beside transformers' and peft's own, in float32."""
+    """Compares our fused layers and norms with transformers' and peft's own, in float32."""
     from transformers import AutoModelForCausalLM
 
     ids = torch.tensor([asked.rows()[0].ids], device=DEVICE)
@@ -150,7 +150,7 @@ def kernels(asked: CheckOptions) -> Result:
 
 
 def logits_and_gradients(model: Any, ids: torch.Tensor) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
-    """Logits, and gradients of LoRA's matrices, of which none is 0."""
+    """Returns the logits, and the gradients of LoRA's matrices, none of which is 0."""
     matrices = {name: each for name, each in model.named_parameters() if each.requires_grad}
     generator = torch.Generator().manual_seed(SEED)
     for name in sorted(matrices):
@@ -165,7 +165,7 @@ def distance(one: torch.Tensor, other: torch.Tensor) -> float:
 
 
 def packed_attention(asked: CheckOptions) -> Result:
-    """The loss of rows in one pack, by blocks on a GPU, beside that of each row alone."""
+    """Compares the loss of rows in one pack, by blocks on a GPU, with that of each row alone."""
     model, rows = load_model(str(asked.model), DEVICE, torch.float32), asked.rows()[:64]
     why = choose_attention(model, DEVICE) if DEVICE.type == "cuda" else None
     able = find_abilities(model, max(len(row.ids) for row in rows))
@@ -180,7 +180,7 @@ def packed_attention(asked: CheckOptions) -> Result:
 
 
 def bits(asked: CheckOptions) -> Result:
-    """bitsandbytes: 4 bits there and back, and a product beside that of the unpacked weights."""
+    """Checks bitsandbytes: the error of 4 bits, and a product compared with that of the unpacked weights."""
     from bitsandbytes.functional import dequantize_4bit, quantize_4bit
     from bitsandbytes.nn import Linear4bit
 
@@ -201,7 +201,7 @@ def liger(asked: CheckOptions) -> Result:
 
 
 def two_processes(asked: CheckOptions) -> Result:
-    """Two steps by two processes and by one: the same adapter."""
+    """Checks that two steps by two processes and by one give the same adapter."""
     from safetensors.torch import load_file
 
     settings = Parameters(n_epochs=1, batch_size=BATCH)
@@ -220,7 +220,7 @@ def two_processes(asked: CheckOptions) -> Result:
 
 
 def vllm(asked: CheckOptions) -> Result:
-    """A tuned model's answer by the builtin engine and by vLLM, which loads the adapter while it serves."""
+    """Compares a tuned model's answers by the built-in engine and by vLLM, which loads the adapter while serving."""
     import openai
 
     from tests.local.exporting import MODEL, tune
@@ -248,7 +248,7 @@ def vllm(asked: CheckOptions) -> Result:
 
 
 def speed(asked: CheckOptions) -> Result:
-    """Tokens a second of our own step and of TRL's SFTTrainer, on the same batches in turns, and of unsloth's job."""
+    """Compares the tokens per second of our own step and of TRL's SFTTrainer, on the same batches in turn."""
     loops = [start_loop(name, asked.model, asked.chats, asked.steps) for name in ("ours", "trl")]
     for batch in loops[1].ask("batches")["batches"][: asked.steps]:
         for loop in loops:
@@ -273,7 +273,7 @@ def unsloth(asked: CheckOptions) -> Result:
         code, took = run_training(job), time.monotonic() - began
         failed = why_failed(job) if code else ""
     tokens = sum(len(row.ids) for row in asked.rows()[: asked.steps * BATCH])
-    said = f"{tokens:,} tokens in {took:.0f} s, its start included {failed}"
+    said = f"{tokens:,} tokens in {took:.0f} s, including its start {failed}"
     return make_result(code == 0, said, tokens=tokens, seconds=took)
 
 
@@ -292,13 +292,15 @@ CHECKS: dict[str, Callable[[CheckOptions], Result]] = {
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description="Proves training and serving on this machine's GPU.")
+    parser = argparse.ArgumentParser(description="Tests training and serving on this machine's GPU.")
     parser.add_argument("--data", type=Path, default=ROOT / "examples" / "support_tickets.csv")
     parser.add_argument("--model", type=Path, default=ROOT / ".cache" / "smollm2-135m")
-    parser.add_argument("--steps", type=int, help="of 8 rows; 60 on a GPU, 6 on a CPU")
+    parser.add_argument("--steps", type=int, help="steps of 8 rows; default: 60 on a GPU, 6 on a CPU")
     parser.add_argument("--engines", type=Path, help="a trainer's folder of engines: DATA/engines")
     parser.add_argument("--json", type=Path, default=ROOT / ".cache" / "gpu.json")
-    parser.add_argument("--check", choices=CHECKS, action="append", help="only this; may be said again")
+    parser.add_argument(
+        "--check", choices=CHECKS, action="append", help="run only this check; may be repeated"
+    )
     parser.add_argument("--child", choices=CHECKS, help=argparse.SUPPRESS)
     parser.add_argument("--seconds", type=float, default=MOST_S, help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -314,7 +316,7 @@ def main() -> int:
             return 0
         machine = torch.cuda.get_device_name() if torch.cuda.is_available() else ON_THE_CPU
         print(f"{machine}, PyTorch {torch.__version__}, {options.model.name}, {steps} steps of {BATCH} rows")
-        print(f"\n{'check':<17} {'':<7} {'took':>6}  what was seen", flush=True)
+        print(f"\n{'check':<17} {'':<7} {'took':>6}  result", flush=True)
         results = all_checks(asked, options.check or tuple(CHECKS))
     checks = {name: {**asdict(result), "took_s": round(took, 1)} for name, (result, took) in results.items()}
     table = {"machine": machine, "torch": torch.__version__, "model": options.model.name, "checks": checks}
@@ -322,9 +324,11 @@ def main() -> int:
     options.json.write_text(json.dumps(table, indent=2) + "\n", encoding="utf-8")
     missing = [name for name, (result, _) in results.items() if result.state == "not run"]
     missing += (
-        [] if torch.cuda.is_available() else ["speed, memory and kernels of a GPU (all ran on the CPU)"]
+        []
+        if torch.cuda.is_available()
+        else ["speed, memory and kernels of a GPU (everything ran on the CPU)"]
     )
-    print(f"\nNot measured here: {', '.join(missing) or 'nothing was left out'}. Written to {options.json}.")
+    print(f"\nNot measured here: {', '.join(missing) or 'nothing'}. Written to {options.json}.")
     return 1 if any(result.state == "failed" for result, _ in results.values()) else 0
 
 
@@ -341,7 +345,7 @@ def all_checks(asked: CheckOptions, names: Sequence[str]) -> dict[str, tuple[Res
 
 
 def missing_requirement(name: str, asked: CheckOptions) -> str | None:
-    """Returns what this machine lacks for a check."""
+    """Returns what this machine lacks for a check, None if nothing."""
     gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if name == "Liger" and not gpus:
         return "needs a CUDA GPU"
@@ -357,7 +361,7 @@ def missing_requirement(name: str, asked: CheckOptions) -> str | None:
 
 def run_check(name: str, asked: CheckOptions, most_s: float) -> Result:
     if most_s < 10:
-        return Result("failed", "the ten minutes were over")
+        return Result("failed", "the ten minutes were used up")
     arguments = ["--model", asked.model, "--data", asked.chats, "--steps", asked.steps]
     arguments += ["--child", name, "--seconds", most_s]
     arguments += ["--engines", asked.engines] if asked.engines else []
@@ -371,7 +375,7 @@ def run_check(name: str, asked: CheckOptions, most_s: float) -> Result:
         )
     lines = [line for line in done.stdout.splitlines() if line.startswith("{")]
     if done.returncode or not lines:
-        return Result("failed", (done.stderr.strip().splitlines() or ["ended without a word"])[-1][:200])
+        return Result("failed", (done.stderr.strip().splitlines() or ["it ended without output"])[-1][:200])
     return Result(**json.loads(lines[-1]))
 
 

@@ -1,8 +1,8 @@
-"""Many runs measured on many held-out rows: `python benchmarks/measured.py [RUNS] [ROWS]`
+"""Measures a bot with many runs on many held-out rows: `python benchmarks/measured.py [RUNS] [ROWS]`
 
-How long `/finetune results` takes to its ack beside so many earlier runs, from the real `finetune run`: the first
-request of a process that has come to rest, later ones, and one in the second in which it starts, while it loads
-OpenAI's SDK. And a tick while the answers of five runs come, all that is due at the provider included.
+It measures the time until `/finetune results` is acked by the real `finetune run`: the first request to an idle
+process, later ones, and one just after the start, while it loads OpenAI's SDK. It also measures a tick while the
+answers of five runs arrive, including everything that is due at the provider.
 """
 
 from __future__ import annotations
@@ -28,20 +28,22 @@ from tests.bot.world import START, KeptWorkers, Rules, World, words_of
 from tests.bot.world import world as running_world
 from tests.peers.hosted import KEY
 
-HELD_OUT = 5  # one row of so many
+HELD_OUT = 5  # one row in five
 PATIENCE_S, SETTLE_S = 300.0, 5.0
 MOST_ACK_MS, MOST_TICK_MS = 100.0, 50.0
 EVALUATED, TICKS, LATER = 5, 30, 20
 A_TICK_S = 0.5
-SLOW_S = 0.2  # of each answer: with a thousand rows they come for two minutes
+SLOW_S = 0.2  # per answer, so that those to a thousand rows take two minutes
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("runs", type=int, nargs="?", default=300)
     parser.add_argument("rows", type=int, nargs="?", default=1_000)
-    parser.add_argument("--evaluated", type=int, default=EVALUATED, help="runs whose answers come at once")
-    parser.add_argument("--settle", type=float, default=SETTLE_S, help="seconds until a process is at rest")
+    parser.add_argument(
+        "--evaluated", type=int, default=EVALUATED, help="runs whose answers arrive at the same time"
+    )
+    parser.add_argument("--settle", type=float, default=SETTLE_S, help="seconds until a process is idle")
     asked = parser.parse_args()
     os.environ["ACME_KEY"] = KEY
     workers = KeptWorkers()
@@ -52,11 +54,11 @@ def main() -> None:
         add_runs(world, asked.runs, asked.rows)
         print(f"{asked.runs:,} runs, each measured on {asked.rows:,} rows:")
         first, *later = acks(world, asked.runs, asked.settle)
-        report("ack of the first /finetune results of a process at rest", [first], MOST_ACK_MS)
-        report("of later ones", later, MOST_ACK_MS)
-        report("of one as soon as it is ready", acks(world, asked.runs, 0.0)[:1], MOST_ACK_MS)
+        report("ack of the first /finetune results of an idle process", [first], MOST_ACK_MS)
+        report("of later requests", later, MOST_ACK_MS)
+        report("of a request as soon as it is ready", acks(world, asked.runs, 0.0)[:1], MOST_ACK_MS)
         report(
-            f"a tick while the answers of {asked.evaluated} runs come",
+            f"a tick while the answers of {asked.evaluated} runs arrive",
             ticks(world, asked.evaluated),
             MOST_TICK_MS,
         )
@@ -72,7 +74,7 @@ def add_runs(world: World, runs: int, rows: int) -> None:
 
 
 def acks(world: World, number: int, settle_s: float) -> list[float]:
-    """Seconds, by Slack's watch, of requests to a new process that has had so many seconds."""
+    """Returns the seconds until acks, as Slack sees them, of a new process after `settle_s` seconds."""
     world.stop()
     with running_bot(world) as address:
         world.slack.deliver_to(address)
@@ -93,7 +95,7 @@ def ask(world: World, number: int) -> float:
 
 @contextmanager
 def running_bot(world: World) -> Iterator[str]:
-    """`finetune run` on what the world has left; its address."""
+    """Runs `finetune run` on the world's data, and yields its address."""
     access = world.slack.access
     environment = {
         **os.environ,
@@ -120,7 +122,7 @@ def running_bot(world: World) -> Iterator[str]:
 
 
 def ticks(world: World, evaluated: int) -> list[float]:
-    """Seconds of each, after those in which the questions are written and until the first run has its answers."""
+    """Returns the seconds of each tick, from when all questions are written until the first run has its answers."""
     numbers = [start_run(world, epochs) for epochs in range(4, 4 + evaluated)]
     world.company.slow_s = SLOW_S
     world.until(lambda: all(is_asked(world, one) for one in numbers), "questions", seconds=PATIENCE_S)
@@ -135,7 +137,7 @@ def ticks(world: World, evaluated: int) -> list[float]:
 def start_run(world: World, epochs: int) -> int:
     run = world.start(f"{START} epochs={epochs}")
     world.approve()
-    world.until_state("training", run.id)  # a plan that waits would be replaced by the next one
+    world.until_state("training", run.id)  # the next plan would replace a waiting one
     return run.id
 
 

@@ -1,7 +1,7 @@
-"""What one trainer and one bot carry: the numbers of docs/scale.md. `python benchmarks/scale.py [JOBS]`
+"""Measures the capacity of one trainer and one bot, for docs/scale.md: `python benchmarks/scale.py [JOBS]`
 
-The trainer is the real server over HTTP on a folder with JOBS ended jobs (10,000 unless told otherwise), made without
-training; the bot is the real Service with the stand-ins of the tests. Takes two to four minutes.
+The trainer is the real server over HTTP with a folder of JOBS ended jobs (default 10,000), created without training.
+The bot is the real Service with the tests' stand-ins. Takes two to four minutes.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ def main(jobs: int) -> None:
 
 
 def create_job_folders(root: Path, count: int) -> float:
-    """Seconds a job, fsync included."""
+    """Returns the seconds per job, including fsync."""
     (root / "rows.jsonl").write_bytes(examples())
     jobs, start, begun = Jobs(root / "jobs"), StartingPoint("/nowhere", "local/toy"), time.perf_counter()
     for number in range(count):
@@ -125,7 +125,8 @@ def measure_reconcile(world: World) -> None:
 
 
 def measure_disk() -> None:
-    """Rank 16 on all linear layers, as by default: matrices in float32, and two moments each while it trains."""
+    """Reports sizes at the default, rank 16 on all linear layers: float32 matrices, with two moments each in
+    training."""
     for name in BASES:
         base = find_base(name, ask_the_hub=False)
         assert isinstance(base, Base)
@@ -150,7 +151,7 @@ def commit_rate(path: Path) -> float:
 
 @contextmanager
 def counted_commits() -> Iterator[list[int]]:
-    """Outermost write transactions."""
+    """Counts write transactions, without nested ones."""
     count, begin = [0], Database.immediate
 
     @contextmanager
@@ -167,7 +168,7 @@ def counted_commits() -> Iterator[list[int]]:
 
 
 def median_ms(ask: Callable[[], Any]) -> float:
-    """Milliseconds, the median."""
+    """Returns the median in milliseconds."""
     return 1000 * statistics.median(measure_time(ask)[0] for _ in range(ASKED))
 
 

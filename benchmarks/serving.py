@@ -1,15 +1,15 @@
-"""How many answers a second does our server give, beside `generate` called row by row?
+"""Compares our server's answers per second with transformers' `generate` row by row.
 
 `python benchmarks/serving.py [--rows N] [--callers N] [--dtype bf16|fp32] [--arms …] [--learn N]`: SmolLM2-135M with a
-LoRA adapter that the server itself trains once (a minute or two; kept in .cache/serving), and held-out rows of
-examples/support_tickets.csv under the prompts that a measurement really sends:
+LoRA adapter that the server trains once (a minute or two; stored in .cache/serving), and held-out rows of
+examples/support_tickets.csv with the prompts that a measurement sends:
 
     tuned      the adapter, asked as it was trained
-    labels     the same with `guided_choice`: it can say nothing but a label
-    examples   the base model, shown ten examples under the list of labels: a long beginning that all rows share
+    labels     the same with `guided_choice`, so that it can only answer with a label
+    examples   the base model with ten examples after the list of labels: a long beginning that all rows share
 
-One by one is transformers' `generate` in this process, same weights and number format. The server is a process of its
-own, asked over HTTP by N callers. Both take turns, a block of rows at a time, so that a busy moment meets both.
+`generate` runs in this process with the same weights and number format. The server is a separate process, asked over
+HTTP by N callers. They take turns, one block of rows at a time, so that other work on the machine affects both.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ class Answer:
 
 @dataclass
 class Timing:
-    """What one way of answering took, block by block."""
+    """The answers and the time of one of the two."""
 
     said: list[Answer] = field(default_factory=list)
     seconds: float = 0.0
@@ -74,7 +74,7 @@ class Timing:
 
     @property
     def tokens(self) -> tuple[float, float]:
-        """Prompt tokens and answer tokens a second."""
+        """Prompt tokens and answer tokens per second."""
         read_, written = (
             sum(getattr(one, f"{kind}_tokens") for one in self.said) for kind in ("prompt", "completion")
         )
@@ -101,20 +101,22 @@ def main() -> int:
 
 
 def arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description="Answers a second: our server beside generate row by row.")
+    parser = argparse.ArgumentParser(
+        description="Answers per second: our server compared with generate row by row."
+    )
     parser.add_argument("--data", type=Path, default=ROOT / "examples" / "support_tickets.csv")
     parser.add_argument("--model", type=Path, default=ROOT / ".cache" / "smollm2-135m")
     parser.add_argument("--cache", type=Path, default=ROOT / ".cache" / "serving")
     parser.add_argument("--rows", type=int, default=200)
-    parser.add_argument("--callers", type=int, default=OWN_CALLERS, help="questions under way at a time")
+    parser.add_argument("--callers", type=int, default=OWN_CALLERS, help="questions at a time")
     parser.add_argument("--dtype", choices=DTYPES, default="bf16")
-    parser.add_argument("--learn", type=int, help="rows that the adapter is trained on; by default all")
+    parser.add_argument("--learn", type=int, help="rows to train the adapter on; default: all")
     parser.add_argument("--arms", nargs="+", choices=ARMS, default=list(ARMS))
     return parser.parse_args()
 
 
 def load_rows(path: Path, most: int) -> tuple[Sequence[Example], Sequence[Example]]:
-    """Training rows and held-out rows, as the bot divides them."""
+    """Returns the training rows and held-out rows, split as the bot does."""
     parts = split(with_system(read(path, path.name).examples, CLASSIFY), SEED)
     return parts.train, parts.holdout[:most]
 
@@ -141,7 +143,7 @@ def run_server(model: Path, cache: Path, dtype: str) -> Iterator[openai.OpenAI]:
     try:
         assert process.stdout is not None
         ready = re.match(r"trainer ready on (\S+) ", process.stdout.readline())
-        assert ready, f"the trainer did not start; {cache}/trainer.log says why"
+        assert ready, f"the trainer did not start; see {cache}/trainer.log"
         yield openai.OpenAI(base_url=ready[1], api_key=KEY, max_retries=0, timeout=600)
     finally:
         process.terminate()
@@ -149,7 +151,8 @@ def run_server(model: Path, cache: Path, dtype: str) -> Iterator[openai.OpenAI]:
 
 
 def train_adapter(client: openai.OpenAI, train: Sequence[Example], cache: Path) -> tuple[str, Path]:
-    """The tuned model's name and its adapter's folder: made once, found by its key afterwards."""
+    """Returns the tuned model's name and its adapter's folder. It is trained once and found by its rows' hash
+    afterwards."""
     stored = cache / f"{store_chat(cache, train)}.jsonl"
     job = next(
         (job for job in client.fine_tuning.jobs.list() if (job.metadata or {}).get("rows") == stored.stem),
@@ -175,7 +178,7 @@ def train_adapter(client: openai.OpenAI, train: Sequence[Example], cache: Path) 
 
 
 class DirectModel:
-    """transformers' own `generate`, a row at a time."""
+    """transformers' own `generate`, one row at a time."""
 
     def __init__(self, base: Path, adapter: Path, dtype: torch.dtype) -> None:
         self._tokenizer = AutoTokenizer.from_pretrained(base)
@@ -196,8 +199,8 @@ class DirectModel:
         return Answer(self._tokenizer.decode(said, skip_special_tokens=True), ids.shape[1], written)
 
     def explain_difference(self, messages: Sequence[Message], one: str, other: str) -> str:
-        """How far apart the two likeliest tokens are where two answers part, and what the number format can tell
-        apart there. Computed in the row's own pass, without a batch."""
+        """Describes how far apart the two likeliest tokens are at the first difference between two answers, and the
+        resolution of the number format there, computed for the row alone."""
         ids = self._ids(messages)
         said = [self._tokenizer(text, add_special_tokens=False).input_ids for text in (one, other)]
         common = next((n for n, (a, b) in enumerate(zip(*said, strict=False)) if a != b), min(map(len, said)))
@@ -257,7 +260,7 @@ def compare(
     server: Server,
     callers: int,
 ) -> None:
-    alone.ask(prompts[0]), server.ask(prompts[0])  # loads, warms up
+    alone.ask(prompts[0]), server.ask(prompts[0])  # loads the model and warms up
     one_by_one, together = Timing(), Timing()
     with ThreadPoolExecutor(callers) as pool:
         for start in range(0, len(prompts), BLOCK):
@@ -268,7 +271,7 @@ def compare(
             together.said += pool.map(server.ask, block)
             one_by_one.seconds += turned - began
             together.seconds += time.monotonic() - turned
-    print(f"\n{arm}: {sum(one.prompt_tokens for one in together.said) / len(prompts):.0f} tokens a prompt")
+    print(f"\n{arm}: {sum(one.prompt_tokens for one in together.said) / len(prompts):.0f} tokens per prompt")
     for name, clock in (("generate", one_by_one), ("server", together)):
         right = sum(
             is_label(row.answer, one.text, labels) for row, one in zip(holdout, clock.said, strict=True)
@@ -287,9 +290,9 @@ def print_differences(
     pairs = list(zip(prompts, one_by_one.said, together.said, strict=True))
     apart = [(prompt, one.text, other.text) for prompt, one, other in pairs if one.text != other.text]
     times, same = together.rate / one_by_one.rate, len(prompts) - len(apart)
-    print(f"  {times:.1f} times as fast; the same text in {same} of {len(prompts)} rows")
+    print(f"  {times:.1f} times as fast; the same text for {same} of {len(prompts)} rows")
     for prompt, one, other in apart[:5]:
-        print(f"  {one!r} and {other!r} part where {alone.explain_difference(prompt, one, other)}")
+        print(f"  {one!r} and {other!r} diverge where {alone.explain_difference(prompt, one, other)}")
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
-"""A bot with 1,000 open jobs, as it runs: `python benchmarks/soak.py [--seconds 300] [--jobs 1000]`
+"""Runs a bot with 1,000 open jobs: `python benchmarks/soak.py [--seconds 300] [--jobs 1000]`
 
-Real ticks, real time, the company and Slack of the tests. It tells how often the company is asked in a second (a tick),
-edits a minute, how fast the database grows, and how long it takes until the end of a job is seen. Ends with 1 where one
-of them is above what docs/scale.md promises.
+It uses real ticks and real time, with the tests' vendor and Slack. It reports calls to the vendor per second (a tick),
+edits per minute, the growth of the database, and the time until the end of a job is noticed. Exits with 1 if one of
+them exceeds what docs/scale.md promises.
 """
 
 from __future__ import annotations
@@ -31,7 +31,8 @@ ENDED_EVERY_S = 15.0
 
 @dataclass(frozen=True)
 class SoakResult:
-    """`calls`: of the company, second by second; `seen_s`: until each end of a job was known."""
+    """The measurements. `calls` to the vendor are per second; `seen_s` are the times until each job's end was
+    noticed."""
 
     seconds: float
     calls: tuple[int, ...]
@@ -48,12 +49,12 @@ class SoakResult:
         return 86_400 * self.grown_bytes / self.seconds / 1e6
 
     def lines(self) -> tuple[tuple[str, float, float], ...]:
-        """What, how much, and the most that it may be."""
+        """Returns each measurement's name, value and limit."""
         return (
-            ("calls of the company a tick, at most", max(self.calls), MOST_CALLS),
-            ("edits a minute", self.edits_a_minute, MOST_EDITS),
-            ("seconds until an end is seen, at most", max(self.seen_s, default=0.0), MOST_SEEN_S),
-            ("MB a day of database", self.mb_a_day, MOST_MB_A_DAY),
+            ("calls to the vendor per tick, maximum", max(self.calls), MOST_CALLS),
+            ("edits per minute", self.edits_a_minute, MOST_EDITS),
+            ("seconds until an end is noticed, maximum", max(self.seen_s, default=0.0), MOST_SEEN_S),
+            ("MB per day of database growth", self.mb_a_day, MOST_MB_A_DAY),
         )
 
 
@@ -71,7 +72,7 @@ def soak(folder: Path, jobs: int, seconds: float) -> SoakResult:
 
 
 def add_jobs(world: World, jobs: int) -> None:
-    """All of them two hours old, each with its card."""
+    """Adds jobs that are two hours old, each with its card."""
     world.company.service.stages = ("running",)
     world.start_approved()
     world.until_state("training")
@@ -82,7 +83,7 @@ def add_jobs(world: World, jobs: int) -> None:
     slack, store = world.service.notices.slack, world.store
     for number in range(2, jobs + 1):
         ts = slack.chat_postMessage(channel=TICKETS.id, text=f"Run {number}")["ts"]
-        shown = time.time() - number * 7_919 % (2 * jobs)  # as if each had its turn
+        shown = time.time() - number * 7_919 % (2 * jobs)  # spread out, as if each had been edited in turn
         sql = "UPDATE runs SET progress = json_set(progress, '$.shown_at', ?) WHERE id = ?"
         store.database.change(sql, (shown, number))
         store.database.change("INSERT INTO cards VALUES (?, ?, ?)", (f"run {number}", TICKETS.id, str(ts)))
@@ -113,7 +114,7 @@ def count_edits(world: World) -> int:
 
 
 def used_bytes(world: World) -> int:
-    """Of what is in use: the log beside it is emptied again and again."""
+    """Returns the bytes of the database's used pages, without its WAL, which is emptied regularly."""
     database = world.store.database
     pages = database.value("PRAGMA page_count") - database.value("PRAGMA freelist_count")
     return int(pages * database.value("PRAGMA page_size"))
@@ -129,7 +130,7 @@ def main() -> int:
     print(f"{asked.jobs:,} open jobs, {soaked.seconds:.0f} s:")
     for what, much, most in soaked.lines():
         print(f"  {what}: {much:.1f} (up to {most:g})")
-    print(f"  calls of the company a tick, mean: {sum(soaked.calls) / len(soaked.calls):.1f}")
+    print(f"  calls to the vendor per tick, mean: {sum(soaked.calls) / len(soaked.calls):.1f}")
     return int(any(much > most for _, much, most in soaked.lines()))
 
 

@@ -1,9 +1,8 @@
-"""How soon is `finetune run` ready, and how much memory does it hold?
+"""Measures how soon `finetune run` is ready and how much memory it uses.
 
-`python benchmarks/startup.py [TIMES] [--model FOLDER]`: starts the real process against a Slack on localhost, its
-trainer beside it, and reads /proc, when it is ready and once it has spoken with its trainer, for which it loads
-OpenAI's SDK.
-The first start isn't counted: it compiles what an installation has compiled. Linux only.
+`python benchmarks/startup.py [TIMES] [--model FOLDER]`: starts the real process against a Slack on localhost, with its
+trainer, and reads /proc when it is ready and again once it has talked to its trainer, for which it loads OpenAI's SDK.
+The first start isn't counted, because it compiles what an installation has already compiled. Linux only.
 """
 
 from __future__ import annotations
@@ -29,22 +28,24 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Seconds until `finetune run` is ready, and its memory.")
     parser.add_argument("times", type=int, nargs="?", default=3)
     parser.add_argument("--model", type=Path, default=MODEL)
-    parser.add_argument("--settle", type=float, default=SETTLE_S, help="seconds until it has spoken")
+    parser.add_argument(
+        "--settle", type=float, default=SETTLE_S, help="seconds until it has talked to its trainer"
+    )
     asked = parser.parse_args()
-    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # nor does an installation compile at each start
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # an installation does not compile at each start either
     measure(asked.model, asked.settle)
     measured = [measure(asked.model, asked.settle) for _ in range(asked.times)]
     ready, cpu, first, later, trainers = zip(*measured, strict=True)
-    seconds = f"{statistics.median(ready):.2f} s ({statistics.median(cpu):.2f} of processor)"
+    seconds = f"{statistics.median(ready):.2f} s ({statistics.median(cpu):.2f} s of CPU)"
     print(
-        f"finetune run: ready in {seconds}, holds {statistics.median(first):.0f} MB, and "
-        f"{statistics.median(later):.0f} MB once it has spoken with its trainer; "
+        f"finetune run: ready in {seconds}, uses {statistics.median(first):.0f} MB, and "
+        f"{statistics.median(later):.0f} MB once it has talked to its trainer; "
         f"its idle trainer {statistics.median(trainers):.0f} MB (median of {asked.times})"
     )
 
 
 def measure(model: Path, settle_s: float) -> tuple[float, float, float, float, float]:
-    """Seconds until it is ready, by the clock and of the processor; the bot's MB then and later, and its trainer's."""
+    """Returns the seconds until it is ready (wall and CPU), the bot's MB then and later, and its trainer's MB."""
     with tempfile.TemporaryDirectory() as folder, SlackEmulator() as slack:
         started = time.monotonic()
         with RunningBot(Path(folder), slack.access, model) as bot:
@@ -55,7 +56,7 @@ def measure(model: Path, settle_s: float) -> tuple[float, float, float, float, f
 
 
 def cpu_seconds(pid: int) -> float:
-    """Of its own threads, which a busy machine leaves as they are."""
+    """Returns the process's CPU time, which other work on the machine does not change."""
     numbers = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     return (int(numbers[11]) + int(numbers[12])) / os.sysconf("SC_CLK_TCK")
 

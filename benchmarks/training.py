@@ -1,19 +1,19 @@
-"""How fast does our trainer learn, beside TRL's and beside the usual tutorial's loop? `make bench-training`
+"""Compares the speed of our trainer with TRL's and with the usual tutorial's loop: `make bench-training`
 
 `python benchmarks/training.py [--data FILE] [--instructions FILE] [--model FOLDER] [--steps N]`
 
-The same rows, model, LoRA and batches of 8, each way in a process of its own, a step each in turn, so that a busy
-moment of the machine meets all of them:
+All use the same rows, model, LoRA and batches of 8. Each runs in a separate process and they take turns step by step,
+so that other work on the machine affects all of them:
 
-    ours       loop.py's step as it is: rows packed, head at supervised tokens only, the machine's best format
-    trl        TRL's SFTTrainer at its best: batches of like length, the same format, loss on the answers only
-    tutorial   every row padded to 256 tokens (512 where one is longer), float32, logits at every token
+ours       loop.py's own step: rows packed, head at supervised tokens only, the machine's best format trl        TRL's
+SFTTrainer at its best: batches of similar length, the same format, loss on the answers only tutorial   every row padded
+to 256 tokens (512 if one is longer), float32, logits at every token
 
-All train on TRL's batches, in its order: the losses of a step are those of the same rows. Prints what each took, how
-well it does on rows held out after the same number of examples, and how far the other ways' losses are from ours; ends
-with 1 where they differ by more than 8% on the average. FILE is a CSV with
-text,label or chat JSONL; the instructions are a CSV's system prompt. `_instructions.txt` explains each label, as
-teams do; without it they are three words. Three to six minutes on two cores, ten with the long instructions.
+All train on TRL's batches in its order, so that their losses compare step by step. Prints the time of each, its score
+on held-out rows after the same number of examples, and how far the others' losses are from ours. Exits with 1 if they
+differ by more than 8% on average. FILE is a CSV with text,label or chat JSONL; the instructions are a CSV's system
+prompt. `_instructions.txt` explains each label, as teams do; the default has three words. Takes three to six minutes on
+two cores, ten with the long instructions.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ EQUAL = 0.08  # of a step's loss, on the average: bfloat16 beside bfloat16 has 1
 
 @dataclass
 class Loop:
-    """A way to train, in its process; what it told of each step."""
+    """A training loop in its process, with the results of its steps."""
 
     name: str
     process: subprocess.Popen[str]
@@ -56,13 +56,13 @@ class Loop:
         return read_answer(self.process)
 
     def each(self, what: str, a: str = "seconds") -> float:
-        """`what` in a second (wall or of the processor), by all counted steps together."""
+        """Returns `what` per second (wall or CPU) over all counted steps."""
         counted = self.steps[WARM_UP:]
         return sum(step[what] for step in counted) / sum(step[a] for step in counted)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Examples a second, beside TRL and a plain loop.")
+    parser = argparse.ArgumentParser(description="Examples per second, compared with TRL and a plain loop.")
     parser.add_argument("--data", type=Path, default=ROOT / "examples" / "support_tickets.csv")
     parser.add_argument("--instructions", type=Path)
     parser.add_argument("--model", type=Path, default=ROOT / ".cache" / "smollm2-135m")
@@ -105,11 +105,11 @@ def read_answer(process: subprocess.Popen[str]) -> dict[str, Any]:
     for line in process.stdout:
         if line.startswith("{"):
             return dict(json.loads(line))
-    raise SystemExit(f"{process.args} ended without an answer; run it by hand to see why.")
+    raise SystemExit(f"{process.args} ended without an answer; run it yourself to see why.")
 
 
 def write_chats(path: Path, system: str, folder: Path) -> Path:
-    """In an order of its own, so that the rows held out, which come first, are of all labels."""
+    """Writes a CSV's rows as chats, shuffled so that the held-out rows, which come first, have all labels."""
     if path.suffix != ".csv":
         return path
     with path.open(encoding="utf-8", newline="") as file:
@@ -126,7 +126,7 @@ def chat_line(row: dict[str, str], system: str) -> str:
 
 
 def matmul_peak(dtype: str) -> float:
-    """Operations a second of one large product in that format, the best of ten."""
+    """Returns the operations per second of one large product in that format, the best of ten."""
     import torch
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -151,10 +151,10 @@ def print_table(loops: list[Loop], peak: float) -> None:
           f"{'last loss':>10} {'held out':>9} {'right':>6}   ours is faster by")  # fmt: skip
     if ours.each("tokens") * 4 * ours.about["linear_parameters"] > peak:
         print(
-            "of peak: for the tokens of all rows; what rows share is computed once by ours, so it may pass 100%"
+            "of peak: counts the tokens of all rows; ours computes what rows share once, so it may exceed 100%"
         )
     for loop in loops:
-        # A token goes through every linear layer three times but for the frozen weights' own gradients: 4 operations.
+        # 4 operations per weight and token: forward and backward, without gradients of the frozen weights.
         share = 4 * loop.about["linear_parameters"] * loop.each("tokens") / peak
         last = statistics.mean(step["loss"] for step in loop.steps[-5:])
         faster = f"{ours.each('rows') / loop.each('rows'):.1f} times, {ratio_of_cpu(ours, loop):.1f} by CPU"
@@ -167,7 +167,7 @@ def print_table(loops: list[Loop], peak: float) -> None:
 
 
 def are_equal(loops: list[Loop]) -> bool:
-    """Told: how far each way's losses are from ours, step by step and on the rows held out."""
+    """Prints how far each loop's losses are from ours, step by step and on the held-out rows. Returns True if close."""
     ours, *others = loops
     equal = True
     for other in others:
@@ -176,8 +176,8 @@ def are_equal(loops: list[Loop]) -> bool:
         is_equal = statistics.mean(apart) <= EQUAL
         equal = equal and is_equal
         print(
-            f"loss beside {other.name}: {statistics.mean(apart):.1%} apart on the average of {len(apart)} steps, "
-            f"{max(apart):.1%} at most, {held:.1%} on the rows held out: {'equal' if is_equal else 'NOT EQUAL'}"
+            f"loss compared with {other.name}: {statistics.mean(apart):.1%} apart on average over {len(apart)} steps, "
+            f"{max(apart):.1%} at most, {held:.1%} on the held-out rows: {'equal' if is_equal else 'NOT EQUAL'}"
         )
     return equal
 

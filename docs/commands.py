@@ -1,4 +1,4 @@
-"""Write docs/commands.md from the commands as they are declared: `python docs/commands.py`"""
+"""Writes docs/commands.md from the declarations of the commands: `python docs/commands.py`"""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ HEAD = """# Commands in Slack
 
 <!-- written by docs/commands.py from bot/slack/commands.py -->
 
-Words in capitals stand for yours; what is in brackets can be left out. Options are typed as `key=value`, in any order;
-`prompt=` and `because=` come last, since they take the rest of the line. A right is what
-[policy.md](policy.md) gives and takes; `/finetune help COMMAND` shows a command's options in Slack.
+Replace words in capitals; parts in brackets are optional. Options are typed as `key=value`, in any order;
+`prompt=` and `because=` come last, since they take the rest of the line. The right that a command needs is granted by
+[the policy](policy.md). `/finetune help COMMAND` shows a command's options in Slack.
 
 | | | right |
 |---|---|---|
@@ -42,7 +42,7 @@ def _section(command: Command) -> str:
 
 
 def _options(command: Command) -> Iterator[str]:
-    """Hyperparameters have a page of their own, written from the same declarations."""
+    """Yields a row for each option, except hyperparameters, which have their own page."""
     for key, option in command.options.items():
         if option.name not in HYPERPARAMETERS:
             yield f"| `{key}=` | {option.help} |"

@@ -1,6 +1,6 @@
-"""Print the measures of the code's structure: `python docs/house.py`. Counted by ast, over bot, trainers and storage.
+"""Prints measures of the code's structure: `python docs/house.py`. Counted with ast over bot, trainers and storage.
 
-`tests/test_structure.py` holds what these numbers may be.
+`tests/test_structure.py` has the limits.
 """
 
 from __future__ import annotations
@@ -16,18 +16,18 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = ("bot", "trainers", "storage")
 FEW_LINES, MANY_LINES, MANY_FILES = 60, 600, 20
-# Gerunds and participles that are the field's own nouns.
+# Gerunds and participles that are nouns of the field.
 TERMS = frozenset(
     {"training", "serving", "scheduling", "pricing", "sizing", "packing", "sharding", "decoding", "embedding"}
     | {"distributed", "halving", "merged"}  # torch.distributed, successive halving, the export form `merged`
 )
-# As a variable's name each of these says nothing about the thing that it holds.
+# As variable names, these say nothing about the value.
 BANNED_NAMES = frozenset({"one", "said", "found", "whole", "made", "kept", "asked", "known", "told", "given"})
 
 
 @dataclass(frozen=True)
 class Module:
-    """One file: its dotted name, its tree, and what it imports at its top level (dotted names, of our own alone)."""
+    """A file: its dotted name, its syntax tree, and the names of our own modules that it imports at its top level."""
 
     name: str
     path: Path
@@ -37,7 +37,7 @@ class Module:
 
     @property
     def header_lines(self) -> int:
-        """Lines of the docstring and the imports, up to the first statement that is neither."""
+        """The number of lines before the first statement that is neither docstring nor import."""
         body = self.tree.body
         rest = [node for node in body if not _is_header(node)]
         return min((node.lineno for node in rest), default=self.lines + 1) - 1
@@ -50,14 +50,14 @@ class Module:
 
 
 def read_modules(root: Path = ROOT) -> list[Module]:
-    """Every module of the product, sorted by name."""
+    """Returns every module of the product, sorted by path."""
     paths = sorted(path for package in PACKAGES for path in (root / package).rglob("*.py"))
     names = {_dotted(path.relative_to(root)) for path in paths}
     return [_read(root, path, names) for path in paths]
 
 
 def find_circles(modules: Sequence[Module]) -> list[list[str]]:
-    """Groups of modules that import each other at their top level (Tarjan's strongly connected components)."""
+    """Returns groups of modules that import each other at their top level (Tarjan's strongly connected components)."""
     graph = {module.name: sorted(module.imports) for module in modules}
     index: dict[str, int] = {}
     low: dict[str, int] = {}
@@ -86,12 +86,12 @@ def find_circles(modules: Sequence[Module]) -> list[list[str]]:
 
 
 def find_gerunds(modules: Sequence[Module]) -> list[str]:
-    """Modules whose last word is a gerund or a participle, but for the field's own terms."""
+    """Returns modules whose last word is a gerund or participle, except terms of the field."""
     return [module.name for module in modules if _is_gerund(module.name.rsplit(".", 1)[-1])]
 
 
 def count_banned_names(modules: Sequence[Module]) -> Counter[str]:
-    """How often a variable or a parameter bears a name that says nothing, by module."""
+    """Counts variables and parameters with a banned name, by module."""
     counts: Counter[str] = Counter()
     for module in modules:
         counts[module.name] = sum(name in BANNED_NAMES for name in _local_names(module.tree))
@@ -99,7 +99,7 @@ def count_banned_names(modules: Sequence[Module]) -> Counter[str]:
 
 
 def crowded_folders(modules: Sequence[Module]) -> dict[str, int]:
-    """Folders with more than 20 modules."""
+    """Returns folders with more than 20 modules, with their number."""
     counts = Counter(str(module.path.parent) for module in modules if module.path.stem != "__init__")
     return {folder: count for folder, count in counts.items() if count > MANY_FILES}
 
@@ -145,7 +145,7 @@ def _read(root: Path, path: Path, names: set[str]) -> Module:
 
 
 def _imported(tree: ast.Module, names: set[str]) -> Iterator[str]:
-    """What is imported when the module is: not inside functions, not under TYPE_CHECKING."""
+    """Yields the modules imported together with this one, not those in functions or under TYPE_CHECKING."""
     for node in tree.body:
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names if alias.name in names)
@@ -169,7 +169,7 @@ def _is_gerund(stem: str) -> bool:
 
 
 def _local_names(tree: ast.Module) -> Iterator[str]:
-    """Names of variables and parameters; fields of classes are not among them."""
+    """Yields the names of variables and parameters, without fields of classes."""
     fields = {
         id(node.target)
         for body in ast.walk(tree)

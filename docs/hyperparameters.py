@@ -1,4 +1,4 @@
-"""Write docs/hyperparameters.md from the declarations in trainers/methods.py: `python docs/hyperparameters.py`"""
+"""Writes docs/hyperparameters.md from the declarations in trainers/methods.py: `python docs/hyperparameters.py`"""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from trainers.methods import METHODS, Spec, specs  # noqa: E402
 PAGE = ROOT / "docs" / "hyperparameters.md"
 HEAD = """# Hyperparameters
 
-Written by `python docs/hyperparameters.py` from `trainers/methods.py`. The name is the API's, the option is typed after
-`/finetune start` and `estimate` (and as `--option` after `finetune estimate`). What is not given, or "auto", becomes
-the default.
-Engines: whether unsloth, axolotl and llamafactory honour it too; what they can't is refused before anything starts.
+Written by `python docs/hyperparameters.py` from `trainers/methods.py`. The name is used in the API, the option in
+`/finetune start` and `estimate` (and as `--option` in `finetune estimate`). A value that is not given, or "auto",
+becomes the default. "Engines" says whether unsloth, axolotl and llamafactory support it too; they refuse what they
+don't support before anything starts.
 
 | name | option | what it is | must be | default | sweep | engines | methods |
 |---|---|---|---|---|---|---|---|

@@ -1,9 +1,10 @@
-"""Write trainers/models.toml from what others publish: `python docs/models.py LITELLM.whl`, with the wheel as
-`pip download --no-deps litellm==1.110.2` leaves it. Its JSON is read, nothing of it is installed or run.
+"""Writes trainers/models.toml from published lists: `python docs/models.py LITELLM.whl`
 
-A row with a `source` of its own was written by hand and stays as it is. Prices are written only of models that the
-library genai-prices lacks; of a training there are none: those stand in providers.toml, which is never touched. Exits
-with 1, and says which, where a model that we name is missing or a successor ends before the model that it succeeds.
+Get the wheel with `pip download --no-deps litellm==1.110.2`. Its JSON is read; nothing of it is installed or run.
+
+Rows with their own `source` were written manually and stay unchanged. Prices are written only for models that the
+library genai-prices lacks, and never for training: those are in providers.toml, which is not touched. Exits with 1 and
+a list if a model that we name is missing, or if a successor is retired before the model that it succeeds.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ from trainers.providers import load_providers  # noqa: E402
 
 LIST = ROOT / "trainers" / "models.toml"
 JSON_FILE = "litellm/model_prices_and_context_window_backup.json"
-# Sellers as litellm calls them, as genai-prices and our rows do, and whose pages are read.
+# Sellers by litellm's names, with the name in genai-prices and our rows, and the source to cite.
 SELLERS = {
     "openai": ("openai", "OpenAI's pages"),
     "anthropic": ("anthropic", "Anthropic's pages"),
@@ -39,9 +40,9 @@ SELLERS = {
     "moonshot": ("moonshotai", "Moonshot's pages"),
     "xai": ("x-ai", "xAI's pages"),
 }
-# Of the others only models that end are written: for them we ship no row.
+# Of the other sellers, for which we ship no row, only models that will be retired are written.
 ASKED_HERE = ("openai", "anthropic", "google", "groq")
-# Not for plain text, or not for everybody.
+# Models not for plain text, or not available to everybody.
 OTHER = re.compile(
     "audio|image|search|realtime|tts|transcri|robotics|omni|lyria|research|codex|cyber|computer|daybreak|"
     "rosalind|law|ocr|vision|guard|exp-|experimental|customtools|gemma-2|mythos|leanstral"
@@ -62,7 +63,7 @@ HEAD = """\
 
 
 def main(wheel: Path, path: Path = LIST, as_of: date | None = None) -> list[str]:
-    """Writes the list; returns what is wrong with it, in sentences."""
+    """Writes the list. Returns a sentence for each problem with it."""
     day = as_of or datetime.now(UTC).date()
     version = wheel.name.split("-")[1]
     with zipfile.ZipFile(wheel) as archive:
@@ -79,7 +80,7 @@ def main(wheel: Path, path: Path = LIST, as_of: date | None = None) -> list[str]
 
 
 def _chosen(rows: Mapping[str, Any]) -> dict[tuple[str, str], dict[str, Any]]:
-    """By seller and name."""
+    """Returns the rows to write, by seller and name."""
     texts = {}
     for full_name, row in rows.items():
         seller, _ = SELLERS.get(row.get("litellm_provider"), (None, ""))
@@ -110,7 +111,7 @@ def _bare(full_name: str) -> str:
 
 def _facts(seller: str, row: Mapping[str, Any]) -> dict[str, Any]:
     none = bool(row.get("supports_none_reasoning_effort"))
-    # Anthropic's think where they are asked to; OpenAI's are told by their names (chat_parameters.py).
+    # Anthropic's models think if asked to; OpenAI's are recognised by their names (chat_parameters.py).
     thinks = row.get("thinking_on_by_default") if seller == "anthropic" else row.get("supports_reasoning")
     facts: dict[str, Any] = {}
     if end := row.get("deprecation_date"):
@@ -133,7 +134,7 @@ def _prices(seller: str, name: str, row: Mapping[str, Any]) -> dict[str, str]:
         "output": "output_cost_per_token",
     }
     if not row["input_cost_per_token"]:
-        return {}  # of a free tier, and no price
+        return {}  # a free tier has no price
     return {
         key: f"{(Decimal(row[theirs]) * 1_000_000).normalize():f}"
         for key, theirs in keys.items()

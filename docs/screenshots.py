@@ -1,7 +1,7 @@
-"""The pictures of README and docs/first-run.md: the demo's story with its real model, in local-slack in Chromium.
+"""Takes the pictures of README and docs/first-run.md: the demo's story with its real model, in local-slack in Chromium.
 
-`python -m docs.screenshots` from the project's root; `make screenshots` sets up what it needs. It takes as long as
-the demo (6 to 12 minutes on two cores). A font with emoji should be there, or the page's icons are boxes.
+`python -m docs.screenshots` from the project's root; `make screenshots` installs what it needs. It takes as long as the
+demo (6 to 12 minutes on two cores). Without a font with emoji, the page's icons are boxes.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class Studio:
     out: Path
 
     def shot(self, name: str) -> None:
-        """256 colours are enough for a page of text, and a third of the bytes."""
+        """Takes a picture with 256 colours, which are enough for a page of text and need a third of the bytes."""
         path = self.out / f"{name}.png"
         self.page.screenshot(path)
         Image.open(path).convert("RGB").quantize(256, dither=Image.Dither.NONE).save(path, optimize=True)
@@ -54,9 +54,7 @@ def main() -> None:
     asked = parser.parse_args()
     binary = find_local_slack()
     if binary is None:
-        raise SystemExit(
-            "local-slack is not installed: `make screenshots` does it, or set FINETUNE_LOCAL_SLACK"
-        )
+        raise SystemExit("local-slack is not installed: use `make screenshots`, or set FINETUNE_LOCAL_SLACK")
     with (
         tempfile.TemporaryDirectory() as folder,
         LocalSlack(binary, Path(folder)) as slack,
@@ -97,7 +95,7 @@ def upload(page: Visitor, file: Path) -> None:
 
 
 def measure(studio: Studio) -> None:
-    """The ladder as in the demo, asked for in its form; its card beside its thread."""
+    """Runs the demo's ladder from its form; takes its card with its thread."""
     page = studio.page
     page.click("Measure", inside="tickets is ready")
     page.wait_for_modal("Measure alternatives")
@@ -114,7 +112,7 @@ def measure(studio: Studio) -> None:
 
 
 def approve(studio: Studio) -> None:
-    """With a reason, which is asked for where the verdict is not go."""
+    """Approves with a reason, which is required because the verdict is not go."""
     page = studio.page
     page.click("Approve", inside="approver is needed")
     page.wait_for_modal("Approve this plan")
@@ -125,14 +123,14 @@ def approve(studio: Studio) -> None:
 
 
 def watch(studio: Studio) -> None:
-    """A picture half-way; then until the result is there."""
+    """Takes a picture half-way, then waits for the result."""
     page, end, is_taken = studio.page, time.monotonic() + PATIENCE_S, False
     page.wait_for(STAGES, seconds=60)
     while not page.sees("Try it"):
         studio.bot.check_alive()
         card = page.read(STAGES) if page.sees(STAGES) else "Run 1 failed"
         if "failed" in card or time.monotonic() > end:
-            raise WorkspaceError(f"the run did not come to a result; its card says: {card}")
+            raise WorkspaceError(f"the run has no result; its card says: {card}")
         if not is_taken and share(card) >= HALF_WAY:
             page.show(STAGES)
             studio.shot("progress")
@@ -141,7 +139,7 @@ def watch(studio: Studio) -> None:
 
 
 def share(card: str) -> int:
-    """Per cent, as the card's bar says."""
+    """Returns the percentage on the card's bar."""
     found = re.search(r"(\d+)%", card)
     return int(found[1]) if found else 0
 

@@ -1,4 +1,4 @@
-"""Write README's tree, two levels deep, from what each folder says about itself: `python docs/tree.py`"""
+"""Writes README's tree, two levels deep, from the packages' docstrings: `python docs/tree.py`"""
 
 from __future__ import annotations
 
@@ -38,19 +38,19 @@ def tree() -> str:
 
 
 def _package(folder: Path, depth: int) -> Iterator[str]:
-    yield _line(depth, folder.name + "/", _says(folder / "__init__.py"))
+    yield _line(depth, folder.name + "/", _first_sentence(folder / "__init__.py"))
     for inner in sorted(path.parent for path in folder.glob("*/__init__.py")) if depth == 0 else ():
         yield from _package(inner, depth + 1)
 
 
-def _line(depth: int, name: str, says: str) -> str:
-    return f"{'  ' * depth + name:<28}{says}"
+def _line(depth: int, name: str, description: str) -> str:
+    return f"{'  ' * depth + name:<28}{description}"
 
 
-def _says(module: Path) -> str:
-    """The first sentence of the docstring, without the line about how it is started."""
-    said = ast.get_docstring(ast.parse(module.read_text(encoding="utf-8"))) or ""
-    sentence = " ".join(said.split("\n\n")[0].split())
+def _first_sentence(module: Path) -> str:
+    """Returns the first sentence of the docstring."""
+    docstring = ast.get_docstring(ast.parse(module.read_text(encoding="utf-8"))) or ""
+    sentence = " ".join(docstring.split("\n\n")[0].split())
     for end in (". ", "; "):
         sentence = sentence.split(end)[0]
     return sentence.rstrip(".;")

@@ -1,1 +1,1 @@
-"""What is proven of money and trust, at full length: `python -m benchmarks.chaos` (that is `make chaos`)."""
+"""The crash and fault tests at full length: `python -m benchmarks.chaos`, which is `make chaos`."""

@@ -1,9 +1,9 @@
-"""`python -m benchmarks.chaos [PART] [--kills=N]`: kills, crash sweep, syncs, mutants; every figure from the peers' own
-records.
+"""`python -m benchmarks.chaos [PART] [--kills=N]`: kills, crash sweep, syncs, mutants; all counts come from the peers'
+own records.
 
-Without PART all of them, side by side, in about nine minutes on two cores. Ends with 1 where anything was doubled,
-lost, unposted, overspent or left running, or a mutant is alive. `--kills`: of each storm, 200 and 40 of a whole road
-where not given.
+Without PART everything runs in parallel, in about nine minutes on two cores. Exits with 1 if anything was duplicated,
+lost, unposted, overspent or left running, or if a mutant survived. `--kills` is the number of kills per storm, default
+200, and 40 for a whole run at a vendor.
 """
 
 from __future__ import annotations
@@ -39,26 +39,26 @@ LANES = (
     ("sweep",),
     ("mutants", "own", "real"),
     ("dialects", "rented", "roads"),
-)  # two would leave a core idle at times
+)  # four, because two would sometimes leave a core idle
 EVERY_LINE = ("create",)
 LOG = 5_000  # characters of a part's log
 
 
 def hosted() -> bool:
     orders = _orders(60, seed=5, budget_usd="2.6", may_read=True, lasting=True)
-    return _blow("a hosted provider, bad weather, lasting faults", lambda folder: Storm(folder, orders))
+    return _blow("a hosted provider, all faults", lambda folder: Storm(folder, orders))
 
 
 def dialects() -> bool:
     orders = _orders(40, seed=9, may_read=True)
     is_clean = _blow(
-        "a vendor whose jobs only their file tells apart", lambda folder: MuteStorm(folder, orders)
+        "a vendor whose jobs differ only by their file", lambda folder: MuteStorm(folder, orders)
     )
     return all([is_clean, *map(_dialect, VENDORS)])
 
 
 def _dialect(dialect: Dialect) -> bool:
-    """By the vendor's own ledger nothing may be left running, either."""
+    """Also checks that nothing is left running by the vendor's own ledger."""
     storms: list[DialectStorm] = []
 
     def storm_in(folder: Path) -> Storm:
@@ -66,7 +66,7 @@ def _dialect(dialect: Dialect) -> bool:
         storms.append(DialectStorm(folder, orders, dialect=dialect))
         return storms[-1]
 
-    is_clean = _blow(f"a vendor that speaks as {dialect} does", storm_in)
+    is_clean = _blow(f"a vendor that behaves like {dialect}", storm_in)
     ledger = storms[-1].company.service.ledger
     print(
         f"    its ledger: {ledger.jobs} jobs, {ledger.live} live, {ledger.files} files, ${ledger.usd}",
@@ -76,7 +76,7 @@ def _dialect(dialect: Dialect) -> bool:
 
 
 def roads() -> bool:
-    """Trained, and measured on a machine by the hour, of which none may be left running."""
+    """Trains and measures on machines by the hour, none of which may be left running."""
     return all([*map(_road, ROADS)])
 
 
@@ -88,7 +88,7 @@ def _road(vendor: RoadVendor) -> bool:
         storms.append(RoadStorm(folder, orders, vendor=vendor))
         return storms[-1]
 
-    is_clean = _blow(f"a whole road at {vendor}, with a machine", storm_in)
+    is_clean = _blow(f"whole runs at {vendor}, with a machine", storm_in)
     service = storms[-1].company.service
     print(
         f"    its ledger: {service.ledger.jobs} jobs, {service.ledger.live} live, {service.ledger.files} files, "
@@ -99,7 +99,7 @@ def _road(vendor: RoadVendor) -> bool:
 
 
 def _orders(runs: int, usual: int = 200, **more: Any) -> Orders:
-    """`runs` of 200 kills, and fewer with fewer."""
+    """Returns the orders for a storm: `runs` for 200 kills, proportionally fewer for fewer kills."""
     given = [word.partition("=")[2] for word in sys.argv if word.startswith("--kills=")]
     kills = int(given[0]) if given else usual
     return Orders(kills=kills, runs=max(4, runs * kills // 200), **more)
@@ -116,13 +116,13 @@ def own() -> bool:
 def real() -> bool:
     orders = Orders(kills=25, runs=4, seed=7)
     return _blow(
-        "our trainer, really training a toy",
+        "our trainer, training a real toy model",
         lambda folder: OwnStorm(folder, orders, model=_toy(folder), command=REAL),
     )
 
 
 def rented() -> bool:
-    """By the ledger of who rents them, no machine may be left running, or run twice for a job."""
+    """Also checks, by the renter's ledger, that no machine is left running or runs twice for a job."""
     storms: list[RentedStorm] = []
 
     def storm_in(folder: Path) -> Storm:
@@ -135,7 +135,8 @@ def rented() -> bool:
 
 
 def sweep(every: bool = False) -> bool:
-    """`--every`: each line of each step. Else of the create; of the others each state that a death can leave."""
+    """With `--every` dies at each line of each step. Otherwise at each line of the create, and in the other steps at
+    each state that a death can leave."""
     os.environ["ACME_KEY"] = KEY
     workers, is_clean = KeptWorkers(), True
     print(f"{'crash sweep of a step':<44}{'lines':>6}{'deaths':>8}{'states':>8}{'wrong':>7}", flush=True)
@@ -143,7 +144,7 @@ def sweep(every: bool = False) -> bool:
         for step in STEPS:
             is_clean &= _swept(step, nursery, workers, every or step.name in EVERY_LINE)
         for vendor in VENDORS:
-            print(f"  at a vendor that speaks as {vendor} does", flush=True)
+            print(f"  at a vendor that behaves like {vendor}", flush=True)
             for step in STEPS:
                 if step.is_of_dialects:
                     is_clean &= _swept(step, nursery, workers, every, Rules(vendor=vendor))
@@ -183,7 +184,7 @@ def _blow(name: str, storm_in: Callable[[Path], Storm]) -> bool:
     )
     where = ", ".join(f"{count} {place}" for place, count in sorted(storm.kills.items()))
     may = "with" if verdict.may_read else "without"
-    print(f"    killed: {where}; the bot {may} the right to look for its messages", flush=True)
+    print(f"    killed: {where}; the bot {may} permission to look for its messages", flush=True)
     return verdict.is_clean and verdict.due > 0
 
 
@@ -214,7 +215,7 @@ def _toy(folder: Path) -> Path:
 
 
 def _lane(names: tuple[str, ...]) -> bool:
-    """Each part in a process of its own; what it said is printed when it is over, its log where it is not clean."""
+    """Runs each part in a separate process. Prints its output at its end, and its log if it is not clean."""
     is_clean, options = True, [word for word in sys.argv if word.startswith("--kills=")]
     for name in names:
         started = time.monotonic()

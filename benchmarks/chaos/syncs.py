@@ -1,6 +1,6 @@
-"""A kill at each fdatasync of a step: where the database is half on the disk. Needs strace, which sends the signal.
+"""Kills a step at each fdatasync, when the database is only partly on the disk. Needs strace, which sends the signal.
 
-Without strace it says that it was not run, and fails only where it was asked for by name.
+Without strace it reports that it was not run, and fails only if it was requested by name.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ TRACED = (
 
 
 class SyncSweep(Sweep):
-    """Its 'lines' are a step's syncs."""
+    """A sweep whose 'lines' are a step's syncs."""
 
     def _lines(self) -> int:
         self._traced("trace=" + SYNCS)
@@ -54,7 +54,7 @@ def why_not() -> str | None:
     if shutil.which("strace") is None:
         return "strace is not installed"
     tried = subprocess.run(["strace", "-f", "-o", os.devnull, "true"], capture_output=True)
-    return "strace may not trace here" if tried.returncode else None
+    return "strace is not permitted to trace here" if tried.returncode else None
 
 
 def run(*, is_asked_for: bool) -> bool:
