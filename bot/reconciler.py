@@ -345,7 +345,9 @@ def _provider_of_run(context: AppContext, number: int) -> str:
 def _step_measurement(context: AppContext, measurement: Measurement) -> None:
     kind = learning_curves if measurement.kind == "curve" else evaluations
     handle_step_failure = partial(kind.handle_step_failure, context, measurement)
-    _run_guarded(partial(kind.step, context, measurement), f"measurement {measurement.id}", handle_step_failure)
+    _run_guarded(
+        partial(kind.step, context, measurement), f"measurement {measurement.id}", handle_step_failure
+    )
 
 
 def _step_if_unmoved(context: AppContext, run: Run) -> None:
@@ -361,7 +363,9 @@ def _step_run(context: AppContext, run: Run) -> None:
 
 def _step_promotion(context: AppContext, promotion: Promotion) -> None:
     handle_step_failure = partial(alias_sync.handle_step_failure, context, promotion)
-    _run_guarded(partial(alias_sync.step, context, promotion), f"promotion {promotion.id}", handle_step_failure)
+    _run_guarded(
+        partial(alias_sync.step, context, promotion), f"promotion {promotion.id}", handle_step_failure
+    )
 
 
 def _step_deployment(context: AppContext, record: DeploymentRecord) -> None:

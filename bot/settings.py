@@ -217,7 +217,9 @@ class ServiceSettings:
     backups_kept: Annotated[int, Limits(ge=0, le=1000)] = 7
     health_port: Port = 0
     watchdog_s: Annotated[
-        int, Limits(ge=0, le=86_400), Key(convert=_check_watchdog, wants=f"0 (off) or at least {LEAST_WATCHDOG_S}")
+        int,
+        Limits(ge=0, le=86_400),
+        Key(convert=_check_watchdog, wants=f"0 (off) or at least {LEAST_WATCHDOG_S}"),
     ] = 300
 
 

@@ -22,7 +22,7 @@ from urllib.error import HTTPError, URLError
 from trainers.chat_templates import drops_answers, read_chat_template
 from trainers.host import child_environment
 from trainers.json_values import from_object
-from trainers.sizing.architecture import UNPACKED, Architecture, Unsized, read_config
+from trainers.sizing.architecture import UNPACKED, Architecture, UnknownSize, read_config
 
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[\w.-]{1,96}", re.ASCII)
 # Suffixes of transformers' class names for models that generate text.
@@ -77,9 +77,9 @@ class Base:
     preset: Preset | None = None
 
 
-def find_base(name: str, *, ask_the_hub: bool = True) -> Base | Unsized:
+def find_base(name: str, *, ask_the_hub: bool = True) -> Base | UnknownSize:
     """Finds a base model by `name`: a hub id, a preset's alias, or a folder. Without `ask_the_hub`, only presets and
-    folders are searched. Returns Unsized with the reason if the model can't be sized."""
+    folders are searched. Returns UnknownSize with the reason if the model can't be sized."""
     preset = find_preset(name)
     if preset:
         return _base(preset.hub_id, preset.config, preset)
@@ -92,11 +92,11 @@ def find_base(name: str, *, ask_the_hub: bool = True) -> Base | Unsized:
         ]
         near = difflib.get_close_matches(name.lower(), names, n=1, cutoff=0.6)
         hint = f" Did you mean {near[0]}?" if near else ""
-        return Unsized(
+        return UnknownSize(
             f"Unknown base model '{name[:80]}': it is neither a folder here nor a hub id like org/name.{hint}"
         )
     if not ask_the_hub:
-        return Unsized(f"{name} is not a preset, and its config.json is not on this machine.")
+        return UnknownSize(f"{name} is not a preset, and its config.json is not on this machine.")
     return _base(name, _fetch_config(name))
 
 
@@ -127,7 +127,7 @@ def why_untrainable(source: str) -> str | None:
             return None
         folder = Path(cached).parent
     raw = _read(folder / "config.json", source)
-    if isinstance(raw, Unsized):
+    if isinstance(raw, UnknownSize):
         return None
 
     stored = (raw.get("quantization_config") or {}).get("quant_method")
@@ -153,17 +153,19 @@ def why_untrainable(source: str) -> str | None:
     return None
 
 
-def _base(name: str, raw: Mapping[str, Any] | Unsized, preset: Preset | None = None) -> Base | Unsized:
-    if isinstance(raw, Unsized):
+def _base(
+    name: str, raw: Mapping[str, Any] | UnknownSize, preset: Preset | None = None
+) -> Base | UnknownSize:
+    if isinstance(raw, UnknownSize):
         return raw
     architecture = (preset and preset.shape) or read_config(raw, name)
-    if isinstance(architecture, Unsized) and architecture.is_unknown:
+    if isinstance(architecture, UnknownSize) and architecture.is_unknown:
         architecture = _count(json.dumps(raw, sort_keys=True), name) or architecture
-    return architecture if isinstance(architecture, Unsized) else Base(name, architecture, preset)
+    return architecture if isinstance(architecture, UnknownSize) else Base(name, architecture, preset)
 
 
 @cache
-def _count(config: str, name: str) -> Architecture | Unsized | None:
+def _count(config: str, name: str) -> Architecture | UnknownSize | None:
     """Builds transformers' own class without weights and counts its parameters. This takes a few seconds in a child
     process, because this process must not import torch. Returns None if torch isn't installed."""
     if importlib.util.find_spec("torch") is None:
@@ -179,26 +181,30 @@ def _count(config: str, name: str) -> Architecture | Unsized | None:
             env=child_environment(),
         )
     except subprocess.TimeoutExpired:
-        return Unsized(f"Counting the parameters of {name}: no result in {COUNTER_TIMEOUT_S} s. Try again.")
+        return UnknownSize(
+            f"Counting the parameters of {name}: no result in {COUNTER_TIMEOUT_S} s. Try again."
+        )
     if done.returncode:
         sentence = (done.stderr.strip().splitlines() or ["no reason given"])[-1]
-        return Unsized(f"The memory that {name} needs is unknown: {sentence.rstrip('.')}.")
+        return UnknownSize(f"The memory that {name} needs is unknown: {sentence.rstrip('.')}.")
     return from_object(Architecture, json.loads(done.stdout))
 
 
-def _read(path: Path, whose: str) -> Mapping[str, Any] | Unsized:
+def _read(path: Path, whose: str) -> Mapping[str, Any] | UnknownSize:
     try:
         raw = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        return Unsized(
+        return UnknownSize(
             f"There is no config.json in {whose}, so it is not a model. Name a folder that has one."
         )
     except (OSError, ValueError) as error:
-        return Unsized(f"The config.json of {whose} can't be read: {error}. Download the model again.")
-    return raw if isinstance(raw, Mapping) else Unsized(f"The config.json of {whose} is not a JSON object.")
+        return UnknownSize(f"The config.json of {whose} can't be read: {error}. Download the model again.")
+    return (
+        raw if isinstance(raw, Mapping) else UnknownSize(f"The config.json of {whose} is not a JSON object.")
+    )
 
 
-def _fetch_config(name: str) -> Mapping[str, Any] | Unsized:
+def _fetch_config(name: str) -> Mapping[str, Any] | UnknownSize:
     """Reads a config.json from the hub's cache on this machine, or else downloads it with a single request. The hub's
     own library is not used for that, because it retries for half a minute."""
     from huggingface_hub import get_token, hf_hub_url, try_to_load_from_cache
@@ -213,13 +219,15 @@ def _fetch_config(name: str) -> Mapping[str, Any] | Unsized:
         with urllib.request.urlopen(request, timeout=HUB_TIMEOUT_S) as answer:  # noqa: S310
             raw = json.loads(answer.read(MOST_CONFIG_BYTES))
     except HTTPError as error:
-        return Unsized(_hub_refusal(name, error.code, error.headers.get("X-Error-Code", "")))
+        return UnknownSize(_hub_refusal(name, error.code, error.headers.get("X-Error-Code", "")))
     except (OSError, ValueError) as error:
         reason = error.reason if isinstance(error, URLError) else error
-        return Unsized(
+        return UnknownSize(
             f"Downloading the config.json of {name}: {reason}. Check the network, or name a folder or a preset."
         )
-    return raw if isinstance(raw, Mapping) else Unsized(f"The config.json of {name} is not a JSON object.")
+    return (
+        raw if isinstance(raw, Mapping) else UnknownSize(f"The config.json of {name} is not a JSON object.")
+    )
 
 
 def _hub_refusal(name: str, status: int, code: str) -> str:

@@ -132,9 +132,9 @@ def _chance(pays: Payback, outlook: Outlook) -> str:
     rests_on = payback_condition(is_good=pays.is_good, is_time_said=outlook.is_time_said)
     happens = "saves money"
     if pays.estimate.one_off_usd:
-        happens = f"pays back within {duration(outlook.target_months)}"
+        happens = f"pays back within {format_months(outlook.target_months)}"
     spread = _spread(outlook) if pays.estimate.one_off_usd else ""
-    return f"It {happens} in {format_months(outlook.p_payback, outlook.draws)}{rests_on}{spread}."
+    return f"It {happens} in {share_of_draws(outlook.p_payback, outlook.draws)}{rests_on}{spread}."
 
 
 def _spread(outlook: Outlook) -> str:
@@ -143,9 +143,7 @@ def _spread(outlook: Outlook) -> str:
         return ""
     if not early:
         return "" if late is None else f"; 95% pay back within {format_months(late)}"
-    return (
-        f"; 90% lie between {format_months(early)} and {'never' if late is None else format_months(late)}"
-    )
+    return f"; 90% lie between {format_months(early)} and {'never' if late is None else format_months(late)}"
 
 
 def alternative_in_short(estimate: Estimate) -> str:

@@ -249,7 +249,9 @@ class SamplingBody:
     presence_penalty: Penalty = 0.0
     stop: Annotated[
         tuple[str, ...],
-        Key(input_type=Any, convert=_read_stop, wants="text or a list of at most 4 texts, none of them empty"),
+        Key(
+            input_type=Any, convert=_read_stop, wants="text or a list of at most 4 texts, none of them empty"
+        ),
     ] = ()
     logit_bias: Annotated[
         Mapping[int, float],

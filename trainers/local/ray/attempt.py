@@ -24,7 +24,7 @@ from typing import Any, TypeVar
 import orjson
 
 from trainers.local.base_files import base_fingerprint
-from trainers.local.job_directory import exclusive, read_events, read_job, read_json, replace_json, write_job
+from trainers.local.job_directory import lock_job, read_events, read_job, read_json, replace_json, write_job
 from trainers.local.launch import Meeting, die_with_parent, train_command
 from trainers.local.ray.job_files import (
     EVENTS_PER_PIECE,
@@ -80,7 +80,7 @@ def train_from_storage(
     delete_leftovers(Path(tempfile.gettempdir()))
     link = AttemptStorage(Storage(url), job_id, key)
     command = train_command(processes, meeting)
-    with tempfile.TemporaryDirectory(prefix=PREFIX) as root, exclusive(Path(root)):
+    with tempfile.TemporaryDirectory(prefix=PREFIX) as root, lock_job(Path(root)):
         folder = Path(root) / job_id
         try:
             start, base = _retry_while_away(lambda: link.fetch(folder))
@@ -99,7 +99,7 @@ def delete_leftovers(folder: Path) -> None:
     for leftover in folder.glob(f"{PREFIX}*"):
         with suppress(FileNotFoundError):  # another attempt that starts just now may be deleting it too
             if time.time() - leftover.stat().st_mtime > LEFTOVER_S:
-                with exclusive(leftover) as lock:
+                with lock_job(leftover) as lock:
                     if lock is not None:
                         shutil.rmtree(leftover)
 
