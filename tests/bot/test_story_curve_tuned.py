@@ -352,7 +352,7 @@ def test_a_create_in_doubt_is_not_over_because_the_address_changed(world: World)
     until_size(world, 0, "creating")
     world.rules.company_is_far = True
     world.restart()
-    world.until(lambda: "may have been created trainer" in (progress(world).note or ""), "the doubt")
+    world.until(lambda: "may have been created" in (progress(world).note or ""), "the doubt")
     assert measurement(world).state == "running"
     world.rules.company_is_far = False
     world.restart()

@@ -76,12 +76,12 @@ def test_a_price_that_comes_while_a_provider_is_asked_for_ends_is_kept(
     list_models = trainer.models
 
     def models_while_a_price_comes() -> tuple[ModelInfo, ...]:
-        rows = tuple(row.with_hourly(MODEL, Decimal(7)) for row in context.settings.providers)
+        rows = tuple(row.with_hourly_price(MODEL, Decimal(7)) for row in context.settings.providers)
         context.settings = replace(context.settings, providers=rows)
         return list_models()
 
     monkeypatch.setattr(trainer, "models", models_while_a_price_comes)
-    priced = [row.with_hourly(MODEL, Decimal(7)) for row in context.settings.providers]
+    priced = [row.with_hourly_price(MODEL, Decimal(7)) for row in context.settings.providers]
     maintain(context)
     assert list(context.settings.providers) == priced
 

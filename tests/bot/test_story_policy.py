@@ -157,7 +157,7 @@ def test_the_second_decision_on_a_voided_plan_is_told_and_reminded_of_like_the_f
     world.tick(2)
     assert len(reminders()) == 1
     world.approve(CLEO)
-    world.slack.regroup(APPROVERS_GROUP, (BEN.id,))
+    world.slack.set_group(APPROVERS_GROUP, (BEN.id,))
     world.tick(2)
     assert world.run().state == "awaiting_approval" and world.said("is void")
     world.pass_time(21 * HOUR)

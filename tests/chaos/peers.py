@@ -200,7 +200,7 @@ class StormySlack(SlackEmulator):
         """What who typed a command reads in its ack; {} where nothing."""
         with self._state.lock:
             form = payloads.slash_command(self._state, user, self._state.channel(channel), line)
-        return self._acked(self._out().form(form["command"], form)).ack
+        return self._acked(self._bot().form(form["command"], form)).ack
 
     def _interact(self, payload: Json) -> Any:
         action = (payload.get("actions") or [{}])[0]

@@ -122,7 +122,7 @@ def complaining(root: Path) -> Callable[[Left], str | None]:
         storage.write(f"{JOB}/attempts/{record.key}/events/000000.json", left.events)
         before = {path for path, _ in kept(place)}
         with suppress(StorageAway):  # it is asked again
-            Takeover(storage, folder, record, lambda: True, threading.Lock()).take()
+            Takeover(storage, folder, record, lambda: True, threading.Lock()).download_new_files()
         gone = [name for name, content in ours.items() if (folder / name).read_bytes() != content]
         fresh = {path for path, _ in kept(place)} - before
         strays = [path for path in fresh if not path.startswith(f"data/jobs/{JOB}/")]

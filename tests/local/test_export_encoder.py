@@ -40,7 +40,7 @@ def trained(data: Path, rows: bytes) -> Path:
     return data
 
 
-def ordered(data: Path, out: Path, to: str = "onnx", **changes: object) -> exporting.Order:
+def ordered(data: Path, out: Path, to: str = "onnx", **changes: object) -> exporting.ExportOrder:
     return order(data, out, to, model=MODEL, **changes)
 
 

@@ -63,7 +63,7 @@ class Model:
             logits = model(input_ids=ids).logits[0, -1].float()
             logprobs.append(torch.log_softmax(logits, -1))
             if guide:
-                logits = logits.masked_fill(~guide.allowed(), -torch.inf)
+                logits = logits.masked_fill(~guide.allowed_tokens(), -torch.inf)
             token = _draw(logits, body, dice)
             tokens.append(token)
             if token in body["stop_token_ids"]:

@@ -61,9 +61,8 @@ def site_of(name: str, folder: Path) -> Iterator[Site]:
         else Hosted(Together(models=(BASES[name],)))
     )
     with server:
-        row = next(row for row in load_providers() if row.name == name).at_address(
-            server.url + server.service.path
-        )  # type: ignore[attr-defined]
+        address = server.url + server.service.path  # type: ignore[attr-defined]
+        row = next(row for row in load_providers() if row.name == name).at_address(address)
         chat = f"{server.url.removesuffix('/v1')}/v1/inference/v1" if name == "fireworks" else ""
         provider = replace(row.provider, timeout_s=3, chat_base_url=chat, deploy_base_url="")
         with open_trainer(provider, server.key) as trainer:
