@@ -66,6 +66,12 @@ def test_no_key_of_ours_is_written_also_not_within_a_traceback(folder: Path) -> 
     assert json.loads(text)["error"].startswith("Traceback")
 
 
+@pytest.mark.parametrize("start", ["xapp-1-", "sk-", "hf_", "ghp_", "gho_", "github_pat_"])
+def test_a_key_that_is_not_in_our_settings_is_not_written(folder: Path, start: str) -> None:
+    logging.getLogger("bot.test").error("cloning with %s", start + "a1B2c3D4e5F6")
+    assert [line["message"] for line in lines(folder)] == [f"cloning with {REDACTED}"]
+
+
 def test_the_file_is_its_owner_s_alone_and_a_line_cut_off_by_a_kill_is_left_out(folder: Path) -> None:
     logging.getLogger("bot.test").error("whole")
     (only,) = lines(folder)

@@ -210,6 +210,12 @@ PERSONAL = {
     "e-mail": "ines.example@mail.example.com",
     "phone": "+49 170 1234567",
     "phone with brackets": "+1 (555) 010-9999",
+    "phone in America": "(555) 234-5678",
+    "phone in America with dashes": "555-234-5678",
+    "phone in America with dots": "555.234.5678",
+    "phone in America without a blank": "(555)234-5678",
+    "phone in pasted code": "a\\n555-234-5678",
+    "social security": "123-45-6789",
     "card": "4111 1111 1111 1111",
     "card dashes": "5500-0000-0000-0004",
     "amex": "378282246310005",
@@ -230,6 +236,18 @@ HARMLESS = [
     "price 29.99 at 10:30",
     "a surcharge of +1.50 or +20 in 2025",
     "1+12345678901",
+    "order 555 234 5678",
+    "order 555-134-5678",
+    "part 155-234-5678",
+    "version 555.234-5678",
+    "batch A-555-234-5678",
+    "000-45-6789",
+    "666-45-6789",
+    "923-45-6789",
+    "123-00-6789",
+    "123-45-0000",
+    "123-45-67890",
+    "1123-45-6789",
 ]
 
 
@@ -269,7 +287,8 @@ def test_each_kind_is_found_once_a_row_on_the_right_line_without_showing_it() ->
 
 
 @pytest.mark.parametrize(
-    "letters", ["a", "a@", "1 ", "+1", "+1 ", "A1", "<|", "sk-", "-----BEGIN A ", "AB12 CDEF "]
+    "letters",
+    ["a", "a@", "1 ", "+1", "+1 ", "A1", "<|", "sk-", "-----BEGIN A ", "AB12 CDEF ", "555-234-", "123-45-"],
 )
 def test_a_million_letters_of_half_a_pattern_hold_nothing(letters: str) -> None:
     assert faults_in(letters * (1_000_000 // len(letters))) == []

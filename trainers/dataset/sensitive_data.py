@@ -180,7 +180,18 @@ _EMAIL = r"[0-9A-Za-z]@[0-9A-Za-z-]{1,63}(?:\.[0-9A-Za-z-]{1,63}){0,5}\.[A-Za-z]
 _IBAN = r"[A-Z]{2}[0-9]{2}(?: ?[0-9A-Z]{4}){2,7}(?: ?[0-9A-Z]{1,3})?"
 # E.164: 8 to 15 digits after the plus
 _PHONE = rf"(?:(?<![0-9A-Za-z_+])|{_ESCAPED})\+[1-9](?:[ ().-]{{0,2}}[0-9]){{7,14}}(?![0-9])"
-# Formats that are documented by their issuers or listed by gitleaks. detect-secrets is not used because it runs about
+# A number of the North American plan as people there write it, without a plus: neither the area nor the exchange begins
+# with 0 or 1.
+_AMERICAN_PHONE = (
+    rf"(?:(?<![0-9A-Za-z_.-])|{_ESCAPED})(?:\([2-9][0-9]{{2}}\) ?|[2-9][0-9]{{2}}([-.]))"
+    r"[2-9][0-9]{2}(?(1)\1|-)[0-9]{4}(?![0-9A-Za-z_-])"
+)
+# The Social Security Administration gives out no area 000, 666 or 900 to 999, no group 00 and no serial number 0000.
+_SOCIAL_SECURITY = (
+    rf"(?:(?<![0-9A-Za-z_-])|{_ESCAPED})"
+    r"(?!000|666|9)[0-9]{3}-(?!00)[0-9]{2}-(?!0000)[0-9]{4}(?![0-9A-Za-z_-])"
+)
+# Forms that are documented by their issuers or listed by gitleaks. detect-secrets is not used because it runs about
 # twenty plugins in Python on each line, which would make a check many times slower.
 _ASSIGNED = r"\\{0,2}[\"'`]?[ \t]{0,3}(?:=|:)[=>]?[ \t]{0,3}\\{0,2}[\"'`]?"
 _PASSWORD = rf"(?i){_WORD_STARTS}(?:passw(?:or)?d|passphrase|pwd){_ASSIGNED}([^\s\"'`,;<>]{{6,200}})"
@@ -225,9 +236,12 @@ _BRACKET = _Hint("as it is", (b"[",), re.compile(rb"\[/?INST\]"))
 _AT = _Hint("as it is", (b"@",), re.compile(rb"@"))
 _PLUS = _Hint("as it is", (b"+",), re.compile(rb"\+[1-9][0-9 ().-]"))
 _ACCOUNT = _Hint("kinds", (b"AA00",), re.compile(rb"AA00(?:-?[A0]{4}){2}"))
+_AMERICAN = _Hint("kinds", (b"000-0000", b"000a0000"), re.compile(rb"000(?:a?-|a)000[-a]0000"))
+_SOCIAL = _Hint("kinds", (b"000-00-0000",), re.compile(rb"000-00-0000"))
 _DIGITS = _Hint("kinds", (b"0" * 13, b"0-0"), re.compile(rb"0" + rb"-?0" * 12))
 _HINTS = (
-    _CAPITAL, _DASH, _UNDERSCORE, _JWT, _COLON, _EQUALS, _ANGLE, _BRACKET, _AT, _PLUS, _ACCOUNT, _DIGITS,
+    _CAPITAL, _DASH, _UNDERSCORE, _JWT, _COLON, _EQUALS, _ANGLE, _BRACKET, _AT, _PLUS, _ACCOUNT, _AMERICAN, _SOCIAL,
+    _DIGITS,
 )  # fmt: skip
 
 _AWS, _SLACK, _GITHUB = (
@@ -241,6 +255,7 @@ _PACKAGES, _TOKEN = "what looks like a package registry's token", "what looks li
 _WORD, _KEY = "what looks like a password", "what looks like a key or token"
 _OPENAI, _MARK = "what looks like an API key (sk-…)", "the text of a special token"
 _CARD_NUMBER, _BANK = "what looks like a payment card", "what looks like a bank account (IBAN)"
+_TELEPHONE, _SSN = "what looks like a phone number", "what looks like a US social security number"
 _PATTERNS = (
     _Pattern(SECRET, _AWS, _CAPITAL, "AKIA", re.compile(rf"{_STARTS}AKIA[0-9A-Z]{{16}}(?![0-9A-Za-z])")),
     _Pattern(SECRET, _AWS, _CAPITAL, "ASIA", re.compile(rf"{_STARTS}ASIA[0-9A-Z]{{16}}(?![0-9A-Za-z])")),
@@ -280,7 +295,9 @@ _PATTERNS = (
     _Pattern(SPECIAL_TOKEN, _MARK, _ANGLE, "<", re.compile(r"<(?:<SYS>>|(?:start|end)_of_turn>)")),
     _Pattern(SPECIAL_TOKEN, _MARK, _BRACKET, "INST]", re.compile(r"\[/?INST\]")),
     _Pattern(PERSONAL, "an e-mail address", _AT, "@", re.compile(_EMAIL)),
-    _Pattern(PERSONAL, "what looks like a phone number", _PLUS, "+", re.compile(_PHONE)),
+    _Pattern(PERSONAL, _TELEPHONE, _PLUS, "+", re.compile(_PHONE)),
+    _Pattern(PERSONAL, _TELEPHONE, _AMERICAN, "", re.compile(_AMERICAN_PHONE)),
+    _Pattern(PERSONAL, _SSN, _SOCIAL, "-", re.compile(_SOCIAL_SECURITY)),
     _Pattern(PERSONAL, _CARD_NUMBER, _DIGITS, "", re.compile(r"[0-9](?:[ -]?[0-9]){12,}"), _is_card),
     _Pattern(PERSONAL, _BANK, _ACCOUNT, "", re.compile(_IBAN), _is_iban),
 )
