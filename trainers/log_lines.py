@@ -13,7 +13,7 @@ from typing import Any
 LETTERS = "23456789ABCDEFGHJKMNPQRSTVWXYZ"  # without letters that are easily confused
 LENGTH = 8
 REDACTED = "[secret]"
-# The forms of keys that Slack, vendors' and GitHub issue, in case keys doesn't come are our settings.
+# The formats of keys that Slack, vendors and GitHub issue, for keys that are not in our settings.
 LOOKS_SECRET = re.compile(
     r"\b(?:xox[a-z]-|xapp-|sk-|hf_|gh[opusr]_|github_pat_)[A-Za-z0-9_-]{8,}|(?<=Bearer )[^\s\"']{8,}"
 )
