@@ -292,8 +292,8 @@ def test_a_machine_or_a_repository_that_is_gone_ends_its_job(
         assert ended.error.code == "hf_404" and "fetching a job's result" in ended.error.message
         job = create(client)
         wait_for_status(client, job.id, "running")
-        peer.jobs.clear()
-        ended = wait_for_status(client, job.id, "failed", seconds=30)
+        peer.jobs.clear()  # a new machine may stay unlisted for SETTLE_S
+        ended = wait_for_status(client, job.id, "failed", seconds=rented_backend.SETTLE_S + 30)
         assert ended.error.code == "hf_404" and "asking for a machine" in ended.error.message
 
 
