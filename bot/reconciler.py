@@ -124,9 +124,8 @@ def fetch_model_ends(context: AppContext) -> None:
             listed = [model.id for model in models]
             sunsets.tell_vanished(context, row, trainer, listed)
             store_model_ends(context.settings.data, row.name, ends, context.today(), listed)
-            settings = (
-                context.settings
-            )  # read after the requests: another thread may have replaced it meanwhile
+            # read after the requests: another thread may have replaced it meanwhile
+            settings = context.settings
             context.settings = replace(
                 settings, providers=with_announced_ends(settings.providers, settings.data)
             )

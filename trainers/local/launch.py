@@ -21,9 +21,8 @@ TRAIN_COMMAND = (sys.executable, "-m", "trainers.local.train")
 PROCESSES_VARIABLE = "FINETUNE_PROCESSES"  # the number of processes that each member of a team has to find
 PR_SET_PDEATHSIG = 1  # prctl(2)
 SHUTDOWN_S = 3
-SHORT_OF_MEMORY = (
-    77  # exit code: the job has to start again, with fewer tokens at a time (training/memory.py)
-)
+# exit code: the job has to start again, with fewer tokens at a time (training/memory.py)
+SHORT_OF_MEMORY = 77
 MEET_S = 12 * 3600  # another machine may have a large base to fetch; a lost one is noticed in other ways
 
 

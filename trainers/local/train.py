@@ -25,9 +25,8 @@ from trainers.methods import BUILTIN, METHODS
 BUSY = 75  # EX_TEMPFAIL
 PAUSED = 76
 END_MARKS = ("DONE", "FAILED", "CANCELLED")
-LAST_WORDS_S = (
-    60.0  # how long the first process of a team may take to save a checkpoint or to write why it failed
-)
+# how long the first process of a team may take to save a checkpoint or to write why it failed
+LAST_WORDS_S = 60.0
 
 
 def main() -> int:

@@ -63,9 +63,8 @@ OBJECT = re.compile(rf"(inputs|attempts/[\w-]{{1,40}}/files)/({FILE_NAME}/){{0,5
 STRAY = re.compile(
     r"(.*/)?checkpoints(/(?!step-\d{6,9}/).*)?", re.ASCII
 )  # anything else in a checkpoints folder
-POSITION = (
-    "checkpoint.json"  # the only file of a complete checkpoint that may change: a validation is added to it
-)
+# the only file of a complete checkpoint that may change: a validation is added to it
+POSITION = "checkpoint.json"
 STATE = "state.pt"  # optimizer and generators: two thirds of a checkpoint, needed only by the next attempt
 
 

