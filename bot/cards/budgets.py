@@ -31,7 +31,7 @@ def budget_refusal(budget: Budget, asked_micros: int, what: str = "run") -> str:
     cost, left = usd_micros(asked_micros), usd_micros(max(budget.left_micros, 0))
     month = f"of this month's {usd_micros(budget.limit_micros)}{owner_text(budget)}"
     # The two may round to the same amount.
-    remains = f"slightly less {month} is left" if cost == left else f"only {left} {month} is left"
+    remains = f"slightly less than that is left {month}" if cost == left else f"only {left} {month} is left"
     cure = f"Raise {_setting(budget)} in finetune.toml, or wait for next month."
     return f"This {what} may cost {at_most(asked_micros)}, but {remains}. {cure}"
 

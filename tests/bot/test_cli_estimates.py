@@ -436,7 +436,7 @@ def test_tokens_that_another_tokenizer_counted_are_called_an_estimate(
     answer = estimated("--volume", "10M", "--target", target)
     assert answer["training_tokens_estimated"] is is_estimated
     (training,) = [one for one in answer["assumptions"] if one["name"] == "training"]
-    assert ("An estimate" in training["why"]) is is_estimated and (
+    assert ("Estimated with" in training["why"]) is is_estimated and (
         "about" in training["value"]
     ) is is_estimated
 

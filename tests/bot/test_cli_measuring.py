@@ -297,7 +297,7 @@ def test_a_provider_in_endless_trouble_is_given_up_on_and_what_came_is_kept(tmp_
         company.fail("POST /chat/completions", NOTHING_BUT_500, times=1000)
         result = finetune(*asked, "--patience", "0.01")
         assert result.exit_code == 2
-        assert "No answer came for 0.01 minutes." in result.stderr and "in trouble" in result.stderr
+        assert "No answer came for 0.01 minutes." in result.stderr and "busy or failing" in result.stderr
         assert "run the same command to go on from there" in result.stderr
 
 

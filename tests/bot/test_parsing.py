@@ -505,7 +505,7 @@ def test_help_about_a_command_shows_each_option_whole() -> None:
 
 def test_help_about_a_command_says_how_it_is_typed_and_what_its_options_mean() -> None:
     assert help_cards.one_command(commands.command_help(commands.cancel)).text == (
-        "Like this: `/finetune cancel RUN`."
+        "Usage: `/finetune cancel RUN`"
     )
     text = help_cards.one_command(commands.command_help(commands.delete)).text
     assert "`before=` Only versions that were uploaded before this day." in text

@@ -87,7 +87,7 @@ def test_a_plan_beyond_the_budget_stays_unapproved_and_the_cure_is_said(make_wor
     world = make_world(Rules(budget="0.01"))
     world.start()
     answer = world.answer_to_click(BEN, "approve_plan")
-    assert "$0.01 are left" in answer and "monthly_usd" in answer
+    assert "only $0.01 of this month's" in answer and "monthly_usd" in answer
     world.tick(2)
     assert world.run().state == "awaiting_approval"
     assert world.jobs() == 0 and world.ledger() == {} and world.store.runs.decisions(1) == []
@@ -100,7 +100,7 @@ def test_two_plans_cannot_spend_the_same_money(make_world: MakeWorld) -> None:
     world.start(START.replace("tickets", "letters"))
     world.approve()
     world.send()
-    assert "are left" in world.answer_to_click(BEN, "approve_plan")
+    assert "is left" in world.answer_to_click(BEN, "approve_plan")
     assert [world.run(number).state for number in (1, 2)] == ["awaiting_approval", "approved"]
 
 

@@ -275,7 +275,9 @@ def test_cancel_cancels_the_job_and_keeps_what_was_trained(world: World) -> None
     jobs = list(world.company.service.jobs.values())
     assert [job.is_cancelled for job in jobs] == [False, True] and world.left_at_company() == []
     assert 0 < (cancelled.actual_micros or 0) < cancelled.reserved_micros
-    assert f"Cancelled by <@{ANA.id}>" in world.said("Learning curve m1 was cancelled", "asked for again")
+    assert f"Cancelled by <@{ANA.id}>" in world.said(
+        "Learning curve m1 was cancelled", "Trained models are kept"
+    )
     agreed(world, number=2)
     assert progress(world, 2).to_train == 2
     until(world, "done", 2)

@@ -93,7 +93,7 @@ def test_a_plan_that_somebody_approved_waits_only_for_others(make_world: Callabl
     world = make_world(Rules(quorum=2))
     world.start()
     world.approve(BEN)
-    assert "Nothing waits for you" in _home(world, BEN.id)
+    assert "Nothing is waiting for you" in _home(world, BEN.id)
     assert "approve_plan" in _home(world, CLEO.id)
 
 

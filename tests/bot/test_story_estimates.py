@@ -531,7 +531,7 @@ def test_another_bar_judges_the_tuned_model_again(world: World) -> None:
     world.start_approved()
     world.until_state("done")
     world.type(f"{ASKED} bar=99%")
-    assert "The tuned model is too close to the bar of 99% to say" in world.estimate_details()
+    assert "The tuned model is too close to the bar of 99% to call" in world.estimate_details()
     assert "The tuned model meets the bar of 50%" in world.type(f"{ASKED} bar=50%")
 
 

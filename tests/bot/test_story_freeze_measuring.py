@@ -49,7 +49,7 @@ def test_examples_and_prompts_are_not_chosen_in_a_freeze(world: World, option: s
         world.tick()
         time.sleep(0.05)
     assert measurement(world).state == "running" and world.company.count(CHAT) == 0
-    assert world.said("m1", f"Waits: frozen by <@{BEN.id}>")
+    assert world.said("m1", f"Waiting: spending was frozen by <@{BEN.id}>")
     unfreeze(world, BEN, CLEO)
     world.until(lambda: world.company.count(CHAT) > 0, "the first question")
 

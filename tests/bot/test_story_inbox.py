@@ -139,7 +139,7 @@ def test_a_refusal_whose_bot_was_killed_after_the_ack_reaches_who_clicked(
     assert world.slack.deliveries[-1].acked and world.slack.ephemerals(BEN.id) == ()
     boot_again(world)
     world.until(lambda: world.slack.ephemerals(BEN.id), "the refusal")
-    assert "are left" in words_of(world.slack.ephemerals(BEN.id)[-1])
+    assert "is left" in words_of(world.slack.ephemerals(BEN.id)[-1])
     assert world.run().state == "awaiting_approval" and world.store.inbox.waiting() == []
 
 

@@ -200,7 +200,7 @@ def test_money_and_lists_stay_whole_after_a_deletion(used: World) -> None:
     used.approve()
     used.until_state("done", run.id)
     promote(used, f"tickets-{run.id}", why="because=it is the same data")
-    assert "gone" in used.type("/finetune models")
+    assert "no longer at its provider" in used.type("/finetune models")
 
 
 def test_a_kill_at_any_step_of_a_deletion_is_made_good(used: World) -> None:
@@ -227,7 +227,7 @@ def test_the_terminal_deletes_it_while_the_bot_is_stopped(used: World) -> None:
     used.stop()
     kept = delete_dataset(settings, Delete("tickets"), lambda asked: False)
     assert isinstance(kept, Refusal) and "Nothing was deleted" in kept.text
-    assert "tickets is gone" in str(delete_dataset(settings, Delete("tickets"), lambda asked: True))
+    assert "tickets is deleted" in str(delete_dataset(settings, Delete("tickets"), lambda asked: True))
     assert canaries.in_files(settings.data.rglob("*"), ROWS) == set() and used.jobs() == 0
     used.boot()
     used.send()

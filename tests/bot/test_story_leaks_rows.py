@@ -39,7 +39,7 @@ def test_a_row_of_a_csv_leaves_with_its_copies_and_every_other_row_stays(world: 
     rows = rows_of(world, before)
     held = with_the_word(Counter(part(world, before, "holdout")))
     assert with_the_word(rows) == 2
-    assert "is gone" in taken_out(world, 2)
+    assert "is deleted" in taken_out(world, 2)
     after = world.dataset()
     assert (after.version, after.state, after.owner, after.uploaded_by) == (
         3,
@@ -66,7 +66,7 @@ def test_both_parts_stay_the_same_but_for_the_row(world: World, side: str) -> No
     before = world.upload_and_check(tickets_csv())
     parts = {each: part(world, before, each) for each in ("train", "holdout")}
     row = parts[side][1]
-    assert "is gone" in taken_out(world, 2 + tickets_csv().splitlines()[1:].index(f'"{row[0]}",{row[1]}'))
+    assert "is deleted" in taken_out(world, 2 + tickets_csv().splitlines()[1:].index(f'"{row[0]}",{row[1]}'))
     after = world.dataset()
     for each, rows in parts.items():
         assert part(world, after, each) == [one for one in rows if one != row], each
@@ -83,7 +83,7 @@ def test_a_row_of_an_xlsx_leaves(world: World) -> None:
     book.save(sheet)
     before = world.upload_and_check(sheet.getvalue(), file="tickets.xlsx")
     assert with_the_word(rows_of(world, before)) == 1
-    assert "is gone" in taken_out(world, 2)
+    assert "is deleted" in taken_out(world, 2)
     assert rows_of(world, world.dataset()).total() == 59 and nothing_left(world)
     assert not (world.service.settings.files / str(before.sha256)).exists()
 
@@ -101,7 +101,7 @@ def test_the_model_in_use_goes_where_it_learnt_from_the_row(make_world: MakeWorl
     model = world.store.model("tickets-1").provider_model
     asked: list[str] = []
     assert behind_the_alias(world) == model
-    assert "is gone" in taken_out(world, 2, lambda question: not asked.append(question))
+    assert "is deleted" in taken_out(world, 2, lambda question: not asked.append(question))
     assert "tickets-1 is in use and is deleted too" in asked[0] and "1 version, 1 run" in asked[0]
     assert world.company.service.deleted_models == {model} and behind_the_alias(world) is None
     assert nothing_left(world) and world.left_at_company() == []
@@ -139,7 +139,7 @@ def test_a_kill_before_it_is_recorded_leaves_nothing_that_stays(world: World) ->
     assert rewritten(world) and world.store.datasets.all() == [before]
     maintain(world.service.context)
     assert not rewritten(world)
-    assert "is gone" in taken_out(world, 2)
+    assert "is deleted" in taken_out(world, 2)
     assert rows_of(world, world.dataset()).total() == 59 and nothing_left(world)
 
 

@@ -141,7 +141,7 @@ def test_who_waives_sees_what_is_held_out_beside_what_the_file_holds(far: World)
 def test_a_clean_version_from_before_leaves_once_it_was_looked_through(far: World) -> None:
     from_before(far, "where is it", "what now")
 
-    assert "try again" in far.type(START)
+    assert "Try again" in far.type(START)
     looked_through(far)
 
     assert far.type(START) == ""
@@ -154,7 +154,7 @@ def test_a_secret_that_older_patterns_did_not_know_goes_nowhere(far: World) -> N
 
     said = far.type(START)
 
-    assert "AWS key" in said and "Withdraw that secret" in said and KEY not in said
+    assert "AWS key" in said and "Revoke that secret" in said and KEY not in said
 
 
 def test_what_was_approved_before_is_looked_through_before_it_is_sent(far: World) -> None:

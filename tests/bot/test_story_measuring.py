@@ -208,7 +208,7 @@ def test_another_document_makes_other_questions(make_world: MakeWorld) -> None:
         (pdf(""), "It may be a scan"),
         (pdf("secret", trailer=LOCKED), "locked with a password"),
         (pdf("a page", pages=2_001), "It has 2,001 pages; the limit is 2,000"),
-        (b"Sign in with AKIA" + b"IOSFODNN7EXAMPLX to see the orders.", "Withdraw that secret"),
+        (b"Sign in with AKIA" + b"IOSFODNN7EXAMPLX to see the orders.", "Revoke the secret"),
     ],
 )
 def test_a_document_that_can_t_be_read_is_refused_with_the_reason(

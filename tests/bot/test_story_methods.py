@@ -73,7 +73,7 @@ def test_what_a_method_cannot_is_said_before_there_is_a_plan(world: World) -> No
     assert "`method=grpo` needs our own trainer, and Acme Tuning" in world.type(f"{START} method=grpo")
     assert "`method=dpo` learns from preference pairs" in world.type(OWN.replace("grpo", "dpo"))
     swept = world.type(f"{OWN} sweep=lora_r:2,4")
-    assert "`method=grpo` can't sweep" in swept
+    assert "`method=grpo` can't be combined with `sweep=`" in swept
     by_another = world.type(f"{OWN} engine=unsloth")
     assert "`engine=unsloth` can't train with `method=grpo`" in by_another
     assert world.store.runs.newest(1) == []

@@ -171,7 +171,7 @@ def test_a_bad_prompt_is_improved_though_the_bot_is_killed_twice(priced: World) 
     repeated = [messages for messages in searched if searched.count(messages) > 1]
     assert len(repeated) <= 2 * 2 * 4, "only what was under way at a kill may be asked again"
 
-    said = world.said("Measurement m1", "A better prompt was enough")
+    said = world.said("Measurement m1", "A better prompt is enough")
     assert "meets your 75% bar" in said and len(world.cards()) == 1
     ends = [entry.action for entry in world.store.audit.entries("measurement 1")]
     assert ends == ["measure", "agree", "measured"]

@@ -168,7 +168,7 @@ def test_a_row_leaves_with_its_rejected_answer_and_the_others_stay_pairs(world: 
     held = [int(answer[:-1].rpartition(" ")[2]) for answer in held_out_rejected(world, report)]
     number = held[0] if side == "holdout" else next(n for n in range(60) if n not in held)
     upload(world, pairs_jsonl(**{f"row_{number}": "quuxnightjar"}))
-    assert "is gone" in taken_out(world, number + 1)
+    assert "is deleted" in taken_out(world, number + 1)
     after = report_of(world.dataset())
     assert after.pairs is not None and after.pairs.pairs == 59
     sizes = (41, 18) if side == "train" else (42, 17)
@@ -181,7 +181,7 @@ def test_a_row_leaves_a_file_that_was_converted_to_be_read(world: World) -> None
     pairs = [pair(number, "quuxnightjar" if number == 7 else REJECTED) for number in range(60)]
     ready = world.upload_and_check(json.dumps(pairs, indent=2), file="pairs.json")
     assert ready.state == "ready", ready.refusal
-    assert "is gone" in taken_out(world, 8)
+    assert "is deleted" in taken_out(world, 8)
     after = report_of(world.dataset())
     assert after.pairs is not None and after.pairs.pairs == 59 and nothing_left(world)
 

@@ -96,9 +96,11 @@ def test_an_approver_who_left_the_group_before_the_create_voids_the_approval(mak
     world.tick(2)
     assert world.jobs() == world.company.count(CREATE) == world.company.count("POST /files") == 0
     assert world.run().state == "awaiting_approval" and world.ledger() == {}
-    said = world.said("The approval of run 1 is void", f"<@{CLEO.id}> may not approve any more", "line ")
+    said = world.said(
+        "The approval of run 1 no longer counts", f"<@{CLEO.id}> may not approve any more", "line "
+    )
     assert "is free again" in said and world.has_button("approve_plan")
-    assert any("is void" in text for text in world.dms(ANA))
+    assert any("no longer counts" in text for text in world.dms(ANA))
     assert "withdrew its approval" in world.type("/finetune audit 1")
     world.slack.set_group(APPROVERS_GROUP, (BEN.id, CLEO.id))
     assert "was voided for good" in world.answer_to_click(CLEO, "approve_plan")
@@ -141,7 +143,7 @@ def test_a_voided_plan_waits_as_long_as_a_new_one(make_world: MakeWorld) -> None
     world.slack.set_group(APPROVERS_GROUP, (BEN.id,))
     world.pass_time(25 * 3600)
     world.tick(4)
-    assert world.run().state == "awaiting_approval" and world.said("is void")
+    assert world.run().state == "awaiting_approval" and world.said("no longer counts")
     world.approve()
     world.until_state("training")
     assert world.jobs() == 1
@@ -151,7 +153,7 @@ def test_the_second_decision_on_a_voided_plan_is_told_and_reminded_of_like_the_f
     make_world: MakeWorld,
 ) -> None:
     world = make_world(BY_GROUP)
-    reminders = lambda: [text for text in world.texts() if "waits for approval and expires in" in text]  # noqa: E731
+    reminders = lambda: [text for text in world.texts() if "is waiting for approval and expires in" in text]  # noqa: E731
     world.start()
     world.pass_time(21 * HOUR)
     world.tick(2)
@@ -159,7 +161,7 @@ def test_the_second_decision_on_a_voided_plan_is_told_and_reminded_of_like_the_f
     world.approve(CLEO)
     world.slack.set_group(APPROVERS_GROUP, (BEN.id,))
     world.tick(2)
-    assert world.run().state == "awaiting_approval" and world.said("is void")
+    assert world.run().state == "awaiting_approval" and world.said("no longer counts")
     world.pass_time(21 * HOUR)
     world.tick(2)
     assert len(reminders()) == 2
@@ -179,7 +181,7 @@ def test_a_config_that_asks_for_more_approvers_meanwhile_voids_nobody_but_waits(
         unfreeze(world, person)
     world.tick(2)
     assert world.run().state == "awaiting_approval" and world.jobs() == 0 and world.ledger() == {}
-    assert world.said("The approval of run 1 is void", "it now takes 2 approvers, and 1 approved")
+    assert world.said("The approval of run 1 no longer counts", "it now takes 2 approvers, and 1 approved")
     world.approve(CLEO)
     world.until_state("training")
     assert world.jobs() == 1

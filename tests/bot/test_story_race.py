@@ -94,7 +94,7 @@ def test_64_approvals_at_once_never_pass_the_budget(make_world: MakeWorld) -> No
     approved = [one for one in answers if isinstance(one, Run)]
     refused = [one for one in answers if isinstance(one, Refusal)]
     assert (len(approved), len(refused)) == (fits, THREADS - fits)
-    assert all("are left" in one.text for one in refused)
+    assert all("is left" in one.text for one in refused)
     assert world.store.committed(units.month_of(world.clock)) == fits * plan.maximum_micros <= 200_000
 
 
@@ -170,7 +170,7 @@ def test_one_measurement_asked_for_by_many_at_once_is_recorded_once(make_world: 
 
     def ask(number: int) -> None:
         answers.append(evaluations.ask(context, command, (BEN, CLEO)[number % 2].id, PRIVATE.id))
-        world.store.database.leave()
+        world.store.database.close_connection()
 
     at_once(16, ask)
     assert [one.id for one in answers if isinstance(one, Measurement)] == [1]

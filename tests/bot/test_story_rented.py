@@ -81,7 +81,7 @@ def test_a_price_that_rose_voids_the_plan_before_anything_starts(world: World, p
     peer.micro_usd["t4-small"] = 10_000
     world.approve()
     run = world.until_state("cancelled")
-    assert "asks $0.60 an hour for t4-small by now, and $0.40 were approved" in str(run.error)
+    assert "charges $0.60 an hour for t4-small, and $0.40 was approved" in str(run.error)
     assert not peer.jobs and not peer.ever
     assert world.ledger().get("settle", 0) == 0
 

@@ -102,7 +102,7 @@ def test_the_table_of_arms_is_told_from_a_file_of_steps() -> None:
     assert (first.chosen, first.step, first.total_steps) == ((("lora_r", "8"),), 10, 40)
     assert (first.valid_loss, first.valid_accuracy, first.outcome) == (0.5, 0.75, "stopped after rung 1")
     assert (second.valid_loss, second.outcome) == (None, "out after step 3: a, b")
-    with pytest.raises(InvalidResponse, match="which is not ours"):
+    with pytest.raises(InvalidResponse, match="unknown format"):
         sweep_arms(b"arm,colour\r\n1,red\r\n", "reading")
 
 

@@ -35,7 +35,7 @@ def test_without_a_budget_no_model_of_a_company_is_asked(make_world: MakeWorld) 
     world.restart()
     for _ in range(30):
         said = world.type(TRY)
-        assert "This question may cost up to" in said and "monthly_usd" in said
+        assert "This question may cost" in said and "monthly_usd" in said
     world.tick(5)
     assert world.company.count(CHAT) == before and world.store.questions.waiting() == []
 
@@ -48,7 +48,7 @@ def test_a_channels_and_a_persons_limit_hold_for_questions(make_world: MakeWorld
     before = with_model(world)
     world.rules.more = whose
     world.restart()
-    assert "This question may cost up to" in world.type(TRY)
+    assert "This question may cost" in world.type(TRY)
     world.tick(3)
     assert world.company.count(CHAT) == before
 

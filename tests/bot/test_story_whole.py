@@ -13,7 +13,7 @@ def test_from_a_file_to_a_better_model(world: World) -> None:
     world.until(lambda: world.dataset().state == "ready", "the check")
     world.send()
     card = world.said("tickets is ready: 60 rows, 3 labels")
-    assert "60 rows are too few for fine-tuning to pay" in card
+    assert "60 rows are too few for fine-tuning to be worth it" in card
     assert len(world.cards()) == 1  # the card that said "Checking …" was edited
 
     estimate = world.type(f"/finetune estimate tickets current=gpt-4o volume=100M target={TARGET}")

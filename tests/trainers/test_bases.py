@@ -131,7 +131,7 @@ def test_without_the_hub_only_what_lies_here_is_looked_at(monkeypatch: pytest.Mo
     [
         ("{", "can't be read"),
         ("[]", "is not a JSON object"),
-        ({"model_type": "t5"}, "which does not go on writing a text"),
+        ({"model_type": "t5"}, "which doesn't generate text"),
         ({"model_type": "made-at-home"}, "transformers has no class for the family 'made-at-home'"),
         ({**LLAMA, "hidden_size": None}, "it has no 'hidden_size'"),
         ({**LLAMA, "hidden_size": -1}, "its hidden_size is -1"),

@@ -173,7 +173,7 @@ def test_finetune_check_says_what_pairs_are_and_how_they_are_trained(tmp_path: P
         "A prompt has 6 tokens on average, 6 at most; with its longer answer 13 and 13 (o200k_base)",
         "The preferred answer is the longer one in 0% of the pairs",
     ]
-    assert "They can be used. In Slack /finetune start NAME method=dpo trains on them" in told.output
+    assert "In Slack, /finetune start NAME method=dpo trains on them" in told.output
 
 
 def test_finetune_check_says_what_training_them_on_a_model_takes_of_this_machine(
@@ -186,7 +186,7 @@ def test_finetune_check_says_what_training_them_on_a_model_takes_of_this_machine
     assert "Training them" not in checked(file).output
     before = checked(file, "--target", "ours").output
     assert "Training them on HuggingFaceTB/SmolLM2-135M-Instruct here: fits, about " in before
-    assert "finetune calibrate measures how fast this machine is" in before
+    assert "run finetune calibrate to measure" in before
     (tmp_path / "data").mkdir()
     (tmp_path / "data" / "calibration.json").write_text(MACHINE.to_json())
     assert "if nothing else runs" in checked(file, "--target", "ours").output

@@ -298,7 +298,7 @@ def _parse_message(number: int, raw: Any) -> Message | Fault:
         return Fault(BAD_MESSAGES, f"has a message that is not an object, number {number}")
     role, weight = raw.get("role"), raw.get("weight")
     if type(role) is not str or role not in _ROLES:
-        return Fault(UNKNOWN_ROLE, f"has an unknown role, in message {number}")
+        return Fault(UNKNOWN_ROLE, f"has an unknown role in message {number}")
     if weight is not None and (type(weight) is not int or weight not in (0, 1) or role != "assistant"):
         return Fault(BAD_WEIGHT, f"has a weight that is not allowed, in message {number}")
     content = _text_of(raw.get("content"))
