@@ -120,11 +120,11 @@ def estimate(scene: Scene) -> None:
     page.close_modal()
     page.type("/finetune estimate")
     page.wait_for_modal("Estimate a fine-tune")
-    page.fill({"Model that you prompt today": "gpt-4o-mini", "Input tokens a month": "lots"})
+    page.fill({"Model that you prompt today": "gpt-4o-mini", "Input tokens per month": "lots"})
     page.submit()
     assert "lots" in page.complaints()[0]
     scene.shot("estimate-form-complains")
-    page.fill({"Input tokens a month": "2M"})
+    page.fill({"Input tokens per month": "2M"})
     page.submit()
     page.wait_for_no_modal()
     page.wait_for("gpt-4o-mini")
