@@ -111,14 +111,14 @@ def estimate(scene: Scene) -> None:
 def start(scene: Scene) -> None:
     page = scene.page
     page.click("Start anyway", inside=ESTIMATE)
-    page.wait_for("approver is needed", seconds=30)
+    page.wait_for("Needs one approver", seconds=30)
     scene.shot("approval")
 
 
 def approve(scene: Scene) -> None:
     page = scene.page
     page.act_as(BEN.real_name)
-    page.click("Approve", inside="approver is needed")
+    page.click("Approve", inside="Needs one approver")
     page.wait_for_modal("Approve this plan")
     page.fill({"Why should it be trained anyway?": "It is a test, and costs nothing"})
     scene.shot("approve-form")
