@@ -42,5 +42,6 @@ def test_a_folder_that_no_demo_made_is_left_alone(
 
     code = play(Story(None, None, None, False, True, tmp_path, tiny_model_dir))
 
-    assert code == 1 and "was not created by a demo" in " ".join(capfd.readouterr().out.split())  # lines break anywhere
+    said = " ".join(capfd.readouterr().out.split())  # lines break anywhere
+    assert code == 1 and "was not created by a demo" in said
     assert (tmp_path / "precious.txt").read_text(encoding="utf-8") == "mine"
