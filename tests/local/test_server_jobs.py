@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -128,6 +129,17 @@ def test_a_checkpoint_says_when_it_was_saved_also_after_the_job_s_end(tmp_path: 
         (checkpoint.parent / "step-000000").mkdir()  # half deleted
         told = client.fine_tuning.jobs.checkpoints.list(job.id).data
         assert [each.created_at for each in told] == [1_790_000_000]
+
+
+def test_the_newest_checkpoint_is_listed_first_beyond_step_999_999(tmp_path: Path) -> None:
+    with served_here(tmp_path, MODELS) as served, served.client() as client:
+        job = create(client)
+        wait_for_status(client, job.id, "succeeded")
+        first = folder_of(tmp_path, job.id) / "checkpoints" / "step-000001"
+        for name in ("step-999999", "step-1000000"):
+            shutil.copytree(first, first.with_name(name))
+        told = client.fine_tuning.jobs.checkpoints.list(job.id).data
+        assert [each.step_number for each in told] == [1_000_000, 999_999, 1]
 
 
 def test_an_event_that_a_full_disk_cut_off_hides_no_other_one(tmp_path: Path) -> None:

@@ -159,8 +159,11 @@ def checkpoint_bodies(record: JobRecord) -> list[Body]:
     events = [event["data"] for event in read_events(record.folder) if event["type"] == "metrics"]
     measured = [data for data in events if "step" in data and data.get("arm") == winner]
     bodies = []
-    for folder in sorted(record.folder.glob("checkpoints/step-*[0-9]"), reverse=True):
-        step = int(folder.name.removeprefix("step-"))
+    folders = record.folder.glob("checkpoints/step-*[0-9]")
+    # By number: the names have six digits only up to step 999,999.
+    for step, folder in sorted(
+        ((int(path.name.removeprefix("step-")), path) for path in folders), reverse=True
+    ):
         try:  # the folder itself changes once more at the job's end, when state.pt goes
             saved_at = int((folder / "adapter_config.json").stat().st_mtime)
         except FileNotFoundError:  # it is being deleted, to be replaced by a newer one
