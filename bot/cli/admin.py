@@ -200,10 +200,11 @@ def current(dataset: str, database: Path | None) -> None:
 
     Exits with 1 if there is none.
     """
+    from bot.command_options import normalize_name
     from storage.promotions import current_model
 
     with exit_on_storage_error():
-        model = current_model(database or load().database, dataset.lower())
+        model = current_model(database or load().database, normalize_name(dataset))
     if model is None:
         click.echo(f"No model is in use for {dataset}: /finetune promote MODEL deploys one.", err=True)
         sys.exit(EXIT_BLOCKED)
@@ -289,6 +290,7 @@ def forget(dataset: str, before: datetime | None, rows: tuple[int, ...], yes: bo
     kept.
     """
     from bot.cli.deletion import delete_dataset, delete_rows
+    from bot.command_options import normalize_name
     from bot.values.requests import Delete
     from storage.database import StorageError
 
@@ -297,7 +299,8 @@ def forget(dataset: str, before: datetime | None, rows: tuple[int, ...], yes: bo
 
     if rows and before:
         refuse("--row deletes rows of the newest version, --before deletes old versions: choose one.")
-    settings, command = load(need_slack=False), Delete(dataset.lower(), before.date() if before else None)
+    settings = load(need_slack=False)
+    command = Delete(normalize_name(dataset), before.date() if before else None)
     try:
         if rows:
             outcome = delete_rows(settings, command.dataset, rows, confirm)

@@ -26,6 +26,7 @@ def test_it_prints_the_id_of_the_model_in_use_beside_a_running_bot(world: World)
     assert (nothing.exit_code, nothing.stdout) == (1, "")
     assert "No model is in use for tickets" in nothing.stderr
     world.type("/finetune promote tickets-1", user=BEN)
+    assert current(world, "ｔickets").exit_code == 0, "typed in another Unicode form"
     said = current(world, "Tickets")
     assert (said.exit_code, said.stdout) == (0, f"{world.store.model('tickets-1').provider_model}\n")
     assert current(world, "faq").exit_code == 1
