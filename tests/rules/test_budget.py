@@ -69,4 +69,6 @@ def test_an_overdrawn_month_has_nothing_left_and_not_less() -> None:
 def test_a_refusal_does_not_ask_for_as_much_as_it_says_is_left(
     limit: int, committed: int, asked: int
 ) -> None:
-    assert "but slightly less than that is left of this month's" in budget_refusal(Budget(limit, committed), asked)
+    assert "but slightly less than that is left of this month's" in budget_refusal(
+        Budget(limit, committed), asked
+    )
