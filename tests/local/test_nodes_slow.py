@@ -210,7 +210,7 @@ def test_a_job_is_paused_resumed_and_cancelled(
         client.fine_tuning.jobs.resume(job_id)
         wait_for(
             lambda: told(client, job_id),
-            lambda said: any("Going on" in each for each in said),
+            lambda said: any("Resuming from" in each for each in said),
             seconds=START_S,
         )
         assert client.fine_tuning.jobs.cancel(job_id).status == "cancelled"

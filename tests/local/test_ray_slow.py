@@ -100,7 +100,7 @@ def test_a_job_is_paused_resumed_and_cancelled(cluster: Cluster, data: Path, tin
         assert client.fine_tuning.jobs.pause(job_id).status == "paused"
         assert has_checkpoint(client, job_id)
         client.fine_tuning.jobs.resume(job_id)
-        wait_for(lambda: told(client, job_id), lambda said: any("Going on" in each for each in said))
+        wait_for(lambda: told(client, job_id), lambda said: any("Resuming from" in each for each in said))
         assert client.fine_tuning.jobs.cancel(job_id).status == "cancelled"
         wait_for(lambda: training_processes(job_id), lambda found: not found, seconds=10)
         assert client.fine_tuning.jobs.retrieve(job_id).status == "cancelled"
