@@ -42,12 +42,13 @@ from bot.values.evaluations import ArmProgress, LadderPlan, LadderProgress, Shot
 from storage.records import Measurement, MeasurementState
 
 MEASURE, CANCEL, FORM = "measure", "cancel_measurement", "baseline_form"
+# form fields under which their own refusals are shown
 ANSWERED_BELOW = (
     "judge",
     "because",
     "prompt",
     "optimise",
-)  # form fields under which their own refusals are shown
+)
 STAGES: dict[Stage, str] = {
     "preparing": "is preparing its questions",
     "pricing": "is preparing its questions",

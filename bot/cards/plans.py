@@ -62,9 +62,8 @@ APPROVE, APPROVE_FORM = "approve_plan", "approve_form"
 REJECT, REJECT_FORM = "reject_plan", "reject_form"
 DETAILS = "plan_details"
 SHOWN_REASONS = 3
-STOPS_AT = Decimal(
-    "0.85"
-)  # share of the rented time; the rest is for loading and uploading (rentals/attempt.py)
+# share of the rented time; the rest is for loading and uploading (rentals/attempt.py)
+STOPS_AT = Decimal("0.85")
 DECIDED: dict[RunState, str] = {
     "rejected": "rejected",
     "expired": "expired",

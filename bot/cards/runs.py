@@ -147,9 +147,8 @@ def ended_card(run: Run, plan: Plan, why: str) -> Message:
     headline = _headline(run, plan)
     spent = run.actual_micros or 0
     before = f"It has cost {charge(spent)}; the rest of the" if spent else "The"
-    free = (
-        f"{before} reserved budget is free again. " if run.reserved_micros else ""
-    )  # not before an approval
+    # not before an approval
+    free = f"{before} reserved budget is free again. " if run.reserved_micros else ""
     next_step = f"{free}`/finetune start` makes a new plan."
     return Message.titled(headline, Text(why), Note(next_step), notice=why)
 

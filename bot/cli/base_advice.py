@@ -73,9 +73,8 @@ def advise(task: Task, gpu: str | None, *, free: bool) -> Advice | Refusal:
     ]
     most = min(MOST[task], MOST_ON_A_CPU) if machine.place.kind == "cpu" else MOST[task]
     able = [each for each in offers if each.method and FEWEST[task] <= each.preset.parameters <= most]
-    open_first = sorted(
-        able, key=lambda each: each.preset.licence not in FREE
-    )  # stable: by size among equals
+    # stable: by size among equals
+    open_first = sorted(able, key=lambda each: each.preset.licence not in FREE)
     best = [each for each in open_first if each.preset.licence == open_first[0].preset.licence]
     first = best[0 if task == "labels" else -1] if best else None
     return Advice(task, machine, offers, first)

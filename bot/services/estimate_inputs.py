@@ -186,9 +186,8 @@ def training_needs(
 ) -> TrainingNeeds:
     tuned = tuned_price(target.row, target.model)
     base = _base_price(settings, target, tuned, today)
-    tuned = replace(
-        tuned, batch_discount=base.batch_discount
-    )  # a vendor's batch discount covers tuned models too
+    # a vendor's batch discount covers tuned models too
+    tuned = replace(tuned, batch_discount=base.batch_discount)
     chosen = _hyperparameters(settings, target, report, question)
     # tokens of one epoch, counted by the model's own tokenizer if it is on this machine
     is_here = target.row.is_started_by_us or target.row.name == "local"

@@ -109,9 +109,8 @@ def write_arms(
     folder.mkdir(parents=True, exist_ok=True)
     write_prompts(folder / PROMPTS, _with_keys(plan, messages, tools))
     lines = [{"arm": asdict(arm), **asdict(keys)} for arm, keys in keys.items()]
-    replace_lines(
-        folder / KEYS, [json.dumps(line) for line in lines]
-    )  # last: its presence means all is written
+    # last: its presence means all is written
+    replace_lines(folder / KEYS, [json.dumps(line) for line in lines])
     return keys
 
 

@@ -51,25 +51,27 @@ def load_evidence(
 ) -> Evidence:
     """Returns the evidence on a dataset. The tuned model is the newest one that was trained on `target`, or on any base
     model if `target` is None. `bar` and `task` default to the dataset's settings."""
-    wanted = context.store.dataset_settings.get(dataset.name)
+    dataset_settings = context.store.dataset_settings.get(dataset.name)
     limits = context.settings.policy.promotion
-    bar = bar or (wanted.bar if wanted else None) or limits.bar
+    bar = bar or (dataset_settings.bar if dataset_settings else None) or limits.bar
+    kind = dataset_settings.task_kind if dataset_settings else None
+    stored_task = task_kind(kind) if kind else None
     versions = tuple(version.id for version in context.store.datasets.versions(dataset.name))
     holdout = str(report.holdout_sha256)
     done = context.store.measurements.done(versions, "curve")
     curves = (Curve.from_json(measurement.result) for measurement in done if measurement.result)
     ladder, judge = _ladder(context, versions, holdout) or (None, None)
-    without = Evidence(
+    evidence = Evidence(
         bar=bar,
         margin=limits.margin,
-        task_kind=task or (task_kind(wanted.task_kind) if wanted and wanted.task_kind else None),
+        task_kind=task or stored_task,
         ladder=ladder,
         judge=judge,
         curve=next((curve for curve in curves if curve.holdout_sha256 == holdout), None),
     )
     run = _newest_run(context, versions, holdout, target)
     beside = RunResult.from_json(run.result).ladder if run and run.result else None
-    return with_run_result(without, beside) if beside else without
+    return with_run_result(evidence, beside) if beside else evidence
 
 
 def with_run_result(evidence: Evidence, beside: Ladder) -> Evidence:

@@ -150,9 +150,8 @@ def replay(plan: LadderPlan, texts: Mapping[str, str], files: Path, folder: Path
     questions = ((key, waits.model, prompt, "") for key, prompt in waits.open.items())
     folder.mkdir(parents=True, exist_ok=True)
     evaluation_worker.write_prompts(folder / QUESTIONS, questions)
-    evaluation_worker.replace_lines(
-        folder / REPLAY, [result.to_json()]
-    )  # last: its presence means all is written
+    # last: its presence means all is written
+    evaluation_worker.replace_lines(folder / REPLAY, [result.to_json()])
     return result
 
 

@@ -118,9 +118,8 @@ def _post_run(context: AppContext, run: Run, pages: Sequence[Path]) -> None:
         notifications.put_files(
             context, card, run.channel, files, once=once, comment=comment, concerns=run.requester
         )
-        notifications.show_progress(
-            context, run
-        )  # the run's card links to the result, which is posted by now
+        # the run's card links to the result, which is posted by now
+        notifications.show_progress(context, run)
 
 
 def _post_measurement(context: AppContext, measurement: Measurement, pages: Sequence[Path]) -> None:

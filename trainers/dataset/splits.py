@@ -194,9 +194,8 @@ def _draw_groups(groups: _Groups, firsts: Sequence[int], quota: int, one_at_leas
             drawn.extend(rows)
     if one_at_least and not drawn and len(firsts) >= 3:
         smallest = min(firsts, key=lambda first: len(groups.rows(first)))
-        drawn.extend(
-            groups.rows(smallest)
-        )  # at most a third, since the two other questions have at least as many rows
+        # at most a third, since the two other questions have at least as many rows
+        drawn.extend(groups.rows(smallest))
     return drawn
 
 

@@ -187,9 +187,8 @@ def _measure(
     """Returns the points, and the answers to the holdout at the largest size."""
     most = min(len(train), MOST_ROWS)
     orders = [stratified_order(train, seed + number) for number in range(SEEDS)]
-    in_pieces = is_short_enough(
-        text_of(example) for example in orders[0][:most]
-    )  # use the same features for all sizes
+    # use the same features for all sizes
+    in_pieces = is_short_enough(text_of(example) for example in orders[0][:most])
     points, answers = list[CurvePoint](), list[Sequence[str]]()
     for rows in (most // 4, most // 2, most):
         # with all rows, the draws don't differ

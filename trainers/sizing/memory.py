@@ -75,10 +75,8 @@ BACKWARD_SCORES = 18  # bytes per pair of tokens and head in the backward pass o
 PROCESS_CPU = 520 * MIB  # torch, transformers, peft and datasets, imported
 GPU_FIXED = 1024 * MIB  # CUDA's context, cuBLAS's workspace
 GPU_ALLOCATOR = 0.10
-CPU_TOKENS, GPU_TOKENS = (
-    768,
-    8192,
-)  # computed at a time; the same as pack_tokens() in trainers/local/training/packing.py
+# computed at a time; the same as pack_tokens() in trainers/local/training/packing.py
+CPU_TOKENS, GPU_TOKENS = (768, 8192)
 
 
 TILE_TOKENS, TILE_WORDS = 4096, 32768  # TRL's TOKEN_CHUNK_SIZE and _CHUNKED_LOGPROB_CHUNK_SIZE

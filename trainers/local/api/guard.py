@@ -30,9 +30,8 @@ LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "::1"})
 HEAD_S = 10.0
 BACKLOG = 128  # asyncio accepts this many connections before it serves one of them
 MAX_CONNECTIONS, MIN_CONNECTIONS = 1000, 16
-RESERVED_FILES = (
-    128 + 2 * BACKLOG
-)  # for jobs, logs, weights, and connections accepted before others are closed
+# for jobs, logs, weights, and connections accepted before others are closed
+RESERVED_FILES = 128 + 2 * BACKLOG
 MAX_OPEN_FILES = 65_536
 LOG_INTERVAL_S = 60.0
 

@@ -16,9 +16,8 @@ MIN_VERSION = (2, 30)
 TIMEOUT_S = 15.0
 UPLOAD_S = 120.0
 TOKEN_VARIABLE = "FINETUNE_RAY_TOKEN"  # noqa: S105 - a name
-PLAIN_NODE = re.compile(
-    r"node_?[0-9a-f]{20,}", re.IGNORECASE
-)  # e.g. node864B0F2C…, as the dashboard writes it
+# e.g. node864B0F2C…, as the dashboard writes it
+PLAIN_NODE = re.compile(r"node_?[0-9a-f]{20,}", re.IGNORECASE)
 FINAL = ("SUCCEEDED", "FAILED", "STOPPED")
 
 

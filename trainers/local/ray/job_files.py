@@ -60,9 +60,8 @@ FILE_NAME = r"[A-Za-z0-9_][\w.-]{0,200}"
 FOLDER = re.compile(rf"adapter|({FILE_NAME}/){{0,3}}checkpoints/step-\d{{6,9}}", re.ASCII)
 FILE = re.compile(rf"({FILE_NAME}/){{0,5}}{FILE_NAME}", re.ASCII)
 OBJECT = re.compile(rf"(inputs|attempts/[\w-]{{1,40}}/files)/({FILE_NAME}/){{0,5}}{FILE_NAME}", re.ASCII)
-STRAY = re.compile(
-    r"(.*/)?checkpoints(/(?!step-\d{6,9}/).*)?", re.ASCII
-)  # anything else in a checkpoints folder
+# anything else in a checkpoints folder
+STRAY = re.compile(r"(.*/)?checkpoints(/(?!step-\d{6,9}/).*)?", re.ASCII)
 # the only file of a complete checkpoint that may change: a validation is added to it
 POSITION = "checkpoint.json"
 STATE = "state.pt"  # optimizer and generators: two thirds of a checkpoint, needed only by the next attempt

@@ -275,9 +275,8 @@ class Generator:
             if isinstance(request, Request) and request.target.weights == weights:
                 chats.append(request)
             elif request is not None:  # None comes from `stop`, which also sets _stopping
-                self._later.append(
-                    request
-                )  # answering it now would load another model next to the running one
+                # answering it now would load another model next to the running one
+                self._later.append(request)
         self._prepare_all(chats)
         candidates = [
             row

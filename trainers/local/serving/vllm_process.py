@@ -55,9 +55,8 @@ class VllmServer:
         if not self._resources.enter_context(lock_engine(engine.home, alone=False)):
             text = "vLLM is being installed or removed. Try again when that is done."
             raise busy_error(text, "lock_engine", RETRY_S)
-        folder = Path(
-            tempfile.mkdtemp(prefix="finetune-vllm-")
-        )  # short, since a socket's path is limited to 107 bytes
+        # short, since a socket's path is limited to 107 bytes
+        folder = Path(tempfile.mkdtemp(prefix="finetune-vllm-"))
         self._resources.callback(shutil.rmtree, folder, ignore_errors=True)
         key = secrets.token_urlsafe(32)
         environment = child_environment(*HUB_KEYS, "VLLM_") | {

@@ -195,9 +195,8 @@ def shared_prefix_length(rows: Sequence[Row]) -> int:
 def attention_mask(owners: Sequence[int], device: torch.device, dtype: torch.dtype) -> Tensor:
     """Returns (1, 1, T, T): 0 for each pair of tokens where the first may see the second, otherwise the lowest number.
     All rows see the tokens of owner 0."""
-    owner = torch.tensor(
-        owners, device=device
-    )  # built on the device, since a mask of 8,192 tokens takes 134 MB
+    # built on the device, since a mask of 8,192 tokens takes 134 MB
+    owner = torch.tensor(owners, device=device)
     visible = (owner[:, None] == owner[None, :]) | (owner[None, :] == 0)
     allowed = visible & torch.ones_like(visible).tril()
     mask = torch.zeros(allowed.shape, device=device, dtype=dtype).masked_fill(

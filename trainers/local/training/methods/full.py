@@ -113,9 +113,8 @@ class Learner:
             if pauses.is_requested:
                 self._save(optimizer, step - 1)
                 raise TrainingPaused
-            torch.manual_seed(
-                self.job.seed + step
-            )  # so that a step that is repeated after a kill is the same
+            # so that a step that is repeated after a kill is the same
+            torch.manual_seed(self.job.seed + step)
             for group in optimizer.param_groups:
                 group["lr"] = group["scale"] * learning_rate_share(step, self.log.total)
             self.results.append((step, *self._learn(batch, optimizer)))

@@ -192,9 +192,8 @@ class Grpo(TrainingMethod[Question, list[Part]]):
     def evaluate(self, state: TrainState[Question, list[Part]]) -> Scores:
         """Scores each question's likeliest answer, as the evaluation does."""
         self.model.eval()
-        at_once = (
-            self._settings.samples
-        )  # a part has room for this many answers per question, and one is needed here
+        # a part has room for this many answers per question, and one is needed here
+        at_once = self._settings.samples
 
         def reward_all(parts: list[list[Question]]) -> list[float]:
             rewards: list[float] = []
