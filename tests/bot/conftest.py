@@ -15,7 +15,7 @@ from tests.peers.hosted import KEY
 
 @pytest.fixture(scope="session")
 def kept_workers() -> Iterator[KeptWorkers]:
-    workers = KeptWorkers()
+    workers = KeptWorkers(draws=False)
     yield workers
     workers.really_close()
 
