@@ -17,7 +17,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from tests.bot.world import KeptWorkers, Rules, world
+from tests.bot.world import Rules, SharedWorkers, world
 from tests.cards import made
 from tests.fuzz import bodies, files, payloads, snapshots
 from tests.fuzz.trying import try_all
@@ -48,11 +48,11 @@ def _payloads(folder: Path, examples: int) -> Counter[str]:
     os.environ["ACME_KEY"] = KEY
     place = folder / "a" / "b" / "c" / "world"  # its tickets are stored three folders above
     place.mkdir(parents=True)
-    workers = KeptWorkers()
+    workers = SharedWorkers()
     with world(place, workers, Rules()) as made_world:
         made_world.start()
         found = try_all(payloads.deliveries(), lambda sent: payloads.complaint(made_world, sent), examples)
-    workers.really_close()
+    workers.close_processes()
     return found
 
 

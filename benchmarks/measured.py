@@ -24,7 +24,7 @@ from bot.values.runs import Progress
 from demo.people import ANA, TICKETS
 from tests.bot.many import finished_runs
 from tests.bot.props import tickets_csv
-from tests.bot.world import START, KeptWorkers, Rules, World, words_of
+from tests.bot.world import START, Rules, SharedWorkers, World, words_of
 from tests.bot.world import world as running_world
 from tests.peers.hosted import KEY
 
@@ -46,7 +46,7 @@ def main() -> None:
     parser.add_argument("--settle", type=float, default=SETTLE_S, help="seconds until a process is idle")
     asked = parser.parse_args()
     os.environ["ACME_KEY"] = KEY
-    workers = KeptWorkers()
+    workers = SharedWorkers()
     with (
         tempfile.TemporaryDirectory() as name,
         running_world(Path(name), workers, Rules(budget="100000")) as world,
@@ -62,14 +62,14 @@ def main() -> None:
             ticks(world, asked.evaluated),
             MOST_TICK_MS,
         )
-    workers.really_close()
+    workers.close_processes()
 
 
 def add_runs(world: World, runs: int, rows: int) -> None:
     world.upload("tickets.csv", tickets_csv(HELD_OUT * rows))
-    world.until(lambda: world.dataset().state == "ready", "the check", seconds=PATIENCE_S)
+    world.tick_until(lambda: world.dataset().state == "ready", "the check", seconds=PATIENCE_S)
     world.start_approved()
-    world.until(lambda: world.run().state == "done", "the first run", seconds=PATIENCE_S)
+    world.tick_until(lambda: world.run().state == "done", "the first run", seconds=PATIENCE_S)
     finished_runs(world, runs - 1)
 
 
@@ -124,20 +124,20 @@ def running_bot(world: World) -> Iterator[str]:
 def ticks(world: World, evaluated: int) -> list[float]:
     """Returns the seconds of each tick, from when all questions are written until the first run has its answers."""
     numbers = [start_run(world, epochs) for epochs in range(4, 4 + evaluated)]
-    world.company.slow_s = SLOW_S
-    world.until(lambda: all(is_asked(world, one) for one in numbers), "questions", seconds=PATIENCE_S)
+    world.provider.slow_s = SLOW_S
+    world.tick_until(lambda: all(is_asked(world, one) for one in numbers), "questions", seconds=PATIENCE_S)
     world.tick(2)
     took = [tick(world)]
     while len(took) < TICKS and all(world.run(one).state == "evaluating" for one in numbers):
         took.append(tick(world))
-    world.company.slow_s = 0.0
+    world.provider.slow_s = 0.0
     return took
 
 
 def start_run(world: World, epochs: int) -> int:
     run = world.start(f"{START} epochs={epochs}")
     world.approve()
-    world.until_state("training", run.id)  # the next plan would replace a waiting one
+    world.tick_until_state("training", run.id)  # the next plan would replace a waiting one
     return run.id
 
 

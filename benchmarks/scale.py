@@ -23,7 +23,7 @@ import httpx2
 
 from bot.reconciler import reconcile
 from storage.database import Database
-from tests.bot.world import KeptWorkers, Rules, World
+from tests.bot.world import Rules, SharedWorkers, World
 from tests.bot.world import world as running_world
 from tests.local.served import KEY, examples, served_here
 from tests.peers.hosted import KEY as COMPANY_KEY
@@ -99,20 +99,20 @@ def measure_trainer(root: Path, jobs: int) -> None:
 
 def measure_bot() -> None:
     os.environ["ACME_KEY"] = COMPANY_KEY
-    workers = KeptWorkers()
+    workers = SharedWorkers()
     with (
         tempfile.TemporaryDirectory() as name,
         running_world(Path(name), workers, Rules(budget="1000")) as world,
     ):
         with counted_commits() as commits:
             world.start_approved()
-            world.until_state("done")
+            world.tick_until_state("done")
             report(f"one run from its request to its result: {commits[0]} write transactions")
         report(f"a bot's database writes: {commit_rate(Path(name) / 'rate.db'):,.0f} transactions a second")
         calls = Counter(call.method for call in world.slack.calls() if call.method.startswith("chat."))
         report(f"calls to Slack that write: {dict(calls)}")
         measure_reconcile(world)
-    workers.really_close()
+    workers.close_processes()
 
 
 def measure_reconcile(world: World) -> None:

@@ -20,7 +20,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from bot.provider_threads import ProviderThreads
 from demo.people import TICKETS
 from tests.bot.many import training_runs
-from tests.bot.world import KeptWorkers, Rules, World
+from tests.bot.world import Rules, SharedWorkers, World
 from tests.bot.world import world as running_world
 from tests.peers.hosted import KEY
 
@@ -60,22 +60,22 @@ class SoakResult:
 
 def soak(folder: Path, jobs: int, seconds: float) -> SoakResult:
     os.environ["ACME_KEY"] = KEY
-    workers = KeptWorkers()
+    workers = SharedWorkers()
     with running_world(folder, workers, Rules(budget="100000")) as world:
         add_jobs(world, jobs)
         world.clock = time.time()
         world.service.watcher.start()
         soaked = observe(world, seconds)
         world.stop()
-    workers.really_close()
+    workers.close_processes()
     return soaked
 
 
 def add_jobs(world: World, jobs: int) -> None:
     """Adds jobs that are two hours old, each with its card."""
-    world.company.service.stages = ("running",)
+    world.provider.service.stages = ("running",)
     world.start_approved()
-    world.until_state("training")
+    world.tick_until_state("training")
     world.tick()
     world.threads = ProviderThreads
     world.restart()
@@ -90,7 +90,7 @@ def add_jobs(world: World, jobs: int) -> None:
 
 
 def observe(world: World, seconds: float) -> SoakResult:
-    company, began, size = world.company, time.monotonic(), used_bytes(world)
+    company, began, size = world.provider, time.monotonic(), used_bytes(world)
     edits, calls, seen = count_edits(world), [], list[float]()
     ended: dict[int, float] = {}
     asked, number = len(company.requests), 2

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.chaos import syncs
-from tests.bot.world import VENDORS, KeptWorkers, Rules, world
+from tests.bot.world import VENDORS, Rules, SharedWorkers, world
 from tests.chaos import mutants
 from tests.chaos.dialects import DialectStorm, MuteStorm
 from tests.chaos.nursery import Nursery
@@ -67,7 +67,7 @@ def _dialect(dialect: Dialect) -> bool:
         return storms[-1]
 
     is_clean = _blow(f"a vendor that behaves like {dialect}", storm_in)
-    ledger = storms[-1].company.service.ledger
+    ledger = storms[-1].provider.service.ledger
     print(
         f"    its ledger: {ledger.jobs} jobs, {ledger.live} live, {ledger.files} files, ${ledger.usd}",
         flush=True,
@@ -89,7 +89,7 @@ def _road(vendor: RoadVendor) -> bool:
         return storms[-1]
 
     is_clean = _blow(f"whole runs at {vendor}, with a machine", storm_in)
-    service = storms[-1].company.service
+    service = storms[-1].provider.service
     print(
         f"    its ledger: {service.ledger.jobs} jobs, {service.ledger.live} live, {service.ledger.files} files, "
         f"{len(service.machines)} machines, {len(service.running)} left running",
@@ -138,7 +138,7 @@ def sweep(every: bool = False) -> bool:
     """With `--every` dies at each line of each step. Otherwise at each line of the create, and in the other steps at
     each state that a death can leave."""
     os.environ["ACME_KEY"] = KEY
-    workers, is_clean = KeptWorkers(), True
+    workers, is_clean = SharedWorkers(), True
     print(f"{'crash sweep of a step':<44}{'lines':>6}{'deaths':>8}{'states':>8}{'wrong':>7}", flush=True)
     with Nursery() as nursery:
         for step in STEPS:
@@ -148,7 +148,7 @@ def sweep(every: bool = False) -> bool:
             for step in STEPS:
                 if step.is_of_dialects:
                     is_clean &= _swept(step, nursery, workers, every, Rules(vendor=vendor))
-    workers.really_close()
+    workers.close_processes()
     return is_clean
 
 
@@ -189,7 +189,7 @@ def _blow(name: str, storm_in: Callable[[Path], Storm]) -> bool:
 
 
 def _swept(
-    step: Step, nursery: Nursery, workers: KeptWorkers, every: bool, rules: Rules | None = None
+    step: Step, nursery: Nursery, workers: SharedWorkers, every: bool, rules: Rules | None = None
 ) -> bool:
     with (
         tempfile.TemporaryDirectory(prefix="sweep-") as folder,

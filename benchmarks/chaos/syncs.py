@@ -11,7 +11,7 @@ import subprocess
 import tempfile
 from pathlib import Path
 
-from tests.bot.world import KeptWorkers, Rules, world
+from tests.bot.world import Rules, SharedWorkers, world
 from tests.chaos.nursery import Nursery
 from tests.chaos.sweep import STEPS, Sweep
 from tests.peers.hosted import KEY
@@ -63,7 +63,7 @@ def run(*, is_asked_for: bool) -> bool:
         print(f"kill at each fdatasync: not run: {obstacle}", flush=True)
         return not is_asked_for
     os.environ["ACME_KEY"] = KEY
-    workers, wrong = KeptWorkers(), list[str]()
+    workers, wrong = SharedWorkers(), list[str]()
     print(
         f"{'kill at each fdatasync of a step':<44}{'syncs':>6}{'kills':>8}{'states':>8}{'wrong':>7}",
         flush=True,
@@ -78,7 +78,7 @@ def run(*, is_asked_for: bool) -> bool:
                     f"  {step.name:<42}{found.lines:>6}{found.deaths:>8}{found.states:>8}{len(found.wrong):>7}",
                     flush=True,
                 )
-    workers.really_close()
+    workers.close_processes()
     for one in wrong:
         print(f"    {one}", flush=True)
     return not wrong

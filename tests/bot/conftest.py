@@ -8,25 +8,25 @@ from pathlib import Path
 
 import pytest
 
-from tests.bot.world import KeptWorkers, Rules, World
+from tests.bot.world import Rules, SharedWorkers, World
 from tests.bot.world import world as running_world
 from tests.peers.hosted import KEY
 
 
 @pytest.fixture(scope="session")
-def kept_workers() -> Iterator[KeptWorkers]:
-    workers = KeptWorkers(draws=False)
+def shared_workers() -> Iterator[SharedWorkers]:
+    workers = SharedWorkers(draws=False)
     yield workers
-    workers.really_close()
+    workers.close_processes()
 
 
 @pytest.fixture
 def make_world(
-    tmp_path: Path, kept_workers: KeptWorkers, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, shared_workers: SharedWorkers, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[Callable[[Rules], World]]:
     monkeypatch.setenv("ACME_KEY", KEY)
     with ExitStack() as stack:
-        yield lambda rules: stack.enter_context(running_world(tmp_path, kept_workers, rules))
+        yield lambda rules: stack.enter_context(running_world(tmp_path, shared_workers, rules))
 
 
 @pytest.fixture

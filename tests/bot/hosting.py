@@ -18,7 +18,7 @@ PRICES = {"crusoe": "5.50", "fireworks": "8", "together": "4.25"}
 IDLE_S = 30 * 60
 CATALOGUE_ABILITIES = '"extra_hyperparameters", "method", "suffix", "checkpoints", "estimate", "chat"'
 CATALOGUE = """model_lookup = "catalogue"
-chat_base_url = "COMPANY/inference"
+chat_base_url = "PROVIDER_URL/inference"
 hyperparameter_names = { lora_r = "lora_rank" }
 hyperparameter_limits = { batch_size = [16, 32, 64], lora_alpha = [16, 32, 64], seed = [] }
 """
@@ -30,14 +30,14 @@ def hosting_rules(api: str = "crusoe", *, price: str = "", idle_s: int = IDLE_S)
 serving_usd_per_hour = "{price or PRICES[api]}"
 idle_stop_s = {idle_s}
 deploy_api = "{api}"
-deploy_base_url = "COMPANY{path}"
+deploy_base_url = "PROVIDER_URL{path}"
 """
-    return Rules(company=row, budget="100")
+    return Rules(provider_row=row, budget="100")
 
 
 def road_row(vendor: RoadVendor, idle_s: int = IDLE_S) -> str:
-    """The lines of a row for a whole road, COMPANY its address."""
-    place = "COMPANY/projects/p1" if vendor == "together" else "COMPANY"
+    """The lines of a row for a whole road, PROVIDER_URL its address."""
+    place = "PROVIDER_URL/projects/p1" if vendor == "together" else "PROVIDER_URL"
     return f"""{CATALOGUE if vendor == "crusoe" else ""}
 serving = "dedicated"
 serving_usd_per_hour = "8.00"
@@ -50,14 +50,14 @@ deploy_base_url = "{place}"
 def road_world(make_world: MakeWorld, vendor: RoadVendor) -> tuple[World, Road]:
     """Trains and is hosted at one vendor, whose clock is the world's."""
     dialect: Dialect = "openai" if vendor == "crusoe" else vendor
-    world = make_world(Rules(vendor=dialect, training="5000.00", budget="500", company=road_row(vendor)))
+    world = make_world(Rules(vendor=dialect, training="5000.00", budget="500", provider_row=road_row(vendor)))
     of_vendor = CATALOGUE_ABILITIES if vendor == "crusoe" else world.abilities
     world.abilities = of_vendor.replace('"chat"', '"deploy"')
     settings = road_settings(vendor, MODEL, Decimal(5000))
     service = CLASSES[vendor](**settings, answer=answer, clock=lambda: world.clock)
-    world.company.service = service
+    world.provider.service = service
     if isinstance(service, Fireworks):
-        service.address = world.company.url
+        service.address = world.provider.url
     world.restart()
     return world, service
 
@@ -68,7 +68,7 @@ def host(world: World, api: Any = "crusoe") -> HostingService:
     service = HostingService(
         models=(MODEL,), answer=answer, api=api, usd_per_hour=Decimal(PRICES[api]), clock=lambda: world.clock
     )
-    world.company.service = service
+    world.provider.service = service
     world.restart()
     return service
 
@@ -80,5 +80,5 @@ def hosted(make_world: MakeWorld, api: str = "crusoe", *, price: str = "") -> Wo
 
 
 def company(world: World) -> HostingService:
-    assert isinstance(world.company.service, HostingService)
-    return world.company.service
+    assert isinstance(world.provider.service, HostingService)
+    return world.provider.service

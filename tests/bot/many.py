@@ -35,7 +35,7 @@ def finished_runs(world: World, more: int, *, after: int = 1) -> None:
 def training_runs(world: World, count: int, *, since: float | None = None) -> None:
     """So many more runs that train at the company, as run 1 does, since a moment (unix seconds)."""
     first, now = asdict(world.run()), since or world.clock
-    company = world.company.service
+    company = world.provider.service
     request = company.jobs[first["job_id"]].request
     known = len(company.jobs)
     with world.store.transaction():

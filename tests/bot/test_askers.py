@@ -72,7 +72,7 @@ class Bench:
         wait_until(look, "all answers", seconds=20)
 
     def asked(self) -> int:
-        return self.company.count(CHAT)
+        return self.provider.count(CHAT)
 
 
 @pytest.fixture
@@ -127,7 +127,7 @@ def test_a_key_stands_for_model_messages_and_cap() -> None:
 
 def test_what_waits_is_under_way_or_is_known_is_not_asked_again(bench: Bench) -> None:
     asked = questions(12)
-    bench.company.slow_s = 0.05
+    bench.provider.slow_s = 0.05
     for _ in range(20):
         bench.ask(asked)
         bench.ask(asked, owner="m2")
@@ -139,12 +139,12 @@ def test_what_waits_is_under_way_or_is_known_is_not_asked_again(bench: Bench) ->
 
 def test_never_more_at_once_than_its_callers(tmp_path: Path) -> None:
     with opened(tmp_path, callers=3) as bench:
-        bench.company.slow_s = 0.4
+        bench.provider.slow_s = 0.4
         bench.ask(questions(12))
         wait_until(lambda: bench.asked() == 3, "all callers at work")
         time.sleep(0.2)
         assert bench.asked() == 3
-        bench.company.slow_s = 0.0
+        bench.provider.slow_s = 0.0
         bench.all_answered(questions(12))
 
 
@@ -166,7 +166,7 @@ def test_never_more_in_a_minute_than_its_limit(tmp_path: Path) -> None:
 def test_retry_after_pauses_the_provider_for_an_hour_and_then_it_goes_on(bench: Bench) -> None:
     asked = questions(20)
     hour = Fault(commit=False, status=429, headers=(("Retry-After", "3600"),))
-    bench.company.fail(CHAT, hour, times=99)
+    bench.provider.fail(CHAT, hour, times=99)
     bench.ask(asked)
     wait_until(lambda: bench.llm.trouble("acme"), "the trouble")
     time.sleep(0.2)
@@ -176,7 +176,7 @@ def test_retry_after_pauses_the_provider_for_an_hour_and_then_it_goes_on(bench: 
     bench.llm.wake()
     time.sleep(0.2)
     assert bench.asked() == seen
-    bench.company.forgive(CHAT)
+    bench.provider.forgive(CHAT)
     bench.now += 20
     bench.all_answered(asked)
     assert bench.llm.trouble("acme") is None and bench.llm.collect("m1") == []
@@ -185,7 +185,7 @@ def test_retry_after_pauses_the_provider_for_an_hour_and_then_it_goes_on(bench: 
 
 def test_a_limit_that_names_no_time_never_costs_a_row(bench: Bench) -> None:
     asked = questions(3)
-    bench.company.fail(CHAT, Fault(commit=False, status=429), times=5 * MOST_TRIES)
+    bench.provider.fail(CHAT, Fault(commit=False, status=429), times=5 * MOST_TRIES)
     bench.ask(asked)
     bench.all_answered(asked, step=70)
     assert bench.llm.collect("m1") == []
@@ -194,7 +194,7 @@ def test_a_limit_that_names_no_time_never_costs_a_row(bench: Bench) -> None:
 @pytest.mark.parametrize("fault", [NOTHING_BUT_500, COMMIT_THEN_CUT, HTML, EMPTY, BUSY], ids=str)
 def test_a_hiccup_is_asked_again(bench: Bench, fault: Fault) -> None:
     asked = questions(6)
-    bench.company.fail(CHAT, fault, times=2)
+    bench.provider.fail(CHAT, fault, times=2)
     bench.ask(asked)
     bench.all_answered(asked)
     assert bench.asked() == 8 and bench.llm.collect("m1") == []
@@ -202,7 +202,7 @@ def test_a_hiccup_is_asked_again(bench: Bench, fault: Fault) -> None:
 
 def test_an_outage_pauses_all_and_gives_up_nothing(bench: Bench) -> None:
     asked = questions(30)
-    bench.company.fail(CHAT, NOTHING_BUT_500, times=200)
+    bench.provider.fail(CHAT, NOTHING_BUT_500, times=200)
     bench.ask(asked)
     wait_until(lambda: bench.asked() >= 5, "the first failures")
     time.sleep(0.3)
@@ -212,13 +212,13 @@ def test_an_outage_pauses_all_and_gives_up_nothing(bench: Bench) -> None:
         bench.llm.wake()
         time.sleep(0.02)
     assert bench.llm.collect("m1") == [] and bench.answered(asked) == 0
-    bench.company.forgive(CHAT)
+    bench.provider.forgive(CHAT)
     bench.all_answered(asked, step=61)
 
 
 def test_one_question_that_always_fails_is_given_up_with_the_reason(bench: Bench) -> None:
     (one,) = questions(1)
-    bench.company.fail(CHAT, NOTHING_BUT_500, times=99)
+    bench.provider.fail(CHAT, NOTHING_BUT_500, times=99)
     bench.ask([one])
 
     def look() -> Sequence[Declined]:
@@ -233,7 +233,7 @@ def test_one_question_that_always_fails_is_given_up_with_the_reason(bench: Bench
 
 def test_an_answer_that_cannot_be_read_is_not_paid_again_and_again(bench: Bench) -> None:
     (one,) = questions(1)
-    bench.company.fail(CHAT, EMPTY, times=99)
+    bench.provider.fail(CHAT, EMPTY, times=99)
     bench.ask([one])
 
     def look() -> Sequence[Declined]:
@@ -247,7 +247,7 @@ def test_an_answer_that_cannot_be_read_is_not_paid_again_and_again(bench: Bench)
 
 
 def test_a_model_that_only_answers_what_cannot_be_read_is_asked_few_times(bench: Bench) -> None:
-    bench.company.fail(CHAT, EMPTY, times=9_999)
+    bench.provider.fail(CHAT, EMPTY, times=9_999)
     bench.ask(questions(200))
     declined: list[Declined] = []
 
@@ -264,7 +264,7 @@ def test_a_model_that_only_answers_what_cannot_be_read_is_asked_few_times(bench:
 
 def test_a_refused_row_is_declined_and_the_others_are_answered(bench: Bench) -> None:
     asked = questions(9)
-    bench.company.fail(CHAT, Fault(commit=False, status=400, code="content_policy"), times=1)
+    bench.provider.fail(CHAT, Fault(commit=False, status=400, code="content_policy"), times=1)
     bench.ask(asked)
     wait_until(lambda: bench.answered(asked) == 8, "the others")
     (declined,) = bench.llm.collect("m1")
@@ -274,7 +274,7 @@ def test_a_refused_row_is_declined_and_the_others_are_answered(bench: Bench) -> 
 
 def test_a_model_that_is_not_there_ends_its_questions_and_no_others(bench: Bench) -> None:
     lost, there = questions(20, "gone"), questions(5)
-    bench.company.slow_s = 0.02
+    bench.provider.slow_s = 0.02
     bench.ask(lost)
     bench.ask(there)
     bench.all_answered(there)
@@ -286,7 +286,7 @@ def test_a_model_that_is_not_there_ends_its_questions_and_no_others(bench: Bench
 
 def test_a_provider_that_hangs_holds_nobody_who_asks(tmp_path: Path) -> None:
     with opened(tmp_path, callers=2) as bench:
-        bench.company.fail(CHAT, HANG, times=2)
+        bench.provider.fail(CHAT, HANG, times=2)
         bench.ask(questions(5))
         wait_until(lambda: bench.asked() == 2, "both callers to hang")
         bench.ask(questions(5))
@@ -296,7 +296,7 @@ def test_a_provider_that_hangs_holds_nobody_who_asks(tmp_path: Path) -> None:
 
 def test_after_a_stop_only_what_was_under_way_is_asked_again(bench: Bench) -> None:
     asked = questions(30)
-    bench.company.slow_s = 0.05
+    bench.provider.slow_s = 0.05
     bench.ask(asked)
     wait_until(lambda: bench.answered(asked) >= 6, "some answers")
     bench.llm.close()

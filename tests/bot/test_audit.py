@@ -44,7 +44,7 @@ def finetune(*arguments: str) -> Result:
 
 def test_members_read_who_did_what_and_nobody_else_does(world: World) -> None:
     world.start_approved()
-    world.until_state("done")
+    world.tick_until_state("done")
     said = world.type("/finetune audit 1")
     order = [
         said.index(part)

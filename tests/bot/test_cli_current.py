@@ -21,7 +21,7 @@ def current(world: World, *arguments: str) -> Result:
 
 def test_it_prints_the_id_of_the_model_in_use_beside_a_running_bot(world: World) -> None:
     world.start_approved()
-    world.until_state("done")
+    world.tick_until_state("done")
     nothing = current(world, "tickets")
     assert (nothing.exit_code, nothing.stdout) == (1, "")
     assert "No model is in use for tickets" in nothing.stderr

@@ -106,7 +106,7 @@ def test_any_model_of_such_a_row_can_be_measured_by_its_name(settings: Settings)
 def test_a_server_on_this_machine_is_measured_without_a_key_or_a_price(world: World, tmp_path: Path) -> None:
     config = tmp_path / "finetune.toml"
     config.write_text(
-        f'[providers.ollama]\nbase_url = "{world.company.url}"\nkey_env = "ACME_KEY"\nstays_here = true\n'
+        f'[providers.ollama]\nbase_url = "{world.provider.url}"\nkey_env = "ACME_KEY"\nstays_here = true\n'
     )
     rows(tmp_path / "rows.csv", 60)
     arguments = ("--model", "ollama/acme-small", "--rungs", "zero", "--json")
@@ -120,14 +120,14 @@ def test_a_server_on_this_machine_is_measured_without_a_key_or_a_price(world: Wo
 
 
 def test_a_row_that_only_answers_is_asked_for_no_jobs(make_world: MakeWorld) -> None:
-    world = make_world(Rules(company_is_far=True))
+    world = make_world(Rules(provider_is_remote=True))
     world.abilities = '"chat"'
     world.restart()
-    before = world.company.count(f"GET {JOBS}")
+    before = world.provider.count(f"GET {JOBS}")
     maintain(world.service.context)
     world.tick()
-    assert world.company.count(f"GET {JOBS}") == before
-    assert world.company.count("GET /models") > 0
+    assert world.provider.count(f"GET {JOBS}") == before
+    assert world.provider.count("GET /models") > 0
     world.seed_dataset()
     assert "Acme Tuning can be asked, but doesn't train models" in world.type(
         f"/finetune start tickets target={TARGET}"
@@ -143,7 +143,7 @@ def test_forms_offer_the_cheap_one_of_each_provider_with_a_key(
     models = evaluations.form_choices(world.service.context, ANA.id, PRIVATE.id).models
     assert set(LUNA) <= set(models)
     world.slack.command(ANA.id, PRIVATE.id, "/finetune estimate")
-    assert "None yet? openai/gpt-6-luna is the cheapest likely candidate." in world.form(ANA)
+    assert "None yet? openai/gpt-6-luna is the cheapest likely candidate." in world.read_form(ANA)
 
 
 def test_an_estimate_says_what_today_s_requests_would_cost_with_it(world: World) -> None:

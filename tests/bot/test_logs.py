@@ -119,7 +119,7 @@ def test_a_command_that_fails_tells_the_reference_under_which_the_log_has_the_ca
 def test_a_button_that_fails_tells_it_to_who_clicked(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     world.start()
     monkeypatch.setattr("bot.services.authorization.look_up", _broken)
-    said = world.answer_to_click(BEN, "approve_plan")
+    said = world.click_and_read(BEN, "approve_plan")
     assert REFERENCE.search(said) and "nothing was changed" in said
 
 
@@ -127,9 +127,9 @@ def test_a_click_that_fails_after_its_ack_claims_nothing_about_what_was_changed(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     world.start_approved()
-    world.until_state("training")
+    world.tick_until_state("training")
     monkeypatch.setattr("bot.cards.general.answer", _broken)
-    said = world.answer_to_click(BEN, "cancel_run")
+    said = world.click_and_read(BEN, "cancel_run")
     run = world.store.runs.get(1)
     assert run and run.cancel_asked_by == BEN.id
     assert REFERENCE.search(said) and "nothing was changed" not in said
@@ -139,16 +139,16 @@ def test_a_step_that_fails_is_on_the_card_with_its_reference_and_goes_on_once_me
     world: World, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     world.start_approved()
-    world.until_state("training")
+    world.tick_until_state("training")
     with monkeypatch.context() as patch:
         patch.setattr("bot.services.training.follow", _broken)
         world.pass_time(60)
         world.tick(2)
-    said = world.said("Something in the bot went wrong at this step")
+    said = world.find_message("Something in the bot went wrong at this step")
     found = REFERENCE.search(said)
     assert found and "run 1: its step failed" in [line["message"] for line in logs.find(folder, found[1])]
     world.pass_time(60)
-    world.until_state("done")
+    world.tick_until_state("done")
 
 
 def test_finetune_log_shows_the_lines_of_a_reference(

@@ -74,7 +74,7 @@ def test_the_search_for_calls_finds_those_that_there_are() -> None:
 
 def test_no_message_of_a_whole_story_unfolds_a_link(world: World) -> None:
     world.start_approved()
-    world.until_state("done")
+    world.tick_until_state("done")
     world.type("/finetune status 1", user=BEN)
     posted = [
         call for method in ("chat.postMessage", "chat.postEphemeral") for call in world.slack.calls(method)
@@ -91,7 +91,7 @@ def test_an_uploaded_file_s_name_is_never_a_path(world: World, name: str) -> Non
     world.slack._state.files[file_id].body["name"] = name
     world.slack.command("U0DORA", "C0TICKETS", "/finetune upload")
     assert world.slack.submit_modal("U0DORA", {"file": file_id, "name": "tickets"}).closed
-    world.until(lambda: world.dataset().state in ("ready", "refused"), "the check")
+    world.tick_until(lambda: world.dataset().state in ("ready", "refused"), "the check")
     kept = world.service.settings.files
     assert all(re.fullmatch(r"[0-9a-f]{64}(\.jsonl)?", path.name) for path in kept.iterdir())
     after = {path for path in world.folder.parent.rglob("*") if "desktop" not in path.parts}

@@ -28,7 +28,7 @@ def test_rejecting_asks_for_the_reason_and_tells_it(world: World) -> None:
     assert world.slack.submit_modal(BEN.id, {"reason": "First mend <!channel> the labels"}).closed
     world.send()
     assert world.run().state == "rejected" and world.ledger() == {}
-    card = world.said(f"Rejected by <@{BEN.id}>", "the labels")
+    card = world.find_message(f"Rejected by <@{BEN.id}>", "the labels")
     assert not world.has_button("approve_plan") and "<!channel>" not in card
     assert any("rejected" in text and "the labels" in text for text in world.dms())
     status = world.type("/finetune status 1")
@@ -40,7 +40,7 @@ def test_rejecting_asks_for_the_reason_and_tells_it(world: World) -> None:
 @pytest.mark.parametrize("person", [ANA, EVE, GUS, ROBO], ids=lambda person: person.name)
 def test_who_may_not_decide_cannot_reject_either(world: World, person: Person) -> None:
     world.start()
-    assert "Only" in world.answer_to_click(person, "reject_plan")
+    assert "Only" in world.click_and_read(person, "reject_plan")
     assert world.slack.view(person.id) is None
     assert world.run().state == "awaiting_approval"
 
@@ -48,8 +48,8 @@ def test_who_may_not_decide_cannot_reject_either(world: World, person: Person) -
 def test_two_clicks_approve_once(world: World) -> None:
     world.start()
     world.approve()
-    assert "has moved on" in world.answer_to_click(BEN, "approve_plan")  # the card still shows its buttons
-    world.until_state("training")
+    assert "has moved on" in world.click_and_read(BEN, "approve_plan")  # the card still shows its buttons
+    world.tick_until_state("training")
     assert world.jobs() == 1 and len(world.store.runs.decisions(1)) == 1
 
 
@@ -58,25 +58,25 @@ def test_a_quorum_of_two_needs_two_people(make_world: MakeWorld) -> None:
     world.start()
     world.approve()
     world.send()
-    assert f"Approved so far by <@{BEN.id}>" in world.said("Needs 2 approvers")
-    assert "You have already approved this plan" in world.answer_to_click(BEN, "approve_plan")
-    assert "uploaded this data" in world.answer_to_click(DORA, "approve_plan")
+    assert f"Approved so far by <@{BEN.id}>" in world.find_message("Needs 2 approvers")
+    assert "You have already approved this plan" in world.click_and_read(BEN, "approve_plan")
+    assert "uploaded this data" in world.click_and_read(DORA, "approve_plan")
     world.tick(2)
     assert world.run().state == "awaiting_approval" and world.ledger() == {}
     world.approve(CLEO)
     world.send()
-    assert f"<@{BEN.id}>, <@{CLEO.id}>" in world.said("Approved by")
-    world.until_state("training")
+    assert f"<@{BEN.id}>, <@{CLEO.id}>" in world.find_message("Approved by")
+    world.tick_until_state("training")
     assert world.jobs() == 1
 
 
 def test_a_plan_expires_after_a_day(world: World) -> None:
     world.start()
     world.pass_time(24 * 3600 + 1)
-    assert "expired" in world.answer_to_click(BEN, "approve_plan")
+    assert "expired" in world.click_and_read(BEN, "approve_plan")
     world.tick()
     assert world.run().state == "expired" and not world.has_button("approve_plan")
-    assert world.said("It was not approved within 24 hours")
+    assert world.find_message("It was not approved within 24 hours")
     said = world.type("/finetune status 1")
     assert "makes a new plan" in said and "reserved" not in said, "nothing was reserved"
     (told,) = [text for text in world.dms() if "expired" in text]
@@ -86,7 +86,7 @@ def test_a_plan_expires_after_a_day(world: World) -> None:
 def test_a_plan_beyond_the_budget_stays_unapproved_and_the_cure_is_said(make_world: MakeWorld) -> None:
     world = make_world(Rules(budget="0.01"))
     world.start()
-    answer = world.answer_to_click(BEN, "approve_plan")
+    answer = world.click_and_read(BEN, "approve_plan")
     assert "only $0.01 of this month's" in answer and "monthly_usd" in answer
     world.tick(2)
     assert world.run().state == "awaiting_approval"
@@ -100,7 +100,7 @@ def test_two_plans_cannot_spend_the_same_money(make_world: MakeWorld) -> None:
     world.start(START.replace("tickets", "letters"))
     world.approve()
     world.send()
-    assert "is left" in world.answer_to_click(BEN, "approve_plan")
+    assert "is left" in world.click_and_read(BEN, "approve_plan")
     assert [world.run(number).state for number in (1, 2)] == ["awaiting_approval", "approved"]
 
 
@@ -108,7 +108,7 @@ def test_a_plan_whose_row_was_edited_is_refused_by_its_hash(world: World) -> Non
     run = world.start()
     edited = json.dumps({**json.loads(run.plan), "maximum_micros": 1})
     world.store.database.change("UPDATE runs SET plan = ? WHERE id = 1", (edited,))
-    assert "was changed after it was posted" in world.answer_to_click(BEN, "approve_plan")
+    assert "was changed after it was posted" in world.click_and_read(BEN, "approve_plan")
     world.tick(2)
     assert world.run().state == "awaiting_approval" and world.jobs() == 0
 
@@ -119,7 +119,7 @@ def test_a_plan_edited_between_approval_and_create_is_not_carried_out(world: Wor
     world.store.database.change("UPDATE runs SET plan = ? WHERE id = 1", (edited,))
     world.tick(2)
     assert world.run().state == "needs_human" and world.jobs() == 0
-    assert world.said("changed after it was approved")
+    assert world.find_message("changed after it was approved")
 
 
 def test_the_same_plan_is_asked_for_once(world: World) -> None:
@@ -143,7 +143,7 @@ def test_after_a_no_the_same_plan_can_be_asked_for_again(world: World) -> None:
 def test_approvers_come_from_the_user_group(make_world: MakeWorld) -> None:
     world = make_world(Rules(approvers=(), groups=(APPROVERS_GROUP,)))
     world.start()
-    assert f"Only an approver may do that: <@{CLEO.id}>" in world.answer_to_click(BEN, "approve_plan")
+    assert f"Only an approver may do that: <@{CLEO.id}>" in world.click_and_read(BEN, "approve_plan")
     world.approve(CLEO)
     assert world.run().state == "approved"
 
@@ -154,7 +154,7 @@ def test_a_look_up_that_fails_is_a_no(make_world: MakeWorld, method: str) -> Non
     world.start()
     for fault in (refused("internal_error"), cut_off()):
         world.slack.fail(method, fault, times=None)
-        assert "Slack didn't say" in world.answer_to_click(CLEO, "approve_plan")
+        assert "Slack didn't say" in world.click_and_read(CLEO, "approve_plan")
         assert world.run().state == "awaiting_approval"
     world.slack.clear_faults()
     world.approve(CLEO)
@@ -242,7 +242,7 @@ def test_an_engine_is_refused_for_a_service_that_trains_by_its_own_means(world: 
 
 def test_the_card_leads_with_the_verdict_and_what_was_measured(world: World) -> None:
     world.start()
-    card = world.said("Run 1: train")
+    card = world.find_message("Run 1: train")
     assert "*Not now: too few rows*. 60 rows are too few" in card
     assert "Nothing was measured on these rows. The bar is 85%." in card
     assert "ignoring staff time" not in card, "no chance stands beside a verdict that is against it"
@@ -253,7 +253,7 @@ def test_the_card_leads_with_the_verdict_and_what_was_measured(world: World) -> 
 def test_a_chance_on_the_card_is_said_with_its_condition(world: World) -> None:
     world.seed_dataset(rows=240)
     world.start()
-    card = world.said("Run 1: train")
+    card = world.find_message("Run 1: train")
     assert "a month, if it is good enough, ignoring staff time" in card
 
 
@@ -268,11 +268,11 @@ def test_approving_against_the_verdict_takes_a_reason_that_the_audit_keeps(world
     assert world.run().state == "awaiting_approval"
     assert world.slack.submit_modal(BEN.id, {"reason": WHY}).closed
     world.send()
-    assert f"“{WHY}”" in world.said("Approved by")
+    assert f"“{WHY}”" in world.find_message("Approved by")
     assert [one.reason for one in world.store.runs.decisions(1)] == [WHY]
     (entry,) = [one for one in world.store.audit.entries("run 1") if one.action == "approve"]
     assert entry.detail == f"{run.plan_hash} {WHY}"
-    world.until_state("training")
+    world.tick_until_state("training")
 
 
 def test_no_reason_is_no_approval_however_it_is_sent(world: World) -> None:
@@ -295,16 +295,16 @@ def test_each_approver_says_why(make_world: MakeWorld) -> None:
 
 def test_details_of_a_plan_are_for_those_who_may_know_of_it(world: World) -> None:
     run = world.start()
-    assert "to train on" not in (card := world.said("Run 1: train")) and run.plan_hash not in card
+    assert "to train on" not in (card := world.find_message("Run 1: train")) and run.plan_hash not in card
     details = world.plan_details()
     for part in (run.plan_hash, "to train on", "Training takes", "Model"):
         assert part in details, part
-    assert "Only full members" in world.answer_to_click(GUS, DETAILS)
+    assert "Only full members" in world.click_and_read(GUS, DETAILS)
 
 
 def test_a_plan_whose_verdict_is_go_takes_one_click(world: World) -> None:
     advised_as(world, "go")
-    assert "Go." in world.said("Run 1: train")
+    assert "Go." in world.find_message("Run 1: train")
     world.click(BEN, "approve_plan")
     assert world.slack.view(BEN.id) is None and world.run().state == "approved"
     assert [one.reason for one in world.store.runs.decisions(1)] == [None]
@@ -312,7 +312,7 @@ def test_a_plan_whose_verdict_is_go_takes_one_click(world: World) -> None:
 
 def test_a_plan_of_before_verdicts_were_kept_says_so_and_takes_a_reason(world: World) -> None:
     advised_as(world, None)
-    assert "No verdict" in world.said("Run 1: train")
+    assert "No verdict" in world.find_message("Run 1: train")
     world.click(BEN, "approve_plan")
     assert world.run().state == "awaiting_approval"
     assert world.slack.submit_modal(BEN.id, {"reason": WHY}).closed

@@ -39,8 +39,8 @@ def test_a_cancel_while_the_file_is_sent_leaves_no_job(world: World, monkeypatch
     training.create(world.service.context, run)
     world.tick(2)
     assert world.run().state == "cancelled" and world.jobs() == 0
-    assert world.left_at_company() == []
-    assert world.said("nothing was started")
+    assert world.files_at_provider() == []
+    assert world.find_message("nothing was started")
 
 
 def in_november(make_world: MakeWorld) -> tuple[World, int]:
@@ -68,14 +68,14 @@ def test_what_was_approved_in_november_does_not_spend_decembers_budget_twice(mak
     world.start(START.replace("tickets", "orders"))
     world.approve()
     unfreeze(world, BEN, CLEO)
-    world.until(lambda: world.run(2).state == "training", "run 2's job")
+    world.tick_until(lambda: world.run(2).state == "training", "run 2's job")
     world.tick(3)
     assert world.jobs() == 1 and reserved(world, "2026-12") <= most * 7 // 4
-    card = world.said("Run 1 is approved", "approved in a month that is over")
+    card = world.find_message("Run 1 is approved", "approved in a month that is over")
     assert "monthly_usd" in card and world.run(1).state == "approved"
-    world.until(lambda: world.run(2).state == "done", "the room that run 2 leaves")
+    world.tick_until(lambda: world.run(2).state == "done", "the room that run 2 leaves")
     world.pass_time(60)
-    world.until(lambda: world.run(1).state == "training", "run 1's job")
+    world.tick_until(lambda: world.run(1).state == "training", "run 1's job")
     assert (reserved(world, "2026-11"), world.jobs()) == (0, 2)
 
 
@@ -83,7 +83,7 @@ def test_where_there_is_room_the_money_moves_to_the_month_of_the_create(make_wor
     world, most = in_november(make_world)
     assert (reserved(world, "2026-11"), reserved(world, "2026-12")) == (most, 0)
     unfreeze(world, BEN, CLEO)
-    world.until_state("training")
+    world.tick_until_state("training")
     assert (reserved(world, "2026-11"), reserved(world, "2026-12")) == (0, most)
     assert ANA.id in {one.person for one in world.store.ledger.commitments("2026-12")}
 
@@ -97,63 +97,63 @@ def test_a_training_file_that_changed_after_the_approval_is_not_sent(world: Worl
     plan = plans.plan_from_json(world.start_approved().plan)
     path = kept(world, plan.train_sha256)
     path.write_bytes(path.read_bytes().replace(b"refund", b"REFUND", 1))
-    world.until_state("failed")
-    assert world.said(
+    world.tick_until_state("failed")
+    assert world.find_message(
         "has changed since it was approved", path.name, "upload the data again", "nothing is owed"
     )
-    assert (world.jobs(), world.left_at_company(), world.ledger()["settle"]) == (0, [], 0)
-    assert world.company.count("POST /files") == 0
+    assert (world.jobs(), world.files_at_provider(), world.ledger()["settle"]) == (0, [], 0)
+    assert world.provider.count("POST /files") == 0
 
 
 def test_a_file_of_the_same_name_and_size_with_other_rows_is_not_trained_on(world: World) -> None:
     plan = plans.plan_from_json(world.start_approved().plan)
     path = kept(world, plan.train_sha256)
     evil = StoredFile("file-evil", path.name, b"x" * path.stat().st_size, "fine-tune", world.clock)
-    world.company.service.files["file-evil"] = evil
-    world.until_state("training")
-    (job,) = world.company.service.jobs.values()
-    trained_on = world.company.service.files[job.request["training_file"]]
+    world.provider.service.files["file-evil"] = evil
+    world.tick_until_state("training")
+    (job,) = world.provider.service.jobs.values()
+    trained_on = world.provider.service.files[job.request["training_file"]]
     assert hashlib.sha256(trained_on.content).hexdigest() == plan.train_sha256
 
 
 def test_held_out_rows_that_changed_after_the_approval_judge_nothing(world: World) -> None:
     plan = plans.plan_from_json(world.start_approved().plan)
-    world.until_state("training")
+    world.tick_until_state("training")
     path = kept(world, plan.holdout_sha256)
     path.write_text("".join(path.read_text().splitlines(keepends=True)[:6]))
-    world.until_state("failed")
-    assert world.said("was not judged", path.name, "has changed since it was approved")
-    assert not world.company.count("POST /chat/completions") and world.ledger()["settle"] > 0
+    world.tick_until_state("failed")
+    assert world.find_message("was not judged", path.name, "has changed since it was approved")
+    assert not world.provider.count("POST /chat/completions") and world.ledger()["settle"] > 0
 
 
 def test_an_address_that_changed_after_the_approval_gets_neither_file_nor_job(world: World) -> None:
     world.start_approved()
-    world.rules.company_is_far = True  # the same company, by another address
+    world.rules.provider_is_remote = True  # the same company, by another address
     world.restart()
     world.tick(3)
-    assert world.run().state == "cancelled" and (world.jobs(), world.left_at_company()) == (0, [])
-    assert world.said("The trainer of Acme Tuning was at", "its approval is void", "makes a new plan")
+    assert world.run().state == "cancelled" and (world.jobs(), world.files_at_provider()) == (0, [])
+    assert world.find_message("The trainer of Acme Tuning was at", "its approval is void", "makes a new plan")
     assert world.ledger()["settle"] == 0
 
 
 def test_a_plan_whose_key_changed_is_not_approved(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     world.start()
-    world.company.key = "sk-of-another-account"
-    monkeypatch.setenv("ACME_KEY", world.company.key)
+    world.provider.key = "sk-of-another-account"
+    monkeypatch.setenv("ACME_KEY", world.provider.key)
     world.restart()
-    assert "The key for Acme Tuning has changed" in world.answer_to_click(BEN, "approve_plan")
+    assert "The key for Acme Tuning has changed" in world.click_and_read(BEN, "approve_plan")
     assert world.run().state == "awaiting_approval" and world.jobs() == 0
 
 
 def test_a_create_in_doubt_is_not_looked_for_at_another_address(world: World) -> None:
-    world.company.fail(f"POST {JOBS}", COMMIT_THEN_500)
+    world.provider.fail(f"POST {JOBS}", COMMIT_THEN_500)
     world.start_approved()
     world.tick()
     assert world.run().state == "creating"
-    world.rules.company_is_far = True
+    world.rules.provider_is_remote = True
     world.restart()
-    world.until_state("needs_human")
-    assert world.said("A job may have been created before that") and world.jobs() == 1
+    world.tick_until_state("needs_human")
+    assert world.find_message("A job may have been created before that") and world.jobs() == 1
 
 
 def test_a_plan_of_an_older_release_is_compared_by_what_it_has(world: World) -> None:
@@ -207,13 +207,13 @@ def test_another_version_of_the_engine_than_was_approved_is_noticed(make_world: 
 
 
 def test_an_account_that_never_trained_where_that_is_closed_gets_no_plan(make_world: MakeWorld) -> None:
-    world = make_world(Rules(company="closed_to_new = 2026-05-07"))
+    world = make_world(Rules(provider_row="closed_to_new = 2026-05-07"))
     world.seed_dataset()
     said = world.type(START)
     assert "Since 2026-05-07, Acme Tuning trains only for organisations that have trained there" in said
     assert "`local/`" in said and world.store.runs.newest(1) == []
     assert "trains only for organisations" in world.type("/finetune curve tickets target=acme/acme-small")
-    assert world.left_at_company() == [] and world.cards() == []
+    assert world.files_at_provider() == [] and world.cards() == []
 
 
 def test_one_that_trained_there_or_a_provider_that_does_not_answer_gets_its_plan(
@@ -221,14 +221,14 @@ def test_one_that_trained_there_or_a_provider_that_does_not_answer_gets_its_plan
 ) -> None:
     world = make_world(Rules())
     world.start_approved()
-    world.until_state("done")
-    world.rules.company = "closed_to_new = 2026-05-07"
+    world.tick_until_state("done")
+    world.rules.provider = "closed_to_new = 2026-05-07"
     world.restart()
     assert world.start(START + " epochs=2").id == 2
-    world.company.service.jobs.clear()
-    world.company.fail(f"GET {JOBS}", NOTHING_BUT_500, times=3)
+    world.provider.service.jobs.clear()
+    world.provider.fail(f"GET {JOBS}", NOTHING_BUT_500, times=3)
     world.start(START + " epochs=4")
-    world.company.forgive(f"GET {JOBS}")
+    world.provider.forgive(f"GET {JOBS}")
     world.tick(2)
     assert world.run(3).state == "cancelled"
-    assert world.said("Withdrawn before anybody spent time on it", "has no job there")
+    assert world.find_message("Withdrawn before anybody spent time on it", "has no job there")

@@ -44,7 +44,7 @@ def test_a_run_and_a_measurement_are_listed_with_what_they_hold(make_world: Make
     world.type(f"/finetune baseline tickets {ACME} rungs=zero", user=BEN)
     asked = until_asked(world)
     most = approve(world)
-    world.until_state("done")
+    world.tick_until_state("done")
     said = world.type("/finetune budget", user=BEN)
     spent = usd_micros(world.ledger()["settle"])
     assert world.ledger()["settle"] <= most
@@ -70,12 +70,12 @@ def test_what_is_listed_adds_up_to_what_the_hard_stop_counts(make_world: MakeWor
         assert (
             sum(one.micros for one in world.store.ledger.commitments(this)) == world.store.committed(this) > 0
         )
-        world.until_state("done")
+        world.tick_until_state("done")
 
 
 def test_another_month_begins_with_nothing_held(world: World) -> None:
     approve(world)
-    world.until_state("done")
+    world.tick_until_state("done")
     world.pass_time(32 * DAYS)
     assert "Run 1" not in world.type("/finetune budget") and "$20.00 of $20.00" in world.type(
         "/finetune budget"
@@ -96,7 +96,7 @@ def test_of_several_that_are_passed_at_once_the_highest_is_said(make_world: Make
     world = with_budget_of(make_world, 100)
     (said,) = warnings(world)
     assert "is used up" in said
-    world.until_state("done")  # it cost less than was reserved: no lower warning comes after the highest
+    world.tick_until_state("done")  # it cost less than was reserved: no lower warning comes after the highest
     world.tick(3)
     assert len(warnings(world)) == 1
     assert world.store.ledger.warned(month_of(world.clock)) == {50, 80, 100}
@@ -119,10 +119,10 @@ def limits(world: World, *, channel: str = "", person: str = "") -> None:
 def test_the_tightest_of_team_channel_and_person_decides_and_is_named(world: World) -> None:
     world.start()
     limits(world, channel="1", person="0.01")
-    said = world.answer_to_click(BEN, "approve_plan")
+    said = world.click_and_read(BEN, "approve_plan")
     assert f"$0.01 of this month's $0.01 for <@{ANA.id}> is left" in said and "[budget.people]" in said
     limits(world, channel="0.02", person="1")
-    said = world.answer_to_click(BEN, "approve_plan")
+    said = world.click_and_read(BEN, "approve_plan")
     assert f"of this month's $0.02 for <#{PRIVATE.id}> is left" in said and "[budget.channels]" in said
     limits(world, channel="1", person="1")
     world.approve()
@@ -156,6 +156,6 @@ def test_a_measurement_counts_for_its_channel_and_person_too(make_world: MakeWor
     world = make_world(Rules(more=f'[budget.people]\n{BEN.id} = "0.000001"\n' + PRICES))
     world.seed_dataset()
     world.type(f"/finetune baseline tickets {ACME} rungs=zero", user=BEN)
-    world.until(lambda: world.store.measurements.get(1).state == "failed", "the refusal")
+    world.tick_until(lambda: world.store.measurements.get(1).state == "failed", "the refusal")
     world.send()
-    assert world.said("This measurement may cost", f"for <@{BEN.id}>", "[budget.people]")
+    assert world.find_message("This measurement may cost", f"for <@{BEN.id}>", "[budget.people]")

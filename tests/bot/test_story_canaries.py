@@ -134,10 +134,10 @@ def rows(count: int = 60) -> str:
 
 def play(world: World, told: dict[str, str]) -> None:
     """Upload, check, estimate, ladder, start, approve, train, result, try, cancel, freeze, refusals, bad input."""
-    world.company.service.answer = lambda model, messages: LABELS[0]
+    world.provider.service.answer = lambda model, messages: LABELS[0]
     assert world.upload_and_check(rows()).state == "ready"
     world.upload("bad.jsonl", f'{{"messages": [{{"role": "{WORD}", "content": "{LABELS[0]}"', called="bad")
-    world.until(lambda: world.store.datasets.newest("bad").state == "refused", "the refusal")
+    world.tick_until(lambda: world.store.datasets.newest("bad").state == "refused", "the refusal")
     world.type(f"/finetune estimate tickets current=gpt-4o volume=100M target={TARGET}")
     world.type(f"/finetune {WORD}")
     world.type("/finetune start nothing target=nowhere")
@@ -146,17 +146,17 @@ def play(world: World, told: dict[str, str]) -> None:
     world.click(BEN, evaluations.MEASURE)
     until(world, "done")
     run = world.start("/finetune start tickets current=gpt-4o volume=100M target=local/tiny")
-    assert "Only full members" in world.answer_to_click(GUS, "approve_plan")
+    assert "Only full members" in world.click_and_read(GUS, "approve_plan")
     world.approve()
-    world.until(lambda: world.run(run.id).state in ("done", "failed"), "the training", seconds=60)
+    world.tick_until(lambda: world.run(run.id).state in ("done", "failed"), "the training", seconds=60)
     assert world.run(run.id).state == "done", world.run(run.id).error
     world.type(f"/finetune try tickets-1 {TYPED}")
-    world.until(lambda: not world.store.questions.waiting(), "the answer")
+    world.tick_until(lambda: not world.store.questions.waiting(), "the answer")
     other = world.start(f"/finetune start tickets current=gpt-4o volume=100M target={TARGET}")
     world.approve()
-    world.until(lambda: world.run(other.id).state == "training", "the other training")
+    world.tick_until(lambda: world.run(other.id).state == "training", "the other training")
     world.type(f"/finetune cancel {other.id}")
-    world.until(lambda: world.run(other.id).state == "cancelled", "the cancel")
+    world.tick_until(lambda: world.run(other.id).state == "cancelled", "the cancel")
     world.type("/finetune freeze it looks odd", user=BEN)
     for person in (BEN, CLEO):
         world.type("/finetune unfreeze", user=person)

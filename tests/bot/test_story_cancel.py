@@ -27,7 +27,7 @@ def test_before_approval_the_plan_is_withdrawn(world: World) -> None:
     assert "Cancelling" in world.type("/finetune cancel 1")
     world.tick()
     assert world.run().state == "cancelled" and not world.has_button("approve_plan")
-    assert f"Withdrawn by <@{ANA.id}>" in world.said("Withdrawn")
+    assert f"Withdrawn by <@{ANA.id}>" in world.find_message("Withdrawn")
     assert world.jobs() == 0 and world.ledger() == {}
     assert "over already" in world.type("/finetune cancel 1")
 
@@ -45,7 +45,7 @@ def test_who_cancels_first_is_named(world: World) -> None:
     assert "Cancelling" in world.type("/finetune cancel 1")
     assert f"<@{ANA.id}> has already asked for that" in world.type("/finetune cancel 1", user=BEN)
     world.tick()
-    assert world.said(f"Withdrawn by <@{ANA.id}>")
+    assert world.find_message(f"Withdrawn by <@{ANA.id}>")
 
 
 def test_an_approved_run_that_is_cancelled_at_once_never_starts(world: World) -> None:
@@ -54,31 +54,31 @@ def test_an_approved_run_that_is_cancelled_at_once_never_starts(world: World) ->
     world.tick(3)
     assert world.run().state == "cancelled" and world.jobs() == 0
     assert world.ledger()["settle"] == 0
-    assert world.said("nothing was started")
+    assert world.find_message("nothing was started")
 
 
 def test_while_training_the_trainer_is_told(world: World) -> None:
     world.start_approved()
-    world.until_state("training")
+    world.tick_until_state("training")
     world.send()
-    assert "Cancelling" in world.answer_to_click(ANA, "cancel_run")
-    world.until_state("cancelled")
+    assert "Cancelling" in world.click_and_read(ANA, "cancel_run")
+    world.tick_until_state("cancelled")
     assert world.ledger()["settle"] == 0, "it waited in the queue"
-    assert next(iter(world.company.service.jobs.values())).is_cancelled
-    assert f"Cancelled by <@{ANA.id}>" in world.said("Cancelled by")
+    assert next(iter(world.provider.service.jobs.values())).is_cancelled
+    assert f"Cancelled by <@{ANA.id}>" in world.find_message("Cancelled by")
     assert any("cancelled" in text for text in world.dms())
 
 
 def test_a_cancelled_training_whose_bill_nobody_says_is_not_booked_as_free(world: World) -> None:
     world.start_approved()
-    world.until_state("training")
-    world.until(lambda: Progress.from_json(world.run().progress).running_since, "its first step")
+    world.tick_until_state("training")
+    world.tick_until(lambda: Progress.from_json(world.run().progress).running_since, "its first step")
     plan = plan_from_json(world.run().plan)
     world.type("/finetune cancel 1")
-    world.until_state("cancelled")
+    world.tick_until_state("cancelled")
     all_of_it = math.ceil(plan.training_tokens * Decimal(world.rules.training))  # the stand-in says no step
     assert world.ledger()["settle"] == world.run().actual_micros == all_of_it
-    said = world.said("Acme Tuning doesn't report what it bills")
+    said = world.find_message("Acme Tuning doesn't report what it bills")
     assert f"It has cost {usd_micros(all_of_it)}; the rest" in said
 
 
@@ -101,10 +101,10 @@ def test_of_a_cancelled_training_the_share_done_counts(progress: Progress, share
 
 
 def test_a_job_that_ends_while_it_is_cancelled_counts_as_what_it_is(world: World) -> None:
-    world.company.service.stages = ("running", "running", "succeeded")
+    world.provider.service.stages = ("running", "running", "succeeded")
     world.start_approved()
-    world.until_state("training")
-    world.company.fail(f"POST {JOBS}/ftjob-1/cancel", Fault(commit=False, status=400, code="invalid_state"))
+    world.tick_until_state("training")
+    world.provider.fail(f"POST {JOBS}/ftjob-1/cancel", Fault(commit=False, status=400, code="invalid_state"))
     world.type("/finetune cancel 1")
     world.tick()
     assert world.run().state == "evaluating"
@@ -114,28 +114,28 @@ def test_a_job_that_ends_while_it_is_cancelled_counts_as_what_it_is(world: World
 
 def test_while_measuring_the_model_is_kept_and_the_training_paid(world: World) -> None:
     world.start_approved()
-    world.until_state("evaluating")
+    world.tick_until_state("evaluating")
     world.type("/finetune cancel 1", user=BEN)
-    world.until_state("cancelled")
-    assert "kept as `tickets-1`" in world.said("Measuring was cancelled")
-    assert world.said("It has cost", "the rest of the reserved budget is free again")
+    world.tick_until_state("cancelled")
+    assert "kept as `tickets-1`" in world.find_message("Measuring was cancelled")
+    assert world.find_message("It has cost", "the rest of the reserved budget is free again")
     assert world.run().actual_micros == world.ledger()["settle"] > 0
     assert "Asking" in world.type("/finetune try tickets-1 where is my refund?")
 
 
 def test_a_create_in_doubt_is_cancelled_once_it_is_found(world: World) -> None:
-    world.company.fail(f"POST {JOBS}", COMMIT_THEN_500)
+    world.provider.fail(f"POST {JOBS}", COMMIT_THEN_500)
     world.start_approved()
     world.tick()
     assert world.run().state == "creating"
     world.type("/finetune cancel 1")
-    world.until_state("cancelled")
-    (job,) = world.company.service.jobs.values()
+    world.tick_until_state("cancelled")
+    (job,) = world.provider.service.jobs.values()
     assert job.is_cancelled
 
 
 def test_a_create_that_got_lost_is_not_repeated_for_a_cancelled_run(world: World) -> None:
-    world.company.fail(f"POST {JOBS}", NOTHING_BUT_500)
+    world.provider.fail(f"POST {JOBS}", NOTHING_BUT_500)
     world.start_approved()
     world.tick()
     world.type("/finetune cancel 1")
@@ -144,4 +144,4 @@ def test_a_create_that_got_lost_is_not_repeated_for_a_cancelled_run(world: World
     world.pass_time(SETTLE_S)
     world.tick(3)
     assert world.run().state == "cancelled" and world.jobs() == 0
-    assert world.company.count(f"POST {JOBS}") == 1
+    assert world.provider.count(f"POST {JOBS}") == 1

@@ -29,7 +29,7 @@ def test_every_finding_stands_in_a_file_in_the_card_s_thread(world: World) -> No
     world.upload_and_check(flawed_csv())
     (card,) = world.cards()
     assert "in the thread" in card
-    listed = world.posted("findings.txt")
+    listed = world.read_file("findings.txt")
     assert "line 62 repeats line 6" in listed and "line 63 repeats line 7" in listed
     assert listed.count("Delete the copies") == 1, "a cure is said once"
     assert "Order" not in listed and "a question about" not in listed, "no customer's words"
@@ -45,8 +45,8 @@ def test_a_file_in_order_has_plots_and_no_list(world: World) -> None:
 
 def test_a_private_channel_gets_the_cleaned_file_in_the_thread(world: World) -> None:
     world.upload_and_check(flawed_csv())
-    assert "appear in the card's thread" in world.answer_to_click(CLEO, "post_cleaned")
-    world.until(lambda: CLEANED in world.files(), "the cleaned file")
+    assert "appear in the card's thread" in world.click_and_read(CLEO, "post_cleaned")
+    world.tick_until(lambda: CLEANED in world.files(), "the cleaned file")
     assert world.posted(CLEANED).splitlines() == tickets_csv().splitlines()
     message = _with_file(world, CLEANED)
     assert message.thread_ts == _with_file(world, "findings.txt").thread_ts
@@ -61,19 +61,19 @@ def test_a_private_channel_gets_the_cleaned_file_in_the_thread(world: World) -> 
 def test_the_cleaned_file_can_be_uploaded_again(world: World) -> None:
     first = world.upload_and_check(flawed_csv())
     world.click(CLEO, "post_cleaned")
-    world.until(lambda: CLEANED in world.files(), "the cleaned file")
+    world.tick_until(lambda: CLEANED in world.files(), "the cleaned file")
     second = world.upload_and_check(world.posted(CLEANED))
     assert (first.version, second.version, second.state) == (1, 2, "ready")
 
 
 def test_in_a_public_channel_only_who_uploaded_it_gets_it(world: World) -> None:
     world.upload_and_check(flawed_csv(), channel=PUBLIC)
-    said = world.answer_to_click(CLEO, "post_cleaned", channel=PUBLIC)
+    said = world.click_and_read(CLEO, "post_cleaned", channel=PUBLIC)
     assert "customers' words" in said and f"<@{DORA.id}>" in said
     assert world.store.cleanings.waiting() == []
-    assert "direct message" in world.answer_to_click(DORA, "post_cleaned", channel=PUBLIC)
+    assert "direct message" in world.click_and_read(DORA, "post_cleaned", channel=PUBLIC)
     place = world.slack.dm(DORA.id)
-    world.until(lambda: world.slack.messages(place), "the direct message")
+    world.tick_until(lambda: world.slack.messages(place), "the direct message")
     assert world.posted(CLEANED, place).splitlines() == tickets_csv().splitlines()
     assert CLEANED not in world.files(PUBLIC)
     assert "findings.txt" in world.files(PUBLIC), "lines and cures are no secret"
@@ -84,7 +84,7 @@ def test_a_channel_opened_meanwhile_does_not_see_it(world: World) -> None:
     world.click(CLEO, "post_cleaned")
     wait_until(world.store.cleanings.waiting, "the wish")
     world.slack.make_public(TICKETS.id)
-    world.until(lambda: not world.store.cleanings.waiting(), "the wish to be answered")
+    world.tick_until(lambda: not world.store.cleanings.waiting(), "the wish to be answered")
     world.send()
     assert CLEANED not in world.files()
     assert any("customers' words" in text for text in world.dms(CLEO))
@@ -92,9 +92,9 @@ def test_a_channel_opened_meanwhile_does_not_see_it(world: World) -> None:
 
 def test_asking_twice_is_asking_once(world: World) -> None:
     world.upload_and_check(flawed_csv())
-    world.answer_to_click(CLEO, "post_cleaned")
-    assert "already" in world.answer_to_click(CLEO, "post_cleaned")
-    world.until(lambda: CLEANED in world.files(), "the cleaned file")
+    world.click_and_read(CLEO, "post_cleaned")
+    assert "already" in world.click_and_read(CLEO, "post_cleaned")
+    world.tick_until(lambda: CLEANED in world.files(), "the cleaned file")
     world.tick(2)
     assert world.files().count(CLEANED) == 1
 
@@ -102,17 +102,17 @@ def test_asking_twice_is_asking_once(world: World) -> None:
 @pytest.mark.parametrize("ticks", [0, 1])
 def test_a_stop_while_it_is_written_loses_nothing(world: World, ticks: int) -> None:
     world.upload_and_check(flawed_csv())
-    world.answer_to_click(CLEO, "post_cleaned")
+    world.click_and_read(CLEO, "post_cleaned")
     world.tick(ticks)
     world.restart()
-    world.until(lambda: CLEANED in world.files(), "the cleaned file")
+    world.tick_until(lambda: CLEANED in world.files(), "the cleaned file")
     world.tick(2)
     assert world.files().count(CLEANED) == 1
 
 
 def test_a_guest_gets_no_file(world: World) -> None:
     world.upload_and_check(flawed_csv())
-    assert "Only full members" in world.answer_to_click(GUS, "post_cleaned")
+    assert "Only full members" in world.click_and_read(GUS, "post_cleaned")
     assert world.store.cleanings.waiting() == []
 
 
@@ -123,12 +123,12 @@ def test_a_file_without_a_row_to_keep_says_so(world: World) -> None:
     clean_copies.request(
         world.service.context, world.dataset().id, ANA.id
     )  # a card from before has the button
-    world.until(lambda: any("no cleaned copy" in text for text in world.dms(ANA)), "the answer")
+    world.tick_until(lambda: any("no cleaned copy" in text for text in world.dms(ANA)), "the answer")
     assert not [name for name in world.files() if "cleaned" in name]
 
 
 def test_who_asks_is_in_the_audit_log(world: World) -> None:
     world.upload_and_check(flawed_csv())
-    world.answer_to_click(BEN, "post_cleaned")
+    world.click_and_read(BEN, "post_cleaned")
     (entry,) = [one for one in world.store.audit.entries() if one.action == "ask cleaned"]
     assert (entry.who, entry.subject) == (BEN.id, f"dataset {world.dataset().id}")

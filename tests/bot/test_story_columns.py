@@ -21,16 +21,16 @@ def two_labels() -> str:
 def test_the_label_s_column_is_chosen_in_a_form(world: World) -> None:
     dataset = world.upload_and_check(two_labels())
     assert dataset.state == "refused"
-    card = world.said("'category' and 'topic' could both be the label", "choose the columns")
+    card = world.find_message("'category' and 'topic' could both be the label", "choose the columns")
     assert "Post a cleaned file" not in card and "--label" not in card
     world.click(DORA, CHOOSE)
     form = json.dumps(world.slack.view(DORA.id).blocks)  # type: ignore[union-attr]
     assert "topic 0" in form and "Column with the label" in form and "Column with the text" not in form
     assert world.slack.submit_modal(DORA.id, {"label": "topic"}).closed
-    world.until(lambda: world.dataset().state == "ready", "the check")
+    world.tick_until(lambda: world.dataset().state == "ready", "the check")
     world.send()
     assert (world.dataset().id, world.dataset().label_column) == (dataset.id, "topic")
-    assert "text → topic" in world.said("tickets is ready: 60 rows, 3 labels")
+    assert "text → topic" in world.find_message("tickets is ready: 60 rows, 3 labels")
     assert len(world.cards()) == 1
 
 
@@ -48,11 +48,11 @@ def test_columns_are_chosen_once(world: World) -> None:
     assert world.slack.submit_modal(DORA.id, {"label": "topic"}).closed
     late = world.slack.submit_modal(BEN.id, {"label": "category"})
     assert "were already chosen" in late.errors["label"]
-    world.until(lambda: world.dataset().state == "ready", "the check")
+    world.tick_until(lambda: world.dataset().state == "ready", "the check")
     assert world.dataset().label_column == "topic"
 
 
 def test_a_file_that_was_deleted_is_asked_for_again(world: World) -> None:
     dataset = world.upload_and_check(two_labels())
     (world.service.settings.files / str(dataset.sha256)).unlink()
-    assert "The file was deleted. Upload it again" in world.answer_to_click(DORA, CHOOSE, channel=PRIVATE)
+    assert "The file was deleted. Upload it again" in world.click_and_read(DORA, CHOOSE, channel=PRIVATE)

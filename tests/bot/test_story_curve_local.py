@@ -84,16 +84,16 @@ def test_a_free_curve_is_stopped_cancelled_asked_for_again_and_told(
     assert {need.label for need in curve.needs} <= set(LABELS)
     replies = world.store.database.rows("SELECT model FROM replies")
     assert len(replies) == 3 * HELD and len({row["model"] for row in replies}) == 3
-    card = world.said("Learning curve m2: tickets", "classical model")
+    card = world.find_message("Learning curve m2: tickets", "classical model")
     assert "local/tiny" in card and "curve.png" in world.files()
 
 
 def test_a_machine_that_is_paid_by_the_hour_asks_first(make_world: MakeWorld, served: Served) -> None:
     world = own_world(make_world, served, usd="2.00")
     world.type(CURVE)
-    world.until(lambda: measurement(world).reserved_micros, "its price")
+    world.tick_until(lambda: measurement(world).reserved_micros, "its price")
     world.send()
     assert measurement(world).state == "asked" and jobs(served) == []
-    assert "Train 3 models for" in world.said("Train 3 models for")
+    assert "Train 3 models for" in world.find_message("Train 3 models for")
     plan = json.loads(measurement(world).plan)
     assert measurement(world).reserved_micros == sum(size["training_micros"] for size in plan["sizes"])

@@ -41,7 +41,7 @@ def world(make_world: MakeWorld) -> World:
 
 def with_short_trainings(world: World) -> World:
     """The company bills as many tokens as so few rows have."""
-    world.company.service.trained_tokens = 400
+    world.provider.service.trained_tokens = 400
     return world
 
 
@@ -61,11 +61,11 @@ def until_size(world: World, at: int, state: str, *, number: int = 1, seconds: f
         sizes = progress(world, number).sizes
         return len(sizes) > at and sizes[at].state == state
 
-    world.until(is_there, f"size {at + 1} to be {state}", seconds=seconds)
+    world.tick_until(is_there, f"size {at + 1} to be {state}", seconds=seconds)
 
 
 def test_trainings_whose_tokens_nobody_names_cost_what_was_planned(world: World) -> None:
-    world.company.service.trained_tokens = None
+    world.provider.service.trained_tokens = None
     world.seed_dataset()
     plan = plan_of(agreed(world).plan)
     assert isinstance(plan, TunedCurvePlan)
@@ -74,7 +74,7 @@ def test_trainings_whose_tokens_nobody_names_cost_what_was_planned(world: World)
 
 
 def only_three_jobs(world: World) -> None:
-    keys = [job.request["metadata"]["finetune_key"] for job in world.company.service.jobs.values()]
+    keys = [job.request["metadata"]["finetune_key"] for job in world.provider.service.jobs.values()]
     assert len(keys) == len(set(keys)) == 3
 
 
@@ -84,7 +84,7 @@ def test_three_trainings_are_agreed_to_and_make_one_curve(world: World) -> None:
     asked = until_asked(world)
     assert asked.state == "asked" and world.jobs() == 0
     assert world.store.committed(asked.month) == asked.reserved_micros > 0
-    card = world.said("Train 3 models for")
+    card = world.find_message("Train 3 models for")
     assert "10 rows" in card and "21 rows" in card and "42 rows" in card and TARGET in card
     world.click(BEN, tuned_learning_curves.TRAIN)
     done = until(world, "done")
@@ -92,14 +92,16 @@ def test_three_trainings_are_agreed_to_and_make_one_curve(world: World) -> None:
     assert curve.arm == Candidate("tuned", TARGET) and [point.rows for point in curve.points] == SIZES
     assert [point.score for point in curve.points] == [1.0, 1.0, 1.0]
     assert [one.rows for one in curve.predicted] == [84, 1000]
-    assert world.company.count(CHAT) == 3 * HELD
+    assert world.provider.count(CHAT) == 3 * HELD
     only_three_jobs(world)
     assert 0 < (done.actual_micros or 0) <= done.reserved_micros
     assert world.store.committed(done.month) == done.actual_micros
-    result = world.said("Learning curve m1: tickets", "classical model", "Each size was trained only once")
+    result = world.find_message(
+        "Learning curve m1: tickets", "classical model", "Each size was trained only once"
+    )
     assert TARGET in result and "curve.png" in world.files()
     assert len(world.cards()) == 1, "the result takes the place of the card"
-    assert f"<@{ANA.id}> m1 is done" in world.said("curve.png")
+    assert f"<@{ANA.id}> m1 is done" in world.find_message("curve.png")
     actions = [entry.action for entry in world.store.audit.entries("measurement 1")]
     assert actions == ["curve", "agree", "started", "started", "started", "measured"]
     assert TARGET in world.type("/finetune results m1")
@@ -111,16 +113,16 @@ def test_each_size_is_trained_on_nested_rows_and_leaves_no_file_behind(world: Wo
     sent: dict[str, set[str]] = {}
 
     def watch() -> bool:
-        for file in world.company.service.files.values():
+        for file in world.provider.service.files.values():
             if file.purpose == "fine-tune":
                 sent[file.name] = {json.dumps(json.loads(row)) for row in file.content.splitlines()}
         return measurement(world).state == "done"
 
-    world.until(watch, "the curve", seconds=30)
+    world.tick_until(watch, "the curve", seconds=30)
     small, half, whole = sorted(sent.values(), key=len)
     assert [len(small), len(half), len(whole)] == SIZES and small < half < whole
-    assert world.left_at_company() == []
-    models = [job.request["suffix"] for job in world.company.service.jobs.values()]
+    assert world.files_at_provider() == []
+    models = [job.request["suffix"] for job in world.provider.service.jobs.values()]
     assert models == ["tickets-10", "tickets-21", "tickets-42"]
     assert world.store.models() == []
 
@@ -130,8 +132,8 @@ def test_the_card_says_which_size_is_trained(world: World) -> None:
     agreed(world)
     until_size(world, 1, "training")
     world.send()
-    assert world.said("Learning curve m1: size 2 of 3")
-    card = json.dumps(list(world.with_button(evaluations.CANCEL).blocks))
+    assert world.find_message("Learning curve m1: size 2 of 3")
+    card = json.dumps(list(world.find_button(evaluations.CANCEL).blocks))
     assert (
         "10 rows: trained and measured" in card and "21 rows: training" in card and "42 rows: waiting" in card
     )
@@ -139,12 +141,14 @@ def test_the_card_says_which_size_is_trained(world: World) -> None:
 
 def test_a_done_run_has_trained_the_largest_size(world: World) -> None:
     world.start_approved()
-    world.until_state("done")
-    jobs, asked = world.jobs(), world.company.count(CHAT)
+    world.tick_until_state("done")
+    jobs, asked = world.jobs(), world.provider.count(CHAT)
     agreed(world)
-    assert progress(world).to_train == 2 and "trained already by run 1" in world.said("Train 2 models")
+    assert progress(world).to_train == 2 and "trained already by run 1" in world.find_message(
+        "Train 2 models"
+    )
     done = until(world, "done")
-    assert world.jobs() == jobs + 2 and world.company.count(CHAT) == asked + 2 * HELD
+    assert world.jobs() == jobs + 2 and world.provider.count(CHAT) == asked + 2 * HELD
     assert [one.rows for one in Curve.from_json(str(done.result)).points] == SIZES
 
 
@@ -152,10 +156,10 @@ def test_a_repeat_trains_and_asks_nothing(world: World) -> None:
     world.seed_dataset()
     agreed(world)
     until(world, "done")
-    asked = world.company.count(CHAT)
+    asked = world.provider.count(CHAT)
     assert world.type(CURVE) == ""
     again = until(world, "done", 2)
-    assert world.jobs() == 3 and world.company.count(CHAT) == asked and again.actual_micros == 0
+    assert world.jobs() == 3 and world.provider.count(CHAT) == asked and again.actual_micros == 0
     assert again.result == measurement(world).result
 
 
@@ -177,12 +181,12 @@ def test_a_stop_at_every_tick_trains_each_size_once(world: World) -> None:
 )
 def test_a_lost_answer_to_a_create_makes_no_second_job(world: World, fault: Fault) -> None:
     world.seed_dataset()
-    world.company.fail(f"POST {JOBS}", fault)
+    world.provider.fail(f"POST {JOBS}", fault)
     agreed(world)
     until_size(world, 0, "creating")
     world.restart()
     world.tick(3)
-    assert world.jobs() == (1 if fault.commit else 0) and world.company.count(f"POST {JOBS}") == 1
+    assert world.jobs() == (1 if fault.commit else 0) and world.provider.count(f"POST {JOBS}") == 1
     world.pass_time(SETTLE_S)
     until(world, "done")
     only_three_jobs(world)
@@ -191,16 +195,18 @@ def test_a_lost_answer_to_a_create_makes_no_second_job(world: World, fault: Faul
 def in_doubt(world: World) -> int:
     """The first size's create stayed without an answer too often; the most that it could cost."""
     world.seed_dataset()
-    world.company.fail(f"POST {JOBS}", NOTHING_BUT_500, MAX_CREATES)
+    world.provider.fail(f"POST {JOBS}", NOTHING_BUT_500, MAX_CREATES)
     agreed(world)
     plan = plan_of(measurement(world).plan)
     assert isinstance(plan, TunedCurvePlan)
     for number in range(1, MAX_CREATES + 1):
-        world.until(lambda n=number: world.company.count(f"POST {JOBS}") == n, "a create")  # type: ignore[misc]
+        world.tick_until(lambda n=number: world.provider.count(f"POST {JOBS}") == n, "a create")  # type: ignore[misc]
         world.pass_time(SETTLE_S)
-    world.until(lambda: "Checking again" in (progress(world).note or ""), "the doubt")
+    world.tick_until(lambda: "Checking again" in (progress(world).note or ""), "the doubt")
     world.send()
-    assert f"asked {MAX_CREATES} times" in world.said("until somebody cancels", "gave no clear answer")
+    assert f"asked {MAX_CREATES} times" in world.find_message(
+        "until somebody cancels", "gave no clear answer"
+    )
     return plan.sizes[0].most_micros
 
 
@@ -211,7 +217,7 @@ def test_a_doubt_that_lasts_a_day_counts_as_paid(world: World) -> None:
     assert measurement(world).state == "running"
     world.pass_time(DOUBT_S)
     assert until(world, "failed").actual_micros == most
-    assert "A job may have run there" in world.said("Learning curve m1 failed", "counts as spent")
+    assert "A job may have run there" in world.find_message("Learning curve m1 failed", "counts as spent")
 
 
 def test_a_doubt_that_is_given_up_costs_nothing_where_surely_nothing_is_there(world: World) -> None:
@@ -223,23 +229,23 @@ def test_a_doubt_that_is_given_up_costs_nothing_where_surely_nothing_is_there(wo
 
 def test_a_doubt_where_nobody_can_look_is_given_up_after_an_hour_and_counts_as_paid(world: World) -> None:
     most = in_doubt(world)
-    world.company.fail(f"GET {JOBS}", NOT_AVAILABLE, 1_000)
+    world.provider.fail(f"GET {JOBS}", NOT_AVAILABLE, 1_000)
     world.click(ANA, evaluations.CANCEL)
     world.pass_time(GIVE_UP_UNSEEN_S)
     assert until(world, "cancelled").actual_micros == most
-    assert f"Cancelled by <@{ANA.id}>" in world.said(
+    assert f"Cancelled by <@{ANA.id}>" in world.find_message(
         "Learning curve m1 was cancelled", "A job may have run there"
     )
 
 
 def test_a_job_that_shows_up_in_a_doubt_is_taken_over(world: World) -> None:
     world.seed_dataset()
-    world.company.fail(f"POST {JOBS}", COMMIT_THEN_500)
+    world.provider.fail(f"POST {JOBS}", COMMIT_THEN_500)
     agreed(world)
     until_size(world, 0, "creating")
-    world.company.fail(f"GET {JOBS}", NOT_AVAILABLE)
+    world.provider.fail(f"GET {JOBS}", NOT_AVAILABLE)
     world.pass_time(LOOK_AGAIN_S)
-    world.until(lambda: "Checking again" in (progress(world).note or ""), "the doubt")
+    world.tick_until(lambda: "Checking again" in (progress(world).note or ""), "the doubt")
     world.pass_time(DOUBT_LOOK_S)
     until(world, "done")
     only_three_jobs(world)
@@ -250,9 +256,9 @@ def test_a_no_after_days_of_training_begins_a_doubt_and_ends_nothing(world: Worl
     agreed(world)
     until_size(world, 0, "training")
     job = f"GET {JOBS}/{progress(world).sizes[0].job_id}"
-    world.company.fail(job, NOT_AVAILABLE)
+    world.provider.fail(job, NOT_AVAILABLE)
     world.pass_time(2 * DOUBT_S)
-    world.until(lambda: progress(world).sizes[0].doubted_since is not None, "the doubt")
+    world.tick_until(lambda: progress(world).sizes[0].doubted_since is not None, "the doubt")
     assert measurement(world).state == "running"
     world.pass_time(DOUBT_LOOK_S)
     until(world, "done")
@@ -263,7 +269,7 @@ def test_cancel_cancels_the_job_and_keeps_what_was_trained(world: World) -> None
     world.seed_dataset()
     agreed(world)
     until_size(world, 1, "training")
-    world.until(lambda: progress(world).sizes[1].training.running_since, "its first step")
+    world.tick_until(lambda: progress(world).sizes[1].training.running_since, "its first step")
     plan = plan_of(measurement(world).plan)
     assert isinstance(plan, TunedCurvePlan)
     first, second = progress(world).sizes[0].spent_micros, plan.sizes[1]
@@ -272,10 +278,10 @@ def test_cancel_cancels_the_job_and_keeps_what_was_trained(world: World) -> None
     assert cancelled.actual_micros == first + second.training_micros, (
         "the stand-in says neither step nor bill"
     )
-    jobs = list(world.company.service.jobs.values())
-    assert [job.is_cancelled for job in jobs] == [False, True] and world.left_at_company() == []
+    jobs = list(world.provider.service.jobs.values())
+    assert [job.is_cancelled for job in jobs] == [False, True] and world.files_at_provider() == []
     assert 0 < (cancelled.actual_micros or 0) < cancelled.reserved_micros
-    assert f"Cancelled by <@{ANA.id}>" in world.said(
+    assert f"Cancelled by <@{ANA.id}>" in world.find_message(
         "Learning curve m1 was cancelled", "Trained models are kept"
     )
     agreed(world, number=2)
@@ -286,13 +292,13 @@ def test_cancel_cancels_the_job_and_keeps_what_was_trained(world: World) -> None
 
 def test_the_card_s_button_cancels_a_create_in_doubt(world: World) -> None:
     world.seed_dataset()
-    world.company.fail(f"POST {JOBS}", COMMIT_THEN_500)
+    world.provider.fail(f"POST {JOBS}", COMMIT_THEN_500)
     agreed(world)
     until_size(world, 0, "creating")
     world.send()
     world.click(ANA, evaluations.CANCEL)
     until(world, "cancelled")
-    assert [job.is_cancelled for job in world.company.service.jobs.values()] == [True]
+    assert [job.is_cancelled for job in world.provider.service.jobs.values()] == [True]
 
 
 def test_cancel_while_it_waits_for_a_yes_costs_nothing(world: World) -> None:
@@ -312,14 +318,14 @@ def test_nobody_s_yes_within_a_day_is_a_no(world: World) -> None:
     world.pass_time(24 * 3600 + 61)
     until(world, "cancelled")
     assert world.jobs() == 0
-    assert "Nobody agreed" in world.said("Learning curve m1 was cancelled")
+    assert "Nobody agreed" in world.find_message("Learning curve m1 was cancelled")
 
 
 def test_a_guest_can_t_agree(world: World) -> None:
     world.seed_dataset()
     world.type(CURVE)
     until_asked(world)
-    assert "Only full members" in world.answer_to_click(GUS, tuned_learning_curves.TRAIN)
+    assert "Only full members" in world.click_and_read(GUS, tuned_learning_curves.TRAIN)
     assert measurement(world).state == "asked"
 
 
@@ -329,34 +335,34 @@ def test_a_size_is_not_trained_once_who_agreed_may_no_more(world: World) -> None
     until_size(world, 0, "training")
     world.slack.set_kind(BEN.id, "guest")
     failed = until(world, "failed")
-    said = world.said("Learning curve m1 failed")
+    said = world.find_message("Learning curve m1 failed")
     assert "who agreed to this, may not measure here any more" in said and "for 21 rows" in said
     assert world.jobs() == 1 and 0 < (failed.actual_micros or 0) < failed.reserved_micros
-    assert world.left_at_company() == []
+    assert world.files_at_provider() == []
 
 
 def test_a_size_is_not_trained_at_another_address_than_was_agreed(world: World) -> None:
     world.seed_dataset()
     agreed(world)
     until_size(world, 0, "evaluating")
-    world.rules.company_is_far = True  # the same company, by another address
+    world.rules.provider_is_remote = True  # the same company, by another address
     world.restart()
     failed = until(world, "failed")
-    said = world.said("Learning curve m1 failed")
+    said = world.find_message("Learning curve m1 failed")
     assert "The trainer of Acme Tuning was at" in said and "No job was started for 21 rows" in said
     assert world.jobs() == 1 and 0 < (failed.actual_micros or 0) < failed.reserved_micros
 
 
 def test_a_create_in_doubt_is_not_over_because_the_address_changed(world: World) -> None:
     world.seed_dataset()
-    world.company.fail(f"POST {JOBS}", COMMIT_THEN_500)
+    world.provider.fail(f"POST {JOBS}", COMMIT_THEN_500)
     agreed(world)
     until_size(world, 0, "creating")
-    world.rules.company_is_far = True
+    world.rules.provider_is_remote = True
     world.restart()
-    world.until(lambda: "may have been created" in (progress(world).note or ""), "the doubt")
+    world.tick_until(lambda: "may have been created" in (progress(world).note or ""), "the doubt")
     assert measurement(world).state == "running"
-    world.rules.company_is_far = False
+    world.rules.provider_is_remote = False
     world.restart()
     world.pass_time(SETTLE_S)
     until(world, "done")
@@ -373,9 +379,9 @@ def test_a_curve_of_an_older_release_keeps_the_keys_of_its_jobs(world: World) ->
 
 def test_a_create_in_doubt_is_looked_for_before_who_agreed_is(world: World) -> None:
     world.seed_dataset()
-    world.company.fail(f"POST {JOBS}", COMMIT_THEN_500)
+    world.provider.fail(f"POST {JOBS}", COMMIT_THEN_500)
     agreed(world)
-    world.until(lambda: world.jobs() == 1, "the job")
+    world.tick_until(lambda: world.jobs() == 1, "the job")
     world.slack.set_kind(BEN.id, "guest")
     until_size(world, 0, "training")
     until(world, "failed")
@@ -392,8 +398,8 @@ def test_a_doubt_after_the_upload_leaves_no_file_behind(
     world.seed_dataset()
     agreed(world)
     until(world, "failed")
-    assert world.company.count("POST /files") == 1 and world.jobs() == 0
-    assert world.left_at_company() == []
+    assert world.provider.count("POST /files") == 1 and world.jobs() == 0
+    assert world.files_at_provider() == []
 
 
 def test_a_guest_is_known_to_be_one_whatever_groups_were_not_asked_for(world: World) -> None:
@@ -409,7 +415,7 @@ def test_a_size_waits_while_slack_does_not_tell_who_agreed(world: World) -> None
     agreed(world)
     until_size(world, 0, "training")
     world.slack.fail("users.info", refused("internal_error"), times=None)
-    world.until(lambda: "Slack didn't say" in str(progress(world).note), "the note")
+    world.tick_until(lambda: "Slack didn't say" in str(progress(world).note), "the note")
     assert world.jobs() == 1
     world.slack.clear_faults()
     until(world, "done")
@@ -430,55 +436,56 @@ def test_what_is_too_dear_is_refused_before_anything_is_sent(
     world.seed_dataset()
     world.type(CURVE)
     until(world, "failed")
-    assert why in world.said("Learning curve m1 failed") and world.company.count("POST /files") == 0
+    assert why in world.find_message("Learning curve m1 failed") and world.provider.count("POST /files") == 0
 
 
 def test_one_that_costs_more_than_agreed_is_stopped(world: World) -> None:
     world.seed_dataset()
     agreed(world)
-    world.company.service.trained_tokens = 100_000
+    world.provider.service.trained_tokens = 100_000
     until(world, "failed")
-    assert "more than" in world.said("Learning curve m1 failed") and world.jobs() == 1
+    assert "more than" in world.find_message("Learning curve m1 failed") and world.jobs() == 1
 
 
 def test_a_refusal_takes_the_file_back(world: World) -> None:
     world.seed_dataset()
-    world.company.fail(f"POST {JOBS}", NOT_AVAILABLE)
+    world.provider.fail(f"POST {JOBS}", NOT_AVAILABLE)
     agreed(world)
     failed = until(world, "failed")
-    assert failed.actual_micros == 0 and world.left_at_company() == []
-    assert "Training on 10 rows was refused" in world.said("Learning curve m1 failed")
+    assert failed.actual_micros == 0 and world.files_at_provider() == []
+    assert "Training on 10 rows was refused" in world.find_message("Learning curve m1 failed")
 
 
 def test_a_training_that_fails_ends_it_with_the_reason(world: World) -> None:
     world.seed_dataset()
-    world.company.service.stages = ("running", "failed")
-    world.company.service.failure = {"code": "bad", "message": "Loss is <nan>.", "param": None}
+    world.provider.service.stages = ("running", "failed")
+    world.provider.service.failure = {"code": "bad", "message": "Loss is <nan>.", "param": None}
     agreed(world)
     until(world, "failed")
     assert (
-        "Training on 10 rows failed: Loss is" in world.said("Learning curve m1 failed") and world.jobs() == 1
+        "Training on 10 rows failed: Loss is" in world.find_message("Learning curve m1 failed")
+        and world.jobs() == 1
     )
 
 
 def test_a_model_that_answers_nobody_ends_it(world: World) -> None:
     world.seed_dataset()
-    world.company.fail(CHAT, Fault(commit=False, status=404, code="model_not_found"), 50)
+    world.provider.fail(CHAT, Fault(commit=False, status=404, code="model_not_found"), 50)
     agreed(world)
     until(world, "failed")
-    assert "Measuring failed" in world.said("Learning curve m1 failed")
+    assert "Measuring failed" in world.find_message("Learning curve m1 failed")
 
 
 def test_cancel_while_it_is_measured_pays_for_what_is_under_way(world: World) -> None:
     world.seed_dataset()
     agreed(world)
     until_size(world, 0, "evaluating")
-    world.company.slow_s = 0.3
+    world.provider.slow_s = 0.3
     world.tick()
     world.type("/finetune cancel m1")
     trained = 400 * 8  # micro-dollars, at $8 per 1M tokens
     assert (until(world, "cancelled").actual_micros or 0) > trained
-    assert world.jobs() == 1 and 0 < world.company.count(CHAT) < HELD
+    assert world.jobs() == 1 and 0 < world.provider.count(CHAT) < HELD
 
 
 def test_a_trainer_that_serves_no_model_is_refused(make_world: MakeWorld) -> None:
@@ -497,10 +504,10 @@ def test_few_rows_are_refused(world: World) -> None:
 
 
 def test_personal_data_needs_a_waiver(make_world: MakeWorld) -> None:
-    world = make_world(Rules(company_is_far=True))
+    world = make_world(Rules(provider_is_remote=True))
     assert world.upload_and_check(with_addresses(tickets_csv())).state == "ready"
     assert "personal data" in world.type(CURVE)
-    assert world.store.measurements.newest() == [] and world.company.count("POST /files") == 0
+    assert world.store.measurements.newest() == [] and world.provider.count("POST /files") == 0
 
 
 def test_the_price_of_a_label_is_remembered_from_an_estimate(world: World) -> None:
@@ -517,11 +524,11 @@ def test_the_price_of_a_label_is_remembered_from_an_estimate(world: World) -> No
 
 def test_a_curve_killed_after_its_upload_and_then_cancelled_leaves_no_file_there(world: World) -> None:
     world.seed_dataset()
-    world.company.fail("POST /files", COMMIT_THEN_CUT)
+    world.provider.fail("POST /files", COMMIT_THEN_CUT)
     agreed(world)
-    world.until(world.left_at_company, "the upload")
+    world.tick_until(world.files_at_provider, "the upload")
     world.restart()
     world.type("/finetune cancel m1")
-    world.until(lambda: measurement(world).state == "cancelled", "the curve's end")
+    world.tick_until(lambda: measurement(world).state == "cancelled", "the curve's end")
     provider_jobs.delete_unneeded_uploads(world.service.context)
-    assert world.left_at_company() == []
+    assert world.files_at_provider() == []

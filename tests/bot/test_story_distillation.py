@@ -29,8 +29,8 @@ def knows(model: str, messages: list[dict[str, Any]]) -> str:
 @pytest.fixture
 def teacher(make_world: MakeWorld) -> World:
     """The company's model was measured, and meets the bar."""
-    world = make_world(Rules(more=PRICES, company=f'outputs_terms = "{TERMS}"', company_is_far=True))
-    world.company.service.answer = knows
+    world = make_world(Rules(more=PRICES, provider_row=f'outputs_terms = "{TERMS}"', provider_is_remote=True))
+    world.provider.service.answer = knows
     world.upload_and_check(tickets_csv(90))
     world.type(f"/finetune baseline tickets {ACME} rungs=zero bar=60%")
     until_asked(world)
@@ -43,13 +43,13 @@ def give_rows(world: World, content: str, *, accepts: bool = True) -> dict[str, 
     """Fill in the form; what stands under its fields."""
     world.slack.command(ANA.id, PRIVATE.id, DISTIL)
     answers: dict[str, Any] = {"file": world.put_file("new.csv", content, ANA)}
-    if accepts and "Read them before" in world.form(ANA):
+    if accepts and "Read them before" in world.read_form(ANA):
         answers["terms"] = ["yes"]
     return dict(world.slack.submit_modal(ANA.id, answers).errors)
 
 
 def until_priced(world: World) -> None:
-    world.until(lambda: world.store.measurements.get(2), "its measurement")
+    world.tick_until(lambda: world.store.measurements.get(2), "its measurement")
     until_asked(world, 2)
 
 
@@ -59,32 +59,32 @@ def agree(world: World) -> None:
 
 
 def until_over(world: World) -> Labelling:
-    world.until(lambda: world.store.labellings.under_way("tickets") is None, "the end of the labelling")
-    world.until(lambda: world.dataset().state == "ready", "the check")
+    world.tick_until(lambda: world.store.labellings.under_way("tickets") is None, "the end of the labelling")
+    world.tick_until(lambda: world.dataset().state == "ready", "the check")
     world.send()
     return world.store.labellings.on([1])[-1]
 
 
 def test_its_labels_are_trained_on_and_never_tested_with(teacher: World) -> None:
-    first, before = _report(teacher.dataset()), teacher.company.count(CHAT)
+    first, before = _report(teacher.dataset()), teacher.provider.count(CHAT)
     assert give_rows(teacher, unlabelled_csv(30)) == {}
     agree(teacher)
     until_over(teacher)
     version, after = teacher.dataset(), _report(teacher.dataset())
     assert (version.version, version.origin, version.uploaded_by) == (2, "teacher", ANA.id)
     assert after.holdout_sha256 == first.holdout_sha256 and after.n_train == first.n_train + 30
-    assert teacher.company.count(CHAT) == before + 30
+    assert teacher.provider.count(CHAT) == before + 30
     path = teacher.service.settings.files / f"{after.train_sha256}.jsonl"
     rows = [row for row in read(path, path.name).examples if "New case" in row.prompt[-1].content]
     assert all(row.answer in row.prompt[-1].content for row in rows)
     source = (teacher.service.settings.files / str(version.sha256)).read_text(encoding="utf-8")
     assert source.count('"teacher":"acme/acme-small"') == 30
-    teacher.said("30 rows labelled by acme/acme-small", "tickets (version 2)")
+    teacher.find_message("30 rows labelled by acme/acme-small", "tickets (version 2)")
     assert teacher.store.measurements.get(2).actual_micros > 0
 
 
 def test_a_model_that_was_not_measured_or_misses_the_bar_labels_nothing(make_world: MakeWorld) -> None:
-    world = make_world(Rules(more=PRICES, company=f'outputs_terms = "{TERMS}"'))
+    world = make_world(Rules(more=PRICES, provider_row=f'outputs_terms = "{TERMS}"'))
     world.upload_and_check(tickets_csv(90))
     assert "has not been measured" in world.type(DISTIL)
     world.type(f"/finetune baseline tickets {ACME} rungs=zero")
@@ -97,7 +97,7 @@ def test_a_model_that_was_not_measured_or_misses_the_bar_labels_nothing(make_wor
 
 def test_terms_are_shown_and_accepted_once(teacher: World) -> None:
     teacher.slack.command(ANA.id, PRIVATE.id, DISTIL)
-    assert f"<{TERMS}|" in teacher.form(ANA)
+    assert f"<{TERMS}|" in teacher.read_form(ANA)
     teacher.slack.close_modal(ANA.id)
     assert give_rows(teacher, unlabelled_csv(), accepts=False)
     teacher.slack.close_modal(ANA.id)
@@ -108,11 +108,11 @@ def test_terms_are_shown_and_accepted_once(teacher: World) -> None:
     agree(teacher)
     until_over(teacher)
     teacher.slack.command(ANA.id, PRIVATE.id, DISTIL)
-    assert f"<{TERMS}|" not in teacher.form(ANA)
+    assert f"<{TERMS}|" not in teacher.read_form(ANA)
 
 
 def test_a_provider_whose_terms_nobody_knows_is_not_asked(teacher: World) -> None:
-    teacher.rules.company = ""
+    teacher.rules.provider = ""
     teacher.restart()
     assert "outputs_terms" in teacher.type(DISTIL)
 
@@ -129,7 +129,7 @@ def test_contradictions_with_people_are_shown_and_people_stay_right(teacher: Wor
     path = teacher.service.settings.files / f"{_report(teacher.dataset()).train_sha256}.jsonl"
     trained = {row.prompt[-1].content for row in read(path, path.name).examples}
     both = [line.rpartition(",")[0] for line in known if line.rpartition(",")[0].strip('"') in trained][:5]
-    teacher.company.service.answer = lambda model, messages: (
+    teacher.provider.service.answer = lambda model, messages: (
         "refund" if "Order" in messages[-1]["content"] else knows(model, messages)
     )
     assert give_rows(teacher, "\n".join([unlabelled_csv(12).strip(), *both]) + "\n") == {}
@@ -138,23 +138,25 @@ def test_contradictions_with_people_are_shown_and_people_stay_right(teacher: Wor
     after = _report(teacher.dataset())
     assert after.diff is not None and (after.diff.added, after.diff.relabelled) == (12, 0)
     wrong = sum(not line.endswith("refund") for line in known if line.rpartition(",")[0] in both)
-    assert f"on {5 - wrong} of 5 questions labelled by both" in teacher.said("labelled by acme/acme-small")
+    assert f"on {5 - wrong} of 5 questions labelled by both" in teacher.find_message(
+        "labelled by acme/acme-small"
+    )
     teacher.click(DORA, "contradictions")
-    assert "People: *billing*; acme/acme-small: *refund*" in teacher.form(DORA)
+    assert "People: *billing*; acme/acme-small: *refund*" in teacher.read_form(DORA)
 
 
 def test_what_it_declines_is_left_out_and_counted(teacher: World) -> None:
     def picky(model: str, messages: list[dict[str, Any]]) -> str:
         return "I cannot help with that." if "0th" in messages[-1]["content"] else knows(model, messages)
 
-    teacher.company.service.answer = picky
+    teacher.provider.service.answer = picky
     assert give_rows(teacher, unlabelled_csv(30)) == {}
     agree(teacher)
     labelling = until_over(teacher)
     assert labelling.left_out == 3
     diff = _report(teacher.dataset()).diff
     assert diff is not None and diff.added == 27
-    assert "*Left out*\n3 rows" in teacher.said("27 rows labelled by")
+    assert "*Left out*\n3 rows" in teacher.find_message("27 rows labelled by")
 
 
 @pytest.mark.parametrize(
@@ -168,22 +170,22 @@ def test_what_it_declines_is_left_out_and_counted(teacher: World) -> None:
 def test_a_teacher_that_refuses_everything_makes_no_version(
     teacher: World, is_error: bool, parts: tuple[str, ...]
 ) -> None:
-    teacher.company.service.answer = lambda model, messages: "I cannot help with that."
+    teacher.provider.service.answer = lambda model, messages: "I cannot help with that."
     if is_error:
         declines = Fault(commit=False, status=400, code="content_filter")
-        teacher.company.fail(CHAT, declines, times=999)
+        teacher.provider.fail(CHAT, declines, times=999)
     assert give_rows(teacher, unlabelled_csv(30)) == {}
     agree(teacher)
     until_over(teacher)
-    assert len(teacher.store.datasets.all()) == 1 and teacher.said(*parts)
+    assert len(teacher.store.datasets.all()) == 1 and teacher.find_message(*parts)
 
 
 def test_rows_with_personal_data_are_not_sent(teacher: World) -> None:
     content = unlabelled_csv(30).replace("New case 7:", "From ana.quux@example.com:")
-    before = teacher.company.count(CHAT)
+    before = teacher.provider.count(CHAT)
     assert give_rows(teacher, content) == {}
     agree(teacher)
-    assert until_over(teacher).left_out == 1 and teacher.company.count(CHAT) == before + 29
+    assert until_over(teacher).left_out == 1 and teacher.provider.count(CHAT) == before + 29
     diff = _report(teacher.dataset()).diff
     assert diff is not None and diff.added == 29
 
@@ -192,23 +194,25 @@ def test_rows_with_personal_data_are_not_sent(teacher: World) -> None:
     "ticks", [pytest.param(1, marks=pytest.mark.slow), 4, pytest.param(8, marks=pytest.mark.slow)]
 )
 def test_a_kill_pays_nothing_twice(teacher: World, ticks: int) -> None:
-    before = teacher.company.count(CHAT)
+    before = teacher.provider.count(CHAT)
     assert give_rows(teacher, unlabelled_csv(30)) == {}
     agree(teacher)
     teacher.tick(ticks)
     teacher.restart()
     until_over(teacher)
-    assert teacher.company.count(CHAT) - before in range(30, 30 + 8), "at most what was under way"
+    assert teacher.provider.count(CHAT) - before in range(30, 30 + 8), "at most what was under way"
     assert len(teacher.store.datasets.all()) == 2
 
 
 def test_without_a_yes_nothing_is_asked_and_a_cancel_ends_it(teacher: World) -> None:
-    before = teacher.company.count(CHAT)
+    before = teacher.provider.count(CHAT)
     assert give_rows(teacher, unlabelled_csv()) == {}
     until_priced(teacher)
-    assert "Label the rows" in teacher.said("Let acme/acme-small label 30 rows of tickets for under 1 cent?")
+    assert "Label the rows" in teacher.find_message(
+        "Let acme/acme-small label 30 rows of tickets for under 1 cent?"
+    )
     teacher.type("/finetune cancel m2", user=BEN)
     until(teacher, "cancelled", 2)
     teacher.tick(2)
     assert teacher.store.labellings.under_way("tickets") is None
-    assert teacher.company.count(CHAT) == before and len(teacher.store.datasets.all()) == 1
+    assert teacher.provider.count(CHAT) == before and len(teacher.store.datasets.all()) == 1

@@ -32,10 +32,10 @@ def test_a_message_with_a_file_becomes_training_data(world: World) -> None:
     form = world.slack.view(ANA.id)
     assert form is not None and "Winter tickets.csv" in json.dumps(list(form.blocks))
     assert world.fill_upload(ANA, {}).closed
-    world.until(lambda: world.dataset().state == "ready", "the check")
+    world.tick_until(lambda: world.dataset().state == "ready", "the check")
     world.send()
     assert world.dataset().name == "winter-tickets" and world.dataset().uploaded_by == ANA.id
-    assert world.said("winter-tickets is ready", "60 rows")
+    assert world.find_message("winter-tickets is ready", "60 rows")
 
 
 def test_a_message_without_a_file_is_answered_with_that(world: World) -> None:
@@ -51,11 +51,11 @@ def test_a_form_that_slack_opens_no_more_says_to_type_it_again(
 ) -> None:
     world.slack.fail("views.open", refused("expired_trigger_id"), times=2)
     world.slack.command(ANA.id, TICKETS.id, "/finetune upload")
-    world.until(lambda: world.slack.ephemerals(ANA.id), "why no form came")
+    world.tick_until(lambda: world.slack.ephemerals(ANA.id), "why no form came")
     late = words_of(world.slack.ephemerals(ANA.id)[-1])
     assert "within Slack's limit of three seconds" in late and "Type it again: `/finetune upload`" in late
     world.slack.global_shortcut(ANA.id, "upload_training_data")
-    world.until(lambda: len(world.dms()) == 1, "why no form came")
+    world.tick_until(lambda: len(world.dms()) == 1, "why no form came")
     assert "Click it again" in world.dms()[0]
     assert "went wrong" not in "".join(world.dms()) + late and "a listener failed" not in caplog.text
 
@@ -65,9 +65,9 @@ def test_the_global_shortcut_asks_for_the_channel(world: World) -> None:
     file = world.put_file("tickets.csv", tickets_csv(), ANA)
     assert set(world.fill_upload(ANA, {"file": file}).errors) == {"channel"}
     assert world.fill_upload(ANA, {"file": file, "channel": TICKETS.id}).closed
-    world.until(lambda: world.dataset().state == "ready", "the check")
+    world.tick_until(lambda: world.dataset().state == "ready", "the check")
     world.send()
-    assert world.said("tickets is ready")
+    assert world.find_message("tickets is ready")
 
 
 def test_a_name_of_signs_alone_is_refused_in_the_form(world: World) -> None:
@@ -84,7 +84,7 @@ def test_the_home_shows_what_waits_for_whom(world: World) -> None:
         home = _home(world, other.id)
         assert "Nothing is waiting for you" in home and "waiting for approval" in home.split("In progress")[1]
     world.approve()
-    world.until_state("training")
+    world.tick_until_state("training")
     home = _home(world, BEN.id)
     assert "Nothing is waiting" in home and "training" in home and "$20" in home
 
@@ -108,7 +108,7 @@ def test_a_home_that_was_opened_is_drawn_again_when_something_changes(world: Wor
     world.tick(3)
     assert "approve_plan" in shown(world, BEN.id) and "|Open>" in shown(world, BEN.id)
     world.approve()
-    world.until_state("training")
+    world.tick_until_state("training")
     world.tick(4)
     assert "approve_plan" not in shown(world, BEN.id) and "training" in shown(world, BEN.id)
     assert shown(world, CLEO.id) == "", "who never opened it"
@@ -178,7 +178,7 @@ def test_a_file_is_uploaded_from_the_home(world: World) -> None:
     world.slack.press(ANA.id, "begin_upload", home=True)
     file = world.put_file("tickets.csv", tickets_csv(), ANA)
     assert world.fill_upload(ANA, {"file": file, "channel": TICKETS.id}).closed
-    world.until(lambda: world.dataset().state == "ready", "the check")
+    world.tick_until(lambda: world.dataset().state == "ready", "the check")
     assert world.dataset().filename == "tickets.csv"
     _home(world, ANA.id)
     world.slack.press(ANA.id, "all_commands", home=True)
@@ -189,7 +189,7 @@ def mention(world: World, text: str, **more: str) -> str:
     """What Ana alone reads after a mention in the channel."""
     before = len(world.slack.ephemerals(ANA.id))
     world.slack.say(ANA.id, TICKETS.id, f"<@{world.slack.access.bot_user}> {text}", **more)
-    world.until(lambda: len(world.slack.ephemerals(ANA.id)) > before, "the answer")
+    world.tick_until(lambda: len(world.slack.ephemerals(ANA.id)) > before, "the answer")
     assert not [text for text in world.texts() if "/finetune" in text]
     return words_of(world.slack.ephemerals(ANA.id)[-1])
 
@@ -212,7 +212,7 @@ def test_a_mention_in_a_thread_is_answered_there(world: World) -> None:
 def test_a_direct_message_is_a_command_too(world: World, text: str) -> None:
     dm = world.slack.dm(ANA.id)
     world.slack.say(ANA.id, dm, text)
-    world.until(lambda: len(world.dms(ANA)) > 1, "the answer")
+    world.tick_until(lambda: len(world.dms(ANA)) > 1, "the answer")
     hers, answer = world.dms(ANA)
     assert hers == text and "Nothing is running" in answer
 
@@ -221,16 +221,16 @@ def test_a_bot_that_starts_while_slack_is_away_follows_its_jobs_and_answers_once
     world: World,
 ) -> None:
     world.start_approved()
-    world.until_state("training")
+    world.tick_until_state("training")
     world.stop()
     world.slack.fail("auth.test", broken(503), times=None)
     world.slack.fail("chat.postMessage", cut_off(), times=None)
     world.boot()
-    world.until(lambda: world.run().state == "done", "the run to be done")
+    world.tick_until(lambda: world.run().state == "done", "the run to be done")
     world.slack.clear_faults()
     assert "Run 1" in world.type("/finetune status")
     world.pass_time(301)
-    world.until(lambda: any("Result of run 1" in text for text in world.texts()), "the result")
+    world.tick_until(lambda: any("Result of run 1" in text for text in world.texts()), "the result")
 
 
 def test_a_bot_asks_once_who_it_is_so_that_no_second_answer_can_be_missing(world: World) -> None:
@@ -244,7 +244,7 @@ def test_a_bot_asks_once_who_it_is_so_that_no_second_answer_can_be_missing(world
 def test_a_file_sent_to_the_bot_is_answered_with_the_way(world: World) -> None:
     dm = world.slack.dm(ANA.id)
     world.slack.upload(ANA.id, world.file("tickets.csv", tickets_csv()), channel=dm)
-    world.until(lambda: len(world.dms()) > 1, "the answer")
+    world.tick_until(lambda: len(world.dms()) > 1, "the answer")
     assert "Use as training data" in world.dms()[-1]
 
 
@@ -318,7 +318,7 @@ def test_a_refused_file_is_uploaded_again_under_its_name(world: World) -> None:
 
 def test_lists_tell_of_runs_by_their_names(world: World) -> None:
     run = world.start_approved()
-    world.until_state("evaluating")
+    world.tick_until_state("evaluating")
     for line in ("status", "runs", "status 1", "results 1", "status #1"):
         said = world.type(f"/finetune {line}")
         assert "acme-small" in said and "tickets" in said
@@ -329,11 +329,11 @@ def test_lists_tell_of_runs_by_their_names(world: World) -> None:
 
 def test_details_of_a_run_show_its_approved_plan_to_the_clicker_alone(world: World) -> None:
     world.start_approved()
-    world.until_state("training")
+    world.tick_until_state("training")
     world.send()
     before = world.texts()
     world.click(CLEO, "plan_details")
-    assert "acme-small" in world.form(CLEO) and world.run().plan_hash in world.form(CLEO)
+    assert "acme-small" in world.read_form(CLEO) and world.run().plan_hash in world.read_form(CLEO)
     assert world.texts() == before
 
 
@@ -346,14 +346,14 @@ def test_the_estimate_form_answers_its_sender_alone(world: World) -> None:
         ANA.id, {"current": "gpt-4o", "volume": "10 million", "target": TARGET, "dataset": "tickets"}
     )
     assert sent.closed, sent.errors
-    world.hears(ANA, 0)
+    world.wait_for_answer(ANA, 0)
     assert "a month" in words_of(world.slack.ephemerals(ANA.id)[-1])
     assert world.texts() == []
 
 
 def test_acks_come_within_milliseconds(world: World) -> None:
     world.start_approved()
-    world.until_state("training")
+    world.tick_until_state("training")
     for line in ("help", "status", "runs", "datasets", "status 1"):
         for _ in range(4):
             world.type(f"/finetune {line}")

@@ -84,23 +84,23 @@ def own(make_world: MakeWorld, trainer: Trainer) -> World:
 def test_an_encoder_is_approved_trained_measured_and_deployed(own: World, trainer: Trainer) -> None:
     world = own
     world.start(START)
-    card = world.said("Run 1", "train minilm-encoder on tickets")
+    card = world.find_message("Run 1", "train minilm-encoder on tickets")
     assert "at most $0.10" in card
     world.approve()
-    world.until(lambda: trainer.training, "its training")
+    world.tick_until(lambda: trainer.training, "its training")
     trainer.kill()
     trainer.start()
-    world.until(lambda: world.run().state == "done", "the run to be done", seconds=120)
+    world.tick_until(lambda: world.run().state == "done", "the run to be done", seconds=120)
     world.send()
     result = RunResult.from_json(world.run().result or "")
     assert (result.before, result.tuned.share, result.base.share) == ("classical", 1, 1)
     assert result.actual_micros < 100_000 and result.labels
-    told = world.said("Result of run 1.")
+    told = world.find_message("Result of run 1.")
     assert "the free classical model" in told and "its base" not in told
     world.click(ANA, results.DETAILS)
-    assert "the classical model was trained on the same training rows" in world.form(ANA)
+    assert "the classical model was trained on the same training rows" in world.read_form(ANA)
     assert world.type("/finetune promote tickets-1 because=it says how sure it is", user=BEN) == ""
-    world.until(lambda: world.store.promotions.current("tickets").carried_at, "the trainer to know")
+    world.tick_until(lambda: world.store.promotions.current("tickets").carried_at, "the trainer to know")
     _ask(world, trainer.served)
 
 
@@ -117,7 +117,7 @@ def _ask(world: World, served: Served) -> None:
         )
         assert choice.model_extra and 0 < choice.model_extra["classification"]["probability"] <= 1
     assert "Asking `tickets-1`" in world.type("/finetune try tickets Order 38: a question about shipping")
-    assert "shipping" in world.until_told()
+    assert "shipping" in world.tick_until_answered()
 
 
 def test_an_encoder_that_was_good_enough_is_used_by_buttons_alone(own: World) -> None:
@@ -125,23 +125,23 @@ def test_an_encoder_that_was_good_enough_is_used_by_buttons_alone(own: World) ->
     world.upload_and_check(tickets_csv(240))
     world.click(ANA, datasets.MEASURE)
     assert world.slack.submit_modal(ANA.id, {"dataset": "tickets", "models": [], "rungs": ["encoder"]}).closed
-    world.until(lambda: world.has_button(estimates.USE_ENCODER), "the measurement's result")
-    result = world.said("Measurement m1", "The encoder meets your 85% bar")
+    world.tick_until(lambda: world.has_button(estimates.USE_ENCODER), "the measurement's result")
+    result = world.find_message("Measurement m1", "The encoder meets your 85% bar")
     assert "Use the encoder" in result
     world.click(ANA, evaluation_results.ESTIMATE)
     answers = {"dataset": "tickets", "current": "gpt-4o", "volume": "100M", "target": TARGET}
     assert world.slack.submit_modal(ANA.id, answers).closed
-    world.hears(ANA, 0)
+    world.wait_for_answer(ANA, 0)
     (card,) = world.slack.ephemerals(ANA.id)
     assert "Not now: something cheaper is good enough" in words_of(card)
-    for place in (card.ts, world.with_button(estimates.USE_ENCODER).ts):
+    for place in (card.ts, world.find_button(estimates.USE_ENCODER).ts):
         world.slack.click(ANA.id, PRIVATE.id, place, estimates.USE_ENCODER)
         world.send()
     assert len(world.store.runs.newest()) == 1, "the same plan waits already"
     plan = plan_from_json(world.newest_run().plan)
     assert (plan.provider, plan.base_model, plan.method) == ("local", "minilm-encoder", "head")
     world.approve()
-    world.until(lambda: world.run().state == "done", "the run to be done", seconds=120)
+    world.tick_until(lambda: world.run().state == "done", "the run to be done", seconds=120)
     world.send()
     assert RunResult.from_json(world.run().result or "").tuned.share == 1
 
@@ -172,17 +172,17 @@ def test_an_encoder_named_by_setting_is_measured_trained_as_a_whole_and_rolled_b
     for number, more in ((1, "method=full epochs=6 learning_rate=2e-3"), (2, "")):
         world.start(f"/finetune start tickets target=local/multilingual {more}")
         world.approve()
-        world.until(lambda: world.run(number).state == "done", "the run to be done", seconds=120)  # noqa: B023
+        world.tick_until(lambda: world.run(number).state == "done", "the run to be done", seconds=120)  # noqa: B023
         world.send()
         assert world.type(f"/finetune promote tickets-{number} because=it answers in French", user=BEN) == ""
     assert [json.loads(world.run(number).plan)["method"] for number in (1, 2)] == ["full", "head"]
     assert RunResult.from_json(world.run(1).result or "").tuned.share == 1
     assert world.type("/finetune rollback tickets because=it was better", user=BEN) == ""
     world.send()
-    assert world.said("tickets-1 is in use again for tickets")
-    world.until(lambda: world.store.promotions.current("tickets").carried_at, "the trainer to know")
+    assert world.find_message("tickets-1 is in use again for tickets")
+    world.tick_until(lambda: world.store.promotions.current("tickets").carried_at, "the trainer to know")
     assert "Asking `tickets-1`" in world.type("/finetune try tickets Order 38: a question about shipping")
-    assert "shipping" in world.until_told()
+    assert "shipping" in world.tick_until_answered()
 
 
 def test_the_estimate_sizes_an_encoder_and_not_a_chat_model(own: World) -> None:
@@ -212,8 +212,8 @@ def test_an_encoder_s_method_is_refused_for_a_chat_model(own: World) -> None:
 def test_free_text_is_no_work_for_an_encoder(own: World) -> None:
     rows = "".join(f"question {n} about things,an answer that nobody else has {n}\n" for n in range(60))
     own.upload("poems.csv", f"text,answer\n{rows}", called="poems")
-    own.until(lambda: own.store.datasets.newest("poems").state != "checking", "the check")
-    own.until(lambda: own.store.datasets.newest("poems").state in ("ready", "refused"), "the check")
+    own.tick_until(lambda: own.store.datasets.newest("poems").state != "checking", "the check")
+    own.tick_until(lambda: own.store.datasets.newest("poems").state in ("ready", "refused"), "the check")
     told = own.type("/finetune start poems target=local/minilm-encoder")
     assert "An encoder learns labels, but the answers of `poems` are free text" in told
 

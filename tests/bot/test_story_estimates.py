@@ -51,7 +51,7 @@ def fill(world: World, **answers: str) -> Submission:
 def measured(world: World, line: str = "/finetune baseline tickets rungs=classical") -> Ladder:
     assert world.type(line) == ""
     number = world.store.measurements.open()[-1].id
-    world.until(lambda: world.store.measurements.get(number).state == "done", "the ladder", seconds=30)
+    world.tick_until(lambda: world.store.measurements.get(number).state == "done", "the ladder", seconds=30)
     world.send()
     return Ladder.from_json(world.store.measurements.get(number).result)
 
@@ -95,7 +95,7 @@ def share(world: World) -> str:
     card = next(one for one in reversed(world.slack.ephemerals(ANA.id)) if SHARE in str(one.blocks))
     before = len(world.slack.ephemerals(ANA.id))
     world.slack.click(ANA.id, PRIVATE.id, card.ts, SHARE)
-    world.until(lambda: world.slack.ephemerals(ANA.id)[before:], "an answer")
+    world.tick_until(lambda: world.slack.ephemerals(ANA.id)[before:], "an answer")
     return words_of(world.slack.ephemerals(ANA.id)[before])
 
 
@@ -157,7 +157,7 @@ def test_the_form_says_the_same_as_the_command(seeded: World) -> None:
         seeded, current="gpt-4o", volume="100 M", hours="20", rate="$90", labels="500", label_usd="0.5"
     )
     assert sent.closed
-    seeded.hears(ANA, 0)
+    seeded.wait_for_answer(ANA, 0)
     said = words_of(seeded.slack.ephemerals(ANA.id)[-1])
     assert "about $2,050, including staff time and labels" in said and "*Saves*" in said
 
@@ -261,7 +261,7 @@ def test_an_estimate_is_acked_before_its_sums_are_made(
     assert fill(seeded, current="gpt-4o", volume="100 M").closed
     assert not seeded.slack.ephemerals(ANA.id)
     go_on.set()
-    seeded.hears(ANA, 1)
+    seeded.wait_for_answer(ANA, 1)
     assert all("*Saves*" in words_of(one) for one in seeded.slack.ephemerals(ANA.id))
 
 
@@ -274,7 +274,7 @@ def test_a_fault_after_the_ack_is_told_with_its_reference(
     monkeypatch.setattr(estimates, "_simulate", broken)
     assert "Reference:" in seeded.type(ASKED)
     assert fill(seeded, current="gpt-4o", volume="100 M").closed
-    seeded.until(lambda: any("Reference:" in text for text in seeded.dms()), "an apology for the form")
+    seeded.tick_until(lambda: any("Reference:" in text for text in seeded.dms()), "an apology for the form")
 
 
 # What its buttons do.
@@ -282,7 +282,7 @@ def test_a_fault_after_the_ack_is_told_with_its_reference(
 
 def press(world: World, action: str, user: Person = ANA) -> None:
     """A button of Ana's newest estimate. Another person finds it on the shared one."""
-    card = card_of(world) if user == ANA else world.with_button(action)
+    card = card_of(world) if user == ANA else world.find_button(action)
     world.slack.click(user.id, PRIVATE.id, card.ts, action)
     world.send()
 
@@ -291,7 +291,7 @@ def refusal(world: World, action: str, user: Person = ANA) -> str:
     """What the person alone reads who pressed it."""
     before = len(world.slack.ephemerals(user.id))
     press(world, action, user)
-    world.hears(user, before)
+    world.wait_for_answer(user, before)
     return words_of(world.slack.ephemerals(user.id)[before])
 
 
@@ -302,7 +302,7 @@ def test_start_on_an_estimate_asks_for_the_approval_of_its_plan(world: World) ->
         "gpt-4o is not measured"
     )
     press(world, cards.START)
-    assert "Run 1: train acme-small on tickets" in world.said("Run 1: train")
+    assert "Run 1: train acme-small on tickets" in world.find_message("Run 1: train")
     plan = plan_from_json(world.run(1).plan)
     assert plan.predicted is not None and "hours=3" in plan.predicted.asked
     assert dict(plan.hyperparameters)["n_epochs"] == 2 and plan.requester == ANA.id
@@ -313,7 +313,7 @@ def test_measure_on_an_estimate_asks_for_the_measurement_of_its_verdict(seeded: 
     seeded.type(ASKED)
     press(seeded, cards.MEASURE)
     number = seeded.store.measurements.open()[-1].id
-    seeded.until(lambda: seeded.store.measurements.get(number).state == "done", "the ladder", seconds=30)
+    seeded.tick_until(lambda: seeded.store.measurements.get(number).state == "done", "the ladder", seconds=30)
     seeded.send()
     assert "no longer the next step" in refusal(seeded, cards.MEASURE)
 
@@ -326,7 +326,7 @@ def test_what_an_estimate_lacks_is_added_to_what_it_was_asked(world: World) -> N
     assert form is not None and "100000000" in str(form.blocks)
     before = len(world.slack.ephemerals(ANA.id))
     assert world.slack.submit_modal(ANA.id, {"hours": "3"}).closed
-    world.hears(ANA, before)
+    world.wait_for_answer(ANA, before)
     asked = world.store.estimates.get(2).asked
     assert "hours=3" in asked and "volume=100000000" in asked and "epochs=2" in asked
 
@@ -334,7 +334,7 @@ def test_what_an_estimate_lacks_is_added_to_what_it_was_asked(world: World) -> N
 def test_the_buttons_of_a_shared_estimate_ask_for_the_rights_of_who_clicks(seeded: World) -> None:
     seeded.type(ASKED)
     share(seeded)
-    seeded.until(lambda: seeded.cards(), "the card", seconds=30)
+    seeded.tick_until(lambda: seeded.cards(), "the card", seconds=30)
     for action in (cards.MEASURE, cards.DETAILS):
         assert "Only full members" in refusal(seeded, action, GUS), action
     assert seeded.store.measurements.open() == [] and seeded.slack.view(GUS.id) is None
@@ -356,8 +356,8 @@ def test_an_estimate_that_is_gone_says_so(seeded: World) -> None:
 def test_an_estimate_is_shared_with_its_payback_curve(seeded: World) -> None:
     seeded.type(ASKED)
     assert "will appear in the channel" in share(seeded)
-    seeded.until(lambda: set(seeded.files()) >= PLOTS, "the plots", seconds=30)
-    card = seeded.said(f"shared by <@{ANA.id}>")
+    seeded.tick_until(lambda: set(seeded.files()) >= PLOTS, "the plots", seconds=30)
+    card = seeded.find_message(f"shared by <@{ANA.id}>")
     assert "*Saves*" in card and "Details" in card and "Share in the channel" not in card
     assert in_thread_of(seeded, "shared by") == PLOTS
     assert "shared already" in share(seeded)
@@ -370,7 +370,7 @@ def test_an_estimate_after_a_quiet_month_is_shared_as_the_first_was(seeded: Worl
     for number in (1, 2):
         seeded.type(ASKED)
         share(seeded)
-        seeded.until(lambda count=number: len(seeded.cards()) == count, "the estimate in the channel")
+        seeded.tick_until(lambda count=number: len(seeded.cards()) == count, "the estimate in the channel")
         seeded.pass_time(ESTIMATE_KEPT_S + 1)
 
 
@@ -378,7 +378,7 @@ def test_a_wish_to_share_outlives_a_restart(seeded: World) -> None:
     seeded.type(ASKED)
     share(seeded)
     seeded.restart()
-    seeded.until(lambda: set(seeded.files()) >= PLOTS, "the plots", seconds=30)
+    seeded.tick_until(lambda: set(seeded.files()) >= PLOTS, "the plots", seconds=30)
     seeded.tick(2)
     assert len(seeded.cards()) == 1 and len(seeded.files()) == 1
 
@@ -386,8 +386,8 @@ def test_a_wish_to_share_outlives_a_restart(seeded: World) -> None:
 def test_an_estimate_without_a_sum_is_shared_without_plots(seeded: World) -> None:
     seeded.type(f"/finetune estimate tickets target={TARGET}")
     share(seeded)
-    seeded.until(lambda: seeded.cards(), "the card")
-    assert seeded.said("shared by") and seeded.files() == []
+    seeded.tick_until(lambda: seeded.cards(), "the card")
+    assert seeded.find_message("shared by") and seeded.files() == []
 
 
 def test_what_cannot_be_estimated_any_more_is_told_to_who_shares_it(seeded: World) -> None:
@@ -400,7 +400,7 @@ def test_what_cannot_be_estimated_any_more_is_told_to_who_shares_it(seeded: Worl
 
 def test_the_approval_card_has_the_payback_curve_in_its_thread(seeded: World) -> None:
     run = seeded.start()
-    seeded.until(lambda: set(seeded.files()) >= PLOTS, "the plots", seconds=30)
+    seeded.tick_until(lambda: set(seeded.files()) >= PLOTS, "the plots", seconds=30)
     assert in_thread_of(seeded, "Run 1: train") == PLOTS
     seeded.tick(3)
     assert len(seeded.files()) == 1 and seeded.run(run.id).state == "awaiting_approval"
@@ -438,15 +438,15 @@ def test_the_plan_holds_what_the_estimate_said(seeded: World) -> None:
 
 def report_of(world: World, run: int) -> str:
     name = f"report-run-{run}.html"
-    world.until_file(name)
+    world.tick_until_file(name)
     return Reader(world.posted(name)).text
 
 
 def test_a_result_is_held_against_the_best_rung_and_the_estimate(seeded: World) -> None:
     measured(seeded)
     seeded.start_approved()
-    done = seeded.until_state("done")
-    card = seeded.said("Try it")
+    done = seeded.tick_until_state("done")
+    card = seeded.find_message("Try it")
     assert "Against the free classical model, 100.0%" in card and "no clear difference" in card
     assert (
         "Not needed: 100.0% right, meets your 85% bar; no clear difference from the free classical model"
@@ -454,7 +454,7 @@ def test_a_result_is_held_against_the_best_rung_and_the_estimate(seeded: World) 
     )
     assert "Use the classical model" in card
     seeded.click(BEN, "run_details")
-    beside = seeded.form(BEN)
+    beside = seeded.read_form(BEN)
     assert "Quality: 100.0% (no estimate was made)" in beside and "the classical model 100.0%" in beside
     assert "Our estimates over the latest runs" not in beside, "one run says nothing of that"
     advice = result_of(done).advice
@@ -464,13 +464,13 @@ def test_a_result_is_held_against_the_best_rung_and_the_estimate(seeded: World) 
 
 def test_the_next_plan_expects_what_the_first_run_measured(world: World) -> None:
     world.start_approved()
-    world.until_state("done")
+    world.tick_until_state("done")
     world.pass_time(60)
     world.start(f"{START} epochs=2")
     plan = plan_from_json(world.newest_run().plan)
     assert plan.predicted and plan.predicted.quality == 1.0
     world.approve()
-    world.until_state("done", 2)
+    world.tick_until_state("done", 2)
     assert "Quality: 100.0%, as estimated" in report_of(world, 2)
 
 
@@ -479,15 +479,15 @@ def test_a_tuned_model_that_is_good_where_prompts_are_not_is_a_go(make_world: Ma
     world = make_world(Rules(more=PRICED))
     world.seed_dataset()
     world.type("/finetune baseline tickets models=acme/acme-small rungs=zero,kshot,retrieval")
-    world.until(lambda: world.store.measurements.get(1).reserved_micros, "its price", seconds=30)
+    world.tick_until(lambda: world.store.measurements.get(1).reserved_micros, "its price", seconds=30)
     world.send()
     world.click(BEN, evaluations.MEASURE)
-    world.until(lambda: world.store.measurements.get(1).state == "done", "the ladder", seconds=30)
+    world.tick_until(lambda: world.store.measurements.get(1).state == "done", "the ladder", seconds=30)
     world.start_approved()
-    result = result_of(world.until_state("done"))
+    result = result_of(world.tick_until_state("done"))
     ladder = result.ladder
     assert ladder and ladder.pairs[0].p < 0.001 and ladder.pairs[0].better.rung == "tuned"
-    card = world.said("Try it")
+    card = world.find_message("Try it")
     assert "+66.7 points" in card and "Against the prompt alone on acme/acme-small, 33.3%" in card
     assert result.advice and result.advice.kind == "unknown", "no free rung was measured"
     assert "Measure the free models" in result.advice.next_step
@@ -497,9 +497,9 @@ def test_a_tuned_model_that_is_good_where_prompts_are_not_is_a_go(make_world: Ma
 def test_where_all_other_ways_miss_the_bar_a_good_tuned_model_is_to_be_used(world: World) -> None:
     misses_everywhere(world)
     world.start_approved()
-    result = result_of(world.until_state("done"))
+    result = result_of(world.tick_until_state("done"))
     assert result.advice and result.advice.kind == "go", result.advice
-    card = world.said("Try it")
+    card = world.find_message("Try it")
     assert "Deploy it: 100.0% right, meets your 85% bar" in card and world.has_button("put_to_work")
     assert "Planned saving" in card and "a month" in card and "; pays back" in card
     assert "Against retrieval on acme/acme-small, 50.0%" in card and "+50.0 points" in card
@@ -512,7 +512,7 @@ def test_a_tuned_model_that_misses_the_bar_is_not_to_be_used(world: World) -> No
     misses_everywhere(world)
     world.store.dataset_settings.set("tickets", by=ANA.id, now=world.clock, bar=0.99)
     world.start_approved()
-    result = result_of(world.until_state("done"))
+    result = result_of(world.tick_until_state("done"))
     assert result.ladder and result.ladder.rungs[-1].standing == "undecided"  # 18 of 18 can't claim 99%
     assert result.advice and result.advice.kind != "go"
 
@@ -521,7 +521,7 @@ def test_what_another_base_model_has_learnt_says_nothing_of_this_one(make_world:
     other = '[providers.acme.models."acme-big"]\ntraining = "8"\ninput = "1"\noutput = "2"\n'
     world = make_world(Rules(more=other))
     world.start_approved()
-    world.until_state("done")
+    world.tick_until_state("done")
     assert "The tuned model meets the bar of 85%" in world.type(ASKED)
     world.type(ASKED.replace("acme-small", "acme-big"))
     assert "How good the tuned model will be is unknown" in world.estimate_details()
@@ -529,7 +529,7 @@ def test_what_another_base_model_has_learnt_says_nothing_of_this_one(make_world:
 
 def test_another_bar_judges_the_tuned_model_again(world: World) -> None:
     world.start_approved()
-    world.until_state("done")
+    world.tick_until_state("done")
     world.type(f"{ASKED} bar=99%")
     assert "The tuned model is too close to the bar of 99% to call" in world.estimate_details()
     assert "The tuned model meets the bar of 50%" in world.type(f"{ASKED} bar=50%")
@@ -537,7 +537,7 @@ def test_another_bar_judges_the_tuned_model_again(world: World) -> None:
 
 def test_a_result_from_before_still_shows(world: World) -> None:
     world.start_approved()
-    run = world.until_state("done")
+    run = world.tick_until_state("done")
     old = replace(result_of(run), beside=None, advice=None).to_json()
     world.store.database.change("UPDATE runs SET result = ? WHERE id = 1", (old,))
     said = world.type("/finetune results 1")

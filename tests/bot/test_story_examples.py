@@ -31,14 +31,14 @@ def with_many_examples(model: str, messages: list[dict[str, Any]]) -> str:
 
 @pytest.fixture
 def priced(make_world: Callable[[Rules], World]) -> World:
-    world = make_world(Rules(more=PRICES, company="callers = 4"))
+    world = make_world(Rules(more=PRICES, provider_row="callers = 4"))
     world.seed_dataset()
-    world.company.service.answer = with_many_examples
+    world.provider.service.answer = with_many_examples
     return world
 
 
 def until_asked(world: World) -> None:
-    world.until(lambda: world.store.measurements.get(1).reserved_micros, "its price", seconds=90)
+    world.tick_until(lambda: world.store.measurements.get(1).reserved_micros, "its price", seconds=90)
     world.send()
 
 
@@ -47,7 +47,7 @@ def progress(world: World) -> LadderProgress:
 
 
 def ladder_of(world: World) -> Ladder:
-    world.until(lambda: world.store.measurements.get(1).state == "done", "the result", seconds=90)
+    world.tick_until(lambda: world.store.measurements.get(1).state == "done", "the result", seconds=90)
     world.send()
     return Ladder.from_json(world.store.measurements.get(1).result)
 
@@ -60,14 +60,14 @@ def test_the_number_of_examples_is_chosen_on_training_rows(priced: World) -> Non
     assert "a number of examples from 1 to 50, or auto" in refused.errors["shots"]
     assert world.slack.submit_modal(ANA.id, {**answers, "shots": "auto"}).closed
     until_asked(world)
-    assert world.said("Examples", "0, 5, 10 or 20, chosen on training rows")
+    assert world.find_message("Examples", "0, 5, 10 or 20, chosen on training rows")
     world.click(BEN, evaluations.MEASURE)
-    world.company.slow_s = 0.05
-    world.until(lambda: any(arm.answered for arm in progress(world).shot_arms), "answers")
+    world.provider.slow_s = 0.05
+    world.tick_until(lambda: any(arm.answered for arm in progress(world).shot_arms), "answers")
     world.restart()
-    world.company.slow_s = 0.0
-    world.until(lambda: progress(world).stage != "choosing", "the choice", seconds=90)
-    asked = [seen.body["messages"] for seen in world.company.requests if seen.route == CHAT]
+    world.provider.slow_s = 0.0
+    world.tick_until(lambda: progress(world).stage != "choosing", "the choice", seconds=90)
+    asked = [seen.body["messages"] for seen in world.provider.requests if seen.route == CHAT]
     report = Report.from_json(str(world.dataset().report))
     rows = evaluation_worker.examples(world.service.settings.files, str(report.holdout_sha256))
     words = " ".join(message["content"] for messages in asked for message in messages)
@@ -78,9 +78,9 @@ def test_the_number_of_examples_is_chosen_on_training_rows(priced: World) -> Non
     assert ladder.rungs[1].score == 1.0
     done = world.store.measurements.get(1)
     assert 0 < done.actual_micros <= done.reserved_micros
-    assert world.said("Measurement m1", "20 examples")
+    assert world.find_message("Measurement m1", "20 examples")
     world.click(ANA, evaluation_results.DETAILS)
-    assert "Examples for acme/acme-small, on 21 training rows" in world.form(ANA)
+    assert "Examples for acme/acme-small, on 21 training rows" in world.read_form(ANA)
     assert list(world.folder.rglob("shots/*.jsonl"))
     apply_retention(world.service.context)
     assert not list(world.folder.rglob("shots/*.jsonl")), "prompts hold whole rows"
@@ -88,7 +88,7 @@ def test_the_number_of_examples_is_chosen_on_training_rows(priced: World) -> Non
 
 def test_where_examples_do_not_help_the_card_says_so_and_the_prompt_alone_is_measured(priced: World) -> None:
     world = priced
-    world.company.service.answer = lambda model, messages: next(
+    world.provider.service.answer = lambda model, messages: next(
         label for label in LABELS if label in messages[-1]["content"]
     )
     assert world.type(f"{ASK} shots=auto") == ""
@@ -96,9 +96,9 @@ def test_where_examples_do_not_help_the_card_says_so_and_the_prompt_alone_is_mea
     world.click(BEN, evaluations.MEASURE)
     ladder = ladder_of(world)
     assert [(rung.arm.rung, rung.arm.shots) for rung in ladder.rungs] == [("zero", 0)]
-    assert world.said("prompt alone", "Examples did not help acme/acme-small: on training rows")
+    assert world.find_message("prompt alone", "Examples did not help acme/acme-small: on training rows")
     world.click(ANA, evaluation_results.DETAILS)
-    assert "on 21 training rows: 0: 100.0%, 5: 100.0%" in world.form(ANA)
+    assert "on 21 training rows: 0: 100.0%, 5: 100.0%" in world.read_form(ANA)
 
 
 def test_a_number_that_a_person_says_is_taken(priced: World) -> None:
@@ -107,10 +107,10 @@ def test_a_number_that_a_person_says_is_taken(priced: World) -> None:
     until_asked(world)
     world.click(BEN, evaluations.MEASURE)
     assert ladder_of(world).rungs[1].arm.key == "kshot-3 acme/acme-small"
-    assert world.said("3 examples")
+    assert world.find_message("3 examples")
     shots = {
         sum(message["role"] == "assistant" for message in seen.body["messages"])
-        for seen in world.company.requests
+        for seen in world.provider.requests
         if seen.route == CHAT
     }
     assert shots == {0, 3}

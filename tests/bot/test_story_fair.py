@@ -33,7 +33,7 @@ def answered(model: str, messages: judging.Messages) -> str:
 @pytest.fixture
 def faq(make_world: MakeWorld) -> World:
     world = judging.with_faq(make_world)
-    world.company.service.answer = answered
+    world.provider.service.answer = answered
     return world
 
 
@@ -41,13 +41,13 @@ def trained(world: World, line: str = START_FAQ, number: int = 1) -> Run:
     assert world.type(line) == ""
     world.send()
     world.approve()
-    run = world.until_state("done", number)
+    run = world.tick_until_state("done", number)
     world.send()
     return run
 
 
 def asked_models(world: World) -> list[dict[str, Any]]:
-    return [seen.body for seen in world.company.requests if seen.route == CHAT]
+    return [seen.body for seen in world.provider.requests if seen.route == CHAT]
 
 
 def result_of(world: World, number: int = 1) -> RunResult:
@@ -56,7 +56,7 @@ def result_of(world: World, number: int = 1) -> RunResult:
 
 def details(world: World) -> str:
     world.click(BEN, results.DETAILS)
-    return world.form(BEN)
+    return world.read_form(BEN)
 
 
 # Judged.
@@ -78,7 +78,7 @@ def test_a_tuned_model_is_judged_by_the_judge_of_the_newest_measurement(faq: Wor
     both_orders = [one for one in asked if one[0]["content"] == BETTER]
     assert len(both_orders) == 2 * rows
     assert len(asked) - len(both_orders) == rows, "the base's answers were judged by the measurement"
-    card = faq.said("100.0% acceptable")
+    card = faq.find_message("100.0% acceptable")
     assert f"judged by acme/{JUDGE}" in card
     shown = details(faq)
     assert f"Judged by acme/{JUDGE}, agreement with people not measured yet" in shown
@@ -95,10 +95,10 @@ def test_its_cost_is_in_the_plan_and_in_the_bill(faq: World) -> None:
     faq.send()
     plan = json.loads(faq.run(2).plan)
     assert plan["judge"] == f"acme/{JUDGE}" and plan["maximum_micros"] > most
-    card = faq.said("Run 2: train", f"acme/{JUDGE} judges its free text")
+    card = faq.find_message("Run 2: train", f"acme/{JUDGE} judges its free text")
     assert "Replaces" in card or "replaces" in card
     faq.approve()
-    run = faq.until_state("done", 2)
+    run = faq.tick_until_state("done", 2)
     tokens = faq.store.answers.totals_of(f"acme/{JUDGE}", since=0.0)
     judged = tokens.prompt_tokens * 1 + tokens.completion_tokens * 4
     assert 0 < judged < (run.actual_micros or 0) <= plan["maximum_micros"]
@@ -108,7 +108,7 @@ def test_without_a_judge_words_are_compared_and_the_card_says_so(faq: World) -> 
     trained(faq)
     ladder = result_of(faq).ladder
     assert ladder and ladder.scoring == "f1" and asked_of_judge(faq) == []
-    assert "F1" in faq.said("Result of run 1")
+    assert "F1" in faq.find_message("Result of run 1")
 
 
 def test_a_judge_that_contradicts_itself_decides_nothing_side_by_side(faq: World) -> None:
@@ -116,7 +116,7 @@ def test_a_judge_that_contradicts_itself_decides_nothing_side_by_side(faq: World
         is_pair = model == JUDGE and messages[0]["content"] == BETTER
         return "A" if is_pair else answered(model, messages)
 
-    faq.company.service.answer = always_a
+    faq.provider.service.answer = always_a
     trained(faq, f"{START_FAQ} judge=acme/{JUDGE}")
     judge = result_of(faq).judge
     assert judge and judge.pair and judge.pair.count(None) > 0 == judge.pair.count("first")
@@ -127,20 +127,20 @@ def test_a_judge_that_cannot_be_asked_is_said_and_words_are_compared(faq: World)
     def silent(model: str, messages: judging.Messages) -> str:
         return "Well, it depends." if model == JUDGE else answered(model, messages)
 
-    faq.company.service.answer = silent
+    faq.provider.service.answer = silent
     trained(faq, f"{START_FAQ} judge=acme/{JUDGE}")
     result = result_of(faq)
     assert result.ladder and result.ladder.scoring == "f1" and result.judge and result.judge.failed
-    assert f"The verdicts of acme/{JUDGE} were not used" in faq.said("Result of run 1")
+    assert f"The verdicts of acme/{JUDGE} were not used" in faq.find_message("Result of run 1")
 
 
 def test_a_restart_in_the_middle_asks_the_judge_nothing_twice(faq: World) -> None:
     faq.type(f"{START_FAQ} judge=acme/{JUDGE}")
     faq.send()
     faq.approve()
-    faq.until(lambda: len(asked_of_judge(faq)) > 5, "the judge at work")
+    faq.tick_until(lambda: len(asked_of_judge(faq)) > 5, "the judge at work")
     faq.restart()
-    faq.until_state("done")
+    faq.tick_until_state("done")
     asked = [json.dumps(one) for one in asked_of_judge(faq)]
     assert len(asked) - len(set(asked)) <= 4, "at most what was under way"
 
@@ -148,7 +148,7 @@ def test_a_restart_in_the_middle_asks_the_judge_nothing_twice(faq: World) -> Non
 def test_labels_need_no_judge(world: World) -> None:
     world.seed_dataset()
     said = world.type(f"/finetune start tickets target={TARGET} judge=acme/{MODEL}")
-    assert "Labels need no judge" in (said or world.until_told())
+    assert "Labels need no judge" in (said or world.tick_until_answered())
 
 
 def test_a_model_is_given_the_length_of_the_longest_answer_in_a_ladder_and_in_a_run(
@@ -164,9 +164,9 @@ def test_a_model_is_given_the_length_of_the_longest_answer_in_a_ladder_and_in_a_
         return json.dumps(order | {"order": int(messages[-1]["content"].rsplit(" ", 1)[1].rstrip("?"))})
 
     world = make_world(Rules(more=PRICES))
-    world.company.service.answer = knows_orders
+    world.provider.service.answer = knows_orders
     world.upload("faq.jsonl", "\n".join(map(json.dumps, rows)), called="faq")
-    world.until(lambda: world.dataset().state == "ready", "the check")
+    world.tick_until(lambda: world.dataset().state == "ready", "the check")
     judging.judged(world, f"/finetune baseline faq models={TARGET} rungs=zero")
     measured = len(asked_models(world))
     trained(world)
@@ -187,7 +187,7 @@ def knows_examples(model: str, messages: list[dict[str, Any]]) -> str:
 
 def measured_and_trained(make_world: MakeWorld, limits: str) -> World:
     world = make_world(Rules(more=PRICES + limits))
-    world.company.service.answer = knows_examples
+    world.provider.service.answer = knows_examples
     world.seed_dataset(rows=240)
     world.type(f"/finetune baseline tickets models={TARGET} rungs=zero,kshot")
     judging.until_asked(world)
@@ -195,7 +195,7 @@ def measured_and_trained(make_world: MakeWorld, limits: str) -> World:
     until(world, "done")
     world.start(f"/finetune start tickets target={TARGET} current=gpt-4o volume=100M")
     world.approve()
-    world.until_state("done")
+    world.tick_until_state("done")
     world.send()
     return world
 
@@ -205,11 +205,11 @@ def test_a_cheaper_model_that_is_not_worse_is_promoted_by_a_button(make_world: M
     result = result_of(world)
     assert result.not_worse and result.margin == 0.2
     assert result.not_worse.low > -0.2 and not result.not_worse.is_better and result.not_worse.is_cheaper
-    card = world.said("Result of run 1", "cheaper and not worse than ten examples")
+    card = world.find_message("Result of run 1", "cheaper and not worse than ten examples")
     assert "20 allowed" in card and "per 1,000 requests" in card
     world.click(BEN, "put_to_work")
     world.send()
-    card = world.said("tickets-1 is in use for tickets", "cheaper and not worse")
+    card = world.find_message("tickets-1 is in use for tickets", "cheaper and not worse")
     (entry,) = [one for one in world.store.audit.entries("run 1") if one.action == "promote"]
     assert "cheaper and not worse" in entry.detail and "margin 20 points" in entry.detail
 
@@ -224,13 +224,13 @@ def test_what_may_be_worse_by_more_than_the_margin_takes_a_reason(make_world: Ma
 def test_a_label_below_the_floor_takes_a_reason(make_world: MakeWorld) -> None:
     floor = LIMITS + "floor_percent = 90\nfloor_rows = 5\n"
     world = make_world(Rules(more=PRICES + floor))
-    world.company.service.answer = lambda model, messages: (
+    world.provider.service.answer = lambda model, messages: (
         "billing" if "about refund" in messages[-1]["content"] else knows_examples(model, messages)
     )
     world.seed_dataset(rows=240)
     world.start(f"/finetune start tickets target={TARGET}")
     world.approve()
-    world.until_state("done")
+    world.tick_until_state("done")
     said = world.type("/finetune promote tickets-1", user=BEN)
     assert "Labels clearly below the minimum of 90%" in said and "refund 0 of" in said
     world.type("/finetune promote tickets-1 because=refunds go to people anyway", user=BEN)
@@ -299,19 +299,19 @@ def test_calls_are_asked_with_their_tools_and_scored_by_name_and_arguments(make_
         }
         for number, question in enumerate(questions)
     ]
-    world.company.service.answer = answer
+    world.provider.service.answer = answer
     world.upload("faq.jsonl", "\n".join(map(json.dumps, rows)), called="faq")
-    world.until(lambda: world.dataset().state == "ready", "the check")
+    world.tick_until(lambda: world.dataset().state == "ready", "the check")
     world.send()
     world.type(f"/finetune baseline faq models={TARGET} rungs=zero")
     judging.until_asked(world)
     world.click(BEN, "measure")
     until(world, "done")
-    asked = [one.body for one in world.company.requests if one.route == CHAT]
+    asked = [one.body for one in world.provider.requests if one.route == CHAT]
     assert asked and all(body["tools"] == [TRACK] for body in asked)
     trained(world)
     ladder = result_of(world).ladder
     assert ladder and [rung.scoring for rung in ladder.rungs] == ["calls", "calls"]
     base, tuned = ladder.rungs
     assert tuned.score == 1.0 and 0.1 < base.score < 0.6
-    assert "100.0% right calls" in world.said("Result of run 1")
+    assert "100.0% right calls" in world.find_message("Result of run 1")

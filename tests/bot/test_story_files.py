@@ -49,7 +49,7 @@ def test_a_bad_file_is_refused_with_its_reason(
     world: World, name: str, content: str | bytes, parts: tuple[str, ...]
 ) -> None:
     assert world.upload(name, content).accepted
-    world.until(lambda: world.dataset().state not in ("received", "checking"), "the check")
+    world.tick_until(lambda: world.dataset().state not in ("received", "checking"), "the check")
     world.send()
     (card,) = world.cards()
     for part in parts:
@@ -70,9 +70,9 @@ def test_a_file_of_210_mb_is_refused_before_it_is_fetched(world: World) -> None:
     assert world.fill_upload(DORA, {}).closed
     world.tick()
     assert world.dataset().state == "refused" and world.dataset().name == "big"
-    assert "210 MB" in world.said(
+    assert "210 MB" in world.find_message(
         "the limit is"
-    ) and "Send less: a sample of a few thousand rows" in world.said("the limit is")
+    ) and "Send less: a sample of a few thousand rows" in world.find_message("the limit is")
     assert world.slack.calls("download") == ()
 
 
@@ -80,7 +80,7 @@ def test_a_file_that_was_deleted_meanwhile_is_said(world: World) -> None:
     world.slack.fail("files.info", refused("file_deleted"), times=None)
     world.upload("tickets.csv", tickets_csv())
     world.tick()
-    assert "upload again" in world.said("was deleted")
+    assert "upload again" in world.find_message("was deleted")
 
 
 def test_a_missing_scope_can_be_mended_while_the_file_waits(world: World) -> None:
@@ -91,7 +91,7 @@ def test_a_missing_scope_can_be_mended_while_the_file_waits(world: World) -> Non
     world.pass_time(300)
     world.tick()
     world.pass_time(300)
-    world.until(lambda: world.dataset().state == "ready", "the check")
+    world.tick_until(lambda: world.dataset().state == "ready", "the check")
 
 
 @pytest.mark.parametrize("fault", [too_many(2), broken(), cut_off()], ids=str)
@@ -101,7 +101,7 @@ def test_a_fetch_that_went_wrong_is_repeated(world: World, method: str, fault: F
     world.upload("tickets.csv", tickets_csv())
     world.tick()
     assert world.dataset().state == "received" and world.dataset().tries == 1
-    world.until(lambda: world.dataset().state == "ready", "the check")
+    world.tick_until(lambda: world.dataset().state == "ready", "the check")
     world.send()
     assert len(world.cards()) == 1
 
@@ -113,7 +113,7 @@ def test_a_slack_that_never_gives_the_file_ends_in_a_sentence(world: World) -> N
         world.tick()
         world.pass_time(200)
     assert world.dataset().state == "refused"
-    assert "Gave up after" in world.said("can't be used")
+    assert "Gave up after" in world.find_message("can't be used")
 
 
 @pytest.mark.parametrize("fault", [too_many(2), broken(), refused("internal_error")], ids=str)
@@ -121,12 +121,12 @@ def test_a_slack_that_is_unwell_loses_no_message_and_doubles_none(world: World, 
     for method in ("chat.postMessage", "chat.update", "conversations.open"):
         world.slack.fail(method, fault, times=3)
     world.start()
-    world.until(lambda: world.has_button("approve_plan"), "the approval card")
+    world.tick_until(lambda: world.has_button("approve_plan"), "the approval card")
     world.approve()
-    world.until_state("training")
+    world.tick_until_state("training")
     world.pass_time(60)
-    world.until(lambda: any("approved" in text for text in world.dms()), "the message to the requester")
-    world.until(lambda: not world.has_button("approve_plan"), "the card to be edited")
+    world.tick_until(lambda: any("approved" in text for text in world.dms()), "the message to the requester")
+    world.tick_until(lambda: not world.has_button("approve_plan"), "the card to be edited")
     assert len([text for text in world.texts() if "Approved by" in text]) == 1
     assert len([one for one in world.slack.messages(PRIVATE.id) if one.thread_ts is None]) == 1
     assert world.jobs() == 1
@@ -134,31 +134,31 @@ def test_a_slack_that_is_unwell_loses_no_message_and_doubles_none(world: World, 
 
 def test_an_archived_channel_stops_no_run(world: World) -> None:
     world.start_approved()
-    world.until_state("training")
+    world.tick_until_state("training")
     world.slack.archive(TICKETS.id)
-    world.until_state("evaluating")
+    world.tick_until_state("evaluating")
     assert world.jobs() == 1
 
 
 def test_what_slack_delivers_twice_is_done_once(world: World) -> None:
     world.upload("tickets.csv", tickets_csv())
-    world.until(lambda: world.dataset().state == "ready", "the check")
+    world.tick_until(lambda: world.dataset().state == "ready", "the check")
     assert world.slack.repeat(world.slack.deliveries[-1]).acked  # the form
     world.type(START)
     assert world.slack.repeat(world.slack.deliveries[-1]).acked  # the command
     world.send()
     world.approve()
     assert world.slack.repeat(world.slack.deliveries[-1], retry=2).acked  # the click
-    world.until_state("training")
+    world.tick_until_state("training")
     assert len(world.store.datasets.all()) == len(world.store.runs.newest()) == 1
-    assert world.jobs() == 1 and world.company.count(f"POST {JOBS}") == 1
+    assert world.jobs() == 1 and world.provider.count(f"POST {JOBS}") == 1
     assert world.slack.ephemerals(BEN.id) == ()
 
 
 def test_the_same_mention_twice_is_answered_once(world: World) -> None:
     world.slack.say(ANA.id, TICKETS.id, f"<@{world.slack.access.bot_user}> hello")
     assert world.slack.repeat(world.slack.deliveries[-1]).acked
-    world.until(lambda: world.slack.ephemerals(ANA.id), "the answer")
+    world.tick_until(lambda: world.slack.ephemerals(ANA.id), "the answer")
     world.tick(3)
     assert len(world.slack.ephemerals(ANA.id)) == 1
 
@@ -166,7 +166,7 @@ def test_the_same_mention_twice_is_answered_once(world: World) -> None:
 def test_a_slow_slack_makes_no_ack_late(world: World) -> None:
     world.start()
     world.slack.fail("users.info", slow(5), times=None)
-    assert "Slack didn't say who you are" in world.answer_to_click(BEN, "approve_plan")
+    assert "Slack didn't say who you are" in world.click_and_read(BEN, "approve_plan")
     world.slack.clear_faults()
     assert world.run().state == "awaiting_approval"
 
@@ -175,13 +175,13 @@ def test_what_was_not_signed_by_slack_is_turned_away(world: World) -> None:
     from demo.slack_emulator.delivery import BotClient
 
     stranger = BotClient(world.service.address, "another secret")
-    assert stranger.form("/finetune", {"command": "/finetune", "text": "help"}).status == 401
+    assert stranger.read_form("/finetune", {"command": "/finetune", "text": "help"}).status == 401
 
 
 def test_names_and_labels_from_files_are_no_markup(world: World) -> None:
     evil = tickets_csv().replace("refund", "<!channel> *x*")
     world.upload("a <!here> b.csv", evil, called="<@U1> Tickets")
-    world.until(lambda: world.dataset().state == "ready", "the check")
+    world.tick_until(lambda: world.dataset().state == "ready", "the check")
     world.send()
     (card,) = world.cards()
     assert "<!channel>" not in card and "<!here>" not in card and world.dataset().name == "u1-tickets"

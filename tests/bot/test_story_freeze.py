@@ -32,28 +32,28 @@ def unfreeze(world: World, *people: Person) -> None:
 def training_that_can_pause(world: World) -> None:
     world.abilities = PAUSING
     world.restart()
-    world.company.service.stages = ("running",) * 6 + ("succeeded",)
+    world.provider.service.stages = ("running",) * 6 + ("succeeded",)
     world.start_approved()
-    world.until_state("training")
+    world.tick_until_state("training")
 
 
 def test_an_approved_run_waits_and_its_card_says_who_froze_and_why(world: World) -> None:
     world.start_approved()
     freeze(world)
     world.tick(8)
-    assert (world.run().state, world.jobs(), world.left_at_company()) == ("approved", 0, [])
-    card = world.said(
+    assert (world.run().state, world.jobs(), world.files_at_provider()) == ("approved", 0, [])
+    card = world.find_message(
         "Run 1 is approved", f"Waiting: spending was frozen by <@{BEN.id}>", "the bill looks odd"
     )
     assert "It continues after" in card
-    assert f"Spending frozen by <@{BEN.id}>" in world.said(
+    assert f"Spending frozen by <@{BEN.id}>" in world.find_message(
         "One run is waiting", "Trainings in progress continue"
     )
     unfreeze(world, BEN, CLEO)
-    world.until_state("training")
+    world.tick_until_state("training")
     assert world.jobs() == 1
     world.send()
-    assert "Waiting: spending" not in world.said("Run 1 is training")
+    assert "Waiting: spending" not in world.find_message("Run 1 is training")
 
 
 def test_a_run_approved_in_a_freeze_keeps_its_money_and_waits(world: World) -> None:
@@ -61,38 +61,38 @@ def test_a_run_approved_in_a_freeze_keeps_its_money_and_waits(world: World) -> N
     world.start_approved()
     world.tick(8)
     assert world.run().state == "approved" and world.jobs() == 0 and world.ledger()["reserve"] > 0
-    assert world.said("Run 1 is approved", f"Waiting: spending was frozen by <@{BEN.id}>")
+    assert world.find_message("Run 1 is approved", f"Waiting: spending was frozen by <@{BEN.id}>")
     unfreeze(world, CLEO, BEN)
-    world.until_state("done")
+    world.tick_until_state("done")
     assert world.jobs() == 1
 
 
 def test_a_job_that_trains_goes_on(world: World) -> None:
     world.start_approved()
-    world.until_state("training")
+    world.tick_until_state("training")
     freeze(world)
-    world.until_state("done")
+    world.tick_until_state("done")
 
 
 def test_a_create_whose_answer_got_lost_is_found_in_a_freeze_and_not_made_again(world: World) -> None:
-    world.company.fail(f"POST {JOBS}", COMMIT_THEN_CUT)
+    world.provider.fail(f"POST {JOBS}", COMMIT_THEN_CUT)
     world.start_approved()
-    world.until_state("creating")
+    world.tick_until_state("creating")
     freeze(world)
-    world.until_state("training")
+    world.tick_until_state("training")
     assert world.jobs() == 1
 
 
 def test_a_create_that_never_arrived_is_not_tried_again_in_a_freeze(world: World) -> None:
-    world.company.fail(f"POST {JOBS}", RESET)
+    world.provider.fail(f"POST {JOBS}", RESET)
     world.start_approved()
-    world.until_state("creating")
+    world.tick_until_state("creating")
     freeze(world)
     world.pass_time(3600)
     world.tick(8)
     assert world.run().state == "creating" and world.jobs() == 0
     unfreeze(world, BEN, DORA)
-    world.until_state("training")
+    world.tick_until_state("training")
     assert world.jobs() == 1
 
 
@@ -114,14 +114,14 @@ def test_a_freeze_between_the_look_and_the_intent_is_in_time(
 def test_one_word_is_said_and_the_second_person_s_carries_it_out(world: World) -> None:
     freeze(world)
     unfreeze(world, BEN)  # who froze may be one of the two
-    said = world.said(f"<@{BEN.id}> wants to lift the freeze")
+    said = world.find_message(f"<@{BEN.id}> wants to lift the freeze")
     assert f"<@{CLEO.id}>" in said and f"<@{BEN.id}>, " not in said
     assert "You have already voted for that" in world.type("/finetune unfreeze", user=BEN)
     assert world.store.freezes.current()
     assert "one more approver is needed" in world.type("/finetune status")
     unfreeze(world, CLEO)
     assert world.store.freezes.current() is None
-    assert world.said("was lifted by", f"<@{BEN.id}> and <@{CLEO.id}>")
+    assert world.find_message("was lifted by", f"<@{BEN.id}> and <@{CLEO.id}>")
     assert "Nothing is frozen" in world.type("/finetune unfreeze", user=CLEO)
     acts = [(one.who, one.action) for one in world.store.audit.entries("freeze 1")]
     assert acts == [
@@ -157,7 +157,9 @@ def test_a_second_freeze_says_who_froze_before(world: World) -> None:
 def test_it_outlives_a_restart_and_is_told_where_it_was_typed(world: World) -> None:
     world.type("/finetune freeze audit", user=BEN, channel=PUBLIC)
     world.send()
-    assert world.said(f"Spending frozen by <@{BEN.id}>", "audit", channel=PUBLIC) and world.texts() == []
+    assert (
+        world.find_message(f"Spending frozen by <@{BEN.id}>", "audit", channel=PUBLIC) and world.texts() == []
+    )
     world.restart()
     world.start_approved()
     world.tick(8)
@@ -169,7 +171,7 @@ def test_who_alone_is_named_reads_the_cure(make_world: MakeWorld) -> None:
     world = make_world(Rules(approvers=(BEN.id,)))
     freeze(world)
     unfreeze(world, BEN)
-    assert world.said("but there is none. Add one under [people]")
+    assert world.find_message("but there is none. Add one under [people]")
     assert "but there is none. Add one" in world.type("/finetune unfreeze", user=BEN)
 
 
@@ -177,7 +179,7 @@ def test_where_anyone_may_lift_it_nobody_is_told_to_name_approvers(make_world: M
     world = make_world(Rules(more='[policy.who]\nfreeze = ["anyone"]'))
     freeze(world)
     unfreeze(world, BEN)
-    assert world.said("wants to lift the freeze", "every full member may")
+    assert world.find_message("wants to lift the freeze", "every full member may")
     assert "every full member may" in world.type("/finetune unfreeze", user=BEN)
 
 
@@ -186,14 +188,14 @@ def test_a_held_run_can_be_cancelled(world: World) -> None:
     freeze(world)
     world.tick(2)
     world.type("/finetune cancel 1", user=BEN)
-    world.until_state("cancelled")
+    world.tick_until_state("cancelled")
     assert world.ledger()["settle"] == 0 and world.jobs() == 0
 
 
 def test_a_paused_training_stays_paused_until_the_freeze_ends(world: World) -> None:
     training_that_can_pause(world)
     world.type("/finetune pause 1")
-    world.until(lambda: Progress.from_json(world.run().progress).is_paused, "the pause")
+    world.tick_until(lambda: Progress.from_json(world.run().progress).is_paused, "the pause")
     world.type("/finetune resume 1")  # a wish of before the freeze
     freeze(world)
     world.tick(3)
@@ -201,27 +203,27 @@ def test_a_paused_training_stays_paused_until_the_freeze_ends(world: World) -> N
     world.store.runs.complete_wish(world.run(), now=world.clock)
     said = world.type("/finetune resume 1")
     assert "stays paused" in said and f"frozen by <@{BEN.id}>" in said
-    assert world.company.count(f"POST {JOBS}/ftjob-1/resume") == 0
+    assert world.provider.count(f"POST {JOBS}/ftjob-1/resume") == 0
     unfreeze(world, BEN, CLEO)
     world.type("/finetune resume 1")
-    world.until_state("done")
+    world.tick_until_state("done")
 
 
 def test_a_wish_to_resume_of_before_the_freeze_comes_true_after_it(world: World) -> None:
     training_that_can_pause(world)
     world.type("/finetune pause 1")
-    world.until(lambda: Progress.from_json(world.run().progress).is_paused, "the pause")
+    world.tick_until(lambda: Progress.from_json(world.run().progress).is_paused, "the pause")
     world.type("/finetune resume 1")
     freeze(world)
     world.tick(3)
     unfreeze(world, BEN, CLEO)
-    world.until_state("done")
+    world.tick_until_state("done")
 
 
 def test_no_model_that_costs_money_is_asked_in_a_freeze(world: World) -> None:
     world.start_approved()
-    world.until_state("done")
-    asked = world.company.count("POST /chat/completions")
+    world.tick_until_state("done")
+    asked = world.provider.count("POST /chat/completions")
     world.type("/finetune try tickets-1 where is my refund?")
     freeze(world)
     world.tick(2)
@@ -229,6 +231,6 @@ def test_no_model_that_costs_money_is_asked_in_a_freeze(world: World) -> None:
     said = world.type("/finetune try tickets-1 where is my refund?")
     assert "Models that cost money can't be asked now" in said and "the bill looks odd" in said
     world.tick(2)
-    assert world.company.count("POST /chat/completions") == asked
+    assert world.provider.count("POST /chat/completions") == asked
     unfreeze(world, BEN, CLEO)
     assert "Asking" in world.type("/finetune try tickets-1 where is my refund?")

@@ -31,11 +31,11 @@ def test_a_ladder_that_is_agreed_to_in_a_freeze_asks_nobody_until_it_ends(world:
     until_asked(world)
     world.click(BEN, evaluations.MEASURE)
     world.tick(8)
-    assert measurement(world).state == "running" and world.company.count(CHAT) == 0
-    assert world.said("m1", f"Waiting: spending was frozen by <@{BEN.id}>", "the bill looks odd")
+    assert measurement(world).state == "running" and world.provider.count(CHAT) == 0
+    assert world.find_message("m1", f"Waiting: spending was frozen by <@{BEN.id}>", "the bill looks odd")
     unfreeze(world, BEN, CLEO)
     until(world, "done")
-    assert world.company.count(CHAT) > 0
+    assert world.provider.count(CHAT) > 0
 
 
 @pytest.mark.parametrize("option", ["shots=auto", "optimise=$2"])
@@ -48,10 +48,10 @@ def test_examples_and_prompts_are_not_chosen_in_a_freeze(world: World, option: s
     for _ in range(20):
         world.tick()
         time.sleep(0.05)
-    assert measurement(world).state == "running" and world.company.count(CHAT) == 0
-    assert world.said("m1", f"Waiting: spending was frozen by <@{BEN.id}>")
+    assert measurement(world).state == "running" and world.provider.count(CHAT) == 0
+    assert world.find_message("m1", f"Waiting: spending was frozen by <@{BEN.id}>")
     unfreeze(world, BEN, CLEO)
-    world.until(lambda: world.company.count(CHAT) > 0, "the first question")
+    world.tick_until(lambda: world.provider.count(CHAT) > 0, "the first question")
 
 
 def test_what_is_free_is_measured_in_a_freeze(world: World) -> None:
@@ -63,22 +63,22 @@ def test_what_is_free_is_measured_in_a_freeze(world: World) -> None:
 
 def test_a_ladder_that_is_under_way_asks_nothing_more_until_the_freeze_ends(world: World) -> None:
     world.seed_dataset()
-    world.company.slow_s = 0.1  # a few questions are under way when it freezes
+    world.provider.slow_s = 0.1  # a few questions are under way when it freezes
     world.type(f"/finetune baseline tickets {ACME} rungs=zero,few")
     until_asked(world)
     world.click(BEN, evaluations.MEASURE)
-    world.until(lambda: world.company.count(CHAT) > 0, "the first question")
+    world.tick_until(lambda: world.provider.count(CHAT) > 0, "the first question")
     freeze(world)
     world.tick()
-    world.company.slow_s = 0.0
+    world.provider.slow_s = 0.0
     wait_until(lambda: not world.service.context.llm.drop("m1"), "the answers under way")
-    asked = world.company.count(CHAT)
+    asked = world.provider.count(CHAT)
     world.tick(8)
-    assert world.company.count(CHAT) == asked < 2 * 18
-    assert world.said("m1", f"Waiting: spending was frozen by <@{BEN.id}>")
+    assert world.provider.count(CHAT) == asked < 2 * 18
+    assert world.find_message("m1", f"Waiting: spending was frozen by <@{BEN.id}>")
     unfreeze(world, BEN, CLEO)
     until(world, "done")
-    assert world.company.count(CHAT) == 2 * 18, "what was under way is kept and not asked again"
+    assert world.provider.count(CHAT) == 2 * 18, "what was under way is kept and not asked again"
 
 
 def test_a_curve_ends_the_training_it_is_at_and_waits_before_the_next(world: World) -> None:
@@ -86,12 +86,12 @@ def test_a_curve_ends_the_training_it_is_at_and_waits_before_the_next(world: Wor
     agreed(world)
     until_size(world, 0, "training")
     freeze(world)
-    world.until(lambda: progress(world).sizes[0].state == "evaluating", "the training to end")
+    world.tick_until(lambda: progress(world).sizes[0].state == "evaluating", "the training to end")
     world.tick(8)
-    assert progress(world).sizes[0].state == "evaluating" and world.company.count(CHAT) == 0
-    assert world.said("m1", f"Waiting: spending was frozen by <@{BEN.id}>")
+    assert progress(world).sizes[0].state == "evaluating" and world.provider.count(CHAT) == 0
+    assert world.find_message("m1", f"Waiting: spending was frozen by <@{BEN.id}>")
     unfreeze(world, BEN, CLEO)
-    world.until(lambda: progress(world).current_index == 1, "the first size to be done")
+    world.tick_until(lambda: progress(world).current_index == 1, "the first size to be done")
     freeze(world)
     world.tick(8)
     assert progress(world).sizes[1].state == "waiting" and world.jobs() == 1

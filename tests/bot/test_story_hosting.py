@@ -33,11 +33,11 @@ START_CRUSOE, LIST_CRUSOE = "POST /selfserve/deployments", "GET /selfserve/deplo
 
 def measured(world: World) -> None:
     world.start_approved()
-    world.until_state("done")
+    world.tick_until_state("done")
 
 
 def until_stopped(world: World) -> None:
-    world.until(lambda: not world.store.deployments.live(), "nothing to run")
+    world.tick_until(lambda: not world.store.deployments.live(), "nothing to run")
     world.send()
 
 
@@ -46,26 +46,28 @@ def test_from_the_plan_to_the_bill(make_world: MakeWorld, api: str) -> None:
     world = hosted(make_world, api)
     world.start()
     hour = "$8.00" if api == "fireworks" else f"${PRICES[api]}"
-    asked = world.said("Run 1", "The tuned model:")
+    asked = world.find_message("Run 1", "The tuned model:")
     assert f"{hour} an hour while it runs" in asked and "at most $20.00 a day" in asked, asked
     assert company(world).machines == []
     world.approve()
-    world.until_state("evaluating")
-    world.until(lambda: company(world).running, "a machine")
-    assert f"is starting at Acme Tuning, {hour} an hour" in world.said("Run 1", "Its model is starting")
-    world.until_state("done")
+    world.tick_until_state("evaluating")
+    world.tick_until(lambda: company(world).running, "a machine")
+    assert f"is starting at Acme Tuning, {hour} an hour" in world.find_message(
+        "Run 1", "Its model is starting"
+    )
+    world.tick_until_state("done")
     assert len(company(world).machines) == 1
     assert "Billed by the hour" in world.type("/finetune status")
 
     world.click(ANA, "try_model")
     assert world.slack.submit_modal(ANA.id, {"text": "where is my refund?"}).closed
-    assert "It answers" in world.until_told()
+    assert "It answers" in world.tick_until_answered()
     assert world.type("/finetune promote tickets-1 because it was measured and is fine", user=BEN) is not None
     world.pass_time(600)
     world.click(ANA, "stop_deployment")
     until_stopped(world)
     assert company(world).running == []
-    card = world.said("tickets-1 is stopped at Acme Tuning")
+    card = world.find_message("tickets-1 is stopped at Acme Tuning")
     bill = f"${company(world).bill}"
     assert f"{bill} at {hour} an hour" in card, (bill, card)
     trained = world.ledger()["settle"]
@@ -104,7 +106,7 @@ def test_nobody_asks_it_and_it_is_stopped(make_world: MakeWorld) -> None:
     world.pass_time(IDLE_S)
     until_stopped(world)
     assert company(world).running == []
-    assert "Nobody used it for 30 minutes" in world.said("tickets-1 is stopped")
+    assert "Nobody used it for 30 minutes" in world.find_message("tickets-1 is stopped")
     assert "Running the model of run 1" in world.type("/finetune budget")
 
 
@@ -112,17 +114,17 @@ def test_what_is_kept_runs_until_a_limit_of_the_day(make_world: MakeWorld) -> No
     world = hosted(make_world)
     world.pass_time(24 * 3600 - world.clock % (24 * 3600))  # to midnight, so that no day ends under it
     measured(world)
-    assert "approver" in world.answer_to_click(ANA, "keep_deployment")
+    assert "approver" in world.click_and_read(ANA, "keep_deployment")
     world.click(BEN, "keep_deployment")
     world.pass_time(IDLE_S * 2)
     world.tick(10)
-    assert company(world).running and f"kept by <@{BEN.id}>" in world.said("tickets-1 is running")
+    assert company(world).running and f"kept by <@{BEN.id}>" in world.find_message("tickets-1 is running")
     for _ in range(4):
         world.pass_time(3600)
         world.tick(3)
     until_stopped(world)
     assert company(world).running == []
-    card = world.said("tickets-1 is stopped", "daily limit")
+    card = world.find_message("tickets-1 is stopped", "daily limit")
     assert f"${company(world).bill}" in card
 
 
@@ -136,24 +138,24 @@ def test_what_is_kept_runs_until_a_limit_of_the_day(make_world: MakeWorld) -> No
 )
 def test_a_start_whose_answer_got_lost_is_found_again(make_world: MakeWorld, fault: Fault) -> None:
     world = hosted(make_world)
-    world.company.fail(START_CRUSOE, fault)
+    world.provider.fail(START_CRUSOE, fault)
     measured(world)
-    assert len(company(world).machines) == 1 and world.company.count(START_CRUSOE) == 1
+    assert len(company(world).machines) == 1 and world.provider.count(START_CRUSOE) == 1
     world.pass_time(IDLE_S)
     until_stopped(world)
-    assert f"${company(world).bill}" in world.said("tickets-1 is stopped")
+    assert f"${company(world).bill}" in world.find_message("tickets-1 is stopped")
 
 
 @pytest.mark.parametrize("fault", [NOTHING_BUT_500, WAIT_503], ids=str)
 def test_a_start_that_never_arrived_is_sent_again_later(make_world: MakeWorld, fault: Fault) -> None:
     world = hosted(make_world)
-    world.company.fail(START_CRUSOE, fault)
+    world.provider.fail(START_CRUSOE, fault)
     world.start_approved()
-    world.until(lambda: world.company.count(START_CRUSOE) == 1, "the start")
+    world.tick_until(lambda: world.provider.count(START_CRUSOE) == 1, "the start")
     world.tick(20)
-    assert world.company.count(START_CRUSOE) == 1
+    assert world.provider.count(START_CRUSOE) == 1
     world.pass_time(SETTLE_S)
-    world.until_state("done")
+    world.tick_until_state("done")
     assert len(company(world).machines) == 1
 
 
@@ -171,45 +173,47 @@ def test_the_price_of_now_is_what_people_approve_and_a_higher_one_starts_nothing
 ) -> None:
     world = hosted(make_world, price="3.00")
     world.start()
-    assert "$5.50 an hour" in world.said("Run 1", "The tuned model:")
+    assert "$5.50 an hour" in world.find_message("Run 1", "The tuned model:")
     company(world).usd_per_hour = Decimal("7.25")
     world.approve()
-    lost = world.until(lambda: [text for text in world.dms() if "waits" in text], "word of it")
+    lost = world.tick_until(lambda: [text for text in world.dms() if "waits" in text], "word of it")
     assert "charges more per hour than was approved" in lost[0] and company(world).machines == []
-    assert "It now costs $7.25 an hour" in world.said("tickets-1 is stopped")
+    assert "It now costs $7.25 an hour" in world.find_message("tickets-1 is stopped")
     world.click(BEN, "start_deployment")
-    world.until_state("done")
-    assert "$7.25 an hour" in world.said("tickets-1 is running")
+    world.tick_until_state("done")
+    assert "$7.25 an hour" in world.find_message("tickets-1 is running")
 
 
 def test_one_that_never_gets_ready_is_stopped_said_and_booked(make_world: MakeWorld) -> None:
     world = hosted(make_world)
     company(world).ready_after = None
     world.start_approved()
-    world.until(lambda: company(world).running, "a machine")
+    world.tick_until(lambda: company(world).running, "a machine")
     world.pass_time(READY_WITHIN_S)
     until_stopped(world)
-    card = world.said("tickets-1 is stopped", "not ready within half an hour")
+    card = world.find_message("tickets-1 is stopped", "not ready within half an hour")
     assert f"${company(world).bill}" in card and company(world).running == []
-    world.until(lambda: "continue measuring" in world.dms()[-1], "word of it")
+    world.tick_until(lambda: "continue measuring" in world.dms()[-1], "word of it")
     assert world.run().state == "evaluating" and company(world).bill > Decimal("2.7")
     world.pass_time(LOST_S)
-    world.until_state("failed")
-    assert "Nobody started the model again" in world.said("Run 1 failed")
+    world.tick_until_state("failed")
+    assert "Nobody started the model again" in world.find_message("Run 1 failed")
     assert world.run().actual_micros == world.ledger()["settle"] + world.store.deployments.cost_of_run(1)
 
 
 def test_one_that_dies_under_the_measurement_is_started_once_more(make_world: MakeWorld) -> None:
     world = hosted(make_world)
-    world.company.fail("POST /chat/completions", WAIT_503, times=60)
+    world.provider.fail("POST /chat/completions", WAIT_503, times=60)
     world.start_approved()
-    world.until(lambda: world.store.deployments.live() and world.store.deployments.live()[0].ready_at, "it")
+    world.tick_until(
+        lambda: world.store.deployments.live() and world.store.deployments.live()[0].ready_at, "it"
+    )
     company(world).die()
     world.tick(10)
-    world.until(lambda: len(company(world).machines) == 2, "a second one")
-    world.company.forgive("POST /chat/completions")
-    world.until_state("done")
-    assert "the vendor no longer lists it" in world.said("tickets-1 is stopped").lower()
+    world.tick_until(lambda: len(company(world).machines) == 2, "a second one")
+    world.provider.forgive("POST /chat/completions")
+    world.tick_until_state("done")
+    assert "the vendor no longer lists it" in world.find_message("tickets-1 is stopped").lower()
     world.pass_time(IDLE_S)
     until_stopped(world)
     assert company(world).running == []
@@ -219,7 +223,7 @@ def test_a_base_that_answers_nowhere_leaves_its_place_to_the_classical_model(mak
     world = hosted(make_world)
     company(world).asks_base = False
     measured(world)
-    assert "the free classical model" in world.said("Result of run 1")
+    assert "the free classical model" in world.find_message("Result of run 1")
 
 
 def test_a_freeze_stops_what_runs_and_starts_nothing(make_world: MakeWorld) -> None:
@@ -228,8 +232,8 @@ def test_a_freeze_stops_what_runs_and_starts_nothing(make_world: MakeWorld) -> N
     assert world.type("/finetune freeze the bill looks odd", user=BEN) is not None
     world.tick(8)
     until_stopped(world)
-    assert "Spending is frozen" in world.said("tickets-1 is stopped")
-    assert "frozen by" in world.answer_to_click(BEN, "start_deployment")
+    assert "Spending is frozen" in world.find_message("tickets-1 is stopped")
+    assert "frozen by" in world.click_and_read(BEN, "start_deployment")
     assert company(world).running == []
 
 
@@ -237,15 +241,17 @@ def test_a_model_is_not_started_while_spending_is_frozen_and_is_afterwards(make_
     world = hosted(make_world)
     company(world).stages = ("running",)
     world.start_approved()
-    world.until_state("training")
+    world.tick_until_state("training")
     world.type("/finetune freeze the bill looks odd", user=BEN)
     company(world).stages = ("running", "succeeded")
-    world.until_state("evaluating")
+    world.tick_until_state("evaluating")
     world.tick(8)
-    assert company(world).machines == [] and "not started while spending is frozen" in world.said("Run 1")
+    assert company(world).machines == [] and "not started while spending is frozen" in world.find_message(
+        "Run 1"
+    )
     world.type("/finetune unfreeze", user=BEN)
     world.type("/finetune unfreeze", user=CLEO)
-    world.until_state("done")
+    world.tick_until_state("done")
     assert len(company(world).machines) == 1
 
 
@@ -254,10 +260,10 @@ def test_an_adapter_that_expired_under_its_machine_ends_the_run_and_the_machine(
 ) -> None:
     world = hosted(make_world)
     gone = Fault(commit=False, status=404, code="model_not_found")
-    world.company.fail("POST /chat/completions", gone, times=999)
+    world.provider.fail("POST /chat/completions", gone, times=999)
     world.start_approved()
-    world.until_state("failed")
-    told = world.said("Run 1 failed")
+    world.tick_until_state("failed")
+    told = world.find_message("Run 1 failed")
     assert "doesn't answer for the model, which may have expired there. Train it again" in told
     assert world.run().actual_micros == world.ledger()["settle"] + world.store.deployments.cost_of_run(1)
     until_stopped(world)
@@ -268,11 +274,11 @@ def test_a_cancelled_run_leaves_nothing_behind(make_world: MakeWorld) -> None:
     world = hosted(make_world)
     company(world).ready_after = None
     world.start_approved()
-    world.until(lambda: company(world).running, "a machine")
+    world.tick_until(lambda: company(world).running, "a machine")
     world.type("/finetune cancel 1")
-    world.until_state("cancelled")
+    world.tick_until_state("cancelled")
     until_stopped(world)
-    assert company(world).running == [] and "Its run ended" in world.said("tickets-1 is stopped")
+    assert company(world).running == [] and "Its run ended" in world.find_message("tickets-1 is stopped")
 
 
 def test_a_deleted_dataset_takes_its_machine_along(make_world: MakeWorld) -> None:
@@ -293,7 +299,7 @@ def test_what_nobody_started_is_told_once_and_stopped_by_a_click(make_world: Mak
         maintain(world.service.context)
         world.send()
     assert sum("that nobody here started" in text for text in world.cards()) == 1
-    told = world.said("2 models at Acme Tuning that nobody here started")
+    told = world.find_message("2 models at Acme Tuning that nobody here started")
     assert "Stop ft-run7" in told and "Stop somebody" not in told
     world.click(CLEO, "stop_stray_deployment")
     until_stopped(world)
@@ -322,7 +328,7 @@ def test_a_vendor_that_does_not_say_when_it_began_is_paid_from_the_start(
     world.pass_time(600)
     world.click(ANA, "stop_deployment")
     until_stopped(world)
-    assert f"${company(world).bill}" in world.said("tickets-1 is stopped")
+    assert f"${company(world).bill}" in world.find_message("tickets-1 is stopped")
 
 
 def test_a_vendor_that_wants_to_be_left_alone_for_long_is_asked_again_after_a_while(
@@ -332,13 +338,13 @@ def test_a_vendor_that_wants_to_be_left_alone_for_long_is_asked_again_after_a_wh
     world = hosted(make_world)
     measured(world)
     long = Fault(commit=False, status=429, headers=(("Retry-After", "3500"),))
-    world.company.fail(LIST_CRUSOE, long, times=2)
-    asked = world.company.count(LIST_CRUSOE)
+    world.provider.fail(LIST_CRUSOE, long, times=2)
+    asked = world.provider.count(LIST_CRUSOE)
     world.pass_time(READY_LOOK_S)
-    world.until(lambda: world.company.count(LIST_CRUSOE) > asked, "a look")
+    world.tick_until(lambda: world.provider.count(LIST_CRUSOE) > asked, "a look")
     world.tick(10)
-    assert world.company.count(LIST_CRUSOE) == asked + 1
-    world.company.forgive(LIST_CRUSOE)
+    assert world.provider.count(LIST_CRUSOE) == asked + 1
+    world.provider.forgive(LIST_CRUSOE)
     world.pass_time(IDLE_S)
     until_stopped(world)
     assert company(world).running == []
@@ -346,10 +352,10 @@ def test_a_vendor_that_wants_to_be_left_alone_for_long_is_asked_again_after_a_wh
 
 def test_a_machine_that_appears_after_it_was_given_up_is_stopped_and_booked(make_world: MakeWorld) -> None:
     world = hosted(make_world)
-    world.company.fail(START_CRUSOE, NOTHING_BUT_500, times=MAX_TRIES)
+    world.provider.fail(START_CRUSOE, NOTHING_BUT_500, times=MAX_TRIES)
     world.start_approved()
     for number in range(MAX_TRIES):
-        world.until(lambda sent=number: world.company.count(START_CRUSOE) > sent, "a start")
+        world.tick_until(lambda sent=number: world.provider.count(START_CRUSOE) > sent, "a start")
         world.tick()
         world.pass_time(SETTLE_S)
     until_stopped(world)

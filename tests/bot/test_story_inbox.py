@@ -98,7 +98,7 @@ def boot_again(world: World) -> None:
 def type_in_vain(world: World, line: str) -> None:
     with suppress(NotAnswered):
         world.slack.command(BEN.id, TICKETS.id, line)
-    world.killed_at += 1
+    world.unacked_deliveries += 1
 
 
 @pytest.mark.parametrize("when", SLOW_AFTER)
@@ -121,7 +121,7 @@ def test_an_event_that_was_acked_before_its_bot_was_killed_is_answered(world: Wo
         world.slack.say(ANA.id, TICKETS.id, f"<@{world.slack.access.bot_user}> help")
     assert world.slack.deliveries[-1].acked
     boot_again(world)
-    world.until(lambda: helps(world) == 1, "the answer")
+    world.tick_until(lambda: helps(world) == 1, "the answer")
     assert world.store.inbox.waiting() == []
     replay(world.service.app, world.service.context)
     world.tick()
@@ -138,7 +138,7 @@ def test_a_refusal_whose_bot_was_killed_after_the_ack_reaches_who_clicked(
         world.approve()
     assert world.slack.deliveries[-1].acked and world.slack.ephemerals(BEN.id) == ()
     boot_again(world)
-    world.until(lambda: world.slack.ephemerals(BEN.id), "the refusal")
+    world.tick_until(lambda: world.slack.ephemerals(BEN.id), "the refusal")
     assert "is left" in words_of(world.slack.ephemerals(BEN.id)[-1])
     assert world.run().state == "awaiting_approval" and world.store.inbox.waiting() == []
 
@@ -156,7 +156,7 @@ def test_a_form_that_was_sent_as_its_bot_was_killed_makes_one_dataset(world: Wor
     with doomed(world, ("bot.services.datasets", "receive"), when):
         with suppress(NotAnswered):
             world.fill_upload(DORA, {"file": file, "name": "tickets"})
-        world.killed_at += 1
+        world.unacked_deliveries += 1
     boot_again(world)
     assert [(one.name, one.version) for one in world.store.datasets.all()] == [("tickets", 1)]
 

@@ -81,10 +81,10 @@ def world(make_world: MakeWorld) -> World:
 
 def with_faq(make_world: MakeWorld, rules: Rules | None = None) -> World:
     world = make_world(rules or Rules(more=PRICES))
-    world.company.service.models = (MODEL, JUDGE)
-    world.company.service.answer = answered
+    world.provider.service.models = (MODEL, JUDGE)
+    world.provider.service.answer = answered
     world.upload("faq.jsonl", faq(), called="faq")
-    world.until(lambda: world.dataset().state == "ready", "the check")
+    world.tick_until(lambda: world.dataset().state == "ready", "the check")
     world.send()
     return world
 
@@ -105,7 +105,7 @@ def progress_of(world: World, number: int = 1) -> LadderProgress:
 
 
 def asked_of_judge(world: World) -> list[Messages]:
-    seen = (one.body for one in world.company.requests if one.route == CHAT)
+    seen = (one.body for one in world.provider.requests if one.route == CHAT)
     return [body["messages"] for body in seen if body["model"] == JUDGE]
 
 
@@ -115,7 +115,7 @@ def held(world: World) -> int:
 
 def details(world: World) -> str:
     world.click(BEN, evaluation_results.DETAILS)
-    return world.form(BEN)
+    return world.read_form(BEN)
 
 
 def test_thoughts_before_an_answer_are_judged_no_more_than_they_are_scored(world: World) -> None:
@@ -123,7 +123,7 @@ def test_thoughts_before_an_answer_are_judged_no_more_than_they_are_scored(world
         text = answered(model, messages)
         return text if model == JUDGE else f"<think>Perhaps it goes out today?</think>{text}"
 
-    world.company.service.answer = thoughtful
+    world.provider.service.answer = thoughtful
     judged(world)
     assert [rung.score for rung in ladder_of(world).rungs][1] == 1
     assert ladder_of(world).rungs[0].score < 1
@@ -132,7 +132,7 @@ def test_thoughts_before_an_answer_are_judged_no_more_than_they_are_scored(world
 
 def test_a_judge_decides_what_shared_words_cannot(world: World) -> None:
     agreed(world)
-    card = world.said("Measure 2 alternatives on faq")
+    card = world.find_message("Measure 2 alternatives on faq")
     rows = held(world)
     assert f"acme/{JUDGE}, up to {4 * rows} questions" in card
     done = until(world, "done")
@@ -144,7 +144,7 @@ def test_a_judge_decides_what_shared_words_cannot(world: World) -> None:
     assert judge.pair.first == kshot.arm and judge.pair.count(None) == 0
     assert judge.pair.count("first") == rows - round(zero.score * rows)
     assert 0 < (done.actual_micros or 0) <= done.reserved_micros
-    said = world.said("Measurement m1:", f"Judged by acme/{JUDGE}")
+    said = world.find_message("Measurement m1:", f"Judged by acme/{JUDGE}")
     assert "agreement with people not measured yet" in said and "Side by side" in details(world)
 
 
@@ -163,7 +163,7 @@ def test_each_answer_is_asked_about_once_and_the_best_two_in_both_orders(world: 
 
 def test_the_price_said_before_holds_and_a_repeat_is_free(world: World) -> None:
     judged(world)
-    first, asked = measurement(world), world.company.count(CHAT)
+    first, asked = measurement(world), world.provider.count(CHAT)
     without = f"{LINE.split(' judge=')[0]} bar=84%"
     world.type(without)
     until(world, "done", 2)
@@ -171,24 +171,24 @@ def test_the_price_said_before_holds_and_a_repeat_is_free(world: World) -> None:
     assert world.type(LINE) == ""
     until(world, "done", 3)
     assert measurement(world, 3).reserved_micros == 0 and measurement(world, 3).actual_micros == 0
-    assert world.company.count(CHAT) == asked
+    assert world.provider.count(CHAT) == asked
     assert ladder_of(world, 3).rungs == ladder_of(world, 1).rungs
 
 
 def test_without_a_judge_the_card_says_what_f1_measures(world: World) -> None:
     judged(world, LINE.split(" judge=")[0])
     assert ladder_of(world).rungs[0].scoring == "f1"
-    assert "F1 only counts words" in world.said("Measurement m1:")
+    assert "F1 only counts words" in world.find_message("Measurement m1:")
     assert asked_of_judge(world) == [] and progress_of(world).judge is None
 
 
 def test_a_judge_that_talks_nonsense_decides_nothing_and_that_is_said(world: World) -> None:
-    world.company.service.answer = lambda model, messages: (
+    world.provider.service.answer = lambda model, messages: (
         "YES and NO" if model == JUDGE else answered(model, messages)
     )
     judged(world)
     assert {rung.scoring for rung in ladder_of(world).rungs} == {"f1"}
-    said = world.said("Measurement m1:", "were not used")
+    said = world.find_message("Measurement m1:", "were not used")
     assert "gave no readable verdict" in said and "The score is F1 instead" in said
     assert not [one for one in asked_of_judge(world) if one[0]["content"] == BETTER], "no money after bad"
 
@@ -204,7 +204,7 @@ def test_a_few_answers_without_a_verdict_count_as_not_acceptable(world: World) -
             return "Hard to tell."
         return answered(model, messages)
 
-    world.company.service.answer = once_silent
+    world.provider.service.answer = once_silent
     judged(world)
     judge = progress_of(world).judge
     assert judge and judge.failed is None and judge.unread in (1, 2)
@@ -217,7 +217,7 @@ def test_a_judge_that_goes_by_the_place_has_no_verdict_on_pairs(world: World) ->
         is_pair = model == JUDGE and messages[0]["content"] == BETTER
         return "A" if is_pair else answered(model, messages)
 
-    world.company.service.answer = always_first
+    world.provider.service.answer = always_first
     judged(world)
     judge = progress_of(world).judge
     assert judge and judge.pair and judge.pair.count("first") == judge.pair.count("second") == 0
@@ -228,24 +228,24 @@ def test_a_judge_that_goes_by_the_place_has_no_verdict_on_pairs(world: World) ->
 def test_a_judge_that_is_closed_midway_leaves_the_score_to_f1(world: World) -> None:
     gone = Fault(commit=False, status=404, code="model_not_found")
     agreed(world)
-    world.until(lambda: progress_of(world).stage == "measuring", "the arms")
-    world.until(lambda: world.company.count(CHAT) >= 2 * held(world), "their answers")
-    world.company.fail(CHAT, gone, times=999)
+    world.tick_until(lambda: progress_of(world).stage == "measuring", "the arms")
+    world.tick_until(lambda: world.provider.count(CHAT) >= 2 * held(world), "their answers")
+    world.provider.fail(CHAT, gone, times=999)
     until(world, "done")
     assert {rung.scoring for rung in ladder_of(world).rungs} == {"f1"}
-    assert "were not used" in world.said("Measurement m1:", "The score is F1 instead")
+    assert "were not used" in world.find_message("Measurement m1:", "The score is F1 instead")
 
 
 @pytest.mark.parametrize("ticks", [pytest.param(1, marks=pytest.mark.slow), 3])
 def test_a_bot_stopped_while_it_judges_goes_on_where_it_was(world: World, ticks: int) -> None:
     agreed(world)
-    world.until(lambda: progress_of(world).stage == "consulting", "the judge")
-    world.company.slow_s = 0.05
+    world.tick_until(lambda: progress_of(world).stage == "consulting", "the judge")
+    world.provider.slow_s = 0.05
     for _ in range(ticks):
         world.tick()
         time.sleep(0.2)
         world.restart()
-    world.company.slow_s = 0.0
+    world.provider.slow_s = 0.0
     until(world, "done")
     texts = [one[-1]["content"] for one in asked_of_judge(world)]
     assert len(texts) - len(set(texts)) <= 8 * ticks, "what was under way at a stop, at most, is asked again"
@@ -255,11 +255,11 @@ def test_a_bot_stopped_while_it_judges_goes_on_where_it_was(world: World, ticks:
 
 def test_a_restart_while_it_is_priced_and_a_lost_folder_lose_nothing(world: World) -> None:
     world.type(LINE)
-    world.until(lambda: progress_of(world).stage == "pricing", "the pricing")
+    world.tick_until(lambda: progress_of(world).stage == "pricing", "the pricing")
     world.restart()
     reserved = until_asked(world).reserved_micros
     world.click(BEN, evaluations.MEASURE)
-    world.until(lambda: progress_of(world).stage == "consulting", "the judge")
+    world.tick_until(lambda: progress_of(world).stage == "consulting", "the judge")
     folder = world.service.settings.data / "measurements" / "m1"
     for path in folder.iterdir():
         path.unlink()
@@ -269,16 +269,16 @@ def test_a_restart_while_it_is_priced_and_a_lost_folder_lose_nothing(world: Worl
 
 def test_cancelled_while_it_judges_what_it_said_is_paid(world: World) -> None:
     agreed(world)
-    world.until(lambda: progress_of(world).stage == "consulting", "the judge")
+    world.tick_until(lambda: progress_of(world).stage == "consulting", "the judge")
     arms = progress_of(world).spent_micros
-    world.until(lambda: len(asked_of_judge(world)) > 3, "some verdicts")
+    world.tick_until(lambda: len(asked_of_judge(world)) > 3, "some verdicts")
     world.type("/finetune cancel m1")
     assert arms < (until(world, "cancelled").actual_micros or 0)
 
 
 def test_answers_longer_than_foreseen_never_cost_more_than_agreed(world: World) -> None:
     long = " ".join(f"número-{one}" for one in range(4_000))  # the peer heeds no cap on tokens
-    world.company.service.answer = lambda model, messages: (
+    world.provider.service.answer = lambda model, messages: (
         answered(model, messages) + (long if model == MODEL else "")
     )
     judged(world)
@@ -311,11 +311,11 @@ def test_labels_need_no_judge(make_world: MakeWorld) -> None:
 
 
 def test_a_judge_of_its_own_answers_is_warned_of_before_and_after(world: World) -> None:
-    world.company.service.answer = lambda model, messages: (
+    world.provider.service.answer = lambda model, messages: (
         verdict(messages) if messages[0]["content"] in (ACCEPTABLE, BETTER) else answered(model, messages)
     )
     agreed(world, LINE.replace(JUDGE, MODEL))
-    assert "tend to prefer" in world.said("Measure 2 alternatives")
+    assert "tend to prefer" in world.find_message("Measure 2 alternatives")
     until(world, "done")
     assert "also judges its own answers" in details(world)
 
@@ -335,7 +335,7 @@ def test_what_a_model_here_says_out_of_a_document_does_not_reach_a_judge_elsewhe
     world = with_faq(make_world, Rules(more=PRICES + FAR))
     world.slack.command(ANA.id, PRIVATE.id, "/finetune knowledge faq")
     world.slack.submit_modal(ANA.id, {"file": world.put_file("a.md", "Parcels leave on Mondays. " * 40)})
-    world.until(lambda: world.store.documents.get(1).state == "ready", "the document")
+    world.tick_until(lambda: world.store.documents.get(1).state == "ready", "the document")
     near = "/finetune baseline faq models=acme/acme-small rungs=retrieval"
     assert world.type(near) == "" and world.type(f"{near} judge=far/sage-1") == ""
     plans = [LadderPlan.from_json(measurement(world, number).plan) for number in (1, 2)]
@@ -345,10 +345,10 @@ def test_what_a_model_here_says_out_of_a_document_does_not_reach_a_judge_elsewhe
 def test_a_rule_that_came_after_the_yes_keeps_rows_from_the_judge(make_world: MakeWorld) -> None:
     world = with_faq(make_world)
     agreed(world)
-    world.until(lambda: progress_of(world).stage == "consulting", "the judge's turn")
+    world.tick_until(lambda: progress_of(world).stage == "consulting", "the judge's turn")
     heard = len(asked_of_judge(world))
     world.rules.more += '[[policy.data]]\nname = "stays here"\nproviders = ["local"]\n'
     world.restart()
     until(world, "done")
     assert len(asked_of_judge(world)) == heard
-    assert "stays here" in world.said("stays here")
+    assert "stays here" in world.find_message("stays here")

@@ -50,7 +50,7 @@ def measurement(world: World, number: int = 1) -> Measurement:
 
 
 def until(world: World, state: MeasurementState, number: int = 1, *, seconds: float = 30) -> Measurement:
-    world.until(
+    world.tick_until(
         lambda: measurement(world, number).state == state, f"m{number} to be {state}", seconds=seconds
     )
     world.send()
@@ -58,7 +58,7 @@ def until(world: World, state: MeasurementState, number: int = 1, *, seconds: fl
 
 
 def until_asked(world: World, number: int = 1) -> Measurement:
-    world.until(lambda: measurement(world, number).reserved_micros, "its price", seconds=30)
+    world.tick_until(lambda: measurement(world, number).reserved_micros, "its price", seconds=30)
     world.send()
     return measurement(world, number)
 
@@ -66,7 +66,7 @@ def until_asked(world: World, number: int = 1) -> Measurement:
 def details(world: World) -> str:
     """What the button *Details* of the result opens."""
     world.click(ANA, evaluation_results.DETAILS)
-    said = world.form(ANA)
+    said = world.read_form(ANA)
     assert said.startswith("Measurement m1\n") and "How this was measured" in said
     return said
 
@@ -84,12 +84,12 @@ def test_the_classical_rung_alone_is_free_and_starts_at_once(world: World) -> No
     ladder = ladder_of(world)
     assert [rung.arm.key for rung in ladder.rungs] == ["classical"]
     assert ladder.n == HELD and ladder.rungs[0].score == 1.0
-    assert measurement(world).actual_micros == 0 and world.company.count(CHAT) == 0
-    card = world.said("Measurement m1", "classical", "100.0%")
+    assert measurement(world).actual_micros == 0 and world.provider.count(CHAT) == 0
+    card = world.find_message("Measurement m1", "classical", "100.0%")
     assert "held-out rows" in card
-    world.until_file("report-m1.html")
+    world.tick_until_file("report-m1.html")
     assert len(world.cards()) == 1, "the result takes the place of the card"
-    assert f"<@{ANA.id}> m1 is done" in world.said("ladder.png", "report-m1.html")
+    assert f"<@{ANA.id}> m1 is done" in world.find_message("ladder.png", "report-m1.html")
     actions = [entry.action for entry in world.store.audit.entries("measurement 1")]
     assert actions == ["measure", "measured"]
 
@@ -100,7 +100,7 @@ def test_the_encoder_alone_is_free_and_is_not_computed_twice(world: World) -> No
     until(world, "done")
     (rung,) = ladder_of(world).rungs
     assert (rung.arm.key, rung.n, rung.score, rung.usd_per_1000) == ("encoder", HELD, 1.0, 0)
-    assert 0 < rung.p50_s <= rung.p95_s and world.company.count(CHAT) == 0
+    assert 0 < rung.p50_s <= rung.p95_s and world.provider.count(CHAT) == 0
     assert "Licences of the weights: all-minilm-l6-v2: apache-2.0" in details(world)
     world.type("/finetune baseline tickets rungs=encoder,classical")
     until(world, "done", 2)
@@ -114,11 +114,11 @@ def test_an_encoder_that_is_not_there_is_left_out_and_the_others_go_on(make_worl
     world.type("/finetune baseline tickets rungs=classical,encoder")
     until(world, "done")
     assert [rung.arm.key for rung in ladder_of(world).rungs] == ["classical"]
-    card = world.said("Left out: encoder", "/nowhere/encoder", "under [encoder] in finetune.toml")
+    card = world.find_message("Left out: encoder", "/nowhere/encoder", "under [encoder] in finetune.toml")
     assert "Classical" in card or "classical" in card
     world.type("/finetune baseline tickets rungs=encoder")
     until(world, "failed", 2)
-    assert "There is no encoder /nowhere/encoder" in world.said("There is no encoder")
+    assert "There is no encoder /nowhere/encoder" in world.find_message("There is no encoder")
 
 
 def test_a_free_rung_that_is_measured_later_joins_the_paid_ones(priced: World) -> None:
@@ -138,9 +138,9 @@ def test_a_paid_ladder_asks_first_and_is_climbed_after_a_yes(priced: World) -> N
     world = priced
     assert world.type(f"/finetune baseline tickets {ACME}") == ""
     asked = until_asked(world)
-    assert asked.state == "asked" and world.company.count(CHAT) == 0
+    assert asked.state == "asked" and world.provider.count(CHAT) == 0
     assert world.store.committed(asked.month) == asked.reserved_micros > 0
-    assert "Measure 5 alternatives on tickets for" in world.said("Measure 5 alternatives")
+    assert "Measure 5 alternatives on tickets for" in world.find_message("Measure 5 alternatives")
     world.click(BEN, evaluations.MEASURE)
     done = until(world, "done")
     assert 0 < (done.actual_micros or 0) <= done.reserved_micros
@@ -148,19 +148,19 @@ def test_a_paid_ladder_asks_first_and_is_climbed_after_a_yes(priced: World) -> N
     ladder = ladder_of(world)
     assert [rung.arm.rung for rung in ladder.rungs] == ["classical", "encoder", "zero", "kshot", "retrieval"]
     assert ladder.rungs[2].score == pytest.approx(1 / 3)  # the base model says 'billing' to everything
-    assert world.company.count(CHAT) == 3 * HELD
+    assert world.provider.count(CHAT) == 3 * HELD
     assert all(rung.usd_per_1000 for rung in ladder.rungs[2:]) and ladder.rungs[0].usd_per_1000 == 0
-    assert world.said("prompt alone", "ten examples", "retrieval")
+    assert world.find_message("prompt alone", "ten examples", "retrieval")
     assert not list(world.folder.rglob("vectors.npz")), "retrieval's vectors served the encoder, and are gone"
 
 
 def test_a_repeat_asks_nobody_and_costs_nothing(priced: World) -> None:
     world = priced
     _climbed(world)
-    paid, before = measurement(world).actual_micros, world.company.count(CHAT)
+    paid, before = measurement(world).actual_micros, world.provider.count(CHAT)
     world.type(f"/finetune baseline tickets {ACME}")
     again = until(world, "done", 2)
-    assert world.company.count(CHAT) == before
+    assert world.provider.count(CHAT) == before
     assert again.actual_micros == again.reserved_micros == 0 and paid
     assert ladder_of(world, 2).rungs == ladder_of(world, 1).rungs
 
@@ -172,11 +172,11 @@ def test_while_answers_come_a_tick_reads_neither_keys_nor_answers(
         return LadderProgress.from_json(measurement(world).progress).answered
 
     world, files, statements = priced, list[str](), list[str]()
-    world.company.slow_s = 0.3  # the questions go out in waves
+    world.provider.slow_s = 0.3  # the questions go out in waves
     world.type(f"/finetune baseline tickets {ACME} rungs=zero,kshot,retrieval")
     until_asked(world)
     world.click(BEN, evaluations.MEASURE)
-    world.until(answered, "the first answers")
+    world.tick_until(answered, "the first answers")
     read_text, connection = Path.read_text, world.store.database.utils.conn
     monkeypatch.setattr(
         Path,
@@ -189,7 +189,7 @@ def test_while_answers_come_a_tick_reads_neither_keys_nor_answers(
     assert answered() < 3 * HELD and evaluation_worker.KEYS not in files
     looks = [one for one in statements if "FROM replies" in one]
     assert looks and not [one for one in looks if "text" in one]
-    world.company.slow_s = 0.0
+    world.provider.slow_s = 0.0
     until(world, "done")
 
 
@@ -197,10 +197,10 @@ def test_another_prompt_is_another_question(priced: World) -> None:
     world = priced
     line = f"/finetune baseline tickets {ACME} rungs=zero"
     _climbed(world, line)
-    assert world.company.count(CHAT) == HELD
+    assert world.provider.count(CHAT) == HELD
     _climbed(world, f"{line} prompt=Sort: what is = meant?", 2)
-    assert world.company.count(CHAT) == 2 * HELD
-    asked = world.company.requests[-1].body["messages"]
+    assert world.provider.count(CHAT) == 2 * HELD
+    asked = world.provider.requests[-1].body["messages"]
     assert asked[0]["role"] == "system" and asked[0]["content"].startswith("Sort: what is = meant?")
     assert "refund" in asked[0]["content"], "the labels are listed"
 
@@ -209,12 +209,12 @@ def test_a_prompt_typed_in_a_command_is_the_same_question_as_from_the_form(price
     """Slack escapes a command's text (AT&amp;T) and leaves a form's as it was typed."""
     world, prompt = priced, "Answer as <label> for AT&T, 3 < 4: see acme.com or ask @ben in #general"
     _climbed(world, f"/finetune baseline tickets {ACME} rungs=zero prompt={prompt}")
-    assert world.company.requests[-1].body["messages"][0]["content"].startswith(prompt)
+    assert world.provider.requests[-1].body["messages"][0]["content"].startswith(prompt)
     world.type("/finetune baseline")
     answers = {"dataset": "tickets", "rungs": "zero", "models": "acme/acme-small", "prompt": prompt}
     assert world.slack.submit_modal(ANA.id, answers).accepted
     until(world, "done", 2)
-    assert world.company.count(CHAT) == HELD, "nothing was left to ask"
+    assert world.provider.count(CHAT) == HELD, "nothing was left to ask"
 
 
 def test_what_was_said_once_stays_with_the_dataset(priced: World) -> None:
@@ -237,14 +237,14 @@ def test_examples_and_neighbours_come_from_the_training_rows_only(priced: World)
     trained = {row.prompt[-1].content for row in evaluation_worker.examples(files, str(report.train_sha256))}
     shown = [
         message["content"]
-        for seen in world.company.requests
+        for seen in world.provider.requests
         if seen.route == CHAT
         for message in seen.body["messages"][:-1]
         if message["role"] == "user"
     ]
     assert len(shown) == (10 + 5) * HELD  # ten examples a question, and the five nearest rows
     assert set(shown) <= trained and not set(shown) & held
-    asked = {seen.body["messages"][-1]["content"] for seen in world.company.requests if seen.route == CHAT}
+    asked = {seen.body["messages"][-1]["content"] for seen in world.provider.requests if seen.route == CHAT}
     assert asked == held
 
 
@@ -253,8 +253,8 @@ def test_what_is_too_dear_is_refused_with_the_cure(make_world: MakeWorld) -> Non
     world.seed_dataset()
     world.type(f"/finetune baseline tickets {ACME}")
     failed = until(world, "failed")
-    assert failed.actual_micros == 0 and world.company.count(CHAT) == 0
-    assert "measurement_usd" in world.said("the limit for one measurement is")
+    assert failed.actual_micros == 0 and world.provider.count(CHAT) == 0
+    assert "measurement_usd" in world.find_message("the limit for one measurement is")
     assert world.store.committed(measurement_month(world)) == 0
 
 
@@ -263,7 +263,7 @@ def test_the_month_s_budget_holds_for_measurements_too(make_world: MakeWorld) ->
     world.seed_dataset()
     world.type(f"/finetune baseline tickets {ACME}")
     until(world, "failed")
-    assert "monthly_usd" in world.said("This measurement may cost up to")
+    assert "monthly_usd" in world.find_message("This measurement may cost up to")
 
 
 def test_money_that_a_measurement_holds_is_not_there_for_a_run(make_world: MakeWorld) -> None:
@@ -272,8 +272,8 @@ def test_money_that_a_measurement_holds_is_not_there_for_a_run(make_world: MakeW
     world.type(f"/finetune baseline tickets {ACME}")
     reserved = until_asked(world).reserved_micros
     assert reserved > 10_000
-    assert "monthly_usd" in world.answer_to_click(BEN, "approve_plan")
-    world.answer_to_click(ANA, evaluations.CANCEL)
+    assert "monthly_usd" in world.click_and_read(BEN, "approve_plan")
+    world.click_and_read(ANA, evaluations.CANCEL)
     until(world, "cancelled")
     world.approve()
     assert world.ledger()["reserve"] > 0
@@ -285,7 +285,7 @@ def test_a_cost_that_nobody_agrees_to_is_let_go_after_a_day(priced: World) -> No
     month = until_asked(world).month
     world.pass_time(24 * 3600 + 60)
     until(world, "cancelled")
-    assert "Nobody agreed" in world.said("Nobody agreed")
+    assert "Nobody agreed" in world.find_message("Nobody agreed")
     assert world.store.committed(month) == 0 and not world.has_button(evaluations.MEASURE)
 
 
@@ -307,13 +307,13 @@ def test_a_late_yes_is_refused_where_the_new_month_has_no_money_left(make_world:
     world.seed_dataset()
     world.type(f"/finetune baseline tickets {ACME}")
     assert until_asked(world).month == "2026-11"
-    card = world.with_button(evaluations.MEASURE)
+    card = world.find_button(evaluations.MEASURE)
     world.pass_time(13 * 3600)
     world.type(f"/finetune baseline tickets {ACME} prompt=Answer with the label alone")
     assert until_asked(world, 2).month == "2026-12"
     world.slack.click(BEN.id, PRIVATE.id, card.ts, evaluations.MEASURE)
     world.tick(3)
-    assert measurement(world).state == "asked" and world.company.count(CHAT) == 0
+    assert measurement(world).state == "asked" and world.provider.count(CHAT) == 0
     assert world.store.committed("2026-12") == measurement(world, 2).reserved_micros
 
 
@@ -322,21 +322,21 @@ def test_strangers_may_neither_ask_nor_agree(priced: World) -> None:
     assert "Only full members" in world.type("/finetune baseline tickets rungs=classical", user=GUS)
     world.type(f"/finetune baseline tickets {ACME}")
     until_asked(world)
-    assert "Only full members" in world.answer_to_click(GUS, evaluations.MEASURE)
-    assert measurement(world).state == "asked" and world.company.count(CHAT) == 0
+    assert "Only full members" in world.click_and_read(GUS, evaluations.MEASURE)
+    assert measurement(world).state == "asked" and world.provider.count(CHAT) == 0
 
 
 def test_a_second_yes_and_a_late_one_change_nothing(priced: World) -> None:
     world = priced
     world.type(f"/finetune baseline tickets {ACME} rungs=zero")
     until_asked(world)
-    card = world.with_button(evaluations.MEASURE)
+    card = world.find_button(evaluations.MEASURE)
     world.slack.click(BEN.id, PRIVATE.id, card.ts, evaluations.MEASURE)
     said = world.slack.ephemerals(ANA.id)
     world.slack.click(ANA.id, PRIVATE.id, card.ts, evaluations.MEASURE)
     wait_until(lambda: world.slack.ephemerals(ANA.id)[len(said) :], "the answer to the second click")
     until(world, "done")
-    assert world.company.count(CHAT) == HELD
+    assert world.provider.count(CHAT) == HELD
 
 
 @pytest.mark.parametrize(
@@ -367,29 +367,29 @@ def test_the_same_while_it_is_under_way_is_not_measured_twice(priced: World) -> 
 
 def test_cancelled_midway_the_answers_so_far_are_paid_and_kept(priced: World) -> None:
     world = priced
-    world.company.slow_s = 0.2
+    world.provider.slow_s = 0.2
     _agreed(world)
-    world.until(lambda: world.company.count(CHAT) >= 8, "some questions")
+    world.tick_until(lambda: world.provider.count(CHAT) >= 8, "some questions")
     assert "Cancelling m1" in world.type("/finetune cancel m1")
     cancelled = until(world, "cancelled")
     assert 0 < (cancelled.actual_micros or 0) < cancelled.reserved_micros
-    world.company.slow_s = 0.0
+    world.provider.slow_s = 0.0
     world.tick(2)
-    asked = world.company.count(CHAT)
+    asked = world.provider.count(CHAT)
     assert asked < 3 * HELD, "what waited was forgotten"
-    card = world.said("was cancelled")
+    card = world.find_message("was cancelled")
     assert f"Cancelled by <@{ANA.id}>" in card and "waiting" not in card
     assert f"*Cost*\n{charge(cancelled.actual_micros or 0)}" in card and "Cost so far" not in card
     assert "was cancelled" in world.type("/finetune cancel m1")
     _climbed(world, number=2)
-    assert world.company.count(CHAT) == 3 * HELD, "Measuring again asks only the remaining questions"
+    assert world.provider.count(CHAT) == 3 * HELD, "Measuring again asks only the remaining questions"
 
 
 def test_cancelled_without_its_folder_the_answers_so_far_are_paid(priced: World) -> None:
     world = priced
-    world.company.slow_s = 0.2
+    world.provider.slow_s = 0.2
     _agreed(world)
-    world.until(
+    world.tick_until(
         lambda: LadderProgress.from_json(measurement(world).progress).spent_micros > 0, "some answers"
     )
     shutil.rmtree(world.service.settings.data / "measurements" / "m1")
@@ -402,15 +402,15 @@ def test_stopped_for_its_cost_questions_under_way_count_with_the_most_that_they_
     priced: World,
 ) -> None:
     world = priced
-    world.company.fail(CHAT, HANG, times=1)
+    world.provider.fail(CHAT, HANG, times=1)
     _agreed(world)
-    world.until(lambda: world.company.count(CHAT) >= 8, "some questions, one of which hangs")
+    world.tick_until(lambda: world.provider.count(CHAT) >= 8, "some questions, one of which hangs")
     running = measurement(world)
     known = LadderProgress.from_json(running.progress)
     agreed = replace(known, most_micros=1).to_json()
     world.store.measurements.move(running, "running", now=world.clock, progress=agreed)
     failed = until(world, "failed")
-    assert world.said("its answers cost more than")
+    assert world.find_message("its answers cost more than")
     replies = world.store.database.rows("SELECT * FROM replies")
     answered = sum(0.8 * one["prompt_tokens"] + 3.2 * one["completion_tokens"] for one in replies)
     assert replies and (failed.actual_micros or 0) > answered + 1
@@ -421,9 +421,9 @@ def test_whatever_stops_a_ladder_questions_under_way_count(
     priced: World, monkeypatch: pytest.MonkeyPatch, stopped_by: str
 ) -> None:
     world = priced
-    world.company.fail(CHAT, HANG, times=8)
+    world.provider.fail(CHAT, HANG, times=8)
     _agreed(world)
-    world.until(lambda: world.company.count(CHAT) >= 8, "questions, all of which hang")
+    world.tick_until(lambda: world.provider.count(CHAT) >= 8, "questions, all of which hang")
 
     def of_rows(*_: object) -> Forbidden:
         if stopped_by == "a fault of the bot's own":
@@ -438,26 +438,26 @@ def test_whatever_stops_a_ladder_questions_under_way_count(
 def test_a_limit_of_an_hour_is_said_and_waited_out(priced: World) -> None:
     world = priced
     wait = Fault(commit=False, status=429, code="rate_limit_exceeded", headers=(("Retry-After", "3600"),))
-    world.company.fail(CHAT, wait, times=99)
+    world.provider.fail(CHAT, wait, times=99)
     _agreed(world)
-    world.until(lambda: "Measuring resumes automatically" in "\n".join(world.texts()), "the note")
-    assert "in 3600 s" in world.said("Measuring resumes automatically")
+    world.tick_until(lambda: "Measuring resumes automatically" in "\n".join(world.texts()), "the note")
+    assert "in 3600 s" in world.find_message("Measuring resumes automatically")
     world.tick(2)
-    seen = world.company.count(CHAT)
+    seen = world.provider.count(CHAT)
     world.tick(5)
-    assert world.company.count(CHAT) == seen <= 8, "nothing is asked meanwhile"
-    world.company.forgive(CHAT)
+    assert world.provider.count(CHAT) == seen <= 8, "nothing is asked meanwhile"
+    world.provider.forgive(CHAT)
     world.pass_time(3600)
     until(world, "done")
-    assert world.company.count(CHAT) == seen + 3 * HELD
+    assert world.provider.count(CHAT) == seen + 3 * HELD
     assert not any("resumes automatically" in card for card in world.cards())
 
 
 def test_a_provider_that_hangs_holds_up_nothing_else(priced: World) -> None:
     world = priced
-    world.company.fail(CHAT, HANG, times=8)
+    world.provider.fail(CHAT, HANG, times=8)
     _agreed(world)
-    world.until(lambda: world.company.count(CHAT) == 8, "all its callers to hang")
+    world.tick_until(lambda: world.provider.count(CHAT) == 8, "all its callers to hang")
     world.type("/finetune baseline tickets rungs=classical")
     until(world, "done", 2)
     assert measurement(world).state == "running"
@@ -468,27 +468,28 @@ def test_a_provider_that_hangs_holds_up_nothing_else(priced: World) -> None:
 def test_rows_that_are_refused_count_as_empty_answers(priced: World) -> None:
     world = priced
     refused = Fault(commit=False, status=400, code="content_policy_violation")
-    world.company.fail(CHAT, refused, times=2)
+    world.provider.fail(CHAT, refused, times=2)
     _climbed(world, f"/finetune baseline tickets {ACME} rungs=zero")
     (rung,) = ladder_of(world).rungs
     assert rung.n == HELD and rung.empty == 2
-    assert f"2 of {HELD} answers (prompt alone, acme/acme-small) were empty and count as wrong" in world.said(
-        "empty"
+    assert (
+        f"2 of {HELD} answers (prompt alone, acme/acme-small) were empty and count as wrong"
+        in world.find_message("empty")
     )
     assert f"2 of {HELD} questions got no answer and count as wrong" in details(world)
-    assert world.company.count(CHAT) == HELD
+    assert world.provider.count(CHAT) == HELD
 
 
 def test_empty_answers_and_labels_that_nobody_says_are_told(priced: World) -> None:
     world = priced
-    world.company.service.answer = lambda _model, messages: (
+    world.provider.service.answer = lambda _model, messages: (
         "" if "shipping" in messages[-1]["content"] else "I think it is **Billing**."
     )
     _climbed(world, f"/finetune baseline tickets {ACME} rungs=zero")
     (rung,) = ladder_of(world).rungs
     assert rung.empty == HELD / 3 and rung.unread == 0 and rung.score == pytest.approx(1 / 3)
     assert ladder_of(world).never_answered == ("refund", "shipping")
-    assert world.said("were empty and count as wrong")
+    assert world.find_message("were empty and count as wrong")
     assert "no alternative ever answered: `refund`, `shipping`" in details(world)
 
 
@@ -498,24 +499,24 @@ def test_a_model_that_is_not_there_is_left_out_and_the_others_go_on(make_world: 
     world.seed_dataset()
     _climbed(world, "/finetune baseline tickets models=acme/acme-tiny,acme/acme-small rungs=zero,classical")
     assert [rung.arm.key for rung in ladder_of(world).rungs] == ["classical", "zero acme/acme-small"]
-    assert "does not exist" in world.said("Left out: prompt alone, acme/acme-tiny")
+    assert "does not exist" in world.find_message("Left out: prompt alone, acme/acme-tiny")
 
 
 def test_when_every_model_is_closed_the_measurement_fails_with_the_reason(priced: World) -> None:
     world = priced
     world.type(f"/finetune baseline tickets {ACME} rungs=zero,kshot")
     until_asked(world)
-    world.company.key = "sk-another"
+    world.provider.key = "sk-another"
     world.click(BEN, evaluations.MEASURE)
     failed = until(world, "failed")
     assert failed.actual_micros == 0
-    assert "Check the key in ACME_KEY" in world.said("ACME_KEY")
+    assert "Check the key in ACME_KEY" in world.find_message("ACME_KEY")
 
 
 @pytest.mark.parametrize("ticks", [0, *(pytest.param(each, marks=pytest.mark.slow) for each in (1, 2)), 4])
 def test_a_bot_that_is_stopped_goes_on_where_it_was(priced: World, ticks: int) -> None:
     world = priced
-    world.company.slow_s = 0.05
+    world.provider.slow_s = 0.05
     world.type(f"/finetune baseline tickets {ACME}")
     world.restart()
     until_asked(world)
@@ -525,12 +526,12 @@ def test_a_bot_that_is_stopped_goes_on_where_it_was(priced: World, ticks: int) -
         world.tick()
         time.sleep(0.1)
         world.restart()
-    world.company.slow_s = 0.0
+    world.provider.slow_s = 0.0
     done = until(world, "done")
-    asked = world.company.count(CHAT)
+    asked = world.provider.count(CHAT)
     assert 3 * HELD <= asked <= 3 * HELD + 8 * ticks, "what was under way at a stop, at most, is asked again"
     assert len(ladder_of(world).rungs) == 5 and done.actual_micros
-    world.until_file("ladder.png")
+    world.tick_until_file("ladder.png")
     assert len([text for text in world.texts() if "ladder.png" in text]) == 1
     assert len([text for text in world.texts() if "Measurement m1:" in text and "95%" in text]) == 1
 
@@ -542,7 +543,7 @@ def test_a_key_that_is_taken_away_is_waited_for(priced: World, monkeypatch: pyte
         patch.delenv("ACME_KEY")
         world.restart()
         world.tick(2)
-        assert "There is no key for acme" in world.said("resumes automatically")
+        assert "There is no key for acme" in world.find_message("resumes automatically")
     world.restart()
     until(world, "done")
     assert len(ladder_of(world).rungs) == 5
@@ -551,10 +552,10 @@ def test_a_key_that_is_taken_away_is_waited_for(priced: World, monkeypatch: pyte
 def test_a_base_model_that_the_ladder_asked_is_not_asked_again_for_a_run(priced: World) -> None:
     world = priced
     _climbed(world, f"/finetune baseline tickets {ACME} rungs=zero")
-    assert world.company.count(CHAT) == HELD
+    assert world.provider.count(CHAT) == HELD
     world.start_approved()
-    run = world.until_state("done")
-    assert world.company.count(CHAT) == 2 * HELD, "only the tuned model was asked"
+    run = world.tick_until_state("done")
+    assert world.provider.count(CHAT) == 2 * HELD, "only the tuned model was asked"
     assert len(world.store.runs.answers(run.id, "base")) == HELD
 
 
@@ -569,7 +570,7 @@ def test_an_estimate_rests_on_what_was_measured(priced: World) -> None:
     until(world, "done", 2)
     assert load_evidence(world.service.context, checked.dataset, checked.report, None).ladder == found.ladder
     world.start_approved()
-    world.until_state("done")
+    world.tick_until_state("done")
     found = load_evidence(world.service.context, checked.dataset, checked.report, None)
     assert found.tuned and found.tuned.score == 1.0 and found.tuned.arm.rung == "tuned"
     assert found.tuned.standing == "meets"  # 18 of 18: the one-sided bound is 0.869

@@ -30,4 +30,4 @@ def test_our_own_models_are_asked_without_being_named_and_without_a_price(
         assert all(rung.n == HELD and rung.usd_per_1000 == 0 for rung in ladder.rungs)
         assert all(rung.prompt_tokens > 0 for rung in ladder.rungs[1:])
         assert measurement(world).actual_micros == 0
-        assert "Left out: prompt alone, local/smollm2-135m" in world.said("Left out")
+        assert "Left out: prompt alone, local/smollm2-135m" in world.find_message("Left out")

@@ -37,7 +37,7 @@ def of_hr(world: World, file: str = "tickets.csv") -> None:
 
 
 def settled(world: World) -> None:
-    world.until(lambda: world.dataset().state in ("ready", "refused"), "the check")
+    world.tick_until(lambda: world.dataset().state in ("ready", "refused"), "the check")
     world.send()
 
 
@@ -58,7 +58,7 @@ def test_a_stranger_s_file_of_the_same_name_is_no_version_of_another_channel_s_d
     settled(world)
     assert world.dataset().name == "orders" and world.dataset().owner == PUBLIC.id
     assert "hr stays here" in world.type(START, user=DORA, channel=HR)
-    assert world.company.count("POST /files") == world.company.count("POST /chat/completions") == 0
+    assert world.provider.count("POST /files") == world.provider.count("POST /chat/completions") == 0
 
 
 def test_a_file_goes_to_a_channel_by_the_word_of_its_members_alone(world: World) -> None:
@@ -107,7 +107,7 @@ def test_rows_of_two_channels_go_where_the_strictest_rule_lets_them(make_world: 
     world.send()
     world.approve(channel=PUBLIC)
     world.tick(3)
-    assert world.run().state != "training" and world.company.count("POST /files") == 0
+    assert world.run().state != "training" and world.provider.count("POST /files") == 0
 
 
 @pytest.mark.parametrize(
@@ -147,8 +147,8 @@ def test_a_name_in_another_script_is_ascii_where_a_trainer_wants_that(world: Wor
     assert world.type(START.replace("tickets", "客户-2024")) == ""
     world.send()
     world.approve()
-    world.until_state("done")
-    (job,) = world.company.service.jobs.values()
+    world.tick_until_state("done")
+    (job,) = world.provider.service.jobs.values()
     suffix = job.request["suffix"]
     assert suffix.isascii() and suffix.startswith("2024-")
 
@@ -159,8 +159,8 @@ def test_rows_of_a_private_channel_are_not_shown_in_another_one(world: World) ->
     dataset = world.dataset()
     world.store.database.change("UPDATE datasets SET owner = ?, sources = ?", (HR.id, HR.id))
     world.approve(BEN, channel=OWN)
-    world.until_state("done")
-    world.said("Result of run 1", channel=OWN)
+    world.tick_until_state("done")
+    world.find_message("Result of run 1", channel=OWN)
     texts = [one for one in world.texts(OWN) if "a question about" in one]
     assert dataset.channel == OWN.id and texts == []
 
@@ -196,9 +196,9 @@ def test_what_belongs_to_a_private_channel_does_not_exist_for_others(world: Worl
     assert world.type("/finetune baseline tickets rungs=classical", user=DORA, channel=HR) == ""
     world.start(user=DORA, channel=HR)
     world.approve(BEN, channel=HR)
-    world.until_state("done")
+    world.tick_until_state("done")
     lines = [f"/finetune {look}" for look in LOOKS]
-    calls = world.company.count("POST /chat/completions")
+    calls = world.provider.count("POST /chat/completions")
     inside = seen_by(world, BEN, PUBLIC, *lines[:9])
     assert inside.count("tickets") > 8 and "60 rows" in inside and "There is no" not in inside
     for channel in (PUBLIC, OWN):
@@ -209,7 +209,7 @@ def test_what_belongs_to_a_private_channel_does_not_exist_for_others(world: Worl
         assert "tickets" not in outside and "acme-small" not in outside, outside
         world.tick(2)
         assert world.texts(channel) == texts
-    assert world.company.count("POST /chat/completions") == calls
+    assert world.provider.count("POST /chat/completions") == calls
     assert [run.id for run in world.store.runs.newest(9)] == [1]
     for door in ("/finetune estimate", "/finetune baseline"):
         assert "There is no dataset" in world.type(door, user=ANA, channel=OWN)
@@ -273,10 +273,10 @@ def test_the_estimate_button_asks_who_clicks_and_offers_what_they_may_see(world:
     world.seed_dataset(channel=HR, called="acquisition-of-globex")
     world.seed_dataset()
     assert world.type("/finetune baseline tickets rungs=classical") == ""
-    world.until(lambda: world.has_button(evaluation_results.ESTIMATE), "the result")
+    world.tick_until(lambda: world.has_button(evaluation_results.ESTIMATE), "the result")
     world.send()
     for outsider in (GUS, EVE):
-        assert "Only full members" in world.answer_to_click(outsider, evaluation_results.ESTIMATE)
+        assert "Only full members" in world.click_and_read(outsider, evaluation_results.ESTIMATE)
         assert world.slack.view(outsider.id) is None
     world.click(ANA, evaluation_results.ESTIMATE)
     form = world.slack.view(ANA.id)
@@ -298,7 +298,7 @@ def test_pairs_of_a_private_channel_are_not_shown_in_another_one(make_world: Mak
     world = with_faq(make_world)
     judged(world)
     world.store.database.change("UPDATE datasets SET owner = ?, sources = ?", (HR.id, HR.id))
-    said = world.answer_to_click(ANA, judge_agreement.JUDGE_SOME)
+    said = world.click_and_read(ANA, judge_agreement.JUDGE_SOME)
     assert "only in the channel that the dataset belongs to" in said
     world.tick(2)
     assert not any("Which answer is better?" in text for text in world.texts())

@@ -40,20 +40,20 @@ ROWS = {"a row's word": "quuxnightjar", "a model's word": "quuxosprey", "a promp
 def test_two_cleaned_files_that_wait_go_each_into_its_own_channel(world: World) -> None:
     world.upload_and_check(flawed_csv())
     world.upload("hr.csv", flawed_csv().replace("Order", "Absence"), channel=HR, called="hr")
-    world.until(lambda: world.dataset().state == "refused", "the second check")
+    world.tick_until(lambda: world.dataset().state == "refused", "the second check")
     world.send()
     world.slack.fail("files.getUploadURLExternal", too_many(60))
     world.click(DORA, "post_cleaned", channel=HR)
-    world.until(
+    world.tick_until(
         lambda: not world.store.cleanings.waiting() and world.store.outbox.waiting(), "the first file"
     )
     world.click(CLEO, "post_cleaned")
-    world.until(lambda: "tickets-cleaned.csv" in world.files(), "the second file")
+    world.tick_until(lambda: "tickets-cleaned.csv" in world.files(), "the second file")
     assert "hr-cleaned.csv" not in world.files(HR)
     world.pass_time(60)
-    world.until(lambda: "hr-cleaned.csv" in world.files(HR), "the first file's second try")
-    assert "Absence" not in world.posted("tickets-cleaned.csv")
-    assert "Order" not in world.posted("hr-cleaned.csv", HR.id)
+    world.tick_until(lambda: "hr-cleaned.csv" in world.files(HR), "the first file's second try")
+    assert "Absence" not in world.read_file("tickets-cleaned.csv")
+    assert "Order" not in world.read_file("hr-cleaned.csv", HR.id)
     world.tick()
     assert list((world.service.settings.data / "cleaned").iterdir()) == [], "they were sent, so they are gone"
 
@@ -63,7 +63,7 @@ def used(make_world: MakeWorld) -> World:
     """A dataset with all that can be made of it: measured, trained on twice, in use, cleaned, asked about."""
     world = make_world(Rules(approvers=(BEN.id,), more=PRICES))
     world.abilities = WITH_ALIASES
-    world.company.service.answer = _answer
+    world.provider.service.answer = _answer
     world.restart()
     world.upload_and_check(tickets_csv().replace("question", "question quuxnightjar"))
     world.type(f"/finetune baseline tickets {ACME} prompt=Sort it quuxkestrel.")
@@ -72,11 +72,11 @@ def used(make_world: MakeWorld) -> World:
     until(world, "done")
     world.start(START)
     world.approve()
-    world.until_state("done")
+    world.tick_until_state("done")
     promote(world, why="because=the demo is today")
     world.tick(2)
     world.type("/finetune try tickets-1 where is my quuxnightjar?")
-    world.until(lambda: not world.store.questions.waiting(), "the answer")
+    world.tick_until(lambda: not world.store.questions.waiting(), "the answer")
     return world
 
 
@@ -87,13 +87,13 @@ def test_a_deleted_dataset_leaves_no_byte_of_its_rows_in_the_data_folder(used: W
     )
     assert behind_the_alias(used) == model
     assert delete(used, DORA, approver=BEN).accepted
-    used.until(lambda: not used.store.deletions.open(), "the end of it")
+    used.tick_until(lambda: not used.store.deletions.open(), "the end of it")
     used.send()
     assert canaries.in_files(data.rglob("*"), ROWS) == set()
     assert canaries.in_database(used.service.settings.database, ROWS) == set()
-    assert used.left_at_company() == [] and behind_the_alias(used) is None
-    assert used.company.service.deleted_models == {model}
-    said = used.said("was deleted", "1 run", "1 measurement")
+    assert used.files_at_provider() == [] and behind_the_alias(used) is None
+    assert used.provider.service.deleted_models == {model}
+    said = used.find_message("was deleted", "1 run", "1 measurement")
     assert "Messages posted in Slack" in said and "7 nights" in said
     assert "the record of the job stays there" in said
     actions = [(one.who, one.action) for one in used.store.audit.entries("dataset 1")]
@@ -103,13 +103,13 @@ def test_a_deleted_dataset_leaves_no_byte_of_its_rows_in_the_data_folder(used: W
 
 def test_no_card_offers_a_model_that_was_deleted_with_its_dataset(used: World) -> None:
     assert delete(used, DORA, approver=BEN).accepted
-    used.until(lambda: not used.store.deletions.open(), "the end of it")
+    used.tick_until(lambda: not used.store.deletions.open(), "the end of it")
     used.send()
-    over = used.said("tickets-1 was in use for tickets")
+    over = used.find_message("tickets-1 was in use for tickets")
     assert "deleted with the data" in over and "is in use" not in "".join(used.cards())
     said = used.type("/finetune results 1")
     assert "Its dataset was deleted" in said and "Try it" not in said and "*For*" not in said
-    assert "was deleted with its dataset" in used.answer_to_click(BEN, "try_model"), "on a card from before"
+    assert "was deleted with its dataset" in used.click_and_read(BEN, "try_model"), "on a card from before"
     assert "was deleted with its dataset" in used.type("/finetune try tickets-1 where is it?")
     waived = data_policy.may_record_waiver(used.service.context, 1, BEN.id)
     assert isinstance(waived, Refusal) and "was deleted" in waived.text
@@ -118,34 +118,34 @@ def test_no_card_offers_a_model_that_was_deleted_with_its_dataset(used: World) -
 
 
 def test_messages_that_wait_and_notices_about_them_go_with_their_dataset(world: World) -> None:
-    world.company.service.failure = {"code": "bad_row", "message": "quuxnightjar is not allowed"}
-    world.company.service.stages = ("queued", "running", "failed")
+    world.provider.service.failure = {"code": "bad_row", "message": "quuxnightjar is not allowed"}
+    world.provider.service.stages = ("queued", "running", "failed")
     world.start_approved()
-    world.until_state("training")
+    world.tick_until_state("training")
     world.send()
     world.slack.fail("chat.postMessage", refused("not_in_channel"), times=None)
     world.slack.fail("chat.update", refused("not_in_channel"), times=None)
-    world.until_state("failed")
+    world.tick_until_state("failed")
     assert "quuxnightjar" not in str(world.store.audit.entries("run 1")), "the log can't be deleted"
     for _ in range(3):
         world.send()
         world.pass_time(2)
     assert waiting(world, "quuxnightjar") and waiting(world, "could not be delivered")
     assert delete(world, BEN).accepted
-    world.until(lambda: not world.store.deletions.open(), "the end of it")
+    world.tick_until(lambda: not world.store.deletions.open(), "the end of it")
     assert not waiting(world, "could not be delivered")
     assert world.run().error == "Its dataset was deleted."
 
 
 def test_a_cleaned_file_that_waits_to_be_sent_goes_with_its_dataset(world: World) -> None:
     world.upload("support.csv", flawed_csv(), user=DORA, channel=PUBLIC, called="tickets")
-    world.until(lambda: world.dataset().state == "refused", "the check")
+    world.tick_until(lambda: world.dataset().state == "refused", "the check")
     world.send()
     world.slack.fail("conversations.open", too_many(60), times=None)
-    world.answer_to_click(DORA, "post_cleaned", channel=PUBLIC)
-    world.until(lambda: world.store.outbox.files(), "the cleaned file")
+    world.click_and_read(DORA, "post_cleaned", channel=PUBLIC)
+    world.tick_until(lambda: world.store.outbox.files(), "the cleaned file")
     assert delete(world, BEN).accepted
-    world.until(lambda: not world.store.deletions.open(), "the end of it")
+    world.tick_until(lambda: not world.store.deletions.open(), "the end of it")
     maintain(world.service.context)
     world.tick()
     assert not list((world.service.settings.data / "cleaned").iterdir())
@@ -173,7 +173,7 @@ def test_money_and_lists_stay_whole_after_a_deletion(used: World) -> None:
     month = used.store.database.value("SELECT month FROM ledger")
     committed = used.store.committed(month)
     assert delete(used, BEN).accepted
-    used.until(lambda: not used.store.deletions.open(), "the end of it")
+    used.tick_until(lambda: not used.store.deletions.open(), "the end of it")
     assert used.store.committed(month) == committed > 0
     for line in (
         "runs",
@@ -198,23 +198,23 @@ def test_money_and_lists_stay_whole_after_a_deletion(used: World) -> None:
     until(used, "done", 2)
     run = used.start(START)
     used.approve()
-    used.until_state("done", run.id)
+    used.tick_until_state("done", run.id)
     promote(used, f"tickets-{run.id}", why="because=it is the same data")
     assert "no longer at its provider" in used.type("/finetune models")
 
 
 def test_a_kill_at_any_step_of_a_deletion_is_made_good(used: World) -> None:
     model = used.store.model("tickets-1").provider_model
-    used.company.fail(f"DELETE /models/{model}", NOTHING_BUT_500)
+    used.provider.fail(f"DELETE /models/{model}", NOTHING_BUT_500)
     assert delete(used, BEN).accepted
     used.restart()
     used.tick()
     assert used.store.deletions.open()[0].state == "deleting"
     used.restart()
     used.tick()
-    assert used.company.service.deleted_models == set(), "not yet"
+    assert used.provider.service.deleted_models == set(), "not yet"
     used.pass_time(301)
-    used.until(lambda: not used.store.deletions.open(), "the end of it")
+    used.tick_until(lambda: not used.store.deletions.open(), "the end of it")
     assert canaries.in_files(used.service.settings.data.rglob("*"), ROWS) == set()
 
 
@@ -231,7 +231,7 @@ def test_the_terminal_deletes_it_while_the_bot_is_stopped(used: World) -> None:
     assert canaries.in_files(settings.data.rglob("*"), ROWS) == set() and used.jobs() == 0
     used.boot()
     used.send()
-    assert "somebody in the terminal" in used.said("was deleted")
+    assert "somebody in the terminal" in used.find_message("was deleted")
 
 
 def test_what_stands_in_the_way_is_named_with_its_cure(world: World) -> None:
@@ -286,7 +286,7 @@ def test_old_versions_go_and_newer_ones_stay(world: World) -> None:
     old, new = reversed(world.store.datasets.all())
     day = datetime.fromtimestamp(new.created_at, UTC).date()
     assert delete(world, BEN, f"before={day}").accepted
-    world.until(lambda: not world.store.deletions.open(), "the end of it")
+    world.tick_until(lambda: not world.store.deletions.open(), "the end of it")
     assert [one.version for one in world.store.datasets.all()] == [2]
     assert not (world.service.settings.files / old.sha256).exists()
     assert (world.service.settings.files / new.sha256).exists()
@@ -298,9 +298,9 @@ def test_the_same_file_uploaded_and_deleted_again_leaves_nothing(world: World) -
         world.upload_and_check(tickets_csv().replace("question", "question quuxnightjar"))
         world.start()
         world.type(f"/finetune cancel {number}", user=BEN)
-        world.until_state("cancelled", number)
+        world.tick_until_state("cancelled", number)
         assert delete(world, BEN).accepted
-        world.until(lambda: not world.store.deletions.open(), "the end of it")
+        world.tick_until(lambda: not world.store.deletions.open(), "the end of it")
         assert canaries.in_files(world.service.settings.data.rglob("*"), ROWS) == set()
 
 
@@ -308,15 +308,15 @@ def test_a_refused_file_is_deleted_after_a_day(world: World) -> None:
     secret = "AKIA" + "QUUXNIGHTJARABCD"
     refused = world.upload_and_check(tickets_csv() + f"my key is {secret},billing\n")
     assert refused.state == "refused"
-    assert "deleted here after 1 day" in world.said("Line 62")
+    assert "deleted here after 1 day" in world.find_message("Line 62")
     maintain(world.service.context)
     assert world.store.datasets.get(1).sha256, "not before its time"
     world.pass_time(24 * 3600 + 1)
     maintain(world.service.context)
-    world.until(lambda: not world.store.deletions.open(), "the end of it")
+    world.tick_until(lambda: not world.store.deletions.open(), "the end of it")
     found = canaries.in_files(world.service.settings.data.rglob("*"), {"the secret": secret})
     assert found == set() and world.store.datasets.all() == []
-    assert "was deleted" in world.answer_to_click(DORA, "post_cleaned")
+    assert "was deleted" in world.click_and_read(DORA, "post_cleaned")
 
 
 def test_a_refused_document_is_deleted_after_a_day(world: World) -> None:
@@ -325,7 +325,7 @@ def test_a_refused_document_is_deleted_after_a_day(world: World) -> None:
     file = world.put_file("terms.md", f"Our key is {secret}.")
     world.slack.command(DORA.id, PRIVATE.id, "/finetune knowledge tickets")
     assert world.slack.submit_modal(DORA.id, {"file": file}).accepted
-    world.until(lambda: world.store.documents.get(1).state == "refused", "the look at it")
+    world.tick_until(lambda: world.store.documents.get(1).state == "refused", "the look at it")
     kept = world.service.settings.files / world.store.documents.get(1).sha256
     maintain(world.service.context)
     assert kept.exists(), "not before its time"
@@ -339,11 +339,11 @@ def test_a_deleted_dataset_takes_its_documents_and_their_text(world: World) -> N
     file = world.put_file("terms.docx", word("Refunds are for a quuxnightjar."))
     world.slack.command(DORA.id, PRIVATE.id, "/finetune knowledge tickets")
     assert world.slack.submit_modal(DORA.id, {"file": file}).accepted
-    world.until(lambda: world.store.documents.get(1).state == "ready", "the look at it")
+    world.tick_until(lambda: world.store.documents.get(1).state == "ready", "the look at it")
     files, name = world.service.settings.files, world.store.documents.get(1).sha256
     assert {path.name for path in files.glob(f"{name}*")} == {name, f"{name}.text"}
     assert delete(world, BEN).accepted
-    world.until(lambda: not world.store.deletions.open(), "the end of it")
+    world.tick_until(lambda: not world.store.deletions.open(), "the end of it")
     assert not list(files.glob(f"{name}*")) and world.store.documents.get(1) is None
 
 
@@ -358,7 +358,7 @@ def test_prompts_go_when_a_measurement_is_over_and_its_scratch_after_a_week(used
 
 def test_an_answer_that_comes_after_its_dataset_was_deleted_is_deleted_too(used: World) -> None:
     assert delete(used, BEN).accepted
-    used.until(lambda: not used.store.deletions.open(), "the end of it")
+    used.tick_until(lambda: not used.store.deletions.open(), "the end of it")
     used.store.answers.keep([CachedAnswer("k", "acme/acme-small", "quuxosprey", 1, 1, 0.1, used.clock)], "m1")
     used.store.answers.keep([CachedAnswer("l", "acme/acme-small", "another's", 1, 1, 0.1, used.clock)], "m2")
     maintain(used.service.context)

@@ -52,7 +52,7 @@ def test_a_row_of_a_csv_leaves_with_its_copies_and_every_other_row_stays(world: 
     )
     assert nothing_left(world)
     assert [one.version for one in world.store.datasets.all()] == [3]
-    said = world.said("2 rows of version 2 were deleted in the terminal")
+    said = world.find_message("2 rows of version 2 were deleted in the terminal")
     assert "quux" not in said
     entries = [one for one in world.store.audit.entries(f"dataset {after.id}") if one.who == "terminal"]
     assert [(one.action, one.detail) for one in entries] == [
@@ -71,7 +71,7 @@ def test_both_parts_stay_the_same_but_for_the_row(world: World, side: str) -> No
     for each, rows in parts.items():
         assert part(world, after, each) == [one for one in rows if one != row], each
     assert report_of(after).system == report_of(before).system is not None
-    said = world.said("1 row of version 1 was deleted")
+    said = world.find_message("1 row of version 1 was deleted")
     assert ("can't be compared" in said) == (side == "holdout")
 
 
@@ -95,7 +95,7 @@ def test_the_model_in_use_goes_where_it_learnt_from_the_row(make_world: MakeWorl
     world.upload_and_check(BILLING)
     world.start(START)
     world.approve()
-    world.until_state("done")
+    world.tick_until_state("done")
     promote(world, why="because=the demo is today")
     world.tick(2)
     model = world.store.model("tickets-1").provider_model
@@ -103,8 +103,8 @@ def test_the_model_in_use_goes_where_it_learnt_from_the_row(make_world: MakeWorl
     assert behind_the_alias(world) == model
     assert "is deleted" in taken_out(world, 2, lambda question: not asked.append(question))
     assert "tickets-1 is in use and is deleted too" in asked[0] and "1 version, 1 run" in asked[0]
-    assert world.company.service.deleted_models == {model} and behind_the_alias(world) is None
-    assert nothing_left(world) and world.left_at_company() == []
+    assert world.provider.service.deleted_models == {model} and behind_the_alias(world) is None
+    assert nothing_left(world) and world.files_at_provider() == []
     assert world.store.promotions.current("tickets") is None
 
 
@@ -116,7 +116,7 @@ def test_what_stands_in_the_way_of_taking_rows_out_is_named(world: World) -> Non
     world.start(START)
     assert "run 1 is waiting for approval" in taken_out(world, 2)
     world.type("/finetune cancel 1")
-    world.until_state("cancelled")
+    world.tick_until_state("cancelled")
     assert "Nothing was deleted" in taken_out(world, 2, lambda asked: False)
     assert world.dataset().version == 1 and not nothing_left(world)
     assert not rewritten(world), "what was written for it is gone again"
@@ -157,7 +157,7 @@ def test_a_kill_after_it_is_recorded_is_made_good_and_takes_no_other_row(world: 
     assert isinstance(again, Refusal) and "already being deleted" in again.text
     world.boot()
     maintain(world.service.context)
-    world.until(lambda: not world.store.deletions.open(), "the end of it")
+    world.tick_until(lambda: not world.store.deletions.open(), "the end of it")
     assert rows_of(world, world.dataset()).total() == 59 and nothing_left(world)
 
 

@@ -28,7 +28,7 @@ PRICES = '[prices."acme/acme-small"]\ninput = "0.80"\noutput = "3.20"\n'
 
 @pytest.fixture
 def far(make_world: Callable[[Rules], World]) -> World:
-    return make_world(Rules(company_is_far=True, more=PRICES))
+    return make_world(Rules(provider_is_remote=True, more=PRICES))
 
 
 @pytest.fixture
@@ -40,7 +40,7 @@ def prompts(far: World) -> list[str]:
         asked.append(" ".join(str(message["content"]) for message in messages))
         return answer(model, messages)
 
-    far.company.service.answer = recording
+    far.provider.service.answer = recording
     return asked
 
 
@@ -71,11 +71,11 @@ def forget_scans(world: World) -> None:
 
 def looked_through(world: World) -> None:
     assert world.store.scans.requested()
-    world.until(lambda: not world.store.scans.requested(), "the scans")
+    world.tick_until(lambda: not world.store.scans.requested(), "the scans")
 
 
 def uploaded(world: World) -> list[str]:
-    return [file.content.decode() for file in world.company.service.files.values()]
+    return [file.content.decode() for file in world.provider.service.files.values()]
 
 
 def test_after_masking_and_uploading_again_no_address_leaves(far: World, prompts: list[str]) -> None:
@@ -84,10 +84,10 @@ def test_after_masking_and_uploading_again_no_address_leaves(far: World, prompts
 
     assert far.upload_and_check(with_an_address_in_each_row(MASK)).version == 2
     far.send()
-    assert "personal data or a secret" in far.said("replaced, because of personal data")
+    assert "personal data or a secret" in far.find_message("replaced, because of personal data")
     far.start()
     far.approve()
-    far.until_state("done")
+    far.tick_until_state("done")
 
     assert len(prompts) >= 24 and not [one for one in prompts if "@" in one]
     assert not [one for one in uploaded(far) if "@" in one]
@@ -100,12 +100,12 @@ def test_a_measurement_that_was_agreed_to_before_asks_nothing_unseen(far: World,
     assert far.type(line)
     far.store.database.change("UPDATE scans SET found = ?", (EMPTY,))
     assert far.type(line) == ""
-    far.until(lambda: far.store.measurements.get(1).reserved_micros, "its price")
+    far.tick_until(lambda: far.store.measurements.get(1).reserved_micros, "its price")
     far.send()
     far.click(BEN, MEASURE)
     forget_scans(far)
 
-    far.until(lambda: far.store.measurements.get(1).state == "failed", "its end")
+    far.tick_until(lambda: far.store.measurements.get(1).state == "failed", "its end")
 
     assert "personal data" in far.store.measurements.get(1).error and prompts == []
 
@@ -118,7 +118,7 @@ def test_a_version_from_before_is_looked_through_at_its_next_use(far: World) -> 
 
     assert "personal data" in far.type(START)
     far.send()
-    assert "1 row to be sent contains an e-mail address" in far.said("contains personal data")
+    assert "1 row to be sent contains an e-mail address" in far.find_message("contains personal data")
     assert far.store.runs.newest() == [] and far.store.waivers.of(dataset.id) is None
 
 
@@ -133,7 +133,7 @@ def test_who_waives_sees_what_is_held_out_beside_what_the_file_holds(far: World)
     far.type(START)
     far.send()
 
-    card = far.said("contains personal data")
+    card = far.find_message("contains personal data")
     assert "line 3 holds an e-mail address" in card.lower()
     assert "1 row to be sent contains what looks like a bank account" in card
 
@@ -166,7 +166,7 @@ def test_what_was_approved_before_is_looked_through_before_it_is_sent(far: World
     far.approve()
     forget_scans(far)
 
-    run = far.until_state("cancelled", far.newest_run().id)
+    run = far.tick_until_state("cancelled", far.newest_run().id)
 
     assert "personal data" in str(run.error)
     assert (far.jobs(), uploaded(far)) == (0, [])
@@ -179,17 +179,17 @@ def test_what_trained_before_is_looked_through_before_it_is_measured(far: World,
     assert far.type(START) == ""
     far.send()
     far.approve()
-    far.until_state("training")
+    far.tick_until_state("training")
     forget_scans(far)
 
-    run = far.until_state("failed", far.newest_run().id)
+    run = far.tick_until_state("failed", far.newest_run().id)
 
     assert "personal data" in str(run.error) and prompts == []
 
 
 def test_a_question_with_personal_data_or_a_secret_is_not_sent(far: World, prompts: list[str]) -> None:
     far.start_approved()
-    far.until_state("done")
+    far.tick_until_state("done")
     sent = len(prompts)
 
     for text, named in (("jo@example.com wants a refund", "an e-mail address"), (f"key {KEY}", "AWS key")):
@@ -224,12 +224,12 @@ def test_a_rule_that_came_after_the_yes_holds_for_what_is_not_asked_yet(
 ) -> None:
     far.seed_dataset()
     assert far.type(f"/finetune baseline tickets models={TARGET} rungs=zero") == ""
-    far.until(lambda: far.store.measurements.get(1).reserved_micros, "its price")
+    far.tick_until(lambda: far.store.measurements.get(1).reserved_micros, "its price")
     far.send()
     far.click(BEN, MEASURE)
     a_rule_comes(far)
 
-    far.until(lambda: far.store.measurements.get(1).state == "failed", "its end")
+    far.tick_until(lambda: far.store.measurements.get(1).state == "failed", "its end")
 
     assert "stays here" in far.store.measurements.get(1).error and prompts == []
 
@@ -238,9 +238,9 @@ def test_a_rule_that_came_while_it_trained_holds_for_its_held_out_rows(
     far: World, prompts: list[str]
 ) -> None:
     far.start_approved()
-    far.until_state("training")
+    far.tick_until_state("training")
     a_rule_comes(far)
 
-    run = far.until_state("failed")
+    run = far.tick_until_state("failed")
 
     assert "stays here" in str(run.error) and prompts == []

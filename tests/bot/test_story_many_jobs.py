@@ -20,18 +20,18 @@ AN_HOUR_S = 3700.0
 @pytest.fixture
 def world(world: World) -> World:
     """One run trains, and so it stays."""
-    world.company.service.stages = ("running",)
+    world.provider.service.stages = ("running",)
     world.start_approved()
-    world.until_state("training")
+    world.tick_until_state("training")
     world.tick()
     return world
 
 
 def asked(world: World, ticks: int = 1) -> Counter[str]:
     """What the company is asked meanwhile: 'list', 'job', 'events', or another route."""
-    before = len(world.company.requests)
+    before = len(world.provider.requests)
     world.tick(ticks)
-    routes = [seen.route for seen in world.company.requests[before:]]
+    routes = [seen.route for seen in world.provider.requests[before:]]
     return Counter(map(kind, routes))
 
 
@@ -61,17 +61,17 @@ def test_an_old_job_is_looked_at_every_twenty_seconds(world: World) -> None:
 def test_a_job_that_ends_among_hundreds_is_seen_within_twenty_seconds(world: World) -> None:
     training_runs(world, 120, since=world.clock - AN_HOUR_S)
     world.tick(10)
-    world.company.service.jobs["ftjob-60"].is_cancelled = True
+    world.provider.service.jobs["ftjob-60"].is_cancelled = True
     world.tick(8)
     assert world.run(60).state == "cancelled"
 
 
 def test_a_job_that_the_list_does_not_show_is_asked_for_by_itself(world: World) -> None:
     training_runs(world, 10, since=world.clock - AN_HOUR_S)
-    world.company.service.list_lag_s = 3600.0
-    world.company.service.jobs["ftjob-5"].is_cancelled = True
-    world.company.service.jobs["ftjob-5"].created = world.clock
-    world.until_state("cancelled", 5)
+    world.provider.service.list_lag_s = 3600.0
+    world.provider.service.jobs["ftjob-5"].is_cancelled = True
+    world.provider.service.jobs["ftjob-5"].created = world.clock
+    world.tick_until_state("cancelled", 5)
 
 
 def test_a_cancel_of_an_old_job_among_hundreds_is_carried_out_at_the_next_tick(world: World) -> None:
@@ -79,7 +79,7 @@ def test_a_cancel_of_an_old_job_among_hundreds_is_carried_out_at_the_next_tick(w
     world.tick(10)
     assert "Cancelling run 60" in world.type("/finetune cancel 60", user=ANA)
     world.tick()
-    assert world.company.service.jobs["ftjob-60"].is_cancelled
+    assert world.provider.service.jobs["ftjob-60"].is_cancelled
     assert world.run(60).state == "cancelled"
 
 
@@ -87,17 +87,17 @@ def test_while_the_list_fails_few_jobs_are_asked_for_by_themselves_and_the_other
     world: World,
 ) -> None:
     training_runs(world, 20)
-    world.company.fail(LIST, NOTHING_BUT_500, times=3)
+    world.provider.fail(LIST, NOTHING_BUT_500, times=3)
     seen = asked(world)
     assert seen["job"] <= 3 and seen["events"] <= 3
     assert "The job itself goes on" in str(Progress.from_json(world.run(7).progress).note)
-    world.until(lambda: Progress.from_json(world.run(7).progress).note is None, "the trouble to be over")
+    world.tick_until(lambda: Progress.from_json(world.run(7).progress).note is None, "the trouble to be over")
 
 
 def test_where_the_list_never_answers_each_job_is_still_followed(world: World) -> None:
     training_runs(world, 8, since=world.clock - AN_HOUR_S)
-    world.company.fail(LIST, NOTHING_BUT_500, times=10_000)
-    for job in world.company.service.jobs.values():
+    world.provider.fail(LIST, NOTHING_BUT_500, times=10_000)
+    for job in world.provider.service.jobs.values():
         job.is_cancelled = True
     world.tick(40)
     assert {world.run(number).state for number in range(1, 10)} == {"cancelled"}

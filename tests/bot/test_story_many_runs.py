@@ -34,7 +34,7 @@ def reads(world: World, monkeypatch: pytest.MonkeyPatch) -> list[Path]:
 
 def done(world: World) -> World:
     world.start_approved()
-    world.until_state("done")
+    world.tick_until_state("done")
     return world
 
 
@@ -59,9 +59,9 @@ def test_the_end_of_a_run_reads_no_file_while_it_holds_the_write_lock(
     finished_runs(done(world), 15)
     world.start(f"{START} epochs=7")
     world.approve()
-    world.until_state("evaluating", 17)
+    world.tick_until_state("evaluating", 17)
     reads.clear()
-    world.until_state("done", 17)
+    world.tick_until_state("done", 17)
     assert LOCKED not in reads
 
 
@@ -78,12 +78,12 @@ def test_while_answers_come_a_tick_reads_no_held_out_rows(world: World, reads: l
     def answered() -> int:
         return Progress.from_json(world.run().progress).evaluated
 
-    world.company.slow_s = 0.3  # the rows' questions go out in three waves
+    world.provider.slow_s = 0.3  # the rows' questions go out in three waves
     world.start_approved()
-    world.until(answered, "the first answers")
+    world.tick_until(answered, "the first answers")
     reads.clear()
     world.tick(3)
     assert answered() < 36 and world.run().state == "evaluating"
     assert not reads
-    world.company.slow_s = 0.0
-    world.until_state("done")
+    world.provider.slow_s = 0.0
+    world.tick_until_state("done")

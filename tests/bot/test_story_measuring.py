@@ -44,7 +44,7 @@ def add_knowledge(
     world.slack.command(DORA.id, PRIVATE.id, "/finetune knowledge tickets")
     sent = world.slack.submit_modal(DORA.id, {"file": world.put_file(name, content)})
     assert sent.accepted, sent
-    world.until(lambda: document(world, number).state != "received", "the document")
+    world.tick_until(lambda: document(world, number).state != "received", "the document")
     world.send()
     return document(world, number)
 
@@ -56,9 +56,9 @@ def test_a_curve_is_drawn_at_once_and_for_free(world: World) -> None:
     curve = Curve.from_json(str(done.result))
     assert curve.dataset == "tickets" and curve.arm.key == "classical" and len(curve.points) >= 3
     assert [one.rows for one in curve.predicted] == [63, 84, 168]
-    card = world.said("Learning curve m1: tickets, classical")
+    card = world.find_message("Learning curve m1: tickets, classical")
     assert "84" in card and "curve.png" in "\n".join(world.texts())
-    assert done.actual_micros == 0 and world.company.count(CHAT) == 0
+    assert done.actual_micros == 0 and world.provider.count(CHAT) == 0
     assert "Learning curve m1" in world.type("/finetune results m1")
 
 
@@ -97,16 +97,16 @@ def test_documents_given_as_knowledge_are_what_retrieval_reads(make_world: MakeW
     world.seed_dataset()
     ready = add_knowledge(world)
     assert ready.state == "ready" and ready.passages and ready.passages > 3
-    assert f"{ready.passages} passages of about 90 words" in world.said("faq.md is ready")
+    assert f"{ready.passages} passages of about 90 words" in world.find_message("faq.md is ready")
     world.type("/finetune baseline tickets models=acme/acme-small rungs=retrieval")
     until_asked(world)
     world.click(ANA, evaluations.MEASURE)
     until(world, "done")
-    prompts = [seen.body["messages"][0]["content"] for seen in world.company.requests if seen.route == CHAT]
+    prompts = [seen.body["messages"][0]["content"] for seen in world.provider.requests if seen.route == CHAT]
     assert len(prompts) == HELD and all("our policy on" in one and "passage 1" in one for one in prompts)
     world.click(ANA, evaluation_results.DETAILS)
     told = f"4 of {ready.passages} passages of about 90 words from 1 document"
-    assert told in world.form(ANA)
+    assert told in world.read_form(ANA)
 
 
 def test_a_word_document_is_read_and_the_form_says_what_is_there(make_world: MakeWorld) -> None:
@@ -115,7 +115,7 @@ def test_a_word_document_is_read_and_the_form_says_what_is_there(make_world: Mak
     ready = add_knowledge(world, "handbook.docx", word(FAQ))
     assert ready.state == "ready"
     world.type("/finetune knowledge tickets", user=DORA)
-    assert f"handbook.docx: {ready.passages} passages" in world.form(DORA)
+    assert f"handbook.docx: {ready.passages} passages" in world.read_form(DORA)
     world.type("/finetune baseline tickets models=acme/acme-small rungs=retrieval")
     until_asked(world)
     world.click(ANA, evaluations.MEASURE)
@@ -134,7 +134,7 @@ def test_the_right_label_s_share_among_the_nearest_rows_is_beside_the_accuracy(m
     about = ladder_of(world).rungs[0].retrieval
     assert about and (about.kind, about.k, about.hits, about.asked) == ("examples", 5, HELD, HELD)
     world.click(ANA, evaluation_results.DETAILS)
-    assert "the right label was among the 5 nearest rows for 100%" in world.form(ANA)
+    assert "the right label was among the 5 nearest rows for 100%" in world.read_form(ANA)
 
 
 def test_an_encoder_that_is_not_there_leaves_retrieval_out_with_the_reason(make_world: MakeWorld) -> None:
@@ -145,7 +145,7 @@ def test_an_encoder_that_is_not_there_leaves_retrieval_out_with_the_reason(make_
     world.click(ANA, evaluations.MEASURE)
     until(world, "done")
     assert [rung.arm.rung for rung in ladder_of(world).rungs] == ["zero"]
-    assert "There is no encoder ./nowhere" in world.said("Left out: retrieval")
+    assert "There is no encoder ./nowhere" in world.find_message("Left out: retrieval")
 
 
 @pytest.mark.parametrize("was_waived_before", [False, True])
@@ -153,7 +153,7 @@ def test_personal_data_in_a_document_stays_on_this_machine(
     make_world: MakeWorld, was_waived_before: bool
 ) -> None:
     """A waiver is of what was there when it was given."""
-    world = make_world(Rules(more=PRICES, company_is_far=True))
+    world = make_world(Rules(more=PRICES, provider_is_remote=True))
     dataset = world.seed_dataset()
     if was_waived_before:
         world.store.waivers.add(dataset.id, BEN.id, "the customers agreed to it", now=world.clock)
@@ -165,10 +165,10 @@ def test_personal_data_in_a_document_stays_on_this_machine(
     until_asked(world)
     world.click(ANA, evaluations.MEASURE)
     until(world, "done")
-    sent = [json.dumps(seen.body) for seen in world.company.requests if seen.route == CHAT]
+    sent = [json.dumps(seen.body) for seen in world.provider.requests if seen.route == CHAT]
     assert len(sent) == HELD and not any("ana.silva" in one for one in sent)
     world.click(ANA, evaluation_results.DETAILS)
-    assert "Passages with personal data were kept from acme/acme-small" in world.form(ANA)
+    assert "Passages with personal data were kept from acme/acme-small" in world.read_form(ANA)
 
 
 def test_a_secret_in_a_document_from_before_is_in_no_prompt_whatever_was_waived(
@@ -184,7 +184,7 @@ def test_a_secret_in_a_document_from_before_is_in_no_prompt_whatever_was_waived(
     until_asked(world)
     world.click(ANA, evaluations.MEASURE)
     until(world, "done")
-    sent = [json.dumps(seen.body) for seen in world.company.requests if seen.route == CHAT]
+    sent = [json.dumps(seen.body) for seen in world.provider.requests if seen.route == CHAT]
     assert len(sent) == HELD and not any(token in one for one in sent)
 
 
@@ -197,7 +197,7 @@ def test_another_document_makes_other_questions(make_world: MakeWorld) -> None:
         until_asked(world, number)
         world.click(ANA, evaluations.MEASURE)
         until(world, "done", number)
-    assert world.company.count(CHAT) == 2 * HELD
+    assert world.provider.count(CHAT) == 2 * HELD
 
 
 @pytest.mark.parametrize(
@@ -216,7 +216,7 @@ def test_a_document_that_can_t_be_read_is_refused_with_the_reason(
 ) -> None:
     world.seed_dataset()
     assert add_knowledge(world, content=content).state == "refused"
-    assert said in world.said("can't be used")
+    assert said in world.find_message("can't be used")
     assert world.store.documents.ready("tickets") == []
 
 
@@ -276,7 +276,7 @@ def test_from_the_result_to_the_estimate_is_one_click(world: World) -> None:
         },
     )
     assert sent.accepted, sent
-    world.hears(ANA, 0)
+    world.wait_for_answer(ANA, 0)
     assert "tickets" in words_of(world.slack.ephemerals(ANA.id)[-1])
 
 
@@ -292,10 +292,10 @@ def test_an_estimate_takes_what_only_a_person_knows(world: World) -> None:
 
 def test_free_text_is_measured_without_the_classical_rung(make_world: MakeWorld) -> None:
     world = make_world(Rules(more=PRICES))
-    world.company.service.answer = lambda _model, messages: f"Thank you. {messages[-1]['content'][:40]}"
+    world.provider.service.answer = lambda _model, messages: f"Thank you. {messages[-1]['content'][:40]}"
     rows = [_reply_row(number) for number in range(60)]
     world.upload("replies.jsonl", "\n".join(rows), called="replies")
-    world.until(lambda: world.dataset().state == "ready", "the check")
+    world.tick_until(lambda: world.dataset().state == "ready", "the check")
     assert "free text" in world.type("/finetune baseline replies rungs=classical")
     assert "free text" in world.type("/finetune curve replies")
     world.type("/finetune baseline replies models=acme/acme-small rungs=zero,kshot,retrieval")
@@ -306,7 +306,7 @@ def test_free_text_is_measured_without_the_classical_rung(make_world: MakeWorld)
     assert [rung.arm.rung for rung in ladder.rungs] == ["zero", "kshot", "retrieval"]
     assert {rung.scoring for rung in ladder.rungs} == {"f1"}
     assert all(0 < rung.score < 1 for rung in ladder.rungs)
-    assert all(seen.body["max_tokens"] == 256 for seen in world.company.requests if seen.route == CHAT)
+    assert all(seen.body["max_tokens"] == 256 for seen in world.provider.requests if seen.route == CHAT)
 
 
 def _reply_row(number: int) -> str:

@@ -37,10 +37,10 @@ def play(world: World, *, is_shared: bool) -> None:
     if is_shared:
         share(world)
     world.start()
-    world.until(lambda: len(of_kind(world, PLOTS)) == 1 + is_shared, "the plan's plots")
+    world.tick_until(lambda: len(of_kind(world, PLOTS)) == 1 + is_shared, "the plan's plots")
     world.approve()
-    world.until_state("done")
-    world.until(lambda: of_kind(world, REPORT), "the report of the run")
+    world.tick_until_state("done")
+    world.tick_until(lambda: of_kind(world, REPORT), "the report of the run")
 
 
 def of_kind(world: World, kind: str) -> list[PostedMessage]:
@@ -110,7 +110,7 @@ def check_report(world: World) -> None:
     (result,) = of_kind(world, "result 1")
     assert message.thread_ts == result.ts and f"<@{ANA.id}>" in message.text
     assert [file.name for file in message.files] == ["loss.png", "quality.png", "report-run-1.html"]
-    page = world.posted("report-run-1.html")
+    page = world.read_file("report-run-1.html")
     reader = Reader(page)
     assert not reader.open and "Right" in reader.text
     assert BEN.real_name in reader.text and ANA.id not in reader.text

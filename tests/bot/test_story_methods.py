@@ -38,7 +38,7 @@ def test_a_run_by_grpo_is_planned_and_sent_with_its_method(
         plan = plan_from_json(world.run().plan)
         assert plan.method == "grpo"
         world.approve()
-        world.until_state("training")
+        world.tick_until_state("training")
         job = client.fine_tuning.jobs.retrieve(str(world.run().job_id))
         told = job.hyperparameters.model_extra or {}
         wanted = {
@@ -54,7 +54,7 @@ def test_a_run_by_grpo_is_planned_and_sent_with_its_method(
         assert job.method is not None
         assert str(job.method.type) == "grpo"
         client.fine_tuning.jobs.cancel(job.id)
-        world.until_state("cancelled")
+        world.tick_until_state("cancelled")
 
 
 def test_grpo_costs_as_many_tokens_as_it_samples(make_world: MakeWorld) -> None:
@@ -93,6 +93,6 @@ def test_a_real_run_by_grpo_ends_with_a_measured_model(
         assert world.type(f"{GRPO} samples=4 max_new_tokens=4") == ""
         world.send()
         world.approve()
-        world.until(lambda: world.run().state in ("done", "failed"), "the end", seconds=200)
+        world.tick_until(lambda: world.run().state in ("done", "failed"), "the end", seconds=200)
         assert world.run().state == "done", world.run().error
         assert RunResult.from_json(str(world.run().result)).steps > 0

@@ -43,7 +43,7 @@ def told(world: World) -> dict[str, object]:
 
 
 def test_a_target_that_its_provider_has_shut_down_is_refused(world: World) -> None:
-    world.company.service.shutdowns = {MODEL: day(world, -1)}
+    world.provider.service.shutdowns = {MODEL: day(world, -1)}
     maintain(world.service.context)
     assert f"ended on {day(world, -1)}" in world.type(ESTIMATE)
     assert day(world, -1) in world.type(START)
@@ -51,7 +51,7 @@ def test_a_target_that_its_provider_has_shut_down_is_refused(world: World) -> No
 
 
 def test_a_target_that_its_provider_shuts_down_soon_is_cut_there(world: World) -> None:
-    world.company.service.shutdowns = {MODEL: day(world, 20)}
+    world.provider.service.shutdowns = {MODEL: day(world, 20)}
     maintain(world.service.context)
     assert day(world, 20) in world.type(ESTIMATE)
 
@@ -59,7 +59,7 @@ def test_a_target_that_its_provider_shuts_down_soon_is_cut_there(world: World) -
 def test_an_end_of_today_s_model_that_no_list_knows_is_heeded(world: World) -> None:
     estimate = ESTIMATE.replace("gpt-4o", "gpt-5.6-terra")
     assert "ends on" not in world.type(estimate)
-    service = world.company.service
+    service = world.provider.service
     service.models, service.shutdowns = (*service.models, "gpt-5.6-terra"), {"gpt-5.6-terra": day(world, 40)}
     maintain(world.service.context)
     said = world.type(estimate)
@@ -87,17 +87,19 @@ def test_a_price_that_comes_while_a_provider_is_asked_for_ends_is_kept(
 
 
 def test_approvers_read_until_when_a_saving_lasts(world: World) -> None:
-    service = world.company.service
+    service = world.provider.service
     service.models, service.shutdowns = (*service.models, "gpt-5.6-terra"), {"gpt-5.6-terra": day(world, 40)}
     maintain(world.service.context)
     run = world.start(f"/finetune start tickets current=gpt-5.6-terra volume=100M target={TARGET}")
     advised = plan_from_json(run.plan).advised
     assert advised is not None and advised.saves_until == day(world, 40)
-    assert f"a month until {day(world, 40)}, if it is good enough" in world.said("Run 1: train", "Saves")
+    assert f"a month until {day(world, 40)}, if it is good enough" in world.find_message(
+        "Run 1: train", "Saves"
+    )
 
 
 def test_what_was_told_holds_over_a_restart_and_in_the_terminal(world: World) -> None:
-    world.company.service.shutdowns = {MODEL: day(world, 20)}
+    world.provider.service.shutdowns = {MODEL: day(world, 20)}
     maintain(world.service.context)
     world.restart()
     assert day(world, 20) in world.type(ESTIMATE)
@@ -106,14 +108,14 @@ def test_what_was_told_holds_over_a_restart_and_in_the_terminal(world: World) ->
 
 
 def test_each_provider_is_asked_once_a_night_and_again_where_it_was_away(world: World) -> None:
-    world.company.fail(LIST, NOTHING_BUT_500, times=20)
+    world.provider.fail(LIST, NOTHING_BUT_500, times=20)
     maintain(world.service.context)
-    asked = world.company.count(LIST)
-    world.company.forgive(LIST)
+    asked = world.provider.count(LIST)
+    world.provider.forgive(LIST)
     maintain(world.service.context)
     maintain(world.service.context)
-    assert (world.company.count(LIST), told(world)) == (asked + 1, {})
-    world.company.service.shutdowns = {MODEL: day(world, 20)}
+    assert (world.provider.count(LIST), told(world)) == (asked + 1, {})
+    world.provider.service.shutdowns = {MODEL: day(world, 20)}
     world.pass_time(86_400)
     maintain(world.service.context)
     assert list(told(world)) == [MODEL]
@@ -121,9 +123,9 @@ def test_each_provider_is_asked_once_a_night_and_again_where_it_was_away(world: 
 
 def test_a_list_that_can_t_be_read_leaves_what_was_told(world: World) -> None:
     end = day(world, 20)
-    world.company.service.shutdowns = {MODEL: end}
+    world.provider.service.shutdowns = {MODEL: end}
     maintain(world.service.context)
-    world.company.fail(LIST, HTML)
+    world.provider.fail(LIST, HTML)
     world.pass_time(86_400)
     maintain(world.service.context)
     assert told(world) == {MODEL: end}

@@ -65,7 +65,7 @@ class Ledger:
 
     def __init__(self, world: World, speak: Callable[[str, list[dict[str, Any]]], str]) -> None:
         self.usd, self.speak = Decimal(0), speak
-        world.company.service.answer = self.answer
+        world.provider.service.answer = self.answer
 
     def answer(self, model: str, messages: list[dict[str, Any]]) -> str:
         text = self.speak(model, messages)
@@ -76,7 +76,7 @@ class Ledger:
 
 @pytest.fixture
 def priced(make_world: MakeWorld) -> World:
-    world = make_world(Rules(more=PRICES, measurement="10", company="callers = 4"))
+    world = make_world(Rules(more=PRICES, measurement="10", provider_row="callers = 4"))
     world.seed_dataset()
     return world
 
@@ -88,7 +88,9 @@ def measurement(world: World, number: int = 1) -> Measurement:
 
 
 def until(world: World, state: MeasurementState, number: int = 1) -> Measurement:
-    world.until(lambda: measurement(world, number).state == state, f"m{number} to be {state}", seconds=90)
+    world.tick_until(
+        lambda: measurement(world, number).state == state, f"m{number} to be {state}", seconds=90
+    )
     world.send()
     return measurement(world, number)
 
@@ -102,7 +104,7 @@ def search_of(world: World, number: int = 1) -> SearchProgress:
 def ask(world: World, budget: str = "$2") -> None:
     line = f"/finetune baseline tickets {ACME} rungs=zero optimise={budget} bar=75% prompt={BAD}"
     assert world.type(line) == ""
-    world.until(
+    world.tick_until(
         lambda: measurement(world).reserved_micros or measurement(world).state == "failed", "its price"
     )
     world.send()
@@ -123,7 +125,7 @@ def held_out(world: World) -> set[str]:
 def live_and_die(world: World, answers: Sequence[int]) -> None:
     """The bot as processes of its own, each ended by SIGKILL while questions are under way: after so many answers."""
     world.stop()
-    world.company.slow_s = 0.05
+    world.provider.slow_s = 0.05
     door = world.slack.access
     environment = {"SLACK_BOT_TOKEN": door.bot_token, "SLACK_SIGNING_SECRET": door.signing_secret}
     database = f"file:{world.folder}/data/finetune.db?mode=ro"
@@ -147,19 +149,19 @@ def live_and_die(world: World, answers: Sequence[int]) -> None:
             wait_until(lambda least=least: answered() > least, f"{least} answers", seconds=90)
             assert nursery.kill(life) == -signal.SIGKILL
             world.pass_time(time.time() - began)
-    world.company.slow_s = 0.0
+    world.provider.slow_s = 0.0
     world.boot()
 
 
 def test_a_bad_prompt_is_improved_though_the_bot_is_killed_twice(priced: World) -> None:
     world, ledger = priced, Ledger(priced, improving)
     ask(world)
-    card = world.said("Optimised prompt", "up to $2.00 of it")
+    card = world.find_message("Optimised prompt", "up to $2.00 of it")
     assert "Measure 1 alternative" in card
     world.click(BEN, evaluations.MEASURE)
     live_and_die(world, (10, 60))
-    world.until(lambda: search_of(world).is_over, "the end of the search", seconds=90)
-    searched = [seen.body["messages"] for seen in world.company.requests if seen.route == CHAT]
+    world.tick_until(lambda: search_of(world).is_over, "the end of the search", seconds=90)
+    searched = [seen.body["messages"] for seen in world.provider.requests if seen.route == CHAT]
     done = until(world, "done")
 
     assert rung_of(world, "zero").score == pytest.approx(1 / 3)
@@ -171,12 +173,12 @@ def test_a_bad_prompt_is_improved_though_the_bot_is_killed_twice(priced: World) 
     repeated = [messages for messages in searched if searched.count(messages) > 1]
     assert len(repeated) <= 2 * 2 * 4, "only what was under way at a kill may be asked again"
 
-    said = world.said("Measurement m1", "A better prompt is enough")
+    said = world.find_message("Measurement m1", "A better prompt is enough")
     assert "meets your 75% bar" in said and len(world.cards()) == 1
     ends = [entry.action for entry in world.store.audit.entries("measurement 1")]
     assert ends == ["measure", "agree", "measured"]
     world.click(ANA, evaluation_results.DETAILS)
-    details = world.form(ANA)
+    details = world.read_form(ANA)
     assert "What the search changed in the prompt" in details and f"-{BAD}" in details
     assert rule("refund") in details and rule("shipping") in details
     _is_kept_with_the_dataset(world)
@@ -186,14 +188,14 @@ def _is_kept_with_the_dataset(world: World) -> None:
     """The next measurement asks it too, and what is tuned is held against it."""
     prompt = LadderPlan.from_json(measurement(world).plan).optimised
     assert prompt == prompt_search.latest_prompt(world.service.context, "tickets")
-    before = world.company.count(CHAT)
+    before = world.provider.count(CHAT)
     assert world.type(f"/finetune baseline tickets {ACME}") == ""
-    world.until(lambda: measurement(world, 2).reserved_micros, "its price")
+    world.tick_until(lambda: measurement(world, 2).reserved_micros, "its price")
     world.send()
     world.click(BEN, evaluations.MEASURE)
     until(world, "done", 2)
     assert rung_of(world, "optimised", 2) == rung_of(world, "optimised", 1)
-    assert world.company.count(CHAT) == before + 2 * len(held_out(world)), "only ten examples and retrieval"
+    assert world.provider.count(CHAT) == before + 2 * len(held_out(world)), "only ten examples and retrieval"
     checked = datasets.load_usable(world.service.context, "tickets", ANA.id, None)
     assert isinstance(checked, CheckedDataset) and checked.report
     rungs = load_evidence(world.service.context, checked.dataset, checked.report, None).alternatives
@@ -204,12 +206,12 @@ def test_a_search_stops_before_its_budget_is_passed(priced: World) -> None:
     world, ledger = priced, Ledger(priced, useless)
     ask(world, "$1")
     world.click(BEN, evaluations.MEASURE)
-    world.until(lambda: search_of(world).is_over, "the end of the search", seconds=90)
+    world.tick_until(lambda: search_of(world).is_over, "the end of the search", seconds=90)
     assert search_of(world).ended == prompt_search.BUDGET_USED
     assert Decimal("0.5") < ledger.usd <= 1
     until(world, "done")
     assert "optimised" not in str(measurement(world).result)
-    assert world.said("No better prompt was found", "Its budget was used up")
+    assert world.find_message("No better prompt was found", "Its budget was used up")
 
 
 def test_what_two_kills_have_paid_twice_is_in_the_budget(priced: World) -> None:
@@ -225,8 +227,8 @@ def test_what_two_kills_have_paid_twice_is_in_the_budget(priced: World) -> None:
 def test_a_budget_that_compares_nothing_is_refused_before_anything_is_asked(priced: World) -> None:
     world = priced
     ask(world, "$0.05")
-    assert measurement(world).state == "failed" and world.company.count(CHAT) == 0
-    assert world.said("$0.05 is too little to optimise the prompt")
+    assert measurement(world).state == "failed" and world.provider.count(CHAT) == 0
+    assert world.find_message("$0.05 is too little to optimise the prompt")
 
 
 def test_too_few_rows_and_unreadable_sums_are_refused(make_world: MakeWorld) -> None:
@@ -242,7 +244,7 @@ def test_a_search_is_cancelled_and_what_it_cost_is_booked(priced: World) -> None
     world, ledger = priced, Ledger(priced, improving)
     ask(world)
     world.click(BEN, evaluations.MEASURE)
-    world.until(lambda: search_of(world).answered > 5, "answers")
+    world.tick_until(lambda: search_of(world).answered > 5, "answers")
     world.click(BEN, evaluations.CANCEL)
     cancelled = until(world, "cancelled")
     assert 0 < ledger.usd * 1_000_000 <= (cancelled.actual_micros or 0) + 1

@@ -29,17 +29,17 @@ def training(make_world: MakeWorld, tmp_path: Path, monkeypatch: pytest.MonkeyPa
         world.seed_dataset()
         world.start(LOCAL)
         world.approve()
-        world.until_state("training")
-        world.until(lambda: Progress.from_json(world.run().progress).running_since, "its first step")
+        world.tick_until_state("training")
+        world.tick_until(lambda: Progress.from_json(world.run().progress).running_since, "its first step")
         yield world
 
 
 def test_a_job_past_its_maximum_is_cancelled_said_and_settled(training: World) -> None:
     world, plan = training, plan_from_json(training.run().plan)
     world.pass_time(plan.maximum_micros / 2e6 * 3600 + 180)
-    run = world.until_state("cancelled")
+    run = world.tick_until_state("cancelled")
     most, cost = usd_micros(plan.maximum_micros), usd_micros(run.actual_micros or 0)
-    said = world.said("Stopped because of its cost")
+    said = world.find_message("Stopped because of its cost")
     assert f"the plan allows at most {most}, and the training had cost" in said and cost in said
     assert world.ledger()["settle"] == run.actual_micros
     assert plan.maximum_micros < (run.actual_micros or 0) < plan.maximum_micros + 110_000
@@ -51,7 +51,7 @@ def test_a_job_past_its_maximum_is_cancelled_said_and_settled(training: World) -
 def test_by_the_hour_ten_cents_are_approved_at_least(training: World) -> None:
     assert plan_from_json(training.run().plan).maximum_micros == 100_000
     training.send()
-    assert training.said("Run 1 is training", "up to $0.10")
+    assert training.find_message("Run 1 is training", "up to $0.10")
 
 
 def test_a_job_within_its_maximum_goes_on(training: World) -> None:
@@ -67,31 +67,31 @@ def test_the_stop_outlives_a_restart(training: World) -> None:
     training.tick()
     assert training.run().state == "training"
     training.restart()
-    training.until_state("cancelled")
-    assert training.said("Stopped because of its cost")
+    training.tick_until_state("cancelled")
+    assert training.find_message("Stopped because of its cost")
 
 
 def test_a_person_s_cancel_past_the_maximum_is_that_person_s(training: World) -> None:
     plan = plan_from_json(training.run().plan)
     training.type("/finetune cancel 1")
     training.pass_time(plan.maximum_micros / 2e6 * 3600 + 60)
-    training.until_state("cancelled")
-    assert training.said(f"Cancelled by <@{ANA.id}>")
+    training.tick_until_state("cancelled")
+    assert training.find_message(f"Cancelled by <@{ANA.id}>")
 
 
 def test_measuring_stops_where_its_answers_cost_more_than_the_plan_allows(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A company that bills a hundred times the tokens that anybody could foresee."""
-    world.company.slow_s = 0.02
-    monkeypatch.setattr(world.company.service, "_spoken", lambda model, body: ("refund", 50_000, "stop"))
+    world.provider.slow_s = 0.02
+    monkeypatch.setattr(world.provider.service, "_spoken", lambda model, body: ("refund", 50_000, "stop"))
     world.start_approved()
-    run = world.until_state("failed")
-    assert world.said("Measuring was stopped because of its cost", "at most")
-    asked = world.company.count("POST /chat/completions")
+    run = world.tick_until_state("failed")
+    assert world.find_message("Measuring was stopped because of its cost", "at most")
+    asked = world.provider.count("POST /chat/completions")
     assert asked < 2 * 18 and world.ledger()["settle"] == run.actual_micros > run.reserved_micros
     world.tick(3)
-    assert world.company.count("POST /chat/completions") == asked
+    assert world.provider.count("POST /chat/completions") == asked
 
 
 def test_without_a_measured_speed_a_paid_run_cannot_be_approved(

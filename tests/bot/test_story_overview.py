@@ -18,7 +18,9 @@ MakeWorld = Callable[[Rules], World]
 
 
 def until(world: World, state: MeasurementState, number: int) -> None:
-    world.until(lambda: world.store.measurements.get(number).state == state, f"m{number} {state}", seconds=30)
+    world.tick_until(
+        lambda: world.store.measurements.get(number).state == state, f"m{number} {state}", seconds=30
+    )
     world.send()
 
 
@@ -39,7 +41,7 @@ def test_status_and_home_show_measurements_and_what_came_of_them(make_world: Mak
     assert "*Measurement m1*, alternatives on tickets: preparing its questions" in world.type(
         "/finetune status"
     )
-    world.until(lambda: world.store.measurements.get(1).reserved_micros, "its price", seconds=30)
+    world.tick_until(lambda: world.store.measurements.get(1).reserved_micros, "its price", seconds=30)
     said = world.type("/finetune status")
     assert "Open: 1 measurement" in said and "waiting for confirmation, under 1 cent" in said
     assert "waiting for confirmation" in home(world)
@@ -54,7 +56,7 @@ def test_status_and_home_show_measurements_and_what_came_of_them(make_world: Mak
 
 def test_results_of_runs_and_measurements_stand_newest_first(world: World) -> None:
     world.start_approved()
-    world.until_state("done")
+    world.tick_until_state("done")
     world.type("/finetune baseline tickets rungs=classical")
     until(world, "done", 1)
     said = world.type("/finetune status")
@@ -75,7 +77,7 @@ def test_the_list_of_datasets_says_the_best_rung_and_whether_it_is_good_enough(w
 
 def test_a_tuned_model_is_among_the_best_and_older_versions_say_nothing(world: World) -> None:
     world.start_approved()
-    world.until_state("done")
+    world.tick_until_state("done")
     assert "Best measured: tuned, acme/" in world.type("/finetune datasets")
     world.upload_and_check(tickets_csv(90))
     lines = [line for line in world.type("/finetune datasets").splitlines() if "`tickets`" in line]

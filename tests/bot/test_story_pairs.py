@@ -72,7 +72,7 @@ def held_out_rejected(world: World, report: Report) -> list[str]:
 def test_pairs_are_checked_planned_sent_trained_and_measured(takes_pairs: World) -> None:
     world = takes_pairs
     report = upload(world, pairs_jsonl())
-    assert "trains on both answers" in world.said("tickets is ready", "method=dpo")
+    assert "trains on both answers" in world.find_message("tickets is ready", "method=dpo")
     assert (report.n_train, report.n_holdout, report.pairs and report.pairs.pairs) == (42, 18, 60)
     world.start(f"{START} method=dpo beta=0.2")
     assert "method dpo" in world.plan_details()
@@ -85,15 +85,15 @@ def test_pairs_are_checked_planned_sent_trained_and_measured(takes_pairs: World)
     assert report.pairs is not None
     assert plan.training_tokens == pytest.approx(84 * report.pairs.longer.mean * 3, rel=0.01)
     world.approve()
-    world.until_state("training")
-    (create,) = [one for one in world.company.requests if one.route == "POST /fine_tuning/jobs"]
+    world.tick_until_state("training")
+    (create,) = [one for one in world.provider.requests if one.route == "POST /fine_tuning/jobs"]
     assert create.body["method"] == {"type": "dpo", "dpo": {"hyperparameters": {"beta": 0.2, "n_epochs": 3}}}
-    (file,) = world.company.service.files.values()
+    (file,) = world.provider.service.files.values()
     assert file.name == f"{report.pairs_sha256}.jsonl"
-    world.until_state("done")
+    world.tick_until_state("done")
     result = RunResult.from_json(str(world.run().result))
     assert (result.tuned.correct, result.tuned.n) == (18, 18), "the preferred answer is the right one"
-    assert world.left_at_company() == []
+    assert world.files_at_provider() == []
 
 
 def test_a_rejected_answer_that_is_held_out_never_leaves(takes_pairs: World) -> None:
@@ -101,14 +101,14 @@ def test_a_rejected_answer_that_is_held_out_never_leaves(takes_pairs: World) -> 
     report = upload(world, pairs_jsonl())
     held = {f"held {number}": answer for number, answer in enumerate(held_out_rejected(world, report))}
     assert len(held) == 18
-    world.company.service.stages = ("running",) * 3 + ("succeeded",)
+    world.provider.service.stages = ("running",) * 3 + ("succeeded",)
     world.start(f"{START} method=dpo")
     world.approve()
-    world.until_state("training")
-    assert REJECTED in str([file.content for file in world.company.service.files.values()])
-    world.until_state("done")
-    left = str([one.body for one in world.company.requests])
-    left += str([file.content for file in world.company.service.files.values()])
+    world.tick_until_state("training")
+    assert REJECTED in str([file.content for file in world.provider.service.files.values()])
+    world.tick_until_state("done")
+    left = str([one.body for one in world.provider.requests])
+    left += str([file.content for file in world.provider.service.files.values()])
     assert canaries.in_text(left, held) == set()
     assert canaries.in_text("\n".join(world.texts()), WORD) == set(), "nothing of it is shown in Slack"
 
@@ -116,7 +116,7 @@ def test_a_rejected_answer_that_is_held_out_never_leaves(takes_pairs: World) -> 
 def test_another_method_trains_on_the_preferred_answers_and_says_so(world: World) -> None:
     report = upload(world, pairs_jsonl())
     world.start(START)
-    assert "trains only on the preferred answers" in world.said("preference pairs", "Cost")
+    assert "trains only on the preferred answers" in world.find_message("preference pairs", "Cost")
     assert plan_from_json(world.run().plan).train_sha256 == report.train_sha256
     assert REJECTED not in stored(world, report.train_sha256) + stored(world, report.holdout_sha256)
 
@@ -132,7 +132,7 @@ def test_who_cannot_train_on_pairs_and_rows_that_are_none_are_refused_with_the_c
 
 
 def test_rejected_answers_are_scanned_like_all_that_leaves(make_world: MakeWorld) -> None:
-    world = make_world(Rules(company_is_far=True))
+    world = make_world(Rules(provider_is_remote=True))
     world.abilities += ', "dpo"'
     world.restart()
     mails = {f"row_{n}": "Write to anna.quux@quux-mail.org" for n in range(0, 60, 3)}
@@ -152,14 +152,14 @@ def test_a_deleted_dataset_leaves_nothing_of_its_rejected_answers(takes_pairs: W
     upload(world, pairs_jsonl())
     world.start(f"{START} method=dpo")
     world.approve()
-    world.until_state("done")
+    world.tick_until_state("done")
     data = world.service.settings.data
     assert {name for _, name in canaries.in_files(data.rglob("*"), WORD)} == set(WORD)
     assert delete(world, DORA).accepted
-    world.until(lambda: not world.store.deletions.open(), "the end of it")
+    world.tick_until(lambda: not world.store.deletions.open(), "the end of it")
     assert canaries.in_files(data.rglob("*"), WORD) == set()
     assert canaries.in_database(world.service.settings.database, WORD) == set()
-    assert world.left_at_company() == []
+    assert world.files_at_provider() == []
 
 
 @pytest.mark.parametrize("side", ["train", "holdout"])
@@ -202,14 +202,14 @@ def test_our_own_trainer_takes_the_pairs_with_rows_kept_back_to_stop_early(
         stopping = plan_from_json(world.run().plan).stopping
         assert stopping is not None
         world.approve(BEN)
-        world.until_state("training")
+        world.tick_until_state("training")
         job = client.fine_tuning.jobs.retrieve(str(world.run().job_id))
         assert job.method is not None and str(job.method.type) == "dpo"
         assert sha256(client.files.content(job.training_file).read()) == stopping.fitted_sha256
         assert sha256(client.files.content(job.validation_file or "").read()) == stopping.validation_sha256
         assert REJECTED in stored(world, stopping.validation_sha256)
         client.fine_tuning.jobs.cancel(job.id)
-        world.until_state("cancelled")
+        world.tick_until_state("cancelled")
 
 
 @pytest.mark.slow
@@ -226,7 +226,7 @@ def test_a_real_run_by_dpo_ends_with_a_measured_model(
         assert world.type(LOCAL) == ""
         world.send()
         world.approve()
-        world.until(lambda: world.run().state in ("done", "failed"), "the end", seconds=200)
+        world.tick_until(lambda: world.run().state in ("done", "failed"), "the end", seconds=200)
         assert world.run().state == "done", world.run().error
         result = RunResult.from_json(str(world.run().result))
         assert result.steps > 0 and result.tuned.n == plan_from_json(world.run().plan).n_holdout > 10

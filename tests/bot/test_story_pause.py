@@ -13,9 +13,9 @@ PAUSING = '"metadata", "metadata_filter", "method", "suffix", "checkpoints", "ch
 def training(world: World) -> None:
     world.abilities = PAUSING
     world.restart()
-    world.company.service.stages = ("running",) * 6 + ("succeeded",)
+    world.provider.service.stages = ("running",) * 6 + ("succeeded",)
     world.start_approved()
-    world.until_state("training")
+    world.tick_until_state("training")
     world.send()
 
 
@@ -27,10 +27,10 @@ def test_paused_and_resumed_by_the_card_s_buttons_it_ends_and_the_pause_was_no_t
     world: World,
 ) -> None:
     training(world)
-    assert "Pausing run 1" in world.answer_to_click(ANA, "pause_run")
-    world.until(lambda: progress(world).is_paused, "the pause")
+    assert "Pausing run 1" in world.click_and_read(ANA, "pause_run")
+    world.tick_until(lambda: progress(world).is_paused, "the pause")
     world.send()
-    card = world.said("Run 1 is paused", f"Paused by <@{ANA.id}>")
+    card = world.find_message("Run 1 is paused", f"Paused by <@{ANA.id}>")
     assert "It continues from there once somebody resumes it" in card
     before = progress(world).train_seconds
     world.pass_time(3600)
@@ -39,8 +39,8 @@ def test_paused_and_resumed_by_the_card_s_buttons_it_ends_and_the_pause_was_no_t
     assert progress(world).train_seconds < before + 60, (
         "the hour is no time on the machine; moments unseen before it may be"
     )
-    assert "goes on" in world.answer_to_click(ANA, "resume_run")
-    world.until_state("done")
+    assert "goes on" in world.click_and_read(ANA, "resume_run")
+    world.tick_until_state("done")
     assert progress(world).train_seconds < before + 120
     assert world.run().wish is None and world.run().wished_by is None
     said = [(row.who, row.action) for row in world.store.audit.entries() if row.subject == "run 1"]
@@ -52,26 +52,26 @@ def test_a_wish_before_the_job_is_there_is_carried_out_once_it_is(world: World) 
     world.restart()
     world.start_approved()
     assert "Pausing run 1" in world.type("/finetune pause 1", user=BEN)
-    world.until(lambda: progress(world).is_paused, "the pause")
+    world.tick_until(lambda: progress(world).is_paused, "the pause")
     assert world.jobs() == 1
 
 
 def test_a_wish_outlives_a_bot_that_is_stopped_and_a_company_that_is_away(world: World) -> None:
     training(world)
-    world.company.fail(f"POST {JOBS}/ftjob-1/pause", NOTHING_BUT_500, times=2)
+    world.provider.fail(f"POST {JOBS}/ftjob-1/pause", NOTHING_BUT_500, times=2)
     world.type("/finetune pause 1")
     world.tick()
     world.restart()
     assert not progress(world).is_paused and world.run().wish == "pause"
-    world.until(lambda: progress(world).is_paused, "the pause")
+    world.tick_until(lambda: progress(world).is_paused, "the pause")
 
 
 def test_a_job_that_ends_before_it_is_paused_is_done(world: World) -> None:
     training(world)
-    world.company.service.stages = ("running", "running", "succeeded")
-    world.company.fail(f"POST {JOBS}/ftjob-1/pause", Fault(commit=False, status=400, code="invalid_state"))
+    world.provider.service.stages = ("running", "running", "succeeded")
+    world.provider.fail(f"POST {JOBS}/ftjob-1/pause", Fault(commit=False, status=400, code="invalid_state"))
     world.type("/finetune pause 1")
-    world.until_state("done")
+    world.tick_until_state("done")
     assert "over already: it is done" in world.type("/finetune pause 1")
 
 
@@ -81,7 +81,7 @@ def test_what_cannot_be_paused_or_resumed_says_why(world: World) -> None:
     assert "Only training can be paused, and run 1 is waiting for approval" in world.type("/finetune pause 1")
     assert "Run 1 is not paused: it is waiting for approval" in world.type("/finetune resume 1")
     world.approve()
-    world.until_state("training")
+    world.tick_until_state("training")
     assert "Acme Tuning can't pause a training. `/finetune cancel 1` would end it." in world.type(
         "/finetune pause 1", user=CLEO
     )
@@ -92,10 +92,10 @@ def test_what_cannot_be_paused_or_resumed_says_why(world: World) -> None:
 def test_only_the_requester_and_approvers_pause_and_nobody_twice(world: World) -> None:
     world.abilities = PAUSING
     world.restart()
-    world.company.service.stages = ("running",)
+    world.provider.service.stages = ("running",)
     world.start(START, user=CLEO)
     world.approve()
-    world.until_state("training")
+    world.tick_until_state("training")
     assert "Only an approver" in world.type("/finetune pause 1", user=ANA)
     assert "Pausing" in world.type("/finetune pause 1", user=CLEO)
     assert "is already paused" in world.type("/finetune pause 1", user=CLEO)
@@ -103,5 +103,5 @@ def test_only_the_requester_and_approvers_pause_and_nobody_twice(world: World) -
     world.tick(3)
     assert not progress(world).is_paused and world.run().wish is None
     world.type("/finetune cancel 1", user=CLEO)
-    world.until_state("cancelled")
+    world.tick_until_state("cancelled")
     assert "over already: it was cancelled" in world.type("/finetune pause 1", user=CLEO)

@@ -44,7 +44,7 @@ def contrarily(first: str, second: str) -> str:
 
 
 def press(world: World, user: Any) -> str:
-    said = world.answer_to_click(user, judge_agreement.JUDGE_SOME)
+    said = world.click_and_read(user, judge_agreement.JUDGE_SOME)
     world.send()
     return said
 
@@ -52,7 +52,7 @@ def press(world: World, user: Any) -> str:
 def test_people_who_agree_with_the_judge_lend_it_their_trust(world: World) -> None:
     judged(world)
     assert "next pair is in the thread" in press(world, ANA)
-    card = world.said("Which answer is better?")
+    card = world.find_message("Which answer is better?")
     assert "acme" not in card and "examples" not in card, "who answered is hidden"
     for number in range(10):
         if number == 5:
@@ -64,12 +64,14 @@ def test_people_who_agree_with_the_judge_lend_it_their_trust(world: World) -> No
     assert {one.first_arm if one.choice == "first" else one.second_arm for one in labels} == {
         "kshot acme/acme-small"
     }
-    said = world.said("10 choices of 1 person")
+    said = world.find_message("10 choices of 1 person")
     assert "10 for ten examples" in said and "κ can't be calculated" in said
     assert "Which answer is better?" not in "\n".join(
         text for text in world.texts() if "finds the" not in text
     ), "after ten there is a rest"
-    assert "unknown, because all 10 choices are the same" in world.said("Measurement m1:", "Judged by")
+    assert "unknown, because all 10 choices are the same" in world.find_message(
+        "Measurement m1:", "Judged by"
+    )
 
 
 def test_people_who_disagree_with_the_judge_are_heard(world: World) -> None:
@@ -82,11 +84,11 @@ def test_people_who_disagree_with_the_judge_are_heard(world: World) -> None:
     for _ in range(10):
         judge_pair(world, BEN, next(turn))
     assert len(world.store.preferences.of(1)) == 20
-    card = world.said("Measurement m1. κ")
+    card = world.find_message("Measurement m1. κ")
     assert "20 choices of 2 people" in card and "Pairs that two people judged" in card
     assert "agree on 10 of 10, κ = 1.00" in card
-    assert "κ = " in world.said("Measurement m1:", f"Judged by acme/{JUDGE}", "on 20 human choices")
-    assert "don't trust this judge" in world.said("Measurement m1:", "Judged by")
+    assert "κ = " in world.find_message("Measurement m1:", f"Judged by acme/{JUDGE}", "on 20 human choices")
+    assert "don't trust this judge" in world.find_message("Measurement m1:", "Judged by")
     assert len([text for text in world.texts() if "Measurement m1. κ" in text]) == 1
     assert "on 20 human choices" in world.type("/finetune results m1")
 
@@ -94,13 +96,13 @@ def test_people_who_disagree_with_the_judge_are_heard(world: World) -> None:
 def test_a_pair_is_judged_once_and_by_whom_it_is_for(world: World) -> None:
     judged(world)
     press(world, ANA)
-    assert f"This pair is for <@{ANA.id}>" in world.answer_to_click(BEN, judge_agreement.FIRST)
-    card = world.with_button(judge_agreement.FIRST)
+    assert f"This pair is for <@{ANA.id}>" in world.click_and_read(BEN, judge_agreement.FIRST)
+    card = world.find_button(judge_agreement.FIRST)
     world.slack.click(ANA.id, PRIVATE.id, card.ts, judge_agreement.FIRST)
     world.slack.click(ANA.id, PRIVATE.id, card.ts, judge_agreement.SECOND)
     (label,) = world.store.preferences.of(1)
     assert label.choice == "first"
-    assert "Only full members" in world.answer_to_click(GUS, judge_agreement.JUDGE_SOME)
+    assert "Only full members" in world.click_and_read(GUS, judge_agreement.JUDGE_SOME)
 
 
 def test_no_customer_s_words_are_shown_in_a_public_channel(world: World) -> None:
@@ -109,7 +111,7 @@ def test_no_customer_s_words_are_shown_in_a_public_channel(world: World) -> None
     until_asked(world)
     world.click(BEN, evaluations.MEASURE, channel=PUBLIC)
     until(world, "done")
-    assert world.said("Measurement m1:", channel=PUBLIC)
+    assert world.find_message("Measurement m1:", channel=PUBLIC)
     buttons = json.dumps([list(one.blocks) for one in world.slack.messages(PUBLIC.id)])
     assert judge_agreement.JUDGE_SOME not in buttons
     assert "goes out" not in "\n".join(world.texts(PUBLIC))
@@ -124,4 +126,4 @@ def test_without_a_judge_choices_count_for_the_model_that_was_chosen(world: Worl
     press(world, user)
     for _ in range(10):
         judge_pair(world, user, fairly)
-    assert "10 for ten examples" in world.said("10 choices of 1 person")
+    assert "10 for ten examples" in world.find_message("10 choices of 1 person")

@@ -26,12 +26,12 @@ def test_a_new_plan_takes_the_place_of_the_one_that_waits_and_is_linked_from_its
     world.start()
     world.start(AGAIN, user=CLEO)
     assert [one.state for one in world.store.runs.newest()] == ["awaiting_approval", "cancelled"]
-    assert world.said("Run 1 withdrawn", "Replaced by run 2", f"requested by <@{CLEO.id}>")
-    assert world.said("Run 2: train", "It replaces run 1", "Earlier approvals no longer count")
+    assert world.find_message("Run 1 withdrawn", "Replaced by run 2", f"requested by <@{CLEO.id}>")
+    assert world.find_message("Run 2: train", "It replaces run 1", "Earlier approvals no longer count")
     assert any("Replaced by run 2" in text for text in world.dms(ANA))
     world.tick(2)
-    ts = world.with_button("approve_plan").ts.replace(".", "")
-    assert f"/p{ts}|run 2>" in world.said("Run 1 withdrawn")
+    ts = world.find_button("approve_plan").ts.replace(".", "")
+    assert f"/p{ts}|run 2>" in world.find_message("Run 1 withdrawn")
     acts = [(one.who, one.action, one.detail) for one in world.store.audit.entries("run 1")]
     assert acts[-1] == (CLEO.id, "replace", "run 2")
 
@@ -44,9 +44,9 @@ def test_a_quorum_counts_only_those_who_approved_the_new_plan(make_world: MakeWo
     world.approve(CLEO)
     world.send()
     assert world.run(2).state == "awaiting_approval"
-    assert world.said("Approved so far", "It replaces run 1")
+    assert world.find_message("Approved so far", "It replaces run 1")
     world.approve()
-    world.until_state("training", 2)
+    world.tick_until_state("training", 2)
     assert world.jobs() == 1
 
 
@@ -55,9 +55,9 @@ def test_approving_one_plan_never_starts_another(world: World) -> None:
     world.seed_dataset(called="letters")
     second = world.start(LETTERS)
     assert approve(world, first) == ""
-    world.until_state("training")
+    world.tick_until_state("training")
     world.tick(3)
-    (job,) = world.company.service.jobs.values()
+    (job,) = world.provider.service.jobs.values()
     assert job.request["metadata"]["finetune_key"] == first.key
     assert world.run(second.id).state == "awaiting_approval" and world.store.runs.decisions(second.id) == []
 
@@ -70,8 +70,8 @@ def test_approving_the_former_plan_starts_neither(world: World) -> None:
     assert world.jobs() == 0 and world.run(second.id).state == "awaiting_approval"
     assert world.store.runs.decisions(first.id) == [] and world.ledger() == {}
     assert approve(world, second) == ""
-    world.until_state("training", 2)
-    (job,) = world.company.service.jobs.values()
+    world.tick_until_state("training", 2)
+    (job,) = world.provider.service.jobs.values()
     assert job.request["metadata"]["finetune_key"] == second.key
 
 
@@ -81,7 +81,7 @@ def test_an_approved_plan_that_has_not_begun_is_void_and_its_money_is_free(world
     world.tick(2)
     world.start(AGAIN)
     assert world.run().state == "cancelled" and world.ledger()["settle"] == 0
-    assert world.said("Run 1 withdrawn", "Replaced by")
+    assert world.find_message("Run 1 withdrawn", "Replaced by")
     assert any("was cancelled. Replaced by run 2" in text for text in world.dms())
     unfreeze(world, BEN, CLEO)
     world.tick(8)
@@ -90,9 +90,9 @@ def test_an_approved_plan_that_has_not_begun_is_void_and_its_money_is_free(world
 
 def test_a_run_that_trains_goes_on_beside_a_new_plan(world: World) -> None:
     world.start_approved()
-    world.until_state("training")
+    world.tick_until_state("training")
     world.start(AGAIN)
-    world.until_state("done")
+    world.tick_until_state("done")
     assert world.run(2).state == "awaiting_approval"
 
 
@@ -108,9 +108,9 @@ def test_a_link_to_a_card_that_is_not_posted_yet_comes_later(world: World) -> No
     world.slack.fail("chat.postMessage", too_many(30), times=1, text="Run 2: train")
     world.start(AGAIN)
     world.tick()
-    assert "|run 2>" not in world.said("Run 1 withdrawn")
+    assert "|run 2>" not in world.find_message("Run 1 withdrawn")
     world.tick(15)
-    assert "|run 2>" in world.said("Run 1 withdrawn")
+    assert "|run 2>" in world.find_message("Run 1 withdrawn")
 
 
 @pytest.mark.parametrize("times", [1, 3])

@@ -41,7 +41,7 @@ def test_in_a_channel_shared_with_another_organisation_nothing_is_shown_or_decid
     world.slack.share(PRIVATE.id)
     for line in (START, "/finetune status", "/finetune datasets", "/finetune budget", "/finetune results 1"):
         assert "shared with another organisation" in world.type(line, user=BEN)
-    assert "shared with another organisation" in world.answer_to_click(BEN, "approve_plan")
+    assert "shared with another organisation" in world.click_and_read(BEN, "approve_plan")
     world.tick(2)
     assert world.run().state == "awaiting_approval" and world.jobs() == 0
     assert "Cancelling run 1" in world.type("/finetune cancel 1", user=BEN), "stopping is always possible"
@@ -51,14 +51,14 @@ def test_a_channel_to_which_another_organisation_is_invited_counts_as_shared(wor
     world.start()
     world.slack.invite_organisation(PRIVATE.id)
     assert "shared with another organisation" in world.type("/finetune status", user=BEN)
-    assert "shared with another organisation" in world.answer_to_click(BEN, "approve_plan")
+    assert "shared with another organisation" in world.click_and_read(BEN, "approve_plan")
     assert world.run().state == "awaiting_approval"
 
 
 def test_a_channel_that_slack_says_nothing_of_is_a_no_with_the_cure(world: World) -> None:
     world.start()
     world.slack.fail("conversations.info", refused("internal_error"), times=None)
-    assert "/invite @Finetune" in world.answer_to_click(BEN, "approve_plan")
+    assert "/invite @Finetune" in world.click_and_read(BEN, "approve_plan")
     assert "/invite @Finetune" in world.type("/finetune status")
     world.slack.clear_faults()
     world.approve()
@@ -77,12 +77,12 @@ def test_dear_plans_take_two_and_the_dearest_none(make_world: MakeWorld) -> None
     world = make_world(Rules())
     without_quorum(world, tiers(("0.01", 1), ("1", 2)))
     world.start()
-    assert world.said("Needs 2 approvers")
+    assert world.find_message("Needs 2 approvers")
     world.approve()
     world.tick(2)
     assert world.run().state == "awaiting_approval" and world.ledger() == {}
     world.approve(CLEO)
-    world.until_state("training")
+    world.tick_until_state("training")
     without_quorum(world, tiers(("0.01", 1)))
     assert "no run may cost more than $0.01" in world.type(f"{START} epochs=2")
 
@@ -94,20 +94,20 @@ def test_an_approver_who_left_the_group_before_the_create_voids_the_approval(mak
     assert world.run().state == "approved" and "reserve" in world.ledger()
     world.slack.set_group(APPROVERS_GROUP, (BEN.id,))
     world.tick(2)
-    assert world.jobs() == world.company.count(CREATE) == world.company.count("POST /files") == 0
+    assert world.jobs() == world.provider.count(CREATE) == world.provider.count("POST /files") == 0
     assert world.run().state == "awaiting_approval" and world.ledger() == {}
-    said = world.said(
+    said = world.find_message(
         "The approval of run 1 no longer counts", f"<@{CLEO.id}> may not approve any more", "line "
     )
     assert "is free again" in said and world.has_button("approve_plan")
     assert any("no longer counts" in text for text in world.dms(ANA))
     assert "withdrew its approval" in world.type("/finetune audit 1")
     world.slack.set_group(APPROVERS_GROUP, (BEN.id, CLEO.id))
-    assert "was voided for good" in world.answer_to_click(CLEO, "approve_plan")
+    assert "was voided for good" in world.click_and_read(CLEO, "approve_plan")
     world.approve()
-    world.until_state("training")
-    assert world.jobs() == 1 and world.company.count(CREATE) == 1
-    world.until_state("done")
+    world.tick_until_state("training")
+    assert world.jobs() == 1 and world.provider.count(CREATE) == 1
+    world.tick_until_state("done")
     assert set(world.ledger()) == {"reserve", "settle"}
 
 
@@ -132,8 +132,8 @@ def test_an_approver_who_leaves_while_the_file_is_sent_is_noticed_before_the_cre
     context = world.service.context
     assert isinstance(context.directory, SlackDirectory)
     training.create(replace(context, directory=LeftAfter(context.directory, 1)), world.run())
-    assert world.company.count("POST /files") == 1 and world.left_at_company() == []
-    assert world.run().state == "awaiting_approval" and world.company.count(CREATE) == 0
+    assert world.provider.count("POST /files") == 1 and world.files_at_provider() == []
+    assert world.run().state == "awaiting_approval" and world.provider.count(CREATE) == 0
 
 
 def test_a_voided_plan_waits_as_long_as_a_new_one(make_world: MakeWorld) -> None:
@@ -143,9 +143,9 @@ def test_a_voided_plan_waits_as_long_as_a_new_one(make_world: MakeWorld) -> None
     world.slack.set_group(APPROVERS_GROUP, (BEN.id,))
     world.pass_time(25 * 3600)
     world.tick(4)
-    assert world.run().state == "awaiting_approval" and world.said("no longer counts")
+    assert world.run().state == "awaiting_approval" and world.find_message("no longer counts")
     world.approve()
-    world.until_state("training")
+    world.tick_until_state("training")
     assert world.jobs() == 1
 
 
@@ -161,7 +161,7 @@ def test_the_second_decision_on_a_voided_plan_is_told_and_reminded_of_like_the_f
     world.approve(CLEO)
     world.slack.set_group(APPROVERS_GROUP, (BEN.id,))
     world.tick(2)
-    assert world.run().state == "awaiting_approval" and world.said("no longer counts")
+    assert world.run().state == "awaiting_approval" and world.find_message("no longer counts")
     world.pass_time(21 * HOUR)
     world.tick(2)
     assert len(reminders()) == 2
@@ -181,9 +181,11 @@ def test_a_config_that_asks_for_more_approvers_meanwhile_voids_nobody_but_waits(
         unfreeze(world, person)
     world.tick(2)
     assert world.run().state == "awaiting_approval" and world.jobs() == 0 and world.ledger() == {}
-    assert world.said("The approval of run 1 no longer counts", "it now takes 2 approvers, and 1 approved")
+    assert world.find_message(
+        "The approval of run 1 no longer counts", "it now takes 2 approvers, and 1 approved"
+    )
     world.approve(CLEO)
-    world.until_state("training")
+    world.tick_until_state("training")
     assert world.jobs() == 1
 
 
@@ -194,7 +196,9 @@ def test_a_config_that_names_others_meanwhile_voids_the_approval(world: World) -
     world.restart()
     world.tick(2)
     assert world.run().state == "awaiting_approval" and world.jobs() == 0
-    assert world.said(f"<@{BEN.id}> may not approve any more", "finetune.toml, line 9: [people] approvers")
+    assert world.find_message(
+        f"<@{BEN.id}> may not approve any more", "finetune.toml, line 9: [people] approvers"
+    )
 
 
 def test_an_approver_who_was_deactivated_counts_no_longer(world: World) -> None:
@@ -215,27 +219,27 @@ def test_while_slack_does_not_tell_nothing_is_created_and_nothing_is_lost(
     world.slack.fail(method, refused("internal_error"), times=None)
     world.tick(5)
     assert world.run().state == "approved" and world.jobs() == 0 and "reserve" in world.ledger()
-    assert "Slack didn't say" in world.said("Run 1", "Slack didn't say")
+    assert "Slack didn't say" in world.find_message("Run 1", "Slack didn't say")
     world.slack.clear_faults()
-    world.until_state("training")
+    world.tick_until_state("training")
     assert world.jobs() == 1
 
 
 def test_a_job_whose_answer_got_lost_is_adopted_though_its_approval_lapsed(make_world: MakeWorld) -> None:
     world = make_world(BY_GROUP)
-    world.company.fail(CREATE, COMMIT_THEN_500)
+    world.provider.fail(CREATE, COMMIT_THEN_500)
     world.start()
     world.approve(CLEO)
     world.tick()
     assert world.run().state == "creating"
     world.slack.set_group(APPROVERS_GROUP, ())
-    world.until_state("training")
-    assert world.jobs() == 1 and world.company.count(CREATE) == 1
+    world.tick_until_state("training")
+    assert world.jobs() == 1 and world.provider.count(CREATE) == 1
 
 
 def test_a_create_that_got_lost_is_not_repeated_once_its_approval_lapsed(make_world: MakeWorld) -> None:
     world = make_world(BY_GROUP)
-    world.company.fail(CREATE, NOTHING_BUT_500)
+    world.provider.fail(CREATE, NOTHING_BUT_500)
     world.start()
     world.approve(CLEO)
     world.tick()
@@ -244,7 +248,7 @@ def test_a_create_that_got_lost_is_not_repeated_once_its_approval_lapsed(make_wo
     assert world.run().state == "creating", "it may still show"
     world.pass_time(SETTLE_S)
     world.tick(2)
-    assert world.run().state == "awaiting_approval" and world.company.count(CREATE) == 1
+    assert world.run().state == "awaiting_approval" and world.provider.count(CREATE) == 1
     world.click(BEN, "reject_plan")
     assert world.slack.submit_modal(BEN.id, {"reason": "not now"}).closed
     assert world.run().state == "rejected" and world.jobs() == 0
@@ -253,7 +257,7 @@ def test_a_create_that_got_lost_is_not_repeated_once_its_approval_lapsed(make_wo
 def test_a_plan_expires_when_the_policy_says_and_reminds_before_it(make_world: MakeWorld) -> None:
     world = make_world(Rules(more="[policy]\nexpires_h = 48\nremind_h = [12, 2]"))
     world.start()
-    assert world.said("Expires after 48 hours")
+    assert world.find_message("Expires after 48 hours")
     world.tick(3)
     reminders = lambda: [text for text in world.texts() if "waiting for approval and expires in" in text]  # noqa: E731
     world.pass_time(35 * HOUR)
@@ -271,7 +275,7 @@ def test_a_plan_expires_when_the_policy_says_and_reminds_before_it(make_world: M
     assert len(reminders()) == 2 and "2 hours" in reminders()[-1]
     world.pass_time(2 * HOUR)
     world.tick()
-    assert world.run().state == "expired" and world.said("It was not approved within 48 hours")
+    assert world.run().state == "expired" and world.find_message("It was not approved within 48 hours")
 
 
 def test_a_plan_too_few_could_approve_is_not_posted(make_world: MakeWorld) -> None:
@@ -299,7 +303,9 @@ def test_data_that_a_hard_rule_keeps_goes_nowhere_else(make_world: MakeWorld) ->
 
 
 def test_what_no_rule_covers_stays_on_this_machine(make_world: MakeWorld) -> None:
-    world = make_world(Rules(more=rule("hard", "any", more='datasets = ["letters*"]'), company_is_far=True))
+    world = make_world(
+        Rules(more=rule("hard", "any", more='datasets = ["letters*"]'), provider_is_remote=True)
+    )
     world.seed_dataset()
     assert "no rule under [[policy.data]]" in world.type(START)
     world.seed_dataset(called="letters-2")
@@ -312,20 +318,20 @@ def test_a_soft_rule_is_set_aside_by_a_reason_that_is_recorded_and_shown(make_wo
     assert "because=" in world.type(START)
     assert "at least 3 words" in world.type(f"{START} because=ok")
     world.start(f"{START} because=the customers agreed, ticket <!channel> 12")
-    card = world.said("Run 1: train", "Overridden because: the customers agreed")
+    card = world.find_message("Run 1: train", "Overridden because: the customers agreed")
     assert "<!channel>" not in card
     assert "overrode a data rule" in world.type("/finetune audit 1")
     world.restart()
     world.approve()
-    world.until_state("training")
+    world.tick_until_state("training")
 
 
 def test_an_advisory_rule_is_said_on_the_card_and_stops_nothing(make_world: MakeWorld) -> None:
     world = make_world(Rules(more=rule("advisory", "local")))
     world.start()
-    assert world.said("Run 1: train", "The rule is advisory")
+    assert world.find_message("Run 1: train", "The rule is advisory")
     world.approve()
-    world.until_state("training")
+    world.tick_until_state("training")
 
 
 def test_a_rule_that_came_after_the_approval_ends_the_run_before_anything_is_sent(world: World) -> None:
@@ -334,16 +340,18 @@ def test_a_rule_that_came_after_the_approval_ends_the_run_before_anything_is_sen
     world.rules.more = rule("soft", "local")
     world.restart()
     world.tick(2)
-    assert world.run().state == "cancelled" and world.jobs() == 0 and world.left_at_company() == []
+    assert world.run().state == "cancelled" and world.jobs() == 0 and world.files_at_provider() == []
     assert world.ledger()["settle"] == 0
-    assert world.said("doesn't let this data go to acme", "Its approval is void, and nothing was started")
+    assert world.find_message(
+        "doesn't let this data go to acme", "Its approval is void, and nothing was started"
+    )
 
 
 def test_a_rule_that_came_before_the_approval_stops_it(world: World) -> None:
     world.start()
     world.rules.more = rule("hard", "local")
     world.restart()
-    assert "doesn't let this data go to acme" in world.answer_to_click(BEN, "approve_plan")
+    assert "doesn't let this data go to acme" in world.click_and_read(BEN, "approve_plan")
     assert world.run().state == "awaiting_approval"
 
 
@@ -359,7 +367,7 @@ def test_the_form_of_a_measurement_takes_the_reason_where_a_rule_is_soft(make_wo
     )
     assert world.slack.submit_modal(ANA.id, {**answers, "because": "the customers agreed, ticket 12"}).closed
     world.send()
-    assert world.said("m1: ", "Overridden because: the customers agreed, ticket 12")
+    assert world.find_message("m1: ", "Overridden because: the customers agreed, ticket 12")
 
 
 def test_a_measurement_asks_the_same_rules(make_world: MakeWorld) -> None:
@@ -370,11 +378,11 @@ def test_a_measurement_asks_the_same_rules(make_world: MakeWorld) -> None:
     reason = "because=the customers agreed, ticket 12"
     assert world.type(f"/finetune baseline tickets {ACME} rungs=zero {reason} prompt=Sort this.") == ""
     world.send()
-    assert world.said("m1: ", "Overridden because: the customers agreed, ticket 12")
+    assert world.find_message("m1: ", "Overridden because: the customers agreed, ticket 12")
     until_asked(world)
     world.rules.more = rule("hard", "local") + PRICES
     world.restart()
-    assert "doesn't let this data go to acme" in world.answer_to_click(BEN, MEASURE)
+    assert "doesn't let this data go to acme" in world.click_and_read(BEN, MEASURE)
     world.rules.more = rule("soft", "local") + PRICES
     world.restart()
     world.click(BEN, MEASURE)

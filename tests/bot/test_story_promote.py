@@ -34,7 +34,7 @@ def trained(world: World, runs: int = 1) -> None:
     for number in range(1, runs + 1):
         world.start(f"{START} epochs={4 + number}")
         world.approve()
-        world.until_state("done", number)
+        world.tick_until_state("done", number)
 
 
 def with_aliases(world: World, runs: int = 1) -> None:
@@ -54,7 +54,7 @@ def in_use(world: World) -> str | None:
 
 
 def behind_the_alias(world: World) -> str | None:
-    return world.company.service.aliases.get("team/tickets")
+    return world.provider.service.aliases.get("team/tickets")
 
 
 def provider_model(world: World, name: str) -> str:
@@ -68,7 +68,7 @@ def test_a_model_that_is_shown_to_be_better_is_put_to_work(world: World) -> None
     trained(world)
     promote(world)
     assert in_use(world) == "tickets-1"
-    card = world.said("tickets-1 is in use for tickets", f"<@{BEN.id}> deployed it.")
+    card = world.find_message("tickets-1 is in use for tickets", f"<@{BEN.id}> deployed it.")
     assert "100.0% (82–100%) on 18 held-out rows" in card and "Against the untuned base" in card
     assert "Change your programs" in card and f"`{provider_model(world, 'tickets-1')}`" in card
     assert "Roll back" not in card
@@ -106,9 +106,9 @@ def test_a_model_no_better_than_the_one_in_use_takes_a_reason(world: World) -> N
     assert in_use(world) == "tickets-1"
     promote(world, "tickets-2", WHY)
     assert in_use(world) == "tickets-2"
-    card = world.said("tickets-2 is in use for tickets", "in place of `tickets-1`")
+    card = world.find_message("tickets-2 is in use for tickets", "in place of `tickets-1`")
     assert "half the price at the same quality" in card and "Against tickets-1, 100.0%" in card
-    assert world.said("tickets-1 was in use for tickets")
+    assert world.find_message("tickets-1 was in use for tickets")
     details = [one.detail for one in world.store.audit.entries("run 2") if one.action == "promote"]
     assert "Because: half the price at the same quality" in details[0]
     assert [one.state for one in map(world.store.model, NAMES[:2])] == ["retired", "promoted"]
@@ -116,10 +116,10 @@ def test_a_model_no_better_than_the_one_in_use_takes_a_reason(world: World) -> N
 
 def test_a_model_that_was_never_measured_takes_a_reason(world: World) -> None:
     world.start_approved()
-    world.until_state("evaluating")
+    world.tick_until_state("evaluating")
     assert "not been measured" in world.type("/finetune promote tickets-1", user=BEN)
     promote(world, why=WHY)
-    assert "It has not been measured on held-out rows." in world.said("tickets-1 is in use")
+    assert "It has not been measured on held-out rows." in world.find_message("tickets-1 is in use")
 
 
 def test_what_is_not_there_is_said(world: World) -> None:
@@ -145,7 +145,7 @@ def test_two_rollbacks_go_two_models_back(world: World) -> None:
         assert world.type("/finetune rollback tickets because=it answers in French", user=CLEO) == ""
         world.send()
         assert in_use(world) == name
-        said = world.said(f"{name} is in use again for tickets", f"<@{CLEO.id}> rolled back from")
+        said = world.find_message(f"{name} is in use again for tickets", f"<@{CLEO.id}> rolled back from")
         assert "it answers in French" in said
     assert "the first model in use" in world.type("/finetune rollback tickets", user=CLEO)
     acts = [one.action for one in world.store.audit.entries("run 2")]
@@ -156,13 +156,13 @@ def test_the_button_rolls_back_once(world: World) -> None:
     trained(world, 2)
     promote(world)
     promote(world, "tickets-2", WHY)
-    card = world.with_button("roll_back")
+    card = world.find_button("roll_back")
     world.click(BEN, "roll_back")
     world.slack.click(CLEO.id, PRIVATE.id, card.ts, "roll_back")
     world.send()
     assert in_use(world) == "tickets-1"
     assert len(world.store.database.rows("SELECT id FROM promotions")) == 3
-    assert world.said("tickets-2 was in use for tickets") and not world.has_button("roll_back")
+    assert world.find_message("tickets-2 was in use for tickets") and not world.has_button("roll_back")
 
 
 def test_a_freeze_stops_a_promotion_and_no_rollback(world: World) -> None:
@@ -230,7 +230,7 @@ def test_a_card_in_another_channel_is_pointed_to(world: World) -> None:
     said = world.type("/finetune promote tickets-1", user=BEN, channel=PUBLIC)
     assert f"The card is in <#{PRIVATE.id}>" in said
     world.send()
-    assert world.said("tickets-1 is in use") and world.texts(PUBLIC) == []
+    assert world.find_message("tickets-1 is in use") and world.texts(PUBLIC) == []
 
 
 # What programs call.
@@ -239,19 +239,19 @@ def test_a_card_in_another_channel_is_pointed_to(world: World) -> None:
 def test_the_trainer_s_alias_moves_with_it(world: World) -> None:
     with_aliases(world, 2)
     promote(world)
-    assert "as soon as the trainer knows" in world.said("tickets-1 is in use")
+    assert "as soon as the trainer knows" in world.find_message("tickets-1 is in use")
     world.tick()
     assert behind_the_alias(world) == provider_model(world, "tickets-1")
-    assert "now get it, without a change" in world.said("tickets-1 is in use")
+    assert "now get it, without a change" in world.find_message("tickets-1 is in use")
     promote(world, "tickets-2", WHY)
     world.tick()
     assert behind_the_alias(world) == provider_model(world, "tickets-2")
     world.type("/finetune rollback tickets", user=BEN)
     world.tick()
     assert behind_the_alias(world) == provider_model(world, "tickets-1")
-    count = world.company.count(PUT)
+    count = world.provider.count(PUT)
     world.tick(5)
-    assert world.company.count(PUT) == count == 3
+    assert world.provider.count(PUT) == count == 3
 
 
 @pytest.mark.parametrize(
@@ -259,14 +259,14 @@ def test_the_trainer_s_alias_moves_with_it(world: World) -> None:
 )
 def test_a_trainer_that_is_unwell_is_told_later(world: World, fault: object) -> None:
     with_aliases(world)
-    world.company.fail(PUT, fault, times=2)  # type: ignore[arg-type]
+    world.provider.fail(PUT, fault, times=2)  # type: ignore[arg-type]
     promote(world)
     world.tick()
-    assert "can't be reached yet; trying again" in world.said("tickets-1 is in use")
-    world.until(lambda: world.store.promotions.current("tickets").carried_at, "the trainer to know")
+    assert "can't be reached yet; trying again" in world.find_message("tickets-1 is in use")
+    world.tick_until(lambda: world.store.promotions.current("tickets").carried_at, "the trainer to know")
     world.send()
     assert behind_the_alias(world) == provider_model(world, "tickets-1")
-    card = world.said("tickets-1 is in use")
+    card = world.find_message("tickets-1 is in use")
     assert "without a change" in card and "can't be reached yet" not in card
 
 
@@ -274,7 +274,7 @@ def test_a_rollback_before_the_trainer_was_told_is_what_it_is_told(world: World)
     with_aliases(world, 2)
     promote(world)
     world.tick()
-    world.company.fail(PUT, NOTHING_BUT_500, times=1)
+    world.provider.fail(PUT, NOTHING_BUT_500, times=1)
     promote(world, "tickets-2", WHY)
     world.tick()
     world.type("/finetune rollback tickets", user=BEN)
@@ -298,11 +298,11 @@ def test_an_alias_that_was_changed_there_is_set_again_and_said(world: World) -> 
     with_aliases(world, 2)
     promote(world)
     world.tick()
-    world.company.service.aliases["team/tickets"] = provider_model(world, "tickets-2")
+    world.provider.service.aliases["team/tickets"] = provider_model(world, "tickets-2")
     maintain(world.service.context)
     world.tick()
     assert behind_the_alias(world) == provider_model(world, "tickets-1")
-    assert world.said("`team/tickets` pointed to", "It now points to `tickets-1` again")
+    assert world.find_message("`team/tickets` pointed to", "It now points to `tickets-1` again")
     told = len(world.texts())
     maintain(world.service.context)
     world.tick()
@@ -315,7 +315,7 @@ def test_a_hosted_model_leaves_the_alias_of_our_own_trainer_and_says_so(world: W
     world.tick()
     world.store.database.change("UPDATE models SET provider = 'openai' WHERE name = 'tickets-2'")
     promote(world, "tickets-2", WHY)
-    card = world.said("tickets-2 is in use")
+    card = world.find_message("tickets-2 is in use")
     assert "Change your programs" in card
     assert "`team/tickets` at Acme Tuning still points to `tickets-1`." in card
     world.tick(2)
@@ -327,7 +327,7 @@ def test_a_hosted_model_leaves_the_alias_of_our_own_trainer_and_says_so(world: W
 
 def lose(world: World, name: str) -> None:
     gone = provider_model(world, name).rpartition(":")[2]
-    del world.company.service.jobs[f"ftjob-{gone}"]
+    del world.provider.service.jobs[f"ftjob-{gone}"]
     maintain(world.service.context)
 
 
@@ -368,12 +368,12 @@ def test_a_model_in_use_that_is_gone_is_said_once_and_one_that_is_gone_is_not_ro
 def test_a_trainer_that_refuses_is_said_on_the_card_and_asked_again(world: World) -> None:
     with_aliases(world)
     promote(world)
-    world.company.service.models, kept = (), world.company.service.models
-    world.company.service.jobs, jobs = {}, world.company.service.jobs
+    world.provider.service.models, kept = (), world.provider.service.models
+    world.provider.service.jobs, jobs = {}, world.provider.service.jobs
     world.tick()
-    card = world.said("tickets-1 is in use")
+    card = world.find_message("tickets-1 is in use")
     assert "can't be reached yet; trying again" in card and "HTTP 404" in card
-    world.company.service.models, world.company.service.jobs = kept, jobs
+    world.provider.service.models, world.provider.service.jobs = kept, jobs
     world.pass_time(alias_sync.REFUSED_S)
     world.tick()
     assert behind_the_alias(world) == provider_model(world, "tickets-1")
@@ -394,21 +394,21 @@ def test_the_list_the_overview_and_try_know_what_is_in_use(world: World) -> None
         "/finetune status"
     )
     assert "Asking `tickets-1`" in world.type("/finetune try tickets where is my refund?")
-    assert "It answers" in world.until_told()
+    assert "It answers" in world.tick_until_answered()
 
 
 def test_the_result_offers_what_is_shown_to_be_better_and_the_button_puts_it_to_work(world: World) -> None:
     trained(world)
-    assert world.said("Try it") and world.has_button("put_to_work")
-    assert "Only an approver" in world.answer_to_click(ANA, "put_to_work")
+    assert world.find_message("Try it") and world.has_button("put_to_work")
+    assert "Only an approver" in world.click_and_read(ANA, "put_to_work")
     world.click(BEN, "put_to_work")
     world.send()
     assert in_use(world) == "tickets-1"
-    assert "already in use for `tickets`" in world.answer_to_click(BEN, "put_to_work")
+    assert "already in use for `tickets`" in world.click_and_read(BEN, "put_to_work")
     trained_again = len([one for one in world.slack.messages(PRIVATE.id) if "put_to_work" in str(one.blocks)])
     world.start(f"{START} epochs=9")
     world.approve()
-    world.until_state("done", 2)
+    world.tick_until_state("done", 2)
     after = len([one for one in world.slack.messages(PRIVATE.id) if "put_to_work" in str(one.blocks)])
     assert after == trained_again, "a model no better than the one in use is not offered"
 
@@ -425,17 +425,17 @@ def test_the_result_measures_what_its_model_should_be_compared_with(make_world: 
     world.store.database.change("UPDATE runs SET result = ?", (result.to_json(),))
     notifications.post_result(world.service.context, world.run(), plan_from_json(run.plan), result, ())
     world.send()
-    assert "guest" in world.answer_to_click(GUS, "measure_after_run")
+    assert "guest" in world.click_and_read(GUS, "measure_after_run")
     world.click(CLEO, "measure_after_run")
-    world.until(lambda: world.store.measurements.get(1), "the measurement")
+    world.tick_until(lambda: world.store.measurements.get(1), "the measurement")
     world.send()
-    assert world.said("Measurement m1", "alternatives on tickets")
+    assert world.find_message("Measurement m1", "alternatives on tickets")
 
 
 def test_details_and_a_try_are_refused_to_whom_the_policy_denies_them(world: World) -> None:
     trained(world)
     for button in ("run_details", "try_model"):
-        assert "guest" in world.answer_to_click(GUS, button), button
+        assert "guest" in world.click_and_read(GUS, button), button
         assert world.slack.view(GUS.id) is None
 
 
@@ -446,9 +446,9 @@ def test_a_model_of_a_later_version_is_held_against_the_one_in_use_on_the_rows_o
     second = world.upload_and_check(second_csv())
     world.start(f"{START} epochs=9")
     world.approve()
-    world.until_state("done", 2)
+    world.tick_until_state("done", 2)
     said = world.type("/finetune promote tickets-2", user=BEN)
     assert "worse than tickets-1" in said or "not clearly better than tickets-1" in said
     promote(world, "tickets-2", WHY)
     assert second.version == 2
-    assert "rows that both answered" in world.said("tickets-2 is in use", "Against tickets-1")
+    assert "rows that both answered" in world.find_message("tickets-2 is in use", "Against tickets-1")

@@ -55,24 +55,24 @@ def test_the_whole_road_ends_with_the_bill_of_who_rents_and_nothing_running(
     world.type("/finetune estimate tickets current=gpt-4o volume=100M target=hf/tiny")
     assert "$2.50 to $15.00)" in world.estimate_details()  # five minutes of $0.50, in which it loads, to 30
     world.start(START)
-    card = world.said("train tiny on tickets for up to $15.00")
+    card = world.find_message("train tiny on tickets for up to $15.00")
     assert "It rents t4-small from Hugging Face at $30.00 an hour for at most 30 minutes." in card
     assert not peer.jobs, "nothing starts before an approval"
     world.approve()
-    world.until(lambda: world.run().state == "done", "the run to be done", seconds=300)
+    world.tick_until(lambda: world.run().state == "done", "the run to be done", seconds=300)
     world.send()
     (machine,), bill = peer.jobs.values(), peer.usd
     assert machine.stage == "COMPLETED" and machine.spec["timeoutSeconds"] == 30 * 60
     assert world.ledger()["settle"] == world.run().actual_micros == to_micros(bill) > 0
-    assert f"*Cost*\n{usd(bill)}" in world.said("Result of run 1")
+    assert f"*Cost*\n{usd(bill)}" in world.find_message("Result of run 1")
 
     assert world.type("/finetune promote tickets-1 because='a toy that learns little'", user=BEN) == ""
     world.send()
     world.click(ANA, "try_model")
     assert world.slack.submit_modal(ANA.id, {"text": "where is my refund?"}).closed
-    assert "It answers" in world.until_told()
+    assert "It answers" in world.tick_until_answered()
     assert world.store.promotions.current("tickets").model == "tickets-1"
-    world.until(lambda: not peer.repositories, "the repository to be deleted")
+    world.tick_until(lambda: not peer.repositories, "the repository to be deleted")
     assert (peer.running, len(peer.jobs), peer.usd) == ([], 1, bill)
 
 
@@ -80,7 +80,7 @@ def test_a_price_that_rose_voids_the_plan_before_anything_starts(world: World, p
     world.start(START)
     peer.micro_usd["t4-small"] = 10_000
     world.approve()
-    run = world.until_state("cancelled")
+    run = world.tick_until_state("cancelled")
     assert "charges $0.60 an hour for t4-small, and $0.40 was approved" in str(run.error)
     assert not peer.jobs and not peer.ever
     assert world.ledger().get("settle", 0) == 0
@@ -93,7 +93,7 @@ def test_a_failed_first_step_ends_the_run_and_its_seconds_are_booked(world: Worl
     peer.files = {"result/FAILED": failed}
     world.start(START)
     world.approve()
-    run = world.until_state("failed")
+    run = world.tick_until_state("failed")
     assert "The first steps, on 8 rows, failed: no space" in str(run.error)
     assert world.ledger()["settle"] == to_micros(peer.usd) > 0 and not peer.running
 
@@ -104,7 +104,7 @@ def test_a_token_that_is_refused_plans_nothing(
     world.seed_dataset()
     monkeypatch.setenv("HF_TOKEN", "hf_wrong")
     answer = world.type("/finetune estimate tickets current=gpt-4o volume=100M target=hf/tiny")
-    told = answer if "HF_TOKEN" in answer else world.until_told()
+    told = answer if "HF_TOKEN" in answer else world.tick_until_answered()
     assert "The token in HF_TOKEN is not valid" in told
     assert not peer.jobs
 

@@ -33,11 +33,11 @@ def test_a_page_for_a_folder_that_is_not_there_is_refused(world: World, tmp_path
 def test_a_run_is_told_on_one_page(world: World, tmp_path: Path) -> None:
     world.seed_dataset()
     world.type("/finetune baseline tickets rungs=classical")
-    world.until(
+    world.tick_until(
         lambda: (found := world.store.measurements.get(1)) and found.state == "done", "the measurement"
     )
     world.start_approved()
-    run = world.until_state("done")
+    run = world.tick_until_state("done")
     out = tmp_path / "report.html"
     result = write_report(world, out)
     assert result.exit_code == 0, result.output

@@ -18,10 +18,10 @@ from tests.peers.hosted import COMMIT_THEN_500, NOTHING_BUT_500
 
 
 def _only_one_end(world: World) -> None:
-    world.until_file("loss.png")
+    world.tick_until_file("loss.png")
     world.tick(5)
     everything = world.texts()
-    assert world.jobs() == 1 and world.company.count(f"POST {JOBS}") == 1
+    assert world.jobs() == 1 and world.provider.count(f"POST {JOBS}") == 1
     assert len([text for text in everything if "Result of run" in text]) == 1
     assert len([text for text in everything if "loss.png" in text]) == 1
     assert len([text for text in everything if "rows got better" in text]) == 1
@@ -51,7 +51,7 @@ def test_a_stop_in_any_state_ends_the_story_once(world: World, state: RunState, 
     world.send()
     if state == "awaiting_approval":
         world.approve()
-    world.until_state("done")
+    world.tick_until_state("done")
     _only_one_end(world)
 
 
@@ -72,13 +72,13 @@ def test_a_stop_at_every_tick_ends_the_story_once(world: World) -> None:
     for _ in range(8):
         world.restart()
         world.tick()
-    world.until_state("done")
+    world.tick_until_state("done")
     _only_one_end(world)
 
 
 @pytest.mark.parametrize("commits", [True, False])
 def test_a_stop_while_a_create_is_in_doubt_makes_no_second_job(world: World, commits: bool) -> None:
-    world.company.fail(f"POST {JOBS}", COMMIT_THEN_500 if commits else NOTHING_BUT_500)
+    world.provider.fail(f"POST {JOBS}", COMMIT_THEN_500 if commits else NOTHING_BUT_500)
     world.start_approved()
     world.tick()
     assert world.run().state == "creating"
@@ -87,7 +87,7 @@ def test_a_stop_while_a_create_is_in_doubt_makes_no_second_job(world: World, com
     if not commits:
         assert world.run().state == "creating" and world.jobs() == 0
         world.pass_time(SETTLE_S)
-    world.until(lambda: world.run().job_id, "the job")
+    world.tick_until(lambda: world.run().job_id, "the job")
     world.tick(3)
     assert world.jobs() == 1
 
@@ -98,8 +98,8 @@ def test_a_stop_between_the_upload_and_the_create_sends_the_file_once(world: Wor
     file = world.service.settings.files / f"{sha256}.jsonl"
     world.service.context.trainers["acme"].upload(file, sha256)  # and stopped before it was written down
     world.restart()
-    world.until_state("training")
-    assert len(world.left_at_company()) == 1 and world.company.count("POST /files") == 1
+    world.tick_until_state("training")
+    assert len(world.files_at_provider()) == 1 and world.provider.count("POST /files") == 1
 
 
 @pytest.mark.parametrize("ticks", [0, 1, 2])
@@ -107,7 +107,7 @@ def test_a_stop_while_a_file_is_checked_ends_in_one_card(world: World, ticks: in
     world.upload("tickets.csv", tickets_csv())
     world.tick(ticks)
     world.restart()
-    world.until(lambda: world.dataset().state == "ready", "the check")
+    world.tick_until(lambda: world.dataset().state == "ready", "the check")
     world.send()
     assert len(world.cards()) == 1 and "is ready" in world.cards()[0]
     assert len(world.files()) == len(set(world.files()))
@@ -115,10 +115,10 @@ def test_a_stop_while_a_file_is_checked_ends_in_one_card(world: World, ticks: in
 
 def test_a_question_to_a_model_survives_a_stop(world: World) -> None:
     world.start_approved()
-    world.until_state("evaluating")
+    world.tick_until_state("evaluating")
     world.type("/finetune try tickets-1 where is my refund?")
     world.restart()
-    world.until_told()
+    world.tick_until_answered()
     answers = [one for one in world.slack.ephemerals(ANA.id) if "It answers" in str(one.blocks)]
     assert len(answers) == 1
 

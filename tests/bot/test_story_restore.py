@@ -43,7 +43,7 @@ def test_a_killed_bot_restored_from_before_its_job_takes_it_over(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     world.clock = time.time() - 60
-    world.company.service.stages = ("running",) * 99 + ("succeeded",)
+    world.provider.service.stages = ("running",) * 99 + ("succeeded",)
     world.start_approved()
     backup = backup_of(world)
     door = world.slack.access
@@ -65,30 +65,30 @@ def test_a_killed_bot_restored_from_before_its_job_takes_it_over(
     assert "replaced-" in result.stdout
     world.clock = time.time()
     world.boot()
-    world.until(lambda: world.run().job_id, "the job to be taken over")
+    world.tick_until(lambda: world.run().job_id, "the job to be taken over")
     world.tick(5)
-    assert (world.run().state, world.run().job_id) == ("training", next(iter(world.company.service.jobs)))
-    assert world.jobs() == 1 and world.company.count(f"POST {JOBS}") == 1
+    assert (world.run().state, world.run().job_id) == ("training", next(iter(world.provider.service.jobs)))
+    assert world.jobs() == 1 and world.provider.count(f"POST {JOBS}") == 1
     assert set(world.ledger()) == {"reserve"}
     assert "Finetune restored it from a backup" in world.type("/finetune audit 1")
 
 
 def test_a_list_that_lags_behind_a_restore_makes_no_second_job(world: World) -> None:
-    world.company.service.stages = ("running",) * 99 + ("succeeded",)
+    world.provider.service.stages = ("running",) * 99 + ("succeeded",)
     world.start_approved()
     backup = backup_of(world)
-    world.until_state("training")
+    world.tick_until_state("training")
     settings = world.service.settings
     world.stop()
     restore(backup, settings.database, settings.files, now=world.clock)
-    world.company.service.list_lag_s = 3600
+    world.provider.service.list_lag_s = 3600
     world.boot()
     for _ in range(10):
         world.pass_time(SETTLE_S / 20)
         world.tick()
     assert (world.run().state, world.jobs()) == ("creating", 1)
-    world.company.service.list_lag_s = 0
-    world.until_state("training")
+    world.provider.service.list_lag_s = 0
+    world.tick_until_state("training")
     assert world.jobs() == 1
 
 

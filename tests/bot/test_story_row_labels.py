@@ -51,26 +51,26 @@ def open_batch(world: World) -> Labelling:
         labelling = world.store.labellings.under_way("tickets")
         return labelling if labelling and labelling.state == "open" else None
 
-    labelling = world.until(look, "the rows to label")
+    labelling = world.tick_until(look, "the rows to label")
     world.send()
     return labelling
 
 
 def press(world: World, user: Person, button: str, *, value: str | None = None) -> None:
     """Press a button of the form, which then shows the next row."""
-    before = world.form(user)
+    before = world.read_form(user)
     world.slack.press(user.id, button, value=value)
-    wait_until(lambda: world.form(user) != before, "the next row")
+    wait_until(lambda: world.read_form(user) != before, "the next row")
 
 
 def label_all(world: World, user: Person, button: str = "label_change") -> int:
     """Press the button on each row until none is left."""
     world.click(user, "label_rows")
     rows = 0
-    while "Which label" in world.form(user):
+    while "Which label" in world.read_form(user):
         press(world, user, button)
         rows += 1
-    assert "You have answered all" in world.form(user)
+    assert "You have answered all" in world.read_form(user)
     world.slack.close_modal(user.id)
     return rows
 
@@ -78,15 +78,15 @@ def label_all(world: World, user: Person, button: str = "label_change") -> int:
 def make_version(world: World, user: Person = DORA) -> None:
     world.send()
     world.click(user, "labels_done")
-    world.until(lambda: world.store.labellings.under_way("tickets") is None, "the end of the batch")
-    world.until(lambda: world.dataset().state in ("ready", "refused"), "the check")
+    world.tick_until(lambda: world.store.labellings.under_way("tickets") is None, "the end of the batch")
+    world.tick_until(lambda: world.dataset().state in ("ready", "refused"), "the check")
     world.send()
 
 
 @pytest.fixture
 def doubted(world: World) -> World:
     world.upload_and_check(doubtful_csv())
-    assert "Choosing up to 20 rows" in world.answer_to_click(DORA, "label_doubted")
+    assert "Choosing up to 20 rows" in world.click_and_read(DORA, "label_doubted")
     open_batch(world)
     return world
 
@@ -109,8 +109,8 @@ def test_doubted_rows_become_a_version_with_its_diff(doubted: World) -> None:
     )
     assert after.holdout_sha256 == before.holdout_sha256, "the test stays as it is, to the last byte"
     assert (after.system, after.n_train) == (before.system, before.n_train)
-    doubted.said(f"tickets (version 2): {rows} relabelled")
-    card = doubted.said(f"{rows} rows labelled by 1 person")
+    doubted.find_message(f"tickets (version 2): {rows} relabelled")
+    card = doubted.find_message(f"{rows} rows labelled by 1 person")
     assert f"{rows} changed" in card and "tickets (version 2)" in card
 
 
@@ -123,14 +123,14 @@ def test_an_answer_is_stored_before_the_next_row_comes_and_a_stop_loses_none(dou
     doubted.restart()
     assert len(doubted.store.labellings.labels(labelling)) == 2
     doubted.click(DORA, "label_rows")
-    assert "2 of" in doubted.form(DORA)
+    assert "2 of" in doubted.read_form(DORA)
     doubted.slack.close_modal(DORA.id)
     doubted.send()
     doubted.click(DORA, "labels_done")
     doubted.tick()
     doubted.restart()
-    doubted.until(lambda: len(doubted.store.datasets.all()) == 2, "the version")
-    doubted.until(lambda: doubted.dataset().state == "ready", "the check")
+    doubted.tick_until(lambda: len(doubted.store.datasets.all()) == 2, "the version")
+    doubted.tick_until(lambda: doubted.dataset().state == "ready", "the check")
     doubted.tick(3)
     assert len(doubted.store.datasets.all()) == 2, "once"
     diff = _report(doubted.dataset()).diff
@@ -140,17 +140,17 @@ def test_an_answer_is_stored_before_the_next_row_comes_and_a_stop_loses_none(dou
 def test_two_people_on_the_same_rows_agree_or_not(doubted: World) -> None:
     rows = label_all(doubted, DORA)
     doubted.click(BEN, "label_rows")
-    assert "1 person" not in doubted.form(BEN), "nobody's answer is shown to others"
+    assert "1 person" not in doubted.read_form(BEN), "nobody's answer is shown to others"
     press(doubted, BEN, "label_keep")
     for _ in range(rows - 1):
         press(doubted, BEN, "label_change")
     doubted.send()
-    card = doubted.said("Two people agree")
+    card = doubted.find_message("Two people agree")
     assert f"{rows - 1} of {rows} pairs" in card
     make_version(doubted)
     diff = _report(doubted.dataset()).diff
     assert diff is not None and diff.relabelled == rows - 1, "where people disagree, nothing is done"
-    assert "1 skipped" in doubted.said("labelled by 2 people")
+    assert "1 skipped" in doubted.find_message("labelled by 2 people")
 
 
 def test_rows_without_labels_are_trained_on_and_never_tested_with(world: World) -> None:
@@ -180,7 +180,7 @@ def test_what_the_dataset_asks_already_is_not_asked_of_people(world: World) -> N
     world.slack.command(DORA.id, PRIVATE.id, "/finetune label tickets")
     file = world.put_file("same.csv", tickets_csv(90))
     assert world.slack.submit_modal(DORA.id, {"count": "9", "file": file}).accepted
-    world.until(lambda: world.store.labellings.under_way("tickets") is None, "the refusal")
+    world.tick_until(lambda: world.store.labellings.under_way("tickets") is None, "the refusal")
     world.send()
     assert "There are no new rows in same.csv" in str(world.slack.ephemerals(DORA.id)[-1].text)
 
@@ -210,18 +210,18 @@ def test_labels_that_a_newer_version_overtook_leave_no_file(doubted: World) -> N
 
 def test_in_a_public_channel_only_who_uploaded_them_sees_rows(world: World) -> None:
     world.upload_and_check(doubtful_csv(), channel=PUBLIC)
-    assert f"only <@{DORA.id}>" in world.answer_to_click(CLEO, "label_doubted", channel=PUBLIC)
-    assert "Choosing" in world.answer_to_click(DORA, "label_doubted", channel=PUBLIC)
+    assert f"only <@{DORA.id}>" in world.click_and_read(CLEO, "label_doubted", channel=PUBLIC)
+    assert "Choosing" in world.click_and_read(DORA, "label_doubted", channel=PUBLIC)
     open_batch(world)
-    assert f"only <@{DORA.id}>" in world.answer_to_click(CLEO, "label_rows", channel=PUBLIC)
+    assert f"only <@{DORA.id}>" in world.click_and_read(CLEO, "label_rows", channel=PUBLIC)
     world.click(DORA, "label_rows", channel=PUBLIC)
-    assert "what about" in world.form(DORA)
+    assert "what about" in world.read_form(DORA)
     assert not [text for text in world.texts(PUBLIC) if "what about" in text]
 
 
 def test_who_may_not_upload_labels_nothing(doubted: World) -> None:
     assert "Only full members" in doubted.type("/finetune label tickets 5", user=GUS)
-    assert "Only full members" in doubted.answer_to_click(GUS, "label_rows")
+    assert "Only full members" in doubted.click_and_read(GUS, "label_rows")
 
 
 @pytest.mark.parametrize(
@@ -238,13 +238,13 @@ def test_a_command_that_cannot_be_carried_out_says_why(doubted: World, line: str
 
 
 def test_a_second_batch_waits_for_the_first(doubted: World) -> None:
-    assert "already being labelled" in doubted.answer_to_click(ANA, "label_doubted")
+    assert "already being labelled" in doubted.click_and_read(ANA, "label_doubted")
     doubted.type("/finetune label tickets 5", user=ANA)
-    assert "Which label" in doubted.form(ANA), "the command opens the next row of the open batch"
+    assert "Which label" in doubted.read_form(ANA), "the command opens the next row of the open batch"
     doubted.slack.close_modal(ANA.id)
     doubted.click(ANA, "labels_discard")
     doubted.send()
-    doubted.said("discarded the rows")
+    doubted.find_message("discarded the rows")
     doubted.type("/finetune label tickets 5", user=ANA)
     assert len(doubted.store.labellings.rows(open_batch(doubted))) == 5
 
@@ -252,13 +252,13 @@ def test_a_second_batch_waits_for_the_first(doubted: World) -> None:
 def test_rows_to_label_go_with_their_dataset(world: World) -> None:
     word = {"a row's word": "quuxnightjar"}
     world.upload_and_check(doubtful_csv(" quuxnightjar"))
-    world.answer_to_click(DORA, "label_doubted")
+    world.click_and_read(DORA, "label_doubted")
     open_batch(world)
     world.click(DORA, "label_rows")
     press(world, DORA, "label_change")
     assert canaries.in_database(world.service.settings.database, word)
     assert delete(world, BEN).accepted
-    world.until(lambda: not world.store.deletions.open(), "the deletion")
+    world.tick_until(lambda: not world.store.deletions.open(), "the deletion")
     world.send()
     assert canaries.in_database(world.service.settings.database, word) == set()
     assert json.dumps(world.store.labellings.on([1])) == "[]"

@@ -44,7 +44,7 @@ def world(make_world: Callable[[Rules], World], beta: Hosted) -> Iterator[World]
     world.threads = ProviderThreads
     world.restart()
     yield world
-    world.company.let_go()
+    world.provider.let_go()
 
 
 def approved(world: World, target: str) -> Run:
@@ -54,33 +54,33 @@ def approved(world: World, target: str) -> Run:
 
 
 def test_runs_of_one_provider_go_on_while_another_hangs(world: World, beta: Hosted) -> None:
-    world.company.service.stages = ("running",)
+    world.provider.service.stages = ("running",)
     stuck = approved(world, "acme")
-    world.until_state("training", stuck.id)
+    world.tick_until_state("training", stuck.id)
     look = f"GET {JOBS}/{world.run(stuck.id).job_id}"
-    world.company.fail(look, HANG)
-    seen = world.company.count(look)
-    world.until(lambda: world.company.count(look) > seen, "a look at the job")
+    world.provider.fail(look, HANG)
+    seen = world.provider.count(look)
+    world.tick_until(lambda: world.provider.count(look) > seen, "a look at the job")
     run = approved(world, "beta")
-    world.until_state("done", run.id)
-    assert world.company.count(look) == seen + 1, "the look that hangs is the only one"
+    world.tick_until_state("done", run.id)
+    assert world.provider.count(look) == seen + 1, "the look that hangs is the only one"
     assert world.run(stuck.id).state == "training"
-    world.company.service.stages = ("succeeded",)
-    world.company.let_go()
-    world.until_state("done", stuck.id)
+    world.provider.service.stages = ("succeeded",)
+    world.provider.let_go()
+    world.tick_until_state("done", stuck.id)
 
 
 def test_a_create_that_hangs_is_the_only_one(world: World, beta: Hosted) -> None:
     create = f"POST {JOBS}"
-    world.company.fail(create, COMMIT_THEN_HANG)
+    world.provider.fail(create, COMMIT_THEN_HANG)
     approved(world, "acme")
-    world.until(lambda: world.company.count(create), "the create")
+    world.tick_until(lambda: world.provider.count(create), "the create")
     other = approved(world, "beta")
-    world.until_state("done", other.id)
-    assert world.company.count(create) == 1
-    world.company.let_go()
-    world.until(lambda: world.run(1).state == "training", "the job to be found")
-    assert world.jobs() == world.company.count(create) == 1
+    world.tick_until_state("done", other.id)
+    assert world.provider.count(create) == 1
+    world.provider.let_go()
+    world.tick_until(lambda: world.run(1).state == "training", "the job to be found")
+    assert world.jobs() == world.provider.count(create) == 1
 
 
 def test_a_file_that_hangs_at_slack_holds_up_no_run_and_no_other_file(world: World) -> None:
@@ -88,10 +88,10 @@ def test_a_file_that_hangs_at_slack_holds_up_no_run_and_no_other_file(world: Wor
     world.slack.fail("download", slow(NEVER_S), times=1)
     world.upload("other.csv", tickets_csv(), called="stuck")
     stuck = world.dataset().id
-    world.until_state("done", run.id)
+    world.tick_until_state("done", run.id)
     world.upload("more.csv", tickets_csv(), called="more")
     more = world.dataset().id
-    world.until(lambda: world.store.datasets.get(more).state == "ready", "the other file")
+    world.tick_until(lambda: world.store.datasets.get(more).state == "ready", "the other file")
     assert world.store.datasets.get(stuck).state == "received", "it is still waited for"
 
 
@@ -102,34 +102,34 @@ def test_a_document_that_hangs_at_slack_holds_up_no_run(world: World) -> None:
     assert world.slack.submit_modal(
         DORA.id, {"file": world.put_file("faq.md", "Refunds take a week.")}
     ).accepted
-    world.until_state("done", run.id)
+    world.tick_until_state("done", run.id)
     assert world.store.documents.due(world.clock), "it is still waited for"
 
 
 def test_the_bot_stops_while_a_provider_hangs_and_goes_on_afterwards(world: World) -> None:
-    world.company.service.stages = ("running",)
+    world.provider.service.stages = ("running",)
     run = approved(world, "acme")
-    world.until_state("training", run.id)
+    world.tick_until_state("training", run.id)
     look = f"GET {JOBS}/{world.run(run.id).job_id}"
-    world.company.fail(look, HANG)
-    seen = world.company.count(look)
-    world.until(lambda: world.company.count(look) > seen, "a look at the job")
+    world.provider.fail(look, HANG)
+    seen = world.provider.count(look)
+    world.tick_until(lambda: world.provider.count(look) > seen, "a look at the job")
     before = world.run(run.id)
     world.stop()
     world.boot()
     assert world.run(run.id) == before
-    world.company.service.stages = ("succeeded",)
-    world.until_state("done", run.id)
+    world.provider.service.stages = ("succeeded",)
+    world.tick_until_state("done", run.id)
 
 
 def test_a_plan_at_a_provider_that_hangs_holds_up_no_tick(world: World) -> None:
-    world.company.fail(f"GET {JOBS}", HANG)
+    world.provider.fail(f"GET {JOBS}", HANG)
     run = world.start(f"/finetune start tickets current=gpt-4o volume=100M target=acme/{MODEL}")
     other = approved(world, "beta")
-    world.until_state("done", other.id)
+    world.tick_until_state("done", other.id)
     assert world.run(run.id).tries == 0, "its provider was not heard yet"
-    world.company.let_go()
-    world.until(lambda: world.run(run.id).tries, "the provider's word on the plan")
+    world.provider.let_go()
+    world.tick_until(lambda: world.run(run.id).tries, "the provider's word on the plan")
 
 
 def test_a_provider_is_asked_again_where_the_system_gave_no_thread(
@@ -139,7 +139,7 @@ def test_a_provider_is_asked_again_where_the_system_gave_no_thread(
     with monkeypatch.context() as full:
         full.setattr(threading.Thread, "start", no_thread)
         reconcile(world.service.context)
-    world.until_state("done", run.id)
+    world.tick_until_state("done", run.id)
 
 
 def no_thread(self: threading.Thread) -> None:

@@ -40,21 +40,21 @@ def test_a_run_that_stops_early_trains_on_the_rest_and_a_pause_is_told(
             in card
         )
         world.approve()
-        world.until_state("training")
+        world.tick_until_state("training")
         job = client.fine_tuning.jobs.retrieve(str(world.run().job_id))
         assert (job.hyperparameters.model_extra or {})["patience"] == 2
         assert sha256(client.files.content(job.training_file).read()) == stop.fitted_sha256
         assert sha256(client.files.content(job.validation_file or "").read()) == stop.validation_sha256
         wait_for(lambda: client.fine_tuning.jobs.retrieve(job.id).status, lambda status: status == "running")
         client.fine_tuning.jobs.pause(job.id)
-        world.until(lambda: "once somebody resumes it" in (world.run().progress or ""), "the pause")
+        world.tick_until(lambda: "once somebody resumes it" in (world.run().progress or ""), "the pause")
         assert "its place on the machine is free" in str(world.run().progress)
         client.fine_tuning.jobs.resume(job.id)
-        world.until(
+        world.tick_until(
             lambda: "once somebody resumes it" not in (world.run().progress or ""), "the end of the pause"
         )
         client.fine_tuning.jobs.cancel(job.id)
-        world.until_state("cancelled")
+        world.tick_until_state("cancelled")
 
 
 def test_patience_is_refused_where_the_trainer_or_the_rows_cannot_do_it(world: World) -> None:

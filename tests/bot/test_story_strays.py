@@ -23,7 +23,7 @@ def sweep(world: World) -> None:
 
 def copy_of_job(world: World, first: str = "ftjob-1", **metadata: str) -> str:
     """A second job at the company, as a create that was believed lost would make it."""
-    service = world.company.service
+    service = world.provider.service
     job = replace(service.jobs[first], id=f"ftjob-{service.next_number()}")
     job.request = {**job.request, "metadata": {**job.request["metadata"], **metadata}}
     service.jobs[job.id] = job
@@ -32,21 +32,21 @@ def copy_of_job(world: World, first: str = "ftjob-1", **metadata: str) -> str:
 
 @pytest.fixture
 def trains(world: World) -> World:
-    world.company.service.stages = ("running",) * 99 + ("succeeded",)
+    world.provider.service.stages = ("running",) * 99 + ("succeeded",)
     world.start_approved()
-    world.until_state("training")
+    world.tick_until_state("training")
     return world
 
 
 def live(world: World) -> list[str]:
-    return [job.id for job in world.company.service.jobs.values() if not job.is_cancelled]
+    return [job.id for job in world.provider.service.jobs.values() if not job.is_cancelled]
 
 
 def test_a_second_job_of_a_run_that_shows_up_late_is_cancelled_and_said(trains: World) -> None:
     copy_of_job(trains)
     sweep(trains)
     assert live(trains) == ["ftjob-1"] and trains.run().job_id == "ftjob-1"
-    assert trains.said("Run 1 had a second job", "ftjob-2", "was cancelled")
+    assert trains.find_message("Run 1 had a second job", "ftjob-2", "was cancelled")
     said = trains.texts()
     sweep(trains)
     assert trains.texts() == said, "it is said once"
@@ -55,7 +55,7 @@ def test_a_second_job_of_a_run_that_shows_up_late_is_cancelled_and_said(trains: 
 
 def test_ours_is_kept_also_where_the_other_one_is_older(trains: World) -> None:
     second = copy_of_job(trains)
-    trains.company.service.jobs[second].created -= 60
+    trains.provider.service.jobs[second].created -= 60
     sweep(trains)
     assert live(trains) == ["ftjob-1"]
 
@@ -64,9 +64,9 @@ def test_a_job_that_no_run_knows_goes_on_and_is_said_once_with_what_a_person_can
     make_world: object,
 ) -> None:
     world: World = make_world(Rules(fallback=PUBLIC.id))  # type: ignore[operator]
-    world.company.service.stages = ("running",) * 99
+    world.provider.service.stages = ("running",) * 99
     world.start_approved()
-    world.until_state("training")
+    world.tick_until_state("training")
     copy_of_job(world, finetune_key="ft-of-another", run="8")
     sweep(world)
     sweep(world)
@@ -77,23 +77,23 @@ def test_a_job_that_no_run_knows_goes_on_and_is_said_once_with_what_a_person_can
 
 def test_a_job_that_two_rows_of_one_trainer_list_is_said_once(make_world: Callable[[Rules], World]) -> None:
     world = make_world(Rules(fallback=PUBLIC.id))
-    world.rules.more = BETA.format(url=world.company.url, model=MODEL)
+    world.rules.more = BETA.format(url=world.provider.url, model=MODEL)
     world.restart()
-    world.company.service.stages = ("running",) * 99
+    world.provider.service.stages = ("running",) * 99
     world.start_approved()
-    world.until_state("training")
+    world.tick_until_state("training")
     copy_of_job(world, finetune_key="ft-of-another", run="8")
     sweep(world)
     assert len([text for text in world.texts(PUBLIC) if "belongs to no run here" in text]) == 1
 
 
 def test_a_run_that_a_restored_backup_believes_unapproved_takes_its_job_over(world: World) -> None:
-    world.company.service.stages = ("running",) * 20 + ("succeeded",)
+    world.provider.service.stages = ("running",) * 20 + ("succeeded",)
     world.start()
     settings = world.service.settings
     backup = back_up(settings.database, world.folder / "backup", now=world.clock, files=settings.files).path
     world.approve()
-    world.until_state("training")
+    world.tick_until_state("training")
     world.stop()
     restore(backup, settings.database, settings.files, now=world.clock)
     world.boot()
@@ -103,7 +103,7 @@ def test_a_run_that_a_restored_backup_believes_unapproved_takes_its_job_over(wor
     assert world.ledger()["reserve"] == world.run().reserved_micros > 0
     world.tick(2)
     assert any("It was started before a backup was restored" in text for text in world.dms())
-    world.until_state("done")
+    world.tick_until_state("done")
     assert world.jobs() == 1 and set(world.ledger()) == {"reserve", "settle"}
 
 
@@ -112,26 +112,28 @@ def test_a_run_in_doubt_whose_job_shows_up_goes_on_without_anybody(world: World)
     job = hidden_job(world)
     sweep(world)
     assert world.run().state == "needs_human"
-    world.company.service.list_lag_s = 0
+    world.provider.service.list_lag_s = 0
     sweep(world)
     assert (world.run().state, world.run().job_id) == ("training", job)
-    assert world.said("was found there and is taken over")
-    world.until_state("done")
+    assert world.find_message("was found there and is taken over")
+    world.tick_until_state("done")
 
 
 def test_a_job_of_a_cancelled_run_is_cancelled_there_that_of_a_failed_one_is_said(trains: World) -> None:
     store = trains.store
     store.runs.move(trains.run(), "failed", now=trains.clock)
     sweep(trains)
-    assert live(trains) == ["ftjob-1"] and trains.said("Run 1 is over, but its job is still running")
+    assert live(trains) == ["ftjob-1"] and trains.find_message("Run 1 is over, but its job is still running")
     store.runs.move(trains.run(), "cancelled", now=trains.clock)
     copy_of_job(trains)
     sweep(trains)
-    assert live(trains) == [] and trains.said("Run 1 was cancelled, but its job was still running", "ftjob-2")
+    assert live(trains) == [] and trains.find_message(
+        "Run 1 was cancelled, but its job was still running", "ftjob-2"
+    )
 
 
 def test_a_company_that_is_away_stops_no_look(trains: World) -> None:
-    trains.company.fail(f"GET {JOBS}", NOTHING_BUT_500, times=3)
+    trains.provider.fail(f"GET {JOBS}", NOTHING_BUT_500, times=3)
     sweep(trains)
     copy_of_job(trains)
     sweep(trains)
@@ -148,25 +150,27 @@ def test_a_size_of_a_curve_has_one_job_too(make_world: object) -> None:
     until_size(world, 0, "training")
     copy_of_job(world)
     sweep(world)
-    assert live(world) == ["ftjob-1"] and world.said("Measurement m1 had a second job", channel=PRIVATE)
+    assert live(world) == ["ftjob-1"] and world.find_message(
+        "Measurement m1 had a second job", channel=PRIVATE
+    )
 
 
 def test_two_providers_of_one_account_leave_each_other_s_jobs_and_files_alone(
     make_world: Callable[[Rules], World],
 ) -> None:
     world = make_world(Rules(budget="1000"))
-    world.rules.more = BETA.format(url=world.company.url, model=MODEL)
+    world.rules.more = BETA.format(url=world.provider.url, model=MODEL)
     world.restart()
     first = world.start_approved()
-    world.until_state("done", first.id)
+    world.tick_until_state("done", first.id)
     second = world.start(START.replace("acme/", "beta/"))
     world.approve()
-    world.until_state("training", second.id)
+    world.tick_until_state("training", second.id)
     provider_jobs.record_uploads(
         world.service.context, "acme", provider_jobs.uploads_of_run(world.run(first.id))
     )  # its file was sent there, too
     before = world.texts()
     maintain(world.service.context)
     world.send()
-    assert len(world.left_at_company()) == 1, "the second run trains on it"
+    assert len(world.files_at_provider()) == 1, "the second run trains on it"
     assert world.texts() == before

@@ -61,23 +61,23 @@ def knows_by_its_prompt(model: str, messages: list[dict[str, Any]]) -> str:
 
 def upload_and_estimate_by_buttons(world: World) -> None:
     world.slack.open_home(ANA.id)
-    world.until(lambda: world.slack.home(ANA.id), "the App Home")
+    world.tick_until(lambda: world.slack.home(ANA.id), "the App Home")
     world.slack.press(ANA.id, help.UPLOAD, home=True)
     file = world.put_file("tickets.csv", tickets_csv(240), ANA)
     assert world.slack.submit_modal(ANA.id, {"file": file, "name": "tickets", "channel": PRIVATE.id}).closed
-    world.until(lambda: world.has_button(datasets.ESTIMATE), "the check")
+    world.tick_until(lambda: world.has_button(datasets.ESTIMATE), "the check")
     world.click(ANA, datasets.ESTIMATE)
     answers = {"dataset": "tickets", "current": "gpt-4o", "volume": "100M", "target": TARGET}
     assert world.slack.submit_modal(ANA.id, answers).closed
-    world.hears(ANA, 0)
+    world.wait_for_answer(ANA, 0)
 
 
 def test_the_team_re_tunes_elsewhere_before_gpt_4o_ends_by_buttons_alone(make_world: MakeWorld) -> None:
     openai = '[providers.openai]\nbase_url = "{url}"\nkey_env = "ACME_KEY"\nabilities = ["chat"]\n'
     world = make_world(Rules(current_ends="", more=ELSEWHERE + MARGIN))
-    world.rules.more += openai.format(url=world.company.url)
+    world.rules.more += openai.format(url=world.provider.url)
     world.restart()
-    service = world.company.service
+    service = world.provider.service
     service.models, service.answer = (*service.models, GPT_4O), knows_by_its_prompt
     world.clock = noon(2026, 12, 20)
     upload_and_estimate_by_buttons(world)
@@ -91,9 +91,9 @@ def test_the_team_re_tunes_elsewhere_before_gpt_4o_ends_by_buttons_alone(make_wo
     world.click(ANA, "measure_dataset")
     answers = {"dataset": "tickets", "models": [f"openai/{GPT_4O}"], "rungs": ["zero"]}
     assert world.slack.submit_modal(ANA.id, answers).closed
-    world.until(lambda: world.has_button("measure"), "the measurement's price")
+    world.tick_until(lambda: world.has_button("measure"), "the measurement's price")
     world.click(ANA, "measure")
-    world.until(lambda: world.store.measurements.get(1).state == "done", "the measurement")
+    world.tick_until(lambda: world.store.measurements.get(1).state == "done", "the measurement")
 
     message = next(one for one in world.slack.messages(PRIVATE.id) if "gpt-4o ends in" in words_of(one))
     world.slack.click(ANA.id, PRIVATE.id, message.ts, RETUNE)
@@ -103,12 +103,12 @@ def test_the_team_re_tunes_elsewhere_before_gpt_4o_ends_by_buttons_alone(make_wo
     assert (run.state, plan.dataset, plan.dataset_version) == ("awaiting_approval", "tickets", 1)
     assert (f"{plan.provider}/{plan.base_model}", plan.current) == (TARGET, "gpt-4o")
     world.approve(BEN)
-    world.until_state("done", run.id)
+    world.tick_until_state("done", run.id)
     world.click(BEN, "put_to_work")
     world.send()
     standing = world.store.promotions.current("tickets")
     assert standing is not None and standing.model == world.run(run.id).model
-    assert "cheaper and not worse" in world.said(f"{standing.model} is in use for tickets")
+    assert "cheaper and not worse" in world.find_message(f"{standing.model} is in use for tickets")
     assert look(world, noon(2027, 1, 10)) == [card]  # it is prompted no more
 
 
@@ -142,7 +142,7 @@ def test_a_plan_made_after_the_end_is_held_against_the_successor(world: World) -
 
 
 def test_what_the_provider_says_wins_and_an_end_that_is_put_off_is_told_again(world: World) -> None:
-    service = world.company.service
+    service = world.provider.service
     service.models, service.shutdowns = (*service.models, "gpt-5.6-terra"), {"gpt-5.6-terra": "2026-09-20"}
     world.type(ESTIMATE.replace("gpt-4o", "gpt-5.6-terra"))
     (card,) = look(world)
@@ -153,24 +153,24 @@ def test_what_the_provider_says_wins_and_an_end_that_is_put_off_is_told_again(wo
 
 def test_a_base_that_is_planned_and_one_in_use_are_told_to_their_channel(world: World) -> None:
     run = world.start(f"/finetune start tickets current=gpt-4o volume=100M target={TARGET}")
-    world.company.service.shutdowns = {"acme-small": "2026-09-20"}
+    world.provider.service.shutdowns = {"acme-small": "2026-09-20"}
     maintain(world.service.context)
     world.send()
-    assert "Run 1 on tickets plans to train it" in world.said("acme-small ends in 19 days")
+    assert "Run 1 on tickets plans to train it" in world.find_message("acme-small ends in 19 days")
     world.approve(BEN)
-    world.until_state("done", run.id)
+    world.tick_until_state("done", run.id)
     world.click(BEN, "put_to_work")
     maintain(world.service.context)
     world.pass_time(DAY)
     maintain(world.service.context)
     world.send()
-    card = world.said("tickets-1, in use for tickets, was trained on it")
+    card = world.find_message("tickets-1, in use for tickets, was trained on it")
     assert "No lasting model can be trained here" in card
     assert "the base of tickets-1, in use for tickets: ends in" in world.type("/finetune status")
 
 
 def test_a_model_that_vanished_is_told_the_same_night(world: World) -> None:
-    service = world.company.service
+    service = world.provider.service
     service.models = (*service.models, "acme-large")
     world.rules.more += '[prices."acme/acme-large"]\ninput = "1"\noutput = "4"\n'
     world.restart()
@@ -185,5 +185,5 @@ def test_a_model_that_vanished_is_told_the_same_night(world: World) -> None:
 
 def test_the_button_takes_the_right_to_start(world: World) -> None:
     look(world, noon(2026, 12, 20))
-    assert "full members" in world.answer_to_click(GUS, RETUNE)
+    assert "full members" in world.click_and_read(GUS, RETUNE)
     assert world.store.runs.newest() == []

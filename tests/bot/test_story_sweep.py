@@ -58,7 +58,7 @@ def test_one_plan_one_budget_and_one_job_are_made_of_a_sweep(
         assert swept.steps == halving_steps([-(-swept.n_fitted // 8)] * 4)
         assert not {"lora_r", "learning_rate", "lora_alpha"} & set(dict(plan.hyperparameters))
         world.approve()
-        world.until_state("training")
+        world.tick_until_state("training")
         job = client.fine_tuning.jobs.retrieve(str(world.run().job_id))
         told = job.hyperparameters.model_extra or {}
         assert told["sweep"] == {"lora_r": [2, 4], "learning_rate": [0.001, 0.01]}
@@ -67,7 +67,7 @@ def test_one_plan_one_budget_and_one_job_are_made_of_a_sweep(
         assert sha256(client.files.content(job.training_file).read()) == swept.fitted_sha256
         assert sha256(client.files.content(job.validation_file or "").read()) == swept.validation_sha256
         client.fine_tuning.jobs.cancel(job.id)
-        world.until_state("cancelled")
+        world.tick_until_state("cancelled")
 
 
 def test_a_sweep_costs_as_many_trainings_as_its_formula_says(make_world: MakeWorld) -> None:
@@ -120,7 +120,7 @@ def test_a_real_sweep_ends_with_its_table_in_the_thread_of_the_result(
         assert world.type(LOCAL) == ""
         world.send()
         world.approve()
-        world.until(lambda: world.run().state in ("done", "failed"), "the end", seconds=200)
+        world.tick_until(lambda: world.run().state in ("done", "failed"), "the end", seconds=200)
         world.send()
         assert world.run().state == "done", world.run().error
         found = RunResult.from_json(str(world.run().result))
@@ -128,5 +128,5 @@ def test_a_real_sweep_ends_with_its_table_in_the_thread_of_the_result(
         assert [arm.outcome for arm in found.arms].count("won") == 1
         plan = plan_from_json(world.run().plan)
         assert plan.swept is not None and found.steps == plan.swept.steps
-        table = world.said("Sweep on tickets: 4 trials")
+        table = world.find_message("Sweep on tickets: 4 trials")
         assert "★" in table and "stopped after rung 1" in table

@@ -25,18 +25,18 @@ MakeWorld = Callable[[Rules], World]
 
 def thinking(make_world: MakeWorld, more: str) -> World:
     world = make_world(Rules(more=more))
-    world.company.service.models = (MODEL, THINKER)
-    world.company.service.thinks = {THINKER: THOUGHT}
+    world.provider.service.models = (MODEL, THINKER)
+    world.provider.service.thinks = {THINKER: THOUGHT}
     world.seed_dataset()
     return world
 
 
 def climbed(world: World) -> Measurement:
     assert world.type(LINE) == ""
-    world.until(lambda: measurement(world).reserved_micros, "its price", seconds=30)
+    world.tick_until(lambda: measurement(world).reserved_micros, "its price", seconds=30)
     world.send()
     world.click(BEN, evaluations.MEASURE)
-    world.until(lambda: measurement(world).state == "done", "m1 to be done", seconds=30)
+    world.tick_until(lambda: measurement(world).state == "done", "m1 to be done", seconds=30)
     world.send()
     return measurement(world)
 
@@ -52,7 +52,7 @@ def caps(world: World) -> list[set[tuple[str, int]]]:
     names = ("max_tokens", "max_completion_tokens", "temperature")
     return [
         {(name, seen.body[name]) for name in names if name in seen.body}
-        for seen in world.company.requests
+        for seen in world.provider.requests
         if seen.route == CHAT
     ]
 
@@ -77,4 +77,6 @@ def test_one_that_nobody_knows_thinks_its_cap_away_and_the_card_counts_it(make_w
     assert len(asked) <= HELD + 2 * 8, "what it refuses is learnt once, by those under way together"
     rung = Ladder.from_json(str(done.result)).rungs[0]
     assert (rung.score, rung.empty, rung.completion_tokens) == (0.0, HELD, HELD * 16)
-    assert world.said(f"{HELD} of {HELD} answers", "were empty and count as wrong", "`reasoning = true`")
+    assert world.find_message(
+        f"{HELD} of {HELD} answers", "were empty and count as wrong", "`reasoning = true`"
+    )

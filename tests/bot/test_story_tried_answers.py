@@ -17,7 +17,7 @@ DAY_S = 24 * 3600.0
 def ask(world: World, text: str) -> str:
     """Ask the model; the timestamp of its answer."""
     world.type(f"/finetune try tickets-1 {text}")
-    assert "It answers" in world.until_told()
+    assert "It answers" in world.tick_until_answered()
     return world.slack.ephemerals(ANA.id)[-1].ts
 
 
@@ -35,7 +35,7 @@ def test_better_answers_become_a_dataset_of_pairs(world: World) -> None:
     world.tick()
     assert "10 preference pairs" in world.dms()[-1]
     assert world.type("/finetune pairs tickets") == ""
-    world.until(
+    world.tick_until(
         lambda: world.dataset().name == "tickets-pairs" and world.dataset().state == "ready", "the check"
     )
     world.send()
@@ -45,17 +45,17 @@ def test_better_answers_become_a_dataset_of_pairs(world: World) -> None:
     assert first["input"]["messages"][0]["role"] == "system", "as the model was asked"
     assert first["preferred_output"] == [{"role": "assistant", "content": "refund, of case 0"}]
     assert first["non_preferred_output"] == [{"role": "assistant", "content": "refund"}]
-    assert "method=dpo" in world.said("tickets-pairs is ready")
+    assert "method=dpo" in world.find_message("tickets-pairs is ready")
 
 
 def test_a_good_answer_is_preferred_to_one_that_was_not(world: World) -> None:
     with_model(world)
     correct(world, ask(world, "where is my refund?"), "refund, please wait")
-    world.company.service.answer = lambda model, messages: "billing"
+    world.provider.service.answer = lambda model, messages: "billing"
     ts = ask(world, "Where is  my refund?")
     before = len(world.slack.ephemerals(ANA.id))
     world.slack.click(ANA.id, PRIVATE.id, ts, "answer_good")
-    world.hears(ANA, before)
+    world.wait_for_answer(ANA, before)
     said = str(world.slack.ephemerals(ANA.id)[-1].text)
     assert "2 preference pairs so far; training needs 10" in said and "/finetune pairs" not in said
 
@@ -78,6 +78,6 @@ def test_answers_without_a_verdict_go_after_a_week_and_the_others_with_their_dat
     apply_retention(world.service.context)
     assert world.store.tried_answers.get(1) is None and world.store.tried_answers.get(2) is not None
     assert delete(world, BEN).accepted
-    world.until(lambda: not world.store.deletions.open(), "the deletion")
+    world.tick_until(lambda: not world.store.deletions.open(), "the deletion")
     word = {"a better answer's word": "quuxnightjar"}
     assert canaries.in_database(world.service.settings.database, word) == set()

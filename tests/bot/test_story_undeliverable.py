@@ -21,11 +21,11 @@ def minutes(world: World, count: int) -> None:
 def whole_run_and_the_next_card(world: World) -> None:
     """A run from its request to its result, and another one that asks for approval."""
     world.start_approved()
-    world.until_state("done")
+    world.tick_until_state("done")
     minutes(world, 1)
-    assert world.said("Result of run 1")
+    assert world.find_message("Result of run 1")
     world.start(START + " epochs=2")
-    assert world.with_button("approve_plan")
+    assert world.find_button("approve_plan")
 
 
 def test_without_im_write_results_and_approval_cards_appear_and_the_scope_is_named(world: World) -> None:
@@ -42,7 +42,7 @@ def test_without_files_write_results_and_approval_cards_appear_and_plots_follow_
 ) -> None:
     world.slack.revoke("files:write")
     whole_run_and_the_next_card(world)
-    world.until(lambda: any("`files:write`" in text for text in world.texts()), "the scope's name")
+    world.tick_until(lambda: any("`files:write`" in text for text in world.texts()), "the scope's name")
     minutes(world, 1)
     assert len([text for text in world.texts() if "`files:write`" in text]) == 1
     assert world.files() == []
@@ -56,11 +56,11 @@ def test_a_progress_card_that_slack_always_refuses_mutes_nothing(world: World, c
     world.start()
     world.slack.fail("chat.update", refused(code), times=None, text='"text": "Run 1 ')
     world.approve()
-    world.until_state("done")
-    world.until_file("report-run-1.html")
+    world.tick_until_state("done")
+    world.tick_until_file("report-run-1.html")
     minutes(world, 1)
-    assert world.said("Result of run 1") and len(world.files()) == 3
+    assert world.find_message("Result of run 1") and len(world.files()) == 3
     given_up = [text for text in world.dms(ANA) if code in text and f"<#{PRIVATE.id}>" in text]
     assert len(given_up) == (code == "msg_too_long")
     world.start(START + " epochs=2")
-    assert world.with_button("approve_plan")
+    assert world.find_button("approve_plan")

@@ -40,7 +40,7 @@ def test_with_a_fallback_channel_the_card_stands_there(make_world: MakeWorld) ->
     assert world.type(START, channel=WITHOUT_BOT) == ""
     world.tick(2)
     world.approve(BEN, channel=PUBLIC)
-    world.until_state("training")
+    world.tick_until_state("training")
 
 
 def test_a_plan_is_not_asked_for_where_nobody_else_sees_it(world: World) -> None:
@@ -62,20 +62,20 @@ def test_a_card_that_lost_its_channel_is_told_and_stands_there_once_the_bot_is_i
     world.pass_time(300)
     world.tick(2)
     world.approve()
-    world.until_state("training")
+    world.tick_until_state("training")
 
 
 def test_the_app_home_of_an_approver_has_the_buttons_and_the_link(world: World) -> None:
     run = world.start()
     shown = home(world, BEN)
     assert "approve_plan" in shown and "reject_plan" in shown
-    assert world.with_button("approve_plan").ts.replace(".", "") in shown, "the card's address"
+    assert world.find_button("approve_plan").ts.replace(".", "") in shown, "the card's address"
     assert "approve_plan" not in home(world, ANA), "who asked can't approve"
     assert "Not now: too few rows" in shown
     world.slack.press(BEN.id, "approve_plan", home=True)
     assert world.slack.submit_modal(BEN.id, {"reason": WHY}).closed
     assert world.run(run.id).state != "awaiting_approval"
-    world.until_state("training")
+    world.tick_until_state("training")
     assert world.jobs() == 1
     wait_until(
         lambda: "approve_plan" not in json.dumps(list(world.slack.home(BEN.id).blocks)), "the new Home"
@@ -101,7 +101,7 @@ def test_a_run_that_has_enough_approvers_by_a_lowered_number_goes_on(make_world:
     world.rules.quorum = 1
     world.restart()
     world.pass_time(61)
-    world.until_state("training")
+    world.tick_until_state("training")
     assert world.jobs() == 1
     assert world.ledger()["reserve"] == json.loads(world.run().plan)["maximum_micros"]
 

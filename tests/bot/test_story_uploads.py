@@ -17,69 +17,69 @@ def test_a_file_is_named_by_its_content_expires_and_is_gone_after_the_job(world:
     world.abilities += ', "expires_after"'
     world.restart()
     world.start_approved()
-    world.until_state("training")
-    (file,) = world.company.service.files.values()
+    world.tick_until_state("training")
+    (file,) = world.provider.service.files.values()
     assert file.name == f"{plan_from_json(world.run().plan).train_sha256}.jsonl"
     assert file.expires is not None and abs(file.expires - file.created - UPLOAD_LIFE_S) < 60
-    world.until_state("evaluating")
-    assert world.left_at_company() == [] and world.company.count("POST /files") == 1
-    world.until_state("done")
+    world.tick_until_state("evaluating")
+    assert world.files_at_provider() == [] and world.provider.count("POST /files") == 1
+    world.tick_until_state("done")
 
 
 def test_an_upload_whose_answer_got_lost_is_found_and_not_sent_again(world: World) -> None:
-    world.company.fail("POST /files", COMMIT_THEN_CUT)
+    world.provider.fail("POST /files", COMMIT_THEN_CUT)
     world.start_approved()
-    world.until_state("training")
-    assert world.company.count("POST /files") == 1 and len(world.left_at_company()) == 1
+    world.tick_until_state("training")
+    assert world.provider.count("POST /files") == 1 and len(world.files_at_provider()) == 1
 
 
 def test_a_file_is_gone_after_a_job_that_failed_or_was_cancelled_too(world: World) -> None:
-    world.company.service.stages = ("running", "failed")
-    world.company.service.failure = {"code": "bad_data", "message": "row 7"}
+    world.provider.service.stages = ("running", "failed")
+    world.provider.service.failure = {"code": "bad_data", "message": "row 7"}
     world.start_approved()
-    world.until_state("failed")
-    assert world.left_at_company() == []
+    world.tick_until_state("failed")
+    assert world.files_at_provider() == []
 
 
 def test_a_file_that_another_run_trains_on_stays_until_that_one_is_through(world: World) -> None:
-    world.company.service.stages = ("running",) * 3 + ("succeeded",)
+    world.provider.service.stages = ("running",) * 3 + ("succeeded",)
     world.start_approved()
-    world.until_state("training")
+    world.tick_until_state("training")
     world.start(f"{START} epochs=2")
     world.approve()
-    world.until_state("training", 2)
-    world.until_state("evaluating", 1)
+    world.tick_until_state("training", 2)
+    world.tick_until_state("evaluating", 1)
     if world.run(2).state == "training":
-        assert len(world.left_at_company()) == 1
-    world.until_state("evaluating", 2)
-    assert world.left_at_company() == []
+        assert len(world.files_at_provider()) == 1
+    world.tick_until_state("evaluating", 2)
+    assert world.files_at_provider() == []
 
 
 def test_what_could_not_be_deleted_is_tidied_up_later_and_what_is_needed_is_left(world: World) -> None:
-    world.company.fail("DELETE /files/file-1", Fault(commit=False), times=9)
+    world.provider.fail("DELETE /files/file-1", Fault(commit=False), times=9)
     world.start_approved()
-    world.until_state("evaluating")
-    assert len(world.left_at_company()) == 1
-    world.company.forgive("DELETE /files/file-1")
+    world.tick_until_state("evaluating")
+    assert len(world.files_at_provider()) == 1
+    world.provider.forgive("DELETE /files/file-1")
     world.start(f"{START} epochs=2")
-    world.company.fail(f"POST {JOBS}", NOTHING_BUT_500)
+    world.provider.fail(f"POST {JOBS}", NOTHING_BUT_500)
     world.approve()
     world.tick(2)
     provider_jobs.delete_unneeded_uploads(world.service.context)
-    assert len(world.left_at_company()) == 1, "run 2 is about to train on it"
+    assert len(world.files_at_provider()) == 1, "run 2 is about to train on it"
     world.type("/finetune cancel 2", user=BEN)
     world.pass_time(3600)
-    world.until_state("cancelled", 2)
+    world.tick_until_state("cancelled", 2)
     provider_jobs.delete_unneeded_uploads(world.service.context)
-    assert world.left_at_company() == []
+    assert world.files_at_provider() == []
 
 
 def test_a_kill_between_upload_and_create_and_then_a_cancel_leaves_no_file_there(world: World) -> None:
     _killed_after_the_upload(world)
     world.type("/finetune cancel 1")
-    world.until_state("cancelled")
-    assert world.left_at_company() == []
-    assert "The uploaded file was deleted" in world.said("nothing was started")
+    world.tick_until_state("cancelled")
+    assert world.files_at_provider() == []
+    assert "The uploaded file was deleted" in world.find_message("nothing was started")
 
 
 def test_a_plan_replaced_after_its_upload_leaves_no_file_there(world: World) -> None:
@@ -91,23 +91,23 @@ def test_a_plan_replaced_after_its_upload_leaves_no_file_there(world: World) -> 
     world.start(f"{START} epochs=2")
     assert world.run(1).state == "cancelled"
     provider_jobs.delete_unneeded_uploads(world.service.context)
-    assert world.left_at_company() == []
+    assert world.files_at_provider() == []
 
 
 def test_a_file_that_appears_only_after_it_was_looked_for_is_deleted_at_a_later_look(world: World) -> None:
     run = world.start_approved()
     provider_jobs.record_uploads(world.service.context, "acme", provider_jobs.uploads_of_run(run))
     world.type("/finetune cancel 1")
-    world.until_state("cancelled")
+    world.tick_until_state("cancelled")
     path = world.service.settings.files / f"{plan_from_json(run.plan).train_sha256}.jsonl"
     world.service.context.trainers["acme"].upload(path, path.stem)  # the upload that the kill cut off
     provider_jobs.delete_unneeded_uploads(world.service.context)
-    assert world.left_at_company() == []
+    assert world.files_at_provider() == []
     world.pass_time(UPLOAD_SETTLE_S + 1)
     provider_jobs.delete_unneeded_uploads(world.service.context)
-    before = world.company.count("GET /files")
+    before = world.provider.count("GET /files")
     provider_jobs.delete_unneeded_uploads(world.service.context)
-    assert world.company.count("GET /files") == before, "what is surely gone is looked for no more"
+    assert world.provider.count("GET /files") == before, "what is surely gone is looked for no more"
 
 
 def test_the_rows_that_a_job_was_validated_on_are_taken_back_too(world: World) -> None:
@@ -116,19 +116,19 @@ def test_the_rows_that_a_job_was_validated_on_are_taken_back_too(world: World) -
     world.upload_and_check(tickets_csv(300))
     world.start(f"{START} patience=2")
     world.approve()
-    world.company.fail(f"POST {JOBS}", NOTHING_BUT_500)
-    world.until_state("creating")
-    assert len(world.left_at_company()) == 2
+    world.provider.fail(f"POST {JOBS}", NOTHING_BUT_500)
+    world.tick_until_state("creating")
+    assert len(world.files_at_provider()) == 2
     world.type("/finetune cancel 1")
     world.pass_time(3600)
-    world.until_state("cancelled")
-    assert world.left_at_company() == []
+    world.tick_until_state("cancelled")
+    assert world.files_at_provider() == []
 
 
 def _killed_after_the_upload(world: World) -> None:
     """The company has the file, and the bot knows nothing of it."""
-    world.company.fail("POST /files", COMMIT_THEN_CUT)
+    world.provider.fail("POST /files", COMMIT_THEN_CUT)
     world.start_approved()
     world.tick()
-    assert len(world.left_at_company()) == 1 and world.run().file_id is None
+    assert len(world.files_at_provider()) == 1 and world.run().file_id is None
     world.restart()

@@ -33,8 +33,8 @@ def vendor_world(request: pytest.FixtureRequest, make_world: MakeWorld) -> World
 
 
 def company(world: World) -> Vendor:
-    assert isinstance(world.company.service, Vendor)
-    return world.company.service
+    assert isinstance(world.provider.service, Vendor)
+    return world.provider.service
 
 
 def test_from_a_file_to_a_result_whose_cost_is_the_vendors_bill(vendor_world: World) -> None:
@@ -43,14 +43,14 @@ def test_from_a_file_to_a_result_whose_cost_is_the_vendors_bill(vendor_world: Wo
     estimate = world.type("/finetune estimate tickets current=gpt-4o volume=100M target=acme/acme-small")
     assert "$" in estimate
     world.start(START)
-    world.company.fail(world.create_route, COMMIT_THEN_RESET)  # the job is there, its answer is not
+    world.provider.fail(world.create_route, COMMIT_THEN_RESET)  # the job is there, its answer is not
     world.approve()
-    world.until_state("done")
+    world.tick_until_state("done")
     ledger = company(world).ledger
     assert (ledger.jobs, ledger.live, ledger.files) == (1, 0, 0)
     actual = from_micros(int(world.run().actual_micros or 0))
     assert round(actual, 2) == ledger.usd > 1
-    assert f"${ledger.usd}" in world.said("Result of run 1")
+    assert f"${ledger.usd}" in world.find_message("Result of run 1")
 
 
 @pytest.mark.parametrize("vendor", ROADS)
@@ -62,17 +62,17 @@ def test_the_whole_road_by_clicks_ends_with_the_vendors_bill_and_nothing_running
     world.type("/finetune estimate tickets current=gpt-4o volume=10B target=acme/acme-small")
     assert "training $5,000.00 per 1M tokens, its machine $8.00 an hour" in world.estimate_details()
     world.start(START.replace("100M", "10B"))
-    assert "$8.00 an hour while it runs" in world.said("Run 1", "The tuned model:")
+    assert "$8.00 an hour while it runs" in world.find_message("Run 1", "The tuned model:")
     world.approve()
-    world.until_state("done")
+    world.tick_until_state("done")
     world.click(BEN, "put_to_work")
     world.click(ANA, "try_model")
     assert world.slack.submit_modal(ANA.id, {"text": "where is my refund?"}).closed
-    assert "It answers" in world.until_told()
+    assert "It answers" in world.tick_until_answered()
     assert world.store.promotions.current("tickets").model == "tickets-1"
     assert len(service.running) == 1
     world.click(ANA, "stop_deployment")
-    world.until(lambda: not world.store.deployments.live(), "nothing to run")
+    world.tick_until(lambda: not world.store.deployments.live(), "nothing to run")
     world.send()
 
     ledger = service.ledger
@@ -81,17 +81,17 @@ def test_the_whole_road_by_clicks_ends_with_the_vendors_bill_and_nothing_running
     hours = sum((machine.usd(world.clock) for machine in service.machines), Decimal(0))
     trained = service.billed_usd if isinstance(service, Crusoe) else service.bill_of(*service.jobs.values())
     assert round(from_micros(int(world.run().actual_micros or 0)), 2) == round(trained + hours, 2)
-    assert f"${round(trained + hours, 2)}" in world.said("tickets-1 is stopped")
+    assert f"${round(trained + hours, 2)}" in world.find_message("tickets-1 is stopped")
 
 
 def test_a_cancelled_job_costs_what_was_done(vendor_world: World) -> None:
     world = vendor_world
     company(world).stages = ("running",)
     world.start_approved()
-    world.until_state("training")
+    world.tick_until_state("training")
     world.tick(2)
     world.type("/finetune cancel 1")
-    world.until_state("cancelled")
+    world.tick_until_state("cancelled")
     ledger = company(world).ledger
     assert (ledger.jobs, ledger.live, ledger.files) == (1, 0, 0)
     assert round(from_micros(world.ledger()["settle"]), 2) == ledger.usd > 1
@@ -101,8 +101,8 @@ def test_an_account_without_credit_ends_the_run_and_leaves_nothing_there(vendor_
     world = vendor_world
     company(world).credit = False
     world.start_approved()
-    world.until_state("failed")
-    assert "out of credit" in world.said("failed") and world.ledger()["settle"] == 0
+    world.tick_until_state("failed")
+    assert "out of credit" in world.find_message("failed") and world.ledger()["settle"] == 0
     assert company(world).ledger.jobs == company(world).ledger.files == 0
 
 
@@ -112,7 +112,7 @@ def test_what_the_vendor_would_not_train_is_withdrawn_before_anybody_approves(ma
     world.start(f"{START} lora_r=32")
     world.tick(2)
     assert world.run().state == "cancelled"
-    assert "with lora_r of at most 16, and the plan has 32" in world.said("Withdrawn before anybody")
+    assert "with lora_r of at most 16, and the plan has 32" in world.find_message("Withdrawn before anybody")
 
 
 def test_the_vendors_own_estimate_is_waited_for_and_names_its_price(make_world: MakeWorld) -> None:
@@ -121,9 +121,9 @@ def test_the_vendors_own_estimate_is_waited_for_and_names_its_price(make_world: 
     world.restart()
     company(world).check_looks = 2
     world.start()
-    world.until(lambda: world.run().tries, "the estimate")
+    world.tick_until(lambda: world.run().tries, "the estimate")
     world.send()
-    assert "acme's own estimate for the training is about $81" in world.said("Run 1", "Cost")
+    assert "acme's own estimate for the training is about $81" in world.find_message("Run 1", "Cost")
     assert company(world).ledger.files == company(world).ledger.jobs == 0
 
 
@@ -131,18 +131,20 @@ def test_a_state_that_nobody_knows_counts_as_running_and_is_told(vendor_world: W
     world = vendor_world
     company(world).stages = ("running", "hibernating")
     world.start_approved()
-    world.until_state("training")
-    world.until(lambda: any("hibernating" in text for text in world.texts()), "the new state on the card")
-    assert "counts as running" in world.said("hibernating") and company(world).ledger.live == 1
+    world.tick_until_state("training")
+    world.tick_until(
+        lambda: any("hibernating" in text for text in world.texts()), "the new state on the card"
+    )
+    assert "counts as running" in world.find_message("hibernating") and company(world).ledger.live == 1
 
 
 def test_how_far_a_training_is_stands_on_its_card(vendor_world: World) -> None:
     world = vendor_world
     company(world).stages = ("running",)
     world.start_approved()
-    world.until_state("training")
+    world.tick_until_state("training")
     how_far = "step 6 of 12" if world.rules.vendor == "together" else "50%"
-    world.until(
+    world.tick_until(
         lambda: any(f"Train: {how_far}" in str(one.blocks) for one in world.slack.messages(PRIVATE.id)),
         "how far it is",
     )
@@ -153,8 +155,8 @@ def test_a_file_that_is_still_checked_is_waited_for(make_world: MakeWorld) -> No
     world = make_world(Rules(vendor="fireworks"))
     company(world).check_looks = 3
     world.start_approved()
-    world.until_state("done")
-    uploads = [seen for seen in world.company.requests if seen.route.endswith(":upload")]
+    world.tick_until_state("done")
+    uploads = [seen for seen in world.provider.requests if seen.route.endswith(":upload")]
     assert len(uploads) == 1 and company(world).ledger.jobs == 1
 
 
@@ -169,20 +171,20 @@ def test_the_vendors_own_estimate_stands_beside_ours_and_the_bill_beside_both(ma
     world = estimating(make_world)
     assert world.upload_and_check(tickets_csv()).state == "ready"
     world.start(START)
-    world.until(
+    world.tick_until(
         lambda: "'s own estimate for the training is" in "".join(world.texts()), "the vendor's estimate"
     )
-    (sent,) = (seen.body["file"] for seen in world.company.requests if "file" in seen.body)
+    (sent,) = (seen.body["file"] for seen in world.provider.requests if "file" in seen.body)
     rows = [json.loads(line) for line in sent[1].splitlines()]
     words = {word for row in rows for word in row["messages"][0]["content"].split()}
     assert words == {"the"}, "no row leaves before the approval"
     assert company(world).ledger.jobs == company(world).ledger.files == 0
-    asked = world.said("Run 1", "'s own estimate for the training is")
+    asked = world.find_message("Run 1", "'s own estimate for the training is")
     world.approve()
-    world.until_state("done")
+    world.tick_until_state("done")
     ledger = company(world).ledger
     assert (ledger.jobs, ledger.live, ledger.files) == (1, 0, 0)
-    result = world.said("Result of run 1")
+    result = world.find_message("Result of run 1")
     assert f"${ledger.usd}" in result and "acme's own estimate: $" in result and "estimated $" in result, (
         asked,
         result,
@@ -191,14 +193,14 @@ def test_the_vendors_own_estimate_stands_beside_ours_and_the_bill_beside_both(ma
 
 def test_an_estimate_that_does_not_come_is_told_and_hinders_nobody(make_world: MakeWorld) -> None:
     world = estimating(make_world)
-    world.company.fail("POST /fine-tunes/estimate-price", NOTHING_BUT_500, 50)
+    world.provider.fail("POST /fine-tunes/estimate-price", NOTHING_BUT_500, 50)
     world.start()
     world.pass_time(PATIENCE_S)
     world.tick(2)
-    assert "acme gives no price" in world.said("Run 1", "Cost")
+    assert "acme gives no price" in world.find_message("Run 1", "Cost")
     world.approve()
-    world.until_state("done")
-    assert "itself" not in world.said("Result of run 1")
+    world.tick_until_state("done")
+    assert "itself" not in world.find_message("Result of run 1")
 
 
 @pytest.mark.parametrize(
@@ -212,19 +214,19 @@ def test_an_account_that_could_not_train_is_told_before_anybody_approves(
     make_world: MakeWorld, status: int, why: str
 ) -> None:
     world = estimating(make_world)
-    world.company.fail("POST /files/upload", Fault(commit=False, status=status, code="no"), 9)
+    world.provider.fail("POST /files/upload", Fault(commit=False, status=status, code="no"), 9)
     world.start(START)
     world.tick(2)
     assert world.run().state == "cancelled"
-    assert why in world.said("Withdrawn before anybody")
+    assert why in world.find_message("Withdrawn before anybody")
 
 
 def by_catalogue(make_world: MakeWorld, **switches: Any) -> tuple[World, Crusoe]:
-    world = make_world(Rules(company=CATALOGUE, training="5000.00", budget="500"))
+    world = make_world(Rules(provider_row=CATALOGUE, training="5000.00", budget="500"))
     world.abilities = CATALOGUE_ABILITIES
     rates = {MODEL: Decimal(5000)}
     service = Crusoe(models=(MODEL,), usd_per_million=rates, answer=answer, serves_adapters=True, **switches)
-    world.company.service = service
+    world.provider.service = service
     world.restart()
     return world, service
 
@@ -232,18 +234,20 @@ def by_catalogue(make_world: MakeWorld, **switches: Any) -> tuple[World, Crusoe]
 def test_a_catalogue_a_lost_create_and_a_model_that_is_registered_late(make_world: MakeWorld) -> None:
     world, service = by_catalogue(make_world)
     world.start(START)
-    world.until(
+    world.tick_until(
         lambda: "'s own estimate for the training is" in "".join(world.texts()), "the vendor's estimate"
     )
-    world.company.fail(world.create_route, COMMIT_THEN_RESET)  # the job is there, its answer is not
+    world.provider.fail(world.create_route, COMMIT_THEN_RESET)  # the job is there, its answer is not
     world.approve()
-    world.until(lambda: any("registering the model" in text for text in world.texts()), "the registering")
-    world.until_state("done")
+    world.tick_until(
+        lambda: any("registering the model" in text for text in world.texts()), "the registering"
+    )
+    world.tick_until_state("done")
     (job,) = service.jobs.values()
     sent = job.request["method"]["supervised"]["hyperparameters"]
     assert job.request["model"] == f"model-{MODEL}" and sent["batch_size"] == 16 and "lora_rank" in sent
     assert not service.files
-    result = world.said("Result of run 1")
+    result = world.find_message("Result of run 1")
     assert "acme's own estimate: $" in result and service.billed_usd == 21
     assert from_micros(int(world.run().actual_micros or 0)) >= service.billed_usd
 
@@ -251,20 +255,22 @@ def test_a_catalogue_a_lost_create_and_a_model_that_is_registered_late(make_worl
 def test_a_model_that_is_never_named_ends_the_run_with_its_cost(make_world: MakeWorld) -> None:
     world, service = by_catalogue(make_world, registering=10**6)
     world.start_approved()
-    world.until(lambda: any("registering the model" in text for text in world.texts()), "the registering")
+    world.tick_until(
+        lambda: any("registering the model" in text for text in world.texts()), "the registering"
+    )
     world.pass_time(REGISTERED_S)
-    world.until_state("failed")
-    assert "gave it no name within 15 minutes" in world.said("failed")
+    world.tick_until_state("failed")
+    assert "gave it no name within 15 minutes" in world.find_message("failed")
     assert from_micros(world.ledger()["settle"]) == service.billed_usd == 21
 
 
 def test_a_training_whose_tokens_nobody_names_is_not_free(make_world: MakeWorld) -> None:
     world = make_world(Rules(training="5000.00", budget="500"))
-    world.company.service.trained_tokens = None
+    world.provider.service.trained_tokens = None
     world.start_approved()
-    world.until_state("done")
+    world.tick_until_state("done")
     planned = Decimal(5000) * plan_from_json(world.run().plan).training_tokens / 1_000_000
     assert world.ledger()["settle"] >= to_micros(planned) > 0
-    assert "calculated from the planned tokens, since the vendor reports none" in world.said(
+    assert "calculated from the planned tokens, since the vendor reports none" in world.find_message(
         "Result of run 1"
     )

@@ -47,7 +47,7 @@ def test_the_thread_says_what_changed(world: World) -> None:
     world.upload_and_check(tickets_csv())
     assert not [text for text in world.texts() if "removed" in text]
     world.upload_and_check(second_csv())
-    world.said("tickets (version 2): 30 added, 4 removed, 3 relabelled")
+    world.find_message("tickets (version 2): 30 added, 4 removed, 3 relabelled")
     assert len(world.cards()) == 2, "the diff stands in the second card's thread"
 
 
@@ -57,7 +57,7 @@ def test_a_run_on_the_second_version_is_measured_on_its_test(world: World) -> No
     assert world.type(START, user=ANA) == ""
     world.send()
     world.approve()
-    run = world.until_state("done")
+    run = world.tick_until_state("done")
     plan, report = json.loads(run.plan), _report(second)
     assert (plan["dataset_version"], plan["holdout_sha256"]) == (2, report.holdout_sha256)
     for arm in ("base", "tuned"):
@@ -76,7 +76,7 @@ def test_a_version_that_cannot_be_used_is_passed_over(world: World) -> None:
 def test_two_versions_at_once_follow_each_other(world: World) -> None:
     assert world.upload("tickets.csv", tickets_csv()).accepted
     assert world.upload("tickets.csv", second_csv()).accepted
-    world.until(lambda: {one.state for one in world.store.datasets.all()} == {"ready"}, "both checks")
+    world.tick_until(lambda: {one.state for one in world.store.datasets.all()} == {"ready"}, "both checks")
     second, first = world.store.datasets.all()
     assert (first.version, second.version) == (1, 2)
     held = _questions(world, _report(first).holdout_sha256)
@@ -86,5 +86,5 @@ def test_two_versions_at_once_follow_each_other(world: World) -> None:
 def test_another_name_has_nothing_to_follow(world: World) -> None:
     world.upload_and_check(tickets_csv())
     assert world.upload("faq.csv", second_csv(), called="faq").accepted
-    world.until(lambda: world.dataset().name == "faq" and world.dataset().state == "ready", "the check")
+    world.tick_until(lambda: world.dataset().name == "faq" and world.dataset().state == "ready", "the check")
     assert _report(world.dataset()).diff is None

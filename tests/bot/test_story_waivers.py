@@ -11,7 +11,7 @@ from demo.workspace import Person, wait_until
 from tests.bot.props import tickets_csv
 from tests.bot.world import CLEO, DORA, GUS, START, Rules, World
 
-FAR = Rules(company_is_far=True)
+FAR = Rules(provider_is_remote=True)
 ON_RAY = """[trainer]
 executor = "ray"
 ray_address = "http://ray-head:8265"
@@ -50,10 +50,10 @@ def test_personal_data_stays_until_somebody_says_why_it_may_leave(far: World) ->
     assert "personal data" in answer and "Acme Tuning" in answer and "on this machine" in answer
     assert far.store.runs.newest() == []
     far.send()
-    card = far.said("contains personal data")
+    card = far.find_message("contains personal data")
     assert "Each of lines 3, 4 holds an e-mail address" in card and "example.com" not in card
     _waive(far)
-    said = far.said("may be sent to vendors")
+    said = far.find_message("may be sent to vendors")
     assert f"<@{CLEO.id}>" in said and "LEGAL-12" in said and not far.has_button("record_waiver")
     assert far.type(START) == ""
     assert far.newest_run().state == "awaiting_approval"
@@ -77,7 +77,7 @@ def test_the_card_names_the_cluster_that_a_team_calls_its_own(make_world: Callab
     _ready(world, with_addresses(tickets_csv()))
     assert world.type(START_ON_RAY) == ""
     world.send()
-    assert "It trains on the Ray cluster at http://ray-head:8265." in world.said("train smollm2-135m")
+    assert "It trains on the Ray cluster at http://ray-head:8265." in world.find_message("train smollm2-135m")
 
 
 def test_data_that_no_rule_covers_does_not_go_to_a_cluster(make_world: Callable[[Rules], World]) -> None:
@@ -95,7 +95,7 @@ def test_a_waived_dataset_is_trained_there(far: World) -> None:
     assert far.type(START) == ""
     far.send()
     far.approve()
-    far.until_state("training")
+    far.tick_until_state("training")
     assert far.jobs() == 1
 
 
@@ -164,7 +164,7 @@ def test_only_an_approver_who_did_not_bring_the_data_may_record_one(
     _ready(far, with_addresses(tickets_csv()))
     far.type(START)
     far.send()
-    assert sentence in far.answer_to_click(person, "record_waiver")
+    assert sentence in far.click_and_read(person, "record_waiver")
     assert far.store.waivers.of(far.dataset().id) is None
 
 

@@ -10,9 +10,9 @@ from tests.bot.world import DORA, EVE, GUS, PRIVATE, PUBLIC, ROBO, START, TARGET
 def test_from_a_file_to_a_better_model(world: World) -> None:
     sent = world.upload("tickets.csv", tickets_csv())
     assert sent.accepted and sent.closed
-    world.until(lambda: world.dataset().state == "ready", "the check")
+    world.tick_until(lambda: world.dataset().state == "ready", "the check")
     world.send()
-    card = world.said("tickets is ready: 60 rows, 3 labels")
+    card = world.find_message("tickets is ready: 60 rows, 3 labels")
     assert "60 rows are too few for fine-tuning to be worth it" in card
     assert len(world.cards()) == 1  # the card that said "Checking …" was edited
 
@@ -21,13 +21,13 @@ def test_from_a_file_to_a_better_model(world: World) -> None:
 
     assert world.type(START) == ""
     world.send()
-    asked = world.said("Run 1", "$0.04", "Budget left", "Needs one approver")
+    asked = world.find_message("Run 1", "$0.04", "Budget left", "Needs one approver")
     assert "$20" in asked and DORA.id in asked and ANA.id in asked
 
-    assert "somebody else has to approve it" in world.answer_to_click(DORA, "approve_plan")
+    assert "somebody else has to approve it" in world.click_and_read(DORA, "approve_plan")
     for stranger in (EVE, GUS, ROBO):
-        assert "Only full members" in world.answer_to_click(stranger, "approve_plan")
-    assert "You requested this run" in world.answer_to_click(ANA, "approve_plan")
+        assert "Only full members" in world.click_and_read(stranger, "approve_plan")
+    assert "You requested this run" in world.click_and_read(ANA, "approve_plan")
     assert world.jobs() == 0 and world.ledger() == {}
 
     world.approve()
@@ -35,30 +35,30 @@ def test_from_a_file_to_a_better_model(world: World) -> None:
     assert reserved == world.run().reserved_micros > 0
     world.send()
     assert not world.has_button("approve_plan")
-    assert f"Approved by <@{BEN.id}>" in world.said("Approved by")
+    assert f"Approved by <@{BEN.id}>" in world.find_message("Approved by")
     assert any("approved" in text for text in world.dms())
 
-    world.until_state("training")
-    progress = world.with_button("cancel_run")
-    world.until_state("done")
+    world.tick_until_state("training")
+    progress = world.find_button("cancel_run")
+    world.tick_until_state("done")
     (edited,) = [one for one in world.slack.messages(PRIVATE.id) if one.ts == progress.ts]
     assert edited.edits >= 2 and "Run 1" in edited.text
     _check_the_end(world, reserved)
 
 
 def _check_the_end(world: World, reserved: int) -> None:
-    result = world.said("Result of run 1", "the prompted base model", "100.0%")
+    result = world.find_message("Result of run 1", "the prompted base model", "100.0%")
     assert "estimated" in result and "Deploy" in result
     (parent,) = [one for one in world.slack.messages(PRIVATE.id) if "Result of run 1" in words_of(one)]
     replies = [one for one in world.slack.messages(PRIVATE.id) if one.thread_ts == parent.ts]
     assert any("rows got better" in words_of(one) for one in replies)
-    world.until_file("report-run-1.html")
+    world.tick_until_file("report-run-1.html")
     (files,) = [
         one.files for one in world.slack.messages(PRIVATE.id) if one.thread_ts == parent.ts and one.files
     ]
     assert [file.name for file in files] == ["loss.png", "quality.png", "report-run-1.html"]
     world.click(BEN, "run_details")
-    said = world.form(BEN)
+    said = world.read_form(BEN)
     assert all(
         part in said for part in ("Run 1", "Rows that changed", "Estimate and actual", "Training took")
     )
@@ -68,21 +68,21 @@ def _check_the_end(world: World, reserved: int) -> None:
 
     world.click(ANA, "try_model")
     assert world.slack.submit_modal(ANA.id, {"text": "where is my refund?"}).closed
-    assert "It answers" in world.until_told()
+    assert "It answers" in world.tick_until_answered()
 
 
 def test_changed_rows_stay_out_of_a_public_channel(world: World) -> None:
     world.start(channel=PUBLIC)
     world.approve(BEN, channel=PUBLIC)
-    world.until_state("done")
-    assert world.said("Result of run 1", channel=PUBLIC)
+    world.tick_until_state("done")
+    assert world.find_message("Result of run 1", channel=PUBLIC)
     everything = "\n".join(world.texts(PUBLIC))
     assert "rows got better" not in everything and "a question about" not in everything
 
 
 def test_the_requester_who_is_an_approver_cannot_approve(world: World) -> None:
     world.start(user=BEN)
-    assert "You requested this run" in world.answer_to_click(BEN, "approve_plan")
+    assert "You requested this run" in world.click_and_read(BEN, "approve_plan")
     assert world.run().state == "awaiting_approval"
 
 
@@ -90,9 +90,9 @@ def test_rows_that_ask_the_same_are_held_out_and_counted_once(world: World) -> N
     heading, *rows = tickets_csv().splitlines()
     assert world.upload_and_check("\n".join([heading, *rows, *rows])).state == "ready"
     world.start_approved()
-    world.until_state("done")
+    world.tick_until_state("done")
     for arm in ("base", "tuned"):
         answers = world.store.runs.answers(1, arm)
-        assert world.company.count("POST /chat/completions") == 2 * len(answers)
+        assert world.provider.count("POST /chat/completions") == 2 * len(answers)
         assert len(answers) == 18
         assert [one.row for one in answers] == list(range(len(answers)))

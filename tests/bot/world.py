@@ -85,7 +85,7 @@ Found = TypeVar("Found")
 P, T = ParamSpec("P"), TypeVar("T")
 
 
-class KeptWorkers(WorkerPool):
+class SharedWorkers(WorkerPool):
     """Survives its Service: one warm process serves all tests. It saves charts as blank pictures unless it `draws`."""
 
     def __init__(self, *, draws: bool = True) -> None:
@@ -104,11 +104,11 @@ class KeptWorkers(WorkerPool):
         if futures and not any(future.done() for future in futures):
             wait(futures, timeout=0.1, return_when=FIRST_COMPLETED)
 
-    def really_close(self) -> None:
+    def close_processes(self) -> None:
         super().close()
 
 
-class NoThreads(ProviderThreads):
+class InlineProviderThreads(ProviderThreads):
     """What is due at a provider is done before the tick goes on, so that a test knows when it is done."""
 
     def begin(self, provider: str, work: Callable[[], None]) -> None:
@@ -117,12 +117,12 @@ class NoThreads(ProviderThreads):
 
 @dataclass
 class Rules:
-    """What finetune.toml says about people and money.
+    """The parts of finetune.toml that differ between tests: people, money, and the one hosted provider.
 
-    `company_is_far`: the provider's address is no loopback one, though it answers from here.
-    `measurement`: the most that one may cost; `more`: other lines of the file; `company`: of the provider's row,
-    COMPANY its address; `training`: USD a million tokens. `vendor`: whose API the provider speaks. `current_ends`: what
-    is said of the end of gpt-4o; '' leaves it to the lists.
+    `budget` is USD a month, `measurement` the most that one may cost, and `training` USD per million tokens. `vendor`
+    names the API that the provider speaks, and `provider_row` adds lines to its row, with PROVIDER_URL for its address;
+    with `provider_is_remote` that address isn't a loopback one, though the provider still answers from this machine.
+    `more` adds lines at the end. `current_ends` is gpt-4o's end date; '' leaves it to the built-in list.
     """
 
     approvers: Sequence[str] = (BEN.id, CLEO.id, DORA.id, GUS.id, EVE.id, ROBO.id)
@@ -131,11 +131,11 @@ class Rules:
     budget: str = "20"
     fallback: str = ""
     trainer_timeout_s: float = 5.0
-    company_is_far: bool = False
+    provider_is_remote: bool = False
     measurement: str = "5"
     more: str = ""
     training: str = "8.00"
-    company: str = ""
+    provider_row: str = ""
     current_ends: str = "ends = 2999-12-31"
     vendor: Dialect = "openai"
 
@@ -146,15 +146,15 @@ class World:
 
     folder: Path
     slack: SlackEmulator
-    company: Hosted
-    workers: KeptWorkers
+    provider: Hosted
+    workers: SharedWorkers
     rules: Rules
     clock: float = field(default_factory=time.time)
     abilities: str = ""
-    threads: type[ProviderThreads] = NoThreads
-    put_by: float = 0.0
+    threads: type[ProviderThreads] = InlineProviderThreads
+    clock_error_s: float = 0.0
     """Seconds by which somebody put the machine's clock forward, while none passed."""
-    killed_at: int = 0
+    unacked_deliveries: int = 0
     """Deliveries that their bot was killed over: they were never acked."""
     _service: Service | None = None
 
@@ -163,7 +163,7 @@ class World:
 
     @property
     def create_route(self) -> str:
-        return self.company.service.create_route
+        return self.provider.service.create_route
 
     @property
     def service(self) -> Service:
@@ -179,7 +179,7 @@ class World:
         put_database(settings.database)
         self._service = Service(
             settings,
-            clock=lambda: self.clock + self.put_by,
+            clock=lambda: self.clock + self.clock_error_s,
             steady=lambda: self.clock,
             workers=self.workers,
             threads=self.threads,
@@ -214,7 +214,9 @@ class World:
         while self.service.notices.send_due():
             self.clock += 1.6  # when the next edit may go, too
 
-    def until(self, look: Callable[[], Found | None], what: str, *, seconds: float = PATIENCE_S) -> Found:
+    def tick_until(
+        self, look: Callable[[], Found | None], what: str, *, seconds: float = PATIENCE_S
+    ) -> Found:
         """Tick until there is something."""
 
         def ticked() -> Found | None:
@@ -226,14 +228,14 @@ class World:
 
         return wait_until(ticked, what, seconds=max(seconds, PATIENCE_S))
 
-    def until_state(self, state: RunState, number: int = 1) -> Run:
-        self.until(lambda: self.run(number).state == state, f"run {number} to be {state}")
+    def tick_until_state(self, state: RunState, number: int = 1) -> Run:
+        self.tick_until(lambda: self.run(number).state == state, f"run {number} to be {state}")
         self.send()
         return self.run(number)
 
-    def until_told(self, user: Person = ANA) -> str:
+    def tick_until_answered(self, user: Person = ANA) -> str:
         """Tick until no question to a model waits; the newest that the person alone reads."""
-        self.until(lambda: not self.store.questions.waiting(), "what came of the question")
+        self.tick_until(lambda: not self.store.questions.waiting(), "what came of the question")
         self.send()
         return words_of(self.slack.ephemerals(user.id)[-1])
 
@@ -244,14 +246,14 @@ class World:
         before = len(self.slack.ephemerals(user.id))
         self.slack.command(user.id, channel.id, line)
         if line.startswith("/finetune estimate "):  # its answer comes after the ack
-            self.hears(user, before)
+            self.wait_for_answer(user, before)
         elif line.startswith("/finetune start "):  # and so does a refusal
             wait_until(lambda: not self.store.inbox.waiting(), "the plan or its refusal", seconds=PATIENCE_S)
             if self.store.database.value("SELECT 1 FROM outbox WHERE kind = 'ephemeral' AND state = 'due'"):
-                self.hears(user, before)
+                self.wait_for_answer(user, before)
         return "\n".join(words_of(one) for one in self.slack.ephemerals(user.id)[before:])
 
-    def hears(self, user: Person, before: int) -> None:
+    def wait_for_answer(self, user: Person, before: int) -> None:
         """Wait until a person has more than `before` messages for them alone."""
 
         def sent() -> bool:
@@ -290,13 +292,13 @@ class World:
     ) -> Dataset:
         """The dataset once it is ready or refused, and all that is said of it."""
         assert self.upload(file, content, channel=channel).accepted
-        self.until(lambda: self.dataset().state in ("ready", "refused"), "the check")
+        self.tick_until(lambda: self.dataset().state in ("ready", "refused"), "the check")
         self.send()
         return self.dataset()
 
     def click(self, user: Person, action: str, *, channel: Channel = PRIVATE) -> None:
         """Press the newest such button of the channel."""
-        self.slack.click(user.id, channel.id, self.with_button(action, channel).ts, action)
+        self.slack.click(user.id, channel.id, self.find_button(action, channel).ts, action)
 
     def approve(self, user: Person = BEN, *, channel: Channel = PRIVATE) -> None:
         """Press Approve, and say why where the form asks for it."""
@@ -304,7 +306,7 @@ class World:
         if self.slack.view(user.id) is not None:
             assert self.slack.submit_modal(user.id, {"reason": WHY}).closed
 
-    def answer_to_click(self, user: Person, action: str, *, channel: Channel = PRIVATE) -> str:
+    def click_and_read(self, user: Person, action: str, *, channel: Channel = PRIVATE) -> str:
         """The same, where it is answered: what the person alone reads, which comes after the ack."""
         before = len(self.slack.ephemerals(user.id))
         self.click(user, action, channel=channel)
@@ -313,7 +315,7 @@ class World:
         )
         return words_of(said[0])
 
-    def form(self, user: Person) -> str:
+    def read_form(self, user: Person) -> str:
         """What the form says that this person has open."""
         view = self.slack.view(user.id)
         assert view is not None, "no form is open"
@@ -324,14 +326,14 @@ class World:
         seen = reversed(self.slack.ephemerals(ANA.id))
         card = next(one for one in seen if "estimate_details" in str(one.blocks))
         self.slack.click(ANA.id, PRIVATE.id, card.ts, "estimate_details")
-        said = self.form(ANA)
+        said = self.read_form(ANA)
         self.slack.close_modal(ANA.id)
         return said
 
     def plan_details(self, user: Person = BEN) -> str:
         """Press Details on the newest plan's card; what the form says, which is closed again."""
         self.click(user, "plan_details")
-        said = self.form(user)
+        said = self.read_form(user)
         self.slack.close_modal(user.id)
         return said
 
@@ -362,17 +364,17 @@ class World:
         """Names of the files that the bot posted there."""
         return [file.name for one in self.slack.messages(channel.id) for file in one.files]
 
-    def until_file(self, name: str) -> None:
+    def tick_until_file(self, name: str) -> None:
         """Tick until the bot has posted a file of that name: a worker process writes reports after the result."""
-        self.until(lambda: name in self.files(), name)
+        self.tick_until(lambda: name in self.files(), name)
 
-    def posted(self, name: str, place: str = PRIVATE.id) -> str:
+    def read_file(self, name: str, place: str = PRIVATE.id) -> str:
         """What is in the newest file of that name there."""
         files = [file for one in self.slack.messages(place) for file in one.files if file.name == name]
         assert files, f"no {name} was posted there"
         return self.slack.content(files[-1].id).decode()
 
-    def said(self, *parts: str, channel: Channel = PRIVATE) -> str:
+    def find_message(self, *parts: str, channel: Channel = PRIVATE) -> str:
         """The newest message of the channel with all these parts."""
         for message in reversed(self.slack.messages(channel.id)):
             words = words_of(message)
@@ -383,7 +385,7 @@ class World:
     def dms(self, user: Person = ANA) -> list[str]:
         return [words_of(one) for one in self.slack.messages(self.slack.dm(user.id))]
 
-    def with_button(self, action: str, channel: Channel = PRIVATE) -> PostedMessage:
+    def find_button(self, action: str, channel: Channel = PRIVATE) -> PostedMessage:
         for message in reversed(self.slack.messages(channel.id)):
             if f'"{action}"' in json.dumps(list(message.blocks)):
                 return message
@@ -413,11 +415,11 @@ class World:
 
     def jobs(self) -> int:
         """How many jobs the company has: its record, not ours."""
-        return len(self.company.service.jobs)
+        return len(self.provider.service.jobs)
 
-    def left_at_company(self) -> list[str]:
+    def files_at_provider(self) -> list[str]:
         """Uploaded files that the company still holds."""
-        return [file.name for file in self.company.service.files.values() if file.purpose == "fine-tune"]
+        return [file.name for file in self.provider.service.files.values() if file.purpose == "fine-tune"]
 
     def seed_dataset(
         self,
@@ -448,10 +450,10 @@ class World:
         tokens = {"SLACK_BOT_TOKEN": door.bot_token, "SLACK_SIGNING_SECRET": door.signing_secret}
         return load_settings(tokens, config)
 
-    def _company_url(self) -> str:
-        far = self.company.url.replace("127.0.0.1", "0.0.0.0")  # noqa: S104 - an address to connect to
-        path = self.company.service.path if isinstance(self.company.service, Vendor) else ""
-        return (far if self.rules.company_is_far else self.company.url) + path
+    def _provider_url(self) -> str:
+        far = self.provider.url.replace("127.0.0.1", "0.0.0.0")  # noqa: S104 - an address to connect to
+        path = self.provider.service.path if isinstance(self.provider.service, Vendor) else ""
+        return (far if self.rules.provider_is_remote else self.provider.url) + path
 
     def _toml(self) -> str:
         rules = self.rules
@@ -476,13 +478,13 @@ output = "10.00"
 {rules.current_ends}
 [providers.acme]
 title = "Acme Tuning"
-base_url = "{self._company_url()}"
-stays_here = {str(not self.rules.company_is_far).lower()}
+base_url = "{self._provider_url()}"
+stays_here = {str(not self.rules.provider_is_remote).lower()}
 key_env = "ACME_KEY"
 timeout_s = {rules.trainer_timeout_s}
 abilities = [{self.abilities}]
-{DIALECTS[rules.vendor].format(chat=self.company.url.removesuffix("/v1"))}
-{rules.company.replace("COMPANY", self._company_url())}
+{DIALECTS[rules.vendor].format(chat=self.provider.url.removesuffix("/v1"))}
+{rules.provider_row.replace("PROVIDER_URL", self._provider_url())}
 [providers.acme.models."{MODEL}"]
 training = "{rules.training}"
 input = "0.80"
@@ -492,7 +494,7 @@ output = "3.20"
 """
 
 
-def _company(rules: Rules) -> Hosted:
+def _provider(rules: Rules) -> Hosted:
     if rules.vendor == "openai":
         return Hosted(Company(models=(MODEL,), answer=answer))
     prices = {"usd_per_million": Decimal(rules.training)}
@@ -502,17 +504,17 @@ def _company(rules: Rules) -> Hosted:
 
 
 @contextmanager
-def world(folder: Path, workers: KeptWorkers, rules: Rules) -> Iterator[World]:
+def world(folder: Path, workers: SharedWorkers, rules: Rules) -> Iterator[World]:
     """Running, and closed with a look back: nothing that we sent was malformed, every request was acked."""
-    company = _company(rules)
+    provider = _provider(rules)
     groups = {APPROVERS_GROUP: (CLEO.id,)}
     with (
         SlackEmulator(
             people=PEOPLE, channels=(PRIVATE, PUBLIC, WITHOUT_BOT, HR, OWN), groups=groups
         ) as slack,
-        company,
+        provider,
     ):
-        made = World(folder, slack, company, workers, rules)
+        made = World(folder, slack, provider, workers, rules)
         made.boot()
         try:
             yield made
@@ -521,7 +523,7 @@ def world(folder: Path, workers: KeptWorkers, rules: Rules) -> Iterator[World]:
         malformed = {"invalid_blocks", "invalid_arguments", "msg_blocks_too_long", "no_text"}
         assert not [call for call in slack.calls() if call.error in malformed]
         assert not [sent for sent in slack.deliveries if sent.acked and sent.seconds > 2]
-        assert len([sent for sent in slack.deliveries if not sent.acked]) == made.killed_at
+        assert len([sent for sent in slack.deliveries if not sent.acked]) == made.unacked_deliveries
 
 
 def words_of(message: PostedMessage) -> str:

@@ -20,7 +20,7 @@ from bot.reconciler import reconcile
 from bot.services import approvals, deployments, promotions, runs
 from bot.settings import load_settings
 from demo.people import ANA, BEN
-from tests.bot.world import WHY, NoThreads
+from tests.bot.world import WHY, InlineProviderThreads
 from tests.chaos.life import InTheTick
 
 ROOT = Path(__file__).parents[2]
@@ -111,7 +111,9 @@ ACTS: dict[str, Act] = {
 def _service(config: str, environment: dict[str, str], now: float | list[float]) -> Service:
     os.environ.update(environment)
     clock = (lambda: now[0]) if isinstance(now, list) else (lambda: now)
-    return Service(load_settings(environment, Path(config)), clock=clock, workers=AtOnce(), threads=NoThreads)
+    return Service(
+        load_settings(environment, Path(config)), clock=clock, workers=AtOnce(), threads=InlineProviderThreads
+    )
 
 
 def _wait_for_answers(service: Service) -> None:

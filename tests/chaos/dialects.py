@@ -69,8 +69,8 @@ class DialectStorm(Storm):
         return StormyFireworks(RecordedFireworks(**settings), weather=self._weather)
 
     def _provider_row(self) -> str:
-        lines = DIALECTS[self.dialect].format(chat=self.company.url.removesuffix("/v1"))
-        return row_of(self.company, ABILITIES[self.dialect], lines)
+        lines = DIALECTS[self.dialect].format(chat=self.provider.url.removesuffix("/v1"))
+        return row_of(self.provider, ABILITIES[self.dialect], lines)
 
 
 def row_of(company: Hosted, abilities: str, lines: str) -> str:

@@ -138,25 +138,25 @@ class OwnStorm(Storm):
             self._kill_one(self._chance.choice(VICTIMS))
 
     def _kill_one(self, victim: str) -> None:
-        if victim == "the training" and self.company.kill_training():
+        if victim == "the training" and self.provider.kill_training():
             self.kills[victim] = self.kills.get(victim, 0) + 1
         elif victim == "the bot":
             self._kill(victim)
             self._begin_life()
         else:
-            self.company.kill()
+            self.provider.kill()
             self.kills["the trainer"] = self.kills.get("the trainer", 0) + 1
-            self.company.begin()
+            self.provider.begin()
 
     def _provider_row(self) -> str:
         chat = ', "chat"' if self.command == REAL else ""  # the stub's adapter answers nothing
-        return OWN.format(url=self.company.url, chat=chat)
+        return OWN.format(url=self.provider.url, chat=chat)
 
     def _wait_for_quiet(self) -> None:
         """A model that is loaded and asked makes no noise that others hear."""
         deadline = time.monotonic() + PATIENCE_S
         slack = recorded_at(self.folder)[1]
-        while self.company.training() or len(results(slack)) < len(self.company.done()):
+        while self.provider.training() or len(results(slack)) < len(self.provider.done()):
             assert time.monotonic() < deadline, "a trained model's result was not posted"
             time.sleep(0.2)
         super()._wait_for_quiet()
@@ -169,7 +169,7 @@ class OwnStorm(Storm):
         path = recorded_at(self.folder)[0]
         noted = {(line["what"], line["job"]) for line in read(path)}
         with closing(Record(path)) as provider:
-            for folder in self.company.folders():
+            for folder in self.provider.folders():
                 name = folder.name
                 if ("created", name) not in noted:
                     provider.add("created", job=name, **_facts(folder))

@@ -98,5 +98,5 @@ class RentedStorm(OwnStorm):
             by_job[machine.spec["labels"]["finetune-job"]].append(machine)
         pairs = [pair for machines in by_job.values() for pair in pairwise(machines)]
         doubled = sum(one.stage == "COMPLETED" or one.ended > two.created for one, two in pairs)
-        lost = sum(folder.name not in by_job for folder in self.company.folders())
+        lost = sum(folder.name not in by_job for folder in self.provider.folders())
         self.machines = Machines(len(hf.jobs), len(hf.running), doubled, lost)

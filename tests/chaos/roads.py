@@ -75,10 +75,10 @@ class RoadStorm(Storm):
         return born - float(self._body["late_s"]) + (time.time() - born) * self.speed
 
     def _provider_row(self) -> str:
-        is_crusoe, company = self.vendor == "crusoe", self.company
+        is_crusoe, company = self.vendor == "crusoe", self.provider
         abilities = CATALOGUE_ABILITIES if is_crusoe else ABILITIES[self.vendor]
         lines = "" if is_crusoe else DIALECTS[self.vendor].format(chat=company.url.removesuffix("/v1"))
-        lines += road_row(self.vendor, IDLE_S).replace("COMPANY", company.url + company.service.path)
+        lines += road_row(self.vendor, IDLE_S).replace("PROVIDER_URL", company.url + company.service.path)
         row = row_of(company, abilities.replace('"chat"', '"deploy"'), lines)
         return f'hosting_usd_per_day = "1000000"\n{row}'
 
@@ -105,8 +105,8 @@ class RoadStorm(Storm):
         return False
 
     def _left_running(self) -> int:
-        return len(self.company.service.running)
+        return len(self.provider.service.running)
 
     def _look_back(self, provider: Record) -> None:
-        for machine in self.company.service.machines:
+        for machine in self.provider.service.machines:
             provider.add("machine", name=machine.name, runs=machine.ended is None)

@@ -110,7 +110,7 @@ class Storm:
             stack.callback(provider.close)
             stack.callback(slack.close)
             self._nursery = stack.enter_context(Nursery())
-            self.company = stack.enter_context(self._hosted(provider))
+            self.provider = stack.enter_context(self._hosted(provider))
             self.slack = stack.enter_context(self._slack(slack))
             self._settle_in()
             with ThreadPoolExecutor(PEOPLE_AT_ONCE) as people:
@@ -151,7 +151,7 @@ class Storm:
     @property
     def _points(self) -> tuple[str, ...]:
         """A create is rare, and where money is."""
-        create = self.company.service.create_route
+        create = self.provider.service.create_route
         return (*4 * (f"{create} arrived", f"{create} done"), *POINTS)
 
     def _passing(self, point: str) -> None:
@@ -246,7 +246,7 @@ class Storm:
         """What the provider's record says only now."""
 
     def _provider_row(self) -> str:
-        return ACME.format(url=self.company.url, model=MODEL)
+        return ACME.format(url=self.provider.url, model=MODEL)
 
     def _keys(self) -> dict[str, str]:
         return {"ACME_KEY": KEY}
@@ -263,7 +263,7 @@ class Storm:
     def _is_quiet(self) -> bool:
         """A judgement makes no noise, nor does waiting for a trainer to start or for a list to show a job, and a busy
         machine takes seconds for each: where something is missing, longer is listened."""
-        silent_s = time.monotonic() - max(self.company.last_asked, self.slack.last_called)
+        silent_s = time.monotonic() - max(self.provider.last_asked, self.slack.last_called)
         if silent_s < self.quiet_s:
             return False
         verdict = self._judged()

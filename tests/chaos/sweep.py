@@ -90,7 +90,7 @@ class Found:
 
 
 def _asked(world: World) -> None:
-    world.company.service.stages = FOR_EVER
+    world.provider.service.stages = FOR_EVER
     world.start()
     world.tick(3)
 
@@ -101,7 +101,7 @@ def _approved(world: World) -> None:
 
 
 def _in_doubt(world: World, fault: Any) -> None:
-    world.company.fail(world.create_route, fault)
+    world.provider.fail(world.create_route, fault)
     _approved(world)
     world.tick()
     assert world.run().state == "creating"
@@ -113,7 +113,7 @@ def _again(world: World) -> None:
 
 
 def _refused(world: World) -> None:
-    world.company.fail(world.create_route, NOT_AVAILABLE, times=9)
+    world.provider.fail(world.create_route, NOT_AVAILABLE, times=9)
     _approved(world)
 
 
@@ -125,26 +125,26 @@ def _training(world: World) -> None:
 
 def _trained(world: World) -> None:
     _training(world)
-    world.company.service.stages = AT_ONCE
+    world.provider.service.stages = AT_ONCE
     world.pass_time(60)
 
 
 def _evaluating(world: World) -> None:
     _trained(world)
-    world.until_state("evaluating")
+    world.tick_until_state("evaluating")
 
 
 def _answered(world: World) -> None:
     _evaluating(world)
     answers = world.store.runs.answers
-    world.until(lambda: len(answers(1, "tuned")) == len(answers(1, "base")) == 18, "all answers")
+    world.tick_until(lambda: len(answers(1, "tuned")) == len(answers(1, "base")) == 18, "all answers")
 
 
 def _done(world: World) -> None:
     world.abilities += ', "aliases"'
     world.restart()
     world.start_approved()
-    world.until_state("done")
+    world.tick_until_state("done")
 
 
 def _on_a_machine(world: World) -> None:
@@ -154,19 +154,19 @@ def _on_a_machine(world: World) -> None:
 
 def _starting(world: World) -> None:
     _on_a_machine(world)
-    world.until(lambda: company(world).running, "a machine")
+    world.tick_until(lambda: company(world).running, "a machine")
     world.pass_time(10)
 
 
 def _start_lost(world: World) -> None:
-    world.company.fail("POST /selfserve/deployments", COMMIT_THEN_500)
+    world.provider.fail("POST /selfserve/deployments", COMMIT_THEN_500)
     _starting(world)
 
 
 def _answered_there(world: World) -> None:
     host(world)
     world.start_approved()
-    world.until_state("done")
+    world.tick_until_state("done")
 
 
 def _idle(world: World) -> None:
@@ -213,13 +213,13 @@ class Sweep:
         config = (world.folder / "finetune.toml").read_text(encoding="utf-8")
         self._config = world.folder / "swept.toml"
         self._config.write_text(config.replace('data = "data"', 'data = "swept"'), encoding="utf-8")
-        service = world.company.service
+        service = world.provider.service
         self._provider = copy.deepcopy(
             (service.files, service.jobs, service.aliases, service._uploads, service._creates)
         )
         self._machines = copy.deepcopy(getattr(service, "machines", []))
         self._slack = {name: copy.deepcopy(getattr(world.slack._state, name)) for name in OF_SLACK}
-        self._faults = copy.deepcopy(world.company._faults)
+        self._faults = copy.deepcopy(world.provider._faults)
         self._judged: dict[str, str | None] = {}
 
     def every(self) -> Found:
@@ -266,7 +266,7 @@ class Sweep:
 
     def _what_is_wrong(self) -> str | None:
         code = self._run("recover", ticks=self._step.ticks)
-        service = self._world.company.service
+        service = self._world.provider.service
         living = [job for job in service.jobs.values() if not job.is_cancelled]
         posted = sum("Result of run" in words_of(one) for one in self._world.slack.messages(PRIVATE.id))
         chain = verify_log(self._data / "finetune.db")
@@ -287,7 +287,7 @@ class Sweep:
                 "SELECT model, carried_at FROM promotions WHERE ended_at IS NULL"
             ).fetchall()
         cards = sum("is in use for tickets" in one.text for one in self._world.slack.messages(PRIVATE.id))
-        alias = self._world.company.service.aliases.get("team/tickets", "")
+        alias = self._world.provider.service.aliases.get("team/tickets", "")
         is_right = len(standing) == 1 and standing[0][1] and cards and alias.startswith("ft:")
         return (
             ""
@@ -327,13 +327,13 @@ class Sweep:
         self._data.mkdir()
         (self._data / "files").symlink_to(self._world.folder / "data" / "files")
         shutil.copy(self._kept, self._data / "finetune.db")
-        service, state = self._world.company.service, self._world.slack._state
+        service, state = self._world.provider.service, self._world.slack._state
         (service.files, service.jobs, service.aliases, service._uploads, service._creates) = copy.deepcopy(
             self._provider
         )
         if self._step.is_hosted:
             company(self._world).machines = copy.deepcopy(self._machines)
-        self._world.company._faults = copy.deepcopy(self._faults)
+        self._world.provider._faults = copy.deepcopy(self._faults)
         with state.lock:
             for name, value in self._slack.items():
                 setattr(state, name, copy.deepcopy(value))
@@ -345,7 +345,7 @@ class Sweep:
                 table: connection.execute(f"SELECT {columns} FROM {table} ORDER BY 1").fetchall()  # noqa: S608
                 for table, columns in REMEMBERED.items()
             }
-        service, slack = self._world.company.service, self._world.slack._state
+        service, slack = self._world.provider.service, self._world.slack._state
         jobs = [(job.id, job.is_cancelled) for job in service.jobs.values()]
         said = {
             place: [(one.edits, one.body["text"]) for one in some] for place, some in slack.messages.items()

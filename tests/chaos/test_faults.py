@@ -22,16 +22,16 @@ CREATE = f"POST {JOBS}"
 def test_two_faults_in_a_row_make_one_job(make_world: MakeWorld, second: Fault, lag_s: float) -> None:
     """The first create never arrived, the next one meets `second` and then one that is done and not said."""
     world = make_world(Rules(trainer_timeout_s=0.2))
-    world.company.service.list_lag_s = lag_s
+    world.provider.service.list_lag_s = lag_s
     for fault in (second, DONE_AND_NOT_SAID[0]):
-        world.company.fail(CREATE, fault)
+        world.provider.fail(CREATE, fault)
     world.start_approved()
     world.tick(2)
     world.pass_time(SETTLE_S)
-    world.until(lambda: world.run().job_id, "the job")
+    world.tick_until(lambda: world.run().job_id, "the job")
     world.pass_time(SETTLE_S)
     world.tick(3)
-    assert world.jobs() == 1 and world.company.count(CREATE) == 2
+    assert world.jobs() == 1 and world.provider.count(CREATE) == 2
 
 
 @pytest.mark.parametrize("fault", [HANG, COMMIT_THEN_HANG], ids=["nothing done", "done"])
@@ -40,10 +40,10 @@ def test_an_upload_that_hangs_is_looked_for_before_it_is_sent_again(
     fault: Fault,
 ) -> None:
     world = make_world(Rules(trainer_timeout_s=0.2))
-    world.company.fail("POST /files", fault)
+    world.provider.fail("POST /files", fault)
     world.start_approved()
-    world.until_state("training")
-    assert world.jobs() == 1 and len(world.left_at_company()) == 1
+    world.tick_until_state("training")
+    assert world.jobs() == 1 and len(world.files_at_provider()) == 1
 
 
 def _result(world: World, place: str) -> int:
@@ -53,23 +53,23 @@ def _result(world: World, place: str) -> int:
 def test_a_channel_archived_while_a_run_trains_has_its_result_in_the_fallback(make_world: MakeWorld) -> None:
     world = make_world(Rules(fallback=PUBLIC.id))
     world.start_approved()
-    world.until_state("training")
+    world.tick_until_state("training")
     world.slack.archive(PRIVATE.id)
-    world.until_state("done")
+    world.tick_until_state("done")
     world.send()
     assert _result(world, PUBLIC.id) == 1
 
 
 def test_a_token_revoked_over_the_end_of_a_run_delays_its_result(world: World) -> None:
     world.start_approved()
-    world.until_state("training")
+    world.tick_until_state("training")
     world.slack.fail("chat.postMessage", refused("token_revoked"), times=None)
     world.slack.fail("chat.update", refused("token_revoked"), times=None)
-    world.until(lambda: world.run().state == "done", "the run to be done")
+    world.tick_until(lambda: world.run().state == "done", "the run to be done")
     assert _result(world, PRIVATE.id) == 0 and world.service.notices.locked_out == "token_revoked"
     world.slack.clear_faults()
     world.pass_time(61)
-    world.until(lambda: _result(world, PRIVATE.id), "the result")
+    world.tick_until(lambda: _result(world, PRIVATE.id), "the result")
     assert _result(world, PRIVATE.id) == 1 and world.jobs() == 1
 
 
@@ -77,7 +77,7 @@ def test_a_slack_that_limits_every_message_once_posts_each_once(world: World) ->
     world.start()
     world.slack.fail("chat.postMessage", too_many(1), times=6)
     world.approve()
-    world.until_state("done")
+    world.tick_until_state("done")
     for _ in range(10):
         world.pass_time(2)
         world.send()

@@ -61,14 +61,14 @@ def test_a_delivery_that_comes_again_does_nothing(world: World) -> None:
 
 
 def test_of_two_jobs_with_one_key_the_older_is_ours_and_the_other_is_cancelled(world: World) -> None:
-    service = world.company.service
+    service = world.provider.service
     service.stages = ("running",)
-    world.company.fail(f"POST {JOBS}", COMMIT_THEN_500)
+    world.provider.fail(f"POST {JOBS}", COMMIT_THEN_500)
     world.start_approved()
     world.tick()
     (first,) = service.jobs.values()
     service._create(first.headers, first.request)  # as another bot would that doesn't look
-    world.until_state("training")
+    world.tick_until_state("training")
     assert world.run().job_id == "ftjob-1"
     assert [job.is_cancelled for job in service.jobs.values()] == [False, True]
 
@@ -76,7 +76,7 @@ def test_of_two_jobs_with_one_key_the_older_is_ours_and_the_other_is_cancelled(w
 def test_a_plan_that_expired_before_the_tick_saw_it_cannot_be_approved(world: World) -> None:
     world.start()
     world.pass_time(VALID_FOR_S + 1)
-    assert "has expired" in world.answer_to_click(BEN, "approve_plan")
+    assert "has expired" in world.click_and_read(BEN, "approve_plan")
     assert world.run().state == "awaiting_approval" and world.ledger() == {}
 
 
@@ -85,7 +85,7 @@ def test_in_a_freeze_no_file_leaves_for_the_provider(world: World) -> None:
     world.type("/finetune freeze", user=BEN)
     world.approve()
     world.tick(5)
-    assert world.run().state == "approved" and world.left_at_company() == []
+    assert world.run().state == "approved" and world.files_at_provider() == []
 
 
 def test_a_post_whose_answer_was_cut_off_is_not_sent_again_by_the_sdk(world: World) -> None:

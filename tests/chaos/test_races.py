@@ -36,7 +36,7 @@ def approved_at_once(world: World, people: tuple[Person, ...]) -> None:
 def test_twenty_forms_of_one_person_reserve_once_and_start_one_job(world: World) -> None:
     run = world.start()
     approved_at_once(world, (BEN,) * 20)
-    world.until_state("training")
+    world.tick_until_state("training")
     assert world.jobs() == 1
     assert set(world.ledger()) == {"reserve"} and world.run().reserved_micros > 0
     assert [one.person for one in world.store.runs.decisions(run.id)] == [BEN.id]
@@ -47,7 +47,7 @@ def test_two_approvers_at_once_are_a_quorum_of_two(make_world: MakeWorld) -> Non
     world = make_world(Rules(quorum=2))
     world.start()
     approved_at_once(world, (BEN, CLEO))
-    world.until_state("training")
+    world.tick_until_state("training")
     assert world.jobs() == 1 and set(world.ledger()) == {"reserve"}
     assert {one.person for one in world.store.runs.decisions(1)} == {BEN.id, CLEO.id}
 
@@ -55,7 +55,7 @@ def test_two_approvers_at_once_are_a_quorum_of_two(make_world: MakeWorld) -> Non
 def test_two_approvers_at_once_where_one_is_enough_start_one_job(world: World) -> None:
     world.start()
     approved_at_once(world, (BEN, CLEO))
-    world.until_state("training")
+    world.tick_until_state("training")
     world.tick(3)
     assert world.jobs() == 1 and set(world.ledger()) == {"reserve"}
     assert len(world.store.runs.decisions(1)) == 1, "the second came too late, and is told so"
@@ -69,7 +69,7 @@ def test_an_approval_and_a_new_plan_at_once_start_one_of_the_two(world: World) -
         asked = threads.submit(world.slack.command, "U0ANA", PRIVATE.id, f"{START} epochs=2")
         sent.result()
         asked.result()
-    world.until(lambda: world.store.runs.get(2), "the new plan, which is made after the ack")
+    world.tick_until(lambda: world.store.runs.get(2), "the new plan, which is made after the ack")
     world.tick(5)
     assert world.jobs() <= 1
     states = [world.run(number).state for number in (1, 2)]
@@ -88,7 +88,7 @@ def test_a_config_changed_between_approval_and_create_changes_no_approved_plan(
     else:
         world.rules.budget = "0.01"
     world.restart()
-    world.until_state("done")
+    world.tick_until_state("done")
     assert world.jobs() == 1
     assert world.run().plan == run.plan and world.run().plan_hash == run.plan_hash
     settled = Decimal(world.ledger()["settle"])

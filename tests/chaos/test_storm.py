@@ -33,7 +33,7 @@ def test_kills_double_and_lose_nothing_at_a_vendor_with_an_api_of_its_own(
     verdict = storm.blow()
     assert sum(storm.kills.values()) == 10 and verdict.due >= 4  # some clicks count that were not acked
     assert verdict.is_clean, verdict
-    assert storm.company.service.ledger.live == storm.company.service.ledger.files == 0
+    assert storm.provider.service.ledger.live == storm.provider.service.ledger.files == 0
 
 
 @pytest.mark.slow
@@ -43,7 +43,7 @@ def test_kills_leave_no_machine_running_and_start_none_twice(tmp_path: Path, ven
     verdict = storm.blow()
     assert sum(storm.kills.values()) == 10 and verdict.due >= 2
     assert verdict.is_clean, verdict
-    service = storm.company.service
+    service = storm.provider.service
     assert service.machines and not service.running and service.ledger.live == service.ledger.files == 0
 
 
@@ -53,7 +53,7 @@ def test_kills_double_and_lose_nothing_where_a_jobs_file_alone_tells_whose_it_is
     verdict = storm.blow()
     assert sum(storm.kills.values()) == 10 and verdict.due >= 4
     assert verdict.is_clean, verdict
-    service = storm.company.service
+    service = storm.provider.service
     assert not [file for file in service.files.values() if file.purpose == "fine-tune"]
 
 

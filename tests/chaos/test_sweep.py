@@ -51,5 +51,5 @@ def test_a_death_loses_and_doubles_nothing_at_a_vendor_with_an_api_of_its_own(
     found = Sweep(world, nursery, step).halving()
     assert found.lines > 20 and found.deaths > 1
     assert not found.wrong, "\n".join(found.wrong)
-    assert isinstance(world.company.service, Vendor)
-    assert world.company.service.ledger.jobs <= step.created
+    assert isinstance(world.provider.service, Vendor)
+    assert world.provider.service.ledger.jobs <= step.created

@@ -95,7 +95,7 @@ def test_bolt_takes_the_signature_and_the_asker_alone_sees_the_ack(slack: SlackE
 def test_a_wrong_signature_is_refused_by_bolt(slack: SlackEmulator, app: App) -> None:
     app.command("/finetune")(lambda ack: ack())
     with serving(app) as url:
-        assert BotClient(url, "another secret").form("/finetune", {"command": "/finetune"}).status == 401
+        assert BotClient(url, "another secret").read_form("/finetune", {"command": "/finetune"}).status == 401
     assert signature("s", b"x", 100) == signature("s", b"x", 100) != signature("s", b"y", 100)
 
 

@@ -1,5 +1,5 @@
 """The stories' world, for payloads."""
 
-from tests.bot.conftest import kept_workers, make_world, world
+from tests.bot.conftest import make_world, shared_workers, world
 
-__all__ = ["kept_workers", "make_world", "world"]
+__all__ = ["make_world", "shared_workers", "world"]
