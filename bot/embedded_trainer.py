@@ -10,6 +10,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from importlib.util import find_spec
@@ -20,6 +21,7 @@ from bot.settings import Settings
 from trainers.host import trainer_environment
 
 RESTART_PAUSES_S = (1, 2, 5, 15, 60)
+STEADY_S = 600.0  # a trainer that ran for longer is restarted after the shortest pause again
 GRACE_S = 10
 READ_S = 2.0  # a grandchild may keep the pipe open for longer
 KEY_VARIABLE = "FINETUNE_TRAINER_KEY"
@@ -59,9 +61,12 @@ class EmbeddedTrainer:
         path = self.data / "trainer.key"
         if not path.exists():
             self.data.mkdir(parents=True, exist_ok=True)
-            descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+            aside = path.with_suffix(".tmp")  # a full disk must not leave an empty key
+            aside.unlink(missing_ok=True)
+            descriptor = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
             with os.fdopen(descriptor, "w") as file:
                 file.write(secrets.token_urlsafe(32))
+            aside.rename(path)
         return path.read_text(encoding="utf-8").strip()
 
     def start(self) -> None:
@@ -89,10 +94,13 @@ class EmbeddedTrainer:
     def _keep_alive(self) -> None:
         deaths = 0
         while not self._stopping.is_set() and self._child is not None:
+            began = time.monotonic()
             code = self._child.wait()
             _close_input(self._child)
             if self._stopping.is_set():
                 return
+            if time.monotonic() - began > STEADY_S:
+                deaths = 0
             pause = RESTART_PAUSES_S[min(deaths, len(RESTART_PAUSES_S) - 1)]
             log.error(
                 "the trainer ended with code %s: %s; restarting it in %s s",

@@ -408,8 +408,8 @@ def step(context: AppContext, run: Run) -> None:
 def _run_guarded(
     work: Callable[[], None], what: str, handle_step_failure: Callable[[], None] | None = None
 ) -> None:
-    """The tick's error boundary: logs an exception with its subject (`what`), calls `after_trouble`, and lets the tick
-    go on."""
+    """The tick's error boundary: logs an exception with its subject (`what`), calls `handle_step_failure`, and lets
+    the tick go on."""
     process_health.mark_step()
     with logs.referenced():
         try:

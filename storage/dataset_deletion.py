@@ -74,6 +74,7 @@ DELETE FROM outbox WHERE EXISTS (SELECT 1 FROM json_each(:about) WHERE
     LIKE '% ' || value || ' %');
 """  # noqa: S608 - our names
 ERASE_NAME_SQL = """
+DELETE FROM outbox WHERE card IN (SELECT 'document ' || id FROM documents WHERE dataset = :name);
 DELETE FROM documents WHERE dataset = :name;
 DELETE FROM estimates WHERE dataset = :name;
 DELETE FROM dataset_settings WHERE name = :name;

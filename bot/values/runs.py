@@ -129,7 +129,7 @@ class Progress(JsonValue):
             percent=self.percent if job.percent is None else job.percent,
             billed_micros=self.billed_micros if job.billed_usd is None else to_micros(job.billed_usd),
             succeeded_at=self.succeeded_at or (now if job.status == "succeeded" else None),
-            billed_seconds=job.billed_seconds,
+            billed_seconds=self.billed_seconds if job.billed_seconds is None else job.billed_seconds,
         )
 
     def with_unseen_job(self, note: str | None) -> Progress:

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from bot.cards import evaluations
+from bot.cards import documents, evaluations
 from bot.cli.deletion import delete_dataset
 from bot.reconciler import maintain
 from bot.services import data_policy, estimate_requests
@@ -22,6 +22,7 @@ from demo.slack_emulator import refused, slow, too_many
 from demo.workspace import Person, Submission
 from storage.audit import IntactLog, verify_log
 from storage.database import DatabaseInUse
+from storage.datasets import NewDocument
 from storage.records import CachedAnswer
 from tests.bot import canaries
 from tests.bot.props import LABELS, tickets_csv
@@ -149,6 +150,18 @@ def test_a_cleaned_file_that_waits_to_be_sent_goes_with_its_dataset(world: World
     maintain(world.service.context)
     world.tick()
     assert not list((world.service.settings.data / "cleaned").iterdir())
+
+
+def test_waiting_messages_about_documents_go_with_their_dataset(world: World) -> None:
+    world.seed_dataset()
+    new = NewDocument("tickets", "quuxnightjar.md", "F1", PRIVATE.id, DORA.id)
+    document = world.store.documents.receive(new, now=world.clock)
+    world.service.context.show(f"document {document.id}", PRIVATE.id, documents.document_received(document))
+    world.store.documents.move(document, "ready", now=world.clock, sha256="0" * 64, passages=1)
+    assert waiting(world, "quuxnightjar")
+    assert delete(world, BEN).accepted
+    world.tick_until(lambda: not world.store.deletions.open(), "the end of it")
+    assert not waiting(world, "quuxnightjar") and "quuxnightjar" not in "\n".join(world.texts())
 
 
 def waiting(world: World, word: str) -> list[dict[str, Any]]:

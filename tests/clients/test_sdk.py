@@ -213,6 +213,11 @@ def test_text_is_continued_as_it_stands(client: openai.OpenAI) -> None:
     assert answer.choices[0].logprobs.tokens == ["Good", " morning", "."]
     assert answer.choices[0].logprobs.text_offset == [0, 4, 12]
     Completion.model_validate(answer.to_dict())
+    chunks = client.completions.create(model="scripted", prompt="<|plain|>", logprobs=2, stream=True)
+    offsets = [
+        choice.logprobs.text_offset or [] for chunk in chunks for choice in chunk.choices if choice.logprobs
+    ]
+    assert [offset for piece in offsets for offset in piece] == [0, 4, 12]
 
 
 def test_several_texts_are_continued_in_their_order(client: openai.OpenAI) -> None:

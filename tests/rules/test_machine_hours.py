@@ -67,3 +67,8 @@ def test_an_end_by_another_clock_takes_no_time_away_and_adds_none() -> None:
         ended = seen.with_job(job(finished=said), (), None, 2 * HOUR + 10)
         assert HOUR <= ended.train_seconds <= HOUR + 10
     assert seconds_since_poll(job(finished=9_000 * HOUR), (), HOUR, 2 * HOUR, was_paused=False) == HOUR
+
+
+def test_billed_seconds_stay_when_a_later_answer_lacks_them() -> None:
+    seen = Progress(running_since=0.0, ran_until=HOUR, billed_seconds=90)
+    assert seen.with_job(job(), (), None, 2 * HOUR).train_seconds == 90

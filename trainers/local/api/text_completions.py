@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import secrets
 import time
+from collections import Counter
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import accumulate
@@ -120,7 +121,7 @@ async def continue_text(
     if not params.streams:
         answers = await inbox.answers(params.answer_count)
         choices = [
-            _choice(answer.end.index, answer.text, answer.tokens, params, answer.end.reason)
+            _choice(answer.end.index, answer.text, answer.tokens, params, reason=answer.end.reason)
             for answer in answers
         ]
         usage = _usage([answer.end for answer in answers], params)
@@ -143,14 +144,18 @@ def _renumbering(inbox: Inbox, before: int) -> values.Emit:
 async def _events(first: Outcome, inbox: Inbox, head: Body, params: TextParams) -> AsyncIterator[bytes]:
     chunk = {**head, "usage": None} if params.includes_usage else head
     ends: list[AnswerEnd] = []
+    sent: Counter[int] = Counter()  # characters of each answer
     try:
         async for outcome in inbox.parts(first, params.answer_count):
             if isinstance(outcome, Piece):
-                choice = _choice(outcome.index, outcome.text, outcome.tokens, params)
+                at = outcome.index
+                choice = _choice(at, outcome.text, outcome.tokens, params, offset=sent[at])
+                sent[at] += sum(len(_text_of(token)) for token in outcome.tokens)
                 yield encode_event({**chunk, "choices": [choice]})
             elif isinstance(outcome, AnswerEnd):
                 ends.append(outcome)
-                choice = _choice(outcome.index, "", (), params, outcome.reason)
+                at = outcome.index
+                choice = _choice(at, "", (), params, offset=sent[at], reason=outcome.reason)
                 yield encode_event({**chunk, "choices": [choice]})
         if params.includes_usage:
             yield encode_event({**chunk, "choices": [], "usage": _usage(ends, params)})
@@ -162,23 +167,35 @@ async def _events(first: Outcome, inbox: Inbox, head: Body, params: TextParams) 
 
 
 def _choice(
-    index: int, text: str, tokens: Sequence[Likelihood], params: TextParams, reason: str | None = None
+    index: int,
+    text: str,
+    tokens: Sequence[Likelihood],
+    params: TextParams,
+    *,
+    offset: int = 0,
+    reason: str | None = None,
 ) -> Body:
-    return {"index": index, "text": text, "logprobs": _logprobs(tokens, params), "finish_reason": reason}
+    logprobs = _logprobs(tokens, params, offset)
+    return {"index": index, "text": text, "logprobs": logprobs, "finish_reason": reason}
 
 
-def _logprobs(tokens: Sequence[Likelihood], params: TextParams) -> Body | None:
-    """Returns the log-probabilities as four parallel lists, the form of this endpoint."""
+def _text_of(token: Likelihood) -> str:
+    return token.token.decode(errors="replace")
+
+
+def _logprobs(tokens: Sequence[Likelihood], params: TextParams, offset: int) -> Body | None:
+    """Returns the log-probabilities as four parallel lists, the form of this endpoint. `offset` is the number of
+    characters before these tokens."""
     if params.sampling.top_logprobs is None:
         return None
-    texts = [token.token.decode(errors="replace") for token in tokens]
+    texts = [_text_of(token) for token in tokens]
     return {
         "tokens": texts,
         "token_logprobs": [token.logprob for token in tokens],
         "top_logprobs": [
             {other.decode(errors="replace"): logprob for other, logprob in token.others} for token in tokens
         ],
-        "text_offset": [*accumulate(map(len, texts), initial=0)][:-1],
+        "text_offset": [*accumulate(map(len, texts), initial=offset)][:-1],
     }
 
 
