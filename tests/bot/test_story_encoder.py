@@ -133,7 +133,7 @@ def test_an_encoder_that_was_good_enough_is_used_by_buttons_alone(own: World) ->
     assert world.slack.submit_modal(ANA.id, answers).closed
     world.wait_for_answer(ANA, 0)
     (card,) = world.slack.ephemerals(ANA.id)
-    assert "Not now: something cheaper is good enough" in words_of(card)
+    assert "Not now: the encoder is good enough" in words_of(card)
     for place in (card.ts, world.find_button(estimates.USE_ENCODER).ts):
         world.slack.click(ANA.id, PRIVATE.id, place, estimates.USE_ENCODER)
         world.send()
