@@ -30,7 +30,7 @@ from bot.services.plans import _warnings, untrainable_text
 from bot.settings import PACKAGED_TARGET, Settings, load_settings
 from bot.values.runs import Refusal
 from tests.cards import made
-from tests.trainers.test_sizing_timing import MACHINE
+from tests.trainers.test_sizing_training_time import MACHINE
 from trainers.base_models import Base, find_base
 from trainers.dataset import Report
 from trainers.providers import ProviderRow

@@ -31,7 +31,7 @@ from tests.bot.test_story_ladder import ACME, until, until_asked
 from tests.bot.test_story_promote import WITH_ALIASES, behind_the_alias, promote
 from tests.bot.world import CLEO, DORA, GUS, HR, PRIVATE, PUBLIC, START, Rules, World
 from tests.peers.hosted import NOTHING_BUT_500
-from tests.trainers.written_documents import word
+from tests.trainers.document_files import word
 
 MakeWorld = Callable[[Rules], World]
 PRICES = '[prices."acme/acme-small"]\ninput = "0.80"\noutput = "3.20"\n'

@@ -24,7 +24,7 @@ from tests.bot.test_story_ladder import (
     until_asked,
 )
 from tests.bot.world import DORA, PRIVATE, Rules, World, words_of
-from tests.trainers.written_documents import LOCKED, pdf, word
+from tests.trainers.document_files import LOCKED, pdf, word
 from trainers.evaluation.results import Curve
 
 FAQ = (

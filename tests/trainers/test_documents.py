@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.trainers.written_documents import LOCKED, pdf, word
+from tests.trainers.document_files import LOCKED, pdf, word
 from trainers.documents import (
     MAX_CHARACTERS,
     Unreadable,

@@ -10,7 +10,7 @@ import pytest
 from click.testing import CliRunner
 
 from bot.cli import main
-from tests.trainers.test_sizing_timing import MACHINE
+from tests.trainers.test_sizing_training_time import MACHINE
 from trainers.dataset import Columns, Report, check_file
 from trainers.dataset.preference_pairs import PairsReport
 

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import pytest
 
-from tests.trainers.measuring.made import banking, example, needs_banking, rows
+from tests.trainers.evaluation.builders import banking, example, needs_banking, rows
 from trainers.dataset import Example
 from trainers.evaluation import tfidf
 from trainers.evaluation.tfidf import classify_holdout

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from tests.trainers.measuring.made import example, rows
+from tests.trainers.evaluation.builders import example, rows
 from trainers.encoders.embedding import TextEncoder, load_encoder
 from trainers.evaluation import retrieval
 from trainers.evaluation.retrieval import Nearest, nearest_examples, nearest_passages, open_library

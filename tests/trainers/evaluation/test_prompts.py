@@ -7,7 +7,7 @@ import json
 from collections import Counter
 from dataclasses import replace
 
-from tests.trainers.measuring.made import example, rows
+from tests.trainers.evaluation.builders import example, rows
 from trainers.dataset import CLASSIFY, DEFAULT_LIMITS, Example
 from trainers.dataset.jsonl import parse_row
 from trainers.evaluation.prompts import (

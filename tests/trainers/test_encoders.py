@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from tests.local.labelled import machines
-from tests.trainers.measuring.made import example, rows
+from tests.trainers.evaluation.builders import example, rows
 from trainers.dataset import Example
 from trainers.encoders import DEFAULT_ENCODER, embedding
 from trainers.encoders.classifier import classify_holdout, fit_head, head_inputs, learn

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from benchmarks._planted import make_texts, margins_of, mislabel, rank_by_margin
-from tests.trainers.measuring.made import example, rows
+from tests.trainers.evaluation.builders import example, rows
 from trainers.dataset import Example
 from trainers.dataset.slow_checks import suspect_labels
 from trainers.evaluation import tfidf as judging

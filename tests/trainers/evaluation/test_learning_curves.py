@@ -9,7 +9,7 @@ from dataclasses import replace
 
 import pytest
 
-from tests.trainers.measuring.made import example, rows
+from tests.trainers.evaluation.builders import example, rows
 from trainers.dataset import Example
 from trainers.evaluation.learning_curves import (
     build_curve,

@@ -117,7 +117,7 @@ def test_a_search_that_is_stopped_at_every_question_goes_the_same_way(task: Sear
 def test_the_order_of_sets_in_a_process_does_not_matter() -> None:
     """Python salts the hashes of texts anew in each process."""
     script = (
-        "import json\nfrom tests.trainers.measuring import test_prompt_search as t\n"
+        "import json\nfrom tests.trainers.evaluation import test_prompt_search as t\n"
         "search, model, _ = t.run(t.search_task(t.START, t.ROWS, t.LABELS, 7), t.add_a_rule)\n"
         "print(json.dumps([search.best, [q[-1].content for q in model.questions]]))"
     )

@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from tests.trainers.measuring.made import example, rows
+from tests.trainers.evaluation.builders import example, rows
 from trainers.dataset import Example
 from trainers.evaluation.results import Scoring
 from trainers.evaluation.scores import is_unread, score, scoring_of

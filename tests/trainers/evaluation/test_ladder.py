@@ -9,7 +9,7 @@ from decimal import Decimal
 
 import pytest
 
-from tests.trainers.measuring.made import example, price, replies, right_on, rows
+from tests.trainers.evaluation.builders import example, price, replies, right_on, rows
 from trainers.dataset import Example
 from trainers.evaluation.ladder import Prices, build_ladder, usd_per_1000
 from trainers.evaluation.results import NO_ANSWER, Candidate, Ladder, Reply
