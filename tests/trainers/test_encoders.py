@@ -1,4 +1,4 @@
-"""The encoder's vectors and the linear head: the same answers twice, hardly any data, and encoders that are none."""
+"""The encoder's vectors, the linear head on them, and files that are no encoder."""
 
 from __future__ import annotations
 
@@ -10,8 +10,7 @@ import numpy as np
 import pytest
 
 from tests.local.labelled import machines
-from tests.trainers.evaluation.builders import example, rows
-from trainers.dataset import Example
+from tests.trainers.evaluation.builders import make_example, make_rows
 from trainers.encoders import DEFAULT_ENCODER, embedding
 from trainers.encoders.classifier import classify_holdout, fit_head, head_inputs, learn
 from trainers.encoders.embedding import EncoderError, StoredVectors, TextEncoder, find_encoder, load_encoder
@@ -19,7 +18,7 @@ from trainers.evaluation.retrieval import nearest_examples
 from trainers.evaluation.tfidf import text_of
 from trainers.sizing.encoders import EncoderWork
 
-ASKED = (("where is my parcel", "parcel"), ("I want my money back", "refund"))
+QUESTIONS = (("where is my parcel", "parcel"), ("I want my money back", "refund"))
 THREE_LANGUAGES = (
     *(("The parcel never came", "parcel"), ("My order has not arrived", "parcel")),
     *(("Das Paket ist nicht angekommen", "parcel"), ("El paquete no ha llegado", "parcel")),
@@ -35,7 +34,7 @@ def encoder() -> TextEncoder:
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Iterator[Path]:
-    """An export of one's own, as sentence-transformers lays it out."""
+    """A user's own export, in the layout of sentence-transformers."""
     files = find_encoder(DEFAULT_ENCODER)
     (tmp_path / "onnx").mkdir()
     (tmp_path / "onnx" / "model.onnx").symlink_to(files.model)
@@ -43,9 +42,7 @@ def folder(tmp_path: Path) -> Iterator[Path]:
     yield tmp_path
 
 
-def test_equal_texts_have_equal_vectors_of_length_one_whatever_stands_beside_them(
-    encoder: TextEncoder,
-) -> None:
+def test_equal_texts_have_equal_vectors_of_length_one_in_any_company(encoder: TextEncoder) -> None:
     texts = ["a lost parcel", "", "x" * 9_000, "小包が届かない", "a lost parcel"]
     vectors = encoder.embed(texts)
     assert vectors.shape == (5, encoder.dims) and vectors.dtype == np.float32
@@ -53,45 +50,48 @@ def test_equal_texts_have_equal_vectors_of_length_one_whatever_stands_beside_the
     assert np.array_equal(vectors[0], vectors[4])
     assert np.array_equal(vectors[0], encoder.embed(["a lost parcel"])[0])
     assert encoder.embed([]).shape == (0, encoder.dims)
+    assert not encoder.words([""]).any()
 
 
-def test_texts_of_one_meaning_are_nearer_than_texts_that_share_words(encoder: TextEncoder) -> None:
-    asked, same, other = encoder.embed(
-        ["my package never arrived", "the parcel got lost on its way", "my package arrived today, thanks"]
+def test_texts_with_the_same_meaning_are_nearer_than_texts_with_the_same_words(encoder: TextEncoder) -> None:
+    question, paraphrase, opposite, late, weather = encoder.embed(
+        [
+            "my package never arrived",
+            "the parcel got lost on its way",
+            "my package arrived today, thanks",
+            "the delivery is late",
+            "it rains in the mountains",
+        ]
     )
-    parcel, weather = encoder.embed(["the delivery is late", "it rains in the mountains"])
-    assert asked @ same > asked @ weather and asked @ parcel > asked @ weather and other @ asked > 0
+    assert question @ paraphrase > question @ weather and question @ late > question @ weather
+    assert question @ opposite > 0
 
 
-def test_it_answers_what_it_was_taught_and_says_so_twice_alike(encoder: TextEncoder) -> None:
-    train, held = rows(60), rows(20, seed=1)
-    first, second = (classify_holdout(encoder, train, held, seed=7) for _ in range(2))
-    assert [reply.text for reply in first] == [row.answer for row in held] == [r.text for r in second]
-    assert all(0 < reply.seconds < 5 and reply.prompt_tokens == 0 for reply in first)
-
-
-def test_two_rows_of_a_class_in_three_languages_are_enough_for_an_answer(encoder: TextEncoder) -> None:
-    train = [example(text, label) for text, label in THREE_LANGUAGES]
-    held = [example(text, label) for text, label in ASKED]
-    replies = classify_holdout(encoder, train, [*held, example("a class never seen", "other")], seed=7)
+def test_two_rows_per_label_in_three_languages_are_enough_for_an_answer(encoder: TextEncoder) -> None:
+    train = [make_example(text, label) for text, label in THREE_LANGUAGES]
+    holdout = [make_example(text, label) for text, label in (*QUESTIONS, ("a class never seen", "other"))]
+    replies = classify_holdout(encoder, train, holdout, seed=7)
     assert [reply.text for reply in replies[:2]] == ["parcel", "refund"]
     assert replies[2].text in ("parcel", "refund")
+    assert all(0 < reply.seconds < 5 and reply.prompt_tokens == 0 for reply in replies)
 
 
-def test_probabilities_add_up_and_follow_the_labels(encoder: TextEncoder) -> None:
-    vectors = encoder.embed([text for text, _ in THREE_LANGUAGES])
-    two = fit_head(vectors, [label for _, label in THREE_LANGUAGES], seed=7)
-    assert two.labels == ("parcel", "refund")
-    probabilities = two.probabilities(vectors)
-    assert probabilities.sum(axis=1) == pytest.approx(np.ones(8))
-    assert two.answers(vectors) == tuple(label for _, label in THREE_LANGUAGES)
-    assert fit_head(vectors, ["one"] * 8, seed=7).answers(vectors) == ("one",) * 8
+def test_a_heads_probabilities_add_up_and_follow_the_labels(encoder: TextEncoder) -> None:
+    texts, labels = zip(*THREE_LANGUAGES, strict=True)
+    vectors = encoder.embed(texts)
+    head = fit_head(vectors, labels, seed=7)
+    assert head.labels == ("parcel", "refund")
+    assert head.probabilities(vectors).sum(axis=1) == pytest.approx(np.ones(8))
+    assert head.answers(vectors) == labels
+    assert fit_head(vectors, ["only"] * 8, seed=7).answers(vectors) == ("only",) * 8
     with pytest.raises(ValueError, match="no rows to train on"):
         fit_head(vectors[:0], [], seed=7)
 
 
-def test_words_are_seen_beside_meaning_where_folds_of_the_rows_say_so(encoder: TextEncoder) -> None:
-    for pairs, uses_words in ((machines(64), True), (tuple(map(_pair, rows(60))), False)):
+def test_words_are_used_beside_vectors_if_cross_validation_shows_that_they_help(encoder: TextEncoder) -> None:
+    train, holdout = machines(40)[:32], machines(40)[32:]
+    tickets = [(text_of(row), row.answer) for row in make_rows(30)]
+    for pairs, uses_words in ((train, True), (tickets, False)):
         texts, labels = zip(*pairs, strict=True)
         vectors = encoder.embed(texts)
         head = learn(encoder, texts, labels, vectors, seed=7)
@@ -100,46 +100,39 @@ def test_words_are_seen_beside_meaning_where_folds_of_the_rows_say_so(encoder: T
         assert work.can_use_words and head.weights.size + head.biases.size <= work.trained
         assert (head.weights.size + head.biases.size == work.trained) is uses_words
         assert head.answers(head_inputs(encoder, head, texts, vectors)) == labels
-    held = [example(text, label) for text, label in machines(80)[64:]]
-    train = [example(text, label) for text, label in machines(64)]
-    assert [reply.text for reply in classify_holdout(encoder, train, held, seed=7)] == [
-        r.answer for r in held
-    ]
+    examples = [make_example(text, label) for text, label in (*train, *holdout)]
+    replies = classify_holdout(encoder, examples[:32], examples[32:], seed=7)
+    assert [reply.text for reply in replies] == [label for _, label in holdout]
 
 
-def test_a_text_without_a_piece_has_no_words(encoder: TextEncoder) -> None:
-    assert not encoder.words([""]).any()
-
-
-def _pair(row: Example) -> tuple[str, str]:
-    return text_of(row), row.answer
-
-
-def test_stored_vectors_are_read_once_and_answer_alike(encoder: TextEncoder, tmp_path: Path) -> None:
-    train, held, path = rows(60), rows(9, seed=1), tmp_path / "vectors.npz"
+def test_stored_vectors_are_computed_once_and_give_the_same_answers(
+    encoder: TextEncoder, tmp_path: Path
+) -> None:
+    train, holdout, path = make_rows(12), make_rows(3, seed=1), tmp_path / "vectors.npz"
     stored = StoredVectors(encoder, path)
-    assert nearest_examples(train, held, stored, has_labels=True) == nearest_examples(
-        train, held, encoder, has_labels=True
-    )
+    nearest = nearest_examples(train, holdout, stored, has_labels=True)
+    assert nearest == nearest_examples(train, holdout, encoder, has_labels=True)
     written = path.stat().st_mtime_ns
-    again = classify_holdout(encoder, train, held, seed=7, stored=StoredVectors(encoder, path))
+    replies = classify_holdout(encoder, train, holdout, seed=7, stored=StoredVectors(encoder, path))
     assert path.stat().st_mtime_ns == written, "all of its texts were there"
-    assert [r.text for r in again] == [r.text for r in classify_holdout(encoder, train, held, seed=7)]
+    fresh = classify_holdout(encoder, train, holdout, seed=7)
+    assert [reply.text for reply in replies] == [reply.text for reply in fresh] == [r.answer for r in holdout]
     assert stored.embed([]).shape == (0, encoder.dims)
 
 
-def test_a_folder_of_ones_own_is_an_encoder(folder: Path, encoder: TextEncoder) -> None:
+def test_a_users_own_folder_is_an_encoder(folder: Path, encoder: TextEncoder) -> None:
     (folder / "README.md").write_text("---\nlanguage: en\nlicense: mit\n---\n# Ours\n")
     own = load_encoder(str(folder))
     assert (own.licence, own.dims, own.sha256) == ("mit", encoder.dims, encoder.sha256)
     assert np.array_equal(own.embed(["hello"]), encoder.embed(["hello"]))
     (folder / "1_Pooling").mkdir()
     (folder / "1_Pooling" / "config.json").write_text('{"pooling_mode_cls_token": true}')
-    first = load_encoder(str(folder))
-    assert first.sha256 != own.sha256 and not np.array_equal(first.embed(["hello"]), own.embed(["hello"]))
+    by_first_token = load_encoder(str(folder))
+    assert by_first_token.sha256 != own.sha256
+    assert not np.array_equal(by_first_token.embed(["hello"]), own.embed(["hello"]))
 
 
-def test_what_is_no_encoder_is_refused_in_a_sentence(
+def test_a_name_or_folder_that_is_no_encoder_is_refused_with_the_reason(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
@@ -158,29 +151,29 @@ def test_what_is_no_encoder_is_refused_in_a_sentence(
     shutil.copy(folder / "elsewhere.json", damaged / "tokenizer.json")
     faults[str(damaged)] = "can't be loaded"
     for name, sentence in faults.items():
-        with pytest.raises(EncoderError, match=sentence) as refused:
+        with pytest.raises(EncoderError, match=sentence) as caught:
             load_encoder(name)
-        assert name[:40] in str(refused.value)
+        assert name[:40] in str(caught.value)
 
 
-def test_a_pooling_config_that_is_not_json_is_a_sentence(tmp_path: Path, folder: Path) -> None:
+def test_a_pooling_config_that_is_not_json_is_refused(tmp_path: Path, folder: Path) -> None:
     (tmp_path / "1_Pooling").mkdir(exist_ok=True)
     (tmp_path / "1_Pooling" / "config.json").write_text("pooling")
     with pytest.raises(EncoderError, match=r"1_Pooling/config\.json is not valid JSON"):
         load_encoder(str(folder))
 
 
-def test_a_model_of_another_kind_is_refused(tmp_path: Path, folder: Path) -> None:
+def test_an_onnx_model_of_another_kind_is_refused(tmp_path: Path, folder: Path) -> None:
     (tmp_path / "onnx" / "model.onnx").unlink()
-    (tmp_path / "onnx" / "model.onnx").write_bytes(_identity("pixels"))
+    (tmp_path / "onnx" / "model.onnx").write_bytes(identity_model("pixels"))
     with pytest.raises(EncoderError, match="is not a text encoder: its ONNX file takes pixels"):
         load_encoder(str(folder))
-    (tmp_path / "onnx" / "model.onnx").write_bytes(_identity("input_ids"))
+    (tmp_path / "onnx" / "model.onnx").write_bytes(identity_model("input_ids"))
     with pytest.raises(EncoderError, match="instead of one vector per token"):
         load_encoder(str(folder))
 
 
-def test_weights_that_are_not_the_checked_ones_are_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_packaged_weights_with_another_sha256_are_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
     embedding._find_packaged.cache_clear()
     monkeypatch.setattr(embedding, "WHEEL_SHA256", "0" * 64)
     with pytest.raises(EncoderError, match="is not the expected file"):
@@ -190,18 +183,18 @@ def test_weights_that_are_not_the_checked_ones_are_not_used(monkeypatch: pytest.
         find_encoder(DEFAULT_ENCODER)
 
 
-def _identity(name: str) -> bytes:
-    """The smallest ONNX model: gives its only input back, one row of numbers of unknown length."""
+def identity_model(name: str) -> bytes:
+    """Returns the smallest ONNX model, which returns its only input: numbers of unknown length."""
 
-    def text(number: int, value: bytes) -> bytes:
+    def field(number: int, value: bytes) -> bytes:
         return bytes([number << 3 | 2, len(value)]) + value
 
-    def number(place: int, value: int) -> bytes:
-        return bytes([place << 3, value])
+    def integer(number: int, value: int) -> bytes:
+        return bytes([number << 3, value])
 
-    shape = text(2, text(1, text(2, b"n")))
-    tensor = text(2, text(1, number(1, 1) + shape))
-    node = text(1, name.encode()) + text(2, b"out") + text(4, b"Identity")
-    graph = text(1, node) + text(2, b"g") + text(11, text(1, name.encode()) + tensor)
-    graph += text(12, text(1, b"out") + tensor)
-    return number(1, 8) + text(7, graph) + text(8, number(2, 13))
+    shape = field(2, field(1, field(2, b"n")))
+    tensor = field(2, field(1, integer(1, 1) + shape))
+    node = field(1, name.encode()) + field(2, b"out") + field(4, b"Identity")
+    graph = field(1, node) + field(2, b"g") + field(11, field(1, name.encode()) + tensor)
+    graph += field(12, field(1, b"out") + tensor)
+    return integer(1, 8) + field(7, graph) + field(8, integer(2, 13))

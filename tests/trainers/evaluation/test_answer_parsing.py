@@ -1,4 +1,4 @@
-"""What counts as a label, what as JSON, what as a verdict."""
+"""Labels, JSON and verdicts that are read from a model's answer."""
 
 from __future__ import annotations
 
@@ -71,31 +71,31 @@ def test_an_answer_is_read_as_the_label_that_it_means(text: str, label: str | No
         ("Es ist Größe, falsch.", "Größe, falsch"),
     ],
 )
-def test_labels_of_other_scripts_and_with_commas_are_read_alike(text: str, label: str | None) -> None:
+def test_labels_in_other_scripts_and_with_commas_are_read(text: str, label: str | None) -> None:
     assert read_label(text, ("取消", "日本語", "Größe, falsch", "Größe")) == label
 
 
-def test_labels_that_differ_only_in_their_joints_must_be_said_exactly() -> None:
+def test_labels_that_differ_only_in_separators_must_match_exactly() -> None:
     assert read_label("a_b", ("a_b", "a b")) == "a_b"
     assert read_label("A-B", ("a_b", "a b")) is None
 
 
-def test_two_spellings_of_a_label_are_its_first() -> None:
+def test_of_two_spellings_of_a_label_the_first_is_read() -> None:
     assert read_label("REFUND", ("Refund", "refund")) == "Refund"
 
 
 @pytest.mark.parametrize("labels", [(), ("",), ("...",), ("(", "[a-z]+", "c++")])
-def test_odd_labels_harm_nobody(labels: tuple[str, ...]) -> None:
+def test_labels_of_punctuation_or_patterns_are_handled(labels: tuple[str, ...]) -> None:
     assert read_label("something", labels) is None
     assert read_label("C++", ("(", "[a-z]+", "c++")) == "c++"
 
 
-def test_a_megabyte_of_rambling_is_read_at_once() -> None:
+def test_a_megabyte_of_rambling_is_read_quickly() -> None:
     assert read_label("card? refund! " * 80_000, LABELS) is None
 
 
 @pytest.mark.parametrize(
-    ("text", "found"),
+    ("text", "value"),
     [
         ('{"a": 1}', {"a": 1}),
         ('Here it is:\n```json\n{"a": {"b": []}}\n```\nDone.', {"a": {"b": []}}),
@@ -113,8 +113,8 @@ def test_a_megabyte_of_rambling_is_read_at_once() -> None:
         ("", None),
     ],
 )
-def test_json_is_found_where_there_is_an_object(text: str, found: object) -> None:
-    assert read_json(text) == found
+def test_the_first_json_object_of_an_answer_is_read(text: str, value: object) -> None:
+    assert read_json(text) == value
 
 
 @pytest.mark.parametrize(
@@ -129,7 +129,7 @@ def test_json_is_found_where_there_is_an_object(text: str, found: object) -> Non
         ("", None),
     ],
 )
-def test_a_judge_says_a_b_or_tie(text: str, choice: str | None) -> None:
+def test_a_judges_choice_of_a_b_or_tie_is_read(text: str, choice: str | None) -> None:
     assert read_choice(text) == choice
 
 
@@ -146,5 +146,5 @@ def test_a_judge_says_a_b_or_tie(text: str, choice: str | None) -> None:
         ("Yes, no word is missing.", True),
     ],
 )
-def test_a_judge_says_yes_or_no(text: str, yes: bool | None) -> None:
+def test_a_judges_yes_or_no_is_read(text: str, yes: bool | None) -> None:
     assert read_yes(text) is yes

@@ -1,5 +1,4 @@
-"""The ladder: what each rung scores, what may be said of it, which one is the cheapest, what nobody can
-tell."""
+"""The ladder: score and standing of each rung, the cheapest one that meets the bar, and what can't be told apart."""
 
 from __future__ import annotations
 
@@ -9,7 +8,7 @@ from decimal import Decimal
 
 import pytest
 
-from tests.trainers.evaluation.builders import example, price, replies, right_on, rows
+from tests.trainers.evaluation.builders import answer_first, make_example, make_price, make_replies, make_rows
 from trainers.dataset import Example
 from trainers.evaluation.ladder import Prices, build_ladder, usd_per_1000
 from trainers.evaluation.results import NO_ANSWER, Candidate, Ladder, Reply
@@ -20,22 +19,22 @@ LABELS = ("card", "login", "refund")
 CLASSICAL, ZERO, SHOTS = Candidate("classical"), Candidate("zero", "a/small"), Candidate("kshot", "a/small")
 NEAR, BIG = Candidate("retrieval", "a/small"), Candidate("zero", "a/big")
 PRICES: Prices = {
-    "a/small": price("a/small", "1.00", "4.00"),
-    "a/big": price("a/big", "10.00", "40.00"),
+    "a/small": make_price("a/small", "1.00", "4.00"),
+    "a/big": make_price("a/big", "10.00", "40.00"),
     "a/unknown": UnknownPrice("a/unknown", (), "No price is known."),
-    "own/box": price("own/box", "0", "0", usd_per_hour="3.60"),
+    "own/box": make_price("own/box", "0", "0", usd_per_hour="3.60"),
 }
 
 
-def ladder(
-    said: Mapping[Candidate, Sequence[Reply]],
+def build(
+    replies: Mapping[Candidate, Sequence[Reply]],
     examples: Sequence[Example],
     bar: float = 0.85,
     labels: Sequence[str] = LABELS,
     verdicts: Mapping[Candidate, Sequence[float]] | None = None,
 ) -> Ladder:
     return build_ladder(
-        said,
+        replies,
         examples,
         labels,
         bar,
@@ -48,10 +47,10 @@ def ladder(
     )
 
 
-def test_a_rung_has_its_score_interval_standing_tokens_times_and_price() -> None:
-    held = rows(200)
+def test_a_rung_has_score_interval_standing_tokens_times_and_price() -> None:
+    holdout = make_rows(200)
 
-    (rung,) = ladder({ZERO: right_on(held, 170)}, held).rungs
+    (rung,) = build({ZERO: answer_first(holdout, 170)}, holdout).rungs
 
     assert (rung.arm, rung.scoring, rung.n, rung.score) == (ZERO, "label", 200, 0.85)
     assert (round(rung.low, 4), round(rung.high, 4)) == (0.7939, 0.8929)
@@ -63,239 +62,225 @@ def test_a_rung_has_its_score_interval_standing_tokens_times_and_price() -> None
     assert rung.macro_f1 is not None and 0.85 < rung.macro_f1 < 1
 
 
-def test_190_right_of_200_rows_of_20_questions_are_19_of_20() -> None:
-    held = [one for one in rows(20) for _ in range(10)]
-    said = [*right_on(held, 190)]
+def test_copies_of_a_question_count_once() -> None:
+    copies = [row for row in make_rows(20) for _ in range(10)]
 
-    copied, plain = (
-        ladder({ZERO: said}, held).rungs[0],
-        ladder({ZERO: right_on(rows(20), 19)}, rows(20)).rungs[0],
+    (with_copies,) = build({ZERO: answer_first(copies, 190)}, copies).rungs
+    (without,) = build({ZERO: answer_first(make_rows(20), 19)}, make_rows(20)).rungs
+
+    assert (without.n, without.score, without.standing) == (20, 0.95, "undecided")
+    for name in ("n", "score", "standing", "low", "high", "usd_per_1000"):
+        assert getattr(with_copies, name) == getattr(without, name)
+
+
+def test_each_further_alternative_makes_the_bar_harder_to_meet() -> None:
+    holdout = make_rows(500)
+    replies = {ZERO: answer_first(holdout, 439)}
+
+    assert build(replies, holdout).cheapest == ZERO
+    among_five = build(
+        replies | {arm: answer_first(holdout, 300) for arm in (CLASSICAL, SHOTS, NEAR, BIG)}, holdout
+    )
+    assert among_five.cheapest is None
+    assert {rung.standing for rung in among_five.rungs} == {"undecided", "misses"}
+
+
+def test_rungs_are_in_order_of_effort() -> None:
+    holdout = make_rows(30)
+    replies = {arm: answer_first(holdout, 15) for arm in (NEAR, ZERO, SHOTS, BIG, CLASSICAL)}
+
+    assert [rung.arm for rung in build(replies, holdout).rungs] == [CLASSICAL, ZERO, BIG, SHOTS, NEAR]
+
+
+def test_the_cheapest_rung_that_meets_the_bar_is_named() -> None:
+    holdout = make_rows(200)
+
+    result = build(
+        {
+            CLASSICAL: answer_first(holdout, 150),
+            BIG: answer_first(holdout, 200),
+            ZERO: answer_first(holdout, 190),
+        },
+        holdout,
     )
 
-    assert (
-        (copied.n, copied.score, copied.standing)
-        == (plain.n, plain.score, plain.standing)
-        == (20, 0.95, "undecided")
-    )
-    assert (copied.low, copied.high) == (plain.low, plain.high)
-    assert copied.usd_per_1000 == plain.usd_per_1000
-
-
-def test_each_alternative_more_makes_the_bar_harder_to_claim() -> None:
-    held = rows(500)
-    said = {ZERO: right_on(held, 439)}
-
-    assert ladder(said, held).cheapest == ZERO
-    beside = ladder(said | {arm: right_on(held, 300) for arm in (CLASSICAL, SHOTS, NEAR, BIG)}, held)
-    assert beside.cheapest is None
-    assert {rung.standing for rung in beside.rungs} == {"undecided", "misses"}
-
-
-def test_rungs_stand_in_the_order_in_which_they_are_climbed() -> None:
-    held = rows(30)
-    said = {arm: right_on(held, 15) for arm in (NEAR, ZERO, SHOTS, BIG, CLASSICAL)}
-
-    assert [rung.arm for rung in ladder(said, held).rungs] == [CLASSICAL, ZERO, BIG, SHOTS, NEAR]
-
-
-def test_the_cheapest_rung_that_meets_the_bar_is_marked() -> None:
-    held = rows(200)
-
-    found = ladder(
-        {CLASSICAL: right_on(held, 150), BIG: right_on(held, 200), ZERO: right_on(held, 190)}, held
-    )
-
-    assert [rung.standing for rung in found.rungs] == ["misses", "meets", "meets"]
-    assert found.cheapest == ZERO
-    assert ladder({ZERO: right_on(held, 100)}, held).cheapest is None
+    assert [rung.standing for rung in result.rungs] == ["misses", "meets", "meets"]
+    assert result.cheapest == ZERO
+    assert build({ZERO: answer_first(holdout, 100)}, holdout).cheapest is None
 
 
 def test_an_unknown_price_comes_last_and_of_equals_the_lower_rung_wins() -> None:
-    held = rows(100)
-    unknown, own = Candidate("zero", "a/unknown"), Candidate("zero", "nobody/knows")
-    everything = right_on(held, 100)
+    holdout = make_rows(100)
+    unpriced, unlisted = Candidate("zero", "a/unknown"), Candidate("zero", "nobody/knows")
+    right = answer_first(holdout, 100)
 
-    assert ladder({unknown: everything, BIG: everything}, held).cheapest == BIG
-    assert ladder({unknown: everything, own: everything}, held).cheapest == unknown
-    assert ladder({SHOTS: everything, ZERO: everything}, held).cheapest == ZERO
-    assert ladder({ZERO: everything, CLASSICAL: everything}, held).cheapest == CLASSICAL
+    assert build({unpriced: right, BIG: right}, holdout).cheapest == BIG
+    assert build({unpriced: right, unlisted: right}, holdout).cheapest == unpriced
+    assert build({SHOTS: right, ZERO: right}, holdout).cheapest == ZERO
+    assert build({ZERO: right, CLASSICAL: right}, holdout).cheapest == CLASSICAL
 
 
-def test_the_best_is_compared_with_each_other_one_and_corrected_for_it() -> None:
-    held = rows(200)
+def test_the_best_is_compared_with_each_other_one_with_a_correction() -> None:
+    holdout = make_rows(200)
     # 8 rows only the classical rung has right, 20 only the best one
-    classical = replies(["x" if i < 20 else e.answer if i < 178 else "x" for i, e in enumerate(held)])
-    best = replies([e.answer if i < 170 else "x" for i, e in enumerate(held)])
+    classical = make_replies(["x" if i < 20 else e.answer if i < 178 else "x" for i, e in enumerate(holdout)])
+    best = make_replies([e.answer if i < 170 else "x" for i, e in enumerate(holdout)])
 
-    one = ladder({CLASSICAL: classical, ZERO: best}, held)
-    two = ladder({CLASSICAL: classical, ZERO: best, SHOTS: right_on(held, 169)}, held)
+    (pair,) = build({CLASSICAL: classical, ZERO: best}, holdout).pairs
+    corrected, other = build(
+        {CLASSICAL: classical, ZERO: best, SHOTS: answer_first(holdout, 169)}, holdout
+    ).pairs
 
-    assert (one.pairs[0].better, one.pairs[0].worse) == (ZERO, CLASSICAL)
-    assert one.pairs[0].p == pytest.approx(0.0357, abs=0.0001)
-    assert one.pairs[0].is_significant
-    assert one.pairs[0].difference == pytest.approx(0.06)
-    assert 0 < one.pairs[0].low < 0.06 < one.pairs[0].high
-    assert two.pairs[0].p == pytest.approx(2 * 0.0357, abs=0.0002)
-    assert not two.pairs[0].is_significant
-    assert two.pairs[1].p == 1.0
+    assert (pair.better, pair.worse) == (ZERO, CLASSICAL)
+    assert pair.p == pytest.approx(0.0357, abs=0.0001)
+    assert pair.is_significant
+    assert pair.difference == pytest.approx(0.06)
+    assert 0 < pair.low < 0.06 < pair.high
+    assert corrected.p == pytest.approx(2 * 0.0357, abs=0.0002)
+    assert not corrected.is_significant
+    assert other.p == 1.0
 
 
 def test_the_detectable_gap_follows_from_how_often_the_best_two_disagree() -> None:
-    held = rows(312)
-    said = {ZERO: right_on(held, 300), SHOTS: right_on(held, 269)}  # they disagree on one row in ten
+    holdout = make_rows(312)
+    replies = {
+        ZERO: answer_first(holdout, 300),
+        SHOTS: answer_first(holdout, 269),
+    }  # they disagree on one row in ten
 
-    assert ladder(said, held).detectable_gap == pytest.approx(0.05, abs=0.001)
-    assert ladder({ZERO: right_on(held, 300)}, held).detectable_gap is None
-    assert ladder({ZERO: right_on(held, 9), SHOTS: right_on(held, 9)}, held).detectable_gap is None
+    assert build(replies, holdout).detectable_gap == pytest.approx(0.05, abs=0.001)
+    assert build({ZERO: answer_first(holdout, 300)}, holdout).detectable_gap is None
+    assert (
+        build({ZERO: answer_first(holdout, 9), SHOTS: answer_first(holdout, 9)}, holdout).detectable_gap
+        is None
+    )
 
 
-def test_labels_that_no_rung_ever_says_are_named() -> None:
-    held = rows(30)
-    never = replies(["refund" if e.answer == "login" else e.answer.upper() for e in held])
+def test_labels_that_no_rung_ever_answers_are_named() -> None:
+    holdout = make_rows(30)
+    never = make_replies(["refund" if e.answer == "login" else e.answer.upper() for e in holdout])
 
-    assert ladder({ZERO: never, CLASSICAL: never}, held).never_answered == ("login",)
-    assert ladder({ZERO: never, CLASSICAL: right_on(held, 30)}, held).never_answered == ()
-    assert ladder({}, held).never_answered == ()
+    assert build({ZERO: never, CLASSICAL: never}, holdout).never_answered == ("login",)
+    assert build({ZERO: never, CLASSICAL: answer_first(holdout, 30)}, holdout).never_answered == ()
+    assert build({}, holdout).never_answered == ()
 
 
 @pytest.mark.parametrize("text", ["", "I'm sorry, I can't help with that.", "🙂"])
-def test_silence_and_refusals_are_wrong_answers_and_counted(text: str) -> None:
-    held = rows(50)
+def test_empty_answers_and_refusals_are_wrong_and_counted(text: str) -> None:
+    holdout = make_rows(50)
 
-    found = ladder({ZERO: replies([text] * 50)}, held)
+    result = build({ZERO: make_replies([text] * 50)}, holdout)
 
-    assert (found.rungs[0].score, found.rungs[0].macro_f1, found.rungs[0].standing) == (0.0, 0.0, "misses")
-    assert (found.rungs[0].unread, found.rungs[0].empty) == ((0, 50) if not text else (50, 0))
-    assert found.never_answered == LABELS
+    (rung,) = result.rungs
+    assert (rung.score, rung.macro_f1, rung.standing) == (0.0, 0.0, "misses")
+    assert (rung.unread, rung.empty) == ((50, 0) if text else (0, 50))
+    assert result.never_answered == LABELS
 
 
-def test_questions_that_were_declined_are_wrong_and_neither_quick_nor_cheap() -> None:
-    held = rows(50)
-    half = (*right_on(held, 50)[:25], *[NO_ANSWER] * 25)
+def test_declined_questions_are_wrong_and_do_not_count_as_quick_or_cheap() -> None:
+    holdout = make_rows(50)
+    right = answer_first(holdout, 50)
 
-    whole, some, none = (
-        ladder({ZERO: said}, held).rungs[0] for said in (right_on(held, 50), half, [NO_ANSWER] * 50)
+    answered, half_answered, declined = (
+        build({ZERO: replies}, holdout).rungs[0]
+        for replies in (right, (*right[:25], *[NO_ANSWER] * 25), [NO_ANSWER] * 50)
     )
 
-    assert (some.score, some.empty) == (0.5, 25)
-    assert (some.usd_per_1000, some.p50_s) == (whole.usd_per_1000, whole.p50_s)
-    assert none.usd_per_1000 is None
+    assert (half_answered.score, half_answered.empty) == (0.5, 25)
+    assert (half_answered.usd_per_1000, half_answered.p50_s) == (answered.usd_per_1000, answered.p50_s)
+    assert declined.usd_per_1000 is None
 
 
-def test_one_label_only_is_measured_like_any() -> None:
-    held = rows(20, ["refund"])
+def test_a_holdout_of_12_rows_decides_little() -> None:
+    holdout = make_rows(12)
 
-    found = ladder({CLASSICAL: right_on(held, 20)}, held, labels=["refund"])
+    result = build({CLASSICAL: answer_first(holdout, 11), ZERO: answer_first(holdout, 9)}, holdout)
 
-    assert (found.rungs[0].score, found.rungs[0].macro_f1, found.cheapest) == (1.0, 1.0, CLASSICAL)
-
-
-def test_a_holdout_of_12_claims_little() -> None:
-    held = rows(12)
-
-    found = ladder({CLASSICAL: right_on(held, 11), ZERO: right_on(held, 9)}, held)
-
-    assert [rung.standing for rung in found.rungs] == ["undecided", "undecided"]
-    assert found.cheapest is None
-    assert found.detectable_gap is None
-    assert not found.pairs[0].is_significant
+    assert [rung.standing for rung in result.rungs] == ["undecided", "undecided"]
+    assert result.cheapest is None
+    assert result.detectable_gap is None
+    assert not result.pairs[0].is_significant
 
 
 def test_json_and_free_text_have_shares_with_a_bootstrap_interval() -> None:
-    held = [example(f"q {i}", f'{{"a": {i}, "b": 1}}') for i in range(200)]
-    half = replies([e.answer if i % 2 else '{"a": -1, "b": 1}' for i, e in enumerate(held)])
-    none = replies(["no"] * 200)
+    holdout = [make_example(f"q {i}", f'{{"a": {i}, "b": 1}}') for i in range(200)]
+    half = make_replies([e.answer if i % 2 else '{"a": -1, "b": 1}' for i, e in enumerate(holdout)])
+    none = make_replies(["no"] * 200)
 
-    found = ladder({ZERO: half, SHOTS: none}, held, bar=0.7, labels=())
+    result = build({ZERO: half, SHOTS: none}, holdout, bar=0.7, labels=())
 
-    first = found.rungs[0]
+    first, second = result.rungs
     assert (first.scoring, first.score, first.macro_f1) == ("json", 0.75, None)
     narrow, wide = first.high - first.low, wilson(150, 200).high - wilson(150, 200).low
     assert first.low < 0.75 < first.high
     assert narrow == pytest.approx(4 * 0.25 / 200**0.5, rel=0.1)
     assert narrow < wide
-    assert (first.standing, found.rungs[1].unread) == ("meets", 200)
-    assert found.pairs[0].difference == pytest.approx(0.75)
-    assert found.pairs[0].p < 0.01
-    assert found.detectable_gap == pytest.approx(2.8 * 0.25 / 200**0.5, rel=0.02)
+    assert (first.standing, second.unread) == ("meets", 200)
+    assert result.pairs[0].difference == pytest.approx(0.75)
+    assert result.pairs[0].p < 0.01
+    assert result.detectable_gap == pytest.approx(2.8 * 0.25 / 200**0.5, rel=0.02)
 
 
-def test_a_judges_verdicts_decide_where_they_are_given() -> None:
-    held = [example(f"q {i}", f"answer {i}") for i in range(40)]
-    said = {ZERO: replies(["fine"] * 39 + [""]), SHOTS: replies(["bad"] * 40)}
+def test_a_judges_verdicts_replace_the_scores() -> None:
+    holdout = [make_example(f"q {i}", f"answer {i}") for i in range(40)]
+    replies = {ZERO: make_replies(["fine"] * 39 + [""]), SHOTS: make_replies(["bad"] * 40)}
 
-    found = ladder(said, held, labels=(), verdicts={ZERO: [1.0] * 40, SHOTS: [0.0] * 40})
+    result = build(replies, holdout, labels=(), verdicts={ZERO: [1.0] * 40, SHOTS: [0.0] * 40})
 
-    assert [rung.scoring for rung in found.rungs] == ["judge", "judge"]
-    assert [rung.score for rung in found.rungs] == [39 / 40, 0.0]
+    assert [(rung.scoring, rung.score) for rung in result.rungs] == [("judge", 39 / 40), ("judge", 0.0)]
+    assert [rung.scoring for rung in build(replies, holdout, labels=()).rungs] == ["f1", "f1"]
     with pytest.raises(ValueError, match="have no verdict of the judge"):
-        ladder(said, held, labels=(), verdicts={ZERO: [1.0] * 40})
+        build(replies, holdout, labels=(), verdicts={ZERO: [1.0] * 40})
 
 
-def test_an_hour_of_an_own_machine_is_shared_by_its_requests() -> None:
+def test_the_hours_of_an_own_machine_are_divided_by_its_requests() -> None:
     arm = Candidate("zero", "own/box")
 
-    assert usd_per_1000(arm, replies(["a"] * 4, seconds=2.0), PRICES) == Decimal("2.00")
-    assert usd_per_1000(CLASSICAL, replies(["a"]), {}) == 0
-    assert usd_per_1000(ZERO, replies(["a"]), {}) is None
+    assert usd_per_1000(arm, make_replies(["a"] * 4, seconds=2.0), PRICES) == Decimal("2.00")
+    assert usd_per_1000(CLASSICAL, make_replies(["a"]), {}) == 0
+    assert usd_per_1000(ZERO, make_replies(["a"]), {}) is None
     assert usd_per_1000(ZERO, (), PRICES) is None
 
 
-def test_sources_of_the_prices_are_named_and_the_ladder_travels() -> None:
-    held = rows(30)
+def test_a_ladder_names_its_price_sources_and_survives_json_and_pickle() -> None:
+    holdout = make_rows(30)
 
-    found = ladder({ZERO: right_on(held, 10), BIG: right_on(held, 20)}, held)
+    result = build({ZERO: answer_first(holdout, 10), BIG: answer_first(holdout, 20)}, holdout)
 
-    assert found.prices_said_by == ("a list",)
-    assert (found.dataset, found.version, found.holdout_sha256, found.measured_at) == (
-        "tickets",
-        2,
-        "ab",
-        5.0,
-    )
-    assert Ladder.from_json(found.to_json()) == found == pickle.loads(pickle.dumps(found))  # noqa: S301
+    assert result.prices_said_by == ("a list",)
+    assert (result.dataset, result.version, result.holdout_sha256) == ("tickets", 2, "ab")
+    assert result.measured_at == 5.0
+    assert Ladder.from_json(result.to_json()) == result == pickle.loads(pickle.dumps(result))  # noqa: S301
 
 
-def test_the_late_time_is_one_that_was_seen() -> None:
-    held = rows(20)
-    said = tuple(Reply("card", 1, 1, float(second)) for second in range(1, 21))
+def test_the_95th_percentile_of_times_is_one_that_occurred() -> None:
+    holdout = make_rows(20)
+    replies = tuple(Reply("card", 1, 1, float(second)) for second in range(1, 21))
 
-    (rung,) = ladder({ZERO: said}, held).rungs
+    (rung,) = build({ZERO: replies}, holdout).rungs
 
     assert (rung.p50_s, rung.p95_s) == (11.0, 20.0)
 
 
-def test_nothing_is_judged_on_no_rows_or_on_some_of_them() -> None:
+def test_replies_to_no_rows_or_only_some_are_refused() -> None:
     with pytest.raises(ValueError, match="0 held-out rows"):
-        ladder({ZERO: ()}, ())
+        build({ZERO: ()}, ())
     with pytest.raises(ValueError, match="'zero a/small': it has 2 answers to 3 held-out rows"):
-        ladder({ZERO: replies(["a", "b"])}, rows(3))
+        build({ZERO: make_replies(["a", "b"])}, make_rows(3))
 
 
-def test_six_rungs_of_a_thousand_rows_and_77_labels_are_read() -> None:
+def test_chatty_answers_with_one_of_77_labels_are_read() -> None:
     labels = [f"label_number_{i}" for i in range(77)]
-    held = rows(1_000, labels)
-    chatty = replies([f"I think that this is about {e.answer.replace('_', ' ')}." for e in held])
+    holdout = make_rows(300, labels)
+    chatty = make_replies([f"I think that this is about {e.answer.replace('_', ' ')}." for e in holdout])
     arms = (ZERO, BIG, SHOTS, NEAR, Candidate("kshot", "a/big"), Candidate("retrieval", "a/big"))
-    found = ladder(dict.fromkeys(arms, chatty), held, labels=labels)
-    assert [rung.score for rung in found.rungs] == [1.0] * 6
+    result = build(dict.fromkeys(arms, chatty), holdout, labels=labels)
+    assert [rung.score for rung in result.rungs] == [1.0] * 6
 
 
-def test_six_rungs_of_shares_are_compared() -> None:
-    held = [example(f"q {i}", f"one two three {i}") for i in range(1_000)]
-    said = {
-        arm: replies([f"one {i % (k + 2)} two" for i in range(1_000)])
-        for k, arm in enumerate(
-            (ZERO, BIG, SHOTS, NEAR, Candidate("kshot", "a/big"), Candidate("retrieval", "a/big"))
-        )
-    }
-    found = ladder(said, held, labels=())
-    assert all(rung.scoring == "f1" for rung in found.rungs)
-
-
-def test_answers_that_were_under_way_together_share_the_hour() -> None:
+def test_answers_that_were_in_progress_together_share_the_hours() -> None:
     arm = Candidate("zero", "own/box")
-    beside = [Reply("a", 1, 1, 2.0, 10.0), Reply("a", 1, 1, 2.0, 10.0), Reply("a", 1, 1, 1.0, 10.5)]
-    apart = [Reply("a", 1, 1, 2.0, 10.0), Reply("a", 1, 1, 2.0, 20.0)]
-    assert usd_per_1000(arm, beside, PRICES) == pytest.approx(Decimal("0.8333"), abs=Decimal("0.0001"))
-    assert usd_per_1000(arm, apart, PRICES) == Decimal("2.00")
+    together = [Reply("a", 1, 1, 2.0, 10.0), Reply("a", 1, 1, 2.0, 10.0), Reply("a", 1, 1, 1.0, 10.5)]
+    in_turn = [Reply("a", 1, 1, 2.0, 10.0), Reply("a", 1, 1, 2.0, 20.0)]
+    assert usd_per_1000(arm, together, PRICES) == pytest.approx(Decimal("0.8333"), abs=Decimal("0.0001"))
+    assert usd_per_1000(arm, in_turn, PRICES) == Decimal("2.00")

@@ -1,4 +1,4 @@
-"""Rows judged by the others: all three ways find what was planted, better than a plain logistic regression."""
+"""Out-of-fold scores: all three classifiers find planted errors, as well as a plain logistic regression does."""
 
 from __future__ import annotations
 
@@ -9,83 +9,99 @@ import numpy as np
 import pytest
 
 from benchmarks._planted import make_texts, margins_of, mislabel, rank_by_margin
-from tests.trainers.evaluation.builders import example, rows
-from trainers.dataset import Example
+from tests.trainers.evaluation.builders import make_example, make_rows
 from trainers.dataset.slow_checks import suspect_labels
-from trainers.evaluation import tfidf as judging
+from trainers.evaluation import tfidf
 from trainers.evaluation.tfidf import out_of_fold
 from trainers.types import Message
 
-
-@pytest.fixture(params=["kernel", "svm", "ridge"], autouse=True)
-def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    few = 10**6 if request.param == "kernel" else 0
-    monkeypatch.setattr(judging, "FEW_ROWS", few)
-    monkeypatch.setattr(judging, "FEW_LETTERS", few)
-    if request.param == "ridge":
-        monkeypatch.setattr(judging, "MOST_FOR_SVM", 0)
+CLASSIFIERS = ("kernel", "svm", "ridge")
 
 
-def test_a_row_gets_the_label_of_its_like_and_a_wrong_one_has_the_worst_margin() -> None:
-    train = list(rows(120))
-    train[0] = replace(train[0], messages=(train[0].messages[0], Message("assistant", "login")))
+def use_classifier(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Makes `out_of_fold` take this classifier for any number of rows."""
+    few = 10**6 if name == "kernel" else 0
+    monkeypatch.setattr(tfidf, "FEW_ROWS", few)
+    monkeypatch.setattr(tfidf, "FEW_LETTERS", few)
+    if name == "ridge":
+        monkeypatch.setattr(tfidf, "MOST_FOR_SVM", 0)
 
-    labels, scores = out_of_fold(train, seed=7)
+
+@pytest.fixture(params=CLASSIFIERS)
+def classifier(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    use_classifier(request.param, monkeypatch)
+
+
+@pytest.mark.usefixtures("classifier")
+def test_a_row_is_scored_by_similar_rows_and_neither_by_itself_nor_by_its_copies() -> None:
+    correct = make_rows(120)
+    mislabelled = replace(correct[0], messages=(correct[0].messages[0], Message("assistant", "login")))
+    copied = make_example("my card was stolen, a new card", "login")
+    rows = (mislabelled, *correct[1:], copied, replace(copied, line=200))
+
+    labels, scores = out_of_fold(rows, seed=7)
 
     assert labels == ("card", "login", "refund")
-    assert [labels[i] for i in scores.argmax(axis=1)] == [e.answer for e in rows(120)]
-    assert margins_of(scores, [labels.index(e.answer) for e in train]).argmin() == 0
-
-
-def test_copies_of_a_question_do_not_vouch_for_each_other() -> None:
-    wrong = example("my card was stolen, a new card", "login")
-
-    labels, scores = out_of_fold((*rows(120), wrong, replace(wrong, line=200)), seed=7)
-
+    assert [labels[i] for i in scores[:120].argmax(axis=1)] == [row.answer for row in correct]
+    assert margins_of(scores[:120], [labels.index(row.answer) for row in rows[:120]]).argmin() == 0
     assert (scores[-2:].argmax(axis=1) != labels.index("login")).all()
 
 
+@pytest.mark.usefixtures("classifier")
 def test_a_label_that_only_the_rows_own_fold_has_is_not_judged() -> None:
-    lonely = (example("llamas eat grass", "zoo"), example("pay tax", "tax"), example("how much tax", "tax"))
+    tax = (make_example("pay tax", "tax"), make_example("how much tax", "tax"))
 
-    labels, scores = out_of_fold((*rows(60), *lonely), seed=7)
+    labels, scores = out_of_fold((*make_rows(60), make_example("llamas eat grass", "zoo"), *tax), seed=7)
 
     assert np.isinf(scores[60, labels.index("zoo")])
     assert np.isfinite(scores[61, labels.index("tax")])
 
 
-@pytest.mark.parametrize("few", [rows(1), rows(5, ["refund"]), rows(10, "abcdefghij"), rows(2, ["a", "b"])])
-def test_it_takes_whatever_there_is(few: tuple[Example, ...]) -> None:
-    labels, scores = out_of_fold(few, seed=7)
+@pytest.mark.usefixtures("classifier")
+def test_very_few_rows_and_single_labels_are_scored() -> None:
+    for rows in (
+        make_rows(1),
+        make_rows(5, ["refund"]),
+        make_rows(10, "abcdefghij"),
+        make_rows(2, ["a", "b"]),
+    ):
+        labels, scores = out_of_fold(rows, seed=7)
 
-    assert scores.shape == (len(few), len(labels))
-    assert not np.isnan(scores).any()
+        assert scores.shape == (len(rows), len(labels))
+        assert not np.isnan(scores).any()
 
 
-def test_nothing_to_judge_is_refused() -> None:
+def test_no_rows_are_refused() -> None:
     with pytest.raises(ValueError, match="no rows"):
         out_of_fold((), seed=7)
 
 
-@pytest.mark.parametrize(("labels", "of_each"), [(2, 250), (6, 80), (150, 10)])
-def test_planted_errors_are_found_as_well_as_by_logistic_regression(labels: int, of_each: int) -> None:
-    made, wrong = mislabel(make_texts(labels, of_each, seed=1), 0.05, seed=1)
+@pytest.mark.parametrize(
+    ("classifier", "labels", "rows_per_label"),
+    [("kernel", 6, 25), ("svm", 2, 150), ("svm", 6, 50), ("ridge", 30, 10)],
+)
+def test_planted_errors_are_found_as_well_as_by_logistic_regression(
+    classifier: str, labels: int, rows_per_label: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    use_classifier(classifier, monkeypatch)
+    rows, wrong = mislabel(make_texts(labels, rows_per_label, seed=1), 0.05, seed=1)
 
-    names, scores = out_of_fold(made, seed=7)
-    found, errors = suspect_labels([e.answer for e in made], names, scores)
+    names, scores = out_of_fold(rows, seed=7)
+    suspects, estimate = suspect_labels([row.answer for row in rows], names, scores)
 
-    listed = [doubt.row for doubt in found]
-    theirs = rank_by_margin(made)[: len(listed)]
-    assert len(wrong & set(listed)) >= len(wrong & set(theirs))
-    assert errors.is_told
-    assert errors.expected == pytest.approx(len(wrong & set(listed)), abs=0.15 * len(listed) + 3)
+    listed = {suspect.row for suspect in suspects}
+    baseline = rank_by_margin(rows)[: len(listed)]
+    assert len(wrong & listed) >= len(wrong & set(baseline)) > 0
+    assert estimate.is_told
+    assert estimate.expected == pytest.approx(len(wrong & listed), abs=0.15 * len(listed) + 3)
 
 
-def test_labels_that_say_nothing_of_the_texts_are_not_judged() -> None:
+@pytest.mark.usefixtures("classifier")
+def test_the_number_of_errors_is_not_estimated_if_labels_have_nothing_to_do_with_the_texts() -> None:
     chance = random.Random(3)
-    made = [example(row.prompt[-1].content, chance.choice("ab"), row.line) for row in rows(400)]
+    rows = [make_example(row.prompt[-1].content, chance.choice("ab"), row.line) for row in make_rows(200)]
 
-    names, scores = out_of_fold(made, seed=7)
-    _, errors = suspect_labels([e.answer for e in made], names, scores)
+    names, scores = out_of_fold(rows, seed=7)
+    _, estimate = suspect_labels([row.answer for row in rows], names, scores)
 
-    assert not errors.is_told
+    assert not estimate.is_told

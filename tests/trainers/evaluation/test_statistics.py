@@ -1,4 +1,4 @@
-"""The statistics: published and agreed figures, and what must hold for any answers."""
+"""The statistics: published and agreed values, and properties that hold for any answers."""
 
 from __future__ import annotations
 
@@ -35,41 +35,37 @@ def rounded(interval: Interval, digits: int) -> tuple[float, float]:
     return round(interval.low, digits), round(interval.high, digits)
 
 
-def test_wilsons_interval_has_the_agreed_figures() -> None:
+def test_wilsons_interval_has_the_agreed_values_also_for_a_share() -> None:
     assert rounded(wilson(170, 200), 4) == (0.7939, 0.8929)
     assert rounded(wilson(0, 10), 4) == (0.0, 0.2775)
     assert rounded(wilson(10, 10), 4) == (0.7225, 1.0)
+    for correct, n in ((170, 200), (0, 10), (10, 10), (3, 7)):
+        of_count, of_share = wilson(correct, n), wilson_of_share(correct / n, n)
+        assert (of_count.low, of_count.high) == pytest.approx((of_share.low, of_share.high), abs=1e-9)
+    with pytest.raises(ValueError, match="0 rows"):
+        wilson(0, 0)
+    with pytest.raises(ValueError, match="0 rows"):
+        wilson_of_share(0.5, 0)
 
 
 @pytest.mark.parametrize(
     ("b", "c", "p"), [(10, 25, 0.01667), (8, 20, 0.0357), (3, 9, 0.146), (15, 18, 0.728)]
 )
-def test_mcnemars_exact_p_has_the_agreed_figures(b: int, c: int, p: float) -> None:
+def test_mcnemars_exact_p_has_the_agreed_values(b: int, c: int, p: float) -> None:
     assert mcnemar_exact(b, c) == pytest.approx(p, abs=0.0005 if p > 0.05 else 0.00005)
     assert mcnemar_exact(c, b) == mcnemar_exact(b, c)
-
-
-def test_arms_that_never_disagree_show_nothing() -> None:
     assert mcnemar_exact(0, 0) == 1.0
-
-
-def test_nothing_is_claimed_of_no_rows() -> None:
-    with pytest.raises(ValueError, match="0 rows"):
-        wilson(0, 0)
 
 
 @pytest.mark.parametrize(
     ("table", "low", "high"),
     [
-        (
-            (1, 1, 7, 12),
-            -0.507,
-            -0.026,
-        ),  # airway responsiveness, Fagerland and others 2014, method of Newcombe
+        # airway responsiveness, Fagerland and others 2014, method of Newcombe
+        ((1, 1, 7, 12), -0.507, -0.026),
         ((36, 12, 2, 0), 0.0569, 0.3404),  # Newcombe 1998, table II, method 10
     ],
 )
-def test_the_paired_interval_has_the_published_figures(
+def test_the_paired_interval_has_the_published_values(
     table: tuple[int, int, int, int], low: float, high: float
 ) -> None:
     interval = paired_interval(*table)
@@ -89,22 +85,19 @@ def test_the_paired_interval_has_the_published_figures(
         (0.03, 0.20, 1742),
     ],
 )
-def test_the_rows_needed_are_the_agreed_ones(gap: float, discordant: float, rows: int) -> None:
+def test_the_number_of_rows_needed_is_the_agreed_one(gap: float, discordant: float, rows: int) -> None:
     assert rows_needed(gap, discordant) == rows
     assert detectable_gap(rows, discordant) == pytest.approx(gap, abs=0.0001)
 
 
-def test_a_gap_beyond_the_disagreement_is_refused() -> None:
+def test_too_few_rows_detect_no_gap_and_a_gap_beyond_the_disagreement_is_refused() -> None:
+    assert detectable_gap(20, 0.1) is None
+    assert detectable_gap(200, 0.0) is None
     with pytest.raises(ValueError, match="is impossible"):
         rows_needed(0.2, 0.1)
 
 
-def test_too_few_rows_detect_no_gap_at_all() -> None:
-    assert detectable_gap(20, 0.1) is None
-    assert detectable_gap(200, 0.0) is None
-
-
-def test_two_arms_are_compared_row_by_row() -> None:
+def test_two_models_are_compared_row_by_row() -> None:
     base = [True] * 100 + [False] * 100
     tuned = [True] * 90 + [False] * 10 + [True] * 80 + [False] * 20
 
@@ -123,13 +116,14 @@ def test_two_arms_are_compared_row_by_row() -> None:
 
 
 @pytest.mark.parametrize(("base", "tuned"), [([], []), ([True], []), ([True, False], [True])])
-def test_arms_on_different_rows_are_not_compared(base: list[bool], tuned: list[bool]) -> None:
-    with pytest.raises(ValueError, match="both arms need the same rows"):
-        compare(base, tuned)
+def test_answers_to_different_rows_are_not_compared(base: list[bool], tuned: list[bool]) -> None:
+    for compute in (compare, paired_means):
+        with pytest.raises(ValueError, match="both arms need the same rows"):
+            compute(base, tuned)
 
 
 @given(st.lists(st.tuples(st.booleans(), st.booleans()), min_size=1, max_size=80))
-def test_for_any_answers_intervals_hold_their_estimates_and_mirror(pairs: list[tuple[bool, bool]]) -> None:
+def test_intervals_hold_their_estimates_and_are_mirrored_when_swapped(pairs: list[tuple[bool, bool]]) -> None:
     base, tuned = [b for b, _ in pairs], [t for _, t in pairs]
 
     result, mirrored = compare(base, tuned), compare(tuned, base)
@@ -158,7 +152,7 @@ def test_for_any_answers_intervals_hold_their_estimates_and_mirror(pairs: list[t
         ("", False),
     ],
 )
-def test_an_answer_counts_when_only_its_dress_differs(answer: str, same: bool) -> None:
+def test_case_quotes_and_punctuation_do_not_make_an_answer_wrong(answer: str, same: bool) -> None:
     assert exact_match("refund", answer) is same
 
 
@@ -172,7 +166,7 @@ EXPECTED = ["a", "a", "a", "b", "b", "c"]
 ANSWERS = ["a", "A.", "b", "b", "I think b", "a"]
 
 
-def test_answers_are_counted_label_by_label_with_a_place_for_the_rest() -> None:
+def test_answers_are_counted_per_label_with_a_column_for_others() -> None:
     matrix = confusion(EXPECTED, ANSWERS)
 
     assert matrix.labels == ("a", "b", "c")
@@ -180,33 +174,22 @@ def test_answers_are_counted_label_by_label_with_a_place_for_the_rest() -> None:
     assert matrix.counts == ((2, 1, 0, 0), (0, 1, 0, 1), (1, 0, 0, 0))
 
 
-def test_each_label_has_its_precision_recall_and_f1() -> None:
+def test_each_label_has_its_recall_and_f1_of_which_macro_f1_is_the_mean() -> None:
     a, b, c = label_scores(confusion(EXPECTED, ANSWERS))
 
     assert (a.recall, a.f1) == pytest.approx((2 / 3, 2 / 3))
     assert (b.recall, b.f1) == (0.5, 0.5)
     assert (c.recall, c.f1) == (0.0, 0.0)
-
-
-def test_macro_f1_is_the_mean_of_the_labels() -> None:
     assert macro_f1(confusion(EXPECTED, ANSWERS)) == pytest.approx((2 / 3 + 1 / 2 + 0) / 3)
     with pytest.raises(ValueError, match="no labels"):
         macro_f1(confusion([], []))
 
 
-def test_two_spellings_of_a_label_are_one() -> None:
+def test_two_spellings_of_a_label_count_as_one_label() -> None:
     matrix = confusion(["Refund", "refund"], ["refund", "REFUND"])
 
     assert matrix.labels == ("Refund",)
     assert matrix.counts == ((2, 0),)
-
-
-def test_wilson_of_a_share_is_wilson_and_keeps_within_bounds() -> None:
-    for correct, n in ((170, 200), (0, 10), (10, 10), (3, 7)):
-        one, other = wilson(correct, n), wilson_of_share(correct / n, n)
-        assert (one.low, one.high) == pytest.approx((other.low, other.high), abs=1e-9)
-    with pytest.raises(ValueError, match="0 rows"):
-        wilson_of_share(0.5, 0)
 
 
 @pytest.mark.parametrize(
@@ -219,11 +202,11 @@ def test_wilson_of_a_share_is_wilson_and_keeps_within_bounds() -> None:
         ((0.02, 0.02, 0.001), (0.04, 0.04, 0.003)),
     ],
 )
-def test_holm_corrects_the_least_p_most(ps: tuple[float, ...], corrected: tuple[float, ...]) -> None:
+def test_holms_correction_has_the_values_of_r(ps: tuple[float, ...], corrected: tuple[float, ...]) -> None:
     assert holm(ps) == pytest.approx(corrected)
 
 
-def test_the_bootstrap_agrees_with_the_formula_where_there_is_one() -> None:
+def test_the_bootstrap_agrees_with_the_formula_if_there_is_one() -> None:
     scores = [1.0] * 170 + [0.0] * 30
 
     interval = mean_interval(scores)
@@ -234,11 +217,11 @@ def test_the_bootstrap_agrees_with_the_formula_where_there_is_one() -> None:
 
 
 @pytest.mark.parametrize("scores", [[0.9] * 12, [0.2, 0.4, 0.9], [1.0] * 500])
-def test_few_or_equal_scores_are_not_sure_of_themselves(scores: list[float]) -> None:
+def test_few_or_equal_scores_get_wilsons_wider_interval(scores: list[float]) -> None:
     interval = mean_interval(scores)
 
-    sure = wilson_of_share(sum(scores) / len(scores), len(scores))
-    assert (interval.low, interval.high) == pytest.approx((sure.low, sure.high))
+    wilsons = wilson_of_share(sum(scores) / len(scores), len(scores))
+    assert (interval.low, interval.high) == pytest.approx((wilsons.low, wilsons.high))
     assert interval.high - interval.low > 0.005
 
 
@@ -246,52 +229,45 @@ def test_shares_on_the_same_rows_are_compared_by_their_differences() -> None:
     base = [0.1 * (i % 10) for i in range(200)]
     tuned = [value + (0.05 if i % 3 else -0.02) for i, value in enumerate(base)]
 
-    found = paired_means(base, tuned)
+    difference = paired_means(base, tuned)
 
-    assert found.value == pytest.approx(sum(tuned) / 200 - sum(base) / 200)
-    assert found.low < found.value < found.high
-    assert found.p == pytest.approx(2 / 2001)
-    assert paired_means(tuned, base).value == pytest.approx(-found.value)
+    assert difference.value == pytest.approx(sum(tuned) / 200 - sum(base) / 200)
+    assert difference.low < difference.value < difference.high
+    assert difference.p == pytest.approx(2 / 2001)
+    assert paired_means(tuned, base).value == pytest.approx(-difference.value)
     assert paired_means(base, base).p == 1.0
 
 
 @pytest.mark.parametrize(
     ("base", "tuned"), [([0.5, 0.5], [0.75, 0.75]), ([0.5] * 5, [0.6, 0.7, 0.55, 0.6, 0.8])]
 )
-def test_few_rows_that_all_gain_a_little_prove_nothing(base: list[float], tuned: list[float]) -> None:
-    found = paired_means(base, tuned)
+def test_small_gains_on_a_few_rows_prove_nothing(base: list[float], tuned: list[float]) -> None:
+    difference = paired_means(base, tuned)
 
-    assert found.low < 0 < found.value < found.high and found.p > 0.05
-    assert paired_means(tuned, base).p == pytest.approx(found.p)
+    assert difference.low < 0 < difference.value < difference.high and difference.p > 0.05
+    assert paired_means(tuned, base).p == pytest.approx(difference.p)
 
 
-def test_few_rows_that_gain_much_prove_it() -> None:
-    found = paired_means([0.1, 0.0, 0.2] * 4, [0.9, 1.0, 0.8] * 4)
+def test_large_gains_on_a_few_rows_are_significant() -> None:
+    difference = paired_means([0.1, 0.0, 0.2] * 4, [0.9, 1.0, 0.8] * 4)
 
-    assert found.low > 0.2 and found.p < 0.001
+    assert difference.low > 0.2 and difference.p < 0.001
     assert paired_means([0.0], [0.0]).p == 1.0
-
-
-def test_the_bootstrap_needs_the_same_rows() -> None:
-    empty: list[float] = []
-    for one, other in ((empty, empty), ([1.0], empty)):
-        with pytest.raises(ValueError, match="both arms need the same rows"):
-            paired_means(one, other)
 
 
 def test_importing_the_statistics_and_the_dataset_stays_light() -> None:
     heavy = "{'scipy', 'numpy', 'sklearn', 'tokenizers', 'toktok', 'torch'}"
-    ours = "trainers.dataset, trainers.evaluation, trainers.tokens, trainers.evaluation.tfidf"
-    ours += ", trainers.evaluation.learning_curves, trainers.evaluation.ladder, trainers.evaluation.judge_agreement"
+    modules = "dataset, evaluation, tokens, evaluation.tfidf, evaluation.learning_curves, evaluation.ladder"
+    ours = ", ".join(f"trainers.{name}" for name in f"{modules}, evaluation.judge_agreement".split(", "))
     code = f"import sys, {ours}; print({heavy} & set(sys.modules))"
 
-    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
 
-    assert said.stdout.strip() == "set()"
+    assert done.stdout.strip() == "set()"
 
 
-def test_a_label_that_lost_is_told_apart_from_77_that_wavered() -> None:
-    """Each of the others loses a row here and gains one there; chance alone would make four of 77 seem worse."""
+def test_a_label_that_got_worse_is_found_among_77_that_fluctuate() -> None:
+    """Every other label loses one row and gains one; chance alone would make four of 77 seem worse."""
     names = [f"label {number}" for number in range(77)]
     expected = [name for name in names for _ in range(40)]
     before = [row % 40 != 0 for row in range(len(expected))]
@@ -304,7 +280,7 @@ def test_a_label_that_lost_is_told_apart_from_77_that_wavered() -> None:
     assert loss.p == pytest.approx(77 * mcnemar_exact(20, 1), abs=1e-6)
 
 
-def test_few_rows_of_a_label_show_no_loss() -> None:
+def test_a_few_rows_of_a_label_show_no_loss() -> None:
     assert find_worse_labels(["a"] * 4 + ["b"] * 4, [True] * 8, [False] * 4 + [True] * 4) == ()
     (loss,) = find_worse_labels(["A"] * 10 + ["a"], [True] * 11, [False] * 11)
     assert (loss.label, loss.rows, loss.after) == ("A", 11, 0), "two spellings are one label"

@@ -1,100 +1,100 @@
-"""Rung 0: the agreed figures, the same answer twice, and data that is hardly any."""
+"""Rung 0: the published scores of banking77, the same answer twice, and very few rows."""
 
 from __future__ import annotations
 
 import random
 from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import replace
 
 import pytest
 
-from tests.trainers.evaluation.builders import banking, example, needs_banking, rows
+from tests.trainers.builders import needs_banking77, read_banking77
+from tests.trainers.evaluation.builders import make_example, make_rows
 from trainers.dataset import Example
 from trainers.evaluation import tfidf
 from trainers.evaluation.tfidf import classify_holdout
 from trainers.types import Message
 
 
-def texts(train: tuple[Example, ...], asked: tuple[Example, ...]) -> list[str]:
-    return [reply.text for reply in classify_holdout(train, asked, seed=7)]
+def classify(train: Sequence[Example], holdout: Sequence[Example], seed: int = 7) -> list[str]:
+    return [reply.text for reply in classify_holdout(train, holdout, seed)]
+
+
+def measure_share(train: Sequence[Example], holdout: Sequence[Example], seed: int = 7) -> float:
+    answers = classify(train, holdout, seed)
+    return sum(a == row.answer for a, row in zip(answers, holdout, strict=True)) / len(holdout)
 
 
 @pytest.mark.slow
-@needs_banking
+@needs_banking77
 def test_all_rows_of_banking77_give_the_published_share() -> None:
-    test = banking("test.csv")
+    share = measure_share(read_banking77("train"), read_banking77("test"))
 
-    said = texts(banking("train.csv"), test)
-
-    right = sum(text == row.answer for text, row in zip(said, test, strict=True))
-    assert right / len(test) == pytest.approx(0.912, abs=0.008)
+    assert share == pytest.approx(0.912, abs=0.008)
 
 
-@needs_banking
-def test_ten_rows_a_label_of_banking77_give_the_published_share() -> None:
+@needs_banking77
+def test_ten_rows_per_label_of_banking77_give_the_published_share() -> None:
     by_label = defaultdict(list)
-    for row in banking("train.csv"):
+    for row in read_banking77("train"):
         by_label[row.answer].append(row)
-    test, shares = banking("test.csv"), []
+    shares = []
     for seed in range(3):
         chance = random.Random(seed)
         few = [row for label in sorted(by_label) for row in chance.sample(by_label[label], 10)]
-        said = classify_holdout(few, test, seed)
-        shares.append(sum(r.text == e.answer for r, e in zip(said, test, strict=True)) / len(test))
+        shares.append(measure_share(few, read_banking77("test")[::3], seed))
 
     assert sum(shares) / 3 == pytest.approx(0.729, abs=0.015)
 
 
-def test_it_learns_what_words_tell_and_says_so_twice_alike() -> None:
-    train, asked = rows(90), rows(30, seed=1)
+def test_it_learns_which_words_go_with_a_label_and_repeats_its_answers() -> None:
+    train, holdout = make_rows(90), make_rows(30, seed=1)
 
-    first = classify_holdout(train, asked, seed=7)
+    replies = classify_holdout(train, holdout, seed=7)
 
-    assert [reply.text for reply in first] == [e.answer for e in asked] == texts(train, asked)
-    assert all(reply.prompt_tokens == reply.completion_tokens == 0 for reply in first)
-    assert all(0 < reply.seconds < 1 for reply in first)
-
-
-def test_of_one_label_it_says_that_one() -> None:
-    assert texts(rows(5, ["refund"]), rows(3)) == ["refund"] * 3
+    assert [reply.text for reply in replies] == [row.answer for row in holdout] == classify(train, holdout)
+    assert all(reply.prompt_tokens == reply.completion_tokens == 0 for reply in replies)
+    assert all(0 < reply.seconds < 1 for reply in replies)
 
 
-def test_a_label_with_a_single_row_can_be_answered() -> None:
-    train = (*rows(60), example("llamas eat grass", "zoo"))
-
-    assert texts(train, (example("do llamas eat?", "zoo"),)) == ["zoo"]
+def test_a_single_label_and_a_label_with_a_single_row_can_be_answered() -> None:
+    assert classify(make_rows(5, ["refund"]), make_rows(3)) == ["refund"] * 3
+    train = (*make_rows(60), make_example("llamas eat grass", "zoo"))
+    assert classify(train, (make_example("do llamas eat?", "zoo"),)) == ["zoo"]
 
 
 def test_empty_questions_get_the_most_frequent_label() -> None:
-    empty = tuple(example("", label) for label in ("b", "a", "a", "b", "b"))
+    empty = tuple(make_example("", label) for label in ("b", "a", "a", "b", "b"))
 
-    assert texts(empty, (example("", "?"), example("hello", "?"))) == ["b", "b"]
-    assert len(texts((*rows(30), *empty), (example(" \n", "?"),))) == 1
+    assert classify(empty, (make_example("", "?"), make_example("hello", "?"))) == ["b", "b"]
+    assert len(classify((*make_rows(30), *empty), (make_example(" \n", "?"),))) == 1
 
 
 @pytest.mark.parametrize("question", ["?!", "退款 在 哪里", "🙂", "a"])
-def test_any_writing_is_a_question(question: str) -> None:
-    train = (example(question, "odd"), example(question * 2, "odd"), example("9", "even"))
+def test_questions_in_any_script_are_told_apart(question: str) -> None:
+    train = (make_example(question, "odd"), make_example(question * 2, "odd"), make_example("9", "even"))
 
-    assert texts(train, (example(question, "?"),)) == ["odd"]
+    assert classify(train, (make_example(question, "?"),)) == ["odd"]
 
 
 def test_instructions_are_no_part_of_the_question() -> None:
-    train = tuple(
-        replace(row, messages=(Message("system", "refund refund refund"), *row.messages)) for row in rows(60)
-    )
+    instructions = Message("system", "refund refund refund")
+    train = tuple(replace(row, messages=(instructions, *row.messages)) for row in make_rows(60))
 
-    assert texts(train, (example("card stolen", "?", system="refund refund"),)) == ["card"]
+    assert classify(train, (make_example("card stolen", "?", system="refund refund"),)) == ["card"]
 
 
-def test_very_much_text_is_looked_at_by_words_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_very_much_text_is_compared_by_words_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tfidf, "MOST_IN_PIECES", 100)
+    holdout = make_rows(30, seed=1)
 
-    assert texts(rows(90), rows(30, seed=1)) == [e.answer for e in rows(30, seed=1)]
-    assert texts((example("?!", "odd"), example("a", "even")), (example("!", "?"),)) == ["odd"]
+    assert classify(make_rows(90), holdout) == [row.answer for row in holdout]
+    train = (make_example("?!", "odd"), make_example("a", "even"))
+    assert classify(train, (make_example("!", "?"),)) == ["odd"]
 
 
-def test_nobody_asked_is_nobody_answered_and_no_rows_are_refused() -> None:
-    assert texts(rows(9), ()) == []
+def test_without_questions_there_are_no_answers_and_without_rows_a_refusal() -> None:
+    assert classify(make_rows(9), ()) == []
     with pytest.raises(ValueError, match="no rows to train on"):
-        classify_holdout((), rows(1), seed=7)
+        classify_holdout((), make_rows(1), seed=7)
