@@ -1,4 +1,4 @@
-"""Documents as they come: each kind is read as text, and what can't be read says why."""
+"""Each kind of document is read as text, or refused with a reason, and texts are split into passages."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ import pytest
 
 from tests.trainers.document_files import LOCKED, pdf, word
 from trainers.documents import (
-    MAX_CHARACTERS,
+    MAX_PAGES,
+    MAX_UNPACKED_BYTES,
     Unreadable,
     conversion,
     read_document,
@@ -34,23 +35,21 @@ def read(tmp_path: Path, content: bytes) -> str | Unreadable:
     [
         b"Refunds take ten days.",
         "\ufeff# Refunds\n\nRefunds take ten days.".encode(),
-        b"<!-- from the site -->\n<html><body><script>x()</script><p>Refunds take ten days.</p></body></html>",
-        b"<h1>Terms</h1><p>Refunds take ten days.</p>",
+        b"<!-- from the site -->\n<h1>Terms</h1><script>x()</script><p>Refunds take ten days.</p>",
         word("Refunds take ten days."),
         pdf("Refunds take ten days."),
     ],
-    ids=["text", "markdown", "html", "part of a page", "word", "pdf"],
+    ids=["text", "markdown", "part of a web page", "word", "pdf"],
 )
-def test_each_kind_is_read_whatever_its_name(content: bytes, tmp_path: Path) -> None:
+def test_each_kind_of_document_is_recognised_by_its_content(content: bytes, tmp_path: Path) -> None:
     text = read(tmp_path, content)
 
     assert isinstance(text, str) and "Refunds take ten days." in text and "x()" not in text
 
 
-def test_a_long_table_of_pictures_is_refused_before_it_is_unpacked(tmp_path: Path) -> None:
-    """231 KB that would unpack to 200 MB."""
-    bomb = word("", **{"word/media/a.xml": b"0" * 200_000_000})
-    assert len(bomb) < 300_000
+def test_a_word_bomb_is_refused_before_it_is_unpacked(tmp_path: Path) -> None:
+    bomb = word("", **{"word/media/a.xml": bytes(MAX_UNPACKED_BYTES)})  # type: ignore[arg-type]
+    assert len(bomb) < 100_000
 
     assert read(tmp_path, bomb) == Unreadable("too_big_unpacked")
 
@@ -68,19 +67,22 @@ def test_a_long_table_of_pictures_is_refused_before_it_is_unpacked(tmp_path: Pat
         (pdf(""), "no_text"),
         (b"%PDF-1.4\nand then nothing", "damaged"),
         (b"PK\x03\x04 and then nothing", "damaged"),
-        (word("x" * (MAX_CHARACTERS + 1)), "too_long"),
-        (b"words " * (MAX_CHARACTERS // 6 + 1), "too_long"),
+        (b"words " * 200, "too_long"),
     ],
 )
-def test_what_can_t_be_read_says_why(content: bytes, trouble: str, tmp_path: Path) -> None:
+def test_an_unreadable_document_is_refused_with_the_reason(
+    content: bytes, trouble: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reader, "MAX_CHARACTERS", 1_000)
+
     assert read(tmp_path, content) == Unreadable(trouble)  # type: ignore[arg-type]
 
 
-def test_a_pdf_of_ten_thousand_pages_is_not_read(tmp_path: Path) -> None:
-    assert read(tmp_path, pdf("a page", pages=10_000)) == Unreadable("too_many_pages", 10_000)
+def test_a_pdf_of_too_many_pages_is_refused(tmp_path: Path) -> None:
+    assert read(tmp_path, pdf("a page", pages=MAX_PAGES + 1)) == Unreadable("too_many_pages", MAX_PAGES + 1)
 
 
-def test_a_zip_archive_is_no_word_document(tmp_path: Path) -> None:
+def test_a_zip_archive_is_not_a_word_document(tmp_path: Path) -> None:
     file = io.BytesIO()
     with zipfile.ZipFile(file, "w") as archive:
         archive.writestr("readme.txt", "hello")
@@ -89,7 +91,7 @@ def test_a_zip_archive_is_no_word_document(tmp_path: Path) -> None:
 
 
 def test_an_external_entity_is_not_followed(tmp_path: Path) -> None:
-    """Nothing of the file that it names is in the text; refusing the document is as good."""
+    """Refusing the document is as good as leaving out the named file."""
     secret = tmp_path / "secret"
     secret.write_text("the launch code", encoding="utf-8")
     entity = f'<!DOCTYPE x [<!ENTITY e SYSTEM "{secret.as_uri()}">]>'
@@ -99,7 +101,7 @@ def test_an_external_entity_is_not_followed(tmp_path: Path) -> None:
     assert text == Unreadable("damaged") or "launch code" not in str(text)
 
 
-def test_entities_that_multiply_are_refused(tmp_path: Path) -> None:
+def test_multiplying_entities_are_refused(tmp_path: Path) -> None:
     levels = "".join(f'<!ENTITY e{n} "{f"&e{n - 1};" * 10}">' for n in range(1, 10))
 
     assert read(tmp_path, word("&e9;", before=f'<!DOCTYPE x [<!ENTITY e0 "ha">{levels}]>')) == Unreadable(
@@ -107,38 +109,43 @@ def test_entities_that_multiply_are_refused(tmp_path: Path) -> None:
     )
 
 
-@pytest.mark.skipif(os.uname().sysname != "Linux", reason="elsewhere a limit on memory is not kept")
-def test_a_conversion_has_little_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    script = tmp_path / "hungry.py"
+USES_MEMORY = "bytes(3 << 30)"
+# The kernel sends this signal at the limit of CPU seconds.
+USES_TIME = (
+    "import os, signal; assert resource.getrlimit(resource.RLIMIT_CPU) == (CPU_S, CPU_S); "
+    "os.kill(os.getpid(), signal.SIGXCPU)"
+)
+HANGS = "import time; time.sleep(600)"
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        pytest.param(
+            USES_MEMORY,
+            marks=pytest.mark.skipif(
+                os.uname().sysname != "Linux", reason="only Linux enforces a memory limit"
+            ),
+        ),
+        USES_TIME,
+        HANGS,
+    ],
+    ids=["memory", "time", "hangs"],
+)
+def test_a_conversion_that_exceeds_its_memory_or_time_or_hangs_is_ended(
+    code: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    script = tmp_path / "conversion.py"
     source = Path(conversion.__file__).read_text(encoding="utf-8")
-    script.write_text(source.replace("from markitdown import MarkItDown", "bytes(3 << 30)"), encoding="utf-8")
+    script.write_text(source.replace("from markitdown import MarkItDown", code), encoding="utf-8")
     monkeypatch.setattr(reader, "_CONVERSION", script)
+    if code == HANGS:
+        monkeypatch.setattr(reader, "TIMEOUT_S", 0.5)
 
     assert read(tmp_path, word("hello")) == Unreadable("too_hard")
 
 
-def test_a_conversion_has_little_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    script = tmp_path / "slow.py"
-    source = Path(conversion.__file__).read_text(encoding="utf-8")
-    endless = source.replace("CPU_S = 120", "CPU_S = 1").replace(
-        "from markitdown import MarkItDown", "while True: pass"
-    )
-    script.write_text(endless, encoding="utf-8")
-    monkeypatch.setattr(reader, "_CONVERSION", script)
-
-    assert read(tmp_path, word("hello")) == Unreadable("too_hard")
-
-
-def test_a_conversion_that_hangs_is_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    script = tmp_path / "hanging.py"
-    script.write_text("import time; time.sleep(600)", encoding="utf-8")
-    monkeypatch.setattr(reader, "_CONVERSION", script)
-    monkeypatch.setattr(reader, "TIMEOUT_S", 1.0)
-
-    assert read(tmp_path, word("hello")) == Unreadable("too_hard")
-
-
-def test_a_stored_text_is_read_in_place_of_the_file(tmp_path: Path) -> None:
+def test_a_stored_text_is_read_instead_of_the_file(tmp_path: Path) -> None:
     path = tmp_path / "document"
     path.write_bytes(b"%PDF-1.4 which nobody converts again")
     store_text(path, "Refunds take ten days.")
@@ -157,16 +164,15 @@ def test_short_paragraphs_share_a_passage_and_long_ones_do_not() -> None:
 
 
 def test_a_long_paragraph_is_cut_between_sentences_and_a_long_sentence_between_words() -> None:
-    sentence = "one two three four five six seven eight nine ten. "
-    cut = split_passages(sentence * 30)
-    assert [len(passage.split()) for passage in cut] == [90, 90, 90, 30]
-    assert all(passage.endswith("ten.") for passage in cut)
+    sentences = split_passages("one two three four five six seven eight nine ten. " * 30)
+    assert [len(passage.split()) for passage in sentences] == [90, 90, 90, 30]
+    assert all(passage.endswith("ten.") for passage in sentences)
 
-    endless = split_passages("word " * 1_000)
-    assert [len(passage.split()) for passage in endless] == [90] * 11 + [10]
+    one_sentence = split_passages("word " * 1_000)
+    assert [len(passage.split()) for passage in one_sentence] == [90] * 11 + [10]
 
 
-def test_no_word_is_lost_or_said_twice() -> None:
+def test_passages_contain_each_word_once() -> None:
     text = "\n\n".join(" ".join(f"w{p}x{i}{'.' * (i % 7 == 0)}" for i in range(p * 13)) for p in range(1, 40))
 
     assert " ".join(split_passages(text)).split() == text.split()
@@ -174,5 +180,5 @@ def test_no_word_is_lost_or_said_twice() -> None:
 
 
 @pytest.mark.parametrize("text", ["", " \n\n\t \n\n"])
-def test_nothing_has_no_passages(text: str) -> None:
+def test_an_empty_text_has_no_passages(text: str) -> None:
     assert split_passages(text) == ()
