@@ -1,4 +1,4 @@
-"""The holdout: no question on both sides, the same for the same rows, in every label's proportion."""
+"""The holdout: no question on both sides, the same for the same rows, and in each label's proportion."""
 
 from __future__ import annotations
 
@@ -12,46 +12,35 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.trainers import builders
+from tests.trainers.builders import make_row, make_rows, needs_banking77, read_banking77
 from trainers.dataset import Example, overlap, read, split, store_chat
 from trainers.dataset.rows import question_key
 from trainers.types import Message
 
-SHARED = Path(__file__).resolve().parents[3] / "shared" / "data"
-needs_banking77 = pytest.mark.skipif(
-    not (SHARED / "banking77").is_dir(), reason="needs ../shared/data/banking77, which a plain clone lacks"
-)
-
-
-def row(line: int, text: str, answer: str) -> Example:
-    return Example(line, (Message("user", text), Message("assistant", answer)))
-
-
-def even(count: int, labels: int) -> list[Example]:
-    return [row(i, f"question {i}", f"label {i % labels}") for i in range(1, count + 1)]
-
 
 @pytest.mark.parametrize(
     ("count", "held"),
-    [(10, 3), (100, 33), (600, 200), (850, 200), (1000, 200), (1500, 300), (5000, 1000), (20_000, 1000)],
+    [(10, 3), (100, 33), (600, 200), (850, 200), (1000, 200), (1500, 300), (5000, 1000), (6000, 1000)],
 )
-def test_the_size_is_a_fifth_within_200_and_1000_and_never_over_a_third(count: int, held: int) -> None:
-    parts = split(even(count, 1), seed=7)
+def test_the_holdout_is_a_fifth_from_200_to_1000_rows_and_at_most_a_third(count: int, held: int) -> None:
+    parts = split(make_rows(count, 1), seed=7)
 
     assert len(parts.holdout) == held
     assert len(parts.train) == count - held
 
 
 def test_labels_are_held_out_in_proportion() -> None:
-    examples = [row(i, f"q {i}", "often" if i % 10 else "rare") for i in range(1, 2001)]
+    examples = [make_row(i, f"q {i}", "often" if i % 10 else "rare") for i in range(1, 2001)]
 
     held = Counter(example.answer for example in split(examples, seed=7).holdout)
 
     assert held == {"often": 360, "rare": 40}
 
 
-def test_a_label_with_three_rows_has_one_held_out_and_one_with_two_has_none() -> None:
-    examples = [*even(2000, 2), *[row(3000 + i, f"x {i}", "three") for i in range(3)]]
-    examples += [row(4000 + i, f"y {i}", "two") for i in range(2)]
+def test_of_a_label_with_three_rows_one_is_held_out_and_with_two_rows_none() -> None:
+    examples = [*make_rows(2000, 2), *[make_row(3000 + i, f"x {i}", "three") for i in range(3)]]
+    examples += [make_row(4000 + i, f"y {i}", "two") for i in range(2)]
 
     held = Counter(example.answer for example in split(examples, seed=7).holdout)
 
@@ -59,17 +48,17 @@ def test_a_label_with_three_rows_has_one_held_out_and_one_with_two_has_none() ->
     assert held["two"] == 0
 
 
-def test_rare_labels_do_not_make_the_holdout_longer_than_its_cap() -> None:
-    rare = [row(9000 + i, f"rare {i}", f"rare {i // 3}") for i in range(30)]
+def test_rare_labels_do_not_make_the_holdout_exceed_its_cap() -> None:
+    rare = [make_row(9000 + i, f"rare {i}", f"rare {i // 3}") for i in range(30)]
 
-    held = split([*even(6000, 2), *rare], seed=7).holdout
+    held = split([*make_rows(6000, 2), *rare], seed=7).holdout
 
     assert len(held) == 1000
     assert len({example.answer for example in held}) == 12
 
 
 def test_copies_are_held_out_once_and_not_trained_on() -> None:
-    copied = [row(i, f"copied {i // 10}", f"label {i // 10 % 4}") for i in range(1000)]
+    copied = [make_row(i, f"copied {i // 10}", f"label {i // 10 % 4}") for i in range(1000)]
 
     parts = split(copied, seed=7)
 
@@ -79,19 +68,19 @@ def test_copies_are_held_out_once_and_not_trained_on() -> None:
 
 
 def test_a_rare_label_whose_every_question_has_a_copy_is_held_out_too() -> None:
-    copied = [row(9000 + i, f"copied {i // 3}", "copied") for i in range(9)]
+    copied = [make_row(9000 + i, f"copied {i // 3}", "copied") for i in range(9)]
 
-    held = Counter(example.answer for example in split([*even(6000, 2), *copied], seed=7).holdout)
+    held = Counter(example.answer for example in split([*make_rows(6000, 2), *copied], seed=7).holdout)
 
     assert held["copied"] == 1
 
 
 def test_one_question_under_two_instructions_stays_on_one_side() -> None:
-    told = [Message("system", "Sort it."), Message("developer", "Sort it well.")]
+    instructions = [Message("system", "Sort it."), Message("developer", "Sort it well.")]
     examples = [
-        Example(2 * i + n, (first, *row(0, f"question {i}", "a").messages))
+        Example(2 * i + n, (instruction, *make_row(0, f"question {i}").messages))
         for i in range(300)
-        for n, first in enumerate(told, 1)
+        for n, instruction in enumerate(instructions, 1)
     ]
 
     parts = split(examples, seed=7)
@@ -103,13 +92,13 @@ def test_one_question_under_two_instructions_stays_on_one_side() -> None:
 
 
 def test_another_seed_holds_out_other_rows() -> None:
-    examples = even(1000, 4)
+    examples = make_rows(1000, 4)
 
     assert split(examples, seed=1).holdout != split(examples, seed=2).holdout
 
 
 def test_new_rows_move_few_of_the_old_ones() -> None:
-    old, new = even(3000, 3), even(3300, 3)
+    old, new = make_rows(3000, 3), make_rows(3300, 3)
 
     before = {question_key(example) for example in split(old, seed=7).holdout}
     after = {question_key(example) for example in split(new, seed=7).holdout}
@@ -122,13 +111,13 @@ QUESTIONS = st.lists(
 )
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(rows=QUESTIONS, seed=st.integers(-(2**40), 2**40), shuffle=st.randoms(use_true_random=False))
-def test_any_rows_are_split_without_a_leak_and_the_same_in_any_order(
+def test_any_rows_are_split_without_a_leak_and_regardless_of_their_order(
     rows: list[tuple[int, int, bool]], seed: int, shuffle: random.Random
 ) -> None:
     examples = [
-        row(line, f"Question  {number}" if loud else f"question {number}", f"label {label}")
+        make_row(line, f"Question  {number}" if loud else f"question {number}", f"label {label}")
         for line, (number, label, loud) in enumerate(rows, 1)
     ]
     parts = split(examples, seed)
@@ -137,39 +126,39 @@ def test_any_rows_are_split_without_a_leak_and_the_same_in_any_order(
 
     held = {question_key(e) for e in parts.holdout}
     assert [e for e in examples if question_key(e) not in held] == list(parts.train)
-    asked = {(question_key(e), e.answer) for e in parts.holdout}
-    assert asked == {(question_key(e), e.answer) for e in examples if question_key(e) in held}
-    assert len(asked) == len(parts.holdout) and 3 * len(parts.holdout) <= len(examples)
+    held_rows = {(question_key(e), e.answer) for e in parts.holdout}
+    assert held_rows == {(question_key(e), e.answer) for e in examples if question_key(e) in held}
+    assert len(held_rows) == len(parts.holdout) and 3 * len(parts.holdout) <= len(examples)
     again = split(shuffled, seed)
-    assert {(question_key(e), e.answer) for e in again.holdout} == asked
+    assert {(question_key(e), e.answer) for e in again.holdout} == held_rows
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=50, deadline=None)
 @given(sizes=st.lists(st.integers(1, 120), min_size=1, max_size=12), seed=st.integers(0, 99))
-def test_any_labels_of_different_questions_are_held_out_in_proportion(sizes: list[int], seed: int) -> None:
+def test_any_labels_are_held_out_in_proportion(sizes: list[int], seed: int) -> None:
     examples = [
-        row(i, f"q {i} of {label}", f"l{label}") for label, size in enumerate(sizes) for i in range(size)
+        make_row(i, f"q {i} of {label}", f"l{label}") for label, size in enumerate(sizes) for i in range(size)
     ]
     held = Counter(example.answer for example in split(examples, seed).holdout)
     share = sum(held.values()) / len(examples)
 
     for label, size in enumerate(sizes):
-        got = held[f"l{label}"]
-        assert got <= size // 3
-        assert got >= 1 or size < 3
-        assert got >= min(int(share * size) - 1, size // 3)
+        count = held[f"l{label}"]
+        assert count <= size // 3
+        assert count >= 1 or size < 3
+        assert count >= min(int(share * size) - 1, size // 3)
 
 
-def test_free_text_is_one_stratum() -> None:
-    examples = [row(i, f"q {i}", f"a long answer {i}") for i in range(1, 31)]
+def test_free_text_is_split_as_one_stratum() -> None:
+    examples = [make_row(i, f"q {i}", f"a long answer {i}") for i in range(1, 31)]
 
     assert len(split(examples, 7, "free_text").holdout) == 10
     assert len(split(examples, 7, "labels").holdout) == 0
 
 
-def test_what_is_written_can_be_read_back_and_is_named_by_its_hash(tmp_path: Path) -> None:
-    kept = b'{"messages":[],"tools":[]}'
-    examples = [row(1, "où?", "a\nb"), Example(2, (Message("user", "q"), Message("assistant", "a", 1)))]
+def test_a_part_is_named_by_its_hash_and_can_be_read_back(tmp_path: Path) -> None:
+    raw = b'{"messages":[],"tools":[]}'
+    examples = [make_row(1, "où?", "a\nb"), Example(2, (Message("user", "q"), Message("assistant", "a", 1)))]
 
     sha256 = store_chat(tmp_path / "new", examples)
 
@@ -178,21 +167,21 @@ def test_what_is_written_can_be_read_back_and_is_named_by_its_hash(tmp_path: Pat
     assert path.stat().st_mode & 0o077 == 0
     assert [e.messages for e in read(path, "x").examples] == [e.messages for e in examples]
     assert list(path.parent.iterdir()) == [path]
-    sha256 = store_chat(tmp_path, [Example(1, examples[0].messages, kept)])
-    assert (tmp_path / f"{sha256}.jsonl").read_bytes() == kept + b"\n"
+    sha256 = store_chat(tmp_path, [Example(1, examples[0].messages, raw)])
+    assert (tmp_path / f"{sha256}.jsonl").read_bytes() == raw + b"\n"
 
 
-def test_a_shared_question_is_found() -> None:
-    train = [row(4, "Where is it?", "a"), row(5, "other", "b")]
-    holdout = [row(9, "where  IS it?", "c"), row(10, "third", "b")]
+def test_a_question_on_both_sides_is_found() -> None:
+    train = [make_row(4, "Where is it?", "a"), make_row(5, "other", "b")]
+    holdout = [make_row(9, "where  IS it?", "c"), make_row(10, "third", "b")]
 
     assert overlap(train, holdout) == {4}
 
 
 @needs_banking77
-def test_banking77_has_the_known_copies_and_overlaps() -> None:
-    train = read(SHARED / "banking77" / "train.csv", "train.csv").examples
-    test = read(SHARED / "banking77" / "test.csv", "test.csv").examples
+def test_banking77_has_the_expected_copies_and_overlaps() -> None:
+    train = read_banking77("train")
+    test = read_banking77("test")
 
     assert (len(train), len(test)) == (10_003, 3_080)
     assert len(train) - len({question_key(example) for example in train}) == 4
@@ -201,12 +190,12 @@ def test_banking77_has_the_known_copies_and_overlaps() -> None:
 
 @needs_banking77
 def test_banking77_is_held_out_evenly() -> None:
-    train = read(SHARED / "banking77" / "train.csv", "train.csv").examples
-    known = json.loads((SHARED / "banking77" / "categories.json").read_text())
+    train = read_banking77("train")
+    labels = json.loads((builders.BANKING77 / "categories.json").read_text())
 
     parts = split(train, seed=7)
 
     sizes, held = Counter(e.answer for e in train), Counter(e.answer for e in parts.holdout)
     assert len(parts.holdout) == 1000
-    assert set(held) == set(known)
-    assert all(abs(held[label] - sizes[label] / 10) <= 1 for label in known)
+    assert set(held) == set(labels)
+    assert all(abs(held[label] - sizes[label] / 10) <= 1 for label in labels)
