@@ -1,13 +1,12 @@
-"""A file → rows and findings: every fault with its line, every file that isn't one refused in a sentence."""
+"""Reading a file: each fault is reported with its line, and a file without rows is refused with the reason."""
 
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from trainers.dataset import Columns, Limits, Reading, read
@@ -15,15 +14,12 @@ from trainers.dataset.rows import is_blank
 from trainers.types import Message
 
 GOOD = '{"messages": [{"role": "user", "content": "hi %d"}, {"role": "assistant", "content": "greeting"}]}'
-FIND, USUAL = Columns(), Limits()
+ANY_COLUMNS, DEFAULT = Columns(), Limits()
 PICTURE = b"\x89PNG\r\n\x1a\n\x00\x00\x00\rIHDR" + bytes(40)
 
 
 def read_bytes(
-    folder: Path,
-    content: bytes,
-    columns: Columns = FIND,
-    limits: Limits = USUAL,
+    folder: Path, content: bytes, columns: Columns = ANY_COLUMNS, limits: Limits = DEFAULT
 ) -> Reading:
     path = folder / "upload"
     path.write_bytes(content)
@@ -38,16 +34,12 @@ def chat(*messages: dict[str, object], **more: object) -> str:
     return json.dumps({"messages": messages, **more})
 
 
-def seen(text: str) -> bool:
-    return not is_blank(text)
-
-
-def calling(name: str, arguments: str = "{}") -> dict[str, object]:
+def make_call(name: str, arguments: str = "{}") -> dict[str, object]:
     call = {"id": "c1", "type": "function", "function": {"name": name, "arguments": arguments}}
     return {"role": "assistant", "tool_calls": [call]}
 
 
-def answering(call: str) -> dict[str, object]:
+def make_result(call: str) -> dict[str, object]:
     return {"role": "tool", "tool_call_id": call, "content": "shipped"}
 
 
@@ -94,13 +86,13 @@ BAD_LINES = [
     (chat(USER, REPLY, tools="find"), "bad_tools"),
     (chat(USER, REPLY, tools=[{"type": "function"}]), "bad_tools"),
     (chat(USER, REPLY, functions=[{"parameters": {}}]), "bad_tools"),
-    (chat(USER, calling("find", "hello")), "bad_tool_call"),
+    (chat(USER, make_call("find", "hello")), "bad_tool_call"),
     (chat(USER, {"role": "assistant", "tool_calls": "find"}), "bad_tool_call"),
     (chat(USER, {"role": "assistant", "function_call": {"name": "find"}}), "bad_tool_call"),
     (chat({**USER, "tool_calls": [{}]}, REPLY), "bad_tool_call"),
-    (chat(USER, calling("find"), REPLY), "tool_call_unmatched"),
-    (chat(USER, calling("find"), answering("c2"), REPLY), "tool_call_unmatched"),
-    (chat(USER, calling("find"), answering("c1"), answering("c1"), REPLY), "tool_call_unmatched"),
+    (chat(USER, make_call("find"), REPLY), "tool_call_unmatched"),
+    (chat(USER, make_call("find"), make_result("c2"), REPLY), "tool_call_unmatched"),
+    (chat(USER, make_call("find"), make_result("c1"), make_result("c1"), REPLY), "tool_call_unmatched"),
     (chat(USER, {"role": "tool", "content": "shipped"}, REPLY), "tool_call_unmatched"),
     ('{"prompt": "a", "completion": "b"}', "mixed_formats"),
     ('{"prompt": "a", "completion": 5}', "content_not_text"),
@@ -127,37 +119,32 @@ def test_a_fault_is_found_on_its_own_line_and_only_there(tmp_path: Path, line: s
     assert reading.findings[0].cure
 
 
-@dataclass(frozen=True)
-class Refused:
-    content: bytes
-    code: str
-    says: str
-
-
 REFUSED = {
-    "nothing": Refused(b"", "empty_file", "is empty"),
-    "blank lines": Refused(b" \r\n\n", "empty_file", "is empty"),
-    "a vertical tab": Refused(b"\x0b", "empty_file", "is empty"),
-    "a mark of order": Refused(b"\xef\xbb\xbf", "empty_file", "is empty"),
-    "a picture": Refused(PICTURE, "not_text", "PNG picture"),
-    "a workbook": Refused(b"PK\x03\x04" + bytes(100), "not_text", "Excel"),
-    "an old workbook": Refused(b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1" + bytes(100), "not_text", "old Excel"),
-    "a pdf": Refused(b"%PDF-1.7\n", "not_text", "PDF"),
-    "a gzip": Refused(b"\x1f\x8b\x08\x00", "not_text", "gzip"),
-    "a parquet": Refused(b"PAR1\x15\x04", "not_text", "Parquet"),
-    "zeros": Refused(b"abc\x00def\x01\x02" * 10, "not_text", "zero bytes"),
-    "a log-in page": Refused(b"\n<!DOCTYPE html><html></html>", "not_text", "web page"),
-    "half of utf-16": Refused(GOOD.encode("utf-16")[:-1], "not_utf8", "UTF-16"),
-    "an array of numbers": Refused(b"[\n 1, 2\n]", "json_array", "is a JSON array"),
-    "an array cut off": Refused(b'[{"messages": []}, {"mess', "json_array", "is a JSON array"),
-    "an array of nothing": Refused(b"[\n]", "json_array", "is a JSON array"),
-    "spread json cut off": Refused(b'{\n "messages": []\n', "json_over_lines", "span several lines"),
-    "prose": Refused(b"Dear team\nplease train this\n", "unknown_format", "neither JSONL nor a CSV"),
-    "one column": Refused(b"text\nmy printer is dead\nwhere is it\n", "no_labels", "No column has labels"),
-    "texts and numbers": Refused(
-        b"id,text\n1,my printer is dead\n2,where is my order now\n", "no_labels", "No column has labels"
+    "nothing": (b"", "empty_file", "is empty"),
+    "blank lines": (b" \r\n\n", "empty_file", "is empty"),
+    "a vertical tab": (b"\x0b", "empty_file", "is empty"),
+    "a byte-order mark": (b"\xef\xbb\xbf", "empty_file", "is empty"),
+    "a picture": (PICTURE, "not_text", "PNG picture"),
+    "a workbook": (b"PK\x03\x04" + bytes(100), "not_text", "Excel"),
+    "an old workbook": (b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1" + bytes(100), "not_text", "old Excel"),
+    "a pdf": (b"%PDF-1.7\n", "not_text", "PDF"),
+    "a gzip": (b"\x1f\x8b\x08\x00", "not_text", "gzip"),
+    "a parquet": (b"PAR1\x15\x04", "not_text", "Parquet"),
+    "zeros": (b"abc\x00def\x01\x02" * 10, "not_text", "zero bytes"),
+    "a log-in page": (b"\n<!DOCTYPE html><html></html>", "not_text", "web page"),
+    "half of utf-16": (GOOD.encode("utf-16")[:-1], "not_utf8", "UTF-16"),
+    "an array of numbers": (b"[\n 1, 2\n]", "json_array", "is a JSON array"),
+    "an array cut off": (b'[{"messages": []}, {"mess', "json_array", "is a JSON array"),
+    "an array of nothing": (b"[\n]", "json_array", "is a JSON array"),
+    "spread json cut off": (b'{\n "messages": []\n', "json_over_lines", "span several lines"),
+    "prose": (b"Dear team\nplease train this\n", "unknown_format", "neither JSONL nor a CSV"),
+    "one column": (b"text\nmy printer is dead\nwhere is it\n", "no_labels", "No column has labels"),
+    "texts and numbers": (
+        b"id,text\n1,my printer is dead\n2,where is my order now\n",
+        "no_labels",
+        "No column has labels",
     ),
-    "texts and dates": Refused(
+    "texts and dates": (
         b"text,created,id\nmy printer is dead,2025-01-01,1\nwhere is it,2025-01-01,2\n",
         "no_labels",
         "No column has labels",
@@ -165,18 +152,19 @@ REFUSED = {
 }
 
 
-@pytest.mark.parametrize("case", REFUSED.values(), ids=REFUSED.keys())
-def test_a_file_that_holds_no_rows_is_refused_with_a_sentence(tmp_path: Path, case: Refused) -> None:
-    reading = read_bytes(tmp_path, case.content)
+@pytest.mark.parametrize(("content", "code", "reason"), REFUSED.values(), ids=REFUSED.keys())
+def test_a_file_without_rows_is_refused_with_the_reason(
+    tmp_path: Path, content: bytes, code: str, reason: str
+) -> None:
+    reading = read_bytes(tmp_path, content)
 
     assert reading.examples == ()
-    assert [finding.code for finding in reading.findings] == [case.code]
-    assert case.says in reading.findings[0].message
-    assert reading.findings[0].message.endswith(".")
-    assert reading.findings[0].cure.endswith(".")
+    (finding,) = reading.findings
+    assert finding.code == code and reason in finding.message
+    assert finding.message.endswith(".") and finding.cure.endswith(".")
 
 
-def test_a_file_over_the_cap_is_refused_unread_with_both_sizes(tmp_path: Path) -> None:
+def test_a_file_over_the_cap_is_refused_with_both_sizes(tmp_path: Path) -> None:
     path = tmp_path / "big"
     with path.open("wb") as file:
         file.truncate(260_000_000)
@@ -187,7 +175,7 @@ def test_a_file_over_the_cap_is_refused_unread_with_both_sizes(tmp_path: Path) -
     assert finding.message == "'big.jsonl' has 260.0 MB; the limit is 200.0 MB."
 
 
-def test_a_line_over_the_cap_is_passed_over_and_later_lines_keep_their_numbers(tmp_path: Path) -> None:
+def test_a_line_over_the_cap_is_skipped_and_later_lines_keep_their_numbers(tmp_path: Path) -> None:
     lines = [GOOD % 1, GOOD.replace("%d", "x" * 5000), "oops", GOOD % 2]
 
     reading = read_bytes(tmp_path, "\n".join(lines).encode(), limits=Limits(max_line_bytes=1000))
@@ -196,7 +184,7 @@ def test_a_line_over_the_cap_is_passed_over_and_later_lines_keep_their_numbers(t
     assert [example.line for example in reading.examples] == [1, 4]
 
 
-def test_a_last_line_over_the_cap_without_an_end_is_found(tmp_path: Path) -> None:
+def test_a_last_line_over_the_cap_without_a_line_end_is_found(tmp_path: Path) -> None:
     content = f"{GOOD % 1}\n{GOOD.replace('%d', 'x' * 5000)}".encode()
 
     assert codes(read_bytes(tmp_path, content, limits=Limits(max_line_bytes=1000))) == [(2, "line_too_long")]
@@ -219,17 +207,17 @@ def test_many_lines_with_one_fault_are_listed_up_to_the_cap_and_then_counted(tmp
     assert sum(finding.count for finding in findings) == 50
 
 
-def test_bytes_that_are_not_utf8_are_named_with_what_they_seem_to_be(tmp_path: Path) -> None:
-    line = GOOD.replace("hi %d", "café").encode("latin-1")
+def test_bytes_that_are_not_utf8_are_reported_with_their_likely_encoding(tmp_path: Path) -> None:
+    in_utf8 = GOOD.replace("hi %d", "thé").encode()  # so that the file as a whole is not in Latin-1
+    in_latin_1 = GOOD.replace("hi %d", "café").encode("latin-1")
 
-    other = GOOD.replace("hi %d", "thé").encode()  # so the file as a whole is not in that encoding
-    finding = read_bytes(tmp_path, other + b"\n" + line).findings[0]
+    finding = read_bytes(tmp_path, in_utf8 + b"\n" + in_latin_1).findings[0]
 
     assert (finding.line, finding.code) == (2, "not_utf8")
     assert "Windows-1252 or Latin-1" in finding.message
 
 
-def test_a_mark_of_order_windows_line_ends_and_blank_lines_are_no_faults(tmp_path: Path) -> None:
+def test_a_byte_order_mark_windows_line_ends_and_blank_lines_are_no_faults(tmp_path: Path) -> None:
     content = b"\xef\xbb\xbf" + (GOOD % 1 + "\r\n\r\n" + GOOD % 2 + "\r\n").encode()
 
     reading = read_bytes(tmp_path, content)
@@ -238,18 +226,18 @@ def test_a_mark_of_order_windows_line_ends_and_blank_lines_are_no_faults(tmp_pat
     assert [example.line for example in reading.examples] == [1, 3]
 
 
-def test_a_key_that_only_looks_repeated_inside_a_text_is_no_fault(tmp_path: Path) -> None:
+def test_a_key_repeated_inside_a_text_is_no_fault(tmp_path: Path) -> None:
     line = chat({"role": "user", "content": 'what does {"role": 1, "role": 2} mean'}, REPLY)
 
     assert codes(read_bytes(tmp_path, line.encode())) == []
 
 
 def test_a_row_with_tools_keeps_its_json_without_unknown_keys(tmp_path: Path) -> None:
-    call = {"id": "c1", "type": "function", "function": {"name": "find", "arguments": "{}"}}
+    call = make_call("find")
     line = chat(
         USER,
-        {"role": "assistant", "tool_calls": [call]},
-        {"role": "tool", "tool_call_id": "c1", "content": "shipped"},
+        call,
+        make_result("c1"),
         {"role": "assistant", "content": "It is on its way.", "weight": 1},
         tools=[{"type": "function", "function": {"name": "find"}}],
         note="internal",
@@ -260,15 +248,14 @@ def test_a_row_with_tools_keeps_its_json_without_unknown_keys(tmp_path: Path) ->
     assert example.row is not None
     row = json.loads(example.row)
     assert row.keys() == {"messages", "tools"}
-    assert row["messages"][1] == {"role": "assistant", "tool_calls": [call]}
-    assert json.loads(example.messages[1].content) == [call]
+    assert row["messages"][1] == call
+    assert json.loads(example.messages[1].content) == call["tool_calls"]
     assert example.messages[3].weight == 1
 
 
 def test_text_parts_are_joined(tmp_path: Path) -> None:
-    line = chat(
-        {"role": "user", "content": [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]}, REPLY
-    )
+    parts = [{"type": "text", "text": text} for text in "ab"]
+    line = chat({"role": "user", "content": parts}, REPLY)
 
     assert read_bytes(tmp_path, line.encode()).examples[0].messages[0] == Message("user", "a\nb")
 
@@ -296,7 +283,7 @@ TABLES = {
 
 
 @pytest.mark.parametrize("table", TABLES.values(), ids=TABLES.keys())
-def test_a_table_is_read_whatever_its_separator_and_names(tmp_path: Path, table: str) -> None:
+def test_a_table_is_read_with_any_separator_and_column_names(tmp_path: Path, table: str) -> None:
     reading = read_bytes(tmp_path, table.encode())
 
     assert codes(reading) == []
@@ -307,7 +294,7 @@ def test_a_table_is_read_whatever_its_separator_and_names(tmp_path: Path, table:
     ]
 
 
-def test_columns_are_found_by_shape_without_known_names(tmp_path: Path) -> None:
+def test_columns_without_known_names_are_found_by_their_values(tmp_path: Path) -> None:
     rows = [f"{i},the printer number {i} is dead,{'fault' if i % 2 else 'other'}" for i in range(20)]
 
     reading = read_bytes(tmp_path, "\n".join(["nr,what they wrote,bucket", *rows]).encode())
@@ -316,7 +303,7 @@ def test_columns_are_found_by_shape_without_known_names(tmp_path: Path) -> None:
     assert len(reading.examples) == 20
 
 
-def test_a_table_without_header_is_read_and_said_so(tmp_path: Path) -> None:
+def test_a_table_without_a_header_is_read_and_reported(tmp_path: Path) -> None:
     rows = [f"the printer number {i} is dead,{'fault' if i % 2 else 'other'}" for i in range(20)]
 
     reading = read_bytes(tmp_path, "\n".join(rows).encode())
@@ -329,7 +316,7 @@ def test_a_table_without_header_is_read_and_said_so(tmp_path: Path) -> None:
 TWO_LABELS = b"utterance,intent,category\nwhere is it,track,DELIVERY\nstop it,cancel,ORDER\n"
 
 
-def test_two_columns_that_fit_are_asked_about_and_a_choice_settles_it(tmp_path: Path) -> None:
+def test_of_two_possible_label_columns_a_person_chooses_one(tmp_path: Path) -> None:
     unclear = read_bytes(tmp_path, TWO_LABELS)
     chosen = read_bytes(tmp_path, TWO_LABELS, Columns(label="category"))
 
@@ -340,14 +327,14 @@ def test_two_columns_that_fit_are_asked_about_and_a_choice_settles_it(tmp_path: 
     assert [example.answer for example in chosen.examples] == ["DELIVERY", "ORDER"]
 
 
-def test_two_columns_of_one_name_are_told_apart_by_nobody(tmp_path: Path) -> None:
+def test_two_columns_with_the_same_name_are_refused(tmp_path: Path) -> None:
     reading = read_bytes(tmp_path, b"text,text,label\n" + b"hello there,good day,a\n" * 20)
 
     assert codes(reading) == [(None, "column_twice")]
 
 
 @pytest.mark.parametrize("separator", [",", ";"])
-def test_a_table_of_preference_pairs_is_called_that(tmp_path: Path, separator: str) -> None:
+def test_a_table_of_preference_pairs_is_refused_as_such(tmp_path: Path, separator: str) -> None:
     rows = [("prompt", "chosen", "rejected")] + [(f"ask {i}", f"good {i}", f"bad {i}") for i in range(20)]
 
     reading = read_bytes(tmp_path, "\n".join(separator.join(row) for row in rows).encode())
@@ -355,7 +342,7 @@ def test_a_table_of_preference_pairs_is_called_that(tmp_path: Path, separator: s
     assert codes(reading) == [(None, "pairs_in_a_table")]
 
 
-def test_an_open_quote_says_how_far_it_reaches(tmp_path: Path) -> None:
+def test_an_open_quote_is_reported_with_the_lines_that_it_spans(tmp_path: Path) -> None:
     reading = read_bytes(tmp_path, b'text,label\nhello,a\n"open here,b\n' + b"good day,c\n" * 9)
 
     (finding,) = reading.findings
@@ -363,21 +350,21 @@ def test_an_open_quote_says_how_far_it_reaches(tmp_path: Path) -> None:
     assert "lines 3 to 12" in finding.message
 
 
-def test_a_cell_beyond_the_readers_bound_is_called_too_long(tmp_path: Path) -> None:
+def test_a_cell_beyond_the_readers_limit_is_too_long(tmp_path: Path) -> None:
     reading = read_bytes(tmp_path, b"text,label\nhello,a\n" + b"x" * 200_000 + b",b\nhello,c\n")
 
     assert codes(reading) == [(3, "cell_too_long")]
     assert [example.line for example in reading.examples] == [2, 4]
 
 
-def test_a_column_that_is_not_there_is_refused_with_those_that_are(tmp_path: Path) -> None:
+def test_a_missing_column_is_refused_with_the_available_ones(tmp_path: Path) -> None:
     (finding,) = read_bytes(tmp_path, TWO_LABELS, Columns(label="lable")).findings
 
     assert finding.code == "column_missing"
     assert finding.message == "There is no column 'lable'; available: 'utterance', 'intent' and 'category'."
 
 
-def test_faults_of_a_table_have_the_line_where_their_record_begins(tmp_path: Path) -> None:
+def test_faults_of_a_table_have_the_line_at_which_their_record_begins(tmp_path: Path) -> None:
     table = (
         'text,label\n"two\nlines",fault\n,fault\nwhere is it,\n\n'  # record 2 is lines 2 and 3
         'one,two,three\nalone\n"half" open,fault\nthe end,fault\n"never closed,fault\n'
@@ -397,7 +384,7 @@ def test_faults_of_a_table_have_the_line_where_their_record_begins(tmp_path: Pat
 
 
 @pytest.mark.parametrize("end", ["\u2028", "\x85", "\v", "\f"])
-def test_what_ends_a_line_for_some_programs_ends_no_row(tmp_path: Path, end: str) -> None:
+def test_unicode_line_separators_do_not_end_a_row(tmp_path: Path, end: str) -> None:
     reading = read_bytes(tmp_path, f"text,label\nhi{end}there,a\nbye{end}now,b\n".encode())
 
     assert [(e.prompt[0].content, e.answer) for e in reading.examples] == [
@@ -406,7 +393,7 @@ def test_what_ends_a_line_for_some_programs_ends_no_row(tmp_path: Path, end: str
     ]
 
 
-def test_the_header_of_a_second_file_that_was_joined_is_no_row(tmp_path: Path) -> None:
+def test_a_repeated_header_is_not_a_row(tmp_path: Path) -> None:
     reading = read_bytes(tmp_path, b"id,text,label\n1,hi,a\nid,text,label\n2,bye,b\n")
 
     assert codes(reading) == [(3, "header_again")]
@@ -420,7 +407,7 @@ def test_a_name_with_control_and_bidi_characters_is_shown_without_them(tmp_path:
     assert read(path, "tic\u202ekets\x07\n.csv").findings[0].message == "'tic kets .csv' is empty."
 
 
-def test_no_finding_shows_what_a_row_says(tmp_path: Path) -> None:
+def test_no_finding_shows_the_text_of_a_row(tmp_path: Path) -> None:
     secret = "canary7361"
     lines = [line.replace("hi", secret).replace("my printer", secret) for line, _ in BAD_LINES]
     lines += [
@@ -457,7 +444,7 @@ FRAGMENTS = st.sampled_from(
 )  # fmt: skip
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(content=st.one_of(st.binary(max_size=400), st.lists(FRAGMENTS, max_size=30).map(b"".join)))
 def test_no_bytes_make_reading_raise(tmp_path_factory: pytest.TempPathFactory, content: bytes) -> None:
     reading = read_bytes(tmp_path_factory.getbasetemp(), content)
@@ -468,14 +455,13 @@ def test_no_bytes_make_reading_raise(tmp_path_factory: pytest.TempPathFactory, c
         assert json.loads(example.row or b"{}") is not None
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(
-    text=st.text(st.characters(codec="utf-8", exclude_characters="\x00"), min_size=1).filter(seen),
-    label=st.text(st.characters(codec="utf-8"), min_size=1).filter(seen),
+    text=st.text(st.characters(codec="utf-8", exclude_characters="\x00"), min_size=1),
+    label=st.text(st.characters(codec="utf-8"), min_size=1),
 )
-def test_any_text_survives_the_way_through_json(
-    tmp_path_factory: pytest.TempPathFactory, text: str, label: str
-) -> None:
+def test_any_text_survives_json(tmp_path_factory: pytest.TempPathFactory, text: str, label: str) -> None:
+    assume(not is_blank(text) and not is_blank(label))
     line = chat({"role": "user", "content": text}, {"role": "assistant", "content": label})
 
     (example,) = read_bytes(tmp_path_factory.getbasetemp(), line.encode()).examples
@@ -484,30 +470,18 @@ def test_any_text_survives_the_way_through_json(
 
 
 @pytest.mark.parametrize(
-    ("line", "said"),
+    ("line", "dropped"),
     [
-        (
-            chat(USER, REPLY)[:-1] + ', "metadata": {"who": "Anna"}}',
-            "a key that no trainer reads, so it was dropped: metadata",
-        ),
-        (
-            chat({**USER, "colour": "red"}, {**REPLY, "b\u202e": 1}),
-            "keys that no trainer reads, so they were dropped: b, colour",
-        ),
+        (chat(USER, REPLY)[:-1] + ', "metadata": {"who": "Anna"}}', "it was dropped: metadata"),
+        (chat({**USER, "colour": "red"}, {**REPLY, "b\u202e": 1}), "they were dropped: b, colour"),
         (chat({**USER, **{f"k{n}": n for n in range(8)}}, REPLY), "dropped: k0, k1, k2, k3, k4 and 3 more"),
-        (
-            chat(USER, {**REPLY, "anna@example.org": "Anna"}),
-            "has a key that no trainer reads, so it was dropped",
-        ),
-        (
-            chat(USER, {**REPLY, "a customer's words " * 3: 1}),
-            "has a key that no trainer reads, so it was dropped",
-        ),
-        ('{"prompt": "q", "completion": "a", "id": 7}', "a key that no trainer reads, so it was dropped: id"),
+        (chat(USER, {**REPLY, "anna@example.org": "Anna"}), "it was dropped"),
+        (chat(USER, {**REPLY, "a customer's words " * 3: 1}), "it was dropped"),
+        ('{"prompt": "q", "completion": "a", "id": 7}', "it was dropped: id"),
     ],
 )
-def test_keys_that_do_not_reach_the_trainer_are_told_by_line_and_name_never_by_value(
-    tmp_path: Path, line: str, said: str
+def test_dropped_keys_are_reported_by_line_and_name_but_never_by_value(
+    tmp_path: Path, line: str, dropped: str
 ) -> None:
     path = tmp_path / "rows.jsonl"
     path.write_text(line)
@@ -515,12 +489,12 @@ def test_keys_that_do_not_reach_the_trainer_are_told_by_line_and_name_never_by_v
     (finding,) = read(path, "rows.jsonl").findings
 
     assert (finding.line, finding.severity, finding.code) == (1, "tells", "dropped_keys")
-    assert finding.message.endswith(f"{said}.")
+    assert finding.message.endswith(f"{dropped}.")
     assert "Anna" not in finding.message and "red" not in finding.message
 
 
 @pytest.mark.parametrize("key", ["name", "weight", "refusal"])
-def test_keys_that_trainers_know_are_no_finding(tmp_path: Path, key: str) -> None:
+def test_keys_that_trainers_know_are_not_reported(tmp_path: Path, key: str) -> None:
     path = tmp_path / "rows.jsonl"
     path.write_text(chat(USER, {**REPLY, key: 1}))
 

@@ -1,4 +1,4 @@
-"""Doubted labels: what was planted is found, ranked, and told without a text."""
+"""Suspect labels: planted errors are found, ranked, and reported without a text."""
 
 from __future__ import annotations
 
@@ -22,113 +22,104 @@ NAMES = ("cancel", "order", "refund")
 Scores = np.ndarray[tuple[int, int], np.dtype[np.float64]]
 
 
-def told(truth: list[int], wrong: int = 0) -> Scores:
-    """What a classifier says that is right, now more and now less sure, and sure of the first `wrong` rows."""
+def make_scores(truth: list[int], wrong: int = 0) -> Scores:
+    """Makes the scores of a classifier that is always right, with varying certainty but very sure of the first rows."""
     chance = np.random.default_rng(1)
-    sure = chance.uniform(0.5, 0.95, len(truth))
-    sure[:wrong] = 0.97 + np.arange(wrong) / 2000
-    said = np.repeat((1 - sure[:, None]) / 2, len(NAMES), axis=1)
-    said[np.arange(len(truth)), truth] = sure
-    return said
+    certainty = chance.uniform(0.5, 0.95, len(truth))
+    certainty[:wrong] = 0.97 + np.arange(wrong) / 2000
+    scores = np.repeat((1 - certainty[:, None]) / 2, len(NAMES), axis=1)
+    scores[np.arange(len(truth)), truth] = certainty
+    return scores
 
 
-def planted(rows: int = 300, wrong: int = 6) -> tuple[list[str], Scores]:
+def plant_errors(rows: int = 300, wrong: int = 6) -> tuple[list[str], Scores]:
+    """Makes labels of which the first are wrong, and scores."""
     truth = [i % 3 for i in range(rows)]
     labels = [NAMES[(t + (i < wrong)) % 3] for i, t in enumerate(truth)]
-    return labels, told(truth, wrong)
+    return labels, make_scores(truth, wrong)
 
 
-def keys(count: int) -> list[bytes]:
+def make_keys(count: int) -> list[bytes]:
     return [hashlib.blake2b(str(i).encode(), digest_size=16).digest() for i in range(count)]
 
 
-def test_exactly_the_planted_errors_are_doubted_the_least_believed_first() -> None:
-    labels, scores = planted()
+def test_exactly_the_planted_errors_are_suspected_the_least_likely_label_first() -> None:
+    labels, scores = plant_errors()
 
-    found, errors = suspect_labels(labels, NAMES, scores)
+    suspects, estimate = suspect_labels(labels, NAMES, scores)
 
-    assert [doubt.row for doubt in found] == [5, 4, 3, 2, 1, 0]
-    assert min(d.chance for d in found) > 0.9
-    assert (errors.judged, errors.listed, errors.is_told) == (300, 6, True)
-    assert errors.wrong == pytest.approx(6 / 300, abs=0.002)
-    assert all(d.given == labels[d.row] and d.likely == NAMES[d.row % 3] for d in found)
-
-
-def test_a_doubt_names_the_line_and_both_labels_and_the_rest_is_counted() -> None:
-    labels, scores = planted()
-    found = Findings(2)
-
-    check_suspect_labels(range(100, 400), labels, sample_rows(labels, keys(300), 7), NAMES, scores, found)
-
-    said = found.sorted()
-    assert [f.code for f in said] == ["label_errors"] + ["label_doubted"] * 3
-    assert said[0].message == (
-        "About 6 of the 6 labels below are really wrong; of all 300 judged labels it is about 2.0%."
-    )
-    assert [f.message for f in said[1:3]] == [
-        "Line 104 is labelled 'refund', but similar rows are 'order'.",
-        "Line 105 is labelled 'cancel', but similar rows are 'refund'.",
-    ]
-    assert (said[3].line, said[3].count) == (None, 4)
-    assert {f.severity for f in said} == {"warns"}
+    assert [suspect.row for suspect in suspects] == [5, 4, 3, 2, 1, 0]
+    assert min(suspect.chance for suspect in suspects) > 0.9
+    assert (estimate.judged, estimate.listed, estimate.is_told) == (300, 6, True)
+    assert estimate.wrong == pytest.approx(6 / 300, abs=0.002)
+    assert all(s.given == labels[s.row] and s.likely == NAMES[s.row % 3] for s in suspects)
 
 
-def test_right_labels_are_not_doubted() -> None:
-    labels, scores = planted(wrong=0)
-
-    found, errors = suspect_labels(labels, NAMES, scores)
-    assert found == ()
-    assert errors.wrong < 0.001 and errors.is_told
-
-
-def test_one_label_leaves_nothing_to_doubt() -> None:
-    found, errors = suspect_labels(["refund"] * 9, ("refund",), np.ones((9, 1)))
-    assert (found, errors.wrong) == ((), 0.0)
-
-
-def test_labels_with_fewer_than_five_rows_are_left_out_and_it_is_said() -> None:
-    labels = ["often"] * 5 + ["rare"] * 4
-    rows = sample_rows(labels, keys(9), 7)
-    found = Findings(20)
-
-    check_suspect_labels(range(5), labels[:5], rows, ("often",), np.ones((5, 1)), found)
-
-    assert rows.rows == (0, 1, 2, 3, 4)
-    (said,) = found.sorted()
-    assert (said.code, said.severity, said.count) == ("labels_not_judged", "tells", 4)
-
-
-def test_of_too_many_rows_a_sample_is_judged_and_it_is_said() -> None:
-    labels = [NAMES[i % 3] for i in range(300)]
-    rows = sample_rows(labels, keys(300), 7, most=90)
-    found = Findings(20)
+def test_a_suspect_label_is_reported_with_its_line_and_both_labels() -> None:
+    labels, scores = plant_errors()
+    findings = Findings(2)
 
     check_suspect_labels(
-        rows.rows, [labels[i] for i in rows.rows], rows, NAMES, told([i % 3 for i in rows.rows]), found
+        range(100, 400), labels, sample_rows(labels, make_keys(300), 7), NAMES, scores, findings
     )
+
+    summary, first, second, rest = findings.sorted()
+    assert (summary.code, first.code, rest.code) == ("label_errors", "label_doubted", "label_doubted")
+    assert "6 of the 6 labels below" in summary.message and "about 2.0%" in summary.message
+    assert first.message == "Line 104 is labelled 'refund', but similar rows are 'order'."
+    assert second.message == "Line 105 is labelled 'cancel', but similar rows are 'refund'."
+    assert (rest.line, rest.count) == (None, 4)
+    assert {finding.severity for finding in findings.sorted()} == {"warns"}
+
+
+def test_right_labels_and_a_single_label_are_not_suspected() -> None:
+    labels, scores = plant_errors(wrong=0)
+
+    suspects, estimate = suspect_labels(labels, NAMES, scores)
+    assert suspects == ()
+    assert estimate.wrong < 0.001 and estimate.is_told
+    suspects, estimate = suspect_labels(["refund"] * 9, ("refund",), np.ones((9, 1)))
+    assert (suspects, estimate.wrong) == ((), 0.0)
+
+
+def test_labels_with_fewer_than_five_rows_are_left_out_and_counted() -> None:
+    labels = ["often"] * 5 + ["rare"] * 4
+    rows = sample_rows(labels, make_keys(9), 7)
+    findings = Findings(20)
+
+    check_suspect_labels(range(5), labels[:5], rows, ("often",), np.ones((5, 1)), findings)
+
+    assert rows.rows == (0, 1, 2, 3, 4)
+    (finding,) = findings.sorted()
+    assert (finding.code, finding.severity, finding.count) == ("labels_not_judged", "tells", 4)
+
+
+def test_of_too_many_rows_a_sample_is_judged_and_reported() -> None:
+    labels = [NAMES[i % 3] for i in range(300)]
+    rows = sample_rows(labels, make_keys(300), 7, most=90)
+    findings, scores = Findings(20), make_scores([i % 3 for i in rows.rows])
+
+    check_suspect_labels(rows.rows, [labels[i] for i in rows.rows], rows, NAMES, scores, findings)
 
     assert len(rows.rows) == 90
-    (said,) = found.sorted()
-    assert said.message == "The labels of 90 of 300 rows were judged, always the same sample."
+    (finding,) = findings.sorted()
+    assert finding.message == "The labels of 90 of 300 rows were judged, always the same sample."
 
 
-def test_a_classifier_that_can_not_tell_the_labels_apart_says_so() -> None:
+def test_no_number_of_errors_is_estimated_if_the_labels_cannot_be_told_apart() -> None:
     chance = np.random.default_rng(2)
     labels = [NAMES[i % 3] for i in range(300)]
-    found = Findings(2)
+    findings, rows = Findings(2), sample_rows(labels, make_keys(300), 7)
 
-    errors = check_suspect_labels(
-        range(300), labels, sample_rows(labels, keys(300), 7), NAMES, chance.normal(size=(300, 3)), found
-    )
+    estimate = check_suspect_labels(range(300), labels, rows, NAMES, chance.normal(size=(300, 3)), findings)
 
-    assert not errors.is_told
-    (said,) = [one for one in found.sorted() if one.code == "label_errors_unknown"]
-    assert said.severity == "tells"
-    assert "The number of wrong labels can't be estimated from these texts" in said.message
+    assert not estimate.is_told
+    (finding,) = [finding for finding in findings.sorted() if finding.code == "label_errors_unknown"]
+    assert finding.severity == "tells" and "can't be estimated" in finding.message
 
 
-def test_a_row_that_nobody_can_judge_is_not_doubted() -> None:
-    labels, scores = planted()
+def test_a_row_that_cannot_be_judged_is_not_suspected() -> None:
+    labels, scores = plant_errors()
     scores[:6, :] = -1
     scores[range(6), [NAMES.index(label) for label in labels[:6]]] = np.inf
 
@@ -139,10 +130,10 @@ def test_a_row_that_nobody_can_judge_is_not_doubted() -> None:
 @given(
     labels=st.lists(st.sampled_from("abcdef"), max_size=80), seed=st.integers(0, 9), most=st.integers(1, 60)
 )
-def test_the_sample_is_the_same_in_any_order_and_has_no_rare_label(
+def test_the_sample_does_not_depend_on_the_order_and_has_no_rare_label(
     labels: list[str], seed: int, most: int
 ) -> None:
-    names = keys(len(labels))
+    names = make_keys(len(labels))
     order = random.Random(seed).sample(range(len(labels)), len(labels))
 
     rows = sample_rows(labels, names, seed, most)
@@ -159,7 +150,7 @@ def test_the_sample_is_the_same_in_any_order_and_has_no_rare_label(
 
 
 @pytest.mark.parametrize("wrong", [1, 30])
-def test_errors_are_found_in_few_and_in_many_rows(wrong: int) -> None:
-    labels, scores = planted(wrong=wrong)
+def test_one_and_many_errors_are_found(wrong: int) -> None:
+    labels, scores = plant_errors(wrong=wrong)
 
-    assert {doubt.row for doubt in suspect_labels(labels, NAMES, scores)[0]} == set(range(wrong))
+    assert {suspect.row for suspect in suspect_labels(labels, NAMES, scores)[0]} == set(range(wrong))
