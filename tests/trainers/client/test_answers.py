@@ -1,4 +1,4 @@
-"""What the client makes of the answers: statuses, errors, result files, chat."""
+"""How the client reads answers: statuses, errors, result files, chat and models."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from trainers.types import Message
 
 
 @pytest.mark.parametrize(("status", "is_known"), [("paused", True), ("weird", False)])
-def test_a_status_is_kept_as_it_is(
+def test_an_unknown_status_is_kept_and_not_final(
     server: Hosted, trainer: Trainer, data: Path, status: str, is_known: bool
 ) -> None:
     server.service.stages = (status,)
@@ -24,33 +24,29 @@ def test_a_status_is_kept_as_it_is(
     assert (job.status, job.has_known_status, job.is_final) == (status, is_known, False)
 
 
-def test_an_empty_error_is_none(server: Hosted, trainer: Trainer, data: Path) -> None:
-    server.service.failure = {}
-    server.service.stages = ("succeeded",)
+@pytest.mark.parametrize(
+    ("status", "failure", "error"),
+    [
+        ("succeeded", {}, (None, None)),
+        ("running", {"code": "old", "message": "left over from a first try", "param": None}, (None, None)),
+        ("failed", {"code": "bad_file", "message": "Row 7 is bad.", "param": None}, ("bad_file", "Row 7 is bad.")),
+    ],
+)  # fmt: skip
+def test_only_a_failed_job_has_an_error(
+    server: Hosted,
+    trainer: Trainer,
+    data: Path,
+    status: str,
+    failure: dict[str, str | None],
+    error: tuple[str | None, str | None],
+) -> None:
+    server.service.failure, server.service.stages = failure, (status,)
     job = trainer.create(spec(trainer, data))
-    assert (job.status, job.error_code, job.error_message) == ("succeeded", None, None)
-
-
-def test_an_error_counts_only_for_a_job_that_failed(server: Hosted, trainer: Trainer, data: Path) -> None:
-    server.service.failure = {"code": "old", "message": "left over from a first try", "param": None}
-    server.service.stages = ("running",)
-    job = trainer.create(spec(trainer, data))
-    assert (job.status, job.error_code, job.error_message) == ("running", None, None)
-
-
-def test_a_failed_job_says_why(server: Hosted, trainer: Trainer, data: Path) -> None:
-    server.service.failure = {
-        "code": "invalid_training_file",
-        "message": "Line 7 has no messages.",
-        "param": None,
-    }
-    server.service.stages = ("failed",)
-    job = trainer.create(spec(trainer, data))
-    assert (job.error_code, job.error_message) == ("invalid_training_file", "Line 7 has no messages.")
+    assert (job.status, job.error_code, job.error_message) == (status, *error)
 
 
 @pytest.mark.parametrize("is_base64", [False, True])
-def test_results_are_read_plain_and_in_base64(
+def test_result_files_are_read_plain_and_in_base64(
     server: Hosted, trainer: Trainer, data: Path, is_base64: bool
 ) -> None:
     server.service.base64_results = is_base64
@@ -69,7 +65,7 @@ def test_results_are_read_plain_and_in_base64(
         ("\ufeffstep,train_loss,new\r\n1,nan,x\r\n", [None]),
     ],
 )
-def test_missing_columns_and_cells_are_none(
+def test_missing_columns_and_cells_of_a_result_file_are_none(
     server: Hosted, trainer: Trainer, data: Path, csv: str, losses: list[float | None]
 ) -> None:
     server.service.results_csv = csv
@@ -80,19 +76,17 @@ def test_missing_columns_and_cells_are_none(
 @pytest.mark.parametrize(
     "csv", ["<html></html>", "a,b\n1,2\n", "step,train_loss\n1,lots\n", "step,x\n,1\n", "\0"]
 )
-def test_results_that_cannot_be_read_are_refused_with_a_sentence(
+def test_an_unreadable_result_file_is_an_invalid_response(
     server: Hosted, trainer: Trainer, data: Path, csv: str
 ) -> None:
     server.service.results_csv = csv
     server.service.stages = ("succeeded",)
     job = trainer.create(spec(trainer, data))
-    with pytest.raises(
-        InvalidResponse, match=r"reading the results of job 'ftjob-1' on openai: .*result file"
-    ):
+    with pytest.raises(InvalidResponse, match=r"the results of job 'ftjob-1' on openai: .*result file"):
         trainer.metrics(job)
 
 
-def test_chat_gives_text_tokens_and_seconds(server: Hosted, trainer: Trainer) -> None:
+def test_a_chat_answer_has_text_tokens_and_seconds(server: Hosted, trainer: Trainer) -> None:
     server.slow_s = 0.05
     server.service.answer = lambda model, messages: messages[-1]["content"].upper()
     answer = trainer.chat(MODEL, [Message("system", "be brief"), Message("user", "hi you")], max_tokens=5)
@@ -101,17 +95,15 @@ def test_chat_gives_text_tokens_and_seconds(server: Hosted, trainer: Trainer) ->
     assert server.requests[-1].body["temperature"] == 0
 
 
-def test_tools_go_with_the_question_and_calls_come_back_with_the_text(
-    server: Hosted, trainer: Trainer
-) -> None:
+def test_tools_are_sent_and_calls_are_returned_as_text(server: Hosted, trainer: Trainer) -> None:
     call = {"id": "c1", "type": "function", "function": {"name": "order", "arguments": "{}"}}
     server.service.answer = lambda model, messages: [call]
-    asked = [
+    messages = [
         Message("user", "where is order 7"),
         Message("assistant", "", extra=json.dumps({"tool_calls": [call]})),
         Message("tool", "on its way", extra='{"tool_call_id": "c1"}'),
     ]
-    answer = trainer.chat(MODEL, asked, max_tokens=5, tools=json.dumps([{"type": "function"}]))
+    answer = trainer.chat(MODEL, messages, max_tokens=5, tools=json.dumps([{"type": "function"}]))
     assert json.loads(answer.text) == [call]
     body = server.requests[-1].body
     assert body["tools"] == [{"type": "function"}]
@@ -122,14 +114,14 @@ def test_tools_go_with_the_question_and_calls_come_back_with_the_text(
     ]
 
 
-def test_chat_may_take_longer_than_other_calls(server: Hosted, trainer: Trainer) -> None:
+def test_a_chat_may_take_longer_than_other_calls(server: Hosted, trainer: Trainer) -> None:
     server.slow_s = 0.6
     assert trainer.chat(MODEL, [Message("user", "hi")], max_tokens=5, timeout_s=5).text
 
 
 @pytest.mark.parametrize("message", ['{"content": null}', '{"content": "", "refusal": null}', "{}"])
-def test_an_answer_without_words_is_an_empty_one(server: Hosted, trainer: Trainer, message: str) -> None:
-    """A model that thinks may spend all its tokens before it says anything; they are paid all the same."""
+def test_an_answer_without_content_is_empty(server: Hosted, trainer: Trainer, message: str) -> None:
+    """A thinking model may spend all its tokens before it answers; they are billed all the same."""
     usage = '{"prompt_tokens": 7, "completion_tokens": 24}'
     body = f'{{"choices": [{{"message": {message}}}], "usage": {usage}}}'.encode()
     server.fail("POST /chat/completions", Fault(commit=False, status=200, body=body))
@@ -138,7 +130,7 @@ def test_an_answer_without_words_is_an_empty_one(server: Hosted, trainer: Traine
 
 
 @pytest.mark.parametrize("body", [b'{"choices": []}', b'{"choices": [{"message": {"content": "a"}}]}', b"{}"])
-def test_a_chat_answer_without_text_or_tokens_is_nonsense(
+def test_a_chat_answer_without_message_or_usage_is_invalid(
     server: Hosted, trainer: Trainer, body: bytes
 ) -> None:
     server.fail("POST /chat/completions", Fault(commit=False, status=200, body=body))
@@ -147,30 +139,30 @@ def test_a_chat_answer_without_text_or_tokens_is_nonsense(
     assert server.count("POST /chat/completions") == 1
 
 
-@pytest.mark.parametrize("told", ["2027-01-14", "2027-01-14T00:00:00Z", 1_799_884_800])
-def test_a_models_end_is_read(server: Hosted, trainer: Trainer, told: str | int) -> None:
-    server.service.shutdowns = {MODEL: told}
+@pytest.mark.parametrize("end", ["2027-01-14", "2027-01-14T00:00:00Z", 1_799_884_800])
+def test_a_models_shutdown_date_is_read(server: Hosted, trainer: Trainer, end: str | int) -> None:
+    server.service.shutdowns = {MODEL: end}
     ends = {model.id: model.shutdown_date for model in trainer.models()}
     assert ends[MODEL] == date(2027, 1, 14)
-    assert [end for end in ends.values() if end] == [ends[MODEL]]
+    assert [day for day in ends.values() if day] == [ends[MODEL]]
 
 
-@pytest.mark.parametrize("told", ["next year", 10**18])
-def test_an_end_that_is_no_date_is_nonsense(server: Hosted, trainer: Trainer, told: str | int) -> None:
-    server.service.shutdowns = {MODEL: told}
+@pytest.mark.parametrize("end", ["next year", 10**18])
+def test_a_shutdown_date_that_is_no_date_is_invalid(server: Hosted, trainer: Trainer, end: str | int) -> None:
+    server.service.shutdowns = {MODEL: end}
     with pytest.raises(InvalidResponse, match="is not a date"):
         trainer.models()
 
 
-def test_events_whose_ids_change_between_calls_are_read_as_far_as_they_go(
+def test_events_are_read_up_to_the_requested_number_of_pages(
     server: Hosted, trainer: Trainer, data: Path
 ) -> None:
     job = trainer.create(spec(trainer, data))
     server.service.stages = ("running",) * 200
     server.service.jobs[job.id].polls = 150
     assert trainer.events_since(job.id, 0, pages=10)[1]
-    first = trainer.events_since(job.id, 0, pages=1)
-    assert (len(first[0]), first[1]) == (100, False)
+    events, is_complete = trainer.events_since(job.id, 0, pages=1)
+    assert (len(events), is_complete) == (100, False)
     gone = Fault(commit=False, status=404, code="not_found")
     server.fail(f"GET /fine_tuning/jobs/{job.id}/events", gone)
     assert trainer.events_since(job.id, 0, pages=10) == ((), False)

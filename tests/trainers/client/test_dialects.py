@@ -1,4 +1,4 @@
-"""Vendors with an API of their own, over real HTTP: what is sent, how their words are read, and what they refuse."""
+"""Vendors with an API of their own, over real HTTP: what is sent, how answers are read, and what they refuse."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ BASES = {"together": "some/base-8b", "fireworks": "accounts/fireworks/models/bas
 
 
 class Site:
-    """A vendor's stand-in with a client, and a file of rows."""
+    """A vendor's fake server with a client, and a file of rows."""
 
     def __init__(self, name: str, server: Hosted, trainer: Trainer, file: Path) -> None:
         assert isinstance(server.service, Vendor)
@@ -38,20 +38,19 @@ class Site:
 
     def spec(self, file_id: str, **changes: object) -> JobSpec:
         chosen = {"n_epochs": 2, "lora_r": 8, "lora_alpha": 16, "learning_rate": 0.0002, "batch_size": 8}
-        spec = JobSpec(
-            KEY, BASES[self.name], file_id, chosen, seed=7, suffix="tickets-of-a-very-long-name-indeed"
-        )
+        suffix = "tickets-of-a-very-long-name-indeed"
+        spec = JobSpec(KEY, BASES[self.name], file_id, chosen, seed=7, suffix=suffix)
         return replace(spec, **changes)  # type: ignore[arg-type]
 
-    def ended(self, job: Job) -> Job:
+    def wait_for(self, job: Job) -> Job:
         for _ in range(20):
             if job.is_final:
                 return job
             job = self.trainer.job(job.id)
-        raise AssertionError(f"it never ended: {job}")
+        raise AssertionError(f"the job never ended: {job}")
 
 
-def site_of(name: str, folder: Path) -> Iterator[Site]:
+def open_site(name: str, folder: Path) -> Iterator[Site]:
     file = folder / "rows.jsonl"
     turns = [{"role": "user", "content": "where is it"}, {"role": "assistant", "content": "shipping"}]
     file.write_text("\n".join(json.dumps({"n": n, "messages": turns}) for n in range(12)) + "\n")
@@ -71,28 +70,28 @@ def site_of(name: str, folder: Path) -> Iterator[Site]:
 
 @pytest.fixture
 def together(tmp_path: Path) -> Iterator[Site]:
-    yield from site_of("together", tmp_path)
+    yield from open_site("together", tmp_path)
 
 
 @pytest.fixture
 def fireworks(tmp_path: Path) -> Iterator[Site]:
-    yield from site_of("fireworks", tmp_path)
+    yield from open_site("fireworks", tmp_path)
 
 
 @pytest.fixture(params=["together", "fireworks"])
 def site(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Site]:
-    yield from site_of(request.param, tmp_path)
+    yield from open_site(request.param, tmp_path)
 
 
-def test_the_bill_is_the_vendors_own(site: Site) -> None:
+def test_a_jobs_bill_is_the_vendors_own(site: Site) -> None:
     site.service.usd_per_million = Decimal("1234.50")
-    job = site.ended(site.trainer.create(site.spec(site.upload())))
+    job = site.wait_for(site.trainer.create(site.spec(site.upload())))
     assert job.status == "succeeded" and job.trained_tokens == 2 * len(site.file.read_bytes().split())
     assert job.billed_usd is not None
     assert round(job.billed_usd, 2) == site.service.ledger.usd > 0
 
 
-def test_a_create_whose_answer_got_lost_is_found_and_not_sent_again(site: Site) -> None:
+def test_a_create_whose_answer_was_lost_is_found_and_not_sent_again(site: Site) -> None:
     site.server.fail(site.service.create_route, COMMIT_THEN_RESET)
     spec = site.spec(site.upload())
     with pytest.raises(Uncertain):
@@ -103,7 +102,7 @@ def test_a_create_whose_answer_got_lost_is_found_and_not_sent_again(site: Site) 
     assert site.service.ledger.jobs == site.server.count(site.service.create_route) == 1
 
 
-def test_a_list_that_lags_hides_a_job_of_together_and_none_of_fireworks(site: Site) -> None:
+def test_a_lagging_list_hides_a_job_at_together_but_not_at_fireworks(site: Site) -> None:
     site.service.list_lag_s = 60
     site.trainer.create(site.spec(site.upload()))
     assert len(site.trainer.find_jobs(KEY)) == (site.name == "fireworks")
@@ -116,95 +115,82 @@ def test_a_second_create_of_the_same_id_gives_the_job_that_is_there(fireworks: S
     assert fireworks.service.ledger.jobs == 1 and fireworks.server.count(fireworks.service.create_route) == 2
 
 
-@pytest.mark.parametrize(
-    ("word", "status"),
-    [
-        ("JOB_STATE_CREATING_INPUT_DATASET", "validating_files"),
-        ("JOB_STATE_RE_QUEUEING", "queued"),
-        ("JOB_STATE_IDLE", "running"),
-        ("JOB_STATE_PAUSED", "paused"),
-        ("JOB_STATE_EARLY_STOPPED", "succeeded"),
-        ("JOB_STATE_EXPIRED", "failed"),
-        ("JOB_STATE_DELETING_CLEANING_UP", "cancelled"),
-        ("JOB_STATE_HIBERNATING", "HIBERNATING"),
-    ],
-)
-def test_fireworks_words_for_a_job(fireworks: Site, word: str, status: str) -> None:
-    fireworks.service.stages = (word,)
-    job = fireworks.trainer.create(fireworks.spec(fireworks.upload()))
-    assert job.status == status and job.has_known_status == (status != "HIBERNATING")
+WORDS = {
+    "fireworks": {
+        "JOB_STATE_CREATING_INPUT_DATASET": "validating_files",
+        "JOB_STATE_RE_QUEUEING": "queued",
+        "JOB_STATE_IDLE": "running",
+        "JOB_STATE_PAUSED": "paused",
+        "JOB_STATE_EARLY_STOPPED": "succeeded",
+        "JOB_STATE_EXPIRED": "failed",
+        "JOB_STATE_DELETING_CLEANING_UP": "cancelled",
+        "JOB_STATE_HIBERNATING": "HIBERNATING",
+    },
+    "together": {
+        "pending": "queued",
+        "compressing": "running",
+        "uploading": "running",
+        "error": "failed",
+        "user_error_pending": "user_error_pending",
+    },
+}
 
 
-@pytest.mark.parametrize(
-    ("word", "status"),
-    [
-        ("pending", "queued"),
-        ("compressing", "running"),
-        ("uploading", "running"),
-        ("error", "failed"),
-        ("user_error_pending", "user_error_pending"),
-    ],
-)
-def test_togethers_words_for_a_job(together: Site, word: str, status: str) -> None:
-    together.service.stages = (word,)
-    assert together.trainer.create(together.spec(together.upload())).status == status
+def test_a_vendors_words_for_a_jobs_state_are_translated_and_unknown_ones_kept(site: Site) -> None:
+    job = site.trainer.create(site.spec(site.upload()))
+    for word, status in WORDS[site.name].items():
+        site.service.stages = (word,)
+        looked_up = site.trainer.job(job.id)
+        assert looked_up.status == status
+        assert looked_up.has_known_status == (status not in ("HIBERNATING", "user_error_pending"))
 
 
-def test_a_job_that_failed_says_why(site: Site) -> None:
+def test_a_failed_job_has_its_reason(site: Site) -> None:
     site.service.stages, site.service.failure = ("failed",), {"message": "row 3 is too long"}
     job = site.trainer.create(site.spec(site.upload()))
     assert site.trainer.job(job.id).error_message == "row 3 is too long"
 
 
-def test_a_cancel_takes_a_while_and_one_of_a_job_that_is_over_is_refused(site: Site) -> None:
+def test_a_cancel_takes_a_while_and_is_refused_once_the_job_has_ended(site: Site) -> None:
     site.service.stages = ("running",)
     job = site.trainer.create(site.spec(site.upload()))
     assert site.trainer.cancel(job.id).status == "running"
-    assert site.ended(job).status == "cancelled"
+    assert site.wait_for(job).status == "cancelled"
     with pytest.raises(Refused) as caught:
         site.trainer.cancel(job.id)
     assert caught.value.status == 400 and site.service.ledger.live == 0
 
 
-def test_what_cannot_be_paid_is_refused_and_creates_nothing(site: Site) -> None:
+def test_a_refused_create_creates_nothing_and_is_sent_once(site: Site) -> None:
+    spec, route = site.spec(site.upload()), site.service.create_route
     site.service.credit = False
-    with pytest.raises(Refused) as caught:
-        site.trainer.create(site.spec(site.upload()))
-    assert caught.value.status == 402 and "credit" in str(caught.value)
-    assert site.service.ledger.jobs == 0
-
-
-def test_a_key_without_the_right_to_write_is_refused_at_the_create_alone(site: Site) -> None:
-    file_id = site.upload()
-    site.server.fail(site.service.create_route, Fault(commit=False, status=403, code="forbidden"))
+    with pytest.raises(Refused, match="credit") as refused:
+        site.trainer.create(spec)
+    assert refused.value.status == 402
+    site.service.credit = True
+    site.server.fail(route, Fault(commit=False, status=403, code="forbidden"))
     assert site.trainer.probe() is None
     with pytest.raises(Refused, match="has no write access"):
-        site.trainer.create(site.spec(file_id))
-
-
-def test_a_rate_limit_names_its_time_and_nothing_is_sent_twice(site: Site) -> None:
-    file_id = site.upload()
-    site.server.fail(site.service.create_route, BUSY)
-    with pytest.raises(Uncertain) as caught:
-        site.trainer.create(site.spec(file_id))
-    assert caught.value.retry_after == 7 and site.server.count(site.service.create_route) == 1
+        site.trainer.create(spec)
+    site.server.fail(route, BUSY)
+    with pytest.raises(Uncertain) as limited:
+        site.trainer.create(spec)
+    assert limited.value.retry_after == 7
+    assert site.server.count(route) == 3 and site.service.ledger.jobs == 0
 
 
 def test_the_losses_of_each_step_are_read(site: Site) -> None:
-    job = site.ended(site.trainer.create(site.spec(site.upload())))
+    job = site.wait_for(site.trainer.create(site.spec(site.upload())))
     lines = site.trainer.metrics(job)
     assert [line.step for line in lines] == list(range(1, 13))
     assert lines[0].train_loss == 2.0 and lines[-1].valid_loss == pytest.approx(2.5 / 12)
 
 
-def test_the_tuned_model_is_there_and_goes_with_its_job_or_by_its_name(site: Site) -> None:
-    job = site.ended(site.trainer.create(site.spec(site.upload())))
+def test_a_tuned_model_is_deleted_with_its_job_or_by_its_name(site: Site) -> None:
+    job = site.wait_for(site.trainer.create(site.spec(site.upload())))
     name = str(job.fine_tuned_model)
-    assert (
-        site.trainer.has_model(name)
-        and site.trainer.has_model(BASES[site.name])
-        and not site.trainer.has_model("none")
-    )
+    assert site.trainer.has_model(name) and site.trainer.has_model(BASES[site.name])
+    assert not site.trainer.has_model("none")
     assert site.trainer.chat(name, [Message("user", "hi")], max_tokens=9).text
     if site.trainer.provider.can("job_deletion"):
         site.trainer.delete_job(job.id)
@@ -213,7 +199,7 @@ def test_the_tuned_model_is_there_and_goes_with_its_job_or_by_its_name(site: Sit
     assert not site.trainer.has_model(name) and name in site.service.deleted_models
 
 
-def test_a_file_that_is_gone_or_was_changed_is_a_sentence_and_leaves_no_bytes_there(site: Site) -> None:
+def test_a_missing_or_changed_file_is_an_error_and_leaves_no_bytes_at_the_vendor(site: Site) -> None:
     sha256 = hashlib.sha256(site.file.read_bytes()).hexdigest()
     site.file.write_bytes(site.file.read_bytes() + b"{}\n")
     with pytest.raises(FileChanged):
@@ -224,7 +210,7 @@ def test_a_file_that_is_gone_or_was_changed_is_a_sentence_and_leaves_no_bytes_th
     assert not any(file.content for file in site.service.files.values())
 
 
-def test_files_are_forgotten_by_their_content(site: Site) -> None:
+def test_uploads_are_deleted_by_their_content(site: Site) -> None:
     file_id = site.upload()
     sha256 = hashlib.sha256(site.file.read_bytes()).hexdigest()
     assert site.trainer.has_content(file_id, sha256)
@@ -232,22 +218,23 @@ def test_files_are_forgotten_by_their_content(site: Site) -> None:
     assert site.trainer.delete_uploads([sha256]) == 0 == site.service.ledger.files
 
 
-def test_a_dataset_is_used_only_once_it_is_checked(fireworks: Site) -> None:
+def test_a_dataset_is_used_only_after_the_vendor_has_checked_it(fireworks: Site) -> None:
     fireworks.service.check_looks = 2
     with pytest.raises(Uncertain, match="is still checking it") as caught:
         fireworks.upload()
     assert caught.value.retry_after == 5
     fireworks.upload()
-    uploads = [seen.route for seen in fireworks.server.requests if seen.route.endswith(":upload")]
-    assert len(uploads) == 1
+    assert sum(request.route.endswith(":upload") for request in fireworks.server.requests) == 1
 
 
 @pytest.mark.parametrize("checks_itself", [True, False])
-def test_an_upload_is_said_to_be_complete_where_it_has_to_be(fireworks: Site, checks_itself: bool) -> None:
+def test_an_upload_is_reported_as_complete_unless_the_vendor_notices(
+    fireworks: Site, checks_itself: bool
+) -> None:
     fireworks.service.checks_itself = checks_itself  # type: ignore[attr-defined]
     fireworks.upload()
-    said = [seen for seen in fireworks.server.requests if seen.route.endswith(":validateUpload")]
-    assert len(said) == (not checks_itself)
+    routes = [request.route for request in fireworks.server.requests]
+    assert sum(route.endswith(":validateUpload") for route in routes) == (not checks_itself)
 
 
 def test_an_upload_that_was_cut_off_is_sent_again_by_the_next_client(fireworks: Site) -> None:
@@ -259,7 +246,7 @@ def test_an_upload_that_was_cut_off_is_sent_again_by_the_next_client(fireworks: 
     assert fireworks.upload() == dataset and fireworks.service.ledger.files == 1
 
 
-def test_a_dataset_of_our_name_with_other_bytes_is_replaced(fireworks: Site) -> None:
+def test_a_dataset_with_our_name_but_other_bytes_is_replaced(fireworks: Site) -> None:
     dataset = fireworks.upload()
     fireworks.service.files[dataset].content = b'{"n": "theirs"}\n' * 12
     with open_trainer(fireworks.trainer.provider, fireworks.server.key) as another:
@@ -269,26 +256,26 @@ def test_a_dataset_of_our_name_with_other_bytes_is_replaced(fireworks: Site) -> 
 
 
 def test_a_signed_link_that_has_expired_is_a_refusal(fireworks: Site) -> None:
-    job = fireworks.ended(fireworks.trainer.create(fireworks.spec(fireworks.upload())))
+    job = fireworks.wait_for(fireworks.trainer.create(fireworks.spec(fireworks.upload())))
     fireworks.service.links_live = False  # type: ignore[attr-defined]
     with pytest.raises(Refused):
         fireworks.trainer.metrics(job)
 
 
-def test_a_job_without_a_price_is_billed_by_nobody(fireworks: Site) -> None:
+def test_a_job_without_a_price_has_no_bill(fireworks: Site) -> None:
     fireworks.service.says_cost = False  # type: ignore[attr-defined]
-    job = fireworks.ended(fireworks.trainer.create(fireworks.spec(fireworks.upload())))
+    job = fireworks.wait_for(fireworks.trainer.create(fireworks.spec(fireworks.upload())))
     assert job.billed_usd is None and job.percent == 100
 
 
-def test_a_list_of_fireworks_that_does_not_end_is_no_short_answer(fireworks: Site) -> None:
+def test_an_endless_list_of_fireworks_is_invalid(fireworks: Site) -> None:
     page = Fault(False, status=200, body=b'{"supervisedFineTuningJobs": [], "nextPageToken": "again"}')
     fireworks.server.fail(fireworks.service.create_route.replace("POST", "GET"), page, times=300)
     with pytest.raises(InvalidResponse, match="does not end"):
         fireworks.trainer.jobs_by_key([KEY], since=0)
 
 
-def test_a_job_of_together_that_failed_has_failed_also_where_nobody_says_why(together: Site) -> None:
+def test_a_job_of_together_has_failed_even_if_its_events_cannot_be_read(together: Site) -> None:
     job = together.trainer.create(together.spec(together.upload()))
     together.service.stages = ("failed",)
     events = f"GET /fine-tunes/{job.id}/events"
@@ -297,7 +284,7 @@ def test_a_job_of_together_that_failed_has_failed_also_where_nobody_says_why(tog
     assert together.server.count(events) == 1
 
 
-def test_what_fireworks_has_no_name_for_is_not_sent(fireworks: Site) -> None:
+def test_hyperparameters_that_fireworks_does_not_know_are_not_sent(fireworks: Site) -> None:
     fireworks.trainer.create(fireworks.spec(fireworks.upload()))
     body = fireworks.server.requests[-1].body
     assert {name: body[name] for name in ("epochs", "loraRank", "learningRate", "batchSizeSamples")} == {
@@ -315,13 +302,13 @@ def test_togethers_suffix_holds_our_mark_in_40_characters(together: Site) -> Non
     assert job.hyperparameters["lora_r"] == 8
 
 
-def test_validations_are_billed_and_in_the_estimate(together: Site) -> None:
+def test_validation_tokens_are_billed_and_estimated(together: Site) -> None:
     together.service.usd_per_million, together.service.check_looks = Decimal(1000), 1
     file_id = together.upload()
     spec = together.spec(file_id, validation_file=file_id)
     unready = together.trainer.estimate(spec)
     assert unready.usd is None and unready.why == "the file of training rows is still being checked"
-    estimated, job = together.trainer.estimate(spec), together.ended(together.trainer.create(spec))
+    estimated, job = together.trainer.estimate(spec), together.wait_for(together.trainer.create(spec))
     words = len(together.file.read_bytes().split())
     assert estimated.training_tokens == job.trained_tokens == 4 * words
     assert estimated.usd == job.billed_usd
@@ -330,10 +317,10 @@ def test_validations_are_billed_and_in_the_estimate(together: Site) -> None:
     assert not together.trainer.estimate(spec).is_affordable
 
 
-def test_a_base_that_nobody_trains_there_is_told_before_a_job_is_asked_for(site: Site) -> None:
-    fine = {"n_epochs": 2, "lora_r": 8}
-    assert site.trainer.describe_exceeded_limit(BASES[site.name], fine) is None
-    assert "can't train a model named none" in str(site.trainer.describe_exceeded_limit("none", fine))
+def test_a_base_that_the_vendor_does_not_train_is_reported_before_a_job_is_created(site: Site) -> None:
+    chosen = {"n_epochs": 2, "lora_r": 8}
+    assert site.trainer.describe_exceeded_limit(BASES[site.name], chosen) is None
+    assert "can't train a model named none" in str(site.trainer.describe_exceeded_limit("none", chosen))
 
 
 def test_events_are_read_with_their_levels(together: Site) -> None:

@@ -1,4 +1,4 @@
-"""Chat with models that refuse parameters as OpenAI's newer ones do, over HTTP."""
+"""Chats over HTTP with models that refuse parameters, as OpenAI's newer ones do."""
 
 from __future__ import annotations
 
@@ -26,7 +26,9 @@ def sent(server: Hosted, number: int = -1) -> dict[str, Any]:
     return {name: body[name] for name in CAPS if name in body}
 
 
-def test_a_model_known_to_think_is_asked_its_way_at_once(server: Hosted, trainer: Trainer) -> None:
+def test_a_model_known_to_think_is_asked_with_its_parameters_at_once(
+    server: Hosted, trainer: Trainer
+) -> None:
     server.service.models, server.service.thinks = ("gpt-5-mini",), {"gpt-5-mini": 600}
     answer = ask(trainer, "gpt-5-mini", 24 + 1_024)
     assert (answer.text, answer.completion_tokens) == ("gpt-5-mini heard you", 603)
@@ -34,7 +36,7 @@ def test_a_model_known_to_think_is_asked_its_way_at_once(server: Hosted, trainer
     assert sent(server) == {"max_completion_tokens": 1_048, "reasoning_effort": "minimal"}
 
 
-def test_a_model_that_thinks_its_whole_cap_away_says_nothing_and_is_paid(
+def test_a_model_that_spends_its_cap_on_thinking_has_an_empty_answer(
     server: Hosted, trainer: Trainer
 ) -> None:
     server.service.models, server.service.thinks = ("o4-mini",), {"o4-mini": 600}
@@ -42,12 +44,12 @@ def test_a_model_that_thinks_its_whole_cap_away_says_nothing_and_is_paid(
     assert (answer.text, answer.completion_tokens) == ("", 24)
 
 
-def test_a_model_that_does_not_think_is_asked_as_ever(server: Hosted, trainer: Trainer) -> None:
+def test_a_model_that_does_not_think_gets_the_usual_parameters(server: Hosted, trainer: Trainer) -> None:
     ask(trainer)
     assert sent(server) == {"max_tokens": 24, "temperature": 0}
 
 
-def test_what_an_unknown_model_refuses_is_left_out_for_good(server: Hosted, trainer: Trainer) -> None:
+def test_parameters_that_a_model_refused_are_left_out_from_then_on(server: Hosted, trainer: Trainer) -> None:
     server.service.models, server.service.thinks = ("new-1", MODEL), {"new-1": 2}
     assert ask(trainer, "new-1").text == "new-1 heard you"
     assert sent(server, 0) == {"max_tokens": 24, "temperature": 0}
@@ -56,34 +58,34 @@ def test_what_an_unknown_model_refuses_is_left_out_for_good(server: Hosted, trai
     assert [ask(trainer, "new-1").text for _ in range(3)] == ["new-1 heard you"] * 3
     assert server.count(CHAT) == 3 + 3
     ask(trainer)
-    assert sent(server) == {"max_tokens": 24, "temperature": 0}, "another model is none of its business"
+    assert sent(server) == {"max_tokens": 24, "temperature": 0}, "nothing was learnt about the other model"
 
 
-def test_it_is_learnt_by_callers_side_by_side(server: Hosted) -> None:
+def test_concurrent_callers_share_what_was_refused(server: Hosted) -> None:
     server.service.models, server.service.thinks = ("new-1",), {"new-1": 2}
     with Trainer(provider(server, timeout_s=5.0), server.key) as trainer, ThreadPoolExecutor(4) as pool:
         assert all(answer.text for answer in pool.map(lambda _: ask(trainer, "new-1"), range(12)))
-        known = server.count(CHAT)
+        before = server.count(CHAT)
         ask(trainer, "new-1")
-    assert known < 12 * 3, "each learns both refusals by itself"
-    assert server.count(CHAT) == known + 1
+    assert before < 12 * 3, "each caller learns both refusals for itself"
+    assert server.count(CHAT) == before + 1
 
 
-def test_an_effort_that_is_not_taken_is_left_out(server: Hosted, trainer: Trainer) -> None:
+def test_a_refused_reasoning_effort_is_left_out(server: Hosted, trainer: Trainer) -> None:
     server.service.models, server.service.refuses = ("gpt-6-x",), {"gpt-6-x": ("reasoning_effort",)}
     assert ask(trainer, "gpt-6-x").text
     assert sent(server) == {"max_completion_tokens": 24, "temperature": 0} and server.count(CHAT) == 2
 
 
-def test_a_server_that_knows_only_the_older_cap_gets_it(server: Hosted, trainer: Trainer) -> None:
-    """An own server with a model named like one of OpenAI's."""
+def test_a_server_that_knows_only_the_older_cap_gets_that(server: Hosted, trainer: Trainer) -> None:
+    """A user's own server may have a model named like one of OpenAI's."""
     server.service.models = ("o3-clone",)
     server.service.refuses = {"o3-clone": ("max_completion_tokens", "reasoning_effort")}
     assert ask(trainer, "o3-clone").text
     assert sent(server) == {"max_tokens": 24}
 
 
-def test_no_question_goes_out_without_a_cap(server: Hosted, trainer: Trainer) -> None:
+def test_no_question_is_sent_without_a_cap(server: Hosted, trainer: Trainer) -> None:
     server.service.refuses = {MODEL: ("max_tokens", "max_completion_tokens")}
     with pytest.raises(Refused, match="'max_completion_tokens' is not supported") as caught:
         ask(trainer)
@@ -91,7 +93,7 @@ def test_no_question_goes_out_without_a_cap(server: Hosted, trainer: Trainer) ->
     assert server.count(CHAT) == 2
 
 
-def test_a_refusal_about_anything_else_is_not_asked_again(server: Hosted, trainer: Trainer) -> None:
+def test_any_other_refusal_is_not_retried(server: Hosted, trainer: Trainer) -> None:
     body = b'{"error": {"message": "max_tokens is too large: 24.", "param": "max_tokens", "code": null}}'
     server.fail(CHAT, Fault(commit=False, status=400, body=body))
     with pytest.raises(Refused, match="too large"):
@@ -101,7 +103,7 @@ def test_a_refusal_about_anything_else_is_not_asked_again(server: Hosted, traine
     assert sent(server) == {"max_tokens": 24, "temperature": 0}
 
 
-def test_a_row_s_word_wins_over_the_name(server: Hosted, trainer: Trainer) -> None:
+def test_a_price_list_rows_statement_wins_over_the_models_name(server: Hosted, trainer: Trainer) -> None:
     ask(trainer, thinks=True)
     assert sent(server) == {"max_completion_tokens": 24}
     server.service.models = ("gpt-5-mini",)
