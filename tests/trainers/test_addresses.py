@@ -1,4 +1,4 @@
-"""Which addresses stay on this machine."""
+"""Which providers' addresses are on this machine."""
 
 from __future__ import annotations
 
@@ -23,22 +23,22 @@ from trainers.providers import ProviderProblems, is_loopback, load_providers
         ("", False),
     ],
 )
-def test_only_loopback_addresses_stay(url: str, stays: bool) -> None:
+def test_only_loopback_addresses_are_on_this_machine(url: str, stays: bool) -> None:
     assert is_loopback(url) is stays
 
 
-def test_of_the_shipped_trainers_only_our_own_is_here() -> None:
+def test_of_the_shipped_trainers_only_our_own_is_on_this_machine() -> None:
     rows = load_providers()
     assert [row.name for row in rows if row.stays_here] == ["local"]
     assert [row.name for row in rows if row.keeps_models_here and row.trains] == ["local"]
 
 
-@pytest.mark.parametrize(("said", "stays"), [({}, False), ({"stays_here": True}, True)])
-def test_behind_a_loopback_address_may_be_a_proxy(said: dict[str, bool], stays: bool) -> None:
-    rows = load_providers({"local": {"base_url": "http://127.0.0.1:4000/v1", **said}})
+@pytest.mark.parametrize(("settings", "stays"), [({}, False), ({"stays_here": True}, True)])
+def test_behind_a_loopback_address_may_be_a_proxy(settings: dict[str, bool], stays: bool) -> None:
+    rows = load_providers({"local": {"base_url": "http://127.0.0.1:4000/v1", **settings}})
     assert [row.stays_here for row in rows if row.name == "local"] == [stays]
 
 
-def test_no_row_makes_another_machine_this_one() -> None:
+def test_a_row_cannot_declare_another_machine_to_be_this_one() -> None:
     with pytest.raises(ProviderProblems, match=r"providers\.local\.stays_here: is true, but https://gpu-box"):
         load_providers({"local": {"base_url": "https://gpu-box.example/v1", "stays_here": True}})

@@ -57,52 +57,49 @@ def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     server.server_close()
 
 
-def test_a_family_without_a_formula_is_counted_by_a_process_of_its_own(tmp_path: Path) -> None:
-    config = {
-        **LLAMA,
-        "model_type": "lfm2",
-        "layer_types": ["conv", "full_attention"],
-        "num_hidden_layers": 2,
-    }
-    found = find_base(str(folder(tmp_path, config)))
-    assert isinstance(found, Base)
-    assert found.architecture.counted is not None
-    assert {matrix.name for matrix, _ in found.architecture.matrices} >= {"in_proj", "q_proj", "w1"}
+def test_a_family_without_a_formula_is_counted_in_a_separate_process(tmp_path: Path) -> None:
+    config = {**LLAMA, "model_type": "lfm2", "layer_types": ["conv", "full_attention"]}
+    architecture = find_known(write_config(tmp_path, config)).architecture
+    assert architecture.counted is not None
+    assert {matrix.name for matrix, _ in architecture.matrices} >= {"in_proj", "q_proj", "w1"}
 
 
-def sentence(name: str) -> str:
-    found = find_base(name)
-    assert isinstance(found, UnknownSize)
-    return found.sentence
+def find_known(name: str) -> Base:
+    base = find_base(name)
+    assert isinstance(base, Base)
+    return base
 
 
-def folder(path: Path, config: Any) -> str:
-    (path / "config.json").write_text(config if isinstance(config, str) else json.dumps(config))
-    return str(path)
+def find_reason(name: str) -> str:
+    """Returns why the model's size is unknown."""
+    base = find_base(name)
+    assert isinstance(base, UnknownSize)
+    return base.sentence
+
+
+def write_config(folder: Path, config: Any) -> str:
+    (folder / "config.json").write_text(config if isinstance(config, str) else json.dumps(config))
+    return str(folder)
 
 
 def test_a_preset_is_known_by_its_short_name() -> None:
-    found = find_base("mistral-7b")
-    assert isinstance(found, Base)
-    assert found.name == "mistralai/Mistral-7B-Instruct-v0.3"
-    assert found.preset is find_preset(found.name)
+    base = find_known("mistral-7b")
+    assert base.name == "mistralai/Mistral-7B-Instruct-v0.3"
+    assert base.preset is find_preset(base.name)
 
 
 def test_a_folder_is_read_by_its_config(tmp_path: Path) -> None:
-    found = find_base(folder(tmp_path, LLAMA))
-    assert isinstance(found, Base)
-    assert found.architecture.kv_heads == 4  # not said: as many as heads
-    assert found.architecture.parameters == 2 * (4 * 64 * 64 + 3 * 64 * 128 + 2 * 64) + 64 + 2 * 384 * 64
+    architecture = find_known(write_config(tmp_path, LLAMA)).architecture
+    assert architecture.kv_heads == 4  # by default as many as heads
+    assert architecture.parameters == 2 * (4 * 64 * 64 + 3 * 64 * 128 + 2 * 64) + 64 + 2 * 384 * 64
 
 
-def test_another_hub_id_is_asked_for_at_the_hub(hub: str) -> None:
-    found = find_base("org/small")
-    assert isinstance(found, Base)
-    assert found.architecture.hidden == 64
+def test_any_other_name_is_looked_up_on_the_hub(hub: str) -> None:
+    assert find_known("org/small").architecture.hidden == 64
 
 
 @pytest.mark.parametrize(
-    ("name", "said"),
+    ("name", "reason"),
     [
         ("org/gated", "org/gated is gated: accept its terms on the hub"),
         ("org/gguf", "org/gguf has no config.json on the hub"),
@@ -111,23 +108,19 @@ def test_another_hub_id_is_asked_for_at_the_hub(hub: str) -> None:
         ("org/page", "Downloading the config.json of org/page: "),
     ],
 )
-def test_what_the_hub_refuses_is_a_sentence(hub: str, name: str, said: str) -> None:
-    assert sentence(name).startswith(said)
+def test_a_refusal_by_the_hub_is_reported(hub: str, name: str, reason: str) -> None:
+    assert find_reason(name).startswith(reason)
 
 
-def test_a_hub_out_of_reach_is_a_sentence_with_the_way_out(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unreachable_hub_is_reported_unless_it_need_not_be_asked(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
-    assert "Connection refused. Check the network, or name a folder or a preset." in sentence("org/small")
-
-
-def test_without_the_hub_only_what_lies_here_is_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
-    found = find_base("org/small", ask_the_hub=False)
-    assert isinstance(found, UnknownSize)
+    assert "Connection refused. Check the network, or name a folder or a preset." in find_reason("org/small")
+    offline = find_base("org/small", ask_the_hub=False)
+    assert isinstance(offline, UnknownSize) and "Connection refused" not in offline.sentence
 
 
 @pytest.mark.parametrize(
-    ("config", "said"),
+    ("config", "reason"),
     [
         ("{", "can't be read"),
         ("[]", "is not a JSON object"),
@@ -143,21 +136,21 @@ def test_without_the_hub_only_what_lies_here_is_looked_at(monkeypatch: pytest.Mo
         ),
     ],
 )
-def test_a_config_that_cannot_be_used_is_a_sentence(tmp_path: Path, config: Any, said: str) -> None:
-    assert said in sentence(folder(tmp_path, config))
+def test_an_unusable_config_is_reported(tmp_path: Path, config: Any, reason: str) -> None:
+    assert reason in find_reason(write_config(tmp_path, config))
 
 
-def test_an_empty_folder_and_a_wrong_name_are_sentences(tmp_path: Path) -> None:
-    assert "There is no config.json" in sentence(str(tmp_path))
-    assert sentence("mistral7b").endswith("Did you mean mistral-7b?")
-    assert sentence("no such model!").startswith("Unknown base model")
+def test_an_empty_folder_and_a_wrong_name_are_reported(tmp_path: Path) -> None:
+    assert "There is no config.json" in find_reason(str(tmp_path))
+    assert find_reason("mistral7b").endswith("Did you mean mistral-7b?")
+    assert find_reason("no such model!").startswith("Unknown base model")
 
 
 WRITES = "{% for m in messages %}<|im_start|>{{ m.content }}<|im_end|>{% endfor %}"
 DROPS = "{% for m in messages %}{% for part in m.content %}{{ part.text }}{% endfor %}<|im_end|>{% endfor %}"
 
 
-def base(folder: Path, template: str = WRITES, **config: Any) -> str:
+def write_base(folder: Path, template: str = WRITES, **config: Any) -> str:
     (folder / "config.json").write_text(json.dumps({**LLAMA, **config}))
     (folder / "tokenizer_config.json").write_text(json.dumps({"chat_template": template}))
     return str(folder)
@@ -173,14 +166,14 @@ def base(folder: Path, template: str = WRITES, **config: Any) -> str:
         (DROPS, {}, "drops the text of answers"),
     ],
 )
-def test_a_base_that_cannot_be_trained_is_told_by_its_files(
+def test_a_base_that_cannot_be_trained_is_recognised_by_its_files(
     tmp_path: Path, template: str, config: dict[str, Any], why: str
 ) -> None:
-    assert why in str(why_untrainable(base(tmp_path, template, **config)))
+    assert why in str(why_untrainable(write_base(tmp_path, template, **config)))
 
 
 @pytest.mark.parametrize("config", [{}, {"architectures": ["LlamaForCausalLM"]}])
-def test_nothing_is_held_against_other_bases(tmp_path: Path, config: dict[str, Any]) -> None:
-    assert why_untrainable(base(tmp_path, **config)) is None
+def test_other_bases_can_be_trained(tmp_path: Path, config: dict[str, Any]) -> None:
+    assert why_untrainable(write_base(tmp_path, **config)) is None
     assert why_untrainable("/nowhere") is None
     assert why_untrainable("org/never-fetched") is None

@@ -1,4 +1,4 @@
-"""How models want to be asked: what their names say, which parameters go out, what a refusal teaches."""
+"""Parameters of chats: which models think, which parameters are sent, and what is learnt from a refusal."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ NONE: frozenset[str] = frozenset()
 
 
 @pytest.mark.parametrize(
-    ("model", "does"),
+    ("model", "does_think"),
     [
         ("gpt-5", True),
         ("gpt-5-mini-2025-08-07", True),
@@ -42,15 +42,12 @@ NONE: frozenset[str] = frozenset()
         ("", False),
     ],
 )
-def test_a_name_says_whether_a_model_thinks(model: str, does: bool) -> None:
-    assert thinks(model) is does
+def test_a_models_name_shows_whether_it_thinks(model: str, does_think: bool) -> None:
+    assert thinks(model) is does_think
 
 
-def test_thinking_gets_room_and_the_rest_none() -> None:
+def test_a_model_that_does_not_think_gets_the_usual_parameters() -> None:
     assert (thinking_tokens(True), thinking_tokens(False)) == (1_024, 0)
-
-
-def test_a_model_that_does_not_think_is_asked_as_ever() -> None:
     assert parameters_for("gpt-4.1", False, 24, 0) == ChatParameters(24, None, 0, None)
 
 
@@ -61,15 +58,15 @@ def test_a_model_that_thinks_gets_the_newer_cap_little_effort_and_no_temperature
 
 
 @pytest.mark.parametrize("model", ["gpt-6-luna", "openai/gpt-5.4-nano", "gpt-5.1-2025-11-13"])
-def test_a_model_that_need_not_think_is_asked_not_to_and_gets_no_room_to(model: str) -> None:
+def test_a_model_with_optional_thinking_is_asked_not_to_think(model: str) -> None:
     assert parameters_for(model, thinks(model), 24, 0) == ChatParameters(None, 24, 0, "none")
 
 
-def test_a_person_may_say_that_it_shall_think() -> None:
+def test_a_model_with_optional_thinking_can_be_asked_to_think() -> None:
     assert parameters_for("gpt-6-luna", True, 1_048, 0) == ChatParameters(None, 1_048, None, "low")
 
 
-def test_where_the_least_effort_is_refused_it_is_low_and_then_left_out() -> None:
+def test_a_refused_effort_becomes_low_and_is_then_left_out() -> None:
     refusal = refused("Unsupported value: 'none'", code="unsupported_value", param="reasoning_effort")
     once = refused_parameters(parameters_for("gpt-6-x", False, 24, 0), NONE, refusal)
     assert once is not None
@@ -82,28 +79,26 @@ def test_where_the_least_effort_is_refused_it_is_low_and_then_left_out() -> None
 @pytest.mark.parametrize(
     "model", ["gpt-5-pro", "o3-pro-2025-06-10", "gpt-5.1-chat-latest", "o1-mini", "o1-preview"]
 )
-def test_models_with_an_effort_of_their_own_are_told_none(model: str) -> None:
+def test_models_with_a_fixed_effort_get_none(model: str) -> None:
     assert thinks(model)
     assert parameters_for(model, True, 24, 0).reasoning_effort is None
 
 
-def test_a_model_that_thinks_by_its_row_only_is_told_no_effort() -> None:
+def test_a_model_that_thinks_only_by_its_row_gets_no_effort() -> None:
     assert parameters_for("qwen3-thinking", True, 1_048, 0) == ChatParameters(None, 1_048, None, None)
 
 
-def test_what_was_refused_is_left_out_and_the_cap_goes_under_its_other_name() -> None:
+def test_refused_parameters_are_left_out_and_the_cap_is_sent_under_its_other_name() -> None:
     assert parameters_for("x", False, 24, 0, {"max_tokens"}) == ChatParameters(None, 24, 0, None)
-    assert parameters_for("x", False, 24, 0, {"max_tokens", "temperature"}) == ChatParameters(
-        None, 24, None, None
-    )
-    assert parameters_for("o3", True, 24, 0, {"max_completion_tokens"}) == ChatParameters(
-        24, None, None, "low"
-    )
+    both = frozenset({"max_tokens", "temperature"})
+    assert parameters_for("x", False, 24, 0, both) == ChatParameters(None, 24, None, None)
+    other_cap = {"max_completion_tokens"}
+    assert parameters_for("o3", True, 24, 0, other_cap) == ChatParameters(24, None, None, "low")
     assert parameters_for("o3", True, 24, 0, {"reasoning_effort"}) == ChatParameters(None, 24, None, None)
 
 
-def refused(said: str, *, code: str | None = None, param: str | None = None, status: int = 400) -> Refused:
-    return Refused(f"asking the model 'x' on acme: refused: {said}", code=code, status=status, param=param)
+def refused(message: str, *, code: str | None = None, param: str | None = None, status: int = 400) -> Refused:
+    return Refused(f"asking the model 'x' on acme: refused: {message}", code=code, status=status, param=param)
 
 
 @pytest.mark.parametrize(
@@ -124,11 +119,11 @@ def refused(said: str, *, code: str | None = None, param: str | None = None, sta
         (refused("The prompt is unsafe"), None),
     ],
 )
-def test_a_refusal_teaches_only_what_it_is_about(refusal: Refused, learnt: set[str] | None) -> None:
+def test_only_the_parameter_named_in_a_refusal_is_learnt(refusal: Refused, learnt: set[str] | None) -> None:
     assert refused_parameters(parameters_for("x", False, 24, 0), NONE, refusal) == learnt
 
 
-def test_nothing_is_ever_asked_without_a_cap() -> None:
+def test_the_last_name_of_the_cap_is_never_left_out() -> None:
     once = frozenset({"max_tokens"})
     refusal = refused("Unknown parameter", code="unknown_parameter", param="max_completion_tokens")
     assert refused_parameters(parameters_for("x", False, 24, 0, once), once, refusal) is None

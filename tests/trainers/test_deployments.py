@@ -1,5 +1,4 @@
-"""Each vendor's deployments against its stand-in: what is sent, what an hour costs, what is found again and what is
-left."""
+"""Each vendor's deployments against a fake server: requests, prices per hour, and what is found or left behind."""
 
 from __future__ import annotations
 
@@ -21,14 +20,15 @@ from trainers.types import Provider
 
 APIS = ("crusoe", "fireworks", "together")
 BASE, TUNED = "acme-small", "ft:acme-small:org:x:1"
+NAME = "ft-run1-abc-1"
 Open = Callable[[Any], tuple[HostingService, Deployments, Hosted]]
 
 
 @pytest.fixture
-def opened() -> Iterator[Open]:
+def open_vendor() -> Iterator[Open]:
     with ExitStack() as stack:
 
-        def open_one(api: Any) -> tuple[HostingService, Deployments, Hosted]:
+        def open_api(api: Any) -> tuple[HostingService, Deployments, Hosted]:
             price = {"crusoe": "5.50", "fireworks": "16", "together": "4.25"}[api]
             service = HostingService(models=(BASE,), api=api, usd_per_hour=Decimal(price))
             hosted = stack.enter_context(Hosted(service))
@@ -40,27 +40,28 @@ def opened() -> Iterator[Open]:
             stack.callback(deployments.close)
             return service, deployments, hosted
 
-        yield open_one
+        yield open_api
 
 
 @pytest.mark.parametrize("api", APIS)
-def test_one_is_started_found_again_by_its_name_and_stopped(opened: Open, api: str) -> None:
-    service, deployments, _ = opened(api)
+def test_a_deployment_is_started_found_by_its_name_and_stopped(open_vendor: Open, api: str) -> None:
+    service, deployments, _ = open_vendor(api)
     assert deployments.usd_per_hour(BASE) == service.usd_per_hour and service.machines == []
-    begun = deployments.start("ft-run1-abc-1", TUNED, BASE, 1800)
-    assert begun.state == "starting"
-    found = [each for _ in range(2) for each in deployments.find("ft-run1-abc-1")][-1]
-    assert (found.id, found.state) == (begun.id, "ready") and TUNED in found.model
-    assert found.started_at == pytest.approx(service.machines[0].started, abs=0.001)
+    started = deployments.start(NAME, TUNED, BASE, 1800)
+    assert started.state == "starting"
+    deployments.find(NAME)
+    (deployment,) = deployments.find(NAME)
+    assert (deployment.id, deployment.state) == (started.id, "ready") and TUNED in deployment.model
+    assert deployment.started_at == pytest.approx(service.machines[0].started, abs=0.001)
     assert deployments.list_running() and not deployments.find("ft-run1-abc-2")
-    deployments.stop(found)
-    deployments.stop(found)
+    deployments.stop(deployment)
+    deployments.stop(deployment)
     assert service.running == [] and list(deployments.list_running()) == [] and service.endpoints == {}
 
 
 @pytest.mark.parametrize("api", APIS)
-def test_a_base_that_cannot_be_hosted_is_refused(opened: Open, api: str) -> None:
-    service, deployments, _ = opened(api)
+def test_a_base_that_cannot_be_hosted_is_refused(open_vendor: Open, api: str) -> None:
+    service, deployments, _ = open_vendor(api)
     service.hosts = ("another",)
     with pytest.raises(Refused):
         deployments.usd_per_hour(BASE)
@@ -74,31 +75,31 @@ def test_a_base_that_cannot_be_hosted_is_refused(opened: Open, api: str) -> None
         ("crusoe", {"flavor_id": f"h100-{BASE}", "replicas": 1}),
     ],
 )
-def test_the_vendors_own_stop_is_always_sent(opened: Open, api: str, sent: dict[str, Any]) -> None:
-    service, deployments, _ = opened(api)
-    deployments.start("ft-run1-abc-1", TUNED, BASE, 1800)
+def test_the_vendors_own_idle_stop_is_always_sent(open_vendor: Open, api: str, sent: dict[str, Any]) -> None:
+    service, deployments, _ = open_vendor(api)
+    deployments.start(NAME, TUNED, BASE, 1800)
     assert sent.items() <= service.machines[0].sent.items()
 
 
-def test_a_window_that_a_vendor_does_not_take_is_its_nearest(opened: Open) -> None:
-    service, deployments, _ = opened("together")
-    deployments.start("ft-run1-abc-1", TUNED, BASE, 60)
+def test_an_idle_time_outside_the_vendors_limits_becomes_the_nearest(open_vendor: Open) -> None:
+    service, deployments, _ = open_vendor("together")
+    deployments.start(NAME, TUNED, BASE, 60)
     deployments.start("ft-run1-abc-2", TUNED, BASE, 10**6)
     assert [machine.sent["inactiveTimeout"] for machine in service.machines] == [30, 1440]
 
 
-def test_a_start_without_an_answer_is_uncertain_and_leaves_one_to_find(opened: Open) -> None:
-    service, deployments, hosted = opened("fireworks")
+def test_a_start_whose_answer_was_lost_is_uncertain_and_can_be_found(open_vendor: Open) -> None:
+    service, deployments, hosted = open_vendor("fireworks")
     hosted.fail("POST /deployments", COMMIT_THEN_RESET)
     with pytest.raises(Uncertain):
-        deployments.start("ft-run1-abc-1", TUNED, BASE, 1800)
+        deployments.start(NAME, TUNED, BASE, 1800)
     with pytest.raises(Uncertain):  # the id is ours: a second one of it can't be
-        deployments.start("ft-run1-abc-1", TUNED, BASE, 1800)
-    assert len(service.machines) == 1 and len(deployments.find("ft-run1-abc-1")) == 1
+        deployments.start(NAME, TUNED, BASE, 1800)
+    assert len(service.machines) == 1 and len(deployments.find(NAME)) == 1
 
 
-def test_a_refusal_is_told_even_if_the_empty_endpoint_cannot_be_deleted(opened: Open) -> None:
-    service, deployments, _ = opened("together")
+def test_a_refusal_is_reported_even_if_the_empty_endpoint_cannot_be_deleted(open_vendor: Open) -> None:
+    service, deployments, _ = open_vendor("together")
     answer_to = service.answer_to
 
     def refuse(method: str, path: str, *more: Any) -> Any:
@@ -106,54 +107,50 @@ def test_a_refusal_is_told_even_if_the_empty_endpoint_cannot_be_deleted(opened: 
             return refusal(402, "no_credit", "No credit left")
         return refusal(503, "away", "Come back") if method == "DELETE" else answer_to(method, path, *more)
 
-    service.answer_to = refuse  # type: ignore[method-assign]
+    service.answer_to = refuse  # type: ignore[assignment, method-assign]
     with pytest.raises(Refused, match="No credit left"):
-        deployments.start("ft-run1-abc-1", TUNED, BASE, 1800)
+        deployments.start(NAME, TUNED, BASE, 1800)
 
 
 @pytest.mark.parametrize("api", APIS)
-def test_a_status_that_nobody_knows_still_runs(opened: Open, api: str) -> None:
-    service, deployments, _ = opened(api)
-    deployments.start("ft-run1-abc-1", TUNED, BASE, 1800)
+def test_a_deployment_with_an_unknown_status_counts_as_running(open_vendor: Open, api: str) -> None:
+    service, deployments, _ = open_vendor(api)
+    deployments.start(NAME, TUNED, BASE, 1800)
     service._state = lambda machine, **_: "creating"  # type: ignore[method-assign]
-    (found,) = deployments.list_running()
-    assert found.state == "starting" and found.is_billed
+    (deployment,) = deployments.list_running()
+    assert deployment.state == "starting" and deployment.is_billed
 
 
-def test_what_is_scaled_to_zero_is_not_billed(opened: Open) -> None:
-    service, deployments, _ = opened("fireworks")
-    deployments.start("ft-run1-abc-1", TUNED, BASE, 1800)
+def test_a_deployment_scaled_to_zero_is_not_billed(open_vendor: Open) -> None:
+    service, deployments, _ = open_vendor("fireworks")
+    deployments.start(NAME, TUNED, BASE, 1800)
     service.replicas = 0
-    (found,) = deployments.list_running()
-    assert not found.is_billed and found.usd_per_hour == 16
+    (deployment,) = deployments.list_running()
+    assert not deployment.is_billed and deployment.usd_per_hour == 16
 
 
-def test_a_web_page_is_nonsense(opened: Open) -> None:
-    _, deployments, hosted = opened("crusoe")
-    hosted.fail("GET /selfserve/deployments", HTML)
-    with pytest.raises(InvalidResponse):
-        deployments.list_running()
+def test_a_web_page_or_a_list_of_something_else_is_invalid(open_vendor: Open) -> None:
+    wrong_list = Fault(commit=False, status=200, body=b'{"deployments": ["x"]}')
+    answers = (("crusoe", "GET /selfserve/deployments", HTML), ("fireworks", "GET /deployments", wrong_list))
+    for api, route, answer in answers:
+        _, deployments, hosted = open_vendor(api)
+        hosted.fail(route, answer)
+        with pytest.raises(InvalidResponse):
+            deployments.list_running()
 
 
-def test_a_start_that_together_refuses_leaves_no_endpoint(opened: Open) -> None:
-    service, deployments, hosted = opened("together")
+def test_a_start_that_together_refuses_leaves_no_endpoint(open_vendor: Open) -> None:
+    service, deployments, hosted = open_vendor("together")
     start = "POST /projects/p1/endpoints/ep-1/deployments"
     hosted.fail(start, Fault(commit=False, status=403, code="quota_exceeded"))
     with pytest.raises(Refused):
-        deployments.start("ft-run1-abc-1", TUNED, BASE, 1800)
+        deployments.start(NAME, TUNED, BASE, 1800)
     assert hosted.count(start) == 1 and service.endpoints == {}
 
 
-def test_the_next_page_is_asked_for_by_the_vendors_own_words(opened: Open) -> None:
-    _, deployments, hosted = opened("fireworks")
+def test_the_next_page_is_requested_with_the_vendors_token(open_vendor: Open) -> None:
+    _, deployments, hosted = open_vendor("fireworks")
     page = json.dumps({"deployments": [], "nextPageToken": "a+b/c=&d"}).encode()
     hosted.fail("GET /deployments", Fault(commit=False, status=200, body=page))
     assert list(deployments.list_running()) == []
     assert hosted.requests[-1].query["pageToken"] == "a+b/c=&d"
-
-
-def test_a_list_of_something_else_is_nonsense(opened: Open) -> None:
-    _, deployments, hosted = opened("fireworks")
-    hosted.fail("GET /deployments", Fault(commit=False, status=200, body=b'{"deployments": ["x"]}'))
-    with pytest.raises(InvalidResponse):
-        deployments.list_running()

@@ -1,4 +1,4 @@
-"""Frozen values as JSON and back: what older rows lack, what must keep its bytes, and what does not fit."""
+"""Frozen values as JSON and back: missing fields, exact bytes, and JSON that does not fit."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Part:
 
 
 @dataclass(frozen=True)
-class Whole(JsonValue):
+class Record(JsonValue):
     parts: tuple[Part, ...] = ()
     best: Part | None = None
     curve: tuple[tuple[int, float], ...] = ()
@@ -29,7 +29,7 @@ class Whole(JsonValue):
     peaks: Mapping[str, float] | None = None
 
 
-FULL = Whole(
+FULL = Record(
     (Part("a", Decimal("0.10")), Part("b")),
     Part("c"),
     ((1, 0.5), (2, 0)),
@@ -39,31 +39,25 @@ FULL = Whole(
 )
 
 
-def test_what_was_written_is_read_again() -> None:
-    assert Whole.from_json(FULL.to_json()) == FULL
-
-
-def test_numbers_and_booleans_keep_their_bytes() -> None:
-    """Hashes are made of them: 0 must not come back as 0.0, nor true as 1."""
-    assert Whole.from_json(FULL.to_json()).to_json() == FULL.to_json()
+def test_a_value_survives_json_with_the_same_bytes() -> None:
+    """Hashes are computed from them: 0 must not become 0.0, nor true 1."""
+    assert Record.from_json(FULL.to_json()) == FULL
+    assert Record.from_json(FULL.to_json()).to_json() == FULL.to_json()
 
 
 @pytest.mark.parametrize("text", [None, "", "{}"])
-def test_what_is_missing_has_its_default(text: str | None) -> None:
-    assert Whole.from_json(text) == Whole()
+def test_missing_fields_have_their_defaults(text: str | None) -> None:
+    assert Record.from_json(text) == Record()
 
 
-def test_a_field_without_a_default_must_be_there() -> None:
+def test_a_missing_field_without_a_default_and_an_unknown_field_are_refused() -> None:
     with pytest.raises(TypeError, match="name"):
-        Whole.from_json('{"best": {}}')
-
-
-def test_a_field_that_nobody_knows_is_refused() -> None:
+        Record.from_json('{"best": {}}')
     with pytest.raises(TypeError, match="colour"):
-        Whole.from_json('{"colour": 1}')
+        Record.from_json('{"colour": 1}')
 
 
 @pytest.mark.parametrize("text", ["{", "[]", '{"best": 3}', '{"day": "soon"}'])
-def test_what_is_no_such_value_is_refused(text: str) -> None:
+def test_json_that_is_no_such_value_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match=r"Expecting|an object of JSON|Invalid isoformat"):
-        Whole.from_json(text)
+        Record.from_json(text)

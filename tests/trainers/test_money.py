@@ -1,3 +1,5 @@
+"""Money as text, and micro-dollars."""
+
 from __future__ import annotations
 
 from decimal import Decimal
@@ -28,11 +30,11 @@ from trainers.money import from_micros, is_payable, rate, to_micros, usd, usd_mi
         ("1E+2", "$100.00"),
     ],
 )
-def test_money_reads_as_people_write_it(amount: str, text: str) -> None:
+def test_money_is_written_as_people_write_it(amount: str, text: str) -> None:
     assert usd(Decimal(amount)) == text
 
 
-def test_micro_dollars_read_alike() -> None:
+def test_micro_dollars_are_written_the_same() -> None:
     assert usd_micros(25_000_000) == "$25.00"
     assert usd_micros(9_999) == "under 1 cent"
 
@@ -51,14 +53,14 @@ def test_less_than_a_micro_dollar_counts_as_one() -> None:
 
 
 @given(st.integers(min_value=-(10**15), max_value=10**15))
-def test_micro_dollars_survive_the_way_to_dollars_and_back(micros: int) -> None:
+def test_micro_dollars_survive_conversion_to_dollars_and_back(micros: int) -> None:
     assert to_micros(from_micros(micros)) == micros
 
 
 @pytest.mark.parametrize(
-    ("amount", "is_so"),
+    ("amount", "expected"),
     [("0", True), ("2.50", True), ("1E-12", True), ("1E+9", True)]
     + [(wrong, False) for wrong in ("-1", "1E+30", "1E-30", "NaN", "Infinity")],
 )
-def test_a_price_is_an_amount_that_somebody_could_pay(amount: str, is_so: bool) -> None:
-    assert is_payable(Decimal(amount)) is is_so
+def test_a_price_is_an_amount_that_can_be_paid(amount: str, expected: bool) -> None:
+    assert is_payable(Decimal(amount)) is expected

@@ -1,3 +1,5 @@
+"""Prices: prompted and tuned models, unknown names, a user's own prices, and frozen price lists."""
+
 from __future__ import annotations
 
 import json
@@ -27,19 +29,19 @@ def provider(name: str) -> ProviderRow:
     return next(row for row in PROVIDERS if row.name == name)
 
 
-def known(name: str, own: tuple[PriceRow, ...] = (), today: date = TODAY) -> PriceRow:
+def find_known(name: str, own: tuple[PriceRow, ...] = (), today: date = TODAY) -> PriceRow:
     row = find_prompted_price(name, PROVIDERS, own, today)
     assert isinstance(row, PriceRow), row
     return row
 
 
-def unknown(name: str) -> UnknownPrice:
+def find_unknown(name: str) -> UnknownPrice:
     row = find_prompted_price(name, PROVIDERS, (), TODAY)
     assert isinstance(row, UnknownPrice), row
     return row
 
 
-def tuned(name: str, model: str) -> PriceRow:
+def find_tuned(name: str, model: str) -> PriceRow:
     row = provider(name).model(model)
     assert row is not None
     return tuned_price(provider(name), row)
@@ -59,47 +61,32 @@ def tuned(name: str, model: str) -> PriceRow:
     ],
 )
 def test_a_prompted_model_has_its_base_price(model: str, price_in: str, cached: str, price_out: str) -> None:
-    row = known(model)
+    row = find_known(model)
     assert row.price == Price(None, Decimal(price_in), Decimal(cached), Decimal(price_out))
     assert row.kind == "prompted"
     assert row.said_by.startswith("genai-prices ")
     assert "OpenAI" in row.said_by
 
 
-@pytest.mark.parametrize(
-    ("model", "training", "price_in", "cached", "price_out"),
-    [
-        ("gpt-4.1-2025-04-14", "25", "3.00", "0.75", "12.00"),
-        ("gpt-4.1-mini-2025-04-14", "5", "0.80", "0.20", "3.20"),
-        ("gpt-4.1-nano-2025-04-14", "1.50", "0.20", "0.05", "0.80"),
-        ("gpt-4o-2024-08-06", "25", "3.75", "1.875", "15.00"),
-        ("gpt-4o-mini-2024-07-18", "3", "0.30", "0.15", "1.20"),
-    ],
-)
-def test_a_tuned_model_has_its_own_price(
-    model: str, training: str, price_in: str, cached: str, price_out: str
-) -> None:
-    row = tuned("openai", model)
-    assert row.price == Price(Decimal(training), Decimal(price_in), Decimal(cached), Decimal(price_out))
+def test_a_tuned_model_has_its_own_dated_price_also_by_the_name_of_a_fine_tune() -> None:
+    """The prices of all models are in test_providers.test_shipped_prices_and_ends_are_exact."""
+    row = find_tuned("openai", "gpt-4.1-mini-2025-04-14")
+    assert row.price == Price(Decimal(5), Decimal("0.80"), Decimal("0.20"), Decimal("3.20"))
     assert row.kind == "tuned"
-    assert row.as_of is not None
-    assert str(row.as_of) in row.said_by
-
-
-def test_a_fine_tune_by_its_name_costs_what_tuned_models_cost() -> None:
-    row = known("ft:gpt-4.1-mini-2025-04-14:acme::abc")
+    assert row.as_of is not None and str(row.as_of) in row.said_by
+    row = find_known("ft:gpt-4.1-mini-2025-04-14:acme::abc")
     assert (row.kind, row.price.input, row.price.output) == ("tuned", Decimal("0.80"), Decimal("3.20"))
 
 
-def test_our_own_machine_costs_hours_and_no_tokens() -> None:
-    row = known("local/smollm2-135m")
-    assert row == tuned("local", "smollm2-135m")
+def test_a_model_on_our_own_machine_costs_hours_but_no_tokens() -> None:
+    row = find_known("local/smollm2-135m")
+    assert row == find_tuned("local", "smollm2-135m")
     assert (row.price.input, row.price.output, row.usd_per_hour) == (Decimal(0), Decimal(0), Decimal(0))
     assert row.price.training is None
 
 
-def test_a_price_that_nobody_told_us_stays_unknown() -> None:
-    row = tuned("nebius", "llama-3.1-8b")
+def test_a_price_that_is_in_no_list_is_unknown() -> None:
+    row = find_tuned("nebius", "llama-3.1-8b")
     assert row.price == Price(None, None, None, None)
 
 
@@ -111,99 +98,88 @@ def test_a_price_that_nobody_told_us_stays_unknown() -> None:
         ("claude-sonnet-4-5-20250929", "3", "15"),
     ],
 )
-def test_a_price_in_tiers_is_that_of_an_ordinary_request(model: str, price_in: str, price_out: str) -> None:
-    row = known(model)
+def test_a_tiered_price_is_that_of_an_ordinary_request(model: str, price_in: str, price_out: str) -> None:
+    row = find_known(model)
     assert (row.price.input, row.price.output) == (Decimal(price_in), Decimal(price_out))
     assert row.note is not None
     assert "more than" in row.note
 
 
-def test_a_price_is_that_of_the_day() -> None:
-    assert known("o3", today=date(2025, 6, 9)).price.input == Decimal(10)
-    assert known("o3", today=date(2025, 6, 10)).price.input == Decimal(2)
+def test_a_price_depends_on_the_day() -> None:
+    assert find_known("o3", today=date(2025, 6, 9)).price.input == Decimal(10)
+    assert find_known("o3", today=date(2025, 6, 10)).price.input == Decimal(2)
 
 
-@pytest.mark.parametrize("typo", ["gpt-4oo", "gtp-4o", "gpt4o"])
-def test_a_typo_is_answered_with_the_nearest_name(typo: str) -> None:
-    row = unknown(typo)
-    assert "gpt-4o" in row.nearest
-    assert "Did you mean" in row.sentence
-    assert f'[prices."{typo}"]' in row.sentence
+@pytest.mark.parametrize(
+    ("name", "nearest"),
+    [
+        ("gpt-4oo", "gpt-4o"),
+        ("gtp-4o", "gpt-4o"),
+        ("gpt4o", "gpt-4o"),
+        ("gpt-4o-2029-01-01", "gpt-4o-2024-05-13"),
+        ("gpt-4o-mini-audio-nonsense", "gpt-4o-mini-audio-preview"),
+        ("claude-sonnet-4-5-turbo-extra", "claude-sonnet-4-5"),
+        ("smollm2-135m", "local/smollm2-135m"),
+    ],
+)
+def test_an_unknown_name_is_answered_with_the_nearest_ones(name: str, nearest: str) -> None:
+    row = find_unknown(name)
+    assert nearest in row.nearest
+    assert "Did you mean" in row.sentence and f'[prices."{name}"]' in row.sentence
 
 
-def test_a_name_that_the_list_only_begins_with_is_not_taken_for_it() -> None:
-    assert unknown("gpt-4o-mini-audio-nonsense").nearest[0] == "gpt-4o-mini-audio-preview"
-    assert unknown("claude-sonnet-4-5-turbo-extra").nearest[0] == "claude-sonnet-4-5"
-
-
-def test_a_release_that_is_not_listed_has_no_price() -> None:
-    assert "gpt-4o" in unknown("gpt-4o-2029-01-01").nearest[0]
-
-
-def test_a_model_without_a_price_for_text_is_not_free() -> None:
-    assert "is not a chat model" in unknown("whisper-1").sentence
-    assert "is not a chat model" in unknown("openai/text-embedding-3-small").sentence
-
-
-def test_a_model_that_several_sell_is_answered_with_the_sellers() -> None:
-    row = unknown("llama-3.1-8b-instant")
-    assert "groq/llama-3.1-8b-instant" in row.nearest
-    assert known("groq/llama-3.1-8b-instant").price.input
-
-
-def test_our_own_machine_without_its_prefix_is_near() -> None:
-    assert "local/smollm2-135m" in unknown("smollm2-135m").nearest
-
-
-def test_nonsense_has_no_neighbours() -> None:
-    row = unknown("…" * 500)
+def test_a_name_like_no_other_has_no_nearest_ones() -> None:
+    row = find_unknown("…" * 500)
     assert row.nearest == ()
     assert len(row.sentence) < 300
 
 
-def test_the_users_own_price_wins_over_the_list() -> None:
+def test_a_model_that_is_no_chat_model_is_not_free() -> None:
+    assert "is not a chat model" in find_unknown("whisper-1").sentence
+    assert "is not a chat model" in find_unknown("openai/text-embedding-3-small").sentence
+
+
+def test_a_model_with_several_sellers_is_answered_with_these() -> None:
+    row = find_unknown("llama-3.1-8b-instant")
+    assert "groq/llama-3.1-8b-instant" in row.nearest
+    assert find_known("groq/llama-3.1-8b-instant").price.input
+
+
+def test_a_users_own_price_wins_over_the_list_and_makes_a_model_known() -> None:
     own = read_own_prices(
         {"gpt-4o": {"input": "2.00", "output": "8.00", "as_of": date(2026, 10, 1), "source": "our contract"}}
     )
-    row = known("gpt-4o", own)
+    row = find_known("gpt-4o", own)
     assert row.price == Price(None, Decimal("2.00"), None, Decimal("8.00"))
     assert row.said_by == "our contract, 2026-10-01"
-
-
-def test_a_price_of_the_users_makes_a_model_known() -> None:
     own = read_own_prices({"our-gateway": {"input": "1", "output": "2", "cached_input": "0.1"}})
-    assert known("our-gateway", own).price.cached_input == Decimal("0.1")
+    assert find_known("our-gateway", own).price.cached_input == Decimal("0.1")
 
 
-def test_every_problem_of_the_users_prices_is_named_at_once() -> None:
-    with pytest.raises(ProviderProblems) as found:
-        read_own_prices(
-            {
-                "a": {"input": 2.5, "output": "-1", "inptu": "1"},
-                "b": {"input": "cheap", "as_of": "yesterday", "source": 7},
-            }
-        )
-    text = str(found.value)
-    for part in (
-        "a.input",
-        "a.output",
-        "a.inptu",
-        "b.input",
-        "b.output",
-        "b.as_of",
-        "b.source",
-    ):
-        assert part in text
+def test_all_problems_of_a_users_prices_are_reported_at_once() -> None:
+    wrong = {
+        "a": {"input": 2.5, "output": "-1", "inptu": "1"},
+        "b": {"input": "cheap", "as_of": "yesterday", "source": 7},
+    }
+    with pytest.raises(ProviderProblems) as caught:
+        read_own_prices(wrong)
+    for key in ("a.input", "a.output", "a.inptu", "b.input", "b.output", "b.as_of", "b.source"):
+        assert key in str(caught.value)
 
 
-def test_a_price_list_survives_being_frozen() -> None:
+def test_a_price_list_survives_json() -> None:
     prices = PriceList(
-        (known("claude-sonnet-4-5"), tuned("openai", "gpt-4o"), tuned("local", "smollm2-135m")), TODAY
+        (
+            find_known("claude-sonnet-4-5"),
+            find_tuned("openai", "gpt-4o"),
+            find_tuned("local", "smollm2-135m"),
+        ),
+        TODAY,
     )
     assert PriceList.from_json(prices.to_json()) == prices
 
 
-def test_a_frozen_price_list_has_money_as_text_and_one_form() -> None:
+def test_a_price_list_as_json_has_money_as_text_in_one_form() -> None:
     price = Price(Decimal("1E+2"), Decimal("0.10"), None, Decimal(1))
     text = PriceList((PriceRow("m", "tuned", price, "s"),), TODAY).to_json()
     row = json.loads(text)["rows"][0]
@@ -211,22 +187,20 @@ def test_a_frozen_price_list_has_money_as_text_and_one_form() -> None:
     assert PriceList.from_json(text).to_json() == text
 
 
-def test_the_big_price_list_is_not_loaded_before_it_is_asked() -> None:
+def test_the_large_price_list_is_imported_only_when_needed() -> None:
     code = "import sys, trainers.pricing; sys.exit('genai_prices' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
-def test_a_batch_is_cheaper_where_the_list_says_so() -> None:
-    assert known("gpt-4o").batch_discount == Decimal("0.5")
-    assert known("gpt-4o", today=date(2026, 10, 1)).batch_discount is None, (
+def test_batches_have_the_lists_discount() -> None:
+    assert find_known("gpt-4o").batch_discount == Decimal("0.5")
+    assert find_known("gpt-4o", today=date(2026, 10, 1)).batch_discount is None, (
         "the list knows it since 2026-10-14"
     )
-    assert known("local/smollm2-135m").batch_discount is None
+    assert find_known("local/smollm2-135m").batch_discount is None
 
 
-def test_a_list_that_was_kept_before_batches_were_known_is_read() -> None:
-    row = known("gpt-4o")
-    kept = json.loads(PriceList((row,), TODAY).to_json())
-    assert PriceList.from_json(json.dumps(kept)).rows == (row,)
-    del kept["rows"][0]["batch_discount"]
-    assert PriceList.from_json(json.dumps(kept)).rows[0].batch_discount is None
+def test_a_price_list_of_an_older_release_can_be_read() -> None:
+    older = json.loads(PriceList((find_known("gpt-4o"),), TODAY).to_json())
+    del older["rows"][0]["batch_discount"]
+    assert PriceList.from_json(json.dumps(older)).rows[0].batch_discount is None

@@ -1,4 +1,4 @@
-"""The rows of providers: what ships, what a user changes, what is refused, which model may be tuned."""
+"""The rows of providers: those that ship, a user's changes, refused values, and which models may be tuned."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import pytest
 
 from trainers.client import find_key
 from trainers.providers import ProviderProblems, ProviderRow, load_providers, model_verdict
+from trainers.types import Price
 
 TODAY = date(2026, 11, 24)
 
@@ -25,7 +26,7 @@ def problems(own: str) -> tuple[str, ...]:
     return caught.value.problems
 
 
-def test_trainers_ship_and_rows_that_only_answer() -> None:
+def test_some_shipped_rows_train_and_others_only_answer() -> None:
     rows = load_providers()
     trains = [row.name for row in rows if row.trains]
     assert trains == ["local", "openai", "nebius", "crusoe", "azure", "fireworks", "together"]
@@ -35,7 +36,7 @@ def test_trainers_ship_and_rows_that_only_answer() -> None:
     assert all(row.keeps_models_here == (row.provider.key_env is None) for row in chats.values())
 
 
-def test_a_model_on_a_machine_of_our_own_needs_no_row_of_its_own() -> None:
+def test_a_model_on_a_users_own_machine_needs_no_row() -> None:
     model = row("ollama").unlisted_model("llama3.2")
     assert model is not None and model.usd_per_hour == 0
     assert row("ollama", '[providers.ollama]\nusd_per_hour = "0.5"').usd_per_hour == Decimal("0.5")
@@ -43,7 +44,7 @@ def test_a_model_on_a_machine_of_our_own_needs_no_row_of_its_own() -> None:
 
 
 @pytest.mark.parametrize(
-    ("provider", "model", "does"),
+    ("provider", "model", "does_think"),
     [
         ("groq", "openai/gpt-oss-20b", True),
         ("google", "gemini-2.5-flash-lite", True),
@@ -54,12 +55,8 @@ def test_a_model_on_a_machine_of_our_own_needs_no_row_of_its_own() -> None:
         ("openai", "gpt-6-luna@low", True),
     ],
 )
-def test_a_list_says_whether_a_model_thinks(provider: str, model: str, does: bool) -> None:
-    assert row(provider).thinks(model) is does
-
-
-def test_openai_closes_on_the_announced_day() -> None:
-    assert row("openai").closes == date(2027, 1, 6)
+def test_the_list_states_whether_a_model_thinks(provider: str, model: str, does_think: bool) -> None:
+    assert row(provider).thinks(model) is does_think
 
 
 @pytest.mark.parametrize(
@@ -72,35 +69,32 @@ def test_openai_closes_on_the_announced_day() -> None:
         ("gpt-4o-mini-2024-07-18", "3", ("0.30", "0.15", "1.20"), date(2027, 1, 14)),
     ],
 )
-def test_shipped_prices_are_exact(model: str, training: str, tuned: tuple[str, str, str], ends: date) -> None:
-    found = row("openai").model(model)
-    assert found is not None
-    assert found.price.training == Decimal(training)
-    assert (found.price.input, found.price.cached_input, found.price.output) == tuple(map(Decimal, tuned))
-    assert found.ends == ends
+def test_shipped_prices_and_ends_are_exact(
+    model: str, training: str, tuned: tuple[str, str, str], ends: date
+) -> None:
+    listed = row("openai").model(model)
+    assert listed is not None
+    assert listed.price == Price(*map(Decimal, (training, *tuned)))
+    assert listed.ends == ends
 
 
 @pytest.mark.parametrize(
     "name", ["gpt-4o-mini", "gpt-4o-mini-2024-07-18", "ft:gpt-4o-mini-2024-07-18:org::a1"]
 )
-def test_a_model_is_found_by_name_alias_and_fine_tune(name: str) -> None:
-    found = row("openai").model(name)
-    assert found is not None
-    assert found.name == "gpt-4o-mini-2024-07-18"
-
-
-def test_an_unknown_model_is_not_guessed() -> None:
+def test_a_model_is_found_by_name_alias_and_fine_tune_but_not_guessed(name: str) -> None:
+    model = row("openai").model(name)
+    assert model is not None and model.name == "gpt-4o-mini-2024-07-18"
     assert row("openai").model("gpt-4o-mini-2") is None
 
 
-def test_the_local_trainer_gets_its_address_when_it_is_up() -> None:
+def test_the_local_trainer_gets_its_address_once_it_runs() -> None:
     local = row("local")
     assert local.is_started_by_us
     assert local.at_address("http://127.0.0.1:8123/v1").provider.base_url == "http://127.0.0.1:8123/v1"
     assert local.at_address("http://127.0.0.1:8123/v1").is_started_by_us
 
 
-def test_a_users_row_stands_beside_the_shipped_ones() -> None:
+def test_a_users_row_is_added_to_the_shipped_ones() -> None:
     own = """
         [providers.gpubox]
         title = "GPU box"
@@ -134,26 +128,20 @@ def test_an_override_changes_only_what_it_names() -> None:
     assert (model.price.input, model.price.output) == (Decimal("0.10"), Decimal("1.20"))
 
 
-@pytest.mark.parametrize("amount", ["-5", "1e30", "NaN"])
-def test_a_price_that_nobody_pays_is_refused(amount: str) -> None:
-    own = f"[providers.openai.models.x]\ntraining = '{amount}'"
-    assert "providers.openai.models.x.training: should be US dollars in quotes" in problems(own)[0]
-
-
-def test_money_as_a_float_is_refused_and_as_a_decimal_taken() -> None:
-    own = "[providers.openai.models.x]\ninput = 0.1"
+@pytest.mark.parametrize("amount", ["'-5'", "'1e30'", "'NaN'", "'Infinity'", "'cheap'", "true", "0.1"])
+def test_a_price_that_is_no_amount_of_money_is_refused(amount: str) -> None:
+    own = f"[providers.openai.models.x]\ninput = {amount}"
     assert "providers.openai.models.x.input: should be US dollars in quotes" in problems(own)[0]
+
+
+def test_a_price_without_quotes_is_exact_if_it_is_parsed_as_a_decimal() -> None:
+    own = "[providers.openai.models.x]\ninput = 0.1"
     exact = load_providers(tomllib.loads(own, parse_float=Decimal)["providers"])
     assert next(model for model in exact[1].models if model.name == "x").price.input == Decimal("0.1")
 
 
-@pytest.mark.parametrize("amount", ['"cheap"', '"-1"', '"NaN"', '"Infinity"', "true"])
-def test_money_that_is_no_money_is_refused(amount: str) -> None:
-    assert "US dollars" in problems(f"[providers.openai.models.x]\noutput = {amount}")[0]
-
-
 def test_every_problem_is_reported_at_once_with_row_and_key() -> None:
-    found = problems("""
+    lines = problems("""
         [providers.box]
         titel = "Box"
         abilities = ["chatt", "sufix"]
@@ -163,7 +151,7 @@ def test_every_problem_is_reported_at_once_with_row_and_key() -> None:
         ends = 2027
         aliases = "one"
     """)
-    assert [line.split(": ")[0] for line in found] == [
+    assert [line.split(": ")[0] for line in lines] == [
         "providers.box.base_url",
         "providers.box.abilities",
         "providers.box.abilities",
@@ -173,32 +161,30 @@ def test_every_problem_is_reported_at_once_with_row_and_key() -> None:
         "providers.box.models.m.aliases",
         "providers.box.models.m.ends",
     ]
-    assert "did you mean chat?" in found[1]
-    assert "did you mean suffix?" in found[2]
-    assert "did you mean title?" in found[5]
+    assert "did you mean chat?" in lines[1]
+    assert "did you mean suffix?" in lines[2]
+    assert "did you mean title?" in lines[5]
+    assert problems("[providers]\nopenai = 3") == ("providers.openai: should be a table of keys, not 3.",)
 
 
-def test_a_key_in_place_of_its_variable_is_refused_and_not_repeated() -> None:
-    (found,) = problems('[providers.openai]\nkey_env = "sk-proj-abc123"')
-    assert "should be the name of the environment variable" in found
-    assert "abc123" not in found
+def test_a_key_instead_of_its_variable_is_refused_and_not_repeated() -> None:
+    (problem,) = problems('[providers.openai]\nkey_env = "sk-proj-abc123"')
+    assert "should be the name of the environment variable" in problem
+    assert "abc123" not in problem
 
 
-def test_rows_that_are_no_tables_are_named() -> None:
-    found = problems("[providers]\nopenai = 3")
-    assert found == ("providers.openai: should be a table of keys, not 3.",)
-
-
-def test_a_model_past_its_end_is_refused_with_the_local_way_out() -> None:
+def test_a_model_past_its_end_is_refused_and_a_local_one_has_no_end() -> None:
     openai = row("openai")
     verdict = model_verdict(openai, openai.model("gpt-4.1-nano"), TODAY)  # type: ignore[arg-type]
     assert not verdict.may_train
     assert "ended on 2026-10-23" in verdict.reasons[0]
     assert verdict.way_out and "local/" in verdict.way_out
+    local = row("local")
+    assert model_verdict(local, local.models[0], date(2040, 1, 1), 9_999).level == "ok"
 
 
 @pytest.mark.parametrize(
-    ("today", "payback_days", "level", "said"),
+    ("today", "payback_days", "level", "reason"),
     [
         (date(2026, 9, 1), None, "ok", ""),
         (date(2026, 9, 1), 200.0, "warn", "takes 200 days to pay for itself"),
@@ -211,27 +197,19 @@ def test_a_model_past_its_end_is_refused_with_the_local_way_out() -> None:
     ],
 )
 def test_the_verdict_follows_end_closing_and_payback(
-    today: date, payback_days: float | None, level: str, said: str
+    today: date, payback_days: float | None, level: str, reason: str
 ) -> None:
     openai = row("openai")
     model = openai.model("gpt-4o-mini")
     assert model is not None
     verdict = model_verdict(openai, model, today, payback_days)
     assert verdict.level == level
-    assert said in " ".join(verdict.reasons)
+    assert reason in " ".join(verdict.reasons)
 
 
-def test_a_local_model_has_no_end() -> None:
-    local = row("local")
-    assert model_verdict(local, local.models[0], date(2040, 1, 1), 9_999).level == "ok"
-
-
-def test_our_own_trainer_is_asked_without_a_rate_and_a_vendor_within_one() -> None:
+def test_a_vendor_is_asked_within_a_rate_that_settings_can_change() -> None:
     assert (row("local").callers, row("local").requests_per_minute) == (32, None)
     assert (row("openai").callers, row("openai").requests_per_minute) == (8, 500)
-
-
-def test_how_hard_a_provider_is_asked_can_be_said() -> None:
     own = "[providers.openai]\ncallers = 2\nrequests_per_minute = 60\n[providers.local]\nrequests_per_minute = 30"
     assert (row("openai", own).callers, row("openai", own).requests_per_minute) == (2, 60)
     assert (row("local", own).callers, row("local", own).requests_per_minute) == (32, 30)
@@ -270,26 +248,21 @@ VENDOR = """
 """
 
 
-def test_a_row_says_how_to_talk_to_a_vendor() -> None:
+def test_a_row_describes_a_vendors_api() -> None:
     rows = load_providers(tomllib.loads(VENDOR)["providers"], {"ACME_ACCOUNT": "team-1"})
     acme = rows[-1].provider
-    assert (acme.base_url, acme.chat_base_url) == (
-        "https://train.acme.example/v1/accounts/team-1",
-        "https://chat.acme.example/v1",
-    )
+    assert acme.base_url == "https://train.acme.example/v1/accounts/team-1"
+    assert acme.chat_base_url == "https://chat.acme.example/v1"
     assert acme.hyperparameter_limits["batch_size"] == (16, 32, 64)
     assert acme.hyperparameter_limits["learning_rate_multiplier"] == ()
     assert acme.chat_extra == {"chat_template_kwargs": {"enable_thinking": False}}
-    assert (acme.dialect, acme.suffix_length, acme.variables) == (
-        "fireworks",
-        40,
-        "ACME_KEY and ACME_ACCOUNT",
-    )
+    assert (acme.dialect, acme.suffix_length) == ("fireworks", 40)
+    assert acme.variables == "ACME_KEY and ACME_ACCOUNT"
     assert find_key({"ACME_KEY": "k"}, acme) == "k"
     assert find_key({"ACME_KEY": "k"}, row("acme", VENDOR).provider) is None
 
 
-def test_a_training_is_priced_by_the_models_size_where_its_row_has_no_price() -> None:
+def test_training_is_priced_by_the_models_size_if_its_row_has_no_price() -> None:
     prices = {model.name: model.price.training for model in row("acme", VENDOR).models}
     assert prices == {
         "Qwen3.5-9B-Instruct": Decimal("0.50"),
@@ -318,6 +291,6 @@ def test_a_training_is_priced_by_the_models_size_where_its_row_has_no_price() ->
         ("idle_stop_s = 0", "idle_stop_s: should be a whole number above 0"),
     ],
 )
-def test_a_wrong_key_of_a_vendors_row_is_a_sentence(line: str, sentence: str) -> None:
+def test_a_wrong_value_of_a_vendors_row_is_reported(line: str, sentence: str) -> None:
     (problem,) = problems(f'[providers.acme]\nbase_url = "https://acme.example/v1"\n{line}')
     assert sentence in problem

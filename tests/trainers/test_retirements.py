@@ -1,4 +1,4 @@
-"""When models stop answering: our rows, the dated list, what a provider said, and what a user says."""
+"""When models are retired: by our rows, the dated list, a provider's answer, and a user's settings."""
 
 from __future__ import annotations
 
@@ -27,8 +27,7 @@ PROVIDERS = load_providers()
     ("name", "end"),
     [
         ("gpt-4o", Retirement(date(2027, 1, 14), "gpt-6-luna")),
-        ("openai/gpt-4o", Retirement(date(2027, 1, 14), "gpt-6-luna")),
-        ("GPT-4o", Retirement(date(2027, 1, 14), "gpt-6-luna")),
+        ("openai/GPT-4o", Retirement(date(2027, 1, 14), "gpt-6-luna")),
         ("gpt-4o-2024-11-20", Retirement(date(2027, 1, 14), "gpt-6-luna")),
         ("gpt-4o-2024-05-13", Retirement(date(2026, 10, 23), "gpt-5.6-sol")),
         ("ft:gpt-4o-2024-08-06:acme::x", Retirement(date(2027, 1, 14), "gpt-6-luna")),
@@ -40,11 +39,11 @@ PROVIDERS = load_providers()
         ("local/smollm2-135m", None),
     ],
 )
-def test_the_end_of_a_model_and_its_successor(name: str, end: Retirement | None) -> None:
+def test_a_model_has_an_end_and_a_successor(name: str, end: Retirement | None) -> None:
     assert find_retirement(name, PROVIDERS) == end
 
 
-def test_what_a_provider_answers_wins_over_our_lists() -> None:
+def test_a_providers_answer_wins_over_our_lists() -> None:
     rows = tuple(
         replace(row, shutdowns={"gpt-4o": date(2027, 3, 1), "gpt-6-luna": date(2029, 1, 1)})
         if row.name == "openai"
@@ -65,28 +64,27 @@ def test_a_price_knows_when_its_model_ends() -> None:
     assert again.rows == (row,)
 
 
-def test_a_user_s_own_end_wins() -> None:
+def test_a_users_own_end_wins() -> None:
     table = {"gpt-4o": {"input": "1", "output": "2", "ends": date(2028, 1, 1), "successor": "ours"}}
     row = find_prompted_price("gpt-4o", PROVIDERS, read_own_prices(table), TODAY)
     assert isinstance(row, PriceRow) and (row.ends, row.successor) == (date(2028, 1, 1), "ours")
 
 
 @pytest.mark.parametrize(("key", "value"), [("ends", "2028-01-01"), ("successor", 5)])
-def test_an_end_that_is_no_day_is_a_problem(key: str, value: object) -> None:
+def test_an_end_that_is_no_date_is_a_problem(key: str, value: object) -> None:
     with pytest.raises(ProviderProblems, match=rf"prices\.m\.{key}: should be"):
         read_own_prices({"m": {"input": "1", "output": "2", key: value}})
 
 
-def test_a_model_that_a_list_calls_deprecated_has_a_note() -> None:
+def test_a_deprecated_model_has_a_note() -> None:
     row = find_prompted_price("grok-2-1212", PROVIDERS, (), TODAY)
     assert isinstance(row, PriceRow) and row.note is not None
     assert row.note.startswith("genai-prices lists it as deprecated without a date")
 
 
-def test_a_price_list_of_an_older_plan_says_no_end() -> None:
-    text = PriceList(
-        (PriceRow("m", "prompted", Price(None, Decimal(1), None, Decimal(2)), "a list"),), TODAY
-    ).to_json()
+def test_a_price_list_of_an_older_plan_has_no_ends() -> None:
+    row = PriceRow("m", "prompted", Price(None, Decimal(1), None, Decimal(2)), "a list")
+    text = PriceList((row,), TODAY).to_json()
     older = text.replace('"ends":null,', "").replace(',"successor":null', "")
     assert older != text and PriceList.from_json(older).rows[0].ends is None
 

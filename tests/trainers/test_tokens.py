@@ -1,4 +1,4 @@
-"""Tokens: the encoding of a model, OpenAI's way of counting a chat, a local model's own tokenizer."""
+"""Tokens: a model's encoding, chats counted as OpenAI does, and local models' own tokenizers."""
 
 from __future__ import annotations
 
@@ -27,7 +27,6 @@ from trainers.types import Message
 @pytest.mark.parametrize(
     ("model", "encoding"),
     [
-        ("gpt-4o", O200K),
         ("gpt-4o-mini-2024-07-18", O200K),
         ("gpt-4.1-nano-2025-04-14", O200K),
         ("gpt-5-mini", O200K),
@@ -42,7 +41,9 @@ from trainers.types import Message
         ("", Encoding("o200k_base", assumed=True)),
     ],
 )
-def test_each_model_has_its_encoding_and_an_unknown_one_says_so(model: str, encoding: Encoding) -> None:
+def test_each_model_has_its_encoding_and_an_unknown_model_an_assumed_one(
+    model: str, encoding: Encoding
+) -> None:
     assert encoding_of(model) == encoding
 
 
@@ -64,7 +65,7 @@ def test_a_chat_is_counted_as_openais_cookbook_counts_it() -> None:
     assert ours + names == 124
 
 
-def test_a_row_is_its_prompt_its_answer_and_the_answers_wrapping() -> None:
+def test_a_row_counts_as_prompt_answer_and_the_answers_wrapping() -> None:
     counts = count_chat([[Message("user", "hello world"), Message("assistant", "hi")]])
 
     assert counts.prompt == (3 + 3 + 1 + 2,)
@@ -78,8 +79,7 @@ def test_rows_keep_their_order_across_batches() -> None:
     counts = count_chat(rows).prompt
 
     assert counts[:7] == counts[24_990:24_997]
-    assert len(counts) == 25_000
-    assert len(set(counts)) > 1
+    assert len(counts) == 25_000 and len(set(counts)) > 1
 
 
 def test_the_text_of_a_special_token_counts_as_text() -> None:
@@ -117,8 +117,6 @@ ROW = [
     Message("user", "my printer is dead"),
     Message("assistant", "hardware_fault"),
 ]
-
-
 CHATML = (
     "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
@@ -126,45 +124,42 @@ CHATML = (
 STANDARD = "<|im_start|>system\nmy printer is dead<|im_end|>\n"
 
 
-def test_a_standard_system_message_counts_where_a_row_has_none(folder: Path, tokenizer: Tokenizer) -> None:
-    own = f"{{% if messages[0].role != 'system' %}}{STANDARD}{{% endif %}}"
+def test_a_templates_default_system_message_counts_for_rows_without_one(
+    folder: Path, tokenizer: Tokenizer
+) -> None:
+    default = f"{{% if messages[0].role != 'system' %}}{STANDARD}{{% endif %}}"
     (folder / "chat_template.jinja").write_text(CHATML)
-    plain = count_chat([ROW, ROW[1:]], local_encoding(folder))
-    (folder / "chat_template.jinja").write_text(own + CHATML)
-    found = count_chat([ROW, ROW[1:]], local_encoding(folder))
+    without = count_chat([ROW, ROW[1:]], local_encoding(folder))
+    (folder / "chat_template.jinja").write_text(default + CHATML)
+    with_default = count_chat([ROW, ROW[1:]], local_encoding(folder))
     more = len(tokenizer.encode(STANDARD).ids)
-    assert (found.prompt[0], found.total[0]) == (plain.prompt[0], plain.total[0])
-    assert (found.prompt[1], found.total[1]) == (plain.prompt[1] + more, plain.total[1] + more)
+    assert (with_default.prompt[0], with_default.total[0]) == (without.prompt[0], without.total[0])
+    assert with_default.prompt[1] == without.prompt[1] + more
+    assert with_default.total[1] == without.total[1] + more
 
 
 @pytest.mark.parametrize("place", ["tokenizer_config.json", "chat_template.jinja"])
 def test_a_local_chatml_model_is_counted_as_its_template_renders(
     folder: Path, tokenizer: Tokenizer, place: str
 ) -> None:
-    template = CHATML
-    (folder / place).write_text(
-        json.dumps({"chat_template": template}) if place.endswith("json") else template
-    )
-    before = "<|im_start|>system\nsort it<|im_end|>\n<|im_start|>user\nmy printer is dead<|im_end|>\n"
-    asked, full = (
-        before + "<|im_start|>assistant\n",
-        before + "<|im_start|>assistant\nhardware_fault<|im_end|>\n",
-    )
+    (folder / place).write_text(json.dumps({"chat_template": CHATML}) if place.endswith("json") else CHATML)
+    prompt = "<|im_start|>system\nsort it<|im_end|>\n<|im_start|>user\nmy printer is dead<|im_end|>\n"
+    prompt += "<|im_start|>assistant\n"
 
     counts = count_chat([ROW, ROW], local_encoding(folder))
 
-    assert counts.prompt == (len(tokenizer.encode(asked).ids),) * 2
-    assert counts.total == (len(tokenizer.encode(full).ids),) * 2
+    assert counts.prompt == (len(tokenizer.encode(prompt).ids),) * 2
+    assert counts.total == (len(tokenizer.encode(f"{prompt}hardware_fault<|im_end|>\n").ids),) * 2
     assert counts.answer == (len(tokenizer.encode("hardware_fault").ids),) * 2
 
 
-def test_another_local_template_is_taken_as_four_tokens_a_message(folder: Path, tokenizer: Tokenizer) -> None:
+def test_without_a_template_four_tokens_a_message_are_assumed(folder: Path, tokenizer: Tokenizer) -> None:
     counts = count_chat([ROW], local_encoding(folder))
 
     assert counts.total == (sum(len(tokenizer.encode(m.content).ids) + 4 for m in ROW),)
 
 
-def test_a_chat_whose_template_rewrites_answers_counts_once_for_each_answer(folder: Path) -> None:
+def test_a_chat_is_counted_once_per_answer_if_its_template_rewrites_answers(folder: Path) -> None:
     qwen = (
         "{% for m in messages %}<|im_start|>{{ m.role }}\n"
         "{{ '<think></think>' if m.role == 'assistant' and loop.last }}{{ m.content }}<|im_end|>\n{% endfor %}"

@@ -1,4 +1,4 @@
-"""The reader of annotations: whatever stands in a table is either a value of its type or a fault with its path."""
+"""Tables are read by annotations: each entry is a value of its type or a fault with its path."""
 
 from __future__ import annotations
 
@@ -49,20 +49,16 @@ class Outer:
 
 KEYS = ("low", "high", "count", "share", "key", "day", "inner", "rows", "words", "amounts", "level", "name")
 VALUES = st.recursive(
-    st.none()
-    | st.booleans()
-    | st.integers()
-    | st.floats()
-    | st.text(max_size=3)
-    | st.dates()
-    | st.datetimes(),
+    st.one_of(
+        st.none(), st.booleans(), st.integers(), st.floats(), st.text(max_size=3), st.dates(), st.datetimes()
+    ),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(KEYS), inner, max_size=3),
     max_leaves=8,
 )
 
 
 @given(VALUES | st.dictionaries(st.sampled_from(KEYS), VALUES, max_size=6))
-def test_nothing_breaks_it_and_each_fault_has_a_sentence(table: Any) -> None:
+def test_any_table_can_be_read_and_each_fault_has_a_sentence(table: Any) -> None:
     faults: list[Fault] = []
     outer = read_table(Outer, table, faults, title="t")
     assert isinstance(outer.pairs, int) and isinstance(outer.share, float) and 0 < outer.share <= 1
@@ -71,7 +67,7 @@ def test_nothing_breaks_it_and_each_fault_has_a_sentence(table: Any) -> None:
     assert isinstance(table, dict) or faults
 
 
-def test_what_is_right_is_read_by_its_type() -> None:
+def test_values_are_read_by_their_types() -> None:
     faults: list[Fault] = []
     table = {
         "low": "0.10",
@@ -92,7 +88,7 @@ def test_what_is_right_is_read_by_its_type() -> None:
     assert faults == []
 
 
-def test_each_fault_is_noted_with_its_path_and_what_is_wanted() -> None:
+def test_each_fault_is_reported_with_its_path_and_the_expected_value() -> None:
     faults: list[Fault] = []
     table = {
         "low": 0.5,

@@ -1,4 +1,4 @@
-"""Which rows a person should label, and files of rows without labels."""
+"""The choice of rows for a person to label, and files of rows without labels."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tests.trainers.builders import chat_line
 from trainers.dataset import Example
 from trainers.dataset.reader import Questions, read_questions
 from trainers.evaluation.row_choice import choose_diverse, exclude_known_questions
@@ -17,18 +18,14 @@ def row(text: str, label: str = "") -> Example:
     return Example(1, (Message("user", text), Message("assistant", label)))
 
 
-def test_the_most_doubtful_row_comes_first_and_its_copies_last() -> None:
+def test_the_most_uncertain_row_is_chosen_first_and_its_copies_last() -> None:
     vectors = np.array([[1, 0], [1, 0], [0, 1], [0.6, 0.8]], np.float32)
     assert choose_diverse(vectors, [0.9, 0.8, 0.5, 0.4], 4) == [0, 2, 3, 1]
     assert choose_diverse(vectors, [0.9, 0.8, 0.5, 0.4], 1) == [0]
+    assert set(choose_diverse(vectors[:3], [0.0, 0.0, 0.0], 2)) == {0, 2}, "the rows are still different"
 
 
-def test_where_nothing_is_doubted_rows_are_still_different() -> None:
-    vectors = np.array([[1, 0], [1, 0], [0, 1]], np.float32)
-    assert set(choose_diverse(vectors, [0.0, 0.0, 0.0], 2)) == {0, 2}
-
-
-def test_what_is_asked_already_or_nearly_held_out_is_left_out() -> None:
+def test_questions_that_are_in_the_dataset_or_nearly_held_out_are_left_out() -> None:
     held = "My parcel with the blue garden chairs has not arrived for two weeks now"
     near = "My parcel with the blue garden chairs has not arrived for two weeks now."
     questions = [row("Where is it?"), row("WHERE is  it?"), row(near), row("I want my money back")]
@@ -43,19 +40,8 @@ def test_what_is_asked_already_or_nearly_held_out_is_left_out() -> None:
         ("a.csv", "id,message\n1,one\n2,\n3,three\n", ["one", "three"], 1),
         ("a.csv", "ticket_id,frage\n1,one\n2,two\n", ["one", "two"], 0),
         ("a.jsonl", '{"text": "one"}\n{"text": ""}\n{"text": "two"}\n', ["one", "two"], 1),
-        (
-            "a.jsonl",
-            '{"messages": [{"role": "system", "content": "s"}, {"role": "user", "content": "one"}]}\n',
-            ["one"],
-            0,
-        ),
-        (
-            "a.jsonl",
-            '{"text": "one"}\n'
-            '{"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]}\n',
-            ["one"],
-            1,
-        ),
+        ("a.jsonl", '{"messages": [{"role": "user", "content": "one"}]}\n', ["one"], 0),
+        ("a.jsonl", f'{{"text": "one"}}\n{chat_line("a", "b")}\n', ["one"], 1),
     ],
 )
 def test_rows_without_labels_are_read(
@@ -78,9 +64,7 @@ def test_rows_without_labels_are_read(
         (b"PAR1 and so on", "Parquet"),
     ],
 )
-def test_a_file_that_cannot_be_used_is_answered_with_a_sentence(
-    tmp_path: Path, content: bytes, sentence: str
-) -> None:
+def test_an_unusable_file_is_refused_with_the_reason(tmp_path: Path, content: bytes, sentence: str) -> None:
     path = tmp_path / "a.csv"
     path.write_bytes(content)
     questions = read_questions(path, "a.csv", "frage")
