@@ -1,4 +1,4 @@
-"""Time from a measured speed: sums by hand, and files that cannot be used."""
+"""Training time from a measured speed, compared with sums by hand, and unusable calibration files."""
 
 from __future__ import annotations
 
@@ -47,37 +47,35 @@ ROWS = RowLengths(count=80, tokens=60, batch=8, epochs=2, shared=20, answer=2)
 
 
 def model(name: str) -> Architecture:
-    found = find_base(name, ask_the_hub=False)
-    assert isinstance(found, Base)
-    return found.architecture
+    base = find_base(name, ask_the_hub=False)
+    assert isinstance(base, Base)
+    return base.architecture
 
 
-def test_a_token_takes_four_operations_a_frozen_weight_and_six_a_trained_one() -> None:
+def test_a_token_takes_four_operations_per_frozen_weight_and_six_per_trained_one() -> None:
     smol = model("smollm2-135m")
     assert operations(smol, 16) == 4 * smol.matrix_parameters + 6 * smol.lora_parameters(16)
+    # Llama 4 computes all experts for every token.
+    scout = model("llama-4-scout")
+    assert operations(scout, 16) > 4 * (scout.expert_parameters - scout.layers * scout.hidden * 16)
 
 
 @pytest.mark.parametrize(
     ("by_rows", "pairs", "pair_s"),
     [(True, 4096 * 512, 1e-8), (False, 4096**2, 1e-8), (None, 4096**2, 3e-9)],
 )
-def test_a_pack_on_a_gpu_goes_by_blocks_or_pays_for_all_pairs_under_its_mask(
+def test_attention_of_a_pack_on_a_gpu_is_computed_in_blocks_or_for_all_pairs(
     by_rows: bool | None, pairs: int, pair_s: float
 ) -> None:
-    """None: measured before packs were."""
+    """None: the calibration is older than packs."""
     smol = model("smollm2-135m")
     machine = replace(MACHINE, device="cuda", by_rows=by_rows)
     work = 4096 * operations(smol, 16) / machine.speed
-    wanted = smol.layers * (machine.layer_s + smol.heads * pairs * pair_s) + work
-    assert pack_seconds(smol, 4096, 512, 0, 16, machine) == pytest.approx(wanted)
+    expected = smol.layers * (machine.layer_s + smol.heads * pairs * pair_s) + work
+    assert pack_seconds(smol, 4096, 512, 0, 16, machine) == pytest.approx(expected)
 
 
-def test_llama_4_computes_all_experts_for_every_token() -> None:
-    scout = model("llama-4-scout")
-    assert operations(scout, 16) > 4 * (scout.expert_parameters - scout.layers * scout.hidden * 16)
-
-
-def test_a_pack_is_its_layers_its_operations_and_its_pairs() -> None:
+def test_a_packs_time_is_the_sum_of_layers_operations_and_pairs() -> None:
     smol = model("smollm2-135m")
     head = 4 * 2 * 49152 * 576
     work = 30 * 0.002 + (300 * operations(smol, 16) + head) / 1e11
@@ -86,20 +84,17 @@ def test_a_pack_is_its_layers_its_operations_and_its_pairs() -> None:
     assert pack_seconds(smol, 300, 300, 2, 16, MACHINE) == pytest.approx(work + alone)
 
 
-def test_a_training_is_its_steps_and_the_start() -> None:
+def test_a_trainings_time_is_the_sum_of_its_steps_and_the_start() -> None:
     smol = model("smollm2-135m")
     pack = pack_seconds(smol, 8 * 40 + 20, 60, 8 * 2, 16, MACHINE)
     a_step = pack + smol.lora_parameters(16) * 1e-9
     assert training_seconds(smol, ROWS, MACHINE) == pytest.approx(10 + 2 * 10 * a_step)
-
-
-def test_rows_beyond_the_engines_limit_take_more_packs() -> None:
-    smol = model("smollm2-135m")
+    # Rows beyond the engine's limit take more packs.
     short, long = replace(ROWS, tokens=90), replace(ROWS, tokens=200)
     assert training_seconds(smol, long, MACHINE) > 2 * training_seconds(smol, short, MACHINE) - 10
 
 
-def test_pairs_take_policy_reference_and_trls_head_at_every_token() -> None:
+def test_pairs_take_policy_reference_and_trls_head_for_every_token() -> None:
     smol = model("smollm2-135m")
     pairs = PairLengths(count=16, longer=90, padded=96, batch=8, epochs=2)
     tokens = 4 * 2 * 96  # 8 pairs in parts of 4
@@ -110,17 +105,13 @@ def test_pairs_take_policy_reference_and_trls_head_at_every_token() -> None:
     assert pair_seconds(smol, pairs, MACHINE) == pytest.approx(10 + 3 + 4 * a_step)
     gpu = replace(MACHINE, device="cuda")
     few, many = (pair_seconds(smol, replace(pairs, answer=answer), gpu) for answer in (1, 90))
-    assert few is not None
-    assert many is not None
-    assert few < many
+    assert few is not None and many is not None and few < many
 
 
-def test_a_file_from_before_pairs_were_measured_holds_for_chats_alone(tmp_path: Path) -> None:
-    file = tmp_path / "calibration.json"
-    old = {
-        name: one for name, one in json.loads(MACHINE.to_json()).items() if name not in ("word_s", "trl_s")
-    }
-    file.write_text(json.dumps(old))
+def test_a_calibration_older_than_pairs_is_used_for_chats_only(tmp_path: Path) -> None:
+    file, older = tmp_path / "calibration.json", json.loads(MACHINE.to_json())
+    del older["word_s"], older["trl_s"]
+    file.write_text(json.dumps(older))
     machine = read_calibration(file)
     assert machine is not None
     smol = model("smollm2-135m")
@@ -128,7 +119,7 @@ def test_a_file_from_before_pairs_were_measured_holds_for_chats_alone(tmp_path: 
     assert pair_seconds(smol, PairLengths(16, 90, 96, 8, 1), machine) is None
 
 
-def test_what_was_kept_is_read_again(tmp_path: Path) -> None:
+def test_a_stored_calibration_can_be_read(tmp_path: Path) -> None:
     file = tmp_path / "calibration.json"
     assert read_calibration(file) is None
     file.write_text(MACHINE.to_json())
@@ -138,14 +129,14 @@ def test_what_was_kept_is_read_again(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "content", ["", "{}", "[]", json.dumps({**json.loads(MACHINE.to_json()), "speed": 0})]
 )
-def test_a_file_that_cannot_be_used_says_how_to_make_it_anew(tmp_path: Path, content: str) -> None:
+def test_an_unusable_calibration_is_refused_with_how_to_measure_again(tmp_path: Path, content: str) -> None:
     file = tmp_path / "calibration.json"
     file.write_text(content)
     with pytest.raises(InvalidCalibration, match="measure again with `finetune calibrate`"):
         read_calibration(file)
 
 
-def test_a_larger_model_is_served_as_much_slower_as_it_has_weights() -> None:
+def test_a_larger_model_is_served_slower_in_proportion_to_its_weights() -> None:
     small, large = model("smollm2-135m"), model("llama-3.1-8b")
     served = replace(MACHINE, reads=1000.0, writes=100.0, served_weights=weights_at_work(small))
     assert serving_speed(small, served) == (1000, 100)
@@ -164,14 +155,14 @@ def test_a_larger_model_is_served_as_much_slower_as_it_has_weights() -> None:
         ("NVIDIA RTX A6000", "a6000"),
     ],
 )
-def test_a_gpu_is_known_by_the_name_that_its_driver_gives(name: str, key: str) -> None:
+def test_a_gpu_is_recognised_by_its_drivers_name(name: str, key: str) -> None:
     machine = read_gpu(key)
     assert machine is not None
     assert gpu_speed(name) == machine.speed is not None
     assert gpu_speed("NVIDIA Quadro K620") is None
 
 
-def test_a_guess_of_two_cores_is_near_what_they_were_measured_at() -> None:
+def test_the_guess_for_two_cores_is_near_the_measurement() -> None:
     """800 support tickets of 57 tokens through SmolLM2-135M took 147 s: docs/scale.md."""
     cpu = guess_calibration(Machine("two cores", 10**10, Device("cpu", 2), cpu_speed(2, 2)))
     assert cpu is not None
@@ -179,23 +170,22 @@ def test_a_guess_of_two_cores_is_near_what_they_were_measured_at() -> None:
     assert guess_calibration(Machine("a GPU of 24 GB", 24 * 10**9, Device("gpu", 2))) is None
 
 
-def test_computing_activations_again_takes_a_third_more() -> None:
+def test_recomputing_activations_takes_a_third_more() -> None:
     smol = model("smollm2-135m")
     machine = replace(MACHINE, startup_s=0, parameter_s=0)
     again = training_seconds(smol, replace(ROWS, recomputes=True), machine)
     assert again == pytest.approx(training_seconds(smol, ROWS, machine) * 4 / 3)
 
 
-def test_grpo_learns_from_all_samples_and_writes_them_first() -> None:
+def test_grpo_generates_all_samples_and_then_learns_from_them() -> None:
     smol = model("smollm2-135m")
     pairs = PairLengths(count=16, longer=90, padded=96, batch=8, epochs=1, answer=10)
     serving = replace(MACHINE, reads=1000.0, writes=100.0, served_weights=weights_at_work(smol))
     variants = (pairs, *(replace(pairs, samples=samples) for samples in (2, 4)))
-    learning, two, four = (pair_seconds(smol, each, serving) or 0.0 for each in variants)
+    learning, two, four = (pair_seconds(smol, variant, serving) or 0.0 for variant in variants)
     writing = 16 * 2 * (80 / 1000 + 10 / 100)
     assert two == pytest.approx(learning + writing)
     assert four - two > writing, "twice as many answers are written, and learnt from"
-    without = pair_seconds(smol, replace(pairs, samples=2, has_reference=False), serving)
-    assert without is not None
-    assert without < two
-    assert (pair_seconds(smol, variants[1], MACHINE) or 0.0) > learning, "also where serving was not measured"
+    without_reference = pair_seconds(smol, replace(pairs, samples=2, has_reference=False), serving)
+    assert without_reference is not None and without_reference < two
+    assert (pair_seconds(smol, variants[1], MACHINE) or 0.0) > learning, "also if serving was not measured"
