@@ -55,9 +55,7 @@ def by_code(findings: Sequence[Finding], code: str) -> list[Finding]:
 )
 def test_the_number_of_rows_is_judged_by_thresholds(count: int, code: str, severity: str) -> None:
     findings = Findings(listed=20)
-
     check_size(count, findings)
-
     (finding,) = findings.sorted()
     assert (finding.code, finding.severity, finding.count) == (code, severity, count)
 
@@ -91,7 +89,6 @@ def test_a_copy_is_found_despite_other_case_and_spacing(tmp_path: Path) -> None:
         make_row(9, " MY \n ﬁrst", "a"),
         make_row(12, "my  PRINTER", "A"),
     ]
-
     assert [(f.line, f.code, f.message) for f in check_rows(tmp_path, examples) if f.line] == [
         (12, "duplicate", "Line 12 repeats line 3.")
     ]
@@ -103,7 +100,6 @@ def test_one_question_with_two_answers_is_a_contradiction(tmp_path: Path) -> Non
         make_row(3, "My printer", "b"),
         make_row(4, "my printer", "b"),
     ]
-
     assert [(f.line, f.code, f.message) for f in check_rows(tmp_path, examples) if f.line] == [
         (3, "contradiction", "Line 3 asks the same as line 2 but has another answer."),
         (4, "duplicate", "Line 4 repeats line 3."),
@@ -115,14 +111,12 @@ def test_one_question_under_two_instructions_is_neither_copy_nor_contradiction(t
         make_row(1, "hello", "hallo", "Into German."),
         make_row(2, "hello", "bonjour", "Into French."),
     ]
-
     assert [f for f in check_rows(tmp_path, examples) if f.line] == []
 
 
 def test_earlier_turns_are_part_of_the_question() -> None:
     first, second = Message("user", "hi"), Message("user", "bye")
     answer = (Message("assistant", "yes?"), Message("user", "no"), Message("assistant", "ok"))
-
     assert question_key(Example(1, (first, *answer))) != question_key(Example(2, (second, *answer)))
 
 
@@ -132,18 +126,14 @@ def test_labels_with_few_rows_are_counted_and_named_unless_they_have_one_row(tmp
         *[make_row(50 + i, f"rare {i}", "rare") for i in range(3)],
         make_row(60, "x", "a customer's words"),
     ]
-
     (finding,) = by_code(check_rows(tmp_path, examples), "few_rows_of_label")
-
     assert finding.message == "2 of 4 labels have fewer than 10 rows: rare (3)."
     assert "words" not in finding.message
 
 
 def test_an_uneven_distribution_of_labels_is_reported(tmp_path: Path) -> None:
     examples = [*make_rows(100, 1), *[make_row(200 + i, f"rare {i}", "rare") for i in range(10)]]
-
     (finding,) = by_code(check_rows(tmp_path, examples), "imbalance")
-
     assert finding.message == "The most frequent label has 100 rows, the rarest 10."
 
 
@@ -153,9 +143,7 @@ def test_a_label_in_two_spellings_is_reported(tmp_path: Path, spelling: str) -> 
         *[make_row(i, f"question {i}", "App Bug") for i in range(1, 31)],
         *[make_row(90 + i, f"other {i}", spelling) for i in range(30)],
     ]
-
     (finding,) = by_code(check_rows(tmp_path, examples), "labels_alike")
-
     assert finding.message == "1 label is written in more than one way: App Bug (30)."
 
 
@@ -181,13 +169,11 @@ def test_the_task_is_labels_if_nearly_all_answers_are_short_and_repeated(
     answers: list[str], task: Task
 ) -> None:
     short = Counter(answer for answer in answers if may_be_label(answer))
-
     assert task_of_counts(short, len(answers)) == task
 
 
 def test_labels_are_sorted_most_frequent_first() -> None:
     counts = sort_label_counts(Counter(["b", "c", "a", "c", "b"]))
-
     assert [(c.label, c.rows) for c in counts] == [("b", 2), ("c", 2), ("a", 1)]
 
 
@@ -198,7 +184,6 @@ def test_normalising_ignores_case_width_and_spacing() -> None:
 
 def test_a_system_prompt_is_added_to_rows_without_one() -> None:
     without, with_own = with_system([make_row(1, "q", "a"), make_row(2, "q", "a", "Be kind.")], CLASSIFY)
-
     assert without.messages[0] == Message("system", CLASSIFY)
     assert with_own.messages[0] == Message("system", "Be kind.")
     assert len(without.messages) == len(with_own.messages) == 3
@@ -206,9 +191,7 @@ def test_a_system_prompt_is_added_to_rows_without_one() -> None:
 
 def test_an_untuned_models_prompt_has_instructions_and_the_labels_but_not_the_answer() -> None:
     labels = ["billing", "refund"]
-
     prompt = prompt_with_labels(make_row(1, "q", "refund", "Sort it."), labels)
-
     assert prompt == (Message("system", "Sort it.\nLabels:\nbilling\nrefund"), Message("user", "q"))
     default = prompt_with_labels(make_row(1, "q", "refund"), labels)[0]
     assert default == Message("system", f"{CLASSIFY}\nLabels:\nbilling\nrefund")
@@ -216,7 +199,6 @@ def test_an_untuned_models_prompt_has_instructions_and_the_labels_but_not_the_an
 
 def test_labels_that_the_instructions_list_are_not_listed_twice() -> None:
     example = make_row(1, "q", "refund", "Answer Billing or refund.")
-
     assert prompt_with_labels(example, ["billing", "refund"]) == example.prompt
     assert lists_labels("Answer billing or cancel_order.", ["billing", "cancel_order"])
     assert not lists_labels("Answer billing.", ["billing", "refund"])

@@ -84,9 +84,7 @@ def test_a_csv_keeps_its_header_separator_other_columns_and_quotes(tmp_path: Pat
 def test_a_quote_that_is_not_closed_costs_that_record_only(tmp_path: Path) -> None:
     source = tmp_path / "rows.csv"
     source.write_bytes(b'text,label\none,a\n"two" x,b\nthree,a\nfour,b\n')
-
     cleaned = clean_rows(source)
-
     assert cleaned.out.read_bytes() == b"text,label\none,a\nthree,a\nfour,b\n"
     assert cleaned.left_out == (LeftOutRows("broken_quotes", 1, (3,)),)
 
@@ -94,9 +92,7 @@ def test_a_quote_that_is_not_closed_costs_that_record_only(tmp_path: Path) -> No
 def test_lines_swallowed_by_an_open_quote_are_counted_as_left_out(tmp_path: Path) -> None:
     source = tmp_path / "rows.csv"
     source.write_bytes(b'text,label\none,a\n"two,b\nthree,a\nfour,b\n')
-
     cleaned = clean_rows(source)
-
     assert cleaned.out.read_bytes() == b"text,label\none,a\n"
     assert cleaned.left_out == (LeftOutRows("broken_quotes", 3, (3, 4, 5)),)
 
@@ -105,9 +101,7 @@ def test_a_table_without_a_header_keeps_its_first_row(tmp_path: Path) -> None:
     source = tmp_path / "rows.csv"
     rows = [f"where is my parcel number {i},late" for i in range(9)]
     source.write_text("\n".join([*rows, *rows]) + "\n")
-
     cleaned = clean_rows(source)
-
     assert cleaned.out.read_text() == "\n".join(rows) + "\n"
     assert (cleaned.rows, cleaned.n_left_out) == (9, 9)
 
@@ -117,11 +111,9 @@ def test_a_line_over_the_cap_is_left_out_in_both_formats(tmp_path: Path) -> None
     rows.write_bytes(b"\n".join([chat("one"), chat("x" * 900), chat("two"), chat("y" * 900)]))
     table = tmp_path / "table.csv"
     table.write_text(f"text,label\none,a\n{'x' * 900},b\ntwo,b\n")
-
     assert clean_rows(rows, Limits(max_line_bytes=500)).left_out == (LeftOutRows("line_too_long", 2, (2, 4)),)
     (tmp_path / "out").unlink()
     cleaned = clean_rows(table, Limits(max_line_bytes=500))
-
     assert cleaned.out.read_text() == "text,label\none,a\ntwo,b\n"
     assert cleaned.left_out == (LeftOutRows("line_too_long", 1, (3,)),)
 
@@ -129,7 +121,6 @@ def test_a_line_over_the_cap_is_left_out_in_both_formats(tmp_path: Path) -> None
 def test_only_the_first_lines_of_a_reason_are_listed_and_all_are_counted(tmp_path: Path) -> None:
     source = tmp_path / "rows.jsonl"
     source.write_bytes(b"\n".join([chat("same")] * 9))
-
     assert clean_rows(source, Limits(listed=2)).left_out == (LeftOutRows("duplicate", 8, (2, 3)),)
 
 
@@ -139,9 +130,7 @@ def test_parquet_is_converted_to_jsonl(tmp_path: Path) -> None:
 
     source = tmp_path / "rows.parquet"
     pq.write_table(pa.table({"text": ["q1", "q2", "q1"], "label": ["a", "b", "a"]}), source)
-
     cleaned = clean_rows(source)
-
     rows = [json.loads(line) for line in cleaned.out.read_bytes().splitlines()]
     assert rows == [json.loads(chat("q1", "a")), json.loads(chat("q2", "b"))]
     assert (cleaned.written_as, cleaned.converted, cleaned.rows, cleaned.n_left_out) == ("jsonl", True, 2, 1)
@@ -160,7 +149,6 @@ def test_a_file_without_a_usable_row_is_refused_and_no_copy_is_written(
 ) -> None:
     source = tmp_path / name
     source.write_bytes(content)
-
     assert clean(source, name, Columns(), tmp_path / "out") == CleaningRefusal(reason)
     assert not (tmp_path / "out").exists()
 
@@ -169,7 +157,6 @@ def test_no_existing_file_is_overwritten(tmp_path: Path) -> None:
     source, other = tmp_path / "rows.jsonl", tmp_path / "other.jsonl"
     source.write_bytes(chat("q"))
     other.write_bytes(b"precious")
-
     assert clean(source, "x", Columns(), source) == CleaningRefusal(
         "'rows.jsonl' exists already; choose another name for the cleaned file."
     )
@@ -181,7 +168,6 @@ def test_a_row_with_a_secret_in_a_tool_is_left_out(tmp_path: Path) -> None:
     source = tmp_path / "rows.jsonl"
     tool = {"type": "function", "function": {"name": "pay", "description": f"uses {KEY}"}}
     source.write_bytes(b"\n".join([chat("one", tools=[tool]), chat("two")]))
-
     assert clean_rows(source).left_out == (LeftOutRows("secret", 1, (1,)),)
 
 
@@ -189,9 +175,7 @@ def test_a_workbook_is_converted_to_csv(tmp_path: Path) -> None:
     source = tmp_path / "rows.xlsx"
     cells = [("text", "label"), ("one, two", "a"), ("three", "b"), ("three", "b")]
     source.write_bytes(workbook("".join(sheet_row(i, *row) for i, row in enumerate(cells, 1))))
-
     cleaned = clean_rows(source)
-
     assert cleaned.out.read_text() == 'text,label\n"one, two",a\nthree,b\n'
     assert (cleaned.written_as, cleaned.converted, cleaned.rows, cleaned.n_left_out) == ("csv", True, 2, 1)
 
@@ -199,9 +183,7 @@ def test_a_workbook_is_converted_to_csv(tmp_path: Path) -> None:
 def test_preference_pairs_are_not_cleaned(tmp_path: Path) -> None:
     source = tmp_path / "pairs.jsonl"
     source.write_text(json.dumps({"prompt": "q", "chosen": "better", "rejected": "worse"}) + "\n")
-
     cleaned = clean(source, "pairs.jsonl", Columns(), tmp_path / "out")
-
     assert isinstance(cleaned, CleaningRefusal) and "preference pairs" in cleaned.reason
 
 

@@ -118,7 +118,6 @@ def test_rows_of_all_kinds_are_read_the_same(
 ) -> None:
     path = tmp_path_factory.getbasetemp() / "lines.jsonl"
     path.write_bytes("\n".join([chat_line("hi", "a"), *lines]).encode())
-
     assert_same_as_row_by_row(path)
 
 
@@ -140,7 +139,6 @@ def test_good_rows_are_read_the_same_whatever_their_texts_and_escapes(
 ) -> None:
     path = tmp_path_factory.getbasetemp() / "good.jsonl"
     path.write_text("\n".join(lines), encoding="utf-8")
-
     assert_same_as_row_by_row(path)
 
 
@@ -152,7 +150,6 @@ def test_bytes_that_are_not_text_are_read_the_same(
     row = chat_line("where is my parcel", "delivery").encode()
     path = tmp_path_factory.getbasetemp() / "bytes.jsonl"
     path.write_bytes(b"\n".join([row, row, *[row[:at] + line + row[at:] for line in lines]]))
-
     assert_same_as_row_by_row(path)
 
 
@@ -179,7 +176,6 @@ def test_texts_are_not_taken_for_roles_if_the_keys_are_in_another_order(tmp_path
     row = '{"messages": [{"content": "user", "role": "user"}, {"content": "assistant", "role": "assistant"}]}'
     path = tmp_path / "lines.jsonl"
     path.write_text("\n".join([row, row.replace('"role": "user"', '"role": "bot"'), chat_line("hi", "a")]))
-
     assert_same_as_row_by_row(path)
 
 
@@ -215,7 +211,6 @@ def test_rows_across_blocks_with_long_lines_and_windows_line_ends_keep_their_pos
     lines[1500] = chat_line("x" * 5000, "y")
     path = tmp_path / "lines.jsonl"
     path.write_bytes(b"\xef\xbb\xbf" + "\r\n".join(lines).encode())
-
     assert_same_as_row_by_row(path, Limits(max_line_bytes=2000))
 
 
@@ -223,7 +218,6 @@ def test_rows_across_blocks_with_long_lines_and_windows_line_ends_keep_their_pos
 @given(texts=st.lists(TEXTS | st.text(max_size=6), max_size=6))
 def test_joined_texts_are_normalised_like_each_alone(texts: list[str]) -> None:
     normalised = normalise_all(JoinedTexts([text.encode() for text in texts]), texts)
-
     assert normalised == [normalise_text(text).encode() for text in texts]
 
 
@@ -237,5 +231,4 @@ SUSPECT = st.lists(st.sampled_from(NUMBERS + SECRETS + TOKENS), max_size=6).map(
 @given(texts=st.lists(SUSPECT, max_size=8))
 def test_joined_texts_are_searched_like_each_alone(texts: list[str]) -> None:
     faults = faults_of_texts(JoinedTexts([text.encode() for text in texts]), texts)
-
     assert faults == {i: alone for i, text in enumerate(texts) if (alone := faults_in(text))}

@@ -53,16 +53,13 @@ def test_a_visible_sheet_is_read_before_a_hidden_one(tmp_path: Path) -> None:
         sheet.append(["text", "label"])
         sheet.append(["where is it", label])
     book.save(tmp_path / "a.xlsx")
-
     assert [e.answer for e in read(tmp_path / "a.xlsx", "a.xlsx").examples] == ["new"]
 
 
 def test_a_workbook_is_checked_and_split_like_a_table(tmp_path: Path) -> None:
     rows = "".join(sheet_row(i, f"ticket {i} is late", "ab"[i % 2]) for i in range(2, 62))
     path = write_workbook(tmp_path / "a.xlsx", HEADER + rows)
-
     report = check_file(path, "a.xlsx", ANY_COLUMNS, tmp_path / "out", 7)
-
     assert (report.format, report.rows, report.n_train + report.n_holdout) == ("xlsx", 60, 60)
     (first, *_) = (tmp_path / "out" / f"{report.train_sha256}.jsonl").read_text().splitlines()
     assert [m["role"] for m in json.loads(first)["messages"]] == ["system", "user", "assistant"]
@@ -76,37 +73,31 @@ STRINGS = b"<sst><si><t>" + b"x" * 500_000 + b"</t></si></sst>"
 
 def test_a_workbook_whose_cells_span_a_huge_rectangle_is_refused(tmp_path: Path) -> None:
     reading = read(write_workbook(tmp_path / "a.xlsx", HUGE_RECTANGLE), "a.xlsx")
-
     assert codes(reading) == [(None, "too_big_unpacked")]
 
 
-def test_a_workbook_where_many_cells_share_a_long_text_is_refused(tmp_path: Path) -> None:
+def test_a_workbook_whose_cells_share_a_long_text_is_refused(tmp_path: Path) -> None:
     path = write_workbook(tmp_path / "a.xlsx", SHARED_TEXTS * 500, more={"xl/sharedStrings.xml": STRINGS})
-
     assert codes(read(path, "a.xlsx")) == [(None, "too_big_unpacked")]
 
 
 def test_a_workbook_that_unpacks_to_more_than_the_cap_is_refused(tmp_path: Path) -> None:
     path = write_workbook(tmp_path / "a.xlsx", HEADER, more={"xl/media/x.bin": bytes(3_000_000)})
-
     assert path.stat().st_size < 10_000
     assert codes(read(path, "a.xlsx", limits=Limits(max_bytes=1_000_000))) == [(None, "too_big_unpacked")]
 
 
 def test_a_sheet_that_is_one_endless_tag_is_refused(tmp_path: Path) -> None:
     reading = read(write_workbook(tmp_path / "a.xlsx", "<c " + "r" * 5_000_000), "a.xlsx")
-
     assert codes(reading) == [(None, "too_big_unpacked")]
 
 
 def test_a_workbook_that_declares_entities_is_refused(tmp_path: Path) -> None:
     bomb = b'<!DOCTYPE sst [<!ENTITY a "aaaaaaaa">]><sst><si><t>&a;</t></si></sst>'
-
     reading = read(
         write_workbook(tmp_path / "a.xlsx", sheet_row(1, "a", "b"), more={"xl/sharedStrings.xml": bomb}),
         "a.xlsx",
     )
-
     assert codes(reading) == [(None, "not_text")]
 
 
@@ -137,9 +128,7 @@ def write_unreadable_files(folder: Path) -> dict[str, tuple[Path, str, str]]:
 @pytest.mark.parametrize("which", ["cut", "turned", "locked", "old", "ods", "docx", "empty", "no sheet"])
 def test_an_unreadable_workbook_is_refused_with_the_reason(tmp_path: Path, which: str) -> None:
     path, code, reason = write_unreadable_files(tmp_path)[which]
-
     (finding,) = read(path, "rows.xlsx").findings
-
     assert (finding.code, finding.severity) == (code, "blocks")
     assert reason in finding.message
 
@@ -148,9 +137,7 @@ def test_no_damage_to_a_workbook_makes_reading_raise(tmp_path: Path) -> None:
     content = write_workbook(tmp_path / "a.xlsx", HEADER + sheet_row(2, "hello there", "b")).read_bytes()
     for at in range(0, len(content), 7):
         (tmp_path / "b").write_bytes(content[:at] + bytes([content[at] ^ 255]) + content[at + 1 :])
-
         reading = read(tmp_path / "b", "b.xlsx")
-
         assert reading.examples or reading.findings
 
 
@@ -172,12 +159,8 @@ def test_parquet_is_read_like_a_table_with_row_numbers_as_lines(tmp_path: Path) 
     assert (reading.format, reading.columns) == ("parquet", Columns("what", "kind"))
     assert [(e.line, e.answer) for e in reading.examples] == [(1, "delivery"), (3, "cancel")]
     assert codes(reading) == [(2, "empty_text")]
-
-
-def test_columns_of_parquet_have_names_whatever_their_values(tmp_path: Path) -> None:
-    columns = {"x1": [f"the printer number {i} is dead" for i in range(30)], "x2": ["a", "b"] * 15}
-
-    assert read(write_parquet(tmp_path / "a", columns), "a").columns == Columns("x1", "x2")
+    unnamed = {"x1": [f"the printer number {i} is dead" for i in range(30)], "x2": ["a", "b"] * 15}
+    assert read(write_parquet(tmp_path / "b", unnamed), "b").columns == Columns("x1", "x2")
 
 
 def test_parquet_with_conversations_is_read_as_chat(tmp_path: Path) -> None:
@@ -201,9 +184,7 @@ def test_parquet_of_conversations_keeps_their_tools(tmp_path: Path) -> None:
     chat = [question, {"role": "assistant", "content": None, "tool_calls": [call]}]
     tools = [{"type": "function", "function": {"name": "track", "parameters": {"type": "object"}}}]
     columns = {"messages": [chat, chat, chat], "tools": [json.dumps(tools), None, "no JSON"]}
-
     reading = read(write_parquet(tmp_path / "a", columns), "a")
-
     assert [json.loads(e.row or b"").get("tools") for e in reading.examples] == [tools, None]
     assert codes(reading) == [(3, "bad_tools")]
 
@@ -229,11 +210,9 @@ def test_parquet_of_conversations_gets_no_default_instructions(tmp_path: Path) -
         [{"role": "user", "content": f"question {i}"}, {"role": "assistant", "content": "ab"[i % 2]}]
         for i in range(30)
     ]
-
     report = check_file(
         write_parquet(tmp_path / "a", {"messages": rows}), "a", ANY_COLUMNS, tmp_path / "out", 7
     )
-
     assert (report.system, report.rows, report.is_blocked) == (None, 30, False)
 
 
@@ -241,16 +220,13 @@ def test_a_parquet_bomb_is_refused_by_what_it_would_unpack_to(tmp_path: Path) ->
     path = write_parquet(
         tmp_path / "a", {"text": ["x" * 1000] * 5000, "label": ["a"] * 5000}, use_dictionary=False
     )
-
     assert path.stat().st_size < 1_000_000
     assert codes(read(path, "a", limits=Limits(max_bytes=1_000_000))) == [(None, "too_big_unpacked")]
 
 
 def test_a_parquet_dictionary_bomb_stops_at_the_cap(tmp_path: Path) -> None:
     path = write_parquet(tmp_path / "a", {"text": ["x" * 1000] * 5000, "label": ["a"] * 5000})
-
     findings = read(path, "a", limits=Limits(max_bytes=1_000_000)).findings
-
     assert [finding.code for finding in findings] == ["too_big_unpacked"]
 
 
@@ -278,21 +254,17 @@ def test_a_parquet_footer_that_lies_is_not_believed(tmp_path: Path) -> None:
     path = write_shared_text(tmp_path / "a", 400_000, 300)
     group, limits = pq.read_metadata(path).row_group(0), Limits(max_bytes=1_000_000, max_line_bytes=500_000)
     assert (group.total_byte_size, path.stat().st_size < 10_000) == (1000, True)
-
     tracemalloc.start()
     reading = read(path, "a", limits=limits)
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
-
     assert codes(reading) == [(1, "too_big_unpacked")]
     assert peak < 10_000_000, "no row became a Python object: all would be 120 MB"
 
 
 def test_a_text_shared_by_rows_counts_once_per_row_and_is_read_like_any_other(tmp_path: Path) -> None:
     path = write_shared_text(tmp_path / "a", 1000, 300)
-
     reading = read(path, "a", limits=Limits(max_bytes=1_000_000, max_line_bytes=500_000))
-
     assert [len(example.answer) for example in reading.examples] == [1000] * 300
     assert codes(read(path, "a", limits=Limits(max_line_bytes=900)))[0] == (1, "line_too_long")
 
@@ -303,9 +275,7 @@ def test_no_damage_to_parquet_makes_reading_raise(tmp_path: Path) -> None:
     ).read_bytes()
     for at in range(0, len(content), 11):
         (tmp_path / "b").write_bytes(content[:at] + bytes([content[at] ^ 255]) + content[at + 1 :])
-
         reading = read(tmp_path / "b", "b")
-
         assert reading.examples or reading.findings
 
 
@@ -337,9 +307,7 @@ def trl_pair(**changes: Any) -> str:
 )
 def test_preference_pairs_are_read_with_the_preferred_answer(tmp_path: Path, line: str) -> None:
     (tmp_path / "p").write_text("\n".join([line] * 3))
-
     reading = read(tmp_path / "p", "pairs.jsonl")
-
     (finding,) = reading.findings
     assert (reading.format, len(reading.examples)) == ("preference", 3)
     assert (finding.line, finding.code, finding.severity) == (None, "preference_pairs", "tells")
@@ -365,9 +333,7 @@ def test_preference_pairs_are_read_with_the_preferred_answer(tmp_path: Path, lin
 )
 def test_a_bad_pair_is_found_on_its_line(tmp_path: Path, line: str, code: str) -> None:
     (tmp_path / "p").write_text("\n".join([openai_pair(), trl_pair(), line]))
-
     reading = read(tmp_path / "p", "pairs.jsonl")
-
     assert (3, code) in codes(reading)
     assert len(reading.examples) == 2
 
@@ -375,7 +341,6 @@ def test_a_bad_pair_is_found_on_its_line(tmp_path: Path, line: str, code: str) -
 def test_a_chat_row_among_pairs_has_another_format(tmp_path: Path) -> None:
     chat = json.dumps({"messages": QUESTION + answer("x")})
     (tmp_path / "p").write_text(f"{openai_pair()}\n{chat}")
-
     assert (2, "mixed_formats") in codes(read(tmp_path / "p", "p"))
 
 

@@ -98,16 +98,13 @@ def test_copies_are_not_reported_as_near_copies_but_are_in_their_group() -> None
     near = find_near(
         ["Where is my parcel now?", "where is  MY parcel now?", "Where is my parcel now", "other"]
     )
-
     assert near.groups == (0, 0, 0, 3)
     assert [(pair.earlier, pair.later) for pair in near.pairs] == [(0, 2)]
 
 
 def test_a_near_copy_of_a_held_out_question_is_reported_with_both_lines() -> None:
     near = find_near(["Where is my parcel now?", "Where is my parcel now", "When does the shop open?"])
-
     (finding,) = report(near, [7, 12, 13], None, held=1)
-
     assert (finding.line, finding.code) == (12, "near_overlap")
     assert finding.message == "Line 12 asks nearly what the holdout asks in line 7."
 
@@ -203,9 +200,7 @@ def test_banking77_has_near_contradictions_beside_its_copies() -> None:
     train = read_banking77("train")
     keys = question_keys(train)
     near = find_near_copies([question_text(e) for e in train], keys)
-
     codes = [f.code for f in report(near, [e.line for e in train], [e.answer for e in train])]
-
     assert near.all_compared
     assert len(keys) - len(set(keys)) == 4
     assert all(keys[pair.earlier] != keys[pair.later] for pair in near.pairs)

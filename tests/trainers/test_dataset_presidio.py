@@ -36,7 +36,6 @@ def search(examples: Sequence[Example], most_rows: int = 1000, seconds: float = 
 )
 def test_a_kind_is_reported_with_its_line_but_never_its_value(text: str, kind: str) -> None:
     (finding, about) = search([make_row(3, "hello"), make_row(8, f"{text} and again {text}")])
-
     assert (finding.line, finding.code, finding.severity) == (8, "personal_data", "warns")
     assert finding.message == f"Line 8 holds what presidio calls {kind}."
     assert about.message == "presidio searched 2 rows; matches of which it is less than 50% sure don't count."
@@ -57,9 +56,7 @@ def test_uncertain_and_impersonal_matches_and_those_of_our_own_patterns_are_not_
 
 def test_of_too_many_rows_a_sample_is_searched_and_reported() -> None:
     examples = [make_row(line, f"{line}: {SSN}") for line in range(1, 41)]
-
     findings = search(examples, most_rows=10)
-
     lines = [finding.line for finding in findings if finding.code == "personal_data"]
     assert len(lines) == 10 and lines == sorted(lines) and lines != list(range(1, 11))  # type: ignore[type-var]
     assert "looked at 10 of 40 rows, drawn at random" in findings[-1].message

@@ -108,9 +108,7 @@ BAD_LINES = [
 @pytest.mark.parametrize(("line", "code"), BAD_LINES, ids=lambda value: str(value)[:40])
 def test_a_fault_is_found_on_its_own_line_and_only_there(tmp_path: Path, line: str, code: str) -> None:
     lines = [GOOD % i for i in range(6)] + [line] + [GOOD % i for i in range(6, 9)]
-
     reading = read_bytes(tmp_path, "\n".join(lines).encode())
-
     assert codes(reading) == [(7, code)]
     assert reading.is_refused
     assert len(reading.examples) == 9
@@ -157,7 +155,6 @@ def test_a_file_without_rows_is_refused_with_the_reason(
     tmp_path: Path, content: bytes, code: str, reason: str
 ) -> None:
     reading = read_bytes(tmp_path, content)
-
     assert reading.examples == ()
     (finding,) = reading.findings
     assert finding.code == code and reason in finding.message
@@ -168,40 +165,28 @@ def test_a_file_over_the_cap_is_refused_with_both_sizes(tmp_path: Path) -> None:
     path = tmp_path / "big"
     with path.open("wb") as file:
         file.truncate(260_000_000)
-
     finding = read(path, "big.jsonl").findings[0]
-
     assert finding.code == "file_too_big"
     assert finding.message == "'big.jsonl' has 260.0 MB; the limit is 200.0 MB."
 
 
-def test_a_line_over_the_cap_is_skipped_and_later_lines_keep_their_numbers(tmp_path: Path) -> None:
-    lines = [GOOD % 1, GOOD.replace("%d", "x" * 5000), "oops", GOOD % 2]
-
+def test_lines_over_the_cap_are_skipped_and_later_lines_keep_their_numbers(tmp_path: Path) -> None:
+    too_long = GOOD.replace("%d", "x" * 5000)
+    lines = [GOOD % 1, too_long, "oops", GOOD % 2, too_long]  # the last one has no line end
     reading = read_bytes(tmp_path, "\n".join(lines).encode(), limits=Limits(max_line_bytes=1000))
-
-    assert codes(reading) == [(2, "line_too_long"), (3, "not_json")]
+    assert sorted(codes(reading)) == [(2, "line_too_long"), (3, "not_json"), (5, "line_too_long")]
     assert [example.line for example in reading.examples] == [1, 4]
-
-
-def test_a_last_line_over_the_cap_without_a_line_end_is_found(tmp_path: Path) -> None:
-    content = f"{GOOD % 1}\n{GOOD.replace('%d', 'x' * 5000)}".encode()
-
-    assert codes(read_bytes(tmp_path, content, limits=Limits(max_line_bytes=1000))) == [(2, "line_too_long")]
 
 
 def test_reading_stops_at_the_cap_of_rows(tmp_path: Path) -> None:
     reading = read_bytes(tmp_path, "\n".join(GOOD % i for i in range(9)).encode(), limits=Limits(max_rows=5))
-
     assert codes(reading) == [(None, "too_many_rows")]
     assert len(reading.examples) == 5
 
 
 def test_many_lines_with_one_fault_are_listed_up_to_the_cap_and_then_counted(tmp_path: Path) -> None:
     content = "\n".join([GOOD % 0, *["{oops"] * 50]).encode()
-
     findings = read_bytes(tmp_path, content, limits=Limits(listed=20)).findings
-
     assert [finding.line for finding in findings] == [*range(2, 22), None]
     assert findings[-1].message == "30 more lines have the same problem."
     assert sum(finding.count for finding in findings) == 50
@@ -210,25 +195,20 @@ def test_many_lines_with_one_fault_are_listed_up_to_the_cap_and_then_counted(tmp
 def test_bytes_that_are_not_utf8_are_reported_with_their_likely_encoding(tmp_path: Path) -> None:
     in_utf8 = GOOD.replace("hi %d", "thé").encode()  # so that the file as a whole is not in Latin-1
     in_latin_1 = GOOD.replace("hi %d", "café").encode("latin-1")
-
     finding = read_bytes(tmp_path, in_utf8 + b"\n" + in_latin_1).findings[0]
-
     assert (finding.line, finding.code) == (2, "not_utf8")
     assert "Windows-1252 or Latin-1" in finding.message
 
 
 def test_a_byte_order_mark_windows_line_ends_and_blank_lines_are_no_faults(tmp_path: Path) -> None:
     content = b"\xef\xbb\xbf" + (GOOD % 1 + "\r\n\r\n" + GOOD % 2 + "\r\n").encode()
-
     reading = read_bytes(tmp_path, content)
-
     assert codes(reading) == [(None, "blank_lines")]
     assert [example.line for example in reading.examples] == [1, 3]
 
 
 def test_a_key_repeated_inside_a_text_is_no_fault(tmp_path: Path) -> None:
     line = chat({"role": "user", "content": 'what does {"role": 1, "role": 2} mean'}, REPLY)
-
     assert codes(read_bytes(tmp_path, line.encode())) == []
 
 
@@ -256,13 +236,11 @@ def test_a_row_with_tools_keeps_its_json_without_unknown_keys(tmp_path: Path) ->
 def test_text_parts_are_joined(tmp_path: Path) -> None:
     parts = [{"type": "text", "text": text} for text in "ab"]
     line = chat({"role": "user", "content": parts}, REPLY)
-
     assert read_bytes(tmp_path, line.encode()).examples[0].messages[0] == Message("user", "a\nb")
 
 
 def test_prompt_and_completion_become_a_conversation(tmp_path: Path) -> None:
     reading = read_bytes(tmp_path, b'{"prompt": "my printer is dead ->", "completion": " hardware_fault"}')
-
     assert reading.format == "completion"
     assert reading.examples[0].messages == (
         Message("user", "my printer is dead ->"),
@@ -285,7 +263,6 @@ TABLES = {
 @pytest.mark.parametrize("table", TABLES.values(), ids=TABLES.keys())
 def test_a_table_is_read_with_any_separator_and_column_names(tmp_path: Path, table: str) -> None:
     reading = read_bytes(tmp_path, table.encode())
-
     assert codes(reading) == []
     assert reading.format == "csv"
     assert [(e.line, e.prompt[0].content, e.answer) for e in reading.examples] == [
@@ -296,18 +273,14 @@ def test_a_table_is_read_with_any_separator_and_column_names(tmp_path: Path, tab
 
 def test_columns_without_known_names_are_found_by_their_values(tmp_path: Path) -> None:
     rows = [f"{i},the printer number {i} is dead,{'fault' if i % 2 else 'other'}" for i in range(20)]
-
     reading = read_bytes(tmp_path, "\n".join(["nr,what they wrote,bucket", *rows]).encode())
-
     assert reading.columns == Columns("what they wrote", "bucket")
     assert len(reading.examples) == 20
 
 
 def test_a_table_without_a_header_is_read_and_reported(tmp_path: Path) -> None:
     rows = [f"the printer number {i} is dead,{'fault' if i % 2 else 'other'}" for i in range(20)]
-
     reading = read_bytes(tmp_path, "\n".join(rows).encode())
-
     assert codes(reading) == [(None, "no_header")]
     assert reading.columns == Columns("column 1", "column 2")
     assert [e.line for e in reading.examples] == list(range(1, 21))
@@ -319,7 +292,6 @@ TWO_LABELS = b"utterance,intent,category\nwhere is it,track,DELIVERY\nstop it,ca
 def test_of_two_possible_label_columns_a_person_chooses_one(tmp_path: Path) -> None:
     unclear = read_bytes(tmp_path, TWO_LABELS)
     chosen = read_bytes(tmp_path, TWO_LABELS, Columns(label="category"))
-
     assert codes(unclear) == [(None, "columns_unclear")]
     assert unclear.findings[0].message == "The columns 'intent' and 'category' could both be the label."
     assert unclear.choices.label == ("intent", "category")
@@ -329,22 +301,17 @@ def test_of_two_possible_label_columns_a_person_chooses_one(tmp_path: Path) -> N
 
 def test_two_columns_with_the_same_name_are_refused(tmp_path: Path) -> None:
     reading = read_bytes(tmp_path, b"text,text,label\n" + b"hello there,good day,a\n" * 20)
-
     assert codes(reading) == [(None, "column_twice")]
 
 
-@pytest.mark.parametrize("separator", [",", ";"])
-def test_a_table_of_preference_pairs_is_refused_as_such(tmp_path: Path, separator: str) -> None:
-    rows = [("prompt", "chosen", "rejected")] + [(f"ask {i}", f"good {i}", f"bad {i}") for i in range(20)]
-
-    reading = read_bytes(tmp_path, "\n".join(separator.join(row) for row in rows).encode())
-
+def test_a_table_of_preference_pairs_is_refused_as_such(tmp_path: Path) -> None:
+    rows = ["prompt;chosen;rejected", *(f"ask {i};good {i};bad {i}" for i in range(20))]
+    reading = read_bytes(tmp_path, "\n".join(rows).encode())
     assert codes(reading) == [(None, "pairs_in_a_table")]
 
 
 def test_an_open_quote_is_reported_with_the_lines_that_it_spans(tmp_path: Path) -> None:
     reading = read_bytes(tmp_path, b'text,label\nhello,a\n"open here,b\n' + b"good day,c\n" * 9)
-
     (finding,) = reading.findings
     assert (finding.line, finding.code) == (3, "broken_quotes")
     assert "lines 3 to 12" in finding.message
@@ -352,14 +319,12 @@ def test_an_open_quote_is_reported_with_the_lines_that_it_spans(tmp_path: Path) 
 
 def test_a_cell_beyond_the_readers_limit_is_too_long(tmp_path: Path) -> None:
     reading = read_bytes(tmp_path, b"text,label\nhello,a\n" + b"x" * 200_000 + b",b\nhello,c\n")
-
     assert codes(reading) == [(3, "cell_too_long")]
     assert [example.line for example in reading.examples] == [2, 4]
 
 
 def test_a_missing_column_is_refused_with_the_available_ones(tmp_path: Path) -> None:
     (finding,) = read_bytes(tmp_path, TWO_LABELS, Columns(label="lable")).findings
-
     assert finding.code == "column_missing"
     assert finding.message == "There is no column 'lable'; available: 'utterance', 'intent' and 'category'."
 
@@ -386,7 +351,6 @@ def test_faults_of_a_table_have_the_line_at_which_their_record_begins(tmp_path: 
 @pytest.mark.parametrize("end", ["\u2028", "\x85", "\v", "\f"])
 def test_unicode_line_separators_do_not_end_a_row(tmp_path: Path, end: str) -> None:
     reading = read_bytes(tmp_path, f"text,label\nhi{end}there,a\nbye{end}now,b\n".encode())
-
     assert [(e.prompt[0].content, e.answer) for e in reading.examples] == [
         (f"hi{end}there", "a"),
         (f"bye{end}now", "b"),
@@ -395,7 +359,6 @@ def test_unicode_line_separators_do_not_end_a_row(tmp_path: Path, end: str) -> N
 
 def test_a_repeated_header_is_not_a_row(tmp_path: Path) -> None:
     reading = read_bytes(tmp_path, b"id,text,label\n1,hi,a\nid,text,label\n2,bye,b\n")
-
     assert codes(reading) == [(3, "header_again")]
     assert [example.answer for example in reading.examples] == ["a", "b"]
 
@@ -403,7 +366,6 @@ def test_a_repeated_header_is_not_a_row(tmp_path: Path) -> None:
 def test_a_name_with_control_and_bidi_characters_is_shown_without_them(tmp_path: Path) -> None:
     path = tmp_path / "upload"
     path.write_bytes(b"")
-
     assert read(path, "tic\u202ekets\x07\n.csv").findings[0].message == "'tic kets .csv' is empty."
 
 
@@ -432,7 +394,6 @@ def test_each_bomb_of_brackets_or_quotes_is_refused_by_its_line(tmp_path: Path) 
         b"\\ud800" * 99,
     ]
     reading = read_bytes(tmp_path, b"\n".join([(GOOD % 1).encode(), *bombs]))
-
     assert {line for line, _ in codes(reading)} == {2, 3, 4, 5, 6}
 
 
@@ -448,7 +409,6 @@ FRAGMENTS = st.sampled_from(
 @given(content=st.one_of(st.binary(max_size=400), st.lists(FRAGMENTS, max_size=30).map(b"".join)))
 def test_no_bytes_make_reading_raise(tmp_path_factory: pytest.TempPathFactory, content: bytes) -> None:
     reading = read_bytes(tmp_path_factory.getbasetemp(), content)
-
     assert reading.examples or reading.findings or content.strip()
     for example in reading.examples:
         assert example.answer.strip()
@@ -463,9 +423,7 @@ def test_no_bytes_make_reading_raise(tmp_path_factory: pytest.TempPathFactory, c
 def test_any_text_survives_json(tmp_path_factory: pytest.TempPathFactory, text: str, label: str) -> None:
     assume(not is_blank(text) and not is_blank(label))
     line = chat({"role": "user", "content": text}, {"role": "assistant", "content": label})
-
     (example,) = read_bytes(tmp_path_factory.getbasetemp(), line.encode()).examples
-
     assert (example.prompt[0].content, example.answer) == (text, label)
 
 
@@ -485,17 +443,12 @@ def test_dropped_keys_are_reported_by_line_and_name_but_never_by_value(
 ) -> None:
     path = tmp_path / "rows.jsonl"
     path.write_text(line)
-
     (finding,) = read(path, "rows.jsonl").findings
-
     assert (finding.line, finding.severity, finding.code) == (1, "tells", "dropped_keys")
     assert finding.message.endswith(f"{dropped}.")
     assert "Anna" not in finding.message and "red" not in finding.message
 
 
-@pytest.mark.parametrize("key", ["name", "weight", "refusal"])
-def test_keys_that_trainers_know_are_not_reported(tmp_path: Path, key: str) -> None:
-    path = tmp_path / "rows.jsonl"
-    path.write_text(chat(USER, {**REPLY, key: 1}))
-
-    assert read(path, "rows.jsonl").findings == ()
+def test_keys_that_trainers_know_are_not_reported(tmp_path: Path) -> None:
+    line = chat(USER, {**REPLY, "name": "bot", "weight": 1, "refusal": None})
+    assert read_bytes(tmp_path, line.encode()).findings == ()

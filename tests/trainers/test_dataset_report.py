@@ -54,7 +54,6 @@ def test_the_same_file_and_seed_give_the_same_parts_and_another_seed_others(
 ) -> None:
     first, again = check(table, tmp_path / "a"), check(table, tmp_path / "b")
     other_seed = check_file(table, table.name, Columns(), tmp_path / "c", 8)
-
     assert replace(first, seconds=0) == replace(again, seconds=0)
     assert other_seed.holdout_sha256 != first.holdout_sha256
 
@@ -82,13 +81,11 @@ def test_tokens_are_those_of_the_rows_as_they_are_written(table: Path, tmp_path:
 
 def test_an_assumed_encoding_is_reported(table: Path, tmp_path: Path) -> None:
     assumed = Encoding("o200k_base", assumed=True)
-
     assert check_file(table, "t", Columns(), tmp_path, 7, encoding=assumed).tokens.assumed
 
 
-def test_nothing_is_written_where_a_finding_blocks(tmp_path: Path) -> None:
+def test_nothing_is_written_if_a_finding_blocks(tmp_path: Path) -> None:
     report = check(FLAWED, tmp_path / "out")
-
     assert report.is_blocked
     assert (report.train_sha256, report.holdout_sha256) == (None, None)
     assert (report.n_train, report.n_holdout) == (0, 0)
@@ -100,38 +97,16 @@ def test_fewer_than_ten_rows_are_refused(tmp_path: Path, rows: int, are_rows: st
     path = tmp_path / "few.csv"
     few = ("where is it,delivery\n", "stop it,cancel\n", "no money back yet,refund\n")[:rows]
     path.write_text("text,label\n" + "".join(few))
-
     report = check(path, tmp_path / "out")
-
     assert report.is_blocked
     assert report.findings[0].message == f"There {are_rows}; 10 is the minimum."
-
-
-def test_a_refused_file_is_reported_with_the_reason_alone(tmp_path: Path) -> None:
-    path = tmp_path / "picture.jsonl"
-    path.write_bytes(b"\x89PNG\r\n\x1a\n" + bytes(100))
-
-    report = check(path, tmp_path / "out")
-
-    (finding,) = report.findings
-    assert "'picture.jsonl' is a PNG picture" in finding.message and report.format is None
-
-
-def test_a_row_over_the_trainers_limit_is_named(table: Path, tmp_path: Path) -> None:
-    table.write_text(table.read_text() + "many " * 500 + ",refund\n")
-
-    report = check_file(table, "t", Columns(), tmp_path, 7, limits=Limits(max_row_tokens=300))
-
-    assert [(f.line, f.severity) for f in report.findings if f.code == "row_too_long"] == [(302, "warns")]
 
 
 def test_rows_that_are_in_a_frozen_holdout_block(table: Path, tmp_path: Path) -> None:
     first = check(table, tmp_path / "out")
     frozen = tmp_path / "out" / f"{first.holdout_sha256}.jsonl"
     held = split(read(table, "t").examples, 7).holdout[0]
-
     report = check_file(table, "t", Columns(), tmp_path / "out", 7, holdout=frozen)
-
     assert report.is_blocked
     overlaps = [f for f in report.findings if f.code == "overlap"]
     assert sum(f.count for f in overlaps) == 100
@@ -143,16 +118,13 @@ def test_a_frozen_holdout_stays_and_new_rows_are_all_for_training(table: Path, t
     first = check(table, tmp_path / "out")
     frozen = tmp_path / "out" / f"{first.holdout_sha256}.jsonl"
     table.write_text(table.read_text().replace("says hello", "says good bye"))
-
     report = check_file(table, "t", Columns(), tmp_path / "out", 7, holdout=frozen)
-
     assert (report.holdout_sha256, report.n_holdout, report.n_train) == (first.holdout_sha256, 100, 300)
 
 
 def test_a_damaged_frozen_holdout_is_an_error(table: Path, tmp_path: Path) -> None:
     damaged = tmp_path / "holdout.jsonl"
     damaged.write_text('{"messages": [')
-
     with pytest.raises(ValueError, match="frozen holdout 'holdout"):
         check_file(table, "t", Columns(), tmp_path / "out", 7, holdout=damaged)
 
@@ -160,18 +132,14 @@ def test_a_damaged_frozen_holdout_is_an_error(table: Path, tmp_path: Path) -> No
 def test_a_file_whose_rows_cannot_be_held_out_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "pairs.csv"
     path.write_text("text,label\n" + "\n".join(f"{i} asks {i * 77},l{i % 5}" for i in range(10)) + "\n")
-
     report = check(path, tmp_path / "out")
-
     assert [f.code for f in report.findings if f.blocks] == ["no_holdout"]
 
 
 def test_a_version_after_one_without_a_holdout_draws_its_own(table: Path, tmp_path: Path) -> None:
     sides = [store_chat(tmp_path, rows) for rows in (read(table, "t.csv").examples[:20], ())]
     train, holdout = (tmp_path / f"{side}.jsonl" for side in sides)
-
     report = check_file(table, "t.csv", Columns(), tmp_path, 7, previous=Previous(train, holdout))
-
     assert not report.is_blocked
     assert report.n_holdout == 56
 
@@ -185,9 +153,7 @@ def test_tool_definitions_count_as_tokens_and_are_searched_for_secrets(tmp_path:
     long, secret = tmp_path / "long.jsonl", tmp_path / "secret.jsonl"
     long.write_text("\n".join(tool_line(i, "Finds an order. " * 100) for i in range(12)))
     secret.write_text("\n".join([tool_line(1, "Finds it."), tool_line(2, "key AKIA" + "ABCDEFGH12345678")]))
-
     report = check(long, tmp_path / "out")
-
     assert report.tokens.rows.max > 400
     assert report.tokens.prompt_mean > 400
     assert [(f.line, f.code) for f in check(secret, tmp_path).findings if f.line] == [(2, "secret")]
@@ -218,7 +184,6 @@ def test_each_flaw_of_the_flawed_example_is_reported_on_its_line(tmp_path: Path)
 
 def test_the_good_example_has_no_findings_that_block_or_warn(tmp_path: Path) -> None:
     report = check(ROOT / "examples" / "support_tickets.csv", tmp_path / "out")
-
     assert [f.message for f in report.findings if f.severity != "tells"] == []
     assert report.rows >= 800
     assert report.n_holdout == 200
@@ -268,8 +233,9 @@ def test_the_model_to_train_decides_the_length_of_rows_and_the_vendor_its_tokens
     )
     again = check_file(path, "r", Columns(), tmp_path, 7, local_models={"m": folder})
 
-    too_long = [f.message for f in by_words.findings if f.code == "row_too_long"]
-    assert too_long == ["Line 4 has 21 tokens of words, more than the limit of 12."]
+    (too_long,) = [f for f in by_words.findings if f.code == "row_too_long"]
+    assert (too_long.line, too_long.severity) == (4, "warns")
+    assert too_long.message == "Line 4 has 21 tokens of words, more than the limit of 12."
     assert by_words.token_lengths == ((11, 28), (12, 1), (21, 1))
     assert by_words.tokens == by_vendor.tokens
     assert by_words.trained_tokens == again.trained_tokens

@@ -10,24 +10,21 @@ from pathlib import Path
 import pytest
 
 from tests.trainers.builders import chat_line
-from trainers.dataset import Columns, Limits, Report, check_file, read
+from trainers.dataset import Columns, Limits, Report, check_file
 from trainers.dataset.checks import Findings
 from trainers.dataset.file_format import Sniffed
 from trainers.dataset.reader import Progress
 from trainers.dataset.row_facts import RowFacts, histogram, read_facts
-from trainers.dataset.versions import Previous
-from trainers.tokens import O200K, training_limit
+from trainers.tokens import O200K
 
 
 def make_tickets(count: int) -> list[str]:
     return [f"ticket {i} is late,{'ab'[i % 2]}" for i in range(count)]
 
 
-def check_table(
-    path: Path, rows: list[str], *, previous: Previous | None = None, deep: bool = False
-) -> Report:
+def check_table(path: Path, rows: list[str], *, deep: bool = False) -> Report:
     path.write_text("text,label\n" + "\n".join(rows) + "\n")
-    return check_file(path, path.name, Columns(), path.parent / "out", 7, previous=previous, deep=deep)
+    return check_file(path, path.name, Columns(), path.parent / "out", 7, deep=deep)
 
 
 def test_the_same_rows_with_other_case_and_spacing_are_the_same_questions(tmp_path: Path) -> None:
@@ -47,7 +44,6 @@ def test_the_same_rows_with_other_case_and_spacing_are_the_same_questions(tmp_pa
 def test_tokens_of_rows_that_repeat_another_are_counted_as_wasted(tmp_path: Path) -> None:
     once = check_table(tmp_path / "once.csv", make_tickets(30))
     twice = check_table(tmp_path / "twice.csv", make_tickets(30) * 2)
-
     assert once.duplicate_tokens == 0
     assert twice.duplicate_tokens == once.tokens.rows.total
 
@@ -65,22 +61,9 @@ def test_a_histogram_of_lengths_has_at_most_sixty_bars_and_holds_all_rows() -> N
 def test_labels_that_mean_no_label_warn_on_their_lines(tmp_path: Path) -> None:
     labels = ("nan", "NULL", "None", "N/A", "#N/A")
     rows = [*make_tickets(60), *(f"which one is {label},{label}" for label in labels)]
-
     report = check_table(tmp_path / "a.csv", rows)
-
     null_labels = [(f.line, f.severity) for f in report.findings if f.code == "null_label"]
     assert null_labels == [(line, "warns") for line in range(62, 67)]
-
-
-def test_tokens_of_chat_templates_warn_and_are_counted_as_text(tmp_path: Path) -> None:
-    tokens = ("<|im_start|>", "<|endoftext|>", "[INST]", "[/INST]", "<<SYS>>", "<start_of_turn>")
-    rows = [*make_tickets(40), *(f"what is {token} for,a" for token in tokens)]
-
-    report = check_table(tmp_path / "a.csv", rows)
-
-    special = [(f.line, f.severity) for f in report.findings if f.code == "special_token"]
-    assert special == [(line, "warns") for line in range(42, 48)]
-    assert report.tokens.rows.max > report.tokens.rows.p50
 
 
 def test_a_report_of_an_older_release_can_be_read(tmp_path: Path) -> None:
@@ -88,31 +71,9 @@ def test_a_report_of_an_older_release_can_be_read(tmp_path: Path) -> None:
     old = json.loads(report.to_json())
     for name in ("duplicate_tokens", "token_lengths", "stages", "diff", "trained_tokens"):
         del old[name]
-
     read_again = Report.from_json(json.dumps(old))
-
     assert (read_again.duplicate_tokens, read_again.token_lengths, read_again.diff) == (0, (), None)
     assert read_again.findings == report.findings
-
-
-def test_a_later_version_keeps_the_holdout_and_its_report_survives_json(tmp_path: Path) -> None:
-    def read_questions(part: Path) -> set[str]:
-        return {row.prompt[-1].content for row in read(part, "part").examples}
-
-    rows, out = make_tickets(300), tmp_path / "out"
-    first = check_table(tmp_path / "a.csv", rows)
-    previous = Previous(out / f"{first.train_sha256}.jsonl", out / f"{first.holdout_sha256}.jsonl")
-    more = [*rows[10:], *[f"parcel {i} is broken,{'ab'[i % 2]}" for i in range(50)]]
-
-    second = check_table(tmp_path / "b.csv", more, previous=previous)
-
-    assert second.diff is not None
-    assert (second.diff.added, second.diff.removed) == (50, 10)
-    assert Report.from_json(second.to_json()) == second
-    held = read_questions(previous.holdout)
-    assert held <= read_questions(out / f"{second.holdout_sha256}.jsonl")
-    assert not held & read_questions(out / f"{second.train_sha256}.jsonl")
-    assert second.n_train + second.n_holdout == 340 + second.diff.held_out_missing
 
 
 def test_a_deep_check_finds_near_copies(tmp_path: Path) -> None:
@@ -172,16 +133,3 @@ print(peak() - before)
     done = subprocess.run(command, cwd=Path(__file__).parents[2], capture_output=True, text=True, check=True)
 
     assert 1_000 < int(done.stdout) < 15_000
-
-
-@pytest.mark.parametrize(
-    ("model", "limit"),
-    [
-        ("gpt-4o-mini-2024-07-18", 65_536),
-        ("gpt-3.5-turbo-0125", 16_385),
-        ("gpt-3.5-turbo-0613", 4_096),
-        ("x", 65_536),
-    ],
-)
-def test_the_longest_row_depends_on_the_model(model: str, limit: int) -> None:
-    assert training_limit(model) == limit

@@ -118,7 +118,6 @@ def rules_in(text: str) -> list[tuple[str, str]]:
 def test_a_secret_blocks_whatever_surrounds_it(kind: str) -> None:
     for before, after in CONTEXTS:
         rules = rules_in(f"{before}{SECRETS[kind]}{after}")
-
         assert ("secret", "blocks") in rules, before
     assert set(rules_in(f"x {SECRETS[kind]}")) == {("secret", "blocks")}
 
@@ -134,11 +133,13 @@ def test_personal_data_warns(kind: str) -> None:
 )
 def test_personal_data_is_found_in_scripts_without_spaces_and_in_pasted_code(text: str) -> None:
     kinds = {fault.text for fault in faults_in(text) if fault.rule == PERSONAL}
-
     assert len(kinds) == ("@" in text) + ("+" in text)
 
 
-@pytest.mark.parametrize("text", ["<|fim_suffix|>", "<|endoftext|>", "<|im_start|>"])
+@pytest.mark.parametrize(
+    "text",
+    ["<|fim_suffix|>", "<|endoftext|>", "<|im_start|>", "[INST]", "[/INST]", "<<SYS>>", "<start_of_turn>"],
+)
 def test_the_text_of_a_special_token_warns(text: str) -> None:
     assert rules_in(f"a {text} b") == [("special_token", "warns")]
 
@@ -153,9 +154,7 @@ def test_each_kind_is_reported_once_a_row_without_its_value() -> None:
     address = PERSONAL_DATA["e-mail"]
     rows[320] = make_row(321, f"{address} and again {address}", SECRETS["AWS key"])
     findings = Findings(listed=20)
-
     check_sensitive(rows, findings)
-
     assert [(f.line, f.code) for f in findings.sorted()] == [(321, "secret"), (321, "personal_data")]
     assert not [f for f in findings.sorted() if "ines" in f.message or "AKIA" in f.message]
 
@@ -164,9 +163,7 @@ def test_a_check_names_the_line_of_each_secret_and_no_other(tmp_path: Path) -> N
     texts = [text for pair in zip(SECRETS.values(), ABOUT_SECRETS * 3, strict=False) for text in pair]
     path = tmp_path / "rows.jsonl"
     path.write_text("\n".join(chat_line(text, "a") for text in texts), encoding="utf-8")
-
     run = CliRunner().invoke(main, ["check", str(path), "--json", "--quick"])
-
     lines = [f["line"] for f in json.loads(run.stdout)["findings"] if f["code"] == "secret"]
     assert lines == list(range(1, 2 * len(SECRETS), 2))
 
@@ -194,16 +191,13 @@ def has_secret(text: str) -> bool:
 def test_the_example_tickets_hold_only_the_planted_secret() -> None:
     chats = (EXAMPLES / "support_tickets_flawed.jsonl").read_text(encoding="utf-8").splitlines()
     texts = [*[text for path in EXAMPLES.glob("*.csv") for text in read_cells(path)], *chats]
-
     (text,) = filter(has_secret, texts)
-
     assert "sk-" in text
 
 
 @needs_banking77
 def test_thirteen_thousand_messages_to_a_bank_hold_no_secret() -> None:
     texts = [text for part in ("train", "test") for text in read_cells(BANKING77 / f"{part}.csv")]
-
     assert not list(filter(has_secret, texts))
 
 
@@ -220,18 +214,14 @@ def test_thirteen_thousand_messages_to_a_bank_hold_no_secret() -> None:
 def test_an_address_is_found_wherever_it_stands_in_the_row(tmp_path: Path, row: str) -> None:
     path = tmp_path / "part.jsonl"
     path.write_text(f"{chat_line('where is it', 'refund')}\n{row}\n", encoding="utf-8")
-
     scan = scan_file(path, presidio=False)
-
     assert (scan.personal, scan.secret) == ((("an e-mail address", 1),), ())
 
 
 def test_a_scan_has_the_hash_of_the_file_and_survives_json(tmp_path: Path) -> None:
     path = tmp_path / "part.jsonl"
     path.write_text(chat_line(SECRETS["AWS key"], "refund"), encoding="utf-8")
-
     scan = scan_file(path, presidio=False)
-
     assert scan.sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
     assert (scan.codes, scan.personal) == (frozenset({"secret"}), ())
     assert Scan.from_json(scan.to_json()) == scan

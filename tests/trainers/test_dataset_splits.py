@@ -25,43 +25,34 @@ from trainers.types import Message
 )
 def test_the_holdout_is_a_fifth_from_200_to_1000_rows_and_at_most_a_third(count: int, held: int) -> None:
     parts = split(make_rows(count, 1), seed=7)
-
     assert len(parts.holdout) == held
     assert len(parts.train) == count - held
 
 
 def test_labels_are_held_out_in_proportion() -> None:
     examples = [make_row(i, f"q {i}", "often" if i % 10 else "rare") for i in range(1, 2001)]
-
     held = Counter(example.answer for example in split(examples, seed=7).holdout)
-
     assert held == {"often": 360, "rare": 40}
 
 
 def test_of_a_label_with_three_rows_one_is_held_out_and_with_two_rows_none() -> None:
     examples = [*make_rows(2000, 2), *[make_row(3000 + i, f"x {i}", "three") for i in range(3)]]
     examples += [make_row(4000 + i, f"y {i}", "two") for i in range(2)]
-
     held = Counter(example.answer for example in split(examples, seed=7).holdout)
-
     assert held["three"] == 1
     assert held["two"] == 0
 
 
 def test_rare_labels_do_not_make_the_holdout_exceed_its_cap() -> None:
     rare = [make_row(9000 + i, f"rare {i}", f"rare {i // 3}") for i in range(30)]
-
     held = split([*make_rows(6000, 2), *rare], seed=7).holdout
-
     assert len(held) == 1000
     assert len({example.answer for example in held}) == 12
 
 
 def test_copies_are_held_out_once_and_not_trained_on() -> None:
     copied = [make_row(i, f"copied {i // 10}", f"label {i // 10 % 4}") for i in range(1000)]
-
     parts = split(copied, seed=7)
-
     assert len(parts.holdout) == len({question_key(example) for example in parts.holdout}) == 32
     assert len(parts.train) == 680
     assert overlap(parts.train, parts.holdout) == set()
@@ -69,9 +60,7 @@ def test_copies_are_held_out_once_and_not_trained_on() -> None:
 
 def test_a_rare_label_whose_every_question_has_a_copy_is_held_out_too() -> None:
     copied = [make_row(9000 + i, f"copied {i // 3}", "copied") for i in range(9)]
-
     held = Counter(example.answer for example in split([*make_rows(6000, 2), *copied], seed=7).holdout)
-
     assert held["copied"] == 1
 
 
@@ -93,16 +82,13 @@ def test_one_question_under_two_instructions_stays_on_one_side() -> None:
 
 def test_another_seed_holds_out_other_rows() -> None:
     examples = make_rows(1000, 4)
-
     assert split(examples, seed=1).holdout != split(examples, seed=2).holdout
 
 
 def test_new_rows_move_few_of_the_old_ones() -> None:
     old, new = make_rows(3000, 3), make_rows(3300, 3)
-
     before = {question_key(example) for example in split(old, seed=7).holdout}
     after = {question_key(example) for example in split(new, seed=7).holdout}
-
     assert len(before & after) >= 0.9 * len(before)
 
 
@@ -151,7 +137,6 @@ def test_any_labels_are_held_out_in_proportion(sizes: list[int], seed: int) -> N
 
 def test_free_text_is_split_as_one_stratum() -> None:
     examples = [make_row(i, f"q {i}", f"a long answer {i}") for i in range(1, 31)]
-
     assert len(split(examples, 7, "free_text").holdout) == 10
     assert len(split(examples, 7, "labels").holdout) == 0
 
@@ -174,7 +159,6 @@ def test_a_part_is_named_by_its_hash_and_can_be_read_back(tmp_path: Path) -> Non
 def test_a_question_on_both_sides_is_found() -> None:
     train = [make_row(4, "Where is it?", "a"), make_row(5, "other", "b")]
     holdout = [make_row(9, "where  IS it?", "c"), make_row(10, "third", "b")]
-
     assert overlap(train, holdout) == {4}
 
 
@@ -182,7 +166,6 @@ def test_a_question_on_both_sides_is_found() -> None:
 def test_banking77_has_the_expected_copies_and_overlaps() -> None:
     train = read_banking77("train")
     test = read_banking77("test")
-
     assert (len(train), len(test)) == (10_003, 3_080)
     assert len(train) - len({question_key(example) for example in train}) == 4
     assert len(overlap(test, train)) == 7
@@ -192,9 +175,7 @@ def test_banking77_has_the_expected_copies_and_overlaps() -> None:
 def test_banking77_is_held_out_evenly() -> None:
     train = read_banking77("train")
     labels = json.loads((builders.BANKING77 / "categories.json").read_text())
-
     parts = split(train, seed=7)
-
     sizes, held = Counter(e.answer for e in train), Counter(e.answer for e in parts.holdout)
     assert len(parts.holdout) == 1000
     assert set(held) == set(labels)

@@ -45,9 +45,7 @@ def make_keys(count: int) -> list[bytes]:
 
 def test_exactly_the_planted_errors_are_suspected_the_least_likely_label_first() -> None:
     labels, scores = plant_errors()
-
     suspects, estimate = suspect_labels(labels, NAMES, scores)
-
     assert [suspect.row for suspect in suspects] == [5, 4, 3, 2, 1, 0]
     assert min(suspect.chance for suspect in suspects) > 0.9
     assert (estimate.judged, estimate.listed, estimate.is_told) == (300, 6, True)
@@ -74,7 +72,6 @@ def test_a_suspect_label_is_reported_with_its_line_and_both_labels() -> None:
 
 def test_right_labels_and_a_single_label_are_not_suspected() -> None:
     labels, scores = plant_errors(wrong=0)
-
     suspects, estimate = suspect_labels(labels, NAMES, scores)
     assert suspects == ()
     assert estimate.wrong < 0.001 and estimate.is_told
@@ -86,9 +83,7 @@ def test_labels_with_fewer_than_five_rows_are_left_out_and_counted() -> None:
     labels = ["often"] * 5 + ["rare"] * 4
     rows = sample_rows(labels, make_keys(9), 7)
     findings = Findings(20)
-
     check_suspect_labels(range(5), labels[:5], rows, ("often",), np.ones((5, 1)), findings)
-
     assert rows.rows == (0, 1, 2, 3, 4)
     (finding,) = findings.sorted()
     assert (finding.code, finding.severity, finding.count) == ("labels_not_judged", "tells", 4)
@@ -98,9 +93,7 @@ def test_of_too_many_rows_a_sample_is_judged_and_reported() -> None:
     labels = [NAMES[i % 3] for i in range(300)]
     rows = sample_rows(labels, make_keys(300), 7, most=90)
     findings, scores = Findings(20), make_scores([i % 3 for i in rows.rows])
-
     check_suspect_labels(rows.rows, [labels[i] for i in rows.rows], rows, NAMES, scores, findings)
-
     assert len(rows.rows) == 90
     (finding,) = findings.sorted()
     assert finding.message == "The labels of 90 of 300 rows were judged, always the same sample."
@@ -110,9 +103,7 @@ def test_no_number_of_errors_is_estimated_if_the_labels_cannot_be_told_apart() -
     chance = np.random.default_rng(2)
     labels = [NAMES[i % 3] for i in range(300)]
     findings, rows = Findings(2), sample_rows(labels, make_keys(300), 7)
-
     estimate = check_suspect_labels(range(300), labels, rows, NAMES, chance.normal(size=(300, 3)), findings)
-
     assert not estimate.is_told
     (finding,) = [finding for finding in findings.sorted() if finding.code == "label_errors_unknown"]
     assert finding.severity == "tells" and "can't be estimated" in finding.message
@@ -122,7 +113,6 @@ def test_a_row_that_cannot_be_judged_is_not_suspected() -> None:
     labels, scores = plant_errors()
     scores[:6, :] = -1
     scores[range(6), [NAMES.index(label) for label in labels[:6]]] = np.inf
-
     assert suspect_labels(labels, NAMES, scores)[0] == ()
 
 
@@ -152,5 +142,4 @@ def test_the_sample_does_not_depend_on_the_order_and_has_no_rare_label(
 @pytest.mark.parametrize("wrong", [1, 30])
 def test_one_and_many_errors_are_found(wrong: int) -> None:
     labels, scores = plant_errors(wrong=wrong)
-
     assert {suspect.row for suspect in suspect_labels(labels, NAMES, scores)[0]} == set(range(wrong))

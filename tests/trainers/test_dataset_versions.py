@@ -53,9 +53,7 @@ def test_the_same_file_gives_the_same_parts_and_an_empty_diff(tmp_path: Path) ->
     examples = make_rows(900)
     parts = split(examples, 7)
     previous = store_split(tmp_path, parts)
-
     continued = continue_split(examples, previous, 7)
-
     assert continued.split == parts
     assert store_split(tmp_path, continued.split) == previous
     assert continued.diff == Diff(0, 0, 0, 0, 0, 0, (("label 0", 450, 450), ("label 1", 450, 450)))
@@ -65,9 +63,7 @@ def test_the_same_file_gives_the_same_parts_and_an_empty_diff(tmp_path: Path) ->
 def test_a_fifth_of_the_new_rows_joins_the_holdout_and_no_old_row_moves(tmp_path: Path) -> None:
     old = make_rows(900)
     parts = split(old, 7)
-
     continued = continue_split([*old, *make_rows(500, first=2000)], store_split(tmp_path, parts), 7)
-
     assert continued.diff.added == 500
     assert continued.diff.held_out_added == 100
     assert keys_of(parts.holdout) < keys_of(continued.split.holdout)
@@ -81,9 +77,7 @@ def test_a_relabelled_held_out_row_has_its_new_answer(tmp_path: Path) -> None:
     parts = split(old, 7)
     held, trained = parts.holdout[0].line, parts.train[0].line
     new = [make_row(e.line, f"question {e.line}", "label 9") if e.line in (held, trained) else e for e in old]
-
     continued = continue_split(new, store_split(tmp_path, parts), 7)
-
     assert [e.answer for e in continued.split.holdout if e.line == held] == ["label 9"]
     assert (continued.diff.added, continued.diff.removed, continued.diff.relabelled) == (0, 0, 2)
     assert continued.diff.held_out_relabelled == 1
@@ -94,9 +88,7 @@ def test_a_held_out_row_that_the_new_file_lacks_stays_held_out(tmp_path: Path) -
     old = make_rows(900)
     parts = split(old, 7)
     gone = {parts.holdout[0].line, parts.holdout[1].line, parts.train[0].line}
-
     continued = continue_split([e for e in old if e.line not in gone], store_split(tmp_path, parts), 7)
-
     assert keys_of(continued.split.holdout) == keys_of(parts.holdout)
     assert (continued.diff.removed, continued.diff.held_out_missing) == (3, 2)
     assert len(continued.split.train) == len(parts.train) - 1
@@ -148,7 +140,6 @@ def test_a_near_copy_of_an_old_question_is_on_its_side(tmp_path: Path) -> None:
 def test_a_damaged_previous_version_is_reported(tmp_path: Path) -> None:
     broken = tmp_path / "x.jsonl"
     broken.write_text("{")
-
     with pytest.raises(ValueError, match=r"the previous version 'x\.jsonl'"):
         continue_split(make_rows(20), Previous(broken, broken), 7)
 

@@ -43,14 +43,12 @@ def read(tmp_path: Path, content: bytes) -> str | Unreadable:
 )
 def test_each_kind_of_document_is_recognised_by_its_content(content: bytes, tmp_path: Path) -> None:
     text = read(tmp_path, content)
-
     assert isinstance(text, str) and "Refunds take ten days." in text and "x()" not in text
 
 
 def test_a_word_bomb_is_refused_before_it_is_unpacked(tmp_path: Path) -> None:
     bomb = word("", **{"word/media/a.xml": bytes(MAX_UNPACKED_BYTES)})  # type: ignore[arg-type]
     assert len(bomb) < 100_000
-
     assert read(tmp_path, bomb) == Unreadable("too_big_unpacked")
 
 
@@ -74,7 +72,6 @@ def test_an_unreadable_document_is_refused_with_the_reason(
     content: bytes, trouble: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(reader, "MAX_CHARACTERS", 1_000)
-
     assert read(tmp_path, content) == Unreadable(trouble)  # type: ignore[arg-type]
 
 
@@ -86,7 +83,6 @@ def test_a_zip_archive_is_not_a_word_document(tmp_path: Path) -> None:
     file = io.BytesIO()
     with zipfile.ZipFile(file, "w") as archive:
         archive.writestr("readme.txt", "hello")
-
     assert read(tmp_path, file.getvalue()) == Unreadable("no_word")
 
 
@@ -95,15 +91,12 @@ def test_an_external_entity_is_not_followed(tmp_path: Path) -> None:
     secret = tmp_path / "secret"
     secret.write_text("the launch code", encoding="utf-8")
     entity = f'<!DOCTYPE x [<!ENTITY e SYSTEM "{secret.as_uri()}">]>'
-
     text = read(tmp_path, word("before &e; after", before=entity))
-
     assert text == Unreadable("damaged") or "launch code" not in str(text)
 
 
 def test_multiplying_entities_are_refused(tmp_path: Path) -> None:
     levels = "".join(f'<!ENTITY e{n} "{f"&e{n - 1};" * 10}">' for n in range(1, 10))
-
     assert read(tmp_path, word("&e9;", before=f'<!DOCTYPE x [<!ENTITY e0 "ha">{levels}]>')) == Unreadable(
         "damaged"
     )
@@ -141,7 +134,6 @@ def test_a_conversion_that_exceeds_its_memory_or_time_or_hangs_is_ended(
     monkeypatch.setattr(reader, "_CONVERSION", script)
     if code == HANGS:
         monkeypatch.setattr(reader, "TIMEOUT_S", 0.5)
-
     assert read(tmp_path, word("hello")) == Unreadable("too_hard")
 
 
@@ -149,14 +141,12 @@ def test_a_stored_text_is_read_instead_of_the_file(tmp_path: Path) -> None:
     path = tmp_path / "document"
     path.write_bytes(b"%PDF-1.4 which nobody converts again")
     store_text(path, "Refunds take ten days.")
-
     assert read_document(path) == "Refunds take ten days."
     assert sorted(each.name for each in tmp_path.iterdir()) == ["document", "document.text"]
 
 
 def test_short_paragraphs_share_a_passage_and_long_ones_do_not() -> None:
     short, long = "Opening hours.", "word " * 87 + "end."
-
     assert split_passages(f"{short}\r\n\r\n{short}\n \n{long}\n\n{short}") == (
         f"{short}\n\n{short}",
         f"{long}\n\n{short}",
@@ -167,14 +157,12 @@ def test_a_long_paragraph_is_cut_between_sentences_and_a_long_sentence_between_w
     sentences = split_passages("one two three four five six seven eight nine ten. " * 30)
     assert [len(passage.split()) for passage in sentences] == [90, 90, 90, 30]
     assert all(passage.endswith("ten.") for passage in sentences)
-
     one_sentence = split_passages("word " * 1_000)
     assert [len(passage.split()) for passage in one_sentence] == [90] * 11 + [10]
 
 
 def test_passages_contain_each_word_once() -> None:
     text = "\n\n".join(" ".join(f"w{p}x{i}{'.' * (i % 7 == 0)}" for i in range(p * 13)) for p in range(1, 40))
-
     assert " ".join(split_passages(text)).split() == text.split()
     assert max(len(passage.split()) for passage in split_passages(text)) <= 90
 

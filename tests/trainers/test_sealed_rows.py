@@ -91,7 +91,9 @@ def test_the_next_version_keeps_sealed_rows_sealed_including_those_that_it_lacks
     second = check_tickets(tmp_path, range(40, 900), previous=previous_of(tmp_path, first))
     train_2, held_2, sealed_2 = read_parts(tmp_path, second)
     assert sealed_2 == sealed and held < held_2
-    assert second.diff is not None and second.n_holdout - second.diff.held_out_added == len(held)
+    assert second.diff is not None and (second.diff.added, second.diff.removed) == (300, 40)
+    assert second.n_holdout - second.diff.held_out_added == len(held)
+    assert Report.from_json(second.to_json()) == second
     assert not (held | sealed) & train_2
 
 

@@ -20,6 +20,7 @@ from trainers.tokens import (
     local_encoding,
     splits_chats,
     spread,
+    training_limit,
 )
 from trainers.types import Message
 
@@ -47,6 +48,12 @@ def test_each_model_has_its_encoding_and_an_unknown_model_an_assumed_one(
     assert encoding_of(model) == encoding
 
 
+def test_the_longest_row_depends_on_the_model() -> None:
+    limits = {"gpt-4o-mini-2024-07-18": 65_536, "gpt-3.5-turbo-0125": 16_385, "gpt-3.5-turbo-0613": 4_096}
+    assert {model: training_limit(model) for model in limits} == limits
+    assert training_limit("x") == 65_536
+
+
 def test_a_chat_is_counted_as_openais_cookbook_counts_it() -> None:
     """Its example is 124 tokens on gpt-4o. Four of its messages have a name, which costs 1 + its tokens."""
     texts = [
@@ -67,7 +74,6 @@ def test_a_chat_is_counted_as_openais_cookbook_counts_it() -> None:
 
 def test_a_row_counts_as_prompt_answer_and_the_answers_wrapping() -> None:
     counts = count_chat([[Message("user", "hello world"), Message("assistant", "hi")]])
-
     assert counts.prompt == (3 + 3 + 1 + 2,)
     assert counts.answer == (1,)
     assert counts.total == (9 + 1 + 3 + 1,)
@@ -75,9 +81,7 @@ def test_a_row_counts_as_prompt_answer_and_the_answers_wrapping() -> None:
 
 def test_rows_keep_their_order_across_batches() -> None:
     rows = [[Message("user", "a " * (i % 7 + 1)), Message("assistant", "b")] for i in range(25_000)]
-
     counts = count_chat(rows).prompt
-
     assert counts[:7] == counts[24_990:24_997]
     assert len(counts) == 25_000 and len(set(counts)) > 1
 
@@ -145,9 +149,7 @@ def test_a_local_chatml_model_is_counted_as_its_template_renders(
     (folder / place).write_text(json.dumps({"chat_template": CHATML}) if place.endswith("json") else CHATML)
     prompt = "<|im_start|>system\nsort it<|im_end|>\n<|im_start|>user\nmy printer is dead<|im_end|>\n"
     prompt += "<|im_start|>assistant\n"
-
     counts = count_chat([ROW, ROW], local_encoding(folder))
-
     assert counts.prompt == (len(tokenizer.encode(prompt).ids),) * 2
     assert counts.total == (len(tokenizer.encode(f"{prompt}hardware_fault<|im_end|>\n").ids),) * 2
     assert counts.answer == (len(tokenizer.encode("hardware_fault").ids),) * 2
@@ -155,7 +157,6 @@ def test_a_local_chatml_model_is_counted_as_its_template_renders(
 
 def test_without_a_template_four_tokens_a_message_are_assumed(folder: Path, tokenizer: Tokenizer) -> None:
     counts = count_chat([ROW], local_encoding(folder))
-
     assert counts.total == (sum(len(tokenizer.encode(m.content).ids) + 4 for m in ROW),)
 
 

@@ -14,9 +14,7 @@ def test_kappa_has_the_textbooks_value() -> None:
     # 50 grant applications, two readers: 20 both yes, 15 both no (Wikipedia, Cohen's kappa): 0.4
     first = ["yes"] * 25 + ["no"] * 25
     second = ["yes"] * 20 + ["no"] * 5 + ["yes"] * 10 + ["no"] * 15
-
     result = agreement(first, second)
-
     assert (result.n, result.agreed) == (50, 35)
     assert result.kappa == pytest.approx(0.4)
     assert agreement(second, first).kappa == pytest.approx(0.4)
@@ -31,14 +29,12 @@ def test_the_interval_holds_the_true_kappa_19_times_in_20() -> None:
         result = agreement(first, second)
         assert result.low is not None and result.high is not None
         inside += result.low <= true <= result.high
-
     assert inside / 400 == pytest.approx(0.95, abs=0.035)
 
 
 def test_full_agreement_is_one_and_none_at_all_is_below_zero() -> None:
     full = agreement(["a", "b", "c"], ["a", "b", "c"])
     none = agreement(["a", "b"], ["b", "a"])
-
     assert (full.kappa, full.high) == (1.0, 1.0)
     assert none.kappa == -1.0
 
@@ -46,7 +42,6 @@ def test_full_agreement_is_one_and_none_at_all_is_below_zero() -> None:
 @pytest.mark.parametrize("verdicts", [[], ["a"], ["a", "a", "a"]])
 def test_without_two_different_verdicts_there_is_no_kappa(verdicts: list[str]) -> None:
     result = agreement(verdicts, verdicts)
-
     assert (result.n, result.agreed) == (len(verdicts), len(verdicts))
     assert (result.kappa, result.low, result.high) == (None, None, None)
 

@@ -64,10 +64,8 @@ def test_a_rung_has_score_interval_standing_tokens_times_and_price() -> None:
 
 def test_copies_of_a_question_count_once() -> None:
     copies = [row for row in make_rows(20) for _ in range(10)]
-
     (with_copies,) = build({ZERO: answer_first(copies, 190)}, copies).rungs
     (without,) = build({ZERO: answer_first(make_rows(20), 19)}, make_rows(20)).rungs
-
     assert (without.n, without.score, without.standing) == (20, 0.95, "undecided")
     for name in ("n", "score", "standing", "low", "high", "usd_per_1000"):
         assert getattr(with_copies, name) == getattr(without, name)
@@ -76,7 +74,6 @@ def test_copies_of_a_question_count_once() -> None:
 def test_each_further_alternative_makes_the_bar_harder_to_meet() -> None:
     holdout = make_rows(500)
     replies = {ZERO: answer_first(holdout, 439)}
-
     assert build(replies, holdout).cheapest == ZERO
     among_five = build(
         replies | {arm: answer_first(holdout, 300) for arm in (CLASSICAL, SHOTS, NEAR, BIG)}, holdout
@@ -88,7 +85,6 @@ def test_each_further_alternative_makes_the_bar_harder_to_meet() -> None:
 def test_rungs_are_in_order_of_effort() -> None:
     holdout = make_rows(30)
     replies = {arm: answer_first(holdout, 15) for arm in (NEAR, ZERO, SHOTS, BIG, CLASSICAL)}
-
     assert [rung.arm for rung in build(replies, holdout).rungs] == [CLASSICAL, ZERO, BIG, SHOTS, NEAR]
 
 
@@ -113,7 +109,6 @@ def test_an_unknown_price_comes_last_and_of_equals_the_lower_rung_wins() -> None
     holdout = make_rows(100)
     unpriced, unlisted = Candidate("zero", "a/unknown"), Candidate("zero", "nobody/knows")
     right = answer_first(holdout, 100)
-
     assert build({unpriced: right, BIG: right}, holdout).cheapest == BIG
     assert build({unpriced: right, unlisted: right}, holdout).cheapest == unpriced
     assert build({SHOTS: right, ZERO: right}, holdout).cheapest == ZERO
@@ -159,7 +154,6 @@ def test_the_detectable_gap_follows_from_how_often_the_best_two_disagree() -> No
 def test_labels_that_no_rung_ever_answers_are_named() -> None:
     holdout = make_rows(30)
     never = make_replies(["refund" if e.answer == "login" else e.answer.upper() for e in holdout])
-
     assert build({ZERO: never, CLASSICAL: never}, holdout).never_answered == ("login",)
     assert build({ZERO: never, CLASSICAL: answer_first(holdout, 30)}, holdout).never_answered == ()
     assert build({}, holdout).never_answered == ()
@@ -168,9 +162,7 @@ def test_labels_that_no_rung_ever_answers_are_named() -> None:
 @pytest.mark.parametrize("text", ["", "I'm sorry, I can't help with that.", "🙂"])
 def test_empty_answers_and_refusals_are_wrong_and_counted(text: str) -> None:
     holdout = make_rows(50)
-
     result = build({ZERO: make_replies([text] * 50)}, holdout)
-
     (rung,) = result.rungs
     assert (rung.score, rung.macro_f1, rung.standing) == (0.0, 0.0, "misses")
     assert (rung.unread, rung.empty) == ((50, 0) if text else (0, 50))
@@ -180,12 +172,10 @@ def test_empty_answers_and_refusals_are_wrong_and_counted(text: str) -> None:
 def test_declined_questions_are_wrong_and_do_not_count_as_quick_or_cheap() -> None:
     holdout = make_rows(50)
     right = answer_first(holdout, 50)
-
     answered, half_answered, declined = (
         build({ZERO: replies}, holdout).rungs[0]
         for replies in (right, (*right[:25], *[NO_ANSWER] * 25), [NO_ANSWER] * 50)
     )
-
     assert (half_answered.score, half_answered.empty) == (0.5, 25)
     assert (half_answered.usd_per_1000, half_answered.p50_s) == (answered.usd_per_1000, answered.p50_s)
     assert declined.usd_per_1000 is None
@@ -193,9 +183,7 @@ def test_declined_questions_are_wrong_and_do_not_count_as_quick_or_cheap() -> No
 
 def test_a_holdout_of_12_rows_decides_little() -> None:
     holdout = make_rows(12)
-
     result = build({CLASSICAL: answer_first(holdout, 11), ZERO: answer_first(holdout, 9)}, holdout)
-
     assert [rung.standing for rung in result.rungs] == ["undecided", "undecided"]
     assert result.cheapest is None
     assert result.detectable_gap is None
@@ -224,9 +212,7 @@ def test_json_and_free_text_have_shares_with_a_bootstrap_interval() -> None:
 def test_a_judges_verdicts_replace_the_scores() -> None:
     holdout = [make_example(f"q {i}", f"answer {i}") for i in range(40)]
     replies = {ZERO: make_replies(["fine"] * 39 + [""]), SHOTS: make_replies(["bad"] * 40)}
-
     result = build(replies, holdout, labels=(), verdicts={ZERO: [1.0] * 40, SHOTS: [0.0] * 40})
-
     assert [(rung.scoring, rung.score) for rung in result.rungs] == [("judge", 39 / 40), ("judge", 0.0)]
     assert [rung.scoring for rung in build(replies, holdout, labels=()).rungs] == ["f1", "f1"]
     with pytest.raises(ValueError, match="have no verdict of the judge"):
@@ -235,7 +221,6 @@ def test_a_judges_verdicts_replace_the_scores() -> None:
 
 def test_the_hours_of_an_own_machine_are_divided_by_its_requests() -> None:
     arm = Candidate("zero", "own/box")
-
     assert usd_per_1000(arm, make_replies(["a"] * 4, seconds=2.0), PRICES) == Decimal("2.00")
     assert usd_per_1000(CLASSICAL, make_replies(["a"]), {}) == 0
     assert usd_per_1000(ZERO, make_replies(["a"]), {}) is None
@@ -244,9 +229,7 @@ def test_the_hours_of_an_own_machine_are_divided_by_its_requests() -> None:
 
 def test_a_ladder_names_its_price_sources_and_survives_json_and_pickle() -> None:
     holdout = make_rows(30)
-
     result = build({ZERO: answer_first(holdout, 10), BIG: answer_first(holdout, 20)}, holdout)
-
     assert result.prices_said_by == ("a list",)
     assert (result.dataset, result.version, result.holdout_sha256) == ("tickets", 2, "ab")
     assert result.measured_at == 5.0
@@ -256,9 +239,7 @@ def test_a_ladder_names_its_price_sources_and_survives_json_and_pickle() -> None
 def test_the_95th_percentile_of_times_is_one_that_occurred() -> None:
     holdout = make_rows(20)
     replies = tuple(Reply("card", 1, 1, float(second)) for second in range(1, 21))
-
     (rung,) = build({ZERO: replies}, holdout).rungs
-
     assert (rung.p50_s, rung.p95_s) == (11.0, 20.0)
 
 

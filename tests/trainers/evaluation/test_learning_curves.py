@@ -38,7 +38,6 @@ def make_points(spread: float = 0.002) -> list[CurvePoint]:
 
 def test_three_points_of_the_law_give_its_parameters() -> None:
     fit = fit_curve([make_point(size, 1 / (1 + 20 * size**-0.5)) for size in SIZES], [4_000], held=1_000)
-
     assert (fit.b, fit.c) == pytest.approx((20, 0.5), rel=0.001)
     assert fit.predicted[0].score == pytest.approx(1 / (1 + 20 / 4_000**0.5), abs=0.001)
 
@@ -46,9 +45,7 @@ def test_three_points_of_the_law_give_its_parameters() -> None:
 def test_the_agreed_scores_of_banking77_predict_the_agreed_one() -> None:
     scores = ((1250, 0.748), (2500, 0.833), (5001, 0.881))
     points = [CurvePoint(size, score, (score - 0.004, score + 0.004)) for size, score in scores]
-
     (prediction,) = fit_curve(points, [10_003], held=3_080).predicted
-
     assert prediction.score == pytest.approx(0.912, abs=0.012)
     assert prediction.low < 0.912 < prediction.high
 
@@ -56,9 +53,7 @@ def test_the_agreed_scores_of_banking77_predict_the_agreed_one() -> None:
 def test_few_rows_per_label_are_extrapolated_well() -> None:
     """600 rows of banking77, 8 per label: a power law of the error predicts 67%; twice the rows get 70.6%."""
     points = [make_point(size, score) for size, score in ((100, 0.362), (200, 0.481), (400, 0.603))]
-
     (prediction,) = fit_curve(points, [800], held=600).predicted
-
     assert prediction.score == pytest.approx(0.706, abs=0.012)
 
 
@@ -97,9 +92,7 @@ def test_wilder_draws_a_smaller_holdout_and_single_draws_widen_the_band() -> Non
 def test_large_sizes_are_assumed_to_vary_less_than_small_ones() -> None:
     """945 support tickets, cross-validated: two draws of 186 rows differ by 3.6 points, of 745 rows by 1.4 points."""
     draws = ((186, 0.426, 0.462), (372, 0.514, 0.542), (745, 0.598, 0.612))
-
     (prediction,) = fit_curve([make_point(*draw) for draw in draws], [1_490], held=945).predicted
-
     assert prediction.least is not None and prediction.least > 0.01
     assert prediction.most is not None and prediction.most < 0.12
 
@@ -109,9 +102,7 @@ def test_large_sizes_are_assumed_to_vary_less_than_small_ones() -> None:
 )
 def test_points_without_a_trend_promise_no_gain(scores: tuple[float, ...]) -> None:
     points = [make_point(2**i, score, score) for i, score in enumerate(scores, 3)]
-
     fit = fit_curve(points, [100, 1_000_000], held=50)
-
     assert fit.b >= 0
     assert math.isfinite(fit.b) and math.isfinite(fit.c)
     assert fit.predicted[1].score >= fit.predicted[0].score
@@ -148,9 +139,7 @@ def test_a_curve_needs_three_sizes_twelve_rows_and_a_holdout() -> None:
 
 def test_the_first_rows_of_an_order_have_each_label_in_its_share() -> None:
     train = (*make_rows(300, "ab"), *make_rows(30, "c"))
-
     order = stratified_order(train, seed=1)
-
     assert Counter(row.answer for row in order[:110]) == {"a": 50, "b": 50, "c": 10}
     assert sorted(order, key=id) == sorted(train, key=id)
     assert order == stratified_order(train, seed=1) != stratified_order(train, seed=2)
@@ -187,7 +176,6 @@ def test_the_classical_curve_rises_is_repeatable_and_survives_json() -> None:
 @pytest.mark.parametrize("train", [make_rows(12), make_rows(20, ["refund"]), make_rows(20, "abcdefghij")])
 def test_a_curve_can_be_measured_on_very_few_rows(train: tuple[Example, ...]) -> None:
     curve = classical_curve(train, make_rows(6, seed=5), 7, [100, 1_000])
-
     assert all(0 <= p.low <= p.score <= p.high <= 1 for p in curve.predicted)
     assert curve.points_per_100 >= 0
 
@@ -209,15 +197,12 @@ def test_labels_with_errors_and_few_rows_come_first() -> None:
 
 def test_at_most_ten_labels_are_named() -> None:
     labels = [f"l{i}" for i in range(30)]
-
     assert len(find_label_needs(make_rows(90, labels), make_rows(30, labels), ["x"] * 30)) == 10
 
 
 def test_with_a_small_holdout_all_rows_are_cross_validated() -> None:
     train = make_noisy_rows(200, 1)
-
     curve = classical_curve(train, make_noisy_rows(100, 2), 7, [400])
-
     assert curve.is_crossed
     assert [point.rows for point in curve.points] == [50, 100, 200]
     assert sum(need.held for need in curve.needs) == 300
@@ -233,9 +218,7 @@ def test_near_copies_are_in_the_same_fold_of_a_cross_validation() -> None:
         text, label = " ".join(f"w{chance.randrange(10**5)}" for _ in range(8)), chance.choice("ab")
         for line, copy in enumerate((text, f"{text} thanks"), 2 * number):
             rows.append(make_example(copy, label, line))
-
     curve = classical_curve(rows[:84], rows[84:], 7, [200])
-
     assert curve.points[-1].score < 0.7
 
 

@@ -38,9 +38,7 @@ def test_a_row_is_scored_by_similar_rows_and_neither_by_itself_nor_by_its_copies
     mislabelled = replace(correct[0], messages=(correct[0].messages[0], Message("assistant", "login")))
     copied = make_example("my card was stolen, a new card", "login")
     rows = (mislabelled, *correct[1:], copied, replace(copied, line=200))
-
     labels, scores = out_of_fold(rows, seed=7)
-
     assert labels == ("card", "login", "refund")
     assert [labels[i] for i in scores[:120].argmax(axis=1)] == [row.answer for row in correct]
     assert margins_of(scores[:120], [labels.index(row.answer) for row in rows[:120]]).argmin() == 0
@@ -50,9 +48,7 @@ def test_a_row_is_scored_by_similar_rows_and_neither_by_itself_nor_by_its_copies
 @pytest.mark.usefixtures("classifier")
 def test_a_label_that_only_the_rows_own_fold_has_is_not_judged() -> None:
     tax = (make_example("pay tax", "tax"), make_example("how much tax", "tax"))
-
     labels, scores = out_of_fold((*make_rows(60), make_example("llamas eat grass", "zoo"), *tax), seed=7)
-
     assert np.isinf(scores[60, labels.index("zoo")])
     assert np.isfinite(scores[61, labels.index("tax")])
 
@@ -66,7 +62,6 @@ def test_very_few_rows_and_single_labels_are_scored() -> None:
         make_rows(2, ["a", "b"]),
     ):
         labels, scores = out_of_fold(rows, seed=7)
-
         assert scores.shape == (len(rows), len(labels))
         assert not np.isnan(scores).any()
 
@@ -85,10 +80,8 @@ def test_planted_errors_are_found_as_well_as_by_logistic_regression(
 ) -> None:
     use_classifier(classifier, monkeypatch)
     rows, wrong = mislabel(make_texts(labels, rows_per_label, seed=1), 0.05, seed=1)
-
     names, scores = out_of_fold(rows, seed=7)
     suspects, estimate = suspect_labels([row.answer for row in rows], names, scores)
-
     listed = {suspect.row for suspect in suspects}
     baseline = rank_by_margin(rows)[: len(listed)]
     assert len(wrong & listed) >= len(wrong & set(baseline)) > 0
@@ -100,8 +93,6 @@ def test_planted_errors_are_found_as_well_as_by_logistic_regression(
 def test_the_number_of_errors_is_not_estimated_if_labels_have_nothing_to_do_with_the_texts() -> None:
     chance = random.Random(3)
     rows = [make_example(row.prompt[-1].content, chance.choice("ab"), row.line) for row in make_rows(200)]
-
     names, scores = out_of_fold(rows, seed=7)
     _, estimate = suspect_labels([row.answer for row in rows], names, scores)
-
     assert not estimate.is_told

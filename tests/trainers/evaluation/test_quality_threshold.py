@@ -58,7 +58,6 @@ def test_12_of_12_right_are_not_85_percent_yet_but_16_of_16_are() -> None:
 
 def test_shares_are_judged_by_their_own_spread() -> None:
     steady, wild = (0.9, 0.86) * 100, (1.0, 0.76) * 100
-
     assert judge(steady, 0.85).standing == "meets"
     assert judge(steady, 0.9).standing == "misses"
     judgement = judge(wild, 0.87)
@@ -88,7 +87,6 @@ def test_of_13_alternatives_just_below_the_bar_one_wrongly_meets_it_in_5_percent
 
 def test_a_score_that_meets_the_bar_alone_may_be_undecided_among_many() -> None:
     alone, among_many = (judge(make_scores(439, 500), 0.85, *[make_scores(400, 500)] * n) for n in (0, 12))
-
     assert alone == Judgement("meets")
     assert among_many.standing == "undecided" and among_many.rows_to_decide
     assert judge(make_scores(460, 500), 0.85, *[make_scores(400, 500)] * 12).standing == "meets"

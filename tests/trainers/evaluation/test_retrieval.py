@@ -35,23 +35,19 @@ def shown_answers(nearest: Nearest) -> list[list[str]]:
 def test_a_paraphrased_question_finds_its_row(encoder: StoredVectors) -> None:
     """The texts share no words but stop words, so that words alone find nothing."""
     question = make_example("which feed suits an alpaca", "?")
-
     nearest = nearest_examples((*ROWS, LLAMA), [question], encoder, has_labels=False)
-
     assert nearest.rows[0][0] == LLAMA
     assert open_library([LLAMA.prompt[-1].content], encoder)._by_words(["which feed suits an alpaca"]) == [()]
 
 
 def test_a_number_is_found_by_words(encoder: StoredVectors) -> None:
     texts = [f"order TP-{number} has not arrived" for number in range(81_430, 81_446)]
-
     assert open_library(texts, encoder).search(["what became of TP-81442?"])[0][0] == 12
 
 
 def test_rows_with_tools_are_left_out_and_few_rows_are_enough(encoder: StoredVectors) -> None:
     with_tools = replace(make_example("call", "x"), row=b"{}")
     nearest = nearest_examples((*ROWS[:2], with_tools), QUESTIONS, encoder, has_labels=True)
-
     assert [len(rows) for rows in nearest.rows] == [2] * 3
     assert nearest_examples((), QUESTIONS[:2], encoder, has_labels=True).rows == ((), ())
     assert nearest_examples(ROWS[:5], (), encoder, has_labels=True).rows == ()
@@ -60,7 +56,6 @@ def test_rows_with_tools_are_left_out_and_few_rows_are_enough(encoder: StoredVec
 @pytest.mark.parametrize("question", ["", "?!", "退款"])
 def test_a_question_unlike_any_row_still_gets_rows(question: str, encoder: StoredVectors) -> None:
     (rows,) = nearest_examples(ROWS[:5], [make_example(question, "?")], encoder, has_labels=False).rows
-
     assert len(set(rows)) == 5
 
 
@@ -69,7 +64,6 @@ def test_a_question_unlike_any_row_still_gets_rows(question: str, encoder: Store
 )
 def test_words_are_found_in_scripts_without_spaces(text: str, query: str, encoder: StoredVectors) -> None:
     library = open_library(["plain words", text, "退货地址", "注文の変更"], encoder)
-
     assert library._by_words([query])[0][0] == 1
 
 
@@ -79,9 +73,7 @@ def test_texts_without_words_can_be_searched(encoder: StoredVectors) -> None:
 
 def test_questions_whose_label_is_among_the_shown_rows_are_counted(encoder: StoredVectors) -> None:
     holdout = (*QUESTIONS, LLAMA)
-
     nearest = nearest_examples(ROWS, holdout, encoder, has_labels=True)
-
     about = nearest.retrieval
     assert (about.kind, about.texts, about.read, about.hits, about.asked) == ("examples", 36, 36, 3, 4)
     hits = [row.answer in answers for row, answers in zip(holdout, shown_answers(nearest), strict=True)]
@@ -99,9 +91,7 @@ def test_as_few_rows_are_shown_as_find_the_label(encoder: StoredVectors) -> None
 
 def test_a_passage_is_found_by_a_paraphrase(encoder: StoredVectors) -> None:
     question = make_example("how long until I get my refund", "It takes a while.")
-
     nearest = nearest_passages(PASSAGES, ROWS[:30], [question], encoder, has_labels=False)
-
     assert nearest.passages[0][0] == PASSAGES[1]
     assert (nearest.retrieval.texts, nearest.retrieval.asked) == (4, 0)
 
@@ -128,15 +118,12 @@ def test_held_out_questions_that_the_documents_contain_are_counted(encoder: Stor
         make_example("which shop", "Shop 7."),
     ]
     export = "Ticket 12\nhow long is it, until I get my refund\nTen days.\n\nWhich shop? Shop 7."
-
     about = nearest_passages((*PASSAGES, export), [], holdout, encoder, has_labels=False).retrieval
-
     assert about.copied == 1
 
 
 def test_the_number_of_passages_is_chosen_on_training_rows(encoder: StoredVectors) -> None:
     train = [make_example(f"in which street is shop number {n}?", f"street {n}") for n in range(24)]
-
     assert nearest_passages(SHOPS, train, [], encoder, has_labels=False).retrieval.k == 2
 
 
@@ -144,8 +131,6 @@ def test_texts_beyond_the_limit_are_compared_by_words_alone(
     encoder: StoredVectors, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(retrieval, "MOST_LETTERS", 1_000)
-
     nearest = nearest_examples(ROWS, QUESTIONS, encoder, has_labels=True)
-
     assert 10 < nearest.retrieval.read < 36 == nearest.retrieval.texts
     assert nearest == nearest_examples(ROWS, QUESTIONS, encoder, has_labels=True)

@@ -69,7 +69,6 @@ def test_the_paired_interval_has_the_published_values(
     table: tuple[int, int, int, int], low: float, high: float
 ) -> None:
     interval = paired_interval(*table)
-
     assert interval.low == pytest.approx(low, abs=0.0005)
     assert interval.high == pytest.approx(high, abs=0.0005)
 
@@ -125,9 +124,7 @@ def test_answers_to_different_rows_are_not_compared(base: list[bool], tuned: lis
 @given(st.lists(st.tuples(st.booleans(), st.booleans()), min_size=1, max_size=80))
 def test_intervals_hold_their_estimates_and_are_mirrored_when_swapped(pairs: list[tuple[bool, bool]]) -> None:
     base, tuned = [b for b, _ in pairs], [t for _, t in pairs]
-
     result, mirrored = compare(base, tuned), compare(tuned, base)
-
     slack = 1e-9
     assert result.base.low - slack <= sum(base) / len(base) <= result.base.high + slack
     interval = result.difference_interval
@@ -168,7 +165,6 @@ ANSWERS = ["a", "A.", "b", "b", "I think b", "a"]
 
 def test_answers_are_counted_per_label_with_a_column_for_others() -> None:
     matrix = confusion(EXPECTED, ANSWERS)
-
     assert matrix.labels == ("a", "b", "c")
     assert matrix.columns == ("a", "b", "c", OTHER)
     assert matrix.counts == ((2, 1, 0, 0), (0, 1, 0, 1), (1, 0, 0, 0))
@@ -176,7 +172,6 @@ def test_answers_are_counted_per_label_with_a_column_for_others() -> None:
 
 def test_each_label_has_its_recall_and_f1_of_which_macro_f1_is_the_mean() -> None:
     a, b, c = label_scores(confusion(EXPECTED, ANSWERS))
-
     assert (a.recall, a.f1) == pytest.approx((2 / 3, 2 / 3))
     assert (b.recall, b.f1) == (0.5, 0.5)
     assert (c.recall, c.f1) == (0.0, 0.0)
@@ -187,7 +182,6 @@ def test_each_label_has_its_recall_and_f1_of_which_macro_f1_is_the_mean() -> Non
 
 def test_two_spellings_of_a_label_count_as_one_label() -> None:
     matrix = confusion(["Refund", "refund"], ["refund", "REFUND"])
-
     assert matrix.labels == ("Refund",)
     assert matrix.counts == ((2, 0),)
 
@@ -208,9 +202,7 @@ def test_holms_correction_has_the_values_of_r(ps: tuple[float, ...], corrected: 
 
 def test_the_bootstrap_agrees_with_the_formula_if_there_is_one() -> None:
     scores = [1.0] * 170 + [0.0] * 30
-
     interval = mean_interval(scores)
-
     assert rounded(interval, 2) == (0.8, 0.9)
     assert interval == mean_interval(scores)
     assert mean_interval(scores, 0.90).low > interval.low
@@ -219,7 +211,6 @@ def test_the_bootstrap_agrees_with_the_formula_if_there_is_one() -> None:
 @pytest.mark.parametrize("scores", [[0.9] * 12, [0.2, 0.4, 0.9], [1.0] * 500])
 def test_few_or_equal_scores_get_wilsons_wider_interval(scores: list[float]) -> None:
     interval = mean_interval(scores)
-
     wilsons = wilson_of_share(sum(scores) / len(scores), len(scores))
     assert (interval.low, interval.high) == pytest.approx((wilsons.low, wilsons.high))
     assert interval.high - interval.low > 0.005
@@ -228,9 +219,7 @@ def test_few_or_equal_scores_get_wilsons_wider_interval(scores: list[float]) -> 
 def test_shares_on_the_same_rows_are_compared_by_their_differences() -> None:
     base = [0.1 * (i % 10) for i in range(200)]
     tuned = [value + (0.05 if i % 3 else -0.02) for i, value in enumerate(base)]
-
     difference = paired_means(base, tuned)
-
     assert difference.value == pytest.approx(sum(tuned) / 200 - sum(base) / 200)
     assert difference.low < difference.value < difference.high
     assert difference.p == pytest.approx(2 / 2001)
@@ -243,14 +232,12 @@ def test_shares_on_the_same_rows_are_compared_by_their_differences() -> None:
 )
 def test_small_gains_on_a_few_rows_prove_nothing(base: list[float], tuned: list[float]) -> None:
     difference = paired_means(base, tuned)
-
     assert difference.low < 0 < difference.value < difference.high and difference.p > 0.05
     assert paired_means(tuned, base).p == pytest.approx(difference.p)
 
 
 def test_large_gains_on_a_few_rows_are_significant() -> None:
     difference = paired_means([0.1, 0.0, 0.2] * 4, [0.9, 1.0, 0.8] * 4)
-
     assert difference.low > 0.2 and difference.p < 0.001
     assert paired_means([0.0], [0.0]).p == 1.0
 
@@ -260,9 +247,7 @@ def test_importing_the_statistics_and_the_dataset_stays_light() -> None:
     modules = "dataset, evaluation, tokens, evaluation.tfidf, evaluation.learning_curves, evaluation.ladder"
     ours = ", ".join(f"trainers.{name}" for name in f"{modules}, evaluation.judge_agreement".split(", "))
     code = f"import sys, {ours}; print({heavy} & set(sys.modules))"
-
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-
     assert done.stdout.strip() == "set()"
 
 
