@@ -48,12 +48,9 @@ REPLY: dict[str, object] = {"role": "assistant", "content": "hardware_fault"}
 
 BAD_LINES = [
     ('{"messages": [', "not_json"),
-    ("hello", "not_json"),
     ("[1, 2]", "not_a_row"),
-    ('"text"', "not_a_row"),
     ('{"text": "a", "label": "b"}', "not_a_row"),
     ('{"messages": [], "x": NaN}', "not_a_number"),
-    ('{"messages": [], "x": -Infinity}', "not_a_number"),
     ('{"messages": [], "x": 1e400}', "not_a_number"),
     ('{"messages": [{"role": "user", "content": "\\ud83d"}]}', "lone_surrogate"),
     (chat(USER, REPLY).replace('"role": "user"', '"role": "user", "role": "user"'), "duplicate_key"),
@@ -67,10 +64,8 @@ BAD_LINES = [
     (chat(*[USER] * 300, REPLY), "bad_messages"),
     (chat({"role": "bot", "content": "hi"}, REPLY), "unknown_role"),
     (chat({"role": ["user"], "content": "hi"}, REPLY), "unknown_role"),
-    (chat({"content": "hi"}, REPLY), "unknown_role"),
     (chat(USER), "no_answer"),
     (chat({"role": "system", "content": "be kind"}, REPLY), "no_question"),
-    (chat(REPLY), "no_question"),
     (chat({"role": "user", "content": " \\n"}, REPLY).replace("\\\\n", "\\n"), "empty_content"),
     (chat(USER, {"role": "assistant", "content": ""}), "empty_content"),
     (chat(USER, {"role": "assistant", "content": None}), "empty_content"),
@@ -119,7 +114,6 @@ def test_a_fault_is_found_on_its_own_line_and_only_there(tmp_path: Path, line: s
 
 REFUSED = {
     "nothing": (b"", "empty_file", "is empty"),
-    "blank lines": (b" \r\n\n", "empty_file", "is empty"),
     "a vertical tab": (b"\x0b", "empty_file", "is empty"),
     "a byte-order mark": (b"\xef\xbb\xbf", "empty_file", "is empty"),
     "a picture": (PICTURE, "not_text", "PNG picture"),

@@ -88,12 +88,15 @@ def test_a_heads_probabilities_add_up_and_follow_the_labels(encoder: TextEncoder
         fit_head(vectors[:0], [], seed=7)
 
 
-def test_words_are_used_beside_vectors_if_cross_validation_shows_that_they_help(encoder: TextEncoder) -> None:
-    train, holdout = machines(40)[:32], machines(40)[32:]
+def test_words_are_used_beside_vectors_if_cross_validation_shows_that_they_help(
+    encoder: TextEncoder, tmp_path: Path
+) -> None:
+    train, holdout = machines(34)[:30], machines(34)[30:]
+    stored = StoredVectors(encoder, tmp_path / "vectors.npz")
     tickets = [(text_of(row), row.answer) for row in make_rows(30)]
     for pairs, uses_words in ((train, True), (tickets, False)):
         texts, labels = zip(*pairs, strict=True)
-        vectors = encoder.embed(texts)
+        vectors = stored.embed(texts)
         head = learn(encoder, texts, labels, vectors, seed=7)
         assert head.uses_words(encoder.dims) is uses_words
         work = EncoderWork(len(labels), 9, len(head.labels))
@@ -101,7 +104,7 @@ def test_words_are_used_beside_vectors_if_cross_validation_shows_that_they_help(
         assert (head.weights.size + head.biases.size == work.trained) is uses_words
         assert head.answers(head_inputs(encoder, head, texts, vectors)) == labels
     examples = [make_example(text, label) for text, label in (*train, *holdout)]
-    replies = classify_holdout(encoder, examples[:32], examples[32:], seed=7)
+    replies = classify_holdout(encoder, examples[:30], examples[30:], seed=7, stored=stored)
     assert [reply.text for reply in replies] == [label for _, label in holdout]
 
 

@@ -56,8 +56,7 @@ def find_tuned(name: str, model: str) -> PriceRow:
         ("gpt-4o-2024-08-06", "2.50", "1.25", "10.00"),
         ("gpt-4o-mini-2024-07-18", "0.15", "0.075", "0.60"),
         ("gpt-4o", "2.50", "1.25", "10.00"),
-        (" GPT-4o ", "2.50", "1.25", "10.00"),
-        ("openai/gpt-4o", "2.50", "1.25", "10.00"),
+        (" openai/GPT-4o ", "2.50", "1.25", "10.00"),
     ],
 )
 def test_a_prompted_model_has_its_base_price(model: str, price_in: str, cached: str, price_out: str) -> None:

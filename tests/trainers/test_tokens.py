@@ -30,15 +30,12 @@ from trainers.types import Message
     [
         ("gpt-4o-mini-2024-07-18", O200K),
         ("gpt-4.1-nano-2025-04-14", O200K),
-        ("gpt-5-mini", O200K),
         ("o4-mini", O200K),
         ("ft:gpt-4.1-mini-2025-04-14:team::abc", O200K),
         ("ft:gpt-4o-mini-2024-07-18:team:gpt-4:abc", O200K),
-        ("gpt-4", Encoding("cl100k_base")),
         ("gpt-4-turbo", Encoding("cl100k_base")),
         ("ft:gpt-3.5-turbo-0125:team::abc", Encoding("cl100k_base")),
         ("local/smollm2-135m", Encoding("o200k_base", assumed=True)),
-        ("mistral-large", Encoding("o200k_base", assumed=True)),
         ("", Encoding("o200k_base", assumed=True)),
     ],
 )

@@ -44,11 +44,6 @@ def test_a_model_that_spends_its_cap_on_thinking_has_an_empty_answer(
     assert (answer.text, answer.completion_tokens) == ("", 24)
 
 
-def test_a_model_that_does_not_think_gets_the_usual_parameters(server: Hosted, trainer: Trainer) -> None:
-    ask(trainer)
-    assert sent(server) == {"max_tokens": 24, "temperature": 0}
-
-
 def test_parameters_that_a_model_refused_are_left_out_from_then_on(server: Hosted, trainer: Trainer) -> None:
     server.service.models, server.service.thinks = ("new-1", MODEL), {"new-1": 2}
     assert ask(trainer, "new-1").text == "new-1 heard you"
@@ -69,12 +64,6 @@ def test_concurrent_callers_share_what_was_refused(server: Hosted) -> None:
         ask(trainer, "new-1")
     assert before < 12 * 3, "each caller learns both refusals for itself"
     assert server.count(CHAT) == before + 1
-
-
-def test_a_refused_reasoning_effort_is_left_out(server: Hosted, trainer: Trainer) -> None:
-    server.service.models, server.service.refuses = ("gpt-6-x",), {"gpt-6-x": ("reasoning_effort",)}
-    assert ask(trainer, "gpt-6-x").text
-    assert sent(server) == {"max_completion_tokens": 24, "temperature": 0} and server.count(CHAT) == 2
 
 
 def test_a_server_that_knows_only_the_older_cap_gets_that(server: Hosted, trainer: Trainer) -> None:

@@ -63,12 +63,12 @@ def test_the_band_holds_in_at_least_90_percent_of_cases() -> None:
     def draw_score(size: int) -> float:
         return chance.gauss(1 - 0.05 - 4 * size**-0.5, 0.006)
 
-    for run in range(60):
+    for run in range(40):
         points = [make_point(size, *(draw_score(size) for _ in range(3))) for size in SIZES]
         (prediction,) = fit_curve(points, [2_000], held=2_000, seed=run).predicted
         inside += prediction.low <= draw_score(2_000) <= prediction.high
 
-    assert inside >= 54
+    assert inside >= 36
 
 
 def test_wilder_draws_a_smaller_holdout_and_single_draws_widen_the_band() -> None:
@@ -173,9 +173,9 @@ def test_the_classical_curve_rises_is_repeatable_and_survives_json() -> None:
     assert Curve.from_json(curve.to_json()) == curve == again
 
 
-@pytest.mark.parametrize("train", [make_rows(12), make_rows(20, ["refund"]), make_rows(20, "abcdefghij")])
+@pytest.mark.parametrize("train", [make_rows(12), make_rows(12, ["refund"]), make_rows(12, "abcdefghij")])
 def test_a_curve_can_be_measured_on_very_few_rows(train: tuple[Example, ...]) -> None:
-    curve = classical_curve(train, make_rows(6, seed=5), 7, [100, 1_000])
+    curve = classical_curve(train, make_rows(3, seed=5), 7, [100, 1_000])
     assert all(0 <= p.low <= p.score <= p.high <= 1 for p in curve.predicted)
     assert curve.points_per_100 >= 0
 
@@ -206,7 +206,7 @@ def test_with_a_small_holdout_all_rows_are_cross_validated() -> None:
     assert curve.is_crossed
     assert [point.rows for point in curve.points] == [50, 100, 200]
     assert sum(need.held for need in curve.needs) == 300
-    with_large_holdout = classical_curve(train, make_noisy_rows(800, 3), 7, [400])
+    with_large_holdout = classical_curve(train, make_noisy_rows(500, 3), 7, [400])
     assert curve.points[-1].score == pytest.approx(with_large_holdout.points[-1].score, abs=0.04)
 
 
