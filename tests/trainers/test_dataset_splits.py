@@ -29,20 +29,6 @@ def test_the_holdout_is_a_fifth_from_200_to_1000_rows_and_at_most_a_third(count:
     assert len(parts.train) == count - held
 
 
-def test_labels_are_held_out_in_proportion() -> None:
-    examples = [make_row(i, f"q {i}", "often" if i % 10 else "rare") for i in range(1, 2001)]
-    held = Counter(example.answer for example in split(examples, seed=7).holdout)
-    assert held == {"often": 360, "rare": 40}
-
-
-def test_of_a_label_with_three_rows_one_is_held_out_and_with_two_rows_none() -> None:
-    examples = [*make_rows(2000, 2), *[make_row(3000 + i, f"x {i}", "three") for i in range(3)]]
-    examples += [make_row(4000 + i, f"y {i}", "two") for i in range(2)]
-    held = Counter(example.answer for example in split(examples, seed=7).holdout)
-    assert held["three"] == 1
-    assert held["two"] == 0
-
-
 def test_rare_labels_do_not_make_the_holdout_exceed_its_cap() -> None:
     rare = [make_row(9000 + i, f"rare {i}", f"rare {i // 3}") for i in range(30)]
     held = split([*make_rows(6000, 2), *rare], seed=7).holdout
@@ -78,11 +64,6 @@ def test_one_question_under_two_instructions_stays_on_one_side() -> None:
     assert {(example.line - 1) // 2 for example in parts.train}.isdisjoint(
         (example.line - 1) // 2 for example in parts.holdout
     )
-
-
-def test_another_seed_holds_out_other_rows() -> None:
-    examples = make_rows(1000, 4)
-    assert split(examples, seed=1).holdout != split(examples, seed=2).holdout
 
 
 def test_new_rows_move_few_of_the_old_ones() -> None:
