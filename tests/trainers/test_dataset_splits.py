@@ -12,8 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.trainers import builders
-from tests.trainers.builders import make_row, make_rows, needs_banking77, read_banking77
+from tests.trainers.builders import BANKING77, make_row, make_rows, needs_banking77, read_banking77
 from trainers.dataset import Example, overlap, read, split, store_chat
 from trainers.dataset.rows import question_key
 from trainers.types import Message
@@ -155,7 +154,7 @@ def test_banking77_has_the_expected_copies_and_overlaps() -> None:
 @needs_banking77
 def test_banking77_is_held_out_evenly() -> None:
     train = read_banking77("train")
-    labels = json.loads((builders.BANKING77 / "categories.json").read_text())
+    labels = json.loads((BANKING77 / "categories.json").read_text())
     parts = split(train, seed=7)
     sizes, held = Counter(e.answer for e in train), Counter(e.answer for e in parts.holdout)
     assert len(parts.holdout) == 1000
