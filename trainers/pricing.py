@@ -377,7 +377,8 @@ def _nearest(name: str, own_names: Sequence[str], like: str | None) -> tuple[str
     if sold_by and like is None:
         return tuple(sold_by[:3])
     listed = [m.id for s in sellers if s.model_match for m in s.models if s.model_match.is_match(m.id)]
-    names = [*own_names, *(n for n in listed if not n.startswith("ft:"))]
+    # The library has beginnings of names too, like "gpt-4o-mini-2024-07-18.ft-", which nobody can call.
+    names = [*own_names, *(n for n in listed if not n.startswith("ft:") and not n.endswith("-"))]
     close = difflib.get_close_matches(name.lower(), names, n=3)
     return tuple(dict.fromkeys(([like] if like else []) + close))[:3]
 

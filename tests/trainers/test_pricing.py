@@ -124,6 +124,7 @@ def test_a_price_depends_on_the_day() -> None:
 def test_an_unknown_name_is_answered_with_the_nearest_ones(name: str, nearest: str) -> None:
     row = find_unknown(name)
     assert nearest in row.nearest
+    assert not any(listed.endswith("-") for listed in row.nearest), "no model has such a name"
     assert "Did you mean" in row.sentence and f'[prices."{name}"]' in row.sentence
 
 
