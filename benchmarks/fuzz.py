@@ -18,9 +18,9 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from tests.bot.world import Rules, SharedWorkers, world
-from tests.cards import made
-from tests.fuzz import bodies, files, payloads, snapshots
-from tests.fuzz.trying import try_all
+from tests.cards import builders
+from tests.fuzz import api_calls, deliveries, files, leftovers
+from tests.fuzz.complaints import count_complaints
 from tests.local.conftest import make_model, make_tokenizer
 from tests.local.served import served_here
 from tests.peers.hosted import KEY
@@ -40,8 +40,8 @@ def main(examples: int) -> int:
 
 
 def _files(folder: Path, examples: int) -> Counter[str]:
-    dataset = made.dataset()
-    return try_all(files.files(), lambda file: files.wrong_with(dataset, *file, folder), examples)
+    dataset = builders.dataset()
+    return count_complaints(files.files(), lambda file: files.wrong_with(dataset, *file, folder), examples)
 
 
 def _payloads(folder: Path, examples: int) -> Counter[str]:
@@ -51,7 +51,9 @@ def _payloads(folder: Path, examples: int) -> Counter[str]:
     workers = SharedWorkers()
     with world(place, workers, Rules()) as made_world:
         made_world.start()
-        found = try_all(payloads.deliveries(), lambda sent: payloads.complaint(made_world, sent), examples)
+        found = count_complaints(
+            deliveries.deliveries(), lambda sent: deliveries.complaint(made_world, sent), examples
+        )
     workers.close_processes()
     return found
 
@@ -60,12 +62,12 @@ def _bodies(folder: Path, examples: int) -> Counter[str]:
     make_tokenizer(folder / "model")
     make_model(folder / "model")
     with served_here(folder / "data", {"toy": str(folder / "model")}) as trainer:
-        strategy, complaint = bodies.asking(trainer, folder / "data", "toy")
-        return try_all(strategy, complaint, examples)
+        strategy, complaint = api_calls.asking(trainer, folder / "data", "toy")
+        return count_complaints(strategy, complaint, examples)
 
 
 def _snapshots(folder: Path, examples: int) -> Counter[str]:
-    return try_all(snapshots.leftovers(), snapshots.complaining(folder), examples)
+    return count_complaints(leftovers.leftovers(), leftovers.complaining(folder), examples)
 
 
 def print_counts(name: str, examples: int, found: Counter[str], seconds: float) -> None:

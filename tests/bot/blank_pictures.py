@@ -1,6 +1,6 @@
 """Charts that are composed but not drawn, which took a tenth of all tests' time. No story looks at a picture.
 
-tests/cards/test_plots.py draws every chart. This module is imported by worker processes, so it imports little.
+tests/cards/test_charts.py draws every chart. This module is imported by worker processes, so it imports little.
 """
 
 from __future__ import annotations

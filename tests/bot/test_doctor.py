@@ -26,7 +26,7 @@ from demo.slack_emulator.state import ALL_SCOPES
 from storage.database import sqlite_version, wal_is_safe
 from storage.store import Store
 from tests.bot.world import Rules, World
-from tests.cards.cards import messages
+from tests.cards.all_cards import messages
 from tests.peers.hosted import NOT_AVAILABLE, Hosted
 
 GOOD = """

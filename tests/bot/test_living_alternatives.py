@@ -22,7 +22,7 @@ from bot.values.runs import Refusal
 from demo.people import ANA
 from tests.bot.test_cli_measuring import finetune, rows
 from tests.bot.world import JOBS, PRIVATE, TARGET, Rules, World
-from tests.cards import made
+from tests.cards import builders
 
 MakeWorld = Callable[[Rules], World]
 
@@ -84,7 +84,7 @@ def test_rows_go_to_no_other_vendor_than_today_s(settings: Settings) -> None:
 
 def test_a_prompt_is_optimised_only_for_a_model_that_can_be_asked(settings: Settings) -> None:
     command = Baseline("tickets", optimise=Decimal(2))
-    refused = line_up(settings, ("openai",), command, made.report(), TODAY, SLACK)
+    refused = line_up(settings, ("openai",), command, builders.report(), TODAY, SLACK)
     assert isinstance(refused, Refusal) and "no model to ask" in refused.text
 
 
@@ -96,7 +96,7 @@ def test_a_row_that_only_answers_is_no_target(settings: Settings) -> None:
 
 def test_any_model_of_such_a_row_can_be_measured_by_its_name(settings: Settings) -> None:
     command = Baseline("tickets", models=("groq/openai/gpt-oss-20b", "ollama/llama3.2"), rungs=("zero",))
-    found = line_up(settings, ("groq", "ollama"), command, made.report(), TODAY, SLACK)
+    found = line_up(settings, ("groq", "ollama"), command, builders.report(), TODAY, SLACK)
     assert isinstance(found, LineUp)
     groq, ollama = found.models
     assert (str(groq.price.price.input), groq.thinks) == ("0.075", True)

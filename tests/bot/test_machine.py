@@ -29,7 +29,7 @@ from bot.services.estimates import EstimateResult, make_estimate
 from bot.services.plans import _warnings, untrainable_text
 from bot.settings import PACKAGED_TARGET, Settings, load_settings
 from bot.values.runs import Refusal
-from tests.cards import made
+from tests.cards import builders
 from tests.trainers.test_sizing_training_time import MACHINE
 from trainers.base_models import Base, find_base
 from trainers.dataset import Report
@@ -300,7 +300,7 @@ def test_a_measured_time_has_what_computing_activations_again_takes(
 
 def test_a_guessed_time_is_called_one_in_the_plan_and_other_plans_keep_their_bytes() -> None:
     foreseen = replace(Prediction("current=gpt-4o"), is_speed_guessed=True)
-    plan = replace(made.plan(), predicted=foreseen)
+    plan = replace(builders.plan(), predicted=foreseen)
     assert plan_from_json(canonical_json(plan)) == plan
     assert "guessed from the model's size" in plans._takes(plan)
     assert "guess" not in canonical_json(replace(plan, predicted=Prediction("current=gpt-4o")))
@@ -314,13 +314,13 @@ def why(found: EstimateResult) -> str:
 
 
 def test_the_plan_card_has_memory_beside_the_time() -> None:
-    plan = replace(made.plan(), predicted=Prediction("volume=10M", memory="fits, about 0.6 of 25 GB"))
+    plan = replace(builders.plan(), predicted=Prediction("volume=10M", memory="fits, about 0.6 of 25 GB"))
     assert "Memory: fits, about 0.6 of 25 GB" in plans._takes(plan)
     assert plan_from_json(canonical_json(plan)) == plan
 
 
 def test_the_plan_card_says_what_trains_it_and_in_how_many_bits_where_not_as_usual() -> None:
-    usual = made.plan()
+    usual = builders.plan()
     other = replace(usual, hyperparameters=(("engine", "unsloth"), ("n_epochs", 2), ("quantization", "nf4")))
     plain = replace(usual, hyperparameters=(("engine", "builtin"), ("n_epochs", 2), ("quantization", "none")))
     assert plans._model(other) == f"{plans._model(usual)}, engine unsloth, base in nf4, epochs 2"
@@ -328,7 +328,7 @@ def test_the_plan_card_says_what_trains_it_and_in_how_many_bits_where_not_as_usu
 
 
 def test_a_plan_from_before_keeps_its_hash() -> None:
-    plan = replace(made.plan(), predicted=Prediction("volume=10M"))
+    plan = replace(builders.plan(), predicted=Prediction("volume=10M"))
     assert "memory" not in json.loads(canonical_json(plan))["predicted"]
 
 

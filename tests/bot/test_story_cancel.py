@@ -15,7 +15,7 @@ from bot.services.provider_jobs import SETTLE_S
 from bot.values.runs import Progress
 from demo.people import ANA, BEN
 from tests.bot.world import CLEO, JOBS, World
-from tests.cards import made
+from tests.cards import builders
 from tests.peers.hosted import COMMIT_THEN_500, NOTHING_BUT_500, Fault
 from trainers.money import usd_micros
 from trainers.pricing import PriceList, PriceRow
@@ -96,7 +96,7 @@ def test_a_cancelled_training_whose_bill_nobody_says_is_not_booked_as_free(world
 def test_of_a_cancelled_training_the_share_done_counts(progress: Progress, share: str | None) -> None:
     row = PriceRow("acme/small", "tuned", Price(Decimal(5), None, None, None), "Acme's page")
     prices = PriceList((row, row), date(2026, 11, 25)).to_json()
-    plan = replace(made.plan(), prices=prices, training_tokens=120_000)
+    plan = replace(builders.plan(), prices=prices, training_tokens=120_000)
     assert cancelled_cost(plan, progress) == (7 if share is None else 600_000 * Decimal(share))
 
 

@@ -21,7 +21,7 @@ from bot.values.learning_curves import TunedCurveProgress
 from demo.workspace import wait_until
 from storage.backup import back_up, restore
 from tests.bot.world import JOBS, World
-from tests.cards import curve_cards, measured
+from tests.cards import curve_cards, measurements
 from tests.peers.hosted import KEY
 
 ROOT = Path(__file__).parents[2]
@@ -93,15 +93,15 @@ def test_a_list_that_lags_behind_a_restore_makes_no_second_job(world: World) -> 
 
 
 def test_sizes_of_a_curve_that_may_have_a_job_are_looked_for_first() -> None:
-    known = curve_cards.known(curve_cards.DONE, curve_cards.TRAINS, curve_cards.WAITS)
-    running = measured.measurement(
+    known = curve_cards.progress(curve_cards.DONE, curve_cards.TRAINS, curve_cards.WAITS)
+    running = measurements.measurement(
         kind="curve", plan=curve_cards.plan().to_json(), progress=known.to_json(), state="running"
     )
     found = TunedCurveProgress.from_json(curve_in_doubt(running, 500.0))
     assert [size.state for size in found.sizes] == ["done", "training", "creating"]
     assert found.sizes[2].since == 500.0
     assert found.sizes[:2] == known.sizes[:2]
-    assert curve_in_doubt(measured.measurement(), 500.0) is None, "a ladder has no jobs"
+    assert curve_in_doubt(measurements.measurement(), 500.0) is None, "a ladder has no jobs"
 
 
 def test_a_night_s_backup_is_made_once_and_restores_a_bot_without_its_disk(world: World) -> None:

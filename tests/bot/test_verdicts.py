@@ -13,7 +13,7 @@ from bot.llm_client import Declined
 from bot.services import evaluation_engine, judge_worker
 from bot.services.judge_worker import JudgeAnswers
 from bot.values.evaluations import ArmProgress, JudgedPair, JudgeProgress, LadderPlan, LadderProgress
-from tests.cards import measured
+from tests.cards import measurements
 from trainers.dataset import Example, store_chat
 from trainers.evaluation.results import Candidate, Reply
 from trainers.pricing import PriceList
@@ -32,7 +32,7 @@ def example(number: int) -> Example:
 @pytest.fixture
 def plan(tmp_path: Path) -> LadderPlan:
     sha256 = store_chat(tmp_path, [example(number) for number in range(ROWS)])
-    return measured.plan(
+    return measurements.plan(
         [ZERO, SHOTS],
         task="free_text",
         labels=(),
@@ -113,17 +113,17 @@ def test_people_get_rows_on_which_answers_differ_the_same_at_every_look(
 
 
 def test_progress_and_plans_from_before_there_were_judges_are_read() -> None:
-    old_progress = json.loads(measured.half_way().to_json())
+    old_progress = json.loads(measurements.half_way_progress().to_json())
     del old_progress["judge"]
-    assert LadderProgress.from_json(json.dumps(old_progress)) == measured.half_way()
-    old_plan = json.loads(measured.plan().to_json())
+    assert LadderProgress.from_json(json.dumps(old_progress)) == measurements.half_way_progress()
+    old_plan = json.loads(measurements.plan().to_json())
     del old_plan["judge"]
     assert LadderPlan.from_json(json.dumps(old_plan)).judge is None
 
 
 def test_progress_with_a_judge_comes_back_as_it_was() -> None:
     judge = JudgeProgress(40, 12, ("k",), None, "why", 40, 2, JudgedPair(SHOTS, ZERO, ("first", None, "tie")))
-    progress = LadderProgress("consulting", measured.half_way().arms, 5, 4, 1.0, None, judge)
+    progress = LadderProgress("consulting", measurements.half_way_progress().arms, 5, 4, 1.0, None, judge)
     assert LadderProgress.from_json(progress.to_json()) == progress
 
 

@@ -10,12 +10,12 @@ from bot.cards import learning_curves, tuned_learning_curves
 from bot.cards.blocks import Message
 from bot.values.learning_curves import PlannedSize, SizeProgress, TunedCurvePlan, TunedCurveProgress
 from bot.values.runs import Progress
-from tests.cards import made, measured
-from tests.cards.made import BEN
+from tests.cards import builders, measurements
+from tests.cards.builders import BEN
 from trainers.evaluation.results import Candidate, Curve, CurvePoint, Prediction
 
 SIZES = (1_250, 2_500, 5_001)
-DONE, TRAINS, WAITS = (SizeProgress(rows, made.HASH, f"ft-{rows}") for rows in SIZES)
+DONE, TRAINS, WAITS = (SizeProgress(rows, builders.HASH, f"ft-{rows}") for rows in SIZES)
 DONE = replace(DONE, state="done", model="ft:a", answered=200, spent_micros=210_000)
 TRAINS = replace(TRAINS, state="training", training=Progress(step=60, total_steps=240))
 ASKS = replace(TRAINS, state="evaluating", model="ft:b", answered=120, declined=("a", "b"))
@@ -27,8 +27,8 @@ def plan(**other: Any) -> TunedCurvePlan:
     found = TunedCurvePlan(
         dataset="tickets",
         version=2,
-        train_sha256=made.HASH,
-        holdout_sha256=made.HASH,
+        train_sha256=builders.HASH,
+        holdout_sha256=builders.HASH,
         n_holdout=200,
         labels=("billing", "refund"),
         provider="openai",
@@ -41,43 +41,47 @@ def plan(**other: Any) -> TunedCurvePlan:
     return replace(found, **other)
 
 
-def known(*sizes: SizeProgress, most: int = 640_000, **other: Any) -> TunedCurveProgress:
+def progress(*sizes: SizeProgress, most: int = 640_000, **other: Any) -> TunedCurveProgress:
     return TunedCurveProgress("training", sizes, most, **other)
 
 
 def cards() -> dict[str, Message]:
-    running, asked = measured.measurement(kind="curve"), measured.measurement("asked", kind="curve")
+    running, asked = measurements.measurement(kind="curve"), measurements.measurement("asked", kind="curve")
     waiting = replace(DONE, state="waiting", model=None, answered=0, spent_micros=0)
     fresh = [waiting, replace(TRAINS, state="waiting", training=Progress()), WAITS]
     hiccup = "openai can't be reached: it did not answer in time. The job itself goes on. Trying again."
-    cancelled = measured.measurement("cancelled", kind="curve")
-    failed = measured.measurement("failed", kind="curve")
+    cancelled = measurements.measurement("cancelled", kind="curve")
+    failed = measurements.measurement("failed", kind="curve")
     over = tuned_learning_curves.closed_card
     return {
-        "curve-tuned-asked": tuned_learning_curves.request_card(asked, plan(), known(*fresh), made.BUDGET),
+        "curve-tuned-asked": tuned_learning_curves.request_card(
+            asked, plan(), progress(*fresh), builders.BUDGET
+        ),
         "curve-tuned-asked-in-part": tuned_learning_curves.request_card(
-            asked, plan(), known(*fresh[:2], KNOWN), made.NO_BUDGET
+            asked, plan(), progress(*fresh[:2], KNOWN), builders.NO_BUDGET
         ),
         "curve-tuned-training": tuned_learning_curves.progress_card(
-            running, plan(), known(DONE, TRAINS, WAITS, note=hiccup)
+            running, plan(), progress(DONE, TRAINS, WAITS, note=hiccup)
         ),
         "curve-tuned-measuring": tuned_learning_curves.progress_card(
-            running, plan(), known(DONE, ASKS, KNOWN, most=0)
+            running, plan(), progress(DONE, ASKS, KNOWN, most=0)
         ),
         "curve-tuned-cancelled": over(
-            cancelled, plan(), known(DONE, TRAINS, WAITS), f"Cancelled by <@{BEN}>."
+            cancelled, plan(), progress(DONE, TRAINS, WAITS), f"Cancelled by <@{BEN}>."
         ),
-        "curve-tuned-failed": over(failed, plan(), known(), "It could cost up to $9.00."),
+        "curve-tuned-failed": over(failed, plan(), progress(), "It could cost up to $9.00."),
         "curve-tuned-beside": learning_curves.card(
-            tuned(), number=5, label_usd=Decimal("0.50"), bar=0.9, beside=measured.curve()
+            tuned_curve(), number=5, label_usd=Decimal("0.50"), bar=0.9, beside=measurements.curve()
         ),
     }
 
 
-def tuned() -> Curve:
+def tuned_curve() -> Curve:
     points = tuple(
         CurvePoint(rows, share, (share,)) for rows, share in zip(SIZES, (0.8, 0.86, 0.9), strict=True)
     )
     more = (Prediction(7_500, 0.917, 0.826, 0.980), Prediction(10_003, 0.927, 0.832, 0.994))
     line = {"a": 0.0179, "b": 10.99, "c": 0.575, "points_per_100": 0.09}
-    return measured.curve(arm=Candidate("tuned", measured.MODEL), points=points, predicted=more, **line)
+    return measurements.curve(
+        arm=Candidate("tuned", measurements.MODEL), points=points, predicted=more, **line
+    )

@@ -14,8 +14,8 @@ from bot.rules.promotion import LabelRecall, ModelComparison, PromotionEvidence,
 from storage.actuals import ActualMonth
 from storage.promotions import Promotion
 from storage.records import Model
-from tests.cards import made, measured
-from tests.cards.made import ANA, BEN, NOW
+from tests.cards import builders, measurements
+from tests.cards.builders import ANA, BEN, NOW
 
 MODEL = Model("tickets-7", 7, "local", "ft:smollm2-135m:local:tickets:1a2b3c4d", "promoted", NOW)
 STANDING = Promotion(
@@ -35,7 +35,7 @@ STANDING = Promotion(
     next_at=0.0,
     trouble=None,
 )
-RUNG = measured.rung("tuned", "local/tickets-7", 190)
+RUNG = measurements.rung("tuned", "local/tickets-7", 190)
 PROVEN = PromotionEvidence(
     RUNG,
     ModelComparison("ten examples, openai/gpt-4o-mini", 0.79, 0.16, 0.1, 0.22, 200),
@@ -43,11 +43,15 @@ PROVEN = PromotionEvidence(
     ModelComparison("tickets-3", 0.9, 0.05, 0.01, 0.09, 160),
 )
 NOT_WORSE = PromotionEvidence(
-    RUNG, made.NOT_WORSE, "tickets-3", replace(made.NOT_WORSE, other="tickets-3"), worse=made.LOSSES
+    RUNG,
+    builders.NOT_WORSE,
+    "tickets-3",
+    replace(builders.NOT_WORSE, other="tickets-3"),
+    worse=builders.LOSSES,
 )
 LOW = PromotionEvidence(
     RUNG,
-    replace(made.NOT_WORSE, low=-0.044),
+    replace(builders.NOT_WORSE, low=-0.044),
     limits=PromotionLimits(floor=0.6),
     low=(LabelRecall("refund", 24, 8), LabelRecall("lost_parcel", 18, 7)),
 )
@@ -56,7 +60,7 @@ DOUBTED = PromotionEvidence(
     ModelComparison("classical", 0.955, -0.005, -0.04, 0.03, 200),
     "tickets-3",
     ModelComparison("tickets-3", 0.99, -0.04, -0.08, -0.01, 200),
-    made.CHEAPER.headline,
+    builders.CHEAPER.headline,
 )
 SEEN = PromotionSummary(STANDING, MODEL, PROVEN, "tickets-3", "tickets-3", "this machine", has_alias=True)
 OTHER = "today's model, gpt-4o"
@@ -99,7 +103,7 @@ def cards() -> dict[str, Message]:
         "promoted-by-sealed": models.promotion_card(
             replace(SEEN, promotion=carried, sealed=models.SealedProof(9, RUNG, PROVEN.best, 1))
         ),
-        "sealed-begun": models.sealed_test_begun(measured.measurement()),
+        "sealed-begun": models.sealed_test_begun(measurements.measurement()),
         "promotion-details": _details(ACTUALS, Looks(3, 200)),
         "promotion-details-hosted": _details(NOT_COUNTED, Looks(26, 200)),
         "promoted-unmeasured": models.promotion_card(
@@ -130,7 +134,12 @@ def cards() -> dict[str, Message]:
             [
                 ModelEntry(MODEL, "tickets", 2, "smollm2-135m", RUNG, carried, actuals=ACTUALS),
                 ModelEntry(
-                    old, "tickets", 1, "smollm2-135m", measured.rung("tuned", "local/tickets-3", 180), None
+                    old,
+                    "tickets",
+                    1,
+                    "smollm2-135m",
+                    measurements.rung("tuned", "local/tickets-3", 180),
+                    None,
                 ),
                 ModelEntry(
                     replace(hosted, state="candidate", gone_at=NOW), "faq", 1, "gpt-4.1-mini", None, None

@@ -14,7 +14,7 @@ from bot.rules.alternatives import UnmeasuredModel
 from bot.rules.bills import MonthlyCost
 from bot.rules.facts import Evidence
 from bot.values.sunsets import ModelUse
-from tests.cards import made, measured
+from tests.cards import builders, measurements
 
 TODAY = date(2026, 12, 20)
 SOURCE = "OpenAI's pages, as litellm 1.110.2 has them, 2026-11-27"
@@ -25,7 +25,7 @@ PLANNED = replace(
     IN_USE, kind="planned", name="run 8", dataset="mails", ends=date(2026, 12, 24), successor=None
 )
 LOCAL = ModelUse("target", "", "local/smollm2-135m", said_by="the weights are on your own machine")
-CLASSICAL = Evidence(ladder=measured.ladder())
+CLASSICAL = Evidence(ladder=measurements.ladder())
 OFFERED = UnmeasuredModel("openai/gpt-6-luna", MonthlyCost(Decimal("10.00"), Decimal("0.19"), Decimal(0)))
 
 
@@ -37,7 +37,7 @@ def sunset(use: ModelUse = GPT_4O) -> Sunset:
         n_holdout=77,
         costs_usd=Decimal("251.63"),
         successor_usd=Decimal("10.19"),
-        retuned=made.estimated(training=made.HOSTED, tuned=made.MINI),
+        retuned=builders.estimate_summary(training=builders.HOSTED, tuned=builders.MINI),
         target=TARGET,
     )
 
@@ -50,13 +50,19 @@ def cards() -> dict[str, Message]:
         "sunset-in-use": sunsets.card(sunset(IN_USE)),
         "sunset-planned": sunsets.card(replace(sunset(PLANNED), costs_usd=None)),
         "sunset-dear-successor": sunsets.card(replace(sunset(), successor_usd=Decimal("120"))),
-        "sunset-against": sunsets.card(replace(sunset(), retuned=made.estimated(evidence=CLASSICAL))),
+        "sunset-against": sunsets.card(
+            replace(sunset(), retuned=builders.estimate_summary(evidence=CLASSICAL))
+        ),
         "sunset-ended": sunsets.card(ended),
         "sunset-gone": sunsets.card(replace(sunset(), gone_from="OpenAI", costs_usd=None)),
         "sunset-without-a-target": sunsets.card(alone),
         "sunset-list": sunsets.listing([GPT_4O, IN_USE, PLANNED, LOCAL], TODAY),
         "status-ending": status.card(Status([], [], [], ending=[PLANNED, GPT_4O, IN_USE], today=TODAY)),
         "estimate-offers-a-cheaper-model": estimates.card(
-            replace(made.estimated(training=made.HOSTED, tuned=made.MINI), offered=OFFERED), TARGET, number=4
+            replace(
+                builders.estimate_summary(training=builders.HOSTED, tuned=builders.MINI), offered=OFFERED
+            ),
+            TARGET,
+            number=4,
         ),
     }

@@ -7,12 +7,12 @@ from dataclasses import replace
 from bot.cards import estimates, plans, results
 from bot.cards.blocks import Message
 from bot.rules.plans import SweepPlan, arm_count_text
-from tests.cards import made
+from tests.cards import builders
 from trainers.hyperparameters import Sweep
 from trainers.types import SweepArm
 
 SWEEP: Sweep = (("lora_r", (8, 16)), ("learning_rate", (0.0005, 0.001)))
-SWEPT = SweepPlan(SWEEP, made.HASH, made.HASH, 720, 80, 540, "0.1")
+SWEPT = SweepPlan(SWEEP, builders.HASH, builders.HASH, 720, 80, 540, "0.1")
 OUT = "out after step 12: Memory is too small for one row of 900 tokens at a time. Set max_length or lora_r lower."
 ARMS = (
     SweepArm(
@@ -41,13 +41,15 @@ ARMS = (
 
 
 def cards() -> dict[str, Message]:
-    plan = made.plan(swept=SWEPT, base_model="smollm2-135m", provider="local")
-    asked = made.run("awaiting_approval"), plan, made.BUDGET
+    plan = builders.plan(swept=SWEPT, base_model="smollm2-135m", provider="local")
+    asked = builders.run("awaiting_approval"), plan, builders.BUDGET
     none_won = [replace(arm, outcome="not finished") for arm in ARMS[:2]]
     return {
         "plan-asked-sweep": plans.approval_card(*asked, 1),
         "estimate-sweep": estimates.card(
-            replace(made.estimated(), sweep_note=arm_count_text(SWEEP)), "local/smollm2-135m", number=4
+            replace(builders.estimate_summary(), sweep_note=arm_count_text(SWEEP)),
+            "local/smollm2-135m",
+            number=4,
         ),
         "sweep-arms": results.sweep_table(plan, ARMS),
         "sweep-arms-unfinished": results.sweep_table(plan, none_won),

@@ -19,11 +19,11 @@ from slack_sdk.models.views import View
 from bot.cards import calibration, datasets, interventions, plans
 from bot.slack.commands import help_list
 from demo.slack_emulator.blocks import complaints, view_complaints
-from tests.cards import label_cards, made, measured
-from tests.cards.cards import messages, payloads, views
-from tests.cards.readable import readable
-from tests.cards.voice import faults, texts, too_long
-from tests.cards.walker import SDK_DROPS, problems
+from tests.cards import builders, labelling_cards, measurements
+from tests.cards.all_cards import messages, payloads, views
+from tests.cards.golden_text import readable
+from tests.cards.slack_limits import SDK_DROPS, limit_violations
+from tests.cards.style_rules import length_faults, style_faults, texts
 from trainers.dataset.checks import Finding, LabelCount
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -44,7 +44,7 @@ def test_no_golden_file_is_left_over() -> None:
 
 @pytest.mark.parametrize("name", PAYLOADS)
 def test_slack_would_take_it(name: str) -> None:
-    assert problems(PAYLOADS[name]) == []
+    assert limit_violations(PAYLOADS[name]) == []
 
 
 @pytest.mark.parametrize("name", PAYLOADS)
@@ -75,12 +75,12 @@ def test_the_slack_emulator_takes_it_too(name: str) -> None:
 
 @pytest.mark.parametrize("name", PAYLOADS)
 def test_it_speaks_in_our_voice(name: str) -> None:
-    assert faults(PAYLOADS[name]) == []
+    assert style_faults(PAYLOADS[name]) == []
 
 
 @pytest.mark.parametrize("name", PAYLOADS)
 def test_it_is_as_short_as_its_kind_must_be(name: str) -> None:
-    assert too_long(name, PAYLOADS[name]) == []
+    assert length_faults(name, PAYLOADS[name]) == []
 
 
 @pytest.mark.parametrize("name", [name for name, message in messages().items() if message.newest])
@@ -143,7 +143,9 @@ def test_nothing_is_saved_by_a_model_that_may_not_be_used(name: str) -> None:
 
 
 def test_what_mends_the_rows_comes_before_an_estimate() -> None:
-    card = datasets.checked_card(made.dataset(), made.report(*label_cards.DOUBTS, made.DUPLICATE))
+    card = datasets.checked_card(
+        builders.dataset(), builders.report(*labelling_cards.DOUBTS, builders.DUPLICATE)
+    )
     (buttons,) = [block["elements"] for block in card.blocks if block["type"] == "actions"]
     assert [button["text"]["text"] for button in buttons] == [
         "Measure",
@@ -153,7 +155,7 @@ def test_what_mends_the_rows_comes_before_an_estimate() -> None:
 
 
 def test_a_free_run_has_no_money_to_speak_of_while_a_person_decides() -> None:
-    run, plan = made.run("needs_human"), made.free_plan()
+    run, plan = builders.run("needs_human"), builders.free_plan()
     assert "charge" not in interventions.card(run, plan, ()).body()["blocks"][2]["text"]["text"]
     assert "charge" not in plans.voided_card(run, plan, "a rule changed", "run 7").text
 
@@ -227,14 +229,14 @@ def test_labels_are_listed_whole_and_equal_ones_said_once() -> None:
         None, "warns", "few_rows_of_label", f"10 of 10 labels have few rows: {listed}.", "Add rows."
     )
     equal = tuple(LabelCount(name, 100) for name in ("billing", "shipping"))
-    card = str(datasets.checked_card(made.dataset(), made.report(finding, labels=equal)).blocks)
+    card = str(datasets.checked_card(builders.dataset(), builders.report(finding, labels=equal)).blocks)
     assert "a_rather_long_label_3 (7), … Add rows." in card and "a_rather_long_label_4" not in card
     assert "100 each" in card
 
 
 def test_how_far_off_estimates_were_is_told_from_five_runs_on() -> None:
-    assert calibration.recent_errors(measured.ERRORS) == []
-    assert calibration.recent_errors(measured.MANY_ERRORS)
+    assert calibration.recent_errors(measurements.ERRORS) == []
+    assert calibration.recent_errors(measurements.MANY_ERRORS)
 
 
 def test_a_price_under_a_cent_is_short() -> None:

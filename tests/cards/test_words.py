@@ -9,7 +9,7 @@ import pytest
 from bot.cards import words
 from bot.cards.blocks import Headline, Lines, cut, cut_mrkdwn, plain, slack_blocks
 from bot.cards.estimate_details import payback_text
-from tests.cards import made
+from tests.cards import builders
 
 
 @pytest.mark.parametrize(
@@ -151,7 +151,7 @@ def test_points(gain: float, said: str) -> None:
 
 def test_intervals_shares_and_p() -> None:
     assert words.points_range(-0.06, 0.11) == "−6 to +11"
-    assert words.share_with_interval(made.result().tuned) == "85.7% (76–92%)"
+    assert words.share_with_interval(builders.result().tuned) == "85.7% (76–92%)"
     assert words.percent(1) == "100.0%"
     assert (words.p_value(4e-13), words.p_value(0.754)) == ("p < 0.001", "p = 0.754")
 

@@ -43,7 +43,7 @@ JOBS, TRAINING, APPROVING = (
 )
 RULES, CLIENT, OUTBOX = "bot/rules/permissions.py", "trainers/client.py", "storage/messages.py"
 PROVIDER, APPROVAL = "tests/bot/test_story_provider.py", "tests/bot/test_story_approval.py"
-DECIDING = "tests/rules/test_permission.py"
+DECIDING = "tests/rules/test_permissions.py"
 TRACES, CURVES = "tests/bot/test_traces.py", "tests/bot/test_story_curve_tuned.py"
 FREEZE, NOTICES = "tests/bot/test_story_freeze.py", "tests/bot/test_notices.py"
 PROMOTE, DOUBT = "tests/bot/test_story_promote.py", "tests/bot/test_story_doubt.py"
@@ -622,7 +622,7 @@ GUARDS = (
         "bot/rules/data_policy.py",
         "    is_covered = all(any(rule.covers(rows) for rule in policy.data) for rows in by_channel)",
         "    is_covered = True",
-        "tests/rules/test_leaving.py::test_rows_of_several_channels_go_where_the_rules_of_each_let_them",
+        "tests/rules/test_data_policy.py::test_rows_of_several_channels_go_where_the_rules_of_each_let_them",
     ),
     Guard(
         "a private channel's datasets are its members'",

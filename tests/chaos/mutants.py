@@ -24,7 +24,7 @@ from typing import Literal
 
 from tests.chaos.guards import GUARDS, ROOT, Guard, LostGuard
 
-__all__ = ["ROOT", "Guard", "Outcome", "try_all"]
+__all__ = ["ROOT", "Guard", "Outcome", "count_complaints"]
 
 COPIED = ("bot", "trainers", "storage", "demo", "benchmarks", "tests", "examples", "deploy", "docs")
 SINGLE = ("pyproject.toml", "manifest.yml", "finetune.example.toml", "README.md")
@@ -54,7 +54,7 @@ class Outcome:
         return f"{self.guard.name:<48} {test:<110} {said}"
 
 
-def try_all(guards: tuple[Guard, ...] = GUARDS) -> Iterator[Outcome]:
+def count_complaints(guards: tuple[Guard, ...] = GUARDS) -> Iterator[Outcome]:
     """In the order of `guards`. Raises LostGuard before anything is tried where one fits no more or a test is red
     as it is."""
     for guard in guards:
@@ -165,7 +165,7 @@ def main() -> None:
 def print_all(guards: tuple[Guard, ...] = GUARDS) -> bool:
     """The table; whether all are red."""
     endings = Counter[Ending]()
-    for outcome in try_all(guards):
+    for outcome in count_complaints(guards):
         print(outcome, flush=True)
         endings[outcome.ending] += 1
     print(

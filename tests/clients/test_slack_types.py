@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from tests.cards.cards import payloads
+from tests.cards.all_cards import payloads
 from tests.clients.environment import CLIENTS, tsc
 
 UNTYPED = {"data_visualization"}

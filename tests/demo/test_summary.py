@@ -5,13 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 from demo.summary import Summary
-from tests.cards.made import beside, result
+from tests.cards.builders import ladder_beside_classical, result
 from trainers.evaluation.results import Ladder
 
 
 def test_the_last_lines_show_the_ladder_the_tuned_model_and_the_verdict() -> None:
-    with_tuned = Ladder.from_json(beside(61, 70))
-    ladder = Ladder.from_json(beside(61, 70))
+    with_tuned = Ladder.from_json(ladder_beside_classical(61, 70))
+    ladder = Ladder.from_json(ladder_beside_classical(61, 70))
     measured = Ladder(**{**ladder.__dict__, "rungs": ladder.rungs[:1]})
     told = Summary(measured, result(beside=with_tuned.to_json()), "Not now", Path("a.db"), Path("adapter"))
 

@@ -14,7 +14,7 @@ from playwright.sync_api import Browser, Page, sync_playwright
 from bot.cards import reports
 from bot.charts import evaluations
 from bot.values.runs import LabelChange
-from tests.cards import made, measured
+from tests.cards import builders, measurements
 from tests.peers.browser import find_chromium
 from trainers.pricing import PriceList, PriceRow
 
@@ -43,24 +43,32 @@ def browser() -> Iterator[Browser]:
 def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """Both kinds, with the longest names and the most rows that they may have to show."""
     folder = tmp_path_factory.mktemp("report")
-    rungs = [*measured.RUNGS, measured.rung("tuned", LONG, 184), *measured.many(20).rungs]
-    ladder = measured.ladder(rungs)
+    rungs = [
+        *measurements.RUNGS,
+        measurements.rung("tuned", LONG, 184),
+        *measurements.ladder_of_many(20).rungs,
+    ]
+    ladder = measurements.ladder(rungs)
     plot = evaluations.draw_ladder(ladder, folder / "ladder.png")
     assert plot
-    prices = PriceList(tuple(row for row in measured.PRICES if isinstance(row, PriceRow)), date(2026, 11, 25))
+    prices = PriceList(
+        tuple(row for row in measurements.PRICES if isinstance(row, PriceRow)), date(2026, 11, 25)
+    )
     labels = tuple(LabelChange("a label of many words " * 3 + str(n), 40 + n, 30, n) for n in range(70))
     run = reports.run_report(
-        made.run("done"),
-        replace(made.advised_plan(), prices=prices.to_json(), base_model=LONG),
-        made.result(beside=made.beside(111, 155), advice=made.CHEAPER, labels=labels),
+        builders.run("done"),
+        replace(builders.advised_plan(), prices=prices.to_json(), base_model=LONG),
+        builders.result(
+            beside=builders.ladder_beside_classical(111, 155), advice=builders.CHEAPER, labels=labels
+        ),
         ladder=ladder,
-        actuals=made.actuals(0.84),
-        approvals=made.APPROVALS,
-        history=made.AUDITED * 4,
+        actuals=builders.actuals(0.84),
+        approvals=builders.APPROVALS,
+        history=builders.AUDITED * 4,
         plots=[plot],
         name_of=str,
     )
-    measurement = reports.measurement_report(measured.measurement("done"), ladder, plot, str)
+    measurement = reports.measurement_report(measurements.measurement("done"), ladder, plot, str)
     written = {"run": folder / "run.html", "measurement": folder / "measurement.html"}
     for (_, path), html in zip(written.items(), (run, measurement), strict=True):
         path.write_text(html, encoding="utf-8")

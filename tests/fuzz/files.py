@@ -17,8 +17,8 @@ from bot.cards import datasets as views
 from bot.cards.terminal import terminal_text
 from bot.services.dataset_worker import inspect
 from storage.records import Dataset
-from tests.cards.walker import problems
-from tests.fuzz.odd import TEXTS, Json, deep, mutated, odd_texts, raw_json
+from tests.cards.slack_limits import limit_violations
+from tests.fuzz.mutations import TEXTS, Json, deep, mutated, odd_texts, raw_json
 from trainers.dataset import Columns, Report
 
 ROWS = 12
@@ -223,5 +223,5 @@ def _wrong_with_words(dataset: Dataset, report: Report) -> str | None:
     said = json.dumps(card.letter()) + terminal_text(views.full_report(report, most=None).parts)
     if "Traceback" in said or 'File \\"' in said:
         return "a traceback"
-    found = problems(card)
+    found = limit_violations(card)
     return f"Slack would refuse the card: {found[0]}" if found else None

@@ -17,7 +17,7 @@ from storage.datasets import NewDataset
 from storage.records import Model
 from storage.runs import NewRun
 from storage.store import Store
-from tests.cards import made
+from tests.cards import builders
 from tests.local.exporting import MODEL, tune
 from trainers.local.export.order import RunMeasurements
 
@@ -35,12 +35,12 @@ def _here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def remember(provider: str = "local", result: RunResult | None = None) -> None:
     """A run that is done, and its model tickets-7."""
     store = Store(load_settings(need_slack=False).database)
-    dataset = store.datasets.receive(NewDataset("tickets", "C1", "U1", "tickets.csv", "F1"), now=made.NOW)
-    plan = canonical_json(made.plan(dataset_id=dataset.id))
-    run = store.runs.add(NewRun("planhash", plan, "key", dataset.id, "U1", "C1", provider), now=made.NOW)
+    dataset = store.datasets.receive(NewDataset("tickets", "C1", "U1", "tickets.csv", "F1"), now=builders.NOW)
+    plan = canonical_json(builders.plan(dataset_id=dataset.id))
+    run = store.runs.add(NewRun("planhash", plan, "key", dataset.id, "U1", "C1", provider), now=builders.NOW)
     assert run is not None
-    store.runs.move(run, "done", now=made.NOW, result=(result or made.result()).to_json())
-    store.add_model(Model("tickets-7", run.id, provider, MODEL, "candidate", made.NOW))
+    store.runs.move(run, "done", now=builders.NOW, result=(result or builders.result()).to_json())
+    store.add_model(Model("tickets-7", run.id, provider, MODEL, "candidate", builders.NOW))
     store.close()
 
 
@@ -77,7 +77,7 @@ def test_facts_are_those_of_the_plan_and_the_result() -> None:
 
 
 def test_against_the_ladder_each_rung_is_named_and_other_measures_leave_the_base_out() -> None:
-    remember(result=made.result(beside=made.beside_by_words()))
+    remember(result=builders.result(beside=builders.ladder_by_f1()))
     facts = look().facts
     assert facts is not None
     assert facts["measure"] == "the share F1, the words shared with the expected answer"

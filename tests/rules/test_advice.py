@@ -22,8 +22,8 @@ from bot.rules.plans import VerdictKind
 from bot.rules.prices import MissingPrice
 from bot.rules.reasons import PinDown
 from bot.rules.roi import Inputs, Succession, Training, estimate
-from tests.rules.evidence import ALL_MISS, ARTICLE, FACTS, MINI, ladder, outlook, rung
-from tests.rules.worded import Worded, WordedReason, advise
+from tests.rules.builders import ALL_MISS, ARTICLE, FACTS, MINI, ladder, outlook, rung
+from tests.rules.worded_verdict import Worded, WordedReason, advise
 from trainers.evaluation.results import (
     Candidate,
     Curve,

@@ -16,7 +16,7 @@ from bot.rules.alternatives import (
     measured_tokens,
 )
 from bot.rules.bills import Rates, Tokens, Traffic
-from tests.rules.evidence import ladder
+from tests.rules.builders import ladder
 from trainers.evaluation.results import Candidate, Pair, Rung, RungName, Standing
 
 TODAY = CurrentModel(Tokens(1, 1000, 10), Rates("gpt-4o", Decimal("2.50"), Decimal(10), "a list"))

@@ -21,8 +21,8 @@ from bot.rules.plans import VerdictKind
 from bot.rules.roi import Inputs, Quality, Training, estimate
 from bot.slack import commands
 from bot.values.runs import Refusal
-from tests.rules.evidence import ALL_MISS, ARTICLE, FACTS, ladder, rung
-from tests.rules.worded import Worded, advise
+from tests.rules.builders import ALL_MISS, ARTICLE, FACTS, ladder, rung
+from tests.rules.worded_verdict import Worded, advise
 from trainers.evaluation.results import Pair, Rung
 from trainers.providers import ModelVerdict
 

@@ -17,9 +17,9 @@ from bot.rules.advice import _successor_reasons
 from bot.rules.bills import ZERO, Flow, Phase, Rates, payback_months
 from bot.rules.forecast import simulate
 from bot.rules.roi import Inputs, Quality, Range, Succession, Training, Usage, estimate, net_value
-from tests.rules.evidence import ALL_MISS, FACTS, OK, ladder, rung
+from tests.rules.builders import ALL_MISS, FACTS, OK, ladder, rung
 from tests.rules.test_advice import seen
-from tests.rules.worded import advise
+from tests.rules.worded_verdict import advise
 from trainers.evaluation.results import Candidate, Rung
 
 TODAY, GONE = date(2026, 11, 27), date(2027, 1, 14)

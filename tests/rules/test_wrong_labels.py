@@ -11,8 +11,8 @@ import pytest
 
 from bot.rules.facts import Evidence, RowFaults, count_row_faults
 from bot.rules.plans import VerdictKind
-from tests.rules.evidence import ALL_MISS, FACTS, ladder, outlook, rung
-from tests.rules.worded import advise
+from tests.rules.builders import ALL_MISS, FACTS, ladder, outlook, rung
+from tests.rules.worded_verdict import advise
 from trainers.dataset import Columns, check_file
 from trainers.dataset.slow_checks import LabelErrors
 

@@ -12,7 +12,7 @@ from urllib.parse import quote, urlencode, urlsplit
 
 from hypothesis import strategies as st
 
-from tests.fuzz.odd import Json, mutated, odd_texts, raw_json
+from tests.fuzz.mutations import Json, mutated, odd_texts, raw_json
 from tests.local.served import KEY, Served, upload, wait_for, wait_for_status
 
 LONGEST_LINE = 30_000  # beyond 64 kB uvicorn hangs up, as it should

@@ -162,7 +162,7 @@ UNCLEAR = Finding(
 )
 
 
-def unclear_report() -> Report:
+def report_with_unclear_columns() -> Report:
     choices = Choices(label=("category", "topic"))
     return replace(blocked_report(UNCLEAR), rows=0, labels=(), columns=Columns(), choices=choices)
 
@@ -172,7 +172,7 @@ CHEAP = replace(GPT_4O, model="gpt-6-luna", input=Decimal("0.05"), output=Decima
 ENDING = replace(GPT_4O, ends=date(2027, 1, 14), successor=CHEAP.model, after_end=CHEAP)
 
 
-def estimated(
+def estimate_summary(
     *,
     training: Training = OWN,
     now: Rates = GPT_4O,
@@ -212,7 +212,7 @@ def estimated(
         estimate=made,
         outlook=outlook,
         alternative=alternative if made else None,
-        prices=(priced(tuned, "tuned"), priced(now, "prompted")),
+        prices=(price_row(tuned, "tuned"), price_row(now, "prompted")),
         evidence=evidence,
         inputs=asked if made else None,
         verdict=advise(facts),
@@ -231,7 +231,7 @@ def _alternative(asked: Inputs, now: Rates, evidence: Evidence) -> Alternative:
     return choose_alternative(today, measured, rates, use)
 
 
-def priced(rates: Rates, kind: Literal["prompted", "tuned"]) -> PriceRow:
+def price_row(rates: Rates, kind: Literal["prompted", "tuned"]) -> PriceRow:
     price = Price(None, rates.input, rates.cached_input, rates.output)
     hour = None if rates.input else Decimal(0)  # one that takes nothing for tokens is a machine of our own
     return PriceRow(rates.model, kind, price, rates.said_by, usd_per_hour=hour)
@@ -384,7 +384,7 @@ def result(**other: Any) -> RunResult:
     return replace(made, **other)
 
 
-def result_of(tuned: int, **other: Any) -> RunResult:
+def result_with(tuned: int, **other: Any) -> RunResult:
     """The tuned model with so many of 200 right, its base with 47."""
     gain = (tuned - 47) / 200
     arms = {"base": arm(47, 0.18, 0.3, 132, n=200), "tuned": arm(tuned, 0.0, 1.0, 104, n=200)}
@@ -431,29 +431,29 @@ CHEAPER = Advice(
 )
 
 
-def beside_by_words() -> str:
+def ladder_by_f1() -> str:
     """Free text, scored by F1: retrieval and the tuned model."""
-    from tests.cards import measured
+    from tests.cards import measurements
 
     rungs = [
-        measured.rung(name, model, right, scoring="f1", unread=0)
-        for name, model, right in (("retrieval", measured.BIG, 141), ("tuned", "local/tickets-7", 158))
+        measurements.rung(name, model, right, scoring="f1", unread=0)
+        for name, model, right in (("retrieval", measurements.BIG, 141), ("tuned", "local/tickets-7", 158))
     ]
-    return measured.ladder(rungs, pairs=(measured.pair(rungs[1], rungs[0]),)).to_json()
+    return measurements.ladder(rungs, pairs=(measurements.pair(rungs[1], rungs[0]),)).to_json()
 
 
-def beside_prompted(tuned: int = 184, scoring: Scoring = "label") -> str:
+def ladder_beside_prompted(tuned: int = 184, scoring: Scoring = "label") -> str:
     """Ten examples in a large model's prompt, 186 of 200 right, and the tuned model."""
-    from tests.cards import measured
+    from tests.cards import measurements
 
     rungs = [
-        measured.rung(name, model, right, usd, scoring=scoring, unread=0)
+        measurements.rung(name, model, right, usd, scoring=scoring, unread=0)
         for name, model, right, usd in (
-            ("kshot", measured.BIG, 186, "0.41"),
+            ("kshot", measurements.BIG, 186, "0.41"),
             ("tuned", "local/tickets-7", tuned, "0.03"),
         )
     ]
-    return measured.ladder(rungs, pairs=(measured.pair(rungs[0], rungs[1]),)).to_json()
+    return measurements.ladder(rungs, pairs=(measurements.pair(rungs[0], rungs[1]),)).to_json()
 
 
 NOT_WORSE = ModelComparison(
@@ -469,27 +469,29 @@ NOT_WORSE = ModelComparison(
 LOSSES = (LabelLoss("refund", 24, 22, 11, 0.014), LabelLoss("lost_parcel", 18, 18, 9, 0.031))
 
 
-def silent_alone() -> str:
+def ladder_of_silent_tuned() -> str:
     """A tuned model that answers most rows with nothing."""
-    from tests.cards import measured
+    from tests.cards import measurements
 
-    return measured.ladder([measured.rung("tuned", "local/tickets-7", 12, empty=180)], pairs=()).to_json()
+    return measurements.ladder(
+        [measurements.rung("tuned", "local/tickets-7", 12, empty=180)], pairs=()
+    ).to_json()
 
 
-def alone(tuned: int) -> str:
+def ladder_of_tuned_alone(tuned: int) -> str:
     """The tuned model, where nothing else was measured."""
-    from tests.cards import measured
+    from tests.cards import measurements
 
-    return measured.ladder([measured.rung("tuned", "local/tickets-7", tuned)], pairs=()).to_json()
+    return measurements.ladder([measurements.rung("tuned", "local/tickets-7", tuned)], pairs=()).to_json()
 
 
-def beside(other: int, tuned: int) -> str:
+def ladder_beside_classical(other: int, tuned: int) -> str:
     """The classical model and the tuned one, each with so many of 200 right."""
-    from tests.cards import measured
+    from tests.cards import measurements
 
-    rungs = measured.rung("classical", None, other), measured.rung("tuned", "local/tickets-7", tuned)
+    rungs = measurements.rung("classical", None, other), measurements.rung("tuned", "local/tickets-7", tuned)
     better, worse = sorted(rungs, key=lambda one: -one.score)
-    return measured.ladder(rungs, pairs=(measured.pair(better, worse),)).to_json()
+    return measurements.ladder(rungs, pairs=(measurements.pair(better, worse),)).to_json()
 
 
 def actuals(foreseen: float | None) -> tuple[Actual, ...]:
@@ -513,12 +515,12 @@ def worse_result() -> RunResult:
     return result(tuned=tuned, better=1, worse=10, p_value=0.012, gain_low=-0.2, gain_high=-0.03)
 
 
-def look(state: RunState = "training", **other: Any) -> RunSummary:
+def run_summary(state: RunState = "training", **other: Any) -> RunSummary:
     made = RunSummary(run(state), plan(), TRAINING, result() if state == "done" else None, NOW)
     return replace(made, **other)
 
 
-def changes(count: int) -> list[ChangedRow]:
+def changed_rows(count: int) -> list[ChangedRow]:
     return [
         ChangedRow(
             f"Where is my parcel, number {n}? It was due on Monday.",

@@ -12,12 +12,14 @@ from bot.cards.deployments import DeploymentSummary
 from bot.cards.status import Status
 from bot.rules.budgets import Hosting
 from storage.deployments import DeploymentRecord
-from tests.cards import made
-from tests.cards.made import ANA, BEN, NOW
+from tests.cards import builders
+from tests.cards.builders import ANA, BEN, NOW
 from trainers.deployments.port import Deployment
 
 HOSTING = Hosting(5_500_000, 1800, 20_000_000)
-RESULT = replace(made.result(), hosting_micros=1_375_000, actual_micros=1_415_000, estimated_micros=2_790_000)
+RESULT = replace(
+    builders.result(), hosting_micros=1_375_000, actual_micros=1_415_000, estimated_micros=2_790_000
+)
 
 
 def summary(state: Any = "ready", micros: int = 1_375_000, **other: Any) -> DeploymentSummary:
@@ -53,15 +55,15 @@ def summary(state: Any = "ready", micros: int = 1_375_000, **other: Any) -> Depl
 
 
 def cards() -> dict[str, Message]:
-    waiting, plan = made.run("awaiting_approval"), replace(made.plan(), hosting=HOSTING)
+    waiting, plan = builders.run("awaiting_approval"), replace(builders.plan(), hosting=HOSTING)
     to_zero = replace(plan, hosting=Hosting(8_000_000, 1800, 20_000_000, scales_to_zero=True))
     dearer = {"reason": "dearer", "detail": "It now costs $7.25 an hour."}
     stray = Deployment("1", "ft-run7-0ddba11c-1", "m", "ready", "m", Decimal("5.50"))
     strays = [stray, replace(stray, name="somebody's *own*", usd_per_hour=None)]
     return {
-        "plan-asked-hosted": plans.approval_card(waiting, plan, made.BUDGET, 1),
-        "plan-asked-hosted-to-zero": plans.approval_card(waiting, to_zero, made.BUDGET, 1),
-        "result-hosted": results.card(made.run("done"), plan, RESULT, machine="its card"),
+        "plan-asked-hosted": plans.approval_card(waiting, plan, builders.BUDGET, 1),
+        "plan-asked-hosted-to-zero": plans.approval_card(waiting, to_zero, builders.BUDGET, 1),
+        "result-hosted": results.card(builders.run("done"), plan, RESULT, machine="its card"),
         "deployment-starting": deployments.card(replace(summary("starting", 36_000), run_micros=None)),
         "deployment-ready": deployments.card(summary()),
         "deployment-kept": deployments.card(summary(kept_by=BEN)),

@@ -12,8 +12,8 @@ from pathlib import Path
 
 from hypothesis import strategies as st
 
-from tests.fuzz.bodies import kept
-from tests.fuzz.odd import Json, mutated, odd_texts, odd_values, raw_json
+from tests.fuzz.api_calls import kept
+from tests.fuzz.mutations import Json, mutated, odd_texts, odd_values, raw_json
 from trainers.local.job_directory import (
     TrainingJob,
     append_event,

@@ -8,8 +8,8 @@ from typing import Any
 from bot.cards import interventions
 from bot.cards.blocks import Message
 from storage.jobs import InterventionDecision
-from tests.cards import made
-from tests.cards.made import BEN, NOW
+from tests.cards import builders
+from tests.cards.builders import BEN, NOW
 from trainers.types import Job
 
 WHY = "The trainer was asked 5 times to create the job and gave no clear answer."
@@ -21,7 +21,7 @@ STRAY = Job("ftjob-9", "running", "gpt-4.1-mini", int(NOW), metadata={"run": "8"
 
 
 def cards() -> dict[str, Message]:
-    run, plan = replace(made.run("needs_human"), error=WHY), made.plan()
+    run, plan = replace(builders.run("needs_human"), error=WHY), builders.plan()
     return {
         "doubt": interventions.card(run, plan, ()),
         "doubt-with-words": interventions.card(run, plan, [VOID, YES], "No answer in time. Looking again."),
@@ -36,5 +36,5 @@ def cards() -> dict[str, Message]:
 
 
 def forms() -> dict[str, Any]:
-    run = made.run("needs_human")
+    run = builders.run("needs_human")
     return {f"form-doubt-{choice}": interventions.form(choice, run) for choice in interventions.TITLES}

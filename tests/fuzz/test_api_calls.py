@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.fuzz.bodies import Call, ask, asking, wrong_with
-from tests.fuzz.trying import try_all
+from tests.fuzz.api_calls import Call, ask, asking, wrong_with
+from tests.fuzz.complaints import count_complaints
 from tests.local.served import KEY, Served, served_here
 
 EXAMPLES = 250
@@ -27,7 +27,7 @@ def trainer(folder: Path) -> Iterator[Served]:
 
 def test_no_body_makes_a_500_or_leaves_anything_when_refused(trainer: Served, folder: Path) -> None:
     strategy, complaint = asking(trainer, folder, "nobody")  # loading a model takes seconds: `make fuzz` does
-    assert not try_all(strategy, complaint, EXAMPLES)
+    assert not count_complaints(strategy, complaint, EXAMPLES)
 
 
 def test_a_body_that_is_left_behind_is_a_complaint(trainer: Served, folder: Path) -> None:

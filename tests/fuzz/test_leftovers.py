@@ -7,15 +7,15 @@ from pathlib import Path
 
 import pytest
 
-from tests.fuzz.snapshots import Left, complaining, leftovers
-from tests.fuzz.trying import try_all
+from tests.fuzz.complaints import count_complaints
+from tests.fuzz.leftovers import Left, complaining, leftovers
 from trainers.local.ray import job_files
 
 EXAMPLES = 60
 
 
 def test_nothing_that_is_left_in_the_storage_touches_the_job_s_own_files(tmp_path: Path) -> None:
-    assert not try_all(leftovers(), complaining(tmp_path), EXAMPLES)
+    assert not count_complaints(leftovers(), complaining(tmp_path), EXAMPLES)
 
 
 def test_a_file_outside_the_job_s_folder_is_a_complaint(

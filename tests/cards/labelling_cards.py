@@ -10,8 +10,8 @@ from bot.cards.distillations import Contradictions
 from bot.cards.row_labels import RowToLabel
 from bot.values.row_labels import tally_answers
 from storage.records import Labelling, LabellingRow, RowLabel
-from tests.cards import made, measured
-from tests.cards.made import ANA, BEN, NOW
+from tests.cards import builders, measurements
+from tests.cards.builders import ANA, BEN, NOW
 from trainers.dataset import Finding
 
 LABELS = ("card_arrival", "refund", "opening hours", "<odd> *label*")
@@ -72,7 +72,7 @@ def cards() -> dict[str, Message]:
         ROWS, [*answers(17), *[RowLabel(1, place, ANA, "refund", NOW) for place in (17, 18, 19)]]
     )
     unlabelled = labelling(id=2, source="F1", filename="new.csv", left_out=1_204)
-    next_version = made.dataset(version=2, state="checking")
+    next_version = builders.dataset(version=2, state="checking")
     same = tally_answers(ROWS, answers(3, label="refund"))
     return {
         "labels-open": row_labels.open_card(labelling(), tally_answers(ROWS, [])),
@@ -85,7 +85,7 @@ def cards() -> dict[str, Message]:
         "labels-done-same": row_labels.done_card(labelling("done"), same, None),
         "labels-discarded": row_labels.discarded_card(labelling("cancelled")),
         "labels-by-a-model": distillations.done_card(
-            labelling("done", teacher=measured.BIG, left_out=31, measurement_id=4),
+            labelling("done", teacher=measurements.BIG, left_out=31, measurement_id=4),
             412,
             CONTRADICTIONS,
             next_version,
@@ -100,11 +100,11 @@ def forms() -> dict[str, Any]:
         "form-label-row": row_labels.row_form(RowToLabel(ROWS[0], LABELS, 3, 20)),
         "form-label-new-row": row_labels.row_form(RowToLabel(NEW_ROWS[0], LABELS, 0, 1)),
         "form-distil": distillations.form(
-            "C0TICKETS", "tickets", measured.rung("zero", measured.BIG, 190), 0.85, TERMS
+            "C0TICKETS", "tickets", measurements.rung("zero", measurements.BIG, 190), 0.85, TERMS
         ),
         "form-distil-accepted": distillations.form(
-            "C0TICKETS", "tickets", measured.rung("zero", measured.BIG, 190), 0.85, None
+            "C0TICKETS", "tickets", measurements.rung("zero", measurements.BIG, 190), 0.85, None
         ),
-        "form-contradictions": distillations.contradictions_form(measured.BIG, CONTRADICTIONS),
+        "form-contradictions": distillations.contradictions_form(measurements.BIG, CONTRADICTIONS),
         "form-label-all": row_labels.finished_form(labelling(), 20),
     }

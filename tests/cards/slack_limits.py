@@ -1,7 +1,7 @@
 """Slack's limits as a judge: what Slack would refuse, or silently change, in a message, modal or App Home.
 
 Written from Slack's reference, not from our own emulator, so that the two can disagree. It does not say
-whether a card reads well (tests/cards/voice.py).
+whether a card reads well (tests/cards/style_rules.py).
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ BUTTON_KEYS = {"type", "text", "action_id", "value", "url", "style", "confirm", 
 SDK_DROPS = {"data_table", "data_visualization"}
 
 
-def problems(message: Any) -> list[str]:
+def limit_violations(message: Any) -> list[str]:
     """Of a message (ours, or the arguments of chat.postMessage, its `newest` form among them), or of a view."""
     body = message.letter() if hasattr(message, "letter") else message
     if body.get("type") in ("modal", "home"):

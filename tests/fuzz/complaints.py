@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 T = TypeVar("T")
 
 
-def try_all(
+def count_complaints(
     strategy: st.SearchStrategy[T], wrong_with: Callable[[T], str | None], examples: int
 ) -> Counter[str]:
     """How often each complaint was made; empty where there was none. The same examples each time. Of each complaint the

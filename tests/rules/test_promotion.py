@@ -20,11 +20,11 @@ from bot.rules.promotion import (
     find_objections,
     labels_below_floor,
 )
-from tests.cards import measured
+from tests.cards import measurements
 from trainers.evaluation.statistics import compare
 from trainers.local.models import ALIAS_NAME
 
-RUNG = measured.rung("tuned", "local/tickets-7", 190)
+RUNG = measurements.rung("tuned", "local/tickets-7", 190)
 BETTER = ModelComparison("the untuned base", 0.5, 0.2, 0.1, 0.3, 200)
 EQUAL = ModelComparison("the untuned base", 0.7, 0.0, -0.1, 0.1, 200)
 WORSE = ModelComparison("the untuned base", 0.9, -0.2, -0.3, -0.1, 200)

@@ -1,4 +1,4 @@
-"""How a card must read: plain words, no empty place, no raw number, few buttons, short. Slack's limits: walker.py."""
+"""How a card must read: plain words, no empty place, no raw number, few buttons, short. Limits: slack_limits.py."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ MOST_LINES = {
 LINE, FIELD_LINE, NOTE_LINE = 90, 44, 120
 
 
-def faults(payload: Json) -> list[str]:
+def style_faults(payload: Json) -> list[str]:
     """Of a message or view, in both of its forms."""
     found = []
     for text in [payload["text"]] if "text" in payload else []:
@@ -56,7 +56,7 @@ def faults(payload: Json) -> list[str]:
     return found
 
 
-def too_long(name: str, payload: Json) -> list[str]:
+def length_faults(name: str, payload: Json) -> list[str]:
     """What is longer than a card of its kind may be; `name` is its golden file's."""
     if payload.get("type") == "modal" or name.endswith("-details"):
         return []

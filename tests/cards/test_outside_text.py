@@ -45,11 +45,11 @@ from bot.rules.reasons import FillGap, QuotedSentence, Reason, Step
 from bot.values.evaluations import ArmProgress, LadderProgress
 from bot.values.runs import Advice, ChangedRow
 from storage.records import AuditEntry
-from tests.cards import curve_cards, made, measured, promotion_cards
-from tests.cards.cards import many_labels
-from tests.cards.made import ANA, BEN, CLEO, NOW
-from tests.cards.voice import mrkdwn, texts
-from tests.cards.walker import problems
+from tests.cards import builders, curve_cards, measurements, promotion_cards
+from tests.cards.all_cards import many_labels
+from tests.cards.builders import ANA, BEN, CLEO, NOW
+from tests.cards.slack_limits import limit_violations
+from tests.cards.style_rules import mrkdwn, texts
 from trainers.dataset import Columns, Finding
 from trainers.evaluation.results import RUNG_NAMES, Candidate, CurvePoint, LabelNeed
 from trainers.pricing import PriceRow, UnknownPrice
@@ -82,24 +82,24 @@ def cards(text: str) -> dict[str, Json]:
 
 def _about_data(text: str) -> dict[str, Any]:
     findings = [Finding(n, "blocks", "code", text[:900], text[:900], n) for n in range(200)]
-    report = made.report(
+    report = builders.report(
         *findings, rows=10_000, labels=many_labels(77, text), columns=Columns(text, text), format="csv"
     )
     ready = replace(report, findings=tuple(replace(one, severity="warns") for one in findings))
-    dataset = made.dataset(filename=text)
+    dataset = builders.dataset(filename=text)
     return {
         "received": datasets.received_card(dataset),
-        "blocked": datasets.checked_card(dataset, made.blocked_report(*findings)),
+        "blocked": datasets.checked_card(dataset, builders.blocked_report(*findings)),
         "ready": datasets.checked_card(dataset, ready),
         "refused": datasets.refused_card(dataset, text),
         "refused for a finding": datasets.refused_card(dataset, datasets.refusal_sentence(report)),
-        "list": datasets.listing([DatasetEntry(made.dataset(state="refused", refusal=text), None)] * 200),
+        "list": datasets.listing([DatasetEntry(builders.dataset(state="refused", refusal=text), None)] * 200),
         "list, measured": datasets.listing(
             [
                 DatasetEntry(
-                    made.dataset(),
-                    made.report(rows=10**9),
-                    Best(measured.rung("kshot", text[:600], 100), 0.855),
+                    builders.dataset(),
+                    builders.report(rows=10**9),
+                    Best(measurements.rung("kshot", text[:600], 100), 0.855),
                 )
             ]
             * 200
@@ -117,16 +117,16 @@ def _about_data(text: str) -> dict[str, Any]:
         "unknown, nothing near": general.text_message(datasets.no_such_dataset(text[:200], ["tickets"] * 30)),
         "estimate": estimates.card(_estimated(text), text),
         "estimate without a sum": estimates.card(
-            made.estimated(volume=None, missing=_missing(text), name=text), text
+            builders.estimate_summary(volume=None, missing=_missing(text), name=text), text
         ),
     }
 
 
 def _tuned_curve(name: str, text: str) -> dict[str, Any]:
-    asked = measured.measurement("asked", kind="curve", id=10**9)
+    asked = measurements.measurement("asked", kind="curve", id=10**9)
     plan = curve_cards.plan(dataset=name, provider=name, base_model=text, version=10**9, n_holdout=10**9)
     size = replace(curve_cards.ASKS, rows=10**9, from_before=text, declined=("x",) * 9)
-    known = curve_cards.known(size, curve_cards.TRAINS, most=10**18, note=text)
+    known = curve_cards.progress(size, curve_cards.TRAINS, most=10**18, note=text)
     return {
         "tuned curve, asked": tuned_learning_curves.request_card(asked, plan, known, Budget(10**18, 10**17)),
         "tuned curve": tuned_learning_curves.progress_card(asked, plan, known),
@@ -138,33 +138,33 @@ def _measured(text: str) -> dict[str, Any]:
     name = text[:300]
     model = f"{name[:100]}/{text[:300]}"
     rungs = [
-        measured.rung(
+        measurements.rung(
             rung, f"{model} {n}" if rung != "classical" else None, n, None if n % 3 else f"{10 ** (n % 12)}"
         )
         for n, rung in enumerate(RUNG_NAMES * 8)
     ]
-    worst = measured.ladder(
+    worst = measurements.ladder(
         rungs, dataset=name, never_answered=(text,) * 77, prices_said_by=(text,) * 40, version=10**9
     )
     arms = tuple(
         ArmProgress(one.arm, 10**9, 10**8, ("x",), text if n % 2 else None) for n, one in enumerate(rungs)
     )
     progress = LadderProgress("measuring", arms, 10**18, 10**17, NOW - 1e8, text)
-    plan = measured.plan([one.arm for one in rungs], dataset=name, documents=("d",) * 10**4)
+    plan = measurements.plan([one.arm for one in rungs], dataset=name, documents=("d",) * 10**4)
     needs = tuple(LabelNeed(text, 10**9, 0 if n % 2 else 9, 3) for n in range(77))
     points = tuple(CurvePoint(n * 10**7, n / 50, (n / 50,) * 9) for n in range(1, 50))
-    curve = measured.curve(
-        dataset=name, points=points, needs=needs, predicted=measured.curve().predicted * 20
+    curve = measurements.curve(
+        dataset=name, points=points, needs=needs, predicted=measurements.curve().predicted * 20
     )
     unknown = UnknownPrice(name, (), text)
-    priced = measured.price(text, source=text, note=text)
-    document = measured.document("refused", filename=text, dataset=name, refusal=text)
+    priced = measurements.price(text, source=text, note=text)
+    document = measurements.document("refused", filename=text, dataset=name, refusal=text)
     return {
         "measure asked": evaluations.request_card(
-            measured.measurement("asked"), plan, progress, Budget(10**18, 10**17)
+            measurements.measurement("asked"), plan, progress, Budget(10**18, 10**17)
         ),
-        "measuring": evaluations.progress_card(measured.measurement(), plan, progress, NOW),
-        "measured": evaluations.closed_card(measured.measurement("failed"), plan, progress, escape(text)),
+        "measuring": evaluations.progress_card(measurements.measurement(), plan, progress, NOW),
+        "measured": evaluations.closed_card(measurements.measurement("failed"), plan, progress, escape(text)),
         "ladder": evaluation_results.card(worst, number=10**9, notes=[text] * 9),
         "ladder's details": general.details_modal(
             f"Measurement m{10**9}",
@@ -178,7 +178,7 @@ def _measured(text: str) -> dict[str, Any]:
         ),
         **_tuned_curve(name, text),
         "dataset, changed": datasets.version_changes(
-            made.dataset(version=2), replace(measured.DIFF, by_label=((text, 1, 10**9),) * 77), 10**9
+            builders.dataset(version=2), replace(measurements.DIFF, by_label=((text, 1, 10**9),) * 77), 10**9
         ),
         "curve, working": learning_curves.progress_card(name, name, text),
         "curve, failed": learning_curves.failure_card(name, escape(text[:900])),
@@ -186,7 +186,7 @@ def _measured(text: str) -> dict[str, Any]:
         "preference": judge_agreement.question_card("3 17", text, text, text, done=10**9, wanted=10**9),
         "preference, chosen": judge_agreement.choice_card(text, text, text, "first", BEN),
         "agreement": judge_agreement.agreement_card(
-            10**9, text, measured.DISTRUSTING, Candidate("zero", text), Candidate("kshot", text)
+            10**9, text, measurements.DISTRUSTING, Candidate("zero", text), Candidate("kshot", text)
         ),
         "document": documents.document_received(document),
         "document, ready": documents.document_ready(document),
@@ -198,16 +198,18 @@ def _missing(text: str) -> MissingPrice:
     return MissingPrice("token", PriceRow(text, "tuned", Price(None, None, None, None), text))
 
 
-def _estimated(text: str) -> made.EstimateSummary:
-    costly = replace(made.GPT_4O, model=text[:300], input=Decimal(10**6), said_by=text[:300])
-    asked = made.estimated(volume=10**12, now=costly, name=text, training=replace(made.HOSTED, tokens=10**12))
+def _estimated(text: str) -> builders.EstimateSummary:
+    costly = replace(builders.GPT_4O, model=text[:300], input=Decimal(10**6), said_by=text[:300])
+    asked = builders.estimate_summary(
+        volume=10**12, now=costly, name=text, training=replace(builders.HOSTED, tokens=10**12)
+    )
     step = Step(FillGap(_missing(text[:900])))
     reasons = tuple(Reason("rows", "unknown", QuotedSentence(text[:900]), step=step) for _ in range(12))
     return replace(asked, verdict=replace(asked.verdict, kind="no_go", reasons=reasons, deciding=reasons[0]))
 
 
 def _about_runs(text: str) -> dict[str, Any]:
-    plan = made.plan(
+    plan = builders.plan(
         base_model=text,
         provider=text,
         dataset=text[:300],
@@ -215,31 +217,42 @@ def _about_runs(text: str) -> dict[str, Any]:
         n_train=10**12,
         n_holdout=10_000,
     )
-    waiting, budget = made.run("awaiting_approval"), Budget(10**18, 10**17)
+    waiting, budget = builders.run("awaiting_approval"), Budget(10**18, 10**17)
     noted = replace(
-        made.TRAINING, note=text, step=10**9, total_steps=10**9, train_loss=1e6, estimated_finish=NOW + 1e8
+        builders.TRAINING,
+        note=text,
+        step=10**9,
+        total_steps=10**9,
+        train_loss=1e6,
+        estimated_finish=NOW + 1e8,
     )
-    look = runs.RunSummary(made.run("training"), plan, noted, None, NOW)
+    look = runs.RunSummary(builders.run("training"), plan, noted, None, NOW)
     measuring_ = LadderSummary(
-        measured.measurement(), measured.plan(dataset=text), measured.half_way(), None, NOW
+        measurements.measurement(),
+        measurements.plan(dataset=text),
+        measurements.half_way_progress(),
+        None,
+        NOW,
     )
-    rejected = replace(look, run=made.run("rejected", error=text))
+    rejected = replace(look, run=builders.run("rejected", error=text))
     row = ChangedRow(text, text, text, text, True)
     rows = [row, replace(row, is_better=False)] * 5_000
-    ask = replace(made.ASK, text=text, model=text[:60])
+    ask = replace(builders.ASK, text=text, model=text[:60])
     return {
         "asked": plans.approval_card(waiting, plan, budget, 20),
-        "partly": plans.approval_card(waiting, plan, budget, 20, made.APPROVALS * 20),
-        "decided": plans.decided_card(made.run("rejected"), plan, budget, plans.rejected_by(BEN, text[:500])),
-        "progress": runs.card(made.run("training"), plan, noted, NOW, spent_micros=10**18),
-        "over": runs.card(made.run("failed"), plan, noted, NOW),
-        "ended": runs.ended_card(made.run("failed"), plan, f"Training failed: {escape(text)}"),
+        "partly": plans.approval_card(waiting, plan, budget, 20, builders.APPROVALS * 20),
+        "decided": plans.decided_card(
+            builders.run("rejected"), plan, budget, plans.rejected_by(BEN, text[:500])
+        ),
+        "progress": runs.card(builders.run("training"), plan, noted, NOW, spent_micros=10**18),
+        "over": runs.card(builders.run("failed"), plan, noted, NOW),
+        "ended": runs.ended_card(builders.run("failed"), plan, f"Training failed: {escape(text)}"),
         "rejected, looked at": runs.details_card(rejected),
         "runs": runs.listing([look] * 100),
         "status": status.card(Status([look] * 100, [measuring_] * 100, [measuring_, look] * 100)),
-        "result": results.card(made.run("done"), plan, made.result(advice=_advice(text))),
+        "result": results.card(builders.run("done"), plan, builders.result(advice=_advice(text))),
         "result's details": runs.details_form(
-            replace(look, run=made.run("done"), result=made.result(advice=_advice(text)))
+            replace(look, run=builders.run("done"), result=builders.result(advice=_advice(text)))
         ),
         "try": models.try_form(text[:60], "C0TICKETS"),
         **_promoted(text),
@@ -288,7 +301,7 @@ def _forms(text: str) -> dict[str, Any]:
     return {
         "baseline form": evaluations.form("C0TICKETS", evaluations.BaselineChoices(names, names, names[5])),
         "knowledge form": documents.document_form(
-            "C0TICKETS", text[:300], [measured.document(filename=text)] * 200
+            "C0TICKETS", text[:300], [measurements.document(filename=text)] * 200
         ),
         "upload": datasets.upload_modal("C0TICKETS", file_id="F1", filename=text),
         "estimate form": estimates.form("C0TICKETS", EstimateChoices(names, names)),
@@ -313,7 +326,7 @@ OUR_DATE = re.compile(r"<!date\^\d+\^[{}a-z_ ]+\|[\d: -]+( UTC)?>")
 
 @pytest.mark.parametrize("text", ODD.values(), ids=ODD)
 def test_nothing_from_outside_breaks_slack_s_limits(text: str) -> None:
-    found = {name: problems(card) for name, card in cards(text).items()}
+    found = {name: limit_violations(card) for name, card in cards(text).items()}
     assert {name: said for name, said in found.items() if said} == {}
 
 

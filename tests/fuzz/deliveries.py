@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from demo.people import ANA, BEN
 from demo.slack_emulator.delivery import BotClient, Delivery
 from tests.bot.world import EVE, GUS, PRIVATE, ROBO, World
-from tests.fuzz.odd import Json, mutated, odd_texts, raw_json
+from tests.fuzz.mutations import Json, mutated, odd_texts, raw_json
 
 FORM, JSON = "application/x-www-form-urlencoded", "application/json"
 WITHOUT_RIGHTS = (GUS.id, EVE.id, ROBO.id, "U0NOBODY", "", "../U0")

@@ -17,7 +17,7 @@ from demo.people import ANA, TICKETS
 from demo.slack_emulator import SlackEmulator, broken, refused
 from storage.records import Draft
 from storage.store import Store
-from tests.cards.cards import messages
+from tests.cards.all_cards import messages
 
 BOTH = {name: message for name, message in messages().items() if message.newest}
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from tests.cards.walker import problems
+from tests.cards.slack_limits import limit_violations
 
 Json = dict[str, Any]
 
@@ -88,7 +88,7 @@ GOOD = [
 
 @pytest.mark.parametrize("sent", GOOD)
 def test_what_is_within_the_limits_passes(sent: Json) -> None:
-    assert problems(sent) == []
+    assert limit_violations(sent) == []
 
 
 BAD: list[tuple[str, Json]] = [
@@ -183,15 +183,15 @@ BAD: list[tuple[str, Json]] = [
 
 @pytest.mark.parametrize(("found", "sent"), BAD)
 def test_each_limit_is_found(found: str, sent: Json) -> None:
-    assert any(found in problem for problem in problems(sent)), problems(sent)
+    assert any(found in problem for problem in limit_violations(sent)), limit_violations(sent)
 
 
 def test_slack_s_own_models_are_asked_too() -> None:
-    said = problems(message({"type": "header", "text": plain("a" * 151)}))
+    said = limit_violations(message({"type": "header", "text": plain("a" * 151)}))
     assert any("slack_sdk says" in one for one in said), said
 
 
 def test_a_chart_s_label_has_twenty_characters() -> None:
     long = chart(1)
     long["chart"]["series"][0]["data"][0]["label"] = "a" * 21
-    assert any("label: 21" in one for one in problems(message(long)))
+    assert any("label: 21" in one for one in limit_violations(message(long)))

@@ -16,7 +16,7 @@ from bot.charts.forecast import break_even, cash_flow_note, payback_title
 from bot.charts.label_layout import Box, Label, place_labels
 from bot.charts.style import dollars, percent, shorten_name, spread_apart
 from bot.services.run_worker import loss_curve
-from tests.cards import curve_cards, made, measured
+from tests.cards import builders, curve_cards, measurements
 from trainers.dataset import LabelCount
 from trainers.evaluation.results import RUNG_NAMES, CurvePoint, Prediction
 from trainers.evaluation.statistics import compare, confusion
@@ -72,65 +72,69 @@ def test_each_point_of_the_curve_is_a_mean() -> None:
 
 
 def test_without_a_curve_there_is_no_chart() -> None:
-    without = card(made.run("done"), made.plan(), made.result(loss_curve=()))
+    without = card(builders.run("done"), builders.plan(), builders.result(loss_curve=()))
     assert "data_visualization" not in [block["type"] for block in without.newest]
 
 
 def test_every_ladder_is_drawn(tmp_path: Path) -> None:
-    same = [measured.rung(rung, f"p/model {n}", 170, "0.30") for n, rung in enumerate(RUNG_NAMES * 2)]
+    same = [measurements.rung(rung, f"p/model {n}", 170, "0.30") for n, rung in enumerate(RUNG_NAMES * 2)]
     ends = [
-        measured.rung("zero", "שלום/عالم", 0, "0.000001"),
-        measured.rung("kshot", "$/$5", 200, "9000000"),
-        measured.rung("tuned", "😀" * 90, 200, None),
+        measurements.rung("zero", "שלום/عالم", 0, "0.000001"),
+        measurements.rung("kshot", "$/$5", 200, "9000000"),
+        measurements.rung("tuned", "😀" * 90, 200, None),
     ]
     cases = {
-        "seven": measured.ladder(),
-        "one": measured.ladder([measured.rung("classical", None, 184)]),
-        "nobody knows a price": measured.ladder([measured.rung("zero", "a/b", 180, None)]),
-        "same": measured.ladder(same),
-        "ends": measured.ladder([*ends, measured.rung("classical", None, 200)]),
-        "undecided": measured.undecided(),
-        "many": measured.many(40, "x" * 200),
+        "seven": measurements.ladder(),
+        "one": measurements.ladder([measurements.rung("classical", None, 184)]),
+        "nobody knows a price": measurements.ladder([measurements.rung("zero", "a/b", 180, None)]),
+        "same": measurements.ladder(same),
+        "ends": measurements.ladder([*ends, measurements.rung("classical", None, 200)]),
+        "undecided": measurements.undecided_ladder(),
+        "many": measurements.ladder_of_many(40, "x" * 200),
     }
     for case, value in cases.items():
         assert is_png(confusion_plot.draw_ladder(value, tmp_path / f"{case}.png")), case
-    assert confusion_plot.draw_ladder(measured.ladder(()), tmp_path / "none.png") is None
+    assert confusion_plot.draw_ladder(measurements.ladder(()), tmp_path / "none.png") is None
 
 
 def test_every_curve_is_drawn(tmp_path: Path) -> None:
     points = tuple(CurvePoint(rows, 1.0, (1.0, 1.0)) for rows in (20, 40, 80))
-    perfect = measured.curve(points=points, a=0.0, b=0.0, c=1.0, predicted=(Prediction(160, 1.0, 1.0, 1.0),))
-    assert is_png(loss_plot.draw_learning_curve(measured.curve(), tmp_path / "a.png"))
-    assert is_png(loss_plot.draw_learning_curve(measured.curve(predicted=()), tmp_path / "b.png"))
+    perfect = measurements.curve(
+        points=points, a=0.0, b=0.0, c=1.0, predicted=(Prediction(160, 1.0, 1.0, 1.0),)
+    )
+    assert is_png(loss_plot.draw_learning_curve(measurements.curve(), tmp_path / "a.png"))
+    assert is_png(loss_plot.draw_learning_curve(measurements.curve(predicted=()), tmp_path / "b.png"))
     assert is_png(loss_plot.draw_learning_curve(perfect, tmp_path / "c.png"))
-    assert loss_plot.draw_learning_curve(measured.curve(points=points[:1]), tmp_path / "d.png") is None
-    assert is_png(loss_plot.draw_learning_curve(curve_cards.tuned(), tmp_path / "e.png", measured.curve()))
+    assert loss_plot.draw_learning_curve(measurements.curve(points=points[:1]), tmp_path / "d.png") is None
+    assert is_png(
+        loss_plot.draw_learning_curve(curve_cards.tuned_curve(), tmp_path / "e.png", measurements.curve())
+    )
 
 
 @pytest.mark.parametrize("scale", ["0.000001", "1", "90000000000"])
 def test_every_outlook_is_drawn(scale: str, tmp_path: Path) -> None:
-    assert is_png(forecast.draw_cash_flow(measured.outlook(scale), tmp_path / "costs.png"))
-    assert is_png(forecast.draw_sensitivity(measured.outlook(scale), tmp_path / "tornado.png"))
+    assert is_png(forecast.draw_cash_flow(measurements.outlook(scale), tmp_path / "costs.png"))
+    assert is_png(forecast.draw_sensitivity(measurements.outlook(scale), tmp_path / "tornado.png"))
 
 
 def test_an_outlook_with_nothing_to_show_is_not_drawn(tmp_path: Path) -> None:
-    one_month = measured.outlook(months=measured.outlook().months[:1])
-    still = tuple(replace(swing, at_high=swing.at_low) for swing in measured.outlook().tornado)
+    one_month = measurements.outlook(months=measurements.outlook().months[:1])
+    still = tuple(replace(swing, at_high=swing.at_low) for swing in measurements.outlook().tornado)
     assert forecast.draw_cash_flow(one_month, tmp_path / "a.png") is None
-    assert forecast.draw_sensitivity(measured.outlook(tornado=still), tmp_path / "b.png") is None
+    assert forecast.draw_sensitivity(measurements.outlook(tornado=still), tmp_path / "b.png") is None
 
 
 def test_a_picture_is_at_most_twice_as_wide_as_slack_shows_it(tmp_path: Path) -> None:
     """Letters of 11 points are then about 10 pixels high in a thread."""
-    ladder = replace(measured.many(40, "x" * 200), dataset="問い合わせの分類データ" * 4)
-    outlook = measured.outlook()
+    ladder = replace(measurements.ladder_of_many(40, "x" * 200), dataset="問い合わせの分類データ" * 4)
+    outlook = measurements.outlook()
     matrix = [LabelCount("고객 문의 " * 20, 3_000), LabelCount("退款", 3)]
     drawn = (
         confusion_plot.draw_ladder(ladder, tmp_path / "a.png"),
         forecast.draw_cash_flow(outlook, tmp_path / "b.png"),
         forecast.draw_sensitivity(outlook, tmp_path / "c.png"),
         loss_plot.draw_loss_curve(METRICS, "ft:" + "x" * 60, tmp_path / "d.png"),
-        loss_plot.draw_learning_curve(curve_cards.tuned(), tmp_path / "e.png", measured.curve()),
+        loss_plot.draw_learning_curve(curve_cards.tuned_curve(), tmp_path / "e.png", measurements.curve()),
         datasets.draw_label_counts(matrix, tmp_path / "f.png"),
         datasets.draw_row_lengths([*range(5, 900)], 512, tmp_path / "g.png"),
     )
@@ -163,8 +167,8 @@ def test_lengths_and_labels_are_drawn(tmp_path: Path) -> None:
 
 
 def test_the_break_even_is_where_the_median_crosses_zero_for_the_last_time() -> None:
-    assert break_even(measured.outlook().months) == pytest.approx(450 / 280)
-    assert break_even(measured.outlook("-1").months) is None
+    assert break_even(measurements.outlook().months) == pytest.approx(450 / 280)
+    assert break_even(measurements.outlook("-1").months) is None
 
 
 @pytest.mark.parametrize(
@@ -212,9 +216,9 @@ def test_no_label_covers_another_or_a_point() -> None:
 
 
 def test_the_payback_curve_says_when_the_money_is_back() -> None:
-    outlook = measured.outlook()
+    outlook = measurements.outlook()
     assert payback_title(outlook.months) == "Pays back after 1.6 months at the median"
-    assert payback_title(measured.outlook("-1").months) == "Not paid back within 12 months at the median"
+    assert payback_title(measurements.outlook("-1").months) == "Not paid back within 12 months at the median"
     assert cash_flow_note(replace(outlook, target_months=Decimal("1.6438"), p_payback=0.007)) == (
         "Back within 50 days in 1% of 10,000 simulations"
     )

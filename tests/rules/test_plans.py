@@ -19,11 +19,11 @@ from bot.rules.plans import (
     plan_hash,
     plan_key,
 )
-from tests.cards import made
-from tests.cards.made import NOT_DECIDED, PREDICTED
+from tests.cards import builders
+from tests.cards.builders import NOT_DECIDED, PREDICTED
 from trainers.hyperparameters import epochs_for, hosted_epochs_for
 
-PLAN = made.plan(
+PLAN = builders.plan(
     system="Classify.",
     hyperparameters=(("batch_size", 8), ("learning_rate", 0.001), ("n_epochs", 3)),
     warnings=("The model ends soon.", "It cannot be retrained."),

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from tests.cards.voice import drawn_lines, faults, too_long
+from tests.cards.style_rules import drawn_lines, length_faults, style_faults
 
 
 def said(text: str) -> dict[str, Any]:
@@ -33,18 +33,20 @@ def said(text: str) -> dict[str, Any]:
     ],
 )
 def test_what_we_never_say_is_found(text: str) -> None:
-    assert faults(said(text))
-    assert faults({"text": "a", "newest": said(text)["blocks"]})
+    assert style_faults(said(text))
+    assert style_faults({"text": "a", "newest": said(text)["blocks"]})
 
 
 @pytest.mark.parametrize("text", ["$0.12, 11 rows, 0.42", "ask <@U1> for 1 row", "`volume=1 rows`", "Run 7"])
 def test_what_we_do_say_passes(text: str) -> None:
-    assert faults(said(text)) == []
+    assert style_faults(said(text)) == []
 
 
 def test_four_buttons_are_one_too_many() -> None:
     button = {"type": "button", "text": {"type": "plain_text", "text": "Go"}}
-    assert faults({"text": "a", "blocks": [{"type": "actions", "elements": [button] * 4}]}) == ["4 buttons"]
+    assert style_faults({"text": "a", "blocks": [{"type": "actions", "elements": [button] * 4}]}) == [
+        "4 buttons"
+    ]
 
 
 def section(text: str) -> dict[str, Any]:
@@ -82,6 +84,6 @@ def test_the_lines_that_slack_draws(block: dict[str, Any], lines: int) -> None:
 
 
 def test_what_is_too_long_is_found() -> None:
-    assert too_long("other", {"blocks": [note("word " * 26)]}) == ["a note of 26 words"]
-    assert too_long("other", {"blocks": [note("word " * 25), section("a\n" * 50)]}) == []
-    assert too_long("other", {"type": "modal", "blocks": [note("word " * 26)]}) == []
+    assert length_faults("other", {"blocks": [note("word " * 26)]}) == ["a note of 26 words"]
+    assert length_faults("other", {"blocks": [note("word " * 25), section("a\n" * 50)]}) == []
+    assert length_faults("other", {"type": "modal", "blocks": [note("word " * 26)]}) == []

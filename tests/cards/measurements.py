@@ -21,7 +21,7 @@ from bot.values.evaluations import (
     SearchProgress,
 )
 from storage.records import Document, DocumentState, Measurement, MeasurementState
-from tests.cards.made import ANA, HASH, NOW
+from tests.cards.builders import ANA, HASH, NOW
 from trainers.dataset.versions import Diff
 from trainers.evaluation.judge_agreement import Agreement
 from trainers.evaluation.results import (
@@ -115,7 +115,7 @@ def ladder(rungs: Sequence[Rung] = RUNGS, **other: Any) -> Ladder:
     return replace(made, **other)
 
 
-def with_documents() -> Ladder:
+def ladder_with_documents() -> Ladder:
     return ladder(
         [replace(each, retrieval=NEAREST_PASSAGES if each.retrieval else None) for each in RUNGS[2:]]
     )
@@ -192,12 +192,12 @@ TRUSTING = HumanAgreement(
 DISTRUSTING = HumanAgreement(14, 1, 4, 8, 2, Agreement(14, 5, -0.07, -0.41, 0.27), None)
 
 
-def asking(most_micros: int = 640_000) -> LadderProgress:
+def asking_progress(most_micros: int = 640_000) -> LadderProgress:
     arms = [ArmProgress(one.arm, one.n, answered=50 if one.arm.rung == "zero" else 0) for one in RUNGS]
     return LadderProgress("asking", tuple(arms), most_micros)
 
 
-def half_way(**other: Any) -> LadderProgress:
+def half_way_progress(**other: Any) -> LadderProgress:
     answered = (200, 200, 200, 200, 120, 80, 0, 0)
     arms = [ArmProgress(one.arm, one.n, done) for one, done in zip(RUNGS, answered, strict=True)]
     arms[5] = replace(arms[5], declined=("a", "b", "c"))
@@ -224,7 +224,7 @@ def search_plan(**other: Any) -> LadderPlan:
     return plan(search=SearchPlan(BIG, "openai/gpt-4.1-2025-04-14", 2_000_000), prompt=SEARCH.start, **other)
 
 
-def optimised() -> Ladder:
+def optimised_ladder() -> Ladder:
     rungs = [
         rung("classical", None, 120),
         rung("zero", BIG, 122, "0.16"),
@@ -233,32 +233,32 @@ def optimised() -> Ladder:
     return ladder(rungs)
 
 
-def none_meets() -> Ladder:
+def ladder_that_none_meets() -> Ladder:
     free = (rung("classical", None, 120), rung("encoder", None, 140))
     rungs = [*free, *(replace(one, standing="misses") for one in RUNGS[2:6])]
     return ladder(rungs, never_answered=("opening hours", "lost_parcel"))
 
 
-def encoder_meets() -> Ladder:
+def ladder_that_encoder_meets() -> Ladder:
     return ladder((rung("classical", None, 120), rung("encoder", None, 187), *RUNGS[2:5]))
 
 
-def undecided() -> Ladder:
+def undecided_ladder() -> Ladder:
     return ladder([rung("classical", None, 34, n=40, rows_to_decide=160), rung("zero", MODEL, 9, n=40)])
 
 
-def silent() -> Ladder:
+def silent_ladder() -> Ladder:
     """A model that thinks, and has no room left for an answer; its requests cost next to nothing."""
     thinking = rung("zero", "acme/thinker", 40, "0.004", unread=0, empty=150)
     return ladder([RUNGS[0], thinking, replace(thinking, arm=Candidate("kshot", "acme/thinker"), empty=90)])
 
 
-def cheaper_undecided() -> Ladder:
+def ladder_with_cheaper_undecided() -> Ladder:
     near = rung("classical", None, 172, rows_to_decide=120)
     return ladder((near, *RUNGS[5:]))
 
 
-def many(count: int = 12, name: str = "provider/a-rather-long-model-name-2025-04-14") -> Ladder:
+def ladder_of_many(count: int = 12, name: str = "provider/a-rather-long-model-name-2025-04-14") -> Ladder:
     made = [
         rung(
             ("zero", "kshot", "retrieval")[at % 3],
@@ -296,7 +296,7 @@ def curve(**other: Any) -> Curve:
     return replace(made, **other)
 
 
-def untold_curve() -> Curve:
+def inconclusive_curve() -> Curve:
     """What more rows bring is less than chance does."""
     points = tuple(
         CurvePoint(rows, share, (share,)) for rows, share in ((93, 0.48), (186, 0.52), (372, 0.55))
