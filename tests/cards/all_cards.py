@@ -35,6 +35,7 @@ from bot.cards import help as help_cards
 from bot.cards.blocks import Message
 from bot.cards.budgets import Month
 from bot.cards.datasets import Best, DatasetEntry
+from bot.cards.estimate_details import EstimateSummary
 from bot.cards.estimates import EstimateChoices
 from bot.cards.home import HomeOverview
 from bot.cards.status import (
@@ -161,7 +162,7 @@ def _datasets() -> dict[str, Message]:
     }
 
 
-def _beside_a_rung() -> builders.EstimateSummary:
+def _beside_a_rung() -> EstimateSummary:
     quality = Quality(200, Decimal(14), Decimal(4), Decimal("0.02"))
     machine, paid = (replace(cost, usd_per_hour=Decimal("0.10")) for cost in (builders.FREE, builders.OWN))
     return builders.estimate_summary(
@@ -219,7 +220,7 @@ def _estimates() -> dict[str, Message]:
     }
 
 
-def _at_a_vendor() -> dict[str, builders.EstimateSummary]:
+def _at_a_vendor() -> dict[str, EstimateSummary]:
     """On a machine by the hour, and where a price is missing."""
     unsaid = Price(None, None, None, None)
     row = PriceRow("acme/llama-8b", "tuned", unsaid, "Acme's page", date(2026, 9, 20), is_hosted=True)

@@ -1,16 +1,16 @@
-"""Every card as a person reads it, against files that were read by a person; as Slack gets it, against its limits;
-and our own voice.
+"""Every card compared with its golden file, checked against Slack's limits and against our own style.
 
-FINETUNE_UPDATE_GOLDEN=1 writes the files again: read their difference before it is committed.
+FINETUNE_UPDATE_GOLDEN=1 rewrites the golden files. Read the diff before committing it.
 """
 
 from __future__ import annotations
 
 import html
-import json
 import os
 import re
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 from slack_sdk.models.blocks import Block
@@ -27,203 +27,143 @@ from tests.cards.style_rules import length_faults, style_faults, texts
 from trainers.dataset.checks import Finding, LabelCount
 
 GOLDEN = Path(__file__).parent / "golden"
-PAYLOADS = payloads()
+MESSAGES, VIEWS, PAYLOADS = messages(), views(), payloads()
 
 
 @pytest.mark.parametrize("name", PAYLOADS)
-def test_the_card_is_what_it_was(name: str) -> None:
-    path, now = GOLDEN / f"{name}.txt", readable(PAYLOADS[name])
+def test_the_card_reads_as_its_golden_file(name: str) -> None:
+    path, text = GOLDEN / f"{name}.txt", readable(PAYLOADS[name])
     if os.environ.get("FINETUNE_UPDATE_GOLDEN"):
-        path.write_text(now, encoding="utf-8")
-    assert now == path.read_text(encoding="utf-8")
+        path.write_text(text, encoding="utf-8")
+    assert text == path.read_text(encoding="utf-8")
 
 
-def test_no_golden_file_is_left_over() -> None:
+def test_each_golden_file_has_its_card() -> None:
     assert {path.stem for path in GOLDEN.glob("*.txt")} == PAYLOADS.keys()
 
 
-@pytest.mark.parametrize("name", PAYLOADS)
-def test_slack_would_take_it(name: str) -> None:
-    assert limit_violations(PAYLOADS[name]) == []
+def test_every_card_is_within_slack_s_limits() -> None:
+    violations = {name: limit_violations(payload) for name, payload in PAYLOADS.items()}
+    assert {name: texts for name, texts in violations.items() if texts} == {}
 
 
-@pytest.mark.parametrize("name", PAYLOADS)
-def test_slack_sdk_s_models_keep_every_key(name: str) -> None:
-    """What a model does not know it drops, or refuses; its limits are asked for by the walker."""
-    payload = PAYLOADS[name]
-    if "type" in payload:
-        view = View(**payload)
-        view.validate_json()
-        assert view.to_dict() == payload
-    for form in ("blocks", "newest"):
-        for block in payload.get(form, []):
+def test_the_slack_emulator_accepts_every_card() -> None:
+    for name, view in VIEWS.items():
+        assert view_complaints(view) == (), name
+    for name, message in MESSAGES.items():
+        assert complaints(message.blocks, "message") == complaints(message.newest, "message") == (), name
+
+
+def test_slack_sdk_s_models_keep_every_key() -> None:
+    """A model drops or refuses what it doesn't know."""
+    for name, payload in PAYLOADS.items():
+        if "type" in payload:
+            view = View(**payload)
+            view.validate_json()
+            assert view.to_dict() == payload, name
+        for block in (*payload.get("blocks", []), *payload.get("newest", [])):
             if block["type"] not in SDK_DROPS:
                 parsed = Block.parse(dict(block))
-                assert parsed is not None and parsed.to_dict() == block
+                assert parsed is not None and parsed.to_dict() == block, name
 
 
-@pytest.mark.parametrize("name", PAYLOADS)
-def test_the_slack_emulator_takes_it_too(name: str) -> None:
-    payload = PAYLOADS[name]
-    if "type" in payload:
-        assert view_complaints(payload) == ()
-    else:
-        assert (
-            complaints(payload["blocks"], "message") == complaints(payload.get("newest", []), "message") == ()
-        )
+def test_every_card_is_short_and_in_our_style() -> None:
+    faults = {
+        name: [*style_faults(payload), *length_faults(name, payload)] for name, payload in PAYLOADS.items()
+    }
+    assert {name: texts for name, texts in faults.items() if texts} == {}
 
 
-@pytest.mark.parametrize("name", PAYLOADS)
-def test_it_speaks_in_our_voice(name: str) -> None:
-    assert style_faults(PAYLOADS[name]) == []
+def test_the_newest_form_says_what_the_classic_one_says() -> None:
+    for name, message in MESSAGES.items():
+        if message.newest:
+            newest, classic = "\n".join(texts(message.newest)), "\n".join(texts(message.blocks))
+            assert message.newest[0] == message.blocks[0], name
+            for word in ("saves", "Difference", "█", "Approve", "Next"):
+                assert (word in newest) >= (word in classic), (name, word)
 
 
-@pytest.mark.parametrize("name", PAYLOADS)
-def test_it_is_as_short_as_its_kind_must_be(name: str) -> None:
-    assert length_faults(name, PAYLOADS[name]) == []
-
-
-@pytest.mark.parametrize("name", [name for name, message in messages().items() if message.newest])
-def test_the_newest_form_says_what_the_classic_one_says(name: str) -> None:
-    message = messages()[name]
-    newest, classic = "\n".join(texts(message.newest)), "\n".join(texts(message.blocks))
-    assert message.newest[0] == message.blocks[0]
-    for word in ("saves", "Difference", "█", "Approve", "Next"):
-        assert (word in newest) >= (word in classic), word
-
-
-def test_the_body_holds_nothing_that_slack_does_not_know() -> None:
-    for message in messages().values():
-        assert "newest" not in message.body()
+def test_a_message_s_body_leaves_out_the_newest_form() -> None:
+    for message in MESSAGES.values():
         assert message.body() == {key: part for key, part in message.letter().items() if key != "newest"}
 
 
-def test_headlines_are_answers() -> None:
-    heads = {
-        name: message.blocks[0]["text"]["text"] for name, message in messages().items() if message.blocks
-    }
-    assert heads["result-better"] == "Tuned model: 85.7% right; 62 points above the prompted base model"
-    assert (
-        heads["result-equal"]
-        == "Tuned model: 26.0% right; no clear difference from the prompted base model (23.4%)"
-    )
-    above = "77.5% right, below your 85% bar; 22 points above the free classical model"
-    assert heads["result-below-the-bar"] == f"Not good enough: {above}"
-    below = "0.0% right, below your 85% bar; 45 points below the free classical model"
-    assert heads["result-failed"] == f"Failed: {below}"
-    assert heads["result-to-be-used"].startswith(
-        "Deploy it: 95.0% right, meets your 85% bar; 25 points above"
-    )
-    assert heads["result-to-be-used-undecided"].startswith("Undecided: 95.0% right, meets your 85% bar")
-    assert heads["result-cheaper-rung"].startswith("Not needed: 92.0% right")
-    assert heads["result-nothing-read"].endswith("; nothing else was measured")
-    assert heads["ladder-silent"].startswith("The classical model meets your 85% bar without training: 92.0%")
-    assert heads["curve-untold"].endswith("no measurable gain expected (−9 to +14 points)")
-    assert heads["plan-asked-free"] == "Run 7: train smollm2-135m on tickets at no charge?"
-    assert heads["run-training"] == "Run 7 is training: smollm2-135m on tickets"
-    assert (
-        heads["estimate-free-machine"]
-        == "Worth measuring: it would save about $280 a month if it is good enough"
-    )
-    assert heads["dataset-ready"] == "tickets (version 2) is ready: 383 rows, 4 labels"
-
-
-def test_a_payback_has_the_plans_people_and_labels_in_it() -> None:
-    """$1,550 for people and labels at $23 a month take 5.6 years to come back, not the minutes of the bill alone."""
-    said = "\n".join(texts(messages()["result-go-with-people"].blocks))
-    assert "*Planned saving*\nabout $23 a month; pays back in 6 years" in said
-    unsaid = "\n".join(texts(messages()["result-go-time-unsaid"].blocks))
-    assert "; pays back within a day, ignoring staff time" in unsaid
+def test_payback_counts_the_plan_s_staff_time_and_labels() -> None:
+    """$1,550 for people and labels at $23 a month take 5.6 years; training alone is paid back within a day."""
+    assert "pays back in 6 years" in text_of("result-go-with-people")
+    assert "pays back within a day, ignoring staff time" in text_of("result-go-time-unsaid")
 
 
 @pytest.mark.parametrize("name", ["result-below-the-bar", "result-cheaper-rung", "result-better"])
-def test_nothing_is_saved_by_a_model_that_may_not_be_used(name: str) -> None:
-    said = "\n".join([messages()[name].text, *texts(messages()[name].blocks)])
-    assert "a month" not in said and "Each month" not in said
+def test_a_model_that_should_not_be_deployed_shows_no_saving(name: str) -> None:
+    shown = MESSAGES[name].text + text_of(name)
+    assert "a month" not in shown and "Each month" not in shown
 
 
-def test_what_mends_the_rows_comes_before_an_estimate() -> None:
-    card = datasets.checked_card(
-        builders.dataset(), builders.report(*labelling_cards.DOUBTS, builders.DUPLICATE)
-    )
-    (buttons,) = [block["elements"] for block in card.blocks if block["type"] == "actions"]
-    assert [button["text"]["text"] for button in buttons] == [
+def test_fixes_of_the_rows_are_offered_before_an_estimate() -> None:
+    report = builders.report(*labelling_cards.DOUBTS, builders.DUPLICATE)
+    card = datasets.checked_card(builders.dataset(), report)
+    assert [button["text"]["text"] for button in buttons(card.blocks)] == [
         "Measure",
         "Check 2 doubtful labels",
         "Post a cleaned file",
     ]
 
 
-def test_a_free_run_has_no_money_to_speak_of_while_a_person_decides() -> None:
+def test_an_intervention_on_a_free_run_does_not_mention_money() -> None:
     run, plan = builders.run("needs_human"), builders.free_plan()
     assert "charge" not in interventions.card(run, plan, ()).body()["blocks"][2]["text"]["text"]
     assert "charge" not in plans.voided_card(run, plan, "a rule changed", "run 7").text
 
 
-def test_what_costs_nothing_pays_back_at_once_and_has_no_least_volume() -> None:
-    said = "\n".join(texts(messages()["estimate-free-machine"].blocks))
-    assert "*Pays back*\nat once" in said and "only your machine's time" in said
-    details = "\n".join(texts(views()["estimate-details-free"]["blocks"]))
-    assert "no charge for 109k tokens" in details and "Break-even volume" not in details
+def test_free_training_pays_back_at_once_and_has_no_break_even_volume() -> None:
+    assert "*Pays back*\nat once" in text_of("estimate-free-machine")
+    assert "Break-even volume" not in text_of("estimate-details-free")
 
 
-def test_the_help_and_its_list_name_every_command() -> None:
-    card, form = PAYLOADS["help"], PAYLOADS["form-all-commands"]
+def test_the_help_and_the_list_of_commands_name_every_command() -> None:
     for command in help_list():
-        assert re.search(rf"`(/finetune )?{command.name}\b", "\n".join(texts(card["blocks"]))), command.name
-        assert f"`{command.usage}`" in "\n".join(texts(form["blocks"])), command.name
+        assert re.search(rf"`(/finetune )?{command.name}\b", text_of("help")), command.name
+        assert f"`{command.usage}`" in text_of("form-all-commands"), command.name
 
 
-@pytest.mark.parametrize(("name", "buttons"), [("blocked", "Post a cleaned file"), ("few", "Upload again")])
-def test_a_refused_file_is_offered_what_helps_it_first(name: str, buttons: str) -> None:
-    card = messages()[f"dataset-{name}"]
-    offered = [block["elements"] for block in card.blocks if block["type"] == "actions"]
-    assert [one["text"]["text"] for one in offered[0] if one.get("style") == "primary"] == [buttons]
+@pytest.mark.parametrize(("name", "label"), [("blocked", "Post a cleaned file"), ("few", "Upload again")])
+def test_a_refused_file_s_primary_button_helps_most(name: str, label: str) -> None:
+    offered = buttons(MESSAGES[f"dataset-{name}"].blocks)
+    assert [button["text"]["text"] for button in offered if button.get("style") == "primary"] == [label]
 
 
-@pytest.mark.parametrize("name", views())
-def test_views_keep_their_inputs_apart(name: str) -> None:
-    ids = [block["block_id"] for block in views()[name]["blocks"] if block["type"] == "input"]
-    assert len(ids) == len(set(ids))
+def test_a_ladder_s_table_fits_beside_an_open_thread() -> None:
+    ladders = [message for name, message in MESSAGES.items() if name.startswith("ladder")]
+    tables = [text for ladder in ladders for text in texts(ladder.blocks) if text.startswith("```")]
+    assert len(tables) > 5
+    assert max(len(html.unescape(line)) for table in tables for line in table.splitlines()) <= 74
 
 
-@pytest.mark.parametrize("name", [name for name in PAYLOADS if name.startswith("ladder")])
-def test_a_ladders_table_fits_beside_an_open_thread(name: str) -> None:
-    for table in re.findall(
-        r"```\n(.*?)```", json.dumps(PAYLOADS[name]["blocks"]).replace("\\n", "\n"), re.DOTALL
-    ):
-        lines = json.loads(f'"{table}"'.replace("\n", "\\n")).splitlines()
-        assert max(len(html.unescape(line)) for line in lines) <= 74
+def test_a_model_that_mostly_answers_nothing_gets_room_to_think() -> None:
+    for form in ("blocks", "newest"):
+        assert "`reasoning = true`" in "\n".join(texts(PAYLOADS["ladder-silent"][form]))
+    assert "reasoning" not in text_of("ladder-met")
 
 
-def test_a_model_that_answers_mostly_nothing_is_given_room_to_think() -> None:
-    said = json.dumps(PAYLOADS["ladder-silent"], ensure_ascii=False)
-    assert "`reasoning = true`" in said and said.count("providers.acme.models") == 2  # once in each form
-    assert "reasoning" not in json.dumps(PAYLOADS["ladder-met"])
+def test_free_text_explains_that_it_has_two_measures() -> None:
+    assert "70.5% F1" in text_of("result-by-words")
+    assert "Two measures" in text_of("result-by-words-details")
+    assert "Two measures" not in text_of("result-details")
 
 
-def test_free_text_says_which_measure_is_which() -> None:
-    assert "70.5% F1" in json.dumps(PAYLOADS["result-by-words"], ensure_ascii=False)
-    assert "Two measures" in json.dumps(PAYLOADS["result-by-words-details"], ensure_ascii=False)
-    assert "Two measures" not in json.dumps(PAYLOADS["result-details"])
-
-
-def test_the_first_button_does_the_next_step() -> None:
-    first = {
-        name: payload["blocks"][-1]["elements"][0]
-        for name, payload in PAYLOADS.items()
-        if name.startswith("result-") and payload["blocks"][-1]["type"] == "actions"
-    }
+def test_the_first_button_of_a_result_does_the_next_step() -> None:
+    rows = {name: buttons(message.blocks) for name, message in MESSAGES.items() if name.startswith("result-")}
+    first = {name: row[0] for name, row in rows.items() if row}
     assert first["result-to-be-used"]["action_id"] == "put_to_work"
     assert first["result-to-compare"]["text"]["text"] == "Measure gpt-4o"
-    assert "Measure gpt-4o" in str(PAYLOADS["result-to-be-used-undecided"])
-    assert "Deploy" not in str(PAYLOADS["result-go"]), "the next step is no button that is not there"
+    assert "Deploy" not in str(PAYLOADS["result-go"]), "no next step names a button that is absent"
     assert first["result-alone"]["text"]["text"] == "Measure alternatives"
     assert "style" not in first["result-failed"]
     assert all("Next" not in str(PAYLOADS[name]) for name, button in first.items() if "style" in button)
 
 
-def test_labels_are_listed_whole_and_equal_ones_said_once() -> None:
+def test_a_long_finding_is_cut_between_labels_and_equal_counts_are_named_once() -> None:
     listed = ", ".join(f"a_rather_long_label_{number} (7)" for number in range(10))
     finding = Finding(
         None, "warns", "few_rows_of_label", f"10 of 10 labels have few rows: {listed}.", "Add rows."
@@ -234,10 +174,14 @@ def test_labels_are_listed_whole_and_equal_ones_said_once() -> None:
     assert "100 each" in card
 
 
-def test_how_far_off_estimates_were_is_told_from_five_runs_on() -> None:
+def test_the_error_of_past_estimates_is_shown_from_five_runs_on() -> None:
     assert calibration.recent_errors(measurements.ERRORS) == []
     assert calibration.recent_errors(measurements.MANY_ERRORS)
 
 
-def test_a_price_under_a_cent_is_short() -> None:
-    assert "&lt;$0.01" in json.dumps(PAYLOADS["ladder-silent"]["blocks"])
+def text_of(name: str) -> str:
+    return "\n".join(texts(PAYLOADS[name]["blocks"]))
+
+
+def buttons(blocks: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    return [button for block in blocks if block["type"] == "actions" for button in block["elements"]]

@@ -1,4 +1,4 @@
-"""The plots: drawn without a warning whatever the data are, and the loss curve for Slack's own chart."""
+"""Charts are drawn without a warning whatever the data, and no wider than Slack shows them."""
 
 from __future__ import annotations
 
@@ -25,154 +25,133 @@ from trainers.types import Metric
 METRICS = [
     Metric(step, 2.5 / step, valid_loss=2.0 / step if step % 50 == 0 else None) for step in range(1, 151)
 ]
-RIGHT = [True, False, True]
+MAX_WIDTH = (
+    2.1 * 360
+)  # twice what Slack shows in a thread: letters of 11 points are then about 10 pixels high
 
 
-def is_png(path: Path | None) -> bool:
-    return path is not None and path.read_bytes().startswith(b"\x89PNG") and path.stat().st_size > 5_000
+def assert_drawn(path: Path | None, max_width: float = MAX_WIDTH) -> None:
+    assert path is not None
+    png = path.read_bytes()
+    assert png.startswith(b"\x89PNG") and len(png) > 5_000
+    assert int.from_bytes(png[16:20], "big") <= max_width
 
 
-def test_the_loss_is_drawn_with_and_without_validation(tmp_path: Path) -> None:
-    assert is_png(loss_plot.draw_loss_curve(METRICS, "tickets-7", tmp_path / "a.png"))
-    assert is_png(loss_plot.draw_loss_curve(METRICS[:40], "costs $5 or $10", tmp_path / "b.png"))
+def assert_confusion_drawn(names: list[str], answers: list[str], path: Path) -> None:
+    right = [name == answer for name, answer in zip(names, answers, strict=True)]
+    verdict = compare([False] * len(names), right)
+    drawn = confusion_plot.draw_confusion(confusion(names, answers), verdict, "tickets-7", path)
+    assert_drawn(drawn, max_width=2_000)
+
+
+def test_a_loss_curve_is_drawn_with_and_without_validation(tmp_path: Path) -> None:
+    assert_drawn(loss_plot.draw_loss_curve(METRICS, "ft:" + "x" * 60, tmp_path / "a.png"))
+    assert_drawn(loss_plot.draw_loss_curve(METRICS[:40], "costs $5 or $10", tmp_path / "b.png"))
     assert loss_plot.draw_loss_curve(METRICS[:1], "tickets-7", tmp_path / "c.png") is None
 
 
-def test_the_confusion_is_drawn_with_odd_labels(tmp_path: Path) -> None:
-    names = ["refund of $5 to $10", "a_b", "x" * 200]
-    matrix = confusion(names, [names[0], "something", names[2]])
-    assert is_png(
-        confusion_plot.draw_confusion(matrix, compare([False] * 3, RIGHT), "tickets-7", tmp_path / "a.png")
-    )
-
-
-@pytest.mark.parametrize("wrong", [0, 1, 60])
-def test_of_many_labels_the_worst_pairs_and_the_labels_found_least_are_drawn(
-    tmp_path: Path, wrong: int
-) -> None:
-    names = [f"label {number}" for number in range(77)] * 3
-    answers = [*reversed(names[:wrong]), *names[wrong:]]
-    right = [one == other for one, other in zip(names, answers, strict=True)]
-    verdict = compare([False] * len(names), right)
-    assert is_png(confusion_plot.draw_confusion(confusion(names, answers), verdict, "t", tmp_path / "a.png"))
+def test_a_confusion_matrix_is_drawn_with_odd_and_with_many_labels(tmp_path: Path) -> None:
+    odd = ["refund of $5 to $10", "a_b", "x" * 200]
+    assert_confusion_drawn(odd, [odd[0], "something", odd[2]], tmp_path / "a.png")
+    many = [f"label {number}" for number in range(77)] * 3
+    assert_confusion_drawn(many, [*reversed(many[:60]), *many[60:]], tmp_path / "b.png")
 
 
 @pytest.mark.parametrize(("steps", "points"), [(0, 0), (1, 1), (20, 20), (21, 11), (150, 19), (4_000, 20)])
-def test_the_curve_has_twenty_points_at_most_and_ends_at_the_last_step(steps: int, points: int) -> None:
+def test_slack_s_loss_chart_has_at_most_20_points_and_ends_at_the_last_step(steps: int, points: int) -> None:
     curve = loss_curve([Metric(step, 1.0) for step in range(1, steps + 1)])
     assert len(curve) == points
     assert not curve or curve[-1] == (steps, 1.0)
 
 
-def test_each_point_of_the_curve_is_a_mean() -> None:
+def test_each_point_of_slack_s_loss_chart_is_a_mean() -> None:
     assert loss_curve([Metric(1, 4.0), Metric(2, 2.0), Metric(3, None), Metric(4, 1.0)], most=2) == (
         (2, 3.0),
         (4, 1.0),
     )
 
 
-def test_without_a_curve_there_is_no_chart() -> None:
+def test_a_run_without_a_loss_curve_has_no_chart() -> None:
     without = card(builders.run("done"), builders.plan(), builders.result(loss_curve=()))
     assert "data_visualization" not in [block["type"] for block in without.newest]
 
 
 def test_every_ladder_is_drawn(tmp_path: Path) -> None:
     same = [measurements.rung(rung, f"p/model {n}", 170, "0.30") for n, rung in enumerate(RUNG_NAMES * 2)]
-    ends = [
+    extremes = [
         measurements.rung("zero", "שלום/عالم", 0, "0.000001"),
         measurements.rung("kshot", "$/$5", 200, "9000000"),
         measurements.rung("tuned", "😀" * 90, 200, None),
+        measurements.rung("classical", None, 200),
+        measurements.rung("zero", "a/b", 34, n=40, rows_to_decide=160, standing="undecided"),
     ]
-    cases = {
-        "seven": measurements.ladder(),
-        "one": measurements.ladder([measurements.rung("classical", None, 184)]),
-        "nobody knows a price": measurements.ladder([measurements.rung("zero", "a/b", 180, None)]),
+    many = replace(measurements.ladder_of_many(40, "x" * 200), dataset="問い合わせの分類データ" * 4)
+    ladders = {
+        "no price": measurements.ladder([measurements.rung("zero", "a/b", 180, None)]),
         "same": measurements.ladder(same),
-        "ends": measurements.ladder([*ends, measurements.rung("classical", None, 200)]),
-        "undecided": measurements.undecided_ladder(),
-        "many": measurements.ladder_of_many(40, "x" * 200),
+        "extremes": measurements.ladder(extremes),
+        "many": many,
     }
-    for case, value in cases.items():
-        assert is_png(confusion_plot.draw_ladder(value, tmp_path / f"{case}.png")), case
+    for name, ladder in ladders.items():
+        assert_drawn(confusion_plot.draw_ladder(ladder, tmp_path / f"{name}.png"))
     assert confusion_plot.draw_ladder(measurements.ladder(()), tmp_path / "none.png") is None
 
 
-def test_every_curve_is_drawn(tmp_path: Path) -> None:
+def test_every_learning_curve_is_drawn(tmp_path: Path) -> None:
     points = tuple(CurvePoint(rows, 1.0, (1.0, 1.0)) for rows in (20, 40, 80))
     perfect = measurements.curve(
         points=points, a=0.0, b=0.0, c=1.0, predicted=(Prediction(160, 1.0, 1.0, 1.0),)
     )
-    assert is_png(loss_plot.draw_learning_curve(measurements.curve(), tmp_path / "a.png"))
-    assert is_png(loss_plot.draw_learning_curve(measurements.curve(predicted=()), tmp_path / "b.png"))
-    assert is_png(loss_plot.draw_learning_curve(perfect, tmp_path / "c.png"))
-    assert loss_plot.draw_learning_curve(measurements.curve(points=points[:1]), tmp_path / "d.png") is None
-    assert is_png(
-        loss_plot.draw_learning_curve(curve_cards.tuned_curve(), tmp_path / "e.png", measurements.curve())
-    )
+    curve, draw = measurements.curve(), loss_plot.draw_learning_curve
+    assert_drawn(draw(curve_cards.tuned_curve(), tmp_path / "a.png", curve))
+    assert_drawn(draw(measurements.curve(predicted=()), tmp_path / "b.png"))
+    assert_drawn(draw(perfect, tmp_path / "c.png"))
+    assert draw(measurements.curve(points=points[:1]), tmp_path / "d.png") is None
 
 
-@pytest.mark.parametrize("scale", ["0.000001", "1", "90000000000"])
+@pytest.mark.parametrize("scale", ["0.000001", "90000000000"])
 def test_every_outlook_is_drawn(scale: str, tmp_path: Path) -> None:
-    assert is_png(forecast.draw_cash_flow(measurements.outlook(scale), tmp_path / "costs.png"))
-    assert is_png(forecast.draw_sensitivity(measurements.outlook(scale), tmp_path / "tornado.png"))
+    assert_drawn(forecast.draw_cash_flow(measurements.outlook(scale), tmp_path / "costs.png"))
+    assert_drawn(forecast.draw_sensitivity(measurements.outlook(scale), tmp_path / "tornado.png"))
 
 
 def test_an_outlook_with_nothing_to_show_is_not_drawn(tmp_path: Path) -> None:
     one_month = measurements.outlook(months=measurements.outlook().months[:1])
-    still = tuple(replace(swing, at_high=swing.at_low) for swing in measurements.outlook().tornado)
+    flat = tuple(replace(swing, at_high=swing.at_low) for swing in measurements.outlook().tornado)
     assert forecast.draw_cash_flow(one_month, tmp_path / "a.png") is None
-    assert forecast.draw_sensitivity(measurements.outlook(tornado=still), tmp_path / "b.png") is None
+    assert forecast.draw_sensitivity(measurements.outlook(tornado=flat), tmp_path / "b.png") is None
 
 
-def test_a_picture_is_at_most_twice_as_wide_as_slack_shows_it(tmp_path: Path) -> None:
-    """Letters of 11 points are then about 10 pixels high in a thread."""
-    ladder = replace(measurements.ladder_of_many(40, "x" * 200), dataset="問い合わせの分類データ" * 4)
-    outlook = measurements.outlook()
-    matrix = [LabelCount("고객 문의 " * 20, 3_000), LabelCount("退款", 3)]
-    drawn = (
-        confusion_plot.draw_ladder(ladder, tmp_path / "a.png"),
-        forecast.draw_cash_flow(outlook, tmp_path / "b.png"),
-        forecast.draw_sensitivity(outlook, tmp_path / "c.png"),
-        loss_plot.draw_loss_curve(METRICS, "ft:" + "x" * 60, tmp_path / "d.png"),
-        loss_plot.draw_learning_curve(curve_cards.tuned_curve(), tmp_path / "e.png", measurements.curve()),
-        datasets.draw_label_counts(matrix, tmp_path / "f.png"),
-        datasets.draw_row_lengths([*range(5, 900)], 512, tmp_path / "g.png"),
-    )
-    assert [path.name for path in drawn if path and width_of(path) > 2.1 * 360] == []
+def test_chinese_japanese_and_korean_letters_are_not_drawn_as_boxes(tmp_path: Path) -> None:
+    """Boxes would make all four pictures equal."""
+    pictures = set()
+    for names in ("返金 退款 환불", "問合 退款 환불", "返金 账单 환불", "返金 退款 문의"):
+        labels = [LabelCount(name, 30) for name in names.split()]
+        path = datasets.draw_label_counts(labels, tmp_path / "labels.png")
+        assert path
+        pictures.add(path.read_bytes())
+    assert len(pictures) == 4
 
 
-def width_of(png: Path) -> int:
-    return int.from_bytes(png.read_bytes()[16:20], "big")
+def test_row_lengths_and_label_counts_are_drawn(tmp_path: Path) -> None:
+    long = [LabelCount(f"{'label ' * 30}{n}", 10_000 // (n + 1)) for n in range(41)]
+    odd = [LabelCount("מדוע", 0), LabelCount("$5 to $10", 3)]
+    path = tmp_path / "a.png"
+    for lengths, limit in (([7] * 12, None), ([*range(5, 900)], 512), ([100, 200], 65_536)):
+        assert_drawn(datasets.draw_row_lengths(lengths, limit, path))
+    assert_drawn(datasets.draw_label_counts(long, path))
+    assert_drawn(datasets.draw_label_counts(odd, path))
+    assert datasets.draw_row_lengths([], 512, path) is None
+    assert datasets.draw_label_counts([], path) is None
 
 
-@pytest.mark.parametrize("pair", [("返金", "問合"), ("退款", "账单"), ("환불", "문의")])
-def test_letters_of_the_east_are_drawn_and_not_boxes(pair: tuple[str, str], tmp_path: Path) -> None:
-    one, other = (
-        datasets.draw_label_counts([LabelCount(name, 30)], tmp_path / f"{name}.png") for name in pair
-    )
-    assert one and other and one.read_bytes() != other.read_bytes()
-
-
-def test_lengths_and_labels_are_drawn(tmp_path: Path) -> None:
-    long = [LabelCount(f"{'label ' * 30}{n}", 10_000 // (n + 1)) for n in range(77)]
-    assert is_png(datasets.draw_row_lengths([7] * 12, None, tmp_path / "a.png"))
-    assert is_png(datasets.draw_row_lengths([*range(5, 900)], 512, tmp_path / "b.png"))
-    assert is_png(datasets.draw_row_lengths([100, 200], 65_536, tmp_path / "c.png"))
-    assert is_png(datasets.draw_label_counts(long, tmp_path / "d.png"))
-    assert is_png(
-        datasets.draw_label_counts([LabelCount("מדוע", 0), LabelCount("$5 to $10", 3)], tmp_path / "e.png")
-    )
-    assert datasets.draw_row_lengths([], 512, tmp_path / "f.png") is None
-    assert datasets.draw_label_counts([], tmp_path / "g.png") is None
-
-
-def test_the_break_even_is_where_the_median_crosses_zero_for_the_last_time() -> None:
+def test_break_even_is_where_the_median_last_crosses_zero() -> None:
     assert break_even(measurements.outlook().months) == pytest.approx(450 / 280)
     assert break_even(measurements.outlook("-1").months) is None
 
 
 @pytest.mark.parametrize(
-    ("amount", "said"),
+    ("amount", "text"),
     [
         (0, "$0"),
         (0.00001, "$0.00001"),
@@ -184,30 +163,30 @@ def test_the_break_even_is_where_the_median_crosses_zero_for_the_last_time() -> 
         (-1.2e6, "−$1.2M"),
     ],
 )
-def test_dollars_on_an_axis(amount: float, said: str) -> None:
-    assert dollars(amount) == said.replace("$", r"\$")
+def test_dollars_on_an_axis(amount: float, text: str) -> None:
+    assert dollars(amount) == text.replace("$", r"\$")
 
 
 @pytest.mark.parametrize(
-    ("share", "said"), [(0, "0%"), (0.915, "91.5%"), (1, "100%"), (1.02, ""), (-0.1, "")]
+    ("share", "text"), [(0, "0%"), (0.915, "91.5%"), (1, "100%"), (1.02, ""), (-0.1, "")]
 )
-def test_no_share_beyond_all_and_nothing(share: float, said: str) -> None:
-    assert percent(share) == said
+def test_a_share_on_an_axis_lies_between_0_and_100_percent(share: float, text: str) -> None:
+    assert percent(share) == text
 
 
-def test_a_name_on_a_plot_is_one_short_line() -> None:
+def test_a_name_on_a_chart_is_one_short_line() -> None:
     assert shorten_name("a\nb\u202e") == "a b"
     assert shorten_name("x" * 40 + "end", 20) == "x" * 10 + "…" + "x" * 6 + "end"
 
 
-def test_labels_at_lines_ends_keep_apart_and_stay_inside() -> None:
+def test_labels_at_the_ends_of_lines_keep_apart_and_stay_inside() -> None:
     moved = spread_apart([1.0, 1.0, 0.99, 0.2], 0.1, 0.0, 1.0)
     assert moved == pytest.approx([0.9, 1.0, 0.8, 0.2])
     assert spread_apart([], 0.1, 0.0, 1.0) == []
     assert spread_apart([0.5] * 21, 0.1, 0.0, 1.0) == pytest.approx([n / 20 for n in range(21)])
 
 
-def test_no_label_covers_another_or_a_point() -> None:
+def test_no_label_covers_another_label_or_a_point() -> None:
     crowd = [Label(100 + 3 * n, 100 + n, 60, 10) for n in range(8)]
     points = [Box(label.x - 5, label.y - 5, label.x + 5, label.y + 5) for label in crowd]
     placed = place_labels(crowd, points, Box(0, 0, 400, 300))
@@ -215,7 +194,7 @@ def test_no_label_covers_another_or_a_point() -> None:
         assert not any(box.overlap(other) for other in [*points, *placed[:at]])
 
 
-def test_the_payback_curve_says_when_the_money_is_back() -> None:
+def test_the_payback_chart_says_when_the_money_is_back() -> None:
     outlook = measurements.outlook()
     assert payback_title(outlook.months) == "Pays back after 1.6 months at the median"
     assert payback_title(measurements.outlook("-1").months) == "Not paid back within 12 months at the median"

@@ -1,5 +1,4 @@
-"""Which of a message's two forms is sent: the setting chooses, and what Slack refuses is sent in the other
-one."""
+"""Which blocks are sent: a setting chooses newest or classic ones; classic ones replace those that Slack refuses."""
 
 from __future__ import annotations
 
@@ -36,15 +35,13 @@ def store(tmp_path: Path) -> Iterator[Store]:
 
 
 class Clock:
-    """Stands still until somebody moves it."""
-
     now = 1_000.0
 
     def __call__(self) -> float:
         return self.now
 
 
-def notices(store: Store, slack: SlackEmulator, blocks: Blocks, clock: Clock) -> OutboxSender:
+def create_sender(store: Store, slack: SlackEmulator, blocks: Blocks, clock: Clock) -> OutboxSender:
     client = WebClient(slack.access.bot_token, base_url=slack.access.api_url, retry_handlers=[])
     return OutboxSender(store, client, blocks=blocks, clock=clock)
 
@@ -55,11 +52,11 @@ def post(store: Store, clock: Clock, message: Message, **more: Any) -> None:
     store.outbox.put(Draft(body=message.letter(), **draft), now=clock.now)
 
 
-def kinds(slack: SlackEmulator) -> list[list[str]]:
-    return [[block["type"] for block in message.blocks] for message in slack.messages(TICKETS.id)]
+def sent_types(slack: SlackEmulator) -> list[list[str]]:
+    return [block_types(message.blocks) for message in slack.messages(TICKETS.id)]
 
 
-def types(blocks: Any) -> list[str]:
+def block_types(blocks: Any) -> list[str]:
     return [block["type"] for block in blocks]
 
 
@@ -68,19 +65,22 @@ def clock() -> Clock:
     return Clock()
 
 
-@pytest.mark.parametrize("name", BOTH)
-def test_the_setting_chooses_the_form(name: str, store: Store, slack: SlackEmulator, clock: Clock) -> None:
-    for blocks in ("newest", "classic"):
-        post(store, clock, BOTH[name])
-        assert notices(store, slack, blocks, clock).send_due() == 1
-    assert kinds(slack) == [types(BOTH[name].newest), types(BOTH[name].blocks)]
+def test_the_setting_chooses_the_form_that_is_sent(store: Store, slack: SlackEmulator, clock: Clock) -> None:
+    forms: tuple[Blocks, ...] = ("newest", "classic")
+    for blocks in forms:
+        sender = create_sender(store, slack, blocks, clock)
+        for message in BOTH.values():
+            post(store, clock, message)
+            assert sender.send_due() == 1
+    newest = [block_types(message.newest) for message in BOTH.values()]
+    assert sent_types(slack) == [*newest, *(block_types(message.blocks) for message in BOTH.values())]
     assert all("newest" not in call.args for call in slack.calls())
 
 
-def test_refused_newest_blocks_are_sent_as_classic_ones_at_once_and_from_then_on(
+def test_refused_newest_blocks_are_resent_as_classic_ones_from_then_on(
     store: Store, slack: SlackEmulator, clock: Clock, caplog: pytest.LogCaptureFixture
 ) -> None:
-    sender = notices(store, slack, "newest", clock)
+    sender = create_sender(store, slack, "newest", clock)
     slack.fail("chat.postMessage", refused("invalid_blocks"))
     message = BOTH["run-training"]
     post(store, clock, message, card="run 7")
@@ -89,27 +89,27 @@ def test_refused_newest_blocks_are_sent_as_classic_ones_at_once_and_from_then_on
     clock.now += 60
     store.outbox.show("run 7", TICKETS.id, BOTH["run-measuring"].letter(), now=clock.now)
     assert sender.send_due() == 1
-    assert kinds(slack) == [types(BOTH["run-measuring"].blocks)]
+    assert sent_types(slack) == [block_types(BOTH["run-measuring"].blocks)]
     assert len(slack.calls("chat.postMessage")) == 2 and len(slack.calls("chat.update")) == 1
 
 
-def test_another_trouble_is_no_reason_for_the_classic_form(
+def test_an_outage_does_not_switch_to_classic_blocks(
     store: Store, slack: SlackEmulator, clock: Clock
 ) -> None:
-    sender = notices(store, slack, "newest", clock)
+    sender = create_sender(store, slack, "newest", clock)
     slack.fail("chat.postMessage", broken(500))
     post(store, clock, BOTH["run-training"])
     assert sender.send_due() == 0
     clock.now += 60
     assert sender.send_due() == 1
-    assert kinds(slack) == [types(BOTH["run-training"].newest)]
+    assert sent_types(slack) == [block_types(BOTH["run-training"].newest)]
 
 
-def test_what_only_one_person_sees_has_both_forms_too(
+def test_an_ephemeral_message_falls_back_to_classic_blocks_too(
     store: Store, slack: SlackEmulator, clock: Clock
 ) -> None:
     slack.fail("chat.postEphemeral", refused("invalid_blocks"))
     post(store, clock, BOTH["prices"], kind="ephemeral", person=ANA.id)
-    assert notices(store, slack, "newest", clock).send_due() == 1
-    (told,) = slack.ephemerals(ANA.id)
-    assert types(told.blocks) == types(BOTH["prices"].blocks)
+    assert create_sender(store, slack, "newest", clock).send_due() == 1
+    (message,) = slack.ephemerals(ANA.id)
+    assert block_types(message.blocks) == block_types(BOTH["prices"].blocks)

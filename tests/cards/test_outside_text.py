@@ -1,5 +1,4 @@
-"""Whatever comes out of files, models, people and errors: it stays within Slack's limits and is never
-markup."""
+"""Text from files, models, people and errors stays within Slack's limits and never becomes markup."""
 
 from __future__ import annotations
 
@@ -34,6 +33,7 @@ from bot.cards import (
 )
 from bot.cards.blocks import INVISIBLE, code, escape
 from bot.cards.datasets import Best, DatasetEntry
+from bot.cards.estimate_details import EstimateSummary
 from bot.cards.estimates import EstimateChoices
 from bot.cards.home import HomeOverview
 from bot.cards.models import ModelEntry
@@ -68,24 +68,17 @@ Json = Mapping[str, Any]
 
 @cache
 def cards(text: str) -> dict[str, Json]:
-    """Every card with `text` wherever something from outside can stand."""
-    return {
-        name: made_.letter() if hasattr(made_, "letter") else made_
-        for name, made_ in {
-            **_about_data(text),
-            **_measured(text),
-            **_about_runs(text),
-            **_forms(text),
-        }.items()
-    }
+    """Every card with `text` wherever text from outside can appear."""
+    built = {**_data_cards(text), **_evaluation_cards(text), **_run_cards(text), **_forms(text)}
+    return {name: card.letter() if hasattr(card, "letter") else card for name, card in built.items()}
 
 
-def _about_data(text: str) -> dict[str, Any]:
+def _data_cards(text: str) -> dict[str, Any]:
     findings = [Finding(n, "blocks", "code", text[:900], text[:900], n) for n in range(200)]
     report = builders.report(
         *findings, rows=10_000, labels=many_labels(77, text), columns=Columns(text, text), format="csv"
     )
-    ready = replace(report, findings=tuple(replace(one, severity="warns") for one in findings))
+    ready = replace(report, findings=tuple(replace(finding, severity="warns") for finding in findings))
     dataset = builders.dataset(filename=text)
     return {
         "received": datasets.received_card(dataset),
@@ -115,50 +108,52 @@ def _about_data(text: str) -> dict[str, Any]:
         ),
         "unknown": general.text_message(datasets.no_such_dataset(text[:200], [text[:200]])),
         "unknown, nothing near": general.text_message(datasets.no_such_dataset(text[:200], ["tickets"] * 30)),
-        "estimate": estimates.card(_estimated(text), text),
+        "estimate": estimates.card(_estimate(text), text),
         "estimate without a sum": estimates.card(
-            builders.estimate_summary(volume=None, missing=_missing(text), name=text), text
+            builders.estimate_summary(volume=None, missing=_missing_price(text), name=text), text
         ),
     }
 
 
-def _tuned_curve(name: str, text: str) -> dict[str, Any]:
+def _tuned_curve_cards(name: str, text: str) -> dict[str, Any]:
     asked = measurements.measurement("asked", kind="curve", id=10**9)
     plan = curve_cards.plan(dataset=name, provider=name, base_model=text, version=10**9, n_holdout=10**9)
     size = replace(curve_cards.ASKS, rows=10**9, from_before=text, declined=("x",) * 9)
-    known = curve_cards.progress(size, curve_cards.TRAINS, most=10**18, note=text)
+    progress = curve_cards.progress(size, curve_cards.TRAINS, most=10**18, note=text)
     return {
-        "tuned curve, asked": tuned_learning_curves.request_card(asked, plan, known, Budget(10**18, 10**17)),
-        "tuned curve": tuned_learning_curves.progress_card(asked, plan, known),
-        "tuned curve, over": tuned_learning_curves.closed_card(asked, plan, known, escape(text[:900])),
+        "tuned curve, asked": tuned_learning_curves.request_card(
+            asked, plan, progress, Budget(10**18, 10**17)
+        ),
+        "tuned curve": tuned_learning_curves.progress_card(asked, plan, progress),
+        "tuned curve, over": tuned_learning_curves.closed_card(asked, plan, progress, escape(text[:900])),
     }
 
 
-def _measured(text: str) -> dict[str, Any]:
-    name = text[:300]
-    model = f"{name[:100]}/{text[:300]}"
+def _evaluation_cards(text: str) -> dict[str, Any]:
+    dataset = text[:300]
+    model = f"{dataset[:100]}/{text[:300]}"
     rungs = [
         measurements.rung(
-            rung, f"{model} {n}" if rung != "classical" else None, n, None if n % 3 else f"{10 ** (n % 12)}"
+            name, f"{model} {n}" if name != "classical" else None, n, None if n % 3 else f"{10 ** (n % 12)}"
         )
-        for n, rung in enumerate(RUNG_NAMES * 8)
+        for n, name in enumerate(RUNG_NAMES * 8)
     ]
     worst = measurements.ladder(
-        rungs, dataset=name, never_answered=(text,) * 77, prices_said_by=(text,) * 40, version=10**9
+        rungs, dataset=dataset, never_answered=(text,) * 77, prices_said_by=(text,) * 40, version=10**9
     )
     arms = tuple(
-        ArmProgress(one.arm, 10**9, 10**8, ("x",), text if n % 2 else None) for n, one in enumerate(rungs)
+        ArmProgress(rung.arm, 10**9, 10**8, ("x",), text if n % 2 else None) for n, rung in enumerate(rungs)
     )
     progress = LadderProgress("measuring", arms, 10**18, 10**17, NOW - 1e8, text)
-    plan = measurements.plan([one.arm for one in rungs], dataset=name, documents=("d",) * 10**4)
+    plan = measurements.plan([rung.arm for rung in rungs], dataset=dataset, documents=("d",) * 10**4)
     needs = tuple(LabelNeed(text, 10**9, 0 if n % 2 else 9, 3) for n in range(77))
     points = tuple(CurvePoint(n * 10**7, n / 50, (n / 50,) * 9) for n in range(1, 50))
     curve = measurements.curve(
-        dataset=name, points=points, needs=needs, predicted=measurements.curve().predicted * 20
+        dataset=dataset, points=points, needs=needs, predicted=measurements.curve().predicted * 20
     )
-    unknown = UnknownPrice(name, (), text)
+    unknown = UnknownPrice(dataset, (), text)
     priced = measurements.price(text, source=text, note=text)
-    document = measurements.document("refused", filename=text, dataset=name, refusal=text)
+    document = measurements.document("refused", filename=text, dataset=dataset, refusal=text)
     return {
         "measure asked": evaluations.request_card(
             measurements.measurement("asked"), plan, progress, Budget(10**18, 10**17)
@@ -176,12 +171,12 @@ def _measured(text: str) -> dict[str, Any]:
         "curve's details": general.details_modal(
             f"Measurement m{10**9}", learning_curves.details(curve, Decimal(10**6))
         ),
-        **_tuned_curve(name, text),
+        **_tuned_curve_cards(dataset, text),
         "dataset, changed": datasets.version_changes(
             builders.dataset(version=2), replace(measurements.DIFF, by_label=((text, 1, 10**9),) * 77), 10**9
         ),
-        "curve, working": learning_curves.progress_card(name, name, text),
-        "curve, failed": learning_curves.failure_card(name, escape(text[:900])),
+        "curve, working": learning_curves.progress_card(dataset, dataset, text),
+        "curve, failed": learning_curves.failure_card(dataset, escape(text[:900])),
         "prices": prices.listing([priced, unknown] * 60, date(2026, 11, 25)),
         "preference": judge_agreement.question_card("3 17", text, text, text, done=10**9, wanted=10**9),
         "preference, chosen": judge_agreement.choice_card(text, text, text, "first", BEN),
@@ -194,21 +189,23 @@ def _measured(text: str) -> dict[str, Any]:
     }
 
 
-def _missing(text: str) -> MissingPrice:
+def _missing_price(text: str) -> MissingPrice:
     return MissingPrice("token", PriceRow(text, "tuned", Price(None, None, None, None), text))
 
 
-def _estimated(text: str) -> builders.EstimateSummary:
+def _estimate(text: str) -> EstimateSummary:
     costly = replace(builders.GPT_4O, model=text[:300], input=Decimal(10**6), said_by=text[:300])
-    asked = builders.estimate_summary(
+    summary = builders.estimate_summary(
         volume=10**12, now=costly, name=text, training=replace(builders.HOSTED, tokens=10**12)
     )
-    step = Step(FillGap(_missing(text[:900])))
+    step = Step(FillGap(_missing_price(text[:900])))
     reasons = tuple(Reason("rows", "unknown", QuotedSentence(text[:900]), step=step) for _ in range(12))
-    return replace(asked, verdict=replace(asked.verdict, kind="no_go", reasons=reasons, deciding=reasons[0]))
+    return replace(
+        summary, verdict=replace(summary.verdict, kind="no_go", reasons=reasons, deciding=reasons[0])
+    )
 
 
-def _about_runs(text: str) -> dict[str, Any]:
+def _run_cards(text: str) -> dict[str, Any]:
     plan = builders.plan(
         base_model=text,
         provider=text,
@@ -226,15 +223,15 @@ def _about_runs(text: str) -> dict[str, Any]:
         train_loss=1e6,
         estimated_finish=NOW + 1e8,
     )
-    look = runs.RunSummary(builders.run("training"), plan, noted, None, NOW)
-    measuring_ = LadderSummary(
+    summary = runs.RunSummary(builders.run("training"), plan, noted, None, NOW)
+    measuring = LadderSummary(
         measurements.measurement(),
         measurements.plan(dataset=text),
         measurements.half_way_progress(),
         None,
         NOW,
     )
-    rejected = replace(look, run=builders.run("rejected", error=text))
+    rejected = replace(summary, run=builders.run("rejected", error=text))
     row = ChangedRow(text, text, text, text, True)
     rows = [row, replace(row, is_better=False)] * 5_000
     ask = replace(builders.ASK, text=text, model=text[:60])
@@ -248,24 +245,24 @@ def _about_runs(text: str) -> dict[str, Any]:
         "over": runs.card(builders.run("failed"), plan, noted, NOW),
         "ended": runs.ended_card(builders.run("failed"), plan, f"Training failed: {escape(text)}"),
         "rejected, looked at": runs.details_card(rejected),
-        "runs": runs.listing([look] * 100),
-        "status": status.card(Status([look] * 100, [measuring_] * 100, [measuring_, look] * 100)),
+        "runs": runs.listing([summary] * 100),
+        "status": status.card(Status([summary] * 100, [measuring] * 100, [measuring, summary] * 100)),
         "result": results.card(builders.run("done"), plan, builders.result(advice=_advice(text))),
         "result's details": runs.details_form(
-            replace(look, run=builders.run("done"), result=builders.result(advice=_advice(text)))
+            replace(summary, run=builders.run("done"), result=builders.result(advice=_advice(text)))
         ),
         "try": models.try_form(text[:60], "C0TICKETS"),
-        **_promoted(text),
+        **_promotion_cards(text),
         "changed": results.changed_rows_card(rows),
         "asking": models.pending_card(ask),
         "answered": models.answer_card(ask, Answer(text, 10**9, 10**9, 86_400.0)),
         "could not be asked": models.failure_card(ask, text),
         "home": home.page(
             HomeOverview(
-                [look] * 100,
-                [measuring_] * 20,
-                [look, measuring_] * 100,
-                [rejected, measuring_] * 100,
+                [summary] * 100,
+                [measuring] * 20,
+                [summary, measuring] * 100,
+                [rejected, measuring] * 100,
                 budget,
             )
         ),
@@ -276,21 +273,21 @@ def _advice(text: str) -> Advice:
     return Advice("no_go", "rule", text[:900], text[:900], text[:900], (f"{text[:90]}/{text[:300]}",) * 9)
 
 
-def _promoted(text: str) -> dict[str, Any]:
-    held = ModelComparison(text, 0.5, 0.1, -0.1, 0.3, 200)
-    proof = PromotionEvidence(promotion_cards.RUNG, held, text[:60], held, text, is_gone=True)
+def _promotion_cards(text: str) -> dict[str, Any]:
+    comparison = ModelComparison(text, 0.5, 0.1, -0.1, 0.3, 200)
+    proof = PromotionEvidence(promotion_cards.RUNG, comparison, text[:60], comparison, text, is_gone=True)
     promotion = replace(promotion_cards.STANDING, reason=text[:500], trouble=text)
-    seen = replace(
+    summary = replace(
         promotion_cards.SEEN, promotion=promotion, proof=proof, provider=text, left=(text, text[:60])
     )
     model = replace(promotion_cards.MODEL, provider=text)
-    shelved = ModelEntry(model, text[:300], 10**6, text, promotion_cards.RUNG, promotion)
+    entry = ModelEntry(model, text[:300], 10**6, text, promotion_cards.RUNG, promotion)
     return {
-        "promoted": models.promotion_card(seen),
-        "promoted, hosted": models.promotion_card(replace(seen, has_alias=False)),
+        "promoted": models.promotion_card(summary),
+        "promoted, hosted": models.promotion_card(replace(summary, has_alias=False)),
         "not promoted": general.text_message(models.promotion_refusal(model, proof, find_objections(proof))),
-        "models": models.listing([shelved] * 200),
-        "models in use": status.card(Status([], [], [], in_use=[shelved] * 200)),
+        "models": models.listing([entry] * 200),
+        "models in use": status.card(Status([], [], [], in_use=[entry] * 200)),
         "lost": models.model_lost(model, "tickets", text),
         "strayed": models.alias_mismatch("tickets", model, text[:300], text),
     }
@@ -309,13 +306,11 @@ def _forms(text: str) -> dict[str, Any]:
     }
 
 
-NAMES = list(cards("x"))
 ODD = {
     "hostile": HOSTILE,
     "long": LONG,
     "full": FULL,
-    "one letter": "x",
-    "unseen": "\u202e",
+    "invisible": "\u202e",
     "ampersands": "&<" * 900,
     "right to left": "שלום עולם, مرحبا بالعالم " * 20,
     "emoji": "👩‍👩‍👧 🏳️‍🌈 é " * 60,
@@ -326,39 +321,37 @@ OUR_DATE = re.compile(r"<!date\^\d+\^[{}a-z_ ]+\|[\d: -]+( UTC)?>")
 
 @pytest.mark.parametrize("text", ODD.values(), ids=ODD)
 def test_nothing_from_outside_breaks_slack_s_limits(text: str) -> None:
-    found = {name: limit_violations(card) for name, card in cards(text).items()}
-    assert {name: said for name, said in found.items() if said} == {}
+    violations = {name: limit_violations(card) for name, card in cards(text).items()}
+    assert {name: broken for name, broken in violations.items() if broken} == {}
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_nothing_from_outside_becomes_markup(name: str) -> None:
-    for text in mrkdwn(cards(HOSTILE)[name]):
-        assert markup_of_others(text) == [], text
+def test_nothing_from_outside_becomes_markup() -> None:
+    for name, card in cards(HOSTILE).items():
+        assert [text for text in mrkdwn(card) if foreign_markup(text)] == [], name
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_no_direction_or_control_character_is_shown(name: str) -> None:
-    card = cards(HOSTILE)[name]
-    shown = [card.get("text", ""), *texts([card.get("blocks", []), card.get("newest", [])])]
-    assert [text for text in shown if INVISIBLE.search(text)] == []
+def test_no_direction_or_control_character_is_shown() -> None:
+    for name, card in cards(HOSTILE).items():
+        shown = [card.get("text", ""), *texts([card.get("blocks", []), card.get("newest", [])])]
+        assert [text for text in shown if INVISIBLE.search(text)] == [], name
 
 
 @pytest.mark.parametrize("name", ["home", "runs", "list"])
-def test_a_long_list_ends_with_how_much_is_left_out(name: str) -> None:
-    said = list(texts(cards(LONG)[name]["blocks"]))
-    assert any(re.search(r"… and \d+ more$", text) for text in said), said
+def test_a_long_list_ends_with_how_much_it_leaves_out(name: str) -> None:
+    shown = list(texts(cards(LONG)[name]["blocks"]))
+    assert any(re.search(r"… and \d+ more$", text) for text in shown), shown
 
 
 @pytest.mark.parametrize(
     ("name", "person"),
     [("received", ANA), ("ready", ANA), ("asked", ANA), ("partly", BEN), ("decided", BEN)],
 )
-def test_our_own_mentions_stay(name: str, person: str) -> None:
+def test_mentions_of_our_own_people_stay(name: str, person: str) -> None:
     assert any(f"<@{person}>" in text for text in mrkdwn(cards(HOSTILE)[name]))
 
 
 @pytest.mark.parametrize(
-    "sent",
+    "text",
     [
         "<!channel>",
         "a <@U1> b",
@@ -371,18 +364,18 @@ def test_our_own_mentions_stay(name: str, person: str) -> None:
         "a\u202eb",
     ],
 )
-def test_the_judge_of_markup_finds_it(sent: str) -> None:
-    assert markup_of_others(sent)
+def test_foreign_markup_is_found(text: str) -> None:
+    assert foreign_markup(text)
 
 
-def test_labels_keep_their_underscores_and_lose_nothing_else() -> None:
+def test_labels_keep_their_underscores() -> None:
     assert escape("card_arrival, 2 < 3 & 5 > 4") == "card_arrival, 2 &lt; 3 &amp; 5 &gt; 4"
     assert code("card_arrival") == "`card_arrival`"
     assert code("a`b\nc") == "`aˋb c`"
 
 
-def markup_of_others(text: str) -> list[str]:
-    """What Slack would make of it that we did not mean: links, mentions of strangers, styles, quotes."""
+def foreign_markup(text: str) -> list[str]:
+    """What Slack would render although we didn't mean it: links, mentions of strangers, styles, quotes."""
     found = [tag for tag in re.findall(r"<[^>]*>", text) if tag not in OURS and not OUR_DATE.fullmatch(tag)]
     found += INVISIBLE.findall(text)
     outside = re.sub(r"`[^`\n]+`", "", _without_our_fence(text))
@@ -391,6 +384,6 @@ def markup_of_others(text: str) -> list[str]:
 
 
 def _without_our_fence(text: str) -> str:
-    """A table of our own stands in a fence, where nothing is a style; a backtick in it would end it."""
+    """Drops a fenced table of our own, in which nothing is rendered as a style. A backtick in it would end it."""
     inside = text.removeprefix("```\n").removesuffix("\n```")
     return "" if len(inside) == len(text) - 8 and "`" not in inside else text
