@@ -1,3 +1,5 @@
+"""The assumptions of an estimate, each with its value and where it comes from."""
+
 from __future__ import annotations
 
 from dataclasses import replace
@@ -7,84 +9,70 @@ from decimal import Decimal
 from bot.cards.assumptions import assumptions
 from bot.rules.bills import Speed, Traffic
 from bot.rules.roi import Inputs, Quality, Range, Training, Usage
-from tests.rules.test_roi import ARTICLE
+from tests.rules.builders import WITH_PEOPLE, WITHOUT_HOURS
 
 
-def named(inputs: Inputs) -> dict[str, str]:
-    found = assumptions(inputs)
-    assert len({one.name for one in found}) == len(found)
-    assert all(one.value and one.why for one in found)
-    return {one.name: f"{one.value} | {one.why}" for one in found}
+def assumed(inputs: Inputs) -> dict[str, str]:
+    listed = assumptions(inputs)
+    assert len({assumption.name for assumption in listed}) == len(listed)
+    assert all(assumption.value and assumption.why for assumption in listed)
+    return {assumption.name: f"{assumption.value} | {assumption.why}" for assumption in listed}
 
 
-def test_each_thing_taken_for_granted_is_named() -> None:
-    assert set(named(ARTICLE)) == {
-        "volume",
-        "output",
-        "prompt",
-        "price today",
-        "price once tuned",
-        "compared with",
-        "price of the alternative",
-        "horizon",
-        "prompt caching",
-        "batches",
-        "repeated requests",
-        "training",
-        "repeated runs",
-        "evaluation",
-        "retraining",
-        "monitoring",
-        "staff time",
-        "labels",
-        "quality",
-    }
+def test_every_assumption_is_listed() -> None:
+    names = (
+        "volume, output, prompt, price today, price once tuned, compared with, price of the alternative, horizon, "
+        "prompt caching, batches, repeated requests, training, repeated runs, evaluation, retraining, monitoring, "
+        "staff time, labels, quality"
+    )
+    assert set(assumed(WITHOUT_HOURS)) == set(names.split(", "))
 
 
-def test_peoples_time_is_zero_until_somebody_says_it() -> None:
-    assert named(ARTICLE)["staff time"].startswith("0 hours")
-    asked = replace(ARTICLE, people_hours=Decimal(50), people_usd_per_hour=Decimal(100))
-    assert named(asked)["staff time"].startswith("50 hours at $100.00")
+def test_staff_time_is_zero_until_it_is_given() -> None:
+    assert assumed(WITHOUT_HOURS)["staff time"].startswith("0 hours")
+    assert assumed(WITH_PEOPLE)["staff time"].startswith("50 hours at $100.00")
 
 
 def test_the_volume_shows_its_range_and_the_price_its_source() -> None:
-    found = named(ARTICLE)
-    assert found["volume"].startswith("10M input tokens a month, ±25%")
-    assert "$2.50 per 1M tokens" in found["price today"]
-    assert "a list" in found["price today"]
+    texts = assumed(WITHOUT_HOURS)
+    assert texts["volume"].startswith("10M input tokens a month, ±25%")
+    assert "$2.50 per 1M tokens" in texts["price today"]
+    assert "a list" in texts["price today"]
 
 
-def test_a_shorter_prompt_is_said() -> None:
-    found = named(replace(ARTICLE, usage=Usage(10, 1000, 250, 50)))
-    assert found["prompt"].startswith("100 tokens a request today, 25 once tuned (25%)")
-    assert found["output"].startswith("50 output tokens per 1,000 of input")
+def test_a_shorter_prompt_is_shown_as_a_share() -> None:
+    texts = assumed(replace(WITHOUT_HOURS, usage=Usage(10, 1000, 250, 50)))
+    assert texts["prompt"].startswith("100 tokens a request today, 25 once tuned (25%)")
+    assert texts["output"].startswith("50 output tokens per 1,000 of input")
 
 
 def test_a_long_repeated_beginning_is_counted_at_the_cached_price() -> None:
-    assert named(ARTICLE)["prompt caching"].startswith("not counted")
-    long = replace(ARTICLE, usage=Usage(1, 1124, 100, 1))
-    assert named(long)["prompt caching"].startswith("not counted"), "the list has no cached price"
+    assert assumed(WITHOUT_HOURS)["prompt caching"].startswith("not counted")
+    long = replace(WITHOUT_HOURS, usage=Usage(1, 1124, 100, 1))
+    assert assumed(long)["prompt caching"].startswith("not counted"), "the list has no cached price"
     cached = replace(long, now=replace(long.now, cached_input=Decimal("1.25")))
-    assert named(cached)["prompt caching"].startswith("1,024 tokens at the start of each request")
+    assert assumed(cached)["prompt caching"].startswith("1,024 tokens at the start of each request")
 
 
 def test_an_end_date_cuts_the_horizon() -> None:
-    assert "2027-01-14" in named(replace(ARTICLE, ends=date(2027, 1, 14)))["horizon"]
-    assert named(ARTICLE)["horizon"].startswith("12 months, discounted by 10% a year")
+    assert "2027-01-14" in assumed(replace(WITHOUT_HOURS, ends=date(2027, 1, 14)))["horizon"]
+    assert assumed(WITHOUT_HOURS)["horizon"].startswith("12 months, discounted by 10% a year")
 
 
 def test_the_alternatives_price_falls_unless_no_vendor_sets_it() -> None:
-    assert named(ARTICLE)["price of the alternative"].startswith("falls by 30% a year (between 0% and 70%)")
-    own = replace(ARTICLE, now=replace(ARTICLE.now, usd_per_hour=Decimal(1)))
-    assert named(own)["price of the alternative"].startswith("constant")
+    assert assumed(WITHOUT_HOURS)["price of the alternative"].startswith(
+        "falls by 30% a year (between 0% and 70%)"
+    )
+    own = replace(WITHOUT_HOURS, now=replace(WITHOUT_HOURS.now, usd_per_hour=Decimal(1)))
+    assert assumed(own)["price of the alternative"].startswith("constant")
 
 
-def test_what_a_person_said_is_shown_as_said() -> None:
+def test_inputs_from_a_person_are_shown() -> None:
     traffic = Traffic(batch_share=Decimal("0.3"), speed=Speed(Decimal(5000), Decimal("0.2")))
-    said = replace(
-        ARTICLE,
-        tuned=replace(ARTICLE.tuned, usd_per_hour=Decimal(2)),
-        now=replace(ARTICLE.now, batch_discount=Decimal("0.5")),
+    inputs = replace(
+        WITHOUT_HOURS,
+        tuned=replace(WITHOUT_HOURS.tuned, usd_per_hour=Decimal(2)),
+        now=replace(WITHOUT_HOURS.now, batch_discount=Decimal("0.5")),
         traffic=traffic,
         labels=500,
         usd_per_label=Decimal("0.10"),
@@ -92,39 +80,39 @@ def test_what_a_person_said_is_shown_as_said() -> None:
         monitoring_usd=Decimal(20),
         quality=Quality(200, Decimal(12), Decimal(4), Decimal("0.5")),
     )
-    found = named(said)
-    assert found["hosting"].startswith("$0.56 per 1M tokens, by use")
-    assert found["batches"].startswith("30% of the requests: gpt-4o 50% off")
-    assert found["labels"].startswith("500 at $0.10")
-    assert found["retraining"].startswith("every 6 months")
-    assert found["monitoring"].startswith("$20.00 a month")
-    assert found["quality"].startswith("tuned model +4 points against the alternative, $0.50")
+    texts = assumed(inputs)
+    assert texts["hosting"].startswith("$0.56 per 1M tokens, by use")
+    assert texts["batches"].startswith("30% of the requests: gpt-4o 50% off")
+    assert texts["labels"].startswith("500 at $0.10")
+    assert texts["retraining"].startswith("every 6 months")
+    assert texts["monitoring"].startswith("$20.00 a month")
+    assert texts["quality"].startswith("tuned model +4 points against the alternative, $0.50")
 
 
-def test_our_own_machine_is_said_to_be_counted_as_free_or_at_its_price() -> None:
+def test_our_own_machine_counts_as_free_or_at_its_price() -> None:
     free = Training(100, 1, usd_per_hour=Decimal(0))
-    assert "counted as free" in named(replace(ARTICLE, training=free))["hosting"]
-    paid = replace(ARTICLE, tuned=replace(ARTICLE.tuned, usd_per_hour=Decimal(2)))
-    assert named(paid)["hosting"].startswith("$2.00 an hour for 730 hours a month")
+    assert "counted as free" in assumed(replace(WITHOUT_HOURS, training=free))["hosting"]
+    paid = replace(WITHOUT_HOURS, tuned=replace(WITHOUT_HOURS.tuned, usd_per_hour=Decimal(2)))
+    assert assumed(paid)["hosting"].startswith("$2.00 an hour for 730 hours a month")
 
 
-def test_the_time_is_a_range_with_its_origin() -> None:
+def test_training_time_is_a_range_with_its_source() -> None:
     minutes = Range(Decimal("0.4"), Decimal(45), Decimal(180))
     ours = Training(100, 1, usd_per_hour=Decimal(0), minutes=minutes)
-    found = named(replace(ARTICLE, training=ours))["training time"]
-    assert found.startswith("45 minutes, between under 1 minute and 3 hours")
-    assert "tokens_per_second" in found
+    texts = assumed(replace(WITHOUT_HOURS, training=ours))["training time"]
+    assert texts.startswith("45 minutes, between under 1 minute and 3 hours")
+    assert "tokens_per_second" in texts
     assert (
         "finetune calibrate"
-        in named(replace(ARTICLE, training=replace(ours, is_guess=True)))["training time"]
+        in assumed(replace(WITHOUT_HOURS, training=replace(ours, is_guess=True)))["training time"]
     )
     theirs = Training(100, 1, usd_per_million=Decimal(1), minutes=minutes)
-    assert "queue" in named(replace(ARTICLE, training=theirs))["training time"]
+    assert "queue" in assumed(replace(WITHOUT_HOURS, training=theirs))["training time"]
 
 
-def test_a_speed_that_changes_nothing_is_said_to() -> None:
+def test_a_speed_without_effect_is_called_so() -> None:
     traffic = Traffic(speed=Speed(Decimal(5000), Decimal("0.2")))
-    vendor = replace(ARTICLE, traffic=traffic)
-    assert named(vendor)["hosting"].startswith("none | It is paid per token")
+    vendor = replace(WITHOUT_HOURS, traffic=traffic)
+    assert assumed(vendor)["hosting"].startswith("none | It is paid per token")
     free = replace(vendor, training=Training(1, 1, usd_per_hour=Decimal(0)))
-    assert named(free)["hosting"].endswith("without it, the speed that you gave has no effect.")
+    assert assumed(free)["hosting"].endswith("without it, the speed that you gave has no effect.")

@@ -1,20 +1,21 @@
-"""Facts by hand for the tests of the advice: rungs, ladders, outlooks, with what a test wants to differ."""
+"""Builders of what a verdict is made of: rungs, ladders, outlooks and facts."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import date
 from decimal import Decimal
 
 from bot.rules.bills import Rates
-from bot.rules.facts import Facts
-from bot.rules.forecast import Month, Outlook, Quantiles, Swing
+from bot.rules.facts import Evidence, Facts
+from bot.rules.forecast import Month, Outlook, Quantiles, Swing, simulate
 from bot.rules.roi import Inputs, Training, Usage, estimate
 from trainers.evaluation.results import FREE_RUNGS, Candidate, Ladder, Rung, RungName, Standing
 from trainers.providers import ModelVerdict
 
 MINI = "openai/gpt-4o-mini"
 OK = ModelVerdict("ok")
-# The article's sum: 10M input tokens a month on gpt-4o, $25 of training, a tuned nano, and nobody's time.
+# The article's case: 10M input tokens a month on gpt-4o, $25 of training, a tuned nano, no staff time.
 ARTICLE = Inputs(
     monthly_input_tokens=10_000_000,
     usage=Usage(requests=100, prompt_before=12_000, prompt_after=12_000, output=0),
@@ -24,6 +25,8 @@ ARTICLE = Inputs(
     today=date(2026, 11, 24),
     people_hours=Decimal(0),
 )
+WITHOUT_HOURS = replace(ARTICLE, people_hours=None)
+WITH_PEOPLE = replace(ARTICLE, people_hours=Decimal(50), people_usd_per_hour=Decimal(100))
 FACTS = Facts(
     dataset="tickets",
     rows=1200,
@@ -113,3 +116,28 @@ def outlook(p: float, *, never: bool = False) -> Outlook:
         tornado=(volume, people),
         months=(Month(Decimal(0), Decimal(-25), Decimal(-25), Decimal(-25)),),
     )
+
+
+LIKELY, OPEN, UNLIKELY = outlook(0.93), outlook(0.5), outlook(0.07)
+CLASSICAL_MEETS = rung("classical", "meets", 182)
+KSHOT_MEETS = rung("kshot", "meets", 182)
+TUNED_MEETS = rung("tuned", "meets", 186, usd=Decimal("0.03"))
+UNDECIDED = rung("retrieval", "undecided", 172, rows_to_decide=140)
+WITH_UNDECIDED_RETRIEVAL = (*ALL_MISS[:4], UNDECIDED)
+WITH_GOOD_PROMPT = (*ALL_MISS[:3], KSHOT_MEETS, ALL_MISS[4])
+
+
+def facts_with(*rungs: Rung, **other: object) -> Facts:
+    """Facts with a ladder of these rungs. `other` are fields of Evidence and of Facts."""
+    fields = {key: other.pop(key) for key in list(other) if key in Evidence.__dataclass_fields__}
+    evidence = replace(Evidence(ladder=ladder(*rungs)), **fields)  # type: ignore[arg-type]
+    return replace(FACTS, **{"outlook": LIKELY, "evidence": evidence, **other})  # type: ignore[arg-type]
+
+
+def facts_from(inputs: Inputs) -> Facts:
+    costs = estimate(inputs)
+    return replace(FACTS, run_usd=costs.training_usd, estimate=costs)
+
+
+def simulated(facts: Facts, inputs: Inputs) -> Facts:
+    return replace(facts, estimate=estimate(inputs), outlook=simulate(inputs, draws=200))

@@ -1,4 +1,4 @@
-"""The estimate under uncertainty: same seed, same answer; and what must hold whatever the inputs are."""
+"""The simulation: exact if nothing is uncertain, repeatable by its seed, and what holds for all inputs."""
 
 from __future__ import annotations
 
@@ -13,36 +13,36 @@ from hypothesis import strategies as st
 from bot.rules.bills import Rates
 from bot.rules.forecast import LABOUR, LIKELY, Outlook, extra_runs, quantile, simulate
 from bot.rules.roi import Inputs, Quality, Range, Training, estimate, net_value
-from tests.rules.test_roi import ARTICLE, NANO, PEOPLE_5000, TEN_BILLION
+from tests.rules.builders import ARTICLE, WITH_PEOPLE, WITHOUT_HOURS
+from tests.rules.test_roi import NANO, TEN_BILLION
 
 CERTAIN = replace(
     ARTICLE,
     volume_spread=Decimal(0),
     price_fall=Range.exactly(Decimal(0)),
     run_fails=Decimal(0),
-    people_hours=Decimal(0),
 )
-BILLION = replace(PEOPLE_5000, monthly_input_tokens=1_000_000_000)
+BILLION = replace(WITH_PEOPLE, monthly_input_tokens=1_000_000_000)
 # 4 points better on 200 rows, a wrong answer costs 2 cents
 BETTER = Quality(200, Decimal(12), Decimal(4), Decimal("0.02"))
 
 
-def test_nothing_uncertain_gives_the_exact_sum() -> None:
-    made, outlook = estimate(CERTAIN), simulate(CERTAIN)
-    assert made.payback_months is not None
+def test_without_uncertainty_the_outlook_is_the_exact_estimate() -> None:
+    costs, outlook = estimate(CERTAIN), simulate(CERTAIN)
+    assert costs.payback_months is not None
     assert outlook.p_payback == 1
-    for found, exact in (
-        (outlook.payback_months, round(made.payback_months, 4)),
+    for quantiles, exact in (
+        (outlook.payback_months, round(costs.payback_months, 4)),
         (outlook.saving_month, 23),
-        (outlook.npv, round(made.npv_usd, 2)),
+        (outlook.npv, round(costs.npv_usd, 2)),
     ):
-        assert found.p5 == found.p50 == found.p95 == exact
-    assert outlook.expected == round(made.npv_usd, 2)
+        assert quantiles.p5 == quantiles.p50 == quantiles.p95 == exact
+    assert outlook.expected == round(costs.npv_usd, 2)
     assert outlook.tornado == ()
     assert [month.p50 for month in outlook.months] == [-25 + 23 * month for month in range(13)]
 
 
-def test_the_same_seed_gives_the_same_outlook_and_another_seed_nearly_so() -> None:
+def test_the_same_seed_gives_the_same_outlook_and_another_a_close_one() -> None:
     once, again, other = simulate(ARTICLE, seed=1), simulate(ARTICLE, seed=1), simulate(ARTICLE, seed=2)
     assert once == again
     assert once != other
@@ -50,7 +50,7 @@ def test_the_same_seed_gives_the_same_outlook_and_another_seed_nearly_so() -> No
     assert (once.draws, once.seed) == (10_000, 1)
 
 
-def test_of_three_planned_runs_only_those_that_fail_are_paid_again() -> None:
+def test_only_the_planned_runs_that_fail_are_paid_again() -> None:
     """$75 for three runs of $25; each fails once in four times, so that one more is paid on average."""
     training = replace(CERTAIN.training, runs=3)
     outlook = simulate(
@@ -64,16 +64,12 @@ def test_of_three_planned_runs_only_those_that_fail_are_paid_again() -> None:
 @pytest.mark.parametrize(
     ("planned", "fails", "more"), [(1, "0", 0), (1, "0.2", 1), (3, "0.25", 3), (3, "0", 0)]
 )
-def test_so_many_runs_are_done_again_in_all_but_one_case_of_twenty(
-    planned: int, fails: str, more: int
-) -> None:
-    from scipy.stats import nbinom
-
+def test_extra_runs_are_the_95th_percentile_of_failed_runs(planned: int, fails: str, more: int) -> None:
+    """As scipy.stats.nbinom.ppf(0.95, planned, 1 - fails) has it."""
     assert extra_runs(planned, Decimal(fails), Decimal("0.95")) == more
-    assert more == int(nbinom.ppf(0.95, planned, 1 - float(fails)))
 
 
-def test_the_volume_lies_within_its_spread_nine_times_in_ten() -> None:
+def test_the_volume_lies_within_its_spread_in_90_percent_of_draws() -> None:
     outlook = simulate(replace(CERTAIN, volume_spread=Decimal("0.25")))
     low, middle, high = outlook.saving_month.p5, outlook.saving_month.p50, outlook.saving_month.p95
     assert low is not None and middle is not None and high is not None
@@ -82,15 +78,15 @@ def test_the_volume_lies_within_its_spread_nine_times_in_ten() -> None:
     assert float(high) == pytest.approx(23 * 1.25, rel=0.02)
 
 
-def test_the_articles_case_pays_back_likely_and_with_peoples_time_never() -> None:
+def test_the_article_s_case_is_likely_to_pay_back_and_never_with_staff_time() -> None:
     assert simulate(ARTICLE).p_payback > 0.9
-    people = simulate(PEOPLE_5000)
+    people = simulate(WITH_PEOPLE)
     assert people.p_payback == 0
     assert people.payback_months.p5 is None
-    assert simulate(replace(PEOPLE_5000, monthly_input_tokens=TEN_BILLION)).p_payback == 1
+    assert simulate(replace(WITH_PEOPLE, monthly_input_tokens=TEN_BILLION)).p_payback == 1
 
 
-def test_a_run_in_five_is_paid_again() -> None:
+def test_one_run_in_five_is_paid_again() -> None:
     month_0 = simulate(replace(CERTAIN, run_fails=Decimal("0.2"))).months[0]
     assert (month_0.p5, month_0.p50, month_0.p95) == (-50, -25, -25)
 
@@ -105,13 +101,12 @@ def test_planned_work_takes_three_quarters_to_twice_as_long() -> None:
 @pytest.mark.parametrize(
     "inputs",
     [
-        PEOPLE_5000,
         replace(BILLION, ends=date(2027, 1, 20)),
         replace(BILLION, tuned=replace(ARTICLE.tuned, usd_per_hour=Decimal(2))),
-        replace(PEOPLE_5000, quality=BETTER),
+        replace(WITH_PEOPLE, quality=BETTER),
     ],
 )
-def test_the_volume_that_is_enough_is_the_least_at_which_80_percent_of_the_draws_pay_back(
+def test_likely_from_is_the_smallest_volume_at_which_80_percent_pay_back(
     inputs: Inputs,
 ) -> None:
     enough = simulate(inputs).likely_from
@@ -125,14 +120,14 @@ def test_the_volume_that_is_enough_is_the_least_at_which_80_percent_of_the_draws
     assert at.likely_from == pytest.approx(enough, rel=1e-6)
 
 
-def test_no_volume_is_enough_for_a_dearer_model_and_any_for_what_costs_nothing() -> None:
+def test_no_volume_is_enough_for_a_dearer_model_and_any_for_a_free_one() -> None:
     assert simulate(replace(ARTICLE, now=NANO)).likely_from is None
     assert simulate(replace(ARTICLE, ends=ARTICLE.today)).likely_from is None
     free = replace(CERTAIN, training=Training(100, 1, usd_per_hour=Decimal(0)))
     assert simulate(free).likely_from == 0
 
 
-def test_a_model_that_has_ended_pays_back_in_no_draw() -> None:
+def test_a_model_that_has_ended_never_pays_back() -> None:
     outlook = simulate(replace(ARTICLE, ends=date(2026, 10, 23)))
     assert (outlook.p_payback, outlook.horizon_months, len(outlook.months)) == (0, 0, 1)
     assert outlook.payback_months.p5 is None
@@ -141,26 +136,26 @@ def test_a_model_that_has_ended_pays_back_in_no_draw() -> None:
 def test_the_last_month_ends_with_the_model() -> None:
     """51 days are 1.677 months."""
     outlook = simulate(replace(CERTAIN, ends=date(2027, 1, 14)))
-    assert [round(one.month, 3) for one in outlook.months] == [0, 1, Decimal("1.677")]
+    assert [round(month.month, 3) for month in outlook.months] == [0, 1, Decimal("1.677")]
     assert outlook.horizon_months == outlook.months[-1].month
     assert outlook.months[-1].p50 == round(-25 + 23 * outlook.horizon_months, 2)
 
 
-def test_what_pays_back_after_the_models_end_never_does() -> None:
+def test_a_payback_after_the_model_s_end_counts_as_never() -> None:
     """51 days are left, 1.68 months; it takes 2.2."""
     slow = replace(CERTAIN, training=replace(CERTAIN.training, usd_per_million=Decimal(50)))
     assert simulate(slow).payback_months.p50 == Decimal("2.1739")
     assert simulate(replace(slow, ends=date(2027, 1, 14))).payback_months.p50 is None
 
 
-def test_a_loss_and_no_volume_pay_back_in_no_draw() -> None:
+def test_a_loss_and_no_volume_never_pay_back() -> None:
     for inputs in (replace(ARTICLE, now=NANO), replace(ARTICLE, monthly_input_tokens=0)):
         outlook = simulate(inputs)
         assert outlook.p_payback == 0
         assert outlook.payback_months == simulate(replace(inputs, run_fails=Decimal(0))).payback_months
 
 
-def test_what_costs_nothing_pays_back_at_once() -> None:
+def test_free_training_pays_back_at_once() -> None:
     free = replace(CERTAIN, training=Training(1, 1, usd_per_hour=Decimal(0)))
     outlook = simulate(free)
     assert (outlook.p_payback, outlook.payback_months.p50) == (1, 0)
@@ -175,7 +170,7 @@ def test_a_falling_price_eats_the_saving() -> None:
     assert float(last - before) == pytest.approx(2.5 - 2, abs=0.01)
 
 
-def test_measured_quality_spreads_as_paired_betas_do() -> None:
+def test_measured_quality_varies_by_its_standard_error() -> None:
     """12 rows gained and 4 lost of 200: the gap is 4 points, its standard deviation about 2."""
     outlook = simulate(replace(CERTAIN, quality=BETTER))
     a_gap = 0.02 * 10_000_000 / 120
@@ -189,32 +184,33 @@ def test_measured_quality_spreads_as_paired_betas_do() -> None:
     assert high == pytest.approx(0.04 + 1.645 * 0.02, abs=0.008)
 
 
-def test_the_tornado_has_the_widest_swing_first_and_is_exact() -> None:
+def test_the_sensitivity_has_the_widest_swing_first_and_is_exact() -> None:
     inputs = replace(BILLION, quality=BETTER)
     swings = simulate(inputs).tornado
-    assert [one.name for one in swings][:1] == ["quality"]
-    assert {one.name for one in swings} == {
+    assert [swing.name for swing in swings][:1] == ["quality"]
+    assert {swing.name for swing in swings} == {
         "quality",
         "volume",
         "staff time",
         "price of the alternative",
         "training runs",
     }
-    widths = [one.width for one in swings]
+    widths = [swing.width for swing in swings]
     assert widths == sorted(widths, reverse=True)
-    volume = next(one for one in swings if one.name == "volume")
+    volume = next(swing for swing in swings if swing.name == "volume")
     less = replace(inputs, monthly_input_tokens=800_000_000)
     assert (volume.low_value, volume.at_low) == ("800M tokens a month", round(net_value(less), 2))
 
 
-def test_hours_that_nobody_said_swing_from_none_to_a_week() -> None:
-    people = next(one for one in simulate(ARTICLE).tornado if one.name == "staff time")
+def test_staff_hours_that_are_not_given_swing_from_none_to_a_week() -> None:
+    outlook = simulate(WITHOUT_HOURS)
+    people = next(swing for swing in outlook.tornado if swing.name == "staff time")
     assert (people.low_value, people.high_value) == ("0 hours (not given)", "40 hours at $75.00")
     assert people.width == 3000
-    assert simulate(ARTICLE).npv == simulate(replace(ARTICLE, people_hours=Decimal(0))).npv
+    assert outlook.npv == simulate(ARTICLE).npv
 
 
-def test_hours_of_a_machine_swing_by_its_minutes() -> None:
+def test_a_paid_machine_swings_by_its_training_time() -> None:
     minutes = Range(Decimal(60), Decimal(120), Decimal(240))
     paid = replace(CERTAIN, training=Training(1, 1, usd_per_hour=Decimal(10), minutes=minutes))
     (swing,) = simulate(paid).tornado
@@ -222,39 +218,41 @@ def test_hours_of_a_machine_swing_by_its_minutes() -> None:
     assert swing.at_low > swing.at_high
 
 
-def test_points_of_the_triangle() -> None:
+def test_quantiles_of_the_triangular_distribution() -> None:
     assert quantile(LABOUR, Decimal(0)) == Decimal("0.75")
     assert quantile(LABOUR, Decimal("0.2")) == 1  # a fifth of its area lies below the top
     assert quantile(LABOUR, Decimal(1)) == 2
     assert quantile(Range.exactly(Decimal(3)), Decimal("0.05")) == 3
 
 
-def test_the_band_widens_in_order() -> None:
+def test_each_month_s_quantiles_are_in_order() -> None:
     outlook = simulate(BILLION)
     assert [month.month for month in outlook.months] == list(range(13))
     assert all(month.p5 <= month.p50 <= month.p95 for month in outlook.months)
 
 
-@settings(max_examples=25)
+@settings(max_examples=12)
 @given(
     less=st.integers(0, 10**11),
     more=st.integers(0, 10**11),
     tuned=st.decimals("0.01", "2.49", places=2),
     hours=st.integers(0, 100),
 )
-def test_more_volume_never_makes_it_less_likely_while_the_tuned_model_is_cheaper(
+def test_more_volume_never_makes_payback_less_likely(
     less: int, more: int, tuned: Decimal, hours: int
 ) -> None:
-    less, more = sorted((less, more))
     rates = Rates("tuned", tuned, Decimal(0), "a list")
-    inputs = replace(PEOPLE_5000, tuned=rates, people_hours=Decimal(hours))
-    small, large = (_chance(replace(inputs, monthly_input_tokens=volume)) for volume in (less, more))
+    inputs = replace(WITH_PEOPLE, tuned=rates, people_hours=Decimal(hours))
+    small, large = (
+        simulate(replace(inputs, monthly_input_tokens=volume), draws=2_000).p_payback
+        for volume in sorted((less, more))
+    )
     assert large >= small
 
 
-@settings(max_examples=25)
+@settings(max_examples=8)
 @given(right=st.integers(0, 16), other=st.integers(0, 16), usd=st.sampled_from(["0.0001", "0.01", "1"]))
-def test_a_worse_tuned_score_never_helps(right: int, other: int, usd: str) -> None:
+def test_a_worse_tuned_score_never_makes_payback_likelier(right: int, other: int, usd: str) -> None:
     """Beyond what 10,000 draws may differ by chance."""
     worse, better = (
         simulate(
@@ -263,34 +261,28 @@ def test_a_worse_tuned_score_never_helps(right: int, other: int, usd: str) -> No
         for n in sorted((right, other))
     )
     assert worse.p_payback <= better.p_payback + 0.03
-    assert _middle(worse) <= _middle(better) + abs(_middle(better)) * Decimal("0.03") + 100
+    assert median_value(worse) <= median_value(better) + abs(median_value(better)) * Decimal("0.03") + 100
 
 
-@pytest.mark.parametrize(
-    ("volume", "ends"), [(10_000_000, None), (1_000_000_000, None), (1_000_000_000, date(2027, 1, 10))]
-)
-def test_with_more_than_the_bearable_hours_it_is_likely_no_longer(volume: int, ends: date | None) -> None:
-    unsaid = replace(ARTICLE, monthly_input_tokens=volume, people_hours=None, ends=ends)
-    outlook = simulate(unsaid)
+@pytest.mark.parametrize(("volume", "ends"), [(10_000_000, None), (1_000_000_000, date(2027, 1, 10))])
+def test_payback_is_unlikely_beyond_the_bearable_hours(volume: int, ends: date | None) -> None:
+    inputs = replace(WITHOUT_HOURS, monthly_input_tokens=volume, ends=ends)
+    outlook = simulate(inputs)
     hours = outlook.bearable_hours
     assert not outlook.is_time_said and hours is not None
     less, more = (
-        simulate(replace(unsaid, people_hours=hours * factor))
+        simulate(replace(inputs, people_hours=hours * factor))
         for factor in (Decimal("0.97"), Decimal("1.03"))
     )
     assert less.p_payback >= LIKELY > more.p_payback
     assert less.is_time_said and less.bearable_hours is None
 
 
-def test_what_is_unlikely_without_anybodys_time_bears_none() -> None:
-    outlook = simulate(replace(ARTICLE, monthly_input_tokens=1_000_000, people_hours=None))
+def test_an_unlikely_payback_bears_no_staff_hours() -> None:
+    outlook = simulate(replace(WITHOUT_HOURS, monthly_input_tokens=1_000_000))
     assert outlook.p_payback < LIKELY and outlook.bearable_hours is None
 
 
-def _chance(inputs: Inputs) -> float:
-    return simulate(inputs, draws=2_000).p_payback
-
-
-def _middle(outlook: Outlook) -> Decimal:
+def median_value(outlook: Outlook) -> Decimal:
     assert outlook.npv.p50 is not None
     return outlook.npv.p50

@@ -17,8 +17,7 @@ from bot.rules.advice import _successor_reasons
 from bot.rules.bills import ZERO, Flow, Phase, Rates, payback_months
 from bot.rules.forecast import simulate
 from bot.rules.roi import Inputs, Quality, Range, Succession, Training, Usage, estimate, net_value
-from tests.rules.builders import ALL_MISS, FACTS, OK, ladder, rung
-from tests.rules.test_advice import seen
+from tests.rules.builders import ALL_MISS, FACTS, OK, facts_with, ladder, rung
 from tests.rules.worded_verdict import advise
 from trainers.evaluation.results import Candidate, Rung
 
@@ -142,7 +141,7 @@ def test_the_assumption_names_the_successor_and_its_price() -> None:
 def test_a_successor_that_nobody_measured_keeps_it_open(
     measured: tuple[Rung, ...], saving: int, weighs: bool, said: str
 ) -> None:
-    facts = seen(*ALL_MISS, *measured, target=OK)
+    facts = facts_with(*ALL_MISS, *measured, target=OK)
     made = replace(estimate(INPUTS), succession=Succession("gpt-4o", GONE, "gpt-6-luna", Decimal(saving)))
     facts = replace(facts, estimate=made, full_current="openai/gpt-4o", outlook=None)
     (reason,) = _successor_reasons(facts)
@@ -155,7 +154,9 @@ def test_a_successor_that_nobody_measured_keeps_it_open(
 def test_an_unknown_successor_is_said_and_decides_nothing() -> None:
     made = replace(estimate(INPUTS), succession=Succession("gpt-4o", GONE, None, None))
     (reason,) = _successor_reasons(
-        replace(seen(*ALL_MISS), estimate=made, evidence=replace(seen().evidence, ladder=ladder()))
+        replace(
+            facts_with(*ALL_MISS), estimate=made, evidence=replace(facts_with().evidence, ladder=ladder())
+        )
     )
     assert not reason.weighs
     assert because_text(reason.because) == (
