@@ -1,7 +1,7 @@
-"""Slack's limits as a judge: what Slack would refuse, or silently change, in a message, modal or App Home.
+"""What Slack would refuse, or silently change, in a message, modal or App Home made of the blocks that we use.
 
-Written from Slack's reference, not from our own emulator, so that the two can disagree. It does not say
-whether a card reads well (tests/cards/style_rules.py).
+Written from Slack's reference, not from our own emulator, so that the two can disagree. Whether a card reads well is
+checked by style_rules.py.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from slack_sdk.models.blocks import Block as SdkBlock
 Json = Mapping[str, Any]
 
 MESSAGE_BLOCKS, VIEW_BLOCKS = 50, 100
-MESSAGE_CHARACTERS, MARKDOWN_CHARACTERS, VIEW_BYTES = 12_000, 12_000, 250_000
+MESSAGE_CHARACTERS, VIEW_BYTES = 12_000, 250_000
 MESSAGE_KEYS = {
     "text", "blocks", "newest", "unfurl_links", "unfurl_media", "channel", "ts", "thread_ts", "user",
     "response_type", "replace_original", "metadata",
@@ -26,36 +26,28 @@ VIEW_KEYS = {
     "type", "title", "submit", "close", "blocks", "private_metadata", "callback_id", "clear_on_close",
     "notify_on_close", "external_id",
 }  # fmt: skip
-# Keys beside `type` and `block_id`: those that must be there, those that may.
+# Keys beside `type` and `block_id`: the required ones and the optional ones.
 BLOCKS: Mapping[str, tuple[set[str], set[str]]] = {
     "section": (set(), {"text", "fields", "accessory", "expand"}),
     "header": ({"text"}, {"level"}),
     "context": ({"elements"}, set()),
     "actions": ({"elements"}, set()),
     "divider": (set(), set()),
-    "image": ({"alt_text"}, {"image_url", "slack_file", "title"}),
     "input": ({"label", "element"}, {"hint", "optional", "dispatch_action"}),
-    "table": ({"rows"}, {"column_settings"}),
     "data_table": ({"caption", "rows"}, {"page_size", "row_header_column_index"}),
     "data_visualization": ({"title", "chart"}, set()),
     "plan": ({"title"}, {"tasks"}),
-    "task_card": ({"task_id", "title"}, {"status", "details", "output", "sources"}),
-    "markdown": ({"text"}, set()),
-    "alert": ({"text"}, {"level"}),
-    "card": (set(), {"title", "subtitle", "body", "subtext", "hero_image", "icon", "actions"}),
 }
-ONLY_IN_MESSAGES = {"table", "data_table", "data_visualization", "plan", "task_card", "markdown", "card"}
+ONLY_IN_MESSAGES = {"data_table", "data_visualization", "plan"}
 STATUSES = {"pending", "in_progress", "complete", "error"}
 BUTTON_KEYS = {"type", "text", "action_id", "value", "url", "style", "confirm", "accessibility_label"}
 SDK_DROPS = {"data_table", "data_visualization"}
 
 
 def limit_violations(message: Any) -> list[str]:
-    """Of a message (ours, or the arguments of chat.postMessage, its `newest` form among them), or of a view."""
+    """`message` is one of our messages, the arguments of chat.postMessage with a `newest` form, or a view."""
     body = message.letter() if hasattr(message, "letter") else message
-    if body.get("type") in ("modal", "home"):
-        return list(_view(body))
-    return list(_message(body))
+    return list(_view(body) if body.get("type") in ("modal", "home") else _message(body))
 
 
 def _message(body: Json) -> Iterator[str]:
@@ -67,13 +59,8 @@ def _message(body: Json) -> Iterator[str]:
         kinds = Counter(block.get("type") for block in blocks)
         if kinds["data_visualization"] > 2:
             yield f"{form}: more than 2 charts"
-        if kinds["plan"] and kinds["task_card"]:
-            yield f"{form}: plan and task_card exclude each other"
         if (read := _characters(blocks)) > MESSAGE_CHARACTERS:
             yield f"{form}: {read:,} characters to read, {MESSAGE_CHARACTERS:,} are allowed"
-        markdown = sum(len(block.get("text", "")) for block in blocks if block.get("type") == "markdown")
-        if markdown > MARKDOWN_CHARACTERS:
-            yield f"{form}: {markdown:,} characters of markdown"
 
 
 def _view(view: Json) -> Iterator[str]:
@@ -98,7 +85,7 @@ def _blocks(blocks: Sequence[Json], most: int, surface: str, at: str) -> Iterato
         yield f"{at}: {len(blocks)} blocks, {most} are allowed in a {surface}"
     for number, block in enumerate(blocks):
         yield from _block(block, surface, f"{at}[{number}]")
-    yield from _unique(_found(blocks, "block_id"), "block_id", at)
+    yield from _unique(_values(blocks, "block_id"), "block_id", at)
 
 
 def _block(block: Json, surface: str, at: str) -> Iterator[str]:
@@ -109,17 +96,15 @@ def _block(block: Json, surface: str, at: str) -> Iterator[str]:
     at = f"{at} {kind}"
     if kind in ONLY_IN_MESSAGES and surface != "message":
         yield f"{at}: in messages only"
-    if kind == "alert" and surface != "modal":
-        yield f"{at}: in modals only"
-    must, may = BLOCKS[kind]
-    yield from _keys(block, must, may | {"block_id"}, at)
+    required, optional = BLOCKS[kind]
+    yield from _keys(block, required, optional | {"block_id"}, at)
     yield from _length(block.get("block_id", "-"), f"{at}: block_id", 1, 255)
-    if must <= block.keys():
-        yield from _inside(kind, block, surface, at)
+    if required <= block.keys():
+        yield from _content(kind, block, surface, at)
         yield from _second_opinion(kind, block, at)
 
 
-def _inside(kind: str, block: Json, surface: str, at: str) -> Iterator[str]:
+def _content(kind: str, block: Json, surface: str, at: str) -> Iterator[str]:
     match kind:
         case "section":
             yield from _section(block, surface, at)
@@ -128,28 +113,17 @@ def _inside(kind: str, block: Json, surface: str, at: str) -> Iterator[str]:
         case "context":
             yield from _count(block["elements"], f"{at}: elements", 1, 10)
             for element in block["elements"]:
-                yield from (
-                    _image(element, at) if element.get("type") == "image" else _text(element, at, 2_000)
-                )
+                yield from _text(element, at, 2_000)
         case "actions":
             yield from _count(block["elements"], f"{at}: elements", 1, 25)
             for element in block["elements"]:
                 yield from _element(element, surface, at)
-            yield from _unique(_found(block["elements"], "action_id"), "action_id", at)
+            yield from _unique(_values(block["elements"], "action_id"), "action_id", at)
         case "input":
             yield from _input(block, surface, at)
-        case "image":
-            yield from _image(block, at)
-        case "markdown":
-            yield from _length(block["text"], f"{at}: text", 1, MARKDOWN_CHARACTERS)
-        case "alert":
-            yield from _text(block["text"], at, 3_000)
-        case "table":
-            yield from _table(block, at, 1, 100)
-            yield from _count(block.get("column_settings", []), f"{at}: column_settings", 0, 20)
         case "data_table":
             yield from _length(block["caption"], f"{at}: caption", 1, 255)
-            yield from _table(block, at, 2, 101)
+            yield from _table(block, at)
         case "data_visualization":
             yield from _length(block["title"], f"{at}: title", 1, 50)
             yield from _chart(block["chart"], at)
@@ -158,11 +132,7 @@ def _inside(kind: str, block: Json, surface: str, at: str) -> Iterator[str]:
             yield from _count(block.get("tasks", []), f"{at}: tasks", 0, 50)
             for task in block.get("tasks", []):
                 yield from _task(task, at)
-            yield from _unique(_found(block.get("tasks", []), "task_id"), "task_id", at)
-        case "task_card":
-            yield from _task(block, at)
-        case "card":
-            yield from _card(block, at)
+            yield from _unique(_values(block.get("tasks", []), "task_id"), "task_id", at)
 
 
 def _section(block: Json, surface: str, at: str) -> Iterator[str]:
@@ -214,7 +184,7 @@ def _options(element: Json, at: str) -> Iterator[str]:
     for option in element["options"]:
         yield from _text(option.get("text"), f"{at}: option text", 75)
         yield from _length(option.get("value"), f"{at}: option value", 1, 150)
-    yield from _unique(_found(element["options"], "value"), "option value", at)
+    yield from _unique(_values(element["options"], "value"), "option value", at)
     if "initial_option" in element and element["initial_option"] not in element["options"]:
         yield f"{at}: the initial option is none of the options"
 
@@ -225,15 +195,9 @@ def _confirm(confirm: Json, at: str) -> Iterator[str]:
     yield from _text(confirm.get("text"), f"{at} text", 300)
 
 
-def _image(block: Json, at: str) -> Iterator[str]:
-    yield from _length(block.get("alt_text"), f"{at}: alt_text", 1, 2_000)
-    if not block.get("image_url") and not block.get("slack_file"):
-        yield f"{at}: neither image_url nor slack_file"
-
-
-def _table(block: Json, at: str, least: int, most: int) -> Iterator[str]:
+def _table(block: Json, at: str) -> Iterator[str]:
     rows = block["rows"]
-    yield from _count(rows, f"{at}: rows", least, most)
+    yield from _count(rows, f"{at}: rows", 2, 101)
     if len({len(row) for row in rows}) > 1:
         yield f"{at}: rows of different lengths"
     yield from _count(rows[0] if rows else [], f"{at}: columns", 1, 20)
@@ -242,7 +206,7 @@ def _table(block: Json, at: str, least: int, most: int) -> Iterator[str]:
             yield f"{at}: a cell of type {cell.get('type')!r}"
         elif cell["type"] != "rich_text":
             yield from _length(cell.get("text"), f"{at}: cell", 1, 3_000)
-    if block["type"] == "data_table" and any(cell.get("type") == "rich_text" for cell in rows[0]):
+    if any(cell.get("type") == "rich_text" for cell in rows[0]):
         yield f"{at}: rich_text in the heading"
 
 
@@ -254,15 +218,15 @@ def _chart(chart: Json, at: str) -> Iterator[str]:
         return
     series, axis = chart.get("series", []), chart.get("axis_config", {})
     yield from _count(series, f"{at}: series", 1, 6)
-    yield from _unique(_found(series, "name"), "series", at)
-    for one in series:
-        yield from _length(one.get("name"), f"{at}: series name", 1, 20)
-        yield from _count(one["data"], f"{at}: points", 1, 20)
-        labels = [point["label"] for point in one["data"]]
+    yield from _unique(_values(series, "name"), "series", at)
+    for line in series:
+        yield from _length(line.get("name"), f"{at}: series name", 1, 20)
+        yield from _count(line["data"], f"{at}: points", 1, 20)
+        labels = [point["label"] for point in line["data"]]
         for label in labels:
             yield from _length(label, f"{at}: label", 1, 20)
         if labels != axis.get("categories"):
-            yield f"{at}: the labels of {one.get('name')!r} are not the axis's categories"
+            yield f"{at}: the labels of {line.get('name')!r} are not the axis's categories"
         yield from _unique(labels, "label", at)
 
 
@@ -273,16 +237,9 @@ def _task(task: Json, at: str) -> Iterator[str]:
         yield f"{at}: status {task['status']!r}"
 
 
-def _card(block: Json, at: str) -> Iterator[str]:
-    for name, most in (("title", 150), ("subtitle", 150), ("body", 200)):
-        if name in block:
-            yield from _text(block[name], f"{at}: {name}", most)
-    yield from _count(block.get("actions", []), f"{at}: actions", 0, 3)
-
-
 def _second_opinion(kind: str, block: Json, at: str) -> Iterator[str]:
-    """slack_sdk's own models, where they know the block."""
-    if kind in SDK_DROPS or (kind == "card"):
+    """What slack_sdk's own models say, if they know the block."""
+    if kind in SDK_DROPS:
         return
     try:
         parsed = SdkBlock.parse(dict(block))
@@ -304,8 +261,8 @@ def _text(text: Any, at: str, most: int) -> Iterator[str]:
     if not isinstance(text, Mapping) or text.get("type") not in ("plain_text", "mrkdwn"):
         yield f"{at}: no text object"
         return
-    may = {"text", "emoji"} if text["type"] == "plain_text" else {"text", "verbatim"}
-    yield from _keys(text, {"text"}, may, at)
+    optional = {"text", "emoji"} if text["type"] == "plain_text" else {"text", "verbatim"}
+    yield from _keys(text, {"text"}, optional, at)
     yield from _length(text.get("text"), at, 1, most)
 
 
@@ -321,13 +278,15 @@ def _count(items: Sequence[Any], at: str, least: int, most: int) -> Iterator[str
         yield f"{at}: {len(items)}, {least} to {most} are allowed"
 
 
-def _keys(holder: Json, must: set[str], may: set[str], at: str, *, typed: bool = True) -> Iterator[str]:
-    known = must | may | ({"type"} if typed else set())
+def _keys(
+    holder: Json, required: set[str], optional: set[str], at: str, *, typed: bool = True
+) -> Iterator[str]:
+    known = required | optional | ({"type"} if typed else set())
     yield from (f"{at}: unknown key {key!r}" for key in sorted(holder.keys() - known))
-    yield from (f"{at}: {key!r} is missing" for key in sorted(must - holder.keys()))
+    yield from (f"{at}: {key!r} is missing" for key in sorted(required - holder.keys()))
 
 
-def _found(holders: Sequence[Json], key: str) -> list[str]:
+def _values(holders: Sequence[Json], key: str) -> list[str]:
     return [holder[key] for holder in holders if holder.get(key)]
 
 
@@ -336,7 +295,7 @@ def _unique(names: Sequence[str], what: str, at: str) -> Iterator[str]:
 
 
 def _characters(node: Any) -> int:
-    """Everything that a person can read."""
+    """The characters that a person can read."""
     if isinstance(node, Mapping):
         read = ("text", "title", "caption", "alt_text", "label", "name")
         own = sum(len(node[key]) for key in read if isinstance(node.get(key), str))

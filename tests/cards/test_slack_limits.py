@@ -1,10 +1,8 @@
-"""The judge itself: it lets good messages pass, and finds each of Slack's limits when one is broken."""
+"""slack_limits.py accepts good messages and finds each limit that is broken."""
 
 from __future__ import annotations
 
 from typing import Any
-
-import pytest
 
 from tests.cards.slack_limits import limit_violations
 
@@ -42,8 +40,8 @@ def actions(*elements: Json) -> Json:
 def chart(points: int = 3, **more: Any) -> Json:
     data = [{"label": str(n), "value": n} for n in range(points)]
     axis = {"categories": [point["label"] for point in data]}
-    made = {"type": "line", "series": [{"name": "training", "data": data}], "axis_config": axis, **more}
-    return {"type": "data_visualization", "title": "Loss", "chart": made}
+    line = {"type": "line", "series": [{"name": "training", "data": data}], "axis_config": axis, **more}
+    return {"type": "data_visualization", "title": "Loss", "chart": line}
 
 
 def plan(*tasks: Json, **more: Any) -> Json:
@@ -54,8 +52,8 @@ def task(name: str = "1", **more: Any) -> Json:
     return {"task_id": name, "title": "Train", "status": "complete", **more}
 
 
-def table(rows: int, columns: int = 2, *, kind: str = "table", **more: Any) -> Json:
-    return {"type": kind, "rows": [[raw("x")] * columns] * rows, **more}
+def table(count: int, columns: int = 2, **more: Any) -> Json:
+    return {"type": "data_table", "caption": "c", "rows": [[raw("x")] * columns] * count, **more}
 
 
 def select(*options: Json, **more: Any) -> Json:
@@ -79,16 +77,15 @@ FILE = {"type": "input", "label": plain("L"), "element": {"type": "file_input", 
 GOOD = [
     message(section(), {"type": "divider"}, {"type": "header", "text": plain("h")}),
     message(section("a" * 3000), actions(button(1, confirm=confirm()), button(2, style="danger"))),
-    message(table(100, 20), table(2, kind="data_table", caption="c"), chart(20), plan(task("1"), task("2"))),
+    message(table(101, 20), chart(20), plan(task("1"), task("2"))),
     message(newest=[plan(task())]),
     modal(FILE, select(option())),
     {"type": "home", "blocks": [section()] * 100},
 ]
 
 
-@pytest.mark.parametrize("sent", GOOD)
-def test_what_is_within_the_limits_passes(sent: Json) -> None:
-    assert limit_violations(sent) == []
+def test_messages_and_views_within_the_limits_are_accepted() -> None:
+    assert [limit_violations(message) for message in GOOD] == [[]] * len(GOOD)
 
 
 BAD: list[tuple[str, Json]] = [
@@ -149,20 +146,14 @@ BAD: list[tuple[str, Json]] = [
     ("inside an input only", modal(section(accessory=FILE["element"]))),
     ("a button is no input", modal({"type": "input", "label": plain("L"), "element": button()})),
     ("in messages only", modal(plan(task()))),
-    ("in messages only", {"type": "home", "blocks": [table(2)]}),
-    ("in modals only", message({"type": "alert", "text": plain("a")})),
-    ("rows: 101", message(table(101))),
-    ("rows: 102", message(table(102, kind="data_table", caption="c"))),
-    ("rows: 1,", message(table(1, kind="data_table", caption="c"))),
-    ("columns: 21", message(table(1, 21))),
-    ("different lengths", message({"type": "table", "rows": [[raw("a")], [raw("a"), raw("b")]]})),
-    ("cell: 0 characters", message({"type": "table", "rows": [[raw("")]]})),
-    ("a cell of type 'plain_text'", message({"type": "table", "rows": [[plain("a")]]})),
-    ("'caption' is missing", message(table(2, kind="data_table"))),
-    (
-        "rich_text in the heading",
-        message({**table(2, kind="data_table", caption="c"), "rows": [[{"type": "rich_text"}], [raw("a")]]}),
-    ),
+    ("rows: 102", message(table(102))),
+    ("rows: 1,", message(table(1))),
+    ("columns: 21", message(table(2, 21))),
+    ("different lengths", message(table(2, rows=[[raw("a")], [raw("a"), raw("b")]]))),
+    ("cell: 0 characters", message(table(2, rows=[[raw("")], [raw("a")]]))),
+    ("a cell of type 'plain_text'", message(table(2, rows=[[plain("a")], [raw("a")]]))),
+    ("caption: 0 characters", message(table(2, caption=""))),
+    ("rich_text in the heading", message(table(2, rows=[[{"type": "rich_text"}], [raw("a")]]))),
     ("title: 51", message({**chart(), "title": "a" * 51})),
     ("points: 21", message(chart(21))),
     ("a chart of type 'radar'", message(chart(type="radar"))),
@@ -172,26 +163,21 @@ BAD: list[tuple[str, Json]] = [
     ("tasks: 51", message(plan(*[task(str(n)) for n in range(51)]))),
     ("task_id '1' twice", message(plan(task(), task()))),
     ("status 'done'", message(plan(task(status="done")))),
-    ("exclude each other", message(plan(task()), {"type": "task_card", **task()})),
-    ("neither image_url", message({"type": "image", "alt_text": "a"})),
-    ("alt_text: 2,001", message({"type": "image", "alt_text": "a" * 2001, "image_url": "https://x"})),
-    ("12,001 characters", message({"type": "markdown", "text": "a" * 12_001})),
-    ("body: 201", message({"type": "card", "body": md("a" * 201)})),
-    ("actions: 4", message({"type": "card", "title": md("a"), "actions": [button(n) for n in range(4)]})),
 ]
 
 
-@pytest.mark.parametrize(("found", "sent"), BAD)
-def test_each_limit_is_found(found: str, sent: Json) -> None:
-    assert any(found in problem for problem in limit_violations(sent)), limit_violations(sent)
+def test_each_broken_limit_is_found() -> None:
+    for expected, body in BAD:
+        violations = limit_violations(body)
+        assert any(expected in violation for violation in violations), (expected, violations)
 
 
 def test_slack_s_own_models_are_asked_too() -> None:
-    said = limit_violations(message({"type": "header", "text": plain("a" * 151)}))
-    assert any("slack_sdk says" in one for one in said), said
+    violations = limit_violations(message({"type": "header", "text": plain("a" * 151)}))
+    assert any("slack_sdk says" in violation for violation in violations), violations
 
 
-def test_a_chart_s_label_has_twenty_characters() -> None:
+def test_a_label_of_a_chart_has_at_most_twenty_characters() -> None:
     long = chart(1)
     long["chart"]["series"][0]["data"][0]["label"] = "a" * 21
-    assert any("label: 21" in one for one in limit_violations(message(long)))
+    assert any("label: 21" in violation for violation in limit_violations(message(long)))

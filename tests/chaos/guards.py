@@ -190,7 +190,7 @@ GUARDS = (
         RULES,
         "    if person.id in rules.named(action):",
         "    if True:",
-        f"{DECIDING}::test_without_a_policy_members_take_part_and_approvers_decide",
+        f"{DECIDING}::test_by_default_members_take_part_and_approvers_decide",
     ),
     Guard(
         "no approval of one's own run",
@@ -204,21 +204,21 @@ GUARDS = (
         RULES,
         "    if person.id == request.uploader:",
         "    if False:",
-        f"{DECIDING}::test_the_requester_and_the_uploader_are_told_why",
+        f"{DECIDING}::test_the_requester_and_the_uploader_learn_why_they_may_not_approve",
     ),
     Guard(
         "full members only",
         RULES,
         "    if person.is_guest:",
         "    if False:",
-        f"{DECIDING}::test_whoever_is_no_full_member_may_nothing",
+        f"{DECIDING}::test_anybody_but_a_full_member_may_do_nothing",
     ),
     Guard(
         "a failed look-up is a no",
         RULES,
         'RuleVerdict(False, FULL_MEMBERS, "nobody known")',
         'RuleVerdict(True, FULL_MEMBERS, "nobody known")',
-        f"{DECIDING}::test_whoever_is_no_full_member_may_nothing",
+        f"{DECIDING}::test_anybody_but_a_full_member_may_do_nothing",
     ),
     Guard(
         "an organisation that is invited counts as there",
@@ -232,7 +232,7 @@ GUARDS = (
         RULES,
         'len(rules.filter_entitled("approve", approved_by)) >= tier.approvers',
         "len(set(approved_by)) >= tier.approvers",
-        f"{DECIDING}::test_a_quorum_counts_people_who_may_still_approve",
+        f"{DECIDING}::test_a_quorum_counts_only_people_who_may_still_approve",
     ),
     Guard(
         "one word a person",
@@ -622,7 +622,7 @@ GUARDS = (
         "bot/rules/data_policy.py",
         "    is_covered = all(any(rule.covers(rows) for rule in policy.data) for rows in by_channel)",
         "    is_covered = True",
-        "tests/rules/test_data_policy.py::test_rows_of_several_channels_go_where_the_rules_of_each_let_them",
+        "tests/rules/test_data_policy.py::test_rows_of_several_channels_need_the_rules_of_each",
     ),
     Guard(
         "a private channel's datasets are its members'",

@@ -144,6 +144,11 @@ SITUATIONS: dict[str, tuple[Facts, VerdictKind, str]] = {
         "go",
         "tuned",
     ),
+    "speed is the goal, no free model is measured": (
+        facts_with(KSHOT_MEETS, task_kind="latency"),
+        "unknown",
+        "latency",
+    ),
     "it pays back in time and loses afterwards": (
         facts_with(*ALL_MISS, outlook=replace(LIKELY, npv=LOSES_LATER)),
         "unknown",

@@ -1,4 +1,4 @@
-"""What a fine-tune is held against: the cheapest measured rung that is good enough, else today's model."""
+"""The alternative to a tuned model: the cheapest measured rung that is good enough, or today's model."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def rung(
     )
 
 
-def test_what_is_worse_dearer_and_no_faster_is_dominated_by_what_it_is_told_apart_from() -> None:
+def test_a_rung_that_is_worse_dearer_and_no_faster_is_dominated() -> None:
     free = rung("encoder", "meets")
     worse = replace(rung("zero", "misses", "0.20", "openai/m"), low=0.5, high=0.6, p95_s=0.9)
     assert find_dominated(ladder(free, worse)) == (worse,)
@@ -65,13 +65,13 @@ def test_what_is_worse_dearer_and_no_faster_is_dominated_by_what_it_is_told_apar
     assert find_dominated(replace(ladder(free, close), pairs=(pair,))) == (close,)
 
 
-def test_nothing_measured_is_held_against_today_s_model_and_says_so() -> None:
-    found = choose_alternative(TODAY, MeasuredCandidates((), 0.85), None, USE)
-    assert (alternative_name(found), found.rung) == ("today's model, gpt-4o", None)
-    assert "nothing else has been measured" in alternative_text(found)
+def test_today_s_model_is_the_alternative_if_nothing_is_measured() -> None:
+    alternative = choose_alternative(TODAY, MeasuredCandidates((), 0.85), None, USE)
+    assert (alternative_name(alternative), alternative.rung) == ("today's model, gpt-4o", None)
+    assert "nothing else has been measured" in alternative_text(alternative)
 
 
-def test_the_cheapest_measured_rung_that_meets_the_bar_is_it() -> None:
+def test_the_cheapest_rung_that_meets_the_bar_is_the_alternative() -> None:
     rungs = (
         rung("kshot", "meets", "0.20", "openai/m"),
         rung("classical", "meets"),
@@ -79,32 +79,32 @@ def test_the_cheapest_measured_rung_that_meets_the_bar_is_it() -> None:
     )
     measured = MeasuredCandidates(rungs, 0.85)
     assert measured.cheapest == rungs[1]
-    found = choose_alternative(TODAY, measured, FREE, USE)
-    assert (alternative_name(found), found.rung) == (CLASSICAL, rungs[1])
-    assert "90.0% right" in alternative_text(found)
-    assert "bar of 85%" in alternative_text(found)
+    alternative = choose_alternative(TODAY, measured, FREE, USE)
+    assert (alternative_name(alternative), alternative.rung) == (CLASSICAL, rungs[1])
+    assert "90.0% right" in alternative_text(alternative)
+    assert "bar of 85%" in alternative_text(alternative)
 
 
-def test_where_none_can_be_said_to_meet_the_bar_it_is_today_s_model() -> None:
+def test_today_s_model_is_the_alternative_if_no_rung_meets_the_bar() -> None:
     measured = MeasuredCandidates(
         (rung("classical", "undecided"), rung("zero", "misses", "0.2", "openai/m")), 0.85
     )
-    found = choose_alternative(TODAY, measured, None, USE)
-    assert alternative_name(found) == "today's model, gpt-4o"
-    assert "no measured alternative clearly meets the bar of 85%" in alternative_text(found)
+    alternative = choose_alternative(TODAY, measured, None, USE)
+    assert alternative_name(alternative) == "today's model, gpt-4o"
+    assert "no measured alternative clearly meets the bar of 85%" in alternative_text(alternative)
 
 
-def test_a_rung_that_costs_more_than_today_s_model_is_no_alternative_unless_that_misses_the_bar() -> None:
+def test_a_rung_dearer_than_today_s_model_counts_only_if_that_misses_the_bar() -> None:
     dear = rung("kshot", "meets", "9", "openai/big", prompt=200 * 2000)
     rates = Rates("openai/big", Decimal(5), Decimal(10), "a list")
-    kept = choose_alternative(TODAY, MeasuredCandidates((dear,), 0.85), rates, USE)
-    assert alternative_name(kept) == "today's model, gpt-4o"
-    assert "costs less than the prompt with ten examples on openai/big" in alternative_text(kept)
+    alternative = choose_alternative(TODAY, MeasuredCandidates((dear,), 0.85), rates, USE)
+    assert alternative_name(alternative) == "today's model, gpt-4o"
+    assert "costs less than the prompt with ten examples on openai/big" in alternative_text(alternative)
     missed = replace(TODAY, rung=rung("zero", "misses", "2.6", "openai/gpt-4o"))
     assert choose_alternative(missed, MeasuredCandidates((dear,), 0.85), rates, USE).rung == dear
 
 
-def test_a_ladder_by_another_bar_says_nothing() -> None:
+def test_a_ladder_with_another_bar_does_not_count() -> None:
     measured = MeasuredCandidates((rung("classical", "meets"),), 0.95, other_bar=0.85)
     assert measured.cheapest is None
     assert "judged by a bar of 85%, not 95%" in alternative_text(
@@ -112,20 +112,20 @@ def test_a_ladder_by_another_bar_says_nothing() -> None:
     )
 
 
-def test_a_rung_without_a_price_is_said() -> None:
+def test_a_rung_without_a_price_is_mentioned() -> None:
     measured = MeasuredCandidates((rung("zero", "meets", None, "x/y"),), 0.85)
     assert measured.cheapest is None
     assert "their price is unknown" in alternative_text(choose_alternative(TODAY, measured, None, USE))
 
 
 def test_today_s_model_is_found_by_its_name_with_or_without_the_seller() -> None:
-    one = rung("zero", "misses", "1", "openai/gpt-4o")
-    measured = MeasuredCandidates((rung("kshot", "meets", "1", "openai/gpt-4o"), one), 0.85)
-    assert measured.prompted("gpt-4o") == measured.prompted("openai/gpt-4o") == one
+    prompted = rung("zero", "misses", "1", "openai/gpt-4o")
+    measured = MeasuredCandidates((rung("kshot", "meets", "1", "openai/gpt-4o"), prompted), 0.85)
+    assert measured.prompted("gpt-4o") == measured.prompted("openai/gpt-4o") == prompted
     assert measured.prompted("gpt-4o-mini") is None
 
 
-def test_what_is_looked_up_is_no_repeated_beginning() -> None:
+def test_retrieved_passages_are_no_repeated_beginning() -> None:
     own = Fraction(50)
     kshot, retrieval = (rung(name, "meets", "1", "x/y", prompt=200 * 2000) for name in ("kshot", "retrieval"))
     assert measured_tokens(kshot, own) == Tokens(200, 400_000, 200, shared=200 * 1950)

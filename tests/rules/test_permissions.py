@@ -1,10 +1,9 @@
-"""Who may do what: the one rule that every path asks."""
+"""Who may do what: the one function that every path asks."""
 
 from __future__ import annotations
 
 import itertools
 from dataclasses import replace
-from typing import cast
 
 import pytest
 
@@ -34,7 +33,7 @@ REQUEST = Request(requester="U_ASKS", uploader="U_DATA", asked_at=1000.0)
 NAMED = NamedPeople(users=frozenset({"U_BOSS", "U_LEAD", "U_ASKS", "U_DATA"}))
 POLICY = Policy(who=default_rules(NAMED))
 BOSS = Person("U_BOSS")
-NO_MEMBERS = (
+NOT_MEMBERS = (
     None,
     Person("U_BOSS", is_bot=True),
     Person("U_BOSS", is_deleted=True),
@@ -44,7 +43,7 @@ NO_MEMBERS = (
 ACTIONS: tuple[Action, ...] = (*RULES, "reject", "pause", "unfreeze")
 
 
-def said(
+def refusal(
     person: Person | None,
     action: Action,
     policy: Policy = POLICY,
@@ -77,71 +76,71 @@ def said(
         ("U_OTHER", "cancel", False),
         ("U_OTHER", "freeze", False),
         ("U_OTHER", "promote", False),
-        *(("U_OTHER", one, True) for one in ("read", "upload", "estimate", "measure", "start", "try")),
+        *(("U_OTHER", action, True) for action in ("read", "upload", "estimate", "measure", "start", "try")),
     ],
 )
-def test_without_a_policy_members_take_part_and_approvers_decide(
+def test_by_default_members_take_part_and_approvers_decide(
     person: str, action: Action, is_allowed: bool
 ) -> None:
-    assert (said(Person(person), action) is None) == is_allowed
+    assert (refusal(Person(person), action) is None) == is_allowed
 
 
-@pytest.mark.parametrize("action", ACTIONS)
-@pytest.mark.parametrize("person", NO_MEMBERS)
-def test_whoever_is_no_full_member_may_nothing(person: Person | None, action: Action) -> None:
+def test_anybody_but_a_full_member_may_do_nothing() -> None:
     everybody = Policy(who=dict.fromkeys(RULES, NamedPeople(anyone=True)))
-    assert said(person, action, everybody) is not None
+    for person, action in itertools.product(NOT_MEMBERS, ACTIONS):
+        assert refusal(person, action, everybody) is not None, (person, action)
 
 
-@pytest.mark.parametrize("action", ACTIONS)
-def test_in_a_channel_shared_with_others_or_unknown_nobody_may_anything(action: Action) -> None:
-    assert "Slack Connect" in str(said(BOSS, action, channel=Channel("C1", True)))
-    assert "can't see whether" in str(said(BOSS, action, channel=Channel("C1", None)))
-    assert said(BOSS, action, channel=Channel("C1", False)) is None
-
-
-def test_what_no_rule_names_nobody_may() -> None:
+def test_nobody_may_do_anything_in_a_channel_that_is_shared_or_unknown() -> None:
     for action in ACTIONS:
-        assert "Nobody may" in str(said(BOSS, action, Policy(who={})))
+        assert "Slack Connect" in str(refusal(BOSS, action, channel=Channel("C1", True)))
+        assert "can't see whether" in str(refusal(BOSS, action, channel=Channel("C1", None)))
+        assert refusal(BOSS, action, channel=Channel("C1", False)) is None
+
+
+def test_nobody_may_do_what_no_rule_allows() -> None:
+    for action in ACTIONS:
+        assert "Nobody may" in str(refusal(BOSS, action, Policy(who={})))
     assert "[policy.who] upload" in str(
-        said(BOSS, "upload", Policy(who={"upload": NamedPeople(where="line 3")}))
+        refusal(BOSS, "upload", Policy(who={"upload": NamedPeople(where="line 3")}))
     )
 
 
-def test_an_action_that_has_no_rule_is_not_allowed() -> None:
+def test_an_unknown_action_is_an_error() -> None:
     with pytest.raises(KeyError):
-        said(BOSS, cast(Action, "fly"))
+        refusal(BOSS, "fly")  # type: ignore[arg-type]
 
 
-def test_without_approvers_the_way_out_is_said() -> None:
+def test_a_refusal_without_approvers_names_the_setting() -> None:
     nobody = Policy(who=default_rules(NamedPeople()))
-    for person, action in itertools.product(("U_BOSS", ""), ("approve", "reject", "freeze")):
-        assert "finetune.toml, [people]" in str(said(Person(person), cast(Action, action), nobody))
+    actions: tuple[Action, ...] = ("approve", "reject", "freeze")
+    for person, action in itertools.product(("U_BOSS", ""), actions):
+        assert "finetune.toml, [people]" in str(refusal(Person(person), action, nobody))
 
 
-def test_the_requester_and_the_uploader_are_told_why() -> None:
-    assert "You requested this run" in str(said(Person("U_ASKS"), "approve"))
-    assert "You uploaded this data" in str(said(Person("U_DATA"), "approve"))
+def test_the_requester_and_the_uploader_learn_why_they_may_not_approve() -> None:
+    assert "You requested this run" in str(refusal(Person("U_ASKS"), "approve"))
+    assert "You uploaded this data" in str(refusal(Person("U_DATA"), "approve"))
     only_boss = Policy(who=default_rules(NamedPeople(users=frozenset({"U_BOSS"}))))
-    assert "somebody else has to approve it" in str(said(Person("U_ASKS"), "approve", only_boss))
+    assert "somebody else has to approve it" in str(refusal(Person("U_ASKS"), "approve", only_boss))
 
 
-def test_who_may_waive_is_named_without_who_brought_the_data() -> None:
+def test_the_people_who_may_waive_are_named_without_the_uploader() -> None:
     two = Policy(who=default_rules(NamedPeople(users=frozenset({"U_BOSS", "U_DATA"}))))
-    assert said(Person("U_OTHER"), "waive", two) == "Only an approver may do that: <@U_BOSS>."
+    assert refusal(Person("U_OTHER"), "waive", two) == "Only an approver may do that: <@U_BOSS>."
     alone = Policy(who=default_rules(NamedPeople(users=frozenset({"U_DATA"}))))
-    assert "add approvers in finetune.toml, [people]" in str(said(Person("U_OTHER"), "waive", alone))
+    assert "add approvers in finetune.toml, [people]" in str(refusal(Person("U_OTHER"), "waive", alone))
 
 
-def test_a_groups_members_may_and_an_unknown_group_lets_nobody_new_in() -> None:
+def test_members_of_a_group_may_and_an_unknown_group_adds_nobody() -> None:
     policy = Policy(who={"approve": NamedPeople(users=frozenset({"U_BOSS"}), groups=frozenset({"S1"}))})
-    assert said(Person("U_IN"), "approve", policy, members={"S1": frozenset({"U_IN"})}) is None
-    assert "Only an approver" in str(said(Person("U_IN"), "approve", policy, members={"S1": frozenset()}))
-    assert "Try again" in str(said(Person("U_IN"), "approve", policy, members={"S1": None}))
-    assert said(BOSS, "approve", policy, members={"S1": None}) is None
+    assert refusal(Person("U_IN"), "approve", policy, members={"S1": frozenset({"U_IN"})}) is None
+    assert "Only an approver" in str(refusal(Person("U_IN"), "approve", policy, members={"S1": frozenset()}))
+    assert "Try again" in str(refusal(Person("U_IN"), "approve", policy, members={"S1": None}))
+    assert refusal(BOSS, "approve", policy, members={"S1": None}) is None
 
 
-def test_by_cost_it_takes_more_approvers_and_beyond_the_last_tier_nothing_starts() -> None:
+def test_tiers_set_the_number_of_approvers_by_cost_and_a_maximum() -> None:
     tiers = (Tier(20_000_000, 1, "line 4"), Tier(500_000_000, 2, "line 7"))
     policy = replace(POLICY, tiers=tiers)
     rules = Rules(policy)
@@ -149,12 +148,12 @@ def test_by_cost_it_takes_more_approvers_and_beyond_the_last_tier_nothing_starts
     assert not has_quorum(["U_BOSS"], rules, 20_000_001)
     assert has_quorum(["U_BOSS", "U_LEAD"], rules, 500_000_000)
     assert not has_quorum(["U_BOSS", "U_LEAD"], rules, 500_000_001)
-    for action in ("start", "approve"):
-        dear = replace(REQUEST, maximum_micros=500_000_001)
-        assert "no run may cost more than $500.00" in str(
-            said(BOSS, cast(Action, action), policy, request=dear)
-        )
-    assert said(BOSS, "cancel", policy, request=replace(REQUEST, maximum_micros=10**12)) is None
+    actions: tuple[Action, ...] = ("start", "approve")
+    expensive = replace(REQUEST, maximum_micros=500_000_001)
+    for action in actions:
+        text = refusal(BOSS, action, policy, request=expensive)
+        assert "no run may cost more than $500.00" in str(text)
+    assert refusal(BOSS, "cancel", policy, request=replace(REQUEST, maximum_micros=10**12)) is None
 
 
 @pytest.mark.parametrize(
@@ -168,36 +167,36 @@ def test_by_cost_it_takes_more_approvers_and_beyond_the_last_tier_nothing_starts
         (["U_BOSS", "U_GONE"], 2, False),
     ],
 )
-def test_a_quorum_counts_people_who_may_still_approve(
+def test_a_quorum_counts_only_people_who_may_still_approve(
     approved_by: list[str], quorum: int, reached: bool
 ) -> None:
     rules = Rules(replace(POLICY, tiers=(Tier(None, quorum),)))
     assert has_quorum(approved_by, rules, 0) == reached
 
 
-def test_two_people_who_may_still_say_so_end_a_freeze() -> None:
+def test_two_people_who_may_still_unfreeze_end_a_freeze() -> None:
     rules = Rules(POLICY)
     assert not may_unfreeze(["U_BOSS", "U_BOSS"], rules) and not may_unfreeze(["U_BOSS", "U_GONE"], rules)
     assert may_unfreeze(["U_BOSS", "U_LEAD"], rules)
 
 
-def test_the_rule_that_decides_is_named_with_its_line() -> None:
+def test_the_deciding_rule_is_named_with_its_line() -> None:
     policy = Policy(who={"start": NamedPeople(users=frozenset({"U_BOSS"}), where="finetune.toml, line 9")})
-    asking = Caller(Person("U_OTHER"), Rules(policy), Channel("C1", False))
-    *before, last = rule_verdicts(asking, "start", REQUEST)
-    assert [one.is_allowed for one in before] == [True, True, False] and last.is_allowed
+    caller = Caller(Person("U_OTHER"), Rules(policy), Channel("C1", False))
+    *before, last = rule_verdicts(caller, "start", REQUEST)
+    assert [verdict.is_allowed for verdict in before] == [True, True, False] and last.is_allowed
     assert before[-1].rule == "finetune.toml, line 9"
 
 
-@pytest.mark.parametrize(("age", "expired"), [(0, False), (24 * HOUR, False), (24 * HOUR + 1, True)])
-def test_a_request_is_over_after_a_day(age: float, expired: bool) -> None:
+@pytest.mark.parametrize(("age", "expired"), [(24 * HOUR, False), (24 * HOUR + 1, True)])
+def test_a_request_expires_after_a_day(age: float, expired: bool) -> None:
     assert is_expired(REQUEST, REQUEST.asked_at + age, POLICY) == expired
 
 
 @pytest.mark.parametrize(
     ("age_h", "due_h"), [(0, None), (15, None), (16, 8), (19.9, 8), (20, 4), (24, 4), (24.1, None)]
 )
-def test_the_last_reminder_whose_time_has_come_is_due(age_h: float, due_h: float | None) -> None:
+def test_the_latest_reminder_whose_time_has_come_is_due(age_h: float, due_h: float | None) -> None:
     policy = replace(POLICY, remind_s=(8 * HOUR, 4 * HOUR))
     due = reminder_due(REQUEST, REQUEST.asked_at + age_h * HOUR, policy)
     assert due == (None if due_h is None else due_h * HOUR)

@@ -1,4 +1,4 @@
-"""What speaks against putting a model to work: each kind, and nothing where it is shown to be better."""
+"""What speaks against promoting a model."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ SOUND = PromotionEvidence(RUNG, BETTER)
 
 
 @pytest.mark.parametrize(
-    ("proof", "found"),
+    ("evidence", "objections"),
     [
         (SOUND, ()),
         (replace(SOUND, used="tickets-3", against_used=BETTER), ()),
@@ -52,56 +52,56 @@ SOUND = PromotionEvidence(RUNG, BETTER)
         (replace(SOUND, best=replace(CLOSE, low=-0.03)), ("not_better",)),
         (replace(SOUND, used="tickets-3", against_used=CLOSE), ()),
         (replace(SOUND, best=CLOSE, limits=PromotionLimits(margin=0.01)), ("not_better",)),
-        (replace(SOUND, best=CLOSE, limits=PromotionLimits(margin=0.0)), ("not_better",)),
+        (replace(SOUND, best=replace(BETTER, low=0.0)), ("not_better",)),  # an interval that touches zero
         (replace(SOUND, low=(LabelRecall("refund", 20, 5),)), ("below_floor",)),
         (PromotionEvidence(None, no_go="Not now.", is_gone=True), ("gone", "no_go", "unmeasured")),
     ],
 )
-def test_what_speaks_against_a_model(proof: PromotionEvidence, found: tuple[Objection, ...]) -> None:
-    assert find_objections(proof) == found
+def test_objections_to_a_promotion(evidence: PromotionEvidence, objections: tuple[Objection, ...]) -> None:
+    assert find_objections(evidence) == objections
 
 
-def test_an_interval_that_touches_zero_shows_nothing() -> None:
-    assert find_objections(replace(SOUND, best=replace(BETTER, low=0.0))) == ("not_better",)
-
-
-def test_right_and_wrong_has_newcombe_s_interval() -> None:
+def test_right_and_wrong_answers_have_newcombe_s_interval() -> None:
     mine, theirs = [1.0] * 66 + [0.0] * 11, [1.0] * 18 + [0.0] * 59
-    held = compare_models("the base", mine, theirs)
-    known = compare([bool(one) for one in theirs], [bool(one) for one in mine])
-    assert (held.score, held.difference) == (pytest.approx(18 / 77), pytest.approx(known.difference))
-    assert (held.low, held.high) == (
-        pytest.approx(known.difference_interval.low),
-        pytest.approx(known.difference_interval.high),
+    comparison = compare_models("the base", mine, theirs)
+    expected = compare([bool(score) for score in theirs], [bool(score) for score in mine])
+    assert (comparison.score, comparison.difference) == (
+        pytest.approx(18 / 77),
+        pytest.approx(expected.difference),
     )
-    assert held.is_better and not held.is_worse
+    assert (comparison.low, comparison.high) == (
+        pytest.approx(expected.difference_interval.low),
+        pytest.approx(expected.difference_interval.high),
+    )
+    assert comparison.is_better and not comparison.is_worse
 
 
-def test_scores_in_part_have_the_interval_of_their_mean_difference() -> None:
-    held = compare_models("retrieval", [0.9, 0.7, 0.8, 0.6] * 9, [0.5, 0.5, 0.4, 0.6] * 9)
-    assert held.difference == pytest.approx(0.25)
+def test_partial_scores_have_the_interval_of_their_mean_difference() -> None:
+    comparison = compare_models("retrieval", [0.9, 0.7, 0.8, 0.6] * 9, [0.5, 0.5, 0.4, 0.6] * 9)
+    assert comparison.difference == pytest.approx(0.25)
     reach = 1.959964 * stdev([0.4, 0.2, 0.4, 0.0] * 9) / 6
-    assert (held.low, held.high) == (pytest.approx(0.25 - reach), pytest.approx(0.25 + reach))
+    assert (comparison.low, comparison.high) == (pytest.approx(0.25 - reach), pytest.approx(0.25 + reach))
 
 
-def test_two_rows_that_gain_alike_prove_nothing() -> None:
-    held = compare_models("retrieval", [0.75, 0.75], [0.5, 0.5])
-    assert held.low < 0 < held.difference < held.high and not held.is_better
+def test_two_rows_with_the_same_gain_prove_nothing() -> None:
+    comparison = compare_models("retrieval", [0.75, 0.75], [0.5, 0.5])
+    assert comparison.low < 0 < comparison.difference < comparison.high and not comparison.is_better
 
 
-def test_answers_to_other_rows_are_not_held_against_each_other() -> None:
+def test_answers_to_different_rows_can_t_be_compared() -> None:
     with pytest.raises(ValueError):
         compare_models("retrieval", [1.0, 0.0], [1.0])
 
 
-def test_an_alias_is_never_a_dataset_s_own_name() -> None:
+def test_each_dataset_has_an_alias_of_its_own() -> None:
     assert alias_for("tickets") == "team/tickets"
     others = {alias_for(name) for name in ("客户-2024", "订单-2024", "客户", "é" * 40, "a" * 39 + "é")}
-    assert len(others) == 5 and all(ALIAS_NAME.fullmatch(one) for one in others), "as our trainer takes them"
+    assert len(others) == 5 and all(ALIAS_NAME.fullmatch(alias) for alias in others), (
+        "as our trainer takes them"
+    )
 
 
-def test_a_cheaper_model_has_to_replace_the_free_one_too() -> None:
-    """It costs less than the best, and as much more than nothing as it is not shown to be worth."""
+def test_a_cheaper_model_is_also_compared_with_the_free_one() -> None:
     limits = PromotionLimits()
     assert best_comparison([FREE, CLOSE], limits.margin) == FREE
     assert best_comparison([CLOSE], limits.margin) == CLOSE
@@ -109,7 +109,7 @@ def test_a_cheaper_model_has_to_replace_the_free_one_too() -> None:
     assert best_comparison([], limits.margin) is None
 
 
-def test_only_a_label_that_is_shown_to_be_low_is_below_the_floor() -> None:
+def test_only_a_significantly_low_label_is_below_the_floor() -> None:
     limits = PromotionLimits(floor=0.6, floor_rows=10)
     labels = [
         LabelRecall("refund", 40, 12),

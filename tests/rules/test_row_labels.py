@@ -1,4 +1,4 @@
-"""What comes of people's answers to a batch of rows."""
+"""The outcome of people's answers to a batch of rows."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ def test_without_answers_nothing_changes() -> None:
     assert (empty.answered, empty.changes, empty.people, empty.between) == (0, 0, 0, None)
 
 
-def test_each_answer_counts_as_what_it_does() -> None:
+def test_answers_keep_change_drop_or_add_labels() -> None:
     batch = outcome((0, "U1", "billing"), (1, "U1", None), (2, "U1", "billing"))
     assert (batch.stay, batch.changed, batch.dropped, batch.added, batch.changes) == (1, 0, 1, 1, 2)
     assert batch.decided == {0: "billing", 1: None, 2: "billing"}
 
 
-def test_dropping_a_row_that_has_no_label_changes_nothing() -> None:
+def test_dropping_an_unlabelled_row_changes_nothing() -> None:
     batch = outcome((2, "U1", None))
     assert (batch.dropped, batch.changes) == (1, 0)
 
@@ -52,7 +52,7 @@ def test_a_label_needs_more_people_than_any_other(
     assert (batch.decided, batch.disputed) == (decided, disputed)
 
 
-def test_agreement_is_over_rows_that_two_people_answered() -> None:
+def test_agreement_counts_rows_that_two_people_answered() -> None:
     batch = outcome(
         (0, "U1", "billing"),
         (0, "U2", "billing"),
@@ -64,6 +64,6 @@ def test_agreement_is_over_rows_that_two_people_answered() -> None:
     assert (batch.between.n, batch.between.agreed, batch.people) == (2, 1, 2)
 
 
-def test_agreement_does_not_hang_on_who_was_quicker() -> None:
+def test_agreement_is_independent_of_the_order_of_answers() -> None:
     answers = [(0, "U1", "billing"), (0, "U2", "refund"), (1, "U2", "refund"), (1, "U1", "billing")]
     assert outcome(*answers).between == outcome(*reversed(answers)).between

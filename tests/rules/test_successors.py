@@ -1,5 +1,4 @@
-"""A model that the saving is held against ends: then its savings stop, and those against its successor
-begin."""
+"""Today's model ends: savings against it stop on that day, and savings against its successor begin."""
 
 from __future__ import annotations
 
@@ -39,28 +38,24 @@ INPUTS = Inputs(
 MONTHS = Decimal(48 * 24) / 730  # to the 14th of January
 
 
-def test_the_ended_model_s_savings_stop_on_its_day_and_its_successor_s_begin() -> None:
+def test_savings_against_the_ended_model_stop_and_those_against_its_successor_begin() -> None:
     expected = 25_000 * MONTHS + 1_000 * (12 - MONTHS)
     assert round(net_value(INPUTS), 6) == round(expected, 6)
     assert estimate(INPUTS).succession == Succession("gpt-4o", GONE, "gpt-6-luna", Decimal(1000))
 
 
-def test_without_a_price_of_the_successor_nothing_counts_from_that_day_on() -> None:
+def test_nothing_is_saved_after_the_end_if_the_successor_s_price_is_unknown() -> None:
     cut = replace(INPUTS, now=replace(GPT_4O, after_end=None))
-    made = estimate(cut)
-    assert round(made.npv_usd, 6) == round(25_000 * MONTHS, 6)
-    assert made.horizon_months == MONTHS == made.payback_target_months
-    assert made.succession == Succession("gpt-4o", GONE, "gpt-6-luna", None)
+    costs = estimate(cut)
+    assert round(costs.npv_usd, 6) == round(25_000 * MONTHS, 6)
+    assert costs.horizon_months == MONTHS == costs.payback_target_months
+    assert costs.succession == Succession("gpt-4o", GONE, "gpt-6-luna", None)
 
 
-def test_a_model_without_an_end_saves_all_year() -> None:
-    made = estimate(replace(INPUTS, now=replace(GPT_4O, ends=None)))
-    assert (made.npv_usd, made.succession) == (300_000, None)
-
-
-def test_an_end_beyond_the_horizon_is_not_spoken_of() -> None:
-    late = estimate(replace(INPUTS, now=replace(GPT_4O, ends=date(2028, 1, 14))))
-    assert (late.npv_usd, late.succession) == (300_000, None)
+@pytest.mark.parametrize("ends", [None, date(2028, 1, 14)])
+def test_a_model_that_outlasts_the_horizon_saves_all_year(ends: date | None) -> None:
+    costs = estimate(replace(INPUTS, now=replace(GPT_4O, ends=ends)))
+    assert (costs.npv_usd, costs.succession) == (300_000, None)
 
 
 def test_a_successor_may_end_too() -> None:
@@ -71,13 +66,13 @@ def test_a_successor_may_end_too() -> None:
     assert round(net_value(replace(INPUTS, now=replace(GPT_4O, after_end=between))), 6) == round(expected, 6)
 
 
-def test_the_draws_know_of_the_end() -> None:
+def test_the_simulation_counts_the_end() -> None:
     outlook = simulate(replace(INPUTS, volume_spread=Decimal("0.0001")))
     assert outlook.npv.p50 is not None and abs(outlook.npv.p50 - net_value(INPUTS)) < 20
     assert [month.month for month in outlook.months][-1] == 12
 
 
-def test_what_costs_more_than_the_end_leaves_never_comes_back() -> None:
+def test_a_run_that_costs_more_than_is_saved_until_the_end_never_pays_back() -> None:
     dear = Training(tokens=1_000_000, epochs=1, usd_per_million=Decimal(60_000))
     gone = replace(INPUTS, training=dear, now=replace(GPT_4O, after_end=None))
     assert estimate(gone).payback_months is None and simulate(gone).p_payback == 0
@@ -93,7 +88,7 @@ def test_the_break_even_volume_pays_back_through_both() -> None:
     assert at is not None and Decimal("2.99") < at <= 3
 
 
-def test_better_answers_are_not_counted_against_a_successor_that_nobody_measured() -> None:
+def test_better_answers_do_not_count_against_an_unmeasured_successor() -> None:
     better = replace(INPUTS, quality=Quality(100, Decimal(20), ZERO, Decimal("0.01")))
     worse = replace(INPUTS, quality=Quality(100, ZERO, Decimal(20), Decimal("0.01")))
     a_month = 10_000_000_000 / Decimal(120) * Decimal("0.2") * Decimal("0.01")
@@ -112,21 +107,19 @@ def test_payback_waits_through_a_phase_that_loses() -> None:
 
 
 def test_the_assumption_names_the_successor_and_its_price() -> None:
-    (said,) = [one for one in assumptions(INPUTS) if one.name == "once gpt-4o has ended"]
-    assert said.value.startswith("gpt-6-luna from 2027-01-14: input $0.10")
-    (cut,) = [
-        one
-        for one in assumptions(replace(INPUTS, now=replace(GPT_4O, after_end=None)))
-        if one.name == "once gpt-4o has ended"
-    ]
-    assert (
-        cut.value
-        == "no saving is counted from 2027-01-14, because the price of its successor gpt-6-luna is unknown"
+    assert after_end(INPUTS).startswith("gpt-6-luna from 2027-01-14: input $0.10")
+    assert after_end(replace(INPUTS, now=replace(GPT_4O, after_end=None))) == (
+        "no saving is counted from 2027-01-14, because the price of its successor gpt-6-luna is unknown"
     )
 
 
+def after_end(inputs: Inputs) -> str:
+    (value,) = [each.value for each in assumptions(inputs) if each.name == "once gpt-4o has ended"]
+    return value
+
+
 @pytest.mark.parametrize(
-    ("measured", "saving", "weighs", "said"),
+    ("measured", "saving", "weighs", "ending"),
     [
         ((), 1000, True, "saves $1,000 a month. gpt-6-luna is not measured yet."),
         (
@@ -138,24 +131,26 @@ def test_the_assumption_names_the_successor_and_its_price() -> None:
         ((), -7, True, "costs $7.00 more a month. gpt-6-luna is not measured yet."),
     ],
 )
-def test_a_successor_that_nobody_measured_keeps_it_open(
-    measured: tuple[Rung, ...], saving: int, weighs: bool, said: str
+def test_an_unmeasured_successor_keeps_the_verdict_open(
+    measured: tuple[Rung, ...], saving: int, weighs: bool, ending: str
 ) -> None:
     facts = facts_with(*ALL_MISS, *measured, target=OK)
-    made = replace(estimate(INPUTS), succession=Succession("gpt-4o", GONE, "gpt-6-luna", Decimal(saving)))
-    facts = replace(facts, estimate=made, full_current="openai/gpt-4o", outlook=None)
+    costs = replace(estimate(INPUTS), succession=Succession("gpt-4o", GONE, "gpt-6-luna", Decimal(saving)))
+    facts = replace(facts, estimate=costs, full_current="openai/gpt-4o", outlook=None)
     (reason,) = _successor_reasons(facts)
-    assert (reason.weighs, reason.kind) == (weighs, "unknown") and because_text(reason.because).endswith(said)
+    assert (reason.weighs, reason.kind) == (weighs, "unknown") and because_text(reason.because).endswith(
+        ending
+    )
     if weighs:
         assert advise(facts).kind != "go"
         assert reason.step is not None and "models=openai/gpt-6-luna" in todo_text(reason.step.todo)
 
 
-def test_an_unknown_successor_is_said_and_decides_nothing() -> None:
-    made = replace(estimate(INPUTS), succession=Succession("gpt-4o", GONE, None, None))
+def test_an_unknown_successor_is_mentioned_and_decides_nothing() -> None:
+    costs = replace(estimate(INPUTS), succession=Succession("gpt-4o", GONE, None, None))
     (reason,) = _successor_reasons(
         replace(
-            facts_with(*ALL_MISS), estimate=made, evidence=replace(facts_with().evidence, ladder=ladder())
+            facts_with(*ALL_MISS), estimate=costs, evidence=replace(facts_with().evidence, ladder=ladder())
         )
     )
     assert not reason.weighs
@@ -164,10 +159,10 @@ def test_an_unknown_successor_is_said_and_decides_nothing() -> None:
     )
 
 
-def test_what_is_saved_until_the_end_of_today_s_model_is_said_with_that_day() -> None:
-    made = estimate(INPUTS)
-    assert monthly_saving_text(made) == "about $25,000 a month until 2027-01-14"
-    verdict = advise(replace(FACTS, estimate=made, outlook=None))
+def test_a_saving_until_the_end_of_today_s_model_names_that_day() -> None:
+    costs = estimate(INPUTS)
+    assert monthly_saving_text(costs) == "about $25,000 a month until 2027-01-14"
+    verdict = advise(replace(FACTS, estimate=costs, outlook=None))
     assert "would save about $25,000 a month until 2027-01-14 if the tuned model" in verdict.headline
     endless = estimate(replace(INPUTS, now=replace(GPT_4O, ends=None)))
     assert monthly_saving_text(endless) == "about $25,000 a month"

@@ -1,4 +1,4 @@
-"""When a team is told that a model ends, and which targets stay."""
+"""When a team learns that a model ends, and which targets last."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ USE = ModelUse("today's", "tickets", "gpt-4o", ends=date(2027, 1, 14))
 
 @pytest.mark.parametrize(
     ("days", "notice"),
-    [(91, None), (90, 90), (31, 90), (30, 30), (25, 30), (8, 30), (7, 7), (1, 7), (0, 0), (-40, 0)],
+    [(91, None), (90, 90), (31, 90), (30, 30), (8, 30), (7, 7), (1, 7), (0, 0), (-40, 0)],
 )
-def test_of_the_notices_the_nearest_counts(days: int, notice: int | None) -> None:
+def test_the_nearest_notice_is_due(days: int, notice: int | None) -> None:
     assert due_notice(replace(USE, ends=TODAY + timedelta(days=days)), TODAY) == notice
 
 
-def test_without_an_end_nothing_is_told() -> None:
+def test_a_model_without_an_end_has_no_notice() -> None:
     assert due_notice(replace(USE, ends=None), TODAY) is None
     assert ending_soon([replace(USE, ends=None)], TODAY) == ()
 
@@ -32,7 +32,7 @@ def test_the_nearest_end_comes_first() -> None:
     assert ending_soon([later, far, USE], TODAY) == (USE, later)
 
 
-def test_a_notice_is_another_one_for_another_day_dataset_and_notice() -> None:
+def test_each_end_dataset_and_notice_has_its_own_key() -> None:
     keys = {
         notice_key(use, notice)
         for use in (USE, replace(USE, ends=date(2027, 2, 1)), replace(USE, dataset="mails"))
@@ -42,7 +42,7 @@ def test_a_notice_is_another_one_for_another_day_dataset_and_notice() -> None:
 
 
 @pytest.mark.parametrize(
-    ("target", "day", "does"),
+    ("target", "day", "lasts"),
     [
         ("local/smollm2-135m", TODAY, True),
         ("openai/gpt-4o-mini", date(2026, 5, 1), True),
@@ -51,8 +51,8 @@ def test_a_notice_is_another_one_for_another_day_dataset_and_notice() -> None:
         ("nebius/llama-3.1-8b", TODAY, False),  # what it trained is not served
     ],
 )
-def test_a_target_stays_where_it_trains_serves_and_lives(target: str, day: date, does: bool) -> None:
+def test_a_target_lasts_if_it_trains_serves_and_lives(target: str, day: date, lasts: bool) -> None:
     provider, _, name = target.partition("/")
     row = next(row for row in load_providers() if row.name == provider)
     model = row.model(name)
-    assert model is not None and is_lasting_target(row, model, day) is does
+    assert model is not None and is_lasting_target(row, model, day) is lasts

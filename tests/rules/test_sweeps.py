@@ -1,4 +1,4 @@
-"""A sweep as people type it, and what speaks against one."""
+"""A sweep as people type it, and what conflicts with it."""
 
 from __future__ import annotations
 
@@ -34,18 +34,16 @@ def test_a_sweep_is_read_as_it_is_typed(text: str) -> None:
     assert parse_sweep(format_sweep(SWEEP)) == SWEEP
 
 
-def test_spaces_are_allowed_where_people_put_them() -> None:
+def test_a_sweep_may_contain_spaces() -> None:
     question = parse_question("sweep = lora_r: 8, 16; learning_rate: 0.0005, 0.001 epochs=2")
     assert question == Question(sweep=SWEEP, hyperparameters=(("n_epochs", 2),))
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "sentence"),
     [
         ("lora_rank:8,16", "“lora_rank” can't be swept. Did you mean lora_r?"),
-        ("epochs:1,2", "“epochs” can't be swept."),
         ("lora_r", "I can't read “lora_r”. Write it like sweep=lora_r:8,16"),
-        ("lora_r:8,many", "I can't read “lora_r:8,many”."),
         ("lora_r:8,", "The sweep has 1 arm; it takes 2 to 16"),
         ("lora_r:8,8", "'lora_r' needs several different values"),
         ("lora_r:8,900", "'lora_r' is 900 in the sweep; it must be a whole number from 1 to 512"),
@@ -55,35 +53,35 @@ def test_spaces_are_allowed_where_people_put_them() -> None:
         (";", "The sweep is empty"),
     ],
 )
-def test_what_is_no_sweep_is_answered_with_what_was_meant(text: str, said: str) -> None:
+def test_an_unreadable_sweep_is_answered_with_what_was_meant(text: str, sentence: str) -> None:
     read = parse_sweep(text)
     assert isinstance(read, Misread)
-    assert said in read.sentence
+    assert sentence in read.sentence
     answer = parse_question(f"sweep={text}")
     assert isinstance(answer, Refusal)
     assert answer.about == "sweep"
 
 
-def test_only_our_own_trainer_sweeps_by_its_own_engine_and_without_patience() -> None:
-    asked = Question(sweep=SWEEP)
-    assert find_sweep_conflict(asked, can_sweep=True) is None
-    assert find_sweep_conflict(asked, can_sweep=False) == SweepConflict("one set a job")
-    for other, unswept in (
+def test_a_sweep_needs_our_own_trainer_and_engine_and_no_patience() -> None:
+    question = Question(sweep=SWEEP)
+    assert find_sweep_conflict(question, can_sweep=True) is None
+    assert find_sweep_conflict(question, can_sweep=False) == SweepConflict("one set a job")
+    for other, conflict in (
         ({"hyperparameters": (("engine", "unsloth"),)}, SweepConflict("engine", "unsloth")),
         ({"patience": 2}, SweepConflict("patience")),
         ({"hyperparameters": (("lora_r", 8),)}, SweepConflict("given twice", "lora_r")),
     ):
-        assert find_sweep_conflict(Question(sweep=SWEEP, **other), can_sweep=True) == unswept  # type: ignore[arg-type]
+        assert find_sweep_conflict(Question(sweep=SWEEP, **other), can_sweep=True) == conflict
     assert find_sweep_conflict(Question(), can_sweep=False) is None
 
 
-def test_what_is_swept_gives_way_and_lora_alpha_follows_the_rank_unless_it_is_set() -> None:
+def test_swept_values_are_dropped_and_lora_alpha_follows_the_rank() -> None:
     chosen = {"n_epochs": 2, "lora_r": 16, "lora_alpha": 32, "learning_rate": 1e-3}
     assert drop_swept(chosen, SWEEP, {}) == {"n_epochs": 2}
     assert drop_swept(chosen, SWEEP, {"lora_alpha": 32}) == {"n_epochs": 2, "lora_alpha": 32}
     assert drop_swept(chosen, (), {}) == chosen
 
 
-def test_it_is_said_in_words_and_counted_in_courses() -> None:
+def test_a_sweep_is_described_in_words_and_counted_in_full_trainings() -> None:
     assert describe_sweep(SWEEP) == "lora_r 8 or 16, learning_rate 5e-4 or 1e-3"
     assert (count_full_trainings(SWEEP), count_full_trainings(())) == (2.0, 1.0)

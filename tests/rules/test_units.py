@@ -1,3 +1,5 @@
+"""Volumes of tokens and lengths of time, as people write and read them."""
+
 from __future__ import annotations
 
 from decimal import Decimal
@@ -13,20 +15,14 @@ from bot.rules.units import Misread, format_months, format_tokens, parse_volume
         ("10M", 10_000_000),
         ("10m tokens", 10_000_000),
         (" 10 M ", 10_000_000),
-        ("10mtokens", 10_000_000),
         ("2.5B", 2_500_000_000),
         ("300k", 300_000),
         ("1_000_000", 1_000_000),
         ("10,000,000", 10_000_000),
-        ("10 million", 10_000_000),
         ("10 million tokens a month", 10_000_000),
-        ("10M/month", 10_000_000),
         ("10M tokens per month", 10_000_000),
-        ("10M input tokens", 10_000_000),
         ("1 token", 1),
         ("1.5k", 1_500),
-        ("1T", 10**12),
-        ("42", 42),
         ("0", 0),
     ],
 )
@@ -36,31 +32,16 @@ def test_a_volume_is_read_as_people_write_it(text: str, count: int) -> None:
 
 @pytest.mark.parametrize(
     "text",
-    [
-        "lots",
-        "",
-        "M",
-        "-5M",
-        "$25",
-        "10Q",
-        "2,5M",
-        "1,00,000",
-        "10.000.000",
-        "1e9",
-        "nan",
-        "∞",
-        "10M 20M",
-        "٣M",
-    ],
+    ["lots", "", "M", "-5M", "$25", "10Q", "2,5M", "1,00,000", "10.000.000", "1e9", "nan", "10M 20M", "٣M"],
 )
-def test_what_is_no_volume_is_answered_with_what_is_accepted(text: str) -> None:
+def test_an_unreadable_volume_is_answered_with_examples(text: str) -> None:
     misread = parse_volume(text)
     assert isinstance(misread, Misread)
     assert "10M, 2.5B, 300k" in misread.sentence
 
 
 @pytest.mark.parametrize("text", ["2000T", "999999999999999999B"])
-def test_a_volume_outside_of_what_can_be_is_refused(text: str) -> None:
+def test_an_impossible_volume_is_refused(text: str) -> None:
     misread = parse_volume(text)
     assert isinstance(misread, Misread)
     assert "is too much: write at most 1,000T tokens" in misread.sentence
@@ -72,7 +53,7 @@ def test_half_a_token_is_refused() -> None:
     assert "whole number" in misread.sentence
 
 
-def test_a_long_or_odd_text_is_shown_short_and_harmless() -> None:
+def test_an_odd_text_is_quoted_short_and_printable() -> None:
     misread = parse_volume("x" * 5000 + "\x1b[31m")
     assert isinstance(misread, Misread)
     assert len(misread.sentence) < 200
@@ -85,17 +66,15 @@ def test_a_long_or_odd_text_is_shown_short_and_harmless() -> None:
     ("count", "text"),
     [
         (0, "0"),
-        (950, "950"),
         (999_999, "1M"),
         (12_345, "12.3k"),
         (3_623_189, "3.62M"),
         (10_000_000, "10M"),
-        (728_260_870, "728M"),
         (2_500_000_000, "2.5B"),
         (10**15, "1,000T"),
     ],
 )
-def test_tokens_are_shown_short(count: int, text: str) -> None:
+def test_token_counts_are_shown_short(count: int, text: str) -> None:
     assert format_tokens(count) == text
 
 
@@ -113,5 +92,5 @@ def test_tokens_are_shown_short(count: int, text: str) -> None:
         ("218.478", "18 years"),
     ],
 )
-def test_a_length_of_time_is_in_the_unit_that_fits(months: str, text: str) -> None:
+def test_months_are_shown_in_the_unit_that_fits(months: str, text: str) -> None:
     assert format_months(Decimal(months)) == text
