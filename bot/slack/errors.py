@@ -52,7 +52,10 @@ def register(app: App, context: AppContext) -> None:
             return ack(response_action="errors", errors={_first_input(body): sentence})
         if body.get("type") == "block_actions":  # Slack ignores text in the ack of a click
             if body.get("response_url"):
-                respond(text=sentence, response_type="ephemeral", replace_original=False)
+                try:
+                    respond(text=sentence, response_type="ephemeral", replace_original=False)
+                except (OSError, ValueError):  # unreachable or malformed; without the ack Slack would show an error
+                    log.warning("the answer to a failed click could not be sent", exc_info=True)
             return ack()
         if ack.response is not None:  # it failed after its ack, and a second ack has no effect
             tell(context, f"failed {delivery_id(body)}", body, general.text_message(sentence))
