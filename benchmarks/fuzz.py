@@ -41,7 +41,9 @@ def main(examples: int) -> int:
 
 def _files(folder: Path, examples: int) -> Counter[str]:
     dataset = builders.dataset()
-    return count_complaints(files.files(), lambda file: files.wrong_with(dataset, *file, folder), examples)
+    return count_complaints(
+        files.files(), lambda file: files.complaint_about(dataset, *file, folder), examples
+    )
 
 
 def _payloads(folder: Path, examples: int) -> Counter[str]:
@@ -52,7 +54,7 @@ def _payloads(folder: Path, examples: int) -> Counter[str]:
     with world(place, workers, Rules()) as made_world:
         made_world.start()
         found = count_complaints(
-            deliveries.deliveries(), lambda sent: deliveries.complaint(made_world, sent), examples
+            deliveries.deliveries(), lambda sent: deliveries.complaint_about(made_world, sent), examples
         )
     workers.close_processes()
     return found
@@ -62,12 +64,12 @@ def _bodies(folder: Path, examples: int) -> Counter[str]:
     make_tokenizer(folder / "model")
     make_model(folder / "model")
     with served_here(folder / "data", {"toy": str(folder / "model")}) as trainer:
-        strategy, complaint = api_calls.asking(trainer, folder / "data", "toy")
+        strategy, complaint = api_calls.odd_calls(trainer, folder / "data", "toy")
         return count_complaints(strategy, complaint, examples)
 
 
 def _snapshots(folder: Path, examples: int) -> Counter[str]:
-    return count_complaints(leftovers.leftovers(), leftovers.complaining(folder), examples)
+    return count_complaints(leftovers.leftovers(), leftovers.complaint_checker(folder), examples)
 
 
 def print_counts(name: str, examples: int, found: Counter[str], seconds: float) -> None:

@@ -1,4 +1,4 @@
-"""What nobody would send: malformed files, Slack payloads and API bodies, and what must be true after each.
+"""Malformed files, Slack deliveries, API calls and files in a cluster's storage, and what must hold after each.
 
-The default suite tries a few hundred of each, the same ones each time; `make fuzz` tries 10,000.
+The default suite tries about a hundred of each, always the same ones; `make fuzz` tries 10,000.
 """

@@ -1,5 +1,5 @@
-"""API bodies against a running trainer, over every route of its API: a refusal is a sentence in OpenAI's envelope, and
-leaves nothing behind. What happens to be right is answered as such."""
+"""Odd calls of every route of a running trainer's API: a refusal is a sentence in OpenAI's envelope and leaves nothing
+behind. A call that happens to be valid is answered normally."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ UNKNOWN_FILE, UNKNOWN_JOB = "file-0123456789abcdef01234567", "ftjob-0123456789ab
 
 @dataclass(frozen=True)
 class Call:
-    """`path` with its query, as bytes on the wire."""
+    """An HTTP request; `path` includes the query."""
 
     method: str
     path: str
@@ -36,19 +36,19 @@ class Answer:
 
 
 def calls(file_id: str, job_id: str, answering: str) -> st.SearchStrategy[Call]:
-    """`job_id` has ended, so that nothing right can be done to it either. `answering`: the model that is asked."""
+    """`job_id` is a job that has ended, so that no call can change it. `answering` is the model that is asked."""
     return st.one_of(
-        _posted("/v1/fine_tuning/jobs", _job(file_id)),
-        _posted("/v1/fine_tuning/jobs", {**_job(file_id), "integrations": _INTEGRATIONS}),
-        _posted("/v1/fine_tuning/jobs", _sweep(file_id)),
-        _posted("/v1/chat/completions", {**CHAT, "model": answering}),
-        _posted("/v1/chat/completions", {**CONSTRAINED, "model": answering}),
-        _posted("/v1/chat/completions", {**CALLING, "model": answering}),
-        _posted("/v1/responses", {**RESPONSE, "model": answering}),
-        _posted("/v1/completions", {**TEXT, "model": answering}),
-        _posted("/v1/embeddings", {"model": answering, "input": ["a"], "encoding_format": "float"}),
+        _posts("/v1/fine_tuning/jobs", _job(file_id)),
+        _posts("/v1/fine_tuning/jobs", {**_job(file_id), "integrations": _INTEGRATIONS}),
+        _posts("/v1/fine_tuning/jobs", _sweep(file_id)),
+        _posts("/v1/chat/completions", {**CHAT, "model": answering}),
+        _posts("/v1/chat/completions", {**CONSTRAINED, "model": answering}),
+        _posts("/v1/chat/completions", {**CALLING, "model": answering}),
+        _posts("/v1/responses", {**RESPONSE, "model": answering}),
+        _posts("/v1/completions", {**TEXT, "model": answering}),
+        _posts("/v1/embeddings", {"model": answering, "input": ["a"], "encoding_format": "float"}),
         _uploads(),
-        _looks(file_id, job_id),
+        _reads(file_id, job_id),
         st.builds(Call, st.sampled_from(("POST", "DELETE", "PUT", "PATCH", "HEAD")), _odd_paths()),
     )
 
@@ -125,7 +125,7 @@ RESPONSE: Json = {
 TEXT: Json = {"prompt": ["a", "b"], "max_tokens": 1, "n": 2, "logprobs": 1, "echo": False, "best_of": 1}
 
 
-def _posted(path: str, base: Json) -> st.SearchStrategy[Call]:
+def _posts(path: str, base: Json) -> st.SearchStrategy[Call]:
     bodies = mutated(base).map(_capped).map(lambda body: json.dumps(body).encode()) | raw_json(base)
     keys = st.none() | st.sampled_from(("", "k" * 256, "k", "é\x7f"))
     return st.builds(
@@ -141,7 +141,7 @@ JSON = {"Content-Type": "application/json"}
 
 
 def _capped(body: Json) -> Json:
-    """A question that lost its cap would be answered at length: right, and slow."""
+    """A question without its cap would be answered at length, which is valid but slow."""
     if "messages" in body and not body.get("max_tokens"):
         return {**body, "max_completion_tokens": 1}
     return {**body, "max_output_tokens": 1} if "instructions" in body else body
@@ -149,7 +149,7 @@ def _capped(body: Json) -> Json:
 
 @st.composite
 def _uploads(draw: st.DrawFn) -> Call:
-    """A multipart form with odd parts, names and ends; it lacks a purpose or a file that could be taken."""
+    """A multipart form with odd parts, names and ends, without a purpose or a file that could be accepted."""
     name = draw(st.sampled_from(("../../x", "a.jsonl", "", 'q"; x="', "\x00", "a" * 5_000)) | odd_texts)
     content = draw(st.sampled_from((b"", b"\x00", b"{}\n", b"\xff")) | st.binary(max_size=60))
     purpose = draw(st.sampled_from(("", "assistants", "fine-tune ", "\x00", "x" * 4_000)) | odd_texts)
@@ -160,26 +160,17 @@ def _uploads(draw: st.DrawFn) -> Call:
         for key, text in fields.items()
     ]
     head = f'--b\r\nContent-Disposition: form-data; name="file"; filename="{name}"\r\n\r\n'
-    body = (
-        "".join(parts).encode("utf-8", "replace")
-        + head.encode("utf-8", "replace")
-        + content
-        + b"\r\n--b--\r\n"
-    )
+    body = "".join([*parts, head]).encode("utf-8", "replace") + content + b"\r\n--b--\r\n"
     end = draw(st.just(len(body)) | st.integers(0, len(body)))
-    kinds = (
-        "multipart/form-data; boundary=b",
-        "multipart/form-data",
-        "multipart/form-data; boundary=c",
-        "text/plain",
-    )
-    return Call("POST", "/v1/files", body[:end], {"Content-Type": draw(st.sampled_from((kinds[0], *kinds)))})
+    form = "multipart/form-data"
+    kinds = (f"{form}; boundary=b", f"{form}; boundary=b", form, f"{form}; boundary=c", "text/plain")
+    return Call("POST", "/v1/files", body[:end], {"Content-Type": draw(st.sampled_from(kinds))})
 
 
-def _looks(file_id: str, job_id: str) -> st.SearchStrategy[Call]:
-    files = [f"/v1/files/{one}{end}" for one in (file_id, UNKNOWN_FILE) for end in ("", "/content")]
+def _reads(file_id: str, job_id: str) -> st.SearchStrategy[Call]:
+    files = [f"/v1/files/{file}{end}" for file in (file_id, UNKNOWN_FILE) for end in ("", "/content")]
     ends = ("", "/events", "/checkpoints", "/cancel", "/pause", "/resume", "/nothing")
-    jobs = [f"/v1/fine_tuning/jobs/{one}{end}" for one in (job_id, UNKNOWN_JOB) for end in ends]
+    jobs = [f"/v1/fine_tuning/jobs/{job}{end}" for job in (job_id, UNKNOWN_JOB) for end in ends]
     lists = ["/v1/models", "/v1/models/toy", "/v1/files", "/v1/fine_tuning/jobs", "/v1/aliases"]
     names = (
         st.sampled_from(("limit", "after", "order", "purpose", "metadata[a]", "metadata[", "metadata[]"))
@@ -197,7 +188,7 @@ def _looks(file_id: str, job_id: str) -> st.SearchStrategy[Call]:
 
 
 def _odd_paths() -> st.SearchStrategy[str]:
-    roots = (
+    roots = [
         "/v1/files/",
         "/v1/fine_tuning/jobs/",
         "/v1/models/",
@@ -205,7 +196,7 @@ def _odd_paths() -> st.SearchStrategy[str]:
         "/v1/",
         "/",
         "/relay/x/files/",
-    )
+    ]
     tails = st.sampled_from(
         ("..%2f..%2fetc%2fpasswd", "%00", "%ff", "a" * 3_000, "file-" + "g" * 24, "//", ";", "%2e%2e")
     )
@@ -213,10 +204,10 @@ def _odd_paths() -> st.SearchStrategy[str]:
     return st.builds(lambda root, tail: (root + tail)[:LONGEST_LINE], st.sampled_from(roots), tails | odd)
 
 
-def asking(
+def odd_calls(
     trainer: Served, data: Path, answering: str
 ) -> tuple[st.SearchStrategy[Call], Callable[[Call], str | None]]:
-    """The calls for a trainer that has a file and a job that ended, and what is wrong with the answer to each."""
+    """Calls of a trainer that has a file and a finished job, and a function that complains about its answers."""
     with trainer.client() as client:
         file_id = upload(client)
         job_id = client.fine_tuning.jobs.create(model="toy", training_file=file_id).id
@@ -224,14 +215,14 @@ def asking(
 
     def complaint(call: Call) -> str | None:
         _wait_for_jobs(data)
-        before = kept(data)
-        return wrong_with(call, ask(trainer.url, KEY, call), lambda: kept(data), before)
+        before = list_files(data)
+        return complaint_about(call, ask(trainer.url, KEY, call), lambda: list_files(data), before)
 
     return calls(file_id, job_id, answering), complaint
 
 
 def _wait_for_jobs(data: Path) -> None:
-    """One that was right after all writes its folder: until its end, then nothing moves."""
+    """A job that a valid call created writes its folder until it has ended."""
     wait_for(lambda: all((job / "DONE").exists() for job in data.glob("jobs/ftjob-*")), bool)
 
 
@@ -253,14 +244,14 @@ def _latin(headers: dict[str, str]) -> dict[str, str]:
     return {name: value.encode("latin-1", "replace").decode("latin-1") for name, value in headers.items()}
 
 
-def kept(data: Path) -> list[tuple[str, int]]:
-    """What the trainer has on its disk: paths and sizes."""
+def list_files(data: Path) -> list[tuple[str, int]]:
+    """The paths and sizes of all files below the folder."""
     return sorted(
         (str(path.relative_to(data)), path.stat().st_size) for path in data.rglob("*") if path.is_file()
     )
 
 
-def wrong_with(call: Call, answer: Answer, look: Callable[[], object], before: object) -> str | None:
+def complaint_about(call: Call, answer: Answer, state: Callable[[], object], before: object) -> str | None:
     if answer.status is None:
         return "no answer"
     if answer.status >= 500:
@@ -269,14 +260,14 @@ def wrong_with(call: Call, answer: Answer, look: Callable[[], object], before: o
         return "a traceback"
     if answer.status >= 400 and call.method != "HEAD" and not _is_envelope(answer.body):
         return "no envelope"
-    if answer.status >= 400 and look() != before:
+    if answer.status >= 400 and state() != before:
         return "a refused call left something behind"
     return None
 
 
 def _is_envelope(body: bytes) -> bool:
     try:
-        said = json.loads(body)["error"]["message"]
+        message = json.loads(body)["error"]["message"]
     except (ValueError, LookupError, TypeError):
         return False
-    return isinstance(said, str) and said != ""
+    return isinstance(message, str) and message != ""

@@ -1,4 +1,4 @@
-"""Tries many examples of one kind and counts what went wrong; for the tests and for `make fuzz`."""
+"""Tries many examples of one kind and counts the complaints, for the tests and for `make fuzz`."""
 
 from __future__ import annotations
 
@@ -13,11 +13,10 @@ T = TypeVar("T")
 
 
 def count_complaints(
-    strategy: st.SearchStrategy[T], wrong_with: Callable[[T], str | None], examples: int
+    strategy: st.SearchStrategy[T], complaint_about: Callable[[T], str | None], examples: int
 ) -> Counter[str]:
-    """How often each complaint was made; empty where there was none. The same examples each time. Of each complaint the
-    first example is shown on stdout."""
-    found: Counter[str] = Counter()
+    """Counts each complaint, about the same examples each time, and prints the first example of each."""
+    counts: Counter[str] = Counter()
 
     @settings(
         max_examples=examples,
@@ -30,13 +29,13 @@ def count_complaints(
     @given(strategy)
     def each(example: T) -> None:
         try:
-            complaint = wrong_with(example)
+            complaint = complaint_about(example)
         except Exception as error:
             complaint = f"raised {type(error).__name__}: {str(error)[:200]}"
         if complaint:
-            if not found[complaint]:
+            if not counts[complaint]:
                 print(f"{complaint}\n  {str(example)[:2_000]}")
-            found[complaint] += 1
+            counts[complaint] += 1
 
     each()
-    return found
+    return counts

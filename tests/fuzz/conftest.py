@@ -1,4 +1,4 @@
-"""The stories' world, for payloads."""
+"""The stories' world, for deliveries from Slack."""
 
 from tests.bot.conftest import make_world, shared_workers, world
 

@@ -1,7 +1,7 @@
-"""Slack's deliveries, mutated, through the real listeners: each is answered within an ack, and does nothing.
+"""Mutated deliveries from Slack through the real listeners: each is answered in time and changes nothing.
 
-They come, correctly signed, from somebody without rights, or from approvers about what doesn't exist: whatever else
-stands in them, nothing of the team's may change. What Slack itself could not have signed is turned away.
+They are correctly signed and come from somebody without rights, or from an approver and about something that doesn't
+exist, so that none may change anything of the team's. Deliveries that Slack can't have signed are rejected.
 """
 
 from __future__ import annotations
@@ -24,69 +24,28 @@ from tests.fuzz.mutations import Json, mutated, odd_texts, raw_json
 FORM, JSON = "application/x-www-form-urlencoded", "application/json"
 WITHOUT_RIGHTS = (GUS.id, EVE.id, ROBO.id, "U0NOBODY", "", "../U0")
 ACTIONS = (
-    *("approve_plan", "reject_plan", "run_details", "cancel_run", "pause_run", "resume_run", "measure"),
-    *(
-        "cancel_measurement",
-        "share_estimate",
-        "post_cleaned",
-        "upload_again",
-        "measure_dataset",
-        "begin_upload",
-        "all_commands",
-        "estimate_after_ladder",
-        "use_encoder",
-        "train_curve",
-        "record_waiver",
-    ),
-    *("prefer_first", "prefer_second", "prefer_same", "judge_some", "no_such_action"),
-)
+    "approve_plan", "reject_plan", "run_details", "cancel_run", "pause_run", "resume_run", "measure",
+    "cancel_measurement", "share_estimate", "post_cleaned", "upload_again", "measure_dataset", "begin_upload",
+    "all_commands", "estimate_after_ladder", "use_encoder", "train_curve", "record_waiver",
+    "prefer_first", "prefer_second", "prefer_same", "judge_some", "no_such_action",
+)  # fmt: skip
 VIEWS = (
-    "upload",
-    "estimate",
-    "baseline_form",
-    "knowledge_form",
-    "reject_form",
-    "waiver_form",
-    "no_such_form",
-)
+    "upload", "estimate", "baseline_form", "knowledge_form", "reject_form", "waiver_form", "no_such_form",
+)  # fmt: skip
 VERBS = (
-    *(
-        "upload",
-        "estimate",
-        "start",
-        "baseline",
-        "curve",
-        "status",
-        "results",
-        "runs",
-        "cancel",
-        "pause",
-        "resume",
-    ),
-    *(
-        "audit",
-        "prices",
-        "try",
-        "knowledge",
-        "datasets",
-        "budget",
-        "freeze",
-        "unfreeze",
-        "help",
-        "",
-        "statsu",
-    ),
-)
-# What a person could only ask for and not break, so an approver's mutated lines use it too.
+    "upload", "estimate", "start", "baseline", "curve", "status", "results", "runs", "cancel", "pause", "resume",
+    "audit", "prices", "try", "knowledge", "datasets", "budget", "freeze", "unfreeze", "help", "", "statsu",
+)  # fmt: skip
+# Commands that change nothing about a dataset that doesn't exist, so an approver sends them too.
 ASKING = tuple(verb for verb in VERBS if verb not in ("freeze", "unfreeze"))
-RESPONSE_URL = "http://response.invalid/"  # becomes one of the stand-in's, which knows no such answer
-# Messages, what was delivered, and SQLite's own counters: no team's business.
+RESPONSE_URL = "http://response.invalid/"  # replaced by an address of the emulator, which doesn't know it
+# Messages, deliveries and SQLite's own counters are not the team's data.
 LEFT_OUT = ("deliveries", "outbox", "cards", "inbox", "sqlite_sequence")
 
 
 @dataclass(frozen=True)
 class Sent:
-    """One delivery as bytes. `signs`: with Slack's own secret."""
+    """One delivery as bytes. `signs`: with Slack's real secret."""
 
     what: str
     body: bytes
@@ -98,7 +57,7 @@ _numbers = itertools.count()
 
 
 def _fresh(kind: str) -> str:
-    """A trigger that was never used, else the delivery would be dropped as a repetition."""
+    """A trigger that is new, so that the delivery isn't dropped as a repetition."""
     return f"{kind}-{next(_numbers)}"
 
 
@@ -132,6 +91,11 @@ def _click(user: str, action: str, value: str) -> Json:
     pressed = {"type": "button", "action_id": action, "block_id": "b", "value": value}
     container = {"type": "message", "channel_id": PRIVATE.id, "message_ts": "1.1"}
     return _interaction(user, "block_actions", actions=[pressed], container=container, message={"ts": "1.1"})
+
+
+def failing_click(response_url: str) -> Sent:
+    """The value of its button is not a number."""
+    return _as_payload({**_click(GUS.id, "measure", "x"), "response_url": response_url})
 
 
 def _view(user: str, callback: str) -> Json:
@@ -182,10 +146,10 @@ _interactions = st.one_of(
     st.builds(_click, _users, st.sampled_from(ACTIONS), st.just("1") | odd_texts),
     st.builds(_view, _users, st.sampled_from(VIEWS)),
     st.builds(_shortcut, _users, st.sampled_from(("use_as_training_data", "upload_training_data", "none"))),
-    # an approver about a thing that is not there
+    # an approver about something that doesn't exist
     st.builds(_click, st.just(BEN.id), st.sampled_from(ACTIONS), _numbers_of_none),
 )
-_asked = st.builds(
+_from_approvers = st.builds(
     _command,
     st.sampled_from((ANA.id, BEN.id)),
     st.sampled_from(ASKING).flatmap(lambda verb: odd_texts.map(lambda text: f"{verb} no-such-thing {text}")),
@@ -198,7 +162,7 @@ _events = st.builds(
 def deliveries() -> st.SearchStrategy[Sent]:
     return st.one_of(
         _commands.flatmap(lambda form: st.just(form) | _without_rights(form)).map(_as_form),
-        _asked.map(_as_form),
+        _from_approvers.map(_as_form),
         _interactions.map(_as_payload),
         _interactions.filter(_is_of_nobody).flatmap(_without_rights).map(_as_payload),
         _events.flatmap(_without_rights).map(_as_event),
@@ -245,42 +209,38 @@ def _utf8(text: str) -> str:
     return text.encode("utf-8", "replace").decode()
 
 
-def bring(world: World, sent: Sent) -> Delivery:
-    door = world.slack.access
-    secret = door.signing_secret if sent.signs else "another secret"
-    answered = quote(door.api_url.removesuffix("api/") + "response/none", safe="").encode()
-    body = sent.body.replace(quote(RESPONSE_URL, safe="").encode(), answered)
+def deliver(world: World, sent: Sent) -> Delivery:
+    access = world.slack.access
+    secret = access.signing_secret if sent.signs else "another secret"
+    response_url = quote(access.api_url.removesuffix("api/") + "response/none", safe="").encode()
+    body = sent.body.replace(quote(RESPONSE_URL, safe="").encode(), response_url)
     return BotClient(world.service.address, secret, 10).deliver(sent.what, body, sent.content_type)
 
 
-def complaint(world: World, sent: Sent) -> str | None:
-    before = remembered(world)
-    wrong = wrong_with(sent, bring(world, sent))
-    return wrong or (None if remembered(world) == before else "something was changed")
+def complaint_about(world: World, sent: Sent) -> str | None:
+    before = digest_of(world)
+    wrong = _complaint_about_answer(sent, deliver(world, sent))
+    return wrong or (None if digest_of(world) == before else "something was changed")
 
 
-def remembered(world: World) -> str:
-    """A digest of every row that is the team's business."""
+def digest_of(world: World) -> str:
+    """A digest of every row of the team's data."""
     database, digest = world.store.database, hashlib.sha256()
-    names = [
-        row["name"]
-        for row in database.rows("SELECT name FROM sqlite_master WHERE type = 'table' ORDER BY name")
-    ]
-    for name in names:
+    tables = database.rows("SELECT name FROM sqlite_master WHERE type = 'table' ORDER BY name")
+    for name in [table["name"] for table in tables]:
         if name not in LEFT_OUT:
             rows = database.rows(f'SELECT * FROM "{name}"')  # noqa: S608  a table's own name
             digest.update(repr((name, rows)).encode())
     return digest.hexdigest()
 
 
-def wrong_with(sent: Sent, answer: Delivery) -> str | None:
-    """What a person or Slack would have to complain about."""
+def _complaint_about_answer(sent: Sent, answer: Delivery) -> str | None:
     if answer.status is None:
         return "no answer"
     if answer.status >= 500:
         return f"HTTP {answer.status}"
     if not sent.signs and answer.status == 200:
-        return "an unsigned request was taken"
+        return "a request with a wrong signature was accepted"
     if b"Traceback" in answer.answer or b'File "' in answer.answer:
         return "a traceback"
     return None

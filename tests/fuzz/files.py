@@ -1,5 +1,4 @@
-"""Malformed files through the check that an upload gets: a report of sentences that Slack takes, and no file from one
-that is refused."""
+"""Malformed files and the check of an upload: its report fits into Slack, and a refused file leaves nothing behind."""
 
 from __future__ import annotations
 
@@ -13,10 +12,10 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-from bot.cards import datasets as views
+from bot.cards import datasets
 from bot.cards.terminal import terminal_text
 from bot.services.dataset_worker import inspect
-from storage.records import Dataset
+from storage.records import Dataset, DatasetState
 from tests.cards.slack_limits import limit_violations
 from tests.fuzz.mutations import TEXTS, Json, deep, mutated, odd_texts, raw_json
 from trainers.dataset import Columns, Report
@@ -37,11 +36,11 @@ CHAT_ROW: Json = {
     ],
 }
 COMPLETION_ROW: Json = {"prompt": "Where is my refund?", "completion": "refund"}
-_SAID = [{"role": "assistant", "content": "a"}]
+_ANSWER = [{"role": "assistant", "content": "a"}]
 PAIR_ROW: Json = {
     "input": {"messages": CHAT_ROW["messages"][:2]},
-    "preferred_output": _SAID,
-    "non_preferred_output": _SAID,
+    "preferred_output": _ANSWER,
+    "non_preferred_output": _ANSWER,
 }
 LINES = (
     *(
@@ -49,34 +48,24 @@ LINES = (
         b" ",
         b"\x00",
         b"\xff\xfe",
-        b'{"a":1}{"b":2}',
-        b'{"messages": NaN}',
-        b'{"messages": [], "messages": []}',
-    ),
-    *(
-        deep(5_000).encode(),
-        deep(40, '{"a":', "}").encode().replace(b":}", b":1}"),
-        b'{"x": 1e400}',
-        b'{"x": "\\ud800"}',
-    ),
-    *(
         b'"',
         b'"a,b',
         b"=cmd|' /C calc'!A0,b",
         b"\xef\xbb\xbf{}",
         b"a" * 1_000_100,
+    ),
+    *(
+        b'{"a":1}{"b":2}',
+        b'{"messages": NaN}',
+        b'{"messages": [], "messages": []}',
         b'{"messages":' + b" " * 70_000,
     ),
+    *(b'{"x": 1e400}', b'{"x": "\\ud800"}', deep(5_000).encode()),
+    deep(40, '{"a":', "}").encode().replace(b":}", b":1}"),
 )
 HEADS = (
-    b"PK\x03\x04",
-    b"PAR1",
-    b"\x1f\x8b\x08",
-    b"\x89PNG\r\n\x1a\n",
-    b"\xff\xfe",
-    b"\xd0\xcf\x11\xe0",
-    b"\xef\xbb\xbf",
-)
+    b"PK\x03\x04", b"PAR1", b"\x1f\x8b\x08", b"\x89PNG\r\n\x1a\n", b"\xff\xfe", b"\xd0\xcf\x11\xe0", b"\xef\xbb\xbf",
+)  # fmt: skip
 
 
 def files() -> st.SearchStrategy[tuple[str, bytes]]:
@@ -102,15 +91,10 @@ def _jsonl(draw: st.DrawFn) -> bytes:
 
 @st.composite
 def _table(draw: st.DrawFn) -> bytes:
-    head = draw(
-        st.sampled_from(
-            ("text,label", "text;label", "text\tlabel", "a,b,c", "text,text", '"text,label', "label")
-        )
-    )
-    cells = (
-        st.sampled_from((*TEXTS, '"', '""', "a,b", "\t=1", "\r=1", "@x", "refund", "one two three"))
-        | odd_texts
-    )
+    heads = ("text,label", "text;label", "text\tlabel", "a,b,c", "text,text", '"text,label', "label")
+    head = draw(st.sampled_from(heads))
+    odd = (*TEXTS, '"', '""', "a,b", "\t=1", "\r=1", "@x", "refund", "one two three")
+    cells = st.sampled_from(odd) | odd_texts
     lines = [f"question {number} of many,{draw(cells)}" for number in range(ROWS - 3)]
     lines += [",".join(draw(st.lists(cells, max_size=4))) for _ in range(3)]
     text = draw(st.sampled_from(("\n", "\r\n", "\r"))).join([head, *lines])
@@ -118,23 +102,28 @@ def _table(draw: st.DrawFn) -> bytes:
 
 
 def _encoded(draw: st.DrawFn, content: bytes) -> bytes:
-    """As it is, or cut, in UTF-16 or Latin-1, with a NUL, or with another kind of file's first bytes."""
+    """Unchanged, cut off, in UTF-16 or Latin-1, with a NUL or another wrong byte, or after a byte order mark."""
     text = content.decode("utf-8", "replace")
     where = draw(st.integers(0, len(content)))
-    return draw(
-        st.sampled_from(
-            (
-                *(content, content, content, content[:where], content[:where] + b"\x00" + content[where:]),
-                *(text.encode("utf-16"), text.encode("utf-16-le")[:-1], text.encode("latin-1", "replace")),
-                *(content[:where] + b"\xff" + content[where:], b"\xef\xbb\xbf" + content),
-            )
-        )
+    start, end = content[:where], content[where:]
+    forms = (
+        *(
+            content,
+            content,
+            content,
+            start,
+            start + b"\x00" + end,
+            start + b"\xff" + end,
+            b"\xef\xbb\xbf" + content,
+        ),
+        *(text.encode("utf-16"), text.encode("utf-16-le")[:-1], text.encode("latin-1", "replace")),
     )
+    return draw(st.sampled_from(forms))
 
 
 @st.composite
 def _changed_bytes(draw: st.DrawFn) -> bytes:
-    """A workbook, a Parquet file or an archive with bytes changed, cut off or put before it."""
+    """A workbook, a Parquet file or an archive with bytes that are changed, cut off or put before it."""
     content = bytearray(draw(st.sampled_from((workbook(), parquet(), archive(), bomb()))))
     for _ in range(draw(st.integers(0, 4))):
         content[draw(st.integers(0, len(content) - 1))] = draw(st.integers(0, 255))
@@ -146,11 +135,11 @@ def _changed_bytes(draw: st.DrawFn) -> bytes:
 def workbook() -> bytes:
     from openpyxl import Workbook  # type: ignore[import-untyped]
 
-    book, kept = Workbook(), io.BytesIO()
+    book, file = Workbook(), io.BytesIO()
     for row in [("text", "label"), *((f"question {number}", "a") for number in range(ROWS))]:
         book.active.append(row)
-    book.save(kept)
-    return kept.getvalue()
+    book.save(file)
+    return file.getvalue()
 
 
 @cache
@@ -158,9 +147,9 @@ def parquet() -> bytes:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    kept = io.BytesIO()
-    pq.write_table(pa.table({"text": [f"question {n}" for n in range(ROWS)], "label": ["a"] * ROWS}), kept)
-    return kept.getvalue()
+    file = io.BytesIO()
+    pq.write_table(pa.table({"text": [f"question {n}" for n in range(ROWS)], "label": ["a"] * ROWS}), file)
+    return file.getvalue()
 
 
 @cache
@@ -170,58 +159,52 @@ def archive() -> bytes:
 
 @cache
 def bomb() -> bytes:
-    """A workbook of a few kilobytes whose sheet unpacks to 5 MB."""
-    sheet = b"<worksheet><sheetData>" + b"<row><c><v>1</v></c></row>" * 200_000
+    """A workbook whose sheet unpacks to 500 times its size."""
+    sheet = b"<worksheet><sheetData>" + b"<row><c><v>1</v></c></row>" * 20_000
     return _zip({"xl/workbook.xml": b"<workbook/>", "xl/worksheets/sheet1.xml": sheet})
 
 
 def _zip(parts: dict[str, bytes]) -> bytes:
-    kept = io.BytesIO()
-    with zipfile.ZipFile(kept, "w", zipfile.ZIP_DEFLATED) as made:
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
         for name, content in parts.items():
-            made.writestr(name, content)
-    return kept.getvalue()
+            archive.writestr(name, content)
+    return file.getvalue()
 
 
 def _numbered(row: Json, number: int) -> Json:
-    whole: Json = json.loads(
-        json.dumps(row).replace("Where is my refund?", f"Where is my refund, order {number}?")
-    )
-    return whole
+    text = json.dumps(row).replace("Where is my refund?", f"Where is my refund, order {number}?")
+    numbered: Json = json.loads(text)
+    return numbered
 
 
-def wrong_with(dataset: Dataset, name: str, content: bytes, folder: Path) -> str | None:
-    """Of one file, in an empty folder: what a person would have to complain about. Raises where the check does."""
-    source, kept = folder / "source", folder / "kept"
-    kept.mkdir(exist_ok=True)
+def complaint_about(dataset: Dataset, name: str, content: bytes, folder: Path) -> str | None:
+    """What a person would complain about after the check of one file in an empty folder. Raises if the check does."""
+    source, stored = folder / "source", folder / "stored"
+    stored.mkdir(exist_ok=True)
     source.write_bytes(content)
-    report = _report(source, name, kept, folder)
-    left = {path.name for path in kept.iterdir()}
-    expected = set() if report.is_blocked else {f"{one}.jsonl" for one in report.stored_files}
+    report = _check(source, name, stored, folder)
+    left = {path.name for path in stored.iterdir()}
+    expected = set() if report.is_blocked else {f"{part}.jsonl" for part in report.stored_files}
     if left != expected:
         return f"left {sorted(left)} instead of {sorted(expected)}"
-    for path in kept.iterdir():
+    for path in stored.iterdir():
         path.unlink()
-    return _wrong_with_words(dataset, report)
+    return _complaint_about_sentences(dataset, report)
 
 
-def _report(source: Path, name: str, kept: Path, folder: Path) -> Report:
-    more: dict[str, Any] = {
-        "previous": None,
-        "longest": None,
-        "lengths_by": None,
-        "presidio": False,
-        "local_models": {},
-    }
-    inspected = inspect(source, name, Columns(), kept, SEED, drawings=folder / "plots", **more)
-    return Report.from_json(inspected.report.to_json())  # as it is remembered
+def _check(source: Path, name: str, stored: Path, folder: Path) -> Report:
+    options: dict[str, Any] = dict.fromkeys(("previous", "longest", "lengths_by"))
+    options |= {"presidio": False, "local_models": {}, "drawings": folder / "plots"}
+    inspected = inspect(source, name, Columns(), stored, SEED, **options)
+    return Report.from_json(inspected.report.to_json())  # as it is stored
 
 
-def _wrong_with_words(dataset: Dataset, report: Report) -> str | None:
-    state = "refused" if report.is_blocked else "ready"
-    card = views.checked_card(replace(dataset, filename=report.name, state=state), report)
-    said = json.dumps(card.letter()) + terminal_text(views.full_report(report, most=None).parts)
-    if "Traceback" in said or 'File \\"' in said:
+def _complaint_about_sentences(dataset: Dataset, report: Report) -> str | None:
+    state: DatasetState = "refused" if report.is_blocked else "ready"
+    card = datasets.checked_card(replace(dataset, filename=report.name, state=state), report)
+    shown = json.dumps(card.letter()) + terminal_text(datasets.full_report(report, most=None).parts)
+    if "Traceback" in shown or 'File \\"' in shown:
         return "a traceback"
-    found = limit_violations(card)
-    return f"Slack would refuse the card: {found[0]}" if found else None
+    violations = limit_violations(card)
+    return f"Slack would refuse the card: {violations[0]}" if violations else None

@@ -1,5 +1,5 @@
-"""What an attempt, or somebody else who writes into the storage, may leave there, odd in every way: the trainer takes
-it over or waits, its own files stay as they are, and the job can still be looked at."""
+"""Odd files that an attempt, or somebody else, may leave in the storage. The trainer takes them over or waits, its own
+files stay as they are, and the job can still be read."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pathlib import Path
 
 from hypothesis import strategies as st
 
-from tests.fuzz.api_calls import kept
+from tests.fuzz.api_calls import list_files
 from tests.fuzz.mutations import Json, mutated, odd_texts, odd_values, raw_json
 from trainers.local.job_directory import (
     TrainingJob,
@@ -33,41 +33,13 @@ _EVENT: Json = {"created_at": 1, "level": "info", "type": "message", "message": 
 _DONE: Json = {"trained_tokens": 1, "step": 1, "stopped": None}
 _FAILED: Json = {"code": "c", "message": "m", "param": None}
 _PATHS = (
-    *(
-        "results.csv",
-        "adapter/a",
-        ".adapter/x.json",
-        "checkpoints/step-000001/a",
-        "checkpoints/.step-000001/a",
-    ),
-    *(
-        "checkpoints",
-        "checkpoints/step-000001",
-        "checkpoints/step-x1/a",
-        "a/checkpoints/step-000001/b",
-        "adapter",
-    ),
-    *(
-        *OURS,
-        "DONE",
-        "DONE/x",
-        "lock",
-        "x" * 201,
-        "é" * 150,
-        "/".join(["x" * 200] * 5),
-        "..",
-        "../x",
-        "/etc/x",
-    ),
-)
+    "results.csv", "adapter/a", ".adapter/x.json", "checkpoints/step-000001/a", "checkpoints/.step-000001/a",
+    "checkpoints", "checkpoints/step-000001", "checkpoints/step-x1/a", "a/checkpoints/step-000001/b", "adapter",
+    *OURS, "DONE", "DONE/x", "lock", "x" * 201, "é" * 150, "/".join(["x" * 200] * 5), "..", "../x", "/etc/x",
+)  # fmt: skip
 _OBJECTS = (
-    "attempts/1-a/files/x",
-    "inputs/x",
-    "../x",
-    "attempts/../../x",
-    "/etc/passwd",
-    "attempts/1-a/files/../x",
-)
+    "attempts/1-a/files/x", "inputs/x", "../x", "attempts/../../x", "/etc/passwd", "attempts/1-a/files/../x",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -79,25 +51,20 @@ class Left:
 
 
 def leftovers() -> st.SearchStrategy[Left]:
-    files = st.dictionaries(
-        st.sampled_from(_PATHS) | odd_texts,
-        st.fixed_dictionaries(
-            {
-                "object": st.sampled_from(_OBJECTS) | odd_texts,
-                "bytes": st.just(3) | odd_values,
-                "version": st.just(1) | odd_values,
-            }
-        )
-        | odd_values,
-        max_size=3,
-    )
-    right: Json = {
+    stored = {
+        "object": st.sampled_from(_OBJECTS) | odd_texts,
+        "bytes": st.just(3) | odd_values,
+        "version": st.just(1) | odd_values,
+    }
+    paths = st.sampled_from(_PATHS) | odd_texts
+    files = st.dictionaries(paths, st.fixed_dictionaries(stored) | odd_values, max_size=3)
+    valid: Json = {
         "files": {"results.csv": {"object": _OBJECTS[0], "bytes": 3, "version": 1}},
         "events": 2,
         "records": {"progress.json": {"step": 1}, "FAILED": _FAILED, "DONE": _DONE},
     }
-    with_files = st.builds(lambda odd, more: {**odd, "files": more}, mutated(right), files)
-    states = (with_files | mutated(right) | st.just(right)).map(_encoded) | raw_json(right)
+    with_files = st.builds(lambda odd, more: {**odd, "files": more}, mutated(valid), files)
+    states = (with_files | mutated(valid) | st.just(valid)).map(_encoded) | raw_json(valid)
     events = st.lists(st.just(_EVENT) | mutated(_EVENT), max_size=3).map(_encoded) | st.binary(max_size=9)
     return st.builds(Left, states, events)
 
@@ -106,11 +73,11 @@ def _encoded(value: object) -> bytes:
     return json.dumps(value).encode()
 
 
-def complaining(root: Path) -> Callable[[Left], str | None]:
-    """What is wrong after one leftover was taken over into a job's folder."""
+def complaint_checker(root: Path) -> Callable[[Left], str | None]:
+    """A function that complains about one leftover once it was taken over into a job's folder."""
     numbers = iter(range(10**9))
 
-    def complaint(left: Left) -> str | None:
+    def complaint_about(left: Left) -> str | None:
         place = root / str(next(numbers))
         folder = place / "data" / "jobs" / JOB
         _make_job(folder)
@@ -120,18 +87,18 @@ def complaining(root: Path) -> Callable[[Left], str | None]:
         storage.write(f"{JOB}/attempts/1-a/files/x", b"abc")
         storage.write(f"{JOB}/attempts/{record.key}/state.json", left.state)
         storage.write(f"{JOB}/attempts/{record.key}/events/000000.json", left.events)
-        before = {path for path, _ in kept(place)}
-        with suppress(StorageAway):  # it is asked again
+        before = {path for path, _ in list_files(place)}
+        with suppress(StorageAway):  # the trainer would try again
             Takeover(storage, folder, record, lambda: True, threading.Lock()).download_new_files()
-        gone = [name for name, content in ours.items() if (folder / name).read_bytes() != content]
-        fresh = {path for path, _ in kept(place)} - before
-        strays = [path for path in fresh if not path.startswith(f"data/jobs/{JOB}/")]
-        if gone or strays:
-            return f"changed: {', '.join([*gone, *strays])}"
+        changed = [name for name, content in ours.items() if (folder / name).read_bytes() != content]
+        new = {path for path, _ in list_files(place)} - before
+        outside = [path for path in new if not path.startswith(f"data/jobs/{JOB}/")]
+        if changed or outside:
+            return f"changed: {', '.join([*changed, *outside])}"
         job = Jobs(folder.parent).get(JOB)
         return None if job is not None and len(read_events(folder)) >= 1 else "the job is gone"
 
-    return complaint
+    return complaint_about
 
 
 def _make_job(folder: Path) -> None:
