@@ -54,7 +54,7 @@ def register(app: App, context: AppContext) -> None:
             if body.get("response_url"):
                 try:
                     respond(text=sentence, response_type="ephemeral", replace_original=False)
-                except (OSError, ValueError):  # unreachable or malformed; without the ack Slack would show an error
+                except (OSError, ValueError):  # an unreachable or malformed address must not prevent the ack
                     log.warning("the answer to a failed click could not be sent", exc_info=True)
             return ack()
         if ack.response is not None:  # it failed after its ack, and a second ack has no effect

@@ -1,4 +1,4 @@
-"""Every card in its typical states, by name: the golden files, the limits and the screenshots all use these."""
+"""Every card in its typical states, by name, for the golden files, the checks and the screenshots."""
 
 from __future__ import annotations
 
@@ -77,13 +77,13 @@ from trainers.types import Price
 
 Json = Mapping[str, Any]
 TARGET = "local/smollm2-135m"
-HELD = (
+COMMITMENTS = (
     Commitment("run", 8, "tickets", BEN, "C1", NOW, 7_000_000, 0),
     Commitment("measurement", 3, "<odd> *names*", "U2", "C1", NOW, 0, 1_250_000),
     Commitment("run", 7, "tickets", "U2", "C2", NOW, 0, 2_750_000),
     Commitment("questions", 12, "tickets", BEN, "C2", NOW, 0, 1_800),
 )
-MONTH = Month("November 2026", Budget(20_000_000, 11_000_000), HELD)
+MONTH = Month("November 2026", Budget(20_000_000, 11_000_000), COMMITMENTS)
 FROZEN = Freeze(1, BEN, "the bill looks <odd>", "C1", NOW, None)
 
 DAY = date(2026, 11, 25)
@@ -104,7 +104,7 @@ PROMPTED = Evidence(
 )
 
 
-def _listed(state: Any = "ready", rung: Rung | None = None, looks: int = 0, **other: Any) -> DatasetEntry:
+def _entry(state: Any = "ready", rung: Rung | None = None, looks: int = 0, **other: Any) -> DatasetEntry:
     report = builders.report() if state == "ready" else None
     best = Best(rung, 0.85) if report else None
     return DatasetEntry(
@@ -112,22 +112,24 @@ def _listed(state: Any = "ready", rung: Rung | None = None, looks: int = 0, **ot
     )
 
 
-def _ladder_look(state: Any = "running", known: LadderProgress | None = None, **other: Any) -> LadderSummary:
-    found = measurements.ladder() if state == "done" else None
+def _ladder_summary(
+    state: Any = "running", progress: LadderProgress | None = None, **other: Any
+) -> LadderSummary:
+    ladder = measurements.ladder() if state == "done" else None
     measurement = measurements.measurement(state, **other)
     return LadderSummary(
-        measurement, measurements.plan(), known or measurements.half_way_progress(), found, NOW
+        measurement, measurements.plan(), progress or measurements.half_way_progress(), ladder, NOW
     )
 
 
 def _datasets() -> dict[str, Message]:
-    listed = [
-        _listed(rung=measurements.RUNGS[0], version=2),
-        _listed(rung=measurements.RUNGS[4], name="mails", looks=3),
-        _listed(rung=measurements.rung("kshot", measurements.BIG, 175), name="replies", looks=27),
-        _listed(name="orders"),
-        _listed("checking", name="faq"),
-        _listed("refused", name="old", refusal="Line 7 is not JSON."),
+    entries = [
+        _entry(rung=measurements.RUNGS[0], version=2),
+        _entry(rung=measurements.RUNGS[4], name="mails", looks=3),
+        _entry(rung=measurements.rung("kshot", measurements.BIG, 175), name="replies", looks=27),
+        _entry(name="orders"),
+        _entry("checking", name="faq"),
+        _entry("refused", name="old", refusal="Line 7 is not JSON."),
     ]
     return {
         "dataset-received": datasets.received_card(builders.dataset(state="received")),
@@ -135,7 +137,7 @@ def _datasets() -> dict[str, Message]:
             builders.dataset(version=2), builders.report(builders.DUPLICATE, builders.WORTH_A_TRY)
         ),
         "dataset-doubted": datasets.checked_card(
-            builders.dataset(), builders.report(*labelling_cards.DOUBTS)
+            builders.dataset(), builders.report(*labelling_cards.LABEL_FINDINGS)
         ),
         "dataset-clean": datasets.checked_card(
             builders.dataset(), builders.report(format="chat", labels=(), task="free_text")
@@ -152,7 +154,7 @@ def _datasets() -> dict[str, Message]:
         "dataset-refused": datasets.refused_card(
             builders.dataset(), "The file is a PNG image. Upload CSV or JSONL."
         ),
-        "dataset-list": datasets.listing(listed),
+        "dataset-list": datasets.listing(entries),
         "dataset-list-empty": datasets.listing([]),
         "waiver-asked": data_policy.request_card(builders.dataset(), "Acme Tuning", builders.PERSONAL),
         "waiver-given": data_policy.waiver_recorded_card(
@@ -164,7 +166,8 @@ def _datasets() -> dict[str, Message]:
 
 def _beside_a_rung() -> EstimateSummary:
     quality = Quality(200, Decimal(14), Decimal(4), Decimal("0.02"))
-    machine, paid = (replace(cost, usd_per_hour=Decimal("0.10")) for cost in (builders.FREE, builders.OWN))
+    machine = replace(builders.FREE, usd_per_hour=Decimal("0.10"))
+    paid = replace(builders.OWN, usd_per_hour=Decimal("0.10"))
     return builders.estimate_summary(
         rows=2_400, evidence=PROMPTED, tuned=machine, training=paid, quality=quality
     )
@@ -193,15 +196,15 @@ def _estimates() -> dict[str, Message]:
             people_hours=Decimal(20), labels=500, usd_per_label=Decimal("0.10"), retrain_months=6
         ),
     }
-    missed = {"rows": 2_400, "evidence": MISSED, "tuned": machine, "training": paid}
+    missed: dict[str, Any] = {"rows": 2_400, "evidence": MISSED, "tuned": machine, "training": paid}
     cases["estimate-start"] = builders.estimate_summary(**missed, people_hours=Decimal(4))
     cases["estimate-hours-unsaid"] = builders.estimate_summary(**missed)
     cases["estimate-today-unmeasured"] = builders.estimate_summary(
         **missed, people_hours=Decimal(4), about=TODAY
     )
-    keyless = {**TODAY, "providers_without_key": (("openai", "OPENAI_API_KEY"),)}
+    without_key = {**TODAY, "providers_without_key": (("openai", "OPENAI_API_KEY"),)}
     cases["estimate-without-key"] = builders.estimate_summary(
-        **missed, people_hours=Decimal(4), about=keyless
+        **missed, people_hours=Decimal(4), about=without_key
     )
     cases |= _at_a_vendor()
     return {
@@ -221,27 +224,26 @@ def _estimates() -> dict[str, Message]:
 
 
 def _at_a_vendor() -> dict[str, EstimateSummary]:
-    """On a machine by the hour, and where a price is missing."""
-    unsaid = Price(None, None, None, None)
-    row = PriceRow("acme/llama-8b", "tuned", unsaid, "Acme's page", date(2026, 9, 20), is_hosted=True)
-    nothing_said = replace(builders.estimate_summary(volume=None), training=None, prices=(row,))
+    """On a machine by the hour, and with an unknown price."""
+    unknown = Price(None, None, None, None)
+    row = PriceRow("acme/llama-8b", "tuned", unknown, "Acme's page", date(2026, 9, 20), is_hosted=True)
+    nothing_known = replace(builders.estimate_summary(volume=None), training=None, prices=(row,))
     by_the_hour = replace(
         row, price=Price(Decimal("0.40"), *(Decimal(0),) * 3), hosted_usd_per_hour=Decimal("5.50")
     )
-    known = {
+    today = builders.estimate_summary().estimate
+    hosted: dict[str, Any] = {
         "prices": (by_the_hour,),
         "measuring_usd": Decimal("2.77"),
         "machine_usd": Decimal("2.75"),
         "asks_vendor": True,
     }
     return {
-        "estimate-by-the-hour": replace(builders.estimate_summary(training=builders.HOSTED), **known),
+        "estimate-by-the-hour": replace(builders.estimate_summary(training=builders.HOSTED), **hosted),
         "estimate-by-the-hour-first": replace(
-            builders.estimate_summary(training=builders.HOSTED, volume=None), **known
+            builders.estimate_summary(training=builders.HOSTED, volume=None), **hosted
         ),
-        "estimate-price-missing": replace(
-            nothing_said, today=builders.estimate_summary().estimate.monthly_before
-        ),
+        "estimate-price-missing": replace(nothing_known, today=today.monthly_before if today else None),
     }
 
 
@@ -323,17 +325,21 @@ def _judged() -> dict[str, Message]:
     plan, judge = measurements.judged_plan(), measurements.JUDGED
     asked, running = measurements.measurement("asked"), measurements.measurement()
     progress = measurements.half_way_progress(stage="consulting", judge=replace(judge, of=960, answered=312))
-    scored = measurements.ladder([replace(one, scoring="judge", unread=0) for one in measurements.RUNGS[2:5]])
-    by_words = measurements.ladder([replace(one, scoring="f1", unread=0) for one in measurements.RUNGS[2:5]])
+    scored = measurements.ladder(
+        [replace(rung, scoring="judge", unread=0) for rung in measurements.RUNGS[2:5]]
+    )
+    by_words = measurements.ladder(
+        [replace(rung, scoring="f1", unread=0) for rung in measurements.RUNGS[2:5]]
+    )
     failed = replace(judge, failed="There is no such model.")
-    arms = judge.pair.first, judge.pair.second  # type: ignore[union-attr]  # it has one
+    arms = judge.pair.first, judge.pair.second  # type: ignore[union-attr]
 
-    def card(found: Ladder, judged: JudgeProgress | None, people: HumanAgreement, **other: Any) -> Message:
-        of = plan if judged else measurements.plan(labels=())
+    def card(ladder: Ladder, progress: JudgeProgress | None, people: HumanAgreement, **other: Any) -> Message:
+        ladder_plan = plan if progress else measurements.plan(labels=())
         notes = judge_agreement.judge_notes(
-            of.judge, judge_agreement.judged_models(of), judged, found.scoring, people
+            ladder_plan.judge, judge_agreement.judged_models(ladder_plan), progress, ladder.scoring, people
         )
-        return evaluation_results.card(found, number=9, notes=notes[:1], **other)
+        return evaluation_results.card(ladder, number=9, notes=notes[:1], **other)
 
     return {
         "measure-asked-with-judge": evaluations.request_card(
@@ -437,11 +443,14 @@ def _plans() -> dict[str, Message]:
 
 def _runs() -> dict[str, Message]:
     plan, queued = builders.plan(), Progress(note="Waiting for a free place on the trainer.")
-    because = [replace(one, reason="quality counts here, *not* <@U1> cost") for one in builders.APPROVALS]
+    because = [
+        replace(approval, reason="quality counts here, *not* <@U1> cost") for approval in builders.APPROVALS
+    ]
     paused = replace(
         builders.TRAINING, is_paused=True, note="The job was paused; its place is free. It goes on."
     )
-    looks = [builders.run_summary(state) for state in ("training", "awaiting_approval", "done", "failed")]
+    measured = _evaluation_summaries()
+    summaries = [builders.run_summary(state) for state in ("training", "awaiting_approval", "done", "failed")]
     return {
         "run-approved": runs.card(
             builders.run("approved"), plan, Progress(), NOW, decided=plans.approved_by(builders.APPROVALS)
@@ -471,14 +480,20 @@ def _runs() -> dict[str, Message]:
         "run-needs-human": runs.card(builders.run("needs_human"), plan, builders.TRAINING, NOW),
         "run-ended-failed": runs.ended_card(builders.run("failed"), plan, "Training failed: out of memory."),
         "run-ended-cancelled": runs.ended_card(builders.run("cancelled"), plan, f"Cancelled by <@{BEN}>."),
-        "run-list": runs.listing(looks),
+        "run-list": runs.listing(summaries),
         "run-audit": audits.card(audits.History(7, builders.AUDITED)),
         "run-list-empty": runs.listing([]),
-        "status": status.card(Status(looks[:2], _looks()[:7], [builders.run_summary("done"), *_looks()[7:]])),
-        "status-of-measurements": status.card(Status([], _looks()[:1], [])),
+        "status": status.card(
+            Status(
+                summaries[:2],
+                _evaluation_summaries()[:7],
+                [builders.run_summary("done"), *_evaluation_summaries()[7:]],
+            )
+        ),
+        "status-of-measurements": status.card(Status([], measured[:1], [])),
         "status-in-use": status.card(Status([], [], [], in_use=promotion_cards.in_use())),
         "status-nothing-open": status.card(Status([], [], [builders.run_summary("done")])),
-        "status-frozen": status.card(Status(looks[:1], [], [], FROZEN, ["U2"])),
+        "status-frozen": status.card(Status(summaries[:1], [], [], FROZEN, ["U2"])),
         "budget": budgets.card(MONTH),
         "budget-empty": budgets.card(replace(MONTH, budget=Budget(20_000_000, 0), commitments=())),
         "budget-none-set": budgets.card(replace(MONTH, budget=Budget(0, 0), commitments=())),
@@ -495,8 +510,8 @@ def _runs() -> dict[str, Message]:
     }
 
 
-def _looks() -> list[EvaluationSummary]:
-    """Seven open ones, then two with a result."""
+def _evaluation_summaries() -> list[EvaluationSummary]:
+    """Seven that are open, then two with a result."""
     curve = CurvePlan("tickets", 1, builders.HASH, builders.HASH, (600,))
     sizes = tuple(PlannedSize(rows, (), 40_000, 1_000) for rows in (100, 200, 400))
     tuned = TunedCurvePlan(
@@ -517,9 +532,9 @@ def _looks() -> list[EvaluationSummary]:
     trains = SizeProgress(200, builders.HASH, "ft-2", "training", training=builders.TRAINING)
     half = TunedCurveProgress("training", (done, trains, SizeProgress(400, builders.HASH, "ft-3")), 123_000)
     return [
-        _ladder_look(),
-        _ladder_look("asked", measurements.asking_progress(), id=4),
-        _ladder_look("asked", LadderProgress(), id=5),
+        _ladder_summary(),
+        _ladder_summary("asked", measurements.asking_progress(), id=4),
+        _ladder_summary("asked", LadderProgress(), id=5),
         CurveSummary(measurements.measurement(kind="curve", id=6), curve, None),
         TunedCurveSummary(measurements.measurement(kind="curve", id=7), tuned, half, None),
         TunedCurveSummary(
@@ -528,14 +543,14 @@ def _looks() -> list[EvaluationSummary]:
         TunedCurveSummary(
             measurements.measurement(kind="curve", id=9), tuned, replace(half, stage="judging"), None
         ),
-        _ladder_look("done", id=2),
+        _ladder_summary("done", id=2),
         CurveSummary(measurements.measurement("done", kind="curve", id=1), curve, measurements.curve()),
     ]
 
 
 def _results() -> dict[str, Message]:
     done, plan = builders.run("done"), builders.plan()
-    foreseen = builders.plan(predicted=builders.PREDICTED)
+    predicted = builders.plan(predicted=builders.PREDICTED)
     free = builders.result(actual_micros=0, estimated_micros=0)
     unread = replace(builders.arm(47, 0.18, 0.3, 132, n=200), unlisted=170)
     to_measure = replace(builders.COMPARE, measure=("openai/gpt-4o",))
@@ -550,7 +565,7 @@ def _results() -> dict[str, Message]:
         "result-better-free": (builders.free_plan(), free),
         "result-equal": (builders.plan(monthly_before_micros=None), builders.equal_result()),
         "result-worse": (plan, builders.worse_result()),
-        "result-go": (foreseen, judged(140, 190, builders.GO)),
+        "result-go": (predicted, judged(140, 190, builders.GO)),
         "result-go-with-people": (
             builders.advised_plan(builders.DECIDED_GO, f"{builders.PREDICTED.asked} hours=20"),
             judged(140, 190, builders.GO),
@@ -558,7 +573,7 @@ def _results() -> dict[str, Message]:
         "result-go-time-unsaid": (builders.advised_plan(), judged(140, 190, builders.GO)),
         "result-to-compare": (builders.advised_plan(), judged(140, 190, to_measure)),
         "result-alone": (
-            foreseen,
+            predicted,
             builders.result_with(190, beside=builders.ladder_of_tuned_alone(190), advice=builders.ALONE),
         ),
         "result-below-the-bar": (builders.advised_plan(), judged(111, 155, builders.MISSES)),
@@ -569,14 +584,14 @@ def _results() -> dict[str, Message]:
         ),
         "result-over-budget": (plan, replace(builders.result(), actual_micros=310_000)),
         "result-nothing-read": (
-            foreseen,
+            predicted,
             builders.result_with(
                 190, base=unread, beside=builders.ladder_of_tuned_alone(190), advice=builders.GO
             ),
         ),
-        "result-cheaper-rung": (foreseen, judged(190, 184, builders.CHEAPER)),
+        "result-cheaper-rung": (predicted, judged(190, 184, builders.CHEAPER)),
         "result-by-words": (
-            foreseen,
+            predicted,
             builders.result_with(150, labelled=False, beside=builders.ladder_by_f1()),
         ),
     }
@@ -594,9 +609,9 @@ def _results() -> dict[str, Message]:
         **{name: results.card(done, *case) for name, case in cases.items()},
         "result-to-be-used": results.card(done, *cases["result-go"], may_be_used=True),
         "result-to-be-used-undecided": results.card(done, *cases["result-to-compare"], may_be_used=True),
-        "result-not-worse": results.card(done, foreseen, not_worse, may_be_used=True),
+        "result-not-worse": results.card(done, predicted, not_worse, may_be_used=True),
         "result-got-worse": results.card(
-            done, foreseen, replace(not_worse, worse_labels=builders.LOSSES), may_be_used=True
+            done, predicted, replace(not_worse, worse_labels=builders.LOSSES), may_be_used=True
         ),
         "result-judged": results.card(done, prompted, judged_text),
         "result-judge-failed": results.card(
@@ -614,10 +629,12 @@ def _results() -> dict[str, Message]:
 
 
 def _details() -> dict[str, Json]:
-    """The forms behind the button of a card."""
-    foreseen = builders.plan(predicted=builders.PREDICTED)
+    """The forms behind a card's button."""
+    predicted = builders.plan(predicted=builders.PREDICTED)
     result = builders.result_with(190, beside=builders.ladder_beside_classical(140, 190), advice=builders.GO)
-    done = replace(builders.run_summary("done"), plan=foreseen, result=result, actuals=builders.actuals(0.84))
+    done = replace(
+        builders.run_summary("done"), plan=predicted, result=result, actuals=builders.actuals(0.84)
+    )
     by_words = replace(
         done,
         result=builders.result_with(150, labelled=False, beside=builders.ladder_by_f1()),
@@ -625,14 +642,16 @@ def _details() -> dict[str, Json]:
         running=measurements.MANY_ERRORS,
     )
     people, judge = measurements.DISTRUSTING, measurements.JUDGED
-    judged = measurements.ladder([replace(one, scoring="judge", unread=0) for one in measurements.RUNGS[2:5]])
+    judged = measurements.ladder(
+        [replace(rung, scoring="judge", unread=0) for rung in measurements.RUNGS[2:5]]
+    )
     plan = measurements.judged_plan()
     notes = judge_agreement.judge_notes(
         plan.judge, judge_agreement.judged_models(plan), judge, judged.scoring, people
     )
     got_worse = replace(
         done,
-        plan=replace(foreseen, judge=plan.judge),
+        plan=replace(predicted, judge=plan.judge),
         result=builders.result_with(
             184,
             labelled=False,
@@ -696,14 +715,14 @@ def _models() -> dict[str, Message]:
 
 
 def _views() -> dict[str, Json]:
-    looks = {state: [builders.run_summary(state)] for state in ("awaiting_approval", "training", "done")}
+    by_state = {state: [builders.run_summary(state)] for state in ("awaiting_approval", "training", "done")}
     return {
         "home": home.page(
             HomeOverview(
-                mine=looks["awaiting_approval"],
-                to_confirm=_looks()[1:2],
-                open=[*looks["training"], *_looks()[:1]],
-                recent=[*looks["done"], *_looks()[7:]],
+                mine=by_state["awaiting_approval"],
+                to_confirm=_evaluation_summaries()[1:2],
+                open=[*by_state["training"], *_evaluation_summaries()[:1]],
+                recent=[*by_state["done"], *_evaluation_summaries()[7:]],
                 budget=builders.BUDGET,
                 in_use=promotion_cards.in_use(),
                 links={
@@ -712,7 +731,7 @@ def _views() -> dict[str, Json]:
                 },
             )
         ),
-        "home-nothing-waits": home.page(HomeOverview([], [], [], looks["done"], builders.NO_BUDGET)),
+        "home-nothing-waits": home.page(HomeOverview([], [], [], by_state["done"], builders.NO_BUDGET)),
         "home-empty": home.page(HomeOverview([], [], [], [], builders.NO_BUDGET, is_new=True)),
         "form-columns": datasets.columns_form(
             builders.dataset(),
@@ -792,7 +811,7 @@ def views() -> dict[str, Json]:
 
 @cache
 def payloads() -> dict[str, Json]:
-    """As they go to Slack; a message with its newest form beside it."""
+    """As they are sent to Slack. A message has its newest form beside the classic one."""
     return {**{name: message.letter() for name, message in messages().items()}, **views()}
 
 

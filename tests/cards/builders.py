@@ -1,5 +1,4 @@
-"""Values by hand, as the bot would have them: one dataset, one plan, one run, with what a test wants to
-differ."""
+"""Builders of a dataset, a report, an estimate, a plan, a run and its result, each with what a test changes."""
 
 from __future__ import annotations
 
@@ -47,20 +46,15 @@ AUDITED = tuple(
     AuditEntry(number, NOW + 60 * number, who, action, "run 7", detail, "", "")
     for number, (who, action, detail) in enumerate(
         (
-            (ANA, "ask", HASH),
-            (BEN, "approve", HASH),
-            ("finetune", "started", "job ftjob-*1*"),
-            (CLEO, "override budget", "the <@U1> customer waits"),
-            (ANA, "cancel", ""),
+            *((ANA, "ask", HASH), (BEN, "approve", HASH), ("finetune", "started", "job ftjob-*1*")),
+            *((CLEO, "override budget", "the <@U1> customer waits"), (ANA, "cancel", "")),
             ("finetune", "cancelled", f"Cancelled by <@{ANA}>."),
         )
     )
 )
-LABELS = (
-    LabelCount("card_arrival", 120),
-    LabelCount("lost_parcel", 104),
-    LabelCount("refund", 98),
-    LabelCount("opening hours", 61),
+LABELS = tuple(
+    LabelCount(label, rows)
+    for label, rows in {"card_arrival": 120, "lost_parcel": 104, "refund": 98, "opening hours": 61}.items()
 )
 WORTH_A_TRY = Finding(
     None,
@@ -101,7 +95,7 @@ FREE = Rates("smollm2-135m", Decimal(0), Decimal(0), "finetune.toml")
 
 
 def dataset(**other: Any) -> Dataset:
-    made = Dataset(
+    default = Dataset(
         id=3,
         name="tickets",
         version=1,
@@ -122,12 +116,12 @@ def dataset(**other: Any) -> Dataset:
         owner="C0TICKETS",
         sources="C0TICKETS",
     )
-    return replace(made, **other)
+    return replace(default, **other)
 
 
 def report(*findings: Finding, **other: Any) -> Report:
     spread = Spread(total=45_300, mean=118.3, p50=110, p95=240, max=412)
-    made = Report(
+    default = Report(
         name="support_tickets.csv",
         format="csv",
         rows=383,
@@ -146,7 +140,7 @@ def report(*findings: Finding, **other: Any) -> Report:
         seed=1,
         seconds=0.4,
     )
-    return replace(made, **other)
+    return replace(default, **other)
 
 
 def blocked_report(*findings: Finding) -> Report:
@@ -185,20 +179,20 @@ def estimate_summary(
     about: Mapping[str, Any] = MappingProxyType({}),
     **inputs: Any,
 ) -> EstimateSummary:
-    """`about`: more of the facts."""
+    """`about` has more fields of Facts, `inputs` more of Inputs."""
     usage = Usage.from_means(rows, 131.6, 104.1, 4.2)
-    asked = Inputs(volume or 1, usage, now, tuned, training, date(2026, 11, 25), **inputs)
-    alternative = _alternative(asked, now, evidence)
-    asked = replace(asked, alternative=alternative)
-    made, outlook = (estimate(asked), simulate(asked, draws=500)) if volume else (None, None)
+    priced = Inputs(volume or 1, usage, now, tuned, training, date(2026, 11, 25), **inputs)
+    alternative = _alternative(priced, now, evidence)
+    priced = replace(priced, alternative=alternative)
+    costs, outlook = (estimate(priced), simulate(priced, draws=500)) if volume else (None, None)
     facts = Facts(
         dataset=name,
         rows=rows,
         n_holdout=rows // 5,
         smallest_label=61,
         target=ModelVerdict("ok"),
-        run_usd=training.usd.expected + evaluations_usd(asked),
-        estimate=made,
+        run_usd=training.usd.expected + evaluations_usd(priced),
+        estimate=costs,
         missing=missing,
         evidence=evidence,
         outlook=outlook,
@@ -209,36 +203,36 @@ def estimate_summary(
         report=report(rows=rows),
         training=training,
         minutes=training.minutes or Range(Decimal(10), Decimal(30), Decimal(120)),
-        estimate=made,
+        estimate=costs,
         outlook=outlook,
-        alternative=alternative if made else None,
+        alternative=alternative if costs else None,
         prices=(price_row(tuned, "tuned"), price_row(now, "prompted")),
         evidence=evidence,
-        inputs=asked if made else None,
+        inputs=priced if costs else None,
         verdict=advise(facts),
-        measuring_usd=evaluations_usd(asked),
+        measuring_usd=evaluations_usd(priced),
     )
 
 
-def _alternative(asked: Inputs, now: Rates, evidence: Evidence) -> Alternative:
+def _alternative(inputs: Inputs, now: Rates, evidence: Evidence) -> Alternative:
     """A measured rung that meets the bar, or else today's model."""
-    today = CurrentModel(asked.usage.today, now)
+    today = CurrentModel(inputs.usage.today, now)
     measured = MeasuredCandidates(evidence.alternatives, evidence.bar)
     rung, rates = measured.cheapest, Rates("classical", Decimal(0), Decimal(0), "no vendor")
     if rung is not None and rung.arm.model is not None:
         rates = Rates(rung.arm.model, Decimal("0.4"), Decimal("1.6"), "genai-prices 0.2.3")
-    use = MonthlyUse(asked.requests, asked.usage.own, asked.traffic)
+    use = MonthlyUse(inputs.requests, inputs.usage.own, inputs.traffic)
     return choose_alternative(today, measured, rates, use)
 
 
 def price_row(rates: Rates, kind: Literal["prompted", "tuned"]) -> PriceRow:
     price = Price(None, rates.input, rates.cached_input, rates.output)
-    hour = None if rates.input else Decimal(0)  # one that takes nothing for tokens is a machine of our own
+    hour = None if rates.input else Decimal(0)  # a model with free tokens runs on our own machine
     return PriceRow(rates.model, kind, price, rates.said_by, usd_per_hour=hour)
 
 
 def plan(**other: Any) -> Plan:
-    made = Plan(
+    default = Plan(
         dataset="tickets",
         dataset_version=1,
         dataset_id=3,
@@ -270,7 +264,7 @@ def plan(**other: Any) -> Plan:
         channel="C0TICKETS",
         asked_at=NOW,
     )
-    return replace(made, **other)
+    return replace(default, **other)
 
 
 PREDICTED = Prediction(
@@ -316,7 +310,7 @@ def free_plan(**other: Any) -> Plan:
 
 
 def run(state: RunState = "training", **other: Any) -> Run:
-    made = Run(
+    default = Run(
         id=7,
         plan_hash=HASH,
         plan="{}",
@@ -343,7 +337,7 @@ def run(state: RunState = "training", **other: Any) -> Run:
         wish=None,
         wished_by=None,
     )
-    return replace(made, **other)
+    return replace(default, **other)
 
 
 TRAINING = Progress(
@@ -364,7 +358,7 @@ def arm(correct: int, low: float, high: float, tokens: int, n: int = 77) -> ArmS
 
 
 def result(**other: Any) -> RunResult:
-    made = RunResult(
+    default = RunResult(
         base=arm(18, 0.153, 0.338, 132),
         tuned=arm(66, 0.763, 0.918, 104),
         better=50,
@@ -381,16 +375,17 @@ def result(**other: Any) -> RunResult:
         loss_curve=tuple((6 * n, 2.4 / n) for n in range(1, 20)),
         at_once=32,
     )
-    return replace(made, **other)
+    return replace(default, **other)
 
 
 def result_with(tuned: int, **other: Any) -> RunResult:
-    """The tuned model with so many of 200 right, its base with 47."""
+    """The tuned model has `tuned` of 200 rows right, its base 47."""
     gain = (tuned - 47) / 200
     arms = {"base": arm(47, 0.18, 0.3, 132, n=200), "tuned": arm(tuned, 0.0, 1.0, 104, n=200)}
     better, worse = (tuned - 42, 5) if gain > 0 else (2, 49 - tuned)
-    made = result(**arms, better=better, worse=worse, gain_low=gain - 0.07, gain_high=gain + 0.06)
-    return replace(made, **other)
+    return replace(
+        result(**arms, better=better, worse=worse, gain_low=gain - 0.07, gain_high=gain + 0.06), **other
+    )
 
 
 GO = Advice(
@@ -432,8 +427,8 @@ CHEAPER = Advice(
 
 
 def ladder_by_f1() -> str:
-    """Free text, scored by F1: retrieval and the tuned model."""
-    from tests.cards import measurements
+    """Free text scored by F1: retrieval and the tuned model."""
+    from tests.cards import measurements  # which imports this module
 
     rungs = [
         measurements.rung(name, model, right, scoring="f1", unread=0)
@@ -443,8 +438,8 @@ def ladder_by_f1() -> str:
 
 
 def ladder_beside_prompted(tuned: int = 184, scoring: Scoring = "label") -> str:
-    """Ten examples in a large model's prompt, 186 of 200 right, and the tuned model."""
-    from tests.cards import measurements
+    """Ten examples in a large model's prompt, with 186 of 200 right, and the tuned model."""
+    from tests.cards import measurements  # which imports this module
 
     rungs = [
         measurements.rung(name, model, right, usd, scoring=scoring, unread=0)
@@ -470,8 +465,7 @@ LOSSES = (LabelLoss("refund", 24, 22, 11, 0.014), LabelLoss("lost_parcel", 18, 1
 
 
 def ladder_of_silent_tuned() -> str:
-    """A tuned model that answers most rows with nothing."""
-    from tests.cards import measurements
+    from tests.cards import measurements  # which imports this module
 
     return measurements.ladder(
         [measurements.rung("tuned", "local/tickets-7", 12, empty=180)], pairs=()
@@ -479,28 +473,27 @@ def ladder_of_silent_tuned() -> str:
 
 
 def ladder_of_tuned_alone(tuned: int) -> str:
-    """The tuned model, where nothing else was measured."""
-    from tests.cards import measurements
+    from tests.cards import measurements  # which imports this module
 
     return measurements.ladder([measurements.rung("tuned", "local/tickets-7", tuned)], pairs=()).to_json()
 
 
 def ladder_beside_classical(other: int, tuned: int) -> str:
-    """The classical model and the tuned one, each with so many of 200 right."""
-    from tests.cards import measurements
+    """The classical and the tuned model, with `other` and `tuned` of 200 rows right."""
+    from tests.cards import measurements  # which imports this module
 
     rungs = measurements.rung("classical", None, other), measurements.rung("tuned", "local/tickets-7", tuned)
-    better, worse = sorted(rungs, key=lambda one: -one.score)
+    better, worse = sorted(rungs, key=lambda rung: -rung.score)
     return measurements.ladder(rungs, pairs=(measurements.pair(better, worse),)).to_json()
 
 
-def actuals(foreseen: float | None) -> tuple[Actual, ...]:
+def actuals(predicted: float | None) -> tuple[Actual, ...]:
     return run_actuals(
         7,
         tokens=(108_600, 108_400),
         micros=(43_000, 45_000),
         seconds=(1_560.0, 1_620.0),
-        quality=None if foreseen is None else (foreseen, 0.857),
+        quality=None if predicted is None else (predicted, 0.857),
     )
 
 
@@ -516,8 +509,8 @@ def worse_result() -> RunResult:
 
 
 def run_summary(state: RunState = "training", **other: Any) -> RunSummary:
-    made = RunSummary(run(state), plan(), TRAINING, result() if state == "done" else None, NOW)
-    return replace(made, **other)
+    summary = RunSummary(run(state), plan(), TRAINING, result() if state == "done" else None, NOW)
+    return replace(summary, **other)
 
 
 def changed_rows(count: int) -> list[ChangedRow]:

@@ -1,4 +1,4 @@
-"""The cards of a tuned model's curve, before its result and beside the classical rung's."""
+"""Cards of a tuned model's learning curve: before its result, and beside the classical model's."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ DONE, TRAINS, WAITS = (SizeProgress(rows, builders.HASH, f"ft-{rows}") for rows 
 DONE = replace(DONE, state="done", model="ft:a", answered=200, spent_micros=210_000)
 TRAINS = replace(TRAINS, state="training", training=Progress(step=60, total_steps=240))
 ASKS = replace(TRAINS, state="evaluating", model="ft:b", answered=120, declined=("a", "b"))
-KNOWN = replace(WAITS, state="evaluating", model="ft:c", from_before="run 7")
+REUSED = replace(WAITS, state="evaluating", model="ft:c", from_before="run 7")
 
 
 def plan(**other: Any) -> TunedCurvePlan:
     sizes = tuple(PlannedSize(rows, (("n_epochs", 2),), 100 * rows, 1_000) for rows in SIZES)
-    found = TunedCurvePlan(
+    default = TunedCurvePlan(
         dataset="tickets",
         version=2,
         train_sha256=builders.HASH,
@@ -38,7 +38,7 @@ def plan(**other: Any) -> TunedCurvePlan:
         prices="[]",
         predict=(10_000,),
     )
-    return replace(found, **other)
+    return replace(default, **other)
 
 
 def progress(*sizes: SizeProgress, most: int = 640_000, **other: Any) -> TunedCurveProgress:
@@ -52,24 +52,24 @@ def cards() -> dict[str, Message]:
     hiccup = "openai can't be reached: it did not answer in time. The job itself goes on. Trying again."
     cancelled = measurements.measurement("cancelled", kind="curve")
     failed = measurements.measurement("failed", kind="curve")
-    over = tuned_learning_curves.closed_card
+    closed = tuned_learning_curves.closed_card
     return {
         "curve-tuned-asked": tuned_learning_curves.request_card(
             asked, plan(), progress(*fresh), builders.BUDGET
         ),
         "curve-tuned-asked-in-part": tuned_learning_curves.request_card(
-            asked, plan(), progress(*fresh[:2], KNOWN), builders.NO_BUDGET
+            asked, plan(), progress(*fresh[:2], REUSED), builders.NO_BUDGET
         ),
         "curve-tuned-training": tuned_learning_curves.progress_card(
             running, plan(), progress(DONE, TRAINS, WAITS, note=hiccup)
         ),
         "curve-tuned-measuring": tuned_learning_curves.progress_card(
-            running, plan(), progress(DONE, ASKS, KNOWN, most=0)
+            running, plan(), progress(DONE, ASKS, REUSED, most=0)
         ),
-        "curve-tuned-cancelled": over(
+        "curve-tuned-cancelled": closed(
             cancelled, plan(), progress(DONE, TRAINS, WAITS), f"Cancelled by <@{BEN}>."
         ),
-        "curve-tuned-failed": over(failed, plan(), progress(), "It could cost up to $9.00."),
+        "curve-tuned-failed": closed(failed, plan(), progress(), "It could cost up to $9.00."),
         "curve-tuned-beside": learning_curves.card(
             tuned_curve(), number=5, label_usd=Decimal("0.50"), bar=0.9, beside=measurements.curve()
         ),

@@ -1,4 +1,4 @@
-"""Cards of models that run by the hour: from the start to the bill, kept, and what nobody here started."""
+"""Cards of models that are hosted by the hour, and of deployments that the bot did not start."""
 
 from __future__ import annotations
 
@@ -58,8 +58,8 @@ def cards() -> dict[str, Message]:
     waiting, plan = builders.run("awaiting_approval"), replace(builders.plan(), hosting=HOSTING)
     to_zero = replace(plan, hosting=Hosting(8_000_000, 1800, 20_000_000, scales_to_zero=True))
     dearer = {"reason": "dearer", "detail": "It now costs $7.25 an hour."}
-    stray = Deployment("1", "ft-run7-0ddba11c-1", "m", "ready", "m", Decimal("5.50"))
-    strays = [stray, replace(stray, name="somebody's *own*", usd_per_hour=None)]
+    orphan = Deployment("1", "ft-run7-0ddba11c-1", "m", "ready", "m", Decimal("5.50"))
+    orphans = [orphan, replace(orphan, name="somebody's *own*", usd_per_hour=None)]
     return {
         "plan-asked-hosted": plans.approval_card(waiting, plan, builders.BUDGET, 1),
         "plan-asked-hosted-to-zero": plans.approval_card(waiting, to_zero, builders.BUDGET, 1),
@@ -74,6 +74,6 @@ def cards() -> dict[str, Message]:
         "deployment-dearer": deployments.card(
             replace(summary("stopped", 0, **dearer), run_micros=None, hour_micros=7_250_000)
         ),
-        "deployments-strays": deployments.strays_card("Acme & Sons", "acme", strays, "ft-run"),
+        "deployments-strays": deployments.strays_card("Acme & Sons", "acme", orphans, "ft-run"),
         "status-running": status.card(Status([], [], [], deployments=[summary(), summary(kept_by=BEN)])),
     }

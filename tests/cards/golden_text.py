@@ -1,4 +1,4 @@
-"""Slack's JSON as a person reads it: what the golden files hold. Buttons and fields show their ids too."""
+"""Slack's JSON as the text of a golden file: what a person reads, and the ids of buttons and fields."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ Json = Mapping[str, Any]
 
 
 def readable(payload: Json) -> str:
-    """A message in both of its forms, or a view; of the newest form what is not in the other one."""
+    """A view, or a message with the newest blocks that its classic form lacks."""
     if "type" in payload:
         return "\n".join([_view(payload), *_blocks(payload["blocks"])]) + "\n"
     lines = [f"text: {payload['text']}", *_blocks(payload["blocks"])]
@@ -66,8 +66,8 @@ def _button(button: Json) -> Iterator[str]:
     style = f" ({button['style']})" if "style" in button else ""
     yield f"[{button['text']['text']}]{style} {button['action_id']} {button['value']}"
     if "confirm" in button:
-        sure = {key: part["text"] for key, part in button["confirm"].items()}
-        yield f"  sure? {sure['title']} {sure['text']} [{sure['confirm']}] [{sure['deny']}]"
+        texts = {key: part["text"] for key, part in button["confirm"].items()}
+        yield f"  sure? {texts['title']} {texts['text']} [{texts['confirm']}] [{texts['deny']}]"
 
 
 def _field(block: Json) -> Iterator[str]:

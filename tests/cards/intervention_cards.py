@@ -1,4 +1,4 @@
-"""Cards of runs in doubt and of stray jobs, with their forms."""
+"""Cards and forms of runs that need a person's decision, and cards of orphan jobs."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ YES = InterventionDecision(1, 7, NOW, "retry", None, BEN, "Nothing is listed the
 VOID = InterventionDecision(
     2, 7, NOW, "adopt", "ftjob-1", BEN, "it is this one", NOW, "job ftjob-1 belongs to run 6."
 )
-STRAY = Job("ftjob-9", "running", "gpt-4.1-mini", int(NOW), metadata={"run": "8", "plan": "abc"})
+ORPHAN = Job("ftjob-9", "running", "gpt-4.1-mini", int(NOW), metadata={"run": "8", "plan": "abc"})
 
 
 def cards() -> dict[str, Message]:
@@ -28,10 +28,10 @@ def cards() -> dict[str, Message]:
         "doubt-settled": interventions.settled_card(
             run, plan, [YES], "Job ftjob-1 was found there and is taken over, not created again."
         ),
-        "stray-second": interventions.duplicate_job("Run 7", "openai", STRAY),
-        "stray-wanted-no-more": interventions.cancelled_job("Run 7", "openai", STRAY),
-        "stray-runs-on": interventions.job_still_running("Run 7", "openai", STRAY),
-        "stray-unknown": interventions.unknown_job("openai", STRAY),
+        "stray-second": interventions.duplicate_job("Run 7", "openai", ORPHAN),
+        "stray-wanted-no-more": interventions.cancelled_job("Run 7", "openai", ORPHAN),
+        "stray-runs-on": interventions.job_still_running("Run 7", "openai", ORPHAN),
+        "stray-unknown": interventions.unknown_job("openai", ORPHAN),
     }
 
 

@@ -1,4 +1,4 @@
-"""Cards and forms of rows that people label."""
+"""Cards and forms of labelling."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.cards.builders import ANA, BEN, NOW
 from trainers.dataset import Finding
 
 LABELS = ("card_arrival", "refund", "opening hours", "<odd> *label*")
-DOUBTS = (
+LABEL_FINDINGS = (
     Finding(
         None,
         "warns",
@@ -61,14 +61,14 @@ def answers(count: int, person: str = ANA, label: str | None = "card_arrival") -
 
 
 def cards() -> dict[str, Message]:
-    first, other = ("card_arrival", "refund", "refund") * 4, ("card_arrival", "refund", "opening hours") * 4
+    ana_s, ben_s = ("card_arrival", "refund", "refund") * 4, ("card_arrival", "refund", "opening hours") * 4
     both = [
         RowLabel(1, place, person, label, NOW)
-        for person, labels in ((ANA, first), (BEN, other))
+        for person, labels in ((ANA, ana_s), (BEN, ben_s))
         for place, label in enumerate(labels)
     ]
     half = tally_answers(ROWS, both)
-    through = tally_answers(
+    complete = tally_answers(
         ROWS, [*answers(17), *[RowLabel(1, place, ANA, "refund", NOW) for place in (17, 18, 19)]]
     )
     unlabelled = labelling(id=2, source="F1", filename="new.csv", left_out=1_204)
@@ -77,10 +77,10 @@ def cards() -> dict[str, Message]:
     return {
         "labels-open": row_labels.open_card(labelling(), tally_answers(ROWS, [])),
         "labels-half": row_labels.open_card(labelling(), half),
-        "labels-all": row_labels.open_card(labelling(), through),
+        "labels-all": row_labels.open_card(labelling(), complete),
         "labels-of-a-file": row_labels.open_card(unlabelled, tally_answers(NEW_ROWS, [])),
         "labels-closing": row_labels.closing_card(labelling("closing")),
-        "labels-done": row_labels.done_card(labelling("done"), through, next_version),
+        "labels-done": row_labels.done_card(labelling("done"), complete, next_version),
         "labels-done-disputed": row_labels.done_card(labelling("done"), half, next_version),
         "labels-done-same": row_labels.done_card(labelling("done"), same, None),
         "labels-discarded": row_labels.discarded_card(labelling("cancelled")),

@@ -1,4 +1,4 @@
-"""Ladders, curves and outlooks by hand, with what a test wants to differ."""
+"""Builders of ladders, their measurements, curves, outlooks, documents and prices, each with what a test changes."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def rung(
     share = right / n
     half = 1.96 * (share * (1 - share) / n) ** 0.5 + 0.005
     low, high = max(share - half, 0.0), min(share + half, 1.0)
-    made = Rung(
+    default = Rung(
         arm=Candidate(name, model),
         scoring="label",
         scores=(1.0,) * right + (0.0,) * (n - right),
@@ -76,7 +76,7 @@ def rung(
         p95_s=0.0007 if name == "classical" else 0.021 if name == "encoder" else 0.92,
         usd_per_1000=None if usd is None else Decimal(usd),
     )
-    return replace(made, **other)
+    return replace(default, **other)
 
 
 NEAREST_ROWS = Retrieval("examples", 10, 745, 745, hits=166, asked=200)
@@ -92,49 +92,43 @@ RUNGS = (
     rung("retrieval", BIG, 186, "0.39", retrieval=NEAREST_ROWS),
 )
 
-ARMS = tuple(one.arm for one in RUNGS)
+ARMS = tuple(rung.arm for rung in RUNGS)
 
 
 def ladder(rungs: Sequence[Rung] = RUNGS, **other: Any) -> Ladder:
-    meeting = [one for one in rungs if one.standing == "meets"]
-    cheapest = min(meeting, key=lambda one: one.usd_per_1000 or 0, default=None)
-    ranked = sorted(rungs, key=lambda one: -one.score)
-    made = Ladder(
+    meeting = [rung for rung in rungs if rung.standing == "meets"]
+    cheapest = min(meeting, key=lambda rung: rung.usd_per_1000 or 0, default=None)
+    ranked = sorted(rungs, key=lambda rung: -rung.score)
+    default = Ladder(
         dataset="tickets",
         version=1,
         holdout_sha256=HASH,
         bar=0.85,
         rungs=tuple(rungs),
         cheapest=cheapest.arm if cheapest else None,
-        pairs=tuple(pair(ranked[0], other_one) for other_one in ranked[1:]),
+        pairs=tuple(pair(ranked[0], worse) for worse in ranked[1:]),
         detectable_gap=0.07,
         never_answered=(),
         prices_said_by=("genai-prices 0.2.3 (OpenAI)", "finetune.toml"),
         measured_at=NOW,
     )
-    return replace(made, **other)
+    return replace(default, **other)
 
 
 def ladder_with_documents() -> Ladder:
     return ladder(
-        [replace(each, retrieval=NEAREST_PASSAGES if each.retrieval else None) for each in RUNGS[2:]]
+        [replace(rung, retrieval=NEAREST_PASSAGES if rung.retrieval else None) for rung in RUNGS[2:]]
     )
 
 
 def pair(better: Rung, worse: Rung) -> Pair:
     gap = better.score - worse.score
-    return Pair(
-        better.arm,
-        worse.arm,
-        gap,
-        gap - 0.05,
-        gap + 0.05,
-        0.0004 if gap > 0.06 else 0.02 if gap > 0.04 else 0.61,
-    )
+    p_value = 0.0004 if gap > 0.06 else 0.02 if gap > 0.04 else 0.61
+    return Pair(better.arm, worse.arm, gap, gap - 0.05, gap + 0.05, p_value)
 
 
 def plan(arms: Sequence[Candidate] = ARMS, **other: Any) -> LadderPlan:
-    made = LadderPlan(
+    default = LadderPlan(
         dataset="tickets",
         version=1,
         task="labels",
@@ -148,11 +142,11 @@ def plan(arms: Sequence[Candidate] = ARMS, **other: Any) -> LadderPlan:
         documents=(),
         prices="{}",
     )
-    return replace(made, **other)
+    return replace(default, **other)
 
 
 def measurement(state: MeasurementState = "running", **other: Any) -> Measurement:
-    made = Measurement(
+    default = Measurement(
         id=3,
         kind="ladder",
         state=state,
@@ -172,11 +166,11 @@ def measurement(state: MeasurementState = "running", **other: Any) -> Measuremen
         created_at=NOW,
         updated_at=NOW,
     )
-    return replace(made, **other)
+    return replace(default, **other)
 
 
 def judged_plan() -> LadderPlan:
-    """One of whose models is the judge's relative."""
+    """One of its models is a relative of the judge."""
     return plan(ARMS[2:], task="free_text", labels=(), judge="openai/gpt-4o")
 
 
@@ -193,17 +187,17 @@ DISTRUSTING = HumanAgreement(14, 1, 4, 8, 2, Agreement(14, 5, -0.07, -0.41, 0.27
 
 
 def asking_progress(most_micros: int = 640_000) -> LadderProgress:
-    arms = [ArmProgress(one.arm, one.n, answered=50 if one.arm.rung == "zero" else 0) for one in RUNGS]
+    arms = [ArmProgress(rung.arm, rung.n, answered=50 if rung.arm.rung == "zero" else 0) for rung in RUNGS]
     return LadderProgress("asking", tuple(arms), most_micros)
 
 
 def half_way_progress(**other: Any) -> LadderProgress:
     answered = (200, 200, 200, 200, 120, 80, 0, 0)
-    arms = [ArmProgress(one.arm, one.n, done) for one, done in zip(RUNGS, answered, strict=True)]
+    arms = [ArmProgress(rung.arm, rung.n, done) for rung, done in zip(RUNGS, answered, strict=True)]
     arms[5] = replace(arms[5], declined=("a", "b", "c"))
     arms[7] = replace(arms[7], failed="openai says that there is no such model.")
-    made = LadderProgress("measuring", tuple(arms), 640_000, 210_000, NOW - 300, paced_at=NOW - 300)
-    return replace(made, **other)
+    default = LadderProgress("measuring", tuple(arms), 640_000, 210_000, NOW - 300, paced_at=NOW - 300)
+    return replace(default, **other)
 
 
 SEARCH = SearchProgress(
@@ -235,7 +229,7 @@ def optimised_ladder() -> Ladder:
 
 def ladder_that_none_meets() -> Ladder:
     free = (rung("classical", None, 120), rung("encoder", None, 140))
-    rungs = [*free, *(replace(one, standing="misses") for one in RUNGS[2:6])]
+    rungs = [*free, *(replace(rung, standing="misses") for rung in RUNGS[2:6])]
     return ladder(rungs, never_answered=("opening hours", "lost_parcel"))
 
 
@@ -248,7 +242,7 @@ def undecided_ladder() -> Ladder:
 
 
 def silent_ladder() -> Ladder:
-    """A model that thinks, and has no room left for an answer; its requests cost next to nothing."""
+    """One model thinks and has no tokens left for an answer. Its requests cost next to nothing."""
     thinking = rung("zero", "acme/thinker", 40, "0.004", unread=0, empty=150)
     return ladder([RUNGS[0], thinking, replace(thinking, arm=Candidate("kshot", "acme/thinker"), empty=90)])
 
@@ -259,20 +253,16 @@ def ladder_with_cheaper_undecided() -> Ladder:
 
 
 def ladder_of_many(count: int = 12, name: str = "provider/a-rather-long-model-name-2025-04-14") -> Ladder:
-    made = [
-        rung(
-            ("zero", "kshot", "retrieval")[at % 3],
-            f"{name}-{at}",
-            100 + (at * 37) % 95,
-            f"{0.02 * 1.7**at:.4f}",
-        )
+    names: tuple[RungName, ...] = ("zero", "kshot", "retrieval")
+    rungs = [
+        rung(names[at % 3], f"{name}-{at}", 100 + (at * 37) % 95, f"{0.02 * 1.7**at:.4f}")
         for at in range(count - 1)
     ]
-    return ladder((rung("classical", None, 184), *made))
+    return ladder((rung("classical", None, 184), *rungs))
 
 
 def curve(**other: Any) -> Curve:
-    made = Curve(
+    default = Curve(
         dataset="tickets",
         version=1,
         holdout_sha256=HASH,
@@ -293,11 +283,11 @@ def curve(**other: Any) -> Curve:
             LabelNeed("opening hours", 12, 3, 1),
         ),
     )
-    return replace(made, **other)
+    return replace(default, **other)
 
 
 def inconclusive_curve() -> Curve:
-    """What more rows bring is less than chance does."""
+    """What more rows bring is within chance."""
     points = tuple(
         CurvePoint(rows, share, (share,)) for rows, share in ((93, 0.48), (186, 0.52), (372, 0.55))
     )
@@ -308,14 +298,10 @@ def inconclusive_curve() -> Curve:
 
 def outlook(scale: str = "1", p: float = 0.87, **other: Any) -> Outlook:
     by = Decimal(scale)
+    lines = ((90, 600), (280, 450), (520, 300))
     months = tuple(
-        Month(
-            Decimal(m),
-            (Decimal(90 * m) - 600) * by,
-            (Decimal(280 * m) - 450) * by,
-            (Decimal(520 * m) - 300) * by,
-        )
-        for m in range(13)
+        Month(Decimal(month), *((Decimal(saving * month) - cost) * by for saving, cost in lines))
+        for month in range(13)
     )
     swings = (
         Swing("volume", "60M tokens a month", "160M tokens a month", 900 * by, 5_200 * by),
@@ -323,7 +309,7 @@ def outlook(scale: str = "1", p: float = 0.87, **other: Any) -> Outlook:
         Swing("people's time", "60 hours", "20 hours", 1_700 * by, 2_900 * by),
         Swing("accuracy", "82%", "90%", 2_300 * by, 2_700 * by),
     )
-    made = Outlook(
+    default = Outlook(
         draws=10_000,
         seed=1,
         target_months=Decimal(3),
@@ -336,11 +322,11 @@ def outlook(scale: str = "1", p: float = 0.87, **other: Any) -> Outlook:
         months=months,
         expected=2_600 * by,
     )
-    return replace(made, **other)
+    return replace(default, **other)
 
 
 def document(state: DocumentState = "ready", **other: Any) -> Document:
-    made = Document(
+    default = Document(
         id=2,
         dataset="tickets",
         filename="returns policy.md",
@@ -356,17 +342,17 @@ def document(state: DocumentState = "ready", **other: Any) -> Document:
         created_at=NOW,
         updated_at=NOW,
     )
-    return replace(made, **other)
+    return replace(default, **other)
 
 
 def price(model: str, **other: Any) -> PriceRow:
-    made = PriceRow(
+    default = PriceRow(
         model,
         "prompted",
         Price(None, Decimal("2.5"), Decimal("1.25"), Decimal(10)),
         "genai-prices 0.2.3 (OpenAI)",
     )
-    return replace(made, **other)
+    return replace(default, **other)
 
 
 PRICES: tuple[PriceRow | UnknownPrice, ...] = (

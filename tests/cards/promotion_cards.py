@@ -1,4 +1,4 @@
-"""Cards of models that are deployed, what speaks against one, and the list of all."""
+"""Cards of promotions, of objections to them, and the list of models."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tests.cards import builders, measurements
 from tests.cards.builders import ANA, BEN, NOW
 
 MODEL = Model("tickets-7", 7, "local", "ft:smollm2-135m:local:tickets:1a2b3c4d", "promoted", NOW)
-STANDING = Promotion(
+PROMOTION = Promotion(
     id=2,
     dataset="tickets",
     model="tickets-7",
@@ -55,14 +55,14 @@ LOW = PromotionEvidence(
     limits=PromotionLimits(floor=0.6),
     low=(LabelRecall("refund", 24, 8), LabelRecall("lost_parcel", 18, 7)),
 )
-DOUBTED = PromotionEvidence(
+DOUBTFUL = PromotionEvidence(
     RUNG,
     ModelComparison("classical", 0.955, -0.005, -0.04, 0.03, 200),
     "tickets-3",
     ModelComparison("tickets-3", 0.99, -0.04, -0.08, -0.01, 200),
     builders.CHEAPER.headline,
 )
-SEEN = PromotionSummary(STANDING, MODEL, PROVEN, "tickets-3", "tickets-3", "this machine", has_alias=True)
+SUMMARY = PromotionSummary(PROMOTION, MODEL, PROVEN, "tickets-3", "tickets-3", "this machine", has_alias=True)
 OTHER = "today's model, gpt-4o"
 ACTUALS = models.ModelActuals(
     (
@@ -80,59 +80,65 @@ NOT_COUNTED = models.ModelActuals((), None, "OpenAI", is_counted=False)
 
 
 def cards() -> dict[str, Message]:
-    carried = replace(STANDING, carried_at=NOW + 2)
+    synced = replace(PROMOTION, carried_at=NOW + 2)
     busy = replace(
-        STANDING, trouble="pointing 'team/tickets' on local: no answer in time. It is busy or stuck."
+        PROMOTION, trouble="pointing 'team/tickets' on local: no answer in time. It is busy or stuck."
     )
-    because = replace(carried, reason="half the price at the same quality")
-    first = replace(carried, instead_of=None, returns_to=None)
-    back = replace(carried, is_rollback=True, reason="it answers in French")
+    because = replace(synced, reason="half the price at the same quality")
+    first = replace(synced, instead_of=None, returns_to=None)
+    back = replace(synced, is_rollback=True, reason="it answers in French")
     hosted = replace(MODEL, provider="openai", provider_model="ft:gpt-4.1-mini-2025-04-14:acme:tickets:Bx9Z")
     old = replace(MODEL, name="tickets-3", state="retired")
     return {
-        "promoted": models.promotion_card(SEEN),
-        "promoted-and-carried": models.promotion_card(replace(SEEN, promotion=carried)),
-        "promoted-not-carried": models.promotion_card(replace(SEEN, promotion=busy)),
-        "promoted-all-the-same": models.promotion_card(replace(SEEN, promotion=because, proof=DOUBTED)),
+        "promoted": models.promotion_card(SUMMARY),
+        "promoted-and-carried": models.promotion_card(replace(SUMMARY, promotion=synced)),
+        "promoted-not-carried": models.promotion_card(replace(SUMMARY, promotion=busy)),
+        "promoted-all-the-same": models.promotion_card(replace(SUMMARY, promotion=because, proof=DOUBTFUL)),
         "promoted-first": models.promotion_card(
             replace(
-                SEEN, promotion=first, before=None, earlier=None, proof=PromotionEvidence(RUNG, PROVEN.best)
+                SUMMARY,
+                promotion=first,
+                before=None,
+                earlier=None,
+                proof=PromotionEvidence(RUNG, PROVEN.best),
             )
         ),
-        "promoted-looked-at": models.promotion_card(replace(SEEN, promotion=carried, looks=Looks(27, 200))),
+        "promoted-looked-at": models.promotion_card(replace(SUMMARY, promotion=synced, looks=Looks(27, 200))),
         "promoted-by-sealed": models.promotion_card(
-            replace(SEEN, promotion=carried, sealed=models.SealedProof(9, RUNG, PROVEN.best, 1))
+            replace(SUMMARY, promotion=synced, sealed=models.SealedProof(9, RUNG, PROVEN.best, 1))
         ),
         "sealed-begun": models.sealed_test_begun(measurements.measurement()),
         "promotion-details": _details(ACTUALS, Looks(3, 200)),
         "promotion-details-hosted": _details(NOT_COUNTED, Looks(26, 200)),
         "promoted-unmeasured": models.promotion_card(
-            replace(SEEN, promotion=because, proof=PromotionEvidence(None))
+            replace(SUMMARY, promotion=because, proof=PromotionEvidence(None))
         ),
         "promoted-hosted": models.promotion_card(
             replace(
-                SEEN, model=hosted, has_alias=False, provider="OpenAI", left=("this machine", "tickets-3")
+                SUMMARY, model=hosted, has_alias=False, provider="OpenAI", left=("this machine", "tickets-3")
             )
         ),
-        "promoted-not-worse": models.promotion_card(replace(SEEN, promotion=carried, proof=NOT_WORSE)),
+        "promoted-not-worse": models.promotion_card(replace(SUMMARY, promotion=synced, proof=NOT_WORSE)),
         "promotion-refused-floor": general.text_message(
             models.promotion_refusal(MODEL, LOW, find_objections(LOW))
         ),
         "promoted-before": models.promotion_card(
-            replace(SEEN, promotion=replace(carried, ended_at=NOW + 90))
+            replace(SUMMARY, promotion=replace(synced, ended_at=NOW + 90))
         ),
-        "rolled-back": models.promotion_card(replace(SEEN, promotion=back, before="tickets-8", earlier=None)),
+        "rolled-back": models.promotion_card(
+            replace(SUMMARY, promotion=back, before="tickets-8", earlier=None)
+        ),
         "promotion-refused": general.text_message(
-            models.promotion_refusal(MODEL, DOUBTED, find_objections(DOUBTED))
+            models.promotion_refusal(MODEL, DOUBTFUL, find_objections(DOUBTFUL))
         ),
-        "promotion-elsewhere": general.text_message(models.card_location(SEEN)),
+        "promotion-elsewhere": general.text_message(models.card_location(SUMMARY)),
         "promoted-lost": models.model_lost(MODEL, "tickets", "OpenAI"),
         "promoted-strayed": models.alias_mismatch(
             "tickets", MODEL, "ft:smollm2-135m:local:tickets:99999999", "this machine"
         ),
         "model-list": models.listing(
             [
-                ModelEntry(MODEL, "tickets", 2, "smollm2-135m", RUNG, carried, actuals=ACTUALS),
+                ModelEntry(MODEL, "tickets", 2, "smollm2-135m", RUNG, synced, actuals=ACTUALS),
                 ModelEntry(
                     old,
                     "tickets",
@@ -155,11 +161,10 @@ def _details(actuals: models.ModelActuals, looks: Looks) -> Message:
 
 
 def in_use() -> list[ModelEntry]:
-    """For the overview."""
-    other = replace(STANDING, id=3, dataset="faq", person=ANA)
+    other = replace(PROMOTION, id=3, dataset="faq", person=ANA)
     return [
         ModelEntry(replace(MODEL, name="faq-4"), "faq", 1, "smollm2-135m", None, other, actuals=NOT_COUNTED),
         ModelEntry(
-            MODEL, "tickets", 2, "smollm2-135m", RUNG, STANDING, ends=date(2027, 1, 14), actuals=ACTUALS
+            MODEL, "tickets", 2, "smollm2-135m", RUNG, PROMOTION, ends=date(2027, 1, 14), actuals=ACTUALS
         ),
     ]

@@ -43,21 +43,21 @@ LINE, FIELD_LINE, NOTE_LINE = 90, 44, 120
 
 
 def style_faults(payload: Json) -> list[str]:
-    """Of a message or view, in both of its forms."""
-    found = []
+    """The faults of a view, or of both forms of a message."""
+    faults = []
     for text in [payload["text"]] if "text" in payload else []:
-        found += list(_of_text(text))
+        faults += list(_text_faults(text))
     for form in ("blocks", "newest"):
         blocks = payload.get(form, [])
-        found += [fault for text in texts(blocks) for fault in _of_text(text)]
-        buttons = [one for block in blocks if block["type"] == "actions" for one in block["elements"]]
-        if len(buttons) > MOST_BUTTONS and payload.get("type") != "home":  # which has those of several cards
-            found.append(f"{len(buttons)} buttons")
-    return found
+        faults += [fault for text in texts(blocks) for fault in _text_faults(text)]
+        buttons = [button for block in blocks if block["type"] == "actions" for button in block["elements"]]
+        if len(buttons) > MOST_BUTTONS and payload.get("type") != "home":  # which shows several cards
+            faults.append(f"{len(buttons)} buttons")
+    return faults
 
 
 def length_faults(name: str, payload: Json) -> list[str]:
-    """What is longer than a card of its kind may be; `name` is its golden file's."""
+    """What is longer than allowed for this kind of card. `name` is that of its golden file."""
     if payload.get("type") == "modal" or name.endswith("-details"):
         return []
     complaints = []
@@ -72,7 +72,7 @@ def length_faults(name: str, payload: Json) -> list[str]:
 
 
 def notes(payload: Json) -> list[str]:
-    """The grey lines of a message's classic form."""
+    """The small grey texts of a message's classic form."""
     blocks = payload.get("blocks", [])
     return [
         _as_drawn(element["text"])
@@ -104,13 +104,13 @@ def _block_lines(block: Json) -> int:
 
 
 def _text_lines(text: str, width: int) -> int:
-    """A table in letters of one width is scrolled by Slack's side, and is not wrapped."""
+    """Slack wraps text, and scrolls a table in a fence sideways."""
     lines = [line for line in _as_drawn(text).splitlines() if line.strip()]
     return len(lines) if text.startswith("```") else sum(ceil(len(line) / width) for line in lines)
 
 
 def _as_drawn(text: str) -> str:
-    """Without the markers; of a link its label, of a mention a name."""
+    """Without markers, with a link's label and a mention's name."""
     shown = re.sub(r"<[@#][^>]*>", "@somebody", text.replace("```", ""))
     shown = re.sub(r"<[^|>]*\|([^>]*)>", r"\1", shown)
     return html.unescape(re.sub(r"(?<!\w)[*_~]|[*_~](?!\w)|`", "", shown))
@@ -130,9 +130,9 @@ def texts(node: Any) -> Iterator[str]:
 
 
 def mrkdwn(payload: Json) -> list[str]:
-    """Everything that Slack reads for markup, the fallback text among it."""
-    found = [payload["text"]] if isinstance(payload.get("text"), str) else []
-    return [*found, *_mrkdwn([payload.get("blocks", []), payload.get("newest", [])])]
+    """All texts that Slack parses for markup, including the fallback text."""
+    fallback = [payload["text"]] if isinstance(payload.get("text"), str) else []
+    return [*fallback, *_mrkdwn([payload.get("blocks", []), payload.get("newest", [])])]
 
 
 def _mrkdwn(node: Any) -> Iterator[str]:
@@ -146,10 +146,10 @@ def _mrkdwn(node: Any) -> Iterator[str]:
             yield from _mrkdwn(item)
 
 
-def _of_text(text: str) -> Iterator[str]:
+def _text_faults(text: str) -> Iterator[str]:
     if re.fullmatch(r"\*[^*]+\*\n\s*", text):
         yield f"an empty field: {text!r}"
-    said = re.sub(r"`[^`]*`", "code", text)
+    prose = re.sub(r"`[^`]*`", "code", text)
     for name, pattern in NEVER.items():
-        if pattern.search(said):
+        if pattern.search(prose):
             yield f"{name}: {text!r}"

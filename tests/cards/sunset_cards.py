@@ -1,4 +1,4 @@
-"""Cards of models that end: before and after, with a target that stays and without, and lists of them."""
+"""Cards of models that end, before and after, and lists of them."""
 
 from __future__ import annotations
 

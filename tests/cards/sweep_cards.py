@@ -1,4 +1,4 @@
-"""The cards of a sweep: asked for, and its arms in the thread of the result."""
+"""Cards of a sweep: its request, and the table of its trials."""
 
 from __future__ import annotations
 
@@ -13,39 +13,29 @@ from trainers.types import SweepArm
 
 SWEEP: Sweep = (("lora_r", (8, 16)), ("learning_rate", (0.0005, 0.001)))
 SWEPT = SweepPlan(SWEEP, builders.HASH, builders.HASH, 720, 80, 540, "0.1")
-OUT = "out after step 12: Memory is too small for one row of 900 tokens at a time. Set max_length or lora_r lower."
+NO_MEMORY = (
+    "out after step 12: Memory is too small for one row of 900 tokens at a time. "
+    "Set max_length or lora_r lower."
+)
+
+
+def values(rank: int, rate: str) -> tuple[tuple[str, str], ...]:
+    return (("lora_r", str(rank)), ("learning_rate", rate))
+
+
 ARMS = (
-    SweepArm(
-        1,
-        (("lora_r", "8"), ("learning_rate", "0.0005")),
-        68,
-        270,
-        0.8123,
-        0.712,
-        61.0,
-        "stopped after rung 1",
-    ),
-    SweepArm(
-        2,
-        (("lora_r", "8"), ("learning_rate", "0.001")),
-        135,
-        270,
-        0.5012,
-        0.802,
-        130.2,
-        "stopped after rung 2",
-    ),
-    SweepArm(3, (("lora_r", "16"), ("learning_rate", "0.0005")), 12, 270, None, None, 11.0, OUT),
-    SweepArm(4, (("lora_r", "16"), ("learning_rate", "0.001")), 270, 270, 0.3120, 0.934, 251.0, "won"),
+    SweepArm(1, values(8, "0.0005"), 68, 270, 0.8123, 0.712, 61.0, "stopped after rung 1"),
+    SweepArm(2, values(8, "0.001"), 135, 270, 0.5012, 0.802, 130.2, "stopped after rung 2"),
+    SweepArm(3, values(16, "0.0005"), 12, 270, None, None, 11.0, NO_MEMORY),
+    SweepArm(4, values(16, "0.001"), 270, 270, 0.3120, 0.934, 251.0, "won"),
 )
 
 
 def cards() -> dict[str, Message]:
     plan = builders.plan(swept=SWEPT, base_model="smollm2-135m", provider="local")
-    asked = builders.run("awaiting_approval"), plan, builders.BUDGET
     none_won = [replace(arm, outcome="not finished") for arm in ARMS[:2]]
     return {
-        "plan-asked-sweep": plans.approval_card(*asked, 1),
+        "plan-asked-sweep": plans.approval_card(builders.run("awaiting_approval"), plan, builders.BUDGET, 1),
         "estimate-sweep": estimates.card(
             replace(builders.estimate_summary(), sweep_note=arm_count_text(SWEEP)),
             "local/smollm2-135m",

@@ -101,7 +101,7 @@ def test_a_model_that_should_not_be_deployed_shows_no_saving(name: str) -> None:
 
 
 def test_fixes_of_the_rows_are_offered_before_an_estimate() -> None:
-    report = builders.report(*labelling_cards.DOUBTS, builders.DUPLICATE)
+    report = builders.report(*labelling_cards.LABEL_FINDINGS, builders.DUPLICATE)
     card = datasets.checked_card(builders.dataset(), report)
     assert [button["text"]["text"] for button in buttons(card.blocks)] == [
         "Measure",

@@ -1,4 +1,4 @@
-"""Each place spells a command as it is typed there."""
+"""Commands are spelled as they are typed in Slack and in the terminal."""
 
 from __future__ import annotations
 
@@ -33,10 +33,10 @@ TERMINAL = TerminalSpelling("t.csv")
         ),
     ],
 )
-def test_a_step_is_spelled_for_the_place_where_it_is_read(todo: Todo, slack: str, terminal: str) -> None:
+def test_a_step_is_spelled_for_slack_and_for_the_terminal(todo: Todo, slack: str, terminal: str) -> None:
     assert (todo_text(todo, SLACK), todo_text(todo, TERMINAL)) == (slack, terminal)
 
 
-def test_what_only_slack_has_is_named_as_slack_s_in_a_terminal() -> None:
+def test_a_command_that_only_slack_has_is_marked_in_the_terminal() -> None:
     assert SLACK.command("start", "tickets") == "`/finetune start tickets`"
     assert TERMINAL.command("start", "tickets") == "/finetune start tickets in Slack"

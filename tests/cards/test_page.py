@@ -1,4 +1,4 @@
-"""A card as a page: our markup becomes tags, and what anybody else wrote stays text."""
+"""A card as an HTML page: our markup becomes tags, and everybody else's text stays text."""
 
 from __future__ import annotations
 
@@ -11,17 +11,14 @@ from bot.cards.blocks import Facts, Headline, Lines, Note, Table, Text, actions,
 from bot.cards.page import Picture, Section, page
 
 VOID = {"meta", "img", "br"}
-EVIL = (
-    "<script>alert(1)</script>",
-    '"><img src=x onerror=y>',
-    "*_`~<@U1>&lt;b&gt;",
-    "<https://evil|text>",
-    "_a_ *b*",
+HOSTILE = (
+    *("<script>alert(1)</script>", '"><img src=x onerror=y>', "*_`~<@U1>&lt;b&gt;"),
+    *("<https://evil|text>", "_a_ *b*"),
 )
 
 
 class Reader(HTMLParser):
-    """The text of a page, its tags with their attributes, and whether each is closed."""
+    """Reads a page's text and its tags with their attributes, and checks that each is closed."""
 
     def __init__(self, text: str) -> None:
         super().__init__(convert_charrefs=True)
@@ -55,7 +52,7 @@ def read(*parts: object, pictures: tuple[Picture, ...] = ()) -> Reader:
     return reader
 
 
-def test_a_card_reads_as_in_slack() -> None:
+def test_a_page_reads_like_the_card_in_slack() -> None:
     table = Table([("model", "right"), ("small", "70%")], "Scores", otherwise=(Text("never shown"),))
     reader = read(
         Headline("Ready"),
@@ -73,8 +70,8 @@ def test_a_card_reads_as_in_slack() -> None:
     assert {"strong", "code", "table", "th", "dl", "li"} <= {tag for tag, _ in reader.tags}
 
 
-@pytest.mark.parametrize("text", EVIL)
-def test_what_others_wrote_stays_text(text: str) -> None:
+@pytest.mark.parametrize("text", HOSTILE)
+def test_text_from_others_stays_text(text: str) -> None:
     plain = read(Headline(text), Table([(text, "b"), (text, text)], text))
     marked = read(
         Text(escape(text)), Facts([(escape(text), escape(text))]), Lines([escape(text)]), Note(code("x"))
@@ -86,7 +83,7 @@ def test_what_others_wrote_stays_text(text: str) -> None:
         assert not [tag for tag, attributes in reader.tags if "onerror" in attributes]
 
 
-def test_a_picture_is_inside_the_page(tmp_path: Path) -> None:
+def test_a_picture_is_embedded_in_the_page(tmp_path: Path) -> None:
     (tmp_path / "loss.png").write_bytes(b"\x89PNG")
     reader = read(pictures=(Picture(tmp_path / "loss.png", 'the "loss"'),))
     (image,) = [attributes for tag, attributes in reader.tags if tag == "img"]

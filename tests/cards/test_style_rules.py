@@ -1,4 +1,4 @@
-"""The judge of how a card reads: it finds each thing that we never say."""
+"""style_rules.py finds what our cards never say, and counts the lines that Slack draws."""
 
 from __future__ import annotations
 
@@ -9,40 +9,33 @@ import pytest
 from tests.cards.style_rules import drawn_lines, length_faults, style_faults
 
 
-def said(text: str) -> dict[str, Any]:
-    return {"text": "a", "blocks": [{"type": "section", "text": {"type": "mrkdwn", "text": text}}]}
-
-
 @pytest.mark.parametrize(
     "text",
     [
-        "Done!",
-        "loss 0.123456",
-        "took None",
-        "Decimal(3)",
-        "up to $0.00",
-        "pays back in 0 minutes",
-        "from 0 input tokens",
-        "job 3f9a61c2b7d43f9a61c2b7d4",
-        "1 rows",
-        "an error occurred",
-        "it failed to start",
-        "*Cost*\n ",
-        "the end..",
-        "two  blanks",
+        *(
+            "Done!",
+            "loss 0.123456",
+            "took None",
+            "Decimal(3)",
+            "up to $0.00",
+            "pays back in 0 minutes",
+            "1 rows",
+        ),
+        *("from 0 input tokens", "job 3f9a61c2b7d43f9a61c2b7d4", "an error occurred", "it failed to start"),
+        *("*Cost*\n ", "the end..", "two  blanks"),
     ],
 )
-def test_what_we_never_say_is_found(text: str) -> None:
-    assert style_faults(said(text))
-    assert style_faults({"text": "a", "newest": said(text)["blocks"]})
+def test_each_fault_of_style_is_found_in_both_forms(text: str) -> None:
+    for form in ("blocks", "newest"):
+        assert style_faults({"text": "a", form: [section(text)]})
 
 
 @pytest.mark.parametrize("text", ["$0.12, 11 rows, 0.42", "ask <@U1> for 1 row", "`volume=1 rows`", "Run 7"])
-def test_what_we_do_say_passes(text: str) -> None:
-    assert style_faults(said(text)) == []
+def test_our_own_style_is_accepted(text: str) -> None:
+    assert style_faults({"text": "a", "blocks": [section(text)]}) == []
 
 
-def test_four_buttons_are_one_too_many() -> None:
+def test_four_buttons_are_too_many() -> None:
     button = {"type": "button", "text": {"type": "plain_text", "text": "Go"}}
     assert style_faults({"text": "a", "blocks": [{"type": "actions", "elements": [button] * 4}]}) == [
         "4 buttons"
@@ -79,11 +72,11 @@ def note(text: str) -> dict[str, Any]:
         ({"type": "data_table", "rows": [[], [], []]}, 3),
     ],
 )
-def test_the_lines_that_slack_draws(block: dict[str, Any], lines: int) -> None:
+def test_lines_are_counted_as_slack_draws_them(block: dict[str, Any], lines: int) -> None:
     assert drawn_lines({"blocks": [block]}) == lines
 
 
-def test_what_is_too_long_is_found() -> None:
+def test_a_long_note_is_found_in_a_message() -> None:
     assert length_faults("other", {"blocks": [note("word " * 26)]}) == ["a note of 26 words"]
     assert length_faults("other", {"blocks": [note("word " * 25), section("a\n" * 50)]}) == []
     assert length_faults("other", {"type": "modal", "blocks": [note("word " * 26)]}) == []

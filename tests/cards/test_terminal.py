@@ -1,4 +1,4 @@
-"""A card in the terminal: the sentences of Slack, without its markup and its buttons."""
+"""A card in the terminal: the same sentences without Slack's markup and buttons."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ from bot.cards.terminal import plain_text, terminal_text
 
 
 @pytest.mark.parametrize("text", ["*a* _b_ ~c~", "> quoted", "card_arrival, 2 < 3 & 5 > 4"])
-def test_what_was_escaped_for_slack_reads_as_it_was_written(text: str) -> None:
+def test_text_escaped_for_slack_is_restored(text: str) -> None:
     assert plain_text(escape(text)) == text
 
 
-def test_markup_of_ours_leaves_its_words() -> None:
+def test_our_markup_is_reduced_to_its_words() -> None:
     mrkdwn = "*Next*: ask <@U1>, see <https://a.b|the plan>, by <!date^1^{time}|14:03 UTC>: `finetune check`"
     assert plain_text(mrkdwn) == "Next: ask @U1, see the plan (https://a.b), by 14:03 UTC: finetune check"
 
 
-def test_a_card_is_paragraphs_and_buttons_stay_in_slack() -> None:
+def test_a_card_becomes_paragraphs_without_buttons() -> None:
     table = Table([("model", "right"), ("small", "70%")], "Scores", otherwise=(Text("never shown"),))
     chart = Chart("Loss", "training", [("1", 2.0)], "step", "nats", otherwise=(Lines(["1: 2.0"]),))
     card = (
