@@ -557,7 +557,7 @@ def _results() -> dict[str, Message]:
 
     def judged(other: int, tuned: int, advice: Advice, **values: Any) -> RunResult:
         return builders.result_with(
-            tuned, beside=builders.ladder_beside_classical(other, tuned), advice=advice, **values
+            tuned, beside=measurements.ladder_beside_classical(other, tuned), advice=advice, **values
         )
 
     cases = {
@@ -574,35 +574,35 @@ def _results() -> dict[str, Message]:
         "result-to-compare": (builders.advised_plan(), judged(140, 190, to_measure)),
         "result-alone": (
             predicted,
-            builders.result_with(190, beside=builders.ladder_of_tuned_alone(190), advice=builders.ALONE),
+            builders.result_with(190, beside=measurements.ladder_of_tuned_alone(190), advice=builders.ALONE),
         ),
         "result-below-the-bar": (builders.advised_plan(), judged(111, 155, builders.MISSES)),
         "result-failed": (builders.advised_plan(), judged(90, 0, builders.MISSES, base=unread)),
         "result-silent": (
             builders.advised_plan(),
-            builders.result_with(12, beside=builders.ladder_of_silent_tuned(), advice=builders.MISSES),
+            builders.result_with(12, beside=measurements.ladder_of_silent_tuned(), advice=builders.MISSES),
         ),
         "result-over-budget": (plan, replace(builders.result(), actual_micros=310_000)),
         "result-nothing-read": (
             predicted,
             builders.result_with(
-                190, base=unread, beside=builders.ladder_of_tuned_alone(190), advice=builders.GO
+                190, base=unread, beside=measurements.ladder_of_tuned_alone(190), advice=builders.GO
             ),
         ),
         "result-cheaper-rung": (predicted, judged(190, 184, builders.CHEAPER)),
         "result-by-words": (
             predicted,
-            builders.result_with(150, labelled=False, beside=builders.ladder_by_f1()),
+            builders.result_with(150, labelled=False, beside=measurements.ladder_by_f1()),
         ),
     }
     not_worse = builders.result_with(
-        184, beside=builders.ladder_beside_prompted(), not_worse=builders.NOT_WORSE, margin=0.03
+        184, beside=measurements.ladder_beside_prompted(), not_worse=builders.NOT_WORSE, margin=0.03
     )
     prompted = builders.plan(predicted=builders.PREDICTED, judge="openai/gpt-4.1")
     judged_text = builders.result_with(
         184,
         labelled=False,
-        beside=builders.ladder_beside_prompted(scoring="judge"),
+        beside=measurements.ladder_beside_prompted(scoring="judge"),
         judge=measurements.JUDGED,
     )
     return {
@@ -620,7 +620,7 @@ def _results() -> dict[str, Message]:
             builders.result_with(
                 150,
                 labelled=False,
-                beside=builders.ladder_by_f1(),
+                beside=measurements.ladder_by_f1(),
                 judge=replace(measurements.JUDGED, failed="There is no such model."),
             ),
         ),
@@ -631,13 +631,15 @@ def _results() -> dict[str, Message]:
 def _details() -> dict[str, Json]:
     """The forms behind a card's button."""
     predicted = builders.plan(predicted=builders.PREDICTED)
-    result = builders.result_with(190, beside=builders.ladder_beside_classical(140, 190), advice=builders.GO)
+    result = builders.result_with(
+        190, beside=measurements.ladder_beside_classical(140, 190), advice=builders.GO
+    )
     done = replace(
         builders.run_summary("done"), plan=predicted, result=result, actuals=builders.actuals(0.84)
     )
     by_words = replace(
         done,
-        result=builders.result_with(150, labelled=False, beside=builders.ladder_by_f1()),
+        result=builders.result_with(150, labelled=False, beside=measurements.ladder_by_f1()),
         actuals=builders.actuals(None),
         running=measurements.MANY_ERRORS,
     )
@@ -655,7 +657,7 @@ def _details() -> dict[str, Json]:
         result=builders.result_with(
             184,
             labelled=False,
-            beside=builders.ladder_beside_prompted(scoring="judge"),
+            beside=measurements.ladder_beside_prompted(scoring="judge"),
             judge=judge,
             agreement=people,
             worse_labels=builders.LOSSES,

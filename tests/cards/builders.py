@@ -32,7 +32,6 @@ from bot.values.runs import Advice, ArmScore, ChangedRow, Progress, RunResult
 from storage.records import Approval, Ask, AuditEntry, Dataset, Run, RunState
 from trainers.dataset import Columns, Finding, LabelCount, Report, TokenReport
 from trainers.dataset.rows import NO_CHOICES, Choices
-from trainers.evaluation.results import Scoring
 from trainers.evaluation.statistics import LabelLoss
 from trainers.pricing import PriceRow
 from trainers.providers import ModelVerdict
@@ -426,31 +425,6 @@ CHEAPER = Advice(
 )
 
 
-def ladder_by_f1() -> str:
-    """Free text scored by F1: retrieval and the tuned model."""
-    from tests.cards import measurements  # which imports this module
-
-    rungs = [
-        measurements.rung(name, model, right, scoring="f1", unread=0)
-        for name, model, right in (("retrieval", measurements.BIG, 141), ("tuned", "local/tickets-7", 158))
-    ]
-    return measurements.ladder(rungs, pairs=(measurements.pair(rungs[1], rungs[0]),)).to_json()
-
-
-def ladder_beside_prompted(tuned: int = 184, scoring: Scoring = "label") -> str:
-    """Ten examples in a large model's prompt, with 186 of 200 right, and the tuned model."""
-    from tests.cards import measurements  # which imports this module
-
-    rungs = [
-        measurements.rung(name, model, right, usd, scoring=scoring, unread=0)
-        for name, model, right, usd in (
-            ("kshot", measurements.BIG, 186, "0.41"),
-            ("tuned", "local/tickets-7", tuned, "0.03"),
-        )
-    ]
-    return measurements.ladder(rungs, pairs=(measurements.pair(rungs[0], rungs[1]),)).to_json()
-
-
 NOT_WORSE = ModelComparison(
     "ten examples, openai/gpt-4.1-mini-2025-04-14",
     0.93,
@@ -462,29 +436,6 @@ NOT_WORSE = ModelComparison(
     Decimal("0.41"),
 )
 LOSSES = (LabelLoss("refund", 24, 22, 11, 0.014), LabelLoss("lost_parcel", 18, 18, 9, 0.031))
-
-
-def ladder_of_silent_tuned() -> str:
-    from tests.cards import measurements  # which imports this module
-
-    return measurements.ladder(
-        [measurements.rung("tuned", "local/tickets-7", 12, empty=180)], pairs=()
-    ).to_json()
-
-
-def ladder_of_tuned_alone(tuned: int) -> str:
-    from tests.cards import measurements  # which imports this module
-
-    return measurements.ladder([measurements.rung("tuned", "local/tickets-7", tuned)], pairs=()).to_json()
-
-
-def ladder_beside_classical(other: int, tuned: int) -> str:
-    """The classical and the tuned model, with `other` and `tuned` of 200 rows right."""
-    from tests.cards import measurements  # which imports this module
-
-    rungs = measurements.rung("classical", None, other), measurements.rung("tuned", "local/tickets-7", tuned)
-    better, worse = sorted(rungs, key=lambda rung: -rung.score)
-    return measurements.ladder(rungs, pairs=(measurements.pair(better, worse),)).to_json()
 
 
 def actuals(predicted: float | None) -> tuple[Actual, ...]:

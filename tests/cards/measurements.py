@@ -36,6 +36,7 @@ from trainers.evaluation.results import (
     Retrieval,
     Rung,
     RungName,
+    Scoring,
     Standing,
 )
 from trainers.pricing import PriceRow, UnknownPrice
@@ -259,6 +260,35 @@ def ladder_of_many(count: int = 12, name: str = "provider/a-rather-long-model-na
         for at in range(count - 1)
     ]
     return ladder((rung("classical", None, 184), *rungs))
+
+
+def ladder_by_f1() -> str:
+    """Free text scored by F1: retrieval and the tuned model."""
+    retrieval = rung("retrieval", BIG, 141, scoring="f1", unread=0)
+    tuned = rung("tuned", "local/tickets-7", 158, scoring="f1", unread=0)
+    return ladder((retrieval, tuned), pairs=(pair(tuned, retrieval),)).to_json()
+
+
+def ladder_beside_prompted(tuned: int = 184, scoring: Scoring = "label") -> str:
+    """Ten examples in a large model's prompt, with 186 of 200 right, and the tuned model."""
+    prompted = rung("kshot", BIG, 186, "0.41", scoring=scoring, unread=0)
+    cheaper = rung("tuned", "local/tickets-7", tuned, "0.03", scoring=scoring, unread=0)
+    return ladder((prompted, cheaper), pairs=(pair(prompted, cheaper),)).to_json()
+
+
+def ladder_of_silent_tuned() -> str:
+    return ladder([rung("tuned", "local/tickets-7", 12, empty=180)], pairs=()).to_json()
+
+
+def ladder_of_tuned_alone(tuned: int) -> str:
+    return ladder([rung("tuned", "local/tickets-7", tuned)], pairs=()).to_json()
+
+
+def ladder_beside_classical(other: int, tuned: int) -> str:
+    """The classical and the tuned model, with `other` and `tuned` of 200 rows right."""
+    rungs = rung("classical", None, other), rung("tuned", "local/tickets-7", tuned)
+    better, worse = sorted(rungs, key=lambda rung: -rung.score)
+    return ladder(rungs, pairs=(pair(better, worse),)).to_json()
 
 
 def curve(**other: Any) -> Curve:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from demo.summary import Summary
-from tests.cards.builders import ladder_beside_classical, result
+from tests.cards.builders import result
+from tests.cards.measurements import ladder_beside_classical
 from trainers.evaluation.results import Ladder
 
 

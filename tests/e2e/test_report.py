@@ -59,7 +59,7 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         builders.run("done"),
         replace(builders.advised_plan(), prices=prices.to_json(), base_model=LONG),
         builders.result(
-            beside=builders.ladder_beside_classical(111, 155), advice=builders.CHEAPER, labels=labels
+            beside=measurements.ladder_beside_classical(111, 155), advice=builders.CHEAPER, labels=labels
         ),
         ladder=ladder,
         actuals=builders.actuals(0.84),

@@ -17,7 +17,7 @@ from storage.datasets import NewDataset
 from storage.records import Model
 from storage.runs import NewRun
 from storage.store import Store
-from tests.cards import builders
+from tests.cards import builders, measurements
 from tests.local.exporting import MODEL, tune
 from trainers.local.export.order import RunMeasurements
 
@@ -77,7 +77,7 @@ def test_facts_are_those_of_the_plan_and_the_result() -> None:
 
 
 def test_against_the_ladder_each_rung_is_named_and_other_measures_leave_the_base_out() -> None:
-    remember(result=builders.result(beside=builders.ladder_by_f1()))
+    remember(result=builders.result(beside=measurements.ladder_by_f1()))
     facts = look().facts
     assert facts is not None
     assert facts["measure"] == "the share F1, the words shared with the expected answer"
