@@ -83,10 +83,7 @@ TOO_FEW = Finding(
 NOT_JSON = Finding(7, "blocks", "not_json", "Line 7 is not JSON.", "Put one JSON object on each line.")
 HOSTED = Training(tokens=36_200, epochs=3, usd_per_million=Decimal(3))
 OWN = Training(
-    tokens=36_200,
-    epochs=3,
-    usd_per_hour=Decimal(0),
-    minutes=Range(Decimal(13), Decimal(26), Decimal(120)),
+    tokens=36_200, epochs=3, usd_per_hour=Decimal(0), minutes=Range(Decimal(13), Decimal(26), Decimal(120))
 )
 GPT_4O = Rates("gpt-4o", Decimal("2.5"), Decimal(10), "genai-prices 0.2.3")
 MINI = Rates("gpt-4.1-mini", Decimal("0.8"), Decimal("3.2"), "openai.toml, 2026-09-01")

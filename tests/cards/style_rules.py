@@ -65,10 +65,7 @@ def length_faults(name: str, payload: Json) -> list[str]:
     if most is not None and drawn_lines(payload) > most:
         complaints.append(f"{drawn_lines(payload)} lines, {most} at most")
     counts = [len(note.split()) for note in notes(payload)]
-    return [
-        *complaints,
-        *(f"a note of {count} words" for count in counts if count > MOST_WORDS_OF_A_NOTE),
-    ]
+    return [*complaints, *(f"a note of {count} words" for count in counts if count > MOST_WORDS_OF_A_NOTE)]
 
 
 def notes(payload: Json) -> list[str]:

@@ -343,8 +343,7 @@ def test_a_long_list_ends_with_how_much_it_leaves_out(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "person"),
-    [("received", ANA), ("ready", ANA), ("asked", ANA), ("partly", BEN), ("decided", BEN)],
+    ("name", "person"), [("received", ANA), ("ready", ANA), ("asked", ANA), ("partly", BEN), ("decided", BEN)]
 )
 def test_mentions_of_our_own_people_stay(name: str, person: str) -> None:
     assert any(f"<@{person}>" in text for text in mrkdwn(cards(HOSTILE)[name]))

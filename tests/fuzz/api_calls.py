@@ -76,13 +76,7 @@ def _sweep(file_id: str) -> Json:
 
 
 _MESSAGES = [{"role": "system", "content": "s"}, {"role": "user", "content": [{"type": "text", "text": "u"}]}]
-CHAT: Json = {
-    "messages": _MESSAGES,
-    "max_tokens": 1,
-    "temperature": 0,
-    "seed": 1,
-    "stop": ["x"],
-}
+CHAT: Json = {"messages": _MESSAGES, "max_tokens": 1, "temperature": 0, "seed": 1, "stop": ["x"]}
 CHAT = {**CHAT, "stream": False, "n": 1, "logprobs": True, "top_logprobs": 2, "top_p": 1, "logit_bias": {}}
 _SCHEMA = {
     "type": "object",

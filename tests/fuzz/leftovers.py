@@ -14,13 +14,7 @@ from hypothesis import strategies as st
 
 from tests.fuzz.api_calls import list_files
 from tests.fuzz.mutations import Json, mutated, odd_texts, odd_values, raw_json
-from trainers.local.job_directory import (
-    TrainingJob,
-    append_event,
-    read_events,
-    replace_json,
-    write_job,
-)
+from trainers.local.job_directory import TrainingJob, append_event, read_events, replace_json, write_job
 from trainers.local.jobs.records import Jobs
 from trainers.local.ray.job_files import open_attempt
 from trainers.local.ray.storage import Storage, StorageAway

@@ -34,14 +34,7 @@ from tests.rules.builders import (
     rung,
 )
 from tests.rules.worded_verdict import advise, assert_reads_well, reason, rules, weighing_rules
-from trainers.evaluation.results import (
-    Candidate,
-    Curve,
-    CurvePoint,
-    LabelNeed,
-    Pair,
-    Prediction,
-)
+from trainers.evaluation.results import Candidate, Curve, CurvePoint, LabelNeed, Pair, Prediction
 from trainers.providers import ModelVerdict
 
 LOSES_LATER = Quantiles(Decimal(-900), Decimal(-400), Decimal(120))

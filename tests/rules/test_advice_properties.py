@@ -26,10 +26,7 @@ from tests.rules.builders import (
     simulated,
 )
 from tests.rules.worded_verdict import advise, assert_reads_well
-from trainers.evaluation.results import (
-    Rung,
-    Standing,
-)
+from trainers.evaluation.results import Rung, Standing
 from trainers.providers import ModelVerdict
 
 ORDER: dict[VerdictKind, int] = {"no_go": 0, "unknown": 1, "go": 2}
@@ -41,11 +38,7 @@ def tuned_rung(right: int) -> Rung:
     """As a measurement would judge it: 179 of 200 are the least that show 85%, and 160 or fewer miss it."""
     standing: Standing = "meets" if right >= 179 else "undecided" if right > 160 else "misses"
     return rung(
-        "tuned",
-        standing,
-        right,
-        usd=Decimal("0.03"),
-        rows_to_decide=100 if standing == "undecided" else None,
+        "tuned", standing, right, usd=Decimal("0.03"), rows_to_decide=100 if standing == "undecided" else None
     )
 
 

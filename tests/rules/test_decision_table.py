@@ -257,11 +257,7 @@ TABLE: dict[str, tuple[Facts, VerdictKind, str]] = {
     "the task needs facts": (team(*ALL_MISS[:4], task_kind="knowledge"), "no_go", "knowledge"),
     "the task needs reasoning": (team(*ALL_MISS, task_kind="reasoning"), "no_go", "reasoning"),
     "fewer than 200 rows": (team(*ALL_MISS, rows=150), "no_go", "rows"),
-    "many rows, fewer than 200 questions": (
-        team(*ALL_MISS, faults=RowFaults(copies=1080)),
-        "no_go",
-        "rows",
-    ),
+    "many rows, fewer than 200 questions": (team(*ALL_MISS, faults=RowFaults(copies=1080)), "no_go", "rows"),
     "500 rows of free text, no task is given": (
         team(*ALL_MISS[2:], rows=500, smallest_label=None),
         "unknown",

@@ -17,10 +17,7 @@ from tests.rules.builders import ARTICLE, WITH_PEOPLE, WITHOUT_HOURS
 from tests.rules.test_roi import NANO, TEN_BILLION
 
 CERTAIN = replace(
-    ARTICLE,
-    volume_spread=Decimal(0),
-    price_fall=Range.exactly(Decimal(0)),
-    run_fails=Decimal(0),
+    ARTICLE, volume_spread=Decimal(0), price_fall=Range.exactly(Decimal(0)), run_fails=Decimal(0)
 )
 BILLION = replace(WITH_PEOPLE, monthly_input_tokens=1_000_000_000)
 # 4 points better on 200 rows, a wrong answer costs 2 cents
@@ -106,9 +103,7 @@ def test_planned_work_takes_three_quarters_to_twice_as_long() -> None:
         replace(WITH_PEOPLE, quality=BETTER),
     ],
 )
-def test_likely_from_is_the_smallest_volume_at_which_80_percent_pay_back(
-    inputs: Inputs,
-) -> None:
+def test_likely_from_is_the_smallest_volume_at_which_80_percent_pay_back(inputs: Inputs) -> None:
     enough = simulate(inputs).likely_from
     assert enough is not None
     expected = estimate(inputs).break_even_tokens_per_month

@@ -139,11 +139,7 @@ TEXT = st.text(max_size=30)
     asked_at=st.floats(0, 1e12),
 )
 def test_any_plan_is_restored_and_keeps_its_hash(
-    system: str | None,
-    labels: tuple[str, ...],
-    values: dict[str, Any],
-    epochs: int,
-    asked_at: float,
+    system: str | None, labels: tuple[str, ...], values: dict[str, Any], epochs: int, asked_at: float
 ) -> None:
     chosen = tuple(sorted({**values, "n_epochs": epochs}.items()))
     plan = replace(PLAN, system=system, labels=labels, hyperparameters=chosen, asked_at=asked_at)
@@ -179,8 +175,7 @@ def test_a_plan_needs_whole_epochs_and_sorted_hyperparameters(wrong: tuple[tuple
 
 
 @pytest.mark.parametrize(
-    ("rows", "epochs"),
-    [(0, 10), (100, 6), (200, 3), (999, 3), (1000, 2), (1999, 2), (2000, 1)],
+    ("rows", "epochs"), [(0, 10), (100, 6), (200, 3), (999, 3), (1000, 2), (1999, 2), (2000, 1)]
 )
 def test_a_small_dataset_gets_more_epochs(rows: int, epochs: int) -> None:
     assert epochs_for(rows) == epochs

@@ -28,8 +28,7 @@ TEN_MILLION, TEN_BILLION = 10_000_000, 10_000_000_000
 
 
 @pytest.mark.parametrize(
-    ("volume", "before", "after", "saving"),
-    [(TEN_MILLION, 25, 2, 23), (TEN_BILLION, 25_000, 2_000, 23_000)],
+    ("volume", "before", "after", "saving"), [(TEN_MILLION, 25, 2, 23), (TEN_BILLION, 25_000, 2_000, 23_000)]
 )
 def test_ten_million_tokens_at_2_50_dollars_a_million_cost_25_dollars(
     volume: int, before: int, after: int, saving: int
@@ -169,8 +168,7 @@ def test_usage_from_means_has_the_original_totals() -> None:
 
 
 @pytest.mark.parametrize(
-    "prices",
-    [{}, {"usd_per_million": Decimal(1), "usd_per_hour": Decimal(1)}, {"usd_per_hour": Decimal(1)}],
+    "prices", [{}, {"usd_per_million": Decimal(1), "usd_per_hour": Decimal(1)}, {"usd_per_hour": Decimal(1)}]
 )
 def test_training_needs_exactly_one_price(prices: dict[str, Decimal]) -> None:
     with pytest.raises(ValueError, match="training"):
@@ -233,10 +231,7 @@ def test_break_even_is_the_smallest_volume_that_pays_back_in_time(
 
 # $2,300 a month for 1B tokens, $5,025 once
 SAVES_2300 = replace(
-    WITH_PEOPLE,
-    monthly_input_tokens=1_000_000_000,
-    now=replace(GPT_4O, input=Decimal("2.30")),
-    tuned=FREE,
+    WITH_PEOPLE, monthly_input_tokens=1_000_000_000, now=replace(GPT_4O, input=Decimal("2.30")), tuned=FREE
 )
 
 

@@ -15,8 +15,7 @@ USE = ModelUse("today's", "tickets", "gpt-4o", ends=date(2027, 1, 14))
 
 
 @pytest.mark.parametrize(
-    ("days", "notice"),
-    [(91, None), (90, 90), (31, 90), (30, 30), (8, 30), (7, 7), (1, 7), (0, 0), (-40, 0)],
+    ("days", "notice"), [(91, None), (90, 90), (31, 90), (30, 30), (8, 30), (7, 7), (1, 7), (0, 0), (-40, 0)]
 )
 def test_the_nearest_notice_is_due(days: int, notice: int | None) -> None:
     assert due_notice(replace(USE, ends=TODAY + timedelta(days=days)), TODAY) == notice

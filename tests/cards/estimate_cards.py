@@ -1,0 +1,118 @@
+"""Cards of estimates."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import date
+from decimal import Decimal
+from typing import Any
+
+from bot.cards import estimates
+from bot.cards.blocks import Message
+from bot.cards.estimate_details import EstimateSummary
+from bot.rules.facts import Evidence
+from bot.rules.prices import MissingPrice
+from bot.rules.roi import Quality
+from tests.cards import builders, measurements
+from tests.cards.builders import ANA, ENDING, FREE, HOSTED, MINI, OWN
+from tests.cards.measurements import RUNGS
+from trainers.pricing import PriceRow
+from trainers.types import Price
+
+TARGET = "local/smollm2-135m"
+TRAINED = Evidence(
+    ladder=measurements.ladder_that_none_meets(),
+    tuned=measurements.rung("tuned", TARGET, 190),
+    task_kind="classification",
+)
+CLASSICAL = Evidence(ladder=measurements.ladder())
+MISSED = Evidence(ladder=measurements.ladder_that_none_meets())
+TODAY = {
+    "current": "gpt-4o",
+    "full_current": "openai/gpt-4o",
+    "to_measure": ("openai/gpt-4o", "openai/gpt-4o-mini"),
+}
+PROMPTED = Evidence(ladder=measurements.ladder(RUNGS[2:]), tuned=measurements.rung("tuned", TARGET, 190))
+
+
+def cards() -> dict[str, Message]:
+    return {**_estimates()}
+
+
+def estimate_beside_a_rung() -> EstimateSummary:
+    quality = Quality(200, Decimal(14), Decimal(4), Decimal("0.02"))
+    machine = replace(FREE, usd_per_hour=Decimal("0.10"))
+    paid = replace(OWN, usd_per_hour=Decimal("0.10"))
+    return builders.estimate_summary(
+        rows=2_400, evidence=PROMPTED, tuned=machine, training=paid, quality=quality
+    )
+
+
+def _estimates() -> dict[str, Message]:
+    machine = replace(FREE, usd_per_hour=Decimal("0.10"))
+    paid = replace(OWN, usd_per_hour=Decimal("0.10"))
+    cases = {
+        "estimate-free-machine": builders.estimate_summary(),
+        "estimate-paid-machine": builders.estimate_summary(tuned=machine, training=paid),
+        "estimate-hosted": builders.estimate_summary(
+            tuned=MINI, training=HOSTED, evaluation_usd=Decimal("0.02")
+        ),
+        "estimate-loss": builders.estimate_summary(tuned=machine, training=paid, volume=10_000_000),
+        "estimate-ending": builders.estimate_summary(now=ENDING, tuned=machine, training=paid),
+        "estimate-few-rows": builders.estimate_summary(rows=120),
+        "estimate-without-volume": builders.estimate_summary(volume=None, missing=MissingPrice("today")),
+        "estimate-go": builders.estimate_summary(
+            rows=2_400, evidence=TRAINED, tuned=machine, training=paid, people_hours=Decimal(4)
+        ),
+        "estimate-cheaper-rung": builders.estimate_summary(rows=2_400, evidence=CLASSICAL, training=HOSTED),
+        "estimate-with-people": builders.estimate_summary(
+            people_hours=Decimal(20), labels=500, usd_per_label=Decimal("0.10"), retrain_months=6
+        ),
+    }
+    missed: dict[str, Any] = {"rows": 2_400, "evidence": MISSED, "tuned": machine, "training": paid}
+    cases["estimate-start"] = builders.estimate_summary(**missed, people_hours=Decimal(4))
+    cases["estimate-hours-unsaid"] = builders.estimate_summary(**missed)
+    cases["estimate-today-unmeasured"] = builders.estimate_summary(
+        **missed, people_hours=Decimal(4), about=TODAY
+    )
+    without_key = {**TODAY, "providers_without_key": (("openai", "OPENAI_API_KEY"),)}
+    cases["estimate-without-key"] = builders.estimate_summary(
+        **missed, people_hours=Decimal(4), about=without_key
+    )
+    cases |= _at_a_vendor()
+    return {
+        **{name: estimates.card(case, TARGET, number=4) for name, case in cases.items()},
+        "estimate-beside-a-rung": estimates.card(estimate_beside_a_rung(), TARGET, number=4),
+        "estimate-use-encoder": estimates.card(
+            builders.estimate_summary(evidence=Evidence(ladder=measurements.ladder_that_encoder_meets())),
+            TARGET,
+            number=4,
+            encoder="local/minilm-encoder",
+        ),
+        "estimate-shared": estimates.card(builders.estimate_summary(), TARGET, number=4, shared_by=ANA),
+        "estimate-without-buttons": estimates.card(builders.estimate_summary(), TARGET),
+    }
+
+
+def _at_a_vendor() -> dict[str, EstimateSummary]:
+    """On a machine by the hour, and with an unknown price."""
+    unknown = Price(None, None, None, None)
+    row = PriceRow("acme/llama-8b", "tuned", unknown, "Acme's page", date(2026, 9, 20), is_hosted=True)
+    nothing_known = replace(builders.estimate_summary(volume=None), training=None, prices=(row,))
+    by_the_hour = replace(
+        row, price=Price(Decimal("0.40"), *(Decimal(0),) * 3), hosted_usd_per_hour=Decimal("5.50")
+    )
+    today = builders.estimate_summary().estimate
+    hosted: dict[str, Any] = {
+        "prices": (by_the_hour,),
+        "measuring_usd": Decimal("2.77"),
+        "machine_usd": Decimal("2.75"),
+        "asks_vendor": True,
+    }
+    return {
+        "estimate-by-the-hour": replace(builders.estimate_summary(training=HOSTED), **hosted),
+        "estimate-by-the-hour-first": replace(
+            builders.estimate_summary(training=HOSTED, volume=None), **hosted
+        ),
+        "estimate-price-missing": replace(nothing_known, today=today.monthly_before if today else None),
+    }

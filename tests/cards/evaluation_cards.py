@@ -1,0 +1,124 @@
+"""Cards of measurements and their ladders."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+from bot.cards import evaluation_results, evaluations, judge_agreement, prompt_search
+from bot.cards.blocks import Message
+from bot.rules.judge_agreement import HumanAgreement
+from bot.values.evaluations import JudgeProgress, LadderProgress
+from storage.records import Measurement
+from tests.cards import measurements
+from tests.cards.builders import BEN, BUDGET, NO_BUDGET, NOW
+from tests.cards.measurements import DISTRUSTING, FOUND_NOTHING, JUDGED, NOBODY, RUNGS, SEARCH, TRUSTING
+from trainers.evaluation.results import Ladder
+
+
+def cards() -> dict[str, Message]:
+    return {**_measuring()}
+
+
+def _measuring() -> dict[str, Message]:
+    plan, running = measurements.plan(), measurements.measurement()
+    asked, own = (
+        measurements.measurement("asked"),
+        measurements.plan(prompt="Sort this.", documents=("a", "b")),
+    )
+    waits = measurements.half_way_progress(
+        note="openai asks us to wait a minute. Measuring resumes automatically."
+    )
+    again = "The models were out of reach for an hour."
+    return {
+        "measure-asked": evaluations.request_card(asked, own, measurements.asking_progress(), BUDGET),
+        "measure-asked-free": evaluations.request_card(
+            asked, plan, measurements.asking_progress(0), NO_BUDGET
+        ),
+        "measure-preparing": evaluations.progress_card(asked, plan, LadderProgress(), NOW),
+        "measure-running": evaluations.progress_card(running, plan, waits, NOW),
+        "measure-judging": evaluations.progress_card(
+            running, plan, measurements.half_way_progress(stage="judging"), NOW
+        ),
+        "measure-failed": evaluations.closed_card(
+            measurements.measurement("failed", actual_micros=230_000),
+            plan,
+            measurements.half_way_progress(),
+            again,
+        ),
+        "measure-cancelled": evaluations.closed_card(
+            measurements.measurement("cancelled"), plan, LadderProgress(), f"Cancelled by <@{BEN}>."
+        ),
+        "ladder-met": evaluation_results.card(measurements.ladder(), number=3),
+        "ladder-none-meets": evaluation_results.card(measurements.ladder_that_none_meets(), number=4),
+        "ladder-encoder-meets": evaluation_results.card(
+            measurements.ladder_that_encoder_meets(), number=4, encoder="local/minilm-encoder"
+        ),
+        "ladder-left-out": evaluation_results.card(
+            measurements.ladder_that_none_meets(),
+            number=4,
+            notes=evaluations.left_out(measurements.half_way_progress().arms),
+        ),
+        "ladder-documents": evaluation_results.card(measurements.ladder_with_documents(), number=11),
+        "ladder-undecided": evaluation_results.card(measurements.undecided_ladder(), number=5),
+        "ladder-silent": evaluation_results.card(measurements.silent_ladder(), number=10),
+        "ladder-many": evaluation_results.card(measurements.ladder_of_many(24), number=6),
+        "ladder-cheaper-undecided": evaluation_results.card(
+            measurements.ladder_with_cheaper_undecided(), number=7
+        ),
+        **_judged(),
+        **_searched(asked, running),
+        "ladder-empty": evaluation_results.card(measurements.ladder(()), number=8),
+    }
+
+
+def _searched(asked: Measurement, running: Measurement) -> dict[str, Message]:
+    plan, under_way = measurements.search_plan(), replace(SEARCH, is_over=False)
+    progress = measurements.half_way_progress(stage="searching", search=under_way, spent_micros=430_000)
+    return {
+        "measure-asked-with-search": evaluations.request_card(
+            asked, plan, measurements.asking_progress(2_640_000), BUDGET
+        ),
+        "measure-searching": evaluations.progress_card(running, plan, progress, NOW),
+        "ladder-optimised": evaluation_results.card(
+            measurements.optimised_ladder(), number=3, notes=[prompt_search.outcome(SEARCH)]
+        ),
+        "ladder-not-optimised": evaluation_results.card(
+            measurements.ladder_that_none_meets(),
+            number=3,
+            notes=[prompt_search.outcome(FOUND_NOTHING)],
+            is_searched=True,
+        ),
+    }
+
+
+def _judged() -> dict[str, Message]:
+    plan, judge = measurements.judged_plan(), JUDGED
+    asked, running = measurements.measurement("asked"), measurements.measurement()
+    progress = measurements.half_way_progress(stage="consulting", judge=replace(judge, of=960, answered=312))
+    scored = measurements.ladder([replace(rung, scoring="judge", unread=0) for rung in RUNGS[2:5]])
+    by_words = measurements.ladder([replace(rung, scoring="f1", unread=0) for rung in RUNGS[2:5]])
+    failed = replace(judge, failed="There is no such model.")
+    arms = judge.pair.first, judge.pair.second  # type: ignore[union-attr]
+
+    def card(ladder: Ladder, progress: JudgeProgress | None, people: HumanAgreement, **other: Any) -> Message:
+        ladder_plan = plan if progress else measurements.plan(labels=())
+        notes = judge_agreement.judge_notes(
+            ladder_plan.judge, judge_agreement.judged_models(ladder_plan), progress, ladder.scoring, people
+        )
+        return evaluation_results.card(ladder, number=9, notes=notes[:1], **other)
+
+    return {
+        "measure-asked-with-judge": evaluations.request_card(
+            asked, plan, measurements.asking_progress(), BUDGET
+        ),
+        "measure-consulting": evaluations.progress_card(running, plan, progress, NOW),
+        "ladder-judged": card(scored, judge, NOBODY, for_people=True),
+        "ladder-judged-and-trusted": card(scored, judge, TRUSTING, for_people=True),
+        "ladder-judged-and-distrusted": card(scored, judge, DISTRUSTING),
+        "ladder-judge-failed": card(by_words, failed, NOBODY),
+        "ladder-by-words": card(by_words, None, NOBODY),
+        "agreement": judge_agreement.agreement_card(9, plan.judge, TRUSTING, *arms),
+        "agreement-poor": judge_agreement.agreement_card(9, plan.judge, DISTRUSTING, *arms),
+        "agreement-without-judge": judge_agreement.agreement_card(9, None, TRUSTING, *arms),
+    }

@@ -1,0 +1,92 @@
+"""Cards of the results of runs."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+from bot.cards import results
+from bot.cards.blocks import Message
+from bot.values.runs import Advice, RunResult
+from tests.cards import builders, measurements
+from tests.cards.builders import ALONE, CHEAPER, COMPARE, DECIDED_GO, GO, LOSSES, MISSES, NOT_WORSE, PREDICTED
+from tests.cards.measurements import JUDGED
+
+
+def cards() -> dict[str, Message]:
+    return {**_results()}
+
+
+def _results() -> dict[str, Message]:
+    done, plan = builders.run("done"), builders.plan()
+    predicted = builders.plan(predicted=PREDICTED)
+    free = builders.result(actual_micros=0, estimated_micros=0)
+    unread = replace(builders.arm(47, 0.18, 0.3, 132, n=200), unlisted=170)
+    to_measure = replace(COMPARE, measure=("openai/gpt-4o",))
+
+    def judged(other: int, tuned: int, advice: Advice, **values: Any) -> RunResult:
+        return builders.result_with(
+            tuned, beside=measurements.ladder_beside_classical(other, tuned), advice=advice, **values
+        )
+
+    cases = {
+        "result-better": (plan, builders.result()),
+        "result-better-free": (builders.free_plan(), free),
+        "result-equal": (builders.plan(monthly_before_micros=None), builders.equal_result()),
+        "result-worse": (plan, builders.worse_result()),
+        "result-go": (predicted, judged(140, 190, GO)),
+        "result-go-with-people": (
+            builders.advised_plan(DECIDED_GO, f"{PREDICTED.asked} hours=20"),
+            judged(140, 190, GO),
+        ),
+        "result-go-time-unsaid": (builders.advised_plan(), judged(140, 190, GO)),
+        "result-to-compare": (builders.advised_plan(), judged(140, 190, to_measure)),
+        "result-alone": (
+            predicted,
+            builders.result_with(190, beside=measurements.ladder_of_tuned_alone(190), advice=ALONE),
+        ),
+        "result-below-the-bar": (builders.advised_plan(), judged(111, 155, MISSES)),
+        "result-failed": (builders.advised_plan(), judged(90, 0, MISSES, base=unread)),
+        "result-silent": (
+            builders.advised_plan(),
+            builders.result_with(12, beside=measurements.ladder_of_silent_tuned(), advice=MISSES),
+        ),
+        "result-over-budget": (plan, replace(builders.result(), actual_micros=310_000)),
+        "result-nothing-read": (
+            predicted,
+            builders.result_with(190, base=unread, beside=measurements.ladder_of_tuned_alone(190), advice=GO),
+        ),
+        "result-cheaper-rung": (predicted, judged(190, 184, CHEAPER)),
+        "result-by-words": (
+            predicted,
+            builders.result_with(150, labelled=False, beside=measurements.ladder_by_f1()),
+        ),
+    }
+    not_worse = builders.result_with(
+        184, beside=measurements.ladder_beside_prompted(), not_worse=NOT_WORSE, margin=0.03
+    )
+    prompted = builders.plan(predicted=PREDICTED, judge="openai/gpt-4.1")
+    judged_text = builders.result_with(
+        184, labelled=False, beside=measurements.ladder_beside_prompted(scoring="judge"), judge=JUDGED
+    )
+    return {
+        **{name: results.card(done, *case) for name, case in cases.items()},
+        "result-to-be-used": results.card(done, *cases["result-go"], may_be_used=True),
+        "result-to-be-used-undecided": results.card(done, *cases["result-to-compare"], may_be_used=True),
+        "result-not-worse": results.card(done, predicted, not_worse, may_be_used=True),
+        "result-got-worse": results.card(
+            done, predicted, replace(not_worse, worse_labels=LOSSES), may_be_used=True
+        ),
+        "result-judged": results.card(done, prompted, judged_text),
+        "result-judge-failed": results.card(
+            done,
+            prompted,
+            builders.result_with(
+                150,
+                labelled=False,
+                beside=measurements.ladder_by_f1(),
+                judge=replace(JUDGED, failed="There is no such model."),
+            ),
+        ),
+        "result-changed-rows": results.changed_rows_card(builders.changed_rows(6)),
+    }

@@ -1,0 +1,174 @@
+"""Cards of plans, runs, budgets and freezes, and the overview of what is open."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+from bot.cards import audits, budgets, freeze, plans, runs, status
+from bot.cards.blocks import Message
+from bot.cards.budgets import Month
+from bot.cards.status import CurveSummary, EvaluationSummary, LadderSummary, Status, TunedCurveSummary
+from bot.rules.budgets import Budget
+from bot.values.evaluations import CurvePlan, LadderProgress
+from bot.values.learning_curves import PlannedSize, SizeProgress, TunedCurvePlan, TunedCurveProgress
+from bot.values.runs import Progress
+from storage.money import Commitment, Freeze
+from tests.cards import builders, measurements, promotion_cards
+from tests.cards.builders import (
+    APPROVALS,
+    AUDITED,
+    BEN,
+    BUDGET,
+    DECIDED_GO,
+    HASH,
+    MEASURING,
+    NO_BUDGET,
+    NOT_DECIDED,
+    NOW,
+    PREDICTED,
+    TRAINING,
+)
+
+COMMITMENTS = (
+    Commitment("run", 8, "tickets", BEN, "C1", NOW, 7_000_000, 0),
+    Commitment("measurement", 3, "<odd> *names*", "U2", "C1", NOW, 0, 1_250_000),
+    Commitment("run", 7, "tickets", "U2", "C2", NOW, 0, 2_750_000),
+    Commitment("questions", 12, "tickets", BEN, "C2", NOW, 0, 1_800),
+)
+MONTH = Month("November 2026", Budget(20_000_000, 11_000_000), COMMITMENTS)
+FROZEN = Freeze(1, BEN, "the bill looks <odd>", "C1", NOW, None)
+
+
+def cards() -> dict[str, Message]:
+    return {**_plans(), **_runs()}
+
+
+def _ladder_summary(
+    state: Any = "running", progress: LadderProgress | None = None, **other: Any
+) -> LadderSummary:
+    ladder = measurements.ladder() if state == "done" else None
+    measurement = measurements.measurement(state, **other)
+    return LadderSummary(
+        measurement, measurements.plan(), progress or measurements.half_way_progress(), ladder, NOW
+    )
+
+
+def _plans() -> dict[str, Message]:
+    waiting = builders.run("awaiting_approval")
+    with_people = builders.advised_plan(DECIDED_GO, f"{PREDICTED.asked} hours=20")
+    without = builders.free_plan(monthly_before_micros=None, monthly_after_micros=None)
+    return {
+        "plan-asked": plans.approval_card(waiting, builders.plan(), BUDGET, 1),
+        "plan-asked-free": plans.approval_card(waiting, without, NO_BUDGET, 2),
+        "plan-asked-beside-a-rung": plans.approval_card(
+            waiting, builders.plan(predicted=PREDICTED), BUDGET, 1
+        ),
+        "plan-asked-not-decided": plans.approval_card(waiting, builders.advised_plan(), BUDGET, 1),
+        "plan-asked-unmeasured": plans.approval_card(
+            waiting, builders.advised_plan(replace(NOT_DECIDED, best=None)), BUDGET, 1
+        ),
+        "plan-asked-go": plans.approval_card(waiting, with_people, BUDGET, 1),
+        "plan-partly-approved": plans.approval_card(waiting, builders.plan(), BUDGET, 2, APPROVALS),
+        "plan-rejected": plans.decided_card(
+            builders.run("rejected"),
+            builders.plan(),
+            BUDGET,
+            plans.rejected_by(BEN, "Collect 1,000 rows first."),
+        ),
+        "plan-replacing": plans.add_replacement_note(
+            plans.approval_card(waiting, builders.plan(), NO_BUDGET, 1), [5, 6]
+        ),
+        "plan-replaced": plans.decided_card(
+            builders.run("cancelled"),
+            builders.plan(),
+            NO_BUDGET,
+            plans.superseded_by(8, BEN, "https://example.com/p1"),
+        ),
+        "plan-expired": plans.decided_card(
+            builders.run("expired"), builders.free_plan(), NO_BUDGET, "It was not approved within 24 hours."
+        ),
+    }
+
+
+def _runs() -> dict[str, Message]:
+    plan, queued = builders.plan(), Progress(note="Waiting for a free place on the trainer.")
+    because = [replace(approval, reason="quality counts here, *not* <@U1> cost") for approval in APPROVALS]
+    paused = replace(TRAINING, is_paused=True, note="The job was paused; its place is free. It goes on.")
+    measured = evaluation_summaries()
+    summaries = [builders.run_summary(state) for state in ("training", "awaiting_approval", "done", "failed")]
+    return {
+        "run-approved": runs.card(
+            builders.run("approved"), plan, Progress(), NOW, decided=plans.approved_by(APPROVALS)
+        ),
+        "run-approved-because": runs.card(
+            builders.run("approved"), plan, Progress(), NOW, decided=plans.approved_by(because)
+        ),
+        "run-sent": runs.card(builders.run("creating"), plan, Progress(), NOW),
+        "run-queued": runs.card(builders.run("training"), plan, queued, NOW, spent_micros=0),
+        "run-training": runs.card(
+            builders.run("training"), plan, TRAINING, NOW, spent_micros=18_000, can_pause=True
+        ),
+        "run-paused": runs.card(
+            builders.run("training", wished_by=BEN), plan, paused, NOW, spent_micros=18_000, can_pause=True
+        ),
+        "run-measuring": runs.card(
+            builders.run("evaluating"), builders.free_plan(), MEASURING, NOW, spent_micros=0, can_pause=True
+        ),
+        "run-done": runs.card(
+            builders.run("done"), plan, MEASURING, NOW, decided=plans.approved_by(APPROVALS)
+        ),
+        "run-needs-human": runs.card(builders.run("needs_human"), plan, TRAINING, NOW),
+        "run-ended-failed": runs.ended_card(builders.run("failed"), plan, "Training failed: out of memory."),
+        "run-ended-cancelled": runs.ended_card(builders.run("cancelled"), plan, f"Cancelled by <@{BEN}>."),
+        "run-list": runs.listing(summaries),
+        "run-audit": audits.card(audits.History(7, AUDITED)),
+        "run-list-empty": runs.listing([]),
+        "status": status.card(
+            Status(summaries[:2], measured[:7], [builders.run_summary("done"), *measured[7:]])
+        ),
+        "status-of-measurements": status.card(Status([], measured[:1], [])),
+        "status-in-use": status.card(Status([], [], [], in_use=promotion_cards.in_use())),
+        "status-nothing-open": status.card(Status([], [], [builders.run_summary("done")])),
+        "status-frozen": status.card(Status(summaries[:1], [], [], FROZEN, ["U2"])),
+        "budget": budgets.card(MONTH),
+        "budget-empty": budgets.card(replace(MONTH, budget=Budget(20_000_000, 0), commitments=())),
+        "budget-none-set": budgets.card(replace(MONTH, budget=Budget(0, 0), commitments=())),
+        "budget-half": budgets.warning(MONTH, MONTH.budget, 50),
+        "budget-used-up": budgets.warning(MONTH, Budget(20_000_000, 20_000_000), 100),
+        "freeze-said": freeze.frozen_card(FROZEN, 2),
+        "freeze-wanted": freeze.unfreeze_requested("U2", {"U1", "U3"}),
+        "freeze-wanted-alone": freeze.unfreeze_requested("U2", set()),
+        "freeze-lifted": freeze.unfrozen_card(FROZEN, ["U2", "U3"]),
+        "run-held": freeze.add_freeze_notice(
+            runs.card(builders.run("approved"), plan, Progress(), NOW), FROZEN
+        ),
+        "status-empty": status.card(Status([], [], [])),
+    }
+
+
+def evaluation_summaries() -> list[EvaluationSummary]:
+    """Seven that are open, then two with a result."""
+    curve = CurvePlan("tickets", 1, HASH, HASH, (600,))
+    sizes = tuple(PlannedSize(rows, (), 40_000, 1_000) for rows in (100, 200, 400))
+    tuned = TunedCurvePlan(
+        "tickets", 2, HASH, HASH, 77, ("a", "b"), "local", "smollm2-135m", sizes, 1, "[]", (800,)
+    )
+    done = SizeProgress(100, HASH, "ft-1", "done")
+    trains = SizeProgress(200, HASH, "ft-2", "training", training=TRAINING)
+    half = TunedCurveProgress("training", (done, trains, SizeProgress(400, HASH, "ft-3")), 123_000)
+    return [
+        _ladder_summary(),
+        _ladder_summary("asked", measurements.asking_progress(), id=4),
+        _ladder_summary("asked", LadderProgress(), id=5),
+        CurveSummary(measurements.measurement(kind="curve", id=6), curve, None),
+        TunedCurveSummary(measurements.measurement(kind="curve", id=7), tuned, half, None),
+        TunedCurveSummary(
+            measurements.measurement("asked", kind="curve", id=8), tuned, replace(half, stage="asking"), None
+        ),
+        TunedCurveSummary(
+            measurements.measurement(kind="curve", id=9), tuned, replace(half, stage="judging"), None
+        ),
+        _ladder_summary("done", id=2),
+        CurveSummary(measurements.measurement("done", kind="curve", id=1), curve, measurements.curve()),
+    ]
