@@ -311,7 +311,7 @@ ODD = {
     "long": LONG,
     "full": FULL,
     "invisible": "\u202e",
-    "ampersands": "&<" * 900,
+    "ampersands": "&<" * 400,
     "right to left": "שלום עולם, مرحبا بالعالم " * 20,
     "emoji": "👩‍👩‍👧 🏳️‍🌈 é " * 60,
 }

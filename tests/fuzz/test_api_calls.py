@@ -11,7 +11,7 @@ from tests.fuzz.api_calls import Call, ask, complaint_about, odd_calls
 from tests.fuzz.complaints import count_complaints
 from tests.local.served import KEY, Served, served_here
 
-EXAMPLES = 150
+EXAMPLES = 120
 
 
 @pytest.fixture(scope="module")

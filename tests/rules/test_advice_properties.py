@@ -118,7 +118,7 @@ bases = [facts_with(*ALL_MISS), facts_with(*ALL_MISS, tuned=TUNED_MEETS), facts_
     st.sampled_from([*TASK_KINDS, None]),
     st.sampled_from(bases),
 )
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=15, deadline=None)
 def test_more_volume_never_worsens_the_verdict_of_a_cheaper_tuned_model(
     first: int, second: int, tuned: Rates, hours: int | None, kind: TaskKind | None, base: Facts
 ) -> None:

@@ -198,7 +198,7 @@ def test_our_own_machine_is_paid_by_the_hour() -> None:
     assert rates.usd_per_hour == 2
 
 
-@settings(max_examples=40)
+@settings(max_examples=25)
 @given(
     volume=st.integers(1, 10**12),
     before=st.integers(1, 10**6),
@@ -272,7 +272,7 @@ def test_the_last_month_of_a_horizon_counts_in_part() -> None:
     assert net_present_value(Decimal(10), (), Decimal("0.1")) == -10
 
 
-@settings(max_examples=40)
+@settings(max_examples=25)
 @given(slow=st.decimals(0, 1, places=3), fast=st.decimals(0, 1, places=3), tuned=st.decimals(0, 5, places=2))
 def test_a_faster_price_fall_lowers_the_net_value(slow: Decimal, fast: Decimal, tuned: Decimal) -> None:
     slow, fast = sorted((slow, fast))
@@ -385,7 +385,7 @@ def test_a_negative_price_is_rejected() -> None:
         Rates("m", Decimal("-0.1"), Decimal(0), "a list")
 
 
-@settings(max_examples=40)
+@settings(max_examples=25)
 @given(
     less=st.integers(0, 10**12),
     more=st.integers(0, 10**12),
@@ -406,7 +406,7 @@ def test_more_volume_never_saves_less_nor_pays_back_later(
         assert large.payback_months <= small.payback_months
 
 
-@settings(max_examples=40)
+@settings(max_examples=25)
 @given(right=st.integers(0, 200), other=st.integers(0, 200))
 def test_a_worse_tuned_score_never_saves_more(right: int, other: int) -> None:
     worse, better = (
