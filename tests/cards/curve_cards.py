@@ -10,12 +10,12 @@ from bot.cards import learning_curves, tuned_learning_curves
 from bot.cards.blocks import Message
 from bot.values.learning_curves import PlannedSize, SizeProgress, TunedCurvePlan, TunedCurveProgress
 from bot.values.runs import Progress
-from tests.cards import builders, measurements
-from tests.cards.builders import BEN
+from tests.cards import measurements
+from tests.cards.builders import BEN, BUDGET, HASH, NO_BUDGET
 from trainers.evaluation.results import Candidate, Curve, CurvePoint, Prediction
 
 SIZES = (1_250, 2_500, 5_001)
-DONE, TRAINS, WAITS = (SizeProgress(rows, builders.HASH, f"ft-{rows}") for rows in SIZES)
+DONE, TRAINS, WAITS = (SizeProgress(rows, HASH, f"ft-{rows}") for rows in SIZES)
 DONE = replace(DONE, state="done", model="ft:a", answered=200, spent_micros=210_000)
 TRAINS = replace(TRAINS, state="training", training=Progress(step=60, total_steps=240))
 ASKS = replace(TRAINS, state="evaluating", model="ft:b", answered=120, declined=("a", "b"))
@@ -27,8 +27,8 @@ def plan(**other: Any) -> TunedCurvePlan:
     default = TunedCurvePlan(
         dataset="tickets",
         version=2,
-        train_sha256=builders.HASH,
-        holdout_sha256=builders.HASH,
+        train_sha256=HASH,
+        holdout_sha256=HASH,
         n_holdout=200,
         labels=("billing", "refund"),
         provider="openai",
@@ -54,11 +54,9 @@ def cards() -> dict[str, Message]:
     failed = measurements.measurement("failed", kind="curve")
     closed = tuned_learning_curves.closed_card
     return {
-        "curve-tuned-asked": tuned_learning_curves.request_card(
-            asked, plan(), progress(*fresh), builders.BUDGET
-        ),
+        "curve-tuned-asked": tuned_learning_curves.request_card(asked, plan(), progress(*fresh), BUDGET),
         "curve-tuned-asked-in-part": tuned_learning_curves.request_card(
-            asked, plan(), progress(*fresh[:2], REUSED), builders.NO_BUDGET
+            asked, plan(), progress(*fresh[:2], REUSED), NO_BUDGET
         ),
         "curve-tuned-training": tuned_learning_curves.progress_card(
             running, plan(), progress(DONE, TRAINS, WAITS, note=hiccup)

@@ -13,7 +13,7 @@ from bot.cards.status import Status
 from bot.rules.budgets import Hosting
 from storage.deployments import DeploymentRecord
 from tests.cards import builders
-from tests.cards.builders import ANA, BEN, NOW
+from tests.cards.builders import ANA, BEN, BUDGET, NOW
 from trainers.deployments.port import Deployment
 
 HOSTING = Hosting(5_500_000, 1800, 20_000_000)
@@ -61,8 +61,8 @@ def cards() -> dict[str, Message]:
     orphan = Deployment("1", "ft-run7-0ddba11c-1", "m", "ready", "m", Decimal("5.50"))
     orphans = [orphan, replace(orphan, name="somebody's *own*", usd_per_hour=None)]
     return {
-        "plan-asked-hosted": plans.approval_card(waiting, plan, builders.BUDGET, 1),
-        "plan-asked-hosted-to-zero": plans.approval_card(waiting, to_zero, builders.BUDGET, 1),
+        "plan-asked-hosted": plans.approval_card(waiting, plan, BUDGET, 1),
+        "plan-asked-hosted-to-zero": plans.approval_card(waiting, to_zero, BUDGET, 1),
         "result-hosted": results.card(builders.run("done"), plan, RESULT, machine="its card"),
         "deployment-starting": deployments.card(replace(summary("starting", 36_000), run_micros=None)),
         "deployment-ready": deployments.card(summary()),

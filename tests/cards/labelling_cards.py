@@ -12,6 +12,7 @@ from bot.values.row_labels import tally_answers
 from storage.records import Labelling, LabellingRow, RowLabel
 from tests.cards import builders, measurements
 from tests.cards.builders import ANA, BEN, NOW
+from tests.cards.measurements import BIG
 from trainers.dataset import Finding
 
 LABELS = ("card_arrival", "refund", "opening hours", "<odd> *label*")
@@ -85,10 +86,7 @@ def cards() -> dict[str, Message]:
         "labels-done-same": row_labels.done_card(labelling("done"), same, None),
         "labels-discarded": row_labels.discarded_card(labelling("cancelled")),
         "labels-by-a-model": distillations.done_card(
-            labelling("done", teacher=measurements.BIG, left_out=31, measurement_id=4),
-            412,
-            CONTRADICTIONS,
-            next_version,
+            labelling("done", teacher=BIG, left_out=31, measurement_id=4), 412, CONTRADICTIONS, next_version
         ),
         "labels-failed": row_labels.failed_notice(labelling("failed"), row_labels.no_doubted_rows("tickets")),
     }
@@ -100,11 +98,11 @@ def forms() -> dict[str, Any]:
         "form-label-row": row_labels.row_form(RowToLabel(ROWS[0], LABELS, 3, 20)),
         "form-label-new-row": row_labels.row_form(RowToLabel(NEW_ROWS[0], LABELS, 0, 1)),
         "form-distil": distillations.form(
-            "C0TICKETS", "tickets", measurements.rung("zero", measurements.BIG, 190), 0.85, TERMS
+            "C0TICKETS", "tickets", measurements.rung("zero", BIG, 190), 0.85, TERMS
         ),
         "form-distil-accepted": distillations.form(
-            "C0TICKETS", "tickets", measurements.rung("zero", measurements.BIG, 190), 0.85, None
+            "C0TICKETS", "tickets", measurements.rung("zero", BIG, 190), 0.85, None
         ),
-        "form-contradictions": distillations.contradictions_form(measurements.BIG, CONTRADICTIONS),
+        "form-contradictions": distillations.contradictions_form(BIG, CONTRADICTIONS),
         "form-label-all": row_labels.finished_form(labelling(), 20),
     }

@@ -15,7 +15,7 @@ from storage.actuals import ActualMonth
 from storage.promotions import Promotion
 from storage.records import Model
 from tests.cards import builders, measurements
-from tests.cards.builders import ANA, BEN, NOW
+from tests.cards.builders import ANA, BEN, CHEAPER, LOSSES, NOW
 
 MODEL = Model("tickets-7", 7, "local", "ft:smollm2-135m:local:tickets:1a2b3c4d", "promoted", NOW)
 PROMOTION = Promotion(
@@ -43,11 +43,7 @@ PROVEN = PromotionEvidence(
     ModelComparison("tickets-3", 0.9, 0.05, 0.01, 0.09, 160),
 )
 NOT_WORSE = PromotionEvidence(
-    RUNG,
-    builders.NOT_WORSE,
-    "tickets-3",
-    replace(builders.NOT_WORSE, other="tickets-3"),
-    worse=builders.LOSSES,
+    RUNG, builders.NOT_WORSE, "tickets-3", replace(builders.NOT_WORSE, other="tickets-3"), worse=LOSSES
 )
 LOW = PromotionEvidence(
     RUNG,
@@ -60,7 +56,7 @@ DOUBTFUL = PromotionEvidence(
     ModelComparison("classical", 0.955, -0.005, -0.04, 0.03, 200),
     "tickets-3",
     ModelComparison("tickets-3", 0.99, -0.04, -0.08, -0.01, 200),
-    builders.CHEAPER.headline,
+    CHEAPER.headline,
 )
 SUMMARY = PromotionSummary(PROMOTION, MODEL, PROVEN, "tickets-3", "tickets-3", "this machine", has_alias=True)
 OTHER = "today's model, gpt-4o"

@@ -15,6 +15,7 @@ from bot.rules.bills import MonthlyCost
 from bot.rules.facts import Evidence
 from bot.values.sunsets import ModelUse
 from tests.cards import builders, measurements
+from tests.cards.builders import HOSTED, MINI
 
 TODAY = date(2026, 12, 20)
 SOURCE = "OpenAI's pages, as litellm 1.110.2 has them, 2026-11-27"
@@ -37,7 +38,7 @@ def sunset(use: ModelUse = GPT_4O) -> Sunset:
         n_holdout=77,
         costs_usd=Decimal("251.63"),
         successor_usd=Decimal("10.19"),
-        retuned=builders.estimate_summary(training=builders.HOSTED, tuned=builders.MINI),
+        retuned=builders.estimate_summary(training=HOSTED, tuned=MINI),
         target=TARGET,
     )
 
@@ -59,10 +60,6 @@ def cards() -> dict[str, Message]:
         "sunset-list": sunsets.listing([GPT_4O, IN_USE, PLANNED, LOCAL], TODAY),
         "status-ending": status.card(Status([], [], [], ending=[PLANNED, GPT_4O, IN_USE], today=TODAY)),
         "estimate-offers-a-cheaper-model": estimates.card(
-            replace(
-                builders.estimate_summary(training=builders.HOSTED, tuned=builders.MINI), offered=OFFERED
-            ),
-            TARGET,
-            number=4,
+            replace(builders.estimate_summary(training=HOSTED, tuned=MINI), offered=OFFERED), TARGET, number=4
         ),
     }

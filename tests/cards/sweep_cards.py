@@ -8,11 +8,12 @@ from bot.cards import estimates, plans, results
 from bot.cards.blocks import Message
 from bot.rules.plans import SweepPlan, arm_count_text
 from tests.cards import builders
+from tests.cards.builders import BUDGET, HASH
 from trainers.hyperparameters import Sweep
 from trainers.types import SweepArm
 
 SWEEP: Sweep = (("lora_r", (8, 16)), ("learning_rate", (0.0005, 0.001)))
-SWEPT = SweepPlan(SWEEP, builders.HASH, builders.HASH, 720, 80, 540, "0.1")
+SWEPT = SweepPlan(SWEEP, HASH, HASH, 720, 80, 540, "0.1")
 NO_MEMORY = (
     "out after step 12: Memory is too small for one row of 900 tokens at a time. "
     "Set max_length or lora_r lower."
@@ -35,7 +36,7 @@ def cards() -> dict[str, Message]:
     plan = builders.plan(swept=SWEPT, base_model="smollm2-135m", provider="local")
     none_won = [replace(arm, outcome="not finished") for arm in ARMS[:2]]
     return {
-        "plan-asked-sweep": plans.approval_card(builders.run("awaiting_approval"), plan, builders.BUDGET, 1),
+        "plan-asked-sweep": plans.approval_card(builders.run("awaiting_approval"), plan, BUDGET, 1),
         "estimate-sweep": estimates.card(
             replace(builders.estimate_summary(), sweep_note=arm_count_text(SWEEP)),
             "local/smollm2-135m",

@@ -47,7 +47,8 @@ from bot.values.runs import Advice, ChangedRow
 from storage.records import AuditEntry
 from tests.cards import builders, curve_cards, measurements, promotion_cards
 from tests.cards.all_cards import many_labels
-from tests.cards.builders import ANA, BEN, CLEO, NOW
+from tests.cards.builders import ANA, APPROVALS, ASK, BEN, CLEO, GPT_4O, HOSTED, NOW, TRAINING
+from tests.cards.measurements import DIFF, DISTRUSTING
 from tests.cards.slack_limits import limit_violations
 from tests.cards.style_rules import mrkdwn, texts
 from trainers.dataset import Columns, Finding
@@ -173,7 +174,7 @@ def _evaluation_cards(text: str) -> dict[str, Any]:
         ),
         **_tuned_curve_cards(dataset, text),
         "dataset, changed": datasets.version_changes(
-            builders.dataset(version=2), replace(measurements.DIFF, by_label=((text, 1, 10**9),) * 77), 10**9
+            builders.dataset(version=2), replace(DIFF, by_label=((text, 1, 10**9),) * 77), 10**9
         ),
         "curve, working": learning_curves.progress_card(dataset, dataset, text),
         "curve, failed": learning_curves.failure_card(dataset, escape(text[:900])),
@@ -181,7 +182,7 @@ def _evaluation_cards(text: str) -> dict[str, Any]:
         "preference": judge_agreement.question_card("3 17", text, text, text, done=10**9, wanted=10**9),
         "preference, chosen": judge_agreement.choice_card(text, text, text, "first", BEN),
         "agreement": judge_agreement.agreement_card(
-            10**9, text, measurements.DISTRUSTING, Candidate("zero", text), Candidate("kshot", text)
+            10**9, text, DISTRUSTING, Candidate("zero", text), Candidate("kshot", text)
         ),
         "document": documents.document_received(document),
         "document, ready": documents.document_ready(document),
@@ -194,9 +195,9 @@ def _missing_price(text: str) -> MissingPrice:
 
 
 def _estimate(text: str) -> EstimateSummary:
-    costly = replace(builders.GPT_4O, model=text[:300], input=Decimal(10**6), said_by=text[:300])
+    costly = replace(GPT_4O, model=text[:300], input=Decimal(10**6), said_by=text[:300])
     summary = builders.estimate_summary(
-        volume=10**12, now=costly, name=text, training=replace(builders.HOSTED, tokens=10**12)
+        volume=10**12, now=costly, name=text, training=replace(HOSTED, tokens=10**12)
     )
     step = Step(FillGap(_missing_price(text[:900])))
     reasons = tuple(Reason("rows", "unknown", QuotedSentence(text[:900]), step=step) for _ in range(12))
@@ -216,12 +217,7 @@ def _run_cards(text: str) -> dict[str, Any]:
     )
     waiting, budget = builders.run("awaiting_approval"), Budget(10**18, 10**17)
     noted = replace(
-        builders.TRAINING,
-        note=text,
-        step=10**9,
-        total_steps=10**9,
-        train_loss=1e6,
-        estimated_finish=NOW + 1e8,
+        TRAINING, note=text, step=10**9, total_steps=10**9, train_loss=1e6, estimated_finish=NOW + 1e8
     )
     summary = runs.RunSummary(builders.run("training"), plan, noted, None, NOW)
     measuring = LadderSummary(
@@ -234,10 +230,10 @@ def _run_cards(text: str) -> dict[str, Any]:
     rejected = replace(summary, run=builders.run("rejected", error=text))
     row = ChangedRow(text, text, text, text, True)
     rows = [row, replace(row, is_better=False)] * 5_000
-    ask = replace(builders.ASK, text=text, model=text[:60])
+    ask = replace(ASK, text=text, model=text[:60])
     return {
         "asked": plans.approval_card(waiting, plan, budget, 20),
-        "partly": plans.approval_card(waiting, plan, budget, 20, builders.APPROVALS * 20),
+        "partly": plans.approval_card(waiting, plan, budget, 20, APPROVALS * 20),
         "decided": plans.decided_card(
             builders.run("rejected"), plan, budget, plans.rejected_by(BEN, text[:500])
         ),
