@@ -35,10 +35,6 @@ TODAY = {
 PROMPTED = Evidence(ladder=measurements.ladder(RUNGS[2:]), tuned=measurements.rung("tuned", TARGET, 190))
 
 
-def cards() -> dict[str, Message]:
-    return {**_estimates()}
-
-
 def estimate_beside_a_rung() -> EstimateSummary:
     quality = Quality(200, Decimal(14), Decimal(4), Decimal("0.02"))
     machine = replace(FREE, usd_per_hour=Decimal("0.10"))
@@ -48,7 +44,7 @@ def estimate_beside_a_rung() -> EstimateSummary:
     )
 
 
-def _estimates() -> dict[str, Message]:
+def cards() -> dict[str, Message]:
     machine = replace(FREE, usd_per_hour=Decimal("0.10"))
     paid = replace(OWN, usd_per_hour=Decimal("0.10"))
     cases = {

@@ -17,10 +17,6 @@ from trainers.evaluation.results import Ladder
 
 
 def cards() -> dict[str, Message]:
-    return {**_measuring()}
-
-
-def _measuring() -> dict[str, Message]:
     plan, running = measurements.plan(), measurements.measurement()
     asked, own = (
         measurements.measurement("asked"),

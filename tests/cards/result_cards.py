@@ -14,10 +14,6 @@ from tests.cards.measurements import JUDGED
 
 
 def cards() -> dict[str, Message]:
-    return {**_results()}
-
-
-def _results() -> dict[str, Message]:
     done, plan = builders.run("done"), builders.plan()
     predicted = builders.plan(predicted=PREDICTED)
     free = builders.result(actual_micros=0, estimated_micros=0)

@@ -5,6 +5,7 @@ FINETUNE_UPDATE_GOLDEN=1 rewrites the golden files. Read the diff before committ
 
 from __future__ import annotations
 
+import difflib
 import html
 import os
 import re
@@ -30,12 +31,15 @@ GOLDEN = Path(__file__).parent / "golden"
 MESSAGES, VIEWS, PAYLOADS = messages(), views(), payloads()
 
 
-@pytest.mark.parametrize("name", PAYLOADS)
-def test_the_card_reads_as_its_golden_file(name: str) -> None:
-    path, text = GOLDEN / f"{name}.txt", readable(PAYLOADS[name])
-    if os.environ.get("FINETUNE_UPDATE_GOLDEN"):
-        path.write_text(text, encoding="utf-8")
-    assert text == path.read_text(encoding="utf-8")
+def test_each_card_reads_as_its_golden_file() -> None:
+    differences: list[str] = []
+    for name, payload in PAYLOADS.items():
+        path, text = GOLDEN / f"{name}.txt", readable(payload)
+        if os.environ.get("FINETUNE_UPDATE_GOLDEN"):
+            path.write_text(text, encoding="utf-8")
+        golden = path.read_text(encoding="utf-8")
+        differences += difflib.unified_diff(golden.splitlines(), text.splitlines(), path.name, lineterm="")
+    assert not differences, "\n".join(differences)
 
 
 def test_each_golden_file_has_its_card() -> None:
