@@ -22,7 +22,7 @@ from benchmarks.chaos import syncs
 from tests.bot.world import VENDORS, Rules, SharedWorkers, world
 from tests.chaos import mutants
 from tests.chaos.dialects import DialectStorm, MuteStorm
-from tests.chaos.nursery import Nursery
+from tests.chaos.fork_host import ForkHost
 from tests.chaos.own import REAL, STUB, OwnStorm
 from tests.chaos.rented import RentedStorm
 from tests.chaos.roads import RoadStorm
@@ -140,14 +140,14 @@ def sweep(every: bool = False) -> bool:
     os.environ["ACME_KEY"] = KEY
     workers, is_clean = SharedWorkers(), True
     print(f"{'crash sweep of a step':<44}{'lines':>6}{'deaths':>8}{'states':>8}{'wrong':>7}", flush=True)
-    with Nursery() as nursery:
+    with ForkHost() as forks:
         for step in STEPS:
-            is_clean &= _swept(step, nursery, workers, every or step.name in EVERY_LINE)
+            is_clean &= _swept(step, forks, workers, every or step.name in EVERY_LINE)
         for vendor in VENDORS:
             print(f"  at a vendor that behaves like {vendor}", flush=True)
             for step in STEPS:
                 if step.is_of_dialects:
-                    is_clean &= _swept(step, nursery, workers, every, Rules(vendor=vendor))
+                    is_clean &= _swept(step, forks, workers, every, Rules(vendor=vendor))
     workers.close_processes()
     return is_clean
 
@@ -189,13 +189,13 @@ def _blow(name: str, storm_in: Callable[[Path], Storm]) -> bool:
 
 
 def _swept(
-    step: Step, nursery: Nursery, workers: SharedWorkers, every: bool, rules: Rules | None = None
+    step: Step, forks: ForkHost, workers: SharedWorkers, every: bool, rules: Rules | None = None
 ) -> bool:
     with (
         tempfile.TemporaryDirectory(prefix="sweep-") as folder,
         world(Path(folder), workers, rules or step.rules) as made,
     ):
-        one = Sweep(made, nursery, step)
+        one = Sweep(made, forks, step)
         found = one.every() if every else one.halving()
     print(
         f"  {step.name:<42}{found.lines:>6}{found.deaths:>8}{found.states:>8}{len(found.wrong):>7}",

@@ -12,7 +12,7 @@ import tempfile
 from pathlib import Path
 
 from tests.bot.world import Rules, SharedWorkers, world
-from tests.chaos.nursery import Nursery
+from tests.chaos.fork_host import ForkHost
 from tests.chaos.sweep import STEPS, Sweep
 from tests.peers.hosted import KEY
 
@@ -45,7 +45,7 @@ class SyncSweep(Sweep):
             ["strace", "-q", "-f", "-p", str(pid), "-o", str(self._log), "-e", what],
             stderr=subprocess.DEVNULL,
         )
-        code = self._nursery.wait(pid)
+        code = self._forks.wait(pid)
         strace.wait(10)
         return code
 
@@ -68,11 +68,11 @@ def run(*, is_asked_for: bool) -> bool:
         f"{'kill at each fdatasync of a step':<44}{'syncs':>6}{'kills':>8}{'states':>8}{'wrong':>7}",
         flush=True,
     )
-    with Nursery() as nursery:
+    with ForkHost() as forks:
         for step in STEPS:
             if step.name in TRACED:
                 with tempfile.TemporaryDirectory() as folder, world(Path(folder), workers, Rules()) as made:
-                    found = SyncSweep(made, nursery, step).every()
+                    found = SyncSweep(made, forks, step).every()
                 wrong += found.wrong
                 print(
                     f"  {step.name:<42}{found.lines:>6}{found.deaths:>8}{found.states:>8}{len(found.wrong):>7}",

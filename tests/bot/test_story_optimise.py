@@ -22,7 +22,7 @@ from demo.workspace import wait_until
 from storage.records import Measurement, MeasurementState
 from tests.bot.props import LABELS
 from tests.bot.world import Rules, World
-from tests.chaos.nursery import Nursery
+from tests.chaos.fork_host import ForkHost
 from trainers.dataset import Report
 from trainers.evaluation.results import Ladder, Rung
 
@@ -129,7 +129,7 @@ def live_and_die(world: World, answers: Sequence[int]) -> None:
     door = world.slack.access
     environment = {"SLACK_BOT_TOKEN": door.bot_token, "SLACK_SIGNING_SECRET": door.signing_secret}
     database = f"file:{world.folder}/data/finetune.db?mode=ro"
-    with closing(sqlite3.connect(database, uri=True)) as file, Nursery() as nursery:
+    with closing(sqlite3.connect(database, uri=True)) as file, ForkHost() as forks:
 
         def answered() -> int:
             (progress,) = file.execute("SELECT progress FROM measurements").fetchone()
@@ -138,8 +138,8 @@ def live_and_die(world: World, answers: Sequence[int]) -> None:
 
         for least in answers:
             began = time.time()
-            life = nursery.bear(
-                "tests.chaos.life:live",
+            life = forks.start(
+                "tests.chaos.bot_process:run_bot",
                 config=str(world.folder / "finetune.toml"),
                 environment=environment,
                 born=began,
@@ -147,7 +147,7 @@ def live_and_die(world: World, answers: Sequence[int]) -> None:
                 late_s=began - world.clock,
             )
             wait_until(lambda least=least: answered() > least, f"{least} answers", seconds=90)
-            assert nursery.kill(life) == -signal.SIGKILL
+            assert forks.kill(life) == -signal.SIGKILL
             world.pass_time(time.time() - began)
     world.provider.slow_s = 0.0
     world.boot()

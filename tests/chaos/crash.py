@@ -21,7 +21,7 @@ from bot.services import approvals, deployments, promotions, runs
 from bot.settings import load_settings
 from demo.people import ANA, BEN
 from tests.bot.world import WHY, InlineProviderThreads
-from tests.chaos.life import InTheTick
+from tests.chaos.bot_process import InlineWorkers
 
 ROOT = Path(__file__).parents[2]
 WATCHED = tuple(str(ROOT / place) for place in ("bot/services/", "bot/outbox_sender.py"))
@@ -32,7 +32,7 @@ A_TICK_S = 30.0
 Act = Callable[[Service], None]
 
 
-class AtOnce(InTheTick):
+class AtOnce(InlineWorkers):
     """No tick has to be waited for."""
 
     def poll(self, key: str, work: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tests.chaos.nursery import Nursery
+from tests.chaos.fork_host import ForkHost
 from tests.chaos.peers import recorded_at
 from tests.chaos.records import Record, read
 from tests.chaos.storm import LONGEST_LIFE_S, PATIENCE_S, Storm
@@ -64,7 +64,7 @@ def serve(data: str, model: str, command: list[str], port: int, image: str) -> N
 class OwnTrainer:
     """A life of it after the other on one folder. `last_asked`: now, as long as a job has not ended."""
 
-    nursery: Nursery
+    forks: ForkHost
     data: Path
     model: Path
     command: tuple[str, ...]
@@ -90,7 +90,7 @@ class OwnTrainer:
         return [one for one in self.folders() if (one / "DONE").exists()]
 
     def begin(self) -> None:
-        self._life = self.nursery.bear(
+        self._life = self.forks.start(
             "tests.chaos.own:serve",
             data=str(self.data),
             model=str(self.model),
@@ -101,7 +101,7 @@ class OwnTrainer:
 
     def kill(self) -> None:
         if self._life is not None:
-            self.nursery.kill(self._life)
+            self.forks.kill(self._life)
             self._life = None
 
     def kill_training(self) -> bool:
@@ -123,7 +123,7 @@ class OwnStorm(Storm):
 
     @contextmanager
     def _hosted(self, record: Record) -> Iterator[OwnTrainer]:
-        trainer = OwnTrainer(self._nursery, self.folder / "trainer", self.model, self.command)
+        trainer = OwnTrainer(self._forks, self.folder / "trainer", self.model, self.command)
         trainer.begin()
         try:
             yield trainer

@@ -71,7 +71,7 @@ class RentedStorm(OwnStorm):
         with hf_jobs() as self.hf:
             self.hf.files, self.hf.checkpoint = DONE, {"resume/checkpoints/step-000001/state.pt": b"1"}
             self.hf.list_lag_s, self.hf.stub_s = self.orders.list_lag_s, 4.0  # long enough to be lost in
-            # for the nursery: huggingface_hub reads them when it is imported
+            # for the fork host: huggingface_hub reads them when it is imported
             os.environ |= {"HF_ENDPOINT": self.hf.url, "HF_TOKEN": TOKEN, "HF_HUB_DISABLE_XET": "1"}
             try:
                 return super().blow()
@@ -82,7 +82,7 @@ class RentedStorm(OwnStorm):
     @contextmanager
     def _hosted(self, record: Record) -> Iterator[RentingTrainer]:
         data = self.folder / "trainer"
-        trainer = RentingTrainer(self._nursery, data, self.model, self.command, IMAGE, hf=self.hf)
+        trainer = RentingTrainer(self._forks, data, self.model, self.command, IMAGE, hf=self.hf)
         trainer.begin()
         try:
             yield trainer

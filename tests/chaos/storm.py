@@ -28,7 +28,7 @@ from storage.datasets import NewDataset
 from storage.store import Store
 from tests.bot.props import answer, tickets_csv
 from tests.bot.world import CLEO, DORA, EVERYBODY, MODEL, PEOPLE, PRIVATE, TARGET, WHY
-from tests.chaos.nursery import Nursery
+from tests.chaos.fork_host import ForkHost
 from tests.chaos.peers import RecordedService, StormyHosted, StormySlack, Weather, recorded_at
 from tests.chaos.records import Record
 from tests.chaos.verdict import IN_THE_THREAD, Verdict, approvals_in, judge
@@ -109,7 +109,7 @@ class Storm:
             provider, slack = (Record(path) for path in recorded_at(self.folder))
             stack.callback(provider.close)
             stack.callback(slack.close)
-            self._nursery = stack.enter_context(Nursery())
+            self._forks = stack.enter_context(ForkHost())
             self.provider = stack.enter_context(self._hosted(provider))
             self.slack = stack.enter_context(self._slack(slack))
             self._settle_in()
@@ -172,12 +172,12 @@ class Storm:
         self._end_life()
         with self._lock:
             self._killed.clear()
-            self._life = self._nursery.bear("tests.chaos.life:live", **self._body)
+            self._life = self._forks.start("tests.chaos.bot_process:run_bot", **self._body)
 
     def _end_life(self) -> None:
         with self._lock:
             if self._life is not None:
-                self._nursery.kill(self._life)
+                self._forks.kill(self._life)
             self._life = None
 
     # The people.

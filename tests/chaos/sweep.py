@@ -22,7 +22,7 @@ from storage.audit import IntactLog, verify_log
 from storage.driver import sqlite3
 from tests.bot.hosting import company, host, hosting_rules
 from tests.bot.world import PRIVATE, Rules, World, words_of
-from tests.chaos.nursery import Nursery
+from tests.chaos.fork_host import ForkHost
 from tests.peers.hosted import COMMIT_THEN_500, KEY, NOT_AVAILABLE, NOTHING_BUT_500
 
 FOR_EVER, AT_ONCE = ("running",), ("running", "succeeded")
@@ -202,8 +202,8 @@ STEPS = (
 class Sweep:
     """Of one step, from a world that is prepared and then stopped: only its data and its peers are used."""
 
-    def __init__(self, world: World, nursery: Nursery, step: Step) -> None:
-        self._world, self._nursery, self._step = world, nursery, step
+    def __init__(self, world: World, forks: ForkHost, step: Step) -> None:
+        self._world, self._forks, self._step = world, forks, step
         step.prepare(world)
         self._now = world.clock
         world.stop()
@@ -304,7 +304,7 @@ class Sweep:
         )
 
     def _run(self, what: str, **more: Any) -> int:
-        return self._nursery.wait(self._born(what, **more))
+        return self._forks.wait(self._born(what, **more))
 
     def _born(self, what: str, **more: Any) -> int:
         door = self._world.slack.access
@@ -313,7 +313,7 @@ class Sweep:
             "SLACK_SIGNING_SECRET": door.signing_secret,
             "ACME_KEY": KEY,
         }
-        return self._nursery.bear(
+        return self._forks.start(
             f"tests.chaos.crash:{what}",
             config=str(self._config),
             environment=environment,

@@ -7,25 +7,25 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from tests.bot.world import VENDORS, Rules, World
-from tests.chaos.nursery import Nursery
+from tests.chaos.fork_host import ForkHost
 from tests.chaos.sweep import STEPS, Step, Sweep
 from tests.peers.vendors import Vendor
 from trainers.types import Dialect
 
 
 @pytest.fixture(scope="module")
-def nursery() -> Iterator[Nursery]:
-    with Nursery() as made:
+def forks() -> Iterator[ForkHost]:
+    with ForkHost() as made:
         yield made
 
 
 @pytest.mark.parametrize("step", [one for one in STEPS if one.is_quick], ids=lambda step: step.name)
 def test_a_death_at_any_line_loses_and_doubles_nothing(
     step: Step,
-    nursery: Nursery,
+    forks: ForkHost,
     make_world: Callable[[Rules], World],
 ) -> None:
-    found = Sweep(make_world(step.rules), nursery, step).halving()
+    found = Sweep(make_world(step.rules), forks, step).halving()
     assert found.lines > 50 and found.states > 1
     assert not found.wrong, "\n".join(found.wrong)
 
@@ -44,11 +44,11 @@ def test_a_death_at_any_line_loses_and_doubles_nothing(
 def test_a_death_loses_and_doubles_nothing_at_a_vendor_with_an_api_of_its_own(
     step: Step,
     vendor: Dialect,
-    nursery: Nursery,
+    forks: ForkHost,
     make_world: Callable[[Rules], World],
 ) -> None:
     world = make_world(Rules(vendor=vendor))
-    found = Sweep(world, nursery, step).halving()
+    found = Sweep(world, forks, step).halving()
     assert found.lines > 20 and found.deaths > 1
     assert not found.wrong, "\n".join(found.wrong)
     assert isinstance(world.provider.service, Vendor)

@@ -27,7 +27,7 @@ TICK_S = 0.05
 SHOWN_S = 1.0  # real ones, for what a killed life's post takes to stand
 
 
-def live(config: str, environment: dict[str, str], born: float, speed: float, late_s: float) -> None:
+def run_bot(config: str, environment: dict[str, str], born: float, speed: float, late_s: float) -> None:
     """Ends by SIGKILL only. `born` is a unix time from which on the bot's clock runs `speed` times as fast as ours,
     `late_s` behind it at first."""
     os.environ.update(environment)
@@ -35,7 +35,7 @@ def live(config: str, environment: dict[str, str], born: float, speed: float, la
     service = Service(
         load_settings(environment, Path(config)),
         clock=lambda: born - late_s + (time.time() - born) * speed,
-        workers=InTheTick(),
+        workers=InlineWorkers(),
     )
     service.notices.settle_s = SHOWN_S * speed
     replay(service.app, service.context)
@@ -58,7 +58,7 @@ def again_and_again(work: Callable[[], Any], pause_s: float) -> None:
         time.sleep(pause_s)
 
 
-class InTheTick(WorkerPool):
+class InlineWorkers(WorkerPool):
     """Starts no process: those of a life that is killed would go on without it."""
 
     def _go_on(self) -> None:

@@ -20,12 +20,12 @@ from typing import Any
 ROOT = Path(__file__).parents[2]
 
 
-class Nursery:
+class ForkHost:
     """Use as a context manager. Lives end with it."""
 
-    def __enter__(self) -> Nursery:
+    def __enter__(self) -> ForkHost:
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "tests.chaos.nursery"],
+            [sys.executable, "-m", "tests.chaos.fork_host"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
@@ -43,7 +43,7 @@ class Nursery:
         self._process.wait(60)
         self._process.stdout.close()
 
-    def bear(self, work: str, **arguments: Any) -> int:
+    def start(self, work: str, **arguments: Any) -> int:
         """The pid of a new process that does `module:function` with these arguments, which JSON can hold."""
         pid = int(self._say("live", json.dumps({"work": work, "arguments": arguments})))
         self._alive.add(pid)
@@ -64,7 +64,7 @@ class Nursery:
         self._process.stdin.write(f"{word} {rest}\n")
         self._process.stdin.flush()
         answer = self._process.stdout.readline()
-        assert answer, "the nursery has died"
+        assert answer, "the fork host has died"
         return answer
 
 
@@ -82,7 +82,7 @@ def _fork(order: Mapping[str, Any]) -> int:
         return pid
     code = 1
     try:
-        os.dup2(os.open(os.devnull, os.O_RDWR), 0)  # the pipes are the nursery's
+        os.dup2(os.open(os.devnull, os.O_RDWR), 0)  # the pipes are the fork host's
         os.dup2(0, 1)
         module, function = order["work"].split(":")
         import_module(module).__dict__[function](**order["arguments"])
