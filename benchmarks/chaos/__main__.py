@@ -23,9 +23,9 @@ from tests.bot.world import VENDORS, Rules, SharedWorkers, world
 from tests.chaos import mutants
 from tests.chaos.dialects import DialectStorm, MuteStorm
 from tests.chaos.fork_host import ForkHost
-from tests.chaos.own import REAL, STUB, OwnStorm
-from tests.chaos.rented import RentedStorm
-from tests.chaos.roads import RoadStorm
+from tests.chaos.hosting import RoadStorm
+from tests.chaos.own_trainer import REAL, STUB, OwnStorm
+from tests.chaos.rented_machines import RentedStorm
 from tests.chaos.storm import Orders, Storm
 from tests.chaos.sweep import STEPS, Step, Sweep
 from tests.local.conftest import make_model, make_tokenizer
@@ -176,7 +176,7 @@ PARTS: dict[str, Callable[[], bool]] = {
 def _blow(name: str, storm_in: Callable[[Path], Storm]) -> bool:
     with tempfile.TemporaryDirectory(prefix="chaos-") as folder:
         storm = storm_in(Path(folder))
-        verdict = storm.blow()
+        verdict = storm.run()
     print(
         f"{name:<44}{sum(storm.kills.values()):>6}{verdict.due:>6}{verdict.duplicates:>12}{verdict.lost:>6}"
         f"{verdict.unposted:>10}{verdict.over_budget_usd:>13.2f}{verdict.twice:>7}",
@@ -195,8 +195,8 @@ def _swept(
         tempfile.TemporaryDirectory(prefix="sweep-") as folder,
         world(Path(folder), workers, rules or step.rules) as made,
     ):
-        one = Sweep(made, forks, step)
-        found = one.every() if every else one.halving()
+        sweep = Sweep(made, forks, step)
+        found = sweep.try_every_line() if every else sweep.bisect()
     print(
         f"  {step.name:<42}{found.lines:>6}{found.deaths:>8}{found.states:>8}{len(found.wrong):>7}",
         flush=True,

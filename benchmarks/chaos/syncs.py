@@ -29,7 +29,7 @@ TRACED = (
 class SyncSweep(Sweep):
     """A sweep whose 'lines' are a step's syncs."""
 
-    def _lines(self) -> int:
+    def _count_lines(self) -> int:
         self._traced("trace=" + SYNCS)
         said = self._log.read_text(encoding="utf-8")
         return sum(said.count(f" {name}(") for name in SYNCS.split(","))
@@ -38,9 +38,9 @@ class SyncSweep(Sweep):
         return self._traced(f"inject={SYNCS}:signal=KILL:when={line}")
 
     def _traced(self, what: str) -> int:
-        self._set_back()
+        self._restore()
         self._log = self._world.folder / "strace.txt"
-        pid = self._born("die", line=10**9, told=str(self._world.folder / "lines"), is_traced=True)
+        pid = self._start("die", line=10**9, count_file=str(self._line_count), is_traced=True)
         strace = subprocess.Popen(
             ["strace", "-q", "-f", "-p", str(pid), "-o", str(self._log), "-e", what],
             stderr=subprocess.DEVNULL,
@@ -72,7 +72,7 @@ def run(*, is_asked_for: bool) -> bool:
         for step in STEPS:
             if step.name in TRACED:
                 with tempfile.TemporaryDirectory() as folder, world(Path(folder), workers, Rules()) as made:
-                    found = SyncSweep(made, forks, step).every()
+                    found = SyncSweep(made, forks, step).try_every_line()
                 wrong += found.wrong
                 print(
                     f"  {step.name:<42}{found.lines:>6}{found.deaths:>8}{found.states:>8}{len(found.wrong):>7}",

@@ -1,8 +1,8 @@
-"""One life of the bot, from its start to SIGKILL: the real Service on real SQLite over real HTTP.
+"""Runs the bot from its start to SIGKILL: the real Service on real SQLite over real HTTP.
 
-What differs from `finetune run`: the clock runs faster, so that the twelve minutes of SETTLE and the five between two
-looks at everything (strays, uploaded files, the backup, models in use) pass in seconds; ticks come twenty times a
-second instead of once; and what a worker process would do is done in the tick itself.
+It differs from `finetune run` in three ways: the clock runs faster, so that the twelve minutes of SETTLE and the five
+between two maintenance passes (orphan jobs, uploaded files, the backup, models in use) take seconds; there are ten
+ticks a second instead of one; and the work of worker processes is done in the tick itself.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ from bot.settings import load_settings
 from bot.slack.inbox import replay
 from bot.worker_pool import WorkerPool
 
-TICK_S = 0.05
-SHOWN_S = 1.0  # real ones, for what a killed life's post takes to stand
+TICK_S = 0.1
+SHOWN_S = 1.0  # real seconds until a post of a killed bot is visible
 
 
 def run_bot(config: str, environment: dict[str, str], born: float, speed: float, late_s: float) -> None:
-    """Ends by SIGKILL only. `born` is a unix time from which on the bot's clock runs `speed` times as fast as ours,
-    `late_s` behind it at first."""
+    """Ends by SIGKILL only. At the Unix time `born` the bot's clock is `late_s` behind ours, and from then on it runs
+    `speed` times as fast."""
     os.environ.update(environment)
     logging.basicConfig(filename=Path(config).with_name("bot.log"), level=logging.WARNING, force=True)
     service = Service(
@@ -39,27 +39,26 @@ def run_bot(config: str, environment: dict[str, str], born: float, speed: float,
     )
     service.notices.settle_s = SHOWN_S * speed
     replay(service.app, service.context)
-    _in_a_thread(service.notices.send_due, TICK_S)
-    _in_a_thread(lambda: maintain(service.context), MAINTAIN_EVERY_S / speed)
+    for work, pause_s in (
+        (service.notices.send_due, TICK_S),
+        (lambda: maintain(service.context), MAINTAIN_EVERY_S / speed),
+    ):
+        threading.Thread(target=_repeat, args=(work, pause_s), daemon=True).start()
     service.connection.open()
-    again_and_again(lambda: reconcile(service.context), TICK_S)
+    _repeat(lambda: reconcile(service.context), TICK_S)
 
 
-def _in_a_thread(work: Callable[[], Any], pause_s: float) -> None:
-    threading.Thread(target=again_and_again, args=(work, pause_s), daemon=True).start()
-
-
-def again_and_again(work: Callable[[], Any], pause_s: float) -> None:
+def _repeat(work: Callable[[], Any], pause_s: float) -> None:
     while True:
         try:
             work()
-        except Exception:  # as the scheduler does: logged, and the next tick comes
+        except Exception:  # logged, as the scheduler does
             logging.exception("a tick failed")
         time.sleep(pause_s)
 
 
 class InlineWorkers(WorkerPool):
-    """Starts no process: those of a life that is killed would go on without it."""
+    """Starts no processes, since they would outlive a bot that is killed."""
 
     def _go_on(self) -> None:
         for task in self._tasks.values():

@@ -1,7 +1,7 @@
-"""In a process of its own: one step of the bot that dies at its N-th executed line, and the bot that comes after it.
+"""Runs in a forked process: one step of the bot that dies at its N-th executed line, or the bot that recovers from it.
 
-Lines are counted in the steps themselves (services, outbox sender). A death deeper down, in a view or in a statement of
-SQL, falls between the same two acts as one of theirs: a transaction is all there or not at all.
+Only lines of the steps themselves are counted (services, outbox sender). A death deeper down, in a card or a statement
+of SQL, falls between the same two effects as one of these lines, because a transaction is either complete or absent.
 """
 
 from __future__ import annotations
@@ -24,16 +24,16 @@ from tests.bot.world import WHY, InlineProviderThreads
 from tests.chaos.bot_process import InlineWorkers
 
 ROOT = Path(__file__).parents[2]
-WATCHED = tuple(str(ROOT / place) for place in ("bot/services/", "bot/outbox_sender.py"))
-assert all(Path(place).exists() for place in WATCHED), "a death falls in no line where nothing is watched"
-TICKS = 30
-A_TICK_S = 30.0
+COUNTED = tuple(str(ROOT / path) for path in ("bot/services/", "bot/outbox_sender.py"))
+assert all(Path(path).exists() for path in COUNTED), "no line is counted in a file that doesn't exist"
+TICK_S = 60.0
+ANSWERS_S = 0.1
 
 Act = Callable[[Service], None]
 
 
-class AtOnce(InlineWorkers):
-    """No tick has to be waited for."""
+class ImmediateWorkers(InlineWorkers):
+    """Returns a task's result in the tick that starts it."""
 
     def poll(self, key: str, work: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         return super().poll(key, work, *args, **kwargs) or super().poll(key, work, *args, **kwargs)
@@ -45,39 +45,40 @@ def die(
     now: float,
     act: str,
     line: int,
-    told: str,
+    count_file: str,
     is_traced: bool = False,
 ) -> None:
-    """SIGKILL before the `line`-th line of the act. One that ends before writes into `told` how many there were.
-    `is_traced`: it begins once another process traces this one."""
-    service = _service(config, environment, now)
+    """Kills itself before the `line`-th line of the act. An act that ends earlier writes its number of lines into
+    `count_file`. With `is_traced` the act waits until another process traces this one."""
+    service = _start_service(config, environment, lambda: now)
     while is_traced and "TracerPid:\t0\n" in Path("/proc/self/status").read_text(encoding="ascii"):
         time.sleep(0.005)
-    trace = _Deadly(line)
+    trace = _DeadlyTrace(line)
     sys.settrace(trace)
     try:
         ACTS[act](service)
     finally:
         sys.settrace(None)
-    Path(told).write_text(str(trace.lines), encoding="ascii")
+    Path(count_file).write_text(str(trace.lines), encoding="ascii")
 
 
-def recover(config: str, environment: dict[str, str], now: float, act: str, ticks: int = TICKS) -> None:
-    """The next life: the people do again what they saw no effect of, and a quarter of an hour passes, or longer."""
+def recover(config: str, environment: dict[str, str], now: float, act: str, ticks: int) -> None:
+    """The bot's next life: people repeat what they saw no effect of, and a tick passes each minute."""
     clock = [now]
-    service = _service(config, environment, clock)
+    service = _start_service(config, environment, lambda: clock[0])
     if act != "tick":
         ACTS[act](service)
     for _ in range(ticks):
         tick(service)
-        clock[0] += A_TICK_S
-        _wait_for_answers(service)
+        clock[0] += TICK_S
+        if any(run.state == "evaluating" for run in service.store.runs.open()):
+            time.sleep(ANSWERS_S)  # models are asked in the background
 
 
 def tick(service: Service) -> None:
     reconcile(service.context)
     while service.notices.send_due():
-        service.notices._next_allowed.clear()  # the pace of Slack is no part of this
+        service.notices._next_allowed.clear()  # Slack's pace doesn't matter here
 
 
 def _approve(service: Service) -> None:
@@ -108,29 +109,21 @@ ACTS: dict[str, Act] = {
 }
 
 
-def _service(config: str, environment: dict[str, str], now: float | list[float]) -> Service:
+def _start_service(config: str, environment: dict[str, str], clock: Callable[[], float]) -> Service:
     os.environ.update(environment)
-    clock = (lambda: now[0]) if isinstance(now, list) else (lambda: now)
-    return Service(
-        load_settings(environment, Path(config)), clock=clock, workers=AtOnce(), threads=InlineProviderThreads
-    )
+    settings = load_settings(environment, Path(config))
+    return Service(settings, clock=clock, workers=ImmediateWorkers(), threads=InlineProviderThreads)
 
 
-def _wait_for_answers(service: Service) -> None:
-    """Models are asked in the background."""
-    if any(run.state == "evaluating" for run in service.store.runs.open()):
-        time.sleep(0.05)
-
-
-class _Deadly:
-    """A trace function that counts lines in watched files, and ends the process at one of them."""
+class _DeadlyTrace:
+    """A trace function that counts lines, and kills the process at one of them."""
 
     def __init__(self, deadly: int) -> None:
         self.lines = 0
         self._deadly = deadly
 
     def __call__(self, frame: FrameType, event: str, arg: Any) -> Any:
-        return self._line if frame.f_code.co_filename.startswith(WATCHED) else None
+        return self._line if frame.f_code.co_filename.startswith(COUNTED) else None
 
     def _line(self, frame: FrameType, event: str, arg: Any) -> Any:
         if event == "line":

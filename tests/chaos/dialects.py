@@ -1,5 +1,5 @@
-"""The storm over vendors with an API of their own. Their jobs tell no plan: whose one is, stands in the bot's database
-under the mark that the job bears, since before the job was asked for."""
+"""The storm over vendors with their own APIs, whose jobs don't name their plan. The bot's database had the mark that a
+job carries before the job was created, so the plan is looked up there by the mark."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from typing import Any
 
 from storage.driver import sqlite3
 from tests.bot.world import ABILITIES, DIALECTS, MODEL
-from tests.chaos.peers import RecordedService, StormyHosted
 from tests.chaos.records import Record
 from tests.chaos.storm import ACME, Storm
+from tests.chaos.stormy_peers import RecordedService, StormyHosted
 from tests.peers.fireworks import Fireworks, FireworksHosted
 from tests.peers.hosted import Hosted
 from tests.peers.service import StoredJob
@@ -23,16 +23,16 @@ from tests.peers.vendors import Vendor, VendorJob
 from trainers.payloads import key_mark
 from trainers.types import Dialect
 
-Owner = Callable[[str], dict[str, Any]]
+FindOwner = Callable[[str], dict[str, Any]]
 
 
 @dataclass
 class RecordedVendor(RecordedService, Vendor):
-    owner: Owner = lambda mark: {}
+    find_owner: FindOwner = lambda mark: {}
 
     def _facts(self, created: dict[str, Any], body: dict[str, Any]) -> dict[str, Any]:
         job = str(created.get("id") or created["name"].rpartition("/")[2])
-        return {"job": job, **self.owner(str(body.get("suffix") or job)[-16:])}
+        return {"job": job, **self.find_owner(str(body.get("suffix") or job)[-16:])}
 
     def _tokens_of(self, job: StoredJob) -> int:
         assert isinstance(job, VendorJob)
@@ -58,11 +58,11 @@ class StormyFireworks(StormyHosted, FireworksHosted):
 class DialectStorm(Storm):
     dialect: Dialect = "together"
 
-    def _hosted(self, record: Record) -> Any:
+    def _start_provider(self, record: Record) -> Any:
         settings: dict[str, Any] = {
             **self._service_settings(record),
             "models": (MODEL,),
-            "owner": owner_in(self.folder / "data" / "finetune.db"),
+            "find_owner": owner_finder(self.folder / "data" / "finetune.db"),
         }
         if self.dialect == "together":
             return StormyHosted(RecordedTogether(**settings), weather=self._weather)
@@ -70,11 +70,11 @@ class DialectStorm(Storm):
 
     def _provider_row(self) -> str:
         lines = DIALECTS[self.dialect].format(chat=self.provider.url.removesuffix("/v1"))
-        return row_of(self.provider, ABILITIES[self.dialect], lines)
+        return provider_row(self.provider, ABILITIES[self.dialect], lines)
 
 
-def row_of(company: Hosted, abilities: str, lines: str) -> str:
-    """ACME's row with other abilities and more lines."""
+def provider_row(company: Hosted, abilities: str, lines: str) -> str:
+    """Returns ACME's row with other abilities and more lines."""
     row = ACME.format(url=company.url + company.service.path, model=MODEL)  # type: ignore[attr-defined]
     head, _, models = row.partition("[providers.acme.models")
     settings = [line for line in head.splitlines() if not line.startswith("abilities")]
@@ -83,24 +83,24 @@ def row_of(company: Hosted, abilities: str, lines: str) -> str:
 
 @dataclass
 class RecordedMute(RecordedService):
-    """Whose a job is, its file's name alone tells: neither metadata nor the suffix comes back."""
+    """Returns neither metadata nor suffix, so that only the name of its file tells whose a job is."""
 
-    owner: Owner = lambda mark: {}
+    find_owner: FindOwner = lambda mark: {}
 
     def _facts(self, created: dict[str, Any], body: dict[str, Any]) -> dict[str, Any]:
         mark = self.files[body["training_file"]].name.removesuffix(".jsonl").rpartition("-")[2]
-        return {"job": created["id"], **self.owner(mark)}
+        return {"job": created["id"], **self.find_owner(mark)}
 
 
 @dataclass
 class MuteStorm(Storm):
-    """At a vendor that speaks OpenAI's API and keeps nothing of what a job was told."""
+    """The storm at a vendor that speaks OpenAI's API and keeps neither metadata nor suffix."""
 
-    def _hosted(self, record: Record) -> Any:
+    def _start_provider(self, record: Record) -> Any:
         service = RecordedMute(
             models=(MODEL,),
             **self._service_settings(record),
-            owner=owner_in(self.folder / "data" / "finetune.db"),
+            find_owner=owner_finder(self.folder / "data" / "finetune.db"),
         )
         return StormyHosted(service, weather=self._weather)
 
@@ -110,14 +110,14 @@ class MuteStorm(Storm):
         )
 
 
-def owner_in(database: Path) -> Owner:
-    def owner(mark: str) -> dict[str, Any]:
+def owner_finder(database: Path) -> FindOwner:
+    def find_owner(mark: str) -> dict[str, Any]:
         with closing(sqlite3.connect(f"file:{database}?mode=ro", uri=True)) as connection:
             runs = connection.execute("SELECT id, key, plan_hash, plan FROM runs").fetchall()
         for number, key, plan_hash, plan in runs:
             if key_mark(key) == mark:
                 model = f"{json.loads(plan)['suffix']}-{number}"
                 return {"key": key, "plan": plan_hash[:12], "run": str(number), "model": model}
-        raise AssertionError(f"a job bears the mark {mark}, which is no run's")
+        raise AssertionError(f"a job carries the mark {mark}, which belongs to no run")
 
-    return owner
+    return find_owner

@@ -1,7 +1,7 @@
-"""A process that has imported the bot once and forks lives of it on demand: a fifth of a second each, not a whole one.
+"""A process that has imported the bot once and forks processes on demand, which start within milliseconds.
 
-Spoken to by lines on its standard input: `live {…}` answers with a pid, `wait PID` with how that one ended.
-`multiprocessing` could do the same, but has one fork server for the whole test run, which others fill with torch.
+It reads lines from its standard input: it answers `start {…}` with a pid, and `wait PID` with the exit status.
+`multiprocessing` could do the same, but has only one fork server for all tests, and others have it import torch.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ ROOT = Path(__file__).parents[2]
 
 
 class ForkHost:
-    """Use as a context manager. Lives end with it."""
+    """A context manager, at whose end its processes are killed."""
 
     def __enter__(self) -> ForkHost:
         self._process = subprocess.Popen(
@@ -44,22 +44,22 @@ class ForkHost:
         self._process.stdout.close()
 
     def start(self, work: str, **arguments: Any) -> int:
-        """The pid of a new process that does `module:function` with these arguments, which JSON can hold."""
-        pid = int(self._say("live", json.dumps({"work": work, "arguments": arguments})))
+        """Calls `module:function` with arguments that JSON can hold, in a new process, and returns its pid."""
+        pid = int(self._ask("start", json.dumps({"work": work, "arguments": arguments})))
         self._alive.add(pid)
         return pid
 
     def kill(self, pid: int) -> int:
-        """SIGKILL, unless it is dead already; how it ended, as `subprocess` counts."""
-        os.kill(pid, signal.SIGKILL)  # its number is its own until `wait` has been answered
+        """Returns the exit status as `subprocess` counts it, also if the process is dead already."""
+        os.kill(pid, signal.SIGKILL)  # the pid isn't reused before `wait`
         return self.wait(pid)
 
     def wait(self, pid: int) -> int:
-        code = int(self._say("wait", str(pid)))
+        code = int(self._ask("wait", str(pid)))
         self._alive.discard(pid)
         return code
 
-    def _say(self, word: str, rest: str) -> str:
+    def _ask(self, word: str, rest: str) -> str:
         assert self._process.stdin is not None and self._process.stdout is not None
         self._process.stdin.write(f"{word} {rest}\n")
         self._process.stdin.flush()
@@ -72,7 +72,7 @@ def main() -> None:
     import_module("tests.chaos.preloaded")
     for line in iter(sys.stdin.readline, ""):
         word, rest = line.split(" ", 1)
-        answer = _fork(json.loads(rest)) if word == "live" else _end_of(int(rest))
+        answer = _fork(json.loads(rest)) if word == "start" else _exit_status(int(rest))
         print(answer, flush=True)
 
 
@@ -92,7 +92,7 @@ def _fork(order: Mapping[str, Any]) -> int:
     os._exit(code)
 
 
-def _end_of(pid: int) -> int:
+def _exit_status(pid: int) -> int:
     return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
 
 

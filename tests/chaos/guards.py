@@ -1,6 +1,6 @@
-"""Each guard of money and trust as a mutant: the exact text that makes it, what stands there without it, and its test.
+"""The guards of money and trust as mutants: each guard's text, what replaces it, and the test that must then fail.
 
-A text that no longer stands exactly once in its file is an error, so anyone who moves a guard moves its mutant.
+A text that doesn't occur exactly once in its file is an error, so whoever moves a guard moves its mutant.
 """
 
 from __future__ import annotations
@@ -12,12 +12,12 @@ ROOT = Path(__file__).parents[2]
 
 
 class LostGuard(Exception):
-    """A mutant doesn't fit the code any more."""
+    """A mutant no longer fits the code."""
 
 
 @dataclass(frozen=True)
 class Guard:
-    """`test` is what pytest is given: it must fail with `mutant` in place of `text`."""
+    """`test` has pytest's arguments: it must fail with `mutant` in place of `text`."""
 
     name: str
     file: str
@@ -26,12 +26,12 @@ class Guard:
     test: str
 
     def removed_from(self, root: Path) -> str:
-        """The file's content without the guard. Raises LostGuard."""
+        """Returns the file's content without the guard. Raises LostGuard."""
         content = (root / self.file).read_text(encoding="utf-8")
         if content.count(self.text) != 1:
             raise LostGuard(
-                f"The guard {self.name!r} should stand once in {self.file}, and its text is there "
-                f"{content.count(self.text)} times: bring tests/chaos/guards.py up to date."
+                f"The text of the guard {self.name!r} should occur once in {self.file}, but occurs "
+                f"{content.count(self.text)} times. Update tests/chaos/guards.py."
             )
         return content.replace(self.text, self.mutant)
 
@@ -115,14 +115,14 @@ GUARDS = (
         f"{DIALECTS}::test_the_losses_of_each_step_are_read",
     ),
     Guard(
-        "the rest of several jobs is cancelled",
+        "duplicate jobs are cancelled",
         JOBS,
         "                trainer.cancel(extra.id)\n",
         "                pass\n",
-        f"{HERE}::test_of_two_jobs_with_one_key_the_older_is_ours_and_the_other_is_cancelled",
+        f"{HERE}::test_of_two_jobs_with_one_key_the_older_is_adopted_and_the_other_cancelled",
     ),
     Guard(
-        "a no to the look is no no to the create",
+        "a refused look doesn't refuse the create",
         JOBS,
         "        if attempt.is_sent:  # the trainer",
         "        if False:  # the trainer",
@@ -157,7 +157,7 @@ GUARDS = (
         f"{REQUESTS}::test_jobs_are_compared_on_our_side_too",
     ),
     Guard(
-        "a job is known by the file that was sent for it alone",
+        "a job is known by the file that was sent only for it",
         CLIENT,
         "read_key = key_reader([key], self._file_marks(action))",
         "read_key = key_reader([key])",
@@ -171,7 +171,7 @@ GUARDS = (
         f"{REQUESTS}::test_an_upload_that_ended_unclearly_is_found_again",
     ),
     Guard(
-        "one mover of a run",
+        "one writer moves a run",
         "storage/database.py",
         "SET {names} WHERE id = ? AND state = ? RETURNING",
         "SET {names} WHERE id = ? AND ? != '' RETURNING",
@@ -184,7 +184,7 @@ GUARDS = (
         "        pass\n",
         "tests/storage/test_database.py::test_a_second_process_is_refused_with_the_file_and_the_cure",
     ),
-    # Who decides, and on what.
+    # Who decides, and about what.
     Guard(
         "approvers only",
         RULES,
@@ -214,28 +214,28 @@ GUARDS = (
         f"{DECIDING}::test_anybody_but_a_full_member_may_do_nothing",
     ),
     Guard(
-        "a failed look-up is a no",
+        "a failed lookup is a no",
         RULES,
         'RuleVerdict(False, FULL_MEMBERS, "nobody known")',
         'RuleVerdict(True, FULL_MEMBERS, "nobody known")',
         f"{DECIDING}::test_anybody_but_a_full_member_may_do_nothing",
     ),
     Guard(
-        "an organisation that is invited counts as there",
+        "an invited organisation counts as present",
         "bot/slack/users.py",
         ', "is_pending_ext_shared", "pending_shared"',
         "",
         f"{POLICY}::test_a_channel_to_which_another_organisation_is_invited_counts_as_shared",
     ),
     Guard(
-        "a quorum of those who may still approve",
+        "a quorum counts people who may still approve",
         RULES,
         'len(rules.filter_entitled("approve", approved_by)) >= tier.approvers',
         "len(set(approved_by)) >= tier.approvers",
         f"{DECIDING}::test_a_quorum_counts_only_people_who_may_still_approve",
     ),
     Guard(
-        "one word a person",
+        "one decision per person",
         "storage/runs.py",
         'self._db.insert_once("approvals", vars(approval)) is not None',
         'self._db.insert_once("approvals", vars(approval)) is None or True',
@@ -263,7 +263,7 @@ GUARDS = (
         f"{POLICY}::test_an_approver_who_left_the_group_before_the_create_voids_the_approval",
     ),
     Guard(
-        "a curve's yes is counted again before each create",
+        "a curve's approval is checked before each create",
         "bot/services/tuned_learning_curves.py",
         "            case data_policy.Forbidden(reason):",
         "            case data_policy.Forbidden(_):\n                return True\n"
@@ -282,7 +282,7 @@ GUARDS = (
         APPROVING,
         "    if is_expired(request, now, context.settings.policy):",
         "    if False:",
-        f"{HERE}::test_a_plan_that_expired_before_the_tick_saw_it_cannot_be_approved",
+        f"{HERE}::test_a_plan_that_expired_since_the_last_tick_cannot_be_approved",
     ),
     Guard(
         "a reason where the verdict is not go",
@@ -307,7 +307,7 @@ GUARDS = (
         f"{APPROVAL}::test_two_plans_cannot_spend_the_same_money",
     ),
     Guard(
-        "one transaction for look and reservation",
+        "one transaction for check and reservation",
         APPROVING,
         "    with context.store.transaction():\n        waiting = _find_approvable(context, hash_in_button, caller)",
         "    if True:\n        waiting = _find_approvable(context, hash_in_button, caller)",
@@ -328,7 +328,7 @@ GUARDS = (
         "tests/storage/test_runs.py::test_money_is_booked_once_a_run_and_kind",
     ),
     Guard(
-        "the month at the yes to a measurement",
+        "the month's budget when a measurement is confirmed",
         "bot/services/measurements.py",
         "        if units.month_of(now) != measurement.month and (",
         "        if False and (",
@@ -354,7 +354,7 @@ GUARDS = (
         TRAINING,
         "    if freeze_scope.run_freeze(context, run):\n        provider_jobs.look_without_creating(",
         "    if False:\n        provider_jobs.look_without_creating(",
-        f"{HERE}::test_in_a_freeze_no_file_leaves_for_the_provider",
+        f"{HERE}::test_during_a_freeze_no_file_is_sent_to_the_provider",
     ),
     Guard(
         "freeze in the intent's transaction",
@@ -371,35 +371,35 @@ GUARDS = (
         f"{BOUND}::test_a_cancel_while_the_file_is_sent_leaves_no_job",
     ),
     Guard(
-        "month at create",
+        "the month's budget at the create",
         TRAINING,
         "    if too_dear := budgets.refusal_in_a_new_month(context, run):",
         "    if too_dear := None:",
         f"{BOUND}::test_what_was_approved_in_november_does_not_spend_decembers_budget_twice",
     ),
     Guard(
-        "questions within budgets",
+        "questions cost no more than the budget",
         "bot/services/models.py",
         "        if too_dear:",
         "        if False:",
         f"{TRYING}::test_without_a_budget_no_model_of_a_company_is_asked",
     ),
     Guard(
-        "an unclear question is not sent again",
+        "a question without a clear answer is not repeated",
         "bot/llm_client.py",
         "        if waiting.question.is_once and not trouble.is_rate_limit:",
         "        if False:",
         f"{TRYING}::test_without_a_clear_answer_the_most_counts_as_spent_and_nothing_is_sent_again",
     ),
     Guard(
-        "SETTLE by a clock that nobody sets",
+        "SETTLE by a monotonic clock",
         "bot/context.py",
         "        return before + now - known_at",
         "        return self._clock() - at",
         "tests/bot/test_story_clock.py::test_a_clock_put_forward_while_a_create_is_in_doubt_makes_no_second_job",
     ),
     Guard(
-        "it goes where it was approved to go",
+        "the destination that was approved",
         TRAINING,
         "    if other := plans.destination_change(context, plan):",
         "    if other := None:",
@@ -413,7 +413,7 @@ GUARDS = (
         f"{BOUND}::test_another_version_of_the_engine_than_was_approved_is_noticed",
     ),
     Guard(
-        "a curve trains where it was agreed to",
+        "the destination that a curve's approval names",
         "bot/services/tuned_learning_curves.py",
         '        case "waiting" | "creating" if other := plans.destination_change(step.context, step.plan):',
         '        case "waiting" | "creating" if other := None:',
@@ -427,7 +427,7 @@ GUARDS = (
         f"{BOUND}::test_an_account_that_never_trained_where_that_is_closed_gets_no_plan",
     ),
     Guard(
-        "four eyes on a doubt",
+        "an intervention needs a second person",
         RULES,
         '    if action in ("approve", "waive", "resolve") and caller.person:',
         '    if action in ("approve", "waive") and caller.person:',
@@ -455,14 +455,14 @@ GUARDS = (
         f"{BOUND}::test_a_file_of_the_same_name_and_size_with_other_rows_is_not_trained_on",
     ),
     Guard(
-        "only the approved held-out rows judge",
+        "only the approved held-out rows are measured on",
         "bot/services/evaluation_worker.py",
         "    payloads.check_sha256(path, sha256)\n",
         "",
         f"{BOUND}::test_held_out_rows_that_changed_after_the_approval_judge_nothing",
     ),
     Guard(
-        "unfreezing by two",
+        "unfreezing takes two people",
         "bot/rules/permissions.py",
         "UNFREEZERS = 2",
         "UNFREEZERS = 1",
@@ -474,14 +474,14 @@ GUARDS = (
         "bot/slack/http.py",
         "return verifier.is_valid(body, timestamp, signature)",
         "return True",
-        f"{HERE}::test_an_unsigned_a_forged_and_an_old_request_change_nothing",
+        f"{HERE}::test_unsigned_forged_and_old_requests_change_nothing",
     ),
     Guard(
         "a delivery counts once",
         "bot/slack/errors.py",
         "        if not context.store.inbox.receive(delivery, req.body, now=context.clock()):",
         "        if context.store.inbox.receive(delivery, req.body, now=context.clock()) is None:",
-        f"{HERE}::test_a_delivery_that_comes_again_does_nothing",
+        f"{HERE}::test_a_repeated_delivery_does_nothing",
     ),
     Guard(
         "a message goes into the outbox once",
@@ -498,7 +498,7 @@ GUARDS = (
         "tests/storage/test_outbox.py::test_a_draft_goes_with_the_transaction_that_makes_it_true",
     ),
     Guard(
-        "an edit that was replaced under way stays due",
+        "an edit that was replaced while being sent stays due",
         OUTBOX,
         'DELETE FROM outbox WHERE id = ? AND body = ?"',
         "DELETE FROM outbox WHERE id = ? AND body != ? || '!'\"",
@@ -509,7 +509,7 @@ GUARDS = (
         "bot/app.py",
         "timeout=timeout_s, retry_handlers=[])",
         "timeout=timeout_s)",
-        f"{HERE}::test_a_post_whose_answer_was_cut_off_is_not_sent_again_by_the_sdk",
+        f"{HERE}::test_the_sdk_does_not_repeat_a_post_whose_answer_was_cut_off",
     ),
     Guard(
         "a post may still be on its way",
@@ -519,14 +519,14 @@ GUARDS = (
         f"{TRACES}::test_a_post_that_slack_shows_only_after_the_look_stands_once",
     ),
     Guard(
-        "an error of Slack's own is no no",
+        "an internal error of Slack is no refusal",
         "bot/outbox_sender.py",
         ' or error.response.get("error") in UNCLEAR:',
         ":",
         f"{TRACES}::test_a_post_whose_answer_got_lost_stands_once",
     ),
     Guard(
-        "private words go nowhere else",
+        "private messages go to no other channel",
         "bot/outbox_sender.py",
         "        if item.private and self._find_destination(item.channel, item)[0] != item.channel:",
         "        if False:",
@@ -549,13 +549,13 @@ GUARDS = (
         "tests/storage/test_audit.py::test_nothing_is_changed_or_taken_out",
     ),
     Guard(
-        "each entry holds the one before",
+        "each entry's hash covers the one before",
         "storage/audit.py",
         "json.dumps([previous, at, who, action, subject, detail])",
         "json.dumps([at, who, action, subject, detail])",
         "tests/storage/test_chain.py::test_an_entry_taken_out_is_missed "
         "tests/storage/test_chain.py::test_it_says_which_entry_and_what_does_not_fit "
-        f"{HERE}::test_the_hash_of_an_entry_hangs_on_the_entry_before",
+        f"{HERE}::test_an_audit_entrys_hash_depends_on_the_entry_before",
     ),
     # Our own trainer.
     Guard(
@@ -572,16 +572,16 @@ GUARDS = (
         "            pass\n",
         "tests/local/test_server_jobs.py::test_a_process_that_outlived_its_server_is_waited_for_and_not_doubled",
     ),
-    # One model is in use for a dataset.
+    # Only one model is in use for a dataset.
     Guard(
-        "who saw another model standing changes nothing",
+        "a promotion replaces only the model that the person saw",
         "storage/promotions.py",
         '"UPDATE promotions SET ended_at = ? WHERE id = ? AND ended_at IS NULL", (now, promotion.id)',
         '"UPDATE promotions SET ended_at = ? WHERE dataset = ? AND ended_at IS NULL", (now, promotion.dataset)',
         "tests/storage/test_promotions.py::test_who_saw_another_standing_changes_nothing",
     ),
     Guard(
-        "rights are asked for a promotion",
+        "a promotion needs the right to promote",
         "bot/services/promotions.py",
         '    refusal = authorization.refusal(context, person, "promote", channel)\n'
         "    if refusal:\n        return refusal\n",
@@ -589,29 +589,29 @@ GUARDS = (
         f"{PROMOTE}::test_only_who_is_named_promotes_and_rolls_back",
     ),
     Guard(
-        "a model not shown to be better takes a reason",
+        "a model not shown to be better needs a reason",
         "bot/services/promotions.py",
         "    return Refusal(views.promotion_refusal(model, proof, names)) if names and not because else None",
         "    return None",
         f"{PROMOTE}::test_a_model_no_better_than_the_one_in_use_takes_a_reason",
     ),
     Guard(
-        "a freeze comes before a promotion or after it",
+        "a freeze stops promotions",
         "bot/services/promotions.py",
         "        freeze = context.store.freezes.current()\n",
         "        freeze = None\n",
         f"{PROMOTE}::test_a_freeze_stops_a_promotion_and_no_rollback",
     ),
-    # What belongs to a channel stays with its members.
+    # A channel's data stays with its members.
     Guard(
-        "another channel's file is no version of a dataset",
+        "another channel's file is no version of this dataset",
         "storage/datasets.py",
         'if last and (last["owner"] != new.channel or not new.may_add):',
         "if last and not new.may_add:",
         f"{CHANNELS}::test_a_stranger_s_file_of_the_same_name_is_no_version_of_another_channel_s_dataset",
     ),
     Guard(
-        "who puts a file into a channel is in it",
+        "only members put files into a channel",
         "bot/services/datasets.py",
         "    if is_in:\n        return None\n    if is_in is None:",
         "    if True:\n        return None\n    if is_in is None:",
@@ -632,14 +632,14 @@ GUARDS = (
         f"{CHANNELS}::test_what_belongs_to_a_private_channel_does_not_exist_for_others",
     ),
     Guard(
-        "what Slack doesn't tell of members is a no",
+        "unknown membership is a no",
         SHARING,
         "    return home.is_private is False or home.is_member is True",
         "    return home.is_private is False or home.is_member is not False",
         f"{CHANNELS}::test_where_slack_does_not_tell_who_is_in_a_channel_nobody_outside_sees_it",
     ),
     Guard(
-        "rows are shown in their own channel alone",
+        "rows are shown only in their own channel",
         SHARING,
         "    return channel == owner and set(sources) == {owner} and",
         "    return",
@@ -652,16 +652,16 @@ GUARDS = (
         "        return bool(name)",
         "tests/bot/test_child_environment.py::test_no_key_of_slack_or_a_vendor_is_in_a_child_s_environment",
     ),
-    # What leaves was looked through.
+    # Data is scanned before it leaves.
     Guard(
-        "both parts are looked through as written",
+        "both written parts are scanned",
         "bot/services/datasets.py",
         "    return names.union(*(scan.codes for scan in scans_of(context, report) or ()))",
         "    return names",
         f"{SCANNING}::test_a_version_from_before_is_looked_through_at_its_next_use",
     ),
     Guard(
-        "held-out rows that were taken out for their words",
+        "removed sensitive held-out rows stay removed",
         "trainers/dataset/versions.py",
         "    dropped = {missing[place] for place in sensitive}",
         "    dropped = set[int]()",
@@ -675,14 +675,14 @@ GUARDS = (
         f"{SCANNING}::test_a_secret_that_older_patterns_did_not_know_goes_nowhere",
     ),
     Guard(
-        "looked through before the file is sent",
+        "scanned before the file is sent",
         "bot/services/data_policy.py",
         "    missing = next(filter(None, waivers), None)\n",
         "    missing = None\n",
         f"{SCANNING}::test_what_was_approved_before_is_looked_through_before_it_is_sent",
     ),
     Guard(
-        "looked through before questions are asked",
+        "scanned before questions are asked",
         "bot/services/run_results.py",
         "        against = data_policy.egress_now(context, run.dataset_id, [run.provider], plan.overridden)",
         "        pass",
@@ -695,52 +695,52 @@ GUARDS = (
         '        "stays_here": is_loopback(table.get("base_url") or "http://127.0.0.1"),',
         "tests/trainers/test_addresses.py::test_behind_a_loopback_address_may_be_a_proxy",
     ),
-    # What is deleted is gone.
+    # Deleted data is gone.
     Guard(
-        "who deletes uploaded all of it, or approves",
+        "only approvers and sole uploaders delete",
         "bot/services/dataset_deletion.py",
         "    is_theirs = all(version.uploaded_by == person for version in versions)",
         "    is_theirs = True",
         f"{ERASURE}::test_only_an_approver_or_who_uploaded_all_of_it_deletes",
     ),
     Guard(
-        "refused files go",
+        "refused files are deleted",
         "bot/reconciler.py",
         "            dataset_deletion.expire(context, version)",
         "            pass",
         f"{ERASURE}::test_a_refused_file_is_deleted_after_a_day",
     ),
     Guard(
-        "notices about it go with a dataset",
+        "notices about a dataset are deleted with it",
         "storage/dataset_deletion.py",
         "coalesce(dedupe, '')",
         "''",
         f"{ERASURE}::test_messages_that_wait_and_notices_about_them_go_with_their_dataset",
     ),
-    # Nothing goes silent.
+    # Nothing fails silently.
     Guard(
-        "a refusal is said before its delivery ends",
+        "a refusal is stored before its delivery is closed",
         "storage/store.py",
         "            if self.database.changes > before:",
         "            if True:",
         "tests/bot/test_story_inbox.py::test_a_refusal_whose_bot_was_killed_after_the_ack_reaches_who_clicked",
     ),
     Guard(
-        "a head of each lane",
+        "the first message of each lane",
         OUTBOX,
         "                        PARTITION BY {LANE_SQL}\n",
         "",
         "tests/storage/test_outbox.py::test_one_busy_channel_hides_no_other",
     ),
     Guard(
-        "what fails goes behind its lane's others",
+        "failing messages go to the end of their lane",
         OUTBOX,
         "ORDER BY tries >= {PATIENT_TRIES}, kind",
         "ORDER BY kind",
         "tests/storage/test_outbox.py::test_what_failed_again_and_again_goes_behind_the_others_of_its_lane",
     ),
     Guard(
-        "a missing scope is one method's",
+        "a missing scope affects one method",
         "bot/outbox_sender.py",
         '"invalid_auth", "not_authed"})',
         '"invalid_auth", "not_authed", "missing_scope"})',
@@ -748,21 +748,21 @@ GUARDS = (
         "test_without_im_write_results_and_approval_cards_appear_and_the_scope_is_named",
     ),
     Guard(
-        "what is given up is told",
+        "a message that is given up is reported",
         "bot/outbox_sender.py",
         "            self.store.outbox.give_up(item, error=error)\n            self._report_failure(item, error)\n",
         "            self.store.outbox.give_up(item, error=error)\n",
         f"{NOTICES}::test_a_message_that_always_fails_holds_up_no_other_and_is_told",
     ),
     Guard(
-        "no plan where its cards can't stand",
+        "no plan where its card can't be posted",
         "bot/services/authorization.py",
         "context.directory.takes_posts(channel) is not False:",
         "True:",
         "tests/bot/test_story_unreachable.py::test_where_the_bot_is_not_a_command_that_posts_is_refused_with_the_cure",
     ),
     Guard(
-        "a hung provider holds up no other",
+        "a hung provider delays no other",
         "bot/reconciler.py",
         "        context.threads.begin(provider, partial(work_at_provider, context, provider))",
         "        work_at_provider(context, provider)",
@@ -776,7 +776,7 @@ GUARDS = (
         f"{SLOW}::test_a_create_that_hangs_is_the_only_one",
     ),
     Guard(
-        "a task's time has a limit",
+        "a task has a time limit",
         "bot/worker_pool.py",
         "now - child.task.begun > self._deadline_s:",
         "False:",
@@ -790,14 +790,14 @@ GUARDS = (
         "tests/trainers/test_dataset_formats.py::test_a_parquet_footer_that_lies_is_not_believed",
     ),
     Guard(
-        "an unsigned body is refused by its head",
+        "a large body is refused by its headers",
         "bot/slack/http.py",
         "        max_request_body_size=MAX_BODY + 1,\n",
         "",
         "tests/bot/test_front.py::test_a_body_that_will_not_do_is_refused_by_its_head",
     ),
     Guard(
-        "the trainer closes connections that say nothing",
+        "the trainer closes silent connections",
         "trainers/local/api/guard.py",
         "        if waited >= HEAD_S:",
         "        if False:",

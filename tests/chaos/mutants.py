@@ -1,7 +1,7 @@
-"""Takes each guard of money and trust away, one at a time, in a copy of the sources; its test must go red.
+"""Removes each guard of money and trust, one at a time, in a copy of the sources; its tests must then fail.
 
-`python -m tests.chaos.mutants [WORD]`: all of them, or those with WORD in their name. Prints the table and ends with 1
-where one is alive.
+`python -m tests.chaos.mutants [WORD]` tries all guards, or those with WORD in their name. Prints a table, and exits
+with 1 if a mutant survived.
 """
 
 from __future__ import annotations
@@ -30,15 +30,15 @@ COPIED = ("bot", "trainers", "storage", "demo", "benchmarks", "tests", "examples
 SINGLE = ("pyproject.toml", "manifest.yml", "finetune.example.toml", "README.md")
 AT_ONCE = 2
 LIMIT_S, LIMIT_OF_ALL_S = 120, 600
-OUTPUT, TOLD = "output.txt", 3_000  # pytest's own words, and how much of them is told where they matter
+OUTPUT, SHOWN = "output.txt", 3_000  # the file with pytest's output, and how many of its characters are shown
 Ending = Literal["passed", "failed", "timed out", "broke off"]
-PATIENCE_S = 12  # for what a mutant no longer does; a busy machine needs as long to start a worker process
+PATIENCE_S = 12  # with what a mutant no longer does; a busy machine needs this long to start a worker process
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """How the guard's tests ended without it. Only "failed" kills the mutant: a test that was stopped after LIMIT_S, or
-    that could not be run, proves nothing of the guard."""
+    """How the tests ended without the guard. Only "failed" kills the mutant: a test that was stopped after LIMIT_S or
+    could not run proves nothing about the guard."""
 
     guard: Guard
     ending: Ending
@@ -49,35 +49,35 @@ class Outcome:
         return self.ending == "failed"
 
     def __str__(self) -> str:
-        said = {"passed": "ALIVE", "failed": "red"}.get(self.ending, f"NOT RED ({self.ending})")
+        verdict = {"passed": "ALIVE", "failed": "red"}.get(self.ending, f"NOT RED ({self.ending})")
         test = self.guard.test.split()[-1].removeprefix("tests/").replace(".py::", " · ")
-        return f"{self.guard.name:<48} {test:<110} {said}"
+        return f"{self.guard.name:<48} {test:<110} {verdict}"
 
 
 def count_complaints(guards: tuple[Guard, ...] = GUARDS) -> Iterator[Outcome]:
-    """In the order of `guards`. Raises LostGuard before anything is tried where one fits no more or a test is red
-    as it is."""
+    """Yields outcomes in the order of `guards`. Raises LostGuard before the first if a guard no longer fits the code or
+    a test fails even with it."""
     for guard in guards:
         guard.removed_from(ROOT)
     with tempfile.TemporaryDirectory(prefix="mutants-") as folder:
         copies = Queue[Path]()
         for number in range(AT_ONCE):
-            copies.put(_copied(Path(folder) / str(number)))
-        _check_green(copies.queue[0], guards)
+            copies.put(_copy_sources(Path(folder) / str(number)))
+        _check_unmutated(copies.queue[0], guards)
         with ThreadPoolExecutor(AT_ONCE) as threads:
-            yield from threads.map(lambda guard: _tried(guard, copies), guards)
+            yield from threads.map(lambda guard: _try(guard, copies), guards)
 
 
-def _check_green(copy: Path, guards: tuple[Guard, ...]) -> None:
+def _check_unmutated(copy: Path, guards: tuple[Guard, ...]) -> None:
     tests = sorted({test for guard in guards for test in guard.test.split()})
-    if _test(copy, tests, LIMIT_OF_ALL_S, patience_s=LIMIT_S) != "passed":
+    if _run_tests(copy, tests, LIMIT_OF_ALL_S, patience_s=LIMIT_S) != "passed":
         raise LostGuard(
-            "The tests are not green with every guard in place, so that a red one would prove nothing:\n"
-            + (copy / OUTPUT).read_text(encoding="utf-8")[-TOLD:]
+            "The tests fail with every guard in place, so a failure would prove nothing:\n"
+            + (copy / OUTPUT).read_text(encoding="utf-8")[-SHOWN:]
         )
 
 
-def _copied(to: Path) -> Path:
+def _copy_sources(to: Path) -> Path:
     to.mkdir()
     for name in COPIED:
         shutil.copytree(ROOT / name, to / name, ignore=shutil.ignore_patterns("__pycache__", "screenshots"))
@@ -86,23 +86,23 @@ def _copied(to: Path) -> Path:
     return to
 
 
-def _tried(guard: Guard, copies: Queue[Path]) -> Outcome:
+def _try(guard: Guard, copies: Queue[Path]) -> Outcome:
     started, copy = time.monotonic(), copies.get()
     file = copy / guard.file
-    whole = file.read_text(encoding="utf-8")
+    original = file.read_text(encoding="utf-8")
     try:
         file.write_text(guard.removed_from(copy), encoding="utf-8")
         _make_newer(file)
-        ending = _test(copy, guard.test.split())
+        ending = _run_tests(copy, guard.test.split())
     finally:
-        file.write_text(whole, encoding="utf-8")
+        file.write_text(original, encoding="utf-8")
         _make_newer(file)
         copies.put(copy)
     return Outcome(guard, ending, time.monotonic() - started)
 
 
 def _make_newer(file: Path) -> None:
-    """Than any bytecode of it, which is known by size and second: two contents within one second would be the same."""
+    """Makes a file newer than its bytecode, which is matched by size and second, so that no stale bytecode is used."""
     at = _Seconds.next()
     os.utime(file, (at, at))
 
@@ -118,7 +118,7 @@ class _Seconds:
             return cls._last
 
 
-def _test(
+def _run_tests(
     copy: Path, tests: list[str], limit_s: float = LIMIT_S, *, patience_s: float = PATIENCE_S
 ) -> Ending:
     report = copy / "report.xml"
@@ -141,18 +141,18 @@ def _test(
         "FINETUNE_TEST_PATIENCE_S": str(patience_s),
     }
     try:
-        ended = subprocess.run(command, cwd=copy, env=environment, capture_output=True, timeout=limit_s)
+        process = subprocess.run(command, cwd=copy, env=environment, capture_output=True, timeout=limit_s)
     except subprocess.TimeoutExpired:
         (copy / OUTPUT).write_text(f"stopped after {limit_s} s", encoding="utf-8")
         return "timed out"
-    (copy / OUTPUT).write_bytes(ended.stdout)
-    if ended.returncode == 0:
+    (copy / OUTPUT).write_bytes(process.stdout)
+    if process.returncode == 0:
         return "passed"
     return "failed" if report.exists() and _has_failed(report) else "broke off"
 
 
 def _has_failed(report: Path) -> bool:
-    """Whether a test said no: an error in what surrounds it, or a file that can't be imported, is no such word."""
+    """Returns True if a test failed; errors of fixtures and imports don't count."""
     return ElementTree.parse(report).find(".//failure") is not None  # noqa: S314 - pytest wrote it just now
 
 
@@ -163,7 +163,7 @@ def main() -> None:
 
 
 def print_all(guards: tuple[Guard, ...] = GUARDS) -> bool:
-    """The table; whether all are red."""
+    """Prints the table, and returns True if all tests failed."""
     endings = Counter[Ending]()
     for outcome in count_complaints(guards):
         print(outcome, flush=True)

@@ -1,6 +1,6 @@
-"""What happened at a peer, one JSON line each, written before its answer leaves. The checker reads these and no more.
+"""A file with one JSON line for each thing that happened at a peer, written before the peer's answer is sent.
 
-Appended to a file that outlives every process: the bot's word for what it did is never asked.
+The verdict is computed from these files, which outlive every process, and not from the bot's own data.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ Line = dict[str, Any]
 
 
 class Record:
-    """Append-only. A line is one write, so lines of several threads never mix."""
+    """Append-only. Each line is one write, so lines of several threads never mix."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -30,6 +30,6 @@ class Record:
 
 
 def read(path: Path, *what: str) -> list[Line]:
-    """Oldest first; only lines of these kinds, where any are named."""
+    """Returns the lines of these kinds, or all lines, oldest first."""
     lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
     return [line for line in lines if not what or line["what"] in what]

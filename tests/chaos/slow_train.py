@@ -1,5 +1,5 @@
-"""A training that takes a second and trains nothing: writes what stub_train.py does, with time to be killed
-in."""
+"""A training process that trains nothing: it writes what stub_train.py does, and takes a second, so that it can be
+killed."""
 
 from __future__ import annotations
 

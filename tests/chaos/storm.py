@@ -1,6 +1,6 @@
-"""A storm: people ask for runs and approve them, while the bot is killed again and again; then quiet, then the verdict.
+"""A storm: people request runs and approve them while the bot is killed again and again; then quiet, then the verdict.
 
-The people, both peers and the killer live in this process; each life of the bot is one of its own (life.py).
+The people, both peers and the killer live in this process; each life of the bot is a forked one (bot_process.py).
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ from storage.store import Store
 from tests.bot.props import answer, tickets_csv
 from tests.bot.world import CLEO, DORA, EVERYBODY, MODEL, PEOPLE, PRIVATE, TARGET, WHY
 from tests.chaos.fork_host import ForkHost
-from tests.chaos.peers import RecordedService, StormyHosted, StormySlack, Weather, recorded_at
 from tests.chaos.records import Record
-from tests.chaos.verdict import IN_THE_THREAD, Verdict, approvals_in, judge
+from tests.chaos.stormy_peers import RecordedService, StormyHosted, StormySlack, Weather, record_paths
+from tests.chaos.verdict import IN_THREAD, Verdict, judge, read_approvals
 from tests.local.served import free_port
 from tests.peers.hosted import KEY
 from trainers.dataset import Columns, check_file
@@ -42,12 +42,12 @@ QUIET_S, SURELY_QUIET_S = 2.0, 25.0
 NO_CARD_S = 5.0
 PATIENCE_S = 240.0
 LONGEST_LIFE_S = 0.7
-HUNTED, HUNT_S = (
-    0.33,
-    1.5,
-)  # the share of lives that end where a peer holds a request, if they come there in time
+HUNTED = 0.33  # the share of lives that are to end where a peer holds a request
+HUNT_S = 1.5  # after which such a life ends anyway
 PEOPLE_AT_ONCE = 6
-A_DAY_S = 86_400.0  # behind Slack's clock, a bot that runs fast takes no message for older than its draft
+DAY_S = (
+    86_400.0  # behind Slack's clock, since a fast bot doesn't take a message older than its draft for its own
+)
 READING_SCOPES = {"channels:history", "groups:history", "im:history"}
 CLOSED, IN_CLOSED = Channel("C0CLOSED", "closed-later", EVERYBODY), 0
 LOSS = "Loss by training step"
@@ -64,10 +64,10 @@ POINTS = (
 
 @dataclass(frozen=True)
 class Orders:
-    """`runs` are asked for one after the other, each on a dataset of its own. `bad_weather`: the share of posts that
-    go wrong. `may_read`: the team lets the bot look where a message may stand already. `lasting`: to the storm's end
-    Slack refuses one message, every message to a person (a scope is missing), and what goes to the channel of the first
-    run once that is approved."""
+    """`runs` are requested one after the other, each on its own dataset. `bad_weather` is the share of posts that go
+    wrong. `may_read` lets the bot look for messages that it may have posted. `lasting` adds faults that don't end with
+    the storm: Slack refuses one message, all direct messages (a scope is missing), and everything for the channel of
+    the first run once that is approved."""
 
     kills: int
     runs: int
@@ -82,17 +82,18 @@ class Orders:
 
 @dataclass
 class Storm:
-    """`wanted`: what people ask for."""
+    """`target` is what people request. Without `forks` the storm has a fork host of its own."""
 
     folder: Path
     orders: Orders
-    wanted: str = f"target={TARGET}"
+    forks: ForkHost | None = None
+    target: str = f"target={TARGET}"
     speed: float = SPEED
     quiet_s: float = QUIET_S
     kills: dict[str, int] = field(default_factory=dict)
     _life: int | None = None
-    _deadly: str | None = None
-    _asked: dict[str, float] = field(default_factory=dict)
+    _deadly_point: str | None = None
+    _asked_at: dict[str, float] = field(default_factory=dict)
     _killed: threading.Event = field(default_factory=threading.Event)
     _lock: threading.Lock = field(default_factory=threading.Lock)
     _forms: dict[str, threading.Lock] = field(
@@ -103,65 +104,69 @@ class Storm:
         self._chance = random.Random(self.orders.seed)
         self._weather = Weather(random.Random(self.orders.seed + 1))
 
-    def blow(self) -> Verdict:
-        """Everything, from the seeding to the verdict."""
+    def run(self) -> Verdict:
+        """Plays everything, from the seeding to the verdict."""
         with ExitStack() as stack:
-            provider, slack = (Record(path) for path in recorded_at(self.folder))
+            provider, slack = (Record(path) for path in record_paths(self.folder))
             stack.callback(provider.close)
             stack.callback(slack.close)
-            self._forks = stack.enter_context(ForkHost())
-            self.provider = stack.enter_context(self._hosted(provider))
-            self.slack = stack.enter_context(self._slack(slack))
-            self._settle_in()
+            self._forks = self.forks or stack.enter_context(ForkHost())
+            self.provider = stack.enter_context(self._start_provider(provider))
+            self.slack = stack.enter_context(self._start_slack(slack))
+            self._prepare_bot()
             with ThreadPoolExecutor(PEOPLE_AT_ONCE) as people:
-                asked = [people.submit(self._ask_and_approve, number) for number in range(self.orders.runs)]
-                self._kill_and_kill()
-                for one in asked:
-                    one.result(PATIENCE_S)
+                requests = [
+                    people.submit(self._ask_and_approve, number) for number in range(self.orders.runs)
+                ]
+                self._kill_repeatedly()
+                for request in requests:
+                    request.result(PATIENCE_S)
             self._weather.clear_up()
             self._wait_for_quiet()
             self._end_life()
-            self._look_back(provider)
-        return self._judged()
+            self._record_machines(provider)
+        return self._judge()
 
-    def _judged(self) -> Verdict:
-        refused = [f"{part} on {name_of(1)}" for part in IN_THE_THREAD]  # they come in one message
-        excused = (*refused, name_of(IN_CLOSED)) if self.orders.lasting else ()
-        budget, may_read = float(self.orders.budget_usd), self.orders.may_read
-        approvals = approvals_in(self.folder / "data" / "finetune.db")
+    def _judge(self) -> Verdict:
+        refused_parts = [f"{part} on {name_of(1)}" for part in IN_THREAD]  # they come in one message
+        excused = (*refused_parts, name_of(IN_CLOSED)) if self.orders.lasting else ()
         return judge(
-            *recorded_at(self.folder), budget, approvals=approvals, may_read=may_read, excused=excused
+            *record_paths(self.folder),
+            float(self.orders.budget_usd),
+            approvals=read_approvals(self.folder / "data" / "finetune.db"),
+            may_read=self.orders.may_read,
+            excused=excused,
         )
 
     # The killer.
 
-    def _kill_and_kill(self) -> None:
+    def _kill_repeatedly(self) -> None:
         self._weather.posts = self._weather.slack = self.orders.bad_weather
         self._weather.late_s = self.orders.late_s
         self._begin_life()
         while sum(self.kills.values()) < self.orders.kills:
             is_hunted = self._chance.random() < HUNTED
-            self._deadly = self._chance.choice(self._points) if is_hunted else None
+            self._deadly_point = self._chance.choice(self._points) if is_hunted else None
             lives_s = HUNT_S if is_hunted else self._chance.uniform(0.1, LONGEST_LIFE_S)
             if not self._killed.wait(lives_s):
                 self._kill("by the clock")
             self._begin_life()
-        self._deadly = None
+        self._deadly_point = None
 
     @property
     def _points(self) -> tuple[str, ...]:
-        """A create is rare, and where money is."""
+        """A create is listed four times, because it is rare and costs money."""
         create = self.provider.service.create_route
         return (*4 * (f"{create} arrived", f"{create} done"), *POINTS)
 
-    def _passing(self, point: str) -> None:
+    def _pass_point(self, point: str) -> None:
         """Called by the peers."""
-        if point == self._deadly:
-            self._deadly = None
+        if point == self._deadly_point:
+            self._deadly_point = None
             self._kill(point)
 
     def _kill(self, why: str) -> None:
-        """From a peer's thread too: nothing more is done by the bot from here on."""
+        """Also called in a peer's thread. From here on the bot does nothing more."""
         with self._lock:
             if self._life is not None and not self._killed.is_set():
                 os.kill(self._life, signal.SIGKILL)
@@ -172,7 +177,7 @@ class Storm:
         self._end_life()
         with self._lock:
             self._killed.clear()
-            self._life = self._forks.start("tests.chaos.bot_process:run_bot", **self._body)
+            self._life = self._forks.start("tests.chaos.bot_process:run_bot", **self._arguments)
 
     def _end_life(self) -> None:
         with self._lock:
@@ -183,19 +188,19 @@ class Storm:
     # The people.
 
     def _ask_and_approve(self, number: int) -> None:
-        """Spread over the whole storm, so that there is always work to be killed at. People do a thing until Slack
-        shows no error, and believe from then on that it is done."""
+        """Requests are spread over the whole storm, so that there is always work to be killed at. People repeat what
+        they do until Slack shows no error, and then believe that it is done."""
         while sum(self.kills.values()) < self.orders.kills * number // self.orders.runs:
             time.sleep(0.05)
-        name, place = name_of(number), place_of(number)
-        card = self._insist(partial(self._ask, name, place))
+        name, channel = name_of(number), channel_of(number)
+        card = self._insist(partial(self._ask, name, channel))
         with ThreadPoolExecutor(2) as approvers:
             for click in [
-                approvers.submit(self._insist, partial(self._approve, person, place, card))
+                approvers.submit(self._insist, partial(self._approve, person, channel, card))
                 for person in (BEN, CLEO)
             ]:
                 click.result()
-        if place == CLOSED and self.orders.lasting:
+        if channel == CLOSED and self.orders.lasting:
             for method in ("chat.postMessage", "chat.update", "files.completeUploadExternal"):
                 self.slack.fail(method, refused("is_archived"), times=None, channel=CLOSED.id)
 
@@ -207,43 +212,43 @@ class Storm:
                 if seen:
                     return seen
             time.sleep(0.05)
-        raise TimeoutError("the bot never came back to what a person wanted")
+        raise TimeoutError("the bot never did what a person asked for")
 
-    def _ask(self, name: str, place: Channel) -> str | None:
-        """The plan's card, once it stands. Typed again where none comes: the answer after the ack was a no, since Slack
-        did not say in time who the person is, for instance."""
-        card, now = self._card_of(name, place), time.monotonic()
-        is_due = card is None and now > self._asked.get(name, 0.0) + NO_CARD_S
-        if is_due and not self.slack.answer_to(ANA.id, place.id, f"/finetune start {name} {self.wanted}"):
-            self._asked[name] = now
+    def _ask(self, name: str, channel: Channel) -> str | None:
+        """Returns the plan's card once there is one. The command is typed again if none comes: the answer after the ack
+        was a no, for instance because Slack did not say in time who the person is."""
+        card, now = self._find_card(name, channel), time.monotonic()
+        is_due = card is None and now > self._asked_at.get(name, 0.0) + NO_CARD_S
+        if is_due and not self.slack.answer_to(ANA.id, channel.id, f"/finetune start {name} {self.target}"):
+            self._asked_at[name] = now
         return card
 
-    def _approve(self, person: Person, place: Channel, card: str) -> bool:
-        """A card that asks no more, since an earlier click counted though it was not acked, is left alone."""
+    def _approve(self, person: Person, channel: Channel, card: str) -> bool:
+        """Leaves a card alone that doesn't ask any more, because an earlier click counted without being acked."""
         with self._forms[person.id]:
             while self.slack.view(person.id) is not None:  # of a click that met an error
                 self.slack.close_modal(person.id)
-            if self._asks(place, card):
-                self.slack.click(person.id, place.id, card, "approve_plan")
+            if self._asks_for_approval(channel, card):
+                self.slack.click(person.id, channel.id, card, "approve_plan")
             if self.slack.view(person.id) is not None:
                 self.slack.submit_modal(person.id, {"reason": WHY})
         return True
 
-    def _asks(self, place: Channel, card: str) -> bool:
-        blocks = next(one.blocks for one in self.slack.messages(place.id) if one.ts == card)
+    def _asks_for_approval(self, channel: Channel, card: str) -> bool:
+        blocks = next(message.blocks for message in self.slack.messages(channel.id) if message.ts == card)
         return '"approve_plan"' in json.dumps(list(blocks))
 
-    def _card_of(self, dataset: str, place: Channel) -> str | None:
-        """The newest one that asks for approval of a plan of this dataset."""
-        for one in reversed(self.slack.messages(place.id)):
-            if dataset in str(one.blocks) and self._asks(place, one.ts):
-                return one.ts
+    def _find_card(self, dataset: str, channel: Channel) -> str | None:
+        """Returns the newest card that asks for approval of a plan of this dataset."""
+        for message in reversed(self.slack.messages(channel.id)):
+            if dataset in str(message.blocks) and self._asks_for_approval(channel, message.ts):
+                return message.ts
         return None
 
     # The stage.
 
-    def _look_back(self, provider: Record) -> None:
-        """What the provider's record says only now."""
+    def _record_machines(self, provider: Record) -> None:
+        """Adds to the provider's record what is known only at the end."""
 
     def _provider_row(self) -> str:
         return ACME.format(url=self.provider.url, model=MODEL)
@@ -252,70 +257,70 @@ class Storm:
         return {"ACME_KEY": KEY}
 
     def _wait_for_quiet(self) -> None:
-        """As long as more and more results are posted: on a busy machine they take many minutes."""
-        fewest, deadline = self._judged().unposted, time.monotonic() + PATIENCE_S
+        """Waits as long as results are still being posted, which takes many minutes on a busy machine."""
+        fewest, deadline = self._judge().unposted, time.monotonic() + PATIENCE_S
         while not self._is_quiet():
-            if (unposted := self._judged().unposted) < fewest:
+            if (unposted := self._judge().unposted) < fewest:
                 fewest, deadline = unposted, time.monotonic() + PATIENCE_S
             assert time.monotonic() < deadline, f"the bot never came to rest, {unposted} results are missing"
-            time.sleep(1)
+            time.sleep(0.25)
 
     def _is_quiet(self) -> bool:
-        """A judgement makes no noise, nor does waiting for a trainer to start or for a list to show a job, and a busy
-        machine takes seconds for each: where something is missing, longer is listened."""
-        silent_s = time.monotonic() - max(self.provider.last_asked, self.slack.last_called)
+        """Judging answers makes no noise, and neither does waiting for a trainer to start or for a list to show a job;
+        each takes seconds on a busy machine. If something is still missing, the silence must last longer."""
+        silent_s = time.monotonic() - max(self.provider.last_active, self.slack.last_called)
         if silent_s < self.quiet_s:
             return False
-        verdict = self._judged()
-        return silent_s > SURELY_QUIET_S or not (verdict.lost or verdict.unposted or self._left_running())
+        verdict = self._judge()
+        return silent_s > SURELY_QUIET_S or not (verdict.lost or verdict.unposted or self._count_running())
 
-    def _left_running(self) -> int:
-        """Machines that cost money by the hour."""
+    def _count_running(self) -> int:
+        """Counts machines that cost money by the hour."""
         return 0
 
     def _service_settings(self, record: Record) -> dict[str, Any]:
-        """What every vendor's stand-in is told in a storm."""
+        """Returns the settings of every vendor's stand-in."""
         return {
             "answer": answer,
             "stage_s": STAGE_S,
             "list_lag_s": self.orders.list_lag_s,
             "record": record,
             "weather": self._weather,
-            "passing": self._passing,
+            "pass_point": self._pass_point,
         }
 
-    def _hosted(self, record: Record) -> Any:
+    def _start_provider(self, record: Record) -> Any:
         service = RecordedService(models=(MODEL,), **self._service_settings(record))
         return StormyHosted(service, weather=self._weather)
 
-    def _slack(self, record: Record) -> StormySlack:
+    def _start_slack(self, record: Record) -> StormySlack:
         scopes = ALL_SCOPES | READING_SCOPES if self.orders.may_read else ALL_SCOPES
         if self.orders.lasting:
             scopes -= {"im:write"}
-        cast = {"people": PEOPLE, "channels": (PRIVATE, CLOSED), "scopes": scopes}
-        slack = StormySlack(record, self._weather, self._passing, **cast)
+        workspace = {"people": PEOPLE, "channels": (PRIVATE, CLOSED), "scopes": scopes}
+        slack = StormySlack(record, self._weather, self._pass_point, **workspace)
         if self.orders.lasting:
             plot = f"{LOSS}, {MODEL} on {name_of(1)}"
             slack.fail("files.completeUploadExternal", refused("internal_error"), times=None, text=plot)
         return slack
 
-    def _settle_in(self) -> None:
-        port, door = free_port(), self.slack.access
+    def _prepare_bot(self) -> None:
+        port, access = free_port(), self.slack.access
         self.slack.deliver_to(f"http://127.0.0.1:{port}/slack/events")
         config = self.folder / "finetune.toml"
-        people = settings(door.api_url, port, self.orders.budget_usd)
-        config.write_text(people + self._provider_row(), encoding="utf-8")
+        text = settings(access.api_url, port, self.orders.budget_usd) + self._provider_row()
+        config.write_text(text, encoding="utf-8")
         environment = {
-            "SLACK_BOT_TOKEN": door.bot_token,
-            "SLACK_SIGNING_SECRET": door.signing_secret,
+            "SLACK_BOT_TOKEN": access.bot_token,
+            "SLACK_SIGNING_SECRET": access.signing_secret,
             **self._keys(),
         }
-        self._body = {
+        self._arguments: dict[str, Any] = {
             "config": str(config),
             "environment": environment,
             "born": time.time(),
             "speed": self.speed,
-            "late_s": A_DAY_S if self.orders.may_read else 0.0,
+            "late_s": DAY_S if self.orders.may_read else 0.0,
         }
         seed_datasets(self.folder / "data", self.orders.runs)
 
@@ -324,12 +329,12 @@ def name_of(number: int) -> str:
     return f"tickets{number:03d}"
 
 
-def place_of(number: int) -> Channel:
+def channel_of(number: int) -> Channel:
     return CLOSED if number == IN_CLOSED else PRIVATE
 
 
 def seed_datasets(data: Path, count: int) -> None:
-    """As uploads leave them, without the fetching and the workers."""
+    """Stores datasets as uploads leave them, without the downloads and the workers."""
     files = data / "files"
     files.mkdir(parents=True)
     source = files / "tickets.csv"
@@ -337,7 +342,7 @@ def seed_datasets(data: Path, count: int) -> None:
     report = check_file(source, source.name, Columns(None, None), files, SEED)
     store = Store(data / "finetune.db")
     for number in range(count):
-        new = NewDataset(name_of(number), place_of(number).id, DORA.id, source.name, f"F{number}")
+        new = NewDataset(name_of(number), channel_of(number).id, DORA.id, source.name, f"F{number}")
         received = store.datasets.receive(new, now=time.time())
         changes = {"sha256": report.source_sha256, "report": report.to_json()}
         assert store.datasets.move(received, "ready", now=time.time(), **changes)

@@ -1,8 +1,8 @@
-"""The crash sweep: each step of a run dies at its N-th line, for every N, and the next life must set it right.
+"""The crash sweep: each step of a run dies at its N-th line, for every N, and the bot's next life must set it right.
 
-Deaths that leave the same database and the same peers have the same future, so that is lived through once for each
-*state* that they leave; the deaths themselves are all real. `halving` finds the states with fewer of them: where two
-deaths leave the same state those between them do too, since a step undoes nothing.
+Deaths that leave the same database and the same peers have the same future, so the recovery is played once for each
+distinct *state*; the deaths themselves are all real. `bisect` finds the states with fewer deaths: if two deaths leave
+the same state, so do those between them, because a step undoes nothing.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import hashlib
 import json
 import shutil
 import signal
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -25,8 +25,8 @@ from tests.bot.world import PRIVATE, Rules, World, words_of
 from tests.chaos.fork_host import ForkHost
 from tests.peers.hosted import COMMIT_THEN_500, KEY, NOT_AVAILABLE, NOTHING_BUT_500
 
-FOR_EVER, AT_ONCE = ("running",), ("running", "succeeded")
-REMEMBERED = {
+NEVER_DONE, SOON_DONE = ("running",), ("running", "succeeded")
+COLUMNS = {  # of the database, without those that depend on the clock
     "runs": "id, state, tries, job_id, file_id, model, cancel_asked_by, wish, reserved_micros, actual_micros",
     "approvals": "run_id, person, decision",
     "ledger": "run_id, kind, micros",
@@ -39,7 +39,7 @@ REMEMBERED = {
     "answers": "run_id, arm, row",
     "deployments": "name, state, sent_at > 0, billed_until > 0, chat_model, reason",
 }
-OF_SLACK = (
+SLACK_FIELDS = (
     "messages",
     "files",
     "uploads",
@@ -54,11 +54,11 @@ OF_SLACK = (
 
 @dataclass(frozen=True)
 class Step:
-    """`prepare` brings a world to where the step begins. Afterwards the provider has `jobs` that are not cancelled,
-    and `created` in all; `results` says whether the result must stand in the channel, `promoted` whether the model is
-    in use, with its card, and the provider's alias stands for it. Those that are `is_quick` are among the default
-    tests, and those `is_of_dialects` at vendors with an API of their own. Where it `is_hosted`, one machine is started
-    in all, and none is left running after `ticks`."""
+    """`prepare` brings a world to the beginning of the step. After the recovery, which has `ticks`, the provider must
+    have `jobs` that aren't cancelled, and at most `created` in all. With `results` the result must be in the channel;
+    with `promoted` the model must be in use, with its card and the provider's alias. A hosted step must have started
+    one machine and left none running. Quick steps are among the default tests; `is_of_dialects` steps are also tried
+    at vendors with their own APIs."""
 
     name: str
     prepare: Callable[[World], object]
@@ -70,7 +70,7 @@ class Step:
     is_quick: bool = False
     is_of_dialects: bool = False
     is_hosted: bool = False
-    ticks: int = 30
+    ticks: int = 16
 
     @property
     def rules(self) -> Rules:
@@ -78,9 +78,9 @@ class Step:
 
 
 @dataclass
-class Found:
-    """Of one step: how many lines it has, how many deaths were died and states left, and what went wrong where.
-    The last death comes when the step is through, before anything is closed."""
+class SweepResult:
+    """How many lines a step has, how many deaths were tried and states left, and what went wrong where. The last death
+    comes at the end of the step, before anything is closed."""
 
     step: str
     lines: int
@@ -89,232 +89,234 @@ class Found:
     wrong: list[str] = field(default_factory=list)
 
 
-def _asked(world: World) -> None:
-    world.provider.service.stages = FOR_EVER
+def _request_plan(world: World) -> None:
+    world.provider.service.stages = NEVER_DONE
     world.start()
     world.tick(3)
 
 
-def _approved(world: World) -> None:
-    _asked(world)
+def _approve(world: World) -> None:
+    _request_plan(world)
     world.approve()
 
 
-def _in_doubt(world: World, fault: Any) -> None:
+def _create_with(world: World, fault: Any) -> None:
     world.provider.fail(world.create_route, fault)
-    _approved(world)
+    _approve(world)
     world.tick()
     assert world.run().state == "creating"
 
 
-def _again(world: World) -> None:
-    _in_doubt(world, NOTHING_BUT_500)
+def _create_in_vain(world: World) -> None:
+    _create_with(world, NOTHING_BUT_500)
     world.pass_time(SETTLE_S)
 
 
-def _refused(world: World) -> None:
+def _approve_where_training_is_closed(world: World) -> None:
     world.provider.fail(world.create_route, NOT_AVAILABLE, times=9)
-    _approved(world)
+    _approve(world)
 
 
-def _training(world: World) -> None:
-    _approved(world)
+def _train(world: World) -> None:
+    _approve(world)
     world.tick(3)
     assert world.run().state == "training"
 
 
-def _trained(world: World) -> None:
-    _training(world)
-    world.provider.service.stages = AT_ONCE
+def _finish_training(world: World) -> None:
+    _train(world)
+    world.provider.service.stages = SOON_DONE
     world.pass_time(60)
 
 
-def _evaluating(world: World) -> None:
-    _trained(world)
+def _evaluate(world: World) -> None:
+    _finish_training(world)
     world.tick_until_state("evaluating")
 
 
-def _answered(world: World) -> None:
-    _evaluating(world)
+def _get_answers(world: World) -> None:
+    _evaluate(world)
     answers = world.store.runs.answers
     world.tick_until(lambda: len(answers(1, "tuned")) == len(answers(1, "base")) == 18, "all answers")
 
 
-def _done(world: World) -> None:
+def _finish_with_aliases(world: World) -> None:
     world.abilities += ', "aliases"'
     world.restart()
     world.start_approved()
     world.tick_until_state("done")
 
 
-def _on_a_machine(world: World) -> None:
+def _evaluate_hosted(world: World) -> None:
     host(world)
-    _evaluating(world)
+    _evaluate(world)
 
 
-def _starting(world: World) -> None:
-    _on_a_machine(world)
+def _start_machine(world: World) -> None:
+    _evaluate_hosted(world)
     world.tick_until(lambda: company(world).running, "a machine")
     world.pass_time(10)
 
 
-def _start_lost(world: World) -> None:
+def _start_machine_without_answer(world: World) -> None:
     world.provider.fail("POST /selfserve/deployments", COMMIT_THEN_500)
-    _starting(world)
+    _start_machine(world)
 
 
-def _answered_there(world: World) -> None:
+def _finish_hosted(world: World) -> None:
     host(world)
     world.start_approved()
     world.tick_until_state("done")
 
 
-def _idle(world: World) -> None:
-    _answered_there(world)
+def _leave_machine_idle(world: World) -> None:
+    _finish_hosted(world)
     world.pass_time(300)
 
 
 STEPS = (
-    Step("approve", _asked, act="approve"),
-    Step("create", _approved, is_quick=True, is_of_dialects=True),
+    Step("approve", _request_plan, act="approve"),
+    Step("create", _approve, is_quick=True, is_of_dialects=True),
     Step(
         "adopt a job whose answer got lost",
-        lambda world: _in_doubt(world, COMMIT_THEN_500),
+        lambda world: _create_with(world, COMMIT_THEN_500),
         is_of_dialects=True,
     ),
-    Step("create again after SETTLE", _again),
-    Step("create, and be refused", _refused, jobs=0, created=0),
-    Step("follow a job that trains", _training),
-    Step("take a model that is trained", _trained, results=True),
-    Step("ask both models", _evaluating, results=True),
-    Step("judge and post the result", _answered, results=True),
-    Step("cancel a job that trains", _training, act="cancel", jobs=0, is_of_dialects=True),
-    Step("cancel before the create", _approved, act="cancel", jobs=0, created=0),
-    Step("put a model to work", _done, act="promote", results=True, promoted=True),
-    Step("start a machine", _on_a_machine, results=True, is_hosted=True, ticks=70),
-    Step("find a machine whose answer got lost", _start_lost, results=True, is_hosted=True, ticks=50),
-    Step("see a machine ready", _starting, results=True, is_hosted=True, ticks=50),
-    Step("stop a machine that nobody asks", _idle, results=True, is_hosted=True),
-    Step("stop a machine by a click", _answered_there, act="stop", results=True, is_hosted=True),
+    Step("create again after SETTLE", _create_in_vain),
+    Step("create, and be refused", _approve_where_training_is_closed, jobs=0, created=0),
+    Step("follow a job that trains", _train),
+    Step("take a model that is trained", _finish_training, results=True),
+    Step("ask both models", _evaluate, results=True),
+    Step("judge and post the result", _get_answers, results=True),
+    Step("cancel a job that trains", _train, act="cancel", jobs=0, is_of_dialects=True),
+    Step("cancel before the create", _approve, act="cancel", jobs=0, created=0),
+    Step("deploy a model", _finish_with_aliases, act="promote", results=True, promoted=True),
+    Step("start a machine", _evaluate_hosted, results=True, is_hosted=True, ticks=36),
+    Step(
+        "find a machine whose answer got lost",
+        _start_machine_without_answer,
+        results=True,
+        is_hosted=True,
+        ticks=26,
+    ),
+    Step("see a machine ready", _start_machine, results=True, is_hosted=True, ticks=26),
+    Step("stop an idle machine", _leave_machine_idle, results=True, is_hosted=True),
+    Step("stop a machine by a click", _finish_hosted, act="stop", results=True, is_hosted=True),
 )
 
 
 class Sweep:
-    """Of one step, from a world that is prepared and then stopped: only its data and its peers are used."""
+    """Sweeps one step from a world that is prepared and then stopped: only its data and its peers are used."""
 
     def __init__(self, world: World, forks: ForkHost, step: Step) -> None:
         self._world, self._forks, self._step = world, forks, step
         step.prepare(world)
         self._now = world.clock
         world.stop()
-        self._data, self._kept = world.folder / "swept", world.folder / "kept.db"
+        self._data, self._database_copy = world.folder / "swept", world.folder / "copy.db"
         with closing(sqlite3.connect(str(world.folder / "data" / "finetune.db"))) as connection:
-            connection.execute("VACUUM INTO ?", (str(self._kept),))
+            connection.execute("VACUUM INTO ?", (str(self._database_copy),))
         config = (world.folder / "finetune.toml").read_text(encoding="utf-8")
         self._config = world.folder / "swept.toml"
         self._config.write_text(config.replace('data = "data"', 'data = "swept"'), encoding="utf-8")
+        self._line_count = world.folder / "lines"
         service = world.provider.service
         self._provider = copy.deepcopy(
             (service.files, service.jobs, service.aliases, service._uploads, service._creates)
         )
         self._machines = copy.deepcopy(getattr(service, "machines", []))
-        self._slack = {name: copy.deepcopy(getattr(world.slack._state, name)) for name in OF_SLACK}
+        self._slack = {name: copy.deepcopy(getattr(world.slack._state, name)) for name in SLACK_FIELDS}
         self._faults = copy.deepcopy(world.provider._faults)
-        self._judged: dict[str, str | None] = {}
+        self._problems: dict[str, str | None] = {}
 
-    def every(self) -> Found:
-        found = Found(self._step.name, self._lines())
-        for line in range(1, found.lines + 2):
-            self._note(found, line)
-        return found
+    def try_every_line(self) -> SweepResult:
+        result = SweepResult(self._step.name, self._count_lines())
+        for line in range(1, result.lines + 2):
+            self._try(line, result)
+        return result
 
-    def halving(self) -> Found:
-        found = Found(self._step.name, self._lines())
-        states = {line: self._note(found, line) for line in (1, found.lines + 1)}
-        self._halve(found, states, 1, found.lines + 1)
-        return found
+    def bisect(self) -> SweepResult:
+        result = SweepResult(self._step.name, self._count_lines())
+        states = {line: self._try(line, result) for line in (1, result.lines + 1)}
+        self._bisect(result, states, 1, result.lines + 1)
+        return result
 
-    def _halve(self, found: Found, states: dict[int, str], low: int, high: int) -> None:
+    def _bisect(self, result: SweepResult, states: dict[int, str], low: int, high: int) -> None:
         if high - low < 2 or states[low] == states[high]:
             return
         middle = (low + high) // 2
-        states[middle] = self._note(found, middle)
-        self._halve(found, states, low, middle)
-        self._halve(found, states, middle, high)
+        states[middle] = self._try(middle, result)
+        self._bisect(result, states, low, middle)
+        self._bisect(result, states, middle, high)
 
-    def _lines(self) -> int:
-        """How many the step has when nobody kills it."""
-        code = self._die(10**9)
-        assert code == 0, f"the step {self._step.name!r} fails by itself: {code}"
-        return int((self._world.folder / "lines").read_text(encoding="ascii"))
+    def _count_lines(self) -> int:
+        """Returns how many lines the step has if nobody kills it."""
+        status = self._die(10**9)
+        assert status == 0, f"the step {self._step.name!r} fails without being killed: {status}"
+        return int(self._line_count.read_text(encoding="ascii"))
 
-    def _note(self, found: Found, line: int) -> str:
-        code = self._die(line)
-        assert code in (0, -signal.SIGKILL), f"{self._step.name}, line {line}: it ended with {code}"
-        found.deaths += 1
-        state = self._state()
-        if state not in self._judged:
-            found.states += 1
-            self._judged[state] = self._what_is_wrong()
-            if self._judged[state]:
-                found.wrong.append(f"{self._step.name}, killed at line {line}: {self._judged[state]}")
+    def _try(self, line: int, result: SweepResult) -> str:
+        """Dies at a line, recovers if the state is new, and returns the state."""
+        status = self._die(line)
+        assert status in (0, -signal.SIGKILL), f"{self._step.name}, line {line}: exit status {status}"
+        result.deaths += 1
+        state = self._hash_state()
+        if state not in self._problems:
+            result.states += 1
+            self._problems[state] = self._recover()
+            if self._problems[state]:
+                result.wrong.append(f"{self._step.name}, killed at line {line}: {self._problems[state]}")
         return state
 
     def _die(self, line: int) -> int:
-        self._set_back()
-        return self._run("die", line=line, told=str(self._world.folder / "lines"))
+        self._restore()
+        return self._forks.wait(self._start("die", line=line, count_file=str(self._line_count)))
 
-    def _what_is_wrong(self) -> str | None:
-        code = self._run("recover", ticks=self._step.ticks)
+    def _recover(self) -> str | None:
+        """Plays the bot's next life, and returns what is wrong after it."""
+        status = self._forks.wait(self._start("recover", ticks=self._step.ticks))
         service = self._world.provider.service
-        living = [job for job in service.jobs.values() if not job.is_cancelled]
-        posted = sum("Result of run" in words_of(one) for one in self._world.slack.messages(PRIVATE.id))
-        chain = verify_log(self._data / "finetune.db")
-        wrong = [
-            f"the next life ended with {code}" if code else "",
-            f"{len(living)} live jobs, not {self._step.jobs}" if len(living) != self._step.jobs else "",
+        live = [job for job in service.jobs.values() if not job.is_cancelled]
+        results = sum("Result of run" in words_of(card) for card in self._world.slack.messages(PRIVATE.id))
+        log = verify_log(self._data / "finetune.db")
+        problems = [
+            f"the next life ended with {status}" if status else "",
+            f"{len(live)} live jobs, not {self._step.jobs}" if len(live) != self._step.jobs else "",
             f"{len(service.jobs)} jobs were created" if len(service.jobs) > self._step.created else "",
-            "the result was not posted" if self._step.results and not posted else "",
-            self._wrong_in_use() if self._step.promoted else "",
-            self._wrong_machines() if self._step.is_hosted else "",
-            "" if isinstance(chain, IntactLog) else f"the audit log is broken: {chain.why}",
+            "the result was not posted" if self._step.results and not results else "",
+            self._check_promotion() if self._step.promoted else "",
+            self._check_machines() if self._step.is_hosted else "",
+            "" if isinstance(log, IntactLog) else f"the audit log is broken: {log.why}",
         ]
-        return "; ".join(one for one in wrong if one) or None
+        return "; ".join(filter(None, problems)) or None
 
-    def _wrong_in_use(self) -> str:
+    def _check_promotion(self) -> str:
         with closing(sqlite3.connect(str(self._data / "finetune.db"))) as connection:
-            standing = connection.execute(
+            current = connection.execute(
                 "SELECT model, carried_at FROM promotions WHERE ended_at IS NULL"
             ).fetchall()
-        cards = sum("is in use for tickets" in one.text for one in self._world.slack.messages(PRIVATE.id))
+        cards = sum("is in use for tickets" in card.text for card in self._world.slack.messages(PRIVATE.id))
         alias = self._world.provider.service.aliases.get("team/tickets", "")
-        is_right = len(standing) == 1 and standing[0][1] and cards and alias.startswith("ft:")
-        return (
-            ""
-            if is_right
-            else f"in use are {standing}, with {cards} cards, and the alias stands for {alias!r}"
-        )
+        if len(current) == 1 and current[0][1] and cards and alias.startswith("ft:"):
+            return ""
+        return f"{current} are in use, with {cards} cards, and the alias stands for {alias!r}"
 
-    def _wrong_machines(self) -> str:
+    def _check_machines(self) -> str:
         """By the vendor's own ledger."""
         machines, running = company(self._world).machines, company(self._world).running
-        is_right = len(machines) == 1 and not running
-        return (
-            "" if is_right else f"{len(machines)} machines were started, and {len(running)} are left running"
-        )
+        if len(machines) == 1 and not running:
+            return ""
+        return f"{len(machines)} machines were started, and {len(running)} are left running"
 
-    def _run(self, what: str, **more: Any) -> int:
-        return self._forks.wait(self._born(what, **more))
-
-    def _born(self, what: str, **more: Any) -> int:
-        door = self._world.slack.access
+    def _start(self, function: str, **more: Any) -> int:
+        access = self._world.slack.access
         environment = {
-            "SLACK_BOT_TOKEN": door.bot_token,
-            "SLACK_SIGNING_SECRET": door.signing_secret,
+            "SLACK_BOT_TOKEN": access.bot_token,
+            "SLACK_SIGNING_SECRET": access.signing_secret,
             "ACME_KEY": KEY,
         }
         return self._forks.start(
-            f"tests.chaos.crash:{what}",
+            f"tests.chaos.crash:{function}",
             config=str(self._config),
             environment=environment,
             now=self._now,
@@ -322,40 +324,41 @@ class Sweep:
             **more,
         )
 
-    def _set_back(self) -> None:
+    def _restore(self) -> None:
+        """Resets the database and the peers to the beginning of the step."""
         shutil.rmtree(self._data, ignore_errors=True)
         self._data.mkdir()
         (self._data / "files").symlink_to(self._world.folder / "data" / "files")
-        shutil.copy(self._kept, self._data / "finetune.db")
-        service, state = self._world.provider.service, self._world.slack._state
+        shutil.copy(self._database_copy, self._data / "finetune.db")
+        service, slack = self._world.provider.service, self._world.slack._state
         (service.files, service.jobs, service.aliases, service._uploads, service._creates) = copy.deepcopy(
             self._provider
         )
         if self._step.is_hosted:
             company(self._world).machines = copy.deepcopy(self._machines)
         self._world.provider._faults = copy.deepcopy(self._faults)
-        with state.lock:
+        with slack.lock:
             for name, value in self._slack.items():
-                setattr(state, name, copy.deepcopy(value))
+                setattr(slack, name, copy.deepcopy(value))
 
-    def _state(self) -> str:
-        """What a death left: the database, the provider and the channel, without what only the clock decides."""
+    def _hash_state(self) -> str:
+        """Hashes what a death left in the database, at the provider and in the channels, except what depends on the
+        clock."""
         with closing(sqlite3.connect(str(self._data / "finetune.db"))) as connection:
-            remembered = {
+            tables = {
                 table: connection.execute(f"SELECT {columns} FROM {table} ORDER BY 1").fetchall()  # noqa: S608
-                for table, columns in REMEMBERED.items()
+                for table, columns in COLUMNS.items()
             }
         service, slack = self._world.provider.service, self._world.slack._state
-        jobs = [(job.id, job.is_cancelled) for job in service.jobs.values()]
-        said = {
-            place: [(one.edits, one.body["text"]) for one in some] for place, some in slack.messages.items()
-        }
-        whole: Mapping[str, Any] = {
-            "ours": remembered,
+        state = {
+            "tables": tables,
             "files": list(service.files),
             "aliases": service.aliases,
-            "jobs": jobs,
+            "jobs": [(job.id, job.is_cancelled) for job in service.jobs.values()],
             "machines": [(each.name, each.ended is None) for each in getattr(service, "machines", ())],
-            "said": said,
+            "messages": {
+                channel: [(message.edits, message.body["text"]) for message in messages]
+                for channel, messages in slack.messages.items()
+            },
         }
-        return hashlib.sha256(json.dumps(whole, default=str).encode()).hexdigest()
+        return hashlib.sha256(json.dumps(state, default=str).encode()).hexdigest()

@@ -1,8 +1,9 @@
-"""The crash sweep's short form: every state that a death in a create can leave, found by halving, and lived on from."""
+"""The crash sweep's short form: bisection finds every state that a death in a create can leave, and each is recovered
+from."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import pytest
 
@@ -12,22 +13,16 @@ from tests.chaos.sweep import STEPS, Step, Sweep
 from tests.peers.vendors import Vendor
 from trainers.types import Dialect
 
-
-@pytest.fixture(scope="module")
-def forks() -> Iterator[ForkHost]:
-    with ForkHost() as made:
-        yield made
+MakeWorld = Callable[[Rules], World]
 
 
-@pytest.mark.parametrize("step", [one for one in STEPS if one.is_quick], ids=lambda step: step.name)
-def test_a_death_at_any_line_loses_and_doubles_nothing(
-    step: Step,
-    forks: ForkHost,
-    make_world: Callable[[Rules], World],
+@pytest.mark.parametrize("step", [step for step in STEPS if step.is_quick], ids=lambda step: step.name)
+def test_a_death_at_any_line_loses_and_duplicates_nothing(
+    step: Step, forks: ForkHost, make_world: MakeWorld
 ) -> None:
-    found = Sweep(make_world(step.rules), forks, step).halving()
-    assert found.lines > 50 and found.states > 1
-    assert not found.wrong, "\n".join(found.wrong)
+    result = Sweep(make_world(step.rules), forks, step).bisect()
+    assert result.lines > 50 and result.states > 1
+    assert not result.wrong, "\n".join(result.wrong)
 
 
 @pytest.mark.parametrize("vendor", VENDORS)
@@ -35,21 +30,18 @@ def test_a_death_at_any_line_loses_and_doubles_nothing(
     "step",
     [
         pytest.param(
-            one, marks=[pytest.mark.slow] if one.is_quick or one.act == "cancel" else [], id=one.name
+            step, id=step.name, marks=[pytest.mark.slow] if step.is_quick or step.act == "cancel" else []
         )
-        for one in STEPS
-        if one.is_of_dialects
+        for step in STEPS
+        if step.is_of_dialects
     ],
 )
-def test_a_death_loses_and_doubles_nothing_at_a_vendor_with_an_api_of_its_own(
-    step: Step,
-    vendor: Dialect,
-    forks: ForkHost,
-    make_world: Callable[[Rules], World],
+def test_a_death_loses_and_duplicates_nothing_at_a_vendor_with_its_own_api(
+    step: Step, vendor: Dialect, forks: ForkHost, make_world: MakeWorld
 ) -> None:
     world = make_world(Rules(vendor=vendor))
-    found = Sweep(world, forks, step).halving()
-    assert found.lines > 20 and found.deaths > 1
-    assert not found.wrong, "\n".join(found.wrong)
+    result = Sweep(world, forks, step).bisect()
+    assert result.lines > 20 and result.deaths > 1
+    assert not result.wrong, "\n".join(result.wrong)
     assert isinstance(world.provider.service, Vendor)
     assert world.provider.service.ledger.jobs <= step.created

@@ -1,4 +1,4 @@
-"""The verdict on records written by hand: what people were shown counts, not what the bot's cards say."""
+"""The verdict on records written by hand: it counts what people were shown, not what the bot's cards say."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ import pytest
 
 from demo.people import BEN
 from tests.bot.world import CLEO
-from tests.chaos.peers import recorded_at
 from tests.chaos.records import Record
+from tests.chaos.stormy_peers import record_paths
 from tests.chaos.verdict import Verdict, judge
 
 PLAN = "0123456789abcdef"
@@ -24,10 +24,10 @@ class Records:
     folder: Path
     provider: Record
     slack: Record
-    on_file: list[tuple[str, str]] = field(default_factory=list)
+    approvals: list[tuple[str, str]] = field(default_factory=list)
 
     def approve(self, user: str, *, acked: bool = True, whispered: object = None) -> None:
-        """The click, and the form that it opened unless it was answered."""
+        """Records a click, and either the answer to it or the form that it opened."""
         click = {"user": user, "action": "approve_plan", "value": PLAN, "answer_at": f"R{user}"}
         self.slack.add("delivered", acked=True, **click)
         if whispered:
@@ -47,18 +47,18 @@ class Records:
         self.slack.add("called", method="chat.postMessage", args={"text": text}, ts="1.0", error=None)
 
     def verdict(self, *excused: str) -> Verdict:
-        return judge(*recorded_at(self.folder), 20.0, approvals=self.on_file, excused=excused)
+        return judge(*record_paths(self.folder), 20.0, approvals=self.approvals, excused=excused)
 
 
 @pytest.fixture
 def records(tmp_path: Path) -> Iterator[Records]:
-    provider, slack = (Record(path) for path in recorded_at(tmp_path))
+    provider, slack = (Record(path) for path in record_paths(tmp_path))
     yield Records(tmp_path, provider, slack)
     provider.close()
     slack.close()
 
 
-def test_a_plan_whose_two_forms_were_acked_and_that_never_started_is_lost(records: Records) -> None:
+def test_a_plan_is_lost_if_two_forms_were_acked_and_it_never_started(records: Records) -> None:
     records.approve(BEN.id)
     records.approve(CLEO.id)
     assert (records.verdict().due, records.verdict().lost) == (1, 1)
@@ -67,7 +67,7 @@ def test_a_plan_whose_two_forms_were_acked_and_that_never_started_is_lost(record
     assert (records.verdict().due, records.verdict().lost) == (1, 0)
 
 
-def test_a_plan_is_not_due_by_one_person_s_forms_nor_by_those_that_met_an_error(records: Records) -> None:
+def test_one_persons_forms_or_unacked_forms_make_no_plan_due(records: Records) -> None:
     records.approve(BEN.id)
     records.approve(BEN.id)
     records.approve(CLEO.id, acked=False)
@@ -75,18 +75,18 @@ def test_a_plan_is_not_due_by_one_person_s_forms_nor_by_those_that_met_an_error(
 
 
 @pytest.mark.parametrize("answer", [MOVED_ON, NO], ids=["moved-on", "no"])
-def test_an_answer_to_a_click_is_a_yes_where_that_person_s_approval_is_on_file_whatever_its_words(
+def test_an_answer_to_a_click_is_a_yes_only_if_that_approval_is_stored(
     records: Records, answer: object
 ) -> None:
     records.approve(BEN.id)
     records.approve(CLEO.id, acked=False)
     records.approve(CLEO.id, whispered=answer)
     assert (records.verdict().due, records.verdict().lost) == (0, 0)
-    records.on_file.append((PLAN, CLEO.id))
+    records.approvals.append((PLAN, CLEO.id))
     assert (records.verdict().due, records.verdict().lost) == (1, 1)
 
 
-def test_each_message_that_is_missing_of_a_trained_model_is_unposted_unless_slack_refused_it(
+def test_each_missing_message_about_a_trained_model_is_unposted_unless_slack_refused_it(
     records: Records,
 ) -> None:
     records.train()

@@ -1,12 +1,13 @@
-"""What became of everything that was approved, by the records of provider, people and Slack.
+"""The verdict on a storm: what became of everything that was approved, by the records of provider, people and Slack.
 
-A plan is *due* once two approvers' forms for it were taken and nobody was told a no. Where a form counted though it was
-not acked, its approver learns that by clicking again: which answers say so, the approvals on file tell. *lost*: due,
-and no job.
-*duplicates*: jobs beyond a plan's first, machines beyond a start's first. *left running*: machines. *unposted*:
-messages that are missing of a trained model: its result in the channel, its card's end, its plots and its report.
-*over budget*: what the provider bills beyond the month's limit. *twice*: messages and files that stand twice; none
-may where the bot has the right to look.
+due           plans for which two approvers' forms were accepted and nobody was told no; an approver whose form counted
+              without being acked learns it by clicking again, and the stored approvals tell which answers mean that
+lost          due, but without a job
+duplicates    jobs beyond a plan's first, machines beyond a start's first
+left running  machines
+unposted      missing messages about trained models: the result, the final state of the card, a plot, or the report
+over budget   what the provider bills beyond the month's limit
+twice         messages and files that were posted twice; must be 0 if the bot may look for its own
 """
 
 from __future__ import annotations
@@ -22,13 +23,12 @@ from pathlib import Path
 from storage.driver import sqlite3
 from tests.chaos.records import Line, read
 
-Approval = tuple[str, str]
-"""The plan's hash and the person."""
+Approval = tuple[str, str]  # the plan's hash and the person
 
-MEASURED, DATASET = re.compile(r"Result of run (\d+)\b"), re.compile(r" on (tickets\w+)")
-NOT_MEASURED = "was trained and is kept as"
-IN_THE_THREAD = ("Loss by training step", "Quality against price", "Report of run")
-OF_MEASURED = ("is done:", *IN_THE_THREAD)
+RESULT, DATASET = re.compile(r"Result of run (\d+)\b"), re.compile(r" on (tickets\w+)")
+NO_RESULT = "was trained and is kept as"
+IN_THREAD = ("Loss by training step", "Quality against price", "Report of run")
+WITH_RESULT = ("is done:", *IN_THREAD)
 QUORUM = 2
 USD_A_TOKEN = {"training": 8.0e-6, "prompt": 0.8e-6, "completion": 3.2e-6}
 
@@ -47,15 +47,8 @@ class Verdict:
 
     @property
     def is_clean(self) -> bool:
-        wrong = (
-            self.duplicates,
-            self.lost,
-            self.unposted,
-            self.over_budget_usd,
-            self.left_running,
-            self.may_read and self.twice,
-        )
-        return not any(wrong)
+        counts = (self.duplicates, self.lost, self.unposted, self.over_budget_usd, self.left_running)
+        return not any(counts) and not (self.may_read and self.twice)
 
 
 def judge(
@@ -67,73 +60,68 @@ def judge(
     may_read: bool = False,
     excused: Sequence[str] = (),
 ) -> Verdict:
-    """`approvals`: those on file. `excused`: what Slack refused to the end, in the words of `_unposted`."""
+    """`approvals` are the stored ones. `excused` is what Slack never accepted, in the words of `_find_unposted`."""
     created = read(provider, "created")
     calls = [line for line in read(slack, "called") if not line["error"]]
-    due = _due(slack, approvals)
-    started = Counter(line["plan"] for line in created)
+    due = _find_due(slack, approvals)
+    jobs = Counter(line["plan"] for line in created)
     machines = read(provider, "machine")
     starts = Counter(line["name"] for line in machines)
-    billed = _billed(read(provider))
+    billed = _bill(read(provider))
     return Verdict(
         due=len(due),
-        duplicates=sum(count - 1 for count in (*started.values(), *starts.values())),
-        lost=sum(plan not in started for plan in due),
+        duplicates=sum(count - 1 for count in (*jobs.values(), *starts.values())),
+        lost=sum(plan not in jobs for plan in due),
         unposted=sum(
-            not any(one in missing for one in excused)
-            for missing in _unposted(_trained(provider, created), calls)
+            not any(part in missing for part in excused)
+            for missing in _find_unposted(_trained_models(provider, created), calls)
         ),
         over_budget_usd=max(0.0, billed - budget_usd),
         billed_usd=billed,
-        twice=sum(count - 1 for count in _posted(calls).values()),
+        twice=sum(count - 1 for count in _count_posts(calls).values()),
         may_read=may_read,
         left_running=sum(line["runs"] for line in machines),
     )
 
 
-def approvals_in(database: Path) -> set[Approval]:
+def read_approvals(database: Path) -> set[Approval]:
     with closing(sqlite3.connect(f"file:{database}?mode=ro", uri=True)) as connection:
         return set(connection.execute("SELECT plan_hash, person FROM approvals WHERE decision = 'approve'"))
 
 
-def results(slack: Path) -> set[str]:
-    """Names of the models whose result was posted, or that it could not be had."""
-    posts = [_words(line) for line in read(slack, "called")]
-    return _measured(posts) | _named(posts, NOT_MEASURED)
+def models_with_result(slack: Path) -> set[str]:
+    """Returns the models whose result was posted, or the reason why there is none."""
+    posts = [_text(line) for line in read(slack, "called")]
+    return _with_result(posts) | _without_result(posts)
 
 
-def _measured(posts: Sequence[str]) -> set[str]:
-    """A run's number is also its model's."""
-    found = [(DATASET.search(text), MEASURED.search(text)) for text in posts]
-    return {f"{dataset[1]}-{run[1]}" for dataset, run in found if dataset and run}
+def _with_result(posts: Sequence[str]) -> set[str]:
+    matches = [(DATASET.search(text), RESULT.search(text)) for text in posts]
+    return {f"{dataset[1]}-{run[1]}" for dataset, run in matches if dataset and run}
 
 
-def _named(posts: Sequence[str], words: str) -> set[str]:
-    return {name for text in posts if words in text for name in re.findall(r"\btickets\w+-\d+\b", text)}
+def _without_result(posts: Sequence[str]) -> set[str]:
+    return {name for text in posts if NO_RESULT in text for name in re.findall(r"\btickets\w+-\d+\b", text)}
 
 
-def _unposted(models: set[str], calls: Sequence[Line]) -> list[str]:
-    """What is missing: the result of a model, or why there is none; its card's end, its plots and its report where
-    there is one."""
-    posts = [_words(line) for line in calls]
-    measured = _measured(posts)
-    missing = [f"the result of {model}" for model in models - measured - _named(posts, NOT_MEASURED)]
+def _find_unposted(models: set[str], calls: Sequence[Line]) -> list[str]:
+    posts = [_text(line) for line in calls]
+    measured = _with_result(posts)
+    missing = [f"the result of {model}" for model in models - measured - _without_result(posts)]
     for model in models & measured:
-        place = f" on {model.rpartition('-')[0]}"
+        dataset = f" on {model.rpartition('-')[0]}"
         missing += [
-            f"{part}{place}"
-            for part in OF_MEASURED
-            if not any(part in post and place in post for post in posts)
+            f"{part}{dataset}"
+            for part in WITH_RESULT
+            if not any(part in post and dataset in post for post in posts)
         ]
     return missing
 
 
-def _due(slack: Path, approvals: Collection[Approval]) -> set[str]:
-    """By the people's own record: the twelve characters of a plan's hash that a job carries."""
-    delivered, answered_at = (
-        read(slack, "delivered"),
-        {line["answer_at"] for line in read(slack, "whispered")},
-    )
+def _find_due(slack: Path, approvals: Collection[Approval]) -> set[str]:
+    """Returns the twelve characters of each due plan's hash that a job carries."""
+    delivered = read(slack, "delivered")
+    answered_at = {line["answer_at"] for line in read(slack, "whispered")}
     clicks = [line for line in delivered if line["action"] == "approve_plan"]
     answered = [click for click in clicks if click["answer_at"] in answered_at]
     counted = [click for click in answered if (click["value"], click["user"]) in approvals]
@@ -145,13 +133,12 @@ def _due(slack: Path, approvals: Collection[Approval]) -> set[str]:
     return {plan[:12] for plan, people in approvers.items() if len(people) >= QUORUM and plan not in refused}
 
 
-def _trained(provider: Path, created: Sequence[Line]) -> set[str]:
-    """Names of the models of jobs that succeeded and were not cancelled."""
+def _trained_models(provider: Path, created: Sequence[Line]) -> set[str]:
     models = {line["job"]: line["model"] for line in created}
     return {models[line["job"]] for line in read(provider, "succeeded")}
 
 
-def _billed(lines: Sequence[Line]) -> float:
+def _bill(lines: Sequence[Line]) -> float:
     tokens = Counter[str]()
     for line in lines:
         if line["what"] == "succeeded":
@@ -162,23 +149,23 @@ def _billed(lines: Sequence[Line]) -> float:
     return sum(USD_A_TOKEN[kind] * count for kind, count in tokens.items())
 
 
-def _posted(calls: Sequence[Line]) -> Counter[str]:
-    """New messages and files by what they are and where."""
-    facts = {
+def _count_posts(calls: Sequence[Line]) -> Counter[str]:
+    """Counts new messages and files by content and place."""
+    identity = {
         "chat.postMessage": ("channel", "thread_ts", "text", "blocks"),
         "files.completeUploadExternal": ("channel_id", "thread_ts"),
     }
     return Counter(
-        json.dumps([*(line["args"].get(name) for name in facts[line["method"]]), _titles(line)])
+        json.dumps([*(line["args"].get(name) for name in identity[line["method"]]), _titles(line)])
         for line in calls
-        if line["method"] in facts
+        if line["method"] in identity
     )
 
 
 def _titles(line: Line) -> list[str]:
     files = line["args"].get("files") or []
-    return [one["title"] for one in (json.loads(files) if isinstance(files, str) else files)]
+    return [file["title"] for file in (json.loads(files) if isinstance(files, str) else files)]
 
 
-def _words(line: Line) -> str:
+def _text(line: Line) -> str:
     return json.dumps(line["args"], sort_keys=True, ensure_ascii=False)

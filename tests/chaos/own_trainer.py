@@ -1,7 +1,6 @@
-"""The storm over our own trainer: the bot, the trainer and its training process are killed, each at random.
+"""The storm over our own trainer: the bot, the trainer and its training process are killed in random order.
 
-The record is the trainer's folders, which no process of the bot ever writes: a folder a job, its order in job.json, and
-its end.
+The trainer is killed too and writes no record, so the jobs' folders are the record: no process of the bot writes them.
 """
 
 from __future__ import annotations
@@ -18,19 +17,20 @@ from pathlib import Path
 from typing import Any
 
 from tests.chaos.fork_host import ForkHost
-from tests.chaos.peers import recorded_at
 from tests.chaos.records import Record, read
 from tests.chaos.storm import LONGEST_LIFE_S, PATIENCE_S, Storm
-from tests.chaos.verdict import Verdict, results
+from tests.chaos.stormy_peers import record_paths
+from tests.chaos.verdict import Verdict, models_with_result
 from tests.local.served import KEY, free_port
 from trainers.local.jobs.records import END_MARKS
 from trainers.local.rentals.machines import RentingOptions
-from trainers.payloads import METADATA_KEY as OUR_KEY
+from trainers.payloads import METADATA_KEY
 
 STUB = (sys.executable, "-m", "tests.chaos.slow_train")
 REAL = (sys.executable, "-m", "trainers.local.train")
+TRAINING_S = 20.0  # patience for a training that can be killed
 VICTIMS = ("the bot", "the trainer", "the training")
-OWN = """
+TRAINER = """
 [trainer]
 tokens_per_second = 450
 [providers.local]
@@ -46,7 +46,7 @@ usd_per_hour = "1.00"
 
 
 def serve(data: str, model: str, command: list[str], port: int, image: str) -> None:
-    """The trainer's process; ended by SIGKILL."""
+    """Serves until SIGKILL."""
     import uvicorn
 
     from trainers.local.__main__ import listen
@@ -62,7 +62,7 @@ def serve(data: str, model: str, command: list[str], port: int, image: str) -> N
 
 @dataclass
 class OwnTrainer:
-    """A life of it after the other on one folder. `last_asked`: now, as long as a job has not ended."""
+    """Our trainer, whose processes all use one folder."""
 
     forks: ForkHost
     data: Path
@@ -77,21 +77,22 @@ class OwnTrainer:
         return f"http://127.0.0.1:{self.port}/v1"
 
     @property
-    def last_asked(self) -> float:
+    def last_active(self) -> float:
+        """Now while a job is running."""
         return time.monotonic() if self.training() else 0.0
 
     def folders(self) -> list[Path]:
-        return sorted(found.parent for found in self.data.glob("jobs/*/job.json"))
+        return sorted(job.parent for job in self.data.glob("jobs/*/job.json"))
 
     def training(self) -> list[Path]:
-        return [one for one in self.folders() if not any((one / mark).exists() for mark in END_MARKS)]
+        return [job for job in self.folders() if not any((job / mark).exists() for mark in END_MARKS)]
 
     def done(self) -> list[Path]:
-        return [one for one in self.folders() if (one / "DONE").exists()]
+        return [job for job in self.folders() if (job / "DONE").exists()]
 
     def begin(self) -> None:
         self._life = self.forks.start(
-            "tests.chaos.own:serve",
+            "tests.chaos.own_trainer:serve",
             data=str(self.data),
             model=str(self.model),
             command=list(self.command),
@@ -105,7 +106,7 @@ class OwnTrainer:
             self._life = None
 
     def kill_training(self) -> bool:
-        """The process of a job that runs; False where none does."""
+        """Returns False if no job is running."""
         for folder in self.training():
             with suppress(OSError, ValueError):
                 os.kill(int((folder / "pid").read_text(encoding="ascii")), signal.SIGKILL)
@@ -115,14 +116,14 @@ class OwnTrainer:
 
 @dataclass
 class OwnStorm(Storm):
-    """`model` is a folder with a toy; `command` trains: the real one, or a stub that takes a second."""
+    """`model` is a folder with a toy model. `command` trains it for real, or is a stub that takes a second."""
 
     model: Path = Path()
     command: tuple[str, ...] = STUB
-    wanted: str = "target=local/tiny"
+    target: str = "target=local/tiny"
 
     @contextmanager
-    def _hosted(self, record: Record) -> Iterator[OwnTrainer]:
+    def _start_provider(self, record: Record) -> Iterator[OwnTrainer]:
         trainer = OwnTrainer(self._forks, self.folder / "trainer", self.model, self.command)
         trainer.begin()
         try:
@@ -130,33 +131,40 @@ class OwnStorm(Storm):
         finally:
             trainer.kill()
 
-    def _kill_and_kill(self) -> None:
+    def _kill_repeatedly(self) -> None:
+        """Kills every victim once in each round."""
         self._weather.slack = self.orders.bad_weather
         self._begin_life()
         while sum(self.kills.values()) < self.orders.kills:
-            time.sleep(self._chance.uniform(0.1, LONGEST_LIFE_S))
-            self._kill_one(self._chance.choice(VICTIMS))
+            for victim in self._chance.sample(VICTIMS, len(VICTIMS)):
+                time.sleep(self._chance.uniform(0.1, LONGEST_LIFE_S))
+                self._kill_victim(victim)
 
-    def _kill_one(self, victim: str) -> None:
-        if victim == "the training" and self.provider.kill_training():
-            self.kills[victim] = self.kills.get(victim, 0) + 1
-        elif victim == "the bot":
+    def _kill_victim(self, victim: str) -> None:
+        if victim == "the bot":
             self._kill(victim)
             self._begin_life()
+            return
+        if victim == "the training":
+            deadline = time.monotonic() + TRAINING_S
+            while not self.provider.kill_training():
+                if time.monotonic() > deadline:
+                    return
+                time.sleep(0.05)
         else:
             self.provider.kill()
-            self.kills["the trainer"] = self.kills.get("the trainer", 0) + 1
             self.provider.begin()
+        self.kills[victim] = self.kills.get(victim, 0) + 1
 
     def _provider_row(self) -> str:
         chat = ', "chat"' if self.command == REAL else ""  # the stub's adapter answers nothing
-        return OWN.format(url=self.provider.url, chat=chat)
+        return TRAINER.format(url=self.provider.url, chat=chat)
 
     def _wait_for_quiet(self) -> None:
-        """A model that is loaded and asked makes no noise that others hear."""
+        """Also waits for the results, because a model that is loaded and asked makes no noise."""
         deadline = time.monotonic() + PATIENCE_S
-        slack = recorded_at(self.folder)[1]
-        while self.provider.training() or len(results(slack)) < len(self.provider.done()):
+        slack = record_paths(self.folder)[1]
+        while self.provider.training() or len(models_with_result(slack)) < len(self.provider.done()):
             assert time.monotonic() < deadline, "a trained model's result was not posted"
             time.sleep(0.2)
         super()._wait_for_quiet()
@@ -164,21 +172,21 @@ class OwnStorm(Storm):
     def _keys(self) -> dict[str, str]:
         return {"FINETUNE_TRAINER_KEY": KEY}
 
-    def _judged(self) -> Verdict:
-        """By the jobs' folders: the trainer, which is killed too, writes no record."""
-        path = recorded_at(self.folder)[0]
-        noted = {(line["what"], line["job"]) for line in read(path)}
+    def _judge(self) -> Verdict:
+        path = record_paths(self.folder)[0]
+        recorded = {(line["what"], line["job"]) for line in read(path)}
         with closing(Record(path)) as provider:
             for folder in self.provider.folders():
                 name = folder.name
-                if ("created", name) not in noted:
+                if ("created", name) not in recorded:
                     provider.add("created", job=name, **_facts(folder))
-                if (folder / "DONE").exists() and ("succeeded", name) not in noted:
+                if (folder / "DONE").exists() and ("succeeded", name) not in recorded:
                     provider.add("succeeded", job=name, tokens=0)
-        return super()._judged()
+        return super()._judge()
 
 
 def _facts(folder: Path) -> dict[str, Any]:
     job = json.loads((folder / "job.json").read_text(encoding="utf-8"))
-    told = job["metadata"]
-    return {"key": told.get(OUR_KEY), "plan": told.get("plan"), "model": f"{job['suffix']}-{told.get('run')}"}
+    metadata = job["metadata"]
+    model = f"{job['suffix']}-{metadata.get('run')}"
+    return {"key": metadata.get(METADATA_KEY), "plan": metadata.get("plan"), "model": model}

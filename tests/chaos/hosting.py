@@ -1,5 +1,5 @@
-"""The storm over whole roads: what was trained answers only on a machine by the hour, which is started, asked and
-stopped while the bot is killed. Whether one was started twice or runs on, the vendor's own ledger tells."""
+"""The storm over hosted models: a tuned model answers only on an hourly machine, which is started, asked and stopped
+while the bot is killed. The vendor's own ledger tells whether one was started twice or is still running."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from demo.people import BEN
 from demo.workspace import WorkspaceError
 from tests.bot.hosting import CATALOGUE_ABILITIES, road_row
 from tests.bot.world import ABILITIES, DIALECTS, MODEL, PRIVATE
-from tests.chaos.dialects import RecordedMute, RecordedVendor, StormyFireworks, owner_in, row_of
-from tests.chaos.peers import StormyHosted
+from tests.chaos.dialects import RecordedMute, RecordedVendor, StormyFireworks, owner_finder, provider_row
 from tests.chaos.records import Record
 from tests.chaos.storm import CLOSED, Storm
+from tests.chaos.stormy_peers import StormyHosted
 from tests.peers.roads import CrusoeRoad, FireworksRoad, RoadVendor, TogetherRoad, road_settings
 
-SPEED = 120.0  # two hours, in which a run has to be measured, are a minute
-QUIET_S = 9.0  # what waits for SETTLE makes no noise for six
+SPEED = 120.0  # the two hours in which a run has to be measured take a minute
+QUIET_S = 9.0  # waiting for SETTLE makes no noise for six seconds
 IDLE_S = 300
 STARTS = {
     "crusoe": "POST /selfserve/deployments",
@@ -57,29 +57,29 @@ class RoadStorm(Storm):
     vendor: RoadVendor = "crusoe"
     speed: float = SPEED
     quiet_s: float = QUIET_S
-    _started_again: set[str] = field(default_factory=set)
+    _restarted: set[str] = field(default_factory=set)
 
-    def _hosted(self, record: Record) -> Any:
+    def _start_provider(self, record: Record) -> Any:
         service = CLASSES[self.vendor](
             **road_settings(self.vendor, MODEL, Decimal(8)),
             **self._service_settings(record),
-            owner=owner_in(self.folder / "data" / "finetune.db"),
-            clock=self._clock,
+            find_owner=owner_finder(self.folder / "data" / "finetune.db"),
+            clock=self._bot_clock,
         )
         hosted = StormyFireworks if isinstance(service, RecordedFireworksRoad) else StormyHosted
         return hosted(service, weather=self._weather)
 
-    def _clock(self) -> float:
-        """The bot's: what a machine costs is counted by one clock."""
-        born = float(self._body["born"])
-        return born - float(self._body["late_s"]) + (time.time() - born) * self.speed
+    def _bot_clock(self) -> float:
+        """The vendor bills by the bot's clock, so that both count the same hours."""
+        born: float = self._arguments["born"]
+        return born - float(self._arguments["late_s"]) + (time.time() - born) * self.speed
 
     def _provider_row(self) -> str:
         is_crusoe, company = self.vendor == "crusoe", self.provider
         abilities = CATALOGUE_ABILITIES if is_crusoe else ABILITIES[self.vendor]
         lines = "" if is_crusoe else DIALECTS[self.vendor].format(chat=company.url.removesuffix("/v1"))
         lines += road_row(self.vendor, IDLE_S).replace("PROVIDER_URL", company.url + company.service.path)
-        row = row_of(company, abilities.replace('"chat"', '"deploy"'), lines)
+        row = provider_row(company, abilities.replace('"chat"', '"deploy"'), lines)
         return f'hosting_usd_per_day = "1000000"\n{row}'
 
     @property
@@ -88,25 +88,24 @@ class RoadStorm(Storm):
         return (*super()._points, *4 * (f"{start} arrived", f"{start} done"))
 
     def _is_quiet(self) -> bool:
-        return not self._start_again() and super()._is_quiet()
+        return not self._restart_machine() and super()._is_quiet()
 
-    def _start_again(self) -> bool:
-        """As its requester is told to, where a machine wasn't ready in time: once a card. Returns whether one was."""
-        for place in (PRIVATE, CLOSED):
-            for card in self.slack.messages(place.id):
-                waits = "not ready within" in str(card.blocks) and '"start_deployment"' in json.dumps(
-                    card.blocks
-                )
-                if waits and card.ts not in self._started_again:
-                    with suppress(WorkspaceError):  # the bot has just begun to live: the click is made again
-                        self.slack.click(BEN.id, place.id, card.ts, "start_deployment")
-                        self._started_again.add(card.ts)
+    def _restart_machine(self) -> bool:
+        """Clicks once on each card that says that a machine wasn't ready in time. Returns whether there was one."""
+        for channel in (PRIVATE, CLOSED):
+            for card in self.slack.messages(channel.id):
+                blocks = json.dumps(card.blocks)
+                is_late = "not ready within" in blocks and '"start_deployment"' in blocks
+                if is_late and card.ts not in self._restarted:
+                    with suppress(WorkspaceError):  # a bot that has just started; the click is repeated
+                        self.slack.click(BEN.id, channel.id, card.ts, "start_deployment")
+                        self._restarted.add(card.ts)
                     return True
         return False
 
-    def _left_running(self) -> int:
+    def _count_running(self) -> int:
         return len(self.provider.service.running)
 
-    def _look_back(self, provider: Record) -> None:
+    def _record_machines(self, provider: Record) -> None:
         for machine in self.provider.service.machines:
             provider.add("machine", name=machine.name, runs=machine.ended is None)

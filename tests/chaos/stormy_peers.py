@@ -1,8 +1,8 @@
-"""The fake provider and the fake Slack of the storms: with weather, with records, and with places to be killed at.
+"""The fake provider and the fake Slack of the storms: with weather, with records, and with points to be killed at.
 
-A *point* is passed when a request arrives and when its work is done but not answered; anyone who listens there may
-kill the bot. Weather is random by a seed: before or after the work, an answer that never comes, comes late or is
-cut off. No certain no is among it, since what was refused for good is rightly not started.
+A *point* is passed when a request arrives, and again when it was carried out but not answered yet; whoever listens may
+kill the bot there. The weather is random by a seed: requests fail before or after they are carried out, and answers are
+lost, late or cut off. Definite refusals are not part of it, since a refused run is rightly not started.
 """
 
 from __future__ import annotations
@@ -35,11 +35,11 @@ from tests.peers.hosted import (
 from tests.peers.service import Query, Reply, Service, StoredJob
 from trainers.payloads import METADATA_KEY
 
-Passing = Callable[[str], None]
+PassPoint = Callable[[str], None]
 
-DONE_AND_NOT_SAID = (COMMIT_THEN_500, COMMIT_THEN_RESET, COMMIT_THEN_CUT, COMMIT_THEN_HANG)
+DONE_BUT_UNANSWERED = (COMMIT_THEN_500, COMMIT_THEN_RESET, COMMIT_THEN_CUT, COMMIT_THEN_HANG)
 NOT_DONE = (NOTHING_BUT_500, RESET, HANG, BUSY, WAIT_503)
-PROVIDER_FAULTS = (*DONE_AND_NOT_SAID, *NOT_DONE)
+PROVIDER_FAULTS = (*DONE_BUT_UNANSWERED, *NOT_DONE)
 SLACK_FAULTS = (
     slack_faults.too_many(1),
     slack_faults.broken(500),
@@ -53,22 +53,20 @@ HANG_S = 2.0
 
 @dataclass
 class Weather:
-    """`posts`: the share of changing requests that go wrong at the provider; `slack`: of the messages to Slack.
-
-    `late_s`: a create may be done up to so many seconds after it was asked for.
-    """
+    """`posts` is the share of changing requests to the provider that go wrong, and `slack` that of messages to Slack. A
+    create may be carried out up to `late_s` seconds after it arrived."""
 
     chance: random.Random
     posts: float = 0.0
     slack: float = 0.0
     late_s: float = 0.0
 
-    def of_provider(self, route: str) -> Fault | None:
+    def provider_fault(self, route: str) -> Fault | None:
         is_stop = route.startswith("DELETE") and ("/deployments/" in route or "/endpoints/" in route)
         is_change = is_stop or (route.startswith("POST") and "chat" not in route)
         return self.chance.choice(PROVIDER_FAULTS) if self.strikes(self.posts if is_change else 0) else None
 
-    def of_slack(self, method: str) -> slack_faults.Fault | None:
+    def slack_fault(self, method: str) -> slack_faults.Fault | None:
         is_message = method.startswith(("chat.", "files.", "conversations.open"))
         return self.chance.choice(SLACK_FAULTS) if self.strikes(self.slack if is_message else 0) else None
 
@@ -81,21 +79,22 @@ class Weather:
 
 @dataclass
 class RecordedService(Service):
-    """Writes down what was done: created, cancelled, uploaded, succeeded, chatted."""
+    """Records which jobs and files were created, which jobs succeeded or were cancelled, and which chats were
+    answered."""
 
     record: Record | None = None
     weather: Weather | None = None
-    passing: Passing = lambda point: None
-    _told: set[str] = field(default_factory=set)
+    pass_point: PassPoint = lambda point: None
+    _succeeded: set[str] = field(default_factory=set)
 
     def answer_to(self, method: str, path: str, query: Query, headers: Any, body: dict[str, Any]) -> Reply:
         route = f"{method} {path}"
-        self.passing(f"{route} arrived")
+        self.pass_point(f"{route} arrived")
         is_start = method == "POST" and path.endswith("/deployments")
         if (is_start or route == self.create_route) and self.weather and self.weather.late_s:
             time.sleep(self.weather.chance.choice((0.0, 0.0, self.weather.late_s)))
         reply = super().answer_to(method, path, query, headers, body)
-        self.passing(f"{route} done")
+        self.pass_point(f"{route} done")
         return reply
 
     def _create(self, headers: Any, body: dict[str, Any]) -> Reply:
@@ -105,15 +104,14 @@ class RecordedService(Service):
         return reply
 
     def _facts(self, created: dict[str, Any], body: dict[str, Any]) -> dict[str, Any]:
-        """Of a job: whose it is, as its metadata tells."""
-        told = body.get("metadata") or {}
-        model, key = f"{body.get('suffix')}-{told.get('run')}", told.get(METADATA_KEY)
+        """Returns whose job was created, by its metadata."""
+        metadata = body.get("metadata") or {}
         return {
             "job": created["id"],
-            "key": key,
-            "plan": told.get("plan"),
-            "run": told.get("run"),
-            "model": model,
+            "key": metadata.get(METADATA_KEY),
+            "plan": metadata.get("plan"),
+            "run": metadata.get("run"),
+            "model": f"{body.get('suffix')}-{metadata.get('run')}",
         }
 
     def _tokens_of(self, job: StoredJob) -> int:
@@ -131,8 +129,8 @@ class RecordedService(Service):
 
     def _status(self, job: StoredJob) -> str:
         status = super()._status(job)
-        if status == "succeeded" and job.id not in self._told:
-            self._told.add(job.id)
+        if status == "succeeded" and job.id not in self._succeeded:
+            self._succeeded.add(job.id)
             self._write("succeeded", job=job.id, tokens=self._tokens_of(job))
         return status
 
@@ -153,9 +151,9 @@ class StormyHosted(Hosted):
     _last_changed: float = 0.0
 
     @property
-    def last_asked(self) -> float:
-        """When something was asked for that changes something: now, as long as a job has not ended. Looks come for as
-        long as the bot lives."""
+    def last_active(self) -> float:
+        """When the last changing request came, or now while a job is running. Looks don't count: they come as long as
+        the bot lives."""
         with self.service._lock:
             jobs = self.service.jobs.values()
             is_busy = any(self.service._status(job) not in ("succeeded", "cancelled") for job in jobs)
@@ -164,7 +162,7 @@ class StormyHosted(Hosted):
     def next_fault(self, route: str) -> Fault | None:
         if not route.startswith("GET"):
             self._last_changed = time.monotonic()
-        return super().next_fault(route) or (self.weather.of_provider(route) if self.weather else None)
+        return super().next_fault(route) or (self.weather.provider_fault(route) if self.weather else None)
 
     def wait_for_the_end(self) -> None:
         self._closing.wait(HANG_S)
@@ -176,28 +174,28 @@ class _StormyFaults(slack_faults.Faults):
         self._weather = weather
 
     def next_for(self, method: str, args: Mapping[str, Any]) -> slack_faults.Fault | None:
-        found = super().next_for(method, args)
-        if found or method == "auth.test":
-            return found
-        fault = self._weather.of_slack(method)
-        if fault is None or fault.status == 429:  # of which Slack has done nothing
+        planned = super().next_for(method, args)
+        if planned or method == "auth.test":
+            return planned
+        fault = self._weather.slack_fault(method)
+        if fault is None or fault.status == 429:  # which Slack sends before doing anything
             return fault
         return fault.after_doing() if self._weather.strikes(0.5) else fault
 
 
 class StormySlack(SlackEmulator):
-    """Every call that did its work is in the record with its answer; every click with whether it was acked, and what
-    the person alone then read (`whispered`, by the click's `answer_at`)."""
+    """Records every call that was carried out with its answer, every click with whether it was acked, and what only the
+    person then read (`whispered`, by the click's `answer_at`)."""
 
-    def __init__(self, record: Record, weather: Weather, passing: Passing, **more: Any) -> None:
+    def __init__(self, record: Record, weather: Weather, pass_point: PassPoint, **more: Any) -> None:
         super().__init__(**more)
-        self.record, self.passing = record, passing
+        self.record, self.pass_point = record, pass_point
         self.last_called = 0.0
         self._faults = self._server.faults = _StormyFaults(weather)
-        self._server.RequestHandlerClass = _recording(self)
+        self._server.RequestHandlerClass = _recording_handler(self)
 
     def answer_to(self, user: str, channel: str, line: str) -> Json:
-        """What who typed a command reads in its ack; {} where nothing."""
+        """Returns what a person who types a command reads in its ack, or {}."""
         with self._state.lock:
             form = payloads.slash_command(self._state, user, self._state.channel(channel), line)
         return self._acked(self._bot().form(form["command"], form)).ack
@@ -212,34 +210,34 @@ class StormySlack(SlackEmulator):
             "answer_at": payload.get("response_url", "").rpartition("/")[2],
         }
         try:
-            sent = super()._interact(payload)
+            delivery = super()._interact(payload)
         except Exception:
             self.record.add("delivered", acked=False, **facts)
             raise
-        self.record.add("delivered", acked=not sent.ack.get("errors"), **facts)
-        return sent
+        self.record.add("delivered", acked=not delivery.ack.get("errors"), **facts)
+        return delivery
 
 
-def _recording(slack: StormySlack) -> type[Handler]:
-    class Recording(Handler):
+def _recording_handler(slack: StormySlack) -> type[Handler]:
+    class RecordingHandler(Handler):
         def _answer(self, method: str, args: Json) -> Json:
-            slack.passing(f"{method} arrived")
+            slack.pass_point(f"{method} arrived")
             answer = super()._answer(method, args)
             if method.startswith(("chat.", "files.complete")):
                 slack.last_called = time.monotonic()
                 slack.record.add(
                     "called", method=method, args=args, ts=answer.get("ts"), error=answer.get("error")
                 )
-            slack.passing(f"{method} done")
+            slack.pass_point(f"{method} done")
             return answer
 
         def _respond(self, name: str, body: bytes) -> None:
             slack.record.add("whispered", answer_at=name, args=self._args(body))
             super()._respond(name, body)
 
-    return Recording
+    return RecordingHandler
 
 
-def recorded_at(folder: Path) -> tuple[Path, Path]:
+def record_paths(folder: Path) -> tuple[Path, Path]:
     """The provider's record and Slack's."""
     return folder / "provider.jsonl", folder / "slack.jsonl"

@@ -1,6 +1,6 @@
-"""The storm over our own trainer that rents a machine for each job: bot and trainer are killed, machines are lost.
+"""The storm over our own trainer, which rents a machine for each job: bot and trainer are killed, machines are lost.
 
-Beside the record of all storms the stand-in for Hugging Face keeps a ledger of its machines, which is read at the end.
+At the end the ledger of the stand-in for Hugging Face is checked too.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import pairwise
 
-from tests.chaos.own import OwnStorm, OwnTrainer
+from tests.chaos.own_trainer import OwnStorm, OwnTrainer
 from tests.chaos.records import Record
 from tests.chaos.verdict import Verdict
 from tests.peers.hf_jobs import TOKEN, HfPeer, PeerJob, hf_jobs
@@ -32,17 +32,17 @@ DONE = {
 
 @dataclass(frozen=True)
 class Machines:
-    """By the stand-in's ledger. `doubled`: started while another of the same job was live, or after one that had done
-    its work. `lost`: jobs that ended without any."""
+    """Counts by the stand-in's ledger. A machine is redundant if another was live for the same job, or had finished it.
+    `lost` counts jobs that never had a machine."""
 
     started: int
     live: int
-    doubled: int
+    redundant: int
     lost: int
 
     @property
     def is_clean(self) -> bool:
-        return not (self.live or self.doubled or self.lost)
+        return not (self.live or self.redundant or self.lost)
 
 
 @dataclass
@@ -50,7 +50,7 @@ class RentingTrainer(OwnTrainer):
     hf: HfPeer = field(default_factory=HfPeer)
 
     def kill_training(self) -> bool:
-        """Takes a machine away; False where none runs."""
+        """Takes a machine away. Returns False if none is running."""
         for machine in self.hf.running:
             if machine.stage == "RUNNING":
                 self.hf.end(machine, "ERROR", "Node is gone")
@@ -60,13 +60,13 @@ class RentingTrainer(OwnTrainer):
 
 @dataclass
 class RentedStorm(OwnStorm):
-    """`hf` is Hugging Face; `machines`, what its ledger says at the end."""
+    """`machines` is what the ledger says at the end."""
 
-    wanted: str = "target=hf/tiny"
+    target: str = "target=hf/tiny"
     hf: HfPeer = field(default_factory=HfPeer)
     machines: Machines | None = None
 
-    def blow(self) -> Verdict:
+    def run(self) -> Verdict:
         before = dict(os.environ)
         with hf_jobs() as self.hf:
             self.hf.files, self.hf.checkpoint = DONE, {"resume/checkpoints/step-000001/state.pt": b"1"}
@@ -74,13 +74,13 @@ class RentedStorm(OwnStorm):
             # for the fork host: huggingface_hub reads them when it is imported
             os.environ |= {"HF_ENDPOINT": self.hf.url, "HF_TOKEN": TOKEN, "HF_HUB_DISABLE_XET": "1"}
             try:
-                return super().blow()
+                return super().run()
             finally:
                 os.environ.clear()
                 os.environ.update(before)
 
     @contextmanager
-    def _hosted(self, record: Record) -> Iterator[RentingTrainer]:
+    def _start_provider(self, record: Record) -> Iterator[RentingTrainer]:
         data = self.folder / "trainer"
         trainer = RentingTrainer(self._forks, data, self.model, self.command, IMAGE, hf=self.hf)
         trainer.begin()
@@ -92,11 +92,14 @@ class RentedStorm(OwnStorm):
     def _provider_row(self) -> str:
         return super()._provider_row() + HF
 
-    def _look_back(self, provider: Record) -> None:
+    def _record_machines(self, provider: Record) -> None:
         hf, by_job = self.hf, defaultdict[str, list[PeerJob]](list)
         for machine in sorted(hf.jobs.values(), key=lambda each: each.created):
             by_job[machine.spec["labels"]["finetune-job"]].append(machine)
         pairs = [pair for machines in by_job.values() for pair in pairwise(machines)]
-        doubled = sum(one.stage == "COMPLETED" or one.ended > two.created for one, two in pairs)
+        redundant = sum(
+            first.stage == "COMPLETED" or first.ended is None or first.ended > second.created
+            for first, second in pairs
+        )
         lost = sum(folder.name not in by_job for folder in self.provider.folders())
-        self.machines = Machines(len(hf.jobs), len(hf.running), doubled, lost)
+        self.machines = Machines(len(hf.jobs), len(hf.running), redundant, lost)
