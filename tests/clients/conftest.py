@@ -1,4 +1,4 @@
-"""A trainer with the scripted model, as a process of its own."""
+"""A trainer in its own process, which serves the scripted model."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.local.served import Served, served_process
 @pytest.fixture(scope="session")
 def scripted_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("model") / "scripted"
-    scripted.make(folder)
+    scripted.make_model(folder)
     return folder
 
 

@@ -1,4 +1,4 @@
-"""Where `make clients` puts other people's clients. Nothing is installed here."""
+"""Finds what `make clients` installed; nothing is installed here."""
 
 from __future__ import annotations
 
@@ -14,35 +14,35 @@ CLIENTS = ROOT / ".cache" / "clients"
 
 
 def python() -> str:
-    return _found(CLIENTS / "bin" / "python")
+    return _path_to(CLIENTS / "bin" / "python")
 
 
 def schemathesis() -> str:
-    return _found(CLIENTS / "bin" / "st")
+    return _path_to(CLIENTS / "bin" / "st")
 
 
 def node() -> str:
-    """One that finds the package openai in CLIENTS."""
-    _found(CLIENTS / "node_modules" / "openai" / "package.json")
+    """Returns Node, if the package openai is in CLIENTS."""
+    _path_to(CLIENTS / "node_modules" / "openai" / "package.json")
     return _node()
 
 
 def tsc() -> str:
-    """Checks types against the package @slack/types in CLIENTS."""
+    """Returns TypeScript's compiler, if the package @slack/types is in CLIENTS."""
     _node()
-    _found(CLIENTS / "node_modules" / "@slack" / "types" / "package.json")
-    return _found(CLIENTS / "node_modules" / ".bin" / "tsc")
+    _path_to(CLIENTS / "node_modules" / "@slack" / "types" / "package.json")
+    return _path_to(CLIENTS / "node_modules" / ".bin" / "tsc")
 
 
 def _node() -> str:
     interpreter = shutil.which("node")
     if interpreter is None:
-        pytest.skip("Node is not there")
+        pytest.skip("Node is not installed")
     return interpreter
 
 
-def _found(path: Path) -> str:
+def _path_to(path: Path) -> str:
     if not path.exists():
-        missing = pytest.fail if os.environ.get("CI") else pytest.skip
-        missing(f"{path.name} is not there: `make clients` installs the clients")
+        fail_or_skip = pytest.fail if os.environ.get("CI") else pytest.skip
+        fail_or_skip(f"{path.name} is not installed: run `make clients`")
     return str(path)

@@ -1,12 +1,13 @@
-"""A model whose weights say what it answers: asked with tools it calls one, told a result it says so in words.
+"""A model whose weights hold a script: asked with tools it calls one, and given the result it answers in words.
 
-Each token follows on the one before it alone, so that it says the same whatever a client writes into the prompt. Where
-an answer is held to a schema, it ends texts and numbers at once.
+Each token depends only on the one before it, so the answer is the same whatever a client writes into the prompt. If an
+answer must fit a schema, the model ends strings and numbers at once.
 """
 
 from __future__ import annotations
 
 import sys
+from itertools import pairwise
 from pathlib import Path
 
 import torch
@@ -39,12 +40,11 @@ TEMPLATE = """
 {%- if add_generation_prompt %}{{ begin(messages[-1]) }}{% endif %}"""
 
 
-def make(folder: Path, template: str = TEMPLATE) -> None:
+def make_model(folder: Path, template: str = TEMPLATE) -> None:
     make_tokenizer(folder)
     tokenizer = AutoTokenizer.from_pretrained(folder)
     tokenizer.add_tokens([AddedToken(mark, special=True) for mark in SCRIPT])
-    said = [part for parts in SCRIPT.values() for part in parts]
-    tokenizer.add_tokens([AddedToken(part, normalized=False) for part in said])
+    tokenizer.add_tokens([AddedToken(part, normalized=False) for parts in SCRIPT.values() for part in parts])
     tokenizer.chat_template = template
     tokenizer.save_pretrained(folder)
 
@@ -70,10 +70,10 @@ def make(folder: Path, template: str = TEMPLATE) -> None:
         model.model.embed_tokens.weight.copy_(torch.eye(len(tokenizer), size))
         model.lm_head.weight[[ids(end) for end in ENDS_OF_VALUES]] = 0.5
         for mark, parts in SCRIPT.items():
-            for one, next_one in zip([mark, *parts], [*parts, "<|im_end|>"], strict=True):
-                model.lm_head.weight[ids(next_one), ids(one)] = 2
+            for token, next_token in pairwise([mark, *parts, "<|im_end|>"]):
+                model.lm_head.weight[ids(next_token), ids(token)] = 2
     model.save_pretrained(folder)
 
 
 if __name__ == "__main__":
-    make(Path(sys.argv[1]))
+    make_model(Path(sys.argv[1]))

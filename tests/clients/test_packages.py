@@ -1,4 +1,4 @@
-"""Other people's packages, as their users call them, against a trainer with a tiny model."""
+"""Other people's packages, as their users call them, against our trainer with the scripted model."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from tests.clients.environment import CLIENTS, PROGRAMS, node, python
 from tests.local.served import KEY, Served
 
 WEATHER = ["get_weather", {"city": "Paris"}]
-TOLD = "It is sunny in Paris."
+SUNNY = "It is sunny in Paris."
 
 
-def said(trainer: Served, program: str, interpreter: str) -> Any:
-    """What a program says in its last line, as JSON. It hears of this trainer alone."""
-    done = subprocess.run(
+def run_program(trainer: Served, program: str, interpreter: str) -> Any:
+    """Returns the JSON in the program's last line. Its environment names no other server."""
+    process = subprocess.run(
         [interpreter, str(PROGRAMS / program), trainer.url, KEY],
         cwd=CLIENTS,
         env={
@@ -29,43 +29,43 @@ def said(trainer: Served, program: str, interpreter: str) -> Any:
         timeout=180,
         check=False,
     )
-    assert done.returncode == 0, done.stderr[-3000:]
-    return json.loads(done.stdout.strip().splitlines()[-1])
+    assert process.returncode == 0, process.stderr[-3000:]
+    return json.loads(process.stdout.strip().splitlines()[-1])
 
 
-def test_instructor_gets_its_class_by_a_call(trainer: Served) -> None:
-    tickets = said(trainer, "instructor_tools.py", python())
+def test_instructor_gets_its_class_from_a_call(trainer: Served) -> None:
+    tickets = run_program(trainer, "instructor_tools.py", python())
     assert len(tickets) == 4
     for ticket in tickets:
         assert ticket["label"] in ("billing", "login")
         assert isinstance(ticket["level"], int)
 
 
-def test_an_agent_of_pydantic_ai_uses_its_tool_and_answers_in_its_type(trainer: Served) -> None:
-    for one in said(trainer, "pydantic_ai_agent.py", python()):
-        assert (one["text"], one["asked"]) == (TOLD, ["Paris"])
-        assert isinstance(one["ticket"]["urgent"], bool)
+def test_a_pydantic_ai_agent_uses_its_tool_and_answers_in_its_type(trainer: Served) -> None:
+    for result in run_program(trainer, "pydantic_ai_agent.py", python()):
+        assert (result["text"], result["cities"]) == (SUNNY, ["Paris"])
+        assert isinstance(result["ticket"]["urgent"], bool)
 
 
-def test_langchain_binds_tools_streams_them_and_sends_back_what_they_gave(trainer: Served) -> None:
-    for one in said(trainer, "langchain_tools.py", python()):
-        assert (one["call"], one["text"]) == (WEATHER, TOLD)
-        assert one["streamed"] == [WEATHER]
-        assert one["forced"] == "get_weather"
-        assert isinstance(one["urgent"], bool)
+def test_langchain_binds_tools_streams_calls_and_returns_results(trainer: Served) -> None:
+    for result in run_program(trainer, "langchain_tools.py", python()):
+        assert (result["call"], result["text"]) == (WEATHER, SUNNY)
+        assert result["streamed"] == [WEATHER]
+        assert result["forced"] == "get_weather"
+        assert isinstance(result["urgent"], bool)
 
 
-def test_litellm_calls_tools_and_asks_for_texts_and_responses(trainer: Served) -> None:
-    assert said(trainer, "litellm_tools.py", python()) == {
+def test_litellm_calls_tools_and_gets_texts_and_responses(trainer: Served) -> None:
+    assert run_program(trainer, "litellm_tools.py", python()) == {
         "reason": "tool_calls",
         "call": WEATHER,
-        "told": TOLD,
+        "answer": SUNNY,
         "streamed": "get_weather",
         "text": "Good morning.",
         "response": "Good morning.",
     }
 
 
-def test_openai_for_node_runs_tools_by_itself(trainer: Served) -> None:
-    expected = {"asked": ["Paris", "Paris"], "said": [TOLD, TOLD], "response": "Good morning."}
-    assert said(trainer, "run_tools.mjs", node()) == expected
+def test_openai_for_node_runs_tools(trainer: Served) -> None:
+    expected = {"cities": ["Paris", "Paris"], "answers": [SUNNY, SUNNY], "response": "Good morning."}
+    assert run_program(trainer, "run_tools.mjs", node()) == expected

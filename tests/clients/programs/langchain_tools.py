@@ -1,4 +1,4 @@
-"""langchain-openai: bind_tools and what they gave, structured output by function calling, the responses API."""
+"""langchain-openai: bound tools and their results, and structured output, with both APIs."""
 
 import json
 import sys
@@ -21,29 +21,29 @@ class Ticket(BaseModel):
     urgent: bool
 
 
-said = []
+results = []
 for uses_responses in (False, True):
     model = ChatOpenAI(
         model="scripted", base_url=sys.argv[1], api_key=sys.argv[2], use_responses_api=uses_responses
     )
     bound = model.bind_tools([get_weather])
-    talk = [HumanMessage("What is the weather in Paris?")]
-    called = bound.invoke(talk)
-    (call,) = called.tool_calls
-    talk += [called, ToolMessage(get_weather.invoke(call["args"]), tool_call_id=call["id"])]
-    told = bound.invoke(talk).text
+    messages = [HumanMessage("What is the weather in Paris?")]
+    reply = bound.invoke(messages)
+    (call,) = reply.tool_calls
+    messages += [reply, ToolMessage(get_weather.invoke(call["args"]), tool_call_id=call["id"])]
+    answer = bound.invoke(messages).text
     streamed = None
-    for chunk in bound.stream(talk[:1]):
+    for chunk in bound.stream(messages[:1]):
         streamed = chunk if streamed is None else streamed + chunk
     forced = model.bind_tools([get_weather], tool_choice="any").invoke("Hello").tool_calls
     ticket = model.with_structured_output(Ticket, method="function_calling").invoke("Sort it.")
-    said.append(
+    results.append(
         {
             "call": [call["name"], call["args"]],
-            "text": told,
+            "text": answer,
             "streamed": [[each["name"], each["args"]] for each in streamed.tool_calls],
             "forced": forced[0]["name"],
             "urgent": ticket.urgent,
         }
     )
-print(json.dumps(said))
+print(json.dumps(results))

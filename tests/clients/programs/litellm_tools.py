@@ -6,15 +6,15 @@ import sys
 import litellm
 
 litellm.telemetry = False
-at = {"model": "openai/scripted", "api_base": sys.argv[1], "api_key": sys.argv[2]}
+trainer = {"model": "openai/scripted", "api_base": sys.argv[1], "api_key": sys.argv[2]}
 parameters = {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]}
 tool = {"type": "function", "function": {"name": "get_weather", "parameters": parameters}}
-talk = [{"role": "user", "content": "What is the weather in Paris?"}]
-called = litellm.completion(**at, messages=talk, tools=[tool]).choices[0]
-call = called.message.tool_calls[0]
-talk += [called.message.model_dump(), {"role": "tool", "tool_call_id": call.id, "content": "sunny"}]
-told = litellm.completion(**at, messages=talk, tools=[tool]).choices[0].message.content
-chunks = list(litellm.completion(**at, messages=talk[:1], tools=[tool], stream=True))
+messages = [{"role": "user", "content": "What is the weather in Paris?"}]
+choice = litellm.completion(**trainer, messages=messages, tools=[tool]).choices[0]
+call = choice.message.tool_calls[0]
+messages += [choice.message.model_dump(), {"role": "tool", "tool_call_id": call.id, "content": "sunny"}]
+answer = litellm.completion(**trainer, messages=messages, tools=[tool]).choices[0].message.content
+chunks = list(litellm.completion(**trainer, messages=messages[:1], tools=[tool], stream=True))
 streamed = litellm.stream_chunk_builder(chunks).choices[0]
 text = (
     litellm.text_completion(
@@ -23,13 +23,13 @@ text = (
     .choices[0]
     .text
 )
-response = litellm.responses(**at, input="Hello")
+response = litellm.responses(**trainer, input="Hello")
 print(
     json.dumps(
         {
-            "reason": called.finish_reason,
+            "reason": choice.finish_reason,
             "call": [call.function.name, json.loads(call.function.arguments)],
-            "told": told,
+            "answer": answer,
             "streamed": streamed.message.tool_calls[0].function.name,
             "text": text,
             "response": response.output[0].content[0].text,

@@ -1,4 +1,4 @@
-"""pydantic-ai: an agent with a tool, and structured output by its default, a tool that must be called."""
+"""pydantic-ai: an agent with a tool, and structured output in its default way, a tool that must be called."""
 
 import json
 import sys
@@ -14,20 +14,20 @@ class Ticket(BaseModel):
     level: int
 
 
-def talk(model: OpenAIChatModel | OpenAIResponsesModel) -> dict[str, object]:
-    asked: list[str] = []
+def run_agent(model: OpenAIChatModel | OpenAIResponsesModel) -> dict[str, object]:
+    cities: list[str] = []
     agent = Agent(model)
 
     @agent.tool_plain
     def get_weather(city: str) -> str:
-        asked.append(city)
+        cities.append(city)
         return "sunny"
 
     text = agent.run_sync("What is the weather in Paris?").output
     ticket = Agent(model, output_type=Ticket).run_sync("My card was charged twice.").output
-    return {"text": text, "asked": asked, "ticket": ticket.model_dump()}
+    return {"text": text, "cities": cities, "ticket": ticket.model_dump()}
 
 
 provider = OpenAIProvider(base_url=sys.argv[1], api_key=sys.argv[2])
 kinds = (OpenAIChatModel, OpenAIResponsesModel)
-print(json.dumps([talk(kind("scripted", provider=provider)) for kind in kinds]))
+print(json.dumps([run_agent(kind("scripted", provider=provider)) for kind in kinds]))
