@@ -1,4 +1,4 @@
-"""Microsoft Foundry's fine-tuning of open weights: OpenAI's shape, without metadata, with what it asks for besides."""
+"""Microsoft Foundry's fine-tuning of open weights: OpenAI's API without metadata, and with its own requirements."""
 
 from __future__ import annotations
 
@@ -36,4 +36,4 @@ class Azure(Service):
         return {**super()._openai_part(job), "suffix": job.request.get("suffix"), "metadata": None}
 
     def _served(self) -> list[str]:
-        return list(self.models)  # a tuned model answers once it is deployed
+        return list(self.models)  # a tuned model answers only after it is deployed

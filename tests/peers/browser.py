@@ -1,6 +1,6 @@
-"""A person at local-slack's web page in Chromium, over Playwright's sync API. It knows the page, not the bot.
+"""A person at local-slack's web page in Chromium, by Playwright's sync API. It knows the page, but not the bot.
 
-Every step waits for what it needs and fails after `patience` seconds with what it waited for.
+Each step waits for what it needs, and after `patience` seconds fails and names it.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ def find_chromium() -> str | None:
 def open_page(
     url: str, *, width: int = 1200, height: int = 900, scale: float = 1.0, patience: float = 15.0
 ) -> Iterator[Visitor]:
-    """A fresh browser at local-slack's page; `scale` is a picture's pixels for each of the page's.
+    """Opens local-slack's page in a new browser. A screenshot has `scale` pixels for each of the page's.
 
-    Raises FileNotFoundError without a Chromium.
+    Raises FileNotFoundError if there is no Chromium.
     """
     chromium = find_chromium()
     if chromium is None:
@@ -45,7 +45,7 @@ def open_page(
 
 
 class Visitor:
-    """One tab. `act_as` and `go_to` choose who and where; names are the ones that a person reads."""
+    """One tab. `act_as` and `go_to` choose the person and the channel, by the names that are shown."""
 
     def __init__(self, page: Page) -> None:
         self._page = page
@@ -54,31 +54,31 @@ class Visitor:
         self._page.locator(".actas select").last.select_option(label=real_name)
 
     def go_to(self, name: str) -> None:
-        """A channel by its name, direct messages by the person's, the App Home by the app's."""
+        """Opens a channel, direct messages by the person's name, or the App Home by the app's name."""
         self._page.locator(".sidebar-item").filter(has_text=re.compile(rf"{re.escape(name)}$")).click()
 
     def type(self, line: str) -> None:
-        """Into the composer, sent with Enter: '/finetune help' or plain words."""
+        """Types a command or a message into the composer and sends it with Enter."""
         composer = self._page.locator(".main .composer-input")
         composer.fill(line)
         composer.press("Enter")
 
     def ask(self, line: str) -> str:
-        """Type it, and give what the message that comes next says."""
-        shown = self._page.locator(".main .msg:visible")
-        before = shown.count()
+        """Types a line, and returns the text of the next message."""
+        messages = self._page.locator(".main .msg:visible")
+        count = messages.count()
         self.type(line)
-        shown.nth(before).wait_for()
-        return shown.nth(before).inner_text()
+        messages.nth(count).wait_for()
+        return messages.nth(count).inner_text()
 
     def attach(self, path: Path, text: str = "") -> None:
-        """Send a file with the composer."""
+        """Sends a file with the composer."""
         self._page.locator(".main .composer input[type=file]").set_input_files(path)
         self._page.locator(".main .composer-input").fill(text)
         self._page.locator(".main .composer-send").click()
 
     def wait_for(self, text: str, *, seconds: float | None = None) -> None:
-        """Until some visible message in the channel or thread holds this text."""
+        """Waits for a visible message with this text in the channel or thread."""
         timeout = None if seconds is None else seconds * 1000
         self._message(text).wait_for(timeout=timeout)
 
@@ -86,25 +86,25 @@ class Visitor:
         return self._message(text).count() > 0
 
     def click(self, button: str, *, inside: str) -> None:
-        """A button of the newest visible message that holds the text `inside`."""
+        """Clicks a button of the newest visible message with the text `inside`."""
         self._message(inside).get_by_role("button", name=button, exact=True).click()
 
     def confirm(self, button: str) -> str:
-        """Answer the confirm dialog by one of its buttons; gives what the dialog said."""
+        """Answers the confirm dialog with one of its buttons, and returns the dialog's text."""
         dialog = self._page.locator("dialog.ours-confirm")
-        said = dialog.inner_text()
+        text = dialog.inner_text()
         dialog.get_by_role("button", name=button, exact=True).click()
         dialog.wait_for(state="detached")
-        return said
+        return text
 
     def confirm_yes(self) -> None:
-        """Answer the confirm dialog with yes, whatever its words."""
+        """Answers the confirm dialog with yes, whatever its wording."""
         dialog = self._page.locator("dialog.ours-confirm")
         dialog.locator("button.primary").click()
         dialog.wait_for(state="detached")
 
     def read(self, text: str) -> str:
-        """All that the newest visible message with this text says."""
+        """Returns the whole text of the newest visible message with this text."""
         return self._message(text).inner_text()
 
     def open_thread(self, of: str) -> None:
@@ -118,17 +118,17 @@ class Visitor:
         self._page.locator(".modal-title", has_text=title).wait_for()
 
     def fill(self, answers: Mapping[str, str | Path]) -> None:
-        """The modal's fields by their labels: a Path goes into a file field, else text, or an option's words."""
+        """Fills the modal's fields by their labels, with the path of a file, a text, or the text of an option."""
         for label, answer in answers.items():
             self._fill(self._field(label), answer)
 
     def untick(self, field: str, *boxes: str) -> None:
-        """Boxes of the modal's field, by their words."""
-        for words in boxes:
-            self._field(field).get_by_label(words, exact=True).uncheck()
+        """Unticks boxes of the modal's field by their texts."""
+        for text in boxes:
+            self._field(field).get_by_label(text, exact=True).uncheck()
 
     def ticked(self, field: str) -> int:
-        """How many boxes of the modal's field are ticked."""
+        """Counts the ticked boxes of the modal's field."""
         return self._field(field).locator("input[type=checkbox]:checked").count()
 
     def submit(self) -> None:
@@ -138,14 +138,14 @@ class Visitor:
         self._page.locator(".modal").wait_for(state="detached")
 
     def close_modal(self) -> str:
-        """Closes a modal that asks nothing; gives what it said."""
-        said = self._page.locator(".modal").inner_text()
+        """Closes a modal that asks nothing, and returns its text."""
+        text = self._page.locator(".modal").inner_text()
         self._page.locator(".modal .modal-btn:not(.primary)").click()
         self.wait_for_no_modal()
-        return said
+        return text
 
     def complaints(self) -> list[str]:
-        """What the modal says is wrong, after waiting for the first."""
+        """Waits for the modal's first error, and returns all of them."""
         self._page.locator(".modal-error").first.wait_for()
         return self._page.locator(".modal-error").all_inner_texts()
 
@@ -156,18 +156,18 @@ class Visitor:
         self._page.locator(".home", has_text=text).wait_for()
 
     def broken_images(self) -> list[str]:
-        """Where an image should be and none is: the addresses."""
+        """Returns the addresses of images that could not be loaded."""
         script = "[...document.images].filter(i => i.complete && !i.naturalWidth).map(i => i.src)"
-        found: list[str] = self._page.evaluate(script)
-        return found
+        addresses: list[str] = self._page.evaluate(script)
+        return addresses
 
     def show(self, text: str) -> None:
-        """Scroll the newest message with this text into sight, once its images have their size."""
-        self._page.wait_for_function("[...document.images].every((one) => one.complete)")
+        """Scrolls the newest message with this text into view, once its images are loaded."""
+        self._page.wait_for_function("[...document.images].every((image) => image.complete)")
         self._message(text).scroll_into_view_if_needed()
 
     def screenshot(self, path: Path) -> None:
-        """What is in sight, without the toolbar that follows the mouse."""
+        """Saves what is in view, without the toolbar that follows the mouse."""
         path.parent.mkdir(parents=True, exist_ok=True)
         self._page.mouse.move(0, 0)
         self._page.screenshot(path=path)

@@ -1,8 +1,8 @@
-"""Crusoe's fine-tuning service: OpenAI's shape with a catalogue, other names and a ledger in dollars.
+"""Crusoe's fine-tuning service: OpenAI's API with a catalogue, other names and a ledger in dollars.
 
-A job takes the catalogue's id of a model and not its name; a model is registered some looks after its job succeeded;
-events come now newest first and now oldest first; there is no result file but /metrics; models answer on another
-address (/v1/inference here), tuned ones once they are deployed.
+A job takes a model's id in the catalogue and not its name; a model is registered some looks after its job succeeded;
+events come newest first or oldest first, in turn; instead of a result file there is /metrics; models answer at another
+address (/v1/inference here), and tuned ones only after they are deployed.
 """
 
 from __future__ import annotations
@@ -42,8 +42,8 @@ LLAMA, QWEN = "meta-llama/Llama-3.1-8B-Instruct", "Qwen/Qwen3.5-9B"
 
 @dataclass
 class Crusoe(Service):
-    """`usd_per_million`: of training tokens, by model name. `registering`: so many looks see a job that succeeded
-    without its model. `deployed`: what answers beside the base models, by the name it is asked by."""
+    """`usd_per_million` has the price of training tokens by model name. For `registering` looks a job that succeeded
+    has no model yet. `deployed` maps the names that answer beside the base models to their bases."""
 
     models: tuple[str, ...] = (LLAMA, QWEN)
     usd_per_million: dict[str, Decimal] = field(
@@ -55,7 +55,7 @@ class Crusoe(Service):
     thinks: dict[str, int] = field(default_factory=lambda: {QWEN: 512})
     deployed: dict[str, str] = field(default_factory=dict)
     serves_adapters: bool = False
-    """Tuned models answer by the token, which it does and does not document."""
+    """Tuned models answer without a deployment, which works although it isn't documented."""
     path = ""
     _event_looks: int = 0
     _succeeded_looks: dict[str, int] = field(default_factory=dict)
@@ -81,7 +81,7 @@ class Crusoe(Service):
 
     @property
     def billed_usd(self) -> Decimal:
-        """What all jobs that trained to the end cost, to the cent."""
+        """The price of all jobs that succeeded, to the cent."""
         done = [job for job in self.jobs.values() if self._status(job) == "succeeded"]
         return sum((self._price(job.request, self.trained_tokens) for job in done), Decimal(0))
 
@@ -90,7 +90,7 @@ class Crusoe(Service):
         return (rate * tokens / 1_000_000).quantize(Decimal("0.01"), ROUND_HALF_UP)
 
     def _estimate(self, body: dict[str, Any]) -> Reply:
-        """Of the body of a create; creates nothing."""
+        """Takes the body of a create, and creates nothing."""
         problem = self._problem(body)
         if problem:
             return problem
@@ -102,15 +102,17 @@ class Crusoe(Service):
 
     def _problem(self, body: dict[str, Any]) -> Reply | None:
         unknown = sorted(set(body) - {"model", "training_file", "validation_file", "suffix", "method"})
-        given = hyperparameters_of(body)
-        strange = sorted(set(given) - KNOWN)
-        if unknown or strange:
-            return refusal(400, "unknown_parameter", f"Unknown parameter: {(unknown + strange)[0]}.")
+        hyperparameters = hyperparameters_of(body)
+        unknown += sorted(set(hyperparameters) - KNOWN)
+        if unknown:
+            return refusal(400, "unknown_parameter", f"Unknown parameter: {unknown[0]}.")
         if body.get("model") not in map(_catalogue_id, self.models):
             return refusal(404, "model_not_found", f"The catalogue has no model {body.get('model')}.")
         choices = {"batch_size": BATCHES, "lora_rank": RANKS, "lora_alpha": ALPHAS}
-        wrong = [name for name, values in choices.items() if given.get(name, values[0]) not in values]
-        if wrong or not 1 <= given.get("n_epochs", 1) <= 50:
+        wrong = [
+            name for name, values in choices.items() if hyperparameters.get(name, values[0]) not in values
+        ]
+        if wrong or not 1 <= hyperparameters.get("n_epochs", 1) <= 50:
             return refusal(
                 422, "invalid_value", f"{(wrong or ['n_epochs'])[0]} is none of the allowed values."
             )
@@ -147,7 +149,7 @@ class Crusoe(Service):
         return ""  # there is none
 
     def _events(self, job: StoredJob) -> list[dict[str, Any]]:
-        """Those of a second have the same time; the order changes from call to call."""
+        """Several events have the same second, and the order changes from call to call."""
         rows = super()._events(job)
         for row in rows:
             row["created_at"] = int(job.created) + int(row["id"].rpartition("-")[2]) // 3
@@ -170,7 +172,7 @@ class Crusoe(Service):
         return [{"metric_name": "ev_loss", "data": losses}, {"metric_name": "ev_total_steps", "data": []}]
 
     def _chat(self, body: dict[str, Any]) -> Reply:
-        """A thinking model spends its tokens on thoughts unless it is told not to."""
+        """A thinking model spends tokens on thoughts unless thinking is switched off."""
         name = body["model"]
         base = self.deployed.get(name, name)
         is_adapter = self.serves_adapters and name in map(model_id, self.jobs.values())
@@ -180,9 +182,9 @@ class Crusoe(Service):
         thoughts = 0 if template.get("enable_thinking") is False else self.thinks.get(base, 0)
         words = str(self.answer(name, body["messages"])).split()
         cap = body.get("max_completion_tokens", body.get("max_tokens", 1_000_000))
-        spoken = words[: max(cap - thoughts, 0)]
+        content = " ".join(words[: max(cap - thoughts, 0)])
         prompt = sum(len((message["content"] or "").split()) for message in body["messages"])
-        message = {"role": "assistant", "content": " ".join(spoken) or None}
+        message = {"role": "assistant", "content": content or None}
         tokens = min(cap, thoughts + len(words))
         return 200, {
             "id": "chatcmpl-1",

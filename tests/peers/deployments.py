@@ -1,5 +1,5 @@
-"""A company where tuned models answer only on machines by the hour, in the shape of Crusoe, Fireworks or Together, with
-its own ledger: what runs, since when, and what it will bill."""
+"""A vendor where tuned models answer only on hourly machines, with the API of Crusoe, Fireworks or Together, and its
+own ledger: which machines are running, since when, and what they will cost."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.peers.service import Query, Reply, Service, refusal
 
 @dataclass
 class Machine:
-    """`ended` None: it runs. `polls` looks at it made it ready."""
+    """A machine without `ended` is running. `polls` counts the looks at it, after some of which it is ready."""
 
     id: str
     name: str
@@ -35,8 +35,8 @@ class Machine:
 
 @dataclass
 class HostingService(Service):
-    """`ready_after` looks; None: never. `hosts`: the bases of which it has machines. `says_when`: else a machine was
-    created in the year 1."""
+    """A machine is ready after `ready_after` looks, or never if that is None. There are machines for the bases in
+    `hosts`, or for all models. Without `says_when` a machine's row has the year 1 as its creation."""
 
     api: Literal["crusoe", "fireworks", "together"] = "crusoe"
     clock: Callable[[], float] = time.time
@@ -56,13 +56,13 @@ class HostingService(Service):
 
     @property
     def bill(self) -> Decimal:
-        """To the cent, of all machines."""
+        """The price of all machines, to the cent."""
         now = self.clock()
         usd = sum((machine.usd(now) for machine in self.machines), Decimal(0))
         return usd.quantize(Decimal("0.01"))
 
     def die(self) -> None:
-        """What runs is gone."""
+        """Takes away all running machines."""
         for machine in self.running:
             machine.ended, machine.is_deleted = self.clock(), True
 
@@ -185,7 +185,7 @@ class HostingService(Service):
             case ("GET",):
                 return 200, {"data": [self._endpoint(number) for number in self.endpoints]}
             case ("POST",):
-                self._endpoints_made += 1  # a number is never given twice
+                self._endpoints_made += 1  # a number is never reused
                 number = f"ep-{self._endpoints_made}"
                 self.endpoints[number] = body["name"]
                 return 200, self._endpoint(number)
@@ -218,7 +218,7 @@ class HostingService(Service):
         }
 
     def _chat(self, body: dict[str, Any]) -> Reply:
-        """By the name of a machine that is ready; a tuned model's own name is nobody's."""
+        """Answers by the name of a machine that is ready; a tuned model's own name is unknown."""
         name = str(body["model"])
         for machine in self.running:
             names = (machine.name, f"acme/{machine.name}/tuned")

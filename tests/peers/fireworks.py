@@ -1,4 +1,4 @@
-"""Fireworks' control plane in memory, as its SDK and its pages describe it: datasets that have to be READY, jobs under
+"""Fireworks' control plane in memory, as its SDK and documentation describe it: datasets that must be READY, jobs with
 ids that the caller chooses, money in units and nanos, signed links, no list of events."""
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ PLAIN = {
     "JOB_STATE_EARLY_STOPPED": "succeeded",
     "JOB_STATE_FAILED": "failed",
 }
-SPOKEN = {
+WORDS = {
     "validating_files": "JOB_STATE_VALIDATING",
     "queued": "JOB_STATE_PENDING",
     "running": "JOB_STATE_RUNNING",
@@ -43,7 +43,7 @@ FIELDS = {
 
 @dataclass
 class Dataset(StoredFile):
-    """`name` is that of its file. `is_whole`: its upload was said to be complete."""
+    """`name` is its file's name. `is_whole` says that the upload was declared complete."""
 
     examples: str = "0"
     is_whole: bool = False
@@ -51,8 +51,8 @@ class Dataset(StoredFile):
 
 @dataclass
 class Fireworks(Vendor):
-    """`says_cost`: a job carries its cost. `links_live`: signed links answer. `checks_itself`: an upload in one request
-    needs no word that it is complete."""
+    """With `says_cost` a job has its cost. With `links_live` signed links work. With `checks_itself` an upload in one
+    request needn't be declared complete."""
 
     stages: Sequence[str] = (*STAGES, "JOB_STATE_COMPLETED")
     says_cost: bool = True
@@ -99,8 +99,8 @@ class Fireworks(Vendor):
         return {"models": [{"name": name, "state": "READY"} for name in names]}
 
     def _model_call(self, method: str, name: str) -> Reply:
-        made = {self.tuned_name(job) for job in self.jobs.values() if self._status(job) == "succeeded"}
-        if name not in {*self.models, *made} - self.deleted_models:
+        tuned = {self.tuned_name(job) for job in self.jobs.values() if self._status(job) == "succeeded"}
+        if name not in {*self.models, *tuned} - self.deleted_models:
             return 404, _status("NOT_FOUND", f"No model {name}.")
         if method == "DELETE":
             self.deleted_models.add(name)
@@ -174,10 +174,8 @@ class Fireworks(Vendor):
             return 402, _status("FAILED_PRECONDITION", "The account has no credit.")
         if body.get("baseModel") not in self.models:
             return 400, _status("INVALID_ARGUMENT", f"{body.get('baseModel')} cannot be tuned.")
-        wanted = [
-            str(body[key]).rpartition("/")[2] for key in ("dataset", "evaluationDataset") if key in body
-        ]
-        files = [self.files.get(name) for name in wanted]
+        names = [str(body[key]).rpartition("/")[2] for key in ("dataset", "evaluationDataset") if key in body]
+        files = [self.files.get(name) for name in names]
         if any(not isinstance(file, Dataset) or not file.is_whole for file in files):
             return 400, _status("FAILED_PRECONDITION", "The dataset is not READY.")
         if not 4 <= int(body.get("loraRank", 8)) <= 64 or not 1 <= int(body.get("epochs", 1)) <= 50:
@@ -210,19 +208,16 @@ class Fireworks(Vendor):
         self._end(job)
         return 200, {}
 
-    def _plain(self, word: str) -> str:
-        return PLAIN.get(word, word)
+    def _plain(self, stage: str) -> str:
+        return PLAIN.get(stage, stage)
 
     def _word(self, job: StoredJob) -> str:
         if isinstance(job, VendorJob) and self._is_cancelling(job):
             return "JOB_STATE_CANCELLING"
         status = self._status(job)
-        spoken = self.stages[min(job.polls, len(self.stages) - 1)]
-        return (
-            SPOKEN.get(status, status)
-            if self.stage_s or self._plain(spoken) != status
-            else SPOKEN.get(spoken, spoken)
-        )
+        stage = self.stages[min(job.polls, len(self.stages) - 1)]
+        is_shown = not self.stage_s and self._plain(stage) == status
+        return WORDS.get(stage, stage) if is_shown else WORDS.get(status, status)
 
     def _body_of(self, job: StoredJob) -> dict[str, Any]:
         status, tokens = self._status(job), self.tokens_of_job(job)
@@ -260,7 +255,7 @@ class Fireworks(Vendor):
 
 
 class FireworksHosted(Hosted):
-    """A signed link takes no key, and refuses one."""
+    """Signed links need no key, and refuse one."""
 
     service: Fireworks
 
@@ -276,5 +271,5 @@ class FireworksHosted(Hosted):
 
 
 def _status(code: str, message: str) -> dict[str, Any]:
-    """As a gateway to gRPC writes an error."""
+    """Returns an error as a gateway to gRPC writes it."""
     return {"code": code, "message": message, "details": []}

@@ -1,7 +1,7 @@
-"""Stands where Hugging Face would: its Jobs API, and private repositories as far as huggingface_hub 2.4 needs.
+"""Stands in for Hugging Face: its Jobs API, and private repositories as far as huggingface_hub 2.4 needs them.
 
-A job's command runs here for real, as a process in a folder of its own, and the server itself ends it after the
-time-out that it was given. The ledger is the record by which tests judge: what ran, for how long, and what it cost.
+A job's command really runs, as a process in its own folder, and the server ends it after the job's time-out. Tests
+check the ledger: what ran, for how long, and what it cost.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ class PeerJob:
 
     @property
     def seconds(self) -> int:
-        """Whole ones that it has run."""
+        """Whole seconds that the machine has run."""
         return int((self.ended or time.time()) - self.started) if self.started else 0
 
     @property
@@ -72,13 +72,21 @@ class PeerJob:
 
 @dataclass
 class HfPeer:
-    """Switches may be turned at any time. `micro_usd`: a minute of each hardware. `schedule_s`: how long a machine is
-    waited for. `refusal`: the status and text of each create; `lost_answers`: so many creates are done and not
-    answered; `list_lag_s`: how long a list doesn't show a new job; `pull_error`: an image can't be pulled. `files`:
-    what a machine uploads instead of running its command, after `stub_s` seconds, and `checkpoint` what it uploads at
-    once; `ran_s`: how long it has run by then, by its own clock. `losses`: so many machines are lost before `files`.
-    `unseen_looks`: so many looks at a machine don't show it; `forgets_time`: how long one ran is not told once it
-    ended."""
+    """Settings may be changed at any time.
+
+    micro_usd     price per minute of each hardware
+    schedule_s    seconds until a machine is there
+    refusal       status and text with which every create is refused
+    lost_answers  number of creates that are carried out but not answered
+    list_lag_s    seconds for which a list doesn't show a new job
+    pull_error    why the image can't be pulled
+    files         uploaded after `stub_s` seconds by a machine that doesn't run its command
+    checkpoint    uploaded by such a machine at once
+    ran_s         seconds that such a machine has run by then, by its own clock
+    losses        number of such machines that are lost before they upload `files`
+    unseen_looks  number of looks that don't find a machine
+    forgets_time  the durations of an ended machine are missing
+    """
 
     url: str = ""
     micro_usd: dict[str, int] = field(default_factory=lambda: {"t4-small": 6_667, "cpu-basic": 167})
@@ -119,7 +127,7 @@ class HfPeer:
             os.killpg(job.process.pid, signal.SIGKILL)
 
     def work(self, job: PeerJob) -> None:
-        """A machine's life, in a thread."""
+        """Plays a machine's life, in a thread."""
         while time.time() - job.created < self.schedule_s:
             if job.stage not in LIVE:
                 return
@@ -199,7 +207,7 @@ class HfPeer:
             return JSONResponse({"error": self.refusal[1]}, self.refusal[0])
         if "timeoutSeconds" not in spec or spec.get("attempts") != 1 or spec["flavor"] not in self.micro_usd:
             return JSONResponse(
-                {"error": "This stand-in wants a time-out, one attempt, known hardware."}, 400
+                {"error": "This stand-in needs a time-out, one attempt and known hardware."}, 400
             )
         job = PeerJob(secrets.token_hex(12), spec, time.time(), self.micro_usd[spec["flavor"]])
         self.jobs[job.id] = job
@@ -222,8 +230,8 @@ class HfPeer:
         if job is None or self.unseen_looks >= 0:
             return JSONResponse({"error": "Not found"}, 404)
         body = _body(job)
-        is_untold = self.forgets_time and job.stage not in LIVE
-        return JSONResponse({**body, "durations": None} if is_untold else body)
+        is_forgotten = self.forgets_time and job.stage not in LIVE
+        return JSONResponse({**body, "durations": None} if is_forgotten else body)
 
     def cancel(self, request: Request) -> Response:
         job = self.jobs[request.path_params["id"]]
@@ -422,7 +430,7 @@ def _body(job: PeerJob) -> dict[str, Any]:
 
 @contextmanager
 def hf_jobs() -> Iterator[HfPeer]:
-    """In a thread, on loopback; its machines end with it."""
+    """Serves on loopback in a thread, and ends its machines at the end."""
     listener = socket.create_server(("127.0.0.1", 0))
     peer = HfPeer(f"http://127.0.0.1:{listener.getsockname()[1]}")
     config = uvicorn.Config(peer.app(), log_config=None, access_log=False, timeout_graceful_shutdown=2)

@@ -1,7 +1,7 @@
-"""A real HTTP server on loopback around Service, with faults that a network or a company can have.
+"""A real HTTP server on loopback around Service, with the faults that a network or a vendor can have.
 
-`requests` is the record of everything that reached it. A fault either happens before the service did
-anything (`commit=False`) or after it did all of it.
+`requests` records everything that reached it. A fault happens either before the service does anything
+(`commit=False`) or after it has done everything.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ from urllib.parse import parse_qsl, urlsplit
 from tests.peers.service import Reply, Service, refusal
 
 KEY = "sk-test-0123456789"
-HANGS_S = 60.0  # longer than any caller in the tests waits
+HANGS_S = 60.0  # longer than any caller waits
 
 
 @dataclass(frozen=True)
 class Fault:
-    """`body` None with 'answer' is an error in the API's envelope. 'cut' is a reset in mid-answer."""
+    """An 'answer' without a body is an error in the API's format. 'cut' is a reset in the middle of the answer."""
 
     commit: bool
     then: Literal["answer", "hang", "reset", "cut"] = "answer"
@@ -94,11 +94,11 @@ class Hosted:
         return f"http://127.0.0.1:{self._server.server_address[1]}/v1"
 
     def fail(self, route: str, fault: Fault, times: int = 1) -> None:
-        """The next `times` requests to `route` meet this fault."""
+        """Makes the next `times` requests to `route` meet this fault."""
         self._faults[route].extend([fault] * times)
 
     def forgive(self, route: str) -> None:
-        """No further fault there."""
+        """Cancels the remaining faults of a route."""
         self._faults[route].clear()
 
     def count(self, route: str) -> int:
@@ -111,7 +111,7 @@ class Hosted:
         return seen.headers.get("authorization") == f"Bearer {self.key}"
 
     def let_go(self) -> None:
-        """Anyone who hangs, and would, hangs no longer: their connections are closed without an answer."""
+        """Closes hanging connections without an answer, now and from now on."""
         self._closing.set()
 
     def wait_for_the_end(self) -> None:
@@ -123,7 +123,7 @@ class _Server(ThreadingHTTPServer):
     daemon_threads = False  # joined on close, so that no socket outlives its test
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """A caller that hung up, or was killed, is no news."""
+        """Ignores callers that hung up or were killed."""
         if not isinstance(sys.exception(), ConnectionError):
             super().handle_error(request, client_address)
 
@@ -213,7 +213,7 @@ def _encoded(reply: Reply) -> bytes:
 
 
 def _form(headers: dict[str, str], raw: bytes) -> dict[str, Any]:
-    """A multipart form; the upload is (name, content)."""
+    """Parses a multipart form, in which an upload becomes (name, content)."""
     head = f"Content-Type: {headers['content-type']}\r\n\r\n".encode()
     form: dict[str, Any] = {}
     for part in BytesParser().parsebytes(head + raw).walk():

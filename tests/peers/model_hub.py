@@ -1,6 +1,6 @@
-"""Stands where a model hub's server would: takes a repo, asks which files are large, keeps what is committed.
+"""Stands in for a model hub: creates repositories, says which files are large, and stores what is committed.
 
-As much of Hugging Face's HTTP as huggingface_hub 2.4 speaks on create_repo and upload_folder, without Xet.
+It has the part of Hugging Face's API that create_repo and upload_folder of huggingface_hub 2.4 use, without Xet.
 """
 
 from __future__ import annotations
@@ -26,7 +26,8 @@ COMMIT = "0" * 40
 
 @dataclass
 class Hub:
-    """`repos`: private or not, by name. `files`: what was committed. `stored`: large files by sha256."""
+    """`repos` says whether each repository is private. `files` has what was committed, and `stored` large files by
+    sha256."""
 
     url: str = ""
     repos: dict[str, bool] = field(default_factory=dict)
@@ -59,10 +60,10 @@ class Hub:
 
     async def batch(self, request: Request) -> Response:
         objects = (await request.json())["objects"]
-        wanted = [
+        actions = [
             {**each, "actions": {"upload": {"href": f"{self.url}/store/{each['oid']}"}}} for each in objects
         ]
-        return JSONResponse({"transfer": "basic", "objects": wanted})
+        return JSONResponse({"transfer": "basic", "objects": actions})
 
     async def store(self, request: Request) -> Response:
         self.stored[request.path_params["oid"]] = await request.body()
@@ -70,11 +71,11 @@ class Hub:
 
     async def commit(self, request: Request) -> Response:
         for line in (await request.body()).splitlines():
-            said: dict[str, Any] = json.loads(line)
-            value = said["value"]
-            if said["key"] == "file":
+            entry: dict[str, Any] = json.loads(line)
+            value = entry["value"]
+            if entry["key"] == "file":
                 self.files[value["path"]] = base64.b64decode(value["content"])
-            elif said["key"] == "lfsFile":
+            elif entry["key"] == "lfsFile":
                 self.files[value["path"]] = self.stored[value["oid"]]
         name = f"{request.path_params['org']}/{request.path_params['name']}"
         return JSONResponse({"commitUrl": f"{self.url}/{name}/commit/{COMMIT}", "commitOid": COMMIT})
@@ -100,7 +101,7 @@ class Hub:
 
 @contextmanager
 def model_hub() -> Iterator[Hub]:
-    """In a thread, on loopback."""
+    """Serves on loopback in a thread."""
     listener = socket.create_server(("127.0.0.1", 0))
     hub = Hub(f"http://127.0.0.1:{listener.getsockname()[1]}")
     config = uvicorn.Config(hub.app(), log_config=None, access_log=False, timeout_graceful_shutdown=2)

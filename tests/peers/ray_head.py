@@ -1,6 +1,6 @@
 """Stands in for a Ray cluster's head: its Jobs API over real HTTP. What a job does is a function of the test.
 
-Answers as Ray 2.60 was seen to: 404 for what it doesn't know, 500 for a submission id that it knows already.
+It answers as Ray 2.60 does: 404 for unknown things, 500 for a submission id that exists already.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ Run = Callable[[Mapping[str, str]], int]
 
 
 class Head:
-    """`jobs`: what it knows by submission id. `run` gets a job's environment and returns the exit code; without it a
-    job runs on until `finish`. `version` as in /api/version."""
+    """`jobs` has jobs by submission id. `run` gets a job's environment and returns its exit code; without it a job
+    runs until `finish`. `version` is the one in /api/version."""
 
     def __init__(self, run: Run | None = None, version: str = "2.60.0") -> None:
         self.run = run
@@ -27,10 +27,10 @@ class Head:
         self.bodies: list[dict[str, Any]] = []
         self.packages: dict[str, bytes] = {}
         self.stops: list[str] = []
-        self.nodes: list[dict[str, float]] = [{"CPU": 2.0}]  # what each has
-        self.grows = False  # by an autoscaler, as KubeRay's
+        self.nodes: list[dict[str, float]] = [{"CPU": 2.0}]  # the resources of each
+        self.grows = False  # by an autoscaler like KubeRay's
         self.placed: list[str] = []  # names of the placement groups that have their nodes
-        self.loses_answers = False  # takes a submission and breaks the connection
+        self.loses_answers = False  # accepts a submission and closes the connection
         self._server = self._listen(0)
 
     @property
@@ -85,9 +85,9 @@ class Head:
         if what == "nodes":
             return [{"state": "ALIVE", "resources_total": each} for each in self.nodes]
         (name,) = parse_qs(query)["filter_values"]
-        known = [each["submission_id"] for each in self.bodies]
         state = "CREATED" if name in self.placed else "PENDING"
-        return [{"name": name, "state": state}] if name in known else []
+        is_submitted = any(body["submission_id"] == name for body in self.bodies)
+        return [{"name": name, "state": state}] if is_submitted else []
 
     def _submit(self, body: dict[str, Any]) -> tuple[int, object]:
         name = body["submission_id"]
@@ -109,10 +109,10 @@ class Head:
         class Handler(BaseHTTPRequestHandler):
             def handle_any(self) -> None:
                 body = self.rfile.read(int(self.headers.get("content-length") or 0))
-                status, said = head.answer(self.command, self.path, body)
+                status, content = head.answer(self.command, self.path, body)
                 if head.loses_answers and self.command == "POST":
                     return self.connection.close()
-                text = (said if isinstance(said, str) else json.dumps(said)).encode()
+                text = (content if isinstance(content, str) else json.dumps(content)).encode()
                 self.send_response(status)
                 self.send_header("content-length", str(len(text)))
                 self.end_headers()

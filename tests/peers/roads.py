@@ -1,4 +1,4 @@
-"""Vendors that train and then rent machines for what they trained: one peer for a whole road, with one bill."""
+"""Vendors where a run goes the whole road: they train a model and then rent out machines for it, on one bill."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ ROADS: tuple[RoadVendor, ...] = ("crusoe", "together", "fireworks")
 
 @dataclass
 class CrusoeRoad(HostingService, Crusoe):
-    serves_adapters: bool = True  # to its machines
+    serves_adapters: bool = True  # on its machines
 
 
 @dataclass
 class TogetherRoad(HostingService, Together):
-    """What is asked on a machine costs nothing more."""
+    """Questions to a machine cost nothing beyond its hours."""
 
 
 @dataclass
@@ -46,7 +46,7 @@ CLASSES: Mapping[RoadVendor, type[Road]] = {
 
 
 def road_settings(vendor: RoadVendor, model: str, usd_per_million: Decimal) -> dict[str, Any]:
-    """How one is made that trains `model` at that price; a machine costs $8 an hour."""
+    """Returns the arguments of a vendor that trains `model` at that price. A machine costs $8 an hour."""
     shared = {"models": (model,), "api": vendor, "usd_per_hour": Decimal(8)}
     if vendor == "crusoe":
         return {**shared, "usd_per_million": {model: usd_per_million}}

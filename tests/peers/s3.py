@@ -1,5 +1,7 @@
-"""An S3 server on loopback (moto's, in an environment of its own: its botocore needs an older python-dateutil than this
-project), and a proxy before it that answers late, or with 500."""
+"""An S3 server on loopback, and a proxy in front of it that answers late or with 500.
+
+The server is moto's, in its own environment, because its botocore needs an older python-dateutil than this project.
+"""
 
 from __future__ import annotations
 
@@ -30,14 +32,14 @@ def moto_command() -> str:
     """$FINETUNE_MOTO, or `moto_server` on the path."""
     command = os.environ.get("FINETUNE_MOTO") or shutil.which("moto_server")
     assert command, (
-        "No S3 server here: pip install 'moto[server]==5.2.5', and name its command with FINETUNE_MOTO."
+        "There is no S3 server: pip install 'moto[server]==5.2.5', and set FINETUNE_MOTO to its command."
     )
     return command
 
 
 @contextmanager
 def s3_server() -> Iterator[int]:
-    """Its port. The bucket is there."""
+    """Yields the server's port once the bucket exists."""
     port = free_port()
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     command = [moto_command(), "-H", "127.0.0.1", "-p", str(port)]
@@ -46,7 +48,7 @@ def s3_server() -> Iterator[int]:
     try:
         deadline = time.monotonic() + 60
         while not _has_bucket(port):
-            assert time.monotonic() < deadline, "moto_server has not come up in 60 s"
+            assert time.monotonic() < deadline, "moto_server did not start within 60 s"
             time.sleep(0.2)
         yield port
     finally:
@@ -66,8 +68,8 @@ def s3_url(port: int, folder: str) -> str:
 
 
 class FaultyProxy:
-    """Passes requests on to `port`. Each `fail_each`th is answered with 500, in turns before and after
-    it was carried out; each `late_each`th `late_s` later. While `is_away` all are answered with 503."""
+    """Passes requests on to `port`. Every `fail_each`th request gets a 500, in turn before and after it is carried out;
+    every `late_each`th is answered `late_s` seconds late. While `is_away` all get a 503."""
 
     def __init__(self, port: int, fail_each: int = 10, late_each: int = 23, late_s: float = 2.0) -> None:
         self.is_away = False
@@ -112,10 +114,12 @@ class FaultyProxy:
 
             def handle_any(self) -> None:
                 headers = {name: value for name, value in self.headers.items() if name.lower() not in HOP}
-                status, answered, content = proxy.pass_on(self.command, self.path, headers, self._body())
+                status, answer_headers, content = proxy.pass_on(
+                    self.command, self.path, headers, self._body()
+                )
                 self.send_response(status)
                 has_length = False
-                for name, value in answered:
+                for name, value in answer_headers:
                     has_length = has_length or name.lower() == "content-length"
                     if name.lower() not in (*HOP, "server", "date"):
                         self.send_header(name, value)

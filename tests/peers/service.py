@@ -1,6 +1,6 @@
-"""A company's fine-tuning service in memory, in OpenAI's or Nebius' shape: files, jobs, models, chat.
+"""A vendor's fine-tuning service in memory, with OpenAI's or Nebius' API: files, jobs, models, chat.
 
-It answers (status, body) and keeps the record by which tests judge. HTTP and faults are hosted.py's.
+It answers with (status, body), and its files and jobs are what tests check. hosted.py adds HTTP and faults.
 """
 
 from __future__ import annotations
@@ -63,34 +63,34 @@ class StoredJob:
 
 @dataclass
 class Service:
-    """Switches may be turned at any time. With `stage_s` None a job moves one stage a look at it."""
+    """Settings may be changed at any time. Without `stage_s` a job advances one stage at each look."""
 
     shape: Literal["openai", "nebius"] = "openai"
     models: Sequence[str] = ("gpt-4.1-mini-2025-04-14", "gpt-4o-mini-2024-07-18")
     shutdowns: Mapping[str, str | int] = field(default_factory=dict)
     answer: Callable[[str, list[dict[str, Any]]], Any] = lambda model, messages: f"{model} heard you"
-    """Gives a text, or a list of tool calls."""
+    """Returns a text, or a list of tool calls."""
     thinks: dict[str, int] = field(default_factory=dict)
-    """Hidden tokens before each answer, by model. Such a model refuses what OpenAI's do."""
+    """Hidden tokens before each answer, by model. Such a model refuses the parameters that OpenAI's refuse."""
     refuses: dict[str, tuple[str, ...]] = field(default_factory=dict)
-    """Parameters of a chat that a model does not take."""
+    """Parameters of a chat that a model does not accept."""
     stages: Sequence[str] = STAGES
     stage_s: float | None = None
     trained_tokens: Any = 4_200
-    """None: it names none."""
+    """None leaves the number out."""
     failure: dict[str, Any] | None = None
-    """The `error` of every job, whatever its status: {} is OpenAI's own example of success."""
+    """The `error` of every job, whatever its status; OpenAI's own example of success has {}."""
     ignores_metadata_filter: bool = False
     echoes_suffix: bool = True
     suffix_length: int = 64
     refuses_writes: bool = False
-    """The key is one of another project: it reads, and every write is refused."""
+    """The key belongs to another project: reads are allowed, and every write is refused."""
     is_broke: bool = False
     """The account has no credit."""
     list_lag_s: float = 0.0
     base64_results: bool = False
     aliases: dict[str, str] = field(default_factory=dict)
-    """As our own trainer has them."""
+    """Like our own trainer's."""
     deleted_models: set[str] = field(default_factory=set)
     results_csv: str | None = None
     files: dict[str, StoredFile] = field(default_factory=dict)
@@ -101,13 +101,13 @@ class Service:
 
     @property
     def create_route(self) -> str:
-        """Of the request that makes a job."""
+        """The route of the request that creates a job."""
         return "POST /fine_tuning/jobs"
 
     def answer_to(
         self, method: str, path: str, query: Query, headers: Mapping[str, str], body: dict[str, Any]
     ) -> Reply:
-        """One request, already authorised. `body` is parsed JSON, or a form with the upload under 'file'."""
+        """Answers one authorised request. `body` is parsed JSON, or a form with the upload under 'file'."""
         with self._lock:
             if self.refuses_writes and method != "GET":
                 return refusal(403, "permission_denied", "The key is not of this project.")
@@ -120,7 +120,7 @@ class Service:
                 case ("GET", "models", *name) if unquote("/".join(name)) in self._served():
                     return 200, self._model_body(unquote("/".join(name)))
                 case ("GET", "aliases"):
-                    return 200, {"object": "list", "data": [_alias(*one) for one in self.aliases.items()]}
+                    return 200, {"object": "list", "data": [_alias(*item) for item in self.aliases.items()]}
                 case ("PUT", "aliases", *name) if body.get("model") in self._served():
                     self.aliases["/".join(name)] = body["model"]
                     return 200, _alias("/".join(name), body["model"])
@@ -182,12 +182,12 @@ class Service:
     def _upload(self, form: dict[str, Any]) -> Reply:
         name, content = form.get("file", ("", b""))
         if not name.endswith(".jsonl") or form.get("purpose") != "fine-tune":
-            return refusal(400, "invalid_file", "Only .jsonl files for fine-tune are taken.")
+            return refusal(400, "invalid_file", "Only .jsonl files for fine-tune are accepted.")
         life = form.get("expires_after[seconds]")
         if life and self.shape == "nebius":
             return refusal(422, "unknown_parameter", "Unknown parameter: expires_after.")
         expires = int(time.time()) + int(life) if life else None
-        self._uploads += 1  # an id is never given twice, whatever was deleted
+        self._uploads += 1  # an id is never reused, also after a deletion
         file = StoredFile(f"file-{self._uploads}", name, content, "fine-tune", time.time(), expires)
         self.files[file.id] = file
         return 200, file.body()
@@ -207,7 +207,7 @@ class Service:
         return 200, self._job_body(self.jobs[job_id])
 
     def next_number(self) -> int:
-        """A job's, never given twice, whatever was deleted or put among the jobs by a test."""
+        """Returns a job's number, which is never reused, also if a job was deleted or added by a test."""
         self._creates = max(self._creates, len(self.jobs)) + 1
         return self._creates
 
@@ -217,23 +217,27 @@ class Service:
         unknown = sorted(set(body) - known)
         is_dpo = (body.get("method") or {}).get("type") == "dpo"
         more = EXTRAS if self.shape == "nebius" else {"beta"} if is_dpo else set()
-        strange = sorted(set(hyperparameters_of(body)) - PLAIN - more)
-        if unknown or strange:
-            return refusal(400, "unknown_parameter", f"Unknown parameter: {(unknown + strange)[0]}.")
+        hyperparameters = hyperparameters_of(body)
+        unknown += sorted(set(hyperparameters) - PLAIN - more)
+        if unknown:
+            return refusal(400, "unknown_parameter", f"Unknown parameter: {unknown[0]}.")
         if body.get("model") not in self.models:
             return refusal(404, "model_not_found", f"The model {body.get('model')} does not exist.")
         for key in ("training_file", "validation_file"):
             if key in body and body[key] not in self.files:
                 return refusal(400, "invalid_file", f"No such file: {body[key]}.")
             if key in body and is_dpo != (b'"preferred_output"' in self.files[body[key]].content):
-                return refusal(400, "invalid_training_file", "The file has other rows than the method takes.")
-        given = hyperparameters_of(body)
+                return refusal(400, "invalid_training_file", "The file's rows don't fit the method.")
         ranges = NEBIUS_RANGES if self.shape == "nebius" else {"n_epochs": (1, 50)}
         outside = [
-            name for name, (least, most) in ranges.items() if not least <= given.get(name, least) <= most
+            name
+            for name, (least, most) in ranges.items()
+            if not least <= hyperparameters.get(name, least) <= most
         ]
-        if self.shape == "nebius" and "learning_rate_multiplier" in given:
-            outside.append("learning_rate_multiplier")  # it is read as the rate itself: nobody may mean that
+        if self.shape == "nebius" and "learning_rate_multiplier" in hyperparameters:
+            outside.append(
+                "learning_rate_multiplier"
+            )  # Nebius reads it as the rate itself, which nobody means
         if outside or len(body.get("suffix") or "") > self.suffix_length:
             return refusal(
                 400, "invalid_value", f"{outside[0] if outside else 'suffix'} is out of its range."
@@ -313,7 +317,7 @@ class Service:
         return file_id
 
     def _events(self, job: StoredJob) -> list[dict[str, Any]]:
-        said = ["Created fine-tuning job", *(f"Job is {stage}" for stage in self.stages[: job.polls + 1])]
+        messages = ["Created fine-tuning job", *(f"Job is {stage}" for stage in self.stages[: job.polls + 1])]
         rows = [
             {
                 "object": "fine_tuning.job.event",
@@ -324,7 +328,7 @@ class Service:
                 "type": "message",
                 "data": {},
             }
-            for number, message in enumerate(said)
+            for number, message in enumerate(messages)
         ]
         return rows[::-1]
 
@@ -363,7 +367,7 @@ class Service:
         problem = next((unsupported(name, body[name]) for name in refused if name in body), None)
         if problem:
             return problem
-        text, spoken, reason = self._spoken(model, body)
+        text, tokens, reason = self._spoken(model, body)
         prompt = sum(len((message["content"] or "").split()) for message in body["messages"])
         message: dict[str, Any] = {"role": "assistant", "content": text, "refusal": None}
         if isinstance(text, list):
@@ -374,19 +378,19 @@ class Service:
             "created": int(time.time()),
             "model": body["model"],
             "choices": [{"index": 0, "message": message, "finish_reason": reason, "logprobs": None}],
-            "usage": {"prompt_tokens": prompt, "completion_tokens": spoken, "total_tokens": prompt + spoken},
+            "usage": {"prompt_tokens": prompt, "completion_tokens": tokens, "total_tokens": prompt + tokens},
         }
 
     def _spoken(self, model: str, body: dict[str, Any]) -> tuple[Any, int, str]:
-        """Text, tokens with those that were thought, and why it ended: thinking may have taken the whole cap."""
+        """Returns the text, its tokens including thoughts, and why it ended: thoughts may use up the whole cap."""
         cap = body.get("max_completion_tokens", body.get("max_tokens", 1_000_000))
         text = self.answer(model, body["messages"])
         if isinstance(text, list):
             return text, 1, "tool_calls"
-        words, thought = text.split(), self.thinks.get(model, 0)
-        if thought + len(words) <= cap:
-            return text, thought + len(words), "stop"
-        return " ".join(words[: max(cap - thought, 0)]), cap, "length"
+        words, thoughts = text.split(), self.thinks.get(model, 0)
+        if thoughts + len(words) <= cap:
+            return text, thoughts + len(words), "stop"
+        return " ".join(words[: max(cap - thoughts, 0)]), cap, "length"
 
     def _page(self, rows: list[dict[str, Any]], query: Query) -> Reply:
         ids = [row["id"] for row in rows]
@@ -408,15 +412,15 @@ def refusal(status: int, code: str, message: str) -> Reply:
 
 
 def unsupported(name: str, value: object) -> Reply:
-    """As OpenAI words it."""
+    """Refuses a parameter in OpenAI's words."""
     if name == "temperature":
-        said = f"'temperature' does not support {value} with this model. Only the default (1) value is supported."
-        message, code = f"Unsupported value: {said}", "unsupported_value"
+        reason = f"'temperature' does not support {value} with this model. Only the default (1) value is supported."
+        message, code = f"Unsupported value: {reason}", "unsupported_value"
     else:
-        more = " Use 'max_completion_tokens' instead." if name == "max_tokens" else ""
-        message, code = f"Unsupported parameter: '{name}' is not supported with this model.{more}", ""
-    error = {"message": message, "type": "invalid_request_error", "param": name}
-    return 400, {"error": {**error, "code": code or "unsupported_parameter"}}
+        advice = " Use 'max_completion_tokens' instead." if name == "max_tokens" else ""
+        message = f"Unsupported parameter: '{name}' is not supported with this model.{advice}"
+        code = "unsupported_parameter"
+    return 400, {"error": {"message": message, "type": "invalid_request_error", "param": name, "code": code}}
 
 
 def results_csv() -> str:
@@ -429,8 +433,8 @@ def results_csv() -> str:
 
 def hyperparameters_of(request: dict[str, Any]) -> dict[str, Any]:
     method = request.get("method") or {}
-    found: dict[str, Any] | None = method.get(method.get("type"), {}).get("hyperparameters")
-    return found or request.get("hyperparameters") or {}
+    of_method: dict[str, Any] | None = method.get(method.get("type"), {}).get("hyperparameters")
+    return of_method or request.get("hyperparameters") or {}
 
 
 def tuned_name(job: StoredJob) -> str:

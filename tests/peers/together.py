@@ -1,5 +1,5 @@
-"""Together's fine-tuning in memory, as its SDK and its pages describe it: times as text, prices in nano-dollars, files
-that are validated after they came, validations billed like training, a cancel that takes two looks."""
+"""Together's fine-tuning in memory, as its SDK and documentation describe it: times as text, prices in nano-dollars,
+files that are validated after the upload, validations billed like training, a cancel that takes two looks."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ PLAIN = {
     "completed": "succeeded",
     "error": "failed",
 }
-SPOKEN = {"succeeded": "completed", "failed": "error", "validating_files": "pending"}
+WORDS = {"succeeded": "completed", "failed": "error", "validating_files": "pending"}
 FIELDS = {
     "model", "training_file", "validation_file", "suffix", "n_epochs", "n_evals", "n_checkpoints", "batch_size",
     "learning_rate", "random_seed", "training_type", "training_method", "warmup_ratio", "weight_decay",
@@ -47,7 +47,11 @@ class Together(Vendor):
                 case ("POST", "files", "upload"):
                     return self._upload(body)
                 case ("POST", "files"):
-                    return refusal(400, "invalid_request", "An upload begins with a redirect: not here.")
+                    return refusal(
+                        400,
+                        "invalid_request",
+                        "An upload begins with a redirect, which this stand-in doesn't have.",
+                    )
                 case ("GET", "files"):
                     return 200, {"data": [file.body() for file in self.files.values()]}
                 case ("GET", "fine-tunes", "models", "limits"):
@@ -158,24 +162,24 @@ class Together(Vendor):
         }
 
     def _parts(self, request: Mapping[str, Any]) -> tuple[int, int]:
-        """Of training, and of validations, which cost as much."""
+        """Returns the tokens of training and of validations, which cost the same."""
         trained = self.tokens_of_file(request["training_file"]) * request.get("n_epochs", 1)
         valid = request.get("validation_file")
         return trained, self.tokens_of_file(valid) * request.get("n_evals", 0) if valid else 0
 
-    def _plain(self, word: str) -> str:
-        return PLAIN.get(word, word)
+    def _plain(self, stage: str) -> str:
+        return PLAIN.get(stage, stage)
 
     def _word(self, job: StoredJob) -> str:
         if isinstance(job, VendorJob) and self._is_cancelling(job):
             return "cancel_requested"
         status = self._status(job)
         at = min(job.polls, len(self.stages) - 1)
-        spoken = self.stages[at] if self.stage_s is None and status != "cancelled" else status
-        return SPOKEN.get(spoken, spoken)
+        stage = self.stages[at] if self.stage_s is None and status != "cancelled" else status
+        return WORDS.get(stage, stage)
 
     def _body_of(self, job: StoredJob) -> dict[str, Any]:
-        """As a list and the answer to a create have it."""
+        """Returns a job as lists and creates show it."""
         status, request = self._status(job), job.request
         ended = time.time() if status in FINAL else job.created
         return {
@@ -196,17 +200,17 @@ class Together(Vendor):
 
     def _events_of(self, job: StoredJob) -> list[dict[str, Any]]:
         """Oldest first."""
-        seen = self.stages[: min(job.polls, len(self.stages) - 1) + 1]
+        stages = self.stages[: min(job.polls, len(self.stages) - 1) + 1]
         failed = [("job_error", "error", self.failure["message"])] if self.failure else []
-        said = [
+        events = [
             ("job_pending", "info", "Fine tune request created"),
-            *(("warning", "legacy_info", f"Job is {stage}") for stage in seen),
+            *(("warning", "legacy_info", f"Job is {stage}") for stage in stages),
             *failed,
         ]
         return [
             {"object": "fine-tune-event", "created_at": iso(job.created + n), "type": kind, "level": level,
              "message": message, "step": n, "total_steps": STEPS}
-            for n, (kind, level, message) in enumerate(said)
+            for n, (kind, level, message) in enumerate(events)
         ]  # fmt: skip
 
     def _checkpoints(self, job: StoredJob) -> list[dict[str, Any]]:

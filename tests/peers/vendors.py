@@ -1,6 +1,6 @@
-"""What stand-ins of vendors with an API of their own share: a bill to the cent, and how far a job is by looks at it.
+"""The common part of stand-ins for vendors with their own APIs: a bill to the cent, and jobs that advance by looks.
 
-They keep the record of Service (files, jobs, answers), and each speaks as its vendor does.
+They store what Service stores (files, jobs, answers), and each answers as its vendor does.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ FINAL = ("succeeded", "failed", "cancelled")
 
 @dataclass
 class VendorJob(StoredJob):
-    """`tokens`: what all of it takes, as counted when it came: its file may be gone later. `asked_to_end`: the look at
-    which a cancel came."""
+    """`tokens` is the whole training's number, counted at the create because the file may be deleted later.
+    `asked_to_end` is the look at which a cancel came."""
 
     tokens: int = 0
     asked_to_end: int | None = None
@@ -28,7 +28,7 @@ class VendorJob(StoredJob):
 
 @dataclass(frozen=True)
 class Ledger:
-    """`jobs` in all, `live` of them; `usd` as on a bill, to the cent."""
+    """`jobs` counts all jobs, `live` the running ones; `usd` is the bill, to the cent."""
 
     jobs: int
     live: int
@@ -38,9 +38,9 @@ class Ledger:
 
 @dataclass
 class Vendor(Service):
-    """`usd_per_million` training tokens; questions are billed by `usd_in` and `usd_out`. Without `credit` no job is
-    created. `check_looks`: an upload is looked at so often before it is checked. `cancel_looks`: so long a cancel
-    takes. `answers`: a tuned model does; else somebody has to deploy it first."""
+    """Training costs `usd_per_million` tokens, questions `usd_in` and `usd_out`. Without `credit` no job is created. An
+    upload is checked after `check_looks` looks, and a cancel takes `cancel_looks`. With `answers` a tuned model answers
+    at once; otherwise it has to be deployed first."""
 
     usd_per_million: Decimal = Decimal("0.50")
     usd_in: Decimal = Decimal("0.80")
@@ -54,21 +54,21 @@ class Vendor(Service):
     written_tokens: int = 0
 
     path = ""
-    """What follows the address in a row's base_url."""
+    """The part of a row's base_url after the address."""
 
     @property
     def ledger(self) -> Ledger:
         live = sum(self._status(job) not in FINAL for job in self.jobs.values())
         trained = sum((self.bill_of(job) for job in self.jobs.values()), Decimal(0))
-        asked = (self.read_tokens * self.usd_in + self.written_tokens * self.usd_out) / MILLION
-        cents = (trained + asked).quantize(Decimal("0.01"), ROUND_HALF_UP)
+        questions = (self.read_tokens * self.usd_in + self.written_tokens * self.usd_out) / MILLION
+        cents = (trained + questions).quantize(Decimal("0.01"), ROUND_HALF_UP)
         return Ledger(len(self.jobs), live, len(self.files), cents)
 
     def bill_of(self, job: StoredJob) -> Decimal:
         return self.billed_tokens(job) * self.usd_per_million / MILLION
 
     def billed_tokens(self, job: StoredJob) -> int:
-        """All of a job that ended well, half of one that was cancelled while it ran."""
+        """Bills all tokens of a job that succeeded, and half of one that was cancelled while it ran."""
         status = self._status(job)
         share = {"succeeded": 2, "cancelled": int(self._is_begun(job))}.get(status, 0)
         return self.tokens_of_job(job) * share // 2
@@ -81,15 +81,15 @@ class Vendor(Service):
         return len(self.files[file_id].content.split())
 
     def _is_begun(self, job: StoredJob) -> bool:
-        seen = self.stages[: min(job.polls, len(self.stages) - 1) + 1]
-        return any(self._plain(stage) == "running" for stage in seen)
+        stages = self.stages[: min(job.polls, len(self.stages) - 1) + 1]
+        return any(self._plain(stage) == "running" for stage in stages)
 
-    def _plain(self, word: str) -> str:
-        """A stage in OpenAI's words."""
-        return word
+    def _plain(self, stage: str) -> str:
+        """Translates a stage into OpenAI's status."""
+        return stage
 
     def _status(self, job: StoredJob) -> str:
-        """In OpenAI's words. A cancel takes a few looks."""
+        """Returns OpenAI's status. A cancel takes a few looks."""
         asked = job.asked_to_end if isinstance(job, VendorJob) else None
         if asked is not None:
             return "running" if job.polls - asked < self.cancel_looks else "cancelled"
@@ -109,7 +109,10 @@ class Vendor(Service):
 
     def _served(self) -> list[str]:
         done = [job for job in self.jobs.values() if self._status(job) == "succeeded" and self.answers]
-        return [*self.models, *(n for n in map(self.tuned_name, done) if n not in self.deleted_models)]
+        return [
+            *self.models,
+            *(name for name in map(self.tuned_name, done) if name not in self.deleted_models),
+        ]
 
     def tuned_name(self, job: StoredJob) -> str:
         raise NotImplementedError

@@ -1,7 +1,7 @@
-"""Stands where vLLM's command line would be: the part of its server that our engine speaks to, with transformers and
-peft behind it, one answer after the other. Its arguments are `serve BASE --uds PATH …`
+"""Stands in for vLLM's command line: the part of its server that our engine uses, with transformers and peft behind it,
+which answers one request after the other. Its arguments are `serve BASE --uds PATH …`
 
-A request for the model's text "die" ends the process, as a fault of vLLM's would."""
+A prompt with the word "die" ends the process, as a fault in vLLM would."""
 
 from __future__ import annotations
 
@@ -166,6 +166,8 @@ def main() -> None:
     parser.add_argument("command")
     parser.add_argument("base")
     parser.add_argument("--uds", required=True)
-    given, _ = parser.parse_known_args()
+    arguments, _ = parser.parse_known_args()
     torch.set_num_threads(1)
-    uvicorn.run(app_of(Model(given.base), os.environ["VLLM_API_KEY"]), uds=given.uds, log_level="warning")
+    uvicorn.run(
+        app_of(Model(arguments.base), os.environ["VLLM_API_KEY"]), uds=arguments.uds, log_level="warning"
+    )
