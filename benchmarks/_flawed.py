@@ -33,10 +33,10 @@ class FlawedFile:
 class _FlawBuilder:
     chance: random.Random
     spare: list[Row]
-    made: list[tuple[str, Row]] = field(default_factory=list)
+    planted: list[tuple[str, Row]] = field(default_factory=list)
 
     def plant(self, kind: str, count: int, change: Callable[[Row], Row]) -> None:
-        self.made += [(kind, change(self.spare.pop())) for _ in range(count)]
+        self.planted += [(kind, change(self.spare.pop())) for _ in range(count)]
 
 
 def add_flaws(rows: Sequence[Row], seed: int, of_each: int = 30) -> FlawedFile:
@@ -46,23 +46,23 @@ def add_flaws(rows: Sequence[Row], seed: int, of_each: int = 30) -> FlawedFile:
     plain = [(" ".join(text.split()), label) for text, label in rows]
     chance.shuffle(plain)
     held = tuple(plain[: len(plain) // 10])
-    making = _FlawBuilder(chance, plain[len(held) :])
-    _plant_words(making, of_each)
-    _plant_labels(making)
-    sources = [row for row in making.spare if len(row[0]) >= 40]
-    others = sorted({label for _, label in plain})
-    again = [
+    builder = _FlawBuilder(chance, plain[len(held) :])
+    _plant_words(builder, of_each)
+    _plant_labels(builder)
+    sources = [row for row in builder.spare if len(row[0]) >= 40]
+    labels = sorted({label for _, label in plain})
+    repeats = [
         *(("copy", _retype(row, chance)) for row in chance.sample(sources, of_each)),
         *(
-            ("contradiction", (row[0], _other_label(row[1], others, chance)))
+            ("contradiction", (row[0], _other_label(row[1], labels, chance)))
             for row in chance.sample(sources, of_each)
         ),
         *(("reworded", (_reword(row[0], chance), row[1])) for row in chance.sample(sources, 2 * of_each)),
         *(("overlap", row) for row in chance.sample(held, of_each)),
     ]
-    kinds = [*(("", row) for row in making.spare), *making.made]
+    kinds = [*(("", row) for row in builder.spare), *builder.planted]
     chance.shuffle(kinds)
-    kinds += chance.sample(again, len(again))  # after the rows that they repeat
+    kinds += chance.sample(repeats, len(repeats))  # after the rows that they repeat
     return _find_lines(kinds, held)
 
 
@@ -72,22 +72,22 @@ def write(rows: Sequence[Row], path: Path) -> Path:
     return path
 
 
-def _plant_words(making: _FlawBuilder, of_each: int) -> None:
-    chance = making.chance
+def _plant_words(builder: _FlawBuilder, of_each: int) -> None:
+    chance = builder.chance
     for kind, makers in (("secret", SECRETS), ("personal_data", PERSONAL), ("special_token", MARKS)):
         for number in range(max(of_each, len(makers))):
-            made, around = makers[number % len(makers)](chance), chance.choice(AROUND)
-            making.plant(kind, 1, lambda row, m=made, a=around: (f"{row[0]} {a.format(m)}", row[1]))
+            word, around = makers[number % len(makers)](chance), chance.choice(AROUND)
+            builder.plant(kind, 1, lambda row, w=word, a=around: (f"{row[0]} {a.format(w)}", row[1]))
     for number in range(2 * len(DECOYS)):
         decoy = DECOYS[number % len(DECOYS)](chance)
-        making.plant("decoy", 1, lambda row, d=decoy: (f"{row[0]} {d}", row[1]))
+        builder.plant("decoy", 1, lambda row, d=decoy: (f"{row[0]} {d}", row[1]))
 
 
-def _plant_labels(making: _FlawBuilder) -> None:
-    chance = making.chance
-    making.plant("empty_label", FEW, lambda row: (row[0], chance.choice(("", " ", "\u200b"))))
-    making.plant("empty_text", FEW, lambda row: (chance.choice(("", "  ", "\u2060")), row[1]))
-    making.plant("null_label", FEW, lambda row: (row[0], chance.choice(("nan", "N/A", "None", "null"))))
+def _plant_labels(builder: _FlawBuilder) -> None:
+    chance = builder.chance
+    builder.plant("empty_label", FEW, lambda row: (row[0], chance.choice(("", " ", "\u200b"))))
+    builder.plant("empty_text", FEW, lambda row: (chance.choice(("", "  ", "\u2060")), row[1]))
+    builder.plant("null_label", FEW, lambda row: (row[0], chance.choice(("nan", "N/A", "None", "null"))))
 
 
 def _find_lines(kinds: Sequence[tuple[str, Row]], held: Sequence[Row]) -> FlawedFile:
@@ -102,13 +102,13 @@ def _find_lines(kinds: Sequence[tuple[str, Row]], held: Sequence[Row]) -> Flawed
     ]
     held_keys = {normalized(text) for text, _ in held}
     lines["overlap"] = {at for at, (text, _) in usable if normalized(text) in held_keys}
-    said: dict[str, set[str]] = defaultdict(set)
+    labels_of: dict[str, set[str]] = defaultdict(set)
     lines["duplicate"], lines["contradiction"] = set(), set()
     for at, (text, label) in usable:
-        answers = said[normalized(text)]
-        if answers:
-            lines["duplicate" if normalized(label) in answers else "contradiction"].add(at)
-        answers.add(normalized(label))
+        labels = labels_of[normalized(text)]
+        if labels:
+            lines["duplicate" if normalized(label) in labels else "contradiction"].add(at)
+        labels.add(normalized(label))
     lines["near copies"] = _near([(0, text) for text, _ in held] + [(at, text) for at, (text, _) in usable])
     reworded = frozenset(lines.pop("reworded", ()))
     for kind in ("", "copy", "decoy"):
@@ -125,7 +125,7 @@ def _near(rows: Iterable[tuple[int, str]]) -> set[int]:
     compares all pairs that share a run."""
     seen: dict[str, list[int]] = defaultdict(list)
     sizes: list[int] = []
-    found, keys = set(), set()
+    near, keys = set(), set()
     for line, text in rows:
         if normalized(text) in keys:
             continue
@@ -136,9 +136,9 @@ def _near(rows: Iterable[tuple[int, str]]) -> set[int]:
                 common[other] += 1
             seen[run].append(len(sizes))
         if any(both >= 0.8 * (len(mine) + sizes[other] - both) for other, both in common.items()):
-            found.add(line)
+            near.add(line)
         sizes.append(len(mine))
-    return found - {0}
+    return near - {0}
 
 
 def _runs(text: str) -> set[str]:
@@ -266,16 +266,16 @@ def make_broken_lines(
 ) -> tuple[list[str], Mapping[str, frozenset[int]]]:
     """Returns lines of chat JSONL, and the numbers of the broken ones by fault."""
     chance = random.Random(seed)
-    made = [("", _chat(row)) for row in rows]
-    made += [(kind, breaks(row)) for kind, breaks in BROKEN for row in chance.sample(list(rows), of_each)]
-    chance.shuffle(made)
-    if made[0][0]:  # the first row determines the format
-        made.insert(0, ("", _chat(rows[0])))
+    texts = [("", _chat(row)) for row in rows]
+    texts += [(kind, breaks(row)) for kind, breaks in BROKEN for row in chance.sample(list(rows), of_each)]
+    chance.shuffle(texts)
+    if texts[0][0]:  # the first row determines the format
+        texts.insert(0, ("", _chat(rows[0])))
     lines: dict[str, set[int]] = defaultdict(set)
-    for line, (kind, _) in enumerate(made, 1):
+    for line, (kind, _) in enumerate(texts, 1):
         lines[kind].add(line)
     lines.pop("")
-    return [text for _, text in made], {kind: frozenset(some) for kind, some in lines.items()}
+    return [text for _, text in texts], {kind: frozenset(some) for kind, some in lines.items()}
 
 
 def _chat(row: Row, **changed: object) -> str:

@@ -57,23 +57,28 @@ class Variant:
 def main(name: str, source: Path, chats: Path, steps: int) -> None:
     torch.manual_seed(SEED)
     rows = read_rows(chats, load_tokenizer(str(source)), SETTINGS.max_length, "training_file").rows
-    held, learnt = rows[:HELD_OUT], rows[HELD_OUT:][: steps * SETTINGS.batch_size]
-    way = VARIANTS[name](source, learnt)
+    held_out, train = rows[:HELD_OUT], rows[HELD_OUT:][: steps * SETTINGS.batch_size]
+    variant = VARIANTS[name](source, train)
     send(
         {
-            "dtype": str(way.dtype).removeprefix("torch."),
-            "linear_parameters": count_linear_parameters(way.model),
+            "dtype": str(variant.dtype).removeprefix("torch."),
+            "linear_parameters": count_linear_parameters(variant.model),
         }
     )
     for line in sys.stdin:
         word, *places = line.split()
         if word == "batches":
-            at = {id(row): place for place, row in enumerate(learnt)}
-            send({"batches": [[at[id(row)] for row in batch] for batch in way.batches]})
+            places_of = {id(row): place for place, row in enumerate(train)}
+            send({"batches": [[places_of[id(row)] for row in batch] for batch in variant.batches]})
         elif word == "step":
-            send(time_step(way.step, [learnt[int(place)] for place in places]))
+            send(time_step(variant.step, [train[int(place)] for place in places]))
         else:
-            send({**score(way, held), "peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1000})
+            send(
+                {
+                    **score(variant, held_out),
+                    "peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1000,
+                }
+            )
             return
 
 
@@ -94,18 +99,17 @@ def time_step(step: Callable[[Batch], float], batch: Batch) -> dict[str, float]:
 
 
 @torch.no_grad()
-def score(way: Variant, rows: Batch) -> dict[str, float]:
+def score(variant: Variant, rows: Batch) -> dict[str, float]:
     """Returns the mean loss per answer token, and the share of rows whose every answer token is the likeliest."""
-    way.model.eval()
-    device = next(way.model.parameters()).device
-    base = way.model.get_base_model()
+    variant.model.eval()
+    device = next(variant.model.parameters()).device
+    base = variant.model.get_base_model()
     able = replace(find_abilities(base, max(len(row.ids) for row in rows)), kept_places=trim_last_mlp(base))
-    with torch.autocast(device.type, way.dtype, enabled=way.dtype != torch.float32):
-        found = [measure(way.model, pack_rows([row], device, way.dtype), able) for row in rows]
-    tokens = sum(one.tokens for one in found)
+    with torch.autocast(device.type, variant.dtype, enabled=variant.dtype != torch.float32):
+        losses = [measure(variant.model, pack_rows([row], device, variant.dtype), able) for row in rows]
     return {
-        "held_out_loss": sum(one.total.item() for one in found) / tokens,
-        "held_out_right": sum(one.right == one.tokens for one in found) / len(rows),
+        "held_out_loss": sum(loss.total.item() for loss in losses) / sum(loss.tokens for loss in losses),
+        "held_out_right": sum(loss.right == loss.tokens for loss in losses) / len(rows),
     }
 
 
@@ -123,12 +127,14 @@ def ours(source: Path, rows: Batch) -> Variant:
     base = load_model(str(source), device, dtype)
     able = replace(find_abilities(base, longest), kept_places=trim_last_mlp(base))
     model = add_lora(base, SETTINGS)
-    room = MicroBatcher(pack_tokens(device), None, packs=able.packs, fill=fill_packs, width=width, tell=print)
+    micro_batcher = MicroBatcher(
+        pack_tokens(device), None, packs=able.packs, fill=fill_packs, width=width, tell=print
+    )
     method = Sft(model, TrainingSetup(base, Rows(rows, 0, 0), None, able, device, dtype))
-    trainee = TrainState(method, new_optimizer(model), room, check_pause=lambda: None)
+    state = TrainState(method, new_optimizer(model), micro_batcher, check_pause=lambda: None)
 
     def step(batch: Batch) -> float:
-        return train_step(trainee, batch, SETTINGS.learning_rate, 1).loss
+        return train_step(state, batch, SETTINGS.learning_rate, 1).loss
 
     return Variant(model, dtype, step)
 
@@ -172,26 +178,25 @@ def trl(source: Path, rows: Batch) -> Variant:
     )
     trainer.current_gradient_accumulation_steps = 1  # what its own loop sets before the first step
     optimizer, loaded = new_optimizer(trainer.model), list(trainer.get_train_dataloader())
-    made, work = rows_of_line(loaded, rows), iter(loaded)
+    inputs = iter(loaded)
 
     def step(batch: Batch) -> float:
-        inputs = next(work)
-        loss = trainer.training_step(trainer.model, inputs)
+        loss = trainer.training_step(trainer.model, next(inputs))
         clip_and_step(trainer.model, optimizer)
         return float(loss)
 
-    return Variant(trainer.model, dtype, step, made)
+    return Variant(trainer.model, dtype, step, rows_of_batches(loaded, rows))
 
 
-def rows_of_line(loaded: Sequence[dict[str, Any]], rows: Batch) -> list[list[Row]]:
+def rows_of_batches(loaded: Sequence[dict[str, Any]], rows: Batch) -> list[list[Row]]:
     """Returns the rows of each loaded batch."""
     by_ids = {tuple(row.ids): row for row in rows}
     return [
         [
             by_ids[tuple(ids[seen].tolist())]
-            for ids, seen in zip(each["input_ids"], each["attention_mask"].bool(), strict=True)
+            for ids, seen in zip(batch["input_ids"], batch["attention_mask"].bool(), strict=True)
         ]
-        for each in loaded
+        for batch in loaded
     ]
 
 
@@ -222,8 +227,8 @@ VARIANTS: dict[str, Callable[[Path, Batch], Variant]] = {"ours": ours, "trl": tr
 
 
 def new_optimizer(model: torch.nn.Module) -> torch.optim.Optimizer:
-    learnt = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    return torch.optim.AdamW(learnt, lr=SETTINGS.learning_rate, weight_decay=0.0, fused=True)
+    trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    return torch.optim.AdamW(trainable, lr=SETTINGS.learning_rate, weight_decay=0.0, fused=True)
 
 
 def clip_and_step(model: torch.nn.Module, optimizer: torch.optim.Optimizer) -> None:
@@ -239,13 +244,16 @@ def pad(batch: Batch, length: int, device: torch.device) -> dict[str, torch.Tens
         return [*values, *[filler] * (length - len(values))]
 
     labels = [
-        [token if learnt else IGNORED for token, learnt in zip(row.ids, row.supervised, strict=True)]
+        [
+            token if is_supervised else IGNORED
+            for token, is_supervised in zip(row.ids, row.supervised, strict=True)
+        ]
         for row in batch
     ]
     return {
         "input_ids": torch.tensor([fill(row.ids, 0) for row in batch], device=device),
         "attention_mask": torch.tensor([fill([1] * len(row.ids), 0) for row in batch], device=device),
-        "labels": torch.tensor([fill(each, IGNORED) for each in labels], device=device),
+        "labels": torch.tensor([fill(row_labels, IGNORED) for row_labels in labels], device=device),
     }
 
 

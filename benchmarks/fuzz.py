@@ -17,7 +17,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from tests.bot.world import Rules, SharedWorkers, world
+from tests.bot.world import Rules, SharedWorkers
+from tests.bot.world import world as running_world
 from tests.cards import builders
 from tests.fuzz import api_calls, deliveries, files, leftovers
 from tests.fuzz.complaints import count_complaints
@@ -30,13 +31,13 @@ SHARES = {"files": 0.3, "payloads": 0.3, "API bodies": 0.3, "storage": 0.1}
 
 def main(examples: int) -> int:
     logging.disable(logging.CRITICAL)  # the log would have thousands of tracebacks, one for each reference
-    found = {}
+    complaints = {}
     for (name, share), trial in zip(SHARES.items(), (_files, _payloads, _bodies, _snapshots), strict=True):
-        some, start = round(examples * share), time.monotonic()
+        count, start = round(examples * share), time.monotonic()
         with tempfile.TemporaryDirectory() as folder:
-            found[name] = trial(Path(folder), some)
-        print_counts(name, some, found[name], time.monotonic() - start)
-    return sum(sum(complaints.values()) for complaints in found.values())
+            complaints[name] = trial(Path(folder), count)
+        print_counts(name, count, complaints[name], time.monotonic() - start)
+    return sum(counts.total() for counts in complaints.values())
 
 
 def _files(folder: Path, examples: int) -> Counter[str]:
@@ -48,16 +49,16 @@ def _files(folder: Path, examples: int) -> Counter[str]:
 
 def _payloads(folder: Path, examples: int) -> Counter[str]:
     os.environ["ACME_KEY"] = KEY
-    place = folder / "a" / "b" / "c" / "world"  # its tickets are stored three folders above
-    place.mkdir(parents=True)
+    home = folder / "a" / "b" / "c" / "world"  # its tickets are stored three folders above
+    home.mkdir(parents=True)
     workers = SharedWorkers()
-    with world(place, workers, Rules()) as made_world:
-        made_world.start()
-        found = count_complaints(
-            deliveries.deliveries(), lambda sent: deliveries.complaint_about(made_world, sent), examples
+    with running_world(home, workers, Rules()) as world:
+        world.start()
+        complaints = count_complaints(
+            deliveries.deliveries(), lambda sent: deliveries.complaint_about(world, sent), examples
         )
     workers.close_processes()
-    return found
+    return complaints
 
 
 def _bodies(folder: Path, examples: int) -> Counter[str]:
@@ -72,19 +73,19 @@ def _snapshots(folder: Path, examples: int) -> Counter[str]:
     return count_complaints(leftovers.leftovers(), leftovers.complaint_checker(folder), examples)
 
 
-def print_counts(name: str, examples: int, found: Counter[str], seconds: float) -> None:
+def print_counts(name: str, examples: int, complaints: Counter[str], seconds: float) -> None:
     of_kind = {
-        kind: sum(n for said, n in found.items() if kind in said)
+        kind: sum(times for text, times in complaints.items() if kind in text)
         for kind in ("traceback", "HTTP 5", "raised")
     }
-    changed = sum(n for said, n in found.items() if "changed" in said or "left" in said)
-    other = sum(found.values()) - sum(of_kind.values()) - changed
+    changed = sum(times for text, times in complaints.items() if "changed" in text or "left" in text)
+    other = complaints.total() - sum(of_kind.values()) - changed
     print(
         f"{name:<11}{examples:>7,}   tracebacks {of_kind['traceback'] + of_kind['raised']}, 500s {of_kind['HTTP 5']}, "
         f"states changed {changed}, other complaints {other}   ({seconds:.0f} s)"
     )
-    for said, times in found.most_common(10):
-        print(f"    {times:>5} × {said}")
+    for text, times in complaints.most_common(10):
+        print(f"    {times:>5} × {text}")
 
 
 if __name__ == "__main__":

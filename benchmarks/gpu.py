@@ -64,10 +64,10 @@ IN_4_BITS = 0.12  # relative error for normally distributed weights (the format'
 
 @dataclass(frozen=True)
 class Result:
-    """A check's result. `said` is a phrase for the table."""
+    """A check's result. `text` is a phrase for the table."""
 
     state: Literal["ok", "failed", "not run"]
-    said: str
+    text: str
     numbers: dict[str, float] = field(default_factory=dict)
 
 
@@ -92,19 +92,19 @@ class CheckOptions:
         return path
 
 
-def make_result(is_right: bool, said: str, **numbers: float) -> Result:
-    return Result("ok" if is_right else "failed", said, {name: float(each) for name, each in numbers.items()})
+def make_result(is_right: bool, text: str, **numbers: float) -> Result:
+    return Result("ok" if is_right else "failed", text, {name: float(each) for name, each in numbers.items()})
 
 
-def lora(asked: CheckOptions, quantization: Quantization = "none") -> Result:
+def lora(options: CheckOptions, quantization: Quantization = "none") -> Result:
     """Runs a job as the trainer does. Its loss on the same rows must fall; reports its peak memory and seconds compared
     with plan-memory and the estimate."""
-    steps = max(1, asked.steps // EPOCHS)
-    rows = asked.rows()[: steps * BATCH]
+    steps = max(1, options.steps // EPOCHS)
+    rows = options.rows()[: steps * BATCH]
     settings = Parameters(n_epochs=EPOCHS, batch_size=BATCH, quantization=quantization)
     with tempfile.TemporaryDirectory() as folder:
-        chats = asked.some_chats(Path(folder), steps)
-        job = make_job(Path(folder) / "job", asked.model, chats, settings)
+        chats = options.some_chats(Path(folder), steps)
+        job = make_job(Path(folder) / "job", options.model, chats, settings)
         began = time.monotonic()
         if run_training(job):
             return Result("failed", why_failed(job))
@@ -113,7 +113,7 @@ def lora(asked: CheckOptions, quantization: Quantization = "none") -> Result:
     longest, mean = max(len(row.ids) for row in rows), sum(len(row.ids) for row in rows) / len(rows)
     answer = round(sum(map(sum, (row.supervised for row in rows))) / len(rows))
     method = "lora" if quantization == "none" else "qlora"
-    planned = plan_memory(str(asked.model), Work(method, longest, BATCH, settings.lora_r, answer), None)
+    planned = plan_memory(str(options.model), Work(method, longest, BATCH, settings.lora_r, answer), None)
     if isinstance(planned, Refusal):
         return Result("failed", planned.text)
     lengths = RowLengths(len(rows), mean, BATCH, EPOCHS, answer=answer, rank=settings.lora_r)
@@ -123,30 +123,32 @@ def lora(asked: CheckOptions, quantization: Quantization = "none") -> Result:
     if DEVICE.type == "cuda":
         peak = torch.cuda.max_memory_reserved()
     first, last = (sum(part) / len(part) for part in (losses[:epoch], losses[-epoch:]))
-    said = f"loss {first:.3f} to {last:.3f}; {peak / 1e9:.2f} GB, planned {planned.fit.needed / 1e9:.2f}"
-    said += f"; trained in {took:.1f} s with loading, guessed {expected:.1f}"
-    return make_result(last < first, said, peak=peak, planned=planned.fit.needed, seconds=took)
+    text = f"loss {first:.3f} to {last:.3f}; {peak / 1e9:.2f} GB, planned {planned.fit.needed / 1e9:.2f}"
+    text += f"; trained in {took:.1f} s with loading, guessed {expected:.1f}"
+    return make_result(last < first, text, peak=peak, planned=planned.fit.needed, seconds=took)
 
 
 def why_failed(job: Path) -> str:
     return str((read_json(job / "FAILED") or {}).get("message", "no reason given"))
 
 
-def kernels(asked: CheckOptions) -> Result:
+def kernels(options: CheckOptions) -> Result:
     """Compares our fused layers and norms with transformers' and peft's own, in float32."""
     from transformers import AutoModelForCausalLM
 
-    ids = torch.tensor([asked.rows()[0].ids], device=DEVICE)
-    plain: Any = AutoModelForCausalLM.from_pretrained(asked.model, dtype=torch.float32).to(DEVICE)
+    ids = torch.tensor([options.rows()[0].ids], device=DEVICE)
+    plain: Any = AutoModelForCausalLM.from_pretrained(options.model, dtype=torch.float32).to(DEVICE)
     config = LoraConfig(r=16, lora_alpha=16, target_modules=linear_layers(plain))
-    ours = add_lora(load_model(str(asked.model), DEVICE, torch.float32), Parameters(lora_r=16, lora_alpha=16))
+    ours = add_lora(
+        load_model(str(options.model), DEVICE, torch.float32), Parameters(lora_r=16, lora_alpha=16)
+    )
     (expected, slopes), (result, gradients) = (
         logits_and_gradients(model, ids) for model in (get_peft_model(plain, config), ours)
     )
     apart = distance(result, expected)
     steep = max(distance(gradients[name], slope) for name, slope in slopes.items())
-    said = f"logits {apart:.1e} apart, gradients of {len(slopes)} matrices {steep:.1e} at most"
-    return make_result(max(apart, steep) < IN_FLOAT32, said, logits=apart, gradients=steep)
+    text = f"logits {apart:.1e} apart, gradients of {len(slopes)} matrices {steep:.1e} at most"
+    return make_result(max(apart, steep) < IN_FLOAT32, text, logits=apart, gradients=steep)
 
 
 def logits_and_gradients(model: Any, ids: torch.Tensor) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
@@ -160,26 +162,26 @@ def logits_and_gradients(model: Any, ids: torch.Tensor) -> tuple[torch.Tensor, d
     return logits.detach(), {name: each.grad for name, each in matrices.items() if each.grad is not None}
 
 
-def distance(one: torch.Tensor, other: torch.Tensor) -> float:
-    return float((one.float() - other.float()).norm() / other.float().norm().clamp_min(1e-12))
+def distance(result: torch.Tensor, expected: torch.Tensor) -> float:
+    return float((result.float() - expected.float()).norm() / expected.float().norm().clamp_min(1e-12))
 
 
-def packed_attention(asked: CheckOptions) -> Result:
+def packed_attention(options: CheckOptions) -> Result:
     """Compares the loss of rows in one pack, by blocks on a GPU, with that of each row alone."""
-    model, rows = load_model(str(asked.model), DEVICE, torch.float32), asked.rows()[:64]
+    model, rows = load_model(str(options.model), DEVICE, torch.float32), options.rows()[:64]
     why = choose_attention(model, DEVICE) if DEVICE.type == "cuda" else None
     able = find_abilities(model, max(len(row.ids) for row in rows))
     way = "by blocks" if able.by_blocks else "by rows" if able.by_rows else f"by a mask: {why}"
     with torch.no_grad():
-        options = {"by_rows": able.by_rows, "by_blocks": able.by_blocks}
-        together = measure(model, pack_rows(rows, DEVICE, torch.float32, **options), able).total.item()
+        ways = {"by_rows": able.by_rows, "by_blocks": able.by_blocks}
+        together = measure(model, pack_rows(rows, DEVICE, torch.float32, **ways), able).total.item()
         each = [measure(model, pack_rows([row], DEVICE, torch.float32), able).total.item() for row in rows]
     apart = abs(together - sum(each)) / sum(each)
     is_right = able.packs and why is None and apart < IN_FLOAT32
     return make_result(is_right, f"{len(rows)} rows {way}: losses {apart:.1e} apart", apart=apart)
 
 
-def bits(asked: CheckOptions) -> Result:
+def bits(options: CheckOptions) -> Result:
     """Checks bitsandbytes: the error of 4 bits, and a product compared with that of the unpacked weights."""
     from bitsandbytes.functional import dequantize_4bit, quantize_4bit
     from bitsandbytes.nn import Linear4bit
@@ -191,35 +193,35 @@ def bits(asked: CheckOptions) -> Result:
     layer.load_state_dict({"weight": weights.cpu()})
     layer, inputs = layer.to(DEVICE), torch.randn(16, 1024, device=DEVICE)
     lost, apart = distance(unpacked, weights), distance(layer(inputs), inputs @ unpacked.T)
-    said = f"nf4 loses {lost:.1%} of a weight, its product is {apart:.1e} apart"
-    return make_result(lost < IN_4_BITS and apart < 0.01, said, lost=lost, apart=apart)
+    text = f"nf4 loses {lost:.1%} of a weight, its product is {apart:.1e} apart"
+    return make_result(lost < IN_4_BITS and apart < 0.01, text, lost=lost, apart=apart)
 
 
-def liger(asked: CheckOptions) -> Result:
-    chosen = choose_kernels(load_model(str(asked.model), DEVICE, torch.bfloat16), DEVICE)
+def liger(options: CheckOptions) -> Result:
+    chosen = choose_kernels(load_model(str(options.model), DEVICE, torch.bfloat16), DEVICE)
     return make_result(chosen is not None and chosen.why is None, str(chosen))
 
 
-def two_processes(asked: CheckOptions) -> Result:
+def two_processes(options: CheckOptions) -> Result:
     """Checks that two steps by two processes and by one give the same adapter."""
     from safetensors.torch import load_file
 
     settings = Parameters(n_epochs=1, batch_size=BATCH)
     environment = {**os.environ, "FINETUNE_DTYPE": "fp32", "OMP_NUM_THREADS": "1"}
     with tempfile.TemporaryDirectory() as folder:
-        chats, adapters = asked.some_chats(Path(folder), 2), []
+        chats, adapters = options.some_chats(Path(folder), 2), []
         for processes in (1, 2):
-            job = make_job(Path(folder) / str(processes), asked.model, chats, settings)
+            job = make_job(Path(folder) / str(processes), options.model, chats, settings)
             command = [*train_command(processes), str(job)]
             if subprocess.run(command, cwd=ROOT, env=environment).returncode:
                 return Result("failed", f"{processes} processes: {why_failed(job)}")
             adapters.append(load_file(job / "adapter" / "adapter_model.safetensors"))
-    one, two = adapters
-    apart = max(float((one[name] - two[name]).abs().max()) for name in one)
+    alone, shared = adapters
+    apart = max(float((alone[name] - shared[name]).abs().max()) for name in alone)
     return make_result(apart < IN_FLOAT32, f"adapters {apart:.1e} apart on {DEVICE.type}", apart=apart)
 
 
-def vllm(asked: CheckOptions) -> Result:
+def vllm(options: CheckOptions) -> Result:
     """Compares a tuned model's answers by the built-in engine and by vLLM, which loads the adapter while serving."""
     import openai
 
@@ -230,51 +232,54 @@ def vllm(asked: CheckOptions) -> Result:
     began = time.monotonic()
     with tempfile.TemporaryDirectory() as folder:
         data = Path(folder)
-        (data / "engines").symlink_to(str(asked.engines))
-        tune(data, asked.model)
+        (data / "engines").symlink_to(str(options.engines))
+        tune(data, options.model)
         answers = []
         for more in ((), BY_VLLM):
-            with served_process(data, f"local/tiny={asked.model}", more=more) as served:
+            with served_process(data, f"local/tiny={options.model}", more=more) as served:
                 spent_s = time.monotonic() - began
-                served.timeout_s = max(10.0, asked.seconds - ENDING_S - spent_s)
+                served.timeout_s = max(10.0, options.seconds - ENDING_S - spent_s)
                 try:
                     with served.client() as client:
                         answers.append([answer_of(client, name) for name in ("local/tiny", MODEL)])
                 except openai.APITimeoutError:
                     engine = "vLLM" if more else "the builtin engine"
                     return Result("failed", f"{engine} gave no answer within {served.timeout_s:.0f} s")
-    said = "alike" if answers[0] == answers[1] else f"unlike: {answers}"
-    return make_result(answers[0] == answers[1], f"base and hot-loaded adapter answer {said}")
+    is_alike = answers[0] == answers[1]
+    text = "alike" if is_alike else f"unlike: {answers}"
+    return make_result(is_alike, f"base and hot-loaded adapter answer {text}")
 
 
-def speed(asked: CheckOptions) -> Result:
+def speed(options: CheckOptions) -> Result:
     """Compares the tokens per second of our own step and of TRL's SFTTrainer, on the same batches in turn."""
-    loops = [start_loop(name, asked.model, asked.chats, asked.steps) for name in ("ours", "trl")]
-    for batch in loops[1].ask("batches")["batches"][: asked.steps]:
+    loops = [start_loop(name, options.model, options.chats, options.steps) for name in ("ours", "trl")]
+    for batch in loops[1].ask("batches")["batches"][: options.steps]:
         for loop in loops:
             loop.steps.append(loop.ask("step " + " ".join(map(str, batch))))
     for loop in loops:
         loop.process.kill()
         loop.process.wait()
-    ours, trl = (loop.each("tokens") for loop in loops)
+    ours, trl = (loop.rate("tokens") for loop in loops)
     loss, other = (sum(step["loss"] for step in loop.steps) for loop in loops)
     apart = abs(loss / other - 1)
-    said = f"ours {ours:,.0f} tokens/s, TRL {trl:,.0f} ({ours / trl:.1f} times), losses {apart:.1%} apart"
-    return make_result(apart < 0.08, said, ours=ours, trl=trl, apart=apart)
+    text = f"ours {ours:,.0f} tokens/s, TRL {trl:,.0f} ({ours / trl:.1f} times), losses {apart:.1%} apart"
+    return make_result(apart < 0.08, text, ours=ours, trl=trl, apart=apart)
 
 
-def unsloth(asked: CheckOptions) -> Result:
+def unsloth(options: CheckOptions) -> Result:
     with tempfile.TemporaryDirectory() as folder:
         data = Path(folder)
-        (data / "engines").symlink_to(str(asked.engines))
+        (data / "engines").symlink_to(str(options.engines))
         settings = Parameters(n_epochs=1, batch_size=BATCH, engine="unsloth")
-        job = make_job(data / "jobs" / "job", asked.model, asked.some_chats(data, asked.steps), settings)
+        job = make_job(
+            data / "jobs" / "job", options.model, options.some_chats(data, options.steps), settings
+        )
         began = time.monotonic()
         code, took = run_training(job), time.monotonic() - began
         failed = why_failed(job) if code else ""
-    tokens = sum(len(row.ids) for row in asked.rows()[: asked.steps * BATCH])
-    said = f"{tokens:,} tokens in {took:.0f} s, including its start {failed}"
-    return make_result(code == 0, said, tokens=tokens, seconds=took)
+    tokens = sum(len(row.ids) for row in options.rows()[: options.steps * BATCH])
+    text = f"{tokens:,} tokens in {took:.0f} s, including its start {failed}"
+    return make_result(code == 0, text, tokens=tokens, seconds=took)
 
 
 CHECKS: dict[str, Callable[[CheckOptions], Result]] = {
@@ -303,48 +308,49 @@ def main() -> int:
     )
     parser.add_argument("--child", choices=CHECKS, help=argparse.SUPPRESS)
     parser.add_argument("--seconds", type=float, default=MOST_S, help=argparse.SUPPRESS)
-    options = parser.parse_args()
-    make_demo_model(options.model)
-    steps = options.steps or (60 if torch.cuda.is_available() else 6)
-    engines = options.engines.absolute() if options.engines else None
+    arguments = parser.parse_args()
+    make_demo_model(arguments.model)
+    steps = arguments.steps or (60 if torch.cuda.is_available() else 6)
+    engines = arguments.engines.absolute() if arguments.engines else None
     with tempfile.TemporaryDirectory() as folder:
-        asked = CheckOptions(
-            options.model, write_chats(options.data, SHORT, Path(folder)), steps, engines, options.seconds
-        )
-        if options.child:
-            print(json.dumps(asdict(CHECKS[options.child](asked))), flush=True)
+        chats = write_chats(arguments.data, SHORT, Path(folder))
+        options = CheckOptions(arguments.model, chats, steps, engines, arguments.seconds)
+        if arguments.child:
+            print(json.dumps(asdict(CHECKS[arguments.child](options))), flush=True)
             return 0
         machine = torch.cuda.get_device_name() if torch.cuda.is_available() else ON_THE_CPU
-        print(f"{machine}, PyTorch {torch.__version__}, {options.model.name}, {steps} steps of {BATCH} rows")
+        print(
+            f"{machine}, PyTorch {torch.__version__}, {arguments.model.name}, {steps} steps of {BATCH} rows"
+        )
         print(f"\n{'check':<17} {'':<7} {'took':>6}  result", flush=True)
-        results = all_checks(asked, options.check or tuple(CHECKS))
+        results = run_checks(options, arguments.check or tuple(CHECKS))
     checks = {name: {**asdict(result), "took_s": round(took, 1)} for name, (result, took) in results.items()}
-    table = {"machine": machine, "torch": torch.__version__, "model": options.model.name, "checks": checks}
-    options.json.parent.mkdir(exist_ok=True)
-    options.json.write_text(json.dumps(table, indent=2) + "\n", encoding="utf-8")
+    table = {"machine": machine, "torch": torch.__version__, "model": arguments.model.name, "checks": checks}
+    arguments.json.parent.mkdir(exist_ok=True)
+    arguments.json.write_text(json.dumps(table, indent=2) + "\n", encoding="utf-8")
     missing = [name for name, (result, _) in results.items() if result.state == "not run"]
     missing += (
         []
         if torch.cuda.is_available()
         else ["speed, memory and kernels of a GPU (everything ran on the CPU)"]
     )
-    print(f"\nNot measured here: {', '.join(missing) or 'nothing'}. Written to {options.json}.")
+    print(f"\nNot measured here: {', '.join(missing) or 'nothing'}. Written to {arguments.json}.")
     return 1 if any(result.state == "failed" for result, _ in results.values()) else 0
 
 
-def all_checks(asked: CheckOptions, names: Sequence[str]) -> dict[str, tuple[Result, float]]:
+def run_checks(options: CheckOptions, names: Sequence[str]) -> dict[str, tuple[Result, float]]:
     deadline, results = time.monotonic() + BUDGET_S, {}
     for name in names:
         began = time.monotonic()
-        why = missing_requirement(name, asked)
-        result = Result("not run", why) if why else run_check(name, asked, min(MOST_S, deadline - began))
+        why = missing_requirement(name, options)
+        result = Result("not run", why) if why else run_check(name, options, min(MOST_S, deadline - began))
         took = time.monotonic() - began
         results[name] = (result, took)
-        print(f"{name:<17} {result.state:<7} {took:>4.0f} s  {result.said}", flush=True)
+        print(f"{name:<17} {result.state:<7} {took:>4.0f} s  {result.text}", flush=True)
     return results
 
 
-def missing_requirement(name: str, asked: CheckOptions) -> str | None:
+def missing_requirement(name: str, options: CheckOptions) -> str | None:
     """Returns what this machine lacks for a check, None if nothing."""
     gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if name == "Liger" and not gpus:
@@ -354,28 +360,32 @@ def missing_requirement(name: str, asked: CheckOptions) -> str | None:
     if name == "two processes" and gpus == 1:
         return "needs two CUDA GPUs"
     engine = name.lower()
-    if engine in INSTALLABLE and not (asked.engines and (asked.engines / engine / "engine.json").is_file()):
+    if engine in INSTALLABLE and not (
+        options.engines and (options.engines / engine / "engine.json").is_file()
+    ):
         return f"not installed: finetune engines install {engine}, then --engines DATA/engines"
     return None
 
 
-def run_check(name: str, asked: CheckOptions, most_s: float) -> Result:
+def run_check(name: str, options: CheckOptions, most_s: float) -> Result:
     if most_s < 10:
         return Result("failed", "the ten minutes were used up")
-    arguments = ["--model", asked.model, "--data", asked.chats, "--steps", asked.steps]
+    arguments = ["--model", options.model, "--data", options.chats, "--steps", options.steps]
     arguments += ["--child", name, "--seconds", most_s]
-    arguments += ["--engines", asked.engines] if asked.engines else []
+    arguments += ["--engines", options.engines] if options.engines else []
     command = [sys.executable, __file__, *map(str, arguments)]
     try:
-        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=most_s)
+        process = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=most_s)
     except subprocess.TimeoutExpired as late:
         lines = (late.stderr or b"").decode(errors="replace").strip().splitlines()
         return Result(
             "failed", f"no result within {most_s:.0f} s; it last wrote: {(lines or ['nothing'])[-1][:120]}"
         )
-    lines = [line for line in done.stdout.splitlines() if line.startswith("{")]
-    if done.returncode or not lines:
-        return Result("failed", (done.stderr.strip().splitlines() or ["it ended without output"])[-1][:200])
+    lines = [line for line in process.stdout.splitlines() if line.startswith("{")]
+    if process.returncode or not lines:
+        return Result(
+            "failed", (process.stderr.strip().splitlines() or ["it ended without output"])[-1][:200]
+        )
     return Result(**json.loads(lines[-1]))
 
 

@@ -32,7 +32,7 @@ HELD_OUT = 5  # one row in five
 PATIENCE_S, SETTLE_S = 300.0, 5.0
 MOST_ACK_MS, MOST_TICK_MS = 100.0, 50.0
 EVALUATED, TICKS, LATER = 5, 30, 20
-A_TICK_S = 0.5
+TICK_S = 0.5
 SLOW_S = 0.2  # per answer, so that those to a thousand rows take two minutes
 
 
@@ -44,22 +44,22 @@ def main() -> None:
         "--evaluated", type=int, default=EVALUATED, help="runs whose answers arrive at the same time"
     )
     parser.add_argument("--settle", type=float, default=SETTLE_S, help="seconds until a process is idle")
-    asked = parser.parse_args()
+    arguments = parser.parse_args()
     os.environ["ACME_KEY"] = KEY
     workers = SharedWorkers()
     with (
         tempfile.TemporaryDirectory() as name,
         running_world(Path(name), workers, Rules(budget="100000")) as world,
     ):
-        add_runs(world, asked.runs, asked.rows)
-        print(f"{asked.runs:,} runs, each measured on {asked.rows:,} rows:")
-        first, *later = acks(world, asked.runs, asked.settle)
+        add_runs(world, arguments.runs, arguments.rows)
+        print(f"{arguments.runs:,} runs, each measured on {arguments.rows:,} rows:")
+        first, *later = acks(world, arguments.runs, arguments.settle)
         report("ack of the first /finetune results of an idle process", [first], MOST_ACK_MS)
         report("of later requests", later, MOST_ACK_MS)
-        report("of a request as soon as it is ready", acks(world, asked.runs, 0.0)[:1], MOST_ACK_MS)
+        report("of a request as soon as it is ready", acks(world, arguments.runs, 0.0)[:1], MOST_ACK_MS)
         report(
-            f"a tick while the answers of {asked.evaluated} runs arrive",
-            ticks(world, asked.evaluated),
+            f"a tick while the answers of {arguments.evaluated} runs arrive",
+            ticks(world, arguments.evaluated),
             MOST_TICK_MS,
         )
     workers.close_processes()
@@ -87,10 +87,10 @@ def acks(world: World, number: int, settle_s: float) -> list[float]:
 def ask(world: World, number: int) -> float:
     before, started = len(world.slack.ephemerals(ANA.id)), time.perf_counter()
     world.slack.command(ANA.id, TICKETS.id, f"/finetune results {number}")
-    took = time.perf_counter() - started
+    seconds = time.perf_counter() - started
     words = words_of(world.slack.ephemerals(ANA.id)[before])
     assert f"Run {number}" in words, words
-    return took
+    return seconds
 
 
 @contextmanager
@@ -125,13 +125,15 @@ def ticks(world: World, evaluated: int) -> list[float]:
     """Returns the seconds of each tick, from when all questions are written until the first run has its answers."""
     numbers = [start_run(world, epochs) for epochs in range(4, 4 + evaluated)]
     world.provider.slow_s = SLOW_S
-    world.tick_until(lambda: all(is_asked(world, one) for one in numbers), "questions", seconds=PATIENCE_S)
+    world.tick_until(
+        lambda: all(has_questions(world, number) for number in numbers), "questions", seconds=PATIENCE_S
+    )
     world.tick(2)
-    took = [tick(world)]
-    while len(took) < TICKS and all(world.run(one).state == "evaluating" for one in numbers):
-        took.append(tick(world))
+    seconds = [tick(world)]
+    while len(seconds) < TICKS and all(world.run(number).state == "evaluating" for number in numbers):
+        seconds.append(tick(world))
     world.provider.slow_s = 0.0
-    return took
+    return seconds
 
 
 def start_run(world: World, epochs: int) -> int:
@@ -141,7 +143,7 @@ def start_run(world: World, epochs: int) -> int:
     return run.id
 
 
-def is_asked(world: World, number: int) -> bool:
+def has_questions(world: World, number: int) -> bool:
     run = world.run(number)
     return run.state == "done" or Progress.from_json(run.progress).to_evaluate > 0
 
@@ -149,17 +151,16 @@ def is_asked(world: World, number: int) -> bool:
 def tick(world: World) -> float:
     started = time.perf_counter()
     reconcile(world.service.context)
-    took = time.perf_counter() - started
+    seconds = time.perf_counter() - started
     world.send()
     world.clock += 1.0
-    time.sleep(A_TICK_S)
-    return took
+    time.sleep(TICK_S)
+    return seconds
 
 
-def report(what: str, seconds: list[float], most: float) -> None:
-    ordered = sorted(1000 * one for one in seconds)
-    middle, longest = ordered[len(ordered) // 2], ordered[-1]
-    print(f"  {what}: p50 {middle:.0f} ms, max {longest:.0f} ms (up to {most:.0f})")
+def report(what: str, seconds: list[float], limit_ms: float) -> None:
+    ms = sorted(1000 * each for each in seconds)
+    print(f"  {what}: p50 {ms[len(ms) // 2]:.0f} ms, max {ms[-1]:.0f} ms (up to {limit_ms:.0f})")
 
 
 if __name__ == "__main__":

@@ -26,7 +26,7 @@ from storage.database import Database
 from tests.bot.world import Rules, SharedWorkers, World
 from tests.bot.world import world as running_world
 from tests.local.served import KEY, examples, served_here
-from tests.peers.hosted import KEY as COMPANY_KEY
+from tests.peers.hosted import KEY as PROVIDER_KEY
 from trainers.base_models import Base, find_base
 from trainers.local.job_directory import append_event, replace_json
 from trainers.local.jobs.records import Jobs, StartingPoint
@@ -41,7 +41,7 @@ EVENTS = 2_000
 RUNS = 10
 COMMITS = 1_000
 BASES = ("smollm2-135m", "mistral-7b", "llama-3.3-70b")
-ASKED = 20
+REPEATS = 20
 
 
 def main(jobs: int) -> None:
@@ -75,19 +75,21 @@ def measure_trainer(root: Path, jobs: int) -> None:
                 f"first list of {jobs:,} jobs after a start: {measure_time(lambda: http.get(path))[0]:.2f} s"
             )
             report(f"list, 20 a page: {median_ms(lambda: http.get(path)):.1f} ms")
-            found = {"metadata[run]": "17"}
-            report(f"list by metadata: {median_ms(lambda: http.get(path, params=found)):.1f} ms")
+            by_run = {"metadata[run]": "17"}
+            report(f"list by metadata: {median_ms(lambda: http.get(path, params=by_run)):.1f} ms")
             file = http.post("/files", files={"file": ("t.jsonl", examples())}, data={"purpose": "fine-tune"})
             order = {"model": "local/toy", "training_file": file.json()["id"]}
             begun = time.perf_counter()
-            made = [http.post(path, json=order).json()["id"] for _ in range(CREATED)]
+            job_ids = [http.post(path, json=order).json()["id"] for _ in range(CREATED)]
             rate = CREATED / (time.perf_counter() - begun)
             report(f"jobs created over one connection: {rate:.0f} a second, {86400 * rate:,.0f} a day")
             for step in range(EVENTS):
-                append_event(root / "jobs" / made[0], f"Step {step}", data={"step": step, "train_loss": 1.0})
-            report(f"a job's state: {median_ms(lambda: http.get(f'{path}/{made[0]}')):.1f} ms")
+                append_event(
+                    root / "jobs" / job_ids[0], f"Step {step}", data={"step": step, "train_loss": 1.0}
+                )
+            report(f"a job's state: {median_ms(lambda: http.get(f'{path}/{job_ids[0]}')):.1f} ms")
             report(
-                f"its newest events of {EVENTS:,}: {median_ms(lambda: http.get(f'{path}/{made[0]}/events')):.1f} ms"
+                f"its newest events of {EVENTS:,}: {median_ms(lambda: http.get(f'{path}/{job_ids[0]}/events')):.1f} ms"
             )
         cpu = time.process_time()
         time.sleep(5)
@@ -98,7 +100,7 @@ def measure_trainer(root: Path, jobs: int) -> None:
 
 
 def measure_bot() -> None:
-    os.environ["ACME_KEY"] = COMPANY_KEY
+    os.environ["ACME_KEY"] = PROVIDER_KEY
     workers = SharedWorkers()
     with (
         tempfile.TemporaryDirectory() as name,
@@ -120,8 +122,8 @@ def measure_reconcile(world: World) -> None:
         world.start()
         world.approve()
     world.tick(2)
-    took, _ = measure_time(lambda: reconcile(world.service.context))
-    report(f"one look at {RUNS} runs in training: {1000 * took:.0f} ms, {1000 * took / RUNS:.1f} ms a run")
+    ms = 1000 * measure_time(lambda: reconcile(world.service.context))[0]
+    report(f"one look at {RUNS} runs in training: {ms:.0f} ms, {ms / RUNS:.1f} ms a run")
 
 
 def measure_disk() -> None:
@@ -169,7 +171,7 @@ def counted_commits() -> Iterator[list[int]]:
 
 def median_ms(ask: Callable[[], Any]) -> float:
     """Returns the median in milliseconds."""
-    return 1000 * statistics.median(measure_time(ask)[0] for _ in range(ASKED))
+    return 1000 * statistics.median(measure_time(ask)[0] for _ in range(REPEATS))
 
 
 def measure_time(ask: Callable[[], Any]) -> tuple[float, Any]:

@@ -63,44 +63,43 @@ class Answer:
 
 @dataclass
 class Timing:
-    """The answers and the time of one of the two."""
+    """The answers of one of the two, and the time that they took."""
 
-    said: list[Answer] = field(default_factory=list)
+    answers: list[Answer] = field(default_factory=list)
     seconds: float = 0.0
 
     @property
     def rate(self) -> float:
-        return len(self.said) / self.seconds
+        return len(self.answers) / self.seconds
 
     @property
     def tokens(self) -> tuple[float, float]:
         """Prompt tokens and answer tokens per second."""
-        read_, written = (
-            sum(getattr(one, f"{kind}_tokens") for one in self.said) for kind in ("prompt", "completion")
-        )
+        read_ = sum(answer.prompt_tokens for answer in self.answers)
+        written = sum(answer.completion_tokens for answer in self.answers)
         return read_ / self.seconds, written / self.seconds
 
 
 def main() -> int:
-    asked = arguments()
-    make_demo_model(asked.model)
-    train, holdout = load_rows(asked.data, asked.rows)
+    options = parse_arguments()
+    make_demo_model(options.model)
+    train, holdout = load_rows(options.data, options.rows)
     labels = sorted({row.answer for row in train})
-    with run_server(asked.model, asked.cache, asked.dtype) as client:
-        tuned, adapter = train_adapter(client, train[: asked.learn], asked.cache)
-        alone = DirectModel(asked.model, adapter, DTYPES[asked.dtype])
+    with run_server(options.model, options.cache, options.dtype) as client:
+        tuned, adapter = train_adapter(client, train[: options.learn], options.cache)
+        alone = DirectModel(options.model, adapter, DTYPES[options.dtype])
         print(
-            f"{len(holdout)} held-out rows, {len(labels)} labels, {asked.callers} callers, {asked.dtype}, "
+            f"{len(holdout)} held-out rows, {len(labels)} labels, {options.callers} callers, {options.dtype}, "
             f"{torch.get_num_threads()} threads on {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}"
         )
-        for arm in asked.arms:
+        for arm in options.arms:
             prompts = write_prompts(arm, train, holdout, labels)
             server = Server(client, BASE if arm == "examples" else tuned, labels if arm == "labels" else None)
-            compare(arm, prompts, holdout, labels, alone.use_base(arm == "examples"), server, asked.callers)
+            compare(arm, prompts, holdout, labels, alone.use_base(arm == "examples"), server, options.callers)
     return 0
 
 
-def arguments() -> argparse.Namespace:
+def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description="Answers per second: our server compared with generate row by row."
     )
@@ -194,24 +193,24 @@ class DirectModel:
 
     def ask(self, messages: Sequence[Message]) -> Answer:
         ids = self._ids(messages)
-        said = self._generate(ids)
-        written = len(said) - (int(said[-1]) in self._ends)
-        return Answer(self._tokenizer.decode(said, skip_special_tokens=True), ids.shape[1], written)
+        output = self._generate(ids)
+        written = len(output) - (int(output[-1]) in self._ends)
+        return Answer(self._tokenizer.decode(output, skip_special_tokens=True), ids.shape[1], written)
 
-    def explain_difference(self, messages: Sequence[Message], one: str, other: str) -> str:
+    def explain_difference(self, messages: Sequence[Message], first: str, second: str) -> str:
         """Describes how far apart the two likeliest tokens are at the first difference between two answers, and the
         resolution of the number format there, computed for the row alone."""
         ids = self._ids(messages)
-        said = [self._tokenizer(text, add_special_tokens=False).input_ids for text in (one, other)]
-        common = next((n for n, (a, b) in enumerate(zip(*said, strict=False)) if a != b), min(map(len, said)))
-        ids = torch.cat([ids, torch.tensor([said[0][:common]], dtype=torch.long)], -1)
+        both = [self._tokenizer(text, add_special_tokens=False).input_ids for text in (first, second)]
+        common = next((n for n, (a, b) in enumerate(zip(*both, strict=False)) if a != b), min(map(len, both)))
+        ids = torch.cat([ids, torch.tensor([both[0][:common]], dtype=torch.long)], -1)
         with torch.inference_mode(), self._adapter():
             best, second = self._model(input_ids=ids).logits[0, -1].topk(2).values
         step = torch.finfo(best.dtype).eps * 2 ** math.floor(math.log2(abs(float(best))))
         return f"the two likeliest tokens are {float(best - second):.3f} apart, in steps of {step:.4f}"
 
     def _ids(self, messages: Sequence[Message]) -> torch.Tensor:
-        turns = [{"role": one.role, "content": one.content} for one in messages]
+        turns = [{"role": message.role, "content": message.content} for message in messages]
         text = self._tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
         ids: torch.Tensor = self._tokenizer(text, add_special_tokens=False, return_tensors="pt").input_ids
         return ids
@@ -241,7 +240,7 @@ class Server:
     def ask(self, messages: Sequence[Message]) -> Answer:
         answer = self.client.chat.completions.create(
             model=self.model,
-            messages=[{"role": one.role, "content": one.content} for one in messages],  # type: ignore[misc]
+            messages=[{"role": each.role, "content": each.content} for each in messages],  # type: ignore[misc]
             max_tokens=MAX_TOKENS,
             temperature=0,
             extra_body={"guided_choice": self.choices} if self.choices else None,
@@ -266,20 +265,23 @@ def compare(
         for start in range(0, len(prompts), BLOCK):
             block = prompts[start : start + BLOCK]
             began = time.monotonic()
-            one_by_one.said += [alone.ask(prompt) for prompt in block]
+            one_by_one.answers += [alone.ask(prompt) for prompt in block]
             turned = time.monotonic()
-            together.said += pool.map(server.ask, block)
+            together.answers += pool.map(server.ask, block)
             one_by_one.seconds += turned - began
             together.seconds += time.monotonic() - turned
-    print(f"\n{arm}: {sum(one.prompt_tokens for one in together.said) / len(prompts):.0f} tokens per prompt")
-    for name, clock in (("generate", one_by_one), ("server", together)):
+    print(
+        f"\n{arm}: {sum(answer.prompt_tokens for answer in together.answers) / len(prompts):.0f} tokens per prompt"
+    )
+    for name, timing in (("generate", one_by_one), ("server", together)):
         right = sum(
-            is_label(row.answer, one.text, labels) for row, one in zip(holdout, clock.said, strict=True)
+            is_label(row.answer, answer.text, labels)
+            for row, answer in zip(holdout, timing.answers, strict=True)
         )
-        read_, written = clock.tokens
+        read_, written = timing.tokens
         print(
-            f"  {name:9} {clock.rate:6.2f} answers/s   {read_:6.0f} prompt tokens/s   {written:5.1f} answer tokens/s   "
-            f"right {right / len(holdout):.1%}"
+            f"  {name:9} {timing.rate:6.2f} answers/s   {read_:6.0f} prompt tokens/s   "
+            f"{written:5.1f} answer tokens/s   right {right / len(holdout):.1%}"
         )
     print_differences(prompts, one_by_one, together, alone)
 
@@ -287,12 +289,14 @@ def compare(
 def print_differences(
     prompts: Sequence[Sequence[Message]], one_by_one: Timing, together: Timing, alone: DirectModel
 ) -> None:
-    pairs = list(zip(prompts, one_by_one.said, together.said, strict=True))
-    apart = [(prompt, one.text, other.text) for prompt, one, other in pairs if one.text != other.text]
+    pairs = list(zip(prompts, one_by_one.answers, together.answers, strict=True))
+    apart = [
+        (prompt, first.text, second.text) for prompt, first, second in pairs if first.text != second.text
+    ]
     times, same = together.rate / one_by_one.rate, len(prompts) - len(apart)
     print(f"  {times:.1f} times as fast; the same text for {same} of {len(prompts)} rows")
-    for prompt, one, other in apart[:5]:
-        print(f"  {one!r} and {other!r} diverge where {alone.explain_difference(prompt, one, other)}")
+    for prompt, first, second in apart[:5]:
+        print(f"  {first!r} and {second!r} diverge where {alone.explain_difference(prompt, first, second)}")
 
 
 if __name__ == "__main__":

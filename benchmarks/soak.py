@@ -65,10 +65,10 @@ def soak(folder: Path, jobs: int, seconds: float) -> SoakResult:
         add_jobs(world, jobs)
         world.clock = time.time()
         world.service.watcher.start()
-        soaked = observe(world, seconds)
+        result = observe(world, seconds)
         world.stop()
     workers.close_processes()
-    return soaked
+    return result
 
 
 def add_jobs(world: World, jobs: int) -> None:
@@ -89,24 +89,26 @@ def add_jobs(world: World, jobs: int) -> None:
         store.database.change("INSERT INTO cards VALUES (?, ?, ?)", (f"run {number}", TICKETS.id, str(ts)))
 
 
-def observe(world: World, seconds: float) -> SoakResult:
-    company, began, size = world.provider, time.monotonic(), used_bytes(world)
+def observe(world: World, limit_s: float) -> SoakResult:
+    provider, began, size = world.provider, time.monotonic(), used_bytes(world)
     edits, calls, seen = count_edits(world), [], list[float]()
     ended: dict[int, float] = {}
-    asked, number = len(company.requests), 2
-    while (now := time.monotonic() - began) < seconds:
+    requests, number = len(provider.requests), 2
+    while (now := time.monotonic() - began) < limit_s:
         if now >= ENDED_EVERY_S * (len(seen) + len(ended)):
-            company.service.jobs[f"ftjob-{number}"].is_cancelled = True
+            provider.service.jobs[f"ftjob-{number}"].is_cancelled = True
             ended[number], number = now, number + 1
-        for run in [one for one in ended if world.run(one).state == "cancelled"]:
-            seen.append(now - ended.pop(run))
+        for run_id in [run_id for run_id in ended if world.run(run_id).state == "cancelled"]:
+            seen.append(now - ended.pop(run_id))
         time.sleep(1.0)
-        calls.append(len(company.requests) - asked)
-        asked += calls[-1]
+        calls.append(len(provider.requests) - requests)
+        requests += calls[-1]
         world.clock = time.time()
-    took = time.monotonic() - began
-    seen += [took - since for since in ended.values()]
-    return SoakResult(took, tuple(calls), count_edits(world) - edits, used_bytes(world) - size, tuple(seen))
+    seconds = time.monotonic() - began
+    seen += [seconds - since for since in ended.values()]
+    return SoakResult(
+        seconds, tuple(calls), count_edits(world) - edits, used_bytes(world) - size, tuple(seen)
+    )
 
 
 def count_edits(world: World) -> int:
@@ -124,14 +126,14 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seconds", type=float, default=300.0)
     parser.add_argument("--jobs", type=int, default=1_000)
-    asked = parser.parse_args()
+    arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
-        soaked = soak(Path(name), asked.jobs, asked.seconds)
-    print(f"{asked.jobs:,} open jobs, {soaked.seconds:.0f} s:")
-    for what, much, most in soaked.lines():
-        print(f"  {what}: {much:.1f} (up to {most:g})")
-    print(f"  calls to the vendor per tick, mean: {sum(soaked.calls) / len(soaked.calls):.1f}")
-    return int(any(much > most for _, much, most in soaked.lines()))
+        result = soak(Path(name), arguments.jobs, arguments.seconds)
+    print(f"{arguments.jobs:,} open jobs, {result.seconds:.0f} s:")
+    for what, value, limit in result.lines():
+        print(f"  {what}: {value:.1f} (up to {limit:g})")
+    print(f"  calls to the vendor per tick, mean: {sum(result.calls) / len(result.calls):.1f}")
+    return int(any(value > limit for _, value, limit in result.lines()))
 
 
 if __name__ == "__main__":

@@ -31,16 +31,16 @@ def main() -> None:
     parser.add_argument(
         "--settle", type=float, default=SETTLE_S, help="seconds until it has talked to its trainer"
     )
-    asked = parser.parse_args()
+    arguments = parser.parse_args()
     os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # an installation does not compile at each start either
-    measure(asked.model, asked.settle)
-    measured = [measure(asked.model, asked.settle) for _ in range(asked.times)]
+    measure(arguments.model, arguments.settle)
+    measured = [measure(arguments.model, arguments.settle) for _ in range(arguments.times)]
     ready, cpu, first, later, trainers = zip(*measured, strict=True)
     seconds = f"{statistics.median(ready):.2f} s ({statistics.median(cpu):.2f} s of CPU)"
     print(
         f"finetune run: ready in {seconds}, uses {statistics.median(first):.0f} MB, and "
         f"{statistics.median(later):.0f} MB once it has talked to its trainer; "
-        f"its idle trainer {statistics.median(trainers):.0f} MB (median of {asked.times})"
+        f"its idle trainer {statistics.median(trainers):.0f} MB (median of {arguments.times})"
     )
 
 
@@ -67,13 +67,8 @@ def resident_mb(pid: int) -> float:
 
 
 def children(pid: int) -> list[int]:
-    found = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-    others = [
-        each
-        for task in Path(f"/proc/{pid}/task").iterdir()
-        for each in (task / "children").read_text().split()
-    ]
-    return sorted({int(each) for each in (*found, *others)})
+    tasks = Path(f"/proc/{pid}/task").iterdir()
+    return sorted({int(child) for task in tasks for child in (task / "children").read_text().split()})
 
 
 if __name__ == "__main__":

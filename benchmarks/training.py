@@ -5,9 +5,9 @@
 All use the same rows, model, LoRA and batches of 8. Each runs in a separate process and they take turns step by step,
 so that other work on the machine affects all of them:
 
-ours       loop.py's own step: rows packed, head at supervised tokens only, the machine's best format trl        TRL's
-SFTTrainer at its best: batches of similar length, the same format, loss on the answers only tutorial   every row padded
-to 256 tokens (512 if one is longer), float32, logits at every token
+    ours       loop.py's own step: rows packed, head at supervised tokens only, the machine's best format
+    trl        TRL's SFTTrainer at its best: batches of similar length, the same format, loss on the answers only
+    tutorial   every row padded to 256 tokens (512 if one is longer), float32, logits at every token
 
 All train on TRL's batches in its order, so that their losses compare step by step. Prints the time of each, its score
 on held-out rows after the same number of examples, and how far the others' losses are from ours. Exits with 1 if they
@@ -36,7 +36,9 @@ LOOP = ROOT / "benchmarks" / "_training_loop.py"
 NAMES = ("ours", "trl", "tutorial")
 SHORT = "Classify support tickets."
 WARM_UP = 2  # steps that are not counted
-EQUAL = 0.08  # of a step's loss, on the average: bfloat16 beside bfloat16 has 1.5%, beside float32 3 to 5%
+EQUAL = (
+    0.08  # mean share of a step's loss; two loops in bfloat16 differ by 1.5%, bfloat16 and float32 by 3 to 5%
+)
 
 
 @dataclass
@@ -55,10 +57,10 @@ class Loop:
         self.process.stdin.flush()
         return read_answer(self.process)
 
-    def each(self, what: str, a: str = "seconds") -> float:
+    def rate(self, what: str, per: str = "seconds") -> float:
         """Returns `what` per second (wall or CPU) over all counted steps."""
         counted = self.steps[WARM_UP:]
-        return sum(step[what] for step in counted) / sum(step[a] for step in counted)
+        return sum(step[what] for step in counted) / sum(step[per] for step in counted)
 
 
 def main() -> None:
@@ -67,19 +69,19 @@ def main() -> None:
     parser.add_argument("--instructions", type=Path)
     parser.add_argument("--model", type=Path, default=ROOT / ".cache" / "smollm2-135m")
     parser.add_argument("--steps", type=int, default=20)
-    asked = parser.parse_args()
-    if asked.steps <= WARM_UP:
+    options = parser.parse_args()
+    if options.steps <= WARM_UP:
         parser.error(f"--steps must be more than {WARM_UP}: the first warm up and are not counted.")
     sys.path.insert(0, str(ROOT))
     from trainers.local.demo_model import make_demo_model
 
-    make_demo_model(asked.model)
+    make_demo_model(options.model)
     with tempfile.TemporaryDirectory() as folder:
-        system = asked.instructions.read_text(encoding="utf-8").strip() if asked.instructions else SHORT
-        chats = write_chats(asked.data, system, Path(folder))
-        loops = [start_loop(name, asked.model, chats, asked.steps) for name in NAMES]
+        system = options.instructions.read_text(encoding="utf-8").strip() if options.instructions else SHORT
+        chats = write_chats(options.data, system, Path(folder))
+        loops = [start_loop(name, options.model, chats, options.steps) for name in NAMES]
         batches = loops[NAMES.index("trl")].ask("batches")["batches"]
-        for batch in batches[: asked.steps]:
+        for batch in batches[: options.steps]:
             for loop in loops:
                 loop.steps.append(loop.ask("step " + " ".join(str(place) for place in batch)))
         for loop in loops:
@@ -134,9 +136,9 @@ def matmul_peak(dtype: str) -> float:
     left, right = (torch.randn(size, size, dtype=getattr(torch, dtype), device=device) for _ in range(2))
     best = 0.0
     for _ in range(10):
-        started_at = time.perf_counter()
+        started = time.perf_counter()
         (left @ right).sum().item()
-        best = max(best, 2 * size**3 / (time.perf_counter() - started_at))
+        best = max(best, 2 * size**3 / (time.perf_counter() - started))
     return best
 
 
@@ -149,18 +151,18 @@ def print_table(loops: list[Loop], peak: float) -> None:
     )
     print(f"{'':9} {'format':9} {'ex/s':>6} {'ex/CPU s':>9} {'tok/CPU s':>10} {'of peak':>8} {'MB':>6} "
           f"{'last loss':>10} {'held out':>9} {'right':>6}   ours is faster by")  # fmt: skip
-    if ours.each("tokens") * 4 * ours.about["linear_parameters"] > peak:
+    if ours.rate("tokens") * 4 * ours.about["linear_parameters"] > peak:
         print(
             "of peak: counts the tokens of all rows; ours computes what rows share once, so it may exceed 100%"
         )
     for loop in loops:
         # 4 operations per weight and token: forward and backward, without gradients of the frozen weights.
-        share = 4 * loop.about["linear_parameters"] * loop.each("tokens") / peak
+        share = 4 * loop.about["linear_parameters"] * loop.rate("tokens") / peak
         last = statistics.mean(step["loss"] for step in loop.steps[-5:])
-        faster = f"{ours.each('rows') / loop.each('rows'):.1f} times, {ratio_of_cpu(ours, loop):.1f} by CPU"
+        faster = f"{ours.rate('rows') / loop.rate('rows'):.1f} times, {ratio_of_cpu(ours, loop):.1f} by CPU"
         print(
-            f"{loop.name:9} {loop.about['dtype']:9} {loop.each('rows'):6.2f} {loop.each('rows', 'cpu_seconds'):9.2f} "
-            f"{loop.each('tokens', 'cpu_seconds'):10.0f} {share:8.0%} {loop.score['peak_mb']:6.0f} {last:10.3f} "
+            f"{loop.name:9} {loop.about['dtype']:9} {loop.rate('rows'):6.2f} {loop.rate('rows', 'cpu_seconds'):9.2f} "
+            f"{loop.rate('tokens', 'cpu_seconds'):10.0f} {share:8.0%} {loop.score['peak_mb']:6.0f} {last:10.3f} "
             f"{loop.score['held_out_loss']:9.3f} {loop.score['held_out_right']:6.0%}   "
             f"{faster if loop is not ours else ''}"
         )
@@ -183,7 +185,7 @@ def are_equal(loops: list[Loop]) -> bool:
 
 
 def ratio_of_cpu(ours: Loop, other: Loop) -> float:
-    return ours.each("rows", "cpu_seconds") / other.each("rows", "cpu_seconds")
+    return ours.rate("rows", "cpu_seconds") / other.rate("rows", "cpu_seconds")
 
 
 if __name__ == "__main__":

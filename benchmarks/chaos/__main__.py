@@ -46,14 +46,12 @@ LOG = 5_000  # characters of a part's log
 
 def hosted() -> bool:
     orders = _orders(60, seed=5, budget_usd="2.6", may_read=True, lasting=True)
-    return _blow("a hosted provider, all faults", lambda folder: Storm(folder, orders))
+    return _run("a hosted provider, all faults", lambda folder: Storm(folder, orders))
 
 
 def dialects() -> bool:
     orders = _orders(40, seed=9, may_read=True)
-    is_clean = _blow(
-        "a vendor whose jobs differ only by their file", lambda folder: MuteStorm(folder, orders)
-    )
+    is_clean = _run("a vendor whose jobs differ only by their file", lambda folder: MuteStorm(folder, orders))
     return all([is_clean, *map(_dialect, VENDORS)])
 
 
@@ -66,7 +64,7 @@ def _dialect(dialect: Dialect) -> bool:
         storms.append(DialectStorm(folder, orders, dialect=dialect))
         return storms[-1]
 
-    is_clean = _blow(f"a vendor that behaves like {dialect}", storm_in)
+    is_clean = _run(f"a vendor that behaves like {dialect}", storm_in)
     ledger = storms[-1].provider.service.ledger
     print(
         f"    its ledger: {ledger.jobs} jobs, {ledger.live} live, {ledger.files} files, ${ledger.usd}",
@@ -88,7 +86,7 @@ def _road(vendor: RoadVendor) -> bool:
         storms.append(RoadStorm(folder, orders, vendor=vendor))
         return storms[-1]
 
-    is_clean = _blow(f"whole runs at {vendor}, with a machine", storm_in)
+    is_clean = _run(f"whole runs at {vendor}, with a machine", storm_in)
     service = storms[-1].provider.service
     print(
         f"    its ledger: {service.ledger.jobs} jobs, {service.ledger.live} live, {service.ledger.files} files, "
@@ -100,14 +98,14 @@ def _road(vendor: RoadVendor) -> bool:
 
 def _orders(runs: int, usual: int = 200, **more: Any) -> Orders:
     """Returns the orders for a storm: `runs` for 200 kills, proportionally fewer for fewer kills."""
-    given = [word.partition("=")[2] for word in sys.argv if word.startswith("--kills=")]
-    kills = int(given[0]) if given else usual
+    option = [word.partition("=")[2] for word in sys.argv if word.startswith("--kills=")]
+    kills = int(option[0]) if option else usual
     return Orders(kills=kills, runs=max(4, runs * kills // 200), **more)
 
 
 def own() -> bool:
     orders = _orders(40, seed=6)
-    return _blow(
+    return _run(
         "our trainer: bot, trainer, training",
         lambda folder: OwnStorm(folder, orders, model=_toy(folder), command=STUB),
     )
@@ -115,7 +113,7 @@ def own() -> bool:
 
 def real() -> bool:
     orders = Orders(kills=25, runs=4, seed=7)
-    return _blow(
+    return _run(
         "our trainer, training a real toy model",
         lambda folder: OwnStorm(folder, orders, model=_toy(folder), command=REAL),
     )
@@ -129,7 +127,7 @@ def rented() -> bool:
         storms.append(RentedStorm(folder, _orders(40, seed=10), model=_toy(folder)))
         return storms[-1]
 
-    is_clean, machines = _blow("our trainer on rented machines", storm_in), storms[-1].machines
+    is_clean, machines = _run("our trainer on rented machines", storm_in), storms[-1].machines
     print(f"    its ledger: {machines}", flush=True)
     return is_clean and machines is not None and machines.is_clean
 
@@ -142,12 +140,12 @@ def sweep(every: bool = False) -> bool:
     print(f"{'crash sweep of a step':<44}{'lines':>6}{'deaths':>8}{'states':>8}{'wrong':>7}", flush=True)
     with ForkHost() as forks:
         for step in STEPS:
-            is_clean &= _swept(step, forks, workers, every or step.name in EVERY_LINE)
+            is_clean &= _sweep(step, forks, workers, every or step.name in EVERY_LINE)
         for vendor in VENDORS:
             print(f"  at a vendor that behaves like {vendor}", flush=True)
             for step in STEPS:
                 if step.is_of_dialects:
-                    is_clean &= _swept(step, forks, workers, every, Rules(vendor=vendor))
+                    is_clean &= _sweep(step, forks, workers, every, Rules(vendor=vendor))
     workers.close_processes()
     return is_clean
 
@@ -156,8 +154,8 @@ def all_mutants() -> bool:
     return mutants.print_all()
 
 
-def all_syncs(asked: bool = True) -> bool:
-    return syncs.run(is_asked_for=asked)
+def all_syncs(is_requested: bool = True) -> bool:
+    return syncs.run(is_requested=is_requested)
 
 
 PARTS: dict[str, Callable[[], bool]] = {
@@ -173,7 +171,7 @@ PARTS: dict[str, Callable[[], bool]] = {
 }
 
 
-def _blow(name: str, storm_in: Callable[[Path], Storm]) -> bool:
+def _run(name: str, storm_in: Callable[[Path], Storm]) -> bool:
     with tempfile.TemporaryDirectory(prefix="chaos-") as folder:
         storm = storm_in(Path(folder))
         verdict = storm.run()
@@ -182,28 +180,28 @@ def _blow(name: str, storm_in: Callable[[Path], Storm]) -> bool:
         f"{verdict.unposted:>10}{verdict.over_budget_usd:>13.2f}{verdict.twice:>7}",
         flush=True,
     )
-    where = ", ".join(f"{count} {place}" for place, count in sorted(storm.kills.items()))
+    kills = ", ".join(f"{count} {point}" for point, count in sorted(storm.kills.items()))
     may = "with" if verdict.may_read else "without"
-    print(f"    killed: {where}; the bot {may} permission to look for its messages", flush=True)
+    print(f"    killed: {kills}; the bot {may} permission to look for its messages", flush=True)
     return verdict.is_clean and verdict.due > 0
 
 
-def _swept(
+def _sweep(
     step: Step, forks: ForkHost, workers: SharedWorkers, every: bool, rules: Rules | None = None
 ) -> bool:
     with (
         tempfile.TemporaryDirectory(prefix="sweep-") as folder,
-        world(Path(folder), workers, rules or step.rules) as made,
+        world(Path(folder), workers, rules or step.rules) as prepared,
     ):
-        sweep = Sweep(made, forks, step)
-        found = sweep.try_every_line() if every else sweep.bisect()
+        sweep = Sweep(prepared, forks, step)
+        result = sweep.try_every_line() if every else sweep.bisect()
     print(
-        f"  {step.name:<42}{found.lines:>6}{found.deaths:>8}{found.states:>8}{len(found.wrong):>7}",
+        f"  {step.name:<42}{result.lines:>6}{result.deaths:>8}{result.states:>8}{len(result.wrong):>7}",
         flush=True,
     )
-    for wrong in found.wrong:
-        print(f"    {wrong}", flush=True)
-    return not found.wrong
+    for problem in result.wrong:
+        print(f"    {problem}", flush=True)
+    return not result.wrong
 
 
 def _toy(folder: Path) -> Path:
@@ -219,32 +217,32 @@ def _lane(names: tuple[str, ...]) -> bool:
     is_clean, options = True, [word for word in sys.argv if word.startswith("--kills=")]
     for name in names:
         started = time.monotonic()
-        ended = subprocess.run(
+        process = subprocess.run(
             [sys.executable, "-m", "benchmarks.chaos", name, "--among-others", *options],
             capture_output=True,
             text=True,
         )
-        if ended.returncode:
-            print(ended.stderr[-LOG:], flush=True)
-        print(f"{ended.stdout}    {name}: {time.monotonic() - started:.0f} s", flush=True)
-        is_clean &= ended.returncode == 0
+        if process.returncode:
+            print(process.stderr[-LOG:], flush=True)
+        print(f"{process.stdout}    {name}: {time.monotonic() - started:.0f} s", flush=True)
+        is_clean &= process.returncode == 0
     return is_clean
 
 
 def main() -> None:
-    asked = [word for word in sys.argv[1:] if not word.startswith("--")]
-    if not asked:
+    names = [word for word in sys.argv[1:] if not word.startswith("--")]
+    if not names:
         started = time.monotonic()
         print(HEAD, flush=True)
         with ThreadPoolExecutor(len(LANES)) as lanes:
             is_clean = all(list(lanes.map(_lane, LANES)))
         print(f"{'all clean' if is_clean else 'NOT CLEAN'} in {time.monotonic() - started:.0f} s")
-    elif asked == ["sweep"]:
+    elif names == ["sweep"]:
         is_clean = sweep(every="--every" in sys.argv)
-    elif asked == ["syncs"]:
-        is_clean = all_syncs(asked="--among-others" not in sys.argv)
+    elif names == ["syncs"]:
+        is_clean = all_syncs(is_requested="--among-others" not in sys.argv)
     else:
-        is_clean = all(PARTS[name]() for name in asked)
+        is_clean = all(PARTS[name]() for name in names)
     sys.exit(0 if is_clean else 1)
 
 

@@ -30,38 +30,38 @@ class SyncSweep(Sweep):
     """A sweep whose 'lines' are a step's syncs."""
 
     def _count_lines(self) -> int:
-        self._traced("trace=" + SYNCS)
-        said = self._log.read_text(encoding="utf-8")
-        return sum(said.count(f" {name}(") for name in SYNCS.split(","))
+        self._run_traced("trace=" + SYNCS)
+        log = self._log.read_text(encoding="utf-8")
+        return sum(log.count(f" {name}(") for name in SYNCS.split(","))
 
     def _die(self, line: int) -> int:
-        return self._traced(f"inject={SYNCS}:signal=KILL:when={line}")
+        return self._run_traced(f"inject={SYNCS}:signal=KILL:when={line}")
 
-    def _traced(self, what: str) -> int:
+    def _run_traced(self, expression: str) -> int:
         self._restore()
         self._log = self._world.folder / "strace.txt"
         pid = self._start("die", line=10**9, count_file=str(self._line_count), is_traced=True)
         strace = subprocess.Popen(
-            ["strace", "-q", "-f", "-p", str(pid), "-o", str(self._log), "-e", what],
+            ["strace", "-q", "-f", "-p", str(pid), "-o", str(self._log), "-e", expression],
             stderr=subprocess.DEVNULL,
         )
-        code = self._forks.wait(pid)
+        status = self._forks.wait(pid)
         strace.wait(10)
-        return code
+        return status
 
 
-def why_not() -> str | None:
+def find_obstacle() -> str | None:
     if shutil.which("strace") is None:
         return "strace is not installed"
-    tried = subprocess.run(["strace", "-f", "-o", os.devnull, "true"], capture_output=True)
-    return "strace is not permitted to trace here" if tried.returncode else None
+    trial = subprocess.run(["strace", "-f", "-o", os.devnull, "true"], capture_output=True)
+    return "strace is not permitted to trace here" if trial.returncode else None
 
 
-def run(*, is_asked_for: bool) -> bool:
-    obstacle = why_not()
+def run(*, is_requested: bool) -> bool:
+    obstacle = find_obstacle()
     if obstacle:
         print(f"kill at each fdatasync: not run: {obstacle}", flush=True)
-        return not is_asked_for
+        return not is_requested
     os.environ["ACME_KEY"] = KEY
     workers, wrong = SharedWorkers(), list[str]()
     print(
@@ -71,14 +71,17 @@ def run(*, is_asked_for: bool) -> bool:
     with ForkHost() as forks:
         for step in STEPS:
             if step.name in TRACED:
-                with tempfile.TemporaryDirectory() as folder, world(Path(folder), workers, Rules()) as made:
-                    found = SyncSweep(made, forks, step).try_every_line()
-                wrong += found.wrong
+                with (
+                    tempfile.TemporaryDirectory() as folder,
+                    world(Path(folder), workers, Rules()) as prepared,
+                ):
+                    result = SyncSweep(prepared, forks, step).try_every_line()
+                wrong += result.wrong
                 print(
-                    f"  {step.name:<42}{found.lines:>6}{found.deaths:>8}{found.states:>8}{len(found.wrong):>7}",
+                    f"  {step.name:<42}{result.lines:>6}{result.deaths:>8}{result.states:>8}{len(result.wrong):>7}",
                     flush=True,
                 )
     workers.close_processes()
-    for one in wrong:
-        print(f"    {one}", flush=True)
+    for problem in wrong:
+        print(f"    {problem}", flush=True)
     return not wrong
