@@ -26,8 +26,8 @@ from tests.chaos.bot_process import InlineWorkers
 ROOT = Path(__file__).parents[2]
 COUNTED = tuple(str(ROOT / path) for path in ("bot/services/", "bot/outbox_sender.py"))
 assert all(Path(path).exists() for path in COUNTED), "no line is counted in a file that doesn't exist"
-TICK_S = 60.0
-ANSWERS_S = 0.1
+TICK_S = 30.0
+ANSWERS_S = 0.05
 
 Act = Callable[[Service], None]
 
@@ -63,7 +63,7 @@ def die(
 
 
 def recover(config: str, environment: dict[str, str], now: float, act: str, ticks: int) -> None:
-    """The bot's next life: people repeat what they saw no effect of, and a tick passes each minute."""
+    """The bot's next life: people repeat what they saw no effect of, and it ticks each half minute."""
     clock = [now]
     service = _start_service(config, environment, lambda: clock[0])
     if act != "tick":

@@ -70,7 +70,7 @@ class Step:
     is_quick: bool = False
     is_of_dialects: bool = False
     is_hosted: bool = False
-    ticks: int = 16
+    ticks: int = 30
 
     @property
     def rules(self) -> Rules:
@@ -191,15 +191,15 @@ STEPS = (
     Step("cancel a job that trains", _train, act="cancel", jobs=0, is_of_dialects=True),
     Step("cancel before the create", _approve, act="cancel", jobs=0, created=0),
     Step("deploy a model", _finish_with_aliases, act="promote", results=True, promoted=True),
-    Step("start a machine", _evaluate_hosted, results=True, is_hosted=True, ticks=36),
+    Step("start a machine", _evaluate_hosted, results=True, is_hosted=True, ticks=70),
     Step(
         "find a machine whose answer got lost",
         _start_machine_without_answer,
         results=True,
         is_hosted=True,
-        ticks=26,
+        ticks=50,
     ),
-    Step("see a machine ready", _start_machine, results=True, is_hosted=True, ticks=26),
+    Step("see a machine ready", _start_machine, results=True, is_hosted=True, ticks=50),
     Step("stop an idle machine", _leave_machine_idle, results=True, is_hosted=True),
     Step("stop a machine by a click", _finish_hosted, act="stop", results=True, is_hosted=True),
 )
