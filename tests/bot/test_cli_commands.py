@@ -1,5 +1,5 @@
-"""`finetune` as a whole: its help, -h and --json on every command, what it prints to a terminal and to a pipe, what it
-imports and what it leaves behind."""
+"""What all commands of `finetune` have in common: help, -h, --json, what they print to a terminal and to a pipe, what
+they import and which files they leave behind."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ import json
 import os
 import pty
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import click
 import pytest
@@ -19,29 +19,29 @@ from click.testing import CliRunner
 
 from bot.cli import FIRST, OTHERS, main
 from storage.store import Store
+from tests.bot.cli_runner import ROOT, finetune, finetune_json, write_tickets
+from tests.databases import put_database
 from trainers.local.engines.__main__ import main as engines
 
-ROOT = Path(__file__).parents[2]
-TICKETS = ROOT / "examples" / "support_tickets.csv"
 PROGRAM = "import sys; from bot.cli import main; main(prog_name='finetune')"
-# Commands that tell nothing a program would read, each with the reason.
+# Commands that print nothing for programs, each with the reason.
 WITHOUT_JSON = {
     "init": "asks a person",
-    "run": "stays up",
-    "trainer": "stays up",
-    "demo": "says where the demo is",
+    "run": "runs until it is stopped",
+    "trainer": "runs until it is stopped",
+    "demo": "prints where the demo is",
     "current": "prints an id alone, made for programs",
     "report": "writes a page",
     "export": "writes a model, and a card that is JSON",
-    "restore": "puts a file in place; its exit code tells",
+    "restore": "puts a file in place; its exit code says how it went",
     "forget": "asks a person, and deletes",
-    "engines install": "installs; its exit code tells, and list has the rest",
-    "engines remove": "deletes; its exit code tells",
+    "engines install": "installs; its exit code says how it went, and list has the rest",
+    "engines remove": "deletes; its exit code says how it went",
 }
 
 
 @pytest.fixture(autouse=True)
-def in_an_empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "here").mkdir()
     monkeypatch.chdir(tmp_path / "here")
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
@@ -58,8 +58,8 @@ def commands(group: click.Group = main, path: str = "") -> Iterator[tuple[str, c
             yield from commands(command, f"{path}{name} ")
 
 
-def in_a_terminal(*arguments: str, columns: int = 60) -> str:
-    """What a terminal of that width gets, on stdout and stderr."""
+def run_in_terminal(*arguments: str, columns: int = 60) -> str:
+    """Returns what a terminal of that width gets, on stdout and stderr."""
     control, terminal = pty.openpty()
     environment = {**os.environ, "COLUMNS": str(columns), "TERM": "xterm-256color"}
     command = [sys.executable, "-c", PROGRAM, *arguments]
@@ -76,15 +76,6 @@ def in_a_terminal(*arguments: str, columns: int = 60) -> str:
         os.close(control)
     assert child.returncode == 0, text.decode()
     return text.decode().replace("\r\n", "\n")
-
-
-def in_a_pipe(*arguments: str, code: int = 0, **environment: str) -> str:
-    command = [sys.executable, "-c", PROGRAM, *arguments]
-    done = subprocess.run(
-        command, capture_output=True, text=True, env={**os.environ, **environment}, check=False
-    )
-    assert done.returncode == code, done.stderr
-    return done.stdout
 
 
 def test_the_help_fits_a_screen_and_names_every_command_once() -> None:
@@ -104,21 +95,22 @@ def test_every_command_takes_h(name: str) -> None:
         assert (result.exit_code, result.output[:7]) == (0, "Usage: ")
 
 
-@pytest.mark.parametrize("name", ["trainer", "engines", "engines install"])
-def test_the_help_of_another_process_bears_the_name_that_was_typed(name: str) -> None:
-    text = in_a_pipe(*name.split(), "-h")
-    assert text.startswith(f"Usage: finetune {name} ")
-    assert "Default: that of finetune.toml" in text or name != "engines"
+@pytest.mark.parametrize("name", ["trainer", "engines"])
+def test_the_help_of_a_command_in_another_process_names_what_was_typed(name: str) -> None:
+    command = [sys.executable, "-c", PROGRAM, name, "-h"]
+    process = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert process.stdout.startswith(f"Usage: finetune {name} ")
+    assert "Default: that of finetune.toml" in process.stdout or name == "trainer"
 
 
-def test_every_command_that_tells_something_tells_programs() -> None:
+def test_every_command_prints_json_or_has_a_reason_not_to() -> None:
     groups = {name for name, command in commands() if isinstance(command, click.Group) and name != "engines"}
-    silent = {
+    without_json = {
         name
         for name, command in commands()
         if name not in groups and not any("--json" in parameter.opts for parameter in command.params)
     }
-    assert silent == set(WITHOUT_JSON)
+    assert without_json == set(WITHOUT_JSON)
 
 
 @pytest.mark.parametrize(
@@ -132,83 +124,96 @@ def test_every_command_that_tells_something_tells_programs() -> None:
         ("prices", 0),
         ("prices gpt-4o no-such-model", 1),
         ("plan-memory smollm2-135m --gpu 24", 0),
-        ("audit verify", 0),
         ("backup", 0),
         ("log AAAAAA", 1),
     ],
 )
-def test_what_programs_are_told_is_json(line: str, code: int) -> None:
+def test_json_is_valid_and_the_exit_code_is_that_of_the_text(line: str, code: int) -> None:
     Path("data").mkdir()
-    Store(Path("data/finetune.db")).close()
-    text = in_a_pipe(*line.split(), "--json", code=code)
-    assert json.loads(text or "[]") or line.startswith("log")
+    put_database(Path("data/finetune.db"))
+    group, words = (engines, line.split()[1:]) if line.startswith("engines") else (main, line.split())
+    result = CliRunner().invoke(group, [*words, "--json"])
+    assert result.exit_code == code, result.output
+    assert json.loads(result.stdout or "[]") or line.startswith("log")
 
 
-def test_the_chain_of_the_log_is_told_to_programs() -> None:
+def test_the_doctor_lists_problems_for_people_too() -> None:
+    result = finetune("doctor")
+    assert result.exit_code == 1
+    assert "problem  settings: SLACK_BOT_TOKEN is not set" in result.stdout
+    assert "ok       SQLite: " in result.stdout
+
+
+def test_the_former_demo_command_names_its_successor() -> None:
+    result = finetune("demo", "--model", "some")
+    assert result.exit_code == 2 and "make demo" in result.stderr
+
+
+def test_the_audit_log_is_verified_as_json() -> None:
     Path("data").mkdir()
-    store = Store(Path("data/finetune.db"))
+    store = Store(put_database(Path("data/finetune.db")))
     store.audit.add(at=1.0, who="U1", action="freeze", subject="all", detail="")
     store.close()
-    log: dict[str, Any] = json.loads(in_a_pipe("audit", "verify", "--json"))
+    log = finetune_json("audit", "verify")
     assert (log["intact"], log["entries"], log["earlier_head_is_entry"]) == (True, 1, None)
-    again = json.loads(in_a_pipe("audit", "verify", "--head", log["head"], "--json"))
-    assert again["earlier_head_is_entry"] == 1
+    assert finetune_json("audit", "verify", "--head", log["head"])["earlier_head_is_entry"] == 1
 
 
-def test_a_terminal_gets_colours_and_lines_that_fit_it() -> None:
-    text = in_a_terminal("prices", "gpt-4o")
+def test_a_terminal_gets_colours_and_fitting_lines_but_a_pipe_and_no_color_get_plain_text(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    text = run_in_terminal("prices", "gpt-4o")
     assert "\x1b[1mPrices of 2 models" in text
     plain = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", text)
     assert max(map(len, plain.splitlines())) <= 60
     assert re.search(r"^gpt-4o .*\$2\.50.*\$10\.00", plain, re.MULTILINE)
 
+    piped = finetune("prices", "gpt-4o").stdout
+    assert "\x1b" not in piped
+    monkeypatch.setenv("NO_COLOR", "1")
+    assert run_in_terminal("prices", "gpt-4o") == piped
 
-def test_a_check_is_yellow_where_something_is_worth_a_look(tmp_path: Path) -> None:
-    file = tmp_path / "few.csv"
-    file.write_text("".join(TICKETS.read_text().splitlines(keepends=True)[:40]))
-    text = in_a_terminal("check", str(file), columns=80)
+
+def test_a_check_is_yellow_if_something_is_worth_a_look(tmp_path: Path) -> None:
+    text = run_in_terminal("check", str(write_tickets(tmp_path / "few.csv", 39)), columns=80)
     assert "\x1b[1;33mfew.csv is ready" in text
     assert "\x1b[?25h" in text, "the cursor that the bar hid is shown again"
 
 
-def test_a_pipe_and_no_color_get_plain_text(monkeypatch: pytest.MonkeyPatch) -> None:
-    piped = in_a_pipe("prices", "gpt-4o")
-    assert "\x1b" not in piped
-    monkeypatch.setenv("NO_COLOR", "1")
-    assert in_a_terminal("prices", "gpt-4o") == piped
-
-
 def test_a_check_imports_neither_an_sdk_nor_a_framework(tmp_path: Path) -> None:
-    file = tmp_path / "few.csv"
-    file.write_text("".join(TICKETS.read_text().splitlines(keepends=True)[:61]))
     heavy = "{'openai', 'torch', 'transformers', 'matplotlib', 'rich', 'scipy', 'sklearn', 'slack_sdk', 'sqlite_utils'}"
     program = f"""
 import atexit, sys
 atexit.register(lambda: print('LOADED', sorted({heavy} & set(sys.modules)), file=sys.stderr))
 {PROGRAM}
 """
-    command = [sys.executable, "-c", program, "check", str(file)]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
-    assert "few.csv is ready" in done.stdout
-    assert "LOADED []" in done.stderr
+    command = [sys.executable, "-c", program, "check", str(write_tickets(tmp_path / "few.csv", 60))]
+    process = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert "few.csv is ready" in process.stdout
+    assert "LOADED []" in process.stderr
 
 
-def test_nothing_is_left_in_a_folder_without_an_installation(tmp_path: Path) -> None:
-    assert CliRunner().invoke(main, ["baseline", str(TICKETS), "--rungs", "classical"]).exit_code == 0
+def test_stored_answers_lie_in_the_installations_data_folder_or_else_in_the_users_own(
+    tmp_path: Path,
+) -> None:
+    tickets = write_tickets(tmp_path / "few.csv", 60)
+    assert finetune("baseline", tickets, "--rungs", "classical").exit_code == 0
     assert list(Path.cwd().iterdir()) == []
-    kept = tmp_path / "state" / "finetune"
-    assert [file.name for file in kept.glob("*.db")] == ["terminal.db"]
-    assert kept.stat().st_mode & 0o777 == 0o700, "answers to rows are in it"
+    state = tmp_path / "state" / "finetune"
+    assert [file.name for file in state.glob("*.db")] == ["terminal.db"]
+    assert state.stat().st_mode & 0o777 == 0o700, "answers to rows are in it"
 
-
-def test_an_installation_keeps_what_the_terminal_asked_in_its_data_folder(tmp_path: Path) -> None:
-    Path("finetune.toml").write_text('data = "kept"\n')
-    assert CliRunner().invoke(main, ["baseline", str(TICKETS), "--rungs", "classical"]).exit_code == 0
-    assert Path("kept/terminal.db").exists()
+    shutil.rmtree(tmp_path / "state")
+    Path("finetune.toml").write_text('data = "installed"\n')
+    assert finetune("baseline", tickets, "--rungs", "classical").exit_code == 0
+    assert Path("installed/terminal.db").exists()
     assert not (tmp_path / "state").exists()
 
 
 def test_bash_completes_commands() -> None:
-    assert "complete" in in_a_pipe(_FINETUNE_COMPLETE="bash_source")
+    def complete(**environment: str) -> str:
+        return CliRunner().invoke(main, [], prog_name="finetune", env=environment).stdout
+
+    assert "complete" in complete(_FINETUNE_COMPLETE="bash_source")
     words = {"_FINETUNE_COMPLETE": "bash_complete", "COMP_WORDS": "finetune pl", "COMP_CWORD": "1"}
-    assert in_a_pipe(**words) == "plain,plan-memory\n"
+    assert complete(**words) == "plain,plan-memory\n"

@@ -1,4 +1,4 @@
-"""`finetune current`: the id of the model in use alone on stdout, beside a running bot, else a sentence and a code."""
+"""`finetune current`: prints the id of the model in use, also beside a running bot, or refuses with a sentence."""
 
 from __future__ import annotations
 
@@ -13,28 +13,26 @@ from storage.driver import sqlite3
 from tests.bot.world import World
 
 
-def current(world: World, *arguments: str) -> Result:
+def run_current(world: World, *arguments: str) -> Result:
     return CliRunner().invoke(
         main, ["current", *arguments], env={"FINETUNE_CONFIG": str(world.folder / "finetune.toml")}
     )
 
 
-def test_it_prints_the_id_of_the_model_in_use_beside_a_running_bot(world: World) -> None:
+def test_the_id_of_the_model_in_use_is_printed_beside_a_running_bot(world: World) -> None:
     world.start_approved()
     world.tick_until_state("done")
-    nothing = current(world, "tickets")
+    nothing = run_current(world, "tickets")
     assert (nothing.exit_code, nothing.stdout) == (1, "")
     assert "No model is in use for tickets" in nothing.stderr
     world.type("/finetune promote tickets-1", user=BEN)
-    assert current(world, "ｔickets").exit_code == 0, "typed in another Unicode form"
-    said = current(world, "Tickets")
-    assert (said.exit_code, said.stdout) == (0, f"{world.store.model('tickets-1').provider_model}\n")
-    assert current(world, "faq").exit_code == 1
+    assert run_current(world, "ｔickets").exit_code == 0, "typed in another Unicode form"
+    result = run_current(world, "Tickets")
+    assert (result.exit_code, result.stdout) == (0, f"{world.store.model('tickets-1').provider_model}\n")
+    assert run_current(world, "faq").exit_code == 1
 
 
-def test_what_is_no_database_of_ours_or_an_older_one_is_said(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_missing_or_foreign_database_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("FINETUNE_CONFIG", raising=False)
     result = CliRunner().invoke(main, ["current", "tickets"])

@@ -11,45 +11,44 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from click.testing import CliRunner, Result
 
-from bot.cli import estimates, main
+from bot.cli import estimates
+from tests.bot.cli_runner import ROOT, TICKETS, finetune, finetune_json, write_tickets
 from trainers.evaluation.results import Candidate, Ladder, Pair, Rung, Standing
 
-ROOT = Path(__file__).parents[2]
-TICKETS = ROOT / "examples" / "support_tickets.csv"
+FLAWED = ROOT / "examples" / "support_tickets_flawed.jsonl"
+FILE = "tickets.csv"
+ROWS = 210  # savings are shown from 200 rows on
 
 
 @pytest.fixture(autouse=True)
-def nobody_s_settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def folder_with_tickets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("FINETUNE_CONFIG", raising=False)
     monkeypatch.setattr(estimates, "utc_today", lambda: date(2026, 11, 27))
+    write_tickets(tmp_path / FILE, ROWS)
 
 
-def finetune(*arguments: str | Path) -> Result:
-    result = CliRunner().invoke(main, [str(argument) for argument in arguments])
-    assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
-    return result
+def estimate(*arguments: str | Path) -> dict[str, Any]:
+    return finetune_json("estimate", FILE, "--current", "gpt-4o", *arguments)
 
 
-def estimated(*arguments: str | Path) -> dict[str, Any]:
-    result = finetune("estimate", TICKETS, "--current", "gpt-4o", *arguments, "--json")
-    assert result.exit_code == 0, result.output
-    answer: dict[str, Any] = json.loads(result.stdout)
-    return answer
+def estimate_text(*arguments: str | Path) -> str:
+    """Returns the estimate for people as one line with single spaces."""
+    return " ".join(finetune("estimate", FILE, *arguments).stdout.split())
 
 
-def measured(arm: Candidate, standing: Standing, right: int, tokens: int = 0) -> Rung:
+def measured_rung(candidate: Candidate, standing: Standing, right: int, tokens: int = 0) -> Rung:
     scores = (1.0,) * right + (0.0,) * (200 - right)
     return Rung(
-        *(arm, "label", scores, right / 200, 0.87, 0.95, standing, None, 0.9, 0, 0),
+        *(candidate, "label", scores, right / 200, 0.87, 0.95, standing, None, 0.9, 0, 0),
         *(tokens, tokens, 0.1, 0.2, Decimal(0)),
     )
 
 
-def baseline(folder: Path, standing: Standing, *others: Rung, pairs: tuple[Pair, ...] = ()) -> Path:
-    classical, bar = measured(Candidate("classical"), standing, 184), 0.85
+def write_baseline(folder: Path, standing: Standing, *others: Rung, pairs: tuple[Pair, ...] = ()) -> Path:
+    """Writes what `finetune baseline --json` prints, with a classical model that got 184 of 200 rows right."""
+    classical, bar = measured_rung(Candidate("classical"), standing, 184), 0.85
     cheapest = classical.arm if standing == "meets" else None
     ladder = Ladder("tickets", 1, "0" * 64, bar, (classical, *others), cheapest, pairs, 0.08, (), (), 1.0)
     file = folder / "baseline.json"
@@ -57,8 +56,8 @@ def baseline(folder: Path, standing: Standing, *others: Rung, pairs: tuple[Pair,
     return file
 
 
-def test_an_estimate_carries_chances_tornado_and_the_source_of_each_price() -> None:
-    answer = estimated("--volume", "1B", "--target", "gpt-4.1", "--hours", "10", "--rate", "100")
+def test_an_estimate_has_chances_a_tornado_and_the_source_of_each_price() -> None:
+    answer = estimate("--volume", "1B", "--target", "gpt-4.1", "--hours", "10", "--rate", "100")
     outlook = answer["outlook"]
     assert outlook["draws"] == 10_000
     assert outlook["horizon_months"] == answer["horizon_months"] <= 2, "the model ends on 2027-01-14"
@@ -73,17 +72,34 @@ def test_an_estimate_carries_chances_tornado_and_the_source_of_each_price() -> N
     tuned = answer["prices"][0]
     assert (tuned["model"], tuned["as_of"]) == ("openai/gpt-4.1-2025-04-14", "2026-11-24")
     assert any(price["source"].startswith("genai-prices ") for price in answer["prices"])
+    assert answer["machines_reason"] == "OpenAI serves it."
+    assert answer["training_tokens_estimated"] is False, "gpt-4.1's own tokenizer counts them"
 
 
-def test_nothing_measured_is_held_against_today_s_model() -> None:
-    answer = estimated("--volume", "10M")
+def test_todays_model_costs_its_price_times_the_volume_and_is_the_alternative_if_none_is_measured() -> None:
+    answer = estimate("--volume", "10M")
+    assert (answer["monthly_input_tokens"], answer["monthly_before_usd"]) == (10_000_000, 25.0)
+    total = answer["monthly_before_usd"] + answer["monthly_before_output_usd"]
+    assert answer["monthly_before_total_usd"] == pytest.approx(total)
     assert answer["alternative"]["name"] == "today's model, gpt-4o"
     assert answer["alternative"]["monthly_usd"] == answer["monthly_before_total_usd"]
-    assert answer["bar"] == 0.85
+    assert (answer["dataset"], answer["current"], answer["bar"]) == ("tickets", "gpt-4o", 0.85)
+    assert answer["target"].startswith("local/")
+    assert all(assumption["why"] for assumption in answer["assumptions"])
+    twice = estimate("--volume", "20M")
+    assert twice["monthly_before_total_usd"] == pytest.approx(2 * total)
+    assert twice["training_tokens"] == answer["training_tokens"]
+
+
+def test_without_todays_model_the_saving_is_unknown_rather_than_zero() -> None:
+    answer = finetune_json("estimate", FILE)
+    assert answer["monthly_before_usd"] is answer["saving_month_usd"] is None
+    assert answer["training_tokens"] > 0
+    assert any("is unknown" in reason["text"] for reason in answer["verdict"]["reasons"])
 
 
 def test_a_free_rung_that_meets_the_bar_leaves_nothing_to_save(tmp_path: Path) -> None:
-    answer = estimated("--volume", "10M", "--baseline", baseline(tmp_path, "meets"))
+    answer = estimate("--volume", "10M", "--baseline", write_baseline(tmp_path, "meets"))
     assert answer["alternative"]["rung"] == "classical"
     assert (answer["alternative"]["score"], answer["alternative"]["n"]) == (0.92, 200)
     assert answer["monthly_before_usd"] == 25.0
@@ -94,77 +110,78 @@ def test_a_free_rung_that_meets_the_bar_leaves_nothing_to_save(tmp_path: Path) -
     assert answer["savings_withheld"].endswith("whatever it would save.")
 
 
-def test_a_rung_that_misses_the_bar_is_no_alternative(tmp_path: Path) -> None:
-    missing = estimated("--volume", "10M", "--baseline", baseline(tmp_path, "misses"))
-    assert missing["alternative"]["name"] == "today's model, gpt-4o"
-    assert "no measured alternative clearly meets the bar of 85%" in missing["alternative"]["sentence"]
+def test_a_rung_that_misses_the_bar_or_whose_model_has_ended_is_no_alternative(tmp_path: Path) -> None:
+    ended = measured_rung(Candidate("zero", "openai/o4-mini"), "meets", 190, 20_000)
+    answer = estimate("--volume", "1B", "--baseline", write_baseline(tmp_path, "misses", ended))
+    assert answer["alternative"]["model"] == "gpt-4o"
+    assert "no measured alternative clearly meets the bar of 85%" in answer["alternative"]["sentence"]
+    assert "o4-mini" not in str(answer["verdict"])
 
 
-def test_another_bar_judges_the_same_answers_again(tmp_path: Path) -> None:
-    """184 of 200 right meet 85%, and not 95%."""
-    file = baseline(tmp_path, "meets")
-    assert (
-        estimated("--volume", "10M", "--baseline", file, "--bar", "86%")["alternative"]["rung"] == "classical"
-    )
-    higher = estimated("--volume", "10M", "--baseline", file, "--bar", "95%")
+def test_another_bar_judges_the_stored_answers_again(tmp_path: Path) -> None:
+    """184 of 200 right meet 86%, but not 95%."""
+    file = write_baseline(tmp_path, "meets")
+    lower, higher = (estimate("--volume", "10M", "--baseline", file, "--bar", bar) for bar in ("86%", "95%"))
+    assert lower["alternative"]["rung"] == "classical"
     assert (higher["bar"], higher["alternative"]["name"]) == (0.95, "today's model, gpt-4o")
 
 
 def test_better_answers_are_worth_what_a_wrong_one_costs(tmp_path: Path) -> None:
     """8 of 200 rows more are right: at 50 cents each, 2 cents a request. Without a price the free model is enough."""
-    tuned = measured(Candidate("tuned", "local/ft"), "meets", 192, tokens=200 * 30)
+    tuned = measured_rung(Candidate("tuned", "local/ft"), "meets", 192, tokens=200 * 30)
     better = Pair(tuned.arm, Candidate("classical"), 0.04, 0.01, 0.08, 0.008)
-    file = baseline(tmp_path, "meets", tuned, pairs=(better,))
-    answer = estimated("--volume", "10M", "--prompt-tokens", "100", "--baseline", file, "--wrong-usd", "0.5")
+    file = write_baseline(tmp_path, "meets", tuned, pairs=(better,))
+    question = ("--volume", "10M", "--prompt-tokens", "100", "--baseline", file)
+    answer = estimate(*question, "--wrong-usd", "0.5")
     assert answer["errors_avoided_month_usd"] == pytest.approx(100_000 * 0.02)
     assert answer["saving_month_usd"] == pytest.approx(2000)
     assert answer["outlook"]["tornado"][0]["name"] == "quality"
-    unsaid = estimated("--volume", "10M", "--prompt-tokens", "100", "--baseline", file)
-    assert unsaid["errors_avoided_month_usd"] is None
-    assert unsaid["verdict"]["headline"].startswith("Not now. The classical model meets the bar")
+    without_price = estimate(*question)
+    assert without_price["errors_avoided_month_usd"] is None
+    assert without_price["verdict"]["headline"].startswith("Not now. The classical model meets the bar")
 
 
-def test_fifteen_lines_decide_and_why_gives_the_rest() -> None:
-    asked = ("estimate", TICKETS, "--current", "gpt-4o", "--volume", "10M")
-    short, whole = finetune(*asked).stdout, finetune(*asked, "--why").stdout
+def test_people_read_the_verdict_in_fifteen_lines_and_the_rest_with_why() -> None:
+    question = ("estimate", FILE, "--current", "gpt-4o", "--volume", "10M")
+    short, long = finetune(*question).stdout, finetune(*question, "--why").stdout
     assert len(short.splitlines()) <= 15
-    assert short.splitlines()[-1].startswith("Add --why") and "--why" not in whole
-    assert whole.startswith(short[: short.index("Add --why")])
+    assert short.splitlines()[-1].startswith("Add --why") and "--why" not in long
+    assert long.startswith(short[: short.index("Add --why")])
     for part in ("Assumptions", "What moves the net value", "Prices: "):
-        assert part in whole and part not in short
+        assert part in long and part not in short
+    lines = long.splitlines()
+    assert lines[0].startswith("Worth measuring: it would save about $2")
+    assert lines[2].startswith("tickets on local/smollm2-135m, 10M input tokens")
+    for part in ("Compared with", "Pays back", "Net value over 12 months", "$25"):
+        assert part in long
+
+    answer = estimate("--volume", "10M")
+    step = f"Measure the free models (finetune baseline {FILE} --rungs classical,encoder); it takes a few seconds."
+    assert step in long and answer["verdict"]["next_step"] == step
+    assert "how many hours of work will this take? add --hours." in long.lower()
+    assert "/finetune" not in long + str(answer) and "`" not in long
+    assert {reason["weighs"] for reason in answer["verdict"]["reasons"]} == {True, False}
 
 
-def test_an_estimate_without_a_file_is_refused() -> None:
-    result = finetune("estimate", "--current", "gpt-4o")
-    assert result.exit_code == 2 and "Missing argument 'FILE'" in result.stderr
-
-
-def test_the_verdict_comes_first_for_people() -> None:
-    result = finetune("estimate", TICKETS, "--current", "gpt-4o", "--volume", "10M", "--why")
-    lines = result.stdout.splitlines()
-    assert lines[0] == (
-        "Worth measuring: it would save about $27 a month until 2027-01-14 if it is good enough"
-    )
-    assert lines[2].startswith("support_tickets on local/smollm2-135m, 10M input tokens")
-    for part in ("Compared with", "Pays back", "Net value over 12 months", "What moves the net value"):
-        assert part in result.stdout
-
-
-def test_no_volume_has_nothing_to_save() -> None:
-    answer = estimated("--volume", "0")
+def test_without_any_volume_there_is_nothing_to_save() -> None:
+    answer = estimate("--volume", "0")
     assert answer["verdict"]["kind"] == "no_go"
     assert "nothing to save" in answer["verdict"]["headline"]
     assert answer["payback_months"] is None
 
 
-def test_what_a_person_says_changes_the_sums() -> None:
-    answer = estimated(
+def test_options_change_the_sums() -> None:
+    answer = estimate(
         *("--volume", "10M", "--labels", "500", "--label-usd", "$0.10", "--prompt-tokens", "1500"),
         *("--retrain-months", "6", "--monitoring-usd", "20", "--batch", "30%"),
     )
     assert answer["labels_usd"] == 50
     assert answer["monthly_after_upkeep_usd"] == 20
-    assert answer["monthly_before_usd"] < 25, "a long beginning is cached, and batches are cheaper"
+    assert answer["monthly_before_usd"] < 25, "the start of a long prompt is cached, and batches are cheaper"
+    batched = estimate("--volume", "1B", "--target", "gpt-4.1", "--batch", "30%")
+    assert [price["batch_discount"] for price in batched["prices"]] == [0.5, 0.5, 0.5]
+    batches = next(row["value"] for row in batched["assumptions"] if row["name"] == "batches")
+    assert batches.count("50% off") == 2, batches
 
 
 @pytest.mark.parametrize(
@@ -177,39 +194,79 @@ def test_what_a_person_says_changes_the_sums() -> None:
         (("--utilisation", "0%"), "can't be a share of its time that the machine is busy"),
         (("--task", "cooking"), "There is no task “cooking”"),
         (("--volume", "-3M"), "I can't read “-3M” as a volume"),
+        (("--volume", "10M", "--current", "gpt-4oo"), "Did you mean gpt-4o"),
+        (("--target", "local/smollm2-135n"), "Did you mean local/smollm2-135m?"),
     ],
 )
-def test_absurd_values_are_answered_with_a_sentence(arguments: tuple[str, ...], sentence: str) -> None:
-    result = finetune("estimate", TICKETS, "--current", "gpt-4o", *arguments, "--json")
+def test_a_value_that_cannot_be_read_is_refused_with_a_sentence(
+    arguments: tuple[str, ...], sentence: str
+) -> None:
+    result = finetune("estimate", FILE, *arguments, "--json")
     assert (result.exit_code, result.stdout) == (2, "")
     assert sentence in result.stderr.replace("\n", " ")
 
 
-@pytest.mark.parametrize("content", ["", "[]", "{}", '{"ladder": {}}', '{"ladder": 3}', "\x00"])
-def test_a_baseline_that_is_none_is_said(tmp_path: Path, content: str) -> None:
+def test_a_missing_or_flawed_file_is_not_estimated() -> None:
+    missing, flawed = finetune("estimate", "--current", "gpt-4o"), finetune("estimate", FLAWED, "--json")
+    assert missing.exit_code == 2 and "Missing argument 'FILE'" in missing.stderr
+    assert (flawed.exit_code, flawed.stdout) == (2, "")
+    assert "first; then training on it can be estimated" in flawed.stderr
+
+
+@pytest.mark.parametrize("content", ["", "[]", '{"ladder": {}}', '{"ladder": 3}', "\x00"])
+def test_a_file_that_is_no_baseline_is_refused(tmp_path: Path, content: str) -> None:
     (tmp_path / "b.json").write_text(content)
-    result = finetune("estimate", TICKETS, "--baseline", "b.json")
+    result = finetune("estimate", FILE, "--baseline", "b.json")
     assert (result.exit_code, result.stdout) == (2, "")
     assert "finetune baseline FILE --json" in result.stderr
 
 
-def test_a_model_that_has_ended_is_no_go() -> None:
-    answer = estimated("--volume", "10B", "--target", "gpt-4.1-nano")
+def test_a_target_that_has_ended_is_no_go() -> None:
+    question = ("--volume", "10B", "--target", "gpt-4.1-nano")
+    answer, text = estimate(*question), estimate_text("--current", "gpt-4o", *question, "--why")
     assert answer["verdict"]["kind"] == "no_go"
     assert answer["outlook"] is answer["payback_months"] is None
-    said = finetune(
-        "estimate", TICKETS, "--current", "gpt-4o", "--volume", "1M", "--target", "gpt-4.1-nano", "--why"
+    for words in ("Saves a month", "Pays back within", "Net value over", "What moves"):
+        assert words not in text
+
+
+def test_todays_model_that_has_ended_is_refused_with_its_successor() -> None:
+    result = finetune("estimate", FILE, "--current", "o4-mini", "--volume", "10B", "--json")
+    assert result.exit_code == 1 and not result.stdout
+    assert result.stderr == (
+        "o4-mini was shut down on 2026-10-23 and no longer answers. Its maker recommends gpt-5.6-terra instead.\n"
     )
-    for word in ("Saves a month", "Pays back within", "Net value over", "What moves"):
-        assert word not in said.stdout
 
 
-def test_a_hole_in_the_price_list_is_said_with_the_place_to_fill_it() -> None:
-    answer = estimated("--volume", "10M", "--target", "nebius/llama-3.1-8b")
+def test_todays_model_saves_only_until_it_ends() -> None:
+    question = ("--target", "local/smollm2-135m", "--volume", "10B")
+    answer = estimate(*question)
+    assert (answer["current_ends"], answer["successor"]) == ("2027-01-14", "gpt-6-luna")
+    assert answer["verdict"]["kind"] != "go"
+    assert answer["saving_month_usd"] > 26_000 and answer["npv_usd"] < 55_000
+    assert any(reason["rule"] == "successor" and reason["weighs"] for reason in answer["verdict"]["reasons"])
+    text = estimate_text("--current", "gpt-4o", *question, "--why")
+    assert "a month until 2027-01-14" in text
+    assert "From 2027-01-14: saves $1," in text
+    assert "a month, compared with gpt-6-luna, the successor of gpt-4o" in text
+
+
+def test_a_missing_price_is_reported_with_the_setting_that_fills_it(tmp_path: Path) -> None:
+    answer = estimate("--volume", "10M", "--target", "nebius/llama-3.1-8b")
     assert answer["outlook"] is None
-    assert any("[providers.nebius.models." in reason["text"] for reason in answer["verdict"]["reasons"]) or (
-        "[providers.nebius.models." in answer["verdict"]["next_step"]
+    assert "[providers.nebius.models." in str(answer["verdict"])
+    text = estimate_text("--current", "gpt-4o", "--volume", "10M", "--target", "nebius/llama-3.1-8b")
+    assert "about $27 a month" in text and "gpt-6-luna, about $1.1" in text, (
+        "today's bill is shown all the same"
     )
+    assert "unknown: add input, output and training to finetune.toml" in text
+
+    only_training_is_missing = '[providers.openai.models."new"]\ninput = "1"\noutput = "2"\n'
+    (tmp_path / "finetune.toml").write_text(only_training_is_missing)
+    cure = 'add training to finetune.toml under [providers.openai.models."new"].'
+    prices = finetune("prices").stdout
+    assert f"openai/new: price unknown: {cure}" in prices and "your settings" in prices
+    assert cure in str(estimate("--volume", "10M", "--target", "openai/new")["verdict"])
 
 
 @pytest.mark.parametrize(
@@ -227,94 +284,69 @@ def test_a_hole_in_the_price_list_is_said_with_the_place_to_fill_it() -> None:
         ),
     ],
 )  # fmt: skip
-def test_a_vendors_prices_are_shown_with_who_says_so_also_where_one_is_missing(
+def test_a_vendors_prices_are_shown_with_their_source_even_if_one_is_missing(
     target: str, prices: str
 ) -> None:
-    asked = ("current=gpt-4o", "volume=10M", f"target={target}", "--why")  # as in Slack
-    assert prices in " ".join(finetune("estimate", TICKETS, *asked).stdout.split())
+    text = estimate_text("current=gpt-4o", "volume=10M", f"target={target}", "--why")  # as in Slack
+    assert prices in text
 
 
-def test_todays_bill_is_shown_where_the_price_of_a_training_is_missing() -> None:
-    told = finetune("estimate", TICKETS, "current=gpt-4o", "volume=10M", "target=nebius/llama-3.1-8b").stdout
-    assert "about $27 a month" in told and "gpt-6-luna, about $1.10 a month" in told
-    assert "unknown: add input, output and training to finetune.toml" in told
+def test_a_machine_that_is_paid_by_the_hour_counts_in_what_a_run_costs() -> None:
+    assert "of which $2.75 for its machine during measuring" in estimate_text(
+        "--target", "crusoe/llama-3.1-8b"
+    )
 
 
-def test_measuring_on_a_machine_by_the_hour_is_in_what_a_run_costs() -> None:
-    told = finetune("estimate", TICKETS, "--target", "crusoe/llama-3.1-8b").stdout
-    assert "about $2.80, of which $2.75 for its machine during measuring" in told
-
-
-def test_what_the_judge_of_a_free_run_takes_is_in_what_it_costs(
+def test_the_judge_of_a_free_run_counts_in_what_it_costs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("OPENAI_API_KEY", "sk-anything")
-    rows = tmp_path / "answers.csv"
-    said = "\n".join(
-        f"Where is parcel {number}?,It is in hall {number} of our store." for number in range(400)
-    )
-    rows.write_text(f"text,label\n{said}\n", encoding="utf-8")
-    asked = (
-        "--target",
-        "local/smollm2-135m",
-        "--judge",
-        "openai/gpt-4o",
-        "--current",
-        "gpt-4o",
-        "--volume",
-        "10M",
-    )
-    answer = json.loads(finetune("estimate", rows, *asked, "--json").stdout)
-    told = finetune("estimate", rows, *asked, "--why").stdout
+    lines = [f"Where is parcel {number}?,It is in hall {number} of our store." for number in range(ROWS)]
+    (tmp_path / FILE).write_text("\n".join(["text,label", *lines]), encoding="utf-8")
+    question = ("--target", "local/smollm2-135m", "--judge", "openai/gpt-4o", "--volume", "10M")
+    answer = estimate(*question)
+    text = estimate_text(*question, "--current", "gpt-4o", "--why")
     assert answer["training_usd"] == 0 and answer["evaluation_usd"] == answer["one_off_usd"] > 0.1
     cost = f"${answer['evaluation_usd']:.2f}"
     for line in (f"One-off cost: about {cost}", f"a run costs about {cost}", f"Measuring, one-off: {cost}"):
-        assert line in " ".join(told.split()), line
-    assert "only your" not in told
+        assert line in text, line
+    assert "only your" not in text
 
 
-def test_what_it_costs_once_is_shown_where_that_never_comes_back() -> None:
-    asked = ("--volume", "5M", "--target", "gpt-4.1-mini", "--task", "quality", "--hours", "40")
-    told = " ".join(finetune("estimate", TICKETS, "--current", "gpt-4o", *asked).stdout.split())
-    assert (
-        "Pays back: never" in told and "One-off cost: about $3,000, including staff time and labels" in told
-    )
+def test_the_one_off_cost_is_shown_even_if_it_never_pays_back() -> None:
+    question = ("--volume", "5M", "--target", "gpt-4.1-mini", "--task", "quality", "--hours", "40")
+    text = estimate_text("--current", "gpt-4o", *question)
+    assert "Pays back: never" in text
+    assert "One-off cost: about $3,000, including staff time and labels" in text
 
 
-def test_what_saves_more_than_a_quarter_of_an_hour_costs_is_not_called_too_little() -> None:
-    asked = ("--current", "gpt-4o", "--volume", "10M", "--target", "gpt-4.1-mini")
-    told = " ".join(finetune("estimate", TICKETS, *asked).stdout.split())
-    assert "Saves: about $21 a month" in told and "in 48 days" in told, (
-        "so $32, and a quarter of an hour is $19"
-    )
-    assert "oo little is at stake" not in told
+def test_a_saving_above_a_quarter_of_an_hours_pay_is_not_called_too_little() -> None:
+    text = estimate_text("--current", "gpt-4o", "--volume", "10M", "--target", "gpt-4.1-mini")
+    assert "Saves: about $21 a month" in text and "in 48 days" in text, "so $32; a quarter of an hour is $19"
+    assert "oo little is at stake" not in text
 
 
-def test_a_saving_of_less_than_a_cent_is_not_called_nothing() -> None:
-    asked = ("--current", "gpt-4o", "--volume", "1", "--target", "gpt-4.1-mini", "--why")
-    told = " ".join(finetune("estimate", TICKETS, *asked).stdout.split())
-    assert "Saves: under 1 cent a month" in told and "Saves a month: under 1 cent" in told
+def test_a_saving_below_a_cent_is_not_called_nothing() -> None:
+    text = estimate_text("--current", "gpt-4o", "--volume", "1", "--target", "gpt-4.1-mini", "--why")
+    assert "Saves: under 1 cent a month" in text and "Saves a month: under 1 cent" in text
 
 
 @pytest.mark.parametrize("price", ["-1", "1e30", "1e-30", "NaN", "€2.50", "2,50"])
-def test_a_price_that_cannot_be_stops_an_estimate(tmp_path: Path, price: str) -> None:
+def test_an_impossible_price_stops_an_estimate(tmp_path: Path, price: str) -> None:
     (tmp_path / "finetune.toml").write_text(f'[prices."x"]\ninput = "{price}"\noutput = "2"\n')
-    result = finetune("estimate", TICKETS)
+    result = finetune("estimate", FILE)
     assert result.exit_code == 2
     assert "should be USD per 1M tokens in quotes" in result.stderr
 
 
-def test_the_next_step_is_a_command_of_the_terminal() -> None:
-    asked = ("estimate", TICKETS, "--current", "gpt-4o", "--volume", "10M")
-    said, answer = finetune(*asked, "--why").stdout, estimated("--volume", "10M")
-    step = f"Measure the free models (finetune baseline {TICKETS} --rungs classical,encoder); it takes a few seconds."
-    assert step in said and answer["verdict"]["next_step"] == step
-    assert "how many hours of work will this take? add --hours." in said.lower()
-    assert "/finetune" not in said and "/finetune" not in str(answer)
-    assert {one["weighs"] for one in answer["verdict"]["reasons"]} == {True, False}
+def test_all_mistakes_in_the_settings_stop_an_estimate(tmp_path: Path) -> None:
+    (tmp_path / "finetune.toml").write_text("[people]\nquorum = 0\n[budget]\nmonthly_usd = 2.5\n")
+    result = finetune("estimate", FILE)
+    assert result.exit_code == 2
+    assert result.stderr.count("• finetune.toml, line ") == 2
 
 
-def test_prices_are_listed_with_who_says_so() -> None:
+def test_prices_are_listed_with_their_source() -> None:
     result = finetune("prices")
     assert result.exit_code == 0
     lines = [" ".join(line.split()) for line in result.stdout.splitlines()]
@@ -324,126 +356,69 @@ def test_prices_are_listed_with_who_says_so() -> None:
     assert f"price unknown: {keys} under [providers.nebius.models." in result.stdout
 
 
-def test_a_hole_in_a_price_is_said_with_its_key(tmp_path: Path) -> None:
-    hole = '[providers.openai.models."new"]\ninput = "1"\noutput = "2"\n'
-    (tmp_path / "finetune.toml").write_text(hole)
-    said = 'add training to finetune.toml under [providers.openai.models."new"].'
-    shown = finetune("prices").stdout
-    assert f"openai/new: price unknown: {said}" in shown and "your settings" in shown
-    answer = estimated("--volume", "10M", "--target", "openai/new")
-    assert said in str(answer["verdict"])
-
-
-def test_a_named_model_shows_its_prompted_and_its_tuned_price() -> None:
+def test_prices_of_named_models_show_both_kinds_ends_and_unknown_names() -> None:
     rows = json.loads(finetune("prices", "gpt-4o-mini", "--json").stdout)
     assert [(row["kind"], row["input"], row["training"]) for row in rows] == [
         ("prompted", 0.15, None),
         ("tuned", 0.3, 3.0),
     ]
+    text = finetune("prices", "gpt-4o", "o4-mini").stdout
+    assert "ends on 2027-01-14, then gpt-6-luna" in text and "ended on 2026-10-23, then gpt-5.6-terra" in text
+    by_model = {row["model"]: row for row in json.loads(finetune("prices", "o4-mini", "--json").stdout)}
+    assert by_model["o4-mini"]["has_ended"] is True and by_model["o4-mini"]["ends"] == "2026-10-23"
 
-
-def test_today_s_model_saves_only_until_it_ends() -> None:
-    answer = estimated("--target", "local/smollm2-135m", "--volume", "10B")
-    assert (answer["current_ends"], answer["successor"]) == ("2027-01-14", "gpt-6-luna")
-    assert answer["verdict"]["kind"] != "go"
-    assert answer["saving_month_usd"] > 26_000 and answer["npv_usd"] < 55_000
-    assert any(reason["rule"] == "successor" and reason["weighs"] for reason in answer["verdict"]["reasons"])
-    asked = ("--current", "gpt-4o", "--target", "local/smollm2-135m", "--volume", "10B")
-    text = finetune("estimate", TICKETS, *asked, "--why").stdout
-    assert "a month until 2027-01-14" in text
-    assert "From 2027-01-14: saves $1,093 a month, compared with gpt-6-luna, the successor of gpt-4o" in text
-
-
-def test_an_own_machine_says_how_many_it_takes_or_why_that_is_not_known(tmp_path: Path) -> None:
-    own = ("--target", "local/smollm2-135m", "--volume", "1000B")
-    unknown = estimated(*own)
-    assert unknown["machines_needed"] is None and "finetune calibrate" in unknown["machines_reason"]
-    assert any(one["rule"] == "machine" and one["weighs"] for one in unknown["verdict"]["reasons"])
-    said = estimated(*own, "--serving-speed", "5000", "--utilisation", "50%")
-    assert said["machines_needed"] > 100
-    machines = [one["text"] for one in said["verdict"]["reasons"] if one["rule"] == "machine"]
-    assert any(f"about {said['machines_needed']:,} machines like yours" in text for text in machines)
-    assert estimated("--target", "gpt-4.1", "--volume", "1B")["machines_reason"] == "OpenAI serves it."
-
-
-def test_a_model_that_has_ended_is_nobody_s_today_s_model() -> None:
-    result = finetune("estimate", TICKETS, "--current", "o4-mini", "--volume", "10B", "--json")
-    assert result.exit_code == 1 and not result.stdout
-    assert result.stderr == (
-        "o4-mini was shut down on 2026-10-23 and no longer answers. Its maker recommends gpt-5.6-terra instead.\n"
-    )
-
-
-def test_a_rung_whose_model_has_ended_since_is_no_alternative(tmp_path: Path) -> None:
-    gone = measured(Candidate("zero", "openai/o4-mini"), "meets", 190, 20_000)
-    answer = estimated("--volume", "1B", "--baseline", baseline(tmp_path, "misses", gone))
-    assert answer["alternative"]["model"] == "gpt-4o"
-    assert "o4-mini" not in str(answer["verdict"])
-
-
-def test_ends_are_marked_in_prices() -> None:
-    said = finetune("prices", "gpt-4o", "o4-mini").stdout
-    assert "ends on 2027-01-14, then gpt-6-luna" in said and "ended on 2026-10-23, then gpt-5.6-terra" in said
-    rows = {row["model"]: row for row in json.loads(finetune("prices", "o4-mini", "--json").stdout)}
-    assert rows["o4-mini"]["has_ended"] is True and rows["o4-mini"]["ends"] == "2026-10-23"
-
-
-def test_a_third_of_wrong_labels_is_a_no(tmp_path: Path) -> None:
-    with TICKETS.open(encoding="utf-8", newline="") as file:
-        rows = list(csv.DictReader(file))
-    labels, dice = sorted({row["label"] for row in rows}), random.Random(1)
-    for row in rows:
-        if dice.random() < 0.33:
-            row["label"] = dice.choice([label for label in labels if label != row["label"]])
-    file_of_wrong = tmp_path / "wrong.csv"
-    with file_of_wrong.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.DictWriter(file, ["text", "label"])
-        writer.writeheader()
-        writer.writerows(rows)
-    how = ("--current", "gpt-4o", "--target", "local/smollm2-135m", "--volume", "10B", "--json")
-    answer = json.loads(finetune("estimate", file_of_wrong, *how).stdout)
-    assert answer["verdict"]["kind"] == "no_go"
-    assert answer["verdict"]["reasons"][0]["rule"] == "wrong labels"
-    assert answer["saving_month_usd"] is None
-
-
-def test_an_unknown_name_gets_the_nearest_and_exit_code_1() -> None:
     result = finetune("prices", "gpt-4oo", "gpt-4o")
     assert result.exit_code == 1
     assert "No price is known for “gpt-4oo”. Did you mean gpt-4o" in result.stdout
     assert "\ngpt-4o " in result.stdout and "$2.50" in result.stdout
 
 
-def test_expected_runs_count_in_tokens_dollars_and_evaluation() -> None:
-    once, thrice = (estimated("--volume", "1B", "--target", "gpt-4.1", "--runs", runs) for runs in ("1", "3"))
-    assert thrice["training_tokens"] == 3 * once["training_tokens"]
+def test_a_machine_of_ones_own_reports_how_many_are_needed_or_why_that_is_unknown() -> None:
+    question = ("--target", "local/smollm2-135m", "--volume", "1000B")
+    uncalibrated = estimate(*question)
+    assert uncalibrated["machines_needed"] is None
+    assert "finetune calibrate" in uncalibrated["machines_reason"]
+    assert any(
+        reason["rule"] == "machine" and reason["weighs"] for reason in uncalibrated["verdict"]["reasons"]
+    )
+    (training,) = [row for row in uncalibrated["assumptions"] if row["name"] == "training"]
+    assert uncalibrated["training_tokens_estimated"] is True
+    assert "Estimated with" in training["why"] and "about" in training["value"], "another tokenizer counted"
+    answer = estimate(*question, "--serving-speed", "5000", "--utilisation", "50%")
+    assert answer["machines_needed"] > 100
+    machines = [reason["text"] for reason in answer["verdict"]["reasons"] if reason["rule"] == "machine"]
+    assert any(f"about {answer['machines_needed']:,} machines like yours" in text for text in machines)
+
+
+def test_a_file_with_a_third_of_wrong_labels_is_no_go(tmp_path: Path) -> None:
+    with TICKETS.open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    labels, dice = sorted({row["label"] for row in rows}), random.Random(1)
+    for row in rows:
+        if dice.random() < 0.33:
+            row["label"] = dice.choice([label for label in labels if label != row["label"]])
+    with (tmp_path / FILE).open("w", encoding="utf-8", newline="") as file:
+        writer = csv.DictWriter(file, ["text", "label"])
+        writer.writeheader()
+        writer.writerows(rows)
+    answer = estimate("--target", "local/smollm2-135m", "--volume", "10B")
+    assert answer["verdict"]["kind"] == "no_go"
+    assert answer["verdict"]["reasons"][0]["rule"] == "wrong labels"
+    assert answer["saving_month_usd"] is None
+
+
+def test_each_expected_run_costs_its_tokens_and_its_evaluation() -> None:
+    single, triple = (
+        estimate("--volume", "1B", "--target", "gpt-4.1", "--runs", runs) for runs in ("1", "3")
+    )
+    assert triple["training_tokens"] == 3 * single["training_tokens"]
     for name in ("training_usd", "evaluation_usd"):
-        assert once[name] and thrice[name] == pytest.approx(3 * once[name])
-    assert thrice["one_off_usd"] == pytest.approx(3 * once["one_off_usd"])
+        assert single[name] and triple[name] == pytest.approx(3 * single[name])
+    assert triple["one_off_usd"] == pytest.approx(3 * single["one_off_usd"])
 
 
-def test_a_batch_discount_is_shown_with_each_price_that_it_is_taken_off() -> None:
-    answer = estimated("--volume", "1B", "--target", "gpt-4.1", "--batch", "30%")
-    assert [row["batch_discount"] for row in answer["prices"]] == [0.5, 0.5, 0.5]
-    batches = next(one["value"] for one in answer["assumptions"] if one["name"] == "batches")
-    assert batches.count("50% off") == 2, batches
-
-
-@pytest.mark.parametrize(("target", "is_estimated"), [("gpt-4.1", False), ("local/smollm2-135m", True)])
-def test_tokens_that_another_tokenizer_counted_are_called_an_estimate(
-    target: str, is_estimated: bool
-) -> None:
-    answer = estimated("--volume", "10M", "--target", target)
-    assert answer["training_tokens_estimated"] is is_estimated
-    (training,) = [one for one in answer["assumptions"] if one["name"] == "training"]
-    assert ("Estimated with" in training["why"]) is is_estimated and (
-        "about" in training["value"]
-    ) is is_estimated
-
-
-def test_options_can_be_typed_as_in_slack_and_a_value_with_an_equals_sign_stays_one() -> None:
-    in_slack = finetune("estimate", TICKETS, "current=gpt-4o", "volume=10M", "lora_r=8", "--json")
-    assert in_slack.exit_code == 0, in_slack.output
-    assert json.loads(in_slack.stdout) == estimated("--volume", "10M", "--lora-r", "8")
-    assert "unexpected extra argument (volum=10M)" in finetune("estimate", TICKETS, "volum=10M").output
-    assert "no column 'label=text'" in finetune("check", TICKETS, "--text", "label=text").output
+def test_options_can_be_typed_as_in_slack_and_a_value_may_contain_an_equals_sign() -> None:
+    in_slack = finetune_json("estimate", FILE, "current=gpt-4o", "volume=10M", "lora_r=8")
+    assert in_slack == estimate("--volume", "10M", "--lora-r", "8")
+    assert "unexpected extra argument (volum=10M)" in finetune("estimate", FILE, "volum=10M").output
+    assert "no column 'label=text'" in finetune("check", FILE, "--text", "label=text").output

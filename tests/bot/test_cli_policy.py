@@ -5,20 +5,20 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from click.testing import CliRunner, Result
+from click.testing import Result
 
 from bot.cards.permissions import DOING
-from bot.cli import main
 from bot.cli.policy import ACTIONS
 from demo.people import ANA
 from demo.slack_emulator import SlackEmulator, refused
+from tests.bot.cli_runner import finetune
 from tests.bot.test_policy_settings import WHOLE
 from tests.bot.world import APPROVERS_GROUP, CLEO, GUS, PEOPLE, PRIVATE
 
 
 @pytest.fixture
 def policy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The settings file; it may be written again."""
+    """The settings file, which a test may overwrite."""
     path = tmp_path / "finetune.toml"
     path.write_text(WHOLE, encoding="utf-8")
     monkeypatch.chdir(tmp_path)
@@ -27,17 +27,17 @@ def policy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return path
 
 
-def ask(*words: str) -> Result:
-    return CliRunner().invoke(main, ["policy", *words])
+def run_policy(*words: str) -> Result:
+    return finetune("policy", *words)
 
 
 def explain(user: str, action: str, *more: str) -> Result:
-    return ask("explain", "--user", user, "--action", action, *more)
+    return run_policy("explain", "--user", user, "--action", action, *more)
 
 
-def test_check_says_who_may_what_and_what_nobody_may(policy: Path) -> None:
-    said = ask("check")
-    assert said.exit_code == 0
+def test_check_lists_who_may_do_what_and_what_nobody_may(policy: Path) -> None:
+    result = run_policy("check")
+    assert result.exit_code == 0
     for line in (
         "approve   U0BEN, U0CLEO, U0DORA, S0LEADS   (finetune.toml, line 13: [policy.who] approve)",
         "cancel    who asked for it, U0BEN",
@@ -48,14 +48,14 @@ def test_check_says_who_may_what_and_what_nobody_may(policy: Path) -> None:
         "hard “support stays here”: to local   (finetune.toml, line 24: [policy.data])",
         "data that no rule covers: stays on this machine",
     ):
-        assert line in said.stdout
+        assert line in result.stdout
 
 
 def test_check_lists_every_mistake(policy: Path) -> None:
     policy.write_text(WHOLE.replace("local", "locl").replace("anyone", "anybody"), encoding="utf-8")
-    said = ask("check")
-    assert said.exit_code == 2
-    assert said.stderr.count("• finetune.toml, line ") == 3, said.stderr
+    result = run_policy("check")
+    assert result.exit_code == 2
+    assert result.stderr.count("• finetune.toml, line ") == 3, result.stderr
 
 
 @pytest.mark.parametrize(
@@ -79,18 +79,20 @@ def test_check_lists_every_mistake(policy: Path) -> None:
 def test_explain_names_the_rule_that_decides_with_its_line(
     policy: Path, user: str, action: str, more: tuple[str, ...], code: int, line: str
 ) -> None:
-    said = explain(user, action, *more)
-    decided = next(one for one in said.stdout.splitlines() if one.startswith("Decided by "))
-    assert (said.exit_code, line in decided) == (code, True), said.stdout
-    assert said.stdout.startswith("No. " if code else "Yes. ") and "Slack was not asked" in said.stdout
+    result = explain(user, action, *more)
+    decision = next(text for text in result.stdout.splitlines() if text.startswith("Decided by "))
+    assert (result.exit_code, line in decision) == (code, True), result.stdout
+    assert result.stdout.startswith("No. " if code else "Yes. ") and "Slack was not asked" in result.stdout
 
 
-def test_a_provider_or_an_amount_that_there_is_not_is_said(policy: Path) -> None:
+def test_an_unknown_provider_and_an_unreadable_amount_are_refused(policy: Path) -> None:
     assert "There is no provider opnai" in explain("U0BEN", "start", "--provider", "opnai").stderr
     assert "--cost should be US dollars" in explain("U0BEN", "start", "--cost", "lots").stderr
 
 
-def test_with_a_token_slack_is_asked_who_they_are(policy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_with_a_token_explain_asks_slack_about_the_person(
+    policy: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with SlackEmulator(people=PEOPLE, channels=(PRIVATE,), groups={APPROVERS_GROUP: (CLEO.id,)}) as slack:
         api = f'[slack]\napi_url = "{slack.access.api_url}"\n[people]\napprover_groups = ["{APPROVERS_GROUP}"]\n'
         policy.write_text(api, encoding="utf-8")
@@ -107,5 +109,5 @@ def test_with_a_token_slack_is_asked_who_they_are(policy: Path, monkeypatch: pyt
         assert explain(CLEO.id, "approve", "--offline").exit_code == 1
 
 
-def test_every_act_can_be_asked_about() -> None:
+def test_explain_knows_every_action() -> None:
     assert set(ACTIONS.choices) == set(DOING)

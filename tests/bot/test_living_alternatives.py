@@ -20,7 +20,7 @@ from bot.settings import Settings, load_settings
 from bot.values.requests import Baseline
 from bot.values.runs import Refusal
 from demo.people import ANA
-from tests.bot.test_cli_measuring import finetune, rows
+from tests.bot.cli_runner import finetune, write_tickets
 from tests.bot.world import JOBS, PRIVATE, TARGET, Rules, World
 from tests.cards import builders
 
@@ -100,7 +100,7 @@ def test_any_model_of_such_a_row_can_be_measured_by_its_name(settings: Settings)
     assert isinstance(found, LineUp)
     groq, ollama = found.models
     assert (str(groq.price.price.input), groq.thinks) == ("0.075", True)
-    assert (ollama.price.price.input, ollama.price.usd_per_hour) == (0, 0)
+    assert ollama.price.price.input == ollama.price.usd_per_hour == 0
 
 
 def test_a_server_on_this_machine_is_measured_without_a_key_or_a_price(world: World, tmp_path: Path) -> None:
@@ -108,7 +108,7 @@ def test_a_server_on_this_machine_is_measured_without_a_key_or_a_price(world: Wo
     config.write_text(
         f'[providers.ollama]\nbase_url = "{world.provider.url}"\nkey_env = "ACME_KEY"\nstays_here = true\n'
     )
-    rows(tmp_path / "rows.csv", 60)
+    write_tickets(tmp_path / "rows.csv", 60)
     arguments = ("--model", "ollama/acme-small", "--rungs", "zero", "--json")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(tmp_path)
