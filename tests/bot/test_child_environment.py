@@ -11,7 +11,7 @@ from demo.people import ANA, TICKETS
 from demo.service import RunningBot
 from demo.slack_emulator import SlackEmulator
 from demo.workspace import wait_until
-from tests.bot.test_embedded import base
+from tests.bot.test_embedded_trainer import base
 from trainers.host import trainer_environment
 
 __all__ = ["base"]

@@ -20,7 +20,7 @@ from bot.cards import evaluations
 from bot.embedded_trainer import free_port
 from demo.people import BEN
 from tests.bot import canaries
-from tests.bot.test_heartbeat import get
+from tests.bot.test_process_health import get
 from tests.bot.test_story_ladder import PRICES, MakeWorld, until, until_asked
 from tests.bot.world import CLEO, GUS, TARGET, Rules, World
 from tests.local.conftest import tiny_model_dir  # noqa: F401 - a fixture

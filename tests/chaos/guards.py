@@ -44,8 +44,8 @@ JOBS, TRAINING, APPROVING = (
 RULES, CLIENT, OUTBOX = "bot/rules/permissions.py", "trainers/client.py", "storage/messages.py"
 PROVIDER, APPROVAL = "tests/bot/test_story_provider.py", "tests/bot/test_story_approval.py"
 DECIDING = "tests/rules/test_permissions.py"
-TRACES, CURVES = "tests/bot/test_traces.py", "tests/bot/test_story_curve_tuned.py"
-FREEZE, NOTICES = "tests/bot/test_story_freeze.py", "tests/bot/test_notices.py"
+TRACES, CURVES = "tests/bot/test_lost_answers.py", "tests/bot/test_story_curve_tuned.py"
+FREEZE, NOTICES = "tests/bot/test_story_freeze.py", "tests/bot/test_outbox_sender.py"
 PROMOTE, DOUBT = "tests/bot/test_story_promote.py", "tests/bot/test_story_doubt.py"
 POLICY, LADDER = "tests/bot/test_story_policy.py", "tests/bot/test_story_ladder.py"
 CHANNELS, SCANNING = "tests/bot/test_story_leaks_channels.py", "tests/bot/test_story_leaks_scanning.py"
@@ -553,8 +553,8 @@ GUARDS = (
         "storage/audit.py",
         "json.dumps([previous, at, who, action, subject, detail])",
         "json.dumps([at, who, action, subject, detail])",
-        "tests/storage/test_chain.py::test_an_entry_taken_out_is_missed "
-        "tests/storage/test_chain.py::test_it_says_which_entry_and_what_does_not_fit "
+        "tests/storage/test_audit_verify.py::test_an_entry_taken_out_is_missed "
+        "tests/storage/test_audit_verify.py::test_it_says_which_entry_and_what_does_not_fit "
         f"{HERE}::test_an_audit_entrys_hash_depends_on_the_entry_before",
     ),
     # Our own trainer.
@@ -780,7 +780,7 @@ GUARDS = (
         "bot/worker_pool.py",
         "now - child.task.begun > self._deadline_s:",
         "False:",
-        "tests/bot/test_workers.py::test_a_task_past_its_deadline_is_ended_and_no_other_hears_of_it",
+        "tests/bot/test_worker_pool.py::test_a_task_past_its_deadline_is_ended_and_no_other_hears_of_it",
     ),
     Guard(
         "Parquet is measured before it is unpacked",
@@ -794,7 +794,7 @@ GUARDS = (
         "bot/slack/http.py",
         "        max_request_body_size=MAX_BODY + 1,\n",
         "",
-        "tests/bot/test_front.py::test_a_body_that_will_not_do_is_refused_by_its_head",
+        "tests/bot/test_slack_http.py::test_a_body_that_will_not_do_is_refused_by_its_head",
     ),
     Guard(
         "the trainer closes silent connections",

@@ -13,8 +13,8 @@ from demo.people import ANA, TICKETS
 from demo.slack_emulator import Fault, SlackEmulator, broken, cut_off, refused, too_many
 from demo.slack_emulator.state import ALL_SCOPES
 from storage.store import Store
-from tests.bot.test_notices import OTHERS, Desk
-from tests.bot.test_notices import desk as desk
+from tests.bot.test_outbox_sender import OTHERS, Desk
+from tests.bot.test_outbox_sender import desk as desk
 
 HISTORY = {"channels:history", "groups:history", "im:history"}
 POST, LOOK, SHARE = "chat.postMessage", "conversations.history", "files.completeUploadExternal"

@@ -312,7 +312,7 @@ import sys, time
 from pathlib import Path
 from bot.llm_client import LlmClient
 from storage.store import Store
-from tests.bot.test_askers import questions, row_at
+from tests.bot.test_llm_client import questions, row_at
 from tests.peers.hosted import KEY
 from trainers.client import Trainer
 store, row = Store(Path(sys.argv[1])), row_at(sys.argv[2])
