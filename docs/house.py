@@ -49,9 +49,9 @@ class Module:
         ]
 
 
-def read_modules(root: Path = ROOT) -> list[Module]:
-    """Returns every module of the product, sorted by path."""
-    paths = sorted(path for package in PACKAGES for path in (root / package).rglob("*.py"))
+def read_modules(root: Path = ROOT, packages: Sequence[str] = PACKAGES) -> list[Module]:
+    """Returns every module of these packages, by default of the product, sorted by path."""
+    paths = sorted(path for package in packages for path in (root / package).rglob("*.py"))
     names = {_dotted(path.relative_to(root)) for path in paths}
     return [_read(root, path, names) for path in paths]
 

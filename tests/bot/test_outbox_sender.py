@@ -1,50 +1,22 @@
-"""The outbox's sender against the Slack emulator, with a clock of the test's own: nothing sleeps."""
+"""The outbox's sender against the Slack emulator: pace, order, retries, fallbacks and what is given up."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
-from slack_sdk import WebClient
 
-from bot.outbox_sender import MAX_TRIES, OutboxSender
-from demo.people import ANA, BEN, BOT, TICKETS
+from bot.outbox_sender import MAX_TRIES
+from demo.people import ANA, BEN, TICKETS
 from demo.slack_emulator import Fault, SlackEmulator, broken, cut_off, refused, slow, too_many
 from demo.slack_emulator.state import ALL_SCOPES
-from demo.workspace import Channel, PostedMessage, wait_until
-from storage.records import Draft, OutboxKind
+from demo.workspace import PostedMessage, wait_until
 from storage.store import Store
+from tests.bot.outbox_harness import OTHERS, OutboxHarness, outbox, store
 
-OTHERS = Channel("C0OPS", "ml-ops", (ANA.id, BOT.id))
+__all__ = ["outbox", "store"]
 PNG = b"\x89PNG\r\n\x1a\n" + bytes(500)
-
-
-class Desk:
-    """A store, a Slack and a clock that only `later` moves."""
-
-    def __init__(self, store: Store, slack: SlackEmulator, fallback: str | None = OTHERS.id) -> None:
-        self.now = 1_000.0
-        self.store = store
-        self.slack = slack
-        access = slack.access
-        client = WebClient(access.bot_token, base_url=access.api_url, timeout=5, retry_handlers=[])
-        self.notices = OutboxSender(store, client, fallback, clock=lambda: self.now)
-
-    def put(self, kind: OutboxKind = "post", text: str = "x", **rest: Any) -> None:
-        values: dict[str, Any] = {"channel": TICKETS.id, "body": {"text": text}, **rest}
-        self.store.outbox.put(Draft(kind=kind, **values), now=self.now)
-
-    def show(self, card: str, text: str, *, channel: str = TICKETS.id, progress: bool = False) -> None:
-        self.store.outbox.show(card, channel, {"text": text}, now=self.now, progress=progress)
-
-    def later(self, seconds: float) -> int:
-        self.now += seconds
-        return self.notices.send_due()
-
-    def texts(self, channel: str = TICKETS.id) -> list[str]:
-        return [message.text for message in self.slack.messages(channel)]
 
 
 @pytest.fixture
@@ -53,79 +25,71 @@ def slack() -> Iterator[SlackEmulator]:
         yield slack
 
 
-@pytest.fixture
-def desk(tmp_path: Path, slack: SlackEmulator) -> Iterator[Desk]:
-    store = Store(tmp_path / "finetune.db")
-    yield Desk(store, slack)
-    store.close()
-
-
 def only(messages: tuple[PostedMessage, ...]) -> PostedMessage:
     assert len(messages) == 1, messages
     return messages[0]
 
 
-def test_a_message_is_posted_once(desk: Desk) -> None:
-    desk.put(text="hello", dedupe="hello")
-    assert desk.later(0) == 1
-    desk.put(text="hello", dedupe="hello")
-    assert [desk.later(60) for _ in range(3)] == [0, 0, 0]
-    assert desk.texts() == ["hello"]
-    assert desk.store.outbox.waiting() == 0
+def test_a_message_is_posted_once(outbox: OutboxHarness) -> None:
+    outbox.put(text="hello", dedupe="hello")
+    assert outbox.send_after(0) == 1
+    outbox.put(text="hello", dedupe="hello")
+    assert [outbox.send_after(60) for _ in range(3)] == [0, 0, 0]
+    assert outbox.texts() == ["hello"]
+    assert outbox.waiting() == 0
 
 
-def test_one_card_is_edited_in_place(desk: Desk) -> None:
-    desk.put(text="queued", card="run 1", dedupe="run 1")
-    desk.later(0)
+def test_one_card_is_edited_in_place(outbox: OutboxHarness) -> None:
+    outbox.put(text="queued", card="run 1", dedupe="run 1")
+    outbox.send_after(0)
     for text in ("10%", "20%", "done"):
-        desk.show("run 1", text)
-        desk.later(5)
-    card = only(desk.slack.messages(TICKETS.id))
+        outbox.show("run 1", text)
+        outbox.send_after(5)
+    card = only(outbox.slack.messages(TICKETS.id))
     assert (card.text, card.edits) == ("done", 3)
 
 
-def test_edits_that_come_fast_are_sent_as_one(desk: Desk) -> None:
-    desk.put(text="queued", card="run 1")
-    desk.later(0)
+def test_fast_edits_are_sent_as_one(outbox: OutboxHarness) -> None:
+    outbox.put(text="queued", card="run 1")
+    outbox.send_after(0)
     for percent in range(100):
-        desk.show("run 1", f"{percent}%")
-        desk.later(0.01)
-    desk.later(5)
-    card = only(desk.slack.messages(TICKETS.id))
+        outbox.show("run 1", f"{percent}%")
+        outbox.send_after(0.01)
+    outbox.send_after(5)
+    card = only(outbox.slack.messages(TICKETS.id))
     assert (card.text, card.edits) == ("99%", 3)
 
 
-def test_posts_into_one_channel_keep_their_pace_and_order(desk: Desk) -> None:
+def test_posts_to_one_channel_keep_their_pace_and_order(outbox: OutboxHarness) -> None:
     for text in "abc":
-        desk.put(text=text)
-    desk.put(text="elsewhere", channel=OTHERS.id)
-    assert [desk.later(seconds) for seconds in (0, 0.5, 0.6, 1.1)] == [2, 0, 1, 1]
-    assert desk.texts() == ["a", "b", "c"]
-    assert desk.texts(OTHERS.id) == ["elsewhere"]
+        outbox.put(text=text)
+    outbox.put(text="elsewhere", channel=OTHERS.id)
+    assert [outbox.send_after(seconds) for seconds in (0, 0.5, 0.6, 1.1)] == [2, 0, 1, 1]
+    assert outbox.texts() == ["a", "b", "c"]
+    assert outbox.texts(OTHERS.id) == ["elsewhere"]
 
 
-def test_a_limit_puts_it_back_for_as_long_as_slack_says(desk: Desk) -> None:
-    desk.slack.fail("chat.postMessage", too_many(30))
-    desk.put(text="a")
-    desk.put(text="b")
-    desk.later(0)
-    assert [desk.later(seconds) for seconds in (10, 19.9)] == [0, 0]
-    assert len(desk.slack.calls("chat.postMessage")) == 1, "nothing is asked within Retry-After"
-    desk.later(0.2)
-    desk.later(2)
-    assert desk.texts() == ["a", "b"]
+def test_a_rate_limit_postpones_posts_for_as_long_as_slack_asks(outbox: OutboxHarness) -> None:
+    outbox.slack.fail("chat.postMessage", too_many(30))
+    outbox.put(text="a")
+    outbox.put(text="b")
+    outbox.send_after(0)
+    assert [outbox.send_after(seconds) for seconds in (10, 19.9)] == [0, 0]
+    assert len(outbox.slack.calls("chat.postMessage")) == 1, "no call within Retry-After"
+    outbox.send_after(0.2)
+    outbox.send_after(2)
+    assert outbox.texts() == ["a", "b"]
 
 
-def test_a_channel_that_is_limited_for_long_loses_nothing_though_others_get_through(desk: Desk) -> None:
-    desk.slack.fail("chat.postMessage", too_many(30), times=40, channel=TICKETS.id)
-    desk.put(text="a")
+def test_a_channel_that_is_limited_for_long_loses_nothing(outbox: OutboxHarness) -> None:
+    outbox.slack.fail("chat.postMessage", too_many(30), times=40, channel=TICKETS.id)
+    outbox.put(text="a")
     for _ in range(45):
-        desk.put(text="elsewhere", channel=OTHERS.id)
-        desk.later(31)
-    for _ in range(60):
-        desk.later(31)
-    assert desk.texts() == ["a"]
-    assert desk.texts(OTHERS.id) == ["elsewhere"] * 45
+        outbox.put(text="elsewhere", channel=OTHERS.id)
+        outbox.send_after(31)
+    outbox.send_times(60, 31)
+    assert outbox.texts() == ["a"]
+    assert outbox.texts(OTHERS.id) == ["elsewhere"] * 45
 
 
 @pytest.mark.parametrize(
@@ -133,349 +97,324 @@ def test_a_channel_that_is_limited_for_long_loses_nothing_though_others_get_thro
     [broken(500), broken(503), cut_off(), refused("internal_error"), refused("service_unavailable")],
     ids=["500", "503", "cut", "internal_error", "unavailable"],
 )
-def test_a_passing_fault_is_tried_again_ever_more_slowly(desk: Desk, fault: Fault) -> None:
-    desk.slack.fail("chat.postMessage", fault, times=3)
-    desk.put(text="a")
-    assert [desk.later(seconds) for seconds in (0, 1.1, 2.1, 4.1)] == [0, 0, 0, 1]
-    assert desk.texts() == ["a"]
-    assert len(desk.slack.calls("chat.postMessage")) == 4
+def test_a_temporary_fault_is_retried_with_growing_pauses(outbox: OutboxHarness, fault: Fault) -> None:
+    outbox.slack.fail("chat.postMessage", fault, times=3)
+    outbox.put(text="a")
+    assert [outbox.send_after(seconds) for seconds in (0, 1.1, 2.1, 4.1)] == [0, 0, 0, 1]
+    assert outbox.texts() == ["a"]
+    assert len(outbox.slack.calls("chat.postMessage")) == 4
 
 
-def test_a_slack_that_hangs_is_left_after_the_timeout_and_asked_again(desk: Desk) -> None:
-    desk.notices.slack.timeout = 0.1  # type: ignore[assignment]
-    desk.slack.fail("chat.update", slow(0.3))
-    desk.put(text="queued", card="run 1")
-    desk.later(0)
-    desk.show("run 1", "10%")
-    assert desk.later(5) == 0
-    wait_until(lambda: desk.slack.calls("chat.update"), "the late answer")
-    desk.notices.slack.timeout = 5
-    assert desk.later(5) == 1
-    assert only(desk.slack.messages(TICKETS.id)).text == "10%"
+def test_a_call_that_hangs_is_retried_after_the_timeout(outbox: OutboxHarness) -> None:
+    outbox.sender.slack.timeout = 0.1  # type: ignore[assignment]
+    outbox.slack.fail("chat.update", slow(0.3))
+    outbox.put(text="queued", card="run 1")
+    outbox.send_after(0)
+    outbox.show("run 1", "10%")
+    assert outbox.send_after(5) == 0
+    wait_until(lambda: outbox.slack.calls("chat.update"), "the late answer")
+    outbox.sender.slack.timeout = 5
+    assert outbox.send_after(5) == 1
+    assert only(outbox.slack.messages(TICKETS.id)).text == "10%"
 
 
-def test_a_slack_that_is_not_there_loses_nothing(tmp_path: Path) -> None:
-    store = Store(tmp_path / "finetune.db")
+def test_a_slack_that_cannot_be_reached_loses_nothing(store: Store) -> None:
     with SlackEmulator() as slack:
-        desk = Desk(store, slack)
-    desk.put(text="a")
-    assert [desk.later(10) for _ in range(3)] == [0, 0, 0]
-    assert store.outbox.waiting() == 1
-    store.close()
+        outbox = OutboxHarness(store, slack)
+    outbox.put(text="a")
+    assert [outbox.send_after(10) for _ in range(3)] == [0, 0, 0]
+    assert outbox.waiting() == 1
 
 
 @pytest.mark.parametrize("code", ["message_not_found", "cant_update_message", "edit_window_closed"])
-def test_a_card_that_cannot_be_edited_is_posted_anew(desk: Desk, code: str) -> None:
-    desk.put(text="queued", card="run 1")
-    desk.later(0)
-    desk.slack.fail("chat.update", refused(code))
-    desk.show("run 1", "10%")
-    desk.later(5)
-    desk.later(5)
-    assert desk.texts() == ["queued", "10%"]
-    desk.show("run 1", "20%")
-    desk.later(5)
-    assert desk.texts() == ["queued", "20%"], "edits go to the new card"
+def test_a_card_that_cannot_be_edited_is_posted_again(outbox: OutboxHarness, code: str) -> None:
+    outbox.put(text="queued", card="run 1")
+    outbox.send_after(0)
+    outbox.slack.fail("chat.update", refused(code))
+    outbox.show("run 1", "10%")
+    outbox.send_after(5)
+    outbox.send_after(5)
+    assert outbox.texts() == ["queued", "10%"]
+    outbox.show("run 1", "20%")
+    outbox.send_after(5)
+    assert outbox.texts() == ["queued", "20%"], "edits go to the new card"
 
 
-def test_an_archived_channel_s_messages_go_to_the_fallback(desk: Desk) -> None:
-    desk.put(text="queued", card="run 1")
-    desk.later(0)
-    desk.slack.archive(TICKETS.id)
-    desk.show("run 1", "10%")
-    desk.put(text="the result", card="result 1")
-    desk.later(5)
-    desk.later(5)
-    desk.later(5)
-    assert sorted(desk.texts(OTHERS.id)) == ["10%", "the result"]
-    desk.show("run 1", "20%")
-    desk.later(5)
-    assert sorted(desk.texts(OTHERS.id)) == ["20%", "the result"]
+def test_an_archived_channel_s_messages_go_to_the_fallback(outbox: OutboxHarness) -> None:
+    outbox.put(text="queued", card="run 1")
+    outbox.send_after(0)
+    outbox.slack.archive(TICKETS.id)
+    outbox.show("run 1", "10%")
+    outbox.put(text="the result", card="result 1")
+    outbox.send_times(3, 5)
+    assert sorted(outbox.texts(OTHERS.id)) == ["10%", "the result"]
+    outbox.show("run 1", "20%")
+    outbox.send_after(5)
+    assert sorted(outbox.texts(OTHERS.id)) == ["20%", "the result"]
 
 
-def test_a_reply_follows_its_card_to_where_it_stands(desk: Desk) -> None:
-    desk.slack.fail("chat.postMessage", refused("not_in_channel"))
-    desk.put(text="the result", card="result 1")
-    desk.put(text="the rows", thread="result 1")
-    for _ in range(4):
-        desk.later(5)
-    card, reply = desk.slack.messages(OTHERS.id)
+def test_a_reply_follows_its_card_into_the_fallback_channel(outbox: OutboxHarness) -> None:
+    outbox.slack.fail("chat.postMessage", refused("not_in_channel"))
+    outbox.put(text="the result", card="result 1")
+    outbox.put(text="the rows", thread="result 1")
+    outbox.send_times(4, 5)
+    card, reply = outbox.slack.messages(OTHERS.id)
     assert (card.text, reply.text, reply.thread_ts) == ("the result", "the rows", card.ts)
-    assert desk.texts() == []
+    assert outbox.texts() == []
 
 
-def test_without_a_fallback_a_closed_channel_s_message_is_told_to_its_person_and_waits(
-    tmp_path: Path, slack: SlackEmulator
+def test_without_a_fallback_a_person_hears_of_a_closed_channels_message_which_waits(
+    store: Store, slack: SlackEmulator
 ) -> None:
-    store = Store(tmp_path / "finetune.db")
-    desk = Desk(store, slack, fallback=None)
+    outbox = OutboxHarness(store, slack, fallback=None)
     slack.remove_bot(TICKETS.id)
-    desk.put(text="Run 7 asks for approval", card="plan 7", dedupe="plan 7", concerns=ANA.id)
-    for _ in range(5):
-        desk.later(60)
-    told = only(slack.messages(slack.dm(ANA.id))).text
-    assert f"<#{TICKETS.id}>" in told and "not_in_channel" in told and "/invite @Finetune" in told
-    assert "Run 7 asks for approval" in told
+    outbox.put(text="Run 7 asks for approval", card="plan 7", dedupe="plan 7", concerns=ANA.id)
+    outbox.send_times(5, 60)
+    report = only(slack.messages(slack.dm(ANA.id))).text
+    assert f"<#{TICKETS.id}>" in report and "not_in_channel" in report and "/invite @Finetune" in report
+    assert "Run 7 asks for approval" in report
     slack.add_bot(TICKETS.id)
-    desk.later(300)
-    assert desk.texts() == ["Run 7 asks for approval"]
-    assert store.outbox.waiting() == 0
-    store.close()
+    outbox.send_after(300)
+    assert outbox.texts() == ["Run 7 asks for approval"]
+    assert outbox.waiting() == 0
 
 
-def test_a_closed_channel_s_message_is_given_up_after_a_day(desk: Desk) -> None:
-    desk.notices.fallback_channel = None
-    desk.slack.archive(TICKETS.id)
-    desk.put(text="a")
-    for _ in range(MAX_TRIES):
-        desk.later(301)
-    assert desk.store.outbox.waiting() == 0
-    assert desk.store.database.value("SELECT error FROM outbox WHERE state = 'dead'") == "is_archived"
+def test_a_closed_channel_s_message_is_given_up_after_a_day(outbox: OutboxHarness) -> None:
+    outbox.sender.fallback_channel = None
+    outbox.slack.archive(TICKETS.id)
+    outbox.put(text="a")
+    outbox.set_tries(MAX_TRIES - 2)
+    outbox.send_after(301)
+    assert outbox.waiting() == 1
+    outbox.send_after(301)
+    assert outbox.waiting() == 0
+    assert outbox.store.database.value("SELECT error FROM outbox WHERE state = 'dead'") == "is_archived"
 
 
-def test_a_revoked_token_loses_nothing_and_is_shown(desk: Desk) -> None:
-    desk.slack.fail("*", refused("token_revoked"), times=None)
-    desk.put(text="a", dedupe="a")
-    desk.put("direct", "b", person=ANA.id, channel=OTHERS.id)
-    for _ in range(MAX_TRIES + 5):
-        desk.later(61)
-    assert desk.notices.locked_out == "token_revoked"
-    assert desk.store.outbox.waiting() == 2
-    desk.slack.clear_faults()
-    desk.slack.fail("chat.postMessage", broken(500))
+def test_a_revoked_token_loses_nothing_and_is_shown(outbox: OutboxHarness) -> None:
+    outbox.slack.fail("*", refused("token_revoked"), times=None)
+    outbox.put(text="a", dedupe="a")
+    outbox.put("direct", "b", person=ANA.id, channel=OTHERS.id)
+    outbox.set_tries(MAX_TRIES - 2)
+    outbox.send_times(3, 61)
+    assert outbox.sender.locked_out == "token_revoked"
+    assert outbox.waiting() == 2
+    outbox.slack.clear_faults()
+    outbox.slack.fail("chat.postMessage", broken(500))
     for seconds in (61, 301, 301):
-        desk.later(seconds)
-    assert (desk.texts(), desk.texts(desk.slack.dm(ANA.id))) == (["a"], ["b"])
-    assert desk.notices.locked_out is None
+        outbox.send_after(seconds)
+    assert (outbox.texts(), outbox.direct_texts()) == (["a"], ["b"])
+    assert outbox.sender.locked_out is None
 
 
-def test_a_message_that_slack_refuses_for_good_is_given_up_and_the_rest_goes_on(
-    desk: Desk, caplog: pytest.LogCaptureFixture
+def test_a_message_that_slack_refuses_for_good_holds_up_no_other(
+    outbox: OutboxHarness, caplog: pytest.LogCaptureFixture
 ) -> None:
-    desk.put(body={"text": "a", "blocks": [{"type": "chart"}]})
-    desk.put(text="b")
-    desk.later(0)
-    desk.later(2)
-    assert desk.texts() == ["b"]
-    assert desk.store.outbox.waiting() == 0
+    outbox.put(body={"text": "a", "blocks": [{"type": "chart"}]})
+    outbox.put(text="b")
+    outbox.send_after(0)
+    outbox.send_after(2)
+    assert outbox.texts() == ["b"]
+    assert outbox.waiting() == 0
     assert "is given up: invalid_blocks" in caplog.text
-    assert "invalid_blocks" in only(desk.slack.messages(OTHERS.id)).text, "and somebody hears of it"
+    assert "invalid_blocks" in only(outbox.slack.messages(OTHERS.id)).text, "and somebody is told"
 
 
-def test_a_message_that_always_fails_holds_up_no_other_and_is_told(desk: Desk) -> None:
-    desk.slack.fail("chat.postMessage", refused("internal_error"), times=None, text='"text": "cursed"')
-    desk.put(text="cursed", card="result 1")
-    desk.put(text="the rows", thread="result 1")
+def test_a_message_that_always_fails_holds_up_no_other_and_is_reported(outbox: OutboxHarness) -> None:
+    outbox.slack.fail("chat.postMessage", refused("internal_error"), times=None, text='"text": "cursed"')
+    outbox.put(text="cursed", card="result 1")
+    outbox.put(text="the rows", thread="result 1")
     for number in range(60):
-        desk.put(text=f"text {number}")
-    for _ in range(80):
-        desk.later(1.1)
-    assert len(desk.texts()) == 60, "within the time that they take anyway, and a few seconds"
+        outbox.put(text=f"text {number}")
+    outbox.send_times(80, 1.1)
+    assert len(outbox.texts()) == 60, "within the time that they take anyway, and a few seconds"
     for _ in range(60):
-        desk.put(text="more")
-        desk.later(2)
-        desk.later(58)
-    told = only(desk.slack.messages(OTHERS.id)).text
-    assert f"<#{TICKETS.id}>" in told and "internal_error" in told
-    assert "the rows" in desk.texts(), "what belonged under it is shown without it"
-    assert desk.store.outbox.waiting() == 0
+        outbox.put(text="more")
+        outbox.send_after(2)
+        outbox.send_after(58)
+    report = only(outbox.slack.messages(OTHERS.id)).text
+    assert f"<#{TICKETS.id}>" in report and "internal_error" in report
+    assert "the rows" in outbox.texts(), "its reply is shown without it"
+    assert outbox.waiting() == 0
 
 
-def test_a_thread_never_overtakes_its_card(desk: Desk) -> None:
-    desk.slack.fail("chat.postMessage", broken(500), times=5, text="the result")
-    desk.put(text="the result", card="result 1")
-    desk.put(text="the rows", thread="result 1")
-    for _ in range(60):
-        desk.later(2)
-    card, reply = desk.slack.messages(TICKETS.id)
+def test_a_thread_never_overtakes_its_card(outbox: OutboxHarness) -> None:
+    outbox.slack.fail("chat.postMessage", broken(500), times=5, text="the result")
+    outbox.put(text="the result", card="result 1")
+    outbox.put(text="the rows", thread="result 1")
+    outbox.send_times(60, 2)
+    card, reply = outbox.slack.messages(TICKETS.id)
     assert (card.text, reply.text, reply.thread_ts) == ("the result", "the rows", card.ts)
 
 
-def test_without_im_write_channels_go_on_and_it_is_said_once_a_day(tmp_path: Path) -> None:
-    store = Store(tmp_path / "finetune.db")
+def test_without_im_write_channels_work_and_the_scope_is_named_once_a_day(store: Store) -> None:
     with SlackEmulator(channels=(TICKETS, OTHERS), scopes=ALL_SCOPES - {"im:write"}) as slack:
-        desk = Desk(store, slack, fallback=None)
-        for number in range(60):
-            desk.put("direct", f"for you {number}", person=ANA.id)
-        desk.put(text="the result")
-        desk.put(text="elsewhere", channel=OTHERS.id)
-        for _ in range(200):
-            desk.later(2)
-        assert desk.texts(OTHERS.id) == ["elsewhere"]
-        result, told = desk.texts()
-        assert result == "the result" and "im:write" in told and "manifest.yml" in told
-        assert desk.notices.locked_out is None, "the token is good"
+        outbox = OutboxHarness(store, slack, fallback=None)
+        for number in range(20):
+            outbox.put("direct", f"for you {number}", person=ANA.id)
+        outbox.put(text="the result")
+        outbox.put(text="elsewhere", channel=OTHERS.id)
+        outbox.send_times(70, 2)
+        assert outbox.texts(OTHERS.id) == ["elsewhere"]
+        result, report = outbox.texts()
+        assert result == "the result" and "im:write" in report and "manifest.yml" in report
+        assert outbox.sender.locked_out is None, "the token is good"
         slack.grant("im:write")
-        for _ in range(400):
-            desk.later(2)
-        assert len(desk.texts(slack.dm(ANA.id))) == 60
-    store.close()
+        outbox.send_times(400, 2)
+        assert len(outbox.direct_texts()) == 20
 
 
-def test_sixty_plots_without_files_write_mute_no_channel(tmp_path: Path) -> None:
+def test_plots_without_files_write_mute_no_channel(store: Store, tmp_path: Path) -> None:
     plot = tmp_path / "loss.png"
     plot.write_bytes(PNG)
-    store = Store(tmp_path / "finetune.db")
     with SlackEmulator(channels=(TICKETS, OTHERS), scopes=ALL_SCOPES - {"files:write"}) as slack:
-        desk = Desk(store, slack)
+        outbox = OutboxHarness(store, slack)
         for _ in range(60):
-            desk.put("file", body={"file": str(plot), "filename": "loss.png"})
-        desk.put(text="a")
-        desk.put(text="b", channel=OTHERS.id)
-        for _ in range(70):
-            desk.later(2)
-        assert desk.texts() == ["a"]
-        assert desk.texts(OTHERS.id)[0] == "b" and "files:write" in desk.texts(OTHERS.id)[1]
-        assert len(desk.texts(OTHERS.id)) == 2, "said once, not for each plot"
-    store.close()
+            outbox.put("file", body={"file": str(plot), "filename": "loss.png"})
+        outbox.put(text="a")
+        outbox.put(text="b", channel=OTHERS.id)
+        outbox.send_times(70, 2)
+        assert outbox.texts() == ["a"]
+        assert outbox.texts(OTHERS.id)[0] == "b" and "files:write" in outbox.texts(OTHERS.id)[1]
+        assert len(outbox.texts(OTHERS.id)) == 2, "said once, not for each plot"
 
 
-def test_what_a_person_alone_was_to_get_is_told_elsewhere_without_its_words(desk: Desk) -> None:
-    desk.slack.fail("conversations.open", refused("user_disabled"), times=None)
-    desk.put("direct", "their words", person=ANA.id)
-    for _ in range(3):
-        desk.later(2)
-    told = only(desk.slack.messages(OTHERS.id)).text
-    assert f"<@{ANA.id}>" in told and "user_disabled" in told and "their words" not in told
+def test_an_undeliverable_direct_message_is_reported_without_its_text(outbox: OutboxHarness) -> None:
+    outbox.slack.fail("conversations.open", refused("user_disabled"), times=None)
+    outbox.put("direct", "their words", person=ANA.id)
+    outbox.send_times(3, 2)
+    report = only(outbox.slack.messages(OTHERS.id)).text
+    assert f"<@{ANA.id}>" in report and "user_disabled" in report and "their words" not in report
 
 
 @pytest.mark.parametrize("fallback", [OTHERS.id, None])
-def test_an_answer_to_one_person_that_is_given_up_is_told_without_its_words(
-    slack: SlackEmulator, tmp_path: Path, fallback: str | None
+def test_an_ephemeral_that_is_given_up_is_reported_without_its_text(
+    store: Store, slack: SlackEmulator, fallback: str | None
 ) -> None:
-    desk = Desk(Store(tmp_path / "finetune.db"), slack, fallback)
-    desk.put("ephemeral", "90% right on acquisition-of-globex", person=ANA.id)
+    outbox = OutboxHarness(store, slack, fallback)
+    outbox.put("ephemeral", "90% right on acquisition-of-globex", person=ANA.id)
     slack.fail("chat.postEphemeral", refused("user_not_found"))
-    for _ in range(5):
-        desk.later(2)
-    said = desk.texts(fallback or TICKETS.id)
-    assert len(said) == 1 and f"<@{ANA.id}>" in said[0] and "user_not_found" in said[0]
-    assert "globex" not in said[0]
-    desk.store.close()
+    outbox.send_times(5, 2)
+    (report,) = outbox.texts(fallback or TICKETS.id)
+    assert f"<@{ANA.id}>" in report and "user_not_found" in report and "globex" not in report
 
 
-def test_all_edits_together_keep_slack_s_limit_and_are_fair_by_channel(desk: Desk) -> None:
-    for number in range(100):
-        desk.put(text="queued", card=f"run {number}")
-    desk.put(text="asked", card="plan")
-    desk.put(text="queued", card="elsewhere", channel=OTHERS.id)
-    for _ in range(110):
-        desk.later(1.1)
-    for second in range(120):
-        for number in range(100):
-            desk.show(f"run {number}", f"{second}", progress=True)
-        desk.show("elsewhere", f"{second}", channel=OTHERS.id, progress=True)
-        if second == 60:
-            desk.show("plan", "approved")
-        desk.later(1.0)
-        if second == 63:
-            assert "approved" in desk.texts()
-    assert 78 <= len(desk.slack.calls("chat.update")) <= 82
-    assert int(desk.texts(OTHERS.id)[0]) >= 115, "the only card of its channel is as fresh as any"
-    assert desk.store.database.value("SELECT count(*) FROM outbox") <= 101
+def test_all_edits_together_keep_slacks_limit_and_are_fair_by_channel(outbox: OutboxHarness) -> None:
+    for number in range(50):
+        outbox.put(text="queued", card=f"run {number}")
+    outbox.put(text="asked", card="plan")
+    outbox.put(text="queued", card="elsewhere", channel=OTHERS.id)
+    outbox.send_times(55, 1.1)
+    for second in range(60):
+        for number in range(50):
+            outbox.show(f"run {number}", f"{second}", progress=True)
+        outbox.show("elsewhere", f"{second}", channel=OTHERS.id, progress=True)
+        if second == 30:
+            outbox.show("plan", "approved")
+        outbox.send_after(1.0)
+        if second == 33:
+            assert "approved" in outbox.texts()
+    assert 38 <= len(outbox.slack.calls("chat.update")) <= 42
+    assert int(outbox.texts(OTHERS.id)[0]) >= 55, "the only card of its channel is as fresh as any"
+    assert outbox.store.database.value("SELECT count(*) FROM outbox") <= 51
 
 
-def test_a_limit_on_edits_pauses_those_of_all_cards(desk: Desk) -> None:
+def test_a_limit_on_edits_pauses_those_of_all_cards(outbox: OutboxHarness) -> None:
     for card in ("run 1", "run 2"):
-        desk.put(text="queued", card=card)
-        desk.later(2)
+        outbox.put(text="queued", card=card)
+        outbox.send_after(2)
     for card in ("run 1", "run 2"):
-        desk.show(card, "10%")
-    desk.slack.fail("chat.update", too_many(30))
-    for _ in range(14):
-        desk.later(2)
-    assert len(desk.slack.calls("chat.update")) == 1
-    for _ in range(3):
-        desk.later(2)
-    assert desk.texts() == ["10%", "10%"]
+        outbox.show(card, "10%")
+    outbox.slack.fail("chat.update", too_many(30))
+    outbox.send_times(14, 2)
+    assert len(outbox.slack.calls("chat.update")) == 1
+    outbox.send_times(3, 2)
+    assert outbox.texts() == ["10%", "10%"]
 
 
-def test_a_message_that_always_fails_is_given_up_in_the_end(
-    desk: Desk, caplog: pytest.LogCaptureFixture
+def test_a_message_that_always_fails_is_given_up_eventually(
+    outbox: OutboxHarness, caplog: pytest.LogCaptureFixture
 ) -> None:
-    desk.slack.fail("chat.postMessage", broken(500), times=None)
-    desk.put(text="a")
-    for _ in range(MAX_TRIES + 1):
-        desk.later(301)
-    tried = [call for call in desk.slack.calls("chat.postMessage") if call.args["text"] == "a"]
-    assert len(tried) == MAX_TRIES
-    assert desk.store.outbox.waiting() == 1, "what tells of it"
+    outbox.slack.fail("chat.postMessage", broken(500), times=None)
+    outbox.put(text="a")
+    outbox.set_tries(MAX_TRIES - 3)
+    outbox.send_times(4, 301)
+    tries = [call for call in outbox.slack.calls("chat.postMessage") if call.args["text"] == "a"]
+    assert len(tries) == 3
+    assert outbox.waiting() == 1, "the message that reports it"
     assert f"after {MAX_TRIES} tries" in caplog.text
 
 
-def test_an_ephemeral_is_seen_by_its_person_only(desk: Desk) -> None:
-    desk.put("ephemeral", "for you", person=ANA.id)
-    assert desk.later(0) == 1
-    assert only(desk.slack.ephemerals(ANA.id)).text == "for you"
-    assert desk.texts() == []
+def test_an_ephemeral_reaches_its_person_alone(outbox: OutboxHarness) -> None:
+    outbox.put("ephemeral", "for you", person=ANA.id)
+    assert outbox.send_after(0) == 1
+    assert only(outbox.slack.ephemerals(ANA.id)).text == "for you"
+    assert outbox.texts() == []
 
 
 @pytest.mark.parametrize("fallback", [OTHERS.id, None])
 def test_an_ephemeral_into_a_closed_channel_reaches_its_person_directly(
-    tmp_path: Path, slack: SlackEmulator, fallback: str | None
+    store: Store, slack: SlackEmulator, fallback: str | None
 ) -> None:
-    store = Store(tmp_path / "finetune.db")
-    desk = Desk(store, slack, fallback)
+    outbox = OutboxHarness(store, slack, fallback)
     slack.remove_bot(TICKETS.id)
-    desk.put("ephemeral", "for you", person=ANA.id)
-    desk.later(0)
-    desk.later(2)
-    assert desk.texts(slack.dm(ANA.id)) == ["for you"]
-    assert desk.texts(OTHERS.id) == []
-    store.close()
+    outbox.put("ephemeral", "for you", person=ANA.id)
+    outbox.send_after(0)
+    outbox.send_after(2)
+    assert outbox.direct_texts() == ["for you"]
+    assert outbox.texts(OTHERS.id) == []
 
 
-def test_a_direct_message_opens_the_conversation(desk: Desk) -> None:
-    desk.put("direct", "it is done", person=BEN.id)
-    assert desk.later(0) == 1
-    assert desk.texts(desk.slack.dm(BEN.id)) == ["it is done"]
-    assert desk.texts() == []
+def test_a_direct_message_opens_the_conversation(outbox: OutboxHarness) -> None:
+    outbox.put("direct", "it is done", person=BEN.id)
+    assert outbox.send_after(0) == 1
+    assert outbox.direct_texts(BEN.id) == ["it is done"]
+    assert outbox.texts() == []
 
 
-def test_a_plot_goes_into_its_card_s_thread(desk: Desk, tmp_path: Path) -> None:
+def test_a_plot_is_posted_in_its_cards_thread(outbox: OutboxHarness, tmp_path: Path) -> None:
     plot = tmp_path / "loss.png"
     plot.write_bytes(PNG)
-    desk.put(text="the result", card="result 1")
+    outbox.put(text="the result", card="result 1")
     body = {"file": str(plot), "filename": "loss.png", "title": "Loss", "alt_txt": "The loss falls."}
-    desk.put("file", thread="result 1", body=body)
-    desk.later(0)
-    desk.later(2)
-    card, reply = desk.slack.messages(TICKETS.id)
+    outbox.put("file", thread="result 1", body=body)
+    outbox.send_after(0)
+    outbox.send_after(2)
+    card, reply = outbox.slack.messages(TICKETS.id)
     assert reply.thread_ts == card.ts
     assert [(file.name, file.mimetype, file.size) for file in reply.files] == [
         ("loss.png", "image/png", len(PNG))
     ]
-    assert desk.slack.calls("files.getUploadURLExternal")[0].args["alt_txt"] == "The loss falls."
+    assert outbox.slack.calls("files.getUploadURLExternal")[0].args["alt_txt"] == "The loss falls."
 
 
-def test_a_plot_that_is_gone_is_given_up_by_its_name(
-    desk: Desk, tmp_path: Path, caplog: pytest.LogCaptureFixture
+def test_a_plot_whose_file_is_gone_is_given_up_with_its_name_in_the_log(
+    outbox: OutboxHarness, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    desk.put("file", body={"file": str(tmp_path / "loss.png"), "filename": "loss.png"})
-    desk.put(text="b")
-    desk.later(0)
-    desk.later(2)
-    assert desk.store.outbox.waiting() == 0
+    outbox.put("file", body={"file": str(tmp_path / "loss.png"), "filename": "loss.png"})
+    outbox.put(text="b")
+    outbox.send_after(0)
+    outbox.send_after(2)
+    assert outbox.waiting() == 0
     assert "loss.png" in caplog.text
-    assert desk.texts() == ["b"]
+    assert outbox.texts() == ["b"]
 
 
-def test_customers_words_never_follow_a_card_into_the_fallback_channel(desk: Desk) -> None:
-    desk.slack.archive(TICKETS.id)
-    desk.put(text="result", card="result 1")
-    desk.put(text="rows that changed", thread="result 1", private=True)
-    desk.put(text="customers' words", private=True)
+def test_customers_words_never_follow_a_card_into_the_fallback_channel(outbox: OutboxHarness) -> None:
+    outbox.slack.archive(TICKETS.id)
+    outbox.put(text="result", card="result 1")
+    outbox.put(text="rows that changed", thread="result 1", private=True)
+    outbox.put(text="customers' words", private=True)
 
-    for _ in range(5):
-        desk.later(60)
+    outbox.send_times(5, 60)
 
-    result, *told = desk.texts(OTHERS.id)
-    assert result == "result" and len(told) == 2
-    assert not [text for text in told if "rows that changed" in text or "customers' words" in text]
-    assert desk.store.outbox.waiting() == 0
+    result, *reports = outbox.texts(OTHERS.id)
+    assert result == "result" and len(reports) == 2
+    assert not [text for text in reports if "rows that changed" in text or "customers' words" in text]
+    assert outbox.waiting() == 0
 
 
-def test_a_file_for_one_person_reaches_them_alone(desk: Desk, tmp_path: Path) -> None:
+def test_a_file_for_one_person_reaches_them_alone(outbox: OutboxHarness, tmp_path: Path) -> None:
     path = tmp_path / "cleaned.csv"
     path.write_bytes(b"text,label\nx,y\n")
     body = {
@@ -484,26 +423,23 @@ def test_a_file_for_one_person_reaches_them_alone(desk: Desk, tmp_path: Path) ->
         "title": "Cleaned",
         "initial_comment": "2 rows left out",
     }
-    desk.put("file", person=ANA.id, body=body, private=True, dedupe="cleaned")
-    assert desk.later(5) == 1
-    assert desk.slack.messages(TICKETS.id) == ()
-    got = only(desk.slack.messages(desk.slack.dm(ANA.id)))
-    assert (got.files[0].name, got.text) == ("cleaned.csv", "2 rows left out")
-    assert desk.slack.messages(desk.slack.dm(BEN.id)) == ()
+    outbox.put("file", person=ANA.id, body=body, private=True, dedupe="cleaned")
+    assert outbox.send_after(5) == 1
+    assert outbox.slack.messages(TICKETS.id) == ()
+    message = only(outbox.slack.messages(outbox.slack.dm(ANA.id)))
+    assert (message.files[0].name, message.text) == ("cleaned.csv", "2 rows left out")
+    assert outbox.slack.messages(outbox.slack.dm(BEN.id)) == ()
 
 
-def test_what_stands_already_is_not_posted_again_though_the_clock_was_put_back(tmp_path: Path) -> None:
+def test_a_posted_message_is_not_repeated_after_a_kill_with_the_clock_set_back(store: Store) -> None:
     scopes = ALL_SCOPES | {"channels:history", "groups:history"}
     with SlackEmulator(channels=(TICKETS, OTHERS), scopes=scopes) as slack:
-        store = Store(tmp_path / "finetune.db")
-        killed = Desk(store, slack)
+        killed = OutboxHarness(store, slack)
         killed.put(text="the result")
         (item,) = store.outbox.due(killed.now)
-        killed.notices._deliver(item)  # and before it is noted the process is killed
-        begun = Desk(store, slack)
-        begun.now = killed.now - 600
-        begun.notices = OutboxSender(store, begun.notices.slack, clock=lambda: begun.now)
-        assert begun.later(1_000) == 1
-        assert begun.texts() == ["the result"]
-        assert store.outbox.waiting() == 0
-        store.close()
+        killed.sender._deliver(item)  # the process is killed before it records that
+        restarted = OutboxHarness(store, slack)
+        restarted.now = killed.now - 600
+        assert restarted.send_after(1_000) == 1
+        assert restarted.texts() == ["the result"]
+        assert restarted.waiting() == 0

@@ -1,5 +1,5 @@
-"""Least scopes, no previews, names that are never paths: of the security checklist, what no other test
-shows."""
+"""Least scopes, no link previews, and file names that are never paths: the lines of docs/security.md that no other
+module's tests prove."""
 
 from __future__ import annotations
 
@@ -8,41 +8,40 @@ import json
 import re
 import tokenize
 from collections.abc import Iterator
+from functools import cache
 from itertools import pairwise
 from pathlib import Path
 
 import pytest
-import yaml  # type: ignore[import-untyped]
+import yaml
 
-from demo.people import BEN
 from demo.slack_emulator.methods import METHODS
 from tests.bot.props import tickets_csv
-from tests.bot.world import World
+from tests.bot.world import TARGET, World
 from trainers.local.jobs.files import Files
 
 ROOT = Path(__file__).resolve().parents[2]
 MANIFEST = yaml.safe_load((ROOT / "manifest.yml").read_text(encoding="utf-8"))
 UPLOAD = ("files.getUploadURLExternal", "files.completeUploadExternal")
 AS_PYTHON = {name.replace(".", "_"): (name,) for name in METHODS} | {"files_upload_v2": UPLOAD}
-OF_EVENTS = {"app_mention": "app_mentions:read", "file_shared": "files:read", "message.im": "im:history"}
-OF_A_RIGHT = {
-    "conversations.history",
-    "conversations.replies",
-}  # that a team may give: bot/outbox_sender.py does without
+SCOPES_OF_EVENTS = {
+    "app_mention": "app_mentions:read",
+    "file_shared": "files:read",
+    "message.im": "im:history",
+}
+# Of a right that a team may give: bot/outbox_sender.py does without.
+OPTIONAL = {"conversations.history", "conversations.replies"}
 EVIL = ("../../../evil.csv", "/etc/evil.csv", "..\\evil.csv", "a\u202egpj.csv", ".csv", "a/b.csv")
 
 
-def methods_called() -> set[str]:
-    """Web API methods that the product's code calls, the demo's workspace left aside."""
-    found: set[str] = set()
-    for path in (ROOT / "bot").rglob("*.py"):
-        if "demo" not in path.parts:
-            found |= set(_called(path))
-    return found
+@cache
+def methods_called() -> dict[Path, set[str]]:
+    """Returns the Web API methods that each file of the bot calls, read from its tokens: `ast` of Python 3.11 fails at
+    times if another thread writes a traceback."""
+    return {path: set(_called(path)) for path in (ROOT / "bot").rglob("*.py")}
 
 
 def _called(path: Path) -> Iterator[str]:
-    """By its tokens: `ast` of Python 3.11 fails at times where another thread writes a traceback down."""
     with tokenize.open(path) as file:
         tokens = list(tokenize.generate_tokens(file.readline))
     for before, token in pairwise(tokens):
@@ -51,61 +50,61 @@ def _called(path: Path) -> Iterator[str]:
 
 
 def test_the_app_asks_for_the_scopes_that_its_calls_need_and_no_more() -> None:
+    called = set().union(*methods_called().values())
+    assert {"chat.postMessage", "users.info", "files.info", *UPLOAD} <= called, "so the search works"
+    assert "users.list" not in called
     events = MANIFEST["settings"]["event_subscriptions"]["bot_events"]
-    needed = {scope for method in methods_called() - OF_A_RIGHT for scope in METHODS[method].scopes}
-    needed |= {OF_EVENTS[event] for event in events if event in OF_EVENTS} | {"commands"}
+    needed = {scope for method in called - OPTIONAL for scope in METHODS[method].scopes}
+    needed |= {SCOPES_OF_EVENTS[event] for event in events if event in SCOPES_OF_EVENTS} | {"commands"}
     assert set(MANIFEST["oauth_config"]["scopes"]["bot"]) == needed
     assert "user" not in MANIFEST["oauth_config"]["scopes"]
 
 
-def test_messages_are_read_at_one_place_and_only_where_a_team_gave_the_right() -> None:
-    found = {path for path in (ROOT / "bot").rglob("*.py") if "demo" not in path.parts and reads(path)}
-    assert found == {ROOT / "bot" / "outbox_sender.py"}
+def test_one_module_alone_reads_messages() -> None:
+    readers = {path for path, called in methods_called().items() if not OPTIONAL.isdisjoint(called)}
+    assert readers == {ROOT / "bot" / "outbox_sender.py"}
 
 
-def reads(path: Path) -> bool:
-    return not OF_A_RIGHT.isdisjoint(_called(path))
-
-
-def test_the_search_for_calls_finds_those_that_there_are() -> None:
-    assert {"chat.postMessage", "users.info", "files.info", *UPLOAD} <= methods_called()
-    assert "users.list" not in methods_called()
-
-
-def test_no_message_of_a_whole_story_unfolds_a_link(world: World) -> None:
+def test_no_message_unfurls_a_link(world: World) -> None:
     world.start_approved()
-    world.tick_until_state("done")
-    world.type("/finetune status 1", user=BEN)
-    posted = [
+    world.tick(3)
+    world.type(f"/finetune estimate tickets current=gpt-4o volume=100M target={TARGET}")
+    posts = [
         call for method in ("chat.postMessage", "chat.postEphemeral") for call in world.slack.calls(method)
     ]
-    assert len(posted) >= 4
-    for call in posted:
+    assert {call.method for call in posts} == {"chat.postMessage", "chat.postEphemeral"}
+    for call in posts:
         assert str(call.args["unfurl_links"]).lower() == str(call.args["unfurl_media"]).lower() == "false"
 
 
-@pytest.mark.parametrize("name", EVIL)
-def test_an_uploaded_file_s_name_is_never_a_path(world: World, name: str) -> None:
-    before = {path for path in world.folder.parent.rglob("*") if "desktop" not in path.parts}
-    file_id = world.put_file("tickets.csv", tickets_csv())
-    world.slack._state.files[file_id].body["name"] = name
-    world.slack.command("U0DORA", "C0TICKETS", "/finetune upload")
-    assert world.slack.submit_modal("U0DORA", {"file": file_id, "name": "tickets"}).closed
-    world.tick_until(lambda: world.dataset().state in ("ready", "refused"), "the check")
-    kept = world.service.settings.files
-    assert all(re.fullmatch(r"[0-9a-f]{64}(\.jsonl)?", path.name) for path in kept.iterdir())
-    after = {path for path in world.folder.parent.rglob("*") if "desktop" not in path.parts}
-    assert not [path for path in after - before if "evil" in path.name or "gpj" in path.name]
+def test_an_uploaded_file_s_name_is_never_a_path(world: World) -> None:
+    folder = world.folder.parent
+    before = set(folder.rglob("*"))
+    for number, name in enumerate(EVIL):
+        file_id = world.put_file("tickets.csv", tickets_csv())
+        world.slack._state.files[file_id].body["name"] = name
+        world.slack.command("U0DORA", "C0TICKETS", "/finetune upload")
+        assert world.slack.submit_modal("U0DORA", {"file": file_id, "name": f"tickets{number}"}).closed
+
+    def all_checked() -> bool:
+        datasets = world.store.datasets.all()
+        states = {dataset.state for dataset in datasets}
+        return len(datasets) == len(EVIL) and states <= {"ready", "refused"}
+
+    world.tick_until(all_checked, "the checks")
+    stored = world.service.settings.files
+    assert all(re.fullmatch(r"[0-9a-f]{64}(\.jsonl)?", path.name) for path in stored.iterdir())
+    added = [path.name for path in set(folder.rglob("*")) - before if "desktop" not in path.parts]
+    assert not [name for name in added if "evil" in name or "gpj" in name]
     world.send()
-    assert "\u202e" not in json.dumps(
-        [list(one.blocks) for one in world.slack.messages("C0TICKETS")], ensure_ascii=False
-    )
+    blocks = [list(message.blocks) for message in world.slack.messages("C0TICKETS")]
+    assert "\u202e" not in json.dumps(blocks, ensure_ascii=False)
 
 
 @pytest.mark.parametrize("name", EVIL)
-def test_at_the_trainer_neither(tmp_path: Path, name: str) -> None:
+def test_a_file_s_name_is_never_a_path_at_the_trainer(tmp_path: Path, name: str) -> None:
     files = Files(tmp_path / "files")
     stored = files.add(io.BytesIO(b"{}\n"), name, None)
-    there = {path for path in tmp_path.rglob("*") if path.is_file()}
-    assert there == {tmp_path / "files" / stored.id / each for each in ("content.jsonl", "meta.json")}
+    paths = {path for path in tmp_path.rglob("*") if path.is_file()}
+    assert paths == {tmp_path / "files" / stored.id / part for part in ("content.jsonl", "meta.json")}
     assert files.get(stored.id).filename == name

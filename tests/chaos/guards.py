@@ -516,14 +516,14 @@ GUARDS = (
         "bot/outbox_sender.py",
         "if look.was_allowed and look.ts is None and self.clock() < since + self.settle_s:",
         "if False:",
-        f"{TRACES}::test_a_post_that_slack_shows_only_after_the_look_stands_once",
+        f"{TRACES}::test_a_post_that_slack_shows_only_after_the_search_is_posted_once",
     ),
     Guard(
         "an internal error of Slack is no refusal",
         "bot/outbox_sender.py",
         ' or error.response.get("error") in UNCLEAR:',
         ":",
-        f"{TRACES}::test_a_post_whose_answer_got_lost_stands_once",
+        f"{TRACES}::test_a_post_whose_answer_is_lost_is_posted_once",
     ),
     Guard(
         "private messages go to no other channel",
@@ -752,7 +752,7 @@ GUARDS = (
         "bot/outbox_sender.py",
         "            self.store.outbox.give_up(item, error=error)\n            self._report_failure(item, error)\n",
         "            self.store.outbox.give_up(item, error=error)\n",
-        f"{NOTICES}::test_a_message_that_always_fails_holds_up_no_other_and_is_told",
+        f"{NOTICES}::test_a_message_that_always_fails_holds_up_no_other_and_is_reported",
     ),
     Guard(
         "no plan where its card can't be posted",
@@ -780,7 +780,7 @@ GUARDS = (
         "bot/worker_pool.py",
         "now - child.task.begun > self._deadline_s:",
         "False:",
-        "tests/bot/test_worker_pool.py::test_a_task_past_its_deadline_is_ended_and_no_other_hears_of_it",
+        "tests/bot/test_worker_pool.py::test_a_task_past_its_deadline_is_ended_and_no_other_is_affected",
     ),
     Guard(
         "Parquet is measured before it is unpacked",
