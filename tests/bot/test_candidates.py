@@ -1,4 +1,4 @@
-"""The cheap alternative is read from the lists and lives; rows that only answer are measured and train nothing."""
+"""Which models a measurement suggests, and providers that answer questions but train nothing."""
 
 from __future__ import annotations
 
@@ -37,26 +37,26 @@ def settings(tmp_path: Path) -> Settings:
     return load_settings({}, path, need_slack=False)
 
 
-def with_ends(settings: Settings, provider: str, ends: dict[str, date]) -> Settings:
+def end_models(settings: Settings, provider: str, ends: dict[str, date]) -> Settings:
     rows = (row.with_shutdowns(ends) if row.name == provider else row for row in settings.providers)
     return replace(settings, providers=tuple(rows))
 
 
-def test_the_cheapest_living_capable_model_is_measured_beside_today_s(settings: Settings) -> None:
+def test_the_cheapest_capable_model_is_suggested_beside_todays(settings: Settings) -> None:
     assert suggest_models(settings, "gpt-4o", TODAY) == ("openai/gpt-4o", *LUNA)
     assert suggest_models(settings, "openai/gpt-5.6-sol", TODAY) == ("openai/gpt-5.6-sol", *LUNA)
     assert suggest_models(settings, "OpenAI/gpt-4o", TODAY) == ("openai/gpt-4o", *LUNA)
 
 
-def test_once_it_has_ended_the_next_one_is_taken(settings: Settings) -> None:
-    ended = with_ends(settings, "openai", {"gpt-6-luna": date(2026, 12, 1)})
+def test_once_the_cheapest_model_has_ended_the_next_one_is_suggested(settings: Settings) -> None:
+    ended = end_models(settings, "openai", {"gpt-6-luna": date(2026, 12, 1)})
     _, cheap, _ = suggest_models(ended, "gpt-4o", TODAY)
     assert cheap == "openai/gpt-5.6-luna"
-    both = with_ends(settings, "openai", {"gpt-6-luna": TODAY, "gpt-5.6-luna": TODAY})
+    both = end_models(settings, "openai", {"gpt-6-luna": TODAY, "gpt-5.6-luna": TODAY})
     assert suggest_models(both, "gpt-4o", TODAY)[1] == "openai/gpt-6-sol"
 
 
-def test_what_is_cheapest_already_has_none_beside_it(settings: Settings) -> None:
+def test_nothing_is_suggested_beside_the_cheapest_model(settings: Settings) -> None:
     assert suggest_models(settings, "gpt-6-luna", TODAY) == ("openai/gpt-6-luna",)
 
 
@@ -70,14 +70,14 @@ def test_what_is_cheapest_already_has_none_beside_it(settings: Settings) -> None
         (("anthropic", "openai", "google"), LUNA),
     ],
 )
-def test_where_nobody_said_today_s_model_any_with_a_key_is_taken(
+def test_without_todays_model_any_provider_with_a_key_is_suggested(
     settings: Settings, reachable: tuple[str, ...], names: tuple[str, ...]
 ) -> None:
     assert suggest_models(settings, None, TODAY, reachable) == names
     assert suggest_models(settings, "a-model-of-nobody", TODAY, reachable) == names
 
 
-def test_rows_go_to_no_other_vendor_than_today_s(settings: Settings) -> None:
+def test_rows_go_to_no_other_vendor_than_todays(settings: Settings) -> None:
     models = suggest_models(settings, "claude-sonnet-4-5", TODAY, ("openai", "anthropic"))
     assert models == ("anthropic/claude-sonnet-4-5", "anthropic/claude-sonnet-5-5")
 
@@ -88,17 +88,17 @@ def test_a_prompt_is_optimised_only_for_a_model_that_can_be_asked(settings: Sett
     assert isinstance(refused, Refusal) and "no model to ask" in refused.text
 
 
-def test_a_row_that_only_answers_is_no_target(settings: Settings) -> None:
+def test_a_provider_that_only_answers_is_no_target(settings: Settings) -> None:
     refused = find_target(settings.providers, "groq/openai/gpt-oss-20b")
     assert isinstance(refused, Refusal)
     assert refused.text.startswith("Groq can be asked, but doesn't train models. There are `local/")
 
 
-def test_any_model_of_such_a_row_can_be_measured_by_its_name(settings: Settings) -> None:
+def test_any_model_of_a_provider_that_only_answers_can_be_measured_by_name(settings: Settings) -> None:
     command = Baseline("tickets", models=("groq/openai/gpt-oss-20b", "ollama/llama3.2"), rungs=("zero",))
-    found = line_up(settings, ("groq", "ollama"), command, builders.report(), TODAY, SLACK)
-    assert isinstance(found, LineUp)
-    groq, ollama = found.models
+    lineup = line_up(settings, ("groq", "ollama"), command, builders.report(), TODAY, SLACK)
+    assert isinstance(lineup, LineUp)
+    groq, ollama = lineup.models
     assert (str(groq.price.price.input), groq.thinks) == ("0.075", True)
     assert ollama.price.price.input == ollama.price.usd_per_hour == 0
 
@@ -119,7 +119,7 @@ def test_a_server_on_this_machine_is_measured_without_a_key_or_a_price(world: Wo
     assert rung["arm"]["model"] == "ollama/acme-small" and float(rung["usd_per_1000"]) == 0
 
 
-def test_a_row_that_only_answers_is_asked_for_no_jobs(make_world: MakeWorld) -> None:
+def test_a_provider_that_only_answers_is_not_asked_for_jobs(make_world: MakeWorld) -> None:
     world = make_world(Rules(provider_is_remote=True))
     world.abilities = '"chat"'
     world.restart()
@@ -134,7 +134,7 @@ def test_a_row_that_only_answers_is_asked_for_no_jobs(make_world: MakeWorld) -> 
     )
 
 
-def test_forms_offer_the_cheap_one_of_each_provider_with_a_key(
+def test_forms_offer_the_cheapest_model_of_each_provider_with_a_key(
     make_world: MakeWorld, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("OPENAI_API_KEY", "sk-nobody")
@@ -146,13 +146,13 @@ def test_forms_offer_the_cheap_one_of_each_provider_with_a_key(
     assert "None yet? openai/gpt-6-luna is the cheapest likely candidate." in world.read_form(ANA)
 
 
-def test_an_estimate_says_what_today_s_requests_would_cost_with_it(world: World) -> None:
+def test_an_estimate_prices_todays_requests_with_the_cheapest_model(world: World) -> None:
     world.seed_dataset(rows=240)
     card = world.type(f"/finetune estimate tickets current=gpt-4o volume=100M target={TARGET}")
     assert "Without training" in card and "gpt-6-luna, about $" in card
 
 
-def test_the_terminal_lists_the_ends_of_all_that_is_named(tmp_path: Path) -> None:
+def test_the_terminal_lists_the_end_dates_of_all_named_models(tmp_path: Path) -> None:
     text = '[prices."old-model"]\ninput = "1"\noutput = "2"\nends = 2025-01-01\n'
     (tmp_path / "finetune.toml").write_text(text)
     with pytest.MonkeyPatch.context() as patch:

@@ -1,4 +1,4 @@
-"""What the processes below a running `finetune run` have in their environment, as the system tells it."""
+"""What the child processes of `finetune run` have in their environment, as the system reports it."""
 
 from __future__ import annotations
 
@@ -33,13 +33,15 @@ def bot(
         yield bot, slack
 
 
-def test_no_key_of_slack_or_a_vendor_is_in_a_child_s_environment(
+def test_no_key_of_slack_or_a_vendor_is_in_a_childs_environment(
     bot: tuple[RunningBot, SlackEmulator], tmp_path: Path
 ) -> None:
     running, slack = bot
-    upload(slack, tmp_path / "tickets.csv")
-    worker = wait_until(lambda: child_of(running.pid, "multiprocessing.spawn"), "the worker's start")
-    trainer = wait_until(lambda: child_of(running.pid, "trainers.local"), "the trainer's start")
+    upload_tickets(slack, tmp_path / "tickets.csv")
+    worker = wait_until(
+        lambda: environment_of_child(running.pid, "multiprocessing.spawn"), "the worker's start"
+    )
+    trainer = wait_until(lambda: environment_of_child(running.pid, "trainers.local"), "the trainer's start")
 
     for environment in (worker, trainer):
         assert "PATH=" in environment
@@ -47,22 +49,22 @@ def test_no_key_of_slack_or_a_vendor_is_in_a_child_s_environment(
         assert slack.access.bot_token not in environment
         assert slack.access.signing_secret not in environment
     assert "WANDB_API_KEY=keeps curves" in trainer
-    assert "ONEDNN_MAX_CPU_ISA=AVX2" in trainer  # to try on this machine what another can
+    assert "ONEDNN_MAX_CPU_ISA=AVX2" in trainer  # simulates another machine
     assert "WANDB_API_KEY" not in worker
     assert "FINETUNE_TRAINER_KEY" not in worker
 
 
-def upload(slack: SlackEmulator, path: Path) -> None:
+def upload_tickets(slack: SlackEmulator, path: Path) -> None:
     path.write_text(ROWS)
     slack.upload(ANA.id, path, channel=TICKETS.id)
-    (message,) = [each for each in slack.messages(TICKETS.id) if each.files]
+    (message,) = [message for message in slack.messages(TICKETS.id) if message.files]
     slack.message_shortcut(ANA.id, TICKETS.id, message.ts, "use_as_training_data")
     wait_until(lambda: slack.view(ANA.id), "the form")
     assert slack.submit_modal(ANA.id, {"name": "a", "text": "", "label": ""}).accepted
 
 
-def child_of(parent: int, command: str) -> str:
-    """The environment of the child whose command line has this in it; '' while there is none."""
+def environment_of_child(parent: int, command: str) -> str:
+    """Returns the environment of the child with this in its command line; '' while there is none."""
     for folder in Path("/proc").glob("[0-9]*"):
         try:
             is_child = f"PPid:\t{parent}\n" in (folder / "status").read_text()
@@ -74,14 +76,14 @@ def child_of(parent: int, command: str) -> str:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "gets"),
+    ("arguments", "gets_key"),
     [((), False), (("--storage", "s3://bucket/x"), True), (("--storage=s3://bucket/x",), True)],
 )
-def test_a_storage_s_keys_go_to_a_trainer_that_is_told_to_use_one(
-    arguments: tuple[str, ...], gets: bool, monkeypatch: pytest.MonkeyPatch
+def test_a_storages_keys_go_only_to_a_trainer_that_uses_one(
+    arguments: tuple[str, ...], gets_key: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "opens the bucket")
     monkeypatch.setenv("SLACK_APP_TOKEN", "xapp-1")
     environment = trainer_environment(arguments)
-    assert ("AWS_SECRET_ACCESS_KEY" in environment) == gets
+    assert ("AWS_SECRET_ACCESS_KEY" in environment) == gets_key
     assert "SLACK_APP_TOKEN" not in environment

@@ -1,4 +1,4 @@
-"""A question written down as a person would type it is read as the same question again."""
+"""A question that is formatted as a person would type it parses to the same question again."""
 
 from __future__ import annotations
 
@@ -47,9 +47,9 @@ def figure(kind: Figure) -> st.SearchStrategy[Decimal | int | None]:
         },
     ),
     figures=st.fixed_dictionaries({field: figure(kind) for field, kind in FIGURES.items()}),
-    sweep=st.just(()) | st.tuples(st.just("learning_rate"), RATES).map(lambda one: (one,)),
+    sweep=st.just(()) | st.tuples(st.just("learning_rate"), RATES).map(lambda axis: (axis,)),
 )
-def test_what_is_written_down_is_the_same_question(
+def test_a_formatted_question_parses_to_itself(
     current: str | None,
     volume: int | None,
     target: str | None,
@@ -57,18 +57,18 @@ def test_what_is_written_down_is_the_same_question(
     figures: dict[str, Decimal | int | None],
     sweep: Sweep,
 ) -> None:
-    said = {"hyperparameters": tuple(sorted(chosen.items())), "sweep": sweep, **figures}
-    asked = Question(current, volume, target, **said)  # type: ignore[arg-type]
-    assert parse_question(format_question(asked)) == asked
+    options = {"hyperparameters": tuple(sorted(chosen.items())), "sweep": sweep, **figures}
+    question = Question(current, volume, target, **options)  # type: ignore[arg-type]
+    assert parse_question(format_question(question)) == question
 
 
-def test_a_method_is_written_down_with_what_it_alone_has() -> None:
-    asked = Question(method="dpo", hyperparameters=(("beta", 0.2),))
-    assert parse_question(format_question(asked)) == asked
+def test_a_method_is_formatted_with_its_own_hyperparameters() -> None:
+    question = Question(method="dpo", hyperparameters=(("beta", 0.2),))
+    assert parse_question(format_question(question)) == question
 
 
 @pytest.mark.parametrize("option", FIGURE_KEYS)
-def test_every_figure_can_be_said_for_an_estimate_and_for_a_start(option: str) -> None:
+def test_every_number_is_an_option_of_estimate_and_start(option: str) -> None:
     for command in ("estimate", "start"):
         parsed = parse(finetune, f"{command} tickets {option}=1")
         assert not isinstance(parsed, Refusal)
@@ -76,7 +76,7 @@ def test_every_figure_can_be_said_for_an_estimate_and_for_a_start(option: str) -
 
 
 @pytest.mark.parametrize("option", [*FIGURE_KEYS, "volume", "bar", "task"])
-def test_an_answer_says_which_option_it_is_about(option: str) -> None:
+def test_a_refusal_names_its_option(option: str) -> None:
     answer = parse(finetune, f"estimate tickets {option}=§")
     assert isinstance(answer, Refusal) and answer.about == option
 

@@ -1,4 +1,4 @@
-"""Fetching a file from a Slack that is cut off, redirects, wants a sign-in, or names another host."""
+"""Fetching a file if Slack's answer is cut off, redirects, asks for a sign-in, or names another host."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ MOST = 1_000
 
 @dataclass
 class Answer:
-    """To a download. `url` is what files.info names, '' for this server's own; `size` is what it claims."""
+    """The answer to a download. `url` is what files.info names, '' for this server's own; `size` is what it claims."""
 
     status: int = 200
     headers: tuple[tuple[str, str], ...] = ()
@@ -35,7 +35,7 @@ class Answer:
 
 
 @contextmanager
-def slack_that(answer: Answer) -> Iterator[SlackFiles]:
+def slack_with(answer: Answer) -> Iterator[SlackFiles]:
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
             self.rfile.read(int(self.headers.get("Content-Length") or 0))
@@ -75,8 +75,8 @@ def slack_that(answer: Answer) -> Iterator[SlackFiles]:
         server.server_close()
 
 
-def test_an_answer_of_slack_that_is_cut_off_is_no_answer(tmp_path: Path) -> None:
-    with slack_that(Answer(is_info_cut=True)) as files:
+def test_an_answer_that_is_cut_off_does_not_count(tmp_path: Path) -> None:
+    with slack_with(Answer(is_info_cut=True)) as files:
         with pytest.raises(FetchLater, match="asking Slack about the file"):
             files.fetch("F1", tmp_path, MOST)
         directory = SlackDirectory(files.slack, None)
@@ -84,44 +84,44 @@ def test_an_answer_of_slack_that_is_cut_off_is_no_answer(tmp_path: Path) -> None
         assert directory.takes_posts("C1") is None
 
 
-def test_a_file_is_kept_under_its_sha256(tmp_path: Path) -> None:
-    with slack_that(Answer()) as files:
+def test_a_file_is_stored_under_its_sha256(tmp_path: Path) -> None:
+    with slack_with(Answer()) as files:
         fetched = files.fetch("F1", tmp_path, MOST)
     assert isinstance(fetched, FetchedFile)
     assert fetched.path.name == fetched.sha256 and fetched.path.read_bytes() == b"text,label\n"
 
 
-def test_a_download_that_ends_early_is_no_file(tmp_path: Path) -> None:
+def test_a_download_that_ends_early_leaves_no_file(tmp_path: Path) -> None:
     cut = Answer(headers=(("Content-Length", "500"),))
-    with slack_that(cut) as files, pytest.raises(FetchLater, match="ended early, after 11 bytes"):
+    with slack_with(cut) as files, pytest.raises(FetchLater, match="ended early, after 11 bytes"):
         files.fetch("F1", tmp_path, MOST)
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_file_larger_than_it_was_said_to_be_is_refused(tmp_path: Path) -> None:
-    with slack_that(Answer(body=b"x" * 5_000)) as files:
+def test_a_file_larger_than_announced_is_refused(tmp_path: Path) -> None:
+    with slack_with(Answer(body=b"x" * 5_000)) as files:
         refusal = files.fetch("F1", tmp_path, MOST)
     assert isinstance(refusal, Refusal) and "Send less: a sample of a few thousand rows" in refusal.text
     assert list(tmp_path.iterdir()) == []
 
 
 def test_a_sign_in_page_names_the_missing_scope(tmp_path: Path) -> None:
-    with slack_that(Answer(headers=(("Content-Type", "text/html; charset=utf-8"),))) as files:
+    with slack_with(Answer(headers=(("Content-Type", "text/html; charset=utf-8"),))) as files:
         refusal = files.fetch("F1", tmp_path, MOST)
     assert isinstance(refusal, Refusal) and "files:read" in refusal.text
 
 
-def test_a_redirect_takes_no_token_along(tmp_path: Path) -> None:
+def test_a_redirect_gets_no_token(tmp_path: Path) -> None:
     elsewhere = Answer()
-    with slack_that(elsewhere) as other:
+    with slack_with(elsewhere) as other:
         address = next(iter(other.hosts))
-        with slack_that(Answer(status=302, headers=(("Location", f"http://{address}/file"),))) as files:
+        with slack_with(Answer(status=302, headers=(("Location", f"http://{address}/file"),))) as files:
             assert isinstance(files.fetch("F1", tmp_path, MOST), Refusal)
     assert elsewhere.tokens == []
 
 
 @pytest.mark.parametrize("url", ["https://files.example/x", "http://files.slack.com/x", "file:///etc/passwd"])
-def test_a_foreign_address_is_not_asked(tmp_path: Path, url: str) -> None:
-    with slack_that(Answer(url=url)) as files:
+def test_a_foreign_address_is_not_contacted(tmp_path: Path, url: str) -> None:
+    with slack_with(Answer(url=url)) as files:
         refusal = files.fetch("F1", tmp_path, MOST)
     assert isinstance(refusal, Refusal) and "kept outside Slack" in refusal.text

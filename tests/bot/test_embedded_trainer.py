@@ -1,4 +1,4 @@
-"""Our own trainer as a child process: up, up again after a death, and gone with us."""
+"""Our own trainer as a child process: it starts, restarts after it died, and ends with the bot."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ START_S = 30.0
 
 @pytest.fixture
 def base(tmp_path: Path) -> Path:
-    """What the trainer takes for a model's folder; it is loaded at the first job only, and here comes none."""
+    """A folder that the trainer takes for a model's. It would be loaded at the first job, and here is none."""
     folder = tmp_path / "base"
     folder.mkdir()
     (folder / "config.json").write_text("{}")
@@ -44,7 +44,7 @@ def trainer(tmp_path: Path, base: Path) -> Iterator[EmbeddedTrainer]:
 
 
 def models(trainer: EmbeddedTrainer, key: str | None = None) -> list[str] | None:
-    """None while nobody answers."""
+    """Returns None while nobody answers."""
     request = urllib.request.Request(f"{trainer.base_url}/models")  # noqa: S310
     request.add_header("Authorization", f"Bearer {key or trainer.key}")
     try:
@@ -73,7 +73,7 @@ def is_alive(pid: int) -> bool:
 
 
 @pytest.mark.usefixtures("real_processes")
-def test_it_starts_with_its_models_behind_its_key(trainer: EmbeddedTrainer) -> None:
+def test_the_trainer_starts_with_its_models_behind_its_key(trainer: EmbeddedTrainer) -> None:
     assert wait_for(trainer) == ["tiny"]
     with pytest.raises(HTTPError, match="401") as refused:
         models(trainer, "another key")
@@ -85,7 +85,7 @@ def test_it_starts_with_its_models_behind_its_key(trainer: EmbeddedTrainer) -> N
     assert trainer.key not in argv
 
 
-def test_after_a_kill_it_is_up_again_at_the_same_address_with_the_same_key(
+def test_a_killed_trainer_restarts_at_the_same_address_with_the_same_key(
     trainer: EmbeddedTrainer, caplog: pytest.LogCaptureFixture
 ) -> None:
     wait_for(trainer)
@@ -97,7 +97,7 @@ def test_after_a_kill_it_is_up_again_at_the_same_address_with_the_same_key(
     assert "the trainer ended with code -9" in caplog.text
 
 
-def test_a_restart_that_the_system_refuses_is_tried_again(
+def test_a_restart_that_the_system_refuses_is_retried(
     trainer: EmbeddedTrainer, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     wait_for(trainer)
@@ -114,7 +114,7 @@ def test_a_restart_that_the_system_refuses_is_tried_again(
     assert "the trainer could not be started" in caplog.text
 
 
-def test_stop_ends_it_for_good(trainer: EmbeddedTrainer) -> None:
+def test_a_stopped_trainer_stays_down(trainer: EmbeddedTrainer) -> None:
     wait_for(trainer)
     pid = child(trainer)
     trainer.stop()
@@ -126,7 +126,7 @@ def test_stop_ends_it_for_good(trainer: EmbeddedTrainer) -> None:
     assert child(trainer) == pid, "nothing new was started"
 
 
-def test_why_it_ended_is_in_the_log(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_the_log_says_why_the_trainer_ended(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     trainer = EmbeddedTrainer(tmp_path / "trainer", {"tiny": str(tmp_path / "nowhere")})
     trainer.start()
     wait_until(lambda: "restarting it in 1 s" in caplog.text, "the message", seconds=START_S)
@@ -134,7 +134,7 @@ def test_why_it_ended_is_in_the_log(tmp_path: Path, caplog: pytest.LogCaptureFix
     assert re.search(r"ended with code 2: trainer: model tiny: \S+nowhere is neither a folder", caplog.text)
 
 
-def test_it_ends_when_we_are_killed(tmp_path: Path, base: Path) -> None:
+def test_the_trainer_ends_when_its_bot_is_killed(tmp_path: Path, base: Path) -> None:
     code = (
         "import sys, time; from pathlib import Path; from bot.embedded_trainer import EmbeddedTrainer\n"
         "trainer = EmbeddedTrainer(Path(sys.argv[1]), {'tiny': sys.argv[2]}); trainer.start()\n"
@@ -150,7 +150,7 @@ def test_it_ends_when_we_are_killed(tmp_path: Path, base: Path) -> None:
     wait_until(lambda: not is_alive(pid), "its end", seconds=START_S)
 
 
-def test_the_key_is_made_once_and_for_us_alone(tmp_path: Path) -> None:
+def test_the_key_is_made_once_and_readable_by_its_owner_alone(tmp_path: Path) -> None:
     data = tmp_path / "trainer"
     before = os.umask(0)
     try:
@@ -164,25 +164,12 @@ def test_the_key_is_made_once_and_for_us_alone(tmp_path: Path) -> None:
     assert key not in repr(EmbeddedTrainer(data, {}))
 
 
-def test_a_key_that_a_full_disk_cut_off_is_made_again(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def fail(_length: int) -> str:
-        raise OSError(28, "No space left on device")
-
-    data = tmp_path / "trainer"
-    with monkeypatch.context() as full, pytest.raises(OSError, match="No space left"):
-        full.setattr("bot.embedded_trainer.secrets.token_urlsafe", fail)
-        _ = EmbeddedTrainer(data, {}).key
-    assert len(EmbeddedTrainer(data, {}).key) > 30
-
-
-def test_a_port_that_was_named_is_kept_and_else_a_free_one_is_taken(tmp_path: Path) -> None:
+def test_the_trainer_takes_the_configured_port_or_else_a_free_one(tmp_path: Path) -> None:
     assert EmbeddedTrainer(tmp_path, {}, port=8021).base_url == "http://127.0.0.1:8021/v1"
     assert EmbeddedTrainer(tmp_path, {}).port > 1024
 
 
-def test_its_log_is_rotated_however_much_it_writes(
+def test_the_trainers_log_is_rotated_however_much_it_writes(
     tmp_path: Path, base: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(logs, "FILE_BYTES", 1_000)
@@ -201,7 +188,7 @@ def test_its_log_is_rotated_however_much_it_writes(
     assert all(file.stat().st_size <= 1_000 for file in files)
 
 
-def test_lines_of_its_older_logs_are_found(tmp_path: Path) -> None:
+def test_lines_of_the_trainers_older_logs_are_found(tmp_path: Path) -> None:
     folder = tmp_path / "trainer"
     folder.mkdir()
     (folder / "trainer.log.2").write_text('{"ref": "ABCDEFGH", "message": "long ago"}\n')

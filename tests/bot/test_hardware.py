@@ -1,4 +1,4 @@
-"""What a training takes of this machine: on the estimate, in the plan, and from a speed that was measured."""
+"""What a training needs of this machine, in memory and time: in the estimate, in the plan, and by a measured speed."""
 
 from __future__ import annotations
 
@@ -35,10 +35,12 @@ from trainers.base_models import Base, find_base
 from trainers.dataset import Report
 from trainers.providers import ProviderRow
 from trainers.sizing.hardware import read_gpu
-from trainers.sizing.training_time import CALIBRATION_FILE
+from trainers.sizing.training_time import CALIBRATION_FILE, Calibration
 
+TODAY = date(2026, 11, 25)
 GUESS = "Guessed from the model's size"
 TICKETS = Path(__file__).parents[2] / "examples" / "support_tickets.csv"
+SMOL = "HuggingFaceTB/SmolLM2-135M-Instruct"
 MISTRAL = "mistralai/Mistral-7B-Instruct-v0.3"
 
 
@@ -47,17 +49,9 @@ def report() -> Report:
     return datasets.check(TICKETS, None, None)
 
 
-SMOL = "HuggingFaceTB/SmolLM2-135M-Instruct"
-
-
 def settings(folder: Path, model: str = SMOL, more: str = "") -> Settings:
-    """`more`: of [trainer]."""
-    file = folder / "finetune.toml"
-    file.write_text(f'[trainer]\n{more}\n[trainer.models]\nours = "{model}"\n')
-    return load_settings({}, file, need_slack=False)
-
-
-BOX = '[providers.local.models.box]\nusd_per_hour = "2"\n'
+    """`more` are lines of [trainer]."""
+    return load(folder, f'[trainer]\n{more}\n[trainer.models]\nours = "{model}"\n')
 
 
 def load(folder: Path, text: str) -> Settings:
@@ -66,29 +60,33 @@ def load(folder: Path, text: str) -> Settings:
     return load_settings({}, file, need_slack=False)
 
 
+def calibrate(folder: Path, calibration: Calibration = MACHINE) -> None:
+    """Writes what `finetune calibrate` would have measured."""
+    (folder / "data").mkdir()
+    (folder / "data" / CALIBRATION_FILE).write_text(calibration.to_json())
+
+
 def bits(quantization: str | None) -> tuple[tuple[str, str], ...]:
     return (("quantization", quantization),) if quantization else ()
 
 
-def estimated(
+def estimate(
     settings: Settings, report: Report, target: str | None = None, quantization: str | None = None
 ) -> EstimateResult:
     question = Question(
         current="gpt-4o", volume=10_000_000, target=target, hyperparameters=bits(quantization)
     )
-    found = make_estimate(settings, "tickets", report, question, date(2026, 11, 25))
-    assert isinstance(found, EstimateResult)
-    return found
+    result = make_estimate(settings, "tickets", report, question, TODAY)
+    assert isinstance(result, EstimateResult)
+    return result
 
 
-def test_an_estimate_for_this_machine_says_parameters_and_memory(tmp_path: Path, report: Report) -> None:
-    found = estimated(settings(tmp_path), report)
-    assert found.memory is not None
-    assert found.memory.startswith("fits, about ")
-    assert found.memory.endswith("134.5M parameters, 4.9M trained")
+def test_an_estimate_for_this_machine_has_parameters_and_memory(tmp_path: Path, report: Report) -> None:
+    memory = str(estimate(settings(tmp_path), report).memory)
+    assert memory.startswith("fits, about ") and memory.endswith("134.5M parameters, 4.9M trained")
 
 
-def test_an_encoder_s_head_is_counted_with_its_weights_for_words(report: Report) -> None:
+def test_an_encoders_head_is_counted_among_the_trained_parameters(report: Report) -> None:
     packaged, _ = hardware.encoder_needs(PACKAGED_TARGET, report, 9_000, {}, is_here=True)
     trained = (384 + 4_096 + 1) * len(report.labels)
     assert packaged and packaged.line.endswith(f"22.7M parameters, up to {trained:,} trained")
@@ -96,104 +94,94 @@ def test_an_encoder_s_head_is_counted_with_its_weights_for_words(report: Report)
     assert other and "parameters" not in other.line
 
 
-def test_what_trains_elsewhere_or_is_not_known_says_nothing_of_memory(tmp_path: Path, report: Report) -> None:
-    assert estimated(settings(tmp_path), report, "gpt-4.1").memory is None
-    assert estimated(settings(tmp_path, "org/unheard-of"), report).memory is None
+def test_memory_is_unknown_for_hosted_and_unknown_models(tmp_path: Path, report: Report) -> None:
+    assert estimate(settings(tmp_path), report, "gpt-4.1").memory is None
+    assert estimate(settings(tmp_path, "org/unheard-of"), report).memory is None
 
 
-def test_a_base_that_cannot_be_trained_is_refused_before_there_is_a_plan(
-    tmp_path: Path, report: Report
-) -> None:
+def test_an_untrainable_base_is_refused_before_there_is_a_plan(tmp_path: Path, report: Report) -> None:
     base = tmp_path / "gpt-oss"
     base.mkdir()
     (base / "config.json").write_text('{"quantization_config": {"quant_method": "gptq"}}')
-    found = settings(tmp_path, str(base))
-    said = untrainable_text(found, estimated(found, report).target)
-    assert said is not None
-    assert "stored in the format gptq" in said
-    assert untrainable_text(settings(tmp_path), estimated(settings(tmp_path), report).target) is None
-    hosted = estimated(found, report, "gpt-4.1").target
-    assert untrainable_text(found, hosted) is None
+    untrainable = settings(tmp_path, str(base))
+    text = untrainable_text(untrainable, estimate(untrainable, report).target)
+    assert text is not None and "stored in the format gptq" in text
+    assert untrainable_text(settings(tmp_path), estimate(settings(tmp_path), report).target) is None
+    hosted = estimate(untrainable, report, "gpt-4.1").target
+    assert untrainable_text(untrainable, hosted) is None
 
 
-def test_what_does_not_fit_is_a_warning_that_approvers_read(tmp_path: Path, report: Report) -> None:
-    found = estimated(settings(tmp_path, "meta-llama/Llama-4-Scout-17B-16E-Instruct"), report)
-    assert found.memory is not None
-    assert found.memory.startswith("does not fit, about ")
-    (warning,) = _warnings(found)
+def test_a_training_that_does_not_fit_is_a_warning_for_approvers(tmp_path: Path, report: Report) -> None:
+    scout = estimate(settings(tmp_path, "meta-llama/Llama-4-Scout-17B-16E-Instruct"), report)
+    assert str(scout.memory).startswith("does not fit, about ")
+    (warning,) = _warnings(scout)
     assert "is not enough: the training needs about " in warning
 
 
-def test_what_would_fit_in_4_bits_is_said_and_fits_once_it_is_asked_for(
+def test_a_warning_suggests_4_bits_if_they_fit_and_they_do(
     tmp_path: Path, report: Report, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(hardware, "this_machine", lambda: read_gpu("16"))
     small = settings(tmp_path, MISTRAL)
-    (warning,) = _warnings(estimated(small, report))
-    said = re.search(r"With `quantization=nf4` it needs about ([0-9.]+) GB, which fits\.$", warning)
-    assert said is not None, warning
-    packed = estimated(small, report, quantization="nf4")
-    assert packed.memory is not None
-    assert packed.memory.startswith(f"fits, about {said[1]} of 16 GB")
+    (warning,) = _warnings(estimate(small, report))
+    need = re.search(r"With `quantization=nf4` it needs about ([0-9.]+) GB, which fits\.$", warning)
+    assert need is not None, warning
+    packed = estimate(small, report, quantization="nf4")
+    assert str(packed.memory).startswith(f"fits, about {need[1]} of 16 GB")
     assert ("quantization", "nf4") in packed.hyperparameters
     assert _warnings(packed) == ()
 
 
 @pytest.mark.parametrize(
     ("model", "rate"),
-    [("HuggingFaceTB/SmolLM2-135M-Instruct", 1e-3), (MISTRAL, 2.9e-4), ("org/unheard-of", None)],
+    [(SMOL, 1e-3), (MISTRAL, 2.9e-4), ("org/unheard-of", None)],
 )
 def test_the_learning_rate_goes_by_the_size_of_the_base(
     tmp_path: Path, report: Report, model: str, rate: float | None
 ) -> None:
-    found = dict(estimated(settings(tmp_path, model), report).hyperparameters)
-    assert found.get("learning_rate") == rate, "unknown here: the trainer finds it"
-    assert "learning_rate" not in dict(estimated(settings(tmp_path), report, "gpt-4.1").hyperparameters)
+    hyperparameters = dict(estimate(settings(tmp_path, model), report).hyperparameters)
+    assert hyperparameters.get("learning_rate") == rate, "unknown here: the trainer finds it"
+    assert "learning_rate" not in dict(estimate(settings(tmp_path), report, "gpt-4.1").hyperparameters)
 
 
-def test_memory_is_that_of_what_the_trainer_does_by_itself(
+def test_memory_counts_what_the_trainer_does_by_itself(
     tmp_path: Path, report: Report, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(hardware, "this_machine", lambda: read_gpu("24"))
-    found = estimated(settings(tmp_path, MISTRAL), report)
-    assert str(found.memory).startswith("fits with checkpointing, about "), found.memory
-    assert _warnings(found) == ()
+    result = estimate(settings(tmp_path, MISTRAL), report)
+    assert str(result.memory).startswith("fits with checkpointing, about "), result.memory
+    assert _warnings(result) == ()
 
 
-def test_bits_that_are_left_to_the_trainer_are_those_of_the_base(tmp_path: Path, report: Report) -> None:
+def test_automatic_quantization_needs_the_memory_of_the_base(tmp_path: Path, report: Report) -> None:
     base = find_base("smollm2-135m", ask_the_hub=False)
     assert isinstance(base, Base)
-    assert hardware.memory_headroom(base, report, {"quantization": "auto"}) == hardware.memory_headroom(
-        base, report, {}
+    auto, nf4, default = (
+        hardware.memory_headroom(base, report, chosen)
+        for chosen in ({"quantization": "auto"}, {"quantization": "nf4"}, {})
     )
-    assert hardware.memory_headroom(base, report, {"quantization": "nf4"}) != hardware.memory_headroom(
-        base, report, {}
-    )
+    assert auto == default != nf4
 
 
-def test_a_measured_speed_is_not_that_of_4_bits(tmp_path: Path, report: Report) -> None:
-    (tmp_path / "data").mkdir()
-    (tmp_path / "data" / CALIBRATION_FILE).write_text(MACHINE.to_json())
-    assert why(estimated(settings(tmp_path), report, quantization="nf4")).startswith(GUESS)
+def test_a_measured_speed_says_nothing_about_4_bits(tmp_path: Path, report: Report) -> None:
+    calibrate(tmp_path)
+    assert why(estimate(settings(tmp_path), report, quantization="nf4")).startswith(GUESS)
 
 
-def test_bits_without_their_package_are_a_sentence(
+def test_quantization_without_its_package_is_refused(
     tmp_path: Path, report: Report, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(estimates_services, "find_spec", lambda name: None)
     question = Question(target="ours", hyperparameters=bits("int8"))
-    found = make_estimate(settings(tmp_path), "tickets", report, question, date(2026, 11, 25))
-    assert isinstance(found, Refusal)
-    assert found.text.startswith("`quantization=int8` needs the package bitsandbytes beside our trainer")
+    refusal = make_estimate(settings(tmp_path), "tickets", report, question, TODAY)
+    assert isinstance(refusal, Refusal)
+    assert refusal.text.startswith("`quantization=int8` needs the package bitsandbytes beside our trainer")
 
 
-def test_a_measured_speed_sets_the_minutes_and_is_named_among_the_assumptions(
-    tmp_path: Path, report: Report
-) -> None:
-    before = estimated(settings(tmp_path), report)
-    (tmp_path / "data").mkdir()
-    (tmp_path / "data" / CALIBRATION_FILE).write_text(replace(MACHINE, speed=1e12).to_json())
-    after = estimated(settings(tmp_path), report)
+def test_a_measured_speed_sets_the_minutes_and_is_an_assumption(tmp_path: Path, report: Report) -> None:
+    before = estimate(settings(tmp_path), report)
+    calibrate(tmp_path, replace(MACHINE, speed=1e12))
+    after = estimate(settings(tmp_path), report)
     assert before.minutes is not None and after.minutes is not None
     assert after.minutes.expected != before.minutes.expected
     assert float(after.minutes.low / after.minutes.expected) == pytest.approx(0.8)
@@ -201,106 +189,102 @@ def test_a_measured_speed_sets_the_minutes_and_is_named_among_the_assumptions(
     assert "this machine's own speed, measured on 2026-11-18" in why(after)
 
 
-def test_a_speed_that_cannot_be_read_is_logged_and_the_rule_holds(
+def test_an_unreadable_calibration_is_logged_and_the_time_is_guessed(
     tmp_path: Path, report: Report, caplog: pytest.LogCaptureFixture
 ) -> None:
     (tmp_path / "data").mkdir()
     (tmp_path / "data" / CALIBRATION_FILE).write_text("{")
-    assert why(estimated(settings(tmp_path), report)).startswith(GUESS)
+    assert why(estimate(settings(tmp_path), report)).startswith(GUESS)
     assert "measure again with `finetune calibrate`" in caplog.text
 
 
-def expected_minutes(found: EstimateResult) -> float:
-    assert found.minutes is not None
-    return float(found.minutes.expected)
+def expected_minutes(result: EstimateResult) -> float:
+    assert result.minutes is not None
+    return float(result.minutes.expected)
 
 
 def test_a_guessed_time_grows_with_the_model_and_shrinks_with_the_machine(
     tmp_path: Path, report: Report, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     small, large = (settings(tmp_path, name) for name in (SMOL, MISTRAL))
-    on_cpu = [expected_minutes(estimated(one, report)) for one in (small, large)]
+    on_cpu = [expected_minutes(estimate(base, report)) for base in (small, large)]
     assert on_cpu[1] > 10 * on_cpu[0], "of 50 times as many parameters"
     monkeypatch.setattr(hardware, "this_machine", lambda: read_gpu("h100"))
-    on_gpu = estimated(large, report)
+    on_gpu = estimate(large, report)
     assert expected_minutes(on_gpu) < on_cpu[1] / 10
     assert on_gpu.minutes is not None
     assert float(on_gpu.minutes.high / on_gpu.minutes.low) == pytest.approx(9)
     facts = estimate_details.escaped_facts(estimate_details._one_off_facts(on_gpu))
-    said = dict(facts.pairs)["Training takes"]
-    assert said.endswith("guessed from the model's size; `finetune calibrate` measures it")
+    takes = dict(facts.pairs)["Training takes"]
+    assert takes.endswith("guessed from the model's size; `finetune calibrate` measures it")
 
 
-def test_a_time_is_not_known_where_the_base_or_the_machine_is_not(
+def test_a_time_is_unknown_if_the_base_or_the_machine_is(
     tmp_path: Path, report: Report, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(hardware, "this_machine", lambda: read_gpu("h100"))
-    unheard = estimated(settings(tmp_path, "org/unheard-of"), report)
+    unheard = estimate(settings(tmp_path, "org/unheard-of"), report)
     monkeypatch.setattr(hardware, "this_machine", lambda: read_gpu("24"))
-    for found in (unheard, estimated(settings(tmp_path), report)):
-        assert found.minutes is None
-        assert dict(estimate_details._one_off_facts(found))["Training takes"].startswith(
-            "unknown; set `tokens_per_second`"
-        )
-        assert prediction_of(found).seconds is None
-        assert estimate_json(found, TICKETS)["training_minutes"] is None
+    for result in (unheard, estimate(settings(tmp_path), report)):
+        assert result.minutes is None
+        takes = dict(estimate_details._one_off_facts(result))["Training takes"]
+        assert takes.startswith("unknown; set `tokens_per_second`")
+        assert prediction_of(result).seconds is None
+        assert estimate_json(result, TICKETS)["training_minutes"] is None
 
 
-def test_a_persons_word_on_the_speed_wins_over_what_was_measured(tmp_path: Path, report: Report) -> None:
-    (tmp_path / "data").mkdir()
-    (tmp_path / "data" / CALIBRATION_FILE).write_text(MACHINE.to_json())
+def test_a_configured_speed_wins_over_the_measured_one(tmp_path: Path, report: Report) -> None:
+    calibrate(tmp_path)
     slow, fast = (
-        estimated(settings(tmp_path, more=f"tokens_per_second = {speed}"), report) for speed in (10, 1000)
+        estimate(settings(tmp_path, more=f"tokens_per_second = {speed}"), report) for speed in (10, 1000)
     )
     assert expected_minutes(slow) > 20 * expected_minutes(fast)
     assert why(fast).startswith("From tokens_per_second in finetune.toml")
 
 
-def test_a_persons_word_on_the_speed_leaves_no_training_time_unknown(tmp_path: Path, report: Report) -> None:
-    """Also of a GPU box elsewhere, which nothing here can measure."""
-    elsewhere = f'tokens_per_second = 900\n[providers.local]\nbase_url = "http://192.0.2.7/v1"\n{BOX}'
-    said, unsaid = (
-        estimated(load(tmp_path, text), report, "local/box")
+def test_a_configured_speed_leaves_no_training_time_unknown(tmp_path: Path, report: Report) -> None:
+    """Not even that of a GPU box elsewhere, which nothing here can measure."""
+    elsewhere = 'tokens_per_second = 900\n[providers.local]\nbase_url = "http://192.0.2.7/v1"\n[providers.local.models.box]\nusd_per_hour = "2"\n'
+    configured, unknown = (
+        estimate(load(tmp_path, text), report, "local/box")
         for text in (f"[trainer]\n{elsewhere}", elsewhere.partition("\n")[2])
     )
-    assert "training time is only a guess" not in _reasons(said)
-    assert "training time is only a guess" in _reasons(unsaid)
+    assert "training time is only a guess" not in _reasons(configured)
+    assert "training time is only a guess" in _reasons(unknown)
 
 
-def test_no_maximum_of_a_paid_run_comes_from_a_guess(tmp_path: Path, report: Report) -> None:
+def test_the_maximum_of_a_paid_run_never_comes_from_a_guess(tmp_path: Path, report: Report) -> None:
     paid = 'usd_per_hour = "2"'
-    guessed = estimated(settings(tmp_path, more=paid), report)
+    guessed = estimate(settings(tmp_path, more=paid), report)
     assert isinstance(guessed.cost, MissingPrice)
     assert "`finetune calibrate`" in missing_price_text(guessed.cost)
     assert "`tokens_per_second`" in missing_price_text(guessed.cost)
     assert guessed.is_guess and guessed.minutes is not None, "the time is shown all the same"
-    assert isinstance(estimated(settings(tmp_path), report).cost, RunCost), "free: nothing is stopped by it"
-    said = estimated(settings(tmp_path, more=f"{paid}\ntokens_per_second = 900"), report)
-    assert isinstance(said.cost, RunCost)
-    assert said.cost.training.usd.high > 0
-    (tmp_path / "data").mkdir()
-    (tmp_path / "data" / CALIBRATION_FILE).write_text(MACHINE.to_json())
-    assert isinstance(estimated(settings(tmp_path, more=paid), report).cost, RunCost)
+    assert isinstance(estimate(settings(tmp_path), report).cost, RunCost), "a free run has no maximum"
+    configured = estimate(settings(tmp_path, more=f"{paid}\ntokens_per_second = 900"), report)
+    assert isinstance(configured.cost, RunCost)
+    assert configured.cost.training.usd.high > 0
+    calibrate(tmp_path)
+    assert isinstance(estimate(settings(tmp_path, more=paid), report).cost, RunCost)
 
 
-def test_a_measured_time_has_what_computing_activations_again_takes(
+def test_checkpointing_adds_a_third_to_a_measured_time(
     tmp_path: Path, report: Report, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (tmp_path / "data").mkdir()
-    (tmp_path / "data" / CALIBRATION_FILE).write_text(replace(MACHINE, device="cuda", startup_s=0).to_json())
+    calibrate(tmp_path, replace(MACHINE, device="cuda", startup_s=0))
     mistral = settings(tmp_path, MISTRAL)
-    taken = []
+    minutes = []
     for memory in ("80", "24"):
         monkeypatch.setattr(hardware, "this_machine", lambda memory=memory: read_gpu(memory))
-        found = estimated(mistral, report)
-        assert ("with checkpointing" in str(found.memory)) == (memory == "24")
-        taken.append(expected_minutes(found))
-    assert taken[1] / taken[0] == pytest.approx(4 / 3, rel=0.02)
+        result = estimate(mistral, report)
+        assert ("with checkpointing" in str(result.memory)) == (memory == "24")
+        minutes.append(expected_minutes(result))
+    assert minutes[1] / minutes[0] == pytest.approx(4 / 3, rel=0.02)
 
 
-def test_a_guessed_time_is_called_one_in_the_plan_and_other_plans_keep_their_bytes() -> None:
-    foreseen = replace(Prediction("current=gpt-4o"), is_speed_guessed=True)
-    plan = replace(builders.plan(), predicted=foreseen)
+def test_a_plan_says_that_its_time_is_a_guess_and_others_keep_their_bytes() -> None:
+    prediction = replace(Prediction("current=gpt-4o"), is_speed_guessed=True)
+    plan = replace(builders.plan(), predicted=prediction)
     assert plan_from_json(canonical_json(plan)) == plan
     assert "guessed from the model's size" in plans._takes(plan)
     assert "guess" not in canonical_json(replace(plan, predicted=Prediction("current=gpt-4o")))
@@ -309,8 +293,9 @@ def test_a_guessed_time_is_called_one_in_the_plan_and_other_plans_keep_their_byt
     assert plans._takes(unknown).startswith("unknown")
 
 
-def why(found: EstimateResult) -> str:
-    return next(one.why for one in assumptions(found.inputs) if one.name == "training time")
+def why(result: EstimateResult) -> str:
+    assert result.inputs is not None
+    return next(row.why for row in assumptions(result.inputs) if row.name == "training time")
 
 
 def test_the_plan_card_has_memory_beside_the_time() -> None:
@@ -319,7 +304,7 @@ def test_the_plan_card_has_memory_beside_the_time() -> None:
     assert plan_from_json(canonical_json(plan)) == plan
 
 
-def test_the_plan_card_says_what_trains_it_and_in_how_many_bits_where_not_as_usual() -> None:
+def test_the_plan_card_names_an_unusual_engine_and_quantization() -> None:
     usual = builders.plan()
     other = replace(usual, hyperparameters=(("engine", "unsloth"), ("n_epochs", 2), ("quantization", "nf4")))
     plain = replace(usual, hyperparameters=(("engine", "builtin"), ("n_epochs", 2), ("quantization", "none")))
@@ -327,70 +312,66 @@ def test_the_plan_card_says_what_trains_it_and_in_how_many_bits_where_not_as_usu
     assert plans._model(plain) == f"{plans._model(usual)}, epochs 2"
 
 
-def test_a_plan_from_before_keeps_its_hash() -> None:
+def test_a_plan_without_memory_keeps_its_hash() -> None:
     plan = replace(builders.plan(), predicted=Prediction("volume=10M"))
     assert "memory" not in json.loads(canonical_json(plan))["predicted"]
 
 
-def test_more_than_one_machine_can_answer_takes_several_and_their_dollars(
-    tmp_path: Path, report: Report
-) -> None:
+def test_a_volume_beyond_one_machine_costs_several(tmp_path: Path, report: Report) -> None:
     ready = settings(tmp_path)
-    ready.data.mkdir()
-    served = replace(MACHINE, reads=10_000.0, writes=1_000.0, served_weights=134_000_000.0)
-    (ready.data / CALIBRATION_FILE).write_text(served.to_json())
+    calibrate(tmp_path, replace(MACHINE, reads=10_000.0, writes=1_000.0, served_weights=134_000_000.0))
     paid = replace(ready, providers=tuple(_paid(row) for row in ready.providers))
-    asked = Question(current="gpt-4o", volume=100_000_000_000)
-    found = make_estimate(paid, "tickets", report, asked, date(2026, 11, 25))
-    assert isinstance(found, EstimateResult) and found.estimate is not None
-    count = found.estimate.machines
+    question = Question(current="gpt-4o", volume=100_000_000_000)
+    result = make_estimate(paid, "tickets", report, question, TODAY)
+    assert isinstance(result, EstimateResult) and result.estimate is not None
+    count = result.estimate.machines
     assert count is not None and count > 10
-    assert found.estimate.monthly_after.hosting == 2 * 730 * count
-    assert f"{count} like yours" in terminal_text(estimate_details.details(found, "local/tuned"))
-    assert not [one for one in found.verdict.reasons if one.rule == "machine"], (
-        "its speed and its price are known"
-    )
-    free = make_estimate(ready, "tickets", report, asked, date(2026, 11, 25))
+    assert result.estimate.monthly_after.hosting == 2 * 730 * count
+    assert f"{count} like yours" in terminal_text(estimate_details.details(result, "local/tuned"))
+    rules = {reason.rule for reason in result.verdict.reasons}
+    assert "machine" not in rules, "its speed and its price are known"
+    free = make_estimate(ready, "tickets", report, question, TODAY)
     assert isinstance(free, EstimateResult) and free.verdict.kind != "go"
     assert f"about {count} machines like yours" in _reasons(free)
-    given = replace(ready, providers=tuple(_paid(row, usd=0) for row in ready.providers))
-    told = make_estimate(given, "tickets", report, asked, date(2026, 11, 25))
-    assert isinstance(told, EstimateResult) and "whose price is not given" not in _reasons(told)
-    little = replace(asked, volume=1_000_000)
-    one = make_estimate(ready, "tickets", report, little, date(2026, 11, 25))
-    assert isinstance(one, EstimateResult) and one.estimate is not None and one.estimate.machines == 1
+    zero = replace(ready, providers=tuple(_paid(row, usd=0) for row in ready.providers))
+    priced = make_estimate(zero, "tickets", report, question, TODAY)
+    assert isinstance(priced, EstimateResult) and "whose price is not given" not in _reasons(priced)
+    little = replace(question, volume=1_000_000)
+    single = make_estimate(ready, "tickets", report, little, TODAY)
+    assert isinstance(single, EstimateResult) and single.estimate and single.estimate.machines == 1
 
 
-def _reasons(found: EstimateResult) -> str:
-    return " ".join(because_text(reason.because) for reason in found.verdict.reasons)
+def _reasons(result: EstimateResult) -> str:
+    return " ".join(because_text(reason.because) for reason in result.verdict.reasons)
 
 
 def _paid(row: ProviderRow, usd: int = 2) -> ProviderRow:
-    """As somebody says it in finetune.toml."""
+    """Returns the row with a price by the hour, as finetune.toml may give it."""
     models = row.models if row.name == "local" else ()
     return replace(
-        row, models=tuple(replace(one, usd_per_hour=Decimal(usd), is_hourly_price_set=True) for one in models)
+        row,
+        models=tuple(replace(model, usd_per_hour=Decimal(usd), is_hourly_price_set=True) for model in models),
     )
 
 
-def test_a_training_that_does_not_fit_is_a_no(
+def test_a_training_that_does_not_fit_is_no_go(
     tmp_path: Path, report: Report, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     small = read_gpu("1")
     assert small is not None
     monkeypatch.setattr(hardware, "this_machine", lambda: small)
-    found = estimated(settings(tmp_path, MISTRAL), report)
-    assert found.verdict.kind == "no_go"
-    (reason,) = [one for one in found.verdict.reasons if one.rule == "memory"]
+    verdict = estimate(settings(tmp_path, MISTRAL), report).verdict
+    assert verdict.kind == "no_go"
+    (reason,) = [reason for reason in verdict.reasons if reason.rule == "memory"]
     assert reason.weighs and "is not enough" in because_text(reason.because)
 
 
 def test_a_guessed_training_time_is_not_called_unknown_beside_its_minutes(
     tmp_path: Path, report: Report
 ) -> None:
-    found = estimated(settings(tmp_path), report)
-    assert found.minutes is not None
-    said = next(because_text(one.because) for one in found.verdict.reasons if one.rule == "machine")
-    assert said.startswith(
+    result = estimate(settings(tmp_path), report)
+    assert result.minutes is not None
+    text = next(because_text(reason.because) for reason in result.verdict.reasons if reason.rule == "machine")
+    assert text.startswith(
         "The speed of your own machine is not measured, so the training time is only a guess"
     )

@@ -1,4 +1,4 @@
-"""A job that trained while the bot was away: its hours are paid all the same."""
+"""The hours of a job that trained while the bot was away are counted all the same."""
 
 from __future__ import annotations
 
@@ -17,30 +17,30 @@ from trainers.client import Trainer
 from trainers.types import Job
 
 
-def look(trainer: Trainer, job_id: str, now: float) -> tuple[Job, Progress]:
-    """Looks at the job for the first time."""
+def follow_first(trainer: Trainer, job_id: str, now: float) -> tuple[Job, Progress]:
+    """Follows the job for the first time."""
     owner = SimpleNamespace(trainer=trainer, context=SimpleNamespace(clock=lambda: now))
-    seen = follow(cast(JobOwner, owner), job_id, Progress(), None)
-    assert seen is not None
-    return seen
+    followed = follow(cast(JobOwner, owner), job_id, Progress(), None)
+    assert followed is not None
+    return followed
 
 
 @pytest.mark.parametrize("hours", [3, 30])
-def test_a_job_that_nobody_watched_had_the_time_that_its_own_events_tell(data: Path, hours: int) -> None:  # noqa: F811
+def test_a_job_that_trained_unwatched_took_the_time_of_its_own_events(data: Path, hours: int) -> None:  # noqa: F811
     with Hosted() as server, Trainer(provider(server), server.key) as trainer:
         job = trainer.create(spec(trainer, data))
         server.service.jobs[job.id].created -= hours * 3600
         server.service.jobs[job.id].polls = 4
         now = time.time() + 24 * 3600  # the bot was away for another day
-        ended, progress = look(trainer, job.id, now)
+        ended, progress = follow_first(trainer, job.id, now)
     assert ended.status == "succeeded"
     assert progress.train_seconds == pytest.approx(hours * 3600, abs=10)
 
 
-def test_a_job_that_began_and_ended_between_two_looks_is_paid(data: Path) -> None:  # noqa: F811
+def test_a_job_that_began_and_ended_between_two_checks_is_counted(data: Path) -> None:  # noqa: F811
     with Hosted() as server, Trainer(provider(server), server.key) as trainer:
         job = trainer.create(spec(trainer, data))
         server.service.jobs[job.id].created -= 5
         server.service.jobs[job.id].polls = 4
-        _, progress = look(trainer, job.id, time.time())
+        _, progress = follow_first(trainer, job.id, time.time())
     assert progress.train_seconds == pytest.approx(5, abs=3)

@@ -1,10 +1,11 @@
-"""The file of a version with people's or a teacher's labels: what stays, what changes, in which form."""
+"""The file of a version that has people's or a teacher's labels: what stays, what changes, and in which form."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 from pathlib import Path
+from typing import Any
 
 from bot.services.row_labels_worker import LabelledText, VersionFile, write_version
 from trainers.dataset import Columns, read
@@ -22,27 +23,28 @@ CHATS = [
 ]
 
 
-def stored(folder: Path, content: str, name: str, system: str | None = None) -> VersionFile:
+def store_file(folder: Path, content: str, name: str, system: str | None = None) -> VersionFile:
     sha256 = hashlib.sha256(content.encode()).hexdigest()
     (folder / sha256).write_text(content, encoding="utf-8")
     return VersionFile(folder, sha256, name, Columns(), system)
 
 
-def keys(before: VersionFile) -> dict[str, str]:
-    """The key of each question, by its text."""
+def keys_by_question(before: VersionFile) -> dict[str, str]:
     rows = read(before.files / before.sha256, before.name).examples
     return {row.prompt[-1].content: question_key(row).hex() for row in rows}
 
 
+def read_lines(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
 def test_chats_stay_chats_with_their_instructions(tmp_path: Path) -> None:
-    before = stored(tmp_path, "\n".join(map(json.dumps, CHATS)) + "\n", "tickets.jsonl")
-    key = keys(before)
+    before = store_file(tmp_path, "\n".join(map(json.dumps, CHATS)) + "\n", "tickets.jsonl")
+    key = keys_by_question(before)
     decided = {key["money back"]: "refund", key["one charge"]: None}
     added = [LabelledText("the tax?", "billing"), LabelledText("a box", "shipping", "openai/gpt-4o-mini")]
     written = write_version(before, decided, added)
-    lines = [
-        json.loads(line) for line in (tmp_path / written.sha256).read_text(encoding="utf-8").splitlines()
-    ]
+    lines = read_lines(tmp_path / written.sha256)
     assert lines[0] == CHATS[0]
     assert [line["messages"][-1]["content"] for line in lines] == [
         "shipping",
@@ -55,23 +57,23 @@ def test_chats_stay_chats_with_their_instructions(tmp_path: Path) -> None:
     assert len(read(tmp_path / written.sha256, "next.jsonl").examples) == 4
 
 
-def test_rows_with_more_beside_their_messages_are_relabelled_too(tmp_path: Path) -> None:
+def test_rows_with_other_fields_beside_their_messages_are_relabelled_too(tmp_path: Path) -> None:
     with_ids = [{"id": f"T-{number}", **chat} for number, chat in enumerate(CHATS)]
-    before = stored(tmp_path, "\n".join(map(json.dumps, with_ids)) + "\n", "tickets.jsonl")
-    key = keys(before)
+    before = store_file(tmp_path, "\n".join(map(json.dumps, with_ids)) + "\n", "tickets.jsonl")
+    key = keys_by_question(before)
     written = write_version(before, {key["money back"]: "refund", key["one charge"]: None}, [])
     rows = read(tmp_path / written.sha256, "next.jsonl").examples
     assert [row.answer for row in rows] == ["shipping", "refund"]
 
 
 def test_a_table_becomes_objects_without_the_instructions_that_a_check_adds(tmp_path: Path) -> None:
-    before = stored(
+    before = store_file(
         tmp_path, 'id,text,label\n1,"a, ""quoted""\nline",billing\n2,second,refund\n', "t.csv", "Classify."
     )
-    written = write_version(before, {keys(before)["second"]: "billing"}, [LabelledText("third", "refund")])
-    lines = [
-        json.loads(line) for line in (tmp_path / written.sha256).read_text(encoding="utf-8").splitlines()
-    ]
+    written = write_version(
+        before, {keys_by_question(before)["second"]: "billing"}, [LabelledText("third", "refund")]
+    )
+    lines = read_lines(tmp_path / written.sha256)
     assert lines == [
         {"text": 'a, "quoted"\nline', "label": "billing"},
         {"text": "second", "label": "billing"},
@@ -81,6 +83,6 @@ def test_a_table_becomes_objects_without_the_instructions_that_a_check_adds(tmp_
 
 
 def test_the_same_answers_give_the_same_file(tmp_path: Path) -> None:
-    before = stored(tmp_path, "text,label\none,billing\ntwo,refund\n", "t.csv", "Classify.")
-    first, second = (write_version(before, {keys(before)["one"]: None}, []) for _ in range(2))
+    before = store_file(tmp_path, "text,label\none,billing\ntwo,refund\n", "t.csv", "Classify.")
+    first, second = (write_version(before, {keys_by_question(before)["one"]: None}, []) for _ in range(2))
     assert first == second and not list(tmp_path.glob("*.tmp"))

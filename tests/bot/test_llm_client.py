@@ -1,5 +1,4 @@
-"""Questions in the background, against a real provider on loopback: limits, hiccups, refusals, and none paid
-twice."""
+"""Questions to models in the background, over real HTTP: limits, hiccups and refusals; nothing is paid twice."""
 
 from __future__ import annotations
 
@@ -39,11 +38,11 @@ EMPTY = Fault(
 
 
 @dataclass
-class Bench:
-    """`now` is the askers' clock: it stands until a test moves it."""
+class Client:
+    """An LLM client with a clock that only tests move, and the provider that it asks."""
 
     store: Store
-    company: Hosted
+    provider: Hosted
     row: ProviderRow
     now: float = 1_000.0
     llm: LlmClient = field(init=False)
@@ -58,27 +57,31 @@ class Bench:
     def ask(self, questions: list[Question], owner: str = "m1") -> None:
         self.llm.ask(owner, "acme", questions)
 
-    def answered(self, questions: list[Question]) -> int:
-        return len(self.store.answers.read([one.key for one in questions]))
+    def pass_time(self, seconds: float) -> None:
+        self.now += seconds
+        self.llm.wake()
 
-    def all_answered(self, questions: list[Question], *, step: float = 1.0) -> None:
-        """Time goes on meanwhile."""
+    def answers(self, questions: list[Question]) -> int:
+        """Returns how many of these questions have an answer."""
+        return len(self.store.answers.read([question.key for question in questions]))
 
-        def look() -> bool:
-            self.now += step
-            self.llm.wake()
-            return self.answered(questions) == len(questions)
+    def wait_for_answers(self, questions: list[Question], *, step: float = 1.0) -> None:
+        """Waits until all are answered, while time passes in steps."""
 
-        wait_until(look, "all answers", seconds=20)
+        def all_answered() -> bool:
+            self.pass_time(step)
+            return self.answers(questions) == len(questions)
 
-    def asked(self) -> int:
+        wait_until(all_answered, "all answers", seconds=20)
+
+    def requests(self) -> int:
         return self.provider.count(CHAT)
 
 
 @pytest.fixture
-def bench(tmp_path: Path) -> Iterator[Bench]:
-    with opened(tmp_path) as made:
-        yield made
+def client(tmp_path: Path) -> Iterator[Client]:
+    with open_client(tmp_path) as client:
+        yield client
 
 
 def row_at(url: str, *, callers: int = 4, a_minute: int | None = None) -> ProviderRow:
@@ -87,12 +90,12 @@ def row_at(url: str, *, callers: int = 4, a_minute: int | None = None) -> Provid
 
 
 @contextmanager
-def opened(folder: Path, *, callers: int = 4, a_minute: int | None = None) -> Iterator[Bench]:
+def open_client(folder: Path, *, callers: int = 4, a_minute: int | None = None) -> Iterator[Client]:
     store = Store(folder / "finetune.db")
-    with Hosted(Service(models=("small", "large"))) as company:
-        made = Bench(store, company, row_at(company.url, callers=callers, a_minute=a_minute))
-        yield made
-        made.llm.close()
+    with Hosted(Service(models=("small", "large"))) as provider:
+        client = Client(store, provider, row_at(provider.url, callers=callers, a_minute=a_minute))
+        yield client
+        client.llm.close()
     wait_until(
         lambda: not [t for t in threading.enumerate() if t.name.startswith("asks acme")], "the threads"
     )
@@ -100,214 +103,203 @@ def opened(folder: Path, *, callers: int = 4, a_minute: int | None = None) -> It
 
 
 def questions(count: int, model: str = "small") -> list[Question]:
-    said = [(Message("user", f"question {number}"),) for number in range(count)]
-    return [Question(key_of(f"acme/{model}", one, 24), f"acme/{model}", model, one, 24) for one in said]
+    return [
+        Question(key_of(f"acme/{model}", messages, 24), f"acme/{model}", model, messages, 24)
+        for messages in [(Message("user", f"question {number}"),) for number in range(count)]
+    ]
 
 
-def test_answers_are_kept_under_the_key_of_their_question(bench: Bench) -> None:
-    asked = questions(10)
-    bench.ask(asked)
-    bench.all_answered(asked)
-    reply = bench.store.answers.read([asked[3].key])[asked[3].key]
+def test_answers_are_stored_under_the_key_of_their_question(client: Client) -> None:
+    batch = questions(10)
+    client.ask(batch)
+    client.wait_for_answers(batch)
+    reply = client.store.answers.read([batch[3].key])[batch[3].key]
     assert (reply.model, reply.text) == ("acme/small", "small heard you")
     assert reply.prompt_tokens == 2 and reply.completion_tokens == 3 and reply.seconds > 0
-    assert bench.asked() == 10
+    assert client.requests() == 10
 
 
-def test_a_key_stands_for_model_messages_and_cap() -> None:
-    said = (Message("system", "a"), Message("user", "b"))
+def test_a_key_depends_on_model_messages_and_cap() -> None:
+    messages = (Message("system", "a"), Message("user", "b"))
     others = [
-        key_of("acme/large", said, 24),
-        key_of("acme/small", said, 25),
-        key_of("acme/small", said[1:], 24),
+        key_of("acme/large", messages, 24),
+        key_of("acme/small", messages, 25),
+        key_of("acme/small", messages[1:], 24),
         key_of("acme/small", (Message("user", "a"), Message("user", "b")), 24),
     ]
-    assert key_of("acme/small", said, 24) not in others and len(set(others)) == 4
+    assert key_of("acme/small", messages, 24) not in others and len(set(others)) == 4
 
 
-def test_what_waits_is_under_way_or_is_known_is_not_asked_again(bench: Bench) -> None:
-    asked = questions(12)
-    bench.provider.slow_s = 0.05
+def test_a_question_is_asked_once_however_often_it_is_requested(client: Client) -> None:
+    batch = questions(12)
+    client.provider.slow_s = 0.05
     for _ in range(20):
-        bench.ask(asked)
-        bench.ask(asked, owner="m2")
-    bench.all_answered(asked)
-    bench.ask(asked)
-    wait_until(lambda: bench.llm.waiting("m1") == 0, "nothing to wait")
-    assert bench.asked() == 12
+        client.ask(batch)
+        client.ask(batch, owner="m2")
+    client.wait_for_answers(batch)
+    client.ask(batch)
+    wait_until(lambda: client.llm.waiting("m1") == 0, "nothing to wait")
+    assert client.requests() == 12
 
 
-def test_never_more_at_once_than_its_callers(tmp_path: Path) -> None:
-    with opened(tmp_path, callers=3) as bench:
-        bench.provider.slow_s = 0.4
-        bench.ask(questions(12))
-        wait_until(lambda: bench.asked() == 3, "all callers at work")
+def test_no_more_questions_are_open_at_once_than_the_provider_has_callers(tmp_path: Path) -> None:
+    with open_client(tmp_path, callers=3) as client:
+        client.provider.slow_s = 0.4
+        client.ask(questions(12))
+        wait_until(lambda: client.requests() == 3, "all callers at work")
         time.sleep(0.2)
-        assert bench.asked() == 3
-        bench.provider.slow_s = 0.0
-        bench.all_answered(questions(12))
+        assert client.requests() == 3
+        client.provider.slow_s = 0.0
+        client.wait_for_answers(questions(12))
 
 
-def test_never_more_in_a_minute_than_its_limit(tmp_path: Path) -> None:
-    with opened(tmp_path, a_minute=12) as bench:
-        asked = questions(8)
-        bench.ask(asked)
-        wait_until(lambda: bench.answered(asked) == 2, "the first ones")  # ten seconds' worth
+def test_no_more_questions_are_asked_a_minute_than_the_limit(tmp_path: Path) -> None:
+    with open_client(tmp_path, a_minute=12) as client:
+        batch = questions(8)
+        client.ask(batch)
+        wait_until(lambda: client.answers(batch) == 2, "the first ones")  # ten seconds' worth
         time.sleep(0.2)
-        assert bench.asked() == 2
-        bench.now += 5
-        bench.llm.wake()
-        wait_until(lambda: bench.answered(asked) == 3, "the next one")
+        assert client.requests() == 2
+        client.pass_time(5)
+        wait_until(lambda: client.answers(batch) == 3, "the next one")
         time.sleep(0.1)
-        assert bench.asked() == 3
-        bench.all_answered(asked)
+        assert client.requests() == 3
+        client.wait_for_answers(batch)
 
 
-def test_retry_after_pauses_the_provider_for_an_hour_and_then_it_goes_on(bench: Bench) -> None:
-    asked = questions(20)
+def test_retry_after_pauses_the_provider_for_an_hour(client: Client) -> None:
+    batch = questions(20)
     hour = Fault(commit=False, status=429, headers=(("Retry-After", "3600"),))
-    bench.provider.fail(CHAT, hour, times=99)
-    bench.ask(asked)
-    wait_until(lambda: bench.llm.trouble("acme"), "the trouble")
+    client.provider.fail(CHAT, hour, times=99)
+    client.ask(batch)
+    wait_until(lambda: client.llm.trouble("acme"), "the trouble")
     time.sleep(0.2)
-    seen = bench.asked()
-    assert seen <= 4 and "in 3600 s" in str(bench.llm.trouble("acme"))
-    bench.now += 3590
-    bench.llm.wake()
+    before = client.requests()
+    assert before <= 4 and "in 3600 s" in str(client.llm.trouble("acme"))
+    client.pass_time(3590)
     time.sleep(0.2)
-    assert bench.asked() == seen
-    bench.provider.forgive(CHAT)
-    bench.now += 20
-    bench.all_answered(asked)
-    assert bench.llm.trouble("acme") is None and bench.llm.collect("m1") == []
-    assert bench.asked() == seen + 20
+    assert client.requests() == before
+    client.provider.forgive(CHAT)
+    client.now += 20
+    client.wait_for_answers(batch)
+    assert client.llm.trouble("acme") is None and client.llm.collect("m1") == []
+    assert client.requests() == before + 20
 
 
-def test_a_limit_that_names_no_time_never_costs_a_row(bench: Bench) -> None:
-    asked = questions(3)
-    bench.provider.fail(CHAT, Fault(commit=False, status=429), times=5 * MOST_TRIES)
-    bench.ask(asked)
-    bench.all_answered(asked, step=70)
-    assert bench.llm.collect("m1") == []
+def test_a_rate_limit_without_a_time_never_costs_a_row(client: Client) -> None:
+    batch = questions(3)
+    client.provider.fail(CHAT, Fault(commit=False, status=429), times=5 * MOST_TRIES)
+    client.ask(batch)
+    client.wait_for_answers(batch, step=70)
+    assert client.llm.collect("m1") == []
 
 
 @pytest.mark.parametrize("fault", [NOTHING_BUT_500, COMMIT_THEN_CUT, HTML, EMPTY, BUSY], ids=str)
-def test_a_hiccup_is_asked_again(bench: Bench, fault: Fault) -> None:
-    asked = questions(6)
-    bench.provider.fail(CHAT, fault, times=2)
-    bench.ask(asked)
-    bench.all_answered(asked)
-    assert bench.asked() == 8 and bench.llm.collect("m1") == []
+def test_a_question_is_asked_again_after_a_hiccup(client: Client, fault: Fault) -> None:
+    batch = questions(6)
+    client.provider.fail(CHAT, fault, times=2)
+    client.ask(batch)
+    client.wait_for_answers(batch)
+    assert client.requests() == 8 and client.llm.collect("m1") == []
 
 
-def test_an_outage_pauses_all_and_gives_up_nothing(bench: Bench) -> None:
-    asked = questions(30)
-    bench.provider.fail(CHAT, NOTHING_BUT_500, times=200)
-    bench.ask(asked)
-    wait_until(lambda: bench.asked() >= 5, "the first failures")
+def test_an_outage_pauses_all_questions_and_gives_up_none(client: Client) -> None:
+    batch = questions(30)
+    client.provider.fail(CHAT, NOTHING_BUT_500, times=200)
+    client.ask(batch)
+    wait_until(lambda: client.requests() >= 5, "the first failures")
     time.sleep(0.3)
-    assert bench.asked() < 30
+    assert client.requests() < 30
     for _ in range(20):
-        bench.now += 61
-        bench.llm.wake()
+        client.pass_time(61)
         time.sleep(0.02)
-    assert bench.llm.collect("m1") == [] and bench.answered(asked) == 0
-    bench.provider.forgive(CHAT)
-    bench.all_answered(asked, step=61)
+    assert client.llm.collect("m1") == [] and client.answers(batch) == 0
+    client.provider.forgive(CHAT)
+    client.wait_for_answers(batch, step=61)
 
 
-def test_one_question_that_always_fails_is_given_up_with_the_reason(bench: Bench) -> None:
-    (one,) = questions(1)
-    bench.provider.fail(CHAT, NOTHING_BUT_500, times=99)
-    bench.ask([one])
+@pytest.mark.parametrize(
+    ("fault", "tries", "reason"),
+    [(NOTHING_BUT_500, MOST_TRIES, "HTTP 500"), (EMPTY, MOST_UNREADABLE, "choices")],
+    ids=["500", "unreadable"],
+)
+def test_a_question_that_always_fails_is_given_up_with_the_reason(
+    client: Client, fault: Fault, tries: int, reason: str
+) -> None:
+    (question,) = questions(1)
+    client.provider.fail(CHAT, fault, times=99)
+    client.ask([question])
 
-    def look() -> Sequence[Declined]:
-        bench.now += 61
-        bench.llm.wake()
-        return bench.llm.collect("m1")
+    def declined() -> Sequence[Declined]:
+        client.pass_time(61)
+        return client.llm.collect("m1")
 
-    (declined,) = wait_until(look, "the end")
-    assert declined.key == one.key and not declined.of_model and "HTTP 500" in declined.why
-    assert bench.asked() == MOST_TRIES and bench.llm.waiting("m1") == 0
-
-
-def test_an_answer_that_cannot_be_read_is_not_paid_again_and_again(bench: Bench) -> None:
-    (one,) = questions(1)
-    bench.provider.fail(CHAT, EMPTY, times=99)
-    bench.ask([one])
-
-    def look() -> Sequence[Declined]:
-        bench.now += 61
-        bench.llm.wake()
-        return bench.llm.collect("m1")
-
-    (declined,) = wait_until(look, "the end")
-    assert not declined.of_model and "choices" in declined.why
-    assert bench.asked() == MOST_UNREADABLE
+    (end,) = wait_until(declined, "the end")
+    assert end.key == question.key and not end.of_model and reason in end.why
+    assert client.requests() == tries and client.llm.waiting("m1") == 0
 
 
-def test_a_model_that_only_answers_what_cannot_be_read_is_asked_few_times(bench: Bench) -> None:
-    bench.provider.fail(CHAT, EMPTY, times=9_999)
-    bench.ask(questions(200))
+def test_a_model_whose_answers_are_all_unreadable_is_asked_few_times(client: Client) -> None:
+    client.provider.fail(CHAT, EMPTY, times=9_999)
+    client.ask(questions(200))
     declined: list[Declined] = []
 
-    def look() -> bool:
-        bench.now += 5
-        bench.llm.wake()
-        declined.extend(bench.llm.collect("m1"))
-        return bench.llm.waiting("m1") == 0
+    def all_ended() -> bool:
+        client.pass_time(5)
+        declined.extend(client.llm.collect("m1"))
+        return client.llm.waiting("m1") == 0
 
-    wait_until(look, "the end", seconds=20)
-    assert any(one.of_model and "choices" in one.why for one in declined)
-    assert bench.asked() <= MOST_UNREADABLE_IN_A_ROW + 4 * 3, "what waited was not asked any more"
+    wait_until(all_ended, "the end", seconds=20)
+    assert any(end.of_model and "choices" in end.why for end in declined)
+    assert client.requests() <= MOST_UNREADABLE_IN_A_ROW + 4 * 3, "what waited was no longer asked"
 
 
-def test_a_refused_row_is_declined_and_the_others_are_answered(bench: Bench) -> None:
-    asked = questions(9)
-    bench.provider.fail(CHAT, Fault(commit=False, status=400, code="content_policy"), times=1)
-    bench.ask(asked)
-    wait_until(lambda: bench.answered(asked) == 8, "the others")
-    (declined,) = bench.llm.collect("m1")
+def test_a_refused_row_is_declined_and_the_others_are_answered(client: Client) -> None:
+    batch = questions(9)
+    client.provider.fail(CHAT, Fault(commit=False, status=400, code="content_policy"), times=1)
+    client.ask(batch)
+    wait_until(lambda: client.answers(batch) == 8, "the others")
+    (declined,) = client.llm.collect("m1")
     assert not declined.of_model and "HTTP 400" in declined.why
-    assert bench.llm.collect("m1") == []
+    assert client.llm.collect("m1") == []
 
 
-def test_a_model_that_is_not_there_ends_its_questions_and_no_others(bench: Bench) -> None:
+def test_a_missing_model_ends_its_own_questions_alone(client: Client) -> None:
     lost, there = questions(20, "gone"), questions(5)
-    bench.provider.slow_s = 0.02
-    bench.ask(lost)
-    bench.ask(there)
-    bench.all_answered(there)
-    wait_until(lambda: bench.llm.waiting("m1") == 0, "the end")
-    declined = bench.llm.collect("m1")
-    assert declined and all(one.of_model and one.model == "acme/gone" for one in declined)
-    assert bench.asked() <= 5 + 4 * 2, "what waited was not asked any more"
+    client.provider.slow_s = 0.02
+    client.ask(lost)
+    client.ask(there)
+    client.wait_for_answers(there)
+    wait_until(lambda: client.llm.waiting("m1") == 0, "the end")
+    declined = client.llm.collect("m1")
+    assert declined and all(end.of_model and end.model == "acme/gone" for end in declined)
+    assert client.requests() <= 5 + 4 * 2, "what waited was no longer asked"
 
 
-def test_a_provider_that_hangs_holds_nobody_who_asks(tmp_path: Path) -> None:
-    with opened(tmp_path, callers=2) as bench:
-        bench.provider.fail(CHAT, HANG, times=2)
-        bench.ask(questions(5))
-        wait_until(lambda: bench.asked() == 2, "both callers to hang")
-        bench.ask(questions(5))
-        assert bench.llm.collect("m1") == [] and bench.llm.waiting("m1") == 5
-        assert len(bench.llm.drop("m1")) == 2 and bench.llm.waiting("m1") == 2
+def test_a_provider_that_hangs_blocks_no_caller_of_the_client(tmp_path: Path) -> None:
+    with open_client(tmp_path, callers=2) as client:
+        client.provider.fail(CHAT, HANG, times=2)
+        client.ask(questions(5))
+        wait_until(lambda: client.requests() == 2, "both callers to hang")
+        client.ask(questions(5))
+        assert client.llm.collect("m1") == [] and client.llm.waiting("m1") == 5
+        assert len(client.llm.drop("m1")) == 2 and client.llm.waiting("m1") == 2
 
 
-def test_after_a_stop_only_what_was_under_way_is_asked_again(bench: Bench) -> None:
-    asked = questions(30)
-    bench.provider.slow_s = 0.05
-    bench.ask(asked)
-    wait_until(lambda: bench.answered(asked) >= 6, "some answers")
-    bench.llm.close()
-    bench.restart()
-    known = bench.store.answers.read([one.key for one in asked])
-    bench.ask([one for one in asked if one.key not in known])
-    bench.all_answered(asked)
-    assert 30 <= bench.asked() <= 34
+def test_after_a_stop_only_open_questions_are_asked_again(client: Client) -> None:
+    batch = questions(30)
+    client.provider.slow_s = 0.05
+    client.ask(batch)
+    wait_until(lambda: client.answers(batch) >= 6, "some answers")
+    client.llm.close()
+    client.restart()
+    stored = client.store.answers.read([question.key for question in batch])
+    client.ask([question for question in batch if question.key not in stored])
+    client.wait_for_answers(batch)
+    assert 30 <= client.requests() <= 34
 
 
-ASK_AND_BE_KILLED = """
+ASK_UNTIL_KILLED = """
 import sys, time
 from pathlib import Path
 from bot.llm_client import LlmClient
@@ -316,36 +308,36 @@ from tests.bot.test_llm_client import questions, row_at
 from tests.peers.hosted import KEY
 from trainers.client import Trainer
 store, row = Store(Path(sys.argv[1])), row_at(sys.argv[2])
-askers = LlmClient(store, {"acme": Trainer(row.provider, KEY)}, (row,), time.time)
-askers.ask("m1", "acme", questions(40))
+client = LlmClient(store, {"acme": Trainer(row.provider, KEY)}, (row,), time.time)
+client.ask("m1", "acme", questions(40))
 time.sleep(60)
 """
 
 
-def test_a_kill_costs_what_was_under_way_at_most(tmp_path: Path) -> None:
+def test_a_kill_costs_at_most_the_open_questions(tmp_path: Path) -> None:
     path = tmp_path / "finetune.db"
-    asked = questions(40)
-    with Hosted(Service(models=("small",))) as company:
-        company.slow_s = 0.05
-        command = [sys.executable, "-c", ASK_AND_BE_KILLED, str(path), company.url]
+    batch = questions(40)
+    with Hosted(Service(models=("small",))) as provider:
+        provider.slow_s = 0.05
+        command = [sys.executable, "-c", ASK_UNTIL_KILLED, str(path), provider.url]
         with subprocess.Popen(command, cwd=Path(__file__).parents[2]) as other:
-            wait_until(lambda: company.count(CHAT) >= 12, "some questions", seconds=30)
+            wait_until(lambda: provider.count(CHAT) >= 12, "some questions", seconds=30)
             other.kill()
         store = Store(path)
-        known = store.answers.read([one.key for one in asked])
-        assert 0 < len(known) < 40 and company.count(CHAT) - len(known) <= 4
-        bench = Bench(store, company, row_at(company.url))
-        bench.ask([one for one in asked if one.key not in known])
-        bench.all_answered(asked)
-        assert 40 <= company.count(CHAT) <= 44
-        bench.llm.close()
+        stored = store.answers.read([question.key for question in batch])
+        assert 0 < len(stored) < 40 and provider.count(CHAT) - len(stored) <= 4
+        client = Client(store, provider, row_at(provider.url))
+        client.ask([question for question in batch if question.key not in stored])
+        client.wait_for_answers(batch)
+        assert 40 <= provider.count(CHAT) <= 44
+        client.llm.close()
     store.close()
 
 
-def test_the_first_answer_stays(bench: Bench) -> None:
-    (one,) = questions(1)
-    bench.store.answers.keep([CachedAnswer(one.key, one.model, "mine", 1, 1, 0.1, 5.0)])
-    bench.ask([one])
-    wait_until(lambda: bench.llm.waiting("m1") == 0, "nothing to wait")
-    assert bench.asked() == 0
-    assert bench.store.answers.read([one.key])[one.key].text == "mine"
+def test_the_first_answer_stays(client: Client) -> None:
+    (question,) = questions(1)
+    client.store.answers.keep([CachedAnswer(question.key, question.model, "mine", 1, 1, 0.1, 5.0)])
+    client.ask([question])
+    wait_until(lambda: client.llm.waiting("m1") == 0, "nothing to wait")
+    assert client.requests() == 0
+    assert client.store.answers.read([question.key])[question.key].text == "mine"

@@ -1,4 +1,4 @@
-"""The longest row that a model to train takes, and by whose tokens rows are counted."""
+"""The longest row that a model can train on, and whose tokens are counted."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from bot.services.hardware import RowLimit, default_row_limit, row_limit_of, row_limit_of_folder
 from bot.settings import Settings, load_settings
 from bot.values.runs import Refusal
+from tests.bot.cli_runner import finetune
 from trainers.tokens import O200K, Encoding
 
 
@@ -32,34 +33,30 @@ def settings(tmp_path: Path, more: str = "") -> Settings:
     return load_settings({}, config, need_slack=False)
 
 
-def test_a_vendors_model_takes_what_its_row_says(tmp_path: Path) -> None:
+def test_the_limit_of_a_vendors_model_is_in_its_row(tmp_path: Path) -> None:
     assert row_limit_of(settings(tmp_path), "gpt-4.1") == RowLimit(65_536, O200K)
 
 
-def test_our_own_trainer_leaves_rows_out_beyond_its_bound_and_counts_by_the_models_own_tokenizer(
+def test_our_own_trainer_counts_with_the_models_own_tokenizer_up_to_its_limit(
     folder: Path, tmp_path: Path
 ) -> None:
     assert default_row_limit(settings(tmp_path)) == RowLimit(1024, Encoding("small", folder=folder))
 
 
-def test_our_own_trainer_counts_alike_once_it_is_up(folder: Path, tmp_path: Path) -> None:
-    asked = settings(tmp_path)
-    up = replace(asked, providers=tuple(
-        row.at_address("http://127.0.0.1:8123/v1") if row.is_started_by_us else row for row in asked.providers
+def test_a_running_trainer_has_the_same_limit(folder: Path, tmp_path: Path) -> None:
+    stopped = settings(tmp_path)
+    running = replace(stopped, providers=tuple(
+        row.at_address("http://127.0.0.1:8123/v1") if row.is_started_by_us else row for row in stopped.providers
     ))  # fmt: skip
-    assert (
-        default_row_limit(up) == default_row_limit(asked) == RowLimit(1024, Encoding("small", folder=folder))
-    )
+    limit = RowLimit(1024, Encoding("small", folder=folder))
+    assert default_row_limit(running) == default_row_limit(stopped) == limit
 
 
-@pytest.mark.parametrize(("longest", "tokens"), [(2048, 2048), (100_000, 100_000), (512, 512)])
-def test_a_max_length_in_the_settings_is_the_bound(
-    folder: Path, tmp_path: Path, longest: int, tokens: int
-) -> None:
-    found = row_limit_of(
-        settings(tmp_path, f"[providers.local.defaults]\nmax_length = {longest}"), "local/small"
-    )
-    assert isinstance(found, RowLimit) and found.tokens == tokens
+@pytest.mark.parametrize("longest", [100_000, 512])
+def test_max_length_in_the_settings_is_the_limit(folder: Path, tmp_path: Path, longest: int) -> None:
+    configured = settings(tmp_path, f"[providers.local.defaults]\nmax_length = {longest}")
+    limit = row_limit_of(configured, "local/small")
+    assert isinstance(limit, RowLimit) and limit.tokens == longest
 
 
 @pytest.mark.parametrize(
@@ -67,7 +64,7 @@ def test_a_max_length_in_the_settings_is_the_bound(
     [(None, 1024), ("{", 1024), ("[]", 1024), ('{"max_position_embeddings": 512}', 512),
      ('{"max_position_embeddings": 8192}', 1024)],
 )  # fmt: skip
-def test_a_folder_takes_what_its_model_and_our_trainer_take(
+def test_the_limit_of_a_folder_is_the_lower_of_model_and_trainer(
     folder: Path, config: str | None, tokens: int
 ) -> None:
     if config:
@@ -75,7 +72,7 @@ def test_a_folder_takes_what_its_model_and_our_trainer_take(
     assert row_limit_of_folder(folder) == RowLimit(tokens, Encoding("small", folder=folder))
 
 
-def test_a_folder_without_a_tokenizer_and_a_name_that_nobody_knows_are_refused(tmp_path: Path) -> None:
+def test_a_folder_without_a_tokenizer_and_an_unknown_name_are_refused(tmp_path: Path) -> None:
     empty = row_limit_of_folder(tmp_path)
     unknown = row_limit_of(settings(tmp_path), "gpt-9")
     assert isinstance(empty, Refusal) and "has no tokenizer.json" in empty.text
@@ -84,20 +81,14 @@ def test_a_folder_without_a_tokenizer_and_a_name_that_nobody_knows_are_refused(t
     assert isinstance(rented, Refusal) and "under `[hf]` in finetune.toml" in rented.text
 
 
-def test_check_counts_by_the_target_that_is_named(
+def test_check_counts_with_the_tokenizer_of_the_named_target(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from click.testing import CliRunner
-
-    from bot.cli import main
-
     monkeypatch.chdir(tmp_path)
     rows = [f"q {i} {'x' * (i % 9)} {'word ' * (1100 if i == 7 else 3)},{'ab'[i % 2]}" for i in range(40)]
     Path("a.csv").write_text("\n".join(["text,label", *rows]))
-    usual = json.loads(CliRunner().invoke(main, ["check", "a.csv", "--quick", "--json"]).stdout)
-    ours = json.loads(
-        CliRunner().invoke(main, ["check", "a.csv", "--quick", "--json", "--target", str(folder)]).stdout
-    )
+    usual = json.loads(finetune("check", "a.csv", "--quick", "--json").stdout)
+    ours = json.loads(finetune("check", "a.csv", "--quick", "--json", "--target", folder).stdout)
     assert "row_too_long" not in {finding["code"] for finding in usual["findings"]}
-    assert [f["line"] for f in ours["findings"] if f["code"] == "row_too_long"] == [9]
+    assert [row["line"] for row in ours["findings"] if row["code"] == "row_too_long"] == [9]
     assert (usual["tokens"]["encoding"], ours["tokens"]["encoding"]) == ("o200k_base", "small")

@@ -1,4 +1,4 @@
-"""The time left of a ladder: by the work that is left, not by the number of answers."""
+"""The time left of a ladder is estimated from the work that is left, not from the number of answers."""
 
 import pytest
 
@@ -23,10 +23,10 @@ def progress(zero: int, near: int) -> LadderProgress:
     return LadderProgress("measuring", arms, started_at=0.0)
 
 
-def test_long_prompts_are_still_to_come_when_the_short_ones_are_through() -> None:
-    begun = progress(20, 0).start_pace(now=50.0)
+def test_the_time_left_counts_the_long_prompts_that_are_still_to_come() -> None:
+    started = progress(20, 0).start_pace(now=50.0)
     later = LadderProgress(
-        "measuring", progress(200, 0).arms, 0, 0, 0.0, paced_at=begun.paced_at, paced_work=2000.0
+        "measuring", progress(200, 0).arms, 0, 0, 0.0, paced_at=started.paced_at, paced_work=2000.0
     )
     assert later.seconds_left(now=68.0) == pytest.approx(
         120.0
@@ -34,15 +34,15 @@ def test_long_prompts_are_still_to_come_when_the_short_ones_are_through() -> Non
     assert later.share == pytest.approx(1 / 7)
 
 
-def test_neither_the_loading_of_a_model_nor_earlier_answers_count_as_pace() -> None:
+def test_loading_a_model_and_stored_answers_dont_count_as_pace() -> None:
     assert progress(0, 0).start_pace(now=90.0).paced_at is None
-    begun = progress(100, 0).start_pace(now=100.0)
-    assert (begun.paced_at, begun.paced_work) == (100.0, 10_000.0)
-    assert begun.seconds_left(now=200.0) is None
-    assert begun.start_pace(now=300.0) == begun
+    started = progress(100, 0).start_pace(now=100.0)
+    assert (started.paced_at, started.paced_work) == (100.0, 10_000.0)
+    assert started.seconds_left(now=200.0) is None
+    assert started.start_pace(now=300.0) == started
 
 
-def test_what_all_prompts_begin_with_is_read_once() -> None:
+def test_a_shared_start_of_prompts_is_counted_once() -> None:
     shared = [(Message("system", "x" * 900), Message("user", letter * 100)) for letter in "ab"]
     apart = [(Message("user", letter * 1000),) for letter in "ab"]
     work = [evaluation_worker._work("local/m", prompts, [250, 250], 24) for prompts in (shared, apart)]

@@ -1,4 +1,4 @@
-"""Where in the file each key stands."""
+"""The line of each key in a TOML file."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ approvers = 2
 x = { a = 1, b = 2 }'''
 
 
-def test_each_key_and_table_has_its_line() -> None:
+def test_every_key_and_table_has_its_line() -> None:
     assert line_numbers(TEXT) == {
         ("data",): 2,
         ("policy",): 4,

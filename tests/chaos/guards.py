@@ -650,7 +650,7 @@ GUARDS = (
         "trainers/host.py",
         "        return is_listed and not _IS_KEY.search(name)",
         "        return bool(name)",
-        "tests/bot/test_child_environment.py::test_no_key_of_slack_or_a_vendor_is_in_a_child_s_environment",
+        "tests/bot/test_child_environment.py::test_no_key_of_slack_or_a_vendor_is_in_a_childs_environment",
     ),
     # Data is scanned before it leaves.
     Guard(
