@@ -12,7 +12,7 @@ from bot.cli.policy import ACTIONS
 from demo.people import ANA
 from demo.slack_emulator import SlackEmulator, refused
 from tests.bot.cli_runner import finetune
-from tests.bot.test_policy_settings import WHOLE
+from tests.bot.test_policy_settings import FULL_POLICY
 from tests.bot.world import APPROVERS_GROUP, CLEO, GUS, PEOPLE, PRIVATE
 
 
@@ -20,7 +20,7 @@ from tests.bot.world import APPROVERS_GROUP, CLEO, GUS, PEOPLE, PRIVATE
 def policy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The settings file, which a test may overwrite."""
     path = tmp_path / "finetune.toml"
-    path.write_text(WHOLE, encoding="utf-8")
+    path.write_text(FULL_POLICY, encoding="utf-8")
     monkeypatch.chdir(tmp_path)
     for name in ("FINETUNE_CONFIG", "SLACK_BOT_TOKEN", "SLACK_APP_TOKEN"):
         monkeypatch.delenv(name, raising=False)
@@ -52,7 +52,7 @@ def test_check_lists_who_may_do_what_and_what_nobody_may(policy: Path) -> None:
 
 
 def test_check_lists_every_mistake(policy: Path) -> None:
-    policy.write_text(WHOLE.replace("local", "locl").replace("anyone", "anybody"), encoding="utf-8")
+    policy.write_text(FULL_POLICY.replace("local", "locl").replace("anyone", "anybody"), encoding="utf-8")
     result = run_policy("check")
     assert result.exit_code == 2
     assert result.stderr.count("• finetune.toml, line ") == 3, result.stderr

@@ -17,19 +17,19 @@ from bot.slack.commands import finetune
 from bot.values.runs import Refusal
 
 TEN_MILLION = 10_000_000
-Read = tuple[str, dict[str, object]]
-UNSAID = (None, (), "", "supervised")
+Parsed = tuple[str, dict[str, object]]
+DEFAULTS = (None, (), "", "supervised")
 
 
-def parse(text: str) -> Read | Refusal:
-    """The command's name and what was said; `form` where it opens the one for a command that stands alone."""
+def parse(text: str) -> Parsed | Refusal:
+    """Returns the command's name and the values typed; 'NAME form' if the command alone opens a form."""
     parsed = command_parser.parse(finetune, text)
     if isinstance(parsed, Refusal):
         return parsed
     name = parsed.command.name or ""
     if parsed.handler is parsed.command.alone:
         return f"{name} form", {}
-    return name, {key: value for key, value in parsed.values.items() if value not in UNSAID}
+    return name, {key: value for key, value in parsed.values.items() if value not in DEFAULTS}
 
 
 @pytest.mark.parametrize(
@@ -184,14 +184,14 @@ def parse(text: str) -> Read | Refusal:
         ),
     ],
 )
-def test_every_command(text: str, name: str, values: dict[str, object]) -> None:
+def test_every_command_is_parsed(text: str, name: str, values: dict[str, object]) -> None:
     assert parse(text) == (name, values)
 
 
-@pytest.mark.parametrize("usage", [command.usage for command in finetune])
-def test_every_line_of_the_help_can_be_typed_as_it_stands(usage: str) -> None:
-    typed = usage.removeprefix("/finetune ").replace("RUN", "7").replace("[", "").replace("]", "")
-    assert not isinstance(parse(typed), Refusal)
+def test_every_usage_line_of_the_help_can_be_typed() -> None:
+    for usage in (command.usage for command in finetune):
+        typed = usage.removeprefix("/finetune ").replace("RUN", "7").replace("[", "").replace("]", "")
+        assert not isinstance(parse(typed), Refusal), usage
 
 
 @pytest.mark.parametrize(
@@ -306,7 +306,7 @@ def test_spacing_case_and_quotation_marks_change_nothing(
         ("try tickets-1", "what should it answer?"),
     ],
 )
-def test_a_slip_is_answered_with_what_was_meant(text: str, sentence: str) -> None:
+def test_a_mistake_is_answered_with_a_suggestion(text: str, sentence: str) -> None:
     answer = parse(text)
     assert isinstance(answer, Refusal)
     assert sentence in answer.text
@@ -341,16 +341,16 @@ PLACES = [
 
 
 @pytest.mark.parametrize("place", PLACES)
-@pytest.mark.parametrize("injection", INJECTIONS, ids=ascii)
-def test_what_a_person_typed_is_never_echoed_as_markup(place: str, injection: str) -> None:
-    answer = parse(place.format(injection))
-    assert isinstance(answer, Refusal)
-    assert not set("<>&") & set(answer.text)
-    assert all(letter.isprintable() for letter in answer.text), ascii(answer.text)
-    assert answer.text.count("`") % 2 == 0
+def test_typed_text_is_never_echoed_as_markup(place: str) -> None:
+    for injection in INJECTIONS:
+        answer = parse(place.format(injection))
+        assert isinstance(answer, Refusal)
+        assert not set("<>&") & set(answer.text)
+        assert all(letter.isprintable() for letter in answer.text), ascii(answer.text)
+        assert answer.text.count("`") % 2 == 0
 
 
-def test_what_is_echoed_is_short() -> None:
+def test_long_text_is_echoed_in_part() -> None:
     answer = parse("x" * 5_000)
     assert isinstance(answer, Refusal)
     assert len(answer.text) < 150
@@ -370,22 +370,22 @@ def test_what_is_echoed_is_short() -> None:
         ("x" * 40, "x" * 40),
     ],
 )
-def test_a_dataset_s_name_can_be_typed(text: str, name: str) -> None:
+def test_a_datasets_name_can_be_typed(text: str, name: str) -> None:
     assert command_options.dataset_name(text) == name
     assert command_options.dataset_name(name) == name and command_options.is_dataset_name(name)
     typed = parse(f"start {name.upper()} target=acme/m")
-    assert typed == ("start", {"dataset": name, "target": "acme/m"}), "as it is typed"
+    assert typed == ("start", {"dataset": name, "target": "acme/m"}), "in any case"
 
 
 @pytest.mark.parametrize("text", ["", "  ", "---", "🎫", "<!>"])
-def test_a_name_of_nothing_is_refused(text: str) -> None:
+def test_a_name_without_letters_is_refused(text: str) -> None:
     assert isinstance(command_options.dataset_name(text), Misread)
 
 
 @pytest.mark.parametrize("month", ["january", "february"])
 def test_a_name_that_is_too_long_is_refused_and_not_cut(month: str) -> None:
-    made = command_options.dataset_name(f"all-tickets-of-the-support-in-2026-{month}")
-    assert isinstance(made, Misread) and "40 letters" in made.sentence
+    misread = command_options.dataset_name(f"all-tickets-of-the-support-in-2026-{month}")
+    assert isinstance(misread, Misread) and "40 letters" in misread.sentence
 
 
 @pytest.mark.parametrize(
@@ -398,22 +398,22 @@ def test_a_name_that_is_too_long_is_refused_and_not_cut(month: str) -> None:
         ("tickets!", False),
     ],
 )
-def test_only_a_text_that_is_the_name_itself_names_a_dataset_that_is_there(text: str, is_name: bool) -> None:
+def test_only_the_name_itself_refers_to_an_existing_dataset(text: str, is_name: bool) -> None:
     assert command_options.is_dataset_name(text) == is_name
 
 
 @pytest.mark.parametrize(("text", "number"), [("7", 7), (" #7 ", 7), ("RUN 7", 7)])
-def test_the_number_of_a_run(text: str, number: int) -> None:
+def test_a_run_number_is_read(text: str, number: int) -> None:
     assert command_options.read_run(text) == number
 
 
 @pytest.mark.parametrize("text", ["7a", "", "m3"])
-def test_what_is_no_number_of_a_run(text: str) -> None:
+def test_other_text_is_no_run_number(text: str) -> None:
     assert isinstance(command_options.read_run(text), Misread)
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "sentence"),
     [
         ("baseline tickets bar=0", "`bar=`: “0” should be the share"),
         ("baseline tickets bar=100%", "should be the share"),
@@ -434,9 +434,9 @@ def test_what_is_no_number_of_a_run(text: str) -> None:
         ("estimate tickets rate=lots", "`rate=`"),
     ],
 )
-def test_what_cannot_be_measured_is_said_with_what_can(text: str, said: str) -> None:
+def test_an_unreadable_measurement_is_refused_with_a_suggestion(text: str, sentence: str) -> None:
     answer = parse(text)
-    assert isinstance(answer, Refusal) and said in answer.text, answer
+    assert isinstance(answer, Refusal) and sentence in answer.text, answer
 
 
 @pytest.mark.parametrize(
@@ -457,7 +457,7 @@ def test_what_cannot_be_measured_is_said_with_what_can(text: str, said: str) -> 
         ("the entity &amp;lt;", "the entity &lt;"),
     ],
 )
-def test_what_slack_escaped_is_read_as_it_was_typed(sent: str, typed: str) -> None:
+def test_slacks_escapes_are_undone(sent: str, typed: str) -> None:
     assert unescape(sent) == typed
 
 
@@ -478,32 +478,32 @@ def test_a_bar_in_percent_is_percent_however_small(bar: str, share: float) -> No
     ],
 )
 def test_a_volume_may_be_written_with_spaces(typed: str, volume: int) -> None:
-    said = {"dataset": "tickets", "current": "gpt-4o", "volume": volume, "target": "local/tiny"}
-    assert parse(f"estimate tickets current=gpt-4o {typed}") == ("estimate", said)
+    values = {"dataset": "tickets", "current": "gpt-4o", "volume": volume, "target": "local/tiny"}
+    assert parse(f"estimate tickets current=gpt-4o {typed}") == ("estimate", values)
 
 
 @pytest.mark.parametrize("command", ["datasets", "runs", "budget", "unfreeze", "models", "upload", "rights"])
-def test_what_follows_a_command_that_takes_nothing_is_not_passed_over(command: str) -> None:
+def test_extra_words_after_a_command_without_arguments_are_refused(command: str) -> None:
     answer = parse(f"{command} tickets")
     assert isinstance(answer, Refusal) and "`tickets`" in answer.text
-    assert answer.text.endswith("."), "what to type instead"
+    assert answer.text.endswith("."), "a sentence"
     assert not isinstance(parse(command), Refusal)
 
 
-@pytest.mark.parametrize("command", [command.name for command in finetune])
-@pytest.mark.parametrize("word", ["help", "HELP", "--help", "-h"])
-def test_help_after_a_command_is_help_about_it_and_does_nothing(command: str, word: str) -> None:
-    assert parse(f"{command} {word}") == ("help", {"name": command})
+def test_help_after_a_command_shows_its_help_and_does_nothing() -> None:
+    for command in finetune:
+        for word in ("help", "HELP", "--help", "-h"):
+            assert parse(f"{command.name} {word}") == ("help", {"name": command.name})
 
 
-def test_help_about_a_command_shows_each_option_whole() -> None:
+def test_the_help_of_a_command_shows_each_option_in_full() -> None:
     for command in finetune:
         blocks = str(help_cards.one_command(commands.command_help(command)).blocks)
         assert all(f"`{key}=`" in blocks for key in command.options), command.name
         assert "…" not in blocks, command.name
 
 
-def test_help_about_a_command_says_how_it_is_typed_and_what_its_options_mean() -> None:
+def test_the_help_of_a_command_has_its_usage_and_its_options() -> None:
     assert help_cards.one_command(commands.command_help(commands.cancel)).text == (
         "Usage: `/finetune cancel RUN`"
     )
@@ -511,18 +511,18 @@ def test_help_about_a_command_says_how_it_is_typed_and_what_its_options_mean() -
     assert "`before=` Only versions that were uploaded before this day." in text
 
 
-def test_every_command_and_option_says_what_it_is_for() -> None:
+def test_every_command_and_option_has_a_help_text() -> None:
     for command in finetune:
         assert command.help
         assert all(option.help for option in command.options.values()), command.name
 
 
 @pytest.mark.parametrize("text", ["m3", "M3", "#m3", "measurement 3", "m-3"])
-def test_a_measurement_is_named_in_many_ways(text: str) -> None:
+def test_a_measurements_number_can_be_written_in_several_ways(text: str) -> None:
     assert parse(f"cancel {text}") == ("cancel", {"subject": Subject(3, is_measurement=True)})
 
 
-def test_a_form_s_field_is_read_as_the_option_of_that_name() -> None:
+def test_a_forms_field_is_read_like_the_option_of_its_name() -> None:
     fields = {
         "dataset": "tickets",
         "volume": " 10 million tokens ",
@@ -543,7 +543,7 @@ def test_a_form_s_field_is_read_as_the_option_of_that_name() -> None:
         ({"volume": "10M"}, None, "Which dataset?"),
     ],
 )
-def test_what_a_form_s_field_cannot_be_stands_below_it(
+def test_a_forms_refusal_names_the_field(
     fields: dict[str, str | None], about: str | None, sentence: str
 ) -> None:
     refusal = parse_form(commands.estimate, fields)

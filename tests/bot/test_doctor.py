@@ -1,4 +1,4 @@
-"""`finetune doctor`: what is well, what is not and its cure; Slack and a provider answer for real."""
+"""`finetune doctor`: what is in order, what is not, and how to fix it, with Slack and a provider over HTTP."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ tiny = "models/tiny"
 
 
 class Installation:
-    """A folder with finetune.toml, and an environment with nobody else's keys in it."""
+    """A folder with finetune.toml, and an environment without any other keys."""
 
     def __init__(self, folder: Path, slack: SlackEmulator, monkeypatch: pytest.MonkeyPatch) -> None:
         self.folder = folder
@@ -55,23 +55,23 @@ class Installation:
         for row in load_settings({}, need_slack=False).providers:
             monkeypatch.delenv(row.provider.key_env or "NO_SUCH_KEY", raising=False)
         monkeypatch.setenv("FINETUNE_CONFIG", str(folder / "finetune.toml"))
-        self.environment(SLACK_BOT_TOKEN=slack.access.bot_token, SLACK_SIGNING_SECRET="s")
+        self.set_environment(SLACK_BOT_TOKEN=slack.access.bot_token, SLACK_SIGNING_SECRET="s")
         monkeypatch.delenv("SLACK_APP_TOKEN", raising=False)
-        self.settings()
+        self.write_settings()
 
-    def settings(self, *changes: tuple[str, str], more: str = "") -> None:
+    def write_settings(self, *changes: tuple[str, str], more: str = "") -> None:
         text = GOOD.format(api=self.slack.access.api_url)
         for old, new in changes:
             assert old in text
             text = text.replace(old, new)
         (self.folder / "finetune.toml").write_text(text + more)
 
-    def environment(self, **values: str) -> None:
+    def set_environment(self, **values: str) -> None:
         for name, value in values.items():
             self._patch.setenv(name, value)
 
-    def __getitem__(self, what: str) -> Finding:
-        (finding,) = [finding for finding in examine() if finding.subject == what]
+    def __getitem__(self, subject: str) -> Finding:
+        (finding,) = [finding for finding in examine() if finding.subject == subject]
         return finding
 
 
@@ -82,18 +82,18 @@ def slack() -> Iterator[SlackEmulator]:
 
 
 @pytest.fixture
-def here(tmp_path: Path, slack: SlackEmulator, monkeypatch: pytest.MonkeyPatch) -> Installation:
+def installation(tmp_path: Path, slack: SlackEmulator, monkeypatch: pytest.MonkeyPatch) -> Installation:
     monkeypatch.chdir(tmp_path)
     return Installation(tmp_path, slack, monkeypatch)
 
 
-def test_an_installation_in_order(here: Installation) -> None:
+def test_an_installation_in_order(installation: Installation) -> None:
     findings = {finding.subject: finding for finding in examine()}
     assert list(findings) == [
         *("settings", "SQLite", "Slack", "clock", "scopes", "blocks", "policy"),
         *("approvers", "budget", "own trainer", "encoder", "disk", "bot"),
     ]
-    assert all(finding.is_ok for what, finding in findings.items() if what != "disk"), findings
+    assert all(finding.is_ok for subject, finding in findings.items() if subject != "disk"), findings
     assert findings["Slack"].text == "signed in to Emulator as finetune"
     assert findings["scopes"].text == "all granted"
     assert findings["blocks"].text == "Slack accepts every block that cards use, in the newest form"
@@ -105,76 +105,79 @@ def test_an_installation_in_order(here: Installation) -> None:
     assert findings["bot"].text == "not running"
 
 
-def test_it_says_that_lost_messages_are_looked_for_where_a_team_gave_the_right(
+def test_with_the_right_to_read_it_says_that_lost_messages_are_found(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     history = {"channels:history", "groups:history", "im:history"}
     monkeypatch.chdir(tmp_path)
     with SlackEmulator(groups={"S1": ("U0BEN",)}, scopes=ALL_SCOPES | history) as slack:
-        said = Installation(tmp_path, slack, monkeypatch)["scopes"].text
+        text = Installation(tmp_path, slack, monkeypatch)["scopes"].text
     assert (
-        said
+        text
         == "all granted; if Slack's answer to a message is lost, the bot finds the message and doesn't repeat it"
     )
 
 
-def test_blocks_that_slack_refuses_are_named_with_the_setting_that_falls_back(
-    here: Installation, monkeypatch: pytest.MonkeyPatch
+def test_blocks_that_slack_refuses_are_named_with_the_setting_that_avoids_them(
+    installation: Installation, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(emulator_blocks._KNOWN, "data_table", frozenset())
     monkeypatch.setitem(emulator_blocks._KNOWN, "plan", frozenset())
-    said = here["blocks"]
-    assert not said.is_ok and 'refuses data_table, plan: set blocks = "classic"' in said.text
-    here.settings(("[slack]", '[slack]\nblocks = "classic"'))
-    assert here["blocks"] == Finding(
+    blocks = installation["blocks"]
+    assert not blocks.is_ok and 'refuses data_table, plan: set blocks = "classic"' in blocks.text
+    installation.write_settings(("[slack]", '[slack]\nblocks = "classic"'))
+    assert installation["blocks"] == Finding(
         True, "blocks", "Slack accepts every block that cards use, in the classic form"
     )
-    here.settings()
-    here.slack.fail("blocks.validate", refused("unknown_method"))
-    unjudged = here["blocks"]
+    installation.write_settings()
+    installation.slack.fail("blocks.validate", refused("unknown_method"))
+    unjudged = installation["blocks"]
     assert unjudged.is_ok and "unknown_method; if cards lack their tables" in unjudged.text
 
 
 def test_every_block_is_in_the_sample_that_slack_judges() -> None:
     card = sample_card()
     assert {type(part) for part in card.parts} == set(get_args(CardBlock))
-    kinds = {block["type"] for each in messages().values() for block in (*each.blocks, *each.newest)}
+    kinds = {block["type"] for message in messages().values() for block in (*message.blocks, *message.newest)}
     assert kinds <= {block["type"] for block in (*card.newest, *card.blocks)}
 
 
-def test_a_folder_that_cannot_be_written_to_is_a_problem(
-    here: Installation, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_read_only_folder_is_a_problem(installation: Installation, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "access", lambda path, mode: mode != os.W_OK)  # as on a read-only file system
-    assert not here["disk"].is_ok and f"{here.folder} can't be written to" in here["disk"].text
+    assert (
+        not installation["disk"].is_ok
+        and f"{installation.folder} can't be written to" in installation["disk"].text
+    )
 
 
-def test_a_damaged_database_is_a_problem_with_its_cure(here: Installation) -> None:
-    path = here.folder / "data" / "finetune.db"
+def test_a_damaged_database_is_a_problem_with_its_fix(installation: Installation) -> None:
+    path = installation.folder / "data" / "finetune.db"
     store = Store(path)
     for number in range(200):
         store.audit.add(at=1.0, who="U1", action="ask", subject=f"run {number}", detail="x" * 200)
     store.database.change("PRAGMA wal_checkpoint(TRUNCATE)")
     store.close()
-    assert here["SQLite"].is_ok
+    assert installation["SQLite"].is_ok
     with path.open("r+b") as file:
         file.seek(path.stat().st_size - 6 * 4096)
         file.write(os.urandom(4 * 4096))
-    assert not here["SQLite"].is_ok and "finetune restore" in here["SQLite"].text
+    assert not installation["SQLite"].is_ok and "finetune restore" in installation["SQLite"].text
 
 
-def test_whom_the_policy_names_and_slack_knows_not_is_said(here: Installation) -> None:
-    assert here["policy"].text == "names 1 user and 1 group, all known to Slack"
-    here.slack.set_kind("U0BEN", "guest")
-    assert "not full members of this workspace: U0BEN" in here["policy"].text
-    here.settings(('["U0BEN"]', '["U0ANA"]'), ('["S1"]', '["S2"]'))
-    assert not here["policy"].is_ok and "groups S2: the group is disabled" in here["policy"].text
+def test_people_of_the_policy_who_are_unknown_to_slack_are_named(installation: Installation) -> None:
+    assert installation["policy"].text == "names 1 user and 1 group, all known to Slack"
+    installation.slack.set_kind("U0BEN", "guest")
+    assert "not full members of this workspace: U0BEN" in installation["policy"].text
+    installation.write_settings(('["U0BEN"]', '["U0ANA"]'), ('["S1"]', '["S2"]'))
+    assert (
+        not installation["policy"].is_ok and "groups S2: the group is disabled" in installation["policy"].text
+    )
 
 
-def test_it_changes_nothing(here: Installation) -> None:
+def test_the_doctor_changes_nothing(installation: Installation) -> None:
     examine()
-    assert [path.name for path in here.folder.iterdir()] == ["finetune.toml"]
-    assert {call.method for call in here.slack.calls()} == {
+    assert [path.name for path in installation.folder.iterdir()] == ["finetune.toml"]
+    assert {call.method for call in installation.slack.calls()} == {
         "auth.test",
         "blocks.validate",
         "users.info",
@@ -182,40 +185,42 @@ def test_it_changes_nothing(here: Installation) -> None:
     }
 
 
-def test_every_problem_of_the_settings_is_listed_and_the_rest_still_looked_at(here: Installation) -> None:
-    here.settings(("quorum = 2", "quorum = 0"), ('monthly_usd = "200"', "monthly_usd = 2.5"))
-    found = [finding for finding in examine() if finding.subject == "settings"]
-    assert [finding.is_ok for finding in found] == [False, False]
-    assert "[people] quorum" in found[0].text
-    assert here["SQLite"].is_ok
+def test_every_problem_of_the_settings_is_listed_and_the_rest_is_checked(
+    installation: Installation,
+) -> None:
+    installation.write_settings(("quorum = 2", "quorum = 0"), ('monthly_usd = "200"', "monthly_usd = 2.5"))
+    findings = [finding for finding in examine() if finding.subject == "settings"]
+    assert [finding.is_ok for finding in findings] == [False, False]
+    assert "[people] quorum" in findings[0].text
+    assert installation["SQLite"].is_ok
 
 
-def test_without_tokens_the_rest_is_still_looked_at(here: Installation) -> None:
-    here.environment(SLACK_BOT_TOKEN="")
-    assert "SLACK_BOT_TOKEN is not set" in here["settings"].text
-    assert here["approvers"].is_ok
-    assert here.slack.calls() == ()
+def test_without_tokens_the_rest_is_checked(installation: Installation) -> None:
+    installation.set_environment(SLACK_BOT_TOKEN="")
+    assert "SLACK_BOT_TOKEN is not set" in installation["settings"].text
+    assert installation["approvers"].is_ok
+    assert installation.slack.calls() == ()
 
 
-def test_a_refused_token_has_its_cure(here: Installation) -> None:
-    here.environment(SLACK_BOT_TOKEN="xoxb-canary")
-    finding = here["Slack"]
+def test_a_refused_token_is_reported_with_its_fix(installation: Installation) -> None:
+    installation.set_environment(SLACK_BOT_TOKEN="xoxb-canary")
+    finding = installation["Slack"]
     assert not finding.is_ok
     assert finding.text == "refuses the bot token: invalid_auth. Copy it again into .env"
-    here.slack.fail("auth.test", refused("account_inactive"))
-    assert "account_inactive" in here["Slack"].text
+    installation.slack.fail("auth.test", refused("account_inactive"))
+    assert "account_inactive" in installation["Slack"].text
 
 
-def test_a_slack_that_cannot_be_reached_is_said_with_its_address(here: Installation) -> None:
-    here.slack.fail("auth.test", cut_off())
-    finding = here["Slack"]
+def test_an_unreachable_slack_is_reported_with_its_address(installation: Installation) -> None:
+    installation.slack.fail("auth.test", cut_off())
+    finding = installation["Slack"]
     assert not finding.is_ok
-    assert finding.text.startswith(f"could not be reached at {here.slack.access.api_url}")
+    assert finding.text.startswith(f"could not be reached at {installation.slack.access.api_url}")
 
 
-def test_a_broken_slack_is_not_blamed_on_the_token(here: Installation) -> None:
-    here.slack.fail("auth.test", broken(503))
-    finding = here["Slack"]
+def test_a_broken_slack_is_not_blamed_on_the_token(installation: Installation) -> None:
+    installation.slack.fail("auth.test", broken(503))
+    finding = installation["Slack"]
     assert not finding.is_ok
     assert "token" not in finding.text
     assert "HTTP 503" in finding.text
@@ -229,109 +234,111 @@ def test_missing_scopes_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert finding.text == "missing files:read, im:write: reinstall the app from manifest.yml"
 
 
-def test_the_scopes_it_wants_are_the_manifest_s() -> None:
+def test_the_manifest_has_every_scope_that_the_doctor_checks() -> None:
     manifest = (Path(__file__).parents[2] / "manifest.yml").read_text()
     assert all(f"- {scope}\n" in manifest for scope in SCOPES)
 
 
-def test_no_approver_and_no_budget_are_said(here: Installation) -> None:
-    here.settings(
+def test_missing_approvers_and_budget_are_reported(installation: Installation) -> None:
+    installation.write_settings(
         ('approvers = ["U0BEN"]', ""), ('approver_groups = ["S1"]', ""), ('monthly_usd = "200"', "")
     )
-    assert not here["approvers"].is_ok
-    assert '[people] approvers = ["U…"]' in here["approvers"].text
-    assert "only runs that cost nothing can start" in here["budget"].text
+    assert not installation["approvers"].is_ok
+    assert '[people] approvers = ["U…"]' in installation["approvers"].text
+    assert "only runs that cost nothing can start" in installation["budget"].text
 
 
-def test_a_trainer_without_a_model_is_said(here: Installation) -> None:
-    here.settings(("[trainer.models]\ntiny", "[prices.x]\ninput = '1'\noutput = '1'\nsource"))
-    finding = here["own trainer"]
+def test_a_trainer_without_a_model_is_a_problem(installation: Installation) -> None:
+    installation.write_settings(("[trainer.models]\ntiny", "[prices.x]\ninput = '1'\noutput = '1'\nsource"))
+    finding = installation["own trainer"]
     assert not finding.is_ok
     assert "no base model: [trainer.models] NAME" in finding.text
 
 
-def test_without_the_extra_local_hosted_training_is_well_and_no_trainer_is_started(
-    here: Installation, monkeypatch: pytest.MonkeyPatch
+def test_without_the_extra_local_hosted_training_works_and_no_trainer_starts(
+    installation: Installation, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(embedded_trainer, "find_spec", lambda name: None if name == "torch" else name)
-    assert not here["own trainer"].is_ok
-    assert "torch missing): pip install '.[local]'" in here["own trainer"].text
-    here.environment(OPENAI_API_KEY="key")
-    assert here["own trainer"].is_ok
-    assert here["own trainer"].text.endswith("; not needed to train at OpenAI")
-    assert _open_embedded_trainer(load_settings(os.environ, here.folder / "finetune.toml")) is None
+    assert not installation["own trainer"].is_ok
+    assert "torch missing): pip install '.[local]'" in installation["own trainer"].text
+    installation.set_environment(OPENAI_API_KEY="key")
+    assert installation["own trainer"].is_ok
+    assert installation["own trainer"].text.endswith("; not needed to train at OpenAI")
+    assert _open_embedded_trainer(load_settings(os.environ, installation.folder / "finetune.toml")) is None
 
 
-def test_a_base_that_is_not_there_is_said_as_the_trainer_says_it(here: Installation) -> None:
-    here.settings(('"models/tiny"', '".cache/tiny"'))
-    finding = here["own trainer"]
+def test_a_missing_base_model_is_reported_in_the_trainers_words(installation: Installation) -> None:
+    installation.write_settings(('"models/tiny"', '".cache/tiny"'))
+    finding = installation["own trainer"]
     assert not finding.is_ok
     assert "[trainer.models] tiny: .cache/tiny is neither a folder here nor a hub id" in finding.text
 
 
-def test_a_provider_with_a_key_is_asked_and_one_without_is_not(here: Installation) -> None:
+def test_only_providers_with_a_key_are_checked(installation: Installation) -> None:
     with Hosted() as company:
-        here.settings(more=f'[providers.openai]\nbase_url = "{company.url}"\n')
+        installation.write_settings(more=f'[providers.openai]\nbase_url = "{company.url}"\n')
         assert "OpenAI" not in [finding.subject for finding in examine()]
-        here.environment(OPENAI_API_KEY=company.key)
-        finding = here["OpenAI"]
+        installation.set_environment(OPENAI_API_KEY=company.key)
+        finding = installation["OpenAI"]
         assert finding.is_ok, finding
         assert finding.text.startswith("answers, and reports nothing that prevents training there")
         assert "accepts new jobs until 2027-01-06" in finding.text
         assert {seen.route.split()[0] for seen in company.requests} == {"GET"}
 
 
-def test_a_provider_s_no_is_said_and_its_key_is_not(here: Installation) -> None:
+def test_a_providers_refusal_is_reported_without_its_key(installation: Installation) -> None:
     with Hosted() as company:
-        here.settings(more=f'[providers.openai]\nbase_url = "{company.url}"\n')
-        here.environment(OPENAI_API_KEY="sk-canary")
-        finding = here["OpenAI"]
+        installation.write_settings(more=f'[providers.openai]\nbase_url = "{company.url}"\n')
+        installation.set_environment(OPENAI_API_KEY="sk-canary")
+        finding = installation["OpenAI"]
         assert not finding.is_ok
         assert "canary" not in finding.text
         company.fail("GET /fine_tuning/jobs", NOT_AVAILABLE)
-        here.environment(OPENAI_API_KEY=company.key)
-        assert not here["OpenAI"].is_ok
+        installation.set_environment(OPENAI_API_KEY=company.key)
+        assert not installation["OpenAI"].is_ok
 
 
-def test_a_data_folder_that_is_not_yet_there_is_measured_where_it_will_be(here: Installation) -> None:
-    here.settings(('data = "data"', 'data = "not/yet/there"'))
-    assert f"GB free in {here.folder}" in here["disk"].text
+def test_the_disk_of_a_future_data_folder_is_measured(installation: Installation) -> None:
+    installation.write_settings(('data = "data"', 'data = "not/yet/there"'))
+    assert f"GB free in {installation.folder}" in installation["disk"].text
 
 
 @pytest.mark.parametrize(
-    ("here_s", "said"),
+    ("error_s", "text"),
     [
         (400, "is (399|400) s ahead of Slack's: let the network set it"),
         (-400, "is (399|400) s behind Slack's"),
     ],
 )
-def test_a_clock_that_is_wrong_is_said_with_its_cure(here_s: float, said: str) -> None:
+def test_a_wrong_clock_is_reported_with_its_fix(error_s: float, text: str) -> None:
     now = time.time()
-    finding = _check_clock(formatdate(now, usegmt=True), now + here_s, now + here_s)
+    finding = _check_clock(formatdate(now, usegmt=True), now + error_s, now + error_s)
     assert not finding.is_ok
-    assert re.match(said, finding.text)
+    assert re.match(text, finding.text)
 
 
-def test_a_slow_answer_is_no_wrong_clock() -> None:
+def test_a_slow_answer_is_not_taken_for_a_wrong_clock() -> None:
     assert _check_clock(formatdate(1_000_000, usegmt=True), 1_000_000 - 40, 1_000_000 + 40).is_ok
     assert _check_clock("", 0, 0).text == "not checked, as Slack sent no time"
 
 
-def test_what_others_may_read_is_said_with_the_command_that_mends_it(here: Installation) -> None:
-    (here.folder / ".env").write_text("")
-    (here.folder / ".env").chmod(0o644)
-    (here.folder / "data").mkdir(mode=0o700)
-    found = [finding for finding in examine() if finding.subject == "permissions"]
-    assert [finding.is_ok for finding in found] == [True, False]
-    assert found[1].text == "other users can access .env (644): chmod 600 .env"
-    (here.folder / ".env").chmod(0o600)
+def test_files_that_others_can_read_are_reported_with_the_command_that_fixes_it(
+    installation: Installation,
+) -> None:
+    (installation.folder / ".env").write_text("")
+    (installation.folder / ".env").chmod(0o644)
+    (installation.folder / "data").mkdir(mode=0o700)
+    findings = [finding for finding in examine() if finding.subject == "permissions"]
+    assert [finding.is_ok for finding in findings] == [True, False]
+    assert findings[1].text == "other users can access .env (644): chmod 600 .env"
+    (installation.folder / ".env").chmod(0o600)
     assert all(finding.is_ok for finding in examine() if finding.subject == "permissions")
 
 
 def test_a_data_folder_of_another_user_is_a_problem_and_the_rest_is_checked(
-    here: Installation, monkeypatch: pytest.MonkeyPatch
+    installation: Installation, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (here.folder / "data").mkdir()
+    (installation.folder / "data").mkdir()
     stat = Path.stat
 
     def refuse(path: Path, *, follow_symlinks: bool = True) -> os.stat_result:
@@ -341,34 +348,34 @@ def test_a_data_folder_of_another_user_is_a_problem_and_the_rest_is_checked(
 
     monkeypatch.setattr(Path, "stat", refuse)
     monkeypatch.setattr(os, "access", lambda path, mode: "data" not in Path(path).parts)
-    assert "can't be read by this user" in here["SQLite"].text
-    assert here["approvers"].is_ok
+    assert "can't be read by this user" in installation["SQLite"].text
+    assert installation["approvers"].is_ok
 
 
-def test_a_bot_that_runs_is_seen_by_its_heartbeat(here: Installation) -> None:
-    (here.folder / "data").mkdir()
-    beat = here.folder / "data" / "heartbeat"
+def test_a_running_bot_is_recognized_by_its_heartbeat(installation: Installation) -> None:
+    (installation.folder / "data").mkdir()
+    beat = installation.folder / "data" / "heartbeat"
     beat.write_text(f"{os.getpid()}\n")
-    assert re.match(r"running, last step \d s ago", here["bot"].text)
+    assert re.match(r"running, last step \d s ago", installation["bot"].text)
     os.utime(beat, (time.time() - 90, time.time() - 90))
-    finding = here["bot"]
+    finding = installation["bot"]
     assert not finding.is_ok
     assert re.match(r"running, but took no step for (89|9\d) s: restart it", finding.text)
 
 
 @pytest.mark.skipif(not wal_is_safe(sqlite_version()), reason="the journal is never WAL here")
-def test_a_database_in_wal_under_a_version_that_can_corrupt_it_is_a_problem(
-    here: Installation, monkeypatch: pytest.MonkeyPatch
+def test_wal_under_an_sqlite_that_can_corrupt_it_is_a_problem(
+    installation: Installation, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    Store(here.folder / "data" / "finetune.db").close()
-    assert here["SQLite"].is_ok
+    Store(installation.folder / "data" / "finetune.db").close()
+    assert installation["SQLite"].is_ok
     monkeypatch.setattr("bot.doctor.sqlite_version", lambda: (3, 46, 1))
-    finding = here["SQLite"]
+    finding = installation["SQLite"]
     assert not finding.is_ok
     assert "can corrupt a WAL database, and this one uses WAL" in finding.text
 
 
-def test_the_folders_of_a_new_bot_are_for_its_owner_alone(make_world: Callable[[Rules], World]) -> None:
+def test_the_folders_of_a_new_bot_are_private(make_world: Callable[[Rules], World]) -> None:
     before = os.umask(0o022)
     try:
         settings = make_world(Rules()).service.settings

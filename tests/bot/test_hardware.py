@@ -244,7 +244,8 @@ def test_a_configured_speed_wins_over_the_measured_one(tmp_path: Path, report: R
 
 def test_a_configured_speed_leaves_no_training_time_unknown(tmp_path: Path, report: Report) -> None:
     """Not even that of a GPU box elsewhere, which nothing here can measure."""
-    elsewhere = 'tokens_per_second = 900\n[providers.local]\nbase_url = "http://192.0.2.7/v1"\n[providers.local.models.box]\nusd_per_hour = "2"\n'
+    box = '[providers.local.models.box]\nusd_per_hour = "2"\n'
+    elsewhere = f'tokens_per_second = 900\n[providers.local]\nbase_url = "http://192.0.2.7/v1"\n{box}'
     configured, unknown = (
         estimate(load(tmp_path, text), report, "local/box")
         for text in (f"[trainer]\n{elsewhere}", elsewhere.partition("\n")[2])

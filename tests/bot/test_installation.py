@@ -1,4 +1,4 @@
-"""`finetune init`: from an empty folder to files that the settings accept, each answer checked by Slack."""
+"""`finetune init`: from an empty folder to valid settings, with each answer checked by Slack."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from bot.settings import load_settings
 from demo.people import ANA, BEN, TICKETS
 from demo.slack_emulator import SlackEmulator
 from demo.slack_emulator.state import ALL_SCOPES
+from tests.bot.cli_runner import ROOT
 from trainers.base_models import why_no_base
 
-ROOT = Path(__file__).resolve().parents[2]
 APP_TOKEN = "xapp-1-stand-in"
 
 
@@ -29,14 +29,14 @@ def slack() -> Iterator[SlackEmulator]:
         yield slack
 
 
-def answer(folder: Path, slack: SlackEmulator, *lines: str) -> Result:
+def run_init(folder: Path, slack: SlackEmulator, *lines: str) -> Result:
     arguments = ["init", str(folder), "--slack-api", slack.access.api_url]
     return CliRunner().invoke(main, arguments, input="\n".join(lines) + "\n", catch_exceptions=False)
 
 
 def test_an_empty_folder_becomes_an_installation(tmp_path: Path, slack: SlackEmulator) -> None:
     folder = tmp_path / "new"
-    result = answer(
+    result = run_init(
         folder,
         slack,
         slack.access.bot_token,
@@ -69,8 +69,8 @@ def test_an_empty_folder_becomes_an_installation(tmp_path: Path, slack: SlackEmu
     assert env == {"SLACK_BOT_TOKEN": slack.access.bot_token, "SLACK_APP_TOKEN": APP_TOKEN}
 
 
-def test_a_wrong_answer_is_asked_for_again_with_its_cure(tmp_path: Path, slack: SlackEmulator) -> None:
-    result = answer(
+def test_a_wrong_answer_is_explained_and_asked_for_again(tmp_path: Path, slack: SlackEmulator) -> None:
+    result = run_init(
         tmp_path,
         slack,
         *("xoxb-…", "xoxb-not-the-one", slack.access.bot_token),
@@ -94,23 +94,23 @@ def test_a_wrong_answer_is_asked_for_again_with_its_cure(tmp_path: Path, slack: 
         assert part in result.output
 
 
-def test_an_app_without_its_scopes_is_named(tmp_path: Path) -> None:
+def test_missing_scopes_of_the_app_are_named_at_once(tmp_path: Path) -> None:
     with SlackEmulator(scopes=ALL_SCOPES - {"files:read"}) as slack:
-        result = answer(tmp_path, slack, slack.access.bot_token)
+        result = run_init(tmp_path, slack, slack.access.bot_token)
     assert "The app lacks files:read" in result.output
     assert not (tmp_path / ".env").exists()
 
 
-def test_an_installation_that_is_there_is_not_overwritten(tmp_path: Path, slack: SlackEmulator) -> None:
+def test_an_existing_installation_is_not_overwritten(tmp_path: Path, slack: SlackEmulator) -> None:
     (tmp_path / ".env").write_text("SLACK_BOT_TOKEN=mine\n")
-    result = answer(tmp_path, slack)
+    result = run_init(tmp_path, slack)
     assert result.exit_code == 2
     assert "exists already" in result.output
     assert (tmp_path / ".env").read_text() == "SLACK_BOT_TOKEN=mine\n"
     assert not (tmp_path / "finetune.toml").exists()
 
 
-def test_a_folder_that_cannot_be_written_to_is_said_before_anything_is_asked(tmp_path: Path) -> None:
+def test_a_read_only_folder_is_refused_before_the_first_question(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     result = CliRunner().invoke(main, ["init", str(tmp_path / "file" / "bot")])
     assert result.exit_code == 2
@@ -118,16 +118,16 @@ def test_a_folder_that_cannot_be_written_to_is_said_before_anything_is_asked(tmp
 
 
 @pytest.mark.parametrize(
-    ("text", "kept"), [("0", "0"), ("200", "200"), ("$1,000", "1000"), ("12.34", "12.34")]
+    ("text", "usd"), [("0", "0"), ("200", "200"), ("$1,000", "1000"), ("12.34", "12.34")]
 )
-def test_a_budget_is_dollars_and_cents(text: str, kept: str) -> None:
+def test_a_budget_is_dollars_and_cents(text: str, usd: str) -> None:
     result = dollars(text)
     assert not isinstance(result, str)
-    assert result[0] == kept
+    assert result[0] == usd
 
 
 @pytest.mark.parametrize("text", ["", "1.234", "NaN", "1e400", "٣", "two"])
-def test_what_is_no_budget_is_refused(text: str) -> None:
+def test_an_unreadable_budget_is_refused(text: str) -> None:
     assert isinstance(dollars(text), str)
 
 

@@ -1,4 +1,4 @@
-"""Log lines: JSON with a reference that the user read too, found by `finetune log`, and no secrets."""
+"""Log lines: JSON with the reference that the user read, found by `finetune log`, and without secrets."""
 
 from __future__ import annotations
 
@@ -12,12 +12,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from click.testing import CliRunner
 
 from bot import logs
-from bot.cli import main
 from bot.services import overview
 from demo.people import BEN
+from tests.bot.cli_runner import finetune, finetune_json
 from tests.bot.test_story_inbox import environment
 from tests.bot.world import World
 from trainers.log_lines import LENGTH, LETTERS, REDACTED, Redactor, TextLines
@@ -43,20 +42,21 @@ def lines(folder: Path) -> list[dict[str, str]]:
     return [json.loads(line) for line in (folder / logs.FILE).read_text().splitlines()]
 
 
-def test_each_line_is_json_with_a_reference_and_what_belongs_together_has_the_same(folder: Path) -> None:
+def test_each_line_is_json_and_lines_of_one_action_share_a_reference(folder: Path) -> None:
     log = logging.getLogger("bot.test")
-    with logs.referenced() as known:
-        log.warning("one\nwith a line's end")
-        log.error("two")
+    with logs.referenced() as reference:
+        log.warning("first\nwith a line's end")
+        log.error("second")
     log.error("elsewhere")
-    one, two, other = lines(folder)
-    assert one["ref"] == two["ref"] == known != other["ref"] and len(other["ref"]) == LENGTH
-    assert (one["level"], one["logger"], one["message"]) == ("warning", "bot.test", "one\nwith a line's end")
-    assert one["at"].endswith("+00:00")
-    assert [line["message"] for line in logs.find(folder, known)] == ["one\nwith a line's end", "two"]
+    first, second, other = lines(folder)
+    assert first["ref"] == second["ref"] == reference != other["ref"] and len(other["ref"]) == LENGTH
+    assert (first["level"], first["logger"]) == ("warning", "bot.test")
+    assert first["message"] == "first\nwith a line's end"
+    assert first["at"].endswith("+00:00")
+    assert [line["message"] for line in logs.find(folder, reference)] == [first["message"], "second"]
 
 
-def test_no_key_of_ours_is_written_also_not_within_a_traceback(folder: Path) -> None:
+def test_our_keys_are_redacted_even_in_tracebacks(folder: Path) -> None:
     try:
         raise ValueError(f"Bearer {SECRET} refused")
     except ValueError:
@@ -67,13 +67,13 @@ def test_no_key_of_ours_is_written_also_not_within_a_traceback(folder: Path) -> 
 
 
 @pytest.mark.parametrize("start", ["xapp-1-", "sk-", "hf_", "ghp_", "gho_", "github_pat_"])
-def test_a_key_that_is_not_in_our_settings_is_not_written(folder: Path, start: str) -> None:
+def test_keys_that_are_not_in_our_settings_are_redacted_too(folder: Path, start: str) -> None:
     logging.getLogger("bot.test").error("cloning with %s", start + "a1B2c3D4e5F6")
     assert [line["message"] for line in lines(folder)] == [f"cloning with {REDACTED}"]
 
 
-def test_the_file_is_its_owner_s_alone_and_a_line_cut_off_by_a_kill_is_left_out(folder: Path) -> None:
-    logging.getLogger("bot.test").error("whole")
+def test_a_line_that_a_kill_cut_off_is_skipped(folder: Path) -> None:
+    logging.getLogger("bot.test").error("complete")
     (only,) = lines(folder)
     with (folder / logs.FILE).open("a") as file:
         file.write('{"ref": "' + only["ref"] + '", "mess')
@@ -98,44 +98,46 @@ def test_a_reference_of_our_trainer_is_found_in_its_own_log(folder: Path) -> Non
     assert "cut off" not in (folder / logs.TRAINERS_FILE).read_text()
 
 
-def test_text_on_a_terminal_has_the_reference_too(tmp_path: Path) -> None:
+def test_lines_for_a_terminal_have_the_reference_too(tmp_path: Path) -> None:
     record = logging.LogRecord("bot.test", logging.INFO, "", 0, f"hello {SECRET}", None, None)
     record.ref = "K7Q2M9XA"
-    said = TextLines(Redactor([SECRET])).format(record)
-    assert "INFO K7Q2M9XA bot.test: hello [secret]" in said
+    text = TextLines(Redactor([SECRET])).format(record)
+    assert "INFO K7Q2M9XA bot.test: hello [secret]" in text
 
 
-def test_a_command_that_fails_tells_the_reference_under_which_the_log_has_the_cause(
+def test_a_failed_command_shows_the_reference_of_its_cause_in_the_log(
     world: World, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(overview, "status", _broken)
-    said = world.type("/finetune status")
-    found = REFERENCE.search(said)
-    assert found and "nothing was changed" in said
-    (line,) = logs.find(folder, found[1])
+    text = world.type("/finetune status")
+    reference = REFERENCE.search(text)
+    assert reference and "nothing was changed" in text
+    (line,) = logs.find(folder, reference[1])
     assert line["message"] == "a listener failed" and "no such luck" in str(line["error"])
 
 
-def test_a_button_that_fails_tells_it_to_who_clicked(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failed_button_shows_the_reference_to_the_person_who_clicked(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
     world.start()
     monkeypatch.setattr("bot.services.authorization.look_up", _broken)
-    said = world.click_and_read(BEN, "approve_plan")
-    assert REFERENCE.search(said) and "nothing was changed" in said
+    text = world.click_and_read(BEN, "approve_plan")
+    assert REFERENCE.search(text) and "nothing was changed" in text
 
 
-def test_a_click_that_fails_after_its_ack_claims_nothing_about_what_was_changed(
+def test_a_click_that_fails_after_its_effect_doesnt_claim_that_nothing_changed(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     world.start_approved()
     world.tick_until_state("training")
     monkeypatch.setattr("bot.cards.general.answer", _broken)
-    said = world.click_and_read(BEN, "cancel_run")
+    text = world.click_and_read(BEN, "cancel_run")
     run = world.store.runs.get(1)
     assert run and run.cancel_asked_by == BEN.id
-    assert REFERENCE.search(said) and "nothing was changed" not in said
+    assert REFERENCE.search(text) and "nothing was changed" not in text
 
 
-def test_a_step_that_fails_is_on_the_card_with_its_reference_and_goes_on_once_mended(
+def test_a_failed_step_is_on_the_card_with_its_reference_and_is_repeated_once_fixed(
     world: World, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     world.start_approved()
@@ -144,11 +146,13 @@ def test_a_step_that_fails_is_on_the_card_with_its_reference_and_goes_on_once_me
         patch.setattr("bot.services.training.follow", _broken)
         world.pass_time(60)
         world.tick(2)
-    said = world.find_message("Something in the bot went wrong at this step")
-    found = REFERENCE.search(said)
-    assert found and "run 1: its step failed" in [line["message"] for line in logs.find(folder, found[1])]
+    text = world.find_message("Something in the bot went wrong at this step")
+    reference = REFERENCE.search(text)
+    assert reference
+    messages = [line["message"] for line in logs.find(folder, reference[1])]
+    assert "run 1: its step failed" in messages
     world.pass_time(60)
-    world.tick_until_state("done")
+    world.tick_until_state("evaluating")
 
 
 def test_finetune_log_shows_the_lines_of_a_reference(
@@ -157,18 +161,17 @@ def test_finetune_log_shows_the_lines_of_a_reference(
     config = tmp_path / "finetune.toml"
     config.write_text('data = "."\n')
     monkeypatch.setenv("FINETUNE_CONFIG", str(config))
-    with logs.referenced() as known:
+    with logs.referenced() as reference:
         logging.getLogger("bot.test").error("the cause")
-    found = CliRunner().invoke(main, ["log", known.lower()])
-    assert found.exit_code == 0 and "error bot.test: the cause" in found.stdout
-    kept = CliRunner().invoke(main, ["log", known, "--json"])
-    assert json.loads(kept.stdout)["ref"] == known
-    missing = CliRunner().invoke(main, ["log", "NOSUCH22"])
+    text = finetune("log", reference.lower())
+    assert text.exit_code == 0 and "error bot.test: the cause" in text.stdout
+    assert finetune_json("log", reference)["ref"] == reference
+    missing = finetune("log", "NOSUCH22")
     assert missing.exit_code == 1 and "has the reference NOSUCH22" in missing.stderr
 
 
 @pytest.mark.slow
-def test_a_bot_that_no_terminal_shows_logs_json_to_stderr_and_to_its_file(world: World) -> None:
+def test_a_bot_without_a_terminal_logs_json_to_stderr_and_to_its_file(world: World) -> None:
     world.stop()
     with subprocess.Popen(
         [sys.executable, "-m", "bot", "run"],
@@ -181,15 +184,15 @@ def test_a_bot_that_no_terminal_shows_logs_json_to_stderr_and_to_its_file(world:
         assert bot.stdout is not None and "is running" in bot.stdout.readline()
         bot.terminate()
         try:
-            said = bot.communicate(timeout=30)[1]
+            errors = bot.communicate(timeout=30)[1]
         finally:
             bot.kill()
-    assert [json.loads(line)["ref"] for line in said.splitlines()]
+    assert [json.loads(line)["ref"] for line in errors.splitlines()]
     file = (world.folder / "data") / logs.FILE
-    assert stat.S_IMODE(file.stat().st_mode) == 0o600 and file.read_text() == said
+    assert stat.S_IMODE(file.stat().st_mode) == 0o600 and file.read_text() == errors
 
 
-def test_a_token_in_the_environment_as_everybody_has_it_is_no_warning(
+def test_a_token_in_the_environment_causes_no_warning(
     world: World, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setenv("SLACK_BOT_TOKEN", "xoxb-of-the-test")

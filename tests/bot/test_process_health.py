@@ -1,4 +1,4 @@
-"""The ticks' marks, the watchdog that ends a process whose tick hangs, and what is told over HTTP."""
+"""Steps of ticks, the watchdog that ends a process whose tick hangs, and health and metrics over HTTP."""
 
 from __future__ import annotations
 
@@ -34,35 +34,33 @@ from bot.scheduler import Scheduler
 def tick_that_hangs():
     time.sleep(60)
 beat = Heartbeat(Path(sys.argv[1]), ("reconcile",), 0.3)
-watcher = Scheduler(beat.watched("reconcile", tick_that_hangs), lambda: None, seconds=0.05)
+scheduler = Scheduler(beat.watched("reconcile", tick_that_hangs), lambda: None, seconds=0.05)
 beat.start()
-watcher.start()
+scheduler.start()
 time.sleep(60)
 """
 
 MakeWorld = Callable[[Rules], World]
 
 
-class Hands:
-    """A clock that is set by hand."""
-
+class ManualClock:
     now = 100.0
 
     def __call__(self) -> float:
         return self.now
 
 
-def test_a_tick_that_hangs_ends_the_process_and_says_where(tmp_path: Path) -> None:
-    done = subprocess.run(
+def test_a_tick_that_hangs_ends_the_process_and_the_log_says_where(tmp_path: Path) -> None:
+    process = subprocess.run(
         [sys.executable, "-c", HANGS, str(tmp_path)], capture_output=True, text=True, timeout=30, check=False
     )
-    assert done.returncode == EXIT_HUNG
-    assert "a tick hangs (last steps: reconcile 0 s ago" in done.stderr
-    assert "in tick_that_hangs" in done.stderr
+    assert process.returncode == EXIT_HUNG
+    assert "a tick hangs (last steps: reconcile 0 s ago" in process.stderr
+    assert "in tick_that_hangs" in process.stderr
 
 
 def test_a_long_tick_that_takes_steps_is_no_hang(tmp_path: Path) -> None:
-    clock = Hands()
+    clock = ManualClock()
     beat = Heartbeat(tmp_path, ("reconcile", "send"), 60, clock=clock)
     ages: list[float] = []
 
@@ -75,38 +73,38 @@ def test_a_long_tick_that_takes_steps_is_no_hang(tmp_path: Path) -> None:
     beat.watched("reconcile", long_tick)()
     assert ages == [40] * 5
     assert beat.ages() == {"reconcile": 0, "send": 200}
-    assert not beat.is_healthy, "the other one took none"
-    process_health.mark_step()  # outside of a tick it is nobody's
+    assert not beat.is_healthy, "the other took none"
+    process_health.mark_step()  # outside of a tick it belongs to none
 
 
-def test_a_provider_s_thread_may_send_for_long_but_not_for_ever(tmp_path: Path) -> None:
-    clock = Hands()
+def test_a_providers_thread_may_upload_for_long_but_not_forever(tmp_path: Path) -> None:
+    clock = ManualClock()
     beat = Heartbeat(tmp_path, ("reconcile",), 60, clock=clock)
-    seen: list[bool] = []
+    healthy: list[bool] = []
 
     def long_upload() -> None:
         for _ in range(2):
             clock.now += 60 * PATIENCE
             beat.beat("reconcile")
-            seen.append(beat.is_healthy)
+            healthy.append(beat.is_healthy)
 
     beat.watch_while_running("provider acme", long_upload)
-    assert seen == [True, False]
+    assert healthy == [True, False]
     assert beat.is_healthy
 
 
-def test_the_steps_of_both_real_ticks_are_marks(world: World) -> None:
+def test_the_steps_of_both_real_ticks_are_marks(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     beat = world.service.heartbeat
     world.start_approved()
     marks: list[str] = []
-    beat.beat = marks.append  # type: ignore[method-assign]
+    monkeypatch.setattr(beat, "beat", marks.append)
     beat.watched("reconcile", lambda: reconcile(world.service.context))()
     beat.watched("send", lambda: world.send())()
     assert marks.count("reconcile") > 2, "more than its beginning and its end"
     assert marks.count("send") > 2
 
 
-def test_others_see_the_heartbeat_of_a_living_process_only(tmp_path: Path) -> None:
+def test_only_a_living_process_has_a_heartbeat(tmp_path: Path) -> None:
     assert seconds_since_tick(tmp_path, time.time()) is None
     beat = Heartbeat(tmp_path, ("reconcile",), 0)
     beat.start()
@@ -134,7 +132,7 @@ def get(port: int, path: str, host: str = "127.0.0.1") -> tuple[int, str]:
 
 
 @contextmanager
-def answering(make_world: Callable[[Rules], World], more: str = "") -> Iterator[tuple[World, int]]:
+def serve_health(make_world: Callable[[Rules], World], more: str = "") -> Iterator[tuple[World, int]]:
     port = free_port()
     world = make_world(Rules(more=f"[service]\nhealth_port = {port}\n{more}\n"))
     health = world.service.health
@@ -147,11 +145,11 @@ def answering(make_world: Callable[[Rules], World], more: str = "") -> Iterator[
         world.service.health = None
 
 
-def test_the_metrics_tell_runs_messages_ticks_and_money(make_world: Callable[[Rules], World]) -> None:
-    with answering(make_world) as (world, port):
+def test_the_metrics_count_runs_messages_ticks_and_money(make_world: Callable[[Rules], World]) -> None:
+    with serve_health(make_world) as (world, port):
         world.start_approved()
-        status, told = get(port, "/metrics")
-        lines = dict(line.rsplit(" ", 1) for line in told.splitlines() if not line.startswith("#"))
+        status, body = get(port, "/metrics")
+        lines = dict(line.rsplit(" ", 1) for line in body.splitlines() if not line.startswith("#"))
         assert status == 200
         assert (lines['finetune_runs{state="approved"}'], lines['finetune_runs{state="done"}']) == ("1", "0")
         assert int(lines["finetune_outbox_waiting"]) > 0
@@ -163,90 +161,90 @@ def test_the_metrics_tell_runs_messages_ticks_and_money(make_world: Callable[[Ru
         month = time.strftime("%Y-%m", time.gmtime(world.clock))
         world.store.runs.book(world.run(), "settle", 1_230_000, month=month, now=world.clock)
         world.pass_time(30)
-        told = get(port, "/metrics")[1]
-        assert f"finetune_outbox_oldest_seconds {oldest + 30:.1f}\n" in told
-        assert 'kind="reserved"} 0\n' in told and 'kind="spent"} 1.23\n' in told
-        assert "tickets" not in told
+        body = get(port, "/metrics")[1]
+        assert f"finetune_outbox_oldest_seconds {oldest + 30:.1f}\n" in body
+        assert 'kind="reserved"} 0\n' in body and 'kind="spent"} 1.23\n' in body
+        assert "tickets" not in body
 
 
 def test_health_is_200_while_ticks_come_and_503_when_they_hang(make_world: Callable[[Rules], World]) -> None:
-    with answering(make_world) as (world, port):
-        status, told = get(port, "/healthz")
-        assert (status, json.loads(told)["status"]) == (200, "ok")
-        clock = Hands()
+    with serve_health(make_world) as (world, port):
+        status, body = get(port, "/healthz")
+        assert (status, json.loads(body)["status"]) == (200, "ok")
+        clock = ManualClock()
         clock.now = time.monotonic() + 301
         world.service.heartbeat._clock = clock
-        status, told = get(port, "/healthz")
-        assert (status, json.loads(told)["ticks"]) == (503, "hang")
+        status, body = get(port, "/healthz")
+        assert (status, json.loads(body)["ticks"]) == (503, "hang")
         assert get(port, "/nothing")[0] == 404
         assert get(port, "/metrics", host="evil.example")[0] == 403
 
 
-def unwell(port: int) -> dict[str, Any]:
-    status, told = get(port, "/healthz")
+def read_unwell(port: int) -> dict[str, Any]:
+    status, body = get(port, "/healthz")
     assert status == 503
-    found: dict[str, Any] = json.loads(told)
-    assert found["status"] == "unwell"
-    return found
+    health: dict[str, Any] = json.loads(body)
+    assert health["status"] == "unwell"
+    return health
 
 
-def test_health_is_503_on_a_full_disk_and_200_when_there_is_room_again(make_world: MakeWorld) -> None:
-    with answering(make_world) as (_, port):
+def test_health_is_503_on_a_full_disk_and_200_once_there_is_space(make_world: MakeWorld) -> None:
+    with serve_health(make_world) as (_, port):
         _, most = resource.getrlimit(resource.RLIMIT_FSIZE)
         resource.setrlimit(resource.RLIMIT_FSIZE, (1_000, most))  # nothing longer can be written
         try:
-            assert "takes no writes" in unwell(port)["disk"]
+            assert "takes no writes" in read_unwell(port)["disk"]
         finally:
             resource.setrlimit(resource.RLIMIT_FSIZE, (most, most))
         assert get(port, "/healthz")[0] == 200
 
 
-def test_health_is_503_while_messages_fail_and_tells_what_was_given_up(make_world: MakeWorld) -> None:
-    with answering(make_world) as (world, port):
+def test_health_is_503_while_messages_fail_and_counts_those_given_up(make_world: MakeWorld) -> None:
+    with serve_health(make_world) as (world, port):
         world.slack.fail("chat.postMessage", refused("not_in_channel"), times=None)
         world.start()
         for _ in range(2):
             assert get(port, "/healthz")[0] == 200
             world.pass_time(301)
             world.send()
-        assert unwell(port)["messages"] == "1 fail again and again"
+        assert read_unwell(port)["messages"] == "1 fail again and again"
         world.slack.clear_faults()
         world.slack.fail("chat.postMessage", refused("msg_too_long"))
         world.pass_time(301)
         world.send()
-        status, told = get(port, "/healthz")
-        assert (status, json.loads(told)["given_up"], json.loads(told)["deployments"]) == (200, 1, 0)
+        status, body = get(port, "/healthz")
+        assert (status, json.loads(body)["given_up"], json.loads(body)["deployments"]) == (200, 1, 0)
 
 
-def test_health_names_a_missing_scope_from_the_start_until_it_is_given(make_world: MakeWorld) -> None:
-    with answering(make_world) as (world, port):
+def test_health_names_a_missing_scope_until_it_is_granted(make_world: MakeWorld) -> None:
+    with serve_health(make_world) as (world, port):
         world.slack.revoke("im:write", "files:write")
         world.service.notices.note_scopes(world.service.notices.slack.auth_test().headers)
-        assert unwell(port)["troubles"] == {"scopes": "missing: files:write, im:write"}
+        assert read_unwell(port)["troubles"] == {"scopes": "missing: files:write, im:write"}
         world.slack.grant("im:write", "files:write")
         world.start()
         assert get(port, "/healthz")[0] == 200
 
 
-def test_health_is_503_while_no_backup_can_be_made_or_a_worker_s_task_is_old(make_world: MakeWorld) -> None:
-    with answering(make_world) as (world, port):
+def test_health_is_503_while_backups_fail_or_a_workers_task_is_old(make_world: MakeWorld) -> None:
+    with serve_health(make_world) as (world, port):
         folder = world.service.settings.backups
         folder.write_text("in the way")
         maintain(world.service.context)
-        assert "backups" in unwell(port)["troubles"]["backup"]
+        assert "backups" in read_unwell(port)["troubles"]["backup"]
         folder.unlink()
         maintain(world.service.context)
         assert get(port, "/healthz")[0] == 200
         world.workers.poll("old", time.sleep, 0)
         next(iter(world.workers._tasks.values())).asked -= OLD_TASK_S + 1
         world.workers._tasks["old"].future = None
-        assert "s old" in unwell(port)["troubles"]["workers"]
+        assert "s old" in read_unwell(port)["troubles"]["workers"]
 
 
-def test_health_is_503_from_a_night_s_check_that_finds_damage_until_a_clean_one(
+def test_health_is_503_from_a_nightly_check_that_finds_damage_until_a_clean_one(
     make_world: MakeWorld,
 ) -> None:
-    with answering(make_world, "backups_kept = 0") as (world, port):
+    with serve_health(make_world, "backups_kept = 0") as (world, port):
         context, database = world.service.context, world.store.database
         maintain(context)
         assert get(port, "/healthz")[0] == 200
@@ -264,14 +262,14 @@ def test_health_is_503_from_a_night_s_check_that_finds_damage_until_a_clean_one(
         assert get(port, "/healthz")[0] == 200, "it was checked this night"
         world.pass_time(24 * 3600)
         maintain(context)
-        assert "damaged" in unwell(port)["troubles"]["database"]
+        assert "damaged" in read_unwell(port)["troubles"]["database"]
         database.change("REINDEX")
         maintain(context)
         assert get(port, "/healthz")[0] == 200
 
 
-def test_a_port_that_is_taken_is_said_with_the_setting(make_world: Callable[[Rules], World]) -> None:
-    with answering(make_world) as (world, _), pytest.raises(SettingsProblems, match="health_port"):
+def test_a_health_port_in_use_is_reported_with_the_setting(make_world: Callable[[Rules], World]) -> None:
+    with serve_health(make_world) as (world, _), pytest.raises(SettingsProblems, match="health_port"):
         type(world.service.health)(  # type: ignore[misc]
             world.service.settings, world.store, world.service.heartbeat, lambda: True, time.time
         )

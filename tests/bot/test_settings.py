@@ -1,4 +1,4 @@
-"""Settings: everything that is wrong is said at once, where it stands and with its cure; tokens stay unseen."""
+"""Settings: all mistakes are reported at once, each with its place and fix, and tokens are never shown."""
 
 from __future__ import annotations
 
@@ -16,21 +16,21 @@ TOKENS = {"SLACK_BOT_TOKEN": "xoxb-canary-bot", "SLACK_APP_TOKEN": "xapp-canary-
 SECRET = {"SLACK_SIGNING_SECRET": "canary-signing"}
 
 
-def written(folder: Path, toml: str = "") -> Path:
+def write_config(folder: Path, toml: str = "") -> Path:
     path = folder / "finetune.toml"
     path.write_text(toml, encoding="utf-8")
     return path
 
 
 def read(folder: Path, toml: str = "", **environment: str) -> Settings:
-    return load_settings({**TOKENS, **environment}, written(folder, toml))
+    return load_settings({**TOKENS, **environment}, write_config(folder, toml))
 
 
 def problems(folder: Path, toml: str = "", environment: dict[str, str] | None = None) -> list[str]:
-    with pytest.raises(SettingsProblems) as found:
-        load_settings(TOKENS if environment is None else environment, written(folder, toml))
-    assert str(found.value) == "\n".join(found.value.problems)
-    return list(found.value.problems)
+    with pytest.raises(SettingsProblems) as error:
+        load_settings(TOKENS if environment is None else environment, write_config(folder, toml))
+    assert str(error.value) == "\n".join(error.value.problems)
+    return list(error.value.problems)
 
 
 def only_problem(folder: Path, toml: str = "", environment: dict[str, str] | None = None) -> str:
@@ -38,7 +38,7 @@ def only_problem(folder: Path, toml: str = "", environment: dict[str, str] | Non
     return problem
 
 
-def test_with_tokens_alone_there_is_a_usable_default(tmp_path: Path) -> None:
+def test_tokens_alone_give_usable_defaults(tmp_path: Path) -> None:
     settings = read(tmp_path)
     assert (settings.slack.mode, settings.slack.api_url, settings.slack.blocks) == (
         "socket",
@@ -53,7 +53,7 @@ def test_with_tokens_alone_there_is_a_usable_default(tmp_path: Path) -> None:
     assert settings.prices == ()
 
 
-def test_everything_that_can_be_said_is_read(tmp_path: Path) -> None:
+def test_every_setting_is_read(tmp_path: Path) -> None:
     settings = read(
         tmp_path,
         """
@@ -84,7 +84,7 @@ tokens_per_second = 900
     assert (slack.mode, slack.port, slack.api_url) == ("http", 3100, "http://127.0.0.1:9/api/")
     assert (slack.fallback_channel, slack.blocks) == ("C9", "classic")
     named = policy.named("approve")
-    assert (named.users, named.groups, policy.tiers[0].approvers) == ({"U1", "U2"}, {"S1"}, 2)
+    assert named.users == {"U1", "U2"} and named.groups == {"S1"} and policy.tiers[0].approvers == 2
     assert settings.budget.monthly_usd == Decimal("200.50")
     assert (dict(trainer.models), trainer.port, trainer.slots) == ({"tiny": "models/tiny"}, 8021, 2)
     assert (trainer.usd_per_hour, trainer.tokens_per_second) == (Decimal("0.10"), 900)
@@ -99,7 +99,7 @@ ENCODER = "--encoder minilm-encoder=all-minilm-l6-v2"
 
 
 @pytest.mark.parametrize(
-    ("lines", "wanted"),
+    ("lines", "arguments"),
     [
         ("", f"--gpus-per-job 1 {ENCODER}"),
         ("gpus_per_job = 4", f"--gpus-per-job 4 {ENCODER}"),
@@ -116,15 +116,15 @@ ENCODER = "--encoder minilm-encoder=all-minilm-l6-v2"
         ),
     ],
 )
-def test_where_jobs_run_is_said_on_the_trainers_command_line(lines: str, wanted: str, tmp_path: Path) -> None:
+def test_the_trainers_command_line_says_where_jobs_run(lines: str, arguments: str, tmp_path: Path) -> None:
     settings = read(tmp_path, f"[trainer]\n{lines}\n")
-    assert " ".join(settings.trainer.arguments) == wanted
+    assert " ".join(settings.trainer.arguments) == arguments
     on_cluster = 8 if "nodes_per_job" in lines else 64
     assert settings.trainer.slots == (on_cluster if "ray" in lines else 1)
 
 
 @pytest.mark.parametrize(
-    ("lines", "said"),
+    ("lines", "problem"),
     [
         (
             "nodes_per_job = 2",
@@ -137,11 +137,11 @@ def test_where_jobs_run_is_said_on_the_trainers_command_line(lines: str, wanted:
         ),
     ],
 )
-def test_several_nodes_need_a_cluster_and_as_many_gpus_each(lines: str, said: str, tmp_path: Path) -> None:
-    assert only_problem(tmp_path, f"[trainer]\n{lines}\n") == f"finetune.toml, {said}"
+def test_several_nodes_need_a_cluster_and_as_many_gpus_each(lines: str, problem: str, tmp_path: Path) -> None:
+    assert only_problem(tmp_path, f"[trainer]\n{lines}\n") == f"finetune.toml, {problem}"
 
 
-def test_our_own_trainer_offers_the_models_that_are_named_at_their_price(tmp_path: Path) -> None:
+def test_our_own_trainer_offers_the_named_models_at_their_price(tmp_path: Path) -> None:
     settings = read(
         tmp_path,
         '[trainer]\nusd_per_hour = "0.10"\n[trainer.models]\n"smollm2-135m" = "a"\nmine = "b"\n',
@@ -150,20 +150,20 @@ def test_our_own_trainer_offers_the_models_that_are_named_at_their_price(tmp_pat
     assert local is not None
     assert [model.name for model in local.models] == ["smollm2-135m", "mine", "minilm-encoder"]
     assert {model.usd_per_hour for model in local.models} == {Decimal("0.10")}
-    assert local.models[0].context == 8192, "what is known of a model stays known"
+    assert local.models[0].context == 8192, "what the presets know of a model stays"
     assert settings.provider("nobody") is None
 
 
-def test_another_encoder_takes_the_place_of_the_packaged_one(tmp_path: Path) -> None:
+def test_another_encoder_replaces_the_packaged_one(tmp_path: Path) -> None:
     settings = read(tmp_path, '[encoder]\nmodel = "intfloat/multilingual-E5-small"\n')
     row = settings.provider("local")
     assert row and [model.name for model in row.models if model.is_encoder] == ["multilingual-e5-small"]
-    asked = "--encoder multilingual-e5-small=intfloat/multilingual-E5-small"
-    assert asked in " ".join(settings.trainer.arguments)
+    argument = "--encoder multilingual-e5-small=intfloat/multilingual-E5-small"
+    assert argument in " ".join(settings.trainer.arguments)
 
 
-def test_every_problem_is_said_at_once(tmp_path: Path) -> None:
-    found = problems(
+def test_every_problem_is_reported_at_once(tmp_path: Path) -> None:
+    mistakes = problems(
         tmp_path,
         """
 dat = "x"
@@ -199,8 +199,8 @@ output = "10"
         'finetune.toml, line 16: [prices.gpt-x] input should be USD per 1M tokens in quotes, like "2.50", not 2.5.',
     )
     for sentence in expected:
-        assert any(one.startswith(sentence) for one in found), (sentence, found)
-    assert len(found) == len(expected)
+        assert any(text.startswith(sentence) for text in mistakes), (sentence, mistakes)
+    assert len(mistakes) == len(expected)
 
 
 @pytest.mark.parametrize(
@@ -223,7 +223,7 @@ output = "10"
         ),
     ],
 )
-def test_the_nearest_key_is_named(tmp_path: Path, toml: str, problem: str) -> None:
+def test_an_unknown_setting_is_reported_with_the_nearest(tmp_path: Path, toml: str, problem: str) -> None:
     assert only_problem(tmp_path, toml) == problem
 
 
@@ -254,7 +254,7 @@ def test_the_nearest_key_is_named(tmp_path: Path, toml: str, problem: str) -> No
         ("[slack]\nblocks = ['newest']", "[slack] blocks"),
     ],
 )
-def test_a_wrong_value_is_said_with_its_place(tmp_path: Path, toml: str, place: str) -> None:
+def test_a_wrong_value_is_reported_with_its_place(tmp_path: Path, toml: str, place: str) -> None:
     line = toml.count("\n") + 1
     assert only_problem(tmp_path, toml).startswith(f"finetune.toml, line {line}: {place} should be ")
 
@@ -265,22 +265,18 @@ def test_money_is_text_or_a_whole_number(tmp_path: Path, amount: str) -> None:
     assert settings.budget.monthly_usd == Decimal(amount.strip("'"))
 
 
-def test_providers_that_are_wrong_are_said_with_the_rest(tmp_path: Path) -> None:
-    found = problems(
+def test_wrong_providers_are_reported_with_the_rest(tmp_path: Path) -> None:
+    mistakes = problems(
         tmp_path,
         '[people]\nquorum = 0\n[providers.box]\nbase_url = "box:8021"\nabilities = ["progres"]\n',
     )
-    assert len(found) == 3
-    assert any(
-        "[providers.box] base_url should be an address that starts with https://" in one for one in found
-    )
-    assert any(
-        "[providers.box] abilities should be abilities" in one and "did you mean progress?" in one
-        for one in found
-    )
+    assert len(mistakes) == 3
+    text = "\n".join(mistakes)
+    assert "[providers.box] base_url should be an address that starts with https://" in text
+    assert "[providers.box] abilities should be abilities" in text and "did you mean progress?" in text
 
 
-def test_prices_of_our_own_are_read_as_decimals(tmp_path: Path) -> None:
+def test_own_prices_are_read_as_decimals(tmp_path: Path) -> None:
     (row,) = read(
         tmp_path,
         '[prices."acme/gpt-x"]\ninput = "2.10"\noutput = "8.40"\nas_of = 2026-11-01\nsource = "contract"\n',
@@ -306,16 +302,16 @@ def test_prices_of_our_own_are_read_as_decimals(tmp_path: Path) -> None:
         ("[slack]\nmode = 'http'", {"SLACK_BOT_TOKEN": "xoxb-1"}, "SLACK_SIGNING_SECRET is not set"),
     ],
 )
-def test_a_missing_token_is_named_with_where_it_is_found(
+def test_a_missing_token_is_reported_with_where_to_find_it(
     tmp_path: Path, toml: str, environment: dict[str, str], problem: str
 ) -> None:
-    found = only_problem(tmp_path, toml, environment)
-    assert found.startswith(problem)
-    assert "api.slack.com/apps" in found
+    text = only_problem(tmp_path, toml, environment)
+    assert text.startswith(problem)
+    assert "api.slack.com/apps" in text
 
 
-def test_each_mode_asks_only_for_its_own_tokens(tmp_path: Path) -> None:
-    path = written(tmp_path, "[slack]\nmode = 'http'")
+def test_each_mode_needs_only_its_own_tokens(tmp_path: Path) -> None:
+    path = write_config(tmp_path, "[slack]\nmode = 'http'")
     bot = {"SLACK_BOT_TOKEN": "xoxb-1"}
     assert load_settings({**bot, **SECRET}, path).slack.app_token == ""
     assert load_settings({}, path, need_slack=False).slack.bot_token == ""
@@ -324,17 +320,17 @@ def test_each_mode_asks_only_for_its_own_tokens(tmp_path: Path) -> None:
 def test_tokens_are_in_no_repr_and_no_problem(tmp_path: Path) -> None:
     assert "canary" not in repr(read(tmp_path, **SECRET))
     mixed = {"SLACK_BOT_TOKEN": "canary-xoxb", "SLACK_APP_TOKEN": "canary-xapp"}
-    found = problems(tmp_path, "[slack]\nbot_token = 'xoxb-canary'\n", mixed)
-    assert len(found) == 3
-    assert "canary" not in "".join(found)
+    mistakes = problems(tmp_path, "[slack]\nbot_token = 'xoxb-canary'\n", mixed)
+    assert len(mistakes) == 3
+    assert "canary" not in "".join(mistakes)
 
 
 def test_the_environment_names_the_file(tmp_path: Path) -> None:
-    path = written(tmp_path, "[people]\nquorum = 3")
+    path = write_config(tmp_path, "[people]\nquorum = 3")
     assert load_settings({**TOKENS, "FINETUNE_CONFIG": str(path)}).policy.tiers[0].approvers == 3
 
 
-def test_a_file_that_was_named_must_be_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_named_settings_file_must_exist(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     assert load_settings(TOKENS).policy.tiers[0].approvers == 1, "without a name the file may be missing"
     with pytest.raises(SettingsProblems, match=r"gone\.toml does not exist"):
@@ -346,26 +342,26 @@ def test_the_data_may_be_in_the_home_folder(tmp_path: Path, monkeypatch: pytest.
     assert read(tmp_path, 'data = "~/bot"\n').data == tmp_path / "home" / "bot"
 
 
-def test_a_mark_at_the_beginning_of_the_file_is_no_fault(tmp_path: Path) -> None:
+def test_a_byte_order_mark_is_accepted(tmp_path: Path) -> None:
     path = tmp_path / "finetune.toml"
     path.write_bytes(b'\xef\xbb\xbfdata = "elsewhere"\n')
     assert load_settings(TOKENS, path).data == tmp_path / "elsewhere"
 
 
 @pytest.mark.parametrize("content", [b"[slack\n", b"\xff\xfe", b"a = 1\na = 2\n"])
-def test_what_is_no_toml_is_said_with_the_place(tmp_path: Path, content: bytes) -> None:
+def test_a_file_that_is_not_toml_is_refused(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "finetune.toml"
     path.write_bytes(content)
     with pytest.raises(SettingsProblems, match=r"finetune\.toml is not TOML: "):
         load_settings(TOKENS, path)
 
 
-def test_a_folder_is_no_settings_file(tmp_path: Path) -> None:
+def test_a_folder_in_place_of_the_settings_file_is_refused(tmp_path: Path) -> None:
     with pytest.raises(SettingsProblems, match="cannot be read: Is a directory"):
         load_settings(TOKENS, tmp_path)
 
 
-def test_one_measurement_may_cost_five_dollars_unless_it_is_said(tmp_path: Path) -> None:
+def test_a_measurement_may_cost_five_dollars_by_default(tmp_path: Path) -> None:
     assert read(tmp_path).budget.measurement_usd == Decimal(5)
     assert read(tmp_path, '[budget]\nmeasurement_usd = "0.50"').budget.measurement_usd == Decimal("0.50")
     assert "[budget] measurement_usd should be US dollars" in only_problem(
@@ -373,7 +369,7 @@ def test_one_measurement_may_cost_five_dollars_unless_it_is_said(tmp_path: Path)
     )
 
 
-def test_an_hour_that_somebody_priced_is_no_longer_called_free(tmp_path: Path) -> None:
+def test_an_hourly_price_names_its_setting_as_the_source(tmp_path: Path) -> None:
     config = tmp_path / "finetune.toml"
     config.write_text('[trainer]\nusd_per_hour = "0.10"\n')
     row = load_settings({}, config, need_slack=False).provider("local")
@@ -382,7 +378,7 @@ def test_an_hour_that_somebody_priced_is_no_longer_called_free(tmp_path: Path) -
 
 
 @pytest.mark.parametrize(
-    ("text", "usd", "is_said"),
+    ("text", "usd", "is_set"),
     [
         ("", "0", False),
         ('[trainer]\nusd_per_hour = "0"\n', "0", True),
@@ -390,22 +386,22 @@ def test_an_hour_that_somebody_priced_is_no_longer_called_free(tmp_path: Path) -
         ('[providers.local.models."smollm2-135m"]\nusd_per_hour = "2"\n', "2", True),
     ],
 )
-def test_an_hour_is_free_by_a_person_s_word_or_for_want_of_one(
-    tmp_path: Path, text: str, usd: str, is_said: bool
+def test_a_free_hour_that_was_configured_differs_from_an_unknown_price(
+    tmp_path: Path, text: str, usd: str, is_set: bool
 ) -> None:
     row = read(tmp_path, text).provider("local")
     assert row is not None
     first = row.models[0]
-    assert (first.usd_per_hour, first.is_hourly_price_set) == (Decimal(usd), is_said)
+    assert (first.usd_per_hour, first.is_hourly_price_set) == (Decimal(usd), is_set)
 
 
-@pytest.mark.parametrize("there", [True, False])
-def test_presidio_is_used_where_it_is_wanted_and_its_lack_is_said_at_start(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, there: bool
+@pytest.mark.parametrize("is_installed", [True, False])
+def test_presidio_is_used_if_configured_and_must_be_installed_then(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_installed: bool
 ) -> None:
-    monkeypatch.setattr("bot.settings.find_spec", lambda name: object() if there else None)
+    monkeypatch.setattr("bot.settings.find_spec", lambda name: object() if is_installed else None)
     assert not read(tmp_path).presidio
-    if there:
+    if is_installed:
         assert read(tmp_path, "[check]\npresidio = true").presidio
     else:
         assert only_problem(tmp_path, "[check]\npresidio = true") == (

@@ -794,7 +794,7 @@ GUARDS = (
         "bot/slack/http.py",
         "        max_request_body_size=MAX_BODY + 1,\n",
         "",
-        "tests/bot/test_slack_http.py::test_a_body_that_will_not_do_is_refused_by_its_head",
+        "tests/bot/test_slack_http.py::test_an_unacceptable_body_is_refused_by_its_headers",
     ),
     Guard(
         "the trainer closes silent connections",
