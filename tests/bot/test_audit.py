@@ -19,7 +19,7 @@ from storage.records import Wish
 from storage.store import Store
 from tests.bot.cli_runner import ROOT, finetune
 from tests.bot.world import EVE, GUS, World
-from tests.storage.test_audit import alter
+from tests.storage.audit_log import alter_audit_log
 
 
 @pytest.fixture
@@ -78,7 +78,7 @@ def test_an_intact_log_is_reported_with_its_head_and_its_blind_spot(database: Pa
 
 
 def test_a_broken_log_has_exit_code_1_and_names_the_entry(database: Path) -> None:
-    alter(database, "UPDATE audit SET detail = 'Plain', subject = 'run \x1b[2J9' WHERE id = 2")
+    alter_audit_log(database, "UPDATE audit SET detail = 'Plain', subject = 'run \x1b[2J9' WHERE id = 2")
     result = run_audit("verify")
     assert result.exit_code == 1
     assert "after 1 intact entry: entry 2, 1970-01-01 00:00:02 UTC, about run [2J9." in result.stdout

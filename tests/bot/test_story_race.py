@@ -21,7 +21,7 @@ from storage.records import Measurement, Run
 from storage.runs import NewRun
 from tests.bot.test_story_ladder import ACME, PRICES, until_asked
 from tests.bot.world import CLEO, PRIVATE, WHY, Rules, World
-from tests.storage.test_database import at_once
+from tests.storage.threads import run_at_once
 from trainers.money import from_micros
 
 THREADS = 64
@@ -88,7 +88,7 @@ def test_64_approvals_at_once_never_pass_the_budget(make_world: MakeWorld) -> No
         answers.append(approvals.approve(context, runs[number].plan_hash, BEN.id, WHY))
         world.store.database.close_connection()
 
-    at_once(THREADS, approve)
+    run_at_once(THREADS, approve)
     fits = 200_000 // plan.maximum_micros
     assert 1 < fits < THREADS
     approved = [one for one in answers if isinstance(one, Run)]
@@ -115,7 +115,7 @@ def test_64_approvals_at_once_never_pass_the_budget_of_a_channel_or_a_person(
         answers.append(approvals.approve(context, runs[number].plan_hash, BEN.id, WHY))
         world.store.database.close_connection()
 
-    at_once(THREADS, approve)
+    run_at_once(THREADS, approve)
     fits = 200_000 // plan.maximum_micros
     refused = [one for one in answers if isinstance(one, Refusal)]
     assert len(answers) - len(refused) == fits > 1
@@ -133,7 +133,7 @@ def test_64_clicks_on_one_plan_reserve_once(make_world: MakeWorld) -> None:
         answers.append(approvals.approve(context, run.plan_hash, (BEN, CLEO)[number % 2].id, WHY))
         world.store.database.close_connection()
 
-    at_once(THREADS, approve)
+    run_at_once(THREADS, approve)
     assert sum(isinstance(one, Run) for one in answers) == 1
     assert world.store.committed(units.month_of(world.clock)) == maximum
     assert len(world.store.runs.decisions(run.id)) == 1
@@ -156,7 +156,7 @@ def test_64_measurements_priced_at_once_never_pass_the_budget(make_world: MakeWo
         measurements.settle_cost(context, added[number], progress)
         world.store.database.close_connection()
 
-    at_once(THREADS, price)
+    run_at_once(THREADS, price)
     states = [world.store.measurements.get(one.id).state for one in added]
     assert (states.count("asked"), states.count("failed")) == (fits, THREADS - fits)
     assert world.store.committed(units.month_of(world.clock)) == progress.most_micros * (fits + 1)
@@ -172,7 +172,7 @@ def test_one_measurement_asked_for_by_many_at_once_is_recorded_once(make_world: 
         answers.append(evaluations.ask(context, command, (BEN, CLEO)[number % 2].id, PRIVATE.id))
         world.store.database.close_connection()
 
-    at_once(16, ask)
+    run_at_once(16, ask)
     assert [one.id for one in answers if isinstance(one, Measurement)] == [1]
     assert all("under way already: m1" in one.text for one in answers if isinstance(one, Refusal))
     assert len(world.store.measurements.open()) == 1

@@ -175,14 +175,14 @@ GUARDS = (
         "storage/database.py",
         "SET {names} WHERE id = ? AND state = ? RETURNING",
         "SET {names} WHERE id = ? AND ? != '' RETURNING",
-        "tests/storage/test_runs.py::test_of_two_hands_one_moves_a_run",
+        "tests/storage/test_runs.py::test_a_run_is_moved_by_the_first_of_two_writers",
     ),
     Guard(
         "one bot on a database",
         "storage/database.py",
         "        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)\n",
         "        pass\n",
-        "tests/storage/test_database.py::test_a_second_process_is_refused_with_the_file_and_the_cure",
+        "tests/storage/test_database.py::test_a_second_process_is_refused_with_the_file_and_the_fix",
     ),
     # Who decides, and about what.
     Guard(
@@ -239,7 +239,7 @@ GUARDS = (
         "storage/runs.py",
         'self._db.insert_once("approvals", vars(approval)) is not None',
         'self._db.insert_once("approvals", vars(approval)) is None or True',
-        "tests/storage/test_runs.py::test_a_person_speaks_once_a_run",
+        "tests/storage/test_runs.py::test_a_person_decides_once_a_run",
     ),
     Guard(
         "the hash at the click",
@@ -318,7 +318,7 @@ GUARDS = (
         "storage/database.py",
         'connection.execute("BEGIN IMMEDIATE")',
         'connection.execute("BEGIN")',
-        "tests/storage/test_database.py::test_reading_then_writing_loses_nothing_between_sixteen_threads",
+        "tests/storage/test_database.py::test_a_read_and_a_write_in_one_transaction_lose_no_update",
     ),
     Guard(
         "money is booked once",
@@ -346,7 +346,7 @@ GUARDS = (
         "storage/database.py",
         '        "synchronous=FULL",',
         '        "synchronous=OFF",',
-        "tests/storage/test_database.py::test_every_thread_s_connection_has_the_safe_pragmas",
+        "tests/storage/test_database.py::test_every_threads_connection_has_the_safe_pragmas",
     ),
     # Freeze.
     Guard(
@@ -495,14 +495,14 @@ GUARDS = (
         OUTBOX,
         "        with self._db.immediate():\n            if draft.dedupe",
         "        if True:\n            self._db.close_connection()\n            if draft.dedupe",
-        "tests/storage/test_outbox.py::test_a_draft_goes_with_the_transaction_that_makes_it_true",
+        "tests/storage/test_outbox.py::test_a_draft_is_rolled_back_with_its_transaction",
     ),
     Guard(
         "an edit that was replaced while being sent stays due",
         OUTBOX,
         'DELETE FROM outbox WHERE id = ? AND body = ?"',
         "DELETE FROM outbox WHERE id = ? AND body != ? || '!'\"",
-        "tests/storage/test_outbox.py::test_an_edit_replaced_while_under_way_stays_due",
+        "tests/storage/test_outbox.py::test_an_edit_that_is_replaced_while_it_is_sent_stays_due",
     ),
     Guard(
         "the SDK sends no post again",
@@ -546,15 +546,15 @@ GUARDS = (
         "CREATE TRIGGER audit_is_append_only_update BEFORE UPDATE ON audit\n"
         "    BEGIN SELECT RAISE(ABORT, 'the audit log is append-only'); END;\n",
         "",
-        "tests/storage/test_audit.py::test_nothing_is_changed_or_taken_out",
+        "tests/storage/test_audit.py::test_no_entry_can_be_changed_or_deleted",
     ),
     Guard(
         "each entry's hash covers the one before",
         "storage/audit.py",
         "json.dumps([previous, at, who, action, subject, detail])",
         "json.dumps([at, who, action, subject, detail])",
-        "tests/storage/test_audit_verify.py::test_an_entry_taken_out_is_missed "
-        "tests/storage/test_audit_verify.py::test_it_says_which_entry_and_what_does_not_fit "
+        "tests/storage/test_audit_verify.py::test_a_deleted_entry_is_missed "
+        "tests/storage/test_audit_verify.py::test_the_altered_entry_is_reported_with_what_does_not_match "
         f"{HERE}::test_an_audit_entrys_hash_depends_on_the_entry_before",
     ),
     # Our own trainer.
@@ -578,7 +578,7 @@ GUARDS = (
         "storage/promotions.py",
         '"UPDATE promotions SET ended_at = ? WHERE id = ? AND ended_at IS NULL", (now, promotion.id)',
         '"UPDATE promotions SET ended_at = ? WHERE dataset = ? AND ended_at IS NULL", (now, promotion.dataset)',
-        "tests/storage/test_promotions.py::test_who_saw_another_standing_changes_nothing",
+        "tests/storage/test_promotions.py::test_a_promotion_based_on_an_outdated_one_changes_nothing",
     ),
     Guard(
         "a promotion needs the right to promote",
@@ -730,14 +730,14 @@ GUARDS = (
         OUTBOX,
         "                        PARTITION BY {LANE_SQL}\n",
         "",
-        "tests/storage/test_outbox.py::test_one_busy_channel_hides_no_other",
+        "tests/storage/test_outbox.py::test_a_busy_channel_delays_no_other",
     ),
     Guard(
         "failing messages go to the end of their lane",
         OUTBOX,
         "ORDER BY tries >= {PATIENT_TRIES}, kind",
         "ORDER BY kind",
-        "tests/storage/test_outbox.py::test_what_failed_again_and_again_goes_behind_the_others_of_its_lane",
+        "tests/storage/test_outbox.py::test_a_message_that_keeps_failing_goes_to_the_end_of_its_lane",
     ),
     Guard(
         "a missing scope affects one method",

@@ -123,8 +123,8 @@ ACTS = (("U1", "ask", "run 1", "hash-1"), ("U3", "approve", "run 1", "hash-1"))
 
 
 def names() -> list[str]:
-    """Of all schemas, oldest first."""
-    return [one.name for one in migrations.pending(SqliteUtils(memory=True))]
+    """Returns the names of all schemas, oldest first."""
+    return [migration.name for migration in migrations.pending(SqliteUtils(memory=True))]
 
 
 def path_of(name: str) -> Path:
@@ -132,7 +132,7 @@ def path_of(name: str) -> Path:
 
 
 def dump(name: str) -> str:
-    """A database of that release as SQL text: each of its migrations, with rows of before it, as users have them."""
+    """Returns a database of that release as SQL text. Each migration ran on the rows of the ones before."""
     with TemporaryDirectory() as folder:
         path = Path(folder) / "finetune.db"
         _fill(SqliteUtils(sqlite3.connect(str(path), isolation_level=None)), name)
@@ -155,7 +155,7 @@ def _fill(database: SqliteUtils, name: str) -> None:
 
 
 def load(text: str, path: Path) -> None:
-    """The dump as a database file."""
+    """Writes the dump as a database file."""
     connection = sqlite3.connect(str(path))
     connection.executescript(text)
     connection.close()
@@ -172,11 +172,11 @@ def _write_log(database: SqliteUtils) -> None:
 
 
 def _statements(script: str) -> Iterator[str]:
-    yield from (one for one in re.split(r";\n?$", script, flags=re.MULTILINE) if one.strip())
+    yield from (text for text in re.split(r";\n?$", script, flags=re.MULTILINE) if text.strip())
 
 
 if __name__ == "__main__":
-    for each in names()[:-1]:
-        if not path_of(each).exists():
-            path_of(each).write_text(dump(each), encoding="utf-8")
-            print(f"wrote {path_of(each)}")
+    for name in names()[:-1]:
+        if not path_of(name).exists():
+            path_of(name).write_text(dump(name), encoding="utf-8")
+            print(f"wrote {path_of(name)}")

@@ -1,4 +1,4 @@
-"""The audit log's chain, as a file in somebody's hands: whatever byte is altered, the check finds it."""
+"""Verifying the audit log's chain: the check finds whatever byte somebody alters in the file."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ from storage.audit import GENESIS, BrokenLog, IntactLog, verify_log
 from storage.database import StorageError
 from storage.driver import sqlite3
 from storage.store import Store
-from tests.storage.test_audit import alter, fill
+from tests.storage.audit_log import alter_audit_log, fill_audit_log
 
 
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
-    """Three entries in one file, closed."""
+    """A closed database with three entries."""
     path = tmp_path / "finetune.db"
     store = Store(path)
-    fill(store)
+    fill_audit_log(store)
     store.close()
     return path
 
 
-def test_a_whole_log_gives_its_length_and_head_also_while_a_bot_runs(path: Path) -> None:
+def test_an_intact_log_has_its_length_and_head_also_while_a_bot_runs(path: Path) -> None:
     store = Store(path)
     assert verify_log(path) == IntactLog(3, store.audit.entries()[-1].hash)
     store.close()
@@ -42,59 +42,59 @@ def test_every_single_byte_of_a_row_counts(path: Path) -> None:
     assert unseen == []
 
 
-def test_it_says_which_entry_and_what_does_not_fit(path: Path) -> None:
-    alter(path, "UPDATE audit SET who = 'U2' WHERE id = 2")
-    found = verify_log(path)
-    assert isinstance(found, BrokenLog) and found.entry is not None
-    assert (found.before, found.entry.id, found.entry.subject) == (1, 2, "run 1")
-    assert found.why == "Its hash does not match its content: it was altered after it was written."
+def test_the_altered_entry_is_reported_with_what_does_not_match(path: Path) -> None:
+    alter_audit_log(path, "UPDATE audit SET who = 'U2' WHERE id = 2")
+    result = verify_log(path)
+    assert isinstance(result, BrokenLog) and result.entry is not None
+    assert (result.before, result.entry.id, result.entry.subject) == (1, 2, "run 1")
+    assert result.why == "Its hash does not match its content: it was altered after it was written."
 
 
 @pytest.mark.parametrize("number", [1, 2])
-def test_an_entry_taken_out_is_missed(path: Path, number: int) -> None:
-    alter(path, f"DELETE FROM audit WHERE id = {number}")  # noqa: S608
-    found = verify_log(path)
-    assert isinstance(found, BrokenLog) and found.entry is not None
-    assert found.entry.id == number + 1
-    assert f"Entry {number} should be here" in found.why
+def test_a_deleted_entry_is_missed(path: Path, number: int) -> None:
+    alter_audit_log(path, f"DELETE FROM audit WHERE id = {number}")  # noqa: S608
+    result = verify_log(path)
+    assert isinstance(result, BrokenLog) and result.entry is not None
+    assert result.entry.id == number + 1
+    assert f"Entry {number} should be here" in result.why
 
 
-def test_a_number_changed_alone_is_seen_though_no_hash_holds_it(path: Path) -> None:
-    alter(path, "UPDATE audit SET id = 7 WHERE id = 3")
+def test_a_changed_number_is_noticed_though_no_hash_contains_it(path: Path) -> None:
+    alter_audit_log(path, "UPDATE audit SET id = 7 WHERE id = 3")
     assert isinstance(verify_log(path), BrokenLog)
 
 
-def test_an_end_cut_off_is_seen_with_the_earlier_head_only(path: Path) -> None:
+def test_a_cut_off_end_is_noticed_only_with_the_earlier_head(path: Path) -> None:
     before = verify_log(path)
     assert isinstance(before, IntactLog)
-    alter(path, "DELETE FROM audit WHERE id = 3")
+    alter_audit_log(path, "DELETE FROM audit WHERE id = 3")
     assert isinstance(verify_log(path), IntactLog)
-    found = verify_log(path, before.head)
-    assert isinstance(found, BrokenLog)
-    assert "cut off" in found.why
+    result = verify_log(path, before.head)
+    assert isinstance(result, BrokenLog)
+    assert "cut off" in result.why
 
 
-def test_an_earlier_head_is_found_again_in_a_log_that_grew(path: Path) -> None:
+def test_an_earlier_head_is_found_in_a_longer_log(path: Path) -> None:
     before = verify_log(path)
     assert isinstance(before, IntactLog)
     store = Store(path)
-    fill(store)
+    fill_audit_log(store)
     store.close()
-    found = verify_log(path, before.head)
-    assert isinstance(found, IntactLog) and found.earlier is not None
-    assert (found.entries, found.earlier.id) == (6, 3)
+    result = verify_log(path, before.head)
+    assert isinstance(result, IntactLog) and result.earlier is not None
+    assert (result.entries, result.earlier.id) == (6, 3)
     assert isinstance(verify_log(path, GENESIS), IntactLog), "the head of an empty log"
 
 
-def test_a_log_without_its_triggers_is_not_whole(path: Path) -> None:
+def test_a_log_without_its_triggers_is_broken(path: Path) -> None:
     raw = sqlite3.connect(str(path))
     raw.execute("DROP TRIGGER audit_is_append_only_delete")
     raw.execute("CREATE TRIGGER audit_is_append_only_delete BEFORE DELETE ON audit BEGIN SELECT 1; END")
     raw.commit()
     raw.close()
-    found = verify_log(path)
-    assert isinstance(found, BrokenLog)
-    assert "audit_is_append_only_delete" in found.why
+    result = verify_log(path)
+    assert isinstance(result, BrokenLog)
+    assert "audit_is_append_only_delete" in result.why
 
 
 def test_replacing_a_row_is_refused_like_deleting_it(path: Path) -> None:
@@ -106,16 +106,17 @@ def test_replacing_a_row_is_refused_like_deleting_it(path: Path) -> None:
     store.close()
 
 
-@pytest.mark.parametrize(("content", "said"), [(None, "no database at"), (b"x" * 9000, "can't be read as")])
-def test_what_is_no_database_is_said(tmp_path: Path, content: bytes | None, said: str) -> None:
+@pytest.mark.parametrize(("content", "reason"), [(None, "no database at"), (b"x" * 9000, "can't be read as")])
+def test_a_file_that_is_no_database_is_refused(tmp_path: Path, content: bytes | None, reason: str) -> None:
     if content:
         (tmp_path / "other.db").write_bytes(content)
-    with pytest.raises(StorageError, match=said):
+    with pytest.raises(StorageError, match=reason):
         verify_log(tmp_path / "other.db")
 
 
 def _cell_of_the_second(content: bytes) -> tuple[int, int]:
-    """Cells are written from a page's end to its start: entry 2's lies between those of entries 3 and 1."""
+    """Returns where entry 2's cell begins and ends. Cells are written from a page's end to its start, so that it lies
+    between those of entries 3 and 1."""
     page = content.index(b"approverun 1") // 4096 * 4096
     count = int.from_bytes(content[page + 3 : page + 5], "big")
     places = [int.from_bytes(content[page + 8 + 2 * at : page + 10 + 2 * at], "big") for at in range(count)]

@@ -1,4 +1,4 @@
-"""Estimates that can be shared once, for a month."""
+"""Estimates can be shared once, within a month."""
 
 from __future__ import annotations
 
@@ -9,33 +9,33 @@ from storage.store import Store
 NOW = 1_790_000_000.0
 
 
-def keep(store: Store, now: float = NOW) -> StoredEstimate:
+def store_estimate(store: Store, now: float = NOW) -> StoredEstimate:
     return store.estimates.keep("tickets", "volume=10", channel="C1", person="U1", now=now)
 
 
 def test_an_estimate_is_shared_once(store: Store) -> None:
-    kept = keep(store)
-    assert store.estimates.get(kept.id) == kept and kept.state == "shown"
+    estimate = store_estimate(store)
+    assert store.estimates.get(estimate.id) == estimate and estimate.state == "shown"
     assert store.estimates.to_share() == []
-    assert store.estimates.request_share(kept.id) and not store.estimates.request_share(kept.id)
-    assert [one.id for one in store.estimates.to_share()] == [kept.id]
-    assert store.estimates.mark_shared(kept.id) and not store.estimates.mark_shared(kept.id)
+    assert store.estimates.request_share(estimate.id) and not store.estimates.request_share(estimate.id)
+    assert [estimate.id for estimate in store.estimates.to_share()] == [estimate.id]
+    assert store.estimates.mark_shared(estimate.id) and not store.estimates.mark_shared(estimate.id)
     assert store.estimates.to_share() == []
-    assert not store.estimates.request_share(kept.id)
+    assert not store.estimates.request_share(estimate.id)
 
 
-def test_what_was_not_asked_for_is_not_shared(store: Store) -> None:
-    assert not store.estimates.mark_shared(keep(store).id)
+def test_an_estimate_is_not_shared_without_a_request(store: Store) -> None:
+    assert not store.estimates.mark_shared(store_estimate(store).id)
     assert not store.estimates.request_share(99)
 
 
-def test_old_ones_are_forgotten(store: Store) -> None:
-    old, young = keep(store), keep(store, NOW + ESTIMATE_KEPT_S / 2)
-    keep(store, NOW + ESTIMATE_KEPT_S + 1)
+def test_old_estimates_are_deleted(store: Store) -> None:
+    old, young = store_estimate(store), store_estimate(store, NOW + ESTIMATE_KEPT_S / 2)
+    store_estimate(store, NOW + ESTIMATE_KEPT_S + 1)
     assert store.estimates.get(old.id) is None and store.estimates.get(young.id) == young
 
 
-def test_a_number_is_never_given_twice(store: Store) -> None:
-    """Cards, buttons and the outbox go by it for ever."""
-    old = keep(store)
-    assert keep(store, NOW + ESTIMATE_KEPT_S + 1).id > old.id
+def test_an_estimates_number_is_never_reused(store: Store) -> None:
+    """Cards, buttons and the outbox refer to it forever."""
+    old = store_estimate(store)
+    assert store_estimate(store, NOW + ESTIMATE_KEPT_S + 1).id > old.id

@@ -1,4 +1,4 @@
-"""Freezes: one stands at a time, each word against it is kept once, and neither is forgotten."""
+"""Freezes: one at a time, one request a person to lift it, and both are kept."""
 
 from __future__ import annotations
 
@@ -7,37 +7,37 @@ import pytest
 from storage.driver import sqlite3
 from storage.money import Freeze
 from storage.store import Store
-from tests.storage.test_database import at_once
+from tests.storage.threads import run_at_once
 
 
-def frozen(store: Store) -> Freeze:
-    made = store.freezes.add(person="U1", reason="audit", channel="C1", now=5.0)
-    assert made is not None
-    return made
+def add_freeze(store: Store) -> Freeze:
+    freeze = store.freezes.add(person="U1", reason="audit", channel="C1", now=5.0)
+    assert freeze is not None
+    return freeze
 
 
-def test_of_sixteen_threads_one_freezes(store: Store) -> None:
-    made: list[Freeze | None] = []
-    at_once(
-        16, lambda n: made.append(store.freezes.add(person=f"U{n}", reason="", channel="C1", now=float(n)))
+def test_one_of_sixteen_threads_adds_the_freeze(store: Store) -> None:
+    freezes: list[Freeze | None] = []
+    run_at_once(
+        16, lambda n: freezes.append(store.freezes.add(person=f"U{n}", reason="", channel="C1", now=float(n)))
     )
-    (one,) = [freeze for freeze in made if freeze]
-    assert store.freezes.current() == one
+    (freeze,) = filter(None, freezes)
+    assert store.freezes.current() == freeze
 
 
-def test_a_person_speaks_against_it_once(store: Store) -> None:
-    freeze = frozen(store)
-    said = [store.freezes.request_lift(freeze, person, now=6.0) for person in ("U2", "U2", "U1")]
-    assert said == [True, False, True]
+def test_a_person_requests_the_lift_once(store: Store) -> None:
+    freeze = add_freeze(store)
+    counted = [store.freezes.request_lift(freeze, person, now=6.0) for person in ("U2", "U2", "U1")]
+    assert counted == [True, False, True]
     assert store.freezes.lift_requests(freeze) == ["U2", "U1"]
 
 
-def test_after_it_is_lifted_another_may_stand_with_words_of_its_own(store: Store) -> None:
-    first = frozen(store)
+def test_after_a_lift_another_freeze_has_its_own_requests(store: Store) -> None:
+    first = add_freeze(store)
     store.freezes.request_lift(first, "U2", now=6.0)
     assert store.freezes.lift(first, now=7.0) and not store.freezes.lift(first, now=8.0)
     assert store.freezes.current() is None
-    second = frozen(store)
+    second = add_freeze(store)
     assert store.freezes.current() == second != first
     assert store.freezes.lift_requests(second) == []
 
@@ -45,7 +45,7 @@ def test_after_it_is_lifted_another_may_stand_with_words_of_its_own(store: Store
 @pytest.mark.parametrize(
     "sql", ["DELETE FROM freezes", "DELETE FROM unfreezes", "UPDATE unfreezes SET person = 'U9'"]
 )
-def test_what_was_said_stays(store: Store, sql: str) -> None:
-    store.freezes.request_lift(frozen(store), "U2", now=6.0)
+def test_freezes_and_requests_cannot_be_changed_or_deleted(store: Store, sql: str) -> None:
+    store.freezes.request_lift(add_freeze(store), "U2", now=6.0)
     with pytest.raises(sqlite3.IntegrityError):
         store.database.change(sql)

@@ -1,4 +1,4 @@
-"""Deliveries: kept until they are done, each done once, and done together with what they ask for."""
+"""Deliveries are stored until they are handled, and are closed in the transaction of their effect."""
 
 from __future__ import annotations
 
@@ -8,22 +8,22 @@ from pathlib import Path
 import pytest
 
 from storage.store import Store
-from tests.storage.test_database import at_once
+from tests.storage.threads import run_at_once
 
 BODY = {"type": "x", "token": "verification-secret", "text": "freeze"}
 
 
-def test_a_delivery_is_handled_once_and_forgotten_after_a_day(store: Store) -> None:
-    first: list[bool] = []
-    at_once(16, lambda _: first.append(store.inbox.receive("Ev1", BODY, now=100.0)))
-    assert first.count(True) == 1
+def test_a_delivery_is_handled_once_and_deleted_after_a_day(store: Store) -> None:
+    accepted: list[bool] = []
+    run_at_once(16, lambda _: accepted.append(store.inbox.receive("Ev1", BODY, now=100.0)))
+    assert accepted.count(True) == 1
     store.inbox.end("Ev1")
     assert not store.inbox.receive("Ev1", BODY, now=100.0 + 86_399)
     assert store.inbox.receive("Ev2", BODY, now=100.0 + 86_401)
     assert store.database.value("SELECT count(*) FROM deliveries") == 1
 
 
-def test_what_was_not_done_waits_for_the_next_process_without_slack_s_token(tmp_path: Path) -> None:
+def test_an_unhandled_delivery_waits_for_the_next_process_without_slacks_token(tmp_path: Path) -> None:
     store = Store(tmp_path / "finetune.db")
     store.inbox.receive("Ev1", BODY, now=5.0)
     store.inbox.receive("Ev2", BODY, now=6.0)
@@ -38,19 +38,21 @@ def test_what_was_not_done_waits_for_the_next_process_without_slack_s_token(tmp_
     store.close()
 
 
-def test_it_is_done_with_the_first_transaction_of_its_thread_or_not_at_all(store: Store) -> None:
+def test_a_delivery_is_closed_by_the_first_transaction_of_its_thread(store: Store) -> None:
     store.inbox.receive("Ev1", BODY, now=5.0)
     store.inbox.begin("Ev1")
     with pytest.raises(ZeroDivisionError), store.transaction():
         raise ZeroDivisionError
-    assert [one.id for one in store.inbox.waiting()] == ["Ev1"]
+    assert [delivery.id for delivery in store.inbox.waiting()] == ["Ev1"]
     other = threading.Thread(target=lambda: _commit(store))
     other.start()
     other.join()
-    assert [one.id for one in store.inbox.waiting()] == ["Ev1"], "another thread's transaction is none of its"
+    assert [delivery.id for delivery in store.inbox.waiting()] == ["Ev1"], (
+        "another thread's transaction closes nothing"
+    )
     with store.transaction():
         pass
-    assert [one.id for one in store.inbox.waiting()] == ["Ev1"], "one that changed nothing told nobody"
+    assert [delivery.id for delivery in store.inbox.waiting()] == ["Ev1"], "nor does one that changed nothing"
     _commit(store)
     assert store.inbox.waiting() == []
 

@@ -1,4 +1,4 @@
-"""A database of each release opens with the newest code: its rows are kept, and its schema is that of a new one."""
+"""A database of each release opens with the newest code, keeps its rows, and gets the schema of a new one."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ RELEASES = [path.stem for path in sorted(path_of("x").parent.glob("*.sql"))]
 Tables = dict[str, list[dict[str, Any]]]
 
 
-def test_every_schema_but_the_newest_is_kept_as_a_dump() -> None:
+def test_every_schema_but_the_newest_has_a_dump() -> None:
     missing = set(names()[:-1]) - set(RELEASES)
     assert not missing, (
         f"`python -m tests.storage.releasing` writes the dump of {missing}; add rows for it first"
@@ -25,36 +25,24 @@ def test_every_schema_but_the_newest_is_kept_as_a_dump() -> None:
 
 
 @pytest.mark.parametrize("release", RELEASES)
-def test_every_table_of_a_dump_has_a_row(release: str, tmp_path: Path) -> None:
-    load(path_of(release).read_text(), tmp_path / "old.db")
-    assert [name for name, rows in tables(tmp_path / "old.db").items() if not rows] == []
-
-
-@pytest.mark.parametrize("release", RELEASES)
-def test_a_database_of_that_release_migrates_with_its_rows_kept(release: str, tmp_path: Path) -> None:
-    path = tmp_path / "finetune.db"
+def test_a_released_database_migrates_keeps_its_rows_and_stays_usable(
+    release: str, tmp_path: Path, store: Store
+) -> None:
+    path = tmp_path / "old.db"
     load(path_of(release).read_text(), path)
-    before = tables(path)
-    store = Store(path)
-    store.close()
-    after = tables(path)
+    before = read_tables(path)
+    assert [name for name, rows in before.items() if not rows] == [], "a dump has rows in every table"
+    old = Store(path)
+    after = read_tables(path)
     for name, rows in before.items():
-        kept = [{column: row[column] for column in rows[0]} for row in after[name]]
-        assert kept == rows, name
-
-
-@pytest.mark.parametrize("release", RELEASES)
-def test_it_then_has_the_schema_of_a_new_one_and_goes_on_being_used(release: str, tmp_path: Path) -> None:
-    load(path_of(release).read_text(), tmp_path / "finetune.db")
-    old, new = Store(tmp_path / "finetune.db"), Store(tmp_path / "new.db")
-    assert schema(old) == schema(new)
-    assert isinstance(verify_log(old.database.path), IntactLog)
+        assert [{column: row[column] for column in rows[0]} for row in after[name]] == rows, name
+    assert read_schema(old) == read_schema(store), "the schema of a new one"
+    assert isinstance(verify_log(path), IntactLog)
     assert [run.id for run in old.runs.open()] == [1] and old.committed("2026-11") >= 2_500_000
     assert old.outbox.due(1_000.0)[0].body == {"text": "queued"}
     with pytest.raises(sqlite3.IntegrityError, match="append-only"):
         old.database.change("UPDATE audit SET who = 'U9' WHERE id = 1")
     old.close()
-    new.close()
 
 
 def test_a_name_that_several_channels_shared_belongs_to_the_first_of_them(tmp_path: Path) -> None:
@@ -69,28 +57,28 @@ def test_a_name_that_several_channels_shared_belongs_to_the_first_of_them(tmp_pa
         )
     connection.commit()
     connection.close()
-    store = Store(path)
-    seen = [(one.owner, one.sources, one.state) for one in reversed(store.datasets.all())]
-    assert seen[:3] == [("C1", "C1", "ready"), ("C1", "C1 C9", "ready"), ("C1", "C1 C9", "ready")]
-    assert seen[3][2] == "refused", "what was not merged yet is not merged"
-    store.close()
+    migrated = Store(path)
+    datasets = [(row.owner, row.sources, row.state) for row in reversed(migrated.datasets.all())]
+    assert datasets[:3] == [("C1", "C1", "ready"), ("C1", "C1 C9", "ready"), ("C1", "C1 C9", "ready")]
+    assert datasets[3][2] == "refused", "a version that was still being checked is not merged"
+    migrated.close()
 
 
-def tables(path: Path) -> Tables:
+def read_tables(path: Path) -> Tables:
     connection = sqlite3.connect(str(path))
     connection.row_factory = sqlite3.Row
-    found = connection.execute(
+    names = connection.execute(
         "SELECT name FROM sqlite_master WHERE type = 'table' AND name NOT LIKE '%sqlite%'"
     )
     all_rows = {
         name: [dict(row) for row in connection.execute(f'SELECT * FROM "{name}" ORDER BY rowid')]  # noqa: S608
-        for (name,) in found.fetchall()
+        for (name,) in names.fetchall()
     }
     connection.close()
     return all_rows
 
 
-def schema(store: Store) -> dict[str, str]:
-    """Without the order in which columns came."""
+def read_schema(store: Store) -> dict[str, str]:
+    """Returns the schema regardless of the order of columns."""
     rows = store.database.rows("SELECT name, sql FROM sqlite_master WHERE sql IS NOT NULL")
     return {row["name"]: " ".join(sorted(re.split(r"[\s,()\"]+", row["sql"]))) for row in rows}

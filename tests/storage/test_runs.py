@@ -1,4 +1,4 @@
-"""Runs: one a plan, guarded moves, one word a person, money booked once, answers kept once."""
+"""Runs: one for each plan, guarded moves, one decision a person, and money and answers stored once."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from storage.records import OPEN_RUN_STATES, AnswerRow, LedgerKind, Model, Run, 
 from storage.runs import NewRun
 from storage.store import Store
 from tests.storage.conftest import add_run
-from tests.storage.test_database import at_once
+from tests.storage.threads import run_at_once
 
 FINAL: tuple[RunState, ...] = ("done", "rejected", "expired", "cancelled", "failed", "needs_human")
 
 
-def test_one_plan_has_one_run(store: Store) -> None:
+def test_a_plan_has_one_run(store: Store) -> None:
     run = add_run(store)
     assert (run.state, run.state_since, run.reserved_micros) == ("awaiting_approval", 100.0, 0)
     again = NewRun(run.plan_hash, "{}", "another key", run.dataset_id, "U2", "C2", "local")
@@ -35,31 +35,33 @@ def test_a_run_needs_a_dataset_that_exists(store: Store) -> None:
         store.runs.add(NewRun("h", "{}", "k", 99, "U1", "C1", "local"), now=1.0)
 
 
-def test_a_new_state_starts_its_own_count_and_clock(store: Store) -> None:
+def test_a_new_state_resets_tries_and_clock(store: Store) -> None:
     run = add_run(store)
-    tried = store.runs.move(run, run.state, now=110.0, tries=3, next_at=500.0)
-    assert tried is not None
-    assert (tried.tries, tried.next_at, tried.state_since) == (3, 500.0, 100.0)
-    approved = store.runs.move(tried, "approved", now=120.0, reserved_micros=7)
+    retried = store.runs.move(run, run.state, now=110.0, tries=3, next_at=500.0)
+    assert retried is not None
+    assert (retried.tries, retried.next_at, retried.state_since) == (3, 500.0, 100.0)
+    approved = store.runs.move(retried, "approved", now=120.0, reserved_micros=7)
     assert approved is not None
     assert (approved.tries, approved.next_at, approved.state_since) == (0, 120.0, 120.0)
     assert (approved.reserved_micros, approved.updated_at) == (7, 120.0)
 
 
-def test_of_two_hands_one_moves_a_run(store: Store) -> None:
+def test_a_run_is_moved_by_the_first_of_two_writers(store: Store) -> None:
     run = add_run(store)
     assert store.runs.move(run, "approved", now=110.0)
     assert store.runs.move(run, "rejected", now=111.0, error="too late") is None
-    kept = store.runs.get(run.id)
-    assert kept is not None
-    assert (kept.state, kept.error) == ("approved", None)
+    stored = store.runs.get(run.id)
+    assert stored is not None
+    assert (stored.state, stored.error) == ("approved", None)
 
 
 def test_a_race_for_one_move_has_one_winner(store: Store) -> None:
     run = add_run(store)
     won: list[Run | None] = []
-    at_once(16, lambda number: won.append(store.runs.move(run, "approved", now=110.0, job_id=str(number))))
-    (winner,) = [one for one in won if one]
+    run_at_once(
+        16, lambda number: won.append(store.runs.move(run, "approved", now=110.0, job_id=str(number)))
+    )
+    (winner,) = filter(None, won)
     assert store.runs.get(run.id) == winner
 
 
@@ -68,34 +70,36 @@ def test_only_open_runs_are_open_and_due(store: Store, state: RunState) -> None:
     run = add_run(store)
     store.runs.move(run, state, now=110.0, next_at=200.0)
     is_open = state in OPEN_RUN_STATES
-    assert [one.id for one in store.runs.open()] == ([run.id] if is_open else [])
+    assert [run.id for run in store.runs.open()] == ([run.id] if is_open else [])
     assert store.runs.due(199.0) == []
-    assert [one.id for one in store.runs.due(200.0)] == ([run.id] if is_open else [])
+    assert [run.id for run in store.runs.due(200.0)] == ([run.id] if is_open else [])
 
 
-def test_the_newest_come_first_and_the_oldest_are_moved_first(store: Store) -> None:
+def test_the_newest_runs_are_listed_first_and_the_oldest_handled_first(store: Store) -> None:
     runs = [add_run(store, name) for name in "abc"]
-    assert [one.id for one in store.runs.newest(2)] == [runs[2].id, runs[1].id]
-    assert [one.id for one in store.runs.open()] == [one.id for one in runs]
+    assert [run.id for run in store.runs.newest(2)] == [runs[2].id, runs[1].id]
+    assert [run.id for run in store.runs.open()] == [run.id for run in runs]
 
 
 # Approvals.
 
 
-def test_a_person_speaks_once_a_run(store: Store) -> None:
+def test_a_person_decides_once_a_run(store: Store) -> None:
     run, other = add_run(store, "a"), add_run(store, "b")
     assert store.runs.decide(run, "U2", "approve", now=110.0)
     assert not store.runs.decide(run, "U2", "reject", reason="second thoughts", now=111.0)
     assert store.runs.decide(run, "U3", "reject", reason="too dear", now=112.0)
     assert store.runs.decide(other, "U2", "reject", now=113.0)
-    said = [(one.person, one.decision, one.reason, one.plan_hash) for one in store.runs.decisions(run.id)]
-    assert said == [("U2", "approve", None, run.plan_hash), ("U3", "reject", "too dear", run.plan_hash)]
+    decisions = [
+        (row.person, row.decision, row.reason, row.plan_hash) for row in store.runs.decisions(run.id)
+    ]
+    assert decisions == [("U2", "approve", None, run.plan_hash), ("U3", "reject", "too dear", run.plan_hash)]
 
 
-def test_a_double_click_from_sixteen_threads_is_one_word(store: Store) -> None:
+def test_a_decision_from_sixteen_threads_counts_once(store: Store) -> None:
     run = add_run(store)
     counted: list[bool] = []
-    at_once(16, lambda _: counted.append(store.runs.decide(run, "U2", "approve", now=110.0)))
+    run_at_once(16, lambda _: counted.append(store.runs.decide(run, "U2", "approve", now=110.0)))
     assert counted.count(True) == 1
     assert len(store.runs.decisions(run.id)) == 1
 
@@ -103,12 +107,12 @@ def test_a_double_click_from_sixteen_threads_is_one_word(store: Store) -> None:
 @pytest.mark.parametrize(
     "sql", ["UPDATE approvals SET decision = 'approve'", "DELETE FROM approvals", "DELETE FROM runs"]
 )
-def test_a_word_once_given_stays(store: Store, sql: str) -> None:
+def test_a_decision_cannot_be_changed_or_deleted(store: Store, sql: str) -> None:
     run = add_run(store)
     store.runs.decide(run, "U2", "reject", now=110.0)
     with pytest.raises(sqlite3.IntegrityError):
         store.database.change(sql)
-    assert [one.decision for one in store.runs.decisions(run.id)] == ["reject"]
+    assert [approval.decision for approval in store.runs.decisions(run.id)] == ["reject"]
 
 
 # Money.
@@ -146,13 +150,13 @@ def test_a_month_adds_up_all_its_runs(store: Store) -> None:
 def test_money_is_booked_once_a_run_and_kind(store: Store) -> None:
     run = add_run(store)
     booked: list[bool] = []
-    at_once(16, lambda n: booked.append(store.runs.book(run, "reserve", n + 1, month="2026-11", now=1.0)))
+    run_at_once(16, lambda n: booked.append(store.runs.book(run, "reserve", n + 1, month="2026-11", now=1.0)))
     assert booked.count(True) == 1
     assert 1 <= store.runs.committed("2026-11") <= 16
     assert not store.runs.book(run, "reserve", 999, month="2026-12", now=2.0)
 
 
-def test_threads_that_look_and_book_in_one_transaction_never_overspend(store: Store) -> None:
+def test_threads_that_read_and_book_in_one_transaction_never_overspend(store: Store) -> None:
     runs = [add_run(store, str(number)) for number in range(32)]
 
     def reserve(number: int) -> None:
@@ -160,30 +164,30 @@ def test_threads_that_look_and_book_in_one_transaction_never_overspend(store: St
             if store.runs.committed("2026-11") + 3 <= 20:
                 store.runs.book(runs[number], "reserve", 3, month="2026-11", now=1.0)
 
-    at_once(32, reserve)
+    run_at_once(32, reserve)
     assert store.runs.committed("2026-11") == 18
 
 
-# What else is kept.
+# Answers, questions and models.
 
 
-def test_answers_come_in_the_holdout_s_order_and_once(store: Store) -> None:
+def test_answers_are_stored_once_and_read_in_the_holdouts_order(store: Store) -> None:
     run = add_run(store)
     rows = [AnswerRow(run.id, "base", row, f"say {row}", row == 1, 10, 2, 0.5) for row in (2, 0, 1)]
     store.runs.keep_answers(rows)
     store.runs.keep_answers([AnswerRow(run.id, "base", 1, "another", False, 1, 1, 9.0)])
     store.runs.keep_answers([AnswerRow(run.id, "tuned", 0, "t", True, 1, 1, 0.1)])
-    kept = store.runs.answers(run.id, "base")
-    assert [(one.row, one.text, one.correct) for one in kept] == [
+    answers = store.runs.answers(run.id, "base")
+    assert [(answer.row, answer.text, answer.correct) for answer in answers] == [
         (0, "say 0", False),
         (1, "say 1", True),
         (2, "say 2", False),
     ]
-    assert kept[0].correct is False
+    assert answers[0].correct is False
     assert len(store.runs.answers(run.id, "tuned")) == 1
 
 
-def test_an_ask_is_answered_once(store: Store) -> None:
+def test_a_question_is_answered_once(store: Store) -> None:
     new = NewAsk("U1", "C1", "tickets-1", "tickets", "hello", "2026-11", most_micros=900)
     ask = store.questions.add(new, now=5.0)
     assert store.questions.waiting() == [ask] and store.committed("2026-11") == 900
@@ -201,21 +205,21 @@ def test_a_model_keeps_its_first_run(store: Store) -> None:
     assert store.models() == [newer, first]
 
 
-def test_a_voided_approval_counts_no_longer_and_stays_so(store: Store) -> None:
+def test_a_voided_approval_stays_void(store: Store) -> None:
     run = add_run(store)
     for person in ("U1", "U2"):
         assert store.runs.decide(run, person, "approve", now=110.0)
     store.runs.void_approval(run, "U1", "left the group", now=120.0)
-    store.runs.void_approval(run, "U1", "said twice", now=130.0)
-    assert [one.person for one in store.runs.valid_approvals(run.id)] == ["U2"]
-    assert [one.person for one in store.runs.decisions(run.id)] == ["U1", "U2"], "what was said stays"
+    store.runs.void_approval(run, "U1", "again", now=130.0)
+    assert [approval.person for approval in store.runs.valid_approvals(run.id)] == ["U2"]
+    assert [approval.person for approval in store.runs.decisions(run.id)] == ["U1", "U2"], "decisions stay"
     assert not store.runs.decide(run, "U1", "approve", now=140.0)
     for statement in ("DELETE FROM voids", "UPDATE voids SET person = 'U9'"):
         with pytest.raises(sqlite3.IntegrityError, match="append-only"):
             store.database.change(statement)
 
 
-def test_what_a_voided_run_had_reserved_is_free_and_what_one_that_ended_spent_is_not(store: Store) -> None:
+def test_a_reservation_can_be_deleted_but_not_a_settled_cost(store: Store) -> None:
     run = add_run(store)
     assert store.runs.book(run, "reserve", 500, month="2026-11", now=110.0)
     store.runs.delete_reservation(run)
