@@ -1,4 +1,4 @@
-"""For all tests: how many threads compute, where files lie, which examples property tests try."""
+"""For all tests: the number of computing threads, where temporary files are, and the examples of property tests."""
 
 import gc
 import os
@@ -13,21 +13,25 @@ from hypothesis import settings
 
 from tests import forked
 
-MEMORY = Path("/dev/shm")  # noqa: S108 - a file system
-ROOM = 4 << 30
+MEMORY_DISK = Path("/dev/shm")  # noqa: S108 - a file system
+NEEDED_BYTES = 4 << 30
 
-gc.disable()  # until all modules are imported: a fifth of that time
-os.environ.setdefault("OMP_NUM_THREADS", "1")  # the tests of other processes take the other cores
-if MEMORY.is_dir() and shutil.disk_usage(MEMORY).free > ROOM and not os.statvfs(MEMORY).f_flag & os.ST_NOEXEC:
-    os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(MEMORY))  # where fsync takes no time
+gc.disable()  # until all modules are imported, which takes a fifth less time so
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # tests in other processes use the other cores
+if (
+    MEMORY_DISK.is_dir()
+    and shutil.disk_usage(MEMORY_DISK).free > NEEDED_BYTES
+    and not os.statvfs(MEMORY_DISK).f_flag & os.ST_NOEXEC
+):
+    os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(MEMORY_DISK))  # where fsync takes no time
 if sys.platform == "linux":
-    forked_with = {**os.environ, "OMP_NUM_THREADS": "1"}
-    forked.fork_children(forked_with, cache(partial(forked.start_server, forked_with)))
+    forked_environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    forked.fork_children(forked_environment, cache(partial(forked.start_server, forked_environment)))
 
-# At a landing property tests try the same examples each time, elsewhere new ones.
-settings.register_profile("landing", derandomize=True, deadline=None)
+# In CI property tests try the same examples each time, elsewhere new ones.
+settings.register_profile("ci", derandomize=True, deadline=None)
 settings.register_profile("anywhere", deadline=None)
-settings.load_profile("landing" if os.environ.get("CI") else "anywhere")
+settings.load_profile("ci" if os.environ.get("CI") else "anywhere")
 
 
 def pytest_collection_finish() -> None:
@@ -37,5 +41,5 @@ def pytest_collection_finish() -> None:
 
 @pytest.fixture
 def real_processes(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each started as users start it, none forked (tests/forked.py)."""
+    """Starts processes as users do instead of forking them (tests/forked.py)."""
     monkeypatch.setattr(subprocess.Popen, "_execute_child", forked.UNCHANGED)

@@ -1,4 +1,4 @@
-"""A database as its first start leaves it, copied: making one takes 20 ms of processor time, which most tests spend."""
+"""Copies of an empty database. Creating one takes 20 ms of CPU time, which most tests would spend."""
 
 from __future__ import annotations
 

@@ -1,12 +1,12 @@
-"""Child processes that skip their imports: forked from one that has imported torch, transformers, peft and TRL.
+"""Forks child processes from one that has already imported torch, transformers, peft and TRL.
 
-Those imports take seconds of CPU, and tests start a trainer or a training some hundred times. After `fork_children`,
-`subprocess.Popen` has the modules of FORKED, the benchmarks and pytest-xdist's workers started by a fork server, and so
-do the processes that it started. What a process gets from its parent stays as it is: it is the parent's own child (pid,
-exit status, signals, group or session) with the environment, folder, umask, limits and streams that were asked for.
-What differs: /proc/PID/cmdline and /proc/PID/environ are the fork server's, and heavy modules are there before anybody
-asks for them. Tests of those, and of the start itself, take the fixture `real_processes`. A child whose environment
-would change what is imported is started for real.
+Those imports take seconds of CPU time, and tests start a trainer or a training some hundred times. After
+`fork_children`, `subprocess.Popen` starts the modules of FORKED, the benchmarks and pytest-xdist's workers through a
+fork server, and so do the processes that were forked. The parent notices no difference: the process is its own child
+(pid, exit status, signals, group or session) with the requested environment, folder, umask, limits and streams. Two
+things differ: /proc/PID/cmdline and /proc/PID/environ are the fork server's, and heavy modules are loaded before they
+are needed. Tests of those, and of the start itself, use the fixture `real_processes`. A child whose environment would
+change what is imported is started for real.
 """
 
 from __future__ import annotations
@@ -52,19 +52,19 @@ PIPE_ENDS = ("p2cread", "p2cwrite", "c2pread", "c2pwrite", "errread", "errwrite"
 
 
 class ForkServer:
-    """Reached by `link`. It ends with the process that it forks children for."""
+    """Is reached through `link`, and ends with the process that it forks children for."""
 
     def __init__(self, link: socket.socket, process: subprocess.Popen[bytes] | None = None) -> None:
         self._link, self._process, self._lock = link, process, threading.Lock()
 
     def start(self, call: Mapping[str, Any]) -> int:
-        """The child's pid. The fork server's child forks it and ends, and so it becomes ours."""
+        """Returns the child's pid. The fork server's child forks it and ends, so that it becomes ours."""
         order = {
-            "args": [str(each) for each in call["args"][1:]],
+            "args": [str(argument) for argument in call["args"][1:]],
             "environment": dict(os.environ if call["env"] is None else call["env"]),
             "folder": str(call["cwd"] or Path.cwd()),
             "has_own_session": call["start_new_session"],
-            "limits": [resource.getrlimit(each) for each in LIMITS],
+            "limits": [resource.getrlimit(limit) for limit in LIMITS],
             "parent": os.getpid(),
             "umask": _umask(),
         }
@@ -80,8 +80,8 @@ class ForkServer:
 
 
 def fork_children(environment: Mapping[str, str], server: Callable[[], ForkServer]) -> None:
-    """From now on. `environment`: that in which the server imports. A forked worker of pytest-xdist has a server of its
-    own already."""
+    """Makes `subprocess.Popen` fork from now on. `environment` is the one in which the server imports. A forked worker
+    of pytest-xdist already has its own server."""
     if CURRENT is not UNCHANGED:
         return
 
@@ -113,7 +113,7 @@ def main(link: socket.socket) -> None:
     environment = dict(os.environ)
     _import()
     order = _serve(link)
-    while True:  # in a child, which gets a fork server of its own as long as it has no threads
+    while True:  # in a child, which gets its own fork server as long as it has no threads
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         if os.fork():
             break
@@ -138,7 +138,7 @@ def _import() -> None:
 
 
 def _serve(link: socket.socket) -> dict[str, Any]:
-    """Returns in each child alone."""
+    """Returns only in a child, with its order."""
     while True:
         message, streams, _, _ = socket.recv_fds(link, MESSAGE_BYTES, 3)
         if not message:
@@ -150,7 +150,7 @@ def _serve(link: socket.socket) -> dict[str, Any]:
                 os._exit(0)
             link.close()
             order: dict[str, Any] = json.loads(message)
-            if order["has_own_session"]:  # before anybody has its pid, by which its group may be ended
+            if order["has_own_session"]:  # before anybody knows its pid and may end its group
                 os.setsid()
             os.write(writer, str(os.getpid()).encode())
             _become(order, streams)
@@ -177,7 +177,7 @@ def _become(order: Mapping[str, Any], streams: Sequence[int]) -> None:
 
 
 def _run(args: Sequence[str]) -> None:
-    """As the interpreter does, but for the half second in which it would take its modules apart."""
+    """Runs the program like the interpreter, without the half second in which it would tear down its modules."""
     code: Any = 0
     try:
         if args == XDIST_WORKER:
@@ -229,7 +229,7 @@ def _adopt_orphans(adopts: bool) -> None:
 
 
 def _umask() -> int:
-    """Read where that changes nothing for another thread."""
+    """Reads the umask without changing it for other threads."""
     lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
     return int(next(line.split()[1] for line in lines if line.startswith("Umask:")), 8)
 

@@ -1,5 +1,5 @@
-"""What deploy/ says of the bot is true of it. The image is not built, as no container engine is taken for granted: the
-Dockerfile's own lines are carried out without one, its pip, its command and its health check."""
+"""The files in deploy/ fit the bot. The image is not built, since a container engine may be missing: the Dockerfile's
+own steps (pip, command, health check) run without one."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ USER = 10001  # the image's
 SYSTEM = "/usr/local/bin:/usr/bin:/bin"
 
 
-def test_the_unit_starts_the_bot_again_whatever_ended_it_and_keeps_its_files_private() -> None:
+def test_the_unit_always_restarts_the_bot_and_keeps_its_files_private() -> None:
     unit = configparser.RawConfigParser(strict=False)
     unit.optionxform = str  # type: ignore[assignment,method-assign]
     unit.read(DEPLOY / "finetune.service")
@@ -42,38 +42,38 @@ def test_the_unit_starts_the_bot_again_whatever_ended_it_and_keeps_its_files_pri
     assert f"exit code {EXIT_HUNG} is the watchdog's" in (DEPLOY / "finetune.service").read_text()
 
 
-def test_compose_builds_what_is_there_and_starts_it_again() -> None:
+def test_compose_builds_the_image_and_restarts_it() -> None:
     (service,) = yaml.safe_load((DEPLOY / "compose.yaml").read_text())["services"].values()
     context = DEPLOY / service["build"]["context"]
     assert (context / service["build"]["dockerfile"]).is_file()
     assert (service["restart"], service["read_only"]) == ("always", True)
 
 
-def test_the_image_holds_every_package_and_no_secret() -> None:
+def test_the_image_has_every_package_and_no_secret() -> None:
     lines = (DEPLOY / "Dockerfile.dockerignore").read_text().splitlines()
-    let_in = {line[1:] for line in lines if line.startswith("!")}
+    allowed = {line[1:] for line in lines if line.startswith("!")}
     assert "*" in lines
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())
     packages = {name.rstrip("*") for name in project["tool"]["setuptools"]["packages"]["find"]["include"]}
-    assert packages | {"deploy/locks"} <= let_in and all((ROOT / name).exists() for name in let_in)
+    assert packages | {"deploy/locks"} <= allowed and all((ROOT / name).exists() for name in allowed)
     assert not [
-        name for name in let_in - {".env.example"} if name.startswith((".env", "data", "finetune.toml"))
+        name for name in allowed - {".env.example"} if name.startswith((".env", "data", "finetune.toml"))
     ]
     links = [path.readlink() for path in (ROOT / "bot" / "resources").iterdir() if path.is_symlink()]
-    assert links and {link.name for link in links} <= let_in
+    assert links and {link.name for link in links} <= allowed
 
 
-def test_the_container_s_health_is_the_heartbeat() -> None:
+def test_the_containers_health_check_reads_the_heartbeat() -> None:
     assert re.search(
         rf"HEALTHCHECK.*\n.*find data/{HEARTBEAT_FILE} -mmin", (DEPLOY / "Dockerfile").read_text()
     )
 
 
 @pytest.mark.slow
-def test_the_image_s_steps_end_in_a_bot_that_is_well(tmp_path: Path) -> None:
-    """It installs what the lock names. The base image, its read-only files and its mounts are not tried."""
+def test_the_images_steps_end_in_a_healthy_bot(tmp_path: Path) -> None:
+    """The locked packages are installed. The base image, its read-only files and its mounts are not tested."""
     home, image = tmp_path / "home", tmp_path / "image"
-    subprocess.run([python_for_all(), "-m", "venv", str(image)], check=True, timeout=120)
+    subprocess.run([public_python(), "-m", "venv", str(image)], check=True, timeout=120)
     environment = {name: text for name, text in os.environ.items() if not name.startswith("PYTHON")}
     environment |= {"PATH": f"{image}/bin:{SYSTEM}", "LOCK": "bot"}
     copy_context(tmp_path / "src")
@@ -86,7 +86,7 @@ def test_the_image_s_steps_end_in_a_bot_that_is_well(tmp_path: Path) -> None:
         folder.chmod(0o755)
     home.mkdir(mode=0o700)
     with SlackEmulator() as slack:
-        (home / "finetune.toml").write_text(settings_of(slack))
+        (home / "finetune.toml").write_text(settings_for(slack))
         environment |= {
             "HOME": str(home),
             "SLACK_BOT_TOKEN": slack.access.bot_token,
@@ -99,8 +99,8 @@ def test_the_image_s_steps_end_in_a_bot_that_is_well(tmp_path: Path) -> None:
             assert bot.wait(timeout=60) == 0
 
 
-def python_for_all() -> str:
-    """One that the container's user may run as well: an interpreter in root's home is root's alone."""
+def public_python() -> str:
+    """Returns an interpreter that the container's user may run too: one in root's home is root's alone."""
     system = [
         path
         for name in ("python3.12", "python3.13", "python3.11")
@@ -113,19 +113,19 @@ def python_for_all() -> str:
 
 
 def copy_context(to: Path) -> None:
-    """What `COPY . /src` copies: git's files that the ignore file lets in."""
-    let_in = [
+    """Copies what `COPY . /src` copies: git's files that the ignore file allows."""
+    allowed = [
         line[1:] for line in (DEPLOY / "Dockerfile.dockerignore").read_text().splitlines() if line[:1] == "!"
     ]
     listed = subprocess.run(
-        ["git", "ls-files", "-z", "--", *let_in], cwd=ROOT, capture_output=True, text=True, check=True
+        ["git", "ls-files", "-z", "--", *allowed], cwd=ROOT, capture_output=True, text=True, check=True
     ).stdout
     for name in listed.rstrip("\0").split("\0"):
         (to / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy2(ROOT / name, to / name, follow_symlinks=False)
 
 
-def settings_of(slack: SlackEmulator) -> str:
+def settings_for(slack: SlackEmulator) -> str:
     return (
         f'[slack]\nmode = "http"\nport = 0\nhost = "0.0.0.0"\napi_url = "{slack.access.api_url}"\n'
         '[people]\napprovers = ["U0BEN"]\n[providers.local]\nbase_url = "http://127.0.0.1:9/v1"\n'

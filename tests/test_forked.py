@@ -1,4 +1,4 @@
-"""A forked child process differs from one that was started as usual in nothing that its parent can see."""
+"""A forked child process looks to its parent like one that was started as usual."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ print(json.dumps({
     "is_leader": (os.getsid(0) == os.getpid(), os.getpgid(0) == os.getpid()), "umask": os.umask(0),
     "files": resource.getrlimit(resource.RLIMIT_NOFILE), "environment": dict(os.environ),
 }))
-print("told", file=sys.stderr)
+print("an error", file=sys.stderr)
 sys.exit(7)
 """
 STARTS_ANOTHER = """
@@ -40,8 +40,8 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def facts(folder: Path, *, own_session: bool) -> tuple[int, dict[str, object], str]:
-    done = subprocess.run(
+def run_facts(folder: Path, *, own_session: bool) -> tuple[int, dict[str, object], str]:
+    process = subprocess.run(
         [sys.executable, "benchmarks/facts.py", str(os.getpid()), "an argument"],
         input="some words",
         capture_output=True,
@@ -50,29 +50,29 @@ def facts(folder: Path, *, own_session: bool) -> tuple[int, dict[str, object], s
         env={**os.environ, "PLANTED": "1"},
         start_new_session=own_session,
     )
-    return done.returncode, json.loads(done.stdout), done.stderr
+    return process.returncode, json.loads(process.stdout), process.stderr
 
 
 @pytest.mark.parametrize("own_session", [True, False])
-def test_a_forked_child_is_as_one_that_was_started(
+def test_a_forked_child_looks_like_a_started_one(
     folder: Path, own_session: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = os.umask(0o027)
     try:
-        by_forking = facts(folder, own_session=own_session)
+        by_forking = run_facts(folder, own_session=own_session)
         monkeypatch.setattr(subprocess.Popen, "_execute_child", forked.UNCHANGED)
-        assert facts(folder, own_session=own_session) == by_forking
+        assert run_facts(folder, own_session=own_session) == by_forking
     finally:
         os.umask(before)
-    code, told, error = by_forking
-    assert (code, error, told["is_child"], told["input"]) == (7, "told\n", True, "some words")
+    code, facts, error = by_forking
+    assert (code, error, facts["is_child"], facts["input"]) == (7, "an error\n", True, "some words")
 
 
 def test_a_forked_child_forks_its_own(folder: Path) -> None:
-    done = subprocess.run(
+    process = subprocess.run(
         [sys.executable, "benchmarks/another.py", "0"], cwd=folder, capture_output=True, text=True
     )
-    assert (done.returncode, done.stderr) == (1, "7\n")
+    assert (process.returncode, process.stderr) == (1, "7\n")
 
 
 def test_a_forked_child_is_ended_by_a_signal_to_its_group(folder: Path) -> None:

@@ -1,4 +1,4 @@
-"""What README and the docs say of the project is true of it."""
+"""README and the docs agree with the project."""
 
 import re
 import runpy
@@ -13,13 +13,13 @@ README = (ROOT / "README.md").read_text(encoding="utf-8")
 DOCS = sorted((ROOT / "docs").glob("*.md"))
 
 
-def test_the_tree_is_the_one_that_the_modules_tell() -> None:
+def test_the_tree_in_readme_is_up_to_date() -> None:
     tree = runpy.run_path(str(ROOT / "docs" / "tree.py"))["tree"]
 
     assert tree() in README, "run python docs/tree.py"
 
 
-def test_every_picture_and_file_that_readme_links_to_is_there() -> None:
+def test_every_file_that_readme_links_to_exists() -> None:
     links = [part.split(")")[0] for part in README.split("](")[1:]]
 
     missing = [link for link in links if not link.startswith("http") and not (ROOT / link).exists()]
@@ -27,7 +27,7 @@ def test_every_picture_and_file_that_readme_links_to_is_there() -> None:
     assert missing == []
 
 
-def test_the_reference_of_commands_is_what_they_declare() -> None:
+def test_the_reference_of_commands_is_up_to_date() -> None:
     text = runpy.run_path(str(ROOT / "docs" / "commands.py"))["text"]
 
     assert (ROOT / "docs" / "commands.md").read_text(encoding="utf-8") == text(), (
@@ -36,7 +36,7 @@ def test_the_reference_of_commands_is_what_they_declare() -> None:
 
 
 @pytest.mark.parametrize("page", [ROOT / "README.md", *DOCS], ids=lambda page: page.name)
-def test_every_command_that_the_docs_name_is_there(page: Path) -> None:
+def test_every_command_in_the_docs_exists(page: Path) -> None:
     words = re.findall(r"`/finetune ([a-z]+)", page.read_text(encoding="utf-8"))
 
     assert [word for word in words if finetune.named(word) is None] == []

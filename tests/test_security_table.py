@@ -12,19 +12,22 @@ ROWS = {line: NAMED.findall(line) for line in LINES if re.match(r"\| (attack )?\
 
 
 @cache
-def defined_in(path: str) -> frozenset[str]:
+def defined_tests(path: str) -> frozenset[str]:
     tree = ast.parse((ROOT / path).read_text(encoding="utf-8")) if (ROOT / path).exists() else ast.parse("")
     return frozenset(node.name for node in tree.body if isinstance(node, ast.FunctionDef))
 
 
 def test_each_named_test_exists() -> None:
     missing = [
-        f"{path}::{name}" for named in ROWS.values() for path, name in named if name not in defined_in(path)
+        f"{path}::{name}"
+        for tests in ROWS.values()
+        for path, name in tests
+        if name not in defined_tests(path)
     ]
     assert missing == []
 
 
-def test_each_of_the_fourteen_lines_has_one() -> None:
-    numbers = [line.split()[1] for line, named in ROWS.items() if named]
-    assert {int(one) for one in numbers if one != "attack"} == set(range(1, 15))
-    assert [line for line, named in ROWS.items() if not named] == []
+def test_each_of_the_fourteen_lines_names_a_test() -> None:
+    numbers = [line.split()[1] for line, tests in ROWS.items() if tests]
+    assert {int(number) for number in numbers if number != "attack"} == set(range(1, 15))
+    assert [line for line, tests in ROWS.items() if not tests] == []

@@ -1,5 +1,4 @@
-"""`python -m tests.bot.quick_calibrate`: trainers.local.calibrate as it is, with a narrower model and
-shorter packs."""
+"""`python -m tests.bot.quick_calibrate`: trainers.local.calibrate with a narrower model and smaller products."""
 
 from __future__ import annotations
 
@@ -9,7 +8,7 @@ from trainers.local import calibrate
 from trainers.sizing import memory
 
 
-def narrow() -> LlamaConfig:
+def narrow_config() -> LlamaConfig:
     return LlamaConfig(
         vocab_size=8192,
         hidden_size=64,
@@ -23,6 +22,6 @@ def narrow() -> LlamaConfig:
 
 
 if __name__ == "__main__":
-    calibrate._config = narrow
+    calibrate._config = narrow_config
     calibrate.PEAK_SIDE, calibrate.HEAD_PLACES, memory.TILE_WORDS = 256, 16, 1024
     calibrate.main()

@@ -1,4 +1,4 @@
-"""`make audit`: what is vulnerable and not accepted is said, and what could not be asked never passes."""
+"""`make audit` reports vulnerabilities that are not accepted, and never passes if the service can't be asked."""
 
 from __future__ import annotations
 
@@ -19,24 +19,24 @@ def accepted(until: date, name: str = "CVE-2026-9") -> Accepted:
     return Accepted(name, "not reachable", until)
 
 
-def stand_in(folder: Path, *, says: str, warns: str = "") -> str:
-    """A program that answers as pip-audit would."""
+def fake_pip_audit(folder: Path, *, output: str, error: str = "") -> str:
+    """Writes a program that answers as pip-audit would."""
     program = folder / "pip-audit"
-    program.write_text(f"#!/bin/sh\ncat <<'EOF'\n{says}\nEOF\necho '{warns}' >&2\nexit 1\n")
+    program.write_text(f"#!/bin/sh\ncat <<'EOF'\n{output}\nEOF\necho '{error}' >&2\nexit 1\n")
     program.chmod(0o755)
     return str(program)
 
 
-def test_a_vulnerability_is_said_with_its_cure() -> None:
+def test_a_vulnerability_is_reported_with_its_fix() -> None:
     assert verdict([BUG], [], TODAY) == ["starlette has PYSEC-2026-9, fixed in 1.2.0."]
 
 
-def test_an_exception_holds_until_its_day_by_any_of_its_names() -> None:
+def test_an_exception_holds_until_its_day_under_any_name() -> None:
     assert verdict([BUG], [accepted(TODAY)], TODAY) == []
     assert "ended on 2026-11-24" in verdict([BUG], [accepted(date(2026, 11, 24))], TODAY)[0]
 
 
-def test_an_exception_that_excuses_nothing_is_to_be_taken_out() -> None:
+def test_an_unneeded_exception_must_be_removed() -> None:
     assert verdict([], [accepted(TODAY)], TODAY) == [
         "The exception CVE-2026-9 is no longer needed: remove it."
     ]
@@ -70,14 +70,14 @@ def test_the_file_of_exceptions_can_be_read() -> None:
         ({"name": "a", "skip_reason": "not found"}, UNKNOWN),
     ],
 )
-def test_the_exit_code_says_what_is_known(tmp_path: Path, dependency: dict[str, object], code: int) -> None:
-    program = stand_in(tmp_path, says=json.dumps({"dependencies": [dependency], "fixes": []}))
+def test_the_exit_code_says_clean_vulnerable_or_unknown(
+    tmp_path: Path, dependency: dict[str, object], code: int
+) -> None:
+    program = fake_pip_audit(tmp_path, output=json.dumps({"dependencies": [dependency], "fixes": []}))
     assert audit.main(program, ["a==1"]) == code
 
 
-def test_a_service_that_cannot_be_asked_lets_nothing_pass(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    program = stand_in(tmp_path, says="", warns="ERROR: Could not connect to the service")
+def test_an_unreachable_service_lets_nothing_pass(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    program = fake_pip_audit(tmp_path, output="", error="ERROR: Could not connect to the service")
     assert audit.main(program, ["a==1"]) == UNKNOWN
     assert "Unknown: " in capsys.readouterr().out
