@@ -373,7 +373,7 @@ def test_prices_of_named_models_show_both_kinds_ends_and_unknown_names() -> None
     assert "\ngpt-4o " in result.stdout and "$2.50" in result.stdout
 
 
-def test_a_machine_of_ones_own_reports_how_many_are_needed_or_why_that_is_unknown() -> None:
+def test_an_own_machine_is_counted_or_the_reason_why_not_is_given() -> None:
     question = ("--target", "local/smollm2-135m", "--volume", "1000B")
     uncalibrated = estimate(*question)
     assert uncalibrated["machines_needed"] is None

@@ -38,10 +38,6 @@ def parse(text: str) -> Parsed | Refusal:
         ("", "help", {}),
         ("help", "help", {}),
         ("help start", "help", {"name": "start"}),
-        ("upload", "upload", {}),
-        ("datasets", "datasets", {}),
-        ("runs", "runs", {}),
-        ("models", "models", {}),
         ("promote tickets-7", "promote", {"model": "tickets-7"}),
         ("promote ft:x:org:tickets:1", "promote", {"model": "ft:x:org:tickets:1"}),
         (
@@ -81,14 +77,9 @@ def parse(text: str) -> Parsed | Refusal:
             },
         ),
         (
-            "start tickets target=local/tiny engine=Unsloth",
+            "start tickets target=local/tiny engine=Unsloth quantization=NF4",
             "start",
-            {"dataset": "tickets", "target": "local/tiny", "engine": "unsloth"},
-        ),
-        (
-            "start tickets target=local/tiny quantization=NF4",
-            "start",
-            {"dataset": "tickets", "target": "local/tiny", "quantization": "nf4"},
+            {"dataset": "tickets", "target": "local/tiny", "engine": "unsloth", "quantization": "nf4"},
         ),
         (
             "start tickets lora_r=8 lora_alpha=32 dropout=.1 learning_rate=5e-4 target_modules=q_proj,v_proj",
@@ -107,19 +98,12 @@ def parse(text: str) -> Parsed | Refusal:
             "start",
             {"dataset": "tickets", "method": "dpo", "beta": 0.2},
         ),
-        (
-            "estimate tickets quantization=int8",
-            "estimate",
-            {"dataset": "tickets", "quantization": "int8"},
-        ),
         ("status", "status", {}),
         ("status 7", "status", {"subject": Subject(7)}),
-        ("status m3", "status", {"subject": Subject(3, is_measurement=True)}),
         ("status #7", "status", {"subject": Subject(7)}),
         ("status run-7", "status", {"subject": Subject(7)}),
         ("status run 7", "status", {"subject": Subject(7)}),
         ("cancel 12", "cancel", {"subject": Subject(12)}),
-        ("cancel m3", "cancel", {"subject": Subject(3, is_measurement=True)}),
         ("results M12", "results", {"subject": Subject(12, is_measurement=True)}),
         ("audit #3", "audit", {"run": 3}),
         ("baseline", "baseline form", {}),
@@ -153,11 +137,8 @@ def parse(text: str) -> Parsed | Refusal:
             {"dataset": "tickets", "predict": (2_000, 5_000), "label_usd": Decimal("0.50")},
         ),
         ("knowledge Tickets", "knowledge", {"dataset": "tickets"}),
-        ("budget", "budget", {}),
         ("freeze", "freeze", {}),
         ("freeze The bill  looks odd", "freeze", {"reason": "The bill  looks odd"}),
-        ("unfreeze", "unfreeze", {}),
-        ("rights", "rights", {}),
         ("prices", "prices", {}),
         (
             "prices gpt-4o, gpt-4o openai/gpt-4.1",
@@ -252,7 +233,6 @@ def test_spacing_case_and_quotation_marks_change_nothing(
         ("train tickets", "I don't know `train`. Did you mean `start`?"),
         ("deploy tickets-7", "Did you mean `promote`?"),
         ("fine", "I don't know `fine`. `/finetune help` lists all commands."),
-        ("qqqq", "I don't know `qqqq`. `/finetune help` lists all commands."),
         ("estimate tickets volum=10M", "`estimate` has no `volum=`. Did you mean `volume`?"),
         ("estimate tickets epoch=2", "`estimate` has no `epoch=`. Did you mean `epochs`?"),
         ("estimate tickets volume=lots", "I can't read “lots” as a volume."),
@@ -263,15 +243,10 @@ def test_spacing_case_and_quotation_marks_change_nothing(
         ("start tickets spam", "don't know what `spam` means"),
         ("start tickets epochs=0", "`epochs=`: “0” should be a whole number from 1 to 50"),
         ("start tickets epochs=51", "from 1 to 50"),
-        ("start tickets epochs=1.5", "from 1 to 50"),
         ("start tickets epochs=²", "from 1 to 50"),
         (
             "start tickets quantization=4bit",
             "should be 'none', 'nf4' or 'int8' (quantization of the frozen base: nf4 (QLoRA",
-        ),
-        (
-            "start tickets engine=unslot",
-            "`engine=`: “unslot” should be one of builtin, unsloth, axolotl, llamafactory",
         ),
         ("start tickets engine=unslot", "Did you mean `unsloth`?"),
         (
@@ -301,7 +276,6 @@ def test_spacing_case_and_quotation_marks_change_nothing(
         ("promote tickets-7 because= ", "`because=` is empty. Like this: `/finetune promote MODEL"),
         ("rollback", "Which dataset? `/finetune datasets` lists them."),
         ("rollback tickets 2", "I took `tickets` for the dataset, and don't know what `2` means."),
-        ("promot tickets-7", "Did you mean `promote`?"),
         ("try", "Which model"),
         ("try tickets-1", "what should it answer?"),
     ],
@@ -426,9 +400,7 @@ def test_other_text_is_no_run_number(text: str) -> None:
         ("baseline tickets tickets2", "don't know what `tickets2` means"),
         ("baseline models=a/b", "Which dataset?"),
         ("curve", "Which dataset?"),
-        ("knowledge", "Which dataset?"),
         ("curve tickets rows=3", "`curve` has no `rows=`"),
-        ("basline tickets", "Did you mean `baseline`?"),
         ("cancel x3", "is not a run number"),
         ("estimate tickets hours=-1", "`hours=`"),
         ("estimate tickets rate=lots", "`rate=`"),
@@ -487,7 +459,7 @@ def test_extra_words_after_a_command_without_arguments_are_refused(command: str)
     answer = parse(f"{command} tickets")
     assert isinstance(answer, Refusal) and "`tickets`" in answer.text
     assert answer.text.endswith("."), "a sentence"
-    assert not isinstance(parse(command), Refusal)
+    assert parse(command) == (command, {})
 
 
 def test_help_after_a_command_shows_its_help_and_does_nothing() -> None:

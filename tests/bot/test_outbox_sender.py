@@ -140,7 +140,7 @@ def test_a_card_that_cannot_be_edited_is_posted_again(outbox: OutboxHarness, cod
     assert outbox.texts() == ["queued", "20%"], "edits go to the new card"
 
 
-def test_an_archived_channel_s_messages_go_to_the_fallback(outbox: OutboxHarness) -> None:
+def test_an_archived_channels_messages_go_to_the_fallback(outbox: OutboxHarness) -> None:
     outbox.put(text="queued", card="run 1")
     outbox.send_after(0)
     outbox.slack.archive(TICKETS.id)
@@ -163,7 +163,7 @@ def test_a_reply_follows_its_card_into_the_fallback_channel(outbox: OutboxHarnes
     assert outbox.texts() == []
 
 
-def test_without_a_fallback_a_person_hears_of_a_closed_channels_message_which_waits(
+def test_without_a_fallback_a_closed_channels_message_waits_and_its_person_is_told(
     store: Store, slack: SlackEmulator
 ) -> None:
     outbox = OutboxHarness(store, slack, fallback=None)
@@ -179,7 +179,7 @@ def test_without_a_fallback_a_person_hears_of_a_closed_channels_message_which_wa
     assert outbox.waiting() == 0
 
 
-def test_a_closed_channel_s_message_is_given_up_after_a_day(outbox: OutboxHarness) -> None:
+def test_a_closed_channels_message_is_given_up_after_a_day(outbox: OutboxHarness) -> None:
     outbox.sender.fallback_channel = None
     outbox.slack.archive(TICKETS.id)
     outbox.put(text="a")

@@ -77,7 +77,7 @@ def test_no_message_unfurls_a_link(world: World) -> None:
         assert str(call.args["unfurl_links"]).lower() == str(call.args["unfurl_media"]).lower() == "false"
 
 
-def test_an_uploaded_file_s_name_is_never_a_path(world: World) -> None:
+def test_an_uploaded_files_name_is_never_a_path(world: World) -> None:
     folder = world.folder.parent
     before = set(folder.rglob("*"))
     for number, name in enumerate(EVIL):
@@ -102,7 +102,7 @@ def test_an_uploaded_file_s_name_is_never_a_path(world: World) -> None:
 
 
 @pytest.mark.parametrize("name", EVIL)
-def test_a_file_s_name_is_never_a_path_at_the_trainer(tmp_path: Path, name: str) -> None:
+def test_a_files_name_is_never_a_path_at_the_trainer(tmp_path: Path, name: str) -> None:
     files = Files(tmp_path / "files")
     stored = files.add(io.BytesIO(b"{}\n"), name, None)
     paths = {path for path in tmp_path.rglob("*") if path.is_file()}

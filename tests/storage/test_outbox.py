@@ -186,7 +186,7 @@ def test_a_message_that_was_given_up_is_not_due_and_has_its_error(store: Store) 
     }
 
 
-def test_a_reply_waits_for_its_card_s_post(store: Store) -> None:
+def test_a_reply_waits_for_its_cards_post(store: Store) -> None:
     put(store, text="card", card="result 1", now=20.0)
     put(store, "file", "plot", thread="result 1", now=5.0)
     assert due(store, 10.0) == []
