@@ -10,6 +10,8 @@ from click.testing import CliRunner, Result
 from bot.cli import main
 from demo.people import BEN
 from storage.driver import sqlite3
+from storage.promotions import NewPromotion
+from storage.records import Model
 from tests.bot.world import World
 
 
@@ -20,15 +22,17 @@ def run_current(world: World, *arguments: str) -> Result:
 
 
 def test_the_id_of_the_model_in_use_is_printed_beside_a_running_bot(world: World) -> None:
-    world.start_approved()
-    world.tick_until_state("done")
+    run = world.start()
+    world.store.add_model(Model("tickets-1", run.id, "acme", "ft:acme:1", "candidate", world.clock))
     nothing = run_current(world, "tickets")
     assert (nothing.exit_code, nothing.stdout) == (1, "")
     assert "No model is in use for tickets" in nothing.stderr
-    world.type("/finetune promote tickets-1", user=BEN)
+    promotion = NewPromotion("tickets", "tickets-1", BEN.id, run.channel, None, None)
+    with world.store.transaction():
+        assert world.store.promotions.add(promotion, now=world.clock)
     assert run_current(world, "ｔickets").exit_code == 0, "typed in another Unicode form"
     result = run_current(world, "Tickets")
-    assert (result.exit_code, result.stdout) == (0, f"{world.store.model('tickets-1').provider_model}\n")
+    assert (result.exit_code, result.stdout) == (0, "ft:acme:1\n")
     assert run_current(world, "faq").exit_code == 1
 
 

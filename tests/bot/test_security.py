@@ -31,7 +31,7 @@ SCOPES_OF_EVENTS = {
 }
 # Of a right that a team may give: bot/outbox_sender.py does without.
 OPTIONAL = {"conversations.history", "conversations.replies"}
-EVIL = ("../../../evil.csv", "/etc/evil.csv", "..\\evil.csv", "a\u202egpj.csv", ".csv", "a/b.csv")
+EVIL = ("../../../evil.csv", "/etc/evil.csv", "..\\evil.csv", "a\u202egpj.csv", ".csv")
 
 
 @cache
