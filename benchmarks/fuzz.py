@@ -23,7 +23,7 @@ from tests.cards import builders
 from tests.fuzz import api_calls, deliveries, files, leftovers
 from tests.fuzz.complaints import count_complaints
 from tests.local.conftest import make_model, make_tokenizer
-from tests.local.served import served_here
+from tests.local.trainer_server import serve_in_thread
 from tests.peers.hosted import KEY
 
 SHARES = {"files": 0.3, "payloads": 0.3, "API bodies": 0.3, "storage": 0.1}
@@ -64,7 +64,7 @@ def _payloads(folder: Path, examples: int) -> Counter[str]:
 def _bodies(folder: Path, examples: int) -> Counter[str]:
     make_tokenizer(folder / "model")
     make_model(folder / "model")
-    with served_here(folder / "data", {"toy": str(folder / "model")}) as trainer:
+    with serve_in_thread(folder / "data", {"toy": str(folder / "model")}) as trainer:
         strategy, complaint = api_calls.odd_calls(trainer, folder / "data", "toy")
         return count_complaints(strategy, complaint, examples)
 

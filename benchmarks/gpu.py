@@ -225,9 +225,9 @@ def vllm(options: CheckOptions) -> Result:
     """Compares a tuned model's answers by the built-in engine and by vLLM, which loads the adapter while serving."""
     import openai
 
-    from tests.local.exporting import MODEL, tune
-    from tests.local.served import served_process
-    from tests.local.vllm import BY_VLLM, answer_of
+    from tests.local.exports import MODEL, tune
+    from tests.local.fake_vllm import BY_VLLM, answer_of
+    from tests.local.trainer_server import serve_in_process
 
     began = time.monotonic()
     with tempfile.TemporaryDirectory() as folder:
@@ -236,7 +236,7 @@ def vllm(options: CheckOptions) -> Result:
         tune(data, options.model)
         answers = []
         for more in ((), BY_VLLM):
-            with served_process(data, f"local/tiny={options.model}", more=more) as served:
+            with serve_in_process(data, f"local/tiny={options.model}", more=more) as served:
                 spent_s = time.monotonic() - began
                 served.timeout_s = max(10.0, options.seconds - ENDING_S - spent_s)
                 try:

@@ -25,7 +25,7 @@ from bot.reconciler import reconcile
 from storage.database import Database
 from tests.bot.world import Rules, SharedWorkers, World
 from tests.bot.world import world as running_world
-from tests.local.served import KEY, examples, served_here
+from tests.local.trainer_server import KEY, examples, serve_in_thread
 from tests.peers.hosted import KEY as PROVIDER_KEY
 from trainers.base_models import Base, find_base
 from trainers.local.job_directory import append_event, replace_json
@@ -67,7 +67,7 @@ def create_job_folders(root: Path, count: int) -> float:
 
 
 def measure_trainer(root: Path, jobs: int) -> None:
-    with served_here(root, MODELS, command=IDLE, slots=1) as served:
+    with serve_in_thread(root, MODELS, command=IDLE, slots=1) as served:
         headers = {"Authorization": f"Bearer {KEY}"}
         with httpx2.Client(base_url=served.url, headers=headers, timeout=120) as http:
             path = "/fine_tuning/jobs"

@@ -24,8 +24,8 @@ from tests.bot.test_process_health import get
 from tests.bot.test_story_ladder import PRICES, MakeWorld, until, until_asked
 from tests.bot.world import CLEO, GUS, TARGET, Rules, World
 from tests.local.conftest import tiny_model_dir  # noqa: F401 - a fixture
-from tests.local.served import KEY as TRAINER_TOKEN
-from tests.local.served import ROOT, close, ready_url
+from tests.local.trainer_server import KEY as TRAINER_TOKEN
+from tests.local.trainer_server import ROOT, close, ready_url
 from tests.peers.hosted import KEY as PROVIDER_KEY
 
 LABELS = ("zorkheron", "zorkosprey", "zorkkestrel")

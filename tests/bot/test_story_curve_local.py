@@ -14,7 +14,7 @@ from tests.bot.test_story_curve_tuned import progress, until_size
 from tests.bot.test_story_ladder import HELD, MakeWorld, measurement, until
 from tests.bot.world import Rules, World
 from tests.local.conftest import tiny_model_dir  # noqa: F401 - a fixture
-from tests.local.served import KEY, Served, served_process
+from tests.local.trainer_server import KEY, TrainerServer, serve_in_process
 from trainers.evaluation.results import Candidate, Curve
 
 CURVE = "/finetune curve tickets target=local/tiny"
@@ -35,19 +35,19 @@ def served(
     tmp_path: Path,
     tiny_model_dir: Path,  # noqa: F811
     monkeypatch: pytest.MonkeyPatch,
-) -> Iterator[Served]:
+) -> Iterator[TrainerServer]:
     monkeypatch.setenv("FINETUNE_TRAINER_KEY", KEY)
-    with served_process(tmp_path / "trainer", f"tiny={tiny_model_dir}") as served:
+    with serve_in_process(tmp_path / "trainer", f"tiny={tiny_model_dir}") as served:
         yield served
 
 
-def own_world(make_world: MakeWorld, served: Served, usd: str = "0") -> World:
+def own_world(make_world: MakeWorld, served: TrainerServer, usd: str = "0") -> World:
     world = make_world(Rules(more=OWN.format(url=served.url, usd=usd)))
     world.seed_dataset()
     return world
 
 
-def jobs(served: Served) -> list[tuple[str, str]]:
+def jobs(served: TrainerServer) -> list[tuple[str, str]]:
     """(status, our key) at the trainer, oldest first."""
     with served.client() as client:
         listed = client.fine_tuning.jobs.list(limit=100).data
@@ -55,7 +55,7 @@ def jobs(served: Served) -> list[tuple[str, str]]:
 
 
 def test_a_free_curve_is_stopped_cancelled_asked_for_again_and_told(
-    make_world: MakeWorld, served: Served
+    make_world: MakeWorld, served: TrainerServer
 ) -> None:
     """Starts at once, goes on after a stop in each state, and trains nothing twice: four jobs, one cancelled."""
     world = own_world(make_world, served)
@@ -88,7 +88,7 @@ def test_a_free_curve_is_stopped_cancelled_asked_for_again_and_told(
     assert "local/tiny" in card and "curve.png" in world.files()
 
 
-def test_a_machine_that_is_paid_by_the_hour_asks_first(make_world: MakeWorld, served: Served) -> None:
+def test_a_machine_that_is_paid_by_the_hour_asks_first(make_world: MakeWorld, served: TrainerServer) -> None:
     world = own_world(make_world, served, usd="2.00")
     world.type(CURVE)
     world.tick_until(lambda: measurement(world).reserved_micros, "its price")

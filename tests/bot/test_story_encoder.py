@@ -22,7 +22,7 @@ from tests.bot.test_story_ladder import MakeWorld, until
 from tests.bot.world import PRIVATE, TARGET, Rules, World, words_of
 from tests.local.encoders import multilingual_encoder_dir as multilingual_encoder_dir
 from tests.local.labelled import ENCODER
-from tests.local.served import KEY, Served, close, free_port, ready_url, start_process
+from tests.local.trainer_server import KEY, TrainerServer, close, free_port, ready_url, start_process
 from trainers.evaluation.results import Ladder
 
 START = "/finetune start tickets target=local/minilm-encoder"
@@ -39,7 +39,7 @@ class Trainer:
         self._process = start_process(
             self._folder, more=("--port", str(self._port), "--encoder", self._encoder)
         )
-        self.served = Served(ready_url(self._process), self._process)
+        self.served = TrainerServer(ready_url(self._process), self._process)
 
     @property
     def training(self) -> str:
@@ -104,7 +104,7 @@ def test_an_encoder_is_approved_trained_measured_and_deployed(own: World, traine
     _ask(world, trainer.served)
 
 
-def _ask(world: World, served: Served) -> None:
+def _ask(world: World, served: TrainerServer) -> None:
     with openai.OpenAI(base_url=served.url, api_key=KEY, max_retries=0, timeout=60) as client:
         question = "Order 37: a question about shipping"
         answer = client.chat.completions.create(

@@ -9,7 +9,7 @@ import pytest
 from tests.bot.test_story_ladder import HELD, MakeWorld, ladder_of, measurement, until
 from tests.bot.world import Rules
 from tests.local.conftest import tiny_model_dir  # noqa: F401 - a fixture
-from tests.local.served import KEY, served_process
+from tests.local.trainer_server import KEY, serve_in_process
 
 
 def test_our_own_models_are_asked_without_being_named_and_without_a_price(
@@ -19,7 +19,7 @@ def test_our_own_models_are_asked_without_being_named_and_without_a_price(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("FINETUNE_TRAINER_KEY", KEY)
-    with served_process(tmp_path / "trainer", f"tiny={tiny_model_dir}") as served:
+    with serve_in_process(tmp_path / "trainer", f"tiny={tiny_model_dir}") as served:
         own = f'[providers.local]\nbase_url = "{served.url}"\n[providers.local.models.tiny]\nusd_per_hour = "0"\n'
         world = make_world(Rules(more=own))
         world.seed_dataset()

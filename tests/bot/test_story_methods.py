@@ -14,7 +14,7 @@ from tests.bot.test_story_ladder import MakeWorld
 from tests.bot.test_story_sweep import own
 from tests.bot.world import START, Rules, World
 from tests.local.conftest import tiny_model_dir  # noqa: F401 - a fixture
-from tests.local.served import KEY, served_here, served_process
+from tests.local.trainer_server import KEY, serve_in_process, serve_in_thread
 
 OWN = "/finetune start tickets target=local/smollm2-135m method=grpo"
 GRPO = "/finetune start tickets target=local/tiny method=grpo epochs=1"
@@ -27,7 +27,7 @@ def test_a_run_by_grpo_is_planned_and_sent_with_its_method(
     monkeypatch.setenv("FINETUNE_TRAINER_KEY", KEY)
     sleeping = ("/bin/sleep", "600")
     with (
-        served_here(tmp_path / "trainer", {"tiny": "/nowhere"}, sleeping) as served,
+        serve_in_thread(tmp_path / "trainer", {"tiny": "/nowhere"}, sleeping) as served,
         openai.OpenAI(base_url=served.url, api_key=KEY) as client,
     ):
         world = make_world(Rules(more=own(served.url, "0")))
@@ -87,7 +87,7 @@ def test_a_real_run_by_grpo_ends_with_a_measured_model(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("FINETUNE_TRAINER_KEY", KEY)
-    with served_process(tmp_path / "trainer", f"tiny={tiny_model_dir}") as served:
+    with serve_in_process(tmp_path / "trainer", f"tiny={tiny_model_dir}") as served:
         world = make_world(Rules(more=own(served.url, "0")))
         world.upload_and_check(tickets_csv(400))
         assert world.type(f"{GRPO} samples=4 max_new_tokens=4") == ""

@@ -14,7 +14,7 @@ from demo.people import ANA
 from tests.bot.test_story_ladder import MakeWorld
 from tests.bot.test_story_sweep import own
 from tests.bot.world import Rules, World
-from tests.local.served import KEY, served_here
+from tests.local.trainer_server import KEY, serve_in_thread
 from trainers.money import usd_micros
 
 LOCAL = "/finetune start tickets target=local/tiny epochs=1"
@@ -24,7 +24,7 @@ LOCAL = "/finetune start tickets target=local/tiny epochs=1"
 def training(make_world: MakeWorld, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
     """A job that sleeps, on a machine of $2 an hour."""
     monkeypatch.setenv("FINETUNE_TRAINER_KEY", KEY)
-    with served_here(tmp_path / "trainer", {"tiny": "/nowhere"}, ("/bin/sleep", "600")) as served:
+    with serve_in_thread(tmp_path / "trainer", {"tiny": "/nowhere"}, ("/bin/sleep", "600")) as served:
         world = make_world(Rules(more=own(served.url, "2")))
         world.seed_dataset()
         world.start(LOCAL)

@@ -22,7 +22,7 @@ from tests.bot.test_story_stopping import sha256
 from tests.bot.test_story_sweep import own
 from tests.bot.world import DORA, START, Rules, World
 from tests.local.conftest import tiny_model_dir  # noqa: F401 - a fixture
-from tests.local.served import KEY, served_here, served_process
+from tests.local.trainer_server import KEY, serve_in_process, serve_in_thread
 from trainers.dataset import Report
 
 LOCAL = "/finetune start tickets target=local/tiny method=dpo epochs=1"
@@ -192,7 +192,7 @@ def test_our_own_trainer_takes_the_pairs_with_rows_kept_back_to_stop_early(
     monkeypatch.setenv("FINETUNE_TRAINER_KEY", KEY)
     sleeping = ("/bin/sleep", "600")
     with (
-        served_here(tmp_path / "trainer", {"tiny": "/nowhere"}, sleeping) as served,
+        serve_in_thread(tmp_path / "trainer", {"tiny": "/nowhere"}, sleeping) as served,
         openai.OpenAI(base_url=served.url, api_key=KEY) as client,
     ):
         world = make_world(Rules(more=own(served.url, "0")))
@@ -220,7 +220,7 @@ def test_a_real_run_by_dpo_ends_with_a_measured_model(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("FINETUNE_TRAINER_KEY", KEY)
-    with served_process(tmp_path / "trainer", f"tiny={tiny_model_dir}") as served:
+    with serve_in_process(tmp_path / "trainer", f"tiny={tiny_model_dir}") as served:
         world = make_world(Rules(more=own(served.url, "0")))
         upload(world, pairs_jsonl(90))
         assert world.type(LOCAL) == ""

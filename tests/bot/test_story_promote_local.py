@@ -16,17 +16,17 @@ from demo.people import BEN
 from tests.bot.test_story_ladder import MakeWorld
 from tests.bot.world import Rules, World
 from tests.local.conftest import tiny_model_dir  # noqa: F401 - a fixture
-from tests.local.served import KEY, Served, close, free_port, ready_url, start_process
+from tests.local.trainer_server import KEY, TrainerServer, close, free_port, ready_url, start_process
 
 ASKED = [{"role": "user", "content": "Order 37: a question about shipping"}]
 
 
-def started(folder: Path, base: Path, port: int) -> Served:
+def started(folder: Path, base: Path, port: int) -> TrainerServer:
     process = start_process(folder, f"tiny={base}", more=("--port", str(port)))
-    return Served(ready_url(process), process)
+    return TrainerServer(ready_url(process), process)
 
 
-def stopped(served: Served) -> None:
+def stopped(served: TrainerServer) -> None:
     assert served.process is not None
     served.process.terminate()
     served.process.wait(20)
@@ -72,7 +72,7 @@ def test_a_name_is_set_once_the_trainer_is_up_again(
         stopped(served)
 
 
-def _count_calls(world: World, served: Served, calls: int) -> None:
+def _count_calls(world: World, served: TrainerServer, calls: int) -> None:
     """The calls, their tokens and what they saved against today's model, in Slack and in the terminal."""
     world.pass_time(300)
     maintain(world.service.context)
@@ -91,7 +91,7 @@ def _count_calls(world: World, served: Served, calls: int) -> None:
     assert f"{calls:,} calls" in CliRunner().invoke(main, ["models"], env=config).stdout
 
 
-def _ask(world: World, served: Served) -> None:
+def _ask(world: World, served: TrainerServer) -> None:
     """As a program, and in Slack; what is in use can't be deleted, and is where the bot thinks it is."""
     model = world.store.model("tickets-1").provider_model
     with openai.OpenAI(base_url=served.url, api_key=KEY, max_retries=0, timeout=60) as client:

@@ -14,8 +14,8 @@ from tests.bot.props import tickets_csv
 from tests.bot.test_story_ladder import MakeWorld
 from tests.bot.world import Rules, World
 from tests.local.conftest import tiny_model_dir  # noqa: F401 - a fixture
-from tests.local.served import KEY, Served, served_process
 from tests.local.test_rented import IMAGE, MORE
+from tests.local.trainer_server import KEY, TrainerServer, serve_in_process
 from tests.peers.hf_jobs import TOKEN, HfPeer, hf_jobs
 from trainers.money import to_micros, usd
 
@@ -32,13 +32,13 @@ def peer(monkeypatch: pytest.MonkeyPatch) -> Iterator[HfPeer]:
 
 
 @pytest.fixture
-def served(peer: HfPeer, tmp_path: Path, tiny_model_dir: Path) -> Iterator[Served]:  # noqa: F811
-    with served_process(tmp_path / "trainer", f"tiny={tiny_model_dir}", more=MORE) as process:
+def served(peer: HfPeer, tmp_path: Path, tiny_model_dir: Path) -> Iterator[TrainerServer]:  # noqa: F811
+    with serve_in_process(tmp_path / "trainer", f"tiny={tiny_model_dir}", more=MORE) as process:
         yield process
 
 
 @pytest.fixture
-def world(make_world: MakeWorld, served: Served) -> World:
+def world(make_world: MakeWorld, served: TrainerServer) -> World:
     own = (
         f'[providers.local]\nbase_url = "{served.url}"\n[providers.local.models.tiny]\nusd_per_hour = "0"\n'
         f'[hf]\nhardware = "t4-small"\nimage = "{IMAGE}"\nminutes = 30\n'

@@ -11,7 +11,7 @@ from bot.rules.plans import plan_from_json
 from tests.bot.props import tickets_csv
 from tests.bot.test_story_ladder import MakeWorld
 from tests.bot.world import START, Rules, World
-from tests.local.served import KEY, examples, served_here, wait_for
+from tests.local.trainer_server import KEY, examples, serve_in_thread, wait_for
 from trainers.dataset.splits import split_validation
 
 LOCAL = "/finetune start tickets target=local/tiny"
@@ -24,7 +24,7 @@ def test_a_run_that_stops_early_trains_on_the_rest_and_a_pause_is_told(
     monkeypatch.setattr("trainers.local.jobs.job_queue.PAUSE_S", 0.2)
     command = ("/bin/sleep", "600")
     with (
-        served_here(tmp_path / "trainer", {"tiny": "/nowhere"}, command) as served,
+        serve_in_thread(tmp_path / "trainer", {"tiny": "/nowhere"}, command) as served,
         served.client() as client,
     ):
         own = f'[providers.local]\nbase_url = "{served.url}"\n[providers.local.models.tiny]\nusd_per_hour = "0"\n'

@@ -13,7 +13,7 @@ from tests.bot.test_story_ladder import MakeWorld
 from tests.bot.test_story_stopping import sha256
 from tests.bot.world import START, Rules, World
 from tests.local.conftest import tiny_model_dir  # noqa: F401 - a fixture
-from tests.local.served import KEY, served_here, served_process
+from tests.local.trainer_server import KEY, serve_in_process, serve_in_thread
 from trainers.errors import InvalidResponse
 from trainers.hyperparameters import halving_steps
 from trainers.payloads import is_sweep_table, sweep_arms
@@ -35,7 +35,7 @@ def test_one_plan_one_budget_and_one_job_are_made_of_a_sweep(
     monkeypatch.setenv("FINETUNE_TRAINER_KEY", KEY)
     sleeping = ("/bin/sleep", "600")
     with (
-        served_here(tmp_path / "trainer", {"tiny": "/nowhere"}, sleeping) as served,
+        serve_in_thread(tmp_path / "trainer", {"tiny": "/nowhere"}, sleeping) as served,
         served.client() as client,
     ):
         world = make_world(Rules(more=own(served.url, "2")))
@@ -114,7 +114,7 @@ def test_a_real_sweep_ends_with_its_table_in_the_thread_of_the_result(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("FINETUNE_TRAINER_KEY", KEY)
-    with served_process(tmp_path / "trainer", f"tiny={tiny_model_dir}") as served:
+    with serve_in_process(tmp_path / "trainer", f"tiny={tiny_model_dir}") as served:
         world = make_world(Rules(more=own(served.url, "0")))
         world.upload_and_check(tickets_csv(400))
         assert world.type(LOCAL) == ""

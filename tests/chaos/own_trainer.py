@@ -21,7 +21,7 @@ from tests.chaos.records import Record, read
 from tests.chaos.storm import LONGEST_LIFE_S, PATIENCE_S, Storm
 from tests.chaos.stormy_peers import record_paths
 from tests.chaos.verdict import Verdict, models_with_result
-from tests.local.served import KEY, free_port
+from tests.local.trainer_server import KEY, free_port
 from trainers.local.jobs.records import END_MARKS
 from trainers.local.rentals.machines import RentingOptions
 from trainers.payloads import METADATA_KEY

@@ -32,7 +32,7 @@ from tests.chaos.fork_host import ForkHost
 from tests.chaos.records import Record
 from tests.chaos.stormy_peers import RecordedService, StormyHosted, StormySlack, Weather, record_paths
 from tests.chaos.verdict import IN_THREAD, Verdict, judge, read_approvals
-from tests.local.served import free_port
+from tests.local.trainer_server import free_port
 from tests.peers.hosted import KEY
 from trainers.dataset import Columns, check_file
 

@@ -9,7 +9,7 @@ import openai
 import pytest
 
 from tests.clients import scripted
-from tests.local.served import Served, served_process
+from tests.local.trainer_server import TrainerServer, serve_in_process
 
 
 @pytest.fixture(scope="session")
@@ -20,12 +20,12 @@ def scripted_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def trainer(tmp_path_factory: pytest.TempPathFactory, scripted_dir: Path) -> Iterator[Served]:
-    with served_process(tmp_path_factory.mktemp("trainer"), f"scripted={scripted_dir}") as served:
+def trainer(tmp_path_factory: pytest.TempPathFactory, scripted_dir: Path) -> Iterator[TrainerServer]:
+    with serve_in_process(tmp_path_factory.mktemp("trainer"), f"scripted={scripted_dir}") as served:
         yield served
 
 
 @pytest.fixture(scope="session")
-def client(trainer: Served) -> Iterator[openai.OpenAI]:
+def client(trainer: TrainerServer) -> Iterator[openai.OpenAI]:
     with trainer.client() as client:
         yield client

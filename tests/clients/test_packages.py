@@ -8,13 +8,13 @@ import subprocess
 from typing import Any
 
 from tests.clients.environment import CLIENTS, PROGRAMS, node, python
-from tests.local.served import KEY, Served
+from tests.local.trainer_server import KEY, TrainerServer
 
 WEATHER = ["get_weather", {"city": "Paris"}]
 SUNNY = "It is sunny in Paris."
 
 
-def run_program(trainer: Served, program: str, interpreter: str) -> Any:
+def run_program(trainer: TrainerServer, program: str, interpreter: str) -> Any:
     """Returns the JSON in the program's last line. Its environment names no other server."""
     process = subprocess.run(
         [interpreter, str(PROGRAMS / program), trainer.url, KEY],
@@ -33,7 +33,7 @@ def run_program(trainer: Served, program: str, interpreter: str) -> Any:
     return json.loads(process.stdout.strip().splitlines()[-1])
 
 
-def test_instructor_gets_its_class_from_a_call(trainer: Served) -> None:
+def test_instructor_gets_its_class_from_a_call(trainer: TrainerServer) -> None:
     tickets = run_program(trainer, "instructor_tools.py", python())
     assert len(tickets) == 4
     for ticket in tickets:
@@ -41,13 +41,13 @@ def test_instructor_gets_its_class_from_a_call(trainer: Served) -> None:
         assert isinstance(ticket["level"], int)
 
 
-def test_a_pydantic_ai_agent_uses_its_tool_and_answers_in_its_type(trainer: Served) -> None:
+def test_a_pydantic_ai_agent_uses_its_tool_and_answers_in_its_type(trainer: TrainerServer) -> None:
     for result in run_program(trainer, "pydantic_ai_agent.py", python()):
         assert (result["text"], result["cities"]) == (SUNNY, ["Paris"])
         assert isinstance(result["ticket"]["urgent"], bool)
 
 
-def test_langchain_binds_tools_streams_calls_and_returns_results(trainer: Served) -> None:
+def test_langchain_binds_tools_streams_calls_and_returns_results(trainer: TrainerServer) -> None:
     for result in run_program(trainer, "langchain_tools.py", python()):
         assert (result["call"], result["text"]) == (WEATHER, SUNNY)
         assert result["streamed"] == [WEATHER]
@@ -55,7 +55,7 @@ def test_langchain_binds_tools_streams_calls_and_returns_results(trainer: Served
         assert isinstance(result["urgent"], bool)
 
 
-def test_litellm_calls_tools_and_gets_texts_and_responses(trainer: Served) -> None:
+def test_litellm_calls_tools_and_gets_texts_and_responses(trainer: TrainerServer) -> None:
     assert run_program(trainer, "litellm_tools.py", python()) == {
         "reason": "tool_calls",
         "call": WEATHER,
@@ -66,6 +66,6 @@ def test_litellm_calls_tools_and_gets_texts_and_responses(trainer: Served) -> No
     }
 
 
-def test_openai_for_node_runs_tools(trainer: Served) -> None:
+def test_openai_for_node_runs_tools(trainer: TrainerServer) -> None:
     expected = {"cities": ["Paris", "Paris"], "answers": [SUNNY, SUNNY], "response": "Good morning."}
     assert run_program(trainer, "run_tools.mjs", node()) == expected

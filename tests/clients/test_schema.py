@@ -11,14 +11,14 @@ import pytest
 import yaml  # type: ignore[import-untyped]
 
 from tests.clients.environment import schemathesis
-from tests.local.served import KEY, SCHEMA, Served
+from tests.local.trainer_server import KEY, SCHEMA, TrainerServer
 
 NOT_SERVED = ("/uploads", "/fine_tuning/checkpoints")
 
 
 @pytest.mark.skipif(not SCHEMA.exists(), reason="OpenAI's description is in ../shared, which is missing")
 def test_no_generated_request_causes_a_server_error(
-    trainer: Served, client: openai.OpenAI, tmp_path: Path
+    trainer: TrainerServer, client: openai.OpenAI, tmp_path: Path
 ) -> None:
     schema: dict[str, Any] = yaml.safe_load(SCHEMA.read_text(encoding="utf-8"))
     schema["paths"] = {

@@ -13,7 +13,7 @@ from urllib.parse import quote, urlencode, urlsplit
 from hypothesis import strategies as st
 
 from tests.fuzz.mutations import Json, mutated, odd_texts, raw_json
-from tests.local.served import KEY, Served, upload, wait_for, wait_for_status
+from tests.local.trainer_server import KEY, TrainerServer, upload, wait_for, wait_for_status
 
 LONGEST_LINE = 30_000  # beyond 64 kB uvicorn hangs up, as it should
 UNKNOWN_FILE, UNKNOWN_JOB = "file-0123456789abcdef01234567", "ftjob-0123456789abcdef01234567"
@@ -199,7 +199,7 @@ def _odd_paths() -> st.SearchStrategy[str]:
 
 
 def odd_calls(
-    trainer: Served, data: Path, answering: str
+    trainer: TrainerServer, data: Path, answering: str
 ) -> tuple[st.SearchStrategy[Call], Callable[[Call], str | None]]:
     """Calls of a trainer that has a file and a finished job, and a function that complains about its answers."""
     with trainer.client() as client:

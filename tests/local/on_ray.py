@@ -16,7 +16,7 @@ import openai
 from safetensors.torch import load_file
 
 from tests.local.ray_cluster import Cluster
-from tests.local.served import KEY, ROOT, Served, close, examples, ready_url, upload
+from tests.local.trainer_server import KEY, ROOT, TrainerServer, close, examples, ready_url, upload
 from tests.peers.s3 import KEYS
 
 LONG = {"n_epochs": 25, "batch_size": 1, "learning_rate": 0.001}  # of 40 rows: 1,000 steps, about 20 s
@@ -29,7 +29,7 @@ def trainer(
     """Its storage is the folder `storage` beside `data`, where `more` names no other."""
     process = start_trainer(data, cluster, model, *more)
     try:
-        with Served(ready_url(process), process).client() as client:
+        with TrainerServer(ready_url(process), process).client() as client:
             yield client, process
     finally:
         process.terminate()

@@ -14,7 +14,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from tests.local.served import free_port
+from tests.local.trainer_server import free_port
 from trainers.local.job_directory import TrainingJob, write_job
 from trainers.methods import MethodName, Parameters
 

@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from tests.local.served import KEY, ROOT, Served, close, ready_url, served_here
+from tests.local.trainer_server import KEY, ROOT, TrainerServer, close, ready_url, serve_in_thread
 from trainers.local.api import guard
 from trainers.local.api.guard import OpenFilesErrorFilter
 
@@ -25,14 +25,14 @@ UNFINISHED = b"POST /v1/files HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 100
 
 
 @pytest.fixture
-def hasty(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Served]:
+def hasty(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[TrainerServer]:
     """A trainer that waits half a second for a head."""
     monkeypatch.setattr(guard, "HEAD_S", 0.5)
-    with served_here(tmp_path / "data", {}) as served:
+    with serve_in_thread(tmp_path / "data", {}) as served:
         yield served
 
 
-def connect(served: Served) -> socket.socket:
+def connect(served: TrainerServer) -> socket.socket:
     parts = urlsplit(served.url)
     client = socket.create_connection((parts.hostname, parts.port))
     client.settimeout(30)
@@ -40,14 +40,14 @@ def connect(served: Served) -> socket.socket:
 
 
 @pytest.mark.parametrize("sent", [b"", UNFINISHED], ids=["nothing", "half a head"])
-def test_a_connection_without_a_whole_head_is_closed(hasty: Served, sent: bytes) -> None:
+def test_a_connection_without_a_whole_head_is_closed(hasty: TrainerServer, sent: bytes) -> None:
     with connect(hasty) as client:
         client.sendall(sent)
         assert ended(client) == b""
 
 
 @pytest.mark.parametrize("sent", [UNFINISHED, UNFINISHED + b"\r\n"], ids=["a head", "the body of a refusal"])
-def test_one_that_trickles_in_is_closed_too(hasty: Served, sent: bytes) -> None:
+def test_one_that_trickles_in_is_closed_too(hasty: TrainerServer, sent: bytes) -> None:
     with connect(hasty) as client:
         client.sendall(sent)
         closed = threading.Event()
@@ -69,7 +69,7 @@ def test_one_that_trickles_in_is_closed_too(hasty: Served, sent: bytes) -> None:
     assert (b" 401 " in answer) == sent.endswith(b"\r\n\r\n")
 
 
-def test_who_has_the_key_may_take_longer_over_a_body(hasty: Served) -> None:
+def test_who_has_the_key_may_take_longer_over_a_body(hasty: TrainerServer) -> None:
     head = f"Authorization: Bearer {KEY}\r\nContent-Type: multipart/form-data; boundary=x\r\nConnection: close\r\n\r\n"
     with connect(hasty) as client:
         client.sendall(UNFINISHED + head.encode())
@@ -94,7 +94,7 @@ def test_with_more_silent_connections_than_files_it_still_answers(tmp_path: Path
         stack.callback(close, process)
         stack.callback(process.wait, 20)
         stack.callback(process.terminate)
-        served = Served(ready_url(process), process)
+        served = TrainerServer(ready_url(process), process)
         key = (tmp_path / "data" / "trainer.key").read_text().strip()
         for _ in range(SILENT):
             stack.enter_context(connect(served))

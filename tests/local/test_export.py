@@ -18,7 +18,7 @@ from peft import PeftModel
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from tests.local.exporting import JOB, MODEL, made, order, tune
+from tests.local.exports import JOB, MODEL, made, order, tune
 from tests.local.preferences import pair
 from trainers.local.export.agreement import Comparison, ModelAnswer, compare, encode, judge_answer
 from trainers.local.export.order import RunMeasurements, Score

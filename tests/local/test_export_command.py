@@ -18,7 +18,7 @@ from storage.records import Model
 from storage.runs import NewRun
 from storage.store import Store
 from tests.cards import builders, measurements
-from tests.local.exporting import MODEL, tune
+from tests.local.exports import MODEL, tune
 from trainers.local.export.order import RunMeasurements
 
 RIGHT = "the share of right answers"

@@ -11,8 +11,8 @@ from pathlib import Path
 import huggingface_hub.constants
 import pytest
 
-from tests.local import exporting
-from tests.local.exporting import JOB, order
+from tests.local import exports
+from tests.local.exports import JOB, order
 from tests.local.labelled import chats, encoder_job, machines, tickets
 from tests.peers.model_hub import TOKEN, model_hub
 from trainers.encoders.classifier import load_classifier
@@ -40,7 +40,7 @@ def trained(data: Path, rows: bytes) -> Path:
     return data
 
 
-def ordered(data: Path, out: Path, to: str = "onnx", **changes: object) -> exporting.ExportOrder:
+def ordered(data: Path, out: Path, to: str = "onnx", **changes: object) -> exports.ExportOrder:
     return order(data, out, to, model=MODEL, **changes)
 
 

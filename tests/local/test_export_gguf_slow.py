@@ -14,7 +14,7 @@ import pytest
 from gguf import GGUFReader
 
 from tests.local.conftest import CHATML, make_model
-from tests.local.exporting import JOB, made, order, tune
+from tests.local.exports import JOB, made, order, tune
 from trainers.local.export.agreement import served_answers
 from trainers.local.export.output import ExportRefused
 from trainers.local.export.sources import find_source, read_questions

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from tests.local.exporting import JOB, MODEL, made, order, write
+from tests.local.exports import JOB, MODEL, made, order, write
 from tests.local.families import published
 from trainers.export_formats import FORMATS
 from trainers.local.engines.vllm import VLLM_RANKS

@@ -15,8 +15,8 @@ import pytest
 import torch
 
 from tests.local.runs import adapter_bytes, kill_after_step, make_job, run_team, run_to_end
-from tests.local.served import KEY, examples, served_here, upload, wait_for_status
 from tests.local.test_life import results
+from tests.local.trainer_server import KEY, examples, serve_in_thread, upload, wait_for_status
 from trainers.local.job_directory import read_events, read_job, read_json
 from trainers.local.train import run_training
 from trainers.local.training.errors import Pauses
@@ -233,7 +233,7 @@ def test_two_processes_share_the_questions_of_a_step(tiny_model_dir: Path, tmp_p
 
 def test_a_job_of_grpo_over_http(tmp_path: Path) -> None:
     with (
-        served_here(tmp_path / "trainer", {"toy": "/nowhere"}) as served,
+        serve_in_thread(tmp_path / "trainer", {"toy": "/nowhere"}) as served,
         openai.OpenAI(base_url=served.url, api_key=KEY, max_retries=0) as client,
     ):
 

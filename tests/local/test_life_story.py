@@ -13,12 +13,12 @@ import openai
 import pytest
 
 from tests.local.runs import adapter_bytes
-from tests.local.served import (
-    Served,
+from tests.local.trainer_server import (
+    TrainerServer,
     close,
     examples,
     ready_url,
-    served_process,
+    serve_in_process,
     start_process,
     upload,
     wait_for,
@@ -50,20 +50,20 @@ def steps(client: openai.OpenAI, job_id: str) -> int:
 
 
 @pytest.fixture
-def served(tmp_path: Path, model: str) -> Iterator[Served]:
-    with served_process(tmp_path / "undisturbed", model) as served:
+def served(tmp_path: Path, model: str) -> Iterator[TrainerServer]:
+    with serve_in_process(tmp_path / "undisturbed", model) as served:
         yield served
 
 
 def test_paused_resumed_and_killed_with_its_trainer_it_ends_like_an_undisturbed_one(
-    tmp_path: Path, model: str, served: Served
+    tmp_path: Path, model: str, served: TrainerServer
 ) -> None:
     with served.client() as client:
         twin = create(client)
         wait_for_status(client, twin, "succeeded", "failed", seconds=180)
     data = tmp_path / "disturbed"
     process = start_process(data, model)
-    with Served(ready_url(process)).client() as client:
+    with TrainerServer(ready_url(process)).client() as client:
         job = create(client)
         folder = data / "jobs" / job
         wait_for(lambda: client.fine_tuning.jobs.checkpoints.list(job).data, bool, seconds=120)
@@ -91,7 +91,7 @@ def test_paused_resumed_and_killed_with_its_trainer_it_ends_like_an_undisturbed_
         process.kill()
         process.wait(10)
     close(process)
-    with served_process(data, model) as again, again.client() as client:
+    with serve_in_process(data, model) as again, again.client() as client:
         done = wait_for_status(client, job, "succeeded", "failed", seconds=180)
         assert done.status == "succeeded"
         assert events(client, job).count("adapter saved") == 1
@@ -102,7 +102,7 @@ def events(client: openai.OpenAI, job_id: str) -> str:
     return " / ".join(e.message for e in client.fine_tuning.jobs.list_events(job_id, limit=100))
 
 
-def test_a_job_that_stopped_early_says_why_and_serves_its_best_checkpoint(served: Served) -> None:
+def test_a_job_that_stopped_early_says_why_and_serves_its_best_checkpoint(served: TrainerServer) -> None:
     with served.client() as client:
         job = create(client, patience=1, eval_steps=5, learning_rate=0.05, n_epochs=50)
         done = wait_for_status(client, job, "succeeded", "failed", seconds=120)

@@ -10,8 +10,8 @@ from pathlib import Path
 import openai
 import pytest
 
-from tests.local.served import Served, served_here, upload, wait_for, wait_for_status
 from tests.local.test_server_process import refuse_to_start
+from tests.local.trainer_server import TrainerServer, serve_in_thread, upload, wait_for, wait_for_status
 from tests.peers.ray_head import Head, ray_head
 from trainers.local.jobs.backends import backend_refusal
 from trainers.local.launch import Meeting, add_meeting, read_meeting, train_command
@@ -26,10 +26,10 @@ BIG = {"CPU": 8.0, "GPU": 4.0}
 
 
 @contextmanager
-def trainer(data: Path, head: Head) -> Iterator[Served]:
+def trainer(data: Path, head: Head) -> Iterator[TrainerServer]:
     """Its jobs take 4 GPUs on each of two nodes."""
     options = RayOptions(head.address, None, python="/opt/our python", gpus=8, nodes=2)
-    with served_here(data, {"local/toy": "/nowhere"}, ray=options, slots=4) as served:
+    with serve_in_thread(data, {"local/toy": "/nowhere"}, ray=options, slots=4) as served:
         yield served
 
 

@@ -28,7 +28,15 @@ from tests.local.on_ray import (
 )
 from tests.local.preferences import pairs
 from tests.local.ray_cluster import NODE_MARK, Cluster, python_with_ray, ray_cluster
-from tests.local.served import Served, close, examples, ready_url, upload, wait_for, wait_for_status
+from tests.local.trainer_server import (
+    TrainerServer,
+    close,
+    examples,
+    ready_url,
+    upload,
+    wait_for,
+    wait_for_status,
+)
 from trainers.local.job_directory import read_json
 from trainers.local.ray.head import RayHead
 
@@ -222,7 +230,7 @@ def test_a_killed_trainer_takes_its_running_job_up_again(
     cluster: Cluster, data: Path, tiny_model_dir: Path, two: tuple[str, ...]
 ) -> None:
     process = start_trainer(data, cluster, tiny_model_dir, *two)
-    with Served(ready_url(process), process).client() as client:
+    with TrainerServer(ready_url(process), process).client() as client:
         job_id = create(client, **LONGER)
         wait_for(lambda: steps(client, job_id), lambda done: done > 0, seconds=START_S)
     process.kill()

@@ -16,8 +16,8 @@ from typing import Any
 import openai
 import pytest
 
-from tests.local.served import STUB, Served, served_here, upload, wait_for, wait_for_status
 from tests.local.test_server_process import refuse_to_start
+from tests.local.trainer_server import STUB, TrainerServer, serve_in_thread, upload, wait_for, wait_for_status
 from tests.peers.ray_head import Head, ray_head
 from trainers.local.jobs.backends import Exit
 from trainers.local.launch import shell_exit_code
@@ -50,10 +50,10 @@ def train_from_storage(environment: Mapping[str, str]) -> int:
 
 
 @contextmanager
-def trainer(root: Path, head: Head) -> Iterator[Served]:
+def trainer(root: Path, head: Head) -> Iterator[TrainerServer]:
     """Its data folder is `root`/data, and the storage of its cluster `root`/storage."""
     options = RayOptions(head.address, str(root / "storage"), gpus=2)
-    with served_here(root / "data", MODELS, ray=options, slots=4) as served:
+    with serve_in_thread(root / "data", MODELS, ray=options, slots=4) as served:
         yield served
 
 
@@ -294,7 +294,7 @@ def test_a_storage_that_cannot_be_written_is_a_sentence(tmp_path: Path) -> None:
 
 
 def test_something_that_is_no_ray_is_a_sentence(tmp_path: Path) -> None:
-    with served_here(tmp_path / "other", MODELS) as other:
+    with serve_in_thread(tmp_path / "other", MODELS) as other:
         said = refuse_to_start(
             *("--data", str(tmp_path / "data"), "--port", "0", "--executor", "ray"),
             *("--ray-address", other.url.removesuffix("/v1")),

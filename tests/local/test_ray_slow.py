@@ -21,7 +21,15 @@ from tests.local.on_ray import (
     training_processes,
 )
 from tests.local.ray_cluster import Cluster, ray_cluster
-from tests.local.served import Served, close, examples, ready_url, upload, wait_for, wait_for_status
+from tests.local.trainer_server import (
+    TrainerServer,
+    close,
+    examples,
+    ready_url,
+    upload,
+    wait_for,
+    wait_for_status,
+)
 
 pytestmark = pytest.mark.slow
 
@@ -60,7 +68,7 @@ def test_a_killed_trainer_takes_its_running_job_up_again(
     cluster: Cluster, data: Path, tiny_model_dir: Path
 ) -> None:
     process = start_trainer(data, cluster, tiny_model_dir)
-    with Served(ready_url(process), process).client() as client:
+    with TrainerServer(ready_url(process), process).client() as client:
         job_id = create(client, **LONG)
         wait_for(lambda: steps(client, job_id), lambda done: done > 0)
     process.kill()

@@ -13,13 +13,13 @@ import huggingface_hub
 import openai
 import pytest
 
-from tests.local.served import (
-    Served,
+from tests.local.trainer_server import (
+    TrainerServer,
     close,
     examples,
     ready_url,
-    served_here,
-    served_process,
+    serve_in_process,
+    serve_in_thread,
     start_process,
     wait_for,
     wait_for_status,
@@ -51,9 +51,9 @@ def peer(monkeypatch: pytest.MonkeyPatch) -> Iterator[HfPeer]:
 
 
 @contextmanager
-def trainer(folder: Path, base: Path, *more: str) -> Iterator[tuple[Served, openai.OpenAI]]:
+def trainer(folder: Path, base: Path, *more: str) -> Iterator[tuple[TrainerServer, openai.OpenAI]]:
     with (
-        served_process(folder, f"tiny={base}", more=(*MORE, *more)) as served,
+        serve_in_process(folder, f"tiny={base}", more=(*MORE, *more)) as served,
         served.client() as client,
     ):
         yield served, client
@@ -105,7 +105,7 @@ DONE = {
 @contextmanager
 def here(folder: Path, base: Path, **more: Any) -> Iterator[openai.OpenAI]:
     with (
-        served_here(folder, {"tiny": str(base)}, rented=RentingOptions(IMAGE, **more)) as served,
+        serve_in_thread(folder, {"tiny": str(base)}, rented=RentingOptions(IMAGE, **more)) as served,
         served.client() as client,
     ):
         yield client
@@ -329,7 +329,7 @@ def test_kills_of_the_trainer_leave_one_machine_a_job_and_nothing_running(
     for kill in range(8):
         process = start_process(tmp_path, f"tiny={tiny_model_dir}", more=MORE)
         try:
-            with Served(ready_url(process), process).client() as client:
+            with TrainerServer(ready_url(process), process).client() as client:
                 ids.append(create(client).id)
                 time.sleep(0.3 * kill)
         finally:

@@ -14,7 +14,14 @@ from typing import Any
 import openai
 import pytest
 
-from tests.local.served import KEY, Served, served_here, served_process, upload, wait_for_status
+from tests.local.trainer_server import (
+    KEY,
+    TrainerServer,
+    serve_in_process,
+    serve_in_thread,
+    upload,
+    wait_for_status,
+)
 from trainers.client import Trainer
 from trainers.errors import Refused
 from trainers.providers import load_providers
@@ -28,24 +35,24 @@ def data(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def served(data: Path) -> Iterator[Served]:
-    with served_here(data, MODELS) as here:
+def served(data: Path) -> Iterator[TrainerServer]:
+    with serve_in_thread(data, MODELS) as here:
         yield here
 
 
 @pytest.fixture
-def client(served: Served) -> Iterator[openai.OpenAI]:
+def client(served: TrainerServer) -> Iterator[openai.OpenAI]:
     with served.client() as made:
         yield made
 
 
 @pytest.fixture
-def trainer(served: Served) -> Iterator[Trainer]:
+def trainer(served: TrainerServer) -> Iterator[Trainer]:
     with our_client(served) as made:
         yield made
 
 
-def our_client(served: Served) -> Trainer:
+def our_client(served: TrainerServer) -> Trainer:
     row = next(row for row in load_providers() if row.name == "local").at_address(served.url)
     return Trainer(replace(row.provider, timeout_s=20), KEY)
 
@@ -102,10 +109,10 @@ def test_it_is_among_the_models_with_what_it_stands_for(trainer: Trainer, client
 
 
 def test_it_outlives_a_restart(data: Path) -> None:
-    with served_here(data, MODELS) as before, before.client() as client, our_client(before) as trainer:
+    with serve_in_thread(data, MODELS) as before, before.client() as client, our_client(before) as trainer:
         model = tuned(client)
         trainer.set_alias("team/tickets", model)
-    with served_here(data, MODELS) as after, our_client(after) as trainer:
+    with serve_in_thread(data, MODELS) as after, our_client(after) as trainer:
         assert trainer.aliases() == {"team/tickets": model}
 
 
@@ -192,7 +199,7 @@ def test_a_training_names_its_model_itself(trainer: Trainer, client: openai.Open
 def test_a_chat_with_a_name_is_answered_by_the_model_behind_it(tmp_path: Path, tiny_model_dir: Path) -> None:
     """The real server, the real model."""
     base = f"tiny={tiny_model_dir}"
-    with served_process(tmp_path, base) as served, served.client() as client, our_client(served) as trainer:
+    with serve_in_process(tmp_path, base) as served, served.client() as client, our_client(served) as trainer:
         trainer.set_alias("team/tickets", "tiny")
         said = {
             name: client.chat.completions.create(

@@ -14,20 +14,20 @@ import torch
 from openai.types.chat import ChatCompletion
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from tests.local.served import Served, check_chunk, served_process
+from tests.local.trainer_server import TrainerServer, check_chunk, serve_in_process
 
 SYSTEM = "Sort this support ticket. Answer with one label: billing, shipping, login. " * 2
 TICKETS = [f"Ticket {n}: " + "my card was charged twice and the parcel is late " * (n % 5) for n in range(12)]
 
 
 @pytest.fixture(scope="module")
-def trainer(tmp_path_factory: pytest.TempPathFactory, babbling_model_dir: Path) -> Iterator[Served]:
-    with served_process(tmp_path_factory.mktemp("trainer"), f"local/tiny={babbling_model_dir}") as served:
+def trainer(tmp_path_factory: pytest.TempPathFactory, babbling_model_dir: Path) -> Iterator[TrainerServer]:
+    with serve_in_process(tmp_path_factory.mktemp("trainer"), f"local/tiny={babbling_model_dir}") as served:
         yield served
 
 
 @pytest.fixture(scope="module")
-def client(trainer: Served) -> Iterator[openai.OpenAI]:
+def client(trainer: TrainerServer) -> Iterator[openai.OpenAI]:
     with trainer.client() as client:
         yield client
 

@@ -16,7 +16,7 @@ from openai.types.chat import ChatCompletion
 from openai.types.chat.chat_completion import Choice
 from transformers import AutoModelForCausalLM, AutoTokenizer, BertConfig, BertModel
 
-from tests.local.served import Served, check_chunk, served_process
+from tests.local.trainer_server import TrainerServer, check_chunk, serve_in_process
 
 QUESTION = [{"role": "user", "content": "My card was charged twice and the parcel is late"}]
 LABELS = ["billing", "billing late", "shipping", 'a "quoted"\nlabel, with ü and 🎈']
@@ -50,14 +50,14 @@ def embedding_dir(tmp_path_factory: pytest.TempPathFactory, tiny_model_dir: Path
 @pytest.fixture(scope="module")
 def trainer(
     tmp_path_factory: pytest.TempPathFactory, babbling_model_dir: Path, embedding_dir: Path
-) -> Iterator[Served]:
+) -> Iterator[TrainerServer]:
     models = (f"tiny={babbling_model_dir}", f"embedder={embedding_dir}")
-    with served_process(tmp_path_factory.mktemp("trainer"), *models) as served:
+    with serve_in_process(tmp_path_factory.mktemp("trainer"), *models) as served:
         yield served
 
 
 @pytest.fixture(scope="module")
-def client(trainer: Served) -> Iterator[openai.OpenAI]:
+def client(trainer: TrainerServer) -> Iterator[openai.OpenAI]:
     with trainer.client() as client:
         yield client
 

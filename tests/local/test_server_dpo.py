@@ -12,7 +12,14 @@ import openai
 import pytest
 
 from tests.local.preferences import pairs
-from tests.local.served import Served, examples, served_here, served_process, upload, wait_for_status
+from tests.local.trainer_server import (
+    TrainerServer,
+    examples,
+    serve_in_process,
+    serve_in_thread,
+    upload,
+    wait_for_status,
+)
 from trainers.hyperparameters import BETA, rate_for
 from trainers.local.api_errors import ApiError
 from trainers.local.jobs.records import StartingPoint, TunedModel
@@ -23,13 +30,13 @@ BY_PAIRS: Any = {"type": "dpo", "dpo": {"hyperparameters": {"beta": 0.2, "n_epoc
 
 
 @pytest.fixture(scope="module")
-def trainer(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
-    with served_here(tmp_path_factory.mktemp("trainer"), {"toy": "/nowhere"}) as served:
+def trainer(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TrainerServer]:
+    with serve_in_thread(tmp_path_factory.mktemp("trainer"), {"toy": "/nowhere"}) as served:
         yield served
 
 
 @pytest.fixture(scope="module")
-def client(trainer: Served) -> Iterator[openai.OpenAI]:
+def client(trainer: TrainerServer) -> Iterator[openai.OpenAI]:
     with trainer.client() as client:
         yield client
 
@@ -165,7 +172,7 @@ def test_another_form_than_the_adapters_is_refused(
 @pytest.mark.slow
 def test_chats_then_pairs_then_answers(tiny_model_dir: Path, tmp_path: Path) -> None:
     """The usual recipe over a real trainer, with the openai package alone."""
-    with served_process(tmp_path, f"toy={tiny_model_dir}") as served, served.client() as client:
+    with serve_in_process(tmp_path, f"toy={tiny_model_dir}") as served, served.client() as client:
         extras = {"lora_r": 4, "learning_rate": 0.005}
         first = create(client, examples(), extra_body={"hyperparameters": {**extras, "n_epochs": 1}})
         tuned = wait_for_status(client, first.id, "succeeded", "failed", seconds=120).fine_tuned_model

@@ -11,20 +11,27 @@ import pytest
 from openai.types.fine_tuning import FineTuningJob
 
 from tests.local.labelled import ENCODER, tickets
-from tests.local.served import KEY, Served, check_chunk, served_process, upload, wait_for_status
+from tests.local.trainer_server import (
+    KEY,
+    TrainerServer,
+    check_chunk,
+    serve_in_process,
+    upload,
+    wait_for_status,
+)
 
 QUESTION: list[Any] = [{"role": "user", "content": "Order 4711: the courier has lost it"}]
 
 
 @pytest.fixture(scope="module")
-def trainer(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+def trainer(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TrainerServer]:
     data = tmp_path_factory.mktemp("trainer")
-    with served_process(data, more=("--encoder", ENCODER)) as served:
+    with serve_in_process(data, more=("--encoder", ENCODER)) as served:
         yield served
 
 
 @pytest.fixture(scope="module")
-def client(trainer: Served) -> Iterator[openai.OpenAI]:
+def client(trainer: TrainerServer) -> Iterator[openai.OpenAI]:
     with trainer.client() as client:
         yield client
 
@@ -89,7 +96,7 @@ def test_a_stream_has_the_label_in_one_chunk(client: openai.OpenAI, trained: Fin
 
 
 def test_an_alias_and_the_newer_api_answer_too(
-    trainer: Served, client: openai.OpenAI, trained: FineTuningJob
+    trainer: TrainerServer, client: openai.OpenAI, trained: FineTuningJob
 ) -> None:
     with openai.OpenAI(base_url=trainer.url, api_key=KEY) as unchecked:  # OpenAI has no aliases
         unchecked.put("/aliases/team/tickets", body={"model": trained.fine_tuned_model}, cast_to=object)

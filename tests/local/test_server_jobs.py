@@ -18,7 +18,15 @@ import openai
 import pytest
 
 from tests.local.runs import files_of_at_most
-from tests.local.served import STUB, Served, examples, served_here, upload, wait_for, wait_for_status
+from tests.local.trainer_server import (
+    STUB,
+    TrainerServer,
+    examples,
+    serve_in_thread,
+    upload,
+    wait_for,
+    wait_for_status,
+)
 from trainers.local.job_directory import append_event
 from trainers.local.jobs.job_queue import TICK_S
 
@@ -26,13 +34,13 @@ MODELS = {"local/toy": "/nowhere"}
 
 
 @pytest.fixture(scope="module")
-def trainer(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
-    with served_here(tmp_path_factory.mktemp("trainer"), MODELS) as served:
+def trainer(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TrainerServer]:
+    with serve_in_thread(tmp_path_factory.mktemp("trainer"), MODELS) as served:
         yield served
 
 
 @pytest.fixture
-def client(trainer: Served) -> Iterator[openai.OpenAI]:
+def client(trainer: TrainerServer) -> Iterator[openai.OpenAI]:
     with trainer.client() as client:
         yield client
 
@@ -119,7 +127,7 @@ def test_a_job_succeeds_with_model_results_events_and_checkpoints(client: openai
 
 
 def test_a_checkpoint_says_when_it_was_saved_also_after_the_job_s_end(tmp_path: Path) -> None:
-    with served_here(tmp_path, MODELS) as served, served.client() as client:
+    with serve_in_thread(tmp_path, MODELS) as served, served.client() as client:
         job = create(client)
         wait_for_status(client, job.id, "succeeded")
         checkpoint = folder_of(tmp_path, job.id) / "checkpoints" / "step-000001"
@@ -132,7 +140,7 @@ def test_a_checkpoint_says_when_it_was_saved_also_after_the_job_s_end(tmp_path: 
 
 
 def test_the_newest_checkpoint_is_listed_first_beyond_step_999_999(tmp_path: Path) -> None:
-    with served_here(tmp_path, MODELS) as served, served.client() as client:
+    with serve_in_thread(tmp_path, MODELS) as served, served.client() as client:
         job = create(client)
         wait_for_status(client, job.id, "succeeded")
         first = folder_of(tmp_path, job.id) / "checkpoints" / "step-000001"
@@ -143,7 +151,7 @@ def test_the_newest_checkpoint_is_listed_first_beyond_step_999_999(tmp_path: Pat
 
 
 def test_an_event_that_a_full_disk_cut_off_hides_no_other_one(tmp_path: Path) -> None:
-    with served_here(tmp_path, MODELS) as served, served.client() as client:
+    with serve_in_thread(tmp_path, MODELS) as served, served.client() as client:
         job = create(client)
         wait_for_status(client, job.id, "succeeded")
         folder = folder_of(tmp_path, job.id)
@@ -199,7 +207,7 @@ def test_a_process_that_was_asked_to_end_is_not_started_again(
     monkeypatch.setattr(
         "trainers.local.jobs.job_queue.TICK_S", 0.001
     )  # so that the end is seen before the mark
-    with served_here(tmp_path, MODELS) as served, served.client() as client:
+    with serve_in_thread(tmp_path, MODELS) as served, served.client() as client:
         job = create(client, metadata={"stub": "slow"})
         wait_for((folder_of(tmp_path, job.id) / "sleeping").exists, bool)
         assert client.fine_tuning.jobs.cancel(job.id).status == "cancelled"
@@ -208,7 +216,7 @@ def test_a_process_that_was_asked_to_end_is_not_started_again(
 
 
 def test_a_process_that_ignores_the_request_to_end_is_killed(tmp_path: Path) -> None:
-    with served_here(tmp_path, MODELS) as served, served.client() as client:
+    with serve_in_thread(tmp_path, MODELS) as served, served.client() as client:
         job = create(client, metadata={"stub": "stubborn"})
         wait_for((folder_of(tmp_path, job.id) / "sleeping").exists, bool)
         pid = int((folder_of(tmp_path, job.id) / "pid").read_text())
@@ -231,11 +239,11 @@ def test_the_same_key_and_body_are_the_same_job_and_another_body_is_refused(clie
 
 def test_a_key_is_remembered_over_a_restart(tmp_path: Path) -> None:
     headers = {"Idempotency-Key": "plan-18"}
-    with served_here(tmp_path, MODELS) as served, served.client() as client:
+    with serve_in_thread(tmp_path, MODELS) as served, served.client() as client:
         file_id = upload(client)
         first = create(client, file_id, extra_headers=headers)
         wait_for_status(client, first.id, "succeeded")
-    with served_here(tmp_path, MODELS) as served, served.client() as client:
+    with serve_in_thread(tmp_path, MODELS) as served, served.client() as client:
         again = create(client, file_id, extra_headers=headers)
         assert (again.id, again.status) == (first.id, "succeeded")
         assert len(list(client.fine_tuning.jobs.list())) == 1
@@ -276,20 +284,20 @@ def test_what_the_training_process_refuses_is_the_jobs_error(client: openai.Open
 
 
 def test_a_restart_goes_on_with_what_was_unfinished(tmp_path: Path) -> None:
-    with served_here(tmp_path, MODELS) as served, served.client() as client:
+    with serve_in_thread(tmp_path, MODELS) as served, served.client() as client:
         job = create(client, metadata={"stub": "slow"})
         wait_for((folder_of(tmp_path, job.id) / "sleeping").exists, bool)
     pid = int((folder_of(tmp_path, job.id) / "pid").read_text())
     with pytest.raises(ProcessLookupError):
         os.kill(pid, 0)
-    with served_here(tmp_path, MODELS) as served, served.client() as client:
+    with serve_in_thread(tmp_path, MODELS) as served, served.client() as client:
         wait_for_status(client, job.id, "running")
         wait_for((folder_of(tmp_path, job.id) / "starts").read_text, lambda text: text == "xx")
         client.fine_tuning.jobs.cancel(job.id)
 
 
 def test_a_process_that_outlived_its_server_is_waited_for_and_not_doubled(tmp_path: Path) -> None:
-    with served_here(tmp_path, MODELS) as served, served.client() as client:
+    with serve_in_thread(tmp_path, MODELS) as served, served.client() as client:
         blocker = create(client, metadata={"stub": "slow"})
         job = create(client, metadata={"stub": "slow"})
         wait_for_status(client, job.id, "queued")
@@ -299,7 +307,7 @@ def test_a_process_that_outlived_its_server_is_waited_for_and_not_doubled(tmp_pa
     survivor = subprocess.Popen([*STUB, str(folder)], start_new_session=True)
     (folder / "pid").write_text(str(survivor.pid))
     wait_for((folder / "sleeping").exists, bool)
-    with served_here(tmp_path, MODELS) as served, served.client() as client:
+    with serve_in_thread(tmp_path, MODELS) as served, served.client() as client:
         assert wait_for_status(client, job.id, "running").status == "running"
         time.sleep(3 * TICK_S)
         assert (folder / "starts").read_text() == "x"
@@ -308,7 +316,7 @@ def test_a_process_that_outlived_its_server_is_waited_for_and_not_doubled(tmp_pa
 
 
 def test_a_deleted_model_is_gone_from_lists_and_disk(tmp_path: Path) -> None:
-    with served_here(tmp_path, MODELS) as served, served.client() as client:
+    with serve_in_thread(tmp_path, MODELS) as served, served.client() as client:
         job = create(client)
         name = wait_for_status(client, job.id, "succeeded").fine_tuned_model
         assert name is not None
@@ -323,7 +331,7 @@ def test_a_deleted_model_is_gone_from_lists_and_disk(tmp_path: Path) -> None:
 
 
 def test_a_deleted_job_is_gone_with_its_rows_and_its_model(tmp_path: Path) -> None:
-    with served_here(tmp_path, MODELS) as served, served.client() as client:
+    with serve_in_thread(tmp_path, MODELS) as served, served.client() as client:
         job = create(client)
         with pytest.raises(openai.BadRequestError, match="has not ended"):
             client.delete(f"/fine_tuning/jobs/{job.id}", cast_to=bytes)
@@ -353,7 +361,7 @@ def test_a_fault_is_told_with_the_reference_under_which_the_log_has_its_cause(
 
     monkeypatch.setattr("trainers.local.serving.model_cache.ModelCache.base", broken)
     with (
-        served_here(tmp_path / "data", MODELS, STUB) as served,
+        serve_in_thread(tmp_path / "data", MODELS, STUB) as served,
         served.client() as client,
         pytest.raises(openai.InternalServerError, match="under reference") as told,
     ):
@@ -374,7 +382,7 @@ def test_training_processes_get_no_key_in_their_environment(
     teller = tmp_path / "tell.py"
     teller.write_text("import sys; print(open('/proc/self/environ').read()); sys.exit(1)")
     command = (sys.executable, str(teller))
-    with served_here(tmp_path / "data", MODELS, command) as served, served.client() as client:
+    with serve_in_thread(tmp_path / "data", MODELS, command) as served, served.client() as client:
         job = create(client)
         wait_for_status(client, job.id, "failed")
     log = (folder_of(tmp_path / "data", job.id) / "train.log").read_text()

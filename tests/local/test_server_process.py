@@ -14,13 +14,13 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from tests.local.served import (
+from tests.local.trainer_server import (
     KEY,
     ROOT,
     close,
     ready_url,
-    served_here,
-    served_process,
+    serve_in_process,
+    serve_in_thread,
     start_process,
     upload,
     wait_for,
@@ -88,7 +88,7 @@ def test_a_data_folder_that_is_a_file_is_a_sentence(tmp_path: Path) -> None:
 
 
 def test_a_second_trainer_on_the_same_data_is_refused(tmp_path: Path) -> None:
-    with served_process(tmp_path):
+    with serve_in_process(tmp_path):
         said = refuse_to_start("--data", str(tmp_path), "--port", "0")
     assert said == (
         f"trainer: another trainer is using {tmp_path}. Stop it, or name another folder with --data."
@@ -119,7 +119,7 @@ def test_a_key_is_made_once_and_kept_for_the_owner_only(tmp_path: Path) -> None:
 
 
 def test_what_it_stores_is_readable_by_its_owner_only(tmp_path: Path) -> None:
-    with served_process(tmp_path / "data") as served, served.client() as client:
+    with serve_in_process(tmp_path / "data") as served, served.client() as client:
         upload(client)
     modes = {path: stat.S_IMODE(path.stat().st_mode) for path in (tmp_path / "data").rglob("*")}
     assert len(modes) > 4
@@ -149,7 +149,7 @@ def test_a_killed_trainer_leaves_its_data_usable(tmp_path: Path) -> None:
     process.kill()
     process.wait(10)
     close(process)
-    with served_process(tmp_path) as served, served.client() as client:
+    with serve_in_process(tmp_path) as served, served.client() as client:
         assert list(client.files.list()) == []
 
 
@@ -166,7 +166,7 @@ def test_an_idle_trainer_has_no_torch_loaded(tmp_path: Path) -> None:
     maps = Path("/proc/self/maps")
     if not maps.exists():
         pytest.skip("needs Linux's /proc")
-    with served_process(tmp_path) as served, served.client() as client:
+    with serve_in_process(tmp_path) as served, served.client() as client:
         assert list(client.models.list()) == []
         assert served.process is not None
         loaded = wait_for(Path(f"/proc/{served.process.pid}/maps").read_text, bool)
@@ -176,7 +176,7 @@ def test_an_idle_trainer_has_no_torch_loaded(tmp_path: Path) -> None:
 def test_an_upload_that_is_cut_off_is_kept_nowhere_and_is_no_fault(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    with served_here(tmp_path, {}) as served, served.client() as client:
+    with serve_in_thread(tmp_path, {}) as served, served.client() as client:
         place = urlsplit(served.url)
         head = (
             f"POST /v1/files HTTP/1.1\r\nHost: 127.0.0.1\r\nAuthorization: Bearer {KEY}\r\nContent-Length: 9000\r\n"

@@ -15,7 +15,15 @@ import httpx2
 import openai
 import pytest
 
-from tests.local.served import KEY, Served, check_answer, examples, served_here, upload, wait_for_status
+from tests.local.trainer_server import (
+    KEY,
+    TrainerServer,
+    check_answer,
+    examples,
+    serve_in_thread,
+    upload,
+    wait_for_status,
+)
 from trainers.local.api import guard
 
 UNKNOWN_FILE = "file-0123456789abcdef01234567"
@@ -23,8 +31,8 @@ PNG = b"\x89PNG\r\n\x1a\n" + bytes(range(256)) * 8
 
 
 @pytest.fixture(scope="module")
-def trainer(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
-    with served_here(
+def trainer(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TrainerServer]:
+    with serve_in_thread(
         tmp_path_factory.mktemp("trainer"), {"toy": "/nowhere", "mute": mute(tmp_path_factory.mktemp("base"))}
     ) as served:
         yield served
@@ -38,7 +46,7 @@ def mute(folder: Path) -> str:
 
 
 @pytest.fixture(scope="module")
-def client(trainer: Served) -> Iterator[openai.OpenAI]:
+def client(trainer: TrainerServer) -> Iterator[openai.OpenAI]:
     with trainer.client() as client:
         yield client
 
@@ -378,7 +386,7 @@ CASES = [
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
-def test_a_refusal_is_a_sentence_in_the_envelope(trainer: Served, file_id: str, case: Case) -> None:
+def test_a_refusal_is_a_sentence_in_the_envelope(trainer: TrainerServer, file_id: str, case: Case) -> None:
     content = case.raw if case.body is None else json.dumps(case.body).replace("FILE", file_id).encode()
     headers = {"Authorization": f"Bearer {KEY}", **case.headers}
     answer = httpx2.request(case.method, trainer.url + case.path, content=content, headers=headers)
@@ -478,7 +486,7 @@ def test_another_purpose_is_refused(client: openai.OpenAI) -> None:
     assert caught.value.param == "purpose"
 
 
-def test_more_than_512_mb_is_refused_before_it_is_sent(trainer: Served) -> None:
+def test_more_than_512_mb_is_refused_before_it_is_sent(trainer: TrainerServer) -> None:
     connection = http.client.HTTPConnection(urlsplit(trainer.url).netloc, timeout=10)
     with closing(connection):
         connection.putrequest("POST", "/v1/files")
@@ -489,14 +497,14 @@ def test_more_than_512_mb_is_refused_before_it_is_sent(trainer: Served) -> None:
         assert (answer.status, json.load(answer)["error"]["code"]) == (413, "file_too_large")
 
 
-def test_a_body_without_a_declared_length_is_cut_off_at_its_cap(trainer: Served) -> None:
+def test_a_body_without_a_declared_length_is_cut_off_at_its_cap(trainer: TrainerServer) -> None:
     headers = {"Authorization": f"Bearer {KEY}"}
     answer = httpx2.post(f"{trainer.url}{JOBS}", headers=headers, content=iter([b" " * 1_000_000] * 3))
     assert (answer.status_code, answer.json()["error"]["code"]) == (413, "request_too_large")
 
 
 def test_an_upload_without_a_declared_length_is_refused_as_a_file(
-    trainer: Served, monkeypatch: pytest.MonkeyPatch
+    trainer: TrainerServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(guard, "MAX_FILE_BYTES", 1000)
     headers = {"Authorization": f"Bearer {KEY}", "Content-Type": "multipart/form-data; boundary=x"}
@@ -520,7 +528,7 @@ def test_a_model_that_cannot_be_loaded_is_a_sentence(client: openai.OpenAI) -> N
     assert "Loading the base model /nowhere: " in str(caught.value)
 
 
-def test_loopback_names_are_answered_whatever_their_port(trainer: Served) -> None:
+def test_loopback_names_are_answered_whatever_their_port(trainer: TrainerServer) -> None:
     for host in ("localhost:1", "127.0.0.1", "[::1]:80"):
         headers = {"Authorization": f"Bearer {KEY}", "Host": host}
         assert httpx2.get(f"{trainer.url}/models", headers=headers).status_code == 200

@@ -16,13 +16,13 @@ from openai.types.fine_tuning import FineTuningJob
 from peft import PeftModel
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from tests.local.served import (
+from tests.local.trainer_server import (
     SCHEMA,
-    Served,
+    TrainerServer,
     close,
     examples,
     ready_url,
-    served_process,
+    serve_in_process,
     start_process,
     upload,
     wait_for,
@@ -43,13 +43,13 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def trainer(data: Path, tiny_model_dir: Path) -> Iterator[Served]:
-    with served_process(data, f"local/tiny={tiny_model_dir}") as served:
+def trainer(data: Path, tiny_model_dir: Path) -> Iterator[TrainerServer]:
+    with serve_in_process(data, f"local/tiny={tiny_model_dir}") as served:
         yield served
 
 
 @pytest.fixture(scope="module")
-def client(trainer: Served) -> Iterator[openai.OpenAI]:
+def client(trainer: TrainerServer) -> Iterator[openai.OpenAI]:
     with trainer.client() as client:
         yield client
 
@@ -142,7 +142,7 @@ def test_a_streamed_answer_of_the_tuned_model_is_the_same(
 def test_a_killed_trainer_goes_on_from_the_last_checkpoint(tmp_path: Path, tiny_model_dir: Path) -> None:
     """SIGTERM ends the training too; the next trainer on the data takes it up again."""
     process = start_process(tmp_path, f"local/tiny={tiny_model_dir}")
-    with Served(ready_url(process)).client() as client:
+    with TrainerServer(ready_url(process)).client() as client:
         job = client.fine_tuning.jobs.create(
             model="local/tiny",
             training_file=upload(client, examples(40)),
@@ -154,7 +154,7 @@ def test_a_killed_trainer_goes_on_from_the_last_checkpoint(tmp_path: Path, tiny_
     close(process)
     folder = tmp_path / "jobs" / job.id
     assert not (folder / "DONE").exists()
-    with served_process(tmp_path, f"local/tiny={tiny_model_dir}") as served, served.client() as client:
+    with serve_in_process(tmp_path, f"local/tiny={tiny_model_dir}") as served, served.client() as client:
         wait_for_status(client, job.id, "running")
         before = max(int(path.name[5:]) for path in (folder / "checkpoints").glob("step-*"))
         done = wait_for_status(client, job.id, "succeeded", "failed", seconds=120)
@@ -164,7 +164,7 @@ def test_a_killed_trainer_goes_on_from_the_last_checkpoint(tmp_path: Path, tiny_
     assert f"{before}" in said
 
 
-def test_every_answer_of_the_story_was_checked(trainer: Served, trained: FineTuningJob) -> None:
+def test_every_answer_of_the_story_was_checked(trainer: TrainerServer, trained: FineTuningJob) -> None:
     if not SCHEMA.exists():
         pytest.skip(f"OpenAI's description of the API is not at {SCHEMA}")
     assert {

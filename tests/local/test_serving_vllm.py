@@ -19,15 +19,8 @@ from types import SimpleNamespace
 import openai
 import pytest
 
-from tests.local.exporting import MODEL, tune
-from tests.local.served import (
-    Served,
-    close,
-    ready_url,
-    served_process,
-    start_process,
-    wait_for,
-)
+from tests.local.exports import MODEL, tune
+from tests.local.fake_vllm import BY_VLLM, ROOT, answer_of, install_fake_vllm
 from tests.local.test_server_aliases import asked
 from tests.local.test_server_chat import (
     client,
@@ -53,7 +46,14 @@ from tests.local.test_server_constrained import (
     test_several_answers_to_one_prompt_differ_and_can_be_repeated,
     test_the_named_tokens_are_the_answer,
 )
-from tests.local.vllm import BY_VLLM, ROOT, answer_of, install_stand_in
+from tests.local.trainer_server import (
+    TrainerServer,
+    close,
+    ready_url,
+    serve_in_process,
+    start_process,
+    wait_for,
+)
 from trainers import host
 from trainers.local.engines.catalog import VLLM, find_installation
 from trainers.local.engines.vllm import VllmOptions, serve_command
@@ -65,12 +65,12 @@ from trainers.local.serving.vllm_engine import VllmEngine, completion_body
 @pytest.fixture(scope="module")
 def trainer(
     tmp_path_factory: pytest.TempPathFactory, babbling_model_dir: Path, embedding_dir: Path
-) -> Iterator[Served]:
+) -> Iterator[TrainerServer]:
     data = tmp_path_factory.mktemp("trainer")
-    install_stand_in(data)
+    install_fake_vllm(data)
     names = {"local/tiny": babbling_model_dir, "tiny": babbling_model_dir, "embedder": embedding_dir}
     models = (f"{name}={folder}" for name, folder in names.items())
-    with served_process(data, *models, more=BY_VLLM) as served:
+    with serve_in_process(data, *models, more=BY_VLLM) as served:
         served.timeout_s = 180  # the stand-in loads torch with the first question
         yield served
 
@@ -93,11 +93,11 @@ def test_a_tuned_model_answers_by_its_names_as_the_builtin_engine_does(
     monkeypatch.setenv("FINETUNE_DTYPE", "fp32")
     folder = tune(tmp_path, tiny_model_dir)
     base = f"local/tiny={tiny_model_dir}"
-    with served_process(tmp_path, base) as served, replace(served, timeout_s=180).client() as client:
+    with serve_in_process(tmp_path, base) as served, replace(served, timeout_s=180).client() as client:
         by_builtin = [answer_of(client, name) for name in ("local/tiny", MODEL)]
-    home = install_stand_in(tmp_path)
+    home = install_fake_vllm(tmp_path)
     with (
-        served_process(tmp_path, base, more=BY_VLLM) as served,
+        serve_in_process(tmp_path, base, more=BY_VLLM) as served,
         replace(served, timeout_s=180).client() as client,
     ):
         assert asked(client, "PUT", "aliases/team/tickets", {"model": MODEL})[0] == 200
@@ -122,10 +122,10 @@ def test_where_vllm_ends_its_answers_are_refused_and_the_next_one_starts_it_agai
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
 def test_vllm_ends_with_the_trainer(tmp_path: Path, tiny_model_dir: Path, number: signal.Signals) -> None:
-    install_stand_in(tmp_path)
+    install_fake_vllm(tmp_path)
     process = start_process(tmp_path, f"tiny={tiny_model_dir}", more=BY_VLLM)
     try:
-        with Served(ready_url(process), timeout_s=180).client() as client:
+        with TrainerServer(ready_url(process), timeout_s=180).client() as client:
             answer_of(client, "tiny")
         vllm, command = vllm_of(process.pid)
         socket = Path(command[command.index(b"--uds") + 1].decode())
@@ -158,11 +158,11 @@ def test_a_trainer_without_vllm_says_how_to_get_it(tmp_path: Path) -> None:
 
 
 def test_a_server_that_can_not_start_says_its_last_words(tmp_path: Path, tiny_model_dir: Path) -> None:
-    home = install_stand_in(tmp_path)
+    home = install_fake_vllm(tmp_path)
     line = next(home.rglob("cli/main.py"))
     line.write_text("def main():\n    raise ValueError('no kernel for this head')\n")
     with (
-        served_process(tmp_path, f"tiny={tiny_model_dir}", more=BY_VLLM) as served,
+        serve_in_process(tmp_path, f"tiny={tiny_model_dir}", more=BY_VLLM) as served,
         served.client() as client,
         pytest.raises(
             openai.InternalServerError, match="vLLM did not start: ValueError: no kernel"
@@ -212,7 +212,7 @@ def test_on_a_cpu_vllm_takes_half_of_the_memory_that_is_free(
     meminfo = tmp_path / "meminfo"
     meminfo.write_text("MemTotal: 8000 kB\nMemAvailable: 3000 kB\nHugePages_Total: 0\n", encoding="ascii")
     monkeypatch.setattr(host, "MEMINFO", meminfo)
-    installation = find_installation(install_stand_in(tmp_path).parent, VLLM)
+    installation = find_installation(install_fake_vllm(tmp_path).parent, VLLM)
     assert installation is not None
     command = serve_command(installation, VllmOptions(tmp_path, "float32", 16, 8, None), tmp_path / "socket")
     assert command[-3:] == ["--enforce-eager", "--gpu-memory-utilization", "0.188"]

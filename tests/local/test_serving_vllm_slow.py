@@ -16,8 +16,8 @@ import openai
 import pytest
 
 from tests.local.conftest import make_tokenizer
-from tests.local.exporting import MODEL, tune
-from tests.local.served import ROOT, Served, served_process
+from tests.local.exports import MODEL, tune
+from tests.local.fake_vllm import BY_VLLM, answer_of
 from tests.local.test_server_chat import (
     client,
     reference,
@@ -47,7 +47,7 @@ from tests.local.test_server_constrained import (
     test_several_answers_to_one_prompt_differ_and_can_be_repeated,
     test_the_named_tokens_are_the_answer,
 )
-from tests.local.vllm import BY_VLLM, answer_of
+from tests.local.trainer_server import ROOT, TrainerServer, serve_in_process
 
 pytestmark = [pytest.mark.slow]
 START_S = 1200.0
@@ -105,7 +105,7 @@ def by_builtin(data: Path, babbling_model_dir: Path) -> list[str]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("FINETUNE_DTYPE", "fp32")
         tune(data, babbling_model_dir)
-    with served_process(data, f"local/tiny={babbling_model_dir}") as served:
+    with serve_in_process(data, f"local/tiny={babbling_model_dir}") as served:
         served.timeout_s = START_S
         with served.client() as client:
             return [answer_of(client, name) for name in ("local/tiny", MODEL)]
@@ -114,10 +114,10 @@ def by_builtin(data: Path, babbling_model_dir: Path) -> list[str]:
 @pytest.fixture(scope="module")
 def trainer(
     data: Path, babbling_model_dir: Path, embedding_dir: Path, by_builtin: list[str]
-) -> Iterator[Served]:
+) -> Iterator[TrainerServer]:
     names = {"local/tiny": babbling_model_dir, "tiny": babbling_model_dir, "embedder": embedding_dir}
     models = (f"{name}={folder}" for name, folder in names.items())
-    with served_process(data, *models, more=BY_VLLM) as served:
+    with serve_in_process(data, *models, more=BY_VLLM) as served:
         served.timeout_s = START_S
         yield served
 

@@ -19,7 +19,7 @@ import pytest
 
 from tests.local.preferences import pair
 from tests.local.runs import make_job
-from tests.local.test_sizing_peaks import ROOT, SMOLLM, STEPS, TOLERANCE, make_toy, peaks
+from tests.local.test_sizing_memory import ROOT, SMOLLM, STEPS, TOLERANCE, make_toy, peaks
 from tests.local.test_sizing_time import ONE_THREAD, TICKETS, measured
 from tests.local.test_sizing_time import TOLERANCE as TIME_WITHIN
 from trainers.base_models import Base, find_base

@@ -12,12 +12,12 @@ from typing import Any
 import openai
 import pytest
 
-from tests.local.served import (
-    Served,
+from tests.local.trainer_server import (
+    TrainerServer,
     close,
     examples,
     ready_url,
-    served_process,
+    serve_in_process,
     start_process,
     upload,
     wait_for,
@@ -48,7 +48,7 @@ def steps(client: openai.OpenAI, job_id: str) -> int:
 def test_a_sweep_lives_the_life_of_a_job(tmp_path: Path, tiny_model_dir: Path) -> None:
     model = f"local/tiny={tiny_model_dir}"
     process = start_process(tmp_path, model)
-    with Served(ready_url(process)).client() as client:
+    with TrainerServer(ready_url(process)).client() as client:
         made = create(client)
         told = made.hyperparameters.model_extra or {}
         assert told["sweep"] == SWEEP
@@ -74,7 +74,7 @@ def test_a_sweep_lives_the_life_of_a_job(tmp_path: Path, tiny_model_dir: Path) -
         process.kill()
         process.wait(10)
     close(process)
-    with served_process(tmp_path, model) as again, again.client() as client:
+    with serve_in_process(tmp_path, model) as again, again.client() as client:
         done = wait_for_status(client, made.id, "succeeded", "failed", seconds=180)
         assert done.status == "succeeded", done.error
         check_done(client, done)
@@ -111,7 +111,7 @@ def events(client: openai.OpenAI, job_id: str) -> str:
 def test_a_sweep_is_cancelled_within_seconds_and_keeps_its_table(
     tmp_path: Path, tiny_model_dir: Path
 ) -> None:
-    with served_process(tmp_path, f"local/tiny={tiny_model_dir}") as served, served.client() as client:
+    with serve_in_process(tmp_path, f"local/tiny={tiny_model_dir}") as served, served.client() as client:
         job = create(client, n_epochs=50)
         wait_for(lambda: steps(client, job.id), lambda done: done > 20, seconds=120)
         began = time.monotonic()

@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import load_file
 
 from tests.local.runs import Process, enter_team, make_job, run_team, run_to_end
-from tests.local.served import examples, free_port
+from tests.local.trainer_server import examples, free_port
 from trainers.hyperparameters import Sweep
 from trainers.local.job_directory import read_events
 from trainers.local.jobs.backends import LocalBackend, backend_refusal

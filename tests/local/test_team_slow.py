@@ -16,8 +16,11 @@ import pytest
 
 from tests.local.preferences import write_pairs
 from tests.local.runs import Process, adapter_bytes, enter_team, make_job, run_to_end, steps_told
-from tests.local.served import (
-    Served,
+from tests.local.sweeping import make_sweep, table, told_by_arms
+from tests.local.test_life import write_rows
+from tests.local.test_team import furthest
+from tests.local.trainer_server import (
+    TrainerServer,
     close,
     examples,
     free_port,
@@ -27,9 +30,6 @@ from tests.local.served import (
     wait_for,
     wait_for_status,
 )
-from tests.local.sweeping import make_sweep, table, told_by_arms
-from tests.local.test_life import write_rows
-from tests.local.test_team import furthest
 from trainers.hyperparameters import Sweep
 from trainers.local.job_directory import read_events, read_json
 from trainers.local.launch import SHORT_OF_MEMORY, train_command
@@ -167,7 +167,7 @@ def rank_of(process: int) -> str:
 def test_the_trainer_gives_a_job_two_processes_and_cancels_both(tmp_path: Path, tiny_model_dir: Path) -> None:
     process = start_process(tmp_path, f"tiny={tiny_model_dir}", more=("--gpus-per-job", "2"))
     try:
-        with Served(ready_url(process), process).client() as client:
+        with TrainerServer(ready_url(process), process).client() as client:
             file = upload(client, examples(40))
             body = {"hyperparameters": {"n_epochs": 1, "sharding": "fsdp"}}
             job = client.fine_tuning.jobs.create(model="tiny", training_file=file, extra_body=body)

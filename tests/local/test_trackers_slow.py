@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.local.served import examples, served_process, upload, wait_for_status
 from tests.local.test_life import losses
+from tests.local.trainer_server import examples, serve_in_process, upload, wait_for_status
 from trainers.local.job_directory import Integration, read_events, read_json
 from trainers.local.training.trackers import Curves
 
@@ -33,7 +33,7 @@ def test_a_job_asked_for_both_draws_its_curves_there(
         {"type": "wandb", "wandb": {"project": "tickets", "tags": ["nightly"]}},
         {"type": "mlflow", "mlflow": {"experiment": "tickets", "name": "first"}},
     ]
-    with served_process(tmp_path / "data", f"tiny={tiny_model_dir}") as served, served.client() as client:
+    with serve_in_process(tmp_path / "data", f"tiny={tiny_model_dir}") as served, served.client() as client:
         job = client.fine_tuning.jobs.create(
             model="tiny",
             training_file=upload(client, examples(24)),

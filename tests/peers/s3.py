@@ -18,7 +18,7 @@ from typing import Any
 
 import httpx2
 
-from tests.local.served import free_port
+from tests.local.trainer_server import free_port
 
 BUCKET = "training"
 KEYS = {

@@ -1,4 +1,4 @@
-"""An installed engine, as far as its driver can tell: what LLaMA-Factory's Python runs is stand_in.py."""
+"""An installed engine, as far as its driver can tell: what LLaMA-Factory's Python runs is fake_engine.py."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from pathlib import Path
 
 import pytest
 
-from tests.local.served import examples
+from tests.local.trainer_server import examples
 from trainers.local.engines.catalog import LLAMAFACTORY
 from trainers.local.engines.plan import EnginePlan
 from trainers.local.engines.runner import build_config
 from trainers.local.job_directory import TrainingJob, read_job, write_job
 from trainers.methods import Parameters
 
-STAND_IN = Path(__file__).with_name("stand_in.py")
+FAKE_ENGINE = Path(__file__).with_name("fake_engine.py")
 
 
 @pytest.fixture
@@ -26,7 +26,8 @@ def engines(tmp_path: Path) -> Path:
     home = root / "llamafactory"
     (home / "env" / "bin").mkdir(parents=True)
     _tool(
-        home / "env" / "bin" / "python", f'test "$1" = train.py || exit 0; exec {sys.executable} {STAND_IN}'
+        home / "env" / "bin" / "python",
+        f'test "$1" = train.py || exit 0; exec {sys.executable} {FAKE_ENGINE}',
     )
     (home / "env" / "lib" / "python3.11" / "site-packages" / "llamafactory-0.9.5.dist-info").mkdir(
         parents=True

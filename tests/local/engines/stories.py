@@ -18,7 +18,7 @@ import torch
 from openai.types.fine_tuning import FineTuningJob
 from peft import PeftModel
 
-from tests.local.served import examples, served_process, upload, wait_for, wait_for_status
+from tests.local.trainer_server import examples, serve_in_process, upload, wait_for, wait_for_status
 from trainers.local.job_directory import read_json
 from trainers.local.training.base_model import load_model, silence_peft_warning
 from trainers.methods import Quantization
@@ -39,7 +39,7 @@ def trainer_with(data: Path, engines: Path, model: Path) -> Iterator[openai.Open
     data.mkdir(exist_ok=True)
     if not (data / "engines").exists():
         (data / "engines").symlink_to(engines)
-    with served_process(data, f"local/tiny={model}") as served, served.client() as client:
+    with serve_in_process(data, f"local/tiny={model}") as served, served.client() as client:
         yield client
 
 

@@ -100,7 +100,7 @@ def test_its_log_becomes_our_events_and_results(job_folder: Path) -> None:
 def test_the_result_is_the_checkpoint_of_the_lowest_validation_loss(
     job_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("FINETUNE_STAND_IN", "worse")
+    monkeypatch.setenv("FINETUNE_FAKE_ENGINE", "worse")
     train(job_folder)
     done = read_json(job_folder / "DONE")
     assert done is not None
@@ -113,7 +113,7 @@ def test_the_result_is_the_checkpoint_of_the_lowest_validation_loss(
 def test_a_paused_job_ends_its_engine_and_goes_on_when_resumed(
     job_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("FINETUNE_STAND_IN", "slow")
+    monkeypatch.setenv("FINETUNE_FAKE_ENGINE", "slow")
     mark = threading.Timer(3.0, (job_folder / "PAUSED").touch)
     mark.start()
     with pytest.raises(TrainingPaused):
@@ -130,7 +130,7 @@ def test_a_paused_job_ends_its_engine_and_goes_on_when_resumed(
 
 
 def test_a_full_disk_is_a_pause(job_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("FINETUNE_STAND_IN", "disk")
+    monkeypatch.setenv("FINETUNE_FAKE_ENGINE", "disk")
     with pytest.raises(TrainingPaused):
         train(job_folder)
     assert (job_folder / "PAUSED").exists()
@@ -149,7 +149,7 @@ def test_what_it_was_told_stays_in_the_jobs_folder(job_folder: Path) -> None:
 def test_a_crash_says_the_engines_last_words_and_the_next_try_goes_on(
     job_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("FINETUNE_STAND_IN", "crash")
+    monkeypatch.setenv("FINETUNE_FAKE_ENGINE", "crash")
     with pytest.raises(
         EngineCrashed, match=r"llamafactory ended with exit code 1: .*the card fell off the bus"
     ):
@@ -167,7 +167,7 @@ def test_checkpoints_whose_steps_nobody_heard_of_are_not_gone_on_from(
     job_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As an engine leaves them that outlived the process which read its log."""
-    monkeypatch.setenv("FINETUNE_STAND_IN", "crash")
+    monkeypatch.setenv("FINETUNE_FAKE_ENGINE", "crash")
     with pytest.raises(EngineCrashed):
         train(job_folder)
     output, results = job_folder / "engine" / "output", job_folder / "results.csv"
@@ -200,7 +200,7 @@ def test_a_step_is_told_with_the_validation_that_was_due(
 def test_a_loss_that_is_no_number_ends_the_job_with_a_sentence(
     job_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("FINETUNE_STAND_IN", "nan")
+    monkeypatch.setenv("FINETUNE_FAKE_ENGINE", "nan")
     failed = failure(job_folder)
     assert (failed.code, failed.param) == ("loss_not_finite", "learning_rate")
     assert failed.message == "At step 2 the loss became nan and its gradient 1.5. Set learning_rate lower."
@@ -209,7 +209,7 @@ def test_a_loss_that_is_no_number_ends_the_job_with_a_sentence(
 def test_a_validation_loss_that_is_no_number_ends_the_job_with_a_sentence(
     job_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("FINETUNE_STAND_IN", "nan-valid")
+    monkeypatch.setenv("FINETUNE_FAKE_ENGINE", "nan-valid")
     failed = failure(job_folder)
     assert (failed.code, failed.param) == ("loss_not_finite", "learning_rate")
     assert failed.message == "After step 6 the validation loss is nan. Set learning_rate lower."
@@ -218,7 +218,7 @@ def test_a_validation_loss_that_is_no_number_ends_the_job_with_a_sentence(
 def test_an_adapter_with_broken_numbers_is_never_published(
     job_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("FINETUNE_STAND_IN", "broken")
+    monkeypatch.setenv("FINETUNE_FAKE_ENGINE", "broken")
     assert failure(job_folder).code == "loss_not_finite"
     assert not (job_folder / "adapter").exists()
 
@@ -226,7 +226,7 @@ def test_an_adapter_with_broken_numbers_is_never_published(
 def test_a_base_that_was_not_quantised_ends_the_job_with_a_sentence(
     job_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("FINETUNE_STAND_IN", "whole")
+    monkeypatch.setenv("FINETUNE_FAKE_ENGINE", "whole")
     change(job_folder, quantization="nf4")
     failed = failure(job_folder)
     assert (failed.code, failed.param) == ("engine_cannot", "quantization")
@@ -242,7 +242,7 @@ def test_a_base_that_was_not_quantised_ends_the_job_with_a_sentence(
 def test_a_key_that_the_engine_refuses_ends_the_job_with_a_sentence(
     job_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("FINETUNE_STAND_IN", "key")
+    monkeypatch.setenv("FINETUNE_FAKE_ENGINE", "key")
     failed = failure(job_folder)
     assert failed.code == "engine_config_changed"
     assert failed.message == (

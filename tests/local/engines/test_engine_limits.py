@@ -57,7 +57,7 @@ def is_same_end(folder: Path, before: dict[str, Any]) -> bool:
 def test_a_ceiling_ends_the_engine_with_a_validated_checkpoint_and_a_kill_changes_nothing(
     job_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("FINETUNE_STAND_IN", "slow")
+    monkeypatch.setenv("FINETUNE_FAKE_ENGINE", "slow")
     change(job_folder, **ENDLESS)
     ended = train(job_folder)
     assert 0 < ended["step"] < 6 * FOREVER
@@ -68,14 +68,14 @@ def test_a_ceiling_ends_the_engine_with_a_validated_checkpoint_and_a_kill_change
     assert ended["result_step"] == ended["step"]  # its loss falls
     assert (job_folder / "adapter" / "adapter_model.safetensors").exists()
     kill(job_folder)
-    monkeypatch.setenv("FINETUNE_STAND_IN", "key")
+    monkeypatch.setenv("FINETUNE_FAKE_ENGINE", "key")
     assert is_same_end(job_folder, ended)
 
 
 def test_an_engine_that_does_not_hear_is_ended_and_what_it_kept_is_the_result(
     job_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("FINETUNE_STAND_IN", "deaf")
+    monkeypatch.setenv("FINETUNE_FAKE_ENGINE", "deaf")
     change(job_folder, **ENDLESS)
     ended = train(job_folder)
     assert ended["result_step"] == 6 < ended["step"] < 6 * FOREVER
@@ -85,7 +85,7 @@ def test_an_engine_that_does_not_hear_is_ended_and_what_it_kept_is_the_result(
 def test_a_ceiling_before_the_first_checkpoint_is_a_sentence(
     job_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("FINETUNE_STAND_IN", "loads")
+    monkeypatch.setenv("FINETUNE_FAKE_ENGINE", "loads")
     change(job_folder, max_seconds=8)
     with pytest.raises(TrainingFailed, match="loading the model and 0 steps took") as caught:
         train(job_folder)
@@ -96,7 +96,7 @@ def test_a_ceiling_before_the_first_checkpoint_is_a_sentence(
 def test_lost_patience_ends_the_engine_with_the_best_checkpoint(
     job_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("FINETUNE_STAND_IN", "worse")
+    monkeypatch.setenv("FINETUNE_FAKE_ENGINE", "worse")
     change(job_folder, n_epochs=FOREVER, patience=2)
     ended = train(job_folder)
     assert (ended["step"], ended["result_step"]) == (18, 6)
@@ -107,7 +107,7 @@ def test_lost_patience_ends_the_engine_with_the_best_checkpoint(
 def test_patience_that_lasts_to_the_end_stops_nothing(
     job_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("FINETUNE_STAND_IN", "worse")
+    monkeypatch.setenv("FINETUNE_FAKE_ENGINE", "worse")
     change(job_folder, patience=1)
     ended = train(job_folder)
     assert (ended["step"], ended["result_step"], ended["stopped"]) == (12, 6, None)
@@ -126,11 +126,11 @@ def test_a_kill_after_patience_was_lost_changes_nothing(
     job_folder: Path, monkeypatch: pytest.MonkeyPatch, lost: tuple[str, ...]
 ) -> None:
     """Also one before the decision was written down, as all validations are."""
-    monkeypatch.setenv("FINETUNE_STAND_IN", "worse")
+    monkeypatch.setenv("FINETUNE_FAKE_ENGINE", "worse")
     change(job_folder, n_epochs=FOREVER, patience=2)
     before = train(job_folder)
     kill(job_folder, *lost)
-    monkeypatch.setenv("FINETUNE_STAND_IN", "key")
+    monkeypatch.setenv("FINETUNE_FAKE_ENGINE", "key")
     assert is_same_end(job_folder, before)
 
 
@@ -147,14 +147,14 @@ def test_a_kill_after_patience_was_lost_changes_nothing(
 def test_the_time_of_earlier_tries_counts_and_may_leave_none(
     job_folder: Path, monkeypatch: pytest.MonkeyPatch, ceiling: dict[str, int], said: str
 ) -> None:
-    monkeypatch.setenv("FINETUNE_STAND_IN", "crash")
+    monkeypatch.setenv("FINETUNE_FAKE_ENGINE", "crash")
     change(job_folder, n_epochs=FOREVER, **ceiling)
     with pytest.raises(EngineCrashed):
         train(job_folder)
     progress = read_json(job_folder / "progress.json")
     assert progress is not None
     replace_json(job_folder / "progress.json", {**progress, "seconds": 3599.0})
-    monkeypatch.setenv("FINETUNE_STAND_IN", "key")
+    monkeypatch.setenv("FINETUNE_FAKE_ENGINE", "key")
     ended = train(job_folder)
     assert (ended["step"], ended["result_step"]) == (12, 12)
     assert ended["stopped"].startswith(f"Stopped at step 12/1200: {said} leaves no time for another step.")
@@ -163,14 +163,14 @@ def test_the_time_of_earlier_tries_counts_and_may_leave_none(
 def test_a_kill_between_the_decision_and_its_checkpoint_leaves_the_one_before(
     job_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("FINETUNE_STAND_IN", "crash")
+    monkeypatch.setenv("FINETUNE_FAKE_ENGINE", "crash")
     change(job_folder, n_epochs=FOREVER, max_seconds=3600)
     with pytest.raises(EngineCrashed):
         train(job_folder)
     replace_json(job_folder / "engine" / "STOP", {"why": "ceiling"})
     shutil.rmtree(job_folder / "checkpoints" / "step-000012")
     shutil.rmtree(job_folder / "engine" / "output" / "checkpoint-12")
-    monkeypatch.setenv("FINETUNE_STAND_IN", "key")
+    monkeypatch.setenv("FINETUNE_FAKE_ENGINE", "key")
     ended = train(job_folder)
     assert (ended["step"], ended["result_step"]) == (12, 6)
     assert "The steps after the checkpoint of step 6 are lost" in warnings(job_folder)

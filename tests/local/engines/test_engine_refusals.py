@@ -10,7 +10,7 @@ import openai
 import pytest
 
 from tests.local.engines.conftest import facts
-from tests.local.served import served_here, upload
+from tests.local.trainer_server import serve_in_thread, upload
 from trainers import methods
 from trainers.local.engines.catalog import ENGINES, LLAMAFACTORY, UNSLOTH
 from trainers.local.engines.compatibility import Refusal, find_refusal
@@ -22,7 +22,7 @@ BY_LLAMAFACTORY = Parameters(engine="llamafactory")
 @pytest.fixture(scope="module")
 def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[openai.OpenAI]:
     data = tmp_path_factory.mktemp("trainer")
-    with served_here(data, {"local/toy": str(data)}) as served, served.client() as client:
+    with serve_in_thread(data, {"local/toy": str(data)}) as served, served.client() as client:
         yield client
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.local.engines import stories
-from tests.local.served import wait_for
+from tests.local.trainer_server import wait_for
 from trainers.local.engines.catalog import ENGINES
 
 ROOT = Path(__file__).resolve().parents[3]

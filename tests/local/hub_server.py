@@ -30,7 +30,7 @@ class Hub:
 
 
 @contextmanager
-def served_hub(root: Path) -> Iterator[Hub]:
+def serve_hub(root: Path) -> Iterator[Hub]:
     hub = Hub(root)
 
     class Handler(BaseHTTPRequestHandler):

@@ -17,7 +17,14 @@ import openai
 import pytest
 
 from tests.local.runs import files_of_at_most
-from tests.local.served import Served, examples, served_here, upload, wait_for, wait_for_status
+from tests.local.trainer_server import (
+    TrainerServer,
+    examples,
+    serve_in_thread,
+    upload,
+    wait_for,
+    wait_for_status,
+)
 from trainers.hyperparameters import batch_for, epochs_for, rate_for
 from trainers.local.jobs.backends import LocalBackend, job_environment, pick_gpus, visible_gpus
 from trainers.local.jobs.job_queue import TICK_S
@@ -44,13 +51,13 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def trainer(data: Path) -> Iterator[Served]:
-    with served_here(data, MODELS) as served:
+def trainer(data: Path) -> Iterator[TrainerServer]:
+    with serve_in_thread(data, MODELS) as served:
         yield served
 
 
 @pytest.fixture
-def client(trainer: Served) -> Iterator[openai.OpenAI]:
+def client(trainer: TrainerServer) -> Iterator[openai.OpenAI]:
     with trainer.client() as client:
         yield client
 
@@ -137,11 +144,11 @@ def test_a_job_that_has_ended_is_neither_paused_nor_resumed(client: openai.OpenA
 
 
 def test_a_job_stays_paused_over_a_restart(tmp_path: Path) -> None:
-    with served_here(tmp_path, MODELS) as served, served.client() as client:
+    with serve_in_thread(tmp_path, MODELS) as served, served.client() as client:
         job = create(client, metadata={"stub": "slow"})
         wait_for((tmp_path / "jobs" / job.id / "sleeping").exists, bool)
         pause(client, job.id)
-    with served_here(tmp_path, MODELS) as served, served.client() as client:
+    with serve_in_thread(tmp_path, MODELS) as served, served.client() as client:
         other = create(client)
         wait_for_status(client, other.id, "succeeded")
         assert client.fine_tuning.jobs.retrieve(job.id).status == "paused"
@@ -154,7 +161,7 @@ def test_a_job_stays_paused_over_a_restart(tmp_path: Path) -> None:
 def test_as_many_jobs_run_as_there_are_slots_each_with_a_gpu_of_its_own(tmp_path: Path) -> None:
     command = (sys.executable, "-c", WHERE_ITS_GPU_IS)
     with (
-        served_here(tmp_path, MODELS, command, slots=2, gpus=("0", "3")) as served,
+        serve_in_thread(tmp_path, MODELS, command, slots=2, gpus=("0", "3")) as served,
         served.client() as client,
     ):
         jobs = [create(client) for _ in range(3)]
@@ -172,7 +179,7 @@ def test_as_many_jobs_run_as_there_are_slots_each_with_a_gpu_of_its_own(tmp_path
 
 def test_without_gpus_a_process_sees_what_the_trainer_sees(tmp_path: Path) -> None:
     command = (sys.executable, "-c", WHERE_ITS_GPU_IS)
-    with served_here(tmp_path, MODELS, command) as served, served.client() as client:
+    with serve_in_thread(tmp_path, MODELS, command) as served, served.client() as client:
         job = create(client)
         assert seen(tmp_path, job.id) == "unset"
         client.fine_tuning.jobs.cancel(job.id)
@@ -233,7 +240,7 @@ def test_children_count_gpus_as_nvidia_smi_does(monkeypatch: pytest.MonkeyPatch)
 
 
 def test_a_full_disk_is_a_sentence_and_ends_no_thread(tmp_path: Path) -> None:
-    with served_here(tmp_path, MODELS) as served, served.client() as client:
+    with serve_in_thread(tmp_path, MODELS) as served, served.client() as client:
         file_id = upload(client)
         job = client.fine_tuning.jobs.create(
             model="local/toy", training_file=file_id, metadata={"stub": "slow"}
@@ -268,7 +275,7 @@ def test_the_auto_rate_falls_with_the_hidden_size(hidden: int | None, family: st
 
 
 def test_the_answer_to_auto_is_a_number(tmp_path: Path, tiny_model_dir: Path) -> None:
-    with served_here(tmp_path, {"tiny": str(tiny_model_dir)}) as served, served.client() as client:
+    with serve_in_thread(tmp_path, {"tiny": str(tiny_model_dir)}) as served, served.client() as client:
         job = client.fine_tuning.jobs.create(
             model="tiny",
             training_file=upload(client, examples(250)),

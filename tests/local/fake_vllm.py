@@ -9,7 +9,7 @@ from pathlib import Path
 
 import openai
 
-from tests.local.exporting import MODEL
+from tests.local.exports import MODEL
 from trainers.local.engines.catalog import VLLM
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -17,7 +17,7 @@ BY_VLLM = ("--serving-engine", "vllm")
 QUESTION = "Ticket 1: my card was charged for the parcel."
 
 
-def install_stand_in(data: Path) -> Path:
+def install_fake_vllm(data: Path) -> Path:
     """The engine's folder, whose Python is ours and finds tests/peers/vllm_server.py under vLLM's name."""
     home = data / "engines" / VLLM.name
     python = home / "env" / "bin" / "python"

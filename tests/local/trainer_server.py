@@ -47,7 +47,7 @@ class Checked:
 
 
 @dataclass
-class Served:
+class TrainerServer:
     url: str
     process: subprocess.Popen[str] | None = None
     timeout_s: float = 60
@@ -61,11 +61,11 @@ class Served:
 
 
 @contextmanager
-def served_process(data: Path, *models: str, more: tuple[str, ...] = ()) -> Iterator[Served]:
+def serve_in_process(data: Path, *models: str, more: tuple[str, ...] = ()) -> Iterator[TrainerServer]:
     """`python -m trainers.local` as users start it, ended with SIGTERM."""
     process = start_process(data, *models, more=more)
     try:
-        yield Served(ready_url(process), process)
+        yield TrainerServer(ready_url(process), process)
     finally:
         process.terminate()
         process.wait(60)
@@ -105,9 +105,9 @@ def close(process: subprocess.Popen[str]) -> None:
 
 
 @contextmanager
-def served_here(
+def serve_in_thread(
     data: Path, models: dict[str, str], command: tuple[str, ...] = STUB, port: int = 0, **more: Any
-) -> Iterator[Served]:
+) -> Iterator[TrainerServer]:
     """In a thread of this process; jobs are 'trained' by stub_train.py. `more` are Config's fields."""
     listener = listen("127.0.0.1", port)
     app = build_app(Config(data, KEY, models, train_command=command, **more))
@@ -115,7 +115,7 @@ def served_here(
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
     thread.start()
     try:
-        yield Served(f"http://127.0.0.1:{listener.getsockname()[1]}/v1")
+        yield TrainerServer(f"http://127.0.0.1:{listener.getsockname()[1]}/v1")
     finally:
         server.should_exit = True
         thread.join(20)

@@ -1,4 +1,4 @@
-"""Stands in for LLaMA-Factory where a test is about what its driver does. `$FINETUNE_STAND_IN` says how it goes.
+"""Stands in for LLaMA-Factory where a test is about what its driver does. `$FINETUNE_FAKE_ENGINE` says how it goes.
 
 (nothing)  trains to its end      crash     dies after its second checkpoint, once; goes on from there
 nan        loses its numbers      key       doesn't know a key of its config
@@ -29,7 +29,7 @@ class NotQuantized(Exception):
 
 
 def main() -> None:
-    how = os.environ.get("FINETUNE_STAND_IN", "")
+    how = os.environ.get("FINETUNE_FAKE_ENGINE", "")
     config = yaml.safe_load(Path("config.yml").read_text())
     if how == "key":
         raise ValueError("Some keys are not used by the HfArgumentParser: ['lora_rank']")

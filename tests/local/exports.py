@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from tests.local.served import examples
+from tests.local.trainer_server import examples
 from trainers.local.export.order import ExportOrder
 from trainers.local.export.pipeline import export
 from trainers.local.job_directory import TrainingJob, replace_json, write_job

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from transformers import AutoModelForCausalLM
 
-from tests.local.hub import TERABYTES, Hub, served_hub
+from tests.local.hub_server import TERABYTES, Hub, serve_hub
 from trainers.local.base_download import fetch_base
 from trainers.local.training.base_model import load_config, load_tokenizer
 from trainers.local.training.errors import TrainingFailed
@@ -30,7 +30,7 @@ def hub(tmp_path: Path, tiny_model_dir: Path) -> Iterator[Hub]:
     (folder / "modeling_tiny.py").write_text("raise SystemExit('executed')")
     (folder / "pytorch_model.bin").write_bytes(b"pickled")
     (folder / "consolidated.safetensors").write_bytes(b"the same once more")
-    with served_hub(tmp_path / "hub") as served:
+    with serve_hub(tmp_path / "hub") as served:
         yield served
 
 
