@@ -1,4 +1,4 @@
-"""vLLM in a trainer's folder of engines: a stand-in for it, or the real one that was installed elsewhere."""
+"""Installs a server in vLLM's place into a trainer's folder of engines, and asks trainers that serve by vLLM."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import json
 import shlex
 import sys
 from pathlib import Path
+from typing import Any
 
 import openai
 
@@ -15,20 +16,20 @@ from trainers.local.engines.catalog import VLLM
 ROOT = Path(__file__).resolve().parents[2]
 BY_VLLM = ("--serving-engine", "vllm")
 QUESTION = "Ticket 1: my card was charged for the parcel."
+MODEL_SERVER = "from tests.peers.vllm_server import main as main\n"
+CANNED_SERVER = "from tests.local.canned_vllm import main as main\n"
 
 
-def install_fake_vllm(data: Path) -> Path:
-    """The engine's folder, whose Python is ours and finds tests/peers/vllm_server.py under vLLM's name."""
+def install_fake_vllm(data: Path, command_line: str = MODEL_SERVER) -> Path:
+    """Returns the engine's folder. Its Python is this one, and finds `command_line` as vLLM's main module."""
     home = data / "engines" / VLLM.name
     python = home / "env" / "bin" / "python"
     python.parent.mkdir(parents=True)
     packages = home / "env" / "lib" / "python3.11" / "site-packages"
     (packages / f"vllm-{VLLM.version}.dist-info").mkdir(parents=True)
-    line = packages / "vllm" / "entrypoints" / "cli" / "main.py"
-    line.parent.mkdir(parents=True)
-    line.write_text(
-        "import gc\ngc.disable()\nfrom tests.peers.vllm_server import main as main\n"
-    )  # starts quicker
+    main = packages / "vllm" / "entrypoints" / "cli" / "main.py"
+    main.parent.mkdir(parents=True)
+    main.write_text("import gc\ngc.disable()\n" + command_line)  # starts quicker
     path = shlex.quote(f"{ROOT}:{packages}")
     python.write_text(f'#!/bin/sh\nPYTHONPATH={path} exec {sys.executable} "$@"\n')
     python.chmod(0o755)
@@ -42,16 +43,13 @@ def install_fake_vllm(data: Path) -> Path:
     return home
 
 
-def answer_of(client: openai.OpenAI, model: str, text: str = QUESTION) -> str:
-    messages = [
+def answer_of(client: openai.OpenAI, model: str, **options: Any) -> str:
+    messages: list[Any] = [
         {"role": "system", "content": "Sort this support ticket."},
-        {"role": "user", "content": text},
+        {"role": "user", "content": QUESTION},
     ]
     answer = client.chat.completions.create(
-        model=model,
-        messages=messages,  # type: ignore[arg-type]
-        temperature=0,
-        max_tokens=8,
+        model=model, messages=messages, temperature=0, max_tokens=8, **options
     )
     assert answer.model == (MODEL if model.startswith("team/") else model)
-    return answer.choices[0].message.content or ""
+    return str(answer.choices[0].message.content)

@@ -1,8 +1,7 @@
-"""`python -m tests.local.peaks FOLDER …`: train the job in each folder, all of one method, each in a process of its
-own, and print how far resident memory grew at its peak over the process before it had a model, in bytes, one JSON line
-a job.
+"""`python -m tests.local.peaks FOLDER …` trains the job in each folder in a process of its own; all have one method. It
+prints one JSON line per job: how many bytes resident memory grew, at its peak, over the process without a model.
 
-The processes are forked once all is imported: nothing has computed yet, so no thread is left behind.
+The processes are forked when everything is imported. Nothing has been computed by then, so no threads are lost.
 """
 
 from __future__ import annotations
@@ -15,28 +14,27 @@ from pathlib import Path
 
 def main() -> None:
     from trainers.local.job_directory import read_job
-    from trainers.local.training.methods import sft
 
-    train, folders = sft.train, [Path(each) for each in sys.argv[1:]]
+    folders = [Path(each) for each in sys.argv[1:]]
     if read_job(folders[0]).method == "dpo":
-        from trainers.local.training.methods import dpo  # with TRL, which counts as the program
-
-        train = dpo.train
+        from trainers.local.training.methods.dpo import train  # with TRL, which counts as the program
+    else:
+        from trainers.local.training.methods.sft import train
     for folder in folders:
         child = os.fork()
         if child == 0:
             before = resident("VmRSS")
-            Path("/proc/self/clear_refs").write_text("5")  # the highest mark counts from here
+            Path("/proc/self/clear_refs").write_text("5")  # resets VmHWM
             train(folder, read_job(folder))
-            told = {"folder": folder.name, "grown": resident("VmHWM") - before, "program": before}
-            print(json.dumps(told), flush=True)
+            grown = resident("VmHWM") - before
+            print(json.dumps({"folder": folder.name, "grown": grown, "program": before}), flush=True)
             os._exit(0)
         if os.waitpid(child, 0)[1]:
             sys.exit(f"the training in {folder} failed")
 
 
 def resident(key: str) -> int:
-    """Bytes, out of Linux's own accounts."""
+    """Returns bytes, from /proc."""
     lines = Path("/proc/self/status").read_text().splitlines()
     return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(key))
 

@@ -62,7 +62,7 @@ def tuned(client: openai.OpenAI, model: str = "toy") -> str:
     return str(wait_for_status(client, job.id, "succeeded").fine_tuned_model)
 
 
-def asked(
+def send(
     client: openai.OpenAI, method: str, path: str, body: dict[str, Any] | None = None
 ) -> tuple[int, Any]:
     """As any program would."""
@@ -129,9 +129,9 @@ def test_it_outlives_a_restart(data: Path) -> None:
     ],
 )
 def test_a_name_that_could_be_another_model_s_is_refused(client: openai.OpenAI, name: str, code: str) -> None:
-    status, answer = asked(client, "PUT", f"aliases/{name}", {"model": "toy"})
+    status, answer = send(client, "PUT", f"aliases/{name}", {"model": "toy"})
     assert (status, code_of(answer)) == (400, code)
-    assert asked(client, "GET", "aliases")[1]["data"] == []
+    assert send(client, "GET", "aliases")[1]["data"] == []
 
 
 @pytest.mark.parametrize(
@@ -145,7 +145,7 @@ def test_a_name_that_could_be_another_model_s_is_refused(client: openai.OpenAI, 
     ],
 )
 def test_what_is_no_model_here_is_refused(client: openai.OpenAI, body: Any, status: int, code: str) -> None:
-    got, answer = asked(client, "PUT", "aliases/team/tickets", body)
+    got, answer = send(client, "PUT", "aliases/team/tickets", body)
     assert (got, code_of(answer)) == (status, code)
 
 
@@ -162,9 +162,9 @@ def test_a_model_in_use_is_not_deleted(trainer: Trainer, client: openai.OpenAI) 
         client.models.delete(first)
     trainer.set_alias("team/tickets", second)
     assert client.models.delete(first).deleted
-    assert asked(client, "DELETE", "aliases/team/tickets")[0] == 200
+    assert send(client, "DELETE", "aliases/team/tickets")[0] == 200
     assert client.models.delete(second).deleted
-    status, answer = asked(client, "DELETE", "aliases/team/tickets")
+    status, answer = send(client, "DELETE", "aliases/team/tickets")
     assert (status, code_of(answer)) == (404, "alias_not_found")
 
 
@@ -172,11 +172,11 @@ def test_of_a_deletion_and_a_name_at_once_one_wins(client: openai.OpenAI) -> Non
     for _ in range(5):
         model = tuned(client)
         with ThreadPoolExecutor(2) as pool:
-            deleted = pool.submit(asked, client, "DELETE", f"models/{model}")
-            named = pool.submit(asked, client, "PUT", "aliases/team/tickets", {"model": model})
+            deleted = pool.submit(send, client, "DELETE", f"models/{model}")
+            named = pool.submit(send, client, "PUT", "aliases/team/tickets", {"model": model})
         statuses = (deleted.result()[0], named.result()[0])
         assert statuses in ((200, 404), (400, 200))
-        asked(client, "DELETE", "aliases/team/tickets")
+        send(client, "DELETE", "aliases/team/tickets")
 
 
 def test_a_name_whose_model_was_taken_from_the_disk_says_so(

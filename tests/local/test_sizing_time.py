@@ -1,5 +1,4 @@
-"""The time that is foreseen beside a real training, in seconds of the processor: other work on the machine counts in
-neither."""
+"""Time estimates compared with a real training, in CPU seconds, so that other work on the machine doesn't count."""
 
 from __future__ import annotations
 
@@ -12,14 +11,13 @@ from pathlib import Path
 
 import pytest
 
+from tests.local.runs import make_job
+from tests.local.test_sizing_memory import MAKE_SMOLLM, ROOT, SMOLLM
 from trainers.base_models import Base, find_base
 from trainers.dataset import Columns, check_file
-from trainers.local.job_directory import TrainingJob, write_job
 from trainers.methods import Parameters
 from trainers.sizing.training_time import Calibration, RowLengths, read_calibration, training_seconds
 
-ROOT = Path(__file__).parents[2]
-SMOLLM = ROOT / ".cache" / "smollm2-135m"
 TICKETS = ROOT / "examples" / "support_tickets.csv"
 ONE_THREAD = {**os.environ, "OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "passive"}
 ROWS, TOLERANCE = 128, 0.20
@@ -28,8 +26,8 @@ ROWS, TOLERANCE = 128, 0.20
 @pytest.mark.parametrize(
     ("packs", "by_rows"), [("CPU_PACKS", True), ("GPU_PACKS", True), ("GPU_PACKS", False)]
 )
-def test_times_that_a_machine_would_take_give_back_its_speed(packs: str, by_rows: bool) -> None:
-    """A GPU's packs have several rows too: what is timed is what keeps them apart."""
+def test_a_machines_speed_is_recovered_from_its_times(packs: str, by_rows: bool) -> None:
+    """A GPU's packs also have several rows each. Attention within rows costs less than over the whole pack."""
     from trainers.local import calibrate
     from trainers.local.calibrate import RANK, Lengths, _fit
     from trainers.sizing.training_time import operations
@@ -38,7 +36,7 @@ def test_times_that_a_machine_would_take_give_back_its_speed(packs: str, by_rows
     assert isinstance(base, Base)
     shape = base.architecture
 
-    def taken(lengths: Lengths) -> float:
+    def seconds(lengths: Lengths) -> float:
         pack, row = lengths
         return (
             shape.layers * 0.002
@@ -46,45 +44,48 @@ def test_times_that_a_machine_would_take_give_back_its_speed(packs: str, by_rows
             + shape.layers * 9 * pack * (row if by_rows else pack) * 1e-8
         )
 
-    measured: tuple[Lengths, ...] = getattr(calibrate, packs)
-    assert any(pack > row for pack, row in measured)
-    times = {lengths: taken(lengths) for lengths in measured}
-    layer_s, an_operation, pair_s = _fit(shape, times, by_rows=by_rows)
-    assert (layer_s, 1 / an_operation, pair_s) == pytest.approx((0.002, 1e11, 1e-8), rel=1e-3)
+    packed: tuple[Lengths, ...] = getattr(calibrate, packs)
+    assert any(pack > row for pack, row in packed)
+    times = {lengths: seconds(lengths) for lengths in packed}
+    layer_s, operation_s, pair_s = _fit(shape, times, by_rows=by_rows)
+    assert (layer_s, 1 / operation_s, pair_s) == pytest.approx((0.002, 1e11, 1e-8), rel=1e-3)
 
 
-def test_times_that_do_not_grow_with_the_work_still_give_a_speed() -> None:
-    """As on a machine that something else takes away now and then."""
+def test_times_that_do_not_grow_with_the_work_give_a_speed() -> None:
+    """As on a machine that other programs use now and then."""
     from trainers.local import calibrate
 
     base = find_base("smollm2-135m")
     assert isinstance(base, Base)
     times = {lengths: 1.0 / sum(lengths) for lengths in calibrate.CPU_PACKS}
-    layer_s, an_operation, pair_s = calibrate._fit(base.architecture, times)
-    assert an_operation > 0 and (layer_s, pair_s) == (0.0, 0.0)
+    layer_s, operation_s, pair_s = calibrate._fit(base.architecture, times)
+    assert operation_s > 0 and (layer_s, pair_s) == (0.0, 0.0)
 
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("real_processes")
-def test_a_training_on_support_tickets_takes_the_time_that_was_foreseen(tmp_path: Path) -> None:
-    assert SMOLLM.exists(), "make it with: python -m trainers.local.demo_model .cache/smollm2-135m"
+def test_a_training_on_support_tickets_takes_the_estimated_time(tmp_path: Path) -> None:
+    assert SMOLLM.exists(), MAKE_SMOLLM
     report = check_file(TICKETS, TICKETS.name, Columns(), tmp_path, 1)
     lines = (tmp_path / f"{report.train_sha256}.jsonl").read_text().splitlines()[:ROWS]
     (tmp_path / "train.jsonl").write_text("\n".join(lines))
-    expected = foreseen(tmp_path / "train.jsonl", measured(tmp_path))
-    assert expected == pytest.approx(trained(tmp_path), rel=TOLERANCE)
+    estimate = estimate_seconds(tmp_path / "train.jsonl", calibrate_machine(tmp_path))
+    settings = Parameters(n_epochs=1)
+    job = make_job(tmp_path / "job", SMOLLM, tmp_path / "train.jsonl", settings)
+    assert estimate == pytest.approx(measure_training(job), rel=TOLERANCE)
+    assert json.loads((job / "DONE").read_text())["trained_tokens"] > 0
 
 
-def measured(folder: Path) -> Calibration:
+def calibrate_machine(folder: Path) -> Calibration:
     command = [sys.executable, "-m", "trainers.local.calibrate", "--seconds", "40", "--processor-time"]
     done = subprocess.run(command, cwd=ROOT, env=ONE_THREAD, capture_output=True, text=True, timeout=600)
     (folder / "calibration.json").write_text(done.stdout)
-    found = read_calibration(folder / "calibration.json")
-    assert found is not None, done.stderr
-    return found
+    calibration = read_calibration(folder / "calibration.json")
+    assert calibration is not None, done.stderr
+    return calibration
 
 
-def foreseen(file: Path, machine: Calibration) -> float:
+def estimate_seconds(file: Path, machine: Calibration) -> float:
     from trainers.local.training.base_model import load_tokenizer
     from trainers.local.training.data import read_rows
     from trainers.local.training.packing import shared_prefix_length
@@ -97,16 +98,10 @@ def foreseen(file: Path, machine: Calibration) -> float:
     return training_seconds(base.architecture, mean, machine)
 
 
-def trained(folder: Path) -> float:
-    job = folder / "job"
-    job.mkdir()
-    file, settings = str(folder / "train.jsonl"), Parameters(n_epochs=1)
-    write_job(
-        job, TrainingJob("ftjob-1", str(SMOLLM), "smol", file, None, 1, settings, None, {}, created_at=0)
-    )
+def measure_training(job: Path) -> float:
+    """Returns the CPU seconds of a training in a process of its own."""
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     command = [sys.executable, "-m", "trainers.local.train", str(job)]
     subprocess.run(command, cwd=ROOT, env=ONE_THREAD, capture_output=True, timeout=900, check=True)
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
-    assert json.loads((job / "DONE").read_text())["trained_tokens"] > 0
     return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime

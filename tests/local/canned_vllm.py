@@ -1,0 +1,41 @@
+"""A server in vLLM's place for tests that need no model: every answer is the same two tokens.
+
+A request with the stop text "die" ends the process. Unlike tests/peers/vllm_server.py it doesn't import torch, which
+takes four seconds of CPU.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from http.server import BaseHTTPRequestHandler
+from socketserver import ThreadingUnixStreamServer
+
+TOKENS = [40, 41]
+
+
+class Handler(BaseHTTPRequestHandler):
+    def log_message(self, format: str, *args: object) -> None:
+        pass
+
+    def do_GET(self) -> None:  # /health and /v1/models
+        self._send({"data": [{"id": "base", "max_model_len": 2048}]})
+
+    def do_POST(self) -> None:
+        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        if body["stop"] == ["die"]:
+            os._exit(3)
+        self._send({"choices": [{"index": 0, "text": "", "finish_reason": "length", "token_ids": TOKENS}]})
+
+    def _send(self, body: object) -> None:
+        content = json.dumps(body).encode()
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(content)))
+        self.end_headers()
+        self.wfile.write(content)
+
+
+def main() -> None:
+    path = sys.argv[sys.argv.index("--uds") + 1]
+    ThreadingUnixStreamServer(path, Handler).serve_forever()
