@@ -1,4 +1,4 @@
-"""What the tests of exports share: a toy model that was really tuned, and orders for it."""
+"""A toy model that was really tuned, and its exports."""
 
 from __future__ import annotations
 
@@ -19,14 +19,13 @@ SETTINGS = Parameters(n_epochs=5, batch_size=4, learning_rate=2e-2, lora_r=4, lo
 
 
 def tune(data: Path, base: Path, job_id: str = JOB) -> Path:
-    """The folder of a job that was trained to its end, as the trainer keeps it under `data`."""
-    folder = write(data, base, job_id)
+    """Trains a job to its end. Returns its folder, where the trainer keeps it under `data`."""
+    folder = write_queued_job(data, base, job_id)
     assert run_training(folder) == 0
     return folder
 
 
-def write(data: Path, base: Path, job_id: str = JOB) -> Path:
-    """A job that waits."""
+def write_queued_job(data: Path, base: Path, job_id: str = JOB) -> Path:
     folder = data / "jobs" / job_id
     folder.mkdir(parents=True)
     (folder / "train.jsonl").write_bytes(examples(24))
@@ -53,7 +52,13 @@ def order(data: Path, out: Path, to: str, tools: Path | None = None, **changes: 
     return replace(ExportOrder(MODEL, to, out, (data,), tools or data / "tools"), **changes)
 
 
-def made(asked: ExportOrder) -> tuple[Path, list[str]]:
-    """The export's folder, and what was said meanwhile."""
-    said: list[str] = []
-    return export(asked, said.append), said
+def run_export(export_order: ExportOrder) -> tuple[Path, list[str]]:
+    """Returns the export's folder and its progress messages."""
+    messages: list[str] = []
+    return export(export_order, messages.append), messages
+
+
+def write_questions(folder: Path, count: int = 2) -> Path:
+    """Returns a file with few questions to compare answers on. By default ten training rows are taken."""
+    (folder / "questions.jsonl").write_bytes(examples(count))
+    return folder / "questions.jsonl"

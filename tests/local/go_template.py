@@ -1,6 +1,6 @@
-"""The part of Go's text/template that our templates for Ollama use, to see what they write. Anything else is an error.
+"""Renders the part of Go's text/template that our templates for Ollama use. Anything else is an error.
 
-What it renders was compared with Go 1.24's own text/template once: the same bytes for each case of the tests.
+Its output was compared with that of Go 1.24's own text/template: the same bytes for each case of the tests.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ def render(template: str, messages: Sequence[dict[str, str]]) -> str:
 
 
 def _block(actions: Sequence[str], place: int, state: dict[str, Any]) -> tuple[str, int]:
-    """What is written from `place` up to the block's end, and the place of that."""
+    """Returns the text from `place` up to the block's end, and where that end is."""
     text = ""
     while place < len(actions) and actions[place] != "end":
         action = actions[place]
@@ -44,25 +44,25 @@ def _block(actions: Sequence[str], place: int, state: dict[str, Any]) -> tuple[s
             state["write"] = outer
             text, place = text + written, end + 1
         else:
-            text, place = text + _one(action, state), place + 1
+            text, place = text + _render_action(action, state), place + 1
     return text, place
 
 
 def _holds(action: str, state: dict[str, Any]) -> bool:
     if action == LAST_WITH_SYSTEM:
         return bool(state["system"]) and bool(state["is_last"])
-    if found := IF_ROLE.fullmatch(action):
-        return bool(state["message"]["role"] == found[1])
-    found = IF_LAST.fullmatch(action)
-    assert found, action
-    return bool(state["last"] == found[1])
+    if match := IF_ROLE.fullmatch(action):
+        return bool(state["message"]["role"] == match[1])
+    match = IF_LAST.fullmatch(action)
+    assert match, action
+    return bool(state["last"] == match[1])
 
 
-def _one(action: str, state: dict[str, Any]) -> str:
+def _render_action(action: str, state: dict[str, Any]) -> str:
     if not state["write"]:
         return ""
-    if found := SET_LAST.fullmatch(action):
-        state["last"] = found[1]
+    if match := SET_LAST.fullmatch(action):
+        state["last"] = match[1]
         return ""
     if action == ".Content":
         return str(state["message"]["content"])
@@ -70,4 +70,4 @@ def _one(action: str, state: dict[str, Any]) -> str:
         return str(state["system"])
     assert action.startswith('"') and action.endswith('"'), action
     escapes = {"n": "\n", "t": "\t", "r": "\r"}
-    return re.sub(r"\\(.)", lambda found: escapes.get(found[1], found[1]), action[1:-1])
+    return re.sub(r"\\(.)", lambda match: escapes.get(match[1], match[1]), action[1:-1])

@@ -1,6 +1,6 @@
-"""A model hub on loopback: as much of the hub's own HTTP as a download needs, over a folder of models.
+"""A model hub on loopback, with as much of the hub's HTTP as a download needs, over a folder of models.
 
-Names say how it behaves: org/gated…, org/private…; a name that has no folder is not there.
+The names org/gated…, org/private… and org/broken… behave so. A name without a folder doesn't exist.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ TERABYTES = 10**15
 
 @dataclass
 class Hub:
-    """`fetched`: names of the files that were downloaded. `sizes`: what the hub claims instead of the truth."""
+    """`fetched` are the names of the downloaded files. `sizes` replace the true sizes in the hub's answers."""
 
     root: Path
     url: str = ""
@@ -41,21 +41,21 @@ def serve_hub(root: Path) -> Iterator[Hub]:
             self._file(sends=False)
 
         def do_GET(self) -> None:
-            if found := re.fullmatch(
+            if match := re.fullmatch(
                 r"/api/models/([\w.-]+/[\w.-]+)(/revision/\w+|/tree/\w+)?(\?.*)?", self.path
             ):
-                self._info(found[1], is_tree=(found[2] or "").startswith("/tree"))
+                self._info(match[1], is_tree=(match[2] or "").startswith("/tree"))
             else:
                 self._file(sends=True)
 
         def _info(self, name: str, is_tree: bool) -> None:
             folder = hub.root / name
             if name.startswith("org/private"):
-                return self._say(401, "RepoNotFound")
+                return self._refuse(401, "RepoNotFound")
             if name.startswith("org/broken"):
-                return self._say(500, "")
+                return self._refuse(500, "")
             if not folder.is_dir():
-                return self._say(404, "RepoNotFound")
+                return self._refuse(404, "RepoNotFound")
             files = [(path.name, hub.sizes.get(path.name, path.stat().st_size)) for path in folder.iterdir()]
             tree = [{"type": "file", "path": n, "size": size, "oid": _tag(n)} for n, size in files]
             siblings = [{"rfilename": n, "size": size} for n, size in files]
@@ -70,18 +70,18 @@ def serve_hub(root: Path) -> Iterator[Hub]:
             self._send(json.dumps(tree if is_tree else info).encode(), {"Content-Type": "application/json"})
 
         def _file(self, sends: bool) -> None:
-            found = re.fullmatch(r"/([\w.-]+/[\w.-]+)/resolve/\w+/([\w.-]+)(\?.*)?", self.path)
-            if found is None or not (hub.root / found[1] / found[2]).is_file():
-                return self._say(404, "EntryNotFound")
-            if found[1].startswith("org/gated"):
-                return self._say(403, "GatedRepo")
-            content = (hub.root / found[1] / found[2]).read_bytes()
-            headers = {"ETag": f'"{_tag(found[2])}"', "X-Repo-Commit": REVISION, "Accept-Ranges": "bytes"}
+            match = re.fullmatch(r"/([\w.-]+/[\w.-]+)/resolve/\w+/([\w.-]+)(\?.*)?", self.path)
+            if match is None or not (hub.root / match[1] / match[2]).is_file():
+                return self._refuse(404, "EntryNotFound")
+            if match[1].startswith("org/gated"):
+                return self._refuse(403, "GatedRepo")
+            content = (hub.root / match[1] / match[2]).read_bytes()
+            headers = {"ETag": f'"{_tag(match[2])}"', "X-Repo-Commit": REVISION, "Accept-Ranges": "bytes"}
             if sends:
-                hub.fetched.append(found[2])
+                hub.fetched.append(match[2])
             self._send(content, headers, sends=sends)
 
-        def _say(self, status: int, code: str) -> None:
+        def _refuse(self, status: int, code: str) -> None:
             self._send(b"", {"X-Error-Code": code}, status)
 
         def _send(

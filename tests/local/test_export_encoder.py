@@ -1,4 +1,4 @@
-"""A trained encoder as a folder for others: what is in it, that it runs by itself, and what is refused."""
+"""Exports of a trained encoder: the folder's files, its answers outside of our server, and refusals."""
 
 from __future__ import annotations
 
@@ -7,18 +7,17 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import huggingface_hub.constants
 import pytest
 
-from tests.local import exports
-from tests.local.exports import JOB, order
+from tests.local.exports import JOB, order, run_export
 from tests.local.labelled import chats, encoder_job, machines, tickets
 from tests.peers.model_hub import TOKEN, model_hub
 from trainers.encoders.classifier import load_classifier
-from trainers.local.export.order import Upload
+from trainers.local.export.order import ExportOrder, Upload
 from trainers.local.export.output import AnswersDiffer, ExportRefused
-from trainers.local.export.pipeline import export
 from trainers.local.job_directory import read_job, replace_json, write_job
 from trainers.local.train import run_training
 
@@ -27,10 +26,10 @@ MODEL = "ft:minilm-encoder:local:tickets:feedbeef"
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return trained(tmp_path_factory.mktemp("trainer"), tickets(60))
+    return train_encoder(tmp_path_factory.mktemp("trainer"), tickets(30))
 
 
-def trained(data: Path, rows: bytes) -> Path:
+def train_encoder(data: Path, rows: bytes) -> Path:
     folder = encoder_job(data / "jobs" / JOB, rows=rows)
     job = read_job(folder)
     write_job(folder, replace(job, id=JOB, base_name="minilm-encoder", suffix="tickets"))
@@ -40,13 +39,12 @@ def trained(data: Path, rows: bytes) -> Path:
     return data
 
 
-def ordered(data: Path, out: Path, to: str = "onnx", **changes: object) -> exports.ExportOrder:
+def encoder_order(data: Path, out: Path, to: str = "onnx", **changes: Any) -> ExportOrder:
     return order(data, out, to, model=MODEL, **changes)
 
 
-def test_the_folder_runs_by_itself_and_says_what_it_is(data: Path, tmp_path: Path) -> None:
-    said: list[str] = []
-    out = export(ordered(data, tmp_path / "out"), said.append)
+def test_the_exported_folder_classifies_alone_and_has_a_card(data: Path, tmp_path: Path) -> None:
+    out, messages = run_export(encoder_order(data, tmp_path / "out"))
     files = {path.name for path in out.iterdir()}
     assert files == {
         "model.onnx",
@@ -68,30 +66,27 @@ def test_the_folder_runs_by_itself_and_says_what_it_is(data: Path, tmp_path: Pat
         "gave the same label and probability as our server for all 10 questions",
     ):
         assert part in card
-    assert "same label and probability" in said[-1]
+    assert "same label and probability" in messages[-1]
 
 
-def test_a_head_that_sees_words_answers_alike_outside(tmp_path: Path) -> None:
-    data = trained(tmp_path / "trainer", chats(machines(64)))
+def test_a_head_with_word_features_gives_the_same_answers(tmp_path: Path) -> None:
+    data = train_encoder(tmp_path / "trainer", chats(machines(32)))
     assert len(load_classifier(data / "jobs" / JOB / "adapter").head.weights) == 384 + 4_096
-    said: list[str] = []
-    export(ordered(data, tmp_path / "out"), said.append)
-    assert "same label and probability as our server for all 10 questions" in said[-1]
-
-
-def test_a_hub_form_needs_a_licence_only_where_none_is_known(data: Path, tmp_path: Path) -> None:
-    out = export(ordered(data, tmp_path / "out", "hub"), lambda _: None)
-    assert (out / "model.onnx").exists()
+    _, messages = run_export(encoder_order(data, tmp_path / "out"))
+    assert "same label and probability as our server for all 10 questions" in messages[-1]
 
 
 @pytest.mark.filterwarnings("ignore:Use 'content:DeprecationWarning")  # huggingface_hub's, to httpx2
-def test_it_is_uploaded_as_it_runs(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_exported_folder_is_uploaded_without_naming_a_licence(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("HF_TOKEN", TOKEN)
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_DISABLE_XET", True)
     with model_hub() as hub:
         monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", hub.url)
         upload = Upload("team/tickets-7", is_public=False)
-        out = export(ordered(data, tmp_path / "out", "hub", upload=upload), lambda _: None)
+        out, _ = run_export(encoder_order(data, tmp_path / "out", "hub", upload=upload))
+    assert (out / "model.onnx").exists()
     assert hub.repos == {"team/tickets-7": True}
     assert hub.files == {path.name: path.read_bytes() for path in out.iterdir()}
 
@@ -103,17 +98,17 @@ def test_it_is_uploaded_as_it_runs(data: Path, tmp_path: Path, monkeypatch: pyte
         ("onnx", {"dtype": "float16"}, "--dtype doesn't apply to this export"),
     ],
 )
-def test_forms_of_chat_models_are_refused(
-    data: Path, tmp_path: Path, to: str, changes: dict[str, object], sentence: str
+def test_export_forms_for_chat_models_are_refused(
+    data: Path, tmp_path: Path, to: str, changes: dict[str, Any], sentence: str
 ) -> None:
     with pytest.raises(ExportRefused, match=sentence):
-        export(ordered(data, tmp_path / "out", to, **changes), lambda _: None)
+        run_export(encoder_order(data, tmp_path / "out", to, **changes))
 
 
-def test_other_answers_than_our_server_s_leave_nothing_behind(
+def test_an_export_with_other_answers_leaves_nothing(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("trainers.local.export.onnx.MAX_TOKENS", 3)
     with pytest.raises(AnswersDiffer, match="but our server"):
-        export(ordered(data, tmp_path / "out"), lambda _: None)
+        run_export(encoder_order(data, tmp_path / "out"))
     assert not (tmp_path / "out").exists()

@@ -1,5 +1,4 @@
-"""GGUF by llama.cpp's own converter, on toy models. Needs a package index once; llama.cpp itself for the
-last test."""
+"""GGUF by llama.cpp's own converter, on toy models. Needs a package index once, and the last test llama.cpp itself."""
 
 from __future__ import annotations
 
@@ -12,10 +11,11 @@ from typing import Any
 
 import pytest
 from gguf import GGUFReader
+from transformers import AutoTokenizer
 
 from tests.local.conftest import CHATML, make_model
-from tests.local.exports import JOB, made, order, tune
-from trainers.local.export.agreement import served_answers
+from tests.local.exports import JOB, order, run_export, tune
+from trainers.local.export.agreement import encode, served_answers
 from trainers.local.export.output import ExportRefused
 from trainers.local.export.sources import find_source, read_questions
 from trainers.local.job_directory import replace_json
@@ -35,7 +35,7 @@ def _full_precision(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A trainer's data with a tuned toy of the Llama family, whose tokenizer is of a kind that llama.cpp knows."""
+    """A trainer's data folder with a tuned toy of the Llama family, whose tokenizer llama.cpp supports."""
     root = tmp_path_factory.mktemp("gguf")
     make_model(root / "base")
     make_llama_tokenizer(root / "base")
@@ -46,7 +46,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def make_llama_tokenizer(folder: Path, extra: Sequence[str] = ("<|im_start|>",)) -> None:
-    """Byte fallback and a ▁ for a space, as Llama 2 and Mistral have it: 384 tokens."""
+    """384 tokens with byte fallback and ▁ for a space, like those of Llama 2 and Mistral."""
     from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers
     from transformers import PreTrainedTokenizerFast
 
@@ -73,9 +73,9 @@ def make_llama_tokenizer(folder: Path, extra: Sequence[str] = ("<|im_start|>",))
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float16", "q8_0"])
-def test_a_gguf_file_answers_as_our_server_does(data: Path, tmp_path: Path, dtype: str) -> None:
-    folder, said = made(order(data, tmp_path / "out", "gguf", TOOLS, dtype=dtype))
-    assert "of 10 answers are the same" in said[-1]
+def test_a_gguf_file_gives_the_same_answers_as_our_server(data: Path, tmp_path: Path, dtype: str) -> None:
+    folder, messages = run_export(order(data, tmp_path / "out", "gguf", TOOLS, dtype=dtype))
+    assert "of 10 answers are the same" in messages[-1]
     (file,) = folder.glob("*.gguf")
     assert sorted(path.name for path in folder.iterdir()) == sorted(["README.md", file.name])
     reader = GGUFReader(file)
@@ -83,8 +83,8 @@ def test_a_gguf_file_answers_as_our_server_does(data: Path, tmp_path: Path, dtyp
     assert adds is not None and not adds.parts[adds.data[0]][0]
 
 
-def test_an_ollama_export_has_a_modelfile_that_names_its_gguf_file(data: Path, tmp_path: Path) -> None:
-    folder, _ = made(order(data, tmp_path / "out", "ollama", TOOLS))
+def test_an_ollama_export_has_a_modelfile_for_its_gguf_file(data: Path, tmp_path: Path) -> None:
+    folder, _ = run_export(order(data, tmp_path / "out", "ollama", TOOLS))
     (file,) = folder.glob("*.gguf")
     lines = (folder / "Modelfile").read_text(encoding="utf-8").splitlines()
     assert lines[0] == f"FROM ./{file.name}"
@@ -94,27 +94,27 @@ def test_an_ollama_export_has_a_modelfile_that_names_its_gguf_file(data: Path, t
     assert "ollama create" in (folder / "README.md").read_text(encoding="utf-8")
 
 
-def test_a_tokenizer_that_the_converter_does_not_know_is_refused(
+def test_a_tokenizer_that_the_converter_does_not_support_is_refused(
     tmp_path: Path, tiny_model_dir: Path
 ) -> None:
     tune(tmp_path / "data", tiny_model_dir)
     with pytest.raises(
         ExportRefused, match=r"can't write this model as GGUF: .*BPE pre-tokenizer was not recognized"
     ):
-        made(order(tmp_path / "data", tmp_path / "out", "gguf", TOOLS))
+        run_export(order(tmp_path / "data", tmp_path / "out", "gguf", TOOLS))
     assert not (tmp_path / "out").exists()
 
 
-def test_a_special_token_that_would_be_a_plain_word_is_refused(tmp_path: Path) -> None:
+def test_a_special_token_listed_as_a_plain_word_is_refused(tmp_path: Path) -> None:
     make_model(tmp_path / "base")
     make_llama_tokenizer(tmp_path / "base", extra=[])
     tune(tmp_path / "data", tmp_path / "base")
     with pytest.raises(ExportRefused, match=r"lists '<\|im_start\|>' as a plain word"):
-        made(order(tmp_path / "data", tmp_path / "out", "gguf", TOOLS))
+        run_export(order(tmp_path / "data", tmp_path / "out", "gguf", TOOLS))
 
 
 @pytest.mark.parametrize(
-    ("changed", "said"),
+    ("changes", "message"),
     [
         (
             {"architectures": ["UnheardOfForCausalLM"]},
@@ -126,33 +126,35 @@ def test_a_special_token_that_would_be_a_plain_word_is_refused(tmp_path: Path) -
         ),
     ],
 )
-def test_an_architecture_that_gguf_can_not_take_is_refused_before_anything_is_loaded(
-    data: Path, tmp_path: Path, changed: dict[str, Any], said: str
+def test_an_architecture_that_gguf_cannot_hold_is_refused_before_loading(
+    data: Path, tmp_path: Path, changes: dict[str, Any], message: str
 ) -> None:
     shutil.copytree(data.parent / "base", tmp_path / "base")
     config = json.loads((tmp_path / "base" / "config.json").read_text())
-    (tmp_path / "base" / "config.json").write_text(json.dumps({**config, **changed}))
+    (tmp_path / "base" / "config.json").write_text(json.dumps({**config, **changes}))
     shutil.copytree(data, tmp_path / "data")
-    described = tmp_path / "data" / "jobs" / JOB / "job.json"
-    replace_json(described, {**json.loads(described.read_text()), "base": str(tmp_path / "base")})
+    job_file = tmp_path / "data" / "jobs" / JOB / "job.json"
+    replace_json(job_file, {**json.loads(job_file.read_text()), "base": str(tmp_path / "base")})
     with pytest.raises(ExportRefused) as refused:
-        made(order(tmp_path / "data", tmp_path / "out", "gguf", TOOLS))
-    assert said in str(refused.value)
+        run_export(order(tmp_path / "data", tmp_path / "out", "gguf", TOOLS))
+    assert message in str(refused.value)
 
 
-def test_llama_cpp_itself_answers_as_our_server_does(data: Path, tmp_path: Path) -> None:
+def test_llama_cpp_itself_gives_the_same_answers_as_our_server(data: Path, tmp_path: Path) -> None:
     assert importlib.util.find_spec("xllamacpp"), "This test runs llama.cpp: pip install xllamacpp"
     import xllamacpp  # type: ignore[import-not-found,unused-ignore]
 
-    folder, _ = made(order(data, tmp_path / "out", "gguf", TOOLS, dtype="float32"))
+    folder, _ = run_export(order(data, tmp_path / "out", "gguf", TOOLS, dtype="float32"))
     source = find_source(str(data / "jobs" / JOB), [])
-    asked = read_questions(source, None).questions
-    ours = served_answers(Target(source.job.base, source.adapter), asked)
+    questions = read_questions(source, None).questions
+    tokenizer = AutoTokenizer.from_pretrained(source.job.base)
+    prompts = [encode(tokenizer, question) for question in questions]
+    our_answers = served_answers(Target(source.job.base, source.adapter), prompts)
     options = xllamacpp.CommonParams()
     options.model.path = str(next(folder.glob("*.gguf")))
     options.n_ctx, options.n_parallel, options.use_jinja, options.warmup = 1024, 1, True, False
     server = xllamacpp.Server(options)
-    for messages, our in zip(asked, ours, strict=True):
-        turns = [{"role": each.role, "content": each.content} for each in messages]
-        said = server.handle_chat_completions({"messages": turns, "temperature": 0, "max_tokens": 48})
-        assert said["choices"][0]["message"]["content"].strip() == our.strip()
+    for question, our_answer in zip(questions, our_answers, strict=True):
+        turns = [{"role": each.role, "content": each.content} for each in question.messages]
+        completion = server.handle_chat_completions({"messages": turns, "temperature": 0, "max_tokens": 48})
+        assert completion["choices"][0]["message"]["content"].strip() == our_answer.strip()

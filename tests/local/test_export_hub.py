@@ -1,4 +1,4 @@
-"""An exported folder on its way to a model hub that stands on loopback."""
+"""Uploads of an exported folder to a model hub on loopback."""
 
 from __future__ import annotations
 
@@ -29,19 +29,19 @@ def order_of(folder: Path) -> ExportOrder:
     return ExportOrder("tickets-7", "hub", folder, [], Path(), upload=Upload("team/tickets-7"))
 
 
-def test_every_file_arrives_in_a_private_repo(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_file_is_uploaded_to_a_private_repo(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_TOKEN", TOKEN)
-    said: list[str] = []
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_DISABLE_XET", True)
     with model_hub() as hub:
         monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", hub.url)
-        upload(order_of(folder), said.append)
-    assert said[-1].startswith(f"Uploaded: {hub.url}/team/tickets-7/commit/")
+        messages = list[str]()
+        upload(order_of(folder), messages.append)
+    assert messages[-1].startswith(f"Uploaded: {hub.url}/team/tickets-7/commit/")
     assert hub.repos == {"team/tickets-7": True}
     assert hub.files == {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
-def test_a_token_that_the_hub_does_not_take_is_said(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_refused_token_leaves_the_folder_complete(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_TOKEN", "hf_wrong")
     with model_hub() as hub, pytest.raises(ExportRefused) as refused:
         monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", hub.url)

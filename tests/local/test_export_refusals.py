@@ -1,4 +1,4 @@
-"""What can't be exported is refused before anything is written, with the cure."""
+"""What can't be exported is refused before anything is written, and the refusal says what to do."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from tests.local.exports import JOB, MODEL, made, order, write
+from tests.local.exports import JOB, MODEL, order, run_export, write_queued_job
 from tests.local.families import published
 from trainers.export_formats import FORMATS
 from trainers.local.engines.vllm import VLLM_RANKS
@@ -29,8 +29,8 @@ from trainers.local.job_directory import replace_json
 
 @pytest.fixture
 def job(tmp_path: Path, tiny_model_dir: Path) -> Path:
-    """A job that says it is done, with an adapter that nobody will load."""
-    folder = write(tmp_path / "data", tiny_model_dir)
+    """A job marked as done, whose adapter can't be loaded."""
+    folder = write_queued_job(tmp_path / "data", tiny_model_dir)
     (folder / "adapter").mkdir()
     (folder / "adapter" / "adapter_model.safetensors").write_bytes(b"weights")
     (folder / "adapter" / "adapter_config.json").write_text('{"r": 4}')
@@ -41,64 +41,66 @@ def job(tmp_path: Path, tiny_model_dir: Path) -> Path:
 def refusal(job: Path, to: Any = "merged", **changes: Any) -> str:
     root = job.parents[2]
     with pytest.raises(ExportRefused) as refused:
-        made(order(job.parents[1], changes.pop("out", root / "out"), to, **changes))
+        run_export(order(job.parents[1], changes.pop("out", root / "out"), to, **changes))
     assert not list(root.glob(".out-*"))
     return str(refused.value)
 
 
-def undone(job: Path) -> None:
+def remove_done(job: Path) -> None:
     (job / "DONE").unlink()
 
 
-def cancelled(job: Path) -> None:
-    undone(job)
+def mark_cancelled(job: Path) -> None:
+    remove_done(job)
     replace_json(job / "CANCELLED", {})
 
 
-def failed(job: Path) -> None:
-    undone(job)
+def mark_failed(job: Path) -> None:
+    remove_done(job)
     replace_json(job / "FAILED", {"code": "invalid_row", "message": "Line 3 is too long."})
 
 
-def deleted(job: Path) -> None:
+def delete_model(job: Path) -> None:
     shutil.rmtree(job / "adapter")
     replace_json(job / "MODEL_DELETED", {})
 
 
-def torn(job: Path) -> None:
+def remove_weights(job: Path) -> None:
     (job / "adapter" / "adapter_model.safetensors").unlink()
 
 
-def without_rows(job: Path) -> None:
+def remove_rows(job: Path) -> None:
     (job / "train.jsonl").unlink()
 
 
 @pytest.mark.parametrize(
-    ("spoil", "said"),
+    ("spoil", "message"),
     [
-        (undone, f"The job {JOB} has not ended."),
-        (cancelled, "was cancelled, so there is no finished model"),
-        (failed, "The reason was: Line 3 is too long."),
-        (deleted, f"The model {MODEL} was deleted with its weights. Train it again"),
-        (torn, "has no adapter_model.safetensors"),
-        (without_rows, "are gone, so its export could not be checked. Give a chat JSONL file"),
+        (remove_done, f"The job {JOB} has not ended."),
+        (mark_cancelled, "was cancelled, so there is no finished model"),
+        (mark_failed, "The reason was: Line 3 is too long."),
+        (delete_model, f"The model {MODEL} was deleted with its weights. Train it again"),
+        (remove_weights, "has no adapter_model.safetensors"),
+        (remove_rows, "are gone, so its export could not be checked. Give a chat JSONL file"),
     ],
 )
-def test_a_job_without_a_whole_model_is_refused(job: Path, spoil: Callable[[Path], None], said: str) -> None:
+def test_a_job_without_a_complete_model_is_refused(
+    job: Path, spoil: Callable[[Path], None], message: str
+) -> None:
     spoil(job)
-    assert said in refusal(job)
+    assert message in refusal(job)
 
 
-def test_a_checkpoint_that_is_not_kept_is_refused_with_those_that_are(job: Path) -> None:
+def test_a_missing_checkpoint_is_refused_with_the_available_ones(job: Path) -> None:
     (job / "checkpoints" / "step-000012").mkdir(parents=True)
     assert f"Available checkpoints: {MODEL}:ckpt-step-12." in refusal(job, model=f"{MODEL}:ckpt-step-7")
 
 
-def test_a_folder_that_is_no_job_is_refused(job: Path) -> None:
+def test_a_folder_without_a_job_is_refused(job: Path) -> None:
     assert "has no job.json" in refusal(job, model=str(job.parent))
 
 
-def test_a_place_that_is_taken_is_refused(job: Path, tmp_path: Path) -> None:
+def test_an_output_path_in_use_is_refused(job: Path, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("mine")
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "mine").write_text("mine")
@@ -107,13 +109,13 @@ def test_a_place_that_is_taken_is_refused(job: Path, tmp_path: Path) -> None:
     assert f"{tmp_path / 'file'} is a file, so" in refusal(job, out=tmp_path / "file" / "below")
 
 
-def test_a_disk_without_room_is_refused_with_both_sizes(job: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_is_refused_with_the_needed_size(job: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(output, "SPARE_BYTES", 10**18)
     assert "The export needs 1,000,000,000.0 GB on the disk of" in refusal(job)
 
 
 @pytest.mark.parametrize(
-    ("to", "changes", "said"),
+    ("to", "changes", "message"),
     [
         ("merged", {"dtype": "q8_0"}, "can't be written in q8_0. Choose float32, float16, bfloat16"),
         (
@@ -136,11 +138,11 @@ def test_a_disk_without_room_is_refused_with_both_sizes(job: Path, monkeypatch: 
         ),
     ],
 )
-def test_what_does_not_go_together_is_refused(
-    job: Path, monkeypatch: pytest.MonkeyPatch, to: str, changes: dict[str, Any], said: str
+def test_options_that_do_not_fit_the_export_form_are_refused(
+    job: Path, monkeypatch: pytest.MonkeyPatch, to: str, changes: dict[str, Any], message: str
 ) -> None:
     monkeypatch.delenv("HF_TOKEN", raising=False)
-    assert said in refusal(job, to, **changes)
+    assert message in refusal(job, to, **changes)
 
 
 def test_nothing_is_merged_into_a_quantised_base(job: Path, tmp_path: Path, tiny_model_dir: Path) -> None:
@@ -148,12 +150,12 @@ def test_nothing_is_merged_into_a_quantised_base(job: Path, tmp_path: Path, tiny
     shutil.copytree(tiny_model_dir, quantised)
     config = json.loads((quantised / "config.json").read_text())
     (quantised / "config.json").write_text(json.dumps({**config, "quantization_config": {"bits": 4}}))
-    described = json.loads((job / "job.json").read_text())
-    replace_json(job / "job.json", {**described, "base": str(quantised)})
+    fields = json.loads((job / "job.json").read_text())
+    replace_json(job / "job.json", {**fields, "base": str(quantised)})
     assert "is stored quantised, so nothing can be merged into it exactly" in refusal(job)
 
 
-def test_the_licence_of_a_base_is_read_off_its_card(tmp_path: Path, tiny_model_dir: Path) -> None:
+def test_a_bases_licence_is_read_from_its_card(tmp_path: Path, tiny_model_dir: Path) -> None:
     base = tmp_path / "base"
     shutil.copytree(tiny_model_dir, base)
     (base / "README.md").write_text("---\nlanguage:\n- en\nlicense: llama3.1\n---\n# Tiny\n\nlicense: none")
@@ -162,23 +164,21 @@ def test_the_licence_of_a_base_is_read_off_its_card(tmp_path: Path, tiny_model_d
     assert open_base(str(tiny_model_dir), "tiny", None, None).licence is None
 
 
-@pytest.mark.parametrize(("rank", "taken"), [(1, 1), (4, 8), (8, 8), (17, 32), (300, 320), (512, 512)])
-def test_vllm_is_told_the_next_rank_that_it_takes(
-    job: Path, tiny_model_dir: Path, rank: int, taken: int
+@pytest.mark.parametrize(("rank", "supported"), [(1, 1), (4, 8), (8, 8), (512, 512)])
+def test_vllm_gets_the_next_rank_that_it_supports(
+    job: Path, tiny_model_dir: Path, rank: int, supported: int
 ) -> None:
     (job / "adapter" / "adapter_config.json").write_text(json.dumps({"r": rank}))
     source = find_source(MODEL, [job.parents[1]])
     base = open_base(str(tiny_model_dir), "tiny", "org/tiny", None)
-    assert taken in VLLM_RANKS
+    assert supported in VLLM_RANKS
     command = vllm_command(source, base, "tickets-7")
     assert command == (
-        f"vllm serve org/tiny --enable-lora --max-lora-rank {taken} --lora-modules tickets-7=./adapter"
+        f"vllm serve org/tiny --enable-lora --max-lora-rank {supported} --lora-modules tickets-7=./adapter"
     )
 
 
-def test_vllm_is_told_to_leave_thoughts_out_where_a_base_may_think(
-    job: Path, tiny_model_dir: Path, tmp_path: Path
-) -> None:
+def test_vllm_is_told_not_to_think_if_the_base_can(job: Path, tiny_model_dir: Path, tmp_path: Path) -> None:
     folder = shutil.copytree(tiny_model_dir, tmp_path / "thinker")
     (folder / "chat_template.jinja").write_text(published("qwen3_5_think"))
     base = open_base(str(folder), "tiny", "org/tiny", None)
@@ -187,37 +187,37 @@ def test_vllm_is_told_to_leave_thoughts_out_where_a_base_may_think(
 
 
 @pytest.mark.parametrize(
-    ("config", "said"),
+    ("config", "message"),
     [
         ({"r": 513}, "rank is 513; vLLM supports at most 512"),
         ({"r": 8, "target_parameters": ["experts.gate_up_proj"]}, "matrices on fused experts"),
         ({"r": 8, "use_dora": True}, "DoRA's magnitudes"),
     ],
 )
-def test_what_vllm_loads_no_adapter_with_is_refused(job: Path, config: dict[str, Any], said: str) -> None:
+def test_an_adapter_that_vllm_cannot_load_is_refused(job: Path, config: dict[str, Any], message: str) -> None:
     (job / "adapter" / "adapter_config.json").write_text(json.dumps(config))
-    with pytest.raises(ExportRefused, match=said):
+    with pytest.raises(ExportRefused, match=message):
         check_vllm(find_source(MODEL, [job.parents[1]]))
 
 
-def test_each_form_has_a_module_and_its_row_in_the_docs() -> None:
+def test_each_export_form_has_a_module_and_a_row_in_the_docs() -> None:
     docs = (Path(__file__).parents[2] / "docs" / "export.md").read_text(encoding="utf-8")
     for form in FORMATS.values():
         module = import_module(f"trainers.local.export.{form.name}")
-        if form.name != "onnx":  # of encoders, which have a way of their own
+        if form.name != "onnx":  # for encoders, which have their own pipeline
             assert all(callable(getattr(module, name)) for name in vars(Form) if not name.startswith("_"))
         assert f"| `{form.name}` | {form.writes} | {form.start} |\n" in docs
     assert f"--to {'|'.join(FORMATS)} " in docs
 
 
-def test_questions_are_spread_over_the_file_and_a_shared_system_prompt_is_found(job: Path) -> None:
-    found = read_questions(find_source(MODEL, [job.parents[1]]), None)
-    numbers = [int(asked.messages[-1].content.split(":")[0].split()[1]) for asked in found.questions]
+def test_questions_are_spread_over_the_training_file(job: Path) -> None:
+    sample = read_questions(find_source(MODEL, [job.parents[1]]), None)
+    numbers = [int(each.messages[-1].content.split(":")[0].split()[1]) for each in sample.questions]
     assert numbers == [0, 2, 4, 7, 9, 12, 14, 16, 19, 21]
-    assert found.system == "Sort this support ticket."
+    assert sample.system == "Sort this support ticket."
 
 
-def test_rows_that_can_not_be_asked_are_refused(job: Path, tmp_path: Path) -> None:
+def test_rows_without_a_question_and_an_answer_are_refused(job: Path, tmp_path: Path) -> None:
     (tmp_path / "rows.jsonl").write_text('{"messages": [{"role": "user", "content": "hi"}]}\n')
     assert "no plain question with an answer" in refusal(job, rows=tmp_path / "rows.jsonl")
     for line in ("{", "5", '{"messages": ["hi"]}', '{"messages": 5}', '{"input": {}, "preferred_output": 5}'):
@@ -227,12 +227,12 @@ def test_rows_that_can_not_be_asked_are_refused(job: Path, tmp_path: Path) -> No
     assert "Line 1 of" in refusal(job, rows=tmp_path / "rows.jsonl")
 
 
-def test_facts_that_are_no_facts_are_refused() -> None:
+def test_unreadable_measurements_of_a_run_are_refused() -> None:
     with pytest.raises(ExportRefused, match="The run's measurements can't be read"):
         RunMeasurements.from_json('{"tuned": 3}')
 
 
-def test_a_system_prompt_that_a_modelfile_can_not_quote_is_refused(tmp_path: Path) -> None:
+def test_a_system_prompt_that_a_modelfile_cannot_quote_is_refused(tmp_path: Path) -> None:
     from trainers.local.export.ollama import ChatTemplate
 
     plain = ChatTemplate({("start", "user"): "Q: ", ("user", "end"): "\nA: "}, None)
@@ -240,7 +240,7 @@ def test_a_system_prompt_that_a_modelfile_can_not_quote_is_refused(tmp_path: Pat
         modelfile(tmp_path / "m.gguf", plain, ["</s>"], 4096, 'Say """hi"""')
 
 
-def test_a_converter_that_takes_too_long_to_download_is_refused(
+def test_a_converter_that_downloads_too_slowly_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def hang(command: Any, timeout: float, **options: Any) -> None:
@@ -252,19 +252,19 @@ def test_a_converter_that_takes_too_long_to_download_is_refused(
     assert not list(tmp_path.iterdir())
 
 
-def test_looking_for_a_model_deletes_nothing(job: Path) -> None:
-    leftover = job.parent / f".{JOB}-1a2b3c4d"  # the server is just deleting it
+def test_finding_a_model_deletes_nothing(job: Path) -> None:
+    leftover = job.parent / f".{JOB}-1a2b3c4d"  # the server is deleting it
     leftover.mkdir()
     find_source(MODEL, [job.parents[1]])
     assert leftover.exists()
 
 
-def test_ollamas_context_is_as_long_as_the_rows_were_and_no_longer_than_the_models() -> None:
+def test_ollamas_context_covers_the_rows_within_the_models_limit() -> None:
     assert context_size(131072, 1024) == 4096
     assert context_size(131072, 8192) == 8192
     assert context_size(2048, 8192) == 2048
 
 
-def test_an_adapter_of_another_state_of_its_base_is_refused(job: Path) -> None:
+def test_an_adapter_whose_base_has_changed_is_refused(job: Path) -> None:
     replace_json(job / "base.json", {"fingerprint": "other weights"})
     assert "have changed since" in refusal(job)

@@ -1,5 +1,4 @@
-"""Chat templates as Ollama's: each family's is taken apart, and writes what transformers writes, or is
-refused."""
+"""Chat templates converted for Ollama: each writes what transformers writes, or is refused."""
 
 from __future__ import annotations
 
@@ -13,7 +12,7 @@ from tests.local.go_template import render
 from trainers.local.export.ollama import modelfile, read_chat_template
 from trainers.local.export.output import ExportRefused
 
-# Written for these tests after what each family's template writes
+# Written for these tests, with the same output as each family's own template
 DEFAULT_SYSTEM = (
     "{% if messages[0]['role'] != 'system' %}{{ '<|im_start|>system\nBe \"helpful\".<|im_end|>\n' }}{% endif %}"
     + CHATML
@@ -66,7 +65,9 @@ def tokenizer(tiny_model_dir: Path) -> Any:
 
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("strip_bos", [False, True])
-def test_the_template_writes_what_transformers_writes(tokenizer: Any, family: str, strip_bos: bool) -> None:
+def test_a_converted_template_writes_what_transformers_writes(
+    tokenizer: Any, family: str, strip_bos: bool
+) -> None:
     tokenizer.chat_template = FAMILIES[family]
     template = read_chat_template(tokenizer, strip_bos)
     for roles in CHATS:
@@ -83,13 +84,15 @@ def test_the_template_writes_what_transformers_writes(tokenizer: Any, family: st
 
 
 @pytest.mark.parametrize("template", [COUNTS_TURNS, REPEATS])
-def test_a_template_that_ollama_can_not_write_is_refused(tokenizer: Any, template: str) -> None:
+def test_a_template_that_ollama_cannot_express_is_refused(tokenizer: Any, template: str) -> None:
     tokenizer.chat_template = template
     with pytest.raises(ExportRefused, match=r"serve that with llama\.cpp's server"):
         read_chat_template(tokenizer, False)
 
 
-def test_a_modelfile_has_template_stops_context_and_system_prompt(tokenizer: Any, tmp_path: Path) -> None:
+def test_a_modelfile_has_template_stop_texts_context_and_system_prompt(
+    tokenizer: Any, tmp_path: Path
+) -> None:
     tokenizer.chat_template = CHATML
     text = modelfile(
         tmp_path / "m.gguf", read_chat_template(tokenizer, False), ["<|im_end|>"], 4096, "Sort\nthis."

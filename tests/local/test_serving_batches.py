@@ -1,5 +1,4 @@
-"""The generator without HTTP: adapters in one batch, newcomers, a full queue, too little memory, what was
-deleted."""
+"""The generator without HTTP: adapters in one batch, newcomers, a full queue, too little memory, deleted adapters."""
 
 from __future__ import annotations
 
@@ -20,8 +19,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, DynamicCache, Llam
 
 from trainers import host
 from trainers.local.api_errors import ApiError
-from trainers.local.serving import memory
-from trainers.local.serving.answers import MAX_OPEN_ROWS, Preparation
+from trainers.local.serving import answers, memory
+from trainers.local.serving.answers import Preparation
 from trainers.local.serving.generator import BatchLimits, Generator, choose_batch, fill_batch
 from trainers.local.serving.sequences import Row
 from trainers.local.serving.values import (
@@ -51,7 +50,7 @@ def in_float32() -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def adapters(tmp_path_factory: pytest.TempPathFactory, babbling_model_dir: Path) -> list[Path]:
-    """Three jobs' adapters, each of which makes the model say something else."""
+    """The adapters of three jobs, which give different answers."""
     root = tmp_path_factory.mktemp("jobs")
     return [make_adapter(babbling_model_dir, root / f"ftjob-{n}" / "adapter", n) for n in range(3)]
 
@@ -71,21 +70,21 @@ def make_adapter(base: Path, folder: Path, seed: int, *, dora: bool = False) -> 
 
 @pytest.fixture
 def generator() -> Iterator[Generator]:
-    made = Generator()
-    yield made
-    made.stop()
+    generator = Generator()
+    yield generator
+    generator.stop()
 
 
 @dataclass
 class Caller:
-    """Hears what the generator says about one request."""
+    """Receives the outcomes of one request."""
 
-    heard: queue.SimpleQueue[Outcome] = field(default_factory=queue.SimpleQueue)
+    outcomes: queue.SimpleQueue[Outcome] = field(default_factory=queue.SimpleQueue)
 
     def answer(self, n: int = 1) -> str:
         text, ended = "", 0
         while ended < n:
-            outcome = self.heard.get(timeout=60)
+            outcome = self.outcomes.get(timeout=60)
             if isinstance(outcome, ApiError):
                 raise outcome
             text += outcome.text if isinstance(outcome, Piece) else ""
@@ -98,7 +97,7 @@ def request(
 ) -> Request:
     messages = (ChatMessage("system", SYSTEM), ChatMessage("user", ticket))
     sampling = Sampling(0, 1, limit, (), None, n)
-    return Request(target, messages, sampling, streams, caller.heard.put)
+    return Request(target, messages, sampling, streams, caller.outcomes.put)
 
 
 def ask(generator: Generator, target: Target, ticket: str, limit: int = 12, n: int = 1) -> Caller:
@@ -109,7 +108,7 @@ def ask(generator: Generator, target: Target, ticket: str, limit: int = 12, n: i
 
 @dataclass(frozen=True)
 class Reference:
-    """transformers' own `generate`, greedy, one prompt at a time, in float32."""
+    """transformers' own `generate`: greedy, one prompt at a time, in float32."""
 
     model: Any
     tokenizer: Any
@@ -131,28 +130,29 @@ def reference(base: Path, adapter: Path | None) -> Reference:
     return Reference(model, AutoTokenizer.from_pretrained(base))
 
 
-def test_rows_with_different_adapters_share_a_batch_and_answer_as_each_alone(
+def test_a_batch_with_several_adapters_answers_like_each_alone(
     generator: Generator, babbling_model_dir: Path, adapters: Sequence[Path]
 ) -> None:
     base = str(babbling_model_dir)
-    wearers = [*adapters, None]
-    callers = [(w, t, ask(generator, Target(base, w), t)) for t in TICKETS[:4] for w in wearers]
-    said = {(wearer, ticket): caller.answer() for wearer, ticket, caller in callers}
-    for wearer in wearers:
-        alone = reference(babbling_model_dir, wearer)
-        assert [said[wearer, t] for t in TICKETS[:4]] == [alone.answer(t) for t in TICKETS[:4]]
-    assert len(set(said.values())) > 8
+    models, tickets = [*adapters, None], TICKETS[:3]
+    callers = {
+        (model, ticket): ask(generator, Target(base, model), ticket) for ticket in tickets for model in models
+    }
+    answers = {key: caller.answer() for key, caller in callers.items()}
+    for model in models:
+        alone = reference(babbling_model_dir, model)
+        assert [answers[model, ticket] for ticket in tickets] == [alone.answer(ticket) for ticket in tickets]
+    assert len(set(answers.values())) > 8
 
 
-def test_adapters_that_peft_cannot_mix_are_answered_one_after_the_other(
+def test_adapters_that_peft_cannot_mix_are_answered_in_turn(
     generator: Generator, babbling_model_dir: Path, adapters: Sequence[Path], tmp_path: Path
 ) -> None:
     dora = make_adapter(babbling_model_dir, tmp_path / "ftjob-dora" / "adapter", 5, dora=True)
-    wearers = [adapters[0], dora, None]
-    callers = [ask(generator, Target(str(babbling_model_dir), w), t) for t in TICKETS[:2] for w in wearers]
-    said = [caller.answer() for caller in callers]
-    alone = [reference(babbling_model_dir, wearer) for wearer in wearers]
-    assert said == [one.answer(ticket) for ticket in TICKETS[:2] for one in alone]
+    models = [adapters[0], dora, None]
+    callers = [ask(generator, Target(str(babbling_model_dir), model), TICKETS[1]) for model in models]
+    answers = [caller.answer() for caller in callers]
+    assert answers == [reference(babbling_model_dir, model).answer(TICKETS[1]) for model in models]
 
 
 def test_a_short_question_is_answered_while_a_long_answer_is_written(
@@ -163,16 +163,15 @@ def test_a_short_question_is_answered_while_a_long_answer_is_written(
     long = next(t for t in TICKETS if len(alone.answer(t, 120)) > 120)
     writer = Caller()
     generator.submit(request(target, long, 120, writer, streams=True))
-    first = writer.heard.get(timeout=60)
+    first = writer.outcomes.get(timeout=60)
     assert isinstance(first, Piece)
     assert ask(generator, target, TICKETS[1]).answer() == alone.answer(TICKETS[1])
-    waiting = [writer.heard.get(timeout=60)]
-    assert not any(isinstance(one, AnswerEnd) for one in waiting)
-    rest = "".join(one.text for one in waiting if isinstance(one, Piece)) + writer.answer()
-    assert first.text + rest == alone.answer(long, 120)
+    second = writer.outcomes.get(timeout=60)
+    assert isinstance(second, Piece)
+    assert first.text + second.text + writer.answer() == alone.answer(long, 120)
 
 
-def test_a_batch_that_runs_out_of_memory_is_halved_and_says_the_same(
+def test_a_batch_that_runs_out_of_memory_is_halved_with_the_same_answers(
     generator: Generator,
     babbling_model_dir: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -180,7 +179,7 @@ def test_a_batch_that_runs_out_of_memory_is_halved_and_says_the_same(
 ) -> None:
     alone = reference(babbling_model_dir, None)
     expected = [alone.answer(ticket) for ticket in TICKETS]
-    small_machine(monkeypatch, rows=3)
+    limit_memory(monkeypatch, rows=3)
     target = Target(str(babbling_model_dir), None)
     with caplog.at_level(logging.WARNING):
         callers = [ask(generator, target, ticket) for ticket in TICKETS]
@@ -188,38 +187,38 @@ def test_a_batch_that_runs_out_of_memory_is_halved_and_says_the_same(
     assert "out of memory with 9 answers at a time; going on with 4" in caplog.text
 
 
-def test_answers_without_a_limit_go_on_fewer_at_a_time_before_memory_ends(
+def test_answers_without_a_limit_continue_in_smaller_batches_before_memory_ends(
     generator: Generator,
     babbling_model_dir: Path,
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     target = Target(str(babbling_model_dir), None)
-    endless = Sampling(0, 1, None, (), None, logit_bias={2: -100})  # it can't end its turn: the context does
-    callers, looks = [Caller() for _ in range(2)], count()
-    rooms = lambda self, _: BatchLimits(self._most_rows, 0 if next(looks) == 1 else 100_000)  # noqa: E731
-    monkeypatch.setattr(Generator, "_room", rooms)
+    endless = Sampling(0, 1, None, (), None, logit_bias={2: -100})  # so that the context ends the answer
+    callers, calls = [Caller() for _ in range(2)], count()
+    room = lambda self, _: BatchLimits(self._most_rows, 0 if next(calls) == 1 else 100_000)  # noqa: E731
+    monkeypatch.setattr(Generator, "_room", room)
     with caplog.at_level(logging.WARNING):
         for caller in callers:
-            messages = (ChatMessage("user", "x" * 1_950),)
-            generator.submit(Request(target, messages, endless, False, caller.heard.put))
+            messages = (ChatMessage("user", "x" * 1_980),)
+            generator.submit(Request(target, messages, endless, False, caller.outcomes.put))
         first, second = (caller.answer() for caller in callers)
     assert first == second
     assert "out of memory with 2 answers at a time; going on with 1" in caplog.text
 
 
-def test_an_answer_for_which_there_is_no_memory_at_all_is_refused_for_now(
+def test_an_answer_that_never_fits_in_memory_is_refused_for_now(
     generator: Generator, babbling_model_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    small_machine(monkeypatch, rows=0)
+    limit_memory(monkeypatch, rows=0)
     with pytest.raises(ApiError) as caught:
         ask(generator, Target(str(babbling_model_dir), None), TICKETS[0]).answer()
     assert (caught.value.status, caught.value.code) == (503, "out_of_memory")
     assert caught.value.response().headers["retry-after"] == "30"
 
 
-def small_machine(monkeypatch: pytest.MonkeyPatch, rows: int) -> None:
-    """One whose memory ends when a model writes more rows than that at a time, in the middle of their answers."""
+def limit_memory(monkeypatch: pytest.MonkeyPatch, rows: int) -> None:
+    """Makes memory run out, in the middle of the answers, if a model writes more than `rows` at a time."""
     forward, passes = LlamaForCausalLM.forward, []
 
     def limited(self: LlamaForCausalLM, input_ids: torch.Tensor, **more: Any) -> Any:
@@ -231,21 +230,21 @@ def small_machine(monkeypatch: pytest.MonkeyPatch, rows: int) -> None:
     monkeypatch.setattr(LlamaForCausalLM, "forward", limited)
 
 
-def test_a_fault_outside_any_request_is_told_to_all_and_the_next_one_is_answered(
+def test_an_error_outside_any_request_fails_all_and_the_next_is_answered(
     generator: Generator, babbling_model_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     target = Target(str(babbling_model_dir), None)
     assert ask(generator, target, TICKETS[0]).answer()
-    for fault in (ValueError("Expected a torch.device with a specified index"), SystemExit(3)):
+    for error in (ValueError("Expected a torch.device with a specified index"), SystemExit(3)):
         with monkeypatch.context() as patch:
-            patch.setattr(memory, "limit_to_share", lambda *_, fault=fault: fail_with(fault))
+            patch.setattr(memory, "limit_to_share", lambda *_, error=error: fail_with(error))
             with pytest.raises(ApiError) as caught:
                 ask(generator, target, TICKETS[1]).answer()
         assert (caught.value.status, caught.value.code) == (500, "generation_failed")
         assert ask(generator, target, TICKETS[1]).answer()
 
 
-def test_a_thread_that_has_died_is_started_by_the_next_request(
+def test_a_dead_thread_is_restarted_by_the_next_request(
     generator: Generator, babbling_model_dir: Path
 ) -> None:
     target = Target(str(babbling_model_dir), None)
@@ -259,36 +258,43 @@ def fail_with(error: BaseException) -> bool:
     raise error
 
 
-def test_a_full_queue_refuses_with_a_time_to_come_back(
-    generator: Generator, babbling_model_dir: Path
+@pytest.fixture
+def small_queue(monkeypatch: pytest.MonkeyPatch) -> int:
+    """The number of answers that fill the queue."""
+    monkeypatch.setattr(answers, "MAX_OPEN_ROWS", 64)
+    return 64
+
+
+def test_a_full_queue_refuses_and_says_when_to_retry(
+    generator: Generator, babbling_model_dir: Path, small_queue: int
 ) -> None:
     target = Target(str(babbling_model_dir), None)
-    callers = [ask(generator, target, TICKETS[0], 3, n=MAX_OPEN_ROWS // 2) for _ in range(2)]
+    callers = [ask(generator, target, TICKETS[0], 3, n=small_queue // 2) for _ in range(2)]
     with pytest.raises(ApiError) as caught:
         ask(generator, target, TICKETS[1])
     answer = caught.value.response()
     assert (answer.status_code, caught.value.code) == (503, "queue_full")
     assert 1 <= int(answer.headers["retry-after"]) <= 60
-    assert "256 answers are queued already; the limit is 256." in caught.value.message
+    assert f"{small_queue} answers are queued already; the limit is {small_queue}." in caught.value.message
     for caller in callers:
-        caller.answer(n=MAX_OPEN_ROWS // 2)
+        caller.answer(n=small_queue // 2)
     assert ask(generator, target, TICKETS[1]).answer()
 
 
-def test_answers_that_left_a_batch_which_others_joined_fill_no_queue(
-    generator: Generator, babbling_model_dir: Path
+def test_answers_that_left_an_ongoing_batch_free_their_place_in_the_queue(
+    generator: Generator, babbling_model_dir: Path, small_queue: int
 ) -> None:
     """Callers who ask again at once keep one batch going; longer answers let newcomers in."""
     target = Target(str(babbling_model_dir), None)
-    callers = deque(ask(generator, target, TICKETS[n % 9], 24 + n % 16) for n in range(24))
-    for n in range(MAX_OPEN_ROWS + 24):
+    callers = deque(ask(generator, target, TICKETS[n % 9], 24 + n % 16) for n in range(12))
+    for n in range(small_queue + 12):
         callers.popleft().answer()
         callers.append(ask(generator, target, TICKETS[n % 9], 24 + n % 16))
     for caller in callers:
         caller.answer()
 
 
-def test_an_adapter_deleted_while_its_request_waits_is_a_404_and_hurts_nobody_else(
+def test_a_request_whose_adapter_is_deleted_while_it_waits_fails_alone(
     generator: Generator, babbling_model_dir: Path, adapters: Sequence[Path], tmp_path: Path
 ) -> None:
     base, doomed = str(babbling_model_dir), tmp_path / "ftjob-doomed" / "adapter"
@@ -309,63 +315,63 @@ def test_an_adapter_deleted_while_its_request_waits_is_a_404_and_hurts_nobody_el
     assert other.answer()
 
 
-def test_more_adapters_than_memory_holds_are_answered_in_turn(
+def test_more_adapters_than_fit_in_memory_are_answered_in_turn(
     generator: Generator, babbling_model_dir: Path, adapters: Sequence[Path], tmp_path: Path
 ) -> None:
     base = str(babbling_model_dir)
     copies = [tmp_path / f"ftjob-{n}" / "adapter" for n in range(10)]
     for n, folder in enumerate(copies):
         shutil.copytree(adapters[n % 3], folder)
-    said = [ask(generator, Target(base, folder), TICKETS[1]) for folder in copies]
-    answers = [caller.answer() for caller in said]
-    assert answers == [answers[n % 3] for n in range(10)]
-    assert len(set(answers)) == 3
+    callers = [ask(generator, Target(base, folder), TICKETS[1]) for folder in copies]
+    texts = [caller.answer() for caller in callers]
+    assert texts == [texts[n % 3] for n in range(10)]
+    assert len(set(texts)) == 3
 
 
-def test_a_tuned_model_makes_no_embeddings(generator: Generator, adapters: Sequence[Path]) -> None:
+def test_a_tuned_model_refuses_embeddings(generator: Generator, adapters: Sequence[Path]) -> None:
     caller = Caller()
-    generator.submit(EmbeddingRequest(Target("/nowhere", adapters[0]), ["hi"], caller.heard.put))
+    generator.submit(EmbeddingRequest(Target("/nowhere", adapters[0]), ["hi"], caller.outcomes.put))
     with pytest.raises(ApiError) as caught:
         caller.answer()
     assert (caught.value.status, caught.value.code) == (404, "model_cannot_embed")
 
 
 def row(prompt: int, limit: int = 10, base: str = "a", adapter: str | None = None) -> Row:
-    asked = request(Target(base, Path(adapter) if adapter else None), "hi", limit, Caller())
-    vocabulary: Any = None  # nothing is written here
-    return Row(asked, 0, Preparation([1] * prompt, limit, None, None), vocabulary)
+    pending = request(Target(base, Path(adapter) if adapter else None), "hi", limit, Caller())
+    vocabulary: Any = None  # not used, since nothing is written
+    return Row(pending, 0, Preparation([1] * prompt, limit, None, None), vocabulary)
 
 
-def test_a_batch_begins_with_who_waited_longest_and_takes_its_likes_of_the_same_base() -> None:
+def test_a_batch_starts_with_the_oldest_row_and_adds_similar_rows_of_its_base() -> None:
     rows = [row(50), row(400), row(60, base="b"), row(55, adapter="x"), row(40, adapter="y")]
     chosen = choose_batch(rows, BatchLimits(3, 10_000), can_mix=True)
-    assert [one.prompt for one in chosen] == [[1] * 50, [1] * 55, [1] * 40]
+    assert [each.prompt for each in chosen] == [[1] * 50, [1] * 55, [1] * 40]
     assert choose_batch(rows, BatchLimits(3, 10_000), can_mix=False) == [rows[0], rows[1]]
 
 
-def test_a_batch_is_as_large_as_the_memory_for_prompts_and_answers() -> None:
+def test_a_batch_fits_in_the_memory_for_prompts_and_answers() -> None:
     rows = [row(50, 50) for _ in range(10)]
     assert len(choose_batch(rows, BatchLimits(16, 450), can_mix=True)) == 4
     assert choose_batch(rows, BatchLimits(16, 99), can_mix=True) == []
     assert len(fill_batch(rows[:2], rows[2:], BatchLimits(16, 450))) == 2
 
 
-def test_a_batch_has_no_more_adapters_than_memory_holds() -> None:
+def test_a_batch_has_at_most_eight_adapters() -> None:
     rows = [row(50, adapter=f"job-{n}") for n in range(12)]
     assert len(choose_batch(rows, BatchLimits(16, 10**6), can_mix=True)) == 8
 
 
-def test_a_token_takes_what_the_cache_keeps_of_it(babbling_model_dir: Path) -> None:
+def test_bytes_per_token_are_those_of_the_cache(babbling_model_dir: Path) -> None:
     model: Any = AutoModelForCausalLM.from_pretrained(babbling_model_dir)
     cache = DynamicCache(config=model.config)
     with torch.no_grad():
         model(input_ids=torch.ones(1, 10, dtype=torch.long), cache=cache, use_cache=True)
     layers: list[Any] = list(cache.layers)
-    kept = sum(layer.keys.nbytes + layer.values.nbytes for layer in layers)
-    assert 10 * memory.bytes_per_token(model.config, torch.float32) == kept
+    size = sum(layer.keys.nbytes + layer.values.nbytes for layer in layers)
+    assert 10 * memory.bytes_per_token(model.config, torch.float32) == size
 
 
-def test_free_memory_is_what_linux_says_can_be_had(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_free_memory_is_linuxs_available_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     meminfo = tmp_path / "meminfo"
     meminfo.write_text("MemTotal: 8000 kB\nMemAvailable:    3000 kB\n", encoding="ascii")
     monkeypatch.setattr(host, "MEMINFO", meminfo)
@@ -373,5 +379,5 @@ def test_free_memory_is_what_linux_says_can_be_had(tmp_path: Path, monkeypatch: 
     assert memory.tokens_that_fit(3_072_000, 1_000) == 1_024
 
 
-def test_a_job_that_trains_leaves_serving_the_smaller_part_of_a_gpu() -> None:
+def test_while_a_job_trains_serving_gets_less_than_half_of_a_gpu() -> None:
     assert gpu_share(is_training=True) < 0.5 < gpu_share(is_training=False)
