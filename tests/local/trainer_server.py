@@ -24,7 +24,7 @@ from typing import Any, TypeVar
 
 import openai
 import uvicorn
-import yaml  # type: ignore[import-untyped]
+import yaml
 from jsonschema import Draft202012Validator  # type: ignore[import-untyped]
 from openai.types.fine_tuning import FineTuningJob
 

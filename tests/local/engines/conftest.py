@@ -1,4 +1,4 @@
-"""An installed engine, as far as its driver can tell: what LLaMA-Factory's Python runs is fake_engine.py."""
+"""An installed LLaMA-Factory, as far as its driver can tell: its Python runs fake_engine.py."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import json
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -19,13 +20,19 @@ from trainers.methods import Parameters
 FAKE_ENGINE = Path(__file__).with_name("fake_engine.py")
 
 
+@pytest.fixture(autouse=True)
+def quick_polling(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The fake engine's steps are shorter than real ones."""
+    monkeypatch.setattr("trainers.local.engines.process.POLL_INTERVAL_S", 0.03)
+
+
 @pytest.fixture
 def engines(tmp_path: Path) -> Path:
-    """A trainer's folder of engines with llamafactory in it."""
+    """A trainer's folder of engines, with llamafactory installed."""
     root = tmp_path / "engines"
     home = root / "llamafactory"
     (home / "env" / "bin").mkdir(parents=True)
-    _tool(
+    write_tool(
         home / "env" / "bin" / "python",
         f'test "$1" = train.py || exit 0; exec {sys.executable} {FAKE_ENGINE}',
     )
@@ -52,7 +59,7 @@ def facts(without: str = "") -> dict[str, object]:
 
 @pytest.fixture
 def job_folder(engines: Path, tiny_model_dir: Path) -> Path:
-    """24 rows to learn, 6 to validate, 2 epochs of 6 steps."""
+    """A job with 24 training rows, 6 validation rows, and 2 epochs of 6 steps."""
     folder = engines.parent / "jobs" / "ftjob-1"
     for name, count in (("train", 24), ("valid", 6)):
         (engines.parent / f"{name}.jsonl").write_bytes(examples(count))
@@ -72,12 +79,11 @@ def job_folder(engines: Path, tiny_model_dir: Path) -> Path:
     return folder
 
 
-def change(folder: Path, **settings: object) -> None:
-    """The job in `folder`, with other settings."""
+def change_settings(folder: Path, **settings: Any) -> None:
     job = read_job(folder)
     write_job(folder, replace(job, settings=replace(job.settings, **settings)))
 
 
-def _tool(path: Path, line: str) -> None:
+def write_tool(path: Path, line: str) -> None:
     path.write_text(f"#!/bin/sh\n{line}\n")
     path.chmod(0o700)

@@ -1,4 +1,4 @@
-"""What a job goes through with an engine that is really installed, told over HTTP with the openai client."""
+"""What a job goes through with an engine that is really installed, over HTTP with the openai client."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ QUESTION: list[Any] = [
 LABELS = ("billing", "shipping", "login")
 PLAN = {"n_epochs": 5, "batch_size": 4, "learning_rate": 0.02, "lora_r": 8, "lora_dropout": 0.0}
 CEILING_S = 150
-PATIENCE_S = 540  # an engine needs 20 to 120 s to load, by how busy two cores are
+PATIENCE_S = 540  # an engine takes 20 to 120 s to load, depending on how busy two cores are
 
 
 @contextmanager
-def trainer_with(data: Path, engines: Path, model: Path) -> Iterator[openai.OpenAI]:
-    """A trainer with its own data folder, and the engines of another."""
+def start_trainer(data: Path, engines: Path, model: Path) -> Iterator[openai.OpenAI]:
+    """Starts a trainer with its own data folder and the engines of another."""
     data.mkdir(exist_ok=True)
     if not (data / "engines").exists():
         (data / "engines").symlink_to(engines)
@@ -60,22 +60,22 @@ def finish(client: openai.OpenAI, job: FineTuningJob) -> FineTuningJob:
 
 
 def answer(client: openai.OpenAI, model: str | None) -> str:
-    said = client.chat.completions.create(model=model or "", messages=QUESTION, temperature=0, max_tokens=8)
-    return said.choices[0].message.content or ""
+    reply = client.chat.completions.create(model=model or "", messages=QUESTION, temperature=0, max_tokens=8)
+    return reply.choices[0].message.content or ""
 
 
 def results(client: openai.OpenAI, job: FineTuningJob) -> list[dict[str, str]]:
     return list(csv.DictReader(io.StringIO(client.files.content(job.result_files[0]).text)))
 
 
-def said(client: openai.OpenAI, job: FineTuningJob) -> str:
+def event_log(client: openai.OpenAI, job: FineTuningJob) -> str:
     return "\n".join(event.message for event in client.fine_tuning.jobs.list_events(job.id, limit=100))
 
 
-def done(data: Path, job: FineTuningJob) -> dict[str, Any]:
-    found = read_json(data / "jobs" / job.id / "DONE")
-    assert found is not None
-    return found
+def read_done(data: Path, job: FineTuningJob) -> dict[str, Any]:
+    done = read_json(data / "jobs" / job.id / "DONE")
+    assert done is not None
+    return done
 
 
 def engine_pid(data: Path, job: FineTuningJob) -> int:
@@ -87,33 +87,33 @@ def is_gone(pid: int) -> bool:
     return not stat.exists() or stat.read_text().rpartition(")")[2].split()[0] == "Z"
 
 
-def same_plan_as_builtin(client: openai.OpenAI, engine: str) -> FineTuningJob:
-    """Both learn the same: the loss before any learning, the validation loss afterwards, the answers' kind."""
+def check_same_plan_as_builtin(client: openai.OpenAI, engine: str) -> FineTuningJob:
+    """Both engines learn the same: their first training loss, last validation loss and kind of answers agree."""
     own, other = finish(client, start(client, "builtin")), finish(client, start(client, engine))
     ours, theirs = results(client, own), results(client, other)
     assert [row["step"] for row in theirs] == [row["step"] for row in ours]
     first, last = [float(row["train_loss"]) for row in (theirs[0], ours[0])], theirs[-1]["valid_loss"]
-    assert abs(first[0] - first[1]) < 0.6  # other rows come first, no more
+    assert abs(first[0] - first[1]) < 0.6  # only the order of rows differs
     assert abs(float(last) - float(ours[-1]["valid_loss"])) < 0.25
     assert answer(client, other.fine_tuned_model).startswith(LABELS)
     assert other.trained_tokens == own.trained_tokens
     return other
 
 
-def a_kill_goes_on_from_the_checkpoint(client: openai.OpenAI, data: Path, engine: str) -> None:
-    """The process that trains and the one that drives it, both with SIGKILL."""
+def check_resume_after_kill(client: openai.OpenAI, data: Path, engine: str) -> None:
+    """Kills the driver with SIGKILL, and the process that trains with it."""
     job = start(client, engine, n_epochs=8, batch_size=1)
     wait_for(lambda: client.fine_tuning.jobs.checkpoints.list(job.id).data, bool, seconds=PATIENCE_S)
     engines_process, driver = engine_pid(data, job), int((data / "jobs" / job.id / "pid").read_text())
     os.kill(driver, signal.SIGKILL)
     ended = finish(client, job)
     assert is_gone(engines_process)
-    assert "It starts again from its last checkpoint." in said(client, job)
-    assert "Resuming from the checkpoint of step" in said(client, job)
+    assert "It starts again from its last checkpoint." in event_log(client, job)
+    assert "Resuming from the checkpoint of step" in event_log(client, job)
     assert [int(row["step"]) for row in results(client, ended)] == list(range(1, 193))
 
 
-def a_cancelled_job_leaves_no_process(client: openai.OpenAI, data: Path, engine: str) -> None:
+def check_cancel_leaves_no_process(client: openai.OpenAI, data: Path, engine: str) -> None:
     job = start(client, engine, n_epochs=50, batch_size=1)
     wait_for(lambda: (data / "jobs" / job.id / "engine" / "pid").exists(), bool, seconds=PATIENCE_S)
     pid = engine_pid(data, job)
@@ -123,26 +123,25 @@ def a_cancelled_job_leaves_no_process(client: openai.OpenAI, data: Path, engine:
     assert is_gone(pid)
 
 
-def a_quantised_base_gets_an_adapter_that_fits_it(
+def check_quantized_training(
     client: openai.OpenAI, data: Path, model: Path, engine: str, kind: Quantization
 ) -> None:
-    """Our server's base in the same quantization scores with it what the engine said, and the first loss is that of the
-    quantised base."""
+    """The engine's last validation loss is that of its adapter on our server's base in the same quantization."""
     job = finish(client, start(client, engine, quantization=kind))
     folder, rows = data / "jobs" / job.id, results(client, job)
     assert (
         f"The base's layers under LoRA: 14, quantization {kind}"
         in (folder / "engine" / "log.txt").read_text()
     )
-    assert f"on cpu in fp32, the base in {kind}" in said(client, job)
-    ours = validation_loss(folder, model, kind)
-    assert abs(ours - float(rows[-1]["valid_loss"])) < 0.05  # engines weigh rows otherwise than tokens
-    assert ours < 3 < validation_loss(folder, model, kind, with_adapter=False)
+    assert f"on cpu in fp32, the base in {kind}" in event_log(client, job)
+    our_loss = validation_loss(folder, model, kind)
+    assert abs(our_loss - float(rows[-1]["valid_loss"])) < 0.05  # engines weigh rows, not tokens
+    assert our_loss < 3 < validation_loss(folder, model, kind, with_adapter=False)
     assert answer(client, job.fine_tuned_model).startswith(LABELS)
 
 
 def validation_loss(folder: Path, model: Path, kind: Quantization, *, with_adapter: bool = True) -> float:
-    """Of the tuned model, in nats a learnt token of the job's validation rows."""
+    """Returns the tuned model's loss on the job's validation rows, in nats per learned token."""
     tuned = load_model(str(model), torch.device("cpu"), torch.float32, kind)
     with silence_peft_warning():
         tuned = PeftModel.from_pretrained(tuned, folder / "adapter") if with_adapter else tuned
@@ -157,22 +156,22 @@ def validation_loss(folder: Path, model: Path, kind: Quantization, *, with_adapt
     return total / tokens
 
 
-def a_ceiling_ends_in_time_with_a_model(client: openai.OpenAI, data: Path, engine: str) -> None:
+def check_ceiling(client: openai.OpenAI, data: Path, engine: str) -> None:
     job = finish(client, start(client, engine, rows=480, n_epochs=50, batch_size=1, max_seconds=CEILING_S))
-    ended = done(data, job)
+    ended = read_done(data, job)
     assert ended["step"] < 24_000
     assert ended["seconds"] <= CEILING_S
-    assert f"Stopped at step {ended['step']}/24000: the ceiling of {CEILING_S} s leaves no time" in said(
+    assert f"Stopped at step {ended['step']}/24000: the ceiling of {CEILING_S} s leaves no time" in event_log(
         client, job
     )
-    assert results(client, job)[-1]["valid_loss"]  # it is validated where it stopped
+    assert results(client, job)[-1]["valid_loss"]  # it was validated where it stopped
     assert answer(client, job.fine_tuned_model).startswith(LABELS)
 
 
-def lost_patience_ends_with_the_best(client: openai.OpenAI, data: Path, engine: str) -> None:
-    """ValidatedStep every 4 steps and at the end of each epoch, of 6."""
+def check_lost_patience(client: openai.OpenAI, data: Path, engine: str) -> None:
+    """Validations come every 4 steps and after each epoch of 6 steps."""
     job = finish(client, start(client, engine, n_epochs=50, eval_steps=4, patience=1))
-    ended, rows = done(data, job), results(client, job)
+    ended, rows = read_done(data, job), results(client, job)
     losses = {int(row["step"]): float(row["valid_loss"]) for row in rows if row["valid_loss"]}
     assert list(losses) == [step for step in range(1, ended["step"] + 1) if step % 4 == 0 or step % 6 == 0]
     assert ended["result_step"] == min(losses, key=lambda step: losses[step])

@@ -1,4 +1,4 @@
-"""What is put into an engine's own trainer, tried on transformers' control as it is handed to callbacks."""
+"""The callback in an engine's own trainer, tested on the control object that transformers passes to callbacks."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from transformers import TrainerControl
 from trainers.local.engines.scripts import callback
 
 
-def after(step: int, strategy: str = "steps") -> tuple[bool, bool, bool]:
-    """Does it validate, save and stop after the step?"""
+def decisions_after(step: int, strategy: str = "steps") -> tuple[bool, bool, bool]:
+    """Returns whether it validates, saves and stops after the step."""
     control = TrainerControl()
     callback.JobCallback().on_step_end(
         SimpleNamespace(eval_strategy=strategy), SimpleNamespace(global_step=step), control
@@ -28,13 +28,13 @@ def folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
 
 
 def model(layer: torch.nn.Module) -> torch.nn.Module:
-    """As peft wraps a layer."""
+    """Returns a model with a layer as peft wraps it."""
     wrapped = torch.nn.Module()
     wrapped.base_layer = layer
     return wrapped
 
 
-def begin(layer: torch.nn.Module) -> None:
+def begin_training(layer: torch.nn.Module) -> None:
     callback.JobCallback().on_train_begin(None, None, None, model=model(layer))
 
 
@@ -44,18 +44,18 @@ def four_bits() -> torch.nn.Module:
     return layer
 
 
-def test_a_validation_comes_each_so_many_steps_with_a_checkpoint(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_fourth_step_is_validated_and_saved(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(callback, "EVERY", 4)
-    assert after(4) == after(8) == (True, True, False)
-    assert after(6) == (False, False, False)
-    assert after(4, strategy="no") == (False, False, False)
+    assert decisions_after(4) == decisions_after(8) == (True, True, False)
+    assert decisions_after(6) == (False, False, False)
+    assert decisions_after(4, strategy="no") == (False, False, False)
 
 
-def test_without_being_told_it_does_nothing() -> None:
-    assert after(4) == (False, False, False)
+def test_by_default_no_step_is_validated_or_saved() -> None:
+    assert decisions_after(4) == (False, False, False)
 
 
-def test_a_validation_by_the_config_gets_a_checkpoint_too() -> None:
+def test_a_validation_that_the_config_asks_for_is_also_saved() -> None:
     control = TrainerControl(should_evaluate=True)
     callback.JobCallback().on_step_end(
         SimpleNamespace(eval_strategy="steps"), SimpleNamespace(global_step=127), control
@@ -63,29 +63,29 @@ def test_a_validation_by_the_config_gets_a_checkpoint_too() -> None:
     assert control.should_save
 
 
-def test_the_stop_ends_with_a_checkpoint_and_a_validation_where_there_are_rows(folder: Path) -> None:
+def test_a_stop_saves_and_validates_if_there_are_rows(folder: Path) -> None:
     (folder / "STOP").touch()
-    assert after(5) == (True, True, True)
-    assert after(5, strategy="no") == (False, True, True)
+    assert decisions_after(5) == (True, True, True)
+    assert decisions_after(5, strategy="no") == (False, True, True)
 
 
-def test_layers_that_are_quantised_as_asked_may_train(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_layers_in_the_requested_quantization_may_train(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(callback, "WANTED", "nf4")
-    begin(four_bits())
+    begin_training(four_bits())
 
 
 @pytest.mark.parametrize("wanted", ["nf4", "int8"])
-def test_an_engine_that_loaded_whole_weights_is_caught(monkeypatch: pytest.MonkeyPatch, wanted: str) -> None:
+def test_an_engine_that_loaded_full_weights_is_detected(monkeypatch: pytest.MonkeyPatch, wanted: str) -> None:
     monkeypatch.setattr(callback, "WANTED", wanted)
     with pytest.raises(callback.NotQuantized, match=f"the base's layers are Linear, not {wanted}"):
-        begin(torch.nn.Linear(64, 64))
+        begin_training(torch.nn.Linear(64, 64))
 
 
-def test_other_bits_than_asked_are_caught(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_another_quantization_than_requested_is_detected(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(callback, "WANTED", "int8")
     with pytest.raises(callback.NotQuantized, match="the base's layers are nf4, not int8"):
-        begin(four_bits())
+        begin_training(four_bits())
 
 
-def test_whole_weights_are_as_asked_where_nothing_was() -> None:
-    begin(torch.nn.Linear(64, 64))
+def test_full_weights_may_train_without_quantization() -> None:
+    begin_training(torch.nn.Linear(64, 64))

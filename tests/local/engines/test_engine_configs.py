@@ -1,4 +1,4 @@
-"""The same plan in each engine's own words."""
+"""The same plan as each engine's own config."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import pytest
-import yaml  # type: ignore[import-untyped]
+import yaml
 
 from tests.local.families import FAMILIES, gemma3, make_family, mistral3
 from trainers.local.engines.catalog import AXOLOTL, ENGINES, Engine
@@ -46,22 +46,21 @@ PLAN = EnginePlan(
 )
 
 
-def written(name: str, plan: EnginePlan = PLAN) -> EngineConfig:
+def build(name: str, plan: EnginePlan = PLAN) -> EngineConfig:
     return build_config(ENGINES[name], plan, ENV)
 
 
 def config(name: str, plan: EnginePlan = PLAN) -> dict[str, Any]:
-    files = written(name, plan).files
-    loaded: dict[str, Any] = (
-        json.loads(files["config.json"]) if name == "unsloth" else yaml.safe_load(files["config.yml"])
-    )
-    return loaded
+    files = build(name, plan).files
+    if name == "unsloth":
+        return dict(json.loads(files["config.json"]))
+    return dict(yaml.safe_load(files["config.yml"]))
 
 
-def test_unsloth_is_told_the_plan() -> None:
-    told = config("unsloth")
-    assert (told["model"]["model_name"], told["model"]["load_in_4bit"]) == ("/models/tiny", False)
-    assert told["lora"] | {"use_gradient_checkpointing": None} == {
+def test_unsloths_config_has_the_plan() -> None:
+    settings = config("unsloth")
+    assert (settings["model"]["model_name"], settings["model"]["load_in_4bit"]) == ("/models/tiny", False)
+    assert settings["lora"] | {"use_gradient_checkpointing": None} == {
         "r": 8,
         "lora_alpha": 24,
         "lora_dropout": 0.05,
@@ -69,56 +68,58 @@ def test_unsloth_is_told_the_plan() -> None:
         "random_state": 7,
         "use_gradient_checkpointing": None,
     }
-    arguments = told["arguments"]
+    arguments = settings["arguments"]
     assert (arguments["num_train_epochs"], arguments["per_device_train_batch_size"]) == (3, 4)
     assert (arguments["learning_rate"], arguments["seed"], arguments["max_length"]) == (1e-5, 7, 512)
-    assert told["valid"] == "rows/valid.jsonl"
+    assert settings["valid"] == "rows/valid.jsonl"
 
 
-def test_llamafactory_is_told_the_plan() -> None:
-    told = config("llamafactory")
-    assert (told["lora_rank"], told["lora_alpha"], told["lora_dropout"]) == (8, 24, 0.05)
-    assert (told["lora_target"], told["model_name_or_path"]) == ("q_proj,v_proj", "/models/tiny")
-    assert (told["num_train_epochs"], told["per_device_train_batch_size"]) == (3, 4)
-    assert (told["learning_rate"], told["seed"], told["cutoff_len"]) == (1e-5, 7, 512)
+def test_llamafactorys_config_has_the_plan() -> None:
+    settings = config("llamafactory")
+    assert (settings["lora_rank"], settings["lora_alpha"], settings["lora_dropout"]) == (8, 24, 0.05)
+    assert (settings["lora_target"], settings["model_name_or_path"]) == ("q_proj,v_proj", "/models/tiny")
+    assert (settings["num_train_epochs"], settings["per_device_train_batch_size"]) == (3, 4)
+    assert (settings["learning_rate"], settings["seed"], settings["cutoff_len"]) == (1e-5, 7, 512)
 
 
-def test_axolotl_is_told_the_plan() -> None:
-    told = config("axolotl")
-    assert (told["lora_r"], told["lora_alpha"], told["lora_dropout"]) == (8, 24, 0.05)
-    assert (told["lora_target_modules"], told["base_model"]) == (["q_proj", "v_proj"], "/models/tiny")
-    assert (told["num_epochs"], told["micro_batch_size"]) == (3, 4)
-    assert (told["learning_rate"], told["seed"], told["sequence_len"]) == (1e-5, 7, 512)
+def test_axolotls_config_has_the_plan() -> None:
+    settings = config("axolotl")
+    assert (settings["lora_r"], settings["lora_alpha"], settings["lora_dropout"]) == (8, 24, 0.05)
+    assert (settings["lora_target_modules"], settings["base_model"]) == (["q_proj", "v_proj"], "/models/tiny")
+    assert (settings["num_epochs"], settings["micro_batch_size"]) == (3, 4)
+    assert (settings["learning_rate"], settings["seed"], settings["sequence_len"]) == (1e-5, 7, 512)
 
 
 @pytest.mark.parametrize("name", list(ENGINES))
-def test_no_engine_runs_a_models_code_or_skips_a_step_in_its_log(name: str) -> None:
-    told = config(name)
-    flat = {**told, **told.get("model", {}), **told.get("arguments", {})}
+def test_no_engine_runs_a_models_code_and_all_log_every_step(name: str) -> None:
+    settings = config(name)
+    flat = {**settings, **settings.get("model", {}), **settings.get("arguments", {})}
     assert flat["trust_remote_code"] is False
     assert flat["logging_steps"] == 1
     assert (flat["save_steps"], flat["eval_steps"]) == (63, 63)
 
 
 @pytest.mark.parametrize("name", list(ENGINES))
-def test_every_engine_is_told_the_weight_decay(name: str) -> None:
-    told = config(name, replace(PLAN, settings=replace(SETTINGS, weight_decay=0.01)))
-    assert {**told, **told.get("arguments", {})}["weight_decay"] == 0.01
+def test_every_engine_gets_the_weight_decay(name: str) -> None:
+    settings = config(name, replace(PLAN, settings=replace(SETTINGS, weight_decay=0.01)))
+    assert {**settings, **settings.get("arguments", {})}["weight_decay"] == 0.01
 
 
 @pytest.mark.parametrize("name", list(ENGINES))
 def test_without_validation_rows_nothing_is_validated(name: str) -> None:
-    told = config(name, replace(PLAN, has_validation=False))
-    assert "eval_steps" not in {**told, **told.get("arguments", {})}
+    settings = config(name, replace(PLAN, has_validation=False))
+    assert "eval_steps" not in {**settings, **settings.get("arguments", {})}
 
 
 @pytest.mark.parametrize("name", list(ENGINES))
-def test_the_keys_that_are_checked_are_those_that_are_written(name: str) -> None:
-    told = config(name)
+def test_the_checked_keys_are_those_in_the_config(name: str) -> None:
+    settings = config(name)
     parts = (
-        {key: told[key] for key in ("model", "lora", "arguments")} if name == "unsloth" else {"config": told}
+        {key: settings[key] for key in ("model", "lora", "arguments")}
+        if name == "unsloth"
+        else {"config": settings}
     )
-    assert written(name).keys == {part: frozenset(keys) for part, keys in parts.items()}
+    assert build(name).keys == {part: frozenset(keys) for part, keys in parts.items()}
 
 
 BITS: dict[tuple[str, Quantization], dict[str, object]] = {
@@ -141,36 +142,36 @@ BITS: dict[tuple[str, Quantization], dict[str, object]] = {
 
 @pytest.mark.parametrize("device", ["cpu", "cuda"])
 @pytest.mark.parametrize(("name", "kind"), list(BITS))
-def test_an_engine_is_told_how_to_load_the_base_and_its_callback_what_to_find(
+def test_an_engine_gets_the_quantization_and_its_callback_checks_it(
     name: str, kind: Quantization, device: Literal["cpu", "cuda"]
 ) -> None:
     plan = replace(PLAN, settings=replace(SETTINGS, quantization=kind), device=device)
-    told = config(name, plan)
-    told = told.get("model", told)
-    assert {key: told.get(key) for key in BITS[name, kind]} == BITS[name, kind]
-    assert written(name, plan).environment["FINETUNE_QUANTIZATION"] == kind
+    settings = config(name, plan)
+    loading = settings.get("model", settings)
+    assert {key: loading.get(key) for key in BITS[name, kind]} == BITS[name, kind]
+    assert build(name, plan).environment["FINETUNE_QUANTIZATION"] == kind
 
 
 @pytest.mark.parametrize("name", list(ENGINES))
-def test_validations_within_an_epoch_are_the_callbacks(name: str) -> None:
-    made = written(name, replace(PLAN, settings=replace(SETTINGS, eval_steps=10)))
-    assert made.environment["FINETUNE_EVAL_STEPS"] == "10"
-    assert "class JobCallback" in made.files["callback.py"]
-    assert any("JobCallback()" in text for file, text in made.files.items() if file != "callback.py")
+def test_validations_within_an_epoch_are_left_to_the_callback(name: str) -> None:
+    built = build(name, replace(PLAN, settings=replace(SETTINGS, eval_steps=10)))
+    assert built.environment["FINETUNE_EVAL_STEPS"] == "10"
+    assert "class JobCallback" in built.files["callback.py"]
+    assert any("JobCallback()" in text for file, text in built.files.items() if file != "callback.py")
 
 
-def test_axolotl_finds_the_plugin_that_is_written_beside_its_config() -> None:
+def test_axolotl_finds_the_plugin_beside_its_config() -> None:
     assert config("axolotl")["plugins"] == ["plugin.JobPlugin"]
-    assert "class JobPlugin" in written("axolotl").files["plugin.py"]
-    assert written("axolotl").environment["PYTHONPATH"] == "."
+    assert "class JobPlugin" in build("axolotl").files["plugin.py"]
+    assert build("axolotl").environment["PYTHONPATH"] == "."
 
 
-def test_on_a_gpu_nothing_is_held_to_the_cpu() -> None:
+def test_on_a_gpu_no_engine_is_restricted_to_the_cpu() -> None:
     on_gpu = replace(PLAN, device="cuda", is_bf16=True)
     assert config("llamafactory", on_gpu)["use_cpu"] is False
     assert "lora_mlp_kernel" not in config("axolotl", on_gpu)
-    assert written("axolotl", on_gpu).environment.get("ACCELERATE_USE_CPU") is None
-    assert "UNSLOTH_FORCE_CPU" not in written("unsloth", on_gpu).environment
+    assert build("axolotl", on_gpu).environment.get("ACCELERATE_USE_CPU") is None
+    assert "UNSLOTH_FORCE_CPU" not in build("unsloth", on_gpu).environment
     assert config("unsloth", on_gpu)["model"]["dtype"] == "bfloat16"
 
 
@@ -182,14 +183,14 @@ def test_a_gpu_without_bfloat16_trains_in_float16() -> None:
     assert (unsloth["arguments"]["fp16"], unsloth["model"]["dtype"]) == (True, "float16")
 
 
-def test_a_long_epoch_has_checkpoints_within() -> None:
+def test_a_long_epoch_has_several_checkpoints() -> None:
     plan = replace(PLAN, rows=4_000)
     assert (plan.steps_an_epoch, plan.save_steps, plan.total_steps) == (1000, 100, 3000)
     assert replace(PLAN, rows=4 * 254).save_steps == 100  # 2 · 127
     assert replace(PLAN, rows=4 * 130).save_steps == 65
 
 
-def test_under_a_ceiling_checkpoints_are_closer() -> None:
+def test_with_a_ceiling_checkpoints_are_more_frequent() -> None:
     plan = replace(PLAN, rows=4_000, settings=replace(SETTINGS, max_seconds=3600))
     assert (plan.steps_an_epoch, plan.save_steps) == (1000, 25)
     assert replace(plan, rows=4 * 127).save_steps == 25
@@ -197,12 +198,12 @@ def test_under_a_ceiling_checkpoints_are_closer() -> None:
     assert replace(plan, rows=4 * 24).save_steps == 24
 
 
-@pytest.mark.parametrize("number", [1e-5, 1e-05, 2.0, 0.05, 1e-3, 3e22, 1.5e-7])
-def test_a_small_number_stays_one_in_yaml(number: float) -> None:
+@pytest.mark.parametrize("number", [1e-05, 2.0, 0.05, 3e22, 1.5e-7])
+def test_a_number_stays_a_number_in_yaml(number: float) -> None:
     assert yaml.safe_load(as_yaml({"rate": number})) == {"rate": number}
 
 
-def test_a_text_that_looks_like_something_else_stays_text_in_yaml() -> None:
+def test_a_string_stays_a_string_in_yaml() -> None:
     values: dict[str, Any] = {
         "a": "no",
         "b": "1e5",
@@ -214,7 +215,7 @@ def test_a_text_that_looks_like_something_else_stays_text_in_yaml() -> None:
     assert yaml.safe_load(as_yaml(values)) == values
 
 
-def test_the_script_runs_from_anywhere_and_with_its_environment(tmp_path: Path) -> None:
+def test_the_script_runs_from_any_folder_with_its_environment(tmp_path: Path) -> None:
     folder = tmp_path / "a job's folder"
     tool = tmp_path / "show"
     tool.write_text('#!/bin/sh\npwd; echo "$HF_HUB_OFFLINE $SECRET"; echo "$@"\n')
@@ -227,7 +228,7 @@ def test_the_script_runs_from_anywhere_and_with_its_environment(tmp_path: Path) 
     assert os.access(script, os.X_OK)
 
 
-def test_rows_end_with_their_last_answer_and_say_what_is_learnt(tmp_path: Path) -> None:
+def test_rows_end_with_their_last_answer_and_mark_what_is_learned(tmp_path: Path) -> None:
     row = Row(1, [5, 6, 7, 8, 9], [False, False, True, True, False])
     write_rows(tmp_path / "train.jsonl", Rows([row], 0, 0))
     assert json.loads((tmp_path / "train.jsonl").read_text()) == {
@@ -237,12 +238,12 @@ def test_rows_end_with_their_last_answer_and_say_what_is_learnt(tmp_path: Path) 
     }
 
 
-def test_all_linear_is_every_linear_layer_but_the_output(tiny_model_dir: Path) -> None:
+def test_all_linear_means_every_linear_layer_but_the_output(tiny_model_dir: Path) -> None:
     names = ("down_proj", "gate_proj", "k_proj", "o_proj", "q_proj", "up_proj", "v_proj")
     assert target_names(tiny_model_dir, Parameters(engine="axolotl")) == names
 
 
-def test_a_module_that_is_not_there_is_a_sentence(tiny_model_dir: Path) -> None:
+def test_target_modules_must_exist(tiny_model_dir: Path) -> None:
     assert target_names(
         tiny_model_dir, Parameters(engine="axolotl", target_modules="self_attn.q_proj,v_proj")
     ) == (
@@ -256,7 +257,9 @@ def test_a_module_that_is_not_there_is_a_sentence(tiny_model_dir: Path) -> None:
 
 
 @pytest.mark.parametrize("family", [gemma3, mistral3])
-def test_a_base_that_also_sees_is_for_our_own_engine(family: Callable[[], Any], tmp_path: Path) -> None:
+def test_a_base_that_processes_images_needs_the_builtin_engine(
+    family: Callable[[], Any], tmp_path: Path
+) -> None:
     family().save_pretrained(tmp_path)
     (tmp_path / "model.safetensors").touch()
     with pytest.raises(
@@ -266,9 +269,9 @@ def test_a_base_that_also_sees_is_for_our_own_engine(family: Callable[[], Any], 
     assert (caught.value.code, caught.value.param) == ("engine_cannot", "model")
 
 
-def test_a_base_that_is_quantised_already_is_for_our_own_engine(tiny_model_dir: Path, tmp_path: Path) -> None:
-    for each in tiny_model_dir.iterdir():
-        (tmp_path / each.name).symlink_to(each)
+def test_a_base_stored_quantised_needs_the_builtin_engine(tiny_model_dir: Path, tmp_path: Path) -> None:
+    for path in tiny_model_dir.iterdir():
+        (tmp_path / path.name).symlink_to(path)
     config = json.loads((tiny_model_dir / "config.json").read_text())
     (tmp_path / "config.json").unlink()
     (tmp_path / "config.json").write_text(
@@ -282,7 +285,7 @@ def test_a_base_that_is_quantised_already_is_for_our_own_engine(tiny_model_dir: 
     "engine", [*ENGINES.values(), *(replace(AXOLOTL, version=version) for version in ("0.19.0", "0.21.0"))]
 )
 def test_an_engines_versions_are_pinned_and_pytorch_is_not(engine: Engine) -> None:
-    """axolotl's for either Python."""
+    """Axolotl has one version per Python."""
     lines = constraints_file(engine).read_text().splitlines()
     packages = {line.partition("==")[0].lower().replace("_", "-"): line for line in lines}
     assert all("==" in line for line in lines)
@@ -292,8 +295,8 @@ def test_an_engines_versions_are_pinned_and_pytorch_is_not(engine: Engine) -> No
     assert not {"torch", "torchvision", "torchaudio", "triton", "xformers"} & set(packages)
 
 
-def test_experts_in_4_bits_are_the_builtin_engines_alone(tmp_path: Path) -> None:
-    """Others leave them in full, and the adapter would be asked over packed ones."""
+def test_experts_in_4_bits_need_the_builtin_engine(tmp_path: Path) -> None:
+    """Other engines don't quantise experts, but our server would."""
     base = make_family(tmp_path / "mixtral", FAMILIES["mixtral"])
     with pytest.raises(TrainingFailed) as caught:
         target_names(base, Parameters(engine="unsloth", quantization="nf4"))

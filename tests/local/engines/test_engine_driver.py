@@ -1,5 +1,4 @@
-"""What becomes of a job that another engine trains. The engine is a stand-in, its process and files are
-real."""
+"""The life of a job that another engine trains. The engine is a stand-in; its process and files are real."""
 
 from __future__ import annotations
 
@@ -18,7 +17,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from tests.local.engines.conftest import change, facts
+from tests.local.engines.conftest import change_settings, facts
+from tests.local.trainer_server import wait_for
 from trainers.local.engines.artifacts import read_results
 from trainers.local.engines.catalog import LLAMAFACTORY, lock_engine
 from trainers.local.engines.process import kill_leftover
@@ -27,7 +27,7 @@ from trainers.local.job_directory import read_events, read_job, read_json
 from trainers.local.training.errors import TrainingFailed, TrainingPaused
 
 ROOT = Path(__file__).resolve().parents[3]
-HOLDS = """
+RUN_ENGINE = """
 import sys
 from pathlib import Path
 from trainers.local.engines.process import follow_log, run_engine
@@ -43,18 +43,29 @@ def train(folder: Path) -> None:
     train_with_engine(LLAMAFACTORY, folder, read_job(folder))
 
 
-def messages(folder: Path) -> list[str]:
+def event_messages(folder: Path) -> list[str]:
     return [event["message"] for event in read_events(folder)]
 
 
-def failure(folder: Path) -> TrainingFailed:
+def fail_training(folder: Path) -> TrainingFailed:
     with pytest.raises(TrainingFailed) as caught:
         train(folder)
     return caught.value
 
 
-def test_a_job_ends_with_an_adapter_in_float32_and_done(job_folder: Path) -> None:
+def test_a_job_ends_with_an_adapter_and_its_log_as_events_and_results(job_folder: Path) -> None:
     train(job_folder)
+    check_adapter(job_folder)
+    check_results(job_folder)
+    check_events(job_folder)
+    engine = job_folder / "engine"
+    assert "lora_rank: 8\n" in (engine / "config.yml").read_text()
+    assert "python train.py config.yml" in (engine / "run.sh").read_text()
+    assert len((engine / "rows" / "train.jsonl").read_text().splitlines()) == 24
+    assert "learning_rate" in (engine / "log.txt").read_text()
+
+
+def check_adapter(job_folder: Path) -> None:
     done = read_json(job_folder / "DONE")
     assert done is not None
     assert (done["trained_tokens"], done["trainable_parameters"]) == (2012, 8 * 64)
@@ -63,22 +74,21 @@ def test_a_job_ends_with_an_adapter_in_float32_and_done(job_folder: Path) -> Non
     assert (job_folder / "adapter" / "adapter_config.json").exists()
 
 
-@pytest.mark.parametrize("name", ["SLACK_BOT_TOKEN", "OPENAI_API_KEY", "HF_TOKEN", "WANDB_API_KEY"])
-def test_an_engine_gets_no_key_in_its_environment(
-    job_folder: Path, monkeypatch: pytest.MonkeyPatch, name: str
-) -> None:
-    monkeypatch.setenv(name, "canary-key")
+def test_an_engine_gets_no_key_in_its_environment(job_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("SLACK_BOT_TOKEN", "OPENAI_API_KEY", "HF_TOKEN", "WANDB_API_KEY"):
+        monkeypatch.setenv(name, "canary-key")
     python = job_folder.parents[1] / "engines" / "llamafactory" / "env" / "bin" / "python"
-    told = job_folder / "environ"
-    python.write_text(f'#!/bin/sh\ntest "$1" = train.py || exit 0\ncat /proc/self/environ > {told}; exit 1\n')
+    environ = job_folder / "environ"
+    python.write_text(
+        f'#!/bin/sh\ntest "$1" = train.py || exit 0\ncat /proc/self/environ > {environ}; exit 1\n'
+    )
     with pytest.raises(EngineCrashed):
         train(job_folder)
-    assert "PATH=" in told.read_text()
-    assert "canary-key" not in told.read_text()
+    assert "PATH=" in environ.read_text()
+    assert "canary-key" not in environ.read_text()
 
 
-def test_its_log_becomes_our_events_and_results(job_folder: Path) -> None:
-    train(job_folder)
+def check_results(job_folder: Path) -> None:
     with (job_folder / "results.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert [int(row["step"]) for row in rows] == list(range(1, 13))
@@ -88,16 +98,19 @@ def test_its_log_becomes_our_events_and_results(job_folder: Path) -> None:
     assert progress is not None
     assert (progress["step"], progress["total_steps"], progress["trained_tokens"]) == (12, 12, 2012)
     assert progress["estimated_finish"] <= time.time() + 1
-    said = messages(job_folder)
-    assert "Training local/tiny with llamafactory 0.9.5 on cpu in fp32" in said
-    assert "Epoch 2/2 finished after step 12/12" in said
-    assert "Checkpoint of step 12/12 saved" in said
+
+
+def check_events(job_folder: Path) -> None:
+    messages = event_messages(job_folder)
+    assert "Training local/tiny with llamafactory 0.9.5 on cpu in fp32" in messages
+    assert "Epoch 2/2 finished after step 12/12" in messages
+    assert "Checkpoint of step 12/12 saved" in messages
     metrics = [event["data"] for event in read_events(job_folder) if event["type"] == "metrics"]
     assert metrics[-1]["valid_loss"] == 2.88
     assert "train_mean_token_accuracy" not in metrics[-1]
 
 
-def test_the_result_is_the_checkpoint_of_the_lowest_validation_loss(
+def test_the_result_is_the_checkpoint_with_the_lowest_validation_loss(
     job_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("FINETUNE_FAKE_ENGINE", "worse")
@@ -107,19 +120,21 @@ def test_the_result_is_the_checkpoint_of_the_lowest_validation_loss(
     assert (done["step"], done["result_step"]) == (12, 6)
     weights = load_file(job_folder / "adapter" / "adapter_model.safetensors")
     assert {tensor.max().item() for tensor in weights.values()} == {6.0}
-    assert any("The result is the checkpoint of step 6/12" in message for message in messages(job_folder))
+    assert any(
+        "The result is the checkpoint of step 6/12" in message for message in event_messages(job_folder)
+    )
 
 
-def test_a_paused_job_ends_its_engine_and_goes_on_when_resumed(
+def test_a_paused_job_ends_its_engine_and_can_be_resumed(
     job_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("FINETUNE_FAKE_ENGINE", "slow")
-    mark = threading.Timer(3.0, (job_folder / "PAUSED").touch)
-    mark.start()
+    pause = threading.Thread(target=pause_after_first_step, args=(job_folder,))
+    pause.start()
     with pytest.raises(TrainingPaused):
         train(job_folder)
-    mark.join()
-    kill_leftover(job_folder / "engine")  # finds none, else it would wait
+    pause.join()
+    kill_leftover(job_folder / "engine")  # returns at once, since there is none
     progress = read_json(job_folder / "progress.json")
     assert progress is not None
     assert progress["estimated_finish"] is None
@@ -129,24 +144,20 @@ def test_a_paused_job_ends_its_engine_and_goes_on_when_resumed(
     assert (job_folder / "DONE").exists()
 
 
-def test_a_full_disk_is_a_pause(job_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def pause_after_first_step(job_folder: Path) -> None:
+    wait_for(lambda: read_json(job_folder / "progress.json"), bool)
+    (job_folder / "PAUSED").touch()
+
+
+def test_a_full_disk_pauses_the_job(job_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FINETUNE_FAKE_ENGINE", "disk")
     with pytest.raises(TrainingPaused):
         train(job_folder)
     assert (job_folder / "PAUSED").exists()
-    assert any("Free some space and resume it" in message for message in messages(job_folder))
+    assert any("Free some space and resume it" in message for message in event_messages(job_folder))
 
 
-def test_what_it_was_told_stays_in_the_jobs_folder(job_folder: Path) -> None:
-    train(job_folder)
-    engine = job_folder / "engine"
-    assert "lora_rank: 8\n" in (engine / "config.yml").read_text()
-    assert "python train.py config.yml" in (engine / "run.sh").read_text()
-    assert len((engine / "rows" / "train.jsonl").read_text().splitlines()) == 24
-    assert "learning_rate" in (engine / "log.txt").read_text()
-
-
-def test_a_crash_says_the_engines_last_words_and_the_next_try_goes_on(
+def test_a_crash_quotes_the_engines_log_and_the_next_try_resumes(
     job_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("FINETUNE_FAKE_ENGINE", "crash")
@@ -157,23 +168,23 @@ def test_a_crash_says_the_engines_last_words_and_the_next_try_goes_on(
     assert not (job_folder / "FAILED").exists()
     assert [path.name for path in sorted(job_folder.glob("checkpoints/*"))] == ["step-000006", "step-000012"]
     train(job_folder)
-    assert "Resuming from the checkpoint of step 12/12" in messages(job_folder)
+    assert "Resuming from the checkpoint of step 12/12" in event_messages(job_folder)
     assert not (job_folder / "engine" / "output" / "checkpoint-999").exists()
     rows = (job_folder / "results.csv").read_text().splitlines()[1:]
     assert [row.split(",")[0] for row in rows] == [str(step) for step in range(1, 13)]
 
 
-def test_checkpoints_whose_steps_nobody_heard_of_are_not_gone_on_from(
+def test_a_checkpoint_beyond_the_recorded_steps_is_not_resumed_from(
     job_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As an engine leaves them that outlived the process which read its log."""
+    """An engine that outlives the process reading its log leaves one."""
     monkeypatch.setenv("FINETUNE_FAKE_ENGINE", "crash")
     with pytest.raises(EngineCrashed):
         train(job_folder)
     output, results = job_folder / "engine" / "output", job_folder / "results.csv"
     results.write_text("".join(results.read_text().splitlines(keepends=True)[:9]))
     train(job_folder)
-    assert "Resuming from the checkpoint of step 6/12" in messages(job_folder)
+    assert "Resuming from the checkpoint of step 6/12" in event_messages(job_folder)
     rows = results.read_text().splitlines()[1:]
     assert [row.split(",")[0] for row in rows] == [str(step) for step in range(1, 13)]
     assert (output / "checkpoint-12").exists()
@@ -188,62 +199,59 @@ def test_checkpoints_whose_steps_nobody_heard_of_are_not_gone_on_from(
         (["1,2.5,,,", "2,2.4,,,", "3,2.3,,,"], 2),
     ],
 )
-def test_a_step_is_told_with_the_validation_that_was_due(
+def test_a_step_is_complete_with_the_validation_that_is_due(
     rows: list[str], complete: int, tmp_path: Path
 ) -> None:
     head = "step,train_loss,train_accuracy,valid_loss,valid_mean_token_accuracy"
     (tmp_path / "results.csv").write_text("\n".join([head, *rows, ""]))
-    found = read_results(tmp_path, lambda step: step % 3 == 0)
-    assert (found.steps, found.complete_steps) == (len(rows), complete)
+    results = read_results(tmp_path, lambda step: step % 3 == 0)
+    assert (results.steps, results.complete_steps) == (len(rows), complete)
 
 
-def test_a_loss_that_is_no_number_ends_the_job_with_a_sentence(
-    job_folder: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("behaviour", "message"),
+    [
+        ("nan", "At step 2 the loss became nan and its gradient 1.5. Set learning_rate lower."),
+        ("nan-valid", "After step 6 the validation loss is nan. Set learning_rate lower."),
+    ],
+)
+def test_a_loss_that_is_not_finite_fails_the_job(
+    job_folder: Path, monkeypatch: pytest.MonkeyPatch, behaviour: str, message: str
 ) -> None:
-    monkeypatch.setenv("FINETUNE_FAKE_ENGINE", "nan")
-    failed = failure(job_folder)
-    assert (failed.code, failed.param) == ("loss_not_finite", "learning_rate")
-    assert failed.message == "At step 2 the loss became nan and its gradient 1.5. Set learning_rate lower."
+    monkeypatch.setenv("FINETUNE_FAKE_ENGINE", behaviour)
+    failed = fail_training(job_folder)
+    assert (failed.code, failed.param, failed.message) == ("loss_not_finite", "learning_rate", message)
 
 
-def test_a_validation_loss_that_is_no_number_ends_the_job_with_a_sentence(
-    job_folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("FINETUNE_FAKE_ENGINE", "nan-valid")
-    failed = failure(job_folder)
-    assert (failed.code, failed.param) == ("loss_not_finite", "learning_rate")
-    assert failed.message == "After step 6 the validation loss is nan. Set learning_rate lower."
-
-
-def test_an_adapter_with_broken_numbers_is_never_published(
+def test_an_adapter_that_is_not_finite_is_never_published(
     job_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("FINETUNE_FAKE_ENGINE", "broken")
-    assert failure(job_folder).code == "loss_not_finite"
+    assert fail_training(job_folder).code == "loss_not_finite"
     assert not (job_folder / "adapter").exists()
 
 
-def test_a_base_that_was_not_quantised_ends_the_job_with_a_sentence(
+def test_a_base_that_was_not_quantised_fails_the_job(
     job_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("FINETUNE_FAKE_ENGINE", "whole")
-    change(job_folder, quantization="nf4")
-    failed = failure(job_folder)
+    monkeypatch.setenv("FINETUNE_FAKE_ENGINE", "full-weights")
+    change_settings(job_folder, quantization="nf4")
+    failed = fail_training(job_folder)
     assert (failed.code, failed.param) == ("engine_cannot", "quantization")
     assert failed.message == (
         "llamafactory did not load the base in nf4: the base's layers are Linear, not nf4. Leave quantization out, "
         "or set engine to builtin."
     )
-    assert "Training local/tiny with llamafactory 0.9.5 on cpu in fp32, the base in nf4" in messages(
+    assert "Training local/tiny with llamafactory 0.9.5 on cpu in fp32, the base in nf4" in event_messages(
         job_folder
     )
 
 
-def test_a_key_that_the_engine_refuses_ends_the_job_with_a_sentence(
+def test_a_config_key_that_the_engine_refuses_fails_the_job(
     job_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("FINETUNE_FAKE_ENGINE", "key")
-    failed = failure(job_folder)
+    failed = fail_training(job_folder)
     assert failed.code == "engine_config_changed"
     assert failed.message == (
         "llamafactory 0.9.5 does not know the config key lora_rank; our configs are for version 0.9.5. "
@@ -251,70 +259,71 @@ def test_a_key_that_the_engine_refuses_ends_the_job_with_a_sentence(
     )
 
 
-def test_a_key_that_the_installation_did_not_name_stops_the_job_before_it_starts(
+def test_a_config_key_unknown_to_the_installation_fails_the_job_before_it_starts(
     job_folder: Path, engines: Path
 ) -> None:
     (engines / "llamafactory" / "engine.json").write_text(json.dumps(facts(without="lora_alpha")))
-    failed = failure(job_folder)
+    failed = fail_training(job_folder)
     assert failed.code == "engine_config_changed"
     assert "config key lora_alpha" in failed.message
     assert not (job_folder / "engine" / "log.txt").exists()
 
 
-def test_an_engine_that_is_being_changed_trains_nothing(job_folder: Path, engines: Path) -> None:
+def test_a_job_fails_while_its_engine_is_being_installed(job_folder: Path, engines: Path) -> None:
     with lock_engine(engines / "llamafactory", alone=True):
-        assert failure(job_folder).code == "engine_busy"
+        assert fail_training(job_folder).code == "engine_busy"
 
 
-def hold(folder: Path, script: str) -> subprocess.Popen[str]:
-    """A process that runs `script` as an engine, as the driver does."""
+def start_driver(folder: Path, script: str) -> subprocess.Popen[str]:
+    """Starts a process that runs `script` as an engine."""
     folder.mkdir(exist_ok=True)
     (folder / "run.sh").write_text(script)
-    holder = subprocess.Popen(
-        [sys.executable, "-c", HOLDS, str(folder)],
+    driver = subprocess.Popen(
+        [sys.executable, "-c", RUN_ENGINE, str(folder)],
         stdout=subprocess.PIPE,
         text=True,
         cwd=ROOT,
         env={**os.environ, "PYTHONPATH": str(ROOT)},
         start_new_session=True,
     )
-    assert holder.stdout is not None
-    assert holder.stdout.readline() == "running\n"
-    holder.stdout.close()
-    return holder
+    assert driver.stdout is not None
+    assert driver.stdout.readline() == "running\n"
+    driver.stdout.close()
+    return driver
 
 
-def is_there(pid: int) -> bool:
-    """A zombie has ended, anyone who its parent is now."""
+def is_running(pid: int) -> bool:
+    """False for a zombie, too."""
     stat = Path(f"/proc/{pid}/stat")
     return stat.exists() and stat.read_text().rpartition(")")[2].split()[0] != "Z"
 
 
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="needs Linux's /proc")
-def test_an_engine_that_ignores_the_signal_is_ended_with_its_starter(tmp_path: Path) -> None:
-    holder = hold(tmp_path / "e", "trap '' TERM\nwhile :; do sleep 0.2; done\n")
+def test_an_engine_that_ignores_sigterm_ends_with_its_driver(tmp_path: Path) -> None:
+    trapped = tmp_path / "trapped"
+    driver = start_driver(tmp_path / "e", f"trap '' TERM\ntouch {trapped}\nwhile :; do sleep 0.2; done\n")
     pid = int((tmp_path / "e" / "pid").read_text())
-    time.sleep(0.3)
-    holder.send_signal(signal.SIGTERM)
-    assert holder.wait(10) == 128 + signal.SIGTERM
-    assert not is_there(pid)
+    wait_for(trapped.exists, bool)
+    driver.send_signal(signal.SIGTERM)
+    assert driver.wait(10) == 128 + signal.SIGTERM
+    assert not is_running(pid)
 
 
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="needs Linux's /proc")
-def test_an_engine_whose_starter_was_killed_is_ended_before_another_begins(tmp_path: Path) -> None:
-    holder = hold(tmp_path / "e", "exec sleep 60\n")
+def test_a_killed_drivers_engine_is_ended_before_the_next_starts(tmp_path: Path) -> None:
+    driver = start_driver(tmp_path / "e", "exec sleep 60\n")
     pid = int((tmp_path / "e" / "pid").read_text())
-    holder.kill()
-    holder.wait(10)
-    assert is_there(pid)
+    driver.kill()
+    driver.wait(10)
+    assert is_running(pid)
     kill_leftover(tmp_path / "e")
-    assert not is_there(pid)
+    assert not is_running(pid)
 
 
-def test_a_child_that_outlives_a_killed_engine_is_waited_for(tmp_path: Path) -> None:
-    gone = subprocess.Popen(["true"])
-    gone.wait(10)
-    (tmp_path / "pid").write_text(str(gone.pid))
+def test_a_child_that_outlives_its_engine_is_waited_for(tmp_path: Path) -> None:
+    engine = subprocess.Popen(["true"])
+    engine.wait(10)
+    (tmp_path / "pid").write_text(str(engine.pid))
     with (tmp_path / "lock").open("a") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         child = subprocess.Popen(["sleep", "0.5"], pass_fds=(lock.fileno(),))

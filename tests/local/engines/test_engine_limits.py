@@ -1,5 +1,4 @@
-"""A job by another engine that ends before its last step: by a ceiling or for want of patience, and after a
-kill."""
+"""A job by another engine that ends before its last step: by a ceiling, by lost patience, or after a kill."""
 
 from __future__ import annotations
 
@@ -10,38 +9,38 @@ from typing import Any
 
 import pytest
 
-from tests.local.engines.conftest import change
+from tests.local.engines.conftest import change_settings
 from trainers.local.engines.catalog import LLAMAFACTORY
 from trainers.local.engines.runner import SAVING_S, EngineCrashed, StepTimes, train_with_engine
 from trainers.local.job_directory import read_events, read_job, read_json, replace_json
 from trainers.local.training.errors import TrainingFailed
 
 FOREVER = 200  # epochs of 6 steps
-ENDLESS = {"n_epochs": FOREVER, "max_seconds": 14}
+ENDLESS = {"n_epochs": FOREVER, "max_seconds": 8}
 
 
 def train(folder: Path) -> dict[str, Any]:
     train_with_engine(LLAMAFACTORY, folder, read_job(folder))
-    return done(folder)
+    return read_done(folder)
 
 
-def done(folder: Path) -> dict[str, Any]:
-    found = read_json(folder / "DONE")
-    assert found is not None
-    return found
+def read_done(folder: Path) -> dict[str, Any]:
+    done = read_json(folder / "DONE")
+    assert done is not None
+    return done
 
 
 def warnings(folder: Path) -> list[str]:
     return [event["message"] for event in read_events(folder) if event["level"] == "warn"]
 
 
-def validated(folder: Path) -> list[int]:
+def validated_steps(folder: Path) -> list[int]:
     with (folder / "results.csv").open() as file:
         return [int(row["step"]) for row in csv.DictReader(file) if row["valid_loss"]]
 
 
-def kill(folder: Path, *files: str) -> None:
-    """As a kill after the decision leaves it: without its end, and with an engine that could not be started."""
+def undo_end(folder: Path, *files: str) -> None:
+    """Leaves the folder as a kill after the decision to stop would."""
     shutil.rmtree(folder / "adapter")
     for name in ("DONE", *files):
         (folder / name).unlink()
@@ -54,88 +53,88 @@ def is_same_end(folder: Path, before: dict[str, Any]) -> bool:
     return is_same and after["stopped"].split(" Reached")[0] == before["stopped"].split(" Reached")[0]
 
 
-def test_a_ceiling_ends_the_engine_with_a_validated_checkpoint_and_a_kill_changes_nothing(
+def test_a_ceiling_ends_with_a_validated_checkpoint_also_after_a_kill(
     job_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("FINETUNE_FAKE_ENGINE", "slow")
-    change(job_folder, **ENDLESS)
+    change_settings(job_folder, **ENDLESS)
     ended = train(job_folder)
     assert 0 < ended["step"] < 6 * FOREVER
-    stopped = f"Stopped at step {ended['step']}/1200: the ceiling of 14 s leaves no time for another step."
+    stopped = f"Stopped at step {ended['step']}/1200: the ceiling of 8 s leaves no time for another step."
     assert ended["stopped"].startswith(stopped)
     assert ended["stopped"] in warnings(job_folder)
-    assert validated(job_folder)[-1] == ended["step"]
+    assert validated_steps(job_folder)[-1] == ended["step"]
     assert ended["result_step"] == ended["step"]  # its loss falls
     assert (job_folder / "adapter" / "adapter_model.safetensors").exists()
-    kill(job_folder)
+    undo_end(job_folder)
     monkeypatch.setenv("FINETUNE_FAKE_ENGINE", "key")
     assert is_same_end(job_folder, ended)
 
 
-def test_an_engine_that_does_not_hear_is_ended_and_what_it_kept_is_the_result(
+def test_an_engine_that_ignores_the_ceiling_is_ended_with_its_last_checkpoint(
     job_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("FINETUNE_FAKE_ENGINE", "deaf")
-    change(job_folder, **ENDLESS)
+    change_settings(job_folder, **ENDLESS)
     ended = train(job_folder)
     assert ended["result_step"] == 6 < ended["step"] < 6 * FOREVER
     assert "The steps after the checkpoint of step 6 are lost" in warnings(job_folder)
 
 
-def test_a_ceiling_before_the_first_checkpoint_is_a_sentence(
+def test_a_ceiling_before_the_first_checkpoint_fails_the_job(
     job_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("FINETUNE_FAKE_ENGINE", "loads")
-    change(job_folder, max_seconds=8)
+    change_settings(job_folder, max_seconds=4)
     with pytest.raises(TrainingFailed, match="loading the model and 0 steps took") as caught:
         train(job_folder)
     assert (caught.value.code, caught.value.param) == ("ceiling_reached", "max_seconds")
-    assert caught.value.message.startswith("The ceiling of 8 s was reached before the first checkpoint")
+    assert caught.value.message.startswith("The ceiling of 4 s was reached before the first checkpoint")
 
 
 def test_lost_patience_ends_the_engine_with_the_best_checkpoint(
     job_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("FINETUNE_FAKE_ENGINE", "worse")
-    change(job_folder, n_epochs=FOREVER, patience=2)
+    change_settings(job_folder, n_epochs=FOREVER, patience=2)
     ended = train(job_folder)
     assert (ended["step"], ended["result_step"]) == (18, 6)
     assert ended["stopped"].startswith("Stopped at step 18/1200: 2 validations in a row had no lower loss.")
-    assert validated(job_folder) == [6, 12, 18]
+    assert validated_steps(job_folder) == [6, 12, 18]
 
 
-def test_patience_that_lasts_to_the_end_stops_nothing(
+def test_patience_not_lost_by_the_end_stops_nothing(
     job_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("FINETUNE_FAKE_ENGINE", "worse")
-    change(job_folder, patience=1)
+    change_settings(job_folder, patience=1)
     ended = train(job_folder)
     assert (ended["step"], ended["result_step"], ended["stopped"]) == (12, 6, None)
 
 
-def test_validations_come_as_often_as_asked_and_each_has_its_checkpoint(job_folder: Path) -> None:
-    change(job_folder, eval_steps=4)
+def test_validations_come_every_eval_steps_with_checkpoints(job_folder: Path) -> None:
+    change_settings(job_folder, eval_steps=4)
     train(job_folder)
-    assert validated(job_folder) == [4, 6, 8, 12]
-    kept = sorted(path.name for path in (job_folder / "checkpoints").iterdir())
-    assert kept == ["step-000006", "step-000008", "step-000012"]
+    assert validated_steps(job_folder) == [4, 6, 8, 12]
+    checkpoints = sorted(path.name for path in (job_folder / "checkpoints").iterdir())
+    assert checkpoints == ["step-000006", "step-000008", "step-000012"]
 
 
 @pytest.mark.parametrize("lost", [(), ("engine/STOP",)])
 def test_a_kill_after_patience_was_lost_changes_nothing(
     job_folder: Path, monkeypatch: pytest.MonkeyPatch, lost: tuple[str, ...]
 ) -> None:
-    """Also one before the decision was written down, as all validations are."""
+    """Not even before the decision was written to a file, since all validations are."""
     monkeypatch.setenv("FINETUNE_FAKE_ENGINE", "worse")
-    change(job_folder, n_epochs=FOREVER, patience=2)
+    change_settings(job_folder, n_epochs=FOREVER, patience=2)
     before = train(job_folder)
-    kill(job_folder, *lost)
+    undo_end(job_folder, *lost)
     monkeypatch.setenv("FINETUNE_FAKE_ENGINE", "key")
     assert is_same_end(job_folder, before)
 
 
 @pytest.mark.parametrize(
-    ("ceiling", "said"),
+    ("ceiling", "phrase"),
     [
         ({"max_seconds": 3600}, "the ceiling of 3,600 s"),
         (
@@ -144,11 +143,11 @@ def test_a_kill_after_patience_was_lost_changes_nothing(
         ),
     ],
 )
-def test_the_time_of_earlier_tries_counts_and_may_leave_none(
-    job_folder: Path, monkeypatch: pytest.MonkeyPatch, ceiling: dict[str, int], said: str
+def test_the_time_of_earlier_tries_counts_towards_the_ceiling(
+    job_folder: Path, monkeypatch: pytest.MonkeyPatch, ceiling: dict[str, int], phrase: str
 ) -> None:
     monkeypatch.setenv("FINETUNE_FAKE_ENGINE", "crash")
-    change(job_folder, n_epochs=FOREVER, **ceiling)
+    change_settings(job_folder, n_epochs=FOREVER, **ceiling)
     with pytest.raises(EngineCrashed):
         train(job_folder)
     progress = read_json(job_folder / "progress.json")
@@ -157,14 +156,14 @@ def test_the_time_of_earlier_tries_counts_and_may_leave_none(
     monkeypatch.setenv("FINETUNE_FAKE_ENGINE", "key")
     ended = train(job_folder)
     assert (ended["step"], ended["result_step"]) == (12, 12)
-    assert ended["stopped"].startswith(f"Stopped at step 12/1200: {said} leaves no time for another step.")
+    assert ended["stopped"].startswith(f"Stopped at step 12/1200: {phrase} leaves no time for another step.")
 
 
-def test_a_kill_between_the_decision_and_its_checkpoint_leaves_the_one_before(
+def test_a_kill_before_the_last_checkpoint_ends_with_the_one_before(
     job_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("FINETUNE_FAKE_ENGINE", "crash")
-    change(job_folder, n_epochs=FOREVER, max_seconds=3600)
+    change_settings(job_folder, n_epochs=FOREVER, max_seconds=3600)
     with pytest.raises(EngineCrashed):
         train(job_folder)
     replace_json(job_folder / "engine" / "STOP", {"why": "ceiling"})
@@ -176,7 +175,7 @@ def test_a_kill_between_the_decision_and_its_checkpoint_leaves_the_one_before(
     assert "The steps after the checkpoint of step 6 are lost" in warnings(job_folder)
 
 
-def test_time_is_left_for_the_step_that_runs_one_more_and_the_validations() -> None:
+def test_time_is_left_for_two_steps_and_the_validations() -> None:
     times = StepTimes(validation_steps=0.5)
     assert times.until_end(is_validated_next=False).needed_s == SAVING_S
     for now in (100.0, 102.0, 105.0):
@@ -187,7 +186,7 @@ def test_time_is_left_for_the_step_that_runs_one_more_and_the_validations() -> N
     assert times.until_end(is_validated_next=True).needed_s == 2 * 3 + 2 * 4 + SAVING_S
 
 
-def test_a_step_before_which_the_engine_loaded_says_nothing_of_the_next() -> None:
+def test_the_first_step_which_includes_loading_is_no_estimate() -> None:
     times = StepTimes(validation_steps=0.0)
     times.record_step(90.0)
     assert times.until_end(is_validated_next=False).needed_s == SAVING_S

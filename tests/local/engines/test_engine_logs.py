@@ -1,4 +1,4 @@
-"""What lines of the engines' logs mean. The lines are as the engines' versions of this trainer print them."""
+"""The meaning of lines in the engines' logs, as the engine versions that we install print them."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ OLDER_STEP = "{'loss': nan, 'grad_norm': inf, 'learning_rate': 2e-05, 'epoch': 0
 
 
 @pytest.mark.parametrize(
-    ("line", "meant"),
+    ("line", "expected"),
     [
         (UNSLOTH_STEP, TrainedStep(17, 2.721, 0.01, 1.78)),
         (LLAMAFACTORY_STEP, TrainedStep(None, 2.738, 0.01071, 0.5898)),
@@ -35,8 +35,8 @@ OLDER_STEP = "{'loss': nan, 'grad_norm': inf, 'learning_rate': 2e-05, 'epoch': 0
         (AXOLOTL_VALID, ValidatedStep(2.611, None)),
     ],
 )
-def test_a_step_and_a_validation_are_read(line: str, meant: object) -> None:
-    assert read_line(line) == meant
+def test_steps_and_validations_are_parsed(line: str, expected: object) -> None:
+    assert read_line(line) == expected
 
 
 @pytest.mark.parametrize(
@@ -50,11 +50,11 @@ def test_a_step_and_a_validation_are_read(line: str, meant: object) -> None:
         "[WARNING] [axolotl.utils] Auto-enabling LoRA kernel optimizations for faster training.",
     ],
 )
-def test_all_else_says_nothing(line: str) -> None:
+def test_other_lines_are_ignored(line: str) -> None:
     assert read_line(line) is None
 
 
-def test_bare_nan_of_older_versions_is_not_finite() -> None:
+def test_a_bare_nan_of_older_versions_is_not_finite() -> None:
     step = read_line(OLDER_STEP)
     assert isinstance(step, TrainedStep)
     assert math.isnan(step.loss)
@@ -80,17 +80,17 @@ def test_bare_nan_of_older_versions_is_not_finite() -> None:
         ),
     ],
 )
-def test_reasons_that_another_try_would_meet_again_are_known(line: str, trouble: Trouble) -> None:
+def test_errors_that_would_repeat_are_recognised(line: str, trouble: Trouble) -> None:
     assert read_line(line) == trouble
 
 
-def test_steps_without_a_number_are_counted_from_the_checkpoint_on() -> None:
-    reading = LogPosition(12).after(TrainedStep(None, 2.7, 0.01, 1.0))
-    assert reading.step == 13
-    assert reading.after(TrainedStep(17, 2.7, 0.01, 1.0)).step == 17
+def test_steps_without_a_number_are_counted_from_the_checkpoint() -> None:
+    position = LogPosition(12).after(TrainedStep(None, 2.7, 0.01, 1.0))
+    assert position.step == 13
+    assert position.after(TrainedStep(17, 2.7, 0.01, 1.0)).step == 17
 
 
-def test_a_validation_is_news_once_and_after_a_step_only() -> None:
+def test_a_validation_is_new_once_and_only_after_a_step() -> None:
     step, valid = TrainedStep(None, 2.7, 0.01, 1.0), ValidatedStep(2.5, None)
     at_start = LogPosition(6, validated=6)
     assert not at_start.is_new_validation(valid)

@@ -1,4 +1,4 @@
-"""What is refused before anything starts, over real HTTP with the openai client."""
+"""Jobs for an engine that are refused before anything starts, over real HTTP with the openai client."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[openai.OpenAI]:
         yield client
 
 
-def create(client: openai.OpenAI, engine: object) -> openai.BadRequestError:
+def refuse_job(client: openai.OpenAI, engine: object) -> openai.BadRequestError:
     with pytest.raises(openai.BadRequestError) as caught:
         client.fine_tuning.jobs.create(
             model="local/toy",
@@ -36,8 +36,8 @@ def create(client: openai.OpenAI, engine: object) -> openai.BadRequestError:
     return caught.value
 
 
-def test_an_engine_that_is_not_installed_is_refused_with_its_cure(client: openai.OpenAI) -> None:
-    error = create(client, "axolotl")
+def test_an_engine_that_is_not_installed_is_refused_with_its_command(client: openai.OpenAI) -> None:
+    error = refuse_job(client, "axolotl")
     assert (error.code, error.param) == ("engine_not_installed", "hyperparameters.engine")
     assert error.body["message"] == (  # type: ignore[index]
         "The engine axolotl is not installed on this trainer. Run `finetune engines install axolotl` "
@@ -46,40 +46,38 @@ def test_an_engine_that_is_not_installed_is_refused_with_its_cure(client: openai
     assert list(client.fine_tuning.jobs.list()) == []
 
 
-@pytest.mark.parametrize("engine", ["Axolotl", "torchtune", 3, ["unsloth"], ""])
-def test_an_engine_that_does_not_exist_is_refused_with_those_that_do(
-    client: openai.OpenAI, engine: object
-) -> None:
-    error = create(client, engine)
+@pytest.mark.parametrize("engine", ["Axolotl", 3, ["unsloth"], ""])
+def test_an_unknown_engine_is_refused_with_the_known_ones(client: openai.OpenAI, engine: object) -> None:
+    error = refuse_job(client, engine)
     assert "it must be one of builtin, unsloth, axolotl, llamafactory" in error.message
     assert error.param == "hyperparameters.engine"
 
 
-def test_the_job_says_which_engine_it_has(client: openai.OpenAI) -> None:
+def test_a_job_shows_its_engine(client: openai.OpenAI) -> None:
     job = client.fine_tuning.jobs.create(
         model="local/toy", training_file=upload(client), extra_body={"hyperparameters": {"engine": "builtin"}}
     )
     assert job.hyperparameters.model_dump()["engine"] == "builtin"
 
 
-def test_what_is_installed_and_unchanged_may_train(engines: Path) -> None:
+def test_an_installed_unchanged_engine_may_train(engines: Path) -> None:
     assert find_refusal(engines, BY_LLAMAFACTORY) is None
     assert find_refusal(engines.parent / "elsewhere", Parameters()) is None
 
 
-def test_an_engine_that_somebody_upgraded_by_hand_is_refused(engines: Path) -> None:
+def test_an_engine_upgraded_by_hand_is_refused(engines: Path) -> None:
     packages = engines / "llamafactory" / "env" / "lib" / "python3.11" / "site-packages"
     (packages / "llamafactory-0.9.5.dist-info").rename(packages / "llamafactory-0.9.6.dist-info")
-    refused = find_refusal(engines, BY_LLAMAFACTORY)
-    assert refused is not None
-    assert refused.code == "engine_changed"
-    assert "was installed in version 0.9.5, but its environment now has version 0.9.6" in refused.message
+    refusal = find_refusal(engines, BY_LLAMAFACTORY)
+    assert refusal is not None
+    assert refusal.code == "engine_changed"
+    assert "was installed in version 0.9.5, but its environment now has version 0.9.6" in refusal.message
 
 
 def test_a_half_installed_engine_is_not_installed(engines: Path) -> None:
     (engines / "llamafactory" / "engine.json").unlink()
-    refused = find_refusal(engines, BY_LLAMAFACTORY)
-    assert refused == Refusal(
+    refusal = find_refusal(engines, BY_LLAMAFACTORY)
+    assert refusal == Refusal(
         "engine_not_installed",
         "The engine llamafactory is not installed on this trainer. Run `finetune engines install llamafactory` "
         f"(about {LLAMAFACTORY.gigabytes} GB, 2 minutes), or leave 'engine' out.",
@@ -93,7 +91,7 @@ def test_a_half_installed_engine_is_not_installed(engines: Path) -> None:
         ("sharding", Parameters(engine="llamafactory", sharding="fsdp")),
     ],
 )
-def test_a_setting_that_only_our_own_engine_knows_is_refused(
+def test_a_setting_of_the_builtin_engine_alone_is_refused(
     engines: Path, name: str, settings: Parameters
 ) -> None:
     assert find_refusal(engines, settings) == Refusal(
@@ -113,16 +111,16 @@ def test_a_setting_that_only_our_own_engine_knows_is_refused(
         Parameters(engine="llamafactory", quantization="int8"),
     ],
 )
-def test_an_engine_may_be_stopped_and_may_quantise(engines: Path, settings: Parameters) -> None:
+def test_limits_and_quantization_are_allowed(engines: Path, settings: Parameters) -> None:
     assert find_refusal(engines, settings) is None
 
 
-def test_an_engine_without_bitsandbytes_beside_it_does_not_quantise(engines: Path) -> None:
+def test_an_engine_without_bitsandbytes_does_not_quantise(engines: Path) -> None:
     home = engines / "llamafactory" / "engine.json"
     home.write_text(json.dumps({**facts(), "versions": {"torch": "2.13.0"}}))
     assert find_refusal(engines, BY_LLAMAFACTORY) is None
-    refused = find_refusal(engines, Parameters(engine="llamafactory", quantization="nf4"))
-    assert refused == Refusal(
+    refusal = find_refusal(engines, Parameters(engine="llamafactory", quantization="nf4"))
+    assert refusal == Refusal(
         "quantization_unavailable",
         "quantization 'nf4' with the engine llamafactory needs the package bitsandbytes, which it lacks. "
         "Run `finetune engines install llamafactory` to add it, or leave quantization out.",
@@ -131,19 +129,19 @@ def test_an_engine_without_bitsandbytes_beside_it_does_not_quantise(engines: Pat
 
 
 @pytest.mark.parametrize(("has_cuda", "is_refused"), [(False, True), (True, False)])
-def test_unsloth_in_8_bits_is_for_a_gpu(tmp_path: Path, has_cuda: bool, is_refused: bool) -> None:
-    """It prints a line and loads the whole weights otherwise."""
+def test_unsloth_trains_in_8_bits_only_on_a_gpu(tmp_path: Path, has_cuda: bool, is_refused: bool) -> None:
+    """On a CPU it only prints a line and loads full weights."""
     packages = tmp_path / "unsloth" / "env" / "lib" / "python3.11" / "site-packages"
     (packages / f"unsloth-{UNSLOTH.version}.dist-info").mkdir(parents=True)
     (tmp_path / "unsloth" / "env" / "bin").mkdir()
     (tmp_path / "unsloth" / "env" / "bin" / "python").touch()
-    known = {**facts(), "version": UNSLOTH.version, "has_cuda": has_cuda}
-    (tmp_path / "unsloth" / "engine.json").write_text(json.dumps(known))
-    refused = find_refusal(tmp_path, Parameters(engine="unsloth", quantization="int8"))
-    assert (refused is not None) == is_refused
-    assert refused is None or "supports int8 only on a GPU" in refused.message
+    installation = {**facts(), "version": UNSLOTH.version, "has_cuda": has_cuda}
+    (tmp_path / "unsloth" / "engine.json").write_text(json.dumps(installation))
+    refusal = find_refusal(tmp_path, Parameters(engine="unsloth", quantization="int8"))
+    assert (refusal is not None) == is_refused
+    assert refusal is None or "supports int8 only on a GPU" in refusal.message
     assert find_refusal(tmp_path, Parameters(engine="unsloth", quantization="nf4")) is None
 
 
-def test_every_engine_that_a_request_may_name_is_known() -> None:
+def test_requests_may_name_exactly_the_known_engines() -> None:
     assert (methods.BUILTIN, *ENGINES) == methods.ENGINES

@@ -1,4 +1,4 @@
-"""Each engine for real, on the toy model, where it is installed: `FINETUNE_ENGINES=DATA/engines pytest …`."""
+"""Each installed engine for real, on the toy model: `FINETUNE_ENGINES=DATA/engines pytest …`."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ NAMES = list(ENGINES)
 
 @pytest.fixture(scope="module")
 def folder() -> Path:
-    given = os.environ.get(VARIABLE)
-    if not given:
+    path = os.environ.get(VARIABLE)
+    if not path:
         pytest.skip(f"${VARIABLE} names no folder of engines (`finetune engines install NAME` makes one)")
-    return Path(given)
+    return Path(path)
 
 
 @pytest.fixture(scope="module")
@@ -32,7 +32,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def client(data: Path, folder: Path, tiny_model_dir: Path) -> Iterator[openai.OpenAI]:
-    with stories.trainer_with(data, folder, tiny_model_dir) as client:
+    with stories.start_trainer(data, folder, tiny_model_dir) as client:
         yield client
 
 
@@ -44,35 +44,37 @@ def engine(request: pytest.FixtureRequest, folder: Path) -> str:
     return name
 
 
-def test_the_same_plan_through_an_engine_gives_an_adapter_that_answers(
-    client: openai.OpenAI, engine: str
-) -> None:
-    job = stories.same_plan_as_builtin(client, engine)
-    assert [each.step_number for each in client.fine_tuning.jobs.checkpoints.list(job.id)] == [30, 24, 18]
+def test_an_engine_learns_the_same_as_the_builtin_one(client: openai.OpenAI, engine: str) -> None:
+    job = stories.check_same_plan_as_builtin(client, engine)
+    assert [checkpoint.step_number for checkpoint in client.fine_tuning.jobs.checkpoints.list(job.id)] == [
+        30,
+        24,
+        18,
+    ]
 
 
 @pytest.mark.parametrize("kind", ["nf4", "int8"])
-def test_a_base_in_fewer_bits_trains_and_its_adapter_is_served_over_the_same(
+def test_a_quantized_base_trains_and_serves_its_adapter(
     client: openai.OpenAI, data: Path, tiny_model_dir: Path, engine: str, kind: Quantization
 ) -> None:
     if (engine, kind) == ("unsloth", "int8"):
         with pytest.raises(openai.BadRequestError, match="supports int8 only on a GPU"):
             stories.start(client, engine, quantization=kind)
         return
-    stories.a_quantised_base_gets_an_adapter_that_fits_it(client, data, tiny_model_dir, engine, kind)
+    stories.check_quantized_training(client, data, tiny_model_dir, engine, kind)
 
 
 def test_a_ceiling_ends_an_engine_in_time(client: openai.OpenAI, data: Path, engine: str) -> None:
-    stories.a_ceiling_ends_in_time_with_a_model(client, data, engine)
+    stories.check_ceiling(client, data, engine)
 
 
 def test_lost_patience_ends_an_engine(client: openai.OpenAI, data: Path, engine: str) -> None:
-    stories.lost_patience_ends_with_the_best(client, data, engine)
+    stories.check_lost_patience(client, data, engine)
 
 
-def test_a_killed_engine_goes_on_from_its_checkpoint(client: openai.OpenAI, data: Path, engine: str) -> None:
-    stories.a_kill_goes_on_from_the_checkpoint(client, data, engine)
+def test_a_killed_engine_resumes_from_its_checkpoint(client: openai.OpenAI, data: Path, engine: str) -> None:
+    stories.check_resume_after_kill(client, data, engine)
 
 
 def test_a_cancelled_engine_ends_within_seconds(client: openai.OpenAI, data: Path, engine: str) -> None:
-    stories.a_cancelled_job_leaves_no_process(client, data, engine)
+    stories.check_cancel_leaves_no_process(client, data, engine)
