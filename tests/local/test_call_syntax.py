@@ -1,5 +1,4 @@
-"""How published chat templates write a call is found by rendering one; what is held to it is read back as
-that call."""
+"""A chat template's syntax for calls is inferred by rendering one, and calls in that syntax are parsed."""
 
 from __future__ import annotations
 
@@ -23,8 +22,8 @@ TOOLS: list[dict[str, Any]] = [
     {"type": "function", "function": {"name": name, "description": "", "parameters": CITY}}
     for name in ("get_weather", "book")
 ]
-ASKED = [{"role": "user", "content": "Do it."}]
-FAMILIES = {  # what a call begins with, and whether its arguments are JSON there
+QUESTION = [{"role": "user", "content": "Do it."}]
+FAMILIES = {  # what a call begins with, and whether its arguments are JSON
     "qwen2_5": ("<tool_call>", True),
     "qwen3": ("<tool_call>", True),
     "llama3_1": ("", True),
@@ -44,12 +43,12 @@ def tokenizer_of(template: str) -> PreTrainedTokenizerFast:
 
 def syntax_in(template: str) -> CallSyntax:
     tokenizer = tokenizer_of(template)
-    prompt = render_chat(tokenizer, ASKED, tools=TOOLS, add_generation_prompt=True)
-    return infer_call_syntax(ASKED, prompt, lambda each: render_chat(tokenizer, each, tools=TOOLS), ENDS)
+    prompt = render_chat(tokenizer, QUESTION, tools=TOOLS, add_generation_prompt=True)
+    return infer_call_syntax(QUESTION, prompt, lambda chat: render_chat(tokenizer, chat, tools=TOOLS), ENDS)
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_a_call_in_a_familys_own_syntax_is_read_back(family: str) -> None:
+def test_a_call_in_a_familys_own_syntax_is_parsed(family: str) -> None:
     template = (files("trl") / "chat_templates" / f"{family}.jinja").read_text(encoding="utf-8")
     mark, is_json = FAMILIES[family]
     syntax = syntax_in(template)
@@ -61,27 +60,27 @@ def test_a_call_in_a_familys_own_syntax_is_read_back(family: str) -> None:
     assert not any(end in after for end in ENDS)
 
 
-def test_a_template_without_tools_has_them_described_and_calls_as_text() -> None:
+def test_a_template_without_tools_gets_them_described_and_calls_as_text() -> None:
     tokenizer = tokenizer_of(CHATML)
     call = {"function": {"name": "book", "arguments": {"city": "Paris"}}}
-    talk = [
+    messages: list[dict[str, Any]] = [
         {"role": "system", "content": "Be kind."},
-        *ASKED,
+        *QUESTION,
         {"role": "assistant", "content": "", "tool_calls": [call]},
         {"role": "tool", "content": "done"},
     ]
-    written = render_chat(tokenizer, talk, tools=TOOLS, add_generation_prompt=True)
+    written = render_chat(tokenizer, messages, tools=TOOLS, add_generation_prompt=True)
     assert written.startswith("<|im_start|>system\nBe kind.\n\n# Tools\n")
     assert json.dumps(TOOLS[0]) in written
-    made = '<tool_call>\n{"name": "book", "arguments": {"city": "Paris"}}\n</tool_call>'
-    assert f"<|im_start|>assistant\n{made}<|im_end|>" in written
+    call_text = '<tool_call>\n{"name": "book", "arguments": {"city": "Paris"}}\n</tool_call>'
+    assert f"<|im_start|>assistant\n{call_text}<|im_end|>" in written
     assert "<|im_start|>user\n<tool_response>\ndone\n</tool_response><|im_end|>" in written
-    assert syntax_in(CHATML).texts_around("book") == tuple(made.split('{"city": "Paris"}'))
-    read = parse_tool_calls(f"Yes.{made}", read_chat_template(tokenizer, TOOLS), TOOLS)
-    assert read == ("Yes.", (ToolCall("book", '{"city": "Paris"}'),))
+    assert syntax_in(CHATML).texts_around("book") == tuple(call_text.split('{"city": "Paris"}'))
+    parsed = parse_tool_calls(f"Yes.{call_text}", read_chat_template(tokenizer, TOOLS), TOOLS)
+    assert parsed == ("Yes.", (ToolCall("book", '{"city": "Paris"}'),))
 
 
-def test_what_may_be_the_beginning_of_a_call_is_held_back() -> None:
+def test_text_that_may_begin_a_call_is_held_back() -> None:
     syntax = CallSyntax('<tool_call>\n{"name": "', None)
     for text, certain in (
         ("Well", "Well"),
@@ -98,7 +97,7 @@ def test_what_may_be_the_beginning_of_a_call_is_held_back() -> None:
     assert (llama.end_of_text("Well"), llama.end_of_text('{"na')) == (4, 0)
 
 
-def test_special_tokens_of_a_syntax_are_asked_for_by_their_ids() -> None:
+def test_a_grammar_names_special_tokens_by_their_ids() -> None:
     syntax = CallSyntax("[TOOL_CALLS]", ('[TOOL_CALLS][{"name": "a_tool", "arguments": ', "}]"))
     tools = Tools(TOOLS, ("book",))
     grammar = grammar_of_calls(tools, syntax, {"[TOOL_CALLS]": 5}, None)
@@ -109,5 +108,5 @@ def test_special_tokens_of_a_syntax_are_asked_for_by_their_ids() -> None:
     either = grammar_of_calls(Tools(TOOLS), syntax, {}, 'start: "yes"')
     assert either
     assert either.startswith("start: call0 | call1 | otherwise\n")
-    is_wrong, said = LLMatcher.validate_grammar_with_warnings(either)
-    assert not is_wrong, said
+    is_wrong, messages = LLMatcher.validate_grammar_with_warnings(either)
+    assert not is_wrong, messages

@@ -1,4 +1,4 @@
-"""Connections that say nothing, or too slowly, cost the trainer neither its ears nor its disk."""
+"""Silent or slow connections neither block the trainer nor fill its disk."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ UNFINISHED = b"POST /v1/files HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 100
 
 
 @pytest.fixture
-def hasty(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[TrainerServer]:
-    """A trainer that waits half a second for a head."""
+def impatient(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[TrainerServer]:
+    """A trainer that waits half a second for a request's head."""
     monkeypatch.setattr(guard, "HEAD_S", 0.5)
     with serve_in_thread(tmp_path / "data", {}) as served:
         yield served
@@ -40,15 +40,17 @@ def connect(served: TrainerServer) -> socket.socket:
 
 
 @pytest.mark.parametrize("sent", [b"", UNFINISHED], ids=["nothing", "half a head"])
-def test_a_connection_without_a_whole_head_is_closed(hasty: TrainerServer, sent: bytes) -> None:
-    with connect(hasty) as client:
+def test_a_connection_without_a_complete_head_is_closed(impatient: TrainerServer, sent: bytes) -> None:
+    with connect(impatient) as client:
         client.sendall(sent)
-        assert ended(client) == b""
+        assert read_to_end(client) == b""
 
 
 @pytest.mark.parametrize("sent", [UNFINISHED, UNFINISHED + b"\r\n"], ids=["a head", "the body of a refusal"])
-def test_one_that_trickles_in_is_closed_too(hasty: TrainerServer, sent: bytes) -> None:
-    with connect(hasty) as client:
+def test_a_head_or_unauthorized_body_that_trickles_in_is_closed(
+    impatient: TrainerServer, sent: bytes
+) -> None:
+    with connect(impatient) as client:
         client.sendall(sent)
         closed = threading.Event()
 
@@ -62,23 +64,23 @@ def test_one_that_trickles_in_is_closed_too(hasty: TrainerServer, sent: bytes) -
         writer = threading.Thread(target=trickle)
         writer.start()
         try:
-            answer = ended(client)
+            answer = read_to_end(client)
         finally:
             closed.set()
             writer.join()
     assert (b" 401 " in answer) == sent.endswith(b"\r\n\r\n")
 
 
-def test_who_has_the_key_may_take_longer_over_a_body(hasty: TrainerServer) -> None:
+def test_a_request_with_the_key_may_send_its_body_slowly(impatient: TrainerServer) -> None:
     head = f"Authorization: Bearer {KEY}\r\nContent-Type: multipart/form-data; boundary=x\r\nConnection: close\r\n\r\n"
-    with connect(hasty) as client:
+    with connect(impatient) as client:
         client.sendall(UNFINISHED + head.encode())
         client.settimeout(3 * guard.HEAD_S)
         with pytest.raises(TimeoutError):
             client.recv(1)
         client.settimeout(30)
         client.sendall(b"-" * 100_000)
-        assert b" 400 " in ended(client)
+        assert b" 400 " in read_to_end(client)
 
 
 def test_with_more_silent_connections_than_files_it_still_answers(tmp_path: Path) -> None:
@@ -103,17 +105,21 @@ def test_with_more_silent_connections_than_files_it_still_answers(tmp_path: Path
     assert (tmp_path / "log").stat().st_size < 10_000
 
 
-def test_that_no_file_is_left_is_logged_once_a_minute() -> None:
+def test_running_out_of_open_files_is_logged_once_a_minute() -> None:
     def record(error: OSError) -> logging.LogRecord:
         return logging.makeLogRecord({"exc_info": (OSError, error, None)})
 
-    news = OpenFilesErrorFilter()
-    assert [bool(news.filter(record(OSError(errno.EMFILE, "")))) for _ in range(3)] == [True, False, False]
-    assert news.filter(record(OSError(errno.ENOSPC, "")))
+    log_filter = OpenFilesErrorFilter()
+    assert [bool(log_filter.filter(record(OSError(errno.EMFILE, "")))) for _ in range(3)] == [
+        True,
+        False,
+        False,
+    ]
+    assert log_filter.filter(record(OSError(errno.ENOSPC, "")))
 
 
-def ended(client: socket.socket) -> bytes:
-    """All that came until the other side closed; fails after 30 s."""
+def read_to_end(client: socket.socket) -> bytes:
+    """Returns everything received until the other side closes. Fails after 30 s."""
     answer = b""
     while True:
         try:

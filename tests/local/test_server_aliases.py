@@ -1,4 +1,4 @@
-"""Names that stand for models, over real HTTP: set, moved, refused, kept over a restart, in the way of a deletion."""
+"""Aliases over real HTTP: set, moved, refused, kept over a restart, and in the way of a deletion."""
 
 from __future__ import annotations
 
@@ -29,27 +29,34 @@ from trainers.providers import load_providers
 MODELS = {"toy": "/nowhere", "team/taken": "/nowhere"}
 
 
-@pytest.fixture
-def data(tmp_path: Path) -> Path:
-    return tmp_path / "trainer"
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("trainer")
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def served(data: Path) -> Iterator[TrainerServer]:
-    with serve_in_thread(data, MODELS) as here:
-        yield here
+    with serve_in_thread(data, MODELS) as server:
+        yield server
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def client(served: TrainerServer) -> Iterator[openai.OpenAI]:
-    with served.client() as made:
-        yield made
+    with served.client() as client:
+        yield client
 
 
 @pytest.fixture
 def trainer(served: TrainerServer) -> Iterator[Trainer]:
-    with our_client(served) as made:
-        yield made
+    with our_client(served) as client:
+        yield client
+        for alias in client.aliases():
+            client.delete_alias(alias)
+
+
+@pytest.fixture(scope="module")
+def model(client: openai.OpenAI) -> str:
+    return tune(client)
 
 
 def our_client(served: TrainerServer) -> Trainer:
@@ -57,7 +64,7 @@ def our_client(served: TrainerServer) -> Trainer:
     return Trainer(replace(row.provider, timeout_s=20), KEY)
 
 
-def tuned(client: openai.OpenAI, model: str = "toy") -> str:
+def tune(client: openai.OpenAI, model: str = "toy") -> str:
     job = client.fine_tuning.jobs.create(model=model, training_file=upload(client))
     return str(wait_for_status(client, job.id, "succeeded").fine_tuned_model)
 
@@ -65,55 +72,48 @@ def tuned(client: openai.OpenAI, model: str = "toy") -> str:
 def send(
     client: openai.OpenAI, method: str, path: str, body: dict[str, Any] | None = None
 ) -> tuple[int, Any]:
-    """As any program would."""
+    """Sends a request as any program would."""
     headers = {"Authorization": f"Bearer {KEY}", "Content-Type": "application/json"}
     content = None if body is None else json.dumps(body).encode()
     request = urllib.request.Request(f"{client.base_url}{path}", content, headers, method=method)  # noqa: S310
     try:
-        with urllib.request.urlopen(request, timeout=20) as answer:  # noqa: S310
-            return answer.status, json.load(answer)
-    except urllib.error.HTTPError as refused:
-        with refused:
-            return refused.code, json.load(refused)
+        with urllib.request.urlopen(request, timeout=20) as response:  # noqa: S310
+            return response.status, json.load(response)
+    except urllib.error.HTTPError as refusal:
+        with refusal:
+            return refusal.code, json.load(refusal)
 
 
 def code_of(answer: Any) -> str:
     return str(answer["error"]["code"])
 
 
-def test_a_name_stands_for_a_model_and_then_for_another(trainer: Trainer, client: openai.OpenAI) -> None:
-    first, second = tuned(client), tuned(client)
-    trainer.set_alias("team/tickets", first)
-    assert trainer.aliases() == {"team/tickets": first}
-    trainer.set_alias("team/tickets", second)
-    trainer.set_alias("team/faq", first)
-    assert trainer.aliases() == {"team/faq": first, "team/tickets": second}
-
-
-def test_the_same_once_more_changes_nothing(trainer: Trainer, client: openai.OpenAI, data: Path) -> None:
-    trainer.set_alias("team/tickets", tuned(client))
+def test_an_alias_points_at_a_model_and_can_be_moved(trainer: Trainer, model: str, data: Path) -> None:
+    trainer.set_alias("team/tickets", "toy")
+    assert trainer.aliases() == {"team/tickets": "toy"}
+    trainer.set_alias("team/tickets", model)
+    trainer.set_alias("team/faq", "toy")
+    assert trainer.aliases() == {"team/faq": "toy", "team/tickets": model}
     before = (data / "aliases.json").stat().st_mtime_ns
-    trainer.set_alias("team/tickets", trainer.aliases()["team/tickets"])
+    trainer.set_alias("team/tickets", model)
     assert (data / "aliases.json").stat().st_mtime_ns == before
 
 
-def test_it_is_among_the_models_with_what_it_stands_for(trainer: Trainer, client: openai.OpenAI) -> None:
-    model = tuned(client)
+def test_an_alias_is_listed_among_the_models(trainer: Trainer, client: openai.OpenAI, model: str) -> None:
     trainer.set_alias("team/tickets", model)
-    (alias,) = [one for one in client.models.list() if one.id == "team/tickets"]
+    (alias,) = [each for each in client.models.list() if each.id == "team/tickets"]
     assert alias.owned_by == "local-alias"
-    found = client.models.retrieve("team/tickets").model_dump()
-    assert (found["id"], found["stands_for"]) == ("team/tickets", model)
+    details = client.models.retrieve("team/tickets").model_dump()
+    assert (details["id"], details["stands_for"]) == ("team/tickets", model)
     assert trainer.has_model("team/tickets") and trainer.has_model(model)
     assert not trainer.has_model("team/faq") and not trainer.has_model("ft:toy:local::00000000")
 
 
-def test_it_outlives_a_restart(data: Path) -> None:
-    with serve_in_thread(data, MODELS) as before, before.client() as client, our_client(before) as trainer:
-        model = tuned(client)
-        trainer.set_alias("team/tickets", model)
-    with serve_in_thread(data, MODELS) as after, our_client(after) as trainer:
-        assert trainer.aliases() == {"team/tickets": model}
+def test_an_alias_survives_a_restart(tmp_path: Path) -> None:
+    with serve_in_thread(tmp_path, MODELS) as before, our_client(before) as trainer:
+        trainer.set_alias("team/tickets", "toy")
+    with serve_in_thread(tmp_path, MODELS) as after, our_client(after) as trainer:
+        assert trainer.aliases() == {"team/tickets": "toy"}
 
 
 @pytest.mark.parametrize(
@@ -128,10 +128,12 @@ def test_it_outlives_a_restart(data: Path) -> None:
         ("team/taken", "alias_name_taken"),
     ],
 )
-def test_a_name_that_could_be_another_model_s_is_refused(client: openai.OpenAI, name: str, code: str) -> None:
+def test_an_alias_that_could_be_a_models_name_is_refused(
+    trainer: Trainer, client: openai.OpenAI, name: str, code: str
+) -> None:
     status, answer = send(client, "PUT", f"aliases/{name}", {"model": "toy"})
     assert (status, code_of(answer)) == (400, code)
-    assert send(client, "GET", "aliases")[1]["data"] == []
+    assert trainer.aliases() == {}
 
 
 @pytest.mark.parametrize(
@@ -144,19 +146,19 @@ def test_a_name_that_could_be_another_model_s_is_refused(client: openai.OpenAI, 
         ({"model": "team/tickets"}, 404, "model_not_found"),
     ],
 )
-def test_what_is_no_model_here_is_refused(client: openai.OpenAI, body: Any, status: int, code: str) -> None:
-    got, answer = send(client, "PUT", "aliases/team/tickets", body)
-    assert (got, code_of(answer)) == (status, code)
+def test_an_alias_needs_an_existing_model(client: openai.OpenAI, body: Any, status: int, code: str) -> None:
+    actual, answer = send(client, "PUT", "aliases/team/tickets", body)
+    assert (actual, code_of(answer)) == (status, code)
 
 
-def test_our_client_reads_the_refusal(trainer: Trainer) -> None:
+def test_our_client_knows_a_missing_model_from_the_refusal(trainer: Trainer) -> None:
     with pytest.raises(Refused, match="no model 'ft:gone' on this trainer") as caught:
         trainer.set_alias("team/tickets", "ft:gone")
     assert caught.value.is_missing
 
 
-def test_a_model_in_use_is_not_deleted(trainer: Trainer, client: openai.OpenAI) -> None:
-    first, second = tuned(client), tuned(client)
+def test_a_model_with_an_alias_is_not_deleted(trainer: Trainer, client: openai.OpenAI) -> None:
+    first, second = tune(client), tune(client)
     trainer.set_alias("team/tickets", f"{first}:ckpt-step-1")
     with pytest.raises(openai.BadRequestError, match="in use by team/tickets"):
         client.models.delete(first)
@@ -168,40 +170,40 @@ def test_a_model_in_use_is_not_deleted(trainer: Trainer, client: openai.OpenAI) 
     assert (status, code_of(answer)) == (404, "alias_not_found")
 
 
-def test_of_a_deletion_and_a_name_at_once_one_wins(client: openai.OpenAI) -> None:
-    for _ in range(5):
-        model = tuned(client)
+def test_of_a_deletion_and_an_alias_at_the_same_time_one_wins(client: openai.OpenAI) -> None:
+    for _ in range(3):
+        model = tune(client)
         with ThreadPoolExecutor(2) as pool:
-            deleted = pool.submit(send, client, "DELETE", f"models/{model}")
-            named = pool.submit(send, client, "PUT", "aliases/team/tickets", {"model": model})
-        statuses = (deleted.result()[0], named.result()[0])
+            deletion = pool.submit(send, client, "DELETE", f"models/{model}")
+            alias = pool.submit(send, client, "PUT", "aliases/team/tickets", {"model": model})
+        statuses = (deletion.result()[0], alias.result()[0])
         assert statuses in ((200, 404), (400, 200))
         send(client, "DELETE", "aliases/team/tickets")
 
 
-def test_a_name_whose_model_was_taken_from_the_disk_says_so(
+def test_an_alias_whose_model_is_gone_from_the_disk_says_so(
     trainer: Trainer, client: openai.OpenAI, data: Path
 ) -> None:
-    model = tuned(client)
+    model = tune(client)
     trainer.set_alias("team/tickets", model)
-    for folder in (data / "jobs").iterdir():
-        (folder / "MODEL_DELETED").touch()
+    (folder,) = (data / "jobs").glob(f"*{model[-8:]}")
+    (folder / "MODEL_DELETED").touch()
     with pytest.raises(openai.NotFoundError, match="'team/tickets' points at 'ft:toy"):
         client.chat.completions.create(model="team/tickets", messages=[{"role": "user", "content": "hi"}])
 
 
-def test_a_training_names_its_model_itself(trainer: Trainer, client: openai.OpenAI) -> None:
-    trainer.set_alias("team/tickets", tuned(client))
+def test_an_alias_cannot_be_fine_tuned(trainer: Trainer, client: openai.OpenAI) -> None:
+    trainer.set_alias("team/tickets", "toy")
     with pytest.raises(openai.NotFoundError, match="no model 'team/tickets' here to fine-tune"):
         client.fine_tuning.jobs.create(model="team/tickets", training_file=upload(client))
 
 
-def test_a_chat_with_a_name_is_answered_by_the_model_behind_it(tmp_path: Path, tiny_model_dir: Path) -> None:
-    """The real server, the real model."""
+def test_a_chat_with_an_alias_is_answered_by_its_model(tmp_path: Path, tiny_model_dir: Path) -> None:
+    """With a real server and a real model."""
     base = f"tiny={tiny_model_dir}"
     with serve_in_process(tmp_path, base) as served, served.client() as client, our_client(served) as trainer:
         trainer.set_alias("team/tickets", "tiny")
-        said = {
+        answers = {
             name: client.chat.completions.create(
                 model=name,
                 messages=[{"role": "user", "content": "My card was charged twice."}],
@@ -210,6 +212,6 @@ def test_a_chat_with_a_name_is_answered_by_the_model_behind_it(tmp_path: Path, t
             )
             for name in ("tiny", "team/tickets")
         }
-        by_name, by_alias = said["tiny"], said["team/tickets"]
+        by_name, by_alias = answers["tiny"], answers["team/tickets"]
         assert by_alias.choices[0].message.content == by_name.choices[0].message.content
         assert by_alias.model == "tiny"

@@ -1,5 +1,4 @@
-"""Jobs of the method dpo over HTTP with the openai client: what is answered, what is refused; slow: a whole
-story."""
+"""Jobs of the method dpo over HTTP with the openai client: replies and refusals, and a complete story (slow)."""
 
 from __future__ import annotations
 
@@ -45,30 +44,26 @@ def create(client: openai.OpenAI, content: bytes, **more: Any) -> Any:
     return client.fine_tuning.jobs.create(model="toy", training_file=upload(client, content), **more)
 
 
-def test_a_job_answers_its_method_in_openais_form_with_all_numbers_resolved(client: openai.OpenAI) -> None:
+def test_a_job_shows_its_method_in_openais_form_with_all_numbers(client: openai.OpenAI) -> None:
     job = create(client, pairs(12), method=BY_PAIRS)
     assert job.method.type == "dpo"
-    chosen = job.method.dpo.hyperparameters
-    assert (chosen.beta, chosen.n_epochs, chosen.batch_size, chosen.learning_rate_multiplier) == (
-        0.2,
-        2,
-        4,
-        1.0,
-    )
+    resolved = job.method.dpo.hyperparameters
+    assert (resolved.beta, resolved.n_epochs, resolved.batch_size) == (0.2, 2, 4)
+    assert resolved.learning_rate_multiplier == 1.0
     assert job.hyperparameters.model_dump()["learning_rate"] == METHODS["dpo"].rate(rate_for(None))
     assert wait_for_status(client, job.id, "succeeded", "failed").status == "succeeded"
 
 
-def test_nothing_said_is_beta_a_tenth_and_a_fortieth_of_the_rate_of_chats(client: openai.OpenAI) -> None:
+def test_the_defaults_are_beta_0_1_and_a_fortieth_of_the_usual_rate(client: openai.OpenAI) -> None:
     job = create(client, pairs(12), method={"type": "dpo", "dpo": {"hyperparameters": {"beta": "auto"}}})
-    chosen = job.hyperparameters.model_dump()
-    assert (chosen["beta"], chosen["n_epochs"]) == (BETA, 3)
+    resolved = job.hyperparameters.model_dump()
+    assert (resolved["beta"], resolved["n_epochs"]) == (BETA, 3)
     assert METHODS["dpo"].rate(1e-3) == 2.5e-5
     assert [METHODS[method].epochs(100) for method in ("dpo", "supervised")] == [3, 6]
 
 
 @pytest.mark.parametrize(
-    ("training", "validation", "more", "param", "said"),
+    ("training", "validation", "more", "param", "message"),
     [
         (
             pairs(12),
@@ -100,22 +95,21 @@ def test_nothing_said_is_beta_a_tenth_and_a_fortieth_of_the_rate_of_chats(client
         ),
     ],
 )
-def test_a_file_of_the_other_method_fails_the_job_with_line_and_cure(
+def test_a_file_for_another_method_fails_the_job(
     client: openai.OpenAI,
     training: bytes,
     validation: bytes | None,
     more: dict[str, Any],
     param: str,
-    said: str,
+    message: str,
 ) -> None:
-    other = upload(client, validation) if validation else openai.omit
-    job = wait_for_status(
-        client, create(client, training, validation_file=other, **more).id, "failed", "succeeded"
-    )
+    validation_file = upload(client, validation) if validation else openai.omit
+    job = create(client, training, validation_file=validation_file, **more)
+    job = wait_for_status(client, job.id, "failed", "succeeded")
     assert job.status == "failed"
     assert job.error is not None
     assert job.error.param == param
-    assert said in job.error.message
+    assert message in job.error.message
 
 
 def test_without_trl_pairs_are_refused_before_anything_starts(
@@ -126,22 +120,22 @@ def test_without_trl_pairs_are_refused_before_anything_starts(
     assert (caught.value.code, caught.value.param) == ("method_unavailable", "method.type")
 
 
-def start(tuned: Parameters, tmp_path: Path) -> StartingPoint:
+def starting_point(tuned: Parameters, tmp_path: Path) -> StartingPoint:
     return StartingPoint("/toy", "toy", TunedModel("ft:toy:local::12345678", tmp_path, tmp_path, tuned))
 
 
-def test_a_training_that_goes_on_keeps_the_form_of_the_adapter(tmp_path: Path) -> None:
+def test_further_training_keeps_the_adapters_form(tmp_path: Path) -> None:
     tuned = Parameters(
         lora_r=4, lora_alpha=8, target_modules="q_proj", quantization="nf4", learning_rate=1e-3
     )
-    given = Hyperparameters({"lora_r": 4, "learning_rate": 1e-5}, "dpo")
-    settings = start(tuned, tmp_path).settings(given, given.resolve(100, 1e-5))
-    alike = {**asdict(tuned), "learning_rate": 1e-5, "n_epochs": 3, "batch_size": 4}
-    assert settings == DpoParameters(**alike, beta=BETA)
+    requested = Hyperparameters({"lora_r": 4, "learning_rate": 1e-5}, "dpo")
+    settings = starting_point(tuned, tmp_path).settings(requested, requested.resolve(100, 1e-5))
+    expected = {**asdict(tuned), "learning_rate": 1e-5, "n_epochs": 3, "batch_size": 4}
+    assert settings == DpoParameters(**expected, beta=BETA)
 
 
 @pytest.mark.parametrize(
-    ("given", "param", "said"),
+    ("requested", "param", "message"),
     [
         (
             Hyperparameters({"lora_r": 8}),
@@ -160,18 +154,18 @@ def test_a_training_that_goes_on_keeps_the_form_of_the_adapter(tmp_path: Path) -
         ),
     ],
 )
-def test_another_form_than_the_adapters_is_refused(
-    tmp_path: Path, given: Hyperparameters, param: str, said: str
+def test_further_training_cannot_change_the_adapters_form(
+    tmp_path: Path, requested: Hyperparameters, param: str, message: str
 ) -> None:
     with pytest.raises(ApiError) as caught:
-        start(Parameters(lora_r=4), tmp_path).settings(given, given.resolve(100, 1e-5))
+        starting_point(Parameters(lora_r=4), tmp_path).settings(requested, requested.resolve(100, 1e-5))
     assert (caught.value.status, caught.value.param) == (400, param)
-    assert said in caught.value.message
+    assert message in caught.value.message
 
 
 @pytest.mark.slow
-def test_chats_then_pairs_then_answers(tiny_model_dir: Path, tmp_path: Path) -> None:
-    """The usual recipe over a real trainer, with the openai package alone."""
+def test_train_on_chats_then_on_pairs_then_chat(tiny_model_dir: Path, tmp_path: Path) -> None:
+    """The usual recipe with a real trainer and only the openai package."""
     with serve_in_process(tmp_path, f"toy={tiny_model_dir}") as served, served.client() as client:
         extras = {"lora_r": 4, "learning_rate": 0.005}
         first = create(client, examples(), extra_body={"hyperparameters": {**extras, "n_epochs": 1}})
@@ -193,8 +187,8 @@ def test_chats_then_pairs_then_answers(tiny_model_dir: Path, tmp_path: Path) -> 
         newest = client.fine_tuning.jobs.checkpoints.list(job.id).data[0]
         assert (newest.metrics.model_extra or {})["valid_reward_accuracy"] == 1.0
         for name in (done.fine_tuned_model, newest.fine_tuned_model_checkpoint):
-            asked: Any = [{"role": "user", "content": "my card was charged twice (7)"}]
-            answer = client.chat.completions.create(model=name, messages=asked, max_tokens=8)
+            messages: Any = [{"role": "user", "content": "my card was charged twice (7)"}]
+            answer = client.chat.completions.create(model=name, messages=messages, max_tokens=8)
             assert answer.choices[0].message.content
         table = client.files.content(done.result_files[0]).read().decode()
         assert table.splitlines()[0].endswith("valid_reward_chosen,valid_reward_rejected")

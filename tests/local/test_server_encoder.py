@@ -1,4 +1,4 @@
-"""An encoder over HTTP: trained, asked for labels with their probabilities, and what it refuses."""
+"""An encoder over HTTP: its training, labels with probabilities, and refusals."""
 
 from __future__ import annotations
 
@@ -38,14 +38,14 @@ def client(trainer: TrainerServer) -> Iterator[openai.OpenAI]:
 
 @pytest.fixture(scope="module")
 def trained(client: openai.OpenAI) -> FineTuningJob:
-    file = upload(client, tickets(60))
+    file = upload(client, tickets(30))
     job = client.fine_tuning.jobs.create(model="minilm-encoder", training_file=file, suffix="tickets")
     return wait_for_status(client, job.id, "succeeded", "failed")
 
 
-def test_it_is_trained_by_a_head_where_nobody_says_how(client: openai.OpenAI, trained: FineTuningJob) -> None:
+def test_by_default_a_head_is_trained(client: openai.OpenAI, trained: FineTuningJob) -> None:
     assert trained.status == "succeeded", trained.error
-    assert trained.method and trained.method.type == "head"
+    assert trained.method and trained.method.model_dump()["type"] == "head"
     assert trained.hyperparameters.model_dump(exclude_none=True) == {}
     name = str(trained.fine_tuned_model)
     assert name.startswith("ft:minilm-encoder:local:tickets:")
@@ -58,17 +58,16 @@ def test_an_answer_is_a_label_with_its_probability(client: openai.OpenAI, traine
     )
     (choice,) = answer.choices
     assert (choice.message.content, choice.finish_reason) == ("shipping", "stop")
-    told: Any = choice.model_extra["classification"] if choice.model_extra else None
-    assert told["probability"] > 0.5 and {each["label"] for each in told["others"]} == {"billing", "login"}
+    classification: Any = (choice.model_extra or {})["classification"]
+    assert classification["probability"] > 0.5
+    assert {each["label"] for each in classification["others"]} == {"billing", "login"}
     assert choice.logprobs and choice.logprobs.content
     (token,) = choice.logprobs.content
     assert token.token == "shipping" and token.top_logprobs[0].token == "shipping"
     assert answer.usage and answer.usage.completion_tokens == 1 and answer.usage.prompt_tokens > 5
 
 
-def test_instructions_are_left_aside_and_all_turns_are_read(
-    client: openai.OpenAI, trained: FineTuningJob
-) -> None:
+def test_instructions_do_not_change_the_answer(client: openai.OpenAI, trained: FineTuningJob) -> None:
     def ask(*messages: Any) -> Any:
         answer = client.chat.completions.create(model=str(trained.fine_tuned_model), messages=messages)
         return answer.choices[0].model_dump()
@@ -95,7 +94,7 @@ def test_a_stream_has_the_label_in_one_chunk(client: openai.OpenAI, trained: Fin
     assert chunks[-1].usage and chunks[-1].usage.completion_tokens == 1
 
 
-def test_an_alias_and_the_newer_api_answer_too(
+def test_an_alias_and_the_responses_api_answer(
     trainer: TrainerServer, client: openai.OpenAI, trained: FineTuningJob
 ) -> None:
     with openai.OpenAI(base_url=trainer.url, api_key=KEY) as unchecked:  # OpenAI has no aliases
@@ -106,10 +105,10 @@ def test_an_alias_and_the_newer_api_answer_too(
     assert response.output_text == "login"
 
 
-def test_the_untrained_encoder_gives_vectors(client: openai.OpenAI) -> None:
+def test_the_untrained_encoder_makes_embeddings(client: openai.OpenAI) -> None:
     answer = client.embeddings.create(model="minilm-encoder", input=["a parcel", "a package"])
-    one, other = (each.embedding for each in answer.data)
-    assert len(one) == 384 and sum(a * b for a, b in zip(one, other, strict=True)) > 0.5
+    parcel, package = (each.embedding for each in answer.data)
+    assert len(parcel) == 384 and sum(a * b for a, b in zip(parcel, package, strict=True)) > 0.5
 
 
 @pytest.mark.parametrize(
@@ -128,7 +127,7 @@ def test_the_untrained_encoder_gives_vectors(client: openai.OpenAI) -> None:
         ({"model": "minilm-encoder"}, "can't answer before it is trained"),
     ],
 )
-def test_what_it_can_not_do_is_refused(
+def test_requests_that_an_encoder_cannot_answer_are_refused(
     client: openai.OpenAI, trained: FineTuningJob, more: Any, sentence: str
 ) -> None:
     request = {"model": str(trained.fine_tuned_model), "messages": QUESTION, **more}
@@ -148,21 +147,23 @@ def test_what_it_can_not_do_is_refused(
         ({"validation_file": "file-1"}, "doesn't use 'validation_file'"),
     ],
 )
-def test_a_training_that_makes_no_sense_is_refused(client: openai.OpenAI, body: Any, sentence: str) -> None:
+def test_settings_that_an_encoder_does_not_take_are_refused(
+    client: openai.OpenAI, body: Any, sentence: str
+) -> None:
     file = upload(client, tickets(12))
     with pytest.raises(openai.BadRequestError, match=sentence):
         client.fine_tuning.jobs.create(model="minilm-encoder", training_file=file, extra_body=body)
     client.files.delete(file)
 
 
-def test_rows_without_labels_fail_the_job_before_it_trains(client: openai.OpenAI) -> None:
+def test_rows_with_only_one_label_fail_the_job_before_it_trains(client: openai.OpenAI) -> None:
     file = upload(client, tickets(1) * 12)
     job = client.fine_tuning.jobs.create(model="minilm-encoder", training_file=file)
     ended = wait_for_status(client, job.id, "failed")
     assert ended.error and "All its answers are the same" in ended.error.message
 
 
-def test_a_name_that_is_taken_or_wrong_ends_the_start(tmp_path: Path) -> None:
+def test_an_encoder_without_a_folder_or_hub_id_is_refused_at_start(tmp_path: Path) -> None:
     from click.testing import CliRunner
 
     from trainers.local.__main__ import main

@@ -1,4 +1,4 @@
-"""Files and jobs over HTTP, with a stand-in for the training process: what is kept, listed, queued, ended."""
+"""Files and jobs over HTTP, with a stand-in for the training process: storing, listing, queueing and ending them."""
 
 from __future__ import annotations
 
@@ -34,8 +34,13 @@ MODELS = {"local/toy": "/nowhere"}
 
 
 @pytest.fixture(scope="module")
-def trainer(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TrainerServer]:
-    with serve_in_thread(tmp_path_factory.mktemp("trainer"), MODELS) as served:
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("trainer")
+
+
+@pytest.fixture(scope="module")
+def trainer(data: Path) -> Iterator[TrainerServer]:
+    with serve_in_thread(data, MODELS) as served:
         yield served
 
 
@@ -45,15 +50,23 @@ def client(trainer: TrainerServer) -> Iterator[openai.OpenAI]:
         yield client
 
 
-def create(client: openai.OpenAI, file_id: str | None = None, **more: Any) -> Any:
+def create_job(client: openai.OpenAI, file_id: str | None = None, **more: Any) -> Any:
     return client.fine_tuning.jobs.create(model="local/toy", training_file=file_id or upload(client), **more)
+
+
+def create_finished_job(client: openai.OpenAI) -> Any:
+    return wait_for_status(client, create_job(client).id, "succeeded")
 
 
 def folder_of(root: Path, job_id: str) -> Path:
     return root / "jobs" / job_id
 
 
-def test_a_file_comes_back_byte_for_byte_with_its_sha256(client: openai.OpenAI) -> None:
+def event_messages(client: openai.OpenAI, job_id: str) -> list[str]:
+    return [event.message for event in client.fine_tuning.jobs.list_events(job_id)]
+
+
+def test_a_file_is_returned_byte_for_byte_with_its_sha256(client: openai.OpenAI) -> None:
     content = examples(11).rstrip(b"\n")
     file = client.files.create(file=("../../etc/tickets.jsonl", content), purpose="fine-tune")
     assert file.filename == "../../etc/tickets.jsonl"
@@ -61,19 +74,19 @@ def test_a_file_comes_back_byte_for_byte_with_its_sha256(client: openai.OpenAI) 
     assert (file.model_extra or {})["sha256"] == sha256(content).hexdigest()
     assert client.files.content(file.id).read() == content
     assert client.files.retrieve(file.id) == file
-    assert file.id in [each.id for each in client.files.list(purpose="fine-tune", limit=2)]
+    assert file.id in [other.id for other in client.files.list(purpose="fine-tune", limit=2)]
 
 
 def test_a_deleted_file_is_gone_but_its_job_still_trains(client: openai.OpenAI) -> None:
     file_id = upload(client)
-    job = create(client, file_id)
+    job = create_job(client, file_id)
     assert client.files.delete(file_id).deleted
     with pytest.raises(openai.NotFoundError):
         client.files.retrieve(file_id)
     assert wait_for_status(client, job.id, "succeeded").training_file == file_id
 
 
-def test_an_expiring_file_says_when(client: openai.OpenAI) -> None:
+def test_an_expiring_file_has_its_expiry_time(client: openai.OpenAI) -> None:
     file = client.files.create(
         file=("a.jsonl", examples()),
         purpose="fine-tune",
@@ -82,8 +95,8 @@ def test_an_expiring_file_says_when(client: openai.OpenAI) -> None:
     assert file.expires_at == file.created_at + 7200
 
 
-def test_a_job_succeeds_with_model_results_events_and_checkpoints(client: openai.OpenAI) -> None:
-    job = create(
+def test_a_finished_job_has_a_model_results_events_and_checkpoints(client: openai.OpenAI) -> None:
+    job = create_job(
         client,
         suffix="Support v2!",
         seed=7,
@@ -119,56 +132,42 @@ def test_a_job_succeeds_with_model_results_events_and_checkpoints(client: openai
     assert messages[0] == "Step 1/2"
     assert messages[-1] == f"Created fine-tuning job: {job.id}"
     checkpoints = client.fine_tuning.jobs.checkpoints.list(job.id).data
-    assert [each.fine_tuned_model_checkpoint for each in checkpoints] == [
+    assert [checkpoint.fine_tuned_model_checkpoint for checkpoint in checkpoints] == [
         f"{done.fine_tuned_model}:ckpt-step-1"
     ]
     assert checkpoints[0].metrics.train_loss == 2.5
     assert done.fine_tuned_model in [model.id for model in client.models.list()]
 
 
-def test_a_checkpoint_says_when_it_was_saved_also_after_the_job_s_end(tmp_path: Path) -> None:
-    with serve_in_thread(tmp_path, MODELS) as served, served.client() as client:
-        job = create(client)
-        wait_for_status(client, job.id, "succeeded")
-        checkpoint = folder_of(tmp_path, job.id) / "checkpoints" / "step-000001"
-        os.utime(checkpoint / "adapter_config.json", (1_790_000_000, 1_790_000_000))
-        (checkpoint / "state.pt").touch()
-        (checkpoint / "state.pt").unlink()  # as the server does at the end
-        (checkpoint.parent / "step-000000").mkdir()  # half deleted
-        told = client.fine_tuning.jobs.checkpoints.list(job.id).data
-        assert [each.created_at for each in told] == [1_790_000_000]
+def test_checkpoints_are_listed_newest_first_with_their_times(client: openai.OpenAI, data: Path) -> None:
+    job = create_finished_job(client)
+    first = folder_of(data, job.id) / "checkpoints" / "step-000001"
+    os.utime(first / "adapter_config.json", (1_790_000_000, 1_790_000_000))
+    (first / "state.pt").touch()
+    (first / "state.pt").unlink()  # as the server does when a job ends
+    first.with_name("step-000000").mkdir()  # half deleted
+    for name in ("step-999999", "step-1000000"):
+        shutil.copytree(first, first.with_name(name))
+    checkpoints = client.fine_tuning.jobs.checkpoints.list(job.id).data
+    assert [checkpoint.step_number for checkpoint in checkpoints] == [1_000_000, 999_999, 1]
+    assert checkpoints[-1].created_at == 1_790_000_000
 
 
-def test_the_newest_checkpoint_is_listed_first_beyond_step_999_999(tmp_path: Path) -> None:
-    with serve_in_thread(tmp_path, MODELS) as served, served.client() as client:
-        job = create(client)
-        wait_for_status(client, job.id, "succeeded")
-        first = folder_of(tmp_path, job.id) / "checkpoints" / "step-000001"
-        for name in ("step-999999", "step-1000000"):
-            shutil.copytree(first, first.with_name(name))
-        told = client.fine_tuning.jobs.checkpoints.list(job.id).data
-        assert [each.step_number for each in told] == [1_000_000, 999_999, 1]
+def test_an_event_torn_by_a_full_disk_hides_no_other_event(client: openai.OpenAI, data: Path) -> None:
+    job = create_finished_job(client)
+    folder = folder_of(data, job.id)
+    before = event_messages(client, job.id)
+    with files_of_at_most((folder / "events.jsonl").stat().st_size + 20), pytest.raises(OSError):
+        append_event(folder, "The disk is full.")
+    append_event(folder, "The job was resumed.")
+    assert event_messages(client, job.id) == ["The job was resumed.", *before]
 
 
-def test_an_event_that_a_full_disk_cut_off_hides_no_other_one(tmp_path: Path) -> None:
-    with serve_in_thread(tmp_path, MODELS) as served, served.client() as client:
-        job = create(client)
-        wait_for_status(client, job.id, "succeeded")
-        folder = folder_of(tmp_path, job.id)
-        before = [event.message for event in client.fine_tuning.jobs.list_events(job.id)]
-        with files_of_at_most((folder / "events.jsonl").stat().st_size + 20), pytest.raises(OSError):
-            append_event(folder, "The disk is full.")
-        append_event(folder, "The job was resumed.")
-        told = [event.message for event in client.fine_tuning.jobs.list_events(job.id)]
-        assert told == ["The job was resumed.", *before]
-        assert client.fine_tuning.jobs.checkpoints.list(job.id).data
-
-
-def test_a_running_job_tells_its_progress(client: openai.OpenAI) -> None:
-    job = create(client, metadata={"stub": "slow"})
+def test_a_running_job_shows_its_progress(client: openai.OpenAI) -> None:
+    job = create_job(client, metadata={"stub": "slow"})
     running = wait_for(
         lambda: client.fine_tuning.jobs.retrieve(job.id),
-        lambda j: bool((j.model_extra or {})["trained_steps"]),
+        lambda job: bool((job.model_extra or {})["trained_steps"]),
     )
     assert running.status == "running"
     assert running.trained_tokens is None
@@ -178,9 +177,9 @@ def test_a_running_job_tells_its_progress(client: openai.OpenAI) -> None:
     assert client.fine_tuning.jobs.cancel(job.id).status == "cancelled"
 
 
-def test_jobs_are_listed_newest_first_by_page_and_by_metadata(client: openai.OpenAI) -> None:
+def test_jobs_are_listed_newest_first_by_page_and_metadata(client: openai.OpenAI) -> None:
     file_id = upload(client)
-    ids = [create(client, file_id, metadata={"batch": "b7", "n": str(n)}).id for n in range(5)]
+    ids = [create_job(client, file_id, metadata={"batch": "b7", "n": str(n)}).id for n in range(4)]
     page = client.fine_tuning.jobs.list(limit=2, metadata={"batch": "b7"})
     assert page.has_more
     assert [job.id for job in page] == ids[::-1]
@@ -189,8 +188,8 @@ def test_jobs_are_listed_newest_first_by_page_and_by_metadata(client: openai.Ope
 
 
 def test_one_job_runs_at_a_time_oldest_first(client: openai.OpenAI) -> None:
-    first = create(client, metadata={"stub": "slow"})
-    others = [create(client) for _ in range(2)]
+    first = create_job(client, metadata={"stub": "slow"})
+    others = [create_job(client) for _ in range(2)]
     wait_for_status(client, first.id, "running")
     for other in others:
         wait_for_status(client, other.id, "queued")
@@ -201,23 +200,22 @@ def test_one_job_runs_at_a_time_oldest_first(client: openai.OpenAI) -> None:
     assert client.fine_tuning.jobs.retrieve(first.id).status == "cancelled"
 
 
-def test_a_process_that_was_asked_to_end_is_not_started_again(
+def test_a_process_that_was_told_to_end_is_not_restarted(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(
-        "trainers.local.jobs.job_queue.TICK_S", 0.001
-    )  # so that the end is seen before the mark
+    # so that the end is seen before the mark
+    monkeypatch.setattr("trainers.local.jobs.job_queue.TICK_S", 0.001)
     with serve_in_thread(tmp_path, MODELS) as served, served.client() as client:
-        job = create(client, metadata={"stub": "slow"})
+        job = create_job(client, metadata={"stub": "slow"})
         wait_for((folder_of(tmp_path, job.id) / "sleeping").exists, bool)
         assert client.fine_tuning.jobs.cancel(job.id).status == "cancelled"
-        assert "again" not in " ".join(event.message for event in client.fine_tuning.jobs.list_events(job.id))
+        assert "again" not in " ".join(event_messages(client, job.id))
     assert (folder_of(tmp_path, job.id) / "starts").read_text() == "x"
 
 
-def test_a_process_that_ignores_the_request_to_end_is_killed(tmp_path: Path) -> None:
+def test_a_process_that_ignores_sigterm_is_killed(tmp_path: Path) -> None:
     with serve_in_thread(tmp_path, MODELS) as served, served.client() as client:
-        job = create(client, metadata={"stub": "stubborn"})
+        job = create_job(client, metadata={"stub": "stubborn"})
         wait_for((folder_of(tmp_path, job.id) / "sleeping").exists, bool)
         pid = int((folder_of(tmp_path, job.id) / "pid").read_text())
         assert client.fine_tuning.jobs.cancel(job.id).status == "cancelled"
@@ -225,48 +223,48 @@ def test_a_process_that_ignores_the_request_to_end_is_killed(tmp_path: Path) -> 
             os.kill(pid, 0)
 
 
-def test_the_same_key_and_body_are_the_same_job_and_another_body_is_refused(client: openai.OpenAI) -> None:
+def test_an_idempotency_key_returns_its_job_and_refuses_another_body(client: openai.OpenAI) -> None:
     file_id, headers = upload(client), {"Idempotency-Key": "plan-17"}
-    first = create(client, file_id, extra_headers=headers)
-    assert create(client, file_id, extra_headers=headers).id == first.id
+    first = create_job(client, file_id, extra_headers=headers)
+    assert create_job(client, file_id, extra_headers=headers).id == first.id
     client.files.delete(file_id)
-    assert create(client, file_id, extra_headers=headers).id == first.id
+    assert create_job(client, file_id, extra_headers=headers).id == first.id
     with pytest.raises(openai.ConflictError) as caught:
-        create(client, file_id, suffix="other", extra_headers=headers)
+        create_job(client, file_id, suffix="other", extra_headers=headers)
     assert caught.value.code == "idempotency_conflict"
     assert caught.value.response.headers["x-should-retry"] == "false"
 
 
-def test_a_key_is_remembered_over_a_restart(tmp_path: Path) -> None:
+def test_an_idempotency_key_survives_a_restart(tmp_path: Path) -> None:
     headers = {"Idempotency-Key": "plan-18"}
     with serve_in_thread(tmp_path, MODELS) as served, served.client() as client:
         file_id = upload(client)
-        first = create(client, file_id, extra_headers=headers)
+        first = create_job(client, file_id, extra_headers=headers)
         wait_for_status(client, first.id, "succeeded")
     with serve_in_thread(tmp_path, MODELS) as served, served.client() as client:
-        again = create(client, file_id, extra_headers=headers)
+        again = create_job(client, file_id, extra_headers=headers)
         assert (again.id, again.status) == (first.id, "succeeded")
         assert len(list(client.fine_tuning.jobs.list())) == 1
 
 
-def test_many_callers_with_one_key_make_one_job(client: openai.OpenAI) -> None:
+def test_many_callers_with_one_idempotency_key_create_one_job(client: openai.OpenAI) -> None:
     file_id = upload(client)
     with ThreadPoolExecutor(8) as pool:
         jobs = pool.map(
-            lambda _: create(client, file_id, extra_headers={"Idempotency-Key": "race"}), range(16)
+            lambda _: create_job(client, file_id, extra_headers={"Idempotency-Key": "race"}), range(16)
         )
     assert len({job.id for job in jobs}) == 1
 
 
-def test_a_process_that_died_once_is_started_again(client: openai.OpenAI) -> None:
-    job = create(client, metadata={"stub": "crash_once"})
+def test_a_process_that_crashes_once_is_restarted(client: openai.OpenAI) -> None:
+    job = create_job(client, metadata={"stub": "crash_once"})
     wait_for_status(client, job.id, "succeeded")
-    said = [event.message for event in client.fine_tuning.jobs.list_events(job.id)]
-    assert "The training process ended with exit code 1. It starts again from its last checkpoint." in said
+    text = "The training process ended with exit code 1. It starts again from its last checkpoint."
+    assert text in event_messages(client, job.id)
 
 
-def test_a_process_that_dies_three_times_fails_the_job_with_its_last_words(client: openai.OpenAI) -> None:
-    job = create(client, metadata={"stub": "crash"})
+def test_a_process_that_crashes_three_times_fails_the_job_with_its_log(client: openai.OpenAI) -> None:
+    job = create_job(client, metadata={"stub": "crash"})
     failed = wait_for_status(client, job.id, "failed")
     assert failed.error is not None
     assert failed.error.code == "training_crashed"
@@ -276,16 +274,16 @@ def test_a_process_that_dies_three_times_fails_the_job_with_its_last_words(clien
     )
 
 
-def test_what_the_training_process_refuses_is_the_jobs_error(client: openai.OpenAI) -> None:
-    failed = wait_for_status(client, create(client, metadata={"stub": "refuse"}).id, "failed")
+def test_a_refusal_of_the_training_process_is_the_jobs_error(client: openai.OpenAI) -> None:
+    failed = wait_for_status(client, create_job(client, metadata={"stub": "refuse"}).id, "failed")
     assert failed.error is not None
     assert (failed.error.code, failed.error.message) == ("too_long", "Line 3 is too long.")
     assert failed.result_files == []
 
 
-def test_a_restart_goes_on_with_what_was_unfinished(tmp_path: Path) -> None:
+def test_a_restart_resumes_an_unfinished_job(tmp_path: Path) -> None:
     with serve_in_thread(tmp_path, MODELS) as served, served.client() as client:
-        job = create(client, metadata={"stub": "slow"})
+        job = create_job(client, metadata={"stub": "slow"})
         wait_for((folder_of(tmp_path, job.id) / "sleeping").exists, bool)
     pid = int((folder_of(tmp_path, job.id) / "pid").read_text())
     with pytest.raises(ProcessLookupError):
@@ -296,10 +294,10 @@ def test_a_restart_goes_on_with_what_was_unfinished(tmp_path: Path) -> None:
         client.fine_tuning.jobs.cancel(job.id)
 
 
-def test_a_process_that_outlived_its_server_is_waited_for_and_not_doubled(tmp_path: Path) -> None:
+def test_a_process_that_outlived_its_server_is_awaited_and_not_doubled(tmp_path: Path) -> None:
     with serve_in_thread(tmp_path, MODELS) as served, served.client() as client:
-        blocker = create(client, metadata={"stub": "slow"})
-        job = create(client, metadata={"stub": "slow"})
+        blocker = create_job(client, metadata={"stub": "slow"})
+        job = create_job(client, metadata={"stub": "slow"})
         wait_for_status(client, job.id, "queued")
         wait_for_status(client, blocker.id, "running")
     folder = folder_of(tmp_path, job.id)
@@ -315,37 +313,34 @@ def test_a_process_that_outlived_its_server_is_waited_for_and_not_doubled(tmp_pa
         assert survivor.wait(5) == -signal.SIGTERM
 
 
-def test_a_deleted_model_is_gone_from_lists_and_disk(tmp_path: Path) -> None:
-    with serve_in_thread(tmp_path, MODELS) as served, served.client() as client:
-        job = create(client)
-        name = wait_for_status(client, job.id, "succeeded").fine_tuned_model
-        assert name is not None
-        assert client.models.retrieve(name).id == name
-        assert client.models.delete(name).deleted
-        assert not (folder_of(tmp_path, job.id) / "adapter").exists()
-        assert name not in [model.id for model in client.models.list()]
-        with pytest.raises(openai.NotFoundError):
-            client.models.retrieve(name)
-        with pytest.raises(openai.PermissionDeniedError):
-            client.models.delete("local/toy")
+def test_a_deleted_model_is_gone_from_lists_and_disk(client: openai.OpenAI, data: Path) -> None:
+    job = create_finished_job(client)
+    name = job.fine_tuned_model
+    assert client.models.retrieve(name).id == name
+    assert client.models.delete(name).deleted
+    assert not (folder_of(data, job.id) / "adapter").exists()
+    assert name not in [model.id for model in client.models.list()]
+    with pytest.raises(openai.NotFoundError):
+        client.models.retrieve(name)
+    with pytest.raises(openai.PermissionDeniedError):
+        client.models.delete("local/toy")
 
 
-def test_a_deleted_job_is_gone_with_its_rows_and_its_model(tmp_path: Path) -> None:
-    with serve_in_thread(tmp_path, MODELS) as served, served.client() as client:
-        job = create(client)
-        with pytest.raises(openai.BadRequestError, match="has not ended"):
-            client.delete(f"/fine_tuning/jobs/{job.id}", cast_to=bytes)
-        name = wait_for_status(client, job.id, "succeeded").fine_tuned_model
-        client.files.delete(job.training_file)
-        wait_for(lambda: _deleted(client, job.id), bool)
-        left = [path for path in (tmp_path / "jobs").rglob("*") if path.is_file()]
-        assert left == [] and name not in [model.id for model in client.models.list()]
-        with pytest.raises(openai.NotFoundError):
-            client.fine_tuning.jobs.retrieve(job.id)
+def test_a_deleted_job_is_gone_with_its_rows_and_its_model(client: openai.OpenAI, data: Path) -> None:
+    job = create_job(client)
+    with pytest.raises(openai.BadRequestError, match="has not ended"):
+        client.delete(f"/fine_tuning/jobs/{job.id}", cast_to=bytes)
+    name = wait_for_status(client, job.id, "succeeded").fine_tuned_model
+    client.files.delete(job.training_file)
+    wait_for(lambda: try_to_delete(client, job.id), bool)
+    assert [path for path in folder_of(data, job.id).rglob("*") if path.is_file()] == []
+    assert name not in [model.id for model in client.models.list()]
+    with pytest.raises(openai.NotFoundError):
+        client.fine_tuning.jobs.retrieve(job.id)
 
 
-def _deleted(client: openai.OpenAI, job_id: str) -> bool:
-    """False while its process is still being let go."""
+def try_to_delete(client: openai.OpenAI, job_id: str) -> bool:
+    """Returns False while the job's process is being cleaned up."""
     try:
         client.delete(f"/fine_tuning/jobs/{job_id}", cast_to=bytes)
     except openai.BadRequestError:
@@ -353,7 +348,7 @@ def _deleted(client: openai.OpenAI, job_id: str) -> bool:
     return True
 
 
-def test_a_fault_is_told_with_the_reference_under_which_the_log_has_its_cause(
+def test_an_internal_error_has_the_reference_of_its_log_entry(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     def broken(*_: object) -> None:
@@ -363,27 +358,24 @@ def test_a_fault_is_told_with_the_reference_under_which_the_log_has_its_cause(
     with (
         serve_in_thread(tmp_path / "data", MODELS, STUB) as served,
         served.client() as client,
-        pytest.raises(openai.InternalServerError, match="under reference") as told,
+        pytest.raises(openai.InternalServerError, match="under reference") as caught,
     ):
         client.chat.completions.create(model="local/toy", messages=[{"role": "user", "content": "hello"}])
-    (record,) = [one for one in caplog.records if getattr(one, "ref", None)]
-    assert f"under reference {record.__dict__['ref']}." in str(told.value)
+    (record,) = [record for record in caplog.records if getattr(record, "ref", None)]
+    assert f"under reference {record.__dict__['ref']}." in str(caught.value)
     assert record.exc_info and "no such luck" in str(record.exc_info[1])
 
 
-@pytest.mark.parametrize(
-    "name", ["FINETUNE_TRAINER_KEY", "SLACK_BOT_TOKEN", "OPENAI_API_KEY", "AWS_SECRET_ACCESS_KEY", "X"]
-)
 def test_training_processes_get_no_key_in_their_environment(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv(name, "canary-key")
+    for name in ("FINETUNE_TRAINER_KEY", "SLACK_BOT_TOKEN", "OPENAI_API_KEY", "AWS_SECRET_ACCESS_KEY", "X"):
+        monkeypatch.setenv(name, "canary-key")
     monkeypatch.setenv("HF_TOKEN", "it fetches its base")
-    teller = tmp_path / "tell.py"
-    teller.write_text("import sys; print(open('/proc/self/environ').read()); sys.exit(1)")
-    command = (sys.executable, str(teller))
+    code = "import sys; print(open('/proc/self/environ').read()); sys.exit(1)"
+    command = (sys.executable, "-c", code)
     with serve_in_thread(tmp_path / "data", MODELS, command) as served, served.client() as client:
-        job = create(client)
+        job = create_job(client)
         wait_for_status(client, job.id, "failed")
     log = (folder_of(tmp_path / "data", job.id) / "train.log").read_text()
     assert "PATH=" in log

@@ -1,4 +1,4 @@
-"""What the server says no to, each with its status and the whole envelope."""
+"""Requests that the server refuses, each with its status and complete error object."""
 
 from __future__ import annotations
 
@@ -33,13 +33,13 @@ PNG = b"\x89PNG\r\n\x1a\n" + bytes(range(256)) * 8
 @pytest.fixture(scope="module")
 def trainer(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TrainerServer]:
     with serve_in_thread(
-        tmp_path_factory.mktemp("trainer"), {"toy": "/nowhere", "mute": mute(tmp_path_factory.mktemp("base"))}
+        tmp_path_factory.mktemp("trainer"),
+        {"toy": "/nowhere", "no-template": base_without_template(tmp_path_factory.mktemp("base"))},
     ) as served:
         yield served
 
 
-def mute(folder: Path) -> str:
-    """A base without a chat template."""
+def base_without_template(folder: Path) -> str:
     (folder / "config.json").write_text('{"model_type": "llama"}')
     (folder / "tokenizer_config.json").write_text("{}")
     return str(folder)
@@ -75,13 +75,11 @@ def job(**fields: Any) -> dict[str, Any]:
     return {"model": "toy", "training_file": "FILE", **fields}
 
 
-def test_a_base_that_cannot_be_trained_is_refused_before_there_is_a_job(
-    client: openai.OpenAI, file_id: str
-) -> None:
+def test_a_base_that_cannot_be_trained_is_refused(client: openai.OpenAI, file_id: str) -> None:
     with pytest.raises(openai.BadRequestError, match="has no chat template") as caught:
-        client.fine_tuning.jobs.create(model="mute", training_file=file_id)
+        client.fine_tuning.jobs.create(model="no-template", training_file=file_id)
     assert (caught.value.code, caught.value.param) == ("base_not_trainable", "model")
-    assert all(job.model != "mute" for job in client.fine_tuning.jobs.list())
+    assert all(job.model != "no-template" for job in client.fine_tuning.jobs.list())
 
 
 def chat(**fields: Any) -> dict[str, Any]:
@@ -144,7 +142,7 @@ CASES = [
     ),
     Case(
         *("unknown model", "POST", JOBS, 404, "model_not_found", "model"),
-        "There is no model 'gpt-9' here to fine-tune. This trainer has: toy, mute; and the models tuned here.",
+        "There is no model 'gpt-9' here to fine-tune. This trainer has: toy, no-template; and the models tuned here.",
         body=job(model="gpt-9"),
     ),
     Case(
@@ -386,7 +384,9 @@ CASES = [
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
-def test_a_refusal_is_a_sentence_in_the_envelope(trainer: TrainerServer, file_id: str, case: Case) -> None:
+def test_a_refusal_has_status_code_parameter_and_message(
+    trainer: TrainerServer, file_id: str, case: Case
+) -> None:
     content = case.raw if case.body is None else json.dumps(case.body).replace("FILE", file_id).encode()
     headers = {"Authorization": f"Bearer {KEY}", **case.headers}
     answer = httpx2.request(case.method, trainer.url + case.path, content=content, headers=headers)
@@ -395,13 +395,13 @@ def test_a_refusal_is_a_sentence_in_the_envelope(trainer: TrainerServer, file_id
     check_answer(answer, trainer.checked)
 
 
-def bad_line(number: int, line: bytes) -> bytes:
+def examples_with_line(number: int, line: bytes) -> bytes:
     lines = examples().splitlines()
     lines[number - 1] = line
     return b"\n".join(lines)
 
 
-def test_a_quantised_job_is_refused_where_bitsandbytes_is_missing(
+def test_a_quantised_job_is_refused_without_bitsandbytes(
     client: openai.OpenAI, file_id: str, without_bitsandbytes: None
 ) -> None:
     with pytest.raises(openai.BadRequestError) as caught:
@@ -425,37 +425,37 @@ FILES = {
         "The file has 3 examples; at least 10 are needed. Add more and upload it again.",
     ),
     "line 7 is no JSON": (
-        bad_line(7, b'{"messages": [}'),
+        examples_with_line(7, b'{"messages": [}'),
         "Line 7 is not valid JSON from character 15 on. Each line must be one JSON object.",
     ),
     "a list": (
-        bad_line(2, b"[]"),
+        examples_with_line(2, b"[]"),
         'Line 2 is not a JSON object. Each line must look like {"messages": [...]}.',
     ),
     "a wrong role": (
-        bad_line(4, b'{"messages": [{"role": "robot", "content": "hi"}]}'),
+        examples_with_line(4, b'{"messages": [{"role": "robot", "content": "hi"}]}'),
         "Line 4 has a bad message at messages[0]: its role is 'robot'; "
         "allowed are system, developer, user, assistant, tool.",
     ),
     "no answer": (
-        bad_line(5, b'{"messages": [{"role": "user", "content": "hi"}]}'),
+        examples_with_line(5, b'{"messages": [{"role": "user", "content": "hi"}]}'),
         "Line 5 has no assistant message to learn from. Add the answer that the model should give.",
     ),
     "a wrong weight": (
-        bad_line(6, b'{"messages": [{"role": "assistant", "content": "hi", "weight": 0.5}]}'),
+        examples_with_line(6, b'{"messages": [{"role": "assistant", "content": "hi", "weight": 0.5}]}'),
         "Line 6 has a bad message at messages[0]: its weight is 0.5; allowed are 0 and 1.",
     ),
 }
 
 
 @pytest.mark.parametrize("name", FILES)
-def test_a_file_that_cannot_be_trained_on_fails_its_job(client: openai.OpenAI, name: str) -> None:
-    content, complaint = FILES[name]
+def test_a_bad_training_file_fails_its_job(client: openai.OpenAI, name: str) -> None:
+    content, problem = FILES[name]
     file_id = upload(client, content)
     job = client.fine_tuning.jobs.create(model="toy", training_file=file_id)
     failed = wait_for_status(client, job.id, "failed", "succeeded")
     assert failed.error is not None
-    assert failed.error.message == f"The training file cannot be used. {complaint}"
+    assert failed.error.message == f"The training file cannot be used. {problem}"
     assert (failed.error.code, failed.error.param) == ("invalid_training_file", "training_file")
     assert failed.fine_tuned_model is None
 
@@ -486,7 +486,7 @@ def test_another_purpose_is_refused(client: openai.OpenAI) -> None:
     assert caught.value.param == "purpose"
 
 
-def test_more_than_512_mb_is_refused_before_it_is_sent(trainer: TrainerServer) -> None:
+def test_an_upload_beyond_512_mb_is_refused_before_it_is_sent(trainer: TrainerServer) -> None:
     connection = http.client.HTTPConnection(urlsplit(trainer.url).netloc, timeout=10)
     with closing(connection):
         connection.putrequest("POST", "/v1/files")
@@ -503,7 +503,7 @@ def test_a_body_without_a_declared_length_is_cut_off_at_its_cap(trainer: Trainer
     assert (answer.status_code, answer.json()["error"]["code"]) == (413, "request_too_large")
 
 
-def test_an_upload_without_a_declared_length_is_refused_as_a_file(
+def test_an_upload_without_a_declared_length_is_cut_off_at_its_cap(
     trainer: TrainerServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(guard, "MAX_FILE_BYTES", 1000)
@@ -521,14 +521,14 @@ def test_a_finished_job_cannot_be_cancelled(client: openai.OpenAI, file_id: str)
     assert caught.value.code == "job_already_final"
 
 
-def test_a_model_that_cannot_be_loaded_is_a_sentence(client: openai.OpenAI) -> None:
+def test_a_chat_with_a_model_that_cannot_be_loaded_is_an_error(client: openai.OpenAI) -> None:
     with pytest.raises(openai.InternalServerError) as caught:
         client.chat.completions.create(model="toy", messages=[{"role": "user", "content": "hi"}])
     assert caught.value.code == "base_not_loaded"
     assert "Loading the base model /nowhere: " in str(caught.value)
 
 
-def test_loopback_names_are_answered_whatever_their_port(trainer: TrainerServer) -> None:
+def test_loopback_host_names_are_accepted_with_any_port(trainer: TrainerServer) -> None:
     for host in ("localhost:1", "127.0.0.1", "[::1]:80"):
         headers = {"Authorization": f"Bearer {KEY}", "Host": host}
         assert httpx2.get(f"{trainer.url}/models", headers=headers).status_code == 200

@@ -1,4 +1,4 @@
-"""Models that may think first are trained, measured and asked without, by whatever their templates call the switch."""
+"""Models that can think first are trained, measured and asked without it, whatever their template calls the switch."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from trainers.local.serving.vocabulary import Vocabulary
 from trainers.local.training.data import read_rows
 
 CHATML = turns("<|im_start|>", "\n", "<|im_end|>\n")
-# As DeepSeek 3.1 and Mistral Small 4 name it; the rest of their templates is left out.
+# The switches of DeepSeek 3.1 and Mistral Small 4, without the rest of their templates.
 DEEPSEEK = (
     CHATML
     + "{% if add_generation_prompt %}{% if not thinking | default(true) %}</think>{% endif %}{% endif %}"
@@ -40,20 +40,20 @@ MESSAGES = [{"role": "user", "content": "my card"}, {"role": "assistant", "conte
 
 
 @pytest.mark.parametrize("name", TEMPLATES)
-def test_training_serving_and_counting_write_the_same_question_without_thoughts(
+def test_training_serving_and_counting_write_the_same_prompt_without_thinking(
     name: str, tmp_path: Path
 ) -> None:
     template, special, end = TEMPLATES[name]
     make_tokenizer(tmp_path, Family(lambda: config("llama"), "LlamaForCausalLM", template, special))
     tokenizer = AutoTokenizer.from_pretrained(tmp_path)
-    asked = Request(
+    request = Request(
         Target(str(tmp_path), None),
         [ChatMessage("user", "my card")],
         Sampling(temperature=0, top_p=1, max_tokens=6, stop=(), seed=None),
         streams=False,
         emit=lambda piece: None,
     )
-    prompt = Vocabulary(tokenizer, frozenset(), len(tokenizer)).encode(asked)
+    prompt = Vocabulary(tokenizer, frozenset(), len(tokenizer)).encode(request)
     text = tokenizer.decode(prompt)
     assert text.endswith(end)
     assert "none" in text if name == "mistral" else "Reasoning: medium" not in text
@@ -68,10 +68,10 @@ def test_training_serving_and_counting_write_the_same_question_without_thoughts(
 
 
 @pytest.mark.parametrize("name", TEMPLATES)
-def test_a_template_that_is_handed_on_is_without_thoughts_by_itself(name: str) -> None:
+def test_an_exported_template_does_not_think_by_default(name: str) -> None:
     template, *_ = TEMPLATES[name]
-    written = render(with_thinking_off(template), MESSAGES[:1], asks=True)
-    assert written == render(template, MESSAGES[:1], asks=True)
-    assert thinking_switches(template), "it has a switch"
+    prompt = render(with_thinking_off(template), MESSAGES[:1], asks=True)
+    assert prompt == render(template, MESSAGES[:1], asks=True)
+    assert thinking_switches(template)
     assert thinking_switches(CHATML) == {}
     assert with_thinking_off(CHATML) == CHATML

@@ -1,4 +1,4 @@
-"""Tool calls: as templates take them, and as models of each family write them."""
+"""Tool calls in the form that templates take, and parsed from what models of each family write."""
 
 from __future__ import annotations
 
@@ -88,11 +88,11 @@ WRITTEN: dict[str, tuple[str, str]] = {
 
 
 @pytest.mark.parametrize(("template", "text"), WRITTEN.values(), ids=WRITTEN.keys())
-def test_each_familys_call_is_read(template: str, text: str) -> None:
+def test_each_familys_call_is_parsed(template: str, text: str) -> None:
     assert parse_tool_calls(text, template, TOOLS) == (None, (PARIS,))
 
 
-def test_text_beside_calls_stays_and_calls_keep_their_order() -> None:
+def test_text_beside_calls_is_kept_and_calls_keep_their_order() -> None:
     rome = JSON_CALL.replace("Paris", "Rome")
     text = f"Let me look.\n<tool_call>\n{JSON_CALL}\n</tool_call>\n<tool_call>{rome}</tool_call>"
     content, calls = parse_tool_calls(text, "<tool_call>", TOOLS)
@@ -119,11 +119,11 @@ def test_text_beside_calls_stays_and_calls_keep_their_order() -> None:
         (None, ""),
     ],
 )
-def test_what_is_no_call_stays_text(template: str | None, text: str) -> None:
+def test_text_that_is_no_call_stays_text(template: str | None, text: str) -> None:
     assert parse_tool_calls(text, template, TOOLS) == (text, ())
 
 
-def test_of_harmony_only_what_is_said_aloud_stays() -> None:
+def test_of_harmony_only_the_final_channel_is_kept() -> None:
     text = "<|channel|>analysis<|message|>Hm.<|end|><|start|>assistant<|channel|>final<|message|>It rains."
     assert parse_tool_calls(text, "<|channel|>commentary", TOOLS) == ("It rains.", ())
     assert parse_tool_calls("plain", "<|channel|>commentary", TOOLS) == ("plain", ())
@@ -135,18 +135,18 @@ def test_arguments_nested_too_deeply_to_be_parsed_stay_text() -> None:
     assert parse_tool_calls(text, "<|channel|>commentary", TOOLS) == (deep, ())
 
 
-def test_a_value_without_a_type_takes_the_tools() -> None:
+def test_an_untyped_value_gets_the_type_in_the_tools_schema() -> None:
     text = "<tool_call><function={}><parameter=zip>\n75001\n</parameter></function></tool_call>"
     tools = [
         {"function": {"name": "a", "parameters": {"properties": {"zip": {"type": "string"}}}}},
         {"function": {"name": "b", "parameters": {"properties": {"zip": {"type": "integer"}}}}},
     ]
-    read = [parse_tool_calls(text.format(name), "<tool_call> <function=", tools)[1] for name in "ab"]
-    assert [calls[0].arguments for calls in read] == ['{"zip": "75001"}', '{"zip": 75001}']
+    parsed = [parse_tool_calls(text.format(name), "<tool_call> <function=", tools)[1] for name in "ab"]
+    assert [calls[0].arguments for calls in parsed] == ['{"zip": "75001"}', '{"zip": 75001}']
 
 
-def test_a_tokenizers_own_response_template_goes_first() -> None:
-    own = {
+def test_a_tokenizers_own_response_template_takes_precedence() -> None:
+    response_template = {
         "fields": {
             "tool_calls": {
                 "open": "<call>",
@@ -159,11 +159,14 @@ def test_a_tokenizers_own_response_template_goes_first() -> None:
         },
         "start_anchor": "<a>",
     }
-    assert parse_tool_calls(f"Yes.<call>{JSON_CALL}</call>", None, TOOLS, own) == ("Yes.", (PARIS,))
-    assert parse_tool_calls("<call>{</call>", None, TOOLS, own) == ("<call>{</call>", ())
+    assert parse_tool_calls(f"Yes.<call>{JSON_CALL}</call>", None, TOOLS, response_template) == (
+        "Yes.",
+        (PARIS,),
+    )
+    assert parse_tool_calls("<call>{</call>", None, TOOLS, response_template) == ("<call>{</call>", ())
 
 
-def test_a_message_is_written_as_templates_take_it() -> None:
+def test_a_message_is_converted_for_templates() -> None:
     call = {"id": "1", "type": "function", "function": {"name": "f", "arguments": '{"a": 1}'}}
     raw = {"role": "assistant", "content": None, "refusal": None, "weight": 1, "tool_calls": [call]}
     assert message_for_template(raw) == {
@@ -176,17 +179,17 @@ def test_a_message_is_written_as_templates_take_it() -> None:
         "role": "system",
         "content": "Sort this.",
     }
-    assert call["function"] == {"name": "f", "arguments": '{"a": 1}'}  # its own is not touched
+    assert call["function"] == {"name": "f", "arguments": '{"a": 1}'}  # unchanged
 
 
 @pytest.mark.parametrize("arguments", ["[1]", "{", "3", [1]])
-def test_arguments_that_are_no_object_are_refused(arguments: object) -> None:
+def test_arguments_must_be_an_object(arguments: object) -> None:
     call = {"function": {"name": "f", "arguments": arguments}}
     with pytest.raises(ValueError, match=r"arguments|Expecting"):
         message_for_template({"role": "assistant", "tool_calls": [call]})
 
 
-CALLING = (
+FAMILIES = (
     *("qwen2_5", "qwen3", "qwen3_vl", "qwen3_5_nothink", "qwen3_6", "qwen3_8", "nemotron_3_nano"),
     *("glm4moe", "gemma4", "gemma4_v5", "lfm2_v2", "llama3_1", "llama3_2", "gptoss"),
     "deepseekv3",
@@ -194,10 +197,10 @@ CALLING = (
 
 
 @pytest.mark.parametrize("call", [PARIS, SEND], ids=["a text", "several kinds"])
-@pytest.mark.parametrize("family", CALLING)
-def test_what_a_published_template_writes_of_a_call_is_read_back(family: str, call: ToolCall) -> None:
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_call_written_by_a_published_template_is_parsed(family: str, call: ToolCall) -> None:
     template = (files("trl") / "chat_templates" / f"{family}.jinja").read_text(encoding="utf-8")
-    asked = [{"role": "user", "content": "Do it."}]
+    question = [{"role": "user", "content": "Do it."}]
     function = {"name": call.name, "arguments": call.arguments}
     answer = {
         "role": "assistant",
@@ -209,17 +212,17 @@ def test_what_a_published_template_writes_of_a_call_is_read_back(family: str, ca
         render_chat(
             tokenizer, [*map(message_for_template, messages)], tools=TOOLS, add_generation_prompt=asks
         )
-        for messages, asks in ((asked, True), ([*asked, answer], False))
+        for messages, asks in ((question, True), ([*question, answer], False))
     )
     text = after.removeprefix(before) if after.startswith(before) else after.split("Do it.")[1]
-    _, calls = parse_tool_calls(_without_ends(text), template, TOOLS)
+    _, calls = parse_tool_calls(without_end_tokens(text), template, TOOLS)
     assert [(each.name, json.loads(each.arguments)) for each in calls] == [
         (call.name, json.loads(call.arguments))
     ]
 
 
-def _without_ends(text: str) -> str:
-    """As the answer alone would be decoded."""
+def without_end_tokens(text: str) -> str:
+    """Removes what a decoded answer wouldn't have."""
     for start in ("<|start_header_id|>assistant<|end_header_id|>\n\n", "<|eot_id|>", "<|im_end|>"):
         text = text.replace(start, "")
     return text

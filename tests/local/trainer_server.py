@@ -1,6 +1,6 @@
-"""Trainers to test against: as a process of its own, or in this process with another training command.
+"""Trainers to test against: in a process of their own, or in a thread with another training command.
 
-Every answer that passes through `client` is checked against OpenAI's own description of the API.
+Every response to `client` is checked against OpenAI's own description of the API.
 """
 
 from __future__ import annotations
@@ -40,18 +40,13 @@ T = TypeVar("T")
 
 
 @dataclass
-class Checked:
-    """Bodies that were checked: 'METHOD /path/template' of each, in order."""
-
-    seen: list[str] = field(default_factory=list)
-
-
-@dataclass
 class TrainerServer:
+    """`checked` lists the checked responses in order, each as 'METHOD /path/template'."""
+
     url: str
     process: subprocess.Popen[str] | None = None
     timeout_s: float = 60
-    checked: Checked = field(default_factory=Checked)
+    checked: list[str] = field(default_factory=list)
 
     def client(self, key: str = KEY) -> openai.OpenAI:
         http = openai.DefaultHttpxClient(event_hooks={"response": [lambda r: check_answer(r, self.checked)]})
@@ -62,7 +57,7 @@ class TrainerServer:
 
 @contextmanager
 def serve_in_process(data: Path, *models: str, more: tuple[str, ...] = ()) -> Iterator[TrainerServer]:
-    """`python -m trainers.local` as users start it, ended with SIGTERM."""
+    """Runs `python -m trainers.local` as users start it, and ends it with SIGTERM."""
     process = start_process(data, *models, more=more)
     try:
         yield TrainerServer(ready_url(process), process)
@@ -93,9 +88,9 @@ def start_process(data: Path, *models: str, more: tuple[str, ...] = ()) -> subpr
 def ready_url(process: subprocess.Popen[str]) -> str:
     assert process.stdout is not None
     line = process.stdout.readline()
-    found = re.match(r"trainer ready on (\S+) ", line)
-    assert found, f"the trainer said {line!r} instead of being ready"
-    return found[1]
+    match = re.match(r"trainer ready on (\S+) ", line)
+    assert match, f"the trainer printed {line!r} instead of its address"
+    return match[1]
 
 
 def close(process: subprocess.Popen[str]) -> None:
@@ -108,7 +103,7 @@ def close(process: subprocess.Popen[str]) -> None:
 def serve_in_thread(
     data: Path, models: dict[str, str], command: tuple[str, ...] = STUB, port: int = 0, **more: Any
 ) -> Iterator[TrainerServer]:
-    """In a thread of this process; jobs are 'trained' by stub_train.py. `more` are Config's fields."""
+    """Runs a trainer in a thread. stub_train.py 'trains' its jobs. `more` are fields of Config."""
     listener = listen("127.0.0.1", port)
     app = build_app(Config(data, KEY, models, train_command=command, **more))
     server = uvicorn.Server(server_config(app, 2))
@@ -133,7 +128,7 @@ def wait_for(look: Callable[[], T], is_right: Callable[[T], bool], seconds: floa
     while not is_right(value := look()):
         waited_s = time.monotonic() - started
         assert waited_s < seconds, f"still {value!r} after {seconds} s"
-        time.sleep(0.05 if waited_s < 1 else 0.2)  # each look costs the processor that is waited for
+        time.sleep(0.05 if waited_s < 1 else 0.2)  # each look takes CPU time from what is waited for
     return value
 
 
@@ -144,7 +139,7 @@ def wait_for_status(client: openai.OpenAI, job_id: str, *statuses: str, seconds:
 
 
 def examples(count: int = 12) -> bytes:
-    """Chat JSONL: tickets and their labels."""
+    """Returns chat JSONL: tickets and their labels."""
     labels = ("billing", "shipping", "login")
     rows = [
         {
@@ -163,35 +158,34 @@ def upload(client: openai.OpenAI, content: bytes | None = None, name: str = "tic
     return client.files.create(file=(name, content or examples()), purpose="fine-tune").id
 
 
-# Requests that OpenAI's description hasn't, and those that the part of it at hand leaves out.
+# Requests that OpenAI's description, or the part of it that we have, leaves out.
 OUR_OWN = ("DELETE /fine_tuning/jobs/{fine_tuning_job_id}", "POST /responses", "POST /completions")
 
 
-def check_answer(response: Any, checked: Checked) -> None:
-    """Raises where a body departs from OpenAI's description; does nothing where that isn't at hand."""
+def check_answer(response: Any, checked: list[str]) -> None:
+    """Raises if the body departs from OpenAI's description. Does nothing without that description."""
     response.read()
     template = _template(response.request.url.path)
-    checked.seen.append(f"{response.request.method} {template}")
+    checked.append(f"{response.request.method} {template}")
     if not SCHEMA.exists() or response.headers["content-type"].startswith("text/event-stream"):
         return
     if response.status_code >= 400:
         _validator("ErrorResponse").validate(response.json())
-    elif not template.endswith("/content") and checked.seen[-1] not in OUR_OWN:
+    elif not template.endswith("/content") and checked[-1] not in OUR_OWN:
         body = _without_departures(response.json())
         _path_validator(template, response.request.method.lower()).validate(body)
 
 
 def _without_departures(body: Any) -> Any:
-    """Where we leave OpenAI's description knowingly: a status 'paused', which their own example has and their list
-    of statuses lacks, MLflow beside W&B, and the methods of encoders. It knows embeddings as numbers only; the SDK
-    asks for base64."""
+    """Removes what we have beyond OpenAI's description: a status 'paused', which is in its example but not in its list
+    of statuses, MLflow, the methods of encoders, and embeddings in base64, which the SDK requests."""
     if body.get("object") == "list":
-        return {**body, "data": [_without_departures(each) for each in body["data"]]}
+        return {**body, "data": [_without_departures(item) for item in body["data"]]}
     if isinstance(body.get("embedding"), str):
         return {**body, "embedding": array("f", base64.b64decode(body["embedding"])).tolist()}
     if body.get("object") != "fine_tuning.job":
         return body
-    integrations = [each for each in body["integrations"] if each["type"] != "mlflow"]
+    integrations = [item for item in body["integrations"] if item["type"] != "mlflow"]
     status = "running" if body["status"] == "paused" else body["status"]
     kind = body["method"]["type"]
     method = {"type": "supervised"} if kind in ("head", "full") else body["method"]
@@ -212,8 +206,7 @@ def _template(path: str) -> str:
 
 @cache
 def _description() -> dict[str, Any]:
-    loaded: dict[str, Any] = yaml.load(SCHEMA.read_text(), Loader=yaml.CSafeLoader)
-    return loaded
+    return dict(yaml.load(SCHEMA.read_text(), Loader=yaml.CSafeLoader))
 
 
 @cache
