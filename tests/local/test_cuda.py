@@ -10,7 +10,8 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from tests.local.test_serving_batches import TICKETS, ask, reference
+from tests.local.reference import TICKETS, load_reference
+from tests.local.test_serving_batches import ask
 from trainers.local.serving import memory, model_cache
 from trainers.local.serving.generator import Generator
 from trainers.local.serving.values import Target
@@ -69,5 +70,5 @@ def test_a_server_with_a_gpu_answers(
         said = ask(generator, Target(str(babbling_model_dir), None), TICKETS[0]).answer()
     finally:
         generator.stop()
-    assert said == reference(babbling_model_dir, None).answer(TICKETS[0])
+    assert said == load_reference(babbling_model_dir, None).answer(TICKETS[0])
     assert (0.9, 0) in gpu.fractions

@@ -20,6 +20,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from tests.local.exports import JOB, MODEL, order, run_export, tune, write_questions
 from tests.local.preferences import pair
+from tests.local.reference import load_reference
 from trainers.local.export.agreement import Comparison, ModelAnswer, compare, encode, judge_answer
 from trainers.local.export.order import RunMeasurements, Score
 from trainers.local.export.output import AnswersDiffer, folder_when_complete
@@ -213,19 +214,12 @@ def test_a_model_with_other_answers_is_detected(merged: Any, tiny_model_dir: Pat
     prompt = tuned.tokenizer(
         "<|im_start|>user\nTicket 4: my card<|im_end|>\n<|im_start|>assistant\n"
     ).input_ids
-    answer = compare(tuned, [prompt], [text_of(merged[0], prompt)], 0.01)
+    question = [{"role": "user", "content": "Ticket 4: my card"}]
+    expected, _ = load_reference(merged[0]).reply(question, 48)
+    answer = compare(tuned, [prompt], [expected], 0.01)
     assert answer == Comparison(1, 0, 0.01)
     with pytest.raises(AnswersDiffer, match="Question 1 of 1: the tuned model answers"):
-        compare(base, [prompt], [text_of(merged[0], prompt)], 0.01)
-
-
-def text_of(folder: Path, prompt: list[int]) -> str:
-    model: Any = AutoModelForCausalLM.from_pretrained(folder)
-    ids = torch.tensor([prompt])
-    tokens = model.generate(ids, attention_mask=torch.ones_like(ids), max_new_tokens=48, do_sample=False)
-    return str(
-        AutoTokenizer.from_pretrained(folder).decode(tokens[0, len(prompt) :], skip_special_tokens=True)
-    )
+        compare(base, [prompt], [expected], 0.01)
 
 
 class Letters:

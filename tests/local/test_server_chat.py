@@ -2,22 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import openai
 import pytest
-import torch
 from openai.types.chat import ChatCompletion
-from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from tests.local.reference import SYSTEM, TICKETS, Reference, load_reference, messages_of
 from tests.local.trainer_server import TrainerServer, check_chunk, serve_in_process
-
-SYSTEM = "Sort this support ticket. Answer with one label: billing, shipping, login. " * 2
-TICKETS = [f"Ticket {n}: " + "my card was charged twice and the parcel is late " * (n % 5) for n in range(6)]
 
 
 @pytest.fixture(scope="module")
@@ -32,33 +27,9 @@ def client(trainer: TrainerServer) -> Iterator[openai.OpenAI]:
         yield client
 
 
-@dataclass(frozen=True)
-class Reference:
-    """The model as transformers runs it: greedy, one prompt at a time."""
-
-    model: Any
-    tokenizer: Any
-
-    def answer(self, messages: Sequence[dict[str, str]], limit: int) -> tuple[str, int]:
-        """Returns the answer's text and the prompt's number of tokens."""
-        text = self.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
-        ids = self.tokenizer(text, add_special_tokens=False, return_tensors="pt").input_ids
-        size = ids.shape[1]
-        output = self.model.generate(
-            ids, attention_mask=torch.ones_like(ids), max_new_tokens=limit, do_sample=False
-        )
-        return self.tokenizer.decode(output[0, size:], skip_special_tokens=True), size
-
-
 @pytest.fixture(scope="module")
 def reference(babbling_model_dir: Path) -> Reference:
-    model: Any = AutoModelForCausalLM.from_pretrained(babbling_model_dir)
-    return Reference(model, AutoTokenizer.from_pretrained(babbling_model_dir))
-
-
-def messages_of(ticket: str, system: str | None = SYSTEM) -> list[Any]:
-    instructions = [{"role": "system", "content": system}] if system else []
-    return [*instructions, {"role": "user", "content": ticket}]
+    return load_reference(babbling_model_dir)
 
 
 def ask(client: openai.OpenAI, messages: list[Any], **more: Any) -> ChatCompletion:
@@ -75,11 +46,11 @@ def text_of(answer: ChatCompletion) -> str:
 def test_batched_answers_equal_transformers_generate(
     client: openai.OpenAI, reference: Reference, system: str | None
 ) -> None:
-    prompts = [messages_of(ticket, system) for ticket in TICKETS]
+    prompts = [messages_of(ticket, system) for ticket in TICKETS[:6]]
     limits = [4 + 7 * number % 12 for number in range(len(prompts))]  # so that rows leave the batch early
     with ThreadPoolExecutor(len(prompts)) as pool:
         answers = list(pool.map(lambda prompt, limit: ask(client, prompt, max_tokens=limit), prompts, limits))
-    expected = [reference.answer(*row) for row in zip(prompts, limits, strict=True)]
+    expected = [reference.reply(*row) for row in zip(prompts, limits, strict=True)]
     assert [text_of(answer) for answer in answers] == [text for text, _ in expected]
     sizes = [answer.usage.prompt_tokens for answer in answers if answer.usage]
     assert sizes == [size for _, size in expected]

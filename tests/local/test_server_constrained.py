@@ -18,7 +18,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, BertConfig, BertMo
 
 from tests.local.trainer_server import TrainerServer, check_chunk, serve_in_process
 
-QUESTION = [{"role": "user", "content": "My card was charged twice and the parcel is late"}]
+QUESTION: list[Any] = [{"role": "user", "content": "My card was charged twice and the parcel is late"}]
 LABELS = ["billing", "billing late", "shipping", 'a "quoted"\nlabel, with ü and 🎈']
 SCHEMA = {
     "type": "object",
@@ -97,9 +97,7 @@ def test_more_answers_than_a_batch_holds_count_the_prompt_once(client: openai.Op
 def test_a_stream_of_several_answers_indexes_each_part(client: openai.OpenAI) -> None:
     options: dict[str, Any] = {"n": 3, "temperature": 1.5, "seed": 3}
     answer = ask(client, **options)
-    stream = client.chat.completions.create(
-        model="tiny", messages=QUESTION, max_tokens=12, stream=True, **options
-    )
+    stream: Any = ask(client, stream=True, **options)
     streamed, ends = ["", "", ""], []
     for chunk in stream:
         check_chunk(chunk.to_dict())
@@ -141,9 +139,7 @@ def test_the_tokens_with_log_probabilities_spell_the_answer(client: openai.OpenA
 
 def test_a_stream_has_the_same_tokens_with_log_probabilities(client: openai.OpenAI) -> None:
     expected = tokens_of(ask(client, logprobs=True).choices[0])
-    stream = client.chat.completions.create(
-        model="tiny", messages=QUESTION, max_tokens=12, temperature=0, logprobs=True, stream=True
-    )
+    stream: Any = ask(client, logprobs=True, stream=True)
     streamed = [
         token
         for chunk in stream

@@ -65,6 +65,10 @@ def create_job(client: openai.OpenAI, **more: Any) -> Any:
     return client.fine_tuning.jobs.create(model="local/toy", training_file=upload(client), **more)
 
 
+def status_of(client: openai.OpenAI, job_id: str) -> str:
+    return str(client.fine_tuning.jobs.retrieve(job_id).status)
+
+
 def pause(client: openai.OpenAI, job_id: str) -> str:
     """Returns the job's new status."""
     return str(client.fine_tuning.jobs.pause(job_id).status)
@@ -83,7 +87,7 @@ def test_a_paused_job_frees_its_slot_until_it_is_resumed(client: openai.OpenAI, 
     paused = client.fine_tuning.jobs.retrieve(first.id)
     assert (paused.status, paused.estimated_finish, paused.finished_at) == ("paused", None, None)
     wait_for_status(client, second.id, "succeeded")
-    assert client.fine_tuning.jobs.retrieve(first.id).status == "paused"
+    assert status_of(client, first.id) == "paused"
     assert client.fine_tuning.jobs.resume(first.id).status in ("queued", "running")
     wait_for((data / "jobs" / first.id / "starts").read_text, lambda starts: starts == "xx")
     messages = event_messages(client, first.id)
@@ -119,7 +123,7 @@ def test_a_queued_job_can_be_paused_and_is_passed_over(client: openai.OpenAI) ->
     assert pause(client, waiting.id) == "paused"
     client.fine_tuning.jobs.cancel(blocker.id)
     wait_for_status(client, last.id, "succeeded")
-    assert client.fine_tuning.jobs.retrieve(waiting.id).status == "paused"
+    assert status_of(client, waiting.id) == "paused"
     client.fine_tuning.jobs.resume(waiting.id)
     wait_for_status(client, waiting.id, "succeeded")
 
@@ -151,7 +155,7 @@ def test_a_job_stays_paused_after_a_restart(tmp_path: Path) -> None:
     with serve_in_thread(tmp_path, MODELS) as served, served.client() as client:
         other = create_job(client)
         wait_for_status(client, other.id, "succeeded")
-        assert client.fine_tuning.jobs.retrieve(job.id).status == "paused"
+        assert status_of(client, job.id) == "paused"
         assert (tmp_path / "jobs" / job.id / "starts").read_text() == "x"
         client.fine_tuning.jobs.resume(job.id)
         wait_for_status(client, job.id, "running")
@@ -168,7 +172,7 @@ def test_as_many_jobs_run_as_there_are_slots_each_on_its_own_gpu(tmp_path: Path)
         for job in jobs[:2]:
             wait_for_status(client, job.id, "running")
         assert sorted(gpus_of(tmp_path, job.id) for job in jobs[:2]) == ["0", "3"]
-        assert client.fine_tuning.jobs.retrieve(jobs[2].id).status == "queued"
+        assert status_of(client, jobs[2].id) == "queued"
         freed_gpu = gpus_of(tmp_path, jobs[0].id)
         pause(client, jobs[0].id)
         wait_for_status(client, jobs[2].id, "running")

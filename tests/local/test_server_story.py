@@ -11,11 +11,9 @@ from typing import Any
 
 import openai
 import pytest
-import torch
 from openai.types.fine_tuning import FineTuningJob
-from peft import PeftModel
-from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from tests.local.reference import load_reference
 from tests.local.trainer_server import (
     SCHEMA,
     TrainerServer,
@@ -74,17 +72,6 @@ def chat(client: openai.OpenAI, model: str) -> str:
     return answer.choices[0].message.content or ""
 
 
-def answer_by_peft(folder: Path) -> str:
-    """Answers the same question with the job's adapter, without our server."""
-    base = read_job(folder).base
-    model: Any = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(base), folder / "adapter")
-    tokenizer: Any = AutoTokenizer.from_pretrained(base)
-    text = tokenizer.apply_chat_template(QUESTION, tokenize=False, add_generation_prompt=True)
-    ids = tokenizer(text, add_special_tokens=False, return_tensors="pt").input_ids
-    answer = model.generate(ids, attention_mask=torch.ones_like(ids), max_new_tokens=8, do_sample=False)
-    return str(tokenizer.decode(answer[0, ids.shape[1] :], skip_special_tokens=True))
-
-
 def test_a_training_succeeds_and_names_its_model(trained: FineTuningJob) -> None:
     assert trained.error is None
     assert trained.status == "succeeded"
@@ -127,7 +114,9 @@ def test_the_tuned_model_answers_like_peft_and_unlike_its_base(
 ) -> None:
     base = chat(client, "local/tiny")
     tuned = chat(client, trained.fine_tuned_model or "")
-    assert tuned == answer_by_peft(data / "jobs" / trained.id)
+    folder = data / "jobs" / trained.id
+    by_peft = load_reference(read_job(folder).base, folder / "adapter")
+    assert tuned == by_peft.reply(QUESTION, 8)[0]
     assert tuned.startswith(("billing", "shipping", "login"))
     assert base != tuned
     assert chat(client, "local/tiny") == base

@@ -14,9 +14,10 @@ from typing import Any
 
 import pytest
 import torch
-from peft import LoraConfig, PeftModel, get_peft_model
-from transformers import AutoModelForCausalLM, AutoTokenizer, DynamicCache, LlamaForCausalLM
+from peft import LoraConfig, get_peft_model
+from transformers import AutoModelForCausalLM, DynamicCache, LlamaForCausalLM
 
+from tests.local.reference import SYSTEM, TICKETS, load_reference
 from trainers import host
 from trainers.local.api_errors import ApiError
 from trainers.local.serving import answers, memory
@@ -36,9 +37,6 @@ from trainers.local.serving.values import (
 )
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing:FutureWarning")
-
-SYSTEM = "Sort this support ticket. Answer with one label: billing, shipping, login. " * 2
-TICKETS = [f"Ticket {n}: " + "my card was charged twice and the parcel is late " * (n % 3) for n in range(9)]
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -106,30 +104,6 @@ def ask(generator: Generator, target: Target, ticket: str, limit: int = 12, n: i
     return caller
 
 
-@dataclass(frozen=True)
-class Reference:
-    """transformers' own `generate`: greedy, one prompt at a time, in float32."""
-
-    model: Any
-    tokenizer: Any
-
-    def answer(self, ticket: str, limit: int = 12) -> str:
-        messages = [{"role": "system", "content": SYSTEM}, {"role": "user", "content": ticket}]
-        text = self.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
-        ids = self.tokenizer(text, add_special_tokens=False, return_tensors="pt").input_ids
-        output = self.model.generate(
-            input_ids=ids, attention_mask=torch.ones_like(ids), max_new_tokens=limit, do_sample=False
-        )
-        return str(self.tokenizer.decode(output[0, ids.shape[1] :], skip_special_tokens=True))
-
-
-def reference(base: Path, adapter: Path | None) -> Reference:
-    model: Any = AutoModelForCausalLM.from_pretrained(base)
-    if adapter:
-        model = PeftModel.from_pretrained(model, str(adapter)).eval()
-    return Reference(model, AutoTokenizer.from_pretrained(base))
-
-
 def test_a_batch_with_several_adapters_answers_like_each_alone(
     generator: Generator, babbling_model_dir: Path, adapters: Sequence[Path]
 ) -> None:
@@ -140,7 +114,7 @@ def test_a_batch_with_several_adapters_answers_like_each_alone(
     }
     answers = {key: caller.answer() for key, caller in callers.items()}
     for model in models:
-        alone = reference(babbling_model_dir, model)
+        alone = load_reference(babbling_model_dir, model)
         assert [answers[model, ticket] for ticket in tickets] == [alone.answer(ticket) for ticket in tickets]
     assert len(set(answers.values())) > 8
 
@@ -152,14 +126,14 @@ def test_adapters_that_peft_cannot_mix_are_answered_in_turn(
     models = [adapters[0], dora, None]
     callers = [ask(generator, Target(str(babbling_model_dir), model), TICKETS[1]) for model in models]
     answers = [caller.answer() for caller in callers]
-    assert answers == [reference(babbling_model_dir, model).answer(TICKETS[1]) for model in models]
+    assert answers == [load_reference(babbling_model_dir, model).answer(TICKETS[1]) for model in models]
 
 
 def test_a_short_question_is_answered_while_a_long_answer_is_written(
     generator: Generator, babbling_model_dir: Path
 ) -> None:
     target = Target(str(babbling_model_dir), None)
-    alone = reference(babbling_model_dir, None)
+    alone = load_reference(babbling_model_dir)
     long = next(t for t in TICKETS if len(alone.answer(t, 120)) > 120)
     writer = Caller()
     generator.submit(request(target, long, 120, writer, streams=True))
@@ -177,7 +151,7 @@ def test_a_batch_that_runs_out_of_memory_is_halved_with_the_same_answers(
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    alone = reference(babbling_model_dir, None)
+    alone = load_reference(babbling_model_dir)
     expected = [alone.answer(ticket) for ticket in TICKETS]
     limit_memory(monkeypatch, rows=3)
     target = Target(str(babbling_model_dir), None)

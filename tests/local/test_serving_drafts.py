@@ -10,7 +10,8 @@ import pytest
 import torch
 from transformers import LlamaForCausalLM
 
-from tests.local.test_serving_batches import SYSTEM, TICKETS, Caller, reference
+from tests.local.reference import SYSTEM, TICKETS, load_reference
+from tests.local.test_serving_batches import Caller
 from trainers.local.serving import sequences
 from trainers.local.serving.answers import Preparation
 from trainers.local.serving.decoding import decode
@@ -109,7 +110,7 @@ def answers_of(
 def test_repeated_answers_take_fewer_passes_and_stay_the_same(
     base: Base, babbling_model_dir: Path, passes: list[int]
 ) -> None:
-    alone = reference(babbling_model_dir, None)
+    alone = load_reference(babbling_model_dir)
     expected = [alone.answer(ticket, LIMIT) for ticket in TICKETS]
     passes.clear()
     assert answers_of(base, TICKETS) == expected
@@ -127,7 +128,7 @@ def test_a_wrong_guess_changes_no_answer(
     base: Base, babbling_model_dir: Path, right: int, passes: list[int]
 ) -> None:
     """Every second row of a batch is guessed, rightly for `right` tokens, so that the cache has gaps."""
-    alone = reference(babbling_model_dir, None)
+    alone = load_reference(babbling_model_dir)
     rows, _ = make_rows(base, TICKETS)
     decode(base, rows, lambda _: ())
     wrong = sequences.Drafts()
@@ -146,5 +147,5 @@ def test_a_guess_ends_at_a_limit_and_before_a_stop_text(base: Base, babbling_mod
     stop = text[len(text) // 2 :][:2]
     assert answers_of(base, TICKETS[:1], (stop,)) == [text[: text.index(stop)]]
     assert answers_of(base, TICKETS[:1], limit=5) == [
-        reference(babbling_model_dir, None).answer(TICKETS[0], 5)
+        load_reference(babbling_model_dir).answer(TICKETS[0], 5)
     ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 from transformers import AutoTokenizer
@@ -45,7 +46,7 @@ def test_training_serving_and_counting_write_the_same_prompt_without_thinking(
 ) -> None:
     template, special, end = TEMPLATES[name]
     make_tokenizer(tmp_path, Family(lambda: config("llama"), "LlamaForCausalLM", template, special))
-    tokenizer = AutoTokenizer.from_pretrained(tmp_path)
+    tokenizer: Any = AutoTokenizer.from_pretrained(tmp_path)
     request = Request(
         Target(str(tmp_path), None),
         [ChatMessage("user", "my card")],

@@ -200,9 +200,9 @@ FAMILIES = (
 @pytest.mark.parametrize("family", FAMILIES)
 def test_a_call_written_by_a_published_template_is_parsed(family: str, call: ToolCall) -> None:
     template = (files("trl") / "chat_templates" / f"{family}.jinja").read_text(encoding="utf-8")
-    question = [{"role": "user", "content": "Do it."}]
+    question: list[dict[str, Any]] = [{"role": "user", "content": "Do it."}]
     function = {"name": call.name, "arguments": call.arguments}
-    answer = {
+    answer: dict[str, Any] = {
         "role": "assistant",
         "content": None,
         "tool_calls": [{"id": "abc123def", "type": "function", "function": function}],
