@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
+
+import pytest
 
 from trainers.local.alias_usage import AliasCounts, CountingEngine
 from trainers.local.serving.values import (
@@ -72,24 +75,29 @@ class Echo:
         raise AssertionError("not stopped in these tests")
 
 
-def count_calls(tmp_path: Path, engine: Echo, request: Callable[[list[object]], PendingRequest]) -> object:
+def chat(emit: Callable[[object], None]) -> PendingRequest:
+    return Request(Target("b", None), (), GREEDY, True, emit)
+
+
+def embed(emit: Callable[[object], None]) -> PendingRequest:
+    return EmbeddingRequest(Target("b", None), ("a", "b"), emit)
+
+
+TWO_ANSWERS = Echo(Piece(1, "b"), AnswerEnd(1, "stop", 9, 3), Piece(0, "a"), AnswerEnd(0, "stop", 9, 2))
+
+
+@pytest.mark.parametrize(
+    ("engine", "request_with", "expected"),
+    [
+        pytest.param(TWO_ANSWERS, chat, [("ft:1", 1, 9, 5)], id="two answers: one call, one prompt"),
+        pytest.param(Echo(Embeddings(((1.0,), (1.0,)), 8)), embed, [("ft:1", 1, 8, 0)], id="embeddings"),
+        pytest.param(Echo(Piece(0, "a")), chat, [], id="an answer that was cut off"),
+    ],
+)
+def test_an_answered_request_is_counted_as_one_call(
+    tmp_path: Path, engine: Echo, request_with: Callable[[Any], PendingRequest], expected: object
+) -> None:
     usage, outcomes = AliasCounts(tmp_path), list[object]()
-    CountingEngine(engine, usage, "team/tickets", "ft:1").submit(request(outcomes))
+    CountingEngine(engine, usage, "team/tickets", "ft:1").submit(request_with(outcomes.append))
     assert outcomes == list(engine.outcomes)
-    return totals(usage)
-
-
-def test_two_answers_to_a_prompt_count_as_one_call_with_one_prompt(tmp_path: Path) -> None:
-    engine = Echo(Piece(1, "b"), AnswerEnd(1, "stop", 9, 3), Piece(0, "a"), AnswerEnd(0, "stop", 9, 2))
-    ask = lambda outcomes: Request(Target("b", None), (), GREEDY, True, outcomes.append)  # noqa: E731
-    assert count_calls(tmp_path, engine, ask) == [("ft:1", 1, 9, 5)]
-
-
-def test_embeddings_count_as_one_call(tmp_path: Path) -> None:
-    ask = lambda outcomes: EmbeddingRequest(Target("b", None), ("a", "b"), outcomes.append)  # noqa: E731
-    assert count_calls(tmp_path, Echo(Embeddings(((1.0,), (1.0,)), 8)), ask) == [("ft:1", 1, 8, 0)]
-
-
-def test_an_answer_that_was_cut_off_is_not_counted(tmp_path: Path) -> None:
-    ask = lambda outcomes: Request(Target("b", None), (), GREEDY, True, outcomes.append)  # noqa: E731
-    assert count_calls(tmp_path, Echo(Piece(0, "a")), ask) == []
+    assert totals(usage) == expected

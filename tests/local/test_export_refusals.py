@@ -114,28 +114,19 @@ def test_a_full_disk_is_refused_with_the_needed_size(job: Path, monkeypatch: pyt
     assert "The export needs 1,000,000,000.0 GB on the disk of" in refusal(job)
 
 
+HUB = {"base_id": "org/tiny", "licence": "mit"}
+
+
 @pytest.mark.parametrize(
     ("to", "changes", "message"),
     [
         ("merged", {"dtype": "q8_0"}, "can't be written in q8_0. Choose float32, float16, bfloat16"),
-        (
-            "vllm",
-            {"dtype": "float16"},
-            "--dtype is for --to merged, gguf and ollama and doesn't apply to --to vllm",
-        ),
+        ("vllm", {"dtype": "float16"}, "--dtype is for --to merged, gguf and ollama and doesn't apply"),
         ("merged", {"upload": Upload("org/name", False)}, "--repo is for --to hub"),
         ("hub", {}, "Give it with --base-id ORG/NAME."),
         ("hub", {"base_id": "org/tiny"}, "Look it up and give it with --licence ID"),
-        (
-            "hub",
-            {"base_id": "org/tiny", "licence": "mit", "upload": Upload("org/name", False)},
-            "needs a token that may write there: set HF_TOKEN",
-        ),
-        (
-            "hub",
-            {"base_id": "org/tiny", "licence": "mit", "upload": Upload("my repo", False)},
-            "write it as ORG/NAME",
-        ),
+        ("hub", {**HUB, "upload": Upload("org/name", False)}, "needs a token that may write there"),
+        ("hub", {**HUB, "upload": Upload("my repo", False)}, "write it as ORG/NAME"),
     ],
 )
 def test_options_that_do_not_fit_the_export_form_are_refused(

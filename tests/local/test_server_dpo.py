@@ -65,34 +65,10 @@ def test_the_defaults_are_beta_0_1_and_a_fortieth_of_the_usual_rate(client: open
 @pytest.mark.parametrize(
     ("training", "validation", "more", "param", "message"),
     [
-        (
-            pairs(12),
-            None,
-            {},
-            "training_file",
-            "Line 1 is a preference pair, but the job's method learns from",
-        ),
-        (
-            examples(),
-            None,
-            {"method": BY_PAIRS},
-            "training_file",
-            "Line 1 is a chat, but the method dpo learns from",
-        ),
-        (
-            pairs(12),
-            examples(),
-            {"method": BY_PAIRS},
-            "validation_file",
-            "Line 1 is a chat, but the method dpo learns",
-        ),
-        (
-            pairs(9),
-            None,
-            {"method": BY_PAIRS},
-            "training_file",
-            "The file has 9 examples; at least 10 are needed.",
-        ),
+        (pairs(12), None, {}, "training_file", "Line 1 is a preference pair, but the job's method"),
+        (examples(), None, {"method": BY_PAIRS}, "training_file", "Line 1 is a chat, but the method dpo"),
+        (pairs(12), examples(), {"method": BY_PAIRS}, "validation_file", "Line 1 is a chat, but the method"),
+        (pairs(9), None, {"method": BY_PAIRS}, "training_file", "9 examples; at least 10 are needed."),
     ],
 )
 def test_a_file_for_another_method_fails_the_job(
@@ -137,29 +113,18 @@ def test_further_training_keeps_the_adapters_form(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("requested", "param", "message"),
     [
-        (
-            Hyperparameters({"lora_r": 8}),
-            "hyperparameters.lora_r",
-            "has lora_r 4, and training it further can't change that",
-        ),
-        (
-            Hyperparameters({"quantization": "nf4"}),
-            "hyperparameters.quantization",
-            "Leave 'quantization' out, or name its",
-        ),
-        (
-            Hyperparameters({"engine": "unsloth"}),
-            "hyperparameters.engine",
-            "The engine unsloth trains base models only.",
-        ),
+        ({"lora_r": 8}, "lora_r", "has lora_r 4, and training it further can't change that"),
+        ({"quantization": "nf4"}, "quantization", "Leave 'quantization' out, or name its"),
+        ({"engine": "unsloth"}, "engine", "The engine unsloth trains base models only."),
     ],
 )
 def test_further_training_cannot_change_the_adapters_form(
-    tmp_path: Path, requested: Hyperparameters, param: str, message: str
+    tmp_path: Path, requested: dict[str, Any], param: str, message: str
 ) -> None:
+    settings = Hyperparameters(requested)
     with pytest.raises(ApiError) as caught:
-        starting_point(Parameters(lora_r=4), tmp_path).settings(requested, requested.resolve(100, 1e-5))
-    assert (caught.value.status, caught.value.param) == (400, param)
+        starting_point(Parameters(lora_r=4), tmp_path).settings(settings, settings.resolve(100, 1e-5))
+    assert (caught.value.status, caught.value.param) == (400, f"hyperparameters.{param}")
     assert message in caught.value.message
 
 

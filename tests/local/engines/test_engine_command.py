@@ -60,21 +60,15 @@ def test_the_data_option_may_come_first_or_last(tmp_path: Path, is_last: bool) -
     )
 
 
-def test_an_engine_in_use_is_neither_removed_nor_installed(engines: Path) -> None:
-    with lock_engine(engines / "llamafactory", alone=False):
+def test_an_engine_used_by_two_jobs_is_neither_removed_nor_installed(engines: Path) -> None:
+    home = engines / "llamafactory"
+    with lock_engine(home, alone=False), lock_engine(home, alone=False) as second:
+        assert second
         with pytest.raises(InstallationFailed, match="is in use by a job"):
             remove(engines, LLAMAFACTORY)
         with pytest.raises(InstallationFailed, match="a job is training with it"):
             install(engines, LLAMAFACTORY, print)
-    assert (engines / "llamafactory" / "engine.json").exists()
-
-
-def test_two_jobs_use_one_engine(engines: Path) -> None:
-    with (
-        lock_engine(engines / "llamafactory", alone=False),
-        lock_engine(engines / "llamafactory", alone=False) as second,
-    ):
-        assert second
+    assert (home / "engine.json").exists()
 
 
 def test_too_little_space_is_refused_before_anything_is_downloaded(tmp_path: Path) -> None:
