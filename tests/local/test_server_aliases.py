@@ -17,7 +17,6 @@ import pytest
 from tests.local.trainer_server import (
     KEY,
     TrainerServer,
-    serve_in_process,
     serve_in_thread,
     upload,
     wait_for_status,
@@ -196,22 +195,3 @@ def test_an_alias_cannot_be_fine_tuned(trainer: Trainer, client: openai.OpenAI) 
     trainer.set_alias("team/tickets", "toy")
     with pytest.raises(openai.NotFoundError, match="no model 'team/tickets' here to fine-tune"):
         client.fine_tuning.jobs.create(model="team/tickets", training_file=upload(client))
-
-
-def test_a_chat_with_an_alias_is_answered_by_its_model(tmp_path: Path, tiny_model_dir: Path) -> None:
-    """With a real server and a real model."""
-    base = f"tiny={tiny_model_dir}"
-    with serve_in_process(tmp_path, base) as served, served.client() as client, our_client(served) as trainer:
-        trainer.set_alias("team/tickets", "tiny")
-        answers = {
-            name: client.chat.completions.create(
-                model=name,
-                messages=[{"role": "user", "content": "My card was charged twice."}],
-                max_tokens=8,
-                temperature=0,
-            )
-            for name in ("tiny", "team/tickets")
-        }
-        by_name, by_alias = answers["tiny"], answers["team/tickets"]
-        assert by_alias.choices[0].message.content == by_name.choices[0].message.content
-        assert by_alias.model == "tiny"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,15 @@ from trainers.local.job_directory import TrainingJob, read_job, write_job
 from trainers.methods import Parameters
 
 FAKE_ENGINE = Path(__file__).with_name("fake_engine.py")
+
+
+Behave = Callable[[str], None]
+
+
+@pytest.fixture
+def behave(monkeypatch: pytest.MonkeyPatch) -> Behave:
+    """Sets how the fake engine behaves, in one of its docstring's words."""
+    return lambda behaviour: monkeypatch.setenv("FINETUNE_FAKE_ENGINE", behaviour)
 
 
 @pytest.fixture(autouse=True)

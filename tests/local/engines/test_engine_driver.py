@@ -12,12 +12,13 @@ import sys
 import threading
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from safetensors.torch import load_file
 
-from tests.local.engines.conftest import change_settings, facts
+from tests.local.engines.conftest import Behave, change_settings, facts
 from tests.local.trainer_server import wait_for
 from trainers.local.engines.artifacts import read_results
 from trainers.local.engines.catalog import LLAMAFACTORY, lock_engine
@@ -30,6 +31,7 @@ ROOT = Path(__file__).resolve().parents[3]
 RUN_ENGINE = """
 import sys
 from pathlib import Path
+from typing import Any
 from trainers.local.engines.process import follow_log, run_engine
 folder = Path(sys.argv[1])
 with run_engine(folder, folder / "run.sh", {}) as process:
@@ -45,6 +47,12 @@ def train(folder: Path) -> None:
 
 def event_messages(folder: Path) -> list[str]:
     return [event["message"] for event in read_events(folder)]
+
+
+def read_required_json(path: Path) -> dict[str, Any]:
+    content = read_json(path)
+    assert content is not None
+    return content
 
 
 def fail_training(folder: Path) -> TrainingFailed:
@@ -66,8 +74,7 @@ def test_a_job_ends_with_an_adapter_and_its_log_as_events_and_results(job_folder
 
 
 def check_adapter(job_folder: Path) -> None:
-    done = read_json(job_folder / "DONE")
-    assert done is not None
+    done = read_required_json(job_folder / "DONE")
     assert (done["trained_tokens"], done["trainable_parameters"]) == (2012, 8 * 64)
     weights = load_file(job_folder / "adapter" / "adapter_model.safetensors")
     assert {tensor.dtype for tensor in weights.values()} == {torch.float32}
@@ -94,8 +101,7 @@ def check_results(job_folder: Path) -> None:
     assert [int(row["step"]) for row in rows] == list(range(1, 13))
     assert [row["valid_loss"] for row in rows if row["valid_loss"]] == ["2.94", "2.88"]
     assert {row["train_accuracy"] for row in rows} == {""}
-    progress = read_json(job_folder / "progress.json")
-    assert progress is not None
+    progress = read_required_json(job_folder / "progress.json")
     assert (progress["step"], progress["total_steps"], progress["trained_tokens"]) == (12, 12, 2012)
     assert progress["estimated_finish"] <= time.time() + 1
 
@@ -111,12 +117,11 @@ def check_events(job_folder: Path) -> None:
 
 
 def test_the_result_is_the_checkpoint_with_the_lowest_validation_loss(
-    job_folder: Path, monkeypatch: pytest.MonkeyPatch
+    job_folder: Path, behave: Behave
 ) -> None:
-    monkeypatch.setenv("FINETUNE_FAKE_ENGINE", "worse")
+    behave("worse")
     train(job_folder)
-    done = read_json(job_folder / "DONE")
-    assert done is not None
+    done = read_required_json(job_folder / "DONE")
     assert (done["step"], done["result_step"]) == (12, 6)
     weights = load_file(job_folder / "adapter" / "adapter_model.safetensors")
     assert {tensor.max().item() for tensor in weights.values()} == {6.0}
@@ -125,18 +130,15 @@ def test_the_result_is_the_checkpoint_with_the_lowest_validation_loss(
     )
 
 
-def test_a_paused_job_ends_its_engine_and_can_be_resumed(
-    job_folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("FINETUNE_FAKE_ENGINE", "slow")
+def test_a_paused_job_ends_its_engine_and_can_be_resumed(job_folder: Path, behave: Behave) -> None:
+    behave("slow")
     pause = threading.Thread(target=pause_after_first_step, args=(job_folder,))
     pause.start()
     with pytest.raises(TrainingPaused):
         train(job_folder)
     pause.join()
     kill_leftover(job_folder / "engine")  # returns at once, since there is none
-    progress = read_json(job_folder / "progress.json")
-    assert progress is not None
+    progress = read_required_json(job_folder / "progress.json")
     assert progress["estimated_finish"] is None
     assert not (job_folder / "DONE").exists()
     (job_folder / "PAUSED").unlink()
@@ -149,18 +151,16 @@ def pause_after_first_step(job_folder: Path) -> None:
     (job_folder / "PAUSED").touch()
 
 
-def test_a_full_disk_pauses_the_job(job_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("FINETUNE_FAKE_ENGINE", "disk")
+def test_a_full_disk_pauses_the_job(job_folder: Path, behave: Behave) -> None:
+    behave("disk")
     with pytest.raises(TrainingPaused):
         train(job_folder)
     assert (job_folder / "PAUSED").exists()
     assert any("Free some space and resume it" in message for message in event_messages(job_folder))
 
 
-def test_a_crash_quotes_the_engines_log_and_the_next_try_resumes(
-    job_folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("FINETUNE_FAKE_ENGINE", "crash")
+def test_a_crash_quotes_the_engines_log_and_the_next_try_resumes(job_folder: Path, behave: Behave) -> None:
+    behave("crash")
     with pytest.raises(
         EngineCrashed, match=r"llamafactory ended with exit code 1: .*the card fell off the bus"
     ):
@@ -174,11 +174,9 @@ def test_a_crash_quotes_the_engines_log_and_the_next_try_resumes(
     assert [row.split(",")[0] for row in rows] == [str(step) for step in range(1, 13)]
 
 
-def test_a_checkpoint_beyond_the_recorded_steps_is_not_resumed_from(
-    job_folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_checkpoint_beyond_the_recorded_steps_is_not_resumed_from(job_folder: Path, behave: Behave) -> None:
     """An engine that outlives the process reading its log leaves one."""
-    monkeypatch.setenv("FINETUNE_FAKE_ENGINE", "crash")
+    behave("crash")
     with pytest.raises(EngineCrashed):
         train(job_folder)
     output, results = job_folder / "engine" / "output", job_folder / "results.csv"
@@ -216,25 +214,21 @@ def test_a_step_is_complete_with_the_validation_that_is_due(
     ],
 )
 def test_a_loss_that_is_not_finite_fails_the_job(
-    job_folder: Path, monkeypatch: pytest.MonkeyPatch, behaviour: str, message: str
+    job_folder: Path, behave: Behave, behaviour: str, message: str
 ) -> None:
-    monkeypatch.setenv("FINETUNE_FAKE_ENGINE", behaviour)
+    behave(behaviour)
     failed = fail_training(job_folder)
     assert (failed.code, failed.param, failed.message) == ("loss_not_finite", "learning_rate", message)
 
 
-def test_an_adapter_that_is_not_finite_is_never_published(
-    job_folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("FINETUNE_FAKE_ENGINE", "broken")
+def test_an_adapter_that_is_not_finite_is_never_published(job_folder: Path, behave: Behave) -> None:
+    behave("broken")
     assert fail_training(job_folder).code == "loss_not_finite"
     assert not (job_folder / "adapter").exists()
 
 
-def test_a_base_that_was_not_quantised_fails_the_job(
-    job_folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("FINETUNE_FAKE_ENGINE", "full-weights")
+def test_a_base_that_was_not_quantised_fails_the_job(job_folder: Path, behave: Behave) -> None:
+    behave("full-weights")
     change_settings(job_folder, quantization="nf4")
     failed = fail_training(job_folder)
     assert (failed.code, failed.param) == ("engine_cannot", "quantization")
@@ -247,10 +241,8 @@ def test_a_base_that_was_not_quantised_fails_the_job(
     )
 
 
-def test_a_config_key_that_the_engine_refuses_fails_the_job(
-    job_folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("FINETUNE_FAKE_ENGINE", "key")
+def test_a_config_key_that_the_engine_refuses_fails_the_job(job_folder: Path, behave: Behave) -> None:
+    behave("key")
     failed = fail_training(job_folder)
     assert failed.code == "engine_config_changed"
     assert failed.message == (

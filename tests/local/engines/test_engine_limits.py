@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tests.local.engines.conftest import change_settings
+from tests.local.engines.conftest import Behave, change_settings
 from trainers.local.engines.catalog import LLAMAFACTORY
 from trainers.local.engines.runner import SAVING_S, EngineCrashed, StepTimes, train_with_engine
 from trainers.local.job_directory import read_events, read_job, read_json, replace_json
@@ -54,9 +54,9 @@ def is_same_end(folder: Path, before: dict[str, Any]) -> bool:
 
 
 def test_a_ceiling_ends_with_a_validated_checkpoint_also_after_a_kill(
-    job_folder: Path, monkeypatch: pytest.MonkeyPatch
+    job_folder: Path, behave: Behave
 ) -> None:
-    monkeypatch.setenv("FINETUNE_FAKE_ENGINE", "slow")
+    behave("slow")
     change_settings(job_folder, **ENDLESS)
     ended = train(job_folder)
     assert 0 < ended["step"] < 6 * FOREVER
@@ -67,24 +67,22 @@ def test_a_ceiling_ends_with_a_validated_checkpoint_also_after_a_kill(
     assert ended["result_step"] == ended["step"]  # its loss falls
     assert (job_folder / "adapter" / "adapter_model.safetensors").exists()
     undo_end(job_folder)
-    monkeypatch.setenv("FINETUNE_FAKE_ENGINE", "key")
+    behave("key")
     assert is_same_end(job_folder, ended)
 
 
 def test_an_engine_that_ignores_the_ceiling_is_ended_with_its_last_checkpoint(
-    job_folder: Path, monkeypatch: pytest.MonkeyPatch
+    job_folder: Path, behave: Behave
 ) -> None:
-    monkeypatch.setenv("FINETUNE_FAKE_ENGINE", "deaf")
+    behave("deaf")
     change_settings(job_folder, **ENDLESS)
     ended = train(job_folder)
     assert ended["result_step"] == 6 < ended["step"] < 6 * FOREVER
     assert "The steps after the checkpoint of step 6 are lost" in warnings(job_folder)
 
 
-def test_a_ceiling_before_the_first_checkpoint_fails_the_job(
-    job_folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("FINETUNE_FAKE_ENGINE", "loads")
+def test_a_ceiling_before_the_first_checkpoint_fails_the_job(job_folder: Path, behave: Behave) -> None:
+    behave("loads")
     change_settings(job_folder, max_seconds=4)
     with pytest.raises(TrainingFailed, match="loading the model and 0 steps took") as caught:
         train(job_folder)
@@ -92,10 +90,8 @@ def test_a_ceiling_before_the_first_checkpoint_fails_the_job(
     assert caught.value.message.startswith("The ceiling of 4 s was reached before the first checkpoint")
 
 
-def test_lost_patience_ends_the_engine_with_the_best_checkpoint(
-    job_folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("FINETUNE_FAKE_ENGINE", "worse")
+def test_lost_patience_ends_the_engine_with_the_best_checkpoint(job_folder: Path, behave: Behave) -> None:
+    behave("worse")
     change_settings(job_folder, n_epochs=FOREVER, patience=2)
     ended = train(job_folder)
     assert (ended["step"], ended["result_step"]) == (18, 6)
@@ -103,10 +99,8 @@ def test_lost_patience_ends_the_engine_with_the_best_checkpoint(
     assert validated_steps(job_folder) == [6, 12, 18]
 
 
-def test_patience_not_lost_by_the_end_stops_nothing(
-    job_folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("FINETUNE_FAKE_ENGINE", "worse")
+def test_patience_not_lost_by_the_end_stops_nothing(job_folder: Path, behave: Behave) -> None:
+    behave("worse")
     change_settings(job_folder, patience=1)
     ended = train(job_folder)
     assert (ended["step"], ended["result_step"], ended["stopped"]) == (12, 6, None)
@@ -122,14 +116,14 @@ def test_validations_come_every_eval_steps_with_checkpoints(job_folder: Path) ->
 
 @pytest.mark.parametrize("lost", [(), ("engine/STOP",)])
 def test_a_kill_after_patience_was_lost_changes_nothing(
-    job_folder: Path, monkeypatch: pytest.MonkeyPatch, lost: tuple[str, ...]
+    job_folder: Path, behave: Behave, lost: tuple[str, ...]
 ) -> None:
     """Not even before the decision was written to a file, since all validations are."""
-    monkeypatch.setenv("FINETUNE_FAKE_ENGINE", "worse")
+    behave("worse")
     change_settings(job_folder, n_epochs=FOREVER, patience=2)
     before = train(job_folder)
     undo_end(job_folder, *lost)
-    monkeypatch.setenv("FINETUNE_FAKE_ENGINE", "key")
+    behave("key")
     assert is_same_end(job_folder, before)
 
 
@@ -144,32 +138,30 @@ def test_a_kill_after_patience_was_lost_changes_nothing(
     ],
 )
 def test_the_time_of_earlier_tries_counts_towards_the_ceiling(
-    job_folder: Path, monkeypatch: pytest.MonkeyPatch, ceiling: dict[str, int], phrase: str
+    job_folder: Path, behave: Behave, ceiling: dict[str, int], phrase: str
 ) -> None:
-    monkeypatch.setenv("FINETUNE_FAKE_ENGINE", "crash")
+    behave("crash")
     change_settings(job_folder, n_epochs=FOREVER, **ceiling)
     with pytest.raises(EngineCrashed):
         train(job_folder)
     progress = read_json(job_folder / "progress.json")
     assert progress is not None
     replace_json(job_folder / "progress.json", {**progress, "seconds": 3599.0})
-    monkeypatch.setenv("FINETUNE_FAKE_ENGINE", "key")
+    behave("key")
     ended = train(job_folder)
     assert (ended["step"], ended["result_step"]) == (12, 12)
     assert ended["stopped"].startswith(f"Stopped at step 12/1200: {phrase} leaves no time for another step.")
 
 
-def test_a_kill_before_the_last_checkpoint_ends_with_the_one_before(
-    job_folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("FINETUNE_FAKE_ENGINE", "crash")
+def test_a_kill_before_the_last_checkpoint_ends_with_the_one_before(job_folder: Path, behave: Behave) -> None:
+    behave("crash")
     change_settings(job_folder, n_epochs=FOREVER, max_seconds=3600)
     with pytest.raises(EngineCrashed):
         train(job_folder)
     replace_json(job_folder / "engine" / "STOP", {"why": "ceiling"})
     shutil.rmtree(job_folder / "checkpoints" / "step-000012")
     shutil.rmtree(job_folder / "engine" / "output" / "checkpoint-12")
-    monkeypatch.setenv("FINETUNE_FAKE_ENGINE", "key")
+    behave("key")
     ended = train(job_folder)
     assert (ended["step"], ended["result_step"]) == (12, 6)
     assert "The steps after the checkpoint of step 6 are lost" in warnings(job_folder)
