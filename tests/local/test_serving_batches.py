@@ -260,10 +260,10 @@ def test_answers_that_left_an_ongoing_batch_free_their_place_in_the_queue(
 ) -> None:
     """Callers who ask again at once keep one batch going; longer answers let newcomers in."""
     target = Target(str(babbling_model_dir), None)
-    callers = deque(ask(generator, target, TICKETS[n % 9], 24 + n % 16) for n in range(12))
+    callers = deque(ask(generator, target, TICKETS[n % 9], 12 + n % 8) for n in range(12))
     for n in range(small_queue + 12):
         callers.popleft().answer()
-        callers.append(ask(generator, target, TICKETS[n % 9], 24 + n % 16))
+        callers.append(ask(generator, target, TICKETS[n % 9], 12 + n % 8))
     for caller in callers:
         caller.answer()
 
