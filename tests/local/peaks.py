@@ -6,6 +6,7 @@ The processes are forked when everything is imported. Nothing has been computed 
 
 from __future__ import annotations
 
+import ctypes
 import json
 import os
 import sys
@@ -23,6 +24,7 @@ def main() -> None:
     for folder in folders:
         child = os.fork()
         if child == 0:
+            ctypes.CDLL(None).malloc_trim(0)  # memory freed by the imports would hide some growth
             before = resident("VmRSS")
             Path("/proc/self/clear_refs").write_text("5")  # resets VmHWM
             train(folder, read_job(folder))
