@@ -21,7 +21,7 @@ from tests.bot.props import tickets_csv
 from tests.bot.test_story_ladder import MakeWorld, until
 from tests.bot.world import PRIVATE, TARGET, Rules, World, words_of
 from tests.local.encoders import multilingual_encoder_dir as multilingual_encoder_dir
-from tests.local.labelled import ENCODER
+from tests.local.labelled_tickets import ENCODER
 from tests.local.trainer_server import KEY, TrainerServer, close, free_port, ready_url, start_process
 from trainers.evaluation.results import Ladder
 

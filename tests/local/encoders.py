@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.local.labelled import PROBLEMS
+from tests.local.labelled_tickets import PROBLEMS
 
 
 @pytest.fixture(scope="session")

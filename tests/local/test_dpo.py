@@ -22,8 +22,8 @@ from trl.trainer import base_trainer
 
 from tests.local.preferences import pair, write_pairs
 from tests.local.runs import adapter_bytes, files_of_at_most, kill_after_step, make_job, run_to_end
-from tests.local.test_life import memory_for, messages, pausing_in_forward, results, warnings
-from tests.local.test_life import write_rows as write_chats
+from tests.local.test_run_lifecycle import memory_for, messages, pausing_in_forward, results, warnings
+from tests.local.test_run_lifecycle import write_rows as write_chats
 from trainers.local.job_directory import read_events, read_json
 from trainers.local.train import PAUSED, run_training
 from trainers.local.training.base_model import silence_peft_warning

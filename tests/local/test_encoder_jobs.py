@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from tests.local.encoders import tiny_encoder_dir as tiny_encoder_dir
-from tests.local.labelled import encoder_job, tickets
+from tests.local.labelled_tickets import encoder_job, tickets
 from tests.local.runs import SIGKILLED, start_run
 from trainers.encoders.classifier import load_classifier
 from trainers.encoders.embedding import EncoderError

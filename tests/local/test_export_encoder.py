@@ -13,7 +13,7 @@ import huggingface_hub.constants
 import pytest
 
 from tests.local.exports import JOB, order, run_export
-from tests.local.labelled import chats, encoder_job, machines, tickets
+from tests.local.labelled_tickets import chats, encoder_job, machines, tickets
 from tests.peers.model_hub import TOKEN, model_hub
 from trainers.encoders.classifier import load_classifier
 from trainers.local.export.order import ExportOrder, Upload

@@ -13,8 +13,8 @@ from torch.amp.grad_scaler import GradScaler
 
 from tests.local.preferences import write_pairs
 from tests.local.runs import make_job
-from tests.local.test_life import SETTINGS, losses
-from tests.local.test_life import rows_file as rows_file
+from tests.local.test_run_lifecycle import SETTINGS, losses
+from tests.local.test_run_lifecycle import rows_file as rows_file
 from trainers.local.job_directory import read_events
 from trainers.local.train import run_training
 from trainers.local.training.base_model import add_lora, load_model

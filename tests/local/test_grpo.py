@@ -17,6 +17,7 @@ import torch
 from tests.local.runs import adapter_bytes, kill_after_step, make_job, run_team, run_to_end
 from tests.local.test_life import results
 from tests.local.trainer_server import KEY, examples, serve_in_thread, upload, wait_for_status
+from tests.local.test_run_lifecycle import results
 from trainers.local.job_directory import read_events, read_job, read_json
 from trainers.local.train import run_training
 from trainers.local.training.errors import Pauses

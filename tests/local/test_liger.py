@@ -41,7 +41,7 @@ TOLERANCE = 1e-4
 @pytest.fixture(scope="module")
 def compared() -> dict[str, Any]:
     done = subprocess.run(
-        [sys.executable, "-m", "tests.local.liger_compared", *NAMES, "pairs"],
+        [sys.executable, "-m", "tests.local.liger_comparison", *NAMES, "pairs"],
         cwd=ROOT,
         env={**os.environ, "TRITON_INTERPRET": "1", "OMP_NUM_THREADS": "1", "FINETUNE_DTYPE": "fp32"},
         capture_output=True,

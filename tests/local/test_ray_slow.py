@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.local.on_ray import (
+from tests.local.ray_cluster import Cluster, ray_cluster
+from tests.local.ray_trainer import (
     LONG,
     create,
     has_checkpoint,
@@ -20,8 +21,7 @@ from tests.local.on_ray import (
     trainer,
     training_processes,
 )
-from tests.local.ray_cluster import Cluster, ray_cluster
-from tests.local.trainer_server import (
+from tests.local.served import (
     TrainerServer,
     close,
     examples,

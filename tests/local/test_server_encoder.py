@@ -10,7 +10,7 @@ import openai
 import pytest
 from openai.types.fine_tuning import FineTuningJob
 
-from tests.local.labelled import ENCODER, tickets
+from tests.local.labelled_tickets import ENCODER, tickets
 from tests.local.trainer_server import (
     KEY,
     TrainerServer,

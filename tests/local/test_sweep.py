@@ -12,8 +12,15 @@ import pytest
 import torch
 
 from tests.local.runs import adapter_bytes, files_of_at_most, make_job
-from tests.local.sweeping import kill_after_steps, make_sweep, table, told_by_arms
-from tests.local.test_life import memory_for, messages, pausing_in_forward, results, warnings, write_rows
+from tests.local.sweeps import kill_after_steps, make_sweep, table, told_by_arms
+from tests.local.test_run_lifecycle import (
+    memory_for,
+    messages,
+    pausing_in_forward,
+    results,
+    warnings,
+    write_rows,
+)
 from trainers.hyperparameters import Sweep
 from trainers.local.job_directory import (
     read_events,

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.local.test_life import losses
-from tests.local.trainer_server import examples, serve_in_process, upload, wait_for_status
+from tests.local.test_run_lifecycle import examples, serve_in_process, upload, wait_for_status
 from trainers.local.job_directory import Integration, read_events, read_json
 from trainers.local.training.trackers import Curves
 

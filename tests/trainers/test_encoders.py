@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.local.labelled import machines
+from tests.local.labelled_tickets import machines
 from tests.trainers.evaluation.builders import make_example, make_rows
 from trainers.encoders import DEFAULT_ENCODER, embedding
 from trainers.encoders.classifier import classify_holdout, fit_head, head_inputs, learn

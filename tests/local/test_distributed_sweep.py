@@ -18,9 +18,9 @@ from tests.local.runs import (
     start_team,
     steps_told,
 )
-from tests.local.sweeping import make_sweep, table, told_by_arms
-from tests.local.test_life import messages, warnings, write_rows
-from tests.local.test_team import furthest
+from tests.local.sweeps import make_sweep, table, told_by_arms
+from tests.local.test_distributed import furthest
+from tests.local.test_run_lifecycle import messages, warnings, write_rows
 from trainers.hyperparameters import Sweep
 from trainers.local.job_directory import read_json
 from trainers.local.train import PAUSED

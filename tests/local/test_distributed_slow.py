@@ -30,6 +30,9 @@ from tests.local.trainer_server import (
     wait_for,
     wait_for_status,
 )
+from tests.local.sweeps import make_sweep, table, told_by_arms
+from tests.local.test_distributed import furthest
+from tests.local.test_run_lifecycle import write_rows
 from trainers.hyperparameters import Sweep
 from trainers.local.job_directory import read_events, read_json
 from trainers.local.launch import SHORT_OF_MEMORY, train_command

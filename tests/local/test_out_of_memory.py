@@ -14,9 +14,9 @@ import torch
 from torch.nn.modules.module import register_module_forward_pre_hook
 
 from tests.local.runs import make_job
-from tests.local.test_life import SETTINGS, losses, warnings
-from tests.local.test_life import _exact_numbers as _exact_numbers
-from tests.local.test_life import rows_file as rows_file
+from tests.local.test_run_lifecycle import SETTINGS, losses, warnings
+from tests.local.test_run_lifecycle import _exact_numbers as _exact_numbers
+from tests.local.test_run_lifecycle import rows_file as rows_file
 from trainers.local.train import run_training
 from trainers.local.training.base_model import add_lora, load_model, recompute_activations
 from trainers.local.training.data import Row

@@ -22,9 +22,9 @@ from tests.local.runs import (
     start_team,
     steps_told,
 )
-from tests.local.test_life import memory_for, messages, warnings
-from tests.local.test_life import results as told
-from tests.local.test_team import furthest, results
+from tests.local.test_distributed import furthest, results
+from tests.local.test_run_lifecycle import memory_for, messages, warnings
+from tests.local.test_run_lifecycle import results as told
 from trainers.local.job_directory import read_json
 from trainers.methods import Parameters
 

@@ -14,7 +14,9 @@ from typing import Any
 import openai
 import pytest
 
-from tests.local.on_ray import (
+from tests.local.preferences import pairs
+from tests.local.ray_cluster import NODE_MARK, Cluster, python_with_ray, ray_cluster
+from tests.local.ray_trainer import (
     LONG,
     create,
     furthest,
@@ -26,9 +28,7 @@ from tests.local.on_ray import (
     trainer,
     training_processes,
 )
-from tests.local.preferences import pairs
-from tests.local.ray_cluster import NODE_MARK, Cluster, python_with_ray, ray_cluster
-from tests.local.trainer_server import (
+from tests.local.served import (
     TrainerServer,
     close,
     examples,

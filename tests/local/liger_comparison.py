@@ -1,4 +1,4 @@
-"""`TRITON_INTERPRET=1 python -m tests.local.liger_compared NAME …`: toy models with Liger's kernels beside the same
+"""`TRITON_INTERPRET=1 python -m tests.local.liger_comparison NAME …`: toy models with Liger's kernels beside the same
 without, on a CPU in float32, by Triton's interpreter. Prints one JSON line a model.
 
 Packed rows with positions and a mask of their own, LoRA matrices beside all layers, the last layer trimmed: as on CUDA.

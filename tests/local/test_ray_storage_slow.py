@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.local.on_ray import (
+from tests.local.ray_cluster import Cluster, python_with_ray, ray_cluster
+from tests.local.ray_trainer import (
     LONG,
     create,
     furthest,
@@ -18,8 +19,7 @@ from tests.local.on_ray import (
     told,
     trainer,
 )
-from tests.local.ray_cluster import Cluster, python_with_ray, ray_cluster
-from tests.local.trainer_server import wait_for, wait_for_status
+from tests.local.served import wait_for, wait_for_status
 from tests.peers.s3 import KEYS, faulty_proxy, s3_server, s3_url
 from trainers.local.ray.job_files import STORED_MARK
 from trainers.local.ray.storage import Storage, StorageAway
