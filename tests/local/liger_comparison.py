@@ -45,7 +45,7 @@ def main() -> None:
     for name in sys.argv[1:]:
         child = os.fork()  # Liger also writes into transformers' modules, for good
         if child == 0:
-            print(json.dumps(pairs_compared() if name == PAIRS else compared(name)), flush=True)
+            print(json.dumps(compare_pairs() if name == PAIRS else compared(name)), flush=True)
             os._exit(0)
         if os.waitpid(child, 0)[1]:
             sys.exit(f"{name} could not be compared")
@@ -91,23 +91,23 @@ def compared(name: str) -> dict[str, Any]:
     }
 
 
-def pairs_compared() -> dict[str, Any]:
+def compare_pairs() -> dict[str, Any]:
     """The curves of two steps of DPO on a tiny Llama, by the engine itself."""
     with tempfile.TemporaryDirectory() as made_there:
         folder = Path(made_there)
         make_tokenizer(folder / "tiny")
         make_model(folder / "tiny")
-        own = pairs_trained(folder, "own")
+        own = train_pairs(folder, "own")
         liger.choose_kernels = lambda model, device, *, is_sharded=False: replace_by_liger(model)
         return {
             "name": PAIRS,
             "own": own,
-            "theirs": pairs_trained(folder, "theirs"),
+            "theirs": train_pairs(folder, "theirs"),
             "kernels": (read_json(folder / "theirs" / "kernels.json") or {})["kernels"],
         }
 
 
-def pairs_trained(folder: Path, name: str) -> list[list[float]]:
+def train_pairs(folder: Path, name: str) -> list[list[float]]:
     (folder / name).mkdir()
     file = write_pairs(folder / name / "train.jsonl", 4)
     settings = Parameters(n_epochs=1, batch_size=2, learning_rate=5e-3, lora_r=4)

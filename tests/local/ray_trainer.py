@@ -100,7 +100,7 @@ def training_processes(job_id: str) -> list[int]:
     return found
 
 
-def furthest(one: Path, other: Path) -> float:
+def largest_difference(one: Path, other: Path) -> float:
     """The largest difference of a number between the adapters of two jobs' folders."""
     first, second = (load_file(folder / "adapter" / "adapter_model.safetensors") for folder in (one, other))
     assert first.keys() == second.keys()

@@ -84,7 +84,7 @@ def start_run(folder: Path, checkpoint_s: float = 60.0) -> Process:
     return process
 
 
-def start_team(
+def start_processes(
     folder: Path,
     processes: int,
     checkpoint_s: float = 60.0,
@@ -93,11 +93,11 @@ def start_team(
     member: Callable[[Path, float, int, int, int], None] | None = None,
 ) -> list[Process]:
     """As launch.py does, without the seconds that its imports take; the first process first. `others`: the folder of
-    those that are on other machines. `member` is what each does, run_member as a rule."""
+    those that are on other machines. `member` is what each does, run_one_process as a rule."""
     port = free_port()
     folders = [folder] + [others or folder] * (processes - 1)
     team: list[Process] = [
-        Process(target=member or run_member, args=(folders[rank], checkpoint_s, rank, processes, port))
+        Process(target=member or run_one_process, args=(folders[rank], checkpoint_s, rank, processes, port))
         for rank in range(processes)
     ]
     for each in team:
@@ -105,11 +105,11 @@ def start_team(
     return team
 
 
-def run_team(
+def run_processes(
     folder: Path, processes: int, checkpoint_s: float = 60.0, *, others: Path | None = None
 ) -> list[int]:
     """The exit codes, the first process's first."""
-    return exit_codes(start_team(folder, processes, checkpoint_s, others=others))
+    return exit_codes(start_processes(folder, processes, checkpoint_s, others=others))
 
 
 def exit_codes(team: Sequence[Process]) -> list[int]:
@@ -119,7 +119,7 @@ def exit_codes(team: Sequence[Process]) -> list[int]:
     return [each.exitcode or 0 for each in team]
 
 
-def end_of_first(team: Sequence[Process]) -> int:
+def wait_for_first(team: Sequence[Process]) -> int:
     """Its exit code; then the others are killed, as the launcher does."""
     first, *others = team
     first.join(WAIT_S)
@@ -130,9 +130,9 @@ def end_of_first(team: Sequence[Process]) -> int:
     return first.exitcode
 
 
-def kill_in_team(folder: Path, rank: int, told: Callable[[], int], steps: int) -> None:
+def kill_one_process(folder: Path, rank: int, told: Callable[[], int], steps: int) -> None:
     """SIGKILL for one of two processes once `steps` are told; the other ends as it finds it gone."""
-    team = start_team(folder, 2, checkpoint_s=0.0)
+    team = start_processes(folder, 2, checkpoint_s=0.0)
     deadline = time.monotonic() + WAIT_S
     while told() < steps:
         assert all(each.is_alive() for each in team), f"ended at step {told()}"
@@ -163,13 +163,13 @@ def kill_after_step(folder: Path, step: int, checkpoint_s: float = 0.0) -> None:
 
 def wait_for_step(folder: Path, step: int, process: Process) -> None:
     deadline = time.monotonic() + WAIT_S
-    while steps_told(folder) < step:
-        assert process.is_alive(), f"ended with {process.exitcode} at step {steps_told(folder)}"
+    while count_steps(folder) < step:
+        assert process.is_alive(), f"ended with {process.exitcode} at step {count_steps(folder)}"
         assert time.monotonic() < deadline
         time.sleep(0.002)
 
 
-def steps_told(folder: Path) -> int:
+def count_steps(folder: Path) -> int:
     path = folder / "results.csv"
     return max(0, path.read_text().count("\n") - 1) if path.exists() else 0
 
@@ -179,7 +179,7 @@ def adapter_bytes(folder: Path) -> bytes:
 
 
 @contextmanager
-def files_of_at_most(size: int) -> Iterator[None]:
+def limit_file_size(size: int) -> Iterator[None]:
     """A write beyond it fails with EFBIG, the nearest to a full disk that a test can make by itself."""
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
@@ -189,14 +189,14 @@ def files_of_at_most(size: int) -> Iterator[None]:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
-def enter_team(rank: int, processes: int, port: int) -> None:
+def set_launcher_environment(rank: int, processes: int, port: int) -> None:
     """What a launcher tells a process."""
     os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(processes)}
     os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "FINETUNE_PROCESSES": str(processes)}
 
 
-def run_member(folder: Path, checkpoint_s: float, rank: int, processes: int, port: int) -> None:
-    enter_team(rank, processes, port)
+def run_one_process(folder: Path, checkpoint_s: float, rank: int, processes: int, port: int) -> None:
+    set_launcher_environment(rank, processes, port)
     if rank == 0:
         _run(folder, checkpoint_s)
     os.environ["FINETUNE_DTYPE"] = "fp32"

@@ -7,7 +7,7 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
-from tests.local.runs import SIGKILLED, make_job, start_run, steps_told
+from tests.local.runs import SIGKILLED, count_steps, make_job, start_run
 from trainers.hyperparameters import Sweep, combinations
 from trainers.local.job_directory import read_job, write_job
 from trainers.methods import Parameters
@@ -27,8 +27,8 @@ def kill_after_steps(folder: Path, steps: int) -> None:
     """SIGKILL, once the curves of all arms tell of so many steps."""
     process = start_run(folder, checkpoint_s=0.0)
     deadline = time.monotonic() + 60
-    while told_by_arms(folder) < steps:
-        assert process.is_alive(), f"ended with {process.exitcode} at step {told_by_arms(folder)}"
+    while count_trial_steps(folder) < steps:
+        assert process.is_alive(), f"ended with {process.exitcode} at step {count_trial_steps(folder)}"
         assert time.monotonic() < deadline
         time.sleep(0.002)
     process.kill()
@@ -36,8 +36,8 @@ def kill_after_steps(folder: Path, steps: int) -> None:
     assert process.exitcode == SIGKILLED
 
 
-def told_by_arms(folder: Path) -> int:
-    return sum(steps_told(arm) for arm in folder.glob("arms/*"))
+def count_trial_steps(folder: Path) -> int:
+    return sum(count_steps(arm) for arm in folder.glob("arms/*"))
 
 
 def table(folder: Path) -> list[dict[str, str]]:

@@ -10,7 +10,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from tests.local.runs import Process, enter_team, make_job, run_team, run_to_end
+from tests.local.runs import Process, make_job, run_processes, run_to_end, set_launcher_environment
 from tests.local.trainer_server import examples, free_port
 from trainers.hyperparameters import Sweep
 from trainers.local.job_directory import read_events
@@ -37,7 +37,7 @@ def job(root: Path, base: Path, settings: Parameters) -> Path:
     return make_job(root / "job", base, root / "rows.jsonl", settings, validation=root / "held.jsonl")
 
 
-def furthest(one: Path, other: Path) -> float:
+def largest_difference(one: Path, other: Path) -> float:
     """The largest difference between two adapters' numbers."""
     first, second = (load_file(folder / "adapter" / "adapter_model.safetensors") for folder in (one, other))
     assert first.keys() == second.keys()
@@ -55,8 +55,8 @@ def test_two_processes_make_the_adapter_that_one_makes(
 ) -> None:
     settings = Parameters(batch_size=4, sharding=sharding)  # type: ignore[arg-type]
     folder = job(tmp_path, tiny_model_dir, settings)
-    assert run_team(folder, 2) == [0, 0]
-    assert furthest(alone, folder) < 1e-4
+    assert run_processes(folder, 2) == [0, 0]
+    assert largest_difference(alone, folder) < 1e-4
     for ours, theirs in zip(results(folder), results(alone), strict=True):
         assert ours == pytest.approx(theirs, abs=1e-4)
     said = [event["message"] for event in read_events(folder)]
@@ -82,7 +82,7 @@ def halve_in_one(rank: int, port: int, folder: Path) -> None:
     from trainers.local.training.memory import MicroBatcher
     from trainers.local.training.packing import fill_packs, width
 
-    enter_team(rank, 2, port)
+    set_launcher_environment(rank, 2, port)
     distributed.join(seed=7)
     room = MicroBatcher(64, None, packs=True, fill=fill_packs, width=width, tell=lambda said: None)
     rows = [Row(line, [1] * 16, [True] * 16) for line in range(1, 9)]

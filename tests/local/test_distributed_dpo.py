@@ -12,18 +12,18 @@ import pytest
 from tests.local.preferences import write_pairs
 from tests.local.runs import (
     adapter_bytes,
-    end_of_first,
+    count_steps,
     exit_codes,
-    kill_in_team,
+    kill_one_process,
     make_job,
-    run_member,
-    run_team,
+    run_one_process,
+    run_processes,
     run_to_end,
-    start_team,
-    steps_told,
+    start_processes,
+    wait_for_first,
 )
-from tests.local.test_distributed import furthest, results
-from tests.local.test_run_lifecycle import memory_for, messages, warnings
+from tests.local.test_distributed import largest_difference, results
+from tests.local.test_run_lifecycle import limit_memory, messages, warnings
 from tests.local.test_run_lifecycle import results as told
 from trainers.local.job_directory import read_json
 from trainers.methods import Parameters
@@ -46,7 +46,7 @@ def by_two(tmp_path_factory: pytest.TempPathFactory, tiny_model_dir: Path) -> Pa
     """The second one is on another machine, as far as it sees: in a copy of the folder, made before they began."""
     folder = job(tmp_path_factory.mktemp("two"), tiny_model_dir)
     shutil.copytree(folder, folder.with_name("elsewhere"))
-    assert run_team(folder, 2, others=folder.with_name("elsewhere")) == [0, 0]
+    assert run_processes(folder, 2, others=folder.with_name("elsewhere")) == [0, 0]
     return folder
 
 
@@ -55,7 +55,7 @@ def test_two_processes_make_the_adapter_the_losses_and_the_rewards_that_one_make
 ) -> None:
     alone = job(tmp_path, tiny_model_dir)
     assert run_to_end(alone) == 0
-    assert furthest(by_two, alone) < 1e-4
+    assert largest_difference(by_two, alone) < 1e-4
     ours, theirs = results(by_two), results(alone)
     assert len(ours) == STEPS
     for one, other in zip(ours, theirs, strict=True):
@@ -72,8 +72,8 @@ def test_a_kill_of_either_process_costs_no_step_and_ends_with_the_same_bytes(
     rank: int, by_two: Path, tmp_path: Path, tiny_model_dir: Path
 ) -> None:
     folder = job(tmp_path, tiny_model_dir)
-    kill_in_team(folder, rank, lambda: steps_told(folder), steps=5)
-    assert run_team(folder, 2) == [0, 0]
+    kill_one_process(folder, rank, lambda: count_steps(folder), steps=5)
+    assert run_processes(folder, 2) == [0, 0]
     assert [said for said in messages(folder) if said.startswith("Resuming from the checkpoint of step")]
     assert adapter_bytes(folder) == adapter_bytes(by_two)
     assert told(folder) == told(by_two)
@@ -81,17 +81,17 @@ def test_a_kill_of_either_process_costs_no_step_and_ends_with_the_same_bytes(
 
 def test_pairs_are_not_trained_on_a_base_that_is_divided(tmp_path: Path, tiny_model_dir: Path) -> None:
     folder = job(tmp_path, tiny_model_dir, replace(SETTINGS, sharding="fsdp"))
-    assert end_of_first(start_team(folder, 2)) == 1
+    assert wait_for_first(start_processes(folder, 2)) == 1
     failed = read_json(folder / "FAILED") or {}
     assert (failed["code"], failed["param"]) == ("sharding_unavailable", "sharding")
 
 
-def run_narrow_member(folder: Path, checkpoint_s: float, rank: int, processes: int, port: int) -> None:
+def run_narrow_process(folder: Path, checkpoint_s: float, rank: int, processes: int, port: int) -> None:
     """The second process has room for one pair at a time."""
     if rank == 0:
-        run_member(folder, checkpoint_s, rank, processes, port)
-    with memory_for(80):
-        run_member(folder, checkpoint_s, rank, processes, port)
+        run_one_process(folder, checkpoint_s, rank, processes, port)
+    with limit_memory(80):
+        run_one_process(folder, checkpoint_s, rank, processes, port)
 
 
 @pytest.mark.slow
@@ -99,9 +99,9 @@ def test_where_one_process_has_no_room_both_learn_from_the_same_pairs_in_smaller
     by_two: Path, tmp_path: Path, tiny_model_dir: Path
 ) -> None:
     folder = job(tmp_path, tiny_model_dir)
-    assert exit_codes(start_team(folder, 2, member=run_narrow_member)) == [0, 0]
+    assert exit_codes(start_processes(folder, 2, member=run_narrow_process)) == [0, 0]
     assert any(said.startswith("Memory was full at step 1 with ") for said in warnings(folder))
-    assert furthest(folder, by_two) < 1e-4
+    assert largest_difference(folder, by_two) < 1e-4
     for ours, theirs in zip(results(folder), results(by_two), strict=True):
         assert ours == pytest.approx(theirs, abs=1e-3)
 
@@ -113,7 +113,7 @@ def test_two_processes_lose_patience_at_the_step_where_one_does(tmp_path: Path, 
         job(tmp_path / name, tiny_model_dir, patient, is_contrary=True) for name in ("alone", "both")
     )
     assert run_to_end(alone) == 0
-    assert run_team(both, 2) == [0, 0]
+    assert run_processes(both, 2) == [0, 0]
     done, other = read_json(both / "DONE") or {}, read_json(alone / "DONE") or {}
     assert (done["step"], done["result_step"]) == (other["step"], other["result_step"])
     assert "2 validations in a row had no lower loss" in done["stopped"]
@@ -122,6 +122,6 @@ def test_two_processes_lose_patience_at_the_step_where_one_does(tmp_path: Path, 
 @pytest.mark.slow
 def test_the_ceiling_ends_both_processes_at_the_same_step(tmp_path: Path, tiny_model_dir: Path) -> None:
     folder = job(tmp_path, tiny_model_dir, replace(SETTINGS, n_epochs=1000, max_seconds=15))
-    assert run_team(folder, 2) == [0, 0]
+    assert run_processes(folder, 2) == [0, 0]
     done = read_json(folder / "DONE") or {}
     assert done["stopped"].startswith(f"Stopped at step {done['step']}/5000: the ceiling of 15 s")

@@ -15,7 +15,14 @@ from pathlib import Path
 import pytest
 
 from tests.local.preferences import write_pairs
-from tests.local.runs import Process, adapter_bytes, enter_team, make_job, run_to_end, steps_told
+from tests.local.runs import (
+    Process,
+    adapter_bytes,
+    count_steps,
+    make_job,
+    run_to_end,
+    set_launcher_environment,
+)
 from tests.local.sweeping import make_sweep, table, told_by_arms
 from tests.local.test_life import write_rows
 from tests.local.test_team import furthest
@@ -30,8 +37,8 @@ from tests.local.trainer_server import (
     wait_for,
     wait_for_status,
 )
-from tests.local.sweeps import make_sweep, table, told_by_arms
-from tests.local.test_distributed import furthest
+from tests.local.sweeps import count_trial_steps, make_sweep, table
+from tests.local.test_distributed import largest_difference
 from tests.local.test_run_lifecycle import write_rows
 from trainers.hyperparameters import Sweep
 from trainers.local.job_directory import read_events, read_json
@@ -79,7 +86,7 @@ def test_a_paused_team_ends_with_76_and_goes_on_to_the_same_bytes(
 ) -> None:
     folder = job(tmp_path, tiny_model_dir)
     process = start(folder)
-    wait_for(lambda: steps_told(folder), lambda step: step > 20)
+    wait_for(lambda: count_steps(folder), lambda step: step > 20)
     (folder / "PAUSED").touch()
     assert process.wait(20) == PAUSED
     assert members(folder) == []
@@ -121,7 +128,7 @@ def test_a_sweep_whose_processes_and_launcher_are_killed_ends_with_the_same_byte
     assert start(whole).wait(120) == 0
     for who, steps in (("0", 5), ("launcher", 60), ("1", 100)):
         process = start(killed)
-        wait_for(lambda: told_by_arms(killed), lambda told, least=steps: told >= least)
+        wait_for(lambda: count_trial_steps(killed), lambda told, least=steps: told >= least)
         victims = [each for each in members(killed) if rank_of(each) == who]
         os.kill(process.pid if who == "launcher" else victims[0], signal.SIGKILL)
         assert process.wait(20) != 0
@@ -129,7 +136,7 @@ def test_a_sweep_whose_processes_and_launcher_are_killed_ends_with_the_same_byte
     assert start(killed).wait(120) == 0
     assert adapter_bytes(killed) == adapter_bytes(whole)
     assert table(killed) == table(whole)
-    assert told_by_arms(killed) == 128
+    assert count_trial_steps(killed) == 128
 
 
 def start_pairs(root: Path, base: Path) -> Path:
@@ -147,13 +154,13 @@ def test_pairs_that_are_paused_and_killed_in_a_team_end_with_the_same_bytes(
     whole, disturbed = (start_pairs(tmp_path / name, tiny_model_dir) for name in ("whole", "disturbed"))
     assert start(whole).wait(120) == 0
     process = start(disturbed)
-    wait_for(lambda: steps_told(disturbed), lambda step: step > 20)
+    wait_for(lambda: count_steps(disturbed), lambda step: step > 20)
     (disturbed / "PAUSED").touch()
     assert process.wait(20) == PAUSED
     (disturbed / "PAUSED").unlink()
     for who, steps in (("1", 80), ("0", 160)):
         process = start(disturbed)
-        wait_for(lambda: steps_told(disturbed), lambda told, least=steps: told >= least)
+        wait_for(lambda: count_steps(disturbed), lambda told, least=steps: told >= least)
         os.kill(next(each for each in members(disturbed) if rank_of(each) == who), signal.SIGKILL)
         assert process.wait(20) != 0
         wait_for(lambda: members(disturbed), lambda left: left == [], seconds=20)
@@ -178,7 +185,7 @@ def test_the_trainer_gives_a_job_two_processes_and_cancels_both(tmp_path: Path, 
             body = {"hyperparameters": {"n_epochs": 50, "batch_size": 1}}
             job = client.fine_tuning.jobs.create(model="tiny", training_file=file, extra_body=body)
             folder = tmp_path / "jobs" / job.id
-            wait_for(lambda: steps_told(folder), bool)
+            wait_for(lambda: count_steps(folder), bool)
             assert len(members(folder)) == 2
             assert client.fine_tuning.jobs.cancel(job.id).status == "cancelled"
             assert members(folder) == []
@@ -202,7 +209,7 @@ def wait_for_one_that_hangs(rank: int, port: int) -> None:
     """First the others wait longer than a step may take, since process 0 downloads; then process 1 hangs."""
     from trainers.local.training import distributed
 
-    enter_team(rank, 2, port)
+    set_launcher_environment(rank, 2, port)
     distributed.STEP_TIMEOUT = timedelta(seconds=10)
     distributed.join(seed=7)
     with distributed.rank_zero_first():
@@ -232,7 +239,7 @@ def short_job(root: Path, base: Path, settings: Parameters) -> Path:
     return make_job(root / "job", base, root / "rows.jsonl", settings)
 
 
-def start_short_of_memory(folder: Path, rows: int) -> int:
+def launch_short_of_memory(folder: Path, rows: int) -> int:
     """By the launcher, with two processes. The exit code."""
     script = (
         "import sys; from trainers.local import launch; "
@@ -250,19 +257,19 @@ def test_where_one_process_of_a_divided_base_has_no_room_all_end_and_go_on_with_
     folder = short_job(tmp_path / "divided", tiny_model_dir, Parameters(batch_size=4, sharding="fsdp"))
     alone = short_job(tmp_path / "alone", tiny_model_dir, Parameters(batch_size=4))
     assert run_to_end(alone) == 0
-    codes = [start_short_of_memory(folder, rows=1) for _ in range(3)]
+    codes = [launch_short_of_memory(folder, rows=1) for _ in range(3)]
     assert codes == [SHORT_OF_MEMORY, SHORT_OF_MEMORY, 0]
     told = [event["message"] for event in read_events(folder) if event["level"] == "warn"]
     assert ["activations are recomputed" in said for said in told] == [True, False]
     assert "gradients added up" in told[1]
-    assert furthest(alone, folder) < 1e-4
+    assert largest_difference(alone, folder) < 1e-4
 
 
 def test_where_one_row_is_too_much_for_one_process_of_a_divided_base_the_job_fails(
     tmp_path: Path, tiny_model_dir: Path
 ) -> None:
     folder = short_job(tmp_path / "divided", tiny_model_dir, Parameters(batch_size=2, sharding="fsdp"))
-    assert [start_short_of_memory(folder, rows=0) for _ in range(2)] == [SHORT_OF_MEMORY, 1]
+    assert [launch_short_of_memory(folder, rows=0) for _ in range(2)] == [SHORT_OF_MEMORY, 1]
     failed = read_json(folder / "FAILED")
     assert failed is not None
     assert failed["code"] == "out_of_memory"

@@ -11,15 +11,15 @@ import pytest
 
 from tests.local.runs import (
     adapter_bytes,
-    end_of_first,
-    kill_in_team,
-    run_team,
+    count_steps,
+    kill_one_process,
+    run_processes,
     run_to_end,
-    start_team,
-    steps_told,
+    start_processes,
+    wait_for_first,
 )
-from tests.local.sweeps import make_sweep, table, told_by_arms
-from tests.local.test_distributed import furthest
+from tests.local.sweeps import count_trial_steps, make_sweep, table
+from tests.local.test_distributed import largest_difference
 from tests.local.test_run_lifecycle import messages, warnings, write_rows
 from trainers.hyperparameters import Sweep
 from trainers.local.job_directory import read_json
@@ -42,7 +42,7 @@ def by_two(tmp_path_factory: pytest.TempPathFactory, tiny_model_dir: Path) -> Pa
     """The second one is on another machine, as far as it sees: in a copy of the folder, made before they began."""
     folder = sweep(tmp_path_factory.mktemp("two"), tiny_model_dir)
     shutil.copytree(folder, folder.with_name("elsewhere"))
-    assert run_team(folder, 2, others=folder.with_name("elsewhere")) == [0, 0]
+    assert run_processes(folder, 2, others=folder.with_name("elsewhere")) == [0, 0]
     return folder
 
 
@@ -56,7 +56,7 @@ def test_two_processes_find_the_losses_the_winner_and_the_adapter_that_one_finds
         assert ours == theirs
     done, other = read_json(by_two / "DONE") or {}, read_json(alone / "DONE") or {}
     assert {**done, "seconds": 0} == {**other, "seconds": 0}
-    assert furthest(by_two, alone) < 1e-4
+    assert largest_difference(by_two, alone) < 1e-4
     said = messages(by_two)
     assert "2 processes share each batch, each with the whole base" in said
     assert [each.partition(" ")[0] for each in said if "adapter saved" in each] == ["All"]
@@ -78,27 +78,27 @@ def test_a_kill_of_either_process_loses_no_arm_and_ends_with_the_same_bytes(
     rank: int, steps: int, by_two: Path, tmp_path: Path, tiny_model_dir: Path
 ) -> None:
     folder = sweep(tmp_path, tiny_model_dir)
-    kill_in_team(folder, rank, lambda: told_by_arms(folder), steps)
+    kill_one_process(folder, rank, lambda: count_trial_steps(folder), steps)
     check_gone_on(folder, by_two)
 
 
 def check_gone_on(folder: Path, by_two: Path) -> None:
-    assert run_team(folder, 2) == [0, 0]
+    assert run_processes(folder, 2) == [0, 0]
     assert adapter_bytes(folder) == adapter_bytes(by_two)
     assert table(folder) == table(by_two)
-    assert told_by_arms(folder) == STEPS
+    assert count_trial_steps(folder) == STEPS
 
 
 def test_a_pause_of_the_sweep_is_seen_in_the_midst_of_an_arm(
     by_two: Path, tmp_path: Path, tiny_model_dir: Path
 ) -> None:
     folder = sweep(tmp_path, tiny_model_dir)
-    team = start_team(folder, 2)
-    while steps_told(folder / "arms" / "02") == 0:
+    team = start_processes(folder, 2)
+    while count_steps(folder / "arms" / "02") == 0:
         team[0].join(0.002)
         assert team[0].is_alive()
     (folder / "PAUSED").touch()
-    assert end_of_first(team) == PAUSED
+    assert wait_for_first(team) == PAUSED
     progress = read_json(folder / "progress.json") or {}
     assert 4 < progress["step"] < STEPS
     assert progress["estimated_finish"] is None
@@ -108,7 +108,7 @@ def test_a_pause_of_the_sweep_is_seen_in_the_midst_of_an_arm(
 
 def test_an_arm_that_is_out_is_out_in_both_processes(tmp_path: Path, tiny_model_dir: Path) -> None:
     folder = sweep(tmp_path, tiny_model_dir, (("learning_rate", (1e-3, 1e30)),))
-    assert run_team(folder, 2) == [0, 0]
+    assert run_processes(folder, 2) == [0, 0]
     assert table(folder)[1]["outcome"].startswith("out after step 1: At step 2 the loss became nan")
     assert [said for said in warnings(folder) if said.startswith("Arm 2: is out, and the sweep goes on")]
     assert (read_json(folder / "DONE") or {})["winner"] == 1
@@ -116,7 +116,7 @@ def test_an_arm_that_is_out_is_out_in_both_processes(tmp_path: Path, tiny_model_
 
 def test_arms_are_not_trained_on_a_base_that_is_divided(tmp_path: Path, tiny_model_dir: Path) -> None:
     folder = sweep(tmp_path, tiny_model_dir, settings=replace(SETTINGS, sharding="fsdp"))
-    assert end_of_first(start_team(folder, 2)) == 1
+    assert wait_for_first(start_processes(folder, 2)) == 1
     failed = read_json(folder / "FAILED") or {}
     assert (failed["code"], failed["param"]) == ("sharding_unavailable", "sharding")
 
@@ -124,7 +124,7 @@ def test_arms_are_not_trained_on_a_base_that_is_divided(tmp_path: Path, tiny_mod
 @pytest.mark.slow
 def test_one_ceiling_holds_for_all_arms_in_both_processes(tmp_path: Path, tiny_model_dir: Path) -> None:
     folder = sweep(tmp_path, tiny_model_dir, settings=replace(SETTINGS, n_epochs=1000, max_seconds=15))
-    assert run_team(folder, 2) == [0, 0]
+    assert run_processes(folder, 2) == [0, 0]
     done = read_json(folder / "DONE") or {}
     assert done["stopped"].startswith(f"Stopped at step {done['step']}/16000: the ceiling of 15 s")
     assert table(folder)[done["winner"] - 1]["outcome"] == "won"

@@ -21,8 +21,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from trl.trainer import base_trainer
 
 from tests.local.preferences import pair, write_pairs
-from tests.local.runs import adapter_bytes, files_of_at_most, kill_after_step, make_job, run_to_end
-from tests.local.test_run_lifecycle import memory_for, messages, pausing_in_forward, results, warnings
+from tests.local.runs import adapter_bytes, kill_after_step, limit_file_size, make_job, run_to_end
+from tests.local.test_run_lifecycle import limit_memory, messages, pause_in_forward, results, warnings
 from tests.local.test_run_lifecycle import write_rows as write_chats
 from trainers.local.job_directory import read_events, read_json
 from trainers.local.train import PAUSED, run_training
@@ -183,7 +183,7 @@ def test_a_pause_in_the_middle_of_a_step_or_a_validation_loses_neither(
     undisturbed: Path, same_job: Path
 ) -> None:
     for is_training, forwards in ((True, 11), (False, 1), (True, 3)):
-        with pausing_in_forward(same_job, forwards, is_training=is_training):
+        with pause_in_forward(same_job, forwards, is_training=is_training):
             assert run_training(same_job) == PAUSED
         progress = read_json(same_job / "progress.json") or {}
         assert checkpoint_folder(same_job, progress["step"]).exists()
@@ -236,7 +236,7 @@ def test_memory_that_is_too_small_is_answered_by_smaller_parts_of_the_same_batch
         for name in ("roomy", "narrow")
     )
     assert run_training(roomy) == 0
-    with memory_for(150):
+    with limit_memory(150):
         assert run_training(narrow) == 0
     again, told = [said for said in warnings(narrow) if said.startswith("Memory was full at step 1 with ")]
     assert "activations are recomputed" in again
@@ -257,7 +257,7 @@ def test_a_pair_that_alone_is_too_much_is_computed_twice_instead_of_kept(
         for name in ("roomy", "narrow")
     )
     assert run_training(roomy) == 0
-    with memory_for_layers_that_keep_nothing():
+    with limit_memory_of_kept_layers():
         assert run_training(narrow) == 0
     assert any("recomputed in the backward pass" in said for said in warnings(narrow))
     for ours, theirs in zip(rows(narrow), rows(roomy), strict=True):
@@ -267,7 +267,7 @@ def test_a_pair_that_alone_is_too_much_is_computed_twice_instead_of_kept(
 
 
 @contextmanager
-def memory_for_layers_that_keep_nothing() -> Iterator[None]:
+def limit_memory_of_kept_layers() -> Iterator[None]:
     """The reference keeps nothing anyway."""
 
     def weigh(module: torch.nn.Module, inputs: Any) -> None:
@@ -299,7 +299,7 @@ def test_a_full_disk_pauses_the_job_and_leaves_no_half_checkpoint(
     tiny_model_dir: Path, pairs_file: Path, tmp_path: Path
 ) -> None:
     folder = job(tmp_path, tiny_model_dir, pairs_file, n_epochs=1)
-    with files_of_at_most(10_000):
+    with limit_file_size(10_000):
         assert run_training(folder) == PAUSED
     assert messages(folder)[-1].startswith("The disk is full: ")
     assert not list((folder / "checkpoints").iterdir())
@@ -367,7 +367,7 @@ def test_a_training_goes_on_from_a_tuned_models_adapter_which_is_its_reference(
         continues="ft:tiny",
     )
     shutil.copytree(undisturbed / "adapter", folder / "tuned")
-    with pausing_in_forward(
+    with pause_in_forward(
         folder, 6, is_training=True
     ):  # the second time the reference is the tuned model still
         assert run_training(folder) == PAUSED

@@ -14,7 +14,7 @@ import openai
 import pytest
 import torch
 
-from tests.local.runs import adapter_bytes, kill_after_step, make_job, run_team, run_to_end
+from tests.local.runs import adapter_bytes, kill_after_step, make_job, run_processes, run_to_end
 from tests.local.test_life import results
 from tests.local.trainer_server import KEY, examples, serve_in_thread, upload, wait_for_status
 from tests.local.test_run_lifecycle import results
@@ -228,7 +228,7 @@ def test_a_tuned_model_is_gone_on_from_and_is_the_reference(
 
 def test_two_processes_share_the_questions_of_a_step(tiny_model_dir: Path, tmp_path: Path) -> None:
     folder = job(tmp_path / "job", tiny_model_dir)
-    assert run_team(folder, 2) == [0, 0]
+    assert run_processes(folder, 2) == [0, 0]
     assert float(rows(folder)[-1]["train_reward_mean"]) > 0.5
 
 

@@ -32,7 +32,7 @@ def test_a_row_that_alone_is_too_much_is_computed_twice_instead_of_kept(
     roomy = make_job(tmp_path / "roomy", tiny_model_dir, rows_file, settings, validation=rows_file)
     assert run_training(roomy) == 0
     narrow = make_job(tmp_path / "narrow", tiny_model_dir, rows_file, settings, validation=rows_file)
-    with memory_for_layers_that_keep_nothing():
+    with limit_memory_of_kept_layers():
         assert run_training(narrow) == 0
     (told,) = [said for said in warnings(narrow) if said.startswith("Memory was full at step 1")]
     assert "recomputed in the backward pass" in told
@@ -113,7 +113,7 @@ def kept_and_gradients(model: Any) -> tuple[int, list[torch.Tensor]]:
 
 
 @contextmanager
-def memory_for_layers_that_keep_nothing() -> Iterator[None]:
+def limit_memory_of_kept_layers() -> Iterator[None]:
     def weigh(module: torch.nn.Module, inputs: Any) -> None:
         if module.training and getattr(module, "gradient_checkpointing", None) is False:
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")

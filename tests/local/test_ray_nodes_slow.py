@@ -19,8 +19,8 @@ from tests.local.ray_cluster import NODE_MARK, Cluster, python_with_ray, ray_clu
 from tests.local.ray_trainer import (
     LONG,
     create,
-    furthest,
     has_checkpoint,
+    largest_difference,
     ray_jobs,
     start_trainer,
     steps,
@@ -122,7 +122,7 @@ def test_two_nodes_make_the_adapter_that_one_makes(
     assert f"2 processes share each batch, {how}" in said
     assert len([each for each in said if "adapter saved" in each]) == 1
     assert statuses(cluster, job_id) == ["SUCCEEDED"]
-    assert furthest(alone.folder, data / "jobs" / job_id) < 1e-4
+    assert largest_difference(alone.folder, data / "jobs" / job_id) < 1e-4
     assert losses(data / "jobs" / job_id) == pytest.approx(losses(alone.folder), abs=1e-4)
 
 
@@ -163,7 +163,7 @@ def test_two_nodes_train_arms_and_pairs_as_one_does(
         folders.append(data / name / "jobs" / job_id)
     one, other = ({**(read_json(folder / "DONE") or {}), "seconds": 0} for folder in folders)
     assert one == other
-    assert furthest(*folders) < 1e-4
+    assert largest_difference(*folders) < 1e-4
 
 
 def test_each_node_has_its_part_of_the_gpus_and_divides_the_base_with_all(
@@ -184,7 +184,7 @@ def test_each_node_has_its_part_of_the_gpus_and_divides_the_base_with_all(
     finally:
         for address in WITH_GPUS:
             cluster.kill_node(address)
-    assert furthest(alone.folder, data / "jobs" / job_id) < 1e-4
+    assert largest_difference(alone.folder, data / "jobs" / job_id) < 1e-4
 
 
 @pytest.mark.parametrize("rank", [0, 1])

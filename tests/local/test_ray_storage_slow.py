@@ -12,9 +12,9 @@ from tests.local.ray_cluster import Cluster, python_with_ray, ray_cluster
 from tests.local.ray_trainer import (
     LONG,
     create,
-    furthest,
     has_checkpoint,
     kill_training,
+    largest_difference,
     ray_jobs,
     told,
     trainer,
@@ -79,7 +79,7 @@ def test_a_storage_that_fails_and_goes_away_and_a_killed_training_cost_nothing_b
     assert any(text.startswith("Resuming from the checkpoint of step ") for text in said)
     assert len([text for text in said if "adapter saved" in text]) == 1
     assert sorted(each["status"] for each in ray_jobs(cluster, job_id)) == ["FAILED", "SUCCEEDED"]
-    assert furthest(undisturbed, folder) < 1e-4
+    assert largest_difference(undisturbed, folder) < 1e-4
 
 
 def test_two_nodes_share_the_storage(
@@ -99,7 +99,9 @@ def test_two_nodes_share_the_storage(
     with trainer(tmp_path / "alone", cluster, tiny_model_dir, *alone) as (client, _):
         other = create(client, **{**LONG, "n_epochs": 1, "batch_size": 2})
         assert wait_for_status(client, other, "succeeded", "failed", seconds=END_S).status == "succeeded"
-    assert furthest(tmp_path / "trainer" / "jobs" / job_id, tmp_path / "alone" / "jobs" / other) < 1e-4
+    assert (
+        largest_difference(tmp_path / "trainer" / "jobs" / job_id, tmp_path / "alone" / "jobs" / other) < 1e-4
+    )
 
 
 def test_a_bucket_holds_what_is_written_and_a_server_that_is_gone_is_away(

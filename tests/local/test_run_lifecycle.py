@@ -17,11 +17,11 @@ from torch.nn.modules.module import register_module_forward_pre_hook
 
 from tests.local.runs import (
     adapter_bytes,
+    count_steps,
     kill_after_step,
     make_job,
     run_to_end,
     start_run,
-    steps_told,
     wait_for_step,
 )
 from trainers.local.job_directory import read_events, read_json, replace_json
@@ -121,7 +121,7 @@ def test_a_pause_in_the_middle_of_a_validation_or_a_step_loses_neither(
     undisturbed: Path, same_job: Path
 ) -> None:
     for is_training, forwards in ((False, 4), (True, 7), (False, 1)):
-        with pausing_in_forward(same_job, forwards, is_training=is_training):
+        with pause_in_forward(same_job, forwards, is_training=is_training):
             assert run_training(same_job) == PAUSED
         (same_job / "PAUSED").unlink()
     assert run_training(same_job) == 0
@@ -130,7 +130,7 @@ def test_a_pause_in_the_middle_of_a_validation_or_a_step_loses_neither(
 
 
 @contextmanager
-def pausing_in_forward(folder: Path, number: int, *, is_training: bool) -> Iterator[None]:
+def pause_in_forward(folder: Path, number: int, *, is_training: bool) -> Iterator[None]:
     """Somebody pauses while the model computes its `number`-th part of training or of validating."""
     seen = 0
 
@@ -202,7 +202,7 @@ def test_a_run_that_goes_on_takes_no_step_for_which_its_ceiling_leaves_no_time(
 ) -> None:
     folder = make_job(tmp_path, tiny_model_dir, rows_file, replace(SETTINGS, max_seconds=3000))
     kill_after_step(folder, 3)
-    step = steps_told(folder)
+    step = count_steps(folder)
     progress = read_json(folder / "progress.json") or {}
     replace_json(folder / "progress.json", {**progress, "seconds": 2900.0, "step_s": 200.0})
     assert run_training(folder) == 0
@@ -216,7 +216,7 @@ def test_memory_that_is_too_small_is_answered_by_smaller_parts_of_the_same_batch
     roomy = make_job(tmp_path / "roomy", tiny_model_dir, rows_file, settings, validation=rows_file)
     assert run_training(roomy) == 0
     narrow = make_job(tmp_path / "narrow", tiny_model_dir, rows_file, settings, validation=rows_file)
-    with memory_for(60):
+    with limit_memory(60):
         assert run_training(narrow) == 0
     told = [said for said in warnings(narrow) if said.startswith("Memory was full at step 1 with ")]
     assert len(told) == 2
@@ -229,7 +229,7 @@ def test_a_run_that_goes_on_keeps_to_the_smaller_parts(
     tiny_model_dir: Path, rows_file: Path, tmp_path: Path
 ) -> None:
     folder = make_job(tmp_path, tiny_model_dir, rows_file, SETTINGS)
-    with memory_for(60), pausing_in_forward(folder, 30, is_training=True):
+    with limit_memory(60), pause_in_forward(folder, 30, is_training=True):
         assert run_training(folder) == PAUSED
     (folder / "PAUSED").unlink()
     assert run_training(folder) == 0
@@ -243,7 +243,7 @@ def test_a_row_that_alone_is_too_much_for_the_memory_fails_the_job_with_its_leng
     tiny_model_dir: Path, rows_file: Path, tmp_path: Path
 ) -> None:
     folder = make_job(tmp_path, tiny_model_dir, rows_file, SETTINGS)
-    with memory_for(5):
+    with limit_memory(5):
         assert run_training(folder) == 1
     failed = read_json(folder / "FAILED") or {}
     assert failed["code"] == "out_of_memory"
@@ -251,7 +251,7 @@ def test_a_row_that_alone_is_too_much_for_the_memory_fails_the_job_with_its_leng
 
 
 @contextmanager
-def memory_for(tokens: int) -> Iterator[None]:
+def limit_memory(tokens: int) -> Iterator[None]:
     """torch's own error in the model's forward, where more tokens than that come in at once."""
 
     def weigh(module: torch.nn.Module, inputs: Any) -> None:

@@ -17,7 +17,7 @@ from typing import Any
 import openai
 import pytest
 
-from tests.local.runs import files_of_at_most
+from tests.local.runs import limit_file_size
 from tests.local.trainer_server import (
     STUB,
     TrainerServer,
@@ -157,7 +157,7 @@ def test_an_event_torn_by_a_full_disk_hides_no_other_event(client: openai.OpenAI
     job = create_finished_job(client)
     folder = folder_of(data, job.id)
     before = event_messages(client, job.id)
-    with files_of_at_most((folder / "events.jsonl").stat().st_size + 20), pytest.raises(OSError):
+    with limit_file_size((folder / "events.jsonl").stat().st_size + 20), pytest.raises(OSError):
         append_event(folder, "The disk is full.")
     append_event(folder, "The job was resumed.")
     assert event_messages(client, job.id) == ["The job was resumed.", *before]

@@ -15,7 +15,7 @@ from typing import Any, cast
 import openai
 import pytest
 
-from tests.local.runs import files_of_at_most
+from tests.local.runs import limit_file_size
 from tests.local.trainer_server import (
     TrainerServer,
     examples,
@@ -251,7 +251,7 @@ def test_a_full_disk_refuses_new_jobs_and_stops_no_thread(tmp_path: Path) -> Non
         )
         wait_for((tmp_path / "jobs" / job.id / "sleeping").exists, bool)
         pid = int((tmp_path / "jobs" / job.id / "pid").read_text())
-        with files_of_at_most(0):
+        with limit_file_size(0):
             with pytest.raises(openai.InternalServerError) as caught:
                 client.fine_tuning.jobs.create(model="local/toy", training_file=file_id)
             os.kill(pid, signal.SIGKILL)

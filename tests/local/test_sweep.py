@@ -11,12 +11,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.local.runs import adapter_bytes, files_of_at_most, make_job
-from tests.local.sweeps import kill_after_steps, make_sweep, table, told_by_arms
+from tests.local.runs import adapter_bytes, limit_file_size, make_job
+from tests.local.sweeps import count_trial_steps, kill_after_steps, make_sweep, table
 from tests.local.test_run_lifecycle import (
-    memory_for,
+    limit_memory,
     messages,
-    pausing_in_forward,
+    pause_in_forward,
     results,
     warnings,
     write_rows,
@@ -160,7 +160,7 @@ def check_killed(undisturbed: Path, folder: Path, at: tuple[int, ...]) -> None:
     assert run_training(folder) == 0
     assert adapter_bytes(folder) == adapter_bytes(undisturbed)
     assert table(folder) == table(undisturbed)
-    assert told_by_arms(folder) == 2 * COURSE
+    assert count_trial_steps(folder) == 2 * COURSE
     assert rungs_told(folder) == rungs_told(undisturbed)
     done, other = read_json(folder / "DONE") or {}, read_json(undisturbed / "DONE") or {}
     assert {**done, "seconds": 0} == {**other, "seconds": 0}
@@ -183,7 +183,7 @@ def test_a_pause_within_any_arm_is_kept_and_the_sweep_goes_on_to_the_same_bytes(
     undisturbed: Path, same_sweep: Path
 ) -> None:
     for forwards in (3, 9):
-        with pausing_in_forward(same_sweep, forwards, is_training=True):
+        with pause_in_forward(same_sweep, forwards, is_training=True):
             assert run_training(same_sweep) == PAUSED
         progress = read_json(same_sweep / "progress.json") or {}
         assert progress["step"] == steps_in_checkpoints(same_sweep)
@@ -248,14 +248,14 @@ def test_what_killed_processes_took_counts_against_the_sweeps_ceiling(same_sweep
 
 
 def test_a_full_disk_pauses_the_sweep_and_no_arm_is_out_for_it(same_sweep: Path) -> None:
-    with files_of_at_most(12_000):
+    with limit_file_size(12_000):
         assert run_training(same_sweep) == PAUSED
     assert "The disk is full: " in messages(same_sweep)[-1]
     assert not list(same_sweep.glob("arms/*/OUT"))
 
 
 def test_each_arm_remembers_that_memory_was_too_small_for_it(same_sweep: Path) -> None:
-    with memory_for(60), pausing_in_forward(same_sweep, 40, is_training=True):
+    with limit_memory(60), pause_in_forward(same_sweep, 40, is_training=True):
         assert run_training(same_sweep) == PAUSED
     rooms = [read_json(path) or {} for path in same_sweep.glob("arms/*/checkpoints/*/checkpoint.json")]
     assert len(rooms) >= 3

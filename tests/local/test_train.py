@@ -19,7 +19,7 @@ from peft import PeftModel
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
-from tests.local.runs import files_of_at_most, start_run
+from tests.local.runs import limit_file_size, start_run
 from trainers.local.job_directory import TrainingJob, lock_job, read_events, read_json, write_job
 from trainers.local.train import PAUSED, run_training
 from trainers.local.training.data import Row
@@ -293,7 +293,7 @@ def test_a_full_disk_pauses_the_job_and_leaves_no_half_checkpoint(
     tiny_model_dir: Path, rows_file: Path, tmp_path: Path
 ) -> None:
     folder = make_job(tmp_path, tiny_model_dir, rows_file)
-    with files_of_at_most(10_000):
+    with limit_file_size(10_000):
         assert run_training(folder) == PAUSED
     assert messages(folder)[-1].startswith("The disk is full: ")
     assert not list((folder / "checkpoints").iterdir())
