@@ -1,9 +1,10 @@
-"""A chat model small enough to train in a test: made here, in a second, with nothing downloaded."""
+"""A chat model small enough to train in a test, built here within a second without a download."""
 
 from __future__ import annotations
 
 import shutil
 import sys
+from collections.abc import Iterator
 from importlib.machinery import ModuleSpec, PathFinder
 from pathlib import Path
 from typing import Any
@@ -35,7 +36,7 @@ def tiny_model_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def babbling_model_dir(tmp_path_factory: pytest.TempPathFactory, tiny_model_dir: Path) -> Path:
-    """The tiny model with weights so large that every token before counts: it never says the same twice."""
+    """The tiny model with weights so large that every previous token matters: it answers no two questions alike."""
     import torch
     from transformers import AutoModelForCausalLM
 
@@ -95,6 +96,19 @@ def make_model(folder: Path) -> None:
     LlamaForCausalLM(config).save_pretrained(folder)
 
 
+@pytest.fixture(scope="module")
+def exact_numbers() -> Iterator[None]:
+    """Trains in float32 in one thread, so that results are the same to the last byte."""
+    import torch
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("FINETUNE_DTYPE", "fp32")
+        yield
+    torch.set_num_threads(threads)
+
+
 @pytest.fixture
 def without_bitsandbytes(monkeypatch: pytest.MonkeyPatch) -> None:
     hide("bitsandbytes", monkeypatch)
@@ -106,7 +120,7 @@ def without_trl(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def hide(package: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As if it were not installed."""
+    """Makes the package look as if it were not installed."""
 
     class Hiding(PathFinder):
         @classmethod

@@ -1,7 +1,9 @@
-"""Training runs as processes of their own that can be killed."""
+"""Jobs to train here or in processes of their own, which can be killed; and what a trained folder holds."""
 
 from __future__ import annotations
 
+import csv
+import json
 import os
 import pickle
 import resource
@@ -14,8 +16,9 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from tests.local.trainer_server import free_port
-from trainers.local.job_directory import TrainingJob, write_job
+from tests.local.preferences import QUESTIONS
+from tests.local.served import free_port
+from trainers.local.job_directory import TrainingJob, read_events, read_json, write_job
 from trainers.methods import MethodName, Parameters
 
 SIGKILLED = -9
@@ -23,13 +26,13 @@ WAIT_S = 120  # beside much other work
 
 
 class Process:
-    """A function in a process of its own, with the names of `multiprocessing`. It is forked as tests/forked.py says."""
+    """A function in a process of its own, with the interface of `multiprocessing`; forked by tests/forked.py."""
 
     def __init__(self, target: Callable[..., None], args: tuple[Any, ...]) -> None:
-        self._order = pickle.dumps((target, args)).hex()
+        self._task = pickle.dumps((target, args)).hex()
 
     def start(self) -> None:
-        command = [sys.executable, "-m", "tests.local.runs", self._order]
+        command = [sys.executable, "-m", "tests.local.runs", self._task]
         self._process = subprocess.Popen(command, env={**os.environ, "OMP_NUM_THREADS": "1"})
 
     def join(self, seconds: float) -> None:
@@ -86,74 +89,74 @@ def start_run(folder: Path, checkpoint_s: float = 60.0) -> Process:
 
 def start_processes(
     folder: Path,
-    processes: int,
+    count: int,
     checkpoint_s: float = 60.0,
     *,
     others: Path | None = None,
-    member: Callable[[Path, float, int, int, int], None] | None = None,
+    target: Callable[[Path, float, int, int, int], None] | None = None,
 ) -> list[Process]:
-    """As launch.py does, without the seconds that its imports take; the first process first. `others`: the folder of
-    those that are on other machines. `member` is what each does, run_one_process as a rule."""
+    """Starts a distributed training as launch.py does, and returns its processes by rank. `others` is the job's folder
+    for processes on other machines; `target` replaces run_one_process."""
     port = free_port()
-    folders = [folder] + [others or folder] * (processes - 1)
-    team: list[Process] = [
-        Process(target=member or run_one_process, args=(folders[rank], checkpoint_s, rank, processes, port))
-        for rank in range(processes)
+    folders = [folder] + [others or folder] * (count - 1)
+    processes = [
+        Process(target=target or run_one_process, args=(folders[rank], checkpoint_s, rank, count, port))
+        for rank in range(count)
     ]
-    for each in team:
-        each.start()
-    return team
+    for process in processes:
+        process.start()
+    return processes
 
 
 def run_processes(
-    folder: Path, processes: int, checkpoint_s: float = 60.0, *, others: Path | None = None
+    folder: Path, count: int, checkpoint_s: float = 60.0, *, others: Path | None = None
 ) -> list[int]:
-    """The exit codes, the first process's first."""
-    return exit_codes(start_processes(folder, processes, checkpoint_s, others=others))
+    """Returns the exit codes by rank."""
+    return exit_codes(start_processes(folder, count, checkpoint_s, others=others))
 
 
-def exit_codes(team: Sequence[Process]) -> list[int]:
-    for each in team:
-        each.join(WAIT_S)
-        assert each.exitcode is not None, f"A process still trains after {WAIT_S} s"
-    return [each.exitcode or 0 for each in team]
+def exit_codes(processes: Sequence[Process]) -> list[int]:
+    for process in processes:
+        process.join(WAIT_S)
+        assert process.exitcode is not None, f"a process is still training after {WAIT_S} s"
+    return [process.exitcode or 0 for process in processes]
 
 
-def wait_for_first(team: Sequence[Process]) -> int:
-    """Its exit code; then the others are killed, as the launcher does."""
-    first, *others = team
+def wait_for_first(processes: Sequence[Process]) -> int:
+    """Returns the first process's exit code, after killing the others as the launcher does."""
+    first, *others = processes
     first.join(WAIT_S)
-    for each in others:
-        each.kill()
-        each.join(20)
-    assert first.exitcode is not None, f"The first process still trains after {WAIT_S} s"
+    for process in others:
+        process.kill()
+        process.join(20)
+    assert first.exitcode is not None, f"the first process is still training after {WAIT_S} s"
     return first.exitcode
 
 
-def kill_one_process(folder: Path, rank: int, told: Callable[[], int], steps: int) -> None:
-    """SIGKILL for one of two processes once `steps` are told; the other ends as it finds it gone."""
-    team = start_processes(folder, 2, checkpoint_s=0.0)
+def kill_one_process(folder: Path, rank: int, count_logged: Callable[[], int], steps: int) -> None:
+    """Kills one of two processes once `steps` steps are logged; the other ends when it finds that it is gone."""
+    processes = start_processes(folder, 2, checkpoint_s=0.0)
     deadline = time.monotonic() + WAIT_S
-    while told() < steps:
-        assert all(each.is_alive() for each in team), f"ended at step {told()}"
+    while count_logged() < steps:
+        assert all(process.is_alive() for process in processes), f"ended at step {count_logged()}"
         assert time.monotonic() < deadline
         time.sleep(0.002)
-    team[rank].kill()
-    for each in team:
-        each.join(WAIT_S)
-    assert team[rank].exitcode == SIGKILLED
-    assert team[1 - rank].exitcode == 1
+    processes[rank].kill()
+    for process in processes:
+        process.join(WAIT_S)
+    assert processes[rank].exitcode == SIGKILLED
+    assert processes[1 - rank].exitcode == 1
 
 
 def run_to_end(folder: Path, checkpoint_s: float = 60.0) -> int:
     process = start_run(folder, checkpoint_s)
-    process.join(120)
-    assert process.exitcode is not None, f"{folder} still trains after 120 s"
+    process.join(WAIT_S)
+    assert process.exitcode is not None, f"{folder} is still training after {WAIT_S} s"
     return process.exitcode
 
 
 def kill_after_step(folder: Path, step: int, checkpoint_s: float = 0.0) -> None:
-    """SIGKILL, once results.csv tells of that step."""
+    """Kills the training once results.csv has that step."""
     process = start_run(folder, checkpoint_s)
     wait_for_step(folder, step, process)
     process.kill()
@@ -178,9 +181,52 @@ def adapter_bytes(folder: Path) -> bytes:
     return (folder / "adapter" / "adapter_model.safetensors").read_bytes()
 
 
+def read_results(folder: Path) -> list[dict[str, str]]:
+    """The rows of results.csv, one for each step."""
+    with (folder / "results.csv").open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def train_losses(folder: Path) -> list[float]:
+    return [float(row["train_loss"]) for row in read_results(folder)]
+
+
+def event_messages(folder: Path, level: str | None = None) -> list[str]:
+    return [event["message"] for event in read_events(folder) if level in (None, event["level"])]
+
+
+def read_done(folder: Path) -> dict[str, Any]:
+    """DONE, without the seconds, which are never the same."""
+    return {**(read_json(folder / "DONE") or {}), "seconds": 0}
+
+
+def read_failure(folder: Path) -> dict[str, Any]:
+    return read_json(folder / "FAILED") or {}
+
+
+def assert_same_result(folder: Path, undisturbed: Path) -> None:
+    """To the last byte, with the same steps, tokens and validations."""
+    assert adapter_bytes(folder) == adapter_bytes(undisturbed)
+    assert (folder / "results.csv").read_bytes() == (undisturbed / "results.csv").read_bytes()
+    assert read_done(folder) == read_done(undisturbed)
+
+
+def write_ticket_rows(path: Path, count: int, *, is_wrong: bool = False) -> Path:
+    """Chats whose questions have alternating labels. `is_wrong`: each is answered with the other label."""
+    lines = []
+    for number in range(count):
+        (_, question), (label, _) = (
+            list(QUESTIONS.items())[index % 2] for index in (number, number + is_wrong)
+        )
+        turns = [("user", f"{question} ({number})"), ("assistant", label)]
+        lines.append(json.dumps({"messages": [{"role": role, "content": text} for role, text in turns]}))
+    path.write_text("\n".join(lines), encoding="utf-8")
+    return path
+
+
 @contextmanager
 def limit_file_size(size: int) -> Iterator[None]:
-    """A write beyond it fails with EFBIG, the nearest to a full disk that a test can make by itself."""
+    """Writing more fails with EFBIG, the closest to a full disk that a test can get."""
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
     try:
@@ -190,7 +236,7 @@ def limit_file_size(size: int) -> Iterator[None]:
 
 
 def set_launcher_environment(rank: int, processes: int, port: int) -> None:
-    """What a launcher tells a process."""
+    """Sets what a launcher tells a process."""
     os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(processes)}
     os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "FINETUNE_PROCESSES": str(processes)}
 
@@ -220,5 +266,5 @@ def _run(folder: Path, checkpoint_s: float) -> None:
 
 
 if __name__ == "__main__":
-    work, arguments = pickle.loads(bytes.fromhex(sys.argv[1]))  # noqa: S301 - what `start` has written
-    work(*arguments)
+    target, arguments = pickle.loads(bytes.fromhex(sys.argv[1]))  # noqa: S301 - written by `start`
+    target(*arguments)
