@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Any
 
 from tests.local.preferences import QUESTIONS
-from tests.local.served import free_port
 from trainers.local.job_directory import TrainingJob, read_events, read_json, write_job
 from trainers.methods import MethodName, Parameters
 
@@ -97,6 +96,8 @@ def start_processes(
 ) -> list[Process]:
     """Starts a distributed training as launch.py does, and returns its processes by rank. `others` is the job's folder
     for processes on other machines; `target` replaces run_one_process."""
+    from tests.local.served import free_port  # not at the top: each process would import openai, too
+
     port = free_port()
     folders = [folder] + [others or folder] * (count - 1)
     processes = [

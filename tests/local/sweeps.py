@@ -1,4 +1,4 @@
-"""Sweeps as jobs' folders to test with: made, killed at a step counted over all arms."""
+"""Makes folders of sweeps, and kills them at a step counted over all trials."""
 
 from __future__ import annotations
 
@@ -16,7 +16,6 @@ from trainers.methods import Parameters
 def make_sweep(
     folder: Path, base: Path, training: Path, validation: Path, settings: Parameters, sweep: Sweep
 ) -> Path:
-    """As the server makes it."""
     make_job(folder, base, training, replace(settings, sweep=sweep), validation=validation)
     arms = tuple(replace(settings, **chosen) for chosen in combinations(sweep))  # type: ignore[arg-type]
     write_job(folder, replace(read_job(folder), arms=arms))
@@ -24,7 +23,7 @@ def make_sweep(
 
 
 def kill_after_steps(folder: Path, steps: int) -> None:
-    """SIGKILL, once the curves of all arms tell of so many steps."""
+    """Kills the sweep once its trials have logged so many steps together."""
     process = start_run(folder, checkpoint_s=0.0)
     deadline = time.monotonic() + 60
     while count_trial_steps(folder) < steps:
@@ -40,7 +39,7 @@ def count_trial_steps(folder: Path) -> int:
     return sum(count_steps(arm) for arm in folder.glob("arms/*"))
 
 
-def table(folder: Path) -> list[dict[str, str]]:
+def read_table(folder: Path) -> list[dict[str, str]]:
     """sweep.csv without the seconds, which are never the same."""
     with (folder / "sweep.csv").open(encoding="utf-8", newline="") as file:
         return [

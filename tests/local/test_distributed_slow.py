@@ -22,6 +22,7 @@ from tests.local.runs import (
     make_job,
     run_to_end,
     set_launcher_environment,
+    write_ticket_rows,
 )
 from tests.local.sweeping import make_sweep, table, told_by_arms
 from tests.local.test_life import write_rows
@@ -37,9 +38,8 @@ from tests.local.trainer_server import (
     wait_for,
     wait_for_status,
 )
-from tests.local.sweeps import count_trial_steps, make_sweep, table
+from tests.local.sweeps import count_trial_steps, make_sweep, read_table
 from tests.local.test_distributed import largest_difference
-from tests.local.test_run_lifecycle import write_rows
 from trainers.hyperparameters import Sweep
 from trainers.local.job_directory import read_events, read_json
 from trainers.local.launch import SHORT_OF_MEMORY, train_command
@@ -113,7 +113,10 @@ def test_the_death_of_one_ends_all_and_the_next_start_goes_on(
 
 def start_sweep(root: Path, base: Path) -> Path:
     """40 rows in batches of 5, 8 times: 64 steps for an arm, 128 for all four, with a dropout of their own."""
-    training, validation = write_rows(root / "train.jsonl", 40), write_rows(root / "valid.jsonl", 8)
+    training, validation = (
+        write_ticket_rows(root / "train.jsonl", 40),
+        write_ticket_rows(root / "valid.jsonl", 8),
+    )
     settings = Parameters(n_epochs=8, batch_size=5, lora_r=4, lora_dropout=0.1)
     tried: Sweep = (("lora_r", (2, 4)), ("learning_rate", (1e-3, 1e-2)))
     return make_sweep(root / "job", base, training, validation, settings, tried)
@@ -135,7 +138,7 @@ def test_a_sweep_whose_processes_and_launcher_are_killed_ends_with_the_same_byte
         wait_for(lambda: members(killed), lambda left: left == [], seconds=20)
     assert start(killed).wait(120) == 0
     assert adapter_bytes(killed) == adapter_bytes(whole)
-    assert table(killed) == table(whole)
+    assert read_table(killed) == read_table(whole)
     assert count_trial_steps(killed) == 128
 
 

@@ -1,5 +1,4 @@
-"""A sweep that two processes train: the arms, the winner and the adapter of one process, over a kill of
-either."""
+"""A sweep in two processes: the trials, winner and adapter of one process, also after a pause and a kill."""
 
 from __future__ import annotations
 
@@ -12,119 +11,104 @@ import pytest
 from tests.local.runs import (
     adapter_bytes,
     count_steps,
+    event_messages,
     kill_one_process,
+    read_done,
     run_processes,
-    run_to_end,
     start_processes,
     wait_for_first,
+    write_ticket_rows,
 )
-from tests.local.sweeps import count_trial_steps, make_sweep, table
+from tests.local.sweeps import count_trial_steps, make_sweep, read_table
 from tests.local.test_distributed import largest_difference
-from tests.local.test_run_lifecycle import messages, warnings, write_rows
 from trainers.hyperparameters import Sweep
 from trainers.local.job_directory import read_json
-from trainers.local.train import PAUSED
+from trainers.local.train import PAUSED, run_training
 from trainers.methods import Parameters
 
-SETTINGS = Parameters(n_epochs=2, batch_size=5, lora_r=4, lora_alpha=8)
-SWEEP: Sweep = (("lora_r", (2, 4)), ("learning_rate", (1e-3, 1e-2)))
-STEPS = 32  # courses of 16 steps: 4 arms to step 4, 2 to step 8, 1 to the end
+pytestmark = pytest.mark.usefixtures("exact_numbers")
+SETTINGS = Parameters(n_epochs=4, batch_size=5, lora_r=4, lora_alpha=8)
+SWEEP: Sweep = (("learning_rate", (1e-3, 1e30, 1e-2)),)
+# Of 16: trials 1 and 3 to step 4, trial 2 fails after step 1, trials 1 and 3 to step 8, one to the end
+STEPS = 25
 
 
-def sweep(root: Path, base: Path, tried: Sweep = SWEEP, settings: Parameters = SETTINGS) -> Path:
-    """Batches of 5, of which one process has 3 rows and the other 2."""
-    training, validation = write_rows(root / "train.jsonl", 40), write_rows(root / "valid.jsonl", 8)
-    return make_sweep(root / "job", base, training, validation, settings, tried)
+def make_distributed_sweep(root: Path, base: Path, settings: Parameters = SETTINGS) -> Path:
+    """Batches of 5, of which one process has 3 rows and the other 2. The second trial's loss becomes nan."""
+    training, validation = (write_ticket_rows(root / f"{count}.jsonl", count) for count in (20, 4))
+    return make_sweep(root / "job", base, training, validation, settings, SWEEP)
 
 
 @pytest.fixture(scope="module")
 def by_two(tmp_path_factory: pytest.TempPathFactory, tiny_model_dir: Path) -> Path:
-    """The second one is on another machine, as far as it sees: in a copy of the folder, made before they began."""
-    folder = sweep(tmp_path_factory.mktemp("two"), tiny_model_dir)
+    """Trained by two processes, of which the second sees only a copy of the folder, as on another machine."""
+    folder = make_distributed_sweep(tmp_path_factory.mktemp("two"), tiny_model_dir)
     shutil.copytree(folder, folder.with_name("elsewhere"))
     assert run_processes(folder, 2, others=folder.with_name("elsewhere")) == [0, 0]
     return folder
 
 
-def test_two_processes_find_the_losses_the_winner_and_the_adapter_that_one_finds(
+def test_two_processes_find_the_losses_the_winner_and_the_adapter_of_one(
     by_two: Path, tmp_path: Path, tiny_model_dir: Path
 ) -> None:
-    alone = sweep(tmp_path, tiny_model_dir)
-    assert run_to_end(alone) == 0
-    for ours, theirs in zip(table(by_two), table(alone), strict=True):
-        assert float(ours.pop("valid_loss")) == pytest.approx(float(theirs.pop("valid_loss")), abs=1e-4)
+    single = make_distributed_sweep(tmp_path, tiny_model_dir)
+    assert run_training(single) == 0
+    for ours, theirs in zip(read_table(by_two), read_table(single), strict=True):
+        assert float(ours.pop("valid_loss") or 0) == pytest.approx(
+            float(theirs.pop("valid_loss") or 0), abs=1e-4
+        )
         assert ours == theirs
-    done, other = read_json(by_two / "DONE") or {}, read_json(alone / "DONE") or {}
-    assert {**done, "seconds": 0} == {**other, "seconds": 0}
-    assert largest_difference(by_two, alone) < 1e-4
-    said = messages(by_two)
-    assert "2 processes share each batch, each with the whole base" in said
-    assert [each.partition(" ")[0] for each in said if "adapter saved" in each] == ["All"]
-    assert [each[:6] for each in said if each.startswith("Rung ")] == ["Rung 1", "Rung 2", "Rung 3"]
+    assert read_done(by_two) == read_done(single)
+    assert largest_difference(by_two, single) < 1e-4
+    messages = event_messages(by_two)
+    assert "2 processes share each batch, each with the whole base" in messages
+    assert [message.partition(" ")[0] for message in messages if "adapter saved" in message] == ["All"]
+    assert [message[:6] for message in messages if message.startswith("Rung ")] == [
+        "Rung 1",
+        "Rung 2",
+        "Rung 3",
+    ]
 
 
-def test_a_process_on_another_machine_has_all_that_it_needs_from_the_first_and_writes_its_tokens_alone(
-    by_two: Path,
+def test_a_trial_that_fails_is_out_in_both_processes(by_two: Path) -> None:
+    assert read_table(by_two)[1]["outcome"].startswith("out after step 1: At step 2 the loss became nan")
+    warnings = event_messages(by_two, "warn")
+    assert any(warning.startswith("Arm 2: is out, and the sweep goes on") for warning in warnings)
+
+
+def test_a_process_on_another_machine_writes_only_its_tokenized_rows(by_two: Path) -> None:
+    files = {path.name for path in by_two.with_name("elsewhere").iterdir()}
+    assert files == {"job.json", "base.json", "rows"}
+
+
+@pytest.mark.parametrize("rank", [pytest.param(0, marks=pytest.mark.slow), 1])
+def test_a_sweep_that_is_paused_and_killed_loses_no_step_and_ends_with_the_same_bytes(
+    rank: int, by_two: Path, tmp_path: Path, tiny_model_dir: Path
 ) -> None:
-    assert {path.name for path in by_two.with_name("elsewhere").iterdir()} == {
-        "job.json",
-        "base.json",
-        "rows",
-    }
-
-
-@pytest.mark.parametrize(("rank", "steps"), [pytest.param(0, 6, marks=pytest.mark.slow), (1, 19)])
-def test_a_kill_of_either_process_loses_no_arm_and_ends_with_the_same_bytes(
-    rank: int, steps: int, by_two: Path, tmp_path: Path, tiny_model_dir: Path
-) -> None:
-    folder = sweep(tmp_path, tiny_model_dir)
-    kill_one_process(folder, rank, lambda: count_trial_steps(folder), steps)
-    check_gone_on(folder, by_two)
-
-
-def check_gone_on(folder: Path, by_two: Path) -> None:
+    folder = make_distributed_sweep(tmp_path, tiny_model_dir)
+    processes = start_processes(folder, 2)
+    while count_steps(folder / "arms" / "01") == 0:
+        processes[0].join(0.002)
+        assert processes[0].is_alive()
+    (folder / "PAUSED").touch()
+    assert wait_for_first(processes) == PAUSED
+    progress = read_json(folder / "progress.json") or {}
+    assert 0 < progress["step"] < STEPS
+    (folder / "PAUSED").unlink()
+    kill_one_process(folder, rank, lambda: count_trial_steps(folder), steps=STEPS - 6)
     assert run_processes(folder, 2) == [0, 0]
     assert adapter_bytes(folder) == adapter_bytes(by_two)
-    assert table(folder) == table(by_two)
+    assert read_table(folder) == read_table(by_two)
     assert count_trial_steps(folder) == STEPS
 
 
-def test_a_pause_of_the_sweep_is_seen_in_the_midst_of_an_arm(
-    by_two: Path, tmp_path: Path, tiny_model_dir: Path
-) -> None:
-    folder = sweep(tmp_path, tiny_model_dir)
-    team = start_processes(folder, 2)
-    while count_steps(folder / "arms" / "02") == 0:
-        team[0].join(0.002)
-        assert team[0].is_alive()
-    (folder / "PAUSED").touch()
-    assert wait_for_first(team) == PAUSED
-    progress = read_json(folder / "progress.json") or {}
-    assert 4 < progress["step"] < STEPS
-    assert progress["estimated_finish"] is None
-    (folder / "PAUSED").unlink()
-    check_gone_on(folder, by_two)
-
-
-def test_an_arm_that_is_out_is_out_in_both_processes(tmp_path: Path, tiny_model_dir: Path) -> None:
-    folder = sweep(tmp_path, tiny_model_dir, (("learning_rate", (1e-3, 1e30)),))
-    assert run_processes(folder, 2) == [0, 0]
-    assert table(folder)[1]["outcome"].startswith("out after step 1: At step 2 the loss became nan")
-    assert [said for said in warnings(folder) if said.startswith("Arm 2: is out, and the sweep goes on")]
-    assert (read_json(folder / "DONE") or {})["winner"] == 1
-
-
-def test_arms_are_not_trained_on_a_base_that_is_divided(tmp_path: Path, tiny_model_dir: Path) -> None:
-    folder = sweep(tmp_path, tiny_model_dir, settings=replace(SETTINGS, sharding="fsdp"))
-    assert wait_for_first(start_processes(folder, 2)) == 1
-    failed = read_json(folder / "FAILED") or {}
-    assert (failed["code"], failed["param"]) == ("sharding_unavailable", "sharding")
-
-
 @pytest.mark.slow
-def test_one_ceiling_holds_for_all_arms_in_both_processes(tmp_path: Path, tiny_model_dir: Path) -> None:
-    folder = sweep(tmp_path, tiny_model_dir, settings=replace(SETTINGS, n_epochs=1000, max_seconds=15))
+def test_one_ceiling_holds_for_all_trials_in_both_processes(tmp_path: Path, tiny_model_dir: Path) -> None:
+    folder = make_distributed_sweep(
+        tmp_path, tiny_model_dir, replace(SETTINGS, n_epochs=1000, max_seconds=15)
+    )
     assert run_processes(folder, 2) == [0, 0]
-    done = read_json(folder / "DONE") or {}
-    assert done["stopped"].startswith(f"Stopped at step {done['step']}/16000: the ceiling of 15 s")
-    assert table(folder)[done["winner"] - 1]["outcome"] == "won"
+    done = read_done(folder)
+    assert done["stopped"].startswith(f"Stopped at step {done['step']}/")
+    assert "the ceiling of 15 s" in done["stopped"]
+    assert read_table(folder)[done["winner"] - 1]["outcome"] == "won"

@@ -1,5 +1,4 @@
-"""W&B and MLflow for real, W&B offline and MLflow in a folder. Fails where the extra [curves] isn't
-installed."""
+"""The real W&B (offline) and MLflow (in a folder). Fails if the extra [curves] isn't installed."""
 
 from __future__ import annotations
 
@@ -8,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.local.test_life import losses
-from tests.local.test_run_lifecycle import examples, serve_in_process, upload, wait_for_status
-from trainers.local.job_directory import Integration, read_events, read_json
+from tests.local.runs import event_messages, train_losses
+from tests.local.served import examples, served_process, upload, wait_for_status
+from trainers.local.job_directory import Integration, read_json
 from trainers.local.training.trackers import Curves
 
 pytestmark = pytest.mark.slow
@@ -18,11 +17,11 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture(autouse=True)
 def _installed() -> None:
-    lacking = [name for name in ("wandb", "mlflow") if find_spec(name) is None]
-    assert not lacking, f"needs {' and '.join(lacking)}: pip install -e '.[curves]'"
+    missing = [name for name in ("wandb", "mlflow") if find_spec(name) is None]
+    assert not missing, f"needs {' and '.join(missing)}: pip install -e '.[curves]'"
 
 
-def test_a_job_asked_for_both_draws_its_curves_there(
+def test_a_jobs_curves_are_sent_to_both_trackers(
     tmp_path: Path, tiny_model_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     store = f"sqlite:///{tmp_path}/mlflow.db" if find_spec("sqlalchemy") else f"file://{tmp_path}/mlruns"
@@ -41,10 +40,10 @@ def test_a_job_asked_for_both_draws_its_curves_there(
             extra_body={"integrations": integrations, "hyperparameters": {"n_epochs": 2, "batch_size": 4}},
         )
         assert wait_for_status(client, job.id, "succeeded", "failed", seconds=200).status == "succeeded"
-        told = [e.message for e in client.fine_tuning.jobs.list_events(job.id, limit=100)]
-        answered = client.fine_tuning.jobs.retrieve(job.id).integrations or []
-    assert [each.type for each in answered] == ["wandb", "mlflow"]
-    assert not [said for said in told if "could not be written to" in said]
+        messages = [event.message for event in client.fine_tuning.jobs.list_events(job.id, limit=100)]
+        integrations_shown = client.fine_tuning.jobs.retrieve(job.id).integrations or []
+    assert [integration.type for integration in integrations_shown] == ["wandb", "mlflow"]
+    assert not any("could not be written to" in message for message in messages)
     folder = tmp_path / "data" / "jobs" / job.id
     assert len(list(folder.glob("wandb/offline-run-*/*.wandb"))) == 1
     from mlflow import MlflowClient
@@ -54,11 +53,11 @@ def test_a_job_asked_for_both_draws_its_curves_there(
     assert (run.info.status, run.info.run_name, run.data.tags["job"]) == ("FINISHED", "first", job.id)
     curve = mlflow.get_metric_history(run.info.run_id, "train/loss")
     assert [point.step for point in curve] == list(range(1, 13))
-    assert [point.value for point in curve] == pytest.approx(losses(folder), rel=1e-4)
+    assert [point.value for point in curve] == pytest.approx(train_losses(folder), rel=1e-4)
     assert [point.step for point in mlflow.get_metric_history(run.info.run_id, "valid/loss")] == [6, 12]
 
 
-def test_a_service_that_cannot_be_reached_costs_an_event_and_no_training(
+def test_a_tracker_that_cannot_be_reached_only_adds_an_event(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
@@ -67,6 +66,5 @@ def test_a_service_that_cannot_be_reached_costs_an_event_and_no_training(
     curves.begin(after=0)
     curves.log(1, {"train/loss": 1.0})
     curves.end(is_done=True)
-    told = [event["message"] for event in read_events(tmp_path)]
-    assert len(told) == 1
-    assert told[0].startswith("mlflow could not be written to, so the training goes on without it: ")
+    (message,) = event_messages(tmp_path)
+    assert message.startswith("mlflow could not be written to, so the training goes on without it: ")
