@@ -1,4 +1,4 @@
-"""An encoder's training, from its rows to the folder that is served: by a head, as a whole, after a kill, refused."""
+"""Training an encoder, from its rows to the folder that is served: a head or all of it, also after a kill or pause."""
 
 from __future__ import annotations
 
@@ -10,11 +10,20 @@ import pytest
 
 from tests.local.encoders import tiny_encoder_dir as tiny_encoder_dir
 from tests.local.labelled_tickets import encoder_job, tickets
-from tests.local.runs import SIGKILLED, start_run
+from tests.local.runs import (
+    SIGKILLED,
+    WAIT_S,
+    event_messages,
+    read_done,
+    read_failure,
+    read_results,
+    start_run,
+    train_losses,
+)
 from trainers.encoders.classifier import load_classifier
 from trainers.encoders.embedding import EncoderError
 from trainers.local.checks import file_refusal, labels_refusal
-from trainers.local.job_directory import read_events, read_json, replace_json
+from trainers.local.job_directory import read_json, replace_json
 from trainers.local.train import PAUSED, run_training
 from trainers.local.training.methods.head import ROWS_A_PART
 from trainers.methods import Parameters
@@ -23,110 +32,128 @@ CALL = (
     b'{"messages": [{"role": "user", "content": "hi"}, '
     b'{"role": "assistant", "tool_calls": [{"id": "1", "function": {"name": "f", "arguments": "{}"}}]}]}\n'
 )
-QUICK = Parameters(n_epochs=6, batch_size=8, learning_rate=2e-3)
+QUICK = Parameters(n_epochs=4, batch_size=8, learning_rate=4e-3)
+STEPS = 32  # of 60 rows
 
 
-def head_of(folder: Path) -> bytes:
+def head_bytes(folder: Path) -> bytes:
     with np.load(folder / "adapter" / "head.npz") as arrays:
-        return arrays["weights"].tobytes() + arrays["biases"].tobytes()
+        return bytes(arrays["weights"].tobytes() + arrays["biases"].tobytes())
 
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A head on the default encoder."""
     folder = encoder_job(tmp_path_factory.mktemp("head") / "job")
     assert run_training(folder) == 0
     return folder
 
 
-def test_a_head_learns_the_labels_in_one_reading(trained: Path) -> None:
+@pytest.fixture(scope="module")
+def fully_trained(tiny_encoder_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("full") / "job"
+    encoder_job(folder, "full", base=str(tiny_encoder_dir), settings=QUICK)
+    assert run_training(folder) == 0
+    return folder
+
+
+def test_a_head_learns_the_labels_in_one_pass(trained: Path) -> None:
     classifier = load_classifier(trained / "adapter")
     (answer,) = classifier.classify(["Someone else used my credit card"])
     assert answer.label == "billing"
     assert 0.34 < answer.probability < 1
     assert answer.probability + sum(share for _, share in answer.others) == pytest.approx(1, abs=1e-5)
-    done = read_json(trained / "DONE")
-    assert done and done["trainable_parameters"] == 3 * 385 and done["trained_tokens"] > 60 * 5
+    done = read_done(trained)
+    assert done["trainable_parameters"] == 3 * 385
+    assert done["trained_tokens"] > 60 * 5
     header, line = (trained / "results.csv").read_text().splitlines()
-    assert header.startswith("step,train_loss,train_accuracy") and line.startswith("1,")
-    assert "Fitting 3 labels on 60 rows" in read_events(trained)[1]["message"]
+    assert header.startswith("step,train_loss,train_accuracy")
+    assert line.startswith("1,")
+    assert "Fitting 3 labels on 60 rows" in event_messages(trained)[1]
 
 
-def test_a_kill_between_two_parts_costs_no_part_and_ends_alike(tmp_path: Path) -> None:
-    rows = tickets(ROWS_A_PART + 40)
-    folder, other = encoder_job(tmp_path / "killed", rows=rows), encoder_job(tmp_path / "whole", rows=rows)
-    process, deadline = start_run(folder), time.monotonic() + 120
+def test_a_killed_job_keeps_the_parts_that_were_embedded_and_ends_with_the_same_bytes(
+    tiny_encoder_dir: Path, tmp_path: Path
+) -> None:
+    rows = tickets(5 * ROWS_A_PART)
+    folder, undisturbed = (
+        encoder_job(tmp_path / name, base=str(tiny_encoder_dir), rows=rows)
+        for name in ("killed", "undisturbed")
+    )
+    process, deadline = start_run(folder), time.monotonic() + WAIT_S
     while not list((folder / "rows").glob("*.npy")):
         assert process.is_alive() and time.monotonic() < deadline
-        time.sleep(0.01)
+        time.sleep(0.001)
     process.kill()
     process.join(20)
     assert process.exitcode == SIGKILLED and not (folder / "DONE").exists()
     parts = {path: path.stat().st_mtime_ns for path in (folder / "rows").glob("*.npy")}
-    assert run_training(folder) == run_training(other) == 0
-    assert all(path.stat().st_mtime_ns == made_at for path, made_at in parts.items())
-    assert head_of(folder) == head_of(other)
+    assert run_training(folder) == run_training(undisturbed) == 0
+    assert all(path.stat().st_mtime_ns == written_at for path, written_at in parts.items())
+    assert head_bytes(folder) == head_bytes(undisturbed)
 
 
-def test_a_pause_is_obeyed_and_what_was_read_stays(tmp_path: Path) -> None:
-    folder = encoder_job(tmp_path / "job")
+def test_a_paused_head_continues_after_its_pause(tiny_encoder_dir: Path, tmp_path: Path) -> None:
+    folder = encoder_job(tmp_path / "job", base=str(tiny_encoder_dir))
     replace_json(folder / "PAUSED", {"at": 0})
     assert run_training(folder) == PAUSED
     (folder / "PAUSED").unlink()
     assert run_training(folder) == 0
 
 
-def test_an_encoder_learns_as_a_whole_and_is_served_as_onnx(tiny_encoder_dir: Path, tmp_path: Path) -> None:
+def test_full_training_changes_the_encoder_which_is_served_as_onnx(
+    fully_trained: Path, tiny_encoder_dir: Path, tmp_path: Path
+) -> None:
     head = encoder_job(tmp_path / "head", base=str(tiny_encoder_dir))
-    full = encoder_job(tmp_path / "full", "full", base=str(tiny_encoder_dir), settings=QUICK)
-    assert run_training(head) == run_training(full) == 0
+    assert run_training(head) == 0
     texts = [f"Order {number}: the courier lost my package" for number in range(5)]
-    frozen, learnt = (load_classifier(each / "adapter") for each in (head, full))
-    assert frozen.encoder.sha256 != learnt.encoder.sha256, "its own ONNX lies with the head"
-    assert {answer.label for answer in learnt.classify(texts)} == {"shipping"}
-    losses = [float(line.split(",")[1]) for line in (full / "results.csv").read_text().splitlines()[1:]]
-    assert len(losses) == 6 * 8 and np.mean(losses[-8:]) < np.mean(losses[:8]) / 2
+    frozen, tuned = (load_classifier(folder / "adapter") for folder in (head, fully_trained))
+    assert frozen.encoder.sha256 != tuned.encoder.sha256, "its own ONNX is beside the head"
+    assert {answer.label for answer in tuned.classify(texts)} == {"shipping"}
+    losses = train_losses(fully_trained)
+    assert len(losses) == STEPS and np.mean(losses[-8:]) < np.mean(losses[:8]) / 2
 
 
-def test_a_whole_training_goes_on_where_it_was_paused(tiny_encoder_dir: Path, tmp_path: Path) -> None:
+def test_full_training_resumes_where_it_was_paused(
+    fully_trained: Path, tiny_encoder_dir: Path, tmp_path: Path
+) -> None:
     folder = encoder_job(tmp_path / "paused", "full", base=str(tiny_encoder_dir), settings=QUICK)
-    whole = encoder_job(tmp_path / "whole", "full", base=str(tiny_encoder_dir), settings=QUICK)
-    process, deadline = start_run(folder), time.monotonic() + 120
-    while int((read_json(folder / "progress.json") or {}).get("step", 0)) < 10:
+    process, deadline = start_run(folder), time.monotonic() + WAIT_S
+    while int((read_json(folder / "progress.json") or {}).get("step", 0)) < 5:
         assert process.is_alive() and time.monotonic() < deadline
         time.sleep(0.005)
     replace_json(folder / "PAUSED", {"at": 0})
     process.join(60)
     assert process.exitcode == PAUSED
     (folder / "PAUSED").unlink()
-    assert run_training(folder) == run_training(whole) == 0
-    assert any(event["message"].startswith("Resuming from step") for event in read_events(folder))
-    steps = [line.split(",")[0] for line in (folder / "results.csv").read_text().splitlines()[1:]]
-    assert steps == [str(step) for step in range(1, 49)]
-    with np.load(folder / "adapter" / "head.npz") as one, np.load(whole / "adapter" / "head.npz") as other:
-        np.testing.assert_allclose(one["weights"], other["weights"], atol=1e-3)
+    assert run_training(folder) == 0
+    assert any(message.startswith("Resuming from step") for message in event_messages(folder))
+    assert [row["step"] for row in read_results(folder)] == [str(step) for step in range(1, STEPS + 1)]
+    paused, expected = (np.load(each / "adapter" / "head.npz")["weights"] for each in (folder, fully_trained))
+    np.testing.assert_allclose(paused, expected, atol=1e-3)
 
 
-def test_an_encoder_that_is_not_there_fails_the_job_with_the_cure(tmp_path: Path) -> None:
+def test_a_missing_encoder_fails_the_job(tmp_path: Path) -> None:
     folder = encoder_job(tmp_path / "job", base=str(tmp_path / "nowhere"))
     assert run_training(folder) == 1
-    failed = read_json(folder / "FAILED")
-    assert failed and failed["param"] == "model" and "There is no encoder" in failed["message"]
+    failure = read_failure(folder)
+    assert failure["param"] == "model" and "There is no encoder" in failure["message"]
 
 
-def test_a_head_is_not_used_over_another_encoder(
+def test_a_head_is_not_used_with_another_encoder(
     trained: Path, tiny_encoder_dir: Path, tmp_path: Path
 ) -> None:
-    described = read_json(trained / "adapter" / "classifier.json") or {}
+    description = read_json(trained / "adapter" / "classifier.json") or {}
     folder = tmp_path / "adapter"
     folder.mkdir()
     (folder / "head.npz").write_bytes((trained / "adapter" / "head.npz").read_bytes())
-    replace_json(folder / "classifier.json", {**described, "encoder": str(tiny_encoder_dir)})
+    replace_json(folder / "classifier.json", {**description, "encoder": str(tiny_encoder_dir)})
     with pytest.raises(EncoderError, match="have changed since this classifier was trained"):
         load_classifier(folder)
 
 
 @pytest.mark.parametrize(
-    ("rows", "sentence"),
+    ("rows", "reason"),
     [
         (tickets(1) * 12, "All its answers are the same"),
         (
@@ -136,14 +163,14 @@ def test_a_head_is_not_used_over_another_encoder(
         (tickets(3) + CALL, "don't end with a plain-text answer"),
     ],
 )
-def test_rows_that_are_no_labels_are_refused(rows: bytes, sentence: str, tmp_path: Path) -> None:
+def test_rows_without_usable_labels_are_refused(rows: bytes, reason: str, tmp_path: Path) -> None:
     path = tmp_path / "rows.jsonl"
     path.write_bytes(rows)
-    refused = labels_refusal(path)
-    assert refused and sentence in refused
+    refusal = labels_refusal(path)
+    assert refusal and reason in refusal
 
 
-def test_a_line_with_nothing_but_a_byte_order_mark_is_blank(tmp_path: Path) -> None:
+def test_a_line_with_only_a_byte_order_mark_is_blank(tmp_path: Path) -> None:
     path = tmp_path / "rows.jsonl"
     path.write_bytes(b"\xef\xbb\xbf\n" + tickets(12))
     assert file_refusal(path, 10) is None

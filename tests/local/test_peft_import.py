@@ -12,30 +12,30 @@ import torch
 from trainers.local.peft import compile_at_first_call
 
 ROOT = Path(__file__).parents[2]
-LOADED = (
+PRINT_IMPORTS = (
     "import sys; import trainers.local.training.methods.sft; "
     "print(*(name in sys.modules for name in ('bitsandbytes', 'torch._inductor.compile_fx')))"
 )
 
 
-def test_a_training_starts_without_torch_s_compiler() -> None:
+def test_a_training_starts_without_torchs_compiler() -> None:
     pytest.importorskip("bitsandbytes")
-    done = subprocess.run([sys.executable, "-c", LOADED], cwd=ROOT, capture_output=True, text=True)
-    assert done.stdout.split() == ["True", "False"], done.stderr
+    process = subprocess.run([sys.executable, "-c", PRINT_IMPORTS], cwd=ROOT, capture_output=True, text=True)
+    assert process.stdout.split() == ["True", "False"], process.stderr
 
 
-def test_torch_s_own_compile_is_back_after_the_import() -> None:
+def test_torchs_own_compile_is_back_after_the_import() -> None:
     assert torch.compile.__module__ == "torch"
 
 
-def test_a_function_is_compiled_once_and_when_it_is_first_called(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_function_is_compiled_once_at_its_first_call(monkeypatch: pytest.MonkeyPatch) -> None:
     compiled = []
 
-    def recording(function, **options):  # type: ignore[no-untyped-def]
+    def record_options(function, **options):  # type: ignore[no-untyped-def]
         compiled.append(options)
         return function
 
-    monkeypatch.setattr("trainers.local.peft._compile", recording)
+    monkeypatch.setattr("trainers.local.peft._compile", record_options)
     double = compile_at_first_call(dynamic=True)(lambda number: 2 * number)
     assert compiled == []
     assert (double(3), double(number=4)) == (6, 8)

@@ -10,56 +10,40 @@ from transformers import AutoConfig
 
 from trainers.base_models import Base, Preset, find_base, find_preset, presets
 from trainers.local.architecture import architecture_of
-from trainers.sizing.architecture import Architecture
 
 
-def built(preset: Preset) -> nn.Module:
-    """On the meta device: shapes without numbers."""
+def build_without_weights(preset: Preset) -> nn.Module:
     config = AutoConfig.for_model(**preset.config)
     with torch.device("meta"):
         model: nn.Module = getattr(transformers, preset.model_class)(config)
     return model
 
 
-def architecture(preset: Preset) -> Architecture:
-    found = find_base(preset.hub_id, ask_the_hub=False)
-    assert isinstance(found, Base)
-    return found.architecture
+@pytest.mark.parametrize("preset", presets(), ids=lambda preset: preset.hub_id)
+def test_a_presets_numbers_are_those_of_transformers_class(preset: Preset) -> None:
+    """Its parameters, its target modules, the weights that bitsandbytes would replace, and its shape."""
+    base = find_base(preset.hub_id, ask_the_hub=False)
+    assert isinstance(base, Base)
+    architecture = base.architecture
+    model = build_without_weights(preset)
+    assert (
+        sum(parameter.numel() for parameter in model.parameters()) == preset.parameters
+    )  # tied matrices once
+    assert (architecture.parameters, architecture.context) == (preset.parameters, preset.context)
 
+    linear = {name: module for name, module in model.named_modules() if type(module) is nn.Linear}
+    adaptable = {name for name in linear if preset.within is None or f"{preset.within}." in f"{name}."}
+    assert {name.rpartition(".")[2] for name in adaptable} >= set(preset.target_modules)
+    targets = [linear[name] for name in adaptable if name.rpartition(".")[2] in preset.target_modules]
+    lora = sum(8 * (layer.in_features + layer.out_features) for layer in targets)
+    assert architecture.lora_parameters(8, preset.target_modules) == lora
 
-@pytest.mark.parametrize("preset", presets(), ids=lambda one: one.hub_id)
-def test_a_presets_dimensions_give_the_published_number_of_parameters(preset: Preset) -> None:
-    model = built(preset)
-    counted = sum(parameter.numel() for parameter in model.parameters())  # a tied matrix comes once
-    assert counted == preset.parameters
-    assert architecture(preset).parameters == preset.parameters
-    assert architecture(preset).context == preset.context
-
-
-@pytest.mark.parametrize("preset", presets(), ids=lambda one: one.hub_id)
-def test_a_presets_target_modules_are_there_and_count_as_reckoned(preset: Preset) -> None:
-    linear = [
-        (name, module)
-        for name, module in built(preset).named_modules()
-        if type(module) is nn.Linear and (preset.within is None or f"{preset.within}." in f"{name}.")
-    ]
-    found = [m for name, m in linear if name.rpartition(".")[2] in preset.target_modules]
-    by_hand = sum(8 * (one.in_features + one.out_features) for one in found)
-    assert {name.rpartition(".")[2] for name, _ in linear} >= set(preset.target_modules)
-    assert architecture(preset).lora_parameters(8, preset.target_modules) == by_hand
-
-
-@pytest.mark.parametrize("preset", presets(), ids=lambda one: one.hub_id)
-def test_what_bitsandbytes_would_replace_is_counted(preset: Preset) -> None:
-    model = built(preset)
     head = model.get_output_embeddings()  # type: ignore[operator]
-    weights = sum(m.weight.numel() for m in model.modules() if type(m) is nn.Linear and m is not head)
-    assert architecture(preset).quantisable_weights == weights
+    quantizable = sum(layer.weight.numel() for layer in linear.values() if layer is not head)
+    assert architecture.quantisable_weights == quantizable
 
-
-@pytest.mark.parametrize("preset", [each for each in presets() if each.shape], ids=lambda one: one.hub_id)
-def test_a_shape_is_what_its_class_has(preset: Preset) -> None:
-    assert preset.shape == architecture_of(preset.config)
+    if preset.shape:
+        assert preset.shape == architecture_of(preset.config)
 
 
 def test_a_preset_is_found_by_its_hub_id_and_by_its_alias() -> None:

@@ -1,4 +1,4 @@
-"""Jobs on rented machines: our trainer against the stand-in for Hugging Face, whose machines are processes here."""
+"""Jobs on rented machines: our trainer against a fake Hugging Face, whose machines are processes here."""
 
 from __future__ import annotations
 
@@ -39,21 +39,21 @@ MORE = ("--hf-image", IMAGE)
 
 @pytest.fixture
 def peer(monkeypatch: pytest.MonkeyPatch) -> Iterator[HfPeer]:
-    with hf_jobs() as made:
-        monkeypatch.setenv("HF_ENDPOINT", made.url)
+    with hf_jobs() as peer:
+        monkeypatch.setenv("HF_ENDPOINT", peer.url)
         monkeypatch.setenv("HF_TOKEN", TOKEN)
         monkeypatch.setenv("HF_HUB_DISABLE_XET", "1")
         monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_DISABLE_XET", True)
-        monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", made.url)
-        template = f"{made.url}/{{repo_id}}/resolve/{{revision}}/{{filename}}"
+        monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", peer.url)
+        template = f"{peer.url}/{{repo_id}}/resolve/{{revision}}/{{filename}}"
         monkeypatch.setattr(huggingface_hub.constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
-        yield made
+        yield peer
 
 
 @contextmanager
-def trainer(folder: Path, base: Path, *more: str) -> Iterator[tuple[TrainerServer, openai.OpenAI]]:
+def trainer(folder: Path, base: Path, *options: str) -> Iterator[tuple[TrainerServer, openai.OpenAI]]:
     with (
-        serve_in_process(folder, f"tiny={base}", more=(*MORE, *more)) as served,
+        serve_in_process(folder, f"tiny={base}", more=(*MORE, *options)) as served,
         served.client() as client,
     ):
         yield served, client
@@ -73,8 +73,8 @@ def create(
     )
 
 
-@pytest.mark.slow  # the bot's story trains there, too
-def test_a_job_trains_on_a_rented_machine_and_answers_here(
+@pytest.mark.slow  # the bot's story trains there too
+def test_a_job_is_trained_on_a_rented_machine_and_its_model_answers_here(
     peer: HfPeer, tmp_path: Path, tiny_model_dir: Path
 ) -> None:
     with trainer(tmp_path, tiny_model_dir) as (_, client):
@@ -84,8 +84,8 @@ def test_a_job_trains_on_a_rented_machine_and_answers_here(
         (machine,) = peer.jobs.values()
         assert machine.stage == "COMPLETED" and machine.seconds == ended.billed_seconds
         assert machine.spec["timeoutSeconds"] == 1800 and machine.spec["dockerImage"] == IMAGE
-        said = [event.message for event in client.fine_tuning.jobs.list_events(job.id, limit=100)]
-        assert any("8 rows went well" in text for text in said), said
+        messages = [event.message for event in client.fine_tuning.jobs.list_events(job.id, limit=100)]
+        assert any("8 rows went well" in message for message in messages), messages
         answer = client.chat.completions.create(
             model=ended.fine_tuned_model, messages=[{"role": "user", "content": "hello"}], max_tokens=4
         )
@@ -103,23 +103,25 @@ DONE = {
 
 
 @contextmanager
-def here(folder: Path, base: Path, **more: Any) -> Iterator[openai.OpenAI]:
+def trainer_here(folder: Path, base: Path, *, poll_s: float = 0.2, **options: Any) -> Iterator[openai.OpenAI]:
     with (
-        serve_in_thread(folder, {"tiny": str(base)}, rented=RentingOptions(IMAGE, **more)) as served,
+        pytest.MonkeyPatch.context() as patch,
+        served_here(folder, {"tiny": str(base)}, rented=RentingOptions(IMAGE, **options)) as served,
         served.client() as client,
     ):
+        patch.setattr(rented_backend, "POLL_S", poll_s)
         yield client
 
 
-def refused(status: int, text: str) -> Callable[[HfPeer], None]:
+def refuse(status: int, text: str) -> Callable[[HfPeer], None]:
     return lambda peer: setattr(peer, "refusal", (status, text))
 
 
 @pytest.mark.parametrize(
-    ("fault", "code", "words"),
+    ("fault", "code", "advice"),
     [
-        (refused(402, "Payment required"), "hf_402", "add some at huggingface.co/settings/billing"),
-        (refused(403, "Forbidden"), "hf_403", "rights to start Jobs"),
+        (refuse(402, "Payment required"), "hf_402", "add some at huggingface.co/settings/billing"),
+        (refuse(403, "Forbidden"), "hf_403", "rights to start Jobs"),
         (lambda peer: peer.micro_usd.update({"t4-small": 6_700}), "price_rose", "ask for a new plan"),
         (lambda peer: peer.micro_usd.pop("t4-small"), "unknown_hardware", "one of cpu-basic"),
         (lambda peer: setattr(peer, "pull_error", "Failed to pull image"), "machine_failed", "can be pulled"),
@@ -127,28 +129,33 @@ def refused(status: int, text: str) -> Callable[[HfPeer], None]:
             lambda peer: setattr(peer, "files", {}),
             "machine_failed",
             "without a result",
-            marks=pytest.mark.slow,  # it trains first
+            marks=pytest.mark.slow,  # trains first
         ),
     ],
     ids=["no-credit", "no-right", "dearer", "no-such-hardware", "no-image", "no-result"],
 )
-def test_a_machine_that_can_not_be_had_fails_its_job_with_the_cure(
-    fault: Callable[[HfPeer], None], code: str, words: str, peer: HfPeer, tmp_path: Path, tiny_model_dir: Path
+def test_a_machine_that_cannot_start_fails_its_job_with_advice(
+    fault: Callable[[HfPeer], None],
+    code: str,
+    advice: str,
+    peer: HfPeer,
+    tmp_path: Path,
+    tiny_model_dir: Path,
 ) -> None:
     fault(peer)
-    with here(tmp_path, tiny_model_dir) as client:
+    with trainer_here(tmp_path, tiny_model_dir) as client:
         ended = wait_for_status(client, create(client).id, "failed", seconds=30)
-        assert ended.error.code == code and words in ended.error.message
+        assert ended.error.code == code and advice in ended.error.message
         assert ended.model_extra["billed_seconds"] == sum(machine.seconds for machine in peer.jobs.values())
         wait_for(lambda: list(peer.repositories), lambda left: not left)
     assert not peer.running and len(peer.jobs) == (code == "machine_failed")
 
 
-def test_a_start_without_an_answer_is_found_by_its_label(
+def test_a_machine_whose_start_got_no_answer_is_found_by_its_label(
     peer: HfPeer, tmp_path: Path, tiny_model_dir: Path
 ) -> None:
     peer.lost_answers, peer.list_lag_s, peer.files = 1, 2.0, DONE
-    with here(tmp_path, tiny_model_dir) as client:
+    with trainer_here(tmp_path, tiny_model_dir) as client:
         job = create(client)
         ended = wait_for_status(client, job.id, "succeeded", "failed", seconds=30)
         assert ended.status == "succeeded" and ended.trained_tokens == 12
@@ -159,25 +166,25 @@ def test_a_start_without_an_answer_is_found_by_its_label(
     assert adapter["base_model_name_or_path"] == str(tiny_model_dir)
 
 
-def test_a_machine_that_is_shown_a_moment_later_is_waited_for_and_paid_as_it_was_seen(
+def test_a_machine_listed_late_is_waited_for_and_billed_for_the_time_observed(
     peer: HfPeer, tmp_path: Path, tiny_model_dir: Path
 ) -> None:
     peer.files, peer.stub_s, peer.ran_s = DONE, 2.0, 60.0
     peer.unseen_looks, peer.forgets_time = 3, True
-    with here(tmp_path, tiny_model_dir) as client:
+    with trainer_here(tmp_path, tiny_model_dir) as client:
         ended = wait_for_status(client, create(client).id, "succeeded", "failed", seconds=30)
     assert ended.status == "succeeded" and ended.billed_seconds >= 60 and len(peer.jobs) == 1
 
 
-def test_a_cancel_ends_the_machine_and_its_seconds_are_billed(
+def test_cancelling_a_job_ends_its_machine_and_bills_its_seconds(
     peer: HfPeer, tmp_path: Path, tiny_model_dir: Path
 ) -> None:
     peer.files, peer.stub_s = DONE, 60.0
-    with here(tmp_path, tiny_model_dir) as client:
+    with trainer_here(tmp_path, tiny_model_dir) as client:
         job = create(client)
-        look = lambda: client.fine_tuning.jobs.retrieve(job.id).model_extra["billed_seconds"]  # noqa: E731
+        billed = lambda: client.fine_tuning.jobs.retrieve(job.id).model_extra["billed_seconds"]  # noqa: E731
         wait_for_status(client, job.id, "running")
-        wait_for(look, lambda seconds: seconds >= 1)
+        wait_for(billed, lambda seconds: seconds >= 1)
         with pytest.raises(openai.BadRequestError, match="Cancel it instead"):
             client.fine_tuning.jobs.pause(job.id)
         ended = client.fine_tuning.jobs.cancel(job.id)
@@ -187,21 +194,21 @@ def test_a_cancel_ends_the_machine_and_its_seconds_are_billed(
         wait_for(lambda: list(peer.repositories), lambda left: not left)
 
 
-def test_a_machine_that_the_servers_own_time_out_ends_is_billed_and_said(
+def test_a_machine_that_reaches_its_time_limit_fails_its_job_and_is_billed(
     peer: HfPeer, tmp_path: Path, tiny_model_dir: Path
 ) -> None:
     peer.files, peer.stub_s, peer.ran_s = DONE, 60.0, 30 * 60 - 1.0
-    with here(tmp_path, tiny_model_dir) as client:
+    with trainer_here(tmp_path, tiny_model_dir) as client:
         ended = wait_for_status(client, create(client).id, "failed", seconds=30)
         assert ended.error.code == "time_was_up" and "Raise [hf] minutes" in ended.error.message
     assert ended.billed_seconds == 30 * 60 and len(peer.jobs) == 1 and not peer.running
 
 
 @pytest.mark.slow  # a machine imports PyTorch
-def test_where_the_first_steps_fail_nothing_is_trained_and_the_machine_ends(
+def test_a_job_whose_first_steps_fail_is_not_trained_and_its_machine_ends(
     peer: HfPeer, tmp_path: Path, tiny_model_dir: Path
 ) -> None:
-    with here(tmp_path, tiny_model_dir) as client:
+    with trainer_here(tmp_path, tiny_model_dir) as client:
         ended = wait_for_status(
             client, create(client, target_modules="no_proj").id, "failed", "succeeded", seconds=75
         )
@@ -212,11 +219,9 @@ def test_where_the_first_steps_fail_nothing_is_trained_and_the_machine_ends(
     assert machine.stage == "ERROR" and ended.billed_seconds == machine.seconds and not ended.trained_tokens
 
 
-def test_the_repository_stays_where_it_is_to_be_kept(
-    peer: HfPeer, tmp_path: Path, tiny_model_dir: Path
-) -> None:
+def test_the_repository_is_kept_on_request(peer: HfPeer, tmp_path: Path, tiny_model_dir: Path) -> None:
     peer.files = DONE
-    with here(tmp_path, tiny_model_dir, keeps_files=True) as client:
+    with trainer_here(tmp_path, tiny_model_dir, keeps_files=True) as client:
         job = create(client)
         wait_for_status(client, job.id, "succeeded", seconds=30)
         record = tmp_path / "jobs" / job.id / "rented.json"
@@ -230,7 +235,7 @@ def test_hardware_with_several_gpus_is_refused(peer: HfPeer) -> None:
         fetch_rental("t4-mediumx4", 30)
 
 
-def test_a_second_client_leaves_the_connections_of_the_first_open(peer: HfPeer) -> None:
+def test_a_second_client_keeps_the_first_ones_connections_open(peer: HfPeer) -> None:
     hub_api()
     session = huggingface_hub.utils.get_session()
     hub_api()
@@ -240,36 +245,36 @@ def test_a_second_client_leaves_the_connections_of_the_first_open(peer: HfPeer) 
 CHECKPOINT = {"resume/checkpoints/step-000002/state.pt": b"1"}
 
 
-@pytest.mark.parametrize(("losses", "ends"), [(1, "succeeded"), (3, "failed")])
-def test_after_a_lost_machine_another_goes_on_in_the_time_that_is_left(
-    losses: int, ends: str, peer: HfPeer, tmp_path: Path, tiny_model_dir: Path
+@pytest.mark.parametrize(("losses", "status"), [(1, "succeeded"), (3, "failed")])
+def test_a_lost_machine_is_replaced_within_the_remaining_time(
+    losses: int, status: str, peer: HfPeer, tmp_path: Path, tiny_model_dir: Path
 ) -> None:
     peer.files, peer.checkpoint, peer.stub_s, peer.ran_s, peer.losses = DONE, CHECKPOINT, 0.5, 500.0, losses
-    with here(tmp_path, tiny_model_dir) as client:
+    with trainer_here(tmp_path, tiny_model_dir) as client:
         job = create(client)
         ended = wait_for_status(client, job.id, "succeeded", "failed", seconds=30)
-        assert ended.status == ends
+        assert ended.status == status
         texts = [event.message for event in client.fine_tuning.jobs.list_events(job.id, limit=100)]
     machines = list(peer.jobs.values())
     assert ended.billed_seconds == sum(machine.seconds for machine in machines) <= 30 * 60
-    left = [machine.spec["timeoutSeconds"] for machine in machines]
-    assert left[0] == 1800 and left[1] == 1800 - machines[0].seconds
-    assert int(machines[1].spec["environment"]["FINETUNE_SECONDS"]) == left[1]
+    limits = [machine.spec["timeoutSeconds"] for machine in machines]
+    assert limits[0] == 1800 and limits[1] == 1800 - machines[0].seconds
+    assert int(machines[1].spec["environment"]["FINETUNE_SECONDS"]) == limits[1]
     assert any("lost the machine (Node is gone). Another one continues" in text for text in texts), texts
     assert not peer.running and len(machines) == min(losses + 1, 3)
 
 
-@pytest.mark.slow  # it trains on two machines
-def test_a_training_goes_on_from_the_checkpoint_that_a_lost_machine_uploaded(
+@pytest.mark.slow  # trains on two machines
+def test_training_resumes_from_the_checkpoint_of_a_lost_machine(
     peer: HfPeer, tmp_path: Path, tiny_model_dir: Path
 ) -> None:
-    """Its checkpoints go up every 15 seconds, and it has far more steps than 45 seconds allow."""
+    """Checkpoints are uploaded every 15 seconds, and the job has far more steps than 45 seconds allow."""
     few_minutes = {**TERMS, "hf_minutes": "3"}
-    with here(tmp_path, tiny_model_dir) as client:
+    with trainer_here(tmp_path, tiny_model_dir) as client:
         job = create(client, few_minutes, rows=400, n_epochs=50, batch_size=1, max_seconds=45)
         (repository,) = wait_for(lambda: list(peer.repositories.values()), bool, seconds=30)
-        has_one = lambda: any(path.startswith("resume/") for path in repository.commits[-1][1])  # noqa: E731
-        wait_for(has_one, bool, seconds=90)
+        has_checkpoint = lambda: any(path.startswith("resume/") for path in repository.commits[-1][1])  # noqa: E731
+        wait_for(has_checkpoint, bool, seconds=90)
         peer.end(peer.running[0], "ERROR", "Node is gone")
         ended = wait_for_status(client, job.id, "succeeded", "failed", seconds=120)
         assert ended.status == "succeeded", ended.error
@@ -279,12 +284,12 @@ def test_a_training_goes_on_from_the_checkpoint_that_a_lost_machine_uploaded(
     assert len([text for text in texts if "8 rows went well" in text]) == 1
 
 
-@pytest.mark.slow  # it trains twice
-def test_a_machine_or_a_repository_that_is_gone_ends_its_job(
+@pytest.mark.slow  # trains twice
+def test_a_job_whose_repository_or_machine_disappears_fails(
     peer: HfPeer, tmp_path: Path, tiny_model_dir: Path
 ) -> None:
     peer.files, peer.stub_s = DONE, 2.0
-    with here(tmp_path, tiny_model_dir) as client:
+    with trainer_here(tmp_path, tiny_model_dir) as client:
         job = create(client)
         wait_for_status(client, job.id, "running")
         peer.repositories.clear()
@@ -297,60 +302,60 @@ def test_a_machine_or_a_repository_that_is_gone_ends_its_job(
         assert ended.error.code == "hf_404" and "asking for a machine" in ended.error.message
 
 
-def test_hardware_that_is_sold_out_is_waited_for_and_then_given_up(
+def test_a_job_whose_hardware_stays_sold_out_fails(
     peer: HfPeer, tmp_path: Path, tiny_model_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     peer.schedule_s = 3600.0
-    with here(tmp_path, tiny_model_dir, wait_minutes=0) as client:
+    with trainer_here(tmp_path, tiny_model_dir, wait_minutes=0) as client:
         ended = wait_for_status(client, create(client).id, "failed", seconds=30)
         assert ended.error.code == "hardware_sold_out" and "no t4-small free" in ended.error.message
         assert ended.billed_seconds == 0
     assert not peer.running
 
 
-def test_a_machine_that_is_waited_for_is_not_asked_for_twice_a_second(
+def test_a_waiting_machine_is_polled_only_every_few_seconds(
     peer: HfPeer, tmp_path: Path, tiny_model_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(rented_backend, "SETTLE_S", 1.0)
-    peer.schedule_s, asked = 3600.0, []
+    peer.schedule_s, polled = 3600.0, []
     get = Machines.get
-    monkeypatch.setattr(Machines, "get", lambda self, id: asked.append(time.monotonic()) or get(self, id))
-    with here(tmp_path, tiny_model_dir) as client:
+    monkeypatch.setattr(Machines, "get", lambda self, id: polled.append(time.monotonic()) or get(self, id))
+    with trainer_here(tmp_path, tiny_model_dir, poll_s=rented_backend.POLL_S) as client:
         create(client)
-        wait_for(lambda: asked, lambda times: times and time.monotonic() - times[0] > 8.0, seconds=30)
-    assert 2 <= len(asked) <= 5, [round(at - asked[0], 1) for at in asked]
+        wait_for(lambda: polled, lambda times: times and time.monotonic() - times[0] > 8.0, seconds=30)
+    assert 2 <= len(polled) <= 5, [round(at - polled[0], 1) for at in polled]
 
 
-def test_kills_of_the_trainer_leave_one_machine_a_job_and_nothing_running(
+def test_a_trainer_killed_repeatedly_rents_one_machine_per_job_and_leaves_none_running(
     peer: HfPeer, tmp_path: Path, tiny_model_dir: Path
 ) -> None:
     peer.files, peer.stub_s, peer.schedule_s, peer.list_lag_s = DONE, 2.0, 1.0, 0.5
     ids: list[str] = []
-    for kill in range(8):
+    for pause_s in (0.0, 0.4, 1.0, 1.7):  # before, during and after the start of a machine
         process = start_process(tmp_path, f"tiny={tiny_model_dir}", more=MORE)
         try:
             with TrainerServer(ready_url(process), process).client() as client:
                 ids.append(create(client).id)
-                time.sleep(0.3 * kill)
+                time.sleep(pause_s)
         finally:
             process.kill()
             process.wait()
             close(process)
-    stray = PeerJob(
-        "stray", next(iter(peer.jobs.values())).spec, time.time() - 9, 6_667, "RUNNING", started=1.0
+    orphan = PeerJob(
+        "orphan", next(iter(peer.jobs.values())).spec, time.time() - 9, 6_667, "RUNNING", started=1.0
     )
-    stray.spec = {**stray.spec, "labels": {**stray.spec["labels"], "finetune-job": "ftjob-unknown"}}
-    peer.jobs[stray.id] = stray
-    with here(tmp_path, tiny_model_dir) as client:
+    orphan.spec = {**orphan.spec, "labels": {**orphan.spec["labels"], "finetune-job": "ftjob-unknown"}}
+    peer.jobs[orphan.id] = orphan
+    with trainer_here(tmp_path, tiny_model_dir) as client:
         for job_id in ids:
             assert wait_for_status(client, job_id, "succeeded", "failed", seconds=60).status == "succeeded"
         wait_for(lambda: (peer.running, list(peer.repositories)), lambda left: left == ([], []))
-    started = [job.spec["labels"]["finetune-job"] for job in peer.jobs.values() if job is not stray]
-    assert sorted(started) == sorted(ids) and stray.stage == "CANCELED"
+    started = [job.spec["labels"]["finetune-job"] for job in peer.jobs.values() if job is not orphan]
+    assert sorted(started) == sorted(ids) and orphan.stage == "CANCELED"
 
 
 @pytest.mark.parametrize(
-    ("changes", "said"),
+    ("changes", "reason"),
     [
         ({"hf_usd_per_minute": "NaN"}, "numbers above 0"),
         ({"hf_usd_per_minute": "cheap"}, "numbers above 0"),
@@ -358,9 +363,7 @@ def test_kills_of_the_trainer_leave_one_machine_a_job_and_nothing_running(
         ({"hf_minutes": None}, "given together"),
     ],
 )
-def test_terms_of_a_rented_machine_that_cannot_be_meant_are_refused(
-    changes: dict[str, str | None], said: str
-) -> None:
+def test_invalid_rental_terms_are_refused(changes: dict[str, str | None], reason: str) -> None:
     terms = {name: value for name, value in {**TERMS, **changes}.items() if value is not None}
-    with pytest.raises(ValueError, match=said):
+    with pytest.raises(ValueError, match=reason):
         read_rental(terms)
