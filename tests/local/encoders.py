@@ -1,4 +1,4 @@
-"""An encoder small enough to train in a test, as a folder of sentence-transformers: made here, nothing downloaded."""
+"""Encoders small enough to train in a test, as folders of sentence-transformers, built without a download."""
 
 from __future__ import annotations
 
@@ -55,8 +55,8 @@ LANGUAGES = (
 
 @pytest.fixture(scope="session")
 def multilingual_encoder_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Laid out as sentence-transformers publishes them: an XLM-RoBERTa of 2 layers with its kind of tokenizer, which
-    knows pieces of three languages, its pooling, and an ONNX export in a folder of its own."""
+    """An XLM-RoBERTa of 2 layers with the layout of sentence-transformers: a Unigram tokenizer for three languages, its
+    pooling, and an ONNX export in its own folder."""
     import torch
     from tokenizers import Tokenizer, models, pre_tokenizers, processors, trainers
     from transformers import XLMRobertaConfig, XLMRobertaModel

@@ -1,6 +1,6 @@
-"""The families that teams fine-tune, each from its own configuration class at toy size, with the form of its chats.
+"""The families that teams fine-tune, each from its own configuration class at toy size, with its chat template.
 
-The templates write turns as the published ones do; tools, pictures and dates are left out.
+The templates write turns as the published ones do, without tools, pictures and dates.
 """
 
 from __future__ import annotations
@@ -108,12 +108,12 @@ def turns(begin: str, middle: str, end: str, *, assistant: str = "assistant", st
 
 
 def system_first(user: str, answer: str, start: str) -> str:
-    """The system's text stands in the first user's turn. `user` and `answer` hold TEXT."""
-    asked = user.replace("TEXT", "{{ told.value }}{{ m.content }}")
+    """The system's text is part of the first user's turn. `user` and `answer` contain TEXT."""
+    question = user.replace("TEXT", "{{ system.value }}{{ m.content }}")
     return (
-        f"{start}{{% set told = namespace(value='') %}}{{% for m in messages %}}{{% if m.role == 'system' %}}"
-        "{% set told.value = m.content + '\n\n' %}{% elif m.role == 'user' %}"
-        f"{asked}{{% set told.value = '' %}}{{% else %}}{answer.replace('TEXT', '{{ m.content }}')}"
+        f"{start}{{% set system = namespace(value='') %}}{{% for m in messages %}}{{% if m.role == 'system' %}}"
+        "{% set system.value = m.content + '\n\n' %}{% elif m.role == 'user' %}"
+        f"{question}{{% set system.value = '' %}}{{% else %}}{answer.replace('TEXT', '{{ m.content }}')}"
         "{% endif %}{% endfor %}"
     )
 
@@ -122,7 +122,7 @@ CHATML = turns("<|im_start|>", "\n", "<|im_end|>\n")
 GEMMA = system_first(
     "<start_of_turn>user\nTEXT<end_of_turn>\n", "<start_of_turn>model\nTEXT<end_of_turn>\n", "<bos>"
 )
-# Hybrid thinkers: an answer without thoughts has an empty place for them
+# Hybrid thinkers write an empty thought before an answer without thoughts
 NO_THOUGHTS = "<think>\n\n</think>\n\n"
 QWEN3 = (
     "{% for m in messages %}<|im_start|>{{ m.role }}\n{% if m.role == 'assistant' and loop.last %}"
@@ -134,8 +134,8 @@ QWEN3 = (
 
 @dataclass(frozen=True)
 class Family:
-    """`model_class` that must be loaded; `layers` that 'all-linear' means; `part` that LoRA keeps to; `special`
-    tokens of its template, the last of which ends a turn; `store` writes the weights in another format."""
+    """`model_class` must be loaded; 'all-linear' means `layers`; LoRA adapts only `part`; `special` are the template's
+    tokens, of which the last ends a turn; `store` converts the weights to another format."""
 
     config: Callable[[], Any]
     model_class: str
@@ -262,7 +262,7 @@ def qwen3_5() -> Any:
 
 
 def gemma4() -> Any:
-    """Its layers differ in the size of their heads, so that the whole has no head_dim."""
+    """Its layers have heads of different sizes, so the model has no head_dim."""
     return config(
         "gemma4_text", sliding_window=64, hidden_size_per_layer_input=8, vocab_size_per_layer_input=VOCABULARY
     )
@@ -286,7 +286,7 @@ def gpt_oss() -> Any:
 
 
 def store_in_mxfp4(folder: Path) -> None:
-    """Stores experts as gpt-oss's authors do: two numbers a byte, and an exponent for 32 of them."""
+    """Stores experts as gpt-oss's authors do: two numbers in a byte, and one exponent for 32 numbers."""
     import torch
     from safetensors.torch import load_file, save_file
 
@@ -316,7 +316,7 @@ def mamba2() -> Any:
 
 LINEAR = frozenset({"in_proj_qkv", "in_proj_z", "in_proj_a", "in_proj_b", "out_proj"})
 GEMMA4_LAYERS = frozenset({"per_layer_input_gate", "per_layer_projection", "per_layer_model_projection"})
-# Layers of unlike kinds, and states that every token passes through: rows are neither packed nor padded.
+# Models with several kinds of layers, and states that each token updates: rows are neither packed nor padded.
 HYBRIDS = {
     "gpt-oss": Family(
         gpt_oss,
@@ -370,15 +370,15 @@ HYBRIDS = {
 
 
 def make_family(folder: Path, family: Family) -> Path:
-    """The whole model, with the parts that see, as its authors publish it: safetensors, tokenizer, template."""
+    """The complete model, including vision, as its authors publish it: safetensors, tokenizer, and template."""
     import torch
     from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING
 
     torch.manual_seed(20261125)
-    made = family.config()
-    sees = made.get_text_config() is not made
-    mapping = MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING if sees else MODEL_FOR_CAUSAL_LM_MAPPING
-    mapping[type(made)](made).save_pretrained(folder)
+    config = family.config()
+    has_vision = config.get_text_config() is not config
+    mapping = MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING if has_vision else MODEL_FOR_CAUSAL_LM_MAPPING
+    mapping[type(config)](config).save_pretrained(folder)
     if family.store:
         family.store(folder)
     make_tokenizer(folder, family)

@@ -1,4 +1,4 @@
-"""Tickets that an encoder can tell apart, and jobs on them."""
+"""Labelled tickets that an encoder can tell apart, and jobs that train on them."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ HALLS = {
 
 
 def machines(count: int) -> tuple[tuple[str, str], ...]:
-    """Questions with the hall in which the machine stands that they name."""
+    """Questions that name a machine, labelled with its hall."""
     halls = [(list(HALLS)[number % 2], number // 2 % 8) for number in range(count)]
     return tuple(
         (f"Please look at machine {HALLS[hall][place]}, it is report {number}.", hall)
@@ -69,7 +69,7 @@ def encoder_job(
     rows: bytes | None = None,
     settings: Parameters | None = None,
 ) -> Path:
-    """The folder of a job that waits."""
+    """Returns the folder of a waiting job."""
     folder.mkdir(parents=True)
     path = folder / "train.jsonl"
     path.write_bytes(rows or tickets(60))

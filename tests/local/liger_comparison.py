@@ -41,60 +41,60 @@ PAIRS = "pairs"
 
 def main() -> None:
     warnings.simplefilter("ignore")
-    as_compiled()
+    complete_interpreter()
     for name in sys.argv[1:]:
         child = os.fork()  # Liger also writes into transformers' modules, for good
         if child == 0:
-            print(json.dumps(compare_pairs() if name == PAIRS else compared(name)), flush=True)
+            print(json.dumps(compare_pairs() if name == PAIRS else compare(name)), flush=True)
             os._exit(0)
         if os.waitpid(child, 0)[1]:
             sys.exit(f"{name} could not be compared")
 
 
-def as_compiled() -> None:
-    """What Liger's kernels rely on and Triton 3.9's interpreter lacks: a kernel's numbers as float32 of Triton's, where
-    it hands Python's own on, and two functions of CUDA's library, which it answers with None."""
+def complete_interpreter() -> None:
+    """Adds what Liger's kernels need and Triton 3.9's interpreter lacks: Python's floats as float32, and functions of
+    CUDA's library."""
     interpreter: Any = importlib.import_module("triton.runtime.interpreter")
     language: Any = importlib.import_module("triton.language")
-    handed_on = interpreter._implicit_cvt
+    convert = interpreter._implicit_cvt
 
-    def converted(value: Any) -> Any:
+    def convert_float(value: Any) -> Any:
         if not isinstance(value, float):
-            return handed_on(value)
+            return convert(value)
         handle = interpreter.TensorHandle(numpy.array([value], dtype=numpy.float32), language.float32)
         return language.tensor(handle, language.float32)
 
-    interpreter._implicit_cvt = converted
+    interpreter._implicit_cvt = convert_float
     library: Any = importlib.import_module("triton.language.extra.libdevice")
     library.rsqrt = lambda x: language.rsqrt(x)  # looked up late: a kernel runs with others in its place
     library.tanh = lambda x: 2 * language.sigmoid(2 * x) - 1
 
 
-def compared(name: str) -> dict[str, Any]:
-    """`apart`: relative difference of the loss, and the largest of any gradient."""
-    expected, gradients = learnt(made(name), name)
-    other = made(name)
+def compare(name: str) -> dict[str, Any]:
+    """The `_apart` values are relative: of the loss, and the largest of any gradient."""
+    expected, gradients = loss_and_gradients(make_named_model(name), name)
+    other = make_named_model(name)
     kernels = replace_by_liger(other)
-    loss, theirs = learnt(other, name)
-    apart = [(a - b).norm() / a.norm() for a, b in zip(gradients, theirs, strict=True)]
+    loss, theirs = loss_and_gradients(other, name)
+    differences = [(a - b).norm() / a.norm() for a, b in zip(gradients, theirs, strict=True)]
     return {
         "name": name,
         "kernels": kernels.name,
         "why": kernels.why,
         "loss_apart": abs(loss - expected) / expected,
-        "gradients": len(apart),
-        "gradient_apart": max(apart).item(),
+        "gradients": len(differences),
+        "gradient_apart": max(differences).item(),
         "replaced": Counter(
-            one._get_name() for one in other.modules() if one._get_name().startswith("Liger")
+            module._get_name() for module in other.modules() if module._get_name().startswith("Liger")
         ),
-        "turned": turned(other),
+        "rotary": rotary(other),
     }
 
 
 def compare_pairs() -> dict[str, Any]:
     """The curves of two steps of DPO on a tiny Llama, by the engine itself."""
-    with tempfile.TemporaryDirectory() as made_there:
-        folder = Path(made_there)
+    with tempfile.TemporaryDirectory() as root:
+        folder = Path(root)
         make_tokenizer(folder / "tiny")
         make_model(folder / "tiny")
         own = train_pairs(folder, "own")
@@ -118,8 +118,8 @@ def train_pairs(folder: Path, name: str) -> list[list[float]]:
         return [[float(each[column]) for column in ("train_loss", "train_reward_margin")] for each in curves]
 
 
-def made(name: str) -> Any:
-    """Norms fused, as load_model leaves them."""
+def make_named_model(name: str) -> Any:
+    """A model with fused norms, as load_model returns it."""
     torch.manual_seed(7)
     family = name.partition(" ")[0]
     model = tiny(family, "sdpa", **(LONG if name.endswith("longrope") else {}))
@@ -129,13 +129,13 @@ def made(name: str) -> Any:
     return model
 
 
-def learnt(model: Any, name: str) -> tuple[float, list[torch.Tensor]]:
+def loss_and_gradients(model: Any, name: str) -> tuple[float, list[torch.Tensor]]:
     able = Abilities(packs=True, selects=True, kept_places=trim_last_mlp(model))
     torch.manual_seed(11)
     adapted = add_lora(model, Parameters(lora_r=4))
-    matrices = [one for one in adapted.parameters() if one.requires_grad]
-    for one in matrices:  # at first B is 0, and then so is A's gradient
-        torch.nn.init.normal_(one.data, std=0.1)
+    matrices = [parameter for parameter in adapted.parameters() if parameter.requires_grad]
+    for matrix in matrices:  # B starts at 0, which makes A's gradient 0
+        torch.nn.init.normal_(matrix.data, std=0.1)
     if name.endswith("recomputed"):
         recompute_activations(adapted)
     adapted.train()
@@ -143,8 +143,8 @@ def learnt(model: Any, name: str) -> tuple[float, list[torch.Tensor]]:
     return loss.item(), list(torch.autograd.grad(loss, matrices))
 
 
-def turned(model: Any) -> str:
-    """Whose rotary embedding it is."""
+def rotary(model: Any) -> str:
+    """Whose rotary embedding the model uses."""
     source = sys.modules[type(model).__module__]
     return str(source.apply_rotary_pos_emb.__module__).partition(".")[0]
 

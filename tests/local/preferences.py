@@ -24,7 +24,7 @@ def pair(
 
 
 def pairs(count: int, start: int = 0, *, is_wrong: bool = False) -> bytes:
-    """JSONL. `is_wrong`: the wrong label is preferred."""
+    """JSONL, in which `is_wrong` prefers the wrong label."""
     lines = []
     for number in range(start, start + count):
         right, wrong = list(QUESTIONS)[:: 1 if number % 2 else -1]

@@ -1,4 +1,4 @@
-"""A real Ray on loopback: `ray start --head`, with a folder of its own, ended by the ids of its processes."""
+"""A real Ray on loopback: `ray start --head` with its own folder, ended by the ids of its processes."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ from tests.peers.s3 import KEYS
 def ray_command() -> str:
     """$FINETUNE_RAY, or `ray` beside this Python or on the path."""
     beside = Path(sys.executable).with_name("ray")
-    found = os.environ.get("FINETUNE_RAY") or (str(beside) if beside.exists() else shutil.which("ray"))
-    assert found, "No Ray here: pip install 'ray[default]', and name its command with FINETUNE_RAY."
-    return found
+    command = os.environ.get("FINETUNE_RAY") or (str(beside) if beside.exists() else shutil.which("ray"))
+    assert command, "No Ray here: pip install 'ray[default]', and name its command with FINETUNE_RAY."
+    return command
 
 
 MARK = "FINETUNE_TEST_CLUSTER"
@@ -54,7 +54,7 @@ class Cluster:
             time.sleep(0.2)
 
     def add_node(self, address: str, gpus: int = 0) -> None:
-        """Another machine, as far as Ray knows, with an address of loopback, and GPUs that are there in name only."""
+        """Adds what Ray takes for another machine: an address of loopback, with GPUs in name only."""
         arguments = [
             "start",
             f"--address=127.0.0.1:{self.gcs}",
@@ -65,7 +65,7 @@ class Cluster:
         self._ray([*arguments, f"--num-gpus={gpus}"], {NODE_MARK: address})
 
     def kill(self) -> None:
-        """All its processes at once, as when a machine is switched off."""
+        """Kills all its processes at once, as when a machine is switched off."""
         _kill(self.processes)
 
     def kill_node(self, address: str) -> None:
@@ -76,16 +76,16 @@ class Cluster:
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def processes(self, marks: Mapping[str, str] = NOTHING) -> list[int]:
-        """All that began with our mark in their environment, jobs included: Ray gives its processes other names."""
-        wanted = {f"{name}={value}".encode() for name, value in {MARK: self.folder, **marks}.items()}
-        found = Path("/proc").glob("[0-9]*/environ")
-        return [int(path.parent.name) for path in found if wanted <= _environment(path)]
+        """Processes with our mark in their environment, jobs included, since Ray renames its processes."""
+        variables = {f"{name}={value}".encode() for name, value in {MARK: self.folder, **marks}.items()}
+        paths = Path("/proc").glob("[0-9]*/environ")
+        return [int(path.parent.name) for path in paths if variables <= _environment(path)]
 
     def _ray(self, arguments: Sequence[str], marks: Mapping[str, str]) -> None:
         environment = {**os.environ, **KEYS, MARK: str(self.folder), **marks}
         command = [ray_command(), *arguments]
-        with (self.folder / "start.log").open("w") as said:  # a pipe would stay open as long as Ray runs
-            code = subprocess.run(command, stdout=said, stderr=said, timeout=90, env=environment).returncode
+        with (self.folder / "start.log").open("w") as log:  # a pipe would stay open as long as Ray runs
+            code = subprocess.run(command, stdout=log, stderr=log, timeout=90, env=environment).returncode
         assert code == 0, (self.folder / "start.log").read_text()
 
     def _answers(self) -> bool:
@@ -96,7 +96,7 @@ class Cluster:
 
 
 def python_with_ray(folder: Path) -> Path:
-    """This Python, with Ray's packages behind its own: as where both were installed into one."""
+    """This Python with Ray's packages after its own, as if both were installed together."""
     ask = "import sysconfig; print(sysconfig.get_path('purelib'))"
     ray = Path(ray_command()).with_name("python")
     packages = subprocess.run([ray, "-c", ask], capture_output=True, text=True, check=True).stdout.strip()
@@ -117,7 +117,7 @@ def _kill(find: Callable[[], list[int]]) -> None:
 def _environment(environ: Path) -> set[bytes]:
     try:
         return set(environ.read_bytes().split(b"\0"))
-    except OSError:  # it ended, or is another user's
+    except OSError:  # it has ended, or is another user's
         return set()
 
 
@@ -132,7 +132,7 @@ def ray_cluster() -> Iterator[Cluster]:
 
 
 def free_ports(count: int) -> list[int]:
-    """Ray's workers take ports from 10002 to 19999."""
+    """Below 10002, since Ray's workers take ports from there to 19999."""
     return [port for port in range(6400, 10000) if _is_free(port)][:count]
 
 

@@ -1,4 +1,4 @@
-"""Trainers whose jobs run on a real Ray, and what of them is asked, waited for and killed."""
+"""Trainers whose jobs run on a real Ray, and helpers to create, observe and kill those jobs."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ LONG = {"n_epochs": 25, "batch_size": 1, "learning_rate": 0.001}  # of 40 rows: 
 
 @contextmanager
 def trainer(
-    data: Path, cluster: Cluster, model: Path, *more: str
+    data: Path, cluster: Cluster, model: Path, *options: str
 ) -> Iterator[tuple[openai.OpenAI, subprocess.Popen[str]]]:
-    """Its storage is the folder `storage` beside `data`, where `more` names no other."""
-    process = start_trainer(data, cluster, model, *more)
+    """Its storage is the folder `storage` beside `data`, unless `options` name another."""
+    process = start_trainer(data, cluster, model, *options)
     try:
         with TrainerServer(ready_url(process), process).client() as client:
             yield client, process
@@ -37,7 +37,7 @@ def trainer(
         close(process)
 
 
-def start_trainer(data: Path, cluster: Cluster, model: Path, *more: str) -> subprocess.Popen[str]:
+def start_trainer(data: Path, cluster: Cluster, model: Path, *options: str) -> subprocess.Popen[str]:
     environment = {
         **os.environ,
         **KEYS,
@@ -47,10 +47,10 @@ def start_trainer(data: Path, cluster: Cluster, model: Path, *more: str) -> subp
     }
     arguments = ["--port", "0", "--data", str(data), f"--model=tiny={model}", "--executor", "ray"]
     arguments += ["--ray-address", cluster.address, "--ray-python", sys.executable, "--gpus-per-job", "0"]
-    if "--storage" not in more:
+    if "--storage" not in options:
         arguments += ["--storage", f"file://{data.with_name('storage')}"]
     return subprocess.Popen(
-        [sys.executable, "-m", "trainers.local", *arguments, *more],
+        [sys.executable, "-m", "trainers.local", *arguments, *options],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
@@ -69,7 +69,7 @@ def create(client: openai.OpenAI, **hyperparameters: Any) -> str:
     return job.id
 
 
-def told(client: openai.OpenAI, job_id: str) -> list[str]:
+def messages(client: openai.OpenAI, job_id: str) -> list[str]:
     """Oldest first."""
     return [event.message for event in client.fine_tuning.jobs.list_events(job_id, limit=100)][::-1]
 
@@ -100,9 +100,9 @@ def training_processes(job_id: str) -> list[int]:
     return found
 
 
-def largest_difference(one: Path, other: Path) -> float:
+def largest_difference(folder: Path, other: Path) -> float:
     """The largest difference of a number between the adapters of two jobs' folders."""
-    first, second = (load_file(folder / "adapter" / "adapter_model.safetensors") for folder in (one, other))
+    first, second = (load_file(each / "adapter" / "adapter_model.safetensors") for each in (folder, other))
     assert first.keys() == second.keys()
     return max(float((first[name] - second[name]).abs().max()) for name in first)
 

@@ -1,6 +1,5 @@
-"""`python -m tests.local.short_of_memory JOB_DIR`: a training process of a team in which one has little memory.
-
-Process 1 holds $ROWS rows at a time, and none before activations are recomputed. The others learn of it by nothing.
+"""`python -m tests.local.short_of_memory JOB_DIR`: one process of a distributed training, of which process 1 has little
+memory: for $ROWS rows at a time, and for none before activations are recomputed. Nothing tells the others.
 """
 
 from __future__ import annotations
@@ -17,16 +16,15 @@ from trainers.local.training.data import Row
 from trainers.local.training.methods import sft
 from trainers.local.training.packing import Loss
 
-STATE_TEXTS = "CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"
+OUT_OF_MEMORY = "CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"
 measure_rows = sft.measure_rows
 
 
-def measure_few(model: Any, rows: Sequence[Row], able: Any) -> Loss:
-    layers = [one for one in model.modules() if hasattr(one, "gradient_checkpointing")]
-    again = any(one.gradient_checkpointing for one in layers)
-    if len(rows) > int(os.environ["ROWS"]) or not again:
-        raise RuntimeError(STATE_TEXTS)
-    return measure_rows(model, rows, able)
+def measure_few(model: Any, rows: Sequence[Row], abilities: Any) -> Loss:
+    recomputes = any(getattr(module, "gradient_checkpointing", False) for module in model.modules())
+    if len(rows) > int(os.environ["ROWS"]) or not recomputes:
+        raise RuntimeError(OUT_OF_MEMORY)
+    return measure_rows(model, rows, abilities)
 
 
 if __name__ == "__main__":

@@ -1,9 +1,9 @@
-"""Stands in for trainers.local.train: writes what spool.py promises without training. `metadata.stub` says how it goes.
+"""A fake trainers.local.train: writes a job's files without training, as `metadata.stub` asks.
 
-(nothing)   succeeds at once                stubborn   ignores SIGTERM, runs on
-slow        runs on until it is ended       crash      exits 3 with a traceback, every time
+(nothing)   succeeds at once                stubborn   ignores SIGTERM and keeps running
+slow        runs until it is ended          crash      exits 3 with a traceback, every time
 crash_once  crashes, then succeeds          refuse     writes FAILED
-short       has too little memory 4 times, then succeeds
+short       exits 4 times for lack of memory, then succeeds
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ def progress(step: int) -> dict[str, int]:
         "step": step,
         "total_steps": 2,
         "trained_tokens": 60 * step,
-        "estimated_finish": int(time.time()) + 60,  # still to come on a busy machine
+        "estimated_finish": int(time.time()) + 60,  # in the future even on a busy machine
     }
 
 

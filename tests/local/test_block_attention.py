@@ -12,7 +12,7 @@ import torch
 from torch.nn.attention import flex_attention as flex
 from torch.nn.attention.flex_attention import create_block_mask
 
-from tests.local.test_packing import CPU, ROWS, alone, tiny
+from tests.local.test_packing import CPU, ROWS, loss_of_single_rows, tiny
 from trainers.local.kernels import block_attention
 from trainers.local.kernels.block_attention import (
     BLOCK_TOKENS,
@@ -98,7 +98,7 @@ def test_a_pack_by_blocks_has_each_familys_loss_and_gradient_of_single_rows(
     assert (able.packs, able.by_blocks, able.by_rows) == (True, True, False)
     pack = pack_rows(ROWS, CPU, torch.float32, by_blocks=able.by_blocks)
     assert (pack.layout is not None, pack.mask) == (True, None)
-    packed, plain = measure(model, pack, able).total, alone(model, ROWS)
+    packed, plain = measure(model, pack, able).total, loss_of_single_rows(model, ROWS)
     assert packed.item() == pytest.approx(plain.item(), rel=1e-5)
     (ours,), (theirs,) = (torch.autograd.grad(loss, weight) for loss in (packed, plain))
     torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-4 * float(theirs.abs().max()))

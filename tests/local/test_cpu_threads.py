@@ -1,4 +1,4 @@
-"""Threads for the cores that other work leaves."""
+"""PyTorch uses as many threads as other programs leave cores."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ from trainers.local.training.devices import CpuSeconds, CpuThreads, choose_threa
     ("others", "most", "threads"),
     [
         pytest.param(0.0, 8, 8, id="quiet"),
-        pytest.param(0.4, 8, 8, id="less than half a core is not worth one of our own"),
-        pytest.param(0.6, 8, 7, id="a core is taken"),
-        pytest.param(5.0, 8, 3, id="five are"),
-        pytest.param(8.0, 8, 1, id="all are: never none"),
-        pytest.param(0.0, 2, 2, id="never more than allowed"),
-        pytest.param(-0.2, 8, 8, id="the clocks' ticks are uneven"),
+        pytest.param(0.4, 8, 8, id="less than half a core"),
+        pytest.param(0.6, 8, 7, id="a core"),
+        pytest.param(5.0, 8, 3, id="five cores"),
+        pytest.param(8.0, 8, 1, id="all cores: one thread"),
+        pytest.param(0.0, 2, 2, id="no more than allowed"),
+        pytest.param(-0.2, 8, 8, id="uneven clock ticks"),
     ],
 )
-def test_others_keep_what_they_took(others: float, most: int, threads: int) -> None:
-    seen = CpuSeconds(wall=2.0, busy=6.0 + 2 * others, own=6.0)
-    assert choose_threads(seen, cores=8, most=most) == threads
+def test_threads_leave_other_programs_the_cores_they_use(others: float, most: int, threads: int) -> None:
+    used = CpuSeconds(wall=2.0, busy=6.0 + 2 * others, own=6.0)
+    assert choose_threads(used, cores=8, most=most) == threads
 
 
-def test_torch_follows_what_others_take_while_it_works(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_torchs_threads_follow_what_others_use_while_it_computes(monkeypatch: pytest.MonkeyPatch) -> None:
     before = torch.get_num_threads()
     uses = iter(
         [
@@ -46,37 +46,39 @@ def test_torch_follows_what_others_take_while_it_works(monkeypatch: pytest.Monke
     monkeypatch.setattr(devices, "cores_allowed", lambda quota: 4)
     torch.set_num_threads(4)
     try:
-        room = CpuThreads()
-        with room.shared():  # others keep two cores busy
+        threads = CpuThreads()
+        with threads.shared():  # other programs use two cores
             assert torch.get_num_threads() == 4
         assert torch.get_num_threads() == 2
-        with room.shared():  # what they did in between counts for nothing; now all are free
+        with threads.shared():  # use in between does not count; now all cores are free
             assert torch.get_num_threads() == 2
         assert torch.get_num_threads() == 4
-        with room.shared():  # too short to tell
+        with threads.shared():  # too short to measure
             pass
         assert torch.get_num_threads() == 4
     finally:
         torch.set_num_threads(before)
 
 
-def test_use_grows_with_what_this_process_does() -> None:
+def test_measured_use_includes_this_process() -> None:
     before = cpu_seconds()
     while time.process_time() - before.own < 0.2:
         pass
-    seen = cpu_seconds() - before
-    assert seen.own >= 0.2
-    assert seen.wall >= 0.2
-    assert seen.busy >= 0
+    used = cpu_seconds() - before
+    assert used.own >= 0.2
+    assert used.wall >= 0.2
+    assert used.busy >= 0
     assert devices.count_cores() >= 1
 
 
 @pytest.mark.parametrize(
-    ("said", "allowed"),
+    ("content", "expected"),
     [("200000 100000", 2), ("150000 100000", 2), ("5000 100000", 1), ("max 100000", None), (None, None)],
 )
-def test_a_container_may_keep_fewer_busy(tmp_path: Path, said: str | None, allowed: int | None) -> None:
+def test_a_containers_quota_limits_the_cores(
+    tmp_path: Path, content: str | None, expected: int | None
+) -> None:
     quota = tmp_path / "cpu.max"
-    if said is not None:
-        quota.write_text(said + "\n")
-    assert cores_allowed(quota) == (allowed or devices.psutil.cpu_count())
+    if content is not None:
+        quota.write_text(content + "\n")
+    assert cores_allowed(quota) == (expected or devices.psutil.cpu_count())

@@ -1,5 +1,4 @@
-"""What is asked of CUDA, with its start-up and its driver stubbed and PyTorch's own checks of arguments left
-on."""
+"""Calls of CUDA, whose initialization and driver are stubbed; PyTorch's own checks of arguments stay on."""
 
 from __future__ import annotations
 
@@ -23,7 +22,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing:Futu
 
 @dataclass
 class Gpu:
-    """A card of 24 GB, of which 20 are free. `fractions`: what it was told that this process may have."""
+    """A GPU with 20 of 24 GB free. `fractions` are the limits set for this process, with the device's number."""
 
     fractions: list[tuple[float, int]] = field(default_factory=list)
 
@@ -42,7 +41,7 @@ def gpu(monkeypatch: pytest.MonkeyPatch) -> Gpu:
     )
     monkeypatch.setattr(torch.cuda.memory, "memory_stats", lambda device: {"reserved_bytes.all.current": GB})
     monkeypatch.setattr(
-        torch._C, "_cuda_setMemoryFraction", lambda *told: card.fractions.append(told), raising=False
+        torch._C, "_cuda_setMemoryFraction", lambda *limit: card.fractions.append(limit), raising=False
     )
     monkeypatch.setattr(
         torch._C, "_cuda_getMemoryFraction", lambda device: card.fractions[-1][0], raising=False
@@ -50,7 +49,7 @@ def gpu(monkeypatch: pytest.MonkeyPatch) -> Gpu:
     return card
 
 
-def test_a_share_of_a_gpu_is_asked_for_by_its_number(gpu: Gpu) -> None:
+def test_a_share_of_a_gpu_is_requested_by_its_number(gpu: Gpu) -> None:
     device = best_device()
     assert memory.limit_to_share(device, is_training=False)
     assert memory.limit_to_share(device, is_training=True)
@@ -64,11 +63,11 @@ def test_a_server_with_a_gpu_answers(
     """The model itself is on the CPU."""
     monkeypatch.setenv("FINETUNE_DTYPE", "fp32")
     load = model_cache._load
-    monkeypatch.setattr(model_cache, "_load", lambda named, device: load(named, torch.device("cpu")))
+    monkeypatch.setattr(model_cache, "_load", lambda name, device: load(name, torch.device("cpu")))
     generator = Generator()
     try:
-        said = ask(generator, Target(str(babbling_model_dir), None), TICKETS[0]).answer()
+        answer = ask(generator, Target(str(babbling_model_dir), None), TICKETS[0]).answer()
     finally:
         generator.stop()
-    assert said == load_reference(babbling_model_dir, None).answer(TICKETS[0])
+    assert answer == load_reference(babbling_model_dir, None).answer(TICKETS[0])
     assert (0.9, 0) in gpu.fractions

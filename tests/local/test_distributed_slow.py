@@ -1,5 +1,4 @@
-"""A job by several processes as the trainer starts them: paused, killed, gone on with; nothing is left
-behind."""
+"""A distributed training as the trainer starts it: paused, killed and resumed, with no process left behind."""
 
 from __future__ import annotations
 
@@ -19,7 +18,9 @@ from tests.local.runs import (
     Process,
     adapter_bytes,
     count_steps,
+    event_messages,
     make_job,
+    read_failure,
     run_to_end,
     set_launcher_environment,
     write_ticket_rows,
@@ -41,7 +42,6 @@ from tests.local.trainer_server import (
 from tests.local.sweeps import count_trial_steps, make_sweep, read_table
 from tests.local.test_distributed import largest_difference
 from trainers.hyperparameters import Sweep
-from trainers.local.job_directory import read_events, read_json
 from trainers.local.launch import SHORT_OF_MEMORY, train_command
 from trainers.local.train import PAUSED
 from trainers.methods import Parameters
@@ -61,54 +61,54 @@ def start(folder: Path) -> subprocess.Popen[bytes]:
     return subprocess.Popen([*train_command(2), str(folder)], env=ENVIRONMENT, start_new_session=True)
 
 
-def members(folder: Path) -> list[int]:
-    """Of the team, without its launcher."""
-    found = []
+def find_processes(folder: Path) -> list[int]:
+    """The training processes, without their launcher."""
+    processes = []
     for path in Path("/proc").glob("[0-9]*/cmdline"):
         try:
             words = path.read_bytes().split(b"\0")
         except OSError:
             continue
         if b"trainers.local.train" in words and str(folder).encode() in words:
-            found.append(int(path.parent.name))
-    return found
+            processes.append(int(path.parent.name))
+    return processes
 
 
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory: pytest.TempPathFactory, tiny_model_dir: Path) -> Path:
-    folder = job(tmp_path_factory.mktemp("whole"), tiny_model_dir)
+def undisturbed(tmp_path_factory: pytest.TempPathFactory, tiny_model_dir: Path) -> Path:
+    folder = job(tmp_path_factory.mktemp("undisturbed"), tiny_model_dir)
     assert start(folder).wait(120) == 0
     return folder
 
 
-def test_a_paused_team_ends_with_76_and_goes_on_to_the_same_bytes(
-    whole: Path, tmp_path: Path, tiny_model_dir: Path
+def test_a_paused_distributed_run_exits_with_76_and_resumes_to_the_same_bytes(
+    undisturbed: Path, tmp_path: Path, tiny_model_dir: Path
 ) -> None:
     folder = job(tmp_path, tiny_model_dir)
     process = start(folder)
     wait_for(lambda: count_steps(folder), lambda step: step > 20)
     (folder / "PAUSED").touch()
     assert process.wait(20) == PAUSED
-    assert members(folder) == []
+    assert find_processes(folder) == []
     assert list(folder.glob("checkpoints/step-*"))
     (folder / "PAUSED").unlink()
     assert start(folder).wait(120) == 0
-    assert any(event["message"].startswith("Resuming from") for event in read_events(folder))
-    assert adapter_bytes(folder) == adapter_bytes(whole)
+    assert any(message.startswith("Resuming from") for message in event_messages(folder))
+    assert adapter_bytes(folder) == adapter_bytes(undisturbed)
 
 
 @pytest.mark.parametrize("who", ["member", "launcher"])
-def test_the_death_of_one_ends_all_and_the_next_start_goes_on(
-    who: str, whole: Path, tmp_path: Path, tiny_model_dir: Path
+def test_a_killed_process_ends_all_and_the_next_start_resumes(
+    who: str, undisturbed: Path, tmp_path: Path, tiny_model_dir: Path
 ) -> None:
     folder = job(tmp_path, tiny_model_dir)
     process = start(folder)
     wait_for(lambda: list(folder.glob("checkpoints/step-*")), bool)
-    os.kill(members(folder)[-1] if who == "member" else process.pid, signal.SIGKILL)
+    os.kill(find_processes(folder)[-1] if who == "member" else process.pid, signal.SIGKILL)
     assert process.wait(20) != 0
-    wait_for(lambda: members(folder), lambda left: left == [], seconds=20)
+    wait_for(lambda: find_processes(folder), lambda left: left == [], seconds=20)
     assert start(folder).wait(120) == 0
-    assert adapter_bytes(folder) == adapter_bytes(whole)
+    assert adapter_bytes(folder) == adapter_bytes(undisturbed)
 
 
 def start_sweep(root: Path, base: Path) -> Path:
@@ -125,20 +125,20 @@ def start_sweep(root: Path, base: Path) -> Path:
 def test_a_sweep_whose_processes_and_launcher_are_killed_ends_with_the_same_bytes(
     tmp_path: Path, tiny_model_dir: Path
 ) -> None:
-    for name in ("whole", "killed"):
+    for name in ("undisturbed", "killed"):
         (tmp_path / name).mkdir()
-    whole, killed = (start_sweep(tmp_path / name, tiny_model_dir) for name in ("whole", "killed"))
-    assert start(whole).wait(120) == 0
+    undisturbed, killed = (start_sweep(tmp_path / name, tiny_model_dir) for name in ("undisturbed", "killed"))
+    assert start(undisturbed).wait(120) == 0
     for who, steps in (("0", 5), ("launcher", 60), ("1", 100)):
         process = start(killed)
-        wait_for(lambda: count_trial_steps(killed), lambda told, least=steps: told >= least)
-        victims = [each for each in members(killed) if rank_of(each) == who]
+        wait_for(lambda: count_trial_steps(killed), lambda done, least=steps: done >= least)
+        victims = [each for each in find_processes(killed) if rank_of(each) == who]
         os.kill(process.pid if who == "launcher" else victims[0], signal.SIGKILL)
         assert process.wait(20) != 0
-        wait_for(lambda: members(killed), lambda left: left == [], seconds=20)
+        wait_for(lambda: find_processes(killed), lambda left: left == [], seconds=20)
     assert start(killed).wait(120) == 0
-    assert adapter_bytes(killed) == adapter_bytes(whole)
-    assert read_table(killed) == read_table(whole)
+    assert adapter_bytes(killed) == adapter_bytes(undisturbed)
+    assert read_table(killed) == read_table(undisturbed)
     assert count_trial_steps(killed) == 128
 
 
@@ -149,13 +149,15 @@ def start_pairs(root: Path, base: Path) -> Path:
     return make_job(root / "job", base, training, settings, method="dpo")
 
 
-def test_pairs_that_are_paused_and_killed_in_a_team_end_with_the_same_bytes(
+def test_pairs_that_are_paused_and_killed_end_with_the_same_bytes(
     tmp_path: Path, tiny_model_dir: Path
 ) -> None:
-    for name in ("whole", "disturbed"):
+    for name in ("undisturbed", "disturbed"):
         (tmp_path / name).mkdir()
-    whole, disturbed = (start_pairs(tmp_path / name, tiny_model_dir) for name in ("whole", "disturbed"))
-    assert start(whole).wait(120) == 0
+    undisturbed, disturbed = (
+        start_pairs(tmp_path / name, tiny_model_dir) for name in ("undisturbed", "disturbed")
+    )
+    assert start(undisturbed).wait(120) == 0
     process = start(disturbed)
     wait_for(lambda: count_steps(disturbed), lambda step: step > 20)
     (disturbed / "PAUSED").touch()
@@ -163,13 +165,13 @@ def test_pairs_that_are_paused_and_killed_in_a_team_end_with_the_same_bytes(
     (disturbed / "PAUSED").unlink()
     for who, steps in (("1", 80), ("0", 160)):
         process = start(disturbed)
-        wait_for(lambda: count_steps(disturbed), lambda told, least=steps: told >= least)
-        os.kill(next(each for each in members(disturbed) if rank_of(each) == who), signal.SIGKILL)
+        wait_for(lambda: count_steps(disturbed), lambda done, least=steps: done >= least)
+        os.kill(next(each for each in find_processes(disturbed) if rank_of(each) == who), signal.SIGKILL)
         assert process.wait(20) != 0
-        wait_for(lambda: members(disturbed), lambda left: left == [], seconds=20)
+        wait_for(lambda: find_processes(disturbed), lambda left: left == [], seconds=20)
     assert start(disturbed).wait(120) == 0
-    assert adapter_bytes(disturbed) == adapter_bytes(whole)
-    assert (disturbed / "results.csv").read_bytes() == (whole / "results.csv").read_bytes()
+    assert adapter_bytes(disturbed) == adapter_bytes(undisturbed)
+    assert (disturbed / "results.csv").read_bytes() == (undisturbed / "results.csv").read_bytes()
 
 
 def rank_of(process: int) -> str:
@@ -189,27 +191,27 @@ def test_the_trainer_gives_a_job_two_processes_and_cancels_both(tmp_path: Path, 
             job = client.fine_tuning.jobs.create(model="tiny", training_file=file, extra_body=body)
             folder = tmp_path / "jobs" / job.id
             wait_for(lambda: count_steps(folder), bool)
-            assert len(members(folder)) == 2
+            assert len(find_processes(folder)) == 2
             assert client.fine_tuning.jobs.cancel(job.id).status == "cancelled"
-            assert members(folder) == []
+            assert find_processes(folder) == []
     finally:
         process.terminate()
         process.wait(20)
         close(process)
 
 
-def test_python_without_a_launcher_is_told_so(tmp_path: Path, tiny_model_dir: Path) -> None:
+def test_training_without_the_launcher_is_refused(tmp_path: Path, tiny_model_dir: Path) -> None:
     folder = job(tmp_path, tiny_model_dir)
     command = [sys.executable, "-m", "trainers.local.train", str(folder)]
-    done = subprocess.run(
+    process = subprocess.run(
         command, env={**ENVIRONMENT, "FINETUNE_PROCESSES": "2"}, capture_output=True, text=True
     )
-    assert done.returncode == 1
-    assert "its launcher started 1. Check the launcher." in done.stderr
+    assert process.returncode == 1
+    assert "its launcher started 1. Check the launcher." in process.stderr
 
 
-def wait_for_one_that_hangs(rank: int, port: int) -> None:
-    """First the others wait longer than a step may take, since process 0 downloads; then process 1 hangs."""
+def run_until_one_hangs(rank: int, port: int) -> None:
+    """First the others wait for process 0 longer than a step may take, as for a download; then process 1 hangs."""
     from trainers.local.training import distributed
 
     set_launcher_environment(rank, 2, port)
@@ -225,9 +227,9 @@ def wait_for_one_that_hangs(rank: int, port: int) -> None:
         raise SystemExit(9) from None
 
 
-def test_a_process_that_hangs_in_a_step_is_not_waited_for_for_ever() -> None:
+def test_a_process_that_hangs_in_a_step_is_given_up() -> None:
     port = free_port()
-    first, other = (Process(target=wait_for_one_that_hangs, args=(rank, port)) for rank in (0, 1))
+    first, other = (Process(target=run_until_one_hangs, args=(rank, port)) for rank in (0, 1))
     for each in (first, other):
         each.start()
     first.join(120)
@@ -243,7 +245,7 @@ def short_job(root: Path, base: Path, settings: Parameters) -> Path:
 
 
 def launch_short_of_memory(folder: Path, rows: int) -> int:
-    """By the launcher, with two processes. The exit code."""
+    """Returns the launcher's exit code."""
     script = (
         "import sys; from trainers.local import launch; "
         "launch.TRAIN_COMMAND = (sys.executable, '-m', 'tests.local.short_of_memory'); "
@@ -254,26 +256,26 @@ def launch_short_of_memory(folder: Path, rows: int) -> int:
     return subprocess.run(command, env=environment, stderr=subprocess.DEVNULL, timeout=120).returncode
 
 
-def test_where_one_process_of_a_divided_base_has_no_room_all_end_and_go_on_with_less(
+def test_a_divided_base_restarts_with_less_when_one_process_is_short_of_memory(
     tmp_path: Path, tiny_model_dir: Path
 ) -> None:
     folder = short_job(tmp_path / "divided", tiny_model_dir, Parameters(batch_size=4, sharding="fsdp"))
-    alone = short_job(tmp_path / "alone", tiny_model_dir, Parameters(batch_size=4))
-    assert run_to_end(alone) == 0
+    single = short_job(tmp_path / "single", tiny_model_dir, Parameters(batch_size=4))
+    assert run_to_end(single) == 0
     codes = [launch_short_of_memory(folder, rows=1) for _ in range(3)]
     assert codes == [SHORT_OF_MEMORY, SHORT_OF_MEMORY, 0]
-    told = [event["message"] for event in read_events(folder) if event["level"] == "warn"]
-    assert ["activations are recomputed" in said for said in told] == [True, False]
-    assert "gradients added up" in told[1]
-    assert largest_difference(alone, folder) < 1e-4
+    recomputes, smaller = event_messages(folder, "warn")
+    assert "activations are recomputed" in recomputes
+    assert "activations are recomputed" not in smaller
+    assert "gradients added up" in smaller
+    assert largest_difference(single, folder) < 1e-4
 
 
-def test_where_one_row_is_too_much_for_one_process_of_a_divided_base_the_job_fails(
+def test_a_divided_base_fails_if_one_row_is_too_large_for_one_process(
     tmp_path: Path, tiny_model_dir: Path
 ) -> None:
     folder = short_job(tmp_path / "divided", tiny_model_dir, Parameters(batch_size=2, sharding="fsdp"))
     assert [launch_short_of_memory(folder, rows=0) for _ in range(2)] == [SHORT_OF_MEMORY, 1]
-    failed = read_json(folder / "FAILED")
-    assert failed is not None
-    assert failed["code"] == "out_of_memory"
-    assert "CUBLAS_STATUS_ALLOC_FAILED" in failed["message"]
+    failure = read_failure(folder)
+    assert failure["code"] == "out_of_memory"
+    assert "CUBLAS_STATUS_ALLOC_FAILED" in failure["message"]

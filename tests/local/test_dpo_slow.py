@@ -1,6 +1,6 @@
-"""SmolLM2-135M on 400 preference pairs about bank tickets: does it prefer the better answers to questions not seen?
+"""SmolLM2-135M on 400 preference pairs about bank tickets: does it prefer the better answers to unseen questions?
 
-Wants the demo's model (it makes it, in .cache) and ../shared/data/banking10; fails without. About 10 minutes.
+Makes the demo's model in .cache, and needs ../shared/data/banking10. Takes about 10 minutes.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ def write_pairs(path: Path, tickets: Path, count: int) -> Path:
 
 
 def derange(labels: Sequence[str]) -> list[str]:
-    """The same labels in another order, none at its place."""
+    """The same labels in another order, none of them where it was."""
     draw, moved = random.Random(5), list(labels)
     while same := [place for place, label in enumerate(labels) if moved[place] == label]:
         for place in same:
@@ -54,12 +54,12 @@ def derange(labels: Sequence[str]) -> list[str]:
     return moved
 
 
-def share_preferred(found: Sequence[tuple[float, float]]) -> float:
-    return sum(chosen > rejected for chosen, rejected in found) / len(found)
+def share_preferred(likelihoods: Sequence[tuple[float, float]]) -> float:
+    return sum(chosen > rejected for chosen, rejected in likelihoods) / len(likelihoods)
 
 
 @pytest.mark.slow
-def test_a_small_model_prefers_the_better_answers_to_questions_it_has_not_seen(tmp_path: Path) -> None:
+def test_a_small_model_prefers_the_better_answers_to_unseen_questions(tmp_path: Path) -> None:
     make_demo_model(MODEL)
     training = write_pairs(tmp_path / "train.jsonl", TICKETS / "train.jsonl", TRAINED)
     held_out = write_pairs(tmp_path / "held-out.jsonl", TICKETS / "holdout.jsonl", HELD_OUT)

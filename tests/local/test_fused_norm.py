@@ -1,4 +1,4 @@
-"""A fused norm computes what the model's own computes, forwards and backwards, and leaves other norms alone."""
+"""A fused norm computes the same as the model's own, forward and backward; other norms are left alone."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ from trainers.local.kernels.fused_layers import fuse_norms
 WIDTH = 48
 
 
-def norm(kind: type[nn.Module], dtype: torch.dtype = torch.float32) -> nn.Module:
-    made = kind(WIDTH, 1e-5)
+def make_norm(kind: type[nn.Module], dtype: torch.dtype = torch.float32) -> nn.Module:
+    norm = kind(WIDTH, 1e-5)
     weight = torch.rand(WIDTH, generator=torch.Generator().manual_seed(3)) + 0.5
-    made.weight = nn.Parameter(weight, requires_grad=False)
-    return made.to(dtype)
+    norm.weight = nn.Parameter(weight, requires_grad=False)
+    return norm.to(dtype)
 
 
-def passed(module: nn.Module, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-    """The answer, and the gradient of what went in."""
+def output_and_gradient(module: nn.Module, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """The gradient is that of the input."""
     x = torch.randn(2, 7, WIDTH, generator=torch.Generator().manual_seed(5)).to(dtype).requires_grad_()
     y = module(x)
     y.square().sum().backward()
@@ -36,26 +36,29 @@ def passed(module: nn.Module, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
 
 
 @pytest.mark.parametrize("kind", [LlamaRMSNorm, Qwen3RMSNorm])
-def test_answer_and_gradient_are_those_of_the_model(kind: type[nn.Module]) -> None:
-    own, fused = norm(kind), norm(kind)
+def test_output_and_gradient_are_those_of_the_model(kind: type[nn.Module]) -> None:
+    own, fused = make_norm(kind), make_norm(kind)
     fuse_norms(fused)
     assert "forward" in vars(fused)
-    for one, other in zip(passed(fused, torch.float32), passed(own, torch.float32), strict=True):
-        torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-6)
+    (output, gradient), expected = (output_and_gradient(each, torch.float32) for each in (fused, own))
+    torch.testing.assert_close((output, gradient), expected, rtol=1e-5, atol=1e-6)
 
 
-def test_in_bfloat16_it_is_as_near_to_float32_as_the_models_own() -> None:
-    own, fused = norm(LlamaRMSNorm, torch.bfloat16), norm(LlamaRMSNorm, torch.bfloat16)
-    exact = passed(norm(LlamaRMSNorm).to(torch.bfloat16).to(torch.float32), torch.float32)
+def test_in_bfloat16_it_is_as_close_to_float32_as_the_models_own() -> None:
+    own, fused = make_norm(LlamaRMSNorm, torch.bfloat16), make_norm(LlamaRMSNorm, torch.bfloat16)
+    exact = output_and_gradient(make_norm(LlamaRMSNorm).to(torch.bfloat16).to(torch.float32), torch.float32)
     fuse_norms(fused)
-    for truth, mine, theirs in zip(
-        exact, passed(fused, torch.bfloat16), passed(own, torch.bfloat16), strict=True
+    for truth, ours, theirs in zip(
+        exact,
+        output_and_gradient(fused, torch.bfloat16),
+        output_and_gradient(own, torch.bfloat16),
+        strict=True,
     ):
-        assert (mine.float() - truth).norm() < 1.2 * (theirs.float() - truth).norm()
+        assert (ours.float() - truth).norm() < 1.2 * (theirs.float() - truth).norm()
 
 
-def test_a_norm_that_is_another_function_keeps_its_own_way() -> None:
-    gemmas = norm(Gemma3RMSNorm)
+def test_a_norm_with_another_function_is_not_fused() -> None:
+    gemmas = make_norm(Gemma3RMSNorm)
     gemmas.variance_epsilon = 1e-5  # named as Llama's are
     fuse_norms(gemmas)
     assert "forward" not in vars(gemmas)
@@ -64,7 +67,7 @@ def test_a_norm_that_is_another_function_keeps_its_own_way() -> None:
 @pytest.mark.parametrize(
     "kind", [Qwen3_5RMSNormGated, partial(GraniteMoeHybridRMSNormGated, group_size=WIDTH)]
 )
-def test_a_norm_that_is_gated_keeps_its_own_way(kind: Any) -> None:
+def test_a_gated_norm_is_not_fused(kind: Any) -> None:
     gated = kind(WIDTH, eps=1e-5)
     fuse_norms(gated)
     assert "forward" not in vars(gated)
@@ -72,10 +75,10 @@ def test_a_norm_that_is_gated_keeps_its_own_way(kind: Any) -> None:
     assert gated(x, x).shape == x.shape
 
 
-def test_a_norm_that_learns_keeps_its_own_way() -> None:
-    learning = norm(LlamaRMSNorm)
+def test_a_norm_that_is_trained_is_not_fused() -> None:
+    learning = make_norm(LlamaRMSNorm)
     learning.weight.requires_grad_(True)
     fuse_norms(learning)
-    _, gradient = passed(learning, torch.float32)
+    _, gradient = output_and_gradient(learning, torch.float32)
     assert learning.weight.grad is not None
     assert gradient.isfinite().all()

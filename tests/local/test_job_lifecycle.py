@@ -1,4 +1,4 @@
-"""A job paused, resumed, killed with its trainer and taken up again, with nothing but the openai package."""
+"""A job that is paused, resumed, killed with its trainer and resumed again, through the openai package alone."""
 
 from __future__ import annotations
 
@@ -27,12 +27,8 @@ from tests.local.trainer_server import (
 from trainers.local.jobs.backends import is_locked
 
 SETTINGS = {"n_epochs": 3, "batch_size": 1, "learning_rate": 2e-3, "lora_r": 4, "lora_dropout": 0.1}
+STEPS = 120
 QUESTION: list[Any] = [{"role": "user", "content": "Ticket 4: my card was charged for the parcel."}]
-
-
-@pytest.fixture
-def model(tiny_model_dir: Path) -> str:
-    return f"local/tiny={tiny_model_dir}"
 
 
 def create(client: openai.OpenAI, **hyperparameters: Any) -> str:
@@ -49,30 +45,35 @@ def steps(client: openai.OpenAI, job_id: str) -> int:
     return int((client.fine_tuning.jobs.retrieve(job_id).model_extra or {}).get("trained_steps") or 0)
 
 
-@pytest.fixture
-def served(tmp_path: Path, model: str) -> Iterator[TrainerServer]:
-    with serve_in_process(tmp_path / "undisturbed", model) as served:
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("trainer")
+
+
+@pytest.fixture(scope="module")
+def served(data: Path, tiny_model_dir: Path) -> Iterator[TrainerServer]:
+    with serve_in_process(data, f"local/tiny={tiny_model_dir}") as served:
         yield served
 
 
-def test_paused_resumed_and_killed_with_its_trainer_it_ends_like_an_undisturbed_one(
-    tmp_path: Path, model: str, served: TrainerServer
+def test_a_job_that_was_paused_and_killed_with_its_trainer_ends_like_an_undisturbed_one(
+    tmp_path: Path, tiny_model_dir: Path, data: Path, served: TrainerServer
 ) -> None:
+    model = f"local/tiny={tiny_model_dir}"
     with served.client() as client:
-        twin = create(client)
-        wait_for_status(client, twin, "succeeded", "failed", seconds=180)
-    data = tmp_path / "disturbed"
-    process = start_process(data, model)
+        undisturbed = create(client)
+        wait_for_status(client, undisturbed, "succeeded", "failed", seconds=180)
+    process = start_process(tmp_path, model)
     with TrainerServer(ready_url(process)).client() as client:
         job = create(client)
-        folder = data / "jobs" / job
+        folder = tmp_path / "jobs" / job
         wait_for(lambda: client.fine_tuning.jobs.checkpoints.list(job).data, bool, seconds=120)
         began = time.monotonic()
         assert client.fine_tuning.jobs.pause(job).status == "paused"
         assert time.monotonic() - began < 8
         paused_at = steps(client, job)
         newest = client.fine_tuning.jobs.checkpoints.list(job).data[0]
-        assert newest.step_number == paused_at < 120
+        assert newest.step_number == paused_at < STEPS
         answer = client.chat.completions.create(
             model=newest.fine_tuned_model_checkpoint, messages=QUESTION, temperature=0, max_tokens=4
         )
@@ -86,20 +87,21 @@ def test_paused_resumed_and_killed_with_its_trainer_it_ends_like_an_undisturbed_
         assert running.status == "running"
         assert 0 <= (running.estimated_finish or 0) - time.time() < 300
         os.kill(int((folder / "pid").read_text()), signal.SIGKILL)
-        wait_for(lambda: events(client, job), lambda told: "was killed" in told)
+        wait_for(lambda: messages(client, job), lambda text: "was killed" in text)
         wait_for(lambda: is_locked(folder), bool)
         process.kill()
         process.wait(10)
     close(process)
-    with serve_in_process(data, model) as again, again.client() as client:
+    with serve_in_process(tmp_path, model) as restarted, restarted.client() as client:
         done = wait_for_status(client, job, "succeeded", "failed", seconds=180)
         assert done.status == "succeeded"
-        assert events(client, job).count("adapter saved") == 1
-    assert adapter_bytes(folder) == adapter_bytes(tmp_path / "undisturbed" / "jobs" / twin)
+        assert messages(client, job).count("adapter saved") == 1
+    assert adapter_bytes(folder) == adapter_bytes(data / "jobs" / undisturbed)
 
 
-def events(client: openai.OpenAI, job_id: str) -> str:
-    return " / ".join(e.message for e in client.fine_tuning.jobs.list_events(job_id, limit=100))
+def messages(client: openai.OpenAI, job_id: str) -> str:
+    events = client.fine_tuning.jobs.list_events(job_id, limit=100)
+    return " / ".join(event.message for event in events)
 
 
 def test_a_job_that_stopped_early_says_why_and_serves_its_best_checkpoint(served: TrainerServer) -> None:
@@ -108,14 +110,12 @@ def test_a_job_that_stopped_early_says_why_and_serves_its_best_checkpoint(served
         done = wait_for_status(client, job, "succeeded", "failed", seconds=120)
         extra = done.model_extra or {}
         assert done.status == "succeeded"
-        assert extra["stopped_early"].startswith(
-            f"Stopped at step {extra['trained_steps']}/2000: 1 validation in"
-        )
+        stopped = f"Stopped at step {extra['trained_steps']}/2000: 1 validation in"
+        assert extra["stopped_early"].startswith(stopped)
         assert extra["result_step"] == extra["trained_steps"] - 5
-        asked = {"messages": QUESTION, "temperature": 0, "max_tokens": 8}
         best = f"{done.fine_tuned_model}:ckpt-step-{extra['result_step']}"
         answers = [
-            client.chat.completions.create(model=name, **asked)
+            client.chat.completions.create(model=name, messages=QUESTION, temperature=0, max_tokens=8)
             for name in (best, done.fine_tuned_model or "")
         ]
         assert answers[0].choices[0].message.content == answers[1].choices[0].message.content

@@ -1,7 +1,6 @@
-"""Liger's kernels give the loss and the gradients of the model's own modules; where they can't, its own stay.
+"""Liger's kernels give the loss and gradients of the model's own modules, which stay in use otherwise.
 
-The kernels are computed by Triton's interpreter, on a CPU, in a process of its own, since TRITON_INTERPRET holds
-for one.
+Triton's interpreter runs the kernels on a CPU, in a separate process because TRITON_INTERPRET applies to all of it.
 """
 
 from __future__ import annotations
@@ -39,8 +38,8 @@ TOLERANCE = 1e-4
 
 
 @pytest.fixture(scope="module")
-def compared() -> dict[str, Any]:
-    done = subprocess.run(
+def comparisons() -> dict[str, Any]:
+    process = subprocess.run(
         [sys.executable, "-m", "tests.local.liger_comparison", *NAMES, "pairs"],
         cwd=ROOT,
         env={**os.environ, "TRITON_INTERPRET": "1", "OMP_NUM_THREADS": "1", "FINETUNE_DTYPE": "fp32"},
@@ -48,59 +47,61 @@ def compared() -> dict[str, Any]:
         text=True,
         timeout=600,
     )
-    assert done.returncode == 0, done.stderr[-3000:]
-    found = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
-    return {one["name"]: one for one in found}
+    assert process.returncode == 0, process.stderr[-3000:]
+    results = [json.loads(line) for line in process.stdout.splitlines() if line.startswith("{")]
+    return {result["name"]: result for result in results}
 
 
 @needs_liger
 @pytest.mark.parametrize("name", NAMES)
-def test_loss_and_gradients_are_those_of_the_models_own_modules(compared: dict[str, Any], name: str) -> None:
-    found = compared[name]
-    assert found["why"] is None
-    assert found["kernels"].startswith("liger ")
-    assert found["gradients"] >= 8
-    assert found["loss_apart"] < TOLERANCE
-    assert found["gradient_apart"] < TOLERANCE
-    assert any("RMSNorm" in one for one in found["replaced"])
-    assert any("MLP" in one for one in found["replaced"])
-    assert found["turned"] == "liger_kernel"
+def test_loss_and_gradients_are_those_of_the_models_own_modules(
+    comparisons: dict[str, Any], name: str
+) -> None:
+    result = comparisons[name]
+    assert result["why"] is None
+    assert result["kernels"].startswith("liger ")
+    assert result["gradients"] >= 8
+    assert result["loss_apart"] < TOLERANCE
+    assert result["gradient_apart"] < TOLERANCE
+    assert any("RMSNorm" in module for module in result["replaced"])
+    assert any("MLP" in module for module in result["replaced"])
+    assert result["rotary"] == "liger_kernel"
 
 
 @needs_liger
-def test_a_training_on_pairs_goes_the_way_that_it_goes_without(compared: dict[str, Any]) -> None:
-    found = compared["pairs"]
-    assert found["kernels"].startswith("liger ")
-    assert len(found["own"]) == 2
-    for own, theirs in zip(found["own"], found["theirs"], strict=True):
+def test_training_on_pairs_has_the_same_curve_with_and_without_liger(comparisons: dict[str, Any]) -> None:
+    result = comparisons["pairs"]
+    assert result["kernels"].startswith("liger ")
+    assert len(result["own"]) == 2
+    for own, theirs in zip(result["own"], result["theirs"], strict=True):
         assert theirs == pytest.approx(own, rel=TOLERANCE, abs=1e-5)
 
 
-def test_every_family_is_one_whose_rows_are_packed() -> None:
+def test_ligers_families_are_packed_families() -> None:
     assert set(LIGER_FAMILIES) <= set(PACKED_FAMILIES)
 
 
-def test_a_cpu_keeps_its_own_norms() -> None:
+def test_a_model_on_a_cpu_keeps_its_own_norms() -> None:
     model = tiny("llama")
     assert choose_kernels(model, CPU) is None
     assert not any("forward" in vars(module) for module in model.modules())
 
 
-def test_a_base_that_is_divided_keeps_its_own() -> None:
-    found = choose_kernels(tiny("llama"), torch.device("cuda"), is_sharded=True)
-    assert str(found) == (
+def test_a_divided_base_keeps_its_own_kernels() -> None:
+    result = choose_kernels(tiny("llama"), torch.device("cuda"), is_sharded=True)
+    assert str(result) == (
         "Kernels: PyTorch, since Liger's are not supported on a base that is divided among GPUs"
     )
 
 
-def test_without_the_extra_its_own_compute_and_the_reason_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_the_extra_the_reason_for_pytorchs_kernels_is_given(monkeypatch: pytest.MonkeyPatch) -> None:
     hide("liger_kernel", monkeypatch)
-    found = replace_by_liger(tiny("llama"))
-    assert str(found) == "Kernels: PyTorch, since liger-kernel is not installed (the extra [liger])"
+    result = replace_by_liger(tiny("llama"))
+    assert str(result) == "Kernels: PyTorch, since liger-kernel is not installed (the extra [liger])"
 
 
 def put_package(folder: Path, body: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A liger_kernel whose function does as `body` says."""
+    """Installs a liger_kernel whose function has this body."""
     package = folder / "liger_kernel" / "transformers"
     package.mkdir(parents=True)
     (folder / "liger_kernel" / "__init__.py").touch()
@@ -125,7 +126,7 @@ RAISE = "    raise RuntimeError('no such GPU\\nmore')\n"
 
 
 @pytest.mark.parametrize(
-    ("family", "body", "said"),
+    ("family", "body", "reason"),
     [
         (
             "llama",
@@ -137,15 +138,15 @@ RAISE = "    raise RuntimeError('no such GPU\\nmore')\n"
         ("llama", OTHER, "Liger's results differ for this model (by "),
     ],
 )
-def test_where_liger_cannot_be_used_all_is_put_back_and_the_reason_is_said(
-    family: str, body: str, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_if_liger_cannot_be_used_the_model_is_restored_and_the_reason_given(
+    family: str, body: str, reason: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     put_package(tmp_path, body, monkeypatch)
     model, source = tiny(family), transformers_file(family)
     turns, norm = source.apply_rotary_pos_emb, dict(vars(model.get_decoder().norm))
-    found = replace_by_liger(model)
-    assert found.name == "PyTorch"
-    assert (found.why or "").startswith(said)
+    result = replace_by_liger(model)
+    assert result.name == "PyTorch"
+    assert (result.why or "").startswith(reason)
     assert source.apply_rotary_pos_emb is turns
     assert vars(model.get_decoder().norm) == norm
 
@@ -154,7 +155,7 @@ def transformers_file(family: str) -> ModuleType:
     return importlib.import_module(f"transformers.models.{family}.modeling_{family}")
 
 
-def test_what_computes_the_same_stays_with_its_version(
+def test_kernels_with_the_same_results_stay_with_their_version(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     body = (
@@ -174,7 +175,7 @@ def test_what_computes_the_same_stays_with_its_version(
     }
 
 
-def test_a_job_says_its_kernels_and_a_run_that_goes_on_with_others_says_that_too(tmp_path: Path) -> None:
+def test_a_job_logs_its_kernels_and_a_change_of_kernels_on_resuming(tmp_path: Path) -> None:
     logger = MetricsLogger(tmp_path, (), None)
     report_kernels(tmp_path, None, logger)
     assert not (tmp_path / setup.KERNELS_FILE).exists()

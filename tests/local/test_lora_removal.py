@@ -1,5 +1,4 @@
-"""An arm of a sweep takes its adapter away again: the base is as it was, dense, quantised or with fused
-experts."""
+"""After a trial its adapter is removed and the base is as before, whether dense, quantized or with experts."""
 
 from __future__ import annotations
 
@@ -28,14 +27,12 @@ IDS = torch.tensor([[1, 5, 9, 13]])
         ("llama-3", "all-linear", "int8"),
     ],
 )
-def test_the_base_is_as_it_was_after_an_arm(
-    tmp_path: Path, name: str, targets: str, kind: Quantization
-) -> None:
+def test_removing_lora_restores_the_base(tmp_path: Path, name: str, targets: str, kind: Quantization) -> None:
     folder = make_family(tmp_path, FAMILIES[name])
     cpu = torch.device("cpu")
     base = load_model(str(folder), cpu, torch.float32, kind)
     base.requires_grad_(False)  # as LoRA has it: norms that are frozen compute fused
-    before, names = said(base), [name for name, _ in base.named_parameters()]
+    before, names = logits_of(base), [name for name, _ in base.named_parameters()]
     for rank in (4, 2):
         model = add_lora(base, Parameters(lora_r=rank, target_modules=targets))
         recompute_activations(model)
@@ -43,37 +40,37 @@ def test_the_base_is_as_it_was_after_an_arm(
             for parameter in model.parameters():
                 if parameter.requires_grad:
                     parameter.add_(1.0)
-        assert not torch.equal(said(model), before)
+        assert not torch.equal(logits_of(model), before)
         remove_lora(base)
         assert [name for name, _ in base.named_parameters()] == names
         assert not base.is_activation_checkpointing
-        assert torch.equal(said(base), before)
+        assert torch.equal(logits_of(base), before)
 
 
-def test_the_base_is_as_it_was_where_memory_ended_while_an_arm_began(
+def test_removing_a_half_added_lora_restores_the_base(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Some layers have matrices by then, and the others don't."""
+    """Memory runs out when only some layers have matrices."""
     base = load_model(str(make_family(tmp_path, FAMILIES["llama-3"])), torch.device("cpu"), torch.float32)
-    before, made = said(base), []
+    before, started = logits_of(base), []
     reset = LoraLayer.reset_lora_parameters
 
-    def limited(self: LoraLayer, *more: Any) -> None:
-        made.append(self)
-        if len(made) > 5:
+    def run_out_of_memory(self: LoraLayer, *more: Any) -> None:
+        started.append(self)
+        if len(started) > 5:
             raise torch.OutOfMemoryError("CUDA out of memory")
         reset(self, *more)
 
-    monkeypatch.setattr(LoraLayer, "reset_lora_parameters", limited)
+    monkeypatch.setattr(LoraLayer, "reset_lora_parameters", run_out_of_memory)
     with pytest.raises(torch.OutOfMemoryError):
         add_lora(base, Parameters())
     assert any("lora_A" in name for name, _ in base.named_parameters())
     remove_lora(base)
     assert not any("lora" in name or "base_layer" in name for name, _ in base.named_parameters())
-    assert torch.equal(said(base), before)
+    assert torch.equal(logits_of(base), before)
 
 
-def said(model: torch.nn.Module) -> torch.Tensor:
+def logits_of(model: torch.nn.Module) -> torch.Tensor:
     model.eval()
     with torch.no_grad():
         logits: torch.Tensor = model(input_ids=IDS).logits

@@ -1,4 +1,4 @@
-"""Rows packed into one sequence are to the model what they are alone."""
+"""Rows packed into one sequence have the loss and gradients that they have one by one."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ ROWS = [
 ]
 
 
-NO_MLP = ("llama4_text",)  # its feed-forward part has another name, and says more than one thing
+NO_MLP = ("llama4_text",)  # its feed-forward part has another name and returns more than one value
 CONFIGS = {"gemma3": families.gemma3, "mistral3": families.mistral3}
 CHANGES = {
     "mistral": {"sliding_window": None},
@@ -54,33 +54,33 @@ CHANGES = {
 
 def tiny(family: str, attention: str = "sdpa", **changes: Any) -> Any:
     torch.manual_seed(3)
-    made = (
+    config = (
         CONFIGS[family]()
         if family in CONFIGS
         else families.config(family, **{**CHANGES.get(family, {}), **changes})
     )
-    choice = choose_class("toy", made)
+    choice = choose_class("toy", config)
     assert choice.family == family
     model = choice.model_class._from_config(choice.config, attn_implementation=attention, dtype=torch.float32)
     return model.eval()
 
 
-def alone(model: Any, rows: list[Row]) -> torch.Tensor:
-    """The plain way: one row at a time, logits everywhere."""
+def loss_of_single_rows(model: Any, rows: list[Row]) -> torch.Tensor:
+    """Computed plainly: one row at a time, with logits at all positions."""
     total = torch.zeros(())
-    for one in rows:
-        logits = model(input_ids=torch.tensor([one.ids])).logits[0]
-        kept = [place for place in range(len(one.ids)) if one.supervised[place]]
-        predicted = logits[[place - 1 for place in kept]]
+    for row in rows:
+        logits = model(input_ids=torch.tensor([row.ids])).logits[0]
+        targets = [index for index in range(len(row.ids)) if row.supervised[index]]
+        predicted = logits[[index - 1 for index in targets]]
         total = total + functional.cross_entropy(
-            predicted, torch.tensor([one.ids[place] for place in kept]), reduction="sum"
+            predicted, torch.tensor([row.ids[index] for index in targets]), reduction="sum"
         )
     return total
 
 
 @pytest.mark.parametrize("attention", ["sdpa", "eager", "rows"])
 @pytest.mark.parametrize("family", PACKED_FAMILIES)
-def test_the_packed_loss_and_its_gradient_are_those_of_rows_alone(family: str, attention: str) -> None:
+def test_the_packed_loss_and_its_gradient_are_those_of_single_rows(family: str, attention: str) -> None:
     model = tiny(family, attention)
     projection = next(layer for layer in linear_layers(model) if layer.endswith(("q_proj", "qkv_proj")))
     weight = model.get_submodule(projection).weight
@@ -89,7 +89,7 @@ def test_the_packed_loss_and_its_gradient_are_those_of_rows_alone(family: str, a
     rows = [*ROWS, *ROWS]
     pack = pack_rows(rows, CPU, torch.float32, by_rows=able.by_rows)
     assert (pack.layout is not None) is (attention == "rows")
-    plain = alone(model, rows)
+    plain = loss_of_single_rows(model, rows)
     kept = trim_last_mlp(model)
     assert (kept is None) is (family in NO_MLP)
     packed = measure(model, pack, replace(able, kept_places=kept))
@@ -100,7 +100,7 @@ def test_the_packed_loss_and_its_gradient_are_those_of_rows_alone(family: str, a
     torch.testing.assert_close(from_packed, from_plain, rtol=0, atol=1e-4 * float(from_plain.abs().max()))
 
 
-def test_a_trimmed_model_answers_as_before_until_places_are_named() -> None:
+def test_a_trimmed_model_is_unchanged_until_positions_are_kept() -> None:
     model, ids = tiny("llama"), torch.tensor([ROWS[0].ids])
     before = model(input_ids=ids).logits
     kept = trim_last_mlp(model)
@@ -115,10 +115,10 @@ def test_a_trimmed_model_answers_as_before_until_places_are_named() -> None:
 @pytest.mark.parametrize(
     "able", [Abilities(packs=False, selects=True), Abilities(packs=False, selects=False)]
 )
-def test_a_model_that_cannot_pack_or_select_measures_the_same(able: Abilities) -> None:
+def test_a_model_that_cannot_pack_or_select_has_the_same_loss(able: Abilities) -> None:
     model = tiny("llama")
-    parts = [measure(model, pack_rows([one], CPU, torch.float32), able).total.item() for one in ROWS]
-    assert sum(parts) == pytest.approx(alone(model, ROWS).item(), rel=1e-5)
+    parts = [measure(model, pack_rows([each], CPU, torch.float32), able).total.item() for each in ROWS]
+    assert sum(parts) == pytest.approx(loss_of_single_rows(model, ROWS).item(), rel=1e-5)
 
 
 @pytest.mark.parametrize(
@@ -130,62 +130,62 @@ def test_a_model_that_cannot_pack_or_select_measures_the_same(able: Abilities) -
         ("phi3", {"rope_parameters": families.LONG_ROPE, "original_max_position_embeddings": 6}),
     ],
 )
-def test_a_row_beyond_what_a_model_sees_at_once_is_not_packed(family: str, changes: dict[str, Any]) -> None:
+def test_a_row_longer_than_the_models_window_is_not_packed(family: str, changes: dict[str, Any]) -> None:
     model = tiny(family, **changes)
     assert find_abilities(model, longest=6).packs
     assert not find_abilities(model, longest=7).packs
     packed = measure(model, pack_rows(ROWS, CPU, torch.float32), Abilities(packs=True, selects=True))
-    assert packed.total.item() != pytest.approx(alone(model, ROWS).item(), rel=1e-4)
+    assert packed.total.item() != pytest.approx(loss_of_single_rows(model, ROWS).item(), rel=1e-4)
 
 
-def test_a_pack_for_llama_4_ends_before_its_attention_is_sharpened() -> None:
+def test_a_pack_for_llama_4_ends_before_its_attention_is_scaled() -> None:
     model = tiny("llama4_text", floor_scale=20, attn_scale=5.0)
     able = find_abilities(model, longest=13)
     packs = fill_packs(ROWS, able.widest)
     assert [len(pack) for pack in packs] == [2, 2] and all(width(pack) < 20 for pack in packs)
     parts = [measure(model, pack_rows(pack, CPU, torch.float32), able).total.item() for pack in packs]
-    assert sum(parts) == pytest.approx(alone(model, ROWS).item(), rel=1e-5)
+    assert sum(parts) == pytest.approx(loss_of_single_rows(model, ROWS).item(), rel=1e-5)
     whole = measure(model, pack_rows([*ROWS, *ROWS], CPU, torch.float32), able).total.item()
     assert whole != pytest.approx(2 * sum(parts), rel=1e-4)
 
 
-def test_a_family_that_nobody_tried_is_not_packed() -> None:
+def test_an_untested_family_is_not_packed() -> None:
     config = AutoConfig.for_model("gpt2", vocab_size=96, n_embd=32, n_layer=1, n_head=2)
     assert not find_abilities(AutoModelForCausalLM.from_config(config), longest=8).packs
 
 
-def test_the_common_beginning_is_there_once_and_stops_before_what_is_learnt() -> None:
+def test_the_shared_prefix_is_packed_once_and_ends_before_learnt_tokens() -> None:
     assert shared_prefix_length(ROWS) == 3  # token 3 predicts the first token that the second row learns
     pack = pack_rows(ROWS, CPU, torch.float32)
-    assert pack.input_ids.shape[1] == 3 + sum(one.last_target - 3 for one in ROWS)
+    assert pack.input_ids.shape[1] == 3 + sum(each.last_target - 3 for each in ROWS)
 
 
-def test_the_head_sees_nothing_but_the_places_before_what_is_learnt(tiny_model_dir: Path) -> None:
+def test_the_head_computes_only_positions_before_learnt_tokens(tiny_model_dir: Path) -> None:
     model = AutoModelForCausalLM.from_pretrained(tiny_model_dir)
     seen: list[int] = []
-    model.lm_head.register_forward_hook(lambda module, given, made: seen.append(given[0].shape[1]))
+    model.lm_head.register_forward_hook(lambda module, inputs, output: seen.append(inputs[0].shape[1]))
     measure(model, pack_rows(ROWS, CPU, torch.float32), Abilities(packs=True, selects=True))
     assert seen == [8]
 
 
-def test_packs_keep_the_order_and_the_limit_and_a_long_row_stands_alone() -> None:
+def test_packs_keep_order_and_limit_and_a_long_row_is_alone() -> None:
     packs = fill_packs([ROWS[1], ROWS[3], ROWS[2], ROWS[1]], limit=9)
-    assert [[len(one.ids) for one in pack] for pack in packs] == [[6], [7], [13], [6]]
+    assert [[len(each.ids) for each in pack] for pack in packs] == [[6], [7], [13], [6]]
     assert len(fill_packs(ROWS, limit=1000)) == 1
 
 
-def test_long_instructions_count_once_in_a_pack_and_other_instructions_begin_another() -> None:
-    def asked(instructions: int, question: int) -> Row:
+def test_shared_instructions_count_once_and_other_instructions_start_a_new_pack() -> None:
+    def row_with_instructions(instructions: int, question: int) -> Row:
         return row([*[instructions] * 300, *[question] * 50, 9], {350})
 
-    rows = [asked(1, question) for question in (4, 5, 6, 7, 8)]
-    packs = fill_packs([*rows, *[asked(2, question) for question in (4, 5)]], limit=520)
+    rows = [row_with_instructions(1, question) for question in (4, 5, 6, 7, 8)]
+    packs = fill_packs([*rows, *[row_with_instructions(2, question) for question in (4, 5)]], limit=520)
     assert [len(pack) for pack in packs] == [4, 1, 2]
     assert [width(pack) for pack in packs] == [300 + 4 * 51, 351, 300 + 2 * 51]
     assert pack_rows(packs[0], CPU, torch.float32).input_ids.shape[1] == 300 + 4 * 50
 
 
-def test_one_row_much_longer_than_the_others_stays_under_a_mask() -> None:
+def test_a_pack_with_one_much_longer_row_keeps_its_mask() -> None:
     long = row([5, 6, 7, 8, *range(9, 60), 2], {55})
     pack = pack_rows([*ROWS, long], CPU, torch.float32, by_rows=True)
     assert pack.layout is None and pack.mask is not None
@@ -193,11 +193,11 @@ def test_one_row_much_longer_than_the_others_stays_under_a_mask() -> None:
     able = find_abilities(model, longest=60)
     assert able.by_rows
     assert measure(model, pack, able).total.item() == pytest.approx(
-        alone(model, [*ROWS, long]).item(), rel=1e-5
+        loss_of_single_rows(model, [*ROWS, long]).item(), rel=1e-5
     )
 
 
-def test_a_family_that_drops_the_layout_has_no_loss() -> None:
+def test_a_family_that_ignores_the_layout_has_no_loss() -> None:
     model = tiny("llama", "sdpa")
     pack = pack_rows([*ROWS, *ROWS], CPU, torch.float32, by_rows=True)
     assert measure(model, pack, find_abilities(model, longest=13)).total.isnan()

@@ -1,5 +1,4 @@
-"""Which tokens of a preference pair count, to the token, and what becomes of pairs that are too long or no
-pairs."""
+"""Which tokens of a preference pair count, and what happens to pairs that are too long or invalid."""
 
 from __future__ import annotations
 
@@ -26,58 +25,58 @@ def tokenizer(tiny_model_dir: Path) -> Any:
     return AutoTokenizer.from_pretrained(tiny_model_dir)
 
 
-def made(tokenizer: Any, raw: dict[str, Any]) -> PairRow:
+def tokenize(tokenizer: Any, raw: dict[str, Any]) -> PairRow:
     return read_pair(7, json.dumps(raw), Template.of(tokenizer), "training_file")
 
 
-def test_an_answer_is_what_the_model_would_generate_up_to_its_end_token(tokenizer: Any) -> None:
+def test_an_answer_is_what_the_model_would_generate_with_its_end_token(tokenizer: Any) -> None:
     messages = [{"role": "developer", "content": "Sort."}, {"role": "user", "content": "charged twice"}]
-    row = made(tokenizer, pair(input={"messages": messages}))
-    templated = [{"role": "system", "content": "Sort."}, messages[1]]
-    asked = tokenizer.apply_chat_template(templated, tokenize=False, add_generation_prompt=True)
-    assert tokenizer.decode(row.prompt) == asked
+    row = tokenize(tokenizer, pair(input={"messages": messages}))
+    chat = [{"role": "system", "content": "Sort."}, messages[1]]
+    prompt = tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True)
+    assert tokenizer.decode(row.prompt) == prompt
     assert tokenizer.decode(row.chosen) == "billing<|im_end|>"
     assert tokenizer.decode(row.rejected) == "shipping<|im_end|>"
 
 
-def test_a_token_that_writes_the_end_of_the_question_and_an_answers_beginning_belongs_to_the_answer(
+def test_a_token_across_question_and_answer_belongs_to_the_answer(
     tokenizer: Any,
 ) -> None:
-    row = made(tokenizer, pair("\n billing", "shipping"))
+    row = tokenize(tokenizer, pair("\n billing", "shipping"))
     assert tokenizer.decode([*row.prompt, *row.chosen]).endswith("assistant\n\n billing<|im_end|>")
     assert tokenizer.decode([*row.prompt, *row.rejected]).endswith("assistant\nshipping<|im_end|>")
 
 
-def row(asked: int, chosen: int, rejected: int, line: int = 1) -> PairRow:
-    return PairRow(line, [1] * asked, [2] * chosen, [3] * rejected)
+def row(prompt: int, chosen: int, rejected: int, line: int = 1) -> PairRow:
+    return PairRow(line, [1] * prompt, [2] * chosen, [3] * rejected)
 
 
-def sorted_out(rows: list[PairRow], max_length: int, too_long: TooLong = "leave_out") -> Pairs:
+def filter_all(rows: list[PairRow], max_length: int, too_long: TooLong = "leave_out") -> Pairs:
     return filter_pairs(rows, max_length, "training_file", too_long)
 
 
-def test_a_pair_is_as_long_as_its_longer_answer_and_left_out_beyond_max_length() -> None:
-    kept, long = row(10, 2, 6), row(10, 7, 1)
-    assert (kept.length, kept.tokens) == (16, 28)
-    assert sorted_out([kept, long], 16) == Pairs([kept], same=0, too_long=1)
+def test_a_pair_is_as_long_as_its_longer_answer() -> None:
+    short, long = row(10, 2, 6), row(10, 7, 1)
+    assert (short.length, short.tokens) == (16, 28)
+    assert filter_all([short, long], 16) == Pairs([short], same=0, too_long=1)
 
 
-def test_a_pair_is_cut_where_the_plan_says_so_unless_nothing_is_left_to_tell_its_answers_apart() -> None:
+def test_a_pair_is_truncated_unless_its_answers_would_become_equal() -> None:
     same_beginning = PairRow(2, [1] * 10, [2, 2, 2, 2, 4], [2, 2, 2, 2, 5])
-    found = sorted_out([row(10, 2, 6), same_beginning, row(20, 1, 1, line=3)], 14, "truncate")
-    assert found == Pairs([row(10, 2, 4)], same=0, too_long=2, cut=1)
+    pairs = filter_all([row(10, 2, 6), same_beginning, row(20, 1, 1, line=3)], 14, "truncate")
+    assert pairs == Pairs([row(10, 2, 4)], same=0, too_long=2, cut=1)
 
 
-def test_pairs_that_the_template_writes_alike_are_left_out_and_counted() -> None:
+def test_pairs_with_equal_rendered_answers_are_left_out_and_counted() -> None:
     same = PairRow(2, [1], [2], [2])
-    assert sorted_out([row(1, 1, 1), same], 14) == Pairs([row(1, 1, 1)], same=1, too_long=0)
+    assert filter_all([row(1, 1, 1), same], 14) == Pairs([row(1, 1, 1)], same=1, too_long=0)
     with pytest.raises(TrainingFailed, match="No pair of the training file has two different answers"):
-        sorted_out([same], 14)
+        filter_all([same], 14)
 
 
-def test_too_long_pairs_are_refused_with_the_first_line_where_the_plan_says_so() -> None:
+def test_too_long_pairs_are_refused_with_their_first_line() -> None:
     with pytest.raises(TrainingFailed) as caught:
-        sorted_out([row(1, 1, 1), row(10, 7, 1, line=4), row(10, 9, 1, line=5)], 16, "refuse")
+        filter_all([row(1, 1, 1), row(10, 7, 1, line=4), row(10, 9, 1, line=5)], 16, "refuse")
     assert caught.value.message == (
         "2 pairs of the training file are longer than max_length 16 tokens, the first in line 4, and too_long is "
         "'refuse'. Shorten them, set max_length to 19, or set too_long to 'leave_out' or 'truncate'."
@@ -85,10 +84,10 @@ def test_too_long_pairs_are_refused_with_the_first_line_where_the_plan_says_so()
     with pytest.raises(
         TrainingFailed, match=r"Each pair of the training file \(1\) is longer than max_length 16"
     ):
-        sorted_out([row(10, 7, 1)], 16)
+        filter_all([row(10, 7, 1)], 16)
 
 
-def test_parts_of_a_batch_are_filled_with_padding_counted() -> None:
+def test_padding_counts_when_parts_of_a_batch_are_filled() -> None:
     rows = [row(4, 1, 1), row(4, 2, 6), row(1, 1, 1), row(4, 20, 1)]
     assert (width(rows[:1]), width(rows[:2])) == (10, 40)
     assert fill_parts(rows, 40, width) == [rows[:2], rows[2:3], rows[3:]]
@@ -98,11 +97,11 @@ def test_parts_of_a_batch_are_filled_with_padding_counted() -> None:
 def test_pairs_are_read_with_a_bom_and_blank_lines(tokenizer: Any, tmp_path: Path) -> None:
     path = tmp_path / "pairs.jsonl"
     path.write_text("\ufeff" + json.dumps(pair()) + "\n\n" + json.dumps(pair()) + "\n", encoding="utf-8")
-    found = read_pairs(path, tokenizer, 100, "training_file", "leave_out")
-    assert [each.line for each in found.rows] == [1, 3]
+    pairs = read_pairs(path, tokenizer, 100, "training_file", "leave_out")
+    assert [each.line for each in pairs.rows] == [1, 3]
 
 
-def complaint(tmp_path: Path, *rows: object, pairs: bool = True) -> str | None:
+def refusal(tmp_path: Path, *rows: object, pairs: bool = True) -> str | None:
     path = tmp_path / "rows.jsonl"
     path.write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
     return file_refusal(path, 1, pairs=pairs)
@@ -112,14 +111,14 @@ TOOL = {"type": "function", "function": {"name": "look", "parameters": {"type": 
 CALL = {"role": "assistant", "tool_calls": [{"id": "1", "type": "function", "function": {"name": "look"}}]}
 
 
-def test_pairs_with_tools_calls_and_openais_other_keys_are_good(tmp_path: Path) -> None:
+def test_pairs_with_tools_and_calls_are_accepted(tmp_path: Path) -> None:
     messages = [{"role": "user", "content": "Where is it?"}]
-    asked = {"messages": messages, "tools": [TOOL], "parallel_tool_calls": True}
-    assert complaint(tmp_path, pair(), pair(input=asked, preferred_output=[CALL])) is None
+    chat = {"messages": messages, "tools": [TOOL], "parallel_tool_calls": True}
+    assert refusal(tmp_path, pair(), pair(input=chat, preferred_output=[CALL])) is None
 
 
 @pytest.mark.parametrize(
-    ("raw", "said"),
+    ("raw", "message"),
     [
         (
             {"messages": [{"role": "user", "content": "x"}]},
@@ -162,17 +161,16 @@ def test_pairs_with_tools_calls_and_openais_other_keys_are_good(tmp_path: Path) 
         (pair("same", "same"), "has the same answer twice. Give two different ones, or delete the line."),
     ],
 )
-def test_a_line_that_is_no_pair_is_refused_with_its_number_its_field_and_the_cure(
-    tmp_path: Path, raw: object, said: str
+def test_an_invalid_pair_is_refused_with_its_line_its_field_and_advice(
+    tmp_path: Path, raw: object, message: str
 ) -> None:
-    assert complaint(tmp_path, pair(), raw) == f"Line 2 {said}"
+    assert refusal(tmp_path, pair(), raw) == f"Line 2 {message}"
 
 
-def test_pairs_sent_to_be_trained_on_as_chats_are_named_with_the_method_that_takes_them(
+def test_pairs_sent_as_chats_are_refused_with_the_right_method(
     tmp_path: Path,
 ) -> None:
-    said = complaint(tmp_path, pair(), pairs=False)
-    assert said == (
+    assert refusal(tmp_path, pair(), pairs=False) == (
         "Line 1 is a preference pair, but the job's method learns from chats. Create the job with method.type "
         'dpo, or send lines like {"messages": [...]}.'
     )

@@ -1,5 +1,4 @@
-"""Experts in 4 bits: the numbers they compute with, what is kept of them, what is said where one would train
-them."""
+"""Experts in 4 bits: what they compute, what stays in memory, and that they can't be trained."""
 
 from __future__ import annotations
 
@@ -30,12 +29,12 @@ def bases(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     return {name: make_family(root / name, FAMILIES[name]) for name in NAMES}
 
 
-def packed(base: Path) -> Any:
+def load_packed(base: Path) -> Any:
     return load_model(str(base), torch.device("cpu"), torch.float32, "nf4").eval()
 
 
-def in_full(model: Any, base: Path) -> Any:
-    """The base in full with the very numbers that the packed one unpacks."""
+def dequantize(model: Any, base: Path) -> Any:
+    """The base in float32, with the weights that the packed model unpacks."""
     dense = load_model(str(base), torch.device("cpu"), torch.float32).eval()
     from bitsandbytes.functional import dequantize_4bit
 
@@ -50,52 +49,53 @@ def in_full(model: Any, base: Path) -> Any:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_packed_base_computes_with_what_its_4_bits_mean(name: str, bases: dict[str, Path]) -> None:
-    model = packed(bases[name])
+def test_a_packed_base_computes_with_its_dequantized_weights(name: str, bases: dict[str, Path]) -> None:
+    model = load_packed(bases[name])
     assert len(packed_experts(model)) == 4  # two weights in each of two layers
-    dense = in_full(model, bases[name])
+    dense = dequantize(model, bases[name])
     assert torch.allclose(model(input_ids=IDS).logits, dense(input_ids=IDS).logits, atol=1e-4)
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_its_gradients_are_those_of_the_base_in_full(name: str, bases: dict[str, Path]) -> None:
-    """Layers computed again, against layers kept."""
-    model = packed(bases[name])
-    dense = in_full(model, bases[name])
-    found: list[dict[str, Tensor]] = []
+def test_its_gradients_are_those_of_the_dequantized_base(name: str, bases: dict[str, Path]) -> None:
+    """The packed base recomputes its layers, the other one keeps them."""
+    model = load_packed(bases[name])
+    dense = dequantize(model, bases[name])
+    gradients: list[dict[str, Tensor]] = []
     for base in (model, dense):
         torch.manual_seed(3)
         tuned = add_lora(base, SETTINGS).train()
         assert recompute_if_packed(tuned) == (base is model)
         tuned(input_ids=IDS, labels=IDS).loss.backward()
-        found.append(
+        gradients.append(
             {each: weight.grad for each, weight in tuned.named_parameters() if weight.grad is not None}
         )
-    assert found[0].keys() == found[1].keys()
-    assert any(gradient.abs().max() > 1e-4 for gradient in found[1].values())
-    for each, gradient in found[1].items():
-        assert torch.allclose(found[0][each], gradient, atol=1e-4), each
+    ours, expected = gradients
+    assert ours.keys() == expected.keys()
+    assert any(gradient.abs().max() > 1e-4 for gradient in expected.values())
+    for name, gradient in expected.items():
+        assert torch.allclose(ours[name], gradient, atol=1e-4), name
 
 
-def test_what_was_unpacked_is_gone_when_a_pass_is_over_and_when_it_broke_off(
+def test_unpacked_weights_are_freed_after_a_pass_and_after_an_error(
     bases: dict[str, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    model = packed(bases["mixtral"])
-    experts = next(one for name, one in model.named_modules() if name.endswith(".experts"))
+    model = load_packed(bases["mixtral"])
+    experts = next(module for name, module in model.named_modules() if name.endswith(".experts"))
     assert experts.unpacked == {}
     model(input_ids=IDS)
     assert experts.unpacked == {}
-    monkeypatch.setattr(experts.act_fn, "forward", broken)
+    monkeypatch.setattr(experts.act_fn, "forward", run_out_of_memory)
     with pytest.raises(RuntimeError, match="no memory"):
         model(input_ids=IDS)
     assert experts.unpacked == {}
 
 
-def broken(*_: Any) -> Tensor:
+def run_out_of_memory(*_: Any) -> Tensor:
     raise RuntimeError("no memory")
 
 
-def test_packed_experts_are_counted_as_the_numbers_that_they_are(bases: dict[str, Path]) -> None:
+def test_packed_experts_count_as_their_unpacked_parameters(bases: dict[str, Path]) -> None:
     models = [
         load_model(str(bases["mixtral"]), torch.device("cpu"), torch.float32, kind)
         for kind in ("none", "nf4")
@@ -105,31 +105,31 @@ def test_packed_experts_are_counted_as_the_numbers_that_they_are(bases: dict[str
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_packed_weights_take_what_was_reckoned(name: str, tmp_path: Path) -> None:
-    """Of a larger toy: what bitsandbytes keeps beside the numbers is a few bytes for each matrix."""
+def test_packed_weights_take_the_estimated_memory(name: str, tmp_path: Path) -> None:
+    """The toy is larger, since bitsandbytes also stores some bytes for each matrix."""
     wide = FAMILIES[name].config()
-    for one in {id(part): part for part in (wide, wide.get_text_config())}.values():
-        one.hidden_size, one.intermediate_size, one.head_dim = 256, 512, 64
-        if hasattr(one, "moe_intermediate_size"):
-            one.moe_intermediate_size = 256
-        if hasattr(one, "intermediate_size_mlp"):
-            one.intermediate_size_mlp = 512
+    for config in {id(part): part for part in (wide, wide.get_text_config())}.values():
+        config.hidden_size, config.intermediate_size, config.head_dim = 256, 512, 64
+        if hasattr(config, "moe_intermediate_size"):
+            config.moe_intermediate_size = 256
+        if hasattr(config, "intermediate_size_mlp"):
+            config.intermediate_size_mlp = 512
     base = make_family(tmp_path / name, replace(FAMILIES[name], config=lambda: wide))
-    found = find_base(str(base))
-    assert isinstance(found, Base)
-    assert bytes_of(packed(base)) == pytest.approx(base_bytes(found.architecture, "qlora", 4), rel=0.02)
+    sized = find_base(str(base))
+    assert isinstance(sized, Base)
+    assert bytes_of(load_packed(base)) == pytest.approx(base_bytes(sized.architecture, "qlora", 4), rel=0.02)
 
 
 def bytes_of(model: Any) -> int:
-    """Of all weights, and of the scales to unpack them with."""
+    """Of all weights and their scales."""
     states = [getattr(weight, "quant_state", None) for weight in model.parameters()]
     states += [state for module in model.modules() for state in getattr(module, "states", {}).values()]
     scales = [state.absmax.nbytes + state.state2.absmax.nbytes for state in states if state]
     return sum(weight.nbytes for weight in model.parameters()) + sum(scales)
 
 
-def test_packed_experts_are_not_trained_and_the_cure_is_said(bases: dict[str, Path]) -> None:
-    model = packed(bases["llama-4-scout"])
+def test_training_packed_experts_is_refused_with_advice(bases: dict[str, Path]) -> None:
+    model = load_packed(bases["llama-4-scout"])
     with pytest.raises(TrainingFailed) as caught:
         add_lora(model, Parameters(target_modules="q_proj,experts.gate_up_proj"))
     assert (caught.value.code, caught.value.param) == ("experts_packed", "target_modules")

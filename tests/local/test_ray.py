@@ -1,5 +1,4 @@
-"""The trainer against a head that speaks Ray's Jobs API: submitted once, followed, waited for, taken over,
-refused."""
+"""The trainer with a fake head that speaks Ray's Jobs API: each job is submitted once, followed, or refused."""
 
 from __future__ import annotations
 
@@ -43,7 +42,7 @@ def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def train_from_storage(environment: Mapping[str, str]) -> int:
-    """What `python -m trainers.local.ray.node` does, in this process."""
+    """Does in this process what `python -m trainers.local.ray.node` does."""
     names = ("FINETUNE_STORAGE", "FINETUNE_JOB", "FINETUNE_ATTEMPT")
     url, job_id, key = (environment[name] for name in names)
     return attempt.train_from_storage(url, job_id, key, 1)
@@ -66,7 +65,7 @@ def messages(client: openai.OpenAI, job_id: str) -> list[str]:
     return [event.message for event in client.fine_tuning.jobs.list_events(job_id, limit=100)][::-1]
 
 
-def test_a_job_goes_to_a_node_and_comes_back_as_files_and_events(tmp_path: Path) -> None:
+def test_a_job_trained_on_a_node_returns_its_files_and_events(tmp_path: Path) -> None:
     with (
         ray_head(run=train_from_storage) as head,
         trainer(tmp_path, head) as served,
@@ -79,7 +78,7 @@ def test_a_job_goes_to_a_node_and_comes_back_as_files_and_events(tmp_path: Path)
         assert messages(client, job.id).count("Step 1/2") == 1
         assert client.files.content(done.result_files[0]).text.endswith("2,1.5,0.2,,\n")
         assert (folder / "starts").read_text() == "x"
-        wait_for(lambda: read_attempt(folder), lambda found: found is not None and not found.is_open)
+        wait_for(lambda: read_attempt(folder), lambda record: record is not None and not record.is_open)
         assert "/nowhere" in (folder / "adapter" / "adapter_config.json").read_text()
         assert (folder / "train.log").read_text() == f"the log of {job.id}-1\n"
         wait_for(lambda: (tmp_path / "storage" / job.id).exists(), lambda is_there: not is_there)
@@ -91,7 +90,7 @@ def test_a_job_goes_to_a_node_and_comes_back_as_files_and_events(tmp_path: Path)
     assert body["runtime_env"]["working_dir"].removeprefix("gcs://") in head.packages
 
 
-def test_a_submission_whose_answer_got_lost_is_found_and_not_repeated(tmp_path: Path) -> None:
+def test_a_submission_whose_answer_was_lost_is_not_repeated(tmp_path: Path) -> None:
     with ray_head() as head, trainer(tmp_path, head) as served, served.client() as client:
         head.loses_answers = True
         job = create(client)
@@ -103,7 +102,7 @@ def test_a_submission_whose_answer_got_lost_is_found_and_not_repeated(tmp_path: 
         client.fine_tuning.jobs.cancel(job.id)
 
 
-def test_a_restarted_trainer_follows_the_job_that_still_runs(tmp_path: Path) -> None:
+def test_a_restarted_trainer_follows_a_job_that_is_still_running(tmp_path: Path) -> None:
     with ray_head() as head:
         with trainer(tmp_path, head) as served, served.client() as client:
             job = create(client)
@@ -112,49 +111,49 @@ def test_a_restarted_trainer_follows_the_job_that_still_runs(tmp_path: Path) -> 
         with trainer(tmp_path, head) as served, served.client() as client:
             wait_for_status(client, job.id, "running")
             head.finish(f"{job.id}-1", "FAILED", 137)
-            wait_for(lambda: list(head.jobs), lambda known: known == [f"{job.id}-1", f"{job.id}-2"])
-            wanted = "The training process was killed, perhaps because the machine ran out of memory. It starts again"
-            assert any(said.startswith(wanted) for said in messages(client, job.id))
+            wait_for(lambda: list(head.jobs), lambda submitted: submitted == [f"{job.id}-1", f"{job.id}-2"])
+            reason = "The training process was killed, perhaps because the machine ran out of memory. It starts again"
+            assert any(message.startswith(reason) for message in messages(client, job.id))
             client.fine_tuning.jobs.cancel(job.id)
         assert head.stops == [f"{job.id}-2"]
 
 
-def test_a_head_that_is_away_is_waited_for_and_the_job_stays_running(tmp_path: Path) -> None:
+def test_a_job_stays_running_while_the_head_is_unreachable(tmp_path: Path) -> None:
     with ray_head() as head, trainer(tmp_path, head) as served, served.client() as client:
         job = create(client)
         wait_for_status(client, job.id, "running")
         head.go_away()
-        wait_for(lambda: messages(client, job.id)[-1], lambda said: "has not answered since" in said)
+        wait_for(lambda: messages(client, job.id)[-1], lambda message: "has not answered since" in message)
         assert client.fine_tuning.jobs.retrieve(job.id).status == "running"
         head.come_back(knows_its_jobs=True)
-        wait_for(lambda: messages(client, job.id)[-1], lambda said: "answers again after" in said)
+        wait_for(lambda: messages(client, job.id)[-1], lambda message: "answers again after" in message)
         assert len(head.bodies) == 1
         client.fine_tuning.jobs.cancel(job.id)
 
 
-def test_a_job_that_a_new_head_does_not_know_is_submitted_again(tmp_path: Path) -> None:
+def test_a_job_unknown_to_a_new_head_is_submitted_again(tmp_path: Path) -> None:
     with ray_head() as head, trainer(tmp_path, head) as served, served.client() as client:
         job = create(client)
         wait_for_status(client, job.id, "running")
         head.go_away()
         head.come_back(knows_its_jobs=False)
-        wait_for(lambda: list(head.jobs), lambda known: known == [f"{job.id}-2"])
-        assert any("the Ray cluster no longer knows it" in said for said in messages(client, job.id))
+        wait_for(lambda: list(head.jobs), lambda submitted: submitted == [f"{job.id}-2"])
+        assert any("the Ray cluster no longer knows it" in message for message in messages(client, job.id))
         client.fine_tuning.jobs.cancel(job.id)
 
 
-def test_a_job_is_cancelled_even_while_the_head_is_away(tmp_path: Path) -> None:
+def test_a_job_can_be_cancelled_while_the_head_is_unreachable(tmp_path: Path) -> None:
     with ray_head() as head, trainer(tmp_path, head) as served, served.client() as client:
         job = create(client)
         wait_for_status(client, job.id, "running")
         head.go_away()
-        wait_for(lambda: messages(client, job.id)[-1], lambda said: "has not answered since" in said)
+        wait_for(lambda: messages(client, job.id)[-1], lambda message: "has not answered since" in message)
         assert client.fine_tuning.jobs.cancel(job.id).status == "cancelled"
         head.come_back(knows_its_jobs=True)
         wait_for(lambda: head.stops, bool)
 
 
-def test_three_crashes_end_the_job_with_what_ray_says(tmp_path: Path) -> None:
+def test_three_crashes_fail_the_job_with_the_end_of_rays_log(tmp_path: Path) -> None:
     with (
         ray_head(run=lambda environment: 3) as head,
         trainer(tmp_path, head) as served,
@@ -169,7 +168,7 @@ def test_three_crashes_end_the_job_with_what_ray_says(tmp_path: Path) -> None:
     assert len(head.bodies) == 3
 
 
-def test_a_crashed_attempt_goes_on_from_what_the_one_before_left_in_the_storage(tmp_path: Path) -> None:
+def test_an_attempt_continues_from_what_a_crashed_one_stored(tmp_path: Path) -> None:
     with (
         ray_head(run=train_from_storage) as head,
         trainer(tmp_path, head) as served,
@@ -177,37 +176,33 @@ def test_a_crashed_attempt_goes_on_from_what_the_one_before_left_in_the_storage(
     ):
         job = create(client, stub="crash_once")
         assert wait_for_status(client, job.id, "succeeded", "failed").status == "succeeded"
-        said = messages(client, job.id)
+        log = messages(client, job.id)
         assert (tmp_path / "data" / "jobs" / job.id / "starts").read_text() == "xx"
     assert list(head.jobs) == [f"{job.id}-1", f"{job.id}-2"]
-    assert said.count("Step 1/2") == 2
-    assert sum(text.startswith("The training process ended with exit code 1.") for text in said) == 1
+    assert log.count("Step 1/2") == 2
+    assert sum(message.startswith("The training process ended with exit code 1.") for message in log) == 1
 
 
-def test_a_pause_reaches_the_attempt_and_a_cancel_too(tmp_path: Path) -> None:
+def test_pausing_and_cancelling_reach_the_attempt(tmp_path: Path) -> None:
     with ray_head() as head, trainer(tmp_path, head) as served, served.client() as client:
         job = create(client)
         wait_for_status(client, job.id, "running")
-        control = f"{job.id}/control.json"
         storage = Storage(str(tmp_path / "storage"))
+        wanted = lambda: (storage.read_json(f"{job.id}/control.json") or {}).get("wanted")  # noqa: E731
         pausing = threading.Thread(target=client.fine_tuning.jobs.pause, args=(job.id,))
         pausing.start()
-        wait_for(
-            lambda: storage.read_json(control), lambda told: told is not None and told["wanted"] == "pause"
-        )
+        wait_for(wanted, lambda state: state == "pause")
         head.finish(f"{job.id}-1", "FAILED", PAUSED)
         pausing.join()
         assert client.fine_tuning.jobs.retrieve(job.id).status == "paused"
         client.fine_tuning.jobs.resume(job.id)
-        wait_for(
-            lambda: storage.read_json(control), lambda told: told is not None and told["wanted"] == "run"
-        )
-        wait_for(lambda: list(head.jobs), lambda known: known == [f"{job.id}-1", f"{job.id}-2"])
+        wait_for(wanted, lambda state: state == "run")
+        wait_for(lambda: list(head.jobs), lambda submitted: submitted == [f"{job.id}-1", f"{job.id}-2"])
         assert client.fine_tuning.jobs.cancel(job.id).status == "cancelled"
-        wait_for(lambda: storage.read_json(control), lambda told: told is None or told["wanted"] == "end")
+        wait_for(wanted, lambda state: state in (None, "end"))
 
 
-def test_an_engine_of_this_machine_is_refused_on_a_cluster(tmp_path: Path) -> None:
+def test_an_engine_not_installed_on_the_cluster_is_refused(tmp_path: Path) -> None:
     with ray_head() as head, trainer(tmp_path, head) as served, served.client() as client:
         with pytest.raises(openai.BadRequestError) as caught:
             client.fine_tuning.jobs.create(
@@ -219,7 +214,7 @@ def test_an_engine_of_this_machine_is_refused_on_a_cluster(tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize(
-    ("job", "wanted"),
+    ("job", "expected"),
     [
         (RayJob("FAILED", "", 1), Exit(1, "ended with exit code 1")),
         (RayJob("FAILED", "", 143), Exit(-15, "was ended by signal 15")),
@@ -232,25 +227,25 @@ def test_an_engine_of_this_machine_is_refused_on_a_cluster(tmp_path: Path) -> No
         (RayJob("SUCCEEDED", "", 0), Exit(0, "ended with exit code 0")),
     ],
 )
-def test_what_ray_says_of_an_end_becomes_a_sentence(job: RayJob, wanted: Exit) -> None:
-    assert describe_exit(job) == wanted
+def test_rays_exit_status_becomes_a_sentence(job: RayJob, expected: Exit) -> None:
+    assert describe_exit(job) == expected
 
 
-def checked(address: str, data: Path, storage: str | None = None) -> RayOptions:
+def check(address: str, data: Path, storage: str | None = None) -> RayOptions:
     return check_options(RayOptions(address, storage), data)
 
 
-def test_a_cluster_that_cannot_be_used_is_a_sentence(tmp_path: Path) -> None:
+def test_an_unreachable_or_old_cluster_is_refused(tmp_path: Path) -> None:
     with pytest.raises(
         RayUnusable, match=r"no answer from http://127.0.0.1:9: .* Start it with `ray start --head`"
     ):
-        checked("http://127.0.0.1:9", tmp_path)
+        check("http://127.0.0.1:9", tmp_path)
     with ray_head(version="1.13.0") as head, pytest.raises(RayUnusable, match=r"Ray 1.13.0 .* 2.30 or newer"):
-        checked(head.address, tmp_path)
+        check(head.address, tmp_path)
 
 
 @pytest.mark.parametrize(
-    ("storage", "said"),
+    ("storage", "reason"),
     [
         (
             None,
@@ -269,50 +264,52 @@ def test_a_cluster_that_cannot_be_used_is_a_sentence(tmp_path: Path) -> None:
         ),
     ],
 )
-def test_a_cluster_without_a_storage_that_its_nodes_see_is_a_sentence(
-    tmp_path: Path, storage: str | None, said: str
+def test_a_storage_that_nodes_cannot_access_is_refused(
+    tmp_path: Path, storage: str | None, reason: str
 ) -> None:
-    with pytest.raises(RayUnusable, match=said):
-        checked("http://ray.example:8265", tmp_path, storage)
+    with pytest.raises(RayUnusable, match=reason):
+        check("http://ray.example:8265", tmp_path, storage)
 
 
-def test_where_the_nodes_see_the_data_folder_it_is_the_storage(tmp_path: Path) -> None:
+def test_a_data_folder_that_nodes_can_access_is_the_storage(tmp_path: Path) -> None:
     with ray_head() as head:
         for storage in (None, str(tmp_path)):
-            assert checked(head.address, tmp_path / "data", storage).storage is None
-        elsewhere = checked(head.address, tmp_path / "data", f"file://{tmp_path}/else")
+            assert check(head.address, tmp_path / "data", storage).storage is None
+        elsewhere = check(head.address, tmp_path / "data", f"file://{tmp_path}/else")
         assert elsewhere.storage == f"file://{tmp_path}/else"
 
 
-def test_a_storage_that_cannot_be_written_is_a_sentence(tmp_path: Path) -> None:
+def test_a_storage_that_cannot_be_written_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("no folder")
     with (
         ray_head() as head,
         pytest.raises(RayUnusable, match=r"the storage can't be used: writing .* directory"),
     ):
-        checked(head.address, tmp_path / "data", str(tmp_path / "file" / "x"))
+        check(head.address, tmp_path / "data", str(tmp_path / "file" / "x"))
 
 
-def test_something_that_is_no_ray_is_a_sentence(tmp_path: Path) -> None:
+def test_an_address_without_ray_is_refused(tmp_path: Path) -> None:
     with serve_in_thread(tmp_path / "other", MODELS) as other:
-        said = refuse_to_start(
+        message = refuse_to_start(
             *("--data", str(tmp_path / "data"), "--port", "0", "--executor", "ray"),
             *("--ray-address", other.url.removesuffix("/v1")),
         )
-    assert said.startswith("trainer: the Ray cluster can't be used: GET /api/version at http://127.0.0.1:")
+    assert message.startswith("trainer: the Ray cluster can't be used: GET /api/version at http://127.0.0.1:")
 
 
-def test_a_head_that_is_away_at_the_start_is_waited_for_where_jobs_are_open(tmp_path: Path) -> None:
+def test_a_trainer_with_open_jobs_starts_while_the_head_is_unreachable(tmp_path: Path) -> None:
     folder = tmp_path / "jobs" / ("ftjob-" + "0" * 24)
     folder.mkdir(parents=True)
     open_attempt(folder)
-    assert checked("http://127.0.0.1:9", tmp_path).address == "http://127.0.0.1:9"
+    assert check("http://127.0.0.1:9", tmp_path).address == "http://127.0.0.1:9"
 
 
-def test_the_package_is_our_source_and_the_same_source_is_the_same_package(tmp_path: Path) -> None:
+def test_the_package_holds_our_source_and_is_reproducible(tmp_path: Path) -> None:
     package = pack_source()
     assert package == pack_source()
     zipfile.ZipFile(io.BytesIO(package.content)).extractall(tmp_path)
     code = "import trainers.local.ray.node as node; print(node.__file__)"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path, env={})
-    assert done.stdout.strip() == str(tmp_path / "trainers" / "local" / "ray" / "node.py")
+    process = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path, env={}
+    )
+    assert process.stdout.strip() == str(tmp_path / "trainers" / "local" / "ray" / "node.py")

@@ -1,5 +1,5 @@
-"""A job's files on their way by the storage: each event and file once, whatever fails between, and nothing of an
-attempt that was given up."""
+"""A job's files on their way through the storage: each event and file arrives once, whatever fails, and none of a
+replaced attempt."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ CALLS = ("read", "write", "upload", "download", "delete")
 
 
 class FailsOnce(Storage):
-    """At the call number `at`, before it is carried out or, where `at` is odd, afterwards: as a lost answer."""
+    """Fails at call number `at`: before carrying it out or, if `at` is odd, afterwards, like a lost answer."""
 
     def __init__(self, url: str, at: int | None = None) -> None:
         super().__init__(url)
@@ -73,8 +73,8 @@ class FailsOnce(Storage):
 
 
 @dataclass
-class Story:
-    """One job: `folder` is the trainer's, `node` the copy of it where attempt `record` trains."""
+class StoredJob:
+    """One job. `folder` is the trainer's; an attempt trains in a copy of it on its node."""
 
     root: Path
     storage: Storage
@@ -99,21 +99,21 @@ class Story:
     def submit(self) -> AttemptRecord:
         record = open_attempt(self.folder)
         takeover = self.takeover(record)
-        patiently(takeover.upload_inputs)
-        patiently(lambda: takeover.control("run"))
+        retry(takeover.upload_inputs)
+        retry(lambda: takeover.control("run"))
         return mark_submitted(self.folder, record)
 
     def begin(self, record: AttemptRecord) -> tuple[Path, Publisher]:
         node = self.root / f"node-{record.attempt}" / JOB
         link = AttemptStorage(self.storage, JOB, record.key)
-        start, base = patiently(lambda: link.fetch(node))
+        start, base = retry(lambda: link.fetch(node))
         return node, Publisher(link, node, base, start)
 
 
-def patiently(ask: Callable[[], Any]) -> Any:
+def retry(call: Callable[[], Any]) -> Any:
     for _ in range(3):
         try:
-            return ask()
+            return call()
         except StorageAway:
             continue
     raise AssertionError("the storage failed three times")
@@ -140,125 +140,125 @@ def messages(folder: Path) -> list[str]:
     return [event["message"] for event in read_events(folder)]
 
 
-@pytest.mark.parametrize("at", [None, *range(0, 60, 3), *range(1, 60, 3)])
+@pytest.mark.parametrize("at", [None, *range(0, 60, 4), *range(1, 60, 4)])
 def test_each_file_and_event_arrives_once_whichever_call_fails(tmp_path: Path, at: int | None) -> None:
-    story = Story(tmp_path, FailsOnce(str(tmp_path / "storage"), at))
-    record = story.submit()
-    node, publisher = story.begin(record)
+    job = StoredJob(tmp_path, FailsOnce(str(tmp_path / "storage"), at))
+    record = job.submit()
+    node, publisher = job.begin(record)
     append_event(node, "Step 1")
     replace_json(node / "progress.json", PROGRESS)
     save_checkpoint(node, 1)
     (node / "results.csv").write_text("1\n")
-    patiently(lambda: publisher.publish(is_over=False))
-    patiently(story.takeover(record).download_new_files)  # each time as after a restart of the trainer
-    assert read_json(story.folder / "progress.json") == PROGRESS
+    retry(lambda: publisher.publish(is_over=False))
+    retry(job.takeover(record).download_new_files)  # each time as after a restart of the trainer
+    assert read_json(job.folder / "progress.json") == PROGRESS
     replace_json(node / "checkpoints" / "step-000001" / "checkpoint.json", {"step": 1, "validated": True})
-    patiently(lambda: publisher.publish(is_over=False))
-    patiently(story.takeover(record).download_new_files)
-    kept = read_json(story.folder / "checkpoints" / "step-000001" / "checkpoint.json")
-    assert kept == {"step": 1, "validated": True}
+    retry(lambda: publisher.publish(is_over=False))
+    retry(job.takeover(record).download_new_files)
+    checkpoint_values = read_json(job.folder / "checkpoints" / "step-000001" / "checkpoint.json")
+    assert checkpoint_values == {"step": 1, "validated": True}
     save_checkpoint(node, 2, 1)
     (node / "results.csv").write_text("1\n2\n")
     finish(node)
-    patiently(lambda: publisher.publish(is_over=True))
-    patiently(story.takeover(record).download_new_files)
-    assert messages(story.folder) == ["Created", "Step 1", "Done"]
-    assert (story.folder / "results.csv").read_text() == "1\n2\n"
-    assert read_json(story.folder / "DONE") == DONE
-    checkpoint = story.folder / "checkpoints" / "step-000002"
+    retry(lambda: publisher.publish(is_over=True))
+    retry(job.takeover(record).download_new_files)
+    assert messages(job.folder) == ["Created", "Step 1", "Done"]
+    assert (job.folder / "results.csv").read_text() == "1\n2\n"
+    assert read_json(job.folder / "DONE") == DONE
+    checkpoint = job.folder / "checkpoints" / "step-000002"
     assert sorted(path.name for path in checkpoint.parent.iterdir()) == ["step-000002"]
     assert sorted(path.name for path in checkpoint.iterdir()) == [
         *("adapter_config.json", "adapter_model.safetensors", "checkpoint.json"),
     ]
-    config = json.loads((story.folder / "adapter" / "adapter_config.json").read_text())
-    assert config["base_model_name_or_path"] == str(story.base)
-    assert not list(story.folder.rglob("*.tmp"))
+    config = json.loads((job.folder / "adapter" / "adapter_config.json").read_text())
+    assert config["base_model_name_or_path"] == str(job.base)
+    assert not list(job.folder.rglob("*.tmp"))
 
 
-def test_an_attempt_that_was_given_up_changes_nothing_of_its_successor_s(
+def test_a_replaced_attempt_changes_nothing_of_its_successor(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    story = Story(tmp_path, Storage(str(tmp_path / "storage")))
-    first = story.submit()
-    node, publisher = story.begin(first)
+    job = StoredJob(tmp_path, Storage(str(tmp_path / "storage")))
+    first = job.submit()
+    node, publisher = job.begin(first)
     append_event(node, "Step 1 of the first")
     save_checkpoint(node, 1)
     publisher.publish(is_over=False)
-    story.takeover(first).download_new_files()
-    assert open_attempt(story.folder).after == first.key  # never submitted: the trainer was killed before
-    second = story.submit()
+    job.takeover(first).download_new_files()
+    assert open_attempt(job.folder).after == first.key  # never submitted, since the trainer was killed
+    second = job.submit()
     assert second.after == first.key
     assert second.key != first.key
-    other, successor = story.begin(second)
+    other, successor = job.begin(second)
     assert (other / "checkpoints" / "step-000001" / "state.pt").exists()
     with pytest.raises(AttemptReplaced):
         publisher.publish(is_over=False)
     save_checkpoint(node, 2, 1)
     finish(node)
     with monkeypatch.context() as late:
-        late.setattr(AttemptStorage, "wants_pause", lambda self: False)  # it had looked a moment before
+        late.setattr(AttemptStorage, "wants_pause", lambda self: False)  # it had checked a moment before
         publisher.publish(is_over=True)
-    story.takeover(second).download_new_files()
-    assert messages(story.folder) == ["Created", "Step 1 of the first"]
-    assert not (story.folder / "DONE").exists()
+    job.takeover(second).download_new_files()
+    assert messages(job.folder) == ["Created", "Step 1 of the first"]
+    assert not (job.folder / "DONE").exists()
     append_event(other, "Step 2 of the second")
     save_checkpoint(other, 2, 1)
     finish(other)
     successor.publish(is_over=True)
-    story.takeover(second).download_new_files()
-    assert messages(story.folder) == ["Created", "Step 1 of the first", "Step 2 of the second", "Done"]
-    assert read_json(story.folder / "DONE") == DONE
+    job.takeover(second).download_new_files()
+    assert messages(job.folder) == ["Created", "Step 1 of the first", "Step 2 of the second", "Done"]
+    assert read_json(job.folder / "DONE") == DONE
 
 
-def test_what_is_given_up_while_it_is_taken_over_gets_no_end_mark(tmp_path: Path) -> None:
-    story = Story(tmp_path, Storage(str(tmp_path / "storage")))
-    record = story.submit()
-    node, publisher = story.begin(record)
+def test_an_attempt_given_up_during_its_download_leaves_no_done_mark(tmp_path: Path) -> None:
+    job = StoredJob(tmp_path, Storage(str(tmp_path / "storage")))
+    record = job.submit()
+    node, publisher = job.begin(record)
     save_checkpoint(node, 2)
     finish(node)
     publisher.publish(is_over=True)
-    asked = iter([True, False])
+    is_wanted = iter([True, False])
     with pytest.raises(Stopped):
-        story.takeover(record, lambda: next(asked)).download_new_files()
-    assert not (story.folder / "DONE").exists()
+        job.takeover(record, lambda: next(is_wanted)).download_new_files()
+    assert not (job.folder / "DONE").exists()
 
 
-def test_a_job_that_is_gone_from_the_storage_ends_its_attempt(tmp_path: Path) -> None:
-    story = Story(tmp_path, Storage(str(tmp_path / "storage")))
-    _, publisher = story.begin(story.submit())
-    story.storage.delete_folder(JOB)
+def test_an_attempt_ends_when_its_job_is_deleted_from_the_storage(tmp_path: Path) -> None:
+    job = StoredJob(tmp_path, Storage(str(tmp_path / "storage")))
+    _, publisher = job.begin(job.submit())
+    job.storage.delete_folder(JOB)
     with pytest.raises(AttemptReplaced):
         publisher.publish(is_over=False)
 
 
-def test_a_pause_is_marked_in_the_node_s_folder_and_not_told_back(tmp_path: Path) -> None:
-    story = Story(tmp_path, Storage(str(tmp_path / "storage")))
-    record = story.submit()
-    node, publisher = story.begin(record)
-    story.takeover(record).control("pause")
+def test_a_pause_reaches_the_nodes_folder_and_is_not_copied_back(tmp_path: Path) -> None:
+    job = StoredJob(tmp_path, Storage(str(tmp_path / "storage")))
+    record = job.submit()
+    node, publisher = job.begin(record)
+    job.takeover(record).control("pause")
     publisher.publish(is_over=False)
     assert (node / "PAUSED").exists()
     publisher.publish(is_over=True)
-    story.takeover(record).download_new_files()
-    assert not (story.folder / "PAUSED").exists()
+    job.takeover(record).download_new_files()
+    assert not (job.folder / "PAUSED").exists()
 
 
-def test_a_long_journal_goes_in_pieces(tmp_path: Path) -> None:
-    story = Story(tmp_path, Storage(str(tmp_path / "storage")))
-    record = story.submit()
-    node, publisher = story.begin(record)
-    taking = story.takeover(record)
-    wanted = ["Created"]
+def test_many_events_are_sent_in_pieces(tmp_path: Path) -> None:
+    job = StoredJob(tmp_path, Storage(str(tmp_path / "storage")))
+    record = job.submit()
+    node, publisher = job.begin(record)
+    takeover = job.takeover(record)
+    expected = ["Created"]
     for count in (3, EVENTS_PER_PIECE + 4, 2 * EVENTS_PER_PIECE):
         for number in range(count):
             append_event(node, f"{count} {number}")
-            wanted.append(f"{count} {number}")
+            expected.append(f"{count} {number}")
         publisher.publish(is_over=False)
-        taking.download_new_files()
-        assert messages(story.folder) == wanted
+        takeover.download_new_files()
+        assert messages(job.folder) == expected
 
 
-def test_a_base_of_the_trainer_s_disk_is_stored_once_and_kept_on_the_node(
+def test_a_base_on_the_trainers_disk_is_uploaded_once_and_cached_on_the_node(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("FINETUNE_BASES", str(tmp_path / "bases"))
@@ -268,13 +268,13 @@ def test_a_base_of_the_trainer_s_disk_is_stored_once_and_kept_on_the_node(
     from pyarrow import fs
 
     monkeypatch.setattr(Storage, "_system", fs.LocalFileSystem())
-    story = Story(tmp_path, Storage("s3://bucket/team"))
-    node, _ = story.begin(story.submit())
-    fingerprint = base_fingerprint(story.base)
+    job = StoredJob(tmp_path, Storage("s3://bucket/team"))
+    node, _ = job.begin(job.submit())
+    fingerprint = base_fingerprint(job.base)
     assert read_job(node).base == str(tmp_path / "bases" / fingerprint)
     assert (tmp_path / "bases" / fingerprint / "config.json").read_text() == "{}"
     shutil.rmtree(tmp_path / "storage" / "bases" / fingerprint)
-    assert read_job(story.begin(story.submit())[0]).base
+    assert read_job(job.begin(job.submit())[0]).base
 
 
 def put_file(storage: Storage, name: str, chunks: Any) -> None:
@@ -283,18 +283,18 @@ def put_file(storage: Storage, name: str, chunks: Any) -> None:
     path.write_bytes(b"".join(chunks))
 
 
-def test_what_an_attempt_of_the_former_version_wrote_down_is_read(tmp_path: Path) -> None:
-    former = {"submission": f"{JOB}-2", "attempt": 2, "token": "secret", "is_submitted": True}
-    replace_json(tmp_path / ATTEMPT_FILE, former)
+def test_the_previous_versions_attempt_record_can_be_read(tmp_path: Path) -> None:
+    previous = {"submission": f"{JOB}-2", "attempt": 2, "token": "secret", "is_submitted": True}
+    replace_json(tmp_path / ATTEMPT_FILE, previous)
     assert read_attempt(tmp_path) == AttemptRecord(f"{JOB}-2", 2, "2", True, True)
-    replace_json(tmp_path / ATTEMPT_FILE, {**former, "token": ""})
-    found = read_attempt(tmp_path)
-    assert found is not None
-    assert not found.is_open
+    replace_json(tmp_path / ATTEMPT_FILE, {**previous, "token": ""})
+    record = read_attempt(tmp_path)
+    assert record is not None
+    assert not record.is_open
     assert open_attempt(tmp_path).attempt == 3
 
 
-def test_leftovers_that_another_attempt_deletes_meanwhile_are_no_error(tmp_path: Path) -> None:
+def test_leftovers_deleted_by_another_attempt_are_no_error(tmp_path: Path) -> None:
     old = tmp_path / f"{PREFIX}old"
     old.mkdir()
     os.utime(old, (0, 0))
@@ -303,7 +303,7 @@ def test_leftovers_that_another_attempt_deletes_meanwhile_are_no_error(tmp_path:
     assert not old.exists()
 
 
-def test_on_a_common_disk_only_the_newest_attempt_trains(
+def test_on_a_shared_disk_only_the_newest_attempt_trains(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     first = open_attempt(tmp_path)
@@ -316,7 +316,7 @@ def test_on_a_common_disk_only_the_newest_attempt_trains(
     assert "Set --storage to one that all nodes can access." in capsys.readouterr().err
 
 
-def test_a_name_written_twice_has_the_second_content_and_a_cut_off_one_is_not_read(tmp_path: Path) -> None:
+def test_writing_twice_replaces_the_content_and_a_truncated_file_is_not_read(tmp_path: Path) -> None:
     storage = Storage(f"file://{tmp_path}/deep")
     storage.check()
     storage.write_json("a/b.json", asdict(AttemptRecord("s", 1, "k")))

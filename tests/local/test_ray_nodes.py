@@ -1,4 +1,4 @@
-"""A job over several nodes, as far as no Ray is needed: what is submitted, when it runs, what is refused."""
+"""A job over several nodes, without a real Ray: what is submitted, when it runs, and what is refused."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def trainer(data: Path, head: Head) -> Iterator[TrainerServer]:
         yield served
 
 
-def said(client: openai.OpenAI, job_id: str) -> list[str]:
+def messages(client: openai.OpenAI, job_id: str) -> list[str]:
     """Oldest first."""
     return [event.message for event in client.fine_tuning.jobs.list_events(job_id, limit=100)][::-1]
 
@@ -42,7 +42,7 @@ def create(client: openai.OpenAI) -> str:
     return client.fine_tuning.jobs.create(model="local/toy", training_file=upload(client)).id
 
 
-def test_one_submission_asks_for_both_nodes_and_takes_no_gpu_itself(
+def test_one_submission_requests_both_nodes_and_no_gpu_for_itself(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(backend, "POLL_S", 0.05)
@@ -60,7 +60,7 @@ def test_one_submission_asks_for_both_nodes_and_takes_no_gpu_itself(
     assert body["runtime_env"]["env_vars"]["FINETUNE_PROCESSES"] == "4"
 
 
-def test_a_job_is_queued_until_it_has_its_nodes_and_can_be_cancelled_before(
+def test_a_job_is_queued_until_it_has_its_nodes_and_can_be_cancelled(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(backend, "POLL_S", 0.05)
@@ -78,7 +78,7 @@ def test_a_job_is_queued_until_it_has_its_nodes_and_can_be_cancelled_before(
         wait_for(lambda: head.stops, lambda stops: set(stops) == {f"{first}-1", f"{second}-1"})
 
 
-def test_a_cluster_that_shrinks_under_a_waiting_job_is_named_in_its_events(
+def test_events_report_a_cluster_that_shrinks_while_a_job_waits(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for module, name in ((backend, "POLL_S"), (wait_events, "REPORT_WAIT_S"), (wait_events, "RECOUNT_S")):
@@ -87,21 +87,24 @@ def test_a_cluster_that_shrinks_under_a_waiting_job_is_named_in_its_events(
         head.nodes = [BIG, BIG]
         job_id = create(client)
         wait_for(
-            lambda: said(client, job_id), lambda words: any("2 machines with 4 GPUs" in one for one in words)
+            lambda: messages(client, job_id),
+            lambda log: any("2 machines with 4 GPUs" in message for message in log),
         )
         head.nodes = [BIG]
-        lacking = "The job needs 2 machines with 4 GPUs each, and the Ray cluster has 1."
-        wait_for(lambda: said(client, job_id)[-1], lambda words: words.startswith(lacking))
+        shortage_message = "The job needs 2 machines with 4 GPUs each, and the Ray cluster has 1."
+        wait_for(lambda: messages(client, job_id)[-1], lambda message: message.startswith(shortage_message))
         assert client.fine_tuning.jobs.retrieve(job_id).status == "queued"
         head.nodes = [BIG, BIG]
         head.placed.append(f"{job_id}-1")
-        wait_for(lambda: said(client, job_id)[-1], lambda words: "has room for the job, after" in words)
-        assert sum(words.startswith(lacking) for words in said(client, job_id)) == 1
+        wait_for(
+            lambda: messages(client, job_id)[-1], lambda message: "has room for the job, after" in message
+        )
+        assert sum(message.startswith(shortage_message) for message in messages(client, job_id)) == 1
         client.fine_tuning.jobs.cancel(job_id)
 
 
 @pytest.mark.parametrize(
-    ("need", "found", "wanted"),
+    ("need", "machines", "sentence"),
     [
         (
             Need(1, 1),
@@ -128,11 +131,13 @@ def test_a_cluster_that_shrinks_under_a_waiting_job_is_named_in_its_events(
     ],
     ids=["taken", "too small", "grows", "cpus"],
 )
-def test_a_wait_is_a_sentence_with_what_there_is(need: Need, found: Machines, wanted: str) -> None:
-    assert why_waiting(need, found) == wanted
+def test_the_reason_for_waiting_has_the_clusters_numbers(
+    need: Need, machines: Machines, sentence: str
+) -> None:
+    assert why_waiting(need, machines) == sentence
 
 
-def test_more_nodes_than_the_cluster_has_are_refused_before_anything_is_submitted(tmp_path: Path) -> None:
+def test_a_job_for_more_nodes_than_the_cluster_has_is_refused(tmp_path: Path) -> None:
     with ray_head() as head, trainer(tmp_path, head) as served, served.client() as client:
         head.nodes = [BIG, {"CPU": 8.0, "GPU": 2.0}, {"CPU": 8.0}, {"GPU": 8.0}]
         with pytest.raises(openai.BadRequestError) as caught:
@@ -148,14 +153,14 @@ def test_more_nodes_than_the_cluster_has_are_refused_before_anything_is_submitte
 
 
 def shortage(address: str, nodes: int) -> str | None:
-    place = RayBackend(RayHead(address), RayOptions(address, None, gpus=0, nodes=nodes), Path("/nowhere"))
+    backend = RayBackend(RayHead(address), RayOptions(address, None, gpus=0, nodes=nodes), Path("/nowhere"))
     try:
-        return place.shortage()
+        return backend.shortage()
     finally:
-        place.close()
+        backend.close()
 
 
-def test_a_head_that_is_away_and_a_job_of_one_node_are_waited_for() -> None:
+def test_an_unreachable_head_or_a_one_node_job_is_no_shortage() -> None:
     with ray_head() as head:
         assert "2 nodes with a CPU each" in (shortage(head.address, 2) or "")
         head.nodes = []
@@ -164,7 +169,7 @@ def test_a_head_that_is_away_and_a_job_of_one_node_are_waited_for() -> None:
 
 
 @pytest.mark.parametrize(
-    ("settings", "refused"),
+    ("settings", "param"),
     [
         (Parameters(sharding="fsdp"), None),
         (Parameters(sweep=(("lora_r", (8, 16)),)), None),
@@ -174,16 +179,18 @@ def test_a_head_that_is_away_and_a_job_of_one_node_are_waited_for() -> None:
         (Parameters(engine="unsloth"), "engine"),
     ],
 )
-def test_several_nodes_train_and_refuse_what_several_gpus_of_one_do(
-    settings: Parameters, refused: str | None
+def test_several_nodes_refuse_the_jobs_that_several_gpus_refuse(
+    settings: Parameters, param: str | None
 ) -> None:
-    place = RayBackend(RayHead("http://127.0.0.1:9"), RayOptions("", None, gpus=0, nodes=2), Path("/nowhere"))
-    found = backend_refusal(place, settings)
-    assert (found and found.param) == refused
+    backend = RayBackend(
+        RayHead("http://127.0.0.1:9"), RayOptions("", None, gpus=0, nodes=2), Path("/nowhere")
+    )
+    refusal = backend_refusal(backend, settings)
+    assert (refusal and refusal.param) == param
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "message"),
     [
         (
             "--nodes-per-job 2",
@@ -195,11 +202,11 @@ def test_several_nodes_train_and_refuse_what_several_gpus_of_one_do(
         ),
     ],
 )
-def test_options_that_do_not_fit_are_a_sentence(arguments: str, said: str, tmp_path: Path) -> None:
-    assert said in refuse_to_start("--data", str(tmp_path), "--port", "0", *arguments.split())
+def test_contradictory_options_are_refused_with_advice(arguments: str, message: str, tmp_path: Path) -> None:
+    assert message in refuse_to_start("--data", str(tmp_path), "--port", "0", *arguments.split())
 
 
-def test_each_node_is_told_where_the_first_one_listens_and_which_it_is() -> None:
+def test_each_node_gets_its_rank_and_the_first_ones_address() -> None:
     meeting = Meeting(3, 1, "10.0.0.1:29400")
     parser = argparse.ArgumentParser()
     add_meeting(parser)
@@ -211,6 +218,6 @@ def test_each_node_is_told_where_the_first_one_listens_and_which_it_is() -> None
     assert train_command(1)[1:] == ("-m", "trainers.local.train")
 
 
-def test_an_address_of_this_machine_leads_to_its_network() -> None:
+def test_an_address_of_this_machine_has_a_network_interface() -> None:
     assert find_interface("127.0.0.1") == "lo"
     assert find_interface("192.0.2.1") is None

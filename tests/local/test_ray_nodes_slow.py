@@ -1,5 +1,4 @@
-"""One training over two nodes of a real local Ray: the result of one process, once, over kills on every
-side."""
+"""One training over two nodes of a real local Ray: it has the result of one process, also after kills."""
 
 from __future__ import annotations
 
@@ -21,10 +20,10 @@ from tests.local.ray_trainer import (
     create,
     has_checkpoint,
     largest_difference,
+    messages,
     ray_jobs,
     start_trainer,
     steps,
-    told,
     trainer,
     training_processes,
 )
@@ -44,13 +43,13 @@ pytestmark = pytest.mark.slow
 SECOND = "127.0.0.2"
 WITH_GPUS = ("127.0.0.3", "127.0.0.4")
 SHORT: dict[str, Any] = {"n_epochs": 2, "batch_size": 4}
-START_S, END_S = 120, 240  # two processes that each load torch, on a machine that does other work too
+START_S, END_S = 120, 240  # two processes that each load torch, on a busy machine
 LONGER = {**LONG, "batch_size": 2, "n_epochs": 40}  # of 40 rows: 800 steps with a row for each process
 
 
 @dataclass(frozen=True)
-class Alone:
-    """What one process makes of SHORT: the job's folder, and what the model then answers."""
+class SingleProcess:
+    """A job with SHORT that one process has trained: its folder, and an answer of its model."""
 
     folder: Path
     answer: str | None
@@ -70,7 +69,7 @@ def data(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def two(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, ...]:
-    """What a trainer is told whose jobs take two nodes."""
+    """Options of a trainer whose jobs take two nodes."""
     python = python_with_ray(tmp_path_factory.mktemp("python"))
     return ("--nodes-per-job", "2", "--ray-python", str(python))
 
@@ -83,7 +82,7 @@ def kill_process(job_id: str, rank: int) -> None:
 
 
 def statuses(cluster: Cluster, job_id: str) -> list[str]:
-    """Of all its Ray jobs, once they have ended: the result comes some seconds before."""
+    """Of all its Ray jobs, once they have ended, some seconds after the job."""
     ended = wait_for(lambda: ray_jobs(cluster, job_id), lambda found: all(each["end_time"] for each in found))
     return sorted(each["status"] for each in ended)
 
@@ -93,48 +92,53 @@ def losses(folder: Path) -> list[float]:
 
 
 def answer(client: openai.OpenAI, model: str | None) -> str | None:
-    asked: Any = [{"role": "user", "content": "Ticket 3"}]
-    said = client.chat.completions.create(model=model or "", messages=asked, max_tokens=8, temperature=0)
-    return said.choices[0].message.content
+    chat: Any = [{"role": "user", "content": "Ticket 3"}]
+    completion = client.chat.completions.create(model=model or "", messages=chat, max_tokens=8, temperature=0)
+    return completion.choices[0].message.content
 
 
 @pytest.fixture(scope="module")
-def alone(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory, tiny_model_dir: Path) -> Alone:
-    root = tmp_path_factory.mktemp("alone")
+def single(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory, tiny_model_dir: Path) -> SingleProcess:
+    root = tmp_path_factory.mktemp("single")
     with trainer(root, cluster, tiny_model_dir) as (client, _):
         job_id = create(client, **SHORT)
         job = wait_for_status(client, job_id, "succeeded", "failed", seconds=END_S)
         assert job.status == "succeeded", job.error
-        return Alone(root / "jobs" / job_id, answer(client, job.fine_tuned_model))
+        return SingleProcess(root / "jobs" / job_id, answer(client, job.fine_tuned_model))
 
 
 @pytest.mark.parametrize("sharding", ["none", "fsdp"])
-def test_two_nodes_make_the_adapter_that_one_makes(
-    sharding: str, alone: Alone, cluster: Cluster, data: Path, tiny_model_dir: Path, two: tuple[str, ...]
+def test_two_nodes_train_the_same_adapter_as_one(
+    sharding: str,
+    single: SingleProcess,
+    cluster: Cluster,
+    data: Path,
+    tiny_model_dir: Path,
+    two: tuple[str, ...],
 ) -> None:
     with trainer(data, cluster, tiny_model_dir, *two) as (client, _):
         job_id = create(client, **SHORT, sharding=sharding)
         job = wait_for_status(client, job_id, "succeeded", "failed", seconds=END_S)
         assert job.status == "succeeded", job.error
-        said = told(client, job_id)
-        assert answer(client, job.fine_tuned_model) == alone.answer
+        log = messages(client, job_id)
+        assert answer(client, job.fine_tuned_model) == single.answer
     how = "which divide the base among them" if sharding == "fsdp" else "each with the whole base"
-    assert f"2 processes share each batch, {how}" in said
-    assert len([each for each in said if "adapter saved" in each]) == 1
+    assert f"2 processes share each batch, {how}" in log
+    assert len([message for message in log if "adapter saved" in message]) == 1
     assert statuses(cluster, job_id) == ["SUCCEEDED"]
-    assert largest_difference(alone.folder, data / "jobs" / job_id) < 1e-4
-    assert losses(data / "jobs" / job_id) == pytest.approx(losses(alone.folder), abs=1e-4)
+    assert largest_difference(single.folder, data / "jobs" / job_id) < 1e-4
+    assert losses(data / "jobs" / job_id) == pytest.approx(losses(single.folder), abs=1e-4)
 
 
 def create_sweep(client: openai.OpenAI) -> str:
-    asked = {**SHORT, "sweep": {"lora_r": [2, 4], "learning_rate": [0.001, 0.01]}}
+    hyperparameters = {**SHORT, "sweep": {"lora_r": [2, 4], "learning_rate": [0.001, 0.01]}}
     rows, held_out = upload(client, examples(40)), upload(client, examples(12))
     return client.fine_tuning.jobs.create(
         model="tiny",
         training_file=rows,
         validation_file=held_out,
         seed=7,
-        extra_body={"hyperparameters": asked},
+        extra_body={"hyperparameters": hyperparameters},
     ).id
 
 
@@ -147,7 +151,7 @@ def create_pairs(client: openai.OpenAI) -> str:
 
 
 @pytest.mark.parametrize("create_job", [create_sweep, create_pairs])
-def test_two_nodes_train_arms_and_pairs_as_one_does(
+def test_two_nodes_train_sweeps_and_pairs_as_one_does(
     create_job: Callable[[openai.OpenAI], str],
     cluster: Cluster,
     data: Path,
@@ -166,29 +170,31 @@ def test_two_nodes_train_arms_and_pairs_as_one_does(
     assert largest_difference(*folders) < 1e-4
 
 
-def test_each_node_has_its_part_of_the_gpus_and_divides_the_base_with_all(
-    alone: Alone, cluster: Cluster, data: Path, tiny_model_dir: Path, two: tuple[str, ...]
+def test_each_node_gets_its_gpus_and_the_base_is_divided_among_all(
+    single: SingleProcess, cluster: Cluster, data: Path, tiny_model_dir: Path, two: tuple[str, ...]
 ) -> None:
     for address in WITH_GPUS:
         cluster.add_node(address, gpus=2)
     try:
         with trainer(data, cluster, tiny_model_dir, *two, "--gpus-per-job", "4") as (client, _):
             job_id = create(client, **SHORT, sharding="fsdp")
-            wait_for(lambda: len(training_processes(job_id)), lambda found: found == 4, seconds=START_S)
+            wait_for(lambda: len(training_processes(job_id)), lambda count: count == 4, seconds=START_S)
             there = set(training_processes(job_id))
             for address in WITH_GPUS:
                 assert len(there & set(cluster.processes({NODE_MARK: address}))) == 2
             job = wait_for_status(client, job_id, "succeeded", "failed", seconds=END_S)
             assert job.status == "succeeded", job.error
-            assert "4 processes share each batch, which divide the base among them" in told(client, job_id)
+            assert "4 processes share each batch, which divide the base among them" in messages(
+                client, job_id
+            )
     finally:
         for address in WITH_GPUS:
             cluster.kill_node(address)
-    assert largest_difference(alone.folder, data / "jobs" / job_id) < 1e-4
+    assert largest_difference(single.folder, data / "jobs" / job_id) < 1e-4
 
 
 @pytest.mark.parametrize("rank", [0, 1])
-def test_the_death_of_one_process_ends_all_and_the_job_goes_on_from_its_checkpoint(
+def test_a_killed_process_ends_all_and_the_job_resumes_from_its_checkpoint(
     rank: int, cluster: Cluster, data: Path, tiny_model_dir: Path, two: tuple[str, ...]
 ) -> None:
     with trainer(data, cluster, tiny_model_dir, *two) as (client, _):
@@ -197,11 +203,11 @@ def test_the_death_of_one_process_ends_all_and_the_job_goes_on_from_its_checkpoi
         kill_process(job_id, rank)
         job = wait_for_status(client, job_id, "succeeded", "failed", seconds=END_S)
         assert job.status == "succeeded", job.error
-        said = told(client, job_id)
+        log = messages(client, job_id)
     why = "The training process was killed, perhaps because the machine ran out of memory. It starts again"
-    assert len([each for each in said if each.startswith(why)]) == 1
-    assert any(each.startswith("Resuming from the checkpoint of step ") for each in said)
-    assert len([each for each in said if "adapter saved" in each]) == 1
+    assert len([message for message in log if message.startswith(why)]) == 1
+    assert any(message.startswith("Resuming from the checkpoint of step ") for message in log)
+    assert len([message for message in log if "adapter saved" in message]) == 1
     assert statuses(cluster, job_id) == ["FAILED", "SUCCEEDED"]
 
 
@@ -217,8 +223,8 @@ def test_a_job_is_paused_resumed_and_cancelled(
         wait_for(lambda: training_processes(job_id), lambda found: not found, seconds=10)
         client.fine_tuning.jobs.resume(job_id)
         wait_for(
-            lambda: told(client, job_id),
-            lambda said: any("Resuming from" in each for each in said),
+            lambda: messages(client, job_id),
+            lambda log: any("Resuming from" in message for message in log),
             seconds=START_S,
         )
         assert client.fine_tuning.jobs.cancel(job_id).status == "cancelled"
@@ -226,7 +232,7 @@ def test_a_job_is_paused_resumed_and_cancelled(
         assert client.fine_tuning.jobs.retrieve(job_id).status == "cancelled"
 
 
-def test_a_killed_trainer_takes_its_running_job_up_again(
+def test_a_killed_trainer_resumes_following_its_job(
     cluster: Cluster, data: Path, tiny_model_dir: Path, two: tuple[str, ...]
 ) -> None:
     process = start_trainer(data, cluster, tiny_model_dir, *two)
@@ -240,13 +246,13 @@ def test_a_killed_trainer_takes_its_running_job_up_again(
     with trainer(data, cluster, tiny_model_dir, *two) as (client, _):
         job = wait_for_status(client, job_id, "succeeded", "failed", seconds=END_S)
         assert job.status == "succeeded", job.error
-        said = told(client, job_id)
+        log = messages(client, job_id)
     assert statuses(cluster, job_id) == ["SUCCEEDED"]
-    assert len([each for each in said if "adapter saved" in each]) == 1
-    assert not any("again" in each for each in said)
+    assert len([message for message in log if "adapter saved" in message]) == 1
+    assert not any("again" in message for message in log)
 
 
-def test_a_lost_node_ends_the_attempt_and_the_job_is_queued_until_there_is_another(
+def test_a_job_whose_node_is_lost_is_queued_until_there_is_another(
     cluster: Cluster, data: Path, tiny_model_dir: Path, two: tuple[str, ...]
 ) -> None:
     with trainer(data, cluster, tiny_model_dir, *two) as (client, _):
@@ -260,14 +266,18 @@ def test_a_lost_node_ends_the_attempt_and_the_job_is_queued_until_there_is_anoth
         with pytest.raises(openai.BadRequestError, match=r"trains each job on 2 nodes .* has 1"):
             create(client)
         lacking = "The job needs 2 machines with a CPU each, and the Ray cluster has 1."
-        wait_for(lambda: told(client, job_id)[-1], lambda said: said.startswith(lacking), seconds=END_S)
+        wait_for(
+            lambda: messages(client, job_id)[-1], lambda message: message.startswith(lacking), seconds=END_S
+        )
         cluster.add_node(SECOND)
         job = wait_for_status(client, job_id, "succeeded", "failed", seconds=END_S)
         assert job.status == "succeeded", job.error
-        assert any(each.startswith("Resuming from the checkpoint of step ") for each in told(client, job_id))
+        assert any(
+            each.startswith("Resuming from the checkpoint of step ") for each in messages(client, job_id)
+        )
 
 
-def test_a_data_folder_that_all_nodes_see_is_used_by_each_as_it_is(
+def test_a_data_folder_that_all_nodes_can_access_is_the_storage(
     cluster: Cluster, data: Path, tiny_model_dir: Path, two: tuple[str, ...]
 ) -> None:
     with trainer(data, cluster, tiny_model_dir, *two, "--storage", str(data)) as (client, _):
@@ -276,7 +286,9 @@ def test_a_data_folder_that_all_nodes_see_is_used_by_each_as_it_is(
         assert job.status == "succeeded", job.error
 
 
-def test_nodes_whose_python_lacks_ray_are_told_so(cluster: Cluster, data: Path, tiny_model_dir: Path) -> None:
+def test_a_job_fails_if_the_nodes_python_lacks_ray(
+    cluster: Cluster, data: Path, tiny_model_dir: Path
+) -> None:
     with trainer(data, cluster, tiny_model_dir, "--nodes-per-job", "2") as (client, _):
         job = wait_for_status(client, create(client), "failed", seconds=END_S)
         assert job.error is not None

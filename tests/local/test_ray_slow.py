@@ -1,4 +1,4 @@
-"""Jobs on a real local Ray: to their end, over kills on every side, paused, cancelled. Needs Ray."""
+"""Jobs on a real local Ray: trained, paused, cancelled, and resumed after kills. Needs Ray."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from tests.local.ray_trainer import (
     create,
     has_checkpoint,
     kill_training,
+    messages,
     ray_jobs,
     start_trainer,
     steps,
-    told,
     trainer,
     training_processes,
 )
@@ -53,9 +53,9 @@ def test_a_job_is_trained_on_the_cluster_and_its_model_answers_here(
         job = wait_for_status(client, job_id, "succeeded", "failed", seconds=90)
         assert job.status == "succeeded", job.error
         assert job.fine_tuned_model is not None
-        said = told(client, job_id)
-        assert said[0] == f"Created fine-tuning job: {job_id}"
-        assert len(said) == len(set(said))
+        log = messages(client, job_id)
+        assert log[0] == f"Created fine-tuning job: {job_id}"
+        assert len(log) == len(set(log))
         answer = client.chat.completions.create(
             model=job.fine_tuned_model, messages=[{"role": "user", "content": "Ticket 3"}], max_tokens=3
         )
@@ -64,7 +64,7 @@ def test_a_job_is_trained_on_the_cluster_and_its_model_answers_here(
     assert str(tiny_model_dir) in (data / "jobs" / job_id / "adapter" / "adapter_config.json").read_text()
 
 
-def test_a_killed_trainer_takes_its_running_job_up_again(
+def test_a_killed_trainer_resumes_following_its_job(
     cluster: Cluster, data: Path, tiny_model_dir: Path
 ) -> None:
     process = start_trainer(data, cluster, tiny_model_dir)
@@ -74,18 +74,18 @@ def test_a_killed_trainer_takes_its_running_job_up_again(
     process.kill()
     process.wait(10)
     close(process)
-    time.sleep(4)  # the attempt goes on meanwhile
+    time.sleep(4)  # the attempt continues meanwhile
     with trainer(data, cluster, tiny_model_dir) as (client, _):
         assert client.fine_tuning.jobs.retrieve(job_id).status in ("queued", "running")
         job = wait_for_status(client, job_id, "succeeded", "failed", seconds=120)
         assert job.status == "succeeded", job.error
-        said = told(client, job_id)
+        log = messages(client, job_id)
     assert [each["status"] for each in ray_jobs(cluster, job_id)] == ["SUCCEEDED"]
-    assert len([each for each in said if "adapter saved" in each]) == 1
-    assert not any("again" in each for each in said)
+    assert len([message for message in log if "adapter saved" in message]) == 1
+    assert not any("again" in message for message in log)
 
 
-def test_a_crashed_job_goes_on_from_its_last_checkpoint(
+def test_a_crashed_job_resumes_from_its_last_checkpoint(
     cluster: Cluster, data: Path, tiny_model_dir: Path
 ) -> None:
     with trainer(data, cluster, tiny_model_dir) as (client, _):
@@ -94,10 +94,10 @@ def test_a_crashed_job_goes_on_from_its_last_checkpoint(
         kill_training(job_id)
         job = wait_for_status(client, job_id, "succeeded", "failed", seconds=120)
         assert job.status == "succeeded", job.error
-        said = told(client, job_id)
+        log = messages(client, job_id)
     why = "The training process was killed, perhaps because the machine ran out of memory. It starts again"
-    assert any(each.startswith(why) for each in said)
-    assert any(each.startswith("Resuming from the checkpoint of step ") for each in said)
+    assert any(message.startswith(why) for message in log)
+    assert any(message.startswith("Resuming from the checkpoint of step ") for message in log)
     assert sorted(each["status"] for each in ray_jobs(cluster, job_id)) == ["FAILED", "SUCCEEDED"]
 
 
@@ -108,13 +108,15 @@ def test_a_job_is_paused_resumed_and_cancelled(cluster: Cluster, data: Path, tin
         assert client.fine_tuning.jobs.pause(job_id).status == "paused"
         assert has_checkpoint(client, job_id)
         client.fine_tuning.jobs.resume(job_id)
-        wait_for(lambda: told(client, job_id), lambda said: any("Resuming from" in each for each in said))
+        wait_for(
+            lambda: messages(client, job_id), lambda log: any("Resuming from" in message for message in log)
+        )
         assert client.fine_tuning.jobs.cancel(job_id).status == "cancelled"
         wait_for(lambda: training_processes(job_id), lambda found: not found, seconds=10)
         assert client.fine_tuning.jobs.retrieve(job_id).status == "cancelled"
 
 
-def test_a_sweep_is_trained_on_the_cluster_with_its_table_and_its_winner(
+def test_a_sweep_trained_on_the_cluster_has_its_table_and_winner(
     cluster: Cluster, data: Path, tiny_model_dir: Path
 ) -> None:
     with trainer(data, cluster, tiny_model_dir) as (client, _):
@@ -131,19 +133,21 @@ def test_a_sweep_is_trained_on_the_cluster_with_its_table_and_its_winner(
         assert client.fine_tuning.jobs.checkpoints.list(job.id).data
 
 
-def test_a_job_that_waits_for_gpus_is_queued_and_can_be_cancelled(
+def test_a_job_waiting_for_gpus_is_queued_and_can_be_cancelled(
     cluster: Cluster, data: Path, tiny_model_dir: Path
 ) -> None:
     with trainer(data, cluster, tiny_model_dir, "--gpus-per-job", "1") as (client, _):
         job_id = create(client)
         wait_for(lambda: ray_jobs(cluster, job_id), bool)
         lacking = "The job needs a machine with a GPU, and the Ray cluster has none."
-        wait_for(lambda: told(client, job_id)[-1], lambda said: said.startswith(lacking), seconds=60)
+        wait_for(
+            lambda: messages(client, job_id)[-1], lambda message: message.startswith(lacking), seconds=60
+        )
         assert client.fine_tuning.jobs.retrieve(job_id).status == "queued"
         assert client.fine_tuning.jobs.cancel(job_id).status == "cancelled"
 
 
-def test_a_data_folder_that_all_nodes_see_is_used_as_it_is(
+def test_a_data_folder_that_all_nodes_can_access_is_the_storage(
     cluster: Cluster, data: Path, tiny_model_dir: Path
 ) -> None:
     with trainer(data, cluster, tiny_model_dir, "--storage", str(data)) as (client, _):
@@ -155,20 +159,20 @@ def test_a_data_folder_that_all_nodes_see_is_used_as_it_is(
         assert client.fine_tuning.jobs.cancel(second).status == "cancelled"
 
 
-def test_a_cluster_that_goes_away_is_waited_for_and_a_new_head_gets_the_job_anew(
+def test_a_job_survives_its_cluster_and_is_submitted_to_the_new_head(
     cluster: Cluster, data: Path, tiny_model_dir: Path
 ) -> None:
     with trainer(data, cluster, tiny_model_dir) as (client, _):
         job_id = create(client, **LONG)
         wait_for(lambda: has_checkpoint(client, job_id), bool)
         cluster.kill()
-        wait_for(lambda: told(client, job_id)[-1], lambda said: "has not answered since" in said)
+        wait_for(lambda: messages(client, job_id)[-1], lambda message: "has not answered since" in message)
         assert client.fine_tuning.jobs.retrieve(job_id).status == "running"
         cluster.start()
         job = wait_for_status(client, job_id, "succeeded", "failed", seconds=180)
         assert job.status == "succeeded", job.error
-        said = told(client, job_id)
-    assert any("answers again after" in each for each in said)
-    assert any("was lost: the Ray cluster no longer knows it" in each for each in said)
-    assert any(each.startswith("Resuming from the checkpoint of step ") for each in said)
-    assert len([each for each in said if "adapter saved" in each]) == 1
+        log = messages(client, job_id)
+    assert any("answers again after" in message for message in log)
+    assert any("was lost: the Ray cluster no longer knows it" in message for message in log)
+    assert any(message.startswith("Resuming from the checkpoint of step ") for message in log)
+    assert len([message for message in log if "adapter saved" in message]) == 1

@@ -1,5 +1,5 @@
-"""Jobs on a real local Ray whose storage is an S3 server that answers late, with 500, or not at all: each ends once,
-with the adapter of an undisturbed run. Needs Ray and moto."""
+"""Jobs on a real local Ray whose S3 storage answers late, with 500, or not at all: each ends once, with the adapter of
+an undisturbed run. Needs Ray and moto."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from tests.local.ray_trainer import (
     has_checkpoint,
     kill_training,
     largest_difference,
+    messages,
     ray_jobs,
-    told,
     trainer,
 )
 from tests.local.served import wait_for, wait_for_status
@@ -26,7 +26,7 @@ from trainers.local.ray.storage import Storage, StorageAway
 
 pytestmark = pytest.mark.slow
 SECOND = "127.0.0.2"
-START_S, END_S = 300, 500  # on a machine that does other work too
+START_S, END_S = 300, 500  # on a busy machine
 LONGER = {**LONG, "n_epochs": 40}
 
 
@@ -45,7 +45,7 @@ def cluster() -> Iterator[Cluster]:
 
 @pytest.fixture(scope="module")
 def undisturbed(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory, tiny_model_dir: Path) -> Path:
-    """The folder of a job that was trained where the trainer's data are."""
+    """The folder of a job whose storage was the trainer's data folder."""
     data = tmp_path_factory.mktemp("undisturbed")
     with trainer(data, cluster, tiny_model_dir, "--storage", str(data)) as (client, _):
         job_id = create(client, **LONGER)
@@ -54,7 +54,7 @@ def undisturbed(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory, tiny
     return data / "jobs" / job_id
 
 
-def test_a_storage_that_fails_and_goes_away_and_a_killed_training_cost_nothing_but_time(
+def test_a_job_survives_a_failing_storage_and_a_killed_training(
     s3: int, cluster: Cluster, tmp_path: Path, tiny_model_dir: Path, undisturbed: Path
 ) -> None:
     data = tmp_path / "trainer"
@@ -66,18 +66,20 @@ def test_a_storage_that_fails_and_goes_away_and_a_killed_training_cost_nothing_b
             proxy.is_away = True
             kill_training(job_id)
             silent = "The storage has not answered since"
-            wait_for(lambda: told(client, job_id)[-1], lambda said: said.startswith(silent), seconds=60)
+            wait_for(
+                lambda: messages(client, job_id)[-1], lambda message: message.startswith(silent), seconds=60
+            )
             assert client.fine_tuning.jobs.retrieve(job_id).status == "running"
             proxy.is_away = False
             job = wait_for_status(client, job_id, "succeeded", "failed", seconds=END_S)
             assert job.status == "succeeded", job.error
-            said = told(client, job_id)
+            log = messages(client, job_id)
             folder = data / "jobs" / job_id
             wait_for(lambda: (folder / STORED_MARK).exists(), lambda is_there: not is_there, seconds=120)
         assert proxy.failed > 5
-    assert any("The storage answers again after" in text for text in said)
-    assert any(text.startswith("Resuming from the checkpoint of step ") for text in said)
-    assert len([text for text in said if "adapter saved" in text]) == 1
+    assert any("The storage answers again after" in message for message in log)
+    assert any(message.startswith("Resuming from the checkpoint of step ") for message in log)
+    assert len([message for message in log if "adapter saved" in message]) == 1
     assert sorted(each["status"] for each in ray_jobs(cluster, job_id)) == ["FAILED", "SUCCEEDED"]
     assert largest_difference(undisturbed, folder) < 1e-4
 
@@ -94,7 +96,7 @@ def test_two_nodes_share_the_storage(
         job_id = create(client, **{**LONG, "n_epochs": 1, "batch_size": 2})
         job = wait_for_status(client, job_id, "succeeded", "failed", seconds=END_S)
         assert job.status == "succeeded", job.error
-        assert any(text.startswith("2 processes share each batch") for text in told(client, job_id))
+        assert any(text.startswith("2 processes share each batch") for text in messages(client, job_id))
     alone = ("--storage", s3_url(s3, "alone"))
     with trainer(tmp_path / "alone", cluster, tiny_model_dir, *alone) as (client, _):
         other = create(client, **{**LONG, "n_epochs": 1, "batch_size": 2})
@@ -104,7 +106,7 @@ def test_two_nodes_share_the_storage(
     )
 
 
-def test_a_bucket_holds_what_is_written_and_a_server_that_is_gone_is_away(
+def test_a_bucket_stores_files_and_an_unreachable_server_is_reported(
     s3: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name, value in KEYS.items():

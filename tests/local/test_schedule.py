@@ -1,4 +1,4 @@
-"""How long a run goes on, which checkpoint is its result, which rows it takes: rules, without a model."""
+"""How long a run trains, which checkpoint is its result, and which rows it uses: rules, without a model."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ from trainers.methods import Parameters
 
 
 def row(tokens: int, answer: int) -> Row:
-    """The last `answer` of its tokens are to be learnt."""
+    """The last `answer` tokens are learnt."""
     return Row(tokens, list(range(tokens)), [False] * (tokens - answer) + [True] * answer)
 
 
 LONG = (row(8, 2), row(12, 4), row(30, 3))
 
 
-def test_rows_that_are_too_long_are_left_out_cut_or_refused_as_the_job_says() -> None:
+def test_too_long_rows_are_left_out_truncated_or_refused() -> None:
     left_out = filter_rows(LONG, 10, "training_file")
     assert ([r.line for r in left_out.rows], left_out.too_long, left_out.cut) == ([8], 2, 0)
     cut = filter_rows(LONG, 10, "training_file", "truncate")
@@ -52,7 +52,7 @@ def validations(*losses: float) -> tuple[Validation, ...]:
 
 
 @pytest.mark.parametrize(
-    ("found", "patience", "is_lost"),
+    ("losses", "patience", "expected"),
     [
         ((), 1, False),
         ((0.5,), 1, False),
@@ -64,9 +64,9 @@ def validations(*losses: float) -> tuple[Validation, ...]:
     ],
 )
 def test_patience_counts_validations_since_the_lowest_loss(
-    found: tuple[float, ...], patience: int | None, is_lost: bool
+    losses: tuple[float, ...], patience: int | None, expected: bool
 ) -> None:
-    assert is_out_of_patience(validations(*found), patience) is is_lost
+    assert is_out_of_patience(validations(*losses), patience) is expected
 
 
 def test_of_equal_validations_the_first_is_the_best() -> None:
@@ -75,7 +75,7 @@ def test_of_equal_validations_the_first_is_the_best() -> None:
     assert lowest.step == 20
 
 
-def test_a_validation_is_due_at_each_epochs_end_and_every_so_many_steps() -> None:
+def test_a_validation_is_due_at_each_epochs_end_and_every_eval_steps() -> None:
     assert [s for s in range(1, 21) if is_validation_due(s, 10, Parameters())] == [10, 20]
     assert [s for s in range(1, 21) if is_validation_due(s, 10, Parameters(eval_steps=4))] == [
         4,
@@ -87,7 +87,7 @@ def test_a_validation_is_due_at_each_epochs_end_and_every_so_many_steps() -> Non
     ]
 
 
-def test_a_ceiling_leaves_room_for_the_step_and_the_validation_after_it() -> None:
+def test_a_ceiling_leaves_time_for_a_step_and_its_validation() -> None:
     pace = Pace(step_s=2.0, validation_s=None, validation_guess_s=3.0)
     assert not is_over_ceiling(95.0, pace, 100.0)
     assert is_over_ceiling(95.1, pace, 100.0)
@@ -95,7 +95,7 @@ def test_a_ceiling_leaves_room_for_the_step_and_the_validation_after_it() -> Non
     assert not is_over_ceiling(1e9, pace, None)
 
 
-def test_the_lower_of_two_ceilings_holds_and_is_named() -> None:
+def test_the_lower_of_two_ceilings_applies_and_is_named() -> None:
     settings = Parameters(max_seconds=7200, max_usd_micros=2_000_000, usd_per_hour_micros=1_000_000)
     assert settings.ceiling_s == 7200
     dear = replace(settings, usd_per_hour_micros=4_000_000)
@@ -108,16 +108,16 @@ def test_the_lower_of_two_ceilings_holds_and_is_named() -> None:
     assert "the ceiling of 7,200 s leaves" in stop_sentence("ceiling", position, 100, settings)
 
 
-def test_the_result_is_told_only_where_validations_chose_it() -> None:
+def test_the_result_is_explained_only_if_validations_chose_it() -> None:
     assert result_sentence(Position(40, 1, 1.0), 40) is None
     assert (result_sentence(Position(30, 1, 1.0, validations(0.5, 0.4, 0.6)), 40) or "").startswith(
         "The result is the checkpoint of step 20/40: its validation loss of 0.4000 is the lowest"
     )
 
 
-def test_the_slow_first_step_of_a_process_is_left_out_of_its_pace(tmp_path: Path) -> None:
-    """It also reads the weights and prepares kernels: an end was foretold hours too late."""
-    for first in (1, 3):  # as a new process, and as one that goes on
+def test_a_processs_slow_first_step_does_not_count_in_its_pace(tmp_path: Path) -> None:
+    """It also reads the weights and prepares kernels, which once predicted an end hours too late."""
+    for first in (1, 3):  # as a new and as a resumed process
         logger = MetricsLogger(tmp_path)
         logger.begin(after=first - 1)
         for number, seconds in ((first, 1.0), (first + 1, 0.01)):
@@ -128,7 +128,7 @@ def test_the_slow_first_step_of_a_process_is_left_out_of_its_pace(tmp_path: Path
         assert logger.step_s < 0.5
 
 
-def test_the_newest_checkpoint_is_that_of_the_highest_step_beyond_six_digits_too(tmp_path: Path) -> None:
+def test_checkpoints_are_ordered_by_step_beyond_six_digits(tmp_path: Path) -> None:
     for step in (999_998, 999_999, 1_000_000, 1_000_001):
         checkpoint_folder(tmp_path, step).mkdir(parents=True)
     delete_old_checkpoints(tmp_path, Position(1_000_001, 0, 0.0), keep=3)

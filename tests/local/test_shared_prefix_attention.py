@@ -1,4 +1,4 @@
-"""Attention of a prompt in blocks of queries: the same as all at once, for each place in padded rows behind a cache."""
+"""Attention in blocks of queries equals attention all at once, also for padded rows after a cached prefix."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from trainers.local.kernels.shared_prefix_attention import (
 @pytest.mark.parametrize(
     ("length", "before"), [(1, 40), (BLOCK_QUERIES, 0), (BLOCK_QUERIES + 1, 7), (3 * BLOCK_QUERIES + 5, 76)]
 )
-def test_blocks_of_queries_attend_as_all_queries_at_once(length: int, before: int) -> None:
+def test_blocks_of_queries_attend_like_all_queries_at_once(length: int, before: int) -> None:
     torch.manual_seed(1)
     rows, width = 2, before + length
     query = torch.randn(rows, length, 9, 16)
@@ -31,7 +31,7 @@ def test_blocks_of_queries_attend_as_all_queries_at_once(length: int, before: in
     torch.testing.assert_close(blocks, attend(query, key, value, mask, 0.25), rtol=1e-5, atol=1e-6)
 
 
-def test_a_newest_token_without_a_mask_sees_all_before_it() -> None:
+def test_a_new_token_without_a_mask_attends_to_all_before_it() -> None:
     torch.manual_seed(1)
     query, key, value = (torch.randn(2, heads, tokens, 16) for heads, tokens in ((9, 1), (3, 40), (3, 40)))
 

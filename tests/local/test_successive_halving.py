@@ -1,4 +1,4 @@
-"""Successive halving as a rule: how far who trains, what all take together, what a body may ask for."""
+"""Successive halving as a rule: how far each trial trains, what all cost, and which sweeps are accepted."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from trainers.methods import Parameters
 
 
 @pytest.mark.parametrize(
-    ("arms", "ladder"),
+    ("trials", "rungs"),
     [
         (2, [(2, "1/2"), (1, "1")]),
         (3, [(3, "1/4"), (2, "1/2"), (1, "1")]),
@@ -33,83 +33,83 @@ from trainers.methods import Parameters
         (16, [(16, "1/16"), (8, "1/8"), (4, "1/4"), (2, "1/2"), (1, "1")]),
     ],
 )
-def test_the_better_half_goes_on_to_twice_the_share_of_its_course(arms: int, ladder: list[Any]) -> None:
-    assert [(rung.arms, rung.share) for rung in halving_rungs(arms)] == [
-        (n, Fraction(share)) for n, share in ladder
+def test_the_better_half_continues_to_twice_the_share_of_its_steps(trials: int, rungs: list[Any]) -> None:
+    assert [(rung.arms, rung.share) for rung in halving_rungs(trials)] == [
+        (count, Fraction(share)) for count, share in rungs
     ]
 
 
 @pytest.mark.parametrize(("arms", "times"), [(2, 1.5), (4, 2), (8, 2.5), (16, 3)])
-def test_all_arms_take_1_plus_half_the_binary_logarithm_of_their_number_courses(
-    arms: int, times: float
-) -> None:
+def test_all_trials_together_cost_1_plus_half_log2_of_their_number(arms: int, times: float) -> None:
     assert halving_steps([160] * arms) == 160 * times
     assert halving_total([7.0] * arms) == pytest.approx(7 * times)
 
 
-def test_where_courses_differ_the_dearest_arms_are_taken_to_go_on() -> None:
+def test_if_lengths_differ_the_longest_trials_are_assumed_to_continue() -> None:
     assert halving_steps([10, 20]) == 5 + 10 + 10
     assert halving_total([10.0, 20.0]) == 25.0
 
 
 def play(
-    arms: int, course: int, losses: dict[int, float], fails: dict[int, int] | None = None
+    trials: int, course: int, losses: dict[int, float], fails: dict[int, int] | None = None
 ) -> list[TrialScore]:
-    """Losses by arm, the same at every rung; `fails`: an arm is out once it is to train in that round."""
-    trial_scores = [TrialScore(number, course) for number in range(1, arms + 1)]
+    """`losses` by trial are the same at every rung. A trial in `fails` is out when it should train in that round."""
+    trial_scores = [TrialScore(number, course) for number in range(1, trials + 1)]
     while move := next_decision(trial_scores):
-        arm = trial_scores[move.number - 1]
-        assert arm.step <= move.until <= arm.step + steps_left(trial_scores)
+        trial = trial_scores[move.number - 1]
+        assert trial.step <= move.until <= trial.step + steps_left(trial_scores)
         if (fails or {}).get(move.number) == move.round:
-            trial_scores[move.number - 1] = replace(arm, out="its loss is no number")
+            trial_scores[move.number - 1] = replace(trial, out="its loss is no number")
             continue
-        known = {**(arm.losses or {}), move.until: losses[move.number]}
-        trial_scores[move.number - 1] = replace(arm, step=move.until, losses=known)
+        measured = {**(trial.losses or {}), move.until: losses[move.number]}
+        trial_scores[move.number - 1] = replace(trial, step=move.until, losses=measured)
     return trial_scores
 
 
 LOSSES = {1: 0.4, 2: 0.1, 3: 0.3, 4: 0.2}
 
 
-def test_who_goes_on_and_who_wins_follows_from_the_losses_alone() -> None:
-    ended = play(4, 16, LOSSES)
-    assert [arm.step for arm in ended] == [4, 16, 4, 8]
-    best = find_winner(ended)
+def test_the_losses_alone_decide_which_trials_continue_and_win() -> None:
+    scores = play(4, 16, LOSSES)
+    assert [trial.step for trial in scores] == [4, 16, 4, 8]
+    best = find_winner(scores)
     assert best is not None
     assert best.number == 2
-    assert steps_left(ended) == 0
-    assert [[arm.number for arm in each.arms] for each in list_rounds(ended)] == [[1, 2, 3, 4], [2, 4], [2]]
+    assert steps_left(scores) == 0
+    assert [[arm.number for arm in each.arms] for each in list_rounds(scores)] == [[1, 2, 3, 4], [2, 4], [2]]
 
 
-def test_of_equal_losses_the_first_arm_goes_on() -> None:
-    assert [arm.step for arm in play(4, 16, dict.fromkeys(LOSSES, 0.5))] == [16, 8, 4, 4]
+def test_of_equal_losses_the_first_trial_continues() -> None:
+    assert [trial.step for trial in play(4, 16, dict.fromkeys(LOSSES, 0.5))] == [16, 8, 4, 4]
 
 
-def test_an_arm_that_is_out_makes_place_for_the_next_best() -> None:
-    ended = play(4, 16, LOSSES, fails={2: 2})
-    assert [arm.step for arm in ended] == [4, 4, 8, 16]
-    assert [arm.step for arm in play(4, 16, LOSSES, fails={2: 3})] == [4, 8, 8, 16]
+def test_the_next_best_trial_replaces_one_that_is_out() -> None:
+    scores = play(4, 16, LOSSES, fails={2: 2})
+    assert [trial.step for trial in scores] == [4, 4, 8, 16]
+    assert [trial.step for trial in play(4, 16, LOSSES, fails={2: 3})] == [4, 8, 8, 16]
 
 
-def test_where_all_are_out_nobody_wins() -> None:
-    ended = play(3, 16, LOSSES, fails={1: 1, 2: 1, 3: 1})
-    assert find_winner(ended) is None
-    assert steps_left(ended) == 0
+def test_if_all_trials_are_out_there_is_no_winner() -> None:
+    scores = play(3, 16, LOSSES, fails={1: 1, 2: 1, 3: 1})
+    assert find_winner(scores) is None
+    assert steps_left(scores) == 0
 
 
-def test_a_course_shorter_than_its_rungs_is_never_trained_twice() -> None:
+def test_a_course_shorter_than_its_rungs_repeats_no_step() -> None:
     losses = {number: 1 / number for number in range(1, 17)}
-    assert sum(arm.step for arm in play(16, 5, losses)) == halving_steps([5] * 16)
+    assert sum(trial.step for trial in play(16, 5, losses)) == halving_steps([5] * 16)
 
 
-def order(validation: str | None = "file-b", **hyperparameters: Any) -> Any:
+def parse(validation: str | None = "file-b", **hyperparameters: Any) -> Any:
     body = {"model": "m", "training_file": "file-a", "hyperparameters": hyperparameters}
     return parse_job_request(body | ({"validation_file": validation} if validation else {}))
 
 
-def test_arms_are_all_combinations_and_follow_the_rules_of_single_values() -> None:
-    chosen = order(sweep={"lora_r": [4, 64], "learning_rate": [1e-3, 2e-3]}, n_epochs=2).hyperparameters
-    arms = chosen.arms(1000, 5e-4)
+def test_trials_are_all_combinations_with_the_rules_of_single_values() -> None:
+    hyperparameters = parse(
+        sweep={"lora_r": [4, 64], "learning_rate": [1e-3, 2e-3]}, n_epochs=2
+    ).hyperparameters
+    arms = hyperparameters.arms(1000, 5e-4)
     assert [(arm.lora_r, arm.lora_alpha, arm.learning_rate) for arm in arms] == [
         (4, 8, 1e-3),
         (4, 8, 2e-3),
@@ -117,7 +117,7 @@ def test_arms_are_all_combinations_and_follow_the_rules_of_single_values() -> No
         (64, 128, 2e-3),
     ]
     assert {(arm.n_epochs, arm.batch_size, arm.sweep) for arm in arms} == {(2, 8, ())}
-    assert order().hyperparameters.arms(1000, 5e-4) == ()
+    assert parse().hyperparameters.arms(1000, 5e-4) == ()
 
 
 @pytest.mark.parametrize(
@@ -156,25 +156,23 @@ def test_arms_are_all_combinations_and_follow_the_rules_of_single_values() -> No
         ),
     ],
 )
-def test_sweeps_that_make_no_sense_are_refused(
-    hyperparameters: dict[str, Any], param: str, message: str
-) -> None:
+def test_invalid_sweeps_are_refused(hyperparameters: dict[str, Any], param: str, message: str) -> None:
     with pytest.raises(ApiError) as caught:
-        order(**hyperparameters)
+        parse(**hyperparameters)
     assert (caught.value.status, caught.value.param) == (400, f"hyperparameters.{param}")
     assert message in caught.value.message
 
 
-def test_a_sweep_without_a_validation_file_is_refused_with_its_cure() -> None:
+def test_a_sweep_without_a_validation_file_is_refused() -> None:
     with pytest.raises(ApiError, match="Give 'validation_file', or leave 'sweep' out"):
-        order(None, sweep={"lora_r": [8, 16]})
+        parse(None, sweep={"lora_r": [8, 16]})
 
 
-def test_auto_beside_a_sweep_is_not_given_singly() -> None:
-    assert order(sweep={"lora_r": [8, 16]}, lora_r="auto").hyperparameters.sweep == (("lora_r", (8, 16)),)
+def test_auto_is_no_single_value_beside_a_sweep() -> None:
+    assert parse(sweep={"lora_r": [8, 16]}, lora_r="auto").hyperparameters.sweep == (("lora_r", (8, 16)),)
 
 
 def test_other_engines_cannot_sweep() -> None:
-    refused = refuse_unsupported(UNSLOTH, Parameters(engine="unsloth", sweep=(("lora_r", (8, 16)),)))
-    assert refused is not None
-    assert refused.message.startswith("The engine unsloth does not support sweep. Leave sweep out")
+    refusal = refuse_unsupported(UNSLOTH, Parameters(engine="unsloth", sweep=(("lora_r", (8, 16)),)))
+    assert refusal is not None
+    assert refusal.message.startswith("The engine unsloth does not support sweep. Leave sweep out")

@@ -1,4 +1,4 @@
-"""What is learnt of a conversation, to the token."""
+"""Which tokens of a conversation are learnt."""
 
 from __future__ import annotations
 
@@ -33,12 +33,12 @@ def tokenizer(tiny_model_dir: Path) -> Any:
     return AutoTokenizer.from_pretrained(tiny_model_dir)
 
 
-def made(tokenizer: Any, messages: list[dict[str, Any]]) -> Row:
-    (row,) = all_made(tokenizer, messages)
+def tokenize_one(tokenizer: Any, messages: list[dict[str, Any]]) -> Row:
+    (row,) = tokenize(tokenizer, messages)
     return row
 
 
-def all_made(tokenizer: Any, messages: list[dict[str, Any]], **beside: Any) -> list[Row]:
+def tokenize(tokenizer: Any, messages: list[dict[str, Any]], **beside: Any) -> list[Row]:
     text = json.dumps({"messages": messages, **beside})
     return rows_of_line(7, text, Template.of(tokenizer), "training_file")
 
@@ -49,8 +49,8 @@ def with_template(tokenizer: Any, template: str) -> Any:
     return other
 
 
-def learnt(tokenizer: Any, row: Row) -> list[str]:
-    """The texts of the supervised stretches."""
+def learnt_texts(tokenizer: Any, row: Row) -> list[str]:
+    """The texts of the supervised runs of tokens."""
     stretches: list[list[int]] = []
     before = False
     for token, is_learnt in zip(row.ids, row.supervised, strict=True):
@@ -62,13 +62,16 @@ def learnt(tokenizer: Any, row: Row) -> list[str]:
     return [tokenizer.decode(stretch) for stretch in stretches]
 
 
-def test_ids_are_the_templates_rendering_of_the_whole_conversation(tokenizer: Any) -> None:
+def test_ids_are_the_templates_rendering_of_the_conversation(tokenizer: Any) -> None:
     rendered = tokenizer.apply_chat_template(CHAT, tokenize=True, return_dict=False)
-    assert made(tokenizer, CHAT).ids == rendered
+    assert tokenize_one(tokenizer, CHAT).ids == rendered
 
 
-def test_every_assistant_turn_is_learnt_up_to_its_end_token_and_nothing_else(tokenizer: Any) -> None:
-    assert learnt(tokenizer, made(tokenizer, CHAT)) == ["\nbilling<|im_end|>", "shipping<|im_end|>"]
+def test_only_assistant_turns_are_learnt_up_to_their_end_token(tokenizer: Any) -> None:
+    assert learnt_texts(tokenizer, tokenize_one(tokenizer, CHAT)) == [
+        "\nbilling<|im_end|>",
+        "shipping<|im_end|>",
+    ]
 
 
 @pytest.mark.parametrize(
@@ -80,9 +83,9 @@ def test_a_turn_of_weight_0_is_read_but_not_learnt(
 ) -> None:
     weighted = [dict(message) for message in CHAT]
     weighted[2]["weight"], weighted[4]["weight"] = weights
-    row = made(tokenizer, weighted)
-    assert learnt(tokenizer, row) == expected
-    assert row.ids == made(tokenizer, CHAT).ids
+    row = tokenize_one(tokenizer, weighted)
+    assert learnt_texts(tokenizer, row) == expected
+    assert row.ids == tokenize_one(tokenizer, CHAT).ids
 
 
 def test_a_special_token_in_a_message_is_text_and_ends_no_turn(tokenizer: Any) -> None:
@@ -92,18 +95,18 @@ def test_a_special_token_in_a_message_is_text_and_ends_no_turn(tokenizer: Any) -
         {"role": "user", "content": feigned},
         {"role": "assistant", "content": "bill<|im_end|>ing"},
     ]
-    row = made(tokenizer, messages)
+    row = tokenize_one(tokenizer, messages)
     assert tokenizer.decode(row.ids) == tokenizer.apply_chat_template(messages, tokenize=False)
     assert [row.ids.count(tokenizer.convert_tokens_to_ids(mark)) for mark in SPECIAL] == [0, 3, 3]
-    assert learnt(tokenizer, row) == ["bill<|im_end|>ing<|im_end|>"]
+    assert learnt_texts(tokenizer, row) == ["bill<|im_end|>ing<|im_end|>"]
     assert sum(row.supervised) > len("bill<|im_end|>") / 2
 
 
-def test_the_marks_of_a_thought_stay_tokens(tokenizer: Any) -> None:
+def test_the_marks_of_a_thought_stay_special_tokens(tokenizer: Any) -> None:
     other = AutoTokenizer.from_pretrained(tokenizer.name_or_path)
     other.add_special_tokens({"extra_special_tokens": ["[THINK]", "[/THINK]"]})
     thought = [*CHAT[:2], {"role": "assistant", "content": "[THINK]money[/THINK]billing"}]
-    row = made(other, thought)
+    row = tokenize_one(other, thought)
     assert row.ids == other.apply_chat_template(thought, tokenize=True, return_dict=False)
 
 
@@ -111,7 +114,7 @@ def test_a_token_across_the_border_between_question_and_answer_is_not_learnt(tok
     tokenizer = AutoTokenizer.from_pretrained(tokenizer.name_or_path)
     tokenizer.chat_template = "{% for m in messages %}{{ m['content'] }}{% endfor %}"
     messages = [{"role": "user", "content": "sup"}, {"role": "assistant", "content": "port ticket"}]
-    row = made(tokenizer, messages)
+    row = tokenize_one(tokenizer, messages)
     border = tokenizer.decode(row.ids[: row.first_target])
     assert len(border) > len("sup")
     assert border + tokenizer.decode(row.ids[row.first_target :]) == "support ticket<|im_end|>"
@@ -120,7 +123,7 @@ def test_a_token_across_the_border_between_question_and_answer_is_not_learnt(tok
 def test_developer_is_written_as_system_and_text_parts_as_one_text(tokenizer: Any) -> None:
     parts = [{"type": "text", "text": "Sort this "}, {"type": "text", "text": "support ticket."}]
     other = [{"role": "developer", "content": parts}, *CHAT[1:]]
-    assert made(tokenizer, other).ids == made(tokenizer, CHAT).ids
+    assert tokenize_one(tokenizer, other).ids == tokenize_one(tokenizer, CHAT).ids
 
 
 @pytest.mark.parametrize(
@@ -135,7 +138,7 @@ def test_developer_is_written_as_system_and_text_parts_as_one_text(tokenizer: An
         '{"messages": [{"role": "user", "content": 3}]}',
     ],
 )
-def test_a_line_that_is_no_chat_is_refused_with_its_number(tokenizer: Any, text: str) -> None:
+def test_a_line_that_is_not_a_chat_is_refused_with_its_number(tokenizer: Any, text: str) -> None:
     with pytest.raises(TrainingFailed, match="Line 7 is not a chat") as caught:
         rows_of_line(7, text, Template.of(tokenizer), "training_file")
     assert (caught.value.code, caught.value.param) == ("invalid_row", "training_file")
@@ -145,7 +148,7 @@ def test_a_conversation_that_the_template_refuses_names_its_line(tokenizer: Any)
     tokenizer = AutoTokenizer.from_pretrained(tokenizer.name_or_path)
     tokenizer.chat_template = STRICT
     with pytest.raises(TrainingFailed, match="chat template can't render line 7: no system role"):
-        made(tokenizer, CHAT)
+        tokenize_one(tokenizer, CHAT)
 
 
 # As Qwen 3.5 and gpt-oss do: the last answer is written in a way that it is not once the conversation goes on.
@@ -164,21 +167,21 @@ REWRITING = {
 
 
 @pytest.mark.parametrize("template", REWRITING.values(), ids=REWRITING.keys())
-def test_where_a_template_rewrites_earlier_answers_each_is_a_row_of_its_own(
+def test_if_a_template_rewrites_earlier_answers_each_answer_is_its_own_row(
     tokenizer: Any, template: str
 ) -> None:
     other = with_template(tokenizer, template)
-    first, last = all_made(other, CHAT)
+    first, last = tokenize(other, CHAT)
     for row, turns, answer in ((first, 3, "\nbilling"), (last, 5, "shipping")):
         whole = other.apply_chat_template(CHAT[:turns], tokenize=False)
         asked = other.apply_chat_template(CHAT[: turns - 1], tokenize=False, add_generation_prompt=True)
         assert other.decode(row.ids) == whole
         assert other.decode(row.ids[: row.first_target]) == asked
-        assert learnt(other, row)[0].startswith(answer)
-        assert len(learnt(other, row)) == 1
+        assert learnt_texts(other, row)[0].startswith(answer)
+        assert len(learnt_texts(other, row)) == 1
 
 
-def test_an_answer_that_generation_begins_otherwise_is_learnt_behind_what_it_is_asked_with(
+def test_an_answer_is_learnt_after_the_generation_prompt_even_if_it_differs(
     tokenizer: Any,
 ) -> None:
     deepseek = (
@@ -188,33 +191,33 @@ def test_an_answer_that_generation_begins_otherwise_is_learnt_behind_what_it_is_
     )
     other = with_template(tokenizer, deepseek)
     for answer in ("billing", "<thin line"):
-        (row,) = all_made(other, [CHAT[1], {"role": "assistant", "content": answer}])
+        (row,) = tokenize(other, [CHAT[1], {"role": "assistant", "content": answer}])
         asked = other.apply_chat_template([CHAT[1]], tokenize=False, add_generation_prompt=True)
         assert other.decode(row.ids[: row.first_target]) == asked
-        assert learnt(other, row) == [f"{answer}<|im_end|>"]
+        assert learnt_texts(other, row) == [f"{answer}<|im_end|>"]
 
 
-def test_a_question_that_is_rewritten_once_it_is_answered_is_refused(tokenizer: Any) -> None:
+def test_a_template_that_rewrites_an_answered_question_is_refused(tokenizer: Any) -> None:
     other = with_template(
         tokenizer, "{{ messages | length }}{% for m in messages %}{{ m.content }}{% endfor %}<|im_end|>"
     )
     with pytest.raises(TrainingFailed, match=r"Line 7: .* rewrites the question") as caught:
-        all_made(other, CHAT)
+        tokenize(other, CHAT)
     assert caught.value.code == "answer_not_written"
 
 
-def test_an_answer_without_an_end_token_gets_the_tokenizers_own(tokenizer: Any) -> None:
+def test_an_answer_without_an_end_token_gets_the_tokenizers(tokenizer: Any) -> None:
     glm = (
         "{% for m in messages %}{{ '<|im_start|>' if m.role == 'user' else '<|endoftext|>' }}\n{{ m.content }}"
         "{% endfor %}{% if add_generation_prompt %}<|endoftext|>\n{% endif %}"
     )
     other = with_template(tokenizer, glm)
-    rows = all_made(other, CHAT[1:])
-    assert [learnt(other, row) for row in rows] == [["\nbilling<|im_end|>"], ["shipping<|im_end|>"]]
+    rows = tokenize(other, CHAT[1:])
+    assert [learnt_texts(other, row) for row in rows] == [["\nbilling<|im_end|>"], ["shipping<|im_end|>"]]
     assert [row.supervised[-1] for row in rows] == [True, True]
 
 
-def test_an_answer_ends_where_generation_stops_and_not_at_the_end_of_all_text(tokenizer: Any) -> None:
+def test_an_answer_ends_where_generation_stops_not_at_the_end_of_text(tokenizer: Any) -> None:
     phi = (
         "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
         "{{ '<|im_start|>assistant\n' if add_generation_prompt else '<|endoftext|>' }}"
@@ -225,16 +228,14 @@ def test_an_answer_ends_where_generation_stops_and_not_at_the_end_of_all_text(to
     )
     for template, end in ((phi, "<|im_end|>"), (cohere, "<|im_end|><|endoftext|>")):
         other = with_template(tokenizer, template)
-        (row,) = all_made(other, CHAT[1:])
-        assert learnt(other, row) == [f"\nbilling{end}", f"shipping{end}"]
+        (row,) = tokenize(other, CHAT[1:])
+        assert learnt_texts(other, row) == [f"\nbilling{end}", f"shipping{end}"]
 
 
 @pytest.mark.parametrize("answer", ["im_end", "assistant", "start", "|>"])
-def test_an_answer_that_reads_like_the_templates_own_words_is_learnt_whole(
-    tokenizer: Any, answer: str
-) -> None:
-    (row,) = all_made(tokenizer, [CHAT[1], {"role": "assistant", "content": answer}])
-    assert learnt(tokenizer, row) == [f"{answer}<|im_end|>"]
+def test_an_answer_that_looks_like_template_text_is_learnt_completely(tokenizer: Any, answer: str) -> None:
+    (row,) = tokenize(tokenizer, [CHAT[1], {"role": "assistant", "content": answer}])
+    assert learnt_texts(tokenizer, row) == [f"{answer}<|im_end|>"]
 
 
 def test_a_template_that_drops_the_answer_is_refused(tokenizer: Any) -> None:
@@ -244,7 +245,7 @@ def test_a_template_that_drops_the_answer_is_refused(tokenizer: Any) -> None:
         "<|im_end|>{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant{% endif %}"
     )
     with pytest.raises(TrainingFailed, match=r"Line 7: .* leaves the answer out") as caught:
-        all_made(with_template(tokenizer, parts), CHAT)
+        tokenize(with_template(tokenizer, parts), CHAT)
     assert (caught.value.code, caught.value.param) == ("answer_not_written", "model")
 
 
@@ -255,7 +256,7 @@ CALLING = (
 )
 
 
-def called(*names: str) -> dict[str, Any]:
+def calls_of(*names: str) -> dict[str, Any]:
     calls = [
         {
             "id": str(number),
@@ -267,11 +268,11 @@ def called(*names: str) -> dict[str, Any]:
     return {"role": "assistant", "content": None, "tool_calls": calls}
 
 
-def test_arguments_of_a_call_are_learnt_as_an_object_and_not_as_text(tokenizer: Any) -> None:
+def test_call_arguments_are_learnt_as_an_object_not_as_text(tokenizer: Any) -> None:
     answered = {"role": "tool", "tool_call_id": "0", "content": "rain"}
-    chat = [CHAT[1], called("weather"), answered, {"role": "assistant", "content": "It rains."}]
-    (row,) = all_made(with_template(tokenizer, CALLING), chat)
-    assert learnt(tokenizer, row) == [
+    chat = [CHAT[1], calls_of("weather"), answered, {"role": "assistant", "content": "It rains."}]
+    (row,) = tokenize(with_template(tokenizer, CALLING), chat)
+    assert learnt_texts(tokenizer, row) == [
         '<tool_call>{"name": "weather", "arguments": {"city": "Paris"}}</tool_call><|im_end|>',
         "It rains.<|im_end|>",
     ]
@@ -282,67 +283,67 @@ def test_a_template_that_takes_arguments_as_text_gets_text(tokenizer: Any) -> No
         "m.tool_calls[0].function | tojson", "'f' + m.tool_calls[0].function.arguments"
     )
     with pytest.raises(TrainingFailed, match="leaves the call of 'weather' out"):
-        all_made(with_template(tokenizer, deepseek), [CHAT[1], called("weather")])
-    (row,) = all_made(with_template(tokenizer, deepseek), [CHAT[1], called("f")])
-    assert learnt(tokenizer, row) == ['<tool_call>f{"city": "Paris"}</tool_call><|im_end|>']
+        tokenize(with_template(tokenizer, deepseek), [CHAT[1], calls_of("weather")])
+    (row,) = tokenize(with_template(tokenizer, deepseek), [CHAT[1], calls_of("f")])
+    assert learnt_texts(tokenizer, row) == ['<tool_call>f{"city": "Paris"}</tool_call><|im_end|>']
 
 
-def test_a_template_that_drops_a_second_call_is_refused_with_the_way_out(tokenizer: Any) -> None:
+def test_a_template_that_drops_a_second_call_is_refused_with_advice(tokenizer: Any) -> None:
     """As gpt-oss's does."""
     with pytest.raises(TrainingFailed, match=r"call of 'time' out.* each call into a message of its own"):
-        all_made(with_template(tokenizer, CALLING), [CHAT[1], called("weather", "time")])
+        tokenize(with_template(tokenizer, CALLING), [CHAT[1], calls_of("weather", "time")])
 
 
 AS_LEARNT = '{"name": "weather", "arguments": {"city": "Paris"}}'
 WEATHER = {"name": "weather", "arguments": '{"city": "Paris"}'}
 OLDER = {"role": "assistant", "content": None, "function_call": WEATHER}
-EMPTY = {**called("weather"), "content": ""}
+EMPTY = {**calls_of("weather"), "content": ""}
 
 
-@pytest.mark.parametrize("answer", [called("weather"), EMPTY, OLDER, {**OLDER, "content": ""}])
-def test_calls_that_the_check_takes_are_taken_and_learnt(
+@pytest.mark.parametrize("answer", [calls_of("weather"), EMPTY, OLDER, {**OLDER, "content": ""}])
+def test_calls_that_the_data_check_accepts_are_learnt(
     tokenizer: Any, tmp_path: Path, answer: dict[str, Any]
 ) -> None:
     chat = {"messages": [CHAT[1], answer], "functions": [{"name": "weather"}]}
     assert not isinstance(parse_row(1, json.dumps(chat).encode(), Limits()), Fault)
     (tmp_path / "rows.jsonl").write_text(json.dumps(chat))
     assert file_refusal(tmp_path / "rows.jsonl", 1) is None
-    (row,) = all_made(with_template(tokenizer, CALLING), **chat)
-    assert learnt(tokenizer, row) == [f"<tool_call>{AS_LEARNT}</tool_call><|im_end|>"]
+    (row,) = tokenize(with_template(tokenizer, CALLING), **chat)
+    assert learnt_texts(tokenizer, row) == [f"<tool_call>{AS_LEARNT}</tool_call><|im_end|>"]
     assert '"name": "weather"' in tokenizer.decode(row.ids[: row.first_target])
 
 
 def test_a_template_that_breaks_on_a_message_names_the_line(tokenizer: Any) -> None:
     broken = "{% for m in messages %}{{ 'a' + m.tool_calls }}{% endfor %}"
     with pytest.raises(TrainingFailed, match="This model's chat template can't render line 7"):
-        all_made(with_template(tokenizer, broken), [CHAT[1], called("weather")])
+        tokenize(with_template(tokenizer, broken), [CHAT[1], calls_of("weather")])
 
 
 def test_a_chat_is_tokenized_once_however_many_answers_it_has(tokenizer: Any) -> None:
-    read: list[str] = []
+    tokenized: list[str] = []
 
     class Counting:
         def __getattr__(self, name: str) -> Any:
             return getattr(tokenizer, name)
 
         def __call__(self, text: str, **options: Any) -> Any:
-            read.append(text)
+            tokenized.append(text)
             return tokenizer(text, **options)
 
     counting: Any = Counting()
-    all_made(counting, CHAT[1:] * 8)
-    assert len(read) == 1
+    tokenize(counting, CHAT[1:] * 8)
+    assert len(tokenized) == 1
 
 
-def test_rows_are_kept_until_the_file_or_the_template_changes(tokenizer: Any, tmp_path: Path) -> None:
-    path, kept = tmp_path / "train.jsonl", tmp_path / "rows"
+def test_tokenized_rows_are_cached_until_the_file_or_template_changes(tokenizer: Any, tmp_path: Path) -> None:
+    path, cache = tmp_path / "train.jsonl", tmp_path / "rows"
     path.write_text(json.dumps({"messages": CHAT}) + "\n", encoding="utf-8")
 
-    def read(by: Any) -> Any:
-        return read_rows(path, by, 200, "training_file", cache=kept).rows
+    def read(tokenizer: Any) -> Any:
+        return read_rows(path, tokenizer, 200, "training_file", cache=cache).rows
 
     first = read(tokenizer)
-    (file,) = kept.iterdir()
+    (file,) = cache.iterdir()
     written = file.stat().st_mtime_ns
     assert read(tokenizer) == first == read_rows(path, tokenizer, 200, "training_file").rows
     assert file.stat().st_mtime_ns == written
@@ -352,7 +353,7 @@ def test_rows_are_kept_until_the_file_or_the_template_changes(tokenizer: Any, tm
     assert len(read(tokenizer)[0].ids) < len(first[0].ids)
 
 
-def test_chats_count_lines_and_rows_count_answers_where_a_template_rewrites(
+def test_if_a_template_rewrites_answers_chats_count_lines_and_rows_answers(
     tokenizer: Any, tmp_path: Path
 ) -> None:
     path = tmp_path / "train.jsonl"
@@ -362,14 +363,14 @@ def test_chats_count_lines_and_rows_count_answers_where_a_template_rewrites(
     assert rows.tokens == sum(len(row.ids) for row in rows.rows)
 
 
-def test_a_byte_order_mark_is_read(tokenizer: Any, tmp_path: Path) -> None:
+def test_a_byte_order_mark_is_ignored(tokenizer: Any, tmp_path: Path) -> None:
     path = tmp_path / "train.jsonl"
     path.write_text("\ufeff" + json.dumps({"messages": CHAT}) + "\n", encoding="utf-8")
     assert file_refusal(path, 1) is None
     assert len(read_rows(path, tokenizer, 200, "training_file").rows) == 1
 
 
-def test_lines_are_numbered_as_an_editor_does_and_what_cannot_be_learnt_is_counted(
+def test_lines_are_numbered_as_in_an_editor_and_unusable_rows_are_counted(
     tokenizer: Any, tmp_path: Path
 ) -> None:
     silent = [SYSTEM, {"role": "user", "content": "anybody there?"}]
@@ -382,10 +383,12 @@ def test_lines_are_numbered_as_an_editor_does_and_what_cannot_be_learnt_is_count
     assert (rows.nothing_to_learn, rows.too_long) == (1, 1)
 
 
-def test_a_file_whose_rows_are_all_too_long_says_how_long_they_may_be(tokenizer: Any, tmp_path: Path) -> None:
+def test_a_file_of_too_long_rows_is_refused_with_a_sufficient_max_length(
+    tokenizer: Any, tmp_path: Path
+) -> None:
     path = tmp_path / "train.jsonl"
     path.write_text(json.dumps({"messages": CHAT}) + "\n", encoding="utf-8")
-    enough = made(tokenizer, CHAT).last_target + 1
+    enough = tokenize_one(tokenizer, CHAT).last_target + 1
     with pytest.raises(
         TrainingFailed, match=f"of the training file .* set max_length to {enough} or more"
     ) as caught:
