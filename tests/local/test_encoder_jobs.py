@@ -75,7 +75,7 @@ def test_a_head_learns_the_labels_in_one_pass(trained: Path) -> None:
 def test_a_killed_job_keeps_the_parts_that_were_embedded_and_ends_with_the_same_bytes(
     tiny_encoder_dir: Path, tmp_path: Path
 ) -> None:
-    rows = tickets(5 * ROWS_A_PART)
+    rows = tickets(ROWS_A_PART + 40)
     folder, undisturbed = (
         encoder_job(tmp_path / name, base=str(tiny_encoder_dir), rows=rows)
         for name in ("killed", "undisturbed")

@@ -43,7 +43,6 @@ SETTINGS = GrpoParameters(
     lora_dropout=0.1,
     samples=16,
     max_new_tokens=1,
-    eval_steps=4,
 )
 STEPS = 20
 pytestmark = [
@@ -55,7 +54,7 @@ pytestmark = [
 def make_grpo_job(
     folder: Path, base: Path, *, rows: int = 20, tuned: Path | None = None, **changes: Any
 ) -> Path:
-    """Its validation rows are its training rows. `tuned` is the adapter to continue from."""
+    """It is validated on its first four rows. `tuned` is the adapter to continue from."""
     lines = []
     for number in range(rows):
         question = list(ANSWERS)[number % 2]
@@ -63,8 +62,10 @@ def make_grpo_job(
         lines.append(json.dumps({"messages": [{"role": role, "content": text} for role, text in turns]}))
     file = folder.with_suffix(".jsonl")
     file.write_text("\n".join(lines), encoding="utf-8")
+    validation = folder.with_name("valid.jsonl")
+    validation.write_text("\n".join(lines[:4]), encoding="utf-8")
     settings, start = replace(SETTINGS, **changes), "ft:tiny" if tuned else None
-    make_job(folder, base, file, settings, validation=file, method="grpo", continues=start)
+    make_job(folder, base, file, settings, validation=validation, method="grpo", continues=start)
     if tuned:
         shutil.copytree(tuned, folder / "tuned")
     return folder
