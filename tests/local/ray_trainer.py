@@ -83,21 +83,21 @@ def has_checkpoint(client: openai.OpenAI, job_id: str) -> bool:
 
 
 def ray_jobs(cluster: Cluster, job_id: str) -> list[dict[str, Any]]:
-    found = httpx2.get(f"{cluster.address}/api/jobs/").json()
-    return [job for job in found if str(job["submission_id"]).startswith(job_id)]
+    jobs = httpx2.get(f"{cluster.address}/api/jobs/").json()
+    return [job for job in jobs if str(job["submission_id"]).startswith(job_id)]
 
 
 def training_processes(job_id: str) -> list[int]:
     """Of `python -m trainers.local.train …/JOB_ID`."""
-    found = []
+    processes = []
     for path in Path("/proc").glob("[0-9]*/cmdline"):
         try:
             words = path.read_bytes().split(b"\0")
         except OSError:
             continue
         if b"trainers.local.train" in words and any(word.endswith(job_id.encode()) for word in words):
-            found.append(int(path.parent.name))
-    return found
+            processes.append(int(path.parent.name))
+    return processes
 
 
 def largest_difference(folder: Path, other: Path) -> float:

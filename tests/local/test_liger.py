@@ -114,7 +114,7 @@ def put_package(folder: Path, body: str, monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.syspath_prepend(folder)
 
 
-FUNCTION = "def _apply_liger_kernel_to_instance(model, **asked):\n"
+FUNCTION = "def _apply_liger_kernel_to_instance(model, **options):\n"
 OTHER = (
     FUNCTION + "    from transformers.models.llama import modeling_llama\n"
     "    turn = modeling_llama.apply_rotary_pos_emb\n"
@@ -160,12 +160,12 @@ def test_kernels_with_the_same_results_stay_with_their_version(
 ) -> None:
     body = (
         FUNCTION
-        + "    import json, pathlib\n    pathlib.Path(__file__).with_name('asked').write_text(json.dumps(asked))\n"
+        + "    import json, pathlib\n    pathlib.Path(__file__).with_name('options').write_text(json.dumps(options))\n"
     )
     put_package(tmp_path, body, monkeypatch)
     assert replace_by_liger(tiny("llama")) == Kernels("liger 9.9")
-    asked = json.loads((tmp_path / "liger_kernel" / "transformers" / "asked").read_text())
-    assert asked == {
+    options = json.loads((tmp_path / "liger_kernel" / "transformers" / "options").read_text())
+    assert options == {
         "rope": True,
         "rms_norm": True,
         "swiglu": True,

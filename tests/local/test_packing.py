@@ -90,9 +90,9 @@ def test_the_packed_loss_and_its_gradient_are_those_of_single_rows(family: str, 
     pack = pack_rows(rows, CPU, torch.float32, by_rows=able.by_rows)
     assert (pack.layout is not None) is (attention == "rows")
     plain = loss_of_single_rows(model, rows)
-    kept = trim_last_mlp(model)
-    assert (kept is None) is (family in NO_MLP)
-    packed = measure(model, pack, replace(able, kept_places=kept))
+    last_mlp = trim_last_mlp(model)
+    assert (last_mlp is None) is (family in NO_MLP)
+    packed = measure(model, pack, replace(able, kept_places=last_mlp))
     assert packed.total.item() == pytest.approx(plain.item(), rel=1e-5)
     assert packed.tokens == 16
     (from_packed,) = torch.autograd.grad(packed.total, weight)
@@ -103,10 +103,10 @@ def test_the_packed_loss_and_its_gradient_are_those_of_single_rows(family: str, 
 def test_a_trimmed_model_is_unchanged_until_positions_are_kept() -> None:
     model, ids = tiny("llama"), torch.tensor([ROWS[0].ids])
     before = model(input_ids=ids).logits
-    kept = trim_last_mlp(model)
-    assert kept is not None and trim_last_mlp(model) is kept
+    last_mlp = trim_last_mlp(model)
+    assert last_mlp is not None and trim_last_mlp(model) is last_mlp
     assert torch.equal(model(input_ids=ids).logits, before)
-    kept.keep(torch.tensor([5, 6]), tokens=9)
+    last_mlp.keep(torch.tensor([5, 6]), tokens=9)
     trimmed = model(input_ids=ids).logits
     torch.testing.assert_close(trimmed[:, 5:7], before[:, 5:7])
     assert not torch.allclose(trimmed[:, :5], before[:, :5])
@@ -145,8 +145,8 @@ def test_a_pack_for_llama_4_ends_before_its_attention_is_scaled() -> None:
     assert [len(pack) for pack in packs] == [2, 2] and all(width(pack) < 20 for pack in packs)
     parts = [measure(model, pack_rows(pack, CPU, torch.float32), able).total.item() for pack in packs]
     assert sum(parts) == pytest.approx(loss_of_single_rows(model, ROWS).item(), rel=1e-5)
-    whole = measure(model, pack_rows([*ROWS, *ROWS], CPU, torch.float32), able).total.item()
-    assert whole != pytest.approx(2 * sum(parts), rel=1e-4)
+    in_one_pack = measure(model, pack_rows([*ROWS, *ROWS], CPU, torch.float32), able).total.item()
+    assert in_one_pack != pytest.approx(2 * sum(parts), rel=1e-4)
 
 
 def test_an_untested_family_is_not_packed() -> None:

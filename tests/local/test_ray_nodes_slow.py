@@ -83,7 +83,7 @@ def kill_process(job_id: str, rank: int) -> None:
 
 def statuses(cluster: Cluster, job_id: str) -> list[str]:
     """Of all its Ray jobs, once they have ended, some seconds after the job."""
-    ended = wait_for(lambda: ray_jobs(cluster, job_id), lambda found: all(each["end_time"] for each in found))
+    ended = wait_for(lambda: ray_jobs(cluster, job_id), lambda jobs: all(job["end_time"] for job in jobs))
     return sorted(each["status"] for each in ended)
 
 
@@ -165,8 +165,8 @@ def test_two_nodes_train_sweeps_and_pairs_as_one_does(
             job = wait_for_status(client, job_id, "succeeded", "failed", seconds=END_S)
             assert job.status == "succeeded", job.error
         folders.append(data / name / "jobs" / job_id)
-    one, other = ({**(read_json(folder / "DONE") or {}), "seconds": 0} for folder in folders)
-    assert one == other
+    single_done, done = ({**(read_json(folder / "DONE") or {}), "seconds": 0} for folder in folders)
+    assert single_done == done
     assert largest_difference(*folders) < 1e-4
 
 
@@ -220,7 +220,7 @@ def test_a_job_is_paused_resumed_and_cancelled(
         assert len(training_processes(job_id)) == 2
         assert client.fine_tuning.jobs.pause(job_id).status == "paused"
         assert has_checkpoint(client, job_id)
-        wait_for(lambda: training_processes(job_id), lambda found: not found, seconds=10)
+        wait_for(lambda: training_processes(job_id), lambda processes: not processes, seconds=10)
         client.fine_tuning.jobs.resume(job_id)
         wait_for(
             lambda: messages(client, job_id),
@@ -228,7 +228,7 @@ def test_a_job_is_paused_resumed_and_cancelled(
             seconds=START_S,
         )
         assert client.fine_tuning.jobs.cancel(job_id).status == "cancelled"
-        wait_for(lambda: training_processes(job_id), lambda found: not found, seconds=10)
+        wait_for(lambda: training_processes(job_id), lambda processes: not processes, seconds=10)
         assert client.fine_tuning.jobs.retrieve(job_id).status == "cancelled"
 
 
@@ -260,7 +260,7 @@ def test_a_job_whose_node_is_lost_is_queued_until_there_is_another(
         wait_for(lambda: has_checkpoint(client, job_id), bool, seconds=START_S)
         cluster.kill_node(SECOND)
         head = RayHead(cluster.address)
-        wait_for(lambda: head.nodes_with(0), lambda found: found == 1, seconds=END_S)
+        wait_for(lambda: head.nodes_with(0), lambda count: count == 1, seconds=END_S)
         head.close()
         wait_for_status(client, job_id, "queued", seconds=END_S)
         with pytest.raises(openai.BadRequestError, match=r"trains each job on 2 nodes .* has 1"):

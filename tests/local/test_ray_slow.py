@@ -112,7 +112,7 @@ def test_a_job_is_paused_resumed_and_cancelled(cluster: Cluster, data: Path, tin
             lambda: messages(client, job_id), lambda log: any("Resuming from" in message for message in log)
         )
         assert client.fine_tuning.jobs.cancel(job_id).status == "cancelled"
-        wait_for(lambda: training_processes(job_id), lambda found: not found, seconds=10)
+        wait_for(lambda: training_processes(job_id), lambda processes: not processes, seconds=10)
         assert client.fine_tuning.jobs.retrieve(job_id).status == "cancelled"
 
 

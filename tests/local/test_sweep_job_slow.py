@@ -71,7 +71,7 @@ def test_a_sweep_that_was_paused_and_killed_with_its_trainer_ends(
         assert (running.model_extra or {})["total_steps"] == 2 * COURSE
         assert 0 <= (running.estimated_finish or 0) - time.time() < 300
         os.kill(int((folder / "pid").read_text()), signal.SIGKILL)
-        wait_for(lambda: events(client, job.id), lambda said: "was killed" in said)
+        wait_for(lambda: events(client, job.id), lambda log: "was killed" in log)
         wait_for(lambda: is_locked(folder), bool)
         process.kill()
         process.wait(10)

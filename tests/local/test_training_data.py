@@ -173,10 +173,10 @@ def test_if_a_template_rewrites_earlier_answers_each_answer_is_its_own_row(
     other = with_template(tokenizer, template)
     first, last = tokenize(other, CHAT)
     for row, turns, answer in ((first, 3, "\nbilling"), (last, 5, "shipping")):
-        whole = other.apply_chat_template(CHAT[:turns], tokenize=False)
-        asked = other.apply_chat_template(CHAT[: turns - 1], tokenize=False, add_generation_prompt=True)
-        assert other.decode(row.ids) == whole
-        assert other.decode(row.ids[: row.first_target]) == asked
+        rendered = other.apply_chat_template(CHAT[:turns], tokenize=False)
+        prompt = other.apply_chat_template(CHAT[: turns - 1], tokenize=False, add_generation_prompt=True)
+        assert other.decode(row.ids) == rendered
+        assert other.decode(row.ids[: row.first_target]) == prompt
         assert learnt_texts(other, row)[0].startswith(answer)
         assert len(learnt_texts(other, row)) == 1
 
@@ -192,8 +192,8 @@ def test_an_answer_is_learnt_after_the_generation_prompt_even_if_it_differs(
     other = with_template(tokenizer, deepseek)
     for answer in ("billing", "<thin line"):
         (row,) = tokenize(other, [CHAT[1], {"role": "assistant", "content": answer}])
-        asked = other.apply_chat_template([CHAT[1]], tokenize=False, add_generation_prompt=True)
-        assert other.decode(row.ids[: row.first_target]) == asked
+        prompt = other.apply_chat_template([CHAT[1]], tokenize=False, add_generation_prompt=True)
+        assert other.decode(row.ids[: row.first_target]) == prompt
         assert learnt_texts(other, row) == [f"{answer}<|im_end|>"]
 
 
