@@ -22,8 +22,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from bot.reconciler import reconcile
 from bot.values.runs import Progress
 from demo.people import ANA, TICKETS
-from tests.bot.many import finished_runs
 from tests.bot.props import tickets_csv
+from tests.bot.seeded_runs import finished_runs
 from tests.bot.world import START, Rules, SharedWorkers, World, words_of
 from tests.bot.world import world as running_world
 from tests.peers.hosted import KEY

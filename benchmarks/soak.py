@@ -19,7 +19,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from bot.provider_threads import ProviderThreads
 from demo.people import TICKETS
-from tests.bot.many import training_runs
+from tests.bot.seeded_runs import training_runs
 from tests.bot.world import Rules, SharedWorkers, World
 from tests.bot.world import world as running_world
 from tests.peers.hosted import KEY

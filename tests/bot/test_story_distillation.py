@@ -11,9 +11,9 @@ from bot.cards import evaluations
 from demo.people import ANA, BEN
 from storage.records import Labelling
 from tests.bot.props import LABELS, tickets_csv
+from tests.bot.test_story_dataset_versions import _report
 from tests.bot.test_story_ladder import ACME, CHAT, PRICES, MakeWorld, until, until_asked
 from tests.bot.test_story_row_labels import unlabelled_csv
-from tests.bot.test_story_versions import _report
 from tests.bot.world import DORA, PRIVATE, Rules, World
 from tests.peers.hosted import Fault
 from trainers.dataset import read

@@ -9,7 +9,7 @@ import pytest
 
 from bot.values.runs import Progress
 from demo.people import ANA
-from tests.bot.many import training_runs
+from tests.bot.seeded_runs import training_runs
 from tests.bot.world import JOBS, World
 from tests.peers.hosted import NOTHING_BUT_500
 

@@ -11,7 +11,7 @@ import pytest
 from bot.services import evaluation_worker, evidence, runs
 from bot.values.runs import Progress
 from demo.people import ANA, BEN, TICKETS
-from tests.bot.many import finished_runs
+from tests.bot.seeded_runs import finished_runs
 from tests.bot.world import START, World
 from trainers.dataset import Reading, read
 

@@ -16,8 +16,8 @@ from bot.values.runs import Advice, Refusal, RunResult
 from demo.people import ANA, BEN
 from demo.workspace import Person
 from tests.bot.props import tickets_csv
+from tests.bot.test_story_dataset_versions import second_csv
 from tests.bot.test_story_ladder import PRICES
-from tests.bot.test_story_versions import second_csv
 from tests.bot.world import CLEO, EVE, GUS, PRIVATE, PUBLIC, START, Rules, World
 from tests.peers.hosted import COMMIT_THEN_500, NOTHING_BUT_500, RESET
 

@@ -15,8 +15,8 @@ from demo.workspace import Person, wait_until
 from storage.records import Labelling
 from tests.bot import canaries
 from tests.bot.props import LABELS, tickets_csv
-from tests.bot.test_story_leaks_erasure import delete
-from tests.bot.test_story_versions import _report
+from tests.bot.test_story_dataset_versions import _report
+from tests.bot.test_story_deletion import delete
 from tests.bot.world import CLEO, DORA, GUS, PRIVATE, PUBLIC, World
 from trainers.dataset import Columns, read
 

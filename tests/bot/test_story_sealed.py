@@ -16,10 +16,10 @@ from demo.people import ANA, BEN
 from demo.workspace import Submission
 from storage.records import Dataset
 from tests.bot.props import LABELS, answer, tickets_csv
+from tests.bot.test_story_dataset_versions import _questions, _report
 from tests.bot.test_story_fair import knows_examples
 from tests.bot.test_story_ladder import PRICES, MakeWorld, details, until_asked
 from tests.bot.test_story_promote import in_use
-from tests.bot.test_story_versions import _questions, _report
 from tests.bot.world import DORA, PRIVATE, TARGET, Rules, World
 
 MARGIN = "[policy.promotion]\nmargin_points = 10\n"

@@ -7,7 +7,7 @@ import json
 from bot.reconciler import apply_retention
 from demo.people import ANA, BEN
 from tests.bot import canaries
-from tests.bot.test_story_leaks_erasure import delete
+from tests.bot.test_story_deletion import delete
 from tests.bot.test_story_try_budget import with_model
 from tests.bot.world import PRIVATE, World
 

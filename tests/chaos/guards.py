@@ -42,17 +42,17 @@ JOBS, TRAINING, APPROVING = (
     "bot/services/approvals.py",
 )
 RULES, CLIENT, OUTBOX = "bot/rules/permissions.py", "trainers/client.py", "storage/messages.py"
-PROVIDER, APPROVAL = "tests/bot/test_story_provider.py", "tests/bot/test_story_approval.py"
+PROVIDER, APPROVAL = "tests/bot/test_story_provider_faults.py", "tests/bot/test_story_approval.py"
 DECIDING = "tests/rules/test_permissions.py"
 TRACES, CURVES = "tests/bot/test_lost_answers.py", "tests/bot/test_story_curve_tuned.py"
 FREEZE, NOTICES = "tests/bot/test_story_freeze.py", "tests/bot/test_outbox_sender.py"
-PROMOTE, DOUBT = "tests/bot/test_story_promote.py", "tests/bot/test_story_doubt.py"
+PROMOTE, DOUBT = "tests/bot/test_story_promote.py", "tests/bot/test_story_interventions.py"
 POLICY, LADDER = "tests/bot/test_story_policy.py", "tests/bot/test_story_ladder.py"
-CHANNELS, SCANNING = "tests/bot/test_story_leaks_channels.py", "tests/bot/test_story_leaks_scanning.py"
-ERASURE = "tests/bot/test_story_leaks_erasure.py"
+CHANNELS, SCANNING = "tests/bot/test_story_private_channels.py", "tests/bot/test_story_sensitive_data.py"
+ERASURE = "tests/bot/test_story_deletion.py"
 SHARING, SLOW = "bot/rules/data_policy.py", "tests/bot/test_story_slow_provider.py"
 TRYING = "tests/bot/test_story_try_budget.py"
-BOUND = "tests/bot/test_story_bound.py"
+BOUND = "tests/bot/test_story_plan_integrity.py"
 DIALECTS = "tests/trainers/client/test_dialects.py"
 REQUESTS, HERE = "tests/trainers/client/test_requests.py", "tests/chaos/test_guards.py"
 
@@ -197,7 +197,7 @@ GUARDS = (
         RULES,
         "    if person.id == request.requester and",
         "    if False and",
-        "tests/bot/test_story_whole.py::test_the_requester_who_is_an_approver_cannot_approve",
+        "tests/bot/test_story_main_path.py::test_the_requester_who_is_an_approver_cannot_approve",
     ),
     Guard(
         "no approval of one's own data",
@@ -296,7 +296,7 @@ GUARDS = (
         "bot/services/plans.py",
         "        for waiting in context.store.runs.open():",
         "        for waiting in list[Run]():",
-        "tests/bot/test_story_plan_lock.py::test_approving_the_former_plan_starts_neither",
+        "tests/bot/test_story_superseded_plans.py::test_approving_the_former_plan_starts_neither",
     ),
     # Money.
     Guard(
@@ -311,7 +311,7 @@ GUARDS = (
         APPROVING,
         "    with context.store.transaction():\n        waiting = _find_approvable(context, hash_in_button, caller)",
         "    if True:\n        waiting = _find_approvable(context, hash_in_button, caller)",
-        "tests/bot/test_story_race.py::test_64_approvals_at_once_never_pass_the_budget",
+        "tests/bot/test_story_budget_race.py::test_64_approvals_at_once_never_pass_the_budget",
     ),
     Guard(
         "BEGIN IMMEDIATE",
@@ -339,7 +339,7 @@ GUARDS = (
         TRAINING,
         '        "cancel" if run.cancel_asked_by or overrun_text(run) else run.wish,',
         '        "cancel" if run.cancel_asked_by else run.wish,',
-        "tests/bot/test_story_overrun.py::test_a_job_past_its_maximum_is_cancelled_said_and_settled",
+        "tests/bot/test_story_cost_overrun.py::test_a_job_past_its_maximum_is_cancelled_said_and_settled",
     ),
     Guard(
         "synchronous=FULL",
@@ -396,7 +396,7 @@ GUARDS = (
         "bot/context.py",
         "        return before + now - known_at",
         "        return self._clock() - at",
-        "tests/bot/test_story_clock.py::test_a_clock_put_forward_while_a_create_is_in_doubt_makes_no_second_job",
+        "tests/bot/test_story_clock_changes.py::test_a_clock_put_forward_while_a_create_is_in_doubt_makes_no_second_job",
     ),
     Guard(
         "the destination that was approved",
@@ -744,7 +744,7 @@ GUARDS = (
         "bot/outbox_sender.py",
         '"invalid_auth", "not_authed"})',
         '"invalid_auth", "not_authed", "missing_scope"})',
-        "tests/bot/test_story_undeliverable.py::"
+        "tests/bot/test_story_undeliverable_messages.py::"
         "test_without_im_write_results_and_approval_cards_appear_and_the_scope_is_named",
     ),
     Guard(
@@ -759,7 +759,7 @@ GUARDS = (
         "bot/services/authorization.py",
         "context.directory.takes_posts(channel) is not False:",
         "True:",
-        "tests/bot/test_story_unreachable.py::test_where_the_bot_is_not_a_command_that_posts_is_refused_with_the_cure",
+        "tests/bot/test_story_unreachable_approvers.py::test_where_the_bot_is_not_a_command_that_posts_is_refused_with_the_cure",
     ),
     Guard(
         "a hung provider delays no other",

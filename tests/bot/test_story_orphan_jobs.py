@@ -10,7 +10,7 @@ import pytest
 from bot.reconciler import maintain
 from bot.services import orphan_jobs, provider_jobs
 from storage.backup import back_up, restore
-from tests.bot.test_story_doubt import hidden_job, in_doubt
+from tests.bot.test_story_interventions import hidden_job, in_doubt
 from tests.bot.test_story_slow_provider import BETA
 from tests.bot.world import JOBS, MODEL, PRIVATE, PUBLIC, START, Rules, World
 from tests.peers.hosted import NOTHING_BUT_500

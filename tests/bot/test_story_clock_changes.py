@@ -6,7 +6,7 @@ import pytest
 
 from bot.services.provider_jobs import MAX_CREATES, SETTLE_S
 from demo.people import ANA, BEN
-from tests.bot.test_story_doubt import decide, in_doubt
+from tests.bot.test_story_interventions import decide, in_doubt
 from tests.bot.world import CLEO, JOBS, World, words_of
 from tests.peers.hosted import BUSY, COMMIT_THEN_500, NOTHING_BUT_500
 

@@ -26,7 +26,7 @@ from storage.datasets import NewDocument
 from storage.records import CachedAnswer
 from tests.bot import canaries
 from tests.bot.props import LABELS, tickets_csv
-from tests.bot.test_story_cleaning import flawed_csv
+from tests.bot.test_story_clean_copies import flawed_csv
 from tests.bot.test_story_ladder import ACME, until, until_asked
 from tests.bot.test_story_promote import WITH_ALIASES, behind_the_alias, promote
 from tests.bot.world import CLEO, DORA, GUS, HR, PRIVATE, PUBLIC, START, Rules, World

@@ -15,11 +15,11 @@ from bot.values.runs import RunResult
 from demo.people import BEN
 from tests.bot import canaries
 from tests.bot.props import LABELS
+from tests.bot.test_story_deletion import delete
+from tests.bot.test_story_early_stopping import sha256
 from tests.bot.test_story_ladder import MakeWorld
-from tests.bot.test_story_leaks_erasure import delete
-from tests.bot.test_story_leaks_rows import nothing_left, report_of, taken_out
-from tests.bot.test_story_stopping import sha256
-from tests.bot.test_story_sweep import own
+from tests.bot.test_story_row_deletion import nothing_left, report_of, taken_out
+from tests.bot.test_story_sweeps import own
 from tests.bot.world import DORA, START, Rules, World
 from tests.local.conftest import tiny_model_dir  # noqa: F401 - a fixture
 from tests.local.trainer_server import KEY, serve_in_process, serve_in_thread
