@@ -1,8 +1,9 @@
-"""Customers' words go where they were asked, and leave when a team wants them gone."""
+"""A deleted dataset leaves nothing of its rows behind: no file, no stored text, nothing at its provider."""
 
 from __future__ import annotations
 
 import re
+import shutil
 from collections.abc import Callable
 from datetime import UTC, datetime
 from fnmatch import fnmatch
@@ -23,102 +24,167 @@ from demo.workspace import Person, Submission
 from storage.audit import IntactLog, verify_log
 from storage.database import DatabaseInUse
 from storage.datasets import NewDocument
-from storage.records import CachedAnswer
+from storage.records import CachedAnswer, Run
 from tests.bot import canaries
 from tests.bot.props import LABELS, tickets_csv
 from tests.bot.test_story_clean_copies import flawed_csv
 from tests.bot.test_story_ladder import ACME, until, until_asked
 from tests.bot.test_story_promote import WITH_ALIASES, behind_the_alias, promote
-from tests.bot.world import CLEO, DORA, GUS, HR, PRIVATE, PUBLIC, START, Rules, World
+from tests.bot.world import DORA, GUS, PRIVATE, PUBLIC, START, Rules, World
 from tests.peers.hosted import NOTHING_BUT_500
 from tests.trainers.document_files import word
 
 MakeWorld = Callable[[Rules], World]
 PRICES = '[prices."acme/acme-small"]\ninput = "0.80"\noutput = "3.20"\n'
 ROWS = {"a row's word": "quuxnightjar", "a model's word": "quuxosprey", "a prompt's word": "quuxkestrel"}
-
-
-def test_two_cleaned_files_that_wait_go_each_into_its_own_channel(world: World) -> None:
-    world.upload_and_check(flawed_csv())
-    world.upload("hr.csv", flawed_csv().replace("Order", "Absence"), channel=HR, called="hr")
-    world.tick_until(lambda: world.dataset().state == "refused", "the second check")
-    world.send()
-    world.slack.fail("files.getUploadURLExternal", too_many(60))
-    world.click(DORA, "post_cleaned", channel=HR)
-    world.tick_until(
-        lambda: not world.store.cleanings.waiting() and world.store.outbox.waiting(), "the first file"
-    )
-    world.click(CLEO, "post_cleaned")
-    world.tick_until(lambda: "tickets-cleaned.csv" in world.files(), "the second file")
-    assert "hr-cleaned.csv" not in world.files(HR)
-    world.pass_time(60)
-    world.tick_until(lambda: "hr-cleaned.csv" in world.files(HR), "the first file's second try")
-    assert "Absence" not in world.read_file("tickets-cleaned.csv")
-    assert "Order" not in world.read_file("hr-cleaned.csv", HR.id)
-    world.tick()
-    assert list((world.service.settings.data / "cleaned").iterdir()) == [], "they were sent, so they are gone"
+CANARY_CSV = tickets_csv().replace("question", "question quuxnightjar")
+SECRET = "AKIA" + "QUUXNIGHTJARABCD"
+DAY_S = 24 * 3600
+LISTS = "runs, results 1, status 1, models, status, datasets, audit 1, results m1, budget".split(", ")
 
 
 @pytest.fixture
-def used(make_world: MakeWorld) -> World:
-    """A dataset with all that can be made of it: measured, trained on twice, in use, cleaned, asked about."""
+def trained(make_world: MakeWorld) -> World:
+    """The canaries' dataset, and the model tickets-1 that was trained on it."""
     world = make_world(Rules(approvers=(BEN.id,), more=PRICES))
     world.abilities = WITH_ALIASES
     world.provider.service.answer = _answer
     world.restart()
-    world.upload_and_check(tickets_csv().replace("question", "question quuxnightjar"))
+    world.upload_and_check(CANARY_CSV)
+    _train(world)
+    return world
+
+
+def test_deleting_a_dataset_erases_its_rows_from_every_documented_place(trained: World) -> None:
+    _measure_promote_and_ask(trained)
+    _assert_rows_are_only_where_documented(trained)
+    _assert_scratch_files_of_measurements_expire(trained)
+    month = trained.store.database.value("SELECT month FROM ledger")
+    committed = trained.store.committed(month)
+    assert "approver" in trained.type("/finetune delete tickets", user=DORA), "its model is in use"
+    delete_and_wait(trained, BEN)
+    _assert_nothing_is_left(trained)
+    _assert_the_model_is_no_longer_offered(trained)
+    assert trained.store.committed(month) == committed > 0
+    for command in LISTS:
+        reply = trained.type(f"/finetune {command}")
+        assert reply and "reference" not in reply, command
+    assert "no dataset" in trained.type(START)
+    _assert_late_answers_are_deleted(trained)
+
+
+def _measure_promote_and_ask(world: World) -> None:
     world.type(f"/finetune baseline tickets {ACME} prompt=Sort it quuxkestrel.")
     until_asked(world)
     world.click(BEN, evaluations.MEASURE)
     until(world, "done")
-    world.start(START)
-    world.approve()
-    world.tick_until_state("done")
     promote(world, why="because=the demo is today")
     world.tick(2)
+    assert behind_the_alias(world) == world.store.model("tickets-1").provider_model
     world.type("/finetune try tickets-1 where is my quuxnightjar?")
     world.tick_until(lambda: not world.store.questions.waiting(), "the answer")
-    return world
 
 
-def test_a_deleted_dataset_leaves_no_byte_of_its_rows_in_the_data_folder(used: World) -> None:
-    data, model = used.service.settings.data, used.store.model("tickets-1").provider_model
-    assert {name for _, name in canaries.in_files(data.rglob("*"), ROWS)} == set(ROWS), (
-        "they are there before"
-    )
-    assert behind_the_alias(used) == model
-    assert delete(used, DORA, approver=BEN).accepted
-    used.tick_until(lambda: not used.store.deletions.open(), "the end of it")
-    used.send()
-    assert canaries.in_files(data.rglob("*"), ROWS) == set()
-    assert canaries.in_database(used.service.settings.database, ROWS) == set()
-    assert used.files_at_provider() == [] and behind_the_alias(used) is None
-    assert used.provider.service.deleted_models == {model}
-    said = used.find_message("was deleted", "1 run", "1 measurement")
-    assert "Messages posted in Slack" in said and "7 nights" in said
-    assert "the record of the job stays there" in said
-    actions = [(one.who, one.action) for one in used.store.audit.entries("dataset 1")]
+def _assert_rows_are_only_where_documented(world: World) -> None:
+    """A file or a column that is new here must go into docs/security.md and storage/dataset_deletion.py."""
+    document = (Path(__file__).parents[2] / "docs" / "security.md").read_text(encoding="utf-8")
+    cells = [line.split("|")[1] for line in document.splitlines() if line.startswith("| `")]
+    documented = {name for cell in cells for name in re.findall(r"`([^`]+)`", cell)}
+    data = world.service.settings.data
+    matches = canaries.in_files(data.rglob("*"), ROWS)
+    assert {name for _, name in matches} == set(ROWS)
+    files = {str(Path(path).relative_to(data)) for path, _ in matches}
+    assert {"files", "measurements"} <= {file.split("/")[0] for file in files}
+    assert {file for file in files if not any(fnmatch(file, name) for name in documented)} == set()
+    columns = {column for column, _ in canaries.in_database(world.service.settings.database, ROWS)}
+    assert {"answers.text", "replies.text", "dataset_settings.prompt"} <= columns <= documented
+
+
+def _assert_scratch_files_of_measurements_expire(world: World) -> None:
+    """The prompts are deleted once the measurement is over, the rest of its folder a week later."""
+    folder = world.service.settings.data / "measurements" / "m1"
+    maintain(world.service.context)
+    assert folder.exists() and canaries.in_files(folder.rglob("*"), ROWS) == set()
+    world.pass_time(7 * DAY_S + 1)
+    maintain(world.service.context)
+    assert not folder.exists()
+    shutil.rmtree(world.service.settings.data / "backups")  # which a deletion leaves alone for 7 nights
+
+
+def _assert_nothing_is_left(world: World) -> None:
+    database = world.service.settings.database
+    assert canaries.in_files(world.service.settings.data.rglob("*"), ROWS) == set()
+    assert canaries.in_database(database, ROWS) == set()
+    assert world.files_at_provider() == [] and behind_the_alias(world) is None
+    assert len(world.provider.service.deleted_models) == 1
+    notice = world.find_message("was deleted", "1 run", "1 measurement")
+    assert "Messages posted in Slack" in notice and "7 nights" in notice
+    assert "the record of the job stays there" in notice
+    actions = [(entry.who, entry.action) for entry in world.store.audit.entries("dataset 1")]
     assert actions[-2:] == [(BEN.id, "delete"), ("finetune", "deleted")]
-    assert isinstance(verify_log(used.service.settings.database), IntactLog)
+    assert isinstance(verify_log(database), IntactLog)
 
 
-def test_no_card_offers_a_model_that_was_deleted_with_its_dataset(used: World) -> None:
-    assert delete(used, DORA, approver=BEN).accepted
-    used.tick_until(lambda: not used.store.deletions.open(), "the end of it")
-    used.send()
-    over = used.find_message("tickets-1 was in use for tickets")
-    assert "deleted with the data" in over and "is in use" not in "".join(used.cards())
-    said = used.type("/finetune results 1")
-    assert "Its dataset was deleted" in said and "Try it" not in said and "*For*" not in said
-    assert "was deleted with its dataset" in used.click_and_read(BEN, "try_model"), "on a card from before"
-    assert "was deleted with its dataset" in used.type("/finetune try tickets-1 where is it?")
-    waived = data_policy.may_record_waiver(used.service.context, 1, BEN.id)
-    assert isinstance(waived, Refusal) and "was deleted" in waived.text
-    kept = estimate_requests.recompute(used.service.context, 1, BEN.id)
-    assert isinstance(kept, Refusal) and "or its dataset was deleted" in kept.text
+def _assert_the_model_is_no_longer_offered(world: World) -> None:
+    card = world.find_message("tickets-1 was in use for tickets")
+    assert "deleted with the data" in card and "is in use" not in "".join(world.cards())
+    results = world.type("/finetune results 1")
+    assert "Its dataset was deleted" in results and "Try it" not in results and "*For*" not in results
+    assert "was deleted with its dataset" in world.click_and_read(BEN, "try_model"), "on an older card"
+    assert "was deleted with its dataset" in world.type("/finetune try tickets-1 where is it?")
+    waiver = data_policy.may_record_waiver(world.service.context, 1, BEN.id)
+    assert isinstance(waiver, Refusal) and "was deleted" in waiver.text
+    estimate = estimate_requests.recompute(world.service.context, 1, BEN.id)
+    assert isinstance(estimate, Refusal) and "or its dataset was deleted" in estimate.text
 
 
-def test_messages_that_wait_and_notices_about_them_go_with_their_dataset(world: World) -> None:
+def _assert_late_answers_are_deleted(world: World) -> None:
+    for key, measurement in (("k", "m1"), ("l", "m2")):
+        answer = CachedAnswer(key, "acme/acme-small", "quuxosprey", 1, 1, 0.1, world.clock)
+        world.store.answers.keep([answer], measurement)
+    maintain(world.service.context)
+    assert world.store.answers.read(["k", "l"]).keys() == {"l"}
+
+
+def test_a_deletion_survives_kills_and_the_same_rows_can_be_used_again(trained: World) -> None:
+    model = trained.store.model("tickets-1").provider_model
+    trained.provider.fail(f"DELETE /models/{model}", NOTHING_BUT_500)
+    assert delete(trained, BEN).accepted
+    trained.restart()
+    trained.tick()
+    assert trained.store.deletions.open()[0].state == "deleting"
+    trained.restart()
+    trained.tick()
+    assert trained.provider.service.deleted_models == set(), "not yet"
+    trained.pass_time(301)
+    wait_for_deletion(trained)
+    assert canaries.in_files(trained.service.settings.data.rglob("*"), ROWS) == set()
+    second = trained.upload_and_check(CANARY_CSV)  # the same bytes, and so the same holdout
+    assert (second.version, second.state) == (2, "ready"), "the name still belongs to its channel"
+    trained.type("/finetune baseline tickets rungs=classical")
+    until(trained, "done")
+    run = _train(trained)
+    promote(trained, f"tickets-{run.id}", why="because=it is the same data")
+    assert "no longer at its provider" in trained.type("/finetune models")
+
+
+def test_the_terminal_deletes_a_dataset_only_while_the_bot_is_stopped(trained: World) -> None:
+    trained.abilities += ', "job_deletion"'
+    trained.restart()
+    settings = trained.service.settings
+    with pytest.raises(DatabaseInUse):
+        delete_dataset(settings, Delete("tickets"), lambda question: True)
+    trained.stop()
+    refusal = delete_dataset(settings, Delete("tickets"), lambda question: False)
+    assert isinstance(refusal, Refusal) and "Nothing was deleted" in refusal.text
+    assert "tickets is deleted" in str(delete_dataset(settings, Delete("tickets"), lambda question: True))
+    assert canaries.in_files(settings.data.rglob("*"), ROWS) == set() and trained.jobs() == 0
+    trained.boot()
+    trained.send()
+    assert "somebody in the terminal" in trained.find_message("was deleted")
+
+
+def test_waiting_messages_and_delivery_notices_are_deleted_with_their_dataset(world: World) -> None:
     world.provider.service.failure = {"code": "bad_row", "message": "quuxnightjar is not allowed"}
     world.provider.service.stages = ("queued", "running", "failed")
     world.start_approved()
@@ -131,261 +197,140 @@ def test_messages_that_wait_and_notices_about_them_go_with_their_dataset(world: 
     for _ in range(3):
         world.send()
         world.pass_time(2)
-    assert waiting(world, "quuxnightjar") and waiting(world, "could not be delivered")
-    assert delete(world, BEN).accepted
-    world.tick_until(lambda: not world.store.deletions.open(), "the end of it")
-    assert not waiting(world, "could not be delivered")
+    assert "quuxnightjar" in _outbox(world) and "could not be delivered" in _outbox(world)
+    delete_and_wait(world, BEN)
+    assert "could not be delivered" not in _outbox(world)
     assert world.run().error == "Its dataset was deleted."
 
 
-def test_a_cleaned_file_that_waits_to_be_sent_goes_with_its_dataset(world: World) -> None:
+def _outbox(world: World) -> str:
+    return str(world.store.database.rows("SELECT * FROM outbox"))
+
+
+def test_an_unsent_cleaned_file_is_deleted_with_its_dataset(world: World) -> None:
     world.upload("support.csv", flawed_csv(), user=DORA, channel=PUBLIC, called="tickets")
     world.tick_until(lambda: world.dataset().state == "refused", "the check")
     world.send()
     world.slack.fail("conversations.open", too_many(60), times=None)
     world.click_and_read(DORA, "post_cleaned", channel=PUBLIC)
     world.tick_until(lambda: world.store.outbox.files(), "the cleaned file")
-    assert delete(world, BEN).accepted
-    world.tick_until(lambda: not world.store.deletions.open(), "the end of it")
+    delete_and_wait(world, BEN)
     maintain(world.service.context)
     world.tick()
     assert not list((world.service.settings.data / "cleaned").iterdir())
 
 
-def test_waiting_messages_about_documents_go_with_their_dataset(world: World) -> None:
-    world.seed_dataset()
-    new = NewDocument("tickets", "quuxnightjar.md", "F1", PRIVATE.id, DORA.id)
-    document = world.store.documents.receive(new, now=world.clock)
-    world.service.context.show(f"document {document.id}", PRIVATE.id, documents.document_received(document))
-    world.store.documents.move(document, "ready", now=world.clock, sha256="0" * 64, passages=1)
-    assert waiting(world, "quuxnightjar")
-    assert delete(world, BEN).accepted
-    world.tick_until(lambda: not world.store.deletions.open(), "the end of it")
-    assert not waiting(world, "quuxnightjar") and "quuxnightjar" not in "\n".join(world.texts())
-
-
-def waiting(world: World, word: str) -> list[dict[str, Any]]:
-    """What the outbox holds with this word."""
-    return [row for row in world.store.database.rows("SELECT * FROM outbox") if word in str(row)]
-
-
-def test_rows_lie_only_where_the_documentation_says(used: World) -> None:
-    """A file or a column that is new here belongs into docs/security.md, and into storage/dataset_deletion.py."""
-    document = (Path(__file__).parents[2] / "docs" / "security.md").read_text(encoding="utf-8")
-    cells = [line.split("|")[1] for line in document.splitlines() if line.startswith("| `")]
-    documented = {name for cell in cells for name in re.findall(r"`([^`]+)`", cell)}
-    data = used.service.settings.data
-    found = {str(Path(path).relative_to(data)) for path, _ in canaries.in_files(data.rglob("*"), ROWS)}
-    assert {"files", "measurements"} <= {path.split("/")[0] for path in found}
-    assert {path for path in found if not any(fnmatch(path, one) for one in documented)} == set()
-    columns = {column for column, _ in canaries.in_database(used.service.settings.database, ROWS)}
-    assert {"answers.text", "replies.text", "dataset_settings.prompt"} <= columns <= documented
-
-
-def test_money_and_lists_stay_whole_after_a_deletion(used: World) -> None:
-    month = used.store.database.value("SELECT month FROM ledger")
-    committed = used.store.committed(month)
-    assert delete(used, BEN).accepted
-    used.tick_until(lambda: not used.store.deletions.open(), "the end of it")
-    assert used.store.committed(month) == committed > 0
-    for line in (
-        "runs",
-        "results 1",
-        "status 1",
-        "models",
-        "status",
-        "datasets",
-        "audit 1",
-        "results m1",
-        "budget",
-    ):
-        said = used.type(f"/finetune {line}")
-        assert said and "reference" not in said, line
-    assert "no dataset" in used.type(START)
-    again = tickets_csv().replace(
-        "question", "question quuxnightjar"
-    )  # the same bytes, and so the same holdout
-    second = used.upload_and_check(again)
-    assert (second.version, second.state) == (2, "ready"), "the name stays its channel's"
-    used.type("/finetune baseline tickets rungs=classical")
-    until(used, "done", 2)
-    run = used.start(START)
-    used.approve()
-    used.tick_until_state("done", run.id)
-    promote(used, f"tickets-{run.id}", why="because=it is the same data")
-    assert "no longer at its provider" in used.type("/finetune models")
-
-
-def test_a_kill_at_any_step_of_a_deletion_is_made_good(used: World) -> None:
-    model = used.store.model("tickets-1").provider_model
-    used.provider.fail(f"DELETE /models/{model}", NOTHING_BUT_500)
-    assert delete(used, BEN).accepted
-    used.restart()
-    used.tick()
-    assert used.store.deletions.open()[0].state == "deleting"
-    used.restart()
-    used.tick()
-    assert used.provider.service.deleted_models == set(), "not yet"
-    used.pass_time(301)
-    used.tick_until(lambda: not used.store.deletions.open(), "the end of it")
-    assert canaries.in_files(used.service.settings.data.rglob("*"), ROWS) == set()
-
-
-def test_the_terminal_deletes_it_while_the_bot_is_stopped(used: World) -> None:
-    used.abilities += ', "job_deletion"'
-    used.restart()
-    settings = used.service.settings
-    with pytest.raises(DatabaseInUse):
-        delete_dataset(settings, Delete("tickets"), lambda asked: True)
-    used.stop()
-    kept = delete_dataset(settings, Delete("tickets"), lambda asked: False)
-    assert isinstance(kept, Refusal) and "Nothing was deleted" in kept.text
-    assert "tickets is deleted" in str(delete_dataset(settings, Delete("tickets"), lambda asked: True))
-    assert canaries.in_files(settings.data.rglob("*"), ROWS) == set() and used.jobs() == 0
-    used.boot()
-    used.send()
-    assert "somebody in the terminal" in used.find_message("was deleted")
-
-
-def test_what_stands_in_the_way_is_named_with_its_cure(world: World) -> None:
-    world.start()
-    said = world.type("/finetune delete tickets", user=BEN)
-    assert "run 1 is waiting for approval" in said and "/finetune cancel 1" in said
-    assert "no dataset" in world.type("/finetune delete nothing", user=BEN)
-    assert "should be a day" in world.type("/finetune delete tickets before=yesterday", user=BEN)
-
-
-@pytest.mark.parametrize(
-    ("command", "name"), [("label", "new.csv"), ("knowledge", "faq.md")], ids=["label", "knowledge"]
-)
-def test_a_file_that_is_on_its_way_does_not_outlive_its_dataset(
-    world: World, command: str, name: str
+@pytest.mark.parametrize(("command", "file"), [("label", "new.csv"), ("knowledge", "faq.md")])
+def test_a_dataset_is_not_deleted_while_a_file_for_it_is_arriving(
+    world: World, command: str, file: str
 ) -> None:
     world.seed_dataset()
     world.slack.fail("download", slow(3.0), times=1)
     world.slack.command(DORA.id, PRIVATE.id, f"/finetune {command} tickets")
-    fields = {"file": world.put_file(name, "text\nwhere is the parcel?\n")}
-    assert world.slack.submit_modal(DORA.id, fields | ({"count": "1"} if command == "label" else {})).accepted
+    answers = {"file": world.put_file(file, "text\nwhere is the parcel?\n")}
+    assert world.slack.submit_modal(
+        DORA.id, answers | ({"count": "1"} if command == "label" else {})
+    ).accepted
     assert "Try again in a minute" in world.type("/finetune delete tickets", user=BEN)
 
 
-def test_only_an_approver_or_who_uploaded_all_of_it_deletes(make_world: MakeWorld) -> None:
+def test_only_an_approver_or_the_uploader_deletes_a_dataset_after_typing_its_name(
+    make_world: MakeWorld,
+) -> None:
     world = make_world(Rules(approvers=(BEN.id,)))
-    world.seed_dataset()
-    assert "who uploaded all of it" in world.type("/finetune delete tickets")
-    assert "Only full members" in world.type("/finetune delete tickets", user=GUS)
-    assert world.store.deletions.open() == []
-    assert delete(world, DORA).accepted
-
-
-def test_the_name_is_typed_before_anything_is_deleted(world: World) -> None:
-    world.seed_dataset()
-    world.slack.command(BEN.id, PRIVATE.id, "/finetune delete tickets")
-    assert not world.slack.submit_modal(BEN.id, {"name": "ticket"}).accepted
-    assert world.store.deletions.open() == []
-
-
-@pytest.mark.parametrize("typed", ["Anfra\u0308ge ", "ANFRÄGE", "`anfräge`"])
-def test_a_name_with_an_accent_is_read_as_a_command_reads_it(world: World, typed: str) -> None:
     world.seed_dataset(called="anfräge")
+    assert "who uploaded all of it" in world.type("/finetune delete anfräge")
+    assert "Only full members" in world.type("/finetune delete anfräge", user=GUS)
+    assert "no dataset" in world.type("/finetune delete nothing", user=BEN)
+    assert "should be a day" in world.type("/finetune delete anfräge before=yesterday", user=BEN)
+    world.slack.command(BEN.id, PRIVATE.id, "/finetune delete anfräge")
+    assert not world.slack.submit_modal(BEN.id, {"name": "anfrage"}).accepted
+    assert world.store.deletions.open() == []
     world.slack.command(DORA.id, PRIVATE.id, "/finetune delete anfräge")
-    assert world.slack.submit_modal(DORA.id, {"name": typed}).accepted
+    assert world.slack.submit_modal(DORA.id, {"name": "`Anfra\u0308ge` "}).accepted, "read as commands are"
 
 
-def test_old_versions_go_and_newer_ones_stay(world: World) -> None:
-    world.upload_and_check(tickets_csv().replace("question", "question quuxnightjar"))
-    world.pass_time(3 * 24 * 3600)
+def test_a_run_that_waits_for_approval_must_be_cancelled_before_a_deletion(world: World) -> None:
+    world.start()
+    reply = world.type("/finetune delete tickets", user=BEN)
+    assert "run 1 is waiting for approval" in reply and "/finetune cancel 1" in reply
+
+
+def test_old_versions_are_deleted_and_newer_ones_stay(world: World) -> None:
+    world.upload_and_check(CANARY_CSV)
+    world.pass_time(3 * DAY_S)
     world.upload_and_check(tickets_csv(90))
     old, new = reversed(world.store.datasets.all())
-    day = datetime.fromtimestamp(new.created_at, UTC).date()
-    assert delete(world, BEN, f"before={day}").accepted
-    world.tick_until(lambda: not world.store.deletions.open(), "the end of it")
-    assert [one.version for one in world.store.datasets.all()] == [2]
+    delete_and_wait(world, BEN, f"before={datetime.fromtimestamp(new.created_at, UTC).date()}")
+    assert [dataset.version for dataset in world.store.datasets.all()] == [2]
     assert not (world.service.settings.files / old.sha256).exists()
     assert (world.service.settings.files / new.sha256).exists()
 
 
-def test_the_same_file_uploaded_and_deleted_again_leaves_nothing(world: World) -> None:
-    """Plans of runs keep the hashes of their files, also where those are gone."""
+def test_a_file_that_was_planned_with_uploaded_and_deleted_twice_leaves_nothing(world: World) -> None:
+    """The plans of runs keep the hashes of their files even when those are gone."""
     for number in (1, 2):
-        world.upload_and_check(tickets_csv().replace("question", "question quuxnightjar"))
+        world.upload_and_check(CANARY_CSV)
         world.start()
         world.type(f"/finetune cancel {number}", user=BEN)
         world.tick_until_state("cancelled", number)
-        assert delete(world, BEN).accepted
-        world.tick_until(lambda: not world.store.deletions.open(), "the end of it")
+        delete_and_wait(world, BEN)
         assert canaries.in_files(world.service.settings.data.rglob("*"), ROWS) == set()
 
 
-def test_a_refused_file_is_deleted_after_a_day(world: World) -> None:
-    secret = "AKIA" + "QUUXNIGHTJARABCD"
-    refused = world.upload_and_check(tickets_csv() + f"my key is {secret},billing\n")
-    assert refused.state == "refused"
+def test_a_refused_file_and_a_refused_document_are_deleted_after_a_day(world: World) -> None:
+    world.seed_dataset()
+    refused_file = world.upload_and_check(tickets_csv() + f"my key is {SECRET},billing\n")
+    assert refused_file.state == "refused"
     assert "deleted here after 1 day" in world.find_message("Line 62")
+    add_document(world, "terms.md", f"Our key is {SECRET}.", state="refused")
+    document = world.service.settings.files / world.store.documents.get(1).sha256
     maintain(world.service.context)
-    assert world.store.datasets.get(1).sha256, "not before its time"
-    world.pass_time(24 * 3600 + 1)
+    assert world.store.datasets.get(refused_file.id).sha256 and document.exists(), "not before its time"
+    world.pass_time(DAY_S + 1)
     maintain(world.service.context)
-    world.tick_until(lambda: not world.store.deletions.open(), "the end of it")
-    found = canaries.in_files(world.service.settings.data.rglob("*"), {"the secret": secret})
-    assert found == set() and world.store.datasets.all() == []
+    wait_for_deletion(world)
+    assert canaries.in_files(world.service.settings.data.rglob("*"), {"the secret": SECRET}) == set()
+    assert [dataset.version for dataset in world.store.datasets.all()] == [1] and not document.exists()
     assert "was deleted" in world.click_and_read(DORA, "post_cleaned")
 
 
-def test_a_refused_document_is_deleted_after_a_day(world: World) -> None:
+def test_a_dataset_is_deleted_with_its_documents_and_their_text(world: World) -> None:
     world.seed_dataset()
-    secret = "AKIA" + "QUUXNIGHTJARABCD"
-    file = world.put_file("terms.md", f"Our key is {secret}.")
-    world.slack.command(DORA.id, PRIVATE.id, "/finetune knowledge tickets")
-    assert world.slack.submit_modal(DORA.id, {"file": file}).accepted
-    world.tick_until(lambda: world.store.documents.get(1).state == "refused", "the look at it")
-    kept = world.service.settings.files / world.store.documents.get(1).sha256
-    maintain(world.service.context)
-    assert kept.exists(), "not before its time"
-    world.pass_time(24 * 3600 + 1)
-    maintain(world.service.context)
-    assert not kept.exists()
-
-
-def test_a_deleted_dataset_takes_its_documents_and_their_text(world: World) -> None:
-    world.seed_dataset()
-    file = world.put_file("terms.docx", word("Refunds are for a quuxnightjar."))
-    world.slack.command(DORA.id, PRIVATE.id, "/finetune knowledge tickets")
-    assert world.slack.submit_modal(DORA.id, {"file": file}).accepted
-    world.tick_until(lambda: world.store.documents.get(1).state == "ready", "the look at it")
+    add_document(world, "terms.docx", word("Refunds are for a quuxnightjar."), state="ready")
     files, name = world.service.settings.files, world.store.documents.get(1).sha256
     assert {path.name for path in files.glob(f"{name}*")} == {name, f"{name}.text"}
-    assert delete(world, BEN).accepted
-    world.tick_until(lambda: not world.store.deletions.open(), "the end of it")
+    delete_and_wait(world, BEN)
     assert not list(files.glob(f"{name}*")) and world.store.documents.get(1) is None
 
 
-def test_prompts_go_when_a_measurement_is_over_and_its_scratch_after_a_week(used: World) -> None:
-    folder = used.service.settings.data / "measurements" / "m1"
-    maintain(used.service.context)
-    assert folder.exists() and canaries.in_files(folder.rglob("*"), ROWS) == set()
-    used.pass_time(7 * 24 * 3600 + 1)
-    maintain(used.service.context)
-    assert not folder.exists()
+def delete(world: World, user: Person, options: str = "") -> Submission:
+    world.slack.command(user.id, PRIVATE.id, f"/finetune delete tickets {options}".strip())
+    return world.slack.submit_modal(user.id, {"name": "tickets"})
 
 
-def test_an_answer_that_comes_after_its_dataset_was_deleted_is_deleted_too(used: World) -> None:
-    assert delete(used, BEN).accepted
-    used.tick_until(lambda: not used.store.deletions.open(), "the end of it")
-    used.store.answers.keep([CachedAnswer("k", "acme/acme-small", "quuxosprey", 1, 1, 0.1, used.clock)], "m1")
-    used.store.answers.keep([CachedAnswer("l", "acme/acme-small", "another's", 1, 1, 0.1, used.clock)], "m2")
-    maintain(used.service.context)
-    assert used.store.answers.read(["k", "l"]).keys() == {"l"}
+def wait_for_deletion(world: World) -> None:
+    world.tick_until(lambda: not world.store.deletions.open(), "the end of the deletion")
+    world.send()
 
 
-def delete(world: World, user: Person, options: str = "", *, approver: Person | None = None) -> Submission:
-    """`approver`: who has to ask, because a model is in use, after `user` was told so."""
-    line = f"/finetune delete tickets {options}".strip()
-    if approver:
-        assert "approver" in world.type(line, user=user)
-    person = approver or user
-    world.slack.command(person.id, PRIVATE.id, line)
-    return world.slack.submit_modal(person.id, {"name": "tickets"})
+def delete_and_wait(world: World, user: Person, options: str = "") -> None:
+    assert delete(world, user, options).accepted
+    wait_for_deletion(world)
+
+
+def add_document(world: World, name: str, content: str | bytes, *, state: str) -> None:
+    """Upload the first document for tickets, and wait until it has been read."""
+    file = world.put_file(name, content)
+    world.slack.command(DORA.id, PRIVATE.id, "/finetune knowledge tickets")
+    assert world.slack.submit_modal(DORA.id, {"file": file}).accepted
+    world.tick_until(lambda: world.store.documents.get(1).state == state, f"the document to be {state}")
+
+
+def _train(world: World) -> Run:
+    run = world.start(START)
+    world.approve()
+    return world.tick_until_state("done", run.id)
 
 
 def _answer(model: str, messages: list[dict[str, Any]]) -> str:
