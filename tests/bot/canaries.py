@@ -13,7 +13,7 @@ from storage.driver import sqlite3
 
 def in_database(path: Path, canaries: Mapping[str, str]) -> set[tuple[str, str]]:
     """(table.column, name of the canary), over every column of every table: SQLite keeps text in any."""
-    found = set()
+    matches = set()
     with closing(sqlite3.connect(path)) as database:
         tables = [row[0] for row in database.execute("SELECT name FROM sqlite_master WHERE type = 'table'")]
         for table in tables:
@@ -21,26 +21,22 @@ def in_database(path: Path, canaries: Mapping[str, str]) -> set[tuple[str, str]]
             columns = [column[0] for column in cursor.description]
             for row in cursor:
                 for column, value in zip(columns, row, strict=True):
-                    found |= {(f"{table}.{column}", name) for name in _in(_text(value), canaries)}
-    return found
+                    matches |= {(f"{table}.{column}", name) for name in in_text(_text(value), canaries)}
+    return matches
 
 
 def in_text(text: str, canaries: Mapping[str, str]) -> set[str]:
-    return set(_in(text, canaries))
+    return {name for name, word in canaries.items() if word in text}
 
 
 def in_files(paths: Iterable[Path], canaries: Mapping[str, str]) -> set[tuple[str, str]]:
     """(path, name of the canary)."""
-    files = [path for path in paths if path.is_file()]
     return {
         (str(path), name)
-        for path in files
-        for name in _in(path.read_bytes().decode("utf-8", "replace"), canaries)
+        for path in paths
+        if path.is_file()
+        for name in in_text(_text(path.read_bytes()), canaries)
     }
-
-
-def _in(text: str, canaries: Mapping[str, str]) -> Iterator[str]:
-    return (name for name, word in canaries.items() if word in text)
 
 
 def _text(value: object) -> str:
@@ -49,43 +45,36 @@ def _text(value: object) -> str:
 
 @contextmanager
 def watched_arguments(every_s: float = 0.1) -> Iterator[set[str]]:
-    """The command lines of this process' descendants, as they are seen meanwhile."""
+    """Collects the command lines of this process's descendants while the context is open."""
     seen: set[str] = set()
-    over = threading.Event()
+    is_over = threading.Event()
 
-    def look() -> None:
-        while not over.wait(every_s):
-            seen.update(_command_lines(os.getpid()))
+    def watch() -> None:
+        while not is_over.wait(every_s):
+            seen.update(_command_line(pid) for pid in _descendants(os.getpid()))
 
-    thread = threading.Thread(target=look, daemon=True)
+    thread = threading.Thread(target=watch, daemon=True)
     thread.start()
     try:
         yield seen
     finally:
-        over.set()
+        is_over.set()
         thread.join()
 
 
-def _command_lines(root: int) -> set[str]:
-    parents = {int(path.name): _parent(path) for path in Path("/proc").iterdir() if path.name.isdecimal()}
-    return {_command_line(pid) for pid in parents if _descends(pid, root, parents)}
-
-
-def _descends(pid: int, root: int, parents: Mapping[int, int]) -> bool:
-    while pid in parents and pid != root:
-        pid = parents[pid]
-    return pid == root
-
-
-def _parent(process: Path) -> int:
-    try:
-        return int((process / "stat").read_text().rpartition(")")[2].split()[1])
-    except (OSError, IndexError):  # it has ended meanwhile
-        return 0
+def _descendants(pid: int) -> Iterator[int]:
+    for task in Path(f"/proc/{pid}/task").glob("*/children"):
+        try:
+            children = [int(child) for child in task.read_text().split()]
+        except OSError:  # the thread has ended in the meantime
+            continue
+        for child in children:
+            yield child
+            yield from _descendants(child)
 
 
 def _command_line(pid: int) -> str:
     try:
-        return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\x00", b" ").decode("utf-8", "replace")
-    except OSError:
+        return _text(Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\x00", b" "))
+    except OSError:  # the process has ended in the meantime
         return ""

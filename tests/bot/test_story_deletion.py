@@ -40,7 +40,7 @@ ROWS = {"a row's word": "quuxnightjar", "a model's word": "quuxosprey", "a promp
 CANARY_CSV = tickets_csv().replace("question", "question quuxnightjar")
 SECRET = "AKIA" + "QUUXNIGHTJARABCD"
 DAY_S = 24 * 3600
-LISTS = "runs, results 1, status 1, models, status, datasets, audit 1, results m1, budget".split(", ")
+LISTS = ["runs", "results 1", "status 1", "models", "status", "datasets", "audit 1", "results m1", "budget"]
 
 
 @pytest.fixture

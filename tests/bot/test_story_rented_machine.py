@@ -10,6 +10,7 @@ from click.testing import CliRunner
 
 from bot.cli import main
 from demo.people import ANA, BEN
+from demo.workspace import wait_until
 from tests.bot.props import tickets_csv
 from tests.bot.test_story_ladder import MakeWorld
 from tests.bot.world import Rules, World
@@ -24,11 +25,11 @@ START = "/finetune start tickets current=gpt-4o volume=100M target=hf/tiny epoch
 
 @pytest.fixture
 def peer(monkeypatch: pytest.MonkeyPatch) -> Iterator[HfPeer]:
-    with hf_jobs() as made:
-        environment = {"HF_ENDPOINT": made.url, "HF_TOKEN": TOKEN, "HF_HUB_DISABLE_XET": "1"}
+    with hf_jobs() as peer:
+        environment = {"HF_ENDPOINT": peer.url, "HF_TOKEN": TOKEN, "HF_HUB_DISABLE_XET": "1"}
         for name, value in {**environment, "FINETUNE_TRAINER_KEY": KEY}.items():
             monkeypatch.setenv(name, value)
-        yield made
+        yield peer
 
 
 @pytest.fixture
@@ -39,16 +40,14 @@ def served(peer: HfPeer, tmp_path: Path, tiny_model_dir: Path) -> Iterator[Train
 
 @pytest.fixture
 def world(make_world: MakeWorld, served: TrainerServer) -> World:
-    own = (
+    rows = (
         f'[providers.local]\nbase_url = "{served.url}"\n[providers.local.models.tiny]\nusd_per_hour = "0"\n'
         f'[hf]\nhardware = "t4-small"\nimage = "{IMAGE}"\nminutes = 30\n'
     )
-    return make_world(Rules(more=own))
+    return make_world(Rules(more=rows))
 
 
-def test_the_whole_road_ends_with_the_bill_of_who_rents_and_nothing_running(
-    world: World, peer: HfPeer
-) -> None:
+def test_a_rented_run_is_billed_at_its_cost_and_leaves_nothing_running(world: World, peer: HfPeer) -> None:
     peer.micro_usd["t4-small"] = 500_000
     assert world.upload_and_check(tickets_csv()).state == "ready"
     assert "by the minute" in world.type("/finetune prices hf/tiny")
@@ -59,9 +58,12 @@ def test_the_whole_road_ends_with_the_bill_of_who_rents_and_nothing_running(
     assert "It rents t4-small from Hugging Face at $30.00 an hour for at most 30 minutes." in card
     assert not peer.jobs, "nothing starts before an approval"
     world.approve()
+    world.tick_until(lambda: peer.jobs, "a machine")
+    (machine,) = peer.jobs.values()
+    wait_until(lambda: machine.ended, "the machine to end", seconds=300)
     world.tick_until(lambda: world.run().state == "done", "the run to be done", seconds=300)
     world.send()
-    (machine,), bill = peer.jobs.values(), peer.usd
+    bill = peer.usd
     assert machine.stage == "COMPLETED" and machine.spec["timeoutSeconds"] == 30 * 60
     assert world.ledger()["settle"] == world.run().actual_micros == to_micros(bill) > 0
     assert f"*Cost*\n{usd(bill)}" in world.find_message("Result of run 1")
@@ -76,7 +78,7 @@ def test_the_whole_road_ends_with_the_bill_of_who_rents_and_nothing_running(
     assert (peer.running, len(peer.jobs), peer.usd) == ([], 1, bill)
 
 
-def test_a_price_that_rose_voids_the_plan_before_anything_starts(world: World, peer: HfPeer) -> None:
+def test_a_raised_price_cancels_the_run_before_anything_starts(world: World, peer: HfPeer) -> None:
     world.start(START)
     peer.micro_usd["t4-small"] = 10_000
     world.approve()
@@ -86,11 +88,11 @@ def test_a_price_that_rose_voids_the_plan_before_anything_starts(world: World, p
     assert world.ledger().get("settle", 0) == 0
 
 
-def test_a_failed_first_step_ends_the_run_and_its_seconds_are_booked(world: World, peer: HfPeer) -> None:
-    failed = (
+def test_a_failed_smoke_test_ends_the_run_and_its_seconds_are_booked(world: World, peer: HfPeer) -> None:
+    failure = (
         b'{"code": "smoke_failed", "message": "The first steps, on 8 rows, failed: no space.", "param": null}'
     )
-    peer.files = {"result/FAILED": failed}
+    peer.files = {"result/FAILED": failure}
     world.start(START)
     world.approve()
     run = world.tick_until_state("failed")
@@ -98,24 +100,23 @@ def test_a_failed_first_step_ends_the_run_and_its_seconds_are_booked(world: Worl
     assert world.ledger()["settle"] == to_micros(peer.usd) > 0 and not peer.running
 
 
-def test_a_token_that_is_refused_plans_nothing(
-    world: World, peer: HfPeer, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_rejected_token_plans_nothing(world: World, peer: HfPeer, monkeypatch: pytest.MonkeyPatch) -> None:
     world.seed_dataset()
     monkeypatch.setenv("HF_TOKEN", "hf_wrong")
     answer = world.type("/finetune estimate tickets current=gpt-4o volume=100M target=hf/tiny")
-    told = answer if "HF_TOKEN" in answer else world.tick_until_answered()
-    assert "The token in HF_TOKEN is not valid" in told
+    assert "The token in HF_TOKEN is not valid" in (
+        answer if "HF_TOKEN" in answer else world.tick_until_answered()
+    )
     assert not peer.jobs
 
 
-def test_the_terminal_asks_for_the_price_too(world: World, peer: HfPeer, tmp_path: Path) -> None:
+def test_the_terminal_asks_for_the_machines_price(world: World, peer: HfPeer, tmp_path: Path) -> None:
     rows = tmp_path / "rows.csv"
     rows.write_text(tickets_csv(300))
     peer.micro_usd["t4-small"] = 100_000
     words = ["estimate", str(rows), "--target", "hf/tiny", "--current", "gpt-4o", "--volume", "10M"]
     config = {"FINETUNE_CONFIG": str(world.folder / "finetune.toml")}
-    told = CliRunner().invoke(main, words, env=config).output
-    assert "to $3.00)" in told, told  # 30 minutes of $0.10
+    output = CliRunner().invoke(main, words, env=config).output
+    assert "to $3.00)" in output, output  # 30 minutes of $0.10
     del peer.micro_usd["t4-small"]
     assert "has no machine named 't4-small' to rent" in CliRunner().invoke(main, words, env=config).output

@@ -1,4 +1,4 @@
-"""The bot stops at each state and another one goes on with the same data: every story ends, and ends once."""
+"""The bot stops in each state and another one goes on with the same data: every story ends, and ends once."""
 
 from __future__ import annotations
 
@@ -16,47 +16,41 @@ from tests.bot.props import tickets_csv
 from tests.bot.world import JOBS, START, World
 from tests.peers.hosted import COMMIT_THEN_500, NOTHING_BUT_500
 
+STATES: tuple[RunState, ...] = ("approved", "training", "evaluating", "done")
 
-def _only_one_end(world: World) -> None:
+
+def assert_ended_once(world: World) -> None:
     world.tick_until_file("loss.png")
     world.tick(5)
-    everything = world.texts()
+    texts = world.texts()
     assert world.jobs() == 1 and world.provider.count(f"POST {JOBS}") == 1
-    assert len([text for text in everything if "Result of run" in text]) == 1
-    assert len([text for text in everything if "loss.png" in text]) == 1
-    assert len([text for text in everything if "rows got better" in text]) == 1
+    for words in ("Result of run", "loss.png", "rows got better"):
+        assert len([text for text in texts if words in text]) == 1, words
     assert len(world.store.models()) == 1
     assert set(world.ledger()) == {"reserve", "settle"}
 
 
-@pytest.mark.parametrize(
-    ("state", "sent"),
-    [
-        ("awaiting_approval", True),
-        ("approved", False),
-        ("training", True),
-        ("evaluating", False),
-        ("done", False),
-    ],
-)
-def test_a_stop_in_any_state_ends_the_story_once(world: World, state: RunState, sent: bool) -> None:
-    """`sent`: whether the outbox was emptied before the stop."""
+@pytest.mark.parametrize("is_sent", [True, False], ids=["messages sent", "messages waiting"])
+def test_a_run_ends_once_although_the_bot_restarts_in_every_state(world: World, is_sent: bool) -> None:
     world.start()
-    if state != "awaiting_approval":
-        world.approve()
-        _without_sending(world, state)
-    if sent:
+    _restart(world, is_sent)
+    world.approve()
+    for state in STATES:
+        _reconcile_until(world, state)
+        _restart(world, is_sent)
+    assert_ended_once(world)
+
+
+def _restart(world: World, is_sent: bool) -> None:
+    if is_sent:
         world.send()
     world.restart()
-    world.send()
-    if state == "awaiting_approval":
-        world.approve()
-    world.tick_until_state("done")
-    _only_one_end(world)
+    if not is_sent:
+        world.send()
 
 
-def _without_sending(world: World, state: RunState) -> None:
-    """Ticks without the outbox."""
+def _reconcile_until(world: World, state: RunState) -> None:
+    """Tick without sending messages."""
 
     def step() -> bool:
         if world.run().state != state:
@@ -67,17 +61,17 @@ def _without_sending(world: World, state: RunState) -> None:
     wait_until(step, state, seconds=20)
 
 
-def test_a_stop_at_every_tick_ends_the_story_once(world: World) -> None:
+def test_a_run_ends_once_although_the_bot_restarts_at_every_tick(world: World) -> None:
     world.start_approved()
     for _ in range(8):
         world.restart()
         world.tick()
     world.tick_until_state("done")
-    _only_one_end(world)
+    assert_ended_once(world)
 
 
 @pytest.mark.parametrize("commits", [True, False])
-def test_a_stop_while_a_create_is_in_doubt_makes_no_second_job(world: World, commits: bool) -> None:
+def test_a_restart_during_an_uncertain_create_makes_no_second_job(world: World, commits: bool) -> None:
     world.provider.fail(f"POST {JOBS}", COMMIT_THEN_500 if commits else NOTHING_BUT_500)
     world.start_approved()
     world.tick()
@@ -92,34 +86,34 @@ def test_a_stop_while_a_create_is_in_doubt_makes_no_second_job(world: World, com
     assert world.jobs() == 1
 
 
-def test_a_stop_between_the_upload_and_the_create_sends_the_file_once(world: World) -> None:
+def test_a_restart_between_upload_and_create_sends_the_file_once(world: World) -> None:
     run = world.start_approved()
     sha256 = plan_from_json(run.plan).train_sha256
     file = world.service.settings.files / f"{sha256}.jsonl"
-    world.service.context.trainers["acme"].upload(file, sha256)  # and stopped before it was written down
+    world.service.context.trainers["acme"].upload(file, sha256)  # and stopped before it recorded that
     world.restart()
     world.tick_until_state("training")
     assert len(world.files_at_provider()) == 1 and world.provider.count("POST /files") == 1
 
 
-@pytest.mark.parametrize("ticks", [0, 1, 2])
-def test_a_stop_while_a_file_is_checked_ends_in_one_card(world: World, ticks: int) -> None:
+def test_restarts_while_a_file_is_checked_end_in_one_card(world: World) -> None:
     world.upload("tickets.csv", tickets_csv())
-    world.tick(ticks)
-    world.restart()
+    for _ in range(3):
+        world.restart()
+        world.tick()
     world.tick_until(lambda: world.dataset().state == "ready", "the check")
     world.send()
     assert len(world.cards()) == 1 and "is ready" in world.cards()[0]
     assert len(world.files()) == len(set(world.files()))
 
 
-def test_a_question_to_a_model_survives_a_stop(world: World) -> None:
+def test_a_question_to_a_model_survives_a_restart(world: World) -> None:
     world.start_approved()
     world.tick_until_state("evaluating")
     world.type("/finetune try tickets-1 where is my refund?")
     world.restart()
     world.tick_until_answered()
-    answers = [one for one in world.slack.ephemerals(ANA.id) if "It answers" in str(one.blocks)]
+    answers = [reply for reply in world.slack.ephemerals(ANA.id) if "It answers" in str(reply.blocks)]
     assert len(answers) == 1
 
 

@@ -1,5 +1,4 @@
-"""The drill: a bot is killed, its database restored from before the job was created, and nothing is paid
-twice."""
+"""A bot is killed and its database restored from before its job was created: nothing is paid twice."""
 
 from __future__ import annotations
 
@@ -32,33 +31,33 @@ def backup_of(world: World) -> Path:
     return back_up(settings.database, world.folder / "backup", now=time.time(), files=settings.files).path
 
 
-def until_killed_with_a_job(world: World, environment: dict[str, str]) -> None:
-    """A bot of its own on the same data, ended by SIGKILL once the company has a job."""
+def kill_once_a_job_exists(world: World, environment: dict[str, str]) -> None:
+    """Run another bot on the same data; SIGKILL ends it once the provider has a job."""
     with subprocess.Popen([sys.executable, "-m", "bot", "run"], env=environment, cwd=world.folder) as bot:
         wait_until(lambda: world.jobs() == 1, "the job", seconds=30)
         bot.send_signal(signal.SIGKILL)
 
 
-def test_a_killed_bot_restored_from_before_its_job_takes_it_over(
+def test_a_killed_bot_restored_from_before_its_job_adopts_it(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     world.clock = time.time() - 60
     world.provider.service.stages = ("running",) * 99 + ("succeeded",)
     world.start_approved()
     backup = backup_of(world)
-    door = world.slack.access
+    access = world.slack.access
     for name, value in (
-        ("SLACK_BOT_TOKEN", door.bot_token),
-        ("SLACK_SIGNING_SECRET", door.signing_secret),
+        ("SLACK_BOT_TOKEN", access.bot_token),
+        ("SLACK_SIGNING_SECRET", access.signing_secret),
         ("FINETUNE_CONFIG", str(world.folder / "finetune.toml")),
         ("ACME_KEY", KEY),
         ("PYTHONPATH", str(ROOT)),
     ):
         monkeypatch.setenv(name, value)
-    refused = CliRunner().invoke(main, ["restore", str(backup)])
-    assert (refused.exit_code, "already uses" in refused.stderr) == (2, True), "this one still runs"
+    refusal = CliRunner().invoke(main, ["restore", str(backup)])
+    assert (refusal.exit_code, "already uses" in refusal.stderr) == (2, True), "the bot still runs"
     world.stop()
-    until_killed_with_a_job(world, dict(os.environ))
+    kill_once_a_job_exists(world, dict(os.environ))
     result = CliRunner().invoke(main, ["restore", str(backup)])
     assert result.exit_code == 0, result.output
     assert "1 run open: run 1" in result.stdout
@@ -73,7 +72,7 @@ def test_a_killed_bot_restored_from_before_its_job_takes_it_over(
     assert "Finetune restored it from a backup" in world.type("/finetune audit 1")
 
 
-def test_a_list_that_lags_behind_a_restore_makes_no_second_job(world: World) -> None:
+def test_a_job_list_that_lags_after_a_restore_leads_to_no_second_job(world: World) -> None:
     world.provider.service.stages = ("running",) * 99 + ("succeeded",)
     world.start_approved()
     backup = backup_of(world)
@@ -92,24 +91,24 @@ def test_a_list_that_lags_behind_a_restore_makes_no_second_job(world: World) -> 
     assert world.jobs() == 1
 
 
-def test_sizes_of_a_curve_that_may_have_a_job_are_looked_for_first() -> None:
-    known = curve_cards.progress(curve_cards.DONE, curve_cards.TRAINS, curve_cards.WAITS)
+def test_curve_points_that_may_have_a_job_are_looked_for_first() -> None:
+    progress = curve_cards.progress(curve_cards.DONE, curve_cards.TRAINS, curve_cards.WAITS)
     running = measurements.measurement(
-        kind="curve", plan=curve_cards.plan().to_json(), progress=known.to_json(), state="running"
+        kind="curve", plan=curve_cards.plan().to_json(), progress=progress.to_json(), state="running"
     )
-    found = TunedCurveProgress.from_json(curve_in_doubt(running, 500.0))
-    assert [size.state for size in found.sizes] == ["done", "training", "creating"]
-    assert found.sizes[2].since == 500.0
-    assert found.sizes[:2] == known.sizes[:2]
+    restored = TunedCurveProgress.from_json(curve_in_doubt(running, 500.0))
+    assert [size.state for size in restored.sizes] == ["done", "training", "creating"]
+    assert restored.sizes[2].since == 500.0
+    assert restored.sizes[:2] == progress.sizes[:2]
     assert curve_in_doubt(measurements.measurement(), 500.0) is None, "a ladder has no jobs"
 
 
-def test_a_night_s_backup_is_made_once_and_restores_a_bot_without_its_disk(world: World) -> None:
+def test_a_backup_is_made_once_a_night(world: World) -> None:
     world.start()
     folder = world.service.settings.backups
     reconciler.back_up(world.service.context)
     reconciler.back_up(world.service.context)
-    (only,) = folder.iterdir()
+    (first,) = folder.iterdir()
     world.pass_time(24 * 3600)
     reconciler.back_up(world.service.context)
-    assert len(list(folder.iterdir())) == 2 and only.exists()
+    assert len(list(folder.iterdir())) == 2 and first.exists()

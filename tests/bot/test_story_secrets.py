@@ -1,5 +1,4 @@
-"""All flows at DEBUG with secrets and customers' words that are found nowhere afterwards but where they
-belong."""
+"""Every flow is played at DEBUG; secrets and customers' words are then only where they belong."""
 
 from __future__ import annotations
 
@@ -19,6 +18,7 @@ from bot import logs, reconciler
 from bot.cards import evaluations
 from bot.embedded_trainer import free_port
 from demo.people import BEN
+from demo.workspace import wait_until
 from tests.bot import canaries
 from tests.bot.test_process_health import get
 from tests.bot.test_story_ladder import PRICES, MakeWorld, until, until_asked
@@ -37,9 +37,9 @@ DATA = {
     "a customer's word": WORD,
     "a question to a model": TYPED,
 }
-# Who owns what: the report counts labels, plans say which are measured, results confuse them; answers and replies are a
+# What each column may hold: reports count labels, plans list them, results compare them; answers and replies are a
 # model's words; asks are what a person typed to one.
-OWNERS = {
+ALLOWED = {
     "datasets.report": "label",
     "runs.plan": "label",
     "measurements.plan": "label",
@@ -68,19 +68,19 @@ health_port = {port}
 
 @dataclass
 class Traces:
-    """What was left of a story outside its database."""
+    """What a story left outside its database and files."""
 
     log: io.StringIO = field(default_factory=io.StringIO)
-    told: dict[str, str] = field(default_factory=dict)
+    outputs: dict[str, str] = field(default_factory=dict)
     arguments: set[str] = field(default_factory=set)
 
 
 def secrets(world: World) -> dict[str, str]:
-    door = world.slack.access
+    access = world.slack.access
     return {
-        "the bot's token": door.bot_token,
+        "the bot's token": access.bot_token,
         "the app's token": APP_TOKEN,
-        "the signing secret": door.signing_secret,
+        "the signing secret": access.signing_secret,
         "the provider's key": PROVIDER_KEY,
         "the trainer's token": TRAINER_TOKEN,
     }
@@ -111,11 +111,11 @@ def debugging_trainer(folder: Path, model: Path) -> Iterator[str]:
 
 
 @contextmanager
-def everything_logged(into: io.StringIO) -> Iterator[None]:
-    """Our loggers at DEBUG and the chatty ones quieted, as in the product; unblotted, unlike there."""
+def log_everything(into: io.StringIO) -> Iterator[None]:
+    """Log at DEBUG as in the product, with its chatty loggers quietened, but without its redaction."""
     handler = logging.StreamHandler(into)
     handler.setFormatter(logging.Formatter("%(levelname)s %(name)s: %(message)s"))
-    before = [(one, one.level) for one in map(logging.getLogger, ("", *logs.CHATTY))]
+    levels = [(logger, logger.level) for logger in map(logging.getLogger, ("", *logs.CHATTY))]
     logs.quieten()
     logging.getLogger().setLevel(logging.DEBUG)
     logging.getLogger().addHandler(handler)
@@ -123,19 +123,19 @@ def everything_logged(into: io.StringIO) -> Iterator[None]:
         yield
     finally:
         logging.getLogger().removeHandler(handler)
-        for one, level in before:
-            one.setLevel(level)
+        for logger, level in levels:
+            logger.setLevel(level)
 
 
-def rows(count: int = 60) -> str:
+def canary_csv(count: int = 60) -> str:
     lines = [f"Order {n * 37}: {WORD} asks for the {n}th time,{LABELS[n % 3]}" for n in range(count)]
     return "\n".join(["text,label", *lines]) + "\n"
 
 
-def play(world: World, told: dict[str, str]) -> None:
+def play_every_flow(world: World, outputs: dict[str, str], trainer: Path) -> None:
     """Upload, check, estimate, ladder, start, approve, train, result, try, cancel, freeze, refusals, bad input."""
     world.provider.service.answer = lambda model, messages: LABELS[0]
-    assert world.upload_and_check(rows()).state == "ready"
+    assert world.upload_and_check(canary_csv()).state == "ready"
     world.upload("bad.jsonl", f'{{"messages": [{{"role": "{WORD}", "content": "{LABELS[0]}"', called="bad")
     world.tick_until(lambda: world.store.datasets.newest("bad").state == "refused", "the refusal")
     world.type(f"/finetune estimate tickets current=gpt-4o volume=100M target={TARGET}")
@@ -148,7 +148,9 @@ def play(world: World, told: dict[str, str]) -> None:
     run = world.start("/finetune start tickets current=gpt-4o volume=100M target=local/tiny")
     assert "Only full members" in world.click_and_read(GUS, "approve_plan")
     world.approve()
-    world.tick_until(lambda: world.run(run.id).state in ("done", "failed"), "the training", seconds=60)
+    world.tick_until_state("training", run.id)
+    wait_until(lambda: list(trainer.rglob("DONE")), "the training", seconds=60)
+    world.tick_until(lambda: world.run(run.id).state in ("done", "failed"), "the result", seconds=60)
     assert world.run(run.id).state == "done", world.run(run.id).error
     world.type(f"/finetune try tickets-1 {TYPED}")
     world.tick_until(lambda: not world.store.questions.waiting(), "the answer")
@@ -160,7 +162,7 @@ def play(world: World, told: dict[str, str]) -> None:
     world.type("/finetune freeze it looks odd", user=BEN)
     for person in (BEN, CLEO):
         world.type("/finetune unfreeze", user=person)
-    told["/finetune audit"] = world.type(f"/finetune audit {run.id}", user=BEN)
+    outputs["/finetune audit"] = world.type(f"/finetune audit {run.id}", user=BEN)
     world.send()
 
 
@@ -168,7 +170,7 @@ def play(world: World, told: dict[str, str]) -> None:
     not Path("/proc/self/cmdline").exists(), reason="the arguments of processes are read in /proc"
 )
 @pytest.mark.usefixtures("real_processes")
-def test_no_secret_and_no_customer_s_word_is_found_where_it_does_not_belong(
+def test_secrets_and_customers_words_are_only_where_they_belong(
     make_world: MakeWorld,
     tmp_path: Path,
     tiny_model_dir: Path,  # noqa: F811
@@ -179,7 +181,7 @@ def test_no_secret_and_no_customer_s_word_is_found_where_it_does_not_belong(
     monkeypatch.setenv("SLACK_APP_TOKEN", APP_TOKEN)
     traces, port = Traces(), free_port()
     with (
-        everything_logged(traces.log),
+        log_everything(traces.log),
         canaries.watched_arguments() as traces.arguments,
         debugging_trainer(tmp_path / "trainer", tiny_model_dir) as url,
     ):
@@ -187,62 +189,52 @@ def test_no_secret_and_no_customer_s_word_is_found_where_it_does_not_belong(
         health = world.service.health
         assert health is not None
         health.start()
-        play(world, traces.told)
-        traces.told |= {path: get(port, path)[1] for path in ("/healthz", "/metrics")}
+        play_every_flow(world, traces.outputs, tmp_path / "trainer")
+        traces.outputs |= {path: get(port, path)[1] for path in ("/healthz", "/metrics")}
         reconciler.back_up(world.service.context)
         health.stop()
         world.service.health = None
-    traces.told["stdout"], traces.told["stderr"] = capfd.readouterr()
+    traces.outputs["stdout"], traces.outputs["stderr"] = capfd.readouterr()
     assert any("trainers.local.train" in line for line in traces.arguments), "no training process was seen"
-    assert all(traces.told[place] for place in ("/finetune audit", "/healthz", "/metrics"))
+    assert all(traces.outputs[place] for place in ("/finetune audit", "/healthz", "/metrics"))
     assert "DEBUG" in traces.log.getvalue() and "DEBUG" in (tmp_path / "trainer" / "trainer.err").read_text()
-    assert sorted(_found(world, traces, tmp_path)) == []
+    assert sorted(_leaks(world, traces, tmp_path)) == []
 
 
-def _found(world: World, traces: Traces, folder: Path) -> set[tuple[str, str]]:
+def _leaks(world: World, traces: Traces, folder: Path) -> set[tuple[str, str]]:
+    """(place, name of the canary) of everything that is where it must not be."""
     everything = {**secrets(world), **DATA}
     settings = world.service.settings
-    found = {("the log", name) for name in canaries.in_text(traces.log.getvalue(), everything)}
-    for place, text in traces.told.items():
-        found |= {(place, name) for name in canaries.in_text(text, everything)}
-    found |= {("arguments", name) for line in traces.arguments for name in canaries.in_text(line, everything)}
+    leaks = {("the log", name) for name in canaries.in_text(traces.log.getvalue(), everything)}
+    for place, text in traces.outputs.items():
+        leaks |= {(place, name) for name in canaries.in_text(text, everything)}
+    leaks |= {("arguments", name) for line in traces.arguments for name in canaries.in_text(line, everything)}
     for database in (settings.database, *settings.backups.glob("finetune-*.db")):
-        found |= {hit for hit in canaries.in_database(database, everything) if not _owns(*hit)}
-    logs = [
-        *folder.rglob("*.log"),
-        *folder.rglob("*.err"),
-        *folder.rglob("events.jsonl"),
-        *folder.rglob("*.json"),
-    ]
-    found |= canaries.in_files(logs, everything)
-    found |= canaries.in_files(folder.rglob("*"), secrets(world))
-    return found
+        matches = canaries.in_database(database, everything)
+        leaks |= {(column, name) for column, name in matches if not _is_allowed(column, name)}
+    patterns = ("*.log", "*.err", "events.jsonl", "*.json")
+    leaks |= canaries.in_files((path for each in patterns for path in folder.rglob(each)), everything)
+    return leaks | canaries.in_files(folder.rglob("*"), secrets(world))
 
 
-def _owns(column: str, canary: str) -> bool:
-    return canary.startswith(OWNERS.get(column, "nothing"))
+def _is_allowed(column: str, canary: str) -> bool:
+    return canary.startswith(ALLOWED.get(column, "nothing"))
 
 
-@pytest.mark.parametrize("place", ["log", "audit", "arguments", "database", "file"])
-def test_what_is_planted_is_found(world: World, tmp_path: Path, place: str) -> None:
+def test_each_planted_leak_is_found_and_nothing_else(world: World, tmp_path: Path) -> None:
     traces, token = Traces(), world.slack.access.bot_token
-    match place:
-        case "log":
-            traces.log.write(f"DEBUG bot: posting with {token}")
-        case "audit":
-            world.store.audit.add(at=1.0, who="U1", action="asked", subject="run 1", detail=f"with {token}")
-        case "arguments":
-            with canaries.watched_arguments() as traces.arguments:
-                subprocess.run([sys.executable, "-c", "import time; time.sleep(0.5)", token], check=True)
-        case "database":
-            world.store.database.change(
-                "INSERT INTO asks (person, channel, model, text, created_at) VALUES ('U1', 'C1', ?, 'x', 1)",
-                (WORD,),
-            )
-        case _:
-            (tmp_path / "data" / "leak.json").write_text(token)
-    assert len(_found(world, traces, tmp_path)) >= 1
-
-
-def test_a_world_with_nothing_planted_is_clean(world: World, tmp_path: Path) -> None:
-    assert _found(world, Traces(), tmp_path) == set()
+    assert _leaks(world, traces, tmp_path) == set()
+    traces.log.write(f"DEBUG bot: posting with {token}")
+    assert ("the log", "the bot's token") in _leaks(world, traces, tmp_path)
+    world.store.audit.add(at=1.0, who="U1", action="asked", subject="run 1", detail=f"with {token}")
+    assert ("audit.detail", "the bot's token") in _leaks(world, traces, tmp_path)
+    with canaries.watched_arguments() as traces.arguments:
+        subprocess.run([sys.executable, "-c", "import time; time.sleep(0.3)", token], check=True)
+    assert ("arguments", "the bot's token") in _leaks(world, traces, tmp_path)
+    world.store.database.change(
+        "INSERT INTO asks (person, channel, model, text, created_at) VALUES ('U1', 'C1', ?, 'x', 1)", (WORD,)
+    )
+    assert ("asks.model", "a customer's word") in _leaks(world, traces, tmp_path)
+    file = tmp_path / "data" / "leak.json"
+    file.write_text(token)
+    assert (str(file), "the bot's token") in _leaks(world, traces, tmp_path)

@@ -24,6 +24,7 @@ from trainers.money import from_micros, to_micros
 from trainers.types import Dialect
 
 MakeWorld = Callable[[Rules], World]
+ESTIMATED = "'s own estimate for the training is"
 
 
 @pytest.fixture(params=VENDORS)
@@ -37,7 +38,7 @@ def company(world: World) -> Vendor:
     return world.provider.service
 
 
-def test_from_a_file_to_a_result_whose_cost_is_the_vendors_bill(vendor_world: World) -> None:
+def test_the_result_of_an_uploaded_file_costs_what_the_vendor_bills(vendor_world: World) -> None:
     world = vendor_world
     assert world.upload_and_check(tickets_csv()).state == "ready"
     estimate = world.type("/finetune estimate tickets current=gpt-4o volume=100M target=acme/acme-small")
@@ -54,7 +55,7 @@ def test_from_a_file_to_a_result_whose_cost_is_the_vendors_bill(vendor_world: Wo
 
 
 @pytest.mark.parametrize("vendor", ROADS)
-def test_the_whole_road_by_clicks_ends_with_the_vendors_bill_and_nothing_running(
+def test_a_model_trained_and_hosted_by_clicks_costs_the_vendors_bill_and_stops(
     make_world: MakeWorld, vendor: RoadVendor
 ) -> None:
     world, service = road_world(make_world, vendor)
@@ -84,12 +85,22 @@ def test_the_whole_road_by_clicks_ends_with_the_vendors_bill_and_nothing_running
     assert f"${round(trained + hours, 2)}" in world.find_message("tickets-1 is stopped")
 
 
-def test_a_cancelled_job_costs_what_was_done(vendor_world: World) -> None:
+def test_a_card_shows_progress_and_unknown_states_and_a_cancelled_job_costs_what_was_done(
+    vendor_world: World,
+) -> None:
     world = vendor_world
     company(world).stages = ("running",)
     world.start_approved()
     world.tick_until_state("training")
-    world.tick(2)
+    progress = "step 6 of 12" if world.rules.vendor == "together" else "50%"
+    world.tick_until(
+        lambda: any(f"Train: {progress}" in str(card.blocks) for card in world.slack.messages(PRIVATE.id)),
+        "the progress",
+    )
+    assert "40% done" in world.type("/finetune runs")
+    company(world).stages = ("running", "hibernating")
+    world.tick_until(lambda: any("hibernating" in text for text in world.texts()), "the unknown state")
+    assert "counts as running" in world.find_message("hibernating") and company(world).ledger.live == 1
     world.type("/finetune cancel 1")
     world.tick_until_state("cancelled")
     ledger = company(world).ledger
@@ -97,7 +108,9 @@ def test_a_cancelled_job_costs_what_was_done(vendor_world: World) -> None:
     assert round(from_micros(world.ledger()["settle"]), 2) == ledger.usd > 1
 
 
-def test_an_account_without_credit_ends_the_run_and_leaves_nothing_there(vendor_world: World) -> None:
+def test_an_account_without_credit_fails_the_run_and_leaves_nothing_at_the_vendor(
+    vendor_world: World,
+) -> None:
     world = vendor_world
     company(world).credit = False
     world.start_approved()
@@ -106,7 +119,7 @@ def test_an_account_without_credit_ends_the_run_and_leaves_nothing_there(vendor_
     assert company(world).ledger.jobs == company(world).ledger.files == 0
 
 
-def test_what_the_vendor_would_not_train_is_withdrawn_before_anybody_approves(make_world: MakeWorld) -> None:
+def test_a_plan_beyond_the_vendors_limits_is_withdrawn_before_an_approval(make_world: MakeWorld) -> None:
     world = make_world(Rules(vendor="together"))
     company(world).max_rank = 16  # type: ignore[attr-defined]
     world.start(f"{START} lora_r=32")
@@ -115,92 +128,50 @@ def test_what_the_vendor_would_not_train_is_withdrawn_before_anybody_approves(ma
     assert "with lora_r of at most 16, and the plan has 32" in world.find_message("Withdrawn before anybody")
 
 
-def test_the_vendors_own_estimate_is_waited_for_and_names_its_price(make_world: MakeWorld) -> None:
-    world = make_world(Rules(vendor="together", training="5000.00", budget="500"))
-    world.abilities += ', "estimate"'
-    world.restart()
-    company(world).check_looks = 2
-    world.start()
-    world.tick_until(lambda: world.run().tries, "the estimate")
-    world.send()
-    assert "acme's own estimate for the training is about $81" in world.find_message("Run 1", "Cost")
-    assert company(world).ledger.files == company(world).ledger.jobs == 0
-
-
-def test_a_state_that_nobody_knows_counts_as_running_and_is_told(vendor_world: World) -> None:
-    world = vendor_world
-    company(world).stages = ("running", "hibernating")
-    world.start_approved()
-    world.tick_until_state("training")
-    world.tick_until(
-        lambda: any("hibernating" in text for text in world.texts()), "the new state on the card"
-    )
-    assert "counts as running" in world.find_message("hibernating") and company(world).ledger.live == 1
-
-
-def test_how_far_a_training_is_stands_on_its_card(vendor_world: World) -> None:
-    world = vendor_world
-    company(world).stages = ("running",)
-    world.start_approved()
-    world.tick_until_state("training")
-    how_far = "step 6 of 12" if world.rules.vendor == "together" else "50%"
-    world.tick_until(
-        lambda: any(f"Train: {how_far}" in str(one.blocks) for one in world.slack.messages(PRIVATE.id)),
-        "how far it is",
-    )
-    assert "40% done" in world.type("/finetune runs")
-
-
-def test_a_file_that_is_still_checked_is_waited_for(make_world: MakeWorld) -> None:
+def test_a_file_that_the_vendor_is_still_checking_is_waited_for(make_world: MakeWorld) -> None:
     world = make_world(Rules(vendor="fireworks"))
     company(world).check_looks = 3
     world.start_approved()
-    world.tick_until_state("done")
-    uploads = [seen for seen in world.provider.requests if seen.route.endswith(":upload")]
+    world.tick_until_state("training")
+    uploads = [request for request in world.provider.requests if request.route.endswith(":upload")]
     assert len(uploads) == 1 and company(world).ledger.jobs == 1
 
 
-def estimating(make_world: MakeWorld, **rules: str) -> World:
+def estimating_world(make_world: MakeWorld, **rules: str) -> World:
     world = make_world(Rules(vendor="together", training="5000.00", budget="500", **rules))  # type: ignore[arg-type]
     world.abilities += ', "estimate"'
     world.restart()
     return world
 
 
-def test_the_vendors_own_estimate_stands_beside_ours_and_the_bill_beside_both(make_world: MakeWorld) -> None:
-    world = estimating(make_world)
-    assert world.upload_and_check(tickets_csv()).state == "ready"
+def test_the_result_shows_the_vendors_estimate_and_bill_beside_our_estimate(make_world: MakeWorld) -> None:
+    world = estimating_world(make_world)
+    company(world).check_looks = 2
     world.start(START)
-    world.tick_until(
-        lambda: "'s own estimate for the training is" in "".join(world.texts()), "the vendor's estimate"
-    )
-    (sent,) = (seen.body["file"] for seen in world.provider.requests if "file" in seen.body)
+    world.tick_until(lambda: ESTIMATED in "".join(world.texts()), "the vendor's estimate")
+    assert "acme's own estimate for the training is about $81" in world.find_message("Run 1", "Cost")
+    (sent,) = (request.body["file"] for request in world.provider.requests if "file" in request.body)
     rows = [json.loads(line) for line in sent[1].splitlines()]
     words = {word for row in rows for word in row["messages"][0]["content"].split()}
     assert words == {"the"}, "no row leaves before the approval"
     assert company(world).ledger.jobs == company(world).ledger.files == 0
-    asked = world.find_message("Run 1", "'s own estimate for the training is")
     world.approve()
     world.tick_until_state("done")
     ledger = company(world).ledger
     assert (ledger.jobs, ledger.live, ledger.files) == (1, 0, 0)
     result = world.find_message("Result of run 1")
-    assert f"${ledger.usd}" in result and "acme's own estimate: $" in result and "estimated $" in result, (
-        asked,
-        result,
-    )
+    assert f"${ledger.usd}" in result and "acme's own estimate: $" in result and "estimated $" in result
 
 
-def test_an_estimate_that_does_not_come_is_told_and_hinders_nobody(make_world: MakeWorld) -> None:
-    world = estimating(make_world)
+def test_a_missing_vendor_estimate_is_shown_and_blocks_nothing(make_world: MakeWorld) -> None:
+    world = estimating_world(make_world)
     world.provider.fail("POST /fine-tunes/estimate-price", NOTHING_BUT_500, 50)
     world.start()
     world.pass_time(PATIENCE_S)
     world.tick(2)
     assert "acme gives no price" in world.find_message("Run 1", "Cost")
     world.approve()
-    world.tick_until_state("done")
-    assert "itself" not in world.find_message("Result of run 1")
+    world.tick_until_state("training")
 
 
 @pytest.mark.parametrize(
@@ -210,10 +181,10 @@ def test_an_estimate_that_does_not_come_is_told_and_hinders_nobody(make_world: M
         (402, "out of credit: add some, then start again"),
     ],
 )
-def test_an_account_that_could_not_train_is_told_before_anybody_approves(
+def test_an_account_that_may_not_train_is_reported_before_an_approval(
     make_world: MakeWorld, status: int, why: str
 ) -> None:
-    world = estimating(make_world)
+    world = estimating_world(make_world)
     world.provider.fail("POST /files/upload", Fault(commit=False, status=status, code="no"), 9)
     world.start(START)
     world.tick(2)
@@ -221,7 +192,7 @@ def test_an_account_that_could_not_train_is_told_before_anybody_approves(
     assert why in world.find_message("Withdrawn before anybody")
 
 
-def by_catalogue(make_world: MakeWorld, **switches: Any) -> tuple[World, Crusoe]:
+def catalogue_world(make_world: MakeWorld, **switches: Any) -> tuple[World, Crusoe]:
     world = make_world(Rules(provider_row=CATALOGUE, training="5000.00", budget="500"))
     world.abilities = CATALOGUE_ABILITIES
     rates = {MODEL: Decimal(5000)}
@@ -231,12 +202,10 @@ def by_catalogue(make_world: MakeWorld, **switches: Any) -> tuple[World, Crusoe]
     return world, service
 
 
-def test_a_catalogue_a_lost_create_and_a_model_that_is_registered_late(make_world: MakeWorld) -> None:
-    world, service = by_catalogue(make_world)
+def test_a_lost_create_and_a_late_registration_still_end_in_a_result(make_world: MakeWorld) -> None:
+    world, service = catalogue_world(make_world)
     world.start(START)
-    world.tick_until(
-        lambda: "'s own estimate for the training is" in "".join(world.texts()), "the vendor's estimate"
-    )
+    world.tick_until(lambda: ESTIMATED in "".join(world.texts()), "the vendor's estimate")
     world.provider.fail(world.create_route, COMMIT_THEN_RESET)  # the job is there, its answer is not
     world.approve()
     world.tick_until(
@@ -252,8 +221,8 @@ def test_a_catalogue_a_lost_create_and_a_model_that_is_registered_late(make_worl
     assert from_micros(int(world.run().actual_micros or 0)) >= service.billed_usd
 
 
-def test_a_model_that_is_never_named_ends_the_run_with_its_cost(make_world: MakeWorld) -> None:
-    world, service = by_catalogue(make_world, registering=10**6)
+def test_a_model_that_is_never_registered_fails_the_run_with_its_cost(make_world: MakeWorld) -> None:
+    world, service = catalogue_world(make_world, registering=10**6)
     world.start_approved()
     world.tick_until(
         lambda: any("registering the model" in text for text in world.texts()), "the registering"
@@ -264,7 +233,7 @@ def test_a_model_that_is_never_named_ends_the_run_with_its_cost(make_world: Make
     assert from_micros(world.ledger()["settle"]) == service.billed_usd == 21
 
 
-def test_a_training_whose_tokens_nobody_names_is_not_free(make_world: MakeWorld) -> None:
+def test_a_job_without_reported_tokens_costs_the_planned_tokens(make_world: MakeWorld) -> None:
     world = make_world(Rules(training="5000.00", budget="500"))
     world.provider.service.trained_tokens = None
     world.start_approved()
