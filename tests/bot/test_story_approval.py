@@ -15,7 +15,6 @@ from bot.values.runs import Refusal
 from demo.people import ANA, BEN
 from demo.slack_emulator import cut_off, refused
 from demo.workspace import Person
-from tests.bot.props import tickets_csv
 from tests.bot.world import APPROVERS_GROUP, CLEO, DORA, EVE, GUS, ROBO, START, TARGET, WHY, Rules, World
 
 MakeWorld = Callable[[Rules], World]
@@ -228,7 +227,7 @@ def test_another_engine_can_stop_early(world: World) -> None:
         '"metadata", "metadata_filter", "method", "suffix", "extra_hyperparameters", "early_stopping"'
     )
     world.restart()
-    world.upload_and_check(tickets_csv(400))
+    world.seed_dataset(rows=240)
     plan = json.loads(world.start(f"{START} engine=unsloth patience=2").plan)
     assert ["engine", "unsloth"] in plan["hyperparameters"]
     assert plan["stopping"]["patience"] == 2

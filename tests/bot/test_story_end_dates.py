@@ -1,4 +1,4 @@
-"""Today's model ends: the team is told in time and once, re-tunes elsewhere by a button, and deploys what it got."""
+"""Today's model ends: the team is told in time and once, retrains elsewhere by a button, and deploys the result."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ ESTIMATE = f"/finetune estimate tickets current=gpt-4o volume=100M target={TARGE
 RETUNE = "retune_elsewhere"
 DAY = 86_400
 GPT_4O = "gpt-4o-2024-08-06"
-# What 78 held-out rows can show, where both are right on all.
+# 78 held-out rows can show this difference when both models are right on all.
 MARGIN = "[policy.promotion]\nmargin_points = 10\n"
-# Our own trainer runs nowhere here.
+# Our own trainer does not run.
 ELSEWHERE = '[providers.local]\nbase_url = "http://127.0.0.1:9/v1"\nkey_env = "NOBODY_HAS_IT"\n'
 
 
@@ -33,7 +33,7 @@ def noon(year: int, month: int, day: int) -> float:
 
 @pytest.fixture
 def world(make_world: MakeWorld) -> World:
-    """Ana has asked what re-tuning tickets would save; gpt-4o ends as the lists say."""
+    """Ana has asked for an estimate for tickets; gpt-4o ends when the built-in list says."""
     world = make_world(Rules(current_ends="", more=ELSEWHERE))
     world.clock = noon(2026, 9, 1)
     world.seed_dataset(rows=240)
@@ -42,20 +42,16 @@ def world(make_world: MakeWorld) -> World:
 
 
 def look(world: World, day: float | None = None) -> list[str]:
-    """What is told of ends, all in all, once the bot has looked on that day."""
+    """Have the bot look for end dates on that day; returns all notices so far."""
     if day is not None:
         world.clock = day
     maintain(world.service.context)
     world.send()
-    return told(world)
-
-
-def told(world: World) -> list[str]:
     return [text for text in world.cards() if "Today's model for tickets" in text]
 
 
 def knows_by_its_prompt(model: str, messages: list[dict[str, Any]]) -> str:
-    """gpt-4o is always right by its prompt alone, as a tuned model is."""
+    """Prompted gpt-4o is always right, as a tuned model is."""
     return answer("ft:" if model.startswith("gpt-4o") else model, messages)
 
 
@@ -72,7 +68,7 @@ def upload_and_estimate_by_buttons(world: World) -> None:
     world.wait_for_answer(ANA, 0)
 
 
-def test_the_team_re_tunes_elsewhere_before_gpt_4o_ends_by_buttons_alone(make_world: MakeWorld) -> None:
+def test_a_team_retrains_elsewhere_before_gpt_4o_ends_by_buttons_alone(make_world: MakeWorld) -> None:
     openai = '[providers.openai]\nbase_url = "{url}"\nkey_env = "ACME_KEY"\nabilities = ["chat"]\n'
     world = make_world(Rules(current_ends="", more=ELSEWHERE + MARGIN))
     world.rules.more += openai.format(url=world.provider.url)
@@ -95,7 +91,8 @@ def test_the_team_re_tunes_elsewhere_before_gpt_4o_ends_by_buttons_alone(make_wo
     world.click(ANA, "measure")
     world.tick_until(lambda: world.store.measurements.get(1).state == "done", "the measurement")
 
-    message = next(one for one in world.slack.messages(PRIVATE.id) if "gpt-4o ends in" in words_of(one))
+    messages = world.slack.messages(PRIVATE.id)
+    message = next(message for message in messages if "gpt-4o ends in" in words_of(message))
     world.slack.click(ANA.id, PRIVATE.id, message.ts, RETUNE)
     world.send()
     run = world.newest_run()
@@ -106,13 +103,13 @@ def test_the_team_re_tunes_elsewhere_before_gpt_4o_ends_by_buttons_alone(make_wo
     world.tick_until_state("done", run.id)
     world.click(BEN, "put_to_work")
     world.send()
-    standing = world.store.promotions.current("tickets")
-    assert standing is not None and standing.model == world.run(run.id).model
-    assert "cheaper and not worse" in world.find_message(f"{standing.model} is in use for tickets")
-    assert look(world, noon(2027, 1, 10)) == [card]  # it is prompted no more
+    promotion = world.store.promotions.current("tickets")
+    assert promotion is not None and promotion.model == world.run(run.id).model
+    assert "cheaper and not worse" in world.find_message(f"{promotion.model} is in use for tickets")
+    assert look(world, noon(2027, 1, 10)) == [card], "gpt-4o is no longer used"
 
 
-def test_each_notice_is_told_once_and_again_after_no_kill(world: World) -> None:
+def test_each_notice_is_sent_once_despite_restarts(world: World) -> None:
     assert look(world, noon(2026, 10, 10)) == []  # 96 days
     assert len(look(world, noon(2026, 10, 17))) == 1
     for _ in range(2):
@@ -126,7 +123,7 @@ def test_each_notice_is_told_once_and_again_after_no_kill(world: World) -> None:
     assert len(look(world, noon(2027, 1, 20))) == 4
 
 
-def test_a_bot_that_was_off_tells_the_nearest_notice_alone(world: World) -> None:
+def test_a_bot_that_was_stopped_sends_only_the_nearest_notice(world: World) -> None:
     world.stop()
     world.clock = noon(2027, 1, 9)
     world.boot()
@@ -134,14 +131,16 @@ def test_a_bot_that_was_off_tells_the_nearest_notice_alone(world: World) -> None
     assert "gpt-4o ends in 5 days" in card
 
 
-def test_a_plan_made_after_the_end_is_held_against_the_successor(world: World) -> None:
+def test_a_member_plans_after_the_end_and_compares_with_the_successor(world: World) -> None:
     look(world, noon(2027, 1, 15))
+    assert "full members" in world.click_and_read(GUS, RETUNE)
+    assert world.store.runs.newest() == []
     world.click(ANA, RETUNE)
     world.send()
     assert plan_from_json(world.newest_run().plan).current == "gpt-6-luna"
 
 
-def test_what_the_provider_says_wins_and_an_end_that_is_put_off_is_told_again(world: World) -> None:
+def test_the_providers_end_date_wins_and_a_postponed_end_is_announced_again(world: World) -> None:
     service = world.provider.service
     service.models, service.shutdowns = (*service.models, "gpt-5.6-terra"), {"gpt-5.6-terra": "2026-09-20"}
     world.type(ESTIMATE.replace("gpt-4o", "gpt-5.6-terra"))
@@ -151,7 +150,7 @@ def test_what_the_provider_says_wins_and_an_end_that_is_put_off_is_told_again(wo
     assert len(look(world, noon(2026, 9, 2))) == 2
 
 
-def test_a_base_that_is_planned_and_one_in_use_are_told_to_their_channel(world: World) -> None:
+def test_the_end_of_a_planned_base_and_of_one_in_use_is_announced(world: World) -> None:
     run = world.start(f"/finetune start tickets current=gpt-4o volume=100M target={TARGET}")
     world.provider.service.shutdowns = {"acme-small": "2026-09-20"}
     maintain(world.service.context)
@@ -169,7 +168,7 @@ def test_a_base_that_is_planned_and_one_in_use_are_told_to_their_channel(world: 
     assert "the base of tickets-1, in use for tickets: ends in" in world.type("/finetune status")
 
 
-def test_a_model_that_vanished_is_told_the_same_night(world: World) -> None:
+def test_a_model_that_vanished_is_announced_the_same_night(world: World) -> None:
     service = world.provider.service
     service.models = (*service.models, "acme-large")
     world.rules.more += '[prices."acme/acme-large"]\ninput = "1"\noutput = "4"\n'
@@ -181,9 +180,3 @@ def test_a_model_that_vanished_is_told_the_same_night(world: World) -> None:
     assert "acme-large is no longer offered by Acme Tuning" in card
     world.restart()
     assert len(look(world, world.clock + DAY)) == 1
-
-
-def test_the_button_takes_the_right_to_start(world: World) -> None:
-    look(world, noon(2026, 12, 20))
-    assert "full members" in world.click_and_read(GUS, RETUNE)
-    assert world.store.runs.newest() == []

@@ -1,4 +1,4 @@
-"""One approver freezes, two let it start again: nothing is created meanwhile, nothing is lost."""
+"""One approver freezes spending and two lift the freeze: meanwhile nothing is created, and nothing is lost."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def training_that_can_pause(world: World) -> None:
     world.tick_until_state("training")
 
 
-def test_an_approved_run_waits_and_its_card_says_who_froze_and_why(world: World) -> None:
+def test_an_approved_run_waits_and_its_card_names_who_froze_and_why(world: World) -> None:
     world.start_approved()
     freeze(world)
     world.tick(8)
@@ -56,25 +56,25 @@ def test_an_approved_run_waits_and_its_card_says_who_froze_and_why(world: World)
     assert "Waiting: spending" not in world.find_message("Run 1 is training")
 
 
-def test_a_run_approved_in_a_freeze_keeps_its_money_and_waits(world: World) -> None:
+def test_a_run_approved_during_a_freeze_reserves_its_money_and_waits(world: World) -> None:
     freeze(world)
     world.start_approved()
     world.tick(8)
     assert world.run().state == "approved" and world.jobs() == 0 and world.ledger()["reserve"] > 0
     assert world.find_message("Run 1 is approved", f"Waiting: spending was frozen by <@{BEN.id}>")
     unfreeze(world, CLEO, BEN)
-    world.tick_until_state("done")
+    world.tick_until_state("training")
     assert world.jobs() == 1
 
 
-def test_a_job_that_trains_goes_on(world: World) -> None:
+def test_a_job_in_training_continues_during_a_freeze(world: World) -> None:
     world.start_approved()
     world.tick_until_state("training")
     freeze(world)
-    world.tick_until_state("done")
+    world.tick_until_state("evaluating")
 
 
-def test_a_create_whose_answer_got_lost_is_found_in_a_freeze_and_not_made_again(world: World) -> None:
+def test_a_job_whose_create_lost_its_answer_is_found_during_a_freeze(world: World) -> None:
     world.provider.fail(f"POST {JOBS}", COMMIT_THEN_CUT)
     world.start_approved()
     world.tick_until_state("creating")
@@ -83,7 +83,7 @@ def test_a_create_whose_answer_got_lost_is_found_in_a_freeze_and_not_made_again(
     assert world.jobs() == 1
 
 
-def test_a_create_that_never_arrived_is_not_tried_again_in_a_freeze(world: World) -> None:
+def test_a_create_that_never_arrived_is_not_repeated_during_a_freeze(world: World) -> None:
     world.provider.fail(f"POST {JOBS}", RESET)
     world.start_approved()
     world.tick_until_state("creating")
@@ -96,7 +96,7 @@ def test_a_create_that_never_arrived_is_not_tried_again_in_a_freeze(world: World
     assert world.jobs() == 1
 
 
-def test_a_freeze_between_the_look_and_the_intent_is_in_time(
+def test_a_freeze_between_the_look_and_the_intent_stops_the_create(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run, trainer = world.start_approved(), world.service.context.trainers["acme"]
@@ -111,11 +111,11 @@ def test_a_freeze_between_the_look_and_the_intent_is_in_time(
     assert world.run().state == "approved" and world.jobs() == 0
 
 
-def test_one_word_is_said_and_the_second_person_s_carries_it_out(world: World) -> None:
+def test_the_first_vote_to_unfreeze_is_posted_and_a_second_persons_lifts_the_freeze(world: World) -> None:
     freeze(world)
     unfreeze(world, BEN)  # who froze may be one of the two
-    said = world.find_message(f"<@{BEN.id}> wants to lift the freeze")
-    assert f"<@{CLEO.id}>" in said and f"<@{BEN.id}>, " not in said
+    card = world.find_message(f"<@{BEN.id}> wants to lift the freeze")
+    assert f"<@{CLEO.id}>" in card and f"<@{BEN.id}>, " not in card
     assert "You have already voted for that" in world.type("/finetune unfreeze", user=BEN)
     assert world.store.freezes.current()
     assert "one more approver is needed" in world.type("/finetune status")
@@ -123,14 +123,14 @@ def test_one_word_is_said_and_the_second_person_s_carries_it_out(world: World) -
     assert world.store.freezes.current() is None
     assert world.find_message("was lifted by", f"<@{BEN.id}> and <@{CLEO.id}>")
     assert "Nothing is frozen" in world.type("/finetune unfreeze", user=CLEO)
-    acts = [(one.who, one.action) for one in world.store.audit.entries("freeze 1")]
-    assert acts == [
+    actions = [(entry.who, entry.action) for entry in world.store.audit.entries("freeze 1")]
+    assert actions == [
         *((BEN.id, "freeze"), (BEN.id, "unfreeze"), (CLEO.id, "unfreeze")),
         ("finetune", "unfrozen"),
     ]
 
 
-def test_a_word_counts_only_as_long_as_its_person_is_an_approver(world: World) -> None:
+def test_a_vote_to_unfreeze_counts_only_while_its_person_is_an_approver(world: World) -> None:
     freeze(world)
     unfreeze(world, BEN)
     world.rules.approvers = (CLEO.id, DORA.id)
@@ -141,20 +141,20 @@ def test_a_word_counts_only_as_long_as_its_person_is_an_approver(world: World) -
     assert world.store.freezes.current() is None
 
 
-@pytest.mark.parametrize("person", [ANA, EVE, GUS], ids=lambda person: person.name)
-@pytest.mark.parametrize("word", ["freeze", "unfreeze"])
-def test_only_approvers_freeze_and_unfreeze(world: World, person: Person, word: str) -> None:
-    assert "Only" in world.type(f"/finetune {word}", user=person)
+def test_only_approvers_freeze_and_unfreeze(world: World) -> None:
+    for person in (ANA, EVE, GUS):
+        for command in ("freeze", "unfreeze"):
+            assert "Only" in world.type(f"/finetune {command}", user=person), (person.name, command)
     assert world.store.freezes.current() is None and world.texts() == []
 
 
-def test_a_second_freeze_says_who_froze_before(world: World) -> None:
+def test_a_second_freeze_names_who_froze_first(world: World) -> None:
     freeze(world, "<!channel> audit")
     answer = world.type("/finetune freeze again", user=CLEO)
     assert f"already frozen by <@{BEN.id}>" in answer and "audit" in answer and "<!channel>" not in answer
 
 
-def test_it_outlives_a_restart_and_is_told_where_it_was_typed(world: World) -> None:
+def test_a_freeze_survives_a_restart_and_is_posted_where_it_was_typed(world: World) -> None:
     world.type("/finetune freeze audit", user=BEN, channel=PUBLIC)
     world.send()
     assert (
@@ -167,7 +167,7 @@ def test_it_outlives_a_restart_and_is_told_where_it_was_typed(world: World) -> N
     assert f"Spending frozen by <@{BEN.id}>" in world.type("/finetune status")
 
 
-def test_who_alone_is_named_reads_the_cure(make_world: MakeWorld) -> None:
+def test_a_single_approver_is_told_to_name_another(make_world: MakeWorld) -> None:
     world = make_world(Rules(approvers=(BEN.id,)))
     freeze(world)
     unfreeze(world, BEN)
@@ -175,7 +175,7 @@ def test_who_alone_is_named_reads_the_cure(make_world: MakeWorld) -> None:
     assert "but there is none. Add one" in world.type("/finetune unfreeze", user=BEN)
 
 
-def test_where_anyone_may_lift_it_nobody_is_told_to_name_approvers(make_world: MakeWorld) -> None:
+def test_where_anyone_may_unfreeze_nobody_is_told_to_name_approvers(make_world: MakeWorld) -> None:
     world = make_world(Rules(more='[policy.who]\nfreeze = ["anyone"]'))
     freeze(world)
     unfreeze(world, BEN)
@@ -183,7 +183,7 @@ def test_where_anyone_may_lift_it_nobody_is_told_to_name_approvers(make_world: M
     assert "every full member may" in world.type("/finetune unfreeze", user=BEN)
 
 
-def test_a_held_run_can_be_cancelled(world: World) -> None:
+def test_a_run_that_a_freeze_holds_can_be_cancelled(world: World) -> None:
     world.start_approved()
     freeze(world)
     world.tick(2)
@@ -196,20 +196,20 @@ def test_a_paused_training_stays_paused_until_the_freeze_ends(world: World) -> N
     training_that_can_pause(world)
     world.type("/finetune pause 1")
     world.tick_until(lambda: Progress.from_json(world.run().progress).is_paused, "the pause")
-    world.type("/finetune resume 1")  # a wish of before the freeze
+    world.type("/finetune resume 1")
     freeze(world)
     world.tick(3)
     assert Progress.from_json(world.run().progress).is_paused and world.run().wish == "resume"
     world.store.runs.complete_wish(world.run(), now=world.clock)
-    said = world.type("/finetune resume 1")
-    assert "stays paused" in said and f"frozen by <@{BEN.id}>" in said
+    reply = world.type("/finetune resume 1")
+    assert "stays paused" in reply and f"frozen by <@{BEN.id}>" in reply
     assert world.provider.count(f"POST {JOBS}/ftjob-1/resume") == 0
     unfreeze(world, BEN, CLEO)
     world.type("/finetune resume 1")
-    world.tick_until_state("done")
+    world.tick_until_state("evaluating")
 
 
-def test_a_wish_to_resume_of_before_the_freeze_comes_true_after_it(world: World) -> None:
+def test_a_resume_from_before_the_freeze_is_carried_out_after_it(world: World) -> None:
     training_that_can_pause(world)
     world.type("/finetune pause 1")
     world.tick_until(lambda: Progress.from_json(world.run().progress).is_paused, "the pause")
@@ -217,20 +217,20 @@ def test_a_wish_to_resume_of_before_the_freeze_comes_true_after_it(world: World)
     freeze(world)
     world.tick(3)
     unfreeze(world, BEN, CLEO)
-    world.tick_until_state("done")
+    world.tick_until_state("evaluating")
 
 
-def test_no_model_that_costs_money_is_asked_in_a_freeze(world: World) -> None:
+def test_no_model_that_costs_money_is_asked_during_a_freeze(world: World) -> None:
     world.start_approved()
     world.tick_until_state("done")
-    asked = world.provider.count("POST /chat/completions")
+    chats = world.provider.count("POST /chat/completions")
     world.type("/finetune try tickets-1 where is my refund?")
     freeze(world)
     world.tick(2)
     assert "frozen" in words_of(world.slack.ephemerals(ANA.id)[-1])
-    said = world.type("/finetune try tickets-1 where is my refund?")
-    assert "Models that cost money can't be asked now" in said and "the bill looks odd" in said
+    reply = world.type("/finetune try tickets-1 where is my refund?")
+    assert "Models that cost money can't be asked now" in reply and "the bill looks odd" in reply
     world.tick(2)
-    assert world.provider.count("POST /chat/completions") == asked
+    assert world.provider.count("POST /chat/completions") == chats
     unfreeze(world, BEN, CLEO)
     assert "Asking" in world.type("/finetune try tickets-1 where is my refund?")

@@ -1,5 +1,4 @@
-"""What a freeze does to measurements: what costs money waits, a curve before its next training; the free go
-on."""
+"""What a freeze does to measurements: those that cost money wait, a curve before its next training."""
 
 from __future__ import annotations
 
@@ -24,7 +23,7 @@ def world(make_world: MakeWorld) -> World:
     return with_short_trainings(make_world(Rules(more=PRICES)))
 
 
-def test_a_ladder_that_is_agreed_to_in_a_freeze_asks_nobody_until_it_ends(world: World) -> None:
+def test_a_ladder_agreed_to_during_a_freeze_asks_nothing_until_it_ends(world: World) -> None:
     world.seed_dataset()
     freeze(world)
     world.type(f"/finetune baseline tickets {ACME} rungs=zero")
@@ -39,7 +38,7 @@ def test_a_ladder_that_is_agreed_to_in_a_freeze_asks_nobody_until_it_ends(world:
 
 
 @pytest.mark.parametrize("option", ["shots=auto", "optimise=$2"])
-def test_examples_and_prompts_are_not_chosen_in_a_freeze(world: World, option: str) -> None:
+def test_examples_and_prompts_are_not_chosen_during_a_freeze(world: World, option: str) -> None:
     world.seed_dataset()
     freeze(world)
     world.type(f"/finetune baseline tickets {ACME} rungs=zero,few {option}")
@@ -54,16 +53,16 @@ def test_examples_and_prompts_are_not_chosen_in_a_freeze(world: World, option: s
     world.tick_until(lambda: world.provider.count(CHAT) > 0, "the first question")
 
 
-def test_what_is_free_is_measured_in_a_freeze(world: World) -> None:
+def test_free_models_are_measured_during_a_freeze(world: World) -> None:
     world.seed_dataset()
     freeze(world)
     world.type("/finetune baseline tickets rungs=classical")
     until(world, "done")
 
 
-def test_a_ladder_that_is_under_way_asks_nothing_more_until_the_freeze_ends(world: World) -> None:
+def test_a_ladder_under_way_asks_nothing_more_until_the_freeze_ends(world: World) -> None:
     world.seed_dataset()
-    world.provider.slow_s = 0.1  # a few questions are under way when it freezes
+    world.provider.slow_s = 0.1
     world.type(f"/finetune baseline tickets {ACME} rungs=zero,few")
     until_asked(world)
     world.click(BEN, evaluations.MEASURE)
@@ -72,16 +71,16 @@ def test_a_ladder_that_is_under_way_asks_nothing_more_until_the_freeze_ends(worl
     world.tick()
     world.provider.slow_s = 0.0
     wait_until(lambda: not world.service.context.llm.drop("m1"), "the answers under way")
-    asked = world.provider.count(CHAT)
+    chats = world.provider.count(CHAT)
     world.tick(8)
-    assert world.provider.count(CHAT) == asked < 2 * 18
+    assert world.provider.count(CHAT) == chats < 2 * 18
     assert world.find_message("m1", f"Waiting: spending was frozen by <@{BEN.id}>")
     unfreeze(world, BEN, CLEO)
     until(world, "done")
-    assert world.provider.count(CHAT) == 2 * 18, "what was under way is kept and not asked again"
+    assert world.provider.count(CHAT) == 2 * 18, "answers under way are stored and not asked for again"
 
 
-def test_a_curve_ends_the_training_it_is_at_and_waits_before_the_next(world: World) -> None:
+def test_a_curve_ends_its_current_training_and_waits_before_the_next(world: World) -> None:
     world.seed_dataset()
     agreed(world)
     until_size(world, 0, "training")
@@ -99,7 +98,7 @@ def test_a_curve_ends_the_training_it_is_at_and_waits_before_the_next(world: Wor
     until_size(world, 1, "training")
 
 
-def test_a_curve_that_is_held_can_be_cancelled(world: World) -> None:
+def test_a_curve_that_a_freeze_holds_can_be_cancelled(world: World) -> None:
     world.seed_dataset()
     agreed(world)
     until_size(world, 0, "evaluating")

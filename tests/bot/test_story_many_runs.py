@@ -1,4 +1,4 @@
-"""What a person waits for does not grow with the runs that went before."""
+"""What a person waits for takes no longer after many runs."""
 
 from __future__ import annotations
 
@@ -20,61 +20,49 @@ LOCKED = Path("read inside a transaction")
 
 @pytest.fixture
 def reads(world: World, monkeypatch: pytest.MonkeyPatch) -> list[Path]:
-    """The files of held-out rows that are read from now on; LOCKED for one that is read inside a transaction."""
+    """The files of held-out rows that are read from now on; LOCKED for one read inside a transaction."""
     files: list[Path] = []
 
     def reading(path: Path, *rest: Any) -> Reading:
         files.append(LOCKED if world.store.database.utils.conn.in_transaction else path)
         return read(path, *rest)
 
-    for place in (evaluation_worker, evidence):
-        monkeypatch.setattr(place, "read", reading)
+    for module in (evaluation_worker, evidence):
+        monkeypatch.setattr(module, "read", reading)
     return files
 
 
-def done(world: World) -> World:
+def test_a_result_costs_the_same_after_many_runs(world: World, reads: list[Path]) -> None:
     world.start_approved()
     world.tick_until_state("done")
-    return world
-
-
-def test_a_result_beside_fifteen_earlier_runs_reads_no_held_out_rows(world: World, reads: list[Path]) -> None:
-    finished_runs(done(world), 15)
+    finished_runs(world, 12)
+    context = world.service.context
+    statements = count_statements(world, lambda: runs.summarize(context, 12, ANA, TICKETS))
+    finished_runs(world, 15, after=13)
+    assert count_statements(world, lambda: runs.summarize(context, 12, ANA, TICKETS)) == statements
     reads.clear()
-    assert "Run 16" in world.type("/finetune results 16")
-    assert world.type("/finetune promote tickets-16", user=BEN) == ""
-    assert not reads
+    assert "Run 28" in world.type("/finetune results 28")
+    assert world.type("/finetune promote tickets-28", user=BEN) == ""
+    assert not reads, "no held-out rows are read"
 
-
-def test_statements_for_a_result_do_not_grow_with_the_runs_before(world: World) -> None:
-    finished_runs(done(world), 12)
-    few = statements(world, lambda: runs.summarize(world.service.context, 12, ANA, TICKETS))
-    finished_runs(world, 40, after=13)
-    assert statements(world, lambda: runs.summarize(world.service.context, 12, ANA, TICKETS)) == few
-
-
-def test_the_end_of_a_run_reads_no_file_while_it_holds_the_write_lock(
-    world: World, reads: list[Path]
-) -> None:
-    finished_runs(done(world), 15)
     world.start(f"{START} epochs=7")
     world.approve()
-    world.tick_until_state("evaluating", 17)
+    world.tick_until_state("evaluating", 29)
     reads.clear()
-    world.tick_until_state("done", 17)
+    world.tick_until_state("done", 29)
     assert LOCKED not in reads
 
 
-def statements(world: World, ask: Callable[[], object]) -> int:
-    ran: list[str] = []
+def count_statements(world: World, call: Callable[[], object]) -> int:
+    statements: list[str] = []
     connection = world.store.database.utils.conn
-    connection.set_trace_callback(ran.append)
-    ask()
+    connection.set_trace_callback(statements.append)
+    call()
     connection.set_trace_callback(None)
-    return len(ran)
+    return len(statements)
 
 
-def test_while_answers_come_a_tick_reads_no_held_out_rows(world: World, reads: list[Path]) -> None:
+def test_a_tick_reads_no_held_out_rows_while_answers_arrive(world: World, reads: list[Path]) -> None:
     def answered() -> int:
         return Progress.from_json(world.run().progress).evaluated
 
@@ -85,5 +73,3 @@ def test_while_answers_come_a_tick_reads_no_held_out_rows(world: World, reads: l
     world.tick(3)
     assert answered() < 36 and world.run().state == "evaluating"
     assert not reads
-    world.provider.slow_s = 0.0
-    world.tick_until_state("done")

@@ -1,5 +1,4 @@
-"""Files at a provider, by its own record: named by their sha256, sent once, expiring, deleted after their
-job."""
+"""Files at a provider, by its own record: named by their sha256, sent once, expiring, deleted after their job."""
 
 from __future__ import annotations
 
@@ -7,13 +6,12 @@ from bot.rules.plans import plan_from_json
 from bot.services import provider_jobs
 from demo.people import BEN
 from storage.jobs import UPLOAD_SETTLE_S
-from tests.bot.props import tickets_csv
 from tests.bot.world import JOBS, START, World
 from tests.peers.hosted import COMMIT_THEN_CUT, NOTHING_BUT_500, Fault
 from trainers.client import UPLOAD_LIFE_S
 
 
-def test_a_file_is_named_by_its_content_expires_and_is_gone_after_the_job(world: World) -> None:
+def test_a_file_is_named_by_its_content_expires_and_is_deleted_after_its_job(world: World) -> None:
     world.abilities += ', "expires_after"'
     world.restart()
     world.start_approved()
@@ -23,17 +21,16 @@ def test_a_file_is_named_by_its_content_expires_and_is_gone_after_the_job(world:
     assert file.expires is not None and abs(file.expires - file.created - UPLOAD_LIFE_S) < 60
     world.tick_until_state("evaluating")
     assert world.files_at_provider() == [] and world.provider.count("POST /files") == 1
-    world.tick_until_state("done")
 
 
-def test_an_upload_whose_answer_got_lost_is_found_and_not_sent_again(world: World) -> None:
+def test_an_upload_whose_answer_got_lost_is_found_and_not_repeated(world: World) -> None:
     world.provider.fail("POST /files", COMMIT_THEN_CUT)
     world.start_approved()
     world.tick_until_state("training")
     assert world.provider.count("POST /files") == 1 and len(world.files_at_provider()) == 1
 
 
-def test_a_file_is_gone_after_a_job_that_failed_or_was_cancelled_too(world: World) -> None:
+def test_a_file_is_deleted_after_a_failed_job(world: World) -> None:
     world.provider.service.stages = ("running", "failed")
     world.provider.service.failure = {"code": "bad_data", "message": "row 7"}
     world.start_approved()
@@ -41,7 +38,7 @@ def test_a_file_is_gone_after_a_job_that_failed_or_was_cancelled_too(world: Worl
     assert world.files_at_provider() == []
 
 
-def test_a_file_that_another_run_trains_on_stays_until_that_one_is_through(world: World) -> None:
+def test_a_file_that_another_run_trains_on_stays_until_that_run_is_trained(world: World) -> None:
     world.provider.service.stages = ("running",) * 3 + ("succeeded",)
     world.start_approved()
     world.tick_until_state("training")
@@ -55,7 +52,7 @@ def test_a_file_that_another_run_trains_on_stays_until_that_one_is_through(world
     assert world.files_at_provider() == []
 
 
-def test_what_could_not_be_deleted_is_tidied_up_later_and_what_is_needed_is_left(world: World) -> None:
+def test_a_file_that_could_not_be_deleted_is_deleted_later_unless_it_is_needed(world: World) -> None:
     world.provider.fail("DELETE /files/file-1", Fault(commit=False), times=9)
     world.start_approved()
     world.tick_until_state("evaluating")
@@ -74,19 +71,17 @@ def test_what_could_not_be_deleted_is_tidied_up_later_and_what_is_needed_is_left
     assert world.files_at_provider() == []
 
 
-def test_a_kill_between_upload_and_create_and_then_a_cancel_leaves_no_file_there(world: World) -> None:
-    _killed_after_the_upload(world)
+def test_a_cancel_after_a_kill_between_upload_and_create_leaves_no_file(world: World) -> None:
+    _kill_after_upload(world)
     world.type("/finetune cancel 1")
     world.tick_until_state("cancelled")
     assert world.files_at_provider() == []
     assert "The uploaded file was deleted" in world.find_message("nothing was started")
 
 
-def test_a_plan_replaced_after_its_upload_leaves_no_file_there(world: World) -> None:
-    _killed_after_the_upload(world)
-    world.store.database.change(
-        "UPDATE runs SET next_at = ?", (world.clock + 9e9,)
-    )  # it is not looked at meanwhile
+def test_a_plan_replaced_after_its_upload_leaves_no_file(world: World) -> None:
+    _kill_after_upload(world)
+    world.store.database.change("UPDATE runs SET next_at = ?", (world.clock + 9e9,))  # so that no tick looks
     world.seed_dataset()
     world.start(f"{START} epochs=2")
     assert world.run(1).state == "cancelled"
@@ -94,7 +89,7 @@ def test_a_plan_replaced_after_its_upload_leaves_no_file_there(world: World) -> 
     assert world.files_at_provider() == []
 
 
-def test_a_file_that_appears_only_after_it_was_looked_for_is_deleted_at_a_later_look(world: World) -> None:
+def test_a_file_that_appears_after_the_first_look_is_deleted_at_a_later_one(world: World) -> None:
     run = world.start_approved()
     provider_jobs.record_uploads(world.service.context, "acme", provider_jobs.uploads_of_run(run))
     world.type("/finetune cancel 1")
@@ -107,13 +102,15 @@ def test_a_file_that_appears_only_after_it_was_looked_for_is_deleted_at_a_later_
     provider_jobs.delete_unneeded_uploads(world.service.context)
     before = world.provider.count("GET /files")
     provider_jobs.delete_unneeded_uploads(world.service.context)
-    assert world.provider.count("GET /files") == before, "what is surely gone is looked for no more"
+    assert world.provider.count("GET /files") == before, (
+        "a file that is certainly gone is no longer looked for"
+    )
 
 
-def test_the_rows_that_a_job_was_validated_on_are_taken_back_too(world: World) -> None:
+def test_the_validation_rows_of_a_cancelled_job_are_deleted_too(world: World) -> None:
     world.abilities += ', "early_stopping"'
     world.restart()
-    world.upload_and_check(tickets_csv(300))
+    world.seed_dataset(rows=240)
     world.start(f"{START} patience=2")
     world.approve()
     world.provider.fail(f"POST {JOBS}", NOTHING_BUT_500)
@@ -125,8 +122,8 @@ def test_the_rows_that_a_job_was_validated_on_are_taken_back_too(world: World) -
     assert world.files_at_provider() == []
 
 
-def _killed_after_the_upload(world: World) -> None:
-    """The company has the file, and the bot knows nothing of it."""
+def _kill_after_upload(world: World) -> None:
+    """Leave a file at the provider that the bot doesn't know of."""
     world.provider.fail("POST /files", COMMIT_THEN_CUT)
     world.start_approved()
     world.tick()

@@ -361,7 +361,7 @@ GUARDS = (
         TRAINING,
         "        if latest is None or latest.cancel_asked_by or freeze_scope.run_freeze(context, run):",
         "        if latest is None or latest.cancel_asked_by:",
-        f"{FREEZE}::test_a_freeze_between_the_look_and_the_intent_is_in_time",
+        f"{FREEZE}::test_a_freeze_between_the_look_and_the_intent_stops_the_create",
     ),
     Guard(
         "cancel in the intent's transaction",
@@ -466,7 +466,7 @@ GUARDS = (
         "bot/rules/permissions.py",
         "UNFREEZERS = 2",
         "UNFREEZERS = 1",
-        f"{FREEZE}::test_one_word_is_said_and_the_second_person_s_carries_it_out",
+        f"{FREEZE}::test_the_first_vote_to_unfreeze_is_posted_and_a_second_persons_lifts_the_freeze",
     ),
     # Slack.
     Guard(
