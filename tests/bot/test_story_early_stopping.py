@@ -1,4 +1,4 @@
-"""A run that asks for early stopping, on our own trainer: rows kept back, the holdout unseen, a pause told."""
+"""Early stopping on our trainer: validation rows are set aside, the holdout stays unseen, a pause is shown."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 
 from bot.rules.plans import plan_from_json
-from tests.bot.props import tickets_csv
 from tests.bot.test_story_ladder import MakeWorld
 from tests.bot.world import START, Rules, World
 from tests.local.trainer_server import KEY, examples, serve_in_thread, wait_for
@@ -17,7 +16,7 @@ from trainers.dataset.splits import split_validation
 LOCAL = "/finetune start tickets target=local/tiny"
 
 
-def test_a_run_that_stops_early_trains_on_the_rest_and_a_pause_is_told(
+def test_early_stopping_sets_validation_rows_aside_and_a_pause_is_shown(
     make_world: MakeWorld, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("FINETUNE_TRAINER_KEY", KEY)
@@ -27,9 +26,9 @@ def test_a_run_that_stops_early_trains_on_the_rest_and_a_pause_is_told(
         serve_in_thread(tmp_path / "trainer", {"tiny": "/nowhere"}, command) as served,
         served.client() as client,
     ):
-        own = f'[providers.local]\nbase_url = "{served.url}"\n[providers.local.models.tiny]\nusd_per_hour = "0"\n'
-        world = make_world(Rules(more=own))
-        world.upload_and_check(tickets_csv(400))
+        row = f'[providers.local]\nbase_url = "{served.url}"\n[providers.local.models.tiny]\nusd_per_hour = "0"\n'
+        world = make_world(Rules(more=row))
+        world.seed_dataset(rows=240)
         assert world.type(f"{LOCAL} patience=2") == ""
         world.send()
         card = world.plan_details()
@@ -57,32 +56,32 @@ def test_a_run_that_stops_early_trains_on_the_rest_and_a_pause_is_told(
         world.tick_until_state("cancelled")
 
 
-def test_patience_is_refused_where_the_trainer_or_the_rows_cannot_do_it(world: World) -> None:
+def test_patience_is_refused_by_a_trainer_that_cannot_stop_early(world: World) -> None:
     world.seed_dataset()
     assert "needs a trainer that can stop early, and Acme Tuning can't" in world.type(f"{START} patience=2")
     assert world.store.runs.newest(1) == []
     assert "should be a whole number from 1 to 20" in world.type(f"{START} patience=0")
 
 
-def test_rows_kept_back_are_the_same_each_time_and_share_no_question_with_the_rest(tmp_path: Path) -> None:
+def test_validation_rows_are_the_same_each_time_and_share_no_question_with_the_rest(tmp_path: Path) -> None:
     rows = examples(300).splitlines()
-    content = b"".join(row + b"\n" for row in [*rows, *rows[:50]])  # 50 questions are asked twice
+    content = b"".join(row + b"\n" for row in [*rows, *rows[:50]])  # 50 questions occur twice
     train = hashlib.sha256(content).hexdigest()
     (tmp_path / f"{train}.jsonl").write_bytes(content)
-    carved = split_validation(tmp_path, train, seed=1)
-    assert carved is not None
-    assert carved == split_validation(tmp_path, train, seed=1) != split_validation(tmp_path, train, seed=2)
-    fitted, kept = (
+    split = split_validation(tmp_path, train, seed=1)
+    assert split is not None
+    assert split == split_validation(tmp_path, train, seed=1) != split_validation(tmp_path, train, seed=2)
+    fitted, validation = (
         (tmp_path / f"{name}.jsonl").read_bytes().splitlines()
-        for name in (carved.fitted_sha256, carved.validation_sha256)
+        for name in (split.fitted_sha256, split.validation_sha256)
     )
-    assert (len(fitted), len(kept)) == (carved.n_fitted, carved.n_validation)
-    assert 35 <= len(kept) <= 36  # a tenth, and the second asking of the last one drawn
-    assert not set(fitted) & set(kept)
-    assert sorted([*fitted, *kept]) == sorted([*rows, *rows[:50]])
+    assert (len(fitted), len(validation)) == (split.n_fitted, split.n_validation)
+    assert 35 <= len(validation) <= 36  # a tenth, and perhaps the repetition of the last one drawn
+    assert not set(fitted) & set(validation)
+    assert sorted([*fitted, *validation]) == sorted([*rows, *rows[:50]])
 
 
-def test_under_100_rows_none_can_be_spared(tmp_path: Path) -> None:
+def test_fewer_than_100_rows_give_no_validation_rows(tmp_path: Path) -> None:
     (tmp_path / "few.jsonl").write_bytes(examples(99))
     assert split_validation(tmp_path, "few", seed=1) is None
 

@@ -1,4 +1,4 @@
-"""The main job, from a file in Slack to a better model that answers in Slack."""
+"""The main path, from a file in Slack to a better model that answers in Slack."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from tests.bot.world import DORA, EVE, GUS, PRIVATE, PUBLIC, ROBO, START, TARGET
 
 
 def test_from_a_file_to_a_better_model(world: World) -> None:
-    sent = world.upload("tickets.csv", tickets_csv())
-    assert sent.accepted and sent.closed
+    form = world.upload("tickets.csv", tickets_csv())
+    assert form.accepted and form.closed
     world.tick_until(lambda: world.dataset().state == "ready", "the check")
     world.send()
     card = world.find_message("tickets is ready: 60 rows, 3 labels")
@@ -21,8 +21,8 @@ def test_from_a_file_to_a_better_model(world: World) -> None:
 
     assert world.type(START) == ""
     world.send()
-    asked = world.find_message("Run 1", "$0.04", "Budget left", "Needs one approver")
-    assert "$20" in asked and DORA.id in asked and ANA.id in asked
+    request = world.find_message("Run 1", "$0.04", "Budget left", "Needs one approver")
+    assert "$20" in request and DORA.id in request and ANA.id in request
 
     assert "somebody else has to approve it" in world.click_and_read(DORA, "approve_plan")
     for stranger in (EVE, GUS, ROBO):
@@ -41,27 +41,25 @@ def test_from_a_file_to_a_better_model(world: World) -> None:
     world.tick_until_state("training")
     progress = world.find_button("cancel_run")
     world.tick_until_state("done")
-    (edited,) = [one for one in world.slack.messages(PRIVATE.id) if one.ts == progress.ts]
+    (edited,) = [message for message in world.slack.messages(PRIVATE.id) if message.ts == progress.ts]
     assert edited.edits >= 2 and "Run 1" in edited.text
-    _check_the_end(world, reserved)
+    _check_result(world, reserved)
 
 
-def _check_the_end(world: World, reserved: int) -> None:
+def _check_result(world: World, reserved: int) -> None:
     result = world.find_message("Result of run 1", "the prompted base model", "100.0%")
     assert "estimated" in result and "Deploy" in result
-    (parent,) = [one for one in world.slack.messages(PRIVATE.id) if "Result of run 1" in words_of(one)]
-    replies = [one for one in world.slack.messages(PRIVATE.id) if one.thread_ts == parent.ts]
-    assert any("rows got better" in words_of(one) for one in replies)
     world.tick_until_file("report-run-1.html")
-    (files,) = [
-        one.files for one in world.slack.messages(PRIVATE.id) if one.thread_ts == parent.ts and one.files
-    ]
+    messages = world.slack.messages(PRIVATE.id)
+    (parent,) = [message for message in messages if "Result of run 1" in words_of(message)]
+    replies = [message for message in messages if message.thread_ts == parent.ts]
+    assert any("rows got better" in words_of(message) for message in replies)
+    (files,) = [message.files for message in replies if message.files]
     assert [file.name for file in files] == ["loss.png", "quality.png", "report-run-1.html"]
     world.click(BEN, "run_details")
-    said = world.read_form(BEN)
-    assert all(
-        part in said for part in ("Run 1", "Rows that changed", "Estimate and actual", "Training took")
-    )
+    details = world.read_form(BEN)
+    for part in ("Run 1", "Rows that changed", "Estimate and actual", "Training took"):
+        assert part in details
     settled = world.ledger()["settle"]
     assert 0 < settled <= reserved and settled == world.run().actual_micros
     assert world.jobs() == 1
@@ -76,8 +74,8 @@ def test_changed_rows_stay_out_of_a_public_channel(world: World) -> None:
     world.approve(BEN, channel=PUBLIC)
     world.tick_until_state("done")
     assert world.find_message("Result of run 1", channel=PUBLIC)
-    everything = "\n".join(world.texts(PUBLIC))
-    assert "rows got better" not in everything and "a question about" not in everything
+    texts = "\n".join(world.texts(PUBLIC))
+    assert "rows got better" not in texts and "a question about" not in texts
 
 
 def test_the_requester_who_is_an_approver_cannot_approve(world: World) -> None:
@@ -86,13 +84,14 @@ def test_the_requester_who_is_an_approver_cannot_approve(world: World) -> None:
     assert world.run().state == "awaiting_approval"
 
 
-def test_rows_that_ask_the_same_are_held_out_and_counted_once(world: World) -> None:
+def test_repeated_held_out_rows_are_asked_and_counted_once(world: World) -> None:
     heading, *rows = tickets_csv().splitlines()
     assert world.upload_and_check("\n".join([heading, *rows, *rows])).state == "ready"
     world.start_approved()
-    world.tick_until_state("done")
+    world.tick_until(lambda: len(world.store.runs.answers(1, "tuned")) == 18, "the tuned model's answers")
+    world.tick(3)
     for arm in ("base", "tuned"):
         answers = world.store.runs.answers(1, arm)
         assert world.provider.count("POST /chat/completions") == 2 * len(answers)
         assert len(answers) == 18
-        assert [one.row for one in answers] == list(range(len(answers)))
+        assert [answer.row for answer in answers] == list(range(len(answers)))

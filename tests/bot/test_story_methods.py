@@ -1,4 +1,4 @@
-"""Runs by another method than supervised: what is sent, what people read, who is refused; slow: to the end."""
+"""Runs by methods other than supervised: what is sent, what people read, and what is refused."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ GRPO = "/finetune start tickets target=local/tiny method=grpo epochs=1"
 OPTIONS = "samples=4 max_new_tokens=6 lora_r=8 lora_alpha=8 dropout=0.1 learning_rate=5e-4 target_modules=q_proj,v_proj"
 
 
-def test_a_run_by_grpo_is_planned_and_sent_with_its_method(
+def test_a_grpo_run_is_planned_and_sent_with_its_method(
     make_world: MakeWorld, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("FINETUNE_TRAINER_KEY", KEY)
@@ -31,7 +31,7 @@ def test_a_run_by_grpo_is_planned_and_sent_with_its_method(
         openai.OpenAI(base_url=served.url, api_key=KEY) as client,
     ):
         world = make_world(Rules(more=own(served.url, "0")))
-        world.upload_and_check(tickets_csv(400))
+        world.seed_dataset(rows=240)
         assert world.type(f"{GRPO} {OPTIONS}") == ""
         world.send()
         assert "method grpo, learning rate 0.0005" in world.plan_details()
@@ -40,7 +40,7 @@ def test_a_run_by_grpo_is_planned_and_sent_with_its_method(
         world.approve()
         world.tick_until_state("training")
         job = client.fine_tuning.jobs.retrieve(str(world.run().job_id))
-        told = job.hyperparameters.model_extra or {}
+        sent = job.hyperparameters.model_extra or {}
         wanted = {
             "samples": 4,
             "reward": "exact",
@@ -49,38 +49,38 @@ def test_a_run_by_grpo_is_planned_and_sent_with_its_method(
             "lora_alpha": 8,
             "lora_dropout": 0.1,
         }
-        assert wanted.items() <= told.items()
-        assert (told["learning_rate"], told["target_modules"]) == (5e-4, "q_proj,v_proj")
+        assert wanted.items() <= sent.items()
+        assert (sent["learning_rate"], sent["target_modules"]) == (5e-4, "q_proj,v_proj")
         assert job.method is not None
         assert str(job.method.type) == "grpo"
         client.fine_tuning.jobs.cancel(job.id)
         world.tick_until_state("cancelled")
 
 
-def test_grpo_costs_as_many_tokens_as_it_samples(make_world: MakeWorld) -> None:
+def test_an_estimate_for_grpo_counts_its_sampled_tokens(make_world: MakeWorld) -> None:
     world = make_world(Rules(more=own("http://127.0.0.1:9/v1", "2")))
     world.seed_dataset()
-    asked = "/finetune estimate tickets target=local/tiny epochs=1"
-    told = [
-        (world.type(line), world.estimate_details())[1] for line in (asked, f"{asked} method=grpo samples=4")
-    ]
-    once, four = (float(said.partition("k tokens")[0].rsplit(" ", 1)[1]) for said in told)
+    estimate = "/finetune estimate tickets target=local/tiny epochs=1"
+    once, four = (thousand_tokens(world, line) for line in (estimate, f"{estimate} method=grpo samples=4"))
     assert four == pytest.approx(4 * once, abs=0.2)
 
 
-def test_what_a_method_cannot_is_said_before_there_is_a_plan(world: World) -> None:
+def thousand_tokens(world: World, line: str) -> float:
+    world.type(line)
+    return float(world.estimate_details().partition("k tokens")[0].rsplit(" ", 1)[1])
+
+
+def test_what_a_method_cannot_do_is_refused_before_there_is_a_plan(world: World) -> None:
     world.seed_dataset()
     assert "`method=grpo` needs our own trainer, and Acme Tuning" in world.type(f"{START} method=grpo")
     assert "`method=dpo` learns from preference pairs" in world.type(OWN.replace("grpo", "dpo"))
-    swept = world.type(f"{OWN} sweep=lora_r:2,4")
-    assert "`method=grpo` can't be combined with `sweep=`" in swept
-    by_another = world.type(f"{OWN} engine=unsloth")
-    assert "`engine=unsloth` can't train with `method=grpo`" in by_another
+    assert "can't be combined with `sweep=`" in world.type(f"{OWN} sweep=lora_r:2,4")
+    assert "`engine=unsloth` can't train with `method=grpo`" in world.type(f"{OWN} engine=unsloth")
     assert world.store.runs.newest(1) == []
 
 
 @pytest.mark.slow
-def test_a_real_run_by_grpo_ends_with_a_measured_model(
+def test_a_real_grpo_run_ends_with_an_evaluated_model(
     make_world: MakeWorld,
     tmp_path: Path,
     tiny_model_dir: Path,  # noqa: F811

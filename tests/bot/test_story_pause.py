@@ -1,4 +1,4 @@
-"""A training that people pause and let go on: who may, what the card says, and what the pause costs."""
+"""A training that people pause and resume: who may, what the card says, and what the pause costs."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from tests.peers.hosted import NOTHING_BUT_500, Fault
 PAUSING = '"metadata", "metadata_filter", "method", "suffix", "checkpoints", "chat", "pause"'
 
 
-def training(world: World) -> None:
+def start_training(world: World) -> None:
     world.abilities = PAUSING
     world.restart()
     world.provider.service.stages = ("running",) * 6 + ("succeeded",)
@@ -23,10 +23,10 @@ def progress(world: World) -> Progress:
     return Progress.from_json(world.run().progress)
 
 
-def test_paused_and_resumed_by_the_card_s_buttons_it_ends_and_the_pause_was_no_time_on_the_machine(
+def test_a_run_is_paused_and_resumed_by_its_cards_buttons_and_the_pause_costs_nothing(
     world: World,
 ) -> None:
-    training(world)
+    start_training(world)
     assert "Pausing run 1" in world.click_and_read(ANA, "pause_run")
     world.tick_until(lambda: progress(world).is_paused, "the pause")
     world.send()
@@ -36,18 +36,16 @@ def test_paused_and_resumed_by_the_card_s_buttons_it_ends_and_the_pause_was_no_t
     world.pass_time(3600)
     world.tick(2)
     assert world.run().state == "training"
-    assert progress(world).train_seconds < before + 60, (
-        "the hour is no time on the machine; moments unseen before it may be"
-    )
+    assert progress(world).train_seconds < before + 60, "the pause is not training time"
     assert "goes on" in world.click_and_read(ANA, "resume_run")
-    world.tick_until_state("done")
+    world.tick_until_state("evaluating")
     assert progress(world).train_seconds < before + 120
     assert world.run().wish is None and world.run().wished_by is None
-    said = [(row.who, row.action) for row in world.store.audit.entries() if row.subject == "run 1"]
-    assert (ANA.id, "pause") in said and (ANA.id, "resume") in said
+    actions = [(entry.who, entry.action) for entry in world.store.audit.entries("run 1")]
+    assert (ANA.id, "pause") in actions and (ANA.id, "resume") in actions
 
 
-def test_a_wish_before_the_job_is_there_is_carried_out_once_it_is(world: World) -> None:
+def test_a_pause_requested_before_the_job_exists_is_carried_out_once_it_does(world: World) -> None:
     world.abilities = PAUSING
     world.restart()
     world.start_approved()
@@ -56,8 +54,8 @@ def test_a_wish_before_the_job_is_there_is_carried_out_once_it_is(world: World) 
     assert world.jobs() == 1
 
 
-def test_a_wish_outlives_a_bot_that_is_stopped_and_a_company_that_is_away(world: World) -> None:
-    training(world)
+def test_a_requested_pause_survives_a_restart_and_a_provider_that_is_away(world: World) -> None:
+    start_training(world)
     world.provider.fail(f"POST {JOBS}/ftjob-1/pause", NOTHING_BUT_500, times=2)
     world.type("/finetune pause 1")
     world.tick()
@@ -66,16 +64,15 @@ def test_a_wish_outlives_a_bot_that_is_stopped_and_a_company_that_is_away(world:
     world.tick_until(lambda: progress(world).is_paused, "the pause")
 
 
-def test_a_job_that_ends_before_it_is_paused_is_done(world: World) -> None:
-    training(world)
+def test_a_job_that_ends_before_it_is_paused_is_evaluated(world: World) -> None:
+    start_training(world)
     world.provider.service.stages = ("running", "running", "succeeded")
     world.provider.fail(f"POST {JOBS}/ftjob-1/pause", Fault(commit=False, status=400, code="invalid_state"))
     world.type("/finetune pause 1")
-    world.tick_until_state("done")
-    assert "over already: it is done" in world.type("/finetune pause 1")
+    world.tick_until_state("evaluating")
 
 
-def test_what_cannot_be_paused_or_resumed_says_why(world: World) -> None:
+def test_a_run_that_cannot_be_paused_or_resumed_says_why(world: World) -> None:
     assert "There is no run 1" in world.type("/finetune pause 1")
     world.start(user=CLEO)
     assert "Only training can be paused, and run 1 is waiting for approval" in world.type("/finetune pause 1")

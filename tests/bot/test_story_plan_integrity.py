@@ -1,5 +1,4 @@
-"""What runs is what was approved: its bytes, where it goes, whose money it takes, and whether it is still
-wanted."""
+"""What runs is what was approved: its data, destination and budget, and only while nobody has cancelled it."""
 
 from __future__ import annotations
 
@@ -27,7 +26,7 @@ MakeWorld = Callable[[Rules], World]
 DAYS = 24 * 3600.0
 
 
-def test_a_cancel_while_the_file_is_sent_leaves_no_job(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_cancel_during_the_upload_leaves_no_job(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     run, trainer = world.start_approved(), world.service.context.trainers["acme"]
     upload = trainer.upload
 
@@ -43,8 +42,8 @@ def test_a_cancel_while_the_file_is_sent_leaves_no_job(world: World, monkeypatch
     assert world.find_message("nothing was started")
 
 
-def in_november(make_world: MakeWorld) -> tuple[World, int]:
-    """Run 1 is approved on 30 November in a freeze, with a budget for less than two such runs; its maximum."""
+def approve_in_november(make_world: MakeWorld) -> tuple[World, int]:
+    """Approve run 1 on 30 November during a freeze, with money for fewer than two such runs; returns its maximum."""
     world = make_world(Rules())
     world.clock = datetime(2026, 11, 30, 22, tzinfo=UTC).timestamp()
     world.restart()
@@ -62,8 +61,8 @@ def reserved(world: World, month: str) -> int:
     return int(world.store.committed(month))
 
 
-def test_what_was_approved_in_november_does_not_spend_decembers_budget_twice(make_world: MakeWorld) -> None:
-    world, most = in_november(make_world)
+def test_a_run_approved_in_november_waits_for_room_in_decembers_budget(make_world: MakeWorld) -> None:
+    world, most = approve_in_november(make_world)
     world.seed_dataset(called="orders")
     world.start(START.replace("tickets", "orders"))
     world.approve()
@@ -79,23 +78,23 @@ def test_what_was_approved_in_november_does_not_spend_decembers_budget_twice(mak
     assert (reserved(world, "2026-11"), world.jobs()) == (0, 2)
 
 
-def test_where_there_is_room_the_money_moves_to_the_month_of_the_create(make_world: MakeWorld) -> None:
-    world, most = in_november(make_world)
+def test_reserved_money_moves_to_the_month_of_the_create(make_world: MakeWorld) -> None:
+    world, most = approve_in_november(make_world)
     assert (reserved(world, "2026-11"), reserved(world, "2026-12")) == (most, 0)
     unfreeze(world, BEN, CLEO)
     world.tick_until_state("training")
     assert (reserved(world, "2026-11"), reserved(world, "2026-12")) == (0, most)
-    assert ANA.id in {one.person for one in world.store.ledger.commitments("2026-12")}
+    assert ANA.id in {commitment.person for commitment in world.store.ledger.commitments("2026-12")}
 
 
-def kept(world: World, sha256: str) -> Path:
+def stored_file(world: World, sha256: str) -> Path:
     path: Path = world.service.settings.files / f"{sha256}.jsonl"
     return path
 
 
 def test_a_training_file_that_changed_after_the_approval_is_not_sent(world: World) -> None:
     plan = plans.plan_from_json(world.start_approved().plan)
-    path = kept(world, plan.train_sha256)
+    path = stored_file(world, plan.train_sha256)
     path.write_bytes(path.read_bytes().replace(b"refund", b"REFUND", 1))
     world.tick_until_state("failed")
     assert world.find_message(
@@ -107,7 +106,7 @@ def test_a_training_file_that_changed_after_the_approval_is_not_sent(world: Worl
 
 def test_a_file_of_the_same_name_and_size_with_other_rows_is_not_trained_on(world: World) -> None:
     plan = plans.plan_from_json(world.start_approved().plan)
-    path = kept(world, plan.train_sha256)
+    path = stored_file(world, plan.train_sha256)
     evil = StoredFile("file-evil", path.name, b"x" * path.stat().st_size, "fine-tune", world.clock)
     world.provider.service.files["file-evil"] = evil
     world.tick_until_state("training")
@@ -116,10 +115,10 @@ def test_a_file_of_the_same_name_and_size_with_other_rows_is_not_trained_on(worl
     assert hashlib.sha256(trained_on.content).hexdigest() == plan.train_sha256
 
 
-def test_held_out_rows_that_changed_after_the_approval_judge_nothing(world: World) -> None:
+def test_held_out_rows_that_changed_after_the_approval_evaluate_nothing(world: World) -> None:
     plan = plans.plan_from_json(world.start_approved().plan)
     world.tick_until_state("training")
-    path = kept(world, plan.holdout_sha256)
+    path = stored_file(world, plan.holdout_sha256)
     path.write_text("".join(path.read_text().splitlines(keepends=True)[:6]))
     world.tick_until_state("failed")
     assert world.find_message("was not judged", path.name, "has changed since it was approved")
@@ -128,7 +127,7 @@ def test_held_out_rows_that_changed_after_the_approval_judge_nothing(world: Worl
 
 def test_an_address_that_changed_after_the_approval_gets_neither_file_nor_job(world: World) -> None:
     world.start_approved()
-    world.rules.provider_is_remote = True  # the same company, by another address
+    world.rules.provider_is_remote = True  # the same provider at another address
     world.restart()
     world.tick(3)
     assert world.run().state == "cancelled" and (world.jobs(), world.files_at_provider()) == (0, [])
@@ -145,7 +144,7 @@ def test_a_plan_whose_key_changed_is_not_approved(world: World, monkeypatch: pyt
     assert world.run().state == "awaiting_approval" and world.jobs() == 0
 
 
-def test_a_create_in_doubt_is_not_looked_for_at_another_address(world: World) -> None:
+def test_an_uncertain_create_is_not_looked_for_at_another_address(world: World) -> None:
     world.provider.fail(f"POST {JOBS}", COMMIT_THEN_500)
     world.start_approved()
     world.tick()
@@ -168,34 +167,28 @@ def test_weights_that_changed_after_the_plan_are_noticed(make_world: MakeWorld, 
     (folder / "model.safetensors").write_bytes(bytes(3_000_000))
     world = make_world(Rules(more=f'[trainer.models]\ntiny = "{folder}"'))
     context = world.service.context
-    made = plans_services.current_destination(context, context.settings.provider("local"), "tiny")
+    destination = plans_services.current_destination(context, context.settings.provider("local"), "tiny")
     plan = replace(
-        plans.plan_from_json(world.start().plan), provider="local", base_model="tiny", destination=made
+        plans.plan_from_json(world.start().plan), provider="local", base_model="tiny", destination=destination
     )
-    assert plans_services.destination_change(context, plan) is None and made.base_url == ""
+    assert plans_services.destination_change(context, plan) is None and destination.base_url == ""
     (folder / "model.safetensors").write_bytes(bytes(1_500_000) + b"1" * 1_500_000)
     assert "The files of `tiny` have changed since" in str(plans_services.destination_change(context, plan))
 
 
-def test_another_version_of_the_engine_than_was_approved_is_noticed(make_world: MakeWorld) -> None:
+def test_a_changed_engine_version_is_noticed(make_world: MakeWorld) -> None:
     world = make_world(Rules(more='[trainer.models]\ntiny = "nowhere"'))
     context = world.service.context
     local, plan = context.settings.provider("local"), plans.plan_from_json(world.start().plan)
-    assert plan.destination.engine is None, "a company's engine is not known"
-    packages = (
-        context.settings.data
-        / "trainer"
-        / "engines"
-        / "unsloth"
-        / "env"
-        / "lib"
-        / "python3.11"
-        / "site-packages"
-    )
+    assert plan.destination.engine is None, "a provider's engine is unknown"
+    environment = context.settings.data / "trainer" / "engines" / "unsloth" / "env"
+    packages = environment / "lib" / "python3.11" / "site-packages"
     (packages / "unsloth-2026.10.9.dist-info").mkdir(parents=True)
-    made = plans_services.current_destination(context, local, "tiny", "unsloth")
-    plan = replace(plan, provider="local", base_model="tiny", destination=made)
-    assert made.engine == "unsloth 2026.10.9" and plans_services.destination_change(context, plan) is None
+    destination = plans_services.current_destination(context, local, "tiny", "unsloth")
+    plan = replace(plan, provider="local", base_model="tiny", destination=destination)
+    assert (
+        destination.engine == "unsloth 2026.10.9" and plans_services.destination_change(context, plan) is None
+    )
     (packages / "unsloth-2026.10.9.dist-info").rename(packages / "unsloth-2026.11.1.dist-info")
     assert "was `unsloth 2026.10.9` when the plan was made, and is `unsloth 2026.11.1` now" in str(
         plans_services.destination_change(context, plan)
@@ -206,23 +199,23 @@ def test_another_version_of_the_engine_than_was_approved_is_noticed(make_world: 
     )
 
 
-def test_an_account_that_never_trained_where_that_is_closed_gets_no_plan(make_world: MakeWorld) -> None:
+def test_an_account_that_never_trained_at_a_closed_provider_gets_no_plan(make_world: MakeWorld) -> None:
     world = make_world(Rules(provider_row="closed_to_new = 2026-05-07"))
     world.seed_dataset()
-    said = world.type(START)
-    assert "Since 2026-05-07, Acme Tuning trains only for organisations that have trained there" in said
-    assert "`local/`" in said and world.store.runs.newest(1) == []
+    reply = world.type(START)
+    assert "Since 2026-05-07, Acme Tuning trains only for organisations that have trained there" in reply
+    assert "`local/`" in reply and world.store.runs.newest(1) == []
     assert "trains only for organisations" in world.type("/finetune curve tickets target=acme/acme-small")
     assert world.files_at_provider() == [] and world.cards() == []
 
 
-def test_one_that_trained_there_or_a_provider_that_does_not_answer_gets_its_plan(
+def test_an_account_that_trained_at_a_closed_provider_gets_its_plan(
     make_world: MakeWorld,
 ) -> None:
     world = make_world(Rules())
     world.start_approved()
-    world.tick_until_state("done")
-    world.rules.provider = "closed_to_new = 2026-05-07"
+    world.tick_until_state("evaluating")
+    world.rules.provider_row = "closed_to_new = 2026-05-07"
     world.restart()
     assert world.start(START + " epochs=2").id == 2
     world.provider.service.jobs.clear()

@@ -18,7 +18,7 @@ from tests.bot.props import LABELS
 from tests.bot.test_story_deletion import delete
 from tests.bot.test_story_early_stopping import sha256
 from tests.bot.test_story_ladder import MakeWorld
-from tests.bot.test_story_row_deletion import nothing_left, report_of, taken_out
+from tests.bot.test_story_row_deletion import delete_lines, is_erased, report_of
 from tests.bot.test_story_sweeps import own
 from tests.bot.world import DORA, START, Rules, World
 from tests.local.conftest import tiny_model_dir  # noqa: F401 - a fixture
@@ -144,11 +144,11 @@ def test_rows_are_deleted_with_their_rejected_answers_and_the_others_stay_pairs(
     held_out = {int(answer[:-1].rpartition(" ")[2]) for answer in held_out_rejected(world, report)}
     rows = [min(held_out), min(set(range(60)) - held_out)]
     upload(world, pairs_jsonl(**{f"row_{number}": "quuxnightjar" for number in rows}))
-    assert "deleted" in taken_out(world, rows[0] + 1, also=(rows[1] + 1,))
+    assert "deleted" in delete_lines(world, rows[0] + 1, also=(rows[1] + 1,))
     after = report_of(world.dataset())
     assert after.pairs is not None and after.pairs.pairs == 58
     assert (after.n_train, after.n_holdout) == (41, 17)
-    assert nothing_left(world)
+    assert is_erased(world)
     assert len(stored(world, after.pairs_sha256).splitlines()) == after.n_train
 
 
@@ -156,9 +156,9 @@ def test_a_row_is_deleted_from_a_file_that_was_converted_to_be_read(world: World
     pairs = [pair(number, "quuxnightjar" if number == 7 else REJECTED) for number in range(60)]
     ready = world.upload_and_check(json.dumps(pairs, indent=2), file="pairs.json")
     assert ready.state == "ready", ready.refusal
-    assert "is deleted" in taken_out(world, 8)
+    assert "is deleted" in delete_lines(world, 8)
     after = report_of(world.dataset())
-    assert after.pairs is not None and after.pairs.pairs == 59 and nothing_left(world)
+    assert after.pairs is not None and after.pairs.pairs == 59 and is_erased(world)
 
 
 def test_our_trainer_gets_pairs_and_validation_pairs_for_early_stopping(

@@ -1,5 +1,4 @@
-"""All bytes that leave are looked through as they are written; what the vendor got is read from its own
-record."""
+"""All data that may leave is scanned when it is written; what the vendor received is read from its own record."""
 
 from __future__ import annotations
 
@@ -19,8 +18,6 @@ from trainers.types import Message
 
 MASK = "<address>"
 KEY = "AKIA" + "IOSFODNN7EXAMPLX"
-
-
 STAYS = '[[policy.data]]\nname = "stays here"\nproviders = ["local"]\n'
 EMPTY = '{"sha256": "", "personal": [], "secret": []}'
 PRICES = '[prices."acme/acme-small"]\ninput = "0.80"\noutput = "3.20"\n'
@@ -33,15 +30,15 @@ def far(make_world: Callable[[Rules], World]) -> World:
 
 @pytest.fixture
 def prompts(far: World) -> list[str]:
-    """What the vendor was asked, by its own record."""
-    asked: list[str] = []
+    """The questions that reached the vendor."""
+    questions: list[str] = []
 
     def recording(model: str, messages: list[dict[str, Any]]) -> str:
-        asked.append(" ".join(str(message["content"]) for message in messages))
+        questions.append(" ".join(str(message["content"]) for message in messages))
         return answer(model, messages)
 
     far.provider.service.answer = recording
-    return asked
+    return questions
 
 
 def with_an_address_in_each_row(mask: str | None = None) -> str:
@@ -50,14 +47,16 @@ def with_an_address_in_each_row(mask: str | None = None) -> str:
     return "\n".join(rows)
 
 
-def from_before(world: World, *texts: str) -> Dataset:
-    """A version as an older release left it: nothing in its report, and `texts` among the held-out rows."""
+def older_version(world: World, *texts: str) -> Dataset:
+    """A version of an older release: without findings in its report, and with `texts` as its held-out rows."""
     files = world.service.settings.files
     report = checked_tickets(files)
-    held = [
+    held_out = [
         Example(i, (Message("user", text), Message("assistant", "refund"))) for i, text in enumerate(texts)
     ]
-    written = replace(report, holdout_sha256=store_chat(files, held), n_holdout=len(held), findings=())
+    written = replace(
+        report, holdout_sha256=store_chat(files, held_out), n_holdout=len(held_out), findings=()
+    )
     seeded = world.seed_dataset()
     world.store.database.change("UPDATE datasets SET report = ? WHERE id = ?", (written.to_json(), seeded.id))
     forget_scans(world)
@@ -69,16 +68,16 @@ def forget_scans(world: World) -> None:
     world.store.database.change("DELETE FROM scans", ())
 
 
-def looked_through(world: World) -> None:
+def finish_scans(world: World) -> None:
     assert world.store.scans.requested()
     world.tick_until(lambda: not world.store.scans.requested(), "the scans")
 
 
-def uploaded(world: World) -> list[str]:
+def uploaded_files(world: World) -> list[str]:
     return [file.content.decode() for file in world.provider.service.files.values()]
 
 
-def test_after_masking_and_uploading_again_no_address_leaves(far: World, prompts: list[str]) -> None:
+def test_after_a_masked_upload_no_address_is_sent(far: World, prompts: list[str]) -> None:
     assert far.upload_and_check(with_an_address_in_each_row()).state == "ready"
     assert "personal data" in far.type(START)
 
@@ -87,15 +86,15 @@ def test_after_masking_and_uploading_again_no_address_leaves(far: World, prompts
     assert "personal data or a secret" in far.find_message("replaced, because of personal data")
     far.start()
     far.approve()
-    far.tick_until_state("done")
+    far.tick_until(lambda: len(prompts) >= 36, "all questions")
 
-    assert len(prompts) >= 24 and not [one for one in prompts if "@" in one]
-    assert not [one for one in uploaded(far) if "@" in one]
+    assert not [text for text in prompts if "@" in text]
+    assert not [text for text in uploaded_files(far) if "@" in text]
     assert far.store.waivers.of(far.dataset().id) is None
 
 
-def test_a_measurement_that_was_agreed_to_before_asks_nothing_unseen(far: World, prompts: list[str]) -> None:
-    from_before(far, "write to jo@example.com")
+def test_a_measurement_agreed_to_earlier_sends_no_unscanned_row(far: World, prompts: list[str]) -> None:
+    older_version(far, "write to jo@example.com")
     line = f"/finetune baseline tickets models={TARGET} rungs=zero"
     assert far.type(line)
     far.store.database.change("UPDATE scans SET found = ?", (EMPTY,))
@@ -110,11 +109,11 @@ def test_a_measurement_that_was_agreed_to_before_asks_nothing_unseen(far: World,
     assert "personal data" in far.store.measurements.get(1).error and prompts == []
 
 
-def test_a_version_from_before_is_looked_through_at_its_next_use(far: World) -> None:
-    dataset = from_before(far, "write to jo@example.com", "where is it")
+def test_an_older_version_is_scanned_at_its_next_use(far: World) -> None:
+    dataset = older_version(far, "write to jo@example.com", "where is it")
 
     assert "being scanned" in far.type(START)
-    looked_through(far)
+    finish_scans(far)
 
     assert "personal data" in far.type(START)
     far.send()
@@ -122,14 +121,14 @@ def test_a_version_from_before_is_looked_through_at_its_next_use(far: World) -> 
     assert far.store.runs.newest() == [] and far.store.waivers.of(dataset.id) is None
 
 
-def test_who_waives_sees_what_is_held_out_beside_what_the_file_holds(far: World) -> None:
-    dataset = from_before(far, "my account is DE89370400440532013000", "where is it")
-    in_the_file = Finding(3, "warns", "personal_data", "holds an e-mail address.", "Replace it.")
-    written = replace(Report.from_json(str(dataset.report)), findings=(in_the_file,))
+def test_a_waivers_card_lists_findings_in_the_file_and_in_held_out_rows(far: World) -> None:
+    dataset = older_version(far, "my account is DE89370400440532013000", "where is it")
+    finding = Finding(3, "warns", "personal_data", "holds an e-mail address.", "Replace it.")
+    written = replace(Report.from_json(str(dataset.report)), findings=(finding,))
     far.store.database.change("UPDATE datasets SET report = ?", (written.to_json(),))
 
     far.type(START)
-    looked_through(far)
+    finish_scans(far)
     far.type(START)
     far.send()
 
@@ -138,27 +137,27 @@ def test_who_waives_sees_what_is_held_out_beside_what_the_file_holds(far: World)
     assert "1 row to be sent contains what looks like a bank account" in card
 
 
-def test_a_clean_version_from_before_leaves_once_it_was_looked_through(far: World) -> None:
-    from_before(far, "where is it", "what now")
+def test_an_older_version_without_findings_is_used_once_it_is_scanned(far: World) -> None:
+    older_version(far, "where is it", "what now")
 
     assert "Try again" in far.type(START)
-    looked_through(far)
+    finish_scans(far)
 
     assert far.type(START) == ""
 
 
-def test_a_secret_that_older_patterns_did_not_know_goes_nowhere(far: World) -> None:
-    from_before(far, f"the key is {KEY}")
+def test_a_secret_that_older_patterns_missed_is_not_sent(far: World) -> None:
+    older_version(far, f"the key is {KEY}")
     far.type(START)
-    looked_through(far)
+    finish_scans(far)
 
-    said = far.type(START)
+    refusal = far.type(START)
 
-    assert "AWS key" in said and "Revoke that secret" in said and KEY not in said
+    assert "AWS key" in refusal and "Revoke that secret" in refusal and KEY not in refusal
 
 
-def test_what_was_approved_before_is_looked_through_before_it_is_sent(far: World) -> None:
-    from_before(far, "write to jo@example.com")
+def test_approved_rows_are_scanned_before_they_are_sent(far: World) -> None:
+    older_version(far, "write to jo@example.com")
     assert far.type(START)
     far.store.database.change("UPDATE scans SET found = ?", (EMPTY,))
     assert far.type(START) == ""
@@ -169,11 +168,13 @@ def test_what_was_approved_before_is_looked_through_before_it_is_sent(far: World
     run = far.tick_until_state("cancelled", far.newest_run().id)
 
     assert "personal data" in str(run.error)
-    assert (far.jobs(), uploaded(far)) == (0, [])
+    assert (far.jobs(), uploaded_files(far)) == (0, [])
 
 
-def test_what_trained_before_is_looked_through_before_it_is_measured(far: World, prompts: list[str]) -> None:
-    from_before(far, "write to jo@example.com")
+def test_held_out_rows_of_a_trained_run_are_scanned_before_the_evaluation(
+    far: World, prompts: list[str]
+) -> None:
+    older_version(far, "write to jo@example.com")
     assert far.type(START)
     far.store.database.change("UPDATE scans SET found = ?", (EMPTY,))
     assert far.type(START) == ""
@@ -199,47 +200,43 @@ def test_a_question_with_personal_data_or_a_secret_is_not_sent(far: World, promp
     assert len(prompts) == sent and far.store.questions.waiting() == []
     far.store.waivers.add(far.dataset().id, BEN.id, "the customers agreed to it", now=far.clock)
     assert "Asking" in far.type("/finetune try tickets-1 jo@example.com wants a refund")
-    assert "AWS key" in far.type(f"/finetune try tickets-1 key {KEY}"), "whatever was waived"
+    assert "AWS key" in far.type(f"/finetune try tickets-1 key {KEY}"), "a waiver never covers secrets"
 
 
 def test_a_prompt_with_a_secret_is_not_sent(far: World, prompts: list[str]) -> None:
     far.seed_dataset()
     line = f"/finetune baseline tickets models={TARGET} rungs=zero prompt=Sort it."
 
-    said = far.type(f"{line} The password: hunter2!")
+    refusal = far.type(f"{line} The password: hunter2!")
 
-    assert "The prompt holds what looks like a password" in said and "hunter2" not in said
+    assert "The prompt holds what looks like a password" in refusal and "hunter2" not in refusal
     assert far.store.measurements.newest(1) == [] and prompts == []
     assert far.type(line) == ""
 
 
-def a_rule_comes(world: World) -> None:
-    """As when somebody writes it into finetune.toml, and starts the bot again."""
+def add_rule(world: World) -> None:
+    """Write the rule into finetune.toml and restart the bot."""
     world.rules.more += STAYS
     world.restart()
 
 
-def test_a_rule_that_came_after_the_yes_holds_for_what_is_not_asked_yet(
-    far: World, prompts: list[str]
-) -> None:
+def test_a_rule_added_after_the_agreement_stops_a_measurement(far: World, prompts: list[str]) -> None:
     far.seed_dataset()
     assert far.type(f"/finetune baseline tickets models={TARGET} rungs=zero") == ""
     far.tick_until(lambda: far.store.measurements.get(1).reserved_micros, "its price")
     far.send()
     far.click(BEN, MEASURE)
-    a_rule_comes(far)
+    add_rule(far)
 
     far.tick_until(lambda: far.store.measurements.get(1).state == "failed", "its end")
 
     assert "stays here" in far.store.measurements.get(1).error and prompts == []
 
 
-def test_a_rule_that_came_while_it_trained_holds_for_its_held_out_rows(
-    far: World, prompts: list[str]
-) -> None:
+def test_a_rule_added_during_the_training_stops_the_evaluation(far: World, prompts: list[str]) -> None:
     far.start_approved()
     far.tick_until_state("training")
-    a_rule_comes(far)
+    add_rule(far)
 
     run = far.tick_until_state("failed")
 

@@ -1,9 +1,6 @@
-"""One live plan for a dataset and target: a new one voids the former's approvals, says so, and is linked
-from it."""
+"""One live plan for a dataset and target: a new one replaces the old, voids its approvals, and is linked from it."""
 
 from __future__ import annotations
-
-import pytest
 
 from bot.services import approvals
 from demo.people import ANA, BEN
@@ -22,18 +19,18 @@ def approve(world: World, run: Run) -> str:
     return "" if isinstance(answer, Run) else answer.text
 
 
-def test_a_new_plan_takes_the_place_of_the_one_that_waits_and_is_linked_from_its_card(world: World) -> None:
+def test_a_new_plan_replaces_the_waiting_one_and_is_linked_from_its_card(world: World) -> None:
     world.start()
     world.start(AGAIN, user=CLEO)
-    assert [one.state for one in world.store.runs.newest()] == ["awaiting_approval", "cancelled"]
+    assert [run.state for run in world.store.runs.newest()] == ["awaiting_approval", "cancelled"]
     assert world.find_message("Run 1 withdrawn", "Replaced by run 2", f"requested by <@{CLEO.id}>")
     assert world.find_message("Run 2: train", "It replaces run 1", "Earlier approvals no longer count")
     assert any("Replaced by run 2" in text for text in world.dms(ANA))
     world.tick(2)
     ts = world.find_button("approve_plan").ts.replace(".", "")
     assert f"/p{ts}|run 2>" in world.find_message("Run 1 withdrawn")
-    acts = [(one.who, one.action, one.detail) for one in world.store.audit.entries("run 1")]
-    assert acts[-1] == (CLEO.id, "replace", "run 2")
+    actions = [(entry.who, entry.action, entry.detail) for entry in world.store.audit.entries("run 1")]
+    assert actions[-1] == (CLEO.id, "replace", "run 2")
 
 
 def test_a_quorum_counts_only_those_who_approved_the_new_plan(make_world: MakeWorld) -> None:
@@ -62,7 +59,7 @@ def test_approving_one_plan_never_starts_another(world: World) -> None:
     assert world.run(second.id).state == "awaiting_approval" and world.store.runs.decisions(second.id) == []
 
 
-def test_approving_the_former_plan_starts_neither(world: World) -> None:
+def test_approving_a_replaced_plan_starts_nothing(world: World) -> None:
     first = world.start()
     second = world.start(AGAIN)
     assert "was replaced by run 2" in approve(world, first)
@@ -75,7 +72,7 @@ def test_approving_the_former_plan_starts_neither(world: World) -> None:
     assert job.request["metadata"]["finetune_key"] == second.key
 
 
-def test_an_approved_plan_that_has_not_begun_is_void_and_its_money_is_free(world: World) -> None:
+def test_a_replaced_plan_that_was_approved_but_not_started_frees_its_money(world: World) -> None:
     freeze(world)
     world.start_approved()
     world.tick(2)
@@ -88,22 +85,22 @@ def test_an_approved_plan_that_has_not_begun_is_void_and_its_money_is_free(world
     assert world.jobs() == 0 and world.run(2).state == "awaiting_approval"
 
 
-def test_a_run_that_trains_goes_on_beside_a_new_plan(world: World) -> None:
+def test_a_run_in_training_continues_beside_a_new_plan(world: World) -> None:
     world.start_approved()
     world.tick_until_state("training")
     world.start(AGAIN)
-    world.tick_until_state("done")
+    world.tick_until_state("evaluating")
     assert world.run(2).state == "awaiting_approval"
 
 
-def test_another_dataset_s_plan_stays(world: World) -> None:
+def test_a_plan_for_another_dataset_stays(world: World) -> None:
     world.start()
     world.seed_dataset(called="letters")
     world.start(LETTERS, user=DORA)
-    assert {one.state for one in world.store.runs.newest()} == {"awaiting_approval"}
+    assert {run.state for run in world.store.runs.newest()} == {"awaiting_approval"}
 
 
-def test_a_link_to_a_card_that_is_not_posted_yet_comes_later(world: World) -> None:
+def test_the_link_to_a_card_that_is_not_posted_yet_follows_later(world: World) -> None:
     world.start()
     world.slack.fail("chat.postMessage", too_many(30), times=1, text="Run 2: train")
     world.start(AGAIN)
@@ -113,10 +110,9 @@ def test_a_link_to_a_card_that_is_not_posted_yet_comes_later(world: World) -> No
     assert "|run 2>" in world.find_message("Run 1 withdrawn")
 
 
-@pytest.mark.parametrize("times", [1, 3])
-def test_a_chain_of_plans_leaves_the_last_one(world: World, times: int) -> None:
+def test_of_several_plans_only_the_last_is_live(world: World) -> None:
     world.start()
-    for epochs in range(2, 2 + times):
+    for epochs in (2, 3, 4):
         world.start(f"{START} epochs={epochs}")
-    states = [one.state for one in world.store.runs.newest()]
-    assert states == ["awaiting_approval", *["cancelled"] * times]
+    states = [run.state for run in world.store.runs.newest()]
+    assert states == ["awaiting_approval", *["cancelled"] * 3]

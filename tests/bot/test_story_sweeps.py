@@ -1,4 +1,4 @@
-"""A run that sweeps, on our own trainer: what is sent, what people read, who is refused; slow: to the end."""
+"""Sweeps on our own trainer: what is sent, what people read, and what is refused."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ LOCAL = f"/finetune start tickets target=local/tiny epochs=1 {SWEEP}"
 
 
 def own(url: str, usd_per_hour: str) -> str:
-    """With its speed as a person says it: no maximum comes from a guess."""
+    """The settings of our trainer at that address, with a known speed, so that runs have a maximum."""
     speed = "[trainer]\ntokens_per_second = 450\n"
     price = f'[providers.local.models.tiny]\nusd_per_hour = "{usd_per_hour}"\n'
     return f'{speed}[providers.local]\nbase_url = "{url}"\n{price}'
 
 
-def test_one_plan_one_budget_and_one_job_are_made_of_a_sweep(
+def test_a_sweep_is_one_plan_one_budget_and_one_job(
     make_world: MakeWorld, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("FINETUNE_TRAINER_KEY", KEY)
@@ -39,7 +39,7 @@ def test_one_plan_one_budget_and_one_job_are_made_of_a_sweep(
         served.client() as client,
     ):
         world = make_world(Rules(more=own(served.url, "2")))
-        world.upload_and_check(tickets_csv(400))
+        world.seed_dataset(rows=400)
         assert world.type(LOCAL) == ""
         world.send()
         card = world.plan_details()
@@ -60,22 +60,22 @@ def test_one_plan_one_budget_and_one_job_are_made_of_a_sweep(
         world.approve()
         world.tick_until_state("training")
         job = client.fine_tuning.jobs.retrieve(str(world.run().job_id))
-        told = job.hyperparameters.model_extra or {}
-        assert told["sweep"] == {"lora_r": [2, 4], "learning_rate": [0.001, 0.01]}
-        assert float(told["max_usd"]) == pytest.approx(plan.maximum_micros / 1e6)
-        assert "lora_r" not in told
+        sent = job.hyperparameters.model_extra or {}
+        assert sent["sweep"] == {"lora_r": [2, 4], "learning_rate": [0.001, 0.01]}
+        assert float(sent["max_usd"]) == pytest.approx(plan.maximum_micros / 1e6)
+        assert "lora_r" not in sent
         assert sha256(client.files.content(job.training_file).read()) == swept.fitted_sha256
         assert sha256(client.files.content(job.validation_file or "").read()) == swept.validation_sha256
         client.fine_tuning.jobs.cancel(job.id)
         world.tick_until_state("cancelled")
 
 
-def test_a_sweep_costs_as_many_trainings_as_its_formula_says(make_world: MakeWorld) -> None:
+def test_an_estimate_for_a_sweep_counts_the_trainings_of_its_formula(make_world: MakeWorld) -> None:
     world = make_world(Rules(more=own("http://127.0.0.1:9/v1", "2")))
     world.seed_dataset()
-    asked = "/finetune estimate tickets target=local/tiny"
-    alone, swept = (details_of(world, line) for line in (asked, f"{asked} {SWEEP}"))
-    once, four = (float(said.partition("k tokens")[0].rsplit(" ", 1)[1]) for said in (alone, swept))
+    estimate = "/finetune estimate tickets target=local/tiny"
+    single, swept = (details_of(world, line) for line in (estimate, f"{estimate} {SWEEP}"))
+    once, four = (float(text.partition("k tokens")[0].rsplit(" ", 1)[1]) for text in (single, swept))
     assert four == pytest.approx(2 * once, abs=0.2)
     assert "tokens of 4 trials, stopped by halving" in swept
 
@@ -85,20 +85,20 @@ def details_of(world: World, line: str) -> str:
     return world.estimate_details()
 
 
-def test_who_cannot_sweep_says_so_before_there_is_a_plan(world: World) -> None:
+def test_a_sweep_is_refused_by_a_provider_that_cannot_before_there_is_a_plan(world: World) -> None:
     world.seed_dataset()
     assert "`sweep=` needs our own trainer; Acme Tuning trains one set" in world.type(f"{START} {SWEEP}")
     assert "can't be swept" in world.type(f"{START} sweep=colour:1,2")
     assert world.store.runs.newest(1) == []
 
 
-def test_the_table_of_arms_is_told_from_a_file_of_steps() -> None:
-    table = (
+def test_a_table_of_trials_is_distinguished_from_a_file_of_steps() -> None:
+    csv = (
         b"arm,lora_r,step,total_steps,best_step,valid_loss,valid_mean_token_accuracy,trained_tokens,seconds,outcome\r\n"
         b'1,8,10,40,10,0.5,0.75,970,1.5,stopped after rung 1\r\n2,16,3,40,,,,290,0.4,"out after step 3: a, b"\r\n'
     )
-    first, second = sweep_arms(table, "reading")
-    assert is_sweep_table(table) and not is_sweep_table(b"step,train_loss\r\n")
+    first, second = sweep_arms(csv, "reading")
+    assert is_sweep_table(csv) and not is_sweep_table(b"step,train_loss\r\n")
     assert (first.chosen, first.step, first.total_steps) == ((("lora_r", "8"),), 10, 40)
     assert (first.valid_loss, first.valid_accuracy, first.outcome) == (0.5, 0.75, "stopped after rung 1")
     assert (second.valid_loss, second.outcome) == (None, "out after step 3: a, b")
@@ -107,7 +107,7 @@ def test_the_table_of_arms_is_told_from_a_file_of_steps() -> None:
 
 
 @pytest.mark.slow
-def test_a_real_sweep_ends_with_its_table_in_the_thread_of_the_result(
+def test_a_real_sweep_ends_with_its_table_in_the_results_thread(
     make_world: MakeWorld,
     tmp_path: Path,
     tiny_model_dir: Path,  # noqa: F811
@@ -123,10 +123,10 @@ def test_a_real_sweep_ends_with_its_table_in_the_thread_of_the_result(
         world.tick_until(lambda: world.run().state in ("done", "failed"), "the end", seconds=200)
         world.send()
         assert world.run().state == "done", world.run().error
-        found = RunResult.from_json(str(world.run().result))
-        assert len(found.arms) == 4
-        assert [arm.outcome for arm in found.arms].count("won") == 1
+        result = RunResult.from_json(str(world.run().result))
+        assert len(result.arms) == 4
+        assert [arm.outcome for arm in result.arms].count("won") == 1
         plan = plan_from_json(world.run().plan)
-        assert plan.swept is not None and found.steps == plan.swept.steps
+        assert plan.swept is not None and result.steps == plan.swept.steps
         table = world.find_message("Sweep on tickets: 4 trials")
         assert "★" in table and "stopped after rung 1" in table

@@ -1,4 +1,4 @@
-"""What can't be delivered holds up nothing else, and somebody hears of it."""
+"""A message that can't be delivered delays no other, and somebody is told."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ def minutes(world: World, count: int) -> None:
         world.tick()
 
 
-def whole_run_and_the_next_card(world: World) -> None:
-    """A run from its request to its result, and another one that asks for approval."""
+def run_and_ask_again(world: World) -> None:
+    """Play a run from its request to its result, and request another one."""
     world.start_approved()
     world.tick_until_state("done")
     minutes(world, 1)
@@ -28,31 +28,26 @@ def whole_run_and_the_next_card(world: World) -> None:
     assert world.find_button("approve_plan")
 
 
-def test_without_im_write_results_and_approval_cards_appear_and_the_scope_is_named(world: World) -> None:
+def test_without_two_scopes_results_and_approval_cards_appear_and_each_scope_is_named_once(
+    world: World,
+) -> None:
     world.slack.revoke("im:write")
     world.restart()
     assert world.service.notices.missing_scopes == {"im:write"}, "known from the start"
-    whole_run_and_the_next_card(world)
-    assert len([text for text in world.texts() if "`im:write`" in text]) == 1
-    assert world.jobs() == 1
-
-
-def test_without_files_write_results_and_approval_cards_appear_and_plots_follow_once_it_is_given(
-    world: World,
-) -> None:
     world.slack.revoke("files:write")
-    whole_run_and_the_next_card(world)
+    run_and_ask_again(world)
     world.tick_until(lambda: any("`files:write`" in text for text in world.texts()), "the scope's name")
     minutes(world, 1)
-    assert len([text for text in world.texts() if "`files:write`" in text]) == 1
-    assert world.files() == []
+    for scope in ("im:write", "files:write"):
+        assert len([text for text in world.texts() if f"`{scope}`" in text]) == 1
+    assert world.files() == [] and world.jobs() == 1
     world.slack.grant("files:write")
     minutes(world, 6)
-    assert world.files() != []
+    assert world.files() != [], "the plots follow"
 
 
 @pytest.mark.parametrize("code", ["internal_error", "msg_too_long"])
-def test_a_progress_card_that_slack_always_refuses_mutes_nothing(world: World, code: str) -> None:
+def test_a_run_card_that_slack_always_refuses_delays_no_other_message(world: World, code: str) -> None:
     world.start()
     world.slack.fail("chat.update", refused(code), times=None, text='"text": "Run 1 ')
     world.approve()

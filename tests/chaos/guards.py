@@ -296,7 +296,7 @@ GUARDS = (
         "bot/services/plans.py",
         "        for waiting in context.store.runs.open():",
         "        for waiting in list[Run]():",
-        "tests/bot/test_story_superseded_plans.py::test_approving_the_former_plan_starts_neither",
+        "tests/bot/test_story_superseded_plans.py::test_approving_a_replaced_plan_starts_nothing",
     ),
     # Money.
     Guard(
@@ -368,14 +368,14 @@ GUARDS = (
         TRAINING,
         "        if latest is None or latest.cancel_asked_by or freeze_scope.run_freeze(context, run):",
         "        if latest is None or freeze_scope.run_freeze(context, run):",
-        f"{BOUND}::test_a_cancel_while_the_file_is_sent_leaves_no_job",
+        f"{BOUND}::test_a_cancel_during_the_upload_leaves_no_job",
     ),
     Guard(
         "the month's budget at the create",
         TRAINING,
         "    if too_dear := budgets.refusal_in_a_new_month(context, run):",
         "    if too_dear := None:",
-        f"{BOUND}::test_what_was_approved_in_november_does_not_spend_decembers_budget_twice",
+        f"{BOUND}::test_a_run_approved_in_november_waits_for_room_in_decembers_budget",
     ),
     Guard(
         "questions cost no more than the budget",
@@ -410,7 +410,7 @@ GUARDS = (
         "bot/services/plans.py",
         "    if before.engine is not None and before.engine != now.engine:",
         "    if False:",
-        f"{BOUND}::test_another_version_of_the_engine_than_was_approved_is_noticed",
+        f"{BOUND}::test_a_changed_engine_version_is_noticed",
     ),
     Guard(
         "the destination that a curve's approval names",
@@ -424,7 +424,7 @@ GUARDS = (
         "bot/services/plans.py",
         "        if trainer.has_jobs(ELIGIBILITY_TIMEOUT_S):",
         "        if True:",
-        f"{BOUND}::test_an_account_that_never_trained_where_that_is_closed_gets_no_plan",
+        f"{BOUND}::test_an_account_that_never_trained_at_a_closed_provider_gets_no_plan",
     ),
     Guard(
         "an intervention needs a second person",
@@ -459,7 +459,7 @@ GUARDS = (
         "bot/services/evaluation_worker.py",
         "    payloads.check_sha256(path, sha256)\n",
         "",
-        f"{BOUND}::test_held_out_rows_that_changed_after_the_approval_judge_nothing",
+        f"{BOUND}::test_held_out_rows_that_changed_after_the_approval_evaluate_nothing",
     ),
     Guard(
         "unfreezing takes two people",
@@ -608,14 +608,14 @@ GUARDS = (
         "storage/datasets.py",
         'if last and (last["owner"] != new.channel or not new.may_add):',
         "if last and not new.may_add:",
-        f"{CHANNELS}::test_a_stranger_s_file_of_the_same_name_is_no_version_of_another_channel_s_dataset",
+        f"{CHANNELS}::test_a_file_of_the_same_name_from_another_channel_is_no_new_version",
     ),
     Guard(
         "only members put files into a channel",
         "bot/services/datasets.py",
         "    if is_in:\n        return None\n    if is_in is None:",
         "    if True:\n        return None\n    if is_in is None:",
-        f"{CHANNELS}::test_a_file_goes_to_a_channel_by_the_word_of_its_members_alone",
+        f"{CHANNELS}::test_only_a_channels_members_can_upload_to_it",
     ),
     Guard(
         "a rule for each channel that rows came from",
@@ -636,14 +636,14 @@ GUARDS = (
         SHARING,
         "    return home.is_private is False or home.is_member is True",
         "    return home.is_private is False or home.is_member is not False",
-        f"{CHANNELS}::test_where_slack_does_not_tell_who_is_in_a_channel_nobody_outside_sees_it",
+        f"{CHANNELS}::test_a_channel_whose_members_slack_does_not_name_is_hidden_from_outside",
     ),
     Guard(
         "rows are shown only in their own channel",
         SHARING,
         "    return channel == owner and set(sources) == {owner} and",
         "    return",
-        f"{CHANNELS}::test_rows_of_a_private_channel_are_not_shown_in_another_one",
+        f"{CHANNELS}::test_rows_of_a_private_channel_are_not_shown_in_another",
     ),
     Guard(
         "keys stay out of children's environment",
@@ -658,35 +658,35 @@ GUARDS = (
         "bot/services/datasets.py",
         "    return names.union(*(scan.codes for scan in scans_of(context, report) or ()))",
         "    return names",
-        f"{SCANNING}::test_a_version_from_before_is_looked_through_at_its_next_use",
+        f"{SCANNING}::test_an_older_version_is_scanned_at_its_next_use",
     ),
     Guard(
         "removed sensitive held-out rows stay removed",
         "trainers/dataset/versions.py",
         "    dropped = {missing[place] for place in sensitive}",
         "    dropped = set[int]()",
-        f"{SCANNING}::test_after_masking_and_uploading_again_no_address_leaves",
+        f"{SCANNING}::test_after_a_masked_upload_no_address_is_sent",
     ),
     Guard(
         "a secret goes nowhere",
         "bot/services/datasets.py",
         "    if data_policy.SECRET in codes:",
         "    if False:",
-        f"{SCANNING}::test_a_secret_that_older_patterns_did_not_know_goes_nowhere",
+        f"{SCANNING}::test_a_secret_that_older_patterns_missed_is_not_sent",
     ),
     Guard(
         "scanned before the file is sent",
         "bot/services/data_policy.py",
         "    missing = next(filter(None, waivers), None)\n",
         "    missing = None\n",
-        f"{SCANNING}::test_what_was_approved_before_is_looked_through_before_it_is_sent",
+        f"{SCANNING}::test_approved_rows_are_scanned_before_they_are_sent",
     ),
     Guard(
         "scanned before questions are asked",
         "bot/services/run_results.py",
         "        against = data_policy.egress_now(context, run.dataset_id, [run.provider], plan.overridden)",
         "        pass",
-        f"{SCANNING}::test_what_trained_before_is_looked_through_before_it_is_measured",
+        f"{SCANNING}::test_held_out_rows_of_a_trained_run_are_scanned_before_the_evaluation",
     ),
     Guard(
         "another machine is not this one",
@@ -745,7 +745,7 @@ GUARDS = (
         '"invalid_auth", "not_authed"})',
         '"invalid_auth", "not_authed", "missing_scope"})',
         "tests/bot/test_story_undeliverable_messages.py::"
-        "test_without_im_write_results_and_approval_cards_appear_and_the_scope_is_named",
+        "test_without_two_scopes_results_and_approval_cards_appear_and_each_scope_is_named_once",
     ),
     Guard(
         "a message that is given up is reported",
@@ -766,14 +766,14 @@ GUARDS = (
         "bot/reconciler.py",
         "        context.threads.begin(provider, partial(work_at_provider, context, provider))",
         "        work_at_provider(context, provider)",
-        f"{SLOW}::test_runs_of_one_provider_go_on_while_another_hangs",
+        f"{SLOW}::test_runs_of_one_provider_continue_while_another_hangs",
     ),
     Guard(
         "one thread a provider",
         "bot/provider_threads.py",
         "            if provider in self._busy or self.is_closing:",
         "            if self.is_closing:",
-        f"{SLOW}::test_a_create_that_hangs_is_the_only_one",
+        f"{SLOW}::test_a_create_that_hangs_is_not_repeated",
     ),
     Guard(
         "a task has a time limit",
