@@ -1,4 +1,4 @@
-"""The policy at work: channels that are not ours, cost tiers, approvals that no longer count, reminders."""
+"""The policy: shared channels, cost tiers, approvals that no longer count, reminders, data rules, rights."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def tiers(*pairs: tuple[str, int]) -> str:
 
 
 def without_quorum(world: World, more: str) -> None:
-    """The file of the world has a quorum, which tiers take the place of."""
+    """Replace the quorum in the world's settings."""
     world.rules.quorum, world.rules.more = None, more
     world.restart()
 
@@ -47,7 +47,7 @@ def test_in_a_channel_shared_with_another_organisation_nothing_is_shown_or_decid
     assert "Cancelling run 1" in world.type("/finetune cancel 1", user=BEN), "stopping is always possible"
 
 
-def test_a_channel_to_which_another_organisation_is_invited_counts_as_shared(world: World) -> None:
+def test_a_channel_that_another_organisation_is_invited_to_counts_as_shared(world: World) -> None:
     world.start()
     world.slack.invite_organisation(PRIVATE.id)
     assert "shared with another organisation" in world.type("/finetune status", user=BEN)
@@ -55,7 +55,7 @@ def test_a_channel_to_which_another_organisation_is_invited_counts_as_shared(wor
     assert world.run().state == "awaiting_approval"
 
 
-def test_a_channel_that_slack_says_nothing_of_is_a_no_with_the_cure(world: World) -> None:
+def test_a_channel_that_slack_does_not_describe_is_refused_with_the_fix(world: World) -> None:
     world.start()
     world.slack.fail("conversations.info", refused("internal_error"), times=None)
     assert "/invite @Finetune" in world.click_and_read(BEN, "approve_plan")
@@ -65,15 +65,15 @@ def test_a_channel_that_slack_says_nothing_of_is_a_no_with_the_cure(world: World
     assert world.run().state == "approved"
 
 
-def test_guests_ask_no_model_and_see_no_list(world: World) -> None:
+def test_guests_can_neither_ask_models_nor_see_lists(world: World) -> None:
     for line in ("/finetune try tickets-1 hello", "/finetune status", "/finetune runs", "/finetune budget"):
         assert "is a guest" in world.type(line, user=GUS)
     world.seed_dataset()
-    assert "is a guest" in world.type("/finetune knowledge ticket", user=GUS), "no name is told"
+    assert "is a guest" in world.type("/finetune knowledge ticket", user=GUS), "no name is suggested"
     assert "Find out in five steps" in world.type("/finetune help", user=GUS)
 
 
-def test_dear_plans_take_two_and_the_dearest_none(make_world: MakeWorld) -> None:
+def test_expensive_plans_need_two_approvers_and_the_most_expensive_are_refused(make_world: MakeWorld) -> None:
     world = make_world(Rules())
     without_quorum(world, tiers(("0.01", 1), ("1", 2)))
     world.start()
@@ -96,10 +96,10 @@ def test_an_approver_who_left_the_group_before_the_create_voids_the_approval(mak
     world.tick(2)
     assert world.jobs() == world.provider.count(CREATE) == world.provider.count("POST /files") == 0
     assert world.run().state == "awaiting_approval" and world.ledger() == {}
-    said = world.find_message(
+    notice = world.find_message(
         "The approval of run 1 no longer counts", f"<@{CLEO.id}> may not approve any more", "line "
     )
-    assert "is free again" in said and world.has_button("approve_plan")
+    assert "is free again" in notice and world.has_button("approve_plan")
     assert any("no longer counts" in text for text in world.dms(ANA))
     assert "withdrew its approval" in world.type("/finetune audit 1")
     world.slack.set_group(APPROVERS_GROUP, (BEN.id, CLEO.id))
@@ -107,12 +107,10 @@ def test_an_approver_who_left_the_group_before_the_create_voids_the_approval(mak
     world.approve()
     world.tick_until_state("training")
     assert world.jobs() == 1 and world.provider.count(CREATE) == 1
-    world.tick_until_state("done")
-    assert set(world.ledger()) == {"reserve", "settle"}
 
 
 class LeftAfter(SlackDirectory):
-    """A group whose members are gone after so many looks."""
+    """A group that is empty after some lookups."""
 
     def __init__(self, directory: SlackDirectory, looks: int) -> None:
         super().__init__(directory._slack, directory._slack.auth_test())
@@ -123,7 +121,7 @@ class LeftAfter(SlackDirectory):
         return super().members(group_id) if self._looks >= 0 else frozenset()
 
 
-def test_an_approver_who_leaves_while_the_file_is_sent_is_noticed_before_the_create(
+def test_an_approver_who_leaves_during_the_upload_is_noticed_before_the_create(
     make_world: MakeWorld,
 ) -> None:
     world = make_world(BY_GROUP)
@@ -136,7 +134,7 @@ def test_an_approver_who_leaves_while_the_file_is_sent_is_noticed_before_the_cre
     assert world.run().state == "awaiting_approval" and world.provider.count(CREATE) == 0
 
 
-def test_a_voided_plan_waits_as_long_as_a_new_one(make_world: MakeWorld) -> None:
+def test_a_voided_plan_expires_as_late_as_a_new_one(make_world: MakeWorld) -> None:
     world = make_world(BY_GROUP)
     world.start()
     world.approve(CLEO)
@@ -149,7 +147,7 @@ def test_a_voided_plan_waits_as_long_as_a_new_one(make_world: MakeWorld) -> None
     assert world.jobs() == 1
 
 
-def test_the_second_decision_on_a_voided_plan_is_told_and_reminded_of_like_the_first(
+def test_a_voided_plan_is_announced_and_reminded_of_like_a_new_one(
     make_world: MakeWorld,
 ) -> None:
     world = make_world(BY_GROUP)
@@ -171,7 +169,7 @@ def test_the_second_decision_on_a_voided_plan_is_told_and_reminded_of_like_the_f
     assert any("expired" in text for text in world.dms(ANA))
 
 
-def test_a_config_that_asks_for_more_approvers_meanwhile_voids_nobody_but_waits(world: World) -> None:
+def test_a_raised_quorum_keeps_approvals_and_waits_for_more(world: World) -> None:
     world.start()
     freeze(world)
     world.approve()
@@ -189,7 +187,7 @@ def test_a_config_that_asks_for_more_approvers_meanwhile_voids_nobody_but_waits(
     assert world.jobs() == 1
 
 
-def test_a_config_that_names_others_meanwhile_voids_the_approval(world: World) -> None:
+def test_an_approval_by_somebody_no_longer_named_in_the_settings_is_void(world: World) -> None:
     world.start()
     world.approve()
     world.rules.approvers = (CLEO.id,)
@@ -201,7 +199,7 @@ def test_a_config_that_names_others_meanwhile_voids_the_approval(world: World) -
     )
 
 
-def test_an_approver_who_was_deactivated_counts_no_longer(world: World) -> None:
+def test_the_approval_of_a_deactivated_person_no_longer_counts(world: World) -> None:
     world.start()
     world.approve()
     world.slack.set_kind(BEN.id, "deleted")
@@ -210,9 +208,7 @@ def test_an_approver_who_was_deactivated_counts_no_longer(world: World) -> None:
 
 
 @pytest.mark.parametrize("method", ["usergroups.users.list", "users.info"])
-def test_while_slack_does_not_tell_nothing_is_created_and_nothing_is_lost(
-    make_world: MakeWorld, method: str
-) -> None:
+def test_nothing_is_created_or_lost_while_slack_answers_no_lookup(make_world: MakeWorld, method: str) -> None:
     world = make_world(BY_GROUP)
     world.start()
     world.approve(CLEO)
@@ -225,7 +221,7 @@ def test_while_slack_does_not_tell_nothing_is_created_and_nothing_is_lost(
     assert world.jobs() == 1
 
 
-def test_a_job_whose_answer_got_lost_is_adopted_though_its_approval_lapsed(make_world: MakeWorld) -> None:
+def test_an_uncertain_job_is_adopted_although_its_approval_lapsed(make_world: MakeWorld) -> None:
     world = make_world(BY_GROUP)
     world.provider.fail(CREATE, COMMIT_THEN_500)
     world.start()
@@ -237,7 +233,7 @@ def test_a_job_whose_answer_got_lost_is_adopted_though_its_approval_lapsed(make_
     assert world.jobs() == 1 and world.provider.count(CREATE) == 1
 
 
-def test_a_create_that_got_lost_is_not_repeated_once_its_approval_lapsed(make_world: MakeWorld) -> None:
+def test_a_lost_create_is_not_repeated_after_its_approval_lapsed(make_world: MakeWorld) -> None:
     world = make_world(BY_GROUP)
     world.provider.fail(CREATE, NOTHING_BUT_500)
     world.start()
@@ -254,7 +250,7 @@ def test_a_create_that_got_lost_is_not_repeated_once_its_approval_lapsed(make_wo
     assert world.run().state == "rejected" and world.jobs() == 0
 
 
-def test_a_plan_expires_when_the_policy_says_and_reminds_before_it(make_world: MakeWorld) -> None:
+def test_a_plan_expires_when_the_policy_says_after_its_reminders(make_world: MakeWorld) -> None:
     world = make_world(Rules(more="[policy]\nexpires_h = 48\nremind_h = [12, 2]"))
     world.start()
     assert world.find_message("Expires after 48 hours")
@@ -267,9 +263,9 @@ def test_a_plan_expires_when_the_policy_says_and_reminds_before_it(make_world: M
     world.tick(3)
     world.restart()
     world.tick(3)
-    (said,) = reminders()
-    assert "12 hours" in said and f"<@{BEN.id}>" in said and "1 more approver" in said
-    assert f"<@{ANA.id}>" not in said and f"<@{DORA.id}>" not in said
+    (reminder,) = reminders()
+    assert "12 hours" in reminder and f"<@{BEN.id}>" in reminder and "1 more approver" in reminder
+    assert f"<@{ANA.id}>" not in reminder and f"<@{DORA.id}>" not in reminder
     world.pass_time(10.2 * HOUR)
     world.tick(3)
     assert len(reminders()) == 2 and "2 hours" in reminders()[-1]
@@ -278,7 +274,7 @@ def test_a_plan_expires_when_the_policy_says_and_reminds_before_it(make_world: M
     assert world.run().state == "expired" and world.find_message("It was not approved within 48 hours")
 
 
-def test_a_plan_too_few_could_approve_is_not_posted(make_world: MakeWorld) -> None:
+def test_a_plan_that_too_few_could_approve_is_not_posted(make_world: MakeWorld) -> None:
     world = make_world(replace(Rules(), approvers=(BEN.id, DORA.id), quorum=2))
     world.seed_dataset(uploaded_by=DORA)
     assert (
@@ -292,17 +288,17 @@ def rule(level: str, *providers: str, more: str = "") -> str:
     return f'[[policy.data]]\nname = "tickets <stay>"\nlevel = "{level}"\nproviders = {list(providers)}\n{more}\n'
 
 
-def test_data_that_a_hard_rule_keeps_goes_nowhere_else(make_world: MakeWorld) -> None:
+def test_a_hard_data_rule_cannot_be_overridden(make_world: MakeWorld) -> None:
     world = make_world(Rules(more=rule("hard", "local", more=f'channels = ["{PRIVATE.id}"]')))
     world.seed_dataset()
     for line in (START, f"{START} because=the customers agreed to it"):
-        said = world.type(line)
-        assert "“tickets &lt;stay&gt;” (finetune.toml, line" in said and "It may go to local." in said
+        reply = world.type(line)
+        assert "“tickets &lt;stay&gt;” (finetune.toml, line" in reply and "It may go to local." in reply
     assert "doesn't let this data go to acme" in world.type(f"/finetune curve tickets target={TARGET}")
     assert world.store.runs.newest() == []
 
 
-def test_what_no_rule_covers_stays_on_this_machine(make_world: MakeWorld) -> None:
+def test_data_that_no_rule_covers_stays_on_this_machine(make_world: MakeWorld) -> None:
     world = make_world(
         Rules(more=rule("hard", "any", more='datasets = ["letters*"]'), provider_is_remote=True)
     )
@@ -312,7 +308,7 @@ def test_what_no_rule_covers_stays_on_this_machine(make_world: MakeWorld) -> Non
     world.start(START.replace("tickets", "letters-2"))
 
 
-def test_a_soft_rule_is_set_aside_by_a_reason_that_is_recorded_and_shown(make_world: MakeWorld) -> None:
+def test_a_soft_rule_is_overridden_by_a_reason_that_is_recorded_and_shown(make_world: MakeWorld) -> None:
     world = make_world(Rules(more=rule("soft", "local")))
     world.seed_dataset()
     assert "because=" in world.type(START)
@@ -326,7 +322,7 @@ def test_a_soft_rule_is_set_aside_by_a_reason_that_is_recorded_and_shown(make_wo
     world.tick_until_state("training")
 
 
-def test_an_advisory_rule_is_said_on_the_card_and_stops_nothing(make_world: MakeWorld) -> None:
+def test_an_advisory_rule_is_shown_on_the_card_and_stops_nothing(make_world: MakeWorld) -> None:
     world = make_world(Rules(more=rule("advisory", "local")))
     world.start()
     assert world.find_message("Run 1: train", "The rule is advisory")
@@ -334,7 +330,7 @@ def test_an_advisory_rule_is_said_on_the_card_and_stops_nothing(make_world: Make
     world.tick_until_state("training")
 
 
-def test_a_rule_that_came_after_the_approval_ends_the_run_before_anything_is_sent(world: World) -> None:
+def test_a_rule_added_after_the_approval_ends_the_run_before_anything_is_sent(world: World) -> None:
     world.start()
     world.approve()
     world.rules.more = rule("soft", "local")
@@ -347,7 +343,7 @@ def test_a_rule_that_came_after_the_approval_ends_the_run_before_anything_is_sen
     )
 
 
-def test_a_rule_that_came_before_the_approval_stops_it(world: World) -> None:
+def test_a_rule_added_before_the_approval_stops_it(world: World) -> None:
     world.start()
     world.rules.more = rule("hard", "local")
     world.restart()
@@ -355,13 +351,13 @@ def test_a_rule_that_came_before_the_approval_stops_it(world: World) -> None:
     assert world.run().state == "awaiting_approval"
 
 
-def test_the_form_of_a_measurement_takes_the_reason_where_a_rule_is_soft(make_world: MakeWorld) -> None:
+def test_the_form_of_a_measurement_takes_the_reason_for_overriding_a_soft_rule(make_world: MakeWorld) -> None:
     world = make_world(Rules(more=rule("soft", "local") + PRICES))
     world.seed_dataset()
     assert world.type("/finetune baseline") == ""
     answers = {"dataset": "tickets", "models": [ACME.partition("=")[2]], "rungs": ["zero"]}
-    refused = world.slack.submit_modal(ANA.id, answers)
-    assert "doesn't let this data go to acme" in refused.errors["dataset"]
+    form = world.slack.submit_modal(ANA.id, answers)
+    assert "doesn't let this data go to acme" in form.errors["dataset"]
     assert (
         "at least 3 words" in world.slack.submit_modal(ANA.id, {**answers, "because": "ok"}).errors["because"]
     )
@@ -370,7 +366,7 @@ def test_the_form_of_a_measurement_takes_the_reason_where_a_rule_is_soft(make_wo
     assert world.find_message("m1: ", "Overridden because: the customers agreed, ticket 12")
 
 
-def test_a_measurement_asks_the_same_rules(make_world: MakeWorld) -> None:
+def test_data_rules_hold_for_measurements(make_world: MakeWorld) -> None:
     world = make_world(Rules(more=rule("soft", "local") + PRICES))
     world.seed_dataset()
     assert "doesn't let this data go to acme" in world.type(f"/finetune baseline tickets {ACME} rungs=zero")
@@ -386,14 +382,14 @@ def test_a_measurement_asks_the_same_rules(make_world: MakeWorld) -> None:
     world.rules.more = rule("soft", "local") + PRICES
     world.restart()
     world.click(BEN, MEASURE)
-    assert world.store.measurements.get(1).state == "running", "the reason holds on"
+    assert world.store.measurements.get(1).state == "running", "the reason still counts"
     entries = world.store.audit.entries("measurement 1")
-    assert [one.detail for one in entries if one.action == "override"] == [
+    assert [entry.detail for entry in entries if entry.action == "override"] == [
         "tickets <stay>: the customers agreed, ticket 12"
     ]
 
 
-def test_each_person_sees_what_they_may_do_here_and_who_may_do_the_rest(world: World) -> None:
+def test_rights_lists_what_a_person_may_do_and_who_may_do_the_rest(world: World) -> None:
     rights = world.type("/finetune rights")
     assert "measure* (`baseline`, `curve`, `distill`): yes" in rights
     assert (
@@ -406,27 +402,23 @@ def test_each_person_sees_what_they_may_do_here_and_who_may_do_the_rest(world: W
     assert "shared with another organisation" in world.type("/finetune rights", user=BEN)
 
 
-# Forms ask when they are sent, and a run that waits for approval can't be paused whoever asks (test_story_pause.py).
+# Forms check rights when they are sent; a run that waits for approval can't be paused (test_story_pause.py).
 ASKED_LATER = ("upload", "knowledge", "pause", "resume")
 
 
 NEEDED = sorted({GOVERNED_BY.get(need, need) for command in finetune for need in command.needs} - {"upload"})
 
 
-@pytest.mark.parametrize("rule", NEEDED)
-def test_a_command_asks_for_the_right_that_it_declares(make_world: MakeWorld, rule: str) -> None:
-    commands = [
-        command
-        for command in finetune
-        if rule in (GOVERNED_BY.get(need, need) for need in command.needs)
-        and (rule == "read" or command.name not in ASKED_LATER)
-    ]
-    world = make_world(Rules())
+def test_every_command_requires_the_rights_that_it_declares(world: World) -> None:
     world.start()
-    others = "".join(f'{other} = ["anyone"]\n' for other in RULES if other not in (rule, "approve"))
-    world.rules.more = f'[policy.who]\napprove = ["approvers"]\n{others}{rule} = ["{CLEO.id}"]\n'
-    world.restart()
-    for command in commands:
-        arguments = command.usage.removeprefix("/finetune ").split("[")[0]
-        line = arguments.replace("RUN", "1").replace("DATASET", "tickets").replace("MODEL", "tickets-1")
-        assert f"<@{CLEO.id}>" in world.type(f"/finetune {line}"), line
+    for rule in NEEDED:
+        others = "".join(f'{other} = ["anyone"]\n' for other in RULES if other not in (rule, "approve"))
+        world.rules.more = f'[policy.who]\napprove = ["approvers"]\n{others}{rule} = ["{CLEO.id}"]\n'
+        world.restart()
+        for command in finetune:
+            rules = {GOVERNED_BY.get(need, need) for need in command.needs}
+            if rule in rules and (rule == "read" or command.name not in ASKED_LATER):
+                arguments = command.usage.removeprefix("/finetune ").split("[")[0]
+                line = arguments.replace("RUN", "1").replace("DATASET", "tickets")
+                line = line.replace("MODEL", "tickets-1")
+                assert f"<@{CLEO.id}>" in world.type(f"/finetune {line}"), (rule, line)

@@ -225,7 +225,7 @@ GUARDS = (
         "bot/slack/users.py",
         ', "is_pending_ext_shared", "pending_shared"',
         "",
-        f"{POLICY}::test_a_channel_to_which_another_organisation_is_invited_counts_as_shared",
+        f"{POLICY}::test_a_channel_that_another_organisation_is_invited_to_counts_as_shared",
     ),
     Guard(
         "a quorum counts people who may still approve",
