@@ -1,4 +1,4 @@
-"""Changing one's mind: before approval, before the job is there, while it trains, while it is measured."""
+"""Cancelling a run: before its approval, before its job exists, during its training and during its evaluation."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from trainers.pricing import PriceList, PriceRow
 from trainers.types import Price
 
 
-def test_before_approval_the_plan_is_withdrawn(world: World) -> None:
+def test_cancelling_before_an_approval_withdraws_the_plan(world: World) -> None:
     world.start()
     assert "Cancelling" in world.type("/finetune cancel 1")
     world.tick()
@@ -40,7 +40,7 @@ def test_only_the_requester_and_approvers_may_cancel(world: World) -> None:
     assert world.run().state == "cancelled"
 
 
-def test_who_cancels_first_is_named(world: World) -> None:
+def test_the_first_person_to_cancel_is_named(world: World) -> None:
     world.start()
     assert "Cancelling" in world.type("/finetune cancel 1")
     assert f"<@{ANA.id}> has already asked for that" in world.type("/finetune cancel 1", user=BEN)
@@ -57,7 +57,7 @@ def test_an_approved_run_that_is_cancelled_at_once_never_starts(world: World) ->
     assert world.find_message("nothing was started")
 
 
-def test_while_training_the_trainer_is_told(world: World) -> None:
+def test_cancelling_during_the_training_cancels_the_job(world: World) -> None:
     world.start_approved()
     world.tick_until_state("training")
     world.send()
@@ -69,17 +69,19 @@ def test_while_training_the_trainer_is_told(world: World) -> None:
     assert any("cancelled" in text for text in world.dms())
 
 
-def test_a_cancelled_training_whose_bill_nobody_says_is_not_booked_as_free(world: World) -> None:
+def test_a_cancelled_training_without_a_reported_bill_is_booked_at_its_full_cost(world: World) -> None:
     world.start_approved()
     world.tick_until_state("training")
     world.tick_until(lambda: Progress.from_json(world.run().progress).running_since, "its first step")
     plan = plan_from_json(world.run().plan)
     world.type("/finetune cancel 1")
     world.tick_until_state("cancelled")
-    all_of_it = math.ceil(plan.training_tokens * Decimal(world.rules.training))  # the stand-in says no step
-    assert world.ledger()["settle"] == world.run().actual_micros == all_of_it
-    said = world.find_message("Acme Tuning doesn't report what it bills")
-    assert f"It has cost {usd_micros(all_of_it)}; the rest" in said
+    full_cost = math.ceil(
+        plan.training_tokens * Decimal(world.rules.training)
+    )  # the stand-in reports no step
+    assert world.ledger()["settle"] == world.run().actual_micros == full_cost
+    card = world.find_message("Acme Tuning doesn't report what it bills")
+    assert f"It has cost {usd_micros(full_cost)}; the rest" in card
 
 
 @pytest.mark.parametrize(
@@ -93,14 +95,14 @@ def test_a_cancelled_training_whose_bill_nobody_says_is_not_booked_as_free(world
         (Progress(step=30, total_steps=120, billed_micros=7), None),
     ],
 )
-def test_of_a_cancelled_training_the_share_done_counts(progress: Progress, share: str | None) -> None:
+def test_a_cancelled_training_costs_the_share_that_was_done(progress: Progress, share: str | None) -> None:
     row = PriceRow("acme/small", "tuned", Price(Decimal(5), None, None, None), "Acme's page")
     prices = PriceList((row, row), date(2026, 11, 25)).to_json()
     plan = replace(builders.plan(), prices=prices, training_tokens=120_000)
     assert cancelled_cost(plan, progress) == (7 if share is None else 600_000 * Decimal(share))
 
 
-def test_a_job_that_ends_while_it_is_cancelled_counts_as_what_it_is(world: World) -> None:
+def test_a_job_that_ends_while_it_is_cancelled_is_paid_for(world: World) -> None:
     world.provider.service.stages = ("running", "running", "succeeded")
     world.start_approved()
     world.tick_until_state("training")
@@ -112,7 +114,7 @@ def test_a_job_that_ends_while_it_is_cancelled_counts_as_what_it_is(world: World
     assert world.run().state == "cancelled" and world.ledger()["settle"] > 0
 
 
-def test_while_measuring_the_model_is_kept_and_the_training_paid(world: World) -> None:
+def test_cancelling_during_the_evaluation_keeps_the_model_and_its_cost(world: World) -> None:
     world.start_approved()
     world.tick_until_state("evaluating")
     world.type("/finetune cancel 1", user=BEN)
@@ -123,7 +125,7 @@ def test_while_measuring_the_model_is_kept_and_the_training_paid(world: World) -
     assert "Asking" in world.type("/finetune try tickets-1 where is my refund?")
 
 
-def test_a_create_in_doubt_is_cancelled_once_it_is_found(world: World) -> None:
+def test_an_uncertain_create_is_cancelled_once_its_job_is_found(world: World) -> None:
     world.provider.fail(f"POST {JOBS}", COMMIT_THEN_500)
     world.start_approved()
     world.tick()
@@ -134,7 +136,7 @@ def test_a_create_in_doubt_is_cancelled_once_it_is_found(world: World) -> None:
     assert job.is_cancelled
 
 
-def test_a_create_that_got_lost_is_not_repeated_for_a_cancelled_run(world: World) -> None:
+def test_a_lost_create_is_not_repeated_for_a_cancelled_run(world: World) -> None:
     world.provider.fail(f"POST {JOBS}", NOTHING_BUT_500)
     world.start_approved()
     world.tick()

@@ -1,4 +1,4 @@
-"""A table in which two columns could be the label: a form asks, with the first rows, and the file is checked again."""
+"""If two columns could be the label, a form with the first rows asks which, and the file is checked again."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def two_labels() -> str:
     return "\n".join(["text,category,topic", *lines])
 
 
-def test_the_label_s_column_is_chosen_in_a_form(world: World) -> None:
+def test_the_label_column_is_chosen_in_a_form(world: World) -> None:
     dataset = world.upload_and_check(two_labels())
     assert dataset.state == "refused"
     card = world.find_message("'category' and 'topic' could both be the label", "choose the columns")
@@ -34,14 +34,14 @@ def test_the_label_s_column_is_chosen_in_a_form(world: World) -> None:
     assert len(world.cards()) == 1
 
 
-def test_rows_are_shown_to_who_uploaded_them_alone(world: World) -> None:
+def test_the_form_shows_rows_to_their_uploader_only(world: World) -> None:
     world.upload_and_check(two_labels())
     world.click(ANA, CHOOSE)
     form = json.dumps(world.slack.view(ANA.id).blocks)  # type: ignore[union-attr]
     assert "topic 0" not in form and '"category"' in form
 
 
-def test_columns_are_chosen_once(world: World) -> None:
+def test_columns_can_be_chosen_only_once(world: World) -> None:
     world.upload_and_check(two_labels())
     world.click(DORA, CHOOSE)
     world.click(BEN, CHOOSE)
@@ -52,7 +52,7 @@ def test_columns_are_chosen_once(world: World) -> None:
     assert world.dataset().label_column == "topic"
 
 
-def test_a_file_that_was_deleted_is_asked_for_again(world: World) -> None:
+def test_a_deleted_file_must_be_uploaded_again(world: World) -> None:
     dataset = world.upload_and_check(two_labels())
     (world.service.settings.files / str(dataset.sha256)).unlink()
     assert "The file was deleted. Upload it again" in world.click_and_read(DORA, CHOOSE, channel=PRIVATE)

@@ -1,4 +1,4 @@
-"""Files as people send them, and a Slack that is unwell: a sentence with the cure, nothing lost, nothing twice."""
+"""Files as people send them, and a faulty Slack: bad files are refused with the fix; nothing is lost or repeated."""
 
 from __future__ import annotations
 
@@ -8,19 +8,20 @@ import pytest
 
 from demo.people import ANA, BEN, TICKETS
 from demo.slack_emulator import Fault, broken, cut_off, refused, slow, too_many
+from demo.slack_emulator.delivery import BotClient
 from tests.bot.props import tickets_csv
-from tests.bot.world import DORA, JOBS, PRIVATE, START, World
+from tests.bot.world import DORA, JOBS, START, World
 
 
 def _lines(count: int) -> list[str]:
-    said = [
-        (
+    chats = [
+        [
             {"role": "user", "content": f"question {number}, please"},
             {"role": "assistant", "content": f"reply {number}"},
-        )
+        ]
         for number in range(count)
     ]
-    return [json.dumps({"messages": list(pair)}) for pair in said]
+    return [json.dumps({"messages": messages}) for messages in chats]
 
 
 def _jsonl(line: int, instead: str) -> str:
@@ -60,7 +61,7 @@ def test_a_bad_file_is_refused_with_its_reason(
     assert world.store.runs.newest() == []
 
 
-def test_a_file_of_210_mb_is_refused_before_it_is_fetched(world: World) -> None:
+def test_a_file_of_210_mb_is_refused_without_a_download(world: World) -> None:
     path = world.file("big.csv", b"")
     with path.open("wb") as file:
         file.truncate(210_000_000)
@@ -70,20 +71,19 @@ def test_a_file_of_210_mb_is_refused_before_it_is_fetched(world: World) -> None:
     assert world.fill_upload(DORA, {}).closed
     world.tick()
     assert world.dataset().state == "refused" and world.dataset().name == "big"
-    assert "210 MB" in world.find_message(
-        "the limit is"
-    ) and "Send less: a sample of a few thousand rows" in world.find_message("the limit is")
+    card = world.find_message("the limit is")
+    assert "210 MB" in card and "Send less: a sample of a few thousand rows" in card
     assert world.slack.calls("download") == ()
 
 
-def test_a_file_that_was_deleted_meanwhile_is_said(world: World) -> None:
+def test_a_file_deleted_before_its_download_is_reported(world: World) -> None:
     world.slack.fail("files.info", refused("file_deleted"), times=None)
     world.upload("tickets.csv", tickets_csv())
     world.tick()
     assert "upload again" in world.find_message("was deleted")
 
 
-def test_a_missing_scope_can_be_mended_while_the_file_waits(world: World) -> None:
+def test_a_file_waits_until_a_missing_scope_is_granted(world: World) -> None:
     world.slack.fail("files.info", refused("missing_scope"), times=2)
     world.upload("tickets.csv", tickets_csv())
     world.tick()
@@ -94,9 +94,12 @@ def test_a_missing_scope_can_be_mended_while_the_file_waits(world: World) -> Non
     world.tick_until(lambda: world.dataset().state == "ready", "the check")
 
 
-@pytest.mark.parametrize("fault", [too_many(2), broken(), cut_off()], ids=str)
-@pytest.mark.parametrize("method", ["files.info", "download"])
-def test_a_fetch_that_went_wrong_is_repeated(world: World, method: str, fault: Fault) -> None:
+@pytest.mark.parametrize(
+    ("method", "fault"),
+    [("files.info", too_many(2)), ("files.info", cut_off()), ("download", broken()), ("download", cut_off())],
+    ids=str,
+)
+def test_a_failed_fetch_is_repeated(world: World, method: str, fault: Fault) -> None:
     world.slack.fail(method, fault, times=2)
     world.upload("tickets.csv", tickets_csv())
     world.tick()
@@ -106,7 +109,7 @@ def test_a_fetch_that_went_wrong_is_repeated(world: World, method: str, fault: F
     assert len(world.cards()) == 1
 
 
-def test_a_slack_that_never_gives_the_file_ends_in_a_sentence(world: World) -> None:
+def test_a_file_that_slack_never_delivers_is_given_up_with_a_message(world: World) -> None:
     world.slack.fail("download", broken(503), times=None)
     world.upload("tickets.csv", tickets_csv())
     for _ in range(10):
@@ -116,8 +119,8 @@ def test_a_slack_that_never_gives_the_file_ends_in_a_sentence(world: World) -> N
     assert "Gave up after" in world.find_message("can't be used")
 
 
-@pytest.mark.parametrize("fault", [too_many(2), broken(), refused("internal_error")], ids=str)
-def test_a_slack_that_is_unwell_loses_no_message_and_doubles_none(world: World, fault: Fault) -> None:
+@pytest.mark.parametrize("fault", [too_many(2), broken()], ids=str)
+def test_a_faulty_slack_loses_and_repeats_no_message(world: World, fault: Fault) -> None:
     for method in ("chat.postMessage", "chat.update", "conversations.open"):
         world.slack.fail(method, fault, times=3)
     world.start()
@@ -128,7 +131,7 @@ def test_a_slack_that_is_unwell_loses_no_message_and_doubles_none(world: World, 
     world.tick_until(lambda: any("approved" in text for text in world.dms()), "the message to the requester")
     world.tick_until(lambda: not world.has_button("approve_plan"), "the card to be edited")
     assert len([text for text in world.texts() if "Approved by" in text]) == 1
-    assert len([one for one in world.slack.messages(PRIVATE.id) if one.thread_ts is None]) == 1
+    assert len(world.cards()) == 1
     assert world.jobs() == 1
 
 
@@ -140,7 +143,7 @@ def test_an_archived_channel_stops_no_run(world: World) -> None:
     assert world.jobs() == 1
 
 
-def test_what_slack_delivers_twice_is_done_once(world: World) -> None:
+def test_a_delivery_that_slack_repeats_is_handled_once(world: World) -> None:
     world.upload("tickets.csv", tickets_csv())
     world.tick_until(lambda: world.dataset().state == "ready", "the check")
     assert world.slack.repeat(world.slack.deliveries[-1]).acked  # the form
@@ -163,7 +166,7 @@ def test_the_same_mention_twice_is_answered_once(world: World) -> None:
     assert len(world.slack.ephemerals(ANA.id)) == 1
 
 
-def test_a_slow_slack_makes_no_ack_late(world: World) -> None:
+def test_a_slow_slack_delays_no_ack(world: World) -> None:
     world.start()
     world.slack.fail("users.info", slow(5), times=None)
     assert "Slack didn't say who you are" in world.click_and_read(BEN, "approve_plan")
@@ -171,16 +174,14 @@ def test_a_slow_slack_makes_no_ack_late(world: World) -> None:
     assert world.run().state == "awaiting_approval"
 
 
-def test_what_was_not_signed_by_slack_is_turned_away(world: World) -> None:
-    from demo.slack_emulator.delivery import BotClient
-
+def test_a_request_that_slack_did_not_sign_is_refused(world: World) -> None:
     stranger = BotClient(world.service.address, "another secret")
-    assert stranger.read_form("/finetune", {"command": "/finetune", "text": "help"}).status == 401
+    assert stranger.form("/finetune", {"command": "/finetune", "text": "help"}).status == 401
 
 
-def test_names_and_labels_from_files_are_no_markup(world: World) -> None:
-    evil = tickets_csv().replace("refund", "<!channel> *x*")
-    world.upload("a <!here> b.csv", evil, called="<@U1> Tickets")
+def test_names_and_labels_from_files_are_escaped(world: World) -> None:
+    content = tickets_csv().replace("refund", "<!channel> *x*")
+    world.upload("a <!here> b.csv", content, called="<@U1> Tickets")
     world.tick_until(lambda: world.dataset().state == "ready", "the check")
     world.send()
     (card,) = world.cards()

@@ -1,4 +1,4 @@
-"""A bot is killed (SIGKILL) between keeping a delivery and being done with it: the next one does it, once."""
+"""A bot is killed (SIGKILL) between storing a delivery and handling it: the next one handles it, once."""
 
 from __future__ import annotations
 
@@ -21,19 +21,19 @@ from bot.slack.inbox import MOST_TRIES, STALE_S, replay
 from demo.people import ANA, BEN, TICKETS
 from demo.workspace import NotAnswered
 from tests.bot.props import tickets_csv
-from tests.bot.test_story_approval import advised_as
+from tests.bot.test_story_approval import set_verdict
 from tests.bot.world import DORA, Rules, World, words_of
 from tests.peers.hosted import KEY
 
 ROOT = Path(__file__).parents[2]
-# `{at}` is what a listener calls; it is cut off before or after that has done its work.
+# Kills the bot before or after the named function has done its work.
 DIES = """
 import os, signal, sys, time
 import {module} as module
-whole = module.{name}
+original = module.{name}
 def cut_off(*args, **kwargs):
     if sys.argv[1] == "after":
-        whole(*args, **kwargs)
+        original(*args, **kwargs)
     if sys.argv[1] == "after the ack":
         time.sleep(0.5)
     os.kill(os.getpid(), signal.SIGKILL)
@@ -57,11 +57,11 @@ FREEZE = ("bot.services.freeze", "freeze")
 
 
 def environment(world: World) -> Mapping[str, str]:
-    door = world.slack.access
+    access = world.slack.access
     return {
         **os.environ,
-        "SLACK_BOT_TOKEN": door.bot_token,
-        "SLACK_SIGNING_SECRET": door.signing_secret,
+        "SLACK_BOT_TOKEN": access.bot_token,
+        "SLACK_SIGNING_SECRET": access.signing_secret,
         "FINETUNE_CONFIG": str(world.folder / "finetune.toml"),
         "ACME_KEY": KEY,
         "PYTHONPATH": str(ROOT),
@@ -70,8 +70,8 @@ def environment(world: World) -> Mapping[str, str]:
 
 
 @contextmanager
-def doomed(world: World, at: tuple[str, str], when: str) -> Iterator[None]:
-    """A bot of its own on the same data, over HTTP, that dies at that call."""
+def bot_that_dies(world: World, at: tuple[str, str], when: str) -> Iterator[None]:
+    """Run another bot on the same data, over HTTP, that is killed at that call."""
     world.stop()
     code = DIES.format(module=at[0], name=at[1]) + OVER_HTTP
     command = [sys.executable, "-c", code, when]
@@ -79,13 +79,13 @@ def doomed(world: World, at: tuple[str, str], when: str) -> Iterator[None]:
         command, env=environment(world), cwd=world.folder, stdout=subprocess.PIPE, text=True
     ) as bot:
         assert bot.stdout is not None
-        said = bot.stdout.readline()
-        world.slack.deliver_to(said.split(" · ")[1])
+        line = bot.stdout.readline()
+        world.slack.deliver_to(line.split(" · ")[1])
         try:
             yield
             assert bot.wait(20) == -signal.SIGKILL
         finally:
-            bot.kill()  # one that lives would be waited for without end
+            bot.kill()  # otherwise a bot that is still alive would be waited for forever
 
 
 def boot_again(world: World) -> None:
@@ -95,46 +95,46 @@ def boot_again(world: World) -> None:
     world.tick(2)
 
 
-def type_in_vain(world: World, line: str) -> None:
+def type_unanswered(world: World, line: str) -> None:
     with suppress(NotAnswered):
         world.slack.command(BEN.id, TICKETS.id, line)
     world.unacked_deliveries += 1
 
 
 @pytest.mark.parametrize("when", SLOW_AFTER)
-def test_a_command_that_killed_its_bot_before_or_after_its_effect_is_done_once(
+def test_a_command_whose_bot_is_killed_before_or_after_its_effect_is_done_once(
     world: World, when: str
 ) -> None:
-    with doomed(world, FREEZE, when):
-        type_in_vain(world, "/finetune freeze the bill looks odd")
+    with bot_that_dies(world, FREEZE, when):
+        type_unanswered(world, "/finetune freeze the bill looks odd")
     boot_again(world)
     assert world.store.freezes.current().reason == "the bill looks odd"
-    assert [one.action for one in world.store.audit.entries("freeze 1")] == ["freeze"]
+    assert [entry.action for entry in world.store.audit.entries("freeze 1")] == ["freeze"]
     assert len([text for text in world.texts() if "Spending frozen by" in text]) == 1
-    assert not any("already frozen" in words_of(one) for one in world.slack.ephemerals(BEN.id))
+    assert not any("already frozen" in words_of(reply) for reply in world.slack.ephemerals(BEN.id))
     assert world.store.inbox.waiting() == []
 
 
-def test_an_event_that_was_acked_before_its_bot_was_killed_is_answered(world: World) -> None:
-    """Bolt acks events before anybody handles them, so Slack will not bring this one again."""
-    with doomed(world, ("bot.cards.help", "card"), "after the ack"):
+def test_an_event_that_was_acked_before_the_kill_is_answered(world: World) -> None:
+    """Bolt acks events before they are handled, so Slack doesn't repeat them."""
+    with bot_that_dies(world, ("bot.cards.help", "card"), "after the ack"):
         world.slack.say(ANA.id, TICKETS.id, f"<@{world.slack.access.bot_user}> help")
     assert world.slack.deliveries[-1].acked
     boot_again(world)
-    world.tick_until(lambda: helps(world) == 1, "the answer")
+    world.tick_until(lambda: count_helps(world) == 1, "the answer")
     assert world.store.inbox.waiting() == []
     replay(world.service.app, world.service.context)
     world.tick()
-    assert helps(world) == 1
+    assert count_helps(world) == 1
 
 
-def test_a_refusal_whose_bot_was_killed_after_the_ack_reaches_who_clicked(
+def test_a_refusal_reaches_the_clicker_although_the_bot_was_killed_after_the_ack(
     make_world: Callable[[Rules], World],
 ) -> None:
-    """A verdict of go needs no form, so that the budget is asked in the approval's own transaction."""
+    """A verdict of go needs no form, so the budget is checked in the approval's own transaction."""
     world = make_world(Rules(budget="0.01"))
-    advised_as(world, "go")
-    with doomed(world, ("bot.slack.actions", "_show_refusal"), "after the ack"):
+    set_verdict(world, "go")
+    with bot_that_dies(world, ("bot.slack.actions", "_show_refusal"), "after the ack"):
         world.approve()
     assert world.slack.deliveries[-1].acked and world.slack.ephemerals(BEN.id) == ()
     boot_again(world)
@@ -143,25 +143,25 @@ def test_a_refusal_whose_bot_was_killed_after_the_ack_reaches_who_clicked(
     assert world.run().state == "awaiting_approval" and world.store.inbox.waiting() == []
 
 
-def helps(world: World) -> int:
+def count_helps(world: World) -> int:
     answers = map(words_of, world.slack.ephemerals(ANA.id))
     return len([text for text in answers if "/finetune upload" in text])
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("when", ["before", "after"])
-def test_a_form_that_was_sent_as_its_bot_was_killed_makes_one_dataset(world: World, when: str) -> None:
+def test_a_form_submitted_as_the_bot_is_killed_makes_one_dataset(world: World, when: str) -> None:
     world.slack.command(DORA.id, TICKETS.id, "/finetune upload")
     file = world.put_file("tickets.csv", tickets_csv())
-    with doomed(world, ("bot.services.datasets", "receive"), when):
+    with bot_that_dies(world, ("bot.services.datasets", "receive"), when):
         with suppress(NotAnswered):
             world.fill_upload(DORA, {"file": file, "name": "tickets"})
         world.unacked_deliveries += 1
     boot_again(world)
-    assert [(one.name, one.version) for one in world.store.datasets.all()] == [("tickets", 1)]
+    assert [(dataset.name, dataset.version) for dataset in world.store.datasets.all()] == [("tickets", 1)]
 
 
-def a_freeze(world: World) -> dict[str, Any]:
+def freeze_payload(world: World) -> dict[str, Any]:
     return {
         "command": "/finetune",
         "text": "freeze the bill looks odd",
@@ -176,15 +176,17 @@ def a_freeze(world: World) -> dict[str, Any]:
 
 @pytest.mark.parametrize("when", SLOW_AFTER)
 @pytest.mark.parametrize("first", ["redelivered", pytest.param("replayed", marks=pytest.mark.slow)])
-def test_over_a_socket_it_is_done_once_whoever_comes_first(world: World, when: str, first: str) -> None:
-    """Slack brings an envelope that was not acked again, over the next connection."""
+def test_a_command_over_a_socket_is_done_once_whoever_handles_it_first(
+    world: World, when: str, first: str
+) -> None:
+    """Slack repeats an envelope that was not acked over the next connection."""
     world.stop()
-    body = a_freeze(world)
+    body = freeze_payload(world)
     code = DIES.format(module=FREEZE[0], name=FREEZE[1]) + OVER_A_SOCKET
-    ended = subprocess.run(
+    process = subprocess.run(
         [sys.executable, "-c", code, when, json.dumps(body)], env=environment(world), timeout=30
     )
-    assert ended.returncode == -signal.SIGKILL
+    assert process.returncode == -signal.SIGKILL
     world.clock = time.time()
     world.boot()
     envelope = SocketModeRequest("slash_commands", "envelope-1", body, retry_attempt=1)
@@ -195,12 +197,12 @@ def test_over_a_socket_it_is_done_once_whoever_comes_first(world: World, when: s
         replay(world.service.app, world.service.context)
         assert run_bolt_app(world.service.app, envelope).status == 200
     world.tick(2)
-    assert [one.action for one in world.store.audit.entries()] == ["freeze"]
+    assert [entry.action for entry in world.store.audit.entries()] == ["freeze"]
     assert len([text for text in world.texts() if "Spending frozen by" in text]) == 1
 
 
-def test_a_command_s_answer_reaches_who_typed_it_after_the_kill(world: World) -> None:
-    body = {**a_freeze(world), "text": "status 7"}
+def test_a_commands_answer_reaches_its_author_after_the_kill(world: World) -> None:
+    body = {**freeze_payload(world), "text": "status 7"}
     world.store.inbox.receive("trigger x", body, now=world.clock)
     world.restart()
     boot_once(world)
@@ -212,20 +214,20 @@ def boot_once(world: World) -> None:
     world.tick(2)
 
 
-def test_what_is_an_hour_old_or_kills_each_time_is_told_and_not_done(world: World) -> None:
-    world.store.inbox.receive("trigger old", a_freeze(world), now=world.clock - STALE_S - 1)
-    world.store.inbox.receive("trigger bad", {**a_freeze(world), "text": "unfreeze"}, now=world.clock)
+def test_a_delivery_that_is_an_hour_old_or_kills_each_time_is_reported_not_handled(world: World) -> None:
+    world.store.inbox.receive("trigger old", freeze_payload(world), now=world.clock - STALE_S - 1)
+    world.store.inbox.receive("trigger bad", {**freeze_payload(world), "text": "unfreeze"}, now=world.clock)
     for _ in range(MOST_TRIES):
         world.store.inbox.count_try("trigger bad")
     world.restart()
     boot_once(world)
     assert world.store.freezes.current() is None and world.store.inbox.waiting() == []
-    said = "\n".join(words_of(one) for one in world.slack.ephemerals(BEN.id))
-    assert "/finetune freeze the bill looks odd" in said and "/finetune unfreeze" in said
-    assert said.count("nothing was done") >= 2
+    replies = "\n".join(words_of(reply) for reply in world.slack.ephemerals(BEN.id))
+    assert "/finetune freeze the bill looks odd" in replies and "/finetune unfreeze" in replies
+    assert replies.count("nothing was done") >= 2
 
 
-def test_what_is_done_leaves_nothing_of_what_it_said(world: World) -> None:
+def test_a_handled_delivery_keeps_none_of_its_words(world: World) -> None:
     world.type("/finetune freeze canary-words", user=BEN)
     rows = world.store.database.rows("SELECT body FROM deliveries")
     assert rows and all(row["body"] is None for row in rows)

@@ -157,11 +157,11 @@ def test_a_missing_foreign_or_older_job_is_not_adopted(world: World) -> None:
 def test_a_job_without_a_key_that_belongs_to_another_run_is_not_adopted(world: World) -> None:
     world.provider.service.stages = ("running",)
     world.start_approved()
-    first = world.tick_until_state("training").job_id
+    first = str(world.tick_until_state("training").job_id)
     world.provider.service.jobs[first].request["metadata"].clear()
     make_uncertain(world, 2)
-    decide(world, BEN, "doubt_adopt", job=str(first))
-    decide(world, CLEO, "doubt_adopt", job=str(first))
+    decide(world, BEN, "doubt_adopt", job=first)
+    decide(world, CLEO, "doubt_adopt", job=first)
     assert world.find_message("Not done", f"job {first} belongs to run 1")
     assert world.run(2).state == "needs_human" and world.run(2).job_id is None
 

@@ -1,5 +1,4 @@
-"""Hundreds of jobs at a provider: what its own record says of how often it was asked, and of how soon the
-bot acts."""
+"""Hundreds of jobs at a provider: how often the bot asks for them and how soon it acts, by the provider's record."""
 
 from __future__ import annotations
 
@@ -19,7 +18,7 @@ AN_HOUR_S = 3700.0
 
 @pytest.fixture
 def world(world: World) -> World:
-    """One run trains, and so it stays."""
+    """One run trains and stays in training."""
     world.provider.service.stages = ("running",)
     world.start_approved()
     world.tick_until_state("training")
@@ -27,12 +26,11 @@ def world(world: World) -> World:
     return world
 
 
-def asked(world: World, ticks: int = 1) -> Counter[str]:
-    """What the company is asked meanwhile: 'list', 'job', 'events', or another route."""
+def requests_during(world: World, ticks: int = 1) -> Counter[str]:
+    """The requests to the provider during these ticks: 'list', 'job', 'events', or another route."""
     before = len(world.provider.requests)
     world.tick(ticks)
-    routes = [seen.route for seen in world.provider.requests[before:]]
-    return Counter(map(kind, routes))
+    return Counter(kind(request.route) for request in world.provider.requests[before:])
 
 
 def kind(route: str) -> str:
@@ -46,16 +44,16 @@ def kind(route: str) -> str:
 def test_a_few_pages_answer_for_hundreds_of_jobs(world: World) -> None:
     training_runs(world, 250)
     world.tick()
-    seen = [asked(world) for _ in range(10)]
-    assert all(one["list"] <= 3 for one in seen)
-    assert all(one["job"] <= 3 and one["events"] <= 3 for one in seen), seen
+    for _ in range(10):
+        requests = requests_during(world)
+        assert max(requests["list"], requests["job"], requests["events"]) <= 3, requests
 
 
 def test_an_old_job_is_looked_at_every_twenty_seconds(world: World) -> None:
     world.pass_time(AN_HOUR_S)
-    began = world.clock
-    looks = asked(world, ticks=20)["job"]
-    assert 2 <= looks <= (world.clock - began) / 20 + 2
+    started = world.clock
+    looks = requests_during(world, ticks=20)["job"]
+    assert 2 <= looks <= (world.clock - started) / 20 + 2
 
 
 def test_a_job_that_ends_among_hundreds_is_seen_within_twenty_seconds(world: World) -> None:
@@ -66,7 +64,7 @@ def test_a_job_that_ends_among_hundreds_is_seen_within_twenty_seconds(world: Wor
     assert world.run(60).state == "cancelled"
 
 
-def test_a_job_that_the_list_does_not_show_is_asked_for_by_itself(world: World) -> None:
+def test_a_job_that_the_list_does_not_show_is_asked_for_alone(world: World) -> None:
     training_runs(world, 10, since=world.clock - AN_HOUR_S)
     world.provider.service.list_lag_s = 3600.0
     world.provider.service.jobs["ftjob-5"].is_cancelled = True
@@ -83,18 +81,18 @@ def test_a_cancel_of_an_old_job_among_hundreds_is_carried_out_at_the_next_tick(w
     assert world.run(60).state == "cancelled"
 
 
-def test_while_the_list_fails_few_jobs_are_asked_for_by_themselves_and_the_other_cards_say_so(
+def test_while_the_list_fails_few_jobs_are_asked_for_and_the_other_cards_say_so(
     world: World,
 ) -> None:
     training_runs(world, 20)
     world.provider.fail(LIST, NOTHING_BUT_500, times=3)
-    seen = asked(world)
-    assert seen["job"] <= 3 and seen["events"] <= 3
+    requests = requests_during(world)
+    assert requests["job"] <= 3 and requests["events"] <= 3
     assert "The job itself goes on" in str(Progress.from_json(world.run(7).progress).note)
     world.tick_until(lambda: Progress.from_json(world.run(7).progress).note is None, "the trouble to be over")
 
 
-def test_where_the_list_never_answers_each_job_is_still_followed(world: World) -> None:
+def test_every_job_is_followed_although_the_list_never_answers(world: World) -> None:
     training_runs(world, 8, since=world.clock - AN_HOUR_S)
     world.provider.fail(LIST, NOTHING_BUT_500, times=10_000)
     for job in world.provider.service.jobs.values():
@@ -103,8 +101,8 @@ def test_where_the_list_never_answers_each_job_is_still_followed(world: World) -
     assert {world.run(number).state for number in range(1, 10)} == {"cancelled"}
 
 
-def test_a_status_says_when_its_numbers_were_read_where_that_is_a_while_ago(world: World) -> None:
+def test_a_status_with_old_numbers_says_when_they_were_read(world: World) -> None:
     assert "as of" not in world.type("/finetune status 1")
     read_at = Progress.from_json(world.run().progress).shown_at
-    world.pass_time(1_800)  # among many jobs its turn comes so late
+    world.pass_time(1_800)  # its turn may come this late among many jobs
     assert f"Numbers as of <!date^{read_at:.0f}^" in world.type("/finetune status 1")

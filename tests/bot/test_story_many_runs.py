@@ -37,9 +37,10 @@ def test_a_result_costs_the_same_after_many_runs(world: World, reads: list[Path]
     world.tick_until_state("done")
     finished_runs(world, 12)
     context = world.service.context
-    statements = count_statements(world, lambda: runs.summarize(context, 12, ANA, TICKETS))
+    statements = count_statements(world, lambda: runs.summarize(context, 12, ANA.id, TICKETS.id))
+    assert statements > 10, "the result was read"
     finished_runs(world, 15, after=13)
-    assert count_statements(world, lambda: runs.summarize(context, 12, ANA, TICKETS)) == statements
+    assert count_statements(world, lambda: runs.summarize(context, 12, ANA.id, TICKETS.id)) == statements
     reads.clear()
     assert "Run 28" in world.type("/finetune results 28")
     assert world.type("/finetune promote tickets-28", user=BEN) == ""

@@ -167,7 +167,9 @@ def test_weights_that_changed_after_the_plan_are_noticed(make_world: MakeWorld, 
     (folder / "model.safetensors").write_bytes(bytes(3_000_000))
     world = make_world(Rules(more=f'[trainer.models]\ntiny = "{folder}"'))
     context = world.service.context
-    destination = plans_services.current_destination(context, context.settings.provider("local"), "tiny")
+    local = context.settings.provider("local")
+    assert local is not None
+    destination = plans_services.current_destination(context, local, "tiny")
     plan = replace(
         plans.plan_from_json(world.start().plan), provider="local", base_model="tiny", destination=destination
     )
@@ -180,7 +182,8 @@ def test_a_changed_engine_version_is_noticed(make_world: MakeWorld) -> None:
     world = make_world(Rules(more='[trainer.models]\ntiny = "nowhere"'))
     context = world.service.context
     local, plan = context.settings.provider("local"), plans.plan_from_json(world.start().plan)
-    assert plan.destination.engine is None, "a provider's engine is unknown"
+    assert local is not None
+    assert plan.destination is not None and plan.destination.engine is None, "a provider's engine is unknown"
     environment = context.settings.data / "trainer" / "engines" / "unsloth" / "env"
     packages = environment / "lib" / "python3.11" / "site-packages"
     (packages / "unsloth-2026.10.9.dist-info").mkdir(parents=True)

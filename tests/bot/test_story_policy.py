@@ -109,6 +109,10 @@ def test_an_approver_who_left_the_group_before_the_create_voids_the_approval(mak
     assert world.jobs() == 1 and world.provider.count(CREATE) == 1
 
 
+def reminders(world: World) -> list[str]:
+    return [text for text in world.texts() if "waiting for approval and expires in" in text]
+
+
 class LeftAfter(SlackDirectory):
     """A group that is empty after some lookups."""
 
@@ -151,18 +155,17 @@ def test_a_voided_plan_is_announced_and_reminded_of_like_a_new_one(
     make_world: MakeWorld,
 ) -> None:
     world = make_world(BY_GROUP)
-    reminders = lambda: [text for text in world.texts() if "is waiting for approval and expires in" in text]  # noqa: E731
     world.start()
     world.pass_time(21 * HOUR)
     world.tick(2)
-    assert len(reminders()) == 1
+    assert len(reminders(world)) == 1
     world.approve(CLEO)
     world.slack.set_group(APPROVERS_GROUP, (BEN.id,))
     world.tick(2)
     assert world.run().state == "awaiting_approval" and world.find_message("no longer counts")
     world.pass_time(21 * HOUR)
     world.tick(2)
-    assert len(reminders()) == 2
+    assert len(reminders(world)) == 2
     world.pass_time(4 * HOUR)
     world.tick(2)
     assert world.run().state == "expired"
@@ -255,20 +258,19 @@ def test_a_plan_expires_when_the_policy_says_after_its_reminders(make_world: Mak
     world.start()
     assert world.find_message("Expires after 48 hours")
     world.tick(3)
-    reminders = lambda: [text for text in world.texts() if "waiting for approval and expires in" in text]  # noqa: E731
     world.pass_time(35 * HOUR)
     world.tick(2)
-    assert reminders() == []
+    assert reminders(world) == []
     world.pass_time(1 * HOUR)
     world.tick(3)
     world.restart()
     world.tick(3)
-    (reminder,) = reminders()
+    (reminder,) = reminders(world)
     assert "12 hours" in reminder and f"<@{BEN.id}>" in reminder and "1 more approver" in reminder
     assert f"<@{ANA.id}>" not in reminder and f"<@{DORA.id}>" not in reminder
     world.pass_time(10.2 * HOUR)
     world.tick(3)
-    assert len(reminders()) == 2 and "2 hours" in reminders()[-1]
+    assert len(reminders(world)) == 2 and "2 hours" in reminders(world)[-1]
     world.pass_time(2 * HOUR)
     world.tick()
     assert world.run().state == "expired" and world.find_message("It was not approved within 48 hours")

@@ -128,7 +128,7 @@ def test_rejected_answers_are_scanned_before_they_may_leave(make_world: MakeWorl
     world.abilities += ', "dpo"'
     world.restart()
     mails = {f"row_{n}": "Write to anna.quux@quux-mail.org" for n in range(0, 60, 3)}
-    report = upload(world, pairs_jsonl(**mails))
+    report = upload(world, pairs_jsonl(60, **mails))
     scans = datasets.scans_of(world.service.context, report)
     assert scans is not None
     assert {scan.sha256 for scan in scans} == set(report.stored_files) and len(scans) == 3
@@ -143,7 +143,7 @@ def test_rows_are_deleted_with_their_rejected_answers_and_the_others_stay_pairs(
     report = upload(world, pairs_jsonl())
     held_out = {int(answer[:-1].rpartition(" ")[2]) for answer in held_out_rejected(world, report)}
     rows = [min(held_out), min(set(range(60)) - held_out)]
-    upload(world, pairs_jsonl(**{f"row_{number}": "quuxnightjar" for number in rows}))
+    upload(world, pairs_jsonl(60, **{f"row_{number}": "quuxnightjar" for number in rows}))
     assert "deleted" in delete_lines(world, rows[0] + 1, also=(rows[1] + 1,))
     after = report_of(world.dataset())
     assert after.pairs is not None and after.pairs.pairs == 58

@@ -90,7 +90,7 @@ def test_a_file_from_a_message_stays_in_that_messages_channel(make_world: MakeWo
     assert form is not None and "Channel for the report" not in json.dumps(list(form.blocks))
     assert world.fill_upload(DORA, {}).closed
     wait_for_check(world)
-    assert (world.dataset().channel, world.dataset().source_channels) == (HR.id, {HR.id})
+    assert (world.dataset().channel, world.dataset().source_channels) == (HR.id, frozenset({HR.id}))
     assert "hr stays here" in world.type(START, user=DORA, channel=HR)
 
 

@@ -1,5 +1,4 @@
-"""Models that think before they answer, in a ladder: asked their way, with room, and paid for what they
-think."""
+"""Models that think before they answer: they get room for it, and their thinking is paid for."""
 
 from __future__ import annotations
 
@@ -23,7 +22,7 @@ HELD, THOUGHT = 18, 100
 MakeWorld = Callable[[Rules], World]
 
 
-def thinking(make_world: MakeWorld, more: str) -> World:
+def thinker_world(make_world: MakeWorld, more: str) -> World:
     world = make_world(Rules(more=more))
     world.provider.service.models = (MODEL, THINKER)
     world.provider.service.thinks = {THINKER: THOUGHT}
@@ -31,7 +30,7 @@ def thinking(make_world: MakeWorld, more: str) -> World:
     return world
 
 
-def climbed(world: World) -> Measurement:
+def measure(world: World) -> Measurement:
     assert world.type(LINE) == ""
     world.tick_until(lambda: measurement(world).reserved_micros, "its price", seconds=30)
     world.send()
@@ -42,40 +41,40 @@ def climbed(world: World) -> Measurement:
 
 
 def measurement(world: World) -> Measurement:
-    found: Measurement | None = world.store.measurements.get(1)
-    assert found is not None
-    return found
+    first: Measurement | None = world.store.measurements.get(1)
+    assert first is not None
+    return first
 
 
 def caps(world: World) -> list[set[tuple[str, int]]]:
-    """What limited each question."""
+    """The limits that were sent with each question."""
     names = ("max_tokens", "max_completion_tokens", "temperature")
     return [
-        {(name, seen.body[name]) for name in names if name in seen.body}
-        for seen in world.provider.requests
-        if seen.route == CHAT
+        {(name, request.body[name]) for name in names if name in request.body}
+        for request in world.provider.requests
+        if request.route == CHAT
     ]
 
 
-def test_a_model_whose_row_says_so_gets_room_and_its_thinking_is_paid(make_world: MakeWorld) -> None:
-    world = thinking(make_world, PRICE + ROW)
-    done = climbed(world)
+def test_a_model_marked_as_reasoning_gets_room_and_its_thinking_is_paid_for(make_world: MakeWorld) -> None:
+    world = thinker_world(make_world, PRICE + ROW)
+    finished = measure(world)
     assert caps(world) == [{("max_completion_tokens", 16 + THINKING_TOKENS)}] * HELD
-    rung = Ladder.from_json(str(done.result)).rungs[0]
+    rung = Ladder.from_json(str(finished.result)).rungs[0]
     assert rung.score == pytest.approx(1 / 3) and rung.empty == 0
     assert rung.completion_tokens == HELD * (THOUGHT + 1)
-    most = HELD * (16 + THINKING_TOKENS) * 3.2  # of the answers alone
-    assert most < done.reserved_micros < 1.2 * most
-    assert HELD * THOUGHT * 3.2 < (done.actual_micros or 0) < done.reserved_micros
+    answers_cost = HELD * (16 + THINKING_TOKENS) * 3.2
+    assert answers_cost < finished.reserved_micros < 1.2 * answers_cost
+    assert HELD * THOUGHT * 3.2 < (finished.actual_micros or 0) < finished.reserved_micros
 
 
-def test_one_that_nobody_knows_thinks_its_cap_away_and_the_card_counts_it(make_world: MakeWorld) -> None:
-    world = thinking(make_world, PRICE)
-    done = climbed(world)
-    asked = caps(world)
-    assert asked.count({("max_completion_tokens", 16)}) == HELD
-    assert len(asked) <= HELD + 2 * 8, "what it refuses is learnt once, by those under way together"
-    rung = Ladder.from_json(str(done.result)).rungs[0]
+def test_an_unmarked_reasoning_model_gives_empty_answers_that_the_card_counts(make_world: MakeWorld) -> None:
+    world = thinker_world(make_world, PRICE)
+    finished = measure(world)
+    limits = caps(world)
+    assert limits.count({("max_completion_tokens", 16)}) == HELD
+    assert len(limits) <= HELD + 2 * 8, "a refused parameter is learnt once, by the questions under way"
+    rung = Ladder.from_json(str(finished.result)).rungs[0]
     assert (rung.score, rung.empty, rung.completion_tokens) == (0.0, HELD, HELD * 16)
     assert world.find_message(
         f"{HELD} of {HELD} answers", "were empty and count as wrong", "`reasoning = true`"

@@ -94,8 +94,13 @@ def test_a_model_in_use_is_deleted_if_it_was_trained_on_the_row(make_world: Make
     world.tick(2)
     model = world.store.model("tickets-1").provider_model
     questions: list[str] = []
+
+    def confirm(question: str) -> bool:
+        questions.append(question)
+        return True
+
     assert behind_the_alias(world) == model
-    assert "is deleted" in delete_lines(world, 2, lambda question: not questions.append(question))
+    assert "is deleted" in delete_lines(world, 2, confirm)
     assert "tickets-1 is in use and is deleted too" in questions[0] and "1 version, 1 run" in questions[0]
     assert world.provider.service.deleted_models == {model} and behind_the_alias(world) is None
     assert is_erased(world) and world.files_at_provider() == []

@@ -1,9 +1,10 @@
-"""An approval that somebody must give: its card reaches those who can, or the command is refused with the cure."""
+"""A request for approval reaches people who can approve, or the command is refused with the fix."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 
@@ -15,17 +16,21 @@ MakeWorld = Callable[[Rules], World]
 
 
 def home(world: World, person: Person) -> str:
-    """What the person's App Home shows once it was opened."""
+    """Open the person's App Home; returns what it shows."""
     before = len(world.slack.calls("views.publish"))
     world.slack.open_home(person.id)
     wait_until(lambda: len(world.slack.calls("views.publish")) > before, "the App Home")
-    shown = world.slack.home(person.id)
-    assert shown is not None
-    return json.dumps(list(shown.blocks), ensure_ascii=False)
+    return json.dumps(_home_blocks(world, person), ensure_ascii=False)
+
+
+def _home_blocks(world: World, person: Person) -> list[Any]:
+    home = world.slack.home(person.id)
+    assert home is not None
+    return list(home.blocks)
 
 
 @pytest.mark.parametrize("line", [START, "/finetune baseline tickets", "/finetune curve tickets"])
-def test_where_the_bot_is_not_a_command_that_posts_is_refused_with_the_cure(world: World, line: str) -> None:
+def test_a_command_that_posts_is_refused_in_a_channel_without_the_bot(world: World, line: str) -> None:
     world.seed_dataset(channel=PUBLIC)
     world.slack.remove_bot(PUBLIC.id)
     assert "/invite @Finetune" in world.type(line, channel=PUBLIC)
@@ -34,7 +39,7 @@ def test_where_the_bot_is_not_a_command_that_posts_is_refused_with_the_cure(worl
     assert world.type(line, channel=PUBLIC) == ""
 
 
-def test_with_a_fallback_channel_the_card_stands_there(make_world: MakeWorld) -> None:
+def test_with_a_fallback_channel_the_card_is_posted_there(make_world: MakeWorld) -> None:
     world = make_world(Rules(fallback=PUBLIC.id))
     world.seed_dataset(channel=WITHOUT_BOT)
     assert world.type(START, channel=WITHOUT_BOT) == ""
@@ -43,21 +48,21 @@ def test_with_a_fallback_channel_the_card_stands_there(make_world: MakeWorld) ->
     world.tick_until_state("training")
 
 
-def test_a_plan_is_not_asked_for_where_nobody_else_sees_it(world: World) -> None:
+def test_a_plan_is_refused_where_nobody_else_would_see_it(world: World) -> None:
     world.seed_dataset()
     alone = Channel(world.slack.dm(ANA.id), "dm", (ANA.id,))
-    said = world.type(START, channel=alone)
-    assert "in a channel that approvers and I are in" in said and "/invite @Finetune" in said
+    refusal = world.type(START, channel=alone)
+    assert "in a channel that approvers and I are in" in refusal and "/invite @Finetune" in refusal
     assert world.store.runs.newest(1) == []
 
 
-def test_a_card_that_lost_its_channel_is_told_and_stands_there_once_the_bot_is_invited(world: World) -> None:
+def test_a_card_that_lost_its_channel_is_posted_once_the_bot_is_invited_back(world: World) -> None:
     world.seed_dataset()
     assert world.type(START) == ""
     world.slack.remove_bot(PRIVATE.id)
     world.tick(3)
-    (told,) = world.dms(ANA)
-    assert "Run 1: train" in told and "/invite @Finetune" in told
+    (notice,) = world.dms(ANA)
+    assert "Run 1: train" in notice and "/invite @Finetune" in notice
     world.slack.add_bot(PRIVATE.id)
     world.pass_time(300)
     world.tick(2)
@@ -70,19 +75,17 @@ def test_the_app_home_of_an_approver_has_the_buttons_and_the_link(world: World) 
     shown = home(world, BEN)
     assert "approve_plan" in shown and "reject_plan" in shown
     assert world.find_button("approve_plan").ts.replace(".", "") in shown, "the card's address"
-    assert "approve_plan" not in home(world, ANA), "who asked can't approve"
+    assert "approve_plan" not in home(world, ANA), "the requester can't approve"
     assert "Not now: too few rows" in shown
     world.slack.press(BEN.id, "approve_plan", home=True)
     assert world.slack.submit_modal(BEN.id, {"reason": WHY}).closed
     assert world.run(run.id).state != "awaiting_approval"
     world.tick_until_state("training")
     assert world.jobs() == 1
-    wait_until(
-        lambda: "approve_plan" not in json.dumps(list(world.slack.home(BEN.id).blocks)), "the new Home"
-    )
+    wait_until(lambda: "approve_plan" not in json.dumps(_home_blocks(world, BEN)), "the new Home")
 
 
-def test_a_no_to_a_click_on_the_app_home_is_read_there(world: World) -> None:
+def test_a_refused_click_on_the_app_home_is_answered_there(world: World) -> None:
     world.start()
     home(world, BEN)
     assert world.type("/finetune cancel 1") != ""
@@ -92,7 +95,7 @@ def test_a_no_to_a_click_on_the_app_home_is_read_there(world: World) -> None:
     assert "moved on" in json.dumps(list(notice.blocks))
 
 
-def test_a_run_that_has_enough_approvers_by_a_lowered_number_goes_on(make_world: MakeWorld) -> None:
+def test_a_run_continues_once_a_lowered_quorum_makes_its_approvals_enough(make_world: MakeWorld) -> None:
     world = make_world(Rules(quorum=2))
     world.start()
     world.approve()
@@ -106,7 +109,7 @@ def test_a_run_that_has_enough_approvers_by_a_lowered_number_goes_on(make_world:
     assert world.ledger()["reserve"] == json.loads(world.run().plan)["maximum_micros"]
 
 
-def test_a_run_whose_only_approver_was_taken_off_the_list_does_not(make_world: MakeWorld) -> None:
+def test_a_lowered_quorum_does_not_count_a_removed_approver(make_world: MakeWorld) -> None:
     world = make_world(Rules(quorum=2))
     world.start()
     world.approve()

@@ -77,7 +77,7 @@ GUARDS = (
         JOBS,
         "    is_settled = attempt.waited_s >= SETTLE_S",
         "    is_settled = True",
-        "tests/bot/test_story_cancel.py::test_a_create_that_got_lost_is_not_repeated_for_a_cancelled_run",
+        "tests/bot/test_story_cancel.py::test_a_lost_create_is_not_repeated_for_a_cancelled_run",
     ),
     Guard(
         "intent before create",
@@ -246,14 +246,14 @@ GUARDS = (
         APPROVING,
         "    if plan_hash(plan) != hash_in_button:",
         "    if False:",
-        f"{APPROVAL}::test_a_plan_whose_row_was_edited_is_refused_by_its_hash",
+        f"{APPROVAL}::test_a_plan_that_was_edited_in_the_database_cannot_be_approved",
     ),
     Guard(
         "the hash at the create",
         TRAINING,
         "    if plan_hash(plan) != run.plan_hash:",
         "    if False:",
-        f"{APPROVAL}::test_a_plan_edited_between_approval_and_create_is_not_carried_out",
+        f"{APPROVAL}::test_a_plan_that_was_edited_after_the_approval_is_not_carried_out",
     ),
     Guard(
         "approvals are counted again before the create",
@@ -289,7 +289,7 @@ GUARDS = (
         APPROVING,
         "        if not plan.is_advised and not has_enough_words(why):",
         "        if False:",
-        f"{APPROVAL}::test_no_reason_is_no_approval_however_it_is_sent",
+        f"{APPROVAL}::test_an_approval_without_a_reason_does_not_count_however_it_is_sent",
     ),
     Guard(
         "one live plan",
@@ -311,7 +311,7 @@ GUARDS = (
         APPROVING,
         "    with context.store.transaction():\n        waiting = _find_approvable(context, hash_in_button, caller)",
         "    if True:\n        waiting = _find_approvable(context, hash_in_button, caller)",
-        "tests/bot/test_story_budget_race.py::test_64_approvals_at_once_never_pass_the_budget",
+        "tests/bot/test_story_budget_race.py::test_64_approvals_at_once_never_exceed_the_budget_of_team_channel_or_person",
     ),
     Guard(
         "BEGIN IMMEDIATE",
@@ -339,7 +339,7 @@ GUARDS = (
         TRAINING,
         '        "cancel" if run.cancel_asked_by or overrun_text(run) else run.wish,',
         '        "cancel" if run.cancel_asked_by else run.wish,',
-        "tests/bot/test_story_cost_overrun.py::test_a_job_past_its_maximum_is_cancelled_said_and_settled",
+        "tests/bot/test_story_cost_overrun.py::test_a_job_beyond_its_maximum_is_cancelled_reported_and_settled",
     ),
     Guard(
         "synchronous=FULL",
@@ -723,7 +723,7 @@ GUARDS = (
         "storage/store.py",
         "            if self.database.changes > before:",
         "            if True:",
-        "tests/bot/test_story_inbox.py::test_a_refusal_whose_bot_was_killed_after_the_ack_reaches_who_clicked",
+        "tests/bot/test_story_inbox.py::test_a_refusal_reaches_the_clicker_although_the_bot_was_killed_after_the_ack",
     ),
     Guard(
         "the first message of each lane",
@@ -759,7 +759,7 @@ GUARDS = (
         "bot/services/authorization.py",
         "context.directory.takes_posts(channel) is not False:",
         "True:",
-        "tests/bot/test_story_unreachable_approvers.py::test_where_the_bot_is_not_a_command_that_posts_is_refused_with_the_cure",
+        "tests/bot/test_story_unreachable_approvers.py::test_a_command_that_posts_is_refused_in_a_channel_without_the_bot",
     ),
     Guard(
         "a hung provider delays no other",
