@@ -1,4 +1,4 @@
-"""A team that has trained often: finished runs beside the first one, on the same held-out rows."""
+"""Adds copies of run 1, finished or in training, to a world, as in a team that has trained often."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ ANSWERS = (
 
 
 def finished_runs(world: World, more: int, *, after: int = 1) -> None:
-    """As run 1, which is done, and numbered on from `after`; each has its model, as good as that of run 1."""
+    """Add `more` copies of run 1, which is done, numbered from `after` + 1, each with a model."""
     first = asdict(world.run())
     model = world.store.model(first["model"])
     with world.store.transaction():
@@ -33,13 +33,13 @@ def finished_runs(world: World, more: int, *, after: int = 1) -> None:
 
 
 def training_runs(world: World, count: int, *, since: float | None = None) -> None:
-    """So many more runs that train at the company, as run 1 does, since a moment (unix seconds)."""
+    """Add `count` runs that train at the provider, as run 1 does, since a moment (Unix seconds)."""
     first, now = asdict(world.run()), since or world.clock
     company = world.provider.service
     request = company.jobs[first["job_id"]].request
-    known = len(company.jobs)
+    jobs = len(company.jobs)
     with world.store.transaction():
-        for number in range(known + 1, known + count + 1):
+        for number in range(jobs + 1, jobs + count + 1):
             metadata = {**request["metadata"], METADATA_KEY: f"key-{number}"}
             job = StoredJob(f"ftjob-{number}", {**request, "metadata": metadata}, {}, min(now, time.time()))
             company.jobs[job.id] = job

@@ -16,8 +16,8 @@ def second_csv() -> str:
     """Ninety rows. Of the first version's sixty, four are missing and three have another label."""
     header, *rows = tickets_csv(90).splitlines()
     relabelled = [row.replace(",billing", ",refund") for row in rows[:9]]
-    kept = [*relabelled, *rows[9:20], *rows[24:]]
-    return "\n".join([header, *kept]) + "\n"
+    rows = [*relabelled, *rows[9:20], *rows[24:]]
+    return "\n".join([header, *rows]) + "\n"
 
 
 def _report(dataset: Dataset) -> Report:
@@ -32,7 +32,9 @@ def _questions(world: World, sha256: str | None) -> set[str]:
 
 def test_a_new_version_keeps_the_holdout_of_the_one_before_and_a_run_is_evaluated_on_it(world: World) -> None:
     first = world.upload_and_check(tickets_csv())
-    assert world.upload_and_check("text,label\nonly one,row\n").state == "refused", "and passed over"
+    assert world.upload_and_check("text,label\nonly one,row\n").state == "refused", (
+        "the next version ignores it"
+    )
     assert not [text for text in world.texts() if "removed" in text]
     third = world.upload_and_check(second_csv())
     assert (first.version, third.version, third.state) == (1, 3, "ready")

@@ -75,7 +75,7 @@ def test_a_plan_names_the_hourly_price_and_the_card_shows_the_vendors_bill(make_
     assert "is not running at" in world.type("/finetune try tickets-1 where is my refund?")
 
 
-def test_the_terminal_lists_a_machine_until_it_is_stopped_because_nobody_uses_it(
+def test_a_machine_is_listed_in_the_terminal_until_it_is_stopped_for_lack_of_use(
     make_world: MakeWorld,
 ) -> None:
     world = hosted(make_world)
@@ -303,7 +303,7 @@ def test_an_unknown_machine_is_reported_once_and_stopped_by_a_click(make_world: 
     assert [machine.name for machine in company(world).running] == ["somebody-elses"]
 
 
-def test_a_machine_without_a_start_time_is_billed_from_its_request_and_stopped_again_if_it_goes_on(
+def test_a_machine_without_a_start_time_is_billed_from_its_request_and_stopped_again(
     make_world: MakeWorld,
 ) -> None:
     world = hosted(make_world)

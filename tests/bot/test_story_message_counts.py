@@ -78,14 +78,14 @@ def test_few_messages_are_sent_from_upload_to_result(
 
 
 def check_number(world: World, *, is_shared: bool) -> None:
-    sent = messages(world)
+    posted = messages(world)
     listing = "\n".join(
         f"{'' if is_top_level(message) else '    '}{kind_of(world, message)}: {words_of(message)[:90]!r}"
-        for message in sent
+        for message in posted
     )
-    top_level = [message for message in sent if is_top_level(message)]
+    top_level = [message for message in posted if is_top_level(message)]
     assert len(top_level) <= MOST_TOP_LEVEL, listing
-    assert len(sent) <= MOST_IN_ALL, listing
+    assert len(posted) <= MOST_IN_ALL, listing
     kinds = [kind_of(world, message) for message in top_level]
     shared = ["estimate 1"] if is_shared else []
     measured = [f"measurement {number}" for number in (1, 2, 3)]

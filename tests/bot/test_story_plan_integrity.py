@@ -48,13 +48,13 @@ def approve_in_november(make_world: MakeWorld) -> tuple[World, int]:
     world.clock = datetime(2026, 11, 30, 22, tzinfo=UTC).timestamp()
     world.restart()
     run = world.start()
-    most = plans.plan_from_json(run.plan).maximum_micros
-    world.rules.budget = str(from_micros(most * 7 // 4))
+    maximum = plans.plan_from_json(run.plan).maximum_micros
+    world.rules.budget = str(from_micros(maximum * 7 // 4))
     world.restart()
     freeze(world)
     world.approve()
     world.pass_time(3 * DAYS)
-    return world, most
+    return world, maximum
 
 
 def reserved(world: World, month: str) -> int:
@@ -62,14 +62,14 @@ def reserved(world: World, month: str) -> int:
 
 
 def test_a_run_approved_in_november_waits_for_room_in_decembers_budget(make_world: MakeWorld) -> None:
-    world, most = approve_in_november(make_world)
+    world, maximum = approve_in_november(make_world)
     world.seed_dataset(called="orders")
     world.start(START.replace("tickets", "orders"))
     world.approve()
     unfreeze(world, BEN, CLEO)
     world.tick_until(lambda: world.run(2).state == "training", "run 2's job")
     world.tick(3)
-    assert world.jobs() == 1 and reserved(world, "2026-12") <= most * 7 // 4
+    assert world.jobs() == 1 and reserved(world, "2026-12") <= maximum * 7 // 4
     card = world.find_message("Run 1 is approved", "approved in a month that is over")
     assert "monthly_usd" in card and world.run(1).state == "approved"
     world.tick_until(lambda: world.run(2).state == "done", "the room that run 2 leaves")
@@ -79,11 +79,11 @@ def test_a_run_approved_in_november_waits_for_room_in_decembers_budget(make_worl
 
 
 def test_reserved_money_moves_to_the_month_of_the_create(make_world: MakeWorld) -> None:
-    world, most = approve_in_november(make_world)
-    assert (reserved(world, "2026-11"), reserved(world, "2026-12")) == (most, 0)
+    world, maximum = approve_in_november(make_world)
+    assert (reserved(world, "2026-11"), reserved(world, "2026-12")) == (maximum, 0)
     unfreeze(world, BEN, CLEO)
     world.tick_until_state("training")
-    assert (reserved(world, "2026-11"), reserved(world, "2026-12")) == (0, most)
+    assert (reserved(world, "2026-11"), reserved(world, "2026-12")) == (0, maximum)
     assert ANA.id in {commitment.person for commitment in world.store.ledger.commitments("2026-12")}
 
 

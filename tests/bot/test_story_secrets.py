@@ -203,17 +203,17 @@ def test_secrets_and_customers_words_are_only_where_they_belong(
 
 def _leaks(world: World, traces: Traces, folder: Path) -> set[tuple[str, str]]:
     """(place, name of the canary) of everything that is where it must not be."""
-    everything = {**secrets(world), **DATA}
+    words = {**secrets(world), **DATA}
     settings = world.service.settings
-    leaks = {("the log", name) for name in canaries.in_text(traces.log.getvalue(), everything)}
+    leaks = {("the log", name) for name in canaries.in_text(traces.log.getvalue(), words)}
     for place, text in traces.outputs.items():
-        leaks |= {(place, name) for name in canaries.in_text(text, everything)}
-    leaks |= {("arguments", name) for line in traces.arguments for name in canaries.in_text(line, everything)}
+        leaks |= {(place, name) for name in canaries.in_text(text, words)}
+    leaks |= {("arguments", name) for line in traces.arguments for name in canaries.in_text(line, words)}
     for database in (settings.database, *settings.backups.glob("finetune-*.db")):
-        matches = canaries.in_database(database, everything)
+        matches = canaries.in_database(database, words)
         leaks |= {(column, name) for column, name in matches if not _is_allowed(column, name)}
     patterns = ("*.log", "*.err", "events.jsonl", "*.json")
-    leaks |= canaries.in_files((path for each in patterns for path in folder.rglob(each)), everything)
+    leaks |= canaries.in_files((path for each in patterns for path in folder.rglob(each)), words)
     return leaks | canaries.in_files(folder.rglob("*"), secrets(world))
 
 

@@ -191,13 +191,13 @@ def test_held_out_rows_of_a_trained_run_are_scanned_before_the_evaluation(
 def test_a_question_with_personal_data_or_a_secret_is_not_sent(far: World, prompts: list[str]) -> None:
     far.start_approved()
     far.tick_until_state("done")
-    sent = len(prompts)
+    before = len(prompts)
 
     for text, named in (("jo@example.com wants a refund", "an e-mail address"), (f"key {KEY}", "AWS key")):
         assert named in far.type(f"/finetune try tickets-1 {text}")
     far.tick(3)
 
-    assert len(prompts) == sent and far.store.questions.waiting() == []
+    assert len(prompts) == before and far.store.questions.waiting() == []
     far.store.waivers.add(far.dataset().id, BEN.id, "the customers agreed to it", now=far.clock)
     assert "Asking" in far.type("/finetune try tickets-1 jo@example.com wants a refund")
     assert "AWS key" in far.type(f"/finetune try tickets-1 key {KEY}"), "a waiver never covers secrets"

@@ -59,11 +59,11 @@ def test_runs_of_one_provider_continue_while_another_hangs(world: World, beta: H
     world.tick_until_state("training", stuck.id)
     look = f"GET {JOBS}/{world.run(stuck.id).job_id}"
     world.provider.fail(look, HANG)
-    seen = world.provider.count(look)
-    world.tick_until(lambda: world.provider.count(look) > seen, "a look at the job")
+    looks = world.provider.count(look)
+    world.tick_until(lambda: world.provider.count(look) > looks, "a look at the job")
     run = start_approved(world, "beta")
     world.tick_until_state("evaluating", run.id)
-    assert world.provider.count(look) == seen + 1, "no second look is begun"
+    assert world.provider.count(look) == looks + 1, "no second look is begun"
     assert world.run(stuck.id).state == "training"
     world.provider.service.stages = ("succeeded",)
     world.provider.let_go()
@@ -105,8 +105,8 @@ def test_the_bot_can_be_stopped_while_a_provider_hangs(world: World) -> None:
     world.tick_until_state("training", run.id)
     look = f"GET {JOBS}/{world.run(run.id).job_id}"
     world.provider.fail(look, HANG)
-    seen = world.provider.count(look)
-    world.tick_until(lambda: world.provider.count(look) > seen, "a look at the job")
+    looks = world.provider.count(look)
+    world.tick_until(lambda: world.provider.count(look) > looks, "a look at the job")
     before = world.run(run.id)
     world.stop()
     world.boot()

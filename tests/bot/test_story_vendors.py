@@ -150,8 +150,8 @@ def test_the_result_shows_the_vendors_estimate_and_bill_beside_our_estimate(make
     world.start(START)
     world.tick_until(lambda: ESTIMATED in "".join(world.texts()), "the vendor's estimate")
     assert "acme's own estimate for the training is about $81" in world.find_message("Run 1", "Cost")
-    (sent,) = (request.body["file"] for request in world.provider.requests if "file" in request.body)
-    rows = [json.loads(line) for line in sent[1].splitlines()]
+    (upload,) = (request.body["file"] for request in world.provider.requests if "file" in request.body)
+    rows = [json.loads(line) for line in upload[1].splitlines()]
     words = {word for row in rows for word in row["messages"][0]["content"].split()}
     assert words == {"the"}, "no row leaves before the approval"
     assert company(world).ledger.jobs == company(world).ledger.files == 0
@@ -213,8 +213,12 @@ def test_a_lost_create_and_a_late_registration_still_end_in_a_result(make_world:
     )
     world.tick_until_state("done")
     (job,) = service.jobs.values()
-    sent = job.request["method"]["supervised"]["hyperparameters"]
-    assert job.request["model"] == f"model-{MODEL}" and sent["batch_size"] == 16 and "lora_rank" in sent
+    hyperparameters = job.request["method"]["supervised"]["hyperparameters"]
+    assert (
+        job.request["model"] == f"model-{MODEL}"
+        and hyperparameters["batch_size"] == 16
+        and "lora_rank" in hyperparameters
+    )
     assert not service.files
     result = world.find_message("Result of run 1")
     assert "acme's own estimate: $" in result and service.billed_usd == 21
