@@ -1,4 +1,4 @@
-"""Adds copies of run 1, finished or in training, to a world, as in a team that has trained often."""
+"""Runs in stories: trained by training, real steps, or copied in in store from the first one."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from dataclasses import asdict, replace
 from typing import Any
 
 from bot.rules.plans import plan_from_json, plan_hash
-from tests.bot.world import World
+from tests.bot.saved_worlds import reached_once
+from tests.bot.world import START, World
 from tests.peers.service import StoredJob
 from trainers.payloads import METADATA_KEY
 
@@ -18,8 +19,17 @@ ANSWERS = (
 )
 
 
-def finished_runs(world: World, more: int, *, after: int = 1) -> None:
-    """Add `more` copies of run 1, which is done, numbered from `after` + 1, each with a model."""
+@reached_once
+def seed_runs(world: World, count: int = 1, line: str = START) -> None:
+    """So many finished runs, one after the other; each model has all held-out rows right."""
+    for number in range(1, count + 1):
+        world.start(f"{line} epochs={4 + number}")
+        world.approve()
+        world.tick_until_state("done", number)
+
+
+def add_finished_runs(world: World, more: int, *, after: int = 1) -> None:
+    """Copies of the finished run 1, numbered from `after`. Each has a model each with a model."""
     first = asdict(world.run())
     model = world.store.model(first["model"])
     with world.store.transaction():
@@ -32,8 +42,8 @@ def finished_runs(world: World, more: int, *, after: int = 1) -> None:
             world.store.add_model(replace(model, name=f"tickets-{number}", run_id=number))
 
 
-def training_runs(world: World, count: int, *, since: float | None = None) -> None:
-    """Add `count` runs that train at the provider, as run 1 does, since a moment (Unix seconds)."""
+def add_training_runs(world: World, count: int, *, since: float | None = None) -> None:
+    """Add copies of run 1 that train at the company since this moment (Unix seconds)."""
     first, now = asdict(world.run()), since or world.clock
     company = world.provider.service
     request = company.jobs[first["job_id"]].request

@@ -8,7 +8,7 @@ import pytest
 
 from bot.values.runs import Progress
 from demo.people import ANA
-from tests.bot.seeded_runs import training_runs
+from tests.bot.runs import add_training_runs
 from tests.bot.world import JOBS, World
 from tests.peers.hosted import NOTHING_BUT_500
 
@@ -42,7 +42,7 @@ def kind(route: str) -> str:
 
 
 def test_a_few_pages_answer_for_hundreds_of_jobs(world: World) -> None:
-    training_runs(world, 250)
+    add_training_runs(world, 250)
     world.tick()
     for _ in range(10):
         requests = requests_during(world)
@@ -57,7 +57,7 @@ def test_an_old_job_is_looked_at_every_twenty_seconds(world: World) -> None:
 
 
 def test_a_job_that_ends_among_hundreds_is_seen_within_twenty_seconds(world: World) -> None:
-    training_runs(world, 120, since=world.clock - AN_HOUR_S)
+    add_training_runs(world, 120, since=world.clock - AN_HOUR_S)
     world.tick(10)
     world.provider.service.jobs["ftjob-60"].is_cancelled = True
     world.tick(8)
@@ -65,7 +65,7 @@ def test_a_job_that_ends_among_hundreds_is_seen_within_twenty_seconds(world: Wor
 
 
 def test_a_job_that_the_list_does_not_show_is_asked_for_alone(world: World) -> None:
-    training_runs(world, 10, since=world.clock - AN_HOUR_S)
+    add_training_runs(world, 10, since=world.clock - AN_HOUR_S)
     world.provider.service.list_lag_s = 3600.0
     world.provider.service.jobs["ftjob-5"].is_cancelled = True
     world.provider.service.jobs["ftjob-5"].created = world.clock
@@ -73,7 +73,7 @@ def test_a_job_that_the_list_does_not_show_is_asked_for_alone(world: World) -> N
 
 
 def test_a_cancel_of_an_old_job_among_hundreds_is_carried_out_at_the_next_tick(world: World) -> None:
-    training_runs(world, 120, since=world.clock - AN_HOUR_S)
+    add_training_runs(world, 120, since=world.clock - AN_HOUR_S)
     world.tick(10)
     assert "Cancelling run 60" in world.type("/finetune cancel 60", user=ANA)
     world.tick()
@@ -84,7 +84,7 @@ def test_a_cancel_of_an_old_job_among_hundreds_is_carried_out_at_the_next_tick(w
 def test_while_the_list_fails_few_jobs_are_asked_for_and_the_other_cards_say_so(
     world: World,
 ) -> None:
-    training_runs(world, 20)
+    add_training_runs(world, 20)
     world.provider.fail(LIST, NOTHING_BUT_500, times=3)
     requests = requests_during(world)
     assert requests["job"] <= 3 and requests["events"] <= 3
@@ -93,7 +93,7 @@ def test_while_the_list_fails_few_jobs_are_asked_for_and_the_other_cards_say_so(
 
 
 def test_every_job_is_followed_although_the_list_never_answers(world: World) -> None:
-    training_runs(world, 8, since=world.clock - AN_HOUR_S)
+    add_training_runs(world, 8, since=world.clock - AN_HOUR_S)
     world.provider.fail(LIST, NOTHING_BUT_500, times=10_000)
     for job in world.provider.service.jobs.values():
         job.is_cancelled = True

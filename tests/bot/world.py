@@ -494,6 +494,10 @@ output = "3.20"
 """
 
 
+MakeWorld = Callable[[Rules], World]
+"""The fixture `make_world`: a running world by these rules."""
+
+
 def _provider(rules: Rules) -> Hosted:
     if rules.vendor == "openai":
         return Hosted(Company(models=(MODEL,), answer=answer))

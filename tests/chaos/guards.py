@@ -332,7 +332,7 @@ GUARDS = (
         "bot/services/measurements.py",
         "        if units.month_of(now) != measurement.month and (",
         "        if False and (",
-        f"{LADDER}::test_a_late_yes_is_refused_where_the_new_month_has_no_money_left",
+        f"{LADDER}::test_agreeing_late_is_refused_if_the_new_month_has_no_money_left",
     ),
     Guard(
         "the approved maximum",
@@ -586,21 +586,21 @@ GUARDS = (
         '    refusal = authorization.refusal(context, person, "promote", channel)\n'
         "    if refusal:\n        return refusal\n",
         "",
-        f"{PROMOTE}::test_only_who_is_named_promotes_and_rolls_back",
+        f"{PROMOTE}::test_only_approvers_promote_and_roll_back",
     ),
     Guard(
         "a model not shown to be better needs a reason",
         "bot/services/promotions.py",
         "    return Refusal(views.promotion_refusal(model, proof, names)) if names and not because else None",
         "    return None",
-        f"{PROMOTE}::test_a_model_no_better_than_the_one_in_use_takes_a_reason",
+        f"{PROMOTE}::test_a_model_no_better_than_the_one_in_use_needs_a_reason",
     ),
     Guard(
         "a freeze stops promotions",
         "bot/services/promotions.py",
         "        freeze = context.store.freezes.current()\n",
         "        freeze = None\n",
-        f"{PROMOTE}::test_a_freeze_stops_a_promotion_and_no_rollback",
+        f"{PROMOTE}::test_a_freeze_stops_promotions_but_not_rollbacks",
     ),
     # A channel's data stays with its members.
     Guard(
