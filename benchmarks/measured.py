@@ -23,7 +23,7 @@ from bot.reconciler import reconcile
 from bot.values.runs import Progress
 from demo.people import ANA, TICKETS
 from tests.bot.props import tickets_csv
-from tests.bot.seeded_runs import finished_runs
+from tests.bot.runs import add_finished_runs
 from tests.bot.world import START, Rules, SharedWorkers, World, words_of
 from tests.bot.world import world as running_world
 from tests.peers.hosted import KEY
@@ -70,7 +70,7 @@ def add_runs(world: World, runs: int, rows: int) -> None:
     world.tick_until(lambda: world.dataset().state == "ready", "the check", seconds=PATIENCE_S)
     world.start_approved()
     world.tick_until(lambda: world.run().state == "done", "the first run", seconds=PATIENCE_S)
-    finished_runs(world, runs - 1)
+    add_finished_runs(world, runs - 1)
 
 
 def acks(world: World, number: int, settle_s: float) -> list[float]:

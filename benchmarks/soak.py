@@ -19,7 +19,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from bot.provider_threads import ProviderThreads
 from demo.people import TICKETS
-from tests.bot.seeded_runs import training_runs
+from tests.bot.runs import add_training_runs
 from tests.bot.world import Rules, SharedWorkers, World
 from tests.bot.world import world as running_world
 from tests.peers.hosted import KEY
@@ -79,7 +79,7 @@ def add_jobs(world: World, jobs: int) -> None:
     world.tick()
     world.threads = ProviderThreads
     world.restart()
-    training_runs(world, jobs - 1, since=time.time() - OLD_S)
+    add_training_runs(world, jobs - 1, since=time.time() - OLD_S)
     slack, store = world.service.notices.slack, world.store
     for number in range(2, jobs + 1):
         ts = slack.chat_postMessage(channel=TICKETS.id, text=f"Run {number}")["ts"]

@@ -10,7 +10,7 @@ import pytest
 from bot.cards import evaluations
 from demo.people import BEN
 from demo.workspace import wait_until
-from tests.bot.test_story_curve_tuned import agreed, progress, until_size, with_short_trainings
+from tests.bot.test_story_curve_tuned import progress, start_curve, until_size, with_short_trainings
 from tests.bot.test_story_freeze import freeze, unfreeze
 from tests.bot.test_story_ladder import ACME, CHAT, PRICES, measurement, until, until_asked
 from tests.bot.world import CLEO, Rules, World
@@ -82,7 +82,7 @@ def test_a_ladder_under_way_asks_nothing_more_until_the_freeze_ends(world: World
 
 def test_a_curve_ends_its_current_training_and_waits_before_the_next(world: World) -> None:
     world.seed_dataset()
-    agreed(world)
+    start_curve(world)
     until_size(world, 0, "training")
     freeze(world)
     world.tick_until(lambda: progress(world).sizes[0].state == "evaluating", "the training to end")
@@ -100,7 +100,7 @@ def test_a_curve_ends_its_current_training_and_waits_before_the_next(world: Worl
 
 def test_a_curve_that_a_freeze_holds_can_be_cancelled(world: World) -> None:
     world.seed_dataset()
-    agreed(world)
+    start_curve(world)
     until_size(world, 0, "evaluating")
     freeze(world)
     world.type("/finetune cancel m1", user=BEN)

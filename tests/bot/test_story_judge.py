@@ -1,77 +1,36 @@
-"""Free text: judged by a model that people can check. The judge is asked like the arms, and never trusted
-blindly."""
+"""Free text is judged by a model that people can check, and that is never trusted blindly."""
 
 from __future__ import annotations
 
-import json
-import random
 import time
-from string import ascii_lowercase
-from typing import Any
 
 import pytest
 
 from bot.cards import evaluation_results, evaluations
 from bot.values.evaluations import LadderPlan, LadderProgress
 from demo.people import ANA, BEN
-from tests.bot.test_story_ladder import CHAT, MakeWorld, ladder_of, measurement, until, until_asked
-from tests.bot.world import MODEL, PRIVATE, Rules, World
+from tests.bot.faq import (
+    JUDGE,
+    LINE,
+    PRICES,
+    Messages,
+    answer_faq,
+    judge_fairly,
+    judged,
+    part,
+    questions_to_judge,
+    seed_judged,
+    with_faq,
+)
+from tests.bot.measurements import CHAT, ladder_of, measurement, start_measurement, until, until_asked
+from tests.bot.world import MODEL, PRIVATE, MakeWorld, Rules, World
 from tests.peers.hosted import Fault
 from trainers.evaluation.prompts import ACCEPTABLE, BETTER
 
-JUDGE = "sage-1"
-PRICES = (
-    '[prices."acme/acme-small"]\ninput = "0.80"\noutput = "3.20"\n'
-    f'[prices."acme/{JUDGE}"]\ninput = "1.00"\noutput = "4.00"\n'
-)
 FAR = (
     '[providers.far]\ntitle = "Far"\nbase_url = "https://far.example/v1"\nkey_env = "ACME_KEY"\n'
     'abilities = ["chat"]\n[prices."far/sage-1"]\ninput = "1"\noutput = "4"\n'
 )
-LINE = f"/finetune baseline faq models=acme/acme-small rungs=zero,kshot judge=acme/{JUDGE}"
-ROWS = 80
-Messages = list[dict[str, Any]]
-
-
-def faq() -> str:
-    """Free answers to questions that are no copies of each other."""
-    chance = random.Random(7)
-    words = ["".join(chance.choices(ascii_lowercase, k=6)) for _ in range(400)]
-    rows = (
-        {
-            "messages": [
-                {"role": "user", "content": f"{' '.join(chance.sample(words, 9))} {one}?"},
-                {"role": "assistant", "content": f"Parcel {one} leaves the house in {one % 7 + 1} days."},
-            ]
-        }
-        for one in range(ROWS)
-    )
-    return "\n".join(json.dumps(row) for row in rows)
-
-
-def answered(model: str, messages: Messages) -> str:
-    """Ten examples help: with them every parcel is right, without them one in three."""
-    asked = messages[-1]["content"]
-    if model == JUDGE:
-        return verdict(messages)
-    number = int(asked.rsplit(" ", 1)[1].rstrip("?"))
-    if len(messages) > 2 or number % 3 == 0:
-        return f"It goes out in {number % 7 + 1} days."
-    return f"Nobody knows about {number}."
-
-
-def verdict(messages: Messages) -> str:
-    """A fair judge: a number of days is an answer."""
-    text = messages[-1]["content"]
-    if messages[0]["content"] == BETTER:
-        first, second = ("goes out" in part(text, f"answer {name}") for name in "AB")
-        return "TIE" if first == second else "A" if first else "B"
-    assert messages[0]["content"] == ACCEPTABLE
-    return "YES" if "goes out" in part(text, "answer") else "No."
-
-
-def part(text: str, name: str) -> str:
-    return text.split(f"--- {name} ---")[1].split("--- end of")[0]
 
 
 @pytest.fixture
@@ -79,121 +38,90 @@ def world(make_world: MakeWorld) -> World:
     return with_faq(make_world)
 
 
-def with_faq(make_world: MakeWorld, rules: Rules | None = None) -> World:
-    world = make_world(rules or Rules(more=PRICES))
-    world.provider.service.models = (MODEL, JUDGE)
-    world.provider.service.answer = answered
-    world.upload("faq.jsonl", faq(), called="faq")
-    world.tick_until(lambda: world.dataset().state == "ready", "the check")
-    world.send()
-    return world
-
-
-def agreed(world: World, line: str = LINE, number: int = 1) -> None:
-    assert world.type(line) == ""
-    until_asked(world, number)
-    world.click(BEN, evaluations.MEASURE)
-
-
-def judged(world: World, line: str = LINE, number: int = 1) -> None:
-    agreed(world, line, number)
-    until(world, "done", number)
-
-
 def progress_of(world: World, number: int = 1) -> LadderProgress:
     return LadderProgress.from_json(measurement(world, number).progress)
 
 
-def asked_of_judge(world: World) -> list[Messages]:
-    seen = (one.body for one in world.provider.requests if one.route == CHAT)
-    return [body["messages"] for body in seen if body["model"] == JUDGE]
-
-
-def held(world: World) -> int:
+def held_rows(world: World) -> int:
     return LadderPlan.from_json(measurement(world).plan).n_holdout
 
 
-def details(world: World) -> str:
+def read_details(world: World) -> str:
     world.click(BEN, evaluation_results.DETAILS)
     return world.read_form(BEN)
 
 
-def test_thoughts_before_an_answer_are_judged_no_more_than_they_are_scored(world: World) -> None:
-    def thoughtful(model: str, messages: Messages) -> str:
-        text = answered(model, messages)
+def test_thoughts_before_an_answer_are_not_judged(world: World) -> None:
+    def think_first(model: str, messages: Messages) -> str:
+        text = answer_faq(model, messages)
         return text if model == JUDGE else f"<think>Perhaps it goes out today?</think>{text}"
 
-    world.provider.service.answer = thoughtful
+    world.provider.service.answer = think_first
     judged(world)
-    assert [rung.score for rung in ladder_of(world).rungs][1] == 1
-    assert ladder_of(world).rungs[0].score < 1
-    assert not [one for one in asked_of_judge(world) if "today" in one[-1]["content"]]
+    zero, kshot = ladder_of(world).rungs
+    assert zero.score < 1 and kshot.score == 1
+    assert "today" not in str(questions_to_judge(world))
 
 
-def test_a_judge_decides_what_shared_words_cannot(world: World) -> None:
-    agreed(world)
-    card = world.find_message("Measure 2 alternatives on faq")
-    rows = held(world)
-    assert f"acme/{JUDGE}, up to {4 * rows} questions" in card
+def test_a_judge_scores_each_answer_once_and_compares_the_best_two_in_both_orders(world: World) -> None:
+    start_measurement(world, LINE)
+    rows = held_rows(world)
+    assert f"acme/{JUDGE}, up to {4 * rows} questions" in world.find_message("Measure 2 alternatives on faq")
     done = until(world, "done")
     zero, kshot = ladder_of(world).rungs
     assert zero.scoring == kshot.scoring == "judge"
     assert kshot.score == 1.0 and 0.1 < zero.score < 0.6
+    differing = rows - round(zero.score * rows)
     judge = progress_of(world).judge
     assert judge and judge.failed is None and judge.unread == 0 and judge.pair
     assert judge.pair.first == kshot.arm and judge.pair.count(None) == 0
-    assert judge.pair.count("first") == rows - round(zero.score * rows)
+    assert judge.pair.count("first") == differing
     assert 0 < (done.actual_micros or 0) <= done.reserved_micros
-    said = world.find_message("Measurement m1:", f"Judged by acme/{JUDGE}")
-    assert "agreement with people not measured yet" in said and "Side by side" in details(world)
+    card = world.find_message("Measurement m1:", f"Judged by acme/{JUDGE}")
+    assert "agreement with people not measured yet" in card and "Side by side" in read_details(world)
 
-
-def test_each_answer_is_asked_about_once_and_the_best_two_in_both_orders(world: World) -> None:
-    judged(world)
-    rows, asked = held(world), asked_of_judge(world)
-    alone = [one for one in asked if one[0]["content"] == ACCEPTABLE]
-    side_by_side = [one[-1]["content"] for one in asked if one[0]["content"] == BETTER]
-    zero, _ = ladder_of(world).rungs
-    differ = rows - round(zero.score * rows)
-    assert len(alone) == rows + differ, "the same answer of both is one question"
-    assert len(side_by_side) == 2 * differ, "two answers that are the same are no choice"
-    orders = {(part(one, "question"), part(one, "answer A"), part(one, "answer B")) for one in side_by_side}
+    questions = questions_to_judge(world)
+    single = [question for question in questions if question[0]["content"] == ACCEPTABLE]
+    pairs = [question[-1]["content"] for question in questions if question[0]["content"] == BETTER]
+    assert len(single) == rows + differing, "the same answer of both is one question"
+    assert len(pairs) == 2 * differing, "two identical answers are not compared"
+    orders = {(part(pair, "question"), part(pair, "answer A"), part(pair, "answer B")) for pair in pairs}
     assert all((question, second, first) in orders for question, first, second in orders)
 
 
-def test_the_price_said_before_holds_and_a_repeat_is_free(world: World) -> None:
-    judged(world)
-    first, asked = measurement(world), world.provider.count(CHAT)
-    without = f"{LINE.split(' judge=')[0]} bar=84%"
-    world.type(without)
-    until(world, "done", 2)
-    assert measurement(world, 2).reserved_micros == 0 < first.reserved_micros
+def test_repeating_a_judged_measurement_is_free(world: World) -> None:
+    seed_judged(world)
+    questions = world.provider.count(CHAT)
+    world.type(f"{LINE.split(' judge=')[0]} bar=84%")
+    assert until(world, "done", 2).reserved_micros == 0 < measurement(world).reserved_micros
     assert world.type(LINE) == ""
-    until(world, "done", 3)
-    assert measurement(world, 3).reserved_micros == 0 and measurement(world, 3).actual_micros == 0
-    assert world.provider.count(CHAT) == asked
-    assert ladder_of(world, 3).rungs == ladder_of(world, 1).rungs
+    repeated = until(world, "done", 3)
+    assert repeated.reserved_micros == repeated.actual_micros == 0
+    assert world.provider.count(CHAT) == questions
+    first, third = (ladder_of(world, number).rungs for number in (1, 3))
+    assert [rung.scores for rung in third] == [rung.scores for rung in first]
 
 
 def test_without_a_judge_the_card_says_what_f1_measures(world: World) -> None:
     judged(world, LINE.split(" judge=")[0])
     assert ladder_of(world).rungs[0].scoring == "f1"
     assert "F1 only counts words" in world.find_message("Measurement m1:")
-    assert asked_of_judge(world) == [] and progress_of(world).judge is None
+    assert questions_to_judge(world) == [] and progress_of(world).judge is None
 
 
-def test_a_judge_that_talks_nonsense_decides_nothing_and_that_is_said(world: World) -> None:
+def test_unreadable_verdicts_are_not_used_and_the_card_says_so(world: World) -> None:
     world.provider.service.answer = lambda model, messages: (
-        "YES and NO" if model == JUDGE else answered(model, messages)
+        "YES and NO" if model == JUDGE else answer_faq(model, messages)
     )
     judged(world)
     assert {rung.scoring for rung in ladder_of(world).rungs} == {"f1"}
-    said = world.find_message("Measurement m1:", "were not used")
-    assert "gave no readable verdict" in said and "The score is F1 instead" in said
-    assert not [one for one in asked_of_judge(world) if one[0]["content"] == BETTER], "no money after bad"
+    world.find_message(
+        "Measurement m1:", "were not used", "gave no readable verdict", "The score is F1 instead"
+    )
+    assert BETTER not in str(questions_to_judge(world)), "pairs would cost money for nothing"
 
 
-def test_a_few_answers_without_a_verdict_count_as_not_acceptable(world: World) -> None:
+def test_single_answers_without_a_verdict_count_as_not_acceptable(world: World) -> None:
     silenced: list[str] = []
 
     def once_silent(model: str, messages: Messages) -> str:
@@ -202,34 +130,34 @@ def test_a_few_answers_without_a_verdict_count_as_not_acceptable(world: World) -
         if is_verdict and "goes out" in part(text, "answer") and text in (silenced or [text]):
             silenced.append(text)
             return "Hard to tell."
-        return answered(model, messages)
+        return answer_faq(model, messages)
 
     world.provider.service.answer = once_silent
     judged(world)
     judge = progress_of(world).judge
     assert judge and judge.failed is None and judge.unread in (1, 2)
-    assert ladder_of(world).rungs[1].score == 1 - 1 / held(world)
-    assert "no readable verdict and count as not acceptable" in details(world)
+    assert ladder_of(world).rungs[1].score == 1 - 1 / held_rows(world)
+    assert "no readable verdict and count as not acceptable" in read_details(world)
 
 
-def test_a_judge_that_goes_by_the_place_has_no_verdict_on_pairs(world: World) -> None:
+def test_a_judge_that_always_prefers_the_first_answer_decides_no_pair(world: World) -> None:
     def always_first(model: str, messages: Messages) -> str:
         is_pair = model == JUDGE and messages[0]["content"] == BETTER
-        return "A" if is_pair else answered(model, messages)
+        return "A" if is_pair else answer_faq(model, messages)
 
     world.provider.service.answer = always_first
     judged(world)
     judge = progress_of(world).judge
     assert judge and judge.pair and judge.pair.count("first") == judge.pair.count("second") == 0
     assert judge.pair.count(None) > 0
-    assert "its verdict changed with the order" in details(world)
+    assert "its verdict changed with the order" in read_details(world)
 
 
-def test_a_judge_that_is_closed_midway_leaves_the_score_to_f1(world: World) -> None:
+def test_f1_is_the_score_if_the_judge_disappears_midway(world: World) -> None:
     gone = Fault(commit=False, status=404, code="model_not_found")
-    agreed(world)
+    start_measurement(world, LINE)
     world.tick_until(lambda: progress_of(world).stage == "measuring", "the arms")
-    world.tick_until(lambda: world.provider.count(CHAT) >= 2 * held(world), "their answers")
+    world.tick_until(lambda: world.provider.count(CHAT) >= 2 * held_rows(world), "their answers")
     world.provider.fail(CHAT, gone, times=999)
     until(world, "done")
     assert {rung.scoring for rung in ladder_of(world).rungs} == {"f1"}
@@ -237,8 +165,8 @@ def test_a_judge_that_is_closed_midway_leaves_the_score_to_f1(world: World) -> N
 
 
 @pytest.mark.parametrize("ticks", [pytest.param(1, marks=pytest.mark.slow), 3])
-def test_a_bot_stopped_while_it_judges_goes_on_where_it_was(world: World, ticks: int) -> None:
-    agreed(world)
+def test_a_bot_restarted_while_judging_continues(world: World, ticks: int) -> None:
+    start_measurement(world, LINE)
     world.tick_until(lambda: progress_of(world).stage == "consulting", "the judge")
     world.provider.slow_s = 0.05
     for _ in range(ticks):
@@ -247,13 +175,13 @@ def test_a_bot_stopped_while_it_judges_goes_on_where_it_was(world: World, ticks:
         world.restart()
     world.provider.slow_s = 0.0
     until(world, "done")
-    texts = [one[-1]["content"] for one in asked_of_judge(world)]
-    assert len(texts) - len(set(texts)) <= 8 * ticks, "what was under way at a stop, at most, is asked again"
+    texts = [question[-1]["content"] for question in questions_to_judge(world)]
+    assert len(texts) - len(set(texts)) <= 8 * ticks, "at most those in flight at a stop are asked again"
     assert ladder_of(world).rungs[1].score == 1.0 and progress_of(world).judge.pair  # type: ignore[union-attr]
     assert len([text for text in world.texts() if "Judged by" in text and "Measurement m1:" in text]) == 1
 
 
-def test_a_restart_while_it_is_priced_and_a_lost_folder_lose_nothing(world: World) -> None:
+def test_a_restart_during_pricing_and_a_lost_folder_lose_nothing(world: World) -> None:
     world.type(LINE)
     world.tick_until(lambda: progress_of(world).stage == "pricing", "the pricing")
     world.restart()
@@ -267,60 +195,59 @@ def test_a_restart_while_it_is_priced_and_a_lost_folder_lose_nothing(world: Worl
     assert ladder_of(world).rungs[0].scoring == "judge" and (done.actual_micros or 0) <= reserved
 
 
-def test_cancelled_while_it_judges_what_it_said_is_paid(world: World) -> None:
-    agreed(world)
+def test_a_measurement_cancelled_while_judging_pays_for_the_verdicts(world: World) -> None:
+    start_measurement(world, LINE)
     world.tick_until(lambda: progress_of(world).stage == "consulting", "the judge")
-    arms = progress_of(world).spent_micros
-    world.tick_until(lambda: len(asked_of_judge(world)) > 3, "some verdicts")
+    answers_micros = progress_of(world).spent_micros
+    world.tick_until(lambda: len(questions_to_judge(world)) > 3, "some verdicts")
     world.type("/finetune cancel m1")
-    assert arms < (until(world, "cancelled").actual_micros or 0)
+    assert answers_micros < (until(world, "cancelled").actual_micros or 0)
 
 
-def test_answers_longer_than_foreseen_never_cost_more_than_agreed(world: World) -> None:
-    long = " ".join(f"número-{one}" for one in range(4_000))  # the peer heeds no cap on tokens
+def test_longer_answers_than_expected_never_cost_more_than_agreed(world: World) -> None:
+    long = " ".join(f"número-{number}" for number in range(4_000))  # the peer heeds no cap on tokens
     world.provider.service.answer = lambda model, messages: (
-        answered(model, messages) + (long if model == MODEL else "")
+        answer_faq(model, messages) + (long if model == MODEL else "")
     )
     judged(world)
     done = measurement(world)
     assert 0 < (done.actual_micros or 0) <= done.reserved_micros
-    assert "could cost more than" in details(world)
+    assert "could cost more than" in read_details(world)
 
 
-@pytest.mark.parametrize(
-    ("line", "said"),
-    [
-        (f"faq judge=openai/gpt-4o-mini {'models=acme/acme-small'}", "OPENAI_API_KEY"),
-        ("faq models=acme/acme-small judge=acme/nobody", "I know no price"),
-        ("faq models=acme/acme-small judge=", "is empty"),
-    ],
-)
-def test_a_judge_that_cannot_be_asked_is_refused_at_once(world: World, line: str, said: str) -> None:
-    assert said in world.type(f"/finetune baseline {line}")
+def test_an_unavailable_judge_is_refused_at_once(world: World) -> None:
+    for judge, reason in (
+        ("openai/gpt-4o-mini", "OPENAI_API_KEY"),
+        ("acme/nobody", "I know no price"),
+        ("", "is empty"),
+    ):
+        assert reason in world.type(f"/finetune baseline faq models=acme/acme-small judge={judge}")
     assert world.store.measurements.newest() == []
 
 
 def test_labels_need_no_judge(make_world: MakeWorld) -> None:
     world = make_world(Rules(more=PRICES))
     world.seed_dataset()
-    said = world.type(f"/finetune baseline tickets models=acme/acme-small judge=acme/{JUDGE}")
-    assert "Labels need no judge" in said
+    reply = world.type(f"/finetune baseline tickets models=acme/acme-small judge=acme/{JUDGE}")
+    assert "Labels need no judge" in reply
     world.slack.command(ANA.id, PRIVATE.id, "/finetune baseline")
     sent = world.slack.submit_modal(ANA.id, {"dataset": "tickets", "judge": f"acme/{JUDGE}"})
     assert "Labels need no judge" in sent.errors["judge"]
 
 
-def test_a_judge_of_its_own_answers_is_warned_of_before_and_after(world: World) -> None:
+def test_a_model_that_judges_its_own_answers_gets_a_warning(world: World) -> None:
     world.provider.service.answer = lambda model, messages: (
-        verdict(messages) if messages[0]["content"] in (ACCEPTABLE, BETTER) else answered(model, messages)
+        judge_fairly(messages)
+        if messages[0]["content"] in (ACCEPTABLE, BETTER)
+        else answer_faq(model, messages)
     )
-    agreed(world, LINE.replace(JUDGE, MODEL))
+    start_measurement(world, LINE.replace(JUDGE, MODEL))
     assert "tend to prefer" in world.find_message("Measure 2 alternatives")
     until(world, "done")
-    assert "also judges its own answers" in details(world)
+    assert "also judges its own answers" in read_details(world)
 
 
-def test_the_form_takes_a_judge_too(world: World) -> None:
+def test_the_form_accepts_a_judge(world: World) -> None:
     world.slack.command(ANA.id, PRIVATE.id, "/finetune baseline")
     sent = world.slack.submit_modal(
         ANA.id, {"dataset": "faq", "models": "acme/acme-small", "judge": f"acme/{JUDGE}"}
@@ -329,7 +256,7 @@ def test_the_form_takes_a_judge_too(world: World) -> None:
     assert LadderPlan.from_json(measurement(world).plan).judge == f"acme/{JUDGE}"
 
 
-def test_what_a_model_here_says_out_of_a_document_does_not_reach_a_judge_elsewhere(
+def test_answers_from_a_document_do_not_reach_a_judge_elsewhere(
     make_world: MakeWorld,
 ) -> None:
     world = with_faq(make_world, Rules(more=PRICES + FAR))
@@ -342,13 +269,13 @@ def test_what_a_model_here_says_out_of_a_document_does_not_reach_a_judge_elsewhe
     assert [plan.withheld_from for plan in plans] == [(), ("acme/acme-small",)]
 
 
-def test_a_rule_that_came_after_the_yes_keeps_rows_from_the_judge(make_world: MakeWorld) -> None:
+def test_a_data_rule_added_after_the_approval_keeps_rows_from_the_judge(make_world: MakeWorld) -> None:
     world = with_faq(make_world)
-    agreed(world)
+    start_measurement(world, LINE)
     world.tick_until(lambda: progress_of(world).stage == "consulting", "the judge's turn")
-    heard = len(asked_of_judge(world))
+    questions = len(questions_to_judge(world))
     world.rules.more += '[[policy.data]]\nname = "stays here"\nproviders = ["local"]\n'
     world.restart()
     until(world, "done")
-    assert len(asked_of_judge(world)) == heard
+    assert len(questions_to_judge(world)) == questions
     assert "stays here" in world.find_message("stays here")

@@ -268,7 +268,7 @@ GUARDS = (
         "            case data_policy.Forbidden(reason):",
         "            case data_policy.Forbidden(_):\n                return True\n"
         "            case data_policy.Forbidden(reason):",
-        f"{CURVES}::test_a_size_is_not_trained_once_who_agreed_may_no_more",
+        f"{CURVES}::test_no_size_is_trained_once_the_approver_may_no_longer_measure",
     ),
     Guard(
         "expiry",
@@ -417,7 +417,7 @@ GUARDS = (
         "bot/services/tuned_learning_curves.py",
         '        case "waiting" | "creating" if other := plans.destination_change(step.context, step.plan):',
         '        case "waiting" | "creating" if other := None:',
-        "tests/bot/test_story_curve_tuned.py::test_a_size_is_not_trained_at_another_address_than_was_agreed",
+        "tests/bot/test_story_curve_tuned.py::test_no_size_is_trained_at_another_address_than_was_agreed",
     ),
     Guard(
         "no plan where training is closed to us",
