@@ -1,5 +1,4 @@
-"""An encoder as what a team trains, on our real trainer: planned, approved, trained through a kill, measured beside the
-classical model, deployed, asked by its alias; and what is refused."""
+"""Encoders on our real trainer: planned, trained through a kill, measured beside the classical model, and deployed."""
 
 from __future__ import annotations
 
@@ -17,9 +16,9 @@ from bot.cards import datasets, estimates, evaluation_results, results
 from bot.rules.plans import plan_from_json
 from bot.values.runs import RunResult
 from demo.people import ANA, BEN
+from tests.bot.measurements import until
 from tests.bot.props import tickets_csv
-from tests.bot.test_story_ladder import MakeWorld, until
-from tests.bot.world import PRIVATE, TARGET, Rules, World, words_of
+from tests.bot.world import PRIVATE, TARGET, MakeWorld, Rules, World, words_of
 from tests.local.encoders import multilingual_encoder_dir as multilingual_encoder_dir
 from tests.local.labelled_tickets import ENCODER
 from tests.local.trainer_server import KEY, TrainerServer, close, free_port, ready_url, start_process
@@ -29,7 +28,7 @@ START = "/finetune start tickets target=local/minilm-encoder"
 
 
 class Trainer:
-    """At the same address after each start."""
+    """Our trainer, at the same address after each start."""
 
     def __init__(self, folder: Path, encoder: str = ENCODER) -> None:
         self._folder, self._port, self._encoder = folder, free_port(), encoder
@@ -43,16 +42,16 @@ class Trainer:
 
     @property
     def training(self) -> str:
-        """The number of the process that trains, '' before it is there."""
+        """The id of the process that trains, '' before it started."""
         pids = (path.read_text() for path in self._folder.glob("jobs/*/pid"))
         return next(pids, "")
 
     def kill(self) -> None:
-        """The server, and the process that trains."""
+        """Kill the server and the process that trains."""
         self._process.kill()
         self._process.wait(20)
         close(self._process)
-        with suppress(ProcessLookupError):  # it is done already
+        with suppress(ProcessLookupError):  # it has ended already
             os.kill(int(self.training), signal.SIGKILL)
 
     def stop(self) -> None:
@@ -70,8 +69,8 @@ def trainer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Trainer
 
 
 @pytest.fixture
-def own(make_world: MakeWorld, trainer: Trainer) -> World:
-    """Our trainer's hour has a price, so low that a world's quick clock doesn't stop the run."""
+def world(make_world: MakeWorld, trainer: Trainer) -> World:
+    """An hour of our trainer has a price, low enough for the world's quick clock."""
     rows = f'[providers.local]\nbase_url = "{trainer.served.url}"\n'
     world = make_world(
         Rules(more=f'{rows}[providers.local.models."minilm-encoder"]\nusd_per_hour = "0.02"\n')
@@ -81,11 +80,9 @@ def own(make_world: MakeWorld, trainer: Trainer) -> World:
 
 
 @pytest.mark.usefixtures("real_processes")  # one of them is killed
-def test_an_encoder_is_approved_trained_measured_and_deployed(own: World, trainer: Trainer) -> None:
-    world = own
+def test_an_encoder_is_approved_trained_measured_and_deployed(world: World, trainer: Trainer) -> None:
     world.start(START)
-    card = world.find_message("Run 1", "train minilm-encoder on tickets")
-    assert "at most $0.10" in card
+    world.find_message("Run 1", "train minilm-encoder on tickets", "at most $0.10")
     world.approve()
     world.tick_until(lambda: trainer.training, "its training")
     trainer.kill()
@@ -95,55 +92,47 @@ def test_an_encoder_is_approved_trained_measured_and_deployed(own: World, traine
     result = RunResult.from_json(world.run().result or "")
     assert (result.before, result.tuned.share, result.base.share) == ("classical", 1, 1)
     assert result.actual_micros < 100_000 and result.labels
-    told = world.find_message("Result of run 1.")
-    assert "the free classical model" in told and "its base" not in told
+    card = world.find_message("Result of run 1.")
+    assert "the free classical model" in card and "its base" not in card
     world.click(ANA, results.DETAILS)
     assert "the classical model was trained on the same training rows" in world.read_form(ANA)
     assert world.type("/finetune promote tickets-1 because=it says how sure it is", user=BEN) == ""
     world.tick_until(lambda: world.store.promotions.current("tickets").carried_at, "the trainer to know")
-    _ask(world, trainer.served)
+    ask_by_alias(world, trainer.served)
 
 
-def _ask(world: World, served: TrainerServer) -> None:
+def ask_by_alias(world: World, served: TrainerServer) -> None:
     with openai.OpenAI(base_url=served.url, api_key=KEY, max_retries=0, timeout=60) as client:
         question = "Order 37: a question about shipping"
         answer = client.chat.completions.create(
             model="team/tickets", messages=[{"role": "user", "content": question}]
         )
         (choice,) = answer.choices
-        assert (
-            choice.message.content == "shipping"
-            and answer.model == world.store.model("tickets-1").provider_model
-        )
+        assert choice.message.content == "shipping"
+        assert answer.model == world.store.model("tickets-1").provider_model
         assert choice.model_extra and 0 < choice.model_extra["classification"]["probability"] <= 1
     assert "Asking `tickets-1`" in world.type("/finetune try tickets Order 38: a question about shipping")
     assert "shipping" in world.tick_until_answered()
 
 
-def test_an_encoder_that_was_good_enough_is_used_by_buttons_alone(own: World) -> None:
-    world = own
-    world.upload_and_check(tickets_csv(240))
+def test_buttons_lead_from_a_good_measurement_to_the_encoders_plan(world: World) -> None:
+    world.upload_and_check(tickets_csv(90))
     world.click(ANA, datasets.MEASURE)
     assert world.slack.submit_modal(ANA.id, {"dataset": "tickets", "models": [], "rungs": ["encoder"]}).closed
     world.tick_until(lambda: world.has_button(estimates.USE_ENCODER), "the measurement's result")
-    result = world.find_message("Measurement m1", "The encoder meets your 85% bar")
-    assert "Use the encoder" in result
+    world.find_message("Measurement m1", "The encoder meets your 85% bar", "Use the encoder")
     world.click(ANA, evaluation_results.ESTIMATE)
     answers = {"dataset": "tickets", "current": "gpt-4o", "volume": "100M", "target": TARGET}
     assert world.slack.submit_modal(ANA.id, answers).closed
     world.wait_for_answer(ANA, 0)
     (card,) = world.slack.ephemerals(ANA.id)
     assert "Not now: the encoder is good enough" in words_of(card)
-    for place in (card.ts, world.find_button(estimates.USE_ENCODER).ts):
-        world.slack.click(ANA.id, PRIVATE.id, place, estimates.USE_ENCODER)
+    for message in (card.ts, world.find_button(estimates.USE_ENCODER).ts):
+        world.slack.click(ANA.id, PRIVATE.id, message, estimates.USE_ENCODER)
         world.send()
-    assert len(world.store.runs.newest()) == 1, "the same plan waits already"
+    assert len(world.store.runs.newest()) == 1, "the second click found the same plan waiting"
     plan = plan_from_json(world.newest_run().plan)
     assert (plan.provider, plan.base_model, plan.method) == ("local", "minilm-encoder", "head")
-    world.approve()
-    world.tick_until(lambda: world.run().state == "done", "the run to be done", seconds=120)
-    world.send()
-    assert RunResult.from_json(world.run().result or "").tuned.share == 1
 
 
 @pytest.fixture
@@ -161,7 +150,7 @@ def multilingual(
     trainer.stop()
 
 
-def test_an_encoder_named_by_setting_is_measured_trained_as_a_whole_and_rolled_back(
+def test_an_encoder_from_the_settings_is_measured_and_trained_as_a_whole(
     multilingual: World, multilingual_encoder_dir: Path
 ) -> None:
     world = multilingual
@@ -169,55 +158,40 @@ def test_an_encoder_named_by_setting_is_measured_trained_as_a_whole_and_rolled_b
     ladder = Ladder.from_json(until(world, "done").result or "")
     assert [rung.arm.rung for rung in ladder.rungs] == ["encoder"]
     assert ladder.weights == (f"{multilingual_encoder_dir}: apache-2.0",)
-    for number, more in ((1, "method=full epochs=6 learning_rate=2e-3"), (2, "")):
-        world.start(f"/finetune start tickets target=local/multilingual {more}")
-        world.approve()
-        world.tick_until(lambda: world.run(number).state == "done", "the run to be done", seconds=120)  # noqa: B023
-        world.send()
-        assert world.type(f"/finetune promote tickets-{number} because=it answers in French", user=BEN) == ""
-    assert [json.loads(world.run(number).plan)["method"] for number in (1, 2)] == ["full", "head"]
-    assert RunResult.from_json(world.run(1).result or "").tuned.share == 1
-    assert world.type("/finetune rollback tickets because=it was better", user=BEN) == ""
-    world.send()
-    assert world.find_message("tickets-1 is in use again for tickets")
+    world.start("/finetune start tickets target=local/multilingual method=full epochs=6 learning_rate=2e-3")
+    world.approve()
+    world.tick_until(lambda: world.run().state == "done", "the run to be done", seconds=120)
+    assert json.loads(world.run().plan)["method"] == "full"
+    assert RunResult.from_json(world.run().result or "").tuned.share == 1
+    assert world.type("/finetune promote tickets-1 because=it answers in French", user=BEN) == ""
     world.tick_until(lambda: world.store.promotions.current("tickets").carried_at, "the trainer to know")
     assert "Asking `tickets-1`" in world.type("/finetune try tickets Order 38: a question about shipping")
     assert "shipping" in world.tick_until_answered()
 
 
-def test_the_estimate_sizes_an_encoder_and_not_a_chat_model(own: World) -> None:
-    told = own.type("/finetune estimate tickets current=gpt-4o volume=10M target=local/minilm-encoder")
-    assert "minilm-encoder" in told
-
-
-@pytest.mark.parametrize(
-    ("more", "sentence"),
-    [
-        ("method=dpo", "is an encoder, which learns labels: `method=dpo` can't train it"),
-        ("epochs=3", "`epochs=` has no effect on"),
-        ("method=head lora_r=8", "it belongs to method=supervised"),
-        ("patience=2", "`patience=` has no effect on"),
-        ("sweep=lora_r:8,16", "`sweep=` has no effect on"),
-    ],
-)
-def test_what_is_for_chat_models_is_refused(own: World, more: str, sentence: str) -> None:
-    assert sentence in own.type(f"{START} {more}")
-
-
-def test_an_encoder_s_method_is_refused_for_a_chat_model(own: World) -> None:
-    told = own.type("/finetune start tickets target=local/smollm2-135m method=full")
-    assert "is not an encoder: `method=full` can't train it" in told
-
-
-def test_free_text_is_no_work_for_an_encoder(own: World) -> None:
+def test_an_encoder_is_estimated_but_refused_work_that_needs_a_chat_model(world: World) -> None:
+    estimate = "/finetune estimate tickets current=gpt-4o volume=10M target=local/minilm-encoder"
+    assert "minilm-encoder" in world.type(estimate)
     rows = "".join(f"question {n} about things,an answer that nobody else has {n}\n" for n in range(60))
-    own.upload("poems.csv", f"text,answer\n{rows}", called="poems")
-    own.tick_until(lambda: own.store.datasets.newest("poems").state != "checking", "the check")
-    own.tick_until(lambda: own.store.datasets.newest("poems").state in ("ready", "refused"), "the check")
-    told = own.type("/finetune start poems target=local/minilm-encoder")
-    assert "An encoder learns labels, but the answers of `poems` are free text" in told
-
-
-def test_a_ladder_asks_no_encoder_by_a_prompt(own: World) -> None:
-    told = own.type("/finetune baseline tickets models=local/minilm-encoder")
-    assert "is an encoder, which can't be prompted" in told
+    world.upload("poems.csv", f"text,answer\n{rows}", called="poems")
+    world.tick_until(lambda: world.dataset().state in ("ready", "refused"), "the check")
+    for line, refusal in (
+        (f"{START} method=dpo", "is an encoder, which learns labels: `method=dpo` can't train it"),
+        (f"{START} epochs=3", "`epochs=` has no effect on"),
+        (f"{START} method=head lora_r=8", "it belongs to method=supervised"),
+        (f"{START} patience=2", "`patience=` has no effect on"),
+        (f"{START} sweep=lora_r:8,16", "`sweep=` has no effect on"),
+        (
+            "/finetune start tickets target=local/smollm2-135m method=full",
+            "is not an encoder: `method=full` can't train it",
+        ),
+        (
+            "/finetune start poems target=local/minilm-encoder",
+            "An encoder learns labels, but the answers of `poems` are free text",
+        ),
+        (
+            "/finetune baseline tickets models=local/minilm-encoder",
+            "is an encoder, which can't be prompted",
+        ),
+    ):
+        assert refusal in world.type(line), line

@@ -1,8 +1,7 @@
-"""How many examples a prompt gets, said by a person or chosen on training rows."""
+"""The number of examples in a prompt: set by a person, or chosen on training rows."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -12,14 +11,12 @@ from bot.reconciler import apply_retention
 from bot.services import evaluation_worker
 from bot.values.evaluations import LadderProgress
 from demo.people import ANA, BEN
+from tests.bot.measurements import BASELINE, CHAT, PRICES, ladder_of, measure, measurement, until, until_asked
 from tests.bot.props import LABELS
-from tests.bot.world import Rules, World
+from tests.bot.world import MakeWorld, Rules, World
 from trainers.dataset import Report
-from trainers.evaluation.results import Ladder
 
-CHAT = "POST /chat/completions"
-ASK = "/finetune baseline tickets models=acme/acme-small rungs=zero,kshot"
-PRICES = '[prices."acme/acme-small"]\ninput = "0.80"\noutput = "3.20"\n'
+EXAMPLES = f"{BASELINE} rungs=zero,kshot"
 
 
 def with_many_examples(model: str, messages: list[dict[str, Any]]) -> str:
@@ -30,30 +27,18 @@ def with_many_examples(model: str, messages: list[dict[str, Any]]) -> str:
 
 
 @pytest.fixture
-def priced(make_world: Callable[[Rules], World]) -> World:
+def world(make_world: MakeWorld) -> World:
     world = make_world(Rules(more=PRICES, provider_row="callers = 4"))
     world.seed_dataset()
     world.provider.service.answer = with_many_examples
     return world
 
 
-def until_asked(world: World) -> None:
-    world.tick_until(lambda: world.store.measurements.get(1).reserved_micros, "its price", seconds=90)
-    world.send()
-
-
 def progress(world: World) -> LadderProgress:
-    return LadderProgress.from_json(world.store.measurements.get(1).progress)
+    return LadderProgress.from_json(measurement(world).progress)
 
 
-def ladder_of(world: World) -> Ladder:
-    world.tick_until(lambda: world.store.measurements.get(1).state == "done", "the result", seconds=90)
-    world.send()
-    return Ladder.from_json(world.store.measurements.get(1).result)
-
-
-def test_the_number_of_examples_is_chosen_on_training_rows(priced: World) -> None:
-    world = priced
+def test_the_number_of_examples_is_chosen_on_training_rows(world: World) -> None:
     world.type("/finetune baseline")
     answers = {"dataset": "tickets", "models": ["acme/acme-small"], "rungs": ["zero", "kshot"]}
     refused = world.slack.submit_modal(ANA.id, {**answers, "shots": "51"})
@@ -67,17 +52,17 @@ def test_the_number_of_examples_is_chosen_on_training_rows(priced: World) -> Non
     world.restart()
     world.provider.slow_s = 0.0
     world.tick_until(lambda: progress(world).stage != "choosing", "the choice", seconds=90)
-    asked = [seen.body["messages"] for seen in world.provider.requests if seen.route == CHAT]
+    prompts = [request.body["messages"] for request in world.provider.requests if request.route == CHAT]
     report = Report.from_json(str(world.dataset().report))
     rows = evaluation_worker.examples(world.service.settings.files, str(report.holdout_sha256))
-    words = " ".join(message["content"] for messages in asked for message in messages)
+    words = " ".join(message["content"] for prompt in prompts for message in prompt)
     assert not [row for row in rows if row.prompt[-1].content in words], "a held-out row was seen"
 
+    done = until(world, "done", seconds=90)
     ladder = ladder_of(world)
     assert [(rung.arm.rung, rung.arm.shots) for rung in ladder.rungs] == [("zero", None), ("kshot", 20)]
     assert ladder.rungs[1].score == 1.0
-    done = world.store.measurements.get(1)
-    assert 0 < done.actual_micros <= done.reserved_micros
+    assert 0 < (done.actual_micros or 0) <= done.reserved_micros
     assert world.find_message("Measurement m1", "20 examples")
     world.click(ANA, evaluation_results.DETAILS)
     assert "Examples for acme/acme-small, on 21 training rows" in world.read_form(ANA)
@@ -86,35 +71,25 @@ def test_the_number_of_examples_is_chosen_on_training_rows(priced: World) -> Non
     assert not list(world.folder.rglob("shots/*.jsonl")), "prompts hold whole rows"
 
 
-def test_where_examples_do_not_help_the_card_says_so_and_the_prompt_alone_is_measured(priced: World) -> None:
-    world = priced
+def test_if_examples_do_not_help_only_the_prompt_alone_is_measured(world: World) -> None:
     world.provider.service.answer = lambda model, messages: next(
         label for label in LABELS if label in messages[-1]["content"]
     )
-    assert world.type(f"{ASK} shots=auto") == ""
-    until_asked(world)
-    world.click(BEN, evaluations.MEASURE)
-    ladder = ladder_of(world)
+    ladder = measure(world, f"{EXAMPLES} shots=auto")
     assert [(rung.arm.rung, rung.arm.shots) for rung in ladder.rungs] == [("zero", 0)]
     assert world.find_message("prompt alone", "Examples did not help acme/acme-small: on training rows")
     world.click(ANA, evaluation_results.DETAILS)
     assert "on 21 training rows: 0: 100.0%, 5: 100.0%" in world.read_form(ANA)
 
 
-def test_a_number_that_a_person_says_is_taken(priced: World) -> None:
-    world = priced
-    assert world.type(f"{ASK} shots=3") == ""
-    until_asked(world)
-    world.click(BEN, evaluations.MEASURE)
-    assert ladder_of(world).rungs[1].arm.key == "kshot-3 acme/acme-small"
+def test_a_person_may_set_the_number_of_examples(world: World) -> None:
+    ladder = measure(world, f"{EXAMPLES} shots=3")
+    assert ladder.rungs[1].arm.key == "kshot-3 acme/acme-small"
     assert world.find_message("3 examples")
     shots = {
-        sum(message["role"] == "assistant" for message in seen.body["messages"])
-        for seen in world.provider.requests
-        if seen.route == CHAT
+        sum(message["role"] == "assistant" for message in request.body["messages"])
+        for request in world.provider.requests
+        if request.route == CHAT
     }
     assert shots == {0, 3}
-
-
-def test_what_is_no_number_of_examples_is_refused(priced: World) -> None:
-    assert "from 1 to 50, or auto" in priced.type(f"{ASK} shots=many")
+    assert "from 1 to 50, or auto" in world.type(f"{EXAMPLES} shots=many")

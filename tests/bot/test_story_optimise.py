@@ -1,4 +1,4 @@
-"""A better prompt, looked for with gepa on training rows and measured once on the held-out ones."""
+"""The search for a better prompt: with gepa on training rows, measured once on the held-out ones."""
 
 from __future__ import annotations
 
@@ -19,19 +19,16 @@ from bot.services.evidence import load_evidence
 from bot.values.evaluations import LadderPlan, LadderProgress, SearchProgress
 from demo.people import ANA, BEN
 from demo.workspace import wait_until
-from storage.records import Measurement, MeasurementState
+from tests.bot.measurements import BASELINE, CHAT, ladder_of, measure, measurement, until
 from tests.bot.props import LABELS
-from tests.bot.world import Rules, World
+from tests.bot.world import MakeWorld, Rules, World
 from tests.chaos.fork_host import ForkHost
 from trainers.dataset import Report
-from trainers.evaluation.results import Ladder, Rung
+from trainers.evaluation.results import Rung
 
-CHAT = "POST /chat/completions"
-ACME = "models=acme/acme-small"
 BAD = "Sort it."
-INPUT, OUTPUT = Decimal("200"), Decimal("20")  # dollars a million tokens: a question costs a cent
+INPUT, OUTPUT = Decimal("200"), Decimal("20")  # dollars per million tokens: a question costs a cent
 PRICES = f'[prices."acme/acme-small"]\ninput = "{INPUT}"\noutput = "{OUTPUT}"\n'
-MakeWorld = Callable[[Rules], World]
 
 
 def rule(label: str) -> str:
@@ -39,7 +36,7 @@ def rule(label: str) -> str:
 
 
 def improving(model: str, messages: list[dict[str, Any]]) -> str:
-    """Says 'billing', but for labels whose rule it was told; for a better prompt it adds a rule that it missed."""
+    """Says 'billing' unless the prompt has the label's rule; asked for a better prompt, adds a missing rule."""
     text = messages[-1]["content"]
     if is_reflection(messages):
         before = text.split("```")[1].strip()
@@ -50,7 +47,7 @@ def improving(model: str, messages: list[dict[str, Any]]) -> str:
 
 
 def useless(model: str, messages: list[dict[str, Any]]) -> str:
-    """Has many words for a better prompt, and answers no better with any."""
+    """Asked for a better prompt, makes it longer, which helps no answer."""
     if is_reflection(messages):
         return f"```\n{messages[-1]['content'].split('```')[1].strip()} Think.\n```"
     return "billing"
@@ -61,38 +58,24 @@ def is_reflection(messages: list[dict[str, Any]]) -> bool:
 
 
 class Ledger:
-    """What the provider would bill: every answer that it gave, also one that nobody waited for."""
+    """What the provider would bill: every answer that it gave, even if nobody waited for it."""
 
-    def __init__(self, world: World, speak: Callable[[str, list[dict[str, Any]]], str]) -> None:
-        self.usd, self.speak = Decimal(0), speak
+    def __init__(self, world: World, answer: Callable[[str, list[dict[str, Any]]], str]) -> None:
+        self.usd, self._answer = Decimal(0), answer
         world.provider.service.answer = self.answer
 
     def answer(self, model: str, messages: list[dict[str, Any]]) -> str:
-        text = self.speak(model, messages)
+        text = self._answer(model, messages)
         sent = sum(len(message["content"].split()) for message in messages)
         self.usd += (INPUT * sent + OUTPUT * len(text.split())) / 1_000_000
         return text
 
 
 @pytest.fixture
-def priced(make_world: MakeWorld) -> World:
+def world(make_world: MakeWorld) -> World:
     world = make_world(Rules(more=PRICES, measurement="10", provider_row="callers = 4"))
     world.seed_dataset()
     return world
-
-
-def measurement(world: World, number: int = 1) -> Measurement:
-    result: Measurement | None = world.store.measurements.get(number)
-    assert result is not None
-    return result
-
-
-def until(world: World, state: MeasurementState, number: int = 1) -> Measurement:
-    world.tick_until(
-        lambda: measurement(world, number).state == state, f"m{number} to be {state}", seconds=90
-    )
-    world.send()
-    return measurement(world, number)
 
 
 def search_of(world: World, number: int = 1) -> SearchProgress:
@@ -102,8 +85,7 @@ def search_of(world: World, number: int = 1) -> SearchProgress:
 
 
 def ask(world: World, budget: str = "$2") -> None:
-    line = f"/finetune baseline tickets {ACME} rungs=zero optimise={budget} bar=75% prompt={BAD}"
-    assert world.type(line) == ""
+    assert world.type(f"{BASELINE} rungs=zero optimise={budget} bar=75% prompt={BAD}") == ""
     world.tick_until(
         lambda: measurement(world).reserved_micros or measurement(world).state == "failed", "its price"
     )
@@ -111,9 +93,7 @@ def ask(world: World, budget: str = "$2") -> None:
 
 
 def rung_of(world: World, name: str, number: int = 1) -> Rung:
-    result = measurement(world, number).result
-    assert result is not None
-    return next(rung for rung in Ladder.from_json(result).rungs if rung.arm.rung == name)
+    return next(rung for rung in ladder_of(world, number).rungs if rung.arm.rung == name)
 
 
 def held_out(world: World) -> set[str]:
@@ -122,8 +102,8 @@ def held_out(world: World) -> set[str]:
     return {row.prompt[-1].content for row in rows}
 
 
-def live_and_die(world: World, answers: Sequence[int]) -> None:
-    """The bot as processes of its own, each ended by SIGKILL while questions are under way: after so many answers."""
+def run_and_kill(world: World, answers: Sequence[int]) -> None:
+    """Run the bot as processes of its own. SIGKILL ends each after so many answers, with questions in flight."""
     world.stop()
     world.provider.slow_s = 0.05
     door = world.slack.access
@@ -153,57 +133,52 @@ def live_and_die(world: World, answers: Sequence[int]) -> None:
     world.boot()
 
 
-def test_a_bad_prompt_is_improved_though_the_bot_is_killed_twice(priced: World) -> None:
-    world, ledger = priced, Ledger(priced, improving)
+def test_a_bad_prompt_is_improved_though_the_bot_is_killed(world: World) -> None:
+    ledger = Ledger(world, improving)
     ask(world)
-    card = world.find_message("Optimised prompt", "up to $2.00 of it")
-    assert "Measure 1 alternative" in card
+    world.find_message("Optimised prompt", "up to $2.00 of it", "Measure 1 alternative")
     world.click(BEN, evaluations.MEASURE)
-    live_and_die(world, (10, 60))
+    run_and_kill(world, (30,))
     world.tick_until(lambda: search_of(world).is_over, "the end of the search", seconds=90)
-    searched = [seen.body["messages"] for seen in world.provider.requests if seen.route == CHAT]
-    done = until(world, "done")
+    searched = [request.body["messages"] for request in world.provider.requests if request.route == CHAT]
+    done = until(world, "done", seconds=90)
 
     assert rung_of(world, "zero").score == pytest.approx(1 / 3)
     assert rung_of(world, "optimised").score == 1.0
-    assert ledger.usd <= 2, "with the prompt alone, which is not the search's"
+    assert ledger.usd <= 2, "including the prompt alone, which is not part of the search"
     assert (done.actual_micros or 0) <= done.reserved_micros
-    asked = " ".join(message["content"] for messages in searched for message in messages)
-    assert not [question for question in held_out(world) if question in asked], "a held-out row was seen"
+    words = " ".join(message["content"] for messages in searched for message in messages)
+    assert not [question for question in held_out(world) if question in words], "a held-out row was seen"
     repeated = [messages for messages in searched if searched.count(messages) > 1]
-    assert len(repeated) <= 2 * 2 * 4, "only what was under way at a kill may be asked again"
+    assert len(repeated) <= 2 * 4, "only questions in flight at the kill may be asked again"
 
-    said = world.find_message("Measurement m1", "A better prompt is enough")
-    assert "meets your 75% bar" in said and len(world.cards()) == 1
-    ends = [entry.action for entry in world.store.audit.entries("measurement 1")]
-    assert ends == ["measure", "agree", "measured"]
+    world.find_message("Measurement m1", "A better prompt is enough", "meets your 75% bar")
+    assert len(world.cards()) == 1
+    actions = [entry.action for entry in world.store.audit.entries("measurement 1")]
+    assert actions == ["measure", "agree", "measured"]
     world.click(ANA, evaluation_results.DETAILS)
     details = world.read_form(ANA)
     assert "What the search changed in the prompt" in details and f"-{BAD}" in details
     assert rule("refund") in details and rule("shipping") in details
-    _is_kept_with_the_dataset(world)
+    assert_prompt_stays_with_dataset(world)
 
 
-def _is_kept_with_the_dataset(world: World) -> None:
-    """The next measurement asks it too, and what is tuned is held against it."""
+def assert_prompt_stays_with_dataset(world: World) -> None:
+    """The next measurement uses it too, and a tuned model is compared with it."""
     prompt = LadderPlan.from_json(measurement(world).plan).optimised
     assert prompt == prompt_search.latest_prompt(world.service.context, "tickets")
     before = world.provider.count(CHAT)
-    assert world.type(f"/finetune baseline tickets {ACME}") == ""
-    world.tick_until(lambda: measurement(world, 2).reserved_micros, "its price")
-    world.send()
-    world.click(BEN, evaluations.MEASURE)
-    until(world, "done", 2)
+    measure(world, f"{BASELINE} rungs=optimised,kshot", 2)
     assert rung_of(world, "optimised", 2) == rung_of(world, "optimised", 1)
-    assert world.provider.count(CHAT) == before + 2 * len(held_out(world)), "only ten examples and retrieval"
+    assert world.provider.count(CHAT) == before + len(held_out(world)), "only ten examples"
     checked = datasets.load_usable(world.service.context, "tickets", ANA.id, None)
     assert isinstance(checked, CheckedDataset) and checked.report
     rungs = load_evidence(world.service.context, checked.dataset, checked.report, None).alternatives
     assert "optimised" in {rung.arm.rung for rung in rungs}
 
 
-def test_a_search_stops_before_its_budget_is_passed(priced: World) -> None:
-    world, ledger = priced, Ledger(priced, useless)
+def test_a_search_stops_within_its_budget(world: World) -> None:
+    ledger = Ledger(world, useless)
     ask(world, "$1")
     world.click(BEN, evaluations.MEASURE)
     world.tick_until(lambda: search_of(world).is_over, "the end of the search", seconds=90)
@@ -214,34 +189,33 @@ def test_a_search_stops_before_its_budget_is_passed(priced: World) -> None:
     assert world.find_message("No better prompt was found", "Its budget was used up")
 
 
-def test_what_two_kills_have_paid_twice_is_in_the_budget(priced: World) -> None:
-    world, ledger = priced, Ledger(priced, useless)
+def test_questions_paid_twice_after_two_kills_count_in_the_budget(world: World) -> None:
+    ledger = Ledger(world, useless)
     ask(world, "$1")
     world.click(BEN, evaluations.MEASURE)
-    live_and_die(world, (10, 60))
-    until(world, "done")
+    run_and_kill(world, (10, 60))
+    until(world, "done", seconds=90)
     assert search_of(world).ended == prompt_search.BUDGET_USED and search_of(world).lost_micros
     assert Decimal("0.5") < ledger.usd <= 1
 
 
-def test_a_budget_that_compares_nothing_is_refused_before_anything_is_asked(priced: World) -> None:
-    world = priced
+def test_a_budget_too_small_to_compare_prompts_is_refused(world: World) -> None:
     ask(world, "$0.05")
     assert measurement(world).state == "failed" and world.provider.count(CHAT) == 0
     assert world.find_message("$0.05 is too little to optimise the prompt")
 
 
-def test_too_few_rows_and_unreadable_sums_are_refused(make_world: MakeWorld) -> None:
+def test_too_few_rows_and_unreadable_amounts_are_refused(make_world: MakeWorld) -> None:
     world = make_world(Rules(more=PRICES))
     world.seed_dataset(rows=24)
-    assert "at least 20 training rows" in world.type(f"/finetune baseline tickets {ACME} optimise=$2")
-    assert "dollars for optimising" in world.type(f"/finetune baseline tickets {ACME} optimise=much")
-    assert "no optimised prompt yet" in world.type(f"/finetune baseline tickets {ACME} rungs=optimised")
+    assert "at least 20 training rows" in world.type(f"{BASELINE} optimise=$2")
+    assert "dollars for optimising" in world.type(f"{BASELINE} optimise=much")
+    assert "no optimised prompt yet" in world.type(f"{BASELINE} rungs=optimised")
     assert not world.store.measurements.newest()
 
 
-def test_a_search_is_cancelled_and_what_it_cost_is_booked(priced: World) -> None:
-    world, ledger = priced, Ledger(priced, improving)
+def test_a_cancelled_search_books_its_cost(world: World) -> None:
+    ledger = Ledger(world, improving)
     ask(world)
     world.click(BEN, evaluations.MEASURE)
     world.tick_until(lambda: search_of(world).answered > 5, "answers")

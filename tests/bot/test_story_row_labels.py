@@ -1,5 +1,4 @@
-"""Labels that people give in Slack: doubted rows, rows without labels, two people on the same rows, and the version
-that comes of it."""
+"""People label rows in Slack: rows with suspicious labels or with none. Their labels make a version."""
 
 from __future__ import annotations
 
@@ -15,7 +14,8 @@ from demo.workspace import Person, wait_until
 from storage.records import Labelling
 from tests.bot import canaries
 from tests.bot.props import LABELS, tickets_csv
-from tests.bot.test_story_dataset_versions import _report
+from tests.bot.saved_worlds import reached_once
+from tests.bot.test_story_leaks_erasure import _report
 from tests.bot.test_story_deletion import delete
 from tests.bot.world import CLEO, DORA, GUS, PRIVATE, PUBLIC, World
 from trainers.dataset import Columns, read
@@ -27,12 +27,12 @@ WORDS = {
 }
 
 
-def doubtful_csv(extra: str = "") -> str:
-    """A hundred and twenty rows; of eight that are about shipping the label is 'refund'."""
-    drawn, rows = random.Random(1), ["text,label"]
+def suspicious_csv(extra: str = "") -> str:
+    """A hundred and twenty rows; eight about shipping have the label 'refund'."""
+    chance, rows = random.Random(1), ["text,label"]
     for number in range(120):
         label = LABELS[number % 3]
-        first, second, third, fourth = drawn.sample(WORDS[label], 4)
+        first, second, third, fourth = chance.sample(WORDS[label], 4)
         text = f"Case {number}:{extra} my {first} and the {second}, what about {third} or {fourth}"
         rows.append(f'"{text}",{"refund" if number % 15 == 4 else label}')
     return "\n".join(rows) + "\n"
@@ -57,14 +57,14 @@ def open_batch(world: World) -> Labelling:
 
 
 def press(world: World, user: Person, button: str, *, value: str | None = None) -> None:
-    """Press a button of the form, which then shows the next row."""
+    """Press a button of the form, and wait for the next row."""
     before = world.read_form(user)
     world.slack.press(user.id, button, value=value)
     wait_until(lambda: world.read_form(user) != before, "the next row")
 
 
 def label_all(world: World, user: Person, button: str = "label_change") -> int:
-    """Press the button on each row until none is left."""
+    """Press this button on each row until none is left; how many there were."""
     world.click(user, "label_rows")
     rows = 0
     while "Which label" in world.read_form(user):
@@ -83,77 +83,78 @@ def make_version(world: World, user: Person = DORA) -> None:
     world.send()
 
 
-@pytest.fixture
-def doubted(world: World) -> World:
-    world.upload_and_check(doubtful_csv())
+@reached_once
+def open_suspicious_rows(world: World) -> None:
+    world.upload_and_check(suspicious_csv())
     assert "Choosing up to 20 rows" in world.click_and_read(DORA, "label_doubted")
     open_batch(world)
+
+
+@pytest.fixture
+def suspicious(world: World) -> World:
+    """A batch of rows with suspicious labels is open."""
+    open_suspicious_rows(world)
     return world
 
 
-def test_doubted_rows_become_a_version_with_its_diff(doubted: World) -> None:
-    before = _report(doubted.dataset())
-    rows = label_all(doubted, DORA)
-    make_version(doubted)
-    version, after = doubted.dataset(), _report(doubted.dataset())
-    assert (version.version, version.state, version.origin, version.uploaded_by) == (
-        2,
-        "ready",
-        "people",
-        DORA.id,
+def test_labels_of_suspicious_rows_make_a_version_with_a_diff(suspicious: World) -> None:
+    before = _report(suspicious.dataset())
+    rows = label_all(suspicious, DORA)
+    make_version(suspicious)
+    version, after = suspicious.dataset(), _report(suspicious.dataset())
+    assert (version.version, version.state) == (2, "ready")
+    assert (version.origin, version.uploaded_by) == ("people", DORA.id)
+    assert after.diff is not None
+    assert (after.diff.relabelled, after.diff.added, after.diff.removed) == (rows, 0, 0)
+    assert after.holdout_sha256 == before.holdout_sha256, (
+        "the held-out rows stay as they are, to the last byte"
     )
-    assert after.diff is not None and (after.diff.relabelled, after.diff.added, after.diff.removed) == (
-        rows,
-        0,
-        0,
-    )
-    assert after.holdout_sha256 == before.holdout_sha256, "the test stays as it is, to the last byte"
     assert (after.system, after.n_train) == (before.system, before.n_train)
-    doubted.find_message(f"tickets (version 2): {rows} relabelled")
-    card = doubted.find_message(f"{rows} rows labelled by 1 person")
+    suspicious.find_message(f"tickets (version 2): {rows} relabelled")
+    card = suspicious.find_message(f"{rows} rows labelled by 1 person")
     assert f"{rows} changed" in card and "tickets (version 2)" in card
 
 
-def test_an_answer_is_stored_before_the_next_row_comes_and_a_stop_loses_none(doubted: World) -> None:
-    doubted.click(DORA, "label_rows")
-    press(doubted, DORA, "label_keep")
-    press(doubted, DORA, "label_drop")
-    (labelling,) = doubted.store.labellings.on([1])
-    assert [label.label for label in doubted.store.labellings.labels(labelling)][1] is None
-    doubted.restart()
-    assert len(doubted.store.labellings.labels(labelling)) == 2
-    doubted.click(DORA, "label_rows")
-    assert "2 of" in doubted.read_form(DORA)
-    doubted.slack.close_modal(DORA.id)
-    doubted.send()
-    doubted.click(DORA, "labels_done")
-    doubted.tick()
-    doubted.restart()
-    doubted.tick_until(lambda: len(doubted.store.datasets.all()) == 2, "the version")
-    doubted.tick_until(lambda: doubted.dataset().state == "ready", "the check")
-    doubted.tick(3)
-    assert len(doubted.store.datasets.all()) == 2, "once"
-    diff = _report(doubted.dataset()).diff
+def test_each_label_is_stored_at_once_and_a_restart_loses_none(suspicious: World) -> None:
+    suspicious.click(DORA, "label_rows")
+    press(suspicious, DORA, "label_keep")
+    press(suspicious, DORA, "label_drop")
+    (labelling,) = suspicious.store.labellings.on([1])
+    assert [label.label for label in suspicious.store.labellings.labels(labelling)][1] is None
+    suspicious.restart()
+    assert len(suspicious.store.labellings.labels(labelling)) == 2
+    suspicious.click(DORA, "label_rows")
+    assert "2 of" in suspicious.read_form(DORA)
+    suspicious.slack.close_modal(DORA.id)
+    suspicious.send()
+    suspicious.click(DORA, "labels_done")
+    suspicious.tick()
+    suspicious.restart()
+    suspicious.tick_until(lambda: len(suspicious.store.datasets.all()) == 2, "the version")
+    suspicious.tick_until(lambda: suspicious.dataset().state == "ready", "the check")
+    suspicious.tick(3)
+    assert len(suspicious.store.datasets.all()) == 2, "once"
+    diff = _report(suspicious.dataset()).diff
     assert diff is not None and (diff.removed, diff.relabelled) == (1, 0)
 
 
-def test_two_people_on_the_same_rows_agree_or_not(doubted: World) -> None:
-    rows = label_all(doubted, DORA)
-    doubted.click(BEN, "label_rows")
-    assert "1 person" not in doubted.read_form(BEN), "nobody's answer is shown to others"
-    press(doubted, BEN, "label_keep")
+def test_rows_on_which_two_people_disagree_stay_as_they_are(suspicious: World) -> None:
+    rows = label_all(suspicious, DORA)
+    suspicious.click(BEN, "label_rows")
+    assert "1 person" not in suspicious.read_form(BEN), "nobody's answer is shown to others"
+    press(suspicious, BEN, "label_keep")
     for _ in range(rows - 1):
-        press(doubted, BEN, "label_change")
-    doubted.send()
-    card = doubted.find_message("Two people agree")
+        press(suspicious, BEN, "label_change")
+    suspicious.send()
+    card = suspicious.find_message("Two people agree")
     assert f"{rows - 1} of {rows} pairs" in card
-    make_version(doubted)
-    diff = _report(doubted.dataset()).diff
-    assert diff is not None and diff.relabelled == rows - 1, "where people disagree, nothing is done"
-    assert "1 skipped" in doubted.find_message("labelled by 2 people")
+    make_version(suspicious)
+    diff = _report(suspicious.dataset()).diff
+    assert diff is not None and diff.relabelled == rows - 1
+    assert "1 skipped" in suspicious.find_message("labelled by 2 people")
 
 
-def test_rows_without_labels_are_trained_on_and_never_tested_with(world: World) -> None:
+def test_newly_labelled_rows_are_trained_on_and_never_held_out(world: World) -> None:
     first = world.upload_and_check(tickets_csv(90))
     world.slack.command(DORA.id, PRIVATE.id, "/finetune label tickets")
     file = world.put_file("new.csv", unlabelled_csv())
@@ -175,7 +176,7 @@ def test_rows_without_labels_are_trained_on_and_never_tested_with(world: World) 
     assert labels[rows[0].text] == "refund" and rows[1].text not in labels
 
 
-def test_what_the_dataset_asks_already_is_not_asked_of_people(world: World) -> None:
+def test_people_are_not_asked_about_rows_that_the_dataset_has(world: World) -> None:
     world.upload_and_check(tickets_csv(90))
     world.slack.command(DORA.id, PRIVATE.id, "/finetune label tickets")
     file = world.put_file("same.csv", tickets_csv(90))
@@ -185,22 +186,22 @@ def test_what_the_dataset_asks_already_is_not_asked_of_people(world: World) -> N
     assert "There are no new rows in same.csv" in str(world.slack.ephemerals(DORA.id)[-1].text)
 
 
-def test_a_newer_version_that_came_meanwhile_keeps_its_rows(doubted: World) -> None:
-    rows = label_all(doubted, DORA)
-    header, *lines = doubtful_csv().splitlines()
+def test_labels_apply_to_a_version_uploaded_meanwhile(suspicious: World) -> None:
+    rows = label_all(suspicious, DORA)
+    header, *lines = suspicious_csv().splitlines()
     more = [*lines, *(f"An eleventh hour case {n} on billing,billing" for n in range(12))]
-    doubted.upload_and_check("\n".join([header, *more]) + "\n")
-    make_version(doubted)
-    diff = _report(doubted.dataset()).diff
-    assert doubted.dataset().version == 3 and diff is not None
+    suspicious.upload_and_check("\n".join([header, *more]) + "\n")
+    make_version(suspicious)
+    diff = _report(suspicious.dataset()).diff
+    assert suspicious.dataset().version == 3 and diff is not None
     assert (diff.relabelled, diff.added, diff.removed) == (rows, 0, 0)
 
 
-def test_labels_that_a_newer_version_overtook_leave_no_file(doubted: World) -> None:
-    context, before = doubted.service.context, doubted.dataset()
-    doubted.upload_and_check(doubtful_csv() + "An eleventh hour case on billing,billing\n")
+def test_labels_overtaken_by_a_newer_version_leave_no_file(suspicious: World) -> None:
+    context, before = suspicious.service.context, suspicious.dataset()
+    suspicious.upload_and_check(suspicious_csv() + "An eleventh hour case on billing,billing\n")
     sha256 = store_lines(context.settings.files, [b"the rows of the version before"])
-    labelling = open_batch(doubted)
+    labelling = open_batch(suspicious)
     row_labels._finish(
         context, labelling, row_labels.outcome_of(context, labelling), (before, sha256, Columns())
     )
@@ -208,8 +209,8 @@ def test_labels_that_a_newer_version_overtook_leave_no_file(doubted: World) -> N
     assert (context.settings.files / str(before.sha256)).exists()
 
 
-def test_in_a_public_channel_only_who_uploaded_them_sees_rows(world: World) -> None:
-    world.upload_and_check(doubtful_csv(), channel=PUBLIC)
+def test_in_a_public_channel_only_the_uploader_sees_rows(world: World) -> None:
+    world.upload_and_check(suspicious_csv(), channel=PUBLIC)
     assert f"only <@{DORA.id}>" in world.click_and_read(CLEO, "label_doubted", channel=PUBLIC)
     assert "Choosing" in world.click_and_read(DORA, "label_doubted", channel=PUBLIC)
     open_batch(world)
@@ -219,39 +220,36 @@ def test_in_a_public_channel_only_who_uploaded_them_sees_rows(world: World) -> N
     assert not [text for text in world.texts(PUBLIC) if "what about" in text]
 
 
-def test_who_may_not_upload_labels_nothing(doubted: World) -> None:
-    assert "Only full members" in doubted.type("/finetune label tickets 5", user=GUS)
-    assert "Only full members" in doubted.click_and_read(GUS, "label_rows")
+def test_a_guest_may_not_label(suspicious: World) -> None:
+    assert "Only full members" in suspicious.type("/finetune label tickets 5", user=GUS)
+    assert "Only full members" in suspicious.click_and_read(GUS, "label_rows")
 
 
-@pytest.mark.parametrize(
-    ("line", "sentence"),
-    [
+def test_an_impossible_command_says_why(suspicious: World) -> None:
+    for line, reason in (
         ("/finetune label", "Which dataset?"),
         ("/finetune label tickets many", "from 1 to 200"),
         ("/finetune label tickets 0", "from 1 to 200"),
         ("/finetune label faq 5", "no dataset"),
-    ],
-)
-def test_a_command_that_cannot_be_carried_out_says_why(doubted: World, line: str, sentence: str) -> None:
-    assert sentence in doubted.type(line, user=ANA)
+    ):
+        assert reason in suspicious.type(line, user=ANA), line
 
 
-def test_a_second_batch_waits_for_the_first(doubted: World) -> None:
-    assert "already being labelled" in doubted.click_and_read(ANA, "label_doubted")
-    doubted.type("/finetune label tickets 5", user=ANA)
-    assert "Which label" in doubted.read_form(ANA), "the command opens the next row of the open batch"
-    doubted.slack.close_modal(ANA.id)
-    doubted.click(ANA, "labels_discard")
-    doubted.send()
-    doubted.find_message("discarded the rows")
-    doubted.type("/finetune label tickets 5", user=ANA)
-    assert len(doubted.store.labellings.rows(open_batch(doubted))) == 5
+def test_a_second_batch_waits_for_the_first(suspicious: World) -> None:
+    assert "already being labelled" in suspicious.click_and_read(ANA, "label_doubted")
+    suspicious.type("/finetune label tickets 5", user=ANA)
+    assert "Which label" in suspicious.read_form(ANA), "the command opens the next row of the open batch"
+    suspicious.slack.close_modal(ANA.id)
+    suspicious.click(ANA, "labels_discard")
+    suspicious.send()
+    suspicious.find_message("discarded the rows")
+    suspicious.type("/finetune label tickets 5", user=ANA)
+    assert len(suspicious.store.labellings.rows(open_batch(suspicious))) == 5
 
 
-def test_rows_to_label_go_with_their_dataset(world: World) -> None:
+def test_rows_to_label_are_deleted_with_their_dataset(world: World) -> None:
     word = {"a row's word": "quuxnightjar"}
-    world.upload_and_check(doubtful_csv(" quuxnightjar"))
+    world.upload_and_check(suspicious_csv(" quuxnightjar"))
     world.click_and_read(DORA, "label_doubted")
     open_batch(world)
     world.click(DORA, "label_rows")
