@@ -1,5 +1,4 @@
-"""A tuned model's curve on our own trainer: the real one, a process of its own, that really trains a toy
-model."""
+"""A tuned model's learning curve on our own trainer, a real process that trains a toy model."""
 
 from __future__ import annotations
 
@@ -9,16 +8,16 @@ from pathlib import Path
 
 import pytest
 
+from tests.bot.measurements import HELD, measurement, until, until_asked
 from tests.bot.props import LABELS
 from tests.bot.test_story_curve_tuned import progress, until_size
-from tests.bot.test_story_ladder import HELD, MakeWorld, measurement, until
-from tests.bot.world import Rules, World
+from tests.bot.world import MakeWorld, Rules, World
 from tests.local.conftest import tiny_model_dir  # noqa: F401 - a fixture
 from tests.local.trainer_server import KEY, TrainerServer, serve_in_process
 from trainers.evaluation.results import Candidate, Curve
 
 CURVE = "/finetune curve tickets target=local/tiny"
-# by the plan's own rule a toy would be trained for minutes
+# without this speed, the plan would expect the toy model to take minutes
 OWN = """[trainer]
 tokens_per_second = 450
 [providers.local]
@@ -48,16 +47,16 @@ def own_world(make_world: MakeWorld, served: TrainerServer, usd: str = "0") -> W
 
 
 def jobs(served: TrainerServer) -> list[tuple[str, str]]:
-    """(status, our key) at the trainer, oldest first."""
+    """The status and our key of each job at the trainer, oldest first."""
     with served.client() as client:
         listed = client.fine_tuning.jobs.list(limit=100).data
     return [(job.status, (job.metadata or {})["finetune_key"]) for job in reversed(listed)]
 
 
-def test_a_free_curve_is_stopped_cancelled_asked_for_again_and_told(
+def test_a_free_curve_survives_restarts_and_continues_after_a_cancel(
     make_world: MakeWorld, served: TrainerServer
 ) -> None:
-    """Starts at once, goes on after a stop in each state, and trains nothing twice: four jobs, one cancelled."""
+    """It starts at once, continues after a restart in each state, and trains nothing twice: four jobs, one cancelled."""
     world = own_world(make_world, served)
     assert world.type(CURVE) == ""
     for at, state in ((0, "training"), (0, "evaluating"), (1, "training")):
@@ -68,17 +67,14 @@ def test_a_free_curve_is_stopped_cancelled_asked_for_again_and_told(
     assert [status for status, _ in jobs(served)] == ["succeeded", "cancelled"]
     world.type(CURVE)
     until_size(world, 2, "evaluating", number=2, seconds=150)
-    assert [one.from_before for one in progress(world, 2).sizes] == ["m1", None, None]
+    assert [size.from_before for size in progress(world, 2).sizes] == ["m1", None, None]
     world.restart()
     done = until(world, "done", 2, seconds=90)
     statuses, keys = zip(*jobs(served), strict=True)
     assert statuses == ("succeeded", "cancelled", "succeeded", "succeeded") and len(set(keys)) == 4
     curve = Curve.from_json(str(done.result))
-    assert curve.arm == Candidate("tuned", "local/tiny") and [point.rows for point in curve.points] == [
-        10,
-        21,
-        42,
-    ]
+    assert curve.arm == Candidate("tuned", "local/tiny")
+    assert [point.rows for point in curve.points] == [10, 21, 42]
     assert all(len(point.draws) == 1 for point in curve.points)
     assert done.actual_micros == done.reserved_micros == 0
     assert {need.label for need in curve.needs} <= set(LABELS)
@@ -88,11 +84,10 @@ def test_a_free_curve_is_stopped_cancelled_asked_for_again_and_told(
     assert "local/tiny" in card and "curve.png" in world.files()
 
 
-def test_a_machine_that_is_paid_by_the_hour_asks_first(make_world: MakeWorld, served: TrainerServer) -> None:
+def test_a_curve_on_a_machine_paid_by_the_hour_needs_approval(make_world: MakeWorld, served: TrainerServer) -> None:
     world = own_world(make_world, served, usd="2.00")
     world.type(CURVE)
-    world.tick_until(lambda: measurement(world).reserved_micros, "its price")
-    world.send()
+    until_asked(world)
     assert measurement(world).state == "asked" and jobs(served) == []
     assert "Train 3 models for" in world.find_message("Train 3 models for")
     plan = json.loads(measurement(world).plan)

@@ -1,4 +1,4 @@
-"""A ladder on our own trainer: the real one, a process of its own, with a model made for the test."""
+"""A ladder on our own trainer, which is a real process with a toy model."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from tests.bot.test_story_ladder import HELD, MakeWorld, ladder_of, measurement, until
-from tests.bot.world import Rules
+from tests.bot.measurements import HELD, ladder_of, measurement, until
+from tests.bot.world import MakeWorld, Rules
 from tests.local.conftest import tiny_model_dir  # noqa: F401 - a fixture
 from tests.local.trainer_server import KEY, serve_in_process
 
 
-def test_our_own_models_are_asked_without_being_named_and_without_a_price(
+def test_models_of_our_own_trainer_are_measured_unnamed_and_for_free(
     make_world: MakeWorld,
     tmp_path: Path,
     tiny_model_dir: Path,  # noqa: F811

@@ -1,9 +1,8 @@
-"""A provider says in its list of models when one ends: then plans know of it, whatever our lists say."""
+"""End dates in a provider's list of models reach estimates and plans, whatever our own lists say."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
@@ -15,11 +14,9 @@ from bot import settings
 from bot.reconciler import maintain
 from bot.rules.plans import plan_from_json
 from bot.settings import load_settings
-from tests.bot.world import MODEL, START, TARGET, Rules, World
+from tests.bot.world import MODEL, START, TARGET, MakeWorld, Rules, World
 from tests.peers.hosted import HTML, NOTHING_BUT_500
 from trainers.types import ModelInfo
-
-MakeWorld = Callable[[Rules], World]
 
 LIST = "GET /models"
 ESTIMATE = "/finetune estimate tickets current=gpt-4o volume=100M target=acme/acme-small"
@@ -36,13 +33,13 @@ def day(world: World, days: int) -> str:
     return (datetime.fromtimestamp(world.clock, UTC).date() + timedelta(days=days)).isoformat()
 
 
-def told(world: World) -> dict[str, object]:
-    kept = json.loads((world.service.settings.data / settings.MODEL_ENDS_FILE).read_text(encoding="utf-8"))
-    models: dict[str, object] = kept["acme"]["models"]
+def stored_ends(world: World) -> dict[str, object]:
+    ends = json.loads((world.service.settings.data / settings.MODEL_ENDS_FILE).read_text(encoding="utf-8"))
+    models: dict[str, object] = ends["acme"]["models"]
     return models
 
 
-def test_a_target_that_its_provider_has_shut_down_is_refused(world: World) -> None:
+def test_a_target_that_its_provider_shut_down_is_refused(world: World) -> None:
     world.provider.service.shutdowns = {MODEL: day(world, -1)}
     maintain(world.service.context)
     assert f"ended on {day(world, -1)}" in world.type(ESTIMATE)
@@ -50,25 +47,24 @@ def test_a_target_that_its_provider_has_shut_down_is_refused(world: World) -> No
     assert world.store.runs.newest() == []
 
 
-def test_a_target_that_its_provider_shuts_down_soon_is_cut_there(world: World) -> None:
+def test_savings_of_a_target_stop_at_its_end_date(world: World) -> None:
     world.provider.service.shutdowns = {MODEL: day(world, 20)}
     maintain(world.service.context)
     assert day(world, 20) in world.type(ESTIMATE)
 
 
-def test_an_end_of_today_s_model_that_no_list_knows_is_heeded(world: World) -> None:
+def test_savings_stop_at_the_end_date_of_todays_model(world: World) -> None:
     estimate = ESTIMATE.replace("gpt-4o", "gpt-5.6-terra")
     assert "ends on" not in world.type(estimate)
     service = world.provider.service
     service.models, service.shutdowns = (*service.models, "gpt-5.6-terra"), {"gpt-5.6-terra": day(world, 40)}
     maintain(world.service.context)
-    said = world.type(estimate)
-    assert f"a month until {day(world, 40)}" in said
+    assert f"a month until {day(world, 40)}" in world.type(estimate)
     world.pass_time(40 * 86_400)
     assert "no longer answers" in world.type(estimate)
 
 
-def test_a_price_that_comes_while_a_provider_is_asked_for_ends_is_kept(
+def test_a_price_that_arrives_while_end_dates_are_fetched_is_kept(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     context = world.service.context
@@ -86,7 +82,7 @@ def test_a_price_that_comes_while_a_provider_is_asked_for_ends_is_kept(
     assert list(context.settings.providers) == priced
 
 
-def test_approvers_read_until_when_a_saving_lasts(world: World) -> None:
+def test_approvers_see_how_long_a_saving_lasts(world: World) -> None:
     service = world.provider.service
     service.models, service.shutdowns = (*service.models, "gpt-5.6-terra"), {"gpt-5.6-terra": day(world, 40)}
     maintain(world.service.context)
@@ -98,7 +94,7 @@ def test_approvers_read_until_when_a_saving_lasts(world: World) -> None:
     )
 
 
-def test_what_was_told_holds_over_a_restart_and_in_the_terminal(world: World) -> None:
+def test_end_dates_survive_a_restart_and_reach_the_terminal(world: World) -> None:
     world.provider.service.shutdowns = {MODEL: day(world, 20)}
     maintain(world.service.context)
     world.restart()
@@ -107,32 +103,32 @@ def test_what_was_told_holds_over_a_restart_and_in_the_terminal(world: World) ->
     assert row is not None and [str(model.ends) for model in row.models] == [day(world, 20)]
 
 
-def test_each_provider_is_asked_once_a_night_and_again_where_it_was_away(world: World) -> None:
+def test_each_provider_is_asked_once_a_night_and_again_after_a_failure(world: World) -> None:
     world.provider.fail(LIST, NOTHING_BUT_500, times=20)
     maintain(world.service.context)
-    asked = world.provider.count(LIST)
+    failed = world.provider.count(LIST)
     world.provider.forgive(LIST)
     maintain(world.service.context)
     maintain(world.service.context)
-    assert (world.provider.count(LIST), told(world)) == (asked + 1, {})
+    assert (world.provider.count(LIST), stored_ends(world)) == (failed + 1, {})
     world.provider.service.shutdowns = {MODEL: day(world, 20)}
     world.pass_time(86_400)
     maintain(world.service.context)
-    assert list(told(world)) == [MODEL]
+    assert list(stored_ends(world)) == [MODEL]
 
 
-def test_a_list_that_can_t_be_read_leaves_what_was_told(world: World) -> None:
+def test_an_unreadable_list_leaves_the_stored_end_dates(world: World) -> None:
     end = day(world, 20)
     world.provider.service.shutdowns = {MODEL: end}
     maintain(world.service.context)
     world.provider.fail(LIST, HTML)
     world.pass_time(86_400)
     maintain(world.service.context)
-    assert told(world) == {MODEL: end}
+    assert stored_ends(world) == {MODEL: end}
 
 
 @pytest.mark.parametrize("text", ["", "[1]", '{"acme": {}}', '{"acme": {"models": {"m": "soon"}}}', "\xff"])
-def test_a_damaged_file_is_left_out(world: World, tmp_path: Path, text: str) -> None:
+def test_a_damaged_file_of_end_dates_is_ignored(world: World, tmp_path: Path, text: str) -> None:
     (tmp_path / settings.MODEL_ENDS_FILE).write_bytes(text.encode("latin-1"))
     rows = world.service.settings.providers
     assert settings.with_announced_ends(rows, tmp_path) == rows

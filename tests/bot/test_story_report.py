@@ -1,4 +1,4 @@
-"""The report of a run: what decided and who approved it, on one page that needs no network and shows no row."""
+"""The report of a run: its reasons and approvals on one page, which needs no network and shows no row."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from click.testing import CliRunner, Result
 
 from bot.cli import main
 from demo.people import ANA, BEN
+from tests.bot.measurements import until
 from tests.bot.world import World
 from tests.cards.test_page import Reader
 
@@ -24,18 +25,16 @@ def write_report(world: World, out: Path, subject: str = "1") -> Result:
     )
 
 
-def test_a_page_for_a_folder_that_is_not_there_is_refused(world: World, tmp_path: Path) -> None:
+def test_a_report_for_a_missing_folder_is_refused(world: World, tmp_path: Path) -> None:
     result = write_report(world, tmp_path / "nowhere" / "report.html")
     assert result.exit_code == 2
     assert "There is no folder" in result.output
 
 
-def test_a_run_is_told_on_one_page(world: World, tmp_path: Path) -> None:
+def test_a_report_has_the_run_on_one_page_and_no_row(world: World, tmp_path: Path) -> None:
     world.seed_dataset()
     world.type("/finetune baseline tickets rungs=classical")
-    world.tick_until(
-        lambda: (found := world.store.measurements.get(1)) and found.state == "done", "the measurement"
-    )
+    until(world, "done")
     world.start_approved()
     run = world.tick_until_state("done")
     out = tmp_path / "report.html"
@@ -67,20 +66,15 @@ def test_a_run_is_told_on_one_page(world: World, tmp_path: Path) -> None:
         if name in ("src", "href")
     ]
     assert len(links) >= 3 and all(str(link).startswith("data:image/png") for link in links)
-    rows = (
-        ((world.folder / "data" / "files") / f"{json.loads(run.plan)['holdout_sha256']}.jsonl")
-        .read_text()
-        .splitlines()
-    )
-    questions = [json.loads(row)["messages"][-2]["content"] for row in rows]
-    assert rows and not [question for question in questions if question in text]
+    held = world.service.settings.files / f"{json.loads(run.plan)['holdout_sha256']}.jsonl"
+    questions = [json.loads(row)["messages"][-2]["content"] for row in held.read_text().splitlines()]
+    assert questions and not [question for question in questions if question in text]
     assert write_report(world, out, "m1").exit_code == 0
-    measured = Reader(out.read_text(encoding="utf-8"))
-    assert "Measurement m1 of tickets" in measured.text and ANA.real_name in measured.text
+    measurement = Reader(out.read_text(encoding="utf-8"))
+    assert "Measurement m1 of tickets" in measurement.text and ANA.real_name in measurement.text
 
 
 def test_a_run_without_a_result_is_refused(world: World, tmp_path: Path) -> None:
-    world.seed_dataset()
     world.start()
     out = tmp_path / "report.html"
     result = write_report(world, out)

@@ -1,4 +1,4 @@
-"""Verdicts on what models answered to `try`, and the dataset of preference pairs that they make."""
+"""People judge answers to `try`, and their verdicts make a dataset of preference pairs."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ import json
 from bot.reconciler import apply_retention
 from demo.people import ANA, BEN
 from tests.bot import canaries
-from tests.bot.test_story_deletion import delete
-from tests.bot.test_story_try_budget import with_model
+from tests.bot.runs import seed_runs
+from tests.bot.test_story_leaks_erasure import delete
 from tests.bot.world import PRIVATE, World
 
 DAY_S = 24 * 3600.0
 
 
 def ask(world: World, text: str) -> str:
-    """Ask the model; the timestamp of its answer."""
+    """Ask the model; the timestamp of the message with its answer."""
     world.type(f"/finetune try tickets-1 {text}")
     assert "It answers" in world.tick_until_answered()
     return world.slack.ephemerals(ANA.id)[-1].ts
@@ -27,7 +27,7 @@ def correct(world: World, ts: str, better: str) -> None:
 
 
 def test_better_answers_become_a_dataset_of_pairs(world: World) -> None:
-    with_model(world)
+    seed_runs(world)
     for number in range(10):
         correct(world, ask(world, f"case {number}: where is my refund?"), f"refund, of case {number}")
         if number == 3:
@@ -48,20 +48,20 @@ def test_better_answers_become_a_dataset_of_pairs(world: World) -> None:
     assert "method=dpo" in world.find_message("tickets-pairs is ready")
 
 
-def test_a_good_answer_is_preferred_to_one_that_was_not(world: World) -> None:
-    with_model(world)
+def test_a_good_answer_is_preferred_to_an_earlier_bad_one(world: World) -> None:
+    seed_runs(world)
     correct(world, ask(world, "where is my refund?"), "refund, please wait")
     world.provider.service.answer = lambda model, messages: "billing"
     ts = ask(world, "Where is  my refund?")
     before = len(world.slack.ephemerals(ANA.id))
     world.slack.click(ANA.id, PRIVATE.id, ts, "answer_good")
     world.wait_for_answer(ANA, before)
-    said = str(world.slack.ephemerals(ANA.id)[-1].text)
-    assert "2 preference pairs so far; training needs 10" in said and "/finetune pairs" not in said
+    reply = world.slack.ephemerals(ANA.id)[-1].text
+    assert "2 preference pairs so far; training needs 10" in reply and "/finetune pairs" not in reply
 
 
-def test_a_better_answer_differs_and_holds_no_secret(world: World) -> None:
-    with_model(world)
+def test_a_better_answer_must_differ_and_hold_no_secret(world: World) -> None:
+    seed_runs(world)
     ts = ask(world, "where is my refund?")
     world.slack.click(ANA.id, PRIVATE.id, ts, "answer_not_good")
     assert "differs" in str(world.slack.submit_modal(ANA.id, {"text": " Refund "}).errors)
@@ -70,8 +70,8 @@ def test_a_better_answer_differs_and_holds_no_secret(world: World) -> None:
     assert world.store.tried_answers.judged("tickets") == []
 
 
-def test_answers_without_a_verdict_go_after_a_week_and_the_others_with_their_dataset(world: World) -> None:
-    with_model(world)
+def test_answers_are_deleted_after_a_week_or_with_their_dataset(world: World) -> None:
+    seed_runs(world)
     ask(world, "where is my refund?")
     correct(world, ask(world, "is quuxnightjar a refund?"), "refund of a quuxnightjar")
     world.pass_time(8 * DAY_S)
