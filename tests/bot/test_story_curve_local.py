@@ -56,7 +56,7 @@ def jobs(served: TrainerServer) -> list[tuple[str, str]]:
 def test_a_free_curve_survives_restarts_and_continues_after_a_cancel(
     make_world: MakeWorld, served: TrainerServer
 ) -> None:
-    """It starts at once, continues after a restart in each state, and trains nothing twice: four jobs, one cancelled."""
+    """It starts at once, continues after a restart in each state, and trains nothing twice: 4 jobs, one cancelled."""
     world = own_world(make_world, served)
     assert world.type(CURVE) == ""
     for at, state in ((0, "training"), (0, "evaluating"), (1, "training")):

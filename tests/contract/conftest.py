@@ -1,4 +1,4 @@
-"""The trainers that the contract is tried on: one real server each on loopback, with a client and a model."""
+"""The trainers under the contract: a real server on loopback for each, with a client and a model."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ READY_S = 60
 
 @dataclass(frozen=True)
 class Site:
-    """`finish_s`: how long a small job may take."""
+    """A trainer and a model on it. A small job may take `finish_s` seconds."""
 
     trainer: Trainer
     key: str
@@ -67,13 +67,13 @@ def site(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
             yield local
         return
     name, model_name = request.param, MODELS[request.param]
-    with stand_in(name, model_name) as server:
+    with fake_server(name, model_name) as server:
         url = server.url + (server.service.path if isinstance(server.service, Vendor) else "")
         yield from _site(name, url, server.key, model_name, finish_s=5)
 
 
-def stand_in(name: str, model: str) -> Hosted:
-    """A server that behaves as this vendor does."""
+def fake_server(name: str, model: str) -> Hosted:
+    """Returns a server that behaves as this vendor's does."""
     match name:
         case "fireworks":
             return FireworksHosted(Fireworks(models=(model,)))
@@ -119,7 +119,7 @@ def _site(name: str, url: str, key: str, model: str, finish_s: float) -> Iterato
 def _local_site(folder: Path, model: Path) -> Iterator[Site]:
     command = [sys.executable, "-m", "trainers.local", "--port", "0", "--data", str(folder / "data")]
     environment = {**os.environ, "FINETUNE_TRAINER_KEY": LOCAL_KEY, "OMP_NUM_THREADS": "1"}
-    output = folder / "output.txt"  # a pipe that nobody reads would stop the server once it is full
+    output = folder / "output.txt"  # a pipe that nobody reads would block the server once full
     with (
         output.open("w") as file,
         subprocess.Popen(
@@ -133,11 +133,10 @@ def _local_site(folder: Path, model: Path) -> Iterator[Site]:
 
 
 def _ready_address(server: subprocess.Popen[bytes], output: Path) -> str:
-    """From the line that says it is ready; a server that does not get there shows what it said."""
+    """Returns the address from the line that says it is ready; an error shows the server's output."""
     deadline = time.monotonic() + READY_S
     while server.poll() is None and time.monotonic() < deadline:
-        found = re.search(r"ready on (http://\S+/v1)", output.read_text(encoding="utf-8"))
-        if found:
-            return found[1]
+        if ready := re.search(r"ready on (http://\S+/v1)", output.read_text(encoding="utf-8")):
+            return ready[1]
         time.sleep(0.05)
     raise RuntimeError("the trainer was not ready:\n" + output.read_text(encoding="utf-8"))

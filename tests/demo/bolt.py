@@ -1,4 +1,4 @@
-"""A real Bolt app behind HTTP on loopback: what stands on the other side of the emulator in these tests."""
+"""A real Bolt app behind HTTP on loopback, for tests of the Slack emulator."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def bolt_app(slack: SlackEmulator) -> App:
 
 @contextmanager
 def serving(app: App) -> Iterator[str]:
-    """Bolt's own verification and dispatch behind HTTP; gives the request URL."""
+    """Yields the URL at which Bolt verifies and handles requests."""
 
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self) -> None:

@@ -1,4 +1,4 @@
-"""What of the local-slack driver can be seen without local-slack: finding it, starting it, and the door in front."""
+"""Parts of the local-slack driver that need no local-slack: finding and starting it, and the proxy before its page."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ from demo.workspace import WorkspaceError
 PAGE = b"<html><head><title>page</title></head></html>"
 
 
-class Inner(BaseHTTPRequestHandler):
-    """Stands for local-slack: a page, an echo, and an upgrade that then echoes bytes."""
+class FakeLocalSlack(BaseHTTPRequestHandler):
+    """In place of local-slack: a page, an echo, and an upgraded connection that returns bytes reversed."""
 
     protocol_version = "HTTP/1.1"
 
@@ -49,22 +49,22 @@ class Inner(BaseHTTPRequestHandler):
 
 
 @pytest.fixture
-def front() -> Iterator[PageProxy]:
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Inner)
+def proxy() -> Iterator[PageProxy]:
+    server = ThreadingHTTPServer(("127.0.0.1", 0), FakeLocalSlack)
     server.daemon_threads = True
     thread = threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True)
     thread.start()
-    front = PageProxy(server.server_port)
-    front.start()
-    yield front
-    front.stop()
+    proxy = PageProxy(server.server_port)
+    proxy.start()
+    yield proxy
+    proxy.stop()
     server.shutdown()
     thread.join()
     server.server_close()
 
 
-def ask(front: PageProxy, verb: str, path: str, body: bytes = b"") -> bytes:
-    connection = http.client.HTTPConnection(front.url.removeprefix("http://"), timeout=5)
+def request(proxy: PageProxy, verb: str, path: str, body: bytes = b"") -> bytes:
+    connection = http.client.HTTPConnection(proxy.url.removeprefix("http://"), timeout=5)
     try:
         connection.request(verb, path, body)
         return connection.getresponse().read()
@@ -73,43 +73,41 @@ def ask(front: PageProxy, verb: str, path: str, body: bytes = b"") -> bytes:
 
 
 @pytest.mark.parametrize("path", ["/", "/?x=1"])
-def test_the_page_gets_our_script_before_its_own(front: PageProxy, path: str) -> None:
-    page = ask(front, "GET", path).decode()
+def test_our_script_runs_before_the_pages_own(proxy: PageProxy, path: str) -> None:
+    page = request(proxy, "GET", path).decode()
     assert page.startswith("<html><head><script>")
     assert "window.WebSocket = class" in page
     assert page.endswith("</script><title>page</title></head></html>")
 
 
-def test_all_else_passes_through_bodies_too(front: PageProxy) -> None:
-    assert ask(front, "GET", "/api/files.info?file=F1") == b"/api/files.info?file=F1"
+def test_other_requests_pass_through_unchanged(proxy: PageProxy) -> None:
+    assert request(proxy, "GET", "/api/files.info?file=F1") == b"/api/files.info?file=F1"
     large = bytes(range(256)) * 4_000
-    assert ask(front, "POST", "/upload/v1/x", large) == large
+    assert request(proxy, "POST", "/upload/v1/x", large) == large
 
 
-def test_a_websocket_s_bytes_pass_through_both_ways(front: PageProxy) -> None:
-    host, _, port = front.url.removeprefix("http://").partition(":")
+def test_websocket_bytes_pass_through_both_ways(proxy: PageProxy) -> None:
+    host, _, port = proxy.url.removeprefix("http://").partition(":")
     with socket.create_connection((host, int(port)), 5) as line:
         line.sendall(b"GET /ui HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\nabcd")
-        got = b""
-        while not got.endswith(b"dcba"):
+        received = b""
+        while not received.endswith(b"dcba"):
             chunk = line.recv(4096)
-            assert chunk, got
-            got += chunk
-    assert got.startswith(b"HTTP/1.1 101")
+            assert chunk, received
+            received += chunk
+    assert received.startswith(b"HTTP/1.1 101")
 
 
-def test_a_door_that_is_closed_hangs_up_on_everybody(front: PageProxy) -> None:
-    host, _, port = front.url.removeprefix("http://").partition(":")
+def test_a_stopped_proxy_closes_its_connections(proxy: PageProxy) -> None:
+    host, _, port = proxy.url.removeprefix("http://").partition(":")
     with socket.create_connection((host, int(port)), 5) as line:
         line.sendall(b"GET /half")
-        assert ask(front, "GET", "/x") == b"/x"
-        front.stop()
+        assert request(proxy, "GET", "/x") == b"/x"
+        proxy.stop()
         assert line.recv(10) == b""
 
 
-def test_the_variable_names_the_binary_and_must_be_right(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_the_variable_must_name_an_existing_binary(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     binary = tmp_path / "local-slack"
     monkeypatch.setenv("FINETUNE_LOCAL_SLACK", str(binary))
     with pytest.raises(WorkspaceError, match="which does not exist"):
@@ -118,7 +116,7 @@ def test_the_variable_names_the_binary_and_must_be_right(
     assert find_local_slack() == binary
 
 
-def test_a_binary_that_does_not_start_is_a_sentence_with_what_it_said(tmp_path: Path) -> None:
+def test_a_binary_that_does_not_start_is_reported_with_its_output(tmp_path: Path) -> None:
     binary = tmp_path / "local-slack"
     binary.write_text("#!/bin/sh\necho wrong libc\nexit 1\n")
     binary.chmod(0o755)
@@ -130,5 +128,9 @@ def test_the_workspace_has_socket_mode_the_people_and_their_direct_messages() ->
     config: dict[str, Any] = workspace_config((ANA, BEN), (TICKETS,))
     assert config["app"]["mode"] == "socket"
     assert [user["id"] for user in config["users"]] == [ANA.id, BEN.id]
-    places = {channel["id"]: channel["members"] for channel in config["channels"]}
-    assert places == {TICKETS.id: list(TICKETS.members), "D0ANA": [ANA.id, BOT.id], "D0BEN": [BEN.id, BOT.id]}
+    members = {channel["id"]: channel["members"] for channel in config["channels"]}
+    assert members == {
+        TICKETS.id: list(TICKETS.members),
+        "D0ANA": [ANA.id, BOT.id],
+        "D0BEN": [BEN.id, BOT.id],
+    }

@@ -1,4 +1,4 @@
-"""The Slack emulator against slack_sdk and Bolt themselves: what Slack would do, it does."""
+"""The Slack emulator behaves as Slack does, seen from slack_sdk and Bolt."""
 
 from __future__ import annotations
 
@@ -79,34 +79,34 @@ def only(messages: tuple[PostedMessage, ...]) -> PostedMessage:
     return messages[0]
 
 
-# What people do reaches Bolt.
+# People's actions reach Bolt.
 
 
-def test_bolt_takes_the_signature_and_the_asker_alone_sees_the_ack(slack: SlackEmulator, app: App) -> None:
+def test_bolt_accepts_the_signature_and_only_the_sender_sees_the_ack(slack: SlackEmulator, app: App) -> None:
     app.command("/finetune")(
         lambda ack, command: ack(f"you said {command['text']} in {command['channel_name']}")
     )
     slack.command(ANA.id, TICKETS.id, "/finetune estimate tickets")
-    said = only(slack.ephemerals(ANA.id))
-    assert (said.text, said.only_for) == ("you said estimate tickets in ml-tickets", ANA.id)
+    reply = only(slack.ephemerals(ANA.id))
+    assert (reply.text, reply.only_for) == ("you said estimate tickets in ml-tickets", ANA.id)
     assert slack.messages(TICKETS.id) == slack.ephemerals(BEN.id) == ()
 
 
 def test_a_wrong_signature_is_refused_by_bolt(slack: SlackEmulator, app: App) -> None:
     app.command("/finetune")(lambda ack: ack())
     with serving(app) as url:
-        assert BotClient(url, "another secret").read_form("/finetune", {"command": "/finetune"}).status == 401
+        assert BotClient(url, "another secret").form("/finetune", {"command": "/finetune"}).status == 401
     assert signature("s", b"x", 100) == signature("s", b"x", 100) != signature("s", b"y", 100)
 
 
-def test_names_in_a_command_come_escaped(slack: SlackEmulator, app: App) -> None:
+def test_names_in_a_command_are_escaped(slack: SlackEmulator, app: App) -> None:
     app.command("/finetune")(lambda ack, command: ack(command["text"]))
     slack.command(ANA.id, TICKETS.id, "/finetune ask @ben in #ml-tickets not@ben")
     text = only(slack.ephemerals(ANA.id)).text
     assert text == f"ask <@{BEN.id}|ben> in <#{TICKETS.id}|ml-tickets> not@ben"
 
 
-def test_a_bot_that_is_late_or_broken_is_seen_by_the_person(slack: SlackEmulator, app: App) -> None:
+def test_a_person_sees_that_a_bot_is_late_or_broken(slack: SlackEmulator, app: App) -> None:
     app.command("/slow")(lambda ack: (time.sleep(0.5), ack()))
     with pytest.raises(NotAnswered, match=r"/slow: the bot gave no answer in 0\.\d s"):
         slack.command(ANA.id, TICKETS.id, "/slow")
@@ -114,18 +114,14 @@ def test_a_bot_that_is_late_or_broken_is_seen_by_the_person(slack: SlackEmulator
         slack.command(ANA.id, TICKETS.id, "/unknown")
 
 
-def test_a_modal_goes_there_and_back(slack: SlackEmulator, app: App, tmp_path: Path) -> None:
+def test_a_modal_is_opened_filled_and_submitted(slack: SlackEmulator, app: App, tmp_path: Path) -> None:
     seen: list[Any] = []
     app.command("/finetune")(lambda ack, body, client: (ack(), client.views_open(**_opened(body))))
     app.view("upload")(lambda ack, view: (seen.append(view), ack()))
     slack.command(ANA.id, TICKETS.id, "/finetune upload")
     modal = wait_until(lambda: slack.view(ANA.id), "the modal")
-    assert (modal.callback_id, modal.title, modal.submit, modal.private_metadata) == (
-        "upload",
-        "Go",
-        "Go",
-        "m",
-    )
+    assert (modal.callback_id, modal.private_metadata) == ("upload", "m")
+    assert (modal.title, modal.submit) == ("Go", "Go")
     path = tmp_path / "tickets.csv"
     path.write_text("text,label\n")
     file = slack.upload(ANA.id, path)
@@ -135,7 +131,7 @@ def test_a_modal_goes_there_and_back(slack: SlackEmulator, app: App, tmp_path: P
     assert values["name"]["n"] == {"type": "plain_text_input", "value": "tickets"}
     assert values["kind"]["k"]["selected_option"]["value"] == "csv"
     assert values["note"]["o"]["value"] == "as it was"
-    assert [found["id"] for found in values["file"]["f"]["files"]] == [file]
+    assert [uploaded["id"] for uploaded in values["file"]["f"]["files"]] == [file]
     assert slack.view(ANA.id) is None
 
 
@@ -143,7 +139,7 @@ def _opened(body: dict[str, Any]) -> dict[str, Any]:
     return {"trigger_id": body["trigger_id"], "view": upload_view()}
 
 
-def test_slack_itself_stops_an_unfinished_form(slack: SlackEmulator, app: App) -> None:
+def test_slack_rejects_an_incomplete_form(slack: SlackEmulator, app: App) -> None:
     app.command("/finetune")(lambda ack, body, client: (client.views_open(**_opened(body)), ack()))
     slack.command(ANA.id, TICKETS.id, "/finetune upload")
     shown = slack.submit_modal(ANA.id, {"name": "x" * 21})
@@ -167,7 +163,7 @@ def test_slack_itself_stops_an_unfinished_form(slack: SlackEmulator, app: App) -
         ({"response_action": "clear"}, None, {}),
     ],
 )
-def test_what_an_ack_does_to_the_modal(
+def test_an_ack_changes_the_modal(
     slack: SlackEmulator,
     app: App,
     tmp_path: Path,
@@ -175,9 +171,9 @@ def test_what_an_ack_does_to_the_modal(
     title: str | None,
     errors: dict[str, str],
 ) -> None:
-    said = ack
+    answer = ack
     app.command("/finetune")(lambda ack, body, client: (client.views_open(**_opened(body)), ack()))
-    app.view("upload")(lambda ack: ack(**said))
+    app.view("upload")(lambda ack: ack(**answer))
     slack.command(ANA.id, TICKETS.id, "/finetune upload")
     (tmp_path / "a.csv").write_text("a")
     file = slack.upload(ANA.id, tmp_path / "a.csv")
@@ -226,19 +222,19 @@ def test_events_reach_the_bot(slack: SlackEmulator, app: App, client: WebClient,
     )
     (tmp_path / "a.csv").write_text("a")
     slack.upload(ANA.id, tmp_path / "a.csv", channel=slack.dm(ANA.id))
-    said = slack.say(ANA.id, TICKETS.id, f"hello <@{slack.access.bot_user}>")
+    mention = slack.say(ANA.id, TICKETS.id, f"hello <@{slack.access.bot_user}>")
     slack.open_home(BEN.id)
     home = wait_until(lambda: slack.home(BEN.id), "the home")
     assert home.blocks[0]["text"]["text"] == "Go"
     assert wait_until(lambda: slack.messages(slack.dm(ANA.id))[1:], "the answer")[0].text == "file"
-    assert wait_until(lambda: slack.messages(TICKETS.id)[1:], "the answer")[0].thread_ts == said
+    assert wait_until(lambda: slack.messages(TICKETS.id)[1:], "the answer")[0].thread_ts == mention
 
 
 def _home() -> dict[str, Any]:
     return {"type": "home", "blocks": [{"type": "header", "text": PLAIN}]}
 
 
-def test_the_same_event_can_come_twice(slack: SlackEmulator, app: App) -> None:
+def test_an_event_can_be_repeated(slack: SlackEmulator, app: App) -> None:
     seen: list[str] = []
     app.event("app_home_opened")(lambda body: seen.append(body["event_id"]))
     slack.open_home(ANA.id)
@@ -250,7 +246,7 @@ def test_the_same_event_can_come_twice(slack: SlackEmulator, app: App) -> None:
 # Files.
 
 
-def test_a_person_s_file_is_read_by_the_bot_only_with_its_token(
+def test_the_bot_reads_a_persons_file_only_with_its_token(
     slack: SlackEmulator, client: WebClient, tmp_path: Path
 ) -> None:
     (tmp_path / "tickets.csv").write_bytes("text,label\nnaïve,x\n".encode())
@@ -276,12 +272,11 @@ def test_files_upload_v2_puts_a_png_into_a_thread(slack: SlackEmulator, client: 
     assert (reply.thread_ts, reply.files[0].mimetype, reply.files[0].size) == (ts, "image/png", len(png))
 
 
-# Strict like Slack.
+# As strict as Slack.
 
 
-@pytest.mark.parametrize(
-    ("method", "args", "error"),
-    [
+def test_slacks_refusals(client: WebClient) -> None:
+    cases: list[tuple[str, dict[str, Any], str]] = [
         ("chat.nonsense", {}, "unknown_method"),
         ("chat.postMessage", {"channel": "C0NOWHERE", "text": "x"}, "channel_not_found"),
         ("chat.postMessage", {"channel": TICKETS.id}, "no_text"),
@@ -296,12 +291,11 @@ def test_files_upload_v2_puts_a_png_into_a_thread(slack: SlackEmulator, client: 
         ("files.completeUploadExternal", {"files": [{"id": "F1"}]}, "file_not_found"),
         ("users.info", {"user": "U1"}, "user_not_found"),
         ("usergroups.users.list", {"usergroup": "S1"}, "no_such_subteam"),
-    ],
-)
-def test_slack_s_refusals(client: WebClient, method: str, args: dict[str, Any], error: str) -> None:
-    with pytest.raises(SlackApiError) as refusal:
-        client.api_call(method, json=args)
-    assert refusal.value.response["error"] == error
+    ]
+    for method, args, error in cases:
+        with pytest.raises(SlackApiError) as refusal:
+            client.api_call(method, json=args)
+        assert refusal.value.response["error"] == error, method
 
 
 def test_no_token_a_wrong_token_and_a_missing_scope_are_three_errors(
@@ -310,9 +304,9 @@ def test_no_token_a_wrong_token_and_a_missing_scope_are_three_errors(
     for token, error in (("", "not_authed"), ("xoxb-other", "invalid_auth")):
         with pytest.raises(SlackApiError, match=error):
             WebClient(token or None, base_url=slack.access.api_url).auth_test()
-    with SlackEmulator(scopes=["chat:write"]) as poor:
+    with SlackEmulator(scopes=["chat:write"]) as limited:
         with pytest.raises(SlackApiError) as refusal:
-            WebClient(poor.access.bot_token, base_url=poor.access.api_url).users_list()
+            WebClient(limited.access.bot_token, base_url=limited.access.api_url).users_list()
         assert (refusal.value.response["error"], refusal.value.response["needed"]) == (
             "missing_scope",
             "users:read",
@@ -348,9 +342,7 @@ def test_blocks_over_the_limits_are_refused(client: WebClient, block: dict[str, 
     assert complaint in " ".join(refusal.value.response["response_metadata"]["messages"])
 
 
-def test_a_trigger_is_spent_once_and_within_its_time(
-    slack: SlackEmulator, app: App, client: WebClient
-) -> None:
+def test_a_trigger_works_once_and_expires(slack: SlackEmulator, app: App, client: WebClient) -> None:
     triggers: list[str] = []
     app.command("/finetune")(lambda ack, body: (ack(), triggers.append(body["trigger_id"])))
     slack.command(ANA.id, TICKETS.id, "/finetune")
@@ -382,7 +374,7 @@ def test_a_view_is_updated_under_its_id_and_only_with_the_latest_hash(
     assert modal and modal.callback_id == "second"
 
 
-def test_a_response_url_dies_after_five_uses(slack: SlackEmulator, app: App) -> None:
+def test_a_response_url_works_five_times(slack: SlackEmulator, app: App) -> None:
     statuses: list[int] = []
     app.command("/finetune")(
         lambda ack, respond: (statuses.extend(respond("x").status_code for _ in range(6)), ack())
@@ -413,21 +405,19 @@ def test_people_groups_and_pages(client: WebClient) -> None:
 # Faults.
 
 
-def test_a_limited_method_says_for_how_long_and_then_works(slack: SlackEmulator, client: WebClient) -> None:
+def test_a_rate_limited_method_says_when_to_retry(slack: SlackEmulator, client: WebClient) -> None:
     slack.fail("chat.postMessage", too_many(7), times=2)
     for _ in range(2):
         with pytest.raises(SlackApiError) as limited:
             client.chat_postMessage(channel=TICKETS.id, text="x")
-        assert (limited.value.response.status_code, limited.value.response.headers["Retry-After"]) == (
-            429,
-            "7",
-        )
+        response = limited.value.response
+        assert (response.status_code, response.headers["Retry-After"]) == (429, "7")
     client.chat_postMessage(channel=TICKETS.id, text="x")
     assert [call.status for call in slack.calls("chat.postMessage")] == [429, 429, 200]
     assert len(slack.messages(TICKETS.id)) == 1
 
 
-def test_a_standing_fault_lasts_until_it_is_healed(slack: SlackEmulator, client: WebClient) -> None:
+def test_a_permanent_fault_lasts_until_it_is_cleared(slack: SlackEmulator, client: WebClient) -> None:
     slack.fail("*", refused("account_inactive"), times=None)
     for _ in range(3):
         with pytest.raises(SlackApiError, match="account_inactive"):
@@ -436,7 +426,7 @@ def test_a_standing_fault_lasts_until_it_is_healed(slack: SlackEmulator, client:
     assert client.auth_test()["ok"]
 
 
-def test_a_fault_sticks_to_a_message_or_to_a_channel(slack: SlackEmulator, client: WebClient) -> None:
+def test_a_fault_can_affect_one_message_or_channel(slack: SlackEmulator, client: WebClient) -> None:
     slack.fail("chat.postMessage", refused("internal_error"), times=None, text="cursed")
     slack.fail("*", refused("is_archived"), times=None, channel=slack.dm(ANA.id))
     for _ in range(2):
@@ -447,7 +437,7 @@ def test_a_fault_sticks_to_a_message_or_to_a_channel(slack: SlackEmulator, clien
         assert client.chat_postMessage(channel=TICKETS.id, text="Another")["ok"]
 
 
-def test_an_edit_can_lose_its_message(slack: SlackEmulator, client: WebClient) -> None:
+def test_an_edit_can_miss_its_message_once(slack: SlackEmulator, client: WebClient) -> None:
     ts = client.chat_postMessage(channel=TICKETS.id, text="x")["ts"]
     slack.fail("chat.update", refused("message_not_found"))
     with pytest.raises(SlackApiError, match="message_not_found"):
@@ -456,14 +446,14 @@ def test_an_edit_can_lose_its_message(slack: SlackEmulator, client: WebClient) -
     assert only(slack.messages(TICKETS.id)).text == "z"
 
 
-def test_a_broken_answer_may_hide_work_that_was_done(slack: SlackEmulator, client: WebClient) -> None:
+def test_a_failed_answer_may_hide_a_finished_call(slack: SlackEmulator, client: WebClient) -> None:
     slack.fail("chat.postMessage", broken(500).after_doing())
     with pytest.raises(SlackApiError):
         client.chat_postMessage(channel=TICKETS.id, text="it is there")
     assert only(slack.messages(TICKETS.id)).text == "it is there"
 
 
-def test_a_cut_line_and_a_slow_answer(slack: SlackEmulator, client: WebClient) -> None:
+def test_connections_can_be_cut_and_answers_delayed(slack: SlackEmulator, client: WebClient) -> None:
     slack.fail("auth.test", cut_off())
     with pytest.raises(OSError):
         client.auth_test()

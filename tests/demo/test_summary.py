@@ -1,7 +1,8 @@
-"""The demo's last lines: every alternative on the same rows, the tuned model, and what follows."""
+"""The demo's last lines: every alternative on the same rows, the tuned model, and the verdict."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 from demo.summary import Summary
@@ -12,11 +13,10 @@ from trainers.evaluation.results import Ladder
 
 def test_the_last_lines_show_the_ladder_the_tuned_model_and_the_verdict() -> None:
     with_tuned = Ladder.from_json(ladder_beside_classical(61, 70))
-    ladder = Ladder.from_json(ladder_beside_classical(61, 70))
-    measured = Ladder(**{**ladder.__dict__, "rungs": ladder.rungs[:1]})
-    told = Summary(measured, result(beside=with_tuned.to_json()), "Not now", Path("a.db"), Path("adapter"))
+    measured = replace(with_tuned, rungs=with_tuned.rungs[:1])
+    summary = Summary(measured, result(beside=with_tuned.to_json()), "Not now", Path("a.db"), Path("adapter"))
 
-    lines = told.lines({"first card": 9.6, "ladder": 71.0, "all": 424.4})
+    lines = summary.lines({"first card": 9.6, "ladder": 71.0, "all": 424.4})
 
     assert lines[0] == f"Right on the same {measured.n} held-out rows:"
     assert "85%" in lines[1] and "tuned" in lines[2] and "%" in lines[2]

@@ -1,4 +1,4 @@
-"""What the terminal shows of a conversation: golden text for the drawing, the emulator for the live part."""
+"""The conversation in the terminal: expected text for its drawing, and the emulator for its live part."""
 
 from __future__ import annotations
 
@@ -35,10 +35,10 @@ def button(text: str) -> Json:
     return {"type": "button", "action_id": text, "text": plain(text)}
 
 
-def seen(*drawn: RenderableType, width: int = 64) -> str:
+def print_plain(*drawn: RenderableType, width: int = 64) -> str:
     console = Console(width=width, file=io.StringIO(), color_system=None)
-    for one in drawn:
-        console.print(one)
+    for item in drawn:
+        console.print(item)
     assert isinstance(console.file, io.StringIO)
     return "\n".join(line.rstrip() for line in console.file.getvalue().splitlines())
 
@@ -60,7 +60,7 @@ def test_a_card_with_everything_a_result_needs() -> None:
         {"type": "context", "elements": [md("run 7"), plain("by Ana")]},
     )
     message = PostedMessage(NOON, TICKETS.id, BOT.id, "fallback", blocks=card)
-    assert seen(render(message, NAMES)) == golden("""
+    assert print_plain(render(message, NAMES)) == golden("""
         Finetune  12:00
           Tuned model is 14 points better
           For @Ben Okafor in #ml-tickets: bold, code, a link <5
@@ -85,14 +85,14 @@ def test_a_card_with_everything_a_result_needs() -> None:
     ],
 )
 def test_single_blocks(block: Json, text: str) -> None:
-    assert seen(draw(block, NAMES)).strip("\n") == text
+    assert print_plain(draw(block, NAMES)).strip("\n") == text
 
 
-def test_an_ephemeral_says_for_whom_and_a_reply_is_indented() -> None:
-    told = PostedMessage(NOON, TICKETS.id, BOT.id, "Only you", only_for=ANA.id)
+def test_an_ephemeral_names_its_reader_and_a_reply_is_indented() -> None:
+    private = PostedMessage(NOON, TICKETS.id, BOT.id, "Only you", only_for=ANA.id)
     png = SharedFile("F1", "loss.png", "image/png", 10_558)
     reply = PostedMessage(NOON, TICKETS.id, BOT.id, "The loss", thread_ts="1.0", files=(png,))
-    assert seen(render(told, NAMES), render(reply, NAMES, edited=True)) == golden("""
+    assert print_plain(render(private, NAMES), render(reply, NAMES, edited=True)) == golden("""
         Finetune  12:00  only visible to Ana Reyes
           Only you
             Finetune  12:00  in the thread  edited
@@ -101,7 +101,7 @@ def test_an_ephemeral_says_for_whom_and_a_reply_is_indented() -> None:
     """)
 
 
-def test_a_modal_shows_what_was_put_in() -> None:
+def test_a_modal_shows_its_answers() -> None:
     options = [{"text": plain("A CSV file"), "value": "csv"}]
     blocks = (
         {"type": "section", "text": md("Tell us *what* it is")},
@@ -128,7 +128,7 @@ def test_a_modal_shows_what_was_put_in() -> None:
     )
     modal = Modal("V1", "upload", "Upload data", blocks, "Check")
     answers = {"n": "tickets", "k": "csv", "f": ["F1"], "c": TICKETS.id}
-    assert seen(render_modal(modal, answers, {**NAMES, "F1": "a.csv"})) == golden("""
+    assert print_plain(render_modal(modal, answers, {**NAMES, "F1": "a.csv"})) == golden("""
         ┌ Upload data
           Tell us what it is
         │ Name: tickets
@@ -167,7 +167,7 @@ def watched(slack: SlackEmulator, *, terminal: bool) -> tuple[Transcript, io.Str
     return Transcript(slack, [TICKETS.id, slack.dm(ANA.id)], console), output
 
 
-def test_off_a_terminal_a_line_comes_with_every_tenth_and_every_stage(
+def test_outside_a_terminal_each_tenth_and_each_stage_prints_a_line(
     slack: SlackEmulator, client: WebClient
 ) -> None:
     transcript, output = watched(slack, terminal=False)
@@ -187,7 +187,7 @@ def test_off_a_terminal_a_line_comes_with_every_tenth_and_every_stage(
     ]
 
 
-def test_of_a_list_the_line_tells_only_what_is_in_work(slack: SlackEmulator, client: WebClient) -> None:
+def test_of_a_list_the_line_shows_only_the_item_in_progress(slack: SlackEmulator, client: WebClient) -> None:
     arms = "✓ classical\n• prompt alone: 120 of 200\n• retrieval: 0 of 200"
     blocks = [
         *card(40)[:1],
@@ -195,13 +195,11 @@ def test_of_a_list_the_line_tells_only_what_is_in_work(slack: SlackEmulator, cli
         {"type": "section", "text": md("████░░ 40%")},
     ]
     ts = client.chat_postMessage(channel=TICKETS.id, text="x", blocks=blocks)["ts"]
-    (message,) = [one for one in slack.messages(TICKETS.id) if one.ts == ts]
+    (message,) = [message for message in slack.messages(TICKETS.id) if message.ts == ts]
     assert progress_line(message, NAMES) == "prompt alone: 120 of 200 · ████░░ 40%"
 
 
-def test_on_a_terminal_the_card_moves_in_place_and_is_written_once(
-    slack: SlackEmulator, client: WebClient
-) -> None:
+def test_in_a_terminal_the_card_is_redrawn_in_place(slack: SlackEmulator, client: WebClient) -> None:
     transcript, output = watched(slack, terminal=True)
     with transcript.running():
         ts = client.chat_postMessage(channel=TICKETS.id, text="x", blocks=card(10))["ts"]
@@ -215,7 +213,7 @@ def test_on_a_terminal_the_card_moves_in_place_and_is_written_once(
     assert "\x1b[" in output.getvalue()
 
 
-def test_people_s_doings_private_answers_and_other_places_are_told_in_order(
+def test_actions_private_replies_and_other_channels_print_in_order(
     slack: SlackEmulator, client: WebClient
 ) -> None:
     transcript, output = watched(slack, terminal=False)
@@ -224,8 +222,8 @@ def test_people_s_doings_private_answers_and_other_places_are_told_in_order(
     client.chat_postMessage(channel=slack.dm(ANA.id), text="Hello Ana")
     transcript.did(BEN.id, "presses [Approve]")
     transcript.refresh()
-    told = [line.strip() for line in output.getvalue().splitlines() if line.strip()]
-    assert [line for line in told if not line.startswith("Finetune")] == [
+    lines = [line.strip() for line in output.getvalue().splitlines() if line.strip()]
+    assert [line for line in lines if not line.startswith("Finetune")] == [
         "Ana Reyes  /finetune help",
         "Five commands",
         "— Ana Reyes's direct messages —",
@@ -235,7 +233,7 @@ def test_people_s_doings_private_answers_and_other_places_are_told_in_order(
     assert "only visible to Ana Reyes" in output.getvalue()
 
 
-def test_waiting_ends_with_what_was_seen_or_says_what_it_waited_for(
+def test_waiting_returns_the_result_or_names_what_did_not_come(
     slack: SlackEmulator, client: WebClient
 ) -> None:
     transcript, _ = watched(slack, terminal=False)
@@ -245,6 +243,6 @@ def test_waiting_ends_with_what_was_seen_or_says_what_it_waited_for(
         transcript.until(lambda: None, "the end", seconds=0)
 
 
-def test_names_cover_people_places_and_the_bot(slack: SlackEmulator) -> None:
+def test_names_cover_people_channels_and_the_bot(slack: SlackEmulator) -> None:
     names = names_in(slack)
     assert (names[ANA.id], names[TICKETS.id], names[BOT.id]) == ("Ana Reyes", "#ml-tickets", "Finetune")

@@ -1,4 +1,4 @@
-"""The toy model, for stories whose training must take seconds."""
+"""A toy model, so that a story's training takes seconds."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 
 from tests.local.conftest import make_model, make_tokenizer
 
-ROOM = 8192  # tokens; to the toy every letter is one, and a prompt with ten examples has about 3,000
+CONTEXT = 8192  # tokens; the toy has one for each letter, and a prompt with ten examples takes about 3,000
 
 
 @pytest.fixture(scope="session")
@@ -18,5 +18,5 @@ def tiny_model_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     make_tokenizer(folder)
     make_model(folder)
     config = folder / "config.json"
-    config.write_text(json.dumps({**json.loads(config.read_text()), "max_position_embeddings": ROOM}))
+    config.write_text(json.dumps({**json.loads(config.read_text()), "max_position_embeddings": CONTEXT}))
     return folder

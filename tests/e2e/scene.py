@@ -1,4 +1,4 @@
-"""Where the stories in a browser play: the page, the workspace behind it, and pictures in the order of the story."""
+"""What stories in a browser share: the page, the workspace behind it, and numbered screenshots."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Scene:
 
 @contextmanager
 def opened(story: str, folder: Path, model: Path, tickets: Path) -> Iterator[Scene]:
-    """A browser at a fresh workspace with the bot in it. `story` names the folder of the pictures."""
+    """Opens a browser at a fresh workspace with the bot in it. `story` names the folder of the screenshots."""
     binary = find_local_slack()
     assert binary is not None, "local-slack is not installed: `make e2e` does it, or set FINETUNE_LOCAL_SLACK"
     shutil.rmtree(SHOTS / story, ignore_errors=True)

@@ -1,4 +1,4 @@
-"""The whole story by buttons and forms: after `/finetune upload` nobody types a command.
+"""From the upload to the result by buttons and forms: after `/finetune upload` nobody types a command.
 
 `finetune run` and its trainer are real child processes; only the model is a toy, so that training takes seconds.
 """
@@ -35,7 +35,7 @@ def scene(tmp_path: Path, tiny_model_dir: Path) -> Iterator[Scene]:
 
 
 def write_with_two_label_columns(path: Path) -> None:
-    """A column `category` and a column `topic`: both could be the label, so somebody has to choose."""
+    """Columns `category` and `topic` could both be the label, so somebody has to choose."""
     with TICKETS_CSV.open(encoding="utf-8", newline="") as source:
         tickets = list(csv.DictReader(source))[:ROWS]
     with path.open("w", encoding="utf-8", newline="") as target:
@@ -45,7 +45,7 @@ def write_with_two_label_columns(path: Path) -> None:
             writer.writerow((ticket["text"], ("old", "new")[number % 2], ticket["label"]))
 
 
-def test_after_the_upload_nobody_types_a_command(scene: Scene) -> None:
+def test_buttons_and_forms_lead_from_an_upload_to_a_result(scene: Scene) -> None:
     upload(scene)
     choose_columns(scene)
     measure(scene)

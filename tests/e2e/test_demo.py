@@ -1,4 +1,4 @@
-"""`finetune demo` from beginning to end, with a toy model: the story, not the score."""
+"""`finetune demo` from beginning to end, with a toy model."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ pytestmark = pytest.mark.e2e
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def test_the_demo_comes_to_its_end_in_the_browser_workspace(
+def test_the_demo_plays_to_its_end_in_the_browser_workspace(
     tiny_model_dir: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     """In the terminal `.ci/run` plays it, with the demo's own model."""
@@ -25,23 +25,21 @@ def test_the_demo_comes_to_its_end_in_the_browser_workspace(
 
     code = play(story)
 
-    said = capfd.readouterr().out
-    assert code == 0, said[-3000:]
-    assert "approved" in said and "held-out rows right" in said and "adapter:" in said
-    done = sqlite3.connect(tmp_path / "demo" / "data" / "finetune.db").execute(
-        "SELECT state, result FROM runs"
-    )
-    ((state, result),) = done.fetchall()
+    output = capfd.readouterr().out
+    assert code == 0, output[-3000:]
+    assert "approved" in output and "held-out rows right" in output and "adapter:" in output
+    database = sqlite3.connect(tmp_path / "demo" / "data" / "finetune.db")
+    ((state, result),) = database.execute("SELECT state, result FROM runs").fetchall()
     assert state == "done" and 50 < json.loads(result)["base"]["n"] <= 200 // 3  # a third at most
 
 
-def test_a_folder_that_no_demo_made_is_left_alone(
+def test_a_folder_that_no_demo_created_is_left_alone(
     tiny_model_dir: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "precious.txt").write_text("mine", encoding="utf-8")
 
     code = play(Story(None, None, None, False, True, tmp_path, tiny_model_dir))
 
-    said = " ".join(capfd.readouterr().out.split())  # lines break anywhere
-    assert code == 1 and "was not created by a demo" in said
+    output = " ".join(capfd.readouterr().out.split())  # lines break anywhere
+    assert code == 1 and "was not created by a demo" in output
     assert (tmp_path / "precious.txt").read_text(encoding="utf-8") == "mine"

@@ -1,6 +1,6 @@
 """local-slack, driven over its control API and its page in Chromium, against a small Bolt app in Socket Mode.
 
-It proves the two drivers that the demo and the big story use; the product's own story is in another file.
+It tests the two drivers that the demo and test_story.py use.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def option(value: str) -> Json:
 
 
 def chosen(state: Json) -> list[str]:
-    return [one["value"] for one in state["selected_options"]]
+    return [option["value"] for option in state["selected_options"]]
 
 
 def field(name: str, element: Json, **more: Any) -> Json:
@@ -136,7 +136,7 @@ CARD: list[Json] = [
 
 
 class Bot:
-    """The app under the drivers; `views` are the submissions it got, `shared` the bytes of files it was shown."""
+    """The app behind the drivers. `views` are the submissions that it received, `shared` the bytes of shared files."""
 
     def __init__(self, slack: LocalSlack) -> None:
         self.client = WebClient(slack.access.bot_token, base_url=slack.access.api_url)
@@ -257,14 +257,14 @@ def test_without_a_bot_a_command_is_not_answered(slack: LocalSlack) -> None:
         slack.command(ANA.id, TICKETS.id, "/finetune help")
 
 
-def test_a_command_s_answer_is_seen_by_its_user(slack: LocalSlack, bot: Bot) -> None:
+def test_only_the_sender_sees_a_commands_answer(slack: LocalSlack, bot: Bot) -> None:
     slack.command(ANA.id, TICKETS.id, "/finetune tell @ben")
-    (said,) = slack.ephemerals(ANA.id)
-    assert (said.text, said.only_for) == (f"You said tell <@{BEN.id}|ben>", ANA.id)
+    (reply,) = slack.ephemerals(ANA.id)
+    assert (reply.text, reply.only_for) == (f"You said tell <@{BEN.id}|ben>", ANA.id)
     assert slack.messages(TICKETS.id) == slack.ephemerals(BEN.id) == ()
 
 
-def test_a_modal_goes_there_and_back(slack: LocalSlack, bot: Bot, csv: Path) -> None:
+def test_a_modal_is_filled_and_submitted(slack: LocalSlack, bot: Bot, csv: Path) -> None:
     slack.command(ANA.id, TICKETS.id, "/finetune upload")
     wait_until(lambda: (view := slack.view(ANA.id)) and view.callback_id == "upload", "the second view")
     assert set(slack.submit_modal(ANA.id, {}).errors) == {"file", "channel"}
@@ -286,7 +286,7 @@ def test_a_click_edits_the_card(slack: LocalSlack, bot: Bot) -> None:
     assert slack.messages(TICKETS.id)[0].text == f"Decided: approve by <@{BEN.id}>"
 
 
-def test_files_threads_and_the_home(slack: LocalSlack, bot: Bot, csv: Path) -> None:
+def test_files_threads_and_the_home_work(slack: LocalSlack, bot: Bot, csv: Path) -> None:
     slack.upload(ANA.id, csv, channel=slack.dm(ANA.id))
     assert wait_until(lambda: bot.shared, "the file")[0] == csv.read_bytes()
     slack.command(ANA.id, TICKETS.id, "/finetune plot")
@@ -300,7 +300,7 @@ def test_files_threads_and_the_home(slack: LocalSlack, bot: Bot, csv: Path) -> N
     wait_until(lambda: "Refreshed" in str(slack.home(BEN.id)), "the new home")
 
 
-def test_what_it_cannot_do_it_says(slack: LocalSlack, bot: Bot) -> None:
+def test_unsupported_actions_are_refused(slack: LocalSlack, bot: Bot) -> None:
     with pytest.raises(Unsupported, match="no message shortcuts"):
         slack.message_shortcut(ANA.id, TICKETS.id, "1.0", "use_as_training_data")
     with pytest.raises(WorkspaceError, match="no message"):
@@ -347,7 +347,7 @@ def test_initial_values_are_sent_untouched(page: Visitor, bot: Bot, csv: Path) -
     assert chosen(values["rungs"]["r"]) == ["zero", "kshot"]
 
 
-def test_several_are_chosen_and_boxes_unticked(page: Visitor, bot: Bot, csv: Path) -> None:
+def test_several_options_are_chosen_and_boxes_unticked(page: Visitor, bot: Bot, csv: Path) -> None:
     page.type("/finetune upload")
     page.wait_for_modal("Upload data")
     page.fill({"File": csv, "Models": "TWO"})
@@ -359,7 +359,7 @@ def test_several_are_chosen_and_boxes_unticked(page: Visitor, bot: Bot, csv: Pat
     assert chosen(values["rungs"]["r"]) == ["kshot"]
 
 
-def test_a_person_approves_in_the_page_after_being_asked(page: Visitor) -> None:
+def test_a_person_approves_after_confirming(page: Visitor) -> None:
     page.type("/finetune card")
     page.act_as("Ben Okafor")
     page.wait_for("Ana asks to tune tickets")
@@ -373,7 +373,7 @@ def test_a_person_approves_in_the_page_after_being_asked(page: Visitor) -> None:
     page.wait_for("Decided: approve by @Ben Okafor")
 
 
-def test_an_ephemeral_is_seen_by_its_user_only(page: Visitor) -> None:
+def test_an_ephemeral_is_visible_to_its_reader_only(page: Visitor) -> None:
     page.act_as("Ana Reyes")
     page.type("/finetune help")
     page.wait_for("You said help")
@@ -383,9 +383,7 @@ def test_an_ephemeral_is_seen_by_its_user_only(page: Visitor) -> None:
     page.wait_for("You said help")
 
 
-def test_a_plot_stands_in_the_thread_and_a_file_goes_by_the_composer(
-    page: Visitor, bot: Bot, csv: Path
-) -> None:
+def test_a_thread_shows_a_plot_and_the_composer_sends_a_file(page: Visitor, bot: Bot, csv: Path) -> None:
     page.type("/finetune plot")
     page.wait_for("1 reply")
     page.open_thread("Run 7 has finished")
@@ -397,7 +395,7 @@ def test_a_plot_stands_in_the_thread_and_a_file_goes_by_the_composer(
     assert wait_until(lambda: bot.shared, "the file")[0] == csv.read_bytes()
 
 
-def test_the_home_shows_and_answers(page: Visitor) -> None:
+def test_the_home_is_shown_and_its_button_works(page: Visitor) -> None:
     page.go_to("Finetune")
     page.wait_in_home("Nothing runs")
     page.press_in_home("Refresh")

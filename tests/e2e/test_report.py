@@ -1,4 +1,4 @@
-"""The report's page in Chromium: on a phone, on a desktop, and printed. Its content: tests/bot/test_story_report.py."""
+"""The report's page in Chromium on a phone, on a desktop and printed. tests/bot/test_story_report.py has its content."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ pytestmark = pytest.mark.e2e
 SHOTS = Path(__file__).parents[1] / "screenshots" / "report"
 PAPER = 680  # CSS pixels of A4's width between the margins
 LONG = "fireworks/accounts-fireworks-models-llama-v3p1-405b-instruct-with-a-name-of-no-end"
-TOO_WIDE = """() => [...document.querySelectorAll("body *")].filter((one) => !one.closest(".scroll table")
-    && one.getBoundingClientRect().right > document.documentElement.clientWidth + 1).map((one) => one.outerHTML)"""
-CUT = """() => [...document.querySelectorAll("table")].filter((one) =>
-    one.scrollWidth > one.parentElement.clientWidth + 1).map((one) => one.outerHTML)"""
+TOO_WIDE = """() => [...document.querySelectorAll("body *")].filter((node) => !node.closest(".scroll table")
+    && node.getBoundingClientRect().right > document.documentElement.clientWidth + 1).map((node) => node.outerHTML)"""
+CUT = """() => [...document.querySelectorAll("table")].filter((table) =>
+    table.scrollWidth > table.parentElement.clientWidth + 1).map((table) => table.outerHTML)"""
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +41,7 @@ def browser() -> Iterator[Browser]:
 
 @pytest.fixture(scope="module")
 def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """Both kinds, with the longest names and the most rows that they may have to show."""
+    """A run's and a measurement's report, with the longest names and the most rows that may occur."""
     folder = tmp_path_factory.mktemp("report")
     rungs = [
         *measurements.RUNGS,
@@ -69,29 +69,29 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         name_of=str,
     )
     measurement = reports.measurement_report(measurements.measurement("done"), ladder, plot, str)
-    written = {"run": folder / "run.html", "measurement": folder / "measurement.html"}
-    for (_, path), html in zip(written.items(), (run, measurement), strict=True):
+    paths = {"run": folder / "run.html", "measurement": folder / "measurement.html"}
+    for (_, path), html in zip(paths.items(), (run, measurement), strict=True):
         path.write_text(html, encoding="utf-8")
-    return written
+    return paths
 
 
 @pytest.mark.parametrize("kind", ["run", "measurement"])
 @pytest.mark.parametrize("width", [390, 1280])
-def test_the_page_fits_and_asks_for_nothing(
+def test_the_page_fits_and_requests_nothing(
     browser: Browser, pages: dict[str, Path], kind: str, width: int
 ) -> None:
-    page, asked = opened(browser, pages[kind], width)
+    page, requests = opened(browser, pages[kind], width)
     assert page.evaluate("document.documentElement.scrollWidth") <= width
     assert page.evaluate(TOO_WIDE) == []
-    assert asked == [pages[kind].as_uri()]
-    assert page.evaluate("[...document.images].filter((one) => !one.naturalWidth).length") == 0
+    assert requests == [pages[kind].as_uri()]
+    assert page.evaluate("[...document.images].filter((image) => !image.naturalWidth).length") == 0
     SHOTS.mkdir(parents=True, exist_ok=True)
     page.screenshot(path=SHOTS / f"{kind}-{width}.png", full_page=True)
     page.close()
 
 
 @pytest.mark.parametrize("kind", ["run", "measurement"])
-def test_it_is_printed_with_no_table_cut(browser: Browser, pages: dict[str, Path], kind: str) -> None:
+def test_no_table_is_cut_in_print(browser: Browser, pages: dict[str, Path], kind: str) -> None:
     page, _ = opened(browser, pages[kind], PAPER)
     page.emulate_media(media="print")
     assert page.evaluate("document.querySelectorAll('table').length") >= 1
@@ -105,9 +105,9 @@ def test_it_is_printed_with_no_table_cut(browser: Browser, pages: dict[str, Path
 
 
 def opened(browser: Browser, path: Path, width: int) -> tuple[Page, list[str]]:
-    """Also what the page asked for, the pictures inside it left out."""
+    """Opens the page. Also returns what it requested, except for its embedded pictures."""
     page = browser.new_page(viewport={"width": width, "height": 900})
-    asked: list[str] = []
-    page.on("request", lambda request: asked.append(request.url))
+    requests: list[str] = []
+    page.on("request", lambda request: requests.append(request.url))
     page.goto(path.as_uri(), wait_until="networkidle")
-    return page, [url for url in asked if not url.startswith("data:")]
+    return page, [url for url in requests if not url.startswith("data:")]

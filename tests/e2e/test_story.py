@@ -1,4 +1,4 @@
-"""The product's story in local-slack's page: two people take a file of tickets to a measured model.
+"""The whole story in local-slack's page: two people take a file of tickets to a measured model.
 
 `finetune run` and its trainer are real child processes; only the model is a toy, so that training takes seconds.
 """
@@ -19,8 +19,8 @@ from tests.e2e.scene import Scene, opened
 pytestmark = pytest.mark.e2e
 
 TICKETS_CSV = Path(__file__).parents[2] / "examples" / "support_tickets.csv"
-ROWS = 300  # a third is held out, and asked three times in prompts of thousands of letters
-MEASURED = "differences below about"  # stands on the card of a measurement alone
+ROWS = 300  # a third is held out; each is asked three times, in prompts of thousands of letters
+MEASURED = "differences below about"  # only on the card of a measurement
 STAGES = "›"
 CLASSIFICATION = TASK_KINDS["classification"]
 PLAN = "current=gpt-4o volume=100M target=local/smollm2-135m"
@@ -78,7 +78,7 @@ def cancel_a_measurement(scene: Scene) -> None:
 
 
 def measure_by_the_form(scene: Scene) -> None:
-    """What was asked before the cancelling is not asked again."""
+    """Questions asked before the cancellation are not asked again."""
     page = scene.page
     page.type("/finetune baseline")
     page.wait_for_modal("Measure alternatives")
@@ -94,8 +94,8 @@ def measure_by_the_form(scene: Scene) -> None:
     scene.shot("measurement-progress")
     page.wait_for(MEASURED, seconds=300)
     scene.shot("ladder-card")
-    said = page.read(MEASURED)
-    assert all(name in said for name in ("classical", "prompt alone", "ten examples", "retrieval", "80%?"))
+    card = page.read(MEASURED)
+    assert all(name in card for name in ("classical", "prompt alone", "ten examples", "retrieval", "80%?"))
     wait_until(lambda: "ladder.png" in plots(scene), "the ladder's plot", seconds=30)
     page.click("Details", inside=MEASURED)
     page.wait_for_modal("Measurement m2")
@@ -162,25 +162,25 @@ def approve(scene: Scene) -> None:
 
 
 def watch(scene: Scene) -> None:
-    """One card, edited in place until the run is done; a picture where its headline or its numbers change."""
+    """One card is edited in place until the run is done. A screenshot shows each new headline or set of numbers."""
     page = scene.page
     page.wait_for(STAGES)
-    seen: list[str] = []
+    cards: list[str] = []
     pictured: set[tuple[str, bool]] = set()
     end = time.monotonic() + 90
-    while "✓ done" not in "".join(seen[-1:]):
-        assert time.monotonic() < end, f"the run did not finish; its card said {seen}"
-        now = page.read(STAGES)
-        if now not in seen:
-            seen.append(now)
-        kind = (headline(now), "Training loss" in now)
+    while "✓ done" not in "".join(cards[-1:]):
+        assert time.monotonic() < end, f"the run did not finish; its cards were {cards}"
+        card = page.read(STAGES)
+        if card not in cards:
+            cards.append(card)
+        kind = (headline(card), "Training loss" in card)
         if kind not in pictured:
             pictured.add(kind)
             scene.shot(f"progress-{len(pictured)}")
         time.sleep(0.2)
-    assert len(seen) >= 3, seen
-    assert any("Training loss" in text for text in seen), seen
-    assert sum(STAGES in str(one.blocks) for one in scene.slack.messages(TICKETS.id)) == 1
+    assert len(cards) >= 3, cards
+    assert any("Training loss" in card for card in cards), cards
+    assert sum(STAGES in str(message.blocks) for message in scene.slack.messages(TICKETS.id)) == 1
 
 
 def headline(card: str) -> str:
@@ -202,7 +202,7 @@ def read_result(scene: Scene) -> None:
 
 
 def plots(scene: Scene) -> set[str]:
-    return {file.name for one in scene.slack.messages(TICKETS.id) for file in one.files}
+    return {file.name for message in scene.slack.messages(TICKETS.id) for file in message.files}
 
 
 def ask_around(scene: Scene) -> None:
@@ -221,9 +221,9 @@ def ask_around(scene: Scene) -> None:
 
 
 def ask(scene: Scene, line: str) -> str:
-    said = scene.page.ask(f"/finetune {line}")
+    reply = scene.page.ask(f"/finetune {line}")
     scene.shot(line.replace(" ", "-"))
-    return said
+    return reply
 
 
 def reject_another(scene: Scene) -> None:
