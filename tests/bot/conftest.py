@@ -1,14 +1,14 @@
-"""The world of the stories: `world` is the usual one, `make_world` one with other rules."""
+"""The fixtures of stories: `world` is the usual world, `make_world` makes one with other rules."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
-from tests.bot.world import Rules, SharedWorkers, World
+from tests.bot.world import MakeWorld, Rules, SharedWorkers, World
 from tests.bot.world import world as running_world
 from tests.peers.hosted import KEY
 
@@ -23,12 +23,12 @@ def shared_workers() -> Iterator[SharedWorkers]:
 @pytest.fixture
 def make_world(
     tmp_path: Path, shared_workers: SharedWorkers, monkeypatch: pytest.MonkeyPatch
-) -> Iterator[Callable[[Rules], World]]:
+) -> Iterator[MakeWorld]:
     monkeypatch.setenv("ACME_KEY", KEY)
     with ExitStack() as stack:
         yield lambda rules: stack.enter_context(running_world(tmp_path, shared_workers, rules))
 
 
 @pytest.fixture
-def world(make_world: Callable[[Rules], World]) -> World:
+def world(make_world: MakeWorld) -> World:
     return make_world(Rules())

@@ -1,19 +1,17 @@
-"""A world whose provider answers for a tuned model only on a machine by the hour."""
+"""A world whose provider serves a tuned model only on a machine that is paid by the hour."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from decimal import Decimal
 from typing import Any
 
 from tests.bot.props import answer
-from tests.bot.world import MODEL, Rules, World
+from tests.bot.world import MODEL, MakeWorld, Rules, World
 from tests.peers.deployments import HostingService
 from tests.peers.fireworks import Fireworks
 from tests.peers.roads import CLASSES, Road, RoadVendor, road_settings
 from trainers.types import Dialect
 
-MakeWorld = Callable[[Rules], World]
 PRICES = {"crusoe": "5.50", "fireworks": "8", "together": "4.25"}
 IDLE_S = 30 * 60
 CATALOGUE_ABILITIES = '"extra_hyperparameters", "method", "suffix", "checkpoints", "estimate", "chat"'
@@ -36,23 +34,23 @@ deploy_base_url = "PROVIDER_URL{path}"
 
 
 def road_row(vendor: RoadVendor, idle_s: int = IDLE_S) -> str:
-    """The lines of a row for a whole road, PROVIDER_URL its address."""
-    place = "PROVIDER_URL/projects/p1" if vendor == "together" else "PROVIDER_URL"
+    """The lines of the provider's row; PROVIDER_URL stands for its address."""
+    base_url = "PROVIDER_URL/projects/p1" if vendor == "together" else "PROVIDER_URL"
     return f"""{CATALOGUE if vendor == "crusoe" else ""}
 serving = "dedicated"
 serving_usd_per_hour = "8.00"
 idle_stop_s = {idle_s}
 deploy_api = "{vendor}"
-deploy_base_url = "{place}"
+deploy_base_url = "{base_url}"
 """
 
 
 def road_world(make_world: MakeWorld, vendor: RoadVendor) -> tuple[World, Road]:
-    """Trains and is hosted at one vendor, whose clock is the world's."""
+    """A world that trains and hosts at one vendor, whose clock is the world's."""
     dialect: Dialect = "openai" if vendor == "crusoe" else vendor
     world = make_world(Rules(vendor=dialect, training="5000.00", budget="500", provider_row=road_row(vendor)))
-    of_vendor = CATALOGUE_ABILITIES if vendor == "crusoe" else world.abilities
-    world.abilities = of_vendor.replace('"chat"', '"deploy"')
+    abilities = CATALOGUE_ABILITIES if vendor == "crusoe" else world.abilities
+    world.abilities = abilities.replace('"chat"', '"deploy"')
     settings = road_settings(vendor, MODEL, Decimal(5000))
     service = CLASSES[vendor](**settings, answer=answer, clock=lambda: world.clock)
     world.provider.service = service
@@ -63,7 +61,7 @@ def road_world(make_world: MakeWorld, vendor: RoadVendor) -> tuple[World, Road]:
 
 
 def host(world: World, api: Any = "crusoe") -> HostingService:
-    """Its provider becomes one with machines, whose clock is the world's."""
+    """Gives the world's provider machines to host models on. Their clock is the world's."""
     world.abilities += ', "deploy"'
     service = HostingService(
         models=(MODEL,), answer=answer, api=api, usd_per_hour=Decimal(PRICES[api]), clock=lambda: world.clock

@@ -1,4 +1,4 @@
-"""What the stories are played with: sixty tickets of three labels, and two models that answer them."""
+"""The stories' data: sixty tickets with three labels, and two models that answer them."""
 
 from __future__ import annotations
 
@@ -12,11 +12,16 @@ from bot.services.dataset_worker import SEED
 from trainers.dataset import Columns, Report, check_file
 
 LABELS = ("billing", "shipping", "refund")
-TUNED = ("ft:", "ftmodel-", "ml_", "accounts/acme/models/")  # as vendors begin the names of tuned models
+TUNED = (
+    "ft:",
+    "ftmodel-",
+    "ml_",
+    "accounts/acme/models/",
+)  # the beginnings of tuned models' names, by vendor
 
 
 def answer(model: str, messages: list[dict[str, Any]]) -> str:
-    """A base model that always says 'billing'; a tuned one that has learnt what the text says."""
+    """The base model always says 'billing'; a tuned one repeats the label that the text names."""
     if not model.startswith(TUNED):
         return "billing"
     return next(label for label in LABELS if label in messages[-1]["content"])
@@ -32,18 +37,18 @@ def tickets_csv(rows: int = 60) -> str:
     return sheet.getvalue()
 
 
-_known: dict[int, tuple[Report, Path]] = {}
+_checked: dict[int, tuple[Report, Path]] = {}
 
 
 def checked_tickets(files: Path, rows: int = 60) -> Report:
-    """The report of `tickets_csv`, made once; its files are copied to where the bot keeps them."""
-    if rows not in _known:
+    """The report on `tickets_csv`, which is checked once. Copies the two parts to the bot's `files`."""
+    if rows not in _checked:
         folder = files.parents[3] / f"checked-{rows}"
         folder.mkdir(exist_ok=True)
         source = folder / "tickets.csv"
         source.write_text(tickets_csv(rows), encoding="utf-8")
-        _known[rows] = check_file(source, source.name, Columns(None, None), folder, SEED), folder
-    report, folder = _known[rows]
+        _checked[rows] = check_file(source, source.name, Columns(None, None), folder, SEED), folder
+    report, folder = _checked[rows]
     for digest in (report.train_sha256, report.holdout_sha256):
         shutil.copy(folder / f"{digest}.jsonl", files)
     return report

@@ -1,6 +1,6 @@
-"""A whole small world: the real Service over real HTTP and SQLite, the Slack emulator, a hosted provider.
+"""A world for stories: the real Service over real HTTP and SQLite, the Slack emulator, and a hosted provider.
 
-Time stands still until a test ticks. `tick` does what the watcher does: one reconcile, then the outbox.
+Time passes only in `tick`, which does what the scheduler does (a reconcile, then the outbox), and in `pass_time`.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ EVERYBODY = (*(person.id for person in PEOPLE), BOT.id)
 PRIVATE = Channel(TICKETS.id, TICKETS.name, EVERYBODY)
 PUBLIC = Channel("C0GENERAL", "general", EVERYBODY, private=False)
 WITHOUT_BOT = Channel("C0ELSE", "elsewhere", tuple(person.id for person in PEOPLE))
-HR = Channel("C0HR", "hr", (DORA.id, BEN.id, CLEO.id, BOT.id))  # ANA is in none of its conversations
+HR = Channel("C0HR", "hr", (DORA.id, BEN.id, CLEO.id, BOT.id))  # without Ana
 OWN = Channel("C0OWN", "own", (ANA.id, BEN.id, BOT.id))
 APPROVERS_GROUP = "S0APPROVE"
 
@@ -58,7 +58,8 @@ START = f"/finetune start tickets current=gpt-4o volume=100M target={TARGET}"
 JOBS = "/fine_tuning/jobs"
 WHY = "quality counts here, not cost"
 SECONDS_A_TICK = 3.0
-PATIENCE_S = float(os.environ.get("FINETUNE_TEST_PATIENCE_S", "20"))  # less where in vain is what is expected
+# lower when the wait is expected to fail, as for mutants
+PATIENCE_S = float(os.environ.get("FINETUNE_TEST_PATIENCE_S", "20"))
 
 VENDORS: tuple[Dialect, ...] = ("together", "fireworks")
 ABILITIES: dict[Dialect, str] = {
@@ -81,12 +82,13 @@ hyperparameter_limits = {{ lora_alpha = [], lora_dropout = [] }}
 """,
 }
 
-Found = TypeVar("Found")
-P, T = ParamSpec("P"), TypeVar("T")
+Result = TypeVar("Result")
+P = ParamSpec("P")
+T = TypeVar("T")
 
 
 class SharedWorkers(WorkerPool):
-    """Survives its Service: one warm process serves all tests. It saves charts as blank pictures unless it `draws`."""
+    """Outlives its Service: one warm process serves all tests. Saves charts as blank pictures unless it `draws`."""
 
     def __init__(self, *, draws: bool = True) -> None:
         super().__init__()
@@ -99,7 +101,7 @@ class SharedWorkers(WorkerPool):
         self._tasks.clear()
 
     def wait(self) -> None:
-        """Until one task more is done, a tenth of a second at most: a tick would only find that it goes on."""
+        """Wait up to 0.1 s for a task to end; a tick would only find it still running."""
         futures = [task.future for task in list(self._tasks.values()) if task.future]
         if futures and not any(future.done() for future in futures):
             wait(futures, timeout=0.1, return_when=FIRST_COMPLETED)
@@ -109,7 +111,7 @@ class SharedWorkers(WorkerPool):
 
 
 class InlineProviderThreads(ProviderThreads):
-    """What is due at a provider is done before the tick goes on, so that a test knows when it is done."""
+    """Runs calls to a provider within the tick, so that a test knows when they are over."""
 
     def begin(self, provider: str, work: Callable[[], None]) -> None:
         work()
@@ -119,10 +121,11 @@ class InlineProviderThreads(ProviderThreads):
 class Rules:
     """The parts of finetune.toml that differ between tests: people, money, and the one hosted provider.
 
-    `budget` is USD a month, `measurement` the most that one may cost, and `training` USD per million tokens. `vendor`
-    names the API that the provider speaks, and `provider_row` adds lines to its row, with PROVIDER_URL for its address;
-    with `provider_is_remote` that address isn't a loopback one, though the provider still answers from this machine.
-    `more` adds lines at the end. `current_ends` is gpt-4o's end date; '' leaves it to the built-in list.
+    `budget` is USD per month, `measurement` the most that one measurement may cost, and `training` USD per million
+    tokens. `vendor` is the API that the provider speaks. `provider_row` adds lines to its row, in which PROVIDER_URL
+    stands for its address; with `provider_is_remote` that address isn't a loopback one, though the provider still
+    answers from this machine. `more` adds lines at the end. `current_ends` is gpt-4o's end date; '' leaves it to the
+    built-in list.
     """
 
     approvers: Sequence[str] = (BEN.id, CLEO.id, DORA.id, GUS.id, EVE.id, ROBO.id)
@@ -142,7 +145,7 @@ class Rules:
 
 @dataclass
 class World:
-    """`clock` is ours: seconds that pass only in `tick` and `pass_time`."""
+    """`clock` is the time in unix seconds. Set `rules` and `abilities`, then `restart`, to change finetune.toml."""
 
     folder: Path
     slack: SlackEmulator
@@ -153,9 +156,9 @@ class World:
     abilities: str = ""
     threads: type[ProviderThreads] = InlineProviderThreads
     clock_error_s: float = 0.0
-    """Seconds by which somebody put the machine's clock forward, while none passed."""
+    """Seconds by which somebody set the machine's clock forward."""
     unacked_deliveries: int = 0
-    """Deliveries that their bot was killed over: they were never acked."""
+    """Deliveries that were never acked because the bot was killed."""
     _service: Service | None = None
 
     def __post_init__(self) -> None:
@@ -210,23 +213,23 @@ class World:
             self.clock += SECONDS_A_TICK
 
     def send(self) -> None:
-        """The outbox, until nothing more may go within the next seconds."""
+        """Send the outbox until nothing is due within the next seconds."""
         while self.service.notices.send_due():
-            self.clock += 1.6  # when the next edit may go, too
+            self.clock += 1.6  # Slack takes the next edit by then
 
     def tick_until(
-        self, look: Callable[[], Found | None], what: str, *, seconds: float = PATIENCE_S
-    ) -> Found:
-        """Tick until there is something."""
+        self, look: Callable[[], Result | None], what: str, *, seconds: float = PATIENCE_S
+    ) -> Result:
+        """Tick until `look` returns something, and return it. `what` names it in the error."""
 
-        def ticked() -> Found | None:
-            found = look()
-            if not found:
+        def look_or_tick() -> Result | None:
+            result = look()
+            if not result:
                 self.tick()
                 self.workers.wait()
-            return found
+            return result
 
-        return wait_until(ticked, what, seconds=max(seconds, PATIENCE_S))
+        return wait_until(look_or_tick, what, seconds=max(seconds, PATIENCE_S))
 
     def tick_until_state(self, state: RunState, number: int = 1) -> Run:
         self.tick_until(lambda: self.run(number).state == state, f"run {number} to be {state}")
@@ -234,27 +237,27 @@ class World:
         return self.run(number)
 
     def tick_until_answered(self, user: Person = ANA) -> str:
-        """Tick until no question to a model waits; the newest that the person alone reads."""
-        self.tick_until(lambda: not self.store.questions.waiting(), "what came of the question")
+        """Tick until all questions to models are answered; the newest message that only this person reads."""
+        self.tick_until(lambda: not self.store.questions.waiting(), "the answer")
         self.send()
         return words_of(self.slack.ephemerals(user.id)[-1])
 
     # People.
 
     def type(self, line: str, *, user: Person = ANA, channel: Channel = PRIVATE) -> str:
-        """Type a command; gives what the person alone reads in answer, '' where nothing."""
+        """Type a command; the replies that only this person reads, '' if there are none."""
         before = len(self.slack.ephemerals(user.id))
         self.slack.command(user.id, channel.id, line)
-        if line.startswith("/finetune estimate "):  # its answer comes after the ack
+        if line.startswith("/finetune estimate "):  # the reply comes after the ack
             self.wait_for_answer(user, before)
         elif line.startswith("/finetune start "):  # and so does a refusal
             wait_until(lambda: not self.store.inbox.waiting(), "the plan or its refusal", seconds=PATIENCE_S)
             if self.store.database.value("SELECT 1 FROM outbox WHERE kind = 'ephemeral' AND state = 'due'"):
                 self.wait_for_answer(user, before)
-        return "\n".join(words_of(one) for one in self.slack.ephemerals(user.id)[before:])
+        return "\n".join(words_of(reply) for reply in self.slack.ephemerals(user.id)[before:])
 
     def wait_for_answer(self, user: Person, before: int) -> None:
-        """Wait until a person has more than `before` messages for them alone."""
+        """Wait until there are more than `before` messages that only this person reads."""
 
         def sent() -> bool:
             self.send()
@@ -271,7 +274,7 @@ class World:
         called: str = "tickets",
         channel: Channel = PRIVATE,
     ) -> Submission:
-        """`/finetune upload`, the form filled in and sent."""
+        """Type `/finetune upload`, and fill in and send its form."""
         self.slack.command(user.id, channel.id, "/finetune upload")
         return self.fill_upload(user, {"file": self.put_file(file, content, user), "name": called})
 
@@ -290,55 +293,55 @@ class World:
     def upload_and_check(
         self, content: str | bytes, *, file: str = "tickets.csv", channel: Channel = PRIVATE
     ) -> Dataset:
-        """The dataset once it is ready or refused, and all that is said of it."""
+        """Upload a file, and tick until the dataset is ready or refused and its messages are sent."""
         assert self.upload(file, content, channel=channel).accepted
         self.tick_until(lambda: self.dataset().state in ("ready", "refused"), "the check")
         self.send()
         return self.dataset()
 
     def click(self, user: Person, action: str, *, channel: Channel = PRIVATE) -> None:
-        """Press the newest such button of the channel."""
+        """Press the channel's newest button for this action."""
         self.slack.click(user.id, channel.id, self.find_button(action, channel).ts, action)
 
     def approve(self, user: Person = BEN, *, channel: Channel = PRIVATE) -> None:
-        """Press Approve, and say why where the form asks for it."""
+        """Press *Approve*, and give a reason if the form asks for one."""
         self.click(user, "approve_plan", channel=channel)
         if self.slack.view(user.id) is not None:
             assert self.slack.submit_modal(user.id, {"reason": WHY}).closed
 
     def click_and_read(self, user: Person, action: str, *, channel: Channel = PRIVATE) -> str:
-        """The same, where it is answered: what the person alone reads, which comes after the ack."""
+        """Press a button; the reply that only this person reads, which comes after the ack."""
         before = len(self.slack.ephemerals(user.id))
         self.click(user, action, channel=channel)
-        said = wait_until(
+        replies = wait_until(
             lambda: self.slack.ephemerals(user.id)[before:], f"an answer to {action}", seconds=PATIENCE_S
         )
-        return words_of(said[0])
+        return words_of(replies[0])
 
     def read_form(self, user: Person) -> str:
-        """What the form says that this person has open."""
+        """All words of the form that this person has open."""
         view = self.slack.view(user.id)
         assert view is not None, "no form is open"
         return "\n".join([view.title, *_texts(list(view.blocks))])
 
     def estimate_details(self) -> str:
-        """Press Details on Ana's newest estimate; what the form says, which is closed again."""
-        seen = reversed(self.slack.ephemerals(ANA.id))
-        card = next(one for one in seen if "estimate_details" in str(one.blocks))
+        """Press *Details* on Ana's newest estimate, read the form and close it."""
+        newest_first = reversed(self.slack.ephemerals(ANA.id))
+        card = next(message for message in newest_first if "estimate_details" in str(message.blocks))
         self.slack.click(ANA.id, PRIVATE.id, card.ts, "estimate_details")
-        said = self.read_form(ANA)
+        details = self.read_form(ANA)
         self.slack.close_modal(ANA.id)
-        return said
+        return details
 
     def plan_details(self, user: Person = BEN) -> str:
-        """Press Details on the newest plan's card; what the form says, which is closed again."""
+        """Press *Details* on the newest plan's card, read the form and close it."""
         self.click(user, "plan_details")
-        said = self.read_form(user)
+        details = self.read_form(user)
         self.slack.close_modal(user.id)
-        return said
+        return details
 
     def start(self, line: str = START, *, user: Person = ANA, channel: Channel = PRIVATE) -> Run:
-        """A ready dataset, a plan, its approval card."""
+        """Ask for a run, whose approval card is sent; seeds the tickets unless there are any."""
         if self.store.datasets.newest("tickets") is None:
             self.seed_dataset(channel=channel)
         assert self.type(line, user=user, channel=channel) == ""
@@ -350,40 +353,42 @@ class World:
         self.approve()
         return self.run(run.id)
 
-    # What is seen.
+    # What people see.
 
     def texts(self, channel: Channel = PRIVATE) -> list[str]:
-        return [words_of(one) for one in self.slack.messages(channel.id)]
+        return [words_of(message) for message in self.slack.messages(channel.id)]
 
     def cards(self, channel: Channel = PRIVATE) -> list[str]:
-        """What stands in the channel itself, threads left aside."""
+        """The messages of the channel outside threads."""
         messages = self.slack.messages(channel.id)
-        return [words_of(one) for one in messages if one.thread_ts in (None, one.ts)]
+        return [words_of(message) for message in messages if message.thread_ts in (None, message.ts)]
 
     def files(self, channel: Channel = PRIVATE) -> list[str]:
-        """Names of the files that the bot posted there."""
-        return [file.name for one in self.slack.messages(channel.id) for file in one.files]
+        """Names of the files in the channel."""
+        return [file.name for message in self.slack.messages(channel.id) for file in message.files]
 
     def tick_until_file(self, name: str) -> None:
-        """Tick until the bot has posted a file of that name: a worker process writes reports after the result."""
+        """Tick until the bot has posted a file of this name; a worker writes reports after the result."""
         self.tick_until(lambda: name in self.files(), name)
 
     def read_file(self, name: str, place: str = PRIVATE.id) -> str:
-        """What is in the newest file of that name there."""
-        files = [file for one in self.slack.messages(place) for file in one.files if file.name == name]
+        """The content of the newest file of this name."""
+        files = [
+            file for message in self.slack.messages(place) for file in message.files if file.name == name
+        ]
         assert files, f"no {name} was posted there"
         return self.slack.content(files[-1].id).decode()
 
     def find_message(self, *parts: str, channel: Channel = PRIVATE) -> str:
-        """The newest message of the channel with all these parts."""
+        """The channel's newest message with all these parts, or an error that shows all messages."""
         for message in reversed(self.slack.messages(channel.id)):
             words = words_of(message)
             if all(part in words for part in parts):
                 return words
-        raise WorkspaceError(f"nobody said {parts}; said was:\n" + "\n---\n".join(self.texts(channel)))
+        raise WorkspaceError(f"no message has {parts}; there are:\n" + "\n---\n".join(self.texts(channel)))
 
     def dms(self, user: Person = ANA) -> list[str]:
-        return [words_of(one) for one in self.slack.messages(self.slack.dm(user.id))]
+        return [words_of(message) for message in self.slack.messages(self.slack.dm(user.id))]
 
     def find_button(self, action: str, channel: Channel = PRIVATE) -> PostedMessage:
         for message in reversed(self.slack.messages(channel.id)):
@@ -392,33 +397,36 @@ class World:
         raise WorkspaceError(f"no message has the button {action}")
 
     def has_button(self, action: str) -> bool:
-        return any(f'"{action}"' in json.dumps(list(one.blocks)) for one in self.slack.messages(PRIVATE.id))
+        messages = self.slack.messages(PRIVATE.id)
+        return any(f'"{action}"' in json.dumps(list(message.blocks)) for message in messages)
 
-    # What is remembered.
+    # What is stored.
 
     def run(self, number: int = 1) -> Run:
-        found: Run | None = self.store.runs.get(number)
-        assert found is not None
-        return found
+        run: Run | None = self.store.runs.get(number)
+        assert run is not None
+        return run
 
     def newest_run(self) -> Run:
-        found: Run = self.store.runs.newest(1)[0]
-        return found
+        run: Run = self.store.runs.newest(1)[0]
+        return run
 
     def dataset(self) -> Dataset:
-        found: Dataset = self.store.datasets.all()[0]
-        return found
+        """The newest upload, whatever its state."""
+        dataset: Dataset = self.store.datasets.all()[0]
+        return dataset
 
     def ledger(self, number: int = 1) -> dict[str, int]:
+        """Micro-dollars of a run by kind of entry."""
         rows = self.store.database.rows("SELECT kind, micros FROM ledger WHERE run_id = ?", (number,))
         return {row["kind"]: row["micros"] for row in rows}
 
     def jobs(self) -> int:
-        """How many jobs the company has: its record, not ours."""
+        """How many jobs the provider has, by its own record."""
         return len(self.provider.service.jobs)
 
     def files_at_provider(self) -> list[str]:
-        """Uploaded files that the company still holds."""
+        """Names of the training files that the provider still holds."""
         return [file.name for file in self.provider.service.files.values() if file.purpose == "fine-tune"]
 
     def seed_dataset(
@@ -429,7 +437,7 @@ class World:
         called: str = "tickets",
         rows: int = 60,
     ) -> Dataset:
-        """As an upload leaves it, without the fetching and the worker. Savings are shown from 200 rows on."""
+        """A ready dataset as an upload leaves it. Estimates show savings from 200 rows on."""
         files = self.service.settings.files
         report = checked_tickets(files, rows)
         store = self.store
@@ -446,14 +454,15 @@ class World:
     def _settings(self) -> Settings:
         config = self.folder / "finetune.toml"
         config.write_text(self._toml(), encoding="utf-8")
-        door = self.slack.access
-        tokens = {"SLACK_BOT_TOKEN": door.bot_token, "SLACK_SIGNING_SECRET": door.signing_secret}
+        access = self.slack.access
+        tokens = {"SLACK_BOT_TOKEN": access.bot_token, "SLACK_SIGNING_SECRET": access.signing_secret}
         return load_settings(tokens, config)
 
     def _provider_url(self) -> str:
-        far = self.provider.url.replace("127.0.0.1", "0.0.0.0")  # noqa: S104 - an address to connect to
         path = self.provider.service.path if isinstance(self.provider.service, Vendor) else ""
-        return (far if self.rules.provider_is_remote else self.provider.url) + path
+        if self.rules.provider_is_remote:
+            return self.provider.url.replace("127.0.0.1", "0.0.0.0") + path  # noqa: S104 - an address to connect to
+        return self.provider.url + path
 
     def _toml(self) -> str:
         rules = self.rules
@@ -501,15 +510,15 @@ MakeWorld = Callable[[Rules], World]
 def _provider(rules: Rules) -> Hosted:
     if rules.vendor == "openai":
         return Hosted(Company(models=(MODEL,), answer=answer))
-    prices = {"usd_per_million": Decimal(rules.training)}
+    price = Decimal(rules.training)
     if rules.vendor == "together":
-        return Hosted(Together(models=(MODEL,), answer=answer, **prices))
-    return FireworksHosted(Fireworks(models=(MODEL,), answer=answer, **prices))
+        return Hosted(Together(models=(MODEL,), answer=answer, usd_per_million=price))
+    return FireworksHosted(Fireworks(models=(MODEL,), answer=answer, usd_per_million=price))
 
 
 @contextmanager
 def world(folder: Path, workers: SharedWorkers, rules: Rules) -> Iterator[World]:
-    """Running, and closed with a look back: nothing that we sent was malformed, every request was acked."""
+    """A running world. At its end, nothing sent to Slack was malformed, and every delivery was acked in time."""
     provider = _provider(rules)
     groups = {APPROVERS_GROUP: (CLEO.id,)}
     with (
@@ -518,27 +527,29 @@ def world(folder: Path, workers: SharedWorkers, rules: Rules) -> Iterator[World]
         ) as slack,
         provider,
     ):
-        made = World(folder, slack, provider, workers, rules)
-        made.boot()
+        world = World(folder, slack, provider, workers, rules)
+        world.boot()
         try:
-            yield made
+            yield world
         finally:
-            made.stop()
+            world.stop()
         malformed = {"invalid_blocks", "invalid_arguments", "msg_blocks_too_long", "no_text"}
         assert not [call for call in slack.calls() if call.error in malformed]
-        assert not [sent for sent in slack.deliveries if sent.acked and sent.seconds > 2]
-        assert len([sent for sent in slack.deliveries if not sent.acked]) == made.unacked_deliveries
+        deliveries = slack.deliveries
+        assert not [delivery for delivery in deliveries if delivery.acked and delivery.seconds > 2]
+        unacked = [delivery for delivery in deliveries if not delivery.acked]
+        assert len(unacked) == world.unacked_deliveries
 
 
 def words_of(message: PostedMessage) -> str:
-    """All that a person can read in a message, the fallback text first."""
+    """All words of a message and its files' names; the fallback text comes first."""
     return "\n".join([message.text, *_texts(list(message.blocks)), *(file.name for file in message.files)])
 
 
 def _texts(node: Any) -> Iterator[str]:
     if isinstance(node, list):
-        for one in node:
-            yield from _texts(one)
+        for child in node:
+            yield from _texts(child)
     elif isinstance(node, dict):
         for key, value in node.items():
             if key == "text" and isinstance(value, str):

@@ -1,4 +1,4 @@
-"""The report's page in Chromium on a phone, on a desktop and printed. tests/bot/test_story_report.py has its content."""
+"""The report's page in Chromium on a phone, on a desktop and printed (its content: tests/bot/test_story_report.py)."""
 
 from __future__ import annotations
 
