@@ -106,8 +106,8 @@ def run_and_kill(world: World, answers: Sequence[int]) -> None:
     """Run the bot as processes of its own. SIGKILL ends each after so many answers, with questions in flight."""
     world.stop()
     world.provider.slow_s = 0.05
-    door = world.slack.access
-    environment = {"SLACK_BOT_TOKEN": door.bot_token, "SLACK_SIGNING_SECRET": door.signing_secret}
+    access = world.slack.access
+    environment = {"SLACK_BOT_TOKEN": access.bot_token, "SLACK_SIGNING_SECRET": access.signing_secret}
     database = f"file:{world.folder}/data/finetune.db?mode=ro"
     with closing(sqlite3.connect(database, uri=True)) as file, ForkHost() as forks:
 

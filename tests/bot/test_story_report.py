@@ -15,10 +15,10 @@ from tests.cards.test_page import Reader
 
 
 def write_report(world: World, out: Path, subject: str = "1") -> Result:
-    door = world.slack.access
+    access = world.slack.access
     environment = {
         "FINETUNE_CONFIG": str(world.folder / "finetune.toml"),
-        "SLACK_BOT_TOKEN": door.bot_token,
+        "SLACK_BOT_TOKEN": access.bot_token,
     }
     return CliRunner().invoke(
         main, ["report", subject, "--out", str(out)], env=environment, catch_exceptions=False

@@ -94,8 +94,8 @@ def test_no_prompt_has_sealed_rows_until_a_promotion_opens_them(make_world: Make
     assert f"{report.n_sealed} rows" in world.find_message("Sealed until a promotion")
     measure(world, f"{BASELINE} rungs=zero,kshot")
     train(world)
-    asked = "\n".join(text for _, text in questions)
-    assert asked and not [question for question in sealed if question in asked]
+    prompts = "\n".join(text for _, text in questions)
+    assert prompts and not [question for question in sealed if question in prompts]
     held = report.n_holdout
     assert f"The {held} held-out rows were looked at twice." in read_details(world)
 

@@ -15,9 +15,9 @@ from demo.slack_emulator import SlackEmulator
 
 
 def bolt_app(slack: SlackEmulator) -> App:
-    door = slack.access
-    client = WebClient(door.bot_token, base_url=door.api_url)
-    return App(client=client, signing_secret=door.signing_secret, process_before_response=False)
+    access = slack.access
+    client = WebClient(access.bot_token, base_url=access.api_url)
+    return App(client=client, signing_secret=access.signing_secret, process_before_response=False)
 
 
 @contextmanager
