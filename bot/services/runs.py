@@ -19,6 +19,11 @@ from bot.values.runs import Progress, Refusal, RunResult
 from storage.records import OPEN_RUN_STATES, Run, Wish
 
 LATEST, SEARCHED = 15, 200
+PAUSABLE = (
+    "approved",
+    "creating",
+    "training",
+)  # a pause asked for before the job exists is carried out once it does
 
 
 def open_runs(context: AppContext, names: Collection[str]) -> list[RunSummary]:
@@ -88,7 +93,7 @@ def ask_pause(context: AppContext, number: int, person: str, here: str | None = 
     run = _find_visible(context, number, person, here, "pause")
     if run is None:
         return no_such_run(number)
-    if run.state in OPEN_RUN_STATES and (run.wish == "pause" or (is_paused(run) and run.wish is None)):
+    if run.state in PAUSABLE and (run.wish == "pause" or (is_paused(run) and run.wish is None)):
         return Refusal(f"Run {number} is already paused. `/finetune resume {number}` continues it.")
     denied = _pause_refusal(context, run, person)
     return denied or _record_wish(context, run, "pause", person, f"Pausing run {number} …")
@@ -114,7 +119,7 @@ def is_paused(run: Run) -> bool:
 def _pause_refusal(context: AppContext, run: Run, person: str) -> Refusal | None:
     if run.state not in OPEN_RUN_STATES:
         return Refusal(f"Run {run.id} is over already: it {STATE_TEXTS[run.state]}.")
-    if run.state not in ("approved", "creating", "training"):
+    if run.state not in PAUSABLE:
         return Refusal(f"Only training can be paused, and run {run.id} {STATE_TEXTS[run.state]}.")
     if not notifications.can_pause(context, run):
         title = escape(context.settings.title_of(run.provider))

@@ -102,3 +102,11 @@ def test_only_the_requester_and_approvers_pause_and_nobody_twice(world: World) -
     world.type("/finetune cancel 1", user=CLEO)
     world.tick_until_state("cancelled")
     assert "over already: it was cancelled" in world.type("/finetune pause 1", user=CLEO)
+
+
+def test_a_pause_that_came_too_late_says_that_only_training_can_be_paused(world: World) -> None:
+    start_training(world)
+    world.tick_until_state("evaluating")
+    run = world.run()
+    world.store.runs.move(run, "evaluating", now=world.clock, wish="pause", wished_by=ANA.id)
+    assert "Only training can be paused" in world.type("/finetune pause 1")
