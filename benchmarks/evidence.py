@@ -130,17 +130,17 @@ def load_bitext() -> list[Example]:
 
 
 def check_findings(what: str, rows: Sequence[Example], of_each: int = 30) -> bool:
-    """Checks that every fault, planted or already in the rows, is found on its line, and nothing else is."""
+    """Checks that every fault, planted or already in the rows, is reported on its line, and nothing else is."""
     plain = [(row.prompt[-1].content, row.answer) for row in rows]
     flawed = add_flaws(plain, 1, of_each)
     held = [make_example(text, label, line) for line, (text, label) in enumerate(flawed.held, 1)]
-    found = lines_of(check_rows(flawed.rows, held=held))
-    found["near copies"] = set().union(*(found.get(code, set()) for code in NEAR))
+    reported = lines_of(check_rows(flawed.rows, held=held))
+    reported["near copies"] = set().union(*(reported.get(code, set()) for code in NEAR))
     fits = [
-        compare_lines(f"{what}: {code}", found.get(code, set()), lines)
+        compare_lines(f"{what}: {code}", reported.get(code, set()), lines)
         for code, lines in flawed.lines.items()
     ]
-    recall = len(flawed.reworded & found["near copies"]) / len(flawed.reworded)
+    recall = len(flawed.reworded & reported["near copies"]) / len(flawed.reworded)
     fits.append(
         print_result(
             "a word or two changed", f"{recall:.0%} of them near copies", "75% or more", recall >= 0.75
@@ -150,8 +150,10 @@ def check_findings(what: str, rows: Sequence[Example], of_each: int = 30) -> boo
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "broken.jsonl"
         path.write_text("\n".join(lines), encoding="utf-8")
-        found = lines_of(check_file(path, path.name, Columns(), None, 7, limits=EVERY_LINE))
-    fits += [compare_lines(f"{what}: {code}", found.get(code, set()), where) for code, where in wrong.items()]
+        reported = lines_of(check_file(path, path.name, Columns(), None, 7, limits=EVERY_LINE))
+    fits += [
+        compare_lines(f"{what}: {code}", reported.get(code, set()), where) for code, where in wrong.items()
+    ]
     return all(fits)
 
 
@@ -216,15 +218,15 @@ def lines_of(report: Report) -> dict[str, set[int]]:
     return dict(lines)
 
 
-def compare_lines(what: str, found: set[int], wrong: Set[int]) -> bool:
-    right = len(found & wrong)
-    precision, recall = right / max(len(found), 1), right / max(len(wrong), 1)
+def compare_lines(what: str, reported: set[int], wrong: Set[int]) -> bool:
+    right = len(reported & wrong)
+    precision, recall = right / max(len(reported), 1), right / max(len(wrong), 1)
     text = f"precision {precision:.2f}, recall {recall:.2f}"
     return print_result(what, text, f"1.00 of {len(wrong)} lines", precision == recall == 1)
 
 
 def check_wrong_labels(what: str, rows: Sequence[Example]) -> bool:
-    """With 5% wrong labels, checks that at least as many are found as by logistic regression, and that their number is
+    """With 5% wrong labels, checks that at least as many are reported as by logistic regression, and their number
     estimated well."""
     listed = right = by_regression = planted = 0
     off: list[float] = []
@@ -232,13 +234,13 @@ def check_wrong_labels(what: str, rows: Sequence[Example]) -> bool:
     for seed in range(1, DRAWS + 1):
         mislabelled, wrong = mislabel(plain, 0.05, seed)
         report = check_rows([(row.prompt[-1].content, row.answer) for row in mislabelled])
-        found = lines_of(report).get("label_doubted", set())
-        hits = sum(place + 2 in found for place in wrong)  # the first line has the column names
-        listed, right, planted = listed + len(found), right + hits, planted + len(wrong)
-        by_regression += len(wrong & set(rank_by_margin(mislabelled)[: len(found)]))
+        reported = lines_of(report).get("label_doubted", set())
+        hits = sum(place + 2 in reported for place in wrong)  # the first line has the column names
+        listed, right, planted = listed + len(reported), right + hits, planted + len(wrong)
+        by_regression += len(wrong & set(rank_by_margin(mislabelled)[: len(reported)]))
         errors = report.label_errors
-        if errors and errors.is_told and found:
-            off.append(abs(errors.expected - hits) / len(found))
+        if errors and errors.is_told and reported:
+            off.append(abs(errors.expected - hits) / len(reported))
     text = f"precision {right / max(listed, 1):.2f}, recall {right / planted:.2f}"
     expected = f"{by_regression / max(listed, 1):.2f}, {by_regression / planted:.2f} by regression"
     fits = print_result(f"wrong labels, {len(rows):,} {what}", text, expected, right >= by_regression)

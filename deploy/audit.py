@@ -42,9 +42,9 @@ class Accepted:
     until: date
 
 
-def main(pip_audit: str, asked: Sequence[str]) -> int:
-    """`asked` are pinned requirements; if there are none, ours."""
-    answer = _ask(pip_audit, asked or [*_pinned(ROOT / "constraints.txt"), *_torch()])
+def main(pip_audit: str, requirements: Sequence[str]) -> int:
+    """`requirements` are pinned requirements; if there are none, ours."""
+    answer = _ask(pip_audit, requirements or [*_pinned(ROOT / "constraints.txt"), *_torch()])
     if isinstance(answer, str):
         print(f"Unknown: pip-audit could not ask about {answer}")
         return UNKNOWN
@@ -139,11 +139,11 @@ def _ask(pip_audit: str, requirements: Sequence[str]) -> dict[str, Any] | str:
             "-r",
             file.name,
         ]
-        asked = subprocess.run([pip_audit, *options], capture_output=True, text=True, check=False)
+        completed = subprocess.run([pip_audit, *options], capture_output=True, text=True, check=False)
     try:
-        answer: dict[str, Any] = json.loads(asked.stdout)
+        answer: dict[str, Any] = json.loads(completed.stdout)
     except ValueError:
-        last = (asked.stderr.strip().splitlines() or ["it printed nothing"])[-1]
+        last = (completed.stderr.strip().splitlines() or ["it printed nothing"])[-1]
         return f"{len(requirements)} versions: {last[:400]}"
     return answer
 

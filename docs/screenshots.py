@@ -51,18 +51,18 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Take README's pictures.")
     parser.add_argument("--model", type=Path, default=Path(".cache/smollm2-135m"))
     parser.add_argument("--out", type=Path, default=IMAGES)
-    asked = parser.parse_args()
+    options = parser.parse_args()
     binary = find_local_slack()
     if binary is None:
         raise SystemExit("local-slack is not installed: use `make screenshots`, or set FINETUNE_LOCAL_SLACK")
     with (
         tempfile.TemporaryDirectory() as folder,
         LocalSlack(binary, Path(folder)) as slack,
-        RunningBot(Path(folder), slack.access, asked.model) as bot,
+        RunningBot(Path(folder), slack.access, options.model) as bot,
     ):
         slack.wait_for_bot()
         with open_page(slack.url, width=1440, height=1100, scale=1.25) as page:
-            play(Studio(page, slack, bot, asked.out))
+            play(Studio(page, slack, bot, options.out))
 
 
 def play(studio: Studio) -> None:
@@ -140,8 +140,8 @@ def watch(studio: Studio) -> None:
 
 def share(card: str) -> int:
     """Returns the percentage on the card's bar."""
-    found = re.search(r"(\d+)%", card)
-    return int(found[1]) if found else 0
+    match = re.search(r"(\d+)%", card)
+    return int(match[1]) if match else 0
 
 
 def read_result(studio: Studio) -> None:
@@ -156,7 +156,7 @@ def read_result(studio: Studio) -> None:
 
 
 def put_to_work(studio: Studio) -> None:
-    """With a reason, which is asked for where the numbers don't show it to be the best."""
+    """With a reason, which is required unless the numbers show the model to be the best."""
     page = studio.page
     page.act_as(BEN.real_name)
     page.type(f"/finetune promote tickets-1 because={REASON}")
@@ -171,7 +171,7 @@ def put_to_work(studio: Studio) -> None:
 
 
 def plots(slack: LocalSlack) -> set[str]:
-    return {file.name for one in slack.messages(TICKETS.id) for file in one.files}
+    return {file.name for message in slack.messages(TICKETS.id) for file in message.files}
 
 
 if __name__ == "__main__":

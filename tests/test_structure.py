@@ -22,7 +22,7 @@ SMALL = {
 """Files under 60 lines, each with its reason. Packages' `__init__` and the scripts for the engines' own Pythons are
 exempt."""
 CROWDED = {"bot/services", "bot/cards"}
-NAMED_FOLDERS = ("demo",)
+NAMED_FOLDERS = ("benchmarks", "demo", "deploy", "docs", "tests")
 """Folders beside the product's whose variables are named for what they hold."""
 PROSE = ("anew", "of ours", "whoever", "costs on", "shall")
 """Words of a translated English: plain ones exist for each (again, our, anyone who, is still billed, should)."""

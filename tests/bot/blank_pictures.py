@@ -13,7 +13,8 @@ from unittest.mock import patch
 from matplotlib.figure import Figure
 from PIL import Image
 
-P, T = ParamSpec("P"), TypeVar("T")
+P = ParamSpec("P")
+T = TypeVar("T")
 
 
 def save_blank_pictures(work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:

@@ -1,4 +1,4 @@
-"""Looks for words that must not be where they are: in a database's columns, in files, in arguments of processes."""
+"""Finds words where they must not be: in a database's columns, in files, or in the arguments of processes."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from storage.driver import sqlite3
 
 
 def in_database(path: Path, canaries: Mapping[str, str]) -> set[tuple[str, str]]:
-    """(table.column, name of the canary), over every column of every table: SQLite keeps text in any."""
-    matches = set()
+    """(table.column, name of the canary), over every column of every table, because SQLite keeps text in any."""
+    hits = set()
     with closing(sqlite3.connect(path)) as database:
         tables = [row[0] for row in database.execute("SELECT name FROM sqlite_master WHERE type = 'table'")]
         for table in tables:
@@ -21,22 +21,26 @@ def in_database(path: Path, canaries: Mapping[str, str]) -> set[tuple[str, str]]
             columns = [column[0] for column in cursor.description]
             for row in cursor:
                 for column, value in zip(columns, row, strict=True):
-                    matches |= {(f"{table}.{column}", name) for name in in_text(_text(value), canaries)}
-    return matches
+                    hits |= {(f"{table}.{column}", name) for name in _in(_text(value), canaries)}
+    return hits
 
 
 def in_text(text: str, canaries: Mapping[str, str]) -> set[str]:
-    return {name for name, word in canaries.items() if word in text}
+    return set(_in(text, canaries))
 
 
 def in_files(paths: Iterable[Path], canaries: Mapping[str, str]) -> set[tuple[str, str]]:
     """(path, name of the canary)."""
+    files = [path for path in paths if path.is_file()]
     return {
         (str(path), name)
-        for path in paths
-        if path.is_file()
-        for name in in_text(_text(path.read_bytes()), canaries)
+        for path in files
+        for name in _in(path.read_bytes().decode("utf-8", "replace"), canaries)
     }
+
+
+def _in(text: str, canaries: Mapping[str, str]) -> Iterator[str]:
+    return (name for name, word in canaries.items() if word in text)
 
 
 def _text(value: object) -> str:
@@ -45,36 +49,43 @@ def _text(value: object) -> str:
 
 @contextmanager
 def watched_arguments(every_s: float = 0.1) -> Iterator[set[str]]:
-    """Collects the command lines of this process's descendants while the context is open."""
+    """Collects the command lines of this process' descendants until the block ends."""
     seen: set[str] = set()
-    is_over = threading.Event()
+    over = threading.Event()
 
-    def watch() -> None:
-        while not is_over.wait(every_s):
-            seen.update(_command_line(pid) for pid in _descendants(os.getpid()))
+    def look() -> None:
+        while not over.wait(every_s):
+            seen.update(_command_lines(os.getpid()))
 
-    thread = threading.Thread(target=watch, daemon=True)
+    thread = threading.Thread(target=look, daemon=True)
     thread.start()
     try:
         yield seen
     finally:
-        is_over.set()
+        over.set()
         thread.join()
 
 
-def _descendants(pid: int) -> Iterator[int]:
-    for task in Path(f"/proc/{pid}/task").glob("*/children"):
-        try:
-            children = [int(child) for child in task.read_text().split()]
-        except OSError:  # the thread has ended in the meantime
-            continue
-        for child in children:
-            yield child
-            yield from _descendants(child)
+def _command_lines(root: int) -> set[str]:
+    parents = {int(path.name): _parent(path) for path in Path("/proc").iterdir() if path.name.isdecimal()}
+    return {_command_line(pid) for pid in parents if _descends(pid, root, parents)}
+
+
+def _descends(pid: int, root: int, parents: Mapping[int, int]) -> bool:
+    while pid in parents and pid != root:
+        pid = parents[pid]
+    return pid == root
+
+
+def _parent(process: Path) -> int:
+    try:
+        return int((process / "stat").read_text().rpartition(")")[2].split()[1])
+    except (OSError, IndexError):  # it has ended
+        return 0
 
 
 def _command_line(pid: int) -> str:
     try:
-        return _text(Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\x00", b" "))
-    except OSError:  # the process has ended in the meantime
+        return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\x00", b" ").decode("utf-8", "replace")
+    except OSError:
         return ""

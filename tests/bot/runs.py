@@ -1,4 +1,4 @@
-"""Runs in stories: trained by training, real steps, or copied in in store from the first one."""
+"""Runs in stories: trained by the real steps, or copied in the store from the first one."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def seed_runs(world: World, count: int = 1, line: str = START) -> None:
 
 
 def add_finished_runs(world: World, more: int, *, after: int = 1) -> None:
-    """Copies of the finished run 1, numbered from `after`. Each has a model each with a model."""
+    """Adds copies of the finished run 1, numbered from `after`. Each has a model as good as that of run 1."""
     first = asdict(world.run())
     model = world.store.model(first["model"])
     with world.store.transaction():
@@ -43,7 +43,7 @@ def add_finished_runs(world: World, more: int, *, after: int = 1) -> None:
 
 
 def add_training_runs(world: World, count: int, *, since: float | None = None) -> None:
-    """Add copies of run 1 that train at the company since this moment (Unix seconds)."""
+    """Adds copies of run 1 that have been training at the provider since `since` (Unix seconds)."""
     first, now = asdict(world.run()), since or world.clock
     company = world.provider.service
     request = company.jobs[first["job_id"]].request

@@ -164,6 +164,19 @@ def test_the_key_is_made_once_and_readable_by_its_owner_alone(tmp_path: Path) ->
     assert key not in repr(EmbeddedTrainer(data, {}))
 
 
+def test_a_key_that_a_full_disk_cut_off_is_made_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(_length: int) -> str:
+        raise OSError(28, "No space left on device")
+
+    data = tmp_path / "trainer"
+    with monkeypatch.context() as full, pytest.raises(OSError, match="No space left"):
+        full.setattr("bot.embedded_trainer.secrets.token_urlsafe", fail)
+        _ = EmbeddedTrainer(data, {}).key
+    assert len(EmbeddedTrainer(data, {}).key) > 30
+
+
 def test_the_trainer_takes_the_configured_port_or_else_a_free_one(tmp_path: Path) -> None:
     assert EmbeddedTrainer(tmp_path, {}, port=8021).base_url == "http://127.0.0.1:8021/v1"
     assert EmbeddedTrainer(tmp_path, {}).port > 1024

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from bot.rules.plans import plan_from_json
 from bot.rules.units import month_of
 from demo.people import ANA, BEN
-from tests.bot.test_story_ladder import ACME, PRICES, until_asked
+from tests.bot.measurements import ACME, PRICES, until_asked
 from tests.bot.world import PRIVATE, PUBLIC, Rules, World
 from trainers.money import from_micros, usd_micros
 

@@ -19,7 +19,7 @@ from demo.people import ANA, BEN
 from storage.evaluations import NewMeasurement
 from storage.records import Measurement, Run
 from storage.runs import NewRun
-from tests.bot.test_story_ladder import ACME, PRICES, until_asked
+from tests.bot.measurements import ACME, PRICES, until_asked
 from tests.bot.world import CLEO, PRIVATE, WHY, Rules, World
 from tests.storage.threads import run_at_once
 from trainers.money import from_micros

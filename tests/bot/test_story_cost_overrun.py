@@ -10,9 +10,8 @@ import pytest
 from bot.rules.plans import plan_from_json
 from bot.values.runs import Progress
 from demo.people import ANA
-from tests.bot.test_story_ladder import MakeWorld
 from tests.bot.test_story_sweeps import own
-from tests.bot.world import Rules, World
+from tests.bot.world import MakeWorld, Rules, World
 from tests.local.trainer_server import KEY, serve_in_thread
 from trainers.money import usd_micros
 

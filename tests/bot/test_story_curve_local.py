@@ -84,7 +84,9 @@ def test_a_free_curve_survives_restarts_and_continues_after_a_cancel(
     assert "local/tiny" in card and "curve.png" in world.files()
 
 
-def test_a_curve_on_a_machine_paid_by_the_hour_needs_approval(make_world: MakeWorld, served: TrainerServer) -> None:
+def test_a_curve_on_a_machine_paid_by_the_hour_needs_approval(
+    make_world: MakeWorld, served: TrainerServer
+) -> None:
     world = own_world(make_world, served, usd="2.00")
     world.type(CURVE)
     until_asked(world)

@@ -26,10 +26,10 @@ from storage.database import DatabaseInUse
 from storage.datasets import NewDocument
 from storage.records import CachedAnswer, Run
 from tests.bot import canaries
+from tests.bot.measurements import ACME, until, until_asked
 from tests.bot.props import LABELS, tickets_csv
 from tests.bot.test_story_clean_copies import flawed_csv
-from tests.bot.test_story_ladder import ACME, until, until_asked
-from tests.bot.test_story_promote import WITH_ALIASES, behind_the_alias, promote
+from tests.bot.test_story_promote import WITH_ALIASES, alias_target, promote
 from tests.bot.world import DORA, GUS, PRIVATE, PUBLIC, START, Rules, World
 from tests.peers.hosted import NOTHING_BUT_500
 from tests.trainers.document_files import word
@@ -80,7 +80,7 @@ def _measure_promote_and_ask(world: World) -> None:
     until(world, "done")
     promote(world, why="because=the demo is today")
     world.tick(2)
-    assert behind_the_alias(world) == world.store.model("tickets-1").provider_model
+    assert alias_target(world) == world.store.model("tickets-1").provider_model
     world.type("/finetune try tickets-1 where is my quuxnightjar?")
     world.tick_until(lambda: not world.store.questions.waiting(), "the answer")
 
@@ -115,7 +115,7 @@ def _assert_nothing_is_left(world: World) -> None:
     database = world.service.settings.database
     assert canaries.in_files(world.service.settings.data.rglob("*"), ROWS) == set()
     assert canaries.in_database(database, ROWS) == set()
-    assert world.files_at_provider() == [] and behind_the_alias(world) is None
+    assert world.files_at_provider() == [] and alias_target(world) is None
     assert len(world.provider.service.deleted_models) == 1
     notice = world.find_message("was deleted", "1 run", "1 measurement")
     assert "Messages posted in Slack" in notice and "7 nights" in notice
@@ -201,6 +201,17 @@ def test_waiting_messages_and_delivery_notices_are_deleted_with_their_dataset(wo
     delete_and_wait(world, BEN)
     assert "could not be delivered" not in _outbox(world)
     assert world.run().error == "Its dataset was deleted."
+
+
+def test_waiting_messages_about_documents_are_deleted_with_their_dataset(world: World) -> None:
+    world.seed_dataset()
+    new = NewDocument("tickets", "quuxnightjar.md", "F1", PRIVATE.id, DORA.id)
+    document = world.store.documents.receive(new, now=world.clock)
+    world.service.context.show(f"document {document.id}", PRIVATE.id, documents.document_received(document))
+    world.store.documents.move(document, "ready", now=world.clock, sha256="0" * 64, passages=1)
+    assert "quuxnightjar" in _outbox(world)
+    delete_and_wait(world, BEN)
+    assert "quuxnightjar" not in _outbox(world) + "\n".join(world.texts())
 
 
 def _outbox(world: World) -> str:

@@ -12,6 +12,7 @@ from storage.records import Labelling
 from tests.bot.measurements import BASELINE, CHAT, PRICES, measure, until, until_asked
 from tests.bot.props import LABELS, tickets_csv
 from tests.bot.saved_worlds import reached_once
+from tests.bot.test_story_dataset_versions import _report
 from tests.bot.test_story_row_labels import unlabelled_csv
 from tests.bot.world import DORA, PRIVATE, MakeWorld, Rules, World
 from tests.peers.hosted import Fault

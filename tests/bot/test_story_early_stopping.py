@@ -8,8 +8,7 @@ from pathlib import Path
 import pytest
 
 from bot.rules.plans import plan_from_json
-from tests.bot.test_story_ladder import MakeWorld
-from tests.bot.world import START, Rules, World
+from tests.bot.world import START, MakeWorld, Rules, World
 from tests.local.trainer_server import KEY, examples, serve_in_thread, wait_for
 from trainers.dataset.splits import split_validation
 

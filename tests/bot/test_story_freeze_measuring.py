@@ -10,9 +10,9 @@ import pytest
 from bot.cards import evaluations
 from demo.people import BEN
 from demo.workspace import wait_until
+from tests.bot.measurements import ACME, CHAT, PRICES, measurement, until, until_asked
 from tests.bot.test_story_curve_tuned import progress, start_curve, until_size, with_short_trainings
 from tests.bot.test_story_freeze import freeze, unfreeze
-from tests.bot.test_story_ladder import ACME, CHAT, PRICES, measurement, until, until_asked
 from tests.bot.world import CLEO, Rules, World
 
 MakeWorld = Callable[[Rules], World]

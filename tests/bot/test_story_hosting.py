@@ -17,8 +17,8 @@ from bot.services.deployments import LOST_S, MAX_TRIES, READY_LOOK_S
 from bot.services.provider_jobs import SETTLE_S
 from demo.people import ANA, BEN
 from storage.store import read_metrics
-from tests.bot.hosting import IDLE_S, PRICES, MakeWorld, company, hosted
-from tests.bot.world import CLEO, PRIVATE, START, World
+from tests.bot.hosting import IDLE_S, PRICES, company, hosted
+from tests.bot.world import CLEO, PRIVATE, START, MakeWorld, World
 from tests.peers.hosted import (
     COMMIT_THEN_500,
     COMMIT_THEN_HTML,

@@ -11,7 +11,7 @@ import pytest
 from bot.services import evaluation_worker, evidence, runs
 from bot.values.runs import Progress
 from demo.people import ANA, BEN, TICKETS
-from tests.bot.seeded_runs import finished_runs
+from tests.bot.runs import add_finished_runs
 from tests.bot.world import START, World
 from trainers.dataset import Reading, read
 
@@ -35,11 +35,11 @@ def reads(world: World, monkeypatch: pytest.MonkeyPatch) -> list[Path]:
 def test_a_result_costs_the_same_after_many_runs(world: World, reads: list[Path]) -> None:
     world.start_approved()
     world.tick_until_state("done")
-    finished_runs(world, 12)
+    add_finished_runs(world, 12)
     context = world.service.context
     statements = count_statements(world, lambda: runs.summarize(context, 12, ANA.id, TICKETS.id))
     assert statements > 10, "the result was read"
-    finished_runs(world, 15, after=13)
+    add_finished_runs(world, 15, after=13)
     assert count_statements(world, lambda: runs.summarize(context, 12, ANA.id, TICKETS.id)) == statements
     reads.clear()
     assert "Run 28" in world.type("/finetune results 28")

@@ -9,9 +9,9 @@ import pytest
 from bot.cards import evaluations
 from demo.people import ANA, BEN
 from demo.workspace import PostedMessage
+from tests.bot.measurements import ACME, PRICES, until, until_asked
 from tests.bot.props import tickets_csv
 from tests.bot.test_story_estimates import free_models_miss, share
-from tests.bot.test_story_ladder import ACME, PRICES, until, until_asked
 from tests.bot.world import DORA, PRIVATE, TARGET, Rules, World, words_of
 from tests.cards.test_page import Reader
 

@@ -132,8 +132,8 @@ def test_orphan_jobs_are_found_once_a_provider_that_was_away_is_back(training: W
 
 
 def test_a_curve_points_second_job_is_cancelled(make_world: MakeWorld) -> None:
+    from tests.bot.measurements import PRICES
     from tests.bot.test_story_curve_tuned import start_curve, until_size, with_short_trainings
-    from tests.bot.test_story_ladder import PRICES
 
     world = with_short_trainings(make_world(Rules(more=PRICES)))
     world.seed_dataset()

@@ -15,8 +15,8 @@ from bot.slack.commands import finetune
 from bot.slack.users import SlackDirectory
 from demo.people import ANA, BEN
 from demo.slack_emulator import refused
+from tests.bot.measurements import ACME, PRICES, until_asked
 from tests.bot.test_story_freeze import freeze, unfreeze
-from tests.bot.test_story_ladder import ACME, PRICES, until_asked
 from tests.bot.world import APPROVERS_GROUP, CLEO, DORA, GUS, JOBS, PRIVATE, START, TARGET, Rules, World
 from tests.peers.hosted import COMMIT_THEN_500, NOTHING_BUT_500
 

@@ -17,10 +17,9 @@ from tests.bot import canaries
 from tests.bot.props import LABELS
 from tests.bot.test_story_deletion import delete
 from tests.bot.test_story_early_stopping import sha256
-from tests.bot.test_story_ladder import MakeWorld
 from tests.bot.test_story_row_deletion import delete_lines, is_erased, report_of
 from tests.bot.test_story_sweeps import own
-from tests.bot.world import DORA, START, Rules, World
+from tests.bot.world import DORA, START, MakeWorld, Rules, World
 from tests.local.conftest import tiny_model_dir  # noqa: F401 - a fixture
 from tests.local.trainer_server import KEY, serve_in_process, serve_in_thread
 from trainers.dataset import Report

@@ -12,8 +12,8 @@ from bot.cards import estimates, evaluation_results, judge_agreement
 from demo.people import ANA, BEN
 from demo.slack_emulator import refused, slow
 from demo.workspace import Channel, Person, wait_until
+from tests.bot.faq import judged, with_faq
 from tests.bot.props import tickets_csv
-from tests.bot.test_story_judge import judged, with_faq
 from tests.bot.world import CLEO, DORA, EVE, GUS, HR, OWN, PUBLIC, TARGET, Rules, World, words_of
 
 MakeWorld = Callable[[Rules], World]

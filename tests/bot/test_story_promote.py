@@ -17,7 +17,7 @@ from tests.bot.measurements import PRICES
 from tests.bot.props import tickets_csv
 from tests.bot.runs import seed_runs
 from tests.bot.saved_worlds import reached_once
-from tests.bot.test_story_ladder import PRICES
+from tests.bot.test_story_dataset_versions import second_csv
 from tests.bot.world import CLEO, EVE, GUS, PRIVATE, PUBLIC, START, MakeWorld, Rules, World
 from tests.peers.hosted import COMMIT_THEN_500, NOTHING_BUT_500, RESET, Fault
 

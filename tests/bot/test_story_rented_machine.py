@@ -12,11 +12,10 @@ from bot.cli import main
 from demo.people import ANA, BEN
 from demo.workspace import wait_until
 from tests.bot.props import tickets_csv
-from tests.bot.test_story_ladder import MakeWorld
-from tests.bot.world import Rules, World
+from tests.bot.world import MakeWorld, Rules, World
 from tests.local.conftest import tiny_model_dir  # noqa: F401 - a fixture
-from tests.local.test_rented import IMAGE, MORE
-from tests.local.test_rented_machines import KEY, TrainerServer, serve_in_process
+from tests.local.test_rented_machines import IMAGE, MORE
+from tests.local.trainer_server import KEY, TrainerServer, serve_in_process
 from tests.peers.hf_jobs import TOKEN, HfPeer, hf_jobs
 from trainers.money import to_micros, usd
 

@@ -21,7 +21,7 @@ from storage.records import Dataset
 from storage.store import Store
 from tests.bot import canaries
 from tests.bot.props import tickets_csv
-from tests.bot.test_story_promote import WITH_ALIASES, behind_the_alias, promote
+from tests.bot.test_story_promote import WITH_ALIASES, alias_target, promote
 from tests.bot.world import START, Rules, World
 from trainers.dataset import Example, Report, read
 
@@ -99,10 +99,10 @@ def test_a_model_in_use_is_deleted_if_it_was_trained_on_the_row(make_world: Make
         questions.append(question)
         return True
 
-    assert behind_the_alias(world) == model
+    assert alias_target(world) == model
     assert "is deleted" in delete_lines(world, 2, confirm)
     assert "tickets-1 is in use and is deleted too" in questions[0] and "1 version, 1 run" in questions[0]
-    assert world.provider.service.deleted_models == {model} and behind_the_alias(world) is None
+    assert world.provider.service.deleted_models == {model} and alias_target(world) is None
     assert is_erased(world) and world.files_at_provider() == []
     assert world.store.promotions.current("tickets") is None
 

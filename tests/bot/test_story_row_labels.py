@@ -15,7 +15,7 @@ from storage.records import Labelling
 from tests.bot import canaries
 from tests.bot.props import LABELS, tickets_csv
 from tests.bot.saved_worlds import reached_once
-from tests.bot.test_story_leaks_erasure import _report
+from tests.bot.test_story_dataset_versions import _report
 from tests.bot.test_story_deletion import delete
 from tests.bot.world import CLEO, DORA, GUS, PRIVATE, PUBLIC, World
 from trainers.dataset import Columns, read

@@ -18,6 +18,7 @@ from storage.records import Dataset
 from tests.bot.measurements import BASELINE, PRICES, measure, until, until_asked
 from tests.bot.props import LABELS, answer, tickets_csv
 from tests.bot.saved_worlds import reached_once
+from tests.bot.test_story_dataset_versions import _questions, _report
 from tests.bot.test_story_fair import knows_examples
 from tests.bot.test_story_ladder import read_details
 from tests.bot.test_story_promote import in_use

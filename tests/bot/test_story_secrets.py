@@ -20,9 +20,9 @@ from bot.embedded_trainer import free_port
 from demo.people import BEN
 from demo.workspace import wait_until
 from tests.bot import canaries
+from tests.bot.measurements import PRICES, until, until_asked
 from tests.bot.test_process_health import get
-from tests.bot.test_story_ladder import PRICES, MakeWorld, until, until_asked
-from tests.bot.world import CLEO, GUS, TARGET, Rules, World
+from tests.bot.world import CLEO, GUS, TARGET, MakeWorld, Rules, World
 from tests.local.conftest import tiny_model_dir  # noqa: F401 - a fixture
 from tests.local.trainer_server import KEY as TRAINER_TOKEN
 from tests.local.trainer_server import ROOT, close, ready_url

@@ -7,8 +7,7 @@ from demo.people import ANA, BEN
 from demo.slack_emulator import too_many
 from storage.records import Run
 from tests.bot.test_story_freeze import freeze, unfreeze
-from tests.bot.test_story_ladder import MakeWorld
-from tests.bot.world import CLEO, DORA, START, WHY, Rules, World
+from tests.bot.world import CLEO, DORA, START, WHY, MakeWorld, Rules, World
 
 AGAIN = f"{START} epochs=2"
 LETTERS = START.replace("tickets", "letters")

@@ -10,8 +10,7 @@ from bot.rules.plans import plan_from_json
 from bot.values.runs import RunResult
 from tests.bot.props import tickets_csv
 from tests.bot.test_story_early_stopping import sha256
-from tests.bot.test_story_ladder import MakeWorld
-from tests.bot.world import START, Rules, World
+from tests.bot.world import START, MakeWorld, Rules, World
 from tests.local.conftest import tiny_model_dir  # noqa: F401 - a fixture
 from tests.local.trainer_server import KEY, serve_in_process, serve_in_thread
 from trainers.errors import InvalidResponse

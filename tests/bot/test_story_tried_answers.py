@@ -8,7 +8,7 @@ from bot.reconciler import apply_retention
 from demo.people import ANA, BEN
 from tests.bot import canaries
 from tests.bot.runs import seed_runs
-from tests.bot.test_story_leaks_erasure import delete
+from tests.bot.test_story_deletion import delete
 from tests.bot.world import PRIVATE, World
 
 DAY_S = 24 * 3600.0

@@ -297,8 +297,8 @@ DECIDED_GO = PlanVerdict(
 )
 
 
-def advised_plan(advised: PlanVerdict = NOT_DECIDED, asked: str = PREDICTED.asked, **other: Any) -> Plan:
-    return plan(predicted=replace(PREDICTED, advised=advised, asked=asked), **other)
+def advised_plan(advised: PlanVerdict = NOT_DECIDED, options: str = PREDICTED.asked, **other: Any) -> Plan:
+    return plan(predicted=replace(PREDICTED, advised=advised, asked=options), **other)
 
 
 def free_plan(**other: Any) -> Plan:

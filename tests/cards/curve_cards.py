@@ -46,7 +46,10 @@ def progress(*sizes: SizeProgress, most: int = 640_000, **other: Any) -> TunedCu
 
 
 def cards() -> dict[str, Message]:
-    running, asked = measurements.measurement(kind="curve"), measurements.measurement("asked", kind="curve")
+    running, requested = (
+        measurements.measurement(kind="curve"),
+        measurements.measurement("asked", kind="curve"),
+    )
     waiting = replace(DONE, state="waiting", model=None, answered=0, spent_micros=0)
     fresh = [waiting, replace(TRAINS, state="waiting", training=Progress()), WAITS]
     hiccup = "openai can't be reached: it did not answer in time. The job itself goes on. Trying again."
@@ -54,9 +57,9 @@ def cards() -> dict[str, Message]:
     failed = measurements.measurement("failed", kind="curve")
     closed = tuned_learning_curves.closed_card
     return {
-        "curve-tuned-asked": tuned_learning_curves.request_card(asked, plan(), progress(*fresh), BUDGET),
+        "curve-tuned-asked": tuned_learning_curves.request_card(requested, plan(), progress(*fresh), BUDGET),
         "curve-tuned-asked-in-part": tuned_learning_curves.request_card(
-            asked, plan(), progress(*fresh[:2], REUSED), NO_BUDGET
+            requested, plan(), progress(*fresh[:2], REUSED), NO_BUDGET
         ),
         "curve-tuned-training": tuned_learning_curves.progress_card(
             running, plan(), progress(DONE, TRAINS, WAITS, note=hiccup)

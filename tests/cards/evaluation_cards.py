@@ -18,7 +18,7 @@ from trainers.evaluation.results import Ladder
 
 def cards() -> dict[str, Message]:
     plan, running = measurements.plan(), measurements.measurement()
-    asked, own = (
+    requested, own = (
         measurements.measurement("asked"),
         measurements.plan(prompt="Sort this.", documents=("a", "b")),
     )
@@ -27,11 +27,11 @@ def cards() -> dict[str, Message]:
     )
     again = "The models were out of reach for an hour."
     return {
-        "measure-asked": evaluations.request_card(asked, own, measurements.asking_progress(), BUDGET),
+        "measure-asked": evaluations.request_card(requested, own, measurements.asking_progress(), BUDGET),
         "measure-asked-free": evaluations.request_card(
-            asked, plan, measurements.asking_progress(0), NO_BUDGET
+            requested, plan, measurements.asking_progress(0), NO_BUDGET
         ),
-        "measure-preparing": evaluations.progress_card(asked, plan, LadderProgress(), NOW),
+        "measure-preparing": evaluations.progress_card(requested, plan, LadderProgress(), NOW),
         "measure-running": evaluations.progress_card(running, plan, waits, NOW),
         "measure-judging": evaluations.progress_card(
             running, plan, measurements.half_way_progress(stage="judging"), NOW
@@ -63,17 +63,17 @@ def cards() -> dict[str, Message]:
             measurements.ladder_with_cheaper_undecided(), number=7
         ),
         **_judged(),
-        **_searched(asked, running),
+        **_searched(requested, running),
         "ladder-empty": evaluation_results.card(measurements.ladder(()), number=8),
     }
 
 
-def _searched(asked: Measurement, running: Measurement) -> dict[str, Message]:
+def _searched(requested: Measurement, running: Measurement) -> dict[str, Message]:
     plan, under_way = measurements.search_plan(), replace(SEARCH, is_over=False)
     progress = measurements.half_way_progress(stage="searching", search=under_way, spent_micros=430_000)
     return {
         "measure-asked-with-search": evaluations.request_card(
-            asked, plan, measurements.asking_progress(2_640_000), BUDGET
+            requested, plan, measurements.asking_progress(2_640_000), BUDGET
         ),
         "measure-searching": evaluations.progress_card(running, plan, progress, NOW),
         "ladder-optimised": evaluation_results.card(
@@ -90,7 +90,7 @@ def _searched(asked: Measurement, running: Measurement) -> dict[str, Message]:
 
 def _judged() -> dict[str, Message]:
     plan, judge = measurements.judged_plan(), JUDGED
-    asked, running = measurements.measurement("asked"), measurements.measurement()
+    requested, running = measurements.measurement("asked"), measurements.measurement()
     progress = measurements.half_way_progress(stage="consulting", judge=replace(judge, of=960, answered=312))
     scored = measurements.ladder([replace(rung, scoring="judge", unread=0) for rung in RUNGS[2:5]])
     by_words = measurements.ladder([replace(rung, scoring="f1", unread=0) for rung in RUNGS[2:5]])
@@ -106,7 +106,7 @@ def _judged() -> dict[str, Message]:
 
     return {
         "measure-asked-with-judge": evaluations.request_card(
-            asked, plan, measurements.asking_progress(), BUDGET
+            requested, plan, measurements.asking_progress(), BUDGET
         ),
         "measure-consulting": evaluations.progress_card(running, plan, progress, NOW),
         "ladder-judged": card(scored, judge, NOBODY, for_people=True),

@@ -281,8 +281,8 @@ def _count(items: Sequence[Any], at: str, least: int, most: int) -> Iterator[str
 def _keys(
     holder: Json, required: set[str], optional: set[str], at: str, *, typed: bool = True
 ) -> Iterator[str]:
-    known = required | optional | ({"type"} if typed else set())
-    yield from (f"{at}: unknown key {key!r}" for key in sorted(holder.keys() - known))
+    allowed = required | optional | ({"type"} if typed else set())
+    yield from (f"{at}: unknown key {key!r}" for key in sorted(holder.keys() - allowed))
     yield from (f"{at}: {key!r} is missing" for key in sorted(required - holder.keys()))
 
 

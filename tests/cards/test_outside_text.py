@@ -117,16 +117,16 @@ def _data_cards(text: str) -> dict[str, Any]:
 
 
 def _tuned_curve_cards(name: str, text: str) -> dict[str, Any]:
-    asked = measurements.measurement("asked", kind="curve", id=10**9)
+    requested = measurements.measurement("asked", kind="curve", id=10**9)
     plan = curve_cards.plan(dataset=name, provider=name, base_model=text, version=10**9, n_holdout=10**9)
     size = replace(curve_cards.ASKS, rows=10**9, from_before=text, declined=("x",) * 9)
     progress = curve_cards.progress(size, curve_cards.TRAINS, most=10**18, note=text)
     return {
         "tuned curve, asked": tuned_learning_curves.request_card(
-            asked, plan, progress, Budget(10**18, 10**17)
+            requested, plan, progress, Budget(10**18, 10**17)
         ),
-        "tuned curve": tuned_learning_curves.progress_card(asked, plan, progress),
-        "tuned curve, over": tuned_learning_curves.closed_card(asked, plan, progress, escape(text[:900])),
+        "tuned curve": tuned_learning_curves.progress_card(requested, plan, progress),
+        "tuned curve, over": tuned_learning_curves.closed_card(requested, plan, progress, escape(text[:900])),
     }
 
 
@@ -371,11 +371,11 @@ def test_labels_keep_their_underscores() -> None:
 
 def foreign_markup(text: str) -> list[str]:
     """What Slack would render although we didn't mean it: links, mentions of strangers, styles, quotes."""
-    found = [tag for tag in re.findall(r"<[^>]*>", text) if tag not in OURS and not OUR_DATE.fullmatch(tag)]
-    found += INVISIBLE.findall(text)
+    markup = [tag for tag in re.findall(r"<[^>]*>", text) if tag not in OURS and not OUR_DATE.fullmatch(tag)]
+    markup += INVISIBLE.findall(text)
     outside = re.sub(r"`[^`\n]+`", "", _without_our_fence(text))
-    found += re.findall(r"\*bold\*|\b_i_|~s~|`", outside) + re.findall(r"(?<![^\W_])_i_", outside)
-    return found + re.findall(r"^\s*&gt;.*", text, re.MULTILINE)
+    markup += re.findall(r"\*bold\*|\b_i_|~s~|`", outside) + re.findall(r"(?<![^\W_])_i_", outside)
+    return markup + re.findall(r"^\s*&gt;.*", text, re.MULTILINE)
 
 
 def _without_our_fence(text: str) -> str:

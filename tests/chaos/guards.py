@@ -563,14 +563,14 @@ GUARDS = (
         "trainers/local/jobs/records.py",
         '        job_id = _id_from_key(key) if key else "ftjob-" + secrets.token_hex(12)',
         '        job_id = "ftjob-" + secrets.token_hex(12)',
-        "tests/local/test_server_jobs.py::test_many_callers_with_one_key_make_one_job",
+        "tests/local/test_server_jobs.py::test_many_callers_with_one_idempotency_key_create_one_job",
     ),
     Guard(
         "the training process holds its job's lock",
         "trainers/local/job_directory.py",
         "            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)\n",
         "            pass\n",
-        "tests/local/test_server_jobs.py::test_a_process_that_outlived_its_server_is_waited_for_and_not_doubled",
+        "tests/local/test_server_jobs.py::test_a_process_that_outlived_its_server_is_awaited_and_not_doubled",
     ),
     # Only one model is in use for a dataset.
     Guard(
@@ -801,6 +801,6 @@ GUARDS = (
         "trainers/local/api/guard.py",
         "        if waited >= HEAD_S:",
         "        if False:",
-        "tests/local/test_connections.py::test_a_connection_without_a_whole_head_is_closed",
+        "tests/local/test_connections.py::test_a_connection_without_a_complete_head_is_closed",
     ),
 )

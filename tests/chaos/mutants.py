@@ -24,7 +24,7 @@ from typing import Literal
 
 from tests.chaos.guards import GUARDS, ROOT, Guard, LostGuard
 
-__all__ = ["ROOT", "Guard", "Outcome", "count_complaints"]
+__all__ = ["ROOT", "Guard", "Outcome", "try_all"]
 
 COPIED = ("bot", "trainers", "storage", "demo", "benchmarks", "tests", "examples", "deploy", "docs")
 SINGLE = ("pyproject.toml", "manifest.yml", "finetune.example.toml", "README.md")
@@ -54,7 +54,7 @@ class Outcome:
         return f"{self.guard.name:<48} {test:<110} {verdict}"
 
 
-def count_complaints(guards: tuple[Guard, ...] = GUARDS) -> Iterator[Outcome]:
+def try_all(guards: tuple[Guard, ...] = GUARDS) -> Iterator[Outcome]:
     """Yields outcomes in the order of `guards`. Raises LostGuard before the first if a guard no longer fits the code or
     a test fails even with it."""
     for guard in guards:
@@ -165,7 +165,7 @@ def main() -> None:
 def print_all(guards: tuple[Guard, ...] = GUARDS) -> bool:
     """Prints the table, and returns True if all tests failed."""
     endings = Counter[Ending]()
-    for outcome in count_complaints(guards):
+    for outcome in try_all(guards):
         print(outcome, flush=True)
         endings[outcome.ending] += 1
     print(

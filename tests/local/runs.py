@@ -96,7 +96,7 @@ def start_processes(
 ) -> list[Process]:
     """Starts a distributed training as launch.py does, and returns its processes by rank. `others` is the job's folder
     for processes on other machines; `target` replaces run_one_process."""
-    from tests.local.served import free_port  # not at the top: each process would import openai, too
+    from tests.local.trainer_server import free_port  # not at the top: each process would import openai, too
 
     port = free_port()
     folders = [folder] + [others or folder] * (count - 1)

@@ -21,8 +21,8 @@ from tests.local.runs import (
     set_launcher_environment,
     write_ticket_rows,
 )
-from tests.local.trainer_server import examples, free_port
 from tests.local.sweeps import make_sweep
+from tests.local.trainer_server import examples, free_port
 from trainers.hyperparameters import Sweep
 from trainers.local.jobs.backends import LocalBackend, backend_refusal
 from trainers.local.train import run_training

@@ -25,9 +25,8 @@ from tests.local.runs import (
     set_launcher_environment,
     write_ticket_rows,
 )
-from tests.local.sweeping import make_sweep, table, told_by_arms
-from tests.local.test_life import write_rows
-from tests.local.test_team import furthest
+from tests.local.sweeps import count_trial_steps, make_sweep, read_table
+from tests.local.test_distributed import largest_difference
 from tests.local.trainer_server import (
     TrainerServer,
     close,
@@ -39,8 +38,6 @@ from tests.local.trainer_server import (
     wait_for,
     wait_for_status,
 )
-from tests.local.sweeps import count_trial_steps, make_sweep, read_table
-from tests.local.test_distributed import largest_difference
 from trainers.hyperparameters import Sweep
 from trainers.local.launch import SHORT_OF_MEMORY, train_command
 from trainers.local.train import PAUSED

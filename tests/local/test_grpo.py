@@ -22,7 +22,6 @@ from tests.local.runs import (
     read_results,
     run_processes,
 )
-from tests.local.test_life import results
 from tests.local.trainer_server import KEY, examples, serve_in_thread, upload, wait_for_status
 from trainers.local.job_directory import read_events, read_job
 from trainers.local.train import run_training

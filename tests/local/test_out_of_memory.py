@@ -134,23 +134,23 @@ def test_recomputing_keeps_far_less_for_the_backward_pass_and_gives_the_same_gra
     tiny_model_dir: Path,
 ) -> None:
     model = add_lora(load_model(str(tiny_model_dir), torch.device("cpu"), torch.float32), SETTINGS).train()
-    kept, gradients = kept_and_gradients(model)
+    saved, gradients = kept_and_gradients(model)
     assert recompute_activations(model)
     kept_now, gradients_now = kept_and_gradients(model)
-    assert kept_now < kept / 2
+    assert kept_now < saved / 2
     assert all(torch.equal(a, b) for a, b in zip(gradients, gradients_now, strict=True))
 
 
 def kept_and_gradients(model: Any) -> tuple[int, list[torch.Tensor]]:
     """How many numbers autograd keeps until the backward pass, and the gradients."""
-    kept = 0
+    saved = 0
 
     def keep(tensor: torch.Tensor) -> torch.Tensor:
-        nonlocal kept
-        kept += 0 if isinstance(tensor, torch.nn.Parameter) else tensor.numel()
+        nonlocal saved
+        saved += 0 if isinstance(tensor, torch.nn.Parameter) else tensor.numel()
         return tensor
 
     matrices = [parameter for parameter in model.parameters() if parameter.requires_grad]
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
         loss = model(input_ids=torch.arange(4, 60)[None], labels=torch.arange(4, 60)[None]).loss
-    return kept, list(torch.autograd.grad(loss, matrices))
+    return saved, list(torch.autograd.grad(loss, matrices))

@@ -21,7 +21,7 @@ from tests.local.ray_trainer import (
     trainer,
     training_processes,
 )
-from tests.local.served import (
+from tests.local.trainer_server import (
     TrainerServer,
     close,
     examples,

@@ -19,7 +19,7 @@ from tests.local.ray_trainer import (
     ray_jobs,
     trainer,
 )
-from tests.local.served import wait_for, wait_for_status
+from tests.local.trainer_server import wait_for, wait_for_status
 from tests.peers.s3 import KEYS, faulty_proxy, s3_server, s3_url
 from trainers.local.ray.job_files import STORED_MARK
 from trainers.local.ray.storage import Storage, StorageAway

@@ -106,7 +106,7 @@ DONE = {
 def trainer_here(folder: Path, base: Path, *, poll_s: float = 0.2, **options: Any) -> Iterator[openai.OpenAI]:
     with (
         pytest.MonkeyPatch.context() as patch,
-        served_here(folder, {"tiny": str(base)}, rented=RentingOptions(IMAGE, **options)) as served,
+        serve_in_thread(folder, {"tiny": str(base)}, rented=RentingOptions(IMAGE, **options)) as served,
         served.client() as client,
     ):
         patch.setattr(rented_backend, "POLL_S", poll_s)

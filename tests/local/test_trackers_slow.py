@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.local.runs import event_messages, train_losses
-from tests.local.served import examples, served_process, upload, wait_for_status
+from tests.local.trainer_server import examples, serve_in_process, upload, wait_for_status
 from trainers.local.job_directory import Integration, read_json
 from trainers.local.training.trackers import Curves
 

@@ -212,9 +212,9 @@ class Service:
         return self._creates
 
     def _problem(self, body: dict[str, Any]) -> Reply | None:
-        known = {"model", "training_file", "validation_file", "seed", "suffix", "hyperparameters"}
-        known |= {"method", "metadata"} if self.shape == "openai" else set()
-        unknown = sorted(set(body) - known)
+        allowed = {"model", "training_file", "validation_file", "seed", "suffix", "hyperparameters"}
+        allowed |= {"method", "metadata"} if self.shape == "openai" else set()
+        unknown = sorted(set(body) - allowed)
         is_dpo = (body.get("method") or {}).get("type") == "dpo"
         more = EXTRAS if self.shape == "nebius" else {"beta"} if is_dpo else set()
         hyperparameters = hyperparameters_of(body)

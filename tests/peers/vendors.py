@@ -90,9 +90,9 @@ class Vendor(Service):
 
     def _status(self, job: StoredJob) -> str:
         """Returns OpenAI's status. A cancel takes a few looks."""
-        asked = job.asked_to_end if isinstance(job, VendorJob) else None
-        if asked is not None:
-            return "running" if job.polls - asked < self.cancel_looks else "cancelled"
+        ended_at_poll = job.asked_to_end if isinstance(job, VendorJob) else None
+        if ended_at_poll is not None:
+            return "running" if job.polls - ended_at_poll < self.cancel_looks else "cancelled"
         passed = job.polls if self.stage_s is None else int((time.time() - job.created) / self.stage_s)
         return self._plain(self.stages[min(passed, len(self.stages) - 1)])
 

@@ -144,6 +144,11 @@ def test_unwatched_machine_time_is_added_to_the_observed() -> None:
     assert seen.with_job(job(), (), None, 9 * HOUR, busy=HOUR).train_seconds == 2 * HOUR
 
 
+def test_billed_seconds_stay_when_a_later_answer_lacks_them() -> None:
+    seen = Progress(running_since=0.0, ran_until=HOUR, billed_seconds=90)
+    assert seen.with_job(job(), (), None, 2 * HOUR).train_seconds == 90
+
+
 def test_an_end_by_another_clock_changes_no_machine_time() -> None:
     seen = Progress(running_since=HOUR, ran_until=2 * HOUR)
     for finished in (0.5 * HOUR, HOUR, 9 * HOUR, 9_000 * HOUR):

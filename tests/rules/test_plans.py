@@ -95,11 +95,11 @@ def test_a_plan_from_before_verdicts_keeps_its_hash_and_is_not_advised() -> None
 
 
 @pytest.mark.parametrize(
-    ("asked", "is_given"),
+    ("options", "is_given"),
     [("hours=20 volume=10M", True), ("volume=10M", False), ("hosting_hours=730", False)],
 )
-def test_staff_time_is_given_by_the_option_hours(asked: str, is_given: bool) -> None:
-    assert replace(PREDICTED, asked=asked).is_time_said == is_given
+def test_staff_time_is_given_by_the_option_hours(options: str, is_given: bool) -> None:
+    assert replace(PREDICTED, asked=options).is_time_said == is_given
 
 
 @pytest.mark.parametrize(

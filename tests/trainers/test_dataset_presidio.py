@@ -1,5 +1,5 @@
-"""Personal data that presidio finds. Needs the extra 'pii'; test_cli.py tests what happens without it is tested in
-test_cli_check.py."""
+"""Personal data that presidio finds. Needs the extra 'pii'; test_cli_check.py tests what happens
+without it."""
 
 from __future__ import annotations
 

@@ -231,10 +231,10 @@ def test_a_job_without_metadata_is_known_by_the_mark_in_its_suffix(data: Path) -
     with open_nebius() as (nebius, trainer):
         job = trainer.create(replace(spec(trainer, data, "run-1"), suffix="s" * 64))
         trainer.create(spec(trainer, data, "run-2"))
-        assert [found.id for found in trainer.find_jobs("run-1")] == [job.id]
+        assert [match.id for match in trainer.find_jobs("run-1")] == [job.id]
         assert trainer.find_jobs("run-3") == ()
         jobs = trainer.jobs_by_key(["run-1", "run-3"], 0)
-    assert {key: [found.id for found in listed] for key, listed in jobs.items()} == {"run-1": [job.id]}
+    assert {key: [match.id for match in listed] for key, listed in jobs.items()} == {"run-1": [job.id]}
     assert nebius.requests[-1].query.get("metadata[finetune_key]") is None
     assert len(nebius.service.jobs[job.id].request["suffix"]) == 64
 
