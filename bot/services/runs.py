@@ -19,11 +19,8 @@ from bot.values.runs import Progress, Refusal, RunResult
 from storage.records import OPEN_RUN_STATES, Run, Wish
 
 LATEST, SEARCHED = 15, 200
-PAUSABLE = (
-    "approved",
-    "creating",
-    "training",
-)  # a pause asked for before the job exists is carried out once it does
+# A pause asked for before the job exists is carried out once it does.
+PAUSABLE = ("approved", "creating", "training")
 
 
 def open_runs(context: AppContext, names: Collection[str]) -> list[RunSummary]:
