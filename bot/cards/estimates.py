@@ -19,7 +19,7 @@ from bot.cards.blocks import (
     escape,
     sentence,
 )
-from bot.cards.candidates import LONG_NAMES, alternative_name, long_name
+from bot.cards.candidates import LONG_NAMES, alternative_name, candidate_name
 from bot.cards.datasets import UPLOAD_AGAIN
 from bot.cards.estimate_details import (
     EstimateSummary,
@@ -56,7 +56,6 @@ from bot.rules.reasons import (
 from bot.rules.roi import USD_PER_HOUR, Estimate
 from bot.rules.units import format_tokens
 from bot.values.runs import Refusal
-from trainers.evaluation.results import Candidate
 from trainers.model_list import strip_effort
 from trainers.money import usd
 
@@ -298,7 +297,7 @@ def _headline(summary: EstimateSummary, target: str) -> str:
     if verdict.kind == "no_go":
         todo = verdict.deciding.step.todo if verdict.deciding.step else None
         if rule == "cheaper rung" and isinstance(todo, UseCandidate):
-            return f"Not now: {_name(todo.arm)} is good enough"
+            return f"Not now: {shorten(candidate_name(todo.arm), 80)} is good enough"
         return verdict_summary("no_go", rule)
     what = f"{shorten(target.partition('/')[2] or target, 30)} on {shorten(summary.name, 30)}"
     if verdict.kind == "go":
@@ -311,11 +310,6 @@ def _headline(summary: EstimateSummary, target: str) -> str:
     if summary.evidence.ladder is None and summary.evidence.trained is None:
         return f"Worth measuring{_saving_clause(':', estimate, is_good=False) or ': the saving is still unknown'}"
     return verdict_summary("unknown", rule)
-
-
-def _name(arm: Candidate) -> str:
-    """'the encoder', 'the prompt with ten examples on gpt-4o-mini'."""
-    return f"{long_name(arm)} on {shorten(arm.model.rpartition('/')[2], 30)}" if arm.model else long_name(arm)
 
 
 def _saving_clause(stop: str, estimate: Estimate | None, *, is_good: bool) -> str:
