@@ -7,6 +7,7 @@ import json
 import os
 import pickle
 import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -114,6 +115,14 @@ def run_processes(
 ) -> list[int]:
     """Returns the exit codes by rank."""
     return exit_codes(start_processes(folder, count, checkpoint_s, others=others))
+
+
+def run_on_two_machines(folder: Path) -> Path:
+    """Trains a job in two processes, of which the second sees only a copy of the folder, as on another machine."""
+    elsewhere = folder.with_name("elsewhere")
+    shutil.copytree(folder, elsewhere)
+    assert run_processes(folder, 2, others=elsewhere) == [0, 0]
+    return folder
 
 
 def exit_codes(processes: Sequence[Process]) -> list[int]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,6 +18,7 @@ from tests.local.runs import (
     make_job,
     read_done,
     read_results,
+    run_on_two_machines,
     run_one_process,
     run_processes,
     run_to_end,
@@ -46,11 +46,7 @@ def make_dpo_job(
 
 @pytest.fixture(scope="module")
 def by_two(tmp_path_factory: pytest.TempPathFactory, tiny_model_dir: Path) -> Path:
-    """Trained by two processes, of which the second sees only a copy of the folder, as on another machine."""
-    folder = make_dpo_job(tmp_path_factory.mktemp("two"), tiny_model_dir)
-    shutil.copytree(folder, folder.with_name("elsewhere"))
-    assert run_processes(folder, 2, others=folder.with_name("elsewhere")) == [0, 0]
-    return folder
+    return run_on_two_machines(make_dpo_job(tmp_path_factory.mktemp("two"), tiny_model_dir))
 
 
 def test_two_processes_train_the_adapter_losses_and_rewards_of_one(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,6 +13,7 @@ from tests.local.runs import (
     event_messages,
     kill_one_process,
     read_done,
+    run_on_two_machines,
     run_processes,
     start_processes,
     wait_for_first,
@@ -41,11 +41,7 @@ def make_distributed_sweep(root: Path, base: Path, settings: Parameters = SETTIN
 
 @pytest.fixture(scope="module")
 def by_two(tmp_path_factory: pytest.TempPathFactory, tiny_model_dir: Path) -> Path:
-    """Trained by two processes, of which the second sees only a copy of the folder, as on another machine."""
-    folder = make_distributed_sweep(tmp_path_factory.mktemp("two"), tiny_model_dir)
-    shutil.copytree(folder, folder.with_name("elsewhere"))
-    assert run_processes(folder, 2, others=folder.with_name("elsewhere")) == [0, 0]
-    return folder
+    return run_on_two_machines(make_distributed_sweep(tmp_path_factory.mktemp("two"), tiny_model_dir))
 
 
 def test_two_processes_find_the_losses_the_winner_and_the_adapter_of_one(
