@@ -21,7 +21,7 @@ ANSWERS = (
 
 @reached_once
 def seed_runs(world: World, count: int = 1, line: str = START) -> None:
-    """So many finished runs, one after the other; each model has all held-out rows right."""
+    """Takes `count` runs to their end, one after the other; each model answers all held-out rows right."""
     for number in range(1, count + 1):
         world.start(f"{line} epochs={4 + number}")
         world.approve()

@@ -36,7 +36,7 @@ def with_aliases(world: World, runs: int = 1) -> None:
 
 @reached_once
 def seed_promoted(world: World, count: int = 1) -> None:
-    """So many models, deployed one after the other."""
+    """Trains `count` models and deploys them one after the other."""
     seed_runs(world, count)
     for name in NAMES[:count]:
         promote(world, name, WHY)

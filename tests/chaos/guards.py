@@ -1,6 +1,6 @@
 """The guards of money and trust as mutants: each guard's text, what replaces it, and the test that must then fail.
 
-A text that doesn't occur exactly once in its file is an error, so whoever moves a guard moves its mutant.
+A text that doesn't occur exactly once in its file is an error, so anyone who moves a guard moves its mutant, too.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """The fake provider and the fake Slack of the storms: with weather, with records, and with points to be killed at.
 
-A *point* is passed when a request arrives, and again when it was carried out but not answered yet; whoever listens may
+A *point* is passed when a request arrives, and again when it was carried out but not answered yet; a listener may
 kill the bot there. The weather is random by a seed: requests fail before or after they are carried out, and answers are
 lost, late or cut off. Definite refusals are not part of it, since a refused run is rightly not started.
 """
