@@ -1,4 +1,4 @@
-"""A toy model, so that a story's training takes seconds."""
+"""A toy model, so that a story's training takes seconds, and one warning that these tests allow."""
 
 from __future__ import annotations
 
@@ -20,3 +20,16 @@ def tiny_model_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     config = folder / "config.json"
     config.write_text(json.dumps({**json.loads(config.read_text()), "max_position_embeddings": CONTEXT}))
     return folder
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Allow what slack_sdk's Socket Mode client may do when it is closed on a busy machine.
+
+    It may leave its socket to the garbage collector, which may run in any later test of the same process.
+    """
+    allowed = pytest.mark.filterwarnings(
+        "ignore:Exception ignored in. <socket:pytest.PytestUnraisableExceptionWarning"
+    )
+    for item in items:
+        if Path(__file__).parent in item.path.parents:
+            item.add_marker(allowed)

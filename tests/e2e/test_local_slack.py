@@ -21,11 +21,7 @@ from demo.people import ANA, BEN, TICKETS
 from demo.workspace import NotAnswered, Unsupported, WorkspaceError, wait_until
 from tests.peers.browser import Visitor, open_page
 
-pytestmark = [
-    pytest.mark.e2e,
-    # slack_sdk's Socket Mode client, closed on a busy machine, may leave its socket to the garbage collector
-    pytest.mark.filterwarnings("ignore:.*unclosed <socket:pytest.PytestUnraisableExceptionWarning"),
-]
+pytestmark = pytest.mark.e2e
 
 SHOTS = Path(__file__).parents[1] / "screenshots" / "local-slack"
 Json = dict[str, Any]
