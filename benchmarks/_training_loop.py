@@ -141,7 +141,7 @@ def ours(source: Path, rows: Batch) -> Variant:
 
 def trl(source: Path, rows: Batch) -> Variant:
     """TRL's SFTTrainer at its best settings: batches of similar length, bf16, loss on the answers only."""
-    from trl import SFTConfig, SFTTrainer
+    from trl import SFTConfig, SFTTrainer  # type: ignore[attr-defined]
 
     device = best_device()
     dtype = best_dtype(device)

@@ -184,7 +184,7 @@ def packed_attention(options: CheckOptions) -> Result:
 def bits(options: CheckOptions) -> Result:
     """Checks bitsandbytes: the error of 4 bits, and a product compared with that of the unpacked weights."""
     from bitsandbytes.functional import dequantize_4bit, quantize_4bit
-    from bitsandbytes.nn import Linear4bit
+    from bitsandbytes.nn import Linear4bit  # type: ignore[attr-defined]
 
     torch.manual_seed(SEED)
     weights = torch.randn(512, 1024, device=DEVICE)

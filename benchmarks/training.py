@@ -107,7 +107,7 @@ def read_answer(process: subprocess.Popen[str]) -> dict[str, Any]:
     for line in process.stdout:
         if line.startswith("{"):
             return dict(json.loads(line))
-    raise SystemExit(f"{process.args} ended without an answer; run it yourself to see why.")
+    raise SystemExit(f"{process.args!r} ended without an answer; run it yourself to see why.")
 
 
 def write_chats(path: Path, system: str, folder: Path) -> Path:

@@ -178,12 +178,12 @@ def _holes(models: Mapping[str, Mapping[str, ListedModel]], day: date) -> Iterat
             if row.name in models and name not in models[row.name]:
                 yield f"{row.name}/{name}, which providers.toml tunes, is in none of the lists: its end is not known."
     for seller, listed in models.items():
-        for model in listed.values():
-            successor = listed.get(model.successor or "")
-            if model.successor and successor is None:
-                yield f"{seller}/{model.name}: its successor {model.successor} is in none of the lists."
-            elif successor and successor.has_ended(day) and not model.has_ended(day):
-                yield f"{seller}/{model.name}: its successor {successor.name} has ended on {successor.ends}."
+        for old in listed.values():
+            successor = listed.get(old.successor or "")
+            if old.successor and successor is None:
+                yield f"{seller}/{old.name}: its successor {old.successor} is in none of the lists."
+            elif successor and successor.has_ended(day) and not old.has_ended(day):
+                yield f"{seller}/{old.name}: its successor {successor.name} has ended on {successor.ends}."
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 from demo.forms import fill_in
 from demo.people import ANA, BEN, BOT, TICKETS
@@ -60,7 +60,7 @@ class SlackEmulator:
         self._deliveries: list[Delivery] = []
         self._client: BotClient | None = None
 
-    def __enter__(self) -> SlackEmulator:
+    def __enter__(self) -> Self:
         self._server.start()
         return self
 

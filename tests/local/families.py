@@ -377,7 +377,7 @@ def make_family(folder: Path, family: Family) -> Path:
     torch.manual_seed(20261125)
     config = family.config()
     has_vision = config.get_text_config() is not config
-    mapping = MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING if has_vision else MODEL_FOR_CAUSAL_LM_MAPPING
+    mapping: Any = MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING if has_vision else MODEL_FOR_CAUSAL_LM_MAPPING
     mapping[type(config)](config).save_pretrained(folder)
     if family.store:
         family.store(folder)

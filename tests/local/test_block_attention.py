@@ -148,7 +148,7 @@ def test_only_cuda_compiles_the_kernel(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(torch, "compile", compile_later)
     block_attention._compile_attention.cache_clear()
-    assert block_attention._compile_attention("cpu") is block_attention.flex_attention
+    assert block_attention._compile_attention("cpu") is flex.flex_attention
     block_attention._compile_attention("cuda")
-    assert compiled == [(block_attention.flex_attention, {"dynamic": False})]
+    assert compiled == [(flex.flex_attention, {"dynamic": False})]
     block_attention._compile_attention.cache_clear()

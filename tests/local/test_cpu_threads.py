@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
+import psutil
 import pytest
 import torch
 
@@ -81,4 +82,4 @@ def test_a_containers_quota_limits_the_cores(
     quota = tmp_path / "cpu.max"
     if content is not None:
         quota.write_text(content + "\n")
-    assert cores_allowed(quota) == (expected or devices.psutil.cpu_count())
+    assert cores_allowed(quota) == (expected or psutil.cpu_count())

@@ -43,7 +43,7 @@ ROWS = [
 
 NO_MLP = ("llama4_text",)  # its feed-forward part has another name and returns more than one value
 CONFIGS = {"gemma3": families.gemma3, "mistral3": families.mistral3}
-CHANGES = {
+CHANGES: dict[str, dict[str, Any]] = {
     "mistral": {"sliding_window": None},
     "qwen3_moe": {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 32},
     "mixtral": {"num_local_experts": 4, "num_experts_per_tok": 2},

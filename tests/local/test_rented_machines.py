@@ -12,6 +12,7 @@ from typing import Any
 import huggingface_hub
 import openai
 import pytest
+from huggingface_hub.utils import get_session  # type: ignore[attr-defined]
 
 from tests.local.trainer_server import (
     TrainerServer,
@@ -187,7 +188,7 @@ def test_cancelling_a_job_ends_its_machine_and_bills_its_seconds(
         wait_for(billed, lambda seconds: seconds >= 1)
         with pytest.raises(openai.BadRequestError, match="Cancel it instead"):
             client.fine_tuning.jobs.pause(job.id)
-        ended = client.fine_tuning.jobs.cancel(job.id)
+        ended: Any = client.fine_tuning.jobs.cancel(job.id)
         (machine,) = peer.jobs.values()
         assert ended.status == "cancelled" and machine.stage == "CANCELED"
         assert ended.billed_seconds == machine.seconds >= 1
@@ -237,9 +238,9 @@ def test_hardware_with_several_gpus_is_refused(peer: HfPeer) -> None:
 
 def test_a_second_client_keeps_the_first_ones_connections_open(peer: HfPeer) -> None:
     hub_api()
-    session = huggingface_hub.utils.get_session()
+    session = get_session()
     hub_api()
-    assert huggingface_hub.utils.get_session() is session and not session.is_closed
+    assert get_session() is session and not session.is_closed
 
 
 CHECKPOINT = {"resume/checkpoints/step-000002/state.pt": b"1"}

@@ -26,7 +26,6 @@ import openai
 import uvicorn
 import yaml
 from jsonschema import Draft202012Validator  # type: ignore[import-untyped]
-from openai.types.fine_tuning import FineTuningJob
 
 from trainers.local.__main__ import listen
 from trainers.local.api.guard import server_config
@@ -132,7 +131,8 @@ def wait_for(look: Callable[[], T], is_right: Callable[[T], bool], seconds: floa
     return value
 
 
-def wait_for_status(client: openai.OpenAI, job_id: str, *statuses: str, seconds: float = 60) -> FineTuningJob:
+def wait_for_status(client: openai.OpenAI, job_id: str, *statuses: str, seconds: float = 60) -> Any:
+    """Returns the job, a FineTuningJob with fields of our trainer's own, once it has one of these statuses."""
     return wait_for(
         lambda: client.fine_tuning.jobs.retrieve(job_id), lambda job: job.status in statuses, seconds=seconds
     )

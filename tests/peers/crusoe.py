@@ -106,7 +106,7 @@ class Crusoe(Service):
         unknown += sorted(set(hyperparameters) - KNOWN)
         if unknown:
             return refusal(400, "unknown_parameter", f"Unknown parameter: {unknown[0]}.")
-        if body.get("model") not in map(_catalogue_id, self.models):
+        if body.get("model") not in list(map(_catalogue_id, self.models)):
             return refusal(404, "model_not_found", f"The catalogue has no model {body.get('model')}.")
         choices = {"batch_size": BATCHES, "lora_rank": RANKS, "lora_alpha": ALPHAS}
         wrong = [

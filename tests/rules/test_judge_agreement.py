@@ -2,22 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Literal
 
 import pytest
 
 from bot.rules.judge_agreement import find_relatives, is_unreadable, model_family, summarize_labels
+from storage.records import Preference
 
 Choice = Literal["first", "second", "tie"]
-
-
-@dataclass(frozen=True)
-class Label:
-    row: int
-    first_arm: str
-    person: str
-    choice: Choice
 
 
 @pytest.mark.parametrize(
@@ -53,9 +45,11 @@ def test_a_judge_is_unreadable_if_more_than_one_verdict_in_ten_is_missing(
     assert is_unreadable(unread, of) == is_doubted
 
 
-def labels(person: str, choices: str, first: str = "a") -> list[Label]:
+def labels(person: str, choices: str, first: str = "a") -> list[Preference]:
     names: dict[str, Choice] = {"1": "first", "2": "second", "=": "tie"}
-    return [Label(row, first, person, names[choice]) for row, choice in enumerate(choices)]
+    return [
+        Preference(1, row, first, "c", person, names[choice], at=0.0) for row, choice in enumerate(choices)
+    ]
 
 
 def verdicts(choices: str) -> dict[int, Choice | None]:
