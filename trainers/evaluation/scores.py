@@ -34,6 +34,7 @@ _DENIAL = re.compile(
 )
 _SENTENCE_END = re.compile(r"[.!?]\s|\n")
 _DRESS = " \t\"'`*“”‘’«»()[]{}<>#.,:;!?。、・「」『』【】《》"
+_SEPARATORS = re.compile(r"(?:[\s_/]|(?<=[^\s_/])-|-(?!\d))+")
 _ENDS = re.compile(r"\s*([.,:;)\]!\-–—。、」』】》]|$)")
 # Scripts without spaces between words, in which two letters may be a complete name
 _UNSPACED_LETTER = re.compile(r"[\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af\uf900-\ufaff]")
@@ -131,13 +132,14 @@ def _names(labels: tuple[str, ...]) -> _Names:
     folded.pop("", None)
     names = "|".join(re.escape(name) for name in sorted(folded, key=len, reverse=True))
     unspaced = tuple(name for name in folded if _UNSPACED_LETTER.search(name))
-    return _Names(folded, re.compile(rf"(?<!\w)(?:{names})(?!\w)" if names else r"(?!)"), unspaced)
+    return _Names(folded, re.compile(rf"(?<![\w-])(?:{names})(?!\w)" if names else r"(?!)"), unspaced)
 
 
 def _folded(text: str) -> str:
-    """Returns the text in lower case, without surrounding marks, and with single spaces in place of word separators."""
+    """Returns the text in lower case, without surrounding marks, and with single spaces in place of word separators.
+    The minus of a number is none."""
     text = unicodedata.normalize("NFKC", text).casefold().strip(_DRESS)
-    return re.sub(r"[\s_\-/]+", " ", text).strip(_DRESS)
+    return _SEPARATORS.sub(" ", text).strip(_DRESS)
 
 
 def _only_one_named(text: str, names: _Names) -> str | None:

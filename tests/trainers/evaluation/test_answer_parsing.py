@@ -68,6 +68,21 @@ def test_labels_that_differ_only_in_separators_must_match_exactly() -> None:
     assert read_label("A-B", ("a_b", "a b")) is None
 
 
+@pytest.mark.parametrize(
+    ("text", "label"),
+    [
+        ("-1", "-1"),
+        ("Label: -1", "-1"),
+        ("The answer is -1.", "-1"),
+        ("**1**", "1"),
+        ("- 1", "1"),
+        ("-100", None),
+    ],
+)
+def test_the_minus_of_a_number_belongs_to_a_label(text: str, label: str | None) -> None:
+    assert read_label(text, ("-1", "0", "1", "100")) == label
+
+
 def test_of_two_spellings_of_a_label_the_first_is_read() -> None:
     assert read_label("REFUND", ("Refund", "refund")) == "Refund"
 
