@@ -163,6 +163,15 @@ def test_parquet_is_read_like_a_table_with_row_numbers_as_lines(tmp_path: Path) 
     assert read(write_parquet(tmp_path / "b", unnamed), "b").columns == Columns("x1", "x2")
 
 
+def test_whole_numbers_that_parquet_stores_as_floats_are_read_as_whole_numbers(tmp_path: Path) -> None:
+    columns = {"text": ["good", "bad", "so-so"], "label": [1.0, -1.0, 0.5]}
+    assert [e.answer for e in read(write_parquet(tmp_path / "a", columns), "a").examples] == [
+        "1",
+        "-1",
+        "0.5",
+    ]
+
+
 def test_parquet_with_conversations_is_read_as_chat(tmp_path: Path) -> None:
     good = [
         {"role": "user", "content": "hi", "weight": None},

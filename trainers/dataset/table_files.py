@@ -258,7 +258,8 @@ def _first_with_rows(workbook: CalamineWorkbook) -> CalamineSheet | None:
 
 
 def _text(cell: Cell) -> str:
-    """Returns the text that Excel shows for a cell without number format: 3, not 3.0."""
+    """Returns the text that Excel shows for a cell without number format: 3, not 3.0. Many tools store labels like 3 as
+    floats, and no model answers 3.0."""
     if isinstance(cell, float) and cell.is_integer():
         return str(int(cell))
     return cell if isinstance(cell, str) else str(cell)
@@ -428,6 +429,6 @@ def _parquet_records(opened: ParquetFile, findings: Findings, limits: Limits) ->
     if not names:  # pyarrow would return no rows without any columns
         return
     for line, row in _rows(opened, names, findings, limits):
-        cells = ["" if row[name] is None else str(row[name]) for name in names]
+        cells = ["" if row[name] is None else _text(row[name]) for name in names]
         if any(cell and not cell.isspace() for cell in cells):
             yield Record(line, cells)
