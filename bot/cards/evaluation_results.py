@@ -99,7 +99,7 @@ def card(
     bullets = [
         *(_cheaper_undecided(ladder) or _close_to_best(ladder)),
         *_without_examples(ladder),
-        *_unread_note(ladder),
+        *(_copied_note(ladder) or _unread_note(ladder)),
         *(escape(note) for note in notes),
     ]
     next_step = Text(f"*Next*: {_next_step(ladder, is_searched=is_searched)}")
@@ -306,6 +306,13 @@ def _unread_note(ladder: Ladder) -> list[str]:
     return [f"{text}{_reasoning_hint(ladder) or more}"]
 
 
+def _copied_note(ladder: Ladder) -> list[str]:
+    """Retrieval looks better than it is if the documents contain the held-out questions."""
+    copied = max((rung.retrieval.copied for rung in ladder.rungs if rung.retrieval), default=0)
+    text = f"The documents contain {pluralize(copied, 'held-out question')} word for word"
+    return [f"{text}, so retrieval may do worse on new questions."] if copied else []
+
+
 def _retrieval_notes(ladder: Ladder) -> list[str]:
     """What retrieval searched, and how much of it each question got; once for all models."""
     texts = []
@@ -318,9 +325,6 @@ def _retrieval_notes(ladder: Ladder) -> list[str]:
         )
         if about.read < about.texts:
             text += f" Only {about.read:,} of them could be compared by meaning in time."
-        if about.copied:
-            copied = pluralize(about.copied, "held-out question")
-            text += f" These documents contain {copied} word for word, so retrieval may do worse on new questions."
         texts.append(text)
     return texts
 
