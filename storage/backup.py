@@ -199,6 +199,7 @@ def restore(
     Raises StorageError, without having changed anything, if a bot is running or the backup is damaged or altered.
     """
     os.umask(0o077)
+    replaced = database.with_name(f"{database.name}.replaced-{_timestamp(now)}")
     audit = _verify_backup(backup)
     database.parent.mkdir(parents=True, exist_ok=True)
     lock = acquire_lock(database)
@@ -210,14 +211,15 @@ def restore(
         _copy_database(backup, fresh)
         open_runs = _mark_uncertain_jobs(fresh, backup, audit, now, mark_uncertain)
         sync(fresh)
-        path = _set_aside(database, now)
+        _set_aside(database, replaced)
         fresh.replace(database)
         sync(database.parent)
-        return RestoreResult(audit, open_runs, path, copied, corrupt)
+        return RestoreResult(audit, open_runs, replaced if replaced.exists() else None, copied, corrupt)
     except (OSError, sqlite3.Error) as error:
-        raise StorageError(
-            f"Restoring {backup} to {database}: {error}. The database is as it was."
-        ) from error
+        state = "The database is as it was."
+        if replaced.exists():
+            state = f"The database was kept as {replaced}: `finetune restore {replaced}` puts it back."
+        raise StorageError(f"Restoring {backup} to {database}: {error}. {state}") from error
     finally:
         os.close(lock)
 
@@ -268,24 +270,22 @@ def _mark_uncertain_jobs(
         fresh.with_name(f"{fresh.name}.lock").unlink()
 
 
-def _set_aside(database: Path, now: float) -> Path | None:
-    """Gives the database and its WAL a second name. Returns that name, None if there is no database.
+def _set_aside(database: Path, path: Path) -> None:
+    """Gives the database and its WAL a second name, `path`, under which the database appears last.
 
     The file keeps its first name until the backup takes that over, so that a database exists at every moment. The WAL
     loses its first name, because SQLite would apply it to whatever file takes the database's place.
     """
-    if not database.exists():
-        return None
-    path = database.with_name(f"{database.name}.replaced-{_timestamp(now)}")
     _delete_database(path)
-    for suffix in DATABASE_SUFFIXES:
+    if not database.exists():
+        return
+    for suffix in reversed(DATABASE_SUFFIXES):
         part = database.with_name(database.name + suffix)
         if part.exists():
             os.link(part, path.with_name(path.name + suffix))
     for suffix in DATABASE_SUFFIXES[1:]:
         database.with_name(database.name + suffix).unlink(missing_ok=True)
     sync(database.parent)
-    return path
 
 
 def _delete_database(path: Path) -> None:

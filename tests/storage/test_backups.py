@@ -140,6 +140,29 @@ def test_a_replaced_database_can_be_restored_with_its_last_writes(database: Path
     store.close()
 
 
+def test_a_restore_that_fails_at_its_last_step_says_how_to_put_the_database_back(
+    database: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    backup = back_up(database, tmp_path / "to", now=NOON)
+    write_and_be_killed(database)
+    rename = Path.replace
+
+    def fail(path: Path, target: Path) -> Path:
+        if path.name.endswith(".restoring"):
+            raise OSError(5, "Input/output error")
+        return rename(path, target)
+
+    with monkeypatch.context() as patch, pytest.raises(StorageError) as failed:
+        patch.setattr(Path, "replace", fail)
+        restore(backup.path, database, tmp_path / "files", now=NOON)
+    (replaced,) = database.parent.glob("*.replaced-*Z")
+    assert str(failed.value).endswith(f"kept as {replaced}: `finetune restore {replaced}` puts it back.")
+    restore(replaced, database, tmp_path / "files", now=NOON + 1)
+    store = Store(database)
+    assert store.runs.open()[0].error == "later"
+    store.close()
+
+
 def test_an_approved_run_is_an_uncertain_create_after_a_restore(database: Path, tmp_path: Path) -> None:
     store = Store(database)
     run = store.runs.get(1)
