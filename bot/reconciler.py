@@ -45,7 +45,7 @@ from bot.services import (
     training,
 )
 from bot.settings import store_model_ends, with_announced_ends
-from bot.values.learning_curves import TunedCurvePlan, plan_of
+from bot.values.learning_curves import provider_of
 from storage import backup
 from storage.audit import BrokenLog
 from storage.database import StorageError
@@ -330,8 +330,7 @@ def _is_at_its_provider(run: Run) -> bool:
 def _provider_of(measurement: Measurement) -> str | None:
     """Returns the provider that the measurement's step asks. None for a ladder, whose questions are asked in other
     threads (llm_client.py)."""
-    plan = plan_of(measurement.plan) if measurement.kind == "curve" else None
-    return plan.provider if isinstance(plan, TunedCurvePlan) else None
+    return provider_of(measurement.plan) if measurement.kind == "curve" else None
 
 
 def _provider_of_run(context: AppContext, number: int) -> str:

@@ -20,7 +20,7 @@ from typing import Literal, Protocol, Self
 from bot.context import AppContext, CoreContext
 from bot.rules import budgets
 from bot.rules.plans import Plan, plan_from_json
-from bot.values.learning_curves import TunedCurvePlan, TunedCurveProgress, plan_of
+from bot.values.learning_curves import TunedCurveProgress, provider_of
 from bot.values.runs import Progress
 from storage.records import Measurement, Run
 from trainers.client import Trainer
@@ -419,8 +419,7 @@ def _delete_unneeded(context: CoreContext, trainer: Trainer, hashes: set[str], o
 
 
 def _uploads_of_curve(measurement: Measurement, provider: str) -> set[str]:
-    plan = plan_of(measurement.plan) if measurement.kind == "curve" else None
-    if not isinstance(plan, TunedCurvePlan) or plan.provider != provider:
+    if measurement.kind != "curve" or provider_of(measurement.plan) != provider:
         return set()
     sizes = TunedCurveProgress.from_json(measurement.progress).sizes
     return {size.sha256 for size in sizes if size.state in ("waiting", "creating", "training")}

@@ -80,6 +80,13 @@ def plan_of(text: str) -> CurvePlan | TunedCurvePlan:
     return from_object(TunedCurvePlan, raw) if "base_model" in raw else from_object(CurvePlan, raw)
 
 
+def provider_of(text: str) -> str | None:
+    """Returns the provider in the plan of a tuned model's curve, None for a classical one's. Reads nothing else, so
+    that a plan of a newer version holds up only its own measurement."""
+    provider: str | None = json.loads(text).get("provider")
+    return provider
+
+
 def key_of(number: int, plan: TunedCurvePlan, sha256: str) -> str:
     """Returns our key for the job that trains this file in measurement `number`: always the same, and unique to it."""
     text = json.dumps([number, plan.to_json(), sha256])

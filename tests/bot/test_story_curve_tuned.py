@@ -355,6 +355,22 @@ def test_a_curve_of_an_older_release_keeps_the_keys_of_its_jobs(world: World) ->
     assert "destination" not in older.to_json() and plan_of(older.to_json()) == older
 
 
+def test_a_plan_of_a_newer_release_holds_up_only_its_own_curve(world: World) -> None:
+    start_curve(world)
+    until_size(world, 0, "training")
+    newer = json.dumps({**json.loads(measurement(world).plan), "unknown": 1})
+    world.store.database.change("UPDATE measurements SET plan = ? WHERE id = 1", (newer,))
+    context = world.service.context
+    sent = context.store.uploads.at("acme")
+    context.store.uploads.intend("acme", {"0" * 64}, now=0)
+    provider_jobs.delete_unneeded_uploads(context)
+    assert context.store.uploads.at("acme") == sent
+    world.pass_time(60)
+    world.tick_until(lambda: measurement(world).next_at > context.clock() + 500, "the pause")
+    assert measurement(world).state == "running"
+    assert world.start().state == "awaiting_approval"
+
+
 def test_an_uncertain_create_is_settled_before_the_approver_is_checked(world: World) -> None:
     world.provider.fail(f"POST {JOBS}", COMMIT_THEN_500)
     start_curve(world)
