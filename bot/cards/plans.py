@@ -56,6 +56,7 @@ from bot.values.runs import Progress
 from storage.records import Approval, Run, RunState
 from trainers.methods import option_name
 from trainers.money import from_micros, usd
+from trainers.pricing import PriceRow
 from trainers.rentals.prices import WHO, Rental
 
 APPROVE, APPROVE_FORM = "approve_plan", "approve_form"
@@ -475,6 +476,21 @@ def price_rise_text(approved: Rental, now: Rental) -> str:
         f"{WHO} now charges {usd(now.usd_per_hour)} an hour for {now.hardware}, and {usd(approved.usd_per_hour)} was "
         "approved."
     )
+
+
+def listed_price_rise_text(before: PriceRow, now: PriceRow) -> str | None:
+    """Which of the target's prices has risen, None if none has."""
+    prices = (
+        ("1M tokens of training", before.price.training, now.price.training),
+        ("1M tokens of input", before.price.input, now.price.input),
+        ("1M tokens of output", before.price.output, now.price.output),
+        ("an hour of training", before.usd_per_hour, now.usd_per_hour),
+        ("an hour of its machine", before.hosted_usd_per_hour, now.hosted_usd_per_hour),
+    )
+    for unit, old, new in prices:
+        if old is not None and new is not None and new > old:
+            return f"{code(now.model)} costs ${new:f} for {unit} now, and it was ${old:f} when the plan was made."
+    return None
 
 
 def unswept_text(unswept: SweepConflict, title: str) -> str:

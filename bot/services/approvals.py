@@ -117,7 +117,7 @@ def _find_approvable(context: AppContext, hash_in_button: str, caller: Caller) -
     forbidden = data_policy.plan_refusal(context, plan)
     if forbidden:
         return Refusal(forbidden)
-    other = plans.destination_change(context, plan)
+    other = plans.destination_change(context, plan) or plans.listed_price_rise(context, plan)
     if other:
         return Refusal(
             f"{other} So it can't be approved: `/finetune cancel {run.id}`, then `/finetune start` makes a new plan."

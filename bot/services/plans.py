@@ -68,7 +68,7 @@ from trainers.host import ENGINES_FOLDER, installed_version, weights_fingerprint
 from trainers.hyperparameters import combinations, halving_steps
 from trainers.methods import BUILTIN, METHODS
 from trainers.money import to_micros
-from trainers.pricing import PriceList
+from trainers.pricing import PriceList, tuned_price
 from trainers.providers import ProviderRow, file_problem
 from trainers.rentals.prices import fetch_rental
 
@@ -444,12 +444,21 @@ def _maximum_micros(cost: RunCost, *, is_rented: bool) -> int:
     return to_micros(most + cost.evaluation_most_usd)
 
 
-def price_rise(plan: Plan) -> str | None:
-    """Returns a sentence if the plan's rented machine costs more now than when it was approved, None if not. Raises
-    TrainerError if its price can't be read."""
+def listed_price_rise(context: AppContext, plan: Plan) -> str | None:
+    """Returns a sentence if a price of the plan's target is higher in the price list now, None if not."""
+    target = find_target(context.settings.providers, f"{plan.provider}/{plan.base_model}")
+    if isinstance(target, Refusal):
+        return None
+    now = tuned_price(target.row, target.model)
+    return plan_views.listed_price_rise_text(PriceList.from_json(plan.prices).rows[0], now)
+
+
+def price_rise(context: AppContext, plan: Plan) -> str | None:
+    """Returns a sentence if the plan costs more now than when it was approved, None if not. Raises TrainerError if the
+    price of a rented machine can't be read."""
     approved = PriceList.from_json(plan.prices).rows[0].rental
     if approved is None:
-        return None
+        return listed_price_rise(context, plan)
     now = fetch_rental(approved.hardware, approved.minutes)
     return plan_views.price_rise_text(approved, now) if now.usd_per_minute > approved.usd_per_minute else None
 

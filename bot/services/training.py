@@ -173,10 +173,10 @@ def create(context: AppContext, run: Run) -> None:
 
 
 def _stop_if_price_rose(context: AppContext, run: Run, plan: Plan, job: RunJob) -> bool:
-    """Returns True if nothing can be started now, because the rented machine costs more than was approved or its price
-    is unknown."""
+    """Returns True if nothing can be started now, because training costs more than was approved, or because the price
+    of a rented machine is unknown."""
     try:
-        dearer = plans.price_rise(plan)
+        dearer = plans.price_rise(context, plan)
     except TrainerError as trouble:
         provider_jobs.look_without_creating(job, HOLD_S, str(trouble))
         return True

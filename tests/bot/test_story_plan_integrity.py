@@ -144,6 +144,24 @@ def test_a_plan_whose_key_changed_is_not_approved(world: World, monkeypatch: pyt
     assert world.run().state == "awaiting_approval" and world.jobs() == 0
 
 
+def test_a_price_that_rose_before_the_approval_is_not_approved(world: World) -> None:
+    world.start()
+    world.rules.training = "80.00"
+    world.restart()
+    text = world.click_and_read(BEN, "approve_plan")
+    assert "costs $80.00 for 1M tokens of training now, and it was $8.00 when the plan was made" in text
+    assert world.run().state == "awaiting_approval"
+
+
+def test_a_price_that_rose_after_the_approval_starts_nothing(world: World) -> None:
+    world.start_approved()
+    world.rules.training = "8.01"
+    world.restart()
+    run = world.tick_until_state("cancelled")
+    assert "costs $8.01 for 1M tokens of training now, and it was $8.00" in str(run.error)
+    assert world.jobs() == 0 and world.ledger().get("settle", 0) == 0
+
+
 def test_an_uncertain_create_is_not_looked_for_at_another_address(world: World) -> None:
     world.provider.fail(f"POST {JOBS}", COMMIT_THEN_500)
     world.start_approved()
