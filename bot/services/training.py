@@ -268,7 +268,9 @@ def _take_status(context: AppContext, run: Run, job: Job, progress: Progress, is
             plan, before = plan_from_json(run.plan), Progress.from_json(run.progress)
             # At least the cost reported before, because the trainer's clock may be behind ours.
             reported = max(notifications.training_cost(plan, each) for each in (progress, before))
-            was_running = before.running_since is not None
+            # A job that nobody watched for long may have trained all that time.
+            unseen_s = context.clock() - (before.ran_until or job.created_at)
+            was_running = before.running_since is not None or unseen_s > provider_jobs.UNSEEN_S
             spent = max(reported, notifications.cancelled_cost(plan, progress)) if was_running else reported
             by = f"Cancelled by <@{run.cancel_asked_by}>." if run.cancel_asked_by else None
             why = by or overrun_text(run) or "Cancelled on the trainer's side."

@@ -84,6 +84,16 @@ def test_a_cancelled_training_without_a_reported_bill_is_booked_at_its_full_cost
     assert f"It has cost {usd_micros(full_cost)}; the rest" in card
 
 
+def test_a_job_that_began_while_the_bot_was_away_is_not_free_once_cancelled(world: World) -> None:
+    world.start_approved()
+    world.tick_until_state("training")
+    world.pass_time(3600)
+    world.type("/finetune cancel 1")
+    world.tick_until_state("cancelled")
+    assert world.ledger()["settle"] > 0
+    assert world.find_message("Acme Tuning doesn't report what it bills")
+
+
 @pytest.mark.parametrize(
     ("progress", "share"),
     [
