@@ -444,7 +444,7 @@ def _maximum_micros(cost: RunCost, *, is_rented: bool) -> int:
     return to_micros(most + cost.evaluation_most_usd)
 
 
-def listed_price_rise(context: AppContext, plan: Plan) -> str | None:
+def listed_price_rise(context: AppContext, plan: Plan | TunedCurvePlan) -> str | None:
     """Returns a sentence if a price of the plan's target is higher in the price list now, None if not."""
     target = find_target(context.settings.providers, f"{plan.provider}/{plan.base_model}")
     if isinstance(target, Refusal):

@@ -303,6 +303,8 @@ def advance(step: CurveStep) -> None:
             stop(step)
         case "waiting" | "creating" if other := plans.destination_change(step.context, step.plan):
             _stop_elsewhere(step, other)
+        case "waiting" if dearer := plans.listed_price_rise(step.context, step.plan):
+            _stop_elsewhere(step, dearer)
         case "creating" if step.is_stopped:
             # if a job is found, the next step cancels it
             if provider_jobs.is_surely_absent(step):

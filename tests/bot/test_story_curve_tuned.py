@@ -332,6 +332,16 @@ def test_no_size_is_trained_at_another_address_than_was_agreed(world: World) -> 
     assert world.jobs() == 1 and 0 < (failed.actual_micros or 0) < failed.reserved_micros
 
 
+def test_a_price_that_rose_ends_the_curve_before_its_next_training(world: World) -> None:
+    start_curve(world)
+    until_size(world, 0, "evaluating")
+    world.rules.training = "80.00"
+    world.restart()
+    until(world, "failed")
+    assert world.find_message("Learning curve m1 failed", "costs $80.00 for 1M tokens of training now")
+    assert world.jobs() == 1
+
+
 def test_an_uncertain_create_survives_a_change_of_address(world: World) -> None:
     world.provider.fail(f"POST {JOBS}", COMMIT_THEN_500)
     start_curve(world)
