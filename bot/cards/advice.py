@@ -120,7 +120,7 @@ def _cost(amount: Decimal | None) -> str:
     if amount is None:
         return "an unknown amount"
     if not amount:
-        return "only your own machine's time"
+        return "only the machine's time"
     cost = usd(amount)
     return f"about {cost}" if cost.startswith("$") else cost
 

@@ -286,7 +286,7 @@ def _one_off_cost(summary: EstimateSummary) -> str:
         end + measuring for end in (training.usd.low, training.usd.expected, training.usd.high)
     )
     if not high:
-        return "only your machine's time"
+        return "only the machine's time"
     machine = summary.machine_usd
     of_it = f", of which {usd(machine)} for its machine during measuring" if machine else ""
     return f"{about_usd(expected, low, high)}{of_it}"

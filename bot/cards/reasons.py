@@ -305,7 +305,7 @@ def _wrong_labels(wrong: reasons.WrongLabels) -> str:
 def _of_money(because: reasons.MoneyReason, spelling: Spelling) -> str:
     match because:
         case reasons.PriceGap():
-            free = "A run costs only your own machine's time. " if because.is_free else ""
+            free = "A run costs only the machine's time. " if because.is_free else ""
             return f"{free}{missing_price_text(because.missing, spelling)}"
         case reasons.PriceOfBetter(estimate, aim):
             amount, more = usd(abs(estimate.saving_month)), "" if estimate.saving_month >= 0 else " more"

@@ -51,7 +51,7 @@ def test_unknown_costs_and_savings_are_named() -> None:
     assert "about $25.00. What it would save is still unknown" in verdict.headline
     assert "an unknown amount" in advise(replace(FACTS, estimate=None, run_usd=None)).headline
     free = advise(facts_with(*ALL_MISS, estimate=None, outlook=None, run_usd=Decimal(0)))
-    assert "costs only your own machine's time" in free.headline
+    assert "costs only the machine's time" in free.headline
 
 
 @pytest.mark.parametrize(("p", "kind"), [(0.8, "go"), (0.79, "unknown"), (0.21, "unknown"), (0.2, "no_go")])
