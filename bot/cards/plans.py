@@ -479,13 +479,13 @@ def price_rise_text(approved: Rental, now: Rental) -> str:
 
 
 def listed_price_rise_text(before: PriceRow, now: PriceRow) -> str | None:
-    """Which of the target's prices has risen, None if none has."""
+    """Which of the target's prices has risen, None if none has. That of the machine which serves it is compared when it
+    is started, with the vendor's own (services/deployments.py)."""
     prices = (
         ("1M tokens of training", before.price.training, now.price.training),
         ("1M tokens of input", before.price.input, now.price.input),
         ("1M tokens of output", before.price.output, now.price.output),
         ("an hour of training", before.usd_per_hour, now.usd_per_hour),
-        ("an hour of its machine", before.hosted_usd_per_hour, now.hosted_usd_per_hour),
     )
     for unit, old, new in prices:
         if old is not None and new is not None and new > old:
