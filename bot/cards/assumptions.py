@@ -353,7 +353,12 @@ def _labels(inputs: Inputs) -> Assumption:
             "none to buy",
             "The labels that you have cost nothing more. Set --labels and --label-usd.",
         )
-    return Assumption("labels", f"{inputs.labels:,} at {usd(inputs.usd_per_label)}", "As you gave them.")
+    why = (
+        "As you gave them."
+        if inputs.usd_per_label
+        else "They count as free. Set the price of one with --label-usd."
+    )
+    return Assumption("labels", f"{inputs.labels:,} at {usd(inputs.usd_per_label)}", why)
 
 
 def _quality(inputs: Inputs) -> Assumption:

@@ -84,6 +84,7 @@ def test_inputs_from_a_person_are_shown() -> None:
     assert texts["hosting"].startswith("$0.56 per 1M tokens, by use")
     assert texts["batches"].startswith("30% of the requests: gpt-4o 50% off")
     assert texts["labels"].startswith("500 at $0.10")
+    assert "count as free" in assumed(replace(inputs, usd_per_label=Decimal(0)))["labels"]
     assert texts["retraining"].startswith("every 6 months")
     assert texts["monitoring"].startswith("$20.00 a month")
     assert texts["quality"].startswith("tuned model +4 points against the alternative, $0.50")
