@@ -146,10 +146,10 @@ def ended_card(run: Run, plan: Plan, why: str) -> Message:
     """The card of a run that ended without a result. `why` is our own mrkdwn."""
     headline = _headline(run, plan)
     spent = run.actual_micros or 0
-    before = f"It has cost {charge(spent)}; the rest of the" if spent else "The"
-    # not before an approval
-    free = f"{before} reserved budget is free again. " if run.reserved_micros else ""
-    next_step = f"{free}`/finetune start` makes a new plan."
+    cost, rest = (f"It has cost {charge(spent)}. ", "The rest of the") if spent else ("", "The")
+    # nothing is reserved before an approval, and nothing is left after an overrun
+    free = f"{rest} reserved budget is free again. " if run.reserved_micros > spent else ""
+    next_step = f"{cost}{free}`/finetune start` makes a new plan."
     return Message.titled(headline, Text(why), Note(next_step), notice=why)
 
 

@@ -81,7 +81,7 @@ def test_a_cancelled_training_without_a_reported_bill_is_booked_at_its_full_cost
     )  # the stand-in reports no step
     assert world.ledger()["settle"] == world.run().actual_micros == full_cost
     card = world.find_message("Acme Tuning doesn't report what it bills")
-    assert f"It has cost {usd_micros(full_cost)}; the rest" in card
+    assert f"It has cost {usd_micros(full_cost)}. The rest" in card
 
 
 def test_a_job_that_began_while_the_bot_was_away_is_not_free_once_cancelled(world: World) -> None:
@@ -130,7 +130,7 @@ def test_cancelling_during_the_evaluation_keeps_the_model_and_its_cost(world: Wo
     world.type("/finetune cancel 1", user=BEN)
     world.tick_until_state("cancelled")
     assert "kept as `tickets-1`" in world.find_message("Measuring was cancelled")
-    assert world.find_message("It has cost", "the rest of the reserved budget is free again")
+    assert world.find_message("It has cost", "The rest of the reserved budget is free again")
     assert world.run().actual_micros == world.ledger()["settle"] > 0
     assert "Asking" in world.type("/finetune try tickets-1 where is my refund?")
 

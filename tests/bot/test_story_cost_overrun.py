@@ -82,7 +82,8 @@ def test_an_evaluation_stops_once_its_answers_cost_more_than_the_plan_allows(
     monkeypatch.setattr(world.provider.service, "_spoken", lambda model, body: ("refund", 50_000, "stop"))
     world.start_approved()
     run = world.tick_until_state("failed")
-    assert world.find_message("Measuring was stopped because of its cost", "at most")
+    card = world.find_message("Measuring was stopped because of its cost", "at most", "It has cost")
+    assert "is free again" not in card
     chats = world.provider.count("POST /chat/completions")
     assert chats < 2 * 18 and run.actual_micros is not None and run.reserved_micros is not None
     assert world.ledger()["settle"] == run.actual_micros > run.reserved_micros
