@@ -163,7 +163,10 @@ def test_parquet_is_read_like_a_table_with_row_numbers_as_lines(tmp_path: Path) 
     assert read(write_parquet(tmp_path / "b", unnamed), "b").columns == Columns("x1", "x2")
 
 
-def test_whole_numbers_that_parquet_stores_as_floats_are_read_as_whole_numbers(tmp_path: Path) -> None:
+def test_whole_numbers_that_are_stored_as_floats_are_read_as_whole_numbers(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    path.write_text('{"text": "good", "label": 1.0}\n{"text": "bad", "label": -1.0}\n')
+    assert [e.answer for e in read(path, "a.jsonl").examples] == ["1", "-1"]
     columns = {"text": ["good", "bad", "so-so"], "label": [1.0, -1.0, 0.5]}
     assert [e.answer for e in read(write_parquet(tmp_path / "a", columns), "a").examples] == [
         "1",

@@ -228,7 +228,7 @@ def _asked_text(row: dict[str, Any], column: str | None) -> str:
         return content if isinstance(content, str) else ""
     names = list(row)
     place = tables.find_text_column(names, column)
-    return "" if place is None else _cell(row[names[place]])
+    return "" if place is None else tables.cell_text(row[names[place]])
 
 
 def cap_rows(examples: Iterator[Example], findings: Findings, limits: Limits) -> Iterator[Example]:
@@ -293,13 +293,7 @@ def _object_records(file: BinaryIO, findings: Findings, limits: Limits) -> Itera
             if not names:
                 names = [name for name, value in row.items() if not isinstance(value, list | dict)]
                 yield tables.Record(line, names)
-            yield tables.Record(line, [_cell(row.get(name)) for name in names])
-
-
-def _cell(value: object) -> str:
-    if value is None or isinstance(value, list | dict):
-        return ""
-    return value if isinstance(value, str) else str(value)
+            yield tables.Record(line, [tables.cell_text(row.get(name)) for name in names])
 
 
 def _text_lines(file: BinaryIO, findings: Findings, limits: Limits) -> Iterator[str]:

@@ -7,7 +7,6 @@ a column `messages` of conversations or two columns like a CSV. python-calamine 
 
 from __future__ import annotations
 
-import datetime
 import re
 import zipfile
 import zlib
@@ -183,8 +182,6 @@ class _Sheet:
                 raise _TooBig
 
 
-Cell = int | float | str | bool | datetime.time | datetime.date | datetime.datetime | datetime.timedelta
-
 BOMB = Rule("too_big_unpacked", "blocks", "Send only the rows and the two columns that you need, as CSV.")
 ENCRYPTED = Rule("encrypted", "blocks", "Save it without a password and send it again.")
 NO_ROWS = Rule("no_rows", "blocks", "Put the rows, each with a text and a label, into the first sheet.")
@@ -228,7 +225,7 @@ def records(file: BinaryIO, findings: Findings, limits: Limits) -> Iterator[Reco
         text = f"Only the sheet '{to_printable(sheet.name)}' was read; {others:,} {were} not."
         findings.add_for_file(ONE_SHEET, text)
     for line, row in enumerate(sheet.iter_rows() if sheet else (), 1):
-        cells = [_text(cell) for cell in row]
+        cells = [tables.cell_text(cell) for cell in row]
         if sum(map(len, cells)) > limits.max_line_bytes:
             findings.add_for_line(line, too_long(limits))
         elif any(cell and not cell.isspace() for cell in cells):
@@ -255,14 +252,6 @@ def _first_with_rows(workbook: CalamineWorkbook) -> CalamineSheet | None:
                 return sheet
             filled = filled or (sheet if sheet.height else None)
     return filled
-
-
-def _text(cell: Cell) -> str:
-    """Returns the text that Excel shows for a cell without number format: 3, not 3.0. Many tools store labels like 3 as
-    floats, and no model answers 3.0."""
-    if isinstance(cell, float) and cell.is_integer():
-        return str(int(cell))
-    return cell if isinstance(cell, str) else str(cell)
 
 
 DAMAGED = Rule("damaged_part", "blocks", "Write the file again; rows from this line on could not be read.")
@@ -429,6 +418,6 @@ def _parquet_records(opened: ParquetFile, findings: Findings, limits: Limits) ->
     if not names:  # pyarrow would return no rows without any columns
         return
     for line, row in _rows(opened, names, findings, limits):
-        cells = ["" if row[name] is None else _text(row[name]) for name in names]
+        cells = [tables.cell_text(row[name]) for name in names]
         if any(cell and not cell.isspace() for cell in cells):
             yield Record(line, cells)

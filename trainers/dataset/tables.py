@@ -35,6 +35,14 @@ _NOT_LABELS = frozenset({"id", "ids", "date", "time", "number", "url", "email", 
 Cells = Sequence[str]
 
 
+def cell_text(value: object) -> str:
+    """Returns the text of a value that is not stored as text: 3 for 3.0, because many tools store labels as floats, and
+    models answer 3. Nothing and nested values are blank."""
+    if value is None or isinstance(value, list | dict):
+        return ""
+    return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
+
+
 @dataclass(frozen=True)
 class ColumnLayout:
     """The positions of the two columns, from 0. `header`: the first record has the columns' names."""
