@@ -257,7 +257,7 @@ def _short_facts(run: Run, plan: Plan, budget: Budget) -> list[tuple[str, str]]:
     """The facts that an approver decides by, rounded; only the maximum cost is exact."""
     uploaded = f"; data uploaded by <@{plan.uploaded_by}>" if plan.uploaded_by != run.requester else ""
     return [
-        ("Cost", f"{_short_cost(plan)}{_vendor_estimate(run)}"),
+        ("Cost", f"{_short_cost(plan)}{_vendor_estimate(run, plan)}"),
         _short_saving(plan),
         ("Budget left", budget_left(budget)),
         ("Requested by", f"<@{run.requester}>{uploaded}"),
@@ -271,7 +271,7 @@ def _short_cost(plan: Plan) -> str:
     return f"{run}; {about_usd(from_micros(work))} of staff time and labels on top" if work else run
 
 
-def _vendor_estimate(run: Run) -> str:
+def _vendor_estimate(run: Run, plan: Plan) -> str:
     """The vendor's own estimate of the training's cost; '' if there is none."""
     estimate = Progress.from_json(run.progress).vendor
     if estimate is None:
@@ -279,8 +279,11 @@ def _vendor_estimate(run: Run) -> str:
     name = escape(cut(run.provider, 40))
     if estimate.micros is None:
         return f"; {name} gives no price: {escape(cut(estimate.why, 160))}"
+    high = ", above this plan's maximum" if estimate.micros > plan.maximum_micros else ""
     short = "" if estimate.is_affordable else ", more than your account there holds: add credit"
-    return f"; {name}'s own estimate for the training is {about_usd(from_micros(estimate.micros))}{short}"
+    return (
+        f"; {name}'s own estimate for the training is {about_usd(from_micros(estimate.micros))}{high}{short}"
+    )
 
 
 def _short_saving(plan: Plan) -> tuple[str, str]:
@@ -304,7 +307,7 @@ def _short_saving(plan: Plan) -> tuple[str, str]:
 def _facts(run: Run, plan: Plan, budget: Budget) -> list[tuple[str, str]]:
     version = f" version {plan.dataset_version}" if plan.dataset_version > 1 else ""
     return [
-        ("Cost", f"{_exact_cost(plan)}{_vendor_estimate(run)}"),
+        ("Cost", f"{_exact_cost(plan)}{_vendor_estimate(run, plan)}"),
         ("Each month", _monthly(plan)),
         ("Budget left", budget_left(budget)),
         ("Requested by", f"<@{run.requester}>"),

@@ -163,6 +163,14 @@ def test_the_result_shows_the_vendors_estimate_and_bill_beside_our_estimate(make
     assert f"${ledger.usd}" in result and "acme's own estimate: $" in result and "estimated $" in result
 
 
+def test_approvers_see_that_the_vendors_estimate_is_above_the_maximum(make_world: MakeWorld) -> None:
+    world = estimating_world(make_world)
+    company(world).usd_per_million *= 2
+    world.start(START)
+    world.tick_until(lambda: ESTIMATED in "".join(world.texts()), "the vendor's estimate")
+    assert "above this plan's maximum" in world.find_message("Run 1", "Cost")
+
+
 def test_a_missing_vendor_estimate_is_shown_and_blocks_nothing(make_world: MakeWorld) -> None:
     world = estimating_world(make_world)
     world.provider.fail("POST /fine-tunes/estimate-price", NOTHING_BUT_500, 50)
