@@ -124,12 +124,13 @@ def _usage(report: Report, question: Question, prompted: Rung | None) -> Usage:
     """Returns the tokens of today's requests. The length of the prompt is the one that a person stated, else the one
     measured on the holdout, else the one that the dataset's rows suggest."""
     counted = report.tokens
-    before, output = counted.prompted_mean, counted.answer_mean
+    requests, before, output = report.rows, counted.prompted_mean, counted.answer_mean
     if prompted is not None:
+        requests = prompted.n
         before, output = prompted.prompt_tokens / prompted.n, prompted.completion_tokens / prompted.n
     if question.prompt_tokens is not None:
         before = float(question.prompt_tokens)
-    return Usage.from_means(report.rows, max(before, 1.0), counted.prompt_mean, output)
+    return Usage.from_means(requests, max(before, 1.0), counted.prompt_mean, output)
 
 
 def _tuned_tokens(report: Report, trained: Rung | None) -> Tokens:

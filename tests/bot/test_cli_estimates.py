@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import random
+from dataclasses import replace
 from datetime import date
 from decimal import Decimal
 from pathlib import Path
@@ -108,6 +109,17 @@ def test_a_free_rung_that_meets_the_bar_leaves_nothing_to_save(tmp_path: Path) -
     for saving in ("saving_month_usd", "payback_months", "npv_usd", "break_even_tokens_per_month", "outlook"):
         assert answer[saving] is None
     assert answer["savings_withheld"].endswith("whatever it would save.")
+
+
+@pytest.mark.parametrize("answered", [299, 301])
+def test_todays_measured_model_costs_the_same_today_and_as_the_alternative(
+    tmp_path: Path, answered: int
+) -> None:
+    measured = measured_rung(Candidate("zero", "openai/gpt-4o"), "meets", 190, 20_000)
+    measured = replace(measured, completion_tokens=answered)
+    answer = estimate("--volume", "1B", "--baseline", write_baseline(tmp_path, "misses", measured))
+    assert answer["alternative"]["name"] == "the prompt alone on openai/gpt-4o"
+    assert answer["alternative"]["monthly_usd"] == answer["monthly_before_total_usd"]
 
 
 def test_a_rung_that_misses_the_bar_or_whose_model_has_ended_is_no_alternative(tmp_path: Path) -> None:
