@@ -305,7 +305,7 @@ def draw_confusion(matrix: Confusion, compared: Comparison, title: str, path: Pa
     counts = [row[: len(columns)] for row in matrix.counts]
     size = max(4.5, 0.45 * len(columns) + 2.5)
     text = f"{shorten_name(title)}: {compared.tuned_correct:,} of {compared.n:,} held-out rows right"
-    drawn, axes = figure(text, "the tuned model answered", "expected (rows)", size=(size + 1.2, size))
+    drawn, axes = figure(text, "the tuned model answered", "expected (rows)", size=(size + 0.9, size))
     shares = [[count / max(sum(row), 1) for count in row] for row in counts]
     axes.imshow(
         [[_cell_colour(x == y, share) for x, share in enumerate(row)] for y, row in enumerate(shares)]
