@@ -307,8 +307,17 @@ class _SocketConnection(_Connection):
             threading.Thread(target=self._connect_later, name="socket", daemon=True).start()
 
     def _connect_later(self) -> None:
-        while not self._closing.wait(CONNECT_AGAIN_S) and not self._connects():
-            pass
+        """Goes on even if Slack refuses the token: nobody would see an error here, and the token may be restored."""
+        is_connected = False
+        while not is_connected and not self._closing.wait(CONNECT_AGAIN_S):
+            try:
+                is_connected = self._connects()
+            except SlackApiError as error:
+                log.error(
+                    "connecting to Slack: it refuses SLACK_APP_TOKEN (%s); if the token was replaced, put the new one "
+                    "into .env and start the bot again",
+                    error.response.get("error"),
+                )
 
     def _connects(self) -> bool:
         try:

@@ -402,7 +402,7 @@ def dataset_name(text: str) -> str | Misread:
     if len(name) > LONGEST_NAME:
         return Misread(
             f"A dataset's name has {LONGEST_NAME} letters at most, and this one would have {len(name)}: type a "
-            "shorter one into “Name”."
+            "shorter one into “Dataset name”."
         )
     return name
 

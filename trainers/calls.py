@@ -102,7 +102,7 @@ def _system_error(error: openai.APIConnectionError) -> str:
 
 def _retry_after(error: openai.APIStatusError) -> float | None:
     """Reads the header Retry-After, which holds seconds or an HTTP date. Returns seconds, capped at an hour, or None if
-    it is missing or unreadable."""
+    it is missing, unreadable, or zero or past, which would be no pause at all."""
     text = error.response.headers.get("retry-after", "").strip()
     try:
         seconds = float(text)
@@ -111,7 +111,7 @@ def _retry_after(error: openai.APIStatusError) -> float | None:
             seconds = parsedate_to_datetime(text).timestamp() - time.time()
         except ValueError:
             return None
-    return max(0.0, min(seconds, MOST_WAIT_S))
+    return min(seconds, MOST_WAIT_S) if seconds > 0 else None
 
 
 def check_key(provider: Provider, key: str) -> str:

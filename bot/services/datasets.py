@@ -186,7 +186,7 @@ def _name_taken(context: AppContext, name: str, channel: str) -> str:
             f"This channel already has a dataset {code(name)}. To add a version to it, type exactly that name; for a "
             "new dataset, type another name."
         )
-    return f"Another channel already has a dataset {code(name)}. Type another name for this one."
+    return f"The name {code(name)} is not available here. Type another one."
 
 
 def may_choose_columns(

@@ -81,9 +81,7 @@ def make_pairs(context: AppContext, name: str, person: str, channel: str) -> Dat
     title = dataset_name(f"{name}-pairs")
     if isinstance(title, Misread):
         return Refusal(title.sentence)
-    taken = Refusal(
-        f"Another channel already has a dataset {code(title)}, which is the name that the pairs would get."
-    )
+    taken = Refusal(f"The pairs would get the name {code(title)}, which is not available here.")
     if context.store.datasets.owners().get(title, owner) != owner:
         return taken
     sha256 = store_lines(context.settings.files, map(orjson.dumps, pairs))

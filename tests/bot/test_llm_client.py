@@ -167,6 +167,16 @@ def test_no_more_questions_are_asked_a_minute_than_the_limit(tmp_path: Path) -> 
         client.wait_for_answers(batch)
 
 
+def test_a_retry_after_that_is_over_does_not_end_the_pause(client: Client) -> None:
+    batch = questions(20)
+    over = Fault(commit=False, status=429, headers=(("Retry-After", "0"),))
+    client.provider.fail(CHAT, over, times=999)
+    client.ask(batch)
+    wait_until(lambda: client.llm.trouble("acme"), "the trouble")
+    time.sleep(0.3)
+    assert client.requests() <= 4 and "again later" in str(client.llm.trouble("acme"))
+
+
 def test_retry_after_pauses_the_provider_for_an_hour(client: Client) -> None:
     batch = questions(20)
     hour = Fault(commit=False, status=429, headers=(("Retry-After", "3600"),))

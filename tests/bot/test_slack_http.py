@@ -22,6 +22,7 @@ from bot.slack.http import CONNECTIONS, MAX_BODY
 from bot.slack.inbox import replay
 from demo.slack_emulator import broken, refused
 from demo.slack_emulator.delivery import BotClient, signature
+from demo.workspace import wait_until
 from tests.bot.world import GUS, Rules, World
 
 FORM, JSON = "application/x-www-form-urlencoded", "application/json"
@@ -201,6 +202,19 @@ def test_a_socket_connects_later_if_slack_is_away_but_not_if_slack_refuses(
     world.slack.fail("apps.connections.open", refused("invalid_auth"))
     with pytest.raises(SlackApiError, match="invalid_auth"):
         _SocketConnection(world.service.app, slack).open()
+
+
+def test_a_socket_goes_on_trying_if_slack_refuses_the_token_after_an_outage(
+    world: World, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("bot.app.CONNECT_AGAIN_S", 0.01)
+    slack = replace(world.service.settings.slack, mode="socket", app_token="xapp-1-A-1-x")
+    listener = _SocketConnection(world.service.app, slack)
+    world.slack.fail("apps.connections.open", broken(503))
+    world.slack.fail("apps.connections.open", refused("invalid_auth"), times=None)
+    listener.open()
+    wait_until(lambda: caplog.text.count("it refuses SLACK_APP_TOKEN (invalid_auth)") > 1, "a second try")
+    listener.close()
 
 
 def test_a_socket_that_is_not_connected_reports_so(world: World) -> None:

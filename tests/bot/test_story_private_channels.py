@@ -46,7 +46,7 @@ def test_a_file_of_the_same_name_from_another_channel_is_no_new_version(
     upload_to_hr(world)
     before = world.texts(PUBLIC)
     form = world.upload("tickets.csv", tickets_csv(30), user=ANA, called="", channel=PUBLIC)
-    assert "Another channel already has a dataset `tickets`" in form.errors["name"]
+    assert form.errors["name"] == "The name `tickets` is not available here. Type another one."
     world.tick(2)
     assert [(dataset.version, dataset.channel) for dataset in world.store.datasets.all()] == [(1, HR.id)]
     assert world.texts(PUBLIC) == before, "none of #hr's labels"
