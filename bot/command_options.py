@@ -282,7 +282,7 @@ class QuestionOption:
 
 
 def _hyperparameter(key: str, spec: Spec) -> QuestionOption:
-    text = f"{spec.declared.help[:1].upper()}{spec.declared.help[1:]}; chosen by a rule by default."
+    text = f"{spec.declared.help[:1].upper()}{spec.declared.help[1:]}; auto by default."
     return QuestionOption(key, HyperparameterType(spec), text, spec.name)
 
 

@@ -147,14 +147,14 @@ def _successor(inputs: Inputs) -> Assumption | None:
         return Assumption(
             name,
             f"no saving is counted from {rates.ends}, because {unknown}",
-            'Set `successor`, and the price of that model, in finetune.toml under [prices."MODEL"].',
+            'Set successor, and the price of that model, in finetune.toml under [prices."MODEL"].',
         )
     after_end = rates.after_end
     return Assumption(
         name,
         f"{after_end.model} from {rates.ends}: input {rate(after_end.input)}, output {rate(after_end.output)}",
         "Its maker names it as the successor. It is counted with the same number of tokens; its quality is not "
-        'measured. To name another one, set `successor` in finetune.toml under [prices."MODEL"].',
+        'measured. To name another one, set successor in finetune.toml under [prices."MODEL"].',
     )
 
 
@@ -324,7 +324,7 @@ def _minutes(inputs: Inputs) -> Assumption | None:
 
 def _retraining(inputs: Inputs) -> Assumption:
     if inputs.retrain_months is None:
-        why = "Questions change over time, and a model that is never retrained gets worse. Set --retrain-months."
+        why = "Questions change over time, and a model that is never retrained gets worse. Set --retrain."
         return Assumption("retraining", "none", why)
     value = f"every {inputs.retrain_months} months"
     return Assumption("retraining", value, "As you gave it; each time costs training and evaluation again.")

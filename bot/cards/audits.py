@@ -77,8 +77,9 @@ def _line(entry: AuditEntry) -> str:
     if re.fullmatch(r"[UW][A-Z0-9]{2,20}", entry.who):
         who = f"<@{entry.who}>"
     detail = entry.detail
-    if re.fullmatch(r"[0-9a-f]{64}", detail):
-        detail = f"plan `{detail[:12]}`"
+    if plan := re.match(r"([0-9a-f]{12})[0-9a-f]{52}(?: |$)", detail):
+        reason = escape(detail[plan.end() :])
+        detail = cut_mrkdwn(f"plan `{plan[1]}`{f', because {reason}' if reason else ''}", DETAIL)
     elif detail:
         is_ours = entry.who == OURS and entry.action in SENTENCES
         detail = cut_mrkdwn(detail if is_ours else escape(detail), DETAIL)

@@ -215,7 +215,10 @@ def full_report(
 def refused_card(dataset: Dataset, why: str) -> Message:
     headline = f"{dataset.title} can't be used"
     source = Note(f"{escape(dataset.filename)}, from <@{dataset.uploaded_by}>")
-    return Message(f"{escape(headline)}: {escape(why)}", (Headline(headline), Text(escape(why)), source))
+    again = actions(button("Upload again", UPLOAD_AGAIN, dataset.name, style="primary"))
+    return Message(
+        f"{escape(headline)}: {escape(why)}", (Headline(headline), Text(escape(why)), again, source)
+    )
 
 
 def refusal_sentence(report: Report) -> str:
@@ -472,10 +475,9 @@ class DeletionScope:
 
     @property
     def with_it(self) -> str:
-        return (
-            f"{pluralize(len(self.versions), 'version')}, {pluralize(self.runs, 'run')} and "
-            f"{pluralize(self.measurements, 'measurement')}"
-        )
+        counts = {"version": len(self.versions), "run": self.runs, "measurement": self.measurements}
+        *others, last = [pluralize(count, what) for what, count in counts.items() if count]
+        return f"{', '.join(others)} and {last}" if others else last
 
 
 def deletion_form(scope: DeletionScope, private: str) -> Block:

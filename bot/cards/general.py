@@ -88,13 +88,15 @@ class Right:
 
 
 def rights_card(rights: Sequence[Right]) -> Message:
-    title, lines = "What you may do in this channel", []
+    """One line for each answer, since most rights are denied to a person for the same reason."""
+    names: dict[str, list[str]] = {}
     for right in rights:
         commands = f" ({', '.join(map(code, right.commands))})" if right.commands else ""
-        lines.append(f"• *{right.name}*{commands}: {f'no. {right.denied}' if right.denied else 'yes'}")
+        verdict = f"no. {right.denied}" if right.denied else "yes"
+        names.setdefault(verdict, []).append(f"*{right.name}*{commands}")
     return Message.titled(
-        title,
-        Lines(lines),
+        "What you may do in this channel",
+        Lines([f"• {', '.join(each)}: {verdict}" for verdict, each in names.items()]),
         Note(
             "The bot's operator sets these in finetune.toml, [people] and [policy]. Nobody can approve what they "
             "requested or uploaded."

@@ -127,9 +127,8 @@ def card(
 
 def details(plan: Plan, result: RunResult) -> tuple[CardBlock, ...]:
     """What the card has no room for, except the comparison with the estimates."""
-    verdict, bills = [], []
-    if result.advice:
-        verdict = [f"*Verdict*: {sentence(result.advice.headline)}", _advised_step(result)]
+    verdict = [Text(f"*Verdict*: {sentence(result.advice.headline)}")] if result.advice else []
+    bills = []
     if _saves(plan, result):
         if plan.monthly_before_micros is not None:
             bill = f"{money(plan.monthly_before_micros)} → {money(plan.monthly_after_micros)}"
@@ -148,7 +147,7 @@ def details(plan: Plan, result: RunResult) -> tuple[CardBlock, ...]:
         *_comparison(result, is_full=True),
     ]
     return (
-        *([Text("\n".join(filter(None, verdict)))] if verdict else []),
+        *verdict,
         Facts([*scores, *bills, *_times(plan, result)]),
         *_got_worse(result),
         *_caveats(plan, result),
@@ -437,9 +436,9 @@ def _counted(result: RunResult) -> str:
 
 def _next(run: Run, result: RunResult, *, may_be_used: bool) -> list[CardBlock]:
     """The next step; empty if the first button does it."""
-    if not _is_open(result) if may_be_used else _to_measure(result):
+    if _to_measure(result) or (may_be_used and not _is_open(result)):
         return []
-    text = _advised_step(result)
+    text = f"*Next*: {sentence(result.advice.next_step)}" if result.advice and result.advice.next_step else ""
     if result.advice and result.advice.kind == "go" and run.model:
         # It is in use already, or there is an objection that the verdict doesn't consider, such as the model in use.
         text = f"*Next*: {code(f'/finetune promote {run.model}')} explains what speaks against deploying it."
@@ -450,18 +449,13 @@ def _next(run: Run, result: RunResult, *, may_be_used: bool) -> list[CardBlock]:
     return [Text(text)] if text else []
 
 
-def _advised_step(result: RunResult) -> str:
-    advice = result.advice
-    return f"*Next*: {sentence(advice.next_step)}" if advice and advice.next_step else ""
-
-
 def _buttons(run: Run, plan: Plan, result: RunResult, *, may_be_used: bool, is_deleted: bool) -> list[Block]:
     """The next step first. Only "Details" if the model was deleted."""
     number = str(run.id)
     if is_deleted:
         return [button("Details", DETAILS, number)]
     steps = [
-        *([] if may_be_used else _to_measure(result, plan.dataset, number)),
+        *_to_measure(result, plan.dataset, number),
         *([promotion_button(run.id, run.model)] if may_be_used and run.model else []),
         *([try_button(run.id)] if run.model else []),
     ]
@@ -489,7 +483,7 @@ def _times(plan: Plan, result: RunResult) -> list[tuple[str, str]]:
     prompts = f", {tuned:,.0f} prompt tokens instead of {base:,.0f}" if result.before == "base" else ""
     median = f"{result.tuned.p50_s:.1f} s (median{', ' + crowd if crowd else ''})"
     curve = result.loss_curve
-    steps = f" in {result.steps:,} steps"
+    steps = f" in {result.steps:,} steps" if result.steps else ""
     loss = [("Training loss", f"{curve[0][1]:.2f} → {curve[-1][1]:.2f}{steps}")] if len(curve) > 1 else []
     return [
         ("Training took", f"{duration(result.train_seconds)}{planned}"),

@@ -242,10 +242,7 @@ def _at(run: Run) -> int:
 
 
 def _stages(run: Run) -> str:
-    at = _at(run)
-    if at == len(STAGES):
-        return STATE_WORDS[run.state].capitalize()
-    words = []
+    at, words = _at(run), []
     for number, (name, _) in enumerate(STAGES):
         is_done = number < at or run.state == "done"
         words.append(f"✓ {name}" if is_done else f"*{name}*" if number == at else name)
@@ -268,7 +265,8 @@ def _steps(run: Run, plan: Plan, progress: Progress) -> Steps:
     else:
         at = 3 if progress.to_evaluate else 2 if progress.running_since is not None else 1
     shown = [Task(f"step {n}", title, _status(run, n, at)) for n, title in enumerate(titles)]
-    return Steps(STATE_WORDS[run.state].capitalize(), shown, otherwise=(Text(_stages(run)),))
+    stages = (Text(_stages(run)),) if _at(run) < len(STAGES) else ()
+    return Steps(STATE_WORDS[run.state].capitalize(), shown, otherwise=stages)
 
 
 def _step_text(progress: Progress) -> str:

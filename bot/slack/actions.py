@@ -57,7 +57,7 @@ from bot.services import plans as plan_services
 from bot.services import row_labels as row_label_services
 from bot.services import runs as run_services
 from bot.services import sunsets as sunset_services
-from bot.slack.commands import Call, Form, baseline_form, estimate_form, help_list
+from bot.slack.commands import Call, Form, baseline_form, estimate_form, help_list, upload_form
 from bot.slack.homes import Homes
 from bot.values.runs import Refusal
 
@@ -213,9 +213,9 @@ def _choose_columns(click: Click) -> Form | Refusal:
     return allowed if isinstance(allowed, Refusal) else datasets.columns_form(*allowed)
 
 
-def _upload_again(click: Click) -> Form:
+def _upload_again(click: Click) -> Form | Refusal:
     sealed = dataset_services.sealed_of_refused_version(click.context, click.value)
-    return datasets.upload_modal(click.channel, name=click.value, sealed=sealed)
+    return upload_form(click.call, name=click.value, sealed=sealed)
 
 
 def _plan_details(click: Click) -> Form | Refusal:
@@ -294,7 +294,7 @@ FORMS: Mapping[str, Callable[[Click], Form | Refusal | None]] = {
         (result_cards.ESTIMATE, datasets.ESTIMATE, help_cards.ESTIMATE),
         lambda click: estimate_form(click.call, click.value),
     ),
-    help_cards.UPLOAD: lambda click: datasets.upload_modal(click.channel),
+    help_cards.UPLOAD: lambda click: upload_form(click.call),
     help_cards.ALL_COMMANDS: lambda _: help_cards.all_commands(help_list()),
     estimates.DETAILS: _estimate_details,
     plans.DETAILS: _plan_details,

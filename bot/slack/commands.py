@@ -152,6 +152,13 @@ def show_help(call: Call, name: str | None) -> Reply:
     return help_cards.one_command(command_help(command)) if command else help_cards.card()
 
 
+def upload_form(call: Call, **initial: str) -> Form | Refusal:
+    """Returns the form with its `initial` values, or a refusal if this person may upload nowhere, since nobody should
+    fill it in for nothing. The channel is checked once the person has chosen it."""
+    refusal = authorization.refusal(call.context, call.person, "upload")
+    return refusal or dataset_cards.upload_modal(call.channel, **initial)
+
+
 @finetune.command(
     "upload",
     help="upload labelled examples; or choose “Use as training data” in the menu of a message that has a file",
@@ -159,7 +166,7 @@ def show_help(call: Call, name: str | None) -> Reply:
     instead="The form asks for the file and its name.",
 )
 def upload(call: Call) -> Reply:
-    return dataset_cards.upload_modal(call.channel)
+    return upload_form(call)
 
 
 @finetune.command(

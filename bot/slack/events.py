@@ -9,14 +9,13 @@ from typing import Any
 from slack_bolt import Ack, App
 from slack_sdk import WebClient
 
-from bot.cards import datasets as dataset_views
 from bot.cards import general
 from bot.cards.blocks import Message
 from bot.command_parser import unescape
 from bot.context import AppContext
 from bot.services import notifications
 from bot.slack import commands
-from bot.slack.commands import AfterAck, Call
+from bot.slack.commands import AfterAck, Call, Form, upload_form
 from bot.slack.homes import Homes
 from bot.values.runs import Refusal
 
@@ -25,22 +24,20 @@ def register(app: App, context: AppContext, homes: Homes, wake: Callable[[], Non
     @app.shortcut("use_as_training_data")
     def use_message(ack: Ack, body: dict[str, Any], client: WebClient) -> None:
         files = body["message"].get("files") or []
-        channel, trigger = str(body["channel"]["id"]), str(body["trigger_id"])
+        view: Form | Refusal = Refusal("This message has no file. Choose one that has.")
         if files:
-            view = dataset_views.upload_modal(
-                channel, file_id=str(files[0]["id"]), filename=str(files[0].get("name") or "file")
-            )
-        else:
-            view = general.notice_modal(
-                "Use as training data", "This message has no file. Choose one that has."
-            )
-        client.views_open(trigger_id=trigger, view=view)
+            file_id, filename = str(files[0]["id"]), str(files[0].get("name") or "file")
+            view = upload_form(_call(body), file_id=file_id, filename=filename)
+        _open(client, body, view)
         ack()
 
     @app.shortcut("upload_training_data")
     def upload_anywhere(ack: Ack, body: dict[str, Any], client: WebClient) -> None:
-        client.views_open(trigger_id=str(body["trigger_id"]), view=dataset_views.upload_modal(""))
+        _open(client, body, upload_form(_call(body)))
         ack()
+
+    def _call(body: dict[str, Any]) -> Call:
+        return Call(context, str(body["user"]["id"]), str((body.get("channel") or {}).get("id") or ""))
 
     @app.event("app_mention")
     def mention(event: dict[str, Any]) -> None:
@@ -79,6 +76,12 @@ def register(app: App, context: AppContext, homes: Homes, wake: Callable[[], Non
     def home_opened(event: dict[str, Any]) -> None:
         if event.get("tab", "home") == "home":
             homes.open(str(event["user"]))
+
+
+def _open(client: WebClient, body: dict[str, Any], view: Form | Refusal) -> None:
+    if isinstance(view, Refusal):
+        view = general.notice_modal("Use as training data", view.text)
+    client.views_open(trigger_id=str(body["trigger_id"]), view=view)
 
 
 def _reply(call: Call, text: str) -> Message | None:

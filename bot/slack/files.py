@@ -41,7 +41,8 @@ class SlackFiles:
             code = str(error.response.get("error", ""))
             if code in GONE:
                 return Refusal(
-                    "The file was deleted, or the app is not allowed to see it. Invite the app and upload again."
+                    "The file was deleted, or the app is not allowed to see it. Invite the app (/invite @Finetune), "
+                    "and upload it again."
                 )
             raise FetchLater(f"asking Slack about the file: {code or error.response.status_code}") from error
         except NO_ANSWER as error:

@@ -44,6 +44,8 @@ def test_full_members_alone_read_who_did_what(world: World) -> None:
     text = world.type("/finetune audit 1")
     places = [text.index(part) for part in (f"<@{ANA.id}> asked", f"<@{BEN.id}> approved", "started its job")]
     assert places == sorted(places, reverse=True), "the newest first"
+    plan_hash = world.run().plan_hash
+    assert text.count(f"plan `{plan_hash[:12]}`") == 2 and plan_hash not in text
     for stranger in (GUS, EVE):
         assert "Only full members" in world.type("/finetune audit 1", user=stranger)
     assert "There is no run 9" in world.type("/finetune audit 9")

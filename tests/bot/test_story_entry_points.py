@@ -13,7 +13,7 @@ from demo.slack_emulator import broken, cut_off, refused
 from demo.slack_emulator.faults import Fault
 from demo.workspace import wait_until
 from tests.bot.props import tickets_csv
-from tests.bot.world import CLEO, DORA, PRIVATE, TARGET, WHY, Rules, World, words_of
+from tests.bot.world import CLEO, DORA, GUS, PRIVATE, TARGET, WHY, Rules, World, words_of
 
 
 def open_home(world: World, user: str) -> str:
@@ -45,6 +45,18 @@ def test_the_shortcut_on_a_message_without_a_file_says_so(world: World) -> None:
     form = world.slack.view(ANA.id)
     assert form is not None and "has no file" in json.dumps(list(form.blocks))
     assert world.store.datasets.all() == []
+
+
+def test_a_guest_is_refused_before_filling_in_the_upload_form(world: World) -> None:
+    world.slack.upload(DORA.id, world.file("tickets.csv", tickets_csv()), channel=TICKETS.id)
+    ts = world.slack.messages(TICKETS.id)[-1].ts
+    assert "this account is a guest" in world.type("/finetune upload", user=GUS)
+    assert world.slack.view(GUS.id) is None
+    world.slack.global_shortcut(GUS.id, "upload_training_data")
+    assert "this account is a guest" in world.read_form(GUS)
+    world.slack.close_modal(GUS.id)
+    world.slack.message_shortcut(GUS.id, TICKETS.id, ts, "use_as_training_data")
+    assert "this account is a guest" in world.read_form(GUS)
 
 
 def test_a_form_that_slack_no_longer_opens_says_to_try_again(

@@ -67,6 +67,15 @@ def test_the_alternatives_price_falls_unless_no_vendor_sets_it() -> None:
     assert assumed(own)["price of the alternative"].startswith("constant")
 
 
+def test_the_successor_is_shown_as_plain_words() -> None:
+    """Only commands may be code in a card's sentences: other backticks would become lookalikes."""
+    ended = replace(WITHOUT_HOURS.now, ends=date(2027, 1, 14))
+    succeeded = replace(ended, after_end=replace(WITHOUT_HOURS.now, model="gpt-6-luna"))
+    for rates, says in ((ended, "no successor is known"), (succeeded, "gpt-6-luna from 2027-01-14")):
+        text = assumed(replace(WITHOUT_HOURS, now=rates))["once gpt-4o has ended"]
+        assert says in text and "`" not in text
+
+
 def test_inputs_from_a_person_are_shown() -> None:
     traffic = Traffic(batch_share=Decimal("0.3"), speed=Speed(Decimal(5000), Decimal("0.2")))
     inputs = replace(

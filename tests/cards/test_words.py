@@ -6,8 +6,9 @@ from decimal import Decimal
 
 import pytest
 
-from bot.cards import words
+from bot.cards import results, words
 from bot.cards.blocks import Headline, Lines, cut, cut_mrkdwn, plain, slack_blocks
+from bot.cards.datasets import DeletionScope
 from bot.cards.estimate_details import payback_text
 from tests.cards import builders
 
@@ -204,3 +205,16 @@ def test_rounded_amounts_of_money(amount: str, text: str) -> None:
 )
 def test_rounded_amounts_of_money_with_their_range(low: str, high: str, text: str) -> None:
     assert words.about_usd(Decimal("195.37"), Decimal(low), Decimal(high), "a month") == text
+
+
+def test_the_details_of_a_result_leave_out_steps_that_nobody_counted() -> None:
+    shown = str(results.details(builders.plan(), builders.result(steps=0)))
+    assert "Training loss" in shown and "0 steps" not in shown
+
+
+@pytest.mark.parametrize(
+    ("runs", "measurements", "text"),
+    [(0, 0, "2 versions"), (1, 0, "2 versions and 1 run"), (1, 3, "2 versions, 1 run and 3 measurements")],
+)
+def test_a_deletion_counts_only_what_there_is(runs: int, measurements: int, text: str) -> None:
+    assert DeletionScope("tickets", (1, 2), True, runs, measurements).with_it == text
