@@ -89,14 +89,17 @@ class Right:
 
 def rights_card(rights: Sequence[Right]) -> Message:
     """One line for each answer, since most rights are denied to a person for the same reason."""
-    names: dict[str, list[str]] = {}
+    names: dict[str | None, list[str]] = {}
     for right in rights:
         commands = f" ({', '.join(map(code, right.commands))})" if right.commands else ""
-        verdict = f"no. {right.denied}" if right.denied else "yes"
-        names.setdefault(verdict, []).append(f"*{right.name}*{commands}")
+        names.setdefault(right.denied, []).append(f"{right.name}{commands}")
+    lines = [
+        f"• *No*: {', '.join(each)}. {denied}" if denied else f"• *Yes*: {', '.join(each)}"
+        for denied, each in names.items()
+    ]
     return Message.titled(
         "What you may do in this channel",
-        Lines([f"• {', '.join(each)}: {verdict}" for verdict, each in names.items()]),
+        Lines(lines),
         Note(
             "The bot's operator sets these in finetune.toml, [people] and [policy]. Nobody can approve what they "
             "requested or uploaded."

@@ -167,7 +167,7 @@ def _meets_bar(meets: reasons.MeetsBar) -> str:
 def _ways_miss(ways: reasons.AllMissBar) -> str:
     all_miss = "The only measured alternative misses"
     if ways.measured > 1:
-        all_miss = f"All {ways.measured} measured alternatives miss"
+        all_miss = f"{'Both' if ways.measured == 2 else f'All {ways.measured}'} measured alternatives miss"
     miss, hopeful = f"{all_miss} the bar of {share_text(ways.bar)}.", ways.measured - ways.missing
     price = price_in_sentence(ways.best.usd_per_1000)
     best = f"{candidate_name(ways.best.arm)}: {score_text(ways.best)}, {price}"

@@ -83,7 +83,7 @@ def find_of_run(context: AppContext, number: int, person: str, channel: str) -> 
     return refusal or find(context, (run and run.model) or f"run {number}", names)
 
 
-def _deleted_refusal(context: AppContext, model: Model) -> Refusal | None:
+def deleted_refusal(context: AppContext, model: Model) -> Refusal | None:
     run = context.store.runs.get(model.run_id)
     if run is None or context.store.datasets.get(run.dataset_id).forgotten_at is None:
         return None
@@ -96,7 +96,7 @@ def find(context: AppContext, name: str, datasets: Collection[str]) -> Model | R
     models = context.store.models_of(datasets)
     existing_model = next((model for model in models if name in (model.name, model.provider_model)), None)
     if existing_model:
-        return _deleted_refusal(context, existing_model) or existing_model
+        return deleted_refusal(context, existing_model) or existing_model
     names = [model.name for model in models]
     if not names:
         return Refusal("There are no tuned models yet. `/finetune start DATASET` trains one.")

@@ -65,7 +65,7 @@ def promote_run(context: AppContext, number: int, person: str) -> PromotionSumma
     refusal = authorization.refusal(context, person, "promote", run.channel)
     if not refusal and not runs.may_see(context, run, person, run.channel):
         refusal = runs.no_such_run(number)
-    return refusal or _promote(context, model, person, None)
+    return refusal or models.deleted_refusal(context, model) or _promote(context, model, person, None)
 
 
 def roll_back(

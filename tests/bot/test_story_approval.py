@@ -193,9 +193,14 @@ def test_a_start_with_a_mistake_is_refused_with_the_fix(world: World) -> None:
 def test_only_full_members_upload_and_start(world: World) -> None:
     world.seed_dataset()
     for person in (EVE, GUS):
-        assert "Only full members" in world.type(START, user=person)
-        form = world.upload("more.csv", "text,label\na,b\n", user=person, called="more")
-        assert "Only full members" in "".join(form.errors.values())
+        for line in (START, "/finetune upload"):
+            assert "Only full members" in world.type(line, user=person)
+    world.type("/finetune upload", user=ANA)
+    world.slack.set_kind(ANA.id, "guest")
+    form = world.fill_upload(
+        ANA, {"file": world.put_file("more.csv", "text,label\na,b\n", ANA), "name": "more"}
+    )
+    assert "Only full members" in "".join(form.errors.values())
     assert world.store.datasets.newest("more") is None and world.store.runs.newest() == []
 
 

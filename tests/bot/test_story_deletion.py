@@ -130,7 +130,7 @@ def _assert_the_model_is_no_longer_offered(world: World) -> None:
     assert "deleted with the data" in card and "is in use" not in "".join(world.cards())
     results = world.type("/finetune results 1")
     assert "Its dataset was deleted" in results and "Try it" not in results and "*For*" not in results
-    assert "was deleted with its dataset" in world.click_and_read(BEN, "try_model"), "on an older card"
+    assert "was deleted with its dataset" in world.click_and_read(BEN, "put_to_work"), "on an older card"
     assert "was deleted with its dataset" in world.type("/finetune try tickets-1 where is it?")
     waiver = data_policy.may_record_waiver(world.service.context, 1, BEN.id)
     assert isinstance(waiver, Refusal) and "was deleted" in waiver.text

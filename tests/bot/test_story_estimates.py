@@ -473,11 +473,11 @@ def test_a_good_tuned_model_is_undecided_until_the_free_models_are_measured(make
     result = result_of(world.tick_until_state("done"))
     ladder = result.ladder
     assert ladder and ladder.pairs[0].p < 0.001 and ladder.pairs[0].better.rung == "tuned"
-    card = world.find_message("Try it")
+    card = world.find_message("Result of run 1")
     assert "+66.7 points" in card and "Against the prompt alone on acme/acme-small, 33.3%" in card
     assert result.advice and result.advice.kind == "unknown", "no free rung was measured"
     assert "Measure the free models" in result.advice.next_step
-    assert "Undecided: 100.0% right" in card and "Measure the free models" in card
+    assert "Undecided: 100.0% right" in card and "Measure alternatives" in card
 
 
 def test_a_good_tuned_model_is_a_go_if_all_alternatives_miss_the_bar(empty: World) -> None:

@@ -80,7 +80,8 @@ def test_a_file_deleted_before_its_download_is_reported(world: World) -> None:
     world.slack.fail("files.info", refused("file_deleted"), times=None)
     world.upload("tickets.csv", tickets_csv())
     world.tick()
-    assert "upload again" in world.find_message("was deleted")
+    assert "Upload again" in world.find_message("was deleted", "invite @Finetune")
+    assert world.has_button("upload_again")
 
 
 def test_a_file_waits_until_a_missing_scope_is_granted(world: World) -> None:

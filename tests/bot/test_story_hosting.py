@@ -59,8 +59,7 @@ def test_a_plan_names_the_hourly_price_and_the_card_shows_the_vendors_bill(make_
     assert len(company(world).machines) == 1
     assert "Billed by the hour" in world.type("/finetune status")
 
-    world.click(ANA, "try_model")
-    assert world.slack.submit_modal(ANA.id, {"text": "where is my refund?"}).closed
+    world.type("/finetune try tickets-1 where is my refund?")
     assert "It answers" in world.tick_until_answered()
     assert world.type("/finetune promote tickets-1 because it was measured and is fine", user=BEN) is not None
     world.pass_time(600)

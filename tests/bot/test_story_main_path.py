@@ -64,8 +64,7 @@ def _check_result(world: World, reserved: int) -> None:
     assert 0 < settled <= reserved and settled == world.run().actual_micros
     assert world.jobs() == 1
 
-    world.click(ANA, "try_model")
-    assert world.slack.submit_modal(ANA.id, {"text": "where is my refund?"}).closed
+    world.type("/finetune try tickets-1 where is my refund?")
     assert "It answers" in world.tick_until_answered()
 
 

@@ -67,8 +67,7 @@ def test_a_model_trained_and_hosted_by_clicks_costs_the_vendors_bill_and_stops(
     world.approve()
     world.tick_until_state("done")
     world.click(BEN, "put_to_work")
-    world.click(ANA, "try_model")
-    assert world.slack.submit_modal(ANA.id, {"text": "where is my refund?"}).closed
+    world.type("/finetune try tickets-1 where is my refund?")
     assert "It answers" in world.tick_until_answered()
     assert world.store.promotions.current("tickets").model == "tickets-1"
     assert len(service.running) == 1

@@ -452,6 +452,18 @@ def test_unreadable_answers_are_no_evidence_for_training() -> None:
     assert alone.next_step == "Measure a clearer prompt (prompt=) or another model (models=)."
 
 
+@pytest.mark.parametrize(
+    ("count", "text"),
+    [
+        (1, "The only measured alternative misses"),
+        (2, "Both measured alternatives miss"),
+        (3, "All 3 measured alternatives miss"),
+    ],
+)
+def test_the_alternatives_that_miss_are_counted_in_words(count: int, text: str) -> None:
+    assert reason(advise(facts_with(*ALL_MISS[:count])), "alternatives").text.startswith(text)
+
+
 def test_a_readable_miss_counts_beside_an_unreadable_prompt() -> None:
     verdict = advise(facts_with(*ALL_MISS[:3], rung("kshot", "misses", 2, unread=190), ALL_MISS[4]))
     assert verdict.kind == "go"
