@@ -20,7 +20,7 @@ from slack_sdk.web import SlackResponse
 from bot.context import AppContext, WaitClock
 from bot.embedded_trainer import EmbeddedTrainer, missing_packages, with_trainer_address
 from bot.llm_client import LlmClient
-from bot.outbox_sender import PASSING, OutboxSender
+from bot.outbox_sender import OutboxSender
 from bot.process_health import Health, Heartbeat
 from bot.provider_threads import ProviderThreads
 from bot.reconciler import maintain, reconcile
@@ -30,7 +30,7 @@ from bot.slack import register
 from bot.slack.files import SlackFiles
 from bot.slack.homes import Homes
 from bot.slack.inbox import replay
-from bot.slack.users import LOOK_UP_TIMEOUT_S, NO_ANSWER, SlackDirectory
+from bot.slack.users import LOOK_UP_TIMEOUT_S, NO_ANSWER, SlackDirectory, is_unavailable
 from bot.worker_pool import WorkerPool
 from storage.store import Store
 from trainers.client import Trainer, find_key
@@ -231,17 +231,12 @@ def _sign_in(slack: WebClient) -> SlackResponse | None:
     try:
         return slack.auth_test()
     except SlackApiError as error:
-        if not _is_unavailable(error):
+        if not is_unavailable(error):
             raise
     except NO_ANSWER:
         pass
     log.error("signing in to Slack: no answer; starting without it, and trying again later")
     return None
-
-
-def _is_unavailable(error: SlackApiError) -> bool:
-    """True if Slack is having trouble, rather than refusing the app."""
-    return error.response.status_code >= 500 or error.response.get("error") in PASSING
 
 
 def _build_bolt_app(
@@ -323,7 +318,7 @@ class _SocketConnection(_Connection):
         try:
             self._handler.connect()
         except SlackApiError as error:
-            if not _is_unavailable(error):
+            if not is_unavailable(error):
                 raise
         except NO_ANSWER:
             pass

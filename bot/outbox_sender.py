@@ -27,7 +27,7 @@ from slack_sdk.errors import SlackApiError
 from bot import process_health
 from bot.cards import general
 from bot.settings import Blocks
-from bot.slack.users import NO_ANSWER
+from bot.slack.users import NO_ANSWER, PASSING, UNCLEAR
 from storage.messages import PATIENT_TRIES, RETRY_S
 from storage.records import Draft, OutboxItem, is_due
 from storage.store import Store
@@ -35,9 +35,6 @@ from storage.store import Store
 EVENT = "finetune_message"
 SKEW_S = 3600.0  # allowed between our clock and Slack's
 NEWEST = 200
-# Slack's reference says of the first two that part of the operation may have succeeded.
-UNCLEAR = frozenset({"internal_error", "fatal_error", "service_unavailable"})
-PASSING = UNCLEAR | {"ratelimited", "rate_limited"}
 
 SlackMessage = Mapping[str, Any]
 log = logging.getLogger(__name__)

@@ -52,8 +52,8 @@ PLAIN: Mapping[PlainBecause, str] = {
     "a guest": f"{NO_MEMBER} a guest.",
     "of another workspace": f"{NO_MEMBER} from another workspace.",
     "own channel": "not shared with another organisation",
-    "channel unknown": "Invite me first with `/invite @Finetune`. I can't see whether this channel is shared with "
-    "another organisation, so nothing was done.",
+    "channel unknown": "Slack didn't say whether this channel is shared with another organisation, so nothing was "
+    "done. If I am not in it, `/invite @Finetune`; otherwise try again in a minute.",
     "shared channel": "This channel is shared with another organisation (Slack Connect), so nothing is shown or "
     "decided here. Use a channel of your own workspace.",
     "another's request": "somebody else requested it and uploaded the data",

@@ -14,6 +14,7 @@ from bot import logs
 from bot.cards import general
 from bot.context import AppContext
 from bot.slack.inbox import DELIVERY, REFERENCE, tell, typed_command
+from bot.slack.users import is_unavailable
 
 TOO_LATE = frozenset({"expired_trigger_id", "trigger_expired"})
 
@@ -41,13 +42,17 @@ def register(app: App, context: AppContext) -> None:
             log.warning("a form was opened too late for Slack: %s", delivery_id(body))
             tell(context, f"late {delivery_id(body)}", body, general.too_late_notice(typed_command(body)))
             return ack()
-        log.error("a listener failed", exc_info=error)
         # A request is recorded before its ack, so only a failure before the ack is known to have changed nothing.
         unchanged = "" if ack.response is not None else ", and nothing was changed"
-        sentence = (
-            f"Something in the bot went wrong{unchanged}. The bot's operator finds the cause with `finetune log`. "
-            f"{logs.sorry()}"
-        )
+        if isinstance(error, SlackApiError) and is_unavailable(error):
+            log.warning("Slack could not do what a listener asked for: %s", error)
+            sentence = f"Slack is having trouble{unchanged}. Try again in a minute."
+        else:
+            log.error("a listener failed", exc_info=error)
+            sentence = (
+                f"Something in the bot went wrong{unchanged}. The bot's operator finds the cause with "
+                f"`finetune log`. {logs.sorry()}"
+            )
         if body.get("type") == "view_submission" and ack.response is None:
             return ack(response_action="errors", errors={_first_input(body): sentence})
         if body.get("type") == "block_actions":  # Slack ignores text in the ack of a click

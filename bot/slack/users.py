@@ -17,8 +17,16 @@ from bot.rules.permissions import Person
 
 # What the SDK raises if Slack can't be reached or its answer is cut off.
 NO_ANSWER = (SlackClientError, URLError, OSError, HTTPException)
+# Slack's reference says of the first two that part of the operation may have succeeded.
+UNCLEAR = frozenset({"internal_error", "fatal_error", "service_unavailable"})
+PASSING = UNCLEAR | {"ratelimited", "rate_limited"}
 LOOK_UP_TIMEOUT_S = 1
 MEMBERS_A_PAGE, MOST_PAGES = 999, 20
+
+
+def is_unavailable(error: SlackApiError) -> bool:
+    """True if Slack is having trouble, rather than refusing the app."""
+    return error.response.status_code >= 500 or error.response.get("error") in PASSING
 
 
 def display_names(bot_token: str, api_url: str) -> Callable[[str], str]:

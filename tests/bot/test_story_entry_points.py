@@ -9,7 +9,7 @@ from functools import partial
 import pytest
 
 from demo.people import ANA, BEN, TICKETS
-from demo.slack_emulator import broken, cut_off, refused
+from demo.slack_emulator import broken, cut_off, refused, too_many
 from demo.slack_emulator.faults import Fault
 from demo.workspace import wait_until
 from tests.bot.props import tickets_csv
@@ -71,6 +71,17 @@ def test_a_form_that_slack_no_longer_opens_says_to_try_again(
     world.tick_until(lambda: len(world.dms()) == 1, "why no form came")
     assert "Click it again" in world.dms()[0]
     assert "went wrong" not in "".join(world.dms()) + reply and "a listener failed" not in caplog.text
+
+
+@pytest.mark.parametrize("fault", [broken(503), too_many()])
+def test_trouble_at_slack_is_not_reported_as_the_bots(
+    world: World, caplog: pytest.LogCaptureFixture, fault: Fault
+) -> None:
+    world.slack.fail("views.open", fault)
+    assert world.type("/finetune upload").startswith(
+        "Slack is having trouble, and nothing was changed. Try again in a minute."
+    )
+    assert "a listener failed" not in caplog.text
 
 
 def test_the_global_shortcut_asks_for_the_channel(world: World) -> None:
