@@ -214,9 +214,8 @@ def judge_ladder(
     now: float,
     verdicts: Mapping[Candidate, Sequence[float]] | None = None,
 ) -> Ladder:
-    """Scores the replies and draws ladder.png into `folder`. `now` is in unix seconds; `verdicts` are a judge's scores
-    of each answer, from 0 to 1."""
-    from bot.charts import evaluations as drawing
+    """Scores the replies to the questions in `folder`. `now` is in unix seconds; `verdicts` are a judge's scores of each
+    answer, from 0 to 1."""
     from trainers.evaluation.ladder import build_ladder
 
     keys = read_keys(folder) or {}
@@ -236,9 +235,7 @@ def judge_ladder(
     judged = replace(
         judged, rungs=tuple(replace(rung, retrieval=looked_up.get(rung.arm)) for rung in judged.rungs)
     )
-    judged = replace(judged, weights=_local_weights(plan, [rung.arm for rung in judged.rungs]))
-    drawing.draw_ladder(judged, folder / "ladder.png")
-    return judged
+    return replace(judged, weights=_local_weights(plan, [rung.arm for rung in judged.rungs]))
 
 
 def _local_weights(plan: LadderPlan, arms: Sequence[Candidate]) -> tuple[str, ...]:

@@ -289,7 +289,7 @@ def _judge(step: LadderStep) -> None:
         return
     conclusion = context.workers.poll(
         f"judge {step.owner}",
-        judge_worker.conclude,
+        judge_worker.conclude_and_draw,
         plan,
         evaluation_engine.replies(context, evaluation_worker.keys_by_candidate(keys), progress.arms),
         from_judge,

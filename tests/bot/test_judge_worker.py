@@ -92,6 +92,11 @@ def test_with_too_many_missing_verdicts_shared_words_are_scored(plan: LadderPlan
     assert readable.ladder.rungs[0].scoring == "judge" and readable.judge and readable.judge.failed is None
 
 
+def test_concluding_in_a_terminal_draws_no_picture(plan: LadderPlan, tmp_path: Path) -> None:
+    conclude(plan, tmp_path, "YES")
+    assert not list(tmp_path.rglob("*.png"))
+
+
 def test_a_judge_that_could_not_be_asked_is_reported_with_the_reason(
     plan: LadderPlan, tmp_path: Path
 ) -> None:
