@@ -214,8 +214,8 @@ def judge_ladder(
     now: float,
     verdicts: Mapping[Candidate, Sequence[float]] | None = None,
 ) -> Ladder:
-    """Scores the replies to the questions in `folder`. `now` is in unix seconds; `verdicts` are a judge's scores of each
-    answer, from 0 to 1."""
+    """Scores the replies to the questions in `folder`. `now` is in unix seconds; `verdicts` are a judge's scores of
+    each answer, from 0 to 1."""
     from trainers.evaluation.ladder import build_ladder
 
     keys = read_keys(folder) or {}
