@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from bot.cards import estimates as views
@@ -57,19 +58,22 @@ def may_ask(context: AppContext, command: Estimate, person: str, channel: str) -
     return refusal or estimates.question_refusal(context.settings, command.question, context.today())
 
 
-def answer(context: AppContext, command: Estimate, person: str, channel: str) -> None:
-    """Computes what training would cost and save, and sends it to the person. Stores the command's bar and kind of task
-    with the dataset.
+def answer(
+    context: AppContext, command: Estimate, person: str, channel: str, thread: str | None = None
+) -> None:
+    """Computes what training would cost and save, and sends it to the person, in the thread if there is one. Stores the
+    command's bar and kind of task with the dataset.
 
     Its thousands of draws take over a second at a cold start, so call it after the ack.
     """
+    tell = partial(notifications.tell_person, context, None, person, channel, thread_ts=thread)
     checked = datasets.load_usable(context, command.dataset, person, channel)
     if isinstance(checked, Refusal):  # the dataset has changed since `may_ask`
-        notifications.tell_person(context, None, person, channel, general.text_message(checked.text))
+        tell(general.text_message(checked.text))
         return
     result = estimate_for(context, checked, command.question, bar=command.bar, task=command.task)
     if isinstance(result, Refusal):
-        notifications.tell_person(context, None, person, channel, general.text_message(result.text))
+        tell(general.text_message(result.text))
         return
     with context.store.transaction():
         datasets.change_settings(context, checked.dataset, person, bar=command.bar, task=command.task)
@@ -80,8 +84,7 @@ def answer(context: AppContext, command: Estimate, person: str, channel: str) ->
             person=person,
             now=context.clock(),
         )
-        card = _card(context, result, estimate.id)
-        notifications.tell_person(context, None, person, channel, card)
+        tell(_card(context, result, estimate.id))
 
 
 def _card(context: AppContext, result: EstimateResult, number: int, shared_by: str | None = None) -> Message:

@@ -87,11 +87,12 @@ BECAUSE = "Why a soft rule about data does not apply here."
 
 @dataclass(frozen=True)
 class Call:
-    """The person who typed a command, and the channel."""
+    """The person who typed a command, the channel, and the thread if it was a mention in one."""
 
     context: AppContext
     person: str
     channel: str
+    thread: str | None = None
 
 
 @dataclass(frozen=True)
@@ -312,7 +313,7 @@ def estimate(call: Call, **values: Any) -> Reply:
     request = estimate_request(values)
     refusal = estimate_requests.may_ask(call.context, request, call.person, call.channel)
     return refusal or AfterAck(
-        partial(estimate_requests.answer, call.context, request, call.person, call.channel)
+        partial(estimate_requests.answer, call.context, request, call.person, call.channel, call.thread)
     )
 
 
@@ -343,7 +344,9 @@ def _start(call: Call, request: Start) -> None:
     result = plans.start(call.context, request, call.person, call.channel)
     if isinstance(result, Refusal):
         message = general.text_message(result.text)
-        notifications.tell_person(call.context, None, call.person, call.channel, message)
+        notifications.tell_person(
+            call.context, None, call.person, call.channel, message, thread_ts=call.thread
+        )
 
 
 @finetune.command(

@@ -45,9 +45,9 @@ def register(app: App, context: AppContext, homes: Homes, wake: Callable[[], Non
         to."""
         person, channel = str(event.get("user") or ""), str(event["channel"])
         text = re.sub(r"<@[A-Z0-9]+(\|[^>]*)?>", "", str(event.get("text") or ""), count=1)
-        message = _reply(Call(context, person, channel), text)
+        thread = str(event["thread_ts"]) if event.get("thread_ts") else None
+        message = _reply(Call(context, person, channel, thread), text)
         if person and message:
-            thread = str(event["thread_ts"]) if event.get("thread_ts") else None
             once = f"mention {event['ts']}"
             notifications.tell_person(context, once, person, channel, message, thread_ts=thread)
         wake()

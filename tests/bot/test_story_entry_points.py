@@ -227,9 +227,11 @@ def test_a_mention_is_a_command_answered_to_its_author_alone(world: World) -> No
 
 
 def test_a_mention_in_a_thread_is_answered_there(world: World) -> None:
+    world.seed_dataset()
     first = world.slack.say(ANA.id, TICKETS.id, "look at this")
-    mention(world, "help", thread_ts=first)
-    assert world.slack.ephemerals(ANA.id)[-1].thread_ts == first
+    for command in ("help", f"estimate tickets target={TARGET}", f"start tickets target={TARGET} epochs=99"):
+        mention(world, command, thread_ts=first)
+        assert world.slack.ephemerals(ANA.id)[-1].thread_ts == first, command
 
 
 def test_a_direct_message_is_a_command(world: World) -> None:
