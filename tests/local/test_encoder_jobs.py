@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -20,11 +22,12 @@ from tests.local.runs import (
     start_run,
     train_losses,
 )
-from trainers.encoders.classifier import load_classifier
+from trainers.encoders.classifier import LinearHead, fit_head, load_classifier
 from trainers.encoders.embedding import EncoderError
 from trainers.local.checks import file_refusal, labels_refusal
 from trainers.local.job_directory import read_json, replace_json
 from trainers.local.train import PAUSED, run_training
+from trainers.local.training.methods import full
 from trainers.local.training.methods.head import ROWS_A_PART
 from trainers.methods import Parameters
 
@@ -131,6 +134,21 @@ def test_full_training_resumes_where_it_was_paused(
     assert [row["step"] for row in read_results(folder)] == [str(step) for step in range(1, STEPS + 1)]
     paused, expected = (np.load(each / "adapter" / "head.npz")["weights"] for each in (folder, fully_trained))
     np.testing.assert_allclose(paused, expected, atol=1e-3)
+
+
+def test_full_training_fails_if_the_gradient_is_not_finite_though_the_loss_is(
+    tiny_encoder_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fit_huge_head(*arguments: Any, **options: Any) -> LinearHead:
+        head = fit_head(*arguments, **options)
+        return replace(head, weights=-1e30 * head.weights)
+
+    monkeypatch.setattr(full, "fit_head", fit_huge_head)
+    folder = encoder_job(tmp_path / "job", "full", base=str(tiny_encoder_dir), settings=QUICK)
+    assert run_training(folder) == 1
+    failure = read_failure(folder)
+    assert (failure["code"], failure["param"]) == ("loss_not_finite", "learning_rate")
+    assert "and its gradient inf. Set learning_rate lower." in failure["message"]
 
 
 def test_a_missing_encoder_fails_the_job(tmp_path: Path) -> None:

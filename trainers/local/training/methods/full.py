@@ -144,12 +144,12 @@ class Learner:
         targets = self.targets[batch]
         loss = torch.nn.functional.cross_entropy(scores, targets)
         loss.backward()  # type: ignore[no-untyped-call]
-        torch.nn.utils.clip_grad_norm_(self.weights, MAX_NORM)
+        norm = torch.nn.utils.clip_grad_norm_(self.weights, MAX_NORM)
+        if not torch.isfinite(loss) or not torch.isfinite(norm):
+            text = f"The loss became {loss.item()} and its gradient {norm.item()}. Set learning_rate lower."
+            raise TrainingFailed("loss_not_finite", text, "learning_rate")
         optimizer.step()
         optimizer.zero_grad()
-        if not torch.isfinite(loss):
-            text = f"The loss became {loss.item()}. Set learning_rate lower."
-            raise TrainingFailed("loss_not_finite", text, "learning_rate")
         self.log.trained_tokens += sum(len(self.pieces[place]) for place in batch)
         return loss.item(), (scores.argmax(1) == targets).float().mean().item()
 
