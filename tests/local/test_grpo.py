@@ -113,6 +113,16 @@ def test_a_long_step_logs_its_progress(
     assert messages.index(samples) < messages.index(progress) < messages.index(step)
 
 
+def test_a_warning_says_once_that_no_answer_scored_better_than_another(
+    undisturbed: Path, tiny_model_dir: Path, tmp_path: Path
+) -> None:
+    folder = make_grpo_job(tmp_path / "job", tiny_model_dir, rows=8, reward="json", samples=2)
+    assert run_training(folder) == 0
+    (warning,) = (message for message in event_messages(folder) if "nothing to learn" in message)
+    assert warning.startswith("In 8 steps all answers to each question had the same reward (now 0.00")
+    assert not any("nothing to learn" in message for message in event_messages(undisturbed))
+
+
 def test_a_killed_run_resumes_to_the_same_bytes(
     undisturbed: Path, tiny_model_dir: Path, tmp_path: Path
 ) -> None:

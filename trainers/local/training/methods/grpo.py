@@ -45,12 +45,14 @@ from trainers.local.training.methods.trl_setup import (
 )
 from trainers.local.training.metrics_logger import MetricsLogger, Scores
 from trainers.local.training.packing import pack_tokens
+from trainers.local.training.schedule import steps_an_epoch
 from trainers.methods import GrpoParameters, Parameters, Reward
 
 # Functions of the right answer and the model's that return 0 to 1, reading and normalising texts as the evaluation
 # does.
 REWARDS: Mapping[Reward, Callable[[str, str], float]] = {"exact": exact_match, "json": json_share}
 STD_EPSILON = 1e-4  # the same as in TRL
+EQUAL_STEPS = 10  # after so many steps with nothing to learn from, an event says so
 LOG_INTERVAL_S = 60.0  # within a step, which may take minutes for hundreds of answers
 
 
@@ -142,6 +144,7 @@ class Grpo(TrainingMethod[Question, list[Part]]):
         self._trainer, self._settings, self.seed = trainer, settings, job.seed
         self._tokenizer, self._context = setup.tokenizer, context_of_base(job.base)
         self._logger = logger
+        self._steps, self._has_learnt = 0, False
 
     def tokens(self, rows: Sequence[Question]) -> int:
         """Counts each sampled answer as if it were as long as the right one."""
@@ -187,7 +190,22 @@ class Grpo(TrainingMethod[Question, list[Part]]):
         more = {"reward_mean": reward / questions, "reward_std": spread / questions}
         if self._settings.beta:
             more["kl"] = kl / questions
+        self._warn_if_all_equal(more["reward_mean"], spread)
         return Scores(loss / questions, None, more)
+
+    def _warn_if_all_equal(self, reward: float, spread: float) -> None:
+        """Warns once, early in a training, if no answer has scored better than another to the same question yet."""
+        self._steps, self._has_learnt = self._steps + 1, self._has_learnt or spread > 0
+        settings = self._settings
+        if self._has_learnt or self._steps != min(
+            EQUAL_STEPS, settings.n_epochs * steps_an_epoch(len(self.rows), settings)
+        ):
+            return
+        self._logger.warn(
+            f"In {self._steps} steps all answers to each question had the same reward (now {reward:.2f} on average), "
+            "so there was nothing to learn. If the model never answers right, tune it on chats first and continue from "
+            "the tuned model."
+        )
 
     def evaluate(self, state: TrainState[Question, list[Part]]) -> Scores:
         """Scores each question's likeliest answer, as the evaluation does."""
