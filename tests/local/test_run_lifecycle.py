@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import time
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
@@ -26,7 +28,10 @@ from tests.local.runs import (
 )
 from trainers.local.job_directory import read_events, read_json, replace_json
 from trainers.local.train import PAUSED, run_training
+from trainers.local.training import loop
 from trainers.local.training.checkpoints import checkpoint_folder
+from trainers.local.training.loop import train_step
+from trainers.local.training.metrics_logger import Scores
 from trainers.methods import Parameters
 
 pytestmark = pytest.mark.usefixtures("exact_numbers")
@@ -140,15 +145,33 @@ def test_a_run_stops_before_its_ceiling_is_passed_and_keeps_its_result(
     assert adapter_bytes(folder)
 
 
+def test_a_slow_first_step_does_not_end_a_run_at_its_ceiling(
+    tiny_model_dir: Path, rows_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def step_slowly_at_first(state: Any, batch: Any, rate: float, step: int) -> Scores:
+        time.sleep(2 if step == 1 else 0)
+        return train_step(state, batch, rate, step)
+
+    monkeypatch.setattr(loop, "train_step", step_slowly_at_first)
+    settings = replace(
+        SETTINGS, n_epochs=1, batch_size=1, max_seconds=20
+    )  # validating would take 27 s like that
+    folder = make_job(tmp_path / "job", tiny_model_dir, rows_file, settings, validation=rows_file)
+    assert run_training(folder) == 0
+    assert read_done(folder)["stopped"] is None
+
+
 def test_time_before_a_kill_counts_against_the_ceiling(
     tiny_model_dir: Path, rows_file: Path, tmp_path: Path
 ) -> None:
-    folder = make_job(tmp_path, tiny_model_dir, rows_file, replace(SETTINGS, max_seconds=3000))
+    settings = replace(SETTINGS, max_usd_micros=1_000_000, usd_per_hour_micros=1_200_000)
+    folder = make_job(tmp_path, tiny_model_dir, rows_file, settings)
     progress = {"step": 0, "total_steps": STEPS, "trained_tokens": 0, "seconds": 4000}
     replace_json(folder / "progress.json", progress)
     assert run_training(folder) == 1
     failure = read_failure(folder)
     assert (failure["code"], failure["param"]) == ("ceiling_reached", "max_seconds")
+    assert failure["message"].startswith("The ceiling of $1.00 at $1.20 an hour (3,000 s) was reached before")
 
 
 def test_a_resumed_run_takes_no_step_that_its_ceiling_leaves_no_time_for(

@@ -95,6 +95,13 @@ def test_a_ceiling_leaves_time_for_a_step_and_its_validation() -> None:
     assert not is_over_ceiling(1e9, pace, None)
 
 
+def test_the_slow_first_step_of_a_process_says_little_about_its_pace() -> None:
+    first = Pace(0.0, None, 0.0).after_step(60.0, 1200.0)
+    assert (first.step_s, first.validation_guess_s) == (60.0, 0.0)
+    assert Pace(5.0, None, 0.0).after_step(60.0, 1200.0).step_s == 5.0  # known from before a break
+    assert first.after_step(6.0, 120.0).needed_s == 126.0
+
+
 def test_the_lower_of_two_ceilings_applies_and_is_named() -> None:
     settings = Parameters(max_seconds=7200, max_usd_micros=2_000_000, usd_per_hour_micros=1_000_000)
     assert settings.ceiling_s == 7200

@@ -43,6 +43,7 @@ from trainers.local.training.schedule import (
     Stop,
     Validation,
     best_validation,
+    describe_ceiling,
     result_sentence,
     stop_sentence,
 )
@@ -181,7 +182,7 @@ def finish_job(
     without validations. With several processes only the first one writes."""
     if position.step == 0:
         text = (
-            f"The ceiling of {job.settings.ceiling_s:,.0f} s was reached before the first step: reading the rows and "
+            f"The ceiling of {describe_ceiling(job.settings)} was reached before the first step: reading the rows and "
             f"loading the model took {position.seconds:,.0f} s. Set max_seconds or max_usd higher."
         )
         raise TrainingFailed("ceiling_reached", text, "max_seconds")

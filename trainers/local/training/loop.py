@@ -293,7 +293,7 @@ class TrainingLoop(Generic[R, P]):
             recomputes=self.state.batcher.recomputes,
         )
         guess_s = method.validation_tokens / tokens * took * method.forward_share
-        self.pace = replace(self.pace, step_s=took, validation_guess_s=guess_s)
+        self.pace = self.pace.after_step(took, guess_s)
         step_metrics = Step(
             step, self.total, scores, self._rate(step), position.trained_tokens, position.seconds
         )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from trainers.methods import Parameters
@@ -46,17 +46,26 @@ START = Position(0, 0, 0.0)
 
 @dataclass(frozen=True)
 class Pace:
-    """Seconds of the last step and of the last validation, and a guess until the first validation was measured."""
+    """Seconds of the last step and of the last validation, and a guess until the first validation was measured.
+    `has_stepped`: this process has trained a step."""
 
     step_s: float
     validation_s: float | None
     validation_guess_s: float
+    has_stepped: bool = False
 
     @property
     def needed_s(self) -> float:
         """The seconds of one more step and a validation."""
         guess = self.validation_guess_s if self.validation_s is None else self.validation_s
         return self.step_s + guess
+
+    def after_step(self, took: float, validation_guess_s: float) -> Pace:
+        """Returns the pace after a step of `took` seconds. A process's first step may take ten times as long as the
+        others: it counts only if nothing else is known, and not for the guess, which would multiply it."""
+        if self.has_stepped:
+            return replace(self, step_s=took, validation_guess_s=validation_guess_s)
+        return replace(self, step_s=self.step_s or took, has_stepped=True)
 
 
 def steps_an_epoch(rows: int, settings: Parameters) -> int:
@@ -116,11 +125,18 @@ def stop_sentence(why: Stop, position: Position, total: int, settings: Parameter
     if why == "patience":
         count = f"{settings.patience} validation" + ("s" if settings.patience != 1 else "")
         return f"{stopped}: {count} in a row had no lower loss. {reached}"
+    return (
+        f"{stopped}: the ceiling of {describe_ceiling(settings)} leaves no time for another step. {reached}"
+    )
+
+
+def describe_ceiling(settings: Parameters) -> str:
+    """Returns the ceiling in seconds, and in dollars if that limit is the lower one."""
     most, hourly = settings.max_usd_micros, settings.usd_per_hour_micros
     ceiling = f"{settings.ceiling_s:,.0f} s"
-    if settings.ceiling_s != settings.max_seconds and most is not None and hourly is not None:
-        ceiling = f"{usd_micros(most)} at {usd_micros(hourly)} an hour ({ceiling})"
-    return f"{stopped}: the ceiling of {ceiling} leaves no time for another step. {reached}"
+    if settings.ceiling_s == settings.max_seconds or most is None or hourly is None:
+        return ceiling
+    return f"{usd_micros(most)} at {usd_micros(hourly)} an hour ({ceiling})"
 
 
 def result_sentence(position: Position, total: int) -> str | None:
