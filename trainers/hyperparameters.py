@@ -164,6 +164,6 @@ def sweep_size_problem(sweep: Sweep) -> str | None:
     arms = math.prod(len(values) for _, values in sweep) if sweep else 0
     if FEWEST_ARMS <= arms <= MOST_ARMS:
         return None
-    size = f"The sweep has {arms} arm{'s' if arms != 1 else ''}" if sweep else "The sweep is empty"
+    size = f"The sweep has {arms} trial{'s' if arms != 1 else ''}" if sweep else "The sweep is empty"
     cure = "Give more values" if arms < FEWEST_ARMS else "Leave some values out"
     return f"{size}; it takes {FEWEST_ARMS} to {MOST_ARMS}, one for each combination of values. {cure}."

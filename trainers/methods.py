@@ -494,8 +494,7 @@ def sweep_problem(sweep: Sweep) -> tuple[str, str | None] | None:
     for name, values in sweep:
         if name not in SWEEPABLE:
             existing = ", ".join(SWEEPABLE)
-            text = f"'{name}' can't be swept, since all arms share the base and the rows. You can sweep {existing}."
-            return text, name
+            return f"'{name}' can't be swept. You can sweep {existing}.", name
         for value in values:
             try:
                 SWEEPABLE[name].read(value)

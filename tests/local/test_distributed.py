@@ -154,7 +154,7 @@ def test_a_quantized_base_is_never_divided(
         (1, Parameters(sharding="fsdp"), "gives each job only one"),
         (2, Parameters(sharding="fsdp", quantization="nf4"), "A base in nf4 can't be divided"),
         (2, Parameters(engine="unsloth"), "the engine unsloth runs in a single one"),
-        (2, Parameters(sharding="fsdp", sweep=SWEEP), "The arms of a sweep take turns on one base"),
+        (2, Parameters(sharding="fsdp", sweep=SWEEP), "The trials of a sweep take turns on one base"),
         (2, DpoParameters(sharding="fsdp"), "The method dpo needs the whole base"),
     ],
 )

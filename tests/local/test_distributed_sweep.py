@@ -69,7 +69,7 @@ def test_two_processes_find_the_losses_the_winner_and_the_adapter_of_one(
 def test_a_trial_that_fails_is_out_in_both_processes(by_two: Path) -> None:
     assert read_table(by_two)[1]["outcome"].startswith("out after step 1: At step 2 the loss became nan")
     warnings = event_messages(by_two, "warn")
-    assert any(warning.startswith("Arm 2: is out, and the sweep goes on") for warning in warnings)
+    assert any(warning.startswith("Trial 2: drops out: ") for warning in warnings)
 
 
 def test_a_process_on_another_machine_writes_only_its_tokenized_rows(by_two: Path) -> None:

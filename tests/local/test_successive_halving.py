@@ -125,8 +125,8 @@ def test_trials_are_all_combinations_with_the_rules_of_single_values() -> None:
     [
         ({"sweep": [1]}, "sweep", "'sweep' must be an object of lists, like {\"lora_r\": [8, 16]}"),
         ({"sweep": {}}, "sweep", "The sweep is empty; it takes 2 to 16"),
-        ({"sweep": {"lora_r": [8]}}, "sweep", "The sweep has 1 arm; it takes 2 to 16"),
-        ({"sweep": {"lora_r": list(range(1, 18))}}, "sweep", "has 17 arms; it takes 2 to 16"),
+        ({"sweep": {"lora_r": [8]}}, "sweep", "The sweep has 1 trial; it takes 2 to 16"),
+        ({"sweep": {"lora_r": list(range(1, 18))}}, "sweep", "has 17 trials; it takes 2 to 16"),
         ({"sweep": {"lora_r": [8, 8]}}, "sweep.lora_r", "'lora_r' needs several different values"),
         (
             {"sweep": {"lora_r": [8, 0]}},
@@ -137,7 +137,7 @@ def test_trials_are_all_combinations_with_the_rules_of_single_values() -> None:
         (
             {"sweep": {"quantization": ["none", "nf4"]}},
             "sweep.quantization",
-            "can't be swept, since all arms share the base",
+            "can't be swept. You can sweep n_epochs",
         ),
         (
             {"sweep": {"lora_r": [8, 16]}, "lora_r": 4},
@@ -152,7 +152,7 @@ def test_trials_are_all_combinations_with_the_rules_of_single_values() -> None:
         (
             {"sweep": {"lora_r": [8, 16]}, "patience": 2},
             "patience",
-            "A sweep stops its weaker arms itself",
+            "A sweep stops its weaker trials itself",
         ),
     ],
 )

@@ -109,7 +109,7 @@ def test_each_rung_is_reported_once_with_its_trials_from_best_to_worst(undisturb
     losses = [arm["valid_loss"] for arm in rungs[0]["data"]["arms"]]
     assert losses == sorted(losses)
     first, *_, last = rungs[0]["message"].splitlines()[1:]
-    assert first.endswith("goes on")
+    assert first.endswith("continues")
     assert last.endswith("stopped")
     assert "step 4/16, validation loss" in last
 
@@ -200,7 +200,7 @@ def test_a_trial_whose_loss_is_not_finite_is_out_and_the_others_go_on(
     assert run_training(folder) == 0
     assert read_table(folder)[1]["outcome"].startswith("out after step 1: At step 2 the loss became nan")
     warnings = event_messages(folder, "warn")
-    assert any(warning.startswith("Arm 2: is out, and the sweep goes on") for warning in warnings)
+    assert any(warning.startswith("Trial 2: drops out: ") for warning in warnings)
     done = read_done(folder)
     assert done["winner"] == 3
     assert done["step"] == 4 + 1 + 16 + 4  # rung 2 is for two, so trial 1 goes on too
@@ -214,7 +214,7 @@ def test_a_sweep_whose_trials_all_fail_fails_with_their_reasons(
     assert run_training(folder) == 1
     failure = read_failure(folder)
     assert (failure["code"], failure["param"]) == ("all_arms_out", "sweep")
-    reason = "All 2 arms of the sweep failed. Arm 1 (learning_rate 1e+29): At step 2"
+    reason = "All 2 trials of the sweep failed. Trial 1 (learning_rate 1e+29): At step 2"
     assert failure["message"].startswith(reason)
 
 

@@ -44,11 +44,11 @@ def test_a_sweep_may_contain_spaces() -> None:
     [
         ("lora_rank:8,16", "“lora_rank” can't be swept. Did you mean lora_r?"),
         ("lora_r", "I can't read “lora_r”. Write it like sweep=lora_r:8,16"),
-        ("lora_r:8,", "The sweep has 1 arm; it takes 2 to 16"),
+        ("lora_r:8,", "The sweep has 1 trial; it takes 2 to 16"),
         ("lora_r:8,8", "'lora_r' needs several different values"),
         ("lora_r:8,900", "'lora_r' is 900 in the sweep; it must be a whole number from 1 to 512"),
         ("lr:0.1,2", "'learning_rate' is 2 in the sweep; it must be a number above 0, at most 1"),
-        ("lr:1e-3,1e-4;lora_r:1,2,3,4,5,6,7,8,9", "The sweep has 18 arms"),
+        ("lr:1e-3,1e-4;lora_r:1,2,3,4,5,6,7,8,9", "The sweep has 18 trials"),
         ("lora_r:8,16;r:4,2", "“lora_r” is given twice"),
         (";", "The sweep is empty"),
     ],

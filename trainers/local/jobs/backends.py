@@ -279,7 +279,7 @@ def _sharding_refusal(backend: Backend, settings: Parameters) -> Refusal | None:
         text = f"A base in {settings.quantization} can't be divided among GPUs. Leave out 'sharding' or 'quantization'."
     elif settings.sweep:
         text = (
-            "The arms of a sweep take turns on one base, which can't be divided among GPUs. Leave out 'sharding' or "
+            "The trials of a sweep take turns on one base, which can't be divided among GPUs. Leave out 'sharding' or "
             "'sweep'."
         )
     elif not method.is_plain:

@@ -153,7 +153,7 @@ class JobQueue:
                 steps = steps_in_checkpoints(folder)
                 progress = "it had no step to keep yet"
                 if steps and (folder / "arms").exists():
-                    progress = f"{steps} steps of its arms are kept"
+                    progress = f"{steps} steps of its trials are kept"
                 elif steps:
                     progress = f"its checkpoint of step {steps} is kept"
                 text = f"The job was paused; {progress}, and its place on the machine is free."

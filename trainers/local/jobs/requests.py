@@ -395,7 +395,9 @@ def _check_sweep(sweep: Sweep, single: Mapping[str, object], *, has_validation: 
             )
             raise invalid(text, f"hyperparameters.{name}")
     if "patience" in single:
-        text = "A sweep stops its weaker arms itself, so it can't have 'patience'. Leave out one of the two."
+        text = (
+            "A sweep stops its weaker trials itself, so it can't have 'patience'. Leave out one of the two."
+        )
         raise invalid(text, "hyperparameters.patience")
     if not has_validation:
         text = "A sweep compares losses on a validation file. Give 'validation_file', or leave 'sweep' out."

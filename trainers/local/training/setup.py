@@ -67,7 +67,7 @@ def prepare_training(folder: Path, job: TrainingJob, logger: MetricsLogger, paus
 
     is_sharded = needs_sharding(settings, source, device)
     if is_sharded and job.arms:
-        raise sharding_refusal("the arms of a sweep")
+        raise sharding_refusal("the trials of a sweep")
     with distributed.one_at_a_time() if is_sharded else nullcontext():
         base = load_model(job.base, device, dtype, settings.quantization, stay_on_cpu=is_sharded)
         kernels = choose_kernels(base, device, is_sharded=is_sharded)

@@ -43,7 +43,14 @@ from trainers.local.training.loop import TrainingLoop, start_loop
 from trainers.local.training.memory import map_machine_errors
 from trainers.local.training.methods import sft
 from trainers.local.training.metrics_logger import MetricsLogger, NullLogger, Progress, Scores, create_logger
-from trainers.local.training.schedule import Pace, Position, Stop, steps_an_epoch, stop_sentence
+from trainers.local.training.schedule import (
+    Pace,
+    Position,
+    Stop,
+    describe_ceiling,
+    steps_an_epoch,
+    stop_sentence,
+)
 from trainers.local.training.setup import TrainingSetup, prepare_training
 from trainers.local.training.successive_halving import (
     Decision,
@@ -116,8 +123,8 @@ def run_rounds(sweep: Sweep) -> None:
     logger, stop = sweep.logger, None
     courses = [sweep.course(arm) for arm in sweep.arms]
     logger.log(
-        f"Sweep of {len(sweep.arms)} arms by successive halving: at most {halving_steps(courses):,} steps, instead of "
-        f"{sum(courses):,} for training every arm to its end"
+        f"Sweep of {len(sweep.arms)} trials by successive halving: at most {halving_steps(courses):,} steps instead "
+        f"of {sum(courses):,} for training every trial to its end"
     )
     report_rounds(sweep)
     while stop is None and (move := distributed.run_in_first(lambda: next_decision(sweep.trial_scores))):
@@ -191,7 +198,7 @@ def drop_arm(arm: Trial, logger: TrialLogger, error: TrainingFailed | OutOfMemor
         reached = replace(reached, step=last.number, trained_tokens=last.trained_tokens, seconds=last.seconds)
     values = {"message": message, "step": reached.step, "trained_tokens": reached.trained_tokens}
     replace_json(arm.folder / OUT, {**values, "seconds": reached.seconds})
-    logger.warn(f"is out, and the sweep goes on without it. {message}")
+    logger.warn(f"drops out: {message}")
 
 
 def report_rounds(sweep: Sweep) -> None:
@@ -234,10 +241,10 @@ def choose_winner(sweep: Sweep, stop: Stop | None) -> None:
 def explain_no_winner(sweep: Sweep, trial_scores: Sequence[TrialScore]) -> TrainingFailed:
     lines = [f"{arm}: {score.out}" for arm, score in zip(sweep.arms, trial_scores, strict=True) if score.out]
     if len(lines) == len(trial_scores):
-        text = f"All {len(lines)} arms of the sweep failed. {' '.join(lines)}"
+        text = f"All {len(lines)} trials of the sweep failed. {' '.join(lines)}"
         return TrainingFailed("all_arms_out", text, "sweep")
     text = (
-        f"The ceiling of {sweep.job.settings.ceiling_s or 0:,.0f} s was reached before any arm of the sweep was "
+        f"The ceiling of {describe_ceiling(sweep.job.settings)} was reached before any trial of the sweep was "
         "validated. Set max_seconds or max_usd higher."
     )
     return TrainingFailed("ceiling_reached", text, "max_seconds")
@@ -260,7 +267,7 @@ def publish_winner(folder: Path, arms: Sequence[Trial], logger: MetricsLogger, s
     for each in arms:
         shutil.rmtree(each.folder / "checkpoints", ignore_errors=True)
     logger.log(f"{arm} won: its validation loss of {values['loss']:.4f} at step {step} is the lowest")
-    logger.log(f"All arms trained on {tokens:,} tokens in {seconds:,.0f} s; adapter saved")
+    logger.log(f"All trials trained on {tokens:,} tokens in {seconds:,.0f} s; adapter saved")
     weights = load((folder / "adapter" / WEIGHTS).read_bytes())
     done = {
         "trained_tokens": tokens,

@@ -47,7 +47,7 @@ class Trial:
         return ", ".join(f"{name} {value}" for name, value in self.chosen.items())
 
     def __str__(self) -> str:
-        return f"Arm {self.number} ({self.values})"
+        return f"Trial {self.number} ({self.values})"
 
 
 def create_trials(folder: Path, job: TrainingJob) -> tuple[Trial, ...]:
@@ -115,7 +115,7 @@ class TrialLogger(MetricsLogger):
         self, message: str, level: Literal["info", "warn"] = "info", data: Mapping[str, object] | None = None
     ) -> None:
         of_arm = {**data, "arm": self._arm.number} if data else None
-        append_event(self._job_folder, f"Arm {self._arm.number}: {message}", level=level, data=of_arm)
+        append_event(self._job_folder, f"Trial {self._arm.number}: {message}", level=level, data=of_arm)
 
     def record(self, step: Step, *, is_validated_next: bool = False) -> None:
         self.last = step
@@ -170,7 +170,7 @@ def describe_outcome(score: TrialScore, played: Sequence[Round], winner: int | N
     reached = [each.number for each in played if score in each.arms]
     if reached and reached[-1] < played[-1].number:
         return f"stopped after rung {reached[-1]}"
-    return "goes on" if winner is None else "not finished"
+    return "not finished"
 
 
 def describe_round(
@@ -184,9 +184,9 @@ def describe_round(
     for score in over.ranking:
         arm, loss = arms[score.number - 1], score.loss_at(over.rung)
         fate = (
-            "has ended its course"
+            "has finished its course"
             if over.number == len(last)
-            else "goes on"
+            else "continues"
             if score in going_on
             else "stopped"
         )
