@@ -154,12 +154,12 @@ def _label_ends(axes: Axes, curve: Curve) -> None:
 def draw_loss_curve(metrics: Sequence[Metric], title: str, path: Path) -> Path | None:
     """Draws the training loss by step, raw and smoothed, and the validation loss. Returns None with fewer than two
     steps."""
+    from matplotlib.ticker import MaxNLocator
+
     trained = [(m.step, m.train_loss) for m in metrics if m.train_loss is not None]
     if len(trained) < 2:
         return None
-    drawn, axes = figure(
-        f"Loss while training {shorten_name(title)}", "training step", "loss, nats per answer token"
-    )
+    drawn, axes = figure(f"Loss while training {shorten_name(title)}", "training step", "loss, nats")
     axes.plot([s for s, _ in trained], [loss for _, loss in trained], color=BLUE, alpha=0.25, linewidth=1)
     steps, means = _smooth(trained)
     axes.plot(steps, means, color=BLUE, linewidth=2.4, label=f"training, {means[-1]:.2f} at the end")
@@ -169,6 +169,7 @@ def draw_loss_curve(metrics: Sequence[Metric], title: str, path: Path) -> Path |
         at = {"marker": "D", "markersize": 6, "linewidth": 1.8, "linestyle": "--"}
         axes.plot(*zip(*validated, strict=True), color=RED, label=label, **at)
     axes.set_ylim(bottom=0)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.margins(x=0.02)
     axes.grid(visible=False, axis="x")
     axes.legend(loc="best", frameon=False)

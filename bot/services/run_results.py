@@ -313,7 +313,8 @@ def _judge(step: ResultStep) -> None:
     is_begun, trainer = context.workers.has(_judge_task(run)), context.trainers[run.provider]
     try:
         job = None if is_begun and not plan.swept else trainer.job(str(run.job_id))
-        metrics = trainer.metrics(job) if job and not is_begun else ()
+        # The loss of GRPO is near 0 by construction: a curve of it would say nothing.
+        metrics = trainer.metrics(job) if job and not is_begun and plan.method != "grpo" else ()
         arms = trainer.arms(job) if job and plan.swept else ()
     except (Refused, InvalidResponse) as gone:
         log.warning("run %s: its result has no loss curve: %s", run.id, gone)
