@@ -20,7 +20,7 @@ from tests.local.trainer_server import STUB, TrainerServer, serve_in_thread, upl
 from tests.peers.ray_head import Head, ray_head
 from trainers.local.jobs.backends import Exit
 from trainers.local.launch import shell_exit_code
-from trainers.local.ray import attempt, backend, takeover, wait_events
+from trainers.local.ray import attempt, backend, storage, takeover, wait_events
 from trainers.local.ray.backend import RayOptions, describe_exit, pack_source
 from trainers.local.ray.head import RayJob
 from trainers.local.ray.job_files import STORED_MARK, open_attempt, read_attempt
@@ -262,6 +262,7 @@ def test_an_unreachable_or_old_cluster_is_refused(tmp_path: Path) -> None:
             "s3://bucket/x?zone=1",
             r"s3:// URLs have no option zone. The options are region, endpoint_override, scheme",
         ),
+        ("gs://bucket/x?zone=1", r"gs:// URLs have no option zone. The options are project_id"),
     ],
 )
 def test_a_storage_that_nodes_cannot_access_is_refused(
@@ -277,6 +278,15 @@ def test_a_data_folder_that_nodes_can_access_is_the_storage(tmp_path: Path) -> N
             assert check(head.address, tmp_path / "data", storage).storage is None
         elsewhere = check(head.address, tmp_path / "data", f"file://{tmp_path}/else")
         assert elsewhere.storage == f"file://{tmp_path}/else"
+
+
+def test_a_google_bucket_that_cannot_be_reached_is_refused_soon(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(storage, "REQUEST_S", 0.5)
+    url = "gs://bucket/x?endpoint_override=127.0.0.1:9&scheme=http"
+    with ray_head() as head, pytest.raises(RayUnusable, match="the storage can't be used: writing"):
+        check(head.address, tmp_path / "data", url)
 
 
 def test_a_storage_that_cannot_be_written_is_refused(tmp_path: Path) -> None:

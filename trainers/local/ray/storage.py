@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from datetime import timedelta
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,10 @@ import orjson
 SCHEMES = ("", "file", "s3", "gs")
 CHUNK_BYTES = 8 * 1024 * 1024
 REQUEST_S, CONNECT_S = 30.0, 10.0
-S3_OPTIONS = ("region", "endpoint_override", "scheme")
+OPTIONS = {
+    "s3": ("region", "endpoint_override", "scheme"),
+    "gs": ("project_id", "endpoint_override", "scheme"),
+}
 
 
 class StorageAway(Exception):
@@ -150,10 +154,14 @@ class Storage:
     def _system(self) -> Any:
         from pyarrow import fs  # takes 50 MB of memory, which only a trainer with a storage needs
 
+        if self.local:
+            return fs.LocalFileSystem()
         parts = urlsplit(self.url)
+        options = dict(parse_qsl(parts.query))
         if parts.scheme == "s3":
-            return _s3(parts.netloc, dict(parse_qsl(parts.query)))
-        return fs.LocalFileSystem() if self.local else fs.FileSystem.from_uri(self.url)[0]
+            return _s3(parts.netloc, options)
+        # Google's library would try for 15 minutes, also to find credentials.
+        return fs.GcsFileSystem(**options, retry_time_limit=timedelta(seconds=REQUEST_S))
 
     @contextmanager
     def _translate_errors(self, action: str, name: str) -> Iterator[None]:
@@ -164,10 +172,9 @@ class Storage:
             raise StorageAway(f"{action} {name} at {self.url}: {text}") from error
 
 
-def _s3(bucket: str, query: dict[str, str]) -> Any:
+def _s3(bucket: str, options: dict[str, str]) -> Any:
     from pyarrow import fs
 
-    options = {name: query[name] for name in S3_OPTIONS if name in query}
     is_amazon = "endpoint_override" not in options and "AWS_ENDPOINT_URL" not in os.environ
     has_region = "region" in options or {"AWS_REGION", "AWS_DEFAULT_REGION"} & os.environ.keys()
     if is_amazon and not has_region:
@@ -201,9 +208,9 @@ def url_refusal(url: str) -> str | None:
         return f"{url} is not a full path: give one that is valid on all nodes, such as /mnt/shared/finetune."
     if parts.scheme in ("s3", "gs") and not parts.netloc:
         return f"{url} has no bucket: give one, such as {parts.scheme}://bucket/finetune."
-    unknown = sorted(set(dict(parse_qsl(parts.query))) - set(S3_OPTIONS)) if parts.scheme == "s3" else []
+    options = OPTIONS.get(parts.scheme, ())
+    unknown = sorted(set(dict(parse_qsl(parts.query))) - set(options)) if options else []
     if unknown:
-        return (
-            f"{url}: s3:// URLs have no option {', '.join(unknown)}. The options are {', '.join(S3_OPTIONS)}."
-        )
+        names, all_names = ", ".join(unknown), ", ".join(options)
+        return f"{url}: {parts.scheme}:// URLs have no option {names}. The options are {all_names}."
     return None
