@@ -326,14 +326,17 @@ def parse_sweep(text: str) -> Sweep | Misread:
     entries: list[tuple[str, tuple[Value, ...]]] = []
     for part in filter(None, text.lower().split(";")):
         name, colon, values = part.partition(":")
+        unreadable = Misread(f"I can't read “{part[:60]}”. Write it like {SWEEP_EXAMPLE}.")
+        if not colon:
+            return unreadable
         known_name = SWEEP_ALIASES.get(name, name)
         if known_name not in SWEEP_NAMES:
             near = difflib.get_close_matches(name, [*SWEEP_NAMES, *SWEEP_ALIASES], n=1, cutoff=0.6)
             hint = f" Did you mean {near[0]}?" if near else ""
             return Misread(f"“{name[:40]}” can't be swept.{hint} These can: {', '.join(SWEEP_NAMES)}.")
         numbers = [methods.parse_number(number) for number in filter(None, values.split(","))]
-        if not colon or any(number is None for number in numbers):
-            return Misread(f"I can't read “{part[:60]}”. Write it like {SWEEP_EXAMPLE}.")
+        if any(number is None for number in numbers):
+            return unreadable
         if known_name in dict(entries):
             return Misread(
                 f"“{known_name}” is given twice. Write all its values together, like {SWEEP_EXAMPLE}."

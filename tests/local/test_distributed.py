@@ -67,7 +67,7 @@ def single(exact_numbers: None, tmp_path_factory: pytest.TempPathFactory, tiny_m
 
 @pytest.mark.parametrize(
     ("sharding", "how"),
-    [("none", "each with the whole base"), ("fsdp", "which divide the base among them")],
+    [("none", "each with the whole base"), ("fsdp", "dividing the base among them")],
 )
 def test_two_processes_train_the_same_adapter_as_one(
     sharding: Any, how: str, single: Path, tmp_path: Path, tiny_model_dir: Path

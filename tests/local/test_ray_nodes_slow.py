@@ -122,7 +122,7 @@ def test_two_nodes_train_the_same_adapter_as_one(
         assert job.status == "succeeded", job.error
         log = messages(client, job_id)
         assert answer(client, job.fine_tuned_model) == single.answer
-    how = "which divide the base among them" if sharding == "fsdp" else "each with the whole base"
+    how = "dividing the base among them" if sharding == "fsdp" else "each with the whole base"
     assert f"2 processes share each batch, {how}" in log
     assert len([message for message in log if "adapter saved" in message]) == 1
     assert statuses(cluster, job_id) == ["SUCCEEDED"]
@@ -184,9 +184,7 @@ def test_each_node_gets_its_gpus_and_the_base_is_divided_among_all(
                 assert len(there & set(cluster.processes({NODE_MARK: address}))) == 2
             job = wait_for_status(client, job_id, "succeeded", "failed", seconds=END_S)
             assert job.status == "succeeded", job.error
-            assert "4 processes share each batch, which divide the base among them" in messages(
-                client, job_id
-            )
+            assert "4 processes share each batch, dividing the base among them" in messages(client, job_id)
     finally:
         for address in WITH_GPUS:
             cluster.kill_node(address)

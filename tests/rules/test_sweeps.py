@@ -43,7 +43,10 @@ def test_a_sweep_may_contain_spaces() -> None:
     ("text", "sentence"),
     [
         ("lora_rank:8,16", "“lora_rank” can't be swept. Did you mean lora_r?"),
+        ("lora_r=8,16", "I can't read “lora_r=8,16”. Write it like sweep=lora_r:8,16"),
         ("lora_r", "I can't read “lora_r”. Write it like sweep=lora_r:8,16"),
+        ("lora_r:8,high", "I can't read “lora_r:8,high”"),
+        ("quantization:nf4,none", "“quantization” can't be swept"),
         ("lora_r:8,", "The sweep has 1 trial; it takes 2 to 16"),
         ("lora_r:8,8", "'lora_r' needs several different values"),
         ("lora_r:8,900", "'lora_r' is 900 in the sweep; it must be a whole number from 1 to 512"),

@@ -133,7 +133,7 @@ def cap_to_context(settings: Parameters, base: str, logger: MetricsLogger) -> Pa
 
 def report_processes(logger: MetricsLogger, is_sharded: bool) -> None:
     if not distributed.is_alone():
-        how = "which divide the base among them" if is_sharded else "each with the whole base"
+        how = "dividing the base among them" if is_sharded else "each with the whole base"
         logger.log(f"{distributed.size()} processes share each batch, {how}")
 
 
