@@ -166,7 +166,7 @@ def draw_loss_curve(metrics: Sequence[Metric], title: str, path: Path) -> Path |
     validated = [(m.step, m.valid_loss) for m in metrics if m.valid_loss is not None]
     if validated:
         label = f"validation, {validated[-1][1]:.2f} at the end"
-        at = {"marker": "D", "markersize": 6, "linewidth": 1.8, "linestyle": "--"}
+        at = {"marker": "D", "markersize": 6, "linewidth": 1.8, "linestyle": "--", "clip_on": False}
         axes.plot(*zip(*validated, strict=True), color=RED, label=label, **at)
     axes.set_ylim(bottom=0)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
