@@ -30,6 +30,7 @@ from trainers.local.ray.attempt import (
     AttemptStorage,
     Publisher,
     delete_leftovers,
+    train_from_storage,
     train_here,
 )
 from trainers.local.ray.job_files import (
@@ -330,3 +331,10 @@ def test_writing_twice_replaces_the_content_and_a_truncated_file_is_not_read(tmp
     storage.delete("a/b.json")
     storage.delete_folder("nothing")
     assert storage.read("a/b.json") is None
+
+
+def test_a_node_without_the_job_in_its_storage_says_which_storage_it_sees(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert train_from_storage(f"file://{tmp_path}", "ftjob-1", "1", 1) == 0
+    assert f"this node sees another storage at file://{tmp_path} than the trainer" in capsys.readouterr().err

@@ -88,7 +88,9 @@ def train_from_storage(
                 return _run(folder, command)
             return _run_and_publish(folder, command, Publisher(link, folder, base, start))
         except AttemptReplaced:
-            return _report_replaced()
+            return _report_replaced(
+                f" If not, this node sees another storage at {url} than the trainer does."
+            )
         except BaseChanged as error:
             print(error, file=sys.stderr)
             return 1
@@ -104,8 +106,8 @@ def delete_leftovers(folder: Path) -> None:
                         shutil.rmtree(leftover)
 
 
-def _report_replaced() -> int:
-    text = "This attempt is no longer needed: another one has replaced it, or the job has ended."
+def _report_replaced(otherwise: str = "") -> int:
+    text = f"This attempt is no longer needed: another one has replaced it, or the job has ended.{otherwise}"
     print(text, file=sys.stderr)
     return 0
 
