@@ -410,8 +410,9 @@ def _with_tokens(
 
 def _check_gpus(trainer: TrainerSettings, file: TomlFile) -> None:
     gpus, nodes = trainer.gpus, trainer.nodes_per_job
-    if nodes > 1 and trainer.cluster is None:
-        file.note('needs a cluster: also set executor = "ray", or remove it.', "trainer", "nodes_per_job")
+    for name, is_set in (("nodes_per_job", nodes > 1), ("storage", bool(trainer.storage))):
+        if is_set and trainer.cluster is None:
+            file.note('needs a cluster: also set executor = "ray", or remove it.', "trainer", name)
     if gpus % nodes:
         text = (
             f"can't be divided evenly among {nodes} nodes: it counts all GPUs of a job, which is {gpus} now."

@@ -131,13 +131,19 @@ def test_the_trainers_command_line_says_where_jobs_run(lines: str, arguments: st
             'line 2: [trainer] nodes_per_job needs a cluster: also set executor = "ray", or remove it.',
         ),
         (
+            'storage = "s3://bucket/finetune"',
+            'line 2: [trainer] storage needs a cluster: also set executor = "ray", or remove it.',
+        ),
+        (
             'executor = "ray"\nnodes_per_job = 2\ngpus_per_job = 3',
             "line 4: [trainer] gpus_per_job can't be divided evenly among 2 nodes: it counts all GPUs of a job, "
             "which is 3 now. Set it to 4.",
         ),
     ],
 )
-def test_several_nodes_need_a_cluster_and_as_many_gpus_each(lines: str, problem: str, tmp_path: Path) -> None:
+def test_storage_and_nodes_need_a_cluster_and_each_node_as_many_gpus(
+    lines: str, problem: str, tmp_path: Path
+) -> None:
     assert only_problem(tmp_path, f"[trainer]\n{lines}\n") == f"finetune.toml, {problem}"
 
 

@@ -197,6 +197,10 @@ def test_several_nodes_refuse_the_jobs_that_several_gpus_refuse(
             "--nodes-per-job 2 needs --executor ray: without it jobs run on this machine alone.",
         ),
         (
+            "--storage s3://bucket/finetune",
+            "--storage needs --executor ray: without it jobs run on this machine",
+        ),
+        (
             "--executor ray --nodes-per-job 2 --gpus-per-job 3",
             "3 can't be divided evenly among --nodes-per-job 2: it counts all GPUs of a job. Set it to 4.",
         ),

@@ -161,7 +161,7 @@ def main(
     write_log(key)
     gpus = visible_gpus()
     job_gpus = nodes_per_job if gpus_per_job is None else gpus_per_job
-    check_nodes(nodes_per_job, job_gpus, executor)
+    check_cluster(nodes_per_job, job_gpus, storage, executor)
     if serving_engine == "vllm" and (reason := find_missing_reason(data / ENGINES_FOLDER)):
         refuse(reason.replace("`", ""))
     ray = None
@@ -284,7 +284,9 @@ def _model_source(name: str, source: str) -> str:
     return preset.hub_id if preset else source
 
 
-def check_nodes(nodes: int, gpus: int, executor: str) -> None:
+def check_cluster(nodes: int, gpus: int, storage: str | None, executor: str) -> None:
+    if storage is not None and executor != "ray":
+        refuse("--storage needs --executor ray: without it jobs run on this machine alone. Leave it out.")
     if nodes > 1 and executor != "ray":
         refuse(
             f"--nodes-per-job {nodes} needs --executor ray: without it jobs run on this machine alone. Leave it out."
