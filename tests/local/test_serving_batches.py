@@ -255,6 +255,18 @@ def test_a_full_queue_refuses_and_says_when_to_retry(
     assert ask(generator, target, TICKETS[1]).answer()
 
 
+def test_an_answer_frees_its_place_in_the_queue_while_others_of_its_batch_go_on(
+    generator: Generator, babbling_model_dir: Path, small_queue: int
+) -> None:
+    target = Target(str(babbling_model_dir), None)
+    ask(generator, target, TICKETS[0], 1).answer()  # loads the model, so that the next two share a batch
+    short = ask(generator, target, TICKETS[0], 1)
+    long = ask(generator, target, TICKETS[1], 60, n=small_queue - 1)
+    short.answer()
+    ask(generator, target, TICKETS[0], 1).answer()
+    long.answer(n=small_queue - 1)
+
+
 def test_answers_that_left_an_ongoing_batch_free_their_place_in_the_queue(
     generator: Generator, babbling_model_dir: Path, small_queue: int
 ) -> None:

@@ -143,8 +143,8 @@ class AnswerWriter:
         if calls:
             self.request.emit(AnswerCalls(self._index, calls))
             reason = "tool_calls" if reason == "stop" else reason
+        self.is_done = True  # before its caller, who may ask again at once, gets the end
         self.request.emit(AnswerEnd(self._index, reason, len(self.prompt), len(self.tokens)))
-        self.is_done = True
 
     def _send(self, text: str, end: int) -> None:
         """Sends the new part of `text`, and the likelihoods of tokens whose text begins before `end`."""

@@ -113,7 +113,8 @@ class Generator:
     def submit(self, request: PendingRequest) -> Ticket:
         """Raises ApiError (503) if too many answers are queued already."""
         with self._lock:
-            open_rows = self._in_inbox + len(self._waiting) + len(self._batch)
+            rows = (*self._waiting, *self._batch)  # answered rows stay in a batch until others join it
+            open_rows = self._in_inbox + sum(not row.is_done for row in rows)
             check_queue(open_rows, request.rows, self._rows_per_second)
             self._in_inbox += request.rows
             if self._thread is None or not self._thread.is_alive():
