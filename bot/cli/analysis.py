@@ -6,6 +6,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import re
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -531,4 +532,9 @@ def export(
         env=child_environment(*HUB_KEYS, "PIP_"),
         check=False,
     )
+    if export.returncode == -signal.SIGKILL:
+        refuse(
+            "The export was killed, perhaps because memory ran out: it loads the model in float32. Use a machine with "
+            f"more memory, and delete the unfinished folder {out.parent / f'.{out.name}-'}*."
+        )
     sys.exit(export.returncode)

@@ -21,11 +21,12 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from tests.local.exports import JOB, MODEL, order, run_export, tune, write_questions
 from tests.local.preferences import pair
 from tests.local.reference import load_reference
+from trainers.local.export import hub, vllm
 from trainers.local.export.agreement import Comparison, ModelAnswer, compare, encode, judge_answer
 from trainers.local.export.order import RunMeasurements, Score
 from trainers.local.export.output import AnswersDiffer, folder_when_complete
-from trainers.local.export.sources import find_source, read_questions
-from trainers.local.export.weights import load
+from trainers.local.export.sources import WEIGHTS, find_source, read_questions
+from trainers.local.export.weights import load, open_base
 from trainers.local.job_directory import read_job, write_job
 from trainers.methods import DpoParameters
 
@@ -89,6 +90,7 @@ def test_a_merged_export_gives_the_same_ten_answers(merged: Any) -> None:
     assert f"10 of 10 {SAME}" in card
     assert "the logits differ from those of base and adapter by" in card
     assert (folder / "chat_template.jinja").is_file()
+    assert all(path.stat().st_mode & 0o044 == 0o044 for path in folder.iterdir())
     assert "vllm serve . --served-model-name local-tiny-local-tickets-feedbeef" in card
 
 
@@ -155,8 +157,17 @@ def test_the_card_of_a_model_without_a_run_says_nothing_was_measured(merged: Any
     assert "look it up before you pass this model on" in text
     training = next(path for path in before if path.endswith("train.jsonl"))
     assert f"training file: 24 rows, sha256 `{before[training]}`" in text
+    assert "validation file: none" in text
     assert "| lora_r | 4 |" in text
     assert "license" not in card_fields(folder)
+
+
+def test_an_adapter_has_float32_weights_on_any_base(data: Path, tmp_path: Path, tiny_model_dir: Path) -> None:
+    source = find_source(MODEL, [data])
+    base = replace(open_base(str(tiny_model_dir), "tiny", "org/tiny", "mit"), dtype="bfloat16")
+    assert {tensor.dtype for tensor in load_file(source.adapter / WEIGHTS).values()} == {torch.float32}
+    for form in (vllm, hub):
+        assert form.plan(order(data, tmp_path / "out", "vllm"), source, base).dtype == "float32"
 
 
 def test_the_card_of_a_runs_model_has_its_scores_and_metadata(data: Path, tmp_path: Path) -> None:

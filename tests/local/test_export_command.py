@@ -92,6 +92,26 @@ def test_a_model_whose_weights_a_vendor_keeps_cannot_be_exported() -> None:
     assert finetune("export", "tickets-7", "--to", "merged").exit_code == 2
 
 
+def test_a_killed_export_names_the_likely_cause_and_the_folder_it_left(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, real_processes: None
+) -> None:
+    python = tmp_path / "python"
+    python.write_text("#!/bin/sh\nkill -9 $$\n")
+    python.chmod(0o755)
+    monkeypatch.setattr("sys.executable", str(python))
+    result = finetune("export", "ft:other", "--to", "merged", "--out", "there/new")
+    assert result.exit_code == 2
+    assert "killed, perhaps because memory ran out" in result.output
+    assert "delete the unfinished folder there/.new-*." in result.output
+
+
+def test_a_model_that_is_nowhere_is_refused_with_the_option_for_other_trainers(
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    assert finetune("export", "ft:other", "--to", "merged").exit_code == 2
+    assert "For a trainer that you started yourself, add --data ITS_DATA_FOLDER." in capfd.readouterr().err
+
+
 def test_a_model_of_no_run_is_left_to_the_trainer() -> None:
     seed_run()
     assert find_source("ft:other") == ExportSource("ft:other", None, None)

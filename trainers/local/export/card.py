@@ -56,16 +56,11 @@ class Card:
 
     def _data(self) -> str:
         job = self.source.job
-        files = {
-            "training": describe_file(self.source, job.training_file),
-            "validation": describe_file(self.source, job.validation_file),
-        }
-        lines = [
-            f"- {name} file: {data.rows:,} rows, sha256 `{data.sha256}`"
-            if data
-            else f"- {name} file: not available"
-            for name, data in files.items()
-        ]
+        lines = []
+        for name, path in (("training", job.training_file), ("validation", job.validation_file)):
+            data = describe_file(self.source, path)
+            description = f"{data.rows:,} rows, sha256 `{data.sha256}`" if data else "gone"
+            lines.append(f"- {name} file: {description if path else 'none'}")
         if measured := self.order.measured:
             lines.append(
                 f"- drawn from {measured.dataset} (sha256 `{measured.source_sha256}`): "

@@ -11,6 +11,7 @@ from huggingface_hub import HfApi
 from trainers.base_models import HUB_ID
 from trainers.local.export.agreement import compare_answers
 from trainers.local.export.order import (
+    ADAPTER_DTYPE,
     ADAPTER_TOLERANCE,
     ExportOrder,
     Plan,
@@ -29,7 +30,7 @@ TOKEN_VARIABLE = "HF_TOKEN"  # noqa: S105
 
 def plan(order: ExportOrder, source: Source, base: Base) -> Plan:
     check_upload(order.upload, base)
-    return Plan(base.dtype, 2 * (source.adapter / WEIGHTS).stat().st_size)
+    return Plan(ADAPTER_DTYPE, 2 * (source.adapter / WEIGHTS).stat().st_size)
 
 
 def check_upload(upload: Upload, base: Base) -> None:

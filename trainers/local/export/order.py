@@ -21,6 +21,7 @@ Say = Callable[[str], None]
 # most, to q8_0 by 0.16 and 0.98, to bfloat16, which has fewer digits than both, by 0.24 and 1.44.
 TOLERANCES = {"float32": 0.01, "float16": 0.05, "bfloat16": 0.5, "q8_0": 0.5}
 ADAPTER_TOLERANCE = 0.01
+ADAPTER_DTYPE = "float32"  # of every adapter that a job saves
 
 
 @dataclass(frozen=True)

@@ -65,6 +65,8 @@ def folder_when_complete(out: Path) -> Iterator[Path]:
     try:
         yield temporary
         temporary.chmod(0o755)
+        for path in temporary.rglob("*"):  # safetensors writes files that only their owner may read
+            path.chmod(path.stat().st_mode | 0o044)
         try:
             temporary.rename(out)
         except OSError as error:

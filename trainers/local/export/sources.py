@@ -60,7 +60,11 @@ def find_source(model: str, data: Sequence[Path]) -> Source:
             return source
 
     names = [record.model_name for root in roots for record in Jobs(root).all() if record.has_model]
-    existing = f"Available: {', '.join(names[:10])}." if names else "There are no tuned models yet."
+    existing = (
+        f"Available: {', '.join(names[:10])}."
+        if names
+        else "There are no tuned models there. For a trainer that you started yourself, add --data ITS_DATA_FOLDER."
+    )
     searched = ", ".join(str(root) for root in data) or "nowhere"
     raise ExportRefused(
         f"There is no tuned model '{model}' (looked in {searched}), and no job folder of that name. {existing}"

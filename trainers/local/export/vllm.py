@@ -13,6 +13,7 @@ from trainers.chat_templates import read_chat_template, thinking_switches
 from trainers.local.engines.vllm import adapter_refusal, vllm_rank
 from trainers.local.export.agreement import compare_answers
 from trainers.local.export.order import (
+    ADAPTER_DTYPE,
     ADAPTER_TOLERANCE,
     ExportOrder,
     Plan,
@@ -27,7 +28,7 @@ from trainers.local.export.weights import Base, load_with_adapter
 
 def plan(order: ExportOrder, source: Source, base: Base) -> Plan:
     check_vllm(source)
-    return Plan(base.dtype, 2 * (source.adapter / WEIGHTS).stat().st_size)
+    return Plan(ADAPTER_DTYPE, 2 * (source.adapter / WEIGHTS).stat().st_size)
 
 
 def write(prepared: PreparedExport, folder: Path, say: Say) -> WrittenExport:
