@@ -15,6 +15,7 @@ import pytest
 import torch
 from huggingface_hub import ModelCard
 from peft import PeftModel
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -24,7 +25,7 @@ from tests.local.reference import load_reference
 from trainers.local.export import hub, vllm
 from trainers.local.export.agreement import Comparison, ModelAnswer, compare, encode, judge_answer
 from trainers.local.export.order import RunMeasurements, Score
-from trainers.local.export.output import AnswersDiffer, folder_when_complete
+from trainers.local.export.output import AnswersDiffer, ExportRefused, folder_when_complete
 from trainers.local.export.sources import WEIGHTS, find_source, read_questions
 from trainers.local.export.weights import load, open_base
 from trainers.local.job_directory import read_job, write_job
@@ -282,4 +283,15 @@ def test_a_failed_export_leaves_nothing(tmp_path: Path) -> None:
     with pytest.raises(AnswersDiffer), folder_when_complete(tmp_path / "out") as folder:
         (folder / "model.safetensors").write_bytes(b"half")
         raise AnswersDiffer("other answers")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("kind", [OSError, SafetensorError])
+def test_a_disk_that_fills_up_during_an_export_refuses_it(tmp_path: Path, kind: type[Exception]) -> None:
+    full = kind("No space left on device")
+    with (
+        pytest.raises(ExportRefused, match=r"No space left on device\. .*free some space"),
+        folder_when_complete(tmp_path / "out"),
+    ):
+        raise full
     assert list(tmp_path.iterdir()) == []

@@ -10,6 +10,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from safetensors import SafetensorError
+
 
 class ExportRefused(Exception):
     """The export can't be made. The message may be shown to a user."""
@@ -73,6 +75,11 @@ def folder_when_complete(out: Path) -> Iterator[Path]:
             raise ExportRefused(
                 f"{out} can't be replaced, perhaps it was filled meanwhile: {error.strerror}."
             ) from error
+    except (OSError, SafetensorError) as error:
+        raise ExportRefused(
+            f"Writing the export next to {out}: {error}. If the disk is full, free some space, or name a folder on "
+            "another disk with --out."
+        ) from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 
