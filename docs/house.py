@@ -170,15 +170,11 @@ def _is_gerund(stem: str) -> bool:
 
 def _local_names(tree: ast.Module) -> Iterator[str]:
     """Yields the names of variables and parameters, without fields of classes."""
-    fields = {
-        id(node.target)
-        for body in ast.walk(tree)
-        if isinstance(body, ast.ClassDef)
-        for node in body.body
-        if isinstance(node, ast.AnnAssign)
-    }
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store) and id(node) not in fields:
+    fields: set[int] = set()
+    for node in ast.walk(tree):  # a class comes before its body
+        if isinstance(node, ast.ClassDef):
+            fields |= {id(field.target) for field in node.body if isinstance(field, ast.AnnAssign)}
+        elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store) and id(node) not in fields:
             yield node.id
         elif isinstance(node, ast.arg):
             yield node.arg

@@ -24,14 +24,18 @@ if (
     and not os.statvfs(MEMORY_DISK).f_flag & os.ST_NOEXEC
 ):
     os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(MEMORY_DISK))  # where fsync takes no time
-if sys.platform == "linux":
-    forked_environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    forked.fork_children(forked_environment, cache(partial(forked.start_server, forked_environment)))
 
 # In CI property tests try the same examples each time, elsewhere new ones.
 settings.register_profile("ci", derandomize=True, deadline=None)
 settings.register_profile("anywhere", deadline=None)
 settings.load_profile("ci" if os.environ.get("CI") else "anywhere")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if sys.platform == "linux":
+        tests = config.args if config.getoption("numprocesses", None) else []
+        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+        forked.fork_children(environment, cache(partial(forked.start_server, environment, tests)))
 
 
 def pytest_collection_finish() -> None:

@@ -7,6 +7,8 @@ fork server, and so do the processes that were forked. The parent notices no dif
 things differ: /proc/PID/cmdline and /proc/PID/environ are the fork server's, and heavy modules are loaded before they
 are needed. Tests of those, and of the start itself, use the fixture `real_processes`. A child whose environment would
 change what is imported is started for real.
+
+pytest-xdist's workers each import all tests, 5 s of CPU time a worker: the fork server imports them first, once.
 """
 
 from __future__ import annotations
@@ -45,8 +47,8 @@ LIMITS = (resource.RLIMIT_AS, resource.RLIMIT_DATA, resource.RLIMIT_FSIZE, resou
 PR_SET_CHILD_SUBREAPER = 36  # prctl(2)
 MESSAGE_BYTES = 1 << 17
 MOST_FILES = 1 << 16
-CURRENT = subprocess.Popen._execute_child  # type: ignore[attr-defined]
-UNCHANGED = getattr(CURRENT, "unchanged", CURRENT)
+_CURRENT = subprocess.Popen._execute_child  # type: ignore[attr-defined]
+UNCHANGED = getattr(_CURRENT, "unchanged", _CURRENT)
 SIGNATURE = inspect.signature(UNCHANGED)
 PIPE_ENDS = ("p2cread", "p2cwrite", "c2pread", "c2pwrite", "errread", "errwrite")
 
@@ -82,7 +84,7 @@ class ForkServer:
 def fork_children(environment: Mapping[str, str], server: Callable[[], ForkServer]) -> None:
     """Makes `subprocess.Popen` fork from now on. `environment` is the one in which the server imports. A forked worker
     of pytest-xdist already has its own server."""
-    if CURRENT is not UNCHANGED:
+    if subprocess.Popen._execute_child is not UNCHANGED:  # type: ignore[attr-defined]
         return
 
     def execute(self: Any, *arguments: Any) -> None:
@@ -98,34 +100,35 @@ def fork_children(environment: Mapping[str, str], server: Callable[[], ForkServe
     subprocess.Popen._execute_child = execute  # type: ignore[attr-defined]
 
 
-def start_server(environment: Mapping[str, str]) -> ForkServer:
+def start_server(environment: Mapping[str, str], tests: Sequence[str] = ()) -> ForkServer:
+    """`tests` are pytest's arguments for the tests to import, if it is to fork workers that run them."""
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     with theirs:
         number, null = theirs.fileno(), subprocess.DEVNULL
-        command = [sys.executable, "-m", "tests.forked", str(number)]
+        command = [sys.executable, "-m", "tests.forked", str(number), *tests]
         process = subprocess.Popen(
             command, pass_fds=[number], cwd=ROOT, env=environment, stdin=null, stdout=null
         )
     return ForkServer(ours, process)
 
 
-def main(link: socket.socket) -> None:
-    environment = dict(os.environ)
-    _import()
+def main(link: socket.socket, tests: Sequence[str]) -> None:
+    servers: list[ForkServer] = []
+    fork_children(dict(os.environ), lambda: servers[0])
+    _import(tests)
     order = _serve(link)
-    while True:  # in a child, which gets its own fork server as long as it has no threads
+    while order["args"][1:2] != ["trainers.local.train"]:  # a training starts no processes
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        if os.fork():
+        if os.fork():  # this child gets its own fork server as long as it has no threads
+            theirs.close()
+            servers.append(ForkServer(ours))
             break
         ours.close()
         order = _serve(theirs)
-    theirs.close()
-    server = ForkServer(ours)
-    fork_children(environment, lambda: server)
     _run(order["args"])
 
 
-def _import() -> None:
+def _import(tests: Sequence[str]) -> None:
     from trainers.local.launch import quick_imports
 
     with quick_imports():
@@ -134,6 +137,13 @@ def _import() -> None:
         import trainers.local.training.methods.dpo
         import trainers.local.training.methods.grpo
         import trainers.local.training.sweep  # noqa: F401
+
+        if tests:
+            import pytest
+
+            # What can't be collected is reported by the workers, which try again.
+            pytest.main(["--collect-only", "-qq", "-p", "no:cacheprovider", "-p", "no:faulthandler", *tests])
+    gc.collect()
     gc.freeze()
 
 
@@ -235,4 +245,4 @@ def _umask() -> int:
 
 
 if __name__ == "__main__":
-    main(socket.socket(fileno=int(sys.argv[1])))
+    main(socket.socket(fileno=int(sys.argv[1])), sys.argv[2:])
