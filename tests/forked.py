@@ -3,10 +3,10 @@
 Those imports take seconds of CPU time, and tests start a trainer or a training some hundred times. After
 `fork_children`, `subprocess.Popen` starts the modules of FORKED, the benchmarks and pytest-xdist's workers through a
 fork server, and so do the processes that were forked. The parent notices no difference: the process is its own child
-(pid, exit status, signals, group or session) with the requested environment, folder, umask, limits and streams. Two
-things differ: /proc/PID/cmdline and /proc/PID/environ are the fork server's, and heavy modules are loaded before they
-are needed. Tests of those, and of the start itself, use the fixture `real_processes`. A child whose environment would
-change what is imported is started for real.
+(pid, exit status, signals, group or session) with the requested arguments, environment, folder, umask, limits and
+streams. Two things differ: /proc/PID/environ is the fork server's, and heavy modules are loaded before they are needed.
+Tests of those, and of the start itself, use the fixture `real_processes`. A child whose environment would change what
+is imported is started for real.
 
 pytest-xdist's workers each import all tests, 5 s of CPU time a worker: the fork server imports them first, once.
 """
@@ -32,6 +32,7 @@ from typing import Any
 
 ROOT = Path(__file__).parents[1]
 FORKED = (
+    "tests.bot.debugging_trainer",
     "tests.bot.quick_calibrate",
     "tests.local.peaks",
     "tests.local.runs",
@@ -47,6 +48,8 @@ LIMITS = (resource.RLIMIT_AS, resource.RLIMIT_DATA, resource.RLIMIT_FSIZE, resou
 PR_SET_CHILD_SUBREAPER = 36  # prctl(2)
 MESSAGE_BYTES = 1 << 17
 MOST_FILES = 1 << 16
+ROOM = " " * 4096
+"""The fork server's last argument, over which its children write their own arguments."""
 _CURRENT = subprocess.Popen._execute_child  # type: ignore[attr-defined]
 UNCHANGED = getattr(_CURRENT, "unchanged", _CURRENT)
 SIGNATURE = inspect.signature(UNCHANGED)
@@ -105,7 +108,7 @@ def start_server(environment: Mapping[str, str], tests: Sequence[str] = ()) -> F
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     with theirs:
         number, null = theirs.fileno(), subprocess.DEVNULL
-        command = [sys.executable, "-m", "tests.forked", str(number), *tests]
+        command = [sys.executable, "-m", "tests.forked", str(number), *tests, ROOM]
         process = subprocess.Popen(
             command, pass_fds=[number], cwd=ROOT, env=environment, stdin=null, stdout=null
         )
@@ -184,6 +187,16 @@ def _become(order: Mapping[str, Any], streams: Sequence[int]) -> None:
     os.chdir(order["folder"])
     os.environ.clear()
     os.environ.update(order["environment"])
+    _show_arguments([sys.executable, *order["args"]])
+
+
+def _show_arguments(arguments: Sequence[str]) -> None:
+    """Writes them where /proc/PID/cmdline reads them."""
+    fields = Path("/proc/self/stat").read_text(encoding="utf-8").rpartition(")")[2].split()
+    start, end = int(fields[45]), int(fields[46])  # arg_start and arg_end of proc(5)
+    written = b"".join(os.fsencode(argument) + b"\0" for argument in arguments)
+    if 0 < start < end:  # both are 0 where the kernel doesn't say
+        ctypes.memmove(start, written[: end - start - 1].ljust(end - start, b"\0"), end - start)
 
 
 def _run(args: Sequence[str]) -> None:
@@ -245,4 +258,4 @@ def _umask() -> int:
 
 
 if __name__ == "__main__":
-    main(socket.socket(fileno=int(sys.argv[1])), sys.argv[2:])
+    main(socket.socket(fileno=int(sys.argv[1])), sys.argv[2:-1])

@@ -16,7 +16,8 @@ from tests import forked
 FACTS = """
 import json, os, resource, sys
 print(json.dumps({
-    "argv": sys.argv, "folder": os.getcwd(), "input": sys.stdin.read(), "is_child": os.getppid() == int(sys.argv[1]),
+    "argv": sys.argv, "arguments": open("/proc/self/cmdline").read().rstrip(chr(0)).split(chr(0)),
+    "folder": os.getcwd(), "input": sys.stdin.read(), "is_child": os.getppid() == int(sys.argv[1]),
     "is_leader": (os.getsid(0) == os.getpid(), os.getpgid(0) == os.getpid()), "umask": os.umask(0),
     "files": resource.getrlimit(resource.RLIMIT_NOFILE), "environment": dict(os.environ),
 }))

@@ -79,7 +79,6 @@ def world(make_world: MakeWorld, trainer: Trainer) -> World:
     return world
 
 
-@pytest.mark.usefixtures("real_processes")  # one of them is killed
 def test_an_encoder_is_approved_trained_measured_and_deployed(world: World, trainer: Trainer) -> None:
     world.start(START)
     world.find_message("Run 1", "train minilm-encoder on tickets", "at most $0.10")

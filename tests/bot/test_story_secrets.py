@@ -51,10 +51,6 @@ ALLOWED = {
     "tried_answers.question": "a question",
     "tried_answers.answer": "label",
 }
-DEBUGGING = (
-    "import logging, runpy, sys; logging.basicConfig(level=logging.DEBUG, stream=sys.stderr);"
-    "sys.argv[0] = 'trainers.local'; runpy.run_module('trainers.local', run_name='__main__', alter_sys=True)"
-)
 OWN = """[providers.local]
 base_url = "{url}"
 [providers.local.defaults]
@@ -88,13 +84,13 @@ def secrets(world: World) -> dict[str, str]:
 
 @contextmanager
 def debugging_trainer(folder: Path, model: Path) -> Iterator[str]:
-    """`python -m trainers.local` with its log at DEBUG, in folder/trainer.err."""
+    """A trainer with its log at DEBUG, in folder/trainer.err."""
     arguments = ["--port", "0", "--data", str(folder / "data"), "--exit-with-parent", f"--model=tiny={model}"]
     more = {"FINETUNE_TRAINER_KEY": TRAINER_TOKEN, "FINETUNE_DTYPE": "fp32", "OMP_NUM_THREADS": "1"}
     folder.mkdir()
     with (folder / "trainer.err").open("w") as errors:
         process = subprocess.Popen(
-            [sys.executable, "-c", DEBUGGING, *arguments],
+            [sys.executable, "-m", "tests.bot.debugging_trainer", *arguments],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=errors,
@@ -169,7 +165,6 @@ def play_every_flow(world: World, outputs: dict[str, str], trainer: Path) -> Non
 @pytest.mark.skipif(
     not Path("/proc/self/cmdline").exists(), reason="the arguments of processes are read in /proc"
 )
-@pytest.mark.usefixtures("real_processes")
 def test_secrets_and_customers_words_are_only_where_they_belong(
     make_world: MakeWorld,
     tmp_path: Path,
