@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import atexit
 import ctypes
+import fcntl
 import gc
 import inspect
 import json
@@ -26,9 +27,12 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from multiprocessing import util
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 ROOT = Path(__file__).parents[1]
 FORKED = (
@@ -43,11 +47,12 @@ FORKED = (
     "trainers.local.train",
 )
 XDIST_WORKER = ["-u", "-c", "import sys;exec(eval(sys.stdin.readline()))"]  # as execnet starts it
+SPAWNED = "--multiprocessing-fork"  # the last argument of a process that multiprocessing spawns
 READ_AT_IMPORT = ("HF_", "HUGGINGFACE_", "LD_", "MKL_", "OMP_", "OPENBLAS_", "PYTHON", "TRANSFORMERS_")
 LIMITS = (resource.RLIMIT_AS, resource.RLIMIT_DATA, resource.RLIMIT_FSIZE, resource.RLIMIT_NOFILE)
 PR_SET_CHILD_SUBREAPER = 36  # prctl(2)
-MESSAGE_BYTES = 1 << 17
-MOST_FILES = 1 << 16
+MESSAGE_BYTES, MESSAGE_FILES = 1 << 17, 32
+FREE_FILES, MOST_FILES = 1 << 9, 1 << 16
 ROOM = " " * 4096
 """The fork server's last argument, over which its children write their own arguments."""
 _CURRENT = subprocess.Popen._execute_child  # type: ignore[attr-defined]
@@ -63,22 +68,38 @@ class ForkServer:
         self._link, self._process, self._lock = link, process, threading.Lock()
 
     def start(self, call: Mapping[str, Any]) -> int:
-        """Returns the child's pid. The fork server's child forks it and ends, so that it becomes ours."""
+        """Returns the child's pid."""
+        ends = (call["p2cread"], call["c2pwrite"], call["errwrite"])
+        files = {number: number if end == -1 else end for number, end in enumerate(ends)}
+        return self.fork(
+            call["args"], files, call["env"], call["cwd"], has_own_session=call["start_new_session"]
+        )
+
+    def fork(
+        self,
+        args: Sequence[object],
+        files: Mapping[int, int],
+        environment: Mapping[str, str] | None = None,
+        folder: object = None,
+        *,
+        has_own_session: bool = False,
+    ) -> int:
+        """Returns the pid of a child in which each key of `files` is the file that its value is here. The fork server's
+        child forks it and ends, so that it becomes ours."""
         order = {
-            "args": [str(argument) for argument in call["args"][1:]],
-            "environment": dict(os.environ if call["env"] is None else call["env"]),
-            "folder": str(call["cwd"] or Path.cwd()),
-            "has_own_session": call["start_new_session"],
+            "args": [str(argument) for argument in args[1:]],
+            "environment": dict(os.environ if environment is None else environment),
+            "files": list(files),
+            "folder": str(folder or Path.cwd()),
+            "has_own_session": has_own_session,
             "limits": [resource.getrlimit(limit) for limit in LIMITS],
             "parent": os.getpid(),
             "umask": _umask(),
         }
-        ends = (call["p2cread"], call["c2pwrite"], call["errwrite"])
-        streams = [number if end == -1 else end for number, end in enumerate(ends)]
         with self._lock:
             _adopt_orphans(True)
             try:
-                socket.send_fds(self._link, [json.dumps(order).encode()], streams)
+                socket.send_fds(self._link, [json.dumps(order).encode()], list(files.values()))
                 return int(self._link.recv(MESSAGE_BYTES))
             finally:
                 _adopt_orphans(False)
@@ -100,7 +121,27 @@ def fork_children(environment: Mapping[str, str], server: Callable[[], ForkServe
         self._close_pipe_fds(*(call[name] for name in PIPE_ENDS))
 
     execute.unchanged = UNCHANGED  # type: ignore[attr-defined]
+    execute.server = server  # type: ignore[attr-defined]
     subprocess.Popen._execute_child = execute  # type: ignore[attr-defined]
+
+
+@contextmanager
+def forked_spawns() -> Iterator[None]:
+    """In the block, what multiprocessing spawns is forked too. Only in workers of pytest-xdist: they have a fork server
+    anyway, while to start one takes longer than to spawn."""
+    server: Callable[[], ForkServer] | None = getattr(subprocess.Popen._execute_child, "server", None)  # type: ignore[attr-defined]
+    if server is None or "PYTEST_XDIST_WORKER" not in os.environ:
+        yield
+        return
+    spawn: Callable[..., int] = util.spawnv_passfds  # type: ignore[attr-defined]
+
+    def fork(path: bytes, args: Sequence[str], files: Sequence[int]) -> int:
+        if args[-1] != SPAWNED or max(files) >= FREE_FILES:
+            return spawn(path, args, files)
+        return server().fork(args, {file: file for file in (0, 1, 2, *files)})
+
+    with patch.object(util, "spawnv_passfds", fork):
+        yield
 
 
 def start_server(environment: Mapping[str, str], tests: Sequence[str] = ()) -> ForkServer:
@@ -153,7 +194,7 @@ def _import(tests: Sequence[str]) -> None:
 def _serve(link: socket.socket) -> dict[str, Any]:
     """Returns only in a child, with its order."""
     while True:
-        message, streams, _, _ = socket.recv_fds(link, MESSAGE_BYTES, 3)
+        message, files, _, _ = socket.recv_fds(link, MESSAGE_BYTES, MESSAGE_FILES)
         if not message:
             os._exit(0)
         reader, writer = os.pipe()
@@ -166,21 +207,25 @@ def _serve(link: socket.socket) -> dict[str, Any]:
             if order["has_own_session"]:  # before anybody knows its pid and may end its group
                 os.setsid()
             os.write(writer, str(os.getpid()).encode())
-            _become(order, streams)
+            _become(order, files)
             return order
         pid = os.read(reader, MESSAGE_BYTES)
         os.waitpid(between, 0)
-        for number in (reader, writer, *streams):
+        for number in (reader, writer, *files):
             os.close(number)
         link.send(pid)
 
 
-def _become(order: Mapping[str, Any], streams: Sequence[int]) -> None:
+def _become(order: Mapping[str, Any], files: Sequence[int]) -> None:
     while os.getppid() != order["parent"]:
         time.sleep(0.0005)
-    for number, stream in enumerate(streams):
-        os.dup2(stream, number)
-    os.closerange(3, MOST_FILES)
+    moved = [
+        fcntl.fcntl(file, fcntl.F_DUPFD, FREE_FILES) for file in files
+    ]  # out of the way of their new numbers
+    os.closerange(0, FREE_FILES)
+    for number, file in zip(order["files"], moved, strict=True):
+        os.dup2(file, number)
+    os.closerange(FREE_FILES, MOST_FILES)
     for limit, numbers in zip(LIMITS, order["limits"], strict=True):
         resource.setrlimit(limit, numbers)
     os.umask(order["umask"])
@@ -206,6 +251,9 @@ def _run(args: Sequence[str]) -> None:
         if args == XDIST_WORKER:
             sys.argv = ["-c"]
             exec(eval(sys.stdin.readline()), {"__name__": "__main__"})  # noqa: S102, S307 - execnet's own line
+        elif args[-1] == SPAWNED:
+            sys.argv = list(args[-2:])
+            exec(args[-2], {"__name__": "__main__"})  # noqa: S102 - multiprocessing's own line
         elif args[0] == "-m":
             sys.argv = list(args[1:])
             sys.modules.pop(args[1], None)

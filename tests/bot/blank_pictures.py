@@ -19,7 +19,10 @@ T = TypeVar("T")
 
 def save_blank_pictures(work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
     """Returns what `work` returns. Each figure that it saves is a blank PNG."""
-    with patch.object(Figure, "savefig", _save_blank):
+    with (
+        patch.object(Figure, "savefig", _save_blank),
+        patch.object(Figure, "draw_without_rendering", lambda _: None),
+    ):
         return work(*args, **kwargs)
 
 

@@ -31,6 +31,7 @@ from storage.records import Dataset, Run, RunState
 from tests.bot.blank_pictures import save_blank_pictures
 from tests.bot.props import answer, checked_tickets
 from tests.databases import put_database
+from tests.forked import forked_spawns
 from tests.peers.fireworks import Fireworks, FireworksHosted
 from tests.peers.hosted import Hosted
 from tests.peers.service import Service as Company
@@ -95,7 +96,10 @@ class SharedWorkers(WorkerPool):
         self._draws = draws
 
     def poll(self, key: str, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T | None:
-        return super().poll(key, work if self._draws else partial(save_blank_pictures, work), *args, **kwargs)
+        with forked_spawns():
+            return super().poll(
+                key, work if self._draws else partial(save_blank_pictures, work), *args, **kwargs
+            )
 
     def close(self) -> None:
         self._tasks.clear()
