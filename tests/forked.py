@@ -184,6 +184,8 @@ def _import(tests: Sequence[str]) -> None:
 
         if tests:
             import pytest
+            import scipy.stats  # noqa: F401
+            import sklearn.svm  # noqa: F401 - imported in functions, which most workers call
 
             # What can't be collected is reported by the workers, which try again.
             pytest.main(["--collect-only", "-qq", "-p", "no:cacheprovider", "-p", "no:faulthandler", *tests])

@@ -13,28 +13,26 @@ from demo.people import ANA, BEN
 from demo.workspace import wait_until
 from tests.bot.props import tickets_csv
 from tests.bot.world import MakeWorld, Rules, World
-from tests.local.conftest import tiny_model_dir  # noqa: F401 - a fixture
-from tests.local.test_rented_machines import IMAGE, MORE
-from tests.local.trainer_server import KEY, TrainerServer, serve_in_process
-from tests.peers.hf_jobs import TOKEN, HfPeer, hf_jobs
+from tests.local.conftest import tiny_model_dir as tiny_model_dir
+from tests.local.test_rented_machines import IMAGE
+from tests.local.test_rented_machines import peer as peer
+from tests.local.trainer_server import KEY, TrainerServer, serve_in_thread
+from tests.peers.hf_jobs import HfPeer
+from trainers.local.rentals.machines import RentingOptions
 from trainers.money import to_micros, usd
 
+pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")  # huggingface_hub's
 START = "/finetune start tickets current=gpt-4o volume=100M target=hf/tiny epochs=1"
 
 
 @pytest.fixture
-def peer(monkeypatch: pytest.MonkeyPatch) -> Iterator[HfPeer]:
-    with hf_jobs() as peer:
-        environment = {"HF_ENDPOINT": peer.url, "HF_TOKEN": TOKEN, "HF_HUB_DISABLE_XET": "1"}
-        for name, value in {**environment, "FINETUNE_TRAINER_KEY": KEY}.items():
-            monkeypatch.setenv(name, value)
-        yield peer
-
-
-@pytest.fixture
-def served(peer: HfPeer, tmp_path: Path, tiny_model_dir: Path) -> Iterator[TrainerServer]:  # noqa: F811
-    with serve_in_process(tmp_path / "trainer", f"tiny={tiny_model_dir}", more=MORE) as process:
-        yield process
+def served(
+    peer: HfPeer, tmp_path: Path, tiny_model_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[TrainerServer]:
+    monkeypatch.setenv("FINETUNE_TRAINER_KEY", KEY)
+    models = {"tiny": str(tiny_model_dir)}
+    with serve_in_thread(tmp_path / "trainer", models, rented=RentingOptions(IMAGE)) as served:
+        yield served
 
 
 @pytest.fixture
