@@ -22,7 +22,9 @@ from demo.workspace import wait_until
 from tests.bot.measurements import BASELINE, CHAT, ladder_of, measure, measurement, until
 from tests.bot.props import LABELS
 from tests.bot.world import MakeWorld, Rules, World
+from tests.chaos.conftest import forks as forks
 from tests.chaos.fork_host import ForkHost
+from tests.peers.hosted import KEY
 from trainers.dataset import Report
 from trainers.evaluation.results import Rung
 
@@ -102,14 +104,15 @@ def held_out(world: World) -> set[str]:
     return {row.prompt[-1].content for row in rows}
 
 
-def run_and_kill(world: World, answers: Sequence[int]) -> None:
+def run_and_kill(world: World, forks: ForkHost, answers: Sequence[int]) -> None:
     """Run the bot as processes of its own. SIGKILL ends each after so many answers, with questions in flight."""
     world.stop()
     world.provider.slow_s = 0.05
     access = world.slack.access
-    environment = {"SLACK_BOT_TOKEN": access.bot_token, "SLACK_SIGNING_SECRET": access.signing_secret}
+    tokens = {"SLACK_BOT_TOKEN": access.bot_token, "SLACK_SIGNING_SECRET": access.signing_secret}
+    environment = {**tokens, "ACME_KEY": KEY}
     database = f"file:{world.folder}/data/finetune.db?mode=ro"
-    with closing(sqlite3.connect(database, uri=True)) as file, ForkHost() as forks:
+    with closing(sqlite3.connect(database, uri=True)) as file:
 
         def answered() -> int:
             (progress,) = file.execute("SELECT progress FROM measurements").fetchone()
@@ -133,12 +136,12 @@ def run_and_kill(world: World, answers: Sequence[int]) -> None:
     world.boot()
 
 
-def test_a_bad_prompt_is_improved_though_the_bot_is_killed(world: World) -> None:
+def test_a_bad_prompt_is_improved_though_the_bot_is_killed(world: World, forks: ForkHost) -> None:
     ledger = Ledger(world, improving)
     ask(world)
     world.find_message("Optimised prompt", "up to $2.00 of it", "Measure 1 alternative")
     world.click(BEN, evaluations.MEASURE)
-    run_and_kill(world, (30,))
+    run_and_kill(world, forks, (30,))
     world.tick_until(lambda: search_of(world).is_over, "the end of the search", seconds=90)
     searched = [request.body["messages"] for request in world.provider.requests if request.route == CHAT]
     done = until(world, "done", seconds=90)
@@ -177,26 +180,18 @@ def assert_prompt_stays_with_dataset(world: World) -> None:
     assert "optimised" in {rung.arm.rung for rung in rungs}
 
 
-def test_a_search_stops_within_its_budget(world: World) -> None:
+def test_a_search_stops_within_its_budget_in_which_questions_paid_twice_after_kills_count(
+    world: World, forks: ForkHost
+) -> None:
     ledger = Ledger(world, useless)
     ask(world, "$1")
     world.click(BEN, evaluations.MEASURE)
-    world.tick_until(lambda: search_of(world).is_over, "the end of the search", seconds=90)
-    assert search_of(world).ended == prompt_search.BUDGET_USED
-    assert Decimal("0.5") < ledger.usd <= 1
-    until(world, "done")
-    assert "optimised" not in str(measurement(world).result)
-    assert world.find_message("No better prompt was found", "Its budget was used up")
-
-
-def test_questions_paid_twice_after_two_kills_count_in_the_budget(world: World) -> None:
-    ledger = Ledger(world, useless)
-    ask(world, "$1")
-    world.click(BEN, evaluations.MEASURE)
-    run_and_kill(world, (10, 60))
+    run_and_kill(world, forks, (10, 60))
     until(world, "done", seconds=90)
     assert search_of(world).ended == prompt_search.BUDGET_USED and search_of(world).lost_micros
     assert Decimal("0.5") < ledger.usd <= 1
+    assert "optimised" not in str(measurement(world).result)
+    assert world.find_message("No better prompt was found", "Its budget was used up")
 
 
 def test_a_budget_too_small_to_compare_prompts_is_refused(world: World) -> None:
