@@ -162,7 +162,8 @@ def test_the_sealed_rows_decide_whether_a_cheaper_model_is_not_worse(
     """On the held-out rows it is not worse; on the sealed ones it is `wrong` one time in five."""
     world = make_world(Rules(more=PRICES + MARGIN))
     world.provider.service.answer = knows_examples
-    measure_examples(world)
+    train_beside_examples(world)
+    assert "cheaper and not worse" in world.find_message("Result of run 1")
     sealed = sealed_questions(world)
 
     def answer_some_wrong(model: str, messages: list[dict[str, Any]]) -> str:
@@ -171,8 +172,6 @@ def test_the_sealed_rows_decide_whether_a_cheaper_model_is_not_worse(
         return "I can't tell" if is_wrong else knows_examples(model, messages)
 
     world.provider.service.answer = answer_some_wrong if wrong else knows_examples
-    train(world)
-    assert "cheaper and not worse" in world.find_message("Result of run 1")
     world.click(BEN, models.PROMOTE)
     open_sealed(world, 2)
     if wrong:
@@ -190,10 +189,11 @@ def test_the_sealed_rows_decide_whether_a_cheaper_model_is_not_worse(
 
 
 @reached_once
-def measure_examples(world: World) -> None:
-    """Sealed rows, and a measured prompt with ten examples that is always right."""
+def train_beside_examples(world: World) -> None:
+    """Sealed rows, a measured prompt with ten examples that is always right, and a tuned model with its result."""
     seed_sealed(world, 300, "70")
     measure(world, f"{BASELINE} rungs=kshot")
+    train(world)
 
 
 def test_the_policy_seals_rows_unless_the_form_says_otherwise(make_world: MakeWorld) -> None:
