@@ -33,7 +33,8 @@ settings.load_profile("ci" if os.environ.get("CI") else "anywhere")
 
 def pytest_configure(config: pytest.Config) -> None:
     if sys.platform == "linux":
-        tests = config.args if config.getoption("numprocesses", None) else []
+        has_workers = config.getoption("numprocesses", None)
+        tests = [str(config.invocation_params.dir / name) for name in config.args] if has_workers else []
         environment = {**os.environ, "OMP_NUM_THREADS": "1"}
         forked.fork_children(environment, cache(partial(forked.start_server, environment, tests)))
 
