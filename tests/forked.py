@@ -258,7 +258,8 @@ def _run(args: Sequence[str]) -> None:
             exec(args[-2], {"__name__": "__main__"})  # noqa: S102 - multiprocessing's own line
         elif args[0] == "-m":
             sys.argv = list(args[1:])
-            sys.modules.pop(args[1], None)
+            for name in (args[1], f"{args[1]}.__main__"):
+                sys.modules.pop(name, None)
             runpy.run_module(args[1], run_name="__main__", alter_sys=True)
         else:
             sys.argv, sys.path[0] = list(args), str(Path(args[0]).resolve().parent)
