@@ -4,12 +4,13 @@ the SDK's exceptions become TrainerErrors."""
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from email.utils import parsedate_to_datetime
 from functools import cached_property
 from typing import TYPE_CHECKING
 
 from trainers.errors import InvalidResponse, Refused, TrainerError, Uncertain
+from trainers.payloads import Json, read_object
 from trainers.providers import is_loopback
 from trainers.types import Provider
 
@@ -190,10 +191,24 @@ class ApiClient:
         except openai.OpenAIError as error:
             raise to_trainer_error(error, action, self.provider) from error
 
-    def _delete_if_present(self, action: str, delete: Callable[[], bytes]) -> None:
-        """Deletes something; a 404 counts as success, since it is gone."""
+    def _read(self, action: str, path: str) -> Json:
+        return read_object(self._get(action, lambda: self._client.get(path, cast_to=bytes)), action)
+
+    def _look_up(self, action: str, path: str) -> Json | None:
+        """Returns None if the trainer answers that it doesn't exist."""
+        content = self._find(action, lambda: self._client.get(path, cast_to=bytes))
+        return None if content is None else read_object(content, action)
+
+    def _post(self, action: str, path: str, body: Mapping[str, object]) -> Json:
+        content = self._send_once(action, lambda: self._client.post(path, body=body, cast_to=bytes))
+        return read_object(content, action)
+
+    def _delete_if_present(self, action: str, delete: Callable[[], bytes]) -> bool:
+        """Deletes something. Returns False if it didn't exist (404), which is no error, since it is gone."""
         try:
             self._send_once(action, delete)
         except Refused as refusal:
             if not refusal.is_missing:
                 raise
+            return False
+        return True

@@ -262,9 +262,7 @@ class Trainer(ApiClient):
         action = self._action("asking what the job would cost")
         request = {"model": spec.model, "training_file": spec.training_file}
         body = {**request, **job_body(self.provider, spec)}
-        path = "/fine_tuning/jobs/estimate_price"
-        content = self._send_once(action, lambda: self._client.post(path, body=body, cast_to=bytes))
-        return payloads.job_estimate(payloads.read_object(content, action), action)
+        return payloads.job_estimate(self._post(action, "/fine_tuning/jobs/estimate_price", body), action)
 
     def describe_exceeded_limit(
         self, model: str, hyperparameters: Mapping[str, Hyperparameter]
@@ -351,12 +349,8 @@ class Trainer(ApiClient):
         action, files = self._results(job)
         if not files:
             path = f"/fine_tuning/jobs/{job.id}/metrics"
-            content = self._find(action, lambda: self._client.get(path, cast_to=bytes))
-            return (
-                ()
-                if content is None
-                else payloads.metric_series(payloads.read_object(content, action), action)
-            )
+            series = self._look_up(action, path)
+            return () if series is None else payloads.metric_series(series, action)
         return tuple(
             line
             for file in files

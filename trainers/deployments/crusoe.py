@@ -29,7 +29,7 @@ class CrusoeDeployments(Deployments):
             "flavor_id": self._text(self._cheapest_flavor(base_model), "id"),
             "replicas": 1,
         }
-        answer = self._post(f"deploying {model!r} as {name!r}", PATH, body)
+        answer = self._post(self._action(f"deploying {model!r} as {name!r}"), PATH, body)
         return self._read_deployment({"deployment_name": name, "fine_tuned_model": model, **answer})
 
     def _list_all(self) -> Iterable[Deployment]:

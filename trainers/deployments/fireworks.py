@@ -12,7 +12,6 @@ from decimal import Decimal
 from typing import Any
 
 from trainers.deployments.port import Deployment, Deployments, DeploymentState, unix_seconds
-from trainers.payloads import read_object
 
 STATES: Mapping[str, DeploymentState] = {
     "READY": "ready",
@@ -34,12 +33,13 @@ class FireworksDeployments(Deployments):
         """Asks the vendor to validate a deployment without creating it."""
         body = _body("finetune-check", base_model, MIN_WINDOW_S)
         path = "/deployments?deploymentId=finetune-check&validateOnly=true"
-        return _usd_per_hour(self._post(f"asking whether {base_model!r} can be deployed", path, body))
+        action = self._action(f"asking whether {base_model!r} can be deployed")
+        return _usd_per_hour(self._post(action, path, body))
 
     def start(self, name: str, model: str, base_model: str, idle_stop_s: int) -> Deployment:
         body = _body(name, model, idle_stop_s)
-        path = f"/deployments?deploymentId={name}"
-        return self._read_deployment(self._post(f"deploying {model!r} as {name!r}", path, body))
+        action = self._action(f"deploying {model!r} as {name!r}")
+        return self._read_deployment(self._post(action, f"/deployments?deploymentId={name}", body))
 
     def _list_all(self) -> Iterable[Deployment]:
         path = "/deployments?pageSize=200"
@@ -48,10 +48,10 @@ class FireworksDeployments(Deployments):
 
     def find(self, name: str) -> Sequence[Deployment]:
         action = self._action(f"looking at the deployment {name!r}")
-        content = self._find(action, lambda: self._client.get(f"/deployments/{name}", cast_to=bytes))
-        if content is None:
+        row = self._look_up(action, f"/deployments/{name}")
+        if row is None:
             return []
-        deployment = self._read_deployment(read_object(content, action))
+        deployment = self._read_deployment(row)
         return [] if deployment.state == "stopped" else [deployment]
 
     def stop(self, deployment: Deployment) -> None:

@@ -14,7 +14,7 @@ from urllib.parse import urlencode
 
 from trainers.calls import ApiClient
 from trainers.errors import InvalidResponse
-from trainers.payloads import read_object, required, rows_under
+from trainers.payloads import required, rows_under
 
 DeploymentState = Literal["starting", "ready", "failed", "stopped"]
 MAX_PAGES = 50
@@ -71,33 +71,24 @@ class Deployments(ApiClient):
     def _url(self) -> str:
         return self.provider.deploy_base_url or self.provider.base_url
 
-    def _read(self, what: str, path: str) -> Mapping[str, Any]:
-        action = self._action(what)
-        return read_object(self._get(action, lambda: self._client.get(path, cast_to=bytes)), action)
-
     def _rows(self, what: str, path: str, key: str) -> list[Mapping[str, Any]]:
         """Returns the objects under `key` of an answer. Some vendors leave out the key of an empty list."""
-        return list(rows_under({key: self._read(what, path).get(key) or []}, key, self._action(what)))
+        action = self._action(what)
+        return list(rows_under({key: self._read(action, path).get(key) or []}, key, action))
 
     def _pages(
         self, what: str, path: str, key: str, cursor: str, next_cursor: str
     ) -> Iterator[Mapping[str, Any]]:
         """Yields the objects under `key` of every page. `cursor` is the query parameter that selects a page, and
         `next_cursor` the key of its next value in an answer."""
-        at = ""
+        action, at = self._action(what), ""
         for _ in range(MAX_PAGES):
-            page = self._read(what, f"{path}&{urlencode({cursor: at})}" if at else path)
-            yield from rows_under({key: page.get(key) or []}, key, self._action(what))
+            page = self._read(action, f"{path}&{urlencode({cursor: at})}" if at else path)
+            yield from rows_under({key: page.get(key) or []}, key, action)
             at = str(page.get(next_cursor) or "")
             if not at:
                 return
-        raise InvalidResponse(f"{self._action(what)}: the list does not end.")
-
-    def _post(self, what: str, path: str, body: Mapping[str, object]) -> Mapping[str, Any]:
-        action = self._action(what)
-        return read_object(
-            self._send_once(action, lambda: self._client.post(path, body=body, cast_to=bytes)), action
-        )
+        raise InvalidResponse(f"{action}: the list does not end.")
 
     def _delete(self, what: str, path: str) -> None:
         self._delete_if_present(self._action(what), lambda: self._client.delete(path, cast_to=bytes))

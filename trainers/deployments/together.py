@@ -37,8 +37,9 @@ class TogetherDeployments(Deployments):
     def start(self, name: str, model: str, base_model: str, idle_stop_s: int) -> Deployment:
         profile = self._find_profile(base_model)
         what, project = f"deploying {model!r} as {name!r}", "projects" + self._url.partition("/projects")[2]
+        action = self._action(what)
         existing = (row for row in self._list_endpoints() if _last_segment(self._text(row, "name")) == name)
-        endpoint = next(existing, None) or self._post(what, "/endpoints", {"name": name})
+        endpoint = next(existing, None) or self._post(action, "/endpoints", {"name": name})
         body = {
             "name": "tuned",
             "model": model if model.startswith("projects/") else f"{project}/models/{model}",
@@ -48,7 +49,7 @@ class TogetherDeployments(Deployments):
         }
         path = f"/endpoints/{self._text(endpoint, 'id')}"
         try:
-            return self._read_deployment(endpoint, self._post(what, f"{path}/deployments", body))
+            return self._read_deployment(endpoint, self._post(action, f"{path}/deployments", body))
         except Refused:
             # An empty endpoint is not listed as a deployment, so nothing else would ever delete it. It is free, so the
             # refusal matters more than a failure to delete it.

@@ -47,18 +47,6 @@ class Dialect(Trainer):
     def _job_path(self, job_id: str) -> str:
         return f"{self.jobs_path}/{quote(job_id, safe='')}"
 
-    def _read(self, action: str, path: str) -> Json:
-        return payloads.read_object(self._get(action, lambda: self._client.get(path, cast_to=bytes)), action)
-
-    def _look_up(self, action: str, path: str) -> Json | None:
-        content = self._find(action, lambda: self._client.get(path, cast_to=bytes))
-        return None if content is None else payloads.read_object(content, action)
-
-    def _post(self, action: str, path: str, body: Json) -> Json:
-        """Sends a request, without retries."""
-        content = self._send_once(action, lambda: self._client.post(path, body=body, cast_to=bytes))
-        return payloads.read_object(content, action)
-
     def _rows_under(self, key: str, path: str, action: str) -> tuple[Json, ...]:
         return payloads.rows_under(self._read(action, path), key, action)
 

@@ -14,7 +14,7 @@ from urllib.parse import quote, urlencode
 
 from trainers import payloads
 from trainers.dialects.dialect import Dialect, object_under, read_metrics, seconds
-from trainers.errors import InvalidResponse, Refused, TrainerError, Uncertain
+from trainers.errors import InvalidResponse, TrainerError, Uncertain
 from trainers.payloads import Json
 from trainers.types import Checkpoint, Event, Hyperparameter, Job, JobSpec, Metric, ModelInfo
 
@@ -209,13 +209,8 @@ class Fireworks(Dialect):
         """Returns False if the dataset didn't exist."""
         action = self._action(f"deleting the file {dataset!r}")
         self._sent.pop(dataset, None)
-        try:
-            self._send_once(action, lambda: self._client.delete(f"/datasets/{quote(dataset)}", cast_to=bytes))
-        except Refused as refusal:
-            if not refusal.is_missing:
-                raise
-            return False
-        return True
+        path = f"/datasets/{quote(dataset)}"
+        return self._delete_if_present(action, lambda: self._client.delete(path, cast_to=bytes))
 
     def _pages(self, key: str, path: str, action: str) -> Iterator[Json]:
         """Yields every row of every page. The vendor leaves out an empty list."""
