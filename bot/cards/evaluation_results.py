@@ -135,7 +135,7 @@ def details(
         return ()
     pairs = {pair.worse: pair for pair in ladder.pairs}
     rungs = sorted(ladder.rungs, key=lambda rung: -rung.score)
-    lines = [f"• {escape(_in_full(ladder, rung))}{_pair(pairs.get(rung.arm))}" for rung in rungs]
+    lines = [f"• {escape(_in_full(rung))}{_pair(pairs.get(rung.arm))}" for rung in rungs]
     blocks = [Lines(lines[at : at + LINES_A_BLOCK]) for at in range(0, len(lines), LINES_A_BLOCK)]
     method = _method(ladder, how_read, _cost(spent_micros, estimated_micros))
     texts = [escape(text) for text in (*_retrieval_notes(ladder), *notes)]
@@ -415,7 +415,7 @@ def _method(ladder: Ladder, how_read: str | None, cost: str) -> str:
     return " ".join(filter(None, sentences))
 
 
-def _in_full(ladder: Ladder, rung: Rung) -> str:
+def _in_full(rung: Rung) -> str:
     standing = STANDINGS[rung.standing]
     text = (
         f"{arm_name(rung.arm)}: {quality(rung)}, {standing}, {price(rung.usd_per_1000)}, {latency_text(rung)}"

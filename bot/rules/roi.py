@@ -253,9 +253,7 @@ class Estimate:
 
     monthly_input_tokens: int
     training_tokens: int
-    training_minutes: Range | None
     training_usd: Decimal
-    training_usd_range: Range
     evaluation_usd: Decimal
     people_usd: Decimal
     labels_usd: Decimal
@@ -292,9 +290,7 @@ def estimate(inputs: Inputs) -> Estimate:
     return Estimate(
         monthly_input_tokens=inputs.monthly_input_tokens,
         training_tokens=inputs.training.billed_tokens,
-        training_minutes=inputs.training.minutes,
         training_usd=inputs.training.usd.expected,
-        training_usd_range=inputs.training.usd,
         evaluation_usd=evaluations_usd(inputs),
         people_usd=people_usd(inputs),
         labels_usd=inputs.labels * inputs.usd_per_label,

@@ -49,12 +49,11 @@ class Questions:
     """The keys of the judge's questions in the order of the holdout, for each candidate, or for both orders of a
     `pair`. A key is None if the answer is obvious: an empty answer is not acceptable, and two equal answers are a tie.
 
-    `priced` are the distinct questions with their tokens. `why_not` says why there are none.
+    `priced` are the distinct questions with their tokens.
     """
 
     keys: Mapping[Candidate, tuple[str | None, ...]]
     priced: ArmKeys
-    why_not: str | None = None
 
     @property
     def pair(self) -> tuple[Candidate, Candidate] | None:
@@ -154,7 +153,7 @@ def write_better_questions(
     values, judged = _score_answers(texts, from_judge, holdout)
     best = sorted(values, key=lambda arm: -sum(values[arm]))[:2]
     if judged.failed or len(best) < 2:
-        return _write_questions(folder, BETTER, plan, {}, judged.failed)
+        return _write_questions(folder, BETTER, plan, {})
     first, second = best
     prompts_of: dict[Candidate, list[tuple[Message, ...] | None]] = {first: [], second: []}
     for row, first_text, second_text in zip(holdout, texts[first], texts[second], strict=True):
@@ -172,7 +171,7 @@ def read_questions(folder: Path, name: str) -> Questions | None:
     raw = json.loads(path.read_text(encoding="utf-8"))
     keys = {Candidate(**line["arm"]): tuple(line["keys"]) for line in raw["keys"]}
     names, tokens = map(tuple, raw["priced"])
-    return Questions(keys, ArmKeys(names, tokens), raw["why_not"])
+    return Questions(keys, ArmKeys(names, tokens))
 
 
 def conclude_and_draw(
@@ -316,7 +315,6 @@ def _write_questions(
     name: str,
     plan: LadderPlan,
     questions_by_candidate: Mapping[Candidate, Sequence[tuple[Message, ...] | None]],
-    why_not: str | None = None,
 ) -> Questions:
     """Writes the questions. The same answers give the same questions; one that two candidates share is asked only
     once."""
@@ -337,10 +335,10 @@ def _write_questions(
         folder / f"{name}.jsonl", ((key, judge, prompt, "") for key, prompt in each.items())
     )
     named = [{"arm": asdict(arm), "keys": its_keys} for arm, its_keys in keys.items()]
-    record = {"keys": named, "priced": [priced.keys, priced.tokens], "why_not": why_not}
+    record = {"keys": named, "priced": [priced.keys, priced.tokens]}
     # last: its presence means that all is written
     evaluation_worker.replace_lines(folder / f"{name}.json", [json.dumps(record)])
-    return Questions(keys, priced, why_not)
+    return Questions(keys, priced)
 
 
 def _count_tokens(plan: LadderPlan, messages: Sequence[tuple[Message, ...]], more: int) -> tuple[int, ...]:
