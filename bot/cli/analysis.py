@@ -103,10 +103,8 @@ def check(
     """
     from bot.cli import datasets
 
-    if fix and fix.exists():
-        refuse(f"{fix} exists already: --fix takes the name of a new file.")
-    if fix and not fix.parent.is_dir():
-        refuse(f"There is no folder {fix.parent} to write {fix.name} into.")
+    if fix:
+        _check_new_file(fix)
     if against and holdout:
         refuse(
             "--against keeps the earlier version's test, so --holdout can't name another one: choose one of them."
@@ -130,6 +128,24 @@ def check(
         else:
             checked = datasets.check(file, text, label, how=how)
     report = value_or_exit(checked)
+    _show_report(report, target, as_json=as_json)
+    if fix and report.pairs is None:
+        copy = value_or_exit(datasets.fix(file, text, label, fix, holdout))
+        click.echo(copy if as_json else f"\n{copy}", err=as_json)
+    if report.is_blocked:
+        sys.exit(EXIT_BLOCKED)
+
+
+def _check_new_file(fix: Path) -> None:
+    if fix.exists():
+        refuse(f"{fix} exists already: --fix takes the name of a new file.")
+    if not fix.parent.is_dir():
+        refuse(f"There is no folder {fix.parent} to write {fix.name} into.")
+
+
+def _show_report(report: Report, target: str | None, *, as_json: bool) -> None:
+    from bot.cli import datasets
+
     if report.pairs is not None:
         unknown = "memory and time are unknown"
         needs = datasets.training_needs(target, report.pairs, lambda: load_if_valid(unknown))
@@ -141,11 +157,6 @@ def check(
         click.echo(report.to_json())
     else:
         show(datasets.report_parts(report, load_if_valid()), datasets.tone_of(report))
-    if fix and report.pairs is None:
-        copy = value_or_exit(datasets.fix(file, text, label, fix, holdout))
-        click.echo(copy if as_json else f"\n{copy}", err=as_json)
-    if report.is_blocked:
-        sys.exit(EXIT_BLOCKED)
 
 
 def _check_presidio(*, is_quick: bool) -> None:

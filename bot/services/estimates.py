@@ -146,16 +146,22 @@ def make_estimate(
     evidence = without_trained_rung(without_ended_models(settings, evidence, today), question.method)
     needs = training_needs(settings, target, report, question, today, judge)
     request = _Request(settings, name, report, question, target, now, today, is_trained, reachable)
+    return _result(request, needs, evidence, judge)
+
+
+def _result(
+    request: _Request, needs: TrainingNeeds, evidence: Evidence, judge: Candidate | None
+) -> EstimateResult:
     sums = _calculate(request, needs, evidence)
     facts = _gather_facts(request, needs, sums, evidence)
-    verdict = advise(facts)
-    inputs = sums.known or _inputs_at_current_price(question, report, evidence, now, today)
+    verdict, question, now = advise(facts), request.question, request.current
+    inputs = sums.known or _inputs_at_current_price(question, request.report, evidence, now, request.today)
     cost, runs = (needs.cost if isinstance(needs.cost, RunCost) else None), question.runs or 1
     return EstimateResult(
-        name=name,
-        report=report,
+        name=request.name,
+        report=request.report,
         question=question,
-        target=target,
+        target=request.target,
         hyperparameters=needs.hyperparameters,
         prices=tuple(row for row in (needs.tuned, needs.base, now, sums.listed) if row),
         current=now,
@@ -168,7 +174,7 @@ def make_estimate(
         room=needs.room,
         memory=needs.room.line if needs.room else None,
         sweep_note=plans.arm_count_text(question.sweep),
-        asks_vendor=target.row.provider.can("estimate"),
+        asks_vendor=request.target.row.provider.can("estimate"),
         estimate=sums.estimate,
         outlook=None if verdict.withholds_saving else sums.outlook,
         alternative=sums.known.alternative if sums.known else None,
@@ -176,7 +182,7 @@ def make_estimate(
         inputs=sums.known,
         verdict=verdict,
         judge=judge,
-        offered=_unmeasured_model(settings, facts, inputs, today),
+        offered=_unmeasured_model(request.settings, facts, inputs, request.today),
         today=estimate(inputs).monthly_before if inputs else None,
     )
 
