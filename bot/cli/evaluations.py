@@ -1,10 +1,13 @@
-"""Runs the evaluations of `finetune baseline` and `finetune curve`, without Slack; a judge model scores free text."""
+"""Runs the evaluations of `finetune baseline` and `finetune curve`, without Slack; a judge model scores free text.
+
+With `--optimise` or `--shots auto`, a better prompt is searched for, or the number of examples chosen, before anything
+is measured. Answers are kept in the terminal's database, so that the same command can resume."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from decimal import Decimal
 from functools import partial
 from getpass import getuser
@@ -12,8 +15,8 @@ from pathlib import Path
 
 from bot.cards.candidates import LONG_NAMES
 from bot.cards.data_policy import reason_too_short
+from bot.cards.prompt_search import progress_text
 from bot.cards.words import TerminalSpelling, capitalize
-from bot.cli import prompt_search
 from bot.cli.datasets import EvaluationRows
 from bot.cli.llm_session import (
     OWNER,
@@ -30,7 +33,16 @@ from bot.rules.data_policy import needs_waiver
 from bot.rules.estimate_inputs import Question
 from bot.rules.facts import Evidence
 from bot.rules.permissions import has_enough_words
-from bot.services import candidates, evaluation_engine, evaluation_worker, judge_worker, judgements
+from bot.services import (
+    candidates,
+    evaluation_engine,
+    evaluation_worker,
+    few_shot,
+    judge_worker,
+    judgements,
+    prompt_search,
+)
+from bot.services import prompt_search_worker as worker
 from bot.services.candidates import Candidate
 from bot.services.dataset_worker import SEED
 from bot.services.estimates import EstimateResult, make_estimate
@@ -38,6 +50,7 @@ from bot.services.evaluation_engine import Evaluation
 from bot.services.evaluation_worker import ArmKeys
 from bot.services.judge_worker import JudgeAnswers, Questions, Texts
 from bot.services.prompt_search import too_few_rows_refusal
+from bot.services.prompt_search_worker import Replay
 from bot.settings import Settings
 from bot.values.evaluations import ArmProgress, CurvePlan, JudgeProgress, LadderPlan, SearchProgress
 from bot.values.requests import Baseline
@@ -103,9 +116,9 @@ def evaluate(
         if refusal:
             return refusal
         if plan.chooses_shots:
-            plan = prompt_search.choose_shots(session, plan)
+            plan = _choose_shots(session, plan)
             keys = evaluation_worker.prepare(plan, rows.files, questions, SEED)
-        searched = prompt_search.search(session, plan)
+        searched = _search_prompt(session, plan)
         if searched.plan is not plan:
             plan = searched.plan
             keys = evaluation_worker.prepare(plan, rows.files, questions, SEED)
@@ -240,11 +253,11 @@ def _check_cost(
         evaluation_worker.max_tokens(plan.labels, plan.longest_answer),
         plan.thinking,
     )
-    search = prompt_search.max_micros(session, plan)
+    search = _max_search_micros(session, plan)
     if isinstance(search, Refusal):
         return search
     judge = _max_judge_micros(session, plan, keys, answered)
-    most += search + prompt_search.shots_max_micros(session, plan) + judge
+    most += search + _max_shots_micros(session, plan) + judge
     limit = to_micros(session.settings.budget.measurement_usd)
     if most > limit:
         return Refusal(
@@ -327,3 +340,74 @@ def _missing_micros(session: LlmSession, plan: LadderPlan, questions: Questions)
 
 def _texts(replies: Mapping[MeasuredCandidate, Sequence[Reply]]) -> Texts:
     return {candidate: [reply.text for reply in its_replies] for candidate, its_replies in replies.items()}
+
+
+@dataclass(frozen=True)
+class _SearchedPlan:
+    """The plan, with the new prompt if it is better, and how the search went."""
+
+    plan: LadderPlan
+    progress: SearchProgress | None = None
+
+
+def _search_prompt(session: LlmSession, plan: LadderPlan) -> _SearchedPlan:
+    """Searches for a better prompt if the plan has a budget for it. Raises AnswerTimeout."""
+    if plan.search is None:
+        return _SearchedPlan(plan)
+    since, declined = time.time(), dict[str, str]()
+    files, folder = session.files, session.folder
+    replay = worker.replay(plan, {}, files, folder, SEED)
+    while True:
+        spent = evaluation_engine.spent_micros(session, plan.price_of, replay.keys_of(plan.search), since)
+        missing = set(replay.open) - session.store.answers.answered(replay.open)
+        if not replay.open:
+            return _conclude_search(plan, replay, spent)
+        if missing and not replay.stays_within(plan.search.most_micros, spent, missing):
+            return _conclude_search(plan, replay, spent, prompt_search.BUDGET_USED)
+        questions = partial(worker.read_questions, folder, plan, replay)
+        evaluation = Evaluation(OWNER, {replay.candidate: replay.open}, questions)
+        so_far = progress_text(replay.progress(SearchProgress()))
+        (arm,) = wait_for_answers(
+            session, evaluation, f"answered in the search for a better prompt, {so_far}"
+        )
+        if arm.failed:
+            return _conclude_search(plan, replay, spent, arm.failed)
+        declined |= dict.fromkeys(arm.declined, "")
+        texts = {key: answer.text for key, answer in session.store.answers.read(replay.all_keys).items()}
+        replay = worker.replay(plan, declined | texts, files, folder, SEED)
+
+
+def _choose_shots(session: LlmSession, plan: LadderPlan) -> LadderPlan:
+    """Returns the plan with the number of examples that does best on training rows. Raises AnswerTimeout."""
+    names = evaluation_worker.keys_by_candidate(few_shot.prepare(plan, session.files, session.folder, SEED))
+    questions = partial(
+        evaluation_worker.read_questions, session.folder / evaluation_worker.SHOTS_FOLDER, plan
+    )
+    arms = wait_for_answers(session, Evaluation(OWNER, names, questions), "answered to choose examples")
+    replies = evaluation_engine.replies(session, names, arms)
+    return few_shot.with_shots(plan, few_shot.score_shots(plan, replies, session.files, SEED))
+
+
+def _max_shots_micros(session: LlmSession, plan: LadderPlan) -> int:
+    """Returns the most that choosing the number of examples can cost, in micro-dollars."""
+    if not plan.chooses_shots:
+        return 0
+    keys = few_shot.prepare(plan, session.files, session.folder, SEED)
+    return few_shot.most_micros(session, plan, keys)
+
+
+def _max_search_micros(session: LlmSession, plan: LadderPlan) -> int | Refusal:
+    """Returns the most that the search can cost in micro-dollars, or a refusal if its budget is too small."""
+    if plan.search is None:
+        return 0
+    replay = worker.replay(plan, {}, session.files, session.folder, SEED)
+    refusal = prompt_search.budget_refusal(plan.search, replay)
+    if refusal:
+        return Refusal(refusal)
+    return worker.max_micros(plan)
+
+
+def _conclude_search(plan: LadderPlan, replay: Replay, spent: int, ended: str | None = None) -> _SearchedPlan:
+    progress = replace(replay.progress(SearchProgress()), spent_micros=spent, ended=ended, is_over=True)
+    better = worker.with_prompt(plan, replay.prompt) if replay.is_better else plan
+    return _SearchedPlan(better, progress)

@@ -11,7 +11,7 @@ from bot import logs
 from bot.cards import documents as views
 from bot.cards.blocks import Message, code
 from bot.context import AppContext, FetchLater
-from bot.services import authorization, datasets, retrieval_worker
+from bot.services import authorization, datasets, evaluation_worker
 from bot.values.runs import Refusal
 from storage.datasets import NewDocument
 from storage.records import Document
@@ -90,7 +90,7 @@ def step(context: AppContext, document: Document) -> None:
     else:
         passages = context.workers.poll(
             f"document {document.id}",
-            retrieval_worker.read_passages,
+            evaluation_worker.read_passages,
             context.settings.files / document.sha256,
         )
         if passages is None:

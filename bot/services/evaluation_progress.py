@@ -13,7 +13,6 @@ from bot.rules.budgets import max_evaluation_micros
 from bot.services import (
     evaluation_engine,
     evaluation_worker,
-    few_shot_worker,
     judge_worker,
     measurements,
     prompt_search_worker,
@@ -114,7 +113,9 @@ class LadderStep:
         elif progress.search:
             micros += progress.search.spent_micros
         tried = (
-            evaluation_worker.read_keys(self.folder / few_shot_worker.FOLDER) if progress.shot_arms else None
+            evaluation_worker.read_keys(self.folder / evaluation_worker.SHOTS_FOLDER)
+            if progress.shot_arms
+            else None
         )
         if tried:
             micros += self._spent_on(tried, since, unanswered)

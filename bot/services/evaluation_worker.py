@@ -11,19 +11,22 @@ from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 
+from bot.cards.documents import why_unreadable
 from bot.llm_client import Question, key_of
 from bot.rules.plans import Plan
-from bot.services import retrieval_worker
 from bot.values.evaluations import CurvePlan, LadderPlan
 from bot.values.learning_curves import TunedCurvePlan
 from bot.values.runs import Refusal
 from trainers import payloads
 from trainers.base_models import find_preset
 from trainers.dataset import Example, read, store_chat
+from trainers.dataset.sensitive_data import SECRET, faults_in
+from trainers.documents import Unreadable, read_document, split_passages, store_text
+from trainers.encoders import DEFAULT_ENCODER
 from trainers.encoders.embedding import EncoderError, StoredVectors, find_encoder, load_encoder
 from trainers.evaluation import prompts
 from trainers.evaluation.results import Candidate, Curve, CurvePoint, Ladder, Reply, Retrieval
-from trainers.evaluation.retrieval import Nearest
+from trainers.evaluation.retrieval import Nearest, nearest_examples, nearest_passages
 from trainers.evaluation.scores import is_right_call, label_or_text, score, scoring_of, strip_thoughts
 from trainers.evaluation.statistics import exact_match
 from trainers.json_values import from_object
@@ -37,6 +40,7 @@ LEAST_TOKENS_LABEL, ROOM_AROUND_LABEL = 16, 8
 ASSUMED_SHARE = 0.15  # how far off a token count may be if it is not made by the model's own tokenizer
 VENDORS_WORK = 100.0  # as much as a short prompt to our own model
 KEYS, PROMPTS, VECTORS = "keys.json", "prompts.jsonl", "vectors.npz"
+SHOTS_FOLDER = "shots"  # in a measurement's folder: the questions that choose the number of examples
 
 
 @dataclass(frozen=True)
@@ -73,7 +77,7 @@ def prepare(plan: LadderPlan, files: Path, folder: Path, seed: int) -> Mapping[C
     keys: dict[Candidate, ArmKeys] = {}
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        nearest = retrieval_worker.look_up(plan, train, holdout, files, folder / VECTORS)
+        nearest = look_up(plan, train, holdout, files, folder / VECTORS)
     except EncoderError as error:
         keys = {arm: ArmKeys((), (), failed=str(error)) for arm in plan.arms if arm.rung == "retrieval"}
     messages = {
@@ -451,3 +455,59 @@ def _curve_point(
     right = right_answers(answers, holdout, plan.labels)
     share = sum(right) / len(right)
     return CurvePoint(rows, share, (share,))
+
+
+def read_passages(path: Path) -> int | Refusal:
+    """Returns the number of passages of a document, or why it can't be used. Stores its text if it can."""
+    text = read_document(path)
+    if isinstance(text, Unreadable):
+        return Refusal(why_unreadable(text))
+    passages = split_passages(text)
+    faults = [fault for passage in passages for fault in faults_in(passage)]
+    secret = next((fault for fault in faults if fault.rule == SECRET), None)
+    if secret:
+        return Refusal(f"It {secret.text}. {secret.rule.cure}")
+    store_text(path, text)
+    return len(passages)
+
+
+def look_up(
+    plan: LadderPlan, train: Sequence[Example], holdout: Sequence[Example], files: Path, vectors: Path
+) -> Mapping[Candidate, Nearest]:
+    """Returns the passages or examples that each retrieval candidate is shown; they are looked up once for all
+    candidates that may see the same. The texts' vectors are stored in the file `vectors`, for the rung `encoder` and
+    for later calls, as when a candidate is added to the plan. Raises EncoderError if the encoder can't be used."""
+    arms = [arm for arm in plan.arms if arm.rung == "retrieval"]
+    if not arms:
+        return {}
+    passages = [passage for sha256 in plan.documents for passage in _passages_in(files / sha256)]
+    visible = {arm: _visible(arm, plan, passages) for arm in arms}
+    encoder = StoredVectors(load_encoder(plan.encoder or DEFAULT_ENCODER), vectors)
+    has_labels = bool(plan.labels)
+    nearest: dict[tuple[str, ...], Nearest] = {}
+    for texts in set(visible.values()):
+        if texts:
+            looked_up = nearest_passages(texts, train, holdout, encoder, has_labels=has_labels)
+            about = replace(looked_up.retrieval, documents=len(plan.documents))
+            nearest[texts] = replace(looked_up, retrieval=about)
+        else:
+            nearest[texts] = nearest_examples(train, holdout, encoder, has_labels=has_labels)
+    return {arm: nearest[texts] for arm, texts in visible.items()}
+
+
+def _passages_in(path: Path) -> tuple[str, ...]:
+    text = read_document(path)
+    if isinstance(text, Unreadable):  # impossible, since it was readable when it was uploaded
+        raise ValueError(f"reading the document {path.name}: {text.trouble}")
+    return split_passages(text)
+
+
+def _visible(arm: Candidate, plan: LadderPlan, passages: Sequence[str]) -> tuple[str, ...]:
+    """Returns the passages that a candidate may be shown: none with a secret, which newer patterns may recognise in an
+    old document, and none with personal data if the model is in `withheld_from`."""
+    withheld = arm.model in plan.withheld_from
+    return tuple(
+        passage
+        for passage in passages
+        if not any(withheld or fault.rule == SECRET for fault in faults_in(passage))
+    )

@@ -1,31 +1,50 @@
 """Promotes a tuned model to be the one in use for its dataset, or rolls back to the one before. alias_sync.py sets the
 trainer's alias.
 
-If the dataset has a sealed part, a promotion without a reason waits until the model has been measured on it
-(sealed_tests.py), and that decides.
+If the dataset has a sealed part, a promotion without a reason waits for the sealed test, and that decides: the model,
+the one in use and the best alternative answer the sealed rows. The test is a ladder on the sealed part, so a person
+agrees to its cost, answers are stored, and a kill loses nothing.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from decimal import Decimal
 
 from bot.cards import freeze as freeze_cards
 from bot.cards import models as views
 from bot.cards.blocks import code, escape
+from bot.cards.candidates import arm_name
+from bot.cards.deployments import stopped_refusal
 from bot.cards.general import text_message
-from bot.cards.models import PromotionSummary
+from bot.cards.models import PromotionSummary, opened_before
 from bot.cards.permissions import too_few_words
+from bot.cards.words import pluralize
 from bot.context import AppContext
 from bot.rules import promotion as rules
+from bot.rules.facts import Evidence
 from bot.rules.permissions import has_enough_words
 from bot.rules.plans import plan_from_json
-from bot.rules.promotion import PromotionEvidence
-from bot.services import authorization, evidence, models, runs, sealed_tests
+from bot.rules.promotion import ModelComparison, PromotionEvidence, best_comparison, compare_models
+from bot.services import (
+    authorization,
+    data_policy,
+    datasets,
+    deployments,
+    evidence,
+    measurements,
+    models,
+    runs,
+)
+from bot.services.candidates import LineUp
 from bot.values.evaluations import LadderPlan
 from bot.values.runs import Refusal
+from storage.evaluations import NewMeasurement
 from storage.promotions import NewPromotion, Promotion
-from storage.records import Measurement, Model, Run
-from trainers.evaluation.results import Ladder
+from storage.records import Dataset, Measurement, Model, Run
+from trainers.dataset import Report
+from trainers.evaluation.results import Candidate, Ladder, Rung
+from trainers.pricing import PriceList
 
 OVERTAKEN = "Another model was deployed just now; `/finetune models` shows which. Try again if you still want this one."
 
@@ -110,7 +129,7 @@ def decide_by_sealed(
     if used and used.name == model.name:
         return Refusal(f"{code(model.name)} is already in use.")
     on_holdout = evidence.promotion_proof(context, model, used)
-    proof = sealed_tests.proof_of(context, model, used, ladder, on_holdout)
+    proof = sealed_proof_of(context, model, used, ladder, on_holdout)
     refusal = _promotion_refusal(context, model, proof, None)
     ended = models.proof_of(context, standing) if standing else None
     return refusal or DecidedPromotion(model, run, person, None, on_holdout, standing, ended)
@@ -141,8 +160,8 @@ def _promote(
     refusal = _promotion_refusal(context, model, proof, because)
     if refusal:
         return refusal
-    if not because and sealed_tests.has_sealed_rows(context, run):
-        return sealed_tests.ask(context, model, run, used, person)
+    if not because and has_sealed_rows(context, run):
+        return ask_sealed_test(context, model, run, used, person)
     ended = models.proof_of(context, standing) if standing else None
     return _record(context, DecidedPromotion(model, run, person, because, proof, standing, ended))
 
@@ -255,3 +274,133 @@ def _audit(context: AppContext, seen: PromotionSummary, before: Promotion | None
 
 def _model(context: AppContext, promotion: Promotion | None) -> Model | None:
     return context.store.model(promotion.model) if promotion else None
+
+
+def has_sealed_rows(context: AppContext, run: Run) -> bool:
+    """True if the version that a run trained on has a sealed part."""
+    report = datasets.report_of(context.store.datasets.get(run.dataset_id))
+    return report is not None and report.sealed_sha256 is not None
+
+
+def ask_sealed_test(
+    context: AppContext, model: Model, run: Run, used: Model | None, person: str
+) -> Measurement | Refusal:
+    """Records the request to open the sealed rows for this model; the ticks do the rest. `used` is the model in use."""
+    version = context.store.datasets.get(run.dataset_id)
+    report = datasets.report_of(version)
+    if report is None:
+        return Refusal(f"The rows that {model.name} was trained on were deleted.")
+    freeze = context.store.freezes.current()
+    if freeze:
+        return Refusal(freeze_cards.refusal(freeze, "No other model is deployed now"))
+    if plan_from_json(run.plan).hosting and not deployments.is_running(context, run.id):
+        return Refusal(stopped_refusal(model.name, model.provider))
+    plan = _sealed_plan(context, model, run, used, version, report)
+    if isinstance(plan, Refusal):
+        return plan
+    rows = [context.settings.provider(name.partition("/")[0]) for name in plan.price_of]
+    permission = data_policy.decide_egress(context, version, report, [row for row in rows if row], None)
+    if isinstance(permission, Refusal):
+        return permission
+    new = NewMeasurement("ladder", version.id, run.channel, person, plan.to_json())
+    before = context.store.looks([version.id]).get(plan.holdout_sha256, 0)
+    if before:
+        permission = replace(permission, notes=(*permission.notes, opened_before(before)))
+    with context.store.transaction():
+        if same := measurements.find_open_duplicate(context, new.plan):
+            return Refusal(f"The sealed rows are being measured already: m{same.id} decides.")
+        measurement = measurements.add(context, new, permission, action="measure")
+        detail = f"{plan.n_holdout} sealed rows of {plan.title} for {model.name} by m{measurement.id}"
+        opened = f", opened {pluralize(before, 'time')} before" if before else ""
+        context.audit(person, "open", f"run {run.id}", f"{detail}{opened}")
+    return measurement
+
+
+def sealed_proof_of(
+    context: AppContext, model: Model, used: Model | None, ladder: Ladder, on_holdout: PromotionEvidence
+) -> PromotionEvidence:
+    """Returns the proof with the scores and comparisons on the sealed rows in place of those on the holdout."""
+    rungs = {rung.arm: rung for rung in ladder.rungs}
+    own, theirs = (
+        rungs.pop(_candidate_of(model), None),
+        rungs.pop(_candidate_of(used), None) if used else None,
+    )
+    if own is None:
+        return replace(on_holdout, rung=None, best=None, against_used=None)
+    others = [_compare_rungs(context, arm_name(rung.arm), own, rung) for rung in rungs.values()]
+    return replace(
+        on_holdout,
+        rung=own,
+        best=best_comparison(others, on_holdout.limits.margin),
+        against_used=_compare_rungs(context, used.name, own, theirs) if used and theirs else None,
+    )
+
+
+def _compare_rungs(context: AppContext, name: str, rung: Rung, other: Rung) -> ModelComparison:
+    return compare_models(name, rung.scores, other.scores, _usd(context, rung), _usd(context, other))
+
+
+def _usd(context: AppContext, rung: Rung) -> Decimal | None:
+    """Returns the USD of 1,000 requests in production."""
+    provider, _, model = (rung.arm.model or "").partition("/")
+    return evidence.request_usd(context, provider, model, rung.usd_per_1000)
+
+
+def _candidate_of(model: Model) -> Candidate:
+    return Candidate("tuned", f"{model.provider}/{model.provider_model}")
+
+
+def _sealed_plan(
+    context: AppContext, model: Model, run: Run, used: Model | None, version: Dataset, report: Report
+) -> LadderPlan | Refusal:
+    """Plans a ladder on the sealed rows with the settings of the one that measured the best alternative. If nothing was
+    measured, the untuned base takes the alternative's place."""
+    measured = evidence.load_evidence(context, version, report, None)
+    before, best = _best_alternative(context, measured, version, report)
+    trained = plan_from_json(run.plan)
+    alternative = best or Candidate("zero", f"{run.provider}/{trained.base_model}")
+    like = before or LineUp((), (), "").plan(
+        version.name,
+        version.version,
+        report,
+        context.today(),
+        prompt=None,
+        bar=measured.bar,
+    )
+    tuned = [each for each in (used, model) if each and each.gone_at is None]
+    models_to_ask = {alternative.model, like.judge}
+    prices = [row for row in PriceList.from_json(like.prices).rows if row.model in models_to_ask]
+    if best is None:
+        # the first two prices of a run's plan are the tuned model's and the base model's
+        prices.append(replace(PriceList.from_json(trained.prices).rows[1], model=str(alternative.model)))
+    for each in tuned:
+        price = models.price_of(context, each)
+        if isinstance(price, Refusal):
+            return price
+        prices.append(replace(price, model=str(_candidate_of(each).model)))
+    return replace(
+        like,
+        version=version.version,
+        bar=measured.bar,
+        holdout_sha256=str(report.sealed_sha256),
+        n_holdout=report.n_sealed,
+        arms=(alternative, *map(_candidate_of, tuned)),
+        prices=PriceList(tuple(prices), context.today()).to_json(),
+        thinking=tuple(row.model for row in prices if context.settings.thinks(row.model)),
+        search=None,
+        promotes=model.name,
+    )
+
+
+def _best_alternative(
+    context: AppContext, measured: Evidence, version: Dataset, report: Report
+) -> tuple[LadderPlan | None, Candidate | None]:
+    """Returns the plan that measured the best alternative on this version's holdout, and that alternative; (None, None)
+    if nothing was measured."""
+    best = max(measured.alternatives, key=lambda rung: rung.score, default=None)
+    versions = tuple(each.id for each in context.store.datasets.versions(version.name))
+    for measurement in context.store.measurements.done(versions, "ladder"):
+        plan = LadderPlan.from_json(measurement.plan)
+        if best and plan.holdout_sha256 == report.holdout_sha256 and best.arm in plan.arms:
+            return plan, best.arm
+    return None, None

@@ -1,23 +1,28 @@
-"""The report of a run or a measurement: gathered from the store, written in a worker process (report_worker.py), and
-posted once, with the charts, in the thread of the result."""
+"""The report of a run or a measurement: gathered from the store, written in a worker process as one HTML page for
+people outside the channel, and posted once, with the charts, in the thread of the result. A page never shows held-out
+rows."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
-from dataclasses import replace
+import re
+import shutil
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
 from bot.cards import evaluation_results
 from bot.cards import reports as cards
 from bot.cards import results as result_cards
+from bot.charts.evaluations import draw_ladder
 from bot.context import AppContext
+from bot.rules.calibration import Actual
 from bot.rules.plans import Plan, plan_from_json
 from bot.services import measurements, notifications
-from bot.services.report_worker import MeasurementReport, RunReport, write
 from bot.values.runs import Refusal, RunResult
-from storage.records import Measurement, Run
+from storage.records import Approval, AuditEntry, Measurement, Run
 from storage.store import Store
 from trainers.evaluation.quality_threshold import rejudge_ladder
 from trainers.evaluation.results import Ladder
@@ -94,7 +99,7 @@ def _write_page(
                 return []
             names = {person: context.directory.name(person) for person in report.people}
             plots, out = context.settings.data / "plots", folder / f"report-{name}.html"
-            path = context.workers.poll(key, write, report, plots, names, out)
+            path = context.workers.poll(key, write_page, report, plots, names, out)
     except Exception:
         # `finetune report` in a terminal shows the same error again
         log.exception("writing the report of %s", name)
@@ -152,3 +157,85 @@ def _everything_measured(store: Store, run: Run, plan: Plan, result: RunResult) 
         return beside
     tuned = beside.rung("tuned")
     return rejudge_ladder(replace(ladder, rungs=(*ladder.rungs, *tuned)), beside.bar)
+
+
+_PERSON = re.compile(r"<@([A-Z0-9]+)>")
+
+
+@dataclass(frozen=True)
+class MeasurementReport:
+    """A measurement with its ladder."""
+
+    measurement: Measurement
+    ladder: Ladder
+
+    @property
+    def people(self) -> frozenset[str]:
+        """The Slack ids of the people on the page."""
+        return frozenset({self.measurement.requested_by})
+
+    def html(self, plots: Path, name_of: Callable[[str], str]) -> str:
+        """`plots` is the folder of the bot's charts; `name_of` a person's id in Slack."""
+        with tempfile.TemporaryDirectory() as folder:
+            drawn = draw_ladder(self.ladder, Path(folder) / "ladder.png")
+            return cards.measurement_report(self.measurement, self.ladder, drawn, name_of)
+
+
+@dataclass(frozen=True)
+class RunReport:
+    """A run with its result. `ladder` is the newest measurement on the same held-out rows, with the tuned model
+    added."""
+
+    run: Run
+    plan: Plan
+    result: RunResult
+    ladder: Ladder | None
+    actuals: Sequence[Actual]
+    approvals: Sequence[Approval]
+    history: Sequence[AuditEntry]
+
+    @property
+    def people(self) -> frozenset[str]:
+        """The Slack ids of the people on the page."""
+        texts = [entry.detail or "" for entry in self.history]
+        people = {self.run.requester, self.plan.uploaded_by, *_PERSON.findall(" ".join(texts))}
+        return frozenset(
+            people | {each.person for each in self.approvals} | {entry.who for entry in self.history}
+        )
+
+    def html(self, plots: Path, name_of: Callable[[str], str]) -> str:
+        """`plots` is the folder of the bot's charts; `name_of` a person's id in Slack."""
+        with tempfile.TemporaryDirectory() as folder:
+            drawn = self._draw_ladder(plots, Path(folder) / "ladder.png")
+            folders = (plots / f"run-{self.run.id}", plots / f"plan-{self.run.id}")
+            drawn_before = [path for place in folders for path in sorted(place.glob("*.png"))]
+            return cards.run_report(
+                self.run,
+                self.plan,
+                self.result,
+                ladder=self.ladder,
+                actuals=self.actuals,
+                approvals=self.approvals,
+                history=self.history,
+                plots=[*drawn_before, *([drawn] if drawn else [])],
+                name_of=name_of,
+            )
+
+    def _draw_ladder(self, plots: Path, path: Path) -> Path | None:
+        """Returns the result's own chart if nothing else was measured, else a new one. None without a ladder."""
+        before = plots / f"run-{self.run.id}" / "quality.png"
+        if self.ladder is None:
+            return None
+        if self.ladder == self.result.ladder and before.exists():
+            return Path(shutil.copy(before, path))
+        return draw_ladder(self.ladder, path)
+
+
+def write_page(
+    report: RunReport | MeasurementReport, plots: Path, names: Mapping[str, str], out: Path
+) -> Path:
+    """Writes the page, in a worker process. `names` are people's names by their Slack ids."""
+    out.parent.mkdir(parents=True, exist_ok=True)
+    new = out.with_suffix(".new")  # replaced atomically: an earlier page may be on its way to Slack
+    new.write_text(report.html(plots, lambda person: names.get(person, person)), encoding="utf-8")
+    return new.replace(out)

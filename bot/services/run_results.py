@@ -39,9 +39,9 @@ from bot.services import (
     evaluation_engine,
     evaluation_worker,
     judge_worker,
+    judgements,
     models,
     notifications,
-    run_judgements,
     run_states,
 )
 from bot.services import evidence as evidence_services
@@ -50,7 +50,7 @@ from bot.services.dataset_worker import SEED
 from bot.services.estimate_inputs import without_trained_rung
 from bot.services.evaluation_engine import Answers, Evaluation
 from bot.services.evaluation_worker import max_tokens
-from bot.services.run_judgements import ResultStep
+from bot.services.judgements import ResultStep
 from bot.services.run_worker import JudgedRun, RunComparison, judge_run
 from bot.values.evaluations import ArmProgress
 from bot.values.runs import Advice, Progress, Refusal, RunResult
@@ -91,7 +91,7 @@ def evaluate(context: AppContext, run: Run) -> None:
         )
         model = code(run.model or "")
         sentence = f"The model was trained and is kept as {model}, but was not judged. {escape(str(changed))}"
-        spent = _cost_micros(step, base, tuned) + run_judgements.spent_micros(step)
+        spent = _cost_micros(step, base, tuned) + judgements.spent_on_run(step)
         run_states.end(context, run, "failed", sentence, actual_micros=spent)
 
 
@@ -223,7 +223,7 @@ def _ask_missing(step: ResultStep, evaluation: Evaluation, answers: Answers) -> 
         return
     step = replace(step, run=counted)
     arms, spent = _arms(evaluation, step.progress), _cost_micros(step, *answers.paid.values())
-    if run_judgements.take_step(step, evaluation, arms, spent):
+    if judgements.take_run_step(step, evaluation, arms, spent):
         _judge(step)
 
 
@@ -332,7 +332,7 @@ def _begin_judging(step: ResultStep, metrics: Sequence[Metric]) -> JudgedRun | N
     evaluation, evidence = _evaluation(step), without_trained_rung(_evidence(step), plan.method)
     replies = evaluation_engine.replies(context, evaluation.keys, _arms(evaluation, step.progress))
     (base_arm, base), (tuned_arm, tuned) = replies.items()
-    from_judge, verdicts, judge = run_judgements.judge_answers(step), None, None
+    from_judge, verdicts, judge = judgements.answers_about_run(step), None, None
     if from_judge:
         texts = {arm: [reply.text for reply in theirs] for arm, theirs in replies.items()}
         rows = evaluation_worker.examples(context.settings.files, plan.holdout_sha256)
@@ -470,7 +470,7 @@ def _spent_micros(step: ResultStep) -> int:
     """Returns the run's cost without its machine's. Answers that were stored before this run asked are free."""
     keys, since = _evaluation(step).keys.values(), step.run.state_since
     base, tuned = (step.context.store.answers.totals(theirs, since=since) for theirs in keys)
-    return _cost_micros(step, base, tuned) + run_judgements.spent_micros(step)
+    return _cost_micros(step, base, tuned) + judgements.spent_on_run(step)
 
 
 def _cost_micros(step: ResultStep, base: AnswerTotals, tuned: AnswerTotals) -> int:

@@ -17,8 +17,9 @@ import sys
 import threading
 from asyncio import CancelledError
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
-from typing import IO, Literal, NoReturn
+from typing import IO, Any, Literal, NoReturn
 
 import click
 import uvicorn
@@ -30,8 +31,7 @@ from trainers.local.api.guard import OpenFilesErrorFilter, allow_more_files, ser
 from trainers.local.api.server import Config, build_app
 from trainers.local.engines.vllm import find_missing_reason
 from trainers.local.jobs.backends import visible_gpus
-from trainers.local.ray.backend import RayOptions
-from trainers.local.ray.options import RayUnusable, check_options
+from trainers.local.ray.backend import RayOptions, RayUnusable, check_options
 from trainers.local.rentals.machines import RentingOptions
 from trainers.log_lines import JsonLines, Redactor, TextLines
 
@@ -111,20 +111,27 @@ log = logging.getLogger(__name__)
 @click.option("--relay-url", hidden=True, help="From 0.1.0: ignored.")
 @click.option(
     "--hf-image",
+    "image",
     metavar="IMAGE@sha256:…",
     help="Train jobs that name hardware on Hugging Face Jobs, in this image with the extra [local].",
 )
 @click.option(
-    "--hf-namespace", default="", help="The account that pays for them.  [default: the token's account]"
+    "--hf-namespace",
+    "namespace",
+    default="",
+    help="The account that pays for them.  [default: the token's account]",
 )
 @click.option(
     "--hf-wait-minutes",
+    "wait_minutes",
     type=click.IntRange(1, 2880),
     default=60,
     show_default=True,
     help="How long to wait for a machine.",
 )
-@click.option("--hf-keep-files", is_flag=True, help="Keep the private repositories of finished jobs.")
+@click.option(
+    "--hf-keep-files", "keeps_files", is_flag=True, help="Keep the private repositories of finished jobs."
+)
 @click.option("--exit-with-parent", is_flag=True, help="Stop when standard input is closed.")
 def main(
     port: int,
@@ -143,11 +150,8 @@ def main(
     ray_shared: bool,
     ray_python: str,
     relay_url: str | None,
-    hf_image: str | None,
-    hf_namespace: str,
-    hf_wait_minutes: int,
-    hf_keep_files: bool,
     exit_with_parent: bool,
+    **renting: Any,
 ) -> None:
     """Serve OpenAI's fine-tuning API: train this machine's models, and chat with them."""
     os.umask(0o077)
@@ -161,24 +165,12 @@ def main(
     write_log(key)
     gpus = visible_gpus()
     job_gpus = nodes_per_job if gpus_per_job is None else gpus_per_job
-    check_cluster(nodes_per_job, job_gpus, storage, executor)
-    if serving_engine == "vllm" and (reason := find_missing_reason(data / ENGINES_FOLDER)):
-        refuse(reason.replace("`", ""))
+    check_nodes(nodes_per_job, job_gpus, storage, executor)
+    check_engine(serving_engine, data)
     ray = None
     if executor == "ray":
-        if relay_url is not None:
-            log.warning(
-                "--relay-url is ignored: files now travel by a storage, see --storage in docs/ray.md."
-            )
-        if ray_shared and storage is None:
-            storage = str(data.resolve())
-            log.warning("--ray-shared is now --storage %s.", storage)
-        try:
-            ray = check_options(
-                RayOptions(ray_address, storage, ray_python, gpus=job_gpus, nodes=nodes_per_job), data
-            )
-        except RayUnusable as error:
-            refuse(str(error))
+        options = RayOptions(ray_address, storage, ray_python, gpus=job_gpus, nodes=nodes_per_job)
+        ray = check_cluster(options, data, is_shared=ray_shared, relay_url=relay_url)
     elif gpus and job_gpus > len(gpus):
         refuse(
             f"--gpus-per-job {job_gpus} is more than the {len(gpus)} GPUs that this trainer may use. Set it lower."
@@ -195,12 +187,30 @@ def main(
         gpus_per_job=max(1, job_gpus),
         serving_engine=serving_engine,
         ray=ray,
-        rented=RentingOptions(hf_image, hf_namespace, hf_wait_minutes, hf_keep_files) if hf_image else None,
+        rented=RentingOptions(**renting) if renting["image"] else None,
     )
     address = f"http://{host if ':' not in host else f'[{host}]'}:{listener.getsockname()[1]}/v1"
-    names = ", ".join([*bases, *config.encoders]) or "none"
+    names = ", ".join([*bases, *vector_bases]) or "none"
     ready = f"trainer ready on {address} · models: {names} · key in {key_place}"
     serve(config, listener, ready, exit_with_parent=exit_with_parent)
+
+
+def check_engine(name: str, data: Path) -> None:
+    if name == "vllm" and (reason := find_missing_reason(data / ENGINES_FOLDER)):
+        refuse(reason.replace("`", ""))
+
+
+def check_cluster(options: RayOptions, data: Path, *, is_shared: bool, relay_url: str | None) -> RayOptions:
+    """`is_shared` and `relay_url` are options of 0.1.0."""
+    if relay_url is not None:
+        log.warning("--relay-url is ignored: files now travel by a storage, see --storage in docs/ray.md.")
+    if is_shared and options.storage is None:
+        options = replace(options, storage=str(data.resolve()))
+        log.warning("--ray-shared is now --storage %s.", options.storage)
+    try:
+        return check_options(options, data)
+    except RayUnusable as error:
+        refuse(str(error))
 
 
 def serve(config: Config, listener: socket.socket, ready: str, *, exit_with_parent: bool) -> None:
@@ -284,7 +294,7 @@ def _model_source(name: str, source: str) -> str:
     return preset.hub_id if preset else source
 
 
-def check_cluster(nodes: int, gpus: int, storage: str | None, executor: str) -> None:
+def check_nodes(nodes: int, gpus: int, storage: str | None, executor: str) -> None:
     if storage is not None and executor != "ray":
         refuse("--storage needs --executor ray: without it jobs run on this machine alone. Leave it out.")
     if nodes > 1 and executor != "ray":

@@ -3,7 +3,7 @@ follows to its end.
 
 The attempt's files are taken over from the storage (takeover.py), or are already in the job's folder on a shared disk.
 If the head or the storage doesn't answer, it is asked again. If the head has forgotten the job, the attempt ends and
-the queue starts the next one.
+the queue starts the next one. `check_options` checks both before the trainer starts.
 """
 
 from __future__ import annotations
@@ -11,29 +11,32 @@ from __future__ import annotations
 import hashlib
 import io
 import logging
+import os
 import shlex
 import threading
 import time
 import zipfile
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from trainers.local.jobs.backends import Exit, exit_from_code, exits_within
 from trainers.local.jobs.records import JobRecord
-from trainers.local.ray.head import RayAway, RayHead, RayJob, RayRefused
+from trainers.local.ray.head import RayAway, RayError, RayHead, RayJob, RayRefused
 from trainers.local.ray.job_files import (
     AttemptRecord,
     close_attempt,
+    has_open_attempts,
     mark_submitted,
     open_attempt,
     read_attempt,
 )
 from trainers.local.ray.launcher import NodesRequest
-from trainers.local.ray.storage import Stopped, Storage, StorageAway
+from trainers.local.ray.storage import Stopped, Storage, StorageAway, local_folder, url_refusal
 from trainers.local.ray.takeover import Cleaner, Takeover
 from trainers.local.ray.wait_events import Need, Outage, Waiting
+from trainers.providers import is_loopback
 
 NODE = "trainers.local.ray.node"
 LAUNCHER = "trainers.local.ray.launcher"
@@ -352,3 +355,60 @@ def pack_source() -> Package:
                 archive.writestr(entry, path.read_bytes())
     content = buffer.getvalue()
     return Package(f"_ray_pkg_{hashlib.sha256(content).hexdigest()[:16]}.zip", content)
+
+
+# Environment variables that are passed to the nodes. No keys, since Ray shows these to everybody.
+PASSED_VARIABLES = (
+    *("FINETUNE_DTYPE", "HF_ENDPOINT", "MLFLOW_TRACKING_URI", "OMP_NUM_THREADS"),
+    *("AWS_REGION", "AWS_DEFAULT_REGION", "AWS_ENDPOINT_URL"),
+)
+
+
+class RayUnusable(Exception):
+    """The cluster or the storage can't be used. The message is a sentence for the user."""
+
+
+def check_options(options: RayOptions, data: Path) -> RayOptions:
+    """Returns the options, with storage None if the nodes share the data folder. Raises RayUnusable. A head or a
+    storage that doesn't answer is accepted if our jobs may be running there."""
+    storage = _storage(options, data)
+    head = RayHead(options.address)
+    has_jobs = has_open_attempts(data / "jobs")
+    try:
+        log.info("Ray %s at %s", head.check(), options.address)
+        if storage is not None:
+            Storage(storage).check()
+    except RayAway as error:
+        if not has_jobs:
+            text = "Start it with `ray start --head`, or set --ray-address to its dashboard."
+            raise RayUnusable(f"the Ray cluster can't be used: {error}. {text}") from error
+        log.warning("%s. Waiting for it, because it may be running our jobs.", error)
+    except RayError as error:
+        raise RayUnusable(f"the Ray cluster can't be used: {error}") from error
+    except StorageAway as error:
+        if not has_jobs:
+            raise RayUnusable(f"the storage can't be used: {error}.") from error
+        log.warning("%s. Waiting for it, because our jobs may be using it.", error)
+    finally:
+        head.close()
+    passed = {name: os.environ[name] for name in PASSED_VARIABLES if name in os.environ}
+    return replace(options, storage=storage, passed=passed)
+
+
+def _storage(options: RayOptions, data: Path) -> str | None:
+    """Returns None if the nodes share the data folder. Raises RayUnusable."""
+    if options.storage is None:
+        if is_loopback(options.address):
+            return None
+        raise RayUnusable(
+            f"the nodes of {options.address} can't access this machine's disk. Set --storage ([trainer] storage in "
+            "finetune.toml) to a folder that both can access: a path on a shared disk, s3://bucket/folder or "
+            "gs://bucket/folder."
+        )
+    refusal = url_refusal(options.storage)
+    if refusal is not None:
+        raise RayUnusable(refusal)
+    folder = local_folder(options.storage)
+    if folder is not None and data.resolve().is_relative_to(folder.resolve()):
+        return None
+    return options.storage

@@ -23,6 +23,7 @@ from trl.trainer.dpo_trainer import DataCollatorForPreference, DPOTrainer
 from trainers.local.job_directory import TrainingJob
 from trainers.local.training import distributed
 from trainers.local.training.checkpoints import CHECKPOINT_S
+from trainers.local.training.data import PairRow, Pairs, read_pairs, width
 from trainers.local.training.errors import Pauses
 from trainers.local.training.loop import TrainingMethod, TrainState
 from trainers.local.training.methods import trl_setup
@@ -35,7 +36,6 @@ from trainers.local.training.methods.trl_setup import (
 )
 from trainers.local.training.metrics_logger import MetricsLogger, Scores
 from trainers.local.training.packing import pack_tokens
-from trainers.local.training.pairs import PairRow, Pairs, read_pairs, width
 from trainers.methods import DpoParameters, Parameters
 
 REWARDS = {
@@ -64,7 +64,7 @@ def prepare(folder: Path, job: TrainingJob, logger: MetricsLogger, pauses: Pause
     assert isinstance(setup.settings, DpoParameters)  # noqa: S101 - read_job chooses the class by the method
     config = DpoSettings(
         beta=setup.settings.beta,
-        max_length=None,  # pairs.py has cut the rows
+        max_length=None,  # filter_pairs has cut the rows
         **silent_options(folder, job, setup),
     )
     return Dpo(PairLoss(setup, config), setup, job.seed)
