@@ -49,26 +49,11 @@ class Datasets(Table):
             if last and (last["owner"] != new.channel or not new.may_add):
                 return None
             sources = {new.channel, *(last["sources"].split() if last else ())}
-            row = self._db.insert(
-                "datasets",
-                {
-                    "name": new.name,
-                    "version": last["version"] + 1 if last else 1,
-                    "owner": new.channel,
-                    "sources": " ".join(sorted(sources)),
-                    "state": "received",
-                    "channel": new.channel,
-                    "uploaded_by": new.uploaded_by,
-                    "filename": new.filename,
-                    "source": new.source,
-                    "text_column": new.text_column,
-                    "label_column": new.label_column,
-                    "origin": new.origin,
-                    "sealed": new.sealed,
-                    "created_at": now,
-                    "updated_at": now,
-                },
-            )
+            values = {**vars(new), "state": "received", "created_at": now, "updated_at": now}
+            del values["may_add"]
+            values["version"] = last["version"] + 1 if last else 1
+            values |= {"owner": new.channel, "sources": " ".join(sorted(sources))}
+            row = self._db.insert("datasets", values)
         return Dataset(**row)
 
     def get(self, dataset_id: int) -> Dataset:

@@ -63,18 +63,8 @@ class Promotions(Table):
         before = new.instead_of
         if before is not None and not self.end(before, now=now):
             return None
-        values = {
-            "dataset": new.dataset,
-            "model": new.model,
-            "person": new.person,
-            "reason": new.reason,
-            "channel": new.channel,
-            "at": now,
-            "instead_of": before.id if before else None,
-            "returns_to": new.returns_to,
-            "is_rollback": new.is_rollback,
-            "carried_at": now if new.is_synced else None,
-        }
+        values = {**vars(new), "instead_of": before.id if before else None, "at": now}
+        values["carried_at"] = now if values.pop("is_synced") else None
         row = self._db.insert_once("promotions", values)
         if row is None:
             return None

@@ -402,6 +402,7 @@ def sunsets(as_json: bool) -> None:
 @click.option("--rank", type=click.IntRange(1, 512), default=16, show_default=True, help="LoRA's r.")
 @click.option(
     "--target-modules",
+    "targets",
     default="all-linear",
     show_default=True,
     help="Layers that get LoRA matrices, like q_proj,v_proj.",
@@ -419,22 +420,20 @@ def sunsets(as_json: bool) -> None:
     type=click.IntRange(2, 64),
     help="Answers sampled per question (GRPO): --length counts a question with its longest answer.",
 )
-@click.option("--checkpointing", is_flag=True, help="Recompute activations instead of storing them.")
+@click.option(
+    "--checkpointing", "checkpoints", is_flag=True, help="Recompute activations instead of storing them."
+)
 @click.option("--gpu", metavar="GB|NAME", help="A GPU, like 24 or h100 (by default this machine).")
 @click.option("--json", "as_json", is_flag=True, help="Print the plan as JSON, in bytes.")
 def plan_memory(
     model: str,
     method: str,
     length: int,
-    batch: int,
-    rank: int,
-    target_modules: str,
     answer: int | None,
-    pairs: bool,
     samples: int | None,
-    checkpointing: bool,
     gpu: str | None,
     as_json: bool,
+    **sizes: Any,
 ) -> None:
     """Show how much memory training MODEL takes, part by part, and if it fits.
 
@@ -443,21 +442,11 @@ def plan_memory(
     from bot.cli import hardware
     from trainers.sizing.memory import METHODS, Work
 
-    if samples and (pairs or method == "full"):
+    if samples and (sizes["pairs"] or method == "full"):
         refuse("--samples works with LoRA only, and not with --pairs: leave one of them out.")
     (chosen,) = (name for name in METHODS if name == method)
     learnt = min(answer or max(1, length // 4), length)
-    work = Work(
-        chosen,
-        length,
-        batch,
-        rank,
-        learnt,
-        checkpoints=checkpointing,
-        pairs=pairs,
-        samples=samples or 0,
-        targets=target_modules,
-    )
+    work = Work(chosen, length, answer=learnt, samples=samples or 0, **sizes)
     planned = value_or_exit(hardware.plan_memory(model, work, gpu))
     if as_json:
         show_json(hardware.memory_json(planned))

@@ -126,17 +126,7 @@ def _answer_rows(
         right_answers(texts, holdout, comparison.labels) if verdicts is None else [v == 1 for v in verdicts]
     )
     return [
-        AnswerRow(
-            run_id=comparison.run_id,
-            arm=arm,
-            row=number,
-            text=reply.text,
-            correct=is_right,
-            prompt_tokens=reply.prompt_tokens,
-            completion_tokens=reply.completion_tokens,
-            seconds=reply.seconds,
-            came_at=reply.came_at,
-        )
+        AnswerRow(run_id=comparison.run_id, arm=arm, row=number, correct=is_right, **vars(reply))
         for number, (reply, is_right) in enumerate(zip(replies, right, strict=True))
     ]
 

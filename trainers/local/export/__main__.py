@@ -12,6 +12,7 @@ import signal
 import sys
 import warnings
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -35,20 +36,7 @@ FOLDER = click.Path(path_type=Path)
 @click.option("--repo", help="ORG/NAME to upload to, with --to hub.")
 @click.option("--public", is_flag=True, help="Let everybody read the repo.")
 @click.option("--facts", is_flag=True, help="Read the bot's measurements as JSON from standard input.")
-def main(
-    model: str,
-    to: str,
-    out: Path,
-    data: tuple[Path, ...],
-    tools: Path,
-    dtype: str | None,
-    rows: Path | None,
-    base_id: str | None,
-    licence: str | None,
-    repo: str | None,
-    public: bool,
-    facts: bool,
-) -> None:
+def main(model: str, out: Path, data: tuple[Path, ...], public: bool, facts: bool, **options: Any) -> None:
     """Export a tuned model. MODEL is an ft:… name, also of a checkpoint, a job's id or a job's folder."""
     os.umask(0o022)
     # Our server answers in full precision, so that any difference comes from the export.
@@ -64,8 +52,8 @@ def main(
         from trainers.local.export.pipeline import export
 
         measured = RunMeasurements.from_json(sys.stdin.read()) if facts else None
-        upload = Upload(repo, public)
-        order = ExportOrder(model, to, out, data, tools, dtype, rows, base_id, licence, upload, measured)
+        upload = Upload(options.pop("repo"), public)
+        order = ExportOrder(model, out=out, data=data, upload=upload, measured=measured, **options)
         export(order, lambda sentence: click.echo(sentence, err=True))
     except ExportRefused as refused:
         click.echo(f"export: {refused}", err=True)
