@@ -27,7 +27,6 @@ from trainers.payloads import METADATA_KEY, Json, is_upload_of, job_body, key_re
 from trainers.types import (
     AliasUsage,
     Answer,
-    Checkpoint,
     Event,
     Hyperparameter,
     Job,
@@ -335,14 +334,6 @@ class Trainer(ApiClient):
             action,
             lambda after: self._raw_jobs.list_events(job_id, limit=_PAGE, after=_or_omit(after)).content,
         )
-
-    def checkpoints(self, job_id: str) -> tuple[Checkpoint, ...]:
-        action = self._action(f"asking for the checkpoints of job {job_id!r}")
-        points = self._client.fine_tuning.jobs.checkpoints.with_raw_response
-        rows, _ = payloads.read_list(
-            self._get(action, lambda: points.list(job_id, limit=_PAGE).content), action
-        )
-        return tuple(payloads.checkpoint(row, action) for row in rows)
 
     def metrics(self, job: Job) -> tuple[Metric, ...]:
         """Returns the metrics from the job's result files or, if it has none, from the job's /metrics endpoint."""

@@ -29,7 +29,6 @@ from trainers.money import is_payable
 from trainers.types import (
     AliasUsage,
     Answer,
-    Checkpoint,
     Event,
     Hyperparameter,
     Job,
@@ -146,25 +145,6 @@ def newest_first(events: Iterable[Event]) -> tuple[Event, ...]:
         return event.created_at, int(number[1]) if number else 0
 
     return tuple(sorted(events, key=order, reverse=True))
-
-
-def checkpoint(raw: Json, action: str) -> Checkpoint:
-    metrics = raw.get("metrics")
-    figures = metrics if isinstance(metrics, dict) else {}
-    full = _number(figures, "full_valid_loss")
-    step = _whole(raw, "step_number")
-    if step is None:
-        raise InvalidResponse(f"{action}: a checkpoint has no 'step_number'. {_CURE}")
-    return Checkpoint(
-        id=required(raw, "id", action),
-        step=step,
-        # Crusoe gives an id for deployment besides the display name.
-        fine_tuned_model=_text(raw, "fine_tuned_model_id") or _text(raw, "fine_tuned_model_checkpoint"),
-        created_at=_whole(raw, "created_at") or 0,
-        train_loss=_number(figures, "train_loss"),
-        valid_loss=_number(figures, "valid_loss" if full is None else "full_valid_loss"),
-        files=_texts(raw, "result_files"),
-    )
 
 
 def model_info(raw: Json, action: str) -> ModelInfo:

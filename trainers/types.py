@@ -234,19 +234,6 @@ class SweepArm:
 
 
 @dataclass(frozen=True)
-class Checkpoint:
-    """A job's checkpoint. `files` are the ids of its weight files, at trainers that offer these for download."""
-
-    id: str
-    step: int
-    fine_tuned_model: str | None
-    created_at: int
-    train_loss: float | None = None
-    valid_loss: float | None = None
-    files: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
 class JobEstimate:
     """A trainer's own estimate of a job's cost. If it can't give one, `usd` is None and `why` quotes its reason.
     `is_affordable`: the account has enough credit."""

@@ -222,13 +222,6 @@ def test_the_result_file_has_a_loss_for_each_step(site: Site, finished_job: Job)
     assert all(line.train_loss is not None and line.train_loss >= 0 for line in lines)
 
 
-def test_checkpoints_name_a_model_or_their_files(site: Site, finished_job: Job) -> None:
-    require(site, "checkpoints")
-    points = site.trainer.checkpoints(finished_job.id)
-    assert points
-    assert all(point.step > 0 and (point.fine_tuned_model or point.files) for point in points)
-
-
 def test_the_tuned_model_answers(site: Site, finished_job: Job) -> None:
     require(site, "chat")
     assert finished_job.fine_tuned_model

@@ -16,7 +16,7 @@ from trainers import payloads
 from trainers.dialects.dialect import Dialect, object_under, read_metrics, seconds
 from trainers.errors import InvalidResponse, TrainerError, Uncertain
 from trainers.payloads import Json
-from trainers.types import Checkpoint, Event, Hyperparameter, Job, JobSpec, Metric, ModelInfo
+from trainers.types import Event, Hyperparameter, Job, JobSpec, Metric, ModelInfo
 
 STATUSES = {
     "CREATING": "validating_files",
@@ -146,9 +146,6 @@ class Fireworks(Dialect):
 
     def events_since(self, job_id: str, since: float, pages: int) -> tuple[tuple[Event, ...], bool]:
         return (), False
-
-    def checkpoints(self, job_id: str) -> tuple[Checkpoint, ...]:
-        return ()
 
     def metrics(self, job: Job) -> tuple[Metric, ...]:
         """Downloads the metrics by a fresh link, since links expire."""

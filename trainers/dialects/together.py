@@ -20,7 +20,6 @@ from trainers.errors import InvalidResponse, Refused
 from trainers.payloads import Json
 from trainers.types import (
     FINAL_STATUSES,
-    Checkpoint,
     Event,
     Hyperparameter,
     Job,
@@ -148,21 +147,6 @@ class Together(Dialect):
     def events(self, job_id: str, limit: int = 20) -> tuple[Event, ...]:
         action = self._action(f"asking for the events of job {job_id!r}")
         return tuple(payloads.event(row, action) for row in islice(self._event_rows(job_id, action), limit))
-
-    def checkpoints(self, job_id: str) -> tuple[Checkpoint, ...]:
-        action = self._action(f"asking for the checkpoints of job {job_id!r}")
-        rows = self._rows_under("data", f"{self._job_path(job_id)}/checkpoints", action)
-        ours = (
-            {
-                "id": raw.get("object_id") or raw.get("path"),
-                "step_number": raw.get("step"),
-                "created_at": seconds(raw, "created_at"),
-                "fine_tuned_model_checkpoint": raw.get("object_name"),
-                "result_files": [raw.get("path")],
-            }
-            for raw in rows
-        )
-        return tuple(payloads.checkpoint(row, action) for row in ours)
 
     def metrics(self, job: Job) -> tuple[Metric, ...]:
         action = self._action(f"reading the results of job {job.id!r}")
