@@ -20,7 +20,7 @@ from concurrent.futures.process import BrokenProcessPool
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
-from multiprocessing import get_context
+from multiprocessing import get_context, parent_process
 from typing import Any, ParamSpec, TypeVar
 
 _P = ParamSpec("_P")
@@ -141,6 +141,18 @@ def _never_begun(key: str) -> None:
     raise KeyError(key)
 
 
+def _prepare_process(memory: int) -> None:
+    """Limits a worker's memory, and ends the worker when its parent dies: it would wait for tasks for ever."""
+    limit_memory(memory)
+    if parent := parent_process():
+
+        def end_with_parent() -> None:
+            parent.join()
+            os._exit(1)
+
+        threading.Thread(target=end_with_parent, daemon=True).start()
+
+
 @dataclass
 class _Child:
     """One worker process, with one task at a time. It is started for its first task, and again after it was lost."""
@@ -195,6 +207,6 @@ class _Child:
         if self._pool is None:
             # spawn: a forked child would inherit locks held by other threads
             spawn = get_context("spawn")
-            self._pool = ProcessPoolExecutor(1, spawn, initializer=limit_memory, initargs=(self.memory,))
+            self._pool = ProcessPoolExecutor(1, spawn, initializer=_prepare_process, initargs=(self.memory,))
             self._process = self._pool.submit(os.getpid)
         return self._pool

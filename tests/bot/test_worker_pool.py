@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import resource
 import signal
+import subprocess
 import sys
 import time
 from collections.abc import Iterator
@@ -18,6 +19,7 @@ from bot.cli.options import EXIT_UNUSABLE, limited_memory
 from bot.services.dataset_worker import inspect
 from bot.worker_pool import MEMORY_BYTES, WorkerPool, WorkerStopped
 from demo.workspace import wait_until
+from tests.bot.cli_runner import ROOT
 from trainers.dataset import Columns, read
 
 
@@ -191,3 +193,28 @@ def test_an_inspection_finds_rows_beyond_the_models_limit(tmp_path: Path) -> Non
     )
     findings = inspection.report.findings
     assert sum(finding.count for finding in findings if finding.code == "row_too_long") == 20
+
+
+KILLED_PARENT = """\
+import os, time
+from bot.worker_pool import WorkerPool
+if __name__ == "__main__":
+    pool, worker = WorkerPool(1), None
+    while not (worker := pool.poll("a", os.getpid)):
+        time.sleep(0.02)
+    print(worker, flush=True)
+    time.sleep(60)
+"""
+
+
+def test_a_worker_ends_when_its_parent_is_killed(tmp_path: Path) -> None:
+    script = tmp_path / "parent.py"
+    script.write_text(KILLED_PARENT)
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    with subprocess.Popen(
+        [sys.executable, str(script)], stdout=subprocess.PIPE, text=True, env=environment
+    ) as parent:
+        assert parent.stdout is not None
+        worker = int(parent.stdout.readline())
+        parent.kill()
+    wait_until(lambda: not Path(f"/proc/{worker}").exists(), "the worker's end")
