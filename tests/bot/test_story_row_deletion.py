@@ -101,7 +101,7 @@ def test_a_model_in_use_is_deleted_if_it_was_trained_on_the_row(make_world: Make
 
     assert alias_target(world) == model
     assert "is deleted" in delete_lines(world, 2, confirm)
-    assert "tickets-1 is in use and is deleted too" in questions[0] and "1 version, 1 run" in questions[0]
+    assert "tickets-1 is in use and is deleted too" in questions[0] and "1 version and 1 run" in questions[0]
     assert world.provider.service.deleted_models == {model} and alias_target(world) is None
     assert is_erased(world) and world.files_at_provider() == []
     assert world.store.promotions.current("tickets") is None

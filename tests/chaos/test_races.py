@@ -71,10 +71,11 @@ def test_an_approval_and_a_new_plan_at_once_start_one_of_the_two(world: World) -
     assert states[0] in ("training", "evaluating", "cancelled") and states[1] == "awaiting_approval", states
 
 
-def test_a_price_and_budget_changed_after_the_approval_change_no_approved_plan(world: World) -> None:
-    """The stored plan was approved, with its price list; the new figures apply to the next plan."""
+def test_a_lower_price_and_budget_after_the_approval_change_no_approved_plan(world: World) -> None:
+    """The stored plan was approved, with its price list; the new figures apply to the next plan. A price that has
+    risen ends it (test_story_plan_integrity.py)."""
     run = world.start_approved()
-    world.rules.training, world.rules.budget = "800.00", "0.01"
+    world.rules.training, world.rules.budget = "0.80", "0.01"
     world.restart()
     world.tick_until_state("done")
     assert world.jobs() == 1
