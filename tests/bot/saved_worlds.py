@@ -10,11 +10,13 @@ import copy
 import shutil
 import time
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import dataclass
 from functools import wraps
 from pathlib import Path
 from typing import Any, Concatenate, ParamSpec
 
+from storage.driver import sqlite3
 from tests.bot.world import World
 
 P = ParamSpec("P")
@@ -55,9 +57,16 @@ class SavedWorld:
 
 
 def _save(world: World, data: Path) -> SavedWorld:
-    place = world.service.settings.data
+    place, database = world.service.settings.data, world.service.settings.database
     world.stop()
-    shutil.copytree(place, data)
+    # A thread that ends late closes its connection, and the last one deletes the WAL: SQLite copies both as one.
+    shutil.copytree(place, data, ignore=shutil.ignore_patterns(f"{database.name}*"))
+    with (
+        closing(sqlite3.connect(database)) as source,
+        closing(sqlite3.connect(data / database.name)) as target,
+    ):
+        source.backup(target)
+    (data / database.name).chmod(0o600)
     world.boot()
     return SavedWorld(
         data,
@@ -71,7 +80,7 @@ def _save(world: World, data: Path) -> SavedWorld:
 def _restore(world: World, saved: SavedWorld) -> None:
     place = world.service.settings.data
     world.stop()
-    shutil.rmtree(place)
+    shutil.rmtree(place, ignore_errors=True)  # the WAL may vanish meanwhile
     shutil.copytree(saved.data, place)
     for target, fields in ((world.slack._state, saved.slack), (world.provider.service, saved.provider)):
         for name, value in copy.deepcopy(fields).items():
