@@ -8,6 +8,7 @@ import stat
 import subprocess
 import sys
 import threading
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -218,16 +219,20 @@ def test_one_of_sixteen_threads_wins_a_guarded_update(store: Store) -> None:
 
 
 def test_a_read_and_a_write_in_one_transaction_lose_no_update(tmp_path: Path) -> None:
+    """The second thread reads only once the first has written: it would write back what the first has changed."""
     database = open_counter(tmp_path / "finetune.db")
+    has_read = threading.Barrier(2)
 
     def add(_: int) -> None:
-        for _again in range(5):
-            with database.immediate():
-                value = database.value("SELECT value FROM counters WHERE name = 'a'")
-                database.change("UPDATE counters SET value = ? WHERE name = 'a'", (value + 1,))
+        with database.immediate():
+            value = database.value("SELECT value FROM counters WHERE name = 'a'")
+            with suppress(threading.BrokenBarrierError):
+                has_read.wait(0.2)  # broken if the other one waits for this transaction to end
+            database.change("UPDATE counters SET value = ? WHERE name = 'a'", (value + 1,))
 
-    run_at_once(THREADS, add)
-    assert database.value("SELECT value FROM counters") == THREADS * 5
+    run_at_once(2, add)
+    assert has_read.broken
+    assert database.value("SELECT value FROM counters") == 2
     database.close()
 
 
