@@ -1,9 +1,9 @@
 """`python -m benchmarks.chaos [PART] [--kills=N]`: kills, crash sweep, syncs, mutants; all counts come from the peers'
 own records.
 
-Without PART everything runs in parallel, in about nine minutes on two cores. Exits with 1 if anything was duplicated,
-lost, unposted, overspent or left running, or if a mutant survived. `--kills` is the number of kills per storm, default
-200, and 40 for a whole run at a vendor.
+Without PART everything runs in parallel, in about a quarter of an hour on two cores. Exits with 1 if anything was
+duplicated, lost, unposted, overspent or left running, or if a mutant survived. `--kills` is the number of kills per
+storm, default 200, and 40 for a whole run at a vendor.
 """
 
 from __future__ import annotations
