@@ -1,20 +1,10 @@
 """The team's decision about a plan: approvals, a rejection, or expiry. Also checks that the approvals still count
-before a job is created.
-
-Once the plan is posted, a vendor is asked what the job would cost there, so that approvers see its figure beside ours.
-No row may leave before the approval, and a vendor prices tokens and not their meaning. So it gets a stand-in: a file
-with as many rows and tokens that repeats one word, which is deleted afterwards.
-"""
+before a job is created."""
 
 from __future__ import annotations
 
-import hashlib
-import json
 import logging
-import tempfile
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 from bot.cards import plans as plan_views
 from bot.cards.blocks import escape
@@ -43,17 +33,14 @@ from bot.services import (
     estimate_requests,
     notifications,
     plans,
+    vendor_estimates,
 )
 from bot.services.data_policy import Forbidden, Unsure
 from bot.services.datasets import CheckedDataset
-from bot.services.provider_jobs import UploadedFiles, delete_uploads, job_spec, record_uploads
-from bot.values.runs import Progress, Refusal, VendorEstimate
+from bot.values.runs import Progress, Refusal
 from storage.records import Run
-from trainers.client import Trainer
-from trainers.errors import Refused, TrainerError
-from trainers.money import to_micros, usd_micros
-from trainers.tokens import count_chat
-from trainers.types import JobEstimate, Message
+from trainers.errors import TrainerError
+from trainers.money import usd_micros
 
 LOOK_FOR_EXPIRY_S = 60.0
 
@@ -192,11 +179,11 @@ def expire_or_wait(context: AppContext, run: Run) -> None:
 
 def _ask_vendor(context: AppContext, run: Run, plan: Plan) -> None:
     """Adds the vendor's own estimate to the card. A plan that the vendor refuses is withdrawn."""
-    now, answer = context.clock(), ask_vendor(context, run, plan)
+    now, answer = context.clock(), vendor_estimates.ask(context, run, plan)
     if isinstance(answer, str):
         _close(context, run, "cancelled", f"Withdrawn before anybody spent time on it: {escape(answer)}")
     elif answer is None:
-        context.store.runs.move(run, run.state, now=now, next_at=now + AGAIN_S)
+        context.store.runs.move(run, run.state, now=now, next_at=now + vendor_estimates.AGAIN_S)
     elif answer.micros is None and not answer.why:
         context.store.runs.move(run, run.state, now=now, tries=1)
     else:
@@ -412,69 +399,3 @@ def void_approvals(context: AppContext, run: Run, lapsed: LapsedApprovals) -> No
         message = plan_views.voided_card(moved, plan, lapsed.reason, notifications.link_to(context, moved))
         context.post(run.channel, message.letter(), dedupe=f"void {run.id} {now}")
         notifications.tell_requester(context, moved, message.text, once=f"void dm {run.id} {now}")
-
-
-AGAIN_S, PATIENCE_S = 5.0, 90.0
-MOST_TOKENS = 50_000_000  # a stand-in file of 200 MB
-NO_CREDIT = (402, 403)  # statuses with which a vendor refuses an account that can't pay
-SHORTEST = (Message("user", "the"), Message("assistant", "the"))
-
-
-def ask_vendor(context: AppContext, run: Run, plan: Plan) -> VendorEstimate | str | None:
-    """Returns the vendor's estimate, None if it has to be asked again in `AGAIN_S`, or as a text why the vendor would
-    not train for this account."""
-    trainer = context.trainers.get(run.provider)
-    tokens = plan.training_tokens // int(dict(plan.hyperparameters).get("n_epochs", 1))
-    if trainer is None or not trainer.provider.can("estimate"):
-        return VendorEstimate()
-    if plan.method != "supervised" or tokens > MOST_TOKENS:
-        return VendorEstimate(why="the file to ask with would be too large" if tokens > MOST_TOKENS else "")
-    try:
-        answer = _ask_with_stand_in(context, trainer, run, plan, tokens)
-    except Refused as refused:
-        if refused.status in NO_CREDIT:
-            return str(refused)
-        return VendorEstimate(why=str(refused))
-    except TrainerError as trouble:
-        answer = JobEstimate(None, why=str(trouble))
-    if answer.usd is not None:
-        return VendorEstimate(to_micros(answer.usd), is_affordable=answer.is_affordable)
-    is_late = context.clock() - run.state_since > PATIENCE_S
-    return VendorEstimate(why=answer.why or "it was not ready in time") if is_late else None
-
-
-def _ask_with_stand_in(
-    context: AppContext, trainer: Trainer, run: Run, plan: Plan, tokens: int
-) -> JobEstimate:
-    """Uploads the stand-in and asks for its price. While the vendor is still checking the file it stays there for the
-    next attempt; `delete_unneeded_uploads` deletes it if there is none."""
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "tokens.jsonl"
-        with path.open("w", encoding="utf-8") as file:
-            file.writelines(stand_in_rows(plan.n_train, tokens))
-        with path.open("rb") as written:
-            sha256 = hashlib.file_digest(written, "sha256").hexdigest()
-        record_uploads(context, plan.provider, {sha256})
-        file_id = trainer.upload(path, sha256)
-    try:
-        answer = trainer.estimate(job_spec(run, plan, UploadedFiles(file_id)))
-    except Refused:
-        delete_uploads(context, trainer, {sha256}, f"run {run.id}")
-        raise
-    if answer.usd is not None:
-        delete_uploads(context, trainer, {sha256}, f"run {run.id}")
-    return answer
-
-
-def stand_in_rows(rows: int, tokens: int) -> Iterator[str]:
-    """Yields `rows` chats as lines of JSON, with `tokens` tokens in total, or more if even chats of two words exceed
-    that."""
-    least = count_chat([SHORTEST]).total[0]
-    mean, more = divmod(tokens, rows)
-    for number in range(rows):
-        extra = max(0, mean + (number < more) - least)
-        chat = [
-            {"role": "user", "content": "the" + " the" * extra},
-            {"role": "assistant", "content": "the"},
-        ]
-        yield json.dumps({"messages": chat}) + "\n"
