@@ -156,6 +156,15 @@ def left_out(arms: Sequence[ArmProgress]) -> list[str]:
     ]
 
 
+def fewer_examples(plan: LadderPlan) -> list[str]:
+    """A line that says that the prompts hold fewer examples than were asked for; unescaped."""
+    there = max((arm.examples for arm in plan.arms if arm.rung == "kshot"), default=0)
+    if not there or there >= plan.shots_asked:
+        return []
+    rows = f"only {pluralize(there, 'training row')} can be shown as {'an example' if there == 1 else 'examples'}"
+    return [f"{plan.shots_asked} examples were asked for, but {rows}."]
+
+
 def shots_notes(tried: Sequence[ShotsTried]) -> list[str]:
     """Lines that give the score of each number of examples; unescaped."""
     return [

@@ -11,7 +11,7 @@ from typing import Any
 from bot.cards import evaluation_results, judge_agreement, learning_curves, prompt_search
 from bot.cards.blocks import CardBlock
 from bot.cards.candidates import LONG_NAMES, bar_share
-from bot.cards.evaluations import declined, left_out
+from bot.cards.evaluations import declined, fewer_examples, left_out
 from bot.cards.words import TerminalSpelling, pluralize
 from bot.cli.datasets import EvaluationRows, holdout_notes
 from bot.cli.estimates import verdict_json
@@ -41,7 +41,7 @@ def baseline_parts(measured: EvaluationResult, rows: EvaluationRows, file: Path)
             f"Not measured: {names}, as no model is configured. Name one with --model, like openai/gpt-4o-mini, whose "
             "key is in .env, or add a base model under [trainer.models] in finetune.toml."
         )
-    notes += [*holdout_notes(rows), *judged[:1], *left_out(measured.arms)]
+    notes += [*holdout_notes(rows), *judged[:1], *fewer_examples(measured.plan), *left_out(measured.arms)]
     is_labelled = bool(ladder.rungs) and ladder.rungs[0].scoring == "label"
     how_read = HOW_READ if is_labelled else None
     verdict = measured.estimated.verdict

@@ -110,30 +110,29 @@ def evaluate(
         plan = _plan(session, wanted, rows)
         if isinstance(plan, Refusal):
             return plan
-        questions = session.folder
-        keys = evaluation_worker.prepare(plan, rows.files, questions, SEED)
+        plan, keys = _write_questions(session, plan)
         refusal = _check_cost(session, plan, keys)
         if refusal:
             return refusal
         if plan.chooses_shots:
-            plan = _choose_shots(session, plan)
-            keys = evaluation_worker.prepare(plan, rows.files, questions, SEED)
+            plan, keys = _write_questions(session, _choose_shots(session, plan))
         searched = _search_prompt(session, plan)
         if searched.plan is not plan:
-            plan = searched.plan
-            keys = evaluation_worker.prepare(plan, rows.files, questions, SEED)
+            plan, keys = _write_questions(session, searched.plan)
         free = [_answer_free(session, plan, arm, keys[arm]) for arm in plan.arms if arm.is_free]
         unread = [ArmProgress(arm, 0, failed=keys.failed) for arm, keys in keys.items() if keys.failed]
         model_keys = {arm: keys.keys for arm, keys in keys.items() if arm.model and not keys.failed}
-        evaluation = Evaluation(OWNER, model_keys, partial(evaluation_worker.read_questions, questions, plan))
+        evaluation = Evaluation(
+            OWNER, model_keys, partial(evaluation_worker.read_questions, session.folder, plan)
+        )
         arms = (*free, *unread, *wait_for_answers(session, evaluation))
         failed = [arm.failed for arm in arms if arm.failed is not None]
-        if len(failed) == len(plan.arms):
+        if len(failed) == len(arms):
             return Refusal(" ".join(dict.fromkeys(failed)))
         by_candidate = evaluation_engine.replies(session, evaluation_worker.keys_by_candidate(keys), arms)
-        replies = {arm: by_candidate[arm] for arm in plan.arms if arm in by_candidate}
+        replies = {arm: by_candidate[arm] for arm in keys if arm in by_candidate}
         verdicts = _run_judge(session, plan, _texts(replies))
-    conclusion = judge_worker.conclude(plan, replies, verdicts, rows.files, questions, time.time())
+    conclusion = judge_worker.conclude(plan, replies, verdicts, rows.files, session.folder, time.time())
     evidence = Evidence(bar=plan.bar, ladder=conclusion.ladder)
     estimated = make_estimate(
         settings, plan.dataset, rows.report, Question(), utc_today(), evidence, reachable=session.trainers
@@ -145,6 +144,14 @@ def evaluate(
     return EvaluationResult(
         plan, conclusion.ladder, estimated, arms, conclusion.judge, skipped, searched.progress
     )
+
+
+def _write_questions(
+    session: LlmSession, plan: LadderPlan
+) -> tuple[LadderPlan, Mapping[MeasuredCandidate, ArmKeys]]:
+    """Writes all candidates' questions. Returns the plan with the candidates as they could be built, and the keys."""
+    keys = evaluation_worker.prepare(plan, session.files, session.folder, SEED)
+    return plan.built_as(keys), keys
 
 
 def learning_curve(

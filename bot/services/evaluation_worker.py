@@ -33,7 +33,10 @@ from trainers.json_values import from_object
 from trainers.tokens import Encoding, count_prompts, count_texts, encoding_of
 from trainers.types import Message
 
-SHOTS = 10
+NOTHING_TO_SHOW = (
+    "none of the training rows can be shown as an example, because all of them offer or call functions, which not "
+    "every model can read in a prompt."
+)
 MAX_TOKENS_VERDICT = 24
 LEAST_TOKENS_TEXT, MOST_TOKENS_TEXT = 256, 2_048
 LEAST_TOKENS_LABEL, ROOM_AROUND_LABEL = 16, 8
@@ -70,16 +73,24 @@ class JudgedCurve:
 def prepare(plan: LadderPlan, files: Path, folder: Path, seed: int) -> Mapping[Candidate, ArmKeys]:
     """Writes each candidate's questions into `folder`. The same plan gives the same questions.
 
-    Examples and passages come from the training rows and the team's documents, never from the holdout.
+    Examples and passages come from the training rows and the team's documents, never from the holdout. If there are
+    fewer examples than a candidate asks for, it is named by their number (`LadderPlan.built_as`); if there are none, it
+    fails.
     """
     train, holdout = examples(files, plan.train_sha256), examples(files, plan.holdout_sha256)
+    plan = replace(plan, arms=tuple(dict.fromkeys(_as_built(arm, train, seed) for arm in plan.arms)))
     nearest: Mapping[Candidate, Nearest] = {}
-    keys: dict[Candidate, ArmKeys] = {}
+    failures: dict[Candidate, str] = {}
     try:
         folder.mkdir(parents=True, exist_ok=True)
         nearest = look_up(plan, train, holdout, files, folder / VECTORS)
     except EncoderError as error:
-        keys = {arm: ArmKeys((), (), failed=str(error)) for arm in plan.arms if arm.rung == "retrieval"}
+        failures = {arm: str(error) for arm in plan.arms if arm.rung == "retrieval"}
+    without = {arm for arm, its in nearest.items() if its.retrieval.k == 0}
+    if not prompts.can_be_shown(train):
+        without.update(arm for arm in plan.arms if arm.rung == "kshot" and arm.shots != 0)
+    failures |= dict.fromkeys(without, NOTHING_TO_SHOW)
+    keys = {arm: ArmKeys((), (), failed=why) for arm, why in failures.items()}
     messages = {
         arm: _build_prompts(arm, plan, train, holdout, nearest.get(arm), seed)
         for arm in plan.arms
@@ -87,8 +98,20 @@ def prepare(plan: LadderPlan, files: Path, folder: Path, seed: int) -> Mapping[C
     }
     tools = [prompts.tools_of(row) for row in holdout]
     keys |= keys_of_arms(plan, [arm for arm in plan.arms if arm not in keys], messages, tools, seed)
-    keys |= {arm: replace(keys[arm], retrieval=its.retrieval) for arm, its in nearest.items()}
+    keys |= {
+        arm: replace(keys[arm], retrieval=its.retrieval)
+        for arm, its in nearest.items()
+        if arm not in failures
+    }
     return write_arms(plan, keys, messages, tools, folder)
+
+
+def _as_built(arm: Candidate, train: Sequence[Example], seed: int) -> Candidate:
+    """Returns the candidate with the number of examples that the training rows have for it."""
+    if arm.rung != "kshot":
+        return arm
+    drawn = len(prompts.balanced_shots(train, arm.examples, seed))
+    return arm if drawn in (0, arm.examples) else replace(arm, shots=drawn)
 
 
 def keys_of_arms(
@@ -297,7 +320,7 @@ def _build_prompts(
         case "optimised":
             return [prompts.zero_shot(row, plan.labels, plan.optimised) for row in holdout]
         case "kshot":
-            shots = prompts.balanced_shots(train, SHOTS if arm.shots is None else arm.shots, seed)
+            shots = prompts.balanced_shots(train, arm.examples, seed)
             return [prompts.k_shot(row, plan.labels, plan.prompt, shots) for row in holdout]
         case "retrieval" if nearest:
             if nearest.passages:

@@ -177,6 +177,9 @@ def _prepare(step: LadderStep) -> None:
     context, plan, keys = step.context, step.plan, step.load_keys()
     if keys is None:
         return
+    if plan.built_as(keys) is not plan:
+        replace(step, plan=plan.built_as(keys)).save()
+        return
     evaluation = step.evaluation(keys)
     arms = [
         ArmProgress(candidate, len(its.keys), failed=its.failed, work=its.work)

@@ -87,7 +87,8 @@ MOST_ROWS = 40
 def prepare(plan: LadderPlan, files: Path, folder: Path, seed: int) -> Mapping[Candidate, ArmKeys]:
     """Writes questions about some training rows into a folder of their own, with examples from the other rows."""
     rows, others = _split_rows(examples(files, plan.train_sha256), seed)
-    shots_of = {count: prompts.balanced_shots(others, count, seed) for count in TRIED}
+    drawn = [prompts.balanced_shots(others, count, seed) for count in TRIED]
+    shots_of = {len(shots): shots for shots in drawn}  # fewer rows than asked for are tried once
     messages = {
         replace(arm, shots=count): [prompts.k_shot(row, plan.labels, plan.prompt, shots) for row in rows]
         for arm in plan.arms

@@ -359,6 +359,7 @@ def details(context: AppContext, number: int, person: str, channel: str) -> Sequ
         notes=[
             *_judge_notes(plan, progress.judge, ladder, people),
             *views.shots_notes(progress.shots),
+            *views.fewer_examples(plan),
             *views.left_out(progress.arms),
             *views.declined(progress.arms),
             *_withheld_notes(plan),
@@ -429,6 +430,7 @@ def result_card(
         notes=[
             *([prompt_views.outcome(progress.search)] if progress.search else []),
             *judged[:1],
+            *views.fewer_examples(plan),
             *views.left_out(progress.arms),
         ],
         for_people=bool(pairs and pairs.rows and for_people),

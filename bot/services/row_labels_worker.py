@@ -209,14 +209,19 @@ def write_version(
 
 
 def _apply_label(row: Example, decided: Mapping[str, str | None]) -> Example | None:
-    key, plain = question_key(row).hex(), replace(row, row=None)
-    # A row with tools or weights is left as it is, but one that only has an id beside its messages can be changed.
-    if key not in decided or (row.row is not None and row.row != chat_row(plain)):
+    key = question_key(row).hex()
+    # The answer of a row with tools may be a call, so nobody is asked for its label.
+    if key not in decided or row.uses_tools:
         return row
     label = decided[key]
     if label is None:
         return None
-    return replace(plain, messages=(*row.prompt, replace(row.messages[-1], content=label)))
+    changed = replace(row, messages=(*row.prompt, replace(row.messages[-1], content=label)))
+    if row.row is None:
+        return changed
+    written = orjson.loads(row.row)
+    written["messages"][-1]["content"] = label
+    return replace(changed, row=orjson.dumps(written))
 
 
 def _question_text(row: Example) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -52,6 +52,7 @@ class LadderPlan(VersionPlan, JsonValue):
     `teaches` is the number of a labelling: the only candidate then labels that batch's rows, which take the holdout's
     place, and nothing is scored. `optimised` is the prompt of the rung `optimised`: from an earlier measurement, or the
     one that `search` has found. With `chooses_shots` the number of examples is chosen on training rows first.
+    `shots_asked` is the number that was asked for, if the training rows have fewer; 0 if they have enough.
     `promotes` is the tuned model that is deployed if it turns out better; the rows are then the sealed ones. `encoder`
     is the one that the rungs `encoder` and `retrieval` use. `longest_answer` is the tokens of the dataset's longest
     answer.
@@ -79,6 +80,15 @@ class LadderPlan(VersionPlan, JsonValue):
     chooses_shots: bool = False
     encoder: str = ""
     longest_answer: int = 0
+    shots_asked: int = 0
+
+    def built_as(self, arms: Iterable[Candidate]) -> LadderPlan:
+        """Returns the plan with the candidates as they could be built."""
+        built = tuple(arms)
+        if set(built) == set(self.arms):
+            return self
+        wanted = [arm.examples for arm in self.arms if arm.rung == "kshot"]
+        return replace(self, arms=built, shots_asked=max(wanted, default=0))
 
     def room(self, model: str) -> int:
         """Tokens that this model may spend on thinking, on top of its longest answer."""

@@ -66,6 +66,20 @@ def test_rows_with_other_fields_beside_their_messages_are_relabelled_too(tmp_pat
     assert [row.answer for row in rows] == ["shipping", "refund"]
 
 
+def test_rows_with_names_and_weights_are_relabelled_and_keep_them(tmp_path: Path) -> None:
+    named = json.loads(json.dumps(CHATS))
+    for chat in named:
+        chat["messages"][1]["name"] = "customer"
+        chat["messages"][2]["weight"] = 1
+    before = store_file(tmp_path, "\n".join(map(json.dumps, named)) + "\n", "tickets.jsonl")
+    written = write_version(before, {keys_by_question(before)["money back"]: "refund"}, [])
+    lines = read_lines(tmp_path / written.sha256)
+    assert lines[1]["messages"][1:] == [
+        {"role": "user", "content": "money back", "name": "customer"},
+        {"role": "assistant", "content": "refund", "weight": 1},
+    ]
+
+
 def test_a_table_becomes_objects_without_the_instructions_that_a_check_adds(tmp_path: Path) -> None:
     before = store_file(
         tmp_path, 'id,text,label\n1,"a, ""quoted""\nline",billing\n2,second,refund\n', "t.csv", "Classify."

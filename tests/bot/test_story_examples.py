@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import csv
+import io
+import json
 from typing import Any
 
 import pytest
@@ -12,9 +15,10 @@ from bot.services import evaluation_worker
 from bot.values.evaluations import LadderProgress
 from demo.people import ANA, BEN
 from tests.bot.measurements import BASELINE, CHAT, PRICES, ladder_of, measure, measurement, until, until_asked
-from tests.bot.props import LABELS
+from tests.bot.props import LABELS, tickets_csv
 from tests.bot.world import MakeWorld, Rules, World
 from trainers.dataset import Report
+from trainers.evaluation.results import Ladder
 
 EXAMPLES = f"{BASELINE} rungs=zero,kshot"
 
@@ -93,3 +97,55 @@ def test_a_person_may_set_the_number_of_examples(world: World) -> None:
     }
     assert shots == {0, 3}
     assert "from 1 to 50, or auto" in world.type(f"{EXAMPLES} shots=many")
+
+
+def copies_from_examples(model: str, messages: list[dict[str, Any]]) -> str:
+    """Says the right label if the prompt has examples, and 'billing' otherwise."""
+    right = next(label for label in LABELS if label in messages[-1]["content"])
+    return right if any(message["role"] == "assistant" for message in messages) else "billing"
+
+
+def chats(rows: int, **answer: object) -> str:
+    """The tickets as chats whose answers have these further keys."""
+    tickets = csv.DictReader(io.StringIO(tickets_csv(rows)))
+    messages = [
+        [{"role": "user", "content": row["text"]}, {"role": "assistant", "content": row["label"], **answer}]
+        for row in tickets
+    ]
+    return "\n".join(json.dumps({"messages": each}) for each in messages)
+
+
+def scores(ladder: Ladder) -> dict[str, float]:
+    return {rung.arm.rung: rung.score for rung in ladder.rungs}
+
+
+def test_chats_dumped_by_the_openai_package_are_shown_as_examples(make_world: MakeWorld) -> None:
+    world = make_world(Rules(more=PRICES))
+    dumped = chats(60, refusal=None, tool_calls=None, annotations=[], weight=None)
+    world.upload_and_check(dumped, file="tickets.jsonl")
+    world.provider.service.answer = copies_from_examples
+    ladder = measure(world, f"{BASELINE} rungs=zero,kshot,retrieval")
+    assert scores(ladder)["kshot"] == scores(ladder)["retrieval"] == 1.0 > scores(ladder)["zero"]
+
+
+def test_fewer_examples_than_asked_for_are_named_by_their_number(make_world: MakeWorld) -> None:
+    world = make_world(Rules(more=PRICES))
+    world.upload_and_check(tickets_csv(12))
+    world.provider.service.answer = copies_from_examples
+    ladder = measure(world, EXAMPLES)
+    train = Report.from_json(str(world.dataset().report)).n_train
+    assert train < 10
+    assert [(rung.arm.rung, rung.arm.shots) for rung in ladder.rungs] == [("zero", None), ("kshot", train)]
+    card = world.find_message("Measurement m1", f"{train} examples")
+    assert f"10 examples were asked for, but only {train} training rows can be shown" in card
+
+
+def test_a_candidate_without_a_single_example_is_left_out_with_the_reason(make_world: MakeWorld) -> None:
+    world = make_world(Rules(more=PRICES))
+    tool = {"type": "function", "function": {"name": "find", "parameters": {}}}
+    offering = [{**json.loads(line), "tools": [tool]} for line in chats(60).splitlines()]
+    world.upload_and_check("\n".join(map(json.dumps, offering)), file="tickets.jsonl")
+    ladder = measure(world, f"{BASELINE} rungs=zero,kshot,retrieval")
+    assert set(scores(ladder)) == {"zero"}
+    card = world.find_message("Measurement m1", "Left out")
+    assert "none of the training rows can be shown as an example" in card

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import lru_cache
 from typing import Any, cast, get_args
@@ -19,7 +20,17 @@ import orjson
 
 from trainers.dataset.checks import Fault, Rule
 from trainers.dataset.preference_pairs import Pair, is_pair, parse_pair
-from trainers.dataset.rows import Example, Format, Limits, is_blank, to_printable
+from trainers.dataset.rows import (
+    MESSAGE_KEYS,
+    Example,
+    Format,
+    Limits,
+    is_blank,
+    is_empty,
+    text_of_content,
+    to_printable,
+    written_message,
+)
 from trainers.dataset.sensitive_data import faults_in
 from trainers.types import Message, Role
 
@@ -79,16 +90,6 @@ _PLAIN_ROLES = _ROLES - {"tool"}
 _KEY = re.compile(rb'"[ \t\r\n]*:')
 _ESCAPED_SURROGATE = re.compile(r"\\u[dD][89abAB]")
 ROW_KEYS = ("messages", "tools", "functions", "parallel_tool_calls")
-_MESSAGE_KEYS = (
-    "role",
-    "content",
-    "name",
-    "weight",
-    "tool_calls",
-    "tool_call_id",
-    "function_call",
-    "refusal",
-)
 
 
 def parse_row(line: int, raw: bytes, limits: Limits) -> tuple[Format, Example] | Fault:
@@ -275,10 +276,34 @@ def chat_example(line: int, row: dict[str, Any], limits: Limits) -> tuple[Format
     fault = _tools_fault(row) or _order_fault(raw_messages)
     if fault:
         return fault
-    written = {key: row[key] for key in ROW_KEYS if key in row}
-    written["messages"] = [{key: m[key] for key in _MESSAGE_KEYS if key in m} for m in raw_messages]
-    dropped = (row.keys() - ROW_KEYS).union(*[message.keys() - _MESSAGE_KEYS for message in raw_messages])
-    return "chat", Example(line, tuple(messages), orjson.dumps(written), tuple(dropped))
+    written = _written_row(row, raw_messages)
+    dropped = _dropped_keys(row, ROW_KEYS).union(
+        *[_dropped_keys(message, MESSAGE_KEYS) for message in raw_messages]
+    )
+    return "chat", Example(
+        line, tuple(messages), orjson.dumps(written), tuple(dropped), uses_tools=_uses_tools(written)
+    )
+
+
+def _written_row(row: dict[str, Any], messages: list[dict[str, Any]]) -> dict[str, Any]:
+    """Returns a valid row as trainers get it, without keys that are empty or that no trainer reads."""
+    written = {key: row[key] for key in ROW_KEYS if not is_empty(row.get(key))}
+    if not _definitions(row):
+        written.pop("parallel_tool_calls", None)  # vendors refuse it where no tools are offered
+    written["messages"] = [written_message(message) for message in messages]
+    return written
+
+
+def _dropped_keys(value: dict[str, Any], written: Sequence[str]) -> set[str]:
+    """Returns the keys that hold something and are not written."""
+    return {key for key in value.keys() - written if not is_empty(value[key])}
+
+
+def _uses_tools(written: dict[str, Any]) -> bool:
+    """True for a row that offers functions or calls one. Answers of tools follow calls."""
+    if _definitions(written):
+        return True
+    return any("tool_calls" in message or "function_call" in message for message in written["messages"])
 
 
 def _plain_message(raw: Any) -> Message | None:
@@ -301,7 +326,7 @@ def _parse_message(number: int, raw: Any) -> Message | Fault:
         return Fault(UNKNOWN_ROLE, f"has an unknown role in message {number}")
     if weight is not None and (type(weight) is not int or weight not in (0, 1) or role != "assistant"):
         return Fault(BAD_WEIGHT, f"has a weight that is not allowed, in message {number}")
-    content = _text_of(raw.get("content"))
+    content = text_of_content(raw.get("content"))
     if content is None:
         return Fault(NOT_TEXT, f"has content that is not text, in message {number}")
     fault = _call_fault(number, raw)
@@ -313,19 +338,6 @@ def _parse_message(number: int, raw: Any) -> Message | Fault:
     if is_blank(content):
         return Fault(EMPTY_CONTENT, f"has an empty {role} message, number {number}")
     return Message(cast(Role, role), content, weight)
-
-
-def _text_of(content: Any) -> str | None:
-    """Returns the text, or the texts of its parts joined by newlines. Returns None if any part is not text."""
-    if content is None:
-        return ""
-    if type(content) is str:
-        return content
-    if type(content) is not list:
-        return None
-    texts = [part.get("text") for part in content if type(part) is dict and part.get("type") == "text"]
-    is_text = len(texts) == len(content) and all(type(text) is str for text in texts)
-    return "\n".join(cast(list[str], texts)) if is_text else None
 
 
 def definitions_text(row: bytes) -> str:
@@ -354,7 +366,7 @@ def asked_messages(row: bytes) -> tuple[Message, ...]:
     for raw in orjson.loads(row)["messages"]:
         extra = {name: raw[name] for name in _EXTRA if raw.get(name)}
         text = orjson.dumps(extra).decode() if extra else ""
-        messages.append(Message(raw["role"], _text_of(raw.get("content")) or "", extra=text))
+        messages.append(Message(raw["role"], text_of_content(raw.get("content")) or "", extra=text))
     return tuple(messages)
 
 

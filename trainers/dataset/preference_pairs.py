@@ -15,7 +15,7 @@ from typing import Any
 import orjson
 
 from trainers.dataset.checks import Fault, Findings, Rule
-from trainers.dataset.rows import JoinedTexts, is_blank
+from trainers.dataset.rows import JoinedTexts, is_blank, is_empty, written_message
 from trainers.dataset.sensitive_data import faults_of_texts
 from trainers.tokens import O200K, Encoding, Spread, count_texts, spread
 
@@ -43,7 +43,6 @@ NOT_ONE_ANSWER = Rule(
 _OPENAI = ("input", "preferred_output", "non_preferred_output")
 _PLAIN = ("prompt", "chosen", "rejected")
 _TOOLS = ("tools", "functions", "parallel_tool_calls")
-_MESSAGE_KEYS = ("role", "content", "name", "tool_calls", "tool_call_id", "function_call", "refusal")
 ANSWERS = frozenset(_PLAIN[1:])
 
 
@@ -94,8 +93,8 @@ def parse_pair(row: dict[str, Any]) -> Pair | Fault:
         if type(last) is not dict or last.get("role") != "assistant":
             return Fault(BAD_PAIR, f"has a {kind} answer that is not from the assistant")
         content = last.get("content")
-        is_empty = is_blank(content) if type(content) is str else not content
-        if is_empty and not last.get("tool_calls"):
+        says_nothing = is_blank(content) if type(content) is str else not content
+        if says_nothing and not last.get("tool_calls"):
             return Fault(BAD_PAIR, f"has an empty {kind} answer")
     ends_in_answer = type(prompt[-1]) is dict and prompt[-1].get("role") == "assistant"
     if ends_in_answer or len(preferred) != 1 or len(other) != 1:
@@ -104,13 +103,18 @@ def parse_pair(row: dict[str, Any]) -> Pair | Fault:
         return Fault(SAME_ANSWERS, "has the same answer twice")
     request = row["input"] if names == _OPENAI and type(row["input"]) is dict else row
     tools = {key: request[key] for key in _TOOLS if request.get(key)}
-    dropped = (row.keys() - {*names, *_TOOLS}) | (request.keys() - {*names, *_TOOLS, "messages"})
+    beside = {key: row[key] for key in row.keys() - {*names, *_TOOLS}}
+    inside = {key: request[key] for key in request.keys() - {*names, *_TOOLS, "messages"}}
+    dropped = [key for extra in (beside, inside) for key, value in extra.items() if not is_empty(value)]
     return Pair(prompt, preferred, other, tools, frozenset(dropped))
 
 
 def _written(messages: list[Any]) -> list[dict[str, Any]]:
-    """Returns the messages without keys that no trainer reads."""
-    return [{key: message[key] for key in _MESSAGE_KEYS if key in message} for message in messages]
+    """Returns the messages as trainers get them. Pairs have no weights."""
+    written = [written_message(message) for message in messages]
+    for message in written:
+        message.pop("weight", None)
+    return written
 
 
 SWAPPED = Rule(

@@ -25,6 +25,7 @@ from trainers.dataset.rows import (
     Format,
     Limits,
     is_blank,
+    text_of_content,
     to_printable,
 )
 from trainers.types import Message
@@ -224,8 +225,8 @@ def _asked_text(row: dict[str, Any], column: str | None) -> str:
         turns = [
             turn for turn in messages if isinstance(turn, dict) and turn.get("role") not in INSTRUCTION_ROLES
         ]
-        content = turns[0].get("content") if [turn.get("role") for turn in turns] == ["user"] else None
-        return content if isinstance(content, str) else ""
+        is_question = [turn.get("role") for turn in turns] == ["user"]
+        return (text_of_content(turns[0].get("content")) or "") if is_question else ""
     names = list(row)
     place = tables.find_text_column(names, column)
     return "" if place is None else tables.cell_text(row[names[place]])

@@ -7,12 +7,12 @@ import hashlib
 import re
 import unicodedata
 from bisect import bisect_right
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 from itertools import accumulate
 from operator import itemgetter
-from typing import Literal, TypeVar
+from typing import Any, Literal, TypeVar
 
 from trainers.types import Message
 
@@ -126,14 +126,16 @@ class Example:
     """One row: a conversation whose last message is the answer to learn. `line` is the line where it begins, from 1.
 
     The content of a message that calls tools is its text followed by the calls as JSON. Such a row also has its own
-    JSON in `row`, which is what gets written; `row` is None if the messages are complete. `dropped` are the names of
-    keys that are not written because no trainer reads them.
+    JSON in `row`, which is what gets written, and so has any other row whose line is more than roles and texts: names,
+    weights, empty keys. `uses_tools`: the row offers functions or calls them. `dropped` are the names of keys that are
+    not written because no trainer reads them.
     """
 
     line: int
     messages: tuple[Message, ...]
     row: bytes | None = None
     dropped: tuple[str, ...] = ()
+    uses_tools: bool = False
 
     @property
     def prompt(self) -> tuple[Message, ...]:
@@ -147,6 +149,51 @@ class Example:
     def system(self) -> str:
         """The instructions, or "" if there are none."""
         return "\n".join(m.content for m in self.messages if m.role in INSTRUCTION_ROLES)
+
+
+MESSAGE_KEYS = (
+    "role",
+    "content",
+    "name",
+    "weight",
+    "tool_calls",
+    "tool_call_id",
+    "function_call",
+    "refusal",
+)
+
+
+def is_empty(value: object) -> bool:
+    """True for null, and for a text, list or object without anything in it. 0 and false are values."""
+    return value is None or (isinstance(value, str | list | dict) and not value)
+
+
+def text_of_content(content: object) -> str | None:
+    """Returns the text of a message's content, or the texts of its parts joined by newlines. Returns None if any part
+    is not text."""
+    if content is None:
+        return ""
+    if isinstance(content, str):
+        return content
+    if not isinstance(content, list):
+        return None
+    parts = [part for part in content if isinstance(part, dict) and part.get("type") == "text"]
+    texts = [part["text"] for part in parts if isinstance(part.get("text"), str)]
+    return "\n".join(texts) if len(texts) == len(content) else None
+
+
+def written_message(message: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns a valid message as trainers get it: with one text as its content, and without keys that are empty or that
+    no trainer reads.
+
+    The openai package writes every key that a message could have, most of them as null, and some vendors refuse these.
+    """
+    written = {key: message[key] for key in MESSAGE_KEYS if not is_empty(message.get(key))}
+    if "content" in message and "content" not in written:
+        written["content"] = message["content"] or None  # an assistant that calls tools may say nothing
+    if isinstance(written.get("content"), list):
+        written["content"] = text_of_content(written["content"])
+    return written
 
 
 def is_blank(text: str) -> bool:
@@ -289,7 +336,8 @@ def default_system(task: Task) -> str:
 
 
 def with_system(examples: Iterable[Example], system: str) -> tuple[Example, ...]:
-    """Puts `system` before rows that have no instructions. Rows with instructions or tools are left unchanged."""
+    """Puts `system` before rows that have no instructions. Rows with instructions or with JSON of their own are left
+    unchanged."""
     first = Message("system", system)
     return tuple(
         e if e.system or e.row is not None else replace(e, messages=(first, *e.messages)) for e in examples

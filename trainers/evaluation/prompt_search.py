@@ -148,7 +148,7 @@ def search_task(
 ) -> SearchTask:
     """Draws the rows of a search. They have different questions and no tools, which not every model supports."""
     task: Task = "labels" if labels else "free_text"
-    drawn = list({question_key(row): row for row in train if row.row is None}.values())
+    drawn = list({question_key(row): row for row in train if not row.uses_tools}.values())
     random.Random(seed).shuffle(drawn)  # noqa: S311
     judged = min(MOST_JUDGED, len(drawn) // 2)
     return SearchTask(

@@ -85,14 +85,19 @@ def with_passages(
     return (*_with_instruction(messages, instruction), *_turns(messages))
 
 
+def can_be_shown(train: Sequence[Example]) -> bool:
+    """True if any row can be an example in a prompt."""
+    return any(not example.uses_tools for example in train)
+
+
 def balanced_shots(train: Sequence[Example], k: int, seed: int) -> tuple[Example, ...]:
     """Draws k rows with different questions, one per label in turn, and shuffles them. Returns fewer if there are not
-    enough. Rows with tools are left out, because not every model supports these."""
+    enough. Rows that offer or call tools are left out, because not every model supports these."""
     seen: set[bytes] = set()
     by_label: dict[str, list[Example]] = defaultdict(list)
     for example in train:
         key = question_key(example)
-        if key not in seen and example.row is None:
+        if key not in seen and not example.uses_tools:
             seen.add(key)
             by_label[example.answer.strip()].append(example)
 

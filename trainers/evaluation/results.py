@@ -25,6 +25,7 @@ RUNG_NAMES: tuple[RungName, ...] = (
 # These learn from the rows on this machine and ask no model, so they are free and take a few seconds.
 FREE_RUNGS: tuple[RungName, ...] = ("classical", "encoder")
 DEFAULT_QUALITY_THRESHOLD = 0.85
+USUAL_SHOTS = 10  # examples in a prompt if nobody has asked for another number
 NEGLIGIBLE_GAIN = 1.0  # percentage points; a smaller gain is no reason to label more rows
 
 
@@ -49,6 +50,11 @@ class Candidate:
     @property
     def is_free(self) -> bool:
         return self.rung in FREE_RUNGS
+
+    @property
+    def examples(self) -> int:
+        """The number of examples in the prompt of a candidate that has any."""
+        return USUAL_SHOTS if self.shots is None else self.shots
 
 
 CLASSICAL = Candidate("classical")

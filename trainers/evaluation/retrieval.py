@@ -120,9 +120,9 @@ def open_library(texts: Sequence[str], encoder: Encoder) -> Library:
 def nearest_examples(
     train: Sequence[Example], holdout: Sequence[Example], encoder: Encoder, *, has_labels: bool
 ) -> Nearest:
-    """Finds the training rows that are most similar to each held-out row. Rows with tools are left out, because not
-    every model supports these."""
-    rows = [example for example in train if example.row is None]
+    """Finds the training rows that are most similar to each held-out row. Rows that offer or call tools are left out,
+    because not every model supports these."""
+    rows = [example for example in train if not example.uses_tools]
     if not rows:
         return Nearest(Retrieval("examples", 0, 0, 0), ((),) * len(holdout))
     texts = [text_of(row) for row in rows]

@@ -46,7 +46,7 @@ def choose_doubted(
     train: Sequence[Example], count: int, seed: int, encoder: Encoder
 ) -> tuple[ChosenRow, ...]:
     """Chooses among the training rows whose labels are probably wrong. Empty if there are none."""
-    rows = [row for row in train if row.row is None]
+    rows = [row for row in train if not row.uses_tools]
     labels = [label_of(row) for row in rows]
     sample = sample_rows(labels, question_keys(rows), seed)
     judged = at(sample.rows, rows)

@@ -38,7 +38,7 @@ def file_refusal(path: Path, min_examples: int, *, pairs: bool = False) -> str |
     be preference pairs instead of chats."""
     examples = 0
     for number, line in _read_lines(path):
-        complaint = _line_complaint(line, pairs)
+        complaint = line_complaint(line, pairs)
         if complaint is not None:
             return f"Line {number} {complaint}"
         examples += 1
@@ -93,7 +93,7 @@ def method_refusal(method: str) -> str | None:
     )
 
 
-def _line_complaint(line: bytes, pairs: bool) -> str | None:
+def line_complaint(line: bytes, pairs: bool) -> str | None:
     if len(line) > MAX_LINE_BYTES:
         return "is longer than 4 MB. Shorten the example."
     for magic, name in BINARY_FORMATS.items():
@@ -116,7 +116,7 @@ def _line_complaint(line: bytes, pairs: bool) -> str | None:
     complaint = _list_complaint(messages, "messages")
     if complaint is not None:
         return complaint
-    if not any(message["role"] == "assistant" and message.get("weight", 1) for message in messages):
+    if not any(message["role"] == "assistant" and message.get("weight") != 0 for message in messages):
         return "has no assistant message to learn from. Add the answer that the model should give."
     return None
 
@@ -170,8 +170,9 @@ def _message_complaint(message: object) -> str | None:
         return f"its role is {role!r}; allowed are {', '.join(ROLES)}."
     if not _has_content(message):
         return "its content must be text that is not empty."
-    weight = message.get("weight", 1)
-    if role == "assistant" and (isinstance(weight, bool) or weight not in (0, 1)):
+    weight = message.get("weight")
+    # The openai package writes null for a weight that nobody has set.
+    if role == "assistant" and (isinstance(weight, bool) or weight not in (None, 0, 1)):
         return f"its weight is {weight!r}; allowed are 0 and 1."
     return None
 

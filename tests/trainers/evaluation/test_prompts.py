@@ -109,7 +109,7 @@ def test_with_more_labels_than_examples_each_label_is_shown_at_most_once() -> No
 
 def test_copies_and_rows_with_tools_are_not_used_as_examples() -> None:
     row = make_example("same", "card")
-    with_tool_calls = replace(make_example("call", "login"), row=b"{}")
+    with_tool_calls = replace(make_example("call", "login"), row=b"{}", uses_tools=True)
     assert balanced_shots([row, replace(row, line=2), with_tool_calls], 10, seed=0) == (row,)
     assert balanced_shots((), 10, seed=0) == ()
     assert balanced_shots(make_rows(5), 0, seed=0) == ()

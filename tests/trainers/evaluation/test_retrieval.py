@@ -46,7 +46,7 @@ def test_a_number_is_found_by_words(encoder: StoredVectors) -> None:
 
 
 def test_rows_with_tools_are_left_out_and_few_rows_are_enough(encoder: StoredVectors) -> None:
-    with_tools = replace(make_example("call", "x"), row=b"{}")
+    with_tools = replace(make_example("call", "x"), row=b"{}", uses_tools=True)
     nearest = nearest_examples((*ROWS[:2], with_tools), QUESTIONS, encoder, has_labels=True)
     assert [len(rows) for rows in nearest.rows] == [2] * 3
     assert nearest_examples((), QUESTIONS[:2], encoder, has_labels=True).rows == ((), ())
