@@ -89,7 +89,6 @@ def card(
     which = f"Measurement m{number}: " if number is not None else ""
     subject = f"{which}{escape(shorten(ladder.dataset))}{version}, {pluralize(ladder.n, 'held-out row')}"
     shown = _shown(ladder)
-    narrow = Table([_heading(ladder), *map(_row, shown)])
     best = ladder.best
     best_text = "" if best is None or best.arm == ladder.cheapest else _name_and_score(best)
     notice = f"Best: {escape(best_text)}." if best_text and best_text not in result else ""
@@ -106,7 +105,7 @@ def card(
     return Message.titled(
         result,
         Note(subject),
-        replace(table(ladder, shown), otherwise=(narrow,)),
+        replace(table(ladder, shown), otherwise=(narrow_table(ladder, shown),)),
         *_list(bullets),
         *(verdict_blocks(verdict, spelling) if verdict else [next_step]),
         buttons,
@@ -115,9 +114,15 @@ def card(
     )
 
 
-def table(ladder: Ladder, rungs: Sequence[Rung]) -> Table:
+def table(ladder: Ladder, rungs: Sequence[Rung], kind: str = "held-out row") -> Table:
+    """`kind` is what the candidates answered."""
     rows = [_heading(ladder, is_full=True), *(_row(rung, is_full=True) for rung in rungs[:100])]
-    return Table(rows, f"{pluralize(ladder.n, 'held-out row')}, the same for all")
+    return Table(rows, f"{pluralize(ladder.n, kind)}, the same for all")
+
+
+def narrow_table(ladder: Ladder, rungs: Sequence[Rung]) -> Table:
+    """For Slack's classic blocks."""
+    return Table([_heading(ladder), *map(_row, rungs)])
 
 
 def details(
@@ -369,8 +374,6 @@ def _left_out_of_plot(ladder: Ladder) -> list[str]:
 
 def _next_step(ladder: Ladder, *, is_searched: bool) -> str:
     rung = _rung_of(ladder, ladder.cheapest)
-    if rung and rung.arm.rung == "tuned":
-        return "Deploy the tuned model. An estimate shows when it pays back."
     if rung:
         return "Use it. An estimate shows whether a tuned model would still pay in comparison."
     if _nearest_to_tell(ladder):

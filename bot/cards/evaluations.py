@@ -106,8 +106,14 @@ def request_card(
 
 
 def measure_button(measurement: Measurement, plan: LadderPlan, progress: LadderProgress) -> Block:
-    words = "Label the rows" if plan.teaches else "Measure"
-    return button(words, MEASURE, str(measurement.id), style="primary", confirm=_sure(plan, progress))
+    words = "Measure"
+    sure = _sure(plan, progress)
+    if plan.teaches:
+        words = "Label the rows"
+    elif plan.promotes:
+        words = "Open the rows"
+        sure = _sure_to_open(plan, plan.promotes, progress)
+    return button(words, MEASURE, str(measurement.id), style="primary", confirm=sure)
 
 
 def progress_card(
@@ -135,14 +141,16 @@ def closed_card(
     measurement: Measurement, plan: LadderPlan, progress: LadderProgress, why: str = ""
 ) -> Message:
     """The same card after the end, without buttons. `why` is our own mrkdwn."""
-    again = Note("Answers so far are kept. Measuring again asks only the remaining questions.")
+    again = "Answers so far are kept. Measuring again asks only the remaining questions."
+    if plan.promotes:
+        again = "Nobody saw a score on the sealed rows. Answers so far are kept."
     facts = [_answers(progress), ("Cost", charge(measurement.actual_micros or 0))]
     return Message.titled(
         _headline(measurement, plan, ENDED[measurement.state]),
         Text(why) if why else None,
         *_arms(progress, is_over=True),
         Facts(facts) if progress.arms else None,
-        again if progress.answered else None,
+        Note(again) if progress.answered else None,
         notice=why,
     )
 
@@ -255,7 +263,15 @@ def _headline(measurement: Measurement, plan: LadderPlan, words: str) -> str:
     what = f"{pluralize(len(plan.arms), 'alternative')} on {shorten(plan.title)}"
     if plan.teaches:
         what = f"{pluralize(plan.n_holdout, 'row')} of {shorten(plan.title)}, labelled by a model"
+    elif plan.promotes:
+        what = sealed_subject(plan, plan.promotes)
     return f"Measurement m{measurement.id} {words}: {what}"
+
+
+def sealed_subject(plan: LadderPlan, model: str) -> str:
+    """What a measurement on sealed rows is about, for headlines and lists; unescaped."""
+    rows = pluralize(plan.n_holdout, "sealed row")
+    return f"{rows} of {shorten(plan.title)}, to decide on {shorten(model, 40)}"
 
 
 def _facts(plan: LadderPlan, progress: LadderProgress, budget: Budget) -> list[tuple[str, str]]:
@@ -308,6 +324,18 @@ def _sure(plan: LadderPlan, progress: LadderProgress) -> Block:
         f"Spend {at_most(most)}?" if most else "Measure now?",
         f"{pluralize(missing, 'question')} will be answered{judge}. {spends}",
         "Label them" if plan.teaches else "Measure",
+        "Not now",
+    )
+
+
+def _sure_to_open(plan: LadderPlan, model: str, progress: LadderProgress) -> Block:
+    most = progress.most_micros
+    spends = f" It costs {at_most(most)}." if most else ""
+    return confirm(
+        f"Open the {pluralize(plan.n_holdout, 'sealed row')}?",
+        f"They decide on {shorten(model, 40)}: if it passes, it is deployed at once. Opened rows can't be sealed "
+        f"again.{spends}",
+        "Open them",
         "Not now",
     )
 

@@ -122,7 +122,7 @@ def sealed_test_begun(measurement: Measurement) -> Message:
     """For the person who promoted the model: the measurement on sealed rows that decides."""
     return text_message(
         f"The sealed rows decide: measurement m{measurement.id} compares the model with what it would replace. Its "
-        f"card is in <#{measurement.channel}>. If the model passes, it is deployed."
+        f"card in <#{measurement.channel}> asks before they are opened. If the model passes, it is deployed."
     )
 
 
@@ -191,7 +191,8 @@ def promotion_button(number: int, model: str) -> Block:
     """The button on the result of a run whose model is better."""
     sure = confirm(
         f"Deploy {model}?",
-        "It replaces the model in use for its dataset, which is kept for a rollback.",
+        "It replaces the model in use for its dataset, if there is one, which is kept for a rollback. If rows of the "
+        "dataset are sealed, a card asks first whether to open them.",
         "Deploy",
         "Not yet",
     )

@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from bot.cards import audits, calibration, estimates, evaluation_results, prices, results
-from bot.cards.blocks import CardBlock, Facts, Headline, Lines, Note, Table, Text, code, escape
+from bot.cards import audits, calibration, estimates, evaluation_results, prices, results, sealed_rows
+from bot.cards.blocks import Actions, CardBlock, Facts, Headline, Lines, Note, Table, Text, code, escape
 from bot.cards.page import Picture, Section, page
 from bot.cards.plans import plan_title, verdict_text
+from bot.cards.sealed_rows import SealedTest
 from bot.cards.words import charge, pluralize, shorten, utc_time
 from bot.rules.calibration import Actual
 from bot.rules.plans import Plan
+from bot.values.evaluations import LadderProgress
 from bot.values.runs import LabelChange, RunResult
 from storage.records import Approval, AuditEntry, Measurement, Run
 from trainers.evaluation.results import Ladder
@@ -66,30 +68,40 @@ def run_report(
 
 
 def measurement_report(
-    measurement: Measurement, ladder: Ladder, plot: Path | None, name_of: Callable[[str], str]
+    measurement: Measurement,
+    ladder: Ladder,
+    plot: Path | None,
+    name_of: Callable[[str], str],
+    test: SealedTest | None = None,
 ) -> str:
-    """A measurement's report as one HTML page. `plot` is the PNG of quality against price, None without one."""
-    headline, *parts = evaluation_results.card(ladder).parts
+    """A measurement's report as one HTML page. `plot` is the PNG of quality against price, None without one. `test` is
+    what it decided if its rows were sealed."""
+    card = evaluation_results.card(ladder)
+    kind = "Held-out"
+    if test:
+        outcome = LadderProgress.from_json(measurement.progress).outcome
+        card = sealed_rows.result_card(ladder, measurement.id, test, outcome)
+        ladder = sealed_rows.name_models(ladder, test)
+        kind = "Sealed"
+    headline, *parts = card.parts
     assert isinstance(headline, Headline)  # noqa: S101 - a measurement's card begins with a headline
     pictures = [Picture(plot, evaluation_results.alt_text(ladder.dataset))] if plot else []
     subtitle = (
         f"Measurement m{measurement.id} of {shorten(ladder.dataset)}, ended {utc_time(ladder.measured_at)}"
     )
-    request = Text(
-        f"Requested by <@{measurement.requested_by}>. Held-out rows: {code(ladder.holdout_sha256)}"
-    )
+    request = Text(f"Requested by <@{measurement.requested_by}>. {kind} rows: {code(ladder.holdout_sha256)}")
     details = evaluation_results.details(ladder, spent_micros=measurement.actual_micros)
     sections = [
-        Section("", [part for part in parts if not isinstance(part, (Table, Note))]),
-        *([_measured(ladder, pictures)] if ladder.rungs else []),
+        Section("", [part for part in parts if not isinstance(part, Table | Note | Actions)]),
+        *([_measured(ladder, pictures, f"{kind.lower()} row")] if ladder.rungs else []),
         Section("Details", (*details, request)),
     ]
     return page(headline.text, subtitle, sections, name_of)
 
 
-def _measured(ladder: Ladder, pictures: Sequence[Picture]) -> Section:
-    table = evaluation_results.table(ladder, ladder.rungs)
-    return Section("What was measured, on the same held-out rows", [table], pictures)
+def _measured(ladder: Ladder, pictures: Sequence[Picture], kind: str = "held-out row") -> Section:
+    table = evaluation_results.table(ladder, ladder.rungs, kind)
+    return Section(f"What was measured, on the same {kind}s", [table], pictures)
 
 
 def _decisions(approvals: Sequence[Approval]) -> list[CardBlock]:
@@ -138,12 +150,16 @@ def run_notice(run: Run, *, has_page: bool) -> str:
     return f"<@{run.requester}> {page}"
 
 
-def measurement_notice(measurement: Measurement, ladder: Ladder, *, has_page: bool) -> str:
+def measurement_notice(
+    measurement: Measurement, ladder: Ladder, test: SealedTest | None = None, *, has_page: bool
+) -> str:
     """The message to the person who asked, since the result is an edit of the card, which notifies nobody."""
     number = f"m{measurement.id}"
     more = "Open the report in a browser." if has_page else _page_missing(number)
-    headline = escape(evaluation_results.headline(ladder))
-    return f"<@{measurement.requested_by}> {number} is done. {headline}. {more}"
+    headline = evaluation_results.headline(ladder)
+    if test:
+        headline = sealed_rows.headline(ladder, test, LadderProgress.from_json(measurement.progress).outcome)
+    return f"<@{measurement.requested_by}> {number} is done. {escape(headline)}. {more}"
 
 
 def _page_missing(subject: str) -> str:

@@ -14,6 +14,7 @@ from bot.cards import (
     learning_curves,
     models,
     runs,
+    sealed_rows,
     sunsets,
     tuned_learning_curves,
 )
@@ -22,6 +23,7 @@ from bot.cards.deployments import DeploymentSummary
 from bot.cards.general import text_message
 from bot.cards.models import ModelEntry
 from bot.cards.runs import RunSummary
+from bot.cards.sealed_rows import SealedTest
 from bot.cards.words import pluralize, shorten
 from bot.values.evaluations import CurvePlan, LadderPlan, LadderProgress
 from bot.values.learning_curves import TunedCurvePlan, TunedCurveProgress
@@ -35,13 +37,14 @@ SHOWN_ENDS = 6
 
 @dataclass(frozen=True)
 class LadderSummary:
-    """A ladder in a list. `result` is None until it has one."""
+    """A ladder in a list. `result` is None until it has one. `sealed` is what it decides if its rows are sealed."""
 
     measurement: Measurement
     plan: LadderPlan
     progress: LadderProgress
     result: Ladder | None
     now: float
+    sealed: SealedTest | None = None
 
 
 @dataclass(frozen=True)
@@ -123,6 +126,8 @@ def evaluation_entry(summary: EvaluationSummary) -> str:
     match summary:
         case LadderSummary():
             subject = f"alternatives on {title}"
+            if summary.sealed:
+                subject = evaluations.sealed_subject(summary.plan, summary.sealed.model)
             state = evaluations.progress_line(summary.progress, summary.now)
         case CurveSummary():
             subject, state = f"learning curve on {title}", "being calculated"
@@ -130,9 +135,21 @@ def evaluation_entry(summary: EvaluationSummary) -> str:
             subject = f"learning curve of {shorten(summary.plan.target)} on {title}"
             state = tuned_learning_curves.progress_line(summary.plan, summary.progress)
     if summary.result:
-        if isinstance(summary.result, Ladder):
-            headline = evaluation_results.headline(summary.result)
-        else:
-            headline = learning_curves.headline(summary.result)
-        state = headline[:1].lower() + headline[1:]
+        state = _result_headline(summary)
     return f"• *Measurement m{summary.measurement.id}*, {escape(subject)}: {escape(state)}"
+
+
+def _result_headline(summary: EvaluationSummary) -> str:
+    """The headline of the result, as the end of a sentence."""
+    match summary:
+        case LadderSummary(result=Ladder() as ladder, sealed=SealedTest() as test):
+            return sealed_rows.headline(
+                ladder, test, summary.progress.outcome
+            )  # begins with the model's name
+        case LadderSummary(result=Ladder() as ladder):
+            headline = evaluation_results.headline(ladder)
+        case CurveSummary(result=Curve() as curve) | TunedCurveSummary(result=Curve() as curve):
+            headline = learning_curves.headline(curve)
+        case _:
+            return ""
+    return headline[:1].lower() + headline[1:]

@@ -38,8 +38,9 @@ from bot.services import (
     promotions,
     prompt_search,
     prompt_search_worker,
+    sealed_rows,
 )
-from bot.services.data_policy import EgressPermission
+from bot.services.data_policy import EgressPermission, Forbidden, Unsure
 from bot.services.dataset_worker import SEED
 from bot.services.datasets import CheckedDataset
 from bot.services.evaluation_engine import Answers, Evaluation
@@ -222,6 +223,9 @@ def _measure(step: LadderStep) -> None:
     context, progress, keys = step.context, step.progress, step.load_keys()
     if keys is None:
         return
+    if step.plan.promotes and progress.opened_at is None:
+        _open_sealed_rows(step)
+        return
     evaluation = step.evaluation(keys)
     answers = evaluation_engine.collect(context, evaluation, progress.arms)
     spent = evaluation_engine.spent_micros(
@@ -244,6 +248,19 @@ def _measure(step: LadderStep) -> None:
         step = _store_free_answers(step, evaluation, answers)
         step.save()
         step.ask(evaluation, answers.unasked)
+
+
+def _open_sealed_rows(step: LadderStep) -> None:
+    """Records that the sealed rows are opened now; the next tick asks. Waits if the rows may not leave yet."""
+    match measurements.egress_refusal(step.context, step.measurement):
+        case Forbidden(reason):
+            step.fail(reason)
+        case Unsure():
+            step.save()
+        case None:
+            with step.context.store.transaction():
+                sealed_rows.record_opening(step.context, step.measurement, step.progress)
+                step.with_progress(replace(step.progress, opened_at=step.context.clock())).save()
 
 
 def _store_free_answers(step: LadderStep, evaluation: Evaluation, answers: Answers) -> LadderStep:
@@ -312,16 +329,22 @@ def _finish(step: LadderStep, concluded: Conclusion) -> None:
         before = progress.judge
         judge = replace(judge, of=before.of, answered=before.answered, declined=before.declined)
         progress = replace(progress, judge=judge)
-    result, judged = concluded.ladder.to_json(), progress.to_json()
-    decided = None
-    if plan.promotes:
-        decided = promotions.decide_by_sealed(context, measurement, plan, concluded.ladder)
+    result, spent = concluded.ladder.to_json(), progress.spent_micros
+    if plan.promotes is None:
+        with context.store.transaction():
+            measurements.finish(context, measurement, result, spent_micros=spent, progress=progress.to_json())
+        return
+    decided = promotions.decide_by_sealed(context, measurement, plan, concluded.ladder)
     with context.store.transaction():
-        moved = measurements.finish(
-            context, measurement, result, spent_micros=progress.spent_micros, progress=judged
+        moved = measurements.close(context, measurement, result, spent_micros=spent)
+        if moved is None:
+            return
+        outcome = promotions.record_sealed(context, moved, decided)
+        progress = replace(progress, outcome=outcome)
+        closed = context.store.measurements.move(
+            moved, "done", now=context.clock(), progress=progress.to_json()
         )
-        if moved and decided:
-            promotions.record_sealed(context, moved, decided)
+        measurements.show_result(context, closed or moved)
 
 
 def _plan(

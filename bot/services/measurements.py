@@ -15,6 +15,7 @@ from bot.cards import freeze as freeze_cards
 from bot.cards import judge_agreement
 from bot.cards import learning_curves as curve_views
 from bot.cards import prompt_search as prompt_views
+from bot.cards import sealed_rows as sealed_views
 from bot.cards import tuned_learning_curves as tuned_curve_views
 from bot.cards.blocks import CardBlock, Message, escape
 from bot.cards.candidates import looks_sentence
@@ -25,7 +26,16 @@ from bot.rules import units
 from bot.rules.budgets import Budget
 from bot.rules.judge_agreement import HumanAgreement
 from bot.rules.permissions import VALID_FOR_S, Request
-from bot.services import authorization, budgets, candidates, data_policy, datasets, freeze_scope, judge_worker
+from bot.services import (
+    authorization,
+    budgets,
+    candidates,
+    data_policy,
+    datasets,
+    freeze_scope,
+    judge_worker,
+    sealed_rows,
+)
 from bot.services.data_policy import EgressPermission, Forbidden, Unsure
 from bot.services.datasets import CheckedDataset
 from bot.services.judge_worker import PairsForPeople
@@ -145,7 +155,11 @@ def _card(context: AppContext, measurement: Measurement, why: str) -> Message:
     if measurement.state not in OPEN:
         return views.closed_card(measurement, plan, progress, why)
     if progress.stage == "asking":
-        return views.request_card(measurement, plan, progress, _remaining_budget(context, measurement))
+        left = _remaining_budget(context, measurement)
+        test = sealed_rows.load_test(context.store, measurement)
+        if test:
+            return sealed_views.request_card(measurement, plan, progress, left, test)
+        return views.request_card(measurement, plan, progress, left)
     return views.progress_card(measurement, plan, progress, context.clock())
 
 
@@ -174,13 +188,13 @@ def _remaining_budget(context: AppContext, measurement: Measurement) -> Budget:
 
 def settle_cost(context: AppContext, measurement: Measurement, progress: MeasurementProgress) -> None:
     """Goes on once the maximum cost is known: a free measurement begins; any other fails if the budget refuses it, else
-    reserves the money and waits for a person to agree."""
+    reserves the money and waits for a person to agree. Sealed rows wait for a person even if opening them is free."""
     now, most = context.clock(), progress.most_micros
     with context.store.transaction():  # so that no approval can spend the same money in between
         refusal = _budget_refusal(context, measurement, most)
         if refusal:
             end(context, measurement, "failed", refusal)
-        elif most:
+        elif most or sealed_rows.opens_sealed_rows(measurement):
             moved = context.store.measurements.move(
                 measurement,
                 "asked",
@@ -278,15 +292,33 @@ def finish(
 ) -> Measurement | None:
     """Ends a measurement with a result, which replaces its card; `result` and `progress` are JSON. Returns None if
     another thread ended it first. Call it inside a transaction."""
-    now, changes = context.clock(), {} if progress is None else {"progress": progress}
+    moved = close(context, measurement, result, spent_micros=spent_micros, progress=progress)
+    if moved:
+        show_result(context, moved)
+    return moved
+
+
+def close(
+    context: AppContext,
+    measurement: Measurement,
+    result: str,
+    *,
+    spent_micros: int,
+    progress: str | None = None,
+) -> Measurement | None:
+    """Like `finish`, but leaves the card as it is."""
+    changes = {} if progress is None else {"progress": progress}
     moved = context.store.measurements.move(
-        measurement, "done", now=now, result=result, actual_micros=spent_micros, **changes
+        measurement, "done", now=context.clock(), result=result, actual_micros=spent_micros, **changes
     )
     if moved:
         context.audit("finetune", "measured", f"measurement {moved.id}")
-        message = result_card(context, moved, result)
-        context.show(card_of(moved), moved.channel, message, concerns=moved.requested_by)
     return moved
+
+
+def show_result(context: AppContext, measurement: Measurement) -> None:
+    message = result_card(context, measurement, measurement.result or "")
+    context.show(card_of(measurement), measurement.channel, message, concerns=measurement.requested_by)
 
 
 def end(
@@ -419,7 +451,10 @@ def result_card(
             beside=beside,
         )
     plan, progress = LadderPlan.from_json(measurement.plan), LadderProgress.from_json(measurement.progress)
-    ladder, pairs = Ladder.from_json(result), pairs_for_people(context, measurement)
+    ladder, test = Ladder.from_json(result), sealed_rows.load_test(context.store, measurement)
+    if test:
+        return sealed_views.result_card(ladder, measurement.id, test, progress.outcome)
+    pairs = pairs_for_people(context, measurement)
     judged = _judge_notes(plan, progress.judge, ladder, preferences_of(context, measurement))
     if pairs and pairs.rows and for_people is None:
         dataset = context.store.datasets.get(measurement.dataset_id)
@@ -489,6 +524,10 @@ def _agreement_refusal(context: AppContext, number: int, person: str) -> Refusal
     refused = authorization.refusal(context, person, "measure", measurement.channel if measurement else None)
     if refused or measurement is None:
         return refused
+    if sealed_rows.opens_sealed_rows(measurement):  # if the model passes, it is deployed
+        refused = authorization.refusal(context, person, "promote", measurement.channel)
+        if refused:
+            return refused
     overridden = data_policy.overridden_rules(context, f"measurement {number}")
     refusal = data_policy.dataset_refusal(context, measurement.dataset_id, providers(measurement), overridden)
     return Refusal(refusal) if refusal else None

@@ -16,7 +16,7 @@ from bot.cards.status import (
     TunedCurveSummary,
 )
 from bot.context import AppContext
-from bot.services import authorization, budgets, datasets, deployments, models, runs, sunsets
+from bot.services import authorization, budgets, datasets, deployments, models, runs, sealed_rows, sunsets
 from bot.services import evidence as evidence_services
 from bot.values.evaluations import CurvePlan, LadderPlan, LadderProgress
 from bot.values.learning_curves import TunedCurveProgress, plan_of
@@ -152,7 +152,8 @@ def _summarize(context: AppContext, measurement: Measurement) -> EvaluationSumma
         plan = LadderPlan.from_json(measurement.plan)
         progress = LadderProgress.from_json(measurement.progress)
         ladder = Ladder.from_json(result) if result else None
-        return LadderSummary(measurement, plan, progress, ladder, context.clock())
+        sealed = sealed_rows.load_test(context.store, measurement)
+        return LadderSummary(measurement, plan, progress, ladder, context.clock(), sealed)
     curve, drawn = Curve.from_json(result) if result else None, plan_of(measurement.plan)
     if isinstance(drawn, CurvePlan):
         return CurveSummary(measurement, drawn, curve)

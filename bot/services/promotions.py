@@ -17,9 +17,8 @@ from bot.cards.blocks import code, escape
 from bot.cards.candidates import arm_name
 from bot.cards.deployments import stopped_refusal
 from bot.cards.general import text_message
-from bot.cards.models import PromotionSummary, opened_before
+from bot.cards.models import PromotionSummary
 from bot.cards.permissions import too_few_words
-from bot.cards.words import pluralize
 from bot.context import AppContext
 from bot.rules import promotion as rules
 from bot.rules.facts import Evidence
@@ -37,7 +36,7 @@ from bot.services import (
     runs,
 )
 from bot.services.candidates import LineUp
-from bot.values.evaluations import LadderPlan
+from bot.values.evaluations import LadderPlan, SealedOutcome
 from bot.values.runs import Refusal
 from storage.evaluations import NewMeasurement
 from storage.promotions import NewPromotion, Promotion
@@ -135,14 +134,18 @@ def decide_by_sealed(
     return refusal or DecidedPromotion(model, run, person, None, on_holdout, standing, ended)
 
 
-def record_sealed(context: AppContext, measurement: Measurement, decided: DecidedPromotion | Refusal) -> None:
+def record_sealed(
+    context: AppContext, measurement: Measurement, decided: DecidedPromotion | Refusal
+) -> SealedOutcome:
     """Records the promotion, or tells the requester why not. Call this in the transaction that ends the measurement."""
     result = decided if isinstance(decided, Refusal) else _record(context, decided)
-    if isinstance(result, Refusal):
-        link = context.link(f"measurement {measurement.id}", f"m{measurement.id}")
-        text = f"<@{measurement.requested_by}>: the sealed rows were opened ({link}). {result.text}"
-        once = f"sealed {measurement.id}"
-        context.post(measurement.channel, text_message(text).letter(), dedupe=once)
+    if not isinstance(result, Refusal):
+        return SealedOutcome(is_deployed=True)
+    link = context.link(f"measurement {measurement.id}", f"m{measurement.id}")
+    text = f"<@{measurement.requested_by}>: the sealed rows were opened ({link}). {result.text}"
+    once = f"sealed {measurement.id}"
+    context.post(measurement.channel, text_message(text).letter(), dedupe=once)
+    return SealedOutcome(is_deployed=False, why=result.text)
 
 
 def _promote(
@@ -303,17 +306,10 @@ def ask_sealed_test(
     if isinstance(permission, Refusal):
         return permission
     new = NewMeasurement("ladder", version.id, run.channel, person, plan.to_json())
-    before = context.store.looks([version.id]).get(plan.holdout_sha256, 0)
-    if before:
-        permission = replace(permission, notes=(*permission.notes, opened_before(before)))
     with context.store.transaction():
         if same := measurements.find_open_duplicate(context, new.plan):
             return Refusal(f"The sealed rows are being measured already: m{same.id} decides.")
-        measurement = measurements.add(context, new, permission, action="measure")
-        detail = f"{plan.n_holdout} sealed rows of {plan.title} for {model.name} by m{measurement.id}"
-        opened = f", opened {pluralize(before, 'time')} before" if before else ""
-        context.audit(person, "open", f"run {run.id}", f"{detail}{opened}")
-    return measurement
+        return measurements.add(context, new, permission, action="measure")
 
 
 def sealed_proof_of(

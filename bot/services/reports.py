@@ -16,11 +16,12 @@ from pathlib import Path
 from bot.cards import evaluation_results
 from bot.cards import reports as cards
 from bot.cards import results as result_cards
+from bot.cards.sealed_rows import SealedTest
 from bot.charts.evaluations import draw_ladder
 from bot.context import AppContext
 from bot.rules.calibration import Actual
 from bot.rules.plans import Plan, plan_from_json
-from bot.services import measurements, notifications
+from bot.services import measurements, notifications, sealed_rows
 from bot.values.runs import Refusal, RunResult
 from storage.records import Approval, AuditEntry, Measurement, Run
 from storage.store import Store
@@ -39,7 +40,8 @@ def measurement_report(store: Store, number: int) -> MeasurementReport | Refusal
         return Refusal(f"There is no measurement m{number} of alternatives.")
     if measurement.result is None:
         return Refusal(f"Measurement m{number} has no result to report: it is {measurement.state}.")
-    return MeasurementReport(measurement, Ladder.from_json(measurement.result))
+    test = sealed_rows.load_test(store, measurement)
+    return MeasurementReport(measurement, Ladder.from_json(measurement.result), test)
 
 
 def run_report(store: Store, number: int) -> RunReport | Refusal:
@@ -132,7 +134,8 @@ def _post_measurement(context: AppContext, measurement: Measurement, pages: Sequ
     plot = measurements.folder_of(context, measurement) / "ladder.png"
     files = [(plot, evaluation_results.alt_text(ladder.dataset))] if plot.exists() else []
     files += [(path, cards.measurement_title(measurement, ladder)) for path in pages]
-    comment = cards.measurement_notice(measurement, ladder, has_page=bool(pages))
+    test = sealed_rows.load_test(context.store, measurement)
+    comment = cards.measurement_notice(measurement, ladder, test, has_page=bool(pages))
     notifications.put_files(
         context,
         measurements.result_card_of(context, measurement),
@@ -164,10 +167,11 @@ _PERSON = re.compile(r"<@([A-Z0-9]+)>")
 
 @dataclass(frozen=True)
 class MeasurementReport:
-    """A measurement with its ladder."""
+    """A measurement with its ladder. `sealed` is what it decided if its rows were sealed."""
 
     measurement: Measurement
     ladder: Ladder
+    sealed: SealedTest | None = None
 
     @property
     def people(self) -> frozenset[str]:
@@ -178,7 +182,7 @@ class MeasurementReport:
         """`plots` is the folder of the bot's charts; `name_of` a person's id in Slack."""
         with tempfile.TemporaryDirectory() as folder:
             drawn = draw_ladder(self.ladder, Path(folder) / "ladder.png")
-            return cards.measurement_report(self.measurement, self.ladder, drawn, name_of)
+            return cards.measurement_report(self.measurement, self.ladder, drawn, name_of, self.sealed)
 
 
 @dataclass(frozen=True)

@@ -199,13 +199,23 @@ class SearchProgress:
 
 
 @dataclass(frozen=True)
+class SealedOutcome:
+    """What the sealed rows decided: whether the model was deployed and, if not, why (our own mrkdwn)."""
+
+    is_deployed: bool
+    why: str = ""
+
+
+@dataclass(frozen=True)
 class LadderProgress(JsonValue):
-    """How far a ladder is. In the stage `asking` it waits for a person to agree to `most_micros`. `spent_micros` is the
-    cost of the answers so far. `note` is a sentence about a delay. `judge` is None until a judge is asked.
+    """How far a ladder is. In the stage `asking` it waits for a person to agree to `most_micros`; `agreed_by` is that
+    person. `spent_micros` is the cost of the answers so far. `note` is a sentence about a delay. `judge` is None until
+    a judge is asked.
 
     The pace is measured from `paced_at`, when `paced_work` had been done: the time before the first new answers is
     left out, since a model loads then, and answers from earlier measurements take no time. `shots_micros` is the cost
-    of choosing the number of examples.
+    of choosing the number of examples. `opened_at` is when the first question about sealed rows was asked, and
+    `outcome` what they decided; both are None for other ladders.
     """
 
     stage: Stage = "preparing"
@@ -221,6 +231,9 @@ class LadderProgress(JsonValue):
     shot_arms: tuple[ArmProgress, ...] = ()
     shots: tuple[ShotsTried, ...] = ()
     shots_micros: int = 0
+    agreed_by: str | None = None
+    opened_at: float | None = None
+    outcome: SealedOutcome | None = None
 
     @property
     def answered(self) -> int:
@@ -244,9 +257,9 @@ class LadderProgress(JsonValue):
         arms = (arm for arm in self.arms if arm.failed is None)
         return sum((arm.answered + len(arm.declined)) * arm.work for arm in arms)
 
-    def start(self, now: float, _by: str | None = None) -> LadderProgress:
-        """Returns the progress of a ladder that starts now. A tuned curve's progress also stores who agreed."""
-        begun = replace(self, started_at=now)
+    def start(self, now: float, by: str | None = None) -> LadderProgress:
+        """Returns the progress of a ladder that starts now, after this person agreed to its cost."""
+        begun = replace(self, started_at=now, agreed_by=by)
         return replace(begun, stage="choosing") if self.shot_arms else begun.after_shots()
 
     def after_shots(self) -> LadderProgress:

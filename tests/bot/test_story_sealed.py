@@ -10,19 +10,19 @@ from bot.cards import evaluations, findings, models
 from bot.cards.datasets import UPLOAD_AGAIN
 from bot.services import dataset_deletion
 from bot.services.dataset_deletion import RewrittenDataset
-from bot.values.evaluations import LadderPlan
+from bot.values.evaluations import LadderPlan, LadderProgress
 from bot.values.runs import Refusal
 from demo.people import BEN
 from demo.workspace import Submission
 from storage.records import Dataset
-from tests.bot.measurements import BASELINE, PRICES, measure, until, until_asked
+from tests.bot.measurements import BASELINE, PRICES, measure, measurement, until
 from tests.bot.props import LABELS, answer, tickets_csv
 from tests.bot.saved_worlds import reached_once
 from tests.bot.test_story_dataset_versions import _questions, _report
 from tests.bot.test_story_fair import knows_examples
 from tests.bot.test_story_ladder import read_details
 from tests.bot.test_story_promote import in_use
-from tests.bot.world import DORA, PRIVATE, MakeWorld, Rules, World
+from tests.bot.world import ANA, DORA, PRIVATE, MakeWorld, Rules, World
 from trainers.dataset import Report
 
 MARGIN = "[policy.promotion]\nmargin_points = 10\n"
@@ -79,9 +79,25 @@ def train(world: World) -> None:
     world.tick_until_state("done", world.newest_run().id)
 
 
+def until_card_asks(world: World, number: int) -> None:
+    """Tick until the card asks whether the sealed rows may be opened."""
+
+    def asks() -> bool:
+        return LadderProgress.from_json(measurement(world, number).progress).stage == "asking"
+
+    world.tick_until(asks, "the question", seconds=30)
+    world.send()
+
+
+def openings(world: World) -> list[str]:
+    """What the audit log says about sealed rows that were opened for run 1."""
+    entries = world.store.audit.entries("run 1")
+    return [str(entry.detail) for entry in entries if entry.action == "open"]
+
+
 def open_sealed(world: World, number: int) -> None:
     """Agree to the measurement of the sealed rows, which a restart interrupts."""
-    until_asked(world, number)
+    until_card_asks(world, number)
     world.click(BEN, evaluations.MEASURE)
     world.restart()
     until(world, "done", number, seconds=60)
@@ -113,9 +129,9 @@ def test_no_prompt_has_sealed_rows_until_a_promotion_opens_them(make_world: Make
     )
     card = world.find_message("tickets-1 is in use for tickets", f"on {report.n_sealed} rows (m2)")
     assert f"{held} held-out rows, looked at twice" in card
+    (opening,) = openings(world)
+    assert opening == f"{report.n_sealed} sealed rows of tickets for tickets-1 by m2"
     entries = world.store.audit.entries("run 1")
-    (opening,) = [entry for entry in entries if entry.action == "open"]
-    assert opening.detail == f"{report.n_sealed} sealed rows of tickets for tickets-1 by m2"
     assert "sealed rows: " in next(entry for entry in entries if entry.action == "promote").detail
     world.click(BEN, models.DETAILS)
     details = world.read_form(BEN)
@@ -126,6 +142,45 @@ def test_no_prompt_has_sealed_rows_until_a_promotion_opens_them(make_world: Make
     assert sealed < _questions(world, after.holdout_sha256), "opened rows join the test"
     fresh = _questions(world, after.sealed_sha256)
     assert fresh and not fresh & (sealed | _questions(world, after.train_sha256))
+
+
+def test_the_card_says_that_it_opens_sealed_rows_and_only_who_may_promote_opens_them(
+    make_world: MakeWorld,
+) -> None:
+    world = make_world(Rules(more=PRICES))
+    seed_sealed(world)
+    measure(world, f"{BASELINE} rungs=zero")
+    train(world)
+    questions, sealed = record_questions(world), sealed_questions(world)
+    world.type("/finetune promote tickets-1", user=BEN)
+    until_card_asks(world, 2)
+    world.find_message(
+        f"Open the {len(sealed)} sealed rows of tickets, once, to decide on tickets-1, for under 1 cent?",
+        "*If `tickets-1` passes, it is deployed at once.*",
+        "tickets-1: the model to decide on",
+        "the prompt alone on acme/acme-small: what it is compared with",
+        "Only people who may deploy models can open the rows",
+    )
+    assert "Only an approver" in world.click_and_read(ANA, evaluations.MEASURE)
+    assert measurement(world, 2).state == "asked"
+    assert measurement(world, 2).state == "asked"
+
+    world.click(BEN, evaluations.CANCEL)
+    until(world, "cancelled", 2)
+    assert not openings(world) and not [text for _, text in questions if text in sealed]
+
+    world.type("/finetune promote tickets-1", user=BEN)
+    until_card_asks(world, 3)
+    world.find_message("sealed rows of tickets, once, to decide on tickets-1")
+    world.click(BEN, evaluations.MEASURE)
+    until(world, "done", 3, seconds=60)
+    assert openings(world) == [f"{len(sealed)} sealed rows of tickets for tickets-1 by m3"]
+    world.find_message(
+        "tickets-1 passed and is in use: ", "tuned, tickets-1", "*Next*: Nothing is left to do."
+    )
+    status = world.type("/finetune status")
+    assert f"*Measurement m3*, {len(sealed)} sealed rows of tickets, to decide on tickets-1: " in status
+    assert "tickets-1 passed and is in use" in status
 
 
 def test_a_model_no_better_on_the_sealed_rows_is_not_deployed(make_world: MakeWorld) -> None:
@@ -145,10 +200,18 @@ def test_a_model_no_better_on_the_sealed_rows_is_not_deployed(make_world: MakeWo
     refusal = world.find_message("the sealed rows were opened", "`tickets-1` was not deployed")
     assert f"<@{BEN.id}>" in refusal and "not clearly better than" in refusal and "because=" in refusal
 
+    world.find_message("tickets-1 was not deployed: ", "*Next*: Train on more rows")
+
     world.type("/finetune promote tickets-1", user=BEN)
-    world.send()
-    assert world.find_message("m2: These rows were already opened 1 time", "upload a version with new rows")
+    until_card_asks(world, 2)
+    world.find_message(
+        f"Open the {len(sealed)} sealed rows of tickets, again, to decide on tickets-1, at no charge?",
+        "These rows were already opened 1 time",
+        "upload a version with new rows",
+    )
+    world.click(BEN, evaluations.MEASURE)
     until(world, "done", 2, seconds=60)
+    assert len(openings(world)) == 2 and "opened 1 time before" in openings(world)[-1]
     assert world.type(f"/finetune promote tickets-1 {WHY}", user=BEN) == ""
     world.send()
     assert in_use(world) == "tickets-1"

@@ -42,6 +42,7 @@ from tests.cards import (
     promotion_cards,
     result_cards,
     run_cards,
+    sealed_cards,
     sunset_cards,
     sweep_cards,
 )
@@ -209,6 +210,7 @@ def _views() -> dict[str, Json]:
 def messages() -> dict[str, Message]:
     modules = (
         dataset_cards, estimate_cards, evaluation_cards, curve_cards, sunset_cards, deployment_cards, sweep_cards,
+        sealed_cards,
         intervention_cards, labelling_cards, promotion_cards, run_cards, result_cards,
     )  # fmt: skip
     return {name: card for module in modules for name, card in module.cards().items()} | _models()
