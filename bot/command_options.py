@@ -62,9 +62,22 @@ class TextType(click.ParamType):  # type: ignore[type-arg]  # generic only in ne
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         # click also converts defaults, which are already values
         result = self._read(value) if isinstance(value, str) else value
+        if isinstance(result, Misread) and result.readings:
+            raise AmbiguousValueError(result, str(value), param, ctx)
         if isinstance(result, Misread):
             self.fail(result.sentence, param, ctx)
         return result
+
+
+class AmbiguousValueError(click.BadParameter):
+    """A value that has several meanings. `readings` are unambiguous texts for `value`."""
+
+    def __init__(
+        self, misread: Misread, value: str, param: click.Parameter | None, ctx: click.Context | None
+    ) -> None:
+        super().__init__(misread.sentence, ctx, param)
+        self.value = value
+        self.readings = misread.readings
 
 
 class HyperparameterType(TextType):
@@ -208,7 +221,9 @@ def _sanitized(read: Callable[[str], object]) -> _Read:
 
     def read_safely(text: str) -> object:
         value = read(text)
-        return Misread(plain(value.sentence)) if isinstance(value, Misread) else value
+        if not isinstance(value, Misread):
+            return value
+        return Misread(plain(value.sentence), tuple(map(plain, value.readings)))
 
     return read_safely
 
@@ -291,7 +306,9 @@ QUESTION_OPTIONS: Mapping[str, QuestionOption] = {
     option.key: option
     for option in (
         QuestionOption("current", NAME, "The model that you prompt today, like gpt-4o."),
-        QuestionOption("volume", VOLUME, "Input tokens a month, like 10M."),
+        QuestionOption(
+            "volume", VOLUME, "Requests a month, like 20k requests, or their input tokens, like 10M."
+        ),
         QuestionOption(
             "target", NAME, "The model to train, like local/smollm2-135m or gpt-4.1-mini-2025-04-14."
         ),

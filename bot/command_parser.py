@@ -16,27 +16,32 @@ import click
 
 from bot.command_options import (
     QUESTION_OPTIONS,
+    AmbiguousValueError,
     TextType,
     build_question,
     did_you_mean,
     option_key,
+    plain,
     question_options,
     shown,
 )
 from bot.rules.estimate_inputs import Question
 from bot.rules.permissions import Action
 from bot.rules.plans import format_sweep
+from bot.rules.units import A_MONTH, NUMBER, UNIT
 from bot.values.runs import Refusal
 from trainers.types import Hyperparameter
 
 COMMAND = "/finetune"
 MARKUP = re.compile(r"<(?P<kind>[@#!]?)(?P<target>[^<>|]+)(?:\|(?P<label>[^<>]*))?>")
-# "volume=10 million tokens a month": the spaces would end the value, though parse_volume reads such a text.
+# "volume=20 thousand requests a month": the spaces would end the value, though parse_volume reads such a text.
 _SPACED_VOLUME = re.compile(
-    r"(\bvolume=[\d.,_]+)\s+(thousand|mio|million|bn|billion|trillion|[kmbt])(?=\s|$)"
-    r"(?:\s+tokens?)?(?:\s*(?:/|\ba\b|\bper\b)\s*mo(?:nth)?)?(?=\s|$)",
+    rf"(\bvolume=)[\"“]?({NUMBER})\s*(thousand|mio|million|bn|billion|trillion|[kmbt])?(?:\s*({UNIT}))?"
+    rf"(?:\s*{A_MONTH})?[\"”]?(?=\s|$)",
     re.IGNORECASE,
 )
+# Questions that were stored before volumes had a unit are in tokens.
+_STORED_WITHOUT_UNIT = re.compile(r"\bvolume=(\d+)(?=\s|$)")
 # Other words that cards and people use for a command.
 _OTHER_WORDS = {"train": "start", "deploy": "promote", "measure": "baseline"}
 _HELP = ("help", "--help", "-h")
@@ -140,8 +145,19 @@ def parse_line(command: Command, line: str) -> Mapping[str, Any] | Refusal:
     """Parses the text after the command's name."""
     try:
         return _parse_arguments(command, _order_arguments(command, line))
+    except AmbiguousValueError as error:
+        return _offer_readings(command, line, error)
     except click.UsageError as error:
         return _explain_error(command, error)
+
+
+def _offer_readings(command: Command, line: str, error: AmbiguousValueError) -> Refusal:
+    """Asks what was meant, with the whole command once for each reading, so that a person copies one of them."""
+    key = option_key(error.param) if isinstance(error.param, click.Option) else ""
+    typed = re.compile(rf"{key}\W+{re.escape(error.value)}", re.IGNORECASE)
+    lines = [typed.sub(f"{key}={reading}", line, count=1) for reading in error.readings]
+    commands = [f"`{COMMAND} {command.name} {plain(each)}`" for each in lines]
+    return Refusal("\n".join([f"`{key}=`: {error.message} The whole command:", *commands]), key)
 
 
 def parse_form(command: Command, fields: Mapping[str, str | None]) -> Mapping[str, Any] | Refusal:
@@ -193,7 +209,7 @@ def _split_pairs(line: str) -> tuple[list[tuple[str, str]], list[str]]:
     line = re.sub(r"(?<!\S)(?:--|—|–)(\w+)\s+(?=[^\s=–—-])", r"\1=", line)
     line = re.sub(r"(?<=\d)\s+(?=%(?:\s|$))", "", line)
     joined = re.sub(r"(?<=\w):\s+(?=[\d.])", ":", re.sub(r"\s*([=,;])\s*", r"\1", line))
-    words = _SPACED_VOLUME.sub(r"\1\2", joined).split()
+    words = _SPACED_VOLUME.sub(r"\1\2\3\4", joined).split()
     halves = [word.partition("=") for word in words]
     pairs = [(name.lower().lstrip("-–—"), strip_quotes(value)) for name, equals, value in halves if equals]
     return pairs, [strip_quotes(word) for word, equals, _ in halves if not equals]
@@ -277,6 +293,8 @@ def first_word(text: str) -> tuple[str, str]:
 def format_question(question: Question) -> str:
     """Returns the question as options; `parse_question` reads them back."""
     fields = {**asdict(question), **question.chosen, "sweep": format_sweep(question.sweep) or None}
+    if question.volume:
+        fields["volume"] = question.volume.word
     if question.method == "supervised":  # the default
         del fields["method"]
     values = {name: fields.get(option.field) for name, option in QUESTION_OPTIONS.items()}
@@ -288,7 +306,7 @@ def _format_value(value: Decimal | Hyperparameter) -> str:
 
 
 def parse_question(text: str) -> Question | Refusal:
-    values = parse_line(_any_question, text)
+    values = parse_line(_any_question, _STORED_WITHOUT_UNIT.sub(r"volume=\1tokens", text))
     return values if isinstance(values, Refusal) else build_question(values)
 
 

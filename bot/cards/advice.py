@@ -202,7 +202,7 @@ def _plain_step(todo: PlainTodo, spelling: Spelling) -> str:
         "correct rows": f"Correct the rows that the file's check lists, and {spelling.again}.",
         "stay": f"Stay with today's model. {quality}",
         "use what is cheaper": f"Use the cheaper alternative. {quality}",
-        "say the volume": f"Add the input tokens per month ({option('volume')}).",
+        "say the volume": f"Add the requests per month ({option('volume')}).",
         "say what a wrong answer costs": f"Add what a wrong answer costs ({option('wrong_usd')}). {quality}",
         "say the hours": f"How many hours of work will this take? Add {option('hours')}.",
     }
@@ -257,7 +257,7 @@ def _pin_down(todo: reasons.PinDown, spelling: Spelling) -> str:
     """How to find out more about an input of the forecast."""
     baseline = spelling.command("baseline", todo.dataset)
     ways: Mapping[str, str] = {
-        "volume": "Take last month's input tokens from the vendor's bill and add them "
+        "volume": "Take last month's number of requests from the vendor's usage page and add it "
         f"({spelling.option('volume')})",
         "staff time": f"Agree on the hours of staff time that this takes, and add them ({spelling.option('hours')})",
         "price of the alternative": f"Check whether a cheaper model does as well today ({baseline})",

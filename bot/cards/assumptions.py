@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from decimal import Decimal
 
 from bot.cards.candidates import alternative_name, why_alternative
-from bot.cards.words import capitalize
+from bot.cards.words import capitalize, volume_text
 from bot.rules.bills import CACHEABLE_PROMPT, Rates, is_cached, machines_needed
 from bot.rules.roi import Inputs, evaluations_usd
-from bot.rules.units import HOURS_PER_MONTH, format_months, format_tokens
+from bot.rules.units import HOURS_PER_MONTH, MonthlyVolume, format_months, format_tokens
 from trainers.money import rate, usd
 
 
@@ -22,17 +22,12 @@ class Assumption:
     why: str
 
 
-def assumptions(inputs: Inputs) -> tuple[Assumption, ...]:
+def assumptions(inputs: Inputs, volume: MonthlyVolume | None) -> tuple[Assumption, ...]:
     """All assumptions of an estimate, the ones that a reader doubts most first."""
-    spread = f"{inputs.volume_spread * 100:.0f}%"
     ends = f", or until the model ends on {inputs.ends}" if inputs.ends else ""
     half_an_hour = " Includes half an hour of the model's machine." if _is_hosted(inputs) else ""
     listed = (
-        Assumption(
-            "volume",
-            f"{format_tokens(inputs.monthly_input_tokens)} input tokens a month, ±{spread}",
-            f"You gave the figure; the ±{spread} is our assumption, not a measurement. Change it with --volume.",
-        ),
+        _volume(inputs, volume) if volume else None,
         _output(inputs),
         _prompt(inputs),
         _price("price today", inputs.now),
@@ -78,6 +73,17 @@ def assumptions(inputs: Inputs) -> tuple[Assumption, ...]:
         _quality(inputs),
     )
     return tuple(assumption for assumption in listed if assumption)
+
+
+def _volume(inputs: Inputs, volume: MonthlyVolume) -> Assumption:
+    spread = f"{inputs.volume_spread * 100:.0f}%"
+    tokens = f"{float(inputs.usage.tokens_per_request):,.0f}"
+    return Assumption(
+        "volume",
+        f"{volume_text(volume)}, ±{spread}",
+        f"You gave the {volume.given}; the other number follows from {tokens} input tokens a request with today's "
+        f"prompt. The ±{spread} is our assumption, not a measurement. Change it with --volume.",
+    )
 
 
 def _output(inputs: Inputs) -> Assumption:

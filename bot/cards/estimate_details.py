@@ -26,7 +26,7 @@ from bot.cards.candidates import alternative_name, alternative_text
 from bot.cards.payback import hours_caveat, payback_condition, share_of_draws
 from bot.cards.prices import vendor_prices
 from bot.cards.reasons import unknown_successor
-from bot.cards.words import SLACK, Spelling, planned_time, shorten
+from bot.cards.words import SLACK, Spelling, enough_text, planned_time, shorten
 from bot.rules.advice import Verdict
 from bot.rules.alternatives import Alternative, UnmeasuredModel
 from bot.rules.bills import MonthlyCost
@@ -34,7 +34,7 @@ from bot.rules.facts import Evidence
 from bot.rules.forecast import LIKELY, Outlook
 from bot.rules.payback import enough_volume
 from bot.rules.roi import Estimate, Inputs, Range, Training
-from bot.rules.units import HOURS_PER_MONTH, format_months, format_tokens
+from bot.rules.units import HOURS_PER_MONTH, MonthlyVolume, format_months, format_tokens
 from trainers.dataset import Report
 from trainers.money import usd
 from trainers.pricing import PriceRow
@@ -61,11 +61,11 @@ class EstimateSummary:
 
     `estimate`, `outlook`, `alternative` and `inputs` are None if a price is missing or today's bill is unknown.
     `outlook` is also None if the verdict withholds the saving. `today` is the bill of today's model, which may be known
-    even without an estimate. `training`, `measuring_usd` (both models' answers to the held-out rows, and the judge's)
-    and `machine_usd` (the part of it for a machine billed by the hour) cover all expected runs. `is_guess` is True if
-    `minutes` is guessed from the model's size. `memory` says in one line whether the training fits. `sweep_note`
-    follows the tokens of a sweep. `offered` is the cheapest capable model, if it costs less than today's and is not
-    measured. `asks_vendor` is True if the vendor confirms its price before approval.
+    even without an estimate; so may `volume`. `training`, `measuring_usd` (both models' answers to the held-out rows,
+    and the judge's) and `machine_usd` (the part of it for a machine billed by the hour) cover all expected runs.
+    `is_guess` is True if `minutes` is guessed from the model's size. `memory` says in one line whether the training
+    fits. `sweep_note` follows the tokens of a sweep. `offered` is the cheapest capable model, if it costs less than
+    today's and is not measured. `asks_vendor` is True if the vendor confirms its price before approval.
     """
 
     name: str
@@ -87,6 +87,7 @@ class EstimateSummary:
     machine_usd: Decimal = ZERO
     asks_vendor: bool = False
     today: MonthlyCost | None = None
+    volume: MonthlyVolume | None = None
 
 
 def details(summary: EstimateSummary, target: str, spelling: Spelling = SLACK) -> list[CardBlock]:
@@ -176,8 +177,8 @@ def _one_off_facts(summary: EstimateSummary) -> list[tuple[str, str]]:
     if enough is None:
         pairs.append(("Break-even volume", "none: each token costs as much or more"))
     elif enough:
-        likely = f" (in {LIKELY:.0%} of simulations)" if summary.outlook else ""
-        pairs.append(("Break-even volume", f"{format_tokens(enough)} input tokens a month{likely}"))
+        likely = f", in {LIKELY:.0%} of simulations" if summary.outlook else ""
+        pairs.append(("Break-even volume", f"{enough_text(enough, estimate.tokens_per_request)}{likely}"))
     return pairs
 
 
@@ -333,7 +334,7 @@ def _basis(summary: EstimateSummary, spelling: Spelling) -> list[CardBlock]:
         ]
     if summary.inputs:
         lines = []
-        for assumption in assumptions(summary.inputs):
+        for assumption in assumptions(summary.inputs, summary.volume):
             # Write options as they are typed where the sentence is read.
             why = _OPTION.sub(lambda option: spelling.option(option[1].replace("-", "_")), assumption.why)
             lines.append(f"• {assumption.name}: {assumption.value}. {why}")

@@ -37,7 +37,7 @@ from bot.cards.estimate_details import (
 from bot.cards.forms import modal
 from bot.cards.general import details_modal
 from bot.cards.payback import monthly_saving_text, payback_condition
-from bot.cards.words import SLACK, Spelling, about_usd, shorten
+from bot.cards.words import SLACK, Spelling, about_usd, shorten, volume_text
 from bot.rules.advice import Verdict
 from bot.rules.plans import VerdictKind
 from bot.rules.reasons import (
@@ -54,7 +54,6 @@ from bot.rules.reasons import (
     UseCandidate,
 )
 from bot.rules.roi import USD_PER_HOUR, Estimate
-from bot.rules.units import format_tokens
 from bot.values.runs import Refusal
 from trainers.model_list import strip_effort
 from trainers.money import usd
@@ -333,8 +332,7 @@ def verdict_summary(kind: VerdictKind, rule: str) -> str:
 
 
 def _subject(summary: EstimateSummary, target: str) -> str:
-    estimate = summary.estimate
-    volume = f", {format_tokens(estimate.monthly_input_tokens)} input tokens a month" if estimate else ""
+    volume = f", {volume_text(summary.volume)}" if summary.volume else ""
     other = summary.alternative if other_bill(summary) and not hides_savings(summary) else None
     against = f", compared with {escape(shorten(alternative_name(other), 60))}" if other else ""
     return f"{escape(shorten(summary.name))} on {escape(shorten(target, 60))}{volume}{against}"
@@ -372,9 +370,10 @@ def form(
         return forms.text_input(name, label, example, hint=hint, initial=typed.get(name, ""))
 
     blocks = [
-        forms.select_input("dataset", "Dataset", choices.datasets, initial=dataset),
+        # A manager knows this number, so the form begins with it.
+        field("volume", "Requests per month", "20,000", "Or the input tokens of a month: 10M tokens."),
         field("current", "Model that you prompt today", "gpt-4o", cheapest),
-        field("volume", "Input tokens per month", "10M"),
+        forms.select_input("dataset", "Dataset", choices.datasets, initial=dataset),
         forms.select_input("target", "Model to train", choices.targets, initial=typed.get("target")),
         field("hours", "Hours of staff time, one-off", "16", "Empty: not counted."),
         field("rate", "Dollars per hour of staff time", "75", f"Empty: {usd(USD_PER_HOUR)}."),

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from decimal import Decimal
 
-from bot.cards.words import about_usd, capitalize
+from bot.cards.words import about_usd, capitalize, enough_text
 from bot.rules.forecast import LIKELY, Outlook, Swing
 from bot.rules.payback import LEAST_HOURS, enough_volume, is_against_today
 from bot.rules.reasons import Payback
 from bot.rules.roi import Estimate
-from bot.rules.units import HOURS_PER_MONTH, format_months, format_tokens
+from bot.rules.units import HOURS_PER_MONTH, format_months
 from trainers.money import usd
 
 
@@ -156,4 +156,4 @@ def _needed(estimate: Estimate, outlook: Outlook | None) -> str:
         return "No volume changes that."
     likely = f" in {LIKELY:.0%} of simulations" if outlook else ""
     target = format_months(estimate.payback_target_months)
-    return f"From {format_tokens(enough)} input tokens a month, it would pay back within {target}{likely}."
+    return f"From {enough_text(enough, estimate.tokens_per_request)} on, it would pay back within {target}{likely}."

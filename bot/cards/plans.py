@@ -39,8 +39,10 @@ from bot.cards.words import (
     percent,
     planned_time,
     pluralize,
+    requests_text,
     share_text,
     shorten,
+    volume_text,
 )
 from bot.rules.budgets import Budget
 from bot.rules.plans import (
@@ -298,10 +300,22 @@ def _short_saving(plan: Plan) -> tuple[str, str]:
     saved = foreseen.saving_micros
     if saved <= 0:
         more = f"{about_usd(from_micros(-saved))} a month"
-        return ("Costs more", more) if saved else ("Saves", "nothing")
+        return ("Costs more", f"{more}{_at_requests(plan)}") if saved else ("Saves", "nothing")
     until = f" until {plan.advised.saves_until}" if plan.advised and plan.advised.saves_until else ""
     condition = payback_condition(is_good=False, is_time_said=foreseen.is_time_said)
-    return "Saves", f"{about_usd(from_micros(saved))} a month{until}{condition}"
+    return "Saves", f"{about_usd(from_micros(saved))} a month{until}{condition}{_at_requests(plan)}"
+
+
+def _at_requests(plan: Plan) -> str:
+    """The requests that the amounts are for; '' for plans that don't know them."""
+    volume = plan.predicted.volume if plan.predicted else None
+    return f"; at {requests_text(volume)} a month" if volume else ""
+
+
+def _at_volume(plan: Plan) -> str:
+    """Like `_at_requests`, with the tokens."""
+    volume = plan.predicted.volume if plan.predicted else None
+    return f"; at {volume_text(volume)}" if volume else ""
 
 
 def _facts(run: Run, plan: Plan, budget: Budget) -> list[tuple[str, str]]:
@@ -413,9 +427,10 @@ def _monthly(plan: Plan) -> str:
     if saved is None:
         return f"{bills}, if it is good enough"
     if saved <= 0:
-        return f"{bills}; costs {money(-saved)} more" if saved else f"{bills}; saves nothing"
+        loses = f"costs {money(-saved)} more" if saved else "saves nothing"
+        return f"{bills}; {loses}{_at_volume(plan)}"
     until = f" until {plan.advised.saves_until}" if plan.advised and plan.advised.saves_until else ""
-    return f"{bills}; saves {money(saved)}{until} if it is good enough"
+    return f"{bills}; saves {money(saved)}{until} if it is good enough{_at_volume(plan)}"
 
 
 def _approve_button(run: Run, plan: Plan) -> Block:

@@ -27,7 +27,7 @@ FACTS_CHANGE = "facts change, and each change would need another training run"
 PLAIN: Mapping[PlainReason, str] = {
     "nothing measured": "No cheaper alternative (prompts, examples, retrieval) has been measured on your data yet.",
     "target ended": "The model to train is no longer offered.",
-    "no volume": "At 0 tokens a month there is nothing to save.",
+    "no volume": "At 0 requests a month there is nothing to save.",
     "facts are looked up": f"Facts should be looked up, not trained: {FACTS_CHANGE}, and a tuned model makes up what "
     "it was not taught.",
     "retrieval may serve better": f"Retrieval may work better: {FACTS_CHANGE}.",

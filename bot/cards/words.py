@@ -3,11 +3,14 @@ where the card is read (Slack or a terminal)."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time
 from decimal import ROUND_HALF_UP, Decimal
+from fractions import Fraction
 
+from bot.rules.units import MonthlyVolume, format_requests, format_tokens
 from bot.values.runs import ArmScore
 from trainers.money import usd, usd_micros
 
@@ -127,6 +130,28 @@ def ratio_text(ratio: Decimal) -> str:
     if ratio > Decimal("0.34"):
         return f"{100 * ratio:.0f}% of the estimate"
     return f"1/{1 / ratio:,.0f} of the estimate"
+
+
+def volume_text(volume: MonthlyVolume) -> str:
+    """'20,000 requests a month (1.19M input tokens)', with 'about' before a number of requests that is computed."""
+    return f"{requests_text(volume)} a month ({format_tokens(volume.input_tokens)} input tokens)"
+
+
+def requests_text(volume: MonthlyVolume) -> str:
+    """'20,000 requests'."""
+    if volume.given == "requests":
+        return pluralize(volume.requests, "request")
+    return _about_requests(volume.requests)
+
+
+def enough_text(input_tokens: int, tokens_per_request: Fraction) -> str:
+    """The volume from which on something pays, in the terms of `volume_text`."""
+    requests = math.ceil(input_tokens / tokens_per_request)
+    return f"{_about_requests(requests)} a month ({format_tokens(input_tokens)} input tokens)"
+
+
+def _about_requests(count: int) -> str:
+    return f"about {format_requests(count)} {'request' if count == 1 else 'requests'}"
 
 
 def p_value(p: float) -> str:

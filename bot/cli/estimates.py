@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 from collections.abc import Mapping, Sequence
 from decimal import Decimal
@@ -95,6 +96,8 @@ def estimate_json(estimated: EstimateResult, file: Path) -> dict[str, Any]:
     """Money is in dollars. `monthly_before_usd` is the bill for input tokens; output and total have their own keys."""
     estimate, training, minutes = estimated.estimate, estimated.training, estimated.minutes
     current, offered = estimated.current, estimated.offered
+    volume = estimated.volume
+    listed = assumptions(estimated.inputs, volume) if estimated.inputs else ()
     return {
         "dataset": estimated.name,
         "target": estimated.target.name,
@@ -114,7 +117,9 @@ def estimate_json(estimated: EstimateResult, file: Path) -> dict[str, Any]:
         else None,
         "training_minutes_guessed": estimated.is_guess,
         "memory": estimated.memory,
-        "monthly_input_tokens": estimated.question.volume,
+        "volume": estimated.question.volume.text if estimated.question.volume else None,
+        "monthly_requests": volume.requests if volume else None,
+        "monthly_input_tokens": volume.input_tokens if volume else None,
         **_sums(estimate),
         **_savings(estimated),
         **_machines(estimated),
@@ -132,7 +137,7 @@ def estimate_json(estimated: EstimateResult, file: Path) -> dict[str, Any]:
                 "value": assumption.value,
                 "why": terminal_sentence(assumption.why),
             }
-            for assumption in (assumptions(estimated.inputs) if estimated.inputs else ())
+            for assumption in listed
         ],
     }
 
@@ -219,14 +224,22 @@ def _savings(estimated: EstimateResult) -> dict[str, Any]:
     """`savings_withheld` says why the savings are null: the verdict is against the model, whatever it would save."""
     withheld = advice.NO_SAVING if estimated.verdict.withholds_saving else None
     estimate = None if withheld else estimated.estimate
+    enough = enough_volume(estimate, estimated.outlook) if estimate else None
     return {
         "savings_withheld": withheld,
         "errors_avoided_month_usd": _number(estimate.errors_avoided_usd) if estimate else None,
         "saving_month_usd": _number(estimate.saving_month) if estimate else None,
         "payback_months": _or_none(estimate.payback_months) if estimate else None,
-        "break_even_tokens_per_month": enough_volume(estimate, estimated.outlook) if estimate else None,
+        "break_even_requests_per_month": _requests(estimate, enough),
+        "break_even_tokens_per_month": enough,
         "npv_usd": _number(estimate.npv_usd) if estimate else None,
     }
+
+
+def _requests(estimate: Estimate | None, input_tokens: int | None) -> int | None:
+    if estimate is None or input_tokens is None:
+        return None
+    return math.ceil(input_tokens / estimate.tokens_per_request)
 
 
 def _machines(estimated: EstimateResult) -> dict[str, Any]:

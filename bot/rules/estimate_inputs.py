@@ -7,7 +7,7 @@ import re
 from dataclasses import dataclass
 from decimal import Decimal
 
-from bot.rules.units import Misread
+from bot.rules.units import Misread, Volume
 from trainers.hyperparameters import Sweep
 from trainers.methods import MethodName
 from trainers.types import Hyperparameter
@@ -19,7 +19,8 @@ NO_JUDGE = "none"
 class Question:
     """What a person asked for. None means not given; bot/cards/assumptions.py lists the values used instead.
 
-    - `current` is today's model, `volume` its input tokens per month, `prompt_tokens` those of one request.
+    - `current` is today's model, `volume` its requests or input tokens per month, `prompt_tokens` the input tokens of
+      one request.
     - `target` is the model to train, 'provider/model'.
     - `people_hours` of work cost `people_rate` USD per hour; `label_count` rows still to be labelled cost `label_usd`
       each; one wrong answer costs `wrong_usd`; monitoring costs `monitoring_usd` per month.
@@ -34,7 +35,7 @@ class Question:
     """
 
     current: str | None = None
-    volume: int | None = None
+    volume: Volume | None = None
     target: str | None = None
     people_hours: Decimal | None = None
     people_rate: Decimal | None = None

@@ -26,7 +26,7 @@ from bot.rules.roi import (
     target_months,
     wrong_answers_usd,
 )
-from bot.rules.units import format_tokens
+from bot.rules.units import format_requests
 from trainers.money import usd
 
 
@@ -86,7 +86,7 @@ def _volume_swing(inputs: Inputs) -> Swing:
         replace(inputs, monthly_input_tokens=round(inputs.monthly_input_tokens * factor))
         for factor in (1 / up, up)
     )
-    least, most = (f"{format_tokens(inputs.monthly_input_tokens)} tokens a month" for inputs in (low, high))
+    least, most = (f"{format_requests(inputs.requests)} requests a month" for inputs in (low, high))
     return _make_swing("volume", least, most, low, high)
 
 

@@ -14,7 +14,7 @@ from typing import Literal
 
 from bot.rules.budgets import Hosting
 from bot.rules.estimate_inputs import Question
-from bot.rules.units import Misread
+from bot.rules.units import Misread, MonthlyVolume
 from trainers import hyperparameters, methods
 from trainers.evaluation.results import Standing
 from trainers.hyperparameters import Sweep, Value, combinations, hosted_epochs_for
@@ -67,7 +67,7 @@ class Prediction:
     - `seconds` is the expected training time; `is_speed_guessed` is true if it was guessed from the model's size.
     - `measured` has the score of each rung of the ladder, by name.
     - `memory` says whether the training fits into its machine's memory, with figures.
-    - `advised` is None for plans older than this field.
+    - `advised` and `volume` are None for plans older than these fields; `volume` also if nobody gave one.
     """
 
     asked: str
@@ -82,6 +82,7 @@ class Prediction:
     memory: str | None = None
     advised: PlanVerdict | None = None
     is_speed_guessed: bool = False
+    volume: MonthlyVolume | None = None
 
     @property
     def is_time_said(self) -> bool:
@@ -235,7 +236,7 @@ def canonical_json(plan: Plan) -> str:
             del fields[name]
     if not plan.overridden:
         del fields["overridden"]
-    for name in ("memory", "advised"):
+    for name in ("memory", "advised", "volume"):
         if plan.predicted and fields["predicted"][name] is None:
             del fields["predicted"][name]
     if plan.predicted and not plan.predicted.is_speed_guessed:

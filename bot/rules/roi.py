@@ -1,6 +1,7 @@
 """What a fine-tune costs, what it saves per month, and when it pays back: exact sums over measured tokens.
 
 Volume means *input* tokens per month with today's prompt; output tokens are added in the ratio measured in the data.
+volumes.py turns a number of requests into tokens.
 The saving is relative to the cheapest alternative that is good enough (alternatives.py). Reads no price list
 (prices.py) and gives no verdict (advice.py). Money is in USD, a month has 730 hours."""
 
@@ -82,6 +83,11 @@ class Usage:
     @property
     def tuned(self) -> Tokens:
         return Tokens(self.requests, self.prompt_after, self.output)
+
+    @property
+    def tokens_per_request(self) -> Fraction:
+        """The mean input tokens of one request with today's prompt."""
+        return Fraction(self.prompt_before, self.requests)
 
     @property
     def own(self) -> Fraction:
@@ -193,7 +199,7 @@ class Inputs:
     @property
     def requests(self) -> Fraction:
         """Requests per month."""
-        return Fraction(self.monthly_input_tokens * self.usage.requests, self.usage.prompt_before)
+        return self.monthly_input_tokens / self.usage.tokens_per_request
 
     @property
     def months_left(self) -> Decimal | None:
@@ -238,6 +244,7 @@ class Succession:
 class Estimate:
     """An estimate in expected values; outlooks with chances are in forecast.py.
 
+    - `tokens_per_request` are the input tokens of one request with today's prompt.
     - `training_tokens` are those of all epochs and runs.
     - `one_off_usd` is the sum of training, evaluation, labels and people.
     - `monthly_before` is today's bill, `monthly_alternative` the bill that the saving is relative to, `monthly_after`
@@ -252,6 +259,7 @@ class Estimate:
     """
 
     monthly_input_tokens: int
+    tokens_per_request: Fraction
     training_tokens: int
     training_usd: Decimal
     evaluation_usd: Decimal
@@ -289,6 +297,7 @@ def estimate(inputs: Inputs) -> Estimate:
         bearable_hours = max(ZERO, saved - one_off) / inputs.people_usd_per_hour
     return Estimate(
         monthly_input_tokens=inputs.monthly_input_tokens,
+        tokens_per_request=inputs.usage.tokens_per_request,
         training_tokens=inputs.training.billed_tokens,
         training_usd=inputs.training.usd.expected,
         evaluation_usd=evaluations_usd(inputs),

@@ -1,17 +1,23 @@
-"""Parses and formats token volumes and lengths of time, and limits the number of sealed rows. Knows nothing about
-prices."""
+"""Monthly volumes as people state them (a number of requests, or of input tokens), lengths of time, and how many rows
+can be sealed. Knows nothing about prices."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from decimal import Decimal
+from fractions import Fraction
+from typing import Literal
 
-LARGEST_VOLUME = 10**15
 FEWEST_SEALED, MOST_SEALED = 50, 10_000  # rows; fewer can't tell two models apart
 HOURS_PER_MONTH = Decimal(730)  # 365 days in twelve equal months
 
+
+Unit = Literal["requests", "tokens"]
+LARGEST: Mapping[Unit, int] = {"requests": 10**12, "tokens": 10**15}
+_A_MILLION = 1_000_000
 _SCALES = {
     "": 1,
     "k": 10**3,
@@ -25,40 +31,127 @@ _SCALES = {
     "t": 10**12,
     "trillion": 10**12,
 }
-_NUMBER = r"(?P<number>\d{1,3}(?:[,_]\d{3})+(?:\.\d+)?|\d{1,18}(?:\.\d{1,18})?)"
+# These parts are also used by the parser of commands, whose values end at a space.
+NUMBER = r"(?:\d{1,3}(?:[,_]\d{3})+(?:\.\d+)?|\d{1,18}(?:\.\d{1,18})?)"
+UNIT = r"(?:(?:input\s+)?tokens?|requests?)"
+A_MONTH = r"(?:(?:/|a\s|per\s)\s*(?:month|mo))"
+# What people count. Not in commands: there a dataset may have such a name.
+_COUNTED = r"(?:reqs?|calls?|questions?|messages?|tickets?|e-?mails?|chats?|documents?)"
 _VOLUME = re.compile(
-    _NUMBER + r"\s*(?P<scale>[a-z]*?)\s*(?:(?:input\s+)?tokens?)?\s*"
-    r"(?:(?:/|a |per )\s*(?:month|mo))?",
-    re.ASCII,
+    rf"(?P<number>{NUMBER})[\s-]*(?P<scale>[a-z]*?)[\s-]*(?P<unit>{UNIT}|{_COUNTED})?\s*{A_MONTH}?", re.ASCII
 )
 
 
 @dataclass(frozen=True)
 class Misread:
-    """Text that could not be parsed. `sentence` tells the person what they wrote and what to write instead."""
+    """Text that could not be parsed. `sentence` tells the person what they wrote and what to write instead. `readings`
+    are texts that would be understood, if the text has several meanings."""
 
     sentence: str
+    readings: tuple[str, ...] = ()
 
 
-def parse_volume(text: str) -> int | Misread:
-    """Parses tokens per month: '10M', '10m tokens', '2.5B', '300k', '1_000_000', '10 million tokens a month', '0'."""
+@dataclass(frozen=True)
+class Volume:
+    """What a person gave as the volume of a month."""
+
+    amount: int
+    unit: Unit
+
+    @property
+    def text(self) -> str:
+        """'20,000 requests', '10M tokens', without rounding."""
+        short = format_tokens(self.amount)
+        is_exact = self.unit == "tokens" and _scaled(short) == self.amount
+        return f"{short if is_exact else f'{self.amount:,}'} {self.unit}"
+
+    @property
+    def word(self) -> str:
+        """'20000requests': without a space, since the options of a stored question are separated by spaces."""
+        return f"{self.amount}{self.unit}"
+
+
+@dataclass(frozen=True)
+class MonthlyVolume:
+    """A month's requests to today's model, and the input tokens of their prompts. `given` is the unit that the person
+    used; the other number is computed from it."""
+
+    requests: int
+    input_tokens: int
+    given: Unit
+
+
+def monthly_volume(volume: Volume, tokens_per_request: Fraction) -> MonthlyVolume:
+    """`tokens_per_request` are the input tokens of one request with today's prompt."""
+    if volume.unit == "tokens":
+        return MonthlyVolume(round(volume.amount / tokens_per_request), volume.amount, "tokens")
+    return MonthlyVolume(volume.amount, round(volume.amount * tokens_per_request), "requests")
+
+
+def parse_volume(text: str) -> Volume | Misread:
+    """Parses '20k requests', '700 tickets a month', '10M tokens', '2.5B' or '10 million' (tokens), '0'.
+
+    A bare number such as '20000' could be either, so it is returned as a misread with both readings."""
+    return _parse(text, None)
+
+
+def parse_request_volume(text: str) -> Volume | Misread:
+    """Like `parse_volume`, for a field that is labelled as requests: a number without a unit means requests."""
+    return _parse(text, "requests")
+
+
+def _parse(text: str, default: Unit | None) -> Volume | Misread:
+    shown = _quoted(text)
     match = _VOLUME.fullmatch(text.strip().lower())
     if match is None or match["scale"] not in _SCALES:
-        return _misread(f"I can't read {_shown(text)} as a volume.")
+        return _misread(f"I can't read {shown} as a volume.")
+    unit = _unit(match["unit"]) or default
     number = Decimal(re.sub("[,_]", "", match["number"])) * _SCALES[match["scale"]]
+    if unit is None and not match["scale"] and number:
+        return _ask_unit(match["number"], number)
+    # K, M and B have always meant tokens; 0 is the same in both.
+    unit = unit or "tokens"
     if number != int(number):
-        return _misread(f"{_shown(text)} is not a whole number of tokens.")
-    if number > LARGEST_VOLUME:
-        return Misread(
-            f"{_shown(text)} is too much: write at most {format_tokens(LARGEST_VOLUME)} tokens a month."
-        )
-    return int(number)
+        return _misread(f"{shown} is not a whole number of {unit}.")
+    if number > LARGEST[unit]:
+        return Misread(f"{shown} is too much: write at most {format_tokens(LARGEST[unit])} {unit} a month.")
+    return Volume(int(number), unit)
+
+
+def _unit(word: str | None) -> Unit | None:
+    if word is None:
+        return None
+    return "tokens" if "token" in word else "requests"
+
+
+def _ask_unit(typed: str, number: Decimal) -> Misread:
+    return Misread(
+        f"Is it {number:,} requests a month, or {number:,} tokens? Write `{typed} requests` or `{typed} tokens`.",
+        readings=(f"{typed}requests", f"{typed}tokens"),
+    )
 
 
 def _misread(problem: str) -> Misread:
     return Misread(
-        f"{problem} Write the input tokens of a month like 10M, 2.5B, 300k, 10 million or 10,000,000."
+        f"{problem} Write the requests of a month like 20k requests, or its input tokens like 10M, 2.5B or "
+        "10 million tokens."
     )
+
+
+def _scaled(short: str) -> Decimal:
+    """Reads what `format_tokens` wrote."""
+    letter = short[-1].lower() if short[-1].isalpha() else ""
+    digits = short.removesuffix(letter.upper()).removesuffix(letter)
+    return Decimal(digits.replace(",", "")) * _SCALES[letter]
+
+
+def format_requests(requests: Fraction | int) -> str:
+    """Formats a number of requests with about three digits: '950', '20,000', '169,000', '1.5M'."""
+    count = round(requests)
+    if count < 1000:
+        return f"{count}"
+    rounded = int(Decimal(f"{Decimal(count):.2e}"))
+    return f"{rounded:,}" if rounded < _A_MILLION else format_tokens(rounded)
 
 
 def format_tokens(count: int) -> str:
@@ -93,7 +186,7 @@ def _counted(count: Decimal, unit: str) -> str:
     return f"{amount:,} {unit}" if amount == 1 else f"{amount:,} {unit}s"
 
 
-def _shown(text: str) -> str:
+def _quoted(text: str) -> str:
     """Quotes what a person typed, shortened to 40 characters and without unprintable ones."""
     clean = "".join(letter if letter.isprintable() else " " for letter in text.strip())
     return f"“{clean[:40]}…”" if len(clean) > 40 else f"“{clean}”"

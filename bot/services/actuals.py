@@ -21,6 +21,7 @@ from bot.rules.calibration import CallTotals
 from bot.rules.plans import plan_from_json
 from bot.rules.prices import rates_from_row
 from bot.rules.promotion import alias_for
+from bot.rules.units import Volume
 from bot.services import datasets, estimate_requests, estimates, evidence
 from bot.services.estimate_inputs import measured_alternatives
 from bot.services.estimates import EstimateResult
@@ -31,7 +32,8 @@ from storage.records import Model
 from trainers.client import Trainer
 from trainers.money import to_micros
 
-ANY_VOLUME = 1_000_000  # for plans without a volume; it doesn't matter, since the counted calls replace it
+# For plans without a volume; it doesn't matter, since the counted calls replace it.
+ANY_VOLUME = Volume(1_000_000, "tokens")
 
 
 def update(context: AppContext, trainer: Trainer, promotion: Promotion, model: Model) -> None:
@@ -119,7 +121,8 @@ def _estimate_again(context: AppContext, name: str) -> EstimateResult | Refusal:
         today=context.today(),
         is_trained=True,
     )
-    question = replace(question, volume=question.volume or ANY_VOLUME)
+    has_volume = question.volume is not None and question.volume.amount
+    question = replace(question, volume=question.volume if has_volume else ANY_VOLUME)
     result, best = estimate(question, evidence=measured), measured_alternatives(measured).cheapest
     if isinstance(result, ModelEnded) and best and best.arm.model:
         # The model that was in use at the time of the plan has ended, so the best living alternative replaces it.

@@ -17,7 +17,7 @@ from bot.rules.facts import Evidence
 from bot.rules.plans import hyperparameters_for
 from bot.rules.prices import MissingPrice, evaluation_usd, rates_from_row, training_from_row
 from bot.rules.roi import USD_PER_HOUR, Inputs, Quality, Range, Training, Usage, retraining_usd
-from bot.rules.units import HOURS_PER_MONTH
+from bot.rules.units import HOURS_PER_MONTH, MonthlyVolume, Volume, monthly_volume
 from bot.services.candidates import Candidate
 from bot.services.evaluation_worker import MAX_TOKENS_VERDICT, max_tokens
 from bot.services.hardware import (
@@ -53,10 +53,10 @@ ENCODER_RUNG: str = "encoder"  # the rung that is the same model as the method `
 
 @dataclass(frozen=True)
 class EstimatePrices:
-    """The prices that an estimate needs. `volume` is in input tokens per month; `training` is for one run. `cheapest`
-    are the rates of the cheapest measured rung that meets the bar, None if there is none."""
+    """The prices that an estimate needs; `training` is for one run. `cheapest` are the rates of the cheapest measured
+    rung that meets the bar, None if there is none."""
 
-    volume: int
+    volume: Volume
     now: Rates
     tuned: Rates
     training: Training
@@ -86,9 +86,10 @@ def build_inputs(
     if question.serving_speed is not None:
         speed = Speed(question.serving_speed, question.utilisation or DEFAULT_BUSY)
     hours = HOURS_PER_MONTH if question.hosting_hours is None else question.hosting_hours
+    usage = _usage(report, question, prompted)
     without = Inputs(
-        monthly_input_tokens=priced.volume,
-        usage=_usage(report, question, prompted),
+        monthly_input_tokens=monthly_volume(priced.volume, usage.tokens_per_request).input_tokens,
+        usage=usage,
         now=priced.now,
         tuned=priced.tuned,
         training=replace(priced.training, runs=question.runs or 1),
@@ -109,6 +110,14 @@ def build_inputs(
     alternative = choose_alternative(current, measured_alternatives(evidence), priced.cheapest, use)
     quality = _quality(evidence.trained, alternative.rung, question.wrong_usd)
     return replace(without, alternative=alternative, quality=quality)
+
+
+def find_monthly_volume(question: Question, report: Report, evidence: Evidence) -> MonthlyVolume | None:
+    """Returns a month's requests and tokens, None if the question gives no volume. Needs no price."""
+    if question.volume is None:
+        return None
+    prompted = measured_alternatives(evidence).prompted(question.current or "")
+    return monthly_volume(question.volume, _usage(report, question, prompted).tokens_per_request)
 
 
 def without_sunk_costs(inputs: Inputs) -> Inputs:

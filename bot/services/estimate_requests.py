@@ -156,6 +156,9 @@ def load_asked_estimate(context: AppContext, number: int, person: str) -> AskedE
     if isinstance(estimate, Refusal):
         return estimate
     typed = dict(word.split("=", 1) for word in estimate.asked.split())
+    question = parse_question(estimate.asked)
+    if isinstance(question, Question) and question.volume:
+        typed["volume"] = question.volume.text
     return AskedEstimate(number, estimate.dataset, typed)
 
 
@@ -258,6 +261,7 @@ def prediction_of(result: EstimateResult) -> Prediction:
         memory=result.memory,
         measured=tuple((rung_name(rung.arm), round(rung.score, 6)) for rung in result.evidence.rungs),
         advised=_verdict(result),
+        volume=result.volume,
     )
 
 

@@ -36,6 +36,7 @@ from bot.services.estimate_inputs import (
     RunCost,
     TrainingNeeds,
     build_inputs,
+    find_monthly_volume,
     measured_alternatives,
     rung_price,
     rung_rates,
@@ -184,6 +185,7 @@ def _result(
         judge=judge,
         offered=_unmeasured_model(request.settings, facts, inputs, request.today),
         today=estimate(inputs).monthly_before if inputs else None,
+        volume=find_monthly_volume(question, request.report, evidence),
     )
 
 
@@ -192,11 +194,14 @@ def _inputs_at_current_price(
 ) -> Inputs | None:
     """Returns inputs with today's price in place of the tuned model's unknown one: enough for today's bill. None if
     today's price or volume is unknown too."""
-    rates = rates_from_row(now) if now and question.volume else None
+    volume = question.volume
+    if now is None or volume is None or not volume.amount:
+        return None
+    rates = rates_from_row(now)
     if not isinstance(rates, Rates):
         return None
     free = Training(0, 1, usd_per_million=ZERO)
-    priced = EstimatePrices(question.volume or 0, rates, rates, free, ZERO, None)
+    priced = EstimatePrices(volume, rates, rates, free, ZERO, None)
     return build_inputs(question, report, evidence, priced, None, today)
 
 

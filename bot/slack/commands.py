@@ -296,7 +296,7 @@ def estimate_form(
     "estimate",
     help="estimate what training would cost and save; alone, it opens a form",
     needs=("estimate",),
-    usage="DATASET current=gpt-4o volume=10M target=local/smollm2-135m"
+    usage="DATASET current=gpt-4o volume=20k requests target=local/smollm2-135m"
     " [hours=20 rate=90 labels=500 label_usd=0.5 wrong_usd=2 retrain=6 bar=90% task=style quantization=nf4"
     " sweep=lora_r:8,16]",
     alone=estimate_form,
@@ -328,8 +328,8 @@ def estimate_request(values: Mapping[str, Any]) -> Estimate:
     "start",
     help="ask the team to approve a training plan and its cost; the training starts once they have",
     needs=("start",),
-    usage="DATASET target=local/smollm2-135m [current=gpt-4o volume=10M epochs=2 engine=unsloth quantization=nf4"
-    " sweep=lora_r:8,16;learning_rate:5e-4,1e-3]",
+    usage="DATASET target=local/smollm2-135m [current=gpt-4o volume=20k requests epochs=2 engine=unsloth"
+    " quantization=nf4 sweep=lora_r:8,16;learning_rate:5e-4,1e-3]",
 )
 @click.argument("dataset", type=DATASET)
 @question_options(*QUESTION_OPTIONS)

@@ -22,7 +22,7 @@ from bot.cards import row_labels as row_label_cards
 from bot.command_options import ASKED_RUNGS, normalize_name, read_count
 from bot.command_parser import parse_form, strip_quotes
 from bot.context import AppContext
-from bot.rules.units import Misread
+from bot.rules.units import Misread, Volume, parse_request_volume
 from bot.services import (
     approvals,
     data_policy,
@@ -161,7 +161,11 @@ def _estimate_request(answers: Answers) -> Estimate | Refusal:
         if isinstance(before, Refusal):
             return before
         others = {name: value for name, value in before.typed.items() if name not in estimates.FIELDS}
-    values = parse_form(commands.estimate, {**others, **answers.values})
+    fields = {**others, **answers.values}
+    volume = parse_request_volume(answers.text("volume"))
+    if isinstance(volume, Volume):
+        fields["volume"] = volume.word
+    values = parse_form(commands.estimate, fields)
     return values if isinstance(values, Refusal) else commands.estimate_request(values)
 
 

@@ -163,7 +163,9 @@ def test_people_read_the_verdict_in_fifteen_lines_and_the_rest_with_why() -> Non
         assert part in long and part not in short
     lines = long.splitlines()
     assert lines[0].startswith("Worth measuring: it would save about $2")
-    assert lines[2].startswith("tickets on local/smollm2-135m, 10M input tokens")
+    assert lines[2].startswith(
+        "tickets on local/smollm2-135m, about 124,000 requests a month (10M input tokens)"
+    )
     for part in ("Compared with", "Pays back", "Net value over 12 months", "$25"):
         assert part in long
 
@@ -338,8 +340,27 @@ def test_a_saving_above_a_quarter_of_an_hours_pay_is_not_called_too_little() -> 
     assert "oo little is at stake" not in text
 
 
+def test_a_volume_in_requests_is_counted_with_the_rows_tokens() -> None:
+    answer = estimate("--volume", "20k requests")
+    assert (answer["volume"], answer["monthly_requests"]) == ("20,000 requests", 20_000)
+    tokens = answer["monthly_input_tokens"]
+    same = estimate("--volume", f"{tokens} tokens")
+    assert same["monthly_requests"] == 20_000
+    assert same["monthly_before_usd"] == answer["monthly_before_usd"]
+    longer = estimate("--volume", "20k requests", "--prompt-tokens", "1500")
+    assert longer["monthly_input_tokens"] == 20_000 * 1500
+    text = estimate_text("--current", "gpt-4o", "--volume", "20k requests")
+    assert "20,000 requests a month (1.62M input tokens)" in text
+
+
+def test_a_bare_number_as_the_volume_is_asked_back() -> None:
+    result = finetune("estimate", FILE, "--current", "gpt-4o", "--volume", "20000")
+    assert result.exit_code == 2
+    assert "Is it 20,000 requests a month, or 20,000 tokens?" in result.stderr
+
+
 def test_a_saving_below_a_cent_is_not_called_nothing() -> None:
-    text = estimate_text("--current", "gpt-4o", "--volume", "1", "--target", "gpt-4.1-mini", "--why")
+    text = estimate_text("--current", "gpt-4o", "--volume", "1 token", "--target", "gpt-4.1-mini", "--why")
     assert "Saves: under 1 cent a month" in text and "Saves a month: under 1 cent" in text
 
 

@@ -12,6 +12,7 @@ from bot.command_options import HYPERPARAMETERS, QUESTION_OPTIONS
 from bot.command_parser import format_question, parse, parse_question
 from bot.rules import estimate_inputs
 from bot.rules.estimate_inputs import Figure, Question
+from bot.rules.units import Volume
 from bot.slack.commands import finetune
 from bot.values.runs import Refusal
 from trainers import methods
@@ -33,7 +34,7 @@ def figure(kind: Figure) -> st.SearchStrategy[Decimal | int | None]:
 
 @given(
     current=st.none() | NAME,
-    volume=st.none() | st.integers(0, 10**15),
+    volume=st.none() | st.builds(Volume, st.integers(0, 10**12), st.sampled_from(["requests", "tokens"])),
     target=st.none() | NAME,
     chosen=st.fixed_dictionaries(
         {},
@@ -51,7 +52,7 @@ def figure(kind: Figure) -> st.SearchStrategy[Decimal | int | None]:
 )
 def test_a_formatted_question_parses_to_itself(
     current: str | None,
-    volume: int | None,
+    volume: Volume | None,
     target: str | None,
     chosen: dict[str, Hyperparameter],
     figures: dict[str, Decimal | int | None],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from datetime import date
 from decimal import Decimal
 
@@ -10,13 +11,14 @@ import pytest
 from bot import command_options, command_parser
 from bot.cards import help as help_cards
 from bot.command_options import Subject
-from bot.command_parser import parse_form, unescape
-from bot.rules.units import Misread
+from bot.command_parser import parse_form, parse_question, unescape
+from bot.rules.estimate_inputs import Question
+from bot.rules.units import Misread, Volume
 from bot.slack import commands
 from bot.slack.commands import finetune
 from bot.values.runs import Refusal
 
-TEN_MILLION = 10_000_000
+TEN_MILLION = Volume(10_000_000, "tokens")
 Parsed = tuple[str, dict[str, object]]
 DEFAULTS = (None, (), "", "supervised")
 
@@ -63,7 +65,11 @@ def parse(text: str) -> Parsed | Refusal:
                 "target": "local/smollm2-135m",
             },
         ),
-        ("estimate volume=300k tickets", "estimate", {"dataset": "tickets", "volume": 300_000}),
+        (
+            "estimate volume=300k tickets",
+            "estimate",
+            {"dataset": "tickets", "volume": Volume(300_000, "tokens")},
+        ),
         ("start tickets", "start", {"dataset": "tickets"}),
         (
             "start tickets target=gpt-4.1 current=gpt-4o volume=2.5B epochs=50",
@@ -71,7 +77,7 @@ def parse(text: str) -> Parsed | Refusal:
             {
                 "dataset": "tickets",
                 "current": "gpt-4o",
-                "volume": 2_500_000_000,
+                "volume": Volume(2_500_000_000, "tokens"),
                 "target": "gpt-4.1",
                 "n_epochs": 50,
             },
@@ -444,14 +450,46 @@ def test_a_bar_in_percent_is_percent_however_small(bar: str, share: float) -> No
 @pytest.mark.parametrize(
     ("typed", "volume"),
     [
-        ("volume=10 million target=local/tiny", 10_000_000),
-        ("volume=2.5 Billion tokens a month target=local/tiny", 2_500_000_000),
-        ("volume=300 k tokens/month target=local/tiny", 300_000),
+        ("volume=10 million target=local/tiny", TEN_MILLION),
+        ("volume=2.5 Billion tokens a month target=local/tiny", Volume(2_500_000_000, "tokens")),
+        ("volume=300 k tokens/month target=local/tiny", Volume(300_000, "tokens")),
+        ("volume=20k requests target=local/tiny", Volume(20_000, "requests")),
+        ("volume=20,000 Requests per month target=local/tiny", Volume(20_000, "requests")),
+        ("target=local/tiny volume=20k-requests", Volume(20_000, "requests")),
+        ("target=local/tiny --volume “20k requests”", Volume(20_000, "requests")),
+        ('volume="20000 requests a month" target=local/tiny', Volume(20_000, "requests")),
     ],
 )
-def test_a_volume_may_be_written_with_spaces(typed: str, volume: int) -> None:
+def test_a_volume_may_be_written_with_spaces(typed: str, volume: Volume) -> None:
     values = {"dataset": "tickets", "current": "gpt-4o", "volume": volume, "target": "local/tiny"}
     assert parse(f"estimate tickets current=gpt-4o {typed}") == ("estimate", values)
+
+
+@pytest.mark.parametrize(
+    ("typed", "number"),
+    [
+        ("volume=20000", "20,000"),
+        ("--volume 20,000", "20,000"),
+        ("volume = 20000 a month", "20,000"),
+        ("Volume=1000000", "1,000,000"),
+    ],
+)
+def test_a_bare_number_as_the_volume_is_asked_back_with_both_commands(typed: str, number: str) -> None:
+    refusal = parse(f"estimate tickets current=gpt-4o {typed} target=local/tiny")
+    assert isinstance(refusal, Refusal)
+    assert f"Is it {number} requests a month, or {number} tokens?" in refusal.text
+    offered = re.findall(r"`/finetune ([^`]+)`", refusal.text)
+    count = int(number.replace(",", ""))
+    others = {"dataset": "tickets", "current": "gpt-4o", "target": "local/tiny"}
+    assert list(map(parse, offered)) == [
+        ("estimate", {**others, "volume": Volume(count, "requests")}),
+        ("estimate", {**others, "volume": Volume(count, "tokens")}),
+    ]
+
+
+def test_a_stored_question_from_before_volumes_had_a_unit_is_in_tokens() -> None:
+    question = parse_question("current=gpt-4o volume=10000000 target=local/tiny")
+    assert isinstance(question, Question) and question.volume == TEN_MILLION
 
 
 @pytest.mark.parametrize("command", ["datasets", "runs", "budget", "unfreeze", "models", "upload", "rights"])

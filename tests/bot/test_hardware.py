@@ -21,6 +21,7 @@ from bot.cli.estimates import estimate_json
 from bot.rules.estimate_inputs import Question
 from bot.rules.plans import Prediction, canonical_json, plan_from_json
 from bot.rules.prices import MissingPrice
+from bot.rules.units import Volume
 from bot.services import estimates as estimates_services
 from bot.services import hardware
 from bot.services.estimate_inputs import RunCost
@@ -74,7 +75,10 @@ def estimate(
     settings: Settings, report: Report, target: str | None = None, quantization: str | None = None
 ) -> EstimateResult:
     question = Question(
-        current="gpt-4o", volume=10_000_000, target=target, hyperparameters=bits(quantization)
+        current="gpt-4o",
+        volume=Volume(10_000_000, "tokens"),
+        target=target,
+        hyperparameters=bits(quantization),
     )
     result = make_estimate(settings, "tickets", report, question, TODAY)
     assert isinstance(result, EstimateResult)
@@ -296,7 +300,7 @@ def test_a_plan_says_that_its_time_is_a_guess_and_others_keep_their_bytes() -> N
 
 def why(result: EstimateResult) -> str:
     assert result.inputs is not None
-    return next(row.why for row in assumptions(result.inputs) if row.name == "training time")
+    return next(row.why for row in assumptions(result.inputs, None) if row.name == "training time")
 
 
 def test_the_plan_card_has_memory_beside_the_time() -> None:
@@ -322,7 +326,7 @@ def test_a_volume_beyond_one_machine_costs_several(tmp_path: Path, report: Repor
     ready = settings(tmp_path)
     calibrate(tmp_path, replace(MACHINE, reads=10_000.0, writes=1_000.0, served_weights=134_000_000.0))
     paid = replace(ready, providers=tuple(_paid(row) for row in ready.providers))
-    question = Question(current="gpt-4o", volume=100_000_000_000)
+    question = Question(current="gpt-4o", volume=Volume(100_000_000_000, "tokens"))
     result = make_estimate(paid, "tickets", report, question, TODAY)
     assert isinstance(result, EstimateResult) and result.estimate is not None
     count = result.estimate.machines
@@ -337,7 +341,7 @@ def test_a_volume_beyond_one_machine_costs_several(tmp_path: Path, report: Repor
     zero = replace(ready, providers=tuple(_paid(row, usd=0) for row in ready.providers))
     priced = make_estimate(zero, "tickets", report, question, TODAY)
     assert isinstance(priced, EstimateResult) and "whose price is not given" not in _reasons(priced)
-    little = replace(question, volume=1_000_000)
+    little = replace(question, volume=Volume(1_000_000, "tokens"))
     single = make_estimate(ready, "tickets", report, little, TODAY)
     assert isinstance(single, EstimateResult) and single.estimate and single.estimate.machines == 1
 

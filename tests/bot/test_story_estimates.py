@@ -169,10 +169,56 @@ def test_a_guest_gets_no_estimate_and_sets_no_bar(world: World) -> None:
 
 def test_the_form_gives_the_same_estimate_as_the_command(world: World) -> None:
     costs = {"hours": "20", "rate": "$90", "labels": "500", "label_usd": "0.5"}
-    assert fill_estimate(world, current="gpt-4o", volume="100 M", **costs).closed
+    assert fill_estimate(world, current="gpt-4o", volume="100 M tokens", **costs).closed
     world.wait_for_answer(ANA, 0)
     reply = words_of(world.slack.ephemerals(ANA.id)[-1])
     assert "about $2,050, including staff time and labels" in reply and "*Saves*" in reply
+
+
+def test_the_forms_first_field_takes_requests_and_every_repetition_keeps_them(world: World) -> None:
+    miss_everywhere(world)
+    world.slack.command(ANA.id, PRIVATE.id, "/finetune estimate")
+    form = world.slack.view(ANA.id)
+    assert form is not None
+    assert (form.blocks[0]["block_id"], form.blocks[0]["label"]["text"]) == ("volume", "Requests per month")
+    before = len(world.slack.ephemerals(ANA.id))
+    answers = {"dataset": "tickets", "target": TARGET, "current": "gpt-4o", "volume": "800,000"}
+    assert world.slack.submit_modal(ANA.id, answers).closed
+    world.wait_for_answer(ANA, before)
+    assert "800,000 requests a month (" in words_of(card_of(world))
+    assert "800,000 requests a month (" in press_and_read_details(world)
+
+    press(world, cards.ANSWER)
+    again = world.slack.view(ANA.id)
+    assert again is not None and "800,000 requests" in str(again.blocks)
+    assert world.slack.submit_modal(ANA.id, {"hours": "3"}).closed
+    world.wait_for_answer(ANA, before + 1)
+    assert "800,000 requests a month (" in words_of(card_of(world))
+
+    line = f"/finetune start tickets current=gpt-4o volume=800k requests target={TARGET}"
+    assert world.type(line) == ""
+    world.send()
+    plan = plan_from_json(world.run(1).plan)
+    assert plan.predicted is not None and plan.predicted.volume is not None
+    assert plan.predicted.volume.requests == 800_000
+    assert "; at 800,000 requests a month" in world.find_message("Run 1: train")
+
+
+def test_a_bare_number_as_the_volume_is_asked_back(world: World) -> None:
+    answer = world.type(f"/finetune estimate tickets current=gpt-4o volume=20000 target={TARGET}")
+    assert "Is it 20,000 requests a month, or 20,000 tokens?" in answer
+    command = f"/finetune estimate tickets current=gpt-4o volume=20000requests target={TARGET}"
+    assert command in answer and world.store.estimates.get(1) is None
+    assert "20,000 requests a month (" in world.type(command)
+
+
+def press_and_read_details(world: World) -> str:
+    press(world, cards.DETAILS)
+    form = world.slack.view(ANA.id)
+    assert form is not None
+    text = str(form.blocks)
+    world.slack.close_modal(ANA.id)
+    return text
 
 
 def test_a_form_shows_each_invalid_number_under_its_field(world: World) -> None:
@@ -252,7 +298,7 @@ def test_an_estimate_is_acked_before_it_is_calculated(world: World, monkeypatch:
 
     monkeypatch.setattr(estimates, "simulate", waiting)
     world.slack.command(ANA.id, PRIVATE.id, ESTIMATE)
-    assert fill_estimate(world, current="gpt-4o", volume="100 M").closed
+    assert fill_estimate(world, current="gpt-4o", volume="100 M tokens").closed
     assert not world.slack.ephemerals(ANA.id)
     go_on.set()
     world.wait_for_answer(ANA, 1)
@@ -267,7 +313,7 @@ def test_a_fault_after_the_ack_is_reported_with_a_reference(
 
     monkeypatch.setattr(estimates, "_simulate", broken)
     assert "Reference:" in world.type(ESTIMATE)
-    assert fill_estimate(world, current="gpt-4o", volume="100 M").closed
+    assert fill_estimate(world, current="gpt-4o", volume="100 M tokens").closed
     world.tick_until(lambda: any("Reference:" in text for text in world.dms()), "an apology for the form")
 
 
@@ -317,12 +363,12 @@ def test_a_missing_answer_is_added_to_the_estimates_question(world: World) -> No
     world.type(f"{ESTIMATE} epochs=2")
     press(world, cards.ANSWER)
     form = world.slack.view(ANA.id)
-    assert form is not None and "100000000" in str(form.blocks)
+    assert form is not None and "100M tokens" in str(form.blocks)
     before = len(world.slack.ephemerals(ANA.id))
     assert world.slack.submit_modal(ANA.id, {"hours": "3"}).closed
     world.wait_for_answer(ANA, before)
     question = world.store.estimates.get(2).asked
-    assert "hours=3" in question and "volume=100000000" in question and "epochs=2" in question
+    assert "hours=3" in question and "volume=100000000tokens" in question and "epochs=2" in question
 
 
 def test_buttons_of_a_shared_estimate_need_the_rights_of_the_person_who_clicks(world: World) -> None:

@@ -174,7 +174,9 @@ def _views() -> dict[str, Json]:
             "C0TICKETS",
             EstimateChoices(["tickets", "faq"], ["openai/gpt-4.1", TARGET]),
             "faq",
-            estimates.AskedEstimate(4, "faq", {"current": "gpt-4o", "volume": "10000000", "target": TARGET}),
+            estimates.AskedEstimate(
+                4, "faq", {"current": "gpt-4o", "volume": "10M tokens", "target": TARGET}
+            ),
         ),
         "estimate-details": estimates.details_form(estimate_cards.estimate_beside_a_rung(), TARGET),
         "estimate-details-free": estimates.details_form(builders.estimate_summary(), TARGET),

@@ -28,6 +28,7 @@ from bot.rules.plans import BestCandidate, Plan, PlanVerdict, Prediction
 from bot.rules.prices import MissingPrice
 from bot.rules.promotion import ModelComparison
 from bot.rules.roi import Inputs, Range, Training, Usage, estimate, evaluations_usd
+from bot.rules.units import MonthlyVolume, Volume, monthly_volume
 from bot.values.runs import Advice, ArmScore, ChangedRow, Progress, RunResult
 from storage.records import Approval, Ask, AuditEntry, Dataset, Run, RunState
 from trainers.dataset import Columns, Finding, LabelCount, Report, TokenReport
@@ -207,6 +208,7 @@ def estimate_summary(
         inputs=priced if costs else None,
         verdict=advise(facts),
         measuring_usd=evaluations_usd(priced),
+        volume=monthly_volume(Volume(volume, "tokens"), usage.tokens_per_request) if volume else None,
     )
 
 
@@ -264,7 +266,7 @@ def plan(**other: Any) -> Plan:
 
 
 PREDICTED = Prediction(
-    asked="current=gpt-4o volume=100000000",
+    asked="current=gpt-4o volume=760000requests",
     quality=0.84,
     p_payback=0.873,
     target_months="3",
@@ -273,6 +275,7 @@ PREDICTED = Prediction(
     saving_micros=23_000_000,
     seconds=1_560,
     measured=(("the classical model", 0.92), ("the prompt alone on openai/gpt-4o-mini", 0.79)),
+    volume=MonthlyVolume(760_000, 100_016_000, "requests"),
 )
 
 

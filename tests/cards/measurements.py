@@ -334,7 +334,7 @@ def outlook(scale: str = "1", p: float = 0.87, **other: Any) -> Outlook:
         for month in range(13)
     )
     swings = (
-        Swing("volume", "60M tokens a month", "160M tokens a month", 900 * by, 5_200 * by),
+        Swing("volume", "456,000 requests a month", "1.22M requests a month", 900 * by, 5_200 * by),
         Swing("price of the alternative", "falls 60% a year", "stays", 1_200 * by, 2_900 * by),
         Swing("people's time", "60 hours", "20 hours", 1_700 * by, 2_900 * by),
         Swing("accuracy", "82%", "90%", 2_300 * by, 2_700 * by),

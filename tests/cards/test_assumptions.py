@@ -9,11 +9,12 @@ from decimal import Decimal
 from bot.cards.assumptions import assumptions
 from bot.rules.bills import Speed, Traffic
 from bot.rules.roi import Inputs, Quality, Range, Training, Usage
+from bot.rules.units import MonthlyVolume
 from tests.rules.builders import WITH_PEOPLE, WITHOUT_HOURS
 
 
 def assumed(inputs: Inputs) -> dict[str, str]:
-    listed = assumptions(inputs)
+    listed = assumptions(inputs, MonthlyVolume(100_000, 10_000_000, "requests"))
     assert len({assumption.name for assumption in listed}) == len(listed)
     assert all(assumption.value and assumption.why for assumption in listed)
     return {assumption.name: f"{assumption.value} | {assumption.why}" for assumption in listed}
@@ -35,7 +36,9 @@ def test_staff_time_is_zero_until_it_is_given() -> None:
 
 def test_the_volume_shows_its_range_and_the_price_its_source() -> None:
     texts = assumed(WITHOUT_HOURS)
-    assert texts["volume"].startswith("10M input tokens a month, ±25%")
+    assert texts["volume"].startswith(
+        "100,000 requests a month (10M input tokens), ±25% | You gave the requests"
+    )
     assert "$2.50 per 1M tokens" in texts["price today"]
     assert "a list" in texts["price today"]
 

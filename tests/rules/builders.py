@@ -102,7 +102,9 @@ def outlook(p: float, *, never: bool = False) -> Outlook:
     """The widest swing is the volume's."""
     last = None if never else Decimal("2.5")
     some = Quantiles(Decimal(15), Decimal(23), Decimal(35))
-    volume = Swing("volume", "8M tokens a month", "12.5M tokens a month", Decimal("40.00"), Decimal("310.00"))
+    volume = Swing(
+        "volume", "80,000 requests a month", "125,000 requests a month", Decimal("40.00"), Decimal("310.00")
+    )
     people = Swing("people's time", "0 hours", "40 hours at $75.00", Decimal(200), Decimal(90))
     return Outlook(
         draws=10_000,

@@ -337,7 +337,7 @@ def test_the_cheapest_step_comes_next_and_the_others_stay_in_the_reasons() -> No
     assert verdict.next_step.startswith("Measure retrieval")  # cents, against 400 labels and a minute
     assert "Measure retrieval" not in reason(verdict, "measure").text
     assert "Hold out 400 more labelled rows" in reason(verdict, "undecided").text
-    assert "Take last month's input tokens" in reason(verdict, "payback").text
+    assert "Take last month's number of requests" in reason(verdict, "payback").text
 
 
 def test_free_measurements_come_before_questions_to_people() -> None:

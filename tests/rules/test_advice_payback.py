@@ -94,8 +94,8 @@ def test_simulations_are_never_called_certain(p: float, text: str, of_500: str) 
 
 def test_an_open_payback_asks_for_the_input_that_matters_most() -> None:
     assert advise(facts_with(*ALL_MISS, outlook=OPEN)).next_step == (
-        "Take last month's input tokens from the vendor's bill and add them (volume=). It matters most: volume "
-        "from 8M tokens a month to 12.5M tokens a month moves the net value from $40.00 to $310.00."
+        "Take last month's number of requests from the vendor's usage page and add it (volume=). It matters most: "
+        "volume from 80,000 requests a month to 125,000 requests a month moves the net value from $40.00 to $310.00."
     )
     assert advise(facts_with(*ALL_MISS, outlook=replace(OPEN, tornado=()))).next_step.endswith("(volume=).")
 
@@ -165,7 +165,7 @@ def test_a_saving_that_ends_too_soon_is_not_called_a_monthly_loss() -> None:
     assert verdict.kind == "no_go"
     assert verdict.headline.startswith(
         "Not now. It saves $23.00 a month, which does not pay back the one-off $5,025 in the 51 days that the "
-        "model has left. From 1.3B input tokens a month, it would pay back within 51 days."
+        "model has left. From about 10.9M requests a month (1.3B input tokens) on, it would pay back within 51 days."
     )
 
 
@@ -188,8 +188,8 @@ def test_a_no_for_slow_payback_says_which_volume_would_pay_back() -> None:
     assert "728M" in verdict.headline
     drawn = advise(replace(facts_from(people), outlook=replace(UNLIKELY, likely_from=1_214_801_476)))
     assert (
-        "From 1.21B input tokens a month, it would pay back within 3 months in 80% of simulations"
-        in drawn.headline
+        "From about 10.1M requests a month (1.21B input tokens) on, it would pay back within 3 months in 80% of "
+        "simulations" in drawn.headline
     )
     enough = advise(replace(facts_with(*ALL_MISS), outlook=UNLIKELY))
     assert "it would pay back" not in enough.headline

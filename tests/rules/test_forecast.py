@@ -201,7 +201,7 @@ def test_the_sensitivity_has_the_widest_swing_first_and_is_exact() -> None:
     assert widths == sorted(widths, reverse=True)
     volume = next(swing for swing in swings if swing.name == "volume")
     less = replace(inputs, monthly_input_tokens=800_000_000)
-    assert (volume.low_value, volume.at_low) == ("800M tokens a month", round(net_value(less), 2))
+    assert (volume.low_value, volume.at_low) == ("6.67M requests a month", round(net_value(less), 2))
 
 
 def test_staff_hours_that_are_not_given_swing_from_none_to_a_week() -> None:

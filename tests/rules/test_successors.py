@@ -114,7 +114,7 @@ def test_the_assumption_names_the_successor_and_its_price() -> None:
 
 
 def after_end(inputs: Inputs) -> str:
-    (value,) = [each.value for each in assumptions(inputs) if each.name == "once gpt-4o has ended"]
+    (value,) = [each.value for each in assumptions(inputs, None) if each.name == "once gpt-4o has ended"]
     return value
 
 
