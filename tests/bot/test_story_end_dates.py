@@ -63,7 +63,7 @@ def upload_and_estimate_by_buttons(world: World) -> None:
     assert world.slack.submit_modal(ANA.id, {"file": file, "name": "tickets", "channel": PRIVATE.id}).closed
     world.tick_until(lambda: world.has_button(datasets.ESTIMATE), "the check")
     world.click(ANA, datasets.ESTIMATE)
-    answers = {"dataset": "tickets", "current": "gpt-4o", "volume": "100M", "target": TARGET}
+    answers = {"dataset": "tickets", "current": "gpt-4o", "volume": "100M tokens", "target": TARGET}
     assert world.slack.submit_modal(ANA.id, answers).closed
     world.wait_for_answer(ANA, 0)
 

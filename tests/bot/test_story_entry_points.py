@@ -332,8 +332,8 @@ def test_a_dataset_cards_buttons_open_forms_for_it(world: World) -> None:
     world.seed_dataset(called="another")
     world.upload_and_check(tickets_csv())
     for action in ("measure_dataset", "estimate_dataset"):
-        chosen = json.loads(open_form(world, action))[0]["element"]["initial_option"]["value"]
-        assert chosen == "tickets"
+        fields = {block["block_id"]: block for block in json.loads(open_form(world, action))}
+        assert fields["dataset"]["element"]["initial_option"]["value"] == "tickets"
         world.slack.close_modal(ANA.id)
 
 
