@@ -369,7 +369,7 @@ def test_the_estimate_form_answers_its_sender_alone(world: World) -> None:
     rejected = world.slack.submit_modal(ANA.id, {"current": "gpt-4o", "volume": "lots", "target": TARGET})
     assert "10M" in rejected.errors["volume"]
     form = world.slack.submit_modal(
-        ANA.id, {"current": "gpt-4o", "volume": "10 million", "target": TARGET, "dataset": "tickets"}
+        ANA.id, {"current": "gpt-4o", "volume": "10 million tokens", "target": TARGET, "dataset": "tickets"}
     )
     assert form.closed, form.errors
     world.wait_for_answer(ANA, 0)

@@ -238,7 +238,7 @@ def test_from_the_result_to_the_estimate_is_one_click(world: World) -> None:
         {
             "dataset": "tickets",
             "current": "gpt-4o",
-            "volume": "100M",
+            "volume": "100M tokens",
             "target": "acme/acme-small",
             "hours": "40",
         },
