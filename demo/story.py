@@ -22,7 +22,7 @@ from demo.local_slack import LocalSlack, find_local_slack
 from demo.people import ANA, BEN, TICKETS
 from demo.service import RunningBot
 from demo.slack_emulator import SlackEmulator
-from demo.summary import Summary, has_labels, is_trained, summary
+from demo.summary import Summary, has_free_models, has_labels, is_trained, summary
 from demo.transcript import Transcript, names_in
 from demo.workspace import Modal, PostedMessage, Workspace, WorkspaceError
 
@@ -34,7 +34,7 @@ PASSES = 2  # epochs over our own tickets; a third, as by the rule, takes half a
 QUICK = "rungs=classical,encoder"  # without a language model they take a few seconds
 # Retrieval is left out: its prompts of 630 tokens took two thirds as long as the training.
 WITHOUT_RETRIEVAL = "rungs=classical,encoder,zero,kshot"
-WITHOUT_LABELS = "rungs=zero,kshot"  # fewer rungs, because long answers take longer
+TEXTS = "rungs=zero,kshot"  # fewer rungs, because long answers take longer
 ASKED = "hi, the courier says delivered but there is no parcel here, order TP-55120"
 REASON = "a demo on this machine, nothing depends on it"
 LADDER_PATIENCE_S = 3 * 3600.0
@@ -151,12 +151,12 @@ def _perform(
     with transcript.running():
         _upload(story, workspace, transcript)
         timeline.mark("first card")
-        if has_labels(story.folder):
+        if has_free_models(story.folder):
             _measure(story, workspace, transcript, bot, 1, QUICK)
             timeline.mark("free models")
             _measure(story, workspace, transcript, bot, 2, "" if story.data else WITHOUT_RETRIEVAL)
         else:
-            _measure(story, workspace, transcript, bot, 1, WITHOUT_LABELS)
+            _measure(story, workspace, transcript, bot, 1, TEXTS)
         timeline.mark("ladder")
         _say_why(workspace, transcript, _estimate(story, workspace, transcript))
         _start(story, workspace, transcript)

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bot.cards.candidates import MEASURED, STANDINGS, arm_name, bar_share, candidate_name, quality
+from bot.cards.results import COUNTED
 from bot.cards.words import duration, p_value, points, share_with_interval
 from bot.values.runs import RunResult
 from demo.workspace import PostedMessage, WorkspaceError
@@ -32,9 +33,13 @@ class Summary:
     def lines(self, timeline: Mapping[str, float]) -> list[str]:
         """Returns the lines to print. `timeline` has the seconds from the start to the end of each stage, in order."""
         result = self.result
+        counted = COUNTED[result.ladder.scoring] if result.ladder else "right"
         rows = [
-            ("base, prompted", f"{share_with_interval(result.base)} of {result.base.n} held-out rows right"),
-            ("tuned", share_with_interval(result.tuned)),
+            (
+                "base, prompted",
+                f"{share_with_interval(result.base)} of {result.base.n} held-out rows {counted}",
+            ),
+            ("tuned", f"{share_with_interval(result.tuned)} of them {counted}"),
             ("difference", f"{points(result.gain)}, {p_value(result.p_value)}"),
             ("cost", f"{usd_micros(result.actual_micros)} (estimated {usd_micros(result.estimated_micros)})"),
             ("training", duration(result.train_seconds)),
@@ -104,13 +109,22 @@ def summary(folder: Path, card: PostedMessage, verdict: str) -> Summary:
 
 def has_labels(folder: Path) -> bool:
     """Returns True if the newest checked dataset has labels."""
+    return _newest_report(folder).task == "labels"
+
+
+def has_free_models(folder: Path) -> bool:
+    """Returns True if free models can answer the newest checked dataset."""
+    return _newest_report(folder).has_free_candidates
+
+
+def _newest_report(folder: Path) -> Report:
     with _database(folder) as database:
         row = database.execute(
             "SELECT report FROM datasets WHERE state = 'ready' ORDER BY id DESC"
         ).fetchone()
     if row is None:
         raise WorkspaceError("the channel has a dataset that is ready, but the database has none")
-    return Report.from_json(row[0]).task == "labels"
+    return Report.from_json(row[0])
 
 
 def is_trained(folder: Path) -> bool:

@@ -9,6 +9,7 @@ from decimal import Decimal
 from bot.cards.words import interval, percent, pluralize, share_text, shorten
 from bot.rules.alternatives import Alternative
 from bot.rules.facts import Looks
+from trainers.dataset import Report
 from trainers.evaluation.results import Candidate, Rung, RungName, Scoring, Standing
 from trainers.money import usd
 
@@ -34,8 +35,8 @@ SHORT_NAMES: Mapping[RungName, str] = {
 }
 # For the form in which a person chooses what to measure.
 FORM_NAMES: Mapping[RungName, str] = {
-    "classical": "Classical: word counts and a linear classifier, free",
-    "encoder": "Encoder: a small model's vectors and a linear classifier, free",
+    "classical": "Classical: word counts and linear classifiers, free",
+    "encoder": "Encoder: a small model's vectors and linear classifiers, free",
     "zero": "Prompt alone: instructions and labels",
     "optimised": "Optimised prompt: searched for on your rows",
     "kshot": "Ten examples: your rows in the prompt",
@@ -69,6 +70,28 @@ MEANINGS: Mapping[Scoring, str] = {
     "f1": "F1, the words shared with the expected answer",
     "judge": "acceptable to the judging model",
 }
+
+
+def answers_name(report: Report) -> str:
+    """What a dataset's answers are, for a sentence."""
+    if report.task == "labels":
+        return "labels"
+    kinds: Mapping[Scoring | None, str] = {"json": "JSON objects", "calls": "function calls"}
+    return kinds.get(report.scoring, "free text")
+
+
+def whole_rows_text(rung: Rung) -> str:
+    """How many answers need no correction: beside a share of fields, which is higher."""
+    return f"every field right in {percent(sum(score == 1 for score in rung.scores) / rung.n)} of rows"
+
+
+def floor_text(scoring: Scoring, floor: float | None) -> str:
+    """What an answer that never changes would get, which shows how little a score may mean; '' if nobody knows."""
+    if floor is None:
+        return ""
+    if scoring == "json":
+        return f"The commonest values alone get {percent(floor)} of fields right."
+    return f"The commonest label alone gets {percent(floor)} right."
 
 
 def short_name(arm: Candidate) -> str:

@@ -25,7 +25,7 @@ from bot.cards.blocks import (
     escape,
     plain,
 )
-from bot.cards.candidates import arm_name, bar_share, looks_suffix, quality
+from bot.cards.candidates import arm_name, bar_share, floor_text, looks_suffix, quality
 from bot.cards.findings import (
     CLEAN,
     LISTED_PARTS,
@@ -306,7 +306,9 @@ def _headline(title: str, report: Report) -> str:
 
 
 def _of_labels(report: Report) -> str:
-    return f", {pluralize(len(report.labels), 'label')}" if report.labels else ""
+    if report.labels:
+        return f", {pluralize(len(report.labels), 'label')}"
+    return ", answers in JSON" if report.scoring == "json" else ""
 
 
 def _numbers(report: Report, *, shows_labels: bool = True) -> list[tuple[str, str]]:
@@ -319,6 +321,8 @@ def _numbers(report: Report, *, shows_labels: bool = True) -> list[tuple[str, st
         pairs.append(("Rows that can be read", f"{report.rows:,}"))
     if report.labels and shows_labels:
         pairs.append(("Rows per label", _per_label(report)))
+    if report.scoring == "json" and report.floor is not None:
+        pairs.append(("Answers", f"JSON objects. {floor_text(report.scoring, report.floor)}"))
     if report.rows:
         pairs.append(
             (

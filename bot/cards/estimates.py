@@ -19,7 +19,7 @@ from bot.cards.blocks import (
     escape,
     sentence,
 )
-from bot.cards.candidates import LONG_NAMES, alternative_name, candidate_name
+from bot.cards.candidates import LONG_NAMES, alternative_name, candidate_name, floor_text
 from bot.cards.datasets import UPLOAD_AGAIN
 from bot.cards.estimate_details import (
     EstimateSummary,
@@ -143,7 +143,7 @@ def card(
     by = f", shared by <@{shared_by}>" if shared_by else ""
     parts: list[CardBlock] = [
         Headline(headline),
-        Note(f"{_subject(summary, target)}{by}"),
+        Note(f"{_subject(summary, target)}{by}{_floor(summary)}"),
         escaped_facts(_main_numbers(summary)),
         Lines(advice.main_reasons(verdict, spelling)),
     ]
@@ -154,6 +154,12 @@ def card(
         details_button = button("Details", DETAILS, str(number))
         parts.append(actions(*([step] if step else []), *share, details_button))
     return Message(f"{escape(headline)}. {next_step}", tuple(parts))
+
+
+def _floor(summary: EstimateSummary) -> str:
+    """What the commonest values alone would get, for answers in JSON: much of a score there is no merit."""
+    facts = summary.verdict.facts
+    return f". {floor_text('json', facts.floor)}" if facts.has_objects and facts.floor is not None else ""
 
 
 def details_form(summary: EstimateSummary, target: str) -> Block:

@@ -26,6 +26,7 @@ from bot.cards.candidates import (
     STANDINGS,
     arm_name,
     bar_share,
+    floor_text,
     latency_text,
     long_name,
     p95_text,
@@ -33,6 +34,7 @@ from bot.cards.candidates import (
     price_in_sentence,
     quality,
     row_name,
+    whole_rows_text,
 )
 from bot.cards.datasets import MEASURE, UPLOAD_AGAIN
 from bot.cards.documents import passages_text
@@ -240,9 +242,10 @@ def _may_improve(ladder: Ladder) -> bool:
 
 
 def _below(ladder: Ladder) -> list[CardBlock]:
-    """A note on hidden candidates and on the smallest difference that these rows can show."""
+    """A note on hidden candidates, on the commonest answer, and on the smallest difference that these rows can show."""
     hidden = len(ladder.rungs) - len(_shown(ladder))
     parts = [f"{hidden:,} more in Details."] if hidden else []
+    parts += filter(None, [floor_text(ladder.scoring, ladder.floor)])
     if ladder.detectable_gap is not None:
         rows, gap = pluralize(ladder.n, "held-out row"), f"{100 * ladder.detectable_gap:.0f}"
         parts.append(f"With {rows}, differences below about {gap} points may be chance.")
@@ -423,6 +426,8 @@ def _in_full(rung: Rung) -> str:
     text = (
         f"{arm_name(rung.arm)}: {quality(rung)}, {standing}, {price(rung.usd_per_1000)}, {latency_text(rung)}"
     )
+    if rung.scoring == "json" and rung.n:
+        text += f"; {whole_rows_text(rung)}"
     unfit = f"; {rung.unread + rung.empty:,} {_unfit(rung)}" if rung.unread or rung.empty else ""
     return f"{text}{_hit_rate(rung.retrieval)}{unfit}"
 

@@ -23,7 +23,7 @@ from bot.cards.blocks import (
     sentence,
 )
 from bot.cards.calibration import alternative_bill
-from bot.cards.candidates import MEANINGS, SHORT_MEANINGS
+from bot.cards.candidates import MEANINGS, SHORT_MEANINGS, floor_text, whole_rows_text
 from bot.cards.candidates import candidate_name as rung_name
 from bot.cards.datasets import MEASURE as MEASURE_DATASET
 from bot.cards.judge_agreement import NO_LABELS, judge_notes, trust_text
@@ -115,7 +115,7 @@ def card(
         f"Result of run {run.id}. {escape(headline)}{f'. Saves {saves}' if saves else ''}",
         (
             Headline(headline),
-            Note(subject),
+            Note(f"{subject}{_floor(result.ladder)}"),
             Facts([*facts, ("Cost", _cost(plan, result))]),
             *([Text(DELETED)] if is_deleted else _reasons(plan, result)),
             *([] if is_deleted else _next(run, result, may_be_used=may_be_used)),
@@ -323,7 +323,8 @@ def _right(result: RunResult) -> str:
         return share_with_interval(result.tuned)
     (tuned,) = ladder.rung("tuned")
     measured = "" if tuned.scoring == "label" else f" {SHORT_MEANINGS[tuned.scoring]}"
-    return f"{percent(tuned.score)}{measured} ({interval(tuned.low, tuned.high)})"
+    rows = f"; {whole_rows_text(tuned)}" if tuned.scoring == "json" else ""
+    return f"{percent(tuned.score)}{measured} ({interval(tuned.low, tuned.high)}){rows}"
 
 
 def _comparison(result: RunResult, *, is_full: bool = False) -> list[tuple[str, str]]:
@@ -419,6 +420,12 @@ def _unknown(plan: Plan, result: RunResult) -> str:
         failed = f" {escape(_judge_notes(plan, result)[0])}" if plan.judge and result.judge else ""
         return f"Whether the answers are right: {percent(tuned.score)} is {MEANINGS[tuned.scoring]}.{failed}"
     return ""
+
+
+def _floor(ladder: Ladder | None) -> str:
+    """What the commonest values alone would get, for answers in JSON."""
+    text = floor_text("json", ladder.floor) if ladder and ladder.scoring == "json" else ""
+    return f". {text}" if text else ""
 
 
 def _judge_notes(plan: Plan, result: RunResult) -> list[str]:

@@ -13,7 +13,7 @@ from functools import partial
 from getpass import getuser
 from pathlib import Path
 
-from bot.cards.candidates import LONG_NAMES
+from bot.cards.candidates import LONG_NAMES, answers_name
 from bot.cards.data_policy import reason_too_short
 from bot.cards.prompt_search import progress_text
 from bot.cards.words import TerminalSpelling, capitalize
@@ -160,7 +160,7 @@ def learning_curve(
     """Measures the classical model's learning curve. `predict` are numbers of rows; if empty, twice as many as now."""
     report = rows.report
     if report.task != "labels":
-        return Refusal("A curve needs labels, but the answers in this file are free text.")
+        return Refusal(f"A curve needs labels, but the answers in this file are {answers_name(report)}.")
     plan = CurvePlan(
         dataset=name,
         version=1,
@@ -257,7 +257,7 @@ def _check_cost(
         plan.price_of,
         keys,
         answered,
-        evaluation_worker.max_tokens(plan.labels, plan.longest_answer),
+        evaluation_worker.plan_max_tokens(plan),
         plan.thinking,
     )
     search = _max_search_micros(session, plan)

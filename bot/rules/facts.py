@@ -187,6 +187,7 @@ class Facts:
     - `current` is today's model as somebody typed it, and `full_current` is its name in a ladder. `to_measure` are
       today's model and a cheap one of the same provider, as 'provider/model'. These two are known only if one of the
       configured providers offers the model.
+    - `has_objects` is true if answers are JSON objects. `floor` is the score of always giving the commonest answer.
     - `providers_without_key` are the providers without a key here, each with the environment variable for it.
       `has_models` is true if
       a measurement without `models=` has any model to ask.
@@ -211,6 +212,13 @@ class Facts:
     faults: RowFaults = NO_FAULTS
     providers_without_key: tuple[tuple[str, str], ...] = ()
     has_models: bool = True
+    has_objects: bool = False
+    floor: float | None = None
+
+    @property
+    def has_free_candidates(self) -> bool:
+        """True if models that learn on this machine can give such answers."""
+        return self.smallest_label is not None or self.has_objects
 
     def measure_step(self, measure: Measure, usd: Decimal | None = None) -> Step:
         """Returns the step for a measurement, or a step to set it up first if a key or a model is missing."""

@@ -55,7 +55,7 @@ def alternative_reasons(facts: Facts) -> tuple[Reason, ...]:
     evidence = facts.evidence
     if evidence.ladder is None:
         step = facts.measure_step(Measure("prompts", facts.dataset, models=facts.to_measure))
-        if facts.smallest_label is not None:
+        if facts.has_free_candidates:
             step = Step(Measure("free", facts.dataset, FREE_RUNGS))
         return (Reason("measure", "unknown", "nothing measured", step=step),)
     if evidence.is_stale:
@@ -155,7 +155,7 @@ def _unmeasured_reasons(facts: Facts) -> tuple[Reason, ...]:
         *(arm.rung for arm in arms),
         *("kshot" for arm in arms if arm.shots == 0),
     }
-    free = FREE_RUNGS if facts.smallest_label is not None else ()
+    free = FREE_RUNGS if facts.has_free_candidates else ()
     missing = tuple(rung for rung in (*free, *PROMPTED) if rung not in measured)
     if not missing:
         return ()

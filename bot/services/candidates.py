@@ -9,6 +9,7 @@ from datetime import date
 from decimal import Decimal
 
 from bot.cards.blocks import code
+from bot.cards.candidates import answers_name
 from bot.cards.words import SLACK, Spelling
 from bot.command_options import NAMED_RUNGS
 from bot.context import AppContext
@@ -106,6 +107,8 @@ class LineUp:
             chooses_shots=chooses_shots,
             encoder=self.encoder if any(arm.rung in ("encoder", "retrieval") for arm in self.arms) else "",
             longest_answer=report.tokens.answer_most,
+            scoring=report.scoring,
+            floor=report.floor,
         )
 
 
@@ -322,17 +325,17 @@ def _build_arms(
     spelling: Spelling,
     shots: int | None,
 ) -> tuple[MeasuredCandidate, ...] | Refusal:
-    """Returns the candidates, rung by rung. The free rungs need labels; the others need a model."""
-    has_labels = report.task == "labels"
-    if is_free(rungs) and not has_labels:
+    """Returns the candidates, rung by rung. The free rungs need labels or JSON objects; the others need a model."""
+    if is_free(rungs) and not report.has_free_candidates:
         return Refusal(
-            f"`{spelling.option('rungs', ','.join(rungs))}` can only choose between labels, and this dataset's answers "
-            "are free text. Measure a rung that asks a model, like `zero`."
+            f"`{spelling.option('rungs', ','.join(rungs))}` can answer with labels or with JSON objects, and this "
+            f"dataset's answers are {answers_name(report)}. Measure a rung that asks a model, like "
+            "`zero`."
         )
     arms: list[MeasuredCandidate] = []
     for rung in rungs:
         if rung in FREE_RUNGS:
-            arms += [MeasuredCandidate(rung)] if has_labels else []
+            arms += [MeasuredCandidate(rung)] if report.has_free_candidates else []
         else:
             count = shots if rung == "kshot" else None
             arms += [MeasuredCandidate(rung, model.name, count) for model in models]

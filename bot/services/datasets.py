@@ -368,12 +368,6 @@ def report_of(dataset: Dataset) -> Report | None:
     return Report.from_json(dataset.report) if dataset.report and dataset.state == "ready" else None
 
 
-def longest_answer(context: CoreContext, dataset_id: int) -> int:
-    """Returns the tokens of the version's longest answer, 0 if it was deleted."""
-    report = report_of(context.store.datasets.get(dataset_id))
-    return report.tokens.answer_most if report else 0
-
-
 def looks_of(context: CoreContext, dataset: str, report: Report) -> Looks:
     """Returns how often people have seen scores on the held-out rows of the version with this report."""
     versions = context.store.datasets.versions(dataset)

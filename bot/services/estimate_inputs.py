@@ -19,7 +19,7 @@ from bot.rules.prices import MissingPrice, evaluation_usd, rates_from_row, train
 from bot.rules.roi import USD_PER_HOUR, Inputs, Quality, Range, Training, Usage, retraining_usd
 from bot.rules.units import HOURS_PER_MONTH, MonthlyVolume, Volume, monthly_volume
 from bot.services.candidates import Candidate
-from bot.services.evaluation_worker import MAX_TOKENS_VERDICT, max_tokens
+from bot.services.evaluation_worker import MAX_TOKENS_VERDICT, max_tokens, report_max_tokens
 from bot.services.hardware import (
     MemoryHeadroom,
     Target,
@@ -210,8 +210,7 @@ def training_needs(
         tokens *= int(dict(chosen).get("samples", 1))  # GRPO learns from this many answers to each question
     room, time = _memory_and_time(settings, target, report, tokens, chosen, question.sweep)
     thinks = target.row.thinks(target.model.name)
-    labels = [label.label for label in report.labels]
-    answer = max_tokens(labels, report.tokens.answer_most) + chat_parameters.thinking_tokens(thinks)
+    answer = report_max_tokens(report) + chat_parameters.thinking_tokens(thinks)
     all_tokens = round(tokens * count_full_trainings(question.sweep))
     cost = _run_cost(report, all_tokens, tuned, base, _epochs(chosen), time, answer)
     if isinstance(cost, RunCost):
@@ -251,7 +250,10 @@ def _with_judge(cost: RunCost, report: Report, judge: Candidate) -> RunCost:
     counted = report.tokens
     question = counted.prompt_mean + counted.answer_mean
     amount = _judge_usd(judge, report.n_holdout, question, counted.answer_mean)
-    longest = question * OTHER_TOKENIZER, max_tokens((), counted.answer_most) * OTHER_TOKENIZER
+    longest = (
+        question * OTHER_TOKENIZER,
+        max_tokens((), counted.answer_most, report.scoring) * OTHER_TOKENIZER,
+    )
     most = _judge_usd(judge, report.n_holdout, *longest)
     return replace(
         cost,

@@ -88,7 +88,8 @@ def answer(
 
 
 def _card(context: AppContext, result: EstimateResult, number: int, shared_by: str | None = None) -> Message:
-    encoder = candidates.encoder_target(context.settings, context.trainers)
+    has_labels = result.verdict.facts.smallest_label is not None  # an encoder can be trained on nothing else
+    encoder = candidates.encoder_target(context.settings, context.trainers) if has_labels else None
     return views.card(result, result.target.name, number=number, shared_by=shared_by, encoder=encoder)
 
 

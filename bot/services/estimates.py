@@ -10,6 +10,7 @@ from functools import cached_property, lru_cache
 from importlib.util import find_spec
 
 from bot.cards.blocks import code
+from bot.cards.candidates import answers_name
 from bot.cards.estimate_details import EstimateSummary
 from bot.cards.plans import unswept_text
 from bot.rules import plans
@@ -221,11 +222,17 @@ def _unsuitable_rows(name: str, report: Report, question: Question, target: Targ
         )
     if target.model.is_encoder and report.task != "labels":
         return Refusal(
-            f"An encoder learns labels, but the answers of {code(name)} are free text or more than {MAX_LABELS} "
-            "different labels. Choose a chat model as the target.",
+            f"An encoder learns labels, but the answers of {code(name)} are {_not_labels(report)}. Choose a chat model "
+            "as the target.",
             "target",
         )
     return None
+
+
+def _not_labels(report: Report) -> str:
+    if report.scoring == "json":
+        return answers_name(report)
+    return f"{answers_name(report)} or more than {MAX_LABELS} different labels"
 
 
 def monthly_cost(settings: Settings, inputs: Inputs, model: str, today: date) -> MonthlyCost | None:
@@ -411,6 +418,8 @@ def _gather_facts(request: _Request, needs: TrainingNeeds, sums: _Sums, evidence
         outlook=sums.outlook,
         few_labels=tuple((label.label, label.rows) for label in report.labels if label.rows < FEW_PER_LABEL),
         n_labels=len(report.labels) or None,
+        has_objects=report.scoring == "json",
+        floor=report.floor,
         current=current,
         faults=count_row_faults(report),
         full_current=full_name(settings, current),

@@ -133,7 +133,7 @@ class LadderStep:
     def _spent_on(self, keys: Mapping[Candidate, ArmKeys], since: float, unanswered: frozenset[str]) -> int:
         prices, names = self.plan.price_of, evaluation_worker.keys_by_candidate(keys)
         settled = frozenset(key for arm in names.values() for key in arm) - unanswered
-        most = evaluation_worker.max_tokens(self.plan.labels, self.plan.longest_answer)
+        most = evaluation_worker.plan_max_tokens(self.plan)
         micros = evaluation_engine.spent_micros(self.context, prices, names, since)
         return micros + max_evaluation_micros(prices, keys, settled, most, self.plan.thinking)
 

@@ -19,13 +19,13 @@ from bot.values.learning_curves import TunedCurvePlan
 from bot.values.runs import Refusal
 from trainers import payloads
 from trainers.base_models import find_preset
-from trainers.dataset import Example, read, store_chat
+from trainers.dataset import Example, Report, read, store_chat
 from trainers.dataset.sensitive_data import SECRET, faults_in
 from trainers.documents import Unreadable, read_document, split_passages, store_text
 from trainers.encoders import DEFAULT_ENCODER
 from trainers.encoders.embedding import EncoderError, StoredVectors, find_encoder, load_encoder
 from trainers.evaluation import prompts
-from trainers.evaluation.results import Candidate, Curve, CurvePoint, Ladder, Reply, Retrieval
+from trainers.evaluation.results import Candidate, Curve, CurvePoint, Ladder, Reply, Retrieval, Scoring
 from trainers.evaluation.retrieval import Nearest, nearest_examples, nearest_passages
 from trainers.evaluation.scores import is_right_call, label_or_text, score, scoring_of, strip_thoughts
 from trainers.evaluation.statistics import exact_match
@@ -39,6 +39,7 @@ NOTHING_TO_SHOW = (
 )
 MAX_TOKENS_VERDICT = 24
 LEAST_TOKENS_TEXT, MOST_TOKENS_TEXT = 256, 2_048
+LEAST_TOKENS_JSON = 64  # room for a code fence and for indentation around a few short fields
 LEAST_TOKENS_LABEL, ROOM_AROUND_LABEL = 16, 8
 ASSUMED_SHARE = 0.15  # how far off a token count may be if it is not made by the model's own tokenizer
 VENDORS_WORK = 100.0  # as much as a short prompt to our own model
@@ -162,7 +163,7 @@ def keys_by_candidate(keys: Mapping[Candidate, ArmKeys]) -> Mapping[Candidate, t
 
 def read_questions(folder: Path, plan: LadderPlan, keys: frozenset[str]) -> list[Question]:
     """Returns the questions with these keys, candidate by candidate."""
-    return read_questions_file(folder / PROMPTS, plan, keys, max_tokens(plan.labels, plan.longest_answer))
+    return read_questions_file(folder / PROMPTS, plan, keys, plan_max_tokens(plan))
 
 
 def read_questions_file(path: Path, plan: LadderPlan, keys: frozenset[str], longest: int) -> list[Question]:
@@ -180,13 +181,25 @@ def read_questions_file(path: Path, plan: LadderPlan, keys: frozenset[str], long
     return questions
 
 
-def max_tokens(labels: Sequence[str], longest: int) -> int:
+def plan_max_tokens(plan: LadderPlan) -> int:
+    return max_tokens(plan.labels, plan.longest_answer, plan.scoring)
+
+
+def report_max_tokens(report: Report) -> int:
+    labels = [count.label for count in report.labels]
+    return max_tokens(labels, report.tokens.answer_most, report.scoring)
+
+
+def max_tokens(labels: Sequence[str], longest: int, scoring: Scoring | None) -> int:
     """Returns the cap on an answer's tokens without thinking, because a model that never stops is billed and waited for
     until the cap.
 
     Labels get room for the longest one, at two bytes per token, with a few words around it. Free text gets the tokens
-    of the dataset's `longest` answer, plus a quarter for other tokenizers: JSON that is cut off is worthless.
+    of the dataset's `longest` answer, plus a quarter for other tokenizers. JSON gets twice as many, since a model may
+    indent it, and JSON that is cut off is worthless; but no room to talk on after it, which an untrained model does.
     """
+    if not labels and scoring == "json" and longest:
+        return min(max(LEAST_TOKENS_JSON, 2 * longest), MOST_TOKENS_TEXT)
     if not labels:
         return min(max(LEAST_TOKENS_TEXT, longest * 5 // 4), MOST_TOKENS_TEXT)
     longest_bytes = max(len(label.encode()) for label in labels)
@@ -194,10 +207,13 @@ def max_tokens(labels: Sequence[str], longest: int) -> int:
 
 
 def classical_answers(plan: LadderPlan | Plan, files: Path, seed: int) -> tuple[Reply, ...]:
-    """Returns rung 0's answers to the holdout."""
-    from trainers.evaluation.tfidf import classify_holdout
+    """Returns the classical model's answers to the holdout: labels, or JSON objects field by field."""
+    from trainers.evaluation import json_fields, tfidf
 
-    return classify_holdout(examples(files, plan.train_sha256), examples(files, plan.holdout_sha256), seed)
+    train, holdout = examples(files, plan.train_sha256), examples(files, plan.holdout_sha256)
+    if plan.labels:
+        return tfidf.classify_holdout(train, holdout, seed)
+    return json_fields.classify_holdout(train, holdout, seed)
 
 
 def free_answers(
@@ -205,7 +221,7 @@ def free_answers(
 ) -> tuple[Reply, ...] | Refusal:
     """Returns a free rung's answers to the holdout, or why its encoder can't be used. `folder` is the one that
     `prepare` wrote into."""
-    from trainers.encoders import classifier
+    from trainers.encoders import classifier, json_fields
 
     if arm.rung == "classical":
         return classical_answers(plan, files, seed)
@@ -214,7 +230,8 @@ def free_answers(
         encoder = load_encoder(plan.encoder)
         vectors = folder / VECTORS
         stored = StoredVectors(encoder, vectors) if vectors.exists() else None
-        replies = classifier.classify_holdout(encoder, train, holdout, seed, stored)
+        classify = classifier.classify_holdout if plan.labels else json_fields.classify_holdout
+        replies = classify(encoder, train, holdout, seed, stored)
         vectors.unlink(missing_ok=True)
         return replies
     except EncoderError as error:
@@ -257,6 +274,7 @@ def judge_ladder(
         holdout_sha256=plan.holdout_sha256,
         measured_at=now,
         verdicts=verdicts,
+        floor=plan.floor,
     )
     looked_up = {arm: its.retrieval for arm, its in keys.items()}
     judged = replace(
@@ -346,13 +364,14 @@ def _arm_keys(
         rows = len(tools)
         if arm.rung == "encoder":
             return ArmKeys(_encoder_keys(plan, rows, seed), (0,) * rows, work=0.0)
-        keys = classical_keys(plan.train_sha256, plan.holdout_sha256, rows, seed)
+        kind = "classical by field" if plan.has_objects else "classical"
+        keys = classical_keys(plan.train_sha256, plan.holdout_sha256, rows, seed, kind)
         return ArmKeys(keys, (0,) * rows, work=0.0)
     encoding = encoding_of(arm.model.split("/", 1)[1])
     more = 1 + ASSUMED_SHARE * encoding.assumed
     counts = zip(count_prompts(messages, encoding), _count_beside(messages, tools, encoding), strict=True)
     tokens = tuple(int((count + beside) * more) + 1 for count, beside in counts)
-    cap = max_tokens(plan.labels, plan.longest_answer) + plan.room(arm.model)
+    cap = plan_max_tokens(plan) + plan.room(arm.model)
     keys = tuple(key_of(arm.model, prompt, cap, offer) for prompt, offer in zip(messages, tools, strict=True))
     return ArmKeys(keys, tokens, _work(arm.model, messages, tokens, cap))
 
@@ -380,9 +399,11 @@ def _work(model: str, messages: Sequence[tuple[Message, ...]], tokens: Sequence[
 
 
 @lru_cache(maxsize=16)
-def classical_keys(train_sha256: str, holdout_sha256: str, rows: int, seed: int) -> tuple[str, ...]:
+def classical_keys(
+    train_sha256: str, holdout_sha256: str, rows: int, seed: int, kind: str = "classical"
+) -> tuple[str, ...]:
     """Returns the keys of the classical candidate's answers, which need no model."""
-    texts = [json.dumps(["classical", train_sha256, holdout_sha256, row, seed]) for row in range(rows)]
+    texts = [json.dumps([kind, train_sha256, holdout_sha256, row, seed]) for row in range(rows)]
     return tuple(hashlib.sha256(text.encode()).hexdigest() for text in texts)
 
 
@@ -393,8 +414,9 @@ def _encoder_keys(plan: LadderPlan, rows: int, seed: int) -> tuple[str, ...]:
         name = find_encoder(plan.encoder).sha256
     except EncoderError:
         name = plan.encoder
+    kind = "encoder by field" if plan.has_objects else "encoder and words"
     parts = (plan.train_sha256, plan.holdout_sha256)
-    texts = [json.dumps(["encoder and words", name, *parts, row, seed]) for row in range(rows)]
+    texts = [json.dumps([kind, name, *parts, row, seed]) for row in range(rows)]
     return tuple(hashlib.sha256(text.encode()).hexdigest() for text in texts)
 
 
@@ -403,7 +425,7 @@ def _with_keys(
 ) -> Iterable[tuple[str, str, tuple[Message, ...], str]]:
     for arm, messages in messages_of.items():
         model = str(arm.model)
-        cap = max_tokens(plan.labels, plan.longest_answer) + plan.room(model)
+        cap = plan_max_tokens(plan) + plan.room(model)
         for prompt, offer in zip(messages, tools, strict=True):
             yield key_of(model, prompt, cap, offer), model, prompt, offer
 

@@ -192,7 +192,7 @@ def _prepare(step: LadderStep) -> None:
         plan.price_of,
         keys,
         answered,
-        evaluation_worker.max_tokens(plan.labels, plan.longest_answer),
+        evaluation_worker.plan_max_tokens(plan),
         plan.thinking,
     )
     progress = LadderProgress("asking", answers.arms, most)

@@ -35,7 +35,7 @@ def load_keys(step: LadderStep) -> Mapping[Candidate, ArmKeys] | None:
 def most_micros(context: EngineContext, plan: LadderPlan, keys: Mapping[Candidate, ArmKeys]) -> int:
     """Returns the maximum cost in micro-dollars of the questions without an answer."""
     answered = context.store.answers.answered([key for each in keys.values() for key in each.keys])
-    most = evaluation_worker.max_tokens(plan.labels, plan.longest_answer)
+    most = evaluation_worker.plan_max_tokens(plan)
     return max_evaluation_micros(plan.price_of, keys, answered, most, plan.thinking)
 
 

@@ -105,7 +105,7 @@ class PairsForPeople(JsonValue):
 def longest_questions(plan: LadderPlan, files: Path) -> ArmKeys:
     """Returns the sizes of all questions in the worst case, before any answer is known: every answer is as long as the
     cap allows, and no two are equal. The keys are placeholders."""
-    rows, longest = examples(files, plan.holdout_sha256), max_tokens((), plan.longest_answer)
+    rows, longest = examples(files, plan.holdout_sha256), max_tokens((), plan.longest_answer, plan.scoring)
     alone = _count_tokens(plan, [prompts.acceptable_prompt(row, "") for row in rows], longest)
     arms = len(plan.arms) + (plan.search is not None)  # a search adds a candidate
     tokens = [*alone] * arms

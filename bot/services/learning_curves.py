@@ -8,6 +8,7 @@ from decimal import Decimal
 from pathlib import Path
 
 from bot.cards import learning_curves as views
+from bot.cards.candidates import answers_name
 from bot.cards.prices import missing_price_text
 from bot.command_parser import parse_question
 from bot.context import AppContext
@@ -29,7 +30,7 @@ from bot.services.data_policy import EgressPermission
 from bot.services.dataset_worker import SEED
 from bot.services.datasets import CheckedDataset
 from bot.services.estimates import EstimateResult
-from bot.services.evaluation_worker import max_tokens
+from bot.services.evaluation_worker import report_max_tokens
 from bot.services.hardware import Target, find_target
 from bot.services.tuned_learning_curves import CurveStep, save_step, stop
 from bot.values.evaluations import CurvePlan
@@ -142,7 +143,7 @@ def _plan(
 ) -> CurvePlan | TunedCurvePlan | Refusal:
     dataset, report = checked.dataset, checked.report
     if report.task != "labels":
-        return Refusal("Learning curves need labels, and this dataset's answers are free text.")
+        return Refusal(f"Learning curves need labels, and this dataset's answers are {answers_name(report)}.")
     if report.n_train < FEWEST_ROWS or not report.n_holdout:
         return Refusal(
             f"`{dataset.name}` has {report.n_train} rows to train on; a curve needs at least {FEWEST_ROWS}."
@@ -273,10 +274,7 @@ def _asking_micros(report: Report, estimate: EstimateResult) -> int:
     tuned, target = estimate.prices[0], estimate.target
     if tuned.usd_per_hour is not None:
         return 0
-    labels = [count.label for count in report.labels]
-    most = max_tokens(labels, report.tokens.answer_most) + thinking_tokens(
-        target.row.thinks(target.model.name)
-    )
+    most = report_max_tokens(report) + thinking_tokens(target.row.thinks(target.model.name))
     sent = TOKEN_MARGIN * Decimal(report.tokens.prompt_mean) * (tuned.price.input or 0)
     return to_micros(report.n_holdout * (sent + most * (tuned.price.output or 0)) / MILLION)
 

@@ -470,7 +470,7 @@ def result_card(
         ],
         for_people=bool(pairs and pairs.rows and for_people),
         is_searched=progress.search is not None,
-        encoder=candidates.encoder_target(context.settings, context.trainers),
+        encoder=candidates.encoder_target(context.settings, context.trainers) if plan.labels else None,
     )
 
 

@@ -384,6 +384,7 @@ def _sealed_plan(
         prices=PriceList(tuple(prices), context.today()).to_json(),
         thinking=tuple(row.model for row in prices if context.settings.thinks(row.model)),
         search=None,
+        floor=None,  # it was found on the holdout
         promotes=model.name,
     )
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from bot.llm_client import Question, key_of
 from bot.rules.budgets import max_judge_micros
 from bot.services import evaluation_worker
-from bot.services.evaluation_worker import ASSUMED_SHARE, ArmKeys, examples, max_tokens
+from bot.services.evaluation_worker import ASSUMED_SHARE, ArmKeys, examples, plan_max_tokens
 from bot.values.evaluations import LadderPlan, SearchPlan, SearchProgress
 from trainers.dataset import Example
 from trainers.evaluation.prompt_search import Prompt, PromptSearch, SearchTask, Unanswered, search_task
@@ -122,9 +122,7 @@ def replay(plan: LadderPlan, texts: Mapping[str, str], files: Path, folder: Path
     `folder`. The held-out rows take no part in the search; only the cost of asking about them is computed."""
     budget = plan.search
     assert budget is not None  # noqa: S101 - without one there is nothing to replay
-    model = _StoredAnswers(
-        budget.model, max_tokens(plan.labels, plan.longest_answer), plan.room(budget.model), texts
-    )
+    model = _StoredAnswers(budget.model, plan_max_tokens(plan), plan.room(budget.model), texts)
     writer = _StoredAnswers(budget.writer, MAX_TOKENS_PROMPT, plan.room(budget.writer), texts)
     task = _load_task(files, plan.train_sha256, plan.prompt, plan.labels, seed)
     search = PromptSearch(task, model.ask, writer.ask)
@@ -209,7 +207,7 @@ def _holdout_micros(plan: LadderPlan, model: str, search: PromptSearch, files: P
     lengths = _count_tokens(model, [zero_shot(holdout[0], plan.labels, prompt) for prompt in tried])
     dearest = tried[lengths.index(max(lengths))]
     prompts = [zero_shot(row, plan.labels, dearest) for row in holdout]
-    return sum(_max_micros_each(plan, model, prompts, max_tokens(plan.labels, plan.longest_answer)))
+    return sum(_max_micros_each(plan, model, prompts, plan_max_tokens(plan)))
 
 
 def _count_tokens(model: str, prompts: Sequence[Prompt]) -> list[int]:

@@ -107,14 +107,14 @@ def questions_of(
     *,
     labels: tuple[str, ...],
     holdout_sha256: str,
-    longest_answer: int,
+    longest: int,
 ) -> tuple[Mapping[Candidate, Sequence[str]], Callable[[frozenset[str]], Sequence[Question]]]:
     """Returns the keys of each candidate's answers, in the order of the held-out rows, and a function that builds the
-    questions for given keys. The prompt of a base model ("zero") lists the labels; a tuned model knows them."""
+    questions for given keys. The prompt of a base model ("zero") lists the labels; a tuned model knows them. `longest`
+    is the most tokens of an answer without thinking."""
     files = context.settings.files
     most = {  # tokens of an answer, including those for thinking
-        candidate: max_tokens(labels, longest_answer)
-        + thinking_tokens(context.settings.thinks(str(candidate.model)))
+        candidate: longest + thinking_tokens(context.settings.thinks(str(candidate.model)))
         for candidate in candidates
     }
     keys = {
@@ -272,13 +272,21 @@ def _evaluation(step: ResultStep) -> Evaluation:
         asked_models,
         labels=plan.labels,
         holdout_sha256=plan.holdout_sha256,
-        longest_answer=datasets.longest_answer(step.context, run.dataset_id),
+        longest=longest_answer(step.context, run.dataset_id, plan.labels),
     )
     if is_classical:
         rows = len(keys[tuned])
         classical = evaluation_worker.classical_keys(plan.train_sha256, plan.holdout_sha256, rows, SEED)
         keys = {CLASSICAL: classical, **keys}
     return Evaluation(step.owner, keys, questions, since=run.state_since)
+
+
+def longest_answer(context: AppContext, dataset_id: int, labels: Sequence[str]) -> int:
+    """Returns the most tokens of an answer without thinking, the same as in a measurement of this version."""
+    report = datasets.report_of(context.store.datasets.get(dataset_id))
+    if report is None:  # it was deleted
+        return max_tokens(labels, 0, None)
+    return max_tokens(labels, report.tokens.answer_most, report.scoring)
 
 
 def _arms(evaluation: Evaluation, progress: Progress) -> list[ArmProgress]:
@@ -332,6 +340,7 @@ def _begin_judging(step: ResultStep, metrics: Sequence[Metric]) -> JudgedRun | N
     evaluation, evidence = _evaluation(step), without_trained_rung(_evidence(step), plan.method)
     replies = evaluation_engine.replies(context, evaluation.keys, _arms(evaluation, step.progress))
     (base_arm, base), (tuned_arm, tuned) = replies.items()
+    report = datasets.report_of(context.store.datasets.get(run.dataset_id))
     from_judge, verdicts, judge = judgements.answers_about_run(step), None, None
     if from_judge:
         texts = {arm: [reply.text for reply in theirs] for arm, theirs in replies.items()}
@@ -350,6 +359,7 @@ def _begin_judging(step: ResultStep, metrics: Sequence[Metric]) -> JudgedRun | N
         holdout=context.settings.files / f"{plan.holdout_sha256}.jsonl",
         alternatives=evidence_services.comparable_alternatives(evidence, plan.judge if verdicts else None),
         judge=judge,
+        floor=report.floor if report else None,
         verdicts=(verdicts[base_arm], verdicts[tuned_arm]) if verdicts else None,
     )
     title, now = run.model or "", context.clock()

@@ -36,7 +36,8 @@ CURVE_POINTS = 20  # of a loss curve
 class RunComparison:
     """The replies of the `base` and the `tuned` model to the rows of `holdout`, in its order, and the `alternatives`
     that were measured on the same rows. `arm` is the tuned model under the name that people use; `labels` is empty for
-    free text. `verdicts` are a judge's verdicts on both models' replies, None if there are none that count."""
+    free text. `floor` is that of the dataset's report. `verdicts` are a judge's verdicts on both models' replies, None
+    if there are none that count."""
 
     run_id: int
     arm: Candidate
@@ -50,6 +51,7 @@ class RunComparison:
     holdout: Path
     alternatives: tuple[Rung, ...]
     judge: JudgeProgress | None = None
+    floor: float | None = None
     verdicts: tuple[Sequence[float], Sequence[float]] | None = None
 
 
@@ -183,6 +185,7 @@ def _ladder_beside_best(comparison: RunComparison, holdout: Sequence[Example], n
         holdout_sha256=comparison.holdout.stem,
         measured_at=now,
         verdicts={comparison.arm: comparison.verdicts[1]} if comparison.verdicts else None,
+        floor=comparison.floor,
     )
     (tuned,) = alone.rungs
     best = max(_comparable(comparison, alone), key=lambda rung: rung.score, default=None)

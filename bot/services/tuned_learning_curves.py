@@ -17,7 +17,6 @@ from bot.rules.plans import ascii_name
 from bot.services import (
     authorization,
     data_policy,
-    datasets,
     evaluation_engine,
     freeze_scope,
     measurements,
@@ -249,7 +248,7 @@ def evaluation_of(
         [candidate],
         labels=plan.labels,
         holdout_sha256=plan.holdout_sha256,
-        longest_answer=datasets.longest_answer(context, measurement.dataset_id),
+        longest=run_results.longest_answer(context, measurement.dataset_id, plan.labels),
     )
     return Evaluation(f"m{measurement.id}", keys, questions)
 

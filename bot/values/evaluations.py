@@ -8,7 +8,7 @@ from typing import Literal
 
 from trainers.chat_parameters import thinking_tokens
 from trainers.dataset.rows import Task
-from trainers.evaluation.results import Candidate
+from trainers.evaluation.results import Candidate, Scoring
 from trainers.evaluation.scores import Choice
 from trainers.json_values import JsonValue
 from trainers.pricing import PriceList, PriceRow
@@ -55,7 +55,7 @@ class LadderPlan(VersionPlan, JsonValue):
     `shots_asked` is the number that was asked for, if the training rows have fewer; 0 if they have enough.
     `promotes` is the tuned model that is deployed if it turns out better; the rows are then the sealed ones. `encoder`
     is the one that the rungs `encoder` and `retrieval` use. `longest_answer` is the tokens of the dataset's longest
-    answer.
+    answer. `scoring` and `floor` are those of the dataset's report.
     """
 
     dataset: str
@@ -81,6 +81,13 @@ class LadderPlan(VersionPlan, JsonValue):
     encoder: str = ""
     longest_answer: int = 0
     shots_asked: int = 0
+    scoring: Scoring | None = None
+    floor: float | None = None
+
+    @property
+    def has_objects(self) -> bool:
+        """True if answers are JSON objects of which each field is scored, and not a few that stand for labels."""
+        return self.scoring == "json" and not self.labels
 
     def built_as(self, arms: Iterable[Candidate]) -> LadderPlan:
         """Returns the plan with the candidates as they could be built."""

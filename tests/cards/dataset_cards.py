@@ -53,6 +53,10 @@ def _datasets() -> dict[str, Message]:
         "dataset-clean": datasets.checked_card(
             builders.dataset(), builders.report(format="chat", labels=(), task="free_text")
         ),
+        "dataset-fields": datasets.checked_card(
+            builders.dataset(),
+            builders.report(format="chat", labels=(), task="free_text", scoring="json", floor=0.131),
+        ),
         "dataset-blocked": datasets.checked_card(
             builders.dataset(), builders.blocked_report(NOT_JSON, DUPLICATE)
         ),

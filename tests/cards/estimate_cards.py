@@ -44,6 +44,13 @@ def estimate_beside_a_rung() -> EstimateSummary:
     )
 
 
+def estimate_of_fields() -> EstimateSummary:
+    """Answers in JSON, of which the classical model gets enough fields right."""
+    evidence = Evidence(ladder=measurements.ladder_of_fields())
+    about = {"has_objects": True, "floor": 0.131}
+    return builders.estimate_summary(rows=2_400, evidence=evidence, smallest_label=None, about=about)
+
+
 def cards() -> dict[str, Message]:
     machine = replace(FREE, usd_per_hour=Decimal("0.10"))
     paid = replace(OWN, usd_per_hour=Decimal("0.10"))
@@ -85,6 +92,7 @@ def cards() -> dict[str, Message]:
             number=4,
             encoder="local/minilm-encoder",
         ),
+        "estimate-fields": estimates.card(estimate_of_fields(), TARGET, number=4),
         "estimate-shared": estimates.card(builders.estimate_summary(), TARGET, number=4, shared_by=ANA),
         "estimate-without-buttons": estimates.card(builders.estimate_summary(), TARGET),
     }

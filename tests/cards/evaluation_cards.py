@@ -50,6 +50,7 @@ def cards() -> dict[str, Message]:
         "ladder-encoder-meets": evaluation_results.card(
             measurements.ladder_that_encoder_meets(), number=4, encoder="local/minilm-encoder"
         ),
+        "ladder-fields": evaluation_results.card(measurements.ladder_of_fields(), number=4),
         "ladder-left-out": evaluation_results.card(
             measurements.ladder_that_none_meets(),
             number=4,

@@ -269,6 +269,29 @@ def ladder_by_f1() -> str:
     return ladder((retrieval, tuned), pairs=(pair(tuned, retrieval),)).to_json()
 
 
+def fields_rung(name: RungName, model: str | None, right: int, in_full: int, **other: Any) -> Rung:
+    """A candidate that answers in JSON, with `right` of 200 in fields and `in_full` of 200 answers right in all."""
+    others = 200 - in_full
+    scores = (1.0,) * in_full + ((right - in_full) / others,) * others
+    return rung(name, model, right, scoring="json", scores=scores, unread=0, empty=0, **other)
+
+
+def ladder_of_fields() -> Ladder:
+    """Answers in JSON: the classical model gets enough of their fields right."""
+    rungs = (
+        fields_rung("classical", None, 181, 96),
+        fields_rung("encoder", None, 178, 90),
+        fields_rung("zero", MODEL, 2, 0),
+        fields_rung("kshot", MODEL, 84, 9),
+    )
+    return ladder(rungs, dataset="orders", floor=0.131)
+
+
+def ladder_of_fields_beside_tuned() -> str:
+    best, tuned = fields_rung("classical", None, 110, 18), fields_rung("tuned", "local/orders-7", 168, 105)
+    return ladder((best, tuned), pairs=(pair(tuned, best),), floor=0.131).to_json()
+
+
 def ladder_beside_prompted(tuned: int = 184, scoring: Scoring = "label") -> str:
     """Ten examples in a large model's prompt, with 186 of 200 right, and the tuned model."""
     prompted = rung("kshot", BIG, 186, "0.41", scoring=scoring, unread=0)

@@ -53,6 +53,10 @@ def cards() -> dict[str, Message]:
             builders.result_with(190, base=unread, beside=measurements.ladder_of_tuned_alone(190), advice=GO),
         ),
         "result-cheaper-rung": (predicted, judged(190, 184, CHEAPER)),
+        "result-fields": (
+            predicted,
+            builders.result_with(105, labelled=False, beside=measurements.ladder_of_fields_beside_tuned()),
+        ),
         "result-by-words": (
             predicted,
             builders.result_with(150, labelled=False, beside=measurements.ladder_by_f1()),

@@ -160,6 +160,16 @@ TABLE: dict[str, tuple[Facts, VerdictKind, str]] = {
         "undecided",
     ),
     "the encoder is not measured": (team(ALL_MISS[0], *ALL_MISS[2:]), "unknown", "measure"),
+    "answers are JSON objects, only prompts are measured, and all miss it": (
+        team(*ALL_MISS[2:], smallest_label=None, has_objects=True),
+        "unknown",
+        "measure",
+    ),
+    "answers are JSON objects, the classical model gets enough of their fields right": (
+        team(*all_miss_but(CLASSICAL), smallest_label=None, has_objects=True),
+        "no_go",
+        "cheaper rung",
+    ),
     "a cheap prompted model meets it, a tuned model saves nothing": (
         team(*all_miss_but(KSHOT), inputs=replace(HIGH, now=HIGH.tuned)),
         "no_go",

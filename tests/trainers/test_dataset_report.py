@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import pickle
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -239,3 +240,42 @@ def test_the_model_to_train_decides_the_length_of_rows_and_the_vendor_its_tokens
     assert by_words.token_lengths == ((11, 28), (12, 1), (21, 1))
     assert by_words.tokens == by_vendor.tokens
     assert by_words.trained_tokens == again.trained_tokens
+
+
+def check_answers(folder: Path, answers: Sequence[str]) -> Report:
+    """Checks a file of chats with these answers; each question is different."""
+    rows = [
+        {
+            "messages": [
+                {"role": "user", "content": f"question {number}"},
+                {"role": "assistant", "content": answer},
+            ]
+        }
+        for number, answer in enumerate(answers)
+    ]
+    path = folder / "chats.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return check(path, folder / "out")
+
+
+def test_a_report_says_how_answers_are_scored_and_what_the_commonest_one_gets(tmp_path: Path) -> None:
+    objects = [
+        json.dumps({"id": number, "paid": number % 4 > 0, "to": {"city": "Ulm"}}) for number in range(240)
+    ]
+    report = check_answers(tmp_path, objects)
+    assert (report.task, report.scoring) == ("free_text", "json") and report.has_free_candidates
+    # of three fields the city is always right, and "paid" in three of four rows; no number is
+    assert report.floor == pytest.approx((1 + 0.75) / 3, abs=0.03)
+
+    report = check_answers(tmp_path, ["billing" if number % 3 else "refund" for number in range(240)])
+    assert report.scoring == "label" and report.floor == pytest.approx(2 / 3, abs=0.01)
+
+    report = check_answers(tmp_path, [f"Dear customer {number}, thank you." for number in range(240)])
+    assert (report.scoring, report.floor) == ("f1", None) and not report.has_free_candidates
+
+
+def test_a_report_from_before_scorings_were_stored_can_be_read(table: Path, tmp_path: Path) -> None:
+    stored = json.loads(check(table, tmp_path / "out").to_json())
+    del stored["scoring"], stored["floor"]
+    report = Report.from_json(json.dumps(stored))
+    assert (report.scoring, report.floor) == (None, None) and report.has_free_candidates

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import hashlib
+import random
 import tempfile
 import time
 from collections import Counter
@@ -12,7 +13,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
 
 import orjson
 
@@ -68,8 +69,12 @@ from trainers.dataset.versions import (
     read_stored,
     split_against,
 )
+from trainers.evaluation.results import Scoring
 from trainers.json_values import from_object
 from trainers.tokens import O200K, Encoding
+
+if TYPE_CHECKING:
+    from trainers.evaluation.json_fields import AnswerKind
 
 NO_MODELS: Mapping[str, Path] = {}
 
@@ -88,6 +93,10 @@ class Report:
     those of rows that repeat another, per epoch. `token_lengths` is a histogram of at most 600 bars: (tokens of the
     longest row in the bar, rows). `diff` compares with the previous version, if there is one. `label_errors` is None if
     labels were not checked or there are none.
+
+    `scoring` says how the held-out rows' answers are scored, and `floor` how often the answer that is commonest in the
+    training rows is right there (trainers/evaluation/json_fields.py). Both are None if nothing is held out, and in
+    reports from before they were added.
     """
 
     name: str
@@ -117,6 +126,13 @@ class Report:
     pairs_sha256: str | None = None
     sealed_sha256: str | None = None
     n_sealed: int = 0
+    scoring: Scoring | None = None
+    floor: float | None = None
+
+    @property
+    def has_free_candidates(self) -> bool:
+        """True if models that learn on this machine, for nothing, can give such answers: labels, or JSON objects."""
+        return self.task == "labels" or self.scoring == "json"
 
     @property
     def stored_files(self) -> tuple[str, ...]:
@@ -300,6 +316,20 @@ class _CheckResult:
             counted = {self.counted_by.folder: trained}
         return local_counts(train, local_models, counted)
 
+    def answer_kind(self, seed: int) -> AnswerKind | None:
+        """Returns how answers are scored, None if a finding blocks."""
+        # These modules import this package, so they can't be imported before it.
+        from trainers.evaluation.json_fields import MOST_READ, find_answer_kind
+
+        if self.is_blocked:
+            return None
+        rows, parts = self.scanned.rows, self.parts
+        trained = [row for row in range(len(rows)) if row not in parts.not_trained]
+        if len(trained) > MOST_READ:
+            trained = sorted(random.Random(seed).sample(trained, MOST_READ))  # noqa: S311
+        holdout = [*(rows[row] for row in sorted(parts.held)), *parts.earlier]
+        return find_answer_kind([rows[row] for row in trained], holdout, self.scanned.task)
+
     def report(
         self,
         name: str,
@@ -312,6 +342,7 @@ class _CheckResult:
     ) -> Report:
         scanned, parts, facts = self.scanned, self.parts, self.scanned.rows.facts
         labels = [count.label for count in scanned.label_counts]
+        kind = self.answer_kind(seed)
         return Report(
             name=name,
             format=scanned.progress.format,
@@ -339,6 +370,8 @@ class _CheckResult:
             pairs_sha256=files.pairs if files else None,
             sealed_sha256=files.sealed if files else None,
             n_sealed=0 if self.is_blocked else parts.n_sealed,
+            scoring=kind.scoring if kind else None,
+            floor=kind.floor if kind else None,
             seconds=clock.seconds,
         )
 

@@ -91,8 +91,8 @@ def learn(
     without_words = _best_penalty(vectors, labels, seed)
     with_words = _best_penalty(both @ basis, labels, seed)
     if with_words.right <= without_words.right:
-        return _fit(vectors, labels, without_words.inverse_penalty, seed)
-    head = _fit(both @ basis, labels, with_words.inverse_penalty, seed)
+        return fit_with_penalty(vectors, labels, without_words.inverse_penalty, seed)
+    head = fit_with_penalty(both @ basis, labels, with_words.inverse_penalty, seed)
     return LinearHead(head.labels, basis @ head.weights, head.biases)
 
 
@@ -105,7 +105,7 @@ def fit_head(vectors: Vectors, labels: Sequence[str], *, seed: int) -> LinearHea
     inverse_penalty = (
         _best_penalty(vectors, labels, seed).inverse_penalty if can_choose else DEFAULT_INVERSE_PENALTY
     )
-    return _fit(vectors, labels, inverse_penalty, seed)
+    return fit_with_penalty(vectors, labels, inverse_penalty, seed)
 
 
 def can_use_words(rows: int, labels: int) -> bool:
@@ -136,7 +136,7 @@ def _best_penalty(vectors: Vectors, labels: Sequence[str], seed: int) -> _Penalt
         count = 0
         for number in range(FOLDS):
             inside = fold == number
-            head = _fit(vectors[~inside], names[~inside].tolist(), inverse_penalty, seed)
+            head = fit_with_penalty(vectors[~inside], names[~inside].tolist(), inverse_penalty, seed)
             count += int((np.array(head.answers(vectors[inside])) == names[inside]).sum())
         return count
 
@@ -144,7 +144,9 @@ def _best_penalty(vectors: Vectors, labels: Sequence[str], seed: int) -> _Penalt
     return max(scores, key=lambda score: score.right)
 
 
-def _fit(vectors: Vectors, labels: Sequence[str], inverse_penalty: float, seed: int) -> LinearHead:
+def fit_with_penalty(
+    vectors: Vectors, labels: Sequence[str], inverse_penalty: float, seed: int
+) -> LinearHead:
     import numpy as np
 
     names = tuple(sorted(set(labels)))

@@ -39,10 +39,11 @@ def build_ladder(
     holdout_sha256: str,
     measured_at: float,
     verdicts: Mapping[Candidate, Sequence[float]] | None = None,
+    floor: float | None = None,
 ) -> Ladder:
     """Builds the ladder. `replies[arm][i]` is the arm's answer to `examples[i]`. `labels` is empty for free text.
     `prices` are by model name, 'provider/model'. `verdicts[arm][i]` is a judge's verdict between 0 and 1; if there are
-    verdicts, they are the scores.
+    verdicts, they are the scores. `floor` is that of the dataset's report.
 
     Copies of a question count once, so 200 rows with 20 questions give at most 20 right ones. The same answers always
     give the same ladder. Raises ValueError if there are no rows or an arm has not answered all of them.
@@ -84,6 +85,7 @@ def build_ladder(
         never_answered=_never_answered(replies, examples, labels) if scoring == "label" else (),
         prices_said_by=tuple(sorted({row.said_by for row in rows if isinstance(row, PriceRow)})),
         measured_at=measured_at,
+        floor=None if verdicts else floor,
     )
 
 

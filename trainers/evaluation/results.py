@@ -154,7 +154,7 @@ class Ladder(JsonValue):
     `cheapest` is the cheapest candidate that meets `bar`, or None. `pairs` compares the best rung with each of the
     others. `detectable_gap` is the smallest true difference that this holdout would detect in 80% of cases.
     `never_answered` are expected labels that no rung ever answered. `measured_at` is in unix seconds. `weights` names
-    the model weights that were used, each with its licence.
+    the model weights that were used, each with its licence. `floor` is the score of always giving the commonest answer.
     """
 
     dataset: str
@@ -169,6 +169,7 @@ class Ladder(JsonValue):
     prices_said_by: tuple[str, ...]
     measured_at: float
     weights: tuple[str, ...] = ()
+    floor: float | None = None
 
     @property
     def n(self) -> int:

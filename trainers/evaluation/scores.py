@@ -255,10 +255,22 @@ def json_share(expected: str, text: str) -> float:
         return float(exact_match(expected, strip_thoughts(text)))
     if body is None:
         return 0.0
-    wanted, answered = dict(_leaves(right, ())), dict(_leaves(body, ()))
+    wanted, answered = dict(json_leaves(right)), dict(json_leaves(body))
     fields = wanted.keys() | answered.keys()
     same = sum(key in wanted and key in answered and _same(wanted[key], answered[key]) for key in fields)
     return same / len(fields) if fields else 1.0
+
+
+def json_leaves(value: dict[str, Any], path: tuple[str, ...] = ()) -> list[tuple[tuple[str, ...], Any]]:
+    """Returns the path and value of each field inside an object, in its order. An empty object is a value."""
+    leaves: list[tuple[tuple[str, ...], Any]] = []
+    for key, inner in value.items():
+        inner_path = (*path, key)
+        if isinstance(inner, dict) and inner:
+            leaves += json_leaves(inner, inner_path)
+        else:
+            leaves.append((inner_path, inner))
+    return leaves
 
 
 def token_f1(expected: str, text: str) -> float:
@@ -281,14 +293,6 @@ def is_unread(scoring: Scoring, text: str, labels: Sequence[str]) -> bool:
     if scoring == "calls":
         return read_calls(text) is None
     return scoring == "json" and read_json(text) is None
-
-
-def _leaves(value: dict[str, Any], path: tuple[str, ...]) -> list[tuple[tuple[str, ...], Any]]:
-    leaves: list[tuple[tuple[str, ...], Any]] = []
-    for key, inner in value.items():
-        inner_path = (*path, key)
-        leaves += _leaves(inner, inner_path) if isinstance(inner, dict) and inner else [(inner_path, inner)]
-    return leaves
 
 
 def _same(wanted: Any, value: Any) -> bool:

@@ -75,11 +75,11 @@ def fit_classifier(train: Sequence[Example], seed: int, *, in_pieces: bool | Non
     if len(counts) == 1 or not any(texts):
         return Classifier(tuple(sorted(counts)), usual, None, None)
     vectors = features(is_short_enough(texts) if in_pieces is None else in_pieces)
-    machine = _fitted_svm(vectors.fit_transform(texts), labels, 1.0, seed)
+    machine = fit_svm(vectors.fit_transform(texts), labels, 1.0, seed)
     return Classifier(tuple(map(str, machine.classes_)), usual, vectors, machine)
 
 
-def _fitted_svm(rows: Any, labels: Any, c: float, seed: int) -> Any:
+def fit_svm(rows: Any, labels: Any, c: float, seed: int) -> Any:
     from sklearn.svm import LinearSVC
 
     # converges in about 30 iterations on banking77, but the default of 1,000 is sometimes not enough for hard rows
@@ -315,7 +315,7 @@ def _by_svm(rows: Any, own: NDArray[np.intp], fold: NDArray[np.intp], labels: in
         if len(trained) == 1:
             scores[np.ix_(inside, trained)] = 1.0
             continue
-        machine = _fitted_svm(rows[~inside], own[~inside], SVM_C, seed)
+        machine = fit_svm(rows[~inside], own[~inside], SVM_C, seed)
         scores[np.ix_(inside, trained)] = _distances(machine, rows[inside])
     return scores
 

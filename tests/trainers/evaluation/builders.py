@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 from collections.abc import Sequence
 from decimal import Decimal
@@ -52,3 +53,26 @@ def make_price(model: str, usd_in: str, usd_out: str, usd_per_hour: str | None =
         source="a list",
         usd_per_hour=None if usd_per_hour is None else Decimal(usd_per_hour),
     )
+
+
+def make_orders(count: int, seed: int = 0) -> tuple[Example, ...]:
+    """Makes orders with answers in JSON: fields that the words decide, one of them nested and one often missing, and a
+    number of the order's own."""
+    chance = random.Random(seed)
+    rows = []
+    for number in range(count):
+        item = chance.choice(("desk", "chair", "lamp", "shelf"))
+        colour = chance.choice(("blue", "red", "green"))
+        words, quantity = chance.choice((("one", 1), ("two", 2), ("ten", 10)))
+        is_urgent = chance.random() < 0.3
+        text = f"Order {1000 + 7 * number + seed}: please send {words} {item} in {colour}"
+        answer = {
+            "order": 1000 + 7 * number + seed,
+            "goods": {"item": item, "colour": colour},
+            "quantity": quantity,
+        }
+        if is_urgent:
+            text += ", we need it tomorrow"
+            answer["urgent"] = True
+        rows.append(make_example(text, json.dumps(answer), number + 1))
+    return tuple(rows)

@@ -1,0 +1,102 @@
+"""Answers in JSON: the free candidates are measured, decide the estimate, and cost nothing; a model that is asked may
+write no more than twice the longest right answer."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from bot.services.dataset_worker import SEED
+from bot.services.evaluation_worker import max_tokens
+from storage.datasets import NewDataset
+from tests.bot.measurements import ACME, CHAT, PRICES, ladder_of, measurement, start_measurement, until
+from tests.bot.world import DORA, PRIVATE, MakeWorld, Rules, World
+from tests.trainers.evaluation.builders import make_orders
+from trainers.dataset import Columns, Report, check_file
+
+ROWS = 240
+
+
+@pytest.fixture
+def world(make_world: MakeWorld) -> World:
+    world = make_world(Rules(more=PRICES))
+    seed_orders(world)
+    return world
+
+
+def seed_orders(world: World) -> Report:
+    """A ready dataset "orders" whose answers are JSON objects."""
+    path = world.folder / "orders.jsonl"
+    rows = [
+        {"messages": [{"role": turn.role, "content": turn.content} for turn in order.messages]}
+        for order in make_orders(ROWS)
+    ]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    report = check_file(path, path.name, Columns(), world.service.settings.files, SEED)
+    store = world.store
+    new = NewDataset("orders", PRIVATE.id, DORA.id, path.name, "F0ORDERS")
+    received = store.datasets.receive(new, now=world.clock)
+    changes = {"sha256": report.source_sha256, "report": report.to_json()}
+    assert store.datasets.move(received, "ready", now=world.clock, **changes)
+    return report
+
+
+def report_of(world: World) -> Report:
+    return Report.from_json(str(world.store.datasets.get(1).report))
+
+
+def test_free_candidates_answer_in_json_and_the_card_shows_the_floor(world: World) -> None:
+    report = report_of(world)
+    assert report.scoring == "json" and report.floor is not None and 0.2 < report.floor < 0.6
+    assert world.type("/finetune baseline orders rungs=classical,encoder") == ""
+    until(world, "done")
+    ladder = ladder_of(world)
+    assert [rung.arm.rung for rung in ladder.rungs] == ["classical", "encoder"]
+    assert {rung.scoring for rung in ladder.rungs} == {"json"} and ladder.floor == report.floor
+    classical = ladder.rungs[0]
+    assert classical.score > ladder.floor + 0.2 and classical.usd_per_1000 == 0
+    assert measurement(world).actual_micros == 0 and world.provider.count(CHAT) == 0
+    world.find_message(
+        "Measurement m1", f"The commonest values alone get {100 * report.floor:.1f}% of fields right"
+    )
+
+
+def test_an_estimate_asks_for_the_free_candidates_first_and_then_uses_the_one_that_meets_the_bar(
+    world: World,
+) -> None:
+    first = world.type("/finetune estimate orders current=acme/acme-small volume=10M bar=60%")
+    assert "Measure the free models" in first
+    world.type("/finetune baseline orders rungs=classical,encoder")
+    until(world, "done")
+    card = world.type("/finetune estimate orders current=acme/acme-small volume=10M")
+    assert "is good enough" in card and "Use the" in card
+    assert 'Use the encoder"' not in card, "no encoder can be trained on JSON objects"
+
+
+def test_a_model_may_write_twice_the_longest_right_answer_and_is_priced_for_it(world: World) -> None:
+    report = report_of(world)
+    longest = report.tokens.answer_most
+    cap = max_tokens((), longest, "json")
+    assert cap == max(64, 2 * longest) < 256
+    start_measurement(world, f"/finetune baseline orders {ACME} rungs=zero")
+    until(world, "done")
+    caps = {seen.body["max_tokens"] for seen in world.provider.requests if seen.route == CHAT}
+    assert caps == {cap}
+
+
+@pytest.mark.parametrize(
+    ("longest", "cap"),
+    [(0, 256), (10, 64), (24, 64), (100, 200), (2_000, 2_048)],
+)
+def test_the_cap_of_an_answer_in_json(longest: int, cap: int) -> None:
+    assert max_tokens((), longest, "json") == cap
+
+
+def test_the_cap_of_other_answers_stays(world: World) -> None:
+    assert max_tokens((), 24, "f1") == max_tokens((), 24, None) == 256
+    assert max_tokens(("yes", "no"), 24, "label") == 16
+
+
+def test_a_curve_says_that_it_needs_labels(world: World) -> None:
+    assert "this dataset's answers are JSON objects" in world.type("/finetune curve orders")

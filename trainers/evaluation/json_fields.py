@@ -1,0 +1,255 @@
+"""The free candidates of datasets whose answers are JSON objects: a classifier for each field whose values repeat, and
+the commonest value for every other field. Values are never copied out of the text, so numbers and names that are new in
+each row are beyond them. Asks no model.
+
+Fields are those that `json_share` scores: nested fields count individually, a list is one value, and a missing field is
+a value too. Values keep their JSON types. The floor, what the commonest answer gets, is here too.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+import time
+from collections import Counter, defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from trainers.dataset.rows import Example, Task
+from trainers.evaluation.results import Reply, Scoring
+from trainers.evaluation.scores import json_leaves, read_json, score, scoring_of
+from trainers.evaluation.statistics import normalise
+from trainers.evaluation.tfidf import features, fit_svm, is_short_enough, label_of, text_of
+
+Path = tuple[str, ...]
+Values = Sequence[str]
+# Rows of a text's features, which numpy and scipy index by lists of row numbers.
+Matrix = Any
+# Learns from rows and their values, and returns a function that answers other rows.
+Fit = Callable[[Matrix, Values], Callable[[Matrix], Values]]
+
+MISSING = ""  # the value of a field that an answer lacks; no JSON is empty
+# Fields, in the order of how many rows have them: answers may have keys of their own in each row, like a dictionary.
+MOST_FIELDS, MOST_CLASSIFIED = 300, 30
+MOST_VALUES = 500  # of one field, as many as a dataset may have labels
+MOST_ROWS = 20_000  # of more rows a fixed sample is learned from
+FOLDS = 3
+MOST_READ = 2_000  # training rows in which the commonest answer is looked for
+MOST_CHECKED = 2_000  # rows on which a classifier is compared with the commonest value
+
+
+@dataclass(frozen=True)
+class Field:
+    """A field's value in each training row, as JSON in its commonest spelling; MISSING where a row lacks the field."""
+
+    path: Path
+    values: tuple[str, ...]
+
+    @property
+    def usual(self) -> str:
+        return _commonest(Counter(self.values))
+
+    @property
+    def repeating_rows(self) -> tuple[int, ...]:
+        """The rows whose value another row has too. None if they all have the same, or if most rows have a value of
+        their own, like the number of an order."""
+        counts = Counter(self.values)
+        repeated = {value for value, count in counts.items() if count > 1}
+        rows = tuple(row for row, value in enumerate(self.values) if value in repeated)
+        can_be_learned = 2 <= len(repeated) <= MOST_VALUES and 2 * len(rows) >= len(self.values)
+        return rows if can_be_learned else ()
+
+
+@dataclass(frozen=True)
+class FieldTable:
+    """The fields of the training answers, in the order of their first appearance. `without_fields` is the commonest
+    answer that has no field, such as {} or "none"."""
+
+    fields: tuple[Field, ...]
+    without_fields: str
+
+    @property
+    def usual_answer(self) -> str:
+        """The answer in which every field has its commonest value."""
+        return self.answer([field.usual for field in self.fields])
+
+    def answer(self, values: Values) -> str:
+        """Returns the answer with these values, one for each field."""
+        pairs = zip(self.fields, values, strict=True)
+        leaves = {field.path: json.loads(value) for field, value in pairs if value != MISSING}
+        return json.dumps(_nested(leaves), ensure_ascii=False) if leaves else self.without_fields
+
+
+@dataclass(frozen=True)
+class FieldClassifier:
+    """Answers new rows. `predict` has a function for each field of the table, None where the commonest value counts."""
+
+    table: FieldTable
+    predict: tuple[Callable[[Matrix], Values] | None, ...]
+
+    def answers(self, inputs: Matrix) -> tuple[str, ...]:
+        """Returns an answer for each row of features."""
+        if not self.predict:
+            return tuple(self.table.without_fields for _ in range(inputs.shape[0]))
+        columns: list[Values] = []
+        for field, predict in zip(self.table.fields, self.predict, strict=True):
+            if predict is None:
+                columns.append([field.usual] * inputs.shape[0])
+            else:
+                columns.append([str(value) for value in predict(inputs)])
+        return tuple(self.table.answer(values) for values in zip(*columns, strict=True))
+
+
+def read_fields(rows: Sequence[Example]) -> FieldTable:
+    """Collects the fields that most of the rows' answers have. An answer that is no object has none."""
+    answers = [read_json(row.answer) for row in rows]
+    leaves = [dict(json_leaves(answer)) if answer else {} for answer in answers]
+    counts = Counter(path for of_row in leaves for path in of_row)
+    frequent = {path for path, _ in counts.most_common(MOST_FIELDS)}
+    paths = [path for path in counts if path in frequent]
+    fields = tuple(Field(path, _column(path, leaves)) for path in paths)
+    bare = Counter(row.answer.strip() for row, of_row in zip(rows, leaves, strict=True) if not of_row)
+    return FieldTable(fields, _commonest(bare) if bare else "{}")
+
+
+def classify_holdout(train: Sequence[Example], examples: Sequence[Example], seed: int) -> tuple[Reply, ...]:
+    """Returns an answer for each of `examples`, with 0 tokens. `seconds` is the total time divided by the number of
+    rows. Raises ValueError if there are no rows to train on."""
+    rows = rows_to_learn(train, seed)
+    texts = [text_of(row) for row in rows]
+    table = read_fields(rows)
+    if not any(texts):  # there is nothing to learn from
+        return (Reply(table.usual_answer, 0, 0, 0.0),) * len(examples)
+
+    def fit(inputs: Matrix, values: Values) -> Callable[[Matrix], Values]:
+        predict: Callable[[Matrix], Values] = fit_svm(inputs, values, 1.0, seed).predict
+        return predict
+
+    vectors = features(is_short_enough(texts))
+    classifier = fit_fields(table, vectors.fit_transform(texts), fit, seed)
+    started = time.perf_counter()
+    answers = classifier.answers(vectors.transform([text_of(example) for example in examples]))
+    seconds = (time.perf_counter() - started) / max(len(examples), 1)
+    return tuple(Reply(answer, 0, 0, seconds) for answer in answers)
+
+
+def rows_to_learn(train: Sequence[Example], seed: int) -> Sequence[Example]:
+    """Returns the training rows, or a fixed sample if there are too many. Raises ValueError if there are none."""
+    if not train:
+        raise ValueError("training a classifier for each field: there are no rows to train on")
+    return random.Random(seed).sample(train, MOST_ROWS) if len(train) > MOST_ROWS else train  # noqa: S311
+
+
+def fit_fields(table: FieldTable, trained: Matrix, fit: Fit, seed: int) -> FieldClassifier:
+    """Learns each field. `trained` has the features of the table's rows."""
+    often_present = sorted(table.fields, key=lambda field: field.values.count(MISSING))
+    classified = {field.path for field in often_present[:MOST_CLASSIFIED]}
+    predict = []
+    for field in table.fields:
+        rows = list(field.repeating_rows) if field.path in classified else []
+        values = [field.values[row] for row in rows]
+        is_better = bool(rows) and _beats_usual(trained[rows], values, fit, seed)
+        predict.append(fit(trained[rows], values) if is_better else None)
+    return FieldClassifier(table, tuple(predict))
+
+
+@dataclass(frozen=True)
+class AnswerKind:
+    """`floor` is the share of right answers on the held-out rows of the answer that is commonest in the training rows:
+    the commonest label, or an object in which every field has its commonest value. A model that is not far above it has
+    learnt little. None for texts and function calls."""
+
+    scoring: Scoring
+    floor: float | None
+
+
+def find_answer_kind(train: Sequence[Example], holdout: Sequence[Example], task: Task) -> AnswerKind | None:
+    """Returns None if there are no held-out rows. `train` may be a sample of the training rows."""
+    if not holdout:
+        return None
+    scoring = scoring_of(holdout, task)
+    usual = _usual_answer(train, scoring, task)
+    if usual is None:
+        return AnswerKind(scoring, None)
+    scores = [score(scoring, row.answer, usual, (usual,)) for row in holdout]
+    return AnswerKind(scoring, sum(scores) / len(scores))
+
+
+def _beats_usual(inputs: Matrix, values: Values, fit: Fit, seed: int) -> bool:
+    """True if classifiers get more rows right that they have not seen than the commonest value does. Where the text
+    says nothing about a field, they don't."""
+    order = list(range(len(values)))
+    random.Random(seed).shuffle(order)  # noqa: S311
+    del order[MOST_CHECKED:]
+    right = 0
+    for number in range(FOLDS):
+        inside = order[number::FOLDS]
+        outside = [row for place, row in enumerate(order) if place % FOLDS != number]
+        learned = [values[row] for row in outside]
+        if not inside or len(set(learned)) < 2:
+            return False
+        guesses = fit(inputs[outside], learned)(inputs[inside])
+        right += sum(guess == values[row] for guess, row in zip(guesses, inside, strict=True))
+    commonest = max(Counter(values[row] for row in order).values())
+    return right > commonest
+
+
+def _column(path: Path, leaves: Sequence[Mapping[Path, Any]]) -> tuple[str, ...]:
+    """Returns the field's value in each row. Values that count as equal, such as "Paid" and "paid", get the same
+    spelling."""
+    spellings: defaultdict[str, Counter[str]] = defaultdict(Counter)
+    keys = []
+    for of_row in leaves:
+        key = _written(_comparable(of_row[path])) if path in of_row else MISSING
+        spellings[key][_written(of_row[path]) if path in of_row else MISSING] += 1
+        keys.append(key)
+    commonest = {key: _commonest(counts) for key, counts in spellings.items()}
+    return tuple(commonest[key] for key in keys)
+
+
+def _comparable(value: Any) -> Any:
+    """Returns a form that is equal for values that `json_share` counts as equal."""
+    if isinstance(value, str):
+        return normalise(value)
+    if isinstance(value, list):
+        return [_comparable(item) for item in value]
+    if isinstance(value, dict):
+        return {key: _comparable(item) for key, item in value.items()}
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
+    return value
+
+
+def _written(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False, sort_keys=True)
+
+
+def _commonest(counts: Counter[str]) -> str:
+    """Returns the commonest text; of equally common ones the first in the alphabet."""
+    return min(counts, key=lambda text: (-counts[text], text))
+
+
+def _nested(leaves: Mapping[Path, Any]) -> dict[str, Any]:
+    """Returns the object with these fields. Classifiers are independent, so they may say of one field both that it is
+    null and what is inside it: then what is inside counts."""
+    result: dict[str, Any] = {}
+    for path, value in leaves.items():
+        inner = result
+        for key in path[:-1]:
+            if not isinstance(inner.get(key), dict):
+                inner[key] = {}
+            inner = inner[key]
+        has_fields = bool(inner.get(path[-1])) and isinstance(inner[path[-1]], dict)
+        if not has_fields:
+            inner[path[-1]] = value
+    return result
+
+
+def _usual_answer(train: Sequence[Example], scoring: Scoring, task: Task) -> str | None:
+    if not train:
+        return None
+    if task == "labels" and scoring in ("label", "json"):
+        counts = Counter(map(label_of, train))
+        return min(counts, key=lambda label: (-counts[label], label))
+    return read_fields(train).usual_answer if scoring == "json" else None
