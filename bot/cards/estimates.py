@@ -19,7 +19,7 @@ from bot.cards.blocks import (
     escape,
     sentence,
 )
-from bot.cards.candidates import LONG_NAMES, alternative_name, candidate_name, floor_text
+from bot.cards.candidates import LONG_NAMES, alternative_name, candidate_name
 from bot.cards.datasets import UPLOAD_AGAIN
 from bot.cards.estimate_details import (
     EstimateSummary,
@@ -37,7 +37,7 @@ from bot.cards.estimate_details import (
 from bot.cards.forms import modal
 from bot.cards.general import details_modal
 from bot.cards.payback import monthly_saving_text, payback_condition
-from bot.cards.words import SLACK, Spelling, about_usd, shorten, volume_text
+from bot.cards.words import SLACK, Spelling, about_usd, percent, shorten, volume_text
 from bot.rules.advice import Verdict
 from bot.rules.plans import VerdictKind
 from bot.rules.reasons import (
@@ -143,8 +143,8 @@ def card(
     by = f", shared by <@{shared_by}>" if shared_by else ""
     parts: list[CardBlock] = [
         Headline(headline),
-        Note(f"{_subject(summary, target)}{by}{_floor(summary)}"),
-        escaped_facts(_main_numbers(summary)),
+        Note(f"{_subject(summary, target)}{by}"),
+        escaped_facts([*_main_numbers(summary), *_floor(summary)]),
         Lines(advice.main_reasons(verdict, spelling)),
     ]
     if next_step and (step is None or "style" not in step):
@@ -156,10 +156,12 @@ def card(
     return Message(f"{escape(headline)}. {next_step}", tuple(parts))
 
 
-def _floor(summary: EstimateSummary) -> str:
+def _floor(summary: EstimateSummary) -> list[tuple[str, str]]:
     """What the commonest values alone would get, for answers in JSON: much of a score there is no merit."""
     facts = summary.verdict.facts
-    return f". {floor_text('json', facts.floor)}" if facts.has_objects and facts.floor is not None else ""
+    if not facts.has_objects or facts.floor is None:
+        return []
+    return [("Commonest values alone", f"{percent(facts.floor)} of fields right")]
 
 
 def details_form(summary: EstimateSummary, target: str) -> Block:
