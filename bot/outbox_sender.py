@@ -240,9 +240,13 @@ class OutboxSender:
         return True
 
     def _deliver_with_fallback(self, item: OutboxItem) -> tuple[str, str | None]:
-        """Sends the newest blocks if they are enabled; if Slack refuses them, which posts nothing, the classic ones."""
+        """Sends the newest blocks if they are enabled; if Slack refuses them, which posts nothing, the classic ones. A
+        card with rows goes to another channel than its own without them."""
         body = dict(item.body)
         newest = body.pop("newest", None)
+        elsewhere = body.pop("elsewhere", None)
+        if elsewhere and self._channel_of(item) != elsewhere["channel"]:
+            return self._deliver(replace(item, body={**body, "blocks": elsewhere["blocks"]}))
         if newest and self.blocks == "newest":
             try:
                 return self._deliver(replace(item, body={**body, "blocks": newest}))
@@ -273,6 +277,12 @@ class OutboxSender:
             case "file":
                 where = self._direct(item) if item.person else item.channel
                 return self._upload(where, item)
+
+    def _channel_of(self, item: OutboxItem) -> str | None:
+        """Returns the channel that a message will be read in, None for one to a person."""
+        if item.kind == "edit" and (card := self.store.outbox.card(item.card or "")):
+            return card.channel
+        return None if item.person else self._find_destination(item.channel, item)[0]
 
     def _direct(self, item: OutboxItem) -> str:
         """Opens the direct conversation with the item's person and returns its id."""

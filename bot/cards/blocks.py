@@ -45,7 +45,10 @@ class Headline:
 
 @dataclass(frozen=True)
 class Text:
+    """A paragraph. The `button` beside it, as Slack's JSON, is for what the paragraph is about."""
+
     mrkdwn: str
+    button: Block | None = None
 
 
 @dataclass(frozen=True)
@@ -127,11 +130,21 @@ CardBlock = Headline | Text | Lines | Facts | Note | Divider | Table | Chart | S
 
 
 @dataclass(frozen=True)
+class Elsewhere:
+    """What a card shows outside the channel `home`, where its rows may not be read."""
+
+    home: str
+    parts: tuple[CardBlock, ...]
+
+
+@dataclass(frozen=True)
 class Message:
-    """A card. `text` goes to notifications and screen readers: the headline and its numbers, as mrkdwn."""
+    """A card. `text` goes to notifications and screen readers: the headline and its numbers, as mrkdwn. A card with
+    rows says what to show `elsewhere`, since a message may have to go to the fallback channel."""
 
     text: str
     parts: tuple[CardBlock, ...] = ()
+    elsewhere: Elsewhere | None = None
 
     @classmethod
     def titled(cls, headline: str, *parts: CardBlock | None, notice: str = "") -> Message:
@@ -162,9 +175,15 @@ class Message:
         }
 
     def letter(self) -> Block:
-        """The body for the outbox, with the newest form under a key of its own, which the sender uses or drops."""
-        newest = self.newest
-        return {**self.body(), "newest": list(newest)} if newest else self.body()
+        """The body for the outbox, with the newest form and the form for other channels under keys of their own, which
+        the sender uses or drops."""
+        letter = self.body()
+        if self.newest:
+            letter["newest"] = list(self.newest)
+        if self.elsewhere:
+            blocks = slack_blocks(self.elsewhere.parts)
+            letter["elsewhere"] = {"channel": self.elsewhere.home, "blocks": blocks}
+        return letter
 
 
 def escape(text: str) -> str:
@@ -271,7 +290,8 @@ def _slack_blocks(part: CardBlock | Block, is_newest: bool) -> list[Block]:
         case Headline():
             return [{"type": "header", "text": plain(part.text, 150)}]
         case Text():
-            return [_section(part.mrkdwn)]
+            section = _section(part.mrkdwn)
+            return [{**section, "accessory": part.button} if part.button else section]
         case Lines():
             return [_section("\n".join(_lines_that_fit(part.lines, MRKDWN - 40)))]
         case Facts():

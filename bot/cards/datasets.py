@@ -5,12 +5,13 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from bot.cards import forms
 from bot.cards.blocks import (
     Block,
     CardBlock,
+    Elsewhere,
     Facts,
     Headline,
     Lines,
@@ -50,7 +51,8 @@ from bot.values.requests import Delete
 from bot.values.row_labels import USUAL_ROWS
 from storage.records import Dataset
 from trainers.dataset import LabelCount, Report
-from trainers.dataset.rows import to_printable
+from trainers.dataset.file_checks import NOT_YET_ENOUGH
+from trainers.dataset.rows import Choices, to_printable
 from trainers.dataset.slow_checks import LABEL_DOUBTED as DOUBTED
 from trainers.dataset.versions import Diff
 from trainers.evaluation.results import Rung, Standing
@@ -95,23 +97,63 @@ def received_card(dataset: Dataset) -> Message:
     return Message(text, (Text(f"{text}, uploaded by <@{dataset.uploaded_by}> …"),))
 
 
-def checked_card(dataset: Dataset, report: Report, *, days: int = 0) -> Message:
+def checked_card(dataset: Dataset, report: Report, *, days: int = 0, may_show_row: bool = False) -> Message:
     """Ready or refused, with the findings and the buttons of the next step. A refused file is deleted after `days`; 0
-    keeps it."""
+    keeps it. `may_show_row`: everybody who can read the card may see the dataset's rows."""
+    if may_show_row and report.example:
+        shown = _checked_card(dataset, report, days, may_show_row=True)
+        without = _checked_card(dataset, report, days, may_show_row=False)
+        return replace(shown, elsewhere=Elsewhere(dataset.channel, without.parts))
+    return _checked_card(dataset, report, days, may_show_row=False)
+
+
+def _checked_card(dataset: Dataset, report: Report, days: int, *, may_show_row: bool) -> Message:
     if report.is_blocked:
-        return _blocked_card(dataset, report, days)
+        return _blocked_card(dataset, report, days, may_show_row=may_show_row)
     both = f"`/finetune start {dataset.name} method=dpo` trains on both answers." if report.pairs else ""
     measure = button("Measure", MEASURE, dataset.name, style="primary")
     return Message.titled(
         _headline(dataset.title, report),
         Facts(_numbers(report)),
+        _example(dataset, report, may_show_row=may_show_row),
         *_findings(report),
         Text(both) if both else None,
-        Text("*Next*: measure what works without training, then estimate the cost and saving of training."),
+        Text(f"*Next*: {_next_step(report)}"),
         actions(measure, *_further_buttons(dataset, report)),
         Note(_file(dataset, report)),
         notice=_found(report),
     )
+
+
+def _next_step(report: Report) -> str:
+    if is_small(report):
+        return "measure what works without training, and collect more rows before you train."
+    return "measure what works without training, then estimate the cost and saving of training."
+
+
+def _example(dataset: Dataset, report: Report, *, may_show_row: bool) -> Text | None:
+    """One row as it was read, with the button that reads a table's other columns instead. Where other people can read
+    the card, only the columns are named."""
+    choose = None
+    if len(report.column_names) > 1 and dataset.origin is None:
+        choose = button("Choose columns", CHOOSE_COLUMNS, str(dataset.id))
+    if report.example and may_show_row:
+        text, label = escape(report.example.text), escape(report.example.label)
+        return Text(f"*For example*: “{text}” → *{label}*", choose)
+    if report.columns.text and report.columns.label and choose:
+        return Text(
+            f"*Columns*: {_columns(report)}. No row is shown in a channel that others can read.", choose
+        )
+    return None
+
+
+def _columns(report: Report) -> str:
+    return f"{_name(report.columns.text or '')} → {_name(report.columns.label or '')}"
+
+
+def is_small(report: Report) -> bool:
+    """True if the file can be used, but has too few rows to train on."""
+    return any(finding.code == NOT_YET_ENOUGH.code for finding in report.findings)
 
 
 def _further_buttons(dataset: Dataset, report: Report) -> list[Block]:
@@ -124,7 +166,7 @@ def _further_buttons(dataset: Dataset, report: Report) -> list[Block]:
     return [*label, *clean] if label and clean else [estimate, *label, *clean]
 
 
-def _blocked_card(dataset: Dataset, report: Report, days: int) -> Message:
+def _blocked_card(dataset: Dataset, report: Report, days: int, *, may_show_row: bool) -> Message:
     """What has to be fixed, and the button that helps. A cleaned file is offered only if it would have rows left."""
     headline = _headline(f'Dataset "{dataset.title}"', report)
     again = button("Upload again", UPLOAD_AGAIN, dataset.name)
@@ -138,6 +180,7 @@ def _blocked_card(dataset: Dataset, report: Report, days: int) -> Message:
     deleted = f" The file is deleted here after {pluralize(days, 'day')}." if days else ""
     return Message.titled(
         headline,
+        None if has_choices(report) else _example(dataset, report, may_show_row=may_show_row),
         *_findings(report),
         Text(f"*Next*: {_cure(report)}"),
         actions(*buttons),
@@ -160,7 +203,7 @@ def _file(dataset: Dataset, report: Report) -> str:
     """The file's name, its columns if it is a table, and who uploaded it, as mrkdwn."""
     columns = report.columns
     is_table = report.format in TABLES and columns.text and columns.label
-    read = f", {_name(columns.text or '')} → {_name(columns.label or '')}" if is_table else ""
+    read = f", {_columns(report)}" if is_table else ""
     return f"{escape(cut(dataset.filename, 120))}{read}, from <@{dataset.uploaded_by}>"
 
 
@@ -170,19 +213,21 @@ def has_choices(report: Report) -> bool:
 
 
 def columns_form(dataset: Dataset, report: Report, records: Sequence[Sequence[str]]) -> Block:
-    """Asks for each column that is ambiguous. `records` has the header and the first rows for the person who uploaded
-    them, and is empty for others."""
+    """Asks for each column that is ambiguous or, if none is, for both. `records` has the header and the first rows for
+    the person who uploaded them, and is empty for others."""
     rows = [[cut(to_printable(cell), SAMPLE_CELL) for cell in record[:SAMPLE_COLUMNS]] for record in records]
     width = max(map(len, rows), default=0)
     table = [Table([row + [""] * (width - len(row)) for row in rows])] if rows else []
-    fields = [
-        forms.select_input(name, label, options)
-        for name, label, options in (
-            ("text", "Column with the text", report.choices.text),
-            ("label", "Column with the label", report.choices.label),
+    choices, columns = report.choices, report.columns
+    if not has_choices(report):
+        choices = Choices(report.column_names, report.column_names)
+    fields = []
+    if choices.text:
+        fields.append(forms.select_input("text", "Column with the text", choices.text, initial=columns.text))
+    if choices.label:
+        fields.append(
+            forms.select_input("label", "Column with the label", choices.label, initial=columns.label)
         )
-        if options
-    ]
     return modal(
         "Choose columns", CHOOSE_COLUMNS, [*table, *fields], submit="Check it", private=str(dataset.id)
     )
@@ -201,7 +246,9 @@ def full_report(
     assumed = ", assumed" if report.tokens.assumed else ""
     numbers = _numbers(report, shows_labels=shows_labels)
     if report.format in TABLES and report.columns.text and report.columns.label:
-        numbers.append(("Columns", f"{_name(report.columns.text)} → {_name(report.columns.label)}"))
+        numbers.append(("Columns", _columns(report)))
+    if report.example and shows_labels:
+        numbers.append(("For example", f"“{escape(report.example.text)}” → {escape(report.example.label)}"))
     if report.rows:
         numbers.append(("Tokens in total", f"{spread.total:,} ({report.tokens.encoding}{assumed})"))
     if waste:
@@ -302,7 +349,8 @@ def _headline(title: str, report: Report) -> str:
     if report.is_blocked:
         count = count_by_severity(report.findings)["blocks"]
         return f"{title} can't be used yet: {pluralize(count, 'problem')} to fix"
-    return f"{title} is ready: {pluralize(report.rows, 'row')}{_of_labels(report)}"
+    state = "is readable, but too small to train" if is_small(report) else "is ready"
+    return f"{title} {state}: {pluralize(report.rows, 'row')}{_of_labels(report)}"
 
 
 def _of_labels(report: Report) -> str:
@@ -317,6 +365,8 @@ def _numbers(report: Report, *, shows_labels: bool = True) -> list[tuple[str, st
         pairs.append(("To train on", pluralize(report.n_train, "row")))
         pairs.append(("Held out for measuring", pluralize(report.n_holdout, "row")))
         pairs += [("Sealed until a promotion", pluralize(report.n_sealed, "row"))] if report.n_sealed else []
+        if report.n_copies:
+            pairs.append(("Left out: copies of held-out questions", pluralize(report.n_copies, "row")))
     elif report.rows:
         pairs.append(("Rows that can be read", f"{report.rows:,}"))
     if report.labels and shows_labels:

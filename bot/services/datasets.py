@@ -192,16 +192,21 @@ def _name_taken(context: AppContext, name: str, channel: str) -> str:
 def may_choose_columns(
     context: AppContext, dataset_id: int, person: str
 ) -> tuple[Dataset, Report, Sequence[Sequence[str]]] | Refusal:
-    """Returns a version that waits for people to choose its columns, its report, and its first rows if this person
-    uploaded them; or why its columns can't be chosen."""
+    """Returns a version whose columns people may choose, its report, and its first rows if this person uploaded them;
+    or why its columns can't be chosen."""
     dataset = context.store.datasets.get(dataset_id)
     refusal = authorization.refusal(context, person, "upload", dataset.channel)
     if refusal:
         return refusal
     path = context.settings.files / str(dataset.sha256)
     report = Report.from_json(dataset.report) if dataset.report else None
-    if dataset.state != "refused" or report is None or not views.has_choices(report):
+    if report is None:
         return Refusal(f"The columns of {code(dataset.title)} were already chosen.")
+    if dataset.state == "ready" and _is_used(context, dataset):
+        return Refusal(
+            f"A newer version, a measurement, a run, labels or a waiver depend on how {code(dataset.title)} was read. "
+            "Upload the file under another name, and name the columns in the form."
+        )
     if dataset.sha256 is None or not path.exists():
         return Refusal("The file was deleted. Upload it again, and name the columns in the form.")
     return dataset, report, read_first_records(path, SAMPLE_ROWS) if person == dataset.uploaded_by else ()
@@ -210,20 +215,44 @@ def may_choose_columns(
 def choose_columns(
     context: AppContext, dataset_id: int, text: str | None, label: str | None, person: str
 ) -> Dataset | Refusal:
-    """Has a version checked again with the columns that a person chose. None keeps the column that was found."""
+    """Has a version checked again with the columns that a person chose. None keeps the column that was found. The files
+    that were made with the former columns are deleted."""
     allowed = may_choose_columns(context, dataset_id, person)
     if isinstance(allowed, Refusal):
         return allowed
-    dataset, now = allowed[0], context.clock()
+    dataset, report, _ = allowed
+    now = context.clock()
     columns = {"text_column": text or dataset.text_column, "label_column": label or dataset.label_column}
+    if columns["text_column"] == columns["label_column"]:
+        return Refusal("The text and the label can't be the same column.")
     again = {"tries": 0, "next_at": 0, "report": None, "refusal": None}
     with context.store.transaction():
+        if dataset.state == "ready" and _is_used(context, dataset):
+            return Refusal(f"{code(dataset.title)} has come into use. Upload the file under another name.")
+        only_here = context.store.deletions.files_of([dataset.id], documents_of=None)
         moved = context.store.datasets.move(dataset, "checking", now=now, **columns, **again)
         if moved is None:
             return Refusal(f"The columns of {code(dataset.title)} were already chosen.")
         context.audit(person, "choose columns", f"dataset {moved.id}")
         show(context, moved, views.received_card(moved))
+    for sha256 in only_here.intersection(report.stored_files):
+        (context.settings.files / f"{sha256}.jsonl").unlink(missing_ok=True)
+        context.store.scans.drop(sha256)
     return moved
+
+
+def _is_used(context: AppContext, dataset: Dataset) -> bool:
+    """True if something depends on how this version was read."""
+    store, ids = context.store, (dataset.id,)
+    later = [each for each in store.datasets.versions(dataset.name) if each.version > dataset.version]
+    if any(each.state != "refused" for each in later) or store.deletions.of(dataset.name):
+        return True
+    return bool(
+        store.runs.on(ids)
+        or store.measurements.on(ids)
+        or store.labellings.on(ids)
+        or store.waivers.of(dataset.id)
+    )
 
 
 def step(context: AppContext, dataset: Dataset) -> None:
@@ -450,6 +479,8 @@ def is_opened(context: CoreContext, name: str, report: Report) -> bool:
 def _finish(context: AppContext, dataset: Dataset, inspected: Inspection) -> None:
     now, report = context.clock(), inspected.report
     listed = _write_findings(context, dataset, report)
+    may_show_row = authorization.may_show_rows(context, dataset, dataset.channel)
+    days = context.settings.retention.refused
     refusal = views.refusal_sentence(report) if report.is_blocked else None
     with context.store.transaction():
         moved = context.store.datasets.move(
@@ -459,7 +490,7 @@ def _finish(context: AppContext, dataset: Dataset, inspected: Inspection) -> Non
             return
         store_scans(context, inspected.scans)
         context.audit("finetune", moved.state, f"dataset {moved.id}")
-        show(context, moved, views.checked_card(moved, report, days=context.settings.retention.refused))
+        show(context, moved, views.checked_card(moved, report, days=days, may_show_row=may_show_row))
         if report.diff and not report.is_blocked:
             post_in_thread(context, moved, views.version_changes(moved, report.diff, report.n_holdout))
         _post_files(context, moved, (*listed, *inspected.plots))
@@ -508,7 +539,9 @@ def _post_files(context: CoreContext, dataset: Dataset, files: Sequence[Path]) -
     """Posts the files in the card's thread, in one message."""
     card = f"dataset {dataset.id}"
     titled = [(path, findings.file_title(path.stem, dataset.title)) for path in files]
-    once, who = f"files of {card}", dataset.uploaded_by
+    chosen = " ".join(filter(None, (dataset.text_column, dataset.label_column)))
+    once = f"files of {card} {chosen}".rstrip()  # other columns give other files
+    who = dataset.uploaded_by
     notifications.put_files(context, card, dataset.channel, titled, once=once, concerns=who)
 
 
@@ -535,4 +568,4 @@ def _refuse(context: AppContext, dataset: Dataset, why: str) -> None:
 def show(context: CoreContext, dataset: Dataset, message: Message) -> None:
     """Posts the dataset's card, or edits it."""
     card, now = f"dataset {dataset.id}", context.clock()
-    context.store.outbox.show(card, dataset.channel, message.body(), now=now, concerns=dataset.uploaded_by)
+    context.store.outbox.show(card, dataset.channel, message.letter(), now=now, concerns=dataset.uploaded_by)

@@ -42,7 +42,7 @@ def test_a_good_file_is_ready_with_exit_code_0_and_leaves_no_file_behind(tmp_pat
     write_tickets(tmp_path / "tickets.csv", 60)
     result = finetune("check", "tickets.csv")
     assert result.exit_code == 0
-    assert result.stdout.startswith("tickets.csv is ready: ")
+    assert result.stdout.startswith("tickets.csv is readable, but too small to train: 60 rows")
     assert [path.name for path in tmp_path.iterdir()] == ["tickets.csv"]
 
 

@@ -176,7 +176,7 @@ def test_a_terminal_gets_colours_and_fitting_lines_but_a_pipe_and_no_color_get_p
 
 def test_a_check_is_yellow_if_something_is_worth_a_look(tmp_path: Path) -> None:
     text = run_in_terminal("check", str(write_tickets(tmp_path / "few.csv", 39)), columns=80)
-    assert "\x1b[1;33mfew.csv is ready" in text
+    assert "\x1b[1;33mfew.csv is readable" in text
     assert "\x1b[?25h" in text, "the cursor that the bar hid is shown again"
 
 
@@ -189,7 +189,7 @@ atexit.register(lambda: print('LOADED', sorted({heavy} & set(sys.modules)), file
 """
     command = [sys.executable, "-c", program, "check", str(write_tickets(tmp_path / "few.csv", 60))]
     process = subprocess.run(command, capture_output=True, text=True, check=True)
-    assert "few.csv is ready" in process.stdout
+    assert "few.csv is readable" in process.stdout
     assert "LOADED []" in process.stderr
 
 

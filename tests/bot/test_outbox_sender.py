@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from bot.cards.blocks import Elsewhere, Headline, Message, Text
 from bot.outbox_sender import MAX_TRIES
 from demo.people import ANA, BEN, TICKETS
 from demo.slack_emulator import Fault, SlackEmulator, broken, cut_off, refused, slow, too_many
@@ -412,6 +413,33 @@ def test_customers_words_never_follow_a_card_into_the_fallback_channel(outbox: O
     assert result == "result" and len(reports) == 2
     assert not [text for text in reports if "rows that changed" in text or "customers' words" in text]
     assert outbox.waiting() == 0
+
+
+def show_card(outbox: OutboxHarness, card: Message) -> None:
+    outbox.store.outbox.show("dataset 1", TICKETS.id, card.letter(), now=outbox.now)
+
+
+@pytest.mark.parametrize("is_posted", [False, True])
+def test_a_card_goes_to_the_fallback_channel_without_its_row(outbox: OutboxHarness, is_posted: bool) -> None:
+    """The channel is archived before the card is posted, or between its post and an edit."""
+    without = Elsewhere(TICKETS.id, (Headline("ready"), Text("no row")))
+    card = Message("ready", (Headline("ready"), Text("a customer's words")), without)
+    if is_posted:
+        outbox.show("dataset 1", "checking")
+        outbox.send_after(5)
+    outbox.slack.archive(TICKETS.id)
+    show_card(outbox, card)
+    outbox.send_times(5, 60)
+    (shown,) = outbox.slack.messages(OTHERS.id)
+    assert "no row" in str(shown.blocks) and "customer" not in str(shown.blocks)
+
+
+def test_a_card_in_its_own_channel_has_its_row(outbox: OutboxHarness) -> None:
+    without = Elsewhere(TICKETS.id, (Headline("ready"), Text("no row")))
+    show_card(outbox, Message("ready", (Headline("ready"), Text("a customer's words")), without))
+    outbox.send_after(5)
+    (shown,) = outbox.slack.messages(TICKETS.id)
+    assert "a customer's words" in str(shown.blocks)
 
 
 def test_a_file_for_one_person_reaches_them_alone(outbox: OutboxHarness, tmp_path: Path) -> None:

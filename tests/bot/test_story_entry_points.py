@@ -36,7 +36,7 @@ def test_a_message_with_a_file_becomes_training_data(world: World) -> None:
     world.tick_until(lambda: world.dataset().state == "ready", "the check")
     world.send()
     assert world.dataset().name == "winter-tickets" and world.dataset().uploaded_by == ANA.id
-    assert world.find_message("winter-tickets is ready", "60 rows")
+    assert world.find_message("winter-tickets is readable", "60 rows")
 
 
 def test_the_shortcut_on_a_message_without_a_file_says_so(world: World) -> None:
@@ -91,7 +91,7 @@ def test_the_global_shortcut_asks_for_the_channel(world: World) -> None:
     assert world.fill_upload(ANA, {"file": file, "channel": TICKETS.id}).closed
     world.tick_until(lambda: world.dataset().state == "ready", "the check")
     world.send()
-    assert world.find_message("tickets is ready")
+    assert world.find_message("tickets is readable")
 
 
 def test_a_name_of_punctuation_only_is_refused_in_the_form(world: World) -> None:

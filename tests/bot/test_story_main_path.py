@@ -12,7 +12,7 @@ def test_from_a_file_to_a_better_model(world: World) -> None:
     assert form.accepted and form.closed
     world.tick_until(lambda: world.dataset().state == "ready", "the check")
     world.send()
-    card = world.find_message("tickets is ready: 60 rows, 3 labels")
+    card = world.find_message("tickets is readable", "60 rows, 3 labels")
     assert "60 rows are too few for fine-tuning to be worth it" in card
     assert len(world.cards()) == 1  # the card that said "Checking …" was edited
 

@@ -73,7 +73,7 @@ def test_a_dpo_run_sends_only_training_pairs_and_deleting_its_dataset_erases_the
 ) -> None:
     world = trains_by_dpo
     report = upload(world, pairs_jsonl())
-    assert "trains on both answers" in world.find_message("tickets is ready", "method=dpo")
+    assert "trains on both answers" in world.find_message("tickets is readable", "method=dpo")
     assert report.pairs is not None
     assert (report.n_train, report.n_holdout, report.pairs.pairs) == (42, 18, 60)
     world.provider.service.stages = ("running",) * 3 + ("succeeded",)

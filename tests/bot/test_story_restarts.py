@@ -103,7 +103,7 @@ def test_restarts_while_a_file_is_checked_end_in_one_card(world: World) -> None:
         world.tick()
     world.tick_until(lambda: world.dataset().state == "ready", "the check")
     world.send()
-    assert len(world.cards()) == 1 and "is ready" in world.cards()[0]
+    assert len(world.cards()) == 1 and "is readable" in world.cards()[0]
     assert len(world.files()) == len(set(world.files()))
 
 

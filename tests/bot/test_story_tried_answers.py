@@ -45,7 +45,7 @@ def test_better_answers_become_a_dataset_of_pairs(world: World) -> None:
     assert first["input"]["messages"][0]["role"] == "system", "as the model was asked"
     assert first["preferred_output"] == [{"role": "assistant", "content": "refund, of case 0"}]
     assert first["non_preferred_output"] == [{"role": "assistant", "content": "refund"}]
-    assert "method=dpo" in world.find_message("tickets-pairs is ready")
+    assert "method=dpo" in world.find_message("tickets-pairs is readable")
 
 
 def test_a_good_answer_is_preferred_to_an_earlier_bad_one(world: World) -> None:

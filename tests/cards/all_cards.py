@@ -163,6 +163,11 @@ def _views() -> dict[str, Json]:
                 ["A refund", "billing"],
             ],
         ),
+        "form-columns-again": datasets.columns_form(
+            builders.dataset(),
+            builders.report(),
+            [["id", "message", "intent", "agent"], ["1", "Where?", "delivery", "A"]],
+        ),
         "form-upload": datasets.upload_modal("C0TICKETS"),
         "form-upload-again": datasets.upload_modal("C0TICKETS", name="tickets"),
         "form-all-commands": help_cards.all_commands(help_list()),

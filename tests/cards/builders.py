@@ -32,7 +32,7 @@ from bot.rules.units import MonthlyVolume, Volume, monthly_volume
 from bot.values.runs import Advice, ArmScore, ChangedRow, Progress, RunResult
 from storage.records import Approval, Ask, AuditEntry, Dataset, Run, RunState
 from trainers.dataset import Columns, Finding, LabelCount, Report, TokenReport
-from trainers.dataset.rows import NO_CHOICES, Choices
+from trainers.dataset.rows import NO_CHOICES, Choices, ShownRow
 from trainers.evaluation.statistics import LabelLoss
 from trainers.pricing import PriceRow
 from trainers.providers import ModelVerdict
@@ -136,6 +136,8 @@ def report(*findings: Finding, **other: Any) -> Report:
         n_holdout=77,
         seed=1,
         seconds=0.4,
+        column_names=("id", "message", "intent", "agent"),
+        example=ShownRow("Where is my card? It should have been here on Monday.", "card_arrival"),
     )
     return replace(default, **other)
 
@@ -155,7 +157,35 @@ UNCLEAR = Finding(
 
 def report_with_unclear_columns() -> Report:
     choices = Choices(label=("category", "topic"))
-    return replace(blocked_report(UNCLEAR), rows=0, labels=(), columns=Columns(), choices=choices)
+    read = replace(blocked_report(UNCLEAR), rows=0, labels=(), columns=Columns(), choices=choices)
+    return replace(read, column_names=("text", "category", "topic"), example=None)
+
+
+NO_TEXT_COLUMN = Finding(
+    None,
+    "blocks",
+    "text_unclear",
+    "No column looks like a text: 'id' has only numbers, dates or ids.",
+    "Choose the column with the texts. If it really is this one, choose it all the same.",
+)
+NOT_YET = Finding(
+    None,
+    "warns",
+    "not_yet",
+    "40 rows are too few for fine-tuning to be worth it; try it from 200 on.",
+    "Collect 200 rows first; until then, improve the prompt.",
+    40,
+)
+
+
+def report_with_a_doubtful_text() -> Report:
+    read = replace(report_with_unclear_columns(), findings=(NO_TEXT_COLUMN,), column_names=("id", "label"))
+    return replace(read, choices=Choices(text=("id",)))
+
+
+def small_report() -> Report:
+    labels = tuple(LabelCount(f"intent {number}", 4 if number < 4 else 3) for number in range(12))
+    return report(NOT_YET, rows=40, n_train=30, n_holdout=10, labels=labels)
 
 
 # A model that ends within the horizon, and its far cheaper successor.

@@ -15,6 +15,7 @@ from storage.records import Waiver
 from tests.cards import builders, labelling_cards, measurements
 from tests.cards.builders import BEN, DUPLICATE, NOT_JSON, NOW, PERSONAL, TOO_FEW, WORTH_A_TRY
 from tests.cards.measurements import BIG, DIFF, MODEL, PRICES, RUNGS, SAME
+from trainers.dataset.rows import Columns, ShownRow
 from trainers.documents import Unreadable
 from trainers.evaluation.results import Candidate, Rung
 
@@ -45,13 +46,28 @@ def _datasets() -> dict[str, Message]:
     return {
         "dataset-received": datasets.received_card(builders.dataset(state="received")),
         "dataset-ready": datasets.checked_card(
-            builders.dataset(version=2), builders.report(DUPLICATE, WORTH_A_TRY)
+            builders.dataset(version=2), builders.report(DUPLICATE, WORTH_A_TRY), may_show_row=True
+        ),
+        "dataset-in-public": datasets.checked_card(
+            builders.dataset(), builders.report(WORTH_A_TRY, n_train=301, n_copies=5)
+        ),
+        "dataset-small": datasets.checked_card(
+            builders.dataset(), builders.small_report(), may_show_row=True
         ),
         "dataset-doubted": datasets.checked_card(
-            builders.dataset(), builders.report(*labelling_cards.LABEL_FINDINGS)
+            builders.dataset(), builders.report(*labelling_cards.LABEL_FINDINGS), may_show_row=True
         ),
         "dataset-clean": datasets.checked_card(
-            builders.dataset(), builders.report(format="chat", labels=(), task="free_text")
+            builders.dataset(),
+            builders.report(
+                format="chat",
+                labels=(),
+                task="free_text",
+                columns=Columns(),
+                column_names=(),
+                example=ShownRow("How long is the warranty?", "Two years from the day you bought it."),
+            ),
+            may_show_row=True,
         ),
         "dataset-fields": datasets.checked_card(
             builders.dataset(),
@@ -64,6 +80,9 @@ def _datasets() -> dict[str, Message]:
             builders.dataset(), replace(builders.blocked_report(NOT_JSON, TOO_FEW), rows=3), days=30
         ),
         "dataset-columns": datasets.checked_card(builders.dataset(), builders.report_with_unclear_columns()),
+        "dataset-text-unclear": datasets.checked_card(
+            builders.dataset(), builders.report_with_a_doubtful_text()
+        ),
         "dataset-refused": datasets.refused_card(
             builders.dataset(), "The file is a PNG image. Upload CSV or JSONL."
         ),

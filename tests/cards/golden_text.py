@@ -41,8 +41,11 @@ def _lines(block: Json) -> Iterator[str]:
                 if "text" in block
                 else "\n".join(field["text"].replace("\n", ": ", 1) for field in block["fields"])
             )
-            for option in block.get("accessory", {}).get("options", []):
+            beside = block.get("accessory", {})
+            for option in beside.get("options", []):
                 yield f"  ( ) {option['text']['text']} = {option['value']}"
+            if beside.get("type") == "button":
+                yield from _button(beside)
         case "context":
             yield from (f"({element['text']})" for element in block["elements"])
         case "divider":

@@ -19,7 +19,7 @@ Json = Mapping[str, Any]
 MESSAGE_BLOCKS, VIEW_BLOCKS = 50, 100
 MESSAGE_CHARACTERS, VIEW_BYTES = 12_000, 250_000
 MESSAGE_KEYS = {
-    "text", "blocks", "newest", "unfurl_links", "unfurl_media", "channel", "ts", "thread_ts", "user",
+    "text", "blocks", "newest", "elsewhere", "unfurl_links", "unfurl_media", "channel", "ts", "thread_ts", "user",
     "response_type", "replace_original", "metadata",
 }  # fmt: skip
 VIEW_KEYS = {
@@ -53,8 +53,12 @@ def limit_violations(message: Any) -> list[str]:
 def _message(body: Json) -> Iterator[str]:
     yield from _keys(body, set(), MESSAGE_KEYS, "message", typed=False)
     yield from _length(body.get("text"), "text", 1, 3_000)
-    for form in ("blocks", "newest"):
-        blocks = body.get(form, [])
+    elsewhere = body.get("elsewhere", {}).get("blocks", [])
+    for form, blocks in (
+        ("blocks", body.get("blocks", [])),
+        ("newest", body.get("newest", [])),
+        ("elsewhere", elsewhere),
+    ):
         yield from _blocks(blocks, MESSAGE_BLOCKS, "message", form)
         kinds = Counter(block.get("type") for block in blocks)
         if kinds["data_visualization"] > 2:

@@ -87,9 +87,17 @@ def test_the_newest_form_says_what_the_classic_one_says() -> None:
                 assert (word in newest) >= (word in classic), (name, word)
 
 
-def test_a_message_s_body_leaves_out_the_newest_form() -> None:
+def test_a_message_s_body_leaves_out_the_other_forms() -> None:
     for message in MESSAGES.values():
-        assert message.body() == {key: part for key, part in message.letter().items() if key != "newest"}
+        letter = message.letter()
+        others = {key: letter[key] for key in letter.keys() & {"newest", "elsewhere"}}
+        assert {**message.body(), **others} == letter
+
+
+def test_a_card_with_a_row_has_none_for_other_channels() -> None:
+    letter = PAYLOADS["dataset-ready"]
+    assert "For example" in str(letter["blocks"]) and "For example" not in str(letter["elsewhere"])
+    assert "elsewhere" not in PAYLOADS["dataset-in-public"]
 
 
 def test_payback_counts_the_plan_s_staff_time_and_labels() -> None:

@@ -129,10 +129,10 @@ def test_parquet_is_converted_to_jsonl(tmp_path: Path) -> None:
     import pyarrow.parquet as pq
 
     source = tmp_path / "rows.parquet"
-    pq.write_table(pa.table({"text": ["q1", "q2", "q1"], "label": ["a", "b", "a"]}), source)
+    pq.write_table(pa.table({"text": ["first q", "second q", "first q"], "label": ["a", "b", "a"]}), source)
     cleaned = clean_rows(source)
     rows = [json.loads(line) for line in cleaned.out.read_bytes().splitlines()]
-    assert rows == [json.loads(chat("q1", "a")), json.loads(chat("q2", "b"))]
+    assert rows == [json.loads(chat("first q", "a")), json.loads(chat("second q", "b"))]
     assert (cleaned.written_as, cleaned.converted, cleaned.rows, cleaned.n_left_out) == ("jsonl", True, 2, 1)
 
 

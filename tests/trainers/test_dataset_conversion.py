@@ -25,11 +25,11 @@ NOTES = {
     ],
     "sharegpt.jsonl": ["The rows are in the format of ShareGPT and were read as chats."],
     "sheets.xlsx": [
-        "One line above the header was skipped.",
+        "The header is in line 3; what is above it was skipped.",
         "Only the sheet 'Tickets' was read; 2 others were not.",
     ],
     "text_label.jsonl": [],
-    "title_lines.csv": ["2 lines above the header were skipped."],
+    "title_lines.csv": ["The header is in line 3; what is above it was skipped."],
     "unicode_text.txt": ["The file is encoded in UTF-16 and was converted."],
     "windows_1252.csv": ["The file is encoded in Windows-1252 and was converted."],
 }

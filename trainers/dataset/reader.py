@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -56,13 +56,15 @@ class Reading:
 
 @dataclass
 class Progress:
-    """What is known about a file so far. `blank` and `pairs` count blank lines and preference pairs."""
+    """What is known about a file so far. `blank` and `pairs` count blank lines and preference pairs. `names` are the
+    columns of a table."""
 
     format: Format | None = None
     blank: int = 0
     pairs: int = 0
     columns: Columns = FIND_COLUMNS
     choices: Choices = NO_CHOICES
+    names: tuple[str, ...] = ()
 
 
 def read(
@@ -131,8 +133,8 @@ def stream(
 
 
 def read_first_records(path: Path, count: int) -> list[list[str]]:
-    """Returns the header and the first `count` rows of a table in a text file. Returns an empty list for other files,
-    which would have to be read completely. Raises OSError as open() does."""
+    """Returns the names of the columns and the first `count` rows of a table in a text file. Returns an empty list for
+    other files, which would have to be read completely. Raises OSError as open() does."""
     limits = DEFAULT_LIMITS
     findings = Findings(limits.listed)
     with open_converted(path, limits) as source:
@@ -144,7 +146,14 @@ def read_first_records(path: Path, count: int) -> list[list[str]]:
             records = _object_records(source.file, findings, limits)
         else:
             return []
-        return [record.cells for record in islice(records, count + 1)]
+        sample = list(islice(records, max(_HEADER_SAMPLE, count + 1)))
+        if not sample:
+            return []
+        place = 0 if sniffed.kind == "objects" else tables.header_place(sample, FIND_COLUMNS)
+        return [record.cells for record in sample[place : place + count + 1]]
+
+
+_HEADER_SAMPLE = 100  # records that show where the names of the columns are
 
 
 @dataclass(frozen=True)
@@ -179,15 +188,16 @@ def read_questions(path: Path, name: str, column: str | None) -> Questions | str
         else:
             lines = _text_lines(source.file, findings, limits)
             records = tables.csv_records(lines, sniffed.separator, findings)
-        names = next(iter(records), tables.Record(1, [])).cells
+        sample = list(islice(records, _HEADER_SAMPLE))
+        header = tables.header_place(sample, Columns(column)) if sample else 0
+        names = tables.column_names(sample[header].cells) if sample else ()
         place = tables.find_text_column(names, column)
         if place is None:
             wanted = f"'{to_printable(column)}'" if column else "'text'"
-            return (
-                f"'{to_printable(name)}' has no column called {wanted}. Its first line must name the columns."
-            )
+            return f"'{to_printable(name)}' has no column called {wanted}. A line at its top must name the columns."
         cells = (
-            (record.line, record.cells[place] if place < len(record.cells) else "") for record in records
+            (record.line, record.cells[place] if place < len(record.cells) else "")
+            for record in chain(sample[header + 1 :], records)
         )
         return _questions_of(cells, name, limits)
 

@@ -10,7 +10,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
@@ -46,11 +46,14 @@ from trainers.dataset.rows import (
     Example,
     Format,
     Limits,
+    ShownRow,
     Task,
     default_system,
     ignore_message,
+    shown_row,
     to_printable,
 )
+from trainers.dataset.sensitive_data import faults_in
 from trainers.dataset.slow_checks import NO_SLOW_FINDINGS, LabelErrors, SlowFindings, run_slow_checks
 from trainers.dataset.token_counts import (
     TokenReport,
@@ -94,6 +97,10 @@ class Report:
     longest row in the bar, rows). `diff` compares with the previous version, if there is one. `label_errors` is None if
     labels were not checked or there are none.
 
+    `n_copies` rows ask what a held-out row asks, so they are neither trained nor measured on. `column_names` are those
+    of a table, and `example` is its first row without personal data or a secret, which is shown and not stored: to_json
+    leaves it out.
+
     `scoring` says how the held-out rows' answers are scored, and `floor` how often the answer that is commonest in the
     training rows is right there (trainers/evaluation/json_fields.py). Both are None if nothing is held out, and in
     reports from before they were added.
@@ -126,6 +133,9 @@ class Report:
     pairs_sha256: str | None = None
     sealed_sha256: str | None = None
     n_sealed: int = 0
+    n_copies: int = 0
+    column_names: tuple[str, ...] = ()
+    example: ShownRow | None = field(default=None, compare=False)
     scoring: Scoring | None = None
     floor: float | None = None
 
@@ -145,7 +155,7 @@ class Report:
         return any(finding.blocks for finding in self.findings)
 
     def to_json(self) -> str:
-        return orjson.dumps(asdict(self)).decode()
+        return orjson.dumps(asdict(replace(self, example=None))).decode()
 
     @staticmethod
     def from_json(text: str | bytes) -> Report:
@@ -370,10 +380,25 @@ class _CheckResult:
             pairs_sha256=files.pairs if files else None,
             sealed_sha256=files.sealed if files else None,
             n_sealed=0 if self.is_blocked else parts.n_sealed,
+            n_copies=0 if self.is_blocked else len(parts.copies),
+            column_names=scanned.progress.names,
+            example=_find_example(scanned.rows),
             scoring=kind.scoring if kind else None,
             floor=kind.floor if kind else None,
             seconds=clock.seconds,
         )
+
+
+_TRIED_AS_EXAMPLE = 50
+
+
+def _find_example(rows: StoredRows) -> ShownRow | None:
+    """Returns the first row, of the first ones, that has no personal data or secret."""
+    for place in range(min(len(rows), _TRIED_AS_EXAMPLE)):
+        example = rows[place]
+        if not any(faults_in(message.content) for message in example.messages):
+            return shown_row(example)
+    return None
 
 
 class _Clock:

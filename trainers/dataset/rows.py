@@ -17,6 +17,7 @@ from typing import Any, Literal, TypeVar
 from trainers.types import Message
 
 Value = TypeVar("Value")
+LONGEST_SHOWN_TEXT, LONGEST_SHOWN_LABEL = 140, 60
 INSTRUCTION_ROLES = frozenset({"system", "developer"})
 _SAMPLE = 32
 
@@ -149,6 +150,21 @@ class Example:
     def system(self) -> str:
         """The instructions, or "" if there are none."""
         return "\n".join(m.content for m in self.messages if m.role in INSTRUCTION_ROLES)
+
+
+@dataclass(frozen=True)
+class ShownRow:
+    """A row as people are shown it: one line each of its question and its answer, shortened."""
+
+    text: str
+    label: str
+
+
+def shown_row(example: Example) -> ShownRow:
+    question = [message.content for message in example.prompt if message.role not in INSTRUCTION_ROLES][-1]
+    return ShownRow(
+        to_printable(question, LONGEST_SHOWN_TEXT), to_printable(example.answer, LONGEST_SHOWN_LABEL)
+    )
 
 
 MESSAGE_KEYS = (

@@ -1,5 +1,5 @@
-"""Turns the records of a table into Examples: splits CSV records, finds the text and the label column by their names or
-contents, and lets a person choose if several would fit."""
+"""Turns the records of a table into Examples: splits CSV records, finds the header, finds the text and the label column
+by their names or contents, and lets a person choose if several would fit or none surely does."""
 
 from __future__ import annotations
 
@@ -20,6 +20,11 @@ UNCLEAR_COLUMNS = Rule("columns_unclear", "blocks", "Choose which one to use.")
 DUPLICATE_COLUMN = Rule("column_twice", "blocks", "Give each column a name of its own.")
 NO_LABELS = Rule("no_labels", "blocks", "Add a column 'label' with the right answer for each row.")
 NO_TEXT = Rule("no_text", "blocks", "Add a column 'text' with what the customer wrote.")
+NOT_A_TEXT = Rule(
+    "text_unclear",
+    "blocks",
+    "Choose the column with the texts. If it really is this one, choose it all the same.",
+)
 
 # If a table has the first name of a list, that column is used without asking: the documentation recommends it.
 _TEXT_NAMES = (
@@ -45,7 +50,8 @@ def cell_text(value: object) -> str:
 
 @dataclass(frozen=True)
 class ColumnLayout:
-    """The positions of the two columns, from 0. `header`: the first record has the columns' names."""
+    """The positions of the two columns, from 0. `header`: the first record has the columns' names. `names` are those of
+    all columns."""
 
     header: bool
     names: tuple[str, ...]
@@ -59,11 +65,13 @@ class ColumnLayout:
 
 @dataclass(frozen=True)
 class UnclearColumns:
-    """Why the columns could not be determined. `text` is a sentence; `choices` is set if a person can decide."""
+    """Why the columns could not be determined. `text` is a sentence; `choices` is set if a person can decide. `names`
+    are those of all columns."""
 
     rule: Rule
     text: str
     choices: Choices = NO_CHOICES
+    names: tuple[str, ...] = ()
 
 
 def find_layout(
@@ -73,39 +81,80 @@ def find_layout(
     whether there is a header; None detects it."""
     header = _has_header(sample, columns) if header is None else header
     width = len(sample[0])
-    names = (
-        tuple(map(to_printable, sample[0])) if header else tuple(f"column {n}" for n in range(1, width + 1))
-    )
+    names = column_names(sample[0] if header else [""] * width)
     body = [record for record in (sample[1:] if header else sample) if len(record) == width]
     for name in (columns.text, columns.label):
         if name is not None and name not in names:
             text = f"There is no column '{to_printable(name)}'; available: {_listed(names)}."
-            return UnclearColumns(MISSING_COLUMN, text)
+            return UnclearColumns(MISSING_COLUMN, text, Choices(names, names), names)
     if columns.label is None and {name.strip().casefold() for name in names} >= ANSWERS:
         return UnclearColumns(IN_A_TABLE, "The rows are preference pairs, which can't be read from a table.")
 
+    fitting = _fitting_columns(names, body, columns)
+    return _unclear(names, fitting) or ColumnLayout(
+        header, names, names.index(fitting.texts[0]), names.index(fitting.labels[0])
+    )
+
+
+@dataclass(frozen=True)
+class _FittingColumns:
+    """The columns that may be the text and the label, and those that hold only `codes`: numbers, dates or ids."""
+
+    texts: list[str]
+    labels: list[str]
+    codes: list[str]
+
+
+def _fitting_columns(names: Sequence[str], body: Sequence[Cells], columns: Columns) -> _FittingColumns:
+    """Judges columns by their names, or else by their contents. What a person has named is taken as it is."""
+    codes = [name for name in names if name != columns.text and _are_codes(_values(name, names, body))]
     labels = [columns.label] if columns.label else _columns_named(names, _LABEL_NAMES)
     texts = [columns.text] if columns.text else _columns_named(names, _TEXT_NAMES)
-    labels = labels or _label_columns([n for n in names if n not in texts], names, body)
-    texts = texts or _text_columns([n for n in names if n not in labels[:1]], names, body)
-    labels = [n for n in labels if [n] != texts]
+    texts = [name for name in texts if name not in codes]
     if not labels:
-        return UnclearColumns(NO_LABELS, "No column has labels.")
+        labels = _label_columns([name for name in names if name not in texts], names, body)
     if not texts:
-        return UnclearColumns(NO_TEXT, "No column has texts.")
+        rest = [name for name in names if name not in labels[:1] and name not in codes]
+        texts = _text_columns(rest, names, body)
+    return _FittingColumns(texts, [name for name in labels if [name] != texts], codes)
+
+
+def _unclear(names: tuple[str, ...], fitting: _FittingColumns) -> UnclearColumns | None:
+    """Returns why a person has to choose or rename columns, None if exactly one fits for each role."""
+    texts, labels, codes = fitting.texts, fitting.labels, fitting.codes
+    if not texts or not labels:
+        others = tuple(name for name in names if name not in labels[:1])
+        every = Choices(
+            text=others if len(texts) != 1 else (),
+            label=tuple(name for name in names if [name] != texts) if len(labels) != 1 else (),
+        )
+        choices = every if len(names) > 1 else NO_CHOICES
+        if not texts and codes:
+            have = "has" if len(codes) == 1 else "have"
+            text = f"No column looks like a text: {_listed(codes)} {have} only numbers, dates or ids."
+            return UnclearColumns(NOT_A_TEXT, text, choices, names)
+        if not labels:
+            return UnclearColumns(NO_LABELS, "No column has labels.", choices, names)
+        return UnclearColumns(NO_TEXT, "No column has texts.", choices, names)
+
     repeated = [name for name in (*texts, *labels) if names.count(name) > 1]
     if repeated:
         text = f"{names.count(repeated[0])} columns are called '{repeated[0]}'."
         return UnclearColumns(DUPLICATE_COLUMN, text)
-    if len(texts) > 1 or len(labels) > 1:
-        parts = [
-            f"{_listed(fitting)} could {'all' if len(fitting) > 2 else 'both'} be the {role}"
-            for role, fitting in (("text", texts), ("label", labels))
-            if len(fitting) > 1
-        ]
-        choices = Choices(tuple(texts) if len(texts) > 1 else (), tuple(labels) if len(labels) > 1 else ())
-        return UnclearColumns(UNCLEAR_COLUMNS, f"The columns {'; '.join(parts)}.", choices)
-    return ColumnLayout(header, names, names.index(texts[0]), names.index(labels[0]))
+    if len(texts) == len(labels) == 1:
+        return None
+    parts = [
+        f"{_listed(several)} could {'all' if len(several) > 2 else 'both'} be the {role}"
+        for role, several in (("text", texts), ("label", labels))
+        if len(several) > 1
+    ]
+    choices = Choices(tuple(texts) if len(texts) > 1 else (), tuple(labels) if len(labels) > 1 else ())
+    return UnclearColumns(UNCLEAR_COLUMNS, f"The columns {'; '.join(parts)}.", choices, names)
+
+
+def column_names(header: Cells) -> tuple[str, ...]:
+    """Returns the names of a table's columns. One without a name is called by its number."""
+    return tuple(to_printable(cell) or f"column {number}" for number, cell in enumerate(header, 1))
 
 
 def find_text_column(names: Cells, column: str | None) -> int | None:
@@ -128,19 +177,29 @@ def _listed(names: Sequence[str]) -> str:
 
 
 def _has_header(sample: Sequence[Cells], columns: Columns) -> bool:
-    """Decides whether the first record is a header: it has a known or given name, or it consists of short, different
-    cells that don't occur below."""
-    first = [to_printable(cell) for cell in sample[0]]
-    if columns.text in first or columns.label in first:
+    """Decides whether the first record is a header: it has a known or given name, or it looks like names."""
+    return _has_known_name(sample[0], columns) or _are_names(sample[0], sample[1:])
+
+
+def _has_known_name(cells: Cells, columns: Columns) -> bool:
+    """True if a cell is the name of a column that a person has given, or a usual one."""
+    names = [to_printable(cell) for cell in cells]
+    if columns.text in names or columns.label in names:
         return True
-    if _columns_named(first, _TEXT_NAMES) or _columns_named(first, _LABEL_NAMES):
-        return True
-    below = [set(column) for column in zip(*[r for r in sample[1:] if len(r) == len(first)], strict=True)]
-    are_names = all(0 < len(cell) <= 40 and len(cell.split()) <= 3 for cell in first)
-    is_tidy = are_names and len(set(first)) == len(first)
-    return (
-        is_tidy and bool(below) and not any(cell in column for cell, column in zip(first, below, strict=True))
-    )
+    return bool(_columns_named(names, _TEXT_NAMES) or _columns_named(names, _LABEL_NAMES))
+
+
+def _are_names(cells: Cells, below: Sequence[Cells]) -> bool:
+    """True if at least two cells are filled, and all of these are short, different, and don't occur in their columns
+    below. A column may have no name, as the numbers that pandas writes before each row."""
+    width = len(cells)
+    filled = [(place, name) for place, cell in enumerate(cells) if (name := to_printable(cell))]
+    names = [name for _, name in filled]
+    are_short = all(len(name) <= 40 and len(name.split()) <= 3 for name in names)
+    if len(names) < 2 or not are_short or len(set(names)) < len(names) or _are_codes(names):
+        return False
+    rows = [record for record in below if len(record) == width]
+    return bool(rows) and not any(record[place] == cells[place] for record in rows for place, _ in filled)
 
 
 def _columns_named(names: Sequence[str], vocabulary: tuple[str, ...]) -> list[str]:
@@ -165,11 +224,13 @@ def _values(name: str, names: Sequence[str], body: Sequence[Cells]) -> list[str]
 
 def _label_columns(candidates: list[str], names: Sequence[str], body: Sequence[Cells]) -> list[str]:
     """Returns the columns whose values are short, not numeric, and occur at least twice on average. A single candidate
-    only must not be numeric or have a name such as id."""
+    may be anything but many numbers, or a column with a name such as id."""
     values = {name: _values(name, names, body) for name in candidates}
     if len(candidates) == 1:
         name = candidates[0]
-        return [] if _NOT_LABELS.intersection(_words(name)) or _are_numbers(values[name]) else [name]
+        if _NOT_LABELS.intersection(_words(name)):
+            return []
+        return [name] if _are_grades(values[name]) or not _are_numbers(values[name]) else []
     return [
         name
         for name in candidates
@@ -194,9 +255,40 @@ def _text_columns(candidates: list[str], names: Sequence[str], body: Sequence[Ce
     return columns
 
 
-def _are_numbers(values: list[str]) -> bool:
+def _are_numbers(values: Sequence[str]) -> bool:
     """True if all values are numbers, dates or times, and there are any."""
-    return bool(values) and all(re.fullmatch(r"[-+]?[\d.,:/ %TZ-]+", value) for value in values)
+    return bool(values) and all(_NUMBER.fullmatch(value) for value in values)
+
+
+def _are_grades(values: Sequence[str]) -> bool:
+    """True for a few whole numbers that come up again and again, like 0 and 1 or one to five stars."""
+    different = set(values)
+    return (
+        len(different) <= _MOST_GRADES
+        and 2 * len(different) <= len(values)
+        and all(_GRADE.fullmatch(value) for value in different)
+    )
+
+
+def _are_codes(values: Sequence[str]) -> bool:
+    """True if nearly all values are numbers, dates or ids, and there are any. An id is one word of ASCII characters
+    with a digit; other scripts may write a sentence without spaces."""
+    codes = sum(
+        bool(_NUMBER.fullmatch(value) or _DATE.fullmatch(value) or _ID.fullmatch(value)) for value in values
+    )
+    return bool(values) and codes >= _NEARLY_ALL * len(values)
+
+
+_NEARLY_ALL = 0.9
+_MOST_GRADES = 11  # 0 to 10
+_GRADE = re.compile(r"[-+]?\d{1,2}")
+_NUMBER = re.compile(r"[-+]?[\d.,:/ %TZ-]+")
+_DATE = re.compile(
+    r"(\d{1,2}(st|nd|rd|th|\.)?[ -]?)?(jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec)[a-z]*\.?"
+    r"[ -]?(\d{1,2}(st|nd|rd|th)?,? ?)?(\d{2,4})?( [\d:]+( ?[ap]m)?)?",
+    re.IGNORECASE,
+)
+_ID = re.compile(r"(?=\S*\d)(?!\S*://)(?![{\[])[!-~]{1,64}")
 
 
 BROKEN_QUOTES = Rule("broken_quotes", "blocks", "Close the quote, and double any quotes inside a text.")
@@ -214,10 +306,12 @@ _MOST_TITLE_LINES = 10
 
 
 class LayoutProgress(Protocol):
-    """Receives from `examples` the columns that are used, or those that a person can choose from."""
+    """Receives from `examples` the columns that are used, or those that a person can choose from, and the names of
+    all."""
 
     columns: Columns
     choices: Choices
+    names: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -265,12 +359,14 @@ def examples(
     sample = list(islice(records, _SAMPLE))
     if not sample:
         return
-    titles = 0 if header else _count_titles(sample, columns)
+    titles = 0 if header else header_place(sample, columns)
     if titles:
-        text = "One line above the header was" if titles == 1 else f"{titles} lines above the header were"
-        findings.add_for_file(TITLE_LINES, f"{text} skipped.", titles)
+        text = f"The header is in line {sample[titles].line}; what is above it was skipped."
+        findings.add_for_file(TITLE_LINES, text, titles)
         sample = sample[titles:]
+        header = True
     layout = find_layout([record.cells for record in sample], columns, header)
+    used.names = layout.names
     if isinstance(layout, UnclearColumns):
         used.choices = layout.choices
         findings.add_for_file(layout.rule, layout.text)
@@ -287,16 +383,41 @@ def examples(
             yield example
 
 
-def _count_titles(sample: Sequence[Record], columns: Columns) -> int:
-    """Returns the number of title lines above a table's header. Title lines have one filled cell each, and the first
-    line with more must have a known or given name."""
-    filled = [sum(1 for cell in record.cells if cell.strip()) for record in sample[: _MOST_TITLE_LINES + 1]]
-    titles = next((at for at, count in enumerate(filled) if count > 1), 0)
-    names = [to_printable(cell) for cell in sample[titles].cells]
-    is_header = {columns.text, columns.label} & set(names) or any(
-        _columns_named(names, vocabulary) for vocabulary in (_TEXT_NAMES, _LABEL_NAMES)
-    )
-    return titles if is_header else 0
+def header_place(sample: Sequence[Record], columns: Columns) -> int:
+    """Returns the index of the record with the columns' names; 0 also if there may be none.
+
+    Above the names there may be titles, of one cell each, and names of groups, which leave cells empty. So the names
+    are in the first record that fills every column that the rows fill, or else in one that has a usual name.
+    """
+    first = sample[: _MOST_TITLE_LINES + 1]
+    columns_in_use = _columns_in_use(sample)
+    complete = [all(_is_filled(record, place) for place in columns_in_use) for record in first]
+    place = complete.index(True) if True in complete else 0
+    if not place:
+        return 0
+    below = [record.cells for record in sample[place + 1 :]]
+    are_names = _are_names(first[place].cells, below)
+    if are_names and _has_known_name(first[place].cells, columns):
+        return place
+    for above, record in enumerate(first[:place]):
+        filled = sum(bool(cell.strip()) for cell in record.cells)
+        if filled > 1 and _has_known_name(record.cells, columns):
+            return above
+    return place if are_names else 0
+
+
+def _columns_in_use(sample: Sequence[Record]) -> list[int]:
+    """Returns the columns that are filled in at least half of the records."""
+    width = max(len(record.cells) for record in sample)
+    return [
+        place
+        for place in range(width)
+        if 2 * sum(_is_filled(record, place) for record in sample) >= len(sample)
+    ]
+
+
+def _is_filled(record: Record, place: int) -> bool:
+    return place < len(record.cells) and bool(record.cells[place].strip())
 
 
 def _example(record: Record, layout: ColumnLayout) -> Example | Fault:
