@@ -193,6 +193,8 @@ def _plain_step(todo: PlainTodo, spelling: Spelling) -> str:
         "be compared.",
         "look at wrong rows": "Stay with today's model, and look at the rows that the tuned one got wrong before you "
         "train again.",
+        "measure another model": f"Measure another model ({option('models')}), or find out why this one does not "
+        "answer.",
         "clearer prompt": f"Measure a clearer prompt ({option('prompt')}) or another model ({option('models')}).",
         "collect rows": f"Collect more labelled rows and {spelling.again}. Until then, put ten good examples into "
         "the prompt.",
@@ -210,9 +212,12 @@ def _plain_step(todo: PlainTodo, spelling: Spelling) -> str:
 
 
 def _measure(measure: reasons.Measure, spelling: Spelling) -> str:
-    command = spelling.command(
-        "baseline", measure.dataset, {"rungs": measure.rungs, "models": measure.models}
-    )
+    options = {
+        "rungs": measure.rungs,
+        "models": measure.models,
+        "judge": (measure.judge,) if measure.judge else (),
+    }
+    command = spelling.command("baseline", measure.dataset, options)
     models = spelling.option("models")
     match measure.what:
         case "successor":
@@ -221,8 +226,6 @@ def _measure(measure: reasons.Measure, spelling: Spelling) -> str:
             return f"Measure prompts and retrieval ({command}). You see the cost before anything is spent."
         case "free":
             return f"Measure the free models ({command}); it takes a few seconds."
-        case "again":
-            return f"Measure again ({command}). It costs nothing, since the answers were kept."
         case "rung":
             names = " and ".join(LONG_NAMES[rung] for rung in measure.rungs) or "all alternatives"
             return f"Measure {names} ({command}): {cost_text(measure.usd)}."

@@ -228,8 +228,6 @@ def why_alternative(alternative: Alternative) -> str:
         case "today's costs less":
             name = candidate_name(measured.cheapest.arm) if measured.cheapest else "any"
             return f"it costs less than {name}, the cheapest measured alternative that meets the bar"
-        case "judged by another bar":
-            return f"the others were judged by a bar of {share_text(measured.other_bar or 0)}, not {bar}"
         case "nothing measured":
             return "nothing else has been measured; a cheaper model or a better prompt may do as well"
         case "price unknown":

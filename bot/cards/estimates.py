@@ -212,8 +212,6 @@ def _named_step(todo: Todo) -> tuple[str, str] | None:
 
 def _measured_names(measure: Measure) -> str:
     """'gpt-4o and gpt-4o-mini', 'the classical model'."""
-    if measure.what == "again":
-        return "again"
     if measure.what == "free":
         return "the free models"
     if measure.rungs:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from bot.cards.blocks import (
@@ -72,6 +72,7 @@ Row = tuple[str, str, str, str, str, str]
 def card(
     ladder: Ladder,
     *,
+    own: Collection[Candidate] | None = None,
     number: int | None = None,
     verdict: Verdict | None = None,
     notes: Sequence[str] = (),
@@ -80,17 +81,19 @@ def card(
     encoder: str | None = None,
     spelling: Spelling = SLACK,
 ) -> Message:
-    """The card. `number` is the measurement's; without it there are no buttons. `verdict` on a fine-tune replaces the
-    next step. `notes` are further sentences that matter to the decision, unescaped. `for_people` is True if people may
-    compare answers here. `is_searched` is True after a search for a better prompt. `encoder` is the target to train if
-    the encoder is to be used."""
+    """The card. `ladder` has everything that is known on these rows; `own` are the candidates that this measurement
+    measured, None if these are all. `number` is the measurement's; without it there are no buttons. `verdict` on a
+    fine-tune replaces the next step. `notes` are further sentences that matter to the decision, unescaped. `for_people`
+    is True if people may compare answers here. `is_searched` is True after a search for a better prompt. `encoder` is
+    the target to train if the encoder is to be used."""
     result = headline(ladder)
     if not ladder.rungs:
         return Message.titled(result, *_list(escape(note) for note in notes))
     version = f" version {ladder.version}" if ladder.version > 1 else ""
     which = f"Measurement m{number}: " if number is not None else ""
     subject = f"{which}{escape(shorten(ladder.dataset))}{version}, {pluralize(ladder.n, 'held-out row')}"
-    shown = _shown(ladder)
+    measured_now = {rung.arm for rung in ladder.rungs} if own is None else set(own)
+    shown = _shown(ladder, measured_now)
     best = ladder.best
     best_text = "" if best is None or best.arm == ladder.cheapest else _name_and_score(best)
     notice = f"Best: {escape(best_text)}." if best_text and best_text not in result else ""
@@ -98,6 +101,7 @@ def card(
     if number is not None:
         buttons = _buttons(ladder, number, encoder, for_people=for_people, is_searched=is_searched)
     bullets = [
+        *_measured_before(ladder, measured_now),
         *(_cheaper_undecided(ladder) or _close_to_best(ladder)),
         *_without_examples(ladder),
         *(_copied_note(ladder) or _unread_note(ladder)),
@@ -111,7 +115,7 @@ def card(
         *_list(bullets),
         *(verdict_blocks(verdict, spelling) if verdict else [next_step]),
         buttons,
-        *_below(ladder),
+        *_below(ladder, hidden=len(ladder.rungs) - len(shown)),
         notice=notice,
     )
 
@@ -209,13 +213,21 @@ def _row(rung: Rung, *, is_full: bool = False) -> Row:
     return row_name(rung.arm), right, between, standing, cost, p95_text(rung)
 
 
-def _shown(ladder: Ladder) -> list[Rung]:
-    """The candidates that matter most, in the ladder's order: the cheapest that meets the bar, the best, the free ones,
-    the undecided one that needs the fewest rows, and the best of the others."""
+def _shown(ladder: Ladder, own: Collection[Candidate]) -> list[Rung]:
+    """The candidates that matter most, in the ladder's order: the cheapest that meets the bar and the best, then those
+    that were measured now, the free ones, the undecided one that needs the fewest rows, and the best of the others."""
+    first = {ladder.cheapest}
+    if ladder.best:
+        first.add(ladder.best.arm)
+    deciding = {rung.arm for rung in (*ladder.rung("classical"), *ladder.rung("encoder"))}
     nearest = _nearest_to_tell(ladder)
-    deciding = (ladder.best, *ladder.rung("classical"), *ladder.rung("encoder"), nearest)
-    first = [ladder.cheapest, *(rung.arm for rung in deciding if rung)]
-    ranked = sorted(ladder.rungs, key=lambda rung: (rung.arm not in first, -rung.score))
+    if nearest:
+        deciding.add(nearest.arm)
+
+    def rank(rung: Rung) -> tuple[bool, bool, bool, float]:
+        return rung.arm not in first, rung.arm not in own, rung.arm not in deciding, -rung.score
+
+    ranked = sorted(ladder.rungs, key=rank)
     candidates = {rung.arm for rung in ranked[:SHOWN_RUNGS]}
     return [rung for rung in ladder.rungs if rung.arm in candidates]
 
@@ -241,9 +253,8 @@ def _may_improve(ladder: Ladder) -> bool:
     return ladder.cheapest is None and bool(ladder.rung("zero")) and not ladder.rung("optimised")
 
 
-def _below(ladder: Ladder) -> list[CardBlock]:
+def _below(ladder: Ladder, *, hidden: int) -> list[CardBlock]:
     """A note on hidden candidates, on the commonest answer, and on the smallest difference that these rows can show."""
-    hidden = len(ladder.rungs) - len(_shown(ladder))
     parts = [f"{hidden:,} more in Details."] if hidden else []
     parts += filter(None, [floor_text(ladder.scoring, ladder.floor)])
     if ladder.detectable_gap is not None:
@@ -255,6 +266,15 @@ def _below(ladder: Ladder) -> list[CardBlock]:
 def _list(sentences: Iterable[str]) -> list[CardBlock]:
     lines = [f"• {cut_mrkdwn(sentence, 900)}" for sentence in sentences]
     return [Lines(lines)] if lines else []
+
+
+def _measured_before(ladder: Ladder, own: Collection[Candidate]) -> list[str]:
+    """Which candidates this measurement added to those that were known. Nothing if it measured all of them."""
+    now = [_short_name(rung.arm, 30) for rung in ladder.rungs if rung.arm in own]
+    if len(now) == len(ladder.rungs):
+        return []
+    names = escape(listed(now, SHOWN_ARMS, "; "))
+    return [f"Measured now: {names}. The others were measured before, on the same rows."]
 
 
 def _cheaper_undecided(ladder: Ladder) -> list[str]:

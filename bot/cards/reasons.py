@@ -104,9 +104,8 @@ def _of_measurement(because: reasons.MeasurementReason, spelling: Spelling) -> s
             rows = f"{rung.empty:,} of {rung.n:,} held-out rows" if rung.n else "any row"
             name = capitalize(candidate_name(rung.arm))
             return f"{name} gave no answer to {rows}, so its quality is unknown."
-        case reasons.OtherBar():
-            before, now = share_text(because.measured_by), share_text(because.bar)
-            return f"The measurement used a bar of {before}; the bar is now {now}."
+        case reasons.NotMeasurable(candidate, why):
+            return f"{capitalize(candidate_name(candidate))} could not be measured: {why}"
         case reasons.MeetsBar():
             return _meets_bar(because)
         case reasons.NotMeasured():

@@ -112,7 +112,7 @@ def report(subject: str, out: Path) -> None:
         refuse(report.text)
     with Ticker() as ticker:
         ticker("Drawing the page")
-        page = report.html(settings.data / "plots", name_of)
+        page = report.html(settings.data, name_of)
     out.write_text(page, encoding="utf-8")
     click.echo(f"Written: {out} ({len(page.encode()) / 1e6:.1f} MB)")
 

@@ -11,6 +11,7 @@ from fractions import Fraction
 from typing import Literal
 
 from bot.rules.bills import MonthlyCost, Rates, Tokens, Traffic, bill
+from bot.rules.promotion import compare_models
 from trainers.evaluation.results import Ladder, Rung
 
 
@@ -48,10 +49,13 @@ def exclude_misread(rungs: Iterable[Rung], bar: float) -> list[Rung]:
 
 
 def is_shown_better(rung: Rung, other: Rung, ladder: Ladder | None) -> bool:
-    """Uses the paired test if the ladder has one for these two, and otherwise asks for intervals that don't overlap."""
+    """Uses the paired test if the ladder has one for these two. Two others are compared row by row if they answered the
+    same rows and were scored in the same way; if not, their intervals may not overlap."""
     for pair in ladder.pairs if ladder else ():
         if {pair.better, pair.worse} == {rung.arm, other.arm}:
             return pair.is_significant and pair.better == rung.arm
+    if (rung.scoring, rung.n) == (other.scoring, other.n):
+        return compare_models("", rung.scores, other.scores).is_better
     return rung.low > other.high
 
 
@@ -85,15 +89,14 @@ class CurrentModel:
 
 @dataclass(frozen=True)
 class MeasuredCandidates:
-    """`other_bar` is set if the rungs were judged by a bar other than `bar`: none of them then counts as good."""
+    """The candidates that answered, judged by `bar`."""
 
     rungs: Sequence[Rung]
     bar: float
-    other_bar: float | None = None
 
     @property
     def good(self) -> tuple[Rung, ...]:
-        return tuple(rung for rung in self.rungs if rung.standing == "meets" and self.other_bar is None)
+        return tuple(rung for rung in self.rungs if rung.standing == "meets")
 
     @property
     def cheapest(self) -> Rung | None:
@@ -120,7 +123,6 @@ class UnmeasuredModel:
 Why = Literal[
     "cheapest that meets the bar",
     "today's costs less",
-    "judged by another bar",
     "nothing measured",
     "price unknown",
     "nothing meets the bar",
@@ -147,9 +149,7 @@ def choose_alternative(
     to miss the bar: compared with something dearer, the saving would not be real."""
     rung, todays_usd = measured.cheapest, _monthly_usd(today.tokens, today.rates, use)
     why: Why = "price unknown" if measured.good else "nothing meets the bar"
-    if measured.other_bar is not None:
-        why = "judged by another bar"
-    elif not measured.rungs:
+    if not measured.rungs:
         why = "nothing measured"
     if rung is not None and rates is not None:
         tokens = measured_tokens(rung, use.own)

@@ -4,7 +4,7 @@ sources."""
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from decimal import Decimal
 from typing import Literal
 
@@ -15,7 +15,15 @@ from bot.rules.reasons import SET_UP_MINUTES, Measure, MemoryShortage, SetUp, St
 from bot.rules.roi import Estimate
 from trainers.dataset import Report
 from trainers.dataset.checks import CONTRADICTION, DUPLICATE
-from trainers.evaluation.results import DEFAULT_QUALITY_THRESHOLD, FREE_RUNGS, Curve, Ladder, Rung
+from trainers.evaluation.results import (
+    DEFAULT_QUALITY_THRESHOLD,
+    FREE_RUNGS,
+    Candidate,
+    Curve,
+    Ladder,
+    Rung,
+    RungName,
+)
 from trainers.providers import ModelVerdict
 
 TaskKind = Literal[
@@ -94,10 +102,19 @@ FASTER = 2
 
 
 @dataclass(frozen=True)
+class FailedCandidate:
+    """A candidate that could not be measured, with the reason as a sentence."""
+
+    candidate: Candidate
+    why: str
+
+
+@dataclass(frozen=True)
 class Evidence:
     """What was measured on the frozen holdout; None means not yet. `bar` is the share of right answers that is good
     enough, `margin` how much worse a cheaper model may be. `judge` is the model whose verdicts the ladder's scores are.
-    `own_rung` is the rung of the very model to be trained, which is no alternative to it."""
+    `failed` are candidates that a measurement left out, and why; none of them is in the ladder. `own_rung` is the rung
+    of the very model to be trained, which is no alternative to it."""
 
     bar: float = DEFAULT_QUALITY_THRESHOLD
     task_kind: TaskKind | None = None
@@ -106,6 +123,7 @@ class Evidence:
     curve: Curve | None = None
     margin: float = DEFAULT_PROMOTION_LIMITS.margin
     judge: str | None = None
+    failed: tuple[FailedCandidate, ...] = ()
     own_rung: str | None = None
 
     @property
@@ -118,21 +136,28 @@ class Evidence:
         return tuple(rung for rung in self.rungs if rung.arm.rung != "tuned" and not is_silent(rung))
 
     @property
+    def tried(self) -> frozenset[str]:
+        """The kinds of candidates that need no first measurement any more: one of that kind is in the ladder, even if
+        it gave no answers, or could not be measured. Measuring the same again would tell nothing new."""
+        measured = [rung.arm for rung in self.rungs]
+        left_out = [failed.candidate for failed in self.failed]
+        kinds: set[RungName] = {candidate.rung for candidate in (*measured, *left_out)}
+        # a prompt for which examples were tried on training rows, and did not help
+        if any(candidate.shots == 0 for candidate in measured):
+            kinds.add("kshot")
+        return frozenset(kinds)
+
+    @property
     def trained(self) -> Rung | None:
         """The measured tuned model, None if there is none. If the ladder has several, the best of them."""
         own = [rung for rung in self.rungs if rung.arm.rung == "tuned"]
         return self.tuned or max(own, key=lambda rung: rung.score, default=None)
 
     @property
-    def is_stale(self) -> bool:
-        """True if the rungs were judged by another bar than today's."""
-        return self.ladder is not None and self.ladder.bar != self.bar
-
-    @property
     def is_good(self) -> bool:
         """True if the tuned model was measured and is shown to meet the bar."""
         tuned = self.trained
-        return bool(tuned and tuned.standing == "meets" and not is_silent(tuned) and not self.is_stale)
+        return bool(tuned and tuned.standing == "meets" and not is_silent(tuned))
 
 
 NOTHING_MEASURED = Evidence()
@@ -221,7 +246,9 @@ class Facts:
         return self.smallest_label is not None or self.has_objects
 
     def measure_step(self, measure: Measure, usd: Decimal | None = None) -> Step:
-        """Returns the step for a measurement, or a step to set it up first if a key or a model is missing."""
+        """Returns the step for a measurement, or a step to set it up first if a key or a model is missing. The new
+        candidates are scored by the judge of the others, since other scores could not be compared with theirs."""
+        measure = replace(measure, judge=self.evidence.judge)
         if measure.rungs and set(measure.rungs) <= set(FREE_RUNGS):
             return Step(measure, usd)
         sellers = {model.partition("/")[0] for model in measure.models}
@@ -264,7 +291,7 @@ class Facts:
     @property
     def is_today_measured(self) -> bool:
         """True also if nobody named today's model. 'gpt-4o' also matches 'openai/gpt-4o'."""
-        models = {rung.arm.model for rung in self.evidence.alternatives if rung.arm.model}
+        models = {rung.arm.model for rung in self.evidence.rungs if rung.arm.model}
         names = models | {model.partition("/")[2] for model in models}
         return self.current is None or self.current in names or self.full_current in models
 

@@ -76,7 +76,7 @@ def _knowledge_reason(facts: Facts) -> Reason:
     missed = best is not None and all(
         rung.standing == "misses" and not might_meet(rung, facts.evidence.bar) for rung in retrieval
     )
-    if best and missed and facts.questions >= ENOUGH_ROWS and not facts.evidence.is_stale:
+    if best and missed and facts.questions >= ENOUGH_ROWS:
         return Reason("knowledge", "unknown", RetrievalMissed(best), weighs=False)
     if facts.evidence.is_good:
         return Reason("knowledge", "unknown", "retrieval may serve better", weighs=False)

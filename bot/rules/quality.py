@@ -3,7 +3,7 @@ good enough?"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from decimal import Decimal
 
@@ -26,9 +26,9 @@ from bot.rules.reasons import (
     MeetsBar,
     NeverAnswered,
     NoAnswer,
+    NotMeasurable,
     NotMeasured,
     NotTrainedYet,
-    OtherBar,
     Reason,
     Step,
     TodayNotMeasured,
@@ -42,11 +42,10 @@ from bot.rules.reasons import (
     answer_step,
     labelling_step,
 )
-from trainers.evaluation.results import FREE_RUNGS, Ladder, Rung, RungName
+from trainers.evaluation.results import FREE_RUNGS, Rung, RungName
 
 SHOTS, MOST_NEAREST = 10, 20  # examples in a k-shot prompt, and the most rows that retrieval adds to a prompt
 SHOWN = 3  # models without answers that are listed
-MOST_NAMED = 3  # models named in a command
 PROMPTED: tuple[RungName, ...] = ("zero", "kshot", "retrieval")
 
 
@@ -58,12 +57,7 @@ def alternative_reasons(facts: Facts) -> tuple[Reason, ...]:
         if facts.has_free_candidates:
             step = Step(Measure("free", facts.dataset, FREE_RUNGS))
         return (Reason("measure", "unknown", "nothing measured", step=step),)
-    if evidence.is_stale:
-        models = tuple(dict.fromkeys(rung.arm.model for rung in evidence.ladder.rungs if rung.arm.model))
-        again = Measure("again", facts.dataset, () if models else FREE_RUNGS, models[:MOST_NAMED])
-        other_bar = OtherBar(evidence.ladder.bar, evidence.bar)
-        return (Reason("bar", "unknown", other_bar, step=facts.measure_step(again, Decimal(0))),)
-    notes = _notes(evidence, evidence.ladder)
+    notes = _notes(evidence, evidence.ladder.never_answered)
     enough = cheapest([rung for rung in evidence.alternatives if rung.standing == "meets"])
     if enough is None:
         return (
@@ -83,8 +77,6 @@ def tuned_reasons(facts: Facts) -> tuple[Reason, ...]:
     evidence, tuned = facts.evidence, facts.evidence.trained
     if tuned is None:
         return (Reason("quality", "unknown", NotTrainedYet(facts.n_holdout), weighs=False),)
-    if evidence.is_stale:
-        return ()  # alternative_reasons asks to measure everything again
     if is_silent(tuned):
         again = Step("see why it does not answer", cost_to_repeat_usd(tuned))
         return (Reason("tuned", "unknown", NoAnswer(tuned), step=again),)
@@ -149,14 +141,9 @@ def _bar_met_reason(rung: Rung, facts: Facts) -> Reason:
 
 def _unmeasured_reasons(facts: Facts) -> tuple[Reason, ...]:
     """Lists the rungs that nobody measured: a fine-tune is never advised before they are."""
-    arms = [rung.arm for rung in facts.evidence.alternatives]
-    measured = {
-        facts.evidence.own_rung,
-        *(arm.rung for arm in arms),
-        *("kshot" for arm in arms if arm.shots == 0),
-    }
+    tried = {*facts.evidence.tried, facts.evidence.own_rung}
     free = FREE_RUNGS if facts.has_free_candidates else ()
-    missing = tuple(rung for rung in (*free, *PROMPTED) if rung not in measured)
+    missing = tuple(rung for rung in (*free, *PROMPTED) if rung not in tried)
     if not missing:
         return ()
     first, models, usd = missing[:1], facts.to_measure, None
@@ -268,21 +255,35 @@ def _versus_best_reasons(tuned: Rung, evidence: Evidence) -> tuple[Reason, ...]:
     return (Reason("not better", "unknown", TunedVersusBest(tuned, best, "worse"), weighs=False),)
 
 
-def _notes(evidence: Evidence, ladder: Ladder) -> tuple[Reason, ...]:
-    """Points out rungs without answers, rungs with unreadable answers, and labels that no rung ever answered."""
+def _unanswered_reasons(evidence: Evidence) -> Iterator[Reason]:
+    """Yields the candidates that gave no answers, and those that could not be measured. Each weighs as long as no other
+    of its kind has answered: asking the same again would tell nothing, but another model may do."""
+    answered = {rung.arm.rung for rung in evidence.alternatives}
+    other_model = Step("measure another model", usd=None)
     silent = [rung for rung in evidence.rungs if is_silent(rung) and rung.arm.rung != "tuned"]
-    notes = [Reason("no answer", "unknown", NoAnswer(rung), weighs=False) for rung in silent[:SHOWN]]
+    for rung in silent[:SHOWN]:
+        weighs = rung.arm.rung not in answered
+        yield Reason("no answer", "unknown", NoAnswer(rung), weighs, other_model)
+    for failed in evidence.failed[:SHOWN]:
+        because = NotMeasurable(failed.candidate, failed.why)
+        weighs = failed.candidate.rung not in answered and not failed.candidate.is_free
+        yield Reason("not measurable", "unknown", because, weighs, other_model)
+
+
+def _notes(evidence: Evidence, never_answered: Sequence[str]) -> tuple[Reason, ...]:
+    """Points out rungs without answers, rungs with unreadable answers, and labels that no rung ever answered."""
+    notes = list(_unanswered_reasons(evidence))
 
     # Rungs that would reach the bar if their unreadable answers were right.
-    hopeful = tuple(rung for rung in evidence.alternatives if might_meet(rung, evidence.bar))
     prompted = [rung for rung in evidence.alternatives if not rung.arm.is_free]
+    hopeful = tuple(rung for rung in evidence.alternatives if might_meet(rung, evidence.bar))
     if hopeful and len(hopeful) == len(prompted) and not evidence.is_good:
         clearer = Step("clearer prompt", usd=None)
         notes.append(Reason("unread", "unknown", UnreadableAnswers(hopeful, is_settled=False), step=clearer))
     elif hopeful:
         notes.append(Reason("unread", "unknown", UnreadableAnswers(hopeful, is_settled=True), weighs=False))
 
-    if ladder.never_answered:
-        labels = NeverAnswered(tuple(ladder.never_answered))
+    if never_answered:
+        labels = NeverAnswered(tuple(never_answered))
         notes.append(Reason("never answered", "unknown", labels, weighs=False))
     return tuple(notes)

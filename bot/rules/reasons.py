@@ -83,9 +83,11 @@ class NoAnswer:
 
 
 @dataclass(frozen=True)
-class OtherBar:
-    measured_by: float
-    bar: float
+class NotMeasurable:
+    """A measurement left this candidate out; `why` is its sentence."""
+
+    candidate: Candidate
+    why: str
 
 
 @dataclass(frozen=True)
@@ -286,7 +288,7 @@ ModelReason = QuotedSentence | MemoryShortage | SpeedUnknown | MachinesUnpriced 
 MeasurementReason = (
     NotTrainedYet
     | NoAnswer
-    | OtherBar
+    | NotMeasurable
     | MeetsBar
     | NotMeasured
     | TodayNotMeasured
@@ -315,6 +317,7 @@ PlainTodo = Literal[
     "say model and volume",
     "look at wrong rows",
     "clearer prompt",
+    "measure another model",
     "collect rows",
     "say the task",
     "lower the bar",
@@ -330,13 +333,12 @@ PlainTodo = Literal[
 @dataclass(frozen=True)
 class Measure:
     """A measurement that one command starts. No `rungs` means all of them. `usd` is None if unknown; the command then
-    shows its price first."""
+    shows its price first. `judge` is the model that scores the answers, None if they are scored without one."""
 
     what: Literal[
         "successor",
         "prompts",
         "free",
-        "again",
         "rung",
         "today",
         "today alone",
@@ -349,6 +351,7 @@ class Measure:
     usd: Decimal | None = None
     today: str | None = None
     has_knowledge: bool = False
+    judge: str | None = None
 
     @property
     def is_of_today(self) -> bool:

@@ -34,6 +34,7 @@ from bot.services import (
 from bot.services.data_policy import EgressPermission
 from bot.services.datasets import CheckedDataset
 from bot.services.evaluation_progress import LadderStep
+from bot.services.measured_candidates import load_measured
 from bot.services.row_labels_worker import QuestionFile, TeacherQuestions
 from bot.values.evaluations import LadderPlan
 from bot.values.requests import Baseline
@@ -42,8 +43,7 @@ from bot.worker_pool import WorkerStopped
 from storage.evaluations import NewMeasurement
 from storage.records import Labelling, LabellingRow, RowLabel
 from storage.row_labels import NewLabelling
-from trainers.evaluation.quality_threshold import rejudge_ladder
-from trainers.evaluation.results import Ladder, Rung
+from trainers.evaluation.results import Rung
 from trainers.providers import ProviderRow
 
 ACCEPT = "accept terms"
@@ -200,10 +200,12 @@ def _find_teacher(context: AppContext, checked: CheckedDataset, name: str) -> Te
         return line_up
     model = line_up.models[0]
     bar = datasets.bar_of(context, dataset.name)
-    measured = _best_rung(context, dataset.name, str(report.holdout_sha256), model.name, bar)
-    if measured is None:
+    measured = load_measured(context.store, dataset.name, str(report.holdout_sha256), bar)
+    own = [rung for rung in measured.ladder.rungs if rung.arm.model == model.name] if measured else []
+    if measured is None or not own:
         return Refusal(views.not_measured(model.name, dataset.name))
-    before, rung = measured
+    rung = max(own, key=lambda rung: rung.score)
+    before = measured.plan_of(rung.arm)
     if rung.standing != "meets":
         return Refusal(views.below_the_bar(rung, bar))
     permission = data_policy.decide_egress(context, dataset, report, [model.row], None)
@@ -223,22 +225,6 @@ def _find_teacher(context: AppContext, checked: CheckedDataset, name: str) -> Te
         search=None,
     )
     return Teacher(model.row, rung, plan, _open_terms(context, model.row), permission)
-
-
-def _best_rung(
-    context: AppContext, dataset: str, holdout: str, model: str, bar: float
-) -> tuple[LadderPlan, Rung] | None:
-    """Returns the model's best rung in its newest measurement on this holdout, with that measurement's plan. None if it
-    was not measured."""
-    versions = tuple(version.id for version in context.store.datasets.versions(dataset))
-    for measurement in context.store.measurements.done(versions, "ladder"):
-        ladder = Ladder.from_json(measurement.result) if measurement.result else None
-        if ladder is None or ladder.holdout_sha256 != holdout:
-            continue
-        rungs = [rung for rung in rejudge_ladder(ladder, bar).rungs if rung.arm.model == model]
-        if rungs:
-            return LadderPlan.from_json(measurement.plan), max(rungs, key=lambda rung: rung.score)
-    return None
 
 
 def _open_terms(context: AppContext, row: ProviderRow) -> str | None:

@@ -65,10 +65,7 @@ class EstimatePrices:
 
 
 def measured_alternatives(evidence: Evidence) -> MeasuredCandidates:
-    """Returns the measured alternatives, with the bar that the ladder was judged by if it differs from today's: its
-    verdicts then say nothing about today's bar."""
-    other = evidence.ladder.bar if evidence.ladder and evidence.is_stale else None
-    return MeasuredCandidates(evidence.alternatives, evidence.bar, other)
+    return MeasuredCandidates(evidence.alternatives, evidence.bar)
 
 
 def build_inputs(

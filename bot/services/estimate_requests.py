@@ -286,9 +286,8 @@ def _best_alternative(evidence: Evidence) -> BestCandidate | None:
     best = max(evidence.alternatives, key=lambda rung: rung.score, default=None)
     if best is None:
         return None
-    standing = None if evidence.is_stale else best.standing
     score, low, high = (round(bound, 6) for bound in (best.score, best.low, best.high))
-    return BestCandidate(rung_name(best.arm), score, low, high, standing)
+    return BestCandidate(rung_name(best.arm), score, low, high, best.standing)
 
 
 def _recompute(context: AppContext, estimate: StoredEstimate) -> EstimateResult | Refusal:

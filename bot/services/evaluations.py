@@ -107,7 +107,9 @@ def ask_after_estimate(context: AppContext, number: int, person: str) -> Measure
     todo = step.todo if step else None
     if not isinstance(todo, Measure) or not todo.is_command:
         return estimate_requests.outdated_step_refusal(estimate.dataset)
-    return ask(context, Baseline(todo.dataset, todo.models, todo.rungs), person, estimate.channel)
+    return ask(
+        context, Baseline(todo.dataset, todo.models, todo.rungs, judge=todo.judge), person, estimate.channel
+    )
 
 
 def form_choices(context: AppContext, person: str, channel: str) -> BaselineChoices:
@@ -309,7 +311,7 @@ def _judge(step: LadderStep) -> None:
         return
     conclusion = context.workers.poll(
         f"judge {step.owner}",
-        judge_worker.conclude_and_draw,
+        judge_worker.conclude,
         plan,
         evaluation_engine.replies(context, evaluation_worker.keys_by_candidate(keys), progress.arms),
         from_judge,

@@ -26,13 +26,14 @@ from bot.rules.promotion import (
 from bot.services import datasets, measurements
 from bot.services.estimate_inputs import ENCODER_RUNG
 from bot.services.hardware import Target
+from bot.services.measured_candidates import judge_of, load_measured
 from bot.values.runs import RunResult
 from storage.records import AnswerRow, Dataset, Model, Run
 from trainers.dataset import Report, read
 from trainers.dataset.rows import at, distinct_example_places
 from trainers.evaluation.ladder import usd_per_1000
-from trainers.evaluation.quality_threshold import judge_rungs, rejudge_ladder
-from trainers.evaluation.results import CLASSICAL, RUNG_NAMES, Candidate, Curve, Ladder, Reply, Rung
+from trainers.evaluation.quality_threshold import judge_rungs
+from trainers.evaluation.results import CLASSICAL, Candidate, Curve, Ladder, Reply, Rung
 from trainers.methods import METHODS
 from trainers.pricing import PriceList
 
@@ -60,13 +61,14 @@ def load_evidence(
     holdout = str(report.holdout_sha256)
     done = context.store.measurements.done(versions, "curve")
     curves = (Curve.from_json(measurement.result) for measurement in done if measurement.result)
-    ladder, judge = _ladder(context, versions, holdout) or (None, None)
+    measured = load_measured(context.store, dataset.name, holdout, bar)
     evidence = Evidence(
         bar=bar,
         margin=limits.margin,
         task_kind=task or stored_task,
-        ladder=ladder,
-        judge=judge,
+        ladder=measured.ladder if measured else None,
+        judge=measured.judge if measured else None,
+        failed=measured.failed if measured else (),
         curve=next((curve for curve in curves if curve.holdout_sha256 == holdout), None),
     )
     run = _newest_run(context, versions, holdout, target)
@@ -89,30 +91,9 @@ def with_run_result(evidence: Evidence, beside: Ladder) -> Evidence:
 
 
 def best_rung(evidence: Evidence) -> Rung | None:
-    """Returns the rung with the highest score, the tuned model's included, judged by today's bar."""
-    rungs = rejudge_ladder(evidence.ladder, evidence.bar).rungs if evidence.ladder else ()
+    """Returns the rung with the highest score, the tuned model's included."""
     tuned = [evidence.tuned] if evidence.tuned else []
-    return max([*rungs, *tuned], key=lambda rung: rung.score, default=None)
-
-
-def _ladder(context: AppContext, versions: tuple[int, ...], holdout: str) -> tuple[Ladder, str | None] | None:
-    """Returns the newest ladder that asked models, and its judge. Free rungs that it lacks are added from other
-    ladders, because people measure those alone: they take a few seconds."""
-    done = context.store.measurements.done(versions, "ladder")
-    ladders = [(Ladder.from_json(each.result), measurements.judge_of(each)) for each in done if each.result]
-    fitting = [(ladder, judge) for ladder, judge in ladders if ladder.holdout_sha256 == holdout]
-    with_models = (each for each in fitting if any(rung.arm.model for rung in each[0].rungs))
-    newest = next(with_models, fitting[0] if fitting else None)
-    if newest is None:
-        return None
-    ladder, judge = newest
-    rungs = {rung.arm: rung for other, _ in reversed(fitting) for rung in other.rungs if rung.arm.is_free}
-    rungs |= {rung.arm: rung for rung in ladder.rungs}
-    scorings = {rung.scoring for rung in ladder.rungs}
-    alike = [rung for rung in rungs.values() if rung.scoring in scorings and rung.n == ladder.n]
-    alike.sort(key=lambda rung: RUNG_NAMES.index(rung.arm.rung))
-    completed = replace(ladder, rungs=tuple(alike))
-    return rejudge_ladder(completed, ladder.bar), judge
+    return max([*evidence.rungs, *tuned], key=lambda rung: rung.score, default=None)
 
 
 def judge_agreement(context: AppContext, plan: Plan) -> HumanAgreement | None:
@@ -120,7 +101,7 @@ def judge_agreement(context: AppContext, plan: Plan) -> HumanAgreement | None:
     none."""
     versions = tuple(version.id for version in context.store.datasets.versions(plan.dataset))
     done = context.store.measurements.done(versions, "ladder")
-    judged = next((each for each in done if measurements.judge_of(each) == plan.judge), None)
+    judged = next((each for each in done if judge_of(each) == plan.judge), None)
     return measurements.preferences_of(context, judged) if judged else None
 
 

@@ -15,6 +15,7 @@ from bot.context import AppContext
 from bot.rules.judge_agreement import MIN_LABELS
 from bot.services import authorization, measurements
 from bot.services.judge_worker import PairForPeople, PairsForPeople
+from bot.services.measured_candidates import judge_of
 from bot.values.runs import Refusal
 from storage.records import Measurement, Preference
 from trainers.evaluation.scores import Choice
@@ -126,7 +127,7 @@ def _show_agreement(context: AppContext, measurement: Measurement, pairs: PairsF
     if agreement.labels < MIN_LABELS or measurement.result is None:
         return
     message = views.agreement_card(
-        measurement.id, measurements.judge_of(measurement), agreement, pairs.first_arm, pairs.second_arm
+        measurement.id, judge_of(measurement), agreement, pairs.first_arm, pairs.second_arm
     )
     result_card = measurements.result_card_of(context, measurement)
     channel, card = measurement.channel, f"agreement {measurement.id}"

@@ -174,22 +174,6 @@ def read_questions(folder: Path, name: str) -> Questions | None:
     return Questions(keys, ArmKeys(names, tokens))
 
 
-def conclude_and_draw(
-    plan: LadderPlan,
-    replies: Mapping[Candidate, Sequence[Reply]],
-    from_judge: JudgeAnswers | None,
-    files: Path,
-    folder: Path,
-    now: float,
-) -> Conclusion:
-    """Like `conclude`, and draws ladder.png into `folder`, which a terminal has no use for."""
-    from bot.charts import evaluations as drawing
-
-    conclusion = conclude(plan, replies, from_judge, files, folder, now)
-    drawing.draw_ladder(conclusion.ladder, folder / "ladder.png")
-    return conclusion
-
-
 def conclude(
     plan: LadderPlan,
     replies: Mapping[Candidate, Sequence[Reply]],

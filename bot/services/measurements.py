@@ -39,6 +39,7 @@ from bot.services import (
 from bot.services.data_policy import EgressPermission, Forbidden, Unsure
 from bot.services.datasets import CheckedDataset
 from bot.services.judge_worker import PairsForPeople
+from bot.services.measured_candidates import known_ladder
 from bot.values.evaluations import JudgeProgress, LadderPlan, LadderProgress
 from bot.values.learning_curves import TunedCurvePlan, TunedCurveProgress, plan_of
 from bot.values.runs import Refusal
@@ -378,7 +379,7 @@ def details(context: AppContext, number: int, person: str, channel: str) -> Sequ
     if measurement.kind == "curve":
         return curve_views.details(Curve.from_json(measurement.result), _label_usd(measurement))
     plan, progress = LadderPlan.from_json(measurement.plan), LadderProgress.from_json(measurement.progress)
-    ladder = Ladder.from_json(measurement.result)
+    ladder = known_ladder(context.store, measurement)
     people = preferences_of(context, measurement)
     prompt = prompt_views.details(plan, progress.search)
     dataset = context.store.datasets.get(measurement.dataset_id)
@@ -427,12 +428,6 @@ def _visible_measurement(context: AppContext, number: int, person: str, channel:
     return measurement if authorization.may_use_dataset(context, dataset, person, channel) else None
 
 
-def judge_of(measurement: Measurement) -> str | None:
-    """Returns the model whose verdicts are the scores of this ladder, None if it was scored without a judge."""
-    judge = LadderProgress.from_json(measurement.progress).judge
-    return LadderPlan.from_json(measurement.plan).judge if judge and judge.failed is None else None
-
-
 def result_card(
     context: AppContext, measurement: Measurement, result: str, *, for_people: bool | None = None
 ) -> Message:
@@ -451,9 +446,11 @@ def result_card(
             beside=beside,
         )
     plan, progress = LadderPlan.from_json(measurement.plan), LadderProgress.from_json(measurement.progress)
-    ladder, test = Ladder.from_json(result), sealed_rows.load_test(context.store, measurement)
+    own = Ladder.from_json(result)
+    test = sealed_rows.load_test(context.store, measurement)
     if test:
-        return sealed_views.result_card(ladder, measurement.id, test, progress.outcome)
+        return sealed_views.result_card(own, measurement.id, test, progress.outcome)
+    ladder = known_ladder(context.store, measurement)
     pairs = pairs_for_people(context, measurement)
     judged = _judge_notes(plan, progress.judge, ladder, preferences_of(context, measurement))
     if pairs and pairs.rows and for_people is None:
@@ -461,6 +458,7 @@ def result_card(
         for_people = authorization.may_show_rows(context, dataset, measurement.channel)
     return ladder_views.card(
         ladder,
+        own=[rung.arm for rung in own.rungs],
         number=measurement.id,
         notes=[
             *([prompt_views.outcome(progress.search)] if progress.search else []),

@@ -18,12 +18,13 @@ from bot.cards.status import (
 from bot.context import AppContext
 from bot.services import authorization, budgets, datasets, deployments, models, runs, sealed_rows, sunsets
 from bot.services import evidence as evidence_services
+from bot.services.measured_candidates import known_ladder
 from bot.values.evaluations import CurvePlan, LadderPlan, LadderProgress
 from bot.values.learning_curves import TunedCurveProgress, plan_of
 from bot.values.runs import Refusal
 from bot.values.sunsets import ending_soon
 from storage.records import Measurement
-from trainers.evaluation.results import Curve, Ladder
+from trainers.evaluation.results import Curve
 
 LATEST_MEASUREMENTS = 15
 LATEST_RESULTS = 6
@@ -56,14 +57,14 @@ def home(context: AppContext, person: str) -> HomeOverview | Refusal:
     if refusal:
         return refusal
     names = authorization.visible_datasets(context, person, None)
-    summaries, measurements = runs.open_runs(context, names), _open_measurements(context, names)
+    summaries, evaluations = runs.open_runs(context, names), _open_measurements(context, names)
     mine = _runs_to_approve(context, summaries, person)
     to_confirm = [
         summary
-        for summary in measurements
+        for summary in evaluations
         if _awaits_confirmation(summary) and summary.measurement.requested_by == person
     ]
-    rest = [summary for summary in (*summaries, *measurements) if summary not in (*mine, *to_confirm)]
+    rest = [summary for summary in (*summaries, *evaluations) if summary not in (*mine, *to_confirm)]
     return HomeOverview(
         mine=mine,
         to_confirm=to_confirm,
@@ -121,10 +122,8 @@ def listing(context: AppContext, person: str, channel: str) -> Sequence[DatasetE
 
 
 def _open_measurements(context: AppContext, names: Collection[str]) -> list[EvaluationSummary]:
-    return [
-        _summarize(context, measurement)
-        for measurement in authorization.filter_known(context, context.store.measurements.open(), names)
-    ]
+    visible = authorization.filter_known(context, context.store.measurements.open(), names)
+    return [_summarize(context, measurement) for measurement in visible]
 
 
 def _latest_results(context: AppContext, names: Collection[str]) -> list[RunSummary | EvaluationSummary]:
@@ -151,7 +150,7 @@ def _summarize(context: AppContext, measurement: Measurement) -> EvaluationSumma
     if measurement.kind == "ladder":
         plan = LadderPlan.from_json(measurement.plan)
         progress = LadderProgress.from_json(measurement.progress)
-        ladder = Ladder.from_json(result) if result else None
+        ladder = known_ladder(context.store, measurement) if result else None
         sealed = sealed_rows.load_test(context.store, measurement)
         return LadderSummary(measurement, plan, progress, ladder, context.clock(), sealed)
     curve, drawn = Curve.from_json(result) if result else None, plan_of(measurement.plan)

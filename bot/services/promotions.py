@@ -36,6 +36,7 @@ from bot.services import (
     runs,
 )
 from bot.services.candidates import LineUp
+from bot.services.measured_candidates import load_measured
 from bot.values.evaluations import LadderPlan, SealedOutcome
 from bot.values.runs import Refusal
 from storage.evaluations import NewMeasurement
@@ -395,9 +396,7 @@ def _best_alternative(
     """Returns the plan that measured the best alternative on this version's holdout, and that alternative; (None, None)
     if nothing was measured."""
     best = max(measured.alternatives, key=lambda rung: rung.score, default=None)
-    versions = tuple(each.id for each in context.store.datasets.versions(version.name))
-    for measurement in context.store.measurements.done(versions, "ladder"):
-        plan = LadderPlan.from_json(measurement.plan)
-        if best and plan.holdout_sha256 == report.holdout_sha256 and best.arm in plan.arms:
-            return plan, best.arm
-    return None, None
+    candidates = load_measured(context.store, version.name, str(report.holdout_sha256), measured.bar)
+    if best is None or candidates is None:
+        return None, None
+    return candidates.plan_of(best.arm), best.arm

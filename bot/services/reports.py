@@ -22,6 +22,7 @@ from bot.context import AppContext
 from bot.rules.calibration import Actual
 from bot.rules.plans import Plan, plan_from_json
 from bot.services import measurements, notifications, sealed_rows
+from bot.services.measured_candidates import known_ladder, load_measured
 from bot.values.runs import Refusal, RunResult
 from storage.records import Approval, AuditEntry, Measurement, Run
 from storage.store import Store
@@ -41,7 +42,7 @@ def measurement_report(store: Store, number: int) -> MeasurementReport | Refusal
     if measurement.result is None:
         return Refusal(f"Measurement m{number} has no result to report: it is {measurement.state}.")
     test = sealed_rows.load_test(store, measurement)
-    return MeasurementReport(measurement, Ladder.from_json(measurement.result), test)
+    return MeasurementReport(measurement, known_ladder(store, measurement), test)
 
 
 def run_report(store: Store, number: int) -> RunReport | Refusal:
@@ -100,8 +101,8 @@ def _write_page(
             if isinstance(report, Refusal):
                 return []
             names = {person: context.directory.name(person) for person in report.people}
-            plots, out = context.settings.data / "plots", folder / f"report-{name}.html"
-            path = context.workers.poll(key, write_page, report, plots, names, out)
+            out = folder / f"report-{name}.html"
+            path = context.workers.poll(key, write_page, report, context.settings.data, names, out)
     except Exception:
         # `finetune report` in a terminal shows the same error again
         log.exception("writing the report of %s", name)
@@ -130,7 +131,7 @@ def _post_run(context: AppContext, run: Run, pages: Sequence[Path]) -> None:
 
 
 def _post_measurement(context: AppContext, measurement: Measurement, pages: Sequence[Path]) -> None:
-    ladder = Ladder.from_json(measurement.result or "")
+    ladder = known_ladder(context.store, measurement)
     plot = measurements.folder_of(context, measurement) / "ladder.png"
     files = [(plot, evaluation_results.alt_text(ladder.dataset))] if plot.exists() else []
     files += [(path, cards.measurement_title(measurement, ladder)) for path in pages]
@@ -148,17 +149,19 @@ def _post_measurement(context: AppContext, measurement: Measurement, pages: Sequ
 
 
 def _everything_measured(store: Store, run: Run, plan: Plan, result: RunResult) -> Ladder | None:
-    """Returns the newest measurement on the same held-out rows with the tuned model added, judged by the result's bar.
+    """Returns all that was measured on the same held-out rows with the tuned model added, judged by the result's bar.
     Without a measurement: the result's own ladder, None if it has none."""
     beside = result.ladder
     if beside is None:
         return None
-    done = store.measurements.done((run.dataset_id,), "ladder")
-    ladders = (Ladder.from_json(measurement.result) for measurement in done if measurement.result)
-    ladder = next((each for each in ladders if each.holdout_sha256 == plan.holdout_sha256), None)
-    if ladder is None:
-        return beside
+    measured = load_measured(store, plan.dataset, plan.holdout_sha256, beside.bar)
     tuned = beside.rung("tuned")
+    is_comparable = measured is not None and all(
+        rung.scoring == measured.ladder.scoring and rung.n == measured.ladder.n for rung in tuned
+    )
+    if measured is None or not is_comparable:
+        return beside
+    ladder = measured.ladder
     return rejudge_ladder(replace(ladder, rungs=(*ladder.rungs, *tuned)), beside.bar)
 
 
@@ -167,7 +170,8 @@ _PERSON = re.compile(r"<@([A-Z0-9]+)>")
 
 @dataclass(frozen=True)
 class MeasurementReport:
-    """A measurement with its ladder. `sealed` is what it decided if its rows were sealed."""
+    """A measurement. `ladder` has everything that was known on its held-out rows when it ended, `sealed` is what it
+    decided if its rows were sealed."""
 
     measurement: Measurement
     ladder: Ladder
@@ -178,8 +182,12 @@ class MeasurementReport:
         """The Slack ids of the people on the page."""
         return frozenset({self.measurement.requested_by})
 
-    def html(self, plots: Path, name_of: Callable[[str], str]) -> str:
-        """`plots` is the folder of the bot's charts; `name_of` a person's id in Slack."""
+    def draw(self, folder: Path) -> None:
+        """Draws the chart that is posted beside the page."""
+        draw_ladder(self.ladder, folder / "ladder.png")
+
+    def html(self, data: Path, name_of: Callable[[str], str]) -> str:
+        """`data` is the bot's data folder; `name_of` gives a person's name by their id in Slack."""
         with tempfile.TemporaryDirectory() as folder:
             drawn = draw_ladder(self.ladder, Path(folder) / "ladder.png")
             return cards.measurement_report(self.measurement, self.ladder, drawn, name_of, self.sealed)
@@ -187,7 +195,7 @@ class MeasurementReport:
 
 @dataclass(frozen=True)
 class RunReport:
-    """A run with its result. `ladder` is the newest measurement on the same held-out rows, with the tuned model
+    """A run with its result. `ladder` has everything that was measured on the same held-out rows, with the tuned model
     added."""
 
     run: Run
@@ -207,8 +215,12 @@ class RunReport:
             people | {each.person for each in self.approvals} | {entry.who for entry in self.history}
         )
 
-    def html(self, plots: Path, name_of: Callable[[str], str]) -> str:
-        """`plots` is the folder of the bot's charts; `name_of` a person's id in Slack."""
+    def draw(self, folder: Path) -> None:
+        """Draws nothing: the charts of a run were drawn with its result."""
+
+    def html(self, data: Path, name_of: Callable[[str], str]) -> str:
+        """`data` is the bot's data folder; `name_of` gives a person's name by their id in Slack."""
+        plots = data / "plots"
         with tempfile.TemporaryDirectory() as folder:
             drawn = self._draw_ladder(plots, Path(folder) / "ladder.png")
             folders = (plots / f"run-{self.run.id}", plots / f"plan-{self.run.id}")
@@ -236,10 +248,12 @@ class RunReport:
 
 
 def write_page(
-    report: RunReport | MeasurementReport, plots: Path, names: Mapping[str, str], out: Path
+    report: RunReport | MeasurementReport, data: Path, names: Mapping[str, str], out: Path
 ) -> Path:
-    """Writes the page, in a worker process. `names` are people's names by their Slack ids."""
+    """Writes the page and its charts, in a worker process. `data` is the bot's data folder, `names` are people's names
+    by their Slack ids."""
     out.parent.mkdir(parents=True, exist_ok=True)
+    report.draw(out.parent)
     new = out.with_suffix(".new")  # replaced atomically: an earlier page may be on its way to Slack
-    new.write_text(report.html(plots, lambda person: names.get(person, person)), encoding="utf-8")
+    new.write_text(report.html(data, lambda person: names.get(person, person)), encoding="utf-8")
     return new.replace(out)

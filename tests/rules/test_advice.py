@@ -73,7 +73,7 @@ SITUATIONS: dict[str, tuple[Facts, VerdictKind, str]] = {
     "a provider answered nothing": (
         facts_with(*ALL_MISS[:4], rung("retrieval", "misses", 0, empty=200)),
         "unknown",
-        "measure",
+        "no answer",
     ),
     "today's model was measured under its full name": (
         facts_with(*ALL_MISS, current="mini", full_current=ALL_MISS[2].arm.model),

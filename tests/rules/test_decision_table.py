@@ -14,7 +14,7 @@ import pytest
 
 from bot.command_parser import parse
 from bot.rules.bills import Rates
-from bot.rules.facts import Evidence, Facts, RowFaults
+from bot.rules.facts import Evidence, Facts, FailedCandidate, RowFaults
 from bot.rules.forecast import simulate
 from bot.rules.plans import VerdictKind
 from bot.rules.roi import Inputs, Quality, Training, estimate
@@ -206,7 +206,7 @@ TABLE: dict[str, tuple[Facts, VerdictKind, str]] = {
         "payback",
     ),
     "an expensive prompted model meets it, the tuned model costs less and is not worse": (
-        team(*all_miss_but(KSHOT), tuned=GOOD),
+        team(*all_miss_but(KSHOT), tuned=replace(GOOD, scores=KSHOT.scores)),
         "go",
         "not worse",
     ),
@@ -262,7 +262,16 @@ TABLE: dict[str, tuple[Facts, VerdictKind, str]] = {
         "unknown",
         "today's model",
     ),
-    "the bar was changed after measuring": (team(*ALL_MISS, bar=0.75), "unknown", "bar"),
+    "a provider answered nothing by retrieval, all others miss it": (
+        team(*ALL_MISS[:4], replace(ALL_MISS[4], empty=ALL_MISS[4].n)),
+        "unknown",
+        "no answer",
+    ),
+    "retrieval could not be measured, all others miss it": (
+        team(*ALL_MISS[:4], failed=(FailedCandidate(ALL_MISS[4].arm, "The provider refuses it."),)),
+        "unknown",
+        "not measurable",
+    ),
     "the holdout is too small to tell": (team(*ALL_UNDECIDED, n_holdout=30), "unknown", "undecided"),
     "the task needs facts": (team(*ALL_MISS[:4], task_kind="knowledge"), "no_go", "knowledge"),
     "the task needs reasoning": (team(*ALL_MISS, task_kind="reasoning"), "no_go", "reasoning"),

@@ -1,10 +1,12 @@
 """Builds the ladder from all candidates' answers to the frozen holdout: scores, intervals, comparisons, and costs. Asks
-no model; scipy and numpy are imported when needed."""
+no model; numpy is imported when needed."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from decimal import Decimal
+from functools import lru_cache
 
 from trainers.dataset.rows import Example, at, distinct_example_places
 from trainers.evaluation.quality_threshold import cheapest_passing, judge_rungs
@@ -70,8 +72,7 @@ def build_ladder(
         ],
         bar,
     )
-    best = max(rungs, key=lambda rung: rung.score, default=None)
-    others = [rung for rung in rungs if rung is not best]
+    pairs, gap = _compare_all(rungs)
     rows = (prices.get(rung.arm.model) for rung in rungs if rung.arm.model is not None)
     return Ladder(
         dataset=dataset,
@@ -80,12 +81,50 @@ def build_ladder(
         bar=bar,
         rungs=rungs,
         cheapest=cheapest_passing(rungs),
-        pairs=_compare_with_best(best, others) if best else (),
-        detectable_gap=_detectable_gap(best, others) if best else None,
+        pairs=pairs,
+        detectable_gap=gap,
         never_answered=_never_answered(replies, examples, labels) if scoring == "label" else (),
         prices_said_by=tuple(sorted({row.said_by for row in rows if isinstance(row, PriceRow)})),
         measured_at=measured_at,
         floor=None if verdicts else floor,
+    )
+
+
+def merge_ladders(ladders: Sequence[Ladder], bar: float) -> Ladder:
+    """Joins ladders of one holdout that were scored in the same way, the newest first, into one with every candidate.
+
+    A candidate that was measured several times keeps its newest measurement. All are judged by `bar` together, and
+    compared row by row, as if they had been measured at once. The rest is that of the newest ladder. Raises ValueError
+    if there are no ladders, or if they differ in their holdout or their number of rows.
+    """
+    if not ladders:
+        raise ValueError("joining 0 ladders: there is nothing to join")
+    newest = ladders[0]
+    by_candidate: dict[Candidate, Rung] = {}
+    for ladder in reversed(ladders):
+        if (ladder.holdout_sha256, ladder.n) != (newest.holdout_sha256, newest.n):
+            raise ValueError(
+                f"joining ladders of '{newest.dataset}': one has {ladder.n} held-out rows, another has {newest.n} "
+                "or other rows"
+            )
+        by_candidate |= {rung.arm: rung for rung in ladder.rungs}
+    measured = sorted(by_candidate.values(), key=lambda rung: RUNG_NAMES.index(rung.arm.rung))
+    rungs = judge_rungs(measured, bar)
+    pairs, gap = _compare_all(rungs)
+    # a label counts as never answered only if no candidate of any ladder answered it
+    silent = set(newest.never_answered).intersection(*(ladder.never_answered for ladder in ladders))
+    sources = {source for ladder in ladders for source in ladder.prices_said_by}
+    weights = dict.fromkeys(name for ladder in ladders for name in ladder.weights)
+    return replace(
+        newest,
+        bar=bar,
+        rungs=rungs,
+        cheapest=cheapest_passing(rungs),
+        pairs=pairs,
+        detectable_gap=gap,
+        never_answered=tuple(sorted(silent)),
+        prices_said_by=tuple(sorted(sources)),
+        weights=tuple(weights),
     )
 
 
@@ -188,6 +227,15 @@ def percentiles(seconds: Sequence[float]) -> tuple[float, float]:
     return middle, late
 
 
+def _compare_all(rungs: Sequence[Rung]) -> tuple[tuple[Pair, ...], float | None]:
+    """Returns the comparisons of the best rung with each of the others, and the smallest gap that would be detected."""
+    best = max(rungs, key=lambda rung: rung.score, default=None)
+    if best is None:
+        return (), None
+    others = [rung for rung in rungs if rung is not best]
+    return _compare_with_best(best, others), _detectable_gap(best, others)
+
+
 def _compare_with_best(best: Rung, others: Sequence[Rung]) -> tuple[Pair, ...]:
     pairs = [compare_rungs(best, other) for other in others]
     corrected = holm([pair.p for pair in pairs])
@@ -197,6 +245,7 @@ def _compare_with_best(best: Rung, others: Sequence[Rung]) -> tuple[Pair, ...]:
     )
 
 
+@lru_cache(maxsize=1_000)  # joined ladders are compared again each time somebody looks at them
 def compare_rungs(best: Rung, other: Rung) -> Pair:
     """Compares two rungs on the same rows, of which `best` is the better one. `p` is not corrected for multiple
     tests."""

@@ -1,6 +1,6 @@
 """Intervals of shares, paired tests of two candidates, confusion matrices and F1 of labels, and the bootstrap where
-there is no formula. Results are reproducible. scipy, which takes half a second to import, and numpy are imported when
-needed."""
+there is no formula. Results are reproducible. numpy is imported when needed; scipy, which takes half a second to
+import, is not used, because the bot's own process compares candidates too."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import unicodedata
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 from statistics import NormalDist
 from typing import TYPE_CHECKING
 
@@ -108,18 +109,21 @@ def _check_rows(base: int, tuned: int) -> None:
 
 
 def mcnemar_exact(b: int, c: int) -> float:
-    """Returns the two-sided p of b against c discordant pairs, by a binomial test with p = 1/2; 1.0 if there are
-    none."""
-    from scipy.stats import binomtest
+    """Returns the two-sided p of b against c discordant pairs, by a binomial test with p = 1/2; 1.0 if there are none.
 
-    return float(binomtest(b, b + c, 0.5).pvalue) if b + c else 1.0
+    With p = 1/2 both tails are equal, so the p-value is twice the smaller one. The sum is in whole numbers and exact.
+    """
+    n = b + c
+    tail = sum(math.comb(n, k) for k in range(min(b, c) + 1))
+    p = Fraction(2 * tail, 2**n)  # a float can't hold the whole numbers of many rows
+    return min(float(p), 1.0)
 
 
 def paired_interval(both: int, gained: int, lost: int, neither: int, level: float = 0.95) -> Interval:
     """Returns Newcombe's square-and-add interval for (gained - lost) / n, with the correlation of the pairs.
 
     R. G. Newcombe, Improved confidence intervals for the difference between binomial proportions based on paired data,
-    Statistics in Medicine 17 (1998) 2635-2650, method 10. Needs no scipy, so the bot's own process can use it.
+    Statistics in Medicine 17 (1998) 2635-2650, method 10.
     """
 
     n = both + gained + lost + neither
@@ -162,12 +166,11 @@ def rows_needed(gap: float, discordant: float) -> int:
     proportions for the paired-sample design, Biometrics 43 (1987) 207-211.
     Raises ValueError unless 0 < gap <= discordant <= 1.
     """
-    from scipy.stats import norm
-
     if not 0 < gap <= discordant <= 1:
         raise ValueError(f"a gap of {gap} is impossible if the share {discordant} of pairs disagrees")
-    spread = float(norm.ppf(1 - ALPHA / 2) * math.sqrt(discordant))
-    spread += float(norm.ppf(POWER) * math.sqrt(discordant - gap * gap))
+    normal = NormalDist()
+    spread = normal.inv_cdf(1 - ALPHA / 2) * math.sqrt(discordant)
+    spread += normal.inv_cdf(POWER) * math.sqrt(discordant - gap * gap)
     return math.ceil(spread * spread / (gap * gap))
 
 
