@@ -290,8 +290,10 @@ def _require_usable(file: Path, rows: EvaluationRows | Refusal, ticker: Ticker) 
 @question_options(*ESTIMATE_KEYS)
 @click.option(
     "--baseline",
+    "baselines",
     type=FILE,
-    help="The measured alternatives, as `finetune baseline FILE --json` printed them.",
+    multiple=True,
+    help="The measured alternatives, as `finetune baseline FILE --json` printed them; repeat it for several.",
 )
 @click.option(
     "--bar",
@@ -306,7 +308,7 @@ def _require_usable(file: Path, rows: EvaluationRows | Refusal, ticker: Ticker) 
 def estimate(
     file: Path | None,
     dataset: Path | None,
-    baseline: Path | None,
+    baselines: tuple[Path, ...],
     bar: float | None,
     task: TaskKind | None,
     text: str | None,
@@ -323,7 +325,7 @@ def estimate(
     if rows is None:
         raise click.UsageError("Missing argument 'FILE'.")
     settings = load_for_file()
-    evidence = value_or_exit(estimates.read_evidence(baseline, bar, task, settings.policy.promotion.bar))
+    evidence = value_or_exit(estimates.read_evidence(baselines, bar, task, settings.policy.promotion.bar))
     with Ticker() as ticker:
         # Deep: wrong labels matter to the verdict, and near copies change the split.
         how = datasets.CheckOptions(deep=True, on_progress=ticker)

@@ -6,6 +6,7 @@ import json
 import math
 import os
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -34,8 +35,9 @@ from bot.settings import Settings
 from bot.values.runs import Refusal
 from trainers.client import find_key
 from trainers.dataset import Report
+from trainers.evaluation.ladder import merge_ladders
 from trainers.evaluation.quality_threshold import rejudge_ladder
-from trainers.evaluation.results import Ladder
+from trainers.evaluation.results import Ladder, Scoring
 from trainers.hyperparameters import sweep_to_lists
 from trainers.pricing import PriceRow, UnknownPrice, find_prompted_price, tuned_price
 
@@ -52,24 +54,57 @@ def estimate(
 
 
 def read_evidence(
-    baseline: Path | None, bar: float | None, task: TaskKind | None, usual_bar: float
+    baselines: Sequence[Path], bar: float | None, task: TaskKind | None, usual_bar: float
 ) -> Evidence | Refusal:
-    """Returns the measured evidence. A `bar` that differs from the baseline's judges the baseline again. Without one,
-    the baseline's bar counts; without a baseline, `usual_bar`."""
-    ladder = _read_baseline(baseline) if baseline else None
-    if isinstance(ladder, Refusal):
-        return ladder
-    if ladder and bar and bar != ladder.bar:
-        ladder = rejudge_ladder(ladder, bar)
-    return Evidence(bar or (ladder.bar if ladder else usual_bar), task, ladder)
+    """Returns the measured evidence, each candidate by its newest baseline. A `bar` that differs from the newest
+    baseline's judges them again. Without one, that baseline's bar counts; without a baseline, `usual_bar`."""
+    read: list[_Baseline] = []
+    for file in baselines:
+        baseline = _read_baseline(file)
+        if isinstance(baseline, Refusal):
+            return baseline
+        read.append(baseline)
+    if not read:
+        return Evidence(bar or usual_bar, task)
+    newest, *others = sorted(read, key=lambda each: -each.ladder.measured_at)
+    for other in others:
+        if other.measures != newest.measures:
+            return Refusal(
+                f"{other.file} and {newest.file} can't be joined: they were measured on other held-out rows, or scored "
+                "in another way. Measure all alternatives on the same file, with the same judge."
+            )
+    bar = bar or newest.ladder.bar
+    if others:
+        ladder = merge_ladders([newest.ladder, *(other.ladder for other in others)], bar)
+    elif bar != newest.ladder.bar:
+        ladder = rejudge_ladder(newest.ladder, bar)
+    else:
+        ladder = newest.ladder
+    return Evidence(bar, task, ladder, judge=newest.judge)
 
 
-def _read_baseline(file: Path) -> Ladder | Refusal:
-    """Reads the `ladder` of what `finetune baseline … --json` printed."""
+@dataclass(frozen=True)
+class _Baseline:
+    """A file with measured alternatives. `judge` is the model whose verdicts are their scores."""
+
+    file: Path
+    ladder: Ladder
+    judge: str | None
+
+    @property
+    def measures(self) -> tuple[str, int, Scoring, str | None]:
+        """What has to be the same in two files for their scores to be comparable."""
+        return self.ladder.holdout_sha256, self.ladder.n, self.ladder.scoring, self.judge
+
+
+def _read_baseline(file: Path) -> _Baseline | Refusal:
+    """Reads what `finetune baseline … --json` printed."""
     again = "Create it with `finetune baseline FILE --json > baseline.json`."
     try:
         raw = json.loads(file.read_text(encoding="utf-8"))
-        return Ladder.from_json(json.dumps(raw["ladder"]))
+        ladder = Ladder.from_json(json.dumps(raw["ladder"]))
+        judge = raw["judge"]["model"] if ladder.scoring == "judge" else None
+        return _Baseline(file, ladder, judge)
     except OSError as error:
         return Refusal(f"{file} can't be read: {error.strerror}.")
     except (ValueError, ArithmeticError):

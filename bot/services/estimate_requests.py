@@ -154,13 +154,23 @@ def outdated_step_refusal(dataset: str) -> Refusal:
 def load_asked_estimate(context: AppContext, number: int, person: str) -> AskedEstimate | Refusal:
     """Returns the values of a stored question, to fill in a form that changes them."""
     estimate = load_estimate_for(context, number, person)
-    if isinstance(estimate, Refusal):
-        return estimate
+    return estimate if isinstance(estimate, Refusal) else _asked(estimate)
+
+
+def newest_question(context: AppContext, dataset: str, person: str) -> AskedEstimate | None:
+    """Returns this person's newest question about a dataset, to fill in the form of the next one; None if there is
+    none."""
+    own = (each for each in context.store.estimates.newest(dataset) if each.person == person)
+    newest = next(own, None)
+    return _asked(newest) if newest else None
+
+
+def _asked(estimate: StoredEstimate) -> AskedEstimate:
     typed = dict(word.split("=", 1) for word in estimate.asked.split())
     question = parse_question(estimate.asked)
     if isinstance(question, Question) and question.volume:
         typed["volume"] = question.volume.text
-    return AskedEstimate(number, estimate.dataset, typed)
+    return AskedEstimate(estimate.id, estimate.dataset, typed)
 
 
 def step(context: AppContext, estimate: StoredEstimate) -> None:

@@ -281,7 +281,8 @@ def list_prices(call: Call, names: tuple[str, ...]) -> Reply:
 def estimate_form(
     call: Call, dataset: str | None = None, before: AskedEstimate | None = None
 ) -> Form | Refusal:
-    """Returns the form, filled in like the earlier question `before`. `dataset` is preselected if it exists."""
+    """Returns the form, filled in like the earlier question `before`, by default this person's newest one about the
+    dataset. `dataset` is preselected if it exists."""
     refusal = authorization.refusal(call.context, call.person, "read", call.channel)
     if refusal:
         return refusal
@@ -289,6 +290,8 @@ def estimate_form(
     if not choices.datasets:
         return Refusal("There is no dataset to estimate yet: `/finetune upload` adds the first one.")
     chosen = dataset if dataset in choices.datasets else None
+    if chosen and before is None:
+        before = estimate_requests.newest_question(call.context, chosen, call.person)
     return estimate_cards.form(call.channel, choices, chosen, before)
 
 

@@ -22,7 +22,7 @@ ROWS = 54
 Messages = list[dict[str, Any]]
 
 
-def faq() -> str:
+def faq(count: int = ROWS) -> str:
     """Free answers to questions that are no copies of each other."""
     chance = random.Random(7)
     words = ["".join(chance.choices(ascii_lowercase, k=6)) for _ in range(400)]
@@ -36,7 +36,7 @@ def faq() -> str:
                 },
             ]
         }
-        for number in range(ROWS)
+        for number in range(count)
     )
     return "\n".join(json.dumps(row) for row in rows)
 

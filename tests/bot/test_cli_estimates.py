@@ -47,12 +47,19 @@ def measured_rung(candidate: Candidate, standing: Standing, right: int, tokens: 
     )
 
 
-def write_baseline(folder: Path, standing: Standing, *others: Rung, pairs: tuple[Pair, ...] = ()) -> Path:
+def write_baseline(
+    folder: Path,
+    standing: Standing,
+    *others: Rung,
+    pairs: tuple[Pair, ...] = (),
+    name: str = "baseline",
+    holdout: str = "0" * 64,
+) -> Path:
     """Writes what `finetune baseline --json` prints, with a classical model that got 184 of 200 rows right."""
     classical, bar = measured_rung(Candidate("classical"), standing, 184), 0.85
     cheapest = classical.arm if standing == "meets" else None
-    ladder = Ladder("tickets", 1, "0" * 64, bar, (classical, *others), cheapest, pairs, 0.08, (), (), 1.0)
-    file = folder / "baseline.json"
+    ladder = Ladder("tickets", 1, holdout, bar, (classical, *others), cheapest, pairs, 0.08, (), (), 1.0)
+    file = folder / f"{name}.json"
     file.write_text(json.dumps({"rungs": [], "ladder": json.loads(ladder.to_json())}), encoding="utf-8")
     return file
 
@@ -136,6 +143,26 @@ def test_another_bar_judges_the_stored_answers_again(tmp_path: Path) -> None:
     lower, higher = (estimate("--volume", "10M", "--baseline", file, "--bar", bar) for bar in ("86%", "95%"))
     assert lower["alternative"]["rung"] == "classical"
     assert (higher["bar"], higher["alternative"]["name"]) == (0.95, "today's model, gpt-4o")
+
+
+def test_several_baselines_of_one_file_count_together(tmp_path: Path) -> None:
+    prompted = measured_rung(Candidate("zero", "openai/gpt-4o"), "meets", 196, 20_000)
+    examples = measured_rung(Candidate("kshot", "openai/gpt-4o"), "misses", 120, 90_000)
+    first = write_baseline(tmp_path, "misses", prompted, name="first")
+    second = write_baseline(tmp_path, "misses", examples, name="second")
+    question = ("--volume", "10M", "--bar", "94%", "--baseline", second)
+    alone = estimate(*question)
+    both = estimate(*question, "--baseline", first)
+    assert alone["alternative"]["name"] == "today's model, gpt-4o"
+    assert both["alternative"]["name"] == "the prompt alone on openai/gpt-4o"
+
+
+def test_baselines_of_other_rows_are_refused(tmp_path: Path) -> None:
+    first = write_baseline(tmp_path, "misses", name="first")
+    second = write_baseline(tmp_path, "misses", name="second", holdout="1" * 64)
+    answer = finetune("estimate", FILE, "--baseline", first, "--baseline", second)
+    assert answer.exit_code == 2
+    assert "can't be joined: they were measured on other held-out rows" in answer.stderr
 
 
 def test_better_answers_are_worth_what_a_wrong_one_costs(tmp_path: Path) -> None:

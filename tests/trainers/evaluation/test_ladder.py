@@ -10,7 +10,7 @@ import pytest
 
 from tests.trainers.evaluation.builders import answer_first, make_example, make_price, make_replies, make_rows
 from trainers.dataset import Example
-from trainers.evaluation.ladder import Prices, build_ladder, usd_per_1000
+from trainers.evaluation.ladder import Prices, build_ladder, merge_ladders, usd_per_1000
 from trainers.evaluation.results import NO_ANSWER, Candidate, Ladder, Reply
 from trainers.evaluation.statistics import wilson
 from trainers.pricing import UnknownPrice
@@ -265,3 +265,44 @@ def test_answers_that_were_in_progress_together_share_the_hours() -> None:
     in_turn = [Reply("a", 1, 1, 2.0, 10.0), Reply("a", 1, 1, 2.0, 20.0)]
     assert usd_per_1000(arm, together, PRICES) == pytest.approx(Decimal("0.8333"), abs=Decimal("0.0001"))
     assert usd_per_1000(arm, in_turn, PRICES) == Decimal("2.00")
+
+
+def test_joined_ladders_keep_each_candidate_by_its_newest_measurement() -> None:
+    holdout = make_rows(200)
+    first = build({ZERO: answer_first(holdout, 187), SHOTS: answer_first(holdout, 150)}, holdout)
+    second = build({NEAR: answer_first(holdout, 160), SHOTS: answer_first(holdout, 155)}, holdout, bar=0.9)
+
+    joined = merge_ladders([second, first], 0.85)
+
+    assert {rung.arm: round(rung.score * 200) for rung in joined.rungs} == {ZERO: 187, SHOTS: 155, NEAR: 160}
+    assert joined.cheapest == ZERO, "the older measurement still counts"
+    assert (joined.bar, joined.measured_at) == (0.85, second.measured_at)
+    assert {(pair.better, pair.worse) for pair in joined.pairs} == {(ZERO, SHOTS), (ZERO, NEAR)}
+    at_once = build(
+        {
+            ZERO: answer_first(holdout, 187),
+            SHOTS: answer_first(holdout, 155),
+            NEAR: answer_first(holdout, 160),
+        },
+        holdout,
+    )
+    assert (joined.rungs, joined.pairs, joined.detectable_gap) == (
+        at_once.rungs,
+        at_once.pairs,
+        at_once.detectable_gap,
+    )
+
+
+def test_a_label_that_any_joined_candidate_answered_is_not_called_unanswered() -> None:
+    holdout = make_rows(30)
+    nothing = build({ZERO: answer_first(holdout, 0)}, holdout)
+    everything = build({SHOTS: answer_first(holdout, 30)}, holdout)
+    assert nothing.never_answered and not everything.never_answered
+    assert merge_ladders([nothing, everything], 0.85).never_answered == ()
+
+
+def test_ladders_of_other_rows_can_not_be_joined() -> None:
+    ten, twenty = make_rows(10), make_rows(20)
+    ladders = [build({ZERO: answer_first(rows, 5)}, rows) for rows in (ten, twenty)]
+    with pytest.raises(ValueError, match="one has 20 held-out rows, another has 10"):
+        merge_ladders(ladders, 0.85)
