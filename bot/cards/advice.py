@@ -201,6 +201,8 @@ def _plain_step(todo: PlainTodo, spelling: Spelling) -> str:
         "say the task": f"Add the kind of task ({option('task')}): a style, a format or your own categories need "
         "fewer rows.",
         "lower the bar": f"Set a lower bar ({option('bar')}).",
+        "check labels": "Have a person check 20 of the rows that the file's check lists. That shows how many "
+        "labels are wrong.",
         "correct rows": f"Correct the rows that the file's check lists, and {spelling.again}.",
         "stay": f"Stay with today's model. {quality}",
         "use what is cheaper": f"Use the cheaper alternative. {quality}",

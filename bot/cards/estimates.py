@@ -61,6 +61,7 @@ from trainers.money import usd
 SHARE, ESTIMATE, DETAILS = "share_estimate", "estimate", "estimate_details"
 # Buttons for the next step; their value is the estimate's number. Uploading has its own button, with the dataset.
 START, MEASURE, ANSWER = "start_estimate", "measure_next", "answer_estimate"
+CHECK_LABELS = "check_labels"
 USE_ENCODER = "use_encoder"  # its value: the dataset, and the encoder to train
 # The form's fields that are also options of the command.
 TYPED = (
@@ -199,6 +200,8 @@ def _named_step(todo: Todo) -> tuple[str, str] | None:
             return "Upload more rows", UPLOAD_AGAIN
         case "collect rows" | "add rows of other labels":
             return "Upload more rows", UPLOAD_AGAIN
+        case "check labels":
+            return "Check 20 doubtful labels", CHECK_LABELS
         case "correct rows":
             return "Upload a corrected file", UPLOAD_AGAIN
         case FillGap() if todo.missing.what == "today":

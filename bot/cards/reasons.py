@@ -282,13 +282,17 @@ def _row_count(count: reasons.RowCount) -> str:
 
 
 def _wrong_labels(wrong: reasons.WrongLabels) -> str:
-    doubted = "About 1 label is" if wrong.doubted == 1 else f"About {wrong.doubted:,} labels are"
-    same = "1 row contradicts" if wrong.contradicting == 1 else f"{wrong.contradicting:,} rows contradict"
-    counts = [
-        *([f"{doubted} wrong"] if wrong.doubted or not wrong.contradicting else []),
-        *([f"{same} another row that asks the same"] if wrong.contradicting else []),
-    ]
+    counts = []
+    if wrong.doubted or not wrong.contradicting:
+        counts.append(_doubted_text(wrong))
+    if wrong.contradicting:
+        rows = "1 row contradicts" if wrong.contradicting == 1 else f"{wrong.contradicting:,} rows contradict"
+        counts.append(f"{rows} another row that asks the same")
     text = f"{', and '.join(counts)}: {share_text(wrong.share)} of {wrong.rows:,} rows."
+    if wrong.checked:
+        text += f" People checked {wrong.checked:,} doubted labels and found {wrong.found:,} wrong."
+    elif wrong.doubted:
+        text += " Nobody has checked them yet."
     match wrong.effect:
         case "none":
             return text
@@ -299,6 +303,14 @@ def _wrong_labels(wrong: reasons.WrongLabels) -> str:
         case "hides the bar":
             bar = share_text(wrong.bar)
             return f"{text} Measured on such labels, even a perfect model would miss the bar of {bar}."
+
+
+def _doubted_text(wrong: reasons.WrongLabels) -> str:
+    is_one = wrong.doubted == 1
+    labels = "About 1 label" if is_one else f"About {wrong.doubted:,} labels"
+    if wrong.checked:
+        return f"{labels} {'is' if is_one else 'are'} wrong"
+    return f"{labels} {'looks' if is_one else 'look'} wrong beside similar rows"
 
 
 def _of_money(because: reasons.MoneyReason, spelling: Spelling) -> str:

@@ -24,6 +24,7 @@ from trainers.evaluation.results import (
     Rung,
     RungName,
 )
+from trainers.evaluation.statistics import wilson
 from trainers.providers import ModelVerdict
 
 TaskKind = Literal[
@@ -52,11 +53,15 @@ def task_kind(word: str) -> TaskKind | None:
 class RowFaults:
     """Findings of the data check that weigh in the verdict, in rows. `copies` repeat the question and the answer of an
     earlier row, `contradicting` rows repeat its question with another answer. About `doubted` further rows have a wrong
-    label, as the check estimates."""
+    label: by a classifier's guess or, once people have `checked` enough doubted rows and found `found` of them wrong,
+    by their answers, which show that at least `shown` are wrong."""
 
     copies: int = 0
     contradicting: int = 0
     doubted: int = 0
+    shown: int = 0
+    checked: int = 0
+    found: int = 0
 
     @property
     def repeated(self) -> int:
@@ -70,14 +75,48 @@ class RowFaults:
 NO_FAULTS = RowFaults()
 
 
-def count_row_faults(report: Report) -> RowFaults:
-    """Returns the faults in a report. `doubted` is 0 if the check couldn't estimate the number of wrong labels;
+@dataclass(frozen=True)
+class LabelChecks:
+    """People's answers to rows with doubted labels of a dataset. Of all `checked` rows, `wrong` got another label or
+    were dropped. `done` of the checked rows are still among the doubted ones of the newest version, with the label that
+    they had, and `uncorrected` of those are wrong: their answers are not in a version yet."""
+
+    checked: int = 0
+    wrong: int = 0
+    done: int = 0
+    uncorrected: int = 0
+
+
+NO_CHECKS = LabelChecks()
+# A usual batch has 20 rows; of fewer than 10, one answer more or less would turn the share.
+FEWEST_CHECKED = 10
+
+
+def count_row_faults(report: Report, checks: LabelChecks = NO_CHECKS) -> RowFaults:
+    """Returns the faults in a report. `doubted` is 0 if neither the check nor people can say how many labels are wrong;
     contradicting rows are part of that estimate, so they are subtracted."""
     copies = sum(finding.count for finding in report.findings if finding.code == DUPLICATE.code)
     contradicting = sum(finding.count for finding in report.findings if finding.code == CONTRADICTION.code)
     errors = report.label_errors
-    wrong = round(errors.wrong * report.rows) if errors and errors.is_told else 0
-    return RowFaults(copies, contradicting, max(wrong - contradicting, 0))
+    if errors is None or not errors.judged:
+        return RowFaults(copies, contradicting)
+    of_file = report.rows / errors.judged  # more than 1 if only a sample was judged
+
+    if checks.checked < FEWEST_CHECKED:
+        guessed = round(errors.expected * of_file) if errors.counts else 0
+        return RowFaults(copies, contradicting, max(guessed - contradicting, 0))
+    unchecked = max(errors.listed * of_file - checks.done, 0.0)
+    low = wilson(checks.wrong, checks.checked).low
+    estimated = round(checks.uncorrected + unchecked * checks.wrong / checks.checked)
+    at_least = int(checks.uncorrected + unchecked * low)
+    return RowFaults(
+        copies=copies,
+        contradicting=contradicting,
+        doubted=max(estimated - contradicting, 0),
+        shown=max(at_least - contradicting, 0),
+        checked=checks.checked,
+        found=checks.wrong,
+    )
 
 
 # Of the article that this app's rules started from (docs/deciding.md): below 200 labelled rows it is too early;
@@ -114,7 +153,8 @@ class Evidence:
     """What was measured on the frozen holdout; None means not yet. `bar` is the share of right answers that is good
     enough, `margin` how much worse a cheaper model may be. `judge` is the model whose verdicts the ladder's scores are.
     `failed` are candidates that a measurement left out, and why; none of them is in the ladder. `own_rung` is the rung
-    of the very model to be trained, which is no alternative to it."""
+    of the very model to be trained, which is no alternative to it. `label_checks` are people's answers to
+    doubted labels."""
 
     bar: float = DEFAULT_QUALITY_THRESHOLD
     task_kind: TaskKind | None = None
@@ -125,6 +165,7 @@ class Evidence:
     judge: str | None = None
     failed: tuple[FailedCandidate, ...] = ()
     own_rung: str | None = None
+    label_checks: LabelChecks = NO_CHECKS
 
     @property
     def rungs(self) -> tuple[Rung, ...]:
@@ -270,6 +311,13 @@ class Facts:
         if self.smallest_label is None or not self.rows:
             return 0.0
         return self.faults.wrong / self.rows
+
+    @property
+    def shown_wrong_share(self) -> float:
+        """Like `wrong_share`, without what only a classifier suspects."""
+        if self.smallest_label is None or not self.rows:
+            return 0.0
+        return (self.faults.shown + self.faults.contradicting) / self.rows
 
     @property
     def task_kind(self) -> TaskKind | None:

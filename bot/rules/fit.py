@@ -109,6 +109,7 @@ Z2 = Decimal("2.7055")  # the square of the normal distribution's 95% point, for
 # Northcutt, Athalye and Mueller, "Pervasive Label Errors in Test Sets", 2021: with 5% (CIFAR-10) or 6% (ImageNet) more
 # wrong labels in the test set, the worse of two models comes out ahead.
 MISLEADING = 0.05
+ROWS_TO_CHECK = 20  # a usual batch of doubted labels
 
 
 def row_reasons(facts: Facts) -> tuple[Reason, ...]:
@@ -200,18 +201,33 @@ def more_rows_reasons(facts: Facts) -> tuple[Reason, ...]:
 
 
 def wrong_label_reasons(facts: Facts) -> tuple[Reason, ...]:
-    """Says no if so many labels look wrong that even a perfect model would miss the bar. If the tuned model was
-    measured to meet the bar, most of them must be right."""
-    share, bar, faults = facts.wrong_share, facts.evidence.bar, facts.faults
+    """Says no if so many labels are shown to be wrong that even a perfect model would miss the bar. What only a
+    classifier suspects leaves the verdict open until people have checked some of it. If the tuned model was measured to
+    meet the bar, most labels must be right."""
+    share = facts.wrong_share
+    bar = facts.evidence.bar
+    faults = facts.faults
     if share < MISLEADING:
         return ()
 
     def wrong(effect: Literal["none", "misleads", "hides the bar"]) -> WrongLabels:
-        return WrongLabels(faults.doubted, faults.contradicting, share, facts.rows, bar, effect)
+        return WrongLabels(
+            doubted=faults.doubted,
+            contradicting=faults.contradicting,
+            share=share,
+            rows=facts.rows,
+            bar=bar,
+            effect=effect,
+            checked=faults.checked,
+            found=faults.found,
+        )
 
     if facts.evidence.is_good:
         return (Reason("wrong labels", "unknown", wrong("none"), weighs=False),)
     correct = labelling_step(faults.wrong, "correct rows")
-    if share > 1 - bar:
+    if facts.shown_wrong_share > 1 - bar:
         return (Reason("wrong labels", "no_go", wrong("hides the bar"), step=correct),)
+    if not faults.checked and facts.shown_wrong_share < MISLEADING:
+        check = labelling_step(ROWS_TO_CHECK, "check labels")
+        return (Reason("wrong labels", "unknown", wrong("misleads"), step=check),)
     return (Reason("wrong labels", "unknown", wrong("misleads"), step=correct),)

@@ -235,12 +235,16 @@ class MoreRows:
 
 @dataclass(frozen=True)
 class WrongLabels:
+    """Of `checked` doubted labels people found `found` wrong; 0 of 0 if nobody has checked enough of them."""
+
     doubted: int
     contradicting: int
     share: float
     rows: int
     bar: float
     effect: Literal["none", "misleads", "hides the bar"]
+    checked: int = 0
+    found: int = 0
 
 
 @dataclass(frozen=True)
@@ -322,6 +326,7 @@ PlainTodo = Literal[
     "say the task",
     "lower the bar",
     "correct rows",
+    "check labels",
     "stay",
     "use what is cheaper",
     "say the volume",

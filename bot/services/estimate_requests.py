@@ -28,12 +28,14 @@ from bot.rules.estimate_inputs import Question
 from bot.rules.facts import Evidence, TaskKind
 from bot.rules.forecast import Outlook
 from bot.rules.plans import BestCandidate, Plan, PlanVerdict, Prediction
-from bot.services import authorization, candidates, datasets, estimates, notifications
+from bot.services import authorization, candidates, datasets, estimates, notifications, row_labels
 from bot.services.datasets import CheckedDataset
 from bot.services.estimates import EstimateResult
 from bot.services.evidence import load_evidence
 from bot.services.hardware import find_target, with_rental_price
+from bot.services.row_labels import RowsToLabel
 from bot.values.requests import Estimate
+from bot.values.row_labels import USUAL_ROWS
 from bot.values.runs import Refusal
 from storage.records import Draft, StoredEstimate
 from trainers.money import to_micros
@@ -171,6 +173,14 @@ def _asked(estimate: StoredEstimate) -> AskedEstimate:
     if isinstance(question, Question) and question.volume:
         typed["volume"] = question.volume.text
     return AskedEstimate(estimate.id, estimate.dataset, typed)
+
+
+def check_labels(context: AppContext, number: int, person: str) -> str | Refusal:
+    """Handles the button of an estimate whose next step is to check doubted labels: begins a batch of them."""
+    estimate = load_estimate_for(context, number, person)
+    if isinstance(estimate, Refusal):
+        return estimate
+    return row_labels.begin(context, RowsToLabel(estimate.dataset, estimate.channel, person, USUAL_ROWS))
 
 
 def step(context: AppContext, estimate: StoredEstimate) -> None:

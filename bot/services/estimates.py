@@ -421,7 +421,7 @@ def _gather_facts(request: _Request, needs: TrainingNeeds, sums: _Sums, evidence
         has_objects=report.scoring == "json",
         floor=report.floor,
         current=current,
-        faults=count_row_faults(report),
+        faults=count_row_faults(report, evidence.label_checks),
         full_current=full_name(settings, current),
         to_measure=suggest_models(settings, current, today, reachable or ()),
         machine=_own_machine(request, needs, sums),

@@ -23,7 +23,7 @@ from bot.rules.promotion import (
     compare_models,
     labels_below_floor,
 )
-from bot.services import datasets, measurements
+from bot.services import datasets, measurements, row_labels
 from bot.services.estimate_inputs import ENCODER_RUNG
 from bot.services.hardware import Target
 from bot.services.measured_candidates import judge_of, load_measured
@@ -70,6 +70,7 @@ def load_evidence(
         judge=measured.judge if measured else None,
         failed=measured.failed if measured else (),
         curve=next((curve for curve in curves if curve.holdout_sha256 == holdout), None),
+        label_checks=row_labels.count_checks(context, dataset.id, versions),
     )
     run = _newest_run(context, versions, holdout, target)
     beside = RunResult.from_json(run.result).ladder if run and run.result else None

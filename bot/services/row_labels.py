@@ -14,7 +14,7 @@ Rows hold customers' words, so only people who may see the dataset's rows may an
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import Literal
 
@@ -23,6 +23,7 @@ from bot.cards import distillations as distillation_views
 from bot.cards import row_labels as views
 from bot.cards.blocks import Block, Message, code
 from bot.context import AppContext, FetchLater
+from bot.rules.facts import NO_CHECKS, LabelChecks
 from bot.services import authorization, datasets, notifications, row_labels_worker
 from bot.services.datasets import CheckedDataset
 from bot.services.row_labels_worker import DatasetParts, LabelledText, QuestionFile, VersionFile
@@ -160,6 +161,31 @@ def outcome_of(context: AppContext, labelling: Labelling) -> BatchOutcome:
         places = {row.place for row in rows}
         labels = [label for label in labels if label.place in places]
     return tally_answers(rows, labels)
+
+
+def count_checks(context: AppContext, newest: int, versions: Collection[int]) -> LabelChecks:
+    """Counts people's answers to doubted labels of these versions of a dataset, of which `newest` is judged today."""
+    store = context.store.labellings
+    checks = NO_CHECKS
+    for labelling in store.on(versions):
+        by_people = labelling.source is None and labelling.teacher is None
+        if not by_people or labelling.state not in ("open", "closing", "done"):
+            continue
+        outcome = outcome_of(context, labelling)
+        checks = _add_checks(checks, outcome, is_newest=labelling.dataset_id == newest)
+    return checks
+
+
+def _add_checks(checks: LabelChecks, outcome: BatchOutcome, *, is_newest: bool) -> LabelChecks:
+    wrong = outcome.changed + outcome.dropped
+    checked = outcome.stay + wrong
+    # In a later version the wrong ones are corrected, and those that people kept are doubted again.
+    return LabelChecks(
+        checked=checks.checked + checked,
+        wrong=checks.wrong + wrong,
+        done=checks.done + (checked if is_newest else outcome.stay),
+        uncorrected=checks.uncorrected + (wrong if is_newest else 0),
+    )
 
 
 def _may_label(context: AppContext, name: str, person: str, channel: str) -> CheckedDataset | Refusal:

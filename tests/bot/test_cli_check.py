@@ -107,8 +107,10 @@ def test_wrong_settings_don_t_stop_a_check(tmp_path: Path) -> None:
 def test_near_copies_and_wrong_labels_are_found_unless_the_check_is_quick() -> None:
     thorough = findings(NOISY)
     assert sum(finding["count"] for finding in thorough if finding["code"] == "near_duplicate") == 14
-    slow = {"near_duplicate", "label_doubted"}
+    # of these tickets a classifier gets half right, which is too little to doubt a label
+    slow = {"near_duplicate", "labels_not_told_apart"}
     assert slow <= {finding["code"] for finding in thorough}
+    assert "label_doubted" not in {finding["code"] for finding in thorough}
     assert not slow & codes(NOISY, "--quick")
 
 

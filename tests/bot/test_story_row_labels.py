@@ -7,7 +7,9 @@ import random
 
 import pytest
 
-from bot.services import row_labels
+from bot.rules.facts import LabelChecks
+from bot.services import estimate_requests, row_labels
+from bot.services.evidence import load_evidence
 from bot.services.row_labels_worker import store_lines
 from demo.people import ANA, BEN
 from demo.workspace import Person, wait_until
@@ -28,13 +30,15 @@ WORDS = {
 
 
 def suspicious_csv(extra: str = "") -> str:
-    """A hundred and twenty rows; eight about shipping have the label 'refund'."""
+    """240 rows, of which every twentieth has another row's label."""
     chance, rows = random.Random(1), ["text,label"]
-    for number in range(120):
+    for number in range(240):
         label = LABELS[number % 3]
         first, second, third, fourth = chance.sample(WORDS[label], 4)
         text = f"Case {number}:{extra} my {first} and the {second}, what about {third} or {fourth}"
-        rows.append(f'"{text}",{"refund" if number % 15 == 4 else label}')
+        if number % 20 == 4:
+            label = LABELS[(number + 1 + number // 20 % 2) % 3]
+        rows.append(f'"{text}",{label}')
     return "\n".join(rows) + "\n"
 
 
@@ -260,3 +264,27 @@ def test_rows_to_label_are_deleted_with_their_dataset(world: World) -> None:
     world.send()
     assert canaries.in_database(world.service.settings.database, word) == set()
     assert json.dumps(world.store.labellings.on([1])) == "[]"
+
+
+def test_what_people_found_in_doubted_rows_is_evidence_of_the_estimate(suspicious: World) -> None:
+    rows = label_all(suspicious, DORA)
+    checks = _label_checks(suspicious)
+    assert checks == LabelChecks(checked=rows, wrong=rows, done=rows, uncorrected=rows)
+    make_version(suspicious)
+    assert _label_checks(suspicious) == LabelChecks(checked=rows, wrong=rows), (
+        "the next version has the right labels"
+    )
+
+
+def test_the_next_step_of_an_estimate_begins_a_batch_of_doubted_rows(world: World) -> None:
+    world.upload_and_check(suspicious_csv())
+    world.type("/finetune estimate tickets current=gpt-4o volume=1B target=local/smollm2-135m", user=DORA)
+    started = estimate_requests.check_labels(world.service.context, 1, DORA.id)
+    assert isinstance(started, str) and "Choosing up to 20 rows" in started
+    labelling = world.store.labellings.under_way("tickets")
+    assert labelling is not None and labelling.source is None
+
+
+def _label_checks(world: World) -> LabelChecks:
+    dataset = world.dataset()
+    return load_evidence(world.service.context, dataset, _report(dataset), None).label_checks

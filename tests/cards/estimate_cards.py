@@ -10,7 +10,7 @@ from typing import Any
 from bot.cards import estimates
 from bot.cards.blocks import Message
 from bot.cards.estimate_details import EstimateSummary
-from bot.rules.facts import Evidence
+from bot.rules.facts import Evidence, RowFaults
 from bot.rules.prices import MissingPrice
 from bot.rules.roi import Quality
 from tests.cards import builders, measurements
@@ -82,6 +82,11 @@ def cards() -> dict[str, Message]:
     cases["estimate-without-key"] = builders.estimate_summary(
         **missed, people_hours=Decimal(4), about=without_key
     )
+    paid_by_hours = {**missed, "people_hours": Decimal(4)}
+    doubted = {"faults": RowFaults(doubted=190)}
+    shown = {"faults": RowFaults(doubted=900, shown=700, checked=20, found=18)}
+    cases["estimate-labels-doubted"] = builders.estimate_summary(**paid_by_hours, about=doubted)
+    cases["estimate-labels-wrong"] = builders.estimate_summary(**paid_by_hours, about=shown)
     cases |= _at_a_vendor()
     return {
         **{name: estimates.card(case, TARGET, number=4) for name, case in cases.items()},

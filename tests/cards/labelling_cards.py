@@ -21,8 +21,8 @@ LABEL_FINDINGS = (
         None,
         "warns",
         "label_errors",
-        "About 9 of the 12 labels below are really wrong; of all 383 judged labels it is about 2.3%.",
-        "Look at the lines below, and correct the wrong labels.",
+        "12 labels look different from those of similar rows; about 9 of them are probably wrong (2.3% of 383).",
+        "Have a person check some of the lines below.",
         12,
     ),
     *(

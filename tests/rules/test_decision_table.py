@@ -97,14 +97,19 @@ def compared(better: Rung, worse: Rung, p: float) -> tuple[Pair, ...]:
 TABLE: dict[str, tuple[Facts, VerdictKind, str]] = {
     "the model to train has been retired": (team(*ALL_MISS, target=ENDED), "no_go", "end date"),
     "all rows have one label": (team(*ALL_MISS, n_labels=1), "no_go", "one label"),
-    "a third of the labels are wrong": (
-        team(*ALL_MISS, faults=RowFaults(doubted=400)),
+    "people checked labels and found that a third are wrong": (
+        team(*ALL_MISS, faults=RowFaults(doubted=400, shown=300, checked=20, found=19)),
         "no_go",
         "wrong labels",
     ),
     "a fifth of the rows contradict another": (
         team(*ALL_MISS, faults=RowFaults(contradicting=240)),
         "no_go",
+        "wrong labels",
+    ),
+    "a classifier doubts a third of the labels, and nobody has checked them": (
+        team(*ALL_MISS, faults=RowFaults(doubted=400)),
+        "unknown",
         "wrong labels",
     ),
     "one label in twelve is wrong": (

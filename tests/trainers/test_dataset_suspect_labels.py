@@ -13,7 +13,10 @@ from hypothesis import strategies as st
 from trainers.dataset.checks import Findings
 from trainers.dataset.slow_checks import (
     FEWEST_ROWS_OF_LABEL,
+    LabelErrors,
+    SuspectLabel,
     check_suspect_labels,
+    report_suspects,
     sample_rows,
     suspect_labels,
 )
@@ -63,7 +66,9 @@ def test_a_suspect_label_is_reported_with_its_line_and_both_labels() -> None:
 
     summary, first, second, rest = findings.sorted()
     assert (summary.code, first.code, rest.code) == ("label_errors", "label_doubted", "label_doubted")
-    assert "6 of the 6 labels below" in summary.message and "about 2.0%" in summary.message
+    assert summary.message == (
+        "6 labels look different from those of similar rows; about 6 of them are probably wrong (2.0% of 300)."
+    )
     assert first.message == "Line 104 is labelled 'refund', but similar rows are 'order'."
     assert second.message == "Line 105 is labelled 'cancel', but similar rows are 'refund'."
     assert (rest.line, rest.count) == (None, 4)
@@ -80,33 +85,65 @@ def test_right_labels_and_a_single_label_are_not_suspected() -> None:
 
 
 def test_labels_with_fewer_than_five_rows_are_left_out_and_counted() -> None:
-    labels = ["often"] * 5 + ["rare"] * 4
-    rows = sample_rows(labels, make_keys(9), 7)
+    labels, scores = plant_errors(wrong=0)
+    rows = sample_rows([*labels, *["rare"] * 4], make_keys(304), 7)
     findings = Findings(20)
-    check_suspect_labels(range(5), labels[:5], rows, ("often",), np.ones((5, 1)), findings)
-    assert rows.rows == (0, 1, 2, 3, 4)
+    check_suspect_labels(range(300), labels, rows, NAMES, scores, findings)
+    assert rows.rows == tuple(range(300))
     (finding,) = findings.sorted()
     assert (finding.code, finding.severity, finding.count) == ("labels_not_judged", "tells", 4)
 
 
 def test_of_too_many_rows_a_sample_is_judged_and_reported() -> None:
-    labels = [NAMES[i % 3] for i in range(300)]
-    rows = sample_rows(labels, make_keys(300), 7, most=90)
+    labels = [NAMES[i % 3] for i in range(900)]
+    rows = sample_rows(labels, make_keys(900), 7, most=270)
     findings, scores = Findings(20), make_scores([i % 3 for i in rows.rows])
     check_suspect_labels(rows.rows, [labels[i] for i in rows.rows], rows, NAMES, scores, findings)
-    assert len(rows.rows) == 90
+    assert len(rows.rows) == 270
     (finding,) = findings.sorted()
-    assert finding.message == "The labels of 90 of 300 rows were judged, always the same sample."
+    assert finding.message == "The labels of 270 of 900 rows were judged, always the same sample."
 
 
-def test_no_number_of_errors_is_estimated_if_the_labels_cannot_be_told_apart() -> None:
+def test_no_label_is_doubted_if_a_classifier_cannot_tell_them_apart() -> None:
     chance = np.random.default_rng(2)
     labels = [NAMES[i % 3] for i in range(300)]
     findings, rows = Findings(2), sample_rows(labels, make_keys(300), 7)
     estimate = check_suspect_labels(range(300), labels, rows, NAMES, chance.normal(size=(300, 3)), findings)
-    assert not estimate.is_told
-    (finding,) = [finding for finding in findings.sorted() if finding.code == "label_errors_unknown"]
-    assert finding.severity == "tells" and "can't be estimated" in finding.message
+    assert (estimate.is_judged, estimate.listed, estimate.expected, estimate.counts) == (False, 0, 0.0, False)
+    (finding,) = findings.sorted()
+    assert (finding.code, finding.severity) == ("labels_not_told_apart", "tells")
+    assert "agrees with only 35% of the labels" in finding.message
+
+
+def test_no_label_of_a_small_file_is_doubted() -> None:
+    """A classifier learns too little from few rows: of 90 clean support tickets it suspected 19."""
+    labels, scores = plant_errors(rows=199)
+    findings, rows = Findings(2), sample_rows(labels, make_keys(199), 7)
+    estimate = check_suspect_labels(range(199), labels, rows, NAMES, scores, findings)
+    assert (estimate.is_judged, estimate.listed, estimate.counts) == (False, 0, False)
+    (finding,) = findings.sorted()
+    assert (finding.code, finding.severity) == ("too_few_rows_to_judge", "tells")
+    assert "that takes 200 rows" in finding.message and "there are 199" in finding.message
+
+
+def test_many_wrong_labels_do_not_make_a_classifier_look_unable() -> None:
+    """It agrees with 60% of these labels, which are all that are right."""
+    labels, scores = plant_errors(rows=300, wrong=120)
+    estimate = suspect_labels(labels, NAMES, scores)[1]
+    assert estimate.agreed == pytest.approx(0.6) and estimate.counts
+
+
+def test_a_short_unclear_list_gets_no_number_and_blames_no_texts() -> None:
+    findings = Findings(9)
+    suspects = tuple(SuspectLabel(row, NAMES[row], NAMES[row + 1], 0.2) for row in range(2))
+    estimate = LabelErrors(300, 2, 0.4, 0.4 / 300, 298 / 300, is_told=False)
+    report_suspects(suspects, estimate, range(300), findings)
+    (summary,) = [finding for finding in findings.sorted() if finding.line is None]
+    assert (summary.code, summary.severity) == ("label_errors_unknown", "tells")
+    assert [finding.line for finding in findings.sorted() if finding.code == "label_doubted"] == [0, 1]
+    assert summary.message == (
+        "2 labels look different from those of similar rows. They are too few or too unclear to say how many are wrong."
+    )
 
 
 def test_a_row_that_cannot_be_judged_is_not_suspected() -> None:

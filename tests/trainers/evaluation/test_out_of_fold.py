@@ -73,7 +73,7 @@ def test_no_rows_are_refused() -> None:
 
 @pytest.mark.parametrize(
     ("classifier", "labels", "rows_per_label"),
-    [("kernel", 6, 25), ("svm", 2, 150), ("svm", 6, 50), ("ridge", 30, 10)],
+    [("kernel", 6, 40), ("svm", 2, 150), ("svm", 6, 50), ("ridge", 30, 10)],
 )
 def test_planted_errors_are_found_as_well_as_by_logistic_regression(
     classifier: str, labels: int, rows_per_label: int, monkeypatch: pytest.MonkeyPatch
@@ -90,9 +90,9 @@ def test_planted_errors_are_found_as_well_as_by_logistic_regression(
 
 
 @pytest.mark.usefixtures("classifier")
-def test_the_number_of_errors_is_not_estimated_if_labels_have_nothing_to_do_with_the_texts() -> None:
+def test_labels_that_have_nothing_to_do_with_the_texts_are_not_judged() -> None:
     chance = random.Random(3)
     rows = [make_example(row.prompt[-1].content, chance.choice("ab"), row.line) for row in make_rows(200)]
     names, scores = out_of_fold(rows, seed=7)
     _, estimate = suspect_labels([row.answer for row in rows], names, scores)
-    assert not estimate.is_told
+    assert not estimate.is_judged and not estimate.is_told
