@@ -35,8 +35,8 @@ scores = st.integers(0, 200)
 
 
 def tuned_rung(right: int) -> Rung:
-    """As a measurement would judge it: 179 of 200 are the least that show 85%, and 160 or fewer miss it."""
-    standing: Standing = "meets" if right >= 179 else "undecided" if right > 160 else "misses"
+    """As a measurement would judge it: 180 of 200 are the least that show 85%, and 160 or fewer miss it."""
+    standing: Standing = "meets" if right >= 180 else "undecided" if right > 160 else "misses"
     return rung(
         "tuned", standing, right, usd=Decimal("0.03"), rows_to_decide=100 if standing == "undecided" else None
     )

@@ -1,5 +1,5 @@
-"""Decides whether a quality bar is met, given the number of rows, and how many more rows would settle an undecided
-case. Imports only the standard library, so that the bot's own process can use it."""
+"""Decides whether a quality bar is met, given the rows and the looks at them, and how many more rows would settle an
+undecided case. Imports only the standard library, so that the bot's own process can use it."""
 
 from __future__ import annotations
 
@@ -9,52 +9,59 @@ from dataclasses import dataclass, replace
 from decimal import Decimal
 from statistics import NormalDist
 
+from trainers.evaluation.claims import chance_of_scores, claim_level, spread_of
 from trainers.evaluation.results import Candidate, Ladder, Rung, Standing
 from trainers.evaluation.statistics import wilson_of_share
 
-MOST_ROWS = 1_000_000  # nobody labels more: if this many don't decide, the share practically equals the bar
-ALPHA = 0.05  # probability of "meets" for an alternative that does not meet the bar
-FEWEST_ROWS = 30  # with fewer, the standard deviation of scores between 0 and 1 is too unreliable
+MOST_ROWS = 10_000  # nobody labels more: if this many don't decide, the share practically equals the bar
+MISS_LEVEL = 0.05  # probability of "misses" for an alternative that meets the bar
+USUAL_DISTANCE = (
+    0.05  # standard deviation of true scores around the bar, among alternatives that are worth judging
+)
+POWER = 0.8  # probability that the stated number of further rows settles an undecided case
 
 
 @dataclass(frozen=True)
 class Judgement:
     """Whether an alternative meets the bar. `rows_to_decide` is the number of further rows that would settle an
-    undecided case if its share stays the same; None if a million would not, or if the case is decided."""
+    undecided case with a probability of 80%; None if 10,000 would not, or if the case is decided."""
 
     standing: Standing
     rows_to_decide: int | None = None
 
 
-def judge_all(scores: Sequence[Sequence[float]], bar: float) -> tuple[Judgement, ...]:
+@dataclass(frozen=True)
+class _Case:
+    """An alternative to judge. "Meets" is decided by the `counted` scores alone, "misses" by all `scores`."""
+
+    scores: Sequence[float]
+    counted: Sequence[float]
+    look: int
+
+
+def judge_all(
+    scores: Sequence[Sequence[float]], bar: float, looks: Sequence[int] | None = None
+) -> tuple[Judgement, ...]:
     """Judges for each of these alternatives, which were measured on the same rows, whether its score is at least `bar`.
+    `looks[i]` is the number of the look in which alternative i was first measured; without `looks` it is the first.
 
     Choosing whichever of many alternatives passes is wrong more often than judging a single one: with 13 just below the
-    bar, one passed a 95% bound in a third of all cases. Therefore "meets" is corrected for their number (Holm 1979), so
-    that the probability of any false "meets" is 5% in total. "Misses" is not corrected, because no decision depends on
-    which one misses. Raises ValueError for an alternative without scores.
+    bar, one passed a 95% bound in a third of all cases. Therefore "meets" is corrected for the number of alternatives
+    of the same look (Holm 1979), and each look has its own level (claims.py): over ten looks, the probability of any
+    false "meets" is at most 7%. "Misses" is not corrected, because no decision depends on which one misses. Raises
+    ValueError for an alternative without scores.
     """
-    judged: dict[int, Judgement] = {}
-    met = 0
-    for place in sorted(range(len(scores)), key=lambda place: -_distance(scores[place], bar)):
-        own, alpha = scores[place], ALPHA / (len(scores) - met)
-        n, share, spread = len(own), _mean(own), _spread(own)
-        if _low(share, n, spread, alpha) >= bar:
-            judged[place] = Judgement("meets")
-            met += 1
-        elif _high(share, n, spread) < bar:
-            judged[place] = Judgement("misses")
-        else:
-            judged[place] = Judgement("undecided", rows_to_decide(share, n, bar, spread, alpha))
-    return tuple(judged[place] for place in range(len(scores)))
+    numbers = looks or [1] * len(scores)
+    return _judge([_Case(own, own, look) for own, look in zip(scores, numbers, strict=True)], bar)
 
 
 def judge_rungs(rungs: Sequence[Rung], bar: float) -> tuple[Rung, ...]:
-    """Judges rungs that were measured on the same rows against this bar."""
-    judged = judge_all([rung.scores for rung in rungs], bar)
+    """Judges rungs that were measured on the same rows against this bar, each at the level of its own look. If a rung
+    has `fresh` rows, only these can show that it meets the bar."""
+    cases = [_Case(rung.scores, _counted(rung), rung.look) for rung in rungs]
     return tuple(
         replace(rung, standing=judgement.standing, rows_to_decide=judgement.rows_to_decide)
-        for rung, judgement in zip(rungs, judged, strict=True)
+        for rung, judgement in zip(rungs, _judge(cases, bar), strict=True)
     )
 
 
@@ -74,21 +81,91 @@ def rejudge_ladder(ladder: Ladder, bar: float) -> Ladder:
 
 
 def rows_to_decide(
-    share: float, n: int, bar: float, spread: float | None = None, alpha: float = ALPHA
+    share: float,
+    n: int,
+    bar: float,
+    spread: float | None = None,
+    level: float = claim_level(1),
+    counted: int | None = None,
 ) -> int | None:
-    """Returns how many more rows are needed until the bound at this share excludes the bar, or None if a million are
-    not enough. `spread` is the scores' standard deviation, if rows can be partly right."""
+    """Returns how many more rows settle whether the bar is met with a probability of 80%, or None if 10,000
+    don't. `spread` is the scores' standard deviation, if rows can be partly right. `counted` of the `n` rows can show
+    that the bar is met, by default all.
 
-    def is_settled(rows: int) -> bool:
-        return _low(share, rows, spread, alpha) >= bar or _high(share, rows, spread) < bar
+    The true share isn't known but lies around `share`, as far away as `n` rows allow. Asking only when the bound at
+    today's share would exclude the bar gives half of these rows' number and decides in half of the cases.
+    """
+    counts = n if counted is None else counted
+
+    def is_settled(more: int) -> bool:
+        return _chance_to_settle(share, n, counts, more, bar, spread, level) >= POWER
 
     if not is_settled(MOST_ROWS):
         return None
-    low, high = n, MOST_ROWS
+    low, high = 0, MOST_ROWS
     while high - low > 1:
         middle = (low + high) // 2
-        low, high = (low, middle) if is_settled(middle) else (middle, high)
-    return high - n
+        if is_settled(middle):
+            high = middle
+        else:
+            low = middle
+    return high
+
+
+def _judge(cases: Sequence[_Case], bar: float) -> tuple[Judgement, ...]:
+    chances = [chance_of_scores(case.counted, bar) if case.counted else 1.0 for case in cases]
+    judged: dict[int, Judgement] = {}
+    for look in {case.look for case in cases}:
+        places = [place for place, case in enumerate(cases) if case.look == look]
+        places.sort(key=lambda place: chances[place])
+        met = 0
+        for place in places:
+            level = claim_level(look) / (len(places) - met)
+            if chances[place] <= level:
+                judged[place] = Judgement("meets")
+                met += 1
+            else:
+                next_look = max(case.look for case in cases) + 1
+                judged[place] = _unmet(cases[place], bar, claim_level(next_look) / (len(places) - met))
+    return tuple(judged[place] for place in range(len(cases)))
+
+
+def _unmet(case: _Case, bar: float, next_level: float) -> Judgement:
+    """Judges an alternative that is not shown to meet the bar. Further rows are another look, at `next_level`."""
+    n, share, spread = len(case.scores), _mean(case.scores), spread_of(case.scores)
+    if _high(share, n, spread) < bar:
+        return Judgement("misses")
+    return Judgement("undecided", rows_to_decide(share, n, bar, spread, next_level, len(case.counted)))
+
+
+def _counted(rung: Rung) -> Sequence[float]:
+    if rung.fresh is None:
+        return rung.scores
+    return [rung.scores[place] for place in rung.fresh]
+
+
+def _chance_to_settle(
+    share: float, n: int, counted: int, more: int, bar: float, spread: float | None, level: float
+) -> float:
+    """Returns the probability that `more` rows settle the case, by the normal distribution.
+
+    The score of the rows that count then varies because of the new rows, and because the true share isn't known. That
+    one is taken to be within about 5 points of the bar, as most alternatives are that are neither met nor missed: a
+    case that is undecided because of luck doesn't stay as lucky.
+    """
+    normal = NormalDist()
+    rows = counted + more
+    at_bar = math.sqrt(bar * (1 - bar)) if spread is None else spread
+    noise = at_bar**2 / n
+    trust = USUAL_DISTANCE**2 / (USUAL_DISTANCE**2 + noise)
+    likely = bar + trust * (share - bar)
+
+    mean = (counted * share + more * likely) / rows
+    varies = more / rows * math.sqrt(at_bar**2 / more + trust * noise)
+    meets_from = bar + normal.inv_cdf(1 - level) * at_bar / math.sqrt(rows)
+    misses_below = bar - normal.inv_cdf(1 - MISS_LEVEL) * at_bar / math.sqrt(rows)
+    meets = 1 - normal.cdf((meets_from - mean) / varies)
+    return meets + normal.cdf((misses_below - mean) / varies)
 
 
 def _mean(scores: Sequence[float]) -> float:
@@ -97,31 +174,8 @@ def _mean(scores: Sequence[float]) -> float:
     return math.fsum(scores) / len(scores)
 
 
-def _distance(scores: Sequence[float], bar: float) -> float:
-    """Returns the distance from the bar in standard errors. Wilson's bound at some level excludes the bar exactly if
-    this distance exceeds the z of that level."""
-    n, share = len(scores), _mean(scores)
-    spread = _spread(scores) or math.sqrt(bar * (1 - bar)) or 1.0
-    return (share - bar) * math.sqrt(n) / spread
-
-
-def _low(share: float, rows: int, spread: float | None, alpha: float) -> float:
-    """Returns the one-sided lower bound: Wilson's, or a normal one by `spread` if rows can be partly right."""
-    if spread is None:
-        return wilson_of_share(share, rows, 1 - 2 * alpha).low
-    return share - NormalDist().inv_cdf(1 - alpha) * spread / math.sqrt(rows)
-
-
 def _high(share: float, rows: int, spread: float | None) -> float:
+    """Returns the one-sided upper bound: Wilson's, or a normal one by `spread` if rows can be partly right."""
     if spread is None:
-        return wilson_of_share(share, rows, 1 - 2 * ALPHA).high
-    return share + NormalDist().inv_cdf(1 - ALPHA) * spread / math.sqrt(rows)
-
-
-def _spread(scores: Sequence[float]) -> float | None:
-    """Returns the standard deviation of scores. Returns None for scores that are only right or wrong, all equal, or too
-    few, so that Wilson's wider interval is used."""
-    if set(scores) <= {0.0, 1.0} or len(set(scores)) == 1 or len(scores) < FEWEST_ROWS:
-        return None
-    mean = _mean(scores)
-    return math.sqrt(sum((score - mean) ** 2 for score in scores) / (len(scores) - 1))
+        return wilson_of_share(share, rows, 1 - 2 * MISS_LEVEL).high
+    return share + NormalDist().inv_cdf(1 - MISS_LEVEL) * spread / math.sqrt(rows)

@@ -101,10 +101,14 @@ class Rung:
 
     `scores[i]` is the score of row i: 1 or 0 for labels, or a share for JSON fields, token F1 and a judge's verdicts.
     `score` is their mean, `low` and `high` its 95% interval, and `macro_f1` the labels' macro F1. `standing` says
-    whether the quality bar is met (one-sided 95%), and `rows_to_decide` how many more held-out rows would probably
-    settle an undecided case. `unread` counts answers that are not one of the labels (or not JSON), `empty` those
+    whether the quality bar is met, and `rows_to_decide` how many more held-out rows would settle an undecided case with
+    a probability of 80%. `unread` counts answers that are not one of the labels (or not JSON), `empty` those
     without text. Tokens are sums over all rows. Times and `usd_per_1000`, the price of 1,000 requests, are based on
     questions that were answered; the price is None if there were none or it is unknown.
+
+    `look` is the number of the look at these rows in which it was first measured; claims get harder with each
+    (claims.py). `fresh` are the places of the rows that nobody had seen results of when it was made; only these can
+    show that it meets the bar. None means that it wasn't made by looking at results, so that all rows count.
     """
 
     arm: Candidate
@@ -124,6 +128,8 @@ class Rung:
     p95_s: float
     usd_per_1000: Decimal | None
     retrieval: Retrieval | None = None
+    look: int = 1
+    fresh: tuple[int, ...] | None = None
 
     @property
     def n(self) -> int:

@@ -73,7 +73,7 @@ def test_copies_of_a_question_count_once() -> None:
 
 def test_each_further_alternative_makes_the_bar_harder_to_meet() -> None:
     holdout = make_rows(500)
-    replies = {ZERO: answer_first(holdout, 439)}
+    replies = {ZERO: answer_first(holdout, 440)}
     assert build(replies, holdout).cheapest == ZERO
     among_five = build(
         replies | {arm: answer_first(holdout, 300) for arm in (CLASSICAL, SHOTS, NEAR, BIG)}, holdout

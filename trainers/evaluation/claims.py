@@ -1,0 +1,89 @@
+"""How strong the evidence for a claim about held-out rows has to be, when people have looked at these rows before.
+
+Each look that shows scores of new candidates is another chance to be wrong. So the looks share one budget of error: the
+first look may be wrong with 3.5%, the k-th with 1.8%/k. Ten looks then add up to 7%, whatever the candidates, their
+correlation, the bar, and the rows that were added in between (by the union bound). A claim keeps the level of the look
+at which its candidate was first measured, so later looks never take it back. Promotions have a budget of their own.
+
+Imports only the standard library, so that the bot's own process can use it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from statistics import NormalDist
+
+FIRST_LEVEL = 0.035
+LATER_LEVEL = 0.018  # divided by the number of the look: looks 2 to 10 add up to 3.5%
+PROMOTION_LEVEL = 0.018  # one-sided, divided by the number of the tuned model
+PROMISED_LOOKS = 10  # for this many looks, benchmarks/evidence.py checks the promises of docs/deciding.md
+FEWEST_ROWS = 30  # with fewer, the spread of scores between 0 and 1 is too unreliable
+
+
+def claim_level(look: int) -> float:
+    """Returns the probability of any false "meets" that the `look`-th look at held-out rows may have."""
+    if look <= 1:
+        return FIRST_LEVEL
+    return LATER_LEVEL / look
+
+
+def promotion_level(look: int) -> float:
+    """Returns the one-sided level of the comparisons that decide on a promotion, for the `look`-th tuned model that was
+    measured on these rows. All are compared with the same alternatives on the same rows and so err together; therefore
+    the levels may add up to more than the 3.5% that they keep (simulated in benchmarks/evidence.py)."""
+    return PROMOTION_LEVEL / max(look, 1)
+
+
+def chance_of_scores(scores: Sequence[float], bar: float) -> float:
+    """Returns the one-sided p-value of "the true score is at least `bar`": how probable scores as high as these are at
+    most, if the true score is below the bar. Raises ValueError if there are no scores."""
+    n, total = len(scores), math.fsum(scores)
+    if not n:
+        raise ValueError("judging 0 held-out rows by a bar: there is nothing to judge")
+    if spread_of(scores) is None:
+        # Partly right rows vary less than right and wrong ones. Rounding the total down keeps the p-value safe.
+        return binomial_tail(math.floor(total + 1e-9), n, bar)
+    return 1 - NormalDist().cdf(_skewed_distance(scores, bar))
+
+
+def binomial_tail(right: int, n: int, bar: float) -> float:
+    """Returns the probability of at least `right` right answers of `n`, if each is right with probability `bar`.
+
+    It is exact. Wilson's bound is not: with a bar of 50% or below it claims too much at small levels.
+    """
+    if right <= 0 or bar >= 1:
+        return 1.0
+    if bar <= 0:
+        return 0.0
+    return min(math.fsum(math.exp(_log_binomial(count, n, bar)) for count in range(right, n + 1)), 1.0)
+
+
+def spread_of(scores: Sequence[float]) -> float | None:
+    """Returns the standard deviation of scores. Returns None for scores that are only right or wrong, all equal, or too
+    few: then the binomial distribution is used, which varies more."""
+    if set(scores) <= {0.0, 1.0} or len(set(scores)) == 1 or len(scores) < FEWEST_ROWS:
+        return None
+    mean = math.fsum(scores) / len(scores)
+    return math.sqrt(math.fsum((score - mean) ** 2 for score in scores) / (len(scores) - 1))
+
+
+def _log_binomial(count: int, n: int, bar: float) -> float:
+    ways = math.lgamma(n + 1) - math.lgamma(count + 1) - math.lgamma(n - count + 1)
+    return ways + count * math.log(bar) + (n - count) * math.log1p(-bar)
+
+
+def _skewed_distance(scores: Sequence[float], bar: float) -> float:
+    """Returns the distance of the mean from the bar in standard errors, corrected for the scores' skewness.
+
+    Most scores lie near 100% with a tail of bad ones. Without the correction, such means exceed the normal bound of a
+    level of 0.2% three times as often as they should, with 200 rows. P. Hall, On the removal of skewness by
+    transformation, Journal of the Royal Statistical Society B 54 (1992) 221-228.
+    """
+    n = len(scores)
+    mean = math.fsum(scores) / n
+    spread = math.sqrt(math.fsum((score - mean) ** 2 for score in scores) / n)
+    skewness = math.fsum((score - mean) ** 3 for score in scores) / n / spread**3
+    distance = (mean - bar) * math.sqrt(n) / spread
+    lean = skewness / math.sqrt(n)
+    return distance + lean * distance**2 / 3 + lean**2 * distance**3 / 27 + lean / 6
