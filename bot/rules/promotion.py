@@ -4,17 +4,20 @@ using it? Forbids nothing: an objection only means that a person has to give a r
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
-from statistics import NormalDist, fmean, stdev
+from statistics import NormalDist, fmean, pstdev, stdev
 from typing import Literal
 
 from bot.rules.permissions import DEFAULT_PROMOTION_LIMITS, PromotionLimits
 from bot.rules.plans import ascii_name
+from trainers.evaluation.claims import promotion_level
 from trainers.evaluation.results import Rung
 from trainers.evaluation.statistics import (
     FEWEST_ROWS,
+    POWER,
     Interval,
     LabelLoss,
     paired_interval,
@@ -34,7 +37,7 @@ Objection = Literal[
 ]
 
 ALIASES = "team/"
-TWO_SIDED_95 = NormalDist().inv_cdf(0.975)
+TWO_SIDED_95 = 0.95
 ONE_SIDED_95 = 0.9  # level of a two-sided interval whose ends are one-sided 95% bounds
 
 
@@ -42,7 +45,11 @@ ONE_SIDED_95 = 0.9  # level of a two-sided interval whose ends are one-sided 95%
 class ModelComparison:
     """A model's answers compared with another model's to the same rows. `other` is the other model's name in plain text
     and `score` its score; `difference` is how much better the model is, with its 95% interval from `low` to `high`.
-    `usd` and `other_usd` are the costs of 1,000 requests to each; None if unknown."""
+    `usd` and `other_usd` are the costs of 1,000 requests to each; None if unknown.
+
+    `least` is the lower bound that decides. It is below `low`, and lower for each further model that was tuned and
+    measured on the same rows (claims.py); None in comparisons that were stored before there was one. `spread` is the
+    standard deviation of the difference per row."""
 
     other: str
     score: float
@@ -52,10 +59,13 @@ class ModelComparison:
     rows: int
     usd: Decimal | None = None
     other_usd: Decimal | None = None
+    least: float | None = None
+    spread: float | None = None
+    look: int = 1
 
     @property
     def is_better(self) -> bool:
-        return self.low > 0
+        return self._bound > 0
 
     @property
     def is_cheaper(self) -> bool:
@@ -67,8 +77,8 @@ class ModelComparison:
         return self.high < 0
 
     def is_not_worse(self, margin: float) -> bool:
-        """Tests non-inferiority: the lower end of the two-sided 95% interval is above -margin (ICH E9, 3.3.2)."""
-        return self.low > -margin
+        """Tests non-inferiority: the lower bound of the difference is above -margin (ICH E9, 3.3.2)."""
+        return self._bound > -margin
 
     def wins_by_price(self, margin: float) -> bool:
         """True if the model is not shown to be better, but is cheaper and not worse."""
@@ -76,6 +86,25 @@ class ModelComparison:
 
     def is_enough(self, margin: float) -> bool:
         return self.is_better or self.wins_by_price(margin)
+
+    def rows_for_margin(self, margin: float) -> int | None:
+        """Returns how many rows show with a probability of 80% that the model is not worse by the margin, if both are
+        equally good. None if these rows show it in at least half of such cases, or if that is unknown.
+
+        With fewer rows, "not shown" says more about the number of rows than about the model.
+        """
+        if self.spread is None or margin <= 0:
+            return None
+        z = NormalDist().inv_cdf(1 - promotion_level(self.look))
+        # Answers that never differ on a few rows may differ on others: one row is taken to.
+        spread = max(self.spread, math.sqrt(1 / self.rows))
+        if margin * math.sqrt(self.rows) / spread - z >= 0:
+            return None
+        return math.ceil(((z + NormalDist().inv_cdf(POWER)) * spread / margin) ** 2)
+
+    @property
+    def _bound(self) -> float:
+        return self.low if self.least is None else self.least
 
 
 @dataclass(frozen=True)
@@ -144,26 +173,44 @@ def compare_models(
     other_scores: Sequence[float],
     usd: Decimal | None = None,
     other_usd: Decimal | None = None,
+    *,
+    look: int = 1,
 ) -> ModelComparison:
-    """Compares two models row by row; both scores are in the holdout's order.
+    """Compares two models row by row; both scores are in the holdout's order. The model is the `look`-th tuned one that
+    was measured on these rows.
 
     The interval is Newcombe's if every row is either right or wrong, one for few rows if there are few, and otherwise
     the normal interval of the mean difference. Raises ValueError if the numbers of rows differ.
     """
     pairs = list(zip(scores, other_scores, strict=True))
     differences = [score - other_score for score, other_score in pairs]
-    middle, n = fmean(differences), len(differences)
-    if {*scores, *other_scores} <= {0.0, 1.0}:
-        both, gained, lost, neither = (
-            pairs.count(pair) for pair in ((1.0, 1.0), (1.0, 0.0), (0.0, 1.0), (0.0, 0.0))
-        )
-        likely = paired_interval(both, gained, lost, neither)
-    elif n < FEWEST_ROWS:
-        likely = small_sample_interval(other_scores, scores)
-    else:
-        reach = TWO_SIDED_95 * stdev(differences) / math.sqrt(n)
-        likely = Interval(middle - reach, middle + reach)
-    return ModelComparison(other, fmean(other_scores), middle, likely.low, likely.high, n, usd, other_usd)
+    shown = _interval(pairs, differences, TWO_SIDED_95)
+    decisive = _interval(pairs, differences, 1 - 2 * promotion_level(look))
+    return ModelComparison(
+        other,
+        fmean(other_scores),
+        fmean(differences),
+        shown.low,
+        shown.high,
+        len(pairs),
+        usd,
+        other_usd,
+        least=decisive.low,
+        spread=pstdev(differences),
+        look=look,
+    )
+
+
+def _interval(pairs: Sequence[tuple[float, float]], differences: Sequence[float], level: float) -> Interval:
+    if all(score in (0.0, 1.0) and other in (0.0, 1.0) for score, other in pairs):
+        counts = Counter(pairs)
+        return paired_interval(counts[1.0, 1.0], counts[1.0, 0.0], counts[0.0, 1.0], counts[0.0, 0.0], level)
+    if len(pairs) < FEWEST_ROWS:
+        scores, others = zip(*pairs, strict=True)
+        return small_sample_interval(others, scores, level)
+    reach = NormalDist().inv_cdf((1 + level) / 2) * stdev(differences) / math.sqrt(len(differences))
+    middle = fmean(differences)
+    return Interval(middle - reach, middle + reach)
 
 
 def find_objections(proof: PromotionEvidence) -> tuple[Objection, ...]:

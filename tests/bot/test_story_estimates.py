@@ -23,6 +23,7 @@ from demo.workspace import Person, PostedMessage, Submission
 from storage.money import ESTIMATE_KEPT_S
 from storage.records import Run
 from tests.bot.measurements import BASELINE, PRICES, ladder_of, measure, until
+from tests.bot.runs import ENOUGH_ROWS
 from tests.bot.saved_worlds import reached_once
 from tests.bot.world import GUS, PATIENCE_S, PRIVATE, START, TARGET, MakeWorld, Rules, World, words_of
 from tests.cards.test_page import Reader
@@ -67,7 +68,8 @@ def measure_classical(world: World) -> None:
 
 @reached_once
 def seed_run(world: World) -> None:
-    """The usual tickets, and a finished run on them."""
+    """Enough tickets to show that the bar is met, and a finished run on them."""
+    world.seed_dataset(rows=ENOUGH_ROWS)
     world.start_approved()
     world.tick_until_state("done")
 
@@ -511,7 +513,7 @@ def test_the_next_plan_expects_the_quality_that_the_first_run_measured(empty: Wo
 def test_a_good_tuned_model_is_undecided_until_the_free_models_are_measured(make_world: MakeWorld) -> None:
     """The base model says 'billing' to everything, and the tuned one is always right and costs less than gpt-4o."""
     world = make_world(Rules(more=PRICES))
-    world.seed_dataset()
+    world.seed_dataset(rows=ENOUGH_ROWS)
     measure(world, f"{BASELINE} rungs=zero,kshot")
     world.start_approved()
     result = result_of(world.tick_until_state("done"))
@@ -526,7 +528,7 @@ def test_a_good_tuned_model_is_undecided_until_the_free_models_are_measured(make
 
 def test_a_good_tuned_model_is_a_go_if_all_alternatives_miss_the_bar(empty: World) -> None:
     world = empty
-    world.seed_dataset()
+    world.seed_dataset(rows=ENOUGH_ROWS)
     miss_everywhere(world)
     world.start_approved()
     result = result_of(world.tick_until_state("done"))
@@ -534,7 +536,7 @@ def test_a_good_tuned_model_is_a_go_if_all_alternatives_miss_the_bar(empty: Worl
     card = world.find_message("Try it")
     assert "Deploy it: 100.0% right, meets your 85% bar" in card and world.has_button("put_to_work")
     assert "Planned saving" in card and "a month" in card and "; pays back" in card
-    assert "Against retrieval on acme/acme-small, 50.0%" in card and "+50.0 points" in card
+    assert "Against retrieval on acme/acme-small, 23.1%" in card and "+76.9 points" in card
     estimate = world.type(f"{ESTIMATE} hours=2")
     assert "The tuned model meets the bar of 85%" in estimate
     assert "not clearly better" not in estimate, "the paired test of the run tells them apart"

@@ -8,12 +8,12 @@ from tests.bot.world import DORA, EVE, GUS, PRIVATE, PUBLIC, ROBO, START, TARGET
 
 
 def test_from_a_file_to_a_better_model(world: World) -> None:
-    form = world.upload("tickets.csv", tickets_csv())
+    form = world.upload("tickets.csv", tickets_csv(120))
     assert form.accepted and form.closed
     world.tick_until(lambda: world.dataset().state == "ready", "the check")
     world.send()
-    card = world.find_message("tickets is readable", "60 rows, 3 labels")
-    assert "60 rows are too few for fine-tuning to be worth it" in card
+    card = world.find_message("tickets is readable", "120 rows, 3 labels")
+    assert "120 rows are too few for fine-tuning to be worth it" in card
     assert len(world.cards()) == 1  # the card that said "Checking …" was edited
 
     estimate = world.type(f"/finetune estimate tickets current=gpt-4o volume=100M target={TARGET}")
@@ -21,7 +21,7 @@ def test_from_a_file_to_a_better_model(world: World) -> None:
 
     assert world.type(START) == ""
     world.send()
-    request = world.find_message("Run 1", "$0.04", "Budget left", "Needs one approver")
+    request = world.find_message("Run 1", "$0.11", "Budget left", "Needs one approver")
     assert "$20" in request and DORA.id in request and ANA.id in request
 
     assert "somebody else has to approve it" in world.click_and_read(DORA, "approve_plan")

@@ -9,7 +9,7 @@ from demo.people import ANA
 from demo.workspace import wait_until
 from tests.bot.measurements import BASELINE, PRICES, until, until_asked
 from tests.bot.props import tickets_csv
-from tests.bot.runs import seed_runs
+from tests.bot.runs import ENOUGH_ROWS, seed_runs
 from tests.bot.world import MakeWorld, Rules, World
 
 
@@ -53,11 +53,11 @@ def test_results_are_listed_newest_first(world: World) -> None:
 
 
 def test_the_list_of_datasets_shows_the_best_rung_and_whether_it_meets_the_bar(world: World) -> None:
-    world.seed_dataset()
+    world.seed_dataset(rows=ENOUGH_ROWS)
     assert "ready. Nothing measured yet" in world.type("/finetune datasets")
     world.type("/finetune baseline tickets rungs=classical")
     until(world, "done")
-    assert "Best measured: classical, 100.0% (82–100%), meets 85%" in world.type("/finetune datasets")
+    assert "Best measured: classical, 100.0% (91–100%), meets 85%" in world.type("/finetune datasets")
     world.type("/finetune baseline tickets rungs=classical bar=99%")
     until(world, "done", 2)
     assert "too few held-out rows to tell whether it meets 99%" in world.type("/finetune datasets")

@@ -67,7 +67,7 @@ def test_a_better_model_is_promoted_beside_its_scores(world: World) -> None:
     seed_promoted(world)
     assert in_use(world) == "tickets-1"
     card = world.find_message("tickets-1 is in use for tickets", f"<@{BEN.id}> deployed it.")
-    assert "100.0% (82–100%) on 18 held-out rows" in card and "Against the untuned base" in card
+    assert "100.0% (91–100%) on 39 held-out rows" in card and "Against the untuned base" in card
     assert "Change your programs" in card and f"`{provider_model(world, 'tickets-1')}`" in card
     assert "Roll back" not in card
     (entry,) = [entry for entry in world.store.audit.entries("run 1") if entry.action == "promote"]
@@ -377,7 +377,7 @@ def test_lists_and_try_know_the_model_in_use(world: World) -> None:
     listed = world.type("/finetune models")
     assert "2 tuned models" in listed and "`tickets-1`, *in use for tickets* since" in listed
     assert f"by <@{BEN.id}>" in listed and "`tickets-2`, not in use" in listed
-    assert "100.0% (82–100%) right on 18 held-out rows" in listed
+    assert "100.0% (91–100%) right on 39 held-out rows" in listed
     status = world.type("/finetune status")
     assert "Models in use" in status and "for `tickets` since" in status
     assert "Asking `tickets-1`" in world.type("/finetune try tickets where is my refund?")

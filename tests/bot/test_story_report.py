@@ -10,6 +10,7 @@ from click.testing import CliRunner, Result
 from bot.cli import main
 from demo.people import ANA, BEN
 from tests.bot.measurements import until
+from tests.bot.runs import ENOUGH_ROWS
 from tests.bot.world import World
 from tests.cards.test_page import Reader
 
@@ -32,7 +33,7 @@ def test_a_report_for_a_missing_folder_is_refused(world: World, tmp_path: Path) 
 
 
 def test_a_report_has_the_run_on_one_page_and_no_row(world: World, tmp_path: Path) -> None:
-    world.seed_dataset()
+    world.seed_dataset(rows=ENOUGH_ROWS)
     world.type("/finetune baseline tickets rungs=classical")
     until(world, "done")
     world.start_approved()

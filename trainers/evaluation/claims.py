@@ -16,7 +16,6 @@ from statistics import NormalDist
 
 FIRST_LEVEL = 0.035
 LATER_LEVEL = 0.018  # divided by the number of the look: looks 2 to 10 add up to 3.5%
-PROMOTION_LEVEL = 0.018  # one-sided, divided by the number of the tuned model
 PROMISED_LOOKS = 10  # for this many looks, benchmarks/evidence.py checks the promises of docs/deciding.md
 FEWEST_ROWS = 30  # with fewer, the spread of scores between 0 and 1 is too unreliable
 
@@ -30,9 +29,9 @@ def claim_level(look: int) -> float:
 
 def promotion_level(look: int) -> float:
     """Returns the one-sided level of the comparisons that decide on a promotion, for the `look`-th tuned model that was
-    measured on these rows. All are compared with the same alternatives on the same rows and so err together; therefore
-    the levels may add up to more than the 3.5% that they keep (simulated in benchmarks/evidence.py)."""
-    return PROMOTION_LEVEL / max(look, 1)
+    measured on these rows. Ten of them add up to 3.5%. A flat 2%/k, though all are compared with the same alternative,
+    let a model pass wrongly in up to 6% of histories with 1,000 rows."""
+    return claim_level(look) / 2
 
 
 def chance_of_scores(scores: Sequence[float], bar: float) -> float:

@@ -37,6 +37,7 @@ class _Case:
     scores: Sequence[float]
     counted: Sequence[float]
     look: int
+    choices: int = 1
 
 
 def judge_all(
@@ -57,8 +58,8 @@ def judge_all(
 
 def judge_rungs(rungs: Sequence[Rung], bar: float) -> tuple[Rung, ...]:
     """Judges rungs that were measured on the same rows against this bar, each at the level of its own look. If a rung
-    has `fresh` rows, only these can show that it meets the bar."""
-    cases = [_Case(rung.scores, _counted(rung), rung.look) for rung in rungs]
+    has `choices`, its level is divided by them; if it has `fresh` rows, only these can show that it meets the bar."""
+    cases = [_Case(rung.scores, _counted(rung), rung.look, rung.choices) for rung in rungs]
     return tuple(
         replace(rung, standing=judgement.standing, rows_to_decide=judgement.rows_to_decide)
         for rung, judgement in zip(rungs, _judge(cases, bar), strict=True)
@@ -113,7 +114,7 @@ def rows_to_decide(
 
 
 def _judge(cases: Sequence[_Case], bar: float) -> tuple[Judgement, ...]:
-    chances = [chance_of_scores(case.counted, bar) if case.counted else 1.0 for case in cases]
+    chances = [_chance(case, bar) for case in cases]
     judged: dict[int, Judgement] = {}
     for look in {case.look for case in cases}:
         places = [place for place, case in enumerate(cases) if case.look == look]
@@ -126,8 +127,16 @@ def _judge(cases: Sequence[_Case], bar: float) -> tuple[Judgement, ...]:
                 met += 1
             else:
                 next_look = max(case.look for case in cases) + 1
-                judged[place] = _unmet(cases[place], bar, claim_level(next_look) / (len(places) - met))
+                next_level = claim_level(next_look) / (len(places) - met) / cases[place].choices
+                judged[place] = _unmet(cases[place], bar, next_level)
     return tuple(judged[place] for place in range(len(cases)))
+
+
+def _chance(case: _Case, bar: float) -> float:
+    """Returns the p-value of "meets", corrected for the candidates that could have been made in its place."""
+    if not case.counted:
+        return 1.0
+    return min(chance_of_scores(case.counted, bar) * case.choices, 1.0)
 
 
 def _unmet(case: _Case, bar: float, next_level: float) -> Judgement:

@@ -107,8 +107,9 @@ class Rung:
     questions that were answered; the price is None if there were none or it is unknown.
 
     `look` is the number of the look at these rows in which it was first measured; claims get harder with each
-    (claims.py). `fresh` are the places of the rows that nobody had seen results of when it was made; only these can
-    show that it meets the bar. None means that it wasn't made by looking at results, so that all rows count.
+    (claims.py). `choices` is greater than 1 for a prompt that people rewrote after they had seen scores on these rows.
+    `fresh` are the places of the rows that people had not seen when they wrote it, if they had been shown wrong rows:
+    only these can show that it meets the bar. None means that all rows can.
     """
 
     arm: Candidate
@@ -129,6 +130,7 @@ class Rung:
     usd_per_1000: Decimal | None
     retrieval: Retrieval | None = None
     look: int = 1
+    choices: int = 1
     fresh: tuple[int, ...] | None = None
 
     @property

@@ -131,11 +131,11 @@ def paired_interval(both: int, gained: int, lost: int, neither: int, level: floa
     return _square_and_add((both + lost) / n, (both + gained) / n, n, phi, level)
 
 
-def small_sample_interval(base: Sequence[float], tuned: Sequence[float]) -> Interval:
-    """Returns a 95% interval for the difference of the means of a few scores between 0 and 1: Newcombe's, without the
+def small_sample_interval(base: Sequence[float], tuned: Sequence[float], level: float = 0.95) -> Interval:
+    """Returns an interval for the difference of the means of a few scores between 0 and 1: Newcombe's, without the
     correlation. It is rather too wide, on purpose: two rows with equal gains have no spread, but prove nothing."""
     n = len(base)
-    return _square_and_add(math.fsum(base) / n, math.fsum(tuned) / n, n, 0.0, 0.95)
+    return _square_and_add(math.fsum(base) / n, math.fsum(tuned) / n, n, 0.0, level)
 
 
 def _square_and_add(base: float, tuned: float, n: int, phi: float, level: float) -> Interval:
