@@ -49,14 +49,26 @@ def next_step(verdict: Verdict, spelling: Spelling = SLACK) -> str:
     if step:
         estimate = facts.estimate
         if step.todo == "stay" and estimate and estimate.succession and is_against_today(estimate):
-            until = f"Stay with today's model until it ends on {estimate.succession.ends}"
+            succession = estimate.succession
+            until = f"Stay with today's model until it ends on {succession.ends}"
+            if succession.successor and facts.is_measured(succession.successor):
+                return f"{until}, and use its successor {succession.successor} from then on."
             return f"{until}, and measure its possible successors before then. {_quality_hint(spelling)}"
+        is_no = verdict.kind == "no_go"
+        if is_no and isinstance(step.todo, reasons.Measure) and step.todo.follows:
+            return f"{_until_the_end(step.todo, step.todo.follows, spelling)} {_quality_hint(spelling)}"
         return todo_text(step.todo, spelling)
     if verdict.kind != "go":
         return ""
     if facts.evidence.trained is not None:
         return "Deploy the tuned model, and keep today's available until it has proved itself."
     return f"Start a run ({spelling.command('start', facts.dataset)})."
+
+
+def _until_the_end(measure: reasons.Measure, end: reasons.ModelEnd, spelling: Spelling) -> str:
+    old, new = (name.rpartition("/")[2] for name in (end.model, measure.models[0]))
+    command = _measuring_command(measure, spelling)
+    return f"Stay with {old} until it ends on {end.day}, and measure {new} before then ({command})."
 
 
 def reason_text(verdict: Verdict, reason: Reason, spelling: Spelling = SLACK) -> str:
@@ -138,6 +150,10 @@ def todo_text(todo: Todo, spelling: Spelling = SLACK) -> str:
             if todo.instead_of_worse:
                 return f"Use {name}, and look at the rows that the tuned model got wrong."
             bar = spelling.option("bar")
+            if todo.end:
+                follow = f" and measure its successor {todo.end.successor}" if todo.end.successor else ""
+                follow = follow or " and measure what could follow it"
+                return f"Use {name} until its model ends on {todo.end.day},{follow} before then."
             return (
                 f"Use {name}. If that is not good enough for you, raise the bar ({bar}) and estimate again."
             )
@@ -213,17 +229,24 @@ def _plain_step(todo: PlainTodo, spelling: Spelling) -> str:
     return sentences[todo]
 
 
-def _measure(measure: reasons.Measure, spelling: Spelling) -> str:
+def _measuring_command(measure: reasons.Measure, spelling: Spelling) -> str:
     options = {
         "rungs": measure.rungs,
         "models": measure.models,
         "judge": (measure.judge,) if measure.judge else (),
     }
-    command = spelling.command("baseline", measure.dataset, options)
+    return spelling.command("baseline", measure.dataset, options)
+
+
+def _measure(measure: reasons.Measure, spelling: Spelling) -> str:
+    command = _measuring_command(measure, spelling)
     models = spelling.option("models")
     match measure.what:
         case "successor":
             return f"Measure it ({command})."
+        case "cheap model":
+            name = measure.models[0].rpartition("/")[2]
+            return f"Measure {name} ({command}): {cost_text(measure.usd)}."
         case "prompts":
             return f"Measure prompts and retrieval ({command}). You see the cost before anything is spent."
         case "free":

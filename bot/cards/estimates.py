@@ -36,11 +36,13 @@ from bot.cards.estimate_details import (
 )
 from bot.cards.forms import modal
 from bot.cards.general import details_modal
-from bot.cards.payback import monthly_saving_text, payback_condition
+from bot.cards.payback import monthly_saving_text, net_value_text, payback_condition
 from bot.cards.words import SLACK, Spelling, about_usd, percent, shorten, volume_text
 from bot.rules.advice import Verdict
+from bot.rules.forecast import Outlook
 from bot.rules.plans import VerdictKind
 from bot.rules.reasons import (
+    CheapModelUntried,
     FillGap,
     HoldOut,
     HoldOutAtLeast,
@@ -54,6 +56,7 @@ from bot.rules.reasons import (
     UseCandidate,
 )
 from bot.rules.roi import USD_PER_HOUR, Estimate
+from bot.rules.units import format_months
 from bot.values.runs import Refusal
 from trainers.model_list import strip_effort
 from trainers.money import usd
@@ -99,7 +102,8 @@ NOT_NOW = {
     "knowledge": "Not now: facts should be looked up, not trained",
     "reasoning": "Not now: reasoning needs a better model",
     "cost": "Not now: it would cost more than it saves",
-    "payback": "Not now: it pays back too late",
+    "payback": "Not now: it would not pay back in time",
+    "net value": "Not now: it saves money at first, but loses it later",
     "people's time": "Not now: too little is at stake",
     "memory": "Not now: the training does not fit on your machine",
 }
@@ -116,9 +120,10 @@ OPEN = {
     "cheaper rung": "the cost of a tuned model is unknown",
     "cost": "the saving is unknown",
     "payback": "it may not pay back in time",
-    "net value": "it pays back, but loses money later",
+    "net value": "it saves money at first, but may lose it later",
     "people's time": "staff time is not counted",
     "successor": "the successor of today's model is not measured",
+    "cheap model": "a much cheaper model is not measured",
     "only way": "the value of better answers is not given",
     "latency": "the speed of a tuned model is unknown",
     "machine": "the capacity of your own machine is unknown",
@@ -254,29 +259,54 @@ def _main_numbers(summary: EstimateSummary) -> list[tuple[str, str]]:
         takes = ("Training takes", training_time(summary))
         return [*bill, once, *price_facts(summary), takes, *offered]
     by_the_hour = price_facts(summary, is_short=True) if summary.prices[0].is_hosted else []
-    a_month, back = saving_range(estimate, outlook), payback_text(estimate.payback_months)
+    a_month = saving_range(estimate, outlook)
+    back = payback_text(estimate.payback_months)
     unsure = ", if one machine is enough" if rests_on_one_machine(estimate) else ""
     less = about_usd(a_month.expected, a_month.low, a_month.high, per="a month")
-    saves = ("Saves", f"{less}{_until(estimate)}{unsure}")
+    machine = _after_machines(estimate)
+    saves = ("Saves", f"{less}{_until(estimate)}{machine}{unsure}")
     if a_month.expected <= 0:
         more = about_usd(-a_month.expected, -a_month.high, -a_month.low, per="a month")
-        saves = ("Costs more", more) if a_month.expected else ("Saves", "nothing")
+        saves = ("Costs more", f"{more}{machine}") if a_month.expected else ("Saves", "nothing")
+    in_total = net_value_fact(outlook)
     if estimate.payback_months is None:
         # If the loss alone decides, the one-off cost would be one number too many.
         is_asked = a_month.expected > 0 or not summary.verdict.facts.is_for_money
-        return [saves, *([once] if is_asked else []), ("Pays back", back), *offered, *by_the_hour]
+        spent = [once] if is_asked else []
+        return [saves, *spent, ("Pays back", back), *in_total, *offered, *by_the_hour]
     back += payback_range_text(outlook) if back != "within a day" else ""
     if outlook:
         back += payback_condition(is_good=True, is_time_said=outlook.is_time_said)
-    return [saves, once, ("Pays back", back), *offered, *by_the_hour]
+    return [saves, once, ("Pays back", back), *in_total, *offered, *by_the_hour]
+
+
+def net_value_fact(outlook: Outlook | None) -> list[tuple[str, str]]:
+    """What is gained or lost over the horizon, after all costs."""
+    points = outlook.net_points if outlook else None
+    if outlook is None or points is None:
+        return []
+    return [(f"Over {format_months(outlook.horizon_months)}", net_value_text(*points))]
+
+
+def _after_machines(estimate: Estimate) -> str:
+    """The monthly bill of the machines that serve the tuned model, often the largest cost of all."""
+    bill = estimate.monthly_after.hosting
+    if not bill:
+        return ""
+    count = estimate.machines or 1
+    what = "its machine" if count == 1 else f"its {count:,} machines"
+    return f", after {about_usd(bill).removeprefix('about ')} for {what}"
 
 
 def _until(estimate: Estimate) -> str:
     """Until when it saves that, and what follows, since a saving that ends in weeks is no reason to train."""
     succession = estimate.succession
     if succession is None:
-        return ""
-    until, saving = f" until {succession.ends}", succession.saving_month
+        return f" until {estimate.ends}, when the model to train ends" if estimate.ends else ""
+    until = f" until {succession.ends}"
+    saving = succession.saving_month
+    if succession.ends_too:
+        return f"{until}, when both models end"
     if saving is None:
         return f"{until}, then unknown"
     then = "saves" if saving >= 0 else "costs"
@@ -315,6 +345,10 @@ def _headline(summary: EstimateSummary, target: str) -> str:
     because = verdict.deciding.because
     if isinstance(because, PriceGap) and because.missing.what == "today":
         return "Undecided: add today's model and the monthly volume"
+    if isinstance(because, CheapModelUntried):
+        name = shorten(because.model.rpartition("/")[2], 30)
+        costs = about_usd(because.monthly_usd, per="a month")
+        return f"Undecided: measure {name} first, which would cost {costs}"
     if summary.evidence.ladder is None and summary.evidence.trained is None:
         return f"Worth measuring{_saving_clause(':', estimate, is_good=False) or ': the saving is still unknown'}"
     return verdict_summary("unknown", rule)

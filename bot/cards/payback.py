@@ -33,8 +33,8 @@ def hours_text(hours: Decimal) -> str:
 
 
 def monthly_saving_text(estimate: Estimate) -> str:
-    """'about $23 a month', with 'until DATE' if the model that it is compared with ends."""
-    until = f" until {estimate.succession.ends}" if estimate.succession else ""
+    """'about $23 a month', with 'until DATE' if the tuned model or the one that it is compared with ends."""
+    until = f" until {estimate.saving_ends}" if estimate.saving_ends else ""
     return f"{about_usd(estimate.saving_month, per='a month')}{until}"
 
 
@@ -75,8 +75,7 @@ def pays_text(pays: Payback) -> str:
             late = f"{late} It saves {monthly_saving_text(estimate)}.{chance}"
             return f"{late} {_needed(estimate, outlook)}" if is_more else late
         case "loses later":
-            over = format_months(estimate.horizon_months)
-            return f"Over {over} it loses {usd(pays.amount)} (median), because the alternative gets cheaper. {text}"
+            return _loses_later(estimate, outlook)
         case "too little at stake":
             least = f"{hours_text(LEAST_HOURS)} of staff time"
             return (
@@ -85,14 +84,45 @@ def pays_text(pays: Payback) -> str:
         case "hours are not said":
             return (
                 "The staff time that it takes is not counted yet. With more than "
-                f"{hours_text(pays.amount)} of it, payback within {target} would no longer be likely. {text}"
+                f"{hours_text(pays.hours)} of it, payback within {target} would no longer be likely. {text}"
             )
-        case "model ends before":
-            return f"{text} The model ends before that, in {format_months(pays.amount)}."
         case "longer than a year":
             return f"{text} That is longer than a year. {_needed(estimate, None)}"
         case "longer than the target":
             return f"{text} That is longer than {target}."
+
+
+def _loses_later(estimate: Estimate, outlook: Outlook | None) -> str:
+    """The loss over the horizon, its cause, and what is saved until then."""
+    over = format_months(estimate.horizon_months)
+    points = outlook.net_points if outlook else None
+    loss = f"Over {over} it {net_value_text(*points) if points else 'loses money'}"
+    saves = f"It saves {monthly_saving_text(estimate)}"
+    succession = estimate.succession
+    if estimate.loss_cause == "successor" and succession and succession.saving_month is not None:
+        later = f"its successor {succession.successor} costs less than the tuned model"
+        if succession.saving_month < 0:
+            later = f"it costs {usd(-succession.saving_month)} a month more than the successor {succession.successor}"
+        return f"{loss}. {saves}, when {succession.model} ends; from then on {later}."
+    if estimate.loss_cause == "price fall":
+        return f"{loss}, because the price of {alternative_in_short(estimate)} falls. {saves} at first."
+    return f"{loss}. {saves}, less than it costs once."
+
+
+def net_value_text(low: Decimal, middle: Decimal, high: Decimal) -> str:
+    """'gains about $2,900 ($480 to $5,900)', 'loses about $350 ($220 to $450)', or, if it may be either, 'gains about
+    $100 (a loss of $50 to a gain of $300)'. The amounts are the 5%, 50% and 95% points of the simulations."""
+    if low >= 0:
+        return f"gains {about_usd(middle, low, high)}"
+    if high <= 0:
+        return f"loses {about_usd(-middle, -high, -low)}"
+    verb = "gains" if middle >= 0 else "loses"
+    between = f"a loss of {_amount(-low)} to a gain of {_amount(high)}"
+    return f"{verb} {about_usd(abs(middle))} ({between})"
+
+
+def _amount(amount: Decimal) -> str:
+    return about_usd(amount).removeprefix("about ")
 
 
 def _expected(estimate: Estimate, outlook: Outlook | None) -> str:
@@ -106,6 +136,10 @@ def _expected(estimate: Estimate, outlook: Outlook | None) -> str:
             estimate.succession.ends,
             estimate.succession.successor,
         )
+        if estimate.succession.ends_too:
+            once = usd(estimate.one_off_usd)
+            late = f"{saves}, which does not pay back the one-off {once} before both models end on {ends}"
+            return f"{late}. {_needed(estimate, outlook)}"
         takes_over = "" if estimate.succession.saving_month is None else f" and {successor} replaces it"
         return f"{saves}, too little to pay back before {model} ends on {ends}{takes_over}."
     if estimate.saving_month > 0 and estimate.months_left is not None:

@@ -29,7 +29,7 @@ from bot.cards.deployments import hosting_line
 from bot.cards.estimates import verdict_summary
 from bot.cards.forms import modal, required_text_input
 from bot.cards.general import details_modal, text_message
-from bot.cards.payback import hours_caveat, payback_condition, share_of_draws
+from bot.cards.payback import hours_caveat, net_value_text, payback_condition, share_of_draws
 from bot.cards.words import (
     about_usd,
     at_most,
@@ -261,6 +261,7 @@ def _short_facts(run: Run, plan: Plan, budget: Budget) -> list[tuple[str, str]]:
     return [
         ("Cost", f"{_short_cost(plan)}{_vendor_estimate(run, plan)}"),
         _short_saving(plan),
+        *_net_value(plan),
         ("Budget left", budget_left(budget)),
         ("Requested by", f"<@{run.requester}>{uploaded}"),
     ]
@@ -316,6 +317,23 @@ def _at_volume(plan: Plan) -> str:
     """Like `_at_requests`, with the tokens."""
     volume = plan.predicted.volume if plan.predicted else None
     return f"; at {volume_text(volume)}" if volume else ""
+
+
+def _net_value(plan: Plan) -> list[tuple[str, str]]:
+    """What is gained or lost in all, after the costs; the monthly saving alone may hide a later loss."""
+    net = plan.advised.net if plan.advised else None
+    if net is None or plan.withholds_saving:
+        return []
+    points = map(from_micros, (net.low_micros, net.micros, net.high_micros))
+    in_total = f"{net_value_text(*points)}{_after_machine(plan)}"
+    return [(f"Over {format_months(Decimal(net.months))}", in_total)]
+
+
+def _after_machine(plan: Plan) -> str:
+    """The monthly bill of the machines that would serve the model, which the run's own cost doesn't include."""
+    bill = plan.advised.machine_micros if plan.advised else 0
+    a_month = about_usd(from_micros(bill), per="a month").removeprefix("about ")
+    return f", after {a_month} for its machine" if bill else ""
 
 
 def _facts(run: Run, plan: Plan, budget: Budget) -> list[tuple[str, str]]:
@@ -430,7 +448,12 @@ def _monthly(plan: Plan) -> str:
         loses = f"costs {money(-saved)} more" if saved else "saves nothing"
         return f"{bills}; {loses}{_at_volume(plan)}"
     until = f" until {plan.advised.saves_until}" if plan.advised and plan.advised.saves_until else ""
-    return f"{bills}; saves {money(saved)}{until} if it is good enough{_at_volume(plan)}"
+    return f"{bills}; saves {money(saved)}{until} if it is good enough{_at_volume(plan)}{_in_total(plan)}"
+
+
+def _in_total(plan: Plan) -> str:
+    """The net value, beside the monthly saving, since a section has no room for more fields."""
+    return "".join(f". {name} it {value}" for name, value in _net_value(plan))
 
 
 def _approve_button(run: Run, plan: Plan) -> Block:

@@ -15,7 +15,17 @@ from bot.cards.candidates import (
 )
 from bot.cards.payback import alternative_in_short, pays_text
 from bot.cards.prices import missing_price_text
-from bot.cards.words import SLACK, Spelling, capitalize, interval, listed, percent, pluralize, share_text
+from bot.cards.words import (
+    SLACK,
+    Spelling,
+    about_usd,
+    capitalize,
+    interval,
+    listed,
+    percent,
+    pluralize,
+    share_text,
+)
 from bot.rules import reasons
 from bot.rules.facts import ENOUGH_ROWS, FASTER, FEW_PER_LABEL, NOT_YET_ROWS, STYLE_PROMPTED
 from bot.rules.fit import MISLEADING
@@ -85,6 +95,11 @@ def _of_model(because: reasons.ModelReason) -> str:
             succession = because.succession
             ends, saving = f"{succession.model} ends on {succession.ends}", succession.saving_month
             successor = succession.successor
+            if succession.ends_too:
+                both = f"{succession.model} and the model to train both end on {succession.ends}"
+                unmeasured = "" if because.is_measured else ", which is not measured yet"
+                follows = f"The successor of {succession.model} is {successor}{unmeasured}."
+                return f"{both}. {follows}" if successor else f"{both}. No successor is known."
             if saving is None:
                 return f"{ends}, and {unknown_successor(successor)}, so no saving is counted after that day."
             compared = f"saves {usd(saving)}" if saving >= 0 else f"costs {usd(-saving)} more"
@@ -92,7 +107,19 @@ def _of_model(because: reasons.ModelReason) -> str:
             return (
                 f"{ends}; against its successor {successor} the tuned model {compared} a month.{unmeasured}"
             )
+        case reasons.CheapModelUntried():
+            return _cheap_model(because)
     assert_never(because)
+
+
+def _cheap_model(untried: reasons.CheapModelUntried) -> str:
+    name = untried.model.rpartition("/")[2]
+    costs = f"{name} is not measured, and would cost {about_usd(untried.monthly_usd, per='a month')}."
+    left, saving = (usd(abs(amount)) for amount in (untried.left_month, untried.saving_month))
+    if untried.left_month > 0:
+        return f"{costs} If it is good enough, training saves {left} a month instead of {saving}."
+    more = f"costs {left} a month more" if untried.left_month else "saves nothing"
+    return f"{costs} If it is good enough, a tuned model {more}, instead of saving {saving}."
 
 
 def _of_measurement(because: reasons.MeasurementReason, spelling: Spelling) -> str:

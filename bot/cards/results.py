@@ -51,7 +51,7 @@ from bot.cards.words import (
 )
 from bot.cards.words import share_text as bar_percent
 from bot.rules.facts import is_silent
-from bot.rules.plans import Plan, format_value
+from bot.rules.plans import MONEY_RULES, Plan, format_value
 from bot.rules.units import HOURS_PER_MONTH, format_months
 from bot.values.runs import ChangedRow, RunResult
 from storage.records import Run
@@ -207,7 +207,9 @@ def _decision(result: RunResult, tuned: Rung, other: Rung | None, *, may_be_used
         case "misses":
             return "Failed" if _is_worse(result, tuned, other) else "Not good enough"
         case "meets" if is_no:
-            return "Not needed" if other is not None and other.standing == "meets" else "Not now"
+            is_about_money = result.advice is not None and result.advice.rule in MONEY_RULES
+            is_needless = other is not None and other.standing == "meets" and not is_about_money
+            return "Not needed" if is_needless else "Not now"
         case "meets":
             return "Good enough"
 

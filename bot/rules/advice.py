@@ -19,17 +19,17 @@ from bot.rules.fit import (
     task_reasons,
     wrong_label_reasons,
 )
-from bot.rules.payback import money_reasons
+from bot.rules.payback import cheap_model_reasons, money_reasons, successor_step
 from bot.rules.plans import VerdictKind
 from bot.rules.quality import alternative_reasons, tuned_reasons
 from bot.rules.reasons import (
     AlternativeEnds,
     Because,
     MachinesUnpriced,
-    Measure,
     OneLabel,
     QuotedSentence,
     Reason,
+    SetUp,
     SpeedUnknown,
     Step,
     answer_step,
@@ -93,19 +93,40 @@ def advise(facts: Facts) -> Verdict:
     against = _weighing_reasons(reasons, "no_go")
     if against:
         return Verdict("no_go", reasons, against[0], facts, withholds_saving=True)
-    reasons = (*reasons, *_successor_reasons(facts), *money_reasons(facts))
+    reasons = (*reasons, *_successor_reasons(facts), *cheap_model_reasons(facts), *money_reasons(facts))
     against = _weighing_reasons(reasons, "no_go")
     if against:
         return Verdict("no_go", reasons, against[0], facts)
     undecided = _weighing_reasons(reasons, "unknown")
     if undecided:
-        settle = min(undecided, key=lambda reason: reason.step.cost if reason.step else Decimal("Infinity"))
-        return Verdict("unknown", reasons, settle, facts)
+        return Verdict("unknown", reasons, min(undecided, key=lambda each: _urgency(each, facts)), facts)
     return Verdict("go", reasons, _weighing_reasons(reasons, "go")[0], facts)
 
 
 def _weighing_reasons(reasons: tuple[Reason, ...], kind: VerdictKind) -> list[Reason]:
     return [reason for reason in reasons if reason.weighs and reason.kind == kind]
+
+
+def _urgency(reason: Reason, facts: Facts) -> tuple[bool, bool, bool, Decimal]:
+    """Orders open questions, the headline first: a loss, then what could still turn the verdict against training, and
+    then the rest; in each group what can be done here, and then what costs least."""
+    is_loss = reason.rule == "net value"
+    can_be_done = reason.step is None or not isinstance(reason.step.todo, SetUp)
+    cost = reason.step.cost if reason.step else Decimal("Infinity")
+    return not is_loss, not _could_turn_to_no(reason, facts), not can_be_done, cost
+
+
+def _could_turn_to_no(reason: Reason, facts: Facts) -> bool:
+    """True if an answer to the open question could be a reason against training.
+
+    More rows than the minimum only make a go more certain, and the speed of a machine that costs nothing changes
+    neither money nor quality."""
+    step = reason.step
+    if reason.rule == "rows":
+        return step is not None and step.todo == "say the task"
+    if isinstance(reason.because, SpeedUnknown):
+        return facts.machine is not None and not facts.machine.is_free
+    return True
 
 
 def _target_reasons(facts: Facts) -> tuple[Reason, ...]:
@@ -152,13 +173,11 @@ def _successor_reasons(facts: Facts) -> tuple[Reason, ...]:
     if estimate is None or estimate.succession is None:
         return ()
     succession = estimate.succession
-    models = {rung.arm.model for rung in facts.evidence.alternatives if rung.arm.model}
-    is_measured = str(succession.successor) in models | {model.partition("/")[2] for model in models}
-    because = AlternativeEnds(succession, is_measured)
-    if succession.saving_month is None or is_measured:
+    step = successor_step(facts)
+    because = AlternativeEnds(succession, is_measured=step is None)
+    is_comparable = succession.saving_month is not None or succession.ends_too
+    if step is None or not is_comparable:
         return (Reason("successor", "unknown", because, weighs=False),)
-    weighs = facts.evidence.trained is None or succession.saving_month < 0
-    seller = facts.full_current.partition("/")[0] if facts.full_current else None
-    name = f"{seller}/{succession.successor}" if seller else str(succession.successor)
-    step = facts.measure_step(Measure("successor", facts.dataset, models=(name,)))
+    costs_less = succession.saving_month is not None and succession.saving_month < 0
+    weighs = facts.evidence.trained is None or costs_less
     return (Reason("successor", "unknown", because, weighs=weighs, step=step),)

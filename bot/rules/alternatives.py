@@ -114,10 +114,12 @@ class MeasuredCandidates:
 
 @dataclass(frozen=True)
 class UnmeasuredModel:
-    """A model that has not been measured yet, and the monthly cost of today's requests with it."""
+    """A model that has not been measured yet, and the monthly cost of today's requests with it. `measuring_usd` is the
+    cost of asking it about the held-out rows once."""
 
     name: str
     monthly: MonthlyCost
+    measuring_usd: Decimal | None = None
 
 
 Why = Literal[

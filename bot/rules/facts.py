@@ -8,10 +8,11 @@ from dataclasses import dataclass, replace
 from decimal import Decimal
 from typing import Literal
 
+from bot.rules.alternatives import UnmeasuredModel
 from bot.rules.forecast import Outlook
 from bot.rules.permissions import DEFAULT_PROMOTION_LIMITS
 from bot.rules.prices import MissingPrice
-from bot.rules.reasons import SET_UP_MINUTES, Measure, MemoryShortage, SetUp, Step
+from bot.rules.reasons import SET_UP_MINUTES, Measure, MemoryShortage, ModelEnd, SetUp, Step
 from bot.rules.roi import Estimate
 from trainers.dataset import Report
 from trainers.dataset.checks import CONTRADICTION, DUPLICATE
@@ -231,13 +232,15 @@ def count_looks(holdout: str, rows: int, counts: Mapping[str, int], sizes: Mappi
 @dataclass(frozen=True)
 class OwnMachine:
     """What is known about running a model on the team's own machine. `too_large` says why its training doesn't fit,
-    None if it does. It takes `machines` to serve the volume; None if the volume or the speed is unknown."""
+    None if it does. It takes `machines` to serve the volume; None if the volume or the speed is unknown. `is_free`: an
+    hour of it costs nothing."""
 
     too_large: MemoryShortage | None
     knows_training_time: bool
     knows_serving_speed: bool
     machines: int | None
     has_price: bool
+    is_free: bool = False
 
 
 @dataclass(frozen=True)
@@ -254,6 +257,8 @@ class Facts:
       today's model and a cheap one of the same provider, as 'provider/model'. These two are known only if one of the
       configured providers offers the model.
     - `has_objects` is true if answers are JSON objects. `floor` is the score of always giving the commonest answer.
+    - `offered` is the cheapest capable model that costs less than today's, None if it was measured or its bill is
+      unknown. `model_ends` are the near ends of measured models, by the names in the ladder.
     - `providers_without_key` are the providers without a key here, each with the environment variable for it.
       `has_models` is true if
       a measurement without `models=` has any model to ask.
@@ -280,11 +285,22 @@ class Facts:
     has_models: bool = True
     has_objects: bool = False
     floor: float | None = None
+    offered: UnmeasuredModel | None = None
+    model_ends: tuple[tuple[str, ModelEnd], ...] = ()
 
     @property
     def has_free_candidates(self) -> bool:
         """True if models that learn on this machine can give such answers."""
         return self.smallest_label is not None or self.has_objects
+
+    def end_of(self, model: str | None) -> ModelEnd | None:
+        """The near end of a measured model; None if no near one is known."""
+        return dict(self.model_ends).get(model or "")
+
+    def is_measured(self, model: str) -> bool:
+        """'gpt-4o' also matches 'openai/gpt-4o'."""
+        models = {rung.arm.model for rung in self.evidence.rungs if rung.arm.model}
+        return model in models | {name.partition("/")[2] for name in models}
 
     def measure_step(self, measure: Measure, usd: Decimal | None = None) -> Step:
         """Returns the step for a measurement, or a step to set it up first if a key or a model is missing. The new
@@ -339,9 +355,9 @@ class Facts:
     @property
     def is_today_measured(self) -> bool:
         """True also if nobody named today's model. 'gpt-4o' also matches 'openai/gpt-4o'."""
-        models = {rung.arm.model for rung in self.evidence.rungs if rung.arm.model}
-        names = models | {model.partition("/")[2] for model in models}
-        return self.current is None or self.current in names or self.full_current in models
+        if self.current is None or self.is_measured(self.current):
+            return True
+        return self.full_current is not None and self.is_measured(self.full_current)
 
     @property
     def lacking(self) -> tuple[tuple[str, int], ...]:

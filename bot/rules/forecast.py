@@ -195,7 +195,8 @@ class Outlook:
     """The result of the seeded Monte Carlo simulation over an estimate's inputs. Amounts are in USD.
 
     - `p_payback` is the share of draws that pay back within `target_months`.
-    - `npv` is the net present value over `horizon_months`, which end no later than the model does.
+    - `npv` is the net present value over `horizon_months`, which end no later than the model does. `p_gain` is the
+      share of draws in which it is not a loss.
     - `tornado` has the widest swing first. Its centre is `expected`, the net value with every input as expected; that
       differs from the median draw if inputs are skewed.
     - `is_time_said` is true if the hours of people's time were given. If not, they count as 0, and `bearable_hours` are
@@ -209,6 +210,7 @@ class Outlook:
     target_months: Decimal
     horizon_months: Decimal
     p_payback: float
+    p_gain: float
     payback_months: Quantiles
     saving_month: Quantiles
     npv: Quantiles
@@ -218,6 +220,14 @@ class Outlook:
     is_time_said: bool = True
     bearable_hours: Decimal | None = None
     likely_from: int | None = None
+
+    @property
+    def net_points(self) -> tuple[Decimal, Decimal, Decimal] | None:
+        """The 5%, 50% and 95% points of the net value; None if the model has ended, so that there is no horizon."""
+        low, middle, high = self.npv.p5, self.npv.p50, self.npv.p95
+        if not self.horizon_months or low is None or middle is None or high is None:
+            return None
+        return low, middle, high
 
 
 if TYPE_CHECKING:
@@ -262,6 +272,8 @@ def simulate(inputs: Inputs, seed: int = SEED, draws: int = DRAWS) -> Outlook:
     counted = _monthly_savings(inputs, drawn, inputs.horizon)
     discount = (1 + float(inputs.discount)) ** (np.arange(1, counted.shape[1] + 1) / 12)
 
+    net = (counted / discount).sum(axis=1) - spent
+
     first = saving_phases(inputs)[0].flow  # one month at today's prices
     by_volume = float(first.falling + first.steady) + float(wrong_answers_usd(inputs)) * drawn.gap
 
@@ -275,9 +287,10 @@ def simulate(inputs: Inputs, seed: int = SEED, draws: int = DRAWS) -> Outlook:
         target_months=target,
         horizon_months=inputs.horizon,
         p_payback=float(np.mean(payback <= float(target))) if target else 0.0,
+        p_gain=float(np.mean(net >= 0)),
         payback_months=_quantiles(payback, digits=4),
         saving_month=_quantiles(drawn.volume * by_volume + float(first.fixed)),
-        npv=_quantiles((counted / discount).sum(axis=1) - spent),
+        npv=_quantiles(net),
         tornado=rank_swings(inputs, gaps) if inputs.horizon else (),
         months=_cumulative_band(spent, counted, inputs.horizon),
         expected=round(net_value(inputs), 2),

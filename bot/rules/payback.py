@@ -8,10 +8,13 @@ from decimal import Decimal
 
 from bot.rules.facts import LONGEST_PAYBACK_MONTHS, Facts
 from bot.rules.forecast import LIKELY, UNKNOWN_HOURS, UNLIKELY, Outlook
+from bot.rules.plans import VerdictKind
 from bot.rules.prices import MissingPrice
 from bot.rules.reasons import (
+    CheapModelUntried,
     FillGap,
     Measure,
+    ModelEnd,
     OnlyWay,
     Payback,
     PinDown,
@@ -21,7 +24,8 @@ from bot.rules.reasons import (
     Step,
     answer_step,
 )
-from bot.rules.roi import Estimate
+from bot.rules.roi import Estimate, Succession
+from trainers.model_list import strip_effort
 
 # Our own estimate of the least time that somebody spends on reading the verdict, approving and deploying.
 LEAST_HOURS = Decimal("0.25")
@@ -70,54 +74,109 @@ def _excuse_only_way(by_money: Reason, facts: Facts) -> Reason:
     return Reason("only way", "unknown", OnlyWay(by_money.because, evidence.bar), step=step)
 
 
+def _rule(estimate: Estimate) -> str:
+    """'cost' if it would cost more than it saves, 'payback' if it saves too little to pay back in time."""
+    return "payback" if estimate.saving_month > 0 else "cost"
+
+
 def _reason_by_chance(estimate: Estimate, outlook: Outlook, facts: Facts) -> Reason:
-    rule = "cost" if estimate.payback_months is None else "payback"
+    rule = _rule(estimate)
     pays = Payback(estimate, outlook, facts.evidence.is_good)
     if outlook.p_payback <= UNLIKELY:
-        return Reason(rule, "no_go", replace(pays, caveat="unlikely"), step=_stay_step(estimate))
+        return Reason(rule, "no_go", replace(pays, caveat="unlikely"), step=stay_step(facts))
+    if outlook.npv.p50 is not None and outlook.npv.p50 < 0:
+        return _later_loss_reason(pays, outlook, facts)
     if estimate.bearable_hours is not None and estimate.bearable_hours < LEAST_HOURS:
         # Uses the expected hours, not the likely ones, because the sentence is about the expected saving on the card.
         little = replace(pays, caveat="too little at stake")
-        return Reason("people's time", "no_go", little, step=_stay_step(estimate))
+        return Reason("people's time", "no_go", little, step=stay_step(facts))
     if outlook.p_payback >= LIKELY:
-        return _reason_if_likely(rule, pays, outlook, facts.dataset)
+        return _reason_if_likely(rule, pays, outlook)
     widest = max(outlook.tornado, key=lambda swing: swing.width, default=None)
     look = PinDown(widest.name if widest else "volume", facts.dataset, widest)
     return Reason(rule, "unknown", pays, step=answer_step(look))
 
 
-def _reason_if_likely(rule: str, pays: Payback, outlook: Outlook, dataset: str) -> Reason:
-    """Returns the reason if the fine-tune is likely to pay back in time. It is still open if the alternative's falling
-    price soon turns the saving into a loss, or if a week of uncounted work would change the answer."""
-    net, estimate = outlook.npv.p50, pays.estimate
+def _later_loss_reason(pays: Payback, outlook: Outlook, facts: Facts) -> Reason:
+    """Returns the reason if the fine-tune may pay back in time, and loses money over the horizon all the same."""
+    kind: VerdictKind = "no_go" if outlook.p_gain <= UNLIKELY else "unknown"
+    step = answer_step(PinDown("price of the alternative", facts.dataset))
+    if pays.estimate.loss_cause == "successor" or kind == "no_go":
+        step = stay_step(facts)
+    return Reason("net value", kind, replace(pays, caveat="loses later"), step=step)
+
+
+def _reason_if_likely(rule: str, pays: Payback, outlook: Outlook) -> Reason:
+    """Returns the reason if the fine-tune is likely to pay back in time. It is still open if a week of uncounted work
+    would change the answer."""
+    estimate = pays.estimate
     hours = estimate.bearable_hours if outlook.bearable_hours is None else outlook.bearable_hours
-    if net is not None and net < 0:
-        look = answer_step(PinDown("price of the alternative", dataset))
-        return Reason("net value", "unknown", replace(pays, caveat="loses later", amount=-net), step=look)
     if hours is None or hours >= UNKNOWN_HOURS:
         return Reason(rule, "go", pays)
-    unsaid = replace(pays, caveat="hours are not said", amount=hours)
+    unsaid = replace(pays, caveat="hours are not said", hours=hours)
     return Reason("people's time", "unknown", unsaid, step=answer_step("say the hours"))
 
 
 def _reason_by_expected_payback(estimate: Estimate, facts: Facts) -> Reason:
     """Returns the reason if nothing was simulated, by the expected time to pay back."""
-    months, pays = estimate.payback_months, Payback(estimate, None, facts.evidence.is_good)
+    months = estimate.payback_months
+    pays = Payback(estimate, None, facts.evidence.is_good)
     if months is None:
-        return Reason("cost", "no_go", pays, step=_stay_step(estimate))
-    if estimate.months_left is not None and months > estimate.months_left:
-        too_late = replace(pays, caveat="model ends before", amount=estimate.months_left)
-        return Reason("payback", "no_go", too_late, step=Step("stay"))
+        return Reason(_rule(estimate), "no_go", pays, step=stay_step(facts))
     if months > LONGEST_PAYBACK_MONTHS:
-        return Reason("payback", "no_go", replace(pays, caveat="longer than a year"), step=Step("stay"))
+        return Reason("payback", "no_go", replace(pays, caveat="longer than a year"), step=stay_step(facts))
     if months > estimate.payback_target_months:
         longer = replace(pays, caveat="longer than the target")
         return Reason("payback", "unknown", longer, step=answer_step(PinDown("volume", facts.dataset)))
     return Reason("payback", "go", pays)
 
 
-def _stay_step(estimate: Estimate) -> Step:
-    return Step("stay" if is_against_today(estimate) else "use what is cheaper")
+def stay_step(facts: Facts) -> Step:
+    """Returns the step to leave everything as it is. If the model that the saving is compared with will be shut down,
+    its successor has to be measured before that."""
+    measure = successor_step(facts)
+    if measure is not None:
+        return measure
+    is_today = facts.estimate is not None and is_against_today(facts.estimate)
+    return Step("stay" if is_today else "use what is cheaper")
+
+
+def successor_step(facts: Facts) -> Step | None:
+    """Returns the step that measures the successor of the model that the saving is compared with. None if that has no
+    near end, or no known successor, or if the successor was measured."""
+    succession = facts.estimate.succession if facts.estimate else None
+    if succession is None or succession.successor is None or facts.is_measured(succession.successor):
+        return None
+    seller = facts.full_current.partition("/")[0] if facts.full_current else None
+    name = f"{seller}/{succession.successor}" if seller else succession.successor
+    follows = ModelEnd(succession.ends, succession.model)
+    return facts.measure_step(Measure("successor", facts.dataset, models=(name,), follows=follows))
+
+
+def is_successor(name: str, succession: Succession | None) -> bool:
+    successor = succession.successor if succession else None
+    return successor is not None and successor in (name, name.partition("/")[2])
+
+
+def cheap_model_reasons(facts: Facts) -> tuple[Reason, ...]:
+    """A model that nobody measured costs so little that it would take more than half of the saving, if it is good
+    enough. It is measured before anything is trained; once the tuned model is there, only if keeping it would lose
+    that much."""
+    estimate, offered = facts.estimate, facts.offered
+    if estimate is None or offered is None or not facts.is_for_money or estimate.saving_month <= 0:
+        return ()
+    if is_successor(offered.name, estimate.succession):
+        return ()  # the rule on successors asks for the same measurement
+    left = offered.monthly.total - estimate.monthly_after.total
+    if 2 * left >= estimate.saving_month:
+        return ()
+    because = CheapModelUntried(offered.name, offered.monthly.total, estimate.saving_month, left)
+    is_trained = facts.evidence.trained is not None
+    weighs = not is_trained or 2 * -left > estimate.saving_month
+    names = tuple(name for name in facts.to_measure if strip_effort(name) == offered.name) or (offered.name,)
+    measure = Measure("cheap model", facts.dataset, models=names, usd=offered.measuring_usd)
+    step = facts.measure_step(measure, offered.measuring_usd)
+    return (Reason("cheap model", "unknown", because, weighs=weighs, step=step),)
 
 
 def is_against_today(estimate: Estimate) -> bool:

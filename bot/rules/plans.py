@@ -23,6 +23,8 @@ from trainers.methods import Basis, MethodName, resolve, specs
 from trainers.types import Hyperparameter
 
 VerdictKind = Literal["go", "no_go", "unknown"]
+# The rules whose no is about money, so that the saving belongs beside it.
+MONEY_RULES = ("cost", "payback", "net value", "people's time")
 
 
 @dataclass(frozen=True)
@@ -38,12 +40,24 @@ class BestCandidate:
 
 
 @dataclass(frozen=True)
+class NetValue:
+    """Savings minus costs over `months` (a decimal as text) in micro-dollars: the 5%, 50% and 95% points of the
+    simulations."""
+
+    months: str
+    low_micros: int
+    micros: int
+    high_micros: int
+
+
+@dataclass(frozen=True)
 class PlanVerdict:
     """The verdict that approvers read. `rule` is the rule that decided, `reason` its sentence. `best` is None if
     nothing was measured. `people_micros` and `labels_micros` come on top of the cost of the run. `bearable_hours` are
     the most hours of people's time with which the plan is still likely to pay back in time, '' if the hours were given
-    or not even 0 hours would do. `saves_until` is the end date of the model that the saving is compared with, '' if
-    none is known."""
+    or not even 0 hours would do. `saves_until` is the first day on which the saving is another one, because the tuned
+    model or the one that it is compared with has ended; '' if none is known. `net` is None for plans older than this
+    field, and if nothing was simulated. `machine_micros` is the monthly bill of the machines that serve the model."""
 
     kind: VerdictKind
     rule: str
@@ -54,6 +68,8 @@ class PlanVerdict:
     labels_micros: int = 0
     bearable_hours: str = ""
     saves_until: str = ""
+    net: NetValue | None = None
+    machine_micros: int = 0
 
 
 @dataclass(frozen=True)
@@ -211,7 +227,7 @@ class Plan:
     def withholds_saving(self) -> bool:
         """True if the verdict was against the model whatever it would save, so that no saving is shown."""
         advised = self.advised
-        return bool(advised and advised.kind == "no_go" and advised.rule not in ("cost", "payback"))
+        return bool(advised and advised.kind == "no_go" and advised.rule not in MONEY_RULES)
 
     @property
     def is_advised(self) -> bool:
@@ -239,6 +255,10 @@ def canonical_json(plan: Plan) -> str:
     for name in ("memory", "advised", "volume"):
         if plan.predicted and fields["predicted"][name] is None:
             del fields["predicted"][name]
+    if plan.advised and plan.advised.net is None:
+        del fields["predicted"]["advised"]["net"]
+    if plan.advised and not plan.advised.machine_micros:
+        del fields["predicted"]["advised"]["machine_micros"]
     if plan.predicted and not plan.predicted.is_speed_guessed:
         del fields["predicted"]["is_speed_guessed"]
     for name in ("engine", "catalogue_id"):

@@ -129,7 +129,8 @@ def _bar_met_reason(rung: Rung, facts: Facts) -> Reason:
             return won or Reason("distil", "go", MeetsBar(rung, bar, "is cheaper"))
         case False:
             not_needed = MeetsBar(rung, bar, "is not needed")
-            return Reason("cheaper rung", "no_go", not_needed, step=Step(UseCandidate(rung.arm)))
+            use = UseCandidate(rung.arm, end=facts.end_of(rung.arm.model))
+            return Reason("cheaper rung", "no_go", not_needed, step=Step(use))
         case None if is_for_speed:
             start = Step("measure speed by a run", facts.run_usd)
             return Reason("latency", "unknown", MeetsBar(rung, bar, "may be faster"), step=start)

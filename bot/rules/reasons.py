@@ -4,6 +4,7 @@ sentences are in bot/cards/reasons.py and bot/cards/advice.py; no decision depen
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import date
 from decimal import Decimal
 from typing import Literal
 
@@ -28,6 +29,15 @@ PlainReason = Literal[
     "reasoning is not taught",
     "reasoning was measured",
 ]
+
+
+@dataclass(frozen=True)
+class ModelEnd:
+    """The first `day` on which a `model` no longer answers. `successor` is None if its maker named none."""
+
+    day: date
+    model: str
+    successor: str | None = None
 
 
 @dataclass(frozen=True)
@@ -65,6 +75,17 @@ class AlternativeEnds:
 
     succession: Succession
     is_measured: bool
+
+
+@dataclass(frozen=True)
+class CheapModelUntried:
+    """A model that was not measured would cost `monthly_usd`. If it is good enough, training saves `left_month` a month
+    instead of `saving_month`; `left_month` may be a loss."""
+
+    model: str
+    monthly_usd: Decimal
+    saving_month: Decimal
+    left_month: Decimal
 
 
 @dataclass(frozen=True)
@@ -263,8 +284,8 @@ class PriceOfBetter:
 
 @dataclass(frozen=True)
 class Payback:
-    """`outlook` is None if nothing was simulated. `amount` belongs to `caveat`: the USD lost, the hours of people's
-    time beyond which it is no longer likely, or the months that the model has left."""
+    """`outlook` is None if nothing was simulated. `hours` belongs to the caveat "hours are not said": with more of
+    people's time it is no longer likely to pay back."""
 
     estimate: Estimate
     outlook: Outlook | None
@@ -275,11 +296,10 @@ class Payback:
         "loses later",
         "hours are not said",
         "too little at stake",
-        "model ends before",
         "longer than a year",
         "longer than the target",
     ] = ""
-    amount: Decimal = Decimal(0)
+    hours: Decimal = Decimal(0)
 
 
 @dataclass(frozen=True)
@@ -288,7 +308,9 @@ class OnlyWay:
     bar: float
 
 
-ModelReason = QuotedSentence | MemoryShortage | SpeedUnknown | MachinesUnpriced | AlternativeEnds
+ModelReason = (
+    QuotedSentence | MemoryShortage | SpeedUnknown | MachinesUnpriced | AlternativeEnds | CheapModelUntried
+)
 MeasurementReason = (
     NotTrainedYet
     | NoAnswer
@@ -338,10 +360,12 @@ PlainTodo = Literal[
 @dataclass(frozen=True)
 class Measure:
     """A measurement that one command starts. No `rungs` means all of them. `usd` is None if unknown; the command then
-    shows its price first. `judge` is the model that scores the answers, None if they are scored without one."""
+    shows its price first. `judge` is the model that scores the answers, None if they are scored without one. A
+    successor is measured before the model that it `follows` ends."""
 
     what: Literal[
         "successor",
+        "cheap model",
         "prompts",
         "free",
         "rung",
@@ -357,6 +381,7 @@ class Measure:
     today: str | None = None
     has_knowledge: bool = False
     judge: str | None = None
+    follows: ModelEnd | None = None
 
     @property
     def is_of_today(self) -> bool:
@@ -379,8 +404,11 @@ class SetUp:
 
 @dataclass(frozen=True)
 class UseCandidate:
+    """`end` is that of the candidate's model, None if no near end is known."""
+
     arm: Candidate
     instead_of_worse: bool = False
+    end: ModelEnd | None = None
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from datetime import date
 from decimal import ROUND_CEILING, Decimal
 from fractions import Fraction
+from typing import Literal
 
 from bot.rules.alternatives import Alternative
 from bot.rules.bills import (
@@ -232,12 +233,17 @@ class Inputs:
 @dataclass(frozen=True)
 class Succession:
     """The model that the saving is compared with `ends` within the horizon. `saving_month` is the monthly saving
-    relative to its `successor`; both are None if unknown."""
+    relative to its `successor`; both are None if unknown. If the tuned model `ends_too` on that day, there is no saving
+    relative to a successor."""
 
     model: str
     ends: date
     successor: str | None
     saving_month: Decimal | None
+    ends_too: bool = False
+
+
+LossCause = Literal["successor", "price fall"]
 
 
 @dataclass(frozen=True)
@@ -249,12 +255,15 @@ class Estimate:
     - `one_off_usd` is the sum of training, evaluation, labels and people.
     - `monthly_before` is today's bill, `monthly_alternative` the bill that the saving is relative to, `monthly_after`
       the tuned model's. saving_month = alternative - after + errors_avoided_usd.
-    - `payback_months` is None if the cost is never recovered, as far as is known.
+    - `payback_months` is None if the cost is never recovered while the tuned model is there, and the model that it is
+      compared with, or a known successor of that.
     - `break_even_tokens_per_month` is the volume that pays back within `payback_target_months` (which end with the
       model at the latest); None if no volume does.
     - `bearable_hours` are the most hours of people's time that still pay back within the target; None if the hours were
       given.
-    - `npv_usd` is the net present value over `horizon_months`.
+    - `npv_usd` is the net present value over `horizon_months`. `loss_cause` says why it is below 0 although money is
+      saved at first; None otherwise.
+    - `ends` is the first day on which the tuned model is gone, None if that is not within the horizon.
     - `machines` of the team serve the volume; None if a vendor does, or if unknown.
     """
 
@@ -282,13 +291,24 @@ class Estimate:
     succession: Succession | None = None
     machines: int | None = None
     on_own_machine: bool = False
+    loss_cause: LossCause | None = None
+    ends: date | None = None
+
+    @property
+    def saving_ends(self) -> date | None:
+        """The first day on which the saving is another one, or none at all, because a model has ended."""
+        days = (self.ends, self.succession.ends if self.succession else None)
+        return min((day for day in days if day), default=None)
 
 
 def estimate(inputs: Inputs) -> Estimate:
     """Returns the whole estimate."""
-    monthly, one_off = monthly_flow(inputs), one_off_usd(inputs)
+    one_off = one_off_usd(inputs)
     target = target_months(inputs)
-    saving, stages = monthly.saving(), saving_phases(inputs)
+    stages = saving_phases(inputs)
+    monthly = stages[0].flow
+    saving = monthly.saving()
+    net = net_value(inputs)
     # The saving is linear in the volume, so its extremes are at the extremes of the volume.
     low, high = sorted(monthly.at_volume(1 + sign * inputs.volume_spread) for sign in (-1, 1))
     bearable_hours = None
@@ -310,17 +330,60 @@ def estimate(inputs: Inputs) -> Estimate:
         errors_avoided_usd=_errors_avoided_usd(inputs),
         saving_month=saving,
         saving_month_range=Range(low, saving, high),
-        payback_months=payback_months(one_off, stages) if inputs.months_left != 0 else None,
+        payback_months=_payback_while_known(inputs, one_off, stages),
         payback_target_months=target,
         break_even_tokens_per_month=_break_even(inputs, one_off, target),
         months_left=inputs.months_left,
-        npv_usd=net_value(inputs),
+        npv_usd=net,
         horizon_months=inputs.horizon,
         bearable_hours=bearable_hours,
         succession=_succession(inputs, stages),
         machines=machines_needed(_tuned_tokens(inputs), inputs.tuned, inputs.requests, inputs.traffic),
         on_own_machine=inputs.tuned.on_own_machine,
+        loss_cause=_cause_of_loss(inputs, net) if saving > 0 > net else None,
+        ends=_end_within_horizon(inputs),
     )
+
+
+def _payback_while_known(inputs: Inputs, one_off: Decimal, stages: Sequence[Phase]) -> Decimal | None:
+    """Returns the months until `one_off` is recovered; None if the tuned model, or what it is compared with, is gone
+    before."""
+    if inputs.months_left == 0:
+        return None
+    months = payback_months(one_off, stages)
+    until = inputs.months_known
+    if months is None or (until is not None and months > until):
+        return None
+    return months
+
+
+def _end_within_horizon(inputs: Inputs) -> date | None:
+    left = inputs.months_left
+    if left is None or left >= inputs.horizon_months:
+        return None
+    return inputs.ends
+
+
+def _cause_of_loss(inputs: Inputs, net: Decimal) -> LossCause | None:
+    """Returns why the net value `net` is a loss although money is saved at first: the successor of the model that the
+    saving is compared with, or the falling price, whichever costs more. None if both cost nothing, so that the one-off
+    cost is the reason."""
+    now = inputs.alternative_rates
+    by_successor = ZERO
+    if now.ends is not None and now.after_end is not None:
+        lasting = replace(now, ends=None)
+        by_successor = net_value(_compared_with(inputs, lasting)) - net
+    by_price = net_value(replace(inputs, price_fall=Range.exactly(ZERO))) - net
+    if max(by_successor, by_price) <= 0:
+        return None
+    return "successor" if by_successor >= by_price else "price fall"
+
+
+def _compared_with(inputs: Inputs, rates: Rates) -> Inputs:
+    """Returns the inputs with other rates of the model that the saving is compared with."""
+    if inputs.alternative is None:
+        return replace(inputs, now=rates)
+    return replace(inputs, alternative=replace(inputs.alternative, rates=rates))
 
 
 def one_off_usd(inputs: Inputs) -> Decimal:
@@ -420,11 +483,15 @@ def wrong_answers_usd(inputs: Inputs) -> Decimal:
 
 
 def _succession(inputs: Inputs, stages: Sequence[Phase]) -> Succession | None:
-    rates, left = inputs.alternative_rates, inputs.months_left
-    ahead = Decimal(inputs.horizon_months)
-    ahead = ahead if left is None else min(ahead, left)
-    if rates.ends is None or inputs.months_to(rates.ends) >= ahead:
+    rates = inputs.alternative_rates
+    if rates.ends is None:
         return None
+    months = inputs.months_to(rates.ends)
+    left = inputs.months_left
+    if months >= inputs.horizon_months or (left is not None and months > left):
+        return None
+    if months == left:
+        return Succession(rates.model, rates.ends, rates.successor, None, ends_too=True)
     later = stages[1].flow.saving() if len(stages) > 1 else None
     return Succession(rates.model, rates.ends, rates.successor, later)
 

@@ -27,7 +27,7 @@ from bot.context import AppContext
 from bot.rules.estimate_inputs import Question
 from bot.rules.facts import Evidence, TaskKind
 from bot.rules.forecast import Outlook
-from bot.rules.plans import BestCandidate, Plan, PlanVerdict, Prediction
+from bot.rules.plans import BestCandidate, NetValue, Plan, PlanVerdict, Prediction
 from bot.services import authorization, candidates, datasets, estimates, notifications, row_labels
 from bot.services.datasets import CheckedDataset
 from bot.services.estimates import EstimateResult
@@ -298,8 +298,18 @@ def _verdict(result: EstimateResult) -> PlanVerdict:
         people_micros=to_micros(sums.people_usd) if sums else 0,
         labels_micros=to_micros(sums.labels_usd) if sums else 0,
         bearable_hours=f"{outlook.bearable_hours:f}" if outlook and outlook.bearable_hours else "",
-        saves_until=f"{sums.succession.ends}" if sums and sums.succession else "",
+        saves_until=f"{sums.saving_ends or ''}" if sums else "",
+        net=_net_value(outlook),
+        machine_micros=to_micros(sums.monthly_after.hosting) if sums else 0,
     )
+
+
+def _net_value(outlook: Outlook | None) -> NetValue | None:
+    points = outlook.net_points if outlook else None
+    if outlook is None or points is None:
+        return None
+    low, middle, high = map(to_micros, points)
+    return NetValue(f"{outlook.horizon_months:.4g}", low, middle, high)
 
 
 def _best_alternative(evidence: Evidence) -> BestCandidate | None:

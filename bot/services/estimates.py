@@ -5,7 +5,8 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from dataclasses import dataclass, replace
-from datetime import date
+from datetime import date, timedelta
+from decimal import Decimal
 from functools import cached_property, lru_cache
 from importlib.util import find_spec
 
@@ -21,6 +22,7 @@ from bot.rules.estimate_inputs import DEFAULT_BUSY, Question, find_implausible_f
 from bot.rules.facts import FEW_PER_LABEL, NOTHING_MEASURED, Evidence, Facts, OwnMachine, count_row_faults
 from bot.rules.forecast import Outlook, simulate
 from bot.rules.prices import MissingPrice, rates_from_row
+from bot.rules.reasons import ModelEnd
 from bot.rules.roi import Estimate, Inputs, Training, estimate
 from bot.rules.units import HOURS_PER_MONTH
 from bot.services.candidates import (
@@ -54,12 +56,14 @@ from trainers.dataset import Report
 from trainers.dataset.checks import MAX_LABELS
 from trainers.methods import BUILTIN, METHODS, option_name, specs
 from trainers.payloads import PLAIN_HYPERPARAMETERS
-from trainers.pricing import PriceRow, UnknownPrice, find_prompted_price
+from trainers.pricing import PriceRow, UnknownPrice, find_prompted_price, find_retirement
 from trainers.providers import file_problem, find_rejected_value, model_verdict
 from trainers.types import Hyperparameter
 
 # An estimate, its details and its plan each need the same ten thousand draws.
 _simulate = lru_cache(maxsize=32)(simulate)
+# A model that ends within a year is not advised without naming that day.
+NEAR_END = timedelta(days=365)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -154,10 +158,12 @@ def make_estimate(
 def _result(
     request: _Request, needs: TrainingNeeds, evidence: Evidence, judge: Candidate | None
 ) -> EstimateResult:
+    question, now = request.question, request.current
     sums = _calculate(request, needs, evidence)
-    facts = _gather_facts(request, needs, sums, evidence)
-    verdict, question, now = advise(facts), request.question, request.current
     inputs = sums.known or _inputs_at_current_price(question, request.report, evidence, now, request.today)
+    facts = _gather_facts(request, needs, sums, evidence)
+    facts = replace(facts, offered=_unmeasured_model(request.settings, facts, inputs, request.today))
+    verdict = advise(facts)
     cost, runs = (needs.cost if isinstance(needs.cost, RunCost) else None), question.runs or 1
     return EstimateResult(
         name=request.name,
@@ -184,7 +190,7 @@ def _result(
         inputs=sums.known,
         verdict=verdict,
         judge=judge,
-        offered=_unmeasured_model(request.settings, facts, inputs, request.today),
+        offered=facts.offered,
         today=estimate(inputs).monthly_before if inputs else None,
         volume=find_monthly_volume(question, request.report, evidence),
     )
@@ -255,7 +261,22 @@ def _unmeasured_model(
         return None
     is_measured = any(rung.arm.model == others[0] for rung in facts.evidence.rungs)
     monthly = None if is_measured else monthly_cost(settings, inputs, others[0], today)
-    return UnmeasuredModel(others[0], monthly) if monthly else None
+    if monthly is None:
+        return None
+    requests = Decimal(inputs.requests.numerator) / inputs.requests.denominator
+    measuring_usd = monthly.total * facts.n_holdout / requests if requests else None
+    return UnmeasuredModel(others[0], monthly, measuring_usd)
+
+
+def _near_ends(settings: Settings, evidence: Evidence, today: date) -> tuple[tuple[str, ModelEnd], ...]:
+    """Returns the ends of measured models within the year, by their names in the ladder."""
+    models = dict.fromkeys(rung.arm.model for rung in evidence.rungs if rung.arm.model)
+    ends = [(model, find_retirement(model, settings.providers)) for model in models]
+    return tuple(
+        (model, ModelEnd(end.day, model, end.successor))
+        for model, end in ends
+        if end and end.day - today < NEAR_END
+    )
 
 
 def question_refusal(settings: Settings, question: Question, today: date) -> Refusal | None:
@@ -397,6 +418,7 @@ def _own_machine(request: _Request, needs: TrainingNeeds, sums: _Sums) -> OwnMac
         knows_serving_speed=request.question.serving_speed is not None or capacity is not None,
         machines=estimate.machines if estimate else None,
         has_price=request.target.model.is_hourly_price_set,
+        is_free=not needs.tuned.usd_per_hour,
     )
 
 
@@ -427,6 +449,7 @@ def _gather_facts(request: _Request, needs: TrainingNeeds, sums: _Sums, evidence
         machine=_own_machine(request, needs, sums),
         providers_without_key=() if reachable is None else providers_without_key(settings, reachable),
         has_models=reachable is None or bool(own_models(settings, reachable)),
+        model_ends=_near_ends(settings, evidence, today),
     )
 
 

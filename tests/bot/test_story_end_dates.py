@@ -23,6 +23,8 @@ DAY = 86_400
 GPT_4O = "gpt-4o-2024-08-06"
 # 78 held-out rows can show this difference when both models are right on all.
 MARGIN = "[policy.promotion]\nmargin_points = 10\n"
+# With a cheap successor, a tuned model would lose money from then on.
+DEAR_SUCCESSOR = '[prices."gpt-6-luna"]\ninput = "5"\noutput = "20"\n'
 # Our own trainer does not run.
 ELSEWHERE = '[providers.local]\nbase_url = "http://127.0.0.1:9/v1"\nkey_env = "NOBODY_HAS_IT"\n'
 
@@ -70,7 +72,7 @@ def upload_and_estimate_by_buttons(world: World) -> None:
 
 def test_a_team_retrains_elsewhere_before_gpt_4o_ends_by_buttons_alone(make_world: MakeWorld) -> None:
     openai = '[providers.openai]\nbase_url = "{url}"\nkey_env = "ACME_KEY"\nabilities = ["chat"]\n'
-    world = make_world(Rules(current_ends="", more=ELSEWHERE + MARGIN))
+    world = make_world(Rules(current_ends="", more=ELSEWHERE + MARGIN + DEAR_SUCCESSOR))
     world.rules.more += openai.format(url=world.provider.url)
     world.restart()
     service = world.provider.service

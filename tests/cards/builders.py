@@ -24,7 +24,7 @@ from bot.rules.budgets import Budget
 from bot.rules.calibration import Actual, run_actuals
 from bot.rules.facts import NOTHING_MEASURED, Evidence, Facts
 from bot.rules.forecast import simulate
-from bot.rules.plans import BestCandidate, Plan, PlanVerdict, Prediction
+from bot.rules.plans import BestCandidate, NetValue, Plan, PlanVerdict, Prediction
 from bot.rules.prices import MissingPrice
 from bot.rules.promotion import ModelComparison
 from bot.rules.roi import Inputs, Range, Training, Usage, estimate, evaluations_usd
@@ -319,6 +319,19 @@ NOT_DECIDED = PlanVerdict(
     best=BestCandidate("the prompt with ten examples on openai/gpt-4o-mini", 0.79, 0.729, 0.851, "misses"),
     bearable_hours="7.81",
     saves_until="2027-01-14",
+    net=NetValue("12", 210_000_000, 640_000_000, 1_150_000_000),
+    machine_micros=73_000_000,
+)
+LOSES_LATER = PlanVerdict(
+    kind="no_go",
+    rule="net value",
+    reason="Over 12 months it loses about $350 ($220 to $450). It saves about $195 a month until 2027-01-14, when "
+    "gpt-4o ends; from then on it costs $62.07 a month more than the successor gpt-6-luna.",
+    bar=0.85,
+    best=BestCandidate("the encoder", 0.68, 0.61, 0.74, "misses"),
+    saves_until="2027-01-14",
+    net=NetValue("12", -448_930_000, -348_760_000, -219_100_000),
+    machine_micros=73_000_000,
 )
 DECIDED_GO = PlanVerdict(
     kind="go",

@@ -22,6 +22,7 @@ from tests.cards.builders import (
     BUDGET,
     DECIDED_GO,
     HASH,
+    LOSES_LATER,
     MEASURING,
     NO_BUDGET,
     NOT_DECIDED,
@@ -64,6 +65,7 @@ def _plans() -> dict[str, Message]:
         "plan-asked-beside-a-rung": plans.approval_card(
             waiting, builders.plan(predicted=PREDICTED), BUDGET, 1
         ),
+        "plan-asked-loses-later": plans.approval_card(waiting, builders.advised_plan(LOSES_LATER), BUDGET, 1),
         "plan-asked-not-decided": plans.approval_card(waiting, builders.advised_plan(), BUDGET, 1),
         "plan-asked-unmeasured": plans.approval_card(
             waiting, builders.advised_plan(replace(NOT_DECIDED, best=None)), BUDGET, 1

@@ -27,8 +27,8 @@ MOST_BUTTONS = 3
 MOST_WORDS_OF_A_NOTE = 25
 # The most lines that a card of each kind may take, by the beginning of its name. Details may take more.
 MOST_LINES = {
-    "estimate-": 12,
-    "plan-": 12,
+    "estimate-": 14,
+    "plan-": 15,
     "result-": 15,
     "ladder-": 15,
     "curve": 15,

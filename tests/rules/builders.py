@@ -112,6 +112,7 @@ def outlook(p: float, *, never: bool = False) -> Outlook:
         target_months=Decimal(3),
         horizon_months=Decimal(12),
         p_payback=p,
+        p_gain=p,
         payback_months=Quantiles(None if never else Decimal("0.5"), None if never else Decimal(1), last),
         saving_month=some,
         npv=some,

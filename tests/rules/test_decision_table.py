@@ -13,7 +13,8 @@ from typing import Any
 import pytest
 
 from bot.command_parser import parse
-from bot.rules.bills import Rates
+from bot.rules.alternatives import UnmeasuredModel
+from bot.rules.bills import MonthlyCost, Rates
 from bot.rules.facts import Evidence, Facts, FailedCandidate, RowFaults
 from bot.rules.forecast import simulate
 from bot.rules.plans import VerdictKind
@@ -33,6 +34,10 @@ LOW = WITH_PEOPLE  # 10M input tokens a month
 HIGH = replace(LOW, monthly_input_tokens=10_000_000_000)
 TWICE_TODAY_S_PRICE = replace(ARTICLE.tuned, input=Decimal(5), output=Decimal(20))
 EXPENSIVE = replace(HIGH, tuned=TWICE_TODAY_S_PRICE)
+# Tokens at $2.20 against $2.50 today: the alternative's price soon falls below that.
+HARDLY_CHEAPER = replace(
+    HIGH, people_hours=Decimal(0), tuned=replace(ARTICLE.tuned, input=Decimal("2.20"), output=Decimal(9))
+)
 AGAINST_FREE = replace(HIGH, now=replace(ARTICLE.now, input=Decimal(0), output=Decimal(0)))
 HARDLY_ANY = replace(
     ARTICLE,
@@ -58,6 +63,9 @@ ALL_UNDECIDED = (
     *(replace(miss, scores=FEW.scores, standing="undecided", rows_to_decide=200) for miss in ALL_MISS[1:]),
 )
 SUCCESSOR = Rates("gpt-5-nano", Decimal("0.05"), Decimal("0.40"), "a list")
+CHEAP = UnmeasuredModel(
+    "openai/gpt-5-nano", MonthlyCost(Decimal(1_250), Decimal(0), Decimal(0)), Decimal("0.01")
+)
 ENDED = ModelVerdict("refuse", ("gpt-4.1-nano ended on 2026-10-23.",))
 ENDING = ModelVerdict("warn", ("gpt-4.1-nano ends on 2027-01-14.",))
 
@@ -79,6 +87,16 @@ def ending(successor: Rates | None) -> Rates:
     """Today's model, which ends in seven weeks."""
     named = "gpt-5-nano" if successor else None
     return replace(ARTICLE.now, ends=date(2027, 1, 14), successor=named, after_end=successor)
+
+
+# A machine at $73 a month against $250 today, and against $5 once today's model has ended.
+LOSES_LATER = replace(
+    HARDLY_ANY,
+    monthly_input_tokens=100_000_000,
+    now=ending(SUCCESSOR),
+    people_hours=Decimal(0),
+    tuned=replace(ARTICLE.tuned, input=Decimal(0), output=Decimal(0), usd_per_hour=Decimal("0.10")),
+)
 
 
 def all_miss_but(good: Rung) -> tuple[Rung, ...]:
@@ -337,7 +355,42 @@ TABLE: dict[str, tuple[Facts, VerdictKind, str]] = {
     "all alternatives miss it, today's model will be retired, no successor is known, it saves too little until then": (
         team(*ALL_MISS, inputs=replace(LOW, now=ending(None))),
         "no_go",
-        "cost",
+        "payback",
+    ),
+    "all alternatives miss it, today's model and the tuned one are retired on the same day": (
+        team(*ALL_MISS, inputs=replace(HIGH, now=ending(SUCCESSOR), ends=date(2027, 1, 14))),
+        "unknown",
+        "successor",
+    ),
+    "all alternatives miss it, it saves at first and costs more than the successor of today's model later": (
+        team(*ALL_MISS, inputs=LOSES_LATER),
+        "no_go",
+        "net value",
+    ),
+    "all alternatives miss it, the same, and one alternative is not measured": (
+        team(*ALL_MISS[:4], inputs=LOSES_LATER),
+        "no_go",
+        "net value",
+    ),
+    "all alternatives miss it, falling prices may turn the saving into a loss": (
+        team(*ALL_MISS, inputs=HARDLY_CHEAPER),
+        "unknown",
+        "net value",
+    ),
+    "all alternatives miss it, a model at a twentieth of today's cost is not measured": (
+        team(*ALL_MISS, offered=CHEAP),
+        "unknown",
+        "cheap model",
+    ),
+    "an expensive prompted model meets it, a model at a twentieth of its cost is not measured": (
+        team(*all_miss_but(KSHOT), offered=CHEAP),
+        "unknown",
+        "cheap model",
+    ),
+    "all alternatives miss it, an unmeasured model would take a tenth of the saving": (
+        team(*ALL_MISS, offered=replace(CHEAP, monthly=MonthlyCost(Decimal(23_000), Decimal(0), Decimal(0)))),
+        "go",
+        "alternatives",
     ),
     "all alternatives miss it, better answers are the goal": (
         team(*ALL_MISS, task_kind="quality", inputs=EXPENSIVE),
