@@ -34,7 +34,8 @@ PRICES = (
 )
 ROWS = 900
 COLOURS = ("amber", "blue", "coral")
-QUESTION = {"volume": "10B", "target": TARGET, "hours": "8"}
+TOWNS = ("Bath", "Derby", "York")
+QUESTION = {"volume": "10B tokens", "target": TARGET, "hours": "8"}
 MOST_PRESSES = 12
 
 
@@ -57,6 +58,34 @@ def answer_riddle(model: str, messages: list[dict[str, Any]]) -> str:
     return colour_of(number) if is_right else colour_of(number + 1)
 
 
+def orders() -> str:
+    """Mails with the right JSON: a town that repeats, and a number that no classifier can predict."""
+    chance = random.Random(5)
+    words = ["".join(chance.choices(ascii_lowercase, k=6)) for _ in range(600)]
+    rows = []
+    for number in range(400):
+        mail = f"{' '.join(chance.sample(words, 7))} for {TOWNS[number % 3]} number {number}"
+        rows.append(
+            {
+                "messages": [
+                    {"role": "user", "content": mail},
+                    {"role": "assistant", "content": extract(number)},
+                ]
+            }
+        )
+    return "\n".join(map(json.dumps, rows))
+
+
+def extract(number: int, order: int | None = None) -> str:
+    return json.dumps({"town": TOWNS[number % 3], "order": number if order is None else order})
+
+
+def answer_order(model: str, messages: list[dict[str, Any]]) -> str:
+    """The large model reads both fields, the small one only the town."""
+    number = int(messages[-1]["content"].rsplit(" ", 1)[1])
+    return extract(number) if model == BIG else extract(number, 0)
+
+
 @dataclass
 class Team:
     """Ana, who presses the first button of each card. `asked` are the measurements' candidates in their order."""
@@ -64,6 +93,7 @@ class Team:
     world: World
     dataset: str
     current: str
+    task: str = "classification"
     asked: list[tuple[Candidate, ...]] = field(default_factory=list)
 
     def estimate(self) -> PostedMessage:
@@ -73,7 +103,7 @@ class Team:
         return self.submit(before)
 
     def submit(self, before: int) -> PostedMessage:
-        answers = {"dataset": self.dataset, "current": self.current, **QUESTION}
+        answers = {"dataset": self.dataset, "current": self.current, "task": self.task, **QUESTION}
         assert self.world.slack.submit_modal(ANA.id, answers).accepted
         self.world.tick_until(lambda: len(self.estimates()) > before, "the estimate")
         return self.estimates()[-1]
@@ -221,11 +251,26 @@ def test_a_team_with_free_text_keeps_its_judge_on_the_way_to_a_verdict(make_worl
     world.tick_until(lambda: world.dataset().state == "ready", "the check", seconds=60)
     world.send()
     measure(world, f"/finetune baseline faq models={TARGET} rungs=zero judge=acme/{JUDGE}", 1)
-    team = Team(world, "faq", "gpt-4o")
+    team = Team(world, "faq", "gpt-4o", task="format")
     card = team.press_to_verdict()
     assert {rung.scoring for rung in team.known()} == {"judge"}
     assert {candidate.rung for candidate in team.measured} == {"zero", "kshot", "retrieval"}
     assert "Not measured yet" not in words_of(card)
+
+
+def test_a_team_with_json_answers_is_led_to_a_verdict(make_world: MakeWorld) -> None:
+    world = make_world(Rules(more=PRICES, budget="500"))
+    world.provider.service.models = (MODEL, BIG)
+    world.provider.service.answer = answer_order
+    world.upload("orders.jsonl", orders(), called="orders")
+    world.tick_until(lambda: world.dataset().state == "ready", "the check", seconds=60)
+    world.send()
+    team = Team(world, "orders", f"acme/{BIG}", task="extraction")
+    card = team.press_to_verdict()
+    assert {rung.scoring for rung in team.known()} == {"json"}
+    assert {"classical", "encoder", "zero"} <= {candidate.rung for candidate in team.measured}
+    assert len(team.asked) <= len(team.measured)
+    assert f"prompt alone on acme/{BIG} meets the bar of 85%: 100.0% of fields right" in words_of(card)
 
 
 def test_another_bar_judges_what_was_measured_and_asks_for_nothing_again(labelled: World) -> None:
