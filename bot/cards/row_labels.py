@@ -3,6 +3,7 @@ for rows. Only forms show a row's text, since only the person who opened one see
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from bot.cards import forms
@@ -24,7 +25,7 @@ from bot.cards.blocks import (
 )
 from bot.cards.general import details_modal, text_message
 from bot.cards.judge_agreement import kappa_text
-from bot.cards.words import capitalize, pluralize, shorten
+from bot.cards.words import capitalize, pluralize, shorten, shorten_apart
 from bot.rules.data_policy import NoDelivery
 from bot.rules.judge_agreement import MIN_LABELS
 from bot.values.row_labels import USUAL_ROWS, BatchOutcome
@@ -37,6 +38,8 @@ ANSWERS = (KEEP, CHANGE, CHOOSE, DROP)
 FORM = "label_form"
 KINDS = ("csv", "tsv", "txt", "jsonl", "xlsx")
 LONGEST_TEXT = 2_500
+LONGEST_OPTION, SHORT_OPTION = 75, 40  # characters of a label
+MANY_LABELS = 200  # from here on options are short, so that a form stays within Slack's size
 
 
 @dataclass(frozen=True)
@@ -146,7 +149,7 @@ def row_form(shown: RowToLabel) -> Block:
         Text(quote(row.text, LONGEST_TEXT)),
         Text(_labels_text(row)),
         _buttons(row, key),
-        _other_labels(key, shown.labels),
+        *_other_labels(key, shown.labels),
         Note(progress),
     ]
     return details_modal("Which label is right?", blocks)
@@ -173,35 +176,49 @@ def choice_form(channel: str, dataset: str) -> Block:
 
 
 def _labels_text(row: LabellingRow) -> str:
-    likely = escape(shorten(row.likely, 60))
     if row.given is None:
-        return f"Similar rows are *{likely}*."
-    return f"Its label is *{escape(shorten(row.given, 60))}*; similar rows are *{likely}*."
+        return f"Similar rows are *{escape(shorten(row.likely, 60))}*."
+    before, likely = map(escape, shorten_apart((row.given, row.likely), 60))
+    return f"Its label is *{before}*; similar rows are *{likely}*."
 
 
 def _buttons(row: LabellingRow, key: str) -> Actions:
-    likely = shorten(row.likely, 40)
     drop = button("Drop the row", DROP, key)
     if row.given is None:
-        return actions(button(likely, CHANGE, key), drop)
-    return actions(
-        button(f"Keep {shorten(row.given, 40)}", KEEP, key), button(f"Change to {likely}", CHANGE, key), drop
-    )
+        return actions(button(shorten(row.likely, 40), CHANGE, key), drop)
+    before, likely = shorten_apart((row.given, row.likely), 40)
+    keep = button(f"Keep {before}", KEEP, key)
+    change = button(f"Change to {likely}", CHANGE, key)
+    return actions(keep, change, drop)
 
 
-def _other_labels(key: str, labels: tuple[str, ...]) -> Block:
-    """A select of all labels. An option's value is the row's key and the label's index in the dataset."""
-    options = [
-        {"text": plain(shorten(label, 75), 75), "value": f"{key} {place}"}
-        for place, label in enumerate(labels[: forms.MOST_OPTIONS])
-    ]
+def _other_labels(key: str, labels: tuple[str, ...]) -> list[Block]:
+    """Selects of all labels. An option's value is the row's key and the label's index in the dataset. More labels than
+    one select can have are divided by the alphabet."""
+    names = shorten_apart(labels, LONGEST_OPTION if len(labels) <= MANY_LABELS else SHORT_OPTION)
+    places = list(range(len(labels)))
+    if len(labels) <= forms.MOST_OPTIONS:
+        return [_label_select(key, places, names, "Or another label:")]
+    places.sort(key=lambda place: labels[place].casefold())
+    selects = []
+    for start in range(0, len(places), forms.MOST_OPTIONS):
+        part = places[start : start + forms.MOST_OPTIONS]
+        first = shorten(labels[part[0]])
+        last = shorten(labels[part[-1]])
+        selects.append(_label_select(key, part, names, f"Or another label, {first} to {last}:"))
+    return selects
+
+
+def _label_select(key: str, places: Sequence[int], names: Sequence[str], title: str) -> Block:
+    """A select of the labels at these indices in the dataset. `names` are all labels, shortened."""
+    options = [{"text": plain(names[place], LONGEST_OPTION), "value": f"{key} {place}"} for place in places]
     select = {
         "type": "static_select",
         "action_id": CHOOSE,
         "placeholder": plain("Another label", 150),
         "options": options,
     }
-    return {"type": "section", "text": plain("Or another label:", 150), "accessory": select}
+    return {"type": "section", "text": plain(title, 150), "accessory": select}
 
 
 def _numbers(outcome: BatchOutcome) -> list[CardBlock]:

@@ -4,6 +4,7 @@ where the card is read (Slack or a terminal)."""
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time
@@ -66,6 +67,34 @@ def shorten(name: str, limit: int = 40) -> str:
         return name
     tail = limit // 3
     return f"{name[: limit - tail - 1]}…{name[-tail:]}"
+
+
+def shorten_apart(names: Sequence[str], limit: int) -> list[str]:
+    """Shortens different names so that they stay different: of names that would look alike without their middle, the
+    part is shown where they begin to differ."""
+    short = [shorten(name, limit) for name in names]
+    alike = {name for name, count in Counter(short).items() if count > 1}
+    if not alike:
+        return short
+    return [
+        _part_that_differs(
+            name, [other for other, its in zip(names, short, strict=True) if its == shown], limit
+        )
+        if shown in alike
+        else shown
+        for name, shown in zip(names, short, strict=True)
+    ]
+
+
+def _part_that_differs(name: str, alike: Sequence[str], limit: int) -> str:
+    shared = max((_shared_beginning(name, other) for other in alike if other != name), default=0)
+    start = max(shared - limit // 3, 0)
+    return f"…{name[start : start + limit - 2]}…"
+
+
+def _shared_beginning(name: str, other: str) -> int:
+    pairs = enumerate(zip(name, other, strict=False))
+    return next((place for place, (letter, its) in pairs if letter != its), min(len(name), len(other)))
 
 
 def duration(seconds: float) -> str:

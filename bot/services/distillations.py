@@ -259,6 +259,7 @@ def _prepare(context: AppContext, labelling: Labelling) -> None:
             row_labels_worker.write_questions,
             row_labels.parts_of(context, report),
             file,
+            teacher.plan.labels,
             leaves=not teacher.row.stays_here,
             presidio=context.settings.presidio,
         )

@@ -7,7 +7,7 @@ import hashlib
 import os
 import tempfile
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -34,7 +34,6 @@ from trainers.evaluation.scores import read_label
 from trainers.types import Message
 
 TEXT, LABEL = "text", "label"
-UNKNOWN = "?"  # stands for the answer that is not known yet, since a chat must have one
 
 
 @dataclass(frozen=True)
@@ -143,12 +142,20 @@ def choose(
         return Refusal(str(error))
 
 
+def stand_in(labels: Collection[str]) -> str:
+    """Returns what stands for the answer that is not known yet, since a chat must have one: none of the labels."""
+    answer = "?"
+    while answer in labels:
+        answer += "?"
+    return answer
+
+
 def write_questions(
-    parts: DatasetParts, file: QuestionFile, *, leaves: bool, presidio: bool
+    parts: DatasetParts, file: QuestionFile, names: Sequence[str], *, leaves: bool, presidio: bool
 ) -> TeacherQuestions | Refusal:
-    """Writes the file's rows as chats for a teacher to answer. New questions can become training rows; questions that a
-    training row asks too are included with its label, for comparison. With `leaves` the teacher runs elsewhere, so rows
-    with personal data or a secret are left out."""
+    """Writes the file's rows as chats for a teacher to answer with one of the labels `names`. New questions can become
+    training rows; questions that a training row asks too are included with its label, for comparison. With `leaves` the
+    teacher runs elsewhere, so rows with personal data or a secret are left out."""
     questions = read_questions(file.path, file.name, file.column)
     if isinstance(questions, str):
         return Refusal(questions)
@@ -161,8 +168,9 @@ def write_questions(
     if not any(question_key(row) not in labels for row in rows):
         return Refusal(views.no_new_rows(file.name, len(sensitive)))
     system = Counter(row.system for row in train).most_common(1)[0][0]
+    unknown = stand_in(names)
     chats = [
-        _as_chat(LabelledText(_question_text(row), labels.get(question_key(row), UNKNOWN)), system)
+        _as_chat(LabelledText(_question_text(row), labels.get(question_key(row), unknown)), system)
         for row in rows
     ]
     left_out = questions.unread + len(questions.examples) - len(rows)
@@ -174,11 +182,12 @@ def read_teacher(
 ) -> tuple[TaughtRow, ...]:
     """Reads a teacher's answers to the rows that `write_questions` wrote."""
     rows = examples(files, sha256)
+    unknown = stand_in(labels)
     return tuple(
         TaughtRow(
             question_key(row).hex(),
             _question_text(row),
-            None if row.answer == UNKNOWN else row.answer,
+            None if row.answer == unknown else row.answer,
             read_label(reply.text, labels) if reply.text.strip() else None,
         )
         for row, reply in zip(rows, replies, strict=True)

@@ -7,9 +7,20 @@ import json
 from pathlib import Path
 from typing import Any
 
-from bot.services.row_labels_worker import LabelledText, VersionFile, write_version
-from trainers.dataset import Columns, read
+from bot.services.row_labels_worker import (
+    DatasetParts,
+    LabelledText,
+    QuestionFile,
+    TeacherQuestions,
+    VersionFile,
+    read_teacher,
+    write_questions,
+    write_version,
+)
+from trainers.dataset import Columns, Example, read, store_chat
 from trainers.dataset.rows import question_key
+from trainers.evaluation.results import Reply
+from trainers.types import Message
 
 CHATS = [
     {
@@ -100,3 +111,24 @@ def test_the_same_answers_give_the_same_file(tmp_path: Path) -> None:
     before = store_file(tmp_path, "text,label\none,billing\ntwo,refund\n", "t.csv", "Classify.")
     first, second = (write_version(before, {keys_by_question(before)["one"]: None}, []) for _ in range(2))
     assert first == second and not list(tmp_path.glob("*.tmp"))
+
+
+def test_a_question_mark_may_be_a_label_in_a_distillation(tmp_path: Path) -> None:
+    """What stands for an unknown answer must not be one of the labels."""
+    texts = [f"letter {number} about the parcel" for number in range(12)]
+    rows = [
+        Example(number, (Message("user", text), Message("assistant", ("yes", "?")[number % 2])))
+        for number, text in enumerate(texts)
+    ]
+    parts = DatasetParts(tmp_path, store_chat(tmp_path, rows[:10]), store_chat(tmp_path, rows[10:]), None)
+    (tmp_path / "new.csv").write_text(
+        "\n".join(["text", *texts[:4], "something else entirely that nobody asked"]), "utf-8"
+    )
+    file = QuestionFile(tmp_path / "new.csv", "new.csv", "text")
+    questions = write_questions(parts, file, ("yes", "?"), leaves=False, presidio=False)
+    assert isinstance(questions, TeacherQuestions)
+    replies = [Reply("?\n", 1, 1, 0.1)] * questions.rows
+    taught = {row.text: row for row in read_teacher(tmp_path, questions.sha256, ("yes", "?"), replies)}
+    assert [taught[text].given for text in texts[:4]] == ["yes", "?", "yes", "?"]
+    assert taught["something else entirely that nobody asked"].given is None
+    assert {row.label for row in taught.values()} == {"?"}

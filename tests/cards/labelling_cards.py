@@ -16,6 +16,7 @@ from tests.cards.measurements import BIG
 from trainers.dataset import Finding
 
 LABELS = ("card_arrival", "refund", "opening hours", "<odd> *label*")
+MANY_LABELS = tuple(f"label number {number:03}" for number in range(150))
 LABEL_FINDINGS = (
     Finding(
         None,
@@ -96,6 +97,7 @@ def forms() -> dict[str, Any]:
     return {
         "form-label": row_labels.choice_form("C0TICKETS", "tickets"),
         "form-label-row": row_labels.row_form(RowToLabel(ROWS[0], LABELS, 3, 20)),
+        "form-label-of-many": row_labels.row_form(RowToLabel(ROWS[0], MANY_LABELS, 3, 20)),
         "form-label-new-row": row_labels.row_form(RowToLabel(NEW_ROWS[0], LABELS, 0, 1)),
         "form-distil": distillations.form(
             "C0TICKETS", "tickets", measurements.rung("zero", BIG, 190), 0.85, TERMS

@@ -17,7 +17,8 @@ import pytest
 from slack_sdk.models.blocks import Block
 from slack_sdk.models.views import View
 
-from bot.cards import calibration, datasets, interventions, plans
+from bot.cards import calibration, datasets, interventions, plans, row_labels
+from bot.cards.row_labels import RowToLabel
 from bot.slack.commands import help_list
 from demo.slack_emulator.blocks import complaints, view_complaints
 from tests.cards import builders, labelling_cards, measurements
@@ -197,3 +198,16 @@ def text_of(name: str) -> str:
 
 def buttons(blocks: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
     return [button for block in blocks if block["type"] == "actions" for button in block["elements"]]
+
+
+@pytest.mark.parametrize("count", [2, 100, 101, 500])
+def test_every_label_can_be_chosen_in_the_form(count: int) -> None:
+    labels = tuple(f"Größe {number} — {'ü' * 60}" for number in range(count))
+    form = row_labels.row_form(RowToLabel(labelling_cards.ROWS[0], labels, 0, 20))
+    selects = [block["accessory"]["options"] for block in form["blocks"] if "accessory" in block]
+    assert len(selects) == -(-count // 100)
+    values = [option["value"].split()[-1] for options in selects for option in options]
+    assert sorted(map(int, values)) == list(range(count))
+    texts = [option["text"]["text"] for options in selects for option in options]
+    assert len(set(texts)) == count
+    assert limit_violations(form) == []

@@ -218,3 +218,19 @@ def test_the_details_of_a_result_leave_out_steps_that_nobody_counted() -> None:
 )
 def test_a_deletion_counts_only_what_there_is(runs: int, measurements: int, text: str) -> None:
     assert DeletionScope("tickets", (1, 2), True, runs, measurements).with_it == text
+
+
+def test_long_names_stay_different_when_they_are_shortened() -> None:
+    start = "Complaint about the delivery of a parcel to a neighbour"
+    names = (
+        f"{start}, wrong day, without being asked before",
+        f"{start}, wrong house, without being asked before",
+    )
+    short = words.shorten_apart((*names, "refund"), 60)
+    assert len(set(short)) == 3 and all(len(name) <= 60 for name in short)
+    assert "wrong day" in short[0] and "wrong house" in short[1] and short[2] == "refund"
+
+
+def test_names_that_differ_at_their_ends_keep_beginning_and_end() -> None:
+    names = (f"{'a' * 60} case A", f"{'a' * 60} case B")
+    assert words.shorten_apart(names, 40) == [words.shorten(name, 40) for name in names]

@@ -370,3 +370,12 @@ def test_numbers_and_dates_in_a_workbook_are_read_as_people_see_them(tmp_path: P
         ("2024-01-02 03:04:00", "3"),
         ("a half", "0.5"),
     ]
+
+
+def test_not_a_number_in_parquet_is_a_missing_label(tmp_path: Path) -> None:
+    labels = [float("nan") if number == 3 else float(number % 2) for number in range(8)]
+    texts = [f"the parcel is {number} days late" for number in range(8)]
+    pq.write_table(pa.table({"text": texts, "label": labels}), tmp_path / "a.parquet")
+    reading = read(tmp_path / "a.parquet", "a.parquet")
+    assert codes(reading)[0] == (4, "empty_label")
+    assert {example.answer for example in reading.examples} == {"0", "1"}

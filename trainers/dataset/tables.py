@@ -4,6 +4,7 @@ by their names or contents, and lets a person choose if several would fit or non
 from __future__ import annotations
 
 import csv
+import math
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -42,8 +43,10 @@ Cells = Sequence[str]
 
 def cell_text(value: object) -> str:
     """Returns the text of a value that is not stored as text: 3 for 3.0, because many tools store labels as floats, and
-    models answer 3. Nothing and nested values are blank."""
+    models answer 3. Nothing, nested values and NaN, which tables store for a missing number, are blank."""
     if value is None or isinstance(value, list | dict):
+        return ""
+    if isinstance(value, float) and math.isnan(value):
         return ""
     return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
 

@@ -8,7 +8,7 @@ import re
 import string
 import unicodedata
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Literal, NoReturn
@@ -34,6 +34,8 @@ _DENIAL = re.compile(
 )
 _SENTENCE_END = re.compile(r"[.!?]\s|\n")
 _DRESS = " \t\"'`*“”‘’«»()[]{}<>#.,:;!?。、・「」『』【】《》"
+_AROUND = ("**", "*", "__", "`", '"', "'", "“", "‘", "«", "(", "[")
+_CLOSING = {"“": "”", "‘": "’", "«": "»", "(": ")", "[": "]"}
 _SEPARATORS = re.compile(r"(?:[\s_/]|(?<=[^\s_/])-|-(?!\d))+")
 _ENDS = re.compile(r"\s*([.,:;)\]!\-–—。、」』】》]|$)")
 # Scripts without spaces between words, in which two letters may be a complete name
@@ -51,9 +53,12 @@ Choice = Literal["first", "second", "tie"]
 
 @dataclass(frozen=True)
 class _Names:
-    """The names of labels. `folded` maps folded names to labels, or to None if two labels share a name. `pattern`
+    """The names of labels. `verbatim` has them in lower case, with all their symbols; `marked` are those that begin or
+    end with one, like C#. `folded` maps folded names to labels, or to None if two labels share a name. `pattern`
     matches any name as a whole word, the longest first. `unspaced` names may occur anywhere in a sentence."""
 
+    verbatim: dict[str, str]
+    marked: tuple[str, ...]
     folded: dict[str, str | None]
     pattern: re.Pattern[str]
     unspaced: tuple[str, ...]
@@ -66,17 +71,23 @@ def strip_thoughts(text: str) -> str:
 
 def read_label(text: str, labels: Sequence[str]) -> str | None:
     """Returns the label that an answer means, or None. HOW_READ describes the rules."""
-    if text in labels:
-        return text
+    answer = strip_thoughts(text)[:LONGEST_READ].strip()
+    if answer in labels:
+        return answer
+    written = answer.splitlines()
     names = _names(tuple(labels))
-    answer = strip_thoughts(text)[:LONGEST_READ]
-    lines = [_folded(line) for line in answer.splitlines() if line.strip()]
+    lines = [_folded(line) for line in written if line.strip()]
+    # First with all symbols, which may be all that a label has: C# is not C, and "-" is a label too.
+    for form in (*_verbatim_forms(answer), *_verbatim_forms(written[0] if written else "")):
+        if form in names.verbatim:
+            return names.verbatim[form]
     if not lines:
         return None
     for form in (" ".join(lines), lines[0], _LEAD.sub("", lines[0], count=1).strip(_DRESS)):
         if form in names.folded:
             return names.folded[form]
-    return _only_one_named(lines[0], names) or _only_one_named("\n".join(lines), names)
+    label = _only_one_named(lines[0], names) or _only_one_named("\n".join(lines), names)
+    return None if label is None or _names_another(_verbatim(answer), label, names) else label
 
 
 def read_json(text: str) -> dict[str, Any] | None:
@@ -125,14 +136,42 @@ def read_yes(text: str) -> bool | None:
 @lru_cache(32)
 def _names(labels: tuple[str, ...]) -> _Names:
     folded: dict[str, str | None] = {}
+    verbatim: dict[str, str] = {}
     for label in labels:
+        verbatim.setdefault(_verbatim(label), label)
         name = _folded(label)
         same = folded.get(name, label)
         folded[name] = same if same is not None and same.casefold() == label.casefold() else None
     folded.pop("", None)
+    verbatim.pop("", None)
     names = "|".join(re.escape(name) for name in sorted(folded, key=len, reverse=True))
     unspaced = tuple(name for name in folded if _UNSPACED_LETTER.search(name))
-    return _Names(folded, re.compile(rf"(?<![\w-])(?:{names})(?!\w)" if names else r"(?!)"), unspaced)
+    marked = tuple(name for name in verbatim if name.strip(_DRESS) != name)
+    return _Names(
+        verbatim, marked, folded, re.compile(rf"(?<![\w-])(?:{names})(?!\w)" if names else r"(?!)"), unspaced
+    )
+
+
+def _verbatim(text: str) -> str:
+    """Returns the text in lower case, with all its symbols."""
+    return " ".join(unicodedata.normalize("NFKC", text).casefold().split()).replace("−", "-")
+
+
+def _verbatim_forms(text: str) -> Iterator[str]:
+    """Yields what an answer says if it is nothing but a label: as it is, without words like "Label:" before it, without
+    a full stop, without quotes or emphasis around it."""
+    line = _verbatim(text)
+    for form in (line, _LEAD.sub("", line, count=1).strip()):
+        yield form
+        ended = form.removesuffix(".").rstrip()
+        yield ended
+        for mark in _AROUND:
+            if (
+                len(ended) > 2 * len(mark)
+                and ended.startswith(mark)
+                and ended.endswith(_CLOSING.get(mark, mark))
+            ):
+                yield ended[len(mark) : -len(mark)].strip()
 
 
 def _folded(text: str) -> str:
@@ -162,6 +201,12 @@ def _only_one_named(text: str, names: _Names) -> str | None:
         return None
     sentence = _SENTENCE_END.split(text[: first.start()])[-1]
     return None if _DENIAL.search(sentence) else names.folded[first[0]]
+
+
+def _names_another(text: str, label: str, names: _Names) -> bool:
+    """True if the text has another label as a word by itself that its symbol tells apart, as in "C# or C++"."""
+    words = set(text.split())
+    return any(name in words and names.verbatim[name] != label for name in names.marked)
 
 
 def _first_object(text: str) -> dict[str, Any] | None:

@@ -69,6 +69,37 @@ def test_labels_that_differ_only_in_separators_must_match_exactly() -> None:
 
 
 @pytest.mark.parametrize(
+    ("labels", "text", "label"),
+    [
+        (("C", "C#", "C++"), "C#\n", "C#"),
+        (("C", "C#", "C++"), " c# ", "C#"),
+        (("C", "C#", "C++"), "C", "C"),
+        (("C", "C#", "C++"), "Label: C#", "C#"),
+        (("C", "C#", "C++"), "The answer is C#.", "C#"),
+        (("C", "C#", "C++"), "**C#**", "C#"),
+        (("C", "C#", "C++"), "C#\n\nIt is Microsoft's.", "C#"),
+        (("C", "C#", "C++"), "C# or C++", None),
+        (("+", "-"), '"-"', "-"),
+        (("+", "-"), "Label: -", "-"),
+        (("+", "-"), "- billing", None),
+        (("yes", "no", "?"), "?\n", "?"),
+        (("5", "5*"), "5*\n", "5*"),
+        (("5", "5*"), "5\n", "5"),
+        ((".NET", "net"), ".net\n", ".NET"),
+        (("A/B", "A-B"), "A-B\n", "A-B"),
+        (("-1", "0", "1"), "−1", "-1"),
+        (("true", "false"), "TRUE.", "true"),
+        (("0", "1"), "Label: 0", "0"),
+        (("NaN", "other"), "nan\n", "NaN"),
+    ],
+)
+def test_labels_of_symbols_numbers_and_words_of_programs_are_read(
+    labels: tuple[str, ...], text: str, label: str | None
+) -> None:
+    assert read_label(text, labels) == label
+
+
+@pytest.mark.parametrize(
     ("text", "label"),
     [
         ("-1", "-1"),
